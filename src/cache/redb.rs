@@ -1,0 +1,4 @@
+//! Rows in a redb file.
+/// Rows in a redb file.
+#[derive(Debug)]
+pub struct RedbCache;

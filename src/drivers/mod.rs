@@ -1,0 +1,1 @@
+//! Sources: one file (or folder) per driver, each a [`TableShell`](crate::TableShell).

@@ -1,0 +1,1 @@
+//! A journal that misbehaves on demand.

@@ -1,0 +1,4 @@
+//! A journal in memory.
+/// A journal in memory.
+#[derive(Debug, Default)]
+pub struct MemoryJournal;

@@ -1,0 +1,236 @@
+//! An ordered set of encoded rows: what a source lists and a cache takes.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::body::Body;
+use super::{CborValue, Id, Layout, Record};
+
+/// Rows in their source's order, by id. Encoded: a million rows cost their bytes, not a million maps.
+///
+/// Iterates as `(String, Record)`, decoding one row at a time. Rows that `dio.master()` listed carry a [`Stamp`], so that the
+/// cache knows when they were read.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    items: Vec<(Id, Body)>,
+    places: HashMap<Id, usize>,
+    layout: Option<Arc<Layout>>,
+    stamp: Option<Stamp>,
+}
+
+/// When a master was read: nothing at or before `mark` can be newer than these rows.
+#[derive(Clone)]
+pub struct Stamp {
+    /// Position of the Dio when the request was sent.
+    pub mark: u64,
+    /// Whether this is the master's whole list.
+    pub complete: bool,
+    /// Keeps the mark alive until the rows are dropped.
+    pub(crate) _guard: Arc<dyn Any + Send + Sync>,
+}
+
+impl std::fmt::Debug for Stamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stamp").field("mark", &self.mark).field("complete", &self.complete).finish_non_exhaustive()
+    }
+}
+
+impl Rows {
+    /// No rows.
+    pub fn new() -> Rows {
+        Rows::default()
+    }
+
+    /// No rows yet; those pushed are encoded under `layout`.
+    pub fn with_layout(layout: Arc<Layout>) -> Rows {
+        Rows { layout: Some(layout), ..Rows::default() }
+    }
+
+    /// Adds a row at the end. A row whose id is already there replaces it in place and `false` is returned: drivers use that
+    /// to report duplicates.
+    pub fn push(&mut self, id: impl Into<Id>, record: &Record) -> bool {
+        let id = id.into();
+        let body = match &self.layout {
+            Some(layout) => Body::encode(&id, record, layout),
+            None => Body::encode(&id, record, &Layout::new("", false, record.columns())),
+        };
+        self.push_body(id, body)
+    }
+
+    /// [`Rows::push`] for a row that is already encoded under this set's layout.
+    pub fn push_body(&mut self, id: Id, body: Body) -> bool {
+        match self.places.entry(Arc::clone(&id)) {
+            std::collections::hash_map::Entry::Occupied(place) => {
+                self.items[*place.get()].1 = body;
+                false
+            }
+            std::collections::hash_map::Entry::Vacant(place) => {
+                place.insert(self.items.len());
+                self.items.push((id, body));
+                true
+            }
+        }
+    }
+
+    /// How many rows.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Whether `id` is among them.
+    pub fn contains(&self, id: &str) -> bool {
+        self.places.contains_key(id)
+    }
+
+    /// One row, decoded.
+    pub fn get(&self, id: &str) -> Option<Record> {
+        self.body(id).and_then(|body| decode(body, self.layout.as_deref()))
+    }
+
+    /// One row's bytes.
+    pub fn body(&self, id: &str) -> Option<&Body> {
+        self.places.get(id).map(|place| &self.items[*place].1)
+    }
+
+    /// Ids in order.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.items.iter().map(|(id, _)| &**id)
+    }
+
+    /// Ids and encoded rows in order.
+    pub fn bodies(&self) -> impl Iterator<Item = (&Id, &Body)> {
+        self.items.iter().map(|(id, body)| (id, body))
+    }
+
+    /// Rows in order, each decoded as it is reached.
+    pub fn iter(&self) -> RowsIter<'_> {
+        RowsIter { rows: self, at: 0 }
+    }
+
+    /// The layout the rows were encoded under.
+    pub fn layout(&self) -> Option<&Arc<Layout>> {
+        self.layout.as_ref()
+    }
+
+    /// When these rows were read, if a Dio's master listed them.
+    pub fn stamp(&self) -> Option<&Stamp> {
+        self.stamp.as_ref()
+    }
+
+    pub(crate) fn stamped(mut self, stamp: Stamp) -> Rows {
+        self.stamp = Some(stamp);
+        self
+    }
+
+    /// The same rows under `layout`, encoded anew unless they already are.
+    pub(crate) fn under(self, layout: &Arc<Layout>) -> Rows {
+        if self.layout.as_ref().is_some_and(|own| Arc::ptr_eq(own, layout) || own == layout) {
+            return self;
+        }
+        let mut rows = Rows { stamp: self.stamp.clone(), ..Rows::with_layout(Arc::clone(layout)) };
+        for (id, record) in &self {
+            rows.push(id, &record);
+        }
+        rows
+    }
+}
+
+/// Rows made outside a driver have no id column of their own: the empty name that stood for it is taken out again.
+fn decode(body: &Body, layout: Option<&Layout>) -> Option<Record> {
+    let mut record = body.decode().ok()?;
+    if layout.is_none() {
+        record.remove("");
+    }
+    Some(record)
+}
+
+impl FromIterator<(String, Record)> for Rows {
+    fn from_iter<I: IntoIterator<Item = (String, Record)>>(iter: I) -> Self {
+        let mut rows = Rows::new();
+        for (id, record) in iter {
+            rows.push(id, &record);
+        }
+        rows
+    }
+}
+
+impl<'a> IntoIterator for &'a Rows {
+    type Item = (String, Record);
+    type IntoIter = RowsIter<'a>;
+
+    fn into_iter(self) -> RowsIter<'a> {
+        self.iter()
+    }
+}
+
+impl IntoIterator for Rows {
+    type Item = (String, Record);
+    type IntoIter = std::vec::IntoIter<(String, Record)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter().collect::<Vec<_>>().into_iter()
+    }
+}
+
+/// Iterator over decoded rows.
+#[derive(Debug)]
+pub struct RowsIter<'a> {
+    rows: &'a Rows,
+    at: usize,
+}
+
+impl Iterator for RowsIter<'_> {
+    type Item = (String, Record);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let (id, body) = self.rows.items.get(self.at)?;
+            self.at += 1;
+            if let Some(record) = decode(body, self.rows.layout.as_deref()) {
+                return Some((id.to_string(), record));
+            }
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, Some(self.rows.len() - self.at))
+    }
+}
+
+impl PartialEq for Rows {
+    /// Same ids with the same values in the same order; stamps do not count.
+    fn eq(&self, other: &Rows) -> bool {
+        self.len() == other.len() && self.iter().eq(other.iter())
+    }
+}
+
+/// The id that a cell can serve as, `None` for null, floats, booleans, bytes and structures.
+pub(crate) fn id_from_value(value: &CborValue) -> Option<String> {
+    match value {
+        CborValue::Text(text) if !text.is_empty() => Some(text.clone()),
+        CborValue::Integer(number) => Some(i128::from(*number).to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_keep_their_order_and_report_duplicates() {
+        let mut rows = Rows::new();
+        assert!(rows.push("b", &Record::from_iter([("n".into(), 1.into())])));
+        assert!(rows.push("a", &Record::from_iter([("n".into(), 2.into())])));
+        assert!(!rows.push("b", &Record::from_iter([("n".into(), 3.into())])));
+        let listed: Vec<_> = rows.iter().collect();
+        assert_eq!(listed[0], ("b".to_string(), Record::from_iter([("n".to_string(), 3.into())])));
+        assert_eq!(rows.ids().collect::<Vec<_>>(), ["b", "a"]);
+    }
+}

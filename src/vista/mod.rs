@@ -1,0 +1,22 @@
+//! The source contract: [`Vista`] is what consumers hold, [`TableShell`] what a driver implements.
+//!
+//! One [`Query`] with the only matcher and comparator of the crate, one [`WriteOp`], one [`Error`].
+
+mod capabilities;
+mod change;
+mod error;
+mod op;
+pub mod query;
+mod schema;
+mod shell;
+#[expect(clippy::module_inception, reason = "the type gives the folder its name")]
+mod vista;
+
+pub use capabilities::Capabilities;
+pub use change::ChangeEvent;
+pub use error::{Error, ErrorKind, Result};
+pub use op::{WriteKind, WriteOp, Written};
+pub use query::{Filter, OrderTerm, Query};
+pub use schema::{Column, ColumnType, Flag, Reference, Schema};
+pub use shell::{TableShell, Token};
+pub use vista::Vista;

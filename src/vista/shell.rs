@@ -1,0 +1,91 @@
+//! What a driver implements.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Capabilities, Error, Query, Result, Schema, Vista, WriteOp, Written};
+use crate::record::{Record, Rows};
+
+/// An opaque continuation: what `fetch_next` gives and takes.
+pub type Token = String;
+
+/// One source. A driver needs `schema` and `list`; everything else has a default that says `Unsupported`.
+///
+/// A shell is called only for what its [`Capabilities`] advertise: [`Vista`] refuses the rest before it gets here. It must
+/// be safe to call from many tasks at once, and dropping a call's future must leave the source unharmed.
+#[async_trait]
+pub trait TableShell: Send + Sync + 'static {
+    /// The shape of the rows. Must not do I/O.
+    fn schema(&self) -> Arc<Schema>;
+
+    /// What this source can do. Must not do I/O.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+
+    /// The rows that `query` asks for, in its order. Without capabilities the query is empty: the whole list, in the source's
+    /// own order. Rows must be complete or an error: never a part.
+    ///
+    /// # Errors
+    /// [`Error::Source`] when the source fails.
+    async fn list(&self, query: &Query) -> Result<Rows>;
+
+    /// One row. The default lists everything and picks it.
+    ///
+    /// # Errors
+    /// [`Error::Source`] when the source fails.
+    async fn get(&self, id: &str) -> Result<Option<Record>> {
+        Ok(self.list(&Query::default()).await?.get(id))
+    }
+
+    /// Whether [`TableShell::get`] reads one row without listing all.
+    fn reads_one(&self) -> bool {
+        false
+    }
+
+    /// How many rows match `query` (its limit and offset do not count).
+    ///
+    /// # Errors
+    /// [`Error::Source`] when the source fails.
+    async fn count(&self, query: &Query) -> Result<u64> {
+        let _ = query;
+        Err(Error::Unsupported { vista: "this source".into(), what: "count" })
+    }
+
+    /// The next rows after `token` (`None` starts), at most `query.limit`; the token to go on with, `None` when done.
+    ///
+    /// # Errors
+    /// [`Error::Source`] when the source fails, [`Error::Invalid`] for a token that is not its own.
+    async fn next(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
+        let _ = (query, token);
+        Err(Error::Unsupported { vista: "this source".into(), what: "continue from a token" })
+    }
+
+    /// Carries out one write and returns what the source says of it. Must be all or nothing.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`], [`Error::NotFound`], [`Error::Invalid`] for refusals, [`Error::Source`] when it fails.
+    async fn write(&self, op: &WriteOp) -> Result<Written> {
+        let _ = op;
+        Err(Error::Unsupported { vista: "this source".into(), what: "write" })
+    }
+
+    /// Inserts a row whose id the source chooses, and returns that id with the row.
+    ///
+    /// # Errors
+    /// As [`TableShell::write`].
+    async fn insert_return_id(&self, record: &Record) -> Result<Written> {
+        let _ = record;
+        Err(Error::Unsupported { vista: "this source".into(), what: "choose an id" })
+    }
+
+    /// The Vista on the other side of `relation` for `row`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if there is no such relation.
+    fn reference(&self, relation: &str, row: &Record) -> Result<Vista> {
+        let _ = row;
+        Err(Error::invalid(format!("there is no relation {relation:?}")))
+    }
+}

@@ -93,7 +93,11 @@ pub enum Base {
     Gone,
     /// Many rows changed; they are in the cache file and not in the log. Replaying one means: read the master again.
     #[serde(rename = "m")]
-    Many(#[serde(skip, default)] Arc<Many>),
+    Many {
+        /// The rows, in memory only.
+        #[serde(skip, default)]
+        rows: Arc<Many>,
+    },
 }
 
 /// The rows of a bulk entry, in memory only.

@@ -1,1 +1,119 @@
 //! Sources: one file (or folder) per driver, each a [`TableShell`](crate::TableShell).
+//!
+//! What the drivers share is here: judging listed rows by a query, and the checks that every write passes.
+
+mod memory;
+
+pub use memory::MemoryTable;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::record::{CborValue, Record, Rows, id_from_value, id_to_value};
+use crate::vista::{Error, Query, Result, Schema, Token};
+
+/// The rows that `query` asks for, out of all `rows` in their source's order.
+pub(crate) fn apply(query: &Query, schema: &Schema, rows: Rows) -> Rows {
+    let skip = usize::try_from(query.offset).unwrap_or(usize::MAX);
+    let take = query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    if query.is_unfiltered() && query.order.is_empty() {
+        return if skip == 0 && take >= rows.len() { rows } else { pick(schema, rows.bodies().skip(skip).take(take)) };
+    }
+    let mut found: Vec<(usize, String, Record)> = rows
+        .iter()
+        .enumerate()
+        .filter(|(_, (_, row))| query.matches(row, schema))
+        .map(|(at, (id, row))| (at, id, row))
+        .collect();
+    if !query.order.is_empty() {
+        found.sort_by(|a, b| query.compare((&a.1, &a.2), (&b.1, &b.2)));
+    }
+    let all: Vec<_> = rows.bodies().collect();
+    pick(schema, found.iter().skip(skip).take(take).map(|(at, ..)| all[*at]))
+}
+
+/// How many of `rows` match; limit and offset do not count.
+pub(crate) fn count(query: &Query, schema: &Schema, rows: &Rows) -> u64 {
+    if query.is_unfiltered() {
+        return rows.len() as u64;
+    }
+    rows.iter().filter(|(_, row)| query.matches(row, schema)).count() as u64
+}
+
+fn pick<'a>(schema: &Schema, items: impl Iterator<Item = (&'a crate::record::Id, &'a crate::record::Body)>) -> Rows {
+    let mut picked = Rows::with_layout(std::sync::Arc::clone(schema.layout()));
+    for (id, body) in items {
+        picked.push_body(std::sync::Arc::clone(id), body.clone());
+    }
+    picked
+}
+
+/// The next page of a sorted list. The token holds the last row's sort columns, so that rows that come and go in between
+/// neither hide others nor repeat them.
+pub(crate) fn sorted_page(
+    query: &Query,
+    schema: &Schema,
+    rows: Rows,
+    token: Option<&Token>,
+) -> Result<(Rows, Option<Token>)> {
+    let sorted = apply(&Query { limit: None, offset: 0, ..query.clone() }, schema, rows);
+    let limit = query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let start = match token {
+        None => 0,
+        Some(token) => {
+            let (last, cells) = read_cursor(token)?;
+            let past = |id: &str, row: &Record| query.compare((id, row), (&last, &cells)).is_gt();
+            sorted.iter().position(|(id, row)| past(&id, &row)).unwrap_or(sorted.len())
+        }
+    };
+    let page = pick(schema, sorted.bodies().skip(start).take(limit));
+    let more = start.saturating_add(page.len()) < sorted.len();
+    let next = page.iter().last().filter(|_| more).map(|(id, row)| write_cursor(query, &id, &row)).transpose()?;
+    Ok((page, next))
+}
+
+fn write_cursor(query: &Query, id: &str, row: &Record) -> Result<Token> {
+    let cells =
+        query.order.iter().filter_map(|term| Some((term.column.as_str().into(), row.get(&term.column)?.clone())));
+    let cursor = CborValue::Array(vec![id.into(), CborValue::Map(cells.collect())]);
+    let mut bytes = Vec::new();
+    ciborium::into_writer(&cursor, &mut bytes).map_err(|error| Error::permanent(error.to_string()))?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+fn read_cursor(token: &Token) -> Result<(String, Record)> {
+    let parts = URL_SAFE_NO_PAD.decode(token).ok().and_then(|bytes| match ciborium::from_reader(&bytes[..]) {
+        Ok(CborValue::Array(parts)) => <[CborValue; 2]>::try_from(parts).ok(),
+        _ => None,
+    });
+    let Some([CborValue::Text(id), CborValue::Map(cells)]) = parts else { return Err(foreign_token()) };
+    let cells = cells.into_iter().map(|(key, value)| Some((key.into_text().ok()?, value))).collect::<Option<Record>>();
+    Ok((id, cells.ok_or_else(foreign_token)?))
+}
+
+pub(crate) fn foreign_token() -> Error {
+    Error::invalid("that token was not given by this source: start again without one")
+}
+
+/// `record` with its id column set to `id`.
+pub(crate) fn with_id(id: &str, record: &Record, schema: &Schema) -> Result<Record> {
+    let column = schema.id_column();
+    if id.is_empty() {
+        return Err(field_error(column, "must not be empty"));
+    }
+    match record.get(column) {
+        None | Some(CborValue::Null) => {}
+        Some(value) if id_from_value(value).as_deref() == Some(id) => {}
+        Some(_) => return Err(field_error(column, &format!("must be {id:?}, the id that the row is written under"))),
+    }
+    let mut record = record.clone();
+    record.insert(column, id_to_value(id, schema.layout()));
+    Ok(record)
+}
+
+pub(crate) fn field_error(column: &str, detail: &str) -> Error {
+    Error::Invalid {
+        detail: format!("column {column:?} {detail}"),
+        fields: [(column.to_string(), detail.to_string())].into(),
+    }
+}

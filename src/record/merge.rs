@@ -35,3 +35,32 @@ fn merge_value(old: Option<&CborValue>, patch: &CborValue) -> CborValue {
     }
     CborValue::Map(members)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{JsonLimits, parse_json};
+
+    fn record(json: &str) -> Record {
+        let CborValue::Map(members) = parse_json(json.as_bytes(), JsonLimits::default()).unwrap() else { panic!() };
+        members.into_iter().map(|(key, value)| (key.into_text().unwrap(), value)).collect()
+    }
+
+    #[test]
+    fn patches_merge_as_rfc_7396_says() {
+        let layout = Layout::new("id", false, ["id", "price"]);
+        for (target, patch, merged) in [
+            (r#"{"a":"b"}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
+            (r#"{"a":"b"}"#, r#"{"b":"c"}"#, r#"{"a":"b","b":"c"}"#),
+            (r#"{"a":"b"}"#, r#"{"a":null}"#, "{}"),
+            (r#"{"price":1}"#, r#"{"price":null}"#, r#"{"price":null}"#),
+            (r#"{"a":["b"]}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
+            (r#"{"a":{"b":"c"}}"#, r#"{"a":{"b":"d","c":null}}"#, r#"{"a":{"b":"d"}}"#),
+            (r#"{"a":[1]}"#, r#"{"a":{"b":{"c":null}}}"#, r#"{"a":{"b":{}}}"#),
+            (r#"{"a":{"x":1,"y":2}}"#, r#"{"a":{"x":null}}"#, r#"{"a":{"y":2}}"#),
+        ] {
+            let row = merge_patch(record(target), &record(patch), &layout);
+            assert_eq!(row, record(merged), "{target} + {patch}");
+        }
+    }
+}

@@ -35,6 +35,8 @@ pub enum Cmd {
         items: Vec<Item>,
         /// When the read began.
         mark: u64,
+        /// Whether subscribers are told.
+        told: bool,
     },
     /// As [`Cmd::News`], for more rows than the log should carry: one entry without bodies.
     Bulk {
@@ -135,8 +137,6 @@ pub struct Item {
     pub row: Option<Body>,
     /// Its place in the master's order, if the read tells.
     pub ordinal: Option<Ordinal>,
-    /// For bulk: the slot under which a new row is stored already.
-    pub slot: Option<super::Slot>,
 }
 
 /// An upstream event, encoded.
@@ -302,11 +302,13 @@ impl State {
             }
             Cmd::Close(mark) => draft.note(Note::Close(*mark)),
             Cmd::Settle { op, mark, answer } => self.decide_settle(&mut draft, *op, *mark, answer),
-            Cmd::News { items, mark } => {
+            Cmd::News { items, mark, told } => {
                 for item in items {
-                    let news =
-                        News { id: &item.id, row: item.row.as_ref(), ordinal: item.ordinal, version: None };
+                    let news = News { id: &item.id, row: item.row.as_ref(), ordinal: item.ordinal, version: None };
                     self.reconcile(&mut draft, &news, Source::Read { mark: *mark }, &cause(Origin::Refresh));
+                }
+                if !told {
+                    draft.decision.entries.iter_mut().for_each(|entry| entry.frame = Frame::Silent);
                 }
             }
             Cmd::Bulk { items, mark } => self.decide_bulk(&mut draft, items, *mark),
@@ -568,7 +570,7 @@ impl State {
             let ordinal = item.ordinal.or_else(|| self.table.get(&item.id).map(|row| row.ordinal()));
             let ordinal = ordinal.unwrap_or_else(|| draft.append_ordinal());
             let row = item.row.clone().map(|body| (body, ordinal));
-            rows.push(BulkRow { id: Arc::clone(&item.id), row, slot: item.slot });
+            rows.push(BulkRow { id: Arc::clone(&item.id), row });
             draft.note(Note::Clean(Arc::clone(&item.id)));
         }
         if !rows.is_empty() {

@@ -108,7 +108,7 @@ pub enum Many {
     Unknown,
     /// A table built aside.
     Table(Table),
-    /// Changed rows, with the slots that new ones were promised.
+    /// Changed rows.
     Rows(Vec<BulkRow>),
 }
 
@@ -119,8 +119,6 @@ pub struct BulkRow {
     pub id: Id,
     /// The row and its place, `None` if it is gone.
     pub row: Option<(Body, Ordinal)>,
-    /// The slot a new row was promised (and is stored under already).
-    pub slot: Option<super::Slot>,
 }
 
 impl Base {

@@ -252,9 +252,10 @@ impl State {
         keep
     }
 
-    /// Promises `rows` slots to rows that will be put by a bulk entry.
-    pub fn reserve(&mut self, rows: u32) -> Slot {
-        self.table.reserve(rows)
+    /// Moves to `seq`, for a log whose newest entries are not there any more.
+    pub fn advance(&mut self, seq: Seq) {
+        self.seq = self.seq.max(seq);
+        self.clock = self.clock.max(seq);
     }
 
     // --- folding -------------------------------------------------------------------------------------------------------
@@ -404,17 +405,6 @@ impl State {
     }
 
     fn apply_bulk_row(&mut self, row: &super::BulkRow) -> CacheChange {
-        if let (Some((body, ordinal)), Some(slot), None) = (&row.row, row.slot, self.base(&row.id)) {
-            // A new row: it is stored under the slot it was promised.
-            self.touch(&row.id);
-            let base = BaseRow { body: body.clone(), ordinal: *ordinal, slot };
-            match self.folds.get_mut(&row.id) {
-                Some(fold) => fold.base = Some(base.clone()),
-                None => self.table.put(slot, &row.id, body, *ordinal),
-            }
-            self.refold(&row.id);
-            return CacheChange::Upsert(Arc::clone(&row.id), base);
-        }
         let base = match &row.row {
             Some((body, ordinal)) => Base::Set { body: body.clone(), ordinal: *ordinal },
             None => Base::Gone,

@@ -2,8 +2,20 @@
 //!
 //! What the drivers share is here: judging listed rows by a query, and the checks that every write passes.
 
+#[cfg(feature = "csv")]
+mod csv;
+#[cfg(any(feature = "csv", feature = "json"))]
+mod file;
+#[cfg(any(feature = "csv", feature = "json"))]
+mod infer;
+#[cfg(feature = "json")]
+mod json;
 mod memory;
 
+#[cfg(feature = "csv")]
+pub use self::csv::{Csv, CsvOptions};
+#[cfg(feature = "json")]
+pub use self::json::{Json, JsonOptions};
 pub use memory::MemoryTable;
 
 use base64::Engine as _;
@@ -115,5 +127,15 @@ pub(crate) fn field_error(column: &str, detail: &str) -> Error {
     Error::Invalid {
         detail: format!("column {column:?} {detail}"),
         fields: [(column.to_string(), detail.to_string())].into(),
+    }
+}
+
+/// Runs `work`, which waits for the disk, off the async threads.
+#[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => Err(Error::permanent(format!("the driver failed: {error}"))),
+        Err(_) => Err(Error::transient("the program is stopping")),
     }
 }

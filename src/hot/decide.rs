@@ -437,7 +437,14 @@ impl State {
             let rest: Vec<OpId> = fold.ops[upto..].to_vec();
             if self.touched_after(id, mark) {
                 // Not known which came last at the master: keep what is confirmed and ask.
-                self.show_fold(draft, id, fold.base.as_ref().map(|base| base.body.clone()).as_ref(), &rest, Base::Keep, &cause);
+                self.show_fold(
+                    draft,
+                    id,
+                    fold.base.as_ref().map(|base| base.body.clone()).as_ref(),
+                    &rest,
+                    Base::Keep,
+                    &cause,
+                );
                 draft.note(Note::Dirty(Arc::clone(id)));
                 continue;
             }

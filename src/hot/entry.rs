@@ -238,16 +238,7 @@ const FORMAT: u8 = 1;
 impl Entry {
     /// An entry about nothing yet.
     pub(super) fn new(seq: Seq, at: u64, id: Option<Id>, cause: Cause) -> Entry {
-        Entry {
-            seq,
-            at,
-            id,
-            cause,
-            base: Base::Keep,
-            op: OpChange::None,
-            visible: Visible::Same,
-            frame: Frame::Silent,
-        }
+        Entry { seq, at, id, cause, base: Base::Keep, op: OpChange::None, visible: Visible::Same, frame: Frame::Silent }
     }
 
     /// The body that readers see from this entry on, if it says so.

@@ -13,7 +13,6 @@ use super::op::{OpId, OpState};
 use super::state::{BaseRow, Note, State};
 use super::table::Ordinal;
 use crate::record::{Body, CborValue, Id};
-use crate::vista::query::compare_values;
 
 /// What somebody says a row is.
 pub(super) struct News<'a> {
@@ -201,4 +200,12 @@ fn show(entry: &mut Entry, before: Option<&Body>, after: Option<Body>, confirmed
         Some(body) if Some(&body) == confirmed => Visible::Base,
         Some(body) => Visible::Row { body, ordinal },
     };
+}
+
+fn compare_values(a: &CborValue, b: &CborValue) -> Order {
+    match (a, b) {
+        (CborValue::Integer(a), CborValue::Integer(b)) => a.cmp(b),
+        (CborValue::Text(a), CborValue::Text(b)) => a.cmp(b),
+        _ => Order::Equal,
+    }
 }

@@ -178,7 +178,9 @@ impl State {
     pub fn base(&self, id: &str) -> Option<BaseRow> {
         match self.folds.get(id) {
             Some(fold) => fold.base.clone(),
-            None => self.table.get(id).map(|row| BaseRow { body: row.body(), ordinal: row.ordinal(), slot: row.slot() }),
+            None => {
+                self.table.get(id).map(|row| BaseRow { body: row.body(), ordinal: row.ordinal(), slot: row.slot() })
+            }
         }
     }
 
@@ -558,9 +560,8 @@ impl State {
         let Some(fold) = self.folds.get(id).cloned() else { return };
         let ordinal = fold.base.as_ref().map(|base| base.ordinal);
         let body = self.folded(id, fold.base.as_ref().map(|base| &base.body), &fold.ops);
-        let ordinal = ordinal
-            .or_else(|| self.table.get(id).map(|row| row.ordinal()))
-            .unwrap_or_else(|| self.next_ordinal());
+        let ordinal =
+            ordinal.or_else(|| self.table.get(id).map(|row| row.ordinal())).unwrap_or_else(|| self.next_ordinal());
         self.show(id, body.map(|body| (body, ordinal)));
     }
 }

@@ -1,0 +1,424 @@
+//! CSV files: read-only, and read again for every list (which is what a cache in front of them is for).
+//!
+//! What the file says is kept or reported, never guessed around: ragged rows, unclosed quotes, bytes that are no UTF-8 and
+//! ids that are missing or stand twice are errors that name the line. Memory is bounded by the rows, not by the file's faults.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use csv::{ByteRecord, Position, ReaderBuilder};
+
+use super::file::{MAX_ROW, io_error, read_whole};
+use super::infer::{Cell, IdChoice, Kinds, Uniqueness, cell, choose_id, declare, is_null_word, keeps_null_words};
+use super::{apply, blocking};
+use crate::record::{Body, CborValue, Id, Record, RowWriter, Rows, id_to_value};
+use crate::vista::{Capabilities, Column, ColumnType, Error, Query, Result, Schema, TableShell, Vista};
+
+/// Bytes of one field, at most.
+const MAX_FIELD: usize = 1 << 20;
+
+/// A row of its own after the file's last: if it does not come out again, a quote was never closed.
+const END: &[u8] = b"\n\x03";
+
+/// How a CSV file is to be understood. The default infers everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CsvOptions {
+    /// The column that identifies rows; else one named `id` or `<name>_id`, else the first unique one, else the row number.
+    pub id: Option<String>,
+    /// Columns with declared types and flags; the types of others are inferred from all their cells.
+    pub columns: Vec<Column>,
+    /// Cells that mean null in every column, besides empty ones (`NA`, `N/A`, `NaN` and `null` do so anyway where the others
+    /// are numbers, booleans or dates).
+    pub null_values: Vec<String>,
+    /// What separates fields.
+    pub delimiter: u8,
+}
+
+impl Default for CsvOptions {
+    fn default() -> Self {
+        CsvOptions { id: None, columns: Vec::new(), null_values: Vec::new(), delimiter: b',' }
+    }
+}
+
+/// A CSV file as a source.
+#[derive(Clone, Debug)]
+pub struct Csv(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    options: CsvOptions,
+    schema: Arc<Schema>,
+    id: IdChoice,
+}
+
+impl Csv {
+    /// Reads the file at `path` through once to learn its columns, their types and its id.
+    ///
+    /// # Errors
+    /// [`Error::Source`] if it cannot be read or is no CSV, [`Error::Config`] if the options do not fit it.
+    pub async fn open(name: &str, path: impl Into<PathBuf>, options: CsvOptions) -> Result<Vista> {
+        let (vista, path) = (name.to_string(), path.into());
+        let csv = blocking(move || read_whole(&path, |file| learn(&vista, &path, file, &options))).await?;
+        Ok(Vista::new(name, csv))
+    }
+}
+
+#[async_trait]
+impl TableShell for Csv {
+    fn schema(&self) -> Arc<Schema> {
+        Arc::clone(&self.0.schema)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { can_filter: true, ..Capabilities::default() }
+    }
+
+    async fn list(&self, query: &Query) -> Result<Rows> {
+        let (inner, query) = (Arc::clone(&self.0), query.clone());
+        blocking(move || {
+            let rows = read_whole(&inner.path, |file| inner.read(file))?;
+            Ok(apply(&query, &inner.schema, rows))
+        })
+        .await
+    }
+}
+
+/// Columns, types and id of a file.
+fn learn(vista: &str, path: &Path, file: File, options: &CsvOptions) -> Result<Csv> {
+    #[derive(Default)]
+    struct Learned {
+        kinds: Kinds,
+        unique: Uniqueness,
+        null_words: bool,
+    }
+    let mut reader = Reader::new(path, file, options);
+    let header = reader.header()?;
+    let mut learned: Vec<Learned> = header.iter().map(|_| Learned::default()).collect();
+    while reader.advance(header.len())? {
+        let text = reader.text()?;
+        for (at, column) in learned.iter_mut().enumerate() {
+            let text = reader.field(text, at)?;
+            let null = text.is_empty() || options.null_values.iter().any(|null| null == text);
+            column.unique.see((!null).then_some(text));
+            if is_null_word(text) {
+                column.null_words = true;
+            } else if !null {
+                column.kinds.see_text(text);
+            }
+        }
+    }
+    let types = learned.iter().map(|column| column.kinds.column_type(ColumnType::String));
+    let found = header.iter().zip(types).map(|(name, ty)| Column::new(name.as_str(), ty)).collect();
+    let mut columns = declare(vista, found, &options.columns)?;
+    let unique = |name: &str| {
+        let at = columns.iter().position(|column| &*column.name == name);
+        at.is_some_and(|at| learned[at].unique.holds() && (!learned[at].null_words || keeps_null_words(columns[at].ty)))
+    };
+    let id = choose_id(vista, options.id.as_deref(), &columns, unique)?;
+    if let IdChoice::RowNumber(name) = &id {
+        columns.insert(0, Column::new(name.as_str(), ColumnType::Integer));
+    }
+    let schema = Arc::new(Schema::new(id.column(), columns));
+    Ok(Csv(Arc::new(Inner { path: path.to_path_buf(), options: options.clone(), schema, id })))
+}
+
+/// Where the cells of one column come from: a field of the file, or `None` for the row's number.
+struct Source<'a> {
+    name: &'a str,
+    field: Option<usize>,
+    ty: ColumnType,
+}
+
+impl Inner {
+    fn read(&self, file: File) -> Result<Rows> {
+        let mut reader = Reader::new(&self.path, file, &self.options);
+        let header = reader.header()?;
+        let sources = self.sources(&header)?;
+        let id_field = sources.iter().find(|source| source.name == self.id.column()).and_then(|source| source.field);
+        let mut writer = RowWriter::new(sources.iter().map(|source| source.name));
+        let mut rows = Rows::with_layout(Arc::clone(self.schema.layout()));
+        let mut misfits = Misfits::default();
+        while reader.advance(header.len())? {
+            let text = reader.text()?;
+            let number = (rows.len() + 1).to_string();
+            let mut id = number.as_str();
+            for source in &sources {
+                let Some(field) = source.field else {
+                    writer.integer(&number);
+                    continue;
+                };
+                let cell = self.cell(source.ty, reader.field(text, field)?);
+                if id_field == Some(field) {
+                    id = match cell {
+                        Cell::Null => {
+                            return Err(reader.error(&format!("has no id: column {:?} is empty", source.name)));
+                        }
+                        _ => reader.field(text, field)?,
+                    };
+                }
+                if let Cell::Misfit(text) = cell {
+                    misfits.see(source, text);
+                }
+                write(&mut writer, cell, text, &reader, field);
+            }
+            let id = Id::from(id);
+            let body = match writer.finish() {
+                Some(body) => body,
+                None => self.encode(&sources, &reader, text, &id)?,
+            };
+            if !rows.push_body(Arc::clone(&id), body) {
+                return Err(self.duplicate(&reader, &rows, &id));
+            }
+        }
+        misfits.report(&self.path);
+        Ok(rows)
+    }
+
+    /// The header as it is now against the schema as it was: columns are found by name, new ones are kept as text.
+    fn sources<'a>(&'a self, header: &'a [String]) -> Result<Vec<Source<'a>>> {
+        let positional = matches!(self.id, IdChoice::RowNumber(_));
+        if header.iter().any(|name| name == self.id.column()) == positional {
+            let change = if positional { "has now a" } else { "no longer has its" };
+            let (path, id) = (self.path.display(), self.id.column());
+            return Err(Error::permanent(format!(
+                "{path} {change} column {id:?}: its header was changed, open it anew"
+            )));
+        }
+        let mut sources: Vec<Source<'_>> = header
+            .iter()
+            .enumerate()
+            .map(|(field, name)| {
+                let ty = self.schema.column(name).map_or(ColumnType::String, |column| column.ty);
+                Source { name, field: Some(field), ty }
+            })
+            .collect();
+        if positional {
+            sources.push(Source { name: self.id.column(), field: None, ty: ColumnType::Integer });
+        }
+        let rank = |source: &Source<'_>| self.schema.layout().rank(source.name).unwrap_or(usize::MAX);
+        sources.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.name.cmp(b.name)));
+        Ok(sources)
+    }
+
+    fn cell<'t>(&self, ty: ColumnType, text: &'t str) -> Cell<'t> {
+        if self.options.null_values.iter().any(|null| null == text) { Cell::Null } else { cell(ty, text) }
+    }
+
+    /// The slow way, for rows that JSON does not hold exactly.
+    fn encode(&self, sources: &[Source<'_>], reader: &Reader<'_>, text: &str, id: &str) -> Result<Body> {
+        let mut record = Record::new();
+        for source in sources {
+            let value = match source.field {
+                None => id_to_value(id, self.schema.layout()),
+                Some(field) => match self.cell(source.ty, reader.field(text, field)?) {
+                    Cell::Null => CborValue::Null,
+                    Cell::Bool(value) => value.into(),
+                    Cell::Integer(value) => value.into(),
+                    Cell::Float(value) => value.into(),
+                    Cell::Text(value) | Cell::Misfit(value) => value.into(),
+                    Cell::Value(value) => value,
+                },
+            };
+            record.insert(source.name, value);
+        }
+        Ok(Body::encode(id, &record, self.schema.layout()))
+    }
+
+    fn duplicate(&self, reader: &Reader<'_>, rows: &Rows, id: &str) -> Error {
+        let first = rows.ids().position(|own| own == id).and_then(|row| self.line_of(row).ok());
+        let first = first.map_or_else(|| "another line".to_string(), |line| format!("line {line}"));
+        reader.error(&format!("has id {id:?}, which {first} has already"))
+    }
+
+    /// The line of a row, by reading up to it again: only errors ask for it.
+    fn line_of(&self, row: usize) -> Result<u64> {
+        let file = File::open(&self.path).map_err(|error| io_error(&self.path, &error))?;
+        let mut reader = Reader::new(&self.path, file, &self.options);
+        let header = reader.header()?;
+        for _ in 0..=row {
+            reader.advance(header.len())?;
+        }
+        Ok(reader.line())
+    }
+}
+
+fn write(writer: &mut RowWriter, cell: Cell<'_>, row: &str, reader: &Reader<'_>, field: usize) {
+    match cell {
+        Cell::Null => writer.value(&CborValue::Null),
+        Cell::Bool(value) => writer.value(&value.into()),
+        // Integers are accepted in canonical form only, so their digits are their JSON.
+        Cell::Integer(_) => writer.integer(reader.field(row, field).unwrap_or_default()),
+        Cell::Float(value) => writer.value(&value.into()),
+        Cell::Text(text) | Cell::Misfit(text) => writer.text(text),
+        Cell::Value(value) => writer.value(&value),
+    }
+}
+
+/// Cells that did not fit their column's type in one read.
+#[derive(Default)]
+struct Misfits {
+    count: u64,
+    first: Option<(String, String)>,
+}
+
+impl Misfits {
+    fn see(&mut self, source: &Source<'_>, text: &str) {
+        self.count += 1;
+        self.first.get_or_insert_with(|| (source.name.to_string(), text.chars().take(40).collect()));
+    }
+
+    fn report(&self, path: &Path) {
+        if let Some((column, text)) = &self.first {
+            let (path, cells) = (path.display(), self.count);
+            tracing::warn!(%path, cells, column, text, "cells do not fit their column's type and are kept as text");
+        }
+    }
+}
+
+/// Records of a CSV file, each checked as it is read.
+struct Reader<'a> {
+    path: &'a Path,
+    csv: csv::Reader<Bounded>,
+    record: ByteRecord,
+    start: Position,
+}
+
+impl<'a> Reader<'a> {
+    fn new(path: &'a Path, file: File, options: &CsvOptions) -> Reader<'a> {
+        let bounded = Bounded { file, allowance: 0, refused: false, total: 0, end: END };
+        let csv = ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .delimiter(options.delimiter)
+            .buffer_capacity(64 << 10)
+            .from_reader(bounded);
+        Reader { path, csv, record: ByteRecord::new(), start: Position::new() }
+    }
+
+    /// The column names.
+    fn header(&mut self) -> Result<Vec<String>> {
+        if !self.read()? {
+            return Err(Error::permanent(format!("{} is empty: it has no header line", self.path.display())));
+        }
+        let text = self.text()?;
+        let mut names: Vec<String> = Vec::with_capacity(self.record.len());
+        for at in 0..self.record.len() {
+            let name = self.field(text, at)?;
+            if name.trim().is_empty() {
+                return Err(self.error(&format!("names no column {}: its header is empty", at + 1)));
+            }
+            if let Some(first) = names.iter().position(|own| own == name) {
+                return Err(self.error(&format!("names columns {} and {} both {name:?}", first + 1, at + 1)));
+            }
+            names.push(name.to_string());
+        }
+        Ok(names)
+    }
+
+    /// Reads the next row; `false` after the last.
+    fn advance(&mut self, columns: usize) -> Result<bool> {
+        if !self.read()? {
+            return Ok(false);
+        }
+        if self.record.len() != columns {
+            let fields = self.record.len();
+            return Err(self.error(&format!("has {fields} fields, the header has {columns}")));
+        }
+        Ok(true)
+    }
+
+    fn read(&mut self) -> Result<bool> {
+        let before = std::mem::replace(&mut self.start, self.csv.position().clone());
+        self.csv.get_mut().allowance = MAX_ROW;
+        match self.csv.read_byte_record(&mut self.record) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.start = before;
+                return Err(self.error("opens a quote that is never closed"));
+            }
+            Err(_) if self.csv.get_ref().refused => {
+                return Err(self.error("is larger than 4 MiB: is a quote not closed?"));
+            }
+            Err(error) => return Err(Error::transient(format!("cannot read {}: {error}", self.path.display()))),
+        }
+        let source = self.csv.get_ref();
+        let at_end = source.end.is_empty() && self.csv.position().byte() >= source.total + END.len() as u64;
+        if at_end && self.record.len() == 1 && self.record.as_slice() == &END[1..] {
+            return Ok(false);
+        }
+        if self.record.as_slice().len() > MAX_FIELD {
+            if self.record.as_slice().len() > MAX_ROW {
+                return Err(self.error("is larger than 4 MiB: is a quote not closed?"));
+            }
+            if let Some(at) = self.record.iter().position(|field| field.len() > MAX_FIELD) {
+                return Err(self.error(&format!("has more than 1 MiB in field {}: is a quote not closed?", at + 1)));
+            }
+        }
+        Ok(true)
+    }
+
+    /// The row's fields, all in one.
+    fn text(&self) -> Result<&str> {
+        std::str::from_utf8(self.record.as_slice()).map_err(|_| self.not_utf8())
+    }
+
+    /// A field out of [`Reader::text`].
+    fn field<'t>(&self, text: &'t str, at: usize) -> Result<&'t str> {
+        let range = self.record.range(at).unwrap_or_default();
+        // Halves of one character in two fields are whole only when put together.
+        text.get(range).ok_or_else(|| self.not_utf8())
+    }
+
+    fn not_utf8(&self) -> Error {
+        self.error("is not UTF-8: convert the file first")
+    }
+
+    fn error(&self, detail: &str) -> Error {
+        Error::permanent(format!("{} line {} {detail}", self.path.display(), self.line()))
+    }
+
+    /// The line on which the present row begins. The reader's own position still is before the line feed of a CRLF and
+    /// before blank lines, so these are skipped here, in the file, since only errors ask.
+    fn line(&self) -> u64 {
+        let Ok(mut file) = File::open(self.path) else { return self.start.line() };
+        let mut skipped = 0;
+        if file.seek(SeekFrom::Start(self.start.byte())).is_ok() {
+            let bytes = std::io::BufReader::new(file).bytes().map_while(std::result::Result::ok);
+            skipped = bytes.take_while(|byte| matches!(byte, b'\r' | b'\n')).filter(|byte| *byte == b'\n').count();
+        }
+        self.start.line() + skipped as u64
+    }
+}
+
+/// A file that gives no more than one row's allowance at a time, and [`END`] at its end.
+struct Bounded {
+    file: File,
+    allowance: usize,
+    refused: bool,
+    total: u64,
+    end: &'static [u8],
+}
+
+impl Read for Bounded {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let room = into.len().min(self.allowance);
+        if room == 0 {
+            self.refused = true;
+            return Err(std::io::Error::other("row too large"));
+        }
+        let mut read = self.file.read(&mut into[..room])?;
+        self.total += read as u64;
+        if read == 0 {
+            read = self.end.read(&mut into[..room])?;
+        }
+        self.allowance -= read;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,237 @@
+use std::io::Write as _;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::record::value_to_json;
+
+struct Fixture {
+    dir: TempDir,
+}
+
+impl Fixture {
+    fn new() -> Fixture {
+        Fixture { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("products.csv")
+    }
+
+    fn write(&self, content: impl AsRef<[u8]>) {
+        std::fs::write(self.path(), content).unwrap();
+    }
+
+    async fn open(&self, options: CsvOptions) -> Result<Vista> {
+        Csv::open("products", self.path(), options).await
+    }
+
+    /// An error's text without the folder.
+    fn text(&self, error: &Error) -> String {
+        error.to_string().replace(&format!("{}/", self.dir.path().display()), "")
+    }
+}
+
+fn json(rows: &Rows) -> String {
+    let rows = rows.bodies().map(|(_, body)| String::from_utf8(body.json().to_vec()).unwrap());
+    rows.collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn files_are_understood_whatever_wrote_them() {
+    for (what, content, expected) in [
+        ("plain", "id,name\n1,a\n2,b\n", r#"{"id":1,"name":"a"}|{"id":2,"name":"b"}"#),
+        ("no newline at the end", "id,name\n1,a", r#"{"id":1,"name":"a"}"#),
+        ("byte order mark", "\u{feff}id,name\n1,a\n", r#"{"id":1,"name":"a"}"#),
+        ("CRLF", "id,name\r\n1,a\r\n2,b\r\n", r#"{"id":1,"name":"a"}|{"id":2,"name":"b"}"#),
+        ("CR", "id,name\r1,a\r2,b\r", r#"{"id":1,"name":"a"}|{"id":2,"name":"b"}"#),
+        ("blank lines", "id,name\n\n1,a\n\n\n2,b\n\n", r#"{"id":1,"name":"a"}|{"id":2,"name":"b"}"#),
+        ("quotes", "id,name\n1,\"a,\"\"b\"\"\"\n", r#"{"id":1,"name":"a,\"b\""}"#),
+        ("newlines in cells", "id,name\n1,\"a\nb\r\nc\"\n", r#"{"id":1,"name":"a\nb\r\nc"}"#),
+        ("a stray quote", "id,name\n1,5\" pipe\n", r#"{"id":1,"name":"5\" pipe"}"#),
+        (
+            "empty is null",
+            "id,name,price\n1,,\n2,a,3\n",
+            r#"{"id":1,"name":null,"price":null}|{"id":2,"name":"a","price":3}"#,
+        ),
+        (
+            "NA is null among numbers",
+            "id,name,price\n1,NA,NA\n2,b,2.5\n",
+            r#"{"id":1,"name":"NA","price":null}|{"id":2,"name":"b","price":2.5}"#,
+        ),
+        ("zip codes", "id,zip\n1,00123\n2,90210\n", r#"{"id":1,"zip":"00123"}|{"id":2,"zip":"90210"}"#),
+        ("big integers", "id,n\n1,18446744073709551615\n", r#"{"id":1,"n":"18446744073709551615"}"#),
+        ("named id", "price,product_id\n1,x\n1,y\n", r#"{"price":1,"product_id":"x"}|{"price":1,"product_id":"y"}"#),
+        ("first unique column", "kind,sku\na,x\na,y\n", r#"{"kind":"a","sku":"x"}|{"kind":"a","sku":"y"}"#),
+        ("row numbers", "kind\na\na\n", r#"{"id":1,"kind":"a"}|{"id":2,"kind":"a"}"#),
+        ("row numbers beside an id", "id\n1.5\n1.5\n", r#"{"_row":1,"id":1.5}|{"_row":2,"id":1.5}"#),
+        ("only a header", "id,name\n", ""),
+        ("control characters", "id,name\n1,\u{3}\n2,\u{0}\n", r#"{"id":1,"name":"\u0003"}|{"id":2,"name":"\u0000"}"#),
+        ("the end mark as a last row", "name\nx\n\u{3}", r#"{"name":"x"}|{"name":"\u0003"}"#),
+    ] {
+        let fixture = Fixture::new();
+        fixture.write(content);
+        let vista = fixture.open(CsvOptions::default()).await.unwrap();
+        assert_eq!(json(&vista.list_values().await.unwrap()), expected.replace('|', "\n"), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn faults_are_reported_with_their_line() {
+    for (content, expected) in [
+        (&b""[..], "products.csv is empty: it has no header line"),
+        (b"\n\n", "products.csv is empty: it has no header line"),
+        (b"id,name\n1,a\n2\n", "products.csv line 3 has 1 fields, the header has 2"),
+        (b"id,name\r\n1,a\r\n\r\n2,b,c\r\n", "products.csv line 4 has 3 fields, the header has 2"),
+        (b"id,name\n1,\"a\nb\"\n2\n", "products.csv line 4 has 1 fields, the header has 2"),
+        (b"id,name\n1,a\n2,\"b\n3,c\n", "products.csv line 3 opens a quote that is never closed"),
+        (b"id,name\n1,a\n2,\"", "products.csv line 3 opens a quote that is never closed"),
+        (b"id,\"name", "products.csv line 1 opens a quote that is never closed"),
+        (b"id,name\n1,\xff\n", "products.csv line 2 is not UTF-8: convert the file first"),
+        (b"id,name,x\n1,\xc3,\xa9\n", "products.csv line 2 is not UTF-8: convert the file first"),
+        (b"id,,x\n", "products.csv line 1 names no column 2: its header is empty"),
+        (b"id,a,b,a\n", "products.csv line 1 names columns 2 and 4 both \"a\""),
+    ] {
+        let fixture = Fixture::new();
+        fixture.write(content);
+        let error = fixture.open(CsvOptions::default()).await.unwrap_err();
+        assert_eq!(fixture.text(&error), expected, "{:?}", String::from_utf8_lossy(content));
+    }
+    for (content, expected) in [
+        ("id,name\n1,a\n2,b\n1,c\n", "products.csv line 4 has id \"1\", which line 2 has already"),
+        ("id,name\r\n\r\n1,\"a\r\n\"\r\n2,b\r\n1,c\r\n", "products.csv line 6 has id \"1\", which line 3 has already"),
+        ("id,name\n1,a\n,b\n", "products.csv line 3 has no id: column \"id\" is empty"),
+        ("id,name\n1,a\nNA,b\n", "products.csv line 3 has no id: column \"id\" is empty"),
+    ] {
+        let fixture = Fixture::new();
+        fixture.write(content);
+        let error = fixture.open(CsvOptions::default()).await.unwrap().list_values().await.unwrap_err();
+        assert_eq!(fixture.text(&error), expected, "{content:?}");
+    }
+}
+
+#[tokio::test]
+async fn f32_a_quote_that_is_never_closed_costs_no_more_than_a_row() {
+    let fixture = Fixture::new();
+    let mut file = File::create(fixture.path()).unwrap();
+    file.write_all(b"id,name\n1,\"").unwrap();
+    for _ in 0..6 {
+        file.write_all(&vec![b'x'; 1 << 20]).unwrap();
+    }
+    let error = fixture.open(CsvOptions::default()).await.unwrap_err();
+    assert_eq!(fixture.text(&error), "products.csv line 2 is larger than 4 MiB: is a quote not closed?");
+    fixture.write(format!("id,name\n1,{}\n", "x".repeat((1 << 20) + 1)));
+    let error = fixture.open(CsvOptions::default()).await.unwrap_err();
+    assert_eq!(fixture.text(&error), "products.csv line 2 has more than 1 MiB in field 2: is a quote not closed?");
+}
+
+#[tokio::test]
+async fn options_decide_over_inference() {
+    let fixture = Fixture::new();
+    fixture.write("sku;price;raw\nb;-;AQI\na;1;AQI\n");
+    let columns = vec![Column::new("price", ColumnType::Decimal), Column::new("raw", ColumnType::Bytes)];
+    let options = CsvOptions { id: Some("sku".into()), columns, null_values: vec!["-".into()], delimiter: b';' };
+    let vista = fixture.open(options.clone()).await.unwrap();
+    let rows = vista.list_values().await.unwrap();
+    assert_eq!(
+        json(&rows),
+        "{\"sku\":\"b\",\"price\":null,\"raw\":\"AQI\"}\n{\"sku\":\"a\",\"price\":\"1\",\"raw\":\"AQI\"}"
+    );
+    assert_eq!(rows.get("a").unwrap()["raw"], CborValue::Bytes(vec![1, 2]));
+    let wrong = CsvOptions { id: Some("nr".into()), ..options.clone() };
+    let error = fixture.open(wrong).await.unwrap_err();
+    assert_eq!(error.to_string(), "products has no column \"nr\" for the id: it has sku, price, raw");
+    let wrong = CsvOptions { columns: vec![Column::new("prize", ColumnType::Integer)], ..options };
+    let error = fixture.open(wrong).await.unwrap_err();
+    assert_eq!(error.to_string(), "products has no column \"prize\": it has sku, price, raw");
+}
+
+#[tokio::test]
+async fn f31_a_file_that_changes_its_columns_or_types_loses_nothing() {
+    let fixture = Fixture::new();
+    fixture.write("id,price\n1,10\n");
+    let vista = fixture.open(CsvOptions::default()).await.unwrap();
+    fixture.write("new,price,id\nx,cheap,1\n,20,2\n");
+    let rows = vista.list_values().await.unwrap();
+    assert_eq!(json(&rows), "{\"id\":1,\"price\":\"cheap\",\"new\":\"x\"}\n{\"id\":2,\"price\":20,\"new\":null}");
+    fixture.write("price\n10\n");
+    let error = vista.list_values().await.unwrap_err();
+    assert_eq!(
+        fixture.text(&error),
+        "products.csv no longer has its column \"id\": its header was changed, open it anew"
+    );
+    std::fs::remove_file(fixture.path()).unwrap();
+    let error = vista.list_values().await.unwrap_err();
+    assert_eq!(error.kind(), crate::vista::ErrorKind::Transient);
+    assert!(fixture.text(&error).starts_with("cannot read products.csv: No such file"), "{error}");
+}
+
+#[tokio::test]
+async fn all_but_filtering_is_refused() {
+    let fixture = Fixture::new();
+    fixture.write("id,price\n1,10\n2,20\n");
+    let mut vista = fixture.open(CsvOptions::default()).await.unwrap();
+    assert!(matches!(vista.add_order("price", false), Err(Error::Unsupported { .. })));
+    assert!(matches!(vista.add_search("x"), Err(Error::Unsupported { .. })));
+    assert!(matches!(vista.set_page_size(1), Err(Error::Unsupported { .. })));
+    assert!(matches!(vista.get_count().await, Err(Error::Unsupported { .. })));
+    assert!(matches!(vista.insert("3", &Record::new()).await, Err(Error::Unsupported { .. })));
+    assert!(matches!(vista.delete_all().await, Err(Error::Unsupported { .. })));
+    assert_eq!(vista.get_value("2").await.unwrap().unwrap()["price"], 20.into());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// The fast path's bytes are those of the canonical encoding, so caches, ETags and diffs see no difference.
+    #[test]
+    fn rows_have_the_bytes_that_encoding_their_records_gives(
+        cells in proptest::collection::vec(("[a-c\"\\\\\u{1}é,\n]{0,4}", any::<i32>(), any::<f64>(), any::<bool>()), 1..8),
+    ) {
+        let mut file = csv::Writer::from_writer(Vec::new());
+        file.write_record(["text", "z\"n", "float", "flag"]).unwrap();
+        for (text, integer, float, flag) in &cells {
+            let float = if float.is_finite() { format!("{float}") } else { "NA".into() };
+            file.write_record([text, &integer.to_string(), &float, &flag.to_string()]).unwrap();
+        }
+        let fixture = Fixture::new();
+        fixture.write(file.into_inner().unwrap());
+        let csv = read_whole(&fixture.path(), |file| learn("x", &fixture.path(), file, &CsvOptions::default())).unwrap();
+        let rows = read_whole(&fixture.path(), |file| csv.0.read(file)).unwrap();
+        prop_assert_eq!(rows.len(), cells.len());
+        for ((id, body), (text, integer, ..)) in rows.bodies().zip(&cells) {
+            let record = body.decode().unwrap();
+            prop_assert_eq!(&Body::encode(id, &record, csv.0.schema.layout()), body);
+            prop_assert_eq!(value_to_json(&record["z\"n"]), integer.to_string().into_bytes());
+            prop_assert_eq!(record["text"].as_text().unwrap_or_default(), text);
+        }
+    }
+}
+
+#[test]
+#[ignore = "a measurement: run it with --release"]
+fn reads_fast() {
+    let fixture = Fixture::new();
+    let mut file = std::io::BufWriter::new(File::create(fixture.path()).unwrap());
+    writeln!(file, "id,name,category,price,stock,weight,active,added,note").unwrap();
+    for n in 0..1_000_000 {
+        writeln!(
+            file,
+            "{n},Product {n},cat-{},{}.5,{},{}.25,true,2024-01-{:02},some text {n}",
+            n % 10,
+            n % 500,
+            n % 99,
+            n % 7,
+            n % 28 + 1
+        )
+        .unwrap();
+    }
+    drop(file);
+    let start = std::time::Instant::now();
+    let csv = read_whole(&fixture.path(), |file| learn("x", &fixture.path(), file, &CsvOptions::default())).unwrap();
+    let learned = start.elapsed();
+    let start = std::time::Instant::now();
+    let rows = read_whole(&fixture.path(), |file| csv.0.read(file)).unwrap();
+    println!("{} rows: learned in {learned:?}, read in {:?}", rows.len(), start.elapsed());
+}

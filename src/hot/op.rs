@@ -24,6 +24,11 @@ impl OpId {
         OpId(uuid::Uuid::now_v7().as_u128())
     }
 
+    /// The id with these bits.
+    pub fn from_u128(bits: u128) -> OpId {
+        OpId(bits)
+    }
+
     /// The bits.
     pub fn as_u128(self) -> u128 {
         self.0

@@ -1,7 +1,7 @@
 //! Rows by id and in natural order, persistent: a clone is O(1) and a change copies only what it touches.
 //!
-//! Three structures behind `Arc`s: chunks of rows by slot ([`rows`]), slots by id ([`ids`]) and, only once rows no longer come
-//! in slot order, an [`Order`](order::Order) of slots by ordinal. Readers hold a clone; the one writer changes its own.
+//! Three structures behind `Arc`s: chunks of rows by slot (`rows`), slots by id (`ids`) and, only once rows no longer come
+//! in slot order, an [`Order`] of slots by ordinal. Readers hold a clone; the one writer changes its own.
 
 mod ids;
 pub mod order;

@@ -94,11 +94,11 @@ impl Ids {
         xxh3_64_with_seed(id.as_bytes(), self.seed) as u32
     }
 
-    /// The slot under `hash` that `is` the one.
-    pub(super) fn find(&self, hash: u32, is: impl Fn(Slot) -> bool) -> Option<Slot> {
+    /// What `is` says of the first slot under `hash` that it accepts.
+    pub(super) fn find<T>(&self, hash: u32, is: impl Fn(Slot) -> Option<T>) -> Option<T> {
         let leaf = self.leaves.get(bucket(hash, self.buckets))?;
         let equal = leaf.0[leaf.seek(hash)..].iter().take_while(|cell| cell.hash == hash);
-        equal.map(|cell| cell.slot).find(|slot| is(*slot))
+        equal.map(|cell| cell.slot).find_map(is)
     }
 
     /// Adds a slot that is not there.
@@ -164,8 +164,8 @@ fn drop_beaten(leaf: &mut Vec<Cell>, same: &impl Fn(Slot, Slot) -> bool, beaten:
     }
     let all = std::mem::take(leaf);
     for (at, cell) in all.iter().enumerate() {
-        let later = all[at + 1..].iter().take_while(|other| other.hash == cell.hash);
-        if later.into_iter().any(|other| same(cell.slot, other.slot)) {
+        let mut later = all[at + 1..].iter().take_while(|other| other.hash == cell.hash);
+        if later.any(|other| same(cell.slot, other.slot)) {
             beaten.push(cell.slot);
         } else {
             leaf.push(*cell);

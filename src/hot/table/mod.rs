@@ -1,7 +1,7 @@
 //! Rows by id and in natural order, persistent: a clone is O(1) and a change copies only what it touches.
 //!
-//! Three structures behind `Arc`s: chunks of rows by slot ([`rows`]), slots by id ([`ids`]) and, only once rows no longer come
-//! in slot order, an [`Order`](order::Order) of slots by ordinal. Readers hold a clone; the one writer changes its own.
+//! Three structures behind `Arc`s: chunks of rows by slot (`rows`), slots by id (`ids`) and, only once rows no longer come
+//! in slot order, an [`Order`] of slots by ordinal. Readers hold a clone; the one writer changes its own.
 
 mod ids;
 pub mod order;
@@ -72,7 +72,7 @@ impl Table {
 
     /// The row of `id`.
     pub fn get(&self, id: &str) -> Option<RowRef<'_>> {
-        self.at(self.slot_of(id)?)
+        self.ids.find(self.ids.hash(id), |slot| self.at(slot).filter(|row| row.id() == id))
     }
 
     /// Whether `id` has a row.
@@ -82,7 +82,7 @@ impl Table {
 
     /// The slot of `id`.
     pub fn slot_of(&self, id: &str) -> Option<Slot> {
-        self.ids.find(self.ids.hash(id), |slot| self.at(slot).is_some_and(|row| row.id() == id))
+        self.get(id).map(|row| row.slot())
     }
 
     /// The row in `slot`.
@@ -211,8 +211,24 @@ impl Table {
 
     /// Appends up to `limit` rows in natural order as `row,row`; says how many.
     pub fn natural_page_into(&self, offset: usize, limit: usize, out: &mut Vec<u8>) -> usize {
-        copy_joined(self.natural(offset).take(limit), out);
-        self.len().saturating_sub(offset).min(limit)
+        let count = self.len().saturating_sub(offset).min(limit);
+        if self.order.is_some() {
+            copy_joined(self.natural(offset).take(limit), out);
+            return count;
+        }
+        let (mut left, mut next) = (count, self.rows.nth(offset));
+        while left > 0
+            && let Some((number, chunk, at)) = next
+        {
+            let rows = left.min(chunk.len() - at);
+            out.extend_from_slice(chunk.run(at, at + rows - 1));
+            left -= rows;
+            if left > 0 {
+                out.push(b',');
+                next = self.rows.next(number + 1).map(|(number, chunk)| (number, chunk, 0));
+            }
+        }
+        count
     }
 
     /// Rows in slot order.
@@ -392,7 +408,8 @@ impl TableBuilder {
         slot
     }
 
-    /// Adds a row in a given slot. Slots that ascend are fast; of rows with one id or one slot the last in slot order stays.
+    /// Adds a row in a given slot. Slots should ascend: of two rows with one id the higher slot stays, and rows out
+    /// of turn are put last, one by one.
     pub fn push_at(&mut self, slot: Slot, id: &str, body: &Body, ordinal: Ordinal) {
         let next = self.table.next_slot;
         if slot < next || slot == Slot::MAX {

@@ -112,8 +112,8 @@ impl Chunk {
     }
 
     /// `row,row` for entries `first..=last`.
-    fn run(&self, first: u32, last: u32) -> &[u8] {
-        &self.bytes[self.start(first as usize)..self.rows[last as usize].end as usize - 1]
+    pub(super) fn run(&self, first: usize, last: usize) -> &[u8] {
+        &self.bytes[self.start(first)..self.rows[last].end as usize - 1]
     }
 
     /// This chunk with the row of `slot` replaced, added or (with `None`) gone.
@@ -235,7 +235,7 @@ impl<'a> RowRef<'a> {
 
     /// The row as a JSON object, ready to send.
     pub fn json(&self) -> &'a [u8] {
-        self.chunk.run(self.at, self.at)
+        self.chunk.run(self.at as usize, self.at as usize)
     }
 
     /// The row as canonical CBOR, if JSON does not hold it exactly.
@@ -292,7 +292,7 @@ pub(super) fn copy_joined<'a>(rows: impl Iterator<Item = RowRef<'a>>, out: &mut 
         while rows.next_if(|row| std::ptr::eq(row.chunk, first.chunk) && row.at == last + 1).is_some() {
             last += 1;
         }
-        out.extend_from_slice(first.chunk.run(first.at, last));
+        out.extend_from_slice(first.chunk.run(first.at as usize, last as usize));
         if rows.peek().is_some() {
             out.push(b',');
         }

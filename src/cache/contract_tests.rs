@@ -1,6 +1,6 @@
 //! What every cache has to do, run over each implementation.
 
-use super::{CacheBackend, CacheBatch, CacheError, CacheMeta, CacheTable, Loaded, MemoryCache, StoredRow};
+use super::{CacheBackend, CacheBatch, CacheError, CacheMeta, CacheTable, Loaded, MemoryCache, RedbCache, StoredRow};
 use crate::record::Body;
 
 pub(super) fn row(slot: u32, text: &str) -> StoredRow {
@@ -60,6 +60,12 @@ pub(super) async fn keeps_the_contract(cache: &dyn CacheBackend) {
 #[tokio::test]
 async fn the_memory_cache_keeps_the_contract() {
     keeps_the_contract(&MemoryCache::new()).await;
+}
+
+#[tokio::test]
+async fn the_redb_cache_keeps_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    keeps_the_contract(&RedbCache::open(folder.path().join("cache.redb")).unwrap()).await;
 }
 
 #[tokio::test]

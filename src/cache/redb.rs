@@ -99,6 +99,12 @@ impl RedbCache {
     pub fn set_aside(&self) -> Option<PathBuf> {
         self.0.set_aside.lock().clone()
     }
+
+    /// Behaves from now on as if damage had been found.
+    #[cfg(test)]
+    pub(super) fn find_damaged(&self) {
+        self.0.file.set_broken(&Fault::Corrupt("pretended".into()));
+    }
 }
 
 impl Inner {

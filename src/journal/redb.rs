@@ -258,15 +258,15 @@ impl Inner {
         if matches!(fault, Fault::Closed) {
             return AppendError::Io(fault.to_string());
         }
-        writer.broken = Some(fault.to_string());
         tracing::error!(path = self.file.label(), error = %fault, "append failed");
-        match fault {
-            Fault::Io { full: true, detail } if self.nothing_stored(writer, batches) => {
-                AppendError::Full(detail.clone())
-            }
-            _ if committing => AppendError::Unknown(fault.to_string()),
-            _ => AppendError::Io(fault.to_string()),
+        if let Fault::Io { full: true, detail } = fault
+            && self.nothing_stored(writer, batches)
+        {
+            return AppendError::Full(detail.clone());
         }
+        // Whoever appends has to look before going on, even if the file has just been reopened.
+        writer.broken = Some(fault.to_string());
+        if committing { AppendError::Unknown(fault.to_string()) } else { AppendError::Io(fault.to_string()) }
     }
 
     /// Reopens after a full disk to see that nothing of `batches` has come through.

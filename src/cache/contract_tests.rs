@@ -4,7 +4,7 @@ use super::{CacheBackend, CacheBatch, CacheError, CacheMeta, CacheTable, Loaded,
 use crate::record::Body;
 
 pub(super) fn row(slot: u32, text: &str) -> StoredRow {
-    let cbor = (slot % 3 == 0).then(|| format!("cbor of {text}").into());
+    let cbor = slot.is_multiple_of(3).then(|| format!("cbor of {text}").into());
     let body = Body::from_parts(format!("{{\"id\":\"{slot}\",\"text\":\"{text}\"}}").into(), cbor);
     StoredRow { slot, ordinal: u64::from(slot) << 32, id: format!("id-{slot}").into(), body }
 }

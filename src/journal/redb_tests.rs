@@ -129,17 +129,19 @@ async fn every_acknowledged_append_survives_a_power_cut_and_one_in_the_recovery(
     }
 }
 
-/// Appends like the committer does: after a failure it reopens and looks at what is there. Returns the heads.
-async fn append_stubbornly(journal: &RedbJournal, disk: &Disk, steps: u64) -> Seq {
+/// Appends like the committer does: after a failure it reopens, looks at what is there, and goes on for a few steps. Returns
+/// the head.
+async fn append_stubbornly(journal: &RedbJournal, disk: &Disk) -> Seq {
     let log = LOGS[0];
-    let (mut head, mut failed) = (0, false);
-    for _ in 0..steps {
+    let (mut head, mut failed, mut left) = (0, false, 60);
+    while left > 0 {
+        left -= 1;
         let next = batch(log, head, 2);
         match journal.append(vec![next.clone()]).await.remove(0) {
             Ok(()) => head += 2,
             Err(error) => {
                 assert!(!failed, "the disk works again, but: {error}");
-                failed = true;
+                (failed, left) = (true, left.min(3));
                 disk.set_failing(Failing::Never);
                 if !matches!(error, AppendError::Full(_)) {
                     let again = journal.append(vec![next.clone()]).await.remove(0);
@@ -166,7 +168,7 @@ async fn whichever_disk_operation_fails_no_acknowledgement_is_wrong_and_reopenin
     let journal = RedbJournal::with_backend(clean.factory()).unwrap();
     journal.open(LOGS[0], "s").await.unwrap();
     let first = clean.operations();
-    append_stubbornly(&journal, &clean, 60).await;
+    append_stubbornly(&journal, &clean).await;
     let operations = clean.operations();
     drop(journal);
     for at in first..operations {
@@ -179,7 +181,7 @@ async fn whichever_disk_operation_fails_no_acknowledgement_is_wrong_and_reopenin
             2 => Failing::Once(at, ErrorKind::StorageFull),
             _ => Failing::From(at, ErrorKind::StorageFull),
         });
-        let head = append_stubbornly(&journal, &disk, 60).await;
+        let head = append_stubbornly(&journal, &disk).await;
         let entries = journal.read(LOGS[0], 0, usize::MAX).await.unwrap();
         assert_eq!(entries, batch(LOGS[0], 0, head).entries, "operation {at}");
     }

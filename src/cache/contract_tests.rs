@@ -1,10 +1,10 @@
 //! What every cache has to do, run over each implementation.
 
-use super::{CacheBackend, CacheBatch, CacheError, CacheMeta, CacheTable, Loaded, MemoryCache, StoredRow};
+use super::{CacheBackend, CacheBatch, CacheError, CacheMeta, CacheTable, Loaded, MemoryCache, RedbCache, StoredRow};
 use crate::record::Body;
 
 pub(super) fn row(slot: u32, text: &str) -> StoredRow {
-    let cbor = (slot % 3 == 0).then(|| format!("cbor of {text}").into());
+    let cbor = slot.is_multiple_of(3).then(|| format!("cbor of {text}").into());
     let body = Body::from_parts(format!("{{\"id\":\"{slot}\",\"text\":\"{text}\"}}").into(), cbor);
     StoredRow { slot, ordinal: u64::from(slot) << 32, id: format!("id-{slot}").into(), body }
 }
@@ -60,6 +60,12 @@ pub(super) async fn keeps_the_contract(cache: &dyn CacheBackend) {
 #[tokio::test]
 async fn the_memory_cache_keeps_the_contract() {
     keeps_the_contract(&MemoryCache::new()).await;
+}
+
+#[tokio::test]
+async fn the_redb_cache_keeps_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    keeps_the_contract(&RedbCache::open(folder.path().join("cache.redb")).unwrap()).await;
 }
 
 #[tokio::test]

@@ -7,6 +7,8 @@
 mod contract_tests;
 mod memory;
 mod redb;
+#[cfg(test)]
+mod redb_tests;
 
 pub use self::redb::RedbCache;
 pub use memory::MemoryCache;

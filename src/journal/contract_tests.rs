@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::double::FaultyJournal;
-use super::{AppendError, Claim, Fence, Journal, JournalError, LogBatch, LogEntry, MemoryJournal, Seq};
+use super::{AppendError, Claim, Fence, Journal, JournalError, LogBatch, LogEntry, MemoryJournal, RedbJournal, Seq};
 
 const NEVER: u64 = u64::MAX;
 
@@ -190,6 +190,12 @@ pub(super) async fn keeps_the_contract(journal: &dyn Journal) {
 #[tokio::test]
 async fn the_memory_journal_keeps_the_contract() {
     keeps_the_contract(&MemoryJournal::new()).await;
+}
+
+#[tokio::test]
+async fn the_redb_journal_keeps_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    keeps_the_contract(&RedbJournal::open(folder.path().join("journal.redb")).unwrap()).await;
 }
 
 #[tokio::test]

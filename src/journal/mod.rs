@@ -10,6 +10,8 @@ mod contract_tests;
 pub mod double;
 mod memory;
 mod redb;
+#[cfg(test)]
+mod redb_tests;
 
 pub use self::redb::RedbJournal;
 pub use memory::MemoryJournal;

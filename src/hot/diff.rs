@@ -32,7 +32,8 @@ pub fn confirmed(state: &State) -> usize {
 }
 
 fn differs(state: &State, id: &Id, body: &Body, ordinal: Option<Ordinal>) -> bool {
-    if state.is_dirty(id) {
+    // A write that is under way may be older than this list.
+    if state.is_dirty(id) || state.has_queued(id) {
         return true;
     }
     match state.fold(id) {
@@ -47,8 +48,9 @@ fn differs(state: &State, id: &Id, body: &Body, ordinal: Option<Ordinal>) -> boo
 pub fn missing(state: &State, rows: &Rows) -> Vec<Id> {
     let visible = state.table().iter_slots().filter(|row| !rows.contains(row.id())).map(|row| Id::from(row.id()));
     let visible = visible.filter(|id| state.fold(id).is_none());
-    let folded = state.folds().filter(|(id, fold)| fold.base.is_some() && !rows.contains(id)).map(|(id, _)| Arc::clone(id));
-    let doubtful = state.dirty().filter(|id| !rows.contains(id) && state.base(id).is_none()).cloned();
+    let folded = state.folds().filter(|(id, fold)| (fold.base.is_some() || state.has_queued(id)) && !rows.contains(id)).map(|(id, _)| Arc::clone(id));
+    let absent = |id: &&Id| !rows.contains(id) && state.base(id).is_none() && !state.has_queued(id);
+    let doubtful = state.dirty().filter(absent).cloned();
     visible.chain(folded).chain(doubtful).collect()
 }
 

@@ -161,12 +161,26 @@ impl State {
         let fold = self.folds.get(news.id);
         let base = self.base(news.id);
         let same = base.as_ref().map(|base| &base.body) == news.row;
+        let read = mark != u64::MAX;
         let gone_at = news.version.filter(|_| news.row.is_none() && self.rules.version.is_some());
-        if same && gone_at.is_none() && (fold.is_some() || !moved(base.as_ref(), news.ordinal)) {
+        let versions = gone_at.is_some()
+            || read
+                && match self.versions.get(news.id) {
+                    Some(Version::Gone(_)) => news.row.is_none(),
+                    Some(Version::Unknown) => news.row.is_some(),
+                    None => false,
+                };
+        let outdated = |op: &&OpId| {
+            let delivered = self.ops.get(*op).is_some_and(|op| op.delivered <= mark);
+            read && delivered && fold.is_some_and(|fold| fold.rebased.contains(*op))
+        };
+        let moves = fold.is_none() && moved(base.as_ref(), news.ordinal);
+        if same && !versions && !moves && !fold.is_some_and(|fold| fold.ops.iter().any(|op| outdated(&op))) {
             return;
         }
         let (done, rest) = match fold {
-            Some(fold) if same => (Vec::new(), fold.ops.clone()),
+            // No news; but not what the row was when these were delivered.
+            Some(fold) if same => fold.ops.iter().partition(outdated),
             Some(fold) => self.absorbed(news, &fold.ops, base.as_ref(), mark),
             None => (Vec::new(), Vec::new()),
         };
@@ -178,6 +192,7 @@ impl State {
         };
         let entry = draft.entry(Some(news.id), cause);
         entry.base = match news.row {
+            _ if same && !versions && !moves => Base::Keep,
             Some(body) => Base::Set { body: body.clone(), ordinal },
             None => Base::Gone,
         };

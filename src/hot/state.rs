@@ -53,6 +53,8 @@ pub struct Fold {
     pub base: Option<BaseRow>,
     /// The operations, oldest first.
     pub ops: Vec<OpId>,
+    /// Those under which the confirmed row has changed since the route took them.
+    pub(super) rebased: Vec<OpId>,
 }
 
 /// What one Dio knows. See the module's documentation.
@@ -335,6 +337,9 @@ impl State {
             Visible::Row { ordinal, .. } | Visible::Staged(ordinal) => Some(ordinal),
             _ => None,
         };
+        if entry.base.changes() {
+            self.rebase(id, entry.seq);
+        }
         self.apply_op(id, entry);
         let op = match &entry.op {
             OpChange::Stage(op) => Some(op.id),
@@ -427,6 +432,14 @@ impl State {
         if base.changes() {
             self.touch(id, true);
             self.note_version(id, base, entry);
+            let known = self.folds.get(id).and_then(|fold| fold.base.as_ref());
+            let same = match base {
+                Base::Set { body, .. } => known.is_some_and(|known| known.body == *body),
+                _ => known.is_none(),
+            };
+            if !same {
+                self.rebase(id, entry.seq);
+            }
         }
         match base {
             Base::Keep | Base::Many { .. } => CacheChange::None,
@@ -441,6 +454,18 @@ impl State {
                     None => drop(self.table.remove(id)),
                 }
                 old.map_or(CacheChange::None, |old| CacheChange::Delete(old.slot))
+            }
+        }
+    }
+
+    /// The confirmed row beneath routed operations has changed.
+    fn rebase(&mut self, id: &Id, seq: Seq) {
+        let Some(fold) = self.folds.get_mut(id) else { return };
+        for op in &fold.ops {
+            let Some(record) = self.ops.get_mut(op).filter(|op| op.state == OpState::Routed) else { continue };
+            if !fold.rebased.contains(op) {
+                fold.rebased.push(*op);
+                record.log.push(seq);
             }
         }
     }
@@ -516,7 +541,7 @@ impl State {
         self.queue.insert(entry.seq, op.id);
         for id in op.targets.iter() {
             let base = self.base(id);
-            self.folds.entry(Arc::clone(id)).or_insert_with(|| Fold { base, ops: Vec::new() }).ops.push(op.id);
+            self.folds.entry(Arc::clone(id)).or_insert_with(|| Fold { base, ..Fold::default() }).ops.push(op.id);
         }
         self.ops.insert(op.id, op);
     }
@@ -573,6 +598,7 @@ impl State {
     fn lift_off(&mut self, id: &Id, op: OpId) {
         let Some(fold) = self.folds.get_mut(id) else { return };
         fold.ops.retain(|other| *other != op);
+        fold.rebased.retain(|other| *other != op);
         if fold.ops.is_empty() {
             self.unfold(id);
         }

@@ -3,10 +3,11 @@
 //! [`explore`] visits all states of one row breadth first; the property tests walk at random over several rows. Both check after
 //! every entry that no confirmed row goes back, and at rest that readers see what the master has.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::*;
+use crate::hot::state::Version;
 
 /// Where writes go.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -343,7 +344,8 @@ impl World {
             .map(|key| Item { id: id(key), row: self.row_at(key, seen[key]), ordinal: None })
             .filter(|item| {
                 let known = self.state.base(&item.id).map(|base| base.body);
-                read.key.is_some() || self.state.is_dirty(&item.id) || known != item.row
+                let doubtful = self.state.is_dirty(&item.id) || self.state.has_queued(&item.id);
+                read.key.is_some() || doubtful || known != item.row
             })
             .collect();
         self.run(&Cmd::News { items, mark: read.mark, told: true });
@@ -458,52 +460,65 @@ impl World {
 
     /// The same for worlds that go on alike: positions in time only count by their order.
     fn key(&self) -> u128 {
-        use std::fmt::Write;
         let state = &self.state;
         let mut times = vec![state.clock()];
         times.extend(state.guards.keys());
         times.extend(state.touched.values().flat_map(|touched| [touched.at, touched.row]));
         times.extend(state.dirty.values());
-        times.extend(state.ops().filter(|op| op.is_open()).flat_map(|op| [op.delivered]));
+        times.extend(state.ops().filter(|op| op.is_open()).map(|op| op.delivered));
         times.extend(self.reads.iter().map(|read| read.mark));
         times.extend(self.delivery.iter().map(|delivery| delivery.mark));
         times.sort_unstable();
         times.dedup();
-        let rank = |time: u64| times.partition_point(|other| *other < time);
-        let mut text = String::new();
-        let out = &mut text;
+        let rank = |time: u64| times.partition_point(|other| *other < time) as u64 + 1;
+        let value = |body: Option<&Body>| body.map_or(0, |body| value_of(body) * 1000 + body.size() as u64 + 1);
+        let mut out: Vec<u64> = Vec::with_capacity(128);
         for key in 0..self.setup.keys {
             let id = id(key);
-            let value = |body: &Body| (value_of(body), body.size());
-            let _ = write!(
-                out,
-                "{:?}{:?}{:?}{:?}{:?}{:?}",
-                state.base(&id).map(|base| value(&base.body)),
-                state.get(&id).map(|row| value(&row.body())),
-                state.touched.get(&id).map(|touched| (rank(touched.at), rank(touched.row))),
-                state.dirty.get(&id).map(|since| rank(*since)),
-                state.versions.get(&id),
-                state.fold(&id).map(|fold| &fold.ops),
-            );
+            out.push(value(state.base(&id).as_ref().map(|base| &base.body)));
+            out.push(value(state.get(&id).map(|row| row.body()).as_ref()));
+            out.extend(state.touched.get(&id).map_or([0, 0], |touched| [rank(touched.at), rank(touched.row)]));
+            out.push(state.dirty.get(&id).map_or(0, |since| rank(*since)));
+            out.push(match state.versions.get(&id) {
+                None => 0,
+                Some(Version::Unknown) => 1,
+                Some(Version::Gone(version)) => 2 + u64::try_from(version.as_integer().unwrap()).unwrap(),
+            });
+            if let Some(fold) = state.fold(&id) {
+                out.extend(fold.ops.iter().map(|op| op.as_u128() as u64));
+                out.push(1000 + fold.rebased.len() as u64);
+                out.extend(fold.rebased.iter().map(|op| op.as_u128() as u64));
+            }
+            out.push(u64::MAX);
+            out.extend(self.history[key].iter().map(|n| n.map_or(0, |n| n + 1)));
+            out.extend([u64::MAX, self.shown[key] as u64, self.listed[key] as u64, self.written[key].into()]);
         }
-        let guards: BTreeMap<usize, u32> = state.guards.iter().map(|(mark, count)| (rank(*mark), *count)).collect();
-        let _ = write!(out, "{guards:?}");
+        for (mark, count) in &state.guards {
+            out.extend([rank(*mark), (*count).into()]);
+        }
         for op in state.ops().filter(|op| op.is_open()) {
-            let _ = write!(out, "{:?}{:?}{}{:?}", op.id, op.state, rank(op.delivered), op.effect.kind());
+            out.extend([u64::MAX, op.id.as_u128() as u64, (op.state == OpState::Routed).into(), rank(op.delivered)]);
         }
         for read in &self.reads {
-            let _ = write!(out, "{:?}{}{:?}{:?}", read.key, rank(read.mark), read.begun, read.seen);
+            out.extend([u64::MAX - 1, read.key.map_or(9, |key| key as u64), rank(read.mark)]);
+            out.extend(read.begun.iter().chain(read.seen.iter().flatten()).map(|version| *version as u64));
         }
         if let Some(delivery) = &self.delivery {
-            let _ = write!(out, "{:?}{}{:?}", delivery.op, rank(delivery.mark), delivery.answer);
+            out.extend([u64::MAX - 2, delivery.op.as_u128() as u64, rank(delivery.mark)]);
+            match &delivery.answer {
+                None => out.push(0),
+                Some(None) => out.push(1),
+                Some(Some(made)) => out.extend(made.iter().map(|(_, version)| 2 + *version as u64)),
+            }
         }
-        let left = (self.externals, self.writes, self.refreshes, self.restarts, self.stale, self.next);
-        let _ = write!(
-            out,
-            "{:?}{:?}{:?}{:?}{:?}{:?}{left:?}",
-            self.history, self.shown, self.listed, self.events, self.consumer, self.written
-        );
-        xxhash_rust::xxh3::xxh3_128(text.as_bytes())
+        out.push(u64::MAX - 3);
+        out.extend(self.events.iter().map(|(key, version)| (key * 100 + version) as u64));
+        out.push(u64::MAX - 4);
+        out.extend(self.consumer.iter().map(|op| op.as_u128() as u64));
+        let left = [self.externals, self.writes, self.refreshes, self.restarts, self.stale.into()];
+        out.extend([u64::MAX - 5, self.next, u64::from_be_bytes([0, 0, 0, left[0], left[1], left[2], left[3], left[4]])]);
+        let bytes: Vec<u8> = out.iter().flat_map(|number| number.to_le_bytes()).collect();
+        xxhash_rust::xxh3::xxh3_128(&bytes)
     }
 }
 
@@ -612,12 +627,13 @@ proptest! {
             delete_all: true, externals: 5, writes: 6, refreshes: 3, restarts: 1, ..SMALL
         };
         let mut world = World::new(setup);
+        let mut way = Vec::new();
         for choice in choices {
             let actions = world.actions();
-            match actions.get(choice as usize % actions.len().max(1)) {
-                Some(action) => world.step(*action),
-                None => break,
-            }
+            let Some(action) = actions.get(choice as usize % actions.len().max(1)) else { break };
+            way.push(*action);
+            let step = std::panic::AssertUnwindSafe(|| world.step(*action));
+            prop_assert!(std::panic::catch_unwind(step).is_ok(), "{:?}\n{:?}", setup, way);
         }
     }
 }

@@ -495,7 +495,13 @@ impl State {
     ) {
         let before = draft.decision.entries.len();
         self.show_fold(draft, id, body, rest, base, cause);
-        let Some(entry) = draft.decision.entries.get_mut(before) else { return };
+        if draft.decision.entries.len() == before && routed.is_empty() {
+            return;
+        }
+        if draft.decision.entries.len() == before {
+            draft.entry(Some(id), cause);
+        }
+        let entry = &mut draft.decision.entries[before];
         entry.version = told;
         if !routed.is_empty() {
             entry.op = OpChange::Absorb(routed);

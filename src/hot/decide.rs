@@ -304,7 +304,13 @@ impl State {
             Cmd::Settle { op, mark, answer } => self.decide_settle(&mut draft, *op, *mark, answer),
             Cmd::News { items, mark, told } => {
                 for item in items {
-                    let news = News { id: &item.id, row: item.row.as_ref(), ordinal: item.ordinal, version: None, part: false };
+                    let news = News {
+                        id: &item.id,
+                        row: item.row.as_ref(),
+                        ordinal: item.ordinal,
+                        version: None,
+                        part: false,
+                    };
                     self.reconcile(&mut draft, &news, Source::Read { mark: *mark }, &cause(Origin::Refresh));
                 }
                 if !told {

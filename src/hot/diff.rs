@@ -36,9 +36,7 @@ fn differs(state: &State, id: &Id, body: &Body, ordinal: Option<Ordinal>) -> boo
     if state.is_dirty(id) || state.fold(id).is_some() {
         return true;
     }
-    state
-        .get(id)
-        .is_none_or(|row| !same_body(&row, body) || ordinal.is_some_and(|ordinal| ordinal != row.ordinal()))
+    state.get(id).is_none_or(|row| !same_body(&row, body) || ordinal.is_some_and(|ordinal| ordinal != row.ordinal()))
 }
 
 /// Ids that a complete list does not have: of confirmed rows, of those with writes over them, of those in doubt.

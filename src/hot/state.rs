@@ -323,10 +323,15 @@ impl State {
             }
             return applied;
         };
-        applied.old = self.table.get(id).map(|row| row.body());
+        let old = self.table.get(id);
+        let place = old.map(|row| row.ordinal());
+        applied.old = old.map(|row| row.body());
         applied.cache = self.apply_base(id, &entry.base, entry);
         self.apply_op(id, entry);
         self.apply_visible(id, entry);
+        if self.table.get(id).map(|row| row.ordinal()) != place {
+            self.rows_seq = entry.seq;
+        }
         applied
     }
 
@@ -632,9 +637,10 @@ impl State {
     fn apply_visible(&mut self, id: &Id, entry: &Entry) {
         let row = match &entry.visible {
             Visible::Same => {
-                if entry.base.changes() && (!self.folds.contains_key(id) || self.follow(id)) {
+                if entry.base.changes() && !self.folds.contains_key(id) {
                     self.rows_seq = entry.seq;
                 }
+                self.follow(id);
                 return;
             }
             Visible::Gone => None,
@@ -666,13 +672,12 @@ impl State {
         }
     }
 
-    /// Moves a row with operations over it to the place of its confirmed row; says whether it was elsewhere.
-    fn follow(&mut self, id: &Id) -> bool {
-        let Some(place) = self.folds.get(id).and_then(|fold| fold.base.as_ref()).map(|base| base.ordinal) else {
-            return false;
-        };
-        let moved = self.table.get(id).is_some_and(|row| row.ordinal() != place);
-        moved && self.table.set_ordinal(id, place)
+    /// Moves a row with operations over it to the place of its confirmed row.
+    fn follow(&mut self, id: &Id) {
+        if let Some(base) = self.folds.get(id).and_then(|fold| fold.base.as_ref()) {
+            let place = base.ordinal;
+            self.table.set_ordinal(id, place);
+        }
     }
 
     /// Recomputes what readers see of a row from its confirmed row and its operations. A row that the master does not have yet

@@ -79,7 +79,10 @@ fn run(state: &mut State, cmd: &Cmd) -> Decision {
 
 fn known(versioned: bool) -> State {
     let mut state = State::new(rules(versioned, true), "epoch", 0);
-    run(&mut state, &Cmd::Statement { rows: vec![(id(0), Some(body(0, 1, Some(1), versioned.then_some(1))))], told: false });
+    run(
+        &mut state,
+        &Cmd::Statement { rows: vec![(id(0), Some(body(0, 1, Some(1), versioned.then_some(1))))], told: false },
+    );
     state
 }
 

@@ -186,7 +186,7 @@ fn writes_that_contradict_the_visible_row_are_refused_and_repeats_are_not() {
     assert!(matches!(attempt(&state, 1, Effect::Patch(part(1)), none.clone()), Err(Error::NotFound { .. })));
     assert!(matches!(attempt(&state, 1, Effect::Delete, none.clone()), Err(Error::NotFound { .. })));
     let other = Effect::Insert(plain(0, 9));
-    assert!(matches!(attempt(&state, 0, other.clone(), none.clone()), Err(Error::Conflict { .. })));
+    assert!(matches!(attempt(&state, 0, other, none.clone()), Err(Error::Conflict { .. })));
     let same = Effect::Insert(body(0, 1, Some(1), None));
     assert_eq!(attempt(&state, 0, same, none).unwrap().outcome, Outcome::Identical);
     let hash = state.get("a").unwrap().hash();
@@ -380,7 +380,7 @@ fn only_a_read_that_began_later_settles_a_doubt() {
 fn silent_news_and_bulk_move_rows_without_frames() {
     let mut state = known(false);
     let mark = open(&mut state);
-    let items = vec![
+    let items = [
         Item { id: id(0), row: None, ordinal: None },
         Item { id: id(1), row: Some(plain(1, 1)), ordinal: None },
         Item { id: id(2), row: Some(plain(2, 1)), ordinal: None },

@@ -228,13 +228,13 @@ proptest! {
         for entry in &life.entries {
             replayed.apply(entry);
         }
-        prop_assert_eq!(face(&replayed), expected.clone());
+        prop_assert_eq!(&face(&replayed), &expected);
         prop_assert_eq!(replayed.rows_seq(), life.state.rows_seq());
         let seeded = life.entries.iter().rposition(|entry| {
             matches!(&entry.base, Base::Many { rows } if matches!(**rows, Many::Table(_)))
         });
         for at in seeded.map_or(0, |at| at + 1)..=life.entries.len() {
-            prop_assert_eq!(face(&life.restarted(at)), expected.clone(), "restarted with the cache at {}", at);
+            prop_assert_eq!(&face(&life.restarted(at)), &expected, "restarted with the cache at {}", at);
         }
     }
 

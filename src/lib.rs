@@ -1,5 +1,6 @@
 //! Diorama puts any data source that is slow, rate-limited or poor behind a fast, live API.
 pub mod cache;
+pub mod dio;
 pub mod drivers;
 pub mod hot;
 pub mod journal;
@@ -7,6 +8,7 @@ pub mod record;
 mod redb_file;
 pub mod vista;
 
+pub use dio::{Dio, DioEvent};
 pub use record::{CborValue, Record, Rows};
 pub use vista::{
     Capabilities, ChangeEvent, Column, ColumnType, Error, Filter, Flag, OrderTerm, Query, Result, Schema, TableShell,

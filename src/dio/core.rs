@@ -43,6 +43,8 @@ pub(crate) struct Core {
     pub(super) attempts: Mutex<HashMap<OpId, Attempt>>,
     pub(super) freshness: Mutex<Freshness>,
     pub(super) refreshing: Mutex<Option<super::refresh::Flight>>,
+    /// Entries of the journal before this are trimmed.
+    pub(super) trimmed: tokio::sync::Mutex<u64>,
     places: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     closed: AtomicBool,
@@ -113,6 +115,7 @@ impl Core {
             attempts: Mutex::new(HashMap::new()),
             freshness: Mutex::new(parts.freshness),
             refreshing: Mutex::new(None),
+            trimmed: tokio::sync::Mutex::new(0),
             places,
             bytes,
             closed: AtomicBool::new(false),

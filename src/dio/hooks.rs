@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::Dio;
 use super::tasks::Tasks;
-use crate::hot::OpId;
+use crate::hot::{OpId, Outcome};
 use crate::record::{CborValue, Rows};
 use crate::vista::{ChangeEvent, Error, Query, Result, WriteOp};
 
@@ -102,8 +102,10 @@ pub(crate) struct Scope {
 }
 
 /// How a refresh told its differences.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Covered {
+    /// What it changed.
+    pub(crate) outcome: Outcome,
     /// By row events of `reconcile`.
     pub(crate) told: bool,
     /// By raw, silent cache writes, or too many for the log.

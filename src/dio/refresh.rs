@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::core::Core;
 use super::event::{DioEvent, Position};
-use super::hooks::{self, Covered, Kind, Scope, scope_of};
+use super::hooks::{self, Kind, Scope, scope_of};
 use super::{Dio, Handle};
 use crate::hot::{Cmd, Item, Origin, Outcome, TableBuilder, confirmed, diff, missing};
 use crate::record::{Body, Id, Rows};
@@ -90,14 +90,11 @@ impl Core {
 
     async fn run_refresh_hook(self: &Arc<Self>, dio: &Dio) -> Result<(RefreshReport, bool)> {
         let Some(on_refresh) = &self.hooks.on_refresh else { return Ok((RefreshReport::default(), false)) };
-        let before = self.state();
         let scope = Arc::new(Scope::new(&self.name, Kind::Refresh));
         hooks::run(&self.tasks, Arc::clone(&scope), on_refresh(dio)).await?;
         self.finish_listing(&scope).await?;
-        let Covered { told, silent } = *scope.covered.lock();
-        let mut report = counts(&before, &self.state());
-        report.changed = report.changed.max(0);
-        Ok((report, told && !silent))
+        let covered = std::mem::take(&mut *scope.covered.lock());
+        Ok((report(&covered.outcome), covered.told && !covered.silent))
     }
 
     /// After `on_start` or `on_refresh`: rows that a complete list given to the cache did not have, and that nothing touched
@@ -109,7 +106,12 @@ impl Core {
         let gone = missing(&state, &rows);
         self.check_shrink(rows.len(), confirmed(&state), self.settings.allow_shrink)?;
         let items: Vec<Item> = gone.into_iter().map(|id| Item { id, row: None, ordinal: None }).collect();
-        self.apply_items(items, stamp.mark, false).await?;
+        let outcome = self.apply_items(items, stamp.mark, false).await?;
+        {
+            let mut covered = scope.covered.lock();
+            covered.silent |= matches!(outcome, Outcome::Applied { .. });
+            covered.outcome.add(&outcome);
+        }
         self.mark_complete().await;
         Ok(())
     }
@@ -126,6 +128,7 @@ impl Core {
         let rows = Arc::new(rows);
         if complete && self.state().table().is_empty() && self.seed(&rows, stamp.mark).await? {
             self.keep_list(&rows, stamp.complete);
+            self.mark_complete().await;
             return Ok(Outcome::Applied { inserted: rows.len() as u64, changed: 0, removed: 0 });
         }
         let state = self.state();
@@ -170,6 +173,9 @@ impl Core {
         }
         if bulk {
             self.set_bulk(false).await;
+        }
+        if let Some(scope) = scope_of(&self.name) {
+            scope.covered.lock().outcome.add(&outcome);
         }
         Ok(outcome)
     }
@@ -263,12 +269,13 @@ impl Core {
     }
 }
 
-fn counts(before: &crate::hot::State, after: &crate::hot::State) -> RefreshReport {
-    let (was, is) = (before.table().len() as u64, after.table().len() as u64);
-    RefreshReport {
-        inserted: is.saturating_sub(was),
-        removed: was.saturating_sub(is),
-        ..RefreshReport::default()
+/// A report of what was done, without the time it took.
+pub(super) fn report(outcome: &Outcome) -> RefreshReport {
+    match *outcome {
+        Outcome::Applied { inserted, changed, removed } => {
+            RefreshReport { inserted, changed, removed, ..RefreshReport::default() }
+        }
+        _ => RefreshReport::default(),
     }
 }
 

@@ -51,6 +51,15 @@ impl RingItem {
         Some(RingItem { seq: Some(entry.seq), event, entry: Some(entry), old, new, frame: OnceLock::new() })
     }
 
+    /// The same, read back from the journal. What the row was before is not known where the cache is newer than the event.
+    pub(super) fn replayed(mut self, cached: bool) -> RingItem {
+        if cached {
+            self.old = Old::Unknown;
+            self.new = self.entry.as_ref().and_then(|entry| entry.visible_body().cloned());
+        }
+        self
+    }
+
     fn bus_only(event: DioEvent) -> RingItem {
         RingItem { seq: None, event, entry: None, old: Old::Unknown, new: None, frame: OnceLock::new() }
     }

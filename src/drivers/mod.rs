@@ -38,7 +38,7 @@ pub(crate) fn apply(query: &Query, schema: &Schema, rows: Rows) -> Rows {
         .map(|(at, (id, row))| (at, id, row))
         .collect();
     if !query.order.is_empty() {
-        found.sort_by(|a, b| query.compare((&a.1, &a.2), (&b.1, &b.2)));
+        found.sort_by(|a, b| query.compare((&a.1, &a.2), (&b.1, &b.2), schema));
     }
     let all: Vec<_> = rows.bodies().collect();
     pick(schema, found.iter().skip(skip).take(take).map(|(at, ..)| all[*at]))
@@ -74,7 +74,7 @@ pub(crate) fn sorted_page(
         None => 0,
         Some(token) => {
             let (last, cells) = read_cursor(token)?;
-            let past = |id: &str, row: &Record| query.compare((id, row), (&last, &cells)).is_gt();
+            let past = |id: &str, row: &Record| query.compare((id, row), (&last, &cells), schema).is_gt();
             sorted.iter().position(|(id, row)| past(&id, &row)).unwrap_or(sorted.len())
         }
     };

@@ -215,6 +215,7 @@ impl TableShell for MemoryTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drivers::contract;
     use crate::vista::Column;
 
     fn schema(id: ColumnType) -> Schema {
@@ -224,6 +225,21 @@ mod tests {
 
     fn row(name: &str, price: i64) -> Record {
         Record::from_iter([("name".into(), name.into()), ("price".into(), price.into())])
+    }
+
+    #[tokio::test]
+    async fn s34_the_contract_holds() {
+        use ColumnType::{Integer, String};
+        let columns = [("id", Integer), ("name", String), ("price", Integer), ("category_id", Integer)];
+        let schema = Schema::new("id", columns.map(|(name, ty)| Column::new(name, ty)).to_vec());
+        let table = || MemoryTable::new(schema.clone(), contract::rows());
+        contract::reads(&Vista::new("products", table())).await;
+        contract::writes(&Vista::new("products", table())).await;
+        for capabilities in [Capabilities::default(), Capabilities::reads()] {
+            let reduced = Vista::new("products", table().with_capabilities(capabilities));
+            contract::reads(&reduced).await;
+            contract::refuses_writes(&reduced).await;
+        }
     }
 
     #[tokio::test]

@@ -2,6 +2,8 @@
 //!
 //! What the drivers share is here: judging listed rows by a query, and the checks that every write passes.
 
+#[cfg(test)]
+mod contract;
 #[cfg(feature = "csv")]
 mod csv;
 #[cfg(any(feature = "csv", feature = "json"))]
@@ -11,18 +13,22 @@ mod infer;
 #[cfg(feature = "json")]
 mod json;
 mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 #[cfg(feature = "csv")]
 pub use self::csv::{Csv, CsvOptions};
 #[cfg(feature = "json")]
 pub use self::json::{Json, JsonOptions};
 pub use memory::MemoryTable;
+#[cfg(feature = "sqlite")]
+pub use sqlite::{Sqlite, SqliteOptions};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::record::{CborValue, Record, Rows, id_from_value, id_to_value};
-use crate::vista::{Error, Query, Result, Schema, Token};
+use crate::vista::{Column, Error, Query, Result, Schema, Token};
 
 /// The rows that `query` asks for, out of all `rows` in their source's order.
 pub(crate) fn apply(query: &Query, schema: &Schema, rows: Rows) -> Rows {
@@ -42,6 +48,12 @@ pub(crate) fn apply(query: &Query, schema: &Schema, rows: Rows) -> Rows {
     }
     let all: Vec<_> = rows.bodies().collect();
     pick(schema, found.iter().skip(skip).take(take).map(|(at, ..)| all[*at]))
+}
+
+/// The test whether a row passes filter and search.
+#[cfg(feature = "sqlite")]
+fn matcher(query: &Query, schema: &Schema) -> impl Fn(&Record) -> bool {
+    move |row| query.matches(row, schema)
 }
 
 /// How many of `rows` match; limit and offset do not count.
@@ -128,6 +140,24 @@ pub(crate) fn field_error(column: &str, detail: &str) -> Error {
         detail: format!("column {column:?} {detail}"),
         fields: [(column.to_string(), detail.to_string())].into(),
     }
+}
+
+/// Columns as found, with what was declared of them in place of what was inferred.
+///
+/// # Errors
+/// [`Error::Config`] if a declared column is not there.
+#[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
+fn declare(vista: &str, mut found: Vec<Column>, declared: &[Column]) -> Result<Vec<Column>> {
+    for column in declared {
+        match found.iter_mut().find(|own| own.name == column.name) {
+            Some(own) => *own = column.clone(),
+            None => {
+                let names = found.iter().map(|own| &*own.name).collect::<Vec<_>>().join(", ");
+                return Err(Error::Config(format!("{vista} has no column {:?}: it has {names}", column.name)));
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Runs `work`, which waits for the disk, off the async threads.

@@ -4,6 +4,7 @@ pub mod drivers;
 pub mod hot;
 pub mod journal;
 pub mod record;
+mod redb_file;
 pub mod vista;
 
 pub use record::{CborValue, Record, Rows};

@@ -3,8 +3,12 @@
 //! A [`CacheBackend`] gives one [`CacheTable`] per Dio. What is in it is disposable: the journal and the master can rebuild it.
 //! Only the Dio's cache writer calls [`CacheTable::commit`]; it is read once, at start.
 
+#[cfg(test)]
+mod contract_tests;
 mod memory;
 mod redb;
+#[cfg(test)]
+mod redb_tests;
 
 pub use self::redb::RedbCache;
 pub use memory::MemoryCache;

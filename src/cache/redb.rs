@@ -1,4 +1,465 @@
-//! Rows in a redb file.
-/// Rows in a redb file.
+//! Rows in a redb file: one table per Dio, named like it.
+//!
+//! A row is stored under its slot as: version u8, xxh3-64 over the rest and the slot, flags u8 (1 = CBOR beside the JSON),
+//! ordinal u64, id length u32, JSON length u32, id, JSON, CBOR; integers little-endian. `_meta` holds `format` and one
+//! `table/<name>` per table. A file that cannot be used is set aside as `<path>.corrupt-<n>` and a new one begun.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use tokio::sync::mpsc;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{CacheBackend, CacheBatch, CacheError, CacheMeta, CacheTable, Loaded, StoredRow};
+use crate::record::{Body, Id};
+use crate::redb_file::{BackendFactory, Fault, Options, RedbFile, blocking, seal, sync_folder, unseal, with_suffix};
+
+type Rows<'a> = TableDefinition<'a, u32, &'static [u8]>;
+
+const META: TableDefinition<&str, &[u8]> = TableDefinition::new("_meta");
+const OPTIONS: Options = Options { format: 1, meta: META, cache_size: 64 << 20, check_integrity: false };
+/// Slots that one batch of a load covers.
+const BATCH: u32 = 4096;
+/// Batches that a load reads ahead per thread.
+const AHEAD: usize = 4;
+
+/// Rows in a redb file, for all Dios of a Lens of one process.
+///
+/// A clone is the same cache. After an I/O error the next call opens the file again. After damage the next call sets the file
+/// aside and begins a new one; then the tables of all Dios answer [`CacheError::Corrupt`] to commits until they are cleared or
+/// loaded, because what they held before is gone.
+#[derive(Clone, Debug)]
+pub struct RedbCache(Arc<Inner>);
+
 #[derive(Debug)]
-pub struct RedbCache;
+struct Inner {
+    file: RedbFile,
+    /// Where the file is; custom storage cannot be set aside.
+    path: Option<PathBuf>,
+    /// Held while a broken file is opened again.
+    healing: Mutex<()>,
+    /// How many files have been begun in place of a bad one.
+    generation: AtomicU64,
+    set_aside: Mutex<Option<PathBuf>>,
+}
+
+#[derive(Debug)]
+struct Table {
+    inner: Arc<Inner>,
+    name: String,
+    /// The generation of the file that this table is known to be complete in.
+    generation: AtomicU64,
+}
+
+impl RedbCache {
+    /// Opens or creates the cache in the file at `path`, readable by its owner only. A file that is damaged or of a newer
+    /// program is set aside, which [`RedbCache::set_aside`] tells.
+    ///
+    /// # Errors
+    /// [`CacheError::Locked`] if it is open elsewhere, [`CacheError::Io`] otherwise.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, CacheError> {
+        let path = path.as_ref();
+        let of_path = |fault| cache_error(&path.display().to_string(), fault);
+        let (file, set_aside) = match RedbFile::open(path, OPTIONS) {
+            Err(fault @ (Fault::Corrupt(_) | Fault::Newer { .. })) => {
+                let aside = put_aside(path, &fault).map_err(of_path)?;
+                (RedbFile::open(path, OPTIONS).map_err(of_path)?, Some(aside))
+            }
+            opened => (opened.map_err(of_path)?, None),
+        };
+        Ok(Self::new(file, Some(path.to_path_buf()), set_aside))
+    }
+
+    /// Opens or creates a cache on custom storage, made anew each time it is opened again.
+    ///
+    /// # Errors
+    /// [`CacheError`] if it cannot be opened; custom storage is never set aside.
+    pub fn with_backend(factory: BackendFactory) -> Result<Self, CacheError> {
+        let opened = RedbFile::with_backend(factory, OPTIONS);
+        Ok(Self::new(opened.map_err(|fault| cache_error("(custom storage)", fault))?, None, None))
+    }
+
+    fn new(file: RedbFile, path: Option<PathBuf>, set_aside: Option<PathBuf>) -> Self {
+        RedbCache(Arc::new(Inner {
+            file,
+            path,
+            healing: Mutex::default(),
+            generation: AtomicU64::new(0),
+            set_aside: Mutex::new(set_aside),
+        }))
+    }
+
+    /// Where the newest file that could not be used has been put, if there was one since the cache was opened.
+    pub fn set_aside(&self) -> Option<PathBuf> {
+        self.0.set_aside.lock().clone()
+    }
+
+    /// Behaves from now on as if damage had been found.
+    #[cfg(test)]
+    pub(super) fn find_damaged(&self) {
+        self.0.file.set_broken(&Fault::Corrupt("pretended".into()));
+    }
+}
+
+impl Inner {
+    /// Runs `job` on a working handle; a fault is healed by the next call.
+    fn with<T>(&self, job: impl FnOnce(&Database) -> Result<T, Fault>) -> Result<T, Fault> {
+        self.heal()?;
+        let done = self.file.with(job);
+        if let Err(fault @ (Fault::Io { .. } | Fault::Corrupt(_))) = &done {
+            self.file.set_broken(fault);
+        }
+        done
+    }
+
+    fn heal(&self) -> Result<(), Fault> {
+        let _healing = self.healing.lock();
+        let Some(broken) = self.file.broken() else { return Ok(()) };
+        let reopened = match broken {
+            fault @ Fault::Corrupt(_) if self.path.is_some() => Err(fault),
+            _ => self.file.reopen(),
+        };
+        match (reopened, &self.path) {
+            (Err(fault @ (Fault::Corrupt(_) | Fault::Newer { .. })), Some(path)) => {
+                *self.set_aside.lock() = Some(put_aside(path, &fault)?);
+                self.generation.fetch_add(1, Ordering::AcqRel);
+                self.file.reopen()
+            }
+            (reopened, _) => reopened,
+        }
+    }
+}
+
+/// Renames a file that cannot be used, for people to look at.
+fn put_aside(path: &Path, fault: &Fault) -> Result<PathBuf, Fault> {
+    let mut number = 1;
+    let mut aside = with_suffix(path, ".corrupt-1");
+    while aside.try_exists()? {
+        number += 1;
+        aside = with_suffix(path, &format!(".corrupt-{number}"));
+    }
+    std::fs::rename(path, &aside)?;
+    sync_folder(path)?;
+    tracing::warn!(
+        path = %path.display(), set_aside = %aside.display(), error = %fault,
+        "the cache file cannot be used: it is set aside and filled again"
+    );
+    Ok(aside)
+}
+
+impl Table {
+    fn rows(&self) -> Rows<'_> {
+        TableDefinition::new(&self.name)
+    }
+
+    fn meta_key(&self) -> String {
+        format!("table/{}", self.name)
+    }
+
+    fn create(&self) -> Result<(), Fault> {
+        self.inner.with(|database| {
+            let transaction = begin(database)?;
+            transaction.open_table(self.rows())?;
+            Ok(transaction.commit()?)
+        })
+    }
+
+    fn commit(&self, batch: &CacheBatch) -> Result<(), Fault> {
+        self.inner.heal()?;
+        let complete_in = self.generation.load(Ordering::Acquire);
+        self.inner
+            .with(|database| {
+                if complete_in != self.inner.generation.load(Ordering::Acquire) {
+                    return Ok(None);
+                }
+                let transaction = begin(database)?;
+                self.store(&transaction, batch)?;
+                Ok(Some(transaction.commit()?))
+            })?
+            .ok_or_else(|| Fault::Corrupt("the file was set aside: clear the table and store every row again".into()))
+    }
+
+    fn store(&self, transaction: &WriteTransaction, batch: &CacheBatch) -> Result<(), Fault> {
+        let mut rows = transaction.open_table(self.rows())?;
+        for slot in &batch.deletes {
+            rows.remove(slot)?;
+        }
+        let mut buffer = Vec::new();
+        for row in &batch.upserts {
+            encode_row(row, &mut buffer)?;
+            rows.insert(row.slot, buffer.as_slice())?;
+        }
+        if let Some(meta) = &batch.meta {
+            let key = self.meta_key();
+            let json = serde_json::to_vec(meta).map_err(|error| too_large(&error.to_string()))?;
+            let sealed = seal(xxh3_64(key.as_bytes()), &[&json]);
+            transaction.open_table(META)?.insert(key.as_str(), sealed.as_slice())?;
+        }
+        Ok(())
+    }
+
+    fn clear(&self) -> Result<(), Fault> {
+        self.inner.heal()?;
+        let generation = self.inner.generation.load(Ordering::Acquire);
+        self.inner.with(|database| {
+            let transaction = begin(database)?;
+            transaction.delete_table(self.rows())?;
+            transaction.open_table(self.rows())?;
+            transaction.open_table(META)?.remove(self.meta_key().as_str())?;
+            Ok(transaction.commit()?)
+        })?;
+        self.generation.store(generation, Ordering::Release);
+        Ok(())
+    }
+
+    /// The rows, the meta, how many rows there should be, and the highest slot.
+    fn begin_load(&self) -> Result<Option<Loading>, Fault> {
+        self.inner.heal()?;
+        let generation = self.inner.generation.load(Ordering::Acquire);
+        let loading = self.inner.with(|database| {
+            let transaction = database.begin_read()?;
+            let rows = match transaction.open_table(self.rows()) {
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+                opened => opened?,
+            };
+            let key = self.meta_key();
+            let meta = match transaction.open_table(META)?.get(key.as_str())? {
+                Some(stored) => {
+                    unseal(xxh3_64(key.as_bytes()), stored.value()).and_then(|json| serde_json::from_slice(json).ok())
+                }
+                None => None,
+            };
+            let count = rows.len()?;
+            let last = redb::ReadableTable::last(&rows)?.map(|(slot, _)| slot.value());
+            Ok(Some(Loading { rows: Arc::new(rows), meta, count, last }))
+        })?;
+        self.generation.store(generation, Ordering::Release);
+        Ok(loading)
+    }
+}
+
+struct Loading {
+    rows: Arc<ReadOnlyTable<u32, &'static [u8]>>,
+    meta: Option<CacheMeta>,
+    count: u64,
+    last: Option<u32>,
+}
+
+/// One batch of a load: the rows that are whole, and how many were not.
+type Batch = Result<(Vec<StoredRow>, u64), Fault>;
+
+impl Loading {
+    /// Reads every second batch of slots, beginning with batch `first`, until nobody listens.
+    fn read_batches(&self, inner: &Inner, first: u32, batches: &mpsc::Sender<Batch>) {
+        let last = self.last.unwrap_or(0) / BATCH;
+        for at in (first..=last).step_by(2) {
+            let slots = at * BATCH..=(at * BATCH).saturating_add(BATCH - 1);
+            // The table keeps its transaction; the handle is only held so that nobody closes it in between.
+            let batch = inner.with(|_| read_batch(&self.rows, slots));
+            let failed = batch.is_err();
+            if batches.blocking_send(batch).is_err() || failed {
+                return;
+            }
+        }
+    }
+}
+
+fn begin(database: &Database) -> Result<WriteTransaction, Fault> {
+    let mut transaction = database.begin_write()?;
+    // A start after a crash then need not read the whole file.
+    transaction.set_quick_repair(true);
+    Ok(transaction)
+}
+
+fn too_large(detail: &str) -> Fault {
+    Fault::Io { detail: detail.into(), full: false }
+}
+
+const VERSION: u8 = 1;
+const HEAD: usize = 1 + 8 + 1 + 8 + 4 + 4;
+const WITH_CBOR: u8 = 1;
+
+fn encode_row(row: &StoredRow, buffer: &mut Vec<u8>) -> Result<(), Fault> {
+    let (json, cbor) = (row.body.json(), row.body.cbor());
+    let length = |bytes: usize| u32::try_from(bytes).map_err(|_| too_large("a row of 4 GiB cannot be stored"));
+    buffer.clear();
+    buffer.push(VERSION);
+    buffer.extend_from_slice(&[0; 8]);
+    buffer.push(if cbor.is_some() { WITH_CBOR } else { 0 });
+    buffer.extend_from_slice(&row.ordinal.to_le_bytes());
+    buffer.extend_from_slice(&length(row.id.len())?.to_le_bytes());
+    buffer.extend_from_slice(&length(json.len())?.to_le_bytes());
+    buffer.extend_from_slice(row.id.as_bytes());
+    buffer.extend_from_slice(json);
+    buffer.extend_from_slice(cbor.map_or(&[], |cbor| &cbor[..]));
+    let checksum = checksum(row.slot, &buffer[9..]);
+    buffer[1..9].copy_from_slice(&checksum.to_le_bytes());
+    Ok(())
+}
+
+fn checksum(slot: u32, covered: &[u8]) -> u64 {
+    xxh3_64(covered).wrapping_add(u64::from(slot))
+}
+
+/// A row whose bytes lie in a buffer it shares with its batch.
+struct Parts {
+    slot: u32,
+    ordinal: u64,
+    id: Id,
+    json: Range<usize>,
+    cbor: Option<Range<usize>>,
+}
+
+/// Checks a stored row and appends its body to `bodies`; `None` if it is damaged.
+fn decode_row(slot: u32, stored: &[u8], bodies: &mut Vec<u8>) -> Option<Parts> {
+    let (head, content) = stored.split_at_checked(HEAD)?;
+    let four = |at: usize| Some(u32::from_le_bytes(head[at..at + 4].try_into().ok()?) as usize);
+    let eight = |at: usize| Some(u64::from_le_bytes(head[at..at + 8].try_into().ok()?));
+    if head[0] != VERSION || eight(1)? != checksum(slot, &stored[9..]) {
+        return None;
+    }
+    let (id, body) = content.split_at_checked(four(18)?)?;
+    let json_len = four(22)?;
+    let start = bodies.len();
+    let json = start..start + json_len;
+    let cbor = (head[9] & WITH_CBOR != 0).then(|| json.end..start + body.len());
+    if json_len > body.len() {
+        return None;
+    }
+    let id = std::str::from_utf8(id).ok()?.into();
+    bodies.extend_from_slice(body);
+    Some(Parts { slot, ordinal: eight(10)?, id, json, cbor })
+}
+
+fn read_batch(
+    rows: &ReadOnlyTable<u32, &'static [u8]>,
+    slots: std::ops::RangeInclusive<u32>,
+) -> Result<(Vec<StoredRow>, u64), Fault> {
+    let (mut parts, mut bodies, mut damaged) = (Vec::with_capacity(BATCH as usize), Vec::new(), 0);
+    for stored in rows.range(slots)? {
+        let (slot, stored) = stored?;
+        match decode_row(slot.value(), stored.value(), &mut bodies) {
+            Some(row) => parts.push(row),
+            None => damaged += 1,
+        }
+    }
+    let bodies = Bytes::from(bodies);
+    let row = |Parts { slot, ordinal, id, json, cbor }| {
+        let body = Body::from_parts(bodies.slice(json), cbor.map(|cbor| bodies.slice(cbor)));
+        StoredRow { slot, ordinal, id, body }
+    };
+    Ok((parts.into_iter().map(row).collect(), damaged))
+}
+
+fn cache_error(path: &str, fault: Fault) -> CacheError {
+    let path = path.to_string();
+    match fault {
+        Fault::Io { detail, full } => CacheError::Io { path, detail, full },
+        Fault::Corrupt(detail) => CacheError::Corrupt { path, detail },
+        fault @ Fault::Newer { .. } => CacheError::Corrupt { path, detail: fault.to_string() },
+        Fault::Locked => CacheError::Locked { path },
+        Fault::Closed => CacheError::Closed,
+    }
+}
+
+#[async_trait]
+impl CacheBackend for RedbCache {
+    async fn open_table(&self, name: &str) -> Result<Arc<dyn CacheTable>, CacheError> {
+        if name == redb::TableHandle::name(&META) {
+            let detail = format!("no Dio can be named {name:?}, which the file needs for itself");
+            return Err(CacheError::Io { path: self.0.file.label(), detail, full: false });
+        }
+        let table = RedbTable(Arc::new(Table {
+            inner: Arc::clone(&self.0),
+            name: name.into(),
+            generation: AtomicU64::new(self.0.generation.load(Ordering::Acquire)),
+        }));
+        table.run(Table::create).await?;
+        Ok(Arc::new(table))
+    }
+
+    async fn close(&self) {
+        let inner = Arc::clone(&self.0);
+        // Closing itself cannot fail; a runtime that is shutting down drops the file instead.
+        let _ = blocking(move || {
+            inner.file.close();
+            Ok(())
+        })
+        .await;
+    }
+
+    fn durable(&self) -> bool {
+        true
+    }
+}
+
+/// A table that jobs on other threads can hold.
+#[derive(Debug)]
+struct RedbTable(Arc<Table>);
+
+impl RedbTable {
+    async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Table) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, CacheError> {
+        let table = Arc::clone(&self.0);
+        blocking(move || job(&table)).await.map_err(|fault| cache_error(&self.0.inner.file.label(), fault))
+    }
+}
+
+#[async_trait]
+impl CacheTable for RedbTable {
+    async fn load(&self, sink: &mut (dyn FnMut(Vec<StoredRow>) + Send)) -> Result<Loaded, CacheError> {
+        let Some(loading) = self.run(Table::begin_load).await? else { return Ok(Loaded::default()) };
+        let loading = Arc::new(loading);
+        // Two threads read alternate batches, which come together here in slot order.
+        let mut readers = Vec::new();
+        let mut threads = Vec::new();
+        for first in 0..2 {
+            let (sender, receiver) = mpsc::channel(AHEAD);
+            let loading = Arc::clone(&loading);
+            readers.push(receiver);
+            threads.push(self.run(move |table| {
+                loading.read_batches(&table.inner, first, &sender);
+                Ok(())
+            }));
+        }
+        let gathered = async {
+            // Owned here, so that a thread sees that nobody listens as soon as this ends.
+            let mut readers = readers;
+            let (mut found, mut damaged) = (0, 0);
+            loop {
+                for reader in &mut readers {
+                    let Some(batch) = reader.recv().await else { return Ok((found, damaged)) };
+                    let (rows, bad) = batch.map_err(|fault| cache_error(&self.0.inner.file.label(), fault))?;
+                    found += rows.len() as u64;
+                    damaged += bad;
+                    if !rows.is_empty() {
+                        sink(rows);
+                    }
+                }
+            }
+        };
+        let (joined, gathered) =
+            futures_util::future::join(futures_util::future::try_join_all(threads), gathered).await;
+        let (found, mut damaged) = gathered?;
+        joined?;
+        // Damage in the tree itself can hide rows; the tree's own count is stored elsewhere.
+        damaged = damaged.max(loading.count.saturating_sub(found));
+        Ok(Loaded { meta: loading.meta.clone(), damaged })
+    }
+
+    async fn commit(&self, batch: CacheBatch) -> Result<(), CacheError> {
+        self.run(move |table| table.commit(&batch)).await
+    }
+
+    async fn clear(&self) -> Result<(), CacheError> {
+        self.run(Table::clear).await
+    }
+}

@@ -115,8 +115,7 @@ impl MemoryTable {
 
     fn patch(&self, store: &mut Store, id: &str, changes: &Record) -> Result<Body> {
         let old = store.body(id).ok_or_else(|| Error::NotFound { id: id.to_string() })?;
-        let mut record = decode(old)?;
-        merge_patch(&mut record, &with_id(id, changes, &self.schema)?, &self.schema);
+        let record = merge_patch(decode(old)?, &with_id(id, changes, &self.schema)?, self.schema.layout());
         let body = self.encode(id, &record)?;
         store.put(id, body.clone());
         Ok(body)

@@ -1,5 +1,17 @@
 //! The hot tier: what a Dio knows, in memory. Pure and synchronous: no disk, no network, no task.
+//!
+//! [`State::decide`] turns a [`Cmd`] into log entries or a refusal, [`State::apply`] changes a State by an [`Entry`]. Rows are
+//! in a persistent [`Table`], so that readers hold a State while the committer prepares the next one.
 
+mod decide;
+mod entry;
+mod op;
+mod reconcile;
+mod state;
 pub mod table;
 
-pub use table::{RowRef, Slot, Table, TableBuilder};
+pub use decide::{Answer, Cmd, Condition, Decision, Item, NewWrite, Outcome, Upstream, UpstreamChange};
+pub use entry::{Base, BulkRow, Cause, Entry, Frame, Many, OpChange, Origin, Visible};
+pub use op::{Effect, Op, OpError, OpId, OpState};
+pub use state::{Applied, BaseRow, CacheChange, Fold, Note, Rules, State};
+pub use table::{ORDINAL_STEP, Ordinal, RowRef, Slot, Table, TableBuilder};

@@ -4,10 +4,14 @@
 //! idempotency key, a delivery id) is taken by one batch only. The second implementation will be a shared engine, so nothing
 //! of redb shows here.
 
+#[cfg(test)]
+mod contract_tests;
 #[cfg(any(test, feature = "testing"))]
 pub mod double;
 mod memory;
 mod redb;
+#[cfg(test)]
+mod redb_tests;
 
 pub use self::redb::RedbJournal;
 pub use memory::MemoryJournal;

@@ -34,24 +34,12 @@ impl Body {
             id_value = id_to_value(id, layout);
             members.insert(0, (layout.id_column(), &id_value));
         }
-        members.sort_by(|a, b| {
-            let rank = |column: &str| layout.rank(column).unwrap_or(usize::MAX);
-            rank(a.0).cmp(&rank(b.0)).then_with(|| a.0.cmp(b.0))
-        });
-        let mut json = Vec::with_capacity(members.len() * 24);
-        let mut exact = true;
-        json.push(b'{');
-        for (at, (column, value)) in members.iter().enumerate() {
-            if at > 0 {
-                json.push(b',');
-            }
-            exact &= write_value(&mut json, &CborValue::Text((*column).to_string()));
-            json.push(b':');
-            exact &= write_value(&mut json, value);
-        }
-        json.push(b'}');
-        let cbor = (!exact).then(|| encode_members(&members));
-        Body { json: json.into(), cbor }
+        encode_sorted(members, layout)
+    }
+
+    /// Encodes some columns of a row, such as a patch: like [`Body::encode`] without adding the id.
+    pub fn encode_plain(record: &Record, layout: &Layout) -> Body {
+        encode_sorted(record.iter().map(|(column, value)| (column.as_str(), value)).collect(), layout)
     }
 
     /// Takes bytes that [`Body::json`] and [`Body::cbor`] gave earlier.
@@ -86,6 +74,27 @@ impl Body {
     pub fn hash(&self) -> u128 {
         hash_parts(&self.json, self.cbor.as_deref())
     }
+}
+
+fn encode_sorted(mut members: Vec<(&str, &CborValue)>, layout: &Layout) -> Body {
+    members.sort_by(|a, b| {
+        let rank = |column: &str| layout.rank(column).unwrap_or(usize::MAX);
+        rank(a.0).cmp(&rank(b.0)).then_with(|| a.0.cmp(b.0))
+    });
+    let mut json = Vec::with_capacity(members.len() * 24);
+    let mut exact = true;
+    json.push(b'{');
+    for (at, (column, value)) in members.iter().enumerate() {
+        if at > 0 {
+            json.push(b',');
+        }
+        write_text(&mut json, column);
+        json.push(b':');
+        exact &= write_value(&mut json, value);
+    }
+    json.push(b'}');
+    let cbor = (!exact).then(|| encode_members(&members));
+    Body { json: json.into(), cbor }
 }
 
 /// Writes rows of known columns straight into their canonical JSON, without a record in between.

@@ -143,6 +143,7 @@ fn write_map(out: &mut Vec<u8>, members: &[(CborValue, CborValue)]) -> bool {
     exact
 }
 
+/// Appends `text` as a JSON string.
 pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("text always serializes into a Vec");
 }

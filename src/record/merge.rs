@@ -1,42 +1,36 @@
-//! Merging a patch into a row, as RFC 7396 says.
+//! RFC 7396 merge patches over rows.
 
-use super::{CborValue, Record};
-use crate::vista::Schema;
+use super::{CborValue, Layout, Record};
 
-/// Applies `patch` to `record`: given columns replace, nested objects merge, what is not given stays.
-///
-/// A null sets a column that the schema declares to null and removes one that it does not declare; inside nested objects a
-/// null removes the member.
-pub fn merge_patch(record: &mut Record, patch: &Record, schema: &Schema) {
-    for (column, change) in patch {
-        match change {
-            CborValue::Null if schema.column(column).is_none() => {
-                record.remove(column);
-            }
-            CborValue::Null => {
-                record.insert(column, CborValue::Null);
-            }
-            change => {
-                let merged = merge_value(record.get(column), change);
-                record.insert(column, merged);
-            }
+/// `row` with `patch` merged in: given columns replace, nested maps merge. A null sets a declared column to null and removes
+/// an undeclared one; inside nested maps it removes the member.
+pub fn merge_patch(mut row: Record, patch: &Record, layout: &Layout) -> Record {
+    for (column, value) in patch {
+        if value.is_null() && layout.rank(column).is_none() {
+            row.remove(column);
+        } else {
+            let merged = merge_value(row.get(column), value);
+            row.insert(column.as_str(), merged);
         }
     }
+    row
 }
 
-fn merge_value(target: Option<&CborValue>, change: &CborValue) -> CborValue {
-    let CborValue::Map(changes) = change else { return change.clone() };
-    let mut members = match target {
+fn merge_value(old: Option<&CborValue>, patch: &CborValue) -> CborValue {
+    let CborValue::Map(changes) = patch else { return patch.clone() };
+    let mut members = match old {
         Some(CborValue::Map(members)) => members.clone(),
         _ => Vec::new(),
     };
     for (key, change) in changes {
-        let at = members.iter().position(|(own, _)| own == key);
-        match (at, change) {
-            (Some(at), CborValue::Null) => drop(members.remove(at)),
-            (None, CborValue::Null) => {}
-            (Some(at), change) => members[at].1 = merge_value(Some(&members[at].1), change),
-            (None, change) => members.push((key.clone(), merge_value(None, change))),
+        let place = members.iter().position(|(known, _)| known == key);
+        match (place, change.is_null()) {
+            (Some(place), true) => {
+                members.remove(place);
+            }
+            (Some(place), false) => members[place].1 = merge_value(Some(&members[place].1), change),
+            (None, true) => {}
+            (None, false) => members.push((key.clone(), merge_value(None, change))),
         }
     }
     CborValue::Map(members)
@@ -46,7 +40,6 @@ fn merge_value(target: Option<&CborValue>, change: &CborValue) -> CborValue {
 mod tests {
     use super::*;
     use crate::record::{JsonLimits, parse_json};
-    use crate::vista::{Column, ColumnType};
 
     fn record(json: &str) -> Record {
         let CborValue::Map(members) = parse_json(json.as_bytes(), JsonLimits::default()).unwrap() else { panic!() };
@@ -55,7 +48,7 @@ mod tests {
 
     #[test]
     fn patches_merge_as_rfc_7396_says() {
-        let schema = Schema::new("id", vec![Column::new("price", ColumnType::Integer)]);
+        let layout = Layout::new("id", false, ["id", "price"]);
         for (target, patch, merged) in [
             (r#"{"a":"b"}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
             (r#"{"a":"b"}"#, r#"{"b":"c"}"#, r#"{"a":"b","b":"c"}"#),
@@ -66,8 +59,7 @@ mod tests {
             (r#"{"a":[1]}"#, r#"{"a":{"b":{"c":null}}}"#, r#"{"a":{"b":{}}}"#),
             (r#"{"a":{"x":1,"y":2}}"#, r#"{"a":{"x":null}}"#, r#"{"a":{"y":2}}"#),
         ] {
-            let mut row = record(target);
-            merge_patch(&mut row, &record(patch), &schema);
+            let row = merge_patch(record(target), &record(patch), &layout);
             assert_eq!(row, record(merged), "{target} + {patch}");
         }
     }

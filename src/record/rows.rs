@@ -53,7 +53,7 @@ impl Rows {
         let id = id.into();
         let body = match &self.layout {
             Some(layout) => Body::encode(&id, record, layout),
-            None => Body::encode(&id, record, &Layout::new("", false, record.columns())),
+            None => Body::encode_plain(record, &Layout::new("", false, record.columns())),
         };
         self.push_body(id, body)
     }
@@ -90,7 +90,7 @@ impl Rows {
 
     /// One row, decoded.
     pub fn get(&self, id: &str) -> Option<Record> {
-        self.body(id).and_then(|body| decode(body, self.layout.as_deref()))
+        self.body(id).and_then(|body| body.decode().ok())
     }
 
     /// One row's bytes.
@@ -141,15 +141,6 @@ impl Rows {
     }
 }
 
-/// Rows made outside a driver have no id column of their own: the empty name that stood for it is taken out again.
-fn decode(body: &Body, layout: Option<&Layout>) -> Option<Record> {
-    let mut record = body.decode().ok()?;
-    if layout.is_none() {
-        record.remove("");
-    }
-    Some(record)
-}
-
 impl FromIterator<(String, Record)> for Rows {
     fn from_iter<I: IntoIterator<Item = (String, Record)>>(iter: I) -> Self {
         let mut rows = Rows::new();
@@ -192,7 +183,7 @@ impl Iterator for RowsIter<'_> {
         loop {
             let (id, body) = self.rows.items.get(self.at)?;
             self.at += 1;
-            if let Some(record) = decode(body, self.rows.layout.as_deref()) {
+            if let Ok(record) = body.decode() {
                 return Some((id.to_string(), record));
             }
         }

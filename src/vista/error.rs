@@ -106,6 +106,14 @@ pub enum Error {
         #[source]
         cause: Option<Cause>,
     },
+    /// A complete list that is suspiciously smaller than what is cached; it was not applied.
+    #[error("the master lists {listed} rows where {cached} are cached; nothing was removed (allow_shrink lets it through)")]
+    Suspicious {
+        /// Rows listed.
+        listed: u64,
+        /// Rows cached.
+        cached: u64,
+    },
     /// A setting cannot work.
     #[error("{0}")]
     Config(String),
@@ -155,6 +163,7 @@ impl Error {
             Error::QueueFull | Error::NotReady { .. } | Error::Storage { .. } => ErrorKind::Transient,
             Error::OutcomeUnknown { .. } => ErrorKind::Unknown,
             Error::Unsupported { .. }
+            | Error::Suspicious { .. }
             | Error::NotFound { .. }
             | Error::Conflict { .. }
             | Error::Precondition { .. }

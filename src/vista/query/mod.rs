@@ -1,11 +1,39 @@
-//! The one query language of the crate: what is asked ([`Query`], [`Filter`]) and how rows are judged by it.
+//! The one query language of the crate: what is asked ([`Query`], [`Filter`]) and how rows are judged by it ([`Prepared`]).
 //!
 //! Lists, counts, deletes by filter, sceneries and subscriptions all use this AST, this matcher and this comparator.
+//! A query is prepared once per request and then meets every row as a [`Fields`]: a decoded record or its JSON bytes.
+
+mod compare;
+mod eval;
+mod fields;
+mod filter;
+mod json;
+mod literal;
+mod pattern;
+mod project;
+mod search;
+#[cfg(test)]
+mod tests;
+
+pub use compare::{Key, SortKey};
+pub use eval::Prepared;
+pub use fields::{Fields, JsonRow, Path};
+pub use filter::{Filter, Test, Truth};
+pub use literal::{Reading, nearest};
+pub use pattern::Pattern;
+pub use project::{Projection, SelectItem};
 
 use std::cmp::Ordering;
 
-use super::Schema;
-use crate::record::{CborValue, Record};
+use super::{Error, Result, Schema};
+use crate::record::Record;
+
+/// Tests in one filter that came from outside, at most.
+pub const MAX_TESTS: usize = 20;
+/// Values of one `in` that came from outside, at most.
+pub const MAX_IN: usize = 1_000;
+/// Characters of one search that came from outside, at most.
+pub const MAX_SEARCH: usize = 256;
 
 /// What is asked of a table. The default asks for everything in the source's own order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,42 +44,18 @@ pub struct Query {
     pub search: Option<String>,
     /// In which order; ties break by id, in the direction of the last term. Empty: the source's own order.
     pub order: Vec<OrderTerm>,
+    /// What is shown of each row; empty shows it whole. Sources may ignore it: whoever answers projects.
+    pub select: Vec<SelectItem>,
     /// At most so many rows.
     pub limit: Option<u64>,
     /// After skipping so many.
     pub offset: u64,
 }
 
-/// Which rows match.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Filter {
-    /// All of these; empty lets every row through.
-    All(Vec<Filter>),
-    /// Any of these; empty lets none through.
-    Any(Vec<Filter>),
-    /// Not this.
-    Not(Box<Filter>),
-    /// A test on one column.
-    Test {
-        /// The column.
-        column: String,
-        /// The test.
-        test: Test,
-    },
-}
-
-/// A test on one cell. A null or missing cell matches only `Is` and `IsDistinct`.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Test {
-    /// Equal; integers and floats compare as numbers.
-    Eq(CborValue),
-}
-
 /// One term of an order. Nulls and missing values come last both ways unless said otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrderTerm {
-    /// The column.
+    /// The column, or a path into it.
     pub column: String,
     /// From high to low.
     pub descending: bool,
@@ -66,49 +70,38 @@ impl OrderTerm {
     }
 }
 
-impl Default for Filter {
-    fn default() -> Self {
-        Filter::All(Vec::new())
-    }
-}
-
-impl Filter {
-    /// `column` equals `value`.
-    pub fn eq(column: impl Into<String>, value: CborValue) -> Filter {
-        Filter::Test { column: column.into(), test: Test::Eq(value) }
-    }
-
-    /// Narrows by `other`.
-    pub fn and(&mut self, other: Filter) {
-        match self {
-            Filter::All(all) => all.push(other),
-            _ => {
-                let own = std::mem::take(self);
-                *self = Filter::All(vec![own, other]);
-            }
-        }
-    }
-
-    /// Whether every row matches by construction.
-    pub fn is_everything(&self) -> bool {
-        matches!(self, Filter::All(all) if all.iter().all(Filter::is_everything))
-    }
-}
-
 impl Query {
     /// Whether filter and search let every row through.
     pub fn is_unfiltered(&self) -> bool {
-        self.filter.is_everything() && self.search.is_none()
+        self.filter.is_everything() && self.search.as_deref().is_none_or(|words| words.trim().is_empty())
     }
 
-    /// Whether `row` passes filter and search.
+    /// Compiles filter, search and order for rows of `schema`.
+    pub fn prepare(&self, schema: &Schema) -> Prepared {
+        Prepared::new(self, schema)
+    }
+
+    /// Whether `row` passes filter and search. Prepares anew each time: for many rows, [`Query::prepare`] once.
     pub fn matches(&self, row: &Record, schema: &Schema) -> bool {
-        let _ = (row, schema);
-        true
+        self.is_unfiltered() || self.prepare(schema).matches(row)
     }
 
-    /// Order of two rows under this query's terms and their ids.
-    pub fn compare(&self, a: (&str, &Record), b: (&str, &Record)) -> Ordering {
-        a.0.cmp(b.0)
+    /// Order of two rows under this query's terms and their ids; as [`Query::matches`], for few rows.
+    pub fn compare(&self, a: (&str, &Record), b: (&str, &Record), schema: &Schema) -> Ordering {
+        self.prepare(schema).compare(a, b)
+    }
+
+    /// Checks that every column named by filter, order and select exists.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the column, and the nearest one that does exist.
+    pub fn validate(&self, schema: &Schema) -> Result<()> {
+        let selected = self.select.iter().filter_map(SelectItem::column);
+        let ordered = self.order.iter().map(|term| term.column.as_str());
+        for column in self.filter.columns().into_iter().chain(ordered).chain(selected) {
+            Path::checked(column, schema)
+                .map_err(|detail| Error::Invalid { fields: [(column.to_string(), detail.clone())].into(), detail })?;
+        }
+        Ok(())
     }
 }

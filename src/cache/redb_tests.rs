@@ -1,0 +1,186 @@
+//! Power cuts, failing disks and damaged files under the redb cache.
+
+use std::io::ErrorKind;
+use std::time::Instant;
+
+use super::contract_tests::{load, row, upserts};
+use super::{CacheBackend, CacheBatch, CacheError, CacheMeta, RedbCache, StoredRow};
+use crate::redb_file::disk::{Disk, Failing, Random, damage, images};
+
+const ROWS: u32 = 300;
+
+/// The batch of one step: it rewrites some rows, deletes one, and counts on in the watermark.
+fn step_batch(step: u64) -> CacheBatch {
+    let text = format!("step {step}");
+    let slots = (0..40).map(|at| (step as u32 * 7 + at * 3) % ROWS);
+    CacheBatch {
+        deletes: vec![(step as u32 * 11) % ROWS],
+        upserts: slots.map(|slot| row(slot, &text)).collect(),
+        meta: Some(CacheMeta { watermark: step, ..CacheMeta::default() }),
+    }
+}
+
+/// The rows after a number of steps.
+fn after(steps: u64) -> Vec<StoredRow> {
+    let mut rows = std::collections::BTreeMap::new();
+    for batch in (1..=steps).map(step_batch) {
+        batch.deletes.iter().for_each(|slot| drop(rows.remove(slot)));
+        rows.extend(batch.upserts.into_iter().map(|row| (row.slot, row)));
+    }
+    rows.into_values().collect()
+}
+
+#[tokio::test]
+async fn every_commit_survives_a_power_cut_whole() {
+    let disk = Disk::default();
+    let cache = RedbCache::with_backend(disk.factory()).unwrap();
+    let table = cache.open_table("products").await.unwrap();
+    let mut acked = vec![disk.recorded()];
+    for step in 1..=30 {
+        table.commit(step_batch(step)).await.unwrap();
+        acked.push(disk.recorded());
+    }
+    let mut random = Random(3);
+    for _ in 0..images() / 3 {
+        let cut = acked[0] + random.below(disk.recorded() - acked[0] + 1) as usize;
+        let image = disk.image(cut, &mut random);
+        let cache = RedbCache::with_backend(image.factory()).unwrap();
+        let (rows, loaded) = load(&*cache.open_table("products").await.unwrap()).await.unwrap();
+        let steps = loaded.meta.map_or(0, |meta| meta.watermark);
+        let done = acked.iter().filter(|at| **at <= cut).count() as u64 - 1;
+        assert!(steps == done || steps == done + 1, "{done} steps acknowledged, {steps} found");
+        assert_eq!((rows, loaded.damaged), (after(steps), 0));
+    }
+}
+
+#[tokio::test]
+async fn after_a_disk_error_the_next_call_opens_the_file_again() {
+    let disk = Disk::default();
+    let cache = RedbCache::with_backend(disk.factory()).unwrap();
+    let table = cache.open_table("products").await.unwrap();
+    table.commit(step_batch(1)).await.unwrap();
+    for (step, kind) in [(2, ErrorKind::Other), (3, ErrorKind::StorageFull)] {
+        disk.set_failing(Failing::From(disk.operations() + 3, kind));
+        let failed = table.commit(step_batch(step)).await;
+        let full = kind == ErrorKind::StorageFull;
+        assert!(matches!(failed, Err(CacheError::Io { full: said, .. }) if said == full), "{failed:?}");
+        assert!(matches!(load(&*table).await, Err(CacheError::Io { .. })));
+        disk.set_failing(Failing::Never);
+        assert_eq!(load(&*table).await.unwrap().0, after(step - 1));
+        table.commit(step_batch(step)).await.unwrap();
+        assert_eq!(load(&*table).await.unwrap().0, after(step));
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_cache_never_gives_a_wrong_row_and_is_set_aside_if_need_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache.redb");
+    let cache = RedbCache::open(&path).unwrap();
+    assert_eq!(cache.set_aside(), None);
+    let table = cache.open_table("products").await.unwrap();
+    for step in 1..=10 {
+        table.commit(step_batch(step)).await.unwrap();
+    }
+    cache.close().await;
+    let (whole, right) = (std::fs::read(&path).unwrap(), after(10));
+    let (mut random, mut aside, mut noticed) = (Random(4), 0, 0);
+    for _ in 0..50 {
+        let mut bytes = whole.clone();
+        damage(&mut bytes, &mut random);
+        std::fs::write(&path, &bytes).unwrap();
+        let cache = RedbCache::open(&path).unwrap();
+        // An older state that is whole is not damage: the watermark says what is missing.
+        let whole_states: Vec<_> = (0..=10).map(after).collect();
+        if let Ok(table) = cache.open_table("products").await
+            && let Ok((rows, loaded)) = load(&*table).await
+        {
+            if loaded.damaged == 0 {
+                assert!(whole_states.contains(&rows), "rows are missing and nobody says so");
+            }
+            noticed += u32::from(loaded.damaged > 0 || rows != right);
+            let known = |row| whole_states.iter().any(|rows| rows.contains(row));
+            assert!(rows.iter().all(known), "a wrong row");
+        }
+        // Whatever it was, a cleared table works.
+        let table = match cache.open_table("products").await {
+            Err(_) => cache.open_table("products").await.unwrap(),
+            table => table.unwrap(),
+        };
+        if table.clear().await.is_err() {
+            table.clear().await.unwrap();
+        }
+        table.commit(step_batch(1)).await.unwrap();
+        assert_eq!(load(&*table).await.unwrap().0, after(1));
+        aside += u32::from(cache.set_aside().is_some_and(|aside| aside.exists()));
+        cache.close().await;
+    }
+    assert!(aside > 10, "{aside} set aside, {noticed} noticed");
+}
+
+#[tokio::test]
+async fn a_table_that_was_complete_in_a_file_set_aside_has_to_be_stored_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = RedbCache::open(folder.path().join("cache.redb")).unwrap();
+    let (table, other) = (cache.open_table("a").await.unwrap(), cache.open_table("b").await.unwrap());
+    table.commit(upserts([row(1, "x")])).await.unwrap();
+    cache.find_damaged();
+    assert!(matches!(table.commit(upserts([row(2, "x")])).await, Err(CacheError::Corrupt { .. })));
+    assert!(cache.set_aside().is_some_and(|aside| aside.ends_with("cache.redb.corrupt-1")));
+    assert!(matches!(other.commit(upserts([row(2, "x")])).await, Err(CacheError::Corrupt { .. })));
+    table.clear().await.unwrap();
+    table.commit(upserts([row(2, "x")])).await.unwrap();
+    assert_eq!(load(&*other).await.unwrap().0, []);
+    other.commit(upserts([row(3, "x")])).await.unwrap();
+}
+
+#[tokio::test]
+async fn s15_each_dio_has_a_table_named_like_it() {
+    use redb::{ReadableDatabase, TableHandle};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache.redb");
+    let cache = RedbCache::open(&path).unwrap();
+    cache.open_table("products").await.unwrap();
+    cache.open_table("Open Orders").await.unwrap();
+    assert!(cache.open_table("_meta").await.is_err());
+    cache.close().await;
+    let database = redb::Database::open(&path).unwrap();
+    let transaction = database.begin_read().unwrap();
+    let names = transaction.list_tables().unwrap().map(|table| table.name().to_string());
+    assert_eq!(names.collect::<Vec<_>>(), ["Open Orders", "_meta", "products"]);
+}
+
+#[tokio::test]
+async fn a_newer_cache_is_set_aside_and_a_locked_one_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache.redb");
+    let first = RedbCache::open(&path).unwrap();
+    assert!(matches!(RedbCache::open(&path), Err(CacheError::Locked { .. })));
+    first.close().await;
+    let database = redb::Database::open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let meta = redb::TableDefinition::<&str, &[u8]>::new("_meta");
+    transaction.open_table(meta).unwrap().insert("format", 9u32.to_le_bytes().as_slice()).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    assert!(RedbCache::open(&path).unwrap().set_aside().is_some());
+    assert_eq!(RedbCache::open(&path).unwrap().set_aside(), None);
+    assert!(matches!(RedbCache::open(folder.path()), Err(CacheError::Io { .. })));
+}
+
+/// Prints how fast rows load: `cargo test --release --lib load_rate -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn load_rate() {
+    let folder = tempfile::tempdir_in(".").unwrap();
+    let cache = RedbCache::open(folder.path().join("cache.redb")).unwrap();
+    let table = cache.open_table("rows").await.unwrap();
+    let text = "x".repeat(200);
+    for from in (0..200_000).step_by(5000) {
+        table.commit(upserts((from..from + 5000).map(|slot| row(slot, &text)))).await.unwrap();
+    }
+    let begun = Instant::now();
+    let mut count = 0;
+    table.load(&mut |rows| count += rows.len()).await.unwrap();
+    println!("{count} rows in {:?}, {:.0} rows/s", begun.elapsed(), count as f64 / begun.elapsed().as_secs_f64());
+}

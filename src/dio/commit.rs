@@ -1,0 +1,504 @@
+//! The committer: the one task of a Lens through which every change of its Dios passes, in one order.
+//!
+//! A turn: take what waits -> decide and apply on private successors of the States -> append to the journal, all Dios in one
+//! call -> publish the new States -> tell the rings -> answer. Readers see durable States only, and every answer, refusals
+//! too, comes after the append that made it true. No hook, driver or other user code runs here.
+
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use indexmap::IndexMap;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::core::Core;
+use super::ring::{Old, RingItem};
+use crate::hot::{Base, CacheChange, Cmd, Decision, Entry, Note, Origin, Outcome, State};
+use crate::journal::{AppendError, Claim, Fence, Journal, LogBatch, LogEntry, Seq};
+use crate::vista::{Error, Result};
+
+/// Commands of one Dio in one turn, at most.
+const TURN: usize = 64;
+/// How long a turn may decide before it appends what it has.
+const TURN_TIME: Duration = Duration::from_millis(1);
+/// How long answers are held while the journal is opened again after an error.
+const HOLD: Duration = Duration::from_secs(5);
+
+/// Where the answer of a command goes.
+pub(super) type Reply = oneshot::Sender<Result<Committed>>;
+
+/// What became of a command, once it is durable and readers can see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Committed {
+    pub(crate) outcome: Outcome,
+    /// Position of the command's last entry, or of the State it was judged on.
+    pub(crate) seq: Seq,
+}
+
+/// A command on its way.
+pub(super) struct Command {
+    core: Arc<Core>,
+    cmd: Work,
+    pub(super) claim: Option<Claim>,
+    pub(super) permits: Vec<OwnedSemaphorePermit>,
+    reply: Option<Reply>,
+}
+
+enum Work {
+    Cmd(Cmd),
+    /// Take what `invalidate_*` noted.
+    Poke,
+}
+
+impl Command {
+    pub(super) fn new(core: &Arc<Core>, cmd: Cmd) -> Command {
+        Command { core: Arc::clone(core), cmd: Work::Cmd(cmd), claim: None, permits: Vec::new(), reply: None }
+    }
+
+    pub(super) fn reply(mut self, reply: Reply) -> Command {
+        self.reply = Some(reply);
+        self
+    }
+}
+
+/// The way to a Lens' committer.
+#[derive(Clone)]
+pub(crate) struct CommitterHandle {
+    inbox: mpsc::UnboundedSender<Command>,
+}
+
+impl CommitterHandle {
+    /// Sends a command. The channel itself has no bound: users' writes hold permits, all else is bounded by who sends it.
+    pub(super) fn send(&self, command: Command) -> Result<()> {
+        self.inbox.send(command).map_err(|_| Error::Closed)
+    }
+
+    pub(super) fn poke(&self, core: &Arc<Core>) -> Result<()> {
+        self.send(Command { core: Arc::clone(core), cmd: Work::Poke, claim: None, permits: Vec::new(), reply: None })
+    }
+}
+
+/// The committer's task and its owner's end of it.
+#[derive(Default)]
+pub(crate) struct Committer {
+    started: Mutex<Option<(CommitterHandle, JoinHandle<()>)>>,
+}
+
+impl Committer {
+    /// The way to the committer, which is started by the first who asks.
+    pub(crate) fn handle(&self, journal: &Arc<dyn Journal>) -> CommitterHandle {
+        let mut started = self.started.lock();
+        if let Some((handle, task)) = &*started {
+            if !task.is_finished() {
+                return handle.clone();
+            }
+        }
+        let (inbox, commands) = mpsc::unbounded_channel();
+        let handle = CommitterHandle { inbox };
+        let turns = Turns { journal: Arc::clone(journal), commands, waiting: VecDeque::new(), dios: IndexMap::new(), broken: None };
+        #[expect(clippy::disallowed_methods, reason = "this is the owner: it keeps the handle")]
+        let task = tokio::spawn(turns.run());
+        *started = Some((handle.clone(), task));
+        handle
+    }
+}
+
+struct Turns {
+    journal: Arc<dyn Journal>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    waiting: VecDeque<Command>,
+    /// Every Dio that ever sent something.
+    dios: IndexMap<Arc<str>, Weak<Core>>,
+    /// What the journal said when it failed; it is opened again before the next append.
+    broken: Option<String>,
+}
+
+/// A Dio's part of a turn.
+struct Stage {
+    core: Arc<Core>,
+    before: Arc<State>,
+    next: State,
+    done: Vec<Done>,
+    changes: Vec<CacheChange>,
+    items: Vec<RingItem>,
+    claims: Vec<Claim>,
+    entries: Vec<LogEntry>,
+    bulk: bool,
+}
+
+/// A command that was decided.
+struct Done {
+    command: Command,
+    result: Result<Committed>,
+    notes: Vec<Note>,
+    wrote: bool,
+}
+
+impl Turns {
+    /// Runs until every sender is gone.
+    async fn run(mut self) {
+        while let Some(command) = self.next().await {
+            self.waiting.push_front(command);
+            self.turn().await;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn next(&mut self) -> Option<Command> {
+        match self.waiting.pop_front() {
+            Some(command) => Some(command),
+            None => self.commands.recv().await,
+        }
+    }
+
+    async fn turn(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            self.waiting.push_back(command);
+        }
+        for command in &self.waiting {
+            self.dios.insert(Arc::clone(&command.core.name), Arc::downgrade(&command.core));
+        }
+        if let Some(why) = self.broken.clone() {
+            if let Err(error) = self.heal().await {
+                tracing::error!(error = %error, first = %why, "the journal cannot be opened again");
+                self.broken = Some(error.to_string());
+            }
+        }
+        let stages = self.stage();
+        let batches: Vec<LogBatch> = stages.iter().filter(|stage| stage.appends()).map(Stage::batch).collect();
+        if batches.is_empty() {
+            for stage in stages {
+                stage.publish().await;
+            }
+            return;
+        }
+        if let Some(why) = &self.broken {
+            for stage in stages {
+                self.waiting.extend(stage.refuse(|_| storage(why, false)));
+            }
+            return;
+        }
+        let mut results = self.journal.append(batches).await.into_iter();
+        let mut failed = Vec::new();
+        for stage in stages {
+            let result = if stage.appends() { results.next().unwrap_or_else(lost) } else { Ok(()) };
+            match result {
+                Ok(()) => stage.publish().await,
+                Err(error) => failed.push((stage, error)),
+            }
+        }
+        for (stage, error) in failed {
+            self.failed(stage, error).await;
+        }
+    }
+
+    /// Decides what waits, in order, at most [`TURN`] commands of a Dio; the others keep waiting.
+    fn stage(&mut self) -> Vec<Stage> {
+        let started = std::time::Instant::now();
+        let mut stages: IndexMap<Arc<str>, Stage> = IndexMap::new();
+        let mut later = VecDeque::new();
+        while let Some(command) = self.waiting.pop_front() {
+            let stage =
+                stages.entry(Arc::clone(&command.core.name)).or_insert_with(|| Stage::new(Arc::clone(&command.core)));
+            let late = started.elapsed() > TURN_TIME && !stage.done.is_empty();
+            if stage.done.len() >= TURN || late || stage.bulk {
+                later.push_back(command);
+                continue;
+            }
+            stage.take(command);
+        }
+        self.waiting = later;
+        stages.into_values().collect()
+    }
+
+    /// Brings a Dio on after an append that did not go through.
+    async fn failed(&mut self, stage: Stage, error: AppendError) {
+        match error {
+            AppendError::Moved { missed } => {
+                catch_up(&stage.core, &missed);
+                self.again(stage.into_commands());
+            }
+            AppendError::Claimed { key, by } => {
+                let mut rest = VecDeque::new();
+                for mut done in stage.done {
+                    if done.command.claim.as_ref().is_some_and(|claim| claim.key == key) {
+                        let result = Err(replayed(&done.command.claim, &by));
+                        done.command.answer(result);
+                    } else {
+                        rest.push_back(done.command);
+                    }
+                }
+                self.again(rest);
+            }
+            AppendError::Fenced => self.waiting.extend(stage.refuse(|_| Error::Closed)),
+            AppendError::Full(detail) => self.waiting.extend(stage.refuse(|_| storage(&detail, true))),
+            AppendError::Unknown(detail) | AppendError::Io(detail) => self.unknown(stage, detail).await,
+        }
+    }
+
+    /// Commands that are decided once more, before all others.
+    fn again(&mut self, commands: VecDeque<Command>) {
+        for command in commands.into_iter().rev() {
+            self.waiting.push_front(command);
+        }
+    }
+
+    /// The append may be on disk: hold the answers, open the journal again and look.
+    async fn unknown(&mut self, stage: Stage, detail: String) {
+        tracing::warn!(dio = %stage.core.name, error = %detail, "the journal failed; opening it again");
+        self.broken = Some(detail.clone());
+        let deadline = Instant::now() + HOLD;
+        let mut wait = Duration::from_millis(10);
+        loop {
+            match self.heal().await {
+                Ok(()) => break,
+                Err(error) if Instant::now() + wait > deadline => {
+                    self.broken = Some(error.to_string());
+                    let unclear = |op: Option<String>| match op {
+                        Some(operation) => Error::OutcomeUnknown { operation },
+                        None => storage(&detail, false),
+                    };
+                    self.waiting.extend(stage.refuse(unclear));
+                    return;
+                }
+                Err(_) => tokio::time::sleep(wait).await,
+            }
+            wait = (wait * 2).min(Duration::from_secs(1));
+        }
+        // What was found has been published by then.
+        let reached = stage.core.root.load().seq();
+        let stored = stage.entries.last().is_some_and(|entry| entry.seq <= reached);
+        if stored {
+            for done in stage.done {
+                for note in &done.notes {
+                    note_now(&stage.core, note);
+                }
+                done.command.answer(done.result);
+            }
+        } else {
+            self.waiting.extend(stage.refuse(|_| storage(&detail, false)));
+        }
+    }
+
+    /// Opens the journal again and applies what it holds that is not published yet.
+    async fn heal(&mut self) -> Result<()> {
+        self.journal.reopen().await.map_err(|error| storage(&error.to_string(), false))?;
+        self.dios.retain(|_, core| core.strong_count() > 0);
+        for core in self.dios.values().filter_map(Weak::upgrade).collect::<Vec<_>>() {
+            let missed = self.journal.read(&core.name, core.root.load().seq(), usize::MAX).await;
+            catch_up(&core, &missed.map_err(|error| storage(&error.to_string(), false))?);
+        }
+        self.broken = None;
+        Ok(())
+    }
+}
+
+impl Stage {
+    fn new(core: Arc<Core>) -> Stage {
+        let before = core.root.load_full();
+        Stage {
+            next: (*before).clone(),
+            before,
+            core,
+            done: Vec::new(),
+            changes: Vec::new(),
+            items: Vec::new(),
+            claims: Vec::new(),
+            entries: Vec::new(),
+            bulk: false,
+        }
+    }
+
+    /// Decides one command and applies what follows to the successor.
+    fn take(&mut self, command: Command) {
+        match &command.cmd {
+            Work::Cmd(cmd) => {
+                let twice = command.claim.as_ref().and_then(|claim| self.claims.iter().find(|own| own.key == claim.key));
+                let decided = match twice {
+                    Some(first) => Err(replayed(&command.claim, &first.value)),
+                    None => decide(&self.next, cmd),
+                };
+                self.finish(command, decided);
+            }
+            Work::Poke => {
+                let (ids, all) = {
+                    let mut invalid = self.core.invalid.lock();
+                    invalid.poked = false;
+                    (std::mem::take(&mut invalid.ids), std::mem::take(&mut invalid.all))
+                };
+                let cmd = if all {
+                    Cmd::InvalidateAll { covered: false, origin: Origin::Program }
+                } else {
+                    Cmd::Invalidate(ids.into_iter().collect())
+                };
+                let decided = decide(&self.next, &cmd);
+                self.finish(Command { cmd: Work::Cmd(cmd), ..command }, decided);
+            }
+        }
+    }
+
+    fn finish(&mut self, command: Command, decided: Result<Decision>) {
+        let mut notes = Vec::new();
+        let mut wrote = false;
+        let result = decided.map(|decision| {
+            wrote = !decision.entries.is_empty();
+            for entry in decision.entries {
+                self.apply(entry);
+            }
+            for note in &decision.notes {
+                self.next.note(note);
+            }
+            notes = decision.notes;
+            if let Some(claim) = &command.claim {
+                self.claims.push(claim.clone());
+                wrote = true;
+            }
+            Committed { outcome: decision.outcome, seq: self.next.seq() }
+        });
+        self.done.push(Done { command, result, notes, wrote });
+    }
+
+    fn apply(&mut self, entry: Entry) {
+        self.entries.push(LogEntry { seq: entry.seq, bytes: entry.encode() });
+        let (changes, item) = apply(&mut self.next, entry, &mut self.bulk);
+        self.changes.push(changes);
+        self.items.extend(item);
+    }
+
+    fn appends(&self) -> bool {
+        !self.entries.is_empty() || !self.claims.is_empty()
+    }
+
+    fn batch(&self) -> LogBatch {
+        LogBatch {
+            log: Arc::clone(&self.core.name),
+            expect: self.before.seq(),
+            fence: Fence::LOCAL,
+            entries: self.entries.clone(),
+            claims: self.claims.clone(),
+        }
+    }
+
+    /// The append is durable: readers first, then subscribers, then the senders.
+    async fn publish(self) {
+        let seq = self.next.seq();
+        let dirty = self.next.dirty().next().is_some();
+        self.core.store.learn(self.changes, seq);
+        if self.bulk {
+            // Rows of a bulk entry are not in the log: nobody sees them before they are on disk.
+            if let Err(error) = self.core.store.flush().await {
+                tracing::warn!(dio = %self.core.name, %error, "the cache file is behind; it is read again after a crash");
+            }
+        }
+        self.core.root.store(Arc::new(self.next));
+        if !self.items.is_empty() {
+            self.core.ring.push(self.items);
+        }
+        if seq != self.before.seq() || dirty {
+            self.core.published.send_replace(seq);
+        }
+        for done in self.done {
+            done.command.answer(done.result);
+        }
+    }
+
+    /// Answers everything that wanted to write with an error; gives back what only keeps books, to be done again.
+    fn refuse(self, error: impl Fn(Option<String>) -> Error) -> Vec<Command> {
+        let mut again = Vec::new();
+        for done in self.done {
+            if done.wrote || done.result.is_err() {
+                let op = match &done.command.cmd {
+                    Work::Cmd(Cmd::Write(write)) => Some(write.op.to_string()),
+                    _ => None,
+                };
+                // A refusal was judged on a State that never came to be.
+                done.command.answer(Err(error(op)));
+            } else {
+                again.push(done.command);
+            }
+        }
+        again
+    }
+
+    fn into_commands(self) -> VecDeque<Command> {
+        self.done.into_iter().map(|done| done.command).collect()
+    }
+}
+
+impl Command {
+    fn answer(self, result: Result<Committed>) {
+        if let Some(reply) = self.reply {
+            // The sender may have stopped waiting; what was decided stands.
+            let _ = reply.send(result);
+        }
+    }
+}
+
+/// Decides; a panic in there refuses the command and harms nobody else.
+fn decide(state: &State, cmd: &Cmd) -> Result<Decision> {
+    std::panic::catch_unwind(AssertUnwindSafe(|| state.decide(cmd, now()))).unwrap_or_else(|_| {
+        tracing::error!(?cmd, "deciding a command panicked");
+        Err(Error::permanent("an internal error; nothing was changed"))
+    })
+}
+
+/// Applies one entry; gives what the cache file and the ring have to know.
+pub(super) fn apply(state: &mut State, entry: Entry, bulk: &mut bool) -> (CacheChange, Option<RingItem>) {
+    let applied = state.apply(&entry);
+    *bulk |= matches!(entry.base, Base::Many { .. });
+    let new = entry.id.as_deref().and_then(|id| state.get(id)).map(|row| row.body());
+    let old = applied.old.map_or(Old::Absent, Old::Known);
+    (applied.cache, RingItem::of(entry, old, new))
+}
+
+/// Applies and publishes entries that the journal holds and the Dio has not seen.
+fn catch_up(core: &Arc<Core>, missed: &[LogEntry]) {
+    let mut next = (**core.root.load()).clone();
+    let (mut changes, mut items) = (Vec::new(), Vec::new());
+    for entry in missed.iter().filter(|entry| entry.seq > next.seq()).cloned().collect::<Vec<_>>() {
+        match Entry::decode(&entry.bytes) {
+            Ok(entry) => {
+                let (change, item) = apply(&mut next, entry, &mut false);
+                changes.push(change);
+                items.extend(item);
+            }
+            Err(error) => {
+                tracing::error!(dio = %core.name, seq = entry.seq, %error, "an entry of the journal cannot be read");
+                next.advance(entry.seq);
+            }
+        }
+    }
+    let seq = next.seq();
+    core.store.learn(changes, seq);
+    core.root.store(Arc::new(next));
+    core.ring.push(items);
+    core.published.send_replace(seq);
+}
+
+fn note_now(core: &Arc<Core>, note: &Note) {
+    let mut next = (**core.root.load()).clone();
+    next.note(note);
+    core.root.store(Arc::new(next));
+}
+
+fn replayed(claim: &Option<Claim>, by: &Bytes) -> Error {
+    super::write::replayed(claim.as_ref(), by)
+}
+
+fn storage(detail: &str, full: bool) -> Error {
+    Error::Storage { detail: detail.to_string(), full }
+}
+
+fn lost() -> std::result::Result<(), AppendError> {
+    Err(AppendError::Io("the journal did not answer for every log".into()))
+}
+
+/// Unix milliseconds.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

@@ -1,0 +1,278 @@
+//! What the tasks and handles of one Dio share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use indexmap::IndexSet;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
+
+use super::commit::{Command, Committed, CommitterHandle, Reply};
+use super::event::Position;
+use super::hooks::{Hooks, scope_of};
+use super::ring::Ring;
+use super::settings::Settings;
+use super::store::Store;
+use super::tasks::Tasks;
+use super::worker::Attempt;
+use crate::hot::{Cmd, OpId, Outcome, State};
+use crate::journal::{Claim, Journal};
+use crate::record::Id;
+use crate::vista::{Error, Result, Vista};
+
+/// Everything of a Dio but its handle. Readers take [`Core::state`]; whoever changes something sends a [`Cmd`].
+pub(crate) struct Core {
+    pub(crate) name: Arc<str>,
+    pub(crate) settings: Settings,
+    pub(crate) hooks: Hooks,
+    /// The master as it is.
+    pub(crate) vista: Vista,
+    pub(super) root: ArcSwap<State>,
+    pub(crate) ring: Arc<Ring>,
+    pub(super) store: Store,
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) committer: CommitterHandle,
+    pub(crate) tasks: Tasks,
+    /// Position of the published State; changes after it.
+    pub(super) published: watch::Sender<u64>,
+    pub(super) invalid: Mutex<Invalid>,
+    pub(super) attempts: Mutex<HashMap<OpId, Attempt>>,
+    pub(super) freshness: Mutex<Freshness>,
+    pub(super) refreshing: Mutex<Option<super::refresh::Flight>>,
+    places: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    closed: AtomicBool,
+    /// Cancelled when everything has ended.
+    pub(crate) ended: tokio_util::sync::CancellationToken,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Ids that subscribers are to be told of, coalesced until the next turn.
+#[derive(Debug, Default)]
+pub(super) struct Invalid {
+    pub(super) ids: IndexSet<Id>,
+    pub(super) all: bool,
+    pub(super) poked: bool,
+}
+
+/// Beyond so many single ids, everything is invalidated.
+const MOST_INVALID: usize = 1_000;
+
+/// When the rows were last known to be what the master has.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Freshness {
+    /// When the last complete list was read.
+    pub(crate) at: Option<Instant>,
+    /// Whether the rows are a whole copy of the master (as far as anybody can know).
+    pub(crate) complete: bool,
+    /// What the last refresh said, if it failed.
+    pub(crate) failed: Option<String>,
+    /// How long the last list took.
+    pub(crate) list_time: Duration,
+}
+
+/// What the parts of a Core are made from.
+pub(crate) struct Parts {
+    pub(crate) settings: Settings,
+    pub(crate) hooks: Hooks,
+    pub(crate) vista: Vista,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) committer: CommitterHandle,
+    pub(super) state: State,
+    pub(super) ring: Ring,
+    pub(super) store: Store,
+    pub(super) freshness: Freshness,
+}
+
+impl Core {
+    pub(super) fn new(parts: Parts) -> Core {
+        let places = Arc::new(Semaphore::new(parts.settings.write_queue_capacity.max(1)));
+        let bytes = Arc::new(Semaphore::new(parts.settings.max_pending_bytes.min(Semaphore::MAX_PERMITS)));
+        Core {
+            name: parts.vista.name().into(),
+            settings: parts.settings,
+            hooks: parts.hooks,
+            vista: parts.vista,
+            published: watch::Sender::new(parts.state.seq()),
+            root: ArcSwap::from_pointee(parts.state),
+            ring: Arc::new(parts.ring),
+            store: parts.store,
+            journal: parts.journal,
+            committer: parts.committer,
+            tasks: Tasks::default(),
+            invalid: Mutex::new(Invalid::default()),
+            attempts: Mutex::new(HashMap::new()),
+            freshness: Mutex::new(parts.freshness),
+            refreshing: Mutex::new(None),
+            places,
+            bytes,
+            closed: AtomicBool::new(false),
+            ended: tokio_util::sync::CancellationToken::new(),
+        }
+    }
+
+    /// What readers see now. Holding it pins nothing but memory.
+    pub(crate) fn state(&self) -> Arc<State> {
+        self.root.load_full()
+    }
+
+    /// Where that is.
+    pub(crate) fn position(&self) -> Position {
+        let state = self.root.load();
+        Position { epoch: Arc::clone(state.epoch()), seq: state.seq() }
+    }
+
+    /// Whether reads may be answered from these rows for questions about all of them.
+    pub(crate) fn is_complete(&self) -> bool {
+        // Without windowed loading the program says what the rows are.
+        self.hooks.on_load_chunk.is_none() || self.freshness.lock().complete
+    }
+
+    /// Whether the rows are older than they should be.
+    pub(crate) fn is_stale(&self) -> bool {
+        let freshness = self.freshness.lock();
+        match (self.settings.cache_ttl, freshness.at) {
+            (Some(ttl), Some(at)) => at.elapsed() > ttl,
+            (Some(_), None) => true,
+            (None, _) => freshness.failed.is_some() || !freshness.complete && freshness.at.is_none(),
+        }
+    }
+
+    /// Sends a command of the program itself (settlements, news, guards): no place in the queue is needed.
+    pub(super) async fn commit(self: &Arc<Self>, cmd: Cmd) -> Result<Committed> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.committer.send(Command::new(self, cmd).reply(reply))?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// [`Core::commit`] for senders that cannot wait.
+    pub(super) fn commit_later(self: &Arc<Self>, cmd: Cmd) {
+        // A committer that is gone has no State that would need to know.
+        let _ = self.committer.send(Command::new(self, cmd));
+    }
+
+    /// Sends a user's write; `wait` says whether a full queue is waited for or refused.
+    pub(super) async fn write(self: &Arc<Self>, cmd: Cmd, size: usize, claim: Option<Claim>, wait: bool) -> Result<Committed> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        let permits = self.permits(size, wait).await?;
+        let (reply, answer): (Reply, _) = tokio::sync::oneshot::channel();
+        let mut command = Command::new(self, cmd).reply(reply);
+        command.claim = claim;
+        command.permits = permits;
+        self.committer.send(command)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// A place in the committer's inbox, and room for the bytes. A hook's own writes need no place: the queue it would wait
+    /// for may be waiting for it.
+    async fn permits(&self, size: usize, wait: bool) -> Result<Vec<OwnedSemaphorePermit>> {
+        let inside = scope_of(&self.name).is_some();
+        let size = u32::try_from(size.min(self.settings.max_pending_bytes)).unwrap_or(u32::MAX);
+        let mut permits = Vec::with_capacity(2);
+        if wait {
+            self.room().await?;
+            permits.push(Arc::clone(&self.bytes).acquire_many_owned(size).await.map_err(|_| Error::Closed)?);
+            if !inside {
+                permits.push(Arc::clone(&self.places).acquire_owned().await.map_err(|_| Error::Closed)?);
+            }
+        } else {
+            if !self.has_room() {
+                return Err(Error::QueueFull);
+            }
+            permits.push(Arc::clone(&self.bytes).try_acquire_many_owned(size).map_err(|_| Error::QueueFull)?);
+            if !inside {
+                permits.push(Arc::clone(&self.places).try_acquire_owned().map_err(|_| Error::QueueFull)?);
+            }
+        }
+        Ok(permits)
+    }
+
+    fn has_room(&self) -> bool {
+        let (count, bytes) = self.root.load().backlog();
+        count < self.settings.max_pending && bytes < self.settings.max_pending_bytes
+    }
+
+    /// Waits until the backlog has room.
+    async fn room(&self) -> Result<()> {
+        let mut published = self.published.subscribe();
+        while !self.has_room() {
+            tokio::select! {
+                changed = published.changed() => changed.map_err(|_| Error::Closed)?,
+                () = self.tasks.closing().cancelled() => return Err(Error::Closed),
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a guard: a read of the master or a delivery begins.
+    pub(super) async fn open_guard(self: &Arc<Self>) -> Result<Guard> {
+        match self.commit(Cmd::Open).await?.outcome {
+            Outcome::Mark(mark) => Ok(Guard { core: Arc::clone(self), mark, armed: AtomicBool::new(true) }),
+            _ => Err(Error::Closed),
+        }
+    }
+
+    /// Notes that these subscribers are to be told, at the next turn.
+    pub(super) fn invalidate(self: &Arc<Self>, id: Option<Id>) {
+        let poke = {
+            let mut invalid = self.invalid.lock();
+            match id {
+                Some(id) if !invalid.all => {
+                    invalid.ids.insert(id);
+                    if invalid.ids.len() > MOST_INVALID {
+                        invalid.ids.clear();
+                        invalid.all = true;
+                    }
+                }
+                Some(_) => {}
+                None => {
+                    invalid.ids.clear();
+                    invalid.all = true;
+                }
+            }
+            !std::mem::replace(&mut invalid.poked, true)
+        };
+        if poke {
+            let _ = self.committer.poke(self);
+        }
+    }
+
+    /// Refuses writes from now on.
+    pub(super) fn close_writes(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+}
+
+/// An open mark: closes by itself when dropped.
+#[derive(Debug)]
+pub(super) struct Guard {
+    core: Arc<Core>,
+    pub(super) mark: u64,
+    armed: AtomicBool,
+}
+
+impl Guard {
+    /// The command that was sent with this mark closes it.
+    pub(super) fn disarm(&self) {
+        self.armed.store(false, Ordering::Release);
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.armed.load(Ordering::Acquire) {
+            self.core.commit_later(Cmd::Close(self.mark));
+        }
+    }
+}

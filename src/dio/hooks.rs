@@ -1,0 +1,152 @@
+//! Callback slots, the scope a callback runs in, and what it may call.
+
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::Dio;
+use super::tasks::Tasks;
+use crate::hot::OpId;
+use crate::record::{CborValue, Rows};
+use crate::vista::{ChangeEvent, Error, Query, Result, WriteOp};
+
+/// A callback's future.
+pub(crate) type HookFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+
+/// A callback that takes the Dio and nothing else.
+pub(crate) type Hook<T> = Arc<dyn Fn(&Dio) -> HookFuture<T> + Send + Sync>;
+
+/// A callback that takes the Dio and one thing more.
+pub(crate) type HookWith<A, T> = Arc<dyn Fn(&Dio, A) -> HookFuture<T> + Send + Sync>;
+
+/// A range of rows of a master, in its own order, from 0.
+pub type Viewport = Range<u64>;
+
+/// The callbacks of a Lens, shared by its Dios.
+#[derive(Clone, Default)]
+pub(crate) struct Hooks {
+    pub(crate) on_start: Option<Hook<()>>,
+    pub(crate) on_refresh: Option<Hook<()>>,
+    pub(crate) on_write: Option<HookWith<WriteOp, ()>>,
+    pub(crate) on_event: Option<HookWith<ChangeEvent, ()>>,
+    pub(crate) on_query: Option<HookWith<Query, ()>>,
+    pub(crate) total_provider: Option<Hook<u64>>,
+    pub(crate) on_load_chunk: Option<HookWith<(Viewport, ChunkSink), ()>>,
+}
+
+impl std::fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hooks").finish_non_exhaustive()
+    }
+}
+
+/// Boxes a callback that takes the Dio.
+pub(crate) fn hook<T, F, Fut>(callback: F) -> Hook<T>
+where
+    F: Fn(&Dio) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<T>> + Send + 'static,
+{
+    Arc::new(move |dio| Box::pin(callback(dio)))
+}
+
+/// Boxes a callback that takes the Dio and one thing more.
+pub(crate) fn hook_with<A, T, F, Fut>(callback: F) -> HookWith<A, T>
+where
+    F: Fn(&Dio, A) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<T>> + Send + 'static,
+{
+    Arc::new(move |dio, argument| Box::pin(callback(dio, argument)))
+}
+
+/// Where `on_load_chunk` puts the rows it fetched.
+#[derive(Clone, Debug, Default)]
+pub struct ChunkSink(Arc<Mutex<Option<Rows>>>);
+
+impl ChunkSink {
+    /// Hands over the rows of the range that was asked for, in order.
+    pub fn put(&self, rows: Rows) {
+        *self.0.lock() = Some(rows);
+    }
+
+    pub(crate) fn take(&self) -> Option<Rows> {
+        self.0.lock().take()
+    }
+}
+
+/// Which callback runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Start,
+    Refresh,
+    Write,
+    Event,
+    Query,
+    Load,
+}
+
+/// What a callback's calls on its Dio can know of their surroundings. Task-local: a task that the callback spawns has none.
+#[derive(Debug)]
+pub(crate) struct Scope {
+    pub(crate) dio: Arc<str>,
+    pub(crate) kind: Kind,
+    pub(crate) op: Option<OpId>,
+    pub(crate) version: Option<CborValue>,
+    pub(crate) delivery: Option<Arc<str>>,
+    /// The last complete list that was given to the cache meanwhile.
+    pub(crate) listed: Mutex<Option<Rows>>,
+    /// Whether everything the callback changed was told as row events.
+    pub(crate) covered: Mutex<Covered>,
+}
+
+/// How a refresh told its differences.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Covered {
+    /// By row events of `reconcile`.
+    pub(crate) told: bool,
+    /// By raw, silent cache writes, or too many for the log.
+    pub(crate) silent: bool,
+}
+
+impl Scope {
+    pub(crate) fn new(dio: &Arc<str>, kind: Kind) -> Scope {
+        Scope {
+            dio: Arc::clone(dio),
+            kind,
+            op: None,
+            version: None,
+            delivery: None,
+            listed: Mutex::new(None),
+            covered: Mutex::new(Covered::default()),
+        }
+    }
+}
+
+tokio::task_local! {
+    static SCOPE: Arc<Scope>;
+}
+
+/// The scope of the running callback, if it is one of the Dio called `dio`.
+pub(crate) fn scope_of(dio: &str) -> Option<Arc<Scope>> {
+    SCOPE.try_with(Arc::clone).ok().filter(|scope| &*scope.dio == dio)
+}
+
+/// Runs a callback's future in its scope, in a task of its own: a caller that goes away does not cancel it, a panic is an
+/// error.
+pub(crate) async fn run<T: Send + 'static>(tasks: &Tasks, scope: Arc<Scope>, future: HookFuture<T>) -> Result<T> {
+    match tasks.spawn(SCOPE.scope(scope, future)).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => {
+            let panic = error.into_panic();
+            let text = panic
+                .downcast_ref::<&str>()
+                .map(ToString::to_string)
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "no message".into());
+            Err(Error::transient(format!("a hook panicked: {text}")))
+        }
+        Err(_) => Err(Error::Closed),
+    }
+}

@@ -1,0 +1,335 @@
+//! The event log's newest part in memory: a ring with cursors, not a queue per subscriber.
+//!
+//! Publishing costs the same however many listen; a receiver is a number. One that falls behind the ring is told how much it
+//! missed and goes on.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use super::event::{DioEvent, EventEntry, Position, event_of};
+use crate::hot::{Entry, Frame};
+use crate::journal::Seq;
+use crate::record::{Body, Record};
+use crate::vista::{Error, Result};
+
+/// The row before a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Old {
+    /// There was none.
+    Absent,
+    /// It was this.
+    Known(Body),
+    /// Not known: the event was read back from the journal, or somebody else wrote silently before it.
+    Unknown,
+}
+
+/// One event as the ring keeps it: owned copies, shared by all who read it.
+#[derive(Debug)]
+pub struct RingItem {
+    /// Its position in the log, `None` for events that are only on the bus.
+    pub seq: Option<Seq>,
+    /// The event.
+    pub event: DioEvent,
+    /// The entry it comes from.
+    pub entry: Option<Entry>,
+    /// The row before.
+    pub old: Old,
+    /// The row after.
+    pub new: Option<Body>,
+    /// The wire frame, made by the first who sends it.
+    pub frame: OnceLock<Bytes>,
+}
+
+impl RingItem {
+    /// An event of the log; `None` if nobody is told of `entry`.
+    pub(super) fn of(entry: Entry, old: Old, new: Option<Body>) -> Option<RingItem> {
+        let event = event_of(&entry.frame, entry.id.as_deref(), entry.cause.op)?;
+        Some(RingItem { seq: Some(entry.seq), event, entry: Some(entry), old, new, frame: OnceLock::new() })
+    }
+
+    fn bus_only(event: DioEvent) -> RingItem {
+        RingItem { seq: None, event, entry: None, old: Old::Unknown, new: None, frame: OnceLock::new() }
+    }
+
+    fn size(&self) -> usize {
+        let old = match &self.old {
+            Old::Known(body) => body.size(),
+            Old::Absent | Old::Unknown => 0,
+        };
+        256 + old + 2 * self.new.as_ref().map_or(0, Body::size)
+    }
+
+    /// Columns whose values differ, when the row before is known.
+    pub fn changed(&self) -> Option<Vec<String>> {
+        let decode = |body: &Body| body.decode().unwrap_or_default();
+        match (&self.old, &self.new) {
+            (Old::Known(old), Some(new)) => Some(differing(&decode(old), &decode(new))),
+            _ => None,
+        }
+    }
+
+    /// Whether an `Invalidated` only notes that everything was told already.
+    pub fn covered(&self) -> bool {
+        matches!(self.entry, Some(Entry { frame: Frame::Invalidated { covered: true }, .. }))
+    }
+
+    fn to_entry(&self, epoch: &Arc<str>) -> EventEntry {
+        EventEntry {
+            position: self.seq.map(|seq| Position { epoch: Arc::clone(epoch), seq }),
+            event: self.event.clone(),
+            record: self.new.as_ref().and_then(|body| body.decode().ok()),
+            changed: self.changed(),
+            origin: self.entry.as_ref().map(|entry| entry.cause.origin),
+            op: self.entry.as_ref().and_then(|entry| entry.cause.op),
+            covered: self.covered(),
+        }
+    }
+}
+
+fn differing(old: &Record, new: &Record) -> Vec<String> {
+    let mut columns: Vec<String> =
+        new.iter().filter(|(column, value)| old.get(column) != Some(*value)).map(|(column, _)| column.clone()).collect();
+    columns.extend(old.columns().filter(|column| !new.contains(column)).map(str::to_string));
+    columns
+}
+
+/// Bounds of a ring; the oldest events go first.
+#[derive(Clone, Copy, Debug)]
+pub struct RingLimits {
+    /// Events, at most.
+    pub events: usize,
+    /// Bytes, at most (one event always fits).
+    pub bytes: usize,
+}
+
+impl Default for RingLimits {
+    /// 10,000 events, 16 MiB.
+    fn default() -> Self {
+        RingLimits { events: 10_000, bytes: 16 << 20 }
+    }
+}
+
+/// The newest events of a Dio.
+#[derive(Debug)]
+pub struct Ring {
+    limits: RingLimits,
+    items: RwLock<Items>,
+    head: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Items {
+    epoch: Arc<str>,
+    queue: VecDeque<Arc<RingItem>>,
+    /// Number of the first item in the queue, counting all that ever were.
+    first: u64,
+    bytes: usize,
+    /// Every event of the log after this position is in the queue.
+    floor: Seq,
+    closed: bool,
+}
+
+/// What lies at a cursor.
+#[derive(Debug)]
+pub enum At {
+    /// An event.
+    Item(Arc<RingItem>),
+    /// Nothing yet.
+    End,
+    /// Events that are gone; the next one there is has this number.
+    Gone {
+        /// How many are gone.
+        missed: u64,
+        /// Where to go on.
+        next: u64,
+    },
+    /// Nothing any more.
+    Closed,
+}
+
+impl Ring {
+    /// An empty ring that stands for all events after `floor`.
+    pub(super) fn new(limits: RingLimits, epoch: Arc<str>, floor: Seq) -> Ring {
+        let items = Items { epoch, queue: VecDeque::new(), first: 0, bytes: 0, floor, closed: false };
+        Ring { limits, items: RwLock::new(items), head: watch::Sender::new(0) }
+    }
+
+    /// Adds events of the log, then wakes everyone.
+    pub(super) fn push(&self, new: impl IntoIterator<Item = RingItem>) {
+        let mut items = self.items.write();
+        for item in new {
+            items.bytes += item.size();
+            items.queue.push_back(Arc::new(item));
+        }
+        while items.queue.len() > self.limits.events || items.bytes > self.limits.bytes && items.queue.len() > 1 {
+            let Some(old) = items.queue.pop_front() else { break };
+            items.bytes -= old.size();
+            items.first += 1;
+            items.floor = old.seq.unwrap_or(items.floor);
+        }
+        let head = items.first + items.queue.len() as u64;
+        drop(items);
+        self.head.send_replace(head);
+    }
+
+    /// Adds an event that is not in the log.
+    pub(super) fn tell(&self, event: DioEvent) {
+        self.push([RingItem::bus_only(event)]);
+    }
+
+    /// Nothing will be added any more.
+    pub(super) fn close(&self) {
+        self.items.write().closed = true;
+        self.head.send_modify(|_| {});
+    }
+
+    /// A new epoch began: what was is not continued.
+    pub(super) fn restart(&self, epoch: Arc<str>, floor: Seq) {
+        let mut items = self.items.write();
+        items.first += items.queue.len() as u64;
+        items.queue.clear();
+        items.bytes = 0;
+        items.epoch = epoch;
+        items.floor = floor;
+    }
+
+    /// What lies at cursor `at`.
+    pub fn at(&self, at: u64) -> At {
+        let items = self.items.read();
+        if at < items.first {
+            return At::Gone { missed: items.first - at, next: items.first };
+        }
+        match items.queue.get((at - items.first) as usize) {
+            Some(item) => At::Item(Arc::clone(item)),
+            None if items.closed => At::Closed,
+            None => At::End,
+        }
+    }
+
+    /// The cursor after the newest event.
+    pub fn end(&self) -> u64 {
+        let items = self.items.read();
+        items.first + items.queue.len() as u64
+    }
+
+    /// The cursor of the first event after position `seq`, `None` if some of them are gone.
+    pub fn after(&self, seq: Seq) -> Option<u64> {
+        let items = self.items.read();
+        if seq < items.floor {
+            return None;
+        }
+        // Events that are only on the bus have no position: they count as the one before them.
+        let mut last = items.floor;
+        let skip = items.queue.iter().take_while(|item| {
+            last = item.seq.unwrap_or(last);
+            last <= seq
+        });
+        Some(items.first + skip.count() as u64)
+    }
+
+    /// Every event of the log after this position is in the ring.
+    pub fn floor(&self) -> Seq {
+        self.items.read().floor
+    }
+
+    /// The log's epoch.
+    pub fn epoch(&self) -> Arc<str> {
+        Arc::clone(&self.items.read().epoch)
+    }
+
+    /// Follows the cursor after the newest event.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.head.subscribe()
+    }
+
+    /// How many wait for events.
+    pub fn watchers(&self) -> usize {
+        self.head.receiver_count()
+    }
+}
+
+/// Receives a Dio's events from the moment it was made. Lag does not end it: it yields [`DioEvent::Lagged`] and goes on.
+#[derive(Debug)]
+pub struct EventReceiver {
+    ring: Arc<Ring>,
+    head: watch::Receiver<u64>,
+    next: u64,
+}
+
+impl EventReceiver {
+    pub(super) fn new(ring: Arc<Ring>) -> EventReceiver {
+        let head = ring.watch();
+        let next = ring.end();
+        EventReceiver { ring, head, next }
+    }
+
+    /// The next event; waits for it.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] once the Dio is closed and everything was received.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn recv(&mut self) -> Result<DioEvent> {
+        Ok(match self.advance().await? {
+            Ok(item) => item.event.clone(),
+            Err(missed) => DioEvent::Lagged { missed },
+        })
+    }
+
+    /// [`EventReceiver::recv`] with the row, its differing columns and what brought it about.
+    ///
+    /// # Errors
+    /// As [`EventReceiver::recv`].
+    pub async fn recv_entry(&mut self) -> Result<EventEntry> {
+        Ok(match self.advance().await? {
+            Ok(item) => item.to_entry(&self.ring.epoch()),
+            Err(missed) => EventEntry {
+                position: None,
+                event: DioEvent::Lagged { missed },
+                record: None,
+                changed: None,
+                origin: None,
+                op: None,
+                covered: false,
+            },
+        })
+    }
+
+    /// The next event if there is one already.
+    pub fn try_recv(&mut self) -> Option<DioEvent> {
+        match self.ring.at(self.next) {
+            At::Item(item) => {
+                self.next += 1;
+                Some(item.event.clone())
+            }
+            At::Gone { missed, next } => {
+                self.next = next;
+                Some(DioEvent::Lagged { missed })
+            }
+            At::End | At::Closed => None,
+        }
+    }
+
+    async fn advance(&mut self) -> Result<Result<Arc<RingItem>, u64>> {
+        loop {
+            self.head.borrow_and_update();
+            match self.ring.at(self.next) {
+                At::Item(item) => {
+                    self.next += 1;
+                    return Ok(Ok(item));
+                }
+                At::Gone { missed, next } => {
+                    self.next = next;
+                    return Ok(Err(missed));
+                }
+                At::Closed => return Err(Error::Closed),
+                At::End => self.head.changed().await.map_err(|_| Error::Closed)?,
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What a Dio can be told; each setting with its default.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ring::RingLimits;
+
+/// Settings of the Dios of a Lens. The Lens' builder has a setter for each.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Whether `make_dio` waits for `on_start` (default: yes).
+    pub on_start_blocking: bool,
+    /// Time between two timed refreshes.
+    pub refresh_every: Option<Duration>,
+    /// Age from which cached rows are called stale and a read starts a refresh in the background.
+    pub cache_ttl: Option<Duration>,
+    /// Whether a scenery that is opened on a stale Dio refreshes it (default: yes).
+    pub refresh_on_open: bool,
+    /// How long a scenery's viewport must rest before it is loaded (default: 50 ms).
+    pub viewport_debounce: Duration,
+    /// Writes that may wait for the committer; more wait for a place (default: 256).
+    pub write_queue_capacity: usize,
+    /// Operations that may wait for the master (default: 100,000).
+    pub max_pending: usize,
+    /// Their bytes (default: 256 MiB).
+    pub max_pending_bytes: usize,
+    /// Operations in delivery at a time, of different ids (default: 1).
+    pub write_concurrency: usize,
+    /// Bounds of the event ring.
+    pub ring: RingLimits,
+    /// Events that the journal keeps (default: 100,000).
+    pub keep_events: u64,
+    /// When a failed delivery is tried again.
+    pub retry: Retry,
+    /// What `Ok` of an `on_write` means.
+    pub write_route: WriteRoute,
+    /// Column that holds a row's version.
+    pub version: Option<Arc<str>>,
+    /// Whether full rows in unversioned upstream events are believed when nothing else is in motion (default: yes).
+    pub trust_payload: bool,
+    /// How long after closing began deliveries may still run (default: 20 s). What is left is in the journal.
+    pub drain_timeout: Duration,
+    /// Whether a complete list may be much smaller than what is cached (default: no).
+    pub allow_shrink: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            on_start_blocking: true,
+            refresh_every: None,
+            cache_ttl: None,
+            refresh_on_open: true,
+            viewport_debounce: Duration::from_millis(50),
+            write_queue_capacity: 256,
+            max_pending: 100_000,
+            max_pending_bytes: 256 << 20,
+            write_concurrency: 1,
+            ring: RingLimits::default(),
+            keep_events: 100_000,
+            retry: Retry::default(),
+            write_route: WriteRoute::Around,
+            version: None,
+            trust_payload: true,
+            drain_timeout: Duration::from_secs(20),
+            allow_shrink: false,
+        }
+    }
+}
+
+/// What `Ok` of an `on_write` means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriteRoute {
+    /// The write is on its way: it stays over the row until the master's news speak of it.
+    #[default]
+    Around,
+    /// The master has it.
+    Through,
+}
+
+/// When a failed delivery is tried again: after `first`, then twice as long each time up to `most`, with jitter; given up and
+/// parked after `max_age`.
+#[derive(Clone, Copy, Debug)]
+pub struct Retry {
+    /// The first wait (default: 250 ms).
+    pub first: Duration,
+    /// The longest wait (default: 5 min).
+    pub most: Duration,
+    /// Age at which an operation is parked (default: 24 h).
+    pub max_age: Duration,
+    /// How long one attempt may take (default: 10 s).
+    pub attempt_timeout: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Retry {
+            first: Duration::from_millis(250),
+            most: Duration::from_secs(300),
+            max_age: Duration::from_secs(24 * 3600),
+            attempt_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Retry {
+    /// The wait before attempt number `attempts + 1`; between half and all of the doubled time, as `chance` (0 to 1) says.
+    pub fn wait(&self, attempts: u32, chance: f64) -> Duration {
+        let doubled = self.first.saturating_mul(1 << attempts.saturating_sub(1).min(20)).min(self.most);
+        doubled.mul_f64(0.5 + 0.5 * chance.clamp(0.0, 1.0))
+    }
+}

@@ -1,0 +1,165 @@
+//! The cache writer: brings the cache file up to the journal, behind the readers' backs.
+//!
+//! Changes are coalesced by slot while they wait, so that the backlog is bounded by the table. A failed write is kept and tried
+//! again; readers never notice.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::cache::{CacheBatch, CacheError, CacheMeta, CacheTable, StoredRow};
+use crate::hot::{BaseRow, CacheChange, Slot, State, Table};
+use crate::journal::Seq;
+use crate::record::Id;
+
+/// Changes that wait for the cache file.
+#[derive(Default)]
+struct Backlog {
+    rows: HashMap<Slot, Option<(Id, BaseRow)>>,
+    upto: Seq,
+}
+
+/// The cache table of a Dio with what waits for it.
+pub(super) struct Store {
+    table: Arc<dyn CacheTable>,
+    backlog: Mutex<Backlog>,
+    meta: tokio::sync::Mutex<CacheMeta>,
+    /// Asks the writer to flush before its time.
+    pub(super) full: Notify,
+}
+
+/// Rows in one transaction of the cache.
+const CHUNK: usize = 5_000;
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    pub(super) fn new(table: Arc<dyn CacheTable>, meta: CacheMeta) -> Store {
+        let backlog = Mutex::new(Backlog { rows: HashMap::new(), upto: meta.watermark });
+        Store { table, backlog, meta: tokio::sync::Mutex::new(meta), full: Notify::new() }
+    }
+
+    /// Takes note of changes up to position `upto`. Never waits.
+    pub(super) fn learn(&self, changes: impl IntoIterator<Item = CacheChange>, upto: Seq) {
+        let mut backlog = self.backlog.lock();
+        for change in changes {
+            backlog.learn(change);
+        }
+        backlog.upto = backlog.upto.max(upto);
+        if backlog.rows.len() >= CHUNK {
+            self.full.notify_one();
+        }
+    }
+
+    /// Writes what waits; returns the position that is on disk then.
+    pub(super) async fn flush(&self) -> Result<Seq, CacheError> {
+        let mut meta = self.meta.lock().await;
+        let taken = std::mem::take(&mut *self.backlog.lock());
+        if taken.rows.is_empty() && taken.upto <= meta.watermark {
+            self.backlog.lock().upto = meta.watermark;
+            return Ok(meta.watermark);
+        }
+        let next = CacheMeta { watermark: taken.upto.max(meta.watermark), ..meta.clone() };
+        match self.table.commit(taken.batch(next.clone())).await {
+            Ok(()) => {
+                *meta = next;
+                let mut backlog = self.backlog.lock();
+                backlog.upto = backlog.upto.max(meta.watermark);
+                Ok(meta.watermark)
+            }
+            Err(error) => {
+                // What came meanwhile is newer than what could not be written.
+                let mut backlog = self.backlog.lock();
+                for (slot, row) in taken.rows {
+                    backlog.rows.entry(slot).or_insert(row);
+                }
+                backlog.upto = backlog.upto.max(taken.upto);
+                Err(error)
+            }
+        }
+    }
+
+    /// Flushes and stores changed meta in the same way.
+    pub(super) async fn set_meta(&self, change: impl FnOnce(&mut CacheMeta)) -> Result<(), CacheError> {
+        self.flush().await?;
+        let mut meta = self.meta.lock().await;
+        let mut next = meta.clone();
+        change(&mut next);
+        self.table.commit(CacheBatch { meta: Some(next.clone()), ..CacheBatch::default() }).await?;
+        *meta = next;
+        Ok(())
+    }
+
+    /// Stores a whole table built aside, in chunks, marked as under way: nobody has seen it yet.
+    pub(super) async fn seed(&self, table: &Table) -> Result<(), CacheError> {
+        let mut meta = self.meta.lock().await;
+        let next = CacheMeta { bulk: true, ..meta.clone() };
+        self.table.clear().await?;
+        let mut rows = table.iter_slots();
+        loop {
+            let upserts: Vec<StoredRow> = rows
+                .by_ref()
+                .take(4 * CHUNK)
+                .map(|row| StoredRow { slot: row.slot(), ordinal: row.ordinal(), id: row.id().into(), body: row.body() })
+                .collect();
+            if upserts.is_empty() {
+                break;
+            }
+            self.table.commit(CacheBatch { upserts, meta: Some(next.clone()), ..CacheBatch::default() }).await?;
+        }
+        *meta = next;
+        Ok(())
+    }
+
+    /// Forgets what is stored and stores every confirmed row of `state`.
+    pub(super) async fn rewrite(&self, state: &State) -> Result<(), CacheError> {
+        {
+            let meta = self.meta.lock().await;
+            self.table.clear().await?;
+            self.table.commit(CacheBatch { meta: Some(meta.clone()), ..CacheBatch::default() }).await?;
+        }
+        let rows = state.table().iter_slots().filter_map(|row| state.base(row.id()).map(|base| (row.id().into(), base)));
+        self.learn(rows.map(|(id, base)| CacheChange::Upsert(id, base)), state.seq());
+        self.flush().await.map(drop)
+    }
+
+    /// Whether a bulk change was under way when the file was last written.
+    pub(super) async fn meta(&self) -> CacheMeta {
+        self.meta.lock().await.clone()
+    }
+}
+
+impl Backlog {
+    fn learn(&mut self, change: CacheChange) {
+        match change {
+            CacheChange::None => {}
+            CacheChange::Upsert(id, row) => drop(self.rows.insert(row.slot, Some((id, row)))),
+            CacheChange::Delete(slot) => drop(self.rows.insert(slot, None)),
+            CacheChange::Many(changes) => changes.into_iter().for_each(|change| self.learn(change)),
+        }
+    }
+
+    fn batch(&self, meta: CacheMeta) -> CacheBatch {
+        let mut batch = CacheBatch { meta: Some(meta), ..CacheBatch::default() };
+        for (slot, row) in &self.rows {
+            match row {
+                None => batch.deletes.push(*slot),
+                Some((id, row)) => batch.upserts.push(StoredRow {
+                    slot: *slot,
+                    ordinal: row.ordinal,
+                    id: Arc::clone(id),
+                    body: row.body.clone(),
+                }),
+            }
+        }
+        batch.deletes.sort_unstable();
+        batch.upserts.sort_unstable_by_key(|row| row.slot);
+        batch
+    }
+}

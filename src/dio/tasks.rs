@@ -1,0 +1,37 @@
+//! The tasks of one Dio: spawned here, stopped by one token, joined on close.
+
+use std::future::Future;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Owner of a Dio's tasks.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tasks {
+    tracker: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl Tasks {
+    /// Runs `future` until it ends; it must end soon after [`Tasks::closing`] is cancelled.
+    pub(crate) fn spawn<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.tracker.spawn(future)
+    }
+
+    /// Cancelled when the Dio begins to close.
+    pub(crate) fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+
+    /// Waits until every task has ended.
+    pub(crate) async fn join(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    /// How many run.
+    pub(crate) fn len(&self) -> usize {
+        self.tracker.len()
+    }
+}

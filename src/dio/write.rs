@@ -1,0 +1,157 @@
+//! Writes as users make them: from a [`WriteOp`] to an accepted operation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::commit::now;
+use super::core::Core;
+use super::event::Position;
+use super::operations::Operation;
+use crate::hot::{Cmd, Condition, Effect, NewWrite, OpId, Outcome};
+use crate::journal::Claim;
+use crate::record::{Body, Id, Record, id_from_value};
+use crate::vista::{Error, Result, WriteOp};
+
+/// How long an idempotency key is remembered.
+const KEY_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// What a write asks for beyond itself.
+#[derive(Clone, Debug, Default)]
+pub struct WriteOptions {
+    /// What must hold of the row that readers see, judged in commit order.
+    pub condition: Condition,
+    /// A key under which the same request is accepted once only.
+    pub key: Option<IdempotencyKey>,
+    /// Refuse with [`Error::QueueFull`] instead of waiting for a place.
+    pub refuse_when_full: bool,
+}
+
+/// A client's key for a request, with a fingerprint of that request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// The key, unique per Dio.
+    pub key: String,
+    /// Hash of the request: the same key with another one is refused.
+    pub fingerprint: u128,
+}
+
+/// An accepted write.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    /// The operation, `None` when everything was there already.
+    pub operation: Option<OpId>,
+    /// Where the write is in the Dio's history; a read from there on sees it.
+    pub position: Position,
+    /// Whether the row is new.
+    pub created: bool,
+}
+
+impl Core {
+    /// Accepts `op`: durable and visible when this returns.
+    pub(crate) async fn submit(self: &Arc<Self>, op: WriteOp, options: WriteOptions) -> Result<Ticket> {
+        let (id, effect) = self.effect(op)?;
+        let operation = OpId::new();
+        let claim = options.key.map(|key| claim(&self.name, &key, operation));
+        if let Some(claim) = &claim {
+            let taken = self.journal.claim(&claim.key).await.map_err(|error| Error::transient(error.to_string()))?;
+            if let Some(by) = taken {
+                return Err(replayed(Some(claim), &by));
+            }
+        }
+        let size = effect.size() + 128;
+        let write = NewWrite { op: operation, id, effect, condition: options.condition, retry_of: None };
+        let committed = self.write(Cmd::Write(write), size, claim, !options.refuse_when_full).await?;
+        let position = Position { epoch: self.position().epoch, seq: committed.seq };
+        Ok(match committed.outcome {
+            Outcome::Staged { op, created } => Ticket { operation: Some(op), position, created },
+            _ => Ticket { operation: None, position, created: false },
+        })
+    }
+
+    /// Encodes a write; here rather than in the committer's turn.
+    fn effect(&self, op: WriteOp) -> Result<(Option<Id>, Effect)> {
+        let schema = self.vista.schema();
+        let layout = schema.layout();
+        Ok(match op {
+            WriteOp::Insert { id, record } => {
+                self.check_id(&id, &record)?;
+                (Some(Id::from(id.as_str())), Effect::Insert(Body::encode(&id, &record, layout)))
+            }
+            WriteOp::Replace { id, record } => {
+                self.check_id(&id, &record)?;
+                (Some(Id::from(id.as_str())), Effect::Replace(Body::encode(&id, &record, layout)))
+            }
+            WriteOp::Patch { id, mut record } => {
+                self.check_id(&id, &record)?;
+                record.remove(layout.id_column());
+                (Some(Id::from(id.as_str())), Effect::Patch(Body::encode_plain(&record, layout)))
+            }
+            WriteOp::Delete { id } => (Some(Id::from(id)), Effect::Delete),
+            WriteOp::DeleteAll => (None, Effect::DeleteAll),
+        })
+    }
+
+    /// An id must be able to be a key, and the record must not say another one.
+    pub(crate) fn check_id(&self, id: &str, record: &Record) -> Result<()> {
+        if id.is_empty() || id.len() > 1024 || id.chars().any(char::is_control) {
+            return Err(Error::invalid(format!("{id:?} cannot be an id: 1 to 1024 bytes without control characters")));
+        }
+        match record.get(self.vista.schema().id_column()) {
+            Some(value) if id_from_value(value).as_deref() != Some(id) => {
+                let column = self.vista.schema().id_column().to_string();
+                Err(Error::Conflict { id: id.to_string(), detail: format!("has another id in its column {column:?}") })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until `op` has ended (or was taken by the route), at most `patience`; gives how it stands then.
+    pub(crate) async fn settled(self: &Arc<Self>, op: OpId, patience: Duration) -> Option<Operation> {
+        let mut published = self.published.subscribe();
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            published.borrow_and_update();
+            let operation = self.operation(op)?;
+            if operation.state.is_final() {
+                return Some(operation);
+            }
+            tokio::select! {
+                changed = published.changed() => if changed.is_err() { return Some(operation) },
+                () = tokio::time::sleep_until(deadline) => return self.operation(op),
+            }
+        }
+    }
+}
+
+/// The claim of an idempotency key: a fingerprint and the operation it became.
+fn claim(dio: &str, key: &IdempotencyKey, op: OpId) -> Claim {
+    let mut value = Vec::with_capacity(33);
+    value.push(b'w');
+    value.extend_from_slice(&key.fingerprint.to_be_bytes());
+    value.extend_from_slice(&op.as_u128().to_be_bytes());
+    let expires = now() + KEY_TTL.as_millis() as u64;
+    Claim { key: format!("k/{dio}/{}", key.key), value: value.into(), expires }
+}
+
+/// The claim of a delivery.
+pub(super) fn delivery_claim(dio: &str, delivery: &str) -> Claim {
+    let expires = now() + 7 * KEY_TTL.as_millis() as u64;
+    Claim { key: format!("d/{dio}/{delivery}"), value: Bytes::from_static(b"d"), expires }
+}
+
+/// What the second to come with a key is told.
+pub(super) fn replayed(claim: Option<&Claim>, by: &Bytes) -> Error {
+    let key = claim.map(|claim| claim.key.rsplit('/').next().unwrap_or_default().to_string()).unwrap_or_default();
+    match (by.first(), by.get(1..17), by.get(17..33)) {
+        (Some(b'w'), Some(fingerprint), Some(op)) => {
+            if claim.and_then(|claim| claim.value.get(1..17)).is_some_and(|own| own != fingerprint) {
+                return Error::KeyReused { key };
+            }
+            let bits = u128::from_be_bytes(op.try_into().unwrap_or_default());
+            Error::Replayed { operation: OpId::from_u128(bits).to_string() }
+        }
+        _ => Error::Replayed { operation: key },
+    }
+}

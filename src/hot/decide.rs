@@ -1,0 +1,609 @@
+//! Commands, and what each would do: [`State::decide`] looks, refuses or gives entries, and changes nothing.
+
+use std::sync::Arc;
+
+use super::entry::{Base, BulkRow, Cause, Entry, Frame, Many, OpChange, Origin, Visible};
+use super::op::{Effect, Op, OpError, OpId, OpState};
+use super::reconcile::{News, Source};
+use super::state::{Note, State};
+use super::table::{Ordinal, Table};
+use crate::journal::Seq;
+use crate::record::{Body, CborValue, Id};
+use crate::vista::{Error, Result};
+
+/// Something that wants to change a Dio. Can be decided again after a failed append.
+#[derive(Clone, Debug)]
+pub enum Cmd {
+    /// A write by a user of the facade.
+    Write(NewWrite),
+    /// A worker takes up an operation; or somebody begins to read the master. Answers the mark.
+    Open,
+    /// What began at this mark has ended without news.
+    Close(u64),
+    /// The route or the master has answered for an operation.
+    Settle {
+        /// The operation.
+        op: OpId,
+        /// The mark that was opened for its delivery.
+        mark: u64,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Rows read from the master by a read that began at `mark`.
+    News {
+        /// The rows that may differ from what is known.
+        items: Vec<Item>,
+        /// When the read began.
+        mark: u64,
+        /// Whether subscribers are told.
+        told: bool,
+    },
+    /// As [`Cmd::News`], for more rows than the log should carry: one entry without bodies.
+    Bulk {
+        /// The rows that may differ.
+        items: Vec<Item>,
+        /// When the read began.
+        mark: u64,
+    },
+    /// A table built aside from a complete list, for a Dio that has shown nothing yet.
+    Seed {
+        /// The table.
+        table: Table,
+        /// When the read began.
+        mark: u64,
+    },
+    /// An upstream event.
+    Upstream(Upstream),
+    /// What the program says about rows: taken as given.
+    Statement {
+        /// The rows; `None` for a row that is gone.
+        rows: Vec<(Id, Option<Body>)>,
+        /// Whether subscribers are told (`RecordChanged`, whether new or not).
+        told: bool,
+    },
+    /// Subscribers are told that these rows changed, whatever is known of them.
+    Invalidate(Vec<Id>),
+    /// Subscribers are told to read everything again, or (covered) that they have seen everything.
+    InvalidateAll {
+        /// Whether all differences were told as row events.
+        covered: bool,
+        /// Who says so.
+        origin: Origin,
+    },
+    /// A person gives a parked operation another try, as a new operation.
+    Retry {
+        /// The parked operation.
+        op: OpId,
+        /// The id of the new one.
+        new: OpId,
+    },
+    /// A person gives a parked operation up.
+    Discard(OpId),
+}
+
+/// A write as it enters the State.
+#[derive(Clone, Debug)]
+pub struct NewWrite {
+    /// The id of the operation it becomes.
+    pub op: OpId,
+    /// The row, `None` for [`Effect::DeleteAll`].
+    pub id: Option<Id>,
+    /// What it does.
+    pub effect: Effect,
+    /// What must hold of the visible row.
+    pub condition: Condition,
+    /// The operation it repeats.
+    pub retry_of: Option<OpId>,
+}
+
+/// A condition on the visible row, judged in commit order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// None.
+    #[default]
+    None,
+    /// There is a row with one of these hashes (`If-Match`).
+    Matches(Vec<u128>),
+    /// There is a row (`If-Match: *`).
+    Exists,
+    /// There is no row (`If-None-Match: *`).
+    Absent,
+}
+
+/// How a delivery ended.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// The master has it; perhaps it says what the row is now, and under which id.
+    Confirmed {
+        /// The row as the master stores it.
+        row: Option<Body>,
+        /// Its id at the master, if another.
+        id: Option<Id>,
+    },
+    /// The write route took it.
+    Routed,
+    /// Refused for good.
+    Failed(OpError),
+    /// Given up until a person decides.
+    Parked(OpError),
+}
+
+/// One row of a read.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// Its id.
+    pub id: Id,
+    /// The row, `None` if the read shows that it is not there.
+    pub row: Option<Body>,
+    /// Its place in the master's order, if the read tells.
+    pub ordinal: Option<Ordinal>,
+}
+
+/// An upstream event, encoded.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// The row.
+    pub id: Id,
+    /// What it says.
+    pub change: UpstreamChange,
+    /// The row's version after the change, if the sender gives one.
+    pub version: Option<CborValue>,
+    /// The sender's id of the delivery.
+    pub delivery: Option<Arc<str>>,
+    /// Through what it came.
+    pub origin: Origin,
+}
+
+/// What an upstream event says of its row.
+#[derive(Clone, Debug)]
+pub enum UpstreamChange {
+    /// It is this.
+    Row(Body),
+    /// These columns are this.
+    Part(Body),
+    /// It is gone.
+    Gone,
+    /// It changed: read it again.
+    Thin,
+}
+
+/// What became of an accepted command.
+#[derive(Clone, Debug, Default)]
+pub struct Decision {
+    /// What is to be appended and applied, in this order.
+    pub entries: Vec<Entry>,
+    /// What is to be noted after that.
+    pub notes: Vec<Note>,
+    /// What its sender is told.
+    pub outcome: Outcome,
+}
+
+/// What the sender of a command is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing had to change.
+    #[default]
+    Unchanged,
+    /// It changed something.
+    Applied {
+        /// Rows that are new.
+        inserted: u64,
+        /// Rows that are different.
+        changed: u64,
+        /// Rows that are gone.
+        removed: u64,
+    },
+    /// A write is accepted as this operation.
+    Staged {
+        /// The operation.
+        op: OpId,
+        /// Whether the row was not there before.
+        created: bool,
+    },
+    /// A write asks for what is there already.
+    Identical,
+    /// It cannot be judged yet: the row will be read from the master.
+    Deferred,
+    /// It is older than what is known.
+    Stale,
+    /// A read or delivery may begin with this mark.
+    Mark(u64),
+}
+
+impl Outcome {
+    /// Adds what another part of the same work did.
+    pub fn add(&mut self, other: &Outcome) {
+        let counts = |outcome: &Outcome| match outcome {
+            Outcome::Applied { inserted, changed, removed } => (*inserted, *changed, *removed),
+            _ => (0, 0, 0),
+        };
+        let (a, b) = (counts(self), counts(other));
+        if matches!(other, Outcome::Applied { .. }) {
+            *self = Outcome::Applied { inserted: a.0 + b.0, changed: a.1 + b.1, removed: a.2 + b.2 };
+        }
+    }
+}
+
+/// Collects the entries of one decision.
+pub(super) struct Draft<'a> {
+    pub(super) state: &'a State,
+    pub(super) now: u64,
+    pub(super) decision: Decision,
+    next_ordinal: Option<Ordinal>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(state: &'a State, now: u64) -> Draft<'a> {
+        Draft { state, now, decision: Decision::default(), next_ordinal: None }
+    }
+
+    pub(super) fn entry(&mut self, id: Option<&Id>, cause: &Cause) -> &mut Entry {
+        let seq = self.state.seq + 1 + self.decision.entries.len() as Seq;
+        self.decision.entries.push(Entry::new(seq, self.now, id.cloned(), cause.clone()));
+        let last = self.decision.entries.len() - 1;
+        &mut self.decision.entries[last]
+    }
+
+    pub(super) fn note(&mut self, note: Note) {
+        self.decision.notes.push(note);
+    }
+
+    /// An ordinal after every other, also those given out by this decision.
+    pub(super) fn append_ordinal(&mut self) -> Ordinal {
+        let next = self.next_ordinal.unwrap_or_else(|| self.state.next_ordinal());
+        self.next_ordinal = Some(next.saturating_add(super::table::ORDINAL_STEP));
+        next
+    }
+
+    /// The place of a row that is or becomes visible.
+    pub(super) fn ordinal_of(&mut self, id: &str) -> Ordinal {
+        match self.state.base(id) {
+            Some(base) => base.ordinal,
+            None => match self.state.table.get(id) {
+                Some(row) => row.ordinal(),
+                None => self.append_ordinal(),
+            },
+        }
+    }
+
+    pub(super) fn count(&mut self, frame: &Frame) {
+        let one = match frame {
+            Frame::Inserted => (1, 0, 0),
+            Frame::Changed => (0, 1, 0),
+            Frame::Removed => (0, 0, 1),
+            _ => return,
+        };
+        self.decision.outcome.add(&Outcome::Applied { inserted: one.0, changed: one.1, removed: one.2 });
+    }
+}
+
+/// What subscribers are told when readers saw `old` and now see `new`.
+pub(super) fn frame_between(old: bool, new: bool) -> Frame {
+    match (old, new) {
+        (false, true) => Frame::Inserted,
+        (true, true) => Frame::Changed,
+        (true, false) => Frame::Removed,
+        (false, false) => Frame::Silent,
+    }
+}
+
+impl State {
+    /// What `cmd` would do at `now` (Unix milliseconds).
+    ///
+    /// # Errors
+    /// Why it is refused. A refused command has changed nothing and needs no entry.
+    pub fn decide(&self, cmd: &Cmd, now: u64) -> Result<Decision> {
+        let mut draft = Draft::new(self, now);
+        match cmd {
+            Cmd::Write(write) => self.decide_write(&mut draft, write)?,
+            Cmd::Open => {
+                draft.note(Note::Open);
+                draft.decision.outcome = Outcome::Mark(self.clock);
+            }
+            Cmd::Close(mark) => draft.note(Note::Close(*mark)),
+            Cmd::Settle { op, mark, answer } => self.decide_settle(&mut draft, *op, *mark, answer),
+            Cmd::News { items, mark, told } => {
+                for item in items {
+                    let news = News { id: &item.id, row: item.row.as_ref(), ordinal: item.ordinal, version: None };
+                    self.reconcile(&mut draft, &news, Source::Read { mark: *mark }, &cause(Origin::Refresh));
+                }
+                if !told {
+                    draft.decision.entries.iter_mut().for_each(|entry| entry.frame = Frame::Silent);
+                }
+            }
+            Cmd::Bulk { items, mark } => self.decide_bulk(&mut draft, items, *mark),
+            Cmd::Seed { table, mark } => self.decide_seed(&mut draft, table, *mark)?,
+            Cmd::Upstream(event) => self.decide_upstream(&mut draft, event),
+            Cmd::Statement { rows, told } => {
+                for (id, row) in rows {
+                    self.state_row(&mut draft, id, row.as_ref(), *told);
+                }
+            }
+            Cmd::Invalidate(ids) => {
+                for id in ids {
+                    draft.entry(Some(id), &cause(Origin::Program)).frame = Frame::Changed;
+                }
+            }
+            Cmd::InvalidateAll { covered, origin } => {
+                draft.entry(None, &cause(*origin)).frame = Frame::Invalidated { covered: *covered };
+            }
+            Cmd::Retry { op, new } => self.decide_retry(&mut draft, *op, *new)?,
+            Cmd::Discard(op) => self.decide_discard(&mut draft, *op)?,
+        }
+        Ok(draft.decision)
+    }
+
+    fn decide_write(&self, draft: &mut Draft<'_>, write: &NewWrite) -> Result<()> {
+        let Some(id) = &write.id else { return self.decide_delete_all(draft, write) };
+        let row = self.table.get(id);
+        let condition = match &write.condition {
+            Condition::None => true,
+            Condition::Exists => row.is_some(),
+            Condition::Absent => row.is_none(),
+            Condition::Matches(hashes) => row.as_ref().is_some_and(|row| hashes.contains(&row.hash())),
+        };
+        if !condition {
+            return Err(Error::Precondition { id: id.to_string() });
+        }
+        let before = row.as_ref().map(|row| row.body());
+        match (&write.effect, &before) {
+            (Effect::Insert(body), Some(before)) if before == body => {
+                draft.decision.outcome = Outcome::Identical;
+                return Ok(());
+            }
+            (Effect::Insert(_), Some(_)) => {
+                return Err(Error::Conflict { id: id.to_string(), detail: "is there already".into() });
+            }
+            (Effect::Patch(_) | Effect::Delete, None) => return Err(Error::NotFound { id: id.to_string() }),
+            _ => {}
+        }
+        let after = write.effect.on(before.as_ref(), id, self.rules.schema.layout());
+        let op = self.new_op(draft.now, write, Arc::from([Arc::clone(id)]));
+        let ordinal = draft.ordinal_of(id);
+        let staged = matches!(write.effect, Effect::Insert(_) | Effect::Replace(_));
+        let entry = draft.entry(Some(id), &op_cause(write.op));
+        entry.op = OpChange::Stage(op);
+        if before != after {
+            entry.frame = frame_between(before.is_some(), after.is_some());
+            entry.visible = match after {
+                None => Visible::Gone,
+                Some(_) if staged => Visible::Staged(ordinal),
+                Some(body) => Visible::Row { body, ordinal },
+            };
+        }
+        draft.decision.outcome = Outcome::Staged { op: write.op, created: before.is_none() };
+        Ok(())
+    }
+
+    fn decide_delete_all(&self, draft: &mut Draft<'_>, write: &NewWrite) -> Result<()> {
+        let targets: Arc<[Id]> = self.table.iter_slots().map(|row| Id::from(row.id())).collect();
+        if targets.is_empty() {
+            draft.decision.outcome = Outcome::Identical;
+            return Ok(());
+        }
+        let op = self.new_op(draft.now, write, Arc::clone(&targets));
+        let mut stage = Some(op);
+        for id in targets.iter() {
+            let entry = draft.entry(Some(id), &op_cause(write.op));
+            entry.op = stage.take().map_or(OpChange::Join, OpChange::Stage);
+            entry.visible = Visible::Gone;
+            entry.frame = Frame::Removed;
+        }
+        draft.decision.outcome = Outcome::Staged { op: write.op, created: false };
+        Ok(())
+    }
+
+    fn new_op(&self, now: u64, write: &NewWrite, targets: Arc<[Id]>) -> Op {
+        Op {
+            id: write.op,
+            effect: write.effect.clone(),
+            targets,
+            created: now,
+            retry_of: write.retry_of,
+            staged: 0,
+            state: OpState::Queued,
+            delivered: 0,
+            error: None,
+            updated: now,
+        }
+    }
+
+    // --- settling ------------------------------------------------------------------------------------------------------
+
+    fn decide_settle(&self, draft: &mut Draft<'_>, op: OpId, mark: u64, answer: &Answer) {
+        draft.note(Note::Close(mark));
+        let Some(record) = self.ops.get(&op).filter(|op| op.state == OpState::Queued) else { return };
+        match answer {
+            Answer::Routed => {
+                let entry = draft.entry(record.targets.first(), &op_cause(op));
+                entry.op = OpChange::Settle { state: OpState::Routed, error: None };
+                entry.frame = Frame::WriteCommitted;
+            }
+            Answer::Confirmed { row, id } => self.confirm(draft, record, mark, row.as_ref(), id.as_ref()),
+            Answer::Failed(error) => self.roll_back(draft, record, OpState::Failed, error),
+            Answer::Parked(error) => self.roll_back(draft, record, OpState::Parked, error),
+        }
+        draft.decision.outcome.add(&Outcome::Applied { inserted: 0, changed: 0, removed: 0 });
+    }
+
+    /// The master has the write (R4): its row becomes the confirmed one, unless something newer arrived meanwhile.
+    fn confirm(&self, draft: &mut Draft<'_>, op: &Op, mark: u64, row: Option<&Body>, new_id: Option<&Id>) {
+        let cause = op_cause(op.id);
+        // The worker's own guard is open; a second one means that a read may not have seen this write.
+        let reading = self.guards.values().sum::<u32>() > 1;
+        for id in op.targets.iter() {
+            let Some(fold) = self.folds.get(id) else { continue };
+            let upto = fold.ops.iter().position(|other| *other == op.id).map_or(0, |at| at + 1);
+            let rest: Vec<OpId> = fold.ops[upto..].to_vec();
+            if self.touched_after(id, mark) {
+                // Not known which came last at the master: keep what is confirmed and ask.
+                self.show_fold(
+                    draft,
+                    id,
+                    fold.base.as_ref().map(|base| base.body.clone()).as_ref(),
+                    &rest,
+                    Base::Keep,
+                    &cause,
+                );
+                draft.note(Note::Dirty(Arc::clone(id)));
+                continue;
+            }
+            let confirmed = match (row, new_id) {
+                (_, Some(new_id)) if new_id != id => None,
+                (Some(row), _) => Some(row.clone()),
+                (None, _) => self.folded(id, fold.base.as_ref().map(|base| &base.body), &fold.ops[..upto]),
+            };
+            let base = match (&confirmed, &fold.base) {
+                (Some(body), _) => Base::Set { body: body.clone(), ordinal: draft.ordinal_of(id) },
+                (None, Some(_)) => Base::Gone,
+                (None, None) => Base::Keep,
+            };
+            self.show_fold(draft, id, confirmed.as_ref(), &rest, base, &cause);
+            if reading {
+                draft.note(Note::Dirty(Arc::clone(id)));
+            }
+        }
+        if let (Some(new_id), Some(row)) = (new_id.filter(|new| !op.targets.contains(new)), row) {
+            self.state_confirmed(draft, new_id, row, &cause);
+        }
+        let entry = draft.entry(op.targets.first(), &cause);
+        entry.op = OpChange::Settle { state: OpState::Applied, error: None };
+        entry.frame = Frame::WriteCommitted;
+    }
+
+    /// A row that the master made under an id of its own choosing.
+    fn state_confirmed(&self, draft: &mut Draft<'_>, id: &Id, row: &Body, cause: &Cause) {
+        let ordinal = draft.ordinal_of(id);
+        let old = self.table.get(id).is_some();
+        let entry = draft.entry(Some(id), cause);
+        entry.base = Base::Set { body: row.clone(), ordinal };
+        entry.visible = Visible::Base;
+        entry.frame = frame_between(old, true);
+    }
+
+    /// The write had no effect: readers see the confirmed row with the other writes over it; then exactly one `WriteFailed`.
+    fn roll_back(&self, draft: &mut Draft<'_>, op: &Op, state: OpState, error: &OpError) {
+        let cause = op_cause(op.id);
+        for id in op.targets.iter() {
+            let Some(fold) = self.folds.get(id) else { continue };
+            let rest: Vec<OpId> = fold.ops.iter().copied().filter(|other| *other != op.id).collect();
+            let base = fold.base.as_ref().map(|base| base.body.clone());
+            self.show_fold(draft, id, base.as_ref(), &rest, Base::Keep, &cause);
+        }
+        let entry = draft.entry(op.targets.first(), &cause);
+        entry.op = OpChange::Settle { state, error: Some(error.clone()) };
+        entry.frame = Frame::WriteFailed(error.clone());
+    }
+
+    /// An entry that makes `base` the confirmed row and shows it with `rest` laid over, if either changes anything.
+    fn show_fold(&self, draft: &mut Draft<'_>, id: &Id, body: Option<&Body>, rest: &[OpId], base: Base, cause: &Cause) {
+        let after = self.folded(id, body, rest);
+        let before = self.table.get(id).map(|row| row.body());
+        if before == after && !base.changes() {
+            return;
+        }
+        let ordinal = draft.ordinal_of(id);
+        let entry = draft.entry(Some(id), cause);
+        entry.base = base;
+        if before != after {
+            entry.frame = frame_between(before.is_some(), after.is_some());
+            entry.visible = match after {
+                None => Visible::Gone,
+                Some(body) => Visible::Row { body, ordinal },
+            };
+        }
+    }
+
+    // --- a person's decisions --------------------------------------------------------------------------------------------
+
+    fn parked(&self, op: OpId) -> Result<&Op> {
+        let record = self.ops.get(&op).ok_or_else(|| Error::NotFound { id: op.to_string() })?;
+        if record.state != OpState::Parked {
+            let detail = "is not parked: only parked operations can be retried or discarded".to_string();
+            return Err(Error::Conflict { id: op.to_string(), detail });
+        }
+        Ok(record)
+    }
+
+    fn decide_retry(&self, draft: &mut Draft<'_>, op: OpId, new: OpId) -> Result<()> {
+        let parked = self.parked(op)?.clone();
+        let id = if parked.effect == Effect::DeleteAll { None } else { parked.targets.first().cloned() };
+        let effect = parked.effect;
+        self.decide_write(draft, &NewWrite { op: new, id, effect, condition: Condition::None, retry_of: Some(op) })?;
+        let entry = draft.entry(parked.targets.first(), &op_cause(op));
+        entry.op = OpChange::Settle { state: OpState::Discarded, error: None };
+        Ok(())
+    }
+
+    fn decide_discard(&self, draft: &mut Draft<'_>, op: OpId) -> Result<()> {
+        let parked = self.parked(op)?;
+        let entry = draft.entry(parked.targets.first(), &op_cause(op));
+        entry.op = OpChange::Settle { state: OpState::Discarded, error: None };
+        Ok(())
+    }
+
+    // --- the program's statements ----------------------------------------------------------------------------------------
+
+    /// `patched` and raw cache writes: the confirmed row is as given. Routed operations that it speaks of are done.
+    fn state_row(&self, draft: &mut Draft<'_>, id: &Id, row: Option<&Body>, told: bool) {
+        let cause = cause(Origin::Program);
+        let before = draft.decision.entries.len();
+        let news = News { id, row, ordinal: None, version: None };
+        self.overrule(draft, &news, u64::MAX, &cause);
+        let frame = if told { Frame::Changed } else { Frame::Silent };
+        match draft.decision.entries[before..].first_mut() {
+            Some(entry) => entry.frame = frame,
+            None if told => draft.entry(Some(id), &cause).frame = Frame::Changed,
+            None => {}
+        }
+        draft.note(Note::Touch(Arc::clone(id)));
+        if self.has_queued(id) || self.in_motion() {
+            draft.note(Note::Dirty(Arc::clone(id)));
+        }
+    }
+
+    // --- many rows at once -------------------------------------------------------------------------------------------------
+
+    /// One entry for all rows that may be applied; the others become dirty, as in [`Cmd::News`].
+    fn decide_bulk(&self, draft: &mut Draft<'_>, items: &[Item], mark: u64) {
+        let mut rows = Vec::with_capacity(items.len());
+        for item in items {
+            if self.folds.contains_key(&item.id) || self.touched_after(&item.id, mark) {
+                draft.note(Note::Dirty(Arc::clone(&item.id)));
+                continue;
+            }
+            let (old, new) = (self.table.contains(&item.id), item.row.is_some());
+            draft.count(&frame_between(old, new));
+            let ordinal = item.ordinal.or_else(|| self.table.get(&item.id).map(|row| row.ordinal()));
+            let ordinal = ordinal.unwrap_or_else(|| draft.append_ordinal());
+            let row = item.row.clone().map(|body| (body, ordinal));
+            rows.push(BulkRow { id: Arc::clone(&item.id), row });
+            draft.note(Note::Clean(Arc::clone(&item.id)));
+        }
+        if !rows.is_empty() {
+            let entry = draft.entry(None, &cause(Origin::Refresh));
+            entry.base = Base::Many { rows: Arc::new(Many::Rows(rows)) };
+        }
+    }
+
+    fn decide_seed(&self, draft: &mut Draft<'_>, table: &Table, mark: u64) -> Result<()> {
+        let confirmed = self.folds.values().any(|fold| fold.base.is_some());
+        let visible = self.table.iter_slots().any(|row| !self.folds.contains_key(row.id()));
+        if confirmed || visible || self.clock != mark && !self.touched.is_empty() {
+            return Err(Error::Conflict { id: String::new(), detail: "rows arrived before the first copy".into() });
+        }
+        draft.decision.outcome = Outcome::Applied { inserted: table.len() as u64, changed: 0, removed: 0 };
+        let entry = draft.entry(None, &cause(Origin::Refresh));
+        entry.base = Base::Many { rows: Arc::new(Many::Table(table.clone())) };
+        Ok(())
+    }
+}
+
+/// A cause without an operation.
+pub(super) fn cause(origin: Origin) -> Cause {
+    Cause { origin, ..Cause::default() }
+}
+
+fn op_cause(op: OpId) -> Cause {
+    Cause { op: Some(op), ..Cause::default() }
+}

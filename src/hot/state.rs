@@ -1,0 +1,582 @@
+//! What one Dio knows: visible rows, confirmed rows beneath pending operations, the operations, and what is in motion.
+//!
+//! A [`State`] is persistent: a clone is O(1), readers hold old ones while the committer prepares the next. Only two things
+//! change it: [`State::apply`] of an [`Entry`] (own commits, replay at start, entries of other instances) and [`State::note`] of
+//! bookkeeping that does not outlive the process.
+
+use std::sync::Arc;
+
+use imbl::{HashMap, OrdMap};
+
+use super::entry::{Base, Entry, Many, OpChange, Visible};
+use super::op::{Effect, Op, OpError, OpId, OpState};
+use super::table::{ORDINAL_STEP, Ordinal, RowRef, Slot, Table};
+use crate::journal::Seq;
+use crate::record::{Body, CborValue, Id};
+use crate::vista::Schema;
+
+/// What does not change while a Dio lives.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The shape of its rows.
+    pub schema: Arc<Schema>,
+    /// Column that holds a row's version, when the master has one: the newest wins.
+    pub version: Option<Arc<str>>,
+    /// Whether a full row in an unversioned upstream event is shown at once when nothing else is in motion.
+    pub trust_payload: bool,
+    /// Finished operations that are remembered.
+    pub keep_finished: usize,
+}
+
+impl Rules {
+    /// Rules for an unversioned master.
+    pub fn new(schema: Arc<Schema>) -> Rules {
+        Rules { schema, version: None, trust_payload: true, keep_finished: 10_000 }
+    }
+}
+
+/// A confirmed row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseRow {
+    /// Its bytes.
+    pub body: Body,
+    /// Its place in the master's order.
+    pub ordinal: Ordinal,
+    /// Its slot.
+    pub slot: Slot,
+}
+
+/// A row with operations over it.
+#[derive(Clone, Debug, Default)]
+pub struct Fold {
+    /// The row as the master last confirmed it.
+    pub base: Option<BaseRow>,
+    /// The operations, oldest first.
+    pub ops: Vec<OpId>,
+}
+
+/// What one Dio knows. See the module's documentation.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub(super) rules: Arc<Rules>,
+    pub(super) epoch: Arc<str>,
+    pub(super) seq: Seq,
+    pub(super) rows_seq: Seq,
+    pub(super) table: Table,
+    pub(super) folds: HashMap<Id, Fold>,
+    pub(super) ops: OrdMap<OpId, Op>,
+    pub(super) queue: OrdMap<Seq, OpId>,
+    pub(super) ended: OrdMap<(Seq, OpId), ()>,
+    pub(super) queued_bytes: usize,
+    /// Counts every change of a confirmed row, journaled or only hinted at; what marks are taken from.
+    pub(super) clock: u64,
+    pub(super) guards: OrdMap<u64, u32>,
+    pub(super) touched: HashMap<Id, u64>,
+    pub(super) dirty: HashMap<Id, u64>,
+    pub(super) tombstones: HashMap<Id, CborValue>,
+}
+
+/// Bookkeeping that is neither journaled nor seen by readers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A read or a delivery begins at the present clock.
+    Open,
+    /// The one that began at this mark has ended.
+    Close(u64),
+    /// The master may have another row than we know: read it again.
+    Dirty(Id),
+    /// It was read.
+    Clean(Id),
+    /// Something about the row changed at the master; reads in flight may not have seen it.
+    Touch(Id),
+}
+
+/// What [`State::apply`] found and did, for those who tell others.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    /// The row that readers saw before.
+    pub old: Option<Body>,
+    /// What the cache file has to learn.
+    pub cache: CacheChange,
+}
+
+/// A confirmed row that changed, by slot.
+#[derive(Clone, Debug, Default)]
+pub enum CacheChange {
+    /// None did.
+    #[default]
+    None,
+    /// This one is new or different.
+    Upsert(Id, BaseRow),
+    /// The one in this slot is gone.
+    Delete(Slot),
+    /// Many did; see the entry.
+    Many(Vec<CacheChange>),
+}
+
+impl State {
+    /// A Dio that knows nothing yet. `seq` is the journal's head.
+    pub fn new(rules: Arc<Rules>, epoch: impl Into<Arc<str>>, seq: Seq) -> State {
+        State::restore(rules, epoch, seq, Table::new())
+    }
+
+    /// A Dio as its cache file has it: `table` holds the confirmed rows at position `seq`. Entries that the cache has not seen
+    /// are applied next.
+    pub fn restore(rules: Arc<Rules>, epoch: impl Into<Arc<str>>, seq: Seq, table: Table) -> State {
+        State {
+            rules,
+            epoch: epoch.into(),
+            seq,
+            rows_seq: seq,
+            table,
+            folds: HashMap::new(),
+            ops: OrdMap::new(),
+            queue: OrdMap::new(),
+            ended: OrdMap::new(),
+            queued_bytes: 0,
+            clock: seq,
+            guards: OrdMap::new(),
+            touched: HashMap::new(),
+            dirty: HashMap::new(),
+            tombstones: HashMap::new(),
+        }
+    }
+
+    // --- what readers ask ----------------------------------------------------------------------------------------------
+
+    /// Position of the newest entry.
+    pub fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// Position of the newest entry that changed a visible row or the order of rows.
+    pub fn rows_seq(&self) -> Seq {
+        self.rows_seq
+    }
+
+    /// The log's epoch.
+    pub fn epoch(&self) -> &Arc<str> {
+        &self.epoch
+    }
+
+    /// The rows that readers see.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// The shape of the rows and how they are reconciled.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// One visible row.
+    pub fn get(&self, id: &str) -> Option<RowRef<'_>> {
+        self.table.get(id)
+    }
+
+    /// The row as the master last confirmed it.
+    pub fn base(&self, id: &str) -> Option<BaseRow> {
+        match self.folds.get(id) {
+            Some(fold) => fold.base.clone(),
+            None => {
+                self.table.get(id).map(|row| BaseRow { body: row.body(), ordinal: row.ordinal(), slot: row.slot() })
+            }
+        }
+    }
+
+    /// Rows with operations over them.
+    pub fn folds(&self) -> impl Iterator<Item = (&Id, &Fold)> {
+        self.folds.iter()
+    }
+
+    /// An operation that is open, parked or remembered.
+    pub fn op(&self, id: OpId) -> Option<&Op> {
+        self.ops.get(&id)
+    }
+
+    /// All of them, oldest first.
+    pub fn ops(&self) -> impl DoubleEndedIterator<Item = &Op> {
+        self.ops.values()
+    }
+
+    /// Operations that wait for delivery, oldest first.
+    pub fn queue(&self) -> impl Iterator<Item = &Op> {
+        self.queue.values().filter_map(|id| self.ops.get(id))
+    }
+
+    /// How many operations wait, and their bytes.
+    pub fn backlog(&self) -> (usize, usize) {
+        (self.queue.len(), self.queued_bytes)
+    }
+
+    /// Whether `op` is the oldest that waits for each of its rows, so that it may be delivered.
+    pub fn is_next(&self, op: &Op) -> bool {
+        op.targets.iter().all(|id| {
+            let first = self.folds.get(id).and_then(|fold| {
+                fold.ops.iter().find(|id| self.ops.get(*id).is_some_and(|op| op.state == OpState::Queued))
+            });
+            first == Some(&op.id)
+        })
+    }
+
+    /// Ids whose rows should be read again.
+    pub fn dirty(&self) -> impl Iterator<Item = &Id> {
+        self.dirty.keys()
+    }
+
+    /// Whether `id` has operations that wait for delivery.
+    pub fn has_queued(&self, id: &str) -> bool {
+        self.folds.get(id).is_some_and(|fold| {
+            fold.ops.iter().any(|op| self.ops.get(op).is_some_and(|op| op.state == OpState::Queued))
+        })
+    }
+
+    /// Whether a read of the master or a delivery is under way.
+    pub fn in_motion(&self) -> bool {
+        !self.guards.is_empty()
+    }
+
+    /// What a guard opened now would carry.
+    pub fn clock(&self) -> u64 {
+        self.clock
+    }
+
+    /// The ordinal after every other.
+    pub fn next_ordinal(&self) -> Ordinal {
+        self.table.last_ordinal().map_or(ORDINAL_STEP, |last| (last / ORDINAL_STEP + 1).saturating_mul(ORDINAL_STEP))
+    }
+
+    /// Positions of entries that must outlive a trim: those of operations that are open or parked.
+    pub fn kept_entries(&self) -> Vec<Seq> {
+        let mut keep: Vec<Seq> =
+            self.ops.values().filter(|op| op.is_open() || op.state == OpState::Parked).map(|op| op.staged).collect();
+        keep.sort_unstable();
+        keep
+    }
+
+    /// Moves to `seq`, for a log whose newest entries are not there any more.
+    pub fn advance(&mut self, seq: Seq) {
+        self.seq = self.seq.max(seq);
+        self.clock = self.clock.max(seq);
+    }
+
+    // --- folding -------------------------------------------------------------------------------------------------------
+
+    /// `base` with the first `count` of `ops` laid over it.
+    pub(super) fn folded(&self, id: &str, base: Option<&Body>, ops: &[OpId]) -> Option<Body> {
+        let layout = self.rules.schema.layout();
+        ops.iter()
+            .filter_map(|op| self.ops.get(op))
+            .fold(base.cloned(), |row, op| op.effect.on(row.as_ref(), id, layout))
+    }
+
+    // --- changing ------------------------------------------------------------------------------------------------------
+
+    /// Does what `entry` says. Entries come in order; one that is known already only has its effect on operations looked at,
+    /// so that a log may be read from before the position of the cache.
+    pub fn apply(&mut self, entry: &Entry) -> Applied {
+        let mut applied = Applied::default();
+        let fresh = entry.seq > self.seq;
+        if fresh {
+            self.seq = entry.seq;
+            self.clock += 1;
+        }
+        let Some(id) = &entry.id else {
+            if let (true, Base::Many { rows }) = (fresh, &entry.base) {
+                applied.cache = CacheChange::Many(self.apply_many(rows, entry.seq));
+            }
+            if let OpChange::Settle { state, error } = &entry.op {
+                self.settle(entry, *state, error.as_ref());
+            }
+            return applied;
+        };
+        applied.old = self.table.get(id).map(|row| row.body());
+        if fresh {
+            applied.cache = self.apply_base(id, &entry.base);
+        }
+        self.apply_op(id, entry);
+        if fresh {
+            self.apply_visible(id, entry);
+        } else {
+            self.refold(id);
+        }
+        applied
+    }
+
+    /// Keeps a book that is not journaled.
+    pub fn note(&mut self, note: &Note) {
+        match note {
+            Note::Open => *self.guards.entry(self.clock).or_insert(0) += 1,
+            Note::Close(mark) => {
+                if let Some(count) = self.guards.get_mut(mark) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.guards.remove(mark);
+                    }
+                }
+                match self.guards.get_min().map(|(oldest, _)| *oldest) {
+                    None => self.touched = HashMap::new(),
+                    Some(oldest) => self.touched.retain(|_, at| *at > oldest),
+                }
+            }
+            Note::Dirty(id) => {
+                self.dirty.insert(Arc::clone(id), self.clock);
+            }
+            Note::Clean(id) => {
+                self.dirty.remove(id);
+            }
+            Note::Touch(id) => {
+                self.clock += 1;
+                self.touch(id);
+            }
+        }
+    }
+
+    fn touch(&mut self, id: &Id) {
+        if !self.guards.is_empty() {
+            self.touched.insert(Arc::clone(id), self.clock);
+        }
+    }
+
+    /// Whether the confirmed row changed after `mark`.
+    pub(super) fn touched_after(&self, id: &str, mark: u64) -> bool {
+        self.touched.get(id).is_some_and(|at| *at > mark)
+    }
+
+    fn apply_base(&mut self, id: &Id, base: &Base) -> CacheChange {
+        if base.changes() {
+            self.touch(id);
+        }
+        match base {
+            Base::Keep | Base::Many { .. } => CacheChange::None,
+            Base::Set { body, ordinal } => {
+                let row = self.set_base(id, body.clone(), *ordinal);
+                self.tombstones.remove(id);
+                CacheChange::Upsert(Arc::clone(id), row)
+            }
+            Base::Gone => {
+                let old = self.base(id);
+                if let (Some(version), Some(old)) = (&self.rules.version, &old) {
+                    if let Some(version) = super::reconcile::version_of(&old.body, version) {
+                        self.tombstones.insert(Arc::clone(id), version);
+                    }
+                }
+                match self.folds.get_mut(id) {
+                    Some(fold) => fold.base = None,
+                    None => drop(self.table.remove(id)),
+                }
+                old.map_or(CacheChange::None, |old| CacheChange::Delete(old.slot))
+            }
+        }
+    }
+
+    /// Stores a confirmed row: beneath its operations if it has any, else as what readers see.
+    fn set_base(&mut self, id: &Id, body: Body, ordinal: Ordinal) -> BaseRow {
+        let known = self.folds.get(id).and_then(|fold| fold.base.as_ref().map(|row| row.slot));
+        let slot = known.or_else(|| self.table.slot_of(id)).unwrap_or_else(|| self.table.reserve(1));
+        let row = BaseRow { body, ordinal, slot };
+        match self.folds.get_mut(id) {
+            Some(fold) => fold.base = Some(row.clone()),
+            None => self.table.put(slot, id, &row.body, ordinal),
+        }
+        row
+    }
+
+    fn apply_many(&mut self, many: &Many, seq: Seq) -> Vec<CacheChange> {
+        self.rows_seq = seq;
+        match many {
+            Many::Unknown => Vec::new(),
+            Many::Table(table) => {
+                let folds = self.folds.clone();
+                self.table = table.clone();
+                for id in folds.keys() {
+                    let base = self.table.get(id).map(|row| BaseRow {
+                        body: row.body(),
+                        ordinal: row.ordinal(),
+                        slot: row.slot(),
+                    });
+                    if let Some(fold) = self.folds.get_mut(id) {
+                        fold.base = base;
+                    }
+                    self.refold(id);
+                }
+                Vec::new()
+            }
+            Many::Rows(rows) => rows.iter().map(|row| self.apply_bulk_row(row)).collect(),
+        }
+    }
+
+    fn apply_bulk_row(&mut self, row: &super::BulkRow) -> CacheChange {
+        let base = match &row.row {
+            Some((body, ordinal)) => Base::Set { body: body.clone(), ordinal: *ordinal },
+            None => Base::Gone,
+        };
+        let change = self.apply_base(&row.id, &base);
+        self.refold(&row.id);
+        change
+    }
+
+    fn apply_op(&mut self, id: &Id, entry: &Entry) {
+        match &entry.op {
+            OpChange::None => {}
+            OpChange::Stage(op) => {
+                let mut op = op.clone();
+                op.staged = entry.seq;
+                op.state = OpState::Queued;
+                op.updated = entry.at;
+                self.queued_bytes += op.size();
+                self.queue.insert(entry.seq, op.id);
+                self.lay_over(id, op.id);
+                self.ops.insert(op.id, op);
+            }
+            OpChange::Join => {
+                if let Some(op) = entry.cause.op {
+                    self.lay_over(id, op);
+                }
+            }
+            OpChange::Settle { state, error } => self.settle(entry, *state, error.as_ref()),
+            OpChange::Absorb(ops) => {
+                for op in ops {
+                    self.end(*op, OpState::Applied, None, entry);
+                }
+            }
+        }
+    }
+
+    fn lay_over(&mut self, id: &Id, op: OpId) {
+        let base = self.base(id);
+        self.folds.entry(Arc::clone(id)).or_insert_with(|| Fold { base, ops: Vec::new() }).ops.push(op);
+    }
+
+    fn settle(&mut self, entry: &Entry, state: OpState, error: Option<&OpError>) {
+        let Some(op) = entry.cause.op else { return };
+        if state == OpState::Routed {
+            let clock = self.clock;
+            if let Some(op) = self.ops.get_mut(&op) {
+                op.state = OpState::Routed;
+                op.delivered = clock;
+                op.updated = entry.at;
+                self.queue.remove(&op.staged);
+                self.queued_bytes = self.queued_bytes.saturating_sub(op.size());
+            }
+            return;
+        }
+        self.end(op, state, error.cloned(), entry);
+    }
+
+    /// Takes an operation off its rows and remembers how it ended.
+    fn end(&mut self, op: OpId, state: OpState, error: Option<OpError>, entry: &Entry) {
+        let Some(record) = self.ops.get_mut(&op) else { return };
+        let was = std::mem::replace(&mut record.state, state);
+        record.error = error.or_else(|| record.error.take());
+        record.updated = entry.at;
+        let (staged, size, targets) = (record.staged, record.size(), Arc::clone(&record.targets));
+        if was == OpState::Queued {
+            self.queue.remove(&staged);
+            self.queued_bytes = self.queued_bytes.saturating_sub(size);
+        }
+        for id in targets.iter() {
+            self.lift_off(id, op);
+        }
+        self.remember(op, state, entry.seq);
+    }
+
+    fn lift_off(&mut self, id: &Id, op: OpId) {
+        let Some(fold) = self.folds.get_mut(id) else { return };
+        fold.ops.retain(|other| *other != op);
+        if fold.ops.is_empty() {
+            self.unfold(id);
+        }
+    }
+
+    /// Nothing lies over the row any more: readers see what is confirmed.
+    fn unfold(&mut self, id: &Id) {
+        let Some(fold) = self.folds.remove(id) else { return };
+        match fold.base {
+            Some(base) => {
+                let same = self.table.get(id).is_some_and(|row| {
+                    row.ordinal() == base.ordinal && row.slot() == base.slot && same_body(&row, &base.body)
+                });
+                if !same {
+                    self.table.put(base.slot, id, &base.body, base.ordinal);
+                }
+            }
+            None => drop(self.table.remove(id)),
+        }
+    }
+
+    /// Parked operations stay until a person acts; of the others only the newest are remembered.
+    fn remember(&mut self, op: OpId, state: OpState, seq: Seq) {
+        if state == OpState::Parked {
+            return;
+        }
+        self.ended.insert((seq, op), ());
+        while self.ended.len() > self.rules.keep_finished {
+            let Some(oldest) = self.ended.get_min().map(|(key, ())| *key) else { break };
+            self.ended.remove(&oldest);
+            self.ops.remove(&oldest.1);
+        }
+    }
+
+    fn apply_visible(&mut self, id: &Id, entry: &Entry) {
+        let row = match &entry.visible {
+            Visible::Same => {
+                if entry.base.changes() && !self.folds.contains_key(id) {
+                    self.rows_seq = entry.seq;
+                }
+                return;
+            }
+            Visible::Gone => None,
+            Visible::Row { ordinal, .. } | Visible::Staged(ordinal) => {
+                entry.visible_body().map(|body| (body.clone(), *ordinal))
+            }
+            Visible::Base if !self.folds.contains_key(id) => {
+                // Storing the confirmed row has shown it already.
+                self.rows_seq = entry.seq;
+                return;
+            }
+            Visible::Base => self.base(id).map(|base| (base.body, base.ordinal)),
+        };
+        self.rows_seq = entry.seq;
+        self.show(id, row);
+    }
+
+    /// Makes `row` what readers see, under the slot of the confirmed row if there is one.
+    fn show(&mut self, id: &Id, row: Option<(Body, Ordinal)>) {
+        match row {
+            None => drop(self.table.remove(id)),
+            Some((body, ordinal)) => {
+                let confirmed = self.folds.get(id).and_then(|fold| fold.base.as_ref().map(|base| base.slot));
+                match confirmed.or_else(|| self.table.slot_of(id)) {
+                    Some(slot) => self.table.put(slot, id, &body, ordinal),
+                    None => drop(self.table.upsert(id, &body, Some(ordinal))),
+                }
+            }
+        }
+    }
+
+    /// Recomputes what readers see of a row from its confirmed row and its operations.
+    fn refold(&mut self, id: &Id) {
+        let Some(fold) = self.folds.get(id).cloned() else { return };
+        let ordinal = fold.base.as_ref().map(|base| base.ordinal);
+        let body = self.folded(id, fold.base.as_ref().map(|base| &base.body), &fold.ops);
+        let ordinal =
+            ordinal.or_else(|| self.table.get(id).map(|row| row.ordinal())).unwrap_or_else(|| self.next_ordinal());
+        self.show(id, body.map(|body| (body, ordinal)));
+    }
+}
+
+/// Whether a visible row has exactly these bytes.
+pub(super) fn same_body(row: &RowRef<'_>, body: &Body) -> bool {
+    row.json() == &body.json()[..] && row.cbor() == body.cbor()
+}
+
+impl Effect {
+    /// The columns that this effect sets, `None` for all of the row.
+    pub(super) fn columns(&self) -> Option<Vec<String>> {
+        match self {
+            Effect::Patch(body) => body.decode().ok().map(|patch| patch.columns().map(str::to_string).collect()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! A persistent radix tree from small integers to shared values, with a weight per subtree.
+//!
+//! Rows hang their chunks in one, ids their leaves. A clone shares everything; a change copies one node per level.
+
+use std::sync::Arc;
+
+/// Fan-out is a compromise: a change copies this many pointers per level, a lookup walks this many levels fewer.
+const BITS: u32 = 5;
+const FAN: usize = 1 << BITS;
+
+/// What a value counts for in its subtrees. A value of weight 0 is dropped.
+pub(super) trait Weigh {
+    fn weight(&self) -> u32;
+}
+
+pub(super) struct Trie<T> {
+    root: Option<Arc<Node<T>>>,
+    /// Levels of nodes; grows as indices demand and never shrinks.
+    height: u32,
+}
+
+enum Node<T> {
+    Inner(Fan<Node<T>>),
+    Last(Fan<T>),
+}
+
+struct Fan<C> {
+    weights: [u32; FAN],
+    children: [Option<Arc<C>>; FAN],
+}
+
+impl<T> Clone for Trie<T> {
+    fn clone(&self) -> Self {
+        Trie { root: self.root.clone(), height: self.height }
+    }
+}
+
+impl<T> Clone for Node<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Node::Inner(fan) => Node::Inner(fan.clone()),
+            Node::Last(fan) => Node::Last(fan.clone()),
+        }
+    }
+}
+
+impl<C> Clone for Fan<C> {
+    fn clone(&self) -> Self {
+        Fan { weights: self.weights, children: self.children.clone() }
+    }
+}
+
+impl<C> Default for Fan<C> {
+    fn default() -> Self {
+        Fan { weights: [0; FAN], children: [const { None }; FAN] }
+    }
+}
+
+impl<C: Weigh> Fan<C> {
+    /// Brings the weight of child `at` up to date after a change below it.
+    fn settle(&mut self, at: usize) {
+        let weight = self.children[at].as_ref().map_or(0, |child| child.weight());
+        self.weights[at] = weight;
+        if weight == 0 {
+            self.children[at] = None;
+        }
+    }
+}
+
+impl<C> Fan<C> {
+    fn weight(&self) -> u32 {
+        self.weights.iter().sum()
+    }
+
+    /// The child that holds unit `nth` of the weight, and how far into it.
+    fn nth(&self, mut nth: u32) -> Option<(usize, u32)> {
+        for (at, &weight) in self.weights.iter().enumerate() {
+            if nth < weight {
+                return Some((at, nth));
+            }
+            nth -= weight;
+        }
+        None
+    }
+
+    fn weight_before(&self, at: usize) -> u32 {
+        self.weights[..at].iter().sum()
+    }
+}
+
+impl<T> Weigh for Node<T> {
+    fn weight(&self) -> u32 {
+        match self {
+            Node::Inner(fan) => fan.weight(),
+            Node::Last(fan) => fan.weight(),
+        }
+    }
+}
+
+/// Which child leads to `index` in a node of `height`.
+fn digit(index: u32, height: u32) -> usize {
+    (index >> (BITS * (height - 1))) as usize % FAN
+}
+
+/// How many indices a node of `height` covers.
+fn span(height: u32) -> u64 {
+    1 << (BITS * height)
+}
+
+impl<T: Weigh> Trie<T> {
+    pub(super) fn new() -> Self {
+        Trie { root: None, height: 1 }
+    }
+
+    pub(super) fn weight(&self) -> u32 {
+        self.root.as_ref().map_or(0, |root| root.weight())
+    }
+
+    pub(super) fn get(&self, index: u32) -> Option<&T> {
+        if u64::from(index) >= span(self.height) {
+            return None;
+        }
+        let mut node = self.root.as_deref()?;
+        let mut height = self.height;
+        loop {
+            let at = digit(index, height);
+            match node {
+                Node::Inner(fan) => node = fan.children[at].as_deref()?,
+                Node::Last(fan) => return fan.children[at].as_deref(),
+            }
+            height -= 1;
+        }
+    }
+
+    /// Lets `change` put, replace or take the value at `index`.
+    pub(super) fn edit<R>(&mut self, index: u32, change: impl FnOnce(&mut Option<Arc<T>>) -> R) -> R {
+        while u64::from(index) >= span(self.height) {
+            if let Some(root) = self.root.take() {
+                let mut fan = Fan::default();
+                fan.children[0] = Some(root);
+                fan.settle(0);
+                self.root = Some(Arc::new(Node::Inner(fan)));
+            }
+            self.height += 1;
+        }
+        let result = edit(&mut self.root, self.height, index, change);
+        if self.weight() == 0 {
+            self.root = None;
+        }
+        result
+    }
+
+    /// The value that holds unit `nth` of the whole weight: its index, the value, and how far into it.
+    pub(super) fn nth(&self, nth: usize) -> Option<(u32, &T, usize)> {
+        let mut node = self.root.as_deref()?;
+        let mut rest = u32::try_from(nth).ok()?;
+        let mut index = 0;
+        loop {
+            match node {
+                Node::Inner(fan) => {
+                    let (at, inside) = fan.nth(rest)?;
+                    (index, rest) = ((index << BITS) | at as u32, inside);
+                    node = fan.children[at].as_deref()?;
+                }
+                Node::Last(fan) => {
+                    let (at, inside) = fan.nth(rest)?;
+                    return Some(((index << BITS) | at as u32, fan.children[at].as_deref()?, inside as usize));
+                }
+            }
+        }
+    }
+
+    /// The weight of everything before `index`.
+    pub(super) fn rank(&self, index: u32) -> usize {
+        if u64::from(index) >= span(self.height) {
+            return self.weight() as usize;
+        }
+        let (mut node, mut height, mut rank) = (self.root.as_deref(), self.height, 0);
+        while let Some(inside) = node {
+            let at = digit(index, height);
+            (rank, node) = match inside {
+                Node::Inner(fan) => (rank + fan.weight_before(at), fan.children[at].as_deref()),
+                Node::Last(fan) => (rank + fan.weight_before(at), None),
+            };
+            height -= 1;
+        }
+        rank as usize
+    }
+
+    /// The first value at `index` or after it.
+    pub(super) fn next(&self, index: u32) -> Option<(u32, &T)> {
+        let (found, value, _) = self.nth(self.rank(index))?;
+        Some((found, value))
+    }
+
+    /// The last value before `index`.
+    pub(super) fn prev(&self, index: u32) -> Option<(u32, &T)> {
+        let (found, value, _) = self.nth(self.rank(index).checked_sub(1)?)?;
+        Some((found, value))
+    }
+
+    /// The last value.
+    pub(super) fn last(&self) -> Option<(u32, &T)> {
+        let (found, value, _) = self.nth((self.weight() as usize).checked_sub(1)?)?;
+        Some((found, value))
+    }
+}
+
+fn edit<T: Weigh, R>(
+    node: &mut Option<Arc<Node<T>>>,
+    height: u32,
+    index: u32,
+    change: impl FnOnce(&mut Option<Arc<T>>) -> R,
+) -> R {
+    let at = digit(index, height);
+    let node = node.get_or_insert_with(|| {
+        Arc::new(if height == 1 { Node::Last(Fan::default()) } else { Node::Inner(Fan::default()) })
+    });
+    match Arc::make_mut(node) {
+        Node::Inner(fan) => {
+            let result = edit(&mut fan.children[at], height - 1, index, change);
+            fan.settle(at);
+            result
+        }
+        Node::Last(fan) => {
+            let result = change(&mut fan.children[at]);
+            fan.settle(at);
+            result
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! One redb file: opening, locking, formats, errors and coming back after them; what the cache and the journal share.
+//!
+//! redb may panic on damaged bytes, and its handle is dead after the first I/O error. So every use runs inside
+//! [`RedbFile::with`], which turns panics into [`Fault::Corrupt`], and the handle can be replaced by [`RedbFile::reopen`].
+
+#[cfg(test)]
+pub(crate) mod disk;
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use redb::{BackendError, Builder, Database, ReadableDatabase, StorageBackend, TableDefinition, TableHandle};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Makes the storage under a file each time it is opened; tests put faults in it.
+pub(crate) type BackendFactory = Arc<dyn Fn() -> io::Result<Box<dyn StorageBackend>> + Send + Sync>;
+
+/// What went wrong with a file.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    Io { detail: String, full: bool },
+    Corrupt(String),
+    Newer { found: u32 },
+    Locked,
+    Closed,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Io { detail, .. } | Fault::Corrupt(detail) => f.write_str(detail),
+            Fault::Newer { found } => write!(f, "it has the newer format {found}"),
+            Fault::Locked => f.write_str("it is in use by another process"),
+            Fault::Closed => f.write_str("it is closed"),
+        }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Fault {
+        match error.kind() {
+            io::ErrorKind::InvalidData => Fault::Corrupt(error.to_string()),
+            kind => Fault::Io { detail: error.to_string(), full: kind == io::ErrorKind::StorageFull },
+        }
+    }
+}
+
+impl From<redb::Error> for Fault {
+    fn from(error: redb::Error) -> Fault {
+        match error {
+            redb::Error::Io(error) => error.into(),
+            redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Fault::Locked,
+            redb::Error::DatabaseClosed => Fault::Closed,
+            error @ (redb::Error::PreviousIo | redb::Error::Backend(_) | redb::Error::ValueTooLarge(_)) => {
+                Fault::Io { detail: error.to_string(), full: false }
+            }
+            error => Fault::Corrupt(error.to_string()),
+        }
+    }
+}
+
+macro_rules! fault_from {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Fault {
+            fn from(error: $error) -> Fault {
+                redb::Error::from(error).into()
+            }
+        })*
+    };
+}
+
+fault_from!(
+    redb::DatabaseError,
+    redb::TransactionError,
+    redb::TableError,
+    redb::StorageError,
+    redb::CommitError,
+    redb::SetDurabilityError
+);
+
+/// How a file is to be opened.
+#[derive(Clone, Copy)]
+pub(crate) struct Options {
+    /// The newest format this program reads, and the one it writes.
+    pub(crate) format: u32,
+    /// The table that holds the format under `"format"`.
+    pub(crate) meta: TableDefinition<'static, &'static str, &'static [u8]>,
+    /// Bytes of redb's page cache.
+    pub(crate) cache_size: usize,
+    /// Whether every page is verified before anything is trusted.
+    pub(crate) check_integrity: bool,
+}
+
+/// A redb file that survives its handle.
+pub(crate) struct RedbFile {
+    path: PathBuf,
+    factory: Option<BackendFactory>,
+    options: Options,
+    handle: RwLock<Handle>,
+}
+
+enum Handle {
+    Open(Database),
+    /// Dead after a fault, to be opened again.
+    Broken(Fault),
+    Closed,
+}
+
+impl RedbFile {
+    /// Opens or creates a file that only its owner may read.
+    pub(crate) fn open(path: &Path, options: Options) -> Result<RedbFile, Fault> {
+        Self::new(path.to_path_buf(), None, options)
+    }
+
+    /// Opens or creates a database on whatever `factory` makes.
+    pub(crate) fn with_backend(factory: BackendFactory, options: Options) -> Result<RedbFile, Fault> {
+        Self::new("(custom storage)".into(), Some(factory), options)
+    }
+
+    fn new(path: PathBuf, factory: Option<BackendFactory>, options: Options) -> Result<RedbFile, Fault> {
+        let file = RedbFile { path, factory, options, handle: RwLock::new(Handle::Closed) };
+        let database = file.database()?;
+        *file.handle.write() = Handle::Open(database);
+        Ok(file)
+    }
+
+    /// The path, for people.
+    pub(crate) fn label(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// Runs `job` on the database; a panic inside is a [`Fault::Corrupt`].
+    pub(crate) fn with<T>(&self, job: impl FnOnce(&Database) -> Result<T, Fault>) -> Result<T, Fault> {
+        match &*self.handle.read() {
+            Handle::Open(database) => no_panic(|| job(database)),
+            Handle::Broken(fault) => Err(Fault::Io { detail: format!("broken before: {fault}"), full: false }),
+            Handle::Closed => Err(Fault::Closed),
+        }
+    }
+
+    /// Gives up the handle after `fault`, until [`RedbFile::reopen`].
+    pub(crate) fn set_broken(&self, fault: &Fault) {
+        let mut handle = self.handle.write();
+        if let Handle::Open(_) = &*handle {
+            drop_handle(std::mem::replace(&mut *handle, Handle::Broken(fault.clone())));
+        }
+    }
+
+    /// The fault that broke the handle, if one did.
+    pub(crate) fn broken(&self) -> Option<Fault> {
+        match &*self.handle.read() {
+            Handle::Broken(fault) => Some(fault.clone()),
+            Handle::Open(_) | Handle::Closed => None,
+        }
+    }
+
+    /// Replaces the handle by a new one.
+    pub(crate) fn reopen(&self) -> Result<(), Fault> {
+        let mut handle = self.handle.write();
+        if let Handle::Closed = &*handle {
+            return Err(Fault::Closed);
+        }
+        let pending = Handle::Broken(Fault::Io { detail: "being reopened".into(), full: false });
+        drop_handle(std::mem::replace(&mut *handle, pending));
+        match self.database() {
+            Ok(database) => {
+                *handle = Handle::Open(database);
+                Ok(())
+            }
+            Err(fault) => {
+                *handle = Handle::Broken(fault.clone());
+                Err(fault)
+            }
+        }
+    }
+
+    /// Gives the file up for good.
+    pub(crate) fn close(&self) {
+        let handle = std::mem::replace(&mut *self.handle.write(), Handle::Closed);
+        if let Handle::Open(database) = handle
+            && let Err(fault) = no_panic(|| Ok(database.close()?))
+        {
+            tracing::warn!(path = %self.path.display(), error = %fault, "closing left the file to be recovered");
+        }
+    }
+
+    fn database(&self) -> Result<Database, Fault> {
+        let database = if let Some(factory) = &self.factory {
+            self.options.database(Boxed(factory()?))?
+        } else {
+            if !self.path.try_exists()? {
+                self.options.create(&self.path)?;
+            }
+            let file = OpenOptions::new().read(true).write(true).open(&self.path)?;
+            if file.metadata()?.len() == 0 {
+                return Err(Fault::Corrupt("it is empty".into()));
+            }
+            self.options.database(redb::backends::FileBackend::new(file)?)?
+        };
+        self.options.prepare(&database)?;
+        Ok(database)
+    }
+}
+
+impl fmt::Debug for RedbFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedbFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Options {
+    fn database(self, backend: impl StorageBackend) -> Result<Database, Fault> {
+        no_panic(|| {
+            let mut builder = Builder::new();
+            builder.set_cache_size(self.cache_size).set_check_integrity_on_open(self.check_integrity);
+            Ok(builder.create_with_backend(backend)?)
+        })
+    }
+
+    /// Makes the file under another name first, so that a crash never leaves half a file under its own.
+    fn create(self, path: &Path) -> Result<(), Fault> {
+        let draft = with_suffix(path, ".new");
+        let database = match self.draft(&draft) {
+            Err(Fault::Corrupt(_)) => {
+                std::fs::remove_file(&draft)?;
+                self.draft(&draft)?
+            }
+            drafted => drafted?,
+        };
+        no_panic(|| Ok(database.close()?))?;
+        match std::fs::rename(&draft, path) {
+            // Another process has drafted the same file and was first.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed?,
+        }
+        sync_folder(path)
+    }
+
+    fn draft(self, draft: &Path) -> Result<Database, Fault> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let database = self.database(redb::backends::FileBackend::new(options.open(draft)?)?)?;
+        self.prepare(&database)?;
+        Ok(database)
+    }
+
+    /// Writes the format into a fresh database, and looks at it in any other.
+    fn prepare(self, database: &Database) -> Result<(), Fault> {
+        let found = no_panic(|| self.found_format(database))?;
+        match found {
+            Some(format) if format > self.format => Err(Fault::Newer { found: format }),
+            Some(_) => Ok(()),
+            None => no_panic(|| {
+                let mut transaction = database.begin_write()?;
+                transaction.set_two_phase_commit(true);
+                transaction.set_quick_repair(true);
+                transaction.open_table(self.meta)?.insert("format", self.format.to_le_bytes().as_slice())?;
+                Ok(transaction.commit()?)
+            }),
+        }
+    }
+
+    fn found_format(self, database: &Database) -> Result<Option<u32>, Fault> {
+        let transaction = database.begin_read()?;
+        let tables: Vec<_> = transaction.list_tables()?.collect();
+        if tables.is_empty() {
+            return Ok(None);
+        }
+        if !tables.iter().any(|table| table.name() == self.meta.name()) {
+            return Err(Fault::Corrupt("it is a redb file of another program".into()));
+        }
+        let stored = transaction.open_table(self.meta)?.get("format")?;
+        let format = stored.and_then(|bytes| bytes.value().try_into().ok()).map(u32::from_le_bytes);
+        format.map(Some).ok_or_else(|| Fault::Corrupt("it does not say its format".into()))
+    }
+}
+
+/// Runs `job`, a panic being what redb says about damaged bytes.
+pub(crate) fn no_panic<T>(job: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_string());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Err(Fault::Corrupt(text.unwrap_or_else(|| "redb panicked".into())))
+    })
+}
+
+/// Runs `job` where it may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    job: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    tokio::task::spawn_blocking(|| no_panic(job)).await.unwrap_or_else(|_| Err(Fault::Closed))
+}
+
+fn drop_handle(handle: Handle) {
+    // Dropping a database whose file is damaged may panic like any other use of it.
+    let _ = no_panic(|| {
+        drop(handle);
+        Ok(())
+    });
+}
+
+/// The path with `suffix` after its file name.
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Makes a new or changed name of a file durable.
+pub(crate) fn sync_folder(path: &Path) -> Result<(), Fault> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    Ok(())
+}
+
+/// Wraps stored bytes: a version, and a checksum over them and `salt` (their key).
+pub(crate) fn seal(salt: u64, payload: &[&[u8]]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(SEAL + payload.iter().map(|part| part.len()).sum::<usize>());
+    sealed.push(SEAL_VERSION);
+    sealed.extend_from_slice(&[0; 8]);
+    payload.iter().for_each(|part| sealed.extend_from_slice(part));
+    let checksum = xxh3_64(&sealed[SEAL..]).wrapping_add(salt);
+    sealed[1..SEAL].copy_from_slice(&checksum.to_le_bytes());
+    sealed
+}
+
+/// What [`seal`] wrapped under the same salt, or `None` if a bit of it has changed.
+pub(crate) fn unseal(salt: u64, sealed: &[u8]) -> Option<&[u8]> {
+    let (head, payload) = sealed.split_at_checked(SEAL)?;
+    let stored = u64::from_le_bytes(head[1..].try_into().ok()?);
+    (head[0] == SEAL_VERSION && stored == xxh3_64(payload).wrapping_add(salt)).then_some(payload)
+}
+
+const SEAL_VERSION: u8 = 1;
+const SEAL: usize = 9;
+
+/// A boxed backend as a backend.
+#[derive(Debug)]
+struct Boxed(Box<dyn StorageBackend>);
+
+impl StorageBackend for Boxed {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.query_lock_range(start, end)
+    }
+}

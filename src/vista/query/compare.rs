@@ -1,0 +1,315 @@
+//! The one order of values and of rows: bool < number < text < bytes < arrays < maps < tagged, null outside of it.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+use crate::record::CborValue;
+
+/// A cell as it compares. Equal keys are equal values: 3 is 3.0, and members of maps have no order.
+///
+/// The order of the variants is the order of kinds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Key<'a> {
+    /// A boolean.
+    Bool(bool),
+    /// A number of any representation.
+    Number(Number),
+    /// Text, by code points.
+    Text(Cow<'a, str>),
+    /// Bytes.
+    Bytes(Cow<'a, [u8]>),
+    /// An array.
+    Array(Vec<Key<'a>>),
+    /// A map, members in key order.
+    Map(Vec<(Key<'a>, Key<'a>)>),
+    /// A tagged value.
+    Tag(u64, Box<Key<'a>>),
+    /// Null (or missing).
+    Null,
+}
+
+impl<'a> Key<'a> {
+    /// The key of `value`; `decimal` reads texts as exact decimals where they are.
+    pub fn of(value: &'a CborValue, decimal: bool) -> Key<'a> {
+        match value {
+            CborValue::Bool(value) => Key::Bool(*value),
+            CborValue::Integer(number) => Key::number(Number(Repr::Int(i128::from(*number))), decimal),
+            CborValue::Float(number) => Key::number(Number(Repr::Float(*number)), decimal),
+            CborValue::Text(text) => match decimal.then(|| Decimal::parse(text)).flatten() {
+                Some(number) => Key::Number(Number(Repr::Decimal(Box::new(number)))),
+                None => Key::Text(Cow::Borrowed(text)),
+            },
+            CborValue::Bytes(bytes) => Key::Bytes(Cow::Borrowed(bytes)),
+            CborValue::Array(items) => Key::Array(items.iter().map(|item| Key::of(item, false)).collect()),
+            CborValue::Map(members) => {
+                let mut members: Vec<_> =
+                    members.iter().map(|(key, value)| (Key::of(key, false), Key::of(value, false))).collect();
+                members.sort();
+                Key::Map(members)
+            }
+            CborValue::Tag(tag, inner) => Key::Tag(*tag, Box::new(Key::of(inner, false))),
+            _ => Key::Null,
+        }
+    }
+
+    /// [`Key::of`] that keeps what it can of an owned value.
+    pub(super) fn of_cow(value: Option<Cow<'a, CborValue>>, decimal: bool) -> Key<'a> {
+        match value {
+            None => Key::Null,
+            Some(Cow::Borrowed(value)) => Key::of(value, decimal),
+            Some(Cow::Owned(CborValue::Text(text))) if !decimal => Key::Text(Cow::Owned(text)),
+            Some(Cow::Owned(value)) => Key::of(&value, decimal).into_owned(),
+        }
+    }
+
+    /// The same without borrowing.
+    pub fn into_owned(self) -> Key<'static> {
+        match self {
+            Key::Bool(value) => Key::Bool(value),
+            Key::Number(number) => Key::Number(number),
+            Key::Text(text) => Key::Text(Cow::Owned(text.into_owned())),
+            Key::Bytes(bytes) => Key::Bytes(Cow::Owned(bytes.into_owned())),
+            Key::Array(items) => Key::Array(items.into_iter().map(Key::into_owned).collect()),
+            Key::Map(members) => {
+                Key::Map(members.into_iter().map(|(key, value)| (key.into_owned(), value.into_owned())).collect())
+            }
+            Key::Tag(tag, inner) => Key::Tag(tag, Box::new(inner.into_owned())),
+            Key::Null => Key::Null,
+        }
+    }
+
+    /// Whether it is null.
+    pub fn is_null(&self) -> bool {
+        matches!(self, Key::Null)
+    }
+
+    /// Order within one kind, `None` across kinds and for null.
+    pub(super) fn compare_within_kind(&self, other: &Key<'a>) -> Option<Ordering> {
+        let same_kind = std::mem::discriminant(self) == std::mem::discriminant(other);
+        (same_kind && !self.is_null()).then(|| self.cmp(other))
+    }
+
+    fn number(number: Number, decimal: bool) -> Key<'static> {
+        if decimal && let Some(decimal) = number.to_decimal() {
+            return Key::Number(Number(Repr::Decimal(Box::new(decimal))));
+        }
+        Key::Number(number)
+    }
+}
+
+/// A number that compares exactly with every other; NaN is one value, above all others.
+#[derive(Clone, Debug)]
+pub struct Number(Repr);
+
+#[derive(Clone, Debug)]
+enum Repr {
+    Int(i128),
+    Float(f64),
+    /// Only in decimal columns, where every finite number becomes one.
+    Decimal(Box<Decimal>),
+}
+
+impl Number {
+    /// Exact for integers; for floats the shortest decimal that reads back as the same float. `None` if not finite.
+    fn to_decimal(&self) -> Option<Decimal> {
+        match &self.0 {
+            Repr::Int(number) => Decimal::parse(&number.to_string()),
+            Repr::Float(number) if number.is_finite() => Decimal::parse(&format!("{number:?}")),
+            Repr::Float(_) => None,
+            Repr::Decimal(number) => Some((**number).clone()),
+        }
+    }
+}
+
+impl Ord for Number {
+    fn cmp(&self, other: &Number) -> Ordering {
+        match (&self.0, &other.0) {
+            (Repr::Int(a), Repr::Int(b)) => a.cmp(b),
+            (Repr::Float(a), Repr::Float(b)) => compare_floats(*a, *b),
+            (Repr::Int(a), Repr::Float(b)) => compare_int_with_float(*a, *b),
+            (Repr::Float(a), Repr::Int(b)) => compare_int_with_float(*b, *a).reverse(),
+            (Repr::Decimal(a), Repr::Decimal(b)) => a.cmp(b),
+            (a, b) => match (self.to_decimal(), other.to_decimal()) {
+                (Some(a), Some(b)) => a.cmp(&b),
+                _ => compare_floats(beyond(a), beyond(b)),
+            },
+        }
+    }
+}
+
+/// The float itself where it is infinite or NaN, 0 for anything finite.
+fn beyond(number: &Repr) -> f64 {
+    match number {
+        Repr::Float(number) if !number.is_finite() => *number,
+        _ => 0.0,
+    }
+}
+
+impl PartialOrd for Number {
+    fn partial_cmp(&self, other: &Number) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Number {
+    fn eq(&self, other: &Number) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Number {}
+
+fn compare_floats(a: f64, b: f64) -> Ordering {
+    a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+}
+
+fn compare_int_with_float(int: i128, float: f64) -> Ordering {
+    if float.is_nan() {
+        return Ordering::Less;
+    }
+    // Integers of CBOR are below 2^65, where the cast of a truncated float is exact; beyond, it saturates on the right side.
+    let whole = float.trunc();
+    int.cmp(&(whole as i128)).then_with(|| compare_floats(0.0, float - whole))
+}
+
+/// An exact decimal: `0.DIGITS` times ten to the `point`; no leading or trailing zeros, no digits for zero.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Decimal {
+    negative: bool,
+    point: i64,
+    digits: String,
+}
+
+impl Decimal {
+    fn parse(text: &str) -> Option<Decimal> {
+        let (negative, rest) = match text.as_bytes().first()? {
+            b'-' => (true, &text[1..]),
+            b'+' => (false, &text[1..]),
+            _ => (false, text),
+        };
+        let (mantissa, exponent) = match rest.find(['e', 'E']) {
+            Some(at) => (&rest[..at], rest[at + 1..].parse::<i32>().ok()?),
+            None => (rest, 0),
+        };
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let all = || whole.bytes().chain(fraction.bytes());
+        if all().next().is_none() || !all().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let digits: String = whole.chars().chain(fraction.chars()).collect();
+        let significant = digits.trim_start_matches('0');
+        let leading = digits.len() - significant.len();
+        let significant = significant.trim_end_matches('0');
+        if significant.is_empty() {
+            return Some(Decimal { negative: false, point: 0, digits: String::new() });
+        }
+        let point = i64::try_from(whole.len()).ok()? - i64::try_from(leading).ok()? + i64::from(exponent);
+        Some(Decimal { negative, point, digits: significant.to_string() })
+    }
+
+    fn sign(&self) -> i8 {
+        match (self.digits.is_empty(), self.negative) {
+            (true, _) => 0,
+            (false, true) => -1,
+            (false, false) => 1,
+        }
+    }
+}
+
+/// Whether `text` is a decimal number.
+pub(super) fn is_decimal(text: &str) -> bool {
+    Decimal::parse(text).is_some()
+}
+
+impl Ord for Decimal {
+    fn cmp(&self, other: &Decimal) -> Ordering {
+        let size = || (self.point, &self.digits).cmp(&(other.point, &other.digits));
+        self.sign().cmp(&other.sign()).then_with(|| if self.negative { size().reverse() } else { size() })
+    }
+}
+
+impl PartialOrd for Decimal {
+    fn partial_cmp(&self, other: &Decimal) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The place of a row in an order: compares by itself, so that it can be stored, searched and kept in trees.
+///
+/// Keys of one prepared query only compare with each other.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SortKey<'a> {
+    terms: Vec<TermKey<'a>>,
+    id: Directed<IdKey<'a>>,
+}
+
+impl<'a> SortKey<'a> {
+    pub(super) fn new(terms: Vec<TermKey<'a>>, id: Cow<'a, str>, integer: bool, descending: bool) -> SortKey<'a> {
+        SortKey { terms, id: Directed { descending, value: IdKey::new(id, integer) } }
+    }
+}
+
+/// One term's cell. Nulls stand where the term wants them, whatever the direction.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct TermKey<'a> {
+    null_place: i8,
+    key: Directed<Key<'a>>,
+}
+
+impl<'a> TermKey<'a> {
+    pub(super) fn new(key: Key<'a>, descending: bool, nulls_first: bool) -> TermKey<'a> {
+        let null_place = match (key.is_null(), nulls_first) {
+            (false, _) => 0,
+            (true, true) => -1,
+            (true, false) => 1,
+        };
+        TermKey { null_place, key: Directed { descending, value: key } }
+    }
+
+    pub(super) fn into_owned(self) -> TermKey<'static> {
+        let Directed { descending, value } = self.key;
+        TermKey { null_place: self.null_place, key: Directed { descending, value: value.into_owned() } }
+    }
+}
+
+/// A value that compares forwards or backwards; both sides of a comparison agree on which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Directed<T> {
+    descending: bool,
+    value: T,
+}
+
+impl<T: Ord> Ord for Directed<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let order = self.value.cmp(&other.value);
+        if self.descending { order.reverse() } else { order }
+    }
+}
+
+impl<T: Ord> PartialOrd for Directed<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// An id as it breaks ties: in integer columns numbers by value and before all texts, else text.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum IdKey<'a> {
+    Number(i64),
+    Text(Cow<'a, str>),
+}
+
+impl<'a> IdKey<'a> {
+    pub(super) fn new(id: Cow<'a, str>, integer: bool) -> IdKey<'a> {
+        // "007" is not the integer 7 but another id, stored as text.
+        let canonical = |id: &str| {
+            let digits = id.strip_prefix('-').unwrap_or(id);
+            digits == "0" && digits.len() == id.len() || !digits.starts_with(['0', '+'])
+        };
+        match id.parse::<i64>() {
+            Ok(number) if integer && canonical(&id) => IdKey::Number(number),
+            _ => IdKey::Text(id),
+        }
+    }
+}

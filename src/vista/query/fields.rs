@@ -1,0 +1,304 @@
+//! How a prepared query reaches the cells of a row: paths, decoded records, and rows that stay JSON.
+
+use std::borrow::Cow;
+
+use memchr::{memchr2, memchr3};
+
+use super::literal::nearest;
+use crate::record::{Body, CborValue, JsonLimits, Record, parse_json, value_to_json};
+use crate::vista::Schema;
+
+/// A row whose cells can be asked for.
+pub trait Fields {
+    /// The value under `path`, `None` if it is missing.
+    fn field(&self, path: &Path) -> Option<Cow<'_, CborValue>>;
+
+    /// The row as JSON if it is at hand: a word that is not in it is not in the row.
+    fn json_text(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// Where a value is in a row: a column, and perhaps steps into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    column: String,
+    /// The column as it stands in canonical JSON, in quotes.
+    json_name: Vec<u8>,
+    steps: Vec<String>,
+    as_text: bool,
+}
+
+impl Path {
+    /// The column `name`, whatever characters it has.
+    pub fn plain(name: &str) -> Path {
+        Path {
+            column: name.to_string(),
+            json_name: value_to_json(&CborValue::Text(name.to_string())),
+            steps: Vec::new(),
+            as_text: false,
+        }
+    }
+
+    /// Reads `text` as a column of `schema` of that very name, else as a path.
+    pub fn resolve(text: &str, schema: &Schema) -> Path {
+        if schema.column(text).is_some() {
+            return Path::plain(text);
+        }
+        Path::parse(text).unwrap_or_else(|| Path::plain(text))
+    }
+
+    /// [`Path::resolve`] if the column exists.
+    ///
+    /// # Errors
+    /// A sentence that names the column, and the nearest one that does exist.
+    pub fn checked(text: &str, schema: &Schema) -> Result<Path, String> {
+        let path = Path::resolve(text, schema);
+        if schema.column(&path.column).is_some() {
+            return Ok(path);
+        }
+        if text.contains("->") && path.is_plain() {
+            return Err(format!("{text:?} is no path: write column->key->>key"));
+        }
+        let names = schema.columns().iter().map(|column| &*column.name);
+        Err(match nearest(&path.column, names) {
+            Some(name) => format!("there is no column {:?}; did you mean {name:?}?", path.column),
+            None => format!("there is no column {:?}", path.column),
+        })
+    }
+
+    /// The column.
+    pub fn column(&self) -> &str {
+        &self.column
+    }
+
+    /// Whether it is a column and nothing more.
+    pub fn is_plain(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Whether its value is turned into text (`->>`).
+    pub fn is_text(&self) -> bool {
+        self.as_text
+    }
+
+    /// The last name in it, under which a projection shows it.
+    pub fn name(&self) -> &str {
+        self.steps.iter().rev().find(|step| step.parse::<i64>().is_err()).unwrap_or(&self.column)
+    }
+
+    fn parse(text: &str) -> Option<Path> {
+        let (column, mut rest) = text.split_once("->")?;
+        let mut path = Path::plain(column);
+        loop {
+            if let Some(tail) = rest.strip_prefix('>') {
+                rest = tail;
+                path.as_text = true;
+            }
+            let (step, tail) = rest.split_once("->").map_or((rest, None), |(step, tail)| (step, Some(tail)));
+            if step.is_empty() || (path.as_text && tail.is_some()) {
+                return None;
+            }
+            path.steps.push(step.to_string());
+            match tail {
+                Some(tail) => rest = tail,
+                None => return (!column.is_empty()).then_some(path),
+            }
+        }
+    }
+
+    /// Follows the steps from the column's value.
+    fn walk<'a>(&self, value: Cow<'a, CborValue>) -> Option<Cow<'a, CborValue>> {
+        if self.is_plain() {
+            return Some(value);
+        }
+        let found = match value {
+            Cow::Borrowed(value) => Cow::Borrowed(self.step_into(value)?),
+            Cow::Owned(value) => Cow::Owned(self.step_into(&value)?.clone()),
+        };
+        if self.as_text && !matches!(&*found, CborValue::Text(_) | CborValue::Null) {
+            return Some(Cow::Owned(CborValue::Text(json_string(&found))));
+        }
+        Some(found)
+    }
+
+    fn step_into<'a>(&self, mut value: &'a CborValue) -> Option<&'a CborValue> {
+        for step in &self.steps {
+            value = match value {
+                CborValue::Map(members) => {
+                    let found = members.iter().find(|(key, _)| matches!(key, CborValue::Text(key) if key == step));
+                    &found?.1
+                }
+                CborValue::Array(items) => items.get(index(step, items.len())?)?,
+                _ => return None,
+            };
+        }
+        Some(value)
+    }
+}
+
+/// `step` as a place in an array of `len`; negative ones count from the end.
+fn index(step: &str, len: usize) -> Option<usize> {
+    let at = step.parse::<isize>().ok()?;
+    if at < 0 { len.checked_sub(at.unsigned_abs()) } else { usize::try_from(at).ok() }
+}
+
+pub(super) fn json_string(value: &CborValue) -> String {
+    String::from_utf8_lossy(&value_to_json(value)).into_owned()
+}
+
+impl Fields for Record {
+    fn field(&self, path: &Path) -> Option<Cow<'_, CborValue>> {
+        path.walk(Cow::Borrowed(self.get(&path.column)?))
+    }
+}
+
+impl<F: Fields + ?Sized> Fields for &F {
+    fn field(&self, path: &Path) -> Option<Cow<'_, CborValue>> {
+        (**self).field(path)
+    }
+
+    fn json_text(&self) -> Option<&str> {
+        (**self).json_text()
+    }
+}
+
+impl Fields for Body {
+    fn field(&self, path: &Path) -> Option<Cow<'_, CborValue>> {
+        JsonRow::from(self).get(path).map(Cow::Owned)
+    }
+
+    fn json_text(&self) -> Option<&str> {
+        std::str::from_utf8(self.json()).ok()
+    }
+}
+
+/// A row as its canonical bytes: the JSON that this crate wrote, and its CBOR if the JSON is not exact.
+///
+/// Only the members that are asked for are decoded. Bytes that are no canonical row have no fields.
+#[derive(Clone, Copy, Debug)]
+pub struct JsonRow<'a>(pub &'a [u8], pub Option<&'a [u8]>);
+
+impl<'a> From<&'a Body> for JsonRow<'a> {
+    fn from(body: &'a Body) -> JsonRow<'a> {
+        JsonRow(body.json(), body.cbor().map(|cbor| &cbor[..]))
+    }
+}
+
+impl Fields for JsonRow<'_> {
+    fn field(&self, path: &Path) -> Option<Cow<'_, CborValue>> {
+        self.get(path).map(Cow::Owned)
+    }
+
+    fn json_text(&self) -> Option<&str> {
+        std::str::from_utf8(self.0).ok()
+    }
+}
+
+impl<'a> JsonRow<'a> {
+    fn get(&self, path: &Path) -> Option<CborValue> {
+        let value = match self.1 {
+            Some(cbor) => cbor_member(cbor, &path.column)?,
+            None => decode(self.member(path)?)?,
+        };
+        path.walk(Cow::Owned(value)).map(Cow::into_owned)
+    }
+
+    /// The JSON of the column that `path` begins with.
+    pub(super) fn member(&self, path: &Path) -> Option<&'a [u8]> {
+        self.members().find(|(name, _)| *name == path.json_name).map(|(_, value)| value)
+    }
+
+    /// Names, in quotes, and values as they stand.
+    pub(super) fn members(&self) -> Members<'a> {
+        Members { json: self.0, at: 1 }
+    }
+}
+
+/// Iterator over the members of a canonical row.
+#[derive(Debug)]
+pub(super) struct Members<'a> {
+    json: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let name_end = string_end(self.json, self.at)?;
+        let value_start = name_end + 1;
+        let value_end = value_end(self.json, value_start)?;
+        let member = (self.json.get(self.at..name_end)?, self.json.get(value_start..value_end)?);
+        self.at = value_end + 1;
+        Some(member)
+    }
+}
+
+/// The place after the string that begins at `start`.
+fn string_end(json: &[u8], start: usize) -> Option<usize> {
+    if *json.get(start)? != b'"' {
+        return None;
+    }
+    let mut at = start + 1;
+    loop {
+        at += memchr2(b'"', b'\\', json.get(at..)?)?;
+        if json[at] == b'"' {
+            return Some(at + 1);
+        }
+        at += 2;
+    }
+}
+
+/// The place after the value that begins at `start`.
+fn value_end(json: &[u8], start: usize) -> Option<usize> {
+    let (open, close) = match json.get(start)? {
+        b'"' => return string_end(json, start),
+        b'{' => (b'{', b'}'),
+        b'[' => (b'[', b']'),
+        _ => return Some(start + memchr2(b',', b'}', &json[start..])?),
+    };
+    // Brackets of the other sort are balanced within: only the outer sort has to be counted.
+    let mut depth = 0usize;
+    let mut at = start;
+    loop {
+        at += memchr3(b'"', open, close, json.get(at..)?)?;
+        if json[at] == b'"' {
+            at = string_end(json, at)?;
+            continue;
+        }
+        depth = if json[at] == open { depth + 1 } else { depth - 1 };
+        at += 1;
+        if depth == 0 {
+            return Some(at);
+        }
+    }
+}
+
+/// One canonical JSON value; scalars without the parser.
+fn decode(json: &[u8]) -> Option<CborValue> {
+    match json.first()? {
+        b'n' => Some(CborValue::Null),
+        b't' => Some(CborValue::Bool(true)),
+        b'f' => Some(CborValue::Bool(false)),
+        b'"' if memchr::memchr(b'\\', json).is_none() => {
+            Some(CborValue::Text(std::str::from_utf8(json.get(1..json.len() - 1)?).ok()?.to_string()))
+        }
+        b'-' | b'0'..=b'9' => {
+            let text = std::str::from_utf8(json).ok()?;
+            if let Ok(number) = text.parse::<i64>() {
+                return Some(number.into());
+            }
+            if let Ok(number) = text.parse::<u64>() {
+                return Some(number.into());
+            }
+            text.parse::<f64>().ok().map(CborValue::from)
+        }
+        _ => parse_json(json, JsonLimits { nodes: usize::MAX, depth: 120 }).ok(),
+    }
+}
+
+fn cbor_member(cbor: &[u8], column: &str) -> Option<CborValue> {
+    let CborValue::Map(members) = ciborium::from_reader(cbor).ok()? else { return None };
+    members.into_iter().find(|(key, _)| matches!(key, CborValue::Text(key) if key == column)).map(|(_, value)| value)
+}

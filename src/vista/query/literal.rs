@@ -1,0 +1,143 @@
+//! Reading what people write: values by the type of their column, and names that are nearly right.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::compare::is_decimal;
+use super::fields::json_string;
+use super::{Filter, Test};
+use crate::record::CborValue;
+use crate::vista::ColumnType;
+
+/// What a text means in a column.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reading {
+    /// One value.
+    One(CborValue),
+    /// In a column that may hold anything: a number or boolean, or the text itself.
+    Either(CborValue, CborValue),
+}
+
+impl Reading {
+    /// Reads `text` as a value of a column of type `ty`.
+    ///
+    /// # Errors
+    /// Says what the text should have been.
+    pub fn of_text(text: &str, ty: ColumnType) -> Result<Reading, String> {
+        let wanted = |what: &str| format!("{text:?} is not {what}");
+        Ok(Reading::One(match ty {
+            ColumnType::Integer | ColumnType::Number => number(text).ok_or_else(|| wanted("a number"))?,
+            ColumnType::Boolean => boolean(text).ok_or_else(|| wanted("true or false"))?,
+            ColumnType::Decimal if is_decimal(text) => text.into(),
+            ColumnType::Decimal => return Err(wanted("a decimal number")),
+            ColumnType::Bytes => {
+                let decoded = URL_SAFE_NO_PAD.decode(text.trim_end_matches('='));
+                CborValue::Bytes(decoded.map_err(|_| wanted("base64url"))?)
+            }
+            ColumnType::Json => match number(text).or_else(|| boolean(text)) {
+                Some(typed) => return Ok(Reading::Either(typed, text.into())),
+                None => text.into(),
+            },
+            ColumnType::String | ColumnType::Date | ColumnType::Datetime | ColumnType::Uuid => text.into(),
+        }))
+    }
+
+    /// Reads a JSON value for a column of type `ty`: texts as [`Reading::of_text`] where the column is typed, numbers and
+    /// booleans as text where it holds texts.
+    ///
+    /// # Errors
+    /// Says what the value should have been.
+    pub fn of_json(value: &CborValue, ty: ColumnType) -> Result<CborValue, String> {
+        let holds_text = !matches!(
+            ty,
+            ColumnType::Integer | ColumnType::Number | ColumnType::Boolean | ColumnType::Bytes | ColumnType::Json
+        );
+        match value {
+            CborValue::Text(text) if ty != ColumnType::Json => match Reading::of_text(text, ty)? {
+                Reading::One(value) | Reading::Either(value, _) => Ok(value),
+            },
+            CborValue::Integer(_) | CborValue::Float(_) | CborValue::Bool(_) if holds_text => {
+                Ok(CborValue::Text(json_string(value)))
+            }
+            other => Ok(other.clone()),
+        }
+    }
+
+    /// `test` of this value on `column`, for tests that hold if they hold for one reading.
+    pub fn any(self, column: &str, test: fn(CborValue) -> Test) -> Filter {
+        match self {
+            Reading::One(value) => Filter::test(column, test(value)),
+            Reading::Either(a, b) => Filter::Any(vec![Filter::test(column, test(a)), Filter::test(column, test(b))]),
+        }
+    }
+
+    /// `test` of this value on `column`, for tests that hold only if they hold for every reading.
+    pub fn all(self, column: &str, test: fn(CborValue) -> Test) -> Filter {
+        match self {
+            Reading::One(value) => Filter::test(column, test(value)),
+            Reading::Either(a, b) => Filter::All(vec![Filter::test(column, test(a)), Filter::test(column, test(b))]),
+        }
+    }
+
+    /// Every value it may be.
+    pub fn values(self) -> Vec<CborValue> {
+        match self {
+            Reading::One(value) => vec![value],
+            Reading::Either(a, b) => vec![a, b],
+        }
+    }
+}
+
+fn number(text: &str) -> Option<CborValue> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return None;
+    }
+    if let Ok(number) = text.parse::<i64>() {
+        return Some(number.into());
+    }
+    if let Ok(number) = text.parse::<u64>() {
+        return Some(number.into());
+    }
+    text.parse::<f64>().ok().filter(|number| number.is_finite()).map(CborValue::from)
+}
+
+fn boolean(text: &str) -> Option<CborValue> {
+    if text.eq_ignore_ascii_case("true") {
+        Some(CborValue::Bool(true))
+    } else if text.eq_ignore_ascii_case("false") {
+        Some(CborValue::Bool(false))
+    } else {
+        None
+    }
+}
+
+/// The one of `names` that was probably meant by `wrong`.
+pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let wrong: Vec<char> = wrong.chars().take(64).flat_map(char::to_lowercase).collect();
+    let allowed = 1 + wrong.len() / 4;
+    names
+        .into_iter()
+        .map(|name| (distance(&wrong, &name.chars().take(64).flat_map(char::to_lowercase).collect::<Vec<_>>()), name))
+        .filter(|(distance, name)| *distance <= allowed && *distance < name.chars().count())
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// How many insertions, deletions, replacements and swaps of neighbours lead from `a` to `b`.
+fn distance(a: &[char], b: &[char]) -> usize {
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let replace = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            row[j] = replace.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(before[j - 2] + 1);
+            }
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}

@@ -22,7 +22,7 @@ use rusqlite::{Connection, OpenFlags, params_from_iter, types::Value};
 
 use self::plan::Plan;
 use self::table::{Natural, Table};
-use super::{apply, blocking, count, foreign_token, matcher, sorted_page};
+use super::{apply, blocking, count, foreign_token, sorted_page};
 use crate::record::{Record, Rows, id_from_value};
 use crate::vista::{
     Capabilities, Column, Error, ErrorKind, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,
@@ -219,12 +219,12 @@ fn natural_page(
     let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
     let mut found = statement.query(params_from_iter(params)).map_err(failed)?;
     let limit = query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let matches = matcher(query, &table.schema);
+    let prepared = query.prepare(&table.schema);
     let mut rows = Rows::with_layout(Arc::clone(table.schema.layout()));
     let mut last = None;
     while let Some(row) = found.next().map_err(failed)? {
         let (id, record) = table.row(row)?;
-        if !matches(&record) {
+        if !prepared.matches(&record) {
             continue;
         }
         if rows.len() >= limit {

@@ -4,8 +4,11 @@ use rusqlite::types::Value;
 
 use super::table::Table;
 use crate::record::CborValue;
-use crate::vista::query::Test;
+use crate::vista::query::{Test, Truth};
 use crate::vista::{ColumnType, Filter, Query};
+
+/// Values of one `in` that go into SQL, at most.
+const MAX_PARAMETERS: usize = 1_000;
 
 /// A query as far as SQL answers it.
 #[derive(Debug)]
@@ -74,9 +77,30 @@ impl Plan {
 fn translate(table: &Table, column: &str, test: &Test) -> Option<(String, Vec<Value>)> {
     let (ty, name) = comparable(table, column)?;
     let one = |value: &CborValue| bind(ty, value).map(|value| vec![value]);
+    // SQLite puts texts after numbers; to the evaluator neither is greater.
+    let range = |operator: &str, value: &CborValue| {
+        let kinds = match ty {
+            ColumnType::Integer | ColumnType::Number => "IN ('integer', 'real')",
+            ColumnType::String => "= 'text'",
+            _ => return None,
+        };
+        Some((format!("(typeof({name}) {kinds} AND {name} {operator} ? COLLATE BINARY)"), one(value)?))
+    };
     match test {
         Test::Eq(value) => Some((format!("{name} = ? COLLATE BINARY"), one(value)?)),
-        #[allow(unreachable_patterns, reason = "tests may be added")]
+        Test::Neq(value) => Some((format!("{name} <> ? COLLATE BINARY"), one(value)?)),
+        Test::Gt(value) => range(">", value),
+        Test::Gte(value) => range(">=", value),
+        Test::Lt(value) => range("<", value),
+        Test::Lte(value) => range("<=", value),
+        Test::In(values) if values.len() <= MAX_PARAMETERS => {
+            // A null among them matches nothing, here and there.
+            let values = values.iter().filter(|value| !value.is_null()).map(|value| bind(ty, value));
+            let values = values.collect::<Option<Vec<_>>>()?;
+            let marks = vec!["?"; values.len()].join(", ");
+            Some((format!("{name} COLLATE BINARY IN ({marks})"), values))
+        }
+        Test::Is(Truth::Null | Truth::Unknown) => Some((format!("{name} IS NULL"), Vec::new())),
         _ => None,
     }
 }
@@ -119,7 +143,11 @@ fn sortable<'a>(table: &'a Table, column: &str) -> Option<&'a str> {
 /// Type and name of a column, if SQL and the evaluator see the same type in it.
 fn comparable<'a>(table: &'a Table, column: &str) -> Option<(ColumnType, &'a str)> {
     let ty = table.schema.column(column)?.ty;
-    table.field(column).filter(|field| field.kind == ty).map(|field| (ty, field.quoted.as_str()))
+    let same = |kind: ColumnType| {
+        use ColumnType::{Boolean, Integer, Number, String};
+        kind == ty && matches!(kind, Integer | Number | String | Boolean)
+    };
+    table.field(column).filter(|field| same(field.kind)).map(|field| (ty, field.quoted.as_str()))
 }
 
 fn direction(descending: bool) -> &'static str {

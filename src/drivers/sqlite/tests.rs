@@ -202,3 +202,91 @@ async fn ids_come_from_the_key_the_rowid_or_the_options() {
     let error = fixture.open("nope").await.unwrap_err().to_string();
     assert!(error.ends_with("shop.db has no table \"nope\": it has keyed, pair, plain, seen, uuids"), "{error}");
 }
+
+mod plans {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::vista::query::{Test, Truth};
+    use crate::vista::{Filter, OrderTerm};
+
+    const COLUMNS: [&str; 4] = ["id", "n", "t", "b"];
+
+    fn value() -> impl Strategy<Value = CborValue> {
+        prop_oneof![
+            (-2i64..4).prop_map(CborValue::from),
+            prop_oneof![Just(0.5), Just(1.0), Just(-1.5)].prop_map(CborValue::from),
+            prop_oneof![Just(""), Just("a"), Just("A"), Just("1"), Just("é")].prop_map(CborValue::from),
+            any::<bool>().prop_map(CborValue::from),
+            Just(CborValue::Null),
+        ]
+    }
+
+    fn filter() -> impl Strategy<Value = Filter> {
+        let test =
+            (value(), proptest::collection::vec(value(), 0..3), 0..8).prop_map(|(value, values, kind)| match kind {
+                0 => Test::Eq(value),
+                1 => Test::Neq(value),
+                2 => Test::Gt(value),
+                3 => Test::Gte(value),
+                4 => Test::Lt(value),
+                5 => Test::Lte(value),
+                6 => Test::In(values),
+                _ => Test::Is(Truth::Null),
+            });
+        let leaf = (proptest::sample::select(&COLUMNS[..]), test).prop_map(|(column, test)| Filter::test(column, test));
+        leaf.prop_recursive(2, 6, 3, |inner| {
+            prop_oneof![
+                4 => proptest::collection::vec(inner.clone(), 0..3).prop_map(Filter::All),
+                1 => proptest::collection::vec(inner.clone(), 0..3).prop_map(Filter::Any),
+                1 => inner.prop_map(Filter::not),
+            ]
+        })
+    }
+
+    fn query() -> impl Strategy<Value = Query> {
+        let term = (proptest::sample::select(&COLUMNS[..]), any::<bool>(), any::<bool>());
+        let order = proptest::collection::vec(term, 0..3);
+        (filter(), order, proptest::option::of(0u64..5), 0u64..4).prop_map(|(filter, order, limit, offset)| {
+            let order = order.into_iter().map(|(column, descending, nulls_first)| OrderTerm {
+                nulls_first,
+                ..OrderTerm::new(column, descending)
+            });
+            Query { filter, order: order.collect(), limit, offset, ..Query::default() }
+        })
+    }
+
+    /// Cells of every kind in columns of every kind, as SQLite allows.
+    fn table() -> Sqlite {
+        let fixture = Fixture::new(
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, n NUMERIC, t TEXT COLLATE NOCASE, b BOOLEAN);
+             INSERT INTO t VALUES (-1, 1, 'a', 1), (2, 0.5, 'A', 0), (10, 'a', 'é', NULL), (3, NULL, NULL, 2),
+               (4, x'61', x'61', 'x'), (5, 1.0, '', 1), (6, -1.5, '1', 0), (7, '', 'b', -1), (8, 3, 'a', 0.5);",
+        );
+        let sqlite =
+            open(&fixture.path(), "t", &SqliteOptions { read_only: true, ..SqliteOptions::default() }).unwrap();
+        // The open connection keeps the data; the folder may go.
+        sqlite
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn sql_answers_as_the_evaluator_does(queries in proptest::collection::vec(query(), 32)) {
+            let sqlite = table();
+            let (table, connection) = (&sqlite.0.table, sqlite.0.reader.lock());
+            let ask = |query: &Query| {
+                let plan = Plan::new(table, query);
+                let rows = select(table, &connection, &plan.select(table, query), plan.params(query)).unwrap();
+                if plan.is_exact { rows } else { apply(query, &table.schema, rows) }
+            };
+            let all = ask(&Query::default());
+            for query in queries {
+                let expected = apply(&query, &table.schema, all.clone());
+                let (found, expected): (Vec<_>, Vec<_>) = (ask(&query).ids().map(String::from).collect(), expected.ids().map(String::from).collect());
+                prop_assert_eq!(found, expected, "{:?}", query);
+            }
+        }
+    }
+}

@@ -115,8 +115,7 @@ fn replace(table: &Table, transaction: &Transaction<'_>, id: &str, record: &Reco
 fn patch(table: &Table, transaction: &Transaction<'_>, id: &str, changes: &Record) -> Result<()> {
     let old = table.read(transaction, id)?.ok_or_else(|| Error::NotFound { id: id.to_string() })?;
     let changes = with_id(id, changes, &table.schema)?;
-    let mut merged = old;
-    merge_patch(&mut merged, &changes, &table.schema);
+    let merged = merge_patch(old, &changes, table.schema.layout());
     let changed = merged.into_iter().filter(|(column, _)| changes.contains(column) && *column != table.id_field().name);
     let (columns, values) = cells(table, &changed.collect())?;
     let sets: Vec<String> = columns.iter().map(|field| format!("{} = ?", field.quoted)).collect();

@@ -170,7 +170,7 @@ impl TableShell for MemoryTable {
 
     async fn next(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
         if !query.order.is_empty() {
-            return sorted_page(query, &self.schema, self.rows_after(None).0, token);
+            return sorted_page(query, &self.schema, &self.rows_after(None).0, token);
         }
         let after = token.map(|token| token.parse::<u64>().map_err(|_| foreign_token())).transpose()?;
         let (rows, numbers) = self.rows_after(after);

@@ -9,6 +9,7 @@ mod csv;
 #[cfg(any(feature = "csv", feature = "json"))]
 mod file;
 #[cfg(any(feature = "csv", feature = "json"))]
+#[cfg_attr(not(all(feature = "csv", feature = "json")), allow(dead_code, reason = "each format uses its part"))]
 mod infer;
 #[cfg(feature = "json")]
 mod json;
@@ -30,8 +31,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::record::{Body, CborValue, Id, Record, Rows, id_from_value, id_to_value};
+#[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
+use crate::vista::Column;
 use crate::vista::query::{Fields as _, Path};
-use crate::vista::{Column, Error, Query, Result, Schema, Token};
+use crate::vista::{Error, Query, Result, Schema, Token};
 
 /// The rows that `query` asks for, out of all `rows` in their source's order.
 pub(crate) fn apply(query: &Query, schema: &Schema, rows: Rows) -> Rows {
@@ -62,7 +65,7 @@ fn pick<'a>(schema: &Schema, items: impl IntoIterator<Item = (&'a Id, &'a Body)>
 pub(crate) fn sorted_page(
     query: &Query,
     schema: &Schema,
-    rows: Rows,
+    rows: &Rows,
     token: Option<&Token>,
 ) -> Result<(Rows, Option<Token>)> {
     let prepared = query.prepare(schema);

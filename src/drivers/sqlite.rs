@@ -168,7 +168,7 @@ impl TableShell for Sqlite {
                 let all = Query { order: Vec::new(), limit: None, offset: 0, ..query.clone() };
                 let plan = Plan::new(table, &all);
                 let rows = select(table, connection, &plan.select(table, &all), plan.params(&all))?;
-                return sorted_page(&query, &table.schema, rows, token.as_ref());
+                return sorted_page(&query, &table.schema, &rows, token.as_ref());
             }
             natural_page(table, connection, &query, token.as_ref())
         })

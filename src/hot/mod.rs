@@ -4,6 +4,7 @@
 //! in a persistent [`Table`], so that readers hold a State while the committer prepares the next one.
 
 mod decide;
+mod diff;
 mod entry;
 mod op;
 mod reconcile;
@@ -11,6 +12,7 @@ mod state;
 pub mod table;
 
 pub use decide::{Answer, Cmd, Condition, Decision, Item, NewWrite, Outcome, Upstream, UpstreamChange};
+pub use diff::{confirmed, diff, missing};
 pub use entry::{Base, BulkRow, Cause, Entry, Frame, Many, OpChange, Origin, Visible};
 pub use op::{Effect, Op, OpError, OpId, OpState};
 pub use state::{Applied, BaseRow, CacheChange, Fold, Note, Rules, State};

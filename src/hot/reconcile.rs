@@ -13,6 +13,7 @@ use super::op::{OpId, OpState};
 use super::state::{BaseRow, Note, State};
 use super::table::Ordinal;
 use crate::record::{Body, CborValue, Id};
+use crate::vista::query::Key;
 
 /// What somebody says a row is.
 pub(super) struct News<'a> {
@@ -203,9 +204,5 @@ fn show(entry: &mut Entry, before: Option<&Body>, after: Option<Body>, confirmed
 }
 
 fn compare_values(a: &CborValue, b: &CborValue) -> Order {
-    match (a, b) {
-        (CborValue::Integer(a), CborValue::Integer(b)) => a.cmp(b),
-        (CborValue::Text(a), CborValue::Text(b)) => a.cmp(b),
-        _ => Order::Equal,
-    }
+    Key::of(a, false).cmp(&Key::of(b, false))
 }

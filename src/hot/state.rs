@@ -184,6 +184,16 @@ impl State {
         }
     }
 
+    /// The operations over one row, if there are any.
+    pub fn fold(&self, id: &str) -> Option<&Fold> {
+        self.folds.get(id)
+    }
+
+    /// Whether a row should be read again.
+    pub fn is_dirty(&self, id: &str) -> bool {
+        self.dirty.contains_key(id)
+    }
+
     /// Rows with operations over them.
     pub fn folds(&self) -> impl Iterator<Item = (&Id, &Fold)> {
         self.folds.iter()

@@ -1,0 +1,99 @@
+//! `dio.cache()`: the rows as a simple store, without conditions, order or search.
+
+use std::sync::Arc;
+
+use super::core::Core;
+use crate::hot::Cmd;
+use crate::record::{Body, Id, Record, Rows};
+use crate::vista::Result;
+
+/// The cached rows of a Dio by id.
+///
+/// Reads give what readers see. Writes are statements of the program about the *confirmed* rows: they go through the Dio's
+/// committer and take a position, but publish nothing; pending operations stay over them. Tell subscribers with
+/// [`Dio::invalidate_record`](super::Dio::invalidate_record).
+#[derive(Clone, Debug)]
+pub struct DioCache {
+    pub(super) core: Arc<Core>,
+}
+
+impl DioCache {
+    /// Every row, in the master's order.
+    ///
+    /// # Errors
+    /// None today; a cache that has to fetch may fail.
+    pub async fn list_values(&self) -> Result<Rows> {
+        let state = self.core.state();
+        let rows = state.table().len();
+        self.core
+            .heavy(rows, move || {
+                let mut rows = Rows::with_layout(Arc::clone(state.rules().schema.layout()));
+                for row in state.table().natural(0) {
+                    rows.push_body(Id::from(row.id()), row.body());
+                }
+                rows
+            })
+            .await
+    }
+
+    /// One row.
+    ///
+    /// # Errors
+    /// As [`DioCache::list_values`].
+    pub async fn get_value(&self, id: &str) -> Result<Option<Record>> {
+        Ok(self.core.state().get(id).and_then(|row| row.decode().ok()))
+    }
+
+    /// How many rows there are.
+    ///
+    /// # Errors
+    /// As [`DioCache::list_values`].
+    pub async fn count(&self) -> Result<u64> {
+        Ok(self.core.state().table().len() as u64)
+    }
+
+    /// Puts rows: new ones are added, others replaced, none removed. Rows that `dio.master()` listed are compared first and
+    /// never overwrite what is newer than their reading.
+    ///
+    /// # Errors
+    /// [`Error::Storage`](crate::Error::Storage) if the journal fails, [`Error::Closed`](crate::Error::Closed).
+    pub async fn insert_values(&self, rows: Rows) -> Result<()> {
+        self.core.apply_list(rows, false, false).await.map(drop)
+    }
+
+    /// Puts one row.
+    ///
+    /// # Errors
+    /// As [`DioCache::insert_values`].
+    pub async fn insert_value(&self, id: &str, record: &Record) -> Result<()> {
+        let body = Body::encode(id, record, self.core.vista.schema().layout());
+        self.state(id, Some(body)).await
+    }
+
+    /// Takes one row away.
+    ///
+    /// # Errors
+    /// As [`DioCache::insert_values`].
+    pub async fn delete_value(&self, id: &str) -> Result<()> {
+        self.state(id, None).await
+    }
+
+    /// Takes every row away.
+    ///
+    /// # Errors
+    /// As [`DioCache::insert_values`].
+    pub async fn clear(&self) -> Result<()> {
+        let state = self.core.state();
+        let ids: Vec<Id> = state.table().iter_slots().map(|row| Id::from(row.id())).collect();
+        for ids in ids.chunks(64) {
+            let rows = ids.iter().map(|id| (Arc::clone(id), None)).collect();
+            self.core.commit(Cmd::Statement { rows, told: false }).await?;
+        }
+        Ok(())
+    }
+
+    async fn state(&self, id: &str, row: Option<Body>) -> Result<()> {
+        let rows = vec![(Id::from(id), row)];
+        self.core.commit(Cmd::Statement { rows, told: false }).await.map(drop)
+    }
+}

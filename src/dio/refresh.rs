@@ -1,0 +1,345 @@
+//! Reading the master again: stamped lists, refreshes (one at a time), and single rows that are in doubt.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use tokio::time::Instant;
+
+use super::core::Core;
+use super::event::{DioEvent, Position};
+use super::hooks::{self, Covered, Kind, Scope, scope_of};
+use super::{Dio, Handle};
+use crate::hot::{Cmd, Item, Origin, Outcome, TableBuilder, confirmed, diff, missing};
+use crate::record::{Body, Id, Rows};
+use crate::vista::{Error, Result};
+
+/// A refresh under way, joined by all who ask meanwhile.
+pub(super) type Flight = Shared<BoxFuture<'static, Result<RefreshReport>>>;
+
+/// What a refresh did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RefreshReport {
+    /// Rows that are new.
+    pub inserted: u64,
+    /// Rows that are different.
+    pub changed: u64,
+    /// Rows that are gone.
+    pub removed: u64,
+    /// How long it took.
+    pub took: Duration,
+    /// Where the Dio stands after it.
+    pub position: Option<Position>,
+}
+
+/// Rows in one command.
+const CHUNK: usize = 64;
+/// Rows in one bulk command; nobody's write waits longer than their way to the cache file.
+const BULK_CHUNK: usize = 1_000;
+/// More differences than this are not told one by one.
+const MOST_TOLD: usize = 1_000;
+/// Below so many rows a list may shrink as it likes.
+const SHRINK_FLOOR: usize = 100;
+
+impl Core {
+    /// Refreshes, or joins the refresh under way.
+    pub(super) async fn refresh(self: &Arc<Self>, handle: &Arc<Handle>) -> Result<RefreshReport> {
+        if scope_of(&self.name).is_some_and(|scope| matches!(scope.kind, Kind::Refresh | Kind::Start)) {
+            return Err(Error::Reentrant { what: "refresh" });
+        }
+        let flight = {
+            let mut refreshing = self.refreshing.lock();
+            match &*refreshing {
+                Some(flight) => flight.clone(),
+                None => {
+                    let (core, dio) = (Arc::clone(self), Dio(Arc::clone(handle)));
+                    let task = self.tasks.spawn(async move {
+                        let result = core.refresh_once(&dio).await;
+                        *core.refreshing.lock() = None;
+                        result
+                    });
+                    let flight = task.map(|joined| joined.unwrap_or(Err(Error::Closed))).boxed().shared();
+                    *refreshing = Some(flight.clone());
+                    flight
+                }
+            }
+        };
+        flight.await
+    }
+
+    async fn refresh_once(self: &Arc<Self>, dio: &Dio) -> Result<RefreshReport> {
+        let started = Instant::now();
+        self.ring.tell(DioEvent::Refreshing);
+        let refreshed = self.run_refresh_hook(dio).await;
+        let (mut report, covered) = match refreshed {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::warn!(dio = %self.name, %error, "a refresh failed; the rows are as they were");
+                self.freshness.lock().failed = Some(error.to_string());
+                self.ring.tell(DioEvent::RefreshFailed { error: error.to_string() });
+                return Err(error);
+            }
+        };
+        self.freshness.lock().failed = None;
+        let committed = self.commit(Cmd::InvalidateAll { covered, origin: Origin::Refresh }).await?;
+        report.took = started.elapsed();
+        report.position = Some(Position { epoch: self.position().epoch, seq: committed.seq });
+        Ok(report)
+    }
+
+    async fn run_refresh_hook(self: &Arc<Self>, dio: &Dio) -> Result<(RefreshReport, bool)> {
+        let Some(on_refresh) = &self.hooks.on_refresh else { return Ok((RefreshReport::default(), false)) };
+        let before = self.state();
+        let scope = Arc::new(Scope::new(&self.name, Kind::Refresh));
+        hooks::run(&self.tasks, Arc::clone(&scope), on_refresh(dio)).await?;
+        self.finish_listing(&scope).await?;
+        let Covered { told, silent } = *scope.covered.lock();
+        let mut report = counts(&before, &self.state());
+        report.changed = report.changed.max(0);
+        Ok((report, told && !silent))
+    }
+
+    /// After `on_start` or `on_refresh`: rows that a complete list given to the cache did not have, and that nothing touched
+    /// meanwhile, are gone.
+    pub(super) async fn finish_listing(self: &Arc<Self>, scope: &Scope) -> Result<()> {
+        let Some(rows) = scope.listed.lock().take() else { return Ok(()) };
+        let Some(stamp) = rows.stamp() else { return Ok(()) };
+        let state = self.state();
+        let gone = missing(&state, &rows);
+        self.check_shrink(rows.len(), confirmed(&state), self.settings.allow_shrink)?;
+        let items: Vec<Item> = gone.into_iter().map(|id| Item { id, row: None, ordinal: None }).collect();
+        self.apply_items(items, stamp.mark, false).await?;
+        self.mark_complete().await;
+        Ok(())
+    }
+
+    /// Applies a list that `dio.master()` gave: differences only, under the mark of its reading.
+    pub(super) async fn apply_list(self: &Arc<Self>, rows: Rows, told: bool, removes: bool) -> Result<Outcome> {
+        let layout = Arc::clone(self.vista.schema().layout());
+        let rows = rows.under(&layout);
+        let Some(stamp) = rows.stamp().cloned() else { return self.state_rows(&rows).await };
+        if removes {
+            self.check_shrink(rows.len(), confirmed(&self.state()), self.settings.allow_shrink)?;
+        }
+        let complete = stamp.complete;
+        let rows = Arc::new(rows);
+        if complete && self.state().table().is_empty() && self.seed(&rows, stamp.mark).await? {
+            self.keep_list(&rows, stamp.complete);
+            return Ok(Outcome::Applied { inserted: rows.len() as u64, changed: 0, removed: 0 });
+        }
+        let state = self.state();
+        let listed = Arc::clone(&rows);
+        let mut items = self.heavy(rows.len(), move || diff(&state, &listed, complete)).await?;
+        if !removes {
+            items.retain(|item| item.row.is_some());
+        }
+        let outcome = self.apply_items(items, stamp.mark, told).await?;
+        self.keep_list(&rows, complete);
+        if removes && complete {
+            self.mark_complete().await;
+        }
+        Ok(outcome)
+    }
+
+    fn keep_list(&self, rows: &Arc<Rows>, complete: bool) {
+        if let Some(scope) = scope_of(&self.name).filter(|_| complete) {
+            *scope.listed.lock() = Some((**rows).clone());
+        }
+    }
+
+    /// Commits differences in chunks; many of them as bulk.
+    async fn apply_items(self: &Arc<Self>, items: Vec<Item>, mark: u64, told: bool) -> Result<Outcome> {
+        let bytes: usize = items.iter().map(|item| item.row.as_ref().map_or(0, Body::size)).sum();
+        let bulk = items.len() > MOST_TOLD || bytes > self.settings.ring.bytes / 10;
+        if let Some(scope) = scope_of(&self.name) {
+            let mut covered = scope.covered.lock();
+            covered.told |= told;
+            covered.silent |= !items.is_empty() && (!told || bulk);
+        }
+        if bulk {
+            self.set_bulk(true).await;
+        }
+        let mut outcome = Outcome::Unchanged;
+        let mut items = items.into_iter().peekable();
+        while items.peek().is_some() {
+            let size = if bulk { BULK_CHUNK } else { CHUNK };
+            let items: Vec<Item> = items.by_ref().take(size).collect();
+            let cmd = if bulk { Cmd::Bulk { items, mark } } else { Cmd::News { items, mark, told } };
+            outcome.add(&self.commit(cmd).await?.outcome);
+        }
+        if bulk {
+            self.set_bulk(false).await;
+        }
+        Ok(outcome)
+    }
+
+    /// Rows made by hand: the program's own statements.
+    async fn state_rows(self: &Arc<Self>, rows: &Rows) -> Result<Outcome> {
+        let mut outcome = Outcome::Unchanged;
+        let rows: Vec<(Id, Option<Body>)> =
+            rows.bodies().map(|(id, body)| (Arc::clone(id), Some(body.clone()))).collect();
+        if let Some(scope) = scope_of(&self.name) {
+            scope.covered.lock().silent |= !rows.is_empty();
+        }
+        for rows in rows.chunks(CHUNK) {
+            let cmd = Cmd::Statement { rows: rows.to_vec(), told: false };
+            outcome.add(&self.commit(cmd).await?.outcome);
+        }
+        Ok(outcome)
+    }
+
+    /// The first copy: built aside, stored, published once. `false` if rows arrived meanwhile.
+    async fn seed(self: &Arc<Self>, rows: &Arc<Rows>, mark: u64) -> Result<bool> {
+        if rows.is_empty() {
+            return Ok(false);
+        }
+        let listed = Arc::clone(rows);
+        let table = self
+            .heavy(rows.len(), move || {
+                let mut builder = TableBuilder::new();
+                for (at, (id, body)) in listed.bodies().enumerate() {
+                    builder.push(id, body, (at as u64 + 1).saturating_mul(crate::hot::ORDINAL_STEP));
+                }
+                builder.finish()
+            })
+            .await?;
+        if let Err(error) = self.store.seed(&table).await {
+            tracing::warn!(dio = %self.name, %error, "the first copy could not be stored; it is read again at the next start");
+        }
+        match self.commit(Cmd::Seed { table, mark }).await {
+            Ok(_) => {
+                self.set_bulk(false).await;
+                Ok(true)
+            }
+            Err(Error::Conflict { .. }) => {
+                if let Err(error) = self.store.rewrite(&self.state()).await {
+                    tracing::warn!(dio = %self.name, %error, "the cache file could not be written");
+                }
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn set_bulk(&self, bulk: bool) {
+        if let Err(error) = self.store.set_meta(|meta| meta.bulk = bulk).await {
+            tracing::warn!(dio = %self.name, %error, "the cache file could not be written");
+        }
+    }
+
+    /// Notes that the rows are a whole copy of the master as of now.
+    pub(super) async fn mark_complete(&self) {
+        {
+            let mut freshness = self.freshness.lock();
+            freshness.at = Some(Instant::now());
+            freshness.complete = true;
+            freshness.failed = None;
+        }
+        if let Err(error) = self.store.set_meta(|meta| meta.complete_at = Some(super::commit::now())).await {
+            tracing::warn!(dio = %self.name, %error, "the cache file could not be written");
+        }
+    }
+
+    fn check_shrink(&self, listed: usize, cached: usize, allowed: bool) -> Result<()> {
+        if !allowed && cached > SHRINK_FLOOR && listed < cached / 2 && cached - listed > SHRINK_FLOOR {
+            return Err(Error::Suspicious { listed: listed as u64, cached: cached as u64 });
+        }
+        Ok(())
+    }
+
+    /// Runs `work` off the async threads if it is about many rows.
+    pub(crate) async fn heavy<T: Send + 'static>(
+        &self,
+        rows: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        if rows < 5_000 {
+            return Ok(work());
+        }
+        #[expect(clippy::disallowed_methods, reason = "scans of many rows are the hot tier's only blocking work")]
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|error| Error::permanent(format!("an internal error: {error}")))
+    }
+}
+
+fn counts(before: &crate::hot::State, after: &crate::hot::State) -> RefreshReport {
+    let (was, is) = (before.table().len() as u64, after.table().len() as u64);
+    RefreshReport {
+        inserted: is.saturating_sub(was),
+        removed: was.saturating_sub(is),
+        ..RefreshReport::default()
+    }
+}
+
+/// Refreshes every `every`, from one interval after the start, with a little jitter so that many Dios do not list at once.
+pub(super) async fn timer(core: Arc<Core>, handle: std::sync::Weak<Handle>, every: Duration) {
+    loop {
+        let most = (every / 20).min(Duration::from_secs(1));
+        let jitter = most.mul_f64(f64::from(super::worker::fraction()) / f64::from(u32::MAX));
+        tokio::select! {
+            () = tokio::time::sleep(every + jitter) => {}
+            () = core.tasks.closing().cancelled() => return,
+        }
+        let Some(handle) = handle.upgrade() else { return };
+        // Its outcome is on the bus and in the freshness.
+        let _ = core.refresh(&handle).await;
+    }
+}
+
+/// Reads rows that are in doubt from the master again, one at a time (R5); a master that only lists is listed instead, seldom
+/// enough that writes cannot keep it busy.
+pub(super) async fn reread(core: Arc<Core>, handle: std::sync::Weak<Handle>) {
+    let mut published = core.published.subscribe();
+    let mut rest = Duration::from_millis(20);
+    loop {
+        published.borrow_and_update();
+        let state = core.state();
+        let ready: Vec<Id> = state.dirty().filter(|id| !state.has_queued(id)).cloned().collect();
+        drop(state);
+        if ready.is_empty() {
+            tokio::select! {
+                changed = published.changed() => if changed.is_err() { return },
+                () = core.tasks.closing().cancelled() => return,
+            }
+            continue;
+        }
+        let done = if core.vista.shell().reads_one() {
+            read_rows(&core, ready).await
+        } else {
+            let list_time = core.freshness.lock().list_time;
+            let wait = (list_time * 10).max(Duration::from_secs(10));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = core.tasks.closing().cancelled() => return,
+            }
+            match (core.hooks.on_refresh.is_some(), handle.upgrade()) {
+                (true, Some(handle)) => core.refresh(&handle).await.map(drop),
+                (false, Some(_)) => list_rows(&core).await,
+                (_, None) => return,
+            }
+        };
+        rest = if done.is_ok() { Duration::from_millis(20) } else { (rest * 2).min(Duration::from_secs(30)) };
+        tokio::select! {
+            () = tokio::time::sleep(rest) => {}
+            () = core.tasks.closing().cancelled() => return,
+        }
+    }
+}
+
+async fn read_rows(core: &Arc<Core>, ids: Vec<Id>) -> Result<()> {
+    let schema = core.vista.schema();
+    for id in ids {
+        let guard = core.open_guard().await?;
+        let row = core.vista.shell().get(&id).await?;
+        let row = row.map(|record| Body::encode(&id, &record, schema.layout()));
+        let item = Item { id, row, ordinal: None };
+        core.commit(Cmd::News { items: vec![item], mark: guard.mark, told: true }).await?;
+    }
+    Ok(())
+}
+
+async fn list_rows(core: &Arc<Core>) -> Result<()> {
+    let rows = super::master::list_stamped(core, &crate::vista::Query::default()).await?;
+    core.apply_list(rows, true, true).await.map(drop)
+}

@@ -4,11 +4,14 @@ pub mod dio;
 pub mod drivers;
 pub mod hot;
 pub mod journal;
+pub mod lens;
 pub mod record;
 mod redb_file;
 pub mod vista;
 
 pub use dio::{Dio, DioEvent};
+pub use lens::{Lens, LensBuilder};
+pub use cache::CacheBackend;
 pub use record::{CborValue, Record, Rows};
 pub use vista::{
     Capabilities, ChangeEvent, Column, ColumnType, Error, Filter, Flag, OrderTerm, Query, Result, Schema, TableShell,

@@ -8,8 +8,10 @@ mod layout;
 mod merge;
 mod rows;
 
+#[cfg(feature = "csv")]
+pub(crate) use body::RowWriter;
 pub use body::{Body, BodyError};
-pub(crate) use body::{RowWriter, decode_parts, hash_parts, id_to_value};
+pub(crate) use body::{decode_parts, hash_parts, id_to_value};
 pub use json::{JsonError, JsonLimits, parse_json, value_to_json};
 pub use layout::Layout;
 pub use merge::merge_patch;

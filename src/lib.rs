@@ -1,6 +1,7 @@
 //! Diorama puts any data source that is slow, rate-limited or poor behind a fast, live API.
 pub mod cache;
 pub mod drivers;
+pub mod gateway;
 pub mod hot;
 pub mod journal;
 pub mod record;

@@ -6,7 +6,6 @@ use std::collections::BinaryHeap;
 
 use super::compare::{Key, SortKey, TermKey};
 use super::fields::{Fields, Path, json_string};
-use super::filter::type_of;
 use super::search::Search;
 use super::{Filter, Pattern, Query, Test, Truth};
 use crate::record::CborValue;
@@ -53,7 +52,7 @@ impl Prepared {
         let search = query.search.as_deref().and_then(|words| Search::new(words, schema));
         let order = query.order.iter().map(|term| {
             let path = Path::resolve(&term.column, schema);
-            let decimal = type_of(&path, schema) == ColumnType::Decimal;
+            let decimal = path.column_type(schema) == ColumnType::Decimal;
             Term { path, decimal, descending: term.descending, nulls_first: term.nulls_first }
         });
         Prepared {
@@ -203,7 +202,7 @@ impl Node {
             Filter::Not(inner) => Node::Not(Box::new(Node::new(inner, schema))),
             Filter::Test { column, test } => {
                 let path = Path::resolve(column, schema);
-                let decimal = type_of(&path, schema) == ColumnType::Decimal;
+                let decimal = path.column_type(schema) == ColumnType::Decimal;
                 Node::Test { path, decimal, check: Check::new(test, decimal) }
             }
         }

@@ -115,16 +115,9 @@ impl Prepared {
         let matching = rows.into_iter().filter(|(_, row)| self.matches(row)).inspect(|_| total += 1);
         let picked = match (self.has_order(), end) {
             (false, end) => {
-                let end = end.unwrap_or(usize::MAX);
-                let mut at = 0usize;
-                let mut picked = Vec::new();
-                for row in matching {
-                    if (offset..end).contains(&at) {
-                        picked.push(row);
-                    }
-                    at += 1;
-                }
-                picked
+                // Every match is counted, also those that are not kept.
+                let range = offset..end.unwrap_or(usize::MAX);
+                matching.enumerate().filter(|(at, _)| range.contains(at)).map(|(_, row)| row).collect()
             }
             (true, Some(end)) => self.least(matching, end).into_iter().skip(offset).collect(),
             (true, None) => {

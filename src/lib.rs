@@ -2,6 +2,7 @@
 pub mod cache;
 pub mod dio;
 pub mod drivers;
+pub mod gateway;
 pub mod hot;
 pub mod journal;
 pub mod lens;

@@ -108,6 +108,18 @@ impl Committer {
     }
 }
 
+impl Committer {
+    /// Ends the task. Commands that still wait are answered with `Closed`.
+    pub(crate) async fn stop(&self) {
+        let started = self.started.lock().take();
+        if let Some((_, task)) = started {
+            task.abort();
+            // It was aborted on purpose.
+            let _ = task.await;
+        }
+    }
+}
+
 struct Turns {
     journal: Arc<dyn Journal>,
     commands: mpsc::UnboundedReceiver<Command>,
@@ -225,7 +237,7 @@ impl Turns {
             }
             AppendError::Claimed { key, by } => {
                 let mut rest = VecDeque::new();
-                for mut done in stage.done {
+                for done in stage.done {
                     if done.command.claim.as_ref().is_some_and(|claim| claim.key == key) {
                         let result = Err(replayed(&done.command.claim, &by));
                         done.command.answer(result);

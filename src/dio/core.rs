@@ -146,7 +146,7 @@ impl Core {
         match (self.settings.cache_ttl, freshness.at) {
             (Some(ttl), Some(at)) => at.elapsed() > ttl,
             (Some(_), None) => true,
-            (None, _) => freshness.failed.is_some() || !freshness.complete && freshness.at.is_none(),
+            (None, at) => freshness.failed.is_some() || at.is_none(),
         }
     }
 

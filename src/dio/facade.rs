@@ -8,7 +8,7 @@ use super::Handle;
 use super::core::Core;
 use super::write::WriteOptions;
 use crate::hot::State;
-use crate::record::{Body, Id, Record, Rows};
+use crate::record::{Id, Record, Rows};
 use crate::vista::query::JsonRow;
 use crate::vista::{Capabilities, Error, Flag, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written};
 
@@ -181,9 +181,4 @@ impl TableShell for Facade {
     fn reference(&self, relation: &str, row: &Record) -> Result<Vista> {
         self.handle.core.vista.get_ref(relation, row)
     }
-}
-
-/// Rows as JSON bodies in natural order; for whoever sends them as they are.
-pub(crate) fn body_of(state: &State, id: &str) -> Option<Body> {
-    state.get(id).map(|row| row.body())
 }

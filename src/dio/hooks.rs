@@ -8,9 +8,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Dio;
-use super::tasks::Tasks;
+use super::core::Core;
 use crate::hot::{OpId, Outcome};
-use crate::record::{CborValue, Rows};
+use crate::record::Rows;
 use crate::vista::{ChangeEvent, Error, Query, Result, WriteOp};
 
 /// A callback's future.
@@ -93,10 +93,8 @@ pub(crate) struct Scope {
     pub(crate) dio: Arc<str>,
     pub(crate) kind: Kind,
     pub(crate) op: Option<OpId>,
-    pub(crate) version: Option<CborValue>,
-    pub(crate) delivery: Option<Arc<str>>,
     /// The last complete list that was given to the cache meanwhile.
-    pub(crate) listed: Mutex<Option<Rows>>,
+    pub(crate) listed: Mutex<Option<Arc<Rows>>>,
     /// Whether everything the callback changed was told as row events.
     pub(crate) covered: Mutex<Covered>,
 }
@@ -118,8 +116,6 @@ impl Scope {
             dio: Arc::clone(dio),
             kind,
             op: None,
-            version: None,
-            delivery: None,
             listed: Mutex::new(None),
             covered: Mutex::new(Covered::default()),
         }
@@ -136,19 +132,18 @@ pub(crate) fn scope_of(dio: &str) -> Option<Arc<Scope>> {
 }
 
 /// Runs a callback's future in its scope, in a task of its own: a caller that goes away does not cancel it, a panic is an
-/// error.
-pub(crate) async fn run<T: Send + 'static>(tasks: &Tasks, scope: Arc<Scope>, future: HookFuture<T>) -> Result<T> {
-    match tasks.spawn(SCOPE.scope(scope, future)).await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => {
-            let panic = error.into_panic();
-            let text = panic
-                .downcast_ref::<&str>()
-                .map(ToString::to_string)
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "no message".into());
-            Err(Error::transient(format!("a hook panicked: {text}")))
-        }
+/// error, and a closing Dio waits for it no longer than its `drain_timeout`.
+pub(crate) async fn run<T: Send + 'static>(core: &Core, scope: Arc<Scope>, future: HookFuture<T>) -> Result<T> {
+    let grace = core.settings.drain_timeout;
+    match core.tasks.spawn_bounded(grace, SCOPE.scope(scope, future)).await {
+        Ok(done) => done.unwrap_or(Err(Error::Closed)),
+        Err(error) if error.is_panic() => Err(Error::unknown(format!("a hook panicked: {}", panic_text(error)))),
         Err(_) => Err(Error::Closed),
     }
+}
+
+fn panic_text(error: tokio::task::JoinError) -> String {
+    let panic = error.into_panic();
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }

@@ -6,7 +6,7 @@ use super::core::Core;
 use super::hooks::{self, Kind, Scope};
 use super::write::delivery_claim;
 use super::{Dio, Handle};
-use crate::hot::{Cmd, Effect, Origin, Outcome, Upstream, UpstreamChange};
+use crate::hot::{Cmd, Origin, Outcome, Upstream, UpstreamChange};
 use crate::record::{Body, CborValue, Id, Record};
 use crate::vista::{ChangeEvent, Error, Result};
 
@@ -91,13 +91,9 @@ impl Core {
     ) -> Result<Reconciled> {
         let Some(on_event) = &self.hooks.on_event else { return Err(Error::Closed) };
         let event = self.full(&inbound);
-        let scope = Scope {
-            version: inbound.version,
-            delivery: inbound.delivery.map(Arc::from),
-            ..Scope::new(&self.name, Kind::Event)
-        };
+        let scope = Scope::new(&self.name, Kind::Event);
         let dio = Dio(Arc::clone(handle));
-        hooks::run(&self.tasks, Arc::new(scope), on_event(&dio, event)).await?;
+        hooks::run(self, Arc::new(scope), on_event(&dio, event)).await?;
         match claim {
             None => Ok(Reconciled::Applied),
             claim => self.claim_only(claim).await,
@@ -165,14 +161,5 @@ impl Core {
         let item = crate::hot::Item { id: Id::from(id.as_str()), row: Some(body), ordinal: None };
         self.commit(Cmd::News { items: vec![item], mark: guard.mark, told: true }).await?;
         Ok(id)
-    }
-
-    /// The smallest thing that can be deleted or changed by filter is one row: the effect of a patch on a known row.
-    pub(crate) fn would_change(&self, id: &str, patch: &Record) -> bool {
-        let layout = Arc::clone(self.vista.schema().layout());
-        let state = self.state();
-        let Some(row) = state.get(id) else { return false };
-        let before = row.body();
-        Effect::Patch(Body::encode_plain(patch, &layout)).on(Some(&before), id, &layout) != Some(before)
     }
 }

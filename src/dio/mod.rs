@@ -35,7 +35,7 @@ pub use write::{IdempotencyKey, Ticket, WriteOptions};
 
 pub(crate) use self::core::Core;
 pub(crate) use commit::Committer;
-pub(crate) use hooks::{Hooks, Kind, Scope, hook, hook_with, run as run_hook};
+pub(crate) use hooks::{Hooks, hook, hook_with};
 pub(crate) use open::{Surroundings, open};
 
 use std::sync::Arc;

@@ -206,7 +206,7 @@ async fn start_hook(dio: &Dio) -> Result<()> {
 
 async fn started(core: &Arc<Core>, future: hooks::HookFuture<()>) -> Result<()> {
     let scope = Arc::new(Scope::new(&core.name, Kind::Start));
-    hooks::run(&core.tasks, Arc::clone(&scope), future).await?;
+    hooks::run(core, Arc::clone(&scope), future).await?;
     core.finish_listing(&scope).await?;
     let covered = std::mem::take(&mut *scope.covered.lock());
     if covered.silent {

@@ -91,7 +91,7 @@ impl Core {
     async fn run_refresh_hook(self: &Arc<Self>, dio: &Dio) -> Result<(RefreshReport, bool)> {
         let Some(on_refresh) = &self.hooks.on_refresh else { return Ok((RefreshReport::default(), false)) };
         let scope = Arc::new(Scope::new(&self.name, Kind::Refresh));
-        hooks::run(&self.tasks, Arc::clone(&scope), on_refresh(dio)).await?;
+        hooks::run(self, Arc::clone(&scope), on_refresh(dio)).await?;
         self.finish_listing(&scope).await?;
         let covered = std::mem::take(&mut *scope.covered.lock());
         Ok((report(&covered.outcome), covered.told && !covered.silent))
@@ -147,7 +147,7 @@ impl Core {
 
     fn keep_list(&self, rows: &Arc<Rows>, complete: bool) {
         if let Some(scope) = scope_of(&self.name).filter(|_| complete) {
-            *scope.listed.lock() = Some((**rows).clone());
+            *scope.listed.lock() = Some(Arc::clone(rows));
         }
     }
 
@@ -297,6 +297,14 @@ pub(super) async fn timer(core: Arc<Core>, handle: std::sync::Weak<Handle>, ever
 /// Reads rows that are in doubt from the master again, one at a time (R5); a master that only lists is listed instead, seldom
 /// enough that writes cannot keep it busy.
 pub(super) async fn reread(core: Arc<Core>, handle: std::sync::Weak<Handle>) {
+    let closing = core.tasks.closing().clone();
+    tokio::select! {
+        () = reread_for_ever(&core, &handle) => {}
+        () = closing.cancelled() => {}
+    }
+}
+
+async fn reread_for_ever(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
     let mut published = core.published.subscribe();
     let mut rest = Duration::from_millis(20);
     loop {
@@ -305,32 +313,24 @@ pub(super) async fn reread(core: Arc<Core>, handle: std::sync::Weak<Handle>) {
         let ready: Vec<Id> = state.dirty().filter(|id| !state.has_queued(id)).cloned().collect();
         drop(state);
         if ready.is_empty() {
-            tokio::select! {
-                changed = published.changed() => if changed.is_err() { return },
-                () = core.tasks.closing().cancelled() => return,
+            if published.changed().await.is_err() {
+                return;
             }
             continue;
         }
         let done = if core.vista.shell().reads_one() {
-            read_rows(&core, ready).await
+            read_rows(core, ready).await
         } else {
             let list_time = core.freshness.lock().list_time;
-            let wait = (list_time * 10).max(Duration::from_secs(10));
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = core.tasks.closing().cancelled() => return,
-            }
+            tokio::time::sleep((list_time * 10).max(Duration::from_secs(10))).await;
             match (core.hooks.on_refresh.is_some(), handle.upgrade()) {
                 (true, Some(handle)) => core.refresh(&handle).await.map(drop),
-                (false, Some(_)) => list_rows(&core).await,
+                (false, Some(_)) => list_rows(core).await,
                 (_, None) => return,
             }
         };
         rest = if done.is_ok() { Duration::from_millis(20) } else { (rest * 2).min(Duration::from_secs(30)) };
-        tokio::select! {
-            () = tokio::time::sleep(rest) => {}
-            () = core.tasks.closing().cancelled() => return,
-        }
+        tokio::time::sleep(rest).await;
     }
 }
 

@@ -196,16 +196,6 @@ impl Ring {
         self.head.send_modify(|_| {});
     }
 
-    /// A new epoch began: what was is not continued.
-    pub(super) fn restart(&self, epoch: Arc<str>, floor: Seq) {
-        let mut items = self.items.write();
-        items.first += items.queue.len() as u64;
-        items.queue.clear();
-        items.bytes = 0;
-        items.epoch = epoch;
-        items.floor = floor;
-    }
-
     /// What lies at cursor `at`.
     pub fn at(&self, at: u64) -> At {
         let items = self.items.read();

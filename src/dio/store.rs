@@ -128,11 +128,6 @@ impl Store {
         self.learn(rows.map(|(id, base)| CacheChange::Upsert(id, base)), state.seq());
         self.flush().await.map(drop)
     }
-
-    /// Whether a bulk change was under way when the file was last written.
-    pub(super) async fn meta(&self) -> CacheMeta {
-        self.meta.lock().await.clone()
-    }
 }
 
 impl Backlog {

@@ -124,7 +124,7 @@ async fn attempt(core: &Arc<Core>, handle: &std::sync::Weak<Handle>, op: &Op) ->
     };
     let Some(handle) = handle.upgrade() else { return Err(Error::Closed) };
     let scope = Scope { op: Some(op.id), ..Scope::new(&core.name, Kind::Write) };
-    hooks::run(&core.tasks, Arc::new(scope), on_write(&Dio(handle), write)).await?;
+    hooks::run(core, Arc::new(scope), on_write(&Dio(handle), write)).await?;
     Ok(match core.settings.write_route {
         WriteRoute::Around => Answer::Routed,
         WriteRoute::Through => Answer::Confirmed { row: None, id: None },
@@ -134,8 +134,9 @@ async fn attempt(core: &Arc<Core>, handle: &std::sync::Weak<Handle>, op: &Op) ->
 /// Writes to the master in a task of its own: a panic in a driver is a failed attempt.
 async fn master_write(core: &Arc<Core>, write: WriteOp) -> Result<Written> {
     let shell = Arc::clone(core.vista.shell());
-    match core.tasks.spawn(async move { shell.write(&write).await }).await {
-        Ok(written) => written,
+    let grace = core.settings.drain_timeout;
+    match core.tasks.spawn_bounded(grace, async move { shell.write(&write).await }).await {
+        Ok(written) => written.unwrap_or(Err(Error::Closed)),
         Err(error) if error.is_panic() => Err(Error::unknown("the driver panicked")),
         Err(_) => Err(Error::Closed),
     }

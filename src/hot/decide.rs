@@ -7,8 +7,7 @@ use super::op::{Effect, Op, OpError, OpId, OpState};
 use super::reconcile::{News, Source};
 use super::state::{Note, State};
 use super::table::{Ordinal, Table};
-use crate::journal::Seq;
-use crate::record::{Body, CborValue, Id};
+use crate::record::{Seq, Body, CborValue, Id};
 use crate::vista::{Error, Result};
 
 /// Something that wants to change a Dio. Can be decided again after a failed append.

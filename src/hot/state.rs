@@ -11,8 +11,7 @@ use imbl::{HashMap, OrdMap};
 use super::entry::{Base, Entry, Many, OpChange, Visible};
 use super::op::{Effect, Op, OpError, OpId, OpState};
 use super::table::{ORDINAL_STEP, Ordinal, RowRef, Slot, Table};
-use crate::journal::Seq;
-use crate::record::{Body, CborValue, Id};
+use crate::record::{Seq, Body, CborValue, Id};
 use crate::vista::Schema;
 
 /// What does not change while a Dio lives.

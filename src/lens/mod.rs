@@ -124,6 +124,7 @@ impl Lens {
         }
         self.cache.close().await;
         self.journal.close().await;
+        self.committer.stop().await;
     }
 
     /// The journal, for tools that look into it.

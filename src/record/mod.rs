@@ -28,6 +28,9 @@ pub type CborValue = ciborium::Value;
 /// A row's id as the crate passes it around: immutable text, cheap to clone.
 pub type Id = Arc<str>;
 
+/// A position in a Dio's history. The first change has 1; 0 is before it.
+pub type Seq = u64;
+
 /// An insertion-ordered map of column name to value: one row.
 ///
 /// `V` is [`CborValue`] nearly everywhere; drivers may use others on the way.

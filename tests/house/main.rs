@@ -1,0 +1,3 @@
+//! Rules of the house that a compiler does not check.
+
+mod layers;

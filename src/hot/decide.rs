@@ -401,6 +401,7 @@ impl State {
             retry_of: write.retry_of,
             staged: 0,
             state: OpState::Queued,
+            moved: 0,
             delivered: 0,
             error: None,
             updated: now,

@@ -412,7 +412,12 @@ impl State {
 
     fn decide_settle(&self, draft: &mut Draft<'_>, op: OpId, mark: u64, answer: &Answer) {
         draft.note(Note::Close(mark));
-        let Some(record) = self.ops.get(&op).filter(|op| op.state == OpState::Queued) else { return };
+        let Some(record) = self.ops.get(&op) else { return };
+        if record.state != OpState::Queued {
+            // Settled before, by a commit whose notes were lost with its answer.
+            record.targets.iter().for_each(|id| draft.note(Note::Dirty(Arc::clone(id))));
+            return;
+        }
         match answer {
             Answer::Routed => {
                 let entry = draft.entry(record.targets.first(), &op_cause(op));

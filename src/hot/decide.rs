@@ -597,6 +597,8 @@ impl State {
         if confirmed || visible || self.clock != mark && !self.touched.is_empty() {
             return Err(Error::Conflict { id: String::new(), detail: "rows arrived before the first copy".into() });
         }
+        // Writes that wait may have been delivered before, while or after it was read.
+        self.folds.keys().for_each(|id| draft.note(Note::Dirty(Arc::clone(id))));
         draft.decision.outcome = Outcome::Applied { inserted: table.len() as u64, changed: 0, removed: 0 };
         let entry = draft.entry(None, &cause(Origin::Refresh));
         entry.base = Base::Many { rows: Arc::new(Many::Table(table.clone())) };

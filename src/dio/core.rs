@@ -152,6 +152,9 @@ impl Core {
 
     /// Sends a command of the program itself (settlements, news, guards): no place in the queue is needed.
     pub(super) async fn commit(self: &Arc<Self>, cmd: Cmd) -> Result<Committed> {
+        if self.ended.is_cancelled() {
+            return Err(Error::Closed);
+        }
         let (reply, answer) = tokio::sync::oneshot::channel();
         self.committer.send(Command::new(self, cmd).reply(reply))?;
         answer.await.map_err(|_| Error::Closed)?
@@ -177,26 +180,28 @@ impl Core {
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    /// A place in the committer's inbox, and room for the bytes. A hook's own writes need no place: the queue it would wait
-    /// for may be waiting for it.
+    /// A place in the committer's inbox, and room for the bytes. A hook's own writes need no place in inbox or backlog, only
+    /// room for their bytes.
     async fn permits(&self, size: usize, wait: bool) -> Result<Vec<OwnedSemaphorePermit>> {
         let inside = scope_of(&self.name).is_some();
         let size = u32::try_from(size.min(self.settings.max_pending_bytes)).unwrap_or(u32::MAX);
         let mut permits = Vec::with_capacity(2);
-        if wait {
+        if inside {
+            // Nothing is waited for in here: what would make room may be waiting for this hook.
+            if self.root.load().backlog().1 >= self.settings.max_pending_bytes {
+                return Err(Error::QueueFull);
+            }
+            permits.push(Arc::clone(&self.bytes).try_acquire_many_owned(size).map_err(|_| Error::QueueFull)?);
+        } else if wait {
             self.room().await?;
             permits.push(Arc::clone(&self.bytes).acquire_many_owned(size).await.map_err(|_| Error::Closed)?);
-            if !inside {
-                permits.push(Arc::clone(&self.places).acquire_owned().await.map_err(|_| Error::Closed)?);
-            }
+            permits.push(Arc::clone(&self.places).acquire_owned().await.map_err(|_| Error::Closed)?);
         } else {
             if !self.has_room() {
                 return Err(Error::QueueFull);
             }
             permits.push(Arc::clone(&self.bytes).try_acquire_many_owned(size).map_err(|_| Error::QueueFull)?);
-            if !inside {
-                permits.push(Arc::clone(&self.places).try_acquire_owned().map_err(|_| Error::QueueFull)?);
-            }
+            permits.push(Arc::clone(&self.places).try_acquire_owned().map_err(|_| Error::QueueFull)?);
         }
         Ok(permits)
     }

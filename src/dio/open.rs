@@ -83,12 +83,33 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Dio> {
     mark_unknown(&core);
     let dio = Dio(Arc::new(Handle::new(Arc::clone(&core))));
     start_tasks(&dio);
+    if let Err(error) = begin(&dio, doubt).await {
+        // The name is free only once nothing of this Dio runs any more.
+        core.finish().await;
+        return Err(error);
+    }
+    Ok(dio)
+}
+
+/// Says so if the rows are in doubt, runs `on_start`, and reads everything again if that did not.
+async fn begin(dio: &Dio, doubt: Option<&'static str>) -> Result<()> {
+    let core = &dio.0.core;
     if let Some(why) = doubt {
         tracing::warn!(dio = %core.name, why, "cached rows may be older than the log; subscribers are told to read again");
         core.commit(Cmd::InvalidateAll { covered: false, origin: Origin::Refresh }).await?;
     }
-    start_hook(&dio).await?;
-    Ok(dio)
+    start_hook(dio).await?;
+    if doubt.is_some() && core.hooks.on_refresh.is_some() && core.freshness.lock().at.is_none() {
+        let (core, handle) = (Arc::clone(core), Arc::downgrade(&dio.0));
+        let tasks = core.tasks.clone();
+        tasks.spawn(async move {
+            if let Some(handle) = handle.upgrade() {
+                // Its outcome is on the bus and in the freshness.
+                let _ = core.refresh(&handle).await;
+            }
+        });
+    }
+    Ok(())
 }
 
 async fn recover(

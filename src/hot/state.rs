@@ -414,6 +414,7 @@ impl State {
                     if let Some(fold) = self.folds.get_mut(id) {
                         fold.base = base;
                     }
+                    self.touch(id);
                     self.refold(id);
                 }
                 Vec::new()

@@ -46,8 +46,13 @@ fn schema() -> Schema {
 }
 
 fn record(at: usize) -> Record {
-    let description = format!("A {} {} of the {}th batch, baked in the morning, kept on the {}th shelf, sold by weight",
-        ["round", "flat", "braided", "sweet"][at % 4], ["bun", "loaf", "tart", "muffin"][at / 4 % 4], at / 16, at % 97);
+    let description = format!(
+        "A {} {} of the {}th batch, baked in the morning, kept on the {}th shelf, sold by weight",
+        ["round", "flat", "braided", "sweet"][at % 4],
+        ["bun", "loaf", "tart", "muffin"][at / 4 % 4],
+        at / 16,
+        at % 97
+    );
     Record::from_iter([
         ("id".to_string(), format!("p{at:08}").into()),
         ("name".to_string(), format!("Product number {at} of the bakery").into()),

@@ -10,9 +10,9 @@ pub mod record;
 mod redb_file;
 pub mod vista;
 
+pub use cache::CacheBackend;
 pub use dio::{Dio, DioEvent};
 pub use lens::{Lens, LensBuilder};
-pub use cache::CacheBackend;
 pub use record::{CborValue, Record, Rows};
 pub use vista::{
     Capabilities, ChangeEvent, Column, ColumnType, Error, Filter, Flag, OrderTerm, Query, Result, Schema, TableShell,

@@ -197,7 +197,13 @@ impl Core {
     }
 
     /// Sends a user's write; `wait` says whether a full queue is waited for or refused.
-    pub(super) async fn write(self: &Arc<Self>, cmd: Cmd, size: usize, claim: Option<Claim>, wait: bool) -> Result<Committed> {
+    pub(super) async fn write(
+        self: &Arc<Self>,
+        cmd: Cmd,
+        size: usize,
+        claim: Option<Claim>,
+        wait: bool,
+    ) -> Result<Committed> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }

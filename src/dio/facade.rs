@@ -160,7 +160,9 @@ impl TableShell for Facade {
         }
         let offset = match token {
             None => 0,
-            Some(token) => token.parse().map_err(|_| Error::invalid(format!("{token:?} is not a token of this source")))?,
+            Some(token) => {
+                token.parse().map_err(|_| Error::invalid(format!("{token:?} is not a token of this source")))?
+            }
         };
         let query = Query { offset, ..query.clone() };
         let (rows, total) = core.select(&query, &self.schema).await?;
@@ -183,7 +185,8 @@ impl TableShell for Facade {
             core.submit(op, WriteOptions::default()).await?;
             id
         } else if core.hooks.on_write.is_some() {
-            let detail = format!("give the row an id in its column {:?}: the write route cannot choose one", master.id_column());
+            let detail =
+                format!("give the row an id in its column {:?}: the write route cannot choose one", master.id_column());
             return Err(Error::invalid(detail));
         } else {
             core.insert_at_master(record).await?

@@ -105,7 +105,12 @@ impl Store {
             let upserts: Vec<StoredRow> = rows
                 .by_ref()
                 .take(4 * CHUNK)
-                .map(|row| StoredRow { slot: row.slot(), ordinal: row.ordinal(), id: row.id().into(), body: row.body() })
+                .map(|row| StoredRow {
+                    slot: row.slot(),
+                    ordinal: row.ordinal(),
+                    id: row.id().into(),
+                    body: row.body(),
+                })
                 .collect();
             if upserts.is_empty() {
                 break;
@@ -123,7 +128,8 @@ impl Store {
             self.table.clear().await?;
             self.table.commit(CacheBatch { meta: Some(meta.clone()), ..CacheBatch::default() }).await?;
         }
-        let rows = state.table().iter_slots().filter_map(|row| state.base(row.id()).map(|base| (row.id().into(), base)));
+        let rows =
+            state.table().iter_slots().filter_map(|row| state.base(row.id()).map(|base| (row.id().into(), base)));
         self.learn(rows.map(|(id, base)| CacheChange::Upsert(id, base)), state.seq());
         self.flush().await.map(drop)
     }

@@ -505,7 +505,13 @@ impl State {
     ) {
         let before = draft.decision.entries.len();
         self.show_fold(draft, id, body, rest, base, cause);
-        let Some(entry) = draft.decision.entries.get_mut(before) else { return };
+        if draft.decision.entries.len() == before && routed.is_empty() {
+            return;
+        }
+        if draft.decision.entries.len() == before {
+            draft.entry(Some(id), cause);
+        }
+        let entry = &mut draft.decision.entries[before];
         entry.version = told;
         if !routed.is_empty() {
             entry.op = OpChange::Absorb(routed);
@@ -602,7 +608,11 @@ impl State {
     fn decide_bulk(&self, draft: &mut Draft<'_>, items: &[Item], mark: u64) {
         let mut rows = Vec::with_capacity(items.len());
         for item in items {
-            if self.folds.contains_key(&item.id) || self.touched_after(&item.id, mark) {
+            let known = self.folds.get(&item.id).map(|fold| fold.base.as_ref().map(|base| &base.body));
+            if known == Some(item.row.as_ref()) && !self.has_queued(&item.id) && self.settled_by(&item.id, mark) {
+                continue;
+            }
+            if known.is_some() || self.touched_after(&item.id, mark) {
                 draft.note(Note::Dirty(Arc::clone(&item.id)));
                 continue;
             }

@@ -112,7 +112,13 @@ impl State {
                     return;
                 }
                 self.clean(draft, news.id, mark);
+                let entries = draft.decision.entries.len();
                 self.overrule(draft, news, mark, cause);
+                let others = self.guards.values().sum::<u32>() > 1;
+                if others && draft.decision.entries.len() == entries {
+                    // Nothing changed, but a read that saw the row before this one did must not change it any more.
+                    draft.note(Note::Touch(Arc::clone(news.id)));
+                }
             }
             (None, Source::Push) => {
                 let moving = self.has_queued(news.id) || self.in_motion() || self.dirty.contains_key(news.id);

@@ -340,16 +340,10 @@ impl State {
             self.rebase(id, entry.seq);
         }
         self.apply_op(id, entry);
-        let op = match &entry.op {
-            OpChange::Stage(op) => Some(op.id),
-            OpChange::Settle { .. } => entry.cause.op,
-            _ => None,
-        };
-        let others = op.and_then(|op| self.ops.get(&op)).map_or_else(|| Arc::from([]), |op| Arc::clone(&op.targets));
-        for other in others.iter().filter(|other| *other != id) {
-            self.refold(other, None);
-        }
         self.refold(id, place);
+        if let OpChange::Stage(op) = &entry.op {
+            op.targets.iter().for_each(|other| self.refold(other, None));
+        }
     }
 
     /// Keeps a book that is not journaled.
@@ -583,7 +577,7 @@ impl State {
         record.error = error.or_else(|| record.error.take());
         record.updated = entry.at;
         record.over = 0;
-        record.log = vec![entry.seq];
+        record.log.push(entry.seq);
         let (staged, size, targets) = (record.staged, record.size(), Arc::clone(&record.targets));
         if was == OpState::Queued {
             self.queue.remove(&staged);
@@ -601,6 +595,8 @@ impl State {
         fold.rebased.retain(|other| *other != op);
         if fold.ops.is_empty() {
             self.unfold(id);
+        } else {
+            self.refold(id, None);
         }
     }
 
@@ -689,7 +685,14 @@ impl State {
             .or_else(|| self.table.get(id).map(|row| row.ordinal()))
             .or(place)
             .unwrap_or_else(|| self.next_ordinal());
-        self.show(id, body.map(|body| (body, ordinal)));
+        let same = match (&body, self.table.get(id)) {
+            (Some(body), Some(row)) => row.ordinal() == ordinal && same_body(&row, body),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            self.show(id, body.map(|body| (body, ordinal)));
+        }
     }
 }
 

@@ -344,7 +344,7 @@ impl World {
             .map(|key| Item { id: id(key), row: self.row_at(key, seen[key]), ordinal: None })
             .filter(|item| {
                 let known = self.state.base(&item.id).map(|base| base.body);
-                let doubtful = self.state.is_dirty(&item.id) || self.state.has_queued(&item.id);
+                let doubtful = self.state.is_dirty(&item.id) || self.state.fold(&item.id).is_some();
                 read.key.is_some() || doubtful || known != item.row
             })
             .collect();
@@ -558,58 +558,74 @@ fn explore(setup: Setup) -> usize {
     known.len()
 }
 
-#[test]
-fn g8_an_unversioned_master_that_tells_nothing() {
-    assert!(explore(SMALL) >= 1);
+/// Explores each setup; a model that has silently become smaller is an error.
+fn explore_all(setups: &[(usize, Setup)]) {
+    for (least, setup) in setups {
+        let found = explore(*setup);
+        assert!(found >= *least, "only {found} worlds of {setup:?}");
+    }
 }
 
-#[test]
-fn g8_an_unversioned_master_with_thin_events_in_any_order() {
-    assert!(explore(Setup { hooks: Hooks::Thin, refreshes: 1, deletes: false, ..SMALL }) >= 1);
-}
+const THROUGH: Route = Route::Through { returns: false };
+const RETURNS: Route = Route::Through { returns: true };
+const FEEDBACK: Route = Route::Consumer { feedback: true };
+const SILENT: Route = Route::Consumer { feedback: false };
 
 #[test]
-fn g8_an_unversioned_master_that_echoes_writes() {
-    assert!(explore(Setup { hooks: Hooks::Full, echo: true, refreshes: 1, externals: 1, ..SMALL }) >= 1);
+fn g8_an_unversioned_master() {
+    let one = Setup { externals: 1, writes: 1, refreshes: 1, ..SMALL };
+    explore_all(&[
+        (1700, Setup { refreshes: 2, deletes: false, ..one }),
+        (4500, Setup { writes: 2, deletes: false, ..one }),
+        (6800, Setup { externals: 2, ..one }),
+        (5500, Setup { restarts: 1, ..one }),
+        (5000, Setup { hooks: Hooks::Thin, ..one }),
+        (3200, Setup { hooks: Hooks::Full, echo: true, route: RETURNS, deletes: false, ..one }),
+    ]);
 }
 
 #[test]
 fn rest_is_reached_when_payloads_are_trusted() {
-    assert!(explore(Setup { hooks: Hooks::Full, trust: true, refreshes: 1, writes: 1, ..SMALL }) >= 1);
-}
-
-#[test]
-fn g8_an_unversioned_master_with_restarts() {
-    assert!(explore(Setup { restarts: 1, refreshes: 1, externals: 1, ..SMALL }) >= 1);
+    let one = Setup { externals: 1, writes: 1, refreshes: 1, hooks: Hooks::Full, trust: true, ..SMALL };
+    explore_all(&[(5200, one), (3200, Setup { externals: 2, refreshes: 0, ..one })]);
 }
 
 #[test]
 fn g8_a_versioned_master_with_events_in_any_order() {
-    for returns in [false, true] {
-        let setup = Setup { versioned: true, hooks: Hooks::Full, refreshes: 1, writes: 1, ..SMALL };
-        assert!(explore(Setup { route: Route::Through { returns }, ..setup }) >= 1);
-    }
+    let one = Setup { versioned: true, hooks: Hooks::Full, externals: 2, writes: 1, refreshes: 0, ..SMALL };
+    explore_all(&[(2200, one), (1500, Setup { route: RETURNS, ..one }), (11800, Setup { externals: 1, refreshes: 1, echo: true, ..one })]);
 }
 
 #[test]
-fn a2_writes_around_a_master_that_never_learns_of_them() {
-    assert!(explore(Setup { route: Route::Around, restarts: 1, deletes: false, ..SMALL }) >= 1);
+fn a2_an_acknowledged_routed_write_never_jumps_back() {
+    let one = Setup { externals: 1, writes: 2, refreshes: 1, deletes: false, ..SMALL };
+    explore_all(&[
+        (5700, Setup { route: Route::Around, restarts: 1, refreshes: 2, ..one }),
+        (1800, Setup { route: SILENT, ..one }),
+        (600, Setup { route: SILENT, writes: 1, restarts: 1, ..one }),
+        (3800, Setup { route: FEEDBACK, writes: 1, hooks: Hooks::Full, ..one }),
+    ]);
 }
 
 #[test]
-fn a2_writes_by_a_consumer_with_feedback() {
-    let route = Route::Consumer { feedback: true };
-    assert!(explore(Setup { route, hooks: Hooks::Full, refreshes: 1, deletes: false, ..SMALL }) >= 1);
-}
-
-#[test]
-fn a2_writes_by_a_consumer_without_feedback() {
-    let route = Route::Consumer { feedback: false };
-    assert!(explore(Setup { route, restarts: 1, deletes: false, ..SMALL }) >= 1);
+#[ignore = "minutes; run after any change of the rules"]
+fn all_interleavings_of_two_of_each() {
+    explore_all(&[
+        (1, Setup { route: THROUGH, ..SMALL }),
+        (1, Setup { route: THROUGH, restarts: 1, externals: 1, ..SMALL }),
+        (1, Setup { hooks: Hooks::Thin, refreshes: 1, deletes: false, ..SMALL }),
+        (1, Setup { hooks: Hooks::Full, echo: true, refreshes: 1, externals: 1, ..SMALL }),
+        (1, Setup { hooks: Hooks::Full, trust: true, refreshes: 1, writes: 1, ..SMALL }),
+        (1, Setup { versioned: true, hooks: Hooks::Full, refreshes: 1, writes: 1, ..SMALL }),
+        (1, Setup { route: RETURNS, versioned: true, hooks: Hooks::Full, refreshes: 1, writes: 1, ..SMALL }),
+        (1, Setup { route: Route::Around, restarts: 1, deletes: false, ..SMALL }),
+        (1, Setup { route: SILENT, restarts: 1, deletes: false, ..SMALL }),
+        (1, Setup { route: FEEDBACK, hooks: Hooks::Full, refreshes: 1, deletes: false, ..SMALL }),
+    ]);
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
 
     #[test]
     fn g8_random_walks_over_three_rows(
@@ -628,7 +644,9 @@ proptest! {
     ) {
         let setup = Setup {
             keys: 3, route, hooks, echo, versioned, trust,
-            delete_all: true, externals: 5, writes: 6, refreshes: 3, restarts: 1, ..SMALL
+            delete_all: true, externals: 5, writes: 6, refreshes: 3,
+            // What is known of the versions of deleted rows does not outlive the process.
+            restarts: u8::from(!versioned), ..SMALL
         };
         let mut world = World::new(setup);
         let mut way = Vec::new();

@@ -43,12 +43,13 @@ fn differs(state: &State, id: &Id, body: &Body, ordinal: Option<Ordinal>) -> boo
     }
 }
 
-/// Ids of confirmed rows that a complete list does not have.
+/// Ids that a complete list does not have: of confirmed rows, and of rows in doubt, which are settled by that.
 pub fn missing(state: &State, rows: &Rows) -> Vec<Id> {
     let visible = state.table().iter_slots().filter(|row| !rows.contains(row.id())).map(|row| Id::from(row.id()));
     let visible = visible.filter(|id| state.fold(id).is_none());
     let folded = state.folds().filter(|(id, fold)| fold.base.is_some() && !rows.contains(id)).map(|(id, _)| Arc::clone(id));
-    visible.chain(folded).collect()
+    let doubted = state.dirty().filter(|id| state.base(id).is_none() && !rows.contains(id)).map(Arc::clone);
+    visible.chain(folded).chain(doubted).collect()
 }
 
 /// A place for every row of a complete list: rows keep theirs where the order allows it (the longest increasing

@@ -359,3 +359,13 @@ proptest! {
         run(shape, &steps);
     }
 }
+
+/// All rows were hidden by pending deletes, and the list was taken for a first copy: their confirmed rows left the cache file.
+#[test]
+fn a_list_that_comes_while_every_row_is_being_deleted_keeps_what_is_confirmed() {
+    use Step::*;
+    let shape =
+        Shape { routed: false, feedback: false, versioned: false, trust: false, reads_one: false, tells: false };
+    let steps = [Execute(0, 3), Answer(0), Refresh, Delete(0), Execute(0, 3), Answer(0), Restart, Wait];
+    run(shape, &steps);
+}

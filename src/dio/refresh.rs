@@ -126,7 +126,8 @@ impl Core {
         }
         let complete = stamp.complete;
         let rows = Arc::new(rows);
-        if complete && self.state().table().is_empty() && self.seed(&rows, stamp.mark).await? {
+        let state = self.state();
+        if complete && state.table().is_empty() && state.folds().next().is_none() && self.seed(&rows, stamp.mark).await? {
             self.keep_list(&rows, stamp.complete);
             self.mark_complete().await;
             return Ok(Outcome::Applied { inserted: rows.len() as u64, changed: 0, removed: 0 });
@@ -220,7 +221,7 @@ impl Core {
             }
             Err(refused) => {
                 // The file has rows now that the State has not.
-                if let Err(error) = self.store.rewrite(&self.state()).await {
+                if let Err(error) = self.store.rewrite(|| self.state()).await {
                     tracing::warn!(dio = %self.name, %error, "the cache file could not be written");
                 }
                 if matches!(refused, Error::Conflict { .. }) { Ok(false) } else { Err(refused) }

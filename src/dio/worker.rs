@@ -126,7 +126,9 @@ async fn attempt(core: &Arc<Core>, handle: &std::sync::Weak<Handle>, op: &Op) ->
     // The last handle may be gone while the queue drains: the hook gets one of its own.
     let handle = handle.upgrade().unwrap_or_else(|| Arc::new(Handle::new(Arc::clone(core))));
     let scope = Scope { op: Some(op.id), ..Scope::new(&core.name, Kind::Write) };
-    hooks::run(core, Arc::new(scope), on_write(&Dio(handle), write)).await?;
+    // A Dio held here until the hook ends could not be closed by dropping all others.
+    let delivery = on_write(&Dio(handle), write);
+    hooks::run(core, Arc::new(scope), delivery).await?;
     Ok(match core.settings.write_route {
         WriteRoute::Around => Answer::Routed,
         WriteRoute::Through => Answer::Confirmed { row: None, id: None },

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::commit::now;
 use super::core::Core;
+use crate::cache::CacheError;
 
 /// How long a confirmed row may wait for the cache file.
 const EVERY: Duration = Duration::from_secs(1);
@@ -27,7 +28,15 @@ pub(super) async fn run(core: Arc<Core>) {
             () = core.tasks.closing().cancelled() => return,
         }
         published.borrow_and_update();
-        match core.store.flush().await {
+        let flushed = match core.store.flush().await {
+            // The file was set aside and a new one begun: it gets every row again.
+            Err(CacheError::Corrupt { .. }) => match core.store.rewrite(|| core.state()).await {
+                Ok(()) => core.store.flush().await,
+                Err(error) => Err(error),
+            },
+            flushed => flushed,
+        };
+        match flushed {
             Ok(watermark) => {
                 wait = EVERY;
                 trim(&core, watermark).await;

@@ -635,7 +635,9 @@ impl State {
     fn decide_seed(&self, draft: &mut Draft<'_>, table: &Table, mark: u64) -> Result<()> {
         let confirmed = self.folds.values().any(|fold| fold.base.is_some());
         let visible = self.table.iter_slots().any(|row| !self.folds.contains_key(row.id()));
-        if confirmed || visible || self.clock != mark && !self.touched.is_empty() {
+        // Of routed writes the list is news, which are judged row by row.
+        let routed = self.ops.values().any(|op| op.state == OpState::Routed);
+        if confirmed || visible || routed || self.clock != mark && !self.touched.is_empty() {
             return Err(Error::Conflict { id: String::new(), detail: "rows arrived before the first copy".into() });
         }
         // Writes that wait may have been delivered before, while or after it was read.

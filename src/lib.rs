@@ -10,7 +10,7 @@ pub mod record;
 mod redb_file;
 pub mod vista;
 
-pub use dio::{Dio, DioEvent};
+pub use dio::{Dio, DioEvent, EventReceiver};
 pub use lens::{Lens, LensBuilder};
 pub use cache::CacheBackend;
 pub use record::{CborValue, Record, Rows};

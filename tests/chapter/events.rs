@@ -247,6 +247,49 @@ proptest! {
     }
 }
 
+fn many(rows: std::ops::Range<i64>, price: i64) -> impl Iterator<Item = (String, Record)> {
+    rows.map(move |n| (n.to_string(), product(&n.to_string(), "Row", price, 1)))
+}
+
+/// More than the log tells row by row: then one `Invalidated` does, whoever reconciles.
+#[tokio::test(start_paused = true)]
+async fn s49_a_first_copy_and_a_large_difference_are_told_as_a_whole() {
+    let master = Scripted::empty();
+    let (_lens, dio) = open(memory(), &master).await;
+    let mut bus = dio.subscribe_events();
+    for (id, row) in many(0..10, 1) {
+        master.put(&id, row).await;
+    }
+    dio.reconcile(dio.master().list_values().await.unwrap()).await.unwrap();
+    assert_eq!(events(&mut bus), [DioEvent::Invalidated], "a first copy");
+    for (id, row) in many(0..2_000, 2) {
+        master.put(&id, row).await;
+    }
+    dio.reconcile(dio.master().list_values().await.unwrap()).await.unwrap();
+    assert_eq!(events(&mut bus), [DioEvent::Invalidated], "many rows");
+    master.take("7").await;
+    dio.reconcile(dio.master().list_values().await.unwrap()).await.unwrap();
+    assert_eq!(events(&mut bus), [removed("7")], "one row");
+    dio.reconcile(dio.master().list_values().await.unwrap()).await.unwrap();
+    assert_eq!(events(&mut bus), [], "none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s49_a_large_refresh_says_that_rows_were_not_told() {
+    let master = Scripted::new(schema(), many(0..2_000, 1));
+    let (_lens, dio) = open(reconciling(seeding(memory())), &master).await;
+    let mut bus = dio.subscribe_events();
+    for (id, row) in many(0..2_000, 2) {
+        master.put(&id, row).await;
+    }
+    dio.refresh().await.unwrap();
+    assert_eq!(next(&mut bus).await, DioEvent::Refreshing);
+    let entry = bus.recv_entry().await.unwrap();
+    assert_eq!((entry.event, entry.covered), (DioEvent::Invalidated, false));
+    assert_eq!(events(&mut bus), []);
+    assert_eq!(dio.cache().list_values().await.unwrap(), master.rows().await);
+}
+
 #[tokio::test(start_paused = true)]
 async fn s50_a_stalled_subscriber_holds_up_nobody_and_is_told_what_it_missed() {
     let lens = seeding(memory()).ring(RingLimits { events: 1_000, bytes: 16 << 20 });

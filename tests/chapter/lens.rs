@@ -317,50 +317,46 @@ async fn s23_make_dio_fails_with_its_cache() {
 
 /// A Dio whose making was given up is still ending: the next of its name waits, so that two never write one log.
 #[tokio::test(start_paused = true)]
-async fn s23_a_make_dio_that_was_given_up_or_failed_has_ended_before_the_next() {
-    for give_up in [true, false] {
-        let (gate, refusing) = (Gate::closed(), Arc::new(AtomicUsize::new(0)));
-        let lens = memory().on_start({
-            let (gate, refusing) = (gate.clone(), Arc::clone(&refusing));
-            move |dio| {
-                let (dio, gate, first) = (dio.clone(), gate.clone(), refusing.fetch_add(1, Ordering::SeqCst) == 0);
-                async move {
-                    if first {
-                        // Something that goes on when the hook has ended.
-                        let late = tokio::spawn(async move {
-                            gate.pass().await;
-                            dio.cache().insert_value("late", &price(1)).await
-                        });
-                        if give_up {
-                            late.await.map_err(|error| Error::permanent(error.to_string()))??;
-                        }
-                        return Err(Error::permanent("refused"));
-                    }
-                    dio.cache().insert_values(dio.master().list_values().await?).await
-                }
-            }
-        });
-        let lens = Arc::new(lens.build().unwrap());
-        let master = Scripted::bakery();
-        let make = || {
-            let (lens, vista) = (Arc::clone(&lens), master.vista("products"));
-            tokio::spawn(async move { lens.make_dio(vista).await })
-        };
-        let first = make();
-        gate.waited_at(1).await;
-        if give_up {
-            first.abort();
-        } else {
-            assert!(soon(first).await.unwrap().is_err());
-        }
-        breathe().await;
-        let second = make();
-        breathe().await;
-        assert!(!second.is_finished(), "give up: {give_up}");
-        gate.open();
-        let dio = soon(second).await.unwrap().unwrap();
-        assert!(dio.cache().get_value("1").await.unwrap().is_some());
-    }
+async fn s23_a_make_dio_that_was_given_up_has_ended_before_the_next() {
+    let gate = Gate::closed();
+    let lens = Arc::new(gated_start(memory(), &gate).build().unwrap());
+    let master = Scripted::bakery();
+    let make = || {
+        let (lens, vista) = (Arc::clone(&lens), master.vista("products"));
+        tokio::spawn(async move { lens.make_dio(vista).await })
+    };
+    let first = make();
+    gate.waited_at(1).await;
+    first.abort();
+    breathe().await;
+    let second = make();
+    breathe().await;
+    assert!(!second.is_finished() && gate.waiting() == 1, "the first one's on_start still runs");
+    gate.open();
+    let dio = soon(second).await.unwrap().unwrap();
+    assert_eq!(master.calls().list, 2);
+    assert_eq!(dio.cache().list_values().await.unwrap(), master.rows().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s23_a_handle_that_outlives_its_dio_does_nothing() {
+    let master = Scripted::bakery();
+    let (lens, old) = open(seeding(memory()), &master).await;
+    old.close().await;
+    let new = lens.make_dio(master.vista("products")).await.unwrap();
+    let mut bus = new.subscribe_events();
+    assert!(matches!(old.vista().insert("muffin", &muffin()).await, Err(Error::Closed)));
+    assert!(matches!(old.cache().delete_value("7").await, Err(Error::Closed)));
+    assert!(matches!(old.patched("7", price(1)).await, Err(Error::Closed)));
+    assert!(matches!(soon(old.handle_event(ChangeEvent::Invalidated)).await, Err(Error::Closed)));
+    assert!(matches!(soon(old.refresh()).await, Err(Error::Closed)));
+    old.invalidate_record("7");
+    old.invalidate_all();
+    breathe().await;
+    assert_eq!(events(&mut bus), []);
+    assert_eq!(new.cache().list_values().await.unwrap(), master.rows().await);
+    new.vista().delete("7").await.unwrap();
+    settle(&new).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -428,14 +424,9 @@ async fn setter_on_start_blocking_false_returns_at_once_and_seeds_behind() {
     assert_eq!(dio.cache().count().await.unwrap(), 0);
     assert!(dio.status().stale);
     gate.open();
-    soon(async {
-        while dio.status().stale {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    assert_eq!(dio.cache().count().await.unwrap(), 7);
     assert_eq!(next(&mut bus).await, DioEvent::Invalidated, "subscribers are told to read again");
+    assert_eq!(dio.cache().count().await.unwrap(), 7);
+    assert!(!dio.status().stale);
 }
 
 #[tokio::test(start_paused = true)]
@@ -474,10 +465,11 @@ async fn setter_cache_ttl_makes_old_rows_stale_and_a_read_refreshes_them() {
 #[tokio::test(start_paused = true)]
 async fn setter_cache_ttl_counts_reads_of_every_kind() {
     type Read = fn(diorama::Vista) -> futures_util::future::BoxFuture<'static, ()>;
-    let reads: [(&str, Read); 3] = [
-        ("list", |vista| Box::pin(async move { drop(vista.list_values().await.unwrap()) })),
-        ("get", |vista| Box::pin(async move { drop(vista.get_value("7").await.unwrap()) })),
-        ("count", |vista| Box::pin(async move { drop(vista.get_count().await.unwrap()) })),
+    let reads: [(&str, Read); 4] = [
+        ("list", |vista| Box::pin(async move { vista.list_values().await.map(drop).unwrap() })),
+        ("get", |vista| Box::pin(async move { vista.get_value("7").await.map(drop).unwrap() })),
+        ("next", |vista| Box::pin(async move { vista.fetch_next(None).await.map(drop).unwrap() })),
+        ("count", |vista| Box::pin(async move { vista.get_count().await.map(drop).unwrap() })),
     ];
     for (what, read) in reads {
         let master = Scripted::bakery();
@@ -523,7 +515,7 @@ async fn setter_retry_says_when_a_failed_delivery_is_tried_again() {
     master.fail_writes(5, &Error::transient("busy"));
     let began = tokio::time::Instant::now();
     dio.vista().patch_value("7", &price(1)).await.unwrap();
-    until(&mut bus, is_committed).await;
+    while !is_committed(&bus.recv().await.unwrap()) {}
     let took = began.elapsed().as_secs_f64();
     // 1 + 2 + 4 + 4 + 4 seconds, each between half and all of it.
     assert!((7.5..=15.1).contains(&took), "{took}");
@@ -544,7 +536,7 @@ async fn setter_retry_heeds_the_masters_own_word() {
     master.fail_writes(1, &later);
     let began = tokio::time::Instant::now();
     dio.vista().patch_value("7", &price(1)).await.unwrap();
-    until(&mut bus, is_committed).await;
+    while !is_committed(&bus.recv().await.unwrap()) {}
     assert!(began.elapsed() >= Duration::from_secs(30));
 }
 
@@ -633,7 +625,7 @@ async fn setter_write_route_says_what_ok_of_on_write_means() {
         let (_lens, dio) = open(lens, &master).await;
         dio.vista().insert("muffin", &muffin()).await.unwrap();
         settle(&dio).await;
-        assert_eq!(dio.state().backlog().0 == 0, !stays, "{route:?}");
+        assert_eq!(is_covered(&dio), stays, "{route:?}");
         dio.refresh().await.unwrap();
         let seen = dio.cache().get_value("muffin").await.unwrap().is_some();
         assert_eq!(seen, stays, "{route:?}: the master's list does not have it");

@@ -190,6 +190,11 @@ pub async fn settle(dio: &Dio) {
     .await;
 }
 
+/// Whether some operation, queued or routed, still lies over a confirmed row.
+pub fn is_covered(dio: &Dio) -> bool {
+    dio.state().folds().any(|(_, fold)| !fold.ops.is_empty())
+}
+
 /// Lets other tasks run until `done` says so. For what tells nobody; needs a runtime that does not wait for a disk.
 pub async fn eventually(mut done: impl FnMut() -> bool) {
     for _ in 0..100_000 {

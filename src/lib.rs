@@ -11,7 +11,7 @@ mod redb_file;
 pub mod vista;
 
 pub use cache::CacheBackend;
-pub use dio::{Dio, DioEvent};
+pub use dio::{Dio, DioEvent, EventReceiver};
 pub use lens::{Lens, LensBuilder};
 pub use record::{CborValue, Record, Rows};
 pub use vista::{

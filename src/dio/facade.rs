@@ -130,6 +130,7 @@ impl TableShell for Facade {
 
     async fn get(&self, id: &str) -> Result<Option<Record>> {
         let core = &self.handle.core;
+        self.handle.refresh_if_stale();
         if let Some(row) = core.state().get(id) {
             return Ok(row.decode().ok());
         }
@@ -148,6 +149,7 @@ impl TableShell for Facade {
         if !core.is_complete() {
             return core.vista.shell().count(query).await;
         }
+        self.handle.refresh_if_stale();
         let query = Query { limit: Some(0), offset: 0, order: Vec::new(), ..query.clone() };
         core.select(&query, &self.schema).await.map(|(_, total)| total)
     }
@@ -158,6 +160,7 @@ impl TableShell for Facade {
         if !core.is_complete() {
             return core.vista.shell().next(query, token).await;
         }
+        self.handle.refresh_if_stale();
         let offset = match token {
             None => 0,
             Some(token) => {

@@ -81,11 +81,18 @@ impl Handle {
     }
 }
 
-impl Drop for Handle {
-    fn drop(&mut self) {
+impl Handle {
+    /// Ends the Dio in the background.
+    fn end(&self) {
         let core = Arc::clone(&self.core);
         core.tasks.closing().cancel();
         self.runtime.spawn(async move { core.finish().await });
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

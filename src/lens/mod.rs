@@ -79,9 +79,10 @@ impl Lens {
             settings,
             hooks,
         };
-        let dio = dio::open(vista, around).await?;
-        place.fill(&dio);
-        Ok(dio)
+        let opened = dio::open(vista, around).await?;
+        // Before `on_start`: should this future be dropped, the name is free only when the Dio has ended.
+        place.fill(&opened.dio);
+        opened.begin().await
     }
 
     /// Takes the name; waits for one that is draining.

@@ -131,6 +131,10 @@ impl Core {
         if complete && self.state().table().is_empty() && self.seed(&rows, stamp.mark).await? {
             self.keep_list(&rows, stamp.complete);
             self.mark_complete().await;
+            if let Some(scope) = scope_of(&self.name) {
+                // While `make_dio` waits for its first rows, nobody is there to be told of them.
+                scope.covered.lock().silent |= scope.kind != Kind::Start || !self.settings.on_start_blocking;
+            }
             return Ok(Outcome::Applied { inserted: rows.len() as u64, changed: 0, removed: 0 });
         }
         let state = self.state();

@@ -134,7 +134,9 @@ fn note_failure(failed: &mut Option<String>, told: &Told, row: &str) {
     let Told::Item(item) = told else { return };
     match &item.event {
         DioEvent::WriteFailed { id, error, .. } if id == row => *failed = Some(error.clone()),
-        DioEvent::RecordChanged { id } | DioEvent::RecordInserted { id } | DioEvent::RecordRemoved { id } if id == row => {
+        DioEvent::RecordChanged { id } | DioEvent::RecordInserted { id } | DioEvent::RecordRemoved { id }
+            if id == row =>
+        {
             *failed = None;
         }
         _ => {}

@@ -210,7 +210,10 @@ pub struct TableScenery(Arc<Lead<Shared>>);
 impl std::fmt::Debug for TableScenery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let name = self.0.dio.name();
-        f.debug_struct("TableScenery").field("dio", &name).field("generation", &self.generation()).finish_non_exhaustive()
+        f.debug_struct("TableScenery")
+            .field("dio", &name)
+            .field("generation", &self.generation())
+            .finish_non_exhaustive()
     }
 }
 

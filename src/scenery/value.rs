@@ -104,7 +104,8 @@ impl ValueSceneryBuilder {
         let schema = self.dio.schema();
         self.query.validate(&schema)?;
         let core = Arc::clone(&self.dio.0.core);
-        let sum = Computation { path: self.aggregate.path(&schema)?, aggregate: self.aggregate, query: self.query, schema };
+        let sum =
+            Computation { path: self.aggregate.path(&schema)?, aggregate: self.aggregate, query: self.query, schema };
         let mut follower = Follower::new(&core.ring);
         core.before_query(&self.dio, sum.query.clone()).await?;
         let value = sum.run(&core).await?;
@@ -274,9 +275,8 @@ impl Computation {
 }
 
 fn extreme(cells: impl Iterator<Item = CborValue>, beats: fn(&Key<'_>, &Key<'_>) -> bool) -> CborValue {
-    let best = cells.reduce(|best, cell| {
-        if beats(&Key::of(&cell, false), &Key::of(&best, false)) { cell } else { best }
-    });
+    let best =
+        cells.reduce(|best, cell| if beats(&Key::of(&cell, false), &Key::of(&best, false)) { cell } else { best });
     best.unwrap_or(CborValue::Null)
 }
 

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Dio;
 use super::core::Core;
@@ -132,10 +133,14 @@ pub(crate) fn scope_of(dio: &str) -> Option<Arc<Scope>> {
 }
 
 /// Runs a callback's future in its scope, in a task of its own: a caller that goes away does not cancel it, a panic is an
-/// error, and a closing Dio waits for it no longer than its `drain_timeout`.
+/// error, and a closing Dio waits for it no longer than its `drain_timeout`. Only an `on_write` ends with its caller: an
+/// attempt that was given up must not deliver after its successor.
 pub(crate) async fn run<T: Send + 'static>(core: &Core, scope: Arc<Scope>, future: HookFuture<T>) -> Result<T> {
     let grace = core.settings.drain_timeout;
-    match core.tasks.spawn_bounded(grace, SCOPE.scope(scope, future)).await {
+    let delivers = scope.kind == Kind::Write;
+    let task = core.tasks.spawn_bounded(grace, SCOPE.scope(scope, future));
+    let joined = if delivers { AbortOnDropHandle::new(task).await } else { task.await };
+    match joined {
         Ok(done) => done.unwrap_or(Err(Error::Closed)),
         Err(error) if error.is_panic() => Err(Error::unknown(format!("a hook panicked: {}", panic_text(error)))),
         Err(_) => Err(Error::Closed),

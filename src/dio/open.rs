@@ -10,7 +10,7 @@ use super::settings::Settings;
 use super::store::Store;
 use super::{Dio, Handle, refresh, worker};
 use crate::cache::{CacheBackend, CacheError, CacheMeta, CacheTable, Loaded};
-use crate::hot::{Base, Cmd, Entry, Origin, Rules, State, TableBuilder};
+use crate::hot::{Base, CacheChange, Cmd, Entry, Origin, Rules, State, TableBuilder};
 use crate::journal::{Journal, JournalError, LogState};
 use crate::vista::{Error, Result, Vista};
 
@@ -47,6 +47,8 @@ struct Recovered {
     state: State,
     meta: CacheMeta,
     ring: Ring,
+    /// What the log says of confirmed rows and the cache file has not seen.
+    behind: Vec<CacheChange>,
     /// Rows may not be what the log says: subscribers read again, and so do we.
     doubt: Option<&'static str>,
 }
@@ -65,6 +67,8 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Dio> {
     let doubt = recovered.doubt;
     let freshness = Freshness { complete: recovered.meta.complete_at.is_some(), ..Freshness::default() };
     let committer = around.committer.handle(&around.journal);
+    let store = Store::new(table, recovered.meta);
+    store.learn(recovered.behind, recovered.state.seq());
     let core = Arc::new(Core::new(Parts {
         settings: around.settings,
         hooks: around.hooks,
@@ -73,18 +77,39 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Dio> {
         committer,
         state: recovered.state,
         ring: recovered.ring,
-        store: Store::new(table, recovered.meta),
+        store,
         freshness,
     }));
     mark_unknown(&core);
     let dio = Dio(Arc::new(Handle::new(Arc::clone(&core))));
     start_tasks(&dio);
+    if let Err(error) = begin(&dio, doubt).await {
+        // The name is free only once nothing of this Dio runs any more.
+        core.finish().await;
+        return Err(error);
+    }
+    Ok(dio)
+}
+
+/// Says so if the rows are in doubt, runs `on_start`, and reads everything again if that did not.
+async fn begin(dio: &Dio, doubt: Option<&'static str>) -> Result<()> {
+    let core = &dio.0.core;
     if let Some(why) = doubt {
         tracing::warn!(dio = %core.name, why, "cached rows may be older than the log; subscribers are told to read again");
         core.commit(Cmd::InvalidateAll { covered: false, origin: Origin::Refresh }).await?;
     }
-    start_hook(&dio).await?;
-    Ok(dio)
+    start_hook(dio).await?;
+    if doubt.is_some() && core.hooks.on_refresh.is_some() && core.freshness.lock().at.is_none() {
+        let (core, handle) = (Arc::clone(core), Arc::downgrade(&dio.0));
+        let tasks = core.tasks.clone();
+        tasks.spawn(async move {
+            if let Some(handle) = handle.upgrade() {
+                // Its outcome is on the bus and in the freshness.
+                let _ = core.refresh(&handle).await;
+            }
+        });
+    }
+    Ok(())
 }
 
 async fn recover(
@@ -129,16 +154,25 @@ async fn recover(
     let epoch: Arc<str> = log.epoch.as_str().into();
     let mut state = State::restore(rules, Arc::clone(&epoch), meta.watermark, rows);
     let ring = Ring::new(settings.ring, epoch, log.oldest.saturating_sub(1));
-    let bodiless = replay(journal, &log, &mut state, &ring, meta.watermark).await?;
+    let mut behind = Vec::new();
+    let bodiless = replay(journal, &log, &mut state, &ring, meta.watermark, &mut behind).await?;
     if bodiless {
         doubt = Some("a large refresh was interrupted");
     }
     state.advance(log.head);
-    Ok(Recovered { state, meta, ring, doubt })
+    Ok(Recovered { state, meta, ring, behind, doubt })
 }
 
-/// Brings `state` up to the log's head and refills the ring. Says whether rows changed that the log does not carry.
-async fn replay(journal: &dyn Journal, log: &LogState, state: &mut State, ring: &Ring, watermark: u64) -> Result<bool> {
+/// Brings `state` up to the log's head, refills the ring and gathers what the cache file lacks in `behind`. Says whether rows
+/// changed that the log does not carry.
+async fn replay(
+    journal: &dyn Journal,
+    log: &LogState,
+    state: &mut State,
+    ring: &Ring,
+    watermark: u64,
+    behind: &mut Vec<CacheChange>,
+) -> Result<bool> {
     const BATCH: usize = 4 << 20;
     let mut after = 0;
     let mut bodiless = false;
@@ -153,7 +187,10 @@ async fn replay(journal: &dyn Journal, log: &LogState, state: &mut State, ring: 
                 full: false,
             })?;
             bodiless |= stored.seq > watermark && matches!(entry.base, Base::Many { .. });
-            let (_, item) = apply(state, entry, &mut false);
+            let (change, item) = apply(state, entry, &mut false);
+            if !matches!(change, CacheChange::None) {
+                behind.push(change);
+            }
             if stored.seq >= log.oldest {
                 items.extend(item.map(|item| item.replayed(stored.seq <= watermark)));
             }
@@ -192,10 +229,13 @@ async fn start_hook(dio: &Dio) -> Result<()> {
     if core.settings.on_start_blocking {
         return started(&core, on_start(dio)).await;
     }
+    core.seeding.store(true, std::sync::atomic::Ordering::Release);
     let future = on_start(dio);
     let background = Arc::clone(&core);
     core.tasks.spawn(async move {
-        if let Err(error) = started(&background, future).await {
+        let done = started(&background, future).await;
+        background.seeding.store(done.is_err(), std::sync::atomic::Ordering::Release);
+        if let Err(error) = done {
             tracing::warn!(dio = %background.name, %error, "on_start failed");
             background.freshness.lock().failed = Some(error.to_string());
             background.ring.tell(super::DioEvent::RefreshFailed { error: error.to_string() });

@@ -224,13 +224,13 @@ impl Core {
                 self.set_bulk(false).await;
                 Ok(true)
             }
-            Err(Error::Conflict { .. }) => {
+            Err(refused) => {
+                // The file has rows now that the State has not.
                 if let Err(error) = self.store.rewrite(&self.state()).await {
                     tracing::warn!(dio = %self.name, %error, "the cache file could not be written");
                 }
-                Ok(false)
+                if matches!(refused, Error::Conflict { .. }) { Ok(false) } else { Err(refused) }
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -344,7 +344,7 @@ async fn read_rows(core: &Arc<Core>, ids: Vec<Id>) -> Result<()> {
     let schema = core.vista.schema();
     for id in ids {
         let guard = core.open_guard().await?;
-        let row = core.vista.shell().get(&id).await?;
+        let row = core.read_one(&id).await?;
         let row = row.map(|record| Body::encode(&id, &record, schema.layout()));
         let item = Item { id, row, ordinal: None };
         core.commit(Cmd::News { items: vec![item], mark: guard.mark, told: true }).await?;

@@ -62,7 +62,6 @@ impl Store {
         let mut meta = self.meta.lock().await;
         let taken = std::mem::take(&mut *self.backlog.lock());
         if taken.rows.is_empty() && taken.upto <= meta.watermark {
-            self.backlog.lock().upto = meta.watermark;
             return Ok(meta.watermark);
         }
         let next = CacheMeta { watermark: taken.upto.max(meta.watermark), ..meta.clone() };

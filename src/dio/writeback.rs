@@ -13,6 +13,8 @@ const EVERY: Duration = Duration::from_secs(1);
 pub(super) async fn run(core: Arc<Core>) {
     let mut wait = EVERY;
     let mut published = core.published.subscribe();
+    // What the journal had and the cache file had not waits since before the start.
+    published.mark_changed();
     loop {
         // Sleep only once there is something to write: an idle Dio costs nothing.
         tokio::select! {

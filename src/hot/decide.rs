@@ -401,6 +401,7 @@ impl State {
             retry_of: write.retry_of,
             staged: 0,
             state: OpState::Queued,
+            moved: 0,
             delivered: 0,
             error: None,
             updated: now,
@@ -411,7 +412,12 @@ impl State {
 
     fn decide_settle(&self, draft: &mut Draft<'_>, op: OpId, mark: u64, answer: &Answer) {
         draft.note(Note::Close(mark));
-        let Some(record) = self.ops.get(&op).filter(|op| op.state == OpState::Queued) else { return };
+        let Some(record) = self.ops.get(&op) else { return };
+        if record.state != OpState::Queued {
+            // Settled before, by a commit whose notes were lost with its answer.
+            record.targets.iter().for_each(|id| draft.note(Note::Dirty(Arc::clone(id))));
+            return;
+        }
         match answer {
             Answer::Routed => {
                 let entry = draft.entry(record.targets.first(), &op_cause(op));
@@ -591,6 +597,8 @@ impl State {
         if confirmed || visible || self.clock != mark && !self.touched.is_empty() {
             return Err(Error::Conflict { id: String::new(), detail: "rows arrived before the first copy".into() });
         }
+        // Writes that wait may have been delivered before, while or after it was read.
+        self.folds.keys().for_each(|id| draft.note(Note::Dirty(Arc::clone(id))));
         draft.decision.outcome = Outcome::Applied { inserted: table.len() as u64, changed: 0, removed: 0 };
         let entry = draft.entry(None, &cause(Origin::Refresh));
         entry.base = Base::Many { rows: Arc::new(Many::Table(table.clone())) };

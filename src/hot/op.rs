@@ -203,6 +203,9 @@ pub struct Op {
     /// Where it stands; moved by [`State::apply`](super::State::apply) only.
     #[serde(skip, default = "queued")]
     pub state: OpState,
+    /// Position of its last change of state.
+    #[serde(skip, default)]
+    pub moved: u64,
     /// Clock of the State when the route took it.
     #[serde(skip, default)]
     pub delivered: u64,

@@ -255,11 +255,18 @@ impl State {
         self.table.last_ordinal().map_or(ORDINAL_STEP, |last| (last / ORDINAL_STEP + 1).saturating_mul(ORDINAL_STEP))
     }
 
-    /// Positions of entries that must outlive a trim: those of operations that are open or parked.
+    /// Positions of entries that must outlive a trim: those that staged operations which are open or parked (one for each
+    /// of their rows), and those that brought them where they stand, lest a restart deliver them again.
     pub fn kept_entries(&self) -> Vec<Seq> {
-        let mut keep: Vec<Seq> =
-            self.ops.values().filter(|op| op.is_open() || op.state == OpState::Parked).map(|op| op.staged).collect();
+        let mut keep: Vec<Seq> = Vec::new();
+        for op in self.ops.values().filter(|op| op.is_open() || op.state == OpState::Parked) {
+            keep.extend(op.staged..op.staged + op.targets.len().max(1) as Seq);
+            if op.moved > op.staged {
+                keep.push(op.moved);
+            }
+        }
         keep.sort_unstable();
+        keep.dedup();
         keep
     }
 
@@ -407,6 +414,7 @@ impl State {
                     if let Some(fold) = self.folds.get_mut(id) {
                         fold.base = base;
                     }
+                    self.touch(id);
                     self.refold(id);
                 }
                 Vec::new()
@@ -432,6 +440,7 @@ impl State {
                 let mut op = op.clone();
                 op.staged = entry.seq;
                 op.state = OpState::Queued;
+                op.moved = entry.seq;
                 op.updated = entry.at;
                 self.queued_bytes += op.size();
                 self.queue.insert(entry.seq, op.id);
@@ -464,6 +473,7 @@ impl State {
             if let Some(op) = self.ops.get_mut(&op) {
                 op.state = OpState::Routed;
                 op.delivered = clock;
+                op.moved = entry.seq;
                 op.updated = entry.at;
                 self.queue.remove(&op.staged);
                 self.queued_bytes = self.queued_bytes.saturating_sub(op.size());
@@ -478,6 +488,7 @@ impl State {
         let Some(record) = self.ops.get_mut(&op) else { return };
         let was = std::mem::replace(&mut record.state, state);
         record.error = error.or_else(|| record.error.take());
+        record.moved = entry.seq;
         record.updated = entry.at;
         let (staged, size, targets) = (record.staged, record.size(), Arc::clone(&record.targets));
         if was == OpState::Queued {

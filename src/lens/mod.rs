@@ -92,11 +92,15 @@ impl Lens {
                 match dios.get(name) {
                     Some(Slot::Opening) => return Err(taken(name)),
                     Some(Slot::Open(core, ended)) if !ended.is_cancelled() => {
-                        let draining = core.upgrade().is_some_and(|core| core.tasks.closing().is_cancelled());
-                        if !draining {
-                            return Err(taken(name));
+                        match core.upgrade() {
+                            Some(core) if core.tasks.closing().is_cancelled() => ended.clone(),
+                            Some(_) => return Err(taken(name)),
+                            None => {
+                                // Its runtime ended before it did.
+                                dios.remove(name);
+                                continue;
+                            }
                         }
-                        ended.clone()
                     }
                     Some(Slot::Open(..)) | None => {
                         dios.insert(Arc::clone(name), Slot::Opening);

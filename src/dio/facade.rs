@@ -43,7 +43,12 @@ impl Core {
     }
 
     /// [`Core::select`] from a State of the caller's.
-    pub(crate) async fn select_from(&self, state: Arc<State>, query: &Query, schema: &Arc<Schema>) -> Result<(Rows, u64)> {
+    pub(crate) async fn select_from(
+        &self,
+        state: Arc<State>,
+        query: &Query,
+        schema: &Arc<Schema>,
+    ) -> Result<(Rows, u64)> {
         let schema = Arc::clone(schema);
         let query = query.clone();
         self.heavy(cost(state.table(), &query), move || select(&state, &query, &schema)).await

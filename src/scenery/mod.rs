@@ -7,6 +7,23 @@
 //! upstream events since: never a half-filled cache.
 //!
 //! Handles are cheap clones. They keep the Dio alive; dropping the last one ends the scenery's task.
+//!
+//! # Example
+//! ```
+//! # async fn draw(products: &diorama::Dio) -> diorama::Result<()> {
+//! let cheap = products.table_scenery().where_eq("category_id", 1).sort("price", false).open().await?;
+//! let mut generation = cheap.subscribe();
+//! loop {
+//!     for (id, product) in &cheap.rows() {
+//!         println!("{id}: {:?}", product.get("name"));
+//!     }
+//!     println!("{} in all", cheap.row_count());
+//!     if generation.changed().await.is_err() {
+//!         return Ok(());
+//!     }
+//! }
+//! # }
+//! ```
 
 mod follow;
 mod record;

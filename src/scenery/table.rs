@@ -181,7 +181,15 @@ impl Shared {
     }
 
     fn set_load(&self, state: LoadState) {
-        self.load.send_if_modified(|now| std::mem::replace(now, state.clone()) != state);
+        self.load.send_if_modified(|now| {
+            let moved = *now != state;
+            *now = state;
+            moved
+        });
+    }
+
+    fn fail(&self, error: &Error) {
+        self.set_load(LoadState::Failed(error.to_string()));
     }
 
     fn settle_load(&self) {
@@ -266,7 +274,7 @@ impl TableScenery {
         let (dio, shared) = (self.0.dio.clone(), Arc::clone(&self.0.shared));
         self.0.dio.0.core.tasks.spawn(async move {
             if let Err(error) = dio.refresh().await {
-                shared.set_load(LoadState::Failed(error.to_string()));
+                shared.fail(&error);
             }
         });
     }
@@ -404,7 +412,7 @@ impl Task {
             tokio::select! {
                 answer = asking => match answer {
                     Ok(()) => break self.adopt(wish).await,
-                    Err(error) => break self.shared.set_load(LoadState::Failed(error.to_string())),
+                    Err(error) => break self.shared.fail(&error),
                 },
                 changed = self.wishes.changed() => if changed.is_err() { return },
             }
@@ -428,7 +436,7 @@ impl Task {
             other => other,
         };
         if let Err(error) = done {
-            self.shared.set_load(LoadState::Failed(error.to_string()));
+            self.shared.fail(&error);
         }
     }
 
@@ -493,7 +501,7 @@ impl Task {
         match self.read(invalidated).await {
             Ok(()) if self.partial => self.follow(told, invalidated),
             Ok(()) => {}
-            Err(error) => self.shared.set_load(LoadState::Failed(error.to_string())),
+            Err(error) => self.shared.fail(&error),
         }
     }
 
@@ -597,7 +605,7 @@ impl Task {
         if load.era == self.wish.era && self.partial {
             match load.ids {
                 Ok(ids) => self.arrived(&load.range, &ids, load.round),
-                Err(error) => self.shared.set_load(LoadState::Failed(error.to_string())),
+                Err(error) => self.shared.fail(&error),
             }
         }
         if self.partial && self.running < MOST_LOADS && self.due.is_none() && !self.gaps().is_empty() {

@@ -191,6 +191,7 @@ fn is_new(item: &RingItem) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "lists of ranges are what is compared")]
 mod tests {
     use super::*;
     use crate::record::{Layout, Record};

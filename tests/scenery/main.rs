@@ -1,5 +1,8 @@
 //! Sceneries: what they show, when they move, what they load.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::single_range_in_vec_init, reason = "lists of ranges are what is compared")]
+
 mod partial;
 mod record;
 mod table;

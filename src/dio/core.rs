@@ -43,6 +43,8 @@ pub(crate) struct Core {
     pub(super) attempts: Mutex<HashMap<OpId, Attempt>>,
     pub(super) freshness: Mutex<Freshness>,
     pub(super) refreshing: Mutex<Option<super::refresh::Flight>>,
+    /// What readers saw when the refresh under way began; see [`Core::standing_view`].
+    pub(super) before_refresh: Mutex<Option<Arc<State>>>,
     /// Entries of the journal before this are trimmed.
     pub(super) trimmed: tokio::sync::Mutex<u64>,
     places: Arc<Semaphore>,
@@ -130,6 +132,7 @@ impl Core {
             attempts: Mutex::new(HashMap::new()),
             freshness: Mutex::new(parts.freshness),
             refreshing: Mutex::new(None),
+            before_refresh: Mutex::new(None),
             trimmed: tokio::sync::Mutex::new(0),
             places,
             bytes,

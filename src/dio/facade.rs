@@ -39,7 +39,16 @@ pub(super) fn capabilities(core: &Core) -> Capabilities {
 impl Core {
     /// Rows that `query` asks for, and how many match in all.
     pub(crate) async fn select(self: &Arc<Self>, query: &Query, schema: &Arc<Schema>) -> Result<(Rows, u64)> {
-        let state = self.state();
+        self.select_from(self.state(), query, schema).await
+    }
+
+    /// [`Core::select`] from a State of the caller's.
+    pub(crate) async fn select_from(
+        &self,
+        state: Arc<State>,
+        query: &Query,
+        schema: &Arc<Schema>,
+    ) -> Result<(Rows, u64)> {
         let schema = Arc::clone(schema);
         let query = query.clone();
         self.heavy(cost(state.table(), &query), move || select(&state, &query, &schema)).await
@@ -47,6 +56,12 @@ impl Core {
 
     /// Answers `query` from the master, if the copy is not whole and the master can.
     async fn at_master(&self, query: &Query) -> Result<Rows> {
+        self.master_takes(query)?;
+        self.vista.shell().list(query).await
+    }
+
+    /// Whether the master itself can answer `query`.
+    pub(crate) fn master_takes(&self, query: &Query) -> Result<()> {
         let caps = self.vista.capabilities();
         let refuse = |what| Err(Error::Unsupported { vista: Arc::clone(&self.name), what });
         if !query.filter.is_everything() && !caps.can_filter {
@@ -61,7 +76,7 @@ impl Core {
         if (query.limit.is_some() || query.offset > 0) && !caps.can_fetch_page {
             return refuse("page (its rows are only partly cached)");
         }
-        self.vista.shell().list(query).await
+        Ok(())
     }
 }
 

@@ -19,6 +19,7 @@ mod ring;
 mod settings;
 mod store;
 mod tasks;
+mod view;
 mod worker;
 mod write;
 mod writeback;

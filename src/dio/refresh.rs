@@ -71,7 +71,9 @@ impl Core {
     async fn refresh_once(self: &Arc<Self>, dio: &Dio) -> Result<RefreshReport> {
         let started = Instant::now();
         self.ring.tell(DioEvent::Refreshing);
+        self.enter_refresh();
         let refreshed = self.run_refresh_hook(dio).await;
+        self.leave_refresh();
         let (mut report, covered) = match refreshed {
             Ok(done) => done,
             Err(error) => {

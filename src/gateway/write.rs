@@ -64,9 +64,11 @@ impl Change {
 
     /// The body as a whole row under `id`.
     pub(super) fn row(&self, at: &Mounted, id: &str) -> Result<Record, ApiError> {
-        let row = record::row(self.value()?, at)?;
+        let mut row = record::row(self.value()?, at)?;
         same_id(at, id, &row)?;
+        check_id(at, id)?;
         record::whole(&row, at)?;
+        row.remove(at.schema.id_column());
         Ok(row)
     }
 
@@ -94,8 +96,14 @@ pub(super) fn same_id(at: &Mounted, id: &str, row: &Record) -> Result<(), ApiErr
     }
 }
 
-/// Ids that a route would hide.
-pub(super) fn check_id(id: &str) -> Result<(), ApiError> {
+/// Refuses ids that a route would hide, and those that the id column cannot hold.
+pub(super) fn check_id(at: &Mounted, id: &str) -> Result<(), ApiError> {
+    if at.schema.layout().integer_id() && id.parse::<i64>().map(|number| number.to_string()).as_deref() != Ok(id) {
+        let (column, detail) = (at.schema.id_column().to_string(), "must be a whole number".to_string());
+        return Err(
+            ApiError::new(Code::ValidationFailed, format!("id {id:?} {detail}")).errors([(column, detail)].into())
+        );
+    }
     if is_reserved_id(id) {
         return Err(ApiError::new(Code::ReservedId, format!("{id:?} is a word of the URL and cannot be an id"))
             .hint("ids are not events or live and do not begin with _"));

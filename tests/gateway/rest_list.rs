@@ -116,7 +116,10 @@ async fn c1_the_schema_and_the_index_say_what_is_there() {
     let app = App::start().await;
     let schema = app.get("/products/_schema").await.json();
     assert_eq!(schema["id"], "id");
-    assert_eq!(schema["columns"][2], json!({ "name": "price", "type": "integer", "original_type": "", "flags": ["orderable", "searchable"] }));
+    assert_eq!(
+        schema["columns"][2],
+        json!({ "name": "price", "type": "integer", "original_type": "", "flags": ["orderable", "searchable"] })
+    );
     assert!(schema["capabilities"]["native"].as_array().unwrap().contains(&json!("insert")));
     assert_eq!(app.get("/").await.json()["resources"]["products"]["list"], "/products");
     let ready = app.get("/readyz").await;

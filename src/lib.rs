@@ -1,13 +1,21 @@
 //! Diorama puts any data source that is slow, rate-limited or poor behind a fast, live API.
 pub mod cache;
+pub mod dio;
 pub mod drivers;
+pub mod gateway;
 pub mod hot;
 pub mod journal;
+pub mod lens;
 pub mod record;
 mod redb_file;
+pub mod scenery;
 pub mod vista;
 
+pub use cache::CacheBackend;
+pub use dio::{Dio, DioEvent, EventReceiver};
+pub use lens::{Lens, LensBuilder};
 pub use record::{CborValue, Record, Rows};
+pub use scenery::{Generation, LoadState, RecordScenery, RecordStatus, TableScenery, ValueScenery};
 pub use vista::{
     Capabilities, ChangeEvent, Column, ColumnType, Error, Filter, Flag, OrderTerm, Query, Result, Schema, TableShell,
     Vista, WriteOp, Written,

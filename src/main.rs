@@ -1,1 +1,3 @@
+//! The `diorama` command.
+
 fn main() {}

@@ -18,8 +18,8 @@ use tokio::time::Instant;
 
 use super::core::Core;
 use super::ring::{Old, RingItem};
-use crate::hot::{Base, CacheChange, Cmd, Decision, Entry, Note, Origin, Outcome, State};
-use crate::journal::{AppendError, Claim, Fence, Journal, LogBatch, LogEntry, Seq};
+use crate::hot::{Base, CacheChange, Cmd, Decision, Entry, Origin, Outcome, State};
+use crate::journal::{AppendError, Claim, Fence, Journal, JournalError, LogBatch, LogEntry, Seq};
 use crate::vista::{Error, Result};
 
 /// Commands of one Dio in one turn, at most.
@@ -100,11 +100,29 @@ impl Committer {
         }
         let (inbox, commands) = mpsc::unbounded_channel();
         let handle = CommitterHandle { inbox };
-        let turns = Turns { journal: Arc::clone(journal), commands, waiting: VecDeque::new(), dios: IndexMap::new(), broken: None };
+        let turns = Turns {
+            journal: Arc::clone(journal),
+            commands,
+            waiting: VecDeque::new(),
+            dios: IndexMap::new(),
+            broken: None,
+        };
         #[expect(clippy::disallowed_methods, reason = "this is the owner: it keeps the handle")]
         let task = tokio::spawn(turns.run());
         *started = Some((handle.clone(), task));
         handle
+    }
+}
+
+impl Committer {
+    /// Ends the task. Commands that still wait are answered with `Closed`.
+    pub(crate) async fn stop(&self) {
+        let started = self.started.lock().take();
+        if let Some((_, task)) = started {
+            task.abort();
+            // It was aborted on purpose.
+            let _ = task.await;
+        }
     }
 }
 
@@ -131,11 +149,17 @@ struct Stage {
     bulk: bool,
 }
 
+/// What the journal holds of a stage whose append failed.
+struct Found {
+    stored: bool,
+    /// Everything after the State it was decided on.
+    entries: Vec<LogEntry>,
+}
+
 /// A command that was decided.
 struct Done {
     command: Command,
     result: Result<Committed>,
-    notes: Vec<Note>,
     wrote: bool,
 }
 
@@ -192,19 +216,22 @@ impl Turns {
                 Err(error) => failed.push((stage, error)),
             }
         }
+        let mut unknown = Vec::new();
         for (stage, error) in failed {
-            self.failed(stage, error).await;
+            self.failed(stage, error, &mut unknown);
         }
+        self.unknown(unknown).await;
     }
 
     /// Decides what waits, in order, at most [`TURN`] commands of a Dio; the others keep waiting.
     fn stage(&mut self) -> Vec<Stage> {
         let started = std::time::Instant::now();
-        let mut stages: IndexMap<Arc<str>, Stage> = IndexMap::new();
+        // By Core and not by name: one that is ending may still speak when its successor does.
+        let mut stages: IndexMap<*const Core, Stage> = IndexMap::new();
         let mut later = VecDeque::new();
         while let Some(command) = self.waiting.pop_front() {
             let stage =
-                stages.entry(Arc::clone(&command.core.name)).or_insert_with(|| Stage::new(Arc::clone(&command.core)));
+                stages.entry(Arc::as_ptr(&command.core)).or_insert_with(|| Stage::new(Arc::clone(&command.core)));
             let late = started.elapsed() > TURN_TIME && !stage.done.is_empty();
             if stage.done.len() >= TURN || late || stage.bulk {
                 later.push_back(command);
@@ -216,8 +243,8 @@ impl Turns {
         stages.into_values().collect()
     }
 
-    /// Brings a Dio on after an append that did not go through.
-    async fn failed(&mut self, stage: Stage, error: AppendError) {
+    /// Brings a Dio on after an append that did not go through; those of which more must be known go to `unknown`.
+    fn failed(&mut self, stage: Stage, error: AppendError, unknown: &mut Vec<(Stage, String)>) {
         match error {
             AppendError::Moved { missed } => {
                 catch_up(&stage.core, &missed);
@@ -225,7 +252,7 @@ impl Turns {
             }
             AppendError::Claimed { key, by } => {
                 let mut rest = VecDeque::new();
-                for mut done in stage.done {
+                for done in stage.done {
                     if done.command.claim.as_ref().is_some_and(|claim| claim.key == key) {
                         let result = Err(replayed(&done.command.claim, &by));
                         done.command.answer(result);
@@ -237,7 +264,7 @@ impl Turns {
             }
             AppendError::Fenced => self.waiting.extend(stage.refuse(|_| Error::Closed)),
             AppendError::Full(detail) => self.waiting.extend(stage.refuse(|_| storage(&detail, true))),
-            AppendError::Unknown(detail) | AppendError::Io(detail) => self.unknown(stage, detail).await,
+            AppendError::Unknown(detail) | AppendError::Io(detail) => unknown.push((stage, detail)),
         }
     }
 
@@ -248,41 +275,60 @@ impl Turns {
         }
     }
 
-    /// The append may be on disk: hold the answers, open the journal again and look.
-    async fn unknown(&mut self, stage: Stage, detail: String) {
+    /// The appends may be on disk: hold the answers, open the journal again and look.
+    async fn unknown(&mut self, stages: Vec<(Stage, String)>) {
+        let Some((stage, detail)) = stages.first() else { return };
         tracing::warn!(dio = %stage.core.name, error = %detail, "the journal failed; opening it again");
         self.broken = Some(detail.clone());
         let deadline = Instant::now() + HOLD;
         let mut wait = Duration::from_millis(10);
-        loop {
-            match self.heal().await {
-                Ok(()) => break,
+        let found = loop {
+            match self.look(&stages).await {
+                Ok(found) => break found,
                 Err(error) if Instant::now() + wait > deadline => {
                     self.broken = Some(error.to_string());
-                    let unclear = |op: Option<String>| match op {
-                        Some(operation) => Error::OutcomeUnknown { operation },
-                        None => storage(&detail, false),
-                    };
-                    self.waiting.extend(stage.refuse(unclear));
+                    for (stage, detail) in stages {
+                        self.waiting.extend(stage.refuse(|op| match op {
+                            Some(operation) => Error::OutcomeUnknown { operation },
+                            None => storage(&detail, false),
+                        }));
+                    }
                     return;
                 }
                 Err(_) => tokio::time::sleep(wait).await,
             }
             wait = (wait * 2).min(Duration::from_secs(1));
-        }
-        // What was found has been published by then.
-        let reached = stage.core.root.load().seq();
-        let stored = stage.entries.last().is_some_and(|entry| entry.seq <= reached);
-        if stored {
-            for done in stage.done {
-                for note in &done.notes {
-                    note_now(&stage.core, note);
-                }
-                done.command.answer(done.result);
+        };
+        self.broken = None;
+        for ((stage, detail), found) in stages.into_iter().zip(found) {
+            let core = Arc::clone(&stage.core);
+            if found.stored {
+                // The successor and not the log's entries: rows of bulk entries are only here.
+                stage.publish().await;
+            } else {
+                self.waiting.extend(stage.refuse(|_| storage(&detail, false)));
             }
-        } else {
-            self.waiting.extend(stage.refuse(|_| storage(&detail, false)));
+            catch_up(&core, &found.entries);
         }
+    }
+
+    /// Opens the journal again and looks what became of each stage.
+    async fn look(&self, stages: &[(Stage, String)]) -> Result<Vec<Found>> {
+        let failed = |error: JournalError| storage(&error.to_string(), false);
+        self.journal.reopen().await.map_err(failed)?;
+        let mut all = Vec::with_capacity(stages.len());
+        for (stage, _) in stages {
+            let name = &stage.core.name;
+            let entries = self.journal.read(name, stage.before.seq(), usize::MAX).await.map_err(failed)?;
+            let stored = match (&stage.entries[..], stage.claims.first()) {
+                ([], Some(claim)) => {
+                    self.journal.claim(&claim.key).await.map_err(failed)?.is_some_and(|by| by == claim.value)
+                }
+                (own, _) => entries.starts_with(own),
+            };
+            all.push(Found { stored, entries });
+        }
+        Ok(all)
     }
 
     /// Opens the journal again and applies what it holds that is not published yet.
@@ -318,7 +364,8 @@ impl Stage {
     fn take(&mut self, command: Command) {
         match &command.cmd {
             Work::Cmd(cmd) => {
-                let twice = command.claim.as_ref().and_then(|claim| self.claims.iter().find(|own| own.key == claim.key));
+                let twice =
+                    command.claim.as_ref().and_then(|claim| self.claims.iter().find(|own| own.key == claim.key));
                 let decided = match twice {
                     Some(first) => Err(replayed(&command.claim, &first.value)),
                     None => decide(&self.next, cmd),
@@ -343,7 +390,6 @@ impl Stage {
     }
 
     fn finish(&mut self, command: Command, decided: Result<Decision>) {
-        let mut notes = Vec::new();
         let mut wrote = false;
         let result = decided.map(|decision| {
             wrote = !decision.entries.is_empty();
@@ -353,14 +399,13 @@ impl Stage {
             for note in &decision.notes {
                 self.next.note(note);
             }
-            notes = decision.notes;
             if let Some(claim) = &command.claim {
                 self.claims.push(claim.clone());
                 wrote = true;
             }
             Committed { outcome: decision.outcome, seq: self.next.seq() }
         });
-        self.done.push(Done { command, result, notes, wrote });
+        self.done.push(Done { command, result, wrote });
     }
 
     fn apply(&mut self, entry: Entry) {
@@ -478,12 +523,6 @@ fn catch_up(core: &Arc<Core>, missed: &[LogEntry]) {
     core.root.store(Arc::new(next));
     core.ring.push(items);
     core.published.send_replace(seq);
-}
-
-fn note_now(core: &Arc<Core>, note: &Note) {
-    let mut next = (**core.root.load()).clone();
-    next.note(note);
-    core.root.store(Arc::new(next));
 }
 
 fn replayed(claim: &Option<Claim>, by: &Bytes) -> Error {

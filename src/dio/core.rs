@@ -43,9 +43,15 @@ pub(crate) struct Core {
     pub(super) attempts: Mutex<HashMap<OpId, Attempt>>,
     pub(super) freshness: Mutex<Freshness>,
     pub(super) refreshing: Mutex<Option<super::refresh::Flight>>,
+    /// What readers saw when the refresh under way began; see [`Core::standing_view`].
+    pub(super) before_refresh: Mutex<Option<Arc<State>>>,
+    /// Entries of the journal before this are trimmed.
+    pub(super) trimmed: tokio::sync::Mutex<u64>,
     places: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     closed: AtomicBool,
+    /// Whether `on_start` has not made the first copy yet, in the background.
+    pub(super) seeding: AtomicBool,
     /// Cancelled when everything has ended.
     pub(crate) ended: tokio_util::sync::CancellationToken,
 }
@@ -78,6 +84,19 @@ pub(crate) struct Freshness {
     pub(crate) failed: Option<String>,
     /// How long the last list took.
     pub(crate) list_time: Duration,
+}
+
+/// How fresh the rows are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Glance {
+    /// Whether reads can be answered: not while the first copy is being made.
+    pub(crate) ready: bool,
+    /// Time since the last complete list.
+    pub(crate) age: Option<Duration>,
+    /// Whether that is too long.
+    pub(crate) stale: bool,
+    /// Whether the last refresh failed.
+    pub(crate) refresh_failed: bool,
 }
 
 /// What the parts of a Core are made from.
@@ -113,9 +132,12 @@ impl Core {
             attempts: Mutex::new(HashMap::new()),
             freshness: Mutex::new(parts.freshness),
             refreshing: Mutex::new(None),
+            before_refresh: Mutex::new(None),
+            trimmed: tokio::sync::Mutex::new(0),
             places,
             bytes,
             closed: AtomicBool::new(false),
+            seeding: AtomicBool::new(false),
             ended: tokio_util::sync::CancellationToken::new(),
         }
     }
@@ -137,18 +159,35 @@ impl Core {
         self.hooks.on_load_chunk.is_none() || self.freshness.lock().complete
     }
 
+    /// How fresh the rows are, in one look.
+    pub(crate) fn glance(&self) -> Glance {
+        let freshness = self.freshness.lock();
+        Glance {
+            ready: freshness.complete || !self.seeding.load(Ordering::Acquire),
+            age: freshness.at.map(|at| at.elapsed()),
+            stale: self.is_stale_by(&freshness),
+            refresh_failed: freshness.failed.is_some(),
+        }
+    }
+
     /// Whether the rows are older than they should be.
     pub(crate) fn is_stale(&self) -> bool {
-        let freshness = self.freshness.lock();
+        self.is_stale_by(&self.freshness.lock())
+    }
+
+    fn is_stale_by(&self, freshness: &Freshness) -> bool {
         match (self.settings.cache_ttl, freshness.at) {
             (Some(ttl), Some(at)) => at.elapsed() > ttl,
             (Some(_), None) => true,
-            (None, _) => freshness.failed.is_some() || !freshness.complete && freshness.at.is_none(),
+            (None, at) => freshness.failed.is_some() || at.is_none(),
         }
     }
 
     /// Sends a command of the program itself (settlements, news, guards): no place in the queue is needed.
     pub(super) async fn commit(self: &Arc<Self>, cmd: Cmd) -> Result<Committed> {
+        if self.ended.is_cancelled() {
+            return Err(Error::Closed);
+        }
         let (reply, answer) = tokio::sync::oneshot::channel();
         self.committer.send(Command::new(self, cmd).reply(reply))?;
         answer.await.map_err(|_| Error::Closed)?
@@ -161,7 +200,13 @@ impl Core {
     }
 
     /// Sends a user's write; `wait` says whether a full queue is waited for or refused.
-    pub(super) async fn write(self: &Arc<Self>, cmd: Cmd, size: usize, claim: Option<Claim>, wait: bool) -> Result<Committed> {
+    pub(super) async fn write(
+        self: &Arc<Self>,
+        cmd: Cmd,
+        size: usize,
+        claim: Option<Claim>,
+        wait: bool,
+    ) -> Result<Committed> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
@@ -174,26 +219,28 @@ impl Core {
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    /// A place in the committer's inbox, and room for the bytes. A hook's own writes need no place: the queue it would wait
-    /// for may be waiting for it.
+    /// A place in the committer's inbox, and room for the bytes. A hook's own writes need no place in inbox or backlog, only
+    /// room for their bytes.
     async fn permits(&self, size: usize, wait: bool) -> Result<Vec<OwnedSemaphorePermit>> {
         let inside = scope_of(&self.name).is_some();
         let size = u32::try_from(size.min(self.settings.max_pending_bytes)).unwrap_or(u32::MAX);
         let mut permits = Vec::with_capacity(2);
-        if wait {
+        if inside {
+            // Nothing is waited for in here: what would make room may be waiting for this hook.
+            if self.root.load().backlog().1 >= self.settings.max_pending_bytes {
+                return Err(Error::QueueFull);
+            }
+            permits.push(Arc::clone(&self.bytes).try_acquire_many_owned(size).map_err(|_| Error::QueueFull)?);
+        } else if wait {
             self.room().await?;
             permits.push(Arc::clone(&self.bytes).acquire_many_owned(size).await.map_err(|_| Error::Closed)?);
-            if !inside {
-                permits.push(Arc::clone(&self.places).acquire_owned().await.map_err(|_| Error::Closed)?);
-            }
+            permits.push(Arc::clone(&self.places).acquire_owned().await.map_err(|_| Error::Closed)?);
         } else {
             if !self.has_room() {
                 return Err(Error::QueueFull);
             }
             permits.push(Arc::clone(&self.bytes).try_acquire_many_owned(size).map_err(|_| Error::QueueFull)?);
-            if !inside {
-                permits.push(Arc::clone(&self.places).try_acquire_owned().map_err(|_| Error::QueueFull)?);
-            }
+            permits.push(Arc::clone(&self.places).try_acquire_owned().map_err(|_| Error::QueueFull)?);
         }
         Ok(permits)
     }

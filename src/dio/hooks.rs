@@ -6,11 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Dio;
-use super::tasks::Tasks;
-use crate::hot::OpId;
-use crate::record::{CborValue, Rows};
+use super::core::Core;
+use crate::hot::{OpId, Outcome};
+use crate::record::Rows;
 use crate::vista::{ChangeEvent, Error, Query, Result, WriteOp};
 
 /// A callback's future.
@@ -43,22 +44,33 @@ impl std::fmt::Debug for Hooks {
     }
 }
 
-/// Boxes a callback that takes the Dio.
-pub(crate) fn hook<T, F, Fut>(callback: F) -> Hook<T>
+/// Boxes a callback that takes the Dio. It is called inside of the future, so that all of it runs in its scope and a panic
+/// before it gives a future is one like any other.
+pub(crate) fn hook<T: 'static, F, Fut>(callback: F) -> Hook<T>
 where
     F: Fn(&Dio) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<T>> + Send + 'static,
 {
-    Arc::new(move |dio| Box::pin(callback(dio)))
+    let hook = hook_with(move |dio, ()| callback(dio));
+    Arc::new(move |dio| hook(dio, ()))
 }
 
-/// Boxes a callback that takes the Dio and one thing more.
+/// [`hook`] for a callback that takes the Dio and one thing more.
 pub(crate) fn hook_with<A, T, F, Fut>(callback: F) -> HookWith<A, T>
 where
+    A: Send + 'static,
     F: Fn(&Dio, A) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<T>> + Send + 'static,
 {
-    Arc::new(move |dio, argument| Box::pin(callback(dio, argument)))
+    let callback = Arc::new(callback);
+    Arc::new(move |dio, argument| {
+        let (callback, dio) = (Arc::clone(&callback), dio.clone());
+        Box::pin(async move {
+            let future = callback(&dio, argument);
+            drop((callback, dio));
+            future.await
+        })
+    })
 }
 
 /// Where `on_load_chunk` puts the rows it fetched.
@@ -93,17 +105,17 @@ pub(crate) struct Scope {
     pub(crate) dio: Arc<str>,
     pub(crate) kind: Kind,
     pub(crate) op: Option<OpId>,
-    pub(crate) version: Option<CborValue>,
-    pub(crate) delivery: Option<Arc<str>>,
     /// The last complete list that was given to the cache meanwhile.
-    pub(crate) listed: Mutex<Option<Rows>>,
+    pub(crate) listed: Mutex<Option<Arc<Rows>>>,
     /// Whether everything the callback changed was told as row events.
     pub(crate) covered: Mutex<Covered>,
 }
 
 /// How a refresh told its differences.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Covered {
+    /// What it changed.
+    pub(crate) outcome: Outcome,
     /// By row events of `reconcile`.
     pub(crate) told: bool,
     /// By raw, silent cache writes, or too many for the log.
@@ -116,8 +128,6 @@ impl Scope {
             dio: Arc::clone(dio),
             kind,
             op: None,
-            version: None,
-            delivery: None,
             listed: Mutex::new(None),
             covered: Mutex::new(Covered::default()),
         }
@@ -134,19 +144,22 @@ pub(crate) fn scope_of(dio: &str) -> Option<Arc<Scope>> {
 }
 
 /// Runs a callback's future in its scope, in a task of its own: a caller that goes away does not cancel it, a panic is an
-/// error.
-pub(crate) async fn run<T: Send + 'static>(tasks: &Tasks, scope: Arc<Scope>, future: HookFuture<T>) -> Result<T> {
-    match tasks.spawn(SCOPE.scope(scope, future)).await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => {
-            let panic = error.into_panic();
-            let text = panic
-                .downcast_ref::<&str>()
-                .map(ToString::to_string)
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "no message".into());
-            Err(Error::transient(format!("a hook panicked: {text}")))
-        }
+/// error, and a closing Dio waits for it no longer than its `drain_timeout`. Only an `on_write` ends with its caller: an
+/// attempt that was given up must not deliver after its successor.
+pub(crate) async fn run<T: Send + 'static>(core: &Core, scope: Arc<Scope>, future: HookFuture<T>) -> Result<T> {
+    let grace = core.settings.drain_timeout;
+    let delivers = scope.kind == Kind::Write;
+    let task = core.tasks.spawn_bounded(grace, SCOPE.scope(scope, future));
+    let joined = if delivers { AbortOnDropHandle::new(task).await } else { task.await };
+    match joined {
+        Ok(done) => done.unwrap_or(Err(Error::Closed)),
+        Err(error) if error.is_panic() => Err(Error::unknown(format!("a hook panicked: {}", panic_text(error)))),
         Err(_) => Err(Error::Closed),
     }
+}
+
+fn panic_text(error: tokio::task::JoinError) -> String {
+    let panic = error.into_panic();
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }

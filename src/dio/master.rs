@@ -1,9 +1,11 @@
 //! The master as hooks see it: every list carries the mark of its reading.
 
+use std::future::Future;
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::core::Core;
 use crate::record::{Record, Rows, Stamp};
@@ -15,12 +17,35 @@ pub(super) struct Stamped {
     pub(super) inner: Arc<dyn TableShell>,
 }
 
+impl Core {
+    /// Runs a driver's future in a task of its own: a panic in there is a failed request, and one that its caller gives up
+    /// ends, lest it reach the master after its successor.
+    pub(super) async fn ask_driver<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let task = self.tasks.spawn_bounded(self.settings.drain_timeout, future);
+        match AbortOnDropHandle::new(task).await {
+            Ok(done) => done.unwrap_or(Err(Error::Closed)),
+            Err(error) if error.is_panic() => Err(Error::unknown("the driver panicked")),
+            Err(_) => Err(Error::Closed),
+        }
+    }
+
+    /// One row of the master.
+    pub(super) async fn read_one(&self, id: &str) -> Result<Option<Record>> {
+        let (shell, id) = (Arc::clone(self.vista.shell()), id.to_string());
+        self.ask_driver(async move { shell.get(&id).await }).await
+    }
+}
+
 /// Lists the master under a fresh mark.
 pub(super) async fn list_stamped(core: &Arc<Core>, query: &Query) -> Result<Rows> {
     let guard = core.open_guard().await?;
     let started = Instant::now();
-    let rows = core.vista.shell().list(query).await?;
     let complete = *query == Query::default();
+    let (shell, query) = (Arc::clone(core.vista.shell()), query.clone());
+    let rows = core.ask_driver(async move { shell.list(&query).await }).await?;
     if complete {
         core.freshness.lock().list_time = started.elapsed();
     }

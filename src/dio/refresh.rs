@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::core::Core;
 use super::event::{DioEvent, Position};
-use super::hooks::{self, Covered, Kind, Scope, scope_of};
+use super::hooks::{self, Kind, Scope, scope_of};
 use super::{Dio, Handle};
 use crate::hot::{Cmd, Item, Origin, Outcome, TableBuilder, confirmed, diff, missing};
 use crate::record::{Body, Id, Rows};
@@ -71,7 +71,9 @@ impl Core {
     async fn refresh_once(self: &Arc<Self>, dio: &Dio) -> Result<RefreshReport> {
         let started = Instant::now();
         self.ring.tell(DioEvent::Refreshing);
+        self.enter_refresh();
         let refreshed = self.run_refresh_hook(dio).await;
+        self.leave_refresh();
         let (mut report, covered) = match refreshed {
             Ok(done) => done,
             Err(error) => {
@@ -90,14 +92,11 @@ impl Core {
 
     async fn run_refresh_hook(self: &Arc<Self>, dio: &Dio) -> Result<(RefreshReport, bool)> {
         let Some(on_refresh) = &self.hooks.on_refresh else { return Ok((RefreshReport::default(), false)) };
-        let before = self.state();
         let scope = Arc::new(Scope::new(&self.name, Kind::Refresh));
-        hooks::run(&self.tasks, Arc::clone(&scope), on_refresh(dio)).await?;
+        hooks::run(self, Arc::clone(&scope), on_refresh(dio)).await?;
         self.finish_listing(&scope).await?;
-        let Covered { told, silent } = *scope.covered.lock();
-        let mut report = counts(&before, &self.state());
-        report.changed = report.changed.max(0);
-        Ok((report, told && !silent))
+        let covered = std::mem::take(&mut *scope.covered.lock());
+        Ok((report(&covered.outcome), covered.told && !covered.silent))
     }
 
     /// After `on_start` or `on_refresh`: rows that a complete list given to the cache did not have, and that nothing touched
@@ -109,7 +108,12 @@ impl Core {
         let gone = missing(&state, &rows);
         self.check_shrink(rows.len(), confirmed(&state), self.settings.allow_shrink)?;
         let items: Vec<Item> = gone.into_iter().map(|id| Item { id, row: None, ordinal: None }).collect();
-        self.apply_items(items, stamp.mark, false).await?;
+        let outcome = self.apply_items(items, stamp.mark, false).await?;
+        {
+            let mut covered = scope.covered.lock();
+            covered.silent |= matches!(outcome, Outcome::Applied { .. });
+            covered.outcome.add(&outcome);
+        }
         self.mark_complete().await;
         Ok(())
     }
@@ -124,8 +128,11 @@ impl Core {
         }
         let complete = stamp.complete;
         let rows = Arc::new(rows);
-        if complete && self.state().table().is_empty() && self.seed(&rows, stamp.mark).await? {
+        let state = self.state();
+        if complete && state.table().is_empty() && state.folds().next().is_none() && self.seed(&rows, stamp.mark).await? {
             self.keep_list(&rows, stamp.complete);
+            self.mark_complete().await;
+            self.tell_whole(told).await?;
             return Ok(Outcome::Applied { inserted: rows.len() as u64, changed: 0, removed: 0 });
         }
         let state = self.state();
@@ -144,7 +151,7 @@ impl Core {
 
     fn keep_list(&self, rows: &Arc<Rows>, complete: bool) {
         if let Some(scope) = scope_of(&self.name).filter(|_| complete) {
-            *scope.listed.lock() = Some((**rows).clone());
+            *scope.listed.lock() = Some(Arc::clone(rows));
         }
     }
 
@@ -170,8 +177,23 @@ impl Core {
         }
         if bulk {
             self.set_bulk(false).await;
+            self.tell_whole(told).await?;
+        }
+        if let Some(scope) = scope_of(&self.name) {
+            scope.covered.lock().outcome.add(&outcome);
         }
         Ok(outcome)
+    }
+
+    /// Rows changed that no row event told of. Refresh and start say so when they are done; without them it is said here, to
+    /// those who were to be told.
+    async fn tell_whole(self: &Arc<Self>, told: bool) -> Result<()> {
+        match scope_of(&self.name).filter(|scope| matches!(scope.kind, Kind::Refresh | Kind::Start)) {
+            Some(scope) => scope.covered.lock().silent = true,
+            None if told => drop(self.commit(Cmd::InvalidateAll { covered: false, origin: Origin::Refresh }).await?),
+            None => {}
+        }
+        Ok(())
     }
 
     /// Rows made by hand: the program's own statements.
@@ -212,13 +234,13 @@ impl Core {
                 self.set_bulk(false).await;
                 Ok(true)
             }
-            Err(Error::Conflict { .. }) => {
-                if let Err(error) = self.store.rewrite(&self.state()).await {
+            Err(refused) => {
+                // The file has rows now that the State has not.
+                if let Err(error) = self.store.rewrite(|| self.state()).await {
                     tracing::warn!(dio = %self.name, %error, "the cache file could not be written");
                 }
-                Ok(false)
+                if matches!(refused, Error::Conflict { .. }) { Ok(false) } else { Err(refused) }
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -263,12 +285,13 @@ impl Core {
     }
 }
 
-fn counts(before: &crate::hot::State, after: &crate::hot::State) -> RefreshReport {
-    let (was, is) = (before.table().len() as u64, after.table().len() as u64);
-    RefreshReport {
-        inserted: is.saturating_sub(was),
-        removed: was.saturating_sub(is),
-        ..RefreshReport::default()
+/// A report of what was done, without the time it took.
+pub(super) fn report(outcome: &Outcome) -> RefreshReport {
+    match *outcome {
+        Outcome::Applied { inserted, changed, removed } => {
+            RefreshReport { inserted, changed, removed, ..RefreshReport::default() }
+        }
+        _ => RefreshReport::default(),
     }
 }
 
@@ -290,6 +313,14 @@ pub(super) async fn timer(core: Arc<Core>, handle: std::sync::Weak<Handle>, ever
 /// Reads rows that are in doubt from the master again, one at a time (R5); a master that only lists is listed instead, seldom
 /// enough that writes cannot keep it busy.
 pub(super) async fn reread(core: Arc<Core>, handle: std::sync::Weak<Handle>) {
+    let closing = core.tasks.closing().clone();
+    tokio::select! {
+        () = reread_for_ever(&core, &handle) => {}
+        () = closing.cancelled() => {}
+    }
+}
+
+async fn reread_for_ever(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
     let mut published = core.published.subscribe();
     let mut rest = Duration::from_millis(20);
     loop {
@@ -298,32 +329,24 @@ pub(super) async fn reread(core: Arc<Core>, handle: std::sync::Weak<Handle>) {
         let ready: Vec<Id> = state.dirty().filter(|id| !state.has_queued(id)).cloned().collect();
         drop(state);
         if ready.is_empty() {
-            tokio::select! {
-                changed = published.changed() => if changed.is_err() { return },
-                () = core.tasks.closing().cancelled() => return,
+            if published.changed().await.is_err() {
+                return;
             }
             continue;
         }
         let done = if core.vista.shell().reads_one() {
-            read_rows(&core, ready).await
+            read_rows(core, ready).await
         } else {
             let list_time = core.freshness.lock().list_time;
-            let wait = (list_time * 10).max(Duration::from_secs(10));
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = core.tasks.closing().cancelled() => return,
-            }
+            tokio::time::sleep((list_time * 10).max(Duration::from_secs(10))).await;
             match (core.hooks.on_refresh.is_some(), handle.upgrade()) {
                 (true, Some(handle)) => core.refresh(&handle).await.map(drop),
-                (false, Some(_)) => list_rows(&core).await,
+                (false, Some(_)) => list_rows(core).await,
                 (_, None) => return,
             }
         };
         rest = if done.is_ok() { Duration::from_millis(20) } else { (rest * 2).min(Duration::from_secs(30)) };
-        tokio::select! {
-            () = tokio::time::sleep(rest) => {}
-            () = core.tasks.closing().cancelled() => return,
-        }
+        tokio::time::sleep(rest).await;
     }
 }
 
@@ -331,7 +354,7 @@ async fn read_rows(core: &Arc<Core>, ids: Vec<Id>) -> Result<()> {
     let schema = core.vista.schema();
     for id in ids {
         let guard = core.open_guard().await?;
-        let row = core.vista.shell().get(&id).await?;
+        let row = core.read_one(&id).await?;
         let row = row.map(|record| Body::encode(&id, &record, schema.layout()));
         let item = Item { id, row, ordinal: None };
         core.commit(Cmd::News { items: vec![item], mark: guard.mark, told: true }).await?;

@@ -51,6 +51,15 @@ impl RingItem {
         Some(RingItem { seq: Some(entry.seq), event, entry: Some(entry), old, new, frame: OnceLock::new() })
     }
 
+    /// The same, read back from the journal. What the row was before is not known where the cache is newer than the event.
+    pub(super) fn replayed(mut self, cached: bool) -> RingItem {
+        if cached {
+            self.old = Old::Unknown;
+            self.new = self.entry.as_ref().and_then(|entry| entry.visible_body().cloned());
+        }
+        self
+    }
+
     fn bus_only(event: DioEvent) -> RingItem {
         RingItem { seq: None, event, entry: None, old: Old::Unknown, new: None, frame: OnceLock::new() }
     }
@@ -91,8 +100,11 @@ impl RingItem {
 }
 
 fn differing(old: &Record, new: &Record) -> Vec<String> {
-    let mut columns: Vec<String> =
-        new.iter().filter(|(column, value)| old.get(column) != Some(*value)).map(|(column, _)| column.clone()).collect();
+    let mut columns: Vec<String> = new
+        .iter()
+        .filter(|(column, value)| old.get(column) != Some(*value))
+        .map(|(column, _)| column.clone())
+        .collect();
     columns.extend(old.columns().filter(|column| !new.contains(column)).map(str::to_string));
     columns
 }
@@ -185,16 +197,6 @@ impl Ring {
     pub(super) fn close(&self) {
         self.items.write().closed = true;
         self.head.send_modify(|_| {});
-    }
-
-    /// A new epoch began: what was is not continued.
-    pub(super) fn restart(&self, epoch: Arc<str>, floor: Seq) {
-        let mut items = self.items.write();
-        items.first += items.queue.len() as u64;
-        items.queue.clear();
-        items.bytes = 0;
-        items.epoch = epoch;
-        items.floor = floor;
     }
 
     /// What lies at cursor `at`.

@@ -62,7 +62,6 @@ impl Store {
         let mut meta = self.meta.lock().await;
         let taken = std::mem::take(&mut *self.backlog.lock());
         if taken.rows.is_empty() && taken.upto <= meta.watermark {
-            self.backlog.lock().upto = meta.watermark;
             return Ok(meta.watermark);
         }
         let next = CacheMeta { watermark: taken.upto.max(meta.watermark), ..meta.clone() };
@@ -106,7 +105,12 @@ impl Store {
             let upserts: Vec<StoredRow> = rows
                 .by_ref()
                 .take(4 * CHUNK)
-                .map(|row| StoredRow { slot: row.slot(), ordinal: row.ordinal(), id: row.id().into(), body: row.body() })
+                .map(|row| StoredRow {
+                    slot: row.slot(),
+                    ordinal: row.ordinal(),
+                    id: row.id().into(),
+                    body: row.body(),
+                })
                 .collect();
             if upserts.is_empty() {
                 break;
@@ -117,21 +121,25 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets what is stored and stores every confirmed row of `state`.
-    pub(super) async fn rewrite(&self, state: &State) -> Result<(), CacheError> {
+    /// Forgets what is stored and stores every confirmed row, marked as under way meanwhile.
+    pub(super) async fn rewrite(&self, state: impl Fn() -> Arc<State>) -> Result<(), CacheError> {
         {
-            let meta = self.meta.lock().await;
+            let mut meta = self.meta.lock().await;
+            meta.bulk = true;
             self.table.clear().await?;
             self.table.commit(CacheBatch { meta: Some(meta.clone()), ..CacheBatch::default() }).await?;
+            // Nothing is flushed meanwhile, and what waits is newer than this State.
+            let state = state();
+            let hidden = state.folds().map(|(id, _)| Id::clone(id));
+            let ids = state.table().iter_slots().map(|row| Id::from(row.id())).chain(hidden);
+            let rows = ids.filter_map(|id| state.base(&id).map(|base| (id, base)));
+            let mut backlog = self.backlog.lock();
+            for (id, base) in rows {
+                backlog.rows.entry(base.slot).or_insert_with(|| Some((id, base)));
+            }
+            backlog.upto = backlog.upto.max(state.seq());
         }
-        let rows = state.table().iter_slots().filter_map(|row| state.base(row.id()).map(|base| (row.id().into(), base)));
-        self.learn(rows.map(|(id, base)| CacheChange::Upsert(id, base)), state.seq());
-        self.flush().await.map(drop)
-    }
-
-    /// Whether a bulk change was under way when the file was last written.
-    pub(super) async fn meta(&self) -> CacheMeta {
-        self.meta.lock().await.clone()
+        self.set_meta(|meta| meta.bulk = false).await
     }
 }
 

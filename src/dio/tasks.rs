@@ -1,6 +1,7 @@
 //! The tasks of one Dio: spawned here, stopped by one token, joined on close.
 
 use std::future::Future;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,21 @@ impl Tasks {
     /// Runs `future` until it ends; it must end soon after [`Tasks::closing`] is cancelled.
     pub(crate) fn spawn<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         self.tracker.spawn(future)
+    }
+
+    /// Runs `future` to its end, whoever waits for it; given up (`None`) when it outlasts the closing of the Dio by `grace`.
+    pub(crate) fn spawn_bounded<T: Send + 'static>(
+        &self,
+        grace: Duration,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<Option<T>> {
+        let closing = self.closing.clone();
+        self.spawn(async move {
+            tokio::select! {
+                done = future => Some(done),
+                () = async { closing.cancelled().await; tokio::time::sleep(grace).await } => None,
+            }
+        })
     }
 
     /// Cancelled when the Dio begins to close.

@@ -13,7 +13,7 @@ use super::settings::WriteRoute;
 use super::{Dio, Handle};
 use crate::hot::{Answer, Cmd, Effect, Op, OpError, OpId, OpState};
 use crate::record::{Body, Id, Record};
-use crate::vista::{Error, ErrorKind, Result, WriteKind, WriteOp, Written};
+use crate::vista::{Error, ErrorKind, Result, WriteKind, Written};
 
 /// Delivers until the Dio closes and the queue is empty (or its patience at an end).
 pub(super) async fn run(core: Arc<Core>, handle: std::sync::Weak<Handle>) {
@@ -119,26 +119,20 @@ async fn attempt(core: &Arc<Core>, handle: &std::sync::Weak<Handle>, op: &Op) ->
     let id = op.targets.first().map(AsRef::as_ref).unwrap_or_default();
     let write = op.effect.to_write_op(id)?;
     let Some(on_write) = &core.hooks.on_write else {
-        let written = master_write(core, write).await?;
+        let shell = Arc::clone(core.vista.shell());
+        let written = core.ask_driver(async move { shell.write(&write).await }).await?;
         return Ok(confirmed(core, &op.targets, written));
     };
-    let Some(handle) = handle.upgrade() else { return Err(Error::Closed) };
+    // The last handle may be gone while the queue drains: the hook gets one of its own.
+    let handle = handle.upgrade().unwrap_or_else(|| Arc::new(Handle::new(Arc::clone(core))));
     let scope = Scope { op: Some(op.id), ..Scope::new(&core.name, Kind::Write) };
-    hooks::run(&core.tasks, Arc::new(scope), on_write(&Dio(handle), write)).await?;
+    // A Dio held here until the hook ends could not be closed by dropping all others.
+    let delivery = on_write(&Dio(handle), write);
+    hooks::run(core, Arc::new(scope), delivery).await?;
     Ok(match core.settings.write_route {
         WriteRoute::Around => Answer::Routed,
         WriteRoute::Through => Answer::Confirmed { row: None, id: None },
     })
-}
-
-/// Writes to the master in a task of its own: a panic in a driver is a failed attempt.
-async fn master_write(core: &Arc<Core>, write: WriteOp) -> Result<Written> {
-    let shell = Arc::clone(core.vista.shell());
-    match core.tasks.spawn(async move { shell.write(&write).await }).await {
-        Ok(written) => written,
-        Err(error) if error.is_panic() => Err(Error::unknown("the driver panicked")),
-        Err(_) => Err(Error::Closed),
-    }
 }
 
 fn confirmed(core: &Core, targets: &[Id], written: Written) -> Answer {
@@ -177,7 +171,7 @@ fn recovered(core: &Core, op: &Op) -> bool {
 /// An insert that was tried before conflicts, perhaps with itself: the master's row tells.
 async fn read_back(core: &Arc<Core>, op: &Op, error: &Error) -> Answer {
     let id = op.targets.first().map(AsRef::as_ref).unwrap_or_default();
-    let (Effect::Insert(body), Ok(Some(row))) = (&op.effect, core.vista.shell().get(id).await) else {
+    let (Effect::Insert(body), Ok(Some(row))) = (&op.effect, core.read_one(id).await) else {
         return Answer::Failed(op_error(error));
     };
     let ours: Record = body.decode().unwrap_or_default();

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use csv::{ByteRecord, Position, ReaderBuilder};
 
 use super::file::{MAX_ROW, io_error, read_whole};
-use super::infer::{Cell, IdChoice, Kinds, Uniqueness, cell, choose_id, declare, is_null_word, keeps_null_words};
-use super::{apply, blocking};
+use super::infer::{Cell, IdChoice, Kinds, Uniqueness, cell, choose_id, is_null_word, keeps_null_words};
+use super::{apply, blocking, declare};
 use crate::record::{Body, CborValue, Id, Record, RowWriter, Rows, id_to_value};
 use crate::vista::{Capabilities, Column, ColumnType, Error, Query, Result, Schema, TableShell, Vista};
 

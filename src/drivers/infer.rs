@@ -267,23 +267,6 @@ fn holds_ids(ty: ColumnType) -> bool {
     !matches!(ty, ColumnType::Number | ColumnType::Boolean | ColumnType::Bytes)
 }
 
-/// Columns as found, with what was declared of them in place of what was inferred.
-///
-/// # Errors
-/// [`Error::Config`] if a declared column is not there.
-pub(super) fn declare(vista: &str, mut found: Vec<Column>, declared: &[Column]) -> Result<Vec<Column>> {
-    for column in declared {
-        match found.iter_mut().find(|own| own.name == column.name) {
-            Some(own) => *own = column.clone(),
-            None => {
-                let names = found.iter().map(|own| &*own.name).collect::<Vec<_>>().join(", ");
-                return Err(Error::Config(format!("{vista} has no column {:?}: it has {names}", column.name)));
-            }
-        }
-    }
-    Ok(found)
-}
-
 /// Whether the values of a column are all there and all different.
 #[derive(Debug, Default)]
 pub(super) struct Uniqueness {

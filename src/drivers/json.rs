@@ -12,8 +12,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 use super::file::{MAX_ROW, io_error, read_whole};
-use super::infer::{IdChoice, Kinds, Uniqueness, choose_id, declare};
-use super::{apply, blocking};
+use super::infer::{IdChoice, Kinds, Uniqueness, choose_id};
+use super::{apply, blocking, declare};
 use crate::record::{CborValue, Record, Rows, id_from_value};
 use crate::vista::{Capabilities, Column, ColumnType, Error, Query, Result, Schema, TableShell, Vista};
 

@@ -170,7 +170,7 @@ impl TableShell for MemoryTable {
 
     async fn next(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
         if !query.order.is_empty() {
-            return sorted_page(query, &self.schema, self.rows_after(None).0, token);
+            return sorted_page(query, &self.schema, &self.rows_after(None).0, token);
         }
         let after = token.map(|token| token.parse::<u64>().map_err(|_| foreign_token())).transpose()?;
         let (rows, numbers) = self.rows_after(after);
@@ -214,6 +214,7 @@ impl TableShell for MemoryTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drivers::contract;
     use crate::vista::Column;
 
     fn schema(id: ColumnType) -> Schema {
@@ -223,6 +224,21 @@ mod tests {
 
     fn row(name: &str, price: i64) -> Record {
         Record::from_iter([("name".into(), name.into()), ("price".into(), price.into())])
+    }
+
+    #[tokio::test]
+    async fn s34_the_contract_holds() {
+        use ColumnType::{Integer, String};
+        let columns = [("id", Integer), ("name", String), ("price", Integer), ("category_id", Integer)];
+        let schema = Schema::new("id", columns.map(|(name, ty)| Column::new(name, ty)).to_vec());
+        let table = || MemoryTable::new(schema.clone(), contract::rows());
+        contract::reads(&Vista::new("products", table())).await;
+        contract::writes(&Vista::new("products", table())).await;
+        for capabilities in [Capabilities::default(), Capabilities::reads()] {
+            let reduced = Vista::new("products", table().with_capabilities(capabilities));
+            contract::reads(&reduced).await;
+            contract::refuses_writes(&reduced).await;
+        }
     }
 
     #[tokio::test]

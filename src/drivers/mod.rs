@@ -2,60 +2,60 @@
 //!
 //! What the drivers share is here: judging listed rows by a query, and the checks that every write passes.
 
+#[cfg(test)]
+mod contract;
 #[cfg(feature = "csv")]
 mod csv;
 #[cfg(any(feature = "csv", feature = "json"))]
 mod file;
 #[cfg(any(feature = "csv", feature = "json"))]
+#[cfg_attr(not(all(feature = "csv", feature = "json")), allow(dead_code, reason = "each format uses its part"))]
 mod infer;
 #[cfg(feature = "json")]
 mod json;
 mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 #[cfg(feature = "csv")]
 pub use self::csv::{Csv, CsvOptions};
 #[cfg(feature = "json")]
 pub use self::json::{Json, JsonOptions};
 pub use memory::MemoryTable;
+#[cfg(feature = "sqlite")]
+pub use sqlite::{Sqlite, SqliteOptions};
+
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::record::{CborValue, Record, Rows, id_from_value, id_to_value};
+use crate::record::{Body, CborValue, Id, Record, Rows, id_from_value, id_to_value};
+#[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
+use crate::vista::Column;
+use crate::vista::query::{Fields as _, Path};
 use crate::vista::{Error, Query, Result, Schema, Token};
 
 /// The rows that `query` asks for, out of all `rows` in their source's order.
 pub(crate) fn apply(query: &Query, schema: &Schema, rows: Rows) -> Rows {
-    let skip = usize::try_from(query.offset).unwrap_or(usize::MAX);
-    let take = query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    if query.is_unfiltered() && query.order.is_empty() {
-        return if skip == 0 && take >= rows.len() { rows } else { pick(schema, rows.bodies().skip(skip).take(take)) };
+    let whole = query.offset == 0 && query.limit.is_none_or(|limit| limit >= rows.len() as u64);
+    if whole && query.is_unfiltered() && query.order.is_empty() {
+        return rows;
     }
-    let mut found: Vec<(usize, String, Record)> = rows
-        .iter()
-        .enumerate()
-        .filter(|(_, (_, row))| query.matches(row, schema))
-        .map(|(at, (id, row))| (at, id, row))
-        .collect();
-    if !query.order.is_empty() {
-        found.sort_by(|a, b| query.compare((&a.1, &a.2), (&b.1, &b.2)));
-    }
-    let all: Vec<_> = rows.bodies().collect();
-    pick(schema, found.iter().skip(skip).take(take).map(|(at, ..)| all[*at]))
+    let (found, _) = query.prepare(schema).top(rows.bodies(), query.offset, query.limit);
+    pick(schema, found)
 }
 
 /// How many of `rows` match; limit and offset do not count.
 pub(crate) fn count(query: &Query, schema: &Schema, rows: &Rows) -> u64 {
-    if query.is_unfiltered() {
-        return rows.len() as u64;
-    }
-    rows.iter().filter(|(_, row)| query.matches(row, schema)).count() as u64
+    let prepared = query.prepare(schema);
+    rows.bodies().filter(|(_, body)| prepared.matches(body)).count() as u64
 }
 
-fn pick<'a>(schema: &Schema, items: impl Iterator<Item = (&'a crate::record::Id, &'a crate::record::Body)>) -> Rows {
-    let mut picked = Rows::with_layout(std::sync::Arc::clone(schema.layout()));
+fn pick<'a>(schema: &Schema, items: impl IntoIterator<Item = (&'a Id, &'a Body)>) -> Rows {
+    let mut picked = Rows::with_layout(Arc::clone(schema.layout()));
     for (id, body) in items {
-        picked.push_body(std::sync::Arc::clone(id), body.clone());
+        picked.push_body(Arc::clone(id), body.clone());
     }
     picked
 }
@@ -65,28 +65,31 @@ fn pick<'a>(schema: &Schema, items: impl Iterator<Item = (&'a crate::record::Id,
 pub(crate) fn sorted_page(
     query: &Query,
     schema: &Schema,
-    rows: Rows,
+    rows: &Rows,
     token: Option<&Token>,
 ) -> Result<(Rows, Option<Token>)> {
-    let sorted = apply(&Query { limit: None, offset: 0, ..query.clone() }, schema, rows);
-    let limit = query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let prepared = query.prepare(schema);
+    let (sorted, _) = prepared.top(rows.bodies(), 0, None);
     let start = match token {
         None => 0,
         Some(token) => {
-            let (last, cells) = read_cursor(token)?;
-            let past = |id: &str, row: &Record| query.compare((id, row), (&last, &cells)).is_gt();
-            sorted.iter().position(|(id, row)| past(&id, &row)).unwrap_or(sorted.len())
+            let (id, cells) = read_cursor(token)?;
+            let last = prepared.sort_key(&id, &cells);
+            sorted.partition_point(|(id, body)| prepared.sort_key(id, body) <= last)
         }
     };
-    let page = pick(schema, sorted.bodies().skip(start).take(limit));
-    let more = start.saturating_add(page.len()) < sorted.len();
-    let next = page.iter().last().filter(|_| more).map(|(id, row)| write_cursor(query, &id, &row)).transpose()?;
-    Ok((page, next))
+    let limit = query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let page = &sorted[start..start.saturating_add(limit).min(sorted.len())];
+    let next = match page.last() {
+        Some((id, body)) if start + page.len() < sorted.len() => Some(write_cursor(query, schema, id, body)?),
+        _ => None,
+    };
+    Ok((pick(schema, page.iter().copied()), next))
 }
 
-fn write_cursor(query: &Query, id: &str, row: &Record) -> Result<Token> {
-    let cells =
-        query.order.iter().filter_map(|term| Some((term.column.as_str().into(), row.get(&term.column)?.clone())));
+fn write_cursor(query: &Query, schema: &Schema, id: &str, body: &Body) -> Result<Token> {
+    let sorted_by = query.order.iter().map(|term| Path::plain(Path::resolve(&term.column, schema).column()));
+    let cells = sorted_by.filter_map(|path| Some((path.column().into(), body.field(&path)?.into_owned())));
     let cursor = CborValue::Array(vec![id.into(), CborValue::Map(cells.collect())]);
     let mut bytes = Vec::new();
     ciborium::into_writer(&cursor, &mut bytes).map_err(|error| Error::permanent(error.to_string()))?;
@@ -130,10 +133,30 @@ pub(crate) fn field_error(column: &str, detail: &str) -> Error {
     }
 }
 
+/// Columns as found, with what was declared of them in place of what was inferred.
+///
+/// # Errors
+/// [`Error::Config`] if a declared column is not there.
+#[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
+fn declare(vista: &str, mut found: Vec<Column>, declared: &[Column]) -> Result<Vec<Column>> {
+    for column in declared {
+        match found.iter_mut().find(|own| own.name == column.name) {
+            Some(own) => *own = column.clone(),
+            None => {
+                let names = found.iter().map(|own| &*own.name).collect::<Vec<_>>().join(", ");
+                return Err(Error::Config(format!("{vista} has no column {:?}: it has {names}", column.name)));
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Runs `work`, which waits for the disk, off the async threads.
 #[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
+    #[expect(clippy::disallowed_methods, reason = "drivers are one of the places where blocking work belongs")]
+    let done = tokio::task::spawn_blocking(work).await;
+    match done {
         Ok(result) => result,
         Err(error) if error.is_panic() => Err(Error::permanent(format!("the driver failed: {error}"))),
         Err(_) => Err(Error::transient("the program is stopping")),

@@ -7,8 +7,7 @@ use super::op::{Effect, Op, OpError, OpId, OpState};
 use super::reconcile::{News, Source, version_of};
 use super::state::{Note, State};
 use super::table::{Ordinal, Table};
-use crate::journal::Seq;
-use crate::record::{Body, CborValue, Id};
+use crate::record::{Body, CborValue, Id, Seq};
 use crate::vista::{Error, Result};
 
 /// Something that wants to change a Dio. Can be decided again after a failed append.
@@ -420,7 +419,12 @@ impl State {
 
     fn decide_settle(&self, draft: &mut Draft<'_>, op: OpId, mark: u64, answer: &Answer) {
         draft.note(Note::Close(mark));
-        let Some(record) = self.ops.get(&op).filter(|op| op.state == OpState::Queued) else { return };
+        let Some(record) = self.ops.get(&op) else { return };
+        if record.state != OpState::Queued {
+            // Settled before, by a commit whose notes were lost with its answer.
+            record.targets.iter().for_each(|id| draft.note(Note::Dirty(Arc::clone(id))));
+            return;
+        }
         match answer {
             Answer::Routed => {
                 let entry = draft.entry(record.targets.first(), &op_cause(op));
@@ -631,9 +635,13 @@ impl State {
     fn decide_seed(&self, draft: &mut Draft<'_>, table: &Table, mark: u64) -> Result<()> {
         let confirmed = self.folds.values().any(|fold| fold.base.is_some());
         let visible = self.table.iter_slots().any(|row| !self.folds.contains_key(row.id()));
-        if confirmed || visible || self.clock != mark && !self.touched.is_empty() {
+        // Of routed writes the list is news, which are judged row by row.
+        let routed = self.ops.values().any(|op| op.state == OpState::Routed);
+        if confirmed || visible || routed || self.clock != mark && !self.touched.is_empty() {
             return Err(Error::Conflict { id: String::new(), detail: "rows arrived before the first copy".into() });
         }
+        // Writes that wait may have been delivered before, while or after it was read.
+        self.folds.keys().for_each(|id| draft.note(Note::Dirty(Arc::clone(id))));
         draft.decision.outcome = Outcome::Applied { inserted: table.len() as u64, changed: 0, removed: 0 };
         let entry = draft.entry(None, &cause(Origin::Refresh));
         entry.base = Base::Many { rows: Arc::new(Many::Table(table.clone())) };

@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::op::{Op, OpError, OpId, OpState};
 use super::table::{Ordinal, Table};
-use crate::journal::Seq;
-use crate::record::{Body, CborValue, Id};
+use crate::record::{Body, CborValue, Id, Seq};
 
 /// One change of a Dio: one position, at most one frame.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -11,8 +11,7 @@ use imbl::{HashMap, OrdMap};
 use super::entry::{Base, Entry, Many, OpChange, Visible};
 use super::op::{Effect, Op, OpError, OpId, OpState};
 use super::table::{ORDINAL_STEP, Ordinal, RowRef, Slot, Table};
-use crate::journal::Seq;
-use crate::record::{Body, CborValue, Id};
+use crate::record::{Body, CborValue, Id, Seq};
 use crate::vista::Schema;
 
 /// What does not change while a Dio lives.
@@ -499,6 +498,7 @@ impl State {
                     if let Some(fold) = self.folds.get_mut(id) {
                         fold.base = base;
                     }
+                    self.touch(id, true);
                     self.refold(id, places.get(id).copied());
                 }
                 Vec::new()

@@ -20,8 +20,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-/// A position in one log. The first entry has 1; 0 is before it.
-pub type Seq = u64;
+pub use crate::record::Seq;
 
 /// One log of a journal: a Dio's, by the Dio's name.
 pub type LogId = std::sync::Arc<str>;

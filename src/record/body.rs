@@ -100,6 +100,7 @@ fn encode_sorted(mut members: Vec<(&str, &CborValue)>, layout: &Layout) -> Body 
 /// Writes rows of known columns straight into their canonical JSON, without a record in between.
 ///
 /// Gives the bytes of [`Body::encode`] if every row gets a value for each column, in the layout's order.
+#[cfg(feature = "csv")]
 #[derive(Debug)]
 pub(crate) struct RowWriter {
     /// `{"first":`, `,"second":` and so on.
@@ -109,6 +110,7 @@ pub(crate) struct RowWriter {
     exact: bool,
 }
 
+#[cfg(feature = "csv")]
 impl RowWriter {
     /// For rows of `columns`, which are in the layout's order and include its id column.
     pub(crate) fn new<'a>(columns: impl Iterator<Item = &'a str>) -> RowWriter {

@@ -8,8 +8,10 @@ mod layout;
 mod merge;
 mod rows;
 
+#[cfg(feature = "csv")]
+pub(crate) use body::RowWriter;
 pub use body::{Body, BodyError};
-pub(crate) use body::{RowWriter, decode_parts, hash_parts, id_to_value};
+pub(crate) use body::{decode_parts, hash_parts, id_to_value};
 pub use json::{JsonError, JsonLimits, parse_json, value_to_json};
 pub use layout::Layout;
 pub use merge::merge_patch;
@@ -25,6 +27,9 @@ pub type CborValue = ciborium::Value;
 
 /// A row's id as the crate passes it around: immutable text, cheap to clone.
 pub type Id = Arc<str>;
+
+/// A position in a Dio's history. The first change has 1; 0 is before it.
+pub type Seq = u64;
 
 /// An insertion-ordered map of column name to value: one row.
 ///

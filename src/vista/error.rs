@@ -107,7 +107,9 @@ pub enum Error {
         cause: Option<Cause>,
     },
     /// A complete list that is suspiciously smaller than what is cached; it was not applied.
-    #[error("the master lists {listed} rows where {cached} are cached; nothing was removed (allow_shrink lets it through)")]
+    #[error(
+        "the master lists {listed} rows where {cached} are cached; nothing was removed (allow_shrink lets it through)"
+    )]
     Suspicious {
         /// Rows listed.
         listed: u64,

@@ -168,6 +168,15 @@ async fn f31_a_file_that_changes_its_columns_or_types_loses_nothing() {
 }
 
 #[tokio::test]
+async fn s34_the_contract_holds() {
+    let fixture = Fixture::new();
+    fixture.write(crate::drivers::contract::CSV);
+    let vista = fixture.open(CsvOptions::default()).await.unwrap();
+    crate::drivers::contract::reads(&vista).await;
+    crate::drivers::contract::refuses_writes(&vista).await;
+}
+
+#[tokio::test]
 async fn all_but_filtering_is_refused() {
     let fixture = Fixture::new();
     fixture.write("id,price\n1,10\n2,20\n");

@@ -53,6 +53,18 @@ async fn every_shape_of_file_gives_its_rows() {
 }
 
 #[tokio::test]
+async fn s34_the_contract_holds() {
+    let rows = crate::drivers::contract::rows().into_iter().map(|(_, row)| {
+        let members = row.iter().map(|(column, value)| (column.as_str().into(), value.clone())).collect();
+        String::from_utf8(crate::record::value_to_json(&CborValue::Map(members))).unwrap()
+    });
+    let fixture = Fixture::new(&format!("[{}]", rows.collect::<Vec<_>>().join(",")));
+    let vista = fixture.open(JsonOptions::default()).await.unwrap();
+    crate::drivers::contract::reads(&vista).await;
+    crate::drivers::contract::refuses_writes(&vista).await;
+}
+
+#[tokio::test]
 async fn a_pointer_finds_rows_anywhere() {
     let fixture = Fixture::new(r#"{"type":"x","d~/":{"features":[{"id":"7"}]},"other":[{"id":"8"}]}"#);
     let options = JsonOptions { path: Some("/d~0~1/features".into()), ..JsonOptions::default() };

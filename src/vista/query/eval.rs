@@ -6,7 +6,6 @@ use std::collections::BinaryHeap;
 
 use super::compare::{Key, SortKey, TermKey};
 use super::fields::{Fields, Path, json_string};
-use super::filter::type_of;
 use super::search::Search;
 use super::{Filter, Pattern, Query, Test, Truth};
 use crate::record::CborValue;
@@ -53,7 +52,7 @@ impl Prepared {
         let search = query.search.as_deref().and_then(|words| Search::new(words, schema));
         let order = query.order.iter().map(|term| {
             let path = Path::resolve(&term.column, schema);
-            let decimal = type_of(&path, schema) == ColumnType::Decimal;
+            let decimal = path.column_type(schema) == ColumnType::Decimal;
             Term { path, decimal, descending: term.descending, nulls_first: term.nulls_first }
         });
         Prepared {
@@ -116,16 +115,9 @@ impl Prepared {
         let matching = rows.into_iter().filter(|(_, row)| self.matches(row)).inspect(|_| total += 1);
         let picked = match (self.has_order(), end) {
             (false, end) => {
-                let end = end.unwrap_or(usize::MAX);
-                let mut at = 0usize;
-                let mut picked = Vec::new();
-                for row in matching {
-                    if (offset..end).contains(&at) {
-                        picked.push(row);
-                    }
-                    at += 1;
-                }
-                picked
+                // Every match is counted, also those that are not kept.
+                let range = offset..end.unwrap_or(usize::MAX);
+                matching.enumerate().filter(|(at, _)| range.contains(at)).map(|(_, row)| row).collect()
             }
             (true, Some(end)) => self.least(matching, end).into_iter().skip(offset).collect(),
             (true, None) => {
@@ -203,7 +195,7 @@ impl Node {
             Filter::Not(inner) => Node::Not(Box::new(Node::new(inner, schema))),
             Filter::Test { column, test } => {
                 let path = Path::resolve(column, schema);
-                let decimal = type_of(&path, schema) == ColumnType::Decimal;
+                let decimal = path.column_type(schema) == ColumnType::Decimal;
                 Node::Test { path, decimal, check: Check::new(test, decimal) }
             }
         }

@@ -6,7 +6,7 @@ use memchr::{memchr2, memchr3};
 
 use super::literal::nearest;
 use crate::record::{Body, CborValue, JsonLimits, Record, parse_json, value_to_json};
-use crate::vista::Schema;
+use crate::vista::{ColumnType, Schema};
 
 /// A row whose cells can be asked for.
 pub trait Fields {
@@ -80,6 +80,17 @@ impl Path {
     /// Whether its value is turned into text (`->>`).
     pub fn is_text(&self) -> bool {
         self.as_text
+    }
+
+    /// What its values are: the column's type, text after `->>`, anything after `->`.
+    pub fn column_type(&self, schema: &Schema) -> ColumnType {
+        if self.as_text {
+            ColumnType::String
+        } else if self.is_plain() {
+            schema.column(&self.column).map_or(ColumnType::Json, |column| column.ty)
+        } else {
+            ColumnType::Json
+        }
     }
 
     /// The last name in it, under which a projection shows it.

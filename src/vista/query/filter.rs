@@ -1,8 +1,8 @@
 //! The filter tree: which rows match.
 
-use super::{Path, Pattern};
+use super::Pattern;
 use crate::record::CborValue;
-use crate::vista::{ColumnType, Result, Schema};
+use crate::vista::Result;
 
 /// Which rows match. Three-valued as SQL: a test that meets null is unknown, and unknown does not match, negated or not.
 #[derive(Clone, Debug, PartialEq)]
@@ -178,16 +178,5 @@ impl Test {
     /// As [`Test::matches`].
     pub fn imatches(regex: &str) -> Result<Test> {
         Pattern::iregex(regex).map(Test::Imatch)
-    }
-}
-
-/// What the cells under `path` are: the column's type, text after `->>`, anything after `->`.
-pub(super) fn type_of(path: &Path, schema: &Schema) -> ColumnType {
-    if path.is_text() {
-        ColumnType::String
-    } else if path.is_plain() {
-        schema.column(path.column()).map_or(ColumnType::Json, |column| column.ty)
-    } else {
-        ColumnType::Json
     }
 }

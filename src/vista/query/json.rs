@@ -5,7 +5,6 @@
 //! object are ANDed; a bare value is equality, a bare array `in`, a bare null `is null`. A column named `and`, `or` or `not` is
 //! written in double quotes of its own.
 
-use super::filter::type_of;
 use super::literal::{Reading, nearest};
 use super::{
     Error, Filter, MAX_IN, MAX_SEARCH, MAX_TESTS, OrderTerm, Path, Query, Result, Schema, SelectItem, Test, Truth,
@@ -29,7 +28,7 @@ impl Query {
         for (name, value) in object(value, "a query")? {
             match (text(name, "a member of a query")?, value) {
                 (name, CborValue::Null) if MEMBERS.contains(&name) => {}
-                ("where", value) => query.filter = filter(value, schema)?,
+                ("where", value) => query.filter = Filter::from_json(value, schema)?,
                 ("order", value) => query.order = each(value, "order", order_term)?,
                 ("select", value) => {
                     query.select = each(value, "select", |item| SelectItem::parse(text(item, "an item of select")?))?;
@@ -40,9 +39,6 @@ impl Query {
                 ("after", _) => return Err(Error::invalid("\"after\" is not supported in this place")),
                 (other, _) => return Err(unknown("member of a query", other, &MEMBERS)),
             }
-        }
-        if query.filter.tests() > MAX_TESTS {
-            return Err(Error::invalid(format!("a filter has at most {MAX_TESTS} tests")));
         }
         if query.search.as_ref().is_some_and(|q| q.chars().count() > MAX_SEARCH) {
             return Err(Error::invalid(format!("q has at most {MAX_SEARCH} characters")));
@@ -82,9 +78,9 @@ impl Filter {
     /// Reads the JSON form of a filter, the value of `where`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] saying what cannot be read.
+    /// [`Error::Invalid`] saying what cannot be read, or that there are more than [`MAX_TESTS`] tests.
     pub fn from_json(value: &CborValue, schema: &Schema) -> Result<Filter> {
-        filter(value, schema)
+        filter(value, schema, &mut { MAX_TESTS })
     }
 
     /// The JSON form.
@@ -144,37 +140,41 @@ impl std::fmt::Display for SelectItem {
     }
 }
 
-fn filter(value: &CborValue, schema: &Schema) -> Result<Filter> {
+/// `left` tests may still come; they are counted before anything is compiled for them.
+fn filter(value: &CborValue, schema: &Schema, left: &mut usize) -> Result<Filter> {
     let mut all = Vec::new();
     for (name, value) in object(value, "a filter")? {
         all.push(match text(name, "a member of a filter")? {
-            "and" => Filter::All(each(value, "and", |part| filter(part, schema))?),
-            "or" => Filter::Any(each(value, "or", |part| filter(part, schema))?),
-            "not" => filter(value, schema)?.not(),
-            column => tests(&unquoted(column), value, schema)?,
+            "and" => Filter::All(each(value, "and", |part| filter(part, schema, left))?),
+            "or" => Filter::Any(each(value, "or", |part| filter(part, schema, left))?),
+            "not" => filter(value, schema, left)?.not(),
+            column => tests(&unquoted(column), value, schema, left)?,
         });
     }
     Ok(single(all))
 }
 
 /// What is asked of one column: `{"gte": 1, "lt": 5}`, or a bare value.
-fn tests(column: &str, value: &CborValue, schema: &Schema) -> Result<Filter> {
+fn tests(column: &str, value: &CborValue, schema: &Schema, left: &mut usize) -> Result<Filter> {
     let path = Path::checked(column, schema)
         .map_err(|detail| Error::Invalid { fields: [(column.to_string(), detail.clone())].into(), detail })?;
-    let ty = type_of(&path, schema);
-    let found = match value {
+    let ty = path.column_type(schema);
+    let mut one = |operator: &str, operand| {
+        *left = left.checked_sub(1).ok_or_else(|| Error::invalid(format!("a filter has at most {MAX_TESTS} tests")))?;
+        test(operator, operand, ty).map(|test| Filter::test(column, test)).map_err(|error| on(column, error))
+    };
+    match value {
         CborValue::Map(operators) => {
             let mut all = Vec::with_capacity(operators.len());
             for (operator, operand) in operators {
-                all.push(test(text(operator, "an operator")?, operand, ty).map_err(|error| on(column, error))?);
+                all.push(one(text(operator, "an operator")?, operand)?);
             }
-            all
+            Ok(single(all))
         }
-        CborValue::Null => vec![Test::Is(Truth::Null)],
-        CborValue::Array(_) => vec![test("in", value, ty).map_err(|error| on(column, error))?],
-        _ => vec![test("eq", value, ty).map_err(|error| on(column, error))?],
-    };
-    Ok(single(found.into_iter().map(|test| Filter::test(column, test)).collect()))
+        CborValue::Null => one("is", value),
+        CborValue::Array(_) => one("in", value),
+        _ => one("eq", value),
+    }
 }
 
 fn test(operator: &str, operand: &CborValue, ty: ColumnType) -> Result<Test> {
@@ -329,7 +329,7 @@ fn count(value: &CborValue, what: &str) -> Result<u64> {
     .ok_or_else(|| Error::invalid(format!("{what} is a whole number, 0 or more")))
 }
 
-fn each<T>(value: &CborValue, what: &str, read: impl Fn(&CborValue) -> Result<T>) -> Result<Vec<T>> {
+fn each<T>(value: &CborValue, what: &str, read: impl FnMut(&CborValue) -> Result<T>) -> Result<Vec<T>> {
     match value {
         CborValue::Array(items) => items.iter().map(read).collect(),
         _ => Err(Error::invalid(format!("{what} takes an array"))),

@@ -19,6 +19,7 @@ pub use compare::{Key, SortKey};
 pub use eval::Prepared;
 pub use fields::{Fields, JsonRow, Path};
 pub use filter::{Filter, Test, Truth};
+pub(crate) use json::{split_name, unquoted};
 pub use literal::{Reading, nearest};
 pub use pattern::Pattern;
 pub use project::{Projection, SelectItem};

@@ -1,0 +1,201 @@
+//! What the core costs, without HTTP: reads from the hot tier, commits, loads, bytes per row.
+//!
+//! `cargo bench --bench core` prints one table; `-- --rows 100000` for another size. Nothing is asserted: figures depend on the
+//! machine, and `benches/README.md` says what was measured where.
+
+#![expect(clippy::disallowed_methods, reason = "the writers are joined where they are spawned")]
+
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use diorama::drivers::MemoryTable;
+use diorama::hot::{ORDINAL_STEP, TableBuilder};
+use diorama::record::{Body, Layout};
+use diorama::{Column, ColumnType, Dio, Lens, Record, Rows, Schema, Vista};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let rows = arguments.iter().position(|word| word == "--rows").and_then(|at| arguments.get(at + 1));
+    let rows: usize = rows.and_then(|rows| rows.parse().ok()).unwrap_or(1_000_000);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    for rows in [rows / 100, rows] {
+        println!("\n{rows} rows of about 250 B JSON");
+        reads(rows);
+        runtime.block_on(files(rows));
+    }
+    runtime.block_on(commits());
+}
+
+fn line(what: &str, value: impl std::fmt::Display) {
+    println!("  {what:<46} {value}");
+}
+
+fn per(times: usize, took: Duration) -> String {
+    format!("{:>9.2} us", took.as_secs_f64() * 1e6 / times as f64)
+}
+
+fn schema() -> Schema {
+    let text = |name: &str| Column::new(name, ColumnType::String);
+    let number = |name: &str| Column::new(name, ColumnType::Integer);
+    Schema::new(
+        "id",
+        vec![text("id"), text("name"), number("category_id"), number("price"), number("stock"), text("description")],
+    )
+}
+
+fn record(at: usize) -> Record {
+    let description = format!(
+        "A {} {} of the {}th batch, baked in the morning, kept on the {}th shelf, sold by weight",
+        ["round", "flat", "braided", "sweet"][at % 4],
+        ["bun", "loaf", "tart", "muffin"][at / 4 % 4],
+        at / 16,
+        at % 97
+    );
+    Record::from_iter([
+        ("id".to_string(), format!("p{at:08}").into()),
+        ("name".to_string(), format!("Product number {at} of the bakery").into()),
+        ("category_id".to_string(), ((at % 50) as i64).into()),
+        ("price".to_string(), ((at * 7919 % 10_000) as i64).into()),
+        ("stock".to_string(), ((at % 300) as i64).into()),
+        ("description".to_string(), description.into()),
+    ])
+}
+
+fn bodies(rows: usize, layout: &Layout) -> impl Iterator<Item = (String, Body)> {
+    (0..rows).map(move |at| {
+        let record = record(at);
+        let id = format!("p{at:08}");
+        let body = Body::encode(&id, &record, layout);
+        (id, body)
+    })
+}
+
+/// Resident bytes of this process.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
+}
+
+fn reads(rows: usize) {
+    let schema = schema();
+    let before = resident();
+    let mut builder = TableBuilder::new();
+    let (mut json, started) = (0, Instant::now());
+    for (at, (id, body)) in bodies(rows, schema.layout()).enumerate() {
+        json += body.json().len();
+        builder.push(&id, &body, (at as u64 + 1) * ORDINAL_STEP);
+    }
+    let mut table = builder.finish();
+    line("encode and build", format!("{:>9.0} rows/s", rows as f64 / started.elapsed().as_secs_f64()));
+    let grown = resident().saturating_sub(before);
+    line("resident / JSON bytes", format!("{:>9.2} x  ({} B JSON a row)", grown as f64 / json as f64, json / rows));
+    line("estimate / JSON bytes", format!("{:>9.2} x", table.bytes() as f64 / json as f64));
+
+    let times = 200_000;
+    let ids: Vec<String> = (0..times).map(|at| format!("p{:08}", at * 7919 % rows)).collect();
+    let started = Instant::now();
+    for id in &ids {
+        black_box(table.get(id).map(|row| row.json().len()));
+    }
+    line("get by id", per(times, started.elapsed()));
+
+    let (times, mut out) = (50_000, Vec::with_capacity(64 << 10));
+    let started = Instant::now();
+    for at in 0..times {
+        out.clear();
+        black_box(table.natural_page_into(at * 7919 % rows.saturating_sub(50).max(1), 50, &mut out));
+    }
+    line("page of 50, natural order, any offset", per(times, started.elapsed()));
+
+    let times = 20_000;
+    let body = Body::encode("p00000001", &record(1), schema.layout());
+    let started = Instant::now();
+    for at in 0..times {
+        let mut next = table.clone();
+        next.upsert(&ids[at % ids.len()], &body, None);
+        table = next;
+    }
+    line("change one row of a clone", per(times, started.elapsed()));
+}
+
+async fn open(folder: &Path, master: Vista) -> (Lens, Dio) {
+    let lens = Lens::new()
+        .cache_at(folder.join("cache.redb"))
+        .on_start(|dio| {
+            let dio = dio.clone();
+            async move {
+                let rows = dio.master().list_values().await?;
+                dio.cache().insert_values(rows).await?;
+                Ok(())
+            }
+        })
+        .build()
+        .expect("a Lens");
+    let dio = lens.make_dio(master).await.expect("a Dio");
+    (lens, dio)
+}
+
+/// Cold: the master is listed and stored. Warm: the file is loaded and nothing is listed.
+async fn files(rows: usize) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let schema = schema();
+    let mut list = Rows::with_layout(Arc::clone(schema.layout()));
+    for (id, body) in bodies(rows, schema.layout()) {
+        list.push_body(id.into(), body);
+    }
+    let master = MemoryTable::vista("products", schema.clone(), list);
+    let started = Instant::now();
+    let (lens, dio) = open(folder.path(), master.clone()).await;
+    line("cold start: list, seed, store", format!("{:>9.2} s", started.elapsed().as_secs_f64()));
+    dio.close().await;
+    lens.close().await;
+    drop((dio, lens));
+    let started = Instant::now();
+    let lens = Lens::new().cache_at(folder.path().join("cache.redb")).build().expect("a Lens");
+    let dio = lens.make_dio(master).await.expect("a Dio");
+    line("warm start: load and be ready", format!("{:>9.2} s", started.elapsed().as_secs_f64()));
+    assert_eq!(dio.cache().count().await.expect("a count"), rows as u64);
+    dio.close().await;
+    lens.close().await;
+}
+
+/// Acknowledged durable writes: alone, and sharing commits.
+async fn commits() {
+    println!("\ndurable writes (redb journal, two-phase commit)");
+    for writers in [1usize, 16, 64, 256] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let master = MemoryTable::vista("products", schema(), Rows::new());
+        let (lens, dio) = open(folder.path(), master).await;
+        let each = (4_000 / writers).max(20);
+        let started = Instant::now();
+        let tasks: Vec<_> = (0..writers)
+            .map(|writer| {
+                let facade = dio.vista();
+                tokio::task::spawn(async move {
+                    let mut slowest = Duration::ZERO;
+                    for at in 0..each {
+                        let number = writer * each + at;
+                        let started = Instant::now();
+                        facade.insert(&format!("p{number:08}"), &record(number)).await.expect("an insert");
+                        slowest = slowest.max(started.elapsed());
+                    }
+                    slowest
+                })
+            })
+            .collect();
+        let mut slowest = Duration::ZERO;
+        for task in tasks {
+            slowest = slowest.max(task.await.expect("a writer"));
+        }
+        let took = started.elapsed();
+        let rate = (writers * each) as f64 / took.as_secs_f64();
+        line(
+            &format!("{writers} writers"),
+            format!("{rate:>9.0} writes/s, slowest {:.1} ms", slowest.as_secs_f64() * 1e3),
+        );
+        dio.close().await;
+        lens.close().await;
+    }
+}

@@ -1,0 +1,330 @@
+//! [`Dio`]: a Vista bound to a Lens. Owns the hot tier, the write queue, the event log and the refresh task.
+//!
+//! Everything that changes a Dio passes through one committer (`commit.rs`), in one order; the other files send it commands:
+//! `write.rs` for users, `worker.rs` for the master's answers, `refresh.rs` for what the master lists, `ingest.rs` for upstream
+//! events, `cache.rs` for the program's own statements.
+
+mod cache;
+mod commit;
+mod core;
+mod event;
+mod facade;
+mod hooks;
+mod ingest;
+mod master;
+mod open;
+mod operations;
+mod refresh;
+mod ring;
+mod settings;
+mod store;
+mod tasks;
+mod view;
+mod worker;
+mod write;
+mod writeback;
+
+pub use cache::DioCache;
+pub use event::{DioEvent, EventEntry, Position};
+pub use hooks::{ChunkSink, Viewport};
+pub use ingest::{Inbound, Reconciled};
+pub use operations::{Operation, OperationState};
+pub use refresh::RefreshReport;
+pub use ring::{At, EventReceiver, Old, Ring, RingItem, RingLimits};
+pub use settings::{Retry, Settings, WriteRoute};
+pub use write::{IdempotencyKey, Ticket, WriteOptions};
+
+pub(crate) use self::core::{Core, Glance};
+pub(crate) use commit::Committer;
+pub(crate) use facade::{cost, pick};
+pub(crate) use hooks::{Hooks, hook, hook_with};
+pub(crate) use open::{Surroundings, open};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime;
+
+use crate::hot::{Cmd, OpId, State};
+use crate::record::{Body, Id, Record, Rows};
+use crate::vista::{Result, Schema, Vista, WriteOp};
+
+/// A Vista bound to a Lens: reads from its own copy, writes through a queue, events from a log.
+///
+/// A handle: clones are cheap (one `Arc`) and share everything. Dropping the last one drains the queue and stops the tasks, in
+/// the background; [`Dio::close`] waits for that.
+#[derive(Clone)]
+pub struct Dio(pub(crate) Arc<Handle>);
+
+impl std::fmt::Debug for Dio {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dio").field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+/// What the clones of a Dio share; its end is the Dio's.
+pub(crate) struct Handle {
+    pub(crate) core: Arc<Core>,
+    runtime: runtime::Handle,
+}
+
+impl Handle {
+    fn new(core: Arc<Core>) -> Handle {
+        Handle { core, runtime: runtime::Handle::current() }
+    }
+
+    /// Starts a refresh in the background if the rows are older than `cache_ttl`.
+    pub(crate) fn refresh_if_stale(self: &Arc<Self>) {
+        if self.core.settings.cache_ttl.is_some() && self.core.hooks.on_refresh.is_some() && self.core.is_stale() {
+            let handle = Arc::clone(self);
+            self.core.tasks.spawn(async move { handle.core.refresh(&handle).await });
+        }
+    }
+}
+
+impl Handle {
+    /// Ends the Dio in the background.
+    fn end(&self) {
+        let core = Arc::clone(&self.core);
+        core.tasks.closing().cancel();
+        self.runtime.spawn(async move { core.finish().await });
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Core {
+    /// Stops accepting, drains, stores, ends. Safe to call more than once.
+    pub(crate) async fn finish(self: Arc<Self>) {
+        self.close_writes();
+        self.tasks.closing().cancel();
+        self.tasks.join().await;
+        if let Err(error) = self.store.flush().await {
+            tracing::warn!(dio = %self.name, %error, "the cache file is behind; it is brought up to the journal at the next start");
+        }
+        self.ring.close();
+        self.ended.cancel();
+    }
+}
+
+impl Dio {
+    // --- reading -------------------------------------------------------------------------------------------------------
+
+    /// Its name: the Vista's.
+    pub fn name(&self) -> &str {
+        &self.0.core.name
+    }
+
+    /// The shape of its rows: the master's, with every column sortable and searchable.
+    pub fn schema(&self) -> Arc<Schema> {
+        facade::lifted_schema(&self.0.core)
+    }
+
+    /// The rows as a simple store.
+    pub fn cache(&self) -> DioCache {
+        DioCache { core: Arc::clone(&self.0.core) }
+    }
+
+    /// The source itself. What it lists carries the mark of its reading, so that the cache can judge it.
+    pub fn master(&self) -> Vista {
+        let core = &self.0.core;
+        let shell = master::Stamped { core: Arc::downgrade(core), inner: Arc::clone(core.vista.shell()) };
+        Vista::new(Arc::clone(&core.name), shell)
+    }
+
+    /// A Vista backed by this Dio: reads go through the cache, writes through the queue. Each call gives an independent
+    /// narrowing.
+    pub fn vista(&self) -> Vista {
+        let schema = self.schema();
+        Vista::new(Arc::clone(&self.0.core.name), facade::Facade { handle: Arc::clone(&self.0), schema })
+    }
+
+    /// What readers see now, as one consistent whole.
+    pub fn state(&self) -> Arc<State> {
+        self.0.core.state()
+    }
+
+    /// Where that is in the Dio's history.
+    pub fn position(&self) -> Position {
+        self.0.core.position()
+    }
+
+    /// The newest events, for readers with a position of their own.
+    pub fn ring(&self) -> &Arc<Ring> {
+        &self.0.core.ring
+    }
+
+    /// Receives every event from now on.
+    pub fn subscribe_events(&self) -> EventReceiver {
+        EventReceiver::new(Arc::clone(&self.0.core.ring))
+    }
+
+    /// Whether reads can be answered: not while `on_start` makes the first copy in the background.
+    pub fn is_ready(&self) -> bool {
+        self.0.core.glance().ready
+    }
+
+    /// How the Dio is.
+    pub fn status(&self) -> Status {
+        let core = &self.0.core;
+        let state = core.state();
+        let freshness = core.freshness.lock().clone();
+        Status {
+            rows: state.table().len() as u64,
+            complete: core.is_complete() && freshness.complete,
+            age: freshness.at.map(|at| at.elapsed()),
+            stale: core.is_stale(),
+            refresh_failed: freshness.failed,
+            queued: state.backlog().0,
+            durable: core.journal.durable(),
+            tasks: core.tasks.len(),
+        }
+    }
+
+    // --- writing -------------------------------------------------------------------------------------------------------
+
+    /// Accepts a write: on return it is in the journal and every reader sees it. The master gets it afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if neither master nor `on_write` takes such writes,
+    /// [`Error::Conflict`](crate::Error::Conflict), [`Error::NotFound`](crate::Error::NotFound),
+    /// [`Error::Precondition`](crate::Error::Precondition), [`Error::Invalid`](crate::Error::Invalid),
+    /// [`Error::Replayed`](crate::Error::Replayed), [`Error::QueueFull`](crate::Error::QueueFull) and
+    /// [`Error::Storage`](crate::Error::Storage).
+    ///
+    /// # Cancel safety
+    /// A write whose future is dropped may or may not be accepted.
+    pub async fn write(&self, op: WriteOp, options: WriteOptions) -> Result<Ticket> {
+        let caps = facade::capabilities(&self.0.core);
+        let (can, what) = match &op {
+            WriteOp::Insert { .. } => (caps.can_insert, "insert"),
+            WriteOp::Replace { .. } | WriteOp::Patch { .. } => (caps.can_update, "update"),
+            WriteOp::Delete { .. } => (caps.can_delete, "delete"),
+            WriteOp::DeleteAll => (caps.can_delete_all, "delete everything in one operation"),
+        };
+        if !can {
+            return Err(crate::Error::Unsupported { vista: Arc::clone(&self.0.core.name), what });
+        }
+        self.0.core.submit(op, options).await
+    }
+
+    /// Waits until an operation is settled, at most `patience`; gives how it stands then, `None` if it is not known.
+    pub async fn settled(&self, op: OpId, patience: Duration) -> Option<Operation> {
+        self.0.core.settled(op, patience).await
+    }
+
+    /// Where a write stands, `None` if it is not known (any more).
+    pub fn operation(&self, op: OpId) -> Option<Operation> {
+        self.0.core.operation(op)
+    }
+
+    /// All writes that are open, parked or remembered, newest first.
+    pub fn operations(&self) -> Vec<Operation> {
+        self.0.core.operations()
+    }
+
+    /// Gives a parked operation another try: a new operation at the end of the queue.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound), [`Error::Conflict`](crate::Error::Conflict) if it is not parked.
+    pub async fn retry(&self, op: OpId) -> Result<OpId> {
+        self.0.core.retry(op).await
+    }
+
+    /// Gives a parked operation up for good.
+    ///
+    /// # Errors
+    /// As [`Dio::retry`].
+    pub async fn discard(&self, op: OpId) -> Result<()> {
+        self.0.core.discard(op).await
+    }
+
+    /// The operation that the running `on_write` delivers: hand it to the other side as idempotency key.
+    pub fn current_operation(&self) -> Option<OpId> {
+        hooks::scope_of(self.name()).and_then(|scope| scope.op)
+    }
+
+    // --- what others say -----------------------------------------------------------------------------------------------
+
+    /// Puts a row that an external system told about into the cache and publishes `RecordChanged`, in this order.
+    ///
+    /// # Errors
+    /// [`Error::Storage`](crate::Error::Storage), [`Error::Closed`](crate::Error::Closed).
+    pub async fn patched(&self, id: impl Into<String>, record: Record) -> Result<()> {
+        let core = &self.0.core;
+        let id = id.into();
+        core.check_id(&id, &record)?;
+        let body = Body::encode(&id, &record, core.vista.schema().layout());
+        core.commit(Cmd::Statement { rows: vec![(Id::from(id), Some(body))], told: true }).await.map(drop)
+    }
+
+    /// Publishes `RecordChanged` without touching the cache. Coalesced; never waits, never fails.
+    pub fn invalidate_record(&self, id: impl Into<String>) {
+        self.0.core.invalidate(Some(Id::from(id.into())));
+    }
+
+    /// Publishes `Invalidated`: subscribers read everything again. Coalesced; never waits, never fails.
+    pub fn invalidate_all(&self) {
+        self.0.core.invalidate(None);
+    }
+
+    /// Takes in a change that happened at the master: through `on_event` if there is one, else by the built-in rules.
+    ///
+    /// # Errors
+    /// What `on_event` says; [`Error::Invalid`](crate::Error::Invalid), [`Error::Storage`](crate::Error::Storage).
+    pub async fn handle_event(&self, event: impl Into<Inbound>) -> Result<Reconciled> {
+        self.0.core.ingest(&self.0, event.into()).await
+    }
+
+    /// Refreshes now, or joins the refresh under way: `on_refresh` if there is one, then `Invalidated`.
+    ///
+    /// # Errors
+    /// What `on_refresh` says (then nothing is published but `RefreshFailed`);
+    /// [`Error::Reentrant`](crate::Error::Reentrant) inside `on_refresh` itself.
+    pub async fn refresh(&self) -> Result<RefreshReport> {
+        self.0.core.refresh(&self.0).await
+    }
+
+    /// Makes the cache equal to what `dio.master()` listed: differences are applied and published one by one, rows missing
+    /// from a complete list are removed. Rows that writes or events touched meanwhile are left and read again.
+    ///
+    /// # Errors
+    /// [`Error::Suspicious`](crate::Error::Suspicious) for a list that shrank by more than half.
+    pub async fn reconcile(&self, rows: Rows) -> Result<RefreshReport> {
+        self.0.core.apply_list(rows, true, true).await.map(|outcome| refresh::report(&outcome))
+    }
+
+    // --- ending --------------------------------------------------------------------------------------------------------
+
+    /// Stops accepting writes, delivers what is queued (as long as `drain_timeout`), stores everything and ends the tasks.
+    /// What is left is in the journal.
+    pub async fn close(&self) {
+        Arc::clone(&self.0.core).finish().await;
+    }
+}
+
+/// How a Dio is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// Rows that readers see.
+    pub rows: u64,
+    /// Whether they are a whole copy of the master.
+    pub complete: bool,
+    /// Time since the last complete list.
+    pub age: Option<Duration>,
+    /// Whether they are older than they should be.
+    pub stale: bool,
+    /// What the last refresh said, if it failed.
+    pub refresh_failed: Option<String>,
+    /// Operations that wait for the master.
+    pub queued: usize,
+    /// Whether an acknowledged write survives the process.
+    pub durable: bool,
+    /// Tasks that run.
+    pub tasks: usize,
+}

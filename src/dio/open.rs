@@ -1,0 +1,279 @@
+//! Starting a Dio: cache file, journal, ring, tasks, `on_start`.
+
+use std::sync::Arc;
+
+use super::commit::{Committer, apply};
+use super::core::{Core, Freshness, Parts};
+use super::hooks::{self, Hooks, Kind, Scope};
+use super::ring::Ring;
+use super::settings::Settings;
+use super::store::Store;
+use super::{Dio, Handle, refresh, worker};
+use crate::cache::{CacheBackend, CacheError, CacheMeta, CacheTable, Loaded};
+use crate::hot::{Base, CacheChange, Cmd, Entry, Origin, Rules, State, TableBuilder};
+use crate::journal::{Journal, JournalError, LogState};
+use crate::vista::{Error, Result, Vista};
+
+/// What a Lens gives its Dios.
+pub(crate) struct Surroundings {
+    pub(crate) cache: Arc<dyn CacheBackend>,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) committer: Arc<Committer>,
+    pub(crate) settings: Settings,
+    pub(crate) hooks: Hooks,
+}
+
+impl From<JournalError> for Error {
+    fn from(error: JournalError) -> Error {
+        match error {
+            JournalError::Closed => Error::Closed,
+            other => Error::Storage { detail: other.to_string(), full: false },
+        }
+    }
+}
+
+impl From<CacheError> for Error {
+    fn from(error: CacheError) -> Error {
+        match error {
+            CacheError::Closed => Error::Closed,
+            CacheError::Io { full, .. } => Error::Storage { detail: error.to_string(), full },
+            other => Error::Storage { detail: other.to_string(), full: false },
+        }
+    }
+}
+
+/// A Dio's memory as the two files have it.
+struct Recovered {
+    state: State,
+    meta: CacheMeta,
+    ring: Ring,
+    /// What the log says of confirmed rows and the cache file has not seen.
+    behind: Vec<CacheChange>,
+    /// Rows may not be what the log says: subscribers read again, and so do we.
+    doubt: Option<&'static str>,
+}
+
+/// A Dio whose tasks run and whose `on_start` does not yet. Dropped before it has begun, it ends, whoever holds a clone.
+pub(crate) struct Opened {
+    pub(crate) dio: Dio,
+    doubt: Option<&'static str>,
+    begun: bool,
+}
+
+impl Opened {
+    /// Runs `on_start`.
+    pub(crate) async fn begin(mut self) -> Result<Dio> {
+        let begun = begin(&self.dio, self.doubt).await;
+        if begun.is_err() {
+            // The name is free only once nothing of this Dio runs any more.
+            Arc::clone(&self.dio.0.core).finish().await;
+        }
+        self.begun = true;
+        begun.map(|()| self.dio.clone())
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if !self.begun {
+            self.dio.0.end();
+        }
+    }
+}
+
+/// Opens the Dio of `vista`: recovers what the files hold and starts its tasks.
+pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Opened> {
+    let shape = vista.schema().id_column().to_string();
+    let table = around.cache.open_table(vista.name()).await?;
+    let log = around.journal.open(vista.name(), &shape).await?;
+    let rules = Arc::new(Rules {
+        version: around.settings.version.clone(),
+        trust_payload: around.settings.trust_payload,
+        ..Rules::new(vista.schema())
+    });
+    let recovered = recover(&*around.journal, &table, log, rules, &around.settings, &shape).await?;
+    let doubt = recovered.doubt;
+    let freshness = Freshness { complete: recovered.meta.complete_at.is_some(), ..Freshness::default() };
+    let committer = around.committer.handle(&around.journal);
+    let store = Store::new(table, recovered.meta);
+    store.learn(recovered.behind, recovered.state.seq());
+    let core = Arc::new(Core::new(Parts {
+        settings: around.settings,
+        hooks: around.hooks,
+        vista,
+        journal: around.journal,
+        committer,
+        state: recovered.state,
+        ring: recovered.ring,
+        store,
+        freshness,
+    }));
+    mark_unknown(&core);
+    let dio = Dio(Arc::new(Handle::new(Arc::clone(&core))));
+    start_tasks(&dio);
+    Ok(Opened { dio, doubt, begun: false })
+}
+
+/// Says so if the rows are in doubt, runs `on_start`, and reads everything again if that did not.
+async fn begin(dio: &Dio, doubt: Option<&'static str>) -> Result<()> {
+    let core = &dio.0.core;
+    if let Some(why) = doubt {
+        tracing::warn!(dio = %core.name, why, "cached rows may be older than the log; subscribers are told to read again");
+        core.commit(Cmd::InvalidateAll { covered: false, origin: Origin::Refresh }).await?;
+    }
+    start_hook(dio).await?;
+    if doubt.is_some() && core.hooks.on_refresh.is_some() && core.freshness.lock().at.is_none() {
+        let (core, handle) = (Arc::clone(core), Arc::downgrade(&dio.0));
+        let tasks = core.tasks.clone();
+        tasks.spawn(async move {
+            if let Some(handle) = handle.upgrade() {
+                // Its outcome is on the bus and in the freshness.
+                let _ = core.refresh(&handle).await;
+            }
+        });
+    }
+    Ok(())
+}
+
+async fn recover(
+    journal: &dyn Journal,
+    table: &Arc<dyn CacheTable>,
+    mut log: LogState,
+    rules: Arc<Rules>,
+    settings: &Settings,
+    shape: &str,
+) -> Result<Recovered> {
+    let mut builder = TableBuilder::new();
+    let mut sink = |rows: Vec<crate::cache::StoredRow>| {
+        for row in rows {
+            builder.push_at(row.slot, &row.id, &row.body, row.ordinal);
+        }
+    };
+    let Loaded { meta, damaged } = table.load(&mut sink).await?;
+    let mut doubt = (damaged > 0).then_some("rows of the cache file are damaged");
+    let mut meta = meta.unwrap_or_default();
+    let mut rows = builder.finish();
+    if meta.shape != shape && !(meta.shape.is_empty() && rows.is_empty()) {
+        // Rows under other ids are not these rows.
+        table.clear().await?;
+        rows = crate::hot::Table::new();
+        meta = CacheMeta::default();
+    }
+    let known = !meta.epoch.is_empty();
+    if known && (meta.epoch != log.epoch || meta.watermark > log.head) {
+        let why = "the journal does not continue what the cache file has seen";
+        if meta.epoch == log.epoch {
+            log = journal.new_epoch(&log.log, meta.watermark, why).await?;
+        }
+        meta.watermark = log.head;
+        doubt = Some(why);
+    } else if meta.watermark + 1 < log.oldest && log.head > 0 {
+        doubt = Some("the journal no longer reaches back to the cache file");
+    } else if meta.bulk {
+        doubt = Some("a large refresh was interrupted");
+    }
+    meta.epoch = log.epoch.clone();
+    meta.shape = shape.to_string();
+    let epoch: Arc<str> = log.epoch.as_str().into();
+    let mut state = State::restore(rules, Arc::clone(&epoch), meta.watermark, rows);
+    let ring = Ring::new(settings.ring, epoch, log.oldest.saturating_sub(1));
+    let mut behind = Vec::new();
+    let bodiless = replay(journal, &log, &mut state, &ring, meta.watermark, &mut behind).await?;
+    if bodiless {
+        doubt = Some("a large refresh was interrupted");
+    }
+    state.advance(log.head);
+    Ok(Recovered { state, meta, ring, behind, doubt })
+}
+
+/// Brings `state` up to the log's head, refills the ring and gathers what the cache file lacks in `behind`. Says whether rows
+/// changed that the log does not carry.
+async fn replay(
+    journal: &dyn Journal,
+    log: &LogState,
+    state: &mut State,
+    ring: &Ring,
+    watermark: u64,
+    behind: &mut Vec<CacheChange>,
+) -> Result<bool> {
+    const BATCH: usize = 4 << 20;
+    let mut after = 0;
+    let mut bodiless = false;
+    loop {
+        let entries = journal.read(&log.log, after, BATCH).await?;
+        let Some(last) = entries.last() else { return Ok(bodiless) };
+        after = last.seq;
+        let mut items = Vec::new();
+        for stored in entries {
+            let entry = Entry::decode(&stored.bytes).map_err(|detail| Error::Storage {
+                detail: format!("entry {} of {}: {detail}", stored.seq, log.log),
+                full: false,
+            })?;
+            bodiless |= stored.seq > watermark && matches!(entry.base, Base::Many { .. });
+            let (change, item) = apply(state, entry, &mut false);
+            if !matches!(change, CacheChange::None) {
+                behind.push(change);
+            }
+            if stored.seq >= log.oldest {
+                items.extend(item.map(|item| item.replayed(stored.seq <= watermark)));
+            }
+        }
+        ring.push(items);
+    }
+}
+
+/// Operations that an earlier process accepted may have been delivered by it.
+fn mark_unknown(core: &Arc<Core>) {
+    let state = core.state();
+    let mut attempts = core.attempts.lock();
+    for op in state.queue() {
+        attempts.entry(op.id).or_default().unknown = true;
+    }
+}
+
+fn start_tasks(dio: &Dio) {
+    let core = &dio.0.core;
+    let weak = Arc::downgrade(&dio.0);
+    core.tasks.spawn(worker::run(Arc::clone(core), weak.clone()));
+    core.tasks.spawn(refresh::reread(Arc::clone(core), weak.clone()));
+    core.tasks.spawn(super::writeback::run(Arc::clone(core)));
+    match (core.settings.refresh_every, &core.hooks.on_refresh) {
+        (Some(every), Some(_)) => drop(core.tasks.spawn(refresh::timer(Arc::clone(core), weak, every))),
+        (Some(_), None) => {
+            tracing::warn!(dio = %core.name, "refresh_every is set without on_refresh: nothing refreshes by itself");
+        }
+        (None, _) => {}
+    }
+}
+
+async fn start_hook(dio: &Dio) -> Result<()> {
+    let core = Arc::clone(&dio.0.core);
+    let Some(on_start) = core.hooks.on_start.clone() else { return Ok(()) };
+    if core.settings.on_start_blocking {
+        return started(&core, on_start(dio)).await;
+    }
+    core.seeding.store(true, std::sync::atomic::Ordering::Release);
+    let future = on_start(dio);
+    let background = Arc::clone(&core);
+    core.tasks.spawn(async move {
+        let done = started(&background, future).await;
+        background.seeding.store(done.is_err(), std::sync::atomic::Ordering::Release);
+        if let Err(error) = done {
+            tracing::warn!(dio = %background.name, %error, "on_start failed");
+            background.freshness.lock().failed = Some(error.to_string());
+            background.ring.tell(super::DioEvent::RefreshFailed { error: error.to_string() });
+        }
+    });
+    Ok(())
+}
+
+async fn started(core: &Arc<Core>, future: hooks::HookFuture<()>) -> Result<()> {
+    let scope = Arc::new(Scope::new(&core.name, Kind::Start));
+    hooks::run(core, Arc::clone(&scope), future).await?;
+    core.finish_listing(&scope).await?;
+    let covered = std::mem::take(&mut *scope.covered.lock());
+    if covered.silent {
+        core.commit(Cmd::InvalidateAll { covered: false, origin: Origin::Refresh }).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,268 @@
+//! SQLite tables and views: every capability, one transaction per write.
+//!
+//! A query goes into SQL only where SQL means exactly what the crate's evaluator means (`plan.rs`); the rest is judged by
+//! that evaluator after a wider select. Names are quoted and values bound, always. Reads have a connection of their own, so
+//! that in WAL mode no write makes them wait.
+
+mod plan;
+mod table;
+#[cfg(test)]
+mod tests;
+mod value;
+mod write;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, params_from_iter, types::Value};
+
+use self::plan::Plan;
+use self::table::{Natural, Table};
+use super::{apply, blocking, count, foreign_token, sorted_page};
+use crate::record::{Record, Rows, id_from_value};
+use crate::vista::{
+    Capabilities, Column, Error, ErrorKind, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,
+};
+
+/// How long a statement waits for another program's lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How a table is to be understood. The default takes everything from its declaration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SqliteOptions {
+    /// The column that identifies rows; else the primary key, else the rowid. Views need one (or a column `id`).
+    pub id: Option<String>,
+    /// Columns with declared types and flags in place of those that the database declares.
+    pub columns: Vec<Column>,
+    /// Never write, and advertise no write.
+    pub read_only: bool,
+}
+
+/// A table or view of a SQLite database as a source.
+#[derive(Clone, Debug)]
+pub struct Sqlite(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    table: Table,
+    reader: Mutex<Connection>,
+    writer: Option<Mutex<Connection>>,
+}
+
+impl Sqlite {
+    /// Opens `table` in the database file at `path` and switches the database to WAL mode.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is no such table or it has no usable id, [`Error::Source`] if the file cannot be opened.
+    pub async fn open(
+        name: &str,
+        path: impl Into<PathBuf>,
+        table: impl Into<String>,
+        options: SqliteOptions,
+    ) -> Result<Vista> {
+        let (path, table) = (path.into(), table.into());
+        let sqlite = blocking(move || open(&path, &table, &options)).await?;
+        Ok(Vista::new(name, sqlite))
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Table, &Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || work(&inner.table, &inner.reader.lock())).await
+    }
+
+    async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Table, &mut Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || match &inner.writer {
+            Some(writer) => work(&inner.table, &mut writer.lock()),
+            None => Err(Error::Unsupported { vista: inner.table.name.as_str().into(), what: "write" }),
+        })
+        .await
+    }
+}
+
+fn open(path: &Path, name: &str, options: &SqliteOptions) -> Result<Sqlite> {
+    let connect = |flags| {
+        let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .map_err(|error| Error::source(kind_of(&error), error))?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+        // Or a quoted name of a column that is gone would be read as a text.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false).map_err(failed)?;
+        Ok::<_, Error>(connection)
+    };
+    let writer = if options.read_only { None } else { Some(connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?) };
+    if let Some(writer) = &writer {
+        let mode = writer.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0)).map_err(failed)?;
+        if !mode.eq_ignore_ascii_case("wal") {
+            tracing::warn!(path = %path.display(), mode, "the database has no WAL mode: writes make reads wait");
+        }
+    }
+    let reader = connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let table = Table::learn(&reader, path, name, options)?;
+    let writer = writer.filter(|_| table.natural != Natural::AsGiven).map(Mutex::new);
+    Ok(Sqlite(Arc::new(Inner { table, reader: Mutex::new(reader), writer })))
+}
+
+#[async_trait]
+impl TableShell for Sqlite {
+    fn schema(&self) -> Arc<Schema> {
+        Arc::clone(&self.0.table.schema)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let can = if self.0.writer.is_some() { Capabilities::all() } else { Capabilities::reads() };
+        // A view has no order of its own to continue in.
+        Capabilities { can_fetch_next: self.0.table.natural != Natural::AsGiven, ..can }
+    }
+
+    async fn list(&self, query: &Query) -> Result<Rows> {
+        let query = query.clone();
+        self.read(move |table, connection| {
+            let plan = Plan::new(table, &query);
+            let rows = select(table, connection, &plan.select(table, &query), plan.params(&query))?;
+            Ok(if plan.is_exact { rows } else { apply(&query, &table.schema, rows) })
+        })
+        .await
+    }
+
+    async fn get(&self, id: &str) -> Result<Option<Record>> {
+        let id = id.to_string();
+        self.read(move |table, connection| table.read(connection, &id)).await
+    }
+
+    fn reads_one(&self) -> bool {
+        true
+    }
+
+    async fn count(&self, query: &Query) -> Result<u64> {
+        let query = Query { limit: None, offset: 0, order: Vec::new(), ..query.clone() };
+        self.read(move |table, connection| {
+            let plan = Plan::new(table, &query);
+            if !plan.is_exact {
+                let rows = select(table, connection, &plan.select(table, &query), plan.params(&query))?;
+                return Ok(count(&query, &table.schema, &rows));
+            }
+            let sql = format!("SELECT count(*) FROM {}{}", table.quoted, plan.filter());
+            let counted: i64 = connection
+                .prepare_cached(&sql)
+                .and_then(|mut statement| statement.query_row(params_from_iter(plan.values()), |row| row.get(0)))
+                .map_err(failed)?;
+            Ok(counted.unsigned_abs())
+        })
+        .await
+    }
+
+    async fn next(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
+        let (query, token) = (query.clone(), token.cloned());
+        self.read(move |table, connection| {
+            if !query.order.is_empty() || table.natural == Natural::AsGiven {
+                let all = Query { order: Vec::new(), limit: None, offset: 0, ..query.clone() };
+                let plan = Plan::new(table, &all);
+                let rows = select(table, connection, &plan.select(table, &all), plan.params(&all))?;
+                return sorted_page(&query, &table.schema, &rows, token.as_ref());
+            }
+            natural_page(table, connection, &query, token.as_ref())
+        })
+        .await
+    }
+
+    async fn write(&self, op: &WriteOp) -> Result<Written> {
+        let op = op.clone();
+        self.change(move |table, connection| write::write(table, connection, &op)).await
+    }
+
+    async fn insert_return_id(&self, record: &Record) -> Result<Written> {
+        let record = record.clone();
+        self.change(move |table, connection| write::insert_return_id(table, connection, &record)).await
+    }
+}
+
+/// All rows that `sql` selects.
+fn select(table: &Table, connection: &Connection, sql: &str, params: Vec<Value>) -> Result<Rows> {
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let mut found = statement.query(params_from_iter(params)).map_err(failed)?;
+    let mut rows = Rows::with_layout(Arc::clone(table.schema.layout()));
+    while let Some(row) = found.next().map_err(failed)? {
+        let (id, record) = table.row(row)?;
+        if !rows.push(id.as_str(), &record) {
+            return Err(Error::permanent(format!("{} has more than one row with id {id:?}", table.name)));
+        }
+    }
+    Ok(rows)
+}
+
+/// The next rows in natural order. The token is the place of the last row, so what comes and goes elsewhere does not matter.
+fn natural_page(
+    table: &Table,
+    connection: &Connection,
+    query: &Query,
+    token: Option<&Token>,
+) -> Result<(Rows, Option<Token>)> {
+    let plan = Plan::new(table, &Query { limit: None, offset: 0, ..query.clone() });
+    let mut params = plan.values();
+    let mut filter = plan.filter();
+    if let Some(token) = token {
+        let (after, value) = table.after(token).ok_or_else(foreign_token)?;
+        filter = format!("{filter}{} {after}", if filter.is_empty() { " WHERE" } else { " AND" });
+        params.push(value);
+    }
+    let sql = format!("SELECT {} FROM {}{filter}{}", table.selected, table.quoted, table.natural_order());
+    let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
+    let mut found = statement.query(params_from_iter(params)).map_err(failed)?;
+    let limit = query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let prepared = query.prepare(&table.schema);
+    let mut rows = Rows::with_layout(Arc::clone(table.schema.layout()));
+    let mut last = None;
+    while let Some(row) = found.next().map_err(failed)? {
+        let (id, record) = table.row(row)?;
+        if !prepared.matches(&record) {
+            continue;
+        }
+        if rows.len() >= limit {
+            return Ok((rows, last));
+        }
+        last = Some(table.token(row, &id)?);
+        rows.push(id, &record);
+    }
+    Ok((rows, None))
+}
+
+/// A failed statement, other than a write.
+fn failed(error: rusqlite::Error) -> Error {
+    Error::source(kind_of(&error), error)
+}
+
+fn kind_of(error: &rusqlite::Error) -> ErrorKind {
+    use rusqlite::ErrorCode as Code;
+    match error.sqlite_error_code() {
+        Some(
+            Code::DatabaseBusy
+            | Code::DatabaseLocked
+            | Code::CannotOpen
+            | Code::SystemIoFailure
+            | Code::OutOfMemory
+            | Code::OperationInterrupted
+            | Code::FileLockingProtocolFailed
+            | Code::SchemaChanged,
+        ) => ErrorKind::Transient,
+        _ => ErrorKind::Permanent,
+    }
+}
+
+/// The id that a row's cell gives.
+fn id_of(table: &str, value: &crate::record::CborValue) -> Result<String> {
+    id_from_value(value).ok_or_else(|| {
+        Error::permanent(format!(
+            "{table} has a row whose id is neither text nor an integer: declare another column as id"
+        ))
+    })
+}

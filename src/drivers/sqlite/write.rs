@@ -1,0 +1,205 @@
+//! Writes: each one transaction, answered with the row as it is stored afterwards.
+
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, ffi, params_from_iter, types::Value};
+
+use super::table::{Field, Table};
+use super::value::{from_sql, to_sql};
+use super::{failed, id_of};
+use crate::drivers::{field_error, with_id};
+use crate::record::{CborValue, Record, merge_patch};
+use crate::vista::{ColumnType, Error, Result, WriteOp, Written};
+
+/// Carries out `op`.
+pub(super) fn write(table: &Table, connection: &mut Connection, op: &WriteOp) -> Result<Written> {
+    let id = op.id().unwrap_or_default();
+    let refused = |error| refused(table, id, error);
+    // Immediate: what is read here still holds when it is written.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(refused)?;
+    match op {
+        WriteOp::Insert { id, record } => insert(table, &transaction, id, record)?,
+        WriteOp::Replace { id, record } => replace(table, &transaction, id, record)?,
+        WriteOp::Patch { id, record } => patch(table, &transaction, id, record)?,
+        WriteOp::Delete { id } => delete(table, &transaction, id)?,
+        WriteOp::DeleteAll => {
+            transaction.execute(&format!("DELETE FROM {}", table.quoted), []).map_err(refused)?;
+        }
+    }
+    let record = match op {
+        WriteOp::Delete { .. } | WriteOp::DeleteAll => None,
+        WriteOp::Insert { .. } | WriteOp::Replace { .. } | WriteOp::Patch { .. } => table.read(&transaction, id)?,
+    };
+    transaction.commit().map_err(refused)?;
+    Ok(Written { id: None, record })
+}
+
+/// Inserts a row under an id of SQLite's own, of the column's default, or a new UUID.
+pub(super) fn insert_return_id(table: &Table, connection: &mut Connection, record: &Record) -> Result<Written> {
+    let refused = |error| refused(table, "", error);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(refused)?;
+    let field = table.id_field();
+    let mut record = record.clone();
+    record.remove(&field.name);
+    if !field.is_rowid && field.default.is_none() {
+        let id = mint(table, &transaction)?;
+        record.insert(field.name.as_str(), id);
+    }
+    let (columns, values) = cells(table, &record)?;
+    let sql = format!("{} RETURNING {}", insert_sql(table, &columns), field.quoted);
+    let id = transaction
+        .query_row(&sql, params_from_iter(values), |row| Ok(from_sql(field.codec, row.get_ref(0)?)))
+        .map_err(refused)?;
+    let id = id_of(&table.name, &id)?;
+    let record = table.read(&transaction, &id)?;
+    transaction.commit().map_err(refused)?;
+    Ok(Written { id: Some(id), record })
+}
+
+fn mint(table: &Table, transaction: &Transaction<'_>) -> Result<CborValue> {
+    if table.id_field().kind != ColumnType::Integer {
+        return Ok(uuid::Uuid::now_v7().to_string().into());
+    }
+    let sql = format!("SELECT max({}) FROM {}", table.id_field().quoted, table.quoted);
+    let highest: Option<i64> = transaction.query_row(&sql, [], |row| row.get(0)).map_err(failed)?;
+    let next = highest.unwrap_or(0).checked_add(1);
+    next.map(CborValue::from).ok_or_else(|| Error::permanent("there is no higher integer id left"))
+}
+
+fn insert(table: &Table, transaction: &Transaction<'_>, id: &str, record: &Record) -> Result<()> {
+    let (columns, values) = cells(table, &keyed(table, id, record)?)?;
+    if table.read(transaction, id)?.is_some() {
+        if is_identical(table, transaction, id, &columns, &values)? {
+            return Ok(());
+        }
+        return Err(Error::Conflict { id: id.to_string(), detail: "exists already with other values".into() });
+    }
+    transaction
+        .execute(&insert_sql(table, &columns), params_from_iter(values))
+        .map(drop)
+        .map_err(|error| refused(table, id, error))
+}
+
+/// Whether the stored row is what this insert would have made: a retry. Compared in SQL, under the columns' affinities.
+fn is_identical(
+    table: &Table,
+    transaction: &Transaction<'_>,
+    id: &str,
+    columns: &[&Field],
+    values: &[Value],
+) -> Result<bool> {
+    let (by_id, key) = table.by_id(id);
+    let mut tests = vec![by_id];
+    tests.extend(columns.iter().map(|field| format!("{} IS ? COLLATE BINARY", field.quoted)));
+    let absent = table.fields.iter().filter(|field| !columns.iter().any(|given| given.name == field.name));
+    let absent = absent.filter(|field| field.default.is_none() && !field.is_generated && !field.is_rowid);
+    tests.extend(absent.map(|field| format!("{} IS NULL", field.quoted)));
+    let sql = format!("SELECT count(*) FROM {} WHERE {}", table.quoted, tests.join(" AND "));
+    let params = std::iter::once(&key).chain(values);
+    let found: i64 = transaction.query_row(&sql, params_from_iter(params), |row| row.get(0)).map_err(failed)?;
+    Ok(found > 0)
+}
+
+/// Not SQLite's own REPLACE: that deletes first, other rows with the same unique values included.
+fn replace(table: &Table, transaction: &Transaction<'_>, id: &str, record: &Record) -> Result<()> {
+    if table.read(transaction, id)?.is_none() {
+        return insert(table, transaction, id, record);
+    }
+    let (columns, values) = cells(table, &keyed(table, id, record)?)?;
+    let mut sets: Vec<String> = columns.iter().map(|field| format!("{} = ?", field.quoted)).collect();
+    let absent = table.fields.iter().filter(|field| !columns.iter().any(|given| given.name == field.name));
+    for field in absent.filter(|field| !field.is_generated && !field.is_rowid) {
+        sets.push(format!("{} = ({})", field.quoted, field.default.as_deref().unwrap_or("NULL")));
+    }
+    update(table, transaction, id, &sets, values)
+}
+
+fn patch(table: &Table, transaction: &Transaction<'_>, id: &str, changes: &Record) -> Result<()> {
+    let old = table.read(transaction, id)?.ok_or_else(|| Error::NotFound { id: id.to_string() })?;
+    let changes = with_id(id, changes, &table.schema)?;
+    let merged = merge_patch(old, &changes, table.schema.layout());
+    let changed = merged.into_iter().filter(|(column, _)| changes.contains(column) && *column != table.id_field().name);
+    let (columns, values) = cells(table, &changed.collect())?;
+    let sets: Vec<String> = columns.iter().map(|field| format!("{} = ?", field.quoted)).collect();
+    if sets.is_empty() {
+        return Ok(());
+    }
+    update(table, transaction, id, &sets, values)
+}
+
+fn update(
+    table: &Table,
+    transaction: &Transaction<'_>,
+    id: &str,
+    sets: &[String],
+    mut values: Vec<Value>,
+) -> Result<()> {
+    let (by_id, key) = table.by_id(id);
+    values.push(key);
+    let sql = format!("UPDATE {} SET {} WHERE {by_id}", table.quoted, sets.join(", "));
+    transaction.execute(&sql, params_from_iter(values)).map(drop).map_err(|error| refused(table, id, error))
+}
+
+fn delete(table: &Table, transaction: &Transaction<'_>, id: &str) -> Result<()> {
+    let (by_id, key) = table.by_id(id);
+    let sql = format!("DELETE FROM {} WHERE {by_id}", table.quoted);
+    let deleted = transaction.execute(&sql, [key]).map_err(|error| refused(table, id, error))?;
+    if deleted == 0 { Err(Error::NotFound { id: id.to_string() }) } else { Ok(()) }
+}
+
+/// `record` under `id`, if the column can hold that id.
+fn keyed(table: &Table, id: &str, record: &Record) -> Result<Record> {
+    let record = with_id(id, record, &table.schema)?;
+    let column = &table.id_field().name;
+    if table.id_field().kind == ColumnType::Integer && !record.get(column).is_some_and(CborValue::is_integer) {
+        return Err(field_error(column, "must be an integer of 64 bits"));
+    }
+    Ok(record)
+}
+
+/// The columns of `record` with their cells. Generated columns make themselves.
+fn cells<'a>(table: &'a Table, record: &Record) -> Result<(Vec<&'a Field>, Vec<Value>)> {
+    let (mut columns, mut values) = (Vec::new(), Vec::new());
+    for (column, value) in record {
+        let field = table
+            .field(column)
+            .ok_or_else(|| field_error(column, &format!("is not there: {} has {}", table.name, names(table))))?;
+        if !field.is_generated {
+            columns.push(field);
+            values.push(to_sql(column, field.codec, value)?);
+        }
+    }
+    Ok((columns, values))
+}
+
+fn names(table: &Table) -> String {
+    table.fields.iter().map(|field| field.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn insert_sql(table: &Table, columns: &[&Field]) -> String {
+    if columns.is_empty() {
+        return format!("INSERT INTO {} DEFAULT VALUES", table.quoted);
+    }
+    let names: Vec<&str> = columns.iter().map(|field| field.quoted.as_str()).collect();
+    format!("INSERT INTO {} ({}) VALUES ({})", table.quoted, names.join(", "), vec!["?"; names.len()].join(", "))
+}
+
+/// A failed write: what the data did wrong is said as such, for good; a lock or a full disk may pass.
+fn refused(table: &Table, id: &str, error: rusqlite::Error) -> Error {
+    let rusqlite::Error::SqliteFailure(code, message) = &error else { return failed(error) };
+    let message = message.clone().unwrap_or_else(|| code.to_string());
+    match (code.code, code.extended_code) {
+        (ErrorCode::DiskFull, _) => Error::Storage { detail: format!("{}: {message}", table.name), full: true },
+        (
+            ErrorCode::ConstraintViolation,
+            ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID,
+        ) => Error::Conflict { id: id.to_string(), detail: format!("is in the way of another: {message}") },
+        (ErrorCode::ConstraintViolation, ffi::SQLITE_CONSTRAINT_NOTNULL) => {
+            let prefix = format!("NOT NULL constraint failed: {}.", table.name);
+            match message.strip_prefix(&prefix) {
+                Some(column) => field_error(column, "must not be null"),
+                None => Error::invalid(message),
+            }
+        }
+        (ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig, _) => Error::invalid(message),
+        _ => failed(error),
+    }
+}

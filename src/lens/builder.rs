@@ -1,0 +1,264 @@
+//! The chain that builds a Lens.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Lens;
+use crate::cache::{CacheBackend, RedbCache};
+use crate::dio::{
+    ChunkSink, Committer, Dio, Hooks, Retry, RingLimits, Settings, Viewport, WriteRoute, hook, hook_with,
+};
+use crate::journal::{Journal, MemoryJournal, RedbJournal};
+use crate::vista::{ChangeEvent, Error, Query, Result, WriteOp};
+
+/// Chainable configuration of a [`Lens`]. Setters are cheap and check nothing; [`LensBuilder::build`] does all that can fail.
+#[derive(Default)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct LensBuilder {
+    cache: Option<Cache>,
+    journal: Option<JournalAt>,
+    settings: Settings,
+    hooks: Hooks,
+}
+
+enum Cache {
+    File(PathBuf),
+    Backend(Arc<dyn CacheBackend>),
+}
+
+enum JournalAt {
+    File(PathBuf),
+    Backend(Arc<dyn Journal>),
+}
+
+impl std::fmt::Debug for LensBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LensBuilder").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl LensBuilder {
+    /// Rows are kept in the redb file at `path`, one table per Dio; the journal is beside it (`x.redb`, `x.journal.redb`).
+    pub fn cache_at(mut self, path: impl AsRef<Path>) -> Self {
+        self.cache = Some(Cache::File(path.as_ref().to_path_buf()));
+        self
+    }
+
+    /// Rows are kept by `backend`, in memory or elsewhere. The journal is in memory then, unless
+    /// [`LensBuilder::journal_at`] says otherwise.
+    pub fn cache_source(mut self, backend: impl CacheBackend) -> Self {
+        self.cache = Some(Cache::Backend(Arc::new(backend)));
+        self
+    }
+
+    /// The journal is the redb file at `path`.
+    pub fn journal_at(mut self, path: impl AsRef<Path>) -> Self {
+        self.journal = Some(JournalAt::File(path.as_ref().to_path_buf()));
+        self
+    }
+
+    /// The journal is `journal`.
+    pub fn journal_source(mut self, journal: Arc<dyn Journal>) -> Self {
+        self.journal = Some(JournalAt::Backend(journal));
+        self
+    }
+
+    /// Runs once for each Dio, when it is made. The usual thing to do is to list the master into the cache.
+    pub fn on_start<F, Fut>(mut self, callback: F) -> Self
+    where
+        F: Fn(&Dio) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.hooks.on_start = Some(hook(callback));
+        self
+    }
+
+    /// Runs at every refresh, timed or asked for.
+    pub fn on_refresh<F, Fut>(mut self, callback: F) -> Self
+    where
+        F: Fn(&Dio) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.hooks.on_refresh = Some(hook(callback));
+        self
+    }
+
+    /// Gets every write instead of the master.
+    pub fn on_write<F, Fut>(mut self, callback: F) -> Self
+    where
+        F: Fn(&Dio, WriteOp) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.hooks.on_write = Some(hook_with(callback));
+        self
+    }
+
+    /// Gets every upstream event instead of the built-in rules.
+    pub fn on_event<F, Fut>(mut self, callback: F) -> Self
+    where
+        F: Fn(&Dio, ChangeEvent) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.hooks.on_event = Some(hook_with(callback));
+        self
+    }
+
+    /// Runs before a scenery reads, with what it asks for; may fill the cache.
+    pub fn on_query<F, Fut>(mut self, callback: F) -> Self
+    where
+        F: Fn(&Dio, Query) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.hooks.on_query = Some(hook_with(callback));
+        self
+    }
+
+    /// Says how many rows there are, when a scenery opens.
+    pub fn total_provider<F, Fut>(mut self, callback: F) -> Self
+    where
+        F: Fn(&Dio) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<u64>> + Send + 'static,
+    {
+        self.hooks.total_provider = Some(hook(callback));
+        self
+    }
+
+    /// Fetches a range of rows from the master when a scenery shows it. A Lens with this callback does not take the cache for
+    /// a whole copy until it has seen a complete list.
+    pub fn on_load_chunk<F, Fut>(mut self, callback: F) -> Self
+    where
+        F: Fn(&Dio, Viewport, ChunkSink) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.hooks.on_load_chunk = Some(hook_with(move |dio, (range, sink)| callback(dio, range, sink)));
+        self
+    }
+
+    /// Time between two refreshes; needs `on_refresh`.
+    pub fn refresh_every(mut self, every: Duration) -> Self {
+        self.settings.refresh_every = Some(every);
+        self
+    }
+
+    /// Whether `make_dio` waits for `on_start` and fails with it (default: yes).
+    pub fn on_start_blocking(mut self, blocking: bool) -> Self {
+        self.settings.on_start_blocking = blocking;
+        self
+    }
+
+    /// Writes that may wait for the committer (default: 256); more wait for a place.
+    pub fn write_queue_capacity(mut self, writes: usize) -> Self {
+        self.settings.write_queue_capacity = writes;
+        self
+    }
+
+    /// Age from which rows are called stale, and a read refreshes them in the background.
+    pub fn cache_ttl(mut self, ttl: Duration) -> Self {
+        self.settings.cache_ttl = Some(ttl);
+        self
+    }
+
+    /// Whether a scenery that is opened on a stale Dio refreshes it (default: yes).
+    pub fn refresh_on_open(mut self, refresh: bool) -> Self {
+        self.settings.refresh_on_open = refresh;
+        self
+    }
+
+    /// How long a scenery's viewport must rest before its range is loaded (default: 50 ms).
+    pub fn viewport_debounce(mut self, rest: Duration) -> Self {
+        self.settings.viewport_debounce = rest;
+        self
+    }
+
+    /// When failed deliveries are tried again.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.settings.retry = retry;
+        self
+    }
+
+    /// What `Ok` of `on_write` means (default: the write is on its way).
+    pub fn write_route(mut self, route: WriteRoute) -> Self {
+        self.settings.write_route = route;
+        self
+    }
+
+    /// Deliveries at a time, of different ids (default: 1).
+    pub fn write_concurrency(mut self, lanes: usize) -> Self {
+        self.settings.write_concurrency = lanes;
+        self
+    }
+
+    /// Column that holds a row's version: the newest wins.
+    pub fn version_column(mut self, column: impl Into<Arc<str>>) -> Self {
+        self.settings.version = Some(column.into());
+        self
+    }
+
+    /// Bounds of each Dio's event ring (default: 10,000 events, 16 MiB).
+    pub fn ring(mut self, limits: RingLimits) -> Self {
+        self.settings.ring = limits;
+        self
+    }
+
+    /// Changes any setting.
+    pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.settings);
+        self
+    }
+
+    /// Opens the files and builds the Lens. Works outside a runtime.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for settings that cannot work; [`Error::Storage`] for files that cannot be opened, with the file and
+    /// what to do.
+    pub fn build(self) -> Result<Lens> {
+        self.check()?;
+        let (cache, beside): (Arc<dyn CacheBackend>, _) = match self.cache {
+            None => {
+                return Err(Error::Config("a Lens needs a cache: .cache_at(path) or .cache_source(backend)".into()));
+            }
+            Some(Cache::File(path)) => (Arc::new(RedbCache::open(&path)?), Some(journal_beside(&path))),
+            Some(Cache::Backend(backend)) => (backend, None),
+        };
+        let journal: Arc<dyn Journal> = match (self.journal, beside) {
+            (Some(JournalAt::Backend(journal)), _) => journal,
+            (Some(JournalAt::File(path)), _) | (None, Some(path)) => Arc::new(RedbJournal::open(path)?),
+            (None, None) => Arc::new(MemoryJournal::new()),
+        };
+        Ok(Lens {
+            cache,
+            journal,
+            committer: Arc::new(Committer::default()),
+            settings: self.settings,
+            hooks: self.hooks,
+            dios: Mutex::default(),
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        let settings = &self.settings;
+        let zero = |name: &str| Err(Error::Config(format!("{name} must be more than zero")));
+        if settings.refresh_every.is_some_and(|every| every.is_zero()) {
+            return zero("refresh_every");
+        }
+        if settings.write_queue_capacity == 0 {
+            return zero("write_queue_capacity");
+        }
+        if settings.write_concurrency == 0 {
+            return zero("write_concurrency");
+        }
+        if settings.refresh_every.is_some() && self.hooks.on_refresh.is_none() {
+            tracing::warn!("refresh_every is set without on_refresh: nothing will refresh by itself");
+        }
+        Ok(())
+    }
+}
+
+/// `x.redb` has its journal in `x.journal.redb`.
+fn journal_beside(cache: &Path) -> PathBuf {
+    cache.with_extension("journal.redb")
+}

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# The test command: format, lints, documentation, every test. Installs nothing but what cargo fetches.
+set -euo pipefail
+cd "$(dirname "$0")"
+# A build folder outside the checkout survives it; CARGO_TARGET_DIR overrides.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/diorama-target}"
+export CARGO_TERM_COLOR=never
+
+step() { printf '\n== %s\n' "$*"; "$@"; }
+
+step cargo fmt --check
+step cargo clippy --locked --all-targets -- -D warnings
+RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps --quiet
+if command -v cargo-nextest >/dev/null; then
+    step cargo nextest run --locked --no-fail-fast
+else
+    step cargo test --locked --lib --bins --tests --examples
+fi
+step cargo test --locked --doc

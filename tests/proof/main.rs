@@ -1,0 +1,9 @@
+//! Attacks on what a Dio promises to keep: journal faults, races of master and webhooks, restarts, SIGKILL.
+#![allow(missing_docs, clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "tests own their tasks and threads")]
+
+mod committer;
+mod harness;
+mod kill;
+mod property;
+mod restart;

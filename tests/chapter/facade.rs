@@ -230,7 +230,9 @@ async fn transcript(vista: Vista) -> Vec<String> {
         ("float", &|vista| vista.add_condition_eq("category_id", 2.0.into()).map(drop)),
         ("text for int", &|vista| vista.add_condition_eq("category_id", "2".into()).map(drop)),
         ("null", &|vista| vista.add_condition_eq("category_id", CborValue::Null).map(drop)),
-        ("two", &|vista| vista.add_condition_eq("category_id", 2.into())?.add_search("tart")?.add_order("price", true).map(drop)),
+        ("two", &|vista| {
+            vista.add_condition_eq("category_id", 2.into())?.add_search("tart")?.add_order("price", true).map(drop)
+        }),
         ("up", &|vista| vista.add_order("price", false).map(drop)),
         ("down", &|vista| vista.add_order("category_id", true).map(drop)),
         ("search", &|vista| vista.add_search("read ROLL").map(drop)),

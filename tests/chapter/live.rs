@@ -188,7 +188,10 @@ async fn s55_raw_writes_are_silent_and_move_the_position() {
     let mut bus = dio.subscribe_events();
     let before = dio.position();
     dio.cache().insert_value("8", &product("8", "New", 1, 1)).await.unwrap();
-    dio.cache().insert_values(bakery().into_iter().take(3).map(|(id, _)| (id, muffin_named())).collect()).await.unwrap();
+    dio.cache()
+        .insert_values(bakery().into_iter().take(3).map(|(id, _)| (id, muffin_named())).collect())
+        .await
+        .unwrap();
     assert!(dio.position().seq > before.seq);
     dio.cache().clear().await.unwrap();
     breathe().await;

@@ -306,8 +306,7 @@ async fn s44_a_failed_write_is_told_once_with_its_id_and_cause() {
     let op = dio.operations()[0].id;
     settle(&dio).await;
     let seen = events(&mut bus);
-    let failed =
-        DioEvent::WriteFailed { id: "muffin".into(), op: op.to_string(), error: "the oven is broken".into() };
+    let failed = DioEvent::WriteFailed { id: "muffin".into(), op: op.to_string(), error: "the oven is broken".into() };
     assert_eq!(seen, [inserted("muffin"), removed("muffin"), failed], "staged, compensated, told");
     assert_eq!(dio.operation(op).unwrap().state, OperationState::Failed);
     master.relent("muffin");

@@ -116,10 +116,16 @@ impl Gateway {
     }
 
     /// Serves everything under `path` (`/api`); for servers behind a proxy that does not cut it off.
-    pub fn base_path(mut self, path: &str) -> Gateway {
+    ///
+    /// # Errors
+    /// [`Error::Config`] for characters that a path can only hold encoded.
+    pub fn try_base_path(mut self, path: &str) -> Result<Gateway> {
         let path = path.trim_matches('/');
+        if !path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte)) || path.contains("//") {
+            return Err(Error::Config(format!("base_path {path:?}: letters, digits, - . _ ~ and single slashes only")));
+        }
         self.shared.base_path = if path.is_empty() { String::new() } else { format!("/{path}") };
-        self
+        Ok(self)
     }
 
     /// Asks who calls, on every route but `/healthz` and the webhooks.

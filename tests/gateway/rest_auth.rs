@@ -49,8 +49,7 @@ async fn c6_listed_origins_may_call_and_problems_are_readable_by_them() {
 
 #[tokio::test]
 async fn c6_links_know_the_base_path() {
-    let app =
-        App::with(products(), rows(3), |l| l, MountOptions::default(), |g| g.try_base_path("/api/v1/").unwrap()).await;
+    let app = App::with(products(), rows(3), |l| l, MountOptions::default(), |g| g.base_path("/api/v1/")).await;
     let page = app.get("/api/v1/products?limit=1").await;
     assert!(page.header("link").contains("</api/v1/products?limit=1&offset=1>; rel=\"next\""), "{page:?}");
     let made = app.json("POST", "/api/v1/products/x", r#"{"name":"x"}"#).await;

@@ -80,6 +80,10 @@ impl TableShell for Shell {
         self.0.inner.shell().list(query).await
     }
 
+    async fn count(&self, query: &Query) -> Result<u64> {
+        self.0.inner.shell().count(query).await
+    }
+
     async fn next(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
         self.0.inner.shell().next(query, token).await
     }

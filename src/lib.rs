@@ -4,6 +4,7 @@ pub mod dio;
 pub mod drivers;
 pub mod gateway;
 pub mod hot;
+pub mod inbound;
 pub mod journal;
 pub mod lens;
 pub mod record;

@@ -1,3 +1,4 @@
 //! The HTTP surface.
 
+mod events;
 pub mod params;

@@ -48,6 +48,8 @@ pub(crate) struct Core {
     places: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     closed: AtomicBool,
+    /// Whether `on_start` has not made the first copy yet, in the background.
+    pub(super) seeding: AtomicBool,
     /// Cancelled when everything has ended.
     pub(crate) ended: tokio_util::sync::CancellationToken,
 }
@@ -80,6 +82,19 @@ pub(crate) struct Freshness {
     pub(crate) failed: Option<String>,
     /// How long the last list took.
     pub(crate) list_time: Duration,
+}
+
+/// How fresh the rows are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Glance {
+    /// Whether reads can be answered: not while the first copy is being made.
+    pub(crate) ready: bool,
+    /// Time since the last complete list.
+    pub(crate) age: Option<Duration>,
+    /// Whether that is too long.
+    pub(crate) stale: bool,
+    /// Whether the last refresh failed.
+    pub(crate) refresh_failed: bool,
 }
 
 /// What the parts of a Core are made from.
@@ -119,6 +134,7 @@ impl Core {
             places,
             bytes,
             closed: AtomicBool::new(false),
+            seeding: AtomicBool::new(false),
             ended: tokio_util::sync::CancellationToken::new(),
         }
     }
@@ -140,9 +156,23 @@ impl Core {
         self.hooks.on_load_chunk.is_none() || self.freshness.lock().complete
     }
 
+    /// How fresh the rows are, in one look.
+    pub(crate) fn glance(&self) -> Glance {
+        let freshness = self.freshness.lock();
+        Glance {
+            ready: freshness.complete || !self.seeding.load(Ordering::Acquire),
+            age: freshness.at.map(|at| at.elapsed()),
+            stale: self.is_stale_by(&freshness),
+            refresh_failed: freshness.failed.is_some(),
+        }
+    }
+
     /// Whether the rows are older than they should be.
     pub(crate) fn is_stale(&self) -> bool {
-        let freshness = self.freshness.lock();
+        self.is_stale_by(&self.freshness.lock())
+    }
+
+    fn is_stale_by(&self, freshness: &Freshness) -> bool {
         match (self.settings.cache_ttl, freshness.at) {
             (Some(ttl), Some(at)) => at.elapsed() > ttl,
             (Some(_), None) => true,

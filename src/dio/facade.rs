@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use super::Handle;
 use super::core::Core;
 use super::write::WriteOptions;
-use crate::hot::State;
-use crate::record::{Body, Id, Record, Rows};
+use crate::hot::{RowRef, Slot, State, Table};
+use crate::record::{Id, Record, Rows};
 use crate::vista::query::JsonRow;
 use crate::vista::{Capabilities, Error, Flag, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written};
 
@@ -42,12 +42,7 @@ impl Core {
         let state = self.state();
         let schema = Arc::clone(schema);
         let query = query.clone();
-        let cost = if query.is_unfiltered() && query.order.is_empty() {
-            query.limit.map_or(state.table().len(), |limit| limit as usize)
-        } else {
-            state.table().len()
-        };
-        self.heavy(cost, move || select(&state, &query, &schema)).await
+        self.heavy(cost(state.table(), &query), move || select(&state, &query, &schema)).await
     }
 
     /// Answers `query` from the master, if the copy is not whole and the master can.
@@ -70,26 +65,44 @@ impl Core {
     }
 }
 
-/// The one way rows are picked for an answer. Without filter and order, only the rows asked for are touched.
+/// The rows that `query` asks for, encoded, and how many match in all.
 fn select(state: &State, query: &Query, schema: &Schema) -> (Rows, u64) {
     let mut rows = Rows::with_layout(Arc::clone(schema.layout()));
-    let table = state.table();
-    if query.is_unfiltered() && query.order.is_empty() {
-        let (skip, take) = (clamp(query.offset), query.limit.map_or(usize::MAX, clamp));
-        for row in table.natural(skip).take(take) {
-            rows.push_body(Id::from(row.id()), row.body());
-        }
-        return (rows, table.len() as u64);
-    }
-    let prepared = query.prepare(schema);
-    let all = table.natural(0).map(|row| (row.id(), JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..]))));
-    let (picked, total) = prepared.top(all, query.offset, query.limit);
-    for (id, _) in picked {
-        if let Some(row) = table.get(id) {
-            rows.push_body(Id::from(id), row.body());
-        }
+    let (slots, total) = pick(state.table(), query, schema);
+    for row in slots.into_iter().filter_map(|slot| state.table().at(slot)) {
+        rows.push_body(Id::from(row.id()), row.body());
     }
     (rows, total)
+}
+
+/// The one way rows are picked for an answer: their slots in order, and how many match in all. Without filter and order, only
+/// the rows asked for are touched.
+pub(crate) fn pick(table: &Table, query: &Query, schema: &Schema) -> (Vec<Slot>, u64) {
+    if query.is_unfiltered() && query.order.is_empty() {
+        let (skip, take) = (clamp(query.offset), query.limit.map_or(usize::MAX, clamp));
+        return (table.natural(skip).take(take).map(|row| row.slot()).collect(), table.len() as u64);
+    }
+    let prepared = query.prepare(schema);
+    let all = table.natural(0).map(|row| (ById(row), JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..]))));
+    let (picked, total) = prepared.top(all, query.offset, query.limit);
+    (picked.into_iter().map(|(ById(row), _)| row.slot()).collect(), total)
+}
+
+/// How many rows [`pick`] touches.
+pub(crate) fn cost(table: &Table, query: &Query) -> usize {
+    if query.is_unfiltered() && query.order.is_empty() {
+        query.limit.map_or(table.len(), clamp).min(table.len())
+    } else {
+        table.len()
+    }
+}
+
+struct ById<'a>(RowRef<'a>);
+
+impl AsRef<str> for ById<'_> {
+    fn as_ref(&self) -> &str {
+        self.0.id()
+    }
 }
 
 fn clamp(number: u64) -> usize {
@@ -181,9 +194,4 @@ impl TableShell for Facade {
     fn reference(&self, relation: &str, row: &Record) -> Result<Vista> {
         self.handle.core.vista.get_ref(relation, row)
     }
-}
-
-/// Rows as JSON bodies in natural order; for whoever sends them as they are.
-pub(crate) fn body_of(state: &State, id: &str) -> Option<Body> {
-    state.get(id).map(|row| row.body())
 }

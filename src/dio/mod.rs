@@ -33,8 +33,9 @@ pub use ring::{At, EventReceiver, Old, Ring, RingItem, RingLimits};
 pub use settings::{Retry, Settings, WriteRoute};
 pub use write::{IdempotencyKey, Ticket, WriteOptions};
 
-pub(crate) use self::core::Core;
+pub(crate) use self::core::{Core, Glance};
 pub(crate) use commit::Committer;
+pub(crate) use facade::{cost, pick};
 pub(crate) use hooks::{Hooks, Kind, Scope, hook, hook_with, run as run_hook};
 pub(crate) use open::{Surroundings, open};
 
@@ -152,6 +153,11 @@ impl Dio {
     /// Receives every event from now on.
     pub fn subscribe_events(&self) -> EventReceiver {
         EventReceiver::new(Arc::clone(&self.0.core.ring))
+    }
+
+    /// Whether reads can be answered: not while `on_start` makes the first copy in the background.
+    pub fn is_ready(&self) -> bool {
+        self.0.core.glance().ready
     }
 
     /// How the Dio is.

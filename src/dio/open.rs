@@ -192,10 +192,13 @@ async fn start_hook(dio: &Dio) -> Result<()> {
     if core.settings.on_start_blocking {
         return started(&core, on_start(dio)).await;
     }
+    core.seeding.store(true, std::sync::atomic::Ordering::Release);
     let future = on_start(dio);
     let background = Arc::clone(&core);
     core.tasks.spawn(async move {
-        if let Err(error) = started(&background, future).await {
+        let done = started(&background, future).await;
+        background.seeding.store(done.is_err(), std::sync::atomic::Ordering::Release);
+        if let Err(error) = done {
             tracing::warn!(dio = %background.name, %error, "on_start failed");
             background.freshness.lock().failed = Some(error.to_string());
             background.ring.tell(super::DioEvent::RefreshFailed { error: error.to_string() });

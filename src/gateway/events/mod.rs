@@ -11,6 +11,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::response::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +21,8 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use self::session::{MOST_MESSAGE, Session, Since, Wish};
+use super::problem::{ApiError, Code};
+use super::state::Shared;
 use crate::Dio;
 
 /// The one subprotocol: JSON text frames.
@@ -29,12 +34,65 @@ const HEARTBEAT: u64 = 25;
 /// Bytes that wait for a slow socket, at most.
 const WRITE_BUFFER: usize = 1 << 20;
 
+type Parameters = Query<Vec<(String, String)>>;
+type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+
+/// Subscribes to a Dio's events.
+pub(super) async fn subscribe(
+    State(shared): State<Arc<Shared>>,
+    Path(dio): Path<String>,
+    Query(parameters): Parameters,
+    upgrade: Upgrade,
+) -> Result<Response, ApiError> {
+    open(&shared, &dio, parse(parameters)?, upgrade)
+}
+
+/// Subscribes to the events of one row.
+pub(super) async fn subscribe_one(
+    State(shared): State<Arc<Shared>>,
+    Path((dio, id)): Path<(String, String)>,
+    Query(parameters): Parameters,
+    upgrade: Upgrade,
+) -> Result<Response, ApiError> {
+    let wish = Wish { ids: Some([id].into()), ..parse(parameters)? };
+    open(&shared, &dio, wish, upgrade)
+}
+
+fn open(shared: &Shared, dio: &str, wish: Wish, upgrade: Upgrade) -> Result<Response, ApiError> {
+    let mounted = shared.dio(dio)?;
+    let upgrade = upgrade.map_err(|_| no_socket())?;
+    if shared.closing.is_cancelled() {
+        return Err(ApiError::new(Code::ShuttingDown, "the server is stopping"));
+    }
+    if !mounted.dio.is_ready() {
+        return Err(ApiError::new(Code::NotReady, format!("the first copy of {dio} is still being read")));
+    }
+    let place = shared.sockets.place();
+    let place = place.ok_or_else(|| ApiError::new(Code::RateLimited, "too many event sockets are open"))?;
+    Ok(attach(mounted.dio.clone(), wish, upgrade, place))
+}
+
+/// A plain GET, or a handshake that is none.
+fn no_socket() -> ApiError {
+    ApiError::new(Code::UpgradeRequired, "events are sent over a WebSocket")
+        .hint("connect with a WebSocket client, for example: websocat ws://HOST/RESOURCE/events")
+        .header(header::UPGRADE, HeaderValue::from_static("websocket"))
+        .header(header::CONNECTION, HeaderValue::from_static("Upgrade"))
+        .header(HeaderName::from_static("sec-websocket-version"), HeaderValue::from_static("13"))
+}
+
 /// The open sockets of a server: how many there may be, and how they end. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Sockets {
     places: Arc<Semaphore>,
     closing: CancellationToken,
     tasks: TaskTracker,
+}
+
+impl Default for Sockets {
+    fn default() -> Sockets {
+        Sockets::new(10_000)
+    }
 }
 
 impl Sockets {
@@ -87,19 +145,11 @@ fn attach(dio: Dio, wish: Wish, upgrade: WebSocketUpgrade, place: Place) -> Resp
     })
 }
 
-/// A parameter of `/events` that is not accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct BadParameter {
-    pub(crate) unknown: bool,
-    pub(crate) parameter: String,
-    pub(crate) detail: String,
-}
-
 /// Reads the parameters of `/events`; nothing is ignored.
-fn parse(parameters: Vec<(String, String)>) -> Result<Wish, BadParameter> {
+fn parse(parameters: Vec<(String, String)>) -> Result<Wish, ApiError> {
     let mut wish = Wish { since: Since::Now, records: true, ids: None, heartbeat: HEARTBEAT };
     for (name, value) in parameters {
-        let bad = |detail: &str| BadParameter { unknown: false, parameter: name.clone(), detail: detail.to_string() };
+        let bad = |detail: &str| ApiError::new(Code::InvalidParameter, format!("{name} {detail}"));
         match name.as_str() {
             "since" => wish.since = since(&value).ok_or_else(|| bad("is a position (EPOCH:SEQ), now or earliest"))?,
             "records" => wish.records = value.parse().map_err(|_| bad("is true or false"))?,
@@ -118,8 +168,8 @@ fn parse(parameters: Vec<(String, String)>) -> Result<Wish, BadParameter> {
                 return Err(bad("makes no sense for events: they are a log, not a list; use GET on the resource itself"));
             }
             _ => {
-                let detail = "events know since, records, ids and heartbeat".to_string();
-                return Err(BadParameter { unknown: true, parameter: name, detail });
+                let error = ApiError::new(Code::UnknownParameter, format!("{name} is not known here"));
+                return Err(error.hint("events know since, records, ids and heartbeat"));
             }
         }
     }
@@ -138,7 +188,7 @@ fn since(value: &str) -> Option<Since> {
 mod tests {
     use super::*;
 
-    fn read(query: &str) -> Result<Wish, BadParameter> {
+    fn read(query: &str) -> Result<Wish, ApiError> {
         let uri = format!("/products/events?{query}").parse().unwrap();
         parse(axum::extract::Query::try_from_uri(&uri).unwrap().0)
     }
@@ -153,8 +203,7 @@ mod tests {
         assert_eq!(read("").unwrap().since, Since::Now);
         for refused in ["since=yesterday", "records=maybe", "heartbeat=1", "ids=", "limit=5", "colour=red"] {
             let error = read(refused).unwrap_err();
-            assert!(refused.starts_with(&error.parameter), "{refused}: {error:?}");
-            assert_eq!(error.unknown, refused.starts_with("colour"));
+            assert_eq!(error.code().as_str().starts_with("unknown"), refused.starts_with("colour"), "{refused}");
         }
     }
 }

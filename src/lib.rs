@@ -1,5 +1,6 @@
 //! Diorama puts any data source that is slow, rate-limited or poor behind a fast, live API.
 pub mod cache;
+pub mod config;
 pub mod dio;
 pub mod drivers;
 pub mod gateway;

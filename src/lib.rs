@@ -1,4 +1,5 @@
 //! Diorama puts any data source that is slow, rate-limited or poor behind a fast, live API.
+pub mod app;
 pub mod cache;
 pub mod config;
 pub mod dio;

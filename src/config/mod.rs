@@ -13,6 +13,7 @@ mod webhook;
 pub use dio::{ColumnSpec, DioSpec, Source, WriteRoute};
 pub use file::{File, resource_name};
 pub use problems::{ConfigError, Problem};
+pub(crate) use server::PUBLIC;
 pub use server::{Access, CacheAt, LensSpec, ServerSpec};
 pub use value::Secret;
 pub use webhook::{HookAuth, HookSpec};

@@ -104,25 +104,25 @@ pub async fn serve(config: Config) -> Result<(), Failure> {
     check(&config)?;
     let mut signals = signals::Signals::new().map_err(|error| other(format!("signals: {error}")))?;
     let mut server = Server::bind(&config).await?;
-    let running = async {
+    let opening = async {
         let app = App::open(&config, &server).await?;
         server.current.store(Arc::new(app.router(&config, &server)?));
-        let base = format!("http://{}{}", server.address, base_path(&config));
-        app.first_copies(&config, &base).await;
         Ok::<App, Failure>(app)
     };
-    let started = Instant::now();
-    let app = tokio::select! {
-        app = running => Some(app?),
+    let opened = tokio::select! {
+        opened = opening => Some(opened?),
         () = signals.next() => None,
     };
-    let Some(app) = app else {
-        // Nothing was accepted that is not in the journal.
+    let Some(app) = opened else {
+        // Nobody could write yet: there is nothing to drain.
         server.stop(Instant::now() + Duration::from_secs(2)).await;
         return Ok(());
     };
-    tracing::debug!(seconds = started.elapsed().as_secs_f64(), "ready");
-    signals.next().await;
+    let base = format!("http://{}{}", server.address, base_path(&config));
+    tokio::select! {
+        () = app.run(&config, &base) => {}
+        () = signals.next() => {}
+    }
     println!("stopping: a second signal stops at once");
     tokio::select! {
         () = app.stop(&mut server, config.server.drain_timeout) => Ok(()),
@@ -234,23 +234,24 @@ impl App {
             gateway = gateway.auth(Auth::Tokens(tokens.iter().map(|token| token.reveal().to_string()).collect()));
         }
         for (dio, spec) in self.dios.iter().zip(&config.dios) {
-            gateway = gateway.mount_with(dio.clone(), mount_options(spec)).map_err(Failure::config)?;
+            gateway = gateway.try_mount(dio.clone(), mount_options(spec)).map_err(Failure::config)?;
         }
         for spec in &config.webhooks {
             let hook = hooks::hook(spec).map_err(Failure::config)?;
-            gateway = gateway.hook(hook).map_err(Failure::config)?;
+            gateway = gateway.try_hook(hook).map_err(Failure::config)?;
         }
         Ok(gateway.into_router())
     }
 
-    /// Waits for the first copies, tries again what failed, and says how it went.
-    async fn first_copies(&self, config: &Config, base: &str) {
+    /// Waits for the first copies, tries again what failed, says how it went; never returns.
+    async fn run(&self, config: &Config, base: &str) {
         let started = Instant::now();
         let seconds = tokio::select! {
             seconds = join_all(self.dios.iter().map(|dio| progress::first_copy(dio, started))) => seconds,
             () = progress::tell(&self.dios, started) => Vec::new(),
         };
         progress::table(&self.dios, &config.dios, &seconds, base);
+        std::future::pending().await
     }
 
     async fn stop(self, server: &mut Server, patience: Duration) {
@@ -292,7 +293,7 @@ fn lens(spec: &LensSpec) -> Result<Lens, Failure> {
 }
 
 /// Makes the copy equal to what the source has.
-fn list(dio: &Dio) -> impl Future<Output = VistaResult<()>> + Send + 'static {
+fn list(dio: &Dio) -> impl Future<Output = VistaResult<()>> + Send + use<> {
     let dio = dio.clone();
     async move {
         let rows = dio.master().list_values().await?;

@@ -3,16 +3,35 @@
 //! The URL table is `router.rs`; each verb has a file. Every request passes one pipeline (`pipeline.rs`: request id, host,
 //! origin, authentication, panics), every refusal is an [`ApiError`] and leaves as problem+json (`problem.rs`).
 
+mod answer;
 mod auth;
+mod bulk;
+mod delete;
 mod events;
+mod extract;
+mod format;
+mod health;
+mod insert;
 mod limits;
+mod list;
+mod many;
+mod negotiate;
+mod operations;
 mod origin;
 pub mod params;
+mod patch;
 mod pipeline;
+mod prefer;
 mod problem;
+mod query;
+mod record;
+mod refresh;
+mod replace;
 mod router;
+mod schema;
 mod state;
 pub mod webhook;
+mod write;
 
 pub use auth::Auth;
 pub use events::Sockets;

@@ -468,11 +468,14 @@
 //! | `sqlite` | yes | SQLite tables: `drivers::Sqlite`; SQLite itself is compiled in |
 //! | `testing` | no | a journal that fails on demand: `journal::double` |
 
+pub mod app;
 pub mod cache;
+pub mod config;
 pub mod dio;
 pub mod drivers;
 pub mod gateway;
 pub mod hot;
+pub mod inbound;
 pub mod journal;
 pub mod lens;
 pub mod record;

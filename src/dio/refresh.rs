@@ -129,7 +129,11 @@ impl Core {
         let complete = stamp.complete;
         let rows = Arc::new(rows);
         let state = self.state();
-        if complete && state.table().is_empty() && state.folds().next().is_none() && self.seed(&rows, stamp.mark).await? {
+        if complete
+            && state.table().is_empty()
+            && state.folds().next().is_none()
+            && self.seed(&rows, stamp.mark).await?
+        {
             self.keep_list(&rows, stamp.complete);
             self.mark_complete().await;
             self.tell_whole(told).await?;

@@ -34,6 +34,7 @@ pub mod webhook;
 mod write;
 
 pub use auth::Auth;
+pub use events::Sockets;
 pub use limits::Limits;
 pub use origin::Loopback;
 pub use problem::{ApiError, Code};
@@ -155,6 +156,12 @@ impl Gateway {
         self
     }
 
+    /// Counts and closes the event sockets (default: 10,000 of them, closed by nobody).
+    pub fn sockets(mut self, sockets: Sockets) -> Gateway {
+        self.shared.sockets = sockets;
+        self
+    }
+
     /// Cancel this and `/readyz` says no; events and webhooks watch it as well.
     pub fn closing(mut self, closing: tokio_util::sync::CancellationToken) -> Gateway {
         self.shared.closing = closing;
@@ -176,6 +183,7 @@ impl Default for Shared {
             auth: Auth::default(),
             origins: origin::Origins::default(),
             limits: Limits::default(),
+            sockets: Sockets::default(),
             closing: tokio_util::sync::CancellationToken::new(),
         }
     }

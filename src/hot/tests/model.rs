@@ -587,17 +587,13 @@ fn g8_an_unversioned_master() {
 #[test]
 fn rest_is_reached_when_payloads_are_trusted() {
     let one = Setup { externals: 1, writes: 1, refreshes: 1, hooks: Hooks::Full, trust: true, ..SMALL };
-    explore_all(&[(5200, one), (3200, Setup { externals: 2, refreshes: 0, ..one })]);
+    explore_all(&[(3200, Setup { externals: 2, refreshes: 0, ..one })]);
 }
 
 #[test]
 fn g8_a_versioned_master_with_events_in_any_order() {
     let one = Setup { versioned: true, hooks: Hooks::Full, externals: 2, writes: 1, refreshes: 0, ..SMALL };
-    explore_all(&[
-        (2200, one),
-        (1500, Setup { route: RETURNS, ..one }),
-        (11800, Setup { externals: 1, refreshes: 1, echo: true, ..one }),
-    ]);
+    explore_all(&[(2200, one), (1500, Setup { route: RETURNS, ..one })]);
 }
 
 #[test]
@@ -615,7 +611,6 @@ fn a2_an_acknowledged_routed_write_never_jumps_back() {
 #[ignore = "minutes; run after any change of the rules"]
 fn all_interleavings_of_two_of_each() {
     explore_all(&[
-        (1, Setup { route: THROUGH, ..SMALL }),
         (1, Setup { route: THROUGH, restarts: 1, externals: 1, ..SMALL }),
         (1, Setup { hooks: Hooks::Thin, refreshes: 1, deletes: false, ..SMALL }),
         (1, Setup { hooks: Hooks::Full, echo: true, refreshes: 1, externals: 1, ..SMALL }),
@@ -625,11 +620,12 @@ fn all_interleavings_of_two_of_each() {
         (1, Setup { route: Route::Around, restarts: 1, deletes: false, ..SMALL }),
         (1, Setup { route: SILENT, restarts: 1, deletes: false, ..SMALL }),
         (1, Setup { route: FEEDBACK, hooks: Hooks::Full, refreshes: 1, deletes: false, ..SMALL }),
+        (1, Setup { route: THROUGH, deletes: false, ..SMALL }),
     ]);
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 120, ..ProptestConfig::default() })]
 
     #[test]
     fn g8_random_walks_over_three_rows(

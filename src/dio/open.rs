@@ -160,6 +160,9 @@ async fn recover(
         doubt = Some("a large refresh was interrupted");
     }
     state.advance(log.head);
+    if doubt.is_some() {
+        state.doubt_missing();
+    }
     Ok(Recovered { state, meta, ring, behind, doubt })
 }
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use imbl::{HashMap, OrdMap};
+use imbl::{HashMap, HashSet, OrdMap};
 
 use super::entry::{Base, Entry, Many, OpChange, Visible};
 use super::op::{Effect, Op, OpError, OpId, OpState};
@@ -73,6 +73,8 @@ pub struct State {
     pub(super) touched: HashMap<Id, u64>,
     pub(super) dirty: HashMap<Id, u64>,
     pub(super) tombstones: HashMap<Id, CborValue>,
+    /// Rows under operations whose confirmed row was in a cache file that is gone.
+    pub(super) lost: HashSet<Id>,
 }
 
 /// Bookkeeping that is neither journaled nor seen by readers.
@@ -138,6 +140,7 @@ impl State {
             touched: HashMap::new(),
             dirty: HashMap::new(),
             tombstones: HashMap::new(),
+            lost: HashSet::new(),
         }
     }
 
@@ -276,6 +279,17 @@ impl State {
         self.clock = self.clock.max(seq);
     }
 
+    /// Notes that confirmed rows may be missing, because the cache file was lost or is not what the log says: the first news
+    /// of such a row are no contradiction to the operations over it.
+    pub fn doubt_missing(&mut self) {
+        let inserts = |fold: &Fold| {
+            let first = fold.ops.first().and_then(|op| self.ops.get(op));
+            first.is_some_and(|op| matches!(op.effect, Effect::Insert(_)))
+        };
+        let lost = self.folds.iter().filter(|(_, fold)| fold.base.is_none() && !inserts(fold));
+        self.lost = lost.map(|(id, _)| Arc::clone(id)).collect();
+    }
+
     // --- folding -------------------------------------------------------------------------------------------------------
 
     /// `base` with the first `count` of `ops` laid over it.
@@ -362,6 +376,7 @@ impl State {
     fn apply_base(&mut self, id: &Id, base: &Base) -> CacheChange {
         if base.changes() {
             self.touch(id);
+            self.lost.remove(id);
         }
         match base {
             Base::Keep | Base::Many { .. } => CacheChange::None,

@@ -230,9 +230,9 @@ async fn start_hook(dio: &Dio) -> Result<()> {
     let core = Arc::clone(&dio.0.core);
     let Some(on_start) = core.hooks.on_start.clone() else { return Ok(()) };
     if core.settings.on_start_blocking {
-        return started(&core, on_start(dio)).await;
+        return started(&core, hooks::calling(dio.clone(), move |dio| on_start(dio))).await;
     }
-    let future = on_start(dio);
+    let future = hooks::calling(dio.clone(), move |dio| on_start(dio));
     let background = Arc::clone(&core);
     core.tasks.spawn(async move {
         if let Err(error) = started(&background, future).await {

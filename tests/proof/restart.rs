@@ -264,7 +264,10 @@ fn an_interrupted_large_refresh_is_told_and_made_good() {
         // A thousand rows on the way to the next state, the process ends.
         (0..2500).for_each(|number| master.set(&format!("r{number:04}"), Some((number, 1))));
         let before = dio.position().seq;
-        let refresh = tokio::spawn({ let dio = dio.clone(); async move { dio.refresh().await } });
+        let refresh = tokio::spawn({
+            let dio = dio.clone();
+            async move { dio.refresh().await }
+        });
         while dio.position().seq == before {
             tokio::task::yield_now().await;
         }
@@ -340,7 +343,11 @@ fn what_was_queued_at_a_crash_is_delivered_once_more_in_order() {
     let ops = crash(async {
         let lens = lens(dir.path()).build().unwrap();
         let dio = lens.make_dio(master.vista("d")).await.unwrap();
-        let ops = [write(&dio, insert("a", (1, 1))).await, write(&dio, patch("a", "v", 2)).await, write(&dio, insert("b", (1, 1))).await];
+        let ops = [
+            write(&dio, insert("a", (1, 1))).await,
+            write(&dio, patch("a", "v", 2)).await,
+            write(&dio, insert("b", (1, 1))).await,
+        ];
         eventually("a delivery", || master.waiting() == 1).await;
         master.execute(0, Verdict::Accept);
         ops

@@ -183,6 +183,9 @@ async fn recover(
         doubt = Some("a large refresh was interrupted");
     }
     state.advance(log.head);
+    if doubt.is_some() {
+        state.doubt_missing();
+    }
     Ok(Recovered { state, meta, ring, behind, doubt })
 }
 
@@ -250,10 +253,14 @@ async fn start_hook(dio: &Dio) -> Result<()> {
     let core = Arc::clone(&dio.0.core);
     let Some(on_start) = core.hooks.on_start.clone() else { return Ok(()) };
     if core.settings.on_start_blocking {
-        return started(&core, on_start(dio)).await;
+        return started(&core, hooks::calling(dio.clone(), move |dio| on_start(dio))).await;
     }
+<<<<<<< HEAD
+    let future = hooks::calling(dio.clone(), move |dio| on_start(dio));
+=======
     core.seeding.store(true, std::sync::atomic::Ordering::Release);
     let future = on_start(dio);
+>>>>>>> main
     let background = Arc::clone(&core);
     core.tasks.spawn(async move {
         let done = started(&background, future).await;

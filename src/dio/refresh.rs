@@ -91,9 +91,9 @@ impl Core {
     }
 
     async fn run_refresh_hook(self: &Arc<Self>, dio: &Dio) -> Result<(RefreshReport, bool)> {
-        let Some(on_refresh) = &self.hooks.on_refresh else { return Ok((RefreshReport::default(), false)) };
+        let Some(on_refresh) = self.hooks.on_refresh.clone() else { return Ok((RefreshReport::default(), false)) };
         let scope = Arc::new(Scope::new(&self.name, Kind::Refresh));
-        hooks::run(self, Arc::clone(&scope), on_refresh(dio)).await?;
+        hooks::run(self, Arc::clone(&scope), hooks::calling(dio.clone(), move |dio| on_refresh(dio))).await?;
         self.finish_listing(&scope).await?;
         let covered = std::mem::take(&mut *scope.covered.lock());
         Ok((report(&covered.outcome), covered.told && !covered.silent))

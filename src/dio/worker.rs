@@ -118,7 +118,7 @@ async fn settle(core: &Arc<Core>, guard: &Guard, op: OpId, answer: Answer) {
 async fn attempt(core: &Arc<Core>, handle: &std::sync::Weak<Handle>, op: &Op) -> Result<Answer> {
     let id = op.targets.first().map(AsRef::as_ref).unwrap_or_default();
     let write = op.effect.to_write_op(id)?;
-    let Some(on_write) = &core.hooks.on_write else {
+    let Some(on_write) = core.hooks.on_write.clone() else {
         let shell = Arc::clone(core.vista.shell());
         let written = core.ask_driver(async move { shell.write(&write).await }).await?;
         return Ok(confirmed(core, &op.targets, written));
@@ -126,8 +126,7 @@ async fn attempt(core: &Arc<Core>, handle: &std::sync::Weak<Handle>, op: &Op) ->
     // The last handle may be gone while the queue drains: the hook gets one of its own.
     let handle = handle.upgrade().unwrap_or_else(|| Arc::new(Handle::new(Arc::clone(core))));
     let scope = Scope { op: Some(op.id), ..Scope::new(&core.name, Kind::Write) };
-    // A Dio held here until the hook ends could not be closed by dropping all others.
-    let delivery = on_write(&Dio(handle), write);
+    let delivery = hooks::calling(Dio(handle), move |dio| on_write(dio, write));
     hooks::run(core, Arc::new(scope), delivery).await?;
     Ok(match core.settings.write_route {
         WriteRoute::Around => Answer::Routed,

@@ -215,9 +215,12 @@ impl State {
     fn absorbed(&self, news: &News<'_>, ops: &[OpId], base: Option<&BaseRow>, mark: u64) -> (Vec<OpId>, Vec<OpId>) {
         let routed =
             ops.iter().take_while(|op| self.ops.get(*op).is_some_and(|op| op.state == OpState::Routed)).count();
+        let lost = self.lost.contains(news.id);
+        let base = if lost { news.row } else { base.map(|base| &base.body) };
         let seen = (1..=routed).rev().find(|upto| self.speaks_of(news, &ops[..*upto], base));
         match seen {
             Some(upto) => (ops[..upto].to_vec(), ops[upto..].to_vec()),
+            None if lost => (Vec::new(), ops.to_vec()),
             None => ops.iter().partition(|op| {
                 self.ops.get(*op).is_some_and(|op| op.state == OpState::Routed && op.delivered <= mark)
             }),
@@ -225,8 +228,8 @@ impl State {
     }
 
     /// Whether the news equal what `ops` made of the row, on the columns that they set.
-    fn speaks_of(&self, news: &News<'_>, ops: &[OpId], base: Option<&BaseRow>) -> bool {
-        let made = self.folded(news.id, base.map(|base| &base.body), ops);
+    fn speaks_of(&self, news: &News<'_>, ops: &[OpId], base: Option<&Body>) -> bool {
+        let made = self.folded(news.id, base, ops);
         let (Some(made), Some(row)) = (&made, news.row) else { return made.is_none() && news.row.is_none() };
         let mut columns = Vec::new();
         for op in ops.iter().filter_map(|op| self.ops.get(op)) {

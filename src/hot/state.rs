@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use imbl::{HashMap, OrdMap};
+use imbl::{HashMap, HashSet, OrdMap};
 
 use super::entry::{Base, Entry, Many, OpChange, Visible};
 use super::op::{Effect, Op, OpError, OpId, OpState};
@@ -75,6 +75,11 @@ pub struct State {
     pub(super) touched: HashMap<Id, Touched>,
     /// Since when each row is in doubt; only a read that began later settles it.
     pub(super) dirty: HashMap<Id, u64>,
+<<<<<<< HEAD
+    pub(super) tombstones: HashMap<Id, CborValue>,
+    /// Rows under operations whose confirmed row was in a cache file that is gone.
+    pub(super) lost: HashSet<Id>,
+=======
     /// Versioned masters only: what the confirmed row itself does not say about its version.
     pub(super) versions: HashMap<Id, Version>,
 }
@@ -96,6 +101,7 @@ pub(super) enum Version {
     /// Not known: the master took a write and did not say what it made of it, or the row was missing from a read. Only another
     /// read tells.
     Unknown,
+>>>>>>> main
 }
 
 /// Bookkeeping that is neither journaled nor seen by readers.
@@ -160,7 +166,12 @@ impl State {
             guards: OrdMap::new(),
             touched: HashMap::new(),
             dirty: HashMap::new(),
+<<<<<<< HEAD
+            tombstones: HashMap::new(),
+            lost: HashSet::new(),
+=======
             versions: HashMap::new(),
+>>>>>>> main
         }
     }
 
@@ -292,6 +303,17 @@ impl State {
     pub fn advance(&mut self, seq: Seq) {
         self.seq = self.seq.max(seq);
         self.clock = self.clock.max(seq);
+    }
+
+    /// Notes that confirmed rows may be missing, because the cache file was lost or is not what the log says: the first news
+    /// of such a row are no contradiction to the operations over it.
+    pub fn doubt_missing(&mut self) {
+        let inserts = |fold: &Fold| {
+            let first = fold.ops.first().and_then(|op| self.ops.get(op));
+            first.is_some_and(|op| matches!(op.effect, Effect::Insert(_)))
+        };
+        let lost = self.folds.iter().filter(|(_, fold)| fold.base.is_none() && !inserts(fold));
+        self.lost = lost.map(|(id, _)| Arc::clone(id)).collect();
     }
 
     // --- folding -------------------------------------------------------------------------------------------------------
@@ -428,6 +450,10 @@ impl State {
 
     fn apply_base(&mut self, id: &Id, base: &Base, entry: &Entry) -> CacheChange {
         if base.changes() {
+<<<<<<< HEAD
+            self.touch(id);
+            self.lost.remove(id);
+=======
             self.touch(id, true);
             self.note_version(id, base, entry);
             let known = self.folds.get(id).and_then(|fold| fold.base.as_ref());
@@ -438,6 +464,7 @@ impl State {
             if !same {
                 self.rebase(id, entry.seq);
             }
+>>>>>>> main
         }
         match base {
             Base::Keep | Base::Many { .. } => CacheChange::None,

@@ -218,7 +218,7 @@ impl World {
             (false, _) => ChangeEvent::Updated { id: id.into(), new: None },
         };
         let delivery = Some(format!("{delivery}"));
-        drop(dio.handle_event(Inbound { delivery, ..Inbound::from(event) }).await.unwrap());
+        let _ = dio.handle_event(Inbound { delivery, ..Inbound::from(event) }).await.unwrap();
     }
 
     async fn stale(&mut self, dio: &Dio, id: &str, at: usize) {
@@ -226,7 +226,7 @@ impl World {
             self.old.push((id.to_string(), Some(row), self.next));
         }
         let Some((id, new, _)) = self.old.get(at).cloned() else { return };
-        drop(dio.handle_event(ChangeEvent::Updated { id, new }).await.unwrap());
+        let _ = dio.handle_event(ChangeEvent::Updated { id, new }).await.unwrap();
     }
 
     async fn consume(&mut self, dio: &Dio) {

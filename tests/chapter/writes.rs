@@ -268,7 +268,8 @@ async fn s43_a_full_queue_is_waited_for_or_refused_as_asked() {
     let second = insert("b");
     breathe().await;
     let op = WriteOp::Insert { id: "c".into(), record: price(1) };
-    let refused = dio.write(op, WriteOptions { refuse_when_full: true, ..WriteOptions::default() }).await;
+    let options = WriteOptions { refuse_when_full: true, ..WriteOptions::default() };
+    let refused = soon(dio.write(op, options)).await;
     assert!(matches!(refused, Err(Error::QueueFull)), "{refused:?}");
     assert!(!first.is_finished() && !second.is_finished());
     assert_eq!(dio.vista().get_count().await.unwrap(), 7, "nothing is shown that is not in the journal");
@@ -287,7 +288,8 @@ async fn s43_a_backlog_at_its_bound_is_waited_for() {
     dio.vista().insert("a", &price(1)).await.unwrap();
     dio.vista().insert("b", &price(1)).await.unwrap();
     let op = WriteOp::Insert { id: "c".into(), record: price(1) };
-    let refused = dio.write(op, WriteOptions { refuse_when_full: true, ..WriteOptions::default() }).await;
+    let options = WriteOptions { refuse_when_full: true, ..WriteOptions::default() };
+    let refused = soon(dio.write(op, options)).await;
     assert!(matches!(refused, Err(Error::QueueFull)));
     let vista = dio.vista();
     let third = tokio::spawn(async move { vista.insert("c", &price(1)).await });

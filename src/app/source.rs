@@ -34,7 +34,9 @@ pub(super) async fn open(spec: &DioSpec) -> Result<Vista> {
         #[allow(unreachable_patterns, reason = "drivers that were left out of this program")]
         _ => {
             let _ = (name, id, columns);
-            Err(Error::Config("this program was built without that driver: build it with --features csv,json,sqlite".into()))
+            Err(Error::Config(
+                "this program was built without that driver: build it with --features csv,json,sqlite".into(),
+            ))
         }
     }
 }

@@ -79,8 +79,7 @@ pub(super) const TYPES: [&str; 10] =
 /// Flags of columns.
 pub(super) const FLAGS: [&str; 6] = ["id", "title", "searchable", "orderable", "hidden", "mandatory"];
 
-const SOURCE: &str =
-    r#"needs source = { csv = "FILE" }, { json = "FILE" } or { sqlite = "FILE", table = "TABLE" }"#;
+const SOURCE: &str = r#"needs source = { csv = "FILE" }, { json = "FILE" } or { sqlite = "FILE", table = "TABLE" }"#;
 
 impl DioSpec {
     /// A resource of `source` with every setting at its default.

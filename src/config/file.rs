@@ -114,7 +114,9 @@ impl File {
             Some("json" | "ndjson" | "jsonl" | "geojson") => Ok(Source::Json(self.path.clone(), None)),
             _ => {
                 let path = self.path.display();
-                Err(format!("{path}: the ending is not known (.csv, .json, .ndjson); other sources need a diorama.toml"))
+                Err(format!(
+                    "{path}: the ending is not known (.csv, .json, .ndjson); other sources need a diorama.toml"
+                ))
             }
         }
     }

@@ -131,8 +131,7 @@ impl LensSpec {
             Some(path) => CacheAt::File(reader.context.folder.join(path)),
             None => CacheAt::File(reader.context.folder.join("cache.redb")),
         };
-        let spec =
-            LensSpec { cache, journal: reader.path("journal"), refresh_every: reader.duration("refresh_every") };
+        let spec = LensSpec { cache, journal: reader.path("journal"), refresh_every: reader.duration("refresh_every") };
         reader.finish();
         spec
     }

@@ -104,7 +104,9 @@ fn secrets_come_from_outside_and_are_never_printed() {
     let printed = format!("{config:?}");
     assert!(!printed.contains("s3cr3t") && !printed.contains("whsec_"), "{printed}");
     let dio = "[dio.a]\nsource = { csv = \"a.csv\" }\n[webhook.a]\n";
-    for (secret, message) in [("hush", "does not belong"), ("env:NOPE", "no NOPE"), ("file:/nope/nope", "cannot be read")] {
+    for (secret, message) in
+        [("hush", "does not belong"), ("env:NOPE", "no NOPE"), ("file:/nope/nope", "cannot be read")]
+    {
         let text = format!("{dio}auth = {{ scheme = \"bearer\", secrets = [\"{secret}\"] }}");
         let found = problems(&text);
         assert!(found.len() == 1 && found[0].contains(message), "{found:#?}");

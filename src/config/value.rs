@@ -130,8 +130,7 @@ impl<'a> Reader<'a> {
     pub(super) fn secrets(&self, key: &'static str) -> Option<Vec<Secret>> {
         self.typed(key, r#"an array like ["env:NAME"]"#, |value, _| {
             let texts = value.as_array()?.iter();
-            let given: Option<Vec<_>> =
-                texts.map(|text| Some((text.get_ref().as_str()?, text.span().start))).collect();
+            let given: Option<Vec<_>> = texts.map(|text| Some((text.get_ref().as_str()?, text.span().start))).collect();
             Some(given?.into_iter().filter_map(|(text, at)| self.secret(text, at)).collect())
         })
     }
@@ -186,7 +185,7 @@ impl<'a> Reader<'a> {
         let asked = self.asked.borrow();
         for (key, _) in self.table.iter() {
             let own: &str = key.get_ref();
-            if asked.iter().any(|asked| *asked == own) {
+            if asked.contains(&own) {
                 continue;
             }
             let whose = if self.name.is_empty() { "the file".to_string() } else { format!("[{}]", self.name) };
@@ -246,7 +245,10 @@ fn duration(text: &str) -> Option<Duration> {
 /// The name that was probably meant.
 pub(super) fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let scored = names.into_iter().map(|name| (distance(&word.to_lowercase(), &name.to_lowercase()), name));
-    scored.filter(|(distance, name)| *distance <= 1 + name.len() / 4).min_by_key(|(distance, _)| *distance).map(|(_, name)| name)
+    scored
+        .filter(|(distance, name)| *distance <= 1 + name.len() / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
 }
 
 /// Letters to insert, remove or replace to make `a` of `b`.

@@ -71,7 +71,8 @@ fn a_write_route_takes_the_writes_of_a_read_only_source() {
     let dir = folder();
     let shop = rusqlite::Connection::open(dir.path().join("shop.db")).unwrap();
     shop.execute_batch("CREATE TABLE products (id INTEGER PRIMARY KEY, name TEXT, price INTEGER)").unwrap();
-    let text = "[dio.products]\nsource = { csv = \"products.csv\" }\nwrite = { sqlite = \"shop.db\", table = \"products\" }\n";
+    let text =
+        "[dio.products]\nsource = { csv = \"products.csv\" }\nwrite = { sqlite = \"shop.db\", table = \"products\" }\n";
     std::fs::write(dir.path().join("diorama.toml"), text).unwrap();
     let server = Server::start(dir.path(), &[]);
     let headers = [("content-type", "application/json"), ("prefer", "wait=10")];

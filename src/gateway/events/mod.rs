@@ -165,7 +165,9 @@ fn parse(parameters: Vec<(String, String)>) -> Result<Wish, ApiError> {
                 }
             }
             "order" | "limit" | "offset" | "after" => {
-                return Err(bad("makes no sense for events: they are a log, not a list; use GET on the resource itself"));
+                return Err(bad(
+                    "makes no sense for events: they are a log, not a list; use GET on the resource itself",
+                ));
             }
             _ => {
                 let error = ApiError::new(Code::UnknownParameter, format!("{name} is not known here"));
@@ -191,6 +193,16 @@ mod tests {
     fn read(query: &str) -> Result<Wish, ApiError> {
         let uri = format!("/products/events?{query}").parse().unwrap();
         parse(axum::extract::Query::try_from_uri(&uri).unwrap().0)
+    }
+
+    #[test]
+    fn there_are_only_so_many_places() {
+        let sockets = Sockets::new(1);
+        let place = sockets.place();
+        assert!(place.is_some() && sockets.place().is_none());
+        assert_eq!(sockets.open(), 1);
+        drop(place);
+        assert!(sockets.place().is_some());
     }
 
     #[test]

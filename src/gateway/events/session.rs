@@ -187,7 +187,9 @@ impl Session {
             match self.ring.at(self.next) {
                 At::Item(item) => {
                     self.next += 1;
-                    if self.concerns(&item) && let Some(frame) = frame::event(&item, self.wish.records) {
+                    if self.concerns(&item)
+                        && let Some(frame) = frame::event(&item, self.wish.records)
+                    {
                         within(socket.feed(text(frame))).await?;
                     }
                     self.position.seq = item.seq.unwrap_or(0).max(self.position.seq);

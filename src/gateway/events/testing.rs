@@ -8,11 +8,8 @@ use crate::{Column, ColumnType, Dio, Lens, Record, Schema};
 pub(crate) async fn small_dio() -> Dio {
     let columns = [("id", ColumnType::String), ("name", ColumnType::String), ("price", ColumnType::Integer)];
     let schema = Schema::new("id", columns.map(|(name, ty)| Column::new(name, ty)).to_vec());
-    let lens = Lens::new()
-        .cache_source(MemoryCache::default())
-        .settings(|settings| settings.ring.events = 8)
-        .build()
-        .unwrap();
+    let lens =
+        Lens::new().cache_source(MemoryCache::default()).settings(|settings| settings.ring.events = 8).build().unwrap();
     lens.make_dio(MemoryTable::vista("products", schema, [])).await.unwrap()
 }
 

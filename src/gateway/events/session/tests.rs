@@ -96,7 +96,10 @@ async fn hello_comes_first_then_events_then_bookmarks() {
     let dio = small_dio().await;
     let mut client = Client::new(&dio, Since::Now, None);
     let hello = client.frame().await;
-    assert_eq!((&hello["type"], &hello["dio"], &hello["resumed"]), (&json!("hello"), &json!("products"), &json!(false)));
+    assert_eq!(
+        (&hello["type"], &hello["dio"], &hello["resumed"]),
+        (&json!("hello"), &json!("products"), &json!(false))
+    );
     assert_eq!(hello["position"], dio.position().to_string());
     dio.patched("a", record("A", 1)).await.unwrap();
     let event = client.frame().await;

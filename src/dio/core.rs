@@ -156,6 +156,11 @@ impl Core {
         self.hooks.on_load_chunk.is_none() || self.freshness.lock().complete
     }
 
+    /// Whether an acknowledged write survives the process.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.journal.durable()
+    }
+
     /// How fresh the rows are, in one look.
     pub(crate) fn glance(&self) -> Glance {
         let freshness = self.freshness.lock();

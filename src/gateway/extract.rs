@@ -43,7 +43,7 @@ impl FromRequestParts<Arc<Shared>> for Prefix {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
-        let own = shared.within(parts.uri.path()).to_string();
+        let own = parts.uri.path().to_string();
         let original = OriginalUri::from_request_parts(parts, shared).await.map(|uri| uri.path().to_string());
         let original = original.unwrap_or_default();
         Ok(Prefix(original.strip_suffix(own.as_str()).unwrap_or_default().to_string()))

@@ -103,7 +103,7 @@ impl Gateway {
     ///
     /// # Errors
     /// [`Error::Config`] if a hook of that name is there already, or its Dio is not mounted yet.
-    pub fn try_hook(mut self, hook: webhook::Hook) -> Result<Gateway> {
+    pub fn hook(mut self, hook: webhook::Hook) -> Result<Gateway> {
         if !self.shared.dios.contains_key(hook.dio.as_str()) {
             let names: Vec<_> = self.shared.dios.keys().map(|name| &**name).collect();
             let detail =
@@ -116,10 +116,19 @@ impl Gateway {
         }
     }
 
-    /// Serves everything under `path` (`/api`); for servers behind a proxy that does not cut it off.
+    /// Serves everything under `path` (`/api`); for servers behind a proxy that does not cut it off. A path with characters
+    /// that it can only hold encoded is left away, and the log says so.
     pub fn base_path(mut self, path: &str) -> Gateway {
         let path = path.trim_matches('/');
+        let plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte));
         self.shared.base_path = if path.is_empty() { String::new() } else { format!("/{path}") };
+        if !plain || path.contains("//") {
+            tracing::error!(
+                path,
+                "base_path takes letters, digits, - . _ ~ and single slashes: everything is served at / instead"
+            );
+            self.shared.base_path.clear();
+        }
         self
     }
 

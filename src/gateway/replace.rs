@@ -11,6 +11,5 @@ use crate::vista::WriteOp;
 pub(super) async fn replace(row: OnRow, change: Change) -> Result<Response, ApiError> {
     let OnRow { at, id } = row;
     let record = change.row(&at, &id)?;
-    write::check_id(&id)?;
     write::accept(&at, &change, WriteOp::Replace { id, record }).await
 }

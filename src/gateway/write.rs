@@ -19,7 +19,7 @@ use super::prefer::Prefer;
 use super::problem::{ApiError, Code};
 use super::record;
 use super::state::{Mounted, Shared, is_reserved_id};
-use crate::dio::{IdempotencyKey, Operation, OperationState, Position, WriteOptions};
+use crate::dio::{IdempotencyKey, Operation, OperationState, Position, WriteOptions, WriteRoute};
 use crate::hot::{Condition, OpId};
 use crate::record::{CborValue, Record};
 use crate::vista::{Error, WriteKind, WriteOp};
@@ -64,9 +64,11 @@ impl Change {
 
     /// The body as a whole row under `id`.
     pub(super) fn row(&self, at: &Mounted, id: &str) -> Result<Record, ApiError> {
-        let row = record::row(self.value()?, at)?;
+        let mut row = record::row(self.value()?, at)?;
         same_id(at, id, &row)?;
+        check_id(at, id)?;
         record::whole(&row, at)?;
+        row.remove(at.schema.id_column());
         Ok(row)
     }
 
@@ -94,8 +96,14 @@ pub(super) fn same_id(at: &Mounted, id: &str, row: &Record) -> Result<(), ApiErr
     }
 }
 
-/// Ids that a route would hide.
-pub(super) fn check_id(id: &str) -> Result<(), ApiError> {
+/// Refuses ids that a route would hide, and those that the id column cannot hold.
+pub(super) fn check_id(at: &Mounted, id: &str) -> Result<(), ApiError> {
+    if at.schema.layout().integer_id() && id.parse::<i64>().map(|number| number.to_string()).as_deref() != Ok(id) {
+        let (column, detail) = (at.schema.id_column().to_string(), "must be a whole number".to_string());
+        return Err(
+            ApiError::new(Code::ValidationFailed, format!("id {id:?} {detail}")).errors([(column, detail)].into())
+        );
+    }
     if is_reserved_id(id) {
         return Err(ApiError::new(Code::ReservedId, format!("{id:?} is a word of the URL and cannot be an id"))
             .hint("ids are not events or live and do not begin with _"));
@@ -184,7 +192,7 @@ pub(super) async fn accept(at: &Mounted, change: &Change, op: WriteOp) -> Result
         Err(error) => return Err(error.into()),
     };
     settle(at, change, &mut accepted).await?;
-    Ok(answer(at, change, accepted))
+    Ok(answer(at, change, &accepted))
 }
 
 /// Waits for the master as long as the request says.
@@ -254,7 +262,7 @@ pub(super) fn failed(operation: &Operation, prefix: &str) -> ApiError {
     ApiError::new(code, detail).hint(format!("GET {path} tells more")).header(OPERATION, answer::text(path))
 }
 
-fn answer(at: &Mounted, change: &Change, accepted: Accepted) -> Response {
+fn answer(at: &Mounted, change: &Change, accepted: &Accepted) -> Response {
     let created = accepted.created && accepted.kind != WriteKind::Delete;
     let view = View::of(&at.dio);
     let row = accepted.id.as_deref().and_then(|id| view.state.get(id));
@@ -267,7 +275,7 @@ fn answer(at: &Mounted, change: &Change, accepted: Accepted) -> Response {
         (true, Some(_)) => StatusCode::OK,
     };
     let mut response = status.into_response();
-    describe(at, change, &accepted, response.headers_mut());
+    describe(at, change, accepted, response.headers_mut());
     let Some(body) = body else { return response };
     if let (true, Some(row), None) = (accepted.settled, row, &accepted.gone) {
         let etag = View::record_etag(&row, "", Format::Json);
@@ -281,8 +289,10 @@ fn answer(at: &Mounted, change: &Change, accepted: Accepted) -> Response {
 }
 
 fn describe(at: &Mounted, change: &Change, accepted: &Accepted, headers: &mut HeaderMap) {
-    let status = at.dio.status();
-    let durable = match (accepted.settled, status.durable) {
+    let core = &at.dio.0.core;
+    let routed = core.hooks.on_write.is_some() && core.settings.write_route == WriteRoute::Around;
+    let confirmed = accepted.settled && accepted.operation.is_some() && !routed;
+    let durable = match (confirmed, core.is_durable()) {
         (true, _) => "master",
         (false, true) => "disk",
         (false, false) => "memory",
@@ -321,7 +331,7 @@ pub(super) fn made(at: &Mounted, change: &Change, id: String) -> Response {
         settled: true,
         replayed: false,
     };
-    let mut response = answer(at, change, accepted);
+    let mut response = answer(at, change, &accepted);
     *response.status_mut() = StatusCode::CREATED;
     response
 }

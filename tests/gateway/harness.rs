@@ -2,52 +2,58 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use diorama::drivers::MemoryTable;
 use diorama::gateway::{Gateway, MountOptions};
 use diorama::vista::Token;
 use diorama::{
-    Capabilities, Column, ColumnType, Dio, Error, Flag, Lens, LensBuilder, Query, Record, Result, Rows, Schema, TableShell,
-    Vista, WriteOp, Written,
+    Capabilities, Column, ColumnType, Dio, Error, Flag, Lens, LensBuilder, Query, Record, Result, Rows, Schema,
+    TableShell, Vista, WriteOp, Written,
 };
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 /// A master that counts calls, whose writes can be held at a gate, and that can be told to refuse them.
-pub struct Master {
+pub(crate) struct Master {
     inner: Vista,
-    pub calls: AtomicUsize,
+    calls: AtomicUsize,
+    panics: AtomicBool,
     gate: tokio::sync::watch::Sender<bool>,
     failure: parking_lot::Mutex<Option<Error>>,
 }
 
 impl Master {
-    pub fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }
 
     /// Holds writes until [`Master::open`].
-    pub fn hold(&self) {
+    pub(crate) fn hold(&self) {
         self.gate.send_replace(false);
     }
 
-    pub fn open(&self) {
+    pub(crate) fn open(&self) {
         self.gate.send_replace(true);
     }
 
-    pub fn fail_with(&self, error: Error) {
+    pub(crate) fn fail_with(&self, error: Error) {
         *self.failure.lock() = Some(error);
     }
 
-    pub async fn get(&self, id: &str) -> Option<Record> {
+    pub(crate) fn panic(&self) {
+        self.panics.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) async fn get(&self, id: &str) -> Option<Record> {
         self.inner.get_value(id).await.unwrap()
     }
 
     async fn pass(&self) -> Result<()> {
         self.calls.fetch_add(1, Ordering::SeqCst);
+        assert!(!self.panics.load(Ordering::SeqCst), "the master was told to panic");
         let mut gate = self.gate.subscribe();
         gate.wait_for(|open| *open).await.map_err(|_| Error::Closed)?;
         match self.failure.lock().clone() {
@@ -74,6 +80,10 @@ impl TableShell for Shell {
         self.0.inner.shell().list(query).await
     }
 
+    async fn count(&self, query: &Query) -> Result<u64> {
+        self.0.inner.shell().count(query).await
+    }
+
     async fn next(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
         self.0.inner.shell().next(query, token).await
     }
@@ -90,11 +100,11 @@ impl TableShell for Shell {
 }
 
 /// A running gateway.
-pub struct App {
-    pub address: SocketAddr,
-    pub dio: Dio,
-    pub lens: Arc<Lens>,
-    pub master: Arc<Master>,
+pub(crate) struct App {
+    pub(crate) address: SocketAddr,
+    pub(crate) dio: Dio,
+    pub(crate) master: Arc<Master>,
+    _lens: Arc<Lens>,
     server: tokio::task::JoinHandle<()>,
     _files: tempfile::TempDir,
 }
@@ -105,7 +115,7 @@ impl Drop for App {
     }
 }
 
-pub fn products() -> Schema {
+pub(crate) fn products() -> Schema {
     let columns = vec![
         Column::new("id", ColumnType::String),
         Column::new("name", ColumnType::String).with(Flag::Mandatory),
@@ -115,7 +125,7 @@ pub fn products() -> Schema {
     Schema::new("id", columns)
 }
 
-pub fn rows(count: usize) -> Vec<(String, Record)> {
+pub(crate) fn rows(count: usize) -> Vec<(String, Record)> {
     let row = |n: usize| {
         let cells = [("name".to_string(), format!("Bun {n}").into()), ("price".to_string(), (n as i64 * 10).into())];
         (n.to_string(), Record::from_iter(cells))
@@ -125,11 +135,11 @@ pub fn rows(count: usize) -> Vec<(String, Record)> {
 
 impl App {
     /// Seven products.
-    pub async fn start() -> App {
+    pub(crate) async fn start() -> App {
         App::with(products(), rows(7), |lens| lens, MountOptions::default(), |gateway| gateway).await
     }
 
-    pub async fn with(
+    pub(crate) async fn with(
         schema: Schema,
         rows: Vec<(String, Record)>,
         lens: impl FnOnce(LensBuilder) -> LensBuilder,
@@ -139,6 +149,7 @@ impl App {
         let master = Arc::new(Master {
             inner: MemoryTable::vista("products", schema, rows),
             calls: AtomicUsize::new(0),
+            panics: AtomicBool::new(false),
             gate: tokio::sync::watch::Sender::new(true),
             failure: parking_lot::Mutex::new(None),
         });
@@ -157,19 +168,26 @@ impl App {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        App { address, dio, lens, master, server, _files: files }
+        App { address, dio, master, _lens: lens, server, _files: files }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], "").await
     }
 
-    pub async fn json(&self, method: &str, path: &str, body: &str) -> Answer {
+    pub(crate) async fn json(&self, method: &str, path: &str, body: &str) -> Answer {
         self.send(method, path, &[("Content-Type", "application/json")], body).await
     }
 
     /// One request on a connection of its own.
-    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl AsRef<[u8]>,
+    ) -> Answer {
+        let body = body.as_ref();
         let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
         if !headers.iter().any(|(name, _)| *name == "Host") {
             request.push_str(&format!("Host: {}\r\n", self.address));
@@ -177,13 +195,13 @@ impl App {
         for (name, value) in headers {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
-        if !body.is_empty() {
+        if !body.is_empty() && !headers.iter().any(|(name, _)| *name == "Transfer-Encoding") {
             request.push_str(&format!("Content-Length: {}\r\n", body.len()));
         }
-        request.push_str(&format!("\r\n{body}"));
+        request.push_str("\r\n");
         let mut socket = TcpStream::connect(self.address).await.unwrap();
         // The server may refuse before it has read everything.
-        let _ = socket.write_all(request.as_bytes()).await;
+        let _ = socket.write_all(&[request.as_bytes(), body].concat()).await;
         let mut raw = Vec::new();
         let _ = socket.read_to_end(&mut raw).await;
         Answer::parse(&raw)
@@ -192,10 +210,10 @@ impl App {
 
 /// What came back.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
@@ -204,8 +222,10 @@ impl Answer {
         let head = std::str::from_utf8(&raw[..end]).unwrap();
         let mut lines = head.split("\r\n");
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-        let headers: Vec<(String, String)> =
-            lines.map(|line| line.split_once(": ").unwrap()).map(|(name, value)| (name.to_lowercase(), value.into())).collect();
+        let headers: Vec<(String, String)> = lines
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(name, value)| (name.to_lowercase(), value.into()))
+            .collect();
         let mut answer = Answer { status, headers, body: raw[end + 4..].to_vec() };
         if answer.header("transfer-encoding") == "chunked" {
             answer.body = dechunk(&answer.body);
@@ -213,25 +233,25 @@ impl Answer {
         answer
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// Ids of a list.
-    pub fn ids(&self) -> Vec<String> {
+    pub(crate) fn ids(&self) -> Vec<String> {
         self.json().as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_string()).collect()
     }
 
     /// Status and code of a refusal, which must have the form of one.
-    pub fn refusal(&self) -> (u16, String) {
+    pub(crate) fn refusal(&self) -> (u16, String) {
         assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
         let body = self.json();
         assert_eq!(body["status"], self.status);

@@ -23,7 +23,10 @@ async fn c6_a_token_is_asked_on_every_route_but_health_and_webhooks() {
 async fn c6_a_loopback_server_answers_local_names_and_pages_only() {
     let guard = |gateway: diorama::gateway::Gateway| gateway.guard_host(Some(Loopback::default()));
     let app = App::with(products(), rows(1), |l| l, MountOptions::default(), guard).await;
-    assert_eq!(app.send("GET", "/products", &[("Host", "evil.example")], "").await.refusal(), (421, "misdirected-host".into()));
+    assert_eq!(
+        app.send("GET", "/products", &[("Host", "evil.example")], "").await.refusal(),
+        (421, "misdirected-host".into())
+    );
     let evil = [("Origin", "http://evil.example"), ("Content-Type", "application/json")];
     assert_eq!(app.send("PATCH", "/products/1", &evil, "{}").await.refusal(), (403, "origin-not-allowed".into()));
     assert_eq!(app.send("GET", "/products", &evil[..1], "").await.header("access-control-allow-origin"), "");

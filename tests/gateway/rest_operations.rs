@@ -1,8 +1,8 @@
 //! Operations.
 
+use diorama::Error;
 use diorama::dio::Retry;
 use diorama::gateway::MountOptions;
-use diorama::Error;
 use serde_json::json;
 
 use crate::harness::{App, products, rows};
@@ -17,7 +17,8 @@ async fn c3_operations_are_listed_newest_first_and_narrowed() {
     let own = |at: usize| all[at]["links"]["self"].clone();
     assert_eq!((own(0), own(1)), (json!(second.header("dio-operation")), json!(first.header("dio-operation"))));
     assert_eq!(all[1]["links"]["record"], "/products/1");
-    let after = app.get(&format!("/operations?dio=products&limit=1&after={}", all[0]["id"].as_str().unwrap())).await.json();
+    let after =
+        app.get(&format!("/operations?dio=products&limit=1&after={}", all[0]["id"].as_str().unwrap())).await.json();
     assert_eq!(after[0]["id"], all[1]["id"]);
     assert_eq!(app.get("/operations?state=parked").await.text(), "[]");
     assert_eq!(app.get("/operations?dio=nope").await.refusal().1, "dio-not-found");
@@ -39,7 +40,10 @@ async fn c3_a_parked_operation_can_be_retried_or_discarded_and_no_other() {
     }
     assert_eq!(app.get(&parked[0]).await.json()["state"], "parked");
     let again = app.send("POST", &format!("{}/retry", parked[0]), &[], "").await;
-    assert_eq!((again.status, format!("/operations/{}", again.json()["retry_of"].as_str().unwrap())), (202, parked[0].clone()));
+    assert_eq!(
+        (again.status, format!("/operations/{}", again.json()["retry_of"].as_str().unwrap())),
+        (202, parked[0].clone())
+    );
     assert_eq!(app.send("DELETE", &parked[1], &[], "").await.status, 204);
     assert_eq!(app.send("DELETE", &parked[1], &[], "").await.refusal(), (409, "conflict".into()));
     assert_eq!(app.get(&parked[1]).await.json()["state"], "discarded");

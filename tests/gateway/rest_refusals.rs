@@ -83,7 +83,12 @@ async fn c3_bodies_that_are_not_rows_are_refused_and_write_nothing() {
 #[tokio::test]
 async fn c6_a_body_of_another_type_is_415_and_says_what_to_type() {
     let app = App::start().await;
-    for media in ["application/x-www-form-urlencoded", "text/plain", "application/json; charset=latin1", "application/json-patch+json"] {
+    for media in [
+        "application/x-www-form-urlencoded",
+        "text/plain",
+        "application/json; charset=latin1",
+        "application/json-patch+json",
+    ] {
         let refused = app.send("POST", "/products", &[("Content-Type", media)], r#"{"name":"a"}"#).await;
         assert_eq!(refused.refusal(), (415, "unsupported-media-type".into()), "{media}");
         assert!(refused.json()["hint"].as_str().unwrap().contains("--json"));
@@ -95,13 +100,11 @@ async fn c6_a_body_of_another_type_is_415_and_says_what_to_type() {
 #[tokio::test]
 async fn c3_headers_that_cannot_be_read_are_refused() {
     let app = App::start().await;
-    for (name, value) in [
-        ("If-None-Match", "\"x\""),
-        ("If-Match", "*, \"x\""),
-        ("Idempotency-Key", "a/b"),
-        ("Idempotency-Key", ""),
-    ] {
-        let refused = app.send("PATCH", "/products/1", &[("Content-Type", "application/json"), (name, value)], "{}").await;
+    for (name, value) in
+        [("If-None-Match", "\"x\""), ("If-Match", "*, \"x\""), ("Idempotency-Key", "a/b"), ("Idempotency-Key", "")]
+    {
+        let refused =
+            app.send("PATCH", "/products/1", &[("Content-Type", "application/json"), (name, value)], "{}").await;
         assert_eq!(refused.refusal(), (400, "invalid-header".into()), "{name}: {value}");
     }
 }
@@ -112,27 +115,25 @@ async fn g_requests_are_bounded() {
     let app = App::with(products(), rows(1), |l| l, MountOptions::default(), |g| g.limits(limits)).await;
     let large = format!(r#"{{"name":"{}"}}"#, "x".repeat(2_000));
     assert_eq!(app.json("POST", "/products", &large).await.refusal(), (413, "payload-too-large".into()));
-    let chunked = [("Content-Type", "application/json"), ("Transfer-Encoding", "chunked"), ("Content-Length-Not", "x")];
-    let body = format!("7d0\r\n{}\r\n0\r\n\r\n", "x".repeat(2_000));
-    let request = app.send("POST", "/products", &chunked, "").await;
-    assert!(request.status >= 400, "an empty body is no row");
-    drop(body);
+    for media in ["application/json", "application/x-ndjson"] {
+        let chunked = [("Content-Type", media), ("Transfer-Encoding", "chunked")];
+        let body = format!("7d0\r\n{}\r\n0\r\n\r\n", "x".repeat(2_000));
+        let refused = app.send("POST", "/products", &chunked, body).await;
+        assert_eq!(refused.refusal(), (413, "payload-too-large".into()), "{media}");
+    }
     let long = app.get(&format!("/products?name={}", "x".repeat(600))).await;
     assert_eq!(long.refusal(), (414, "uri-too-long".into()));
 }
 
 #[tokio::test]
 async fn c3_what_the_source_cannot_do_is_405() {
-    let app = App::with(products(), rows(2), |l| l, MountOptions::default(), |g| g).await;
     let read_only = diorama::drivers::MemoryTable::new(products(), rows(2)).with_capabilities(Capabilities::reads());
     let lens = Lens::new().cache_source(diorama::cache::MemoryCache::default()).build().unwrap();
     let dio = lens.make_dio(diorama::Vista::new("fixed", read_only)).await.unwrap();
-    assert!(dio.write(diorama::WriteOp::Delete { id: "1".into() }, Default::default()).await.is_err());
     let router = Gateway::new().mount(dio).into_router();
     let request = axum::http::Request::delete("/fixed/1").body(axum::body::Body::empty()).unwrap();
     let response = tower::ServiceExt::oneshot(router, request).await.unwrap();
     assert_eq!(response.status(), 405);
-    drop(app);
 }
 
 #[tokio::test]
@@ -145,7 +146,9 @@ async fn g_a_dio_without_its_first_copy_says_when_to_come_again() {
         .unwrap();
     let vista = diorama::drivers::MemoryTable::vista("slow", products(), rows(2));
     let router = Gateway::new().mount(lens.make_dio(vista).await.unwrap()).into_router();
-    for (path, status) in [("/slow", 503), ("/slow/1", 503), ("/readyz", 503), ("/healthz", 200), ("/slow/_schema", 200)] {
+    for (path, status) in
+        [("/slow", 503), ("/slow/1", 503), ("/readyz", 503), ("/healthz", 200), ("/slow/_schema", 200)]
+    {
         let request = axum::http::Request::get(path).body(axum::body::Body::empty()).unwrap();
         let response = tower::ServiceExt::oneshot(router.clone(), request).await.unwrap();
         assert_eq!(response.status(), status, "{path}");

@@ -22,7 +22,10 @@ async fn c3_an_insert_is_answered_before_the_master_has_it_and_is_read_at_once()
     assert!(["queued", "running"].contains(&operation["state"].as_str().unwrap()), "{operation}");
     app.master.open();
     let settled = app.send("GET", answer.header("dio-operation"), &[("Prefer", "wait=10")], "").await.json();
-    assert_eq!((&settled["state"], &settled["op"], &settled["record"]), (&json!("applied"), &json!("insert"), &json!("muffin")));
+    assert_eq!(
+        (&settled["state"], &settled["op"], &settled["record"]),
+        (&json!("applied"), &json!("insert"), &json!("muffin"))
+    );
     assert!(app.master.get("muffin").await.is_some());
 }
 
@@ -52,13 +55,22 @@ async fn c3_whole_number_ids_are_the_masters_to_give() {
     assert!(id.is_i64());
     assert_eq!(made.header("location"), format!("/products/{id}"));
     assert!(app.master.get(&id.to_string()).await.is_some());
+    assert_eq!(app.json("PUT", "/products/abc", r#"{"name":"x"}"#).await.refusal(), (422, "validation-failed".into()));
+    assert_eq!(app.json("PUT", "/products/9", r#"{"id":9,"name":"x"}"#).await.json(), json!({ "id": 9, "name": "x" }));
+    app.master.panic();
+    let panicked = app.json("POST", "/products", r#"{"name":"new"}"#).await;
+    assert_eq!(panicked.refusal(), (500, "internal".into()));
+    assert_eq!(app.get("/products/9").await.status, 200);
 }
 
 #[tokio::test]
 async fn c3_put_patch_and_delete_answer_with_the_row() {
     let app = App::start().await;
     let put = app.json("PUT", "/products/1", r#"{"name":"Roll","price":1}"#).await;
-    assert_eq!((put.status, put.json(), put.header("location")), (202, json!({ "id": "1", "name": "Roll", "price": 1 }), ""));
+    assert_eq!(
+        (put.status, put.json(), put.header("location")),
+        (202, json!({ "id": "1", "name": "Roll", "price": 1 }), "")
+    );
     let created = app.json("PUT", "/products/new", r#"{"id":"new","name":"N"}"#).await;
     assert_eq!((created.status, created.header("location")), (202, "/products/new"));
     let patched = app.json("PATCH", "/products/2", r#"{"price":null,"extra":{"a":1}}"#).await;
@@ -75,7 +87,10 @@ async fn c3_prefer_wait_gives_the_masters_answer() {
     let app = App::start().await;
     let wait = [("Content-Type", "application/json"), ("Prefer", "wait=10")];
     let made = app.send("POST", "/products/m", &wait, r#"{"name":"M"}"#).await;
-    assert_eq!((made.status, made.header("preference-applied"), made.header("dio-durable")), (201, "wait=10", "master"));
+    assert_eq!(
+        (made.status, made.header("preference-applied"), made.header("dio-durable")),
+        (201, "wait=10", "master")
+    );
     assert_eq!(made.header("etag"), app.get("/products/m").await.header("etag"));
     assert_eq!(app.send("PATCH", "/products/m", &wait, r#"{"price":2}"#).await.status, 200);
     let minimal = [("Content-Type", "application/json"), ("Prefer", "wait=10, return=minimal")];
@@ -121,16 +136,17 @@ async fn g_conditions_are_judged_on_what_readers_see() {
     let etag = app.get("/products/1").await.header("etag").to_string();
     let with = |name: &'static str, value: &str, body: &'static str| {
         let (value, app) = (value.to_string(), &app);
-        async move {
-            app.send("PATCH", "/products/1", &[("Content-Type", "application/json"), (name, &value)], body).await
-        }
+        async move { app.send("PATCH", "/products/1", &[("Content-Type", "application/json"), (name, &value)], body).await }
     };
     assert_eq!(with("If-Match", &etag, r#"{"price":1}"#).await.status, 202);
     assert_eq!(with("If-Match", &etag, r#"{"price":2}"#).await.refusal(), (412, "precondition-failed".into()));
     assert_eq!(with("If-Match", "*", r#"{"price":3}"#).await.status, 202);
     let now = app.get("/products/1").await.header("etag").to_string();
     assert_eq!(with("If-Match", &format!("W/{now}"), r#"{"price":4}"#).await.status, 412);
-    assert_eq!(with("If-Match", &format!("\"x\", {}-c\"", now.trim_end_matches('"')), r#"{"price":5}"#).await.status, 202);
+    assert_eq!(
+        with("If-Match", &format!("\"x\", {}-c\"", now.trim_end_matches('"')), r#"{"price":5}"#).await.status,
+        202
+    );
     let put = [("Content-Type", "application/json"), ("If-None-Match", "*")];
     assert_eq!(app.send("PUT", "/products/1", &put, r#"{"name":"x"}"#).await.status, 412);
     assert_eq!(app.send("PUT", "/products/fresh", &put, r#"{"name":"x"}"#).await.status, 202);
@@ -169,9 +185,16 @@ async fn g_an_idempotency_key_makes_one_operation_and_a_replay_shows_its_present
 #[tokio::test]
 async fn c3_an_array_or_lines_insert_many_with_a_result_each() {
     let app = App::start().await;
-    let answer = app.json("POST", "/products", r#"[{"id":"a","name":"A"},{"id":"1","name":"taken"},{"id":"b"},{"id":"1","name":"Bun 1","price":10}]"#).await;
+    let answer = app
+        .json(
+            "POST",
+            "/products",
+            r#"[{"id":"a","name":"A"},{"id":"1","name":"taken"},{"id":"b"},{"id":"1","name":"Bun 1","price":10}]"#,
+        )
+        .await;
     let results = answer.json();
-    let statuses: Vec<_> = results.as_array().unwrap().iter().map(|result| result["status"].as_u64().unwrap()).collect();
+    let statuses: Vec<_> =
+        results.as_array().unwrap().iter().map(|result| result["status"].as_u64().unwrap()).collect();
     assert_eq!((answer.status, statuses), (200, vec![202, 409, 422, 200]));
     assert_eq!(results[1]["problem"]["code"], "already-exists");
     assert_eq!(results[2]["line"], 3);
@@ -179,6 +202,7 @@ async fn c3_an_array_or_lines_insert_many_with_a_result_each() {
     let answer = app.send("POST", "/products", &[("Content-Type", "application/x-ndjson")], &lines).await;
     assert_eq!(answer.header("content-type"), "application/x-ndjson");
     assert_eq!(answer.text().lines().filter(|line| line.contains("\"status\":202")).count(), 300);
+    assert!(answer.text().lines().nth(1).unwrap().contains("\"line\":3,"), "blank lines are counted");
     assert_eq!(app.get("/products?name=L&limit=0").await.header("x-total-count"), "300");
 }
 

@@ -127,7 +127,7 @@ pub async fn serve(config: Config) -> Result<(), Failure> {
     say("stopping: a second signal stops at once");
     tokio::select! {
         () = app.stop(&mut server, config.server.drain_timeout) => Ok(()),
-        () = signals.next() => Err(Failure { code: IMPATIENT, message: "stopped at once; what was queued is in the journal".into() }),
+        () = signals.again(Instant::now()) => Err(Failure { code: IMPATIENT, message: "stopped at once; what was queued is in the journal".into() }),
     }
 }
 
@@ -244,7 +244,7 @@ impl App {
         }
         for spec in &config.webhooks {
             let hook = hooks::hook(spec).map_err(Failure::config)?;
-            gateway = gateway.try_hook(hook).map_err(Failure::config)?;
+            gateway = gateway.hook(hook).map_err(Failure::config)?;
         }
         Ok(gateway.into_router())
     }

@@ -11,6 +11,7 @@ mod signals;
 mod source;
 
 use std::fmt;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -123,11 +124,16 @@ pub async fn serve(config: Config) -> Result<(), Failure> {
         () = app.run(&config, &base) => {}
         () = signals.next() => {}
     }
-    println!("stopping: a second signal stops at once");
+    say("stopping: a second signal stops at once");
     tokio::select! {
         () = app.stop(&mut server, config.server.drain_timeout) => Ok(()),
-        () = signals.next() => Err(Failure { code: IMPATIENT, message: "stopped at once; what was queued is in the journal".into() }),
+        () = signals.again(Instant::now()) => Err(Failure { code: IMPATIENT, message: "stopped at once; what was queued is in the journal".into() }),
     }
+}
+
+/// Tells the person at the terminal; nobody may be listening.
+pub fn say(line: impl fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn other(message: String) -> Failure {
@@ -164,7 +170,7 @@ impl Server {
             closing.clone(),
             connections.clone(),
         ));
-        println!("listening on http://{address}{}", base_path(config));
+        say(format_args!("listening on http://{address}{}", base_path(config)));
         Ok(Server { address, current, closing, sockets: Sockets::new(spec.max_sockets), connections, accepting })
     }
 
@@ -178,7 +184,7 @@ impl Server {
             self.connections.wait().await;
         };
         if timeout_at(deadline, ending).await.is_err() {
-            println!("{} connections were still busy", self.connections.len());
+            say(format_args!("{} connections were still busy", self.connections.len()));
         }
     }
 }
@@ -263,13 +269,15 @@ impl App {
             let status = dio.status();
             match (status.queued, status.durable) {
                 (0, _) => {}
-                (left, true) => println!("{}: {left} writes are left in the journal for the next start", dio.name()),
-                (left, false) => println!("{}: {left} writes are lost: the journal was in memory", dio.name()),
+                (left, true) => {
+                    say(format_args!("{}: {left} writes are left in the journal for the next start", dio.name()))
+                }
+                (left, false) => say(format_args!("{}: {left} writes are lost: the journal was in memory", dio.name())),
             }
         }
         drop(self.dios);
         self.lens.close().await;
-        println!("stopped");
+        say("stopped");
     }
 }
 

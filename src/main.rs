@@ -79,7 +79,7 @@ fn zero_config(arguments: &[String]) -> Result<Config, Failure> {
     }
     let files: Vec<File> = parsed.into_iter().flatten().collect();
     for file in files.iter().filter(|file| file.renamed) {
-        println!("{} is served as {}; NAME=PATH gives it another name", file.path.display(), file.name);
+        app::say(format_args!("{} is served as {}; NAME=PATH gives it another name", file.path.display(), file.name));
     }
     File::config(&files).map_err(Failure::config)
 }
@@ -98,7 +98,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Check { file } => {
             let config = app::read(&file)?;
             app::check(&config)?;
-            println!("{} is fine: {} resources, {} webhooks", file.display(), config.dios.len(), config.webhooks.len());
+            let (dios, hooks) = (config.dios.len(), config.webhooks.len());
+            app::say(format_args!("{} is fine: {dios} resources, {hooks} webhooks", file.display()));
             Ok(())
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, interval, sleep};
 
-use super::source;
+use super::{say, source};
 use crate::config::DioSpec;
 use crate::dio::Dio;
 
@@ -36,8 +36,8 @@ pub(super) async fn tell(dios: &[Dio], started: Instant) {
         for dio in dios.iter().filter(|dio| !dio.is_ready()) {
             let name = dio.name();
             match dio.status().refresh_failed {
-                Some(error) => println!("{name}: the source cannot be read, trying again: {error}"),
-                None => println!("{name}: reading the first copy, {} s", started.elapsed().as_secs()),
+                Some(error) => say(format_args!("{name}: the source cannot be read, trying again: {error}")),
+                None => say(format_args!("{name}: reading the first copy, {} s", started.elapsed().as_secs())),
             }
         }
     }
@@ -62,7 +62,7 @@ pub(super) fn table(dios: &[Dio], specs: &[DioSpec], seconds: &[f64], base: &str
         (0..6).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
     for line in &lines {
         let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}", width = *width));
-        println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+        say(cells.collect::<Vec<_>>().join("  ").trim_end());
     }
-    println!("ready");
+    say("ready");
 }

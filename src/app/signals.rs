@@ -1,9 +1,27 @@
 //! SIGTERM and SIGINT, as many as come.
 
 use std::io;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Signals that come together are one: `timeout` and shells send theirs to the process and to its group.
+const TOGETHER: Duration = Duration::from_secs(1);
+
+impl Signals {
+    /// Returns at the next one that somebody sent on purpose after `first`.
+    pub(super) async fn again(&mut self, first: Instant) {
+        loop {
+            self.next().await;
+            if first.elapsed() > TOGETHER {
+                return;
+            }
+        }
+    }
+}
 
 /// Receives what asks the process to stop.
 #[cfg(unix)]

@@ -185,7 +185,7 @@ impl<'a> Reader<'a> {
         let asked = self.asked.borrow();
         for (key, _) in self.table.iter() {
             let own: &str = key.get_ref();
-            if asked.iter().any(|asked| *asked == own) {
+            if asked.contains(&own) {
                 continue;
             }
             let whose = if self.name.is_empty() { "the file".to_string() } else { format!("[{}]", self.name) };

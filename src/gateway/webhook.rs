@@ -67,7 +67,7 @@ pub(super) async fn receive(
     if !dio.is_ready() {
         return Err(ApiError::new(Code::NotReady, format!("the first copy of {} is still being read", hook.dio)));
     }
-    let changes = decode(&body, format).map_err(undecodable)?;
+    let changes = decode(&body, format).map_err(|error| undecodable(&error))?;
     apply(dio, hook, hook.delivery_id(&headers), changes).await.map(Json)
 }
 
@@ -138,8 +138,8 @@ fn format_of(headers: &HeaderMap) -> Result<Format, ApiError> {
     }
 }
 
-fn undecodable(error: DecodeError) -> ApiError {
-    match &error {
+fn undecodable(error: &DecodeError) -> ApiError {
+    match error {
         DecodeError::Syntax(_) => ApiError::new(Code::MalformedBody, error.to_string()),
         DecodeError::TooMany => ApiError::new(Code::PayloadTooLarge, error.to_string()),
         DecodeError::Shape { .. } => ApiError::new(Code::UndecodableEvent, error.to_string())

@@ -12,12 +12,12 @@ use crate::process::{PATIENCE, Server, folder};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-pub async fn connect(server: &Server, path: &str) -> Socket {
+pub(crate) async fn connect(server: &Server, path: &str) -> Socket {
     connect_async(server.url(path)).await.unwrap().0
 }
 
 /// The next frame; a close is its code.
-pub async fn frame(socket: &mut Socket) -> Value {
+pub(crate) async fn frame(socket: &mut Socket) -> Value {
     loop {
         match timeout(PATIENCE, socket.next()).await.unwrap() {
             Some(Ok(Message::Text(text))) => return serde_json::from_str(&text).unwrap(),

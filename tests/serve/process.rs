@@ -11,12 +11,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Everything is to happen within this.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub const PRODUCTS: &str = "id,name,price\n1,Muffin,175\n2,Croissant,220\n3,Bun,150\n";
+pub(crate) const PRODUCTS: &str = "id,name,price\n1,Muffin,175\n2,Croissant,220\n3,Bun,150\n";
 
 /// A folder with a CSV file and a SQLite table of products.
-pub fn folder() -> TempDir {
+pub(crate) fn folder() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("products.csv"), PRODUCTS).unwrap();
     let shop = rusqlite::Connection::open(dir.path().join("shop.db")).unwrap();
@@ -24,7 +24,7 @@ pub fn folder() -> TempDir {
     dir
 }
 
-pub fn command(dir: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn command(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_diorama"));
     command.current_dir(dir).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.env("TOKEN", "s3cr3t").env("WHSEC", "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
@@ -32,28 +32,28 @@ pub fn command(dir: &Path, arguments: &[&str]) -> Command {
 }
 
 /// Runs a command that ends by itself.
-pub fn run(dir: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn run(dir: &Path, arguments: &[&str]) -> Output {
     command(dir, arguments).output().unwrap()
 }
 
 /// A server that runs.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     lines: Receiver<String>,
-    pub printed: Vec<String>,
-    pub address: String,
+    pub(crate) printed: Vec<String>,
+    pub(crate) address: String,
 }
 
 impl Server {
     /// Serves with the port chosen by the system; returns when it is ready.
-    pub fn start(dir: &Path, arguments: &[&str]) -> Server {
+    pub(crate) fn start(dir: &Path, arguments: &[&str]) -> Server {
         let mut server = Server::launch(dir, arguments);
         server.wait_for("ready");
         server
     }
 
     /// Returns as soon as the port answers.
-    pub fn launch(dir: &Path, arguments: &[&str]) -> Server {
+    pub(crate) fn launch(dir: &Path, arguments: &[&str]) -> Server {
         let arguments = [&["serve"], arguments, &["--listen", "127.0.0.1:0"]].concat();
         let mut child = command(dir, &arguments).stderr(Stdio::inherit()).spawn().unwrap();
         let (send, lines) = channel();
@@ -70,7 +70,7 @@ impl Server {
     }
 
     /// Reads what is printed until a line begins so.
-    pub fn wait_for(&mut self, start: &str) -> String {
+    pub(crate) fn wait_for(&mut self, start: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let line = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now()));
@@ -82,23 +82,23 @@ impl Server {
         }
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("ws://{}{path}", self.address)
     }
 
-    pub fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         self.request("GET", path, &[], "")
     }
 
-    pub fn post(&self, path: &str, body: &str) -> Answer {
+    pub(crate) fn post(&self, path: &str, body: &str) -> Answer {
         self.request("POST", path, &[("content-type", "application/json")], body)
     }
 
-    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub(crate) fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         self.try_request(method, path, headers, body).unwrap()
     }
 
-    pub fn try_request(
+    pub(crate) fn try_request(
         &self,
         method: &str,
         path: &str,
@@ -121,13 +121,13 @@ impl Server {
     }
 
     #[cfg(unix)]
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
         assert!(sent.success());
     }
 
     /// Waits for the end of the process.
-    pub fn ended(&mut self) -> ExitStatus {
+    pub(crate) fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -140,7 +140,7 @@ impl Server {
     }
 
     /// Ends it without warning.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -154,14 +154,14 @@ impl Drop for Server {
 }
 
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 }

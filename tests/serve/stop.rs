@@ -15,6 +15,8 @@ async fn sigterm_drains() {
     frame(&mut socket).await;
     let headers = [("content-type", "application/json")];
     assert_eq!(server.request("POST", "/orders/o1", &headers, r#"{"item":"Bun","price":1}"#).status, 202);
+    // As `timeout` and some supervisors do.
+    server.signal("TERM");
     server.signal("TERM");
     let mut seen = Vec::new();
     loop {

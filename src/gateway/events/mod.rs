@@ -196,6 +196,16 @@ mod tests {
     }
 
     #[test]
+    fn there_are_only_so_many_places() {
+        let sockets = Sockets::new(1);
+        let place = sockets.place();
+        assert!(place.is_some() && sockets.place().is_none());
+        assert_eq!(sockets.open(), 1);
+        drop(place);
+        assert!(sockets.place().is_some());
+    }
+
+    #[test]
     fn parameters_are_read_or_refused() {
         let wish = read("since=K3V9Q2M7XA:1042&records=false&ids=7,8&ids=muffin%20top&heartbeat=5").unwrap();
         assert_eq!(wish.since, Since::Position("K3V9Q2M7XA:1042".parse().unwrap()));

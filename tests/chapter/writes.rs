@@ -198,6 +198,7 @@ async fn s39_the_queue_holds_write_ops() {
     assert_eq!(*taken.lock().unwrap(), every_op(), "full records, but a patch holds only what was given");
 }
 
+#[expect(clippy::unnecessary_to_owned, reason = "the chapter's own line")]
 #[tokio::test(start_paused = true)]
 async fn s40_insert_is_called_as_in_the_chapter() {
     let (master, products_dio) = bakery_dio().await;

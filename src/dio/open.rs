@@ -255,12 +255,8 @@ async fn start_hook(dio: &Dio) -> Result<()> {
     if core.settings.on_start_blocking {
         return started(&core, hooks::calling(dio.clone(), move |dio| on_start(dio))).await;
     }
-<<<<<<< HEAD
-    let future = hooks::calling(dio.clone(), move |dio| on_start(dio));
-=======
     core.seeding.store(true, std::sync::atomic::Ordering::Release);
-    let future = on_start(dio);
->>>>>>> main
+    let future = hooks::calling(dio.clone(), move |dio| on_start(dio));
     let background = Arc::clone(&core);
     core.tasks.spawn(async move {
         let done = started(&background, future).await;

@@ -357,7 +357,7 @@ async fn reread_for_ever(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
 async fn read_rows(core: &Arc<Core>, ids: Vec<Id>) -> Result<()> {
     let schema = core.vista.schema();
     for id in ids {
-        let guard = core.open_guard().await?;
+        let guard = core.open_guard_for(&id).await?;
         let row = core.read_one(&id).await?;
         let row = row.map(|record| Body::encode(&id, &record, schema.layout()));
         let item = Item { id, row, ordinal: None };

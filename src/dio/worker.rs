@@ -81,7 +81,11 @@ fn start_due(core: &Arc<Core>, handle: &std::sync::Weak<Handle>, running: &mut J
 
 async fn deliver(core: Arc<Core>, handle: std::sync::Weak<Handle>, op: Op) {
     let first = core.attempts.lock().get(&op.id).is_none_or(|attempt| attempt.count <= 1);
-    let Ok(guard) = core.open_guard().await else { return pause(&core, op.id, &Error::Closed) };
+    let opened = match &*op.targets {
+        [id] => core.open_guard_for(id).await,
+        _ => core.open_guard().await,
+    };
+    let Ok(guard) = opened else { return pause(&core, op.id, &Error::Closed) };
     let patience = core.settings.retry.attempt_timeout;
     let answered = match tokio::time::timeout(patience, attempt(&core, &handle, &op)).await {
         Ok(answered) => answered,

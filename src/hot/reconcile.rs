@@ -114,16 +114,20 @@ impl State {
                 self.clean(draft, news.id, mark);
                 let entries = draft.decision.entries.len();
                 self.overrule(draft, news, mark, cause);
-                let others = self.guards.values().sum::<u32>() > 1;
+                let others = self.motions(news.id) > 1;
                 if others && draft.decision.entries.len() == entries {
                     // Nothing changed, but a read that saw the row before this one did must not change it any more.
                     draft.note(Note::Touch(Arc::clone(news.id)));
                 }
             }
             (None, Source::Push) => {
-                let moving = self.has_queued(news.id) || self.in_motion() || self.dirty.contains_key(news.id);
+                let moving = self.has_queued(news.id) || self.motions(news.id) > 0 || self.dirty.contains_key(news.id);
                 if moving || !self.rules.trust_payload || self.versions.contains_key(news.id) {
-                    return self.ask(draft, news.id);
+                    self.ask(draft, news.id);
+                    if self.base(news.id).as_ref().map(|base| &base.body) == news.row {
+                        draft.decision.outcome = Outcome::Unchanged;
+                    }
+                    return;
                 }
                 self.overrule(draft, news, u64::MAX, cause);
                 // It may be late, and older than what it replaced.

@@ -72,16 +72,15 @@ pub struct State {
     /// Counts every change of a confirmed row, journaled or only hinted at; what marks are taken from.
     pub(super) clock: u64,
     pub(super) guards: OrdMap<u64, u32>,
+    /// Marks of guards that are about one row only.
+    pub(super) narrow: HashMap<u64, Id>,
     pub(super) touched: HashMap<Id, Touched>,
     /// Since when each row is in doubt; only a read that began later settles it.
     pub(super) dirty: HashMap<Id, u64>,
-<<<<<<< HEAD
-    pub(super) tombstones: HashMap<Id, CborValue>,
-    /// Rows under operations whose confirmed row was in a cache file that is gone.
-    pub(super) lost: HashSet<Id>,
-=======
     /// Versioned masters only: what the confirmed row itself does not say about its version.
     pub(super) versions: HashMap<Id, Version>,
+    /// Rows under operations whose confirmed row was in a cache file that is gone.
+    pub(super) lost: HashSet<Id>,
 }
 
 /// When a row was last touched while a read or delivery was under way.
@@ -101,7 +100,6 @@ pub(super) enum Version {
     /// Not known: the master took a write and did not say what it made of it, or the row was missing from a read. Only another
     /// read tells.
     Unknown,
->>>>>>> main
 }
 
 /// Bookkeeping that is neither journaled nor seen by readers.
@@ -109,6 +107,8 @@ pub(super) enum Version {
 pub enum Note {
     /// A read or a delivery begins at the present clock.
     Open,
+    /// The same, about one row; its mark is the clock after this.
+    OpenFor(Id),
     /// The one that began at this mark has ended.
     Close(u64),
     /// The master may have another row than we know: read it again.
@@ -164,14 +164,11 @@ impl State {
             queued_bytes: 0,
             clock: seq,
             guards: OrdMap::new(),
+            narrow: HashMap::new(),
             touched: HashMap::new(),
             dirty: HashMap::new(),
-<<<<<<< HEAD
-            tombstones: HashMap::new(),
-            lost: HashSet::new(),
-=======
             versions: HashMap::new(),
->>>>>>> main
+            lost: HashSet::new(),
         }
     }
 
@@ -279,6 +276,16 @@ impl State {
         !self.guards.is_empty()
     }
 
+    /// How many reads and deliveries under way are about this row, those about all rows among them.
+    pub(super) fn motions(&self, id: &str) -> u32 {
+        let about = |(mark, count): (&u64, &u32)| match self.narrow.get(mark) {
+            // A mark that others share stands for all of them.
+            Some(other) if *count == 1 && **other != *id => 0,
+            _ => *count,
+        };
+        self.guards.iter().map(about).sum()
+    }
+
     /// What a guard opened now would carry.
     pub fn clock(&self) -> u64 {
         self.clock
@@ -377,7 +384,13 @@ impl State {
     pub fn note(&mut self, note: &Note) {
         match note {
             Note::Open => *self.guards.entry(self.clock).or_insert(0) += 1,
+            Note::OpenFor(id) => {
+                self.clock += 1;
+                *self.guards.entry(self.clock).or_insert(0) += 1;
+                self.narrow.insert(self.clock, Arc::clone(id));
+            }
             Note::Close(mark) => {
+                self.narrow.remove(mark);
                 if let Some(count) = self.guards.get_mut(mark) {
                     *count -= 1;
                     if *count == 0 {
@@ -450,10 +463,6 @@ impl State {
 
     fn apply_base(&mut self, id: &Id, base: &Base, entry: &Entry) -> CacheChange {
         if base.changes() {
-<<<<<<< HEAD
-            self.touch(id);
-            self.lost.remove(id);
-=======
             self.touch(id, true);
             self.note_version(id, base, entry);
             let known = self.folds.get(id).and_then(|fold| fold.base.as_ref());
@@ -461,10 +470,10 @@ impl State {
                 Base::Set { body, .. } => known.is_some_and(|known| known.body == *body),
                 _ => known.is_none(),
             };
-            if !same {
+            // A row that was lost comes back; that is no change beneath the operations.
+            if self.lost.remove(id).is_none() && !same {
                 self.rebase(id, entry.seq);
             }
->>>>>>> main
         }
         match base {
             Base::Keep | Base::Many { .. } => CacheChange::None,

@@ -103,7 +103,7 @@ impl Gateway {
     ///
     /// # Errors
     /// [`Error::Config`] if a hook of that name is there already, or its Dio is not mounted yet.
-    pub fn hook(mut self, hook: webhook::Hook) -> Result<Gateway> {
+    pub fn try_hook(mut self, hook: webhook::Hook) -> Result<Gateway> {
         if !self.shared.dios.contains_key(hook.dio.as_str()) {
             let names: Vec<_> = self.shared.dios.keys().map(|name| &**name).collect();
             let detail =

@@ -244,7 +244,7 @@ impl App {
         }
         for spec in &config.webhooks {
             let hook = hooks::hook(spec).map_err(Failure::config)?;
-            gateway = gateway.hook(hook).map_err(Failure::config)?;
+            gateway = gateway.try_hook(hook).map_err(Failure::config)?;
         }
         Ok(gateway.into_router())
     }

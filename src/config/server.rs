@@ -61,6 +61,11 @@ impl ServerSpec {
             }
         }
         spec.base_path = reader.text("base_path").unwrap_or_default();
+        let plain = spec.base_path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte));
+        if !plain || spec.base_path.contains("//") {
+            let at = reader.place("base_path").unwrap_or(reader.at);
+            reader.problem(at, "server.base_path takes letters, digits, - . _ ~ and single slashes");
+        }
         spec.cors = reader.texts("cors").unwrap_or_default();
         spec.auth = access(&reader);
         let most = |key, default| reader.number(key).and_then(|most| usize::try_from(most).ok()).unwrap_or(default);

@@ -114,6 +114,14 @@ fn secrets_come_from_outside_and_are_never_printed() {
 }
 
 #[test]
+fn a_base_path_is_a_plain_path() {
+    let dio = "\n[dio.a]\nsource = { csv = \"a.csv\" }\n";
+    for path in ["/a b", "/{a}", "a//b", "/%41"] {
+        assert!(problems(&format!("[server]\nbase_path = \"{path}\"{dio}"))[0].contains("2:13: server.base_path"));
+    }
+}
+
+#[test]
 fn the_environment_fills_in() {
     let csv = |path: &str| {
         let config = parse(&format!("[dio.a]\nsource = {{ csv = '{path}' }}")).unwrap();

@@ -3,6 +3,8 @@
 //! `cargo bench --bench core` prints one table; `-- --rows 100000` for another size. Nothing is asserted: figures depend on the
 //! machine, and `benches/README.md` says what was measured where.
 
+#![expect(clippy::disallowed_methods, reason = "the writers are joined where they are spawned")]
+
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +28,7 @@ fn main() {
     runtime.block_on(commits());
 }
 
-fn line(what: &str, value: String) {
+fn line(what: &str, value: impl std::fmt::Display) {
     println!("  {what:<46} {value}");
 }
 
@@ -44,8 +46,13 @@ fn schema() -> Schema {
 }
 
 fn record(at: usize) -> Record {
-    let description = format!("A {} {} of the {}th batch, baked in the morning, kept on the {}th shelf, sold by weight",
-        ["round", "flat", "braided", "sweet"][at % 4], ["bun", "loaf", "tart", "muffin"][at / 4 % 4], at / 16, at % 97);
+    let description = format!(
+        "A {} {} of the {}th batch, baked in the morning, kept on the {}th shelf, sold by weight",
+        ["round", "flat", "braided", "sweet"][at % 4],
+        ["bun", "loaf", "tart", "muffin"][at / 4 % 4],
+        at / 16,
+        at % 97
+    );
     Record::from_iter([
         ("id".to_string(), format!("p{at:08}").into()),
         ("name".to_string(), format!("Product number {at} of the bakery").into()),

@@ -296,7 +296,9 @@ pub(crate) fn no_panic<T>(job: impl FnOnce() -> Result<T, Fault>) -> Result<T, F
 pub(crate) async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
-    tokio::task::spawn_blocking(|| no_panic(job)).await.unwrap_or_else(|_| Err(Fault::Closed))
+    #[expect(clippy::disallowed_methods, reason = "redb blocks; this is where both files are used")]
+    let done = tokio::task::spawn_blocking(|| no_panic(job)).await;
+    done.unwrap_or_else(|_| Err(Fault::Closed))
 }
 
 fn drop_handle(handle: Handle) {

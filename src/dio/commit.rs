@@ -100,7 +100,13 @@ impl Committer {
         }
         let (inbox, commands) = mpsc::unbounded_channel();
         let handle = CommitterHandle { inbox };
-        let turns = Turns { journal: Arc::clone(journal), commands, waiting: VecDeque::new(), dios: IndexMap::new(), broken: None };
+        let turns = Turns {
+            journal: Arc::clone(journal),
+            commands,
+            waiting: VecDeque::new(),
+            dios: IndexMap::new(),
+            broken: None,
+        };
         #[expect(clippy::disallowed_methods, reason = "this is the owner: it keeps the handle")]
         let task = tokio::spawn(turns.run());
         *started = Some((handle.clone(), task));
@@ -358,7 +364,8 @@ impl Stage {
     fn take(&mut self, command: Command) {
         match &command.cmd {
             Work::Cmd(cmd) => {
-                let twice = command.claim.as_ref().and_then(|claim| self.claims.iter().find(|own| own.key == claim.key));
+                let twice =
+                    command.claim.as_ref().and_then(|claim| self.claims.iter().find(|own| own.key == claim.key));
                 let decided = match twice {
                     Some(first) => Err(replayed(&command.claim, &first.value)),
                     None => decide(&self.next, cmd),

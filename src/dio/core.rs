@@ -43,11 +43,15 @@ pub(crate) struct Core {
     pub(super) attempts: Mutex<HashMap<OpId, Attempt>>,
     pub(super) freshness: Mutex<Freshness>,
     pub(super) refreshing: Mutex<Option<super::refresh::Flight>>,
+    /// What readers saw when the refresh under way began; see [`Core::standing_view`].
+    pub(super) before_refresh: Mutex<Option<Arc<State>>>,
     /// Entries of the journal before this are trimmed.
     pub(super) trimmed: tokio::sync::Mutex<u64>,
     places: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     closed: AtomicBool,
+    /// Whether `on_start` has not made the first copy yet, in the background.
+    pub(super) seeding: AtomicBool,
     /// Cancelled when everything has ended.
     pub(crate) ended: tokio_util::sync::CancellationToken,
 }
@@ -80,6 +84,19 @@ pub(crate) struct Freshness {
     pub(crate) failed: Option<String>,
     /// How long the last list took.
     pub(crate) list_time: Duration,
+}
+
+/// How fresh the rows are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Glance {
+    /// Whether reads can be answered: not while the first copy is being made.
+    pub(crate) ready: bool,
+    /// Time since the last complete list.
+    pub(crate) age: Option<Duration>,
+    /// Whether that is too long.
+    pub(crate) stale: bool,
+    /// Whether the last refresh failed.
+    pub(crate) refresh_failed: bool,
 }
 
 /// What the parts of a Core are made from.
@@ -115,10 +132,12 @@ impl Core {
             attempts: Mutex::new(HashMap::new()),
             freshness: Mutex::new(parts.freshness),
             refreshing: Mutex::new(None),
+            before_refresh: Mutex::new(None),
             trimmed: tokio::sync::Mutex::new(0),
             places,
             bytes,
             closed: AtomicBool::new(false),
+            seeding: AtomicBool::new(false),
             ended: tokio_util::sync::CancellationToken::new(),
         }
     }
@@ -140,9 +159,28 @@ impl Core {
         self.hooks.on_load_chunk.is_none() || self.freshness.lock().complete
     }
 
+    /// Whether an acknowledged write survives the process.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.journal.durable()
+    }
+
+    /// How fresh the rows are, in one look.
+    pub(crate) fn glance(&self) -> Glance {
+        let freshness = self.freshness.lock();
+        Glance {
+            ready: freshness.complete || !self.seeding.load(Ordering::Acquire),
+            age: freshness.at.map(|at| at.elapsed()),
+            stale: self.is_stale_by(&freshness),
+            refresh_failed: freshness.failed.is_some(),
+        }
+    }
+
     /// Whether the rows are older than they should be.
     pub(crate) fn is_stale(&self) -> bool {
-        let freshness = self.freshness.lock();
+        self.is_stale_by(&self.freshness.lock())
+    }
+
+    fn is_stale_by(&self, freshness: &Freshness) -> bool {
         match (self.settings.cache_ttl, freshness.at) {
             (Some(ttl), Some(at)) => at.elapsed() > ttl,
             (Some(_), None) => true,
@@ -167,7 +205,13 @@ impl Core {
     }
 
     /// Sends a user's write; `wait` says whether a full queue is waited for or refused.
-    pub(super) async fn write(self: &Arc<Self>, cmd: Cmd, size: usize, claim: Option<Claim>, wait: bool) -> Result<Committed> {
+    pub(super) async fn write(
+        self: &Arc<Self>,
+        cmd: Cmd,
+        size: usize,
+        claim: Option<Claim>,
+        wait: bool,
+    ) -> Result<Committed> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }

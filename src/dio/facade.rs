@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::Handle;
 use super::core::Core;
 use super::write::WriteOptions;
-use crate::hot::State;
+use crate::hot::{RowRef, Slot, State, Table};
 use crate::record::{Id, Record, Rows};
 use crate::vista::query::JsonRow;
 use crate::vista::{Capabilities, Error, Flag, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written};
@@ -39,19 +39,29 @@ pub(super) fn capabilities(core: &Core) -> Capabilities {
 impl Core {
     /// Rows that `query` asks for, and how many match in all.
     pub(crate) async fn select(self: &Arc<Self>, query: &Query, schema: &Arc<Schema>) -> Result<(Rows, u64)> {
-        let state = self.state();
+        self.select_from(self.state(), query, schema).await
+    }
+
+    /// [`Core::select`] from a State of the caller's.
+    pub(crate) async fn select_from(
+        &self,
+        state: Arc<State>,
+        query: &Query,
+        schema: &Arc<Schema>,
+    ) -> Result<(Rows, u64)> {
         let schema = Arc::clone(schema);
         let query = query.clone();
-        let cost = if query.is_unfiltered() && query.order.is_empty() {
-            query.limit.map_or(state.table().len(), |limit| limit as usize)
-        } else {
-            state.table().len()
-        };
-        self.heavy(cost, move || select(&state, &query, &schema)).await
+        self.heavy(cost(state.table(), &query), move || select(&state, &query, &schema)).await
     }
 
     /// Answers `query` from the master, if the copy is not whole and the master can.
     async fn at_master(&self, query: &Query) -> Result<Rows> {
+        self.master_takes(query)?;
+        self.vista.shell().list(query).await
+    }
+
+    /// Whether the master itself can answer `query`.
+    pub(crate) fn master_takes(&self, query: &Query) -> Result<()> {
         let caps = self.vista.capabilities();
         let refuse = |what| Err(Error::Unsupported { vista: Arc::clone(&self.name), what });
         if !query.filter.is_everything() && !caps.can_filter {
@@ -66,30 +76,48 @@ impl Core {
         if (query.limit.is_some() || query.offset > 0) && !caps.can_fetch_page {
             return refuse("page (its rows are only partly cached)");
         }
-        self.vista.shell().list(query).await
+        Ok(())
     }
 }
 
-/// The one way rows are picked for an answer. Without filter and order, only the rows asked for are touched.
+/// The rows that `query` asks for, encoded, and how many match in all.
 fn select(state: &State, query: &Query, schema: &Schema) -> (Rows, u64) {
     let mut rows = Rows::with_layout(Arc::clone(schema.layout()));
-    let table = state.table();
-    if query.is_unfiltered() && query.order.is_empty() {
-        let (skip, take) = (clamp(query.offset), query.limit.map_or(usize::MAX, clamp));
-        for row in table.natural(skip).take(take) {
-            rows.push_body(Id::from(row.id()), row.body());
-        }
-        return (rows, table.len() as u64);
-    }
-    let prepared = query.prepare(schema);
-    let all = table.natural(0).map(|row| (row.id(), JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..]))));
-    let (picked, total) = prepared.top(all, query.offset, query.limit);
-    for (id, _) in picked {
-        if let Some(row) = table.get(id) {
-            rows.push_body(Id::from(id), row.body());
-        }
+    let (slots, total) = pick(state.table(), query, schema);
+    for row in slots.into_iter().filter_map(|slot| state.table().at(slot)) {
+        rows.push_body(Id::from(row.id()), row.body());
     }
     (rows, total)
+}
+
+/// The one way rows are picked for an answer: their slots in order, and how many match in all. Without filter and order, only
+/// the rows asked for are touched.
+pub(crate) fn pick(table: &Table, query: &Query, schema: &Schema) -> (Vec<Slot>, u64) {
+    if query.is_unfiltered() && query.order.is_empty() {
+        let (skip, take) = (clamp(query.offset), query.limit.map_or(usize::MAX, clamp));
+        return (table.natural(skip).take(take).map(|row| row.slot()).collect(), table.len() as u64);
+    }
+    let prepared = query.prepare(schema);
+    let all = table.natural(0).map(|row| (ById(row), JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..]))));
+    let (picked, total) = prepared.top(all, query.offset, query.limit);
+    (picked.into_iter().map(|(ById(row), _)| row.slot()).collect(), total)
+}
+
+/// How many rows [`pick`] touches.
+pub(crate) fn cost(table: &Table, query: &Query) -> usize {
+    if query.is_unfiltered() && query.order.is_empty() {
+        query.limit.map_or(table.len(), clamp).min(table.len())
+    } else {
+        table.len()
+    }
+}
+
+struct ById<'a>(RowRef<'a>);
+
+impl AsRef<str> for ById<'_> {
+    fn as_ref(&self) -> &str {
+        self.0.id()
+    }
 }
 
 fn clamp(number: u64) -> usize {
@@ -117,6 +145,7 @@ impl TableShell for Facade {
 
     async fn get(&self, id: &str) -> Result<Option<Record>> {
         let core = &self.handle.core;
+        self.handle.refresh_if_stale();
         if let Some(row) = core.state().get(id) {
             return Ok(row.decode().ok());
         }
@@ -135,6 +164,7 @@ impl TableShell for Facade {
         if !core.is_complete() {
             return core.vista.shell().count(query).await;
         }
+        self.handle.refresh_if_stale();
         let query = Query { limit: Some(0), offset: 0, order: Vec::new(), ..query.clone() };
         core.select(&query, &self.schema).await.map(|(_, total)| total)
     }
@@ -145,9 +175,12 @@ impl TableShell for Facade {
         if !core.is_complete() {
             return core.vista.shell().next(query, token).await;
         }
+        self.handle.refresh_if_stale();
         let offset = match token {
             None => 0,
-            Some(token) => token.parse().map_err(|_| Error::invalid(format!("{token:?} is not a token of this source")))?,
+            Some(token) => {
+                token.parse().map_err(|_| Error::invalid(format!("{token:?} is not a token of this source")))?
+            }
         };
         let query = Query { offset, ..query.clone() };
         let (rows, total) = core.select(&query, &self.schema).await?;
@@ -170,7 +203,8 @@ impl TableShell for Facade {
             core.submit(op, WriteOptions::default()).await?;
             id
         } else if core.hooks.on_write.is_some() {
-            let detail = format!("give the row an id in its column {:?}: the write route cannot choose one", master.id_column());
+            let detail =
+                format!("give the row an id in its column {:?}: the write route cannot choose one", master.id_column());
             return Err(Error::invalid(detail));
         } else {
             core.insert_at_master(record).await?

@@ -44,22 +44,33 @@ impl std::fmt::Debug for Hooks {
     }
 }
 
-/// Boxes a callback that takes the Dio.
-pub(crate) fn hook<T, F, Fut>(callback: F) -> Hook<T>
+/// Boxes a callback that takes the Dio. It is called inside of the future, so that all of it runs in its scope and a panic
+/// before it gives a future is one like any other.
+pub(crate) fn hook<T: 'static, F, Fut>(callback: F) -> Hook<T>
 where
     F: Fn(&Dio) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<T>> + Send + 'static,
 {
-    Arc::new(move |dio| Box::pin(callback(dio)))
+    let hook = hook_with(move |dio, ()| callback(dio));
+    Arc::new(move |dio| hook(dio, ()))
 }
 
-/// Boxes a callback that takes the Dio and one thing more.
+/// [`hook`] for a callback that takes the Dio and one thing more.
 pub(crate) fn hook_with<A, T, F, Fut>(callback: F) -> HookWith<A, T>
 where
+    A: Send + 'static,
     F: Fn(&Dio, A) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<T>> + Send + 'static,
 {
-    Arc::new(move |dio, argument| Box::pin(callback(dio, argument)))
+    let callback = Arc::new(callback);
+    Arc::new(move |dio, argument| {
+        let (callback, dio) = (Arc::clone(&callback), dio.clone());
+        Box::pin(async move {
+            let future = callback(&dio, argument);
+            drop((callback, dio));
+            future.await
+        })
+    })
 }
 
 /// Where `on_load_chunk` puts the rows it fetched.
@@ -148,7 +159,10 @@ pub(crate) async fn run<T: Send + 'static>(core: &Core, scope: Arc<Scope>, futur
 }
 
 /// A callback's future that begins with calling it: in the scope and in the task that [`run`] gives it.
-pub(crate) fn calling<T: 'static>(dio: Dio, call: impl FnOnce(&Dio) -> HookFuture<T> + Send + 'static) -> HookFuture<T> {
+pub(crate) fn calling<T: 'static>(
+    dio: Dio,
+    call: impl FnOnce(&Dio) -> HookFuture<T> + Send + 'static,
+) -> HookFuture<T> {
     Box::pin(async move {
         let future = call(&dio);
         // A Dio held here until the hook ends could not be closed by dropping all others.

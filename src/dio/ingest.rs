@@ -132,7 +132,9 @@ impl Core {
         let (id, change) = match &inbound.event {
             ChangeEvent::Invalidated => return Ok(None),
             ChangeEvent::Deleted { id } => (id, UpstreamChange::Gone),
-            ChangeEvent::Inserted { id, new: None } | ChangeEvent::Updated { id, new: None } => (id, UpstreamChange::Thin),
+            ChangeEvent::Inserted { id, new: None } | ChangeEvent::Updated { id, new: None } => {
+                (id, UpstreamChange::Thin)
+            }
             ChangeEvent::Inserted { id, new: Some(row) } | ChangeEvent::Updated { id, new: Some(row) } => {
                 self.check_id(id, row)?;
                 let change = match inbound.partial {

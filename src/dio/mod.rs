@@ -19,6 +19,7 @@ mod ring;
 mod settings;
 mod store;
 mod tasks;
+mod view;
 mod worker;
 mod write;
 mod writeback;
@@ -33,8 +34,9 @@ pub use ring::{At, EventReceiver, Old, Ring, RingItem, RingLimits};
 pub use settings::{Retry, Settings, WriteRoute};
 pub use write::{IdempotencyKey, Ticket, WriteOptions};
 
-pub(crate) use self::core::Core;
+pub(crate) use self::core::{Core, Glance};
 pub(crate) use commit::Committer;
+pub(crate) use facade::{cost, pick};
 pub(crate) use hooks::{Hooks, hook, hook_with};
 pub(crate) use open::{Surroundings, open};
 
@@ -80,11 +82,18 @@ impl Handle {
     }
 }
 
-impl Drop for Handle {
-    fn drop(&mut self) {
+impl Handle {
+    /// Ends the Dio in the background.
+    fn end(&self) {
         let core = Arc::clone(&self.core);
         core.tasks.closing().cancel();
         self.runtime.spawn(async move { core.finish().await });
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -152,6 +161,11 @@ impl Dio {
     /// Receives every event from now on.
     pub fn subscribe_events(&self) -> EventReceiver {
         EventReceiver::new(Arc::clone(&self.0.core.ring))
+    }
+
+    /// Whether reads can be answered: not while `on_start` makes the first copy in the background.
+    pub fn is_ready(&self) -> bool {
+        self.0.core.glance().ready
     }
 
     /// How the Dio is.

@@ -53,8 +53,36 @@ struct Recovered {
     doubt: Option<&'static str>,
 }
 
-/// Opens the Dio of `vista`: recovers what the files hold, starts its tasks and runs `on_start`.
-pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Dio> {
+/// A Dio whose tasks run and whose `on_start` does not yet. Dropped before it has begun, it ends, whoever holds a clone.
+pub(crate) struct Opened {
+    pub(crate) dio: Dio,
+    doubt: Option<&'static str>,
+    begun: bool,
+}
+
+impl Opened {
+    /// Runs `on_start`.
+    pub(crate) async fn begin(mut self) -> Result<Dio> {
+        let begun = begin(&self.dio, self.doubt).await;
+        if begun.is_err() {
+            // The name is free only once nothing of this Dio runs any more.
+            Arc::clone(&self.dio.0.core).finish().await;
+        }
+        self.begun = true;
+        begun.map(|()| self.dio.clone())
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if !self.begun {
+            self.dio.0.end();
+        }
+    }
+}
+
+/// Opens the Dio of `vista`: recovers what the files hold and starts its tasks.
+pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Opened> {
     let shape = vista.schema().id_column().to_string();
     let table = around.cache.open_table(vista.name()).await?;
     let log = around.journal.open(vista.name(), &shape).await?;
@@ -83,12 +111,7 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Dio> {
     mark_unknown(&core);
     let dio = Dio(Arc::new(Handle::new(Arc::clone(&core))));
     start_tasks(&dio);
-    if let Err(error) = begin(&dio, doubt).await {
-        // The name is free only once nothing of this Dio runs any more.
-        core.finish().await;
-        return Err(error);
-    }
-    Ok(dio)
+    Ok(Opened { dio, doubt, begun: false })
 }
 
 /// Says so if the rows are in doubt, runs `on_start`, and reads everything again if that did not.
@@ -232,10 +255,13 @@ async fn start_hook(dio: &Dio) -> Result<()> {
     if core.settings.on_start_blocking {
         return started(&core, hooks::calling(dio.clone(), move |dio| on_start(dio))).await;
     }
+    core.seeding.store(true, std::sync::atomic::Ordering::Release);
     let future = hooks::calling(dio.clone(), move |dio| on_start(dio));
     let background = Arc::clone(&core);
     core.tasks.spawn(async move {
-        if let Err(error) = started(&background, future).await {
+        let done = started(&background, future).await;
+        background.seeding.store(done.is_err(), std::sync::atomic::Ordering::Release);
+        if let Err(error) = done {
             tracing::warn!(dio = %background.name, %error, "on_start failed");
             background.freshness.lock().failed = Some(error.to_string());
             background.ring.tell(super::DioEvent::RefreshFailed { error: error.to_string() });

@@ -71,7 +71,9 @@ impl Core {
     async fn refresh_once(self: &Arc<Self>, dio: &Dio) -> Result<RefreshReport> {
         let started = Instant::now();
         self.ring.tell(DioEvent::Refreshing);
+        self.enter_refresh();
         let refreshed = self.run_refresh_hook(dio).await;
+        self.leave_refresh();
         let (mut report, covered) = match refreshed {
             Ok(done) => done,
             Err(error) => {
@@ -127,9 +129,14 @@ impl Core {
         let complete = stamp.complete;
         let rows = Arc::new(rows);
         let state = self.state();
-        if complete && state.table().is_empty() && state.folds().next().is_none() && self.seed(&rows, stamp.mark).await? {
+        if complete
+            && state.table().is_empty()
+            && state.folds().next().is_none()
+            && self.seed(&rows, stamp.mark).await?
+        {
             self.keep_list(&rows, stamp.complete);
             self.mark_complete().await;
+            self.tell_whole(told).await?;
             return Ok(Outcome::Applied { inserted: rows.len() as u64, changed: 0, removed: 0 });
         }
         let state = self.state();
@@ -174,11 +181,23 @@ impl Core {
         }
         if bulk {
             self.set_bulk(false).await;
+            self.tell_whole(told).await?;
         }
         if let Some(scope) = scope_of(&self.name) {
             scope.covered.lock().outcome.add(&outcome);
         }
         Ok(outcome)
+    }
+
+    /// Rows changed that no row event told of. Refresh and start say so when they are done; without them it is said here, to
+    /// those who were to be told.
+    async fn tell_whole(self: &Arc<Self>, told: bool) -> Result<()> {
+        match scope_of(&self.name).filter(|scope| matches!(scope.kind, Kind::Refresh | Kind::Start)) {
+            Some(scope) => scope.covered.lock().silent = true,
+            None if told => drop(self.commit(Cmd::InvalidateAll { covered: false, origin: Origin::Refresh }).await?),
+            None => {}
+        }
+        Ok(())
     }
 
     /// Rows made by hand: the program's own statements.

@@ -100,8 +100,11 @@ impl RingItem {
 }
 
 fn differing(old: &Record, new: &Record) -> Vec<String> {
-    let mut columns: Vec<String> =
-        new.iter().filter(|(column, value)| old.get(column) != Some(*value)).map(|(column, _)| column.clone()).collect();
+    let mut columns: Vec<String> = new
+        .iter()
+        .filter(|(column, value)| old.get(column) != Some(*value))
+        .map(|(column, _)| column.clone())
+        .collect();
     columns.extend(old.columns().filter(|column| !new.contains(column)).map(str::to_string));
     columns
 }

@@ -105,7 +105,12 @@ impl Store {
             let upserts: Vec<StoredRow> = rows
                 .by_ref()
                 .take(4 * CHUNK)
-                .map(|row| StoredRow { slot: row.slot(), ordinal: row.ordinal(), id: row.id().into(), body: row.body() })
+                .map(|row| StoredRow {
+                    slot: row.slot(),
+                    ordinal: row.ordinal(),
+                    id: row.id().into(),
+                    body: row.body(),
+                })
                 .collect();
             if upserts.is_empty() {
                 break;

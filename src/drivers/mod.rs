@@ -154,7 +154,9 @@ fn declare(vista: &str, mut found: Vec<Column>, declared: &[Column]) -> Result<V
 /// Runs `work`, which waits for the disk, off the async threads.
 #[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
+    #[expect(clippy::disallowed_methods, reason = "drivers are one of the places where blocking work belongs")]
+    let done = tokio::task::spawn_blocking(work).await;
+    match done {
         Ok(result) => result,
         Err(error) if error.is_panic() => Err(Error::permanent(format!("the driver failed: {error}"))),
         Err(_) => Err(Error::transient("the program is stopping")),

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::entry::{Base, BulkRow, Cause, Entry, Frame, Many, OpChange, Origin, Visible};
 use super::op::{Effect, Op, OpError, OpId, OpState};
-use super::reconcile::{News, Source};
+use super::reconcile::{News, Source, version_of};
 use super::state::{Note, State};
 use super::table::{Ordinal, Table};
-use crate::record::{Seq, Body, CborValue, Id};
+use crate::record::{Body, CborValue, Id, Seq};
 use crate::vista::{Error, Result};
 
 /// Something that wants to change a Dio. Can be decided again after a failed append.
@@ -303,7 +303,13 @@ impl State {
             Cmd::Settle { op, mark, answer } => self.decide_settle(&mut draft, *op, *mark, answer),
             Cmd::News { items, mark, told } => {
                 for item in items {
-                    let news = News { id: &item.id, row: item.row.as_ref(), ordinal: item.ordinal, version: None };
+                    let news = News {
+                        id: &item.id,
+                        row: item.row.as_ref(),
+                        ordinal: item.ordinal,
+                        version: None,
+                        part: false,
+                    };
                     self.reconcile(&mut draft, &news, Source::Read { mark: *mark }, &cause(Origin::Refresh));
                 }
                 if !told {
@@ -400,8 +406,9 @@ impl State {
             created: now,
             retry_of: write.retry_of,
             staged: 0,
+            log: Vec::new(),
+            over: 0,
             state: OpState::Queued,
-            moved: 0,
             delivered: 0,
             error: None,
             updated: now,
@@ -438,52 +445,77 @@ impl State {
         let reading = self.guards.values().sum::<u32>() > 1;
         for id in op.targets.iter() {
             let Some(fold) = self.folds.get(id) else { continue };
-            let upto = fold.ops.iter().position(|other| *other == op.id).map_or(0, |at| at + 1);
-            let rest: Vec<OpId> = fold.ops[upto..].to_vec();
-            if self.touched_after(id, mark) {
+            let told = row.filter(|_| new_id.is_none_or(|new_id| new_id == id)).and_then(|row| self.version_in(row));
+            if self.changed_after(id, mark) && !self.is_newer(id, told.as_ref()) {
                 // Not known which came last at the master: keep what is confirmed and ask.
-                self.show_fold(
-                    draft,
-                    id,
-                    fold.base.as_ref().map(|base| base.body.clone()).as_ref(),
-                    &rest,
-                    Base::Keep,
-                    &cause,
-                );
+                let base = fold.base.as_ref().map(|base| base.body.clone());
+                let rest: Vec<OpId> = fold.ops.iter().copied().filter(|other| *other != op.id).collect();
+                self.show_fold(draft, id, base.as_ref(), &rest, Base::Keep, &cause);
                 draft.note(Note::Dirty(Arc::clone(id)));
                 continue;
             }
+            let upto = fold.ops.iter().position(|other| *other == op.id).map_or(0, |at| at + 1);
+            let (done, rest) = fold.ops.split_at(upto);
             let confirmed = match (row, new_id) {
                 (_, Some(new_id)) if new_id != id => None,
                 (Some(row), _) => Some(row.clone()),
-                (None, _) => self.folded(id, fold.base.as_ref().map(|base| &base.body), &fold.ops[..upto]),
+                (None, _) => self.folded(id, fold.base.as_ref().map(|base| &base.body), done),
             };
             let base = match (&confirmed, &fold.base) {
                 (Some(body), _) => Base::Set { body: body.clone(), ordinal: draft.ordinal_of(id) },
                 (None, Some(_)) => Base::Gone,
                 (None, None) => Base::Keep,
             };
-            self.show_fold(draft, id, confirmed.as_ref(), &rest, base, &cause);
-            if reading {
+            // Routed operations below this one are part of what was confirmed.
+            let routed = done.iter().copied().filter(|other| *other != op.id).collect();
+            self.show_confirmed(draft, id, confirmed.as_ref(), rest, base, &cause, routed, told.clone());
+            let unclear = self.rules.version.is_some() && told.is_none();
+            if reading || unclear || self.touched_after(id, mark) {
                 draft.note(Note::Dirty(Arc::clone(id)));
             }
         }
         if let (Some(new_id), Some(row)) = (new_id.filter(|new| !op.targets.contains(new)), row) {
-            self.state_confirmed(draft, new_id, row, &cause);
+            let rest = self.folds.get(new_id).map_or(Vec::new(), |fold| fold.ops.clone());
+            let base = Base::Set { body: row.clone(), ordinal: draft.ordinal_of(new_id) };
+            let told = self.version_in(row);
+            self.show_confirmed(draft, new_id, Some(row), &rest, base, &cause, Vec::new(), told);
         }
         let entry = draft.entry(op.targets.first(), &cause);
         entry.op = OpChange::Settle { state: OpState::Applied, error: None };
         entry.frame = Frame::WriteCommitted;
     }
 
-    /// A row that the master made under an id of its own choosing.
-    fn state_confirmed(&self, draft: &mut Draft<'_>, id: &Id, row: &Body, cause: &Cause) {
-        let ordinal = draft.ordinal_of(id);
-        let old = self.table.get(id).is_some();
-        let entry = draft.entry(Some(id), cause);
-        entry.base = Base::Set { body: row.clone(), ordinal };
-        entry.visible = Visible::Base;
-        entry.frame = frame_between(old, true);
+    /// The version that a row of the master bears.
+    fn version_in(&self, row: &Body) -> Option<CborValue> {
+        version_of(row, self.rules.version.as_deref()?)
+    }
+
+    /// [`State::show_fold`] of what the master confirmed, with what goes with it.
+    #[expect(clippy::too_many_arguments, reason = "they are the parts of one entry")]
+    fn show_confirmed(
+        &self,
+        draft: &mut Draft<'_>,
+        id: &Id,
+        body: Option<&Body>,
+        rest: &[OpId],
+        base: Base,
+        cause: &Cause,
+        routed: Vec<OpId>,
+        told: Option<CborValue>,
+    ) {
+        let before = draft.decision.entries.len();
+        self.show_fold(draft, id, body, rest, base, cause);
+        if draft.decision.entries.len() == before && routed.is_empty() {
+            return;
+        }
+        if draft.decision.entries.len() == before {
+            draft.entry(Some(id), cause);
+        }
+        let entry = &mut draft.decision.entries[before];
+        entry.version = told;
+        if !routed.is_empty() {
+            entry.op = OpChange::Absorb(routed);
+        }
     }
 
     /// The write had no effect: readers see the confirmed row with the other writes over it; then exactly one `WriteFailed`.
@@ -514,7 +546,10 @@ impl State {
             entry.frame = frame_between(before.is_some(), after.is_some());
             entry.visible = match after {
                 None => Visible::Gone,
-                Some(body) => Visible::Row { body, ordinal },
+                Some(body) => match &entry.base {
+                    Base::Set { body: confirmed, .. } if *confirmed == body => Visible::Base,
+                    _ => Visible::Row { body, ordinal },
+                },
             };
         }
     }
@@ -553,7 +588,7 @@ impl State {
     fn state_row(&self, draft: &mut Draft<'_>, id: &Id, row: Option<&Body>, told: bool) {
         let cause = cause(Origin::Program);
         let before = draft.decision.entries.len();
-        let news = News { id, row, ordinal: None, version: None };
+        let news = News { id, row, ordinal: None, version: None, part: false };
         self.overrule(draft, &news, u64::MAX, &cause);
         let frame = if told { Frame::Changed } else { Frame::Silent };
         match draft.decision.entries[before..].first_mut() {
@@ -573,7 +608,11 @@ impl State {
     fn decide_bulk(&self, draft: &mut Draft<'_>, items: &[Item], mark: u64) {
         let mut rows = Vec::with_capacity(items.len());
         for item in items {
-            if self.folds.contains_key(&item.id) || self.touched_after(&item.id, mark) {
+            let known = self.folds.get(&item.id).map(|fold| fold.base.as_ref().map(|base| &base.body));
+            if known == Some(item.row.as_ref()) && !self.has_queued(&item.id) && self.settled_by(&item.id, mark) {
+                continue;
+            }
+            if known.is_some() || self.touched_after(&item.id, mark) {
                 draft.note(Note::Dirty(Arc::clone(&item.id)));
                 continue;
             }
@@ -583,7 +622,9 @@ impl State {
             let ordinal = ordinal.unwrap_or_else(|| draft.append_ordinal());
             let row = item.row.clone().map(|body| (body, ordinal));
             rows.push(BulkRow { id: Arc::clone(&item.id), row });
-            draft.note(Note::Clean(Arc::clone(&item.id)));
+            if self.settled_by(&item.id, mark) {
+                draft.note(Note::Clean(Arc::clone(&item.id)));
+            }
         }
         if !rows.is_empty() {
             let entry = draft.entry(None, &cause(Origin::Refresh));

@@ -32,24 +32,21 @@ pub fn confirmed(state: &State) -> usize {
 }
 
 fn differs(state: &State, id: &Id, body: &Body, ordinal: Option<Ordinal>) -> bool {
-    if state.is_dirty(id) {
+    // That a row is as it was is news too where writes lie over it.
+    if state.is_dirty(id) || state.fold(id).is_some() {
         return true;
     }
-    match state.fold(id) {
-        Some(fold) => fold.base.as_ref().is_none_or(|base| base.body != *body),
-        None => state.get(id).is_none_or(|row| {
-            !same_body(&row, body) || ordinal.is_some_and(|ordinal| ordinal != row.ordinal())
-        }),
-    }
+    state.get(id).is_none_or(|row| !same_body(&row, body) || ordinal.is_some_and(|ordinal| ordinal != row.ordinal()))
 }
 
-/// Ids that a complete list does not have: of confirmed rows, and of rows in doubt, which are settled by that.
+/// Ids that a complete list does not have: of confirmed rows, of those with writes over them, of those in doubt.
 pub fn missing(state: &State, rows: &Rows) -> Vec<Id> {
     let visible = state.table().iter_slots().filter(|row| !rows.contains(row.id())).map(|row| Id::from(row.id()));
     let visible = visible.filter(|id| state.fold(id).is_none());
-    let folded = state.folds().filter(|(id, fold)| fold.base.is_some() && !rows.contains(id)).map(|(id, _)| Arc::clone(id));
-    let doubted = state.dirty().filter(|id| state.base(id).is_none() && !rows.contains(id)).map(Arc::clone);
-    visible.chain(folded).chain(doubted).collect()
+    let folded = state.folds().map(|(id, _)| id).filter(|id| !rows.contains(id)).cloned();
+    let absent = |id: &&Id| !rows.contains(id) && state.get(id).is_none() && state.fold(id).is_none();
+    let doubtful = state.dirty().filter(absent).cloned();
+    visible.chain(folded).chain(doubtful).collect()
 }
 
 /// A place for every row of a complete list: rows keep theirs where the order allows it (the longest increasing

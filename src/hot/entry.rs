@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::op::{Op, OpError, OpId, OpState};
 use super::table::{Ordinal, Table};
-use crate::record::{Seq, Body, Id};
+use crate::record::{Body, CborValue, Id, Seq};
 
 /// One change of a Dio: one position, at most one frame.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct Entry {
     /// What happens to the confirmed row.
     #[serde(rename = "b", default, skip_serializing_if = "Base::is_keep")]
     pub base: Base,
+    /// The version that the master told for what the confirmed row is now, where the row does not say it or is a write's own.
+    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<CborValue>,
     /// What happens to operations.
     #[serde(rename = "o", default, skip_serializing_if = "OpChange::is_none")]
     pub op: OpChange,
@@ -132,6 +135,7 @@ impl Base {
 }
 
 /// What happens to operations.
+#[expect(clippy::large_enum_variant, reason = "the large one is the common one")]
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub enum OpChange {
     /// Nothing.
@@ -237,7 +241,17 @@ const FORMAT: u8 = 1;
 impl Entry {
     /// An entry about nothing yet.
     pub(super) fn new(seq: Seq, at: u64, id: Option<Id>, cause: Cause) -> Entry {
-        Entry { seq, at, id, cause, base: Base::Keep, op: OpChange::None, visible: Visible::Same, frame: Frame::Silent }
+        Entry {
+            seq,
+            at,
+            id,
+            cause,
+            base: Base::Keep,
+            version: None,
+            op: OpChange::None,
+            visible: Visible::Same,
+            frame: Frame::Silent,
+        }
     }
 
     /// The body that readers see from this entry on, if it says so.

@@ -11,6 +11,9 @@ mod reconcile;
 mod state;
 pub mod table;
 
+#[cfg(test)]
+mod tests;
+
 pub use decide::{Answer, Cmd, Condition, Decision, Item, NewWrite, Outcome, Upstream, UpstreamChange};
 pub use diff::{confirmed, diff, missing};
 pub use entry::{Base, BulkRow, Cause, Entry, Frame, Many, OpChange, Origin, Visible};

@@ -200,12 +200,15 @@ pub struct Op {
     /// Its position in the log.
     #[serde(skip, default)]
     pub staged: u64,
+    /// Positions of the later entries that a restart needs to know where it stands.
+    #[serde(skip, default)]
+    pub log: Vec<u64>,
+    /// Rows that it still lies over.
+    #[serde(skip, default)]
+    pub over: usize,
     /// Where it stands; moved by [`State::apply`](super::State::apply) only.
     #[serde(skip, default = "queued")]
     pub state: OpState,
-    /// Position of its last change of state.
-    #[serde(skip, default)]
-    pub moved: u64,
     /// Clock of the State when the route took it.
     #[serde(skip, default)]
     pub delivered: u64,

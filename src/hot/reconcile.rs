@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::decide::{Draft, Outcome, Upstream, UpstreamChange, frame_between};
 use super::entry::{Base, Cause, Entry, OpChange, Visible};
 use super::op::{OpId, OpState};
-use super::state::{BaseRow, Note, State};
+use super::state::{BaseRow, Note, State, Version};
 use super::table::Ordinal;
 use crate::record::{Body, CborValue, Id};
 use crate::vista::query::Key;
@@ -24,6 +24,8 @@ pub(super) struct News<'a> {
     pub(super) ordinal: Option<Ordinal>,
     /// Its version, if told beside the row.
     pub(super) version: Option<&'a CborValue>,
+    /// Whether the sender told some columns only, and the others are from what is known.
+    pub(super) part: bool,
 }
 
 /// How the news came.
@@ -43,22 +45,34 @@ pub(super) fn version_of(body: &Body, column: &str) -> Option<CborValue> {
 impl State {
     pub(super) fn decide_upstream(&self, draft: &mut Draft<'_>, event: &Upstream) {
         let cause = Cause { origin: event.origin, op: None, delivery: event.delivery.clone() };
-        let merged;
         let row = match &event.change {
-            UpstreamChange::Row(body) => Some(body),
+            UpstreamChange::Row(body) => Some(body.clone()),
             UpstreamChange::Gone => None,
             UpstreamChange::Part(part) => match self.base(&event.id) {
                 Some(base) => {
                     let effect = super::Effect::Patch(part.clone());
-                    merged = effect.on(Some(&base.body), &event.id, self.rules.schema.layout());
-                    merged.as_ref()
+                    effect.on(Some(&base.body), &event.id, self.rules.schema.layout())
                 }
                 None => return self.ask(draft, &event.id),
             },
             UpstreamChange::Thin => return self.ask(draft, &event.id),
         };
-        let news = News { id: &event.id, row, ordinal: None, version: event.version.as_ref() };
+        let part = matches!(event.change, UpstreamChange::Part(_));
+        let row = row.map(|row| self.with_version(row, &event.id, event.version.as_ref()));
+        let news = News { id: &event.id, row: row.as_ref(), ordinal: None, version: event.version.as_ref(), part };
         self.reconcile(draft, &news, Source::Push, &cause);
+    }
+
+    /// `row` with the version that was told beside it, so that it is known wherever the row is.
+    fn with_version(&self, row: Body, id: &Id, version: Option<&CborValue>) -> Body {
+        let (Some(column), Some(version)) = (self.rules.version.as_deref(), version) else { return row };
+        match row.decode() {
+            Ok(mut record) if record.get(column) != Some(version) => {
+                record.insert(column, version.clone());
+                Body::encode(id, &record, self.rules.schema.layout())
+            }
+            _ => row,
+        }
     }
 
     /// The row is read from the master before anything is believed.
@@ -70,32 +84,58 @@ impl State {
 
     /// Judges `news` and drafts what follows from it.
     pub(super) fn reconcile(&self, draft: &mut Draft<'_>, news: &News<'_>, source: Source, cause: &Cause) {
-        match self.compare_versions(news) {
-            Some(Order::Greater) => return self.overrule(draft, news, u64::MAX, cause),
-            Some(_) => {
-                draft.note(Note::Clean(Arc::clone(news.id)));
+        let versions = self.compare_versions(news);
+        match (versions, source) {
+            (Some(Order::Less), _) | (Some(Order::Equal), Source::Push) => {
+                if let Source::Read { mark } = source {
+                    self.clean(draft, news.id, mark);
+                }
                 if draft.decision.outcome == Outcome::Unchanged {
                     draft.decision.outcome = Outcome::Stale;
                 }
-                return;
             }
-            None => {}
-        }
-        match source {
-            Source::Read { mark } => {
+            (Some(Order::Greater), Source::Read { mark }) => {
+                self.clean(draft, news.id, mark);
+                self.overrule(draft, news, mark, cause);
+            }
+            (Some(Order::Greater), Source::Push) => {
+                self.overrule(draft, news, u64::MAX, cause);
+                if news.part {
+                    // A change that was missed may have set other columns.
+                    draft.note(Note::Dirty(Arc::clone(news.id)));
+                }
+            }
+            // Also rows of one version that differ: what is known was pieced together, or the version does not tell all.
+            (_, Source::Read { mark }) => {
                 if self.has_queued(news.id) || self.touched_after(news.id, mark) {
                     draft.note(Note::Dirty(Arc::clone(news.id)));
                     return;
                 }
-                draft.note(Note::Clean(Arc::clone(news.id)));
+                self.clean(draft, news.id, mark);
+                let entries = draft.decision.entries.len();
                 self.overrule(draft, news, mark, cause);
+                let others = self.guards.values().sum::<u32>() > 1;
+                if others && draft.decision.entries.len() == entries {
+                    // Nothing changed, but a read that saw the row before this one did must not change it any more.
+                    draft.note(Note::Touch(Arc::clone(news.id)));
+                }
             }
-            Source::Push => {
-                if self.has_queued(news.id) || self.in_motion() || !self.rules.trust_payload {
+            (None, Source::Push) => {
+                let moving = self.has_queued(news.id) || self.in_motion() || self.dirty.contains_key(news.id);
+                if moving || !self.rules.trust_payload || self.versions.contains_key(news.id) {
                     return self.ask(draft, news.id);
                 }
                 self.overrule(draft, news, u64::MAX, cause);
+                // It may be late, and older than what it replaced.
+                draft.note(Note::Dirty(Arc::clone(news.id)));
             }
+        }
+    }
+
+    /// A read that began at `mark` has settled what was in doubt, unless the doubt is newer.
+    fn clean(&self, draft: &mut Draft<'_>, id: &Id, mark: u64) {
+        if self.settled_by(id, mark) {
+            draft.note(Note::Clean(Arc::clone(id)));
         }
     }
 
@@ -107,14 +147,19 @@ impl State {
             (None, Some(row)) => version_of(row, column)?,
             (None, None) => return None,
         };
-        let known = match self.base(news.id) {
-            Some(base) => version_of(&base.body, column)?,
-            None => match self.tombstones.get(news.id) {
-                Some(version) => version.clone(),
-                None => return Some(Order::Greater),
-            },
+        let known = match (self.versions.get(news.id), self.base(news.id)) {
+            (Some(Version::Unknown), _) => return None,
+            (Some(Version::Gone(version)), _) => version.clone(),
+            (None, Some(base)) => version_of(&base.body, column)?,
+            (None, None) => return Some(Order::Greater),
         };
-        Some(compare_values(&incoming, &known))
+        comparable(&incoming, &known).then(|| compare_values(&incoming, &known))
+    }
+
+    /// Whether `version` is newer than the confirmed row.
+    pub(super) fn is_newer(&self, id: &Id, version: Option<&CborValue>) -> bool {
+        let news = News { id, row: None, ordinal: None, version, part: false };
+        version.is_some() && self.compare_versions(&news) == Some(Order::Greater)
     }
 
     /// Makes the news the confirmed row. Routed operations that they speak of, or that were delivered before `mark`, are done.
@@ -122,10 +167,26 @@ impl State {
         let fold = self.folds.get(news.id);
         let base = self.base(news.id);
         let same = base.as_ref().map(|base| &base.body) == news.row;
-        if same && (fold.is_some() || !moved(base.as_ref(), news.ordinal)) {
+        let read = mark != u64::MAX;
+        let gone_at = news.version.filter(|_| news.row.is_none() && self.rules.version.is_some());
+        let versions = gone_at.is_some()
+            || read
+                && match self.versions.get(news.id) {
+                    Some(Version::Gone(_)) => news.row.is_none(),
+                    Some(Version::Unknown) => news.row.is_some(),
+                    None => false,
+                };
+        let outdated = |op: &&OpId| {
+            let delivered = self.ops.get(*op).is_some_and(|op| op.delivered <= mark);
+            read && delivered && fold.is_some_and(|fold| fold.rebased.contains(*op))
+        };
+        let moves = fold.is_none() && moved(base.as_ref(), news.ordinal);
+        if same && !versions && !moves && !fold.is_some_and(|fold| fold.ops.iter().any(|op| outdated(&op))) {
             return;
         }
         let (done, rest) = match fold {
+            // No news; but not what the row was when these were delivered.
+            Some(fold) if same => fold.ops.iter().partition(outdated),
             Some(fold) => self.absorbed(news, &fold.ops, base.as_ref(), mark),
             None => (Vec::new(), Vec::new()),
         };
@@ -137,9 +198,11 @@ impl State {
         };
         let entry = draft.entry(Some(news.id), cause);
         entry.base = match news.row {
+            _ if same && !versions && !moves => Base::Keep,
             Some(body) => Base::Set { body: body.clone(), ordinal },
             None => Base::Gone,
         };
+        entry.version = gone_at.cloned();
         if !done.is_empty() {
             entry.op = OpChange::Absorb(done);
         }
@@ -204,6 +267,12 @@ fn show(entry: &mut Entry, before: Option<&Body>, after: Option<Body>, confirmed
         Some(body) if Some(&body) == confirmed => Visible::Base,
         Some(body) => Visible::Row { body, ordinal },
     };
+}
+
+/// Whether two versions are of one kind, so that one of them is newer.
+fn comparable(a: &CborValue, b: &CborValue) -> bool {
+    let number = |value: &CborValue| matches!(value, CborValue::Integer(_) | CborValue::Float(_));
+    std::mem::discriminant(a) == std::mem::discriminant(b) || number(a) && number(b)
 }
 
 fn compare_values(a: &CborValue, b: &CborValue) -> Order {

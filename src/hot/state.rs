@@ -11,7 +11,7 @@ use imbl::{HashMap, HashSet, OrdMap};
 use super::entry::{Base, Entry, Many, OpChange, Visible};
 use super::op::{Effect, Op, OpError, OpId, OpState};
 use super::table::{ORDINAL_STEP, Ordinal, RowRef, Slot, Table};
-use crate::record::{Seq, Body, CborValue, Id};
+use crate::record::{Body, CborValue, Id, Seq};
 use crate::vista::Schema;
 
 /// What does not change while a Dio lives.
@@ -52,6 +52,8 @@ pub struct Fold {
     pub base: Option<BaseRow>,
     /// The operations, oldest first.
     pub ops: Vec<OpId>,
+    /// Those under which the confirmed row has changed since the route took them.
+    pub(super) rebased: Vec<OpId>,
 }
 
 /// What one Dio knows. See the module's documentation.
@@ -70,11 +72,32 @@ pub struct State {
     /// Counts every change of a confirmed row, journaled or only hinted at; what marks are taken from.
     pub(super) clock: u64,
     pub(super) guards: OrdMap<u64, u32>,
-    pub(super) touched: HashMap<Id, u64>,
+    pub(super) touched: HashMap<Id, Touched>,
+    /// Since when each row is in doubt; only a read that began later settles it.
     pub(super) dirty: HashMap<Id, u64>,
-    pub(super) tombstones: HashMap<Id, CborValue>,
     /// Rows under operations whose confirmed row was in a cache file that is gone.
     pub(super) lost: HashSet<Id>,
+    /// Versioned masters only: what the confirmed row itself does not say about its version.
+    pub(super) versions: HashMap<Id, Version>,
+}
+
+/// When a row was last touched while a read or delivery was under way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Touched {
+    /// By anything, also a hint that it changed at the master.
+    pub(super) at: u64,
+    /// By a change of the confirmed row.
+    pub(super) row: u64,
+}
+
+/// What is known of a row's version beside the row.
+#[derive(Clone, Debug)]
+pub(super) enum Version {
+    /// It is gone since this one.
+    Gone(CborValue),
+    /// Not known: the master took a write and did not say what it made of it, or the row was missing from a read. Only another
+    /// read tells.
+    Unknown,
 }
 
 /// Bookkeeping that is neither journaled nor seen by readers.
@@ -139,8 +162,8 @@ impl State {
             guards: OrdMap::new(),
             touched: HashMap::new(),
             dirty: HashMap::new(),
-            tombstones: HashMap::new(),
             lost: HashSet::new(),
+            versions: HashMap::new(),
         }
     }
 
@@ -258,16 +281,11 @@ impl State {
         self.table.last_ordinal().map_or(ORDINAL_STEP, |last| (last / ORDINAL_STEP + 1).saturating_mul(ORDINAL_STEP))
     }
 
-    /// Positions of entries that must outlive a trim: those that staged operations which are open or parked (one for each
-    /// of their rows), and those that brought them where they stand, lest a restart deliver them again.
+    /// Positions of entries that must outlive a trim: those that made the operations what they are. Operations that have
+    /// ended are among them as long as they are remembered: one may have been open at the position of the cache.
     pub fn kept_entries(&self) -> Vec<Seq> {
-        let mut keep: Vec<Seq> = Vec::new();
-        for op in self.ops.values().filter(|op| op.is_open() || op.state == OpState::Parked) {
-            keep.extend(op.staged..op.staged + op.targets.len().max(1) as Seq);
-            if op.moved > op.staged {
-                keep.push(op.moved);
-            }
-        }
+        let mut keep: Vec<Seq> =
+            self.ops.values().flat_map(|op| std::iter::once(op.staged).chain(op.log.iter().copied())).collect();
         keep.sort_unstable();
         keep.dedup();
         keep
@@ -306,31 +324,45 @@ impl State {
     /// so that a log may be read from before the position of the cache.
     pub fn apply(&mut self, entry: &Entry) -> Applied {
         let mut applied = Applied::default();
-        let fresh = entry.seq > self.seq;
-        if fresh {
-            self.seq = entry.seq;
-            self.clock += 1;
+        if entry.seq <= self.seq {
+            self.apply_known(entry);
+            return applied;
         }
+        self.seq = entry.seq;
+        self.clock += 1;
         let Some(id) = &entry.id else {
-            if let (true, Base::Many { rows }) = (fresh, &entry.base) {
-                applied.cache = CacheChange::Many(self.apply_many(rows, entry.seq));
-            }
-            if let OpChange::Settle { state, error } = &entry.op {
-                self.settle(entry, *state, error.as_ref());
+            if let Base::Many { rows } = &entry.base {
+                applied.cache = CacheChange::Many(self.apply_many(rows, entry));
             }
             return applied;
         };
-        applied.old = self.table.get(id).map(|row| row.body());
-        if fresh {
-            applied.cache = self.apply_base(id, &entry.base);
-        }
+        let old = self.table.get(id);
+        let place = old.map(|row| row.ordinal());
+        applied.old = old.map(|row| row.body());
+        applied.cache = self.apply_base(id, &entry.base, entry);
         self.apply_op(id, entry);
-        if fresh {
-            self.apply_visible(id, entry);
-        } else {
-            self.refold(id);
+        self.apply_visible(id, entry);
+        if self.table.get(id).map(|row| row.ordinal()) != place {
+            self.rows_seq = entry.seq;
         }
         applied
+    }
+
+    /// An entry from before the position of the cache: its operation is laid over the rows, or taken off them.
+    fn apply_known(&mut self, entry: &Entry) {
+        let Some(id) = &entry.id else { return };
+        let place = match entry.visible {
+            Visible::Row { ordinal, .. } | Visible::Staged(ordinal) => Some(ordinal),
+            _ => None,
+        };
+        if entry.base.changes() {
+            self.rebase(id, entry.seq);
+        }
+        self.apply_op(id, entry);
+        self.refold(id, place);
+        if let OpChange::Stage(op) = &entry.op {
+            op.targets.iter().for_each(|other| self.refold(other, None));
+        }
     }
 
     /// Keeps a book that is not journaled.
@@ -346,10 +378,11 @@ impl State {
                 }
                 match self.guards.get_min().map(|(oldest, _)| *oldest) {
                     None => self.touched = HashMap::new(),
-                    Some(oldest) => self.touched.retain(|_, at| *at > oldest),
+                    Some(oldest) => self.touched.retain(|_, touched| touched.at > oldest),
                 }
             }
             Note::Dirty(id) => {
+                self.clock += 1;
                 self.dirty.insert(Arc::clone(id), self.clock);
             }
             Note::Clean(id) => {
@@ -357,46 +390,95 @@ impl State {
             }
             Note::Touch(id) => {
                 self.clock += 1;
-                self.touch(id);
+                self.touch(id, false);
             }
         }
     }
 
-    fn touch(&mut self, id: &Id) {
-        if !self.guards.is_empty() {
-            self.touched.insert(Arc::clone(id), self.clock);
+    fn touch(&mut self, id: &Id, row: bool) {
+        if self.guards.is_empty() {
+            return;
+        }
+        let touched = self.touched.entry(Arc::clone(id)).or_default();
+        touched.at = self.clock;
+        if row {
+            touched.row = self.clock;
         }
     }
 
-    /// Whether the confirmed row changed after `mark`.
+    /// Whether the row changed after `mark`, or may have.
     pub(super) fn touched_after(&self, id: &str, mark: u64) -> bool {
-        self.touched.get(id).is_some_and(|at| *at > mark)
+        self.touched.get(id).is_some_and(|touched| touched.at > mark)
     }
 
-    fn apply_base(&mut self, id: &Id, base: &Base) -> CacheChange {
+    /// Whether the confirmed row changed after `mark`.
+    pub(super) fn changed_after(&self, id: &str, mark: u64) -> bool {
+        self.touched.get(id).is_some_and(|touched| touched.row > mark)
+    }
+
+    /// Whether a read that began at `mark` settles what was in doubt about the row.
+    pub(super) fn settled_by(&self, id: &str, mark: u64) -> bool {
+        self.dirty.get(id).is_none_or(|since| *since <= mark)
+    }
+
+    /// Keeps what the confirmed row after `entry` does not say about its version.
+    fn note_version(&mut self, id: &Id, base: &Base, entry: &Entry) {
+        if self.rules.version.is_none() {
+            return;
+        }
+        match base {
+            Base::Gone => {
+                let version = entry.version.clone().map_or(Version::Unknown, Version::Gone);
+                self.versions.insert(Arc::clone(id), version);
+            }
+            // A write's own row: its version is from before the write.
+            Base::Set { .. } if entry.cause.op.is_some() && entry.version.is_none() => {
+                self.versions.insert(Arc::clone(id), Version::Unknown);
+            }
+            Base::Set { .. } => drop(self.versions.remove(id)),
+            Base::Keep | Base::Many { .. } => {}
+        }
+    }
+
+    fn apply_base(&mut self, id: &Id, base: &Base, entry: &Entry) -> CacheChange {
         if base.changes() {
-            self.touch(id);
             self.lost.remove(id);
+            self.touch(id, true);
+            self.note_version(id, base, entry);
+            let known = self.folds.get(id).and_then(|fold| fold.base.as_ref());
+            let same = match base {
+                Base::Set { body, .. } => known.is_some_and(|known| known.body == *body),
+                _ => known.is_none(),
+            };
+            if !same {
+                self.rebase(id, entry.seq);
+            }
         }
         match base {
             Base::Keep | Base::Many { .. } => CacheChange::None,
             Base::Set { body, ordinal } => {
                 let row = self.set_base(id, body.clone(), *ordinal);
-                self.tombstones.remove(id);
                 CacheChange::Upsert(Arc::clone(id), row)
             }
             Base::Gone => {
                 let old = self.base(id);
-                if let (Some(version), Some(old)) = (&self.rules.version, &old) {
-                    if let Some(version) = super::reconcile::version_of(&old.body, version) {
-                        self.tombstones.insert(Arc::clone(id), version);
-                    }
-                }
                 match self.folds.get_mut(id) {
                     Some(fold) => fold.base = None,
                     None => drop(self.table.remove(id)),
                 }
                 old.map_or(CacheChange::None, |old| CacheChange::Delete(old.slot))
+            }
+        }
+    }
+
+    /// The confirmed row beneath routed operations has changed.
+    fn rebase(&mut self, id: &Id, seq: Seq) {
+        let Some(fold) = self.folds.get_mut(id) else { return };
+        for op in &fold.ops {
+            let Some(record) = self.ops.get_mut(op).filter(|op| op.state == OpState::Routed) else { continue };
+            if !fold.rebased.contains(op) {
+                fold.rebased.push(*op);
+                record.log.push(seq);
             }
         }
     }
@@ -413,12 +495,14 @@ impl State {
         row
     }
 
-    fn apply_many(&mut self, many: &Many, seq: Seq) -> Vec<CacheChange> {
-        self.rows_seq = seq;
+    fn apply_many(&mut self, many: &Many, entry: &Entry) -> Vec<CacheChange> {
+        self.rows_seq = entry.seq;
         match many {
             Many::Unknown => Vec::new(),
             Many::Table(table) => {
                 let folds = self.folds.clone();
+                let place = |id: &Id| self.table.get(id).map(|row| (Arc::clone(id), row.ordinal()));
+                let places: std::collections::HashMap<Id, Ordinal> = folds.keys().filter_map(place).collect();
                 self.table = table.clone();
                 for id in folds.keys() {
                     let base = self.table.get(id).map(|row| BaseRow {
@@ -429,67 +513,74 @@ impl State {
                     if let Some(fold) = self.folds.get_mut(id) {
                         fold.base = base;
                     }
-                    self.touch(id);
-                    self.refold(id);
+                    self.touch(id, true);
+                    self.refold(id, places.get(id).copied());
                 }
                 Vec::new()
             }
-            Many::Rows(rows) => rows.iter().map(|row| self.apply_bulk_row(row)).collect(),
+            Many::Rows(rows) => rows.iter().map(|row| self.apply_bulk_row(row, entry)).collect(),
         }
     }
 
-    fn apply_bulk_row(&mut self, row: &super::BulkRow) -> CacheChange {
+    fn apply_bulk_row(&mut self, row: &super::BulkRow, entry: &Entry) -> CacheChange {
         let base = match &row.row {
             Some((body, ordinal)) => Base::Set { body: body.clone(), ordinal: *ordinal },
             None => Base::Gone,
         };
-        let change = self.apply_base(&row.id, &base);
-        self.refold(&row.id);
+        let change = self.apply_base(&row.id, &base, entry);
+        self.refold(&row.id, None);
         change
     }
 
     fn apply_op(&mut self, id: &Id, entry: &Entry) {
         match &entry.op {
-            OpChange::None => {}
-            OpChange::Stage(op) => {
-                let mut op = op.clone();
-                op.staged = entry.seq;
-                op.state = OpState::Queued;
-                op.moved = entry.seq;
-                op.updated = entry.at;
-                self.queued_bytes += op.size();
-                self.queue.insert(entry.seq, op.id);
-                self.lay_over(id, op.id);
-                self.ops.insert(op.id, op);
-            }
-            OpChange::Join => {
-                if let Some(op) = entry.cause.op {
-                    self.lay_over(id, op);
-                }
-            }
+            // The entry that stages an operation is the one that a trim keeps: it lays the operation over all its rows.
+            OpChange::None | OpChange::Join => {}
+            OpChange::Stage(op) => self.stage(op, entry),
             OpChange::Settle { state, error } => self.settle(entry, *state, error.as_ref()),
-            OpChange::Absorb(ops) => {
-                for op in ops {
-                    self.end(*op, OpState::Applied, None, entry);
-                }
-            }
+            OpChange::Absorb(ops) => ops.iter().for_each(|op| self.absorb(id, *op, entry)),
         }
     }
 
-    fn lay_over(&mut self, id: &Id, op: OpId) {
-        let base = self.base(id);
-        self.folds.entry(Arc::clone(id)).or_insert_with(|| Fold { base, ops: Vec::new() }).ops.push(op);
+    fn stage(&mut self, op: &Op, entry: &Entry) {
+        if self.ops.contains_key(&op.id) {
+            return;
+        }
+        let mut op = op.clone();
+        op.staged = entry.seq;
+        op.state = OpState::Queued;
+        op.updated = entry.at;
+        op.over = op.targets.len();
+        self.queued_bytes += op.size();
+        self.queue.insert(entry.seq, op.id);
+        for id in op.targets.iter() {
+            let base = self.base(id);
+            self.folds.entry(Arc::clone(id)).or_insert_with(|| Fold { base, ..Fold::default() }).ops.push(op.id);
+        }
+        self.ops.insert(op.id, op);
+    }
+
+    /// The master has spoken of one row of an operation; the operation has ended when it has of all.
+    fn absorb(&mut self, id: &Id, op: OpId, entry: &Entry) {
+        let lies_over = self.folds.get(id).is_some_and(|fold| fold.ops.contains(&op));
+        let Some(record) = self.ops.get_mut(&op).filter(|_| lies_over) else { return };
+        if record.over <= 1 {
+            return self.end(op, OpState::Applied, None, entry);
+        }
+        record.over -= 1;
+        record.log.push(entry.seq);
+        self.lift_off(id, op);
     }
 
     fn settle(&mut self, entry: &Entry, state: OpState, error: Option<&OpError>) {
         let Some(op) = entry.cause.op else { return };
         if state == OpState::Routed {
             let clock = self.clock;
-            if let Some(op) = self.ops.get_mut(&op) {
+            if let Some(op) = self.ops.get_mut(&op).filter(|op| op.state == OpState::Queued) {
                 op.state = OpState::Routed;
                 op.delivered = clock;
-                op.moved = entry.seq;
                 op.updated = entry.at;
+                op.log.push(entry.seq);
                 self.queue.remove(&op.staged);
                 self.queued_bytes = self.queued_bytes.saturating_sub(op.size());
             }
@@ -500,11 +591,13 @@ impl State {
 
     /// Takes an operation off its rows and remembers how it ended.
     fn end(&mut self, op: OpId, state: OpState, error: Option<OpError>, entry: &Entry) {
-        let Some(record) = self.ops.get_mut(&op) else { return };
+        let standing = |op: &&mut Op| op.is_open() || op.state == OpState::Parked;
+        let Some(record) = self.ops.get_mut(&op).filter(standing) else { return };
         let was = std::mem::replace(&mut record.state, state);
         record.error = error.or_else(|| record.error.take());
-        record.moved = entry.seq;
         record.updated = entry.at;
+        record.over = 0;
+        record.log.push(entry.seq);
         let (staged, size, targets) = (record.staged, record.size(), Arc::clone(&record.targets));
         if was == OpState::Queued {
             self.queue.remove(&staged);
@@ -519,8 +612,11 @@ impl State {
     fn lift_off(&mut self, id: &Id, op: OpId) {
         let Some(fold) = self.folds.get_mut(id) else { return };
         fold.ops.retain(|other| *other != op);
+        fold.rebased.retain(|other| *other != op);
         if fold.ops.is_empty() {
             self.unfold(id);
+        } else {
+            self.refold(id, None);
         }
     }
 
@@ -559,6 +655,7 @@ impl State {
                 if entry.base.changes() && !self.folds.contains_key(id) {
                     self.rows_seq = entry.seq;
                 }
+                self.follow(id);
                 return;
             }
             Visible::Gone => None,
@@ -590,14 +687,32 @@ impl State {
         }
     }
 
-    /// Recomputes what readers see of a row from its confirmed row and its operations.
-    fn refold(&mut self, id: &Id) {
+    /// Moves a row with operations over it to the place of its confirmed row.
+    fn follow(&mut self, id: &Id) {
+        if let Some(base) = self.folds.get(id).and_then(|fold| fold.base.as_ref()) {
+            let place = base.ordinal;
+            self.table.set_ordinal(id, place);
+        }
+    }
+
+    /// Recomputes what readers see of a row from its confirmed row and its operations. A row that the master does not have yet
+    /// stays where it is, or comes to `place`, or to the end.
+    fn refold(&mut self, id: &Id, place: Option<Ordinal>) {
         let Some(fold) = self.folds.get(id).cloned() else { return };
-        let ordinal = fold.base.as_ref().map(|base| base.ordinal);
         let body = self.folded(id, fold.base.as_ref().map(|base| &base.body), &fold.ops);
-        let ordinal =
-            ordinal.or_else(|| self.table.get(id).map(|row| row.ordinal())).unwrap_or_else(|| self.next_ordinal());
-        self.show(id, body.map(|body| (body, ordinal)));
+        let confirmed = fold.base.as_ref().map(|base| base.ordinal);
+        let ordinal = confirmed
+            .or_else(|| self.table.get(id).map(|row| row.ordinal()))
+            .or(place)
+            .unwrap_or_else(|| self.next_ordinal());
+        let same = match (&body, self.table.get(id)) {
+            (Some(body), Some(row)) => row.ordinal() == ordinal && same_body(&row, body),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            self.show(id, body.map(|body| (body, ordinal)));
+        }
     }
 }
 

@@ -9,7 +9,9 @@ use parking_lot::Mutex;
 
 use super::Lens;
 use crate::cache::{CacheBackend, RedbCache};
-use crate::dio::{ChunkSink, Committer, Dio, Hooks, Retry, RingLimits, Settings, Viewport, WriteRoute, hook, hook_with};
+use crate::dio::{
+    ChunkSink, Committer, Dio, Hooks, Retry, RingLimits, Settings, Viewport, WriteRoute, hook, hook_with,
+};
 use crate::journal::{Journal, MemoryJournal, RedbJournal};
 use crate::vista::{ChangeEvent, Error, Query, Result, WriteOp};
 

@@ -1,8 +1,10 @@
 //! [`Lens`]: long-lived shared infrastructure. Cache backend, journal, callbacks and policies, built once, used by every Dio.
 
 mod builder;
+mod dio_builder;
 
 pub use builder::LensBuilder;
+pub use dio_builder::DioBuilder;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -79,9 +81,10 @@ impl Lens {
             settings,
             hooks,
         };
-        let dio = dio::open(vista, around).await?;
-        place.fill(&dio);
-        Ok(dio)
+        let opened = dio::open(vista, around).await?;
+        // Before `on_start`: should this future be dropped, the name is free only when the Dio has ended.
+        place.fill(&opened.dio);
+        opened.begin().await
     }
 
     /// Takes the name; waits for one that is draining.

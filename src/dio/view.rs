@@ -1,0 +1,140 @@
+//! What standing views (sceneries) need of a Dio: rows that never show half a refresh, and rows loaded piece by piece.
+
+use std::sync::Arc;
+
+use super::core::{Core, Guard};
+use super::event::DioEvent;
+use super::hooks::{self, ChunkSink, Kind, Scope, Viewport};
+use super::ring::At;
+use super::{Dio, Handle};
+use crate::hot::{Cmd, Item, State};
+use crate::record::{Body, Id, Rows, Stamp};
+use crate::vista::{Error, Query, Result};
+
+/// What a standing view may show.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) state: Arc<State>,
+    /// Whether questions about all rows can be answered from it.
+    pub(crate) complete: bool,
+}
+
+impl Core {
+    /// What a standing view shows: the newest State; while `on_refresh` runs, the one before it with all that was told since,
+    /// because a callback may empty the cache before it fills it.
+    pub(crate) fn standing_view(&self) -> View {
+        let before = {
+            // A refresh that begins waits for this lock: the State taken under it is not half refreshed.
+            let before = self.before_refresh.lock();
+            match &*before {
+                Some(before) => Arc::clone(before),
+                None => return View { state: self.state(), complete: self.is_complete() },
+            }
+        };
+        let mut state = (*before).clone();
+        let mut at = self.ring.after(before.seq()).unwrap_or(0);
+        loop {
+            match self.ring.at(at) {
+                At::Item(item) => {
+                    if let Some(entry) = item.entry.as_ref().filter(|entry| entry.seq > before.seq()) {
+                        state.apply(entry);
+                    }
+                    at += 1;
+                }
+                At::Gone { next, .. } => at = next,
+                At::End | At::Closed => return View { state: Arc::new(state), complete: true },
+            }
+        }
+    }
+
+    /// From here until [`Core::leave_refresh`], views of a whole copy show what is there now. A partial copy has no gaps that
+    /// a refresh could fill.
+    pub(super) fn enter_refresh(&self) {
+        let mut before = self.before_refresh.lock();
+        *before = self.is_complete().then(|| self.state());
+    }
+
+    /// Views show the newest rows again.
+    pub(super) fn leave_refresh(&self) {
+        *self.before_refresh.lock() = None;
+    }
+
+    /// Whether a complete list of the master was seen, so that counts are exact.
+    pub(crate) fn has_whole_copy(&self) -> bool {
+        self.freshness.lock().complete
+    }
+
+    /// Runs `on_query` with what a scenery is about to read.
+    pub(crate) async fn before_query(self: &Arc<Self>, dio: &Dio, query: Query) -> Result<()> {
+        let Some(on_query) = &self.hooks.on_query else { return Ok(()) };
+        hooks::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), on_query(dio, query)).await
+    }
+
+    /// What `total_provider` says.
+    pub(crate) async fn ask_total(self: &Arc<Self>, dio: &Dio) -> Result<Option<u64>> {
+        let Some(total) = &self.hooks.total_provider else { return Ok(None) };
+        hooks::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), total(dio)).await.map(Some)
+    }
+
+    /// Loads a range of the master's rows through `on_load_chunk` and stores them as confirmed rows.
+    pub(crate) async fn load_range(self: &Arc<Self>, dio: &Dio, range: Viewport) -> Result<Vec<Id>> {
+        let Some(on_load_chunk) = &self.hooks.on_load_chunk else {
+            return Err(Error::Unsupported { vista: Arc::clone(&self.name), what: "load a range of rows" });
+        };
+        let guard = self.open_guard().await?;
+        let sink = ChunkSink::default();
+        let scope = Arc::new(Scope::new(&self.name, Kind::Load));
+        hooks::run(self, scope, on_load_chunk(dio, (range.clone(), sink.clone()))).await?;
+        let Some(rows) = sink.take() else {
+            let what = "on_load_chunk ended without rows: call sink.put(rows), with no rows for a range past the end";
+            return Err(Error::permanent(what));
+        };
+        self.keep_chunk(rows, guard, &range).await
+    }
+
+    /// Loads a page of a narrowed or sorted query from a master that can answer it, and stores its rows.
+    pub(crate) async fn load_query(self: &Arc<Self>, query: &Query, range: Viewport) -> Result<Vec<Id>> {
+        let query = Query { offset: range.start, limit: Some(range.end - range.start), ..query.clone() };
+        self.master_takes(&query)?;
+        let guard = self.open_guard().await?;
+        let rows = self.vista.shell().list(&query).await?;
+        self.keep_chunk(rows, guard, &range).await
+    }
+
+    async fn keep_chunk(self: &Arc<Self>, rows: Rows, guard: Guard, range: &Viewport) -> Result<Vec<Id>> {
+        let asked = range.end - range.start;
+        if rows.len() as u64 > asked {
+            let given = rows.len();
+            return Err(Error::permanent(format!(
+                "{given} rows came for the range {}..{}: load exactly the rows that are asked for",
+                range.start, range.end
+            )));
+        }
+        let end = range.start + rows.len() as u64;
+        let ids = rows.bodies().map(|(id, _)| Arc::clone(id)).collect();
+        let stamp = Stamp { mark: guard.mark, complete: false, _guard: Arc::new(guard) };
+        self.apply_list(rows.stamped(stamp), false, false).await?;
+        self.ring.tell(DioEvent::Loaded { start: range.start, end });
+        Ok(ids)
+    }
+
+    /// Reads one row of the master into the cache, if it is there.
+    pub(crate) async fn load_row(self: &Arc<Self>, id: &str) -> Result<()> {
+        let guard = self.open_guard().await?;
+        let Some(record) = self.vista.shell().get(id).await? else { return Ok(()) };
+        let row = Some(Body::encode(id, &record, self.vista.schema().layout()));
+        let item = Item { id: Id::from(id), row, ordinal: None };
+        self.commit(Cmd::News { items: vec![item], mark: guard.mark, told: false }).await.map(drop)
+    }
+}
+
+impl Handle {
+    /// Starts a refresh in the background if a view opens on stale rows and the settings say so.
+    pub(crate) fn refresh_on_open(self: &Arc<Self>) {
+        let core = &self.core;
+        if core.settings.refresh_on_open && core.hooks.on_refresh.is_some() && core.is_stale() {
+            let handle = Arc::clone(self);
+            core.tasks.spawn(async move { handle.core.refresh(&handle).await });
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What readers are told beside the rows: position, age, version. And the answer for who has that version already.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::negotiate::Format;
+use crate::dio::{Dio, Glance, Position};
+use crate::hot::{RowRef, State};
+
+pub(super) const POSITION: HeaderName = HeaderName::from_static("dio-position");
+pub(super) const OPERATION: HeaderName = HeaderName::from_static("dio-operation");
+pub(super) const DURABLE: HeaderName = HeaderName::from_static("dio-durable");
+pub(super) const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
+pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+pub(super) const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// One consistent look at a Dio, from which one answer is made.
+pub(super) struct View {
+    pub(super) state: Arc<State>,
+    glance: Glance,
+    ttl: Option<u64>,
+}
+
+impl View {
+    /// The Dio as it is now. Rows older than they should be are refreshed in the background.
+    pub(super) fn of(dio: &Dio) -> View {
+        let core = &dio.0.core;
+        let glance = core.glance();
+        if glance.stale {
+            dio.0.refresh_if_stale();
+        }
+        View { state: core.state(), glance, ttl: core.settings.cache_ttl.map(|ttl| ttl.as_secs()) }
+    }
+
+    /// The version of a list: any change of any row makes another.
+    pub(super) fn list_etag(&self, query: &[u8], format: Format) -> HeaderValue {
+        let (epoch, seq) = (self.state.epoch(), self.state.rows_seq());
+        text(format!("\"{epoch}.{seq}-{:x}{}\"", xxh3_64(query), format.suffix()))
+    }
+
+    /// The version of one row, shown by `query`.
+    pub(super) fn record_etag(row: &RowRef<'_>, query: &str, format: Format) -> HeaderValue {
+        let mut tag = String::with_capacity(32);
+        tag.push('"');
+        URL_SAFE_NO_PAD.encode_string(row.hash().to_be_bytes(), &mut tag);
+        if !query.is_empty() {
+            let _ = write!(tag, "-{:x}", xxh3_64(query.as_bytes()));
+        }
+        tag.push_str(format.suffix());
+        tag.push('"');
+        text(tag)
+    }
+
+    /// 200 with `body`.
+    pub(super) fn ok(&self, etag: HeaderValue, format: Format, body: impl Into<Body>) -> Response {
+        let mut response = Response::new(body.into());
+        response.headers_mut().insert(header::CONTENT_TYPE, format.content_type());
+        self.describe(etag, response.headers_mut());
+        response
+    }
+
+    /// 304: what the client has is what there is.
+    pub(super) fn not_modified(&self, etag: HeaderValue) -> Response {
+        let mut response = StatusCode::NOT_MODIFIED.into_response();
+        self.describe(etag, response.headers_mut());
+        response
+    }
+
+    fn describe(&self, etag: HeaderValue, headers: &mut HeaderMap) {
+        headers.insert(header::ETAG, etag);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+        headers.insert(POSITION, text(format!("{}:{}", self.state.epoch(), self.state.seq())));
+        if let Some(age) = self.glance.age {
+            headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
+        }
+        headers.insert(CACHE_STATUS, self.cache_status());
+    }
+
+    fn cache_status(&self) -> HeaderValue {
+        let detail = match (self.glance.refresh_failed, self.glance.stale) {
+            (true, _) => "; detail=refresh-failed",
+            (false, true) => "; detail=stale",
+            (false, false) => "",
+        };
+        match (self.ttl, self.glance.age) {
+            (Some(ttl), Some(age)) => {
+                let left = i128::from(ttl) - i128::from(age.as_secs());
+                text(format!("diorama; hit; ttl={left}{detail}"))
+            }
+            _ if detail.is_empty() => HeaderValue::from_static("diorama; hit"),
+            _ => text(format!("diorama; hit{detail}")),
+        }
+    }
+}
+
+/// Whether `If-None-Match` names this version (compared weakly, as RFC 9110 says).
+pub(super) fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    let opaque = |tag: &[u8]| tag.trim_ascii().strip_prefix(b"W/").unwrap_or(tag.trim_ascii()).to_vec();
+    let known = |value: &HeaderValue| {
+        value == etag
+            || value
+                .as_bytes()
+                .split(|byte| *byte == b',')
+                .any(|tag| tag.trim_ascii() == b"*" || opaque(tag) == etag.as_bytes())
+    };
+    headers.get_all(header::IF_NONE_MATCH).iter().any(known)
+}
+
+/// A position as a header.
+pub(super) fn position(position: &Position) -> HeaderValue {
+    text(position.to_string())
+}
+
+/// A header value made of our own characters; what a name from outside puts in it that no header can hold is left out.
+pub(super) fn text(text: impl Into<String>) -> HeaderValue {
+    let text = text.into();
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// 200 with a document.
+pub(super) fn json(body: &serde_json::Value) -> Response {
+    let mut response = Response::new(Body::from(body.to_string()));
+    response.headers_mut().insert(header::CONTENT_TYPE, Format::Json.content_type());
+    response
+}

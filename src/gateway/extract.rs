@@ -1,0 +1,85 @@
+//! What the path names: a resource, or a row of it.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, OriginalUri, Path};
+use axum::http::request::Parts;
+
+use super::problem::{ApiError, Code};
+use super::state::{Mounted, Shared};
+use crate::vista::Error;
+
+/// The resource that the path names. Refuses while its first copy is being made.
+pub(super) struct On(pub(super) Arc<Mounted>);
+
+/// A row that the path names; it need not be there.
+pub(super) struct OnRow {
+    pub(super) at: Arc<Mounted>,
+    pub(super) id: String,
+}
+
+/// What links begin with: everything before the gateway's own paths, wherever it is nested.
+pub(super) struct Prefix(pub(super) String);
+
+impl FromRequestParts<Arc<Shared>> for On {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
+        let Path(name) = Path::<String>::from_request_parts(parts, shared).await.map_err(unreadable)?;
+        ready(shared.dio(&name)?).map(On)
+    }
+}
+
+impl FromRequestParts<Arc<Shared>> for OnRow {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
+        let Path((name, id)) = Path::<(String, String)>::from_request_parts(parts, shared).await.map_err(unreadable)?;
+        Ok(OnRow { at: ready(shared.dio(&name)?)?, id })
+    }
+}
+
+impl FromRequestParts<Arc<Shared>> for Prefix {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
+        let own = parts.uri.path().to_string();
+        let original = OriginalUri::from_request_parts(parts, shared).await.map(|uri| uri.path().to_string());
+        let original = original.unwrap_or_default();
+        Ok(Prefix(original.strip_suffix(own.as_str()).unwrap_or_default().to_string()))
+    }
+}
+
+fn ready(at: &Arc<Mounted>) -> Result<Arc<Mounted>, ApiError> {
+    match at.dio.is_ready() {
+        true => Ok(Arc::clone(at)),
+        false => {
+            Err(ApiError::from(Error::NotReady { dio: at.dio.name().into() }).hint("GET /readyz says how far it is"))
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape of map_err")]
+fn unreadable(error: axum::extract::rejection::PathRejection) -> ApiError {
+    ApiError::new(Code::InvalidParameter, format!("the path cannot be read: {}", error.body_text()))
+}
+
+/// `text` as one segment of a path.
+pub(super) fn segment(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_id_is_one_segment_whatever_is_in_it() {
+        assert_eq!(super::segment("a/b ü?#%"), "a%2Fb%20%C3%BC%3F%23%25");
+    }
+}

@@ -1,0 +1,229 @@
+//! Rows as bytes, in any format. JSON is copied, not made: rows are kept ready.
+
+use std::sync::Arc;
+
+use super::negotiate::Format;
+use crate::hot::RowRef;
+use crate::record::{Body, CborValue, Record, Rows, decode_parts, value_to_json};
+use crate::vista::query::{JsonRow, Path, Projection, SelectItem};
+use crate::vista::{Query, Result, Schema};
+
+/// A row's bytes, wherever they are.
+#[derive(Clone, Copy)]
+pub(super) struct Bytes<'a> {
+    json: &'a [u8],
+    cbor: Option<&'a [u8]>,
+}
+
+impl<'a> From<&RowRef<'a>> for Bytes<'a> {
+    fn from(row: &RowRef<'a>) -> Self {
+        Bytes { json: row.json(), cbor: row.cbor().map(|cbor| &cbor[..]) }
+    }
+}
+
+impl<'a> From<&'a Body> for Bytes<'a> {
+    fn from(row: &'a Body) -> Self {
+        Bytes { json: row.json(), cbor: row.cbor().map(|cbor| &cbor[..]) }
+    }
+}
+
+/// Writes the rows of one answer.
+#[derive(Debug)]
+pub(super) struct Writer {
+    format: Format,
+    projection: Option<Projection>,
+    /// The header line of CSV.
+    columns: Vec<Arc<str>>,
+}
+
+impl Writer {
+    pub(super) fn new(format: Format, query: &Query, schema: &Schema) -> Result<Writer> {
+        let projection = query.projection(schema)?;
+        let columns = if format == Format::Csv { columns(query, schema) } else { Vec::new() };
+        Ok(Writer { format, projection, columns })
+    }
+
+    /// What comes before `rows` rows.
+    pub(super) fn begin(&self, rows: usize, out: &mut Vec<u8>) {
+        match self.format {
+            Format::Json => out.push(b'['),
+            Format::Ndjson => {}
+            Format::Csv => write_line(self.columns.iter().map(|name| CborValue::from(&**name)), out),
+            Format::Cbor => cbor_head(0x80, rows as u64, out),
+        }
+    }
+
+    /// One row; `first` of its answer or not.
+    pub(super) fn row<'a>(&self, row: impl Into<Bytes<'a>>, first: bool, out: &mut Vec<u8>) {
+        let row = row.into();
+        match self.format {
+            Format::Json => {
+                if !first {
+                    out.push(b',');
+                }
+                self.json(row, out);
+            }
+            Format::Ndjson => {
+                self.json(row, out);
+                out.push(b'\n');
+            }
+            Format::Csv => {
+                let record = self.record(row);
+                write_line(self.columns.iter().map(|name| record.get(name).cloned().unwrap_or(CborValue::Null)), out);
+            }
+            Format::Cbor => self.cbor(row, out),
+        }
+    }
+
+    /// What comes after the last row.
+    pub(super) fn end(&self, out: &mut Vec<u8>) {
+        if self.format == Format::Json {
+            out.push(b']');
+        }
+    }
+
+    /// One row by itself.
+    pub(super) fn one<'a>(&self, row: impl Into<Bytes<'a>>) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.row(row, true, &mut out);
+        out
+    }
+
+    /// All of `rows`.
+    pub(super) fn all(&self, rows: &Rows) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.begin(rows.len(), &mut out);
+        for (at, (_, row)) in rows.bodies().enumerate() {
+            self.row(row, at == 0, &mut out);
+        }
+        self.end(&mut out);
+        out
+    }
+
+    fn json(&self, row: Bytes<'_>, out: &mut Vec<u8>) {
+        match &self.projection {
+            None => out.extend_from_slice(row.json),
+            Some(projection) => projection.write_json(&JsonRow(row.json, row.cbor), out),
+        }
+    }
+
+    fn cbor(&self, row: Bytes<'_>, out: &mut Vec<u8>) {
+        if let (Some(cbor), None) = (row.cbor, &self.projection) {
+            return out.extend_from_slice(cbor);
+        }
+        let record = self.record(row);
+        cbor_head(0xA0, record.len() as u64, out);
+        for (column, value) in record {
+            for value in [CborValue::from(column), value] {
+                // A Vec takes every write.
+                let _ = ciborium::into_writer(&value, &mut *out);
+            }
+        }
+    }
+
+    /// Stored bytes decode: they were encoded by this program.
+    fn record(&self, row: Bytes<'_>) -> Record {
+        let record = decode_parts(row.json, row.cbor).unwrap_or_default();
+        match &self.projection {
+            None => record,
+            Some(projection) => projection.apply(&record),
+        }
+    }
+}
+
+/// The names that a query's rows are shown under.
+fn columns(query: &Query, schema: &Schema) -> Vec<Arc<str>> {
+    let all = || schema.columns().iter().map(|column| Arc::clone(&column.name));
+    if query.select.is_empty() {
+        return all().collect();
+    }
+    let mut names: Vec<Arc<str>> = Vec::new();
+    for item in &query.select {
+        match item {
+            SelectItem::Everything => names.extend(all()),
+            SelectItem::Column { alias: Some(alias), .. } => names.push(alias.as_str().into()),
+            SelectItem::Column { column, alias: None } => names.push(Path::resolve(column, schema).name().into()),
+        }
+    }
+    let mut seen = std::collections::HashSet::new();
+    names.retain(|name| seen.insert(Arc::clone(name)));
+    names
+}
+
+/// One line of CSV. Null is an empty cell, empty text is `""`.
+fn write_line(cells: impl Iterator<Item = CborValue>, out: &mut Vec<u8>) {
+    for (at, cell) in cells.enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        let text = match &cell {
+            CborValue::Null => continue,
+            CborValue::Text(text) => text.as_bytes().to_vec(),
+            CborValue::Bytes(_) => value_to_json(&cell)
+                .trim_ascii()
+                .strip_prefix(b"\"")
+                .map_or(Vec::new(), |rest| rest[..rest.len() - 1].to_vec()),
+            other => value_to_json(other),
+        };
+        let plain = !text.is_empty() && !text.iter().any(|byte| matches!(byte, b',' | b'"' | b'\r' | b'\n'));
+        if plain {
+            out.extend_from_slice(&text);
+            continue;
+        }
+        out.push(b'"');
+        for byte in text {
+            if byte == b'"' {
+                out.push(b'"');
+            }
+            out.push(byte);
+        }
+        out.push(b'"');
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The head of an array or map of definite length.
+fn cbor_head(major: u8, count: u64, out: &mut Vec<u8>) {
+    let bytes = count.to_be_bytes();
+    match count {
+        0..24 => out.push(major | bytes[7]),
+        24..0x100 => out.extend_from_slice(&[major | 24, bytes[7]]),
+        0x100..0x1_0000 => {
+            out.push(major | 25);
+            out.extend_from_slice(&bytes[6..]);
+        }
+        0x1_0000..0x1_0000_0000 => {
+            out.push(major | 26);
+            out.extend_from_slice(&bytes[4..]);
+        }
+        _ => {
+            out.push(major | 27);
+            out.extend_from_slice(&bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn csv_tells_null_from_empty_and_quotes_what_it_must() {
+        let mut out = Vec::new();
+        let cells =
+            [CborValue::Null, "".into(), "a,\"b\"".into(), 1.5.into(), CborValue::Array(vec![1.into(), 2.into()])];
+        write_line(cells.into_iter(), &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), ",\"\",\"a,\"\"b\"\"\",1.5,\"[1,2]\"\r\n");
+    }
+
+    #[test]
+    fn cbor_heads_are_the_shortest() {
+        for (count, head) in
+            [(3, vec![0x83]), (24, vec![0x98, 24]), (256, vec![0x99, 1, 0]), (65_536, vec![0x9A, 0, 1, 0, 0])]
+        {
+            let mut out = Vec::new();
+            cbor_head(0x80, count, &mut out);
+            assert_eq!(out, head);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! `/healthz`, `/readyz`, and the list of resources at `/`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use serde_json::{Map, Value, json};
+
+use super::answer;
+use super::extract::Prefix;
+use super::state::{Mounted, Shared};
+
+/// The process runs.
+pub(super) async fn live() -> Response {
+    uncached(&json!({ "status": "ok" }))
+}
+
+/// Whether every resource can be read, and writes are taken.
+pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    let stopping = shared.closing.is_cancelled();
+    let all = !stopping && shared.dios.values().all(|at| at.dio.is_ready());
+    let dios: Map<String, Value> = shared.dios.iter().map(|(name, at)| (name.to_string(), describe(at))).collect();
+    let status = match (stopping, all) {
+        (true, _) => "stopping",
+        (false, true) => "ready",
+        (false, false) => "starting",
+    };
+    let mut response = uncached(&json!({ "status": status, "dios": dios }));
+    if !all {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// The resources and where they are.
+pub(super) async fn index(State(shared): State<Arc<Shared>>, Prefix(prefix): Prefix) -> Response {
+    let links = |name: &str| {
+        let own = format!("{prefix}/{name}");
+        json!({ "list": own, "schema": format!("{own}/_schema"), "events": format!("{own}/events") })
+    };
+    let resources: Map<String, Value> = shared.dios.keys().map(|name| (name.to_string(), links(name))).collect();
+    answer::json(&json!({ "resources": resources, "ready": format!("{prefix}/readyz") }))
+}
+
+fn describe(at: &Mounted) -> Value {
+    let status = at.dio.status();
+    let ready = at.dio.is_ready();
+    let mut reasons = Vec::new();
+    if !ready {
+        reasons.push("the first copy is being read".to_string());
+    }
+    if status.stale {
+        reasons.push("the rows are older than they should be".to_string());
+    }
+    if status.refresh_failed.is_some() {
+        reasons.push("the last refresh failed; the log says why".to_string());
+    }
+    let age = status.age.map(|age| age.as_secs());
+    json!({ "ready": ready, "reasons": reasons, "rows": status.rows, "age": age, "queued": status.queued, "durable": status.durable })
+}
+
+fn uncached(body: &Value) -> Response {
+    let mut response = answer::json(body);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,140 @@
+//! Which hosts and web pages may call. CORS tells browsers; the checks here also stop what browsers send without asking.
+
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::{Method, Uri};
+
+use super::problem::{ApiError, Code};
+
+/// A server that binds loopback answers loopback names only: a page elsewhere cannot point its own name at it.
+#[derive(Clone, Debug, Default)]
+pub struct Loopback {
+    /// Names that are answered as well.
+    pub names: Vec<String>,
+}
+
+/// Which pages may call.
+#[derive(Clone, Debug, Default)]
+pub struct Origins {
+    /// `https://shop.example`, or `null`.
+    pub listed: Vec<String>,
+    /// Set on loopback binds.
+    pub loopback: Option<Loopback>,
+}
+
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, QUERY";
+const REQUEST_HEADERS: &str = "Authorization, Content-Type, Accept, If-Match, If-None-Match, Prefer, Idempotency-Key, Range, \
+     Last-Event-ID, X-Request-Id, traceparent";
+const EXPOSED: &str = "ETag, Link, Location, Content-Location, Content-Range, Retry-After, Preference-Applied, X-Request-Id, \
+     X-Total-Count, Age, Cache-Status, Dio-Position, Dio-Operation, Dio-Durable, Idempotency-Replayed";
+
+impl Origins {
+    /// Whether the `Host` is one of ours.
+    pub(super) fn check_host(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
+        let Some(loopback) = &self.loopback else { return Ok(()) };
+        let host =
+            headers.get(header::HOST).and_then(|host| host.to_str().ok()).or(uri.authority().map(|a| a.as_str()));
+        let name = host.map(host_name).unwrap_or_default();
+        if is_loopback(name) || loopback.names.iter().any(|own| own.eq_ignore_ascii_case(name)) {
+            return Ok(());
+        }
+        Err(ApiError::new(Code::MisdirectedHost, format!("this server does not answer for {name:?}"))
+            .hint("it binds loopback: use localhost or 127.0.0.1, or configure a public address"))
+    }
+
+    /// The page behind the request, if it may read the answer.
+    ///
+    /// # Errors
+    /// 403 for what a foreign page may send without asking first: writes, and upgrades to sockets.
+    pub(super) fn check_origin<'a>(
+        &self,
+        method: &Method,
+        headers: &'a HeaderMap,
+    ) -> Result<Option<&'a HeaderValue>, ApiError> {
+        let Some(origin) = headers.get(header::ORIGIN) else { return Ok(None) };
+        let text = origin.to_str().unwrap_or_default();
+        if self.allows(text) || is_same(text, headers) {
+            return Ok(Some(origin));
+        }
+        let guarded = self.loopback.is_some() || !self.listed.is_empty();
+        let harmless = method.is_safe() && !headers.contains_key(header::UPGRADE);
+        if guarded && !harmless {
+            return Err(ApiError::new(Code::OriginNotAllowed, format!("pages of {text:?} may not do this"))
+                .hint("list the origin under [server] cors"));
+        }
+        Ok(None)
+    }
+
+    fn allows(&self, origin: &str) -> bool {
+        let local = || match origin.split_once("://") {
+            Some((_, host)) => self.loopback.is_some() && is_loopback(host_name(host)),
+            None => false,
+        };
+        self.listed.iter().any(|listed| listed == origin || listed == "*") || local()
+    }
+}
+
+/// Tells the browser that `origin` may read the answer.
+pub(super) fn allow(origin: &HeaderValue, headers: &mut HeaderMap) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+}
+
+/// Whether a request is a browser's question before the real one.
+pub(super) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    *method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// The headers of the answer to that question.
+pub(super) fn preflight() -> [(HeaderName, HeaderValue); 3] {
+    [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS)),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(REQUEST_HEADERS)),
+        (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600")),
+    ]
+}
+
+/// Whether a page asks the server that it came from.
+fn is_same(origin: &str, headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    origin.split_once("://").is_some_and(|(_, own)| host.is_some_and(|host| host.eq_ignore_ascii_case(own)))
+}
+
+/// A host without its port and brackets.
+fn host_name(host: &str) -> &str {
+    if let Some(rest) = host.strip_prefix('[') {
+        return rest.split(']').next().unwrap_or(rest);
+    }
+    host.rsplit_once(':').map_or(host, |(name, _)| name)
+}
+
+fn is_loopback(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    lower == "localhost"
+        || lower.ends_with(".localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(host: &str, origin: &str) -> HeaderMap {
+        let pairs = [(header::HOST, host), (header::ORIGIN, origin)];
+        pairs.into_iter().map(|(name, value)| (name, value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_loopback_server_answers_loopback_names_and_pages_only() {
+        let origins = Origins { listed: vec!["https://shop.example".into()], loopback: Some(Loopback::default()) };
+        let uri = Uri::from_static("/");
+        let host = |host: &str| origins.check_host(&headers(host, "x"), &uri).is_ok();
+        assert!(host("localhost:8080") && host("127.0.0.1") && host("[::1]:80") && host("a.localhost"));
+        assert!(!host("evil.example") && !host("127.0.0.1.evil.example") && !host("localhost.evil.example:80"));
+        let post = |origin: &str| origins.check_origin(&Method::POST, &headers("localhost:1", origin)).is_ok();
+        assert!(post("http://localhost:3000") && post("https://shop.example") && post("http://[::1]:5"));
+        assert!(!post("null") && !post("https://shop.example.evil") && !post("http://evil.example"));
+        let evil = headers("localhost:1", "http://evil.example");
+        let get = origins.check_origin(&Method::GET, &evil);
+        assert!(get.is_ok_and(|allowed| allowed.is_none()));
+    }
+}

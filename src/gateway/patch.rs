@@ -1,0 +1,27 @@
+//! `PATCH /{dio}/{id}` and `PATCH /{dio}` by filter: RFC 7396 merge patches.
+
+use axum::extract::RawQuery;
+use axum::response::Response;
+
+use super::extract::{On, OnRow};
+use super::many;
+use super::problem::ApiError;
+use super::write::{self, Change};
+use crate::vista::WriteOp;
+
+/// Merges the body into the row.
+pub(super) async fn patch(row: OnRow, change: Change) -> Result<Response, ApiError> {
+    let OnRow { at, id } = row;
+    let record = change.part(&at)?;
+    write::same_id(&at, &id, &record)?;
+    write::accept(&at, &change, WriteOp::Patch { id, record }).await
+}
+
+/// Merges the body into every row that the filter lets through.
+pub(super) async fn patch_many(On(at): On, RawQuery(raw): RawQuery, change: Change) -> Result<Response, ApiError> {
+    let mut record = change.part(&at)?;
+    record.remove(at.schema.id_column());
+    let ids = many::targets(&at, &change, raw.as_deref().unwrap_or_default()).await?;
+    let ops = ids.into_iter().map(|id| WriteOp::Patch { id, record: record.clone() });
+    many::write(&at, &change, ops.collect()).await
+}

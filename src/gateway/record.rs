@@ -1,0 +1,227 @@
+//! `GET /{dio}/{id}`, and reading rows from request bodies.
+
+use axum::extract::RawQuery;
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::answer::{self, View};
+use super::extract::OnRow;
+use super::format::Writer;
+use super::limits::Limits;
+use super::negotiate::{self, Format};
+use super::params::{self, ParamOptions};
+use super::problem::{ApiError, Code};
+use super::state::Mounted;
+use crate::record::{Body, CborValue, Record, parse_json};
+use crate::vista::query::nearest;
+use crate::vista::{ColumnType, Error, Flag, Query};
+
+/// Gives one row.
+pub(super) async fn record(row: OnRow, RawQuery(raw): RawQuery, headers: HeaderMap) -> Result<Response, ApiError> {
+    let OnRow { at, id } = row;
+    let raw = raw.unwrap_or_default();
+    let format = negotiate::of_record(&headers)?;
+    let view = View::of(&at.dio);
+    let Some(row) = view.state.get(&id) else { return elsewhere(&at, &id, &view, format).await };
+    let etag = View::record_etag(&row, &raw, format);
+    if answer::is_known(&headers, &etag) {
+        return Ok(view.not_modified(etag));
+    }
+    if raw.is_empty() && format == Format::Json {
+        return Ok(view.ok(etag, format, row.json().to_vec()));
+    }
+    let writer = Writer::new(format, &select(&raw, &at)?, &at.schema)?;
+    Ok(view.ok(etag, format, writer.one(&row)))
+}
+
+/// A row that is not in the copy: if the copy is a part only, the master is asked.
+async fn elsewhere(at: &Mounted, id: &str, view: &View, format: Format) -> Result<Response, ApiError> {
+    let missing = || ApiError::from(Error::NotFound { id: id.to_string() });
+    if at.dio.0.core.is_complete() {
+        return Err(missing());
+    }
+    let row = at.dio.vista().get_value(id).await?.ok_or_else(missing)?;
+    let body = Body::encode(id, &row, at.schema.layout());
+    let writer = Writer::new(format, &Query::default(), &at.schema)?;
+    let etag = answer::text(format!("\"{}{}\"", URL_SAFE_NO_PAD.encode(body.hash().to_be_bytes()), format.suffix()));
+    Ok(view.ok(etag, format, writer.one(&body)))
+}
+
+/// What is shown of one row: nothing but `select` can be asked.
+fn select(raw: &str, at: &Mounted) -> Result<Query, ApiError> {
+    let query = params::parse(raw, &at.schema, &ParamOptions::default())?.query;
+    if query != (Query { select: query.select.clone(), ..Query::default() }) {
+        return Err(ApiError::new(Code::InvalidParameter, "one row takes no parameter but select")
+            .hint("to ask for rows by filter, leave the id out of the path"));
+    }
+    Ok(query)
+}
+
+// --- bodies --------------------------------------------------------------------------------------------------------------
+
+/// What a body is, by `Content-Type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Media {
+    Json,
+    Ndjson,
+    Cbor,
+}
+
+/// The type of a body.
+pub(super) fn media(headers: &HeaderMap) -> Result<Media, ApiError> {
+    let named = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let mut parts = named.split(';').map(str::trim);
+    let name = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let charset = parts.find_map(|part| part.to_ascii_lowercase().strip_prefix("charset=").map(str::to_string));
+    let utf8 = charset.is_none_or(|charset| charset.trim_matches('"') == "utf-8");
+    match name.as_str() {
+        "application/x-ndjson" | "application/jsonl" | "application/ndjson" if utf8 => Ok(Media::Ndjson),
+        "application/cbor" => Ok(Media::Cbor),
+        "application/json-patch+json" => Err(unsupported(&name)),
+        _ if utf8 && (name == "application/json" || name.ends_with("+json")) => Ok(Media::Json),
+        _ => Err(unsupported(named)),
+    }
+}
+
+fn unsupported(named: &str) -> ApiError {
+    let accept = axum::http::HeaderValue::from_static("application/json, application/cbor, application/x-ndjson");
+    let detail = match named {
+        "" => "the body has no Content-Type".to_string(),
+        named => format!("a body of type {named:?} is not understood"),
+    };
+    ApiError::new(Code::UnsupportedMediaType, detail)
+        .hint("send Content-Type: application/json (curl: use --json instead of -d)")
+        .header(header::ACCEPT, accept)
+}
+
+/// The value that a body holds.
+pub(super) fn value(media: Media, body: &[u8], limits: &Limits) -> Result<CborValue, ApiError> {
+    let malformed = |detail: String| ApiError::new(Code::MalformedBody, detail);
+    match media {
+        Media::Json | Media::Ndjson => {
+            parse_json(body, limits.json()).map_err(|error| malformed(format!("the body is not JSON: {error}")))
+        }
+        Media::Cbor => {
+            let mut rest = body;
+            let value: CborValue = ciborium::de::from_reader_with_recursion_limit(&mut rest, limits.depth)
+                .map_err(|error| malformed(format!("the body is not CBOR: {error}")))?;
+            match rest {
+                [] => unambiguous(&value).map(|()| value),
+                _ => Err(malformed("something follows the value".to_string())),
+            }
+        }
+    }
+}
+
+/// CBOR lets a map say the same thing twice.
+fn unambiguous(value: &CborValue) -> Result<(), ApiError> {
+    match value {
+        CborValue::Array(items) => items.iter().try_for_each(unambiguous),
+        CborValue::Tag(_, inner) => unambiguous(inner),
+        CborValue::Map(members) => {
+            let mut names = std::collections::HashSet::new();
+            for (key, value) in members {
+                if let CborValue::Text(name) = key
+                    && !names.insert(name)
+                {
+                    return Err(ApiError::new(Code::MalformedBody, format!("member {name:?} stands twice")));
+                }
+                unambiguous(value)?;
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A value as a row: a map whose cells are what their columns hold.
+pub(super) fn row(value: CborValue, at: &Mounted) -> Result<Record, ApiError> {
+    let CborValue::Map(members) = value else {
+        return Err(ApiError::new(Code::ValidationFailed, "a row is an object").hint("send {\"column\": value, ...}"));
+    };
+    let mut record = Record::new();
+    let mut errors = std::collections::BTreeMap::new();
+    for (key, value) in members {
+        let CborValue::Text(name) = key else {
+            return Err(ApiError::new(Code::ValidationFailed, "names of columns are text"));
+        };
+        match cell(&name, value, at) {
+            Ok(value) => drop(record.insert(name, value)),
+            Err(detail) => drop(errors.insert(name, detail)),
+        }
+    }
+    invalid(errors)?;
+    Ok(record)
+}
+
+/// Refuses a whole row that lacks what every row must have.
+pub(super) fn whole(record: &Record, at: &Mounted) -> Result<(), ApiError> {
+    let mandatory = at.schema.columns().iter().filter(|column| column.has(Flag::Mandatory) && !column.has(Flag::Id));
+    let missing = mandatory.filter(|column| record.get(&column.name).is_none_or(CborValue::is_null));
+    invalid(missing.map(|column| (column.name.to_string(), "is mandatory".to_string())).collect())
+}
+
+/// Refuses a patch that takes away what every row must have.
+pub(super) fn part(record: &Record, at: &Mounted) -> Result<(), ApiError> {
+    let mandatory = at.schema.columns().iter().filter(|column| column.has(Flag::Mandatory));
+    let nulled = mandatory.filter(|column| record.get(&column.name).is_some_and(CborValue::is_null));
+    invalid(nulled.map(|column| (column.name.to_string(), "is mandatory".to_string())).collect())
+}
+
+fn invalid(errors: std::collections::BTreeMap<String, String>) -> Result<(), ApiError> {
+    let Some((name, detail)) = errors.iter().next() else { return Ok(()) };
+    Err(ApiError::new(Code::ValidationFailed, format!("column {name:?} {detail}")).errors(errors))
+}
+
+/// A cell as its column holds it.
+fn cell(name: &str, value: CborValue, at: &Mounted) -> Result<CborValue, String> {
+    let Some(column) = at.schema.column(name) else {
+        if at.options.unknown_columns {
+            return Ok(value);
+        }
+        let names = at.schema.columns().iter().map(|column| &*column.name);
+        return Err(match nearest(name, names) {
+            Some(nearest) => format!("does not exist; did you mean {nearest:?}?"),
+            None => "does not exist".to_string(),
+        });
+    };
+    if value.is_null() || column.has(Flag::Id) {
+        return Ok(value);
+    }
+    typed(column.ty, value)
+}
+
+fn typed(ty: ColumnType, value: CborValue) -> Result<CborValue, String> {
+    let fits = match (ty, &value) {
+        (ColumnType::Json, _) => true,
+        (ColumnType::Integer, CborValue::Integer(_)) => true,
+        (ColumnType::Integer, CborValue::Float(number)) if number.fract() == 0.0 && number.abs() < 9e15 => {
+            return Ok((*number as i64).into());
+        }
+        (ColumnType::Number, CborValue::Integer(_) | CborValue::Float(_)) => true,
+        (ColumnType::Boolean, CborValue::Bool(_)) => true,
+        (ColumnType::Decimal, CborValue::Integer(number)) => return Ok(i128::from(*number).to_string().into()),
+        (ColumnType::Decimal, CborValue::Float(number)) if number.is_finite() => return Ok(number.to_string().into()),
+        (ColumnType::Bytes, CborValue::Bytes(_)) => true,
+        (ColumnType::Bytes, CborValue::Text(text)) => {
+            let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('='));
+            return bytes.map(CborValue::Bytes).map_err(|_| "must be bytes as base64url text".to_string());
+        }
+        (_, CborValue::Text(_)) => !matches!(ty, ColumnType::Integer | ColumnType::Number | ColumnType::Boolean),
+        _ => false,
+    };
+    let expected = match ty {
+        ColumnType::String | ColumnType::Uuid => "text",
+        ColumnType::Integer => "a whole number",
+        ColumnType::Number => "a number",
+        ColumnType::Boolean => "true or false",
+        ColumnType::Decimal => "a decimal number, as text or number",
+        ColumnType::Date => "a date as text, YYYY-MM-DD",
+        ColumnType::Datetime => "a moment as RFC 3339 text",
+        ColumnType::Bytes => "bytes as base64url text",
+        ColumnType::Json => "a value",
+    };
+    if fits { Ok(value) } else { Err(format!("must be {expected}")) }
+}

@@ -1,0 +1,36 @@
+//! `POST /{dio}/_refresh`: the master is read now.
+
+use axum::extract::RawQuery;
+use axum::response::Response;
+
+use super::answer;
+use super::extract::On;
+use super::problem::{ApiError, Code};
+use crate::vista::{Error, ErrorKind};
+
+/// Refreshes, or joins the refresh under way, and says what changed.
+pub(super) async fn refresh(On(at): On, RawQuery(raw): RawQuery) -> Result<Response, ApiError> {
+    if raw.is_some_and(|raw| !raw.is_empty()) {
+        return Err(ApiError::new(Code::UnknownParameter, "a refresh takes no parameter"));
+    }
+    let report = at.dio.refresh().await.map_err(failed)?;
+    Ok(answer::json(&serde_json::json!({
+        "position": report.position.map(|position| position.to_string()),
+        "inserted": report.inserted,
+        "changed": report.changed,
+        "removed": report.removed,
+        "seconds": report.took.as_secs_f64(),
+    })))
+}
+
+fn failed(error: Error) -> ApiError {
+    match error {
+        Error::Suspicious { .. } => ApiError::from(error)
+            .hint("if the source really shrank, set allow_shrink for this resource and refresh again"),
+        Error::Source { kind, retry_after, .. } if kind != ErrorKind::Unknown => {
+            ApiError::new(Code::RefreshFailed, "the source could not be read; the rows are as they were")
+                .retry_after(retry_after)
+        }
+        other => other.into(),
+    }
+}

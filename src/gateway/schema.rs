@@ -1,0 +1,67 @@
+//! `GET /{dio}/_schema`: columns, relations and what can be done, and by whom.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::answer;
+use super::problem::ApiError;
+use super::state::{Mounted, Shared};
+use crate::vista::Capabilities;
+
+/// Describes a resource; also while its first copy is being made.
+pub(super) async fn schema(State(shared): State<Arc<Shared>>, Path(dio): Path<String>) -> Result<Response, ApiError> {
+    Ok(answer::json(&describe(shared.dio(&dio)?)))
+}
+
+fn describe(at: &Mounted) -> Value {
+    let columns = at.schema.columns().iter().map(|column| {
+        json!({ "name": &*column.name, "type": column.ty, "original_type": column.original_type, "flags": column.flags })
+    });
+    let references = at.schema.references().iter().map(|reference| {
+        let many = if reference.many { "many" } else { "one" };
+        json!({ "relation": reference.relation, "target": reference.target, "column": reference.column, "kind": many })
+    });
+    json!({
+        "name": at.dio.name(),
+        "id": at.schema.id_column(),
+        "columns": columns.collect::<Vec<_>>(),
+        "references": references.collect::<Vec<_>>(),
+        "capabilities": capabilities(at.dio.0.core.vista.capabilities(), at.dio.vista().capabilities()),
+        "limits": {
+            "default_limit": at.options.default_limit,
+            "max_limit": at.options.max_limit,
+            "max_affected": at.options.max_affected,
+        },
+    })
+}
+
+/// What the source does itself, what the copy adds, what is refused.
+fn capabilities(master: Capabilities, ours: Capabilities) -> Value {
+    let named = |caps: Capabilities| {
+        [
+            ("filter", caps.can_filter),
+            ("order", caps.can_order),
+            ("search", caps.can_search),
+            ("count", caps.can_count),
+            ("fetch_page", caps.can_fetch_page),
+            ("set_page_size", caps.can_set_page_size),
+            ("fetch_next", caps.can_fetch_next),
+            ("insert", caps.can_insert),
+            ("update", caps.can_update),
+            ("delete", caps.can_delete),
+            ("delete_all", caps.can_delete_all),
+        ]
+    };
+    let all = || named(master).into_iter().zip(named(ours)).map(|((name, native), (_, can))| (name, native, can));
+    let those = |is: fn(bool, bool) -> bool| -> Vec<_> {
+        all().filter(|(_, native, can)| is(*native, *can)).map(|(name, ..)| name).collect()
+    };
+    json!({
+        "native": those(|native, can| native && can),
+        "cached": those(|native, can| can && !native),
+        "refused": those(|_, can| !can),
+    })
+}

@@ -1,0 +1,161 @@
+//! What handlers share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use tokio_util::sync::CancellationToken;
+
+use super::auth::Auth;
+use super::events::Sockets;
+use super::limits::Limits;
+use super::origin::Origins;
+use super::problem::{ApiError, Code};
+use super::webhook::Hook;
+use crate::dio::Dio;
+use crate::vista::query::nearest;
+use crate::vista::{Error, Result, Schema};
+
+/// Everything that handlers know; fixed when the router is made.
+#[derive(Debug)]
+pub struct Shared {
+    /// Resources by name.
+    pub dios: IndexMap<Arc<str>, Arc<Mounted>>,
+    /// Webhooks by name.
+    pub hooks: IndexMap<Arc<str>, Arc<Hook>>,
+    /// Empty, or a path that begins with `/` and does not end so.
+    pub base_path: String,
+    /// Who may call.
+    pub auth: Auth,
+    /// Which hosts and pages may.
+    pub origins: Origins,
+    /// How large requests may be.
+    pub limits: Limits,
+    /// The event sockets.
+    pub sockets: Sockets,
+    /// Cancelled when the server is going to stop.
+    pub closing: CancellationToken,
+}
+
+impl Shared {
+    /// `path` without the base path.
+    pub fn within<'a>(&self, path: &'a str) -> &'a str {
+        path.strip_prefix(self.base_path.as_str()).unwrap_or(path)
+    }
+
+    /// The resource `name`.
+    ///
+    /// # Errors
+    /// 404 with the nearest name.
+    pub fn dio(&self, name: &str) -> Result<&Arc<Mounted>, ApiError> {
+        self.dios.get(name).ok_or_else(|| {
+            let error = ApiError::new(Code::DioNotFound, format!("there is no resource {name:?}"));
+            let names = || self.dios.keys().map(|name| &**name);
+            match nearest(name, names()) {
+                Some(nearest) => error.hint(format!("did you mean {nearest:?}?")),
+                None => error.hint(format!("resources are {}", names().collect::<Vec<_>>().join(", "))),
+            }
+        })
+    }
+}
+
+/// One Dio as a resource.
+#[derive(Debug)]
+pub struct Mounted {
+    /// The Dio.
+    pub dio: Dio,
+    /// The shape of its rows, every column sortable and searchable.
+    pub schema: Arc<Schema>,
+    /// Bounds and policies.
+    pub options: MountOptions,
+}
+
+impl Mounted {
+    pub(super) fn new(dio: Dio, options: MountOptions) -> Mounted {
+        Mounted { schema: dio.schema(), dio, options }
+    }
+}
+
+/// Bounds and policies of one resource.
+#[derive(Clone, Debug)]
+pub struct MountOptions {
+    /// Rows of a list that does not say (default: 100).
+    pub default_limit: u64,
+    /// Rows of a list, at most (default: 10,000).
+    pub max_limit: u64,
+    /// Rows that one write by filter may touch, at most (default: 1,000).
+    pub max_affected: u64,
+    /// Whether changes to a row must say which version they were made for (default: no).
+    pub require_if_match: bool,
+    /// Whether rows may have columns that the schema does not declare (default: yes).
+    pub unknown_columns: bool,
+    /// When a write is answered.
+    pub ack: Ack,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        MountOptions {
+            default_limit: 100,
+            max_limit: 10_000,
+            max_affected: 1_000,
+            require_if_match: false,
+            unknown_columns: true,
+            ack: Ack::Journal,
+        }
+    }
+}
+
+/// When a write is answered, unless the request says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ack {
+    /// As soon as it is in the journal: 202.
+    #[default]
+    Journal,
+    /// When the master has it, or after ten seconds.
+    Applied,
+}
+
+impl Ack {
+    pub(super) fn patience(self) -> Duration {
+        match self {
+            Ack::Journal => Duration::ZERO,
+            Ack::Applied => Duration::from_secs(10),
+        }
+    }
+}
+
+/// First path segments that are not resources.
+const RESERVED: [&str; 11] = [
+    "events",
+    "webhooks",
+    "operations",
+    "docs",
+    "healthz",
+    "readyz",
+    "metrics",
+    "openapi.json",
+    "asyncapi.json",
+    "problems",
+    "static",
+];
+
+/// Whether `name` can be a resource.
+pub(super) fn check_name(name: &str) -> Result<()> {
+    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let rest = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    if RESERVED.contains(&name) {
+        return Err(Error::Config(format!("{name:?} is a route of the gateway and cannot be a resource")));
+    }
+    if !first || !rest || name.len() > 64 {
+        let detail =
+            format!("{name:?} cannot be a resource: 1 to 64 letters, digits, - and _, a letter or digit first");
+        return Err(Error::Config(detail));
+    }
+    Ok(())
+}
+
+/// Whether a row under this id would be hidden by a route.
+pub(super) fn is_reserved_id(id: &str) -> bool {
+    id == "events" || id == "live" || id.starts_with('_')
+}

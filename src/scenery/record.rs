@@ -1,0 +1,144 @@
+//! [`RecordScenery`]: one row, and how it stands with it.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use super::follow::{Follower, Told};
+use super::{Generation, Lead};
+use crate::dio::{Core, Dio, DioEvent};
+use crate::record::{Body, Record};
+use crate::vista::Result;
+
+/// How it stands with the row of a [`RecordScenery`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecordStatus {
+    /// There is no such row.
+    Missing,
+    /// It is there, and nothing is on its way.
+    Present,
+    /// Writes to it wait for the master. It is shown as they make it, which may be: not at all.
+    Pending,
+    /// A write to it failed and was rolled back, and nothing has happened to it since.
+    Failed {
+        /// Why.
+        error: String,
+    },
+}
+
+/// A standing view of one row. Clones share it.
+#[derive(Clone)]
+pub struct RecordScenery(Arc<Lead<Shared>>);
+
+struct Shared {
+    id: String,
+    held: RwLock<Held>,
+    generation: watch::Sender<Generation>,
+}
+
+#[derive(PartialEq)]
+struct Held {
+    body: Option<Body>,
+    status: RecordStatus,
+}
+
+impl std::fmt::Debug for RecordScenery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (id, status) = (self.id(), self.status());
+        f.debug_struct("RecordScenery").field("id", &id).field("status", &status).finish_non_exhaustive()
+    }
+}
+
+impl RecordScenery {
+    pub(super) async fn open(dio: Dio, id: String) -> Result<RecordScenery> {
+        let core = Arc::clone(&dio.0.core);
+        let mut follower = Follower::new(&core.ring);
+        let view = core.standing_view();
+        if !view.complete && view.state.get(&id).is_none() {
+            core.load_row(&id).await?;
+        }
+        drop(view);
+        let held = RwLock::new(look(&core, &id, None));
+        let shared = Arc::new(Shared { id, held, generation: watch::Sender::default() });
+        let task = {
+            let shared = Arc::clone(&shared);
+            async move {
+                let mut failed = None;
+                while let Some(told) = follower.told().await {
+                    for told in &told {
+                        note_failure(&mut failed, told, &shared.id);
+                    }
+                    shared.show(look(&core, &shared.id, failed.as_deref()));
+                    follower.rest();
+                }
+            }
+        };
+        dio.0.refresh_on_open();
+        Ok(RecordScenery(Lead::start(dio, shared, task)))
+    }
+
+    /// The row's id.
+    pub fn id(&self) -> &str {
+        &self.0.shared.id
+    }
+
+    /// The row, if it is there. Never fetches.
+    pub fn record(&self) -> Option<Record> {
+        self.0.shared.held.read().body.as_ref().and_then(|body| body.decode().ok())
+    }
+
+    /// How it stands with it.
+    pub fn status(&self) -> RecordStatus {
+        self.0.shared.held.read().status.clone()
+    }
+
+    /// Follows the generation: it moves whenever the row or its status has changed.
+    pub fn subscribe(&self) -> watch::Receiver<Generation> {
+        self.0.shared.generation.subscribe()
+    }
+
+    /// The generation now.
+    pub fn generation(&self) -> Generation {
+        *self.0.shared.generation.borrow()
+    }
+}
+
+impl Shared {
+    fn show(&self, now: Held) {
+        let mut held = self.held.write();
+        let moved = *held != now;
+        *held = now;
+        drop(held);
+        if moved {
+            Generation::bump(&self.generation);
+        }
+    }
+}
+
+fn look(core: &Core, id: &str, failed: Option<&str>) -> Held {
+    let state = core.standing_view().state;
+    let body = state.get(id).map(|row| row.body());
+    let status = match (&body, failed) {
+        _ if state.has_queued(id) => RecordStatus::Pending,
+        (_, Some(error)) => RecordStatus::Failed { error: error.to_string() },
+        (Some(_), None) => RecordStatus::Present,
+        (None, None) => RecordStatus::Missing,
+    };
+    Held { body, status }
+}
+
+/// A failed write is remembered until the row changes. (The event that takes it back comes before the one that says so.)
+fn note_failure(failed: &mut Option<String>, told: &Told, row: &str) {
+    let Told::Item(item) = told else { return };
+    match &item.event {
+        DioEvent::WriteFailed { id, error, .. } if id == row => *failed = Some(error.clone()),
+        DioEvent::RecordChanged { id } | DioEvent::RecordInserted { id } | DioEvent::RecordRemoved { id }
+            if id == row =>
+        {
+            *failed = None;
+        }
+        _ => {}
+    }
+}

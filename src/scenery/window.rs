@@ -1,0 +1,255 @@
+//! The rows that a table scenery holds, by their place in its query; pure.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::dio::{DioEvent, RingItem};
+use crate::hot::Origin;
+use crate::record::{Body, Id};
+
+/// One row in its place.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) id: Id,
+    pub(super) body: Body,
+    /// Which reading of the master it comes from.
+    round: u64,
+}
+
+/// Rows by place, and how many there are in all as far as anybody knows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Window {
+    rows: BTreeMap<u64, Held>,
+    total: Option<u64>,
+}
+
+impl PartialEq for Window {
+    fn eq(&self, other: &Window) -> bool {
+        let same = |(a, b): (&Held, &Held)| a.id == b.id && a.body == b.body;
+        self.total == other.total
+            && self.rows.keys().eq(other.rows.keys())
+            && self.rows.values().zip(other.rows.values()).all(same)
+    }
+}
+
+impl Window {
+    /// No rows, of `total`.
+    pub(super) fn empty(total: Option<u64>) -> Window {
+        Window { rows: BTreeMap::new(), total }
+    }
+
+    /// `rows` in order, the first in place `start`.
+    pub(super) fn of<'a>(start: u64, rows: impl Iterator<Item = (&'a Id, &'a Body)>, total: u64) -> Window {
+        let mut window = Window::empty(Some(total));
+        window.put(start, rows, 0);
+        window
+    }
+
+    /// The row in place `at`.
+    pub(super) fn row(&self, at: u64) -> Option<&Held> {
+        self.rows.get(&at)
+    }
+
+    /// The rows in order.
+    pub(super) fn rows(&self) -> impl Iterator<Item = &Held> {
+        self.rows.values()
+    }
+
+    /// How many rows there are in all, if that is known.
+    pub(super) fn total(&self) -> Option<u64> {
+        self.total
+    }
+
+    /// How many rows there are, or at least how many are known of.
+    pub(super) fn count(&self) -> u64 {
+        self.total.unwrap_or_else(|| self.end())
+    }
+
+    /// Whether there are rows after the last one held.
+    pub(super) fn has_more(&self) -> bool {
+        self.total.is_none_or(|total| self.end() < total)
+    }
+
+    /// Whether every row there is is held.
+    pub(super) fn is_whole(&self) -> bool {
+        self.total == Some(self.rows.len() as u64)
+    }
+
+    /// The place after the last row held.
+    fn end(&self) -> u64 {
+        self.rows.last_key_value().map_or(0, |(at, _)| at + 1)
+    }
+
+    /// The parts of `wanted` that were not read in `round`, ascending.
+    pub(super) fn gaps(&self, wanted: Range<u64>, round: u64) -> Vec<Range<u64>> {
+        let end = self.total.map_or(wanted.end, |total| wanted.end.min(total));
+        let mut gaps = Vec::new();
+        let mut at = wanted.start;
+        if at >= end {
+            return gaps;
+        }
+        for (place, _) in self.rows.range(wanted.start..end).filter(|(_, held)| held.round == round) {
+            if at < *place {
+                gaps.push(at..*place);
+            }
+            at = place + 1;
+        }
+        if at < end {
+            gaps.push(at..end);
+        }
+        gaps
+    }
+
+    fn put<'a>(&mut self, start: u64, rows: impl Iterator<Item = (&'a Id, &'a Body)>, round: u64) -> u64 {
+        let mut at = start;
+        for (id, body) in rows {
+            self.rows.insert(at, Held { id: id.clone(), body: body.clone(), round });
+            at += 1;
+        }
+        at
+    }
+
+    /// Takes in what a load of `range` gave; `last` says that the master had no more.
+    pub(super) fn loaded(&mut self, range: &Range<u64>, rows: &[(Id, Body)], last: bool, round: u64) {
+        // A row that moved stands where it was read last.
+        self.rows.retain(|at, held| range.contains(at) || rows.iter().all(|(id, _)| *id != held.id));
+        self.rows.retain(|at, _| !range.contains(at));
+        let end = self.put(range.start, rows.iter().map(|(id, body)| (id, body)), round);
+        if last {
+            self.rows.split_off(&end);
+            self.total = Some(end);
+        } else {
+            self.total = self.total.map(|total| total.max(end));
+        }
+    }
+
+    /// Follows one event on rows that are only partly known; says whether anything changed. `matches` judges a row that is
+    /// held; only rows that the program itself writes are added, at the end: where others belong, only the master knows.
+    pub(super) fn follow(&mut self, item: &RingItem, matches: impl Fn(&Body) -> bool, narrowed: bool) -> bool {
+        match &item.event {
+            DioEvent::RecordRemoved { id } => match self.place_of(id) {
+                Some(at) => self.close_up(at),
+                None if narrowed => false,
+                None => self.lose_one(),
+            },
+            DioEvent::RecordChanged { id } | DioEvent::RecordInserted { id } => {
+                let Some(body) = &item.new else { return false };
+                match self.place_of(id) {
+                    Some(at) if !matches(body) => self.close_up(at),
+                    Some(at) => self.replace(at, body),
+                    None => !narrowed && is_new(item) && self.append(id, body),
+                }
+            }
+            _ => false,
+        }
+    }
+
+    fn place_of(&self, id: &str) -> Option<u64> {
+        self.rows.iter().find(|(_, held)| &*held.id == id).map(|(at, _)| *at)
+    }
+
+    fn replace(&mut self, at: u64, body: &Body) -> bool {
+        match self.rows.get_mut(&at) {
+            Some(held) if held.body != *body => {
+                held.body = body.clone();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes the row in place `at` out; those behind it move up.
+    fn close_up(&mut self, at: u64) -> bool {
+        let mut behind = self.rows.split_off(&at);
+        behind.remove(&at);
+        self.rows.extend(behind.into_iter().map(|(at, held)| (at - 1, held)));
+        self.lose_one();
+        true
+    }
+
+    fn lose_one(&mut self) -> bool {
+        let before = self.total;
+        self.total = before.map(|total| total.saturating_sub(1).max(self.end()));
+        self.total != before
+    }
+
+    fn append(&mut self, id: &str, body: &Body) -> bool {
+        let Some(total) = self.total else { return false };
+        if self.end() == total {
+            let round = self.rows.last_key_value().map_or(0, |(_, held)| held.round);
+            self.rows.insert(total, Held { id: Id::from(id), body: body.clone(), round });
+        }
+        self.total = Some(total + 1);
+        true
+    }
+}
+
+/// A row that came by a write and was not there before. One that an upstream event speaks of may lie anywhere in the master.
+fn is_new(item: &RingItem) -> bool {
+    matches!(item.event, DioEvent::RecordInserted { .. })
+        && item.entry.as_ref().is_some_and(|entry| entry.cause.origin == Origin::Write)
+}
+
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "lists of ranges are what is compared")]
+mod tests {
+    use super::*;
+    use crate::record::{Layout, Record};
+
+    fn row(id: &str) -> (Id, Body) {
+        (
+            id.into(),
+            Body::encode_plain(
+                &Record::from_iter([("n".into(), id.into())]),
+                &Layout::new("", false, ["n"].into_iter()),
+            ),
+        )
+    }
+
+    fn ids(window: &Window) -> Vec<(u64, String)> {
+        window.rows.iter().map(|(at, held)| (*at, held.id.to_string())).collect()
+    }
+
+    #[test]
+    fn only_what_was_not_read_in_this_round_is_a_gap() {
+        let mut window = Window::empty(Some(10));
+        assert_eq!(window.gaps(0..4, 0), [0..4]);
+        window.loaded(&(0..2), &[row("a"), row("b")], false, 0);
+        window.loaded(&(4..5), &[row("e")], false, 0);
+        assert_eq!(window.gaps(0..20, 0), [2..4, 5..10]);
+        assert_eq!(window.gaps(0..2, 0), []);
+        assert_eq!(window.gaps(0..2, 1), [0..2], "an invalidated row is read again");
+        assert_eq!(window.gaps(12..20, 0), [], "there is nothing past the end");
+    }
+
+    #[test]
+    fn a_short_chunk_tells_the_end() {
+        let mut window = Window::empty(None);
+        assert!(window.has_more());
+        window.loaded(&(0..3), &[row("a"), row("b"), row("c")], false, 0);
+        assert!(window.has_more() && window.count() == 3);
+        window.loaded(&(3..6), &[row("d")], true, 0);
+        assert!(!window.has_more() && window.is_whole());
+        assert_eq!(window.total(), Some(4));
+    }
+
+    #[test]
+    fn a_row_stands_where_it_was_read_last() {
+        let mut window = Window::empty(Some(4));
+        window.loaded(&(0..2), &[row("a"), row("b")], false, 0);
+        window.loaded(&(2..4), &[row("a"), row("d")], false, 0);
+        assert_eq!(ids(&window), [(1, "b".into()), (2, "a".into()), (3, "d".into())]);
+        window.loaded(&(0..2), &[row("b"), row("c")], false, 1);
+        assert_eq!(ids(&window), [(0, "b".into()), (1, "c".into()), (2, "a".into()), (3, "d".into())]);
+    }
+
+    #[test]
+    fn rows_behind_a_removed_one_move_up() {
+        let mut window = Window::empty(Some(5));
+        window.loaded(&(0..2), &[row("a"), row("b")], false, 0);
+        window.loaded(&(3..5), &[row("d"), row("e")], false, 0);
+        window.close_up(1);
+        assert_eq!(ids(&window), [(0, "a".into()), (2, "d".into()), (3, "e".into())]);
+        assert_eq!(window.total(), Some(4));
+    }
+}

@@ -1,0 +1,15 @@
+//! The chapter on Dio and Lens, claim by claim: `s43_...` shows claim S43. Sceneries have a binary of their own.
+//!
+//! Where time matters the clock is paused and everything is in memory; only what is about files uses files.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test that cannot go on ends")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod cache;
+mod events;
+mod facade;
+mod lens;
+mod live;
+mod refresh;
+mod writes;

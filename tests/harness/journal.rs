@@ -1,0 +1,70 @@
+//! A journal that can be held.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use diorama::journal::{AppendError, Journal, JournalError, LogBatch, LogEntry, LogId, LogState, MemoryJournal, Seq};
+use tokio::sync::watch;
+
+use super::Gate;
+
+/// A memory journal whose appends pass a gate.
+#[derive(Default)]
+pub struct GatedJournal {
+    journal: MemoryJournal,
+    gate: Gate,
+}
+
+impl GatedJournal {
+    /// The gate that every append passes.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+}
+
+#[async_trait]
+impl Journal for GatedJournal {
+    async fn open(&self, log: &str, shape: &str) -> Result<LogState, JournalError> {
+        self.journal.open(log, shape).await
+    }
+
+    async fn new_epoch(&self, log: &str, at_least: Seq, why: &str) -> Result<LogState, JournalError> {
+        self.journal.new_epoch(log, at_least, why).await
+    }
+
+    async fn append(&self, batches: Vec<LogBatch>) -> Vec<Result<(), AppendError>> {
+        self.gate.pass().await;
+        self.journal.append(batches).await
+    }
+
+    async fn read(&self, log: &str, after: Seq, max_bytes: usize) -> Result<Vec<LogEntry>, JournalError> {
+        self.journal.read(log, after, max_bytes).await
+    }
+
+    async fn claim(&self, key: &str) -> Result<Option<Bytes>, JournalError> {
+        self.journal.claim(key).await
+    }
+
+    fn heads(&self, log: &str) -> watch::Receiver<Seq> {
+        self.journal.heads(log)
+    }
+
+    async fn trim(&self, log: &str, before: Seq, keep: &[Seq], now: u64) -> Result<(), JournalError> {
+        self.journal.trim(log, before, keep, now).await
+    }
+
+    async fn reopen(&self) -> Result<(), JournalError> {
+        self.journal.reopen().await
+    }
+
+    async fn logs(&self) -> Result<Vec<LogId>, JournalError> {
+        self.journal.logs().await
+    }
+
+    async fn close(&self) {
+        self.journal.close().await;
+    }
+
+    fn durable(&self) -> bool {
+        self.journal.durable()
+    }
+}

@@ -442,7 +442,7 @@ impl State {
 
     fn apply_base(&mut self, id: &Id, base: &Base, entry: &Entry) -> CacheChange {
         if base.changes() {
-            self.lost.remove(id);
+            let found = self.lost.remove(id).is_some();
             self.touch(id, true);
             self.note_version(id, base, entry);
             let known = self.folds.get(id).and_then(|fold| fold.base.as_ref());
@@ -450,7 +450,8 @@ impl State {
                 Base::Set { body, .. } => known.is_some_and(|known| known.body == *body),
                 _ => known.is_none(),
             };
-            if !same {
+            // A row that is found again is what it was when the operations over it were delivered.
+            if !same && !found {
                 self.rebase(id, entry.seq);
             }
         }

@@ -33,7 +33,7 @@ fn foreign(seq: u64) -> bytes::Bytes {
     let body = Body::encode("foreign", &record((seq as i64, 0)), schema().layout());
     let base = Base::Set { body, ordinal: 1 };
     let (id, cause) = (Some("foreign".into()), Cause::default());
-    Entry { seq, at: 0, id, cause, base, op: OpChange::None, visible: Visible::Base, frame: Frame::Changed }.encode()
+    Entry { seq, at: 0, id, cause, base, version: None, op: OpChange::None, visible: Visible::Base, frame: Frame::Changed }.encode()
 }
 
 /// Lets everything that can run do so.

@@ -33,7 +33,18 @@ fn foreign(seq: u64) -> bytes::Bytes {
     let body = Body::encode("foreign", &record((seq as i64, 0)), schema().layout());
     let base = Base::Set { body, ordinal: 1 };
     let (id, cause) = (Some("foreign".into()), Cause::default());
-    Entry { seq, at: 0, id, cause, base, version: None, op: OpChange::None, visible: Visible::Base, frame: Frame::Changed }.encode()
+    Entry {
+        seq,
+        at: 0,
+        id,
+        cause,
+        base,
+        op: OpChange::None,
+        visible: Visible::Base,
+        frame: Frame::Changed,
+        version: None,
+    }
+    .encode()
 }
 
 /// Lets everything that can run do so.
@@ -150,8 +161,7 @@ async fn faults_of_the_journal_lose_nothing_that_was_acknowledged_and_keep_nothi
         let mut rows = visible(&state);
         rows.remove("foreign");
         assert_eq!(rows, master.rows(), "seed {seed}");
-        let told: Vec<u64> =
-            log.iter().filter(|entry| entry.frame != Frame::Silent).map(|entry| entry.seq).collect();
+        let told: Vec<u64> = log.iter().filter(|entry| entry.frame != Frame::Silent).map(|entry| entry.seq).collect();
         dio.close().await;
         drop(dio);
         let heard: Vec<u64> = heard.await.unwrap().into_iter().map(|(seq, _)| seq).collect();
@@ -204,8 +214,14 @@ async fn a_held_append_shows_nothing_and_answers_nobody() {
     let dio = lens.make_dio(master.vista("d")).await.unwrap();
     let mut events = dio.subscribe_events();
     journal.hold();
-    let first = tokio::spawn({ let dio = dio.clone(); async move { write(&dio, insert("a", (1, 1))).await } });
-    let second = tokio::spawn({ let dio = dio.clone(); async move { write(&dio, insert("a", (2, 2))).await } });
+    let first = tokio::spawn({
+        let dio = dio.clone();
+        async move { write(&dio, insert("a", (1, 1))).await }
+    });
+    let second = tokio::spawn({
+        let dio = dio.clone();
+        async move { write(&dio, insert("a", (2, 2))).await }
+    });
     journal.wait_for_appends(1).await;
     idle().await;
     assert!(!first.is_finished() && !second.is_finished());
@@ -218,8 +234,14 @@ async fn a_held_append_shows_nothing_and_answers_nobody() {
     // One that is lost takes the refusals with it that were judged on it.
     journal.push_fault(Fault::UnknownLost);
     journal.hold();
-    let first = tokio::spawn({ let dio = dio.clone(); async move { write(&dio, insert("b", (1, 1))).await } });
-    let second = tokio::spawn({ let dio = dio.clone(); async move { write(&dio, insert("b", (2, 2))).await } });
+    let first = tokio::spawn({
+        let dio = dio.clone();
+        async move { write(&dio, insert("b", (1, 1))).await }
+    });
+    let second = tokio::spawn({
+        let dio = dio.clone();
+        async move { write(&dio, insert("b", (2, 2))).await }
+    });
     idle().await;
     journal.release();
     assert!(matches!(first.await.unwrap(), Err(Error::Storage { .. })));
@@ -258,9 +280,15 @@ async fn a_full_queue_makes_the_library_wait_and_refuses_who_asks_for_it() {
     let lens = lens_on(&journal).write_queue_capacity(1).build().unwrap();
     let dio = lens.make_dio(master.vista("d")).await.unwrap();
     journal.hold();
-    let first = tokio::spawn({ let dio = dio.clone(); async move { write(&dio, insert("a", (1, 1))).await } });
+    let first = tokio::spawn({
+        let dio = dio.clone();
+        async move { write(&dio, insert("a", (1, 1))).await }
+    });
     journal.wait_for_appends(1).await;
-    let second = tokio::spawn({ let dio = dio.clone(); async move { write(&dio, insert("b", (1, 1))).await } });
+    let second = tokio::spawn({
+        let dio = dio.clone();
+        async move { write(&dio, insert("b", (1, 1))).await }
+    });
     idle().await;
     let options = WriteOptions { refuse_when_full: true, ..WriteOptions::default() };
     assert!(matches!(dio.write(insert("c", (1, 1)), options).await, Err(Error::QueueFull)));
@@ -438,7 +466,10 @@ async fn the_last_handle_may_end_inside_a_hook_and_a_closed_dio_stays_closed() {
         .unwrap();
     let dio = lens.make_dio(master.vista("d")).await.unwrap();
     let cache = dio.cache();
-    let inserting = tokio::spawn({ let vista = dio.vista(); async move { vista.insert("a", &record((1, 1))).await } });
+    let inserting = tokio::spawn({
+        let vista = dio.vista();
+        async move { vista.insert("a", &record((1, 1))).await }
+    });
     *held.lock() = Some(dio);
     inserting.await.unwrap().unwrap();
     while held.lock().is_some() {

@@ -163,6 +163,7 @@ impl Server {
         let address = listener.local_addr().map_err(failed)?;
         let current = Arc::new(ArcSwap::from_pointee(starting(&base_path(config))));
         let (closing, connections) = (CancellationToken::new(), TaskTracker::new());
+        #[expect(clippy::disallowed_methods, reason = "the server owns its accept loop and joins it")]
         let accepting = tokio::spawn(accept::accept(
             listener,
             Arc::clone(&current),

@@ -67,9 +67,9 @@ pub enum WriteRoute {
 pub struct ColumnSpec {
     /// Its name.
     pub name: String,
-    /// Its type, one of [`TYPES`].
+    /// Its type: `string`, `integer`, `number`, `boolean`, `decimal`, `date`, `datetime`, `bytes`, `uuid` or `json`.
     pub ty: &'static str,
-    /// What it is for, of [`FLAGS`].
+    /// What it is for: `id`, `title`, `searchable`, `orderable`, `hidden`, `mandatory`.
     pub flags: Vec<&'static str>,
 }
 

@@ -16,7 +16,7 @@ pub struct HookSpec {
 /// How senders prove who they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookAuth {
-    /// One of [`SCHEMES`].
+    /// `standard`, `hmac`, `bearer` or `none`.
     pub scheme: &'static str,
     /// What they know.
     pub secrets: Vec<Secret>,

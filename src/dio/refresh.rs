@@ -194,7 +194,9 @@ impl Core {
     async fn tell_whole(self: &Arc<Self>, told: bool) -> Result<()> {
         match scope_of(&self.name).filter(|scope| matches!(scope.kind, Kind::Refresh | Kind::Start)) {
             Some(scope) => scope.covered.lock().silent = true,
-            None if told => drop(self.commit(Cmd::InvalidateAll { covered: false, origin: Origin::Refresh }).await?),
+            None if told => {
+                self.commit(Cmd::InvalidateAll { covered: false, origin: Origin::Refresh }).await?;
+            }
             None => {}
         }
         Ok(())

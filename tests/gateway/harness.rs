@@ -167,6 +167,7 @@ impl App {
         let router = gateway(Gateway::new().try_mount(dio.clone(), options).unwrap()).into_router();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        #[expect(clippy::disallowed_methods, reason = "the app aborts it when it is dropped")]
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         App { address, dio, master, _lens: lens, server, _files: files }
     }

@@ -60,6 +60,7 @@ impl Client {
         let ids = ids.map(|ids| ids.iter().map(ToString::to_string).collect());
         let session = Session::new(dio, Wish { since, records: true, ids, heartbeat: 5 });
         let pipe = Pipe { out: PollSender::new(out), incoming };
+        #[expect(clippy::disallowed_methods, reason = "the client aborts it")]
         let session = tokio::spawn(session.run(pipe, closing.clone()));
         Client { frames, say, closing, session }
     }

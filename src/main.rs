@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use diorama::app::{self, Failure};
-use diorama::config::{Access, CacheAt, Config, File};
+use diorama::config::{Access, CacheAt, Config, File, HookSpec};
 
 /// Puts slow data behind a fast, live HTTP and WebSocket API.
 #[derive(Debug, Parser)]
@@ -46,6 +46,11 @@ struct Serve {
 }
 
 impl Serve {
+    /// Whether the arguments are data, and not a configuration.
+    fn names_files(&self) -> bool {
+        !matches!(self.files.as_slice(), [] | [_]) || self.files.iter().any(|file| !file.ends_with(".toml"))
+    }
+
     fn config(&self) -> Result<Config, Failure> {
         let mut config = match self.files.as_slice() {
             [] => app::read(Path::new("diorama.toml")).map_err(|mut failure| {
@@ -59,6 +64,10 @@ impl Serve {
             files => zero_config(files)?,
         };
         config.server.listen = self.listen.unwrap_or(config.server.listen);
+        if self.names_files() && config.server.listen.ip().is_loopback() {
+            // Whoever can reach this address may already write; each resource takes webhooks under its own name.
+            config.webhooks = config.dios.iter().map(|dio| HookSpec::open(&dio.name)).collect();
+        }
         match self.cache.as_deref() {
             None => {}
             Some("memory") => config.lens.cache = CacheAt::Memory,

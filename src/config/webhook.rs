@@ -39,7 +39,29 @@ pub struct HookAuth {
 /// Schemes that are known.
 const SCHEMES: [&str; 4] = ["standard", "hmac", "bearer", "none"];
 
+impl HookAuth {
+    /// No proof at all; for loopback addresses only.
+    fn none() -> HookAuth {
+        HookAuth {
+            scheme: "none",
+            secrets: Vec::new(),
+            header: String::new(),
+            prefix: String::new(),
+            encoding: "hex",
+            algorithm: "sha256",
+            timestamp_header: None,
+            message: String::new(),
+            delivery: None,
+        }
+    }
+}
+
 impl HookSpec {
+    /// The hook of a Dio's own name that anybody on this machine may use.
+    pub fn open(dio: &str) -> HookSpec {
+        HookSpec { name: dio.to_string(), dio: dio.to_string(), auth: HookAuth::none() }
+    }
+
     pub(super) fn read(name: String, reader: Reader<'_>, loopback: bool, dios: &[String]) -> Option<HookSpec> {
         let dio = reader.text("dio").unwrap_or_else(|| name.clone());
         if !dios.contains(&dio) {
@@ -75,14 +97,9 @@ fn auth(table: Reader<'_>, loopback: bool) -> Option<HookAuth> {
     let delivery = table.text("delivery");
     let mut auth = HookAuth {
         scheme: scheme.unwrap_or("none"),
-        header: String::new(),
-        prefix: String::new(),
-        encoding: "hex",
-        algorithm: "sha256",
-        timestamp_header: None,
-        message: String::new(),
         delivery: delivery.map(|delivery| delivery.trim_start_matches("header:").to_string()),
         secrets: secrets.unwrap_or_default(),
+        ..HookAuth::none()
     };
     match scheme {
         Some("hmac") => {

@@ -168,7 +168,7 @@ impl Core {
     pub(crate) fn glance(&self) -> Glance {
         let freshness = self.freshness.lock();
         Glance {
-            ready: freshness.complete || !self.seeding.load(Ordering::Acquire),
+            ready: !self.seeding.load(Ordering::Acquire),
             age: freshness.at.map(|at| at.elapsed()),
             stale: self.is_stale_by(&freshness),
             refresh_failed: freshness.failed.is_some(),

@@ -1,6 +1,7 @@
 //! Starting a Dio: cache file, journal, ring, tasks, `on_start`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::commit::{Committer, apply};
 use super::core::{Core, Freshness, Parts};
@@ -255,16 +256,18 @@ async fn start_hook(dio: &Dio) -> Result<()> {
     if core.settings.on_start_blocking {
         return started(&core, hooks::calling(dio.clone(), move |dio| on_start(dio))).await;
     }
-    core.seeding.store(true, std::sync::atomic::Ordering::Release);
+    // A whole copy from an earlier life is served at once.
+    core.seeding.store(!core.freshness.lock().complete, Ordering::Release);
     let future = hooks::calling(dio.clone(), move |dio| on_start(dio));
     let background = Arc::clone(&core);
     core.tasks.spawn(async move {
         let done = started(&background, future).await;
-        background.seeding.store(done.is_err(), std::sync::atomic::Ordering::Release);
         if let Err(error) = done {
             tracing::warn!(dio = %background.name, %error, "on_start failed");
             background.freshness.lock().failed = Some(error.to_string());
             background.ring.tell(super::DioEvent::RefreshFailed { error: error.to_string() });
+        } else {
+            background.seeding.store(false, Ordering::Release);
         }
     });
     Ok(())

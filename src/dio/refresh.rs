@@ -83,7 +83,14 @@ impl Core {
                 return Err(error);
             }
         };
-        self.freshness.lock().failed = None;
+        let complete = {
+            let mut freshness = self.freshness.lock();
+            freshness.failed = None;
+            freshness.complete
+        };
+        if complete {
+            self.seeding.store(false, std::sync::atomic::Ordering::Release);
+        }
         let committed = self.commit(Cmd::InvalidateAll { covered, origin: Origin::Refresh }).await?;
         report.took = started.elapsed();
         report.position = Some(Position { epoch: self.position().epoch, seq: committed.seq });

@@ -1,3 +1,126 @@
-//! The `diorama` command.
+//! The command `diorama`.
 
-fn main() {}
+mod telemetry;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use diorama::app::{self, Failure};
+use diorama::config::{Access, CacheAt, Config, File, HookSpec};
+
+/// Puts slow data behind a fast, live HTTP and WebSocket API.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve files (each is a resource), or what a diorama.toml says.
+    Serve(Serve),
+    /// Report every mistake in a configuration.
+    Check {
+        /// The configuration.
+        #[arg(default_value = "diorama.toml")]
+        file: PathBuf,
+    },
+}
+
+#[derive(Args, Debug, Default)]
+struct Serve {
+    /// Files (PATH or NAME=PATH), or one configuration (default: ./diorama.toml).
+    files: Vec<String>,
+    /// Address and port to listen on.
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// Where rows and writes are kept: a file, or "memory".
+    #[arg(long)]
+    cache: Option<String>,
+    /// Write "none" to serve a public address to anybody.
+    #[arg(long, value_parser = ["none"])]
+    auth: Option<String>,
+}
+
+impl Serve {
+    /// Whether the arguments are data, and not a configuration.
+    fn names_files(&self) -> bool {
+        !matches!(self.files.as_slice(), [] | [_]) || self.files.iter().any(|file| !file.ends_with(".toml"))
+    }
+
+    fn config(&self) -> Result<Config, Failure> {
+        let mut config = match self.files.as_slice() {
+            [] => app::read(Path::new("diorama.toml")).map_err(|mut failure| {
+                if !Path::new("diorama.toml").exists() {
+                    failure.message =
+                        "there is no ./diorama.toml: name files to serve, like diorama serve products.csv".into();
+                }
+                failure
+            })?,
+            [one] if one.ends_with(".toml") => app::read(Path::new(one))?,
+            files => zero_config(files)?,
+        };
+        config.server.listen = self.listen.unwrap_or(config.server.listen);
+        if self.names_files() && config.server.listen.ip().is_loopback() {
+            // Whoever can reach this address may already write; each resource takes webhooks under its own name.
+            config.webhooks = config.dios.iter().map(|dio| HookSpec::open(&dio.name)).collect();
+        }
+        match self.cache.as_deref() {
+            None => {}
+            Some("memory") => config.lens.cache = CacheAt::Memory,
+            Some(path) => config.lens.cache = CacheAt::File(path.into()),
+        }
+        if self.auth.is_some() {
+            config.server.auth = Some(Access::Anybody);
+        }
+        Ok(config)
+    }
+}
+
+fn zero_config(arguments: &[String]) -> Result<Config, Failure> {
+    let parsed: Vec<_> = arguments.iter().map(|argument| File::parse(argument)).collect();
+    let wrong: Vec<String> = parsed.iter().filter_map(|file| file.as_ref().err().cloned()).collect();
+    if !wrong.is_empty() {
+        return Err(Failure::config(wrong.join("\n")));
+    }
+    let files: Vec<File> = parsed.into_iter().flatten().collect();
+    for file in files.iter().filter(|file| file.renamed) {
+        app::say(format_args!("{} is served as {}; NAME=PATH gives it another name", file.path.display(), file.name));
+    }
+    File::config(&files).map_err(Failure::config)
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command.unwrap_or(Command::Serve(Serve::default())) {
+        Command::Serve(serve) => {
+            let config = serve.config()?;
+            let runtime = tokio::runtime::Runtime::new();
+            let runtime = runtime.map_err(|error| Failure { code: 1, message: format!("no runtime: {error}") })?;
+            let served = runtime.block_on(app::serve(config));
+            // Whatever still waits in a driver must not hold up the end.
+            runtime.shutdown_background();
+            served
+        }
+        Command::Check { file } => {
+            let config = app::read(&file)?;
+            app::check(&config)?;
+            let (dios, hooks) = (config.dios.len(), config.webhooks.len());
+            app::say(format_args!("{} is fine: {dios} resources, {hooks} webhooks", file.display()));
+            Ok(())
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    telemetry::start();
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}

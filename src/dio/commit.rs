@@ -93,10 +93,10 @@ impl Committer {
     /// The way to the committer, which is started by the first who asks.
     pub(crate) fn handle(&self, journal: &Arc<dyn Journal>) -> CommitterHandle {
         let mut started = self.started.lock();
-        if let Some((handle, task)) = &*started {
-            if !task.is_finished() {
-                return handle.clone();
-            }
+        if let Some((handle, task)) = &*started
+            && !task.is_finished()
+        {
+            return handle.clone();
         }
         let (inbox, commands) = mpsc::unbounded_channel();
         let handle = CommitterHandle { inbox };
@@ -187,11 +187,11 @@ impl Turns {
         for command in &self.waiting {
             self.dios.insert(Arc::clone(&command.core.name), Arc::downgrade(&command.core));
         }
-        if let Some(why) = self.broken.clone() {
-            if let Err(error) = self.heal().await {
-                tracing::error!(error = %error, first = %why, "the journal cannot be opened again");
-                self.broken = Some(error.to_string());
-            }
+        if let Some(why) = self.broken.clone()
+            && let Err(error) = self.heal().await
+        {
+            tracing::error!(error = %error, first = %why, "the journal cannot be opened again");
+            self.broken = Some(error.to_string());
         }
         let stages = self.stage();
         let batches: Vec<LogBatch> = stages.iter().filter(|stage| stage.appends()).map(Stage::batch).collect();

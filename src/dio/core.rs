@@ -159,6 +159,11 @@ impl Core {
         self.hooks.on_load_chunk.is_none() || self.freshness.lock().complete
     }
 
+    /// Whether an acknowledged write survives the process.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.journal.durable()
+    }
+
     /// How fresh the rows are, in one look.
     pub(crate) fn glance(&self) -> Glance {
         let freshness = self.freshness.lock();
@@ -264,7 +269,16 @@ impl Core {
 
     /// Opens a guard: a read of the master or a delivery begins.
     pub(super) async fn open_guard(self: &Arc<Self>) -> Result<Guard> {
-        match self.commit(Cmd::Open).await?.outcome {
+        self.guard(Cmd::Open).await
+    }
+
+    /// [`Core::open_guard`] for a read or a delivery of one row.
+    pub(super) async fn open_guard_for(self: &Arc<Self>, id: &Id) -> Result<Guard> {
+        self.guard(Cmd::OpenFor(Arc::clone(id))).await
+    }
+
+    async fn guard(self: &Arc<Self>, open: Cmd) -> Result<Guard> {
+        match self.commit(open).await?.outcome {
             Outcome::Mark(mark) => Ok(Guard { core: Arc::clone(self), mark, armed: AtomicBool::new(true) }),
             _ => Err(Error::Closed),
         }

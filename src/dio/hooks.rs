@@ -158,6 +158,19 @@ pub(crate) async fn run<T: Send + 'static>(core: &Core, scope: Arc<Scope>, futur
     }
 }
 
+/// A callback's future that begins with calling it: in the scope and in the task that [`run`] gives it.
+pub(crate) fn calling<T: 'static>(
+    dio: Dio,
+    call: impl FnOnce(&Dio) -> HookFuture<T> + Send + 'static,
+) -> HookFuture<T> {
+    Box::pin(async move {
+        let future = call(&dio);
+        // A Dio held here until the hook ends could not be closed by dropping all others.
+        drop(dio);
+        future.await
+    })
+}
+
 fn panic_text(error: tokio::task::JoinError) -> String {
     let panic = error.into_panic();
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);

@@ -89,11 +89,11 @@ impl Core {
         inbound: Inbound,
         claim: Option<crate::journal::Claim>,
     ) -> Result<Reconciled> {
-        let Some(on_event) = &self.hooks.on_event else { return Err(Error::Closed) };
+        let Some(on_event) = self.hooks.on_event.clone() else { return Err(Error::Closed) };
         let event = self.full(&inbound);
         let scope = Scope::new(&self.name, Kind::Event);
         let dio = Dio(Arc::clone(handle));
-        hooks::run(self, Arc::new(scope), on_event(&dio, event)).await?;
+        hooks::run(self, Arc::new(scope), hooks::calling(dio, move |dio| on_event(dio, event))).await?;
         match claim {
             None => Ok(Reconciled::Applied),
             claim => self.claim_only(claim).await,

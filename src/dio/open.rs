@@ -183,6 +183,9 @@ async fn recover(
         doubt = Some("a large refresh was interrupted");
     }
     state.advance(log.head);
+    if doubt.is_some() {
+        state.doubt_missing();
+    }
     Ok(Recovered { state, meta, ring, behind, doubt })
 }
 
@@ -250,10 +253,10 @@ async fn start_hook(dio: &Dio) -> Result<()> {
     let core = Arc::clone(&dio.0.core);
     let Some(on_start) = core.hooks.on_start.clone() else { return Ok(()) };
     if core.settings.on_start_blocking {
-        return started(&core, on_start(dio)).await;
+        return started(&core, hooks::calling(dio.clone(), move |dio| on_start(dio))).await;
     }
     core.seeding.store(true, std::sync::atomic::Ordering::Release);
-    let future = on_start(dio);
+    let future = hooks::calling(dio.clone(), move |dio| on_start(dio));
     let background = Arc::clone(&core);
     core.tasks.spawn(async move {
         let done = started(&background, future).await;

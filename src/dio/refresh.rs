@@ -91,9 +91,9 @@ impl Core {
     }
 
     async fn run_refresh_hook(self: &Arc<Self>, dio: &Dio) -> Result<(RefreshReport, bool)> {
-        let Some(on_refresh) = &self.hooks.on_refresh else { return Ok((RefreshReport::default(), false)) };
+        let Some(on_refresh) = self.hooks.on_refresh.clone() else { return Ok((RefreshReport::default(), false)) };
         let scope = Arc::new(Scope::new(&self.name, Kind::Refresh));
-        hooks::run(self, Arc::clone(&scope), on_refresh(dio)).await?;
+        hooks::run(self, Arc::clone(&scope), hooks::calling(dio.clone(), move |dio| on_refresh(dio))).await?;
         self.finish_listing(&scope).await?;
         let covered = std::mem::take(&mut *scope.covered.lock());
         Ok((report(&covered.outcome), covered.told && !covered.silent))
@@ -129,7 +129,11 @@ impl Core {
         let complete = stamp.complete;
         let rows = Arc::new(rows);
         let state = self.state();
-        if complete && state.table().is_empty() && state.folds().next().is_none() && self.seed(&rows, stamp.mark).await? {
+        if complete
+            && state.table().is_empty()
+            && state.folds().next().is_none()
+            && self.seed(&rows, stamp.mark).await?
+        {
             self.keep_list(&rows, stamp.complete);
             self.mark_complete().await;
             self.tell_whole(told).await?;
@@ -190,7 +194,9 @@ impl Core {
     async fn tell_whole(self: &Arc<Self>, told: bool) -> Result<()> {
         match scope_of(&self.name).filter(|scope| matches!(scope.kind, Kind::Refresh | Kind::Start)) {
             Some(scope) => scope.covered.lock().silent = true,
-            None if told => drop(self.commit(Cmd::InvalidateAll { covered: false, origin: Origin::Refresh }).await?),
+            None if told => {
+                self.commit(Cmd::InvalidateAll { covered: false, origin: Origin::Refresh }).await?;
+            }
             None => {}
         }
         Ok(())
@@ -353,7 +359,7 @@ async fn reread_for_ever(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
 async fn read_rows(core: &Arc<Core>, ids: Vec<Id>) -> Result<()> {
     let schema = core.vista.schema();
     for id in ids {
-        let guard = core.open_guard().await?;
+        let guard = core.open_guard_for(&id).await?;
         let row = core.read_one(&id).await?;
         let row = row.map(|record| Body::encode(&id, &record, schema.layout()));
         let item = Item { id, row, ordinal: None };

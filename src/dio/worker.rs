@@ -81,7 +81,11 @@ fn start_due(core: &Arc<Core>, handle: &std::sync::Weak<Handle>, running: &mut J
 
 async fn deliver(core: Arc<Core>, handle: std::sync::Weak<Handle>, op: Op) {
     let first = core.attempts.lock().get(&op.id).is_none_or(|attempt| attempt.count <= 1);
-    let Ok(guard) = core.open_guard().await else { return pause(&core, op.id, &Error::Closed) };
+    let opened = match &*op.targets {
+        [id] => core.open_guard_for(id).await,
+        _ => core.open_guard().await,
+    };
+    let Ok(guard) = opened else { return pause(&core, op.id, &Error::Closed) };
     let patience = core.settings.retry.attempt_timeout;
     let answered = match tokio::time::timeout(patience, attempt(&core, &handle, &op)).await {
         Ok(answered) => answered,
@@ -118,7 +122,7 @@ async fn settle(core: &Arc<Core>, guard: &Guard, op: OpId, answer: Answer) {
 async fn attempt(core: &Arc<Core>, handle: &std::sync::Weak<Handle>, op: &Op) -> Result<Answer> {
     let id = op.targets.first().map(AsRef::as_ref).unwrap_or_default();
     let write = op.effect.to_write_op(id)?;
-    let Some(on_write) = &core.hooks.on_write else {
+    let Some(on_write) = core.hooks.on_write.clone() else {
         let shell = Arc::clone(core.vista.shell());
         let written = core.ask_driver(async move { shell.write(&write).await }).await?;
         return Ok(confirmed(core, &op.targets, written));
@@ -126,8 +130,7 @@ async fn attempt(core: &Arc<Core>, handle: &std::sync::Weak<Handle>, op: &Op) ->
     // The last handle may be gone while the queue drains: the hook gets one of its own.
     let handle = handle.upgrade().unwrap_or_else(|| Arc::new(Handle::new(Arc::clone(core))));
     let scope = Scope { op: Some(op.id), ..Scope::new(&core.name, Kind::Write) };
-    // A Dio held here until the hook ends could not be closed by dropping all others.
-    let delivery = on_write(&Dio(handle), write);
+    let delivery = hooks::calling(Dio(handle), move |dio| on_write(dio, write));
     hooks::run(core, Arc::new(scope), delivery).await?;
     Ok(match core.settings.write_route {
         WriteRoute::Around => Answer::Routed,

@@ -34,6 +34,7 @@ pub mod webhook;
 mod write;
 
 pub use auth::Auth;
+pub use events::Sockets;
 pub use limits::Limits;
 pub use origin::Loopback;
 pub use problem::{ApiError, Code};
@@ -115,10 +116,19 @@ impl Gateway {
         }
     }
 
-    /// Serves everything under `path` (`/api`); for servers behind a proxy that does not cut it off.
+    /// Serves everything under `path` (`/api`); for servers behind a proxy that does not cut it off. A path with characters
+    /// that it can only hold encoded is left away, and the log says so.
     pub fn base_path(mut self, path: &str) -> Gateway {
         let path = path.trim_matches('/');
+        let plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte));
         self.shared.base_path = if path.is_empty() { String::new() } else { format!("/{path}") };
+        if !plain || path.contains("//") {
+            tracing::error!(
+                path,
+                "base_path takes letters, digits, - . _ ~ and single slashes: everything is served at / instead"
+            );
+            self.shared.base_path.clear();
+        }
         self
     }
 
@@ -146,6 +156,12 @@ impl Gateway {
         self
     }
 
+    /// Counts and closes the event sockets (default: 10,000 of them, closed by nobody).
+    pub fn sockets(mut self, sockets: Sockets) -> Gateway {
+        self.shared.sockets = sockets;
+        self
+    }
+
     /// Cancel this and `/readyz` says no; events and webhooks watch it as well.
     pub fn closing(mut self, closing: tokio_util::sync::CancellationToken) -> Gateway {
         self.shared.closing = closing;
@@ -167,6 +183,7 @@ impl Default for Shared {
             auth: Auth::default(),
             origins: origin::Origins::default(),
             limits: Limits::default(),
+            sockets: Sockets::default(),
             closing: tokio_util::sync::CancellationToken::new(),
         }
     }

@@ -56,7 +56,7 @@ pub(super) async fn operations(
     for at in chosen(&shared, asked.dio.as_deref())? {
         found.extend(at.dio.operations());
     }
-    found.sort_by(|a, b| b.id.cmp(&a.id));
+    found.sort_by_key(|operation| std::cmp::Reverse(operation.id));
     let after = asked.after.map(|after| after.parse::<OpId>()).transpose()?;
     let fits = |operation: &&Operation| {
         asked.state.as_deref().is_none_or(|state| operation.state.as_str() == state)

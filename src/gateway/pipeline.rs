@@ -41,7 +41,7 @@ pub(super) async fn pipeline(State(shared): State<Arc<Shared>>, mut request: Req
         },
     };
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
-        response = problem(&error, &method, response, &id);
+        response = problem(&error, &method, &response, &id);
     }
     finish(&mut response, id, page.ok().flatten().as_ref());
     response
@@ -71,7 +71,7 @@ async fn run(request: Request, next: Next) -> Response {
 }
 
 /// A refusal with its body. `OPTIONS` asks what is allowed, and that is no refusal.
-fn problem(error: &ApiError, method: &Method, bare: Response, id: &HeaderValue) -> Response {
+fn problem(error: &ApiError, method: &Method, bare: &Response, id: &HeaderValue) -> Response {
     let allow = bare.headers().get(header::ALLOW).cloned();
     let asks = *method == Method::OPTIONS && error.code() == Code::MethodNotAllowed;
     let mut response = match asks {

@@ -246,12 +246,6 @@ impl From<Error> for ApiError {
         match error {
             Error::Unsupported { .. } => plain(Code::Unsupported).hint("GET {resource}/_schema says what it can do"),
             Error::NotFound { .. } => plain(Code::NotFound),
-            Error::Conflict { ref detail, .. } if detail.contains("another id") => {
-                plain(Code::IdMismatch).hint("leave the id out of the body, or make both the same")
-            }
-            Error::Conflict { ref detail, .. } if detail.contains("exists") => {
-                plain(Code::AlreadyExists).hint("PUT replaces a row, PATCH changes it")
-            }
             Error::Conflict { .. } => plain(Code::Conflict),
             Error::Precondition { .. } => {
                 plain(Code::PreconditionFailed).hint("read the row again and repeat the change with its ETag")

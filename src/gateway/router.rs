@@ -35,7 +35,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/{dio}/_query", post(query::query))
         .route("/{dio}/_refresh", post(refresh::refresh))
         .route("/{dio}/_schema", get(schema::schema))
-        .route("/{dio}/{id}", row);
+        .route("/{dio}/{id}", row)
+        .route("/{dio}/{id}/events", get(events::subscribe_one));
     let routes = match shared.base_path.as_str() {
         "" => routes,
         base => Router::new().nest(base, routes),

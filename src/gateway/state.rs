@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Auth;
+use super::events::Sockets;
 use super::limits::Limits;
 use super::origin::Origins;
 use super::problem::{ApiError, Code};
@@ -30,6 +31,8 @@ pub struct Shared {
     pub origins: Origins,
     /// How large requests may be.
     pub limits: Limits,
+    /// The event sockets.
+    pub sockets: Sockets,
     /// Cancelled when the server is going to stop.
     pub closing: CancellationToken,
 }

@@ -19,7 +19,7 @@ use super::prefer::Prefer;
 use super::problem::{ApiError, Code};
 use super::record;
 use super::state::{Mounted, Shared, is_reserved_id};
-use crate::dio::{IdempotencyKey, Operation, OperationState, Position, WriteOptions};
+use crate::dio::{IdempotencyKey, Operation, OperationState, Position, WriteOptions, WriteRoute};
 use crate::hot::{Condition, OpId};
 use crate::record::{CborValue, Record};
 use crate::vista::{Error, WriteKind, WriteOp};
@@ -192,7 +192,7 @@ pub(super) async fn accept(at: &Mounted, change: &Change, op: WriteOp) -> Result
         Err(error) => return Err(error.into()),
     };
     settle(at, change, &mut accepted).await?;
-    Ok(answer(at, change, accepted))
+    Ok(answer(at, change, &accepted))
 }
 
 /// Waits for the master as long as the request says.
@@ -262,7 +262,7 @@ pub(super) fn failed(operation: &Operation, prefix: &str) -> ApiError {
     ApiError::new(code, detail).hint(format!("GET {path} tells more")).header(OPERATION, answer::text(path))
 }
 
-fn answer(at: &Mounted, change: &Change, accepted: Accepted) -> Response {
+fn answer(at: &Mounted, change: &Change, accepted: &Accepted) -> Response {
     let created = accepted.created && accepted.kind != WriteKind::Delete;
     let view = View::of(&at.dio);
     let row = accepted.id.as_deref().and_then(|id| view.state.get(id));
@@ -275,7 +275,7 @@ fn answer(at: &Mounted, change: &Change, accepted: Accepted) -> Response {
         (true, Some(_)) => StatusCode::OK,
     };
     let mut response = status.into_response();
-    describe(at, change, &accepted, response.headers_mut());
+    describe(at, change, accepted, response.headers_mut());
     let Some(body) = body else { return response };
     if let (true, Some(row), None) = (accepted.settled, row, &accepted.gone) {
         let etag = View::record_etag(&row, "", Format::Json);
@@ -289,8 +289,10 @@ fn answer(at: &Mounted, change: &Change, accepted: Accepted) -> Response {
 }
 
 fn describe(at: &Mounted, change: &Change, accepted: &Accepted, headers: &mut HeaderMap) {
-    let status = at.dio.status();
-    let durable = match (accepted.settled, status.durable) {
+    let core = &at.dio.0.core;
+    let routed = core.hooks.on_write.is_some() && core.settings.write_route == WriteRoute::Around;
+    let confirmed = accepted.settled && accepted.operation.is_some() && !routed;
+    let durable = match (confirmed, core.is_durable()) {
         (true, _) => "master",
         (false, true) => "disk",
         (false, false) => "memory",
@@ -329,7 +331,7 @@ pub(super) fn made(at: &Mounted, change: &Change, id: String) -> Response {
         settled: true,
         replayed: false,
     };
-    let mut response = answer(at, change, accepted);
+    let mut response = answer(at, change, &accepted);
     *response.status_mut() = StatusCode::CREATED;
     response
 }

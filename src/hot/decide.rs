@@ -17,6 +17,8 @@ pub enum Cmd {
     Write(NewWrite),
     /// A worker takes up an operation; or somebody begins to read the master. Answers the mark.
     Open,
+    /// [`Cmd::Open`] for a read or a delivery of one row, which does not keep news of other rows waiting.
+    OpenFor(Id),
     /// What began at this mark has ended without news.
     Close(u64),
     /// The route or the master has answered for an operation.
@@ -299,6 +301,10 @@ impl State {
                 draft.note(Note::Open);
                 draft.decision.outcome = Outcome::Mark(self.clock);
             }
+            Cmd::OpenFor(id) => {
+                draft.note(Note::OpenFor(Arc::clone(id)));
+                draft.decision.outcome = Outcome::Mark(self.clock + 1);
+            }
             Cmd::Close(mark) => draft.note(Note::Close(*mark)),
             Cmd::Settle { op, mark, answer } => self.decide_settle(&mut draft, *op, *mark, answer),
             Cmd::News { items, mark, told } => {
@@ -442,8 +448,8 @@ impl State {
     fn confirm(&self, draft: &mut Draft<'_>, op: &Op, mark: u64, row: Option<&Body>, new_id: Option<&Id>) {
         let cause = op_cause(op.id);
         // The worker's own guard is open; a second one means that a read may not have seen this write.
-        let reading = self.guards.values().sum::<u32>() > 1;
         for id in op.targets.iter() {
+            let reading = self.motions(id) > 1;
             let Some(fold) = self.folds.get(id) else { continue };
             let told = row.filter(|_| new_id.is_none_or(|new_id| new_id == id)).and_then(|row| self.version_in(row));
             if self.changed_after(id, mark) && !self.is_newer(id, told.as_ref()) {
@@ -597,7 +603,7 @@ impl State {
             None => {}
         }
         draft.note(Note::Touch(Arc::clone(id)));
-        if self.has_queued(id) || self.in_motion() {
+        if self.has_queued(id) || self.motions(id) > 0 {
             draft.note(Note::Dirty(Arc::clone(id)));
         }
     }

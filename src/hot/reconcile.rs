@@ -114,16 +114,20 @@ impl State {
                 self.clean(draft, news.id, mark);
                 let entries = draft.decision.entries.len();
                 self.overrule(draft, news, mark, cause);
-                let others = self.guards.values().sum::<u32>() > 1;
+                let others = self.motions(news.id) > 1;
                 if others && draft.decision.entries.len() == entries {
                     // Nothing changed, but a read that saw the row before this one did must not change it any more.
                     draft.note(Note::Touch(Arc::clone(news.id)));
                 }
             }
             (None, Source::Push) => {
-                let moving = self.has_queued(news.id) || self.in_motion() || self.dirty.contains_key(news.id);
+                let moving = self.has_queued(news.id) || self.motions(news.id) > 0 || self.dirty.contains_key(news.id);
                 if moving || !self.rules.trust_payload || self.versions.contains_key(news.id) {
-                    return self.ask(draft, news.id);
+                    self.ask(draft, news.id);
+                    if self.base(news.id).as_ref().map(|base| &base.body) == news.row {
+                        draft.decision.outcome = Outcome::Unchanged;
+                    }
+                    return;
                 }
                 self.overrule(draft, news, u64::MAX, cause);
                 // It may be late, and older than what it replaced.
@@ -215,9 +219,12 @@ impl State {
     fn absorbed(&self, news: &News<'_>, ops: &[OpId], base: Option<&BaseRow>, mark: u64) -> (Vec<OpId>, Vec<OpId>) {
         let routed =
             ops.iter().take_while(|op| self.ops.get(*op).is_some_and(|op| op.state == OpState::Routed)).count();
+        let lost = self.lost.contains(news.id);
+        let base = if lost { news.row } else { base.map(|base| &base.body) };
         let seen = (1..=routed).rev().find(|upto| self.speaks_of(news, &ops[..*upto], base));
         match seen {
             Some(upto) => (ops[..upto].to_vec(), ops[upto..].to_vec()),
+            None if lost => (Vec::new(), ops.to_vec()),
             None => ops.iter().partition(|op| {
                 self.ops.get(*op).is_some_and(|op| op.state == OpState::Routed && op.delivered <= mark)
             }),
@@ -225,8 +232,8 @@ impl State {
     }
 
     /// Whether the news equal what `ops` made of the row, on the columns that they set.
-    fn speaks_of(&self, news: &News<'_>, ops: &[OpId], base: Option<&BaseRow>) -> bool {
-        let made = self.folded(news.id, base.map(|base| &base.body), ops);
+    fn speaks_of(&self, news: &News<'_>, ops: &[OpId], base: Option<&Body>) -> bool {
+        let made = self.folded(news.id, base, ops);
         let (Some(made), Some(row)) = (&made, news.row) else { return made.is_none() && news.row.is_none() };
         let mut columns = Vec::new();
         for op in ops.iter().filter_map(|op| self.ops.get(op)) {

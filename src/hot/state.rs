@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use imbl::{HashMap, OrdMap};
+use imbl::{HashMap, HashSet, OrdMap};
 
 use super::entry::{Base, Entry, Many, OpChange, Visible};
 use super::op::{Effect, Op, OpError, OpId, OpState};
@@ -72,11 +72,15 @@ pub struct State {
     /// Counts every change of a confirmed row, journaled or only hinted at; what marks are taken from.
     pub(super) clock: u64,
     pub(super) guards: OrdMap<u64, u32>,
+    /// Marks of guards that are about one row only.
+    pub(super) narrow: HashMap<u64, Id>,
     pub(super) touched: HashMap<Id, Touched>,
     /// Since when each row is in doubt; only a read that began later settles it.
     pub(super) dirty: HashMap<Id, u64>,
     /// Versioned masters only: what the confirmed row itself does not say about its version.
     pub(super) versions: HashMap<Id, Version>,
+    /// Rows under operations whose confirmed row was in a cache file that is gone.
+    pub(super) lost: HashSet<Id>,
 }
 
 /// When a row was last touched while a read or delivery was under way.
@@ -103,6 +107,8 @@ pub(super) enum Version {
 pub enum Note {
     /// A read or a delivery begins at the present clock.
     Open,
+    /// The same, about one row; its mark is the clock after this.
+    OpenFor(Id),
     /// The one that began at this mark has ended.
     Close(u64),
     /// The master may have another row than we know: read it again.
@@ -158,9 +164,11 @@ impl State {
             queued_bytes: 0,
             clock: seq,
             guards: OrdMap::new(),
+            narrow: HashMap::new(),
             touched: HashMap::new(),
             dirty: HashMap::new(),
             versions: HashMap::new(),
+            lost: HashSet::new(),
         }
     }
 
@@ -268,6 +276,16 @@ impl State {
         !self.guards.is_empty()
     }
 
+    /// How many reads and deliveries under way are about this row, those about all rows among them.
+    pub(super) fn motions(&self, id: &str) -> u32 {
+        let about = |(mark, count): (&u64, &u32)| match self.narrow.get(mark) {
+            // A mark that others share stands for all of them.
+            Some(other) if *count == 1 && **other != *id => 0,
+            _ => *count,
+        };
+        self.guards.iter().map(about).sum()
+    }
+
     /// What a guard opened now would carry.
     pub fn clock(&self) -> u64 {
         self.clock
@@ -292,6 +310,17 @@ impl State {
     pub fn advance(&mut self, seq: Seq) {
         self.seq = self.seq.max(seq);
         self.clock = self.clock.max(seq);
+    }
+
+    /// Notes that confirmed rows may be missing, because the cache file was lost or is not what the log says: the first news
+    /// of such a row are no contradiction to the operations over it.
+    pub fn doubt_missing(&mut self) {
+        let inserts = |fold: &Fold| {
+            let first = fold.ops.first().and_then(|op| self.ops.get(op));
+            first.is_some_and(|op| matches!(op.effect, Effect::Insert(_)))
+        };
+        let lost = self.folds.iter().filter(|(_, fold)| fold.base.is_none() && !inserts(fold));
+        self.lost = lost.map(|(id, _)| Arc::clone(id)).collect();
     }
 
     // --- folding -------------------------------------------------------------------------------------------------------
@@ -355,7 +384,13 @@ impl State {
     pub fn note(&mut self, note: &Note) {
         match note {
             Note::Open => *self.guards.entry(self.clock).or_insert(0) += 1,
+            Note::OpenFor(id) => {
+                self.clock += 1;
+                *self.guards.entry(self.clock).or_insert(0) += 1;
+                self.narrow.insert(self.clock, Arc::clone(id));
+            }
             Note::Close(mark) => {
+                self.narrow.remove(mark);
                 if let Some(count) = self.guards.get_mut(mark) {
                     *count -= 1;
                     if *count == 0 {
@@ -435,7 +470,8 @@ impl State {
                 Base::Set { body, .. } => known.is_some_and(|known| known.body == *body),
                 _ => known.is_none(),
             };
-            if !same {
+            // A row that was lost comes back; that is no change beneath the operations.
+            if self.lost.remove(id).is_none() && !same {
                 self.rebase(id, entry.seq);
             }
         }

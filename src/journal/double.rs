@@ -374,6 +374,7 @@ mod tests {
     async fn a_held_append_has_arrived_but_not_happened() {
         let journal = Arc::new(double().await);
         journal.hold();
+        #[expect(clippy::disallowed_methods, reason = "joined below")]
         let append = tokio::spawn({
             let journal = Arc::clone(&journal);
             async move { append_one(&journal, batch(0, "a", None)).await }

@@ -1,8 +1,10 @@
 //! [`Lens`]: long-lived shared infrastructure. Cache backend, journal, callbacks and policies, built once, used by every Dio.
 
 mod builder;
+mod dio_builder;
 
 pub use builder::LensBuilder;
+pub use dio_builder::DioBuilder;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -48,7 +48,8 @@ pub(crate) fn from_json(bytes: &[u8]) -> Result<CborValue, JsonError> {
     parse_json(bytes, JsonLimits { nodes: usize::MAX, depth: 120 })
 }
 
-/// A value as JSON text. See [`write_value`] for what is not exact.
+/// A value as JSON text. Not exact are bytes (base64url), tags (their content), NaN and infinities (null), integers beyond 64
+/// bits (decimal text) and maps with keys that are not text.
 pub fn value_to_json(value: &CborValue) -> Vec<u8> {
     let mut out = Vec::new();
     write_value(&mut out, value);

@@ -197,13 +197,7 @@ mod tests {
     use crate::record::{Layout, Record};
 
     fn row(id: &str) -> (Id, Body) {
-        (
-            id.into(),
-            Body::encode_plain(
-                &Record::from_iter([("n".into(), id.into())]),
-                &Layout::new("", false, ["n"].into_iter()),
-            ),
-        )
+        (id.into(), Body::encode_plain(&Record::from_iter([("n".into(), id.into())]), &Layout::new("", false, ["n"])))
     }
 
     fn ids(window: &Window) -> Vec<(u64, String)> {

@@ -24,7 +24,8 @@ pub enum WriteOp {
     Patch {
         /// Its id.
         id: String,
-        /// Only the columns that were given; merged as RFC 7396 says, see [`WriteOp::merge`].
+        /// Only the columns that were given; merged as RFC 7396 says, see
+        /// [`merge_patch`](crate::record::merge_patch).
         record: Record,
     },
     /// A row goes.

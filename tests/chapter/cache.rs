@@ -16,7 +16,9 @@ async fn s14_cache_at_opens_a_file_and_says_which_one_it_cannot() {
     assert!(dir.path().join("cache.redb").is_file());
     assert!(dir.path().join("cache.journal.redb").is_file());
     lens.close().await;
-    let Err(Error::Storage { detail, .. }) = Lens::new().cache_at(dir.path()).build() else { panic!("a folder is no file") };
+    let Err(Error::Storage { detail, .. }) = Lens::new().cache_at(dir.path()).build() else {
+        panic!("a folder is no file")
+    };
     assert!(detail.contains(&*dir.path().to_string_lossy()), "{detail}");
 }
 

@@ -209,6 +209,8 @@ async fn s33_the_schema_is_the_masters_with_every_column_sortable_and_searchable
     assert_eq!(facade.columns().len(), schema.columns().len());
 }
 
+type Narrowing<'a> = &'a dyn Fn(&mut Vista) -> diorama::Result<()>;
+
 /// What a consumer gets to see of `vista`, call by call.
 async fn transcript(vista: Vista) -> Vec<String> {
     // An id that was chosen for us is another one each time.
@@ -220,17 +222,19 @@ async fn transcript(vista: Vista) -> Vec<String> {
     fn said<T: std::fmt::Debug>(result: diorama::Result<T>) -> String {
         result.map_or_else(|error| kind(&error).to_string(), |value| format!("{value:?}"))
     }
-    let narrowed = |narrow: &dyn Fn(&mut Vista) -> diorama::Result<()>| {
+    let narrowed = |narrow: Narrowing<'_>| {
         let mut vista = vista.clone();
         narrow(&mut vista).map(|()| vista)
     };
     let mut seen = vec![rows(vista.list_values().await), said(vista.get_count().await)];
-    let views: [(&str, &dyn Fn(&mut Vista) -> diorama::Result<()>); 10] = [
+    let views: [(&str, Narrowing<'_>); 10] = [
         ("int", &|vista| vista.add_condition_eq("category_id", 2.into()).map(drop)),
         ("float", &|vista| vista.add_condition_eq("category_id", 2.0.into()).map(drop)),
         ("text for int", &|vista| vista.add_condition_eq("category_id", "2".into()).map(drop)),
         ("null", &|vista| vista.add_condition_eq("category_id", CborValue::Null).map(drop)),
-        ("two", &|vista| vista.add_condition_eq("category_id", 2.into())?.add_search("tart")?.add_order("price", true).map(drop)),
+        ("two", &|vista| {
+            vista.add_condition_eq("category_id", 2.into())?.add_search("tart")?.add_order("price", true).map(drop)
+        }),
         ("up", &|vista| vista.add_order("price", false).map(drop)),
         ("down", &|vista| vista.add_order("category_id", true).map(drop)),
         ("search", &|vista| vista.add_search("read ROLL").map(drop)),

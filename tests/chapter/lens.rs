@@ -159,11 +159,9 @@ fn s13_building_needs_no_runtime_and_says_what_is_missing() {
 
 #[test]
 fn s13_settings_that_cannot_work_are_refused() {
-    for lens in [
-        memory().refresh_every(Duration::ZERO),
-        memory().write_queue_capacity(0),
-        memory().write_concurrency(0),
-    ] {
+    for lens in
+        [memory().refresh_every(Duration::ZERO), memory().write_queue_capacity(0), memory().write_concurrency(0)]
+    {
         assert!(matches!(lens.build(), Err(Error::Config(_))));
     }
 }

@@ -243,12 +243,10 @@ async fn s61_a_panic_in_on_refresh_is_a_failed_refresh() {
         assert!(error.to_string().contains("told to"), "early: {early}: {error}");
         soon(dio.refresh()).await.unwrap();
         let seen = events(&mut bus);
-        assert!(matches!(&seen[..], [
-            DioEvent::Refreshing,
-            DioEvent::RefreshFailed { .. },
-            DioEvent::Refreshing,
-            DioEvent::Invalidated
-        ]));
+        assert!(matches!(
+            &seen[..],
+            [DioEvent::Refreshing, DioEvent::RefreshFailed { .. }, DioEvent::Refreshing, DioEvent::Invalidated]
+        ));
     }
 }
 

@@ -198,6 +198,7 @@ async fn s39_the_queue_holds_write_ops() {
     assert_eq!(*taken.lock().unwrap(), every_op(), "full records, but a patch holds only what was given");
 }
 
+#[expect(clippy::unnecessary_to_owned, reason = "the chapter's own line")]
 #[tokio::test(start_paused = true)]
 async fn s40_insert_is_called_as_in_the_chapter() {
     let (master, products_dio) = bakery_dio().await;
@@ -268,7 +269,8 @@ async fn s43_a_full_queue_is_waited_for_or_refused_as_asked() {
     let second = insert("b");
     breathe().await;
     let op = WriteOp::Insert { id: "c".into(), record: price(1) };
-    let refused = dio.write(op, WriteOptions { refuse_when_full: true, ..WriteOptions::default() }).await;
+    let options = WriteOptions { refuse_when_full: true, ..WriteOptions::default() };
+    let refused = soon(dio.write(op, options)).await;
     assert!(matches!(refused, Err(Error::QueueFull)), "{refused:?}");
     assert!(!first.is_finished() && !second.is_finished());
     assert_eq!(dio.vista().get_count().await.unwrap(), 7, "nothing is shown that is not in the journal");
@@ -287,7 +289,8 @@ async fn s43_a_backlog_at_its_bound_is_waited_for() {
     dio.vista().insert("a", &price(1)).await.unwrap();
     dio.vista().insert("b", &price(1)).await.unwrap();
     let op = WriteOp::Insert { id: "c".into(), record: price(1) };
-    let refused = dio.write(op, WriteOptions { refuse_when_full: true, ..WriteOptions::default() }).await;
+    let options = WriteOptions { refuse_when_full: true, ..WriteOptions::default() };
+    let refused = soon(dio.write(op, options)).await;
     assert!(matches!(refused, Err(Error::QueueFull)));
     let vista = dio.vista();
     let third = tokio::spawn(async move { vista.insert("c", &price(1)).await });
@@ -306,8 +309,7 @@ async fn s44_a_failed_write_is_told_once_with_its_id_and_cause() {
     let op = dio.operations()[0].id;
     settle(&dio).await;
     let seen = events(&mut bus);
-    let failed =
-        DioEvent::WriteFailed { id: "muffin".into(), op: op.to_string(), error: "the oven is broken".into() };
+    let failed = DioEvent::WriteFailed { id: "muffin".into(), op: op.to_string(), error: "the oven is broken".into() };
     assert_eq!(seen, [inserted("muffin"), removed("muffin"), failed], "staged, compensated, told");
     assert_eq!(dio.operation(op).unwrap().state, OperationState::Failed);
     master.relent("muffin");

@@ -80,6 +80,10 @@ impl TableShell for Shell {
         self.0.inner.shell().list(query).await
     }
 
+    async fn count(&self, query: &Query) -> Result<u64> {
+        self.0.inner.shell().count(query).await
+    }
+
     async fn next(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
         self.0.inner.shell().next(query, token).await
     }
@@ -163,6 +167,7 @@ impl App {
         let router = gateway(Gateway::new().try_mount(dio.clone(), options).unwrap()).into_router();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        #[expect(clippy::disallowed_methods, reason = "the app aborts it when it is dropped")]
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         App { address, dio, master, _lens: lens, server, _files: files }
     }

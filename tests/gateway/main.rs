@@ -1,5 +1,7 @@
 //! The gateway over a real socket and a real redb file. Tests are named after the claims (`c1_`) and promises (`g1_`) they show.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod harness;
 mod rest_auth;
 mod rest_formats;

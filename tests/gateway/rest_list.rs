@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use crate::harness::App;
+use diorama::gateway::MountOptions;
+
+use crate::harness::{App, products, rows};
 
 #[tokio::test]
 async fn c2_lists_are_served_from_the_facade_without_asking_the_master() {
@@ -109,6 +111,19 @@ async fn c2_the_query_body_asks_the_same_as_the_query_string() {
     assert_eq!((answer.json(), answer.header("x-total-count")), (expected, "5"));
     assert_eq!(app.json("QUERY", "/products", r#"{"limit":99999}"#).await.refusal().1, "limit-too-large");
     assert_eq!(app.json("QUERY", "/products", r#"{"wher":{}}"#).await.refusal().1, "invalid-parameter");
+}
+
+#[tokio::test]
+async fn s6_a_partial_copy_is_never_passed_off_as_the_whole() {
+    let windowed = |lens: diorama::LensBuilder| {
+        let nothing = |_: &diorama::Dio| std::future::ready(Ok(()));
+        lens.on_load_chunk(|_, _, _| std::future::ready(Ok(()))).on_start(nothing)
+    };
+    let app = App::with(products(), rows(7), windowed, MountOptions::default(), |gateway| gateway).await;
+    let some = app.get("/products?price=gte.30&order=price.desc&limit=2").await;
+    assert_eq!((some.ids(), some.header("x-total-count")), (vec!["7".to_string(), "6".to_string()], "5"));
+    assert_eq!(app.get("/products/3").await.json()["name"], "Bun 3");
+    assert_eq!(app.get("/products/99").await.refusal().0, 404);
 }
 
 #[tokio::test]

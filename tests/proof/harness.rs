@@ -8,8 +8,8 @@ use diorama::cache::{CacheBackend, CacheError, CacheTable, MemoryCache, StoredRo
 use diorama::dio::Dio;
 use diorama::hot::State;
 use diorama::{
-    Capabilities, CborValue, Column, ColumnType, Error, Query, Record, Result, Rows, Schema, TableShell, Vista, WriteOp,
-    Written,
+    Capabilities, CborValue, Column, ColumnType, Error, Query, Record, Result, Rows, Schema, TableShell, Vista,
+    WriteOp, Written,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -44,7 +44,11 @@ pub(crate) fn visible(state: &State) -> BTreeMap<String, Cells> {
 pub(crate) fn confirmed(state: &State) -> BTreeMap<String, Cells> {
     let folded = state.folds().map(|(id, _)| id.to_string());
     let shown = state.table().natural(0).map(|row| row.id().to_string());
-    folded.chain(shown).filter_map(|id| Some((cells(&state.base(&id)?.body.decode().unwrap()), id))).map(|(c, id)| (id, c)).collect()
+    folded
+        .chain(shown)
+        .filter_map(|id| Some((cells(&state.base(&id)?.body.decode().unwrap()), id)))
+        .map(|(c, id)| (id, c))
+        .collect()
 }
 
 /// How the master meets a write.

@@ -24,7 +24,11 @@ enum Step {
     /// Somebody else changes the master.
     Other(usize, bool),
     /// The master tells of a row: its id only, or all of it.
-    Hook { id: usize, full: bool, again: bool },
+    Hook {
+        id: usize,
+        full: bool,
+        again: bool,
+    },
     /// A row as it was some time ago.
     Stale(usize, usize),
     Refresh,
@@ -185,12 +189,15 @@ impl World {
                 let dio = dio.clone();
                 drop(tokio::spawn(async move { drop(dio.refresh().await) }));
             }
-            Step::Execute(n, verdict) => self.master.execute(n, match verdict {
-                0 => Verdict::Refuse,
-                1 => Verdict::Busy,
-                2 => Verdict::Lost,
-                _ => Verdict::Accept,
-            }),
+            Step::Execute(n, verdict) => self.master.execute(
+                n,
+                match verdict {
+                    0 => Verdict::Refuse,
+                    1 => Verdict::Busy,
+                    2 => Verdict::Lost,
+                    _ => Verdict::Accept,
+                },
+            ),
             Step::Answer(n) => self.master.answer(n),
             Step::Consume => self.consume(dio).await,
             Step::Wait => tokio::time::sleep(Duration::from_millis(400)).await,
@@ -211,7 +218,7 @@ impl World {
             (false, _) => ChangeEvent::Updated { id: id.into(), new: None },
         };
         let delivery = Some(format!("{delivery}"));
-        drop(dio.handle_event(Inbound { delivery, ..Inbound::from(event) }).await.unwrap());
+        let _ = dio.handle_event(Inbound { delivery, ..Inbound::from(event) }).await.unwrap();
     }
 
     async fn stale(&mut self, dio: &Dio, id: &str, at: usize) {
@@ -219,7 +226,7 @@ impl World {
             self.old.push((id.to_string(), Some(row), self.next));
         }
         let Some((id, new, _)) = self.old.get(at).cloned() else { return };
-        drop(dio.handle_event(ChangeEvent::Updated { id, new }).await.unwrap());
+        let _ = dio.handle_event(ChangeEvent::Updated { id, new }).await.unwrap();
     }
 
     async fn consume(&mut self, dio: &Dio) {

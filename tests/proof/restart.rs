@@ -1,1 +1,390 @@
-//! Soon.
+//! What the files hold when a process starts again, and what it makes of them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use diorama::cache::{CacheBackend, CacheMeta, RedbCache};
+use diorama::dio::{At, Dio, OperationState, Retry, WriteOptions};
+use diorama::hot::OpId;
+use diorama::{DioEvent, Error, Lens, LensBuilder, WriteOp};
+
+use super::harness::*;
+
+fn lens(dir: &Path) -> LensBuilder {
+    Lens::new().cache_at(dir.join("cache.redb"))
+}
+
+/// A lens whose writes go somewhere else than to the master.
+fn routed(dir: &Path, deliveries: &Arc<AtomicUsize>) -> LensBuilder {
+    let deliveries = Arc::clone(deliveries);
+    lens(dir).on_start(|dio| relist(dio.clone())).on_refresh(|dio| relist(dio.clone())).on_write(move |_, _| {
+        deliveries.fetch_add(1, Ordering::SeqCst);
+        std::future::ready(Ok(()))
+    })
+}
+
+async fn write(dio: &Dio, op: WriteOp) -> OpId {
+    dio.write(op, WriteOptions::default()).await.unwrap().operation.unwrap()
+}
+
+async fn settle(dio: &Dio, op: OpId) -> OperationState {
+    dio.settled(op, Duration::from_secs(20)).await.unwrap().state
+}
+
+async fn end(lens: Lens, dio: Dio) {
+    dio.close().await;
+    drop(dio);
+    lens.close().await;
+}
+
+/// Runs `life` as a process that ends in the middle of whatever it does.
+fn crash<T>(life: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(life)
+}
+
+fn map<const N: usize>(rows: [(&str, Cells); N]) -> BTreeMap<String, Cells> {
+    rows.into_iter().map(|(id, cells)| (id.to_string(), cells)).collect()
+}
+
+#[tokio::test]
+async fn routed_writes_survive_refreshes_and_the_loss_of_the_cache_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (master, deliveries) = (Master::new(true, true), Arc::default());
+    master.set("a", Some((1, 1)));
+    let (lens, epoch, op) = {
+        let lens = routed(dir.path(), &deliveries).build().unwrap();
+        let dio = lens.make_dio(master.vista("d")).await.unwrap();
+        let op = write(&dio, insert("muffin", (5, 5))).await;
+        settle(&dio, write(&dio, patch("a", "w", 9)).await).await;
+        dio.refresh().await.unwrap();
+        assert_eq!(visible(&dio.state()), map([("a", (1, 9)), ("muffin", (5, 5))]));
+        let epoch = dio.position().epoch;
+        end(lens, dio).await;
+        std::fs::remove_file(dir.path().join("cache.redb")).unwrap();
+        (routed(dir.path(), &deliveries).build().unwrap(), epoch, op)
+    };
+    let dio = lens.make_dio(master.vista("d")).await.unwrap();
+    assert_eq!(dio.position().epoch, epoch);
+    assert_eq!(visible(&dio.state()), map([("a", (1, 9)), ("muffin", (5, 5))]));
+    dio.refresh().await.unwrap();
+    assert_eq!(visible(&dio.state()), map([("a", (1, 9)), ("muffin", (5, 5))]));
+    assert_eq!(confirmed(&dio.state()), master.rows());
+    assert_eq!(dio.operation(op).unwrap().state, OperationState::Applied);
+    assert_eq!(deliveries.load(Ordering::SeqCst), 2, "nothing is delivered again");
+    // The master speaks of them: they are its own now.
+    master.set("muffin", Some((5, 5)));
+    master.set("a", Some((2, 2)));
+    dio.refresh().await.unwrap();
+    assert_eq!(visible(&dio.state()), master.rows());
+    assert_eq!(dio.state().folds().count(), 0);
+}
+
+#[tokio::test]
+async fn a_trim_forgets_neither_routed_nor_parked_writes_nor_what_became_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (master, deliveries) = (Master::new(true, true), Arc::default());
+    let small = |dir: &Path| routed(dir, &deliveries).settings(|settings| settings.keep_events = 10);
+    let parking = |dir: &Path| {
+        let retry = Retry { max_age: Duration::ZERO, first: Duration::from_millis(1), ..Retry::default() };
+        lens(dir).retry(retry).settings(|settings| settings.keep_events = 10)
+    };
+    let (one, other) = (small(dir.path()).build().unwrap(), tempfile::tempdir().unwrap());
+    let two = parking(other.path()).build().unwrap();
+    let busy = Master::new(true, true);
+    busy.gate(true);
+    let dio = one.make_dio(master.vista("d")).await.unwrap();
+    let parked_dio = two.make_dio(busy.vista("d")).await.unwrap();
+    let op = write(&dio, insert("muffin", (5, 5))).await;
+    settle(&dio, op).await;
+    let parked = write(&parked_dio, insert("p", (1, 1))).await;
+    eventually("a delivery", || busy.waiting() == 1).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    busy.execute(0, Verdict::Busy);
+    busy.answer(0);
+    assert_eq!(settle(&parked_dio, parked).await, OperationState::Parked);
+    for number in 0..100 {
+        dio.cache().insert_value("x", &record((number, 0))).await.unwrap();
+        parked_dio.cache().insert_value("x", &record((number, 0))).await.unwrap();
+    }
+    for (lens, dio) in [(&one, &dio), (&two, &parked_dio)] {
+        let mut read = Vec::new();
+        for _ in 0..400 {
+            read = lens.journal().read("d", 0, usize::MAX).await.unwrap();
+            if read.len() < 40 {
+                break;
+            }
+            dio.cache().insert_value("y", &record((0, 0))).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(read.len() < 40, "the journal was trimmed: {}", read.len());
+    }
+    end(one, dio).await;
+    end(two, parked_dio).await;
+    let one = small(dir.path()).build().unwrap();
+    let dio = one.make_dio(master.vista("d")).await.unwrap();
+    assert_eq!(dio.state().op(op).map(|op| op.state), Some(diorama::hot::OpState::Routed));
+    assert_eq!(visible(&dio.state()).get("muffin"), Some(&(5, 5)));
+    assert_eq!(deliveries.load(Ordering::SeqCst), 1);
+    let two = parking(other.path()).build().unwrap();
+    let dio = two.make_dio(busy.vista("d")).await.unwrap();
+    assert_eq!(dio.operation(parked).unwrap().state, OperationState::Parked);
+    assert_eq!(visible(&dio.state()).get("p"), None, "it stays rolled back");
+    busy.gate(false);
+    let again = dio.retry(parked).await.unwrap();
+    assert_eq!(settle(&dio, again).await, OperationState::Applied);
+    assert_eq!(dio.operation(parked).unwrap().state, OperationState::Discarded);
+}
+
+#[tokio::test]
+async fn a_cache_file_older_than_the_journal_is_brought_up_and_stays_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = Master::new(true, true);
+    let (cache, old) = (dir.path().join("cache.redb"), dir.path().join("old.redb"));
+    let first = lens(dir.path()).build().unwrap();
+    let dio = first.make_dio(master.vista("d")).await.unwrap();
+    settle(&dio, write(&dio, insert("a", (1, 1))).await).await;
+    settle(&dio, write(&dio, insert("gone", (1, 1))).await).await;
+    end(first, dio).await;
+    std::fs::copy(&cache, &old).unwrap();
+    let second = lens(dir.path()).build().unwrap();
+    let dio = second.make_dio(master.vista("d")).await.unwrap();
+    settle(&dio, write(&dio, patch("a", "v", 2)).await).await;
+    settle(&dio, write(&dio, insert("b", (3, 3))).await).await;
+    settle(&dio, write(&dio, delete("gone")).await).await;
+    let position = dio.position();
+    end(second, dio).await;
+    std::fs::copy(&old, &cache).unwrap();
+    // Twice: what the first start replays must be in the file for the second, whatever it writes itself.
+    for start in 0..3 {
+        let next = lens(dir.path()).build().unwrap();
+        let dio = next.make_dio(master.vista("d")).await.unwrap();
+        assert_eq!(dio.position().epoch, position.epoch);
+        assert_eq!(visible(&dio.state()), master.rows(), "start {start}");
+        settle(&dio, write(&dio, insert(&format!("n{start}"), (start, 0))).await).await;
+        end(next, dio).await;
+    }
+    let stored = stored(&cache).await;
+    assert_eq!(stored.0, master.rows());
+}
+
+async fn stored(path: &Path) -> (BTreeMap<String, Cells>, CacheMeta) {
+    let cache = RedbCache::open(path).unwrap();
+    let table = cache.open_table("d").await.unwrap();
+    let mut rows = BTreeMap::new();
+    let loaded = table
+        .load(&mut |batch| {
+            for row in batch {
+                assert!(rows.insert(row.id.to_string(), cells(&row.body.decode().unwrap())).is_none());
+            }
+        })
+        .await
+        .unwrap();
+    cache.close().await;
+    (rows, loaded.meta.unwrap())
+}
+
+#[tokio::test]
+async fn a_lost_journal_is_a_new_epoch_that_keeps_the_rows_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = Master::new(true, true);
+    master.set("a", Some((1, 1)));
+    let build = || lens(dir.path()).on_refresh(|dio| relist(dio.clone())).build().unwrap();
+    let first = build();
+    let dio = first.make_dio(master.vista("d")).await.unwrap();
+    dio.refresh().await.unwrap();
+    let epoch = dio.position().epoch;
+    end(first, dio).await;
+    std::fs::remove_file(dir.path().join("cache.journal.redb")).unwrap();
+    master.gate(true);
+    let second = build();
+    let dio = second.make_dio(master.vista("d")).await.unwrap();
+    assert_ne!(dio.position().epoch, epoch);
+    assert_eq!(visible(&dio.state()), map([("a", (1, 1))]), "rows are served meanwhile");
+    assert!(dio.status().stale);
+    assert!(matches!(dio.ring().at(0), At::Item(item) if item.event == DioEvent::Invalidated && !item.covered()));
+    // And everything is read again without being asked.
+    eventually("a list", || master.has_list()).await;
+    master.set("a", Some((2, 2)));
+    master.open();
+    eventually("the new row", || visible(&dio.state()) == master.rows()).await;
+    end(second, dio).await;
+    // The epoch lasts from then on.
+    let third = build();
+    let dio = third.make_dio(master.vista("d")).await.unwrap();
+    assert_eq!(visible(&dio.state()), master.rows());
+    assert!(dio.ring().at(0).event_is_not_doubt());
+}
+
+trait NotDoubt {
+    fn event_is_not_doubt(&self) -> bool;
+}
+
+impl NotDoubt for At {
+    /// The first thing in the ring is what the second process said, not a doubt of the third.
+    fn event_is_not_doubt(&self) -> bool {
+        matches!(self, At::Item(item) if item.seq == Some(1))
+    }
+}
+
+#[tokio::test]
+async fn a_corrupt_cache_is_set_aside_and_filled_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = Master::new(true, true);
+    master.set("a", Some((1, 1)));
+    let build = || lens(dir.path()).on_refresh(|dio| relist(dio.clone())).build().unwrap();
+    let first = build();
+    let dio = first.make_dio(master.vista("d")).await.unwrap();
+    dio.refresh().await.unwrap();
+    let position = dio.position();
+    end(first, dio).await;
+    std::fs::write(dir.path().join("cache.redb"), vec![7; 8192]).unwrap();
+    let second = build();
+    let dio = second.make_dio(master.vista("d")).await.unwrap();
+    assert_eq!(dio.position().epoch, position.epoch);
+    eventually("the rows", || visible(&dio.state()) == master.rows()).await;
+    assert!(dir.path().join("cache.redb.corrupt-1").exists());
+    end(second, dio).await;
+}
+
+#[test]
+fn an_interrupted_large_refresh_is_told_and_made_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = Master::new(true, true);
+    (0..2500).for_each(|number| master.set(&format!("r{number:04}"), Some((number, 0))));
+    let build = || lens(dir.path()).on_refresh(|dio| relist(dio.clone())).build().unwrap();
+    let position = crash(async {
+        let lens = build();
+        let dio = lens.make_dio(master.vista("d")).await.unwrap();
+        dio.refresh().await.unwrap();
+        assert_eq!(visible(&dio.state()).len(), 2500);
+        // A thousand rows on the way to the next state, the process ends.
+        (0..2500).for_each(|number| master.set(&format!("r{number:04}"), Some((number, 1))));
+        let before = dio.position().seq;
+        let refresh = tokio::spawn({
+            let dio = dio.clone();
+            async move { dio.refresh().await }
+        });
+        while dio.position().seq == before {
+            tokio::task::yield_now().await;
+        }
+        assert!(!refresh.is_finished());
+        dio.position()
+    });
+    crash(async {
+        master.gate(true);
+        let lens = build();
+        let dio = lens.make_dio(master.vista("d")).await.unwrap();
+        assert_eq!(dio.position().epoch, position.epoch);
+        assert!(dio.position().seq > position.seq);
+        assert!(dio.status().stale);
+        let mut told = false;
+        for at in 0..dio.ring().end() {
+            told |= matches!(dio.ring().at(at), At::Item(item)
+                if item.event == DioEvent::Invalidated && !item.covered() && item.seq > Some(position.seq));
+        }
+        assert!(told, "subscribers read again");
+        eventually("a list", || master.has_list()).await;
+        master.open();
+        eventually("the rows", || visible(&dio.state()) == master.rows()).await;
+        end(lens, dio).await;
+    });
+}
+
+#[tokio::test]
+async fn whoever_resumes_by_position_after_a_restart_misses_and_repeats_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = Master::new(true, true);
+    let mut told: Vec<(u64, DioEvent)> = Vec::new();
+    let mut positions = Vec::new();
+    for life in 0..3 {
+        let lens = lens(dir.path()).build().unwrap();
+        let dio = lens.make_dio(master.vista("d")).await.unwrap();
+        let mut events = dio.subscribe_events();
+        for number in 0..5 {
+            let op = write(&dio, replace(&format!("r{number}"), (life, number))).await;
+            settle(&dio, op).await;
+            positions.push(dio.position());
+        }
+        dio.close().await;
+        while let Ok(entry) = events.recv_entry().await {
+            if let Some(position) = entry.position {
+                told.push((position.seq, entry.event));
+            }
+        }
+        end(lens, dio).await;
+    }
+    let lens = lens(dir.path()).build().unwrap();
+    let dio = lens.make_dio(master.vista("d")).await.unwrap();
+    for position in positions {
+        assert_eq!(position.epoch, dio.position().epoch);
+        let mut at = dio.ring().after(position.seq).expect("the ring reaches back");
+        let mut found = Vec::new();
+        while let At::Item(item) = dio.ring().at(at) {
+            found.extend(item.seq.map(|seq| (seq, item.event.clone())));
+            at += 1;
+        }
+        let wanted: Vec<_> = told.iter().filter(|(seq, _)| *seq > position.seq).cloned().collect();
+        assert_eq!(found, wanted, "after {position}");
+    }
+    let operations = dio.operations();
+    assert_eq!(operations.len(), 15);
+    assert!(operations.iter().all(|operation| operation.state == OperationState::Applied));
+}
+
+#[test]
+fn what_was_queued_at_a_crash_is_delivered_once_more_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = Master::new(true, true);
+    master.gate(true);
+    let ops = crash(async {
+        let lens = lens(dir.path()).build().unwrap();
+        let dio = lens.make_dio(master.vista("d")).await.unwrap();
+        let ops = [
+            write(&dio, insert("a", (1, 1))).await,
+            write(&dio, patch("a", "v", 2)).await,
+            write(&dio, insert("b", (1, 1))).await,
+        ];
+        eventually("a delivery", || master.waiting() == 1).await;
+        master.execute(0, Verdict::Accept);
+        ops
+    });
+    master.forget_calls();
+    crash(async {
+        let lens = lens(dir.path()).build().unwrap();
+        let dio = lens.make_dio(master.vista("d")).await.unwrap();
+        assert_eq!(visible(&dio.state()), map([("a", (2, 1)), ("b", (1, 1))]));
+        assert_ne!(dio.operation(ops[0]).unwrap().state, OperationState::Applied);
+        master.open();
+        eventually("delivery", || {
+            master.open();
+            true
+        })
+        .await;
+        for op in ops {
+            assert_eq!(settle(&dio, op).await, OperationState::Applied);
+        }
+        assert_eq!(visible(&dio.state()), master.rows());
+        end(lens, dio).await;
+    });
+}
+
+#[tokio::test]
+async fn a_second_lens_on_the_same_files_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = lens(dir.path()).build().unwrap();
+    let refused = lens(dir.path()).build().unwrap_err().to_string();
+    assert!(refused.contains("cache.redb") && refused.contains("in use"), "{refused}");
+    let elsewhere = Lens::new().cache_at(dir.path().join("other.redb"));
+    let refused = elsewhere.journal_at(dir.path().join("cache.journal.redb")).build().unwrap_err().to_string();
+    assert!(refused.contains("cache.journal.redb") && refused.contains("in use"), "{refused}");
+    let master = Master::new(true, true);
+    let dio = first.make_dio(master.vista("d")).await.unwrap();
+    let Err(Error::Config(refused)) = first.make_dio(master.vista("d")).await else { panic!("two of a name") };
+    assert!(refused.contains("\"d\""), "{refused}");
+    end(first, dio).await;
+    lens(dir.path()).build().unwrap();
+}

@@ -1,0 +1,347 @@
+//! The composition root: a [`Config`] becomes sources, a Lens, Dios, a gateway and a server, and all of it ends in order.
+//!
+//! The port is bound first and answers from then on; first copies are read in the background, each resource says by itself
+//! when it is ready. A stop goes the other way: no new connections, sockets told, answers under way finished, queues drained,
+//! files closed, and a word about what was left.
+
+mod accept;
+mod hooks;
+mod progress;
+mod signals;
+mod source;
+
+use std::fmt;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures_util::future::join_all;
+use tokio::net::TcpListener;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cache::{CacheError, MemoryCache, RedbCache};
+use crate::config::{Access, CacheAt, Config, DioSpec, LensSpec};
+use crate::dio::Dio;
+use crate::gateway::{Ack, Auth, Gateway, Loopback, MountOptions, Sockets};
+use crate::journal::{JournalError, RedbJournal};
+use crate::lens::Lens;
+use crate::vista::{Result as VistaResult, Vista};
+
+/// Why a server did not start, or did not end well.
+#[derive(Debug)]
+pub struct Failure {
+    /// The process' exit code.
+    pub code: u8,
+    /// What to tell the person who started it.
+    pub message: String,
+}
+
+/// The configuration, the journal or a source cannot be used as it is.
+const CONFIG: u8 = 78;
+/// Somebody else holds a file: try again later.
+const LOCKED: u8 = 75;
+/// Something else.
+const OTHER: u8 = 1;
+/// Stopped at once, because somebody asked twice.
+const IMPATIENT: u8 = 130;
+
+impl Failure {
+    /// A mistake in the configuration.
+    pub fn config(message: impl fmt::Display) -> Failure {
+        Failure { code: CONFIG, message: message.to_string() }
+    }
+}
+
+impl From<CacheError> for Failure {
+    fn from(error: CacheError) -> Failure {
+        let code = if matches!(error, CacheError::Locked { .. }) { LOCKED } else { CONFIG };
+        Failure { code, message: error.to_string() }
+    }
+}
+
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Failure {
+        let code = if matches!(error, JournalError::Locked { .. }) { LOCKED } else { CONFIG };
+        Failure { code, message: error.to_string() }
+    }
+}
+
+/// Checks what can be checked without opening anything but the files' names.
+///
+/// # Errors
+/// Everything that is wrong, one per line.
+pub fn check(config: &Config) -> Result<(), Failure> {
+    let hooks = config.webhooks.iter().filter_map(|spec| hooks::hook(spec).err());
+    let missing = config.dios.iter().filter_map(|spec| {
+        let path = match &spec.source {
+            crate::config::Source::Csv(path)
+            | crate::config::Source::Json(path, _)
+            | crate::config::Source::Sqlite(path, _) => path,
+        };
+        (!path.exists()).then(|| format!("[dio.{}] there is no file {}", spec.name, path.display()))
+    });
+    let public = !config.server.listen.ip().is_loopback();
+    let unguarded = (public && config.server.auth.is_none()).then(|| crate::config::PUBLIC.to_string());
+    let open = config.webhooks.iter().filter(|spec| public && spec.auth.scheme == "none");
+    let open = open.map(|spec| format!("[webhook.{}] scheme \"none\" is for loopback addresses only", spec.name));
+    let wrong: Vec<String> = hooks.chain(missing).chain(unguarded).chain(open).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(Failure::config(wrong.join("\n"))) }
+}
+
+/// Serves `config` until SIGTERM or SIGINT.
+///
+/// # Errors
+/// A [`Failure`] to start, or to stop before everything was done.
+pub async fn serve(config: Config) -> Result<(), Failure> {
+    check(&config)?;
+    let mut signals = signals::Signals::new().map_err(|error| other(format!("signals: {error}")))?;
+    let mut server = Server::bind(&config).await?;
+    let opening = async {
+        let app = App::open(&config, &server).await?;
+        server.current.store(Arc::new(app.router(&config, &server)?));
+        Ok::<App, Failure>(app)
+    };
+    let opened = tokio::select! {
+        opened = opening => Some(opened?),
+        () = signals.next() => None,
+    };
+    let Some(app) = opened else {
+        // Nobody could write yet: there is nothing to drain.
+        server.stop(Instant::now() + Duration::from_secs(2)).await;
+        return Ok(());
+    };
+    let base = format!("http://{}{}", server.address, base_path(&config));
+    tokio::select! {
+        () = app.run(&config, &base) => {}
+        () = signals.next() => {}
+    }
+    say("stopping: a second signal stops at once");
+    tokio::select! {
+        () = app.stop(&mut server, config.server.drain_timeout) => Ok(()),
+        () = signals.again(Instant::now()) => Err(Failure { code: IMPATIENT, message: "stopped at once; what was queued is in the journal".into() }),
+    }
+}
+
+/// Tells the person at the terminal; nobody may be listening.
+pub fn say(line: impl fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+fn other(message: String) -> Failure {
+    Failure { code: OTHER, message }
+}
+
+fn base_path(config: &Config) -> String {
+    let path = config.server.base_path.trim_matches('/');
+    if path.is_empty() { String::new() } else { format!("/{path}") }
+}
+
+/// The listening side.
+struct Server {
+    address: SocketAddr,
+    current: accept::Current,
+    closing: CancellationToken,
+    sockets: Sockets,
+    connections: TaskTracker,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    async fn bind(config: &Config) -> Result<Server, Failure> {
+        let spec = &config.server;
+        let failed = |error: std::io::Error| other(format!("{} cannot be listened on: {error}", spec.listen));
+        let listener = TcpListener::bind(spec.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let current = Arc::new(ArcSwap::from_pointee(starting(&base_path(config))));
+        let (closing, connections) = (CancellationToken::new(), TaskTracker::new());
+        #[expect(clippy::disallowed_methods, reason = "the server owns its accept loop and joins it")]
+        let accepting = tokio::spawn(accept::accept(
+            listener,
+            Arc::clone(&current),
+            spec.max_connections,
+            closing.clone(),
+            connections.clone(),
+        ));
+        say(format_args!("listening on http://{address}{}", base_path(config)));
+        Ok(Server { address, current, closing, sockets: Sockets::new(spec.max_sockets), connections, accepting })
+    }
+
+    /// Ends every connection, those that are still busy at `deadline` the hard way.
+    async fn stop(&mut self, deadline: Instant) {
+        self.closing.cancel();
+        let ending = async {
+            let _ = (&mut self.accepting).await;
+            self.sockets.close().await;
+            self.connections.close();
+            self.connections.wait().await;
+        };
+        if timeout_at(deadline, ending).await.is_err() {
+            say(format_args!("{} connections were still busy", self.connections.len()));
+        }
+    }
+}
+
+/// What answers until the resources are there: alive, not ready.
+fn starting(base: &str) -> Router {
+    async fn not_ready() -> Response {
+        let body = r#"{"type":"/problems/not-ready","title":"The first copy is still being read","status":503,"detail":"the server is starting","code":"not-ready","message":"the server is starting"}"#;
+        let headers = [(header::CONTENT_TYPE, "application/problem+json"), (header::RETRY_AFTER, "1")];
+        (StatusCode::SERVICE_UNAVAILABLE, headers, body).into_response()
+    }
+    async fn alive() -> Response {
+        ([(header::CONTENT_TYPE, "application/json")], r#"{"status":"ok"}"#).into_response()
+    }
+    Router::new().route(&format!("{base}/healthz"), get(alive)).fallback(not_ready)
+}
+
+/// The resources.
+struct App {
+    lens: Lens,
+    dios: Vec<Dio>,
+}
+
+impl App {
+    async fn open(config: &Config, server: &Server) -> Result<App, Failure> {
+        let lens = lens(&config.lens)?;
+        let opened = join_all(config.dios.iter().map(|spec| open_dio(&lens, spec, config))).await;
+        let (mut dios, mut wrong) = (Vec::new(), Vec::new());
+        for (spec, dio) in config.dios.iter().zip(opened) {
+            match dio {
+                Ok(dio) => dios.push(dio),
+                Err(error) => wrong.push(format!("[dio.{}] {error}", spec.name)),
+            }
+        }
+        if wrong.is_empty() {
+            return Ok(App { lens, dios });
+        }
+        server.closing.cancel();
+        drop(dios);
+        lens.close().await;
+        Err(Failure::config(wrong.join("\n")))
+    }
+
+    fn router(&self, config: &Config, server: &Server) -> Result<Router, Failure> {
+        let spec = &config.server;
+        let mut gateway = Gateway::new()
+            .base_path(&spec.base_path)
+            .cors(spec.cors.clone())
+            .closing(server.closing.clone())
+            .sockets(server.sockets.clone())
+            .guard_host(spec.listen.ip().is_loopback().then(Loopback::default));
+        if let Some(Access::Tokens(tokens)) = &spec.auth {
+            gateway = gateway.auth(Auth::Tokens(tokens.iter().map(|token| token.reveal().to_string()).collect()));
+        }
+        for (dio, spec) in self.dios.iter().zip(&config.dios) {
+            gateway = gateway.try_mount(dio.clone(), mount_options(spec)).map_err(Failure::config)?;
+        }
+        for spec in &config.webhooks {
+            let hook = hooks::hook(spec).map_err(Failure::config)?;
+            gateway = gateway.try_hook(hook).map_err(Failure::config)?;
+        }
+        Ok(gateway.into_router())
+    }
+
+    /// Waits for the first copies, tries again what failed, says how it went; never returns.
+    async fn run(&self, config: &Config, base: &str) {
+        let started = Instant::now();
+        let seconds = tokio::select! {
+            seconds = join_all(self.dios.iter().map(|dio| progress::first_copy(dio, started))) => seconds,
+            () = progress::tell(&self.dios, started) => Vec::new(),
+        };
+        progress::table(&self.dios, &config.dios, &seconds, base);
+        std::future::pending().await
+    }
+
+    async fn stop(self, server: &mut Server, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        server.stop(deadline).await;
+        // Each drains its queue up to its own deadline, which is the same.
+        join_all(self.dios.iter().map(Dio::close)).await;
+        for dio in &self.dios {
+            let status = dio.status();
+            match (status.queued, status.durable) {
+                (0, _) => {}
+                (left, true) => {
+                    say(format_args!("{}: {left} writes are left in the journal for the next start", dio.name()))
+                }
+                (left, false) => say(format_args!("{}: {left} writes are lost: the journal was in memory", dio.name())),
+            }
+        }
+        drop(self.dios);
+        self.lens.close().await;
+        say("stopped");
+    }
+}
+
+/// Cache and journal, with the one way a source is listed.
+fn lens(spec: &LensSpec) -> Result<Lens, Failure> {
+    let builder = Lens::new().on_start(list).on_refresh(list).on_start_blocking(false);
+    let builder = match &spec.cache {
+        CacheAt::Memory => builder.cache_source(MemoryCache::default()),
+        CacheAt::File(path) => builder.cache_source(RedbCache::open(path)?),
+    };
+    let journal = match (&spec.journal, &spec.cache) {
+        (Some(journal), _) => Some(journal.clone()),
+        (None, CacheAt::File(cache)) => Some(cache.with_extension("journal.redb")),
+        (None, CacheAt::Memory) => None,
+    };
+    let builder = match journal {
+        Some(path) => builder.journal_source(Arc::new(RedbJournal::open(path)?)),
+        None => builder,
+    };
+    builder.build().map_err(Failure::config)
+}
+
+/// Makes the copy equal to what the source has.
+fn list(dio: &Dio) -> impl Future<Output = VistaResult<()>> + Send + use<> {
+    let dio = dio.clone();
+    async move {
+        let rows = dio.master().list_values().await?;
+        dio.reconcile(rows).await.map(drop)
+    }
+}
+
+async fn open_dio(lens: &Lens, spec: &DioSpec, config: &Config) -> VistaResult<Dio> {
+    let vista = source::open(spec).await?;
+    let mut builder = lens.dio(vista).settings(|settings| {
+        settings.refresh_every = spec.refresh_every.or(config.lens.refresh_every);
+        settings.version = spec.version.as_deref().map(Into::into);
+        settings.allow_shrink = spec.allow_shrink;
+        settings.drain_timeout = config.server.drain_timeout;
+        settings.write_concurrency = spec.write_concurrency.unwrap_or(settings.write_concurrency);
+    });
+    if let Some(route) = &spec.write {
+        let target: Arc<Vista> = Arc::new(source::open_route(&spec.name, route).await?);
+        builder = builder.on_write(move |_, op| source::deliver(Arc::clone(&target), op));
+    }
+    builder.make().await
+}
+
+fn mount_options(spec: &DioSpec) -> MountOptions {
+    let default = MountOptions::default();
+    MountOptions {
+        default_limit: spec.default_limit.unwrap_or(default.default_limit),
+        max_limit: spec.max_limit.unwrap_or(default.max_limit),
+        max_affected: spec.max_affected.unwrap_or(default.max_affected),
+        require_if_match: spec.require_if_match,
+        unknown_columns: spec.unknown_columns.unwrap_or(spec.columns.is_empty()),
+        ack: if spec.ack_applied { Ack::Applied } else { Ack::Journal },
+    }
+}
+
+/// Reads the configuration at `path`.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn read(path: &Path) -> Result<Config, Failure> {
+    Config::read(path).map_err(Failure::config)
+}

@@ -1,0 +1,68 @@
+//! What a person at the terminal sees of the start.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, interval, sleep};
+
+use super::{say, source};
+use crate::config::DioSpec;
+use crate::dio::Dio;
+
+/// How often readiness is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Waits until `dio` can be read; tries again when its source fails. Gives the seconds it took.
+pub(super) async fn first_copy(dio: &Dio, started: Instant) -> f64 {
+    let mut rest = Duration::from_secs(1);
+    while !dio.is_ready() {
+        sleep(LOOK).await;
+        if dio.is_ready() || dio.status().refresh_failed.is_none() {
+            continue;
+        }
+        sleep(rest).await;
+        rest = (rest * 2).min(Duration::from_secs(30));
+        // What it says is in the status and in the log.
+        let _ = dio.refresh().await;
+    }
+    started.elapsed().as_secs_f64()
+}
+
+/// Says every second what is still being read; never ends.
+pub(super) async fn tell(dios: &[Dio], started: Instant) {
+    let mut second = interval(Duration::from_secs(1));
+    second.tick().await;
+    loop {
+        second.tick().await;
+        for dio in dios.iter().filter(|dio| !dio.is_ready()) {
+            let name = dio.name();
+            match dio.status().refresh_failed {
+                Some(error) => say(format_args!("{name}: the source cannot be read, trying again: {error}")),
+                None => say(format_args!("{name}: reading the first copy, {} s", started.elapsed().as_secs())),
+            }
+        }
+    }
+}
+
+/// One line per resource.
+pub(super) fn table(dios: &[Dio], specs: &[DioSpec], seconds: &[f64], base: &str) {
+    let mut lines = vec![["resource", "source", "rows", "seconds", "url", "writes kept"].map(String::from)];
+    for ((dio, spec), seconds) in dios.iter().zip(specs).zip(seconds) {
+        let status = dio.status();
+        let kept = if status.durable { "on disk" } else { "in memory" };
+        lines.push([
+            dio.name().to_string(),
+            source::describe(&spec.source),
+            status.rows.to_string(),
+            format!("{seconds:.2}"),
+            format!("{base}/{}", dio.name()),
+            kept.to_string(),
+        ]);
+    }
+    let widths: Vec<usize> =
+        (0..6).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
+    for line in &lines {
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}", width = *width));
+        say(cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    say("ready");
+}

@@ -1,0 +1,191 @@
+//! `[dio.NAME]`
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::value::Reader;
+
+/// One resource.
+#[derive(Clone, Debug)]
+pub struct DioSpec {
+    /// Its name, as in the URL.
+    pub name: String,
+    /// Where its rows come from.
+    pub source: Source,
+    /// The column that identifies rows.
+    pub id: Option<String>,
+    /// Columns as declared.
+    pub columns: Vec<ColumnSpec>,
+    /// Texts that mean null in a CSV file.
+    pub null_values: Vec<String>,
+    /// Where writes go instead of to the source.
+    pub write: Option<WriteRoute>,
+    /// Time between two refreshes.
+    pub refresh_every: Option<Duration>,
+    /// Column that holds a row's version.
+    pub version: Option<String>,
+    /// Rows of a list that does not say.
+    pub default_limit: Option<u64>,
+    /// Rows of a list, at most.
+    pub max_limit: Option<u64>,
+    /// Rows that one write by filter may touch, at most.
+    pub max_affected: Option<u64>,
+    /// Whether a write is answered when the source has it.
+    pub ack_applied: bool,
+    /// Whether changes must say which version they were made for.
+    pub require_if_match: bool,
+    /// Whether a refresh may remove most rows.
+    pub allow_shrink: bool,
+    /// Whether rows may have columns that are not declared; the default depends on `columns`.
+    pub unknown_columns: Option<bool>,
+    /// Deliveries to the source at a time.
+    pub write_concurrency: Option<usize>,
+}
+
+/// Where rows come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Source {
+    /// A CSV file.
+    Csv(PathBuf),
+    /// A JSON file, and where in it the rows are.
+    Json(PathBuf, Option<String>),
+    /// A table of a SQLite database.
+    Sqlite(PathBuf, String),
+}
+
+/// Where writes go instead of to the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WriteRoute {
+    /// A table of a SQLite database.
+    Sqlite(PathBuf, String),
+}
+
+/// A declared column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColumnSpec {
+    /// Its name.
+    pub name: String,
+    /// Its type: `string`, `integer`, `number`, `boolean`, `decimal`, `date`, `datetime`, `bytes`, `uuid` or `json`.
+    pub ty: &'static str,
+    /// What it is for: `id`, `title`, `searchable`, `orderable`, `hidden`, `mandatory`.
+    pub flags: Vec<&'static str>,
+}
+
+/// Types of columns.
+pub(super) const TYPES: [&str; 10] =
+    ["string", "integer", "number", "boolean", "decimal", "date", "datetime", "bytes", "uuid", "json"];
+/// Flags of columns.
+pub(super) const FLAGS: [&str; 6] = ["id", "title", "searchable", "orderable", "hidden", "mandatory"];
+
+const SOURCE: &str = r#"needs source = { csv = "FILE" }, { json = "FILE" } or { sqlite = "FILE", table = "TABLE" }"#;
+
+impl DioSpec {
+    /// A resource of `source` with every setting at its default.
+    pub fn new(name: impl Into<String>, source: Source) -> DioSpec {
+        DioSpec {
+            name: name.into(),
+            source,
+            id: None,
+            columns: Vec::new(),
+            null_values: Vec::new(),
+            write: None,
+            refresh_every: None,
+            version: None,
+            default_limit: None,
+            max_limit: None,
+            max_affected: None,
+            ack_applied: false,
+            require_if_match: false,
+            allow_shrink: false,
+            unknown_columns: None,
+            write_concurrency: None,
+        }
+    }
+
+    /// `None` if it has no source to speak of.
+    pub(super) fn read(name: String, reader: Reader<'_>) -> Option<DioSpec> {
+        if let Err(problem) = super::file::check_name(&name) {
+            reader.problem(reader.at, problem);
+        }
+        let source = source(&name, &reader);
+        let spec = DioSpec {
+            id: reader.text("id"),
+            columns: columns(&reader),
+            null_values: reader.texts("null_values").unwrap_or_default(),
+            write: write(&reader),
+            refresh_every: reader.duration("refresh_every"),
+            version: reader.text("version"),
+            default_limit: reader.number("default_limit"),
+            max_limit: reader.number("max_limit"),
+            max_affected: reader.number("max_affected"),
+            ack_applied: reader.word("ack", &["journal", "applied"]) == Some("applied"),
+            require_if_match: reader.flag("require_if_match").unwrap_or(false),
+            allow_shrink: reader.flag("allow_shrink").unwrap_or(false),
+            unknown_columns: reader.word("unknown_columns", &["keep", "reject"]).map(|word| word == "keep"),
+            write_concurrency: reader.number("write_concurrency").and_then(|lanes| usize::try_from(lanes).ok()),
+            ..DioSpec::new(name, Source::Csv(PathBuf::new()))
+        };
+        reader.finish();
+        Some(DioSpec { source: source?, ..spec })
+    }
+}
+
+fn source(name: &str, reader: &Reader<'_>) -> Option<Source> {
+    if reader.place("source").is_none() {
+        reader.problem(reader.at, format!("[dio.{name}] {SOURCE}"));
+    }
+    let table = reader.table("source")?;
+    let (csv, json, sqlite) = (table.path("csv"), table.path("json"), table.path("sqlite"));
+    let source = match (csv, json, sqlite) {
+        (Some(path), None, None) => Some(Source::Csv(path)),
+        (None, Some(path), None) => Some(Source::Json(path, table.text("path"))),
+        (None, None, Some(path)) => {
+            if table.place("table").is_none() {
+                table.problem(table.at, r#"a sqlite source needs table = "TABLE""#);
+            }
+            table.text("table").map(|table| Source::Sqlite(path, table))
+        }
+        _ => {
+            if ["csv", "json", "sqlite"].iter().filter(|key| table.place(key).is_some()).count() != 1 {
+                table.problem(table.at, format!("[dio.{name}] {SOURCE}"));
+            }
+            None
+        }
+    };
+    table.finish();
+    source
+}
+
+fn write(reader: &Reader<'_>) -> Option<WriteRoute> {
+    let table = reader.table("write")?;
+    let route = table.path("sqlite").zip(table.text("table"));
+    if route.is_none() {
+        table.problem(table.at, r#"write is { sqlite = "FILE", table = "TABLE" }"#);
+    }
+    table.finish();
+    route.map(|(path, table)| WriteRoute::Sqlite(path, table))
+}
+
+fn columns(reader: &Reader<'_>) -> Vec<ColumnSpec> {
+    let column = |(name, column): (String, Reader<'_>)| {
+        if column.place("type").is_none() {
+            column.problem(column.at, format!("column {name:?} needs a type: one of {}", TYPES.join(", ")));
+        }
+        let ty = column.word("type", &TYPES);
+        let given = column.texts("flags").unwrap_or_default();
+        let flags = given.iter().filter_map(|flag| {
+            let known = FLAGS.iter().find(|known| *known == flag);
+            if known.is_none() {
+                let at = column.place("flags").unwrap_or(column.at);
+                column.problem(at, format!("{flag:?} is no flag: they are {}", FLAGS.join(", ")));
+            }
+            known.copied()
+        });
+        let flags = flags.collect();
+        column.finish();
+        Some(ColumnSpec { name, ty: ty?, flags })
+    };
+    reader.tables("columns").into_iter().filter_map(column).collect()
+}

@@ -1,0 +1,150 @@
+//! The file as a whole, and configurations made of file names alone.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use super::problems::{Problem, Problems};
+use super::value::{Context, Reader};
+use super::{Config, ConfigError, DioSpec, HookSpec, LensSpec, ServerSpec, Source};
+
+/// First path segments of the server's own.
+const RESERVED: [&str; 11] = [
+    "events",
+    "webhooks",
+    "operations",
+    "docs",
+    "healthz",
+    "readyz",
+    "metrics",
+    "openapi.json",
+    "asyncapi.json",
+    "problems",
+    "static",
+];
+
+pub(super) fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let context = Context { problems: Problems::default(), folder, env };
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let config = read(&context, table.get_ref());
+    let syntax = errors.iter().map(|error| {
+        Problem::new(error.span().map_or(0, |span| span.start), format!("this is no TOML: {}", error.message()))
+    });
+    let mut problems: Vec<Problem> = syntax.collect();
+    // What is read from a broken file may be wrong only because of that.
+    if problems.is_empty() {
+        problems = context.problems.take();
+    }
+    if problems.is_empty() { Ok(config) } else { Err(ConfigError::new(path, text, problems)) }
+}
+
+fn read<'a>(context: &'a Context<'a>, table: &'a DeTable<'a>) -> Config {
+    let root = Reader::new(context, String::new(), 0, table);
+    let server = root.table("server").map(ServerSpec::read).unwrap_or_default();
+    let empty = DeTable::new();
+    let lens = match root.table("lens") {
+        Some(lens) => LensSpec::read(lens),
+        None => LensSpec::read(Reader::new(context, "lens".into(), 0, &empty)),
+    };
+    let tables = root.tables("dio");
+    let names: Vec<String> = tables.iter().map(|(name, _)| name.clone()).collect();
+    let dios: Vec<DioSpec> = tables.into_iter().filter_map(|(name, reader)| DioSpec::read(name, reader)).collect();
+    if names.is_empty() {
+        root.problem(0, "there is no [dio.NAME]: a server needs something to serve");
+    }
+    let loopback = server.listen.ip().is_loopback();
+    let hooks = root.tables("webhook").into_iter();
+    let webhooks = hooks.filter_map(|(name, reader)| HookSpec::read(name, reader, loopback, &names)).collect();
+    root.finish();
+    Config { server, lens, dios, webhooks }
+}
+
+/// Whether `name` can be a resource.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    let fits = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    if RESERVED.contains(&name) {
+        return Err(format!("{name:?} is a route of the server itself: choose another name"));
+    }
+    if !fits || name.len() > 64 || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return Err(format!("{name:?} cannot be in a URL: use letters, digits, - and _, a letter or digit first"));
+    }
+    Ok(())
+}
+
+/// A file on the command line: `PATH` or `NAME=PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// The resource it becomes.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether the name is not what was asked for.
+    pub renamed: bool,
+}
+
+impl File {
+    /// Reads an argument.
+    ///
+    /// # Errors
+    /// Says which name does not fit.
+    pub fn parse(argument: &str) -> Result<File, String> {
+        if let Some((name, path)) = argument.split_once('=')
+            && !Path::new(argument).exists()
+        {
+            check_name(name)?;
+            return Ok(File { name: name.into(), path: path.into(), renamed: false });
+        }
+        let path = PathBuf::from(argument);
+        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = resource_name(&stem);
+        check_name(&name).map_err(|error| format!("{argument}: {error}, or write NAME={argument}"))?;
+        Ok(File { renamed: name != stem, name, path })
+    }
+
+    /// Its source, as its ending says.
+    ///
+    /// # Errors
+    /// Names the endings that are known.
+    pub fn source(&self) -> Result<Source, String> {
+        let ending = self.path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
+        match ending.as_deref() {
+            Some("csv" | "tsv") => Ok(Source::Csv(self.path.clone())),
+            Some("json" | "ndjson" | "jsonl" | "geojson") => Ok(Source::Json(self.path.clone(), None)),
+            _ => {
+                let path = self.path.display();
+                Err(format!(
+                    "{path}: the ending is not known (.csv, .json, .ndjson); other sources need a diorama.toml"
+                ))
+            }
+        }
+    }
+
+    /// A configuration that serves `files`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them, one per line.
+    pub fn config(files: &[File]) -> Result<Config, String> {
+        let mut seen = HashSet::new();
+        let mut wrong = Vec::new();
+        let mut dios = Vec::new();
+        for file in files {
+            if !seen.insert(&file.name) {
+                wrong.push(format!("two files are called {:?}: name one of them with NAME=PATH", file.name));
+            }
+            match file.source() {
+                Ok(source) => dios.push(DioSpec::new(file.name.clone(), source)),
+                Err(error) => wrong.push(error),
+            }
+        }
+        if wrong.is_empty() { Ok(Config { dios, ..Config::default() }) } else { Err(wrong.join("\n")) }
+    }
+}
+
+/// `stem` made to fit into a URL.
+pub fn resource_name(stem: &str) -> String {
+    let fit = |c: char| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '_' };
+    let name: String = stem.chars().map(fit).take(64).collect();
+    name.trim_start_matches(['_', '-']).to_string()
+}

@@ -1,0 +1,73 @@
+//! Mistakes in a configuration, each at its place.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where it stands in the text, in bytes.
+    pub at: usize,
+    /// What is wrong, and what to write instead.
+    pub message: String,
+}
+
+impl Problem {
+    pub(super) fn new(at: usize, message: impl Into<String>) -> Problem {
+        Problem { at, message: message.into() }
+    }
+}
+
+/// Every mistake of a configuration. Displays as `file:line:column: what is wrong`, one per line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    path: PathBuf,
+    /// Line, column and message of each.
+    problems: Vec<(usize, usize, String)>,
+}
+
+impl ConfigError {
+    pub(super) fn new(path: &Path, text: &str, mut problems: Vec<Problem>) -> ConfigError {
+        problems.sort_by_key(|problem| problem.at);
+        let place = |problem: Problem| {
+            let before = text.get(..problem.at).unwrap_or_default();
+            let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            (line, column, problem.message)
+        };
+        ConfigError { path: path.to_path_buf(), problems: problems.into_iter().map(place).collect() }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.problems.len()
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        for (at, (line, column, message)) in self.problems.iter().enumerate() {
+            let end = if at + 1 < self.problems.len() { "\n" } else { "" };
+            write!(f, "{path}:{line}:{column}: {message}{end}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Mistakes found so far.
+#[derive(Debug, Default)]
+pub(super) struct Problems(RefCell<Vec<Problem>>);
+
+impl Problems {
+    pub(super) fn add(&self, at: usize, message: impl Into<String>) {
+        self.0.borrow_mut().push(Problem::new(at, message));
+    }
+
+    pub(super) fn take(&self) -> Vec<Problem> {
+        self.0.take()
+    }
+}

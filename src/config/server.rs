@@ -1,0 +1,143 @@
+//! `[server]` and `[lens]`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::value::{Reader, Secret};
+
+/// `[server]`
+#[derive(Clone, Debug)]
+pub struct ServerSpec {
+    /// Where to listen (default: 127.0.0.1:8080).
+    pub listen: SocketAddr,
+    /// A path before all others.
+    pub base_path: String,
+    /// Origins of web pages that may call.
+    pub cors: Vec<String>,
+    /// Who may call; `None` if nothing was written.
+    pub auth: Option<Access>,
+    /// Connections at a time (default: 20,000).
+    pub max_connections: usize,
+    /// Event sockets at a time (default: 10,000).
+    pub max_sockets: usize,
+    /// How long a stop may take (default: 20 s).
+    pub drain_timeout: Duration,
+}
+
+impl Default for ServerSpec {
+    fn default() -> ServerSpec {
+        ServerSpec {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            base_path: String::new(),
+            cors: Vec::new(),
+            auth: None,
+            max_connections: 20_000,
+            max_sockets: 10_000,
+            drain_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Who may call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody, and somebody wrote so.
+    Anybody,
+    /// Who has one of these tokens.
+    Tokens(Vec<Secret>),
+}
+
+impl ServerSpec {
+    pub(super) fn read(reader: Reader<'_>) -> ServerSpec {
+        let mut spec = ServerSpec::default();
+        if let Some(listen) = reader.text("listen") {
+            match listen.replace("localhost:", "127.0.0.1:").parse() {
+                Ok(listen) => spec.listen = listen,
+                Err(_) => {
+                    let at = reader.place("listen").unwrap_or(reader.at);
+                    reader.problem(at, "server.listen is an address with a port, like \"127.0.0.1:8080\"");
+                }
+            }
+        }
+        spec.base_path = reader.text("base_path").unwrap_or_default();
+        let plain = spec.base_path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte));
+        if !plain || spec.base_path.contains("//") {
+            let at = reader.place("base_path").unwrap_or(reader.at);
+            reader.problem(at, "server.base_path takes letters, digits, - . _ ~ and single slashes");
+        }
+        spec.cors = reader.texts("cors").unwrap_or_default();
+        spec.auth = access(&reader);
+        let most = |key, default| reader.number(key).and_then(|most| usize::try_from(most).ok()).unwrap_or(default);
+        spec.max_connections = most("max_connections", spec.max_connections);
+        spec.max_sockets = most("max_sockets", spec.max_sockets);
+        spec.drain_timeout = reader.duration("drain_timeout").unwrap_or(spec.drain_timeout);
+        if !spec.listen.ip().is_loopback() && spec.auth.is_none() && reader.place("auth").is_none() {
+            let at = reader.place("listen").unwrap_or(reader.at);
+            reader.problem(at, PUBLIC);
+        }
+        reader.finish();
+        spec
+    }
+}
+
+/// What is said of a public address that nobody guards.
+pub(crate) const PUBLIC: &str = "a public address needs server.auth = { tokens = [\"env:NAME\"] }; write auth = \"none\" if \
+     anybody may read and write";
+
+fn access(reader: &Reader<'_>) -> Option<Access> {
+    let value = reader.value("auth")?;
+    if value.get_ref().as_str() == Some("none") {
+        return Some(Access::Anybody);
+    }
+    if value.get_ref().as_table().is_none() {
+        reader.problem(value.span().start, r#"server.auth is "none" or { tokens = ["env:NAME"] }"#);
+        return None;
+    }
+    let table = reader.table("auth")?;
+    let tokens = table.secrets("tokens");
+    if tokens.as_ref().is_none_or(Vec::is_empty) && table.place("tokens").is_none() {
+        table.problem(table.at, r#"server.auth needs tokens = ["env:NAME"]"#);
+    }
+    table.finish();
+    tokens.map(Access::Tokens)
+}
+
+/// `[lens]`
+#[derive(Clone, Debug)]
+pub struct LensSpec {
+    /// Where rows and events are kept (default: `cache.redb`).
+    pub cache: CacheAt,
+    /// Where writes and events are kept (default: beside the cache).
+    pub journal: Option<PathBuf>,
+    /// Time between two refreshes of a Dio that does not say.
+    pub refresh_every: Option<Duration>,
+}
+
+/// Where rows are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CacheAt {
+    /// In a file.
+    File(PathBuf),
+    /// In memory: gone with the process.
+    Memory,
+}
+
+impl Default for LensSpec {
+    fn default() -> LensSpec {
+        LensSpec { cache: CacheAt::File("cache.redb".into()), journal: None, refresh_every: None }
+    }
+}
+
+impl LensSpec {
+    pub(super) fn read(reader: Reader<'_>) -> LensSpec {
+        let cache = match reader.text("cache").as_deref() {
+            Some("memory") => CacheAt::Memory,
+            Some(path) => CacheAt::File(reader.context.folder.join(path)),
+            None => CacheAt::File(reader.context.folder.join("cache.redb")),
+        };
+        let spec = LensSpec { cache, journal: reader.path("journal"), refresh_every: reader.duration("refresh_every") };
+        reader.finish();
+        spec
+    }
+}

@@ -1,0 +1,161 @@
+//! What a configuration means, and what is said of one that means nothing.
+
+use std::time::Duration;
+
+use super::*;
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "HOOK" => Some("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".into()),
+        "TOKEN" => Some("s3cr3t".into()),
+        "DATA" => Some("data".into()),
+        _ => None,
+    }
+}
+
+fn parse(text: &str) -> Result<Config, Vec<String>> {
+    Config::parse(text, Path::new("shop/diorama.toml"), &env)
+        .map_err(|error| error.to_string().lines().map(str::to_string).collect())
+}
+
+fn problems(text: &str) -> Vec<String> {
+    parse(text).unwrap_err()
+}
+
+const FULL: &str = r#"
+[server]
+listen = "localhost:9000"
+base_path = "/api"
+cors = ["https://shop.example"]
+auth = { tokens = ["env:TOKEN"] }
+
+[lens]
+cache = "memory"
+refresh_every = "5m"
+
+[dio.products]
+source = { csv = "${DATA}/products.csv" }
+id = "id"
+write = { sqlite = "shop.db", table = "products" }
+
+[dio.orders]
+source = { sqlite = "shop.db", table = "orders" }
+refresh_every = "10s"
+version = "updated_at"
+max_limit = 1_000
+columns.price = { type = "integer", flags = ["mandatory"] }
+
+[webhook.products]
+auth = { scheme = "standard", secrets = ["env:HOOK"] }
+
+[webhook.gh]
+dio = "orders"
+auth = { scheme = "hmac", secrets = ["env:TOKEN"], header = "X-Hub-Signature-256", prefix = "sha256=", delivery = "header:X-GitHub-Delivery" }
+"#;
+
+#[test]
+fn a_whole_file_is_read() {
+    let config = parse(FULL).unwrap();
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:9000");
+    assert_eq!(config.server.base_path, "/api");
+    assert!(matches!(&config.server.auth, Some(Access::Tokens(tokens)) if tokens[0].reveal() == "s3cr3t"));
+    assert_eq!((config.lens.cache, config.lens.refresh_every), (CacheAt::Memory, Some(Duration::from_secs(300))));
+    let [products, orders] = &config.dios[..] else { panic!() };
+    assert_eq!(products.source, Source::Csv("shop/data/products.csv".into()));
+    assert_eq!(products.write, Some(WriteRoute::Sqlite("shop/shop.db".into(), "products".into())));
+    assert_eq!((orders.refresh_every, orders.max_limit), (Some(Duration::from_secs(10)), Some(1_000)));
+    let price = ColumnSpec { name: "price".into(), ty: "integer", flags: vec!["mandatory"] };
+    assert_eq!(orders.columns, [price]);
+    let [products, gh] = &config.webhooks[..] else { panic!() };
+    assert_eq!((&*products.dio, products.auth.scheme), ("products", "standard"));
+    assert_eq!((&*gh.auth.message, gh.auth.delivery.as_deref()), ("{body}", Some("X-GitHub-Delivery")));
+}
+
+#[test]
+fn every_mistake_is_reported_at_its_place_with_what_was_meant() {
+    let text = "[server]\nlisten = \"nowhere\"\nbase_paht = \"/api\"\n\n[dio.products]\nsorce = { csv = \"a.csv\" }\n\
+         refresh_every = \"soon\"\n\n[webhook.products]\ndio = \"prodcts\"\nauth = { scheme = \"standrad\" }\n[lense]\n";
+    let expected = [
+        "shop/diorama.toml:2:10: server.listen is an address with a port, like \"127.0.0.1:8080\"",
+        "shop/diorama.toml:3:1: [server] has no key \"base_paht\": did you mean base_path?",
+        "shop/diorama.toml:6:1: [dio.products] has no key \"sorce\": did you mean source?",
+        "shop/diorama.toml:7:17: dio.products.refresh_every is a time like \"30s\", \"5m\" or \"1h\"",
+        "shop/diorama.toml:10:7: [webhook.products] feeds \"prodcts\", but there is no [dio.prodcts]: did you mean \"products\"?",
+        "shop/diorama.toml:12:2: the file has no key \"lense\": did you mean lens?",
+    ];
+    let found = problems(text);
+    for expected in expected {
+        assert!(found.contains(&expected.to_string()), "{expected}\nis not in\n{found:#?}");
+    }
+    assert!(found.iter().any(|problem| problem.contains("auth.scheme is one of standard, hmac, bearer, none")));
+    assert!(found.iter().any(|problem| problem.contains("needs source = ")));
+}
+
+#[test]
+fn broken_toml_says_where() {
+    let found = problems("[dio.a]\nsource = { csv = \"a.csv\" \nid = \"id\"\n");
+    assert!(found.iter().all(|problem| problem.starts_with("shop/diorama.toml:")), "{found:#?}");
+    assert!(found[0].contains("this is no TOML"));
+}
+
+#[test]
+fn secrets_come_from_outside_and_are_never_printed() {
+    let config = parse(FULL).unwrap();
+    let printed = format!("{config:?}");
+    assert!(!printed.contains("s3cr3t") && !printed.contains("whsec_"), "{printed}");
+    let dio = "[dio.a]\nsource = { csv = \"a.csv\" }\n[webhook.a]\n";
+    for (secret, message) in
+        [("hush", "does not belong"), ("env:NOPE", "no NOPE"), ("file:/nope/nope", "cannot be read")]
+    {
+        let text = format!("{dio}auth = {{ scheme = \"bearer\", secrets = [\"{secret}\"] }}");
+        let found = problems(&text);
+        assert!(found.len() == 1 && found[0].contains(message), "{found:#?}");
+    }
+}
+
+#[test]
+fn a_base_path_is_a_plain_path() {
+    let dio = "\n[dio.a]\nsource = { csv = \"a.csv\" }\n";
+    for path in ["/a b", "/{a}", "a//b", "/%41"] {
+        assert!(problems(&format!("[server]\nbase_path = \"{path}\"{dio}"))[0].contains("2:13: server.base_path"));
+    }
+}
+
+#[test]
+fn the_environment_fills_in() {
+    let csv = |path: &str| {
+        let config = parse(&format!("[dio.a]\nsource = {{ csv = '{path}' }}")).unwrap();
+        match &config.dios[0].source {
+            Source::Csv(path) => path.to_str().unwrap().to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(csv("${DATA}/${TOKEN}.csv"), "shop/data/s3cr3t.csv");
+    assert_eq!(csv("a$${DATA}"), "shop/a${DATA}");
+    assert!(problems("[dio.a]\nsource = { csv = '${NOPE}' }")[0].contains("no NOPE"));
+}
+
+#[test]
+fn a_public_address_needs_a_guard() {
+    let dio = "\n[dio.a]\nsource = { csv = \"a.csv\" }\n";
+    let public = |more: &str| parse(&format!("[server]\nlisten = \"0.0.0.0:80\"\n{more}{dio}"));
+    assert!(public("").unwrap_err()[0].contains("a public address needs server.auth"));
+    assert_eq!(public("auth = \"none\"").unwrap().server.auth, Some(Access::Anybody));
+    assert!(public("auth = { tokens = [\"env:TOKEN\"] }").is_ok());
+    let hook = format!("auth = \"none\"{dio}[webhook.a]\nauth = {{ scheme = \"none\" }}\n");
+    let found = Config::parse(&format!("[server]\nlisten = \"0.0.0.0:80\"\n{hook}"), Path::new("d.toml"), &env);
+    assert!(found.unwrap_err().to_string().contains("loopback addresses only"));
+}
+
+#[test]
+fn files_become_resources_of_their_names() {
+    let named = |argument| File::parse(argument).map(|file| (file.name, file.renamed));
+    assert_eq!(named("data/products.csv"), Ok(("products".into(), false)));
+    assert_eq!(named("my shop (2).csv"), Ok(("my_shop__2_".into(), true)));
+    assert_eq!(named("items=my shop.csv"), Ok(("items".into(), false)));
+    assert!(named("events.csv").is_err());
+    assert!(named("a b=x.csv").is_err());
+    let files = ["a.csv", "b/a.json", "c.xls"].map(|file| File::parse(file).unwrap());
+    let error = File::config(&files).unwrap_err();
+    assert!(error.contains("two files are called \"a\"") && error.contains("c.xls"), "{error}");
+}

@@ -1,0 +1,267 @@
+//! Reading one TOML table: typed values, and a word about every key that is not known.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::problems::Problems;
+
+/// A secret from the environment or a file. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+impl Secret {
+    /// The secret itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What reading a value needs to know.
+pub(super) struct Context<'a> {
+    pub(super) problems: Problems,
+    pub(super) folder: &'a Path,
+    pub(super) env: &'a dyn Fn(&str) -> Option<String>,
+}
+
+/// A table while it is read. Keys that were not asked for by the time it is [`finish`](Reader::finish)ed are mistakes.
+pub(super) struct Reader<'a> {
+    pub(super) context: &'a Context<'a>,
+    /// How the table is called in messages: `dio.products`.
+    name: String,
+    pub(super) at: usize,
+    table: &'a DeTable<'a>,
+    asked: RefCell<Vec<&'static str>>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(context: &'a Context<'a>, name: String, at: usize, table: &'a DeTable<'a>) -> Reader<'a> {
+        Reader { context, name, at, table, asked: RefCell::default() }
+    }
+
+    pub(super) fn problem(&self, at: usize, message: impl Into<String>) {
+        self.context.problems.add(at, message);
+    }
+
+    /// The value of `key`.
+    pub(super) fn value(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.asked.borrow_mut().push(key);
+        self.table.iter().find(|(own, _)| own.get_ref() == key).map(|(_, value)| value)
+    }
+
+    /// Whether `key` is there, and where.
+    pub(super) fn place(&self, key: &'static str) -> Option<usize> {
+        self.value(key).map(|value| value.span().start)
+    }
+
+    /// The value of `key` as `read` understands it.
+    fn typed<T>(
+        &self,
+        key: &'static str,
+        expected: &str,
+        read: impl FnOnce(&'a DeValue<'a>, usize) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.value(key)?;
+        let at = value.span().start;
+        let typed = read(value.get_ref(), at);
+        if typed.is_none() {
+            self.problem(at, format!("{}{key} is {expected}", self.prefix()));
+        }
+        typed
+    }
+
+    fn prefix(&self) -> String {
+        if self.name.is_empty() { String::new() } else { format!("{}.", self.name) }
+    }
+
+    /// Text with `${ENV}` filled in.
+    pub(super) fn text(&self, key: &'static str) -> Option<String> {
+        self.typed(key, "a text", |value, at| value.as_str().map(|text| self.fill_in(text, at)))
+    }
+
+    /// Text that is one of `words`.
+    pub(super) fn word(&self, key: &'static str, words: &[&'static str]) -> Option<&'static str> {
+        let expected = format!("one of {}", words.join(", "));
+        self.typed(key, &expected, |value, _| words.iter().find(|word| value.as_str() == Some(word)).copied())
+    }
+
+    pub(super) fn path(&self, key: &'static str) -> Option<PathBuf> {
+        self.text(key).map(|path| self.context.folder.join(path))
+    }
+
+    pub(super) fn flag(&self, key: &'static str) -> Option<bool> {
+        self.typed(key, "true or false", |value, _| value.as_bool())
+    }
+
+    pub(super) fn number(&self, key: &'static str) -> Option<u64> {
+        self.typed(key, "a whole number, more than 0", |value, _| match value {
+            DeValue::Integer(number) => {
+                let digits = number.as_str().replace('_', "");
+                u64::from_str_radix(&digits, number.radix()).ok().filter(|number| *number > 0)
+            }
+            _ => None,
+        })
+    }
+
+    pub(super) fn duration(&self, key: &'static str) -> Option<Duration> {
+        self.typed(key, r#"a time like "30s", "5m" or "1h""#, |value, at| {
+            duration(&self.fill_in(value.as_str()?, at)).filter(|time| !time.is_zero())
+        })
+    }
+
+    pub(super) fn texts(&self, key: &'static str) -> Option<Vec<String>> {
+        self.typed(key, "an array of texts", |value, _| {
+            let texts = value.as_array()?.iter();
+            texts.map(|text| Some(self.fill_in(text.get_ref().as_str()?, text.span().start))).collect()
+        })
+    }
+
+    /// Secrets, each from the environment or a file.
+    pub(super) fn secrets(&self, key: &'static str) -> Option<Vec<Secret>> {
+        self.typed(key, r#"an array like ["env:NAME"]"#, |value, _| {
+            let texts = value.as_array()?.iter();
+            let given: Option<Vec<_>> = texts.map(|text| Some((text.get_ref().as_str()?, text.span().start))).collect();
+            Some(given?.into_iter().filter_map(|(text, at)| self.secret(text, at)).collect())
+        })
+    }
+
+    fn secret(&self, text: &str, at: usize) -> Option<Secret> {
+        let found = match text.split_once(':') {
+            Some(("env", name)) => (self.context.env)(name).ok_or(format!("the environment has no {name}")),
+            Some(("file", path)) => {
+                let path = self.context.folder.join(path);
+                let read = std::fs::read_to_string(&path).map(|text| text.trim_end().to_string());
+                read.map_err(|error| format!("{} cannot be read: {error}", path.display()))
+            }
+            _ => Err("a secret does not belong into this file: write \"env:NAME\" or \"file:PATH\"".into()),
+        };
+        match found {
+            Ok(secret) if secret.is_empty() => self.problem(at, format!("the secret {text} is empty")),
+            Ok(secret) => return Some(Secret(secret)),
+            Err(message) => self.problem(at, message),
+        }
+        None
+    }
+
+    /// The table at `key`.
+    pub(super) fn table(&self, key: &'static str) -> Option<Reader<'a>> {
+        self.typed(key, "a table", |value, at| {
+            let name = format!("{}{key}", self.prefix());
+            Some(Reader::new(self.context, name, at, value.as_table()?))
+        })
+    }
+
+    /// The tables in the table at `key`, by their own names.
+    pub(super) fn tables(&self, key: &'static str) -> Vec<(String, Reader<'a>)> {
+        let Some(outer) = self.table(key) else { return Vec::new() };
+        let entry = |(name, value): (&'a Spanned<Cow<'a, str>>, &'a Spanned<DeValue<'a>>)| {
+            let (at, own) = (name.span().start, name.get_ref().to_string());
+            let path = format!("{}.{own}", outer.name);
+            match value.get_ref().as_table() {
+                Some(table) => Some((own, Reader::new(self.context, path, at, table))),
+                None => {
+                    self.problem(at, format!("{path} is a table"));
+                    None
+                }
+            }
+        };
+        let mut tables: Vec<_> = outer.table.iter().filter_map(entry).collect();
+        tables.sort_by_key(|(_, reader)| reader.at);
+        tables
+    }
+
+    /// Reports keys that nobody asked for.
+    pub(super) fn finish(self) {
+        let asked = self.asked.borrow();
+        for (key, _) in self.table.iter() {
+            let own: &str = key.get_ref();
+            if asked.contains(&own) {
+                continue;
+            }
+            let whose = if self.name.is_empty() { "the file".to_string() } else { format!("[{}]", self.name) };
+            let hint = match nearest(own, asked.iter().copied()) {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("it knows {}", asked.join(", ")),
+            };
+            self.problem(key.span().start, format!("{whose} has no key {own:?}: {hint}"));
+        }
+    }
+
+    /// `${NAME}` is the environment's; `$${` stands for `${`.
+    fn fill_in(&self, text: &str, at: usize) -> String {
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some(start) = rest.find("${") {
+            let (before, after) = rest.split_at(start);
+            if let Some(before) = before.strip_suffix('$') {
+                out.push_str(before);
+                out.push_str("${");
+                rest = &after[2..];
+                continue;
+            }
+            out.push_str(before);
+            let Some(end) = after.find('}') else {
+                self.problem(at, "${ without }: write $${ for the two characters themselves");
+                return out;
+            };
+            let name = &after[2..end];
+            match (self.context.env)(name) {
+                Some(value) => out.push_str(&value),
+                None => self.problem(at, format!("the environment has no {name}")),
+            }
+            rest = &after[end + 1..];
+        }
+        out.push_str(rest);
+        out
+    }
+}
+
+/// `250ms`, `30s`, `5m`, `1h`, `2d`.
+fn duration(text: &str) -> Option<Duration> {
+    let split = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().ok()?;
+    let seconds = match unit {
+        "ms" => return Some(Duration::from_millis(number)),
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    number.checked_mul(seconds).map(Duration::from_secs)
+}
+
+/// The name that was probably meant.
+pub(super) fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    let scored = names.into_iter().map(|name| (distance(&word.to_lowercase(), &name.to_lowercase()), name));
+    scored
+        .filter(|(distance, name)| *distance <= 1 + name.len() / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// Letters to insert, remove or replace to make `a` of `b`.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,236 @@
+//! Sessions over a pipe in place of a socket.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_util::sync::{PollSendError, PollSender};
+
+use super::*;
+use crate::gateway::events::testing::{record, small_dio};
+
+/// The server's end of a socket whose client takes messages when it likes.
+struct Pipe {
+    out: PollSender<Message>,
+    incoming: mpsc::Receiver<Result<Message, PollSendError<Message>>>,
+}
+
+impl Stream for Pipe {
+    type Item = Result<Message, PollSendError<Message>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.incoming.poll_recv(cx)
+    }
+}
+
+impl Sink<Message> for Pipe {
+    type Error = PollSendError<Message>;
+
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.out.poll_ready_unpin(cx)
+    }
+
+    fn start_send(mut self: Pin<&mut Self>, item: Message) -> Result<(), Self::Error> {
+        self.out.start_send_unpin(item)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.out.poll_flush_unpin(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.out.poll_close_unpin(cx)
+    }
+}
+
+/// A client and the session that serves it.
+struct Client {
+    frames: mpsc::Receiver<Message>,
+    say: mpsc::Sender<Result<Message, PollSendError<Message>>>,
+    closing: CancellationToken,
+    session: tokio::task::JoinHandle<()>,
+}
+
+impl Client {
+    fn new(dio: &Dio, since: Since, ids: Option<&[&str]>) -> Client {
+        let (out, frames) = mpsc::channel(4);
+        let (say, incoming) = mpsc::channel(4);
+        let closing = CancellationToken::new();
+        let ids = ids.map(|ids| ids.iter().map(ToString::to_string).collect());
+        let session = Session::new(dio, Wish { since, records: true, ids, heartbeat: 5 });
+        let pipe = Pipe { out: PollSender::new(out), incoming };
+        #[expect(clippy::disallowed_methods, reason = "the client aborts it")]
+        let session = tokio::spawn(session.run(pipe, closing.clone()));
+        Client { frames, say, closing, session }
+    }
+
+    async fn frame(&mut self) -> Value {
+        loop {
+            match self.frames.recv().await {
+                Some(Message::Text(text)) => return serde_json::from_str(&text).unwrap(),
+                Some(Message::Close(Some(frame))) => return json!(frame.code),
+                Some(_) => {}
+                None => return Value::Null,
+            }
+        }
+    }
+
+    async fn skip_to(&mut self, kind: &str) -> Value {
+        loop {
+            let frame = self.frame().await;
+            if frame["type"] == kind || frame.is_null() {
+                return frame;
+            }
+        }
+    }
+
+    /// Lets the session end as if the client were gone.
+    async fn leave(self) {
+        drop((self.say, self.frames));
+        self.session.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hello_comes_first_then_events_then_bookmarks() {
+    let dio = small_dio().await;
+    let mut client = Client::new(&dio, Since::Now, None);
+    let hello = client.frame().await;
+    assert_eq!(
+        (&hello["type"], &hello["dio"], &hello["resumed"]),
+        (&json!("hello"), &json!("products"), &json!(false))
+    );
+    assert_eq!(hello["position"], dio.position().to_string());
+    dio.patched("a", record("A", 1)).await.unwrap();
+    let event = client.frame().await;
+    assert_eq!((&event["type"], &event["id"]), (&json!("RecordChanged"), &json!("a")));
+    let beat = client.frame().await;
+    assert_eq!(beat["type"], "heartbeat");
+    assert_eq!(beat["seq"], event["seq"]);
+    client.leave().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn since_replays_what_was_missed() {
+    let dio = small_dio().await;
+    let position = dio.position();
+    for price in 0..3 {
+        dio.patched("a", record("A", price)).await.unwrap();
+    }
+    let mut client = Client::new(&dio, Since::Position(position), None);
+    let hello = client.frame().await;
+    assert_eq!((&hello["resumed"], &hello["missed"]), (&json!(true), &json!(3)));
+    for price in 0..3 {
+        assert_eq!(client.frame().await["record"]["price"], price);
+    }
+    client.leave().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_position_that_cannot_be_resumed_says_why() {
+    let dio = small_dio().await;
+    let start = dio.position();
+    for price in 0..20 {
+        dio.patched("a", record("A", price)).await.unwrap();
+    }
+    let foreign = Position { epoch: "OTHER00000".into(), seq: 1 };
+    let future = Position { seq: 1_000, ..start.clone() };
+    for (since, reason) in [(start, "trimmed"), (foreign, "epoch"), (future, "future")] {
+        let mut client = Client::new(&dio, Since::Position(since), None);
+        assert_eq!(client.frame().await["resumed"], false);
+        let reset = client.frame().await;
+        assert_eq!((&reset["type"], &reset["reason"]), (&json!("reset"), &json!(reason)));
+        assert_eq!(reset["position"], dio.position().to_string());
+        client.leave().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_rows_asked_for_are_sent_and_the_bookmark_moves_on() {
+    let dio = small_dio().await;
+    let mut client = Client::new(&dio, Since::Now, Some(&["b"]));
+    client.skip_to("hello").await;
+    dio.patched("a", record("A", 1)).await.unwrap();
+    dio.patched("b", record("B", 1)).await.unwrap();
+    dio.patched("a", record("A", 2)).await.unwrap();
+    assert_eq!(client.frame().await["id"], "b");
+    let beat = client.skip_to("heartbeat").await;
+    assert_eq!(beat["position"], dio.position().to_string());
+    client.leave().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_socket_that_takes_nothing_is_closed() {
+    let dio = small_dio().await;
+    let client = Client::new(&dio, Since::Now, None);
+    for price in 0..8 {
+        dio.patched("a", record("A", price)).await.unwrap();
+    }
+    client.session.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lagging_socket_is_told_to_read_again() {
+    let dio = small_dio().await;
+    let mut client = Client::new(&dio, Since::Now, None);
+    client.skip_to("hello").await;
+    for price in 0..40 {
+        dio.patched("a", record("A", price)).await.unwrap();
+    }
+    let reset = client.skip_to("reset").await;
+    assert_eq!(reset["reason"], "overflow");
+    assert_eq!(client.frame().await, 4008);
+    client.leave().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_says_goodbye() {
+    let dio = small_dio().await;
+    let mut client = Client::new(&dio, Since::Now, None);
+    client.skip_to("hello").await;
+    client.closing.cancel();
+    assert_eq!(client.frame().await["type"], "bye");
+    assert_eq!(client.frame().await, 1001);
+    client.leave().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_dio_ends_its_sockets() {
+    let dio = small_dio().await;
+    let mut client = Client::new(&dio, Since::Now, None);
+    client.skip_to("hello").await;
+    dio.close().await;
+    assert_eq!(client.skip_to("bye").await["code"], 1001);
+    client.leave().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_may_ping_and_nothing_else() {
+    let dio = small_dio().await;
+    let mut client = Client::new(&dio, Since::Now, None);
+    client.skip_to("hello").await;
+    let say = |text: &str| Ok(Message::Text(text.to_string().into()));
+    client.say.send(say(r#"{"type":"ping","n":7}"#)).await.unwrap();
+    let pong = client.frame().await;
+    assert_eq!((&pong["type"], &pong["n"]), (&json!("pong"), &json!(7)));
+    for _ in 0..3 {
+        client.say.send(say("hello?")).await.unwrap();
+        assert_eq!(client.frame().await["type"], "error");
+    }
+    assert_eq!(client.frame().await, 4508);
+    client.leave().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_is_closed() {
+    let dio = small_dio().await;
+    let mut client = Client::new(&dio, Since::Now, None);
+    client.skip_to("hello").await;
+    let mut last = Value::Null;
+    while !last.is_number() {
+        last = client.frame().await;
+    }
+    assert_eq!(last, 4001);
+    client.leave().await;
+}

@@ -1,0 +1,18 @@
+//! What the tests of this folder share.
+
+use crate::cache::MemoryCache;
+use crate::drivers::MemoryTable;
+use crate::{Column, ColumnType, Dio, Lens, Record, Schema};
+
+/// A Dio in memory with nothing in it and a ring of eight events.
+pub(crate) async fn small_dio() -> Dio {
+    let columns = [("id", ColumnType::String), ("name", ColumnType::String), ("price", ColumnType::Integer)];
+    let schema = Schema::new("id", columns.map(|(name, ty)| Column::new(name, ty)).to_vec());
+    let lens =
+        Lens::new().cache_source(MemoryCache::default()).settings(|settings| settings.ring.events = 8).build().unwrap();
+    lens.make_dio(MemoryTable::vista("products", schema, [])).await.unwrap()
+}
+
+pub(crate) fn record(name: &str, price: i64) -> Record {
+    Record::from_iter([("name".to_string(), name.into()), ("price".to_string(), price.into())])
+}

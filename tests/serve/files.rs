@@ -1,0 +1,87 @@
+//! Files in, resources out; and what is said when that cannot be.
+
+use crate::process::{Server, folder, run};
+
+#[test]
+fn a_csv_file_is_a_resource_without_any_configuration() {
+    let dir = folder();
+    let server = Server::start(dir.path(), &["products.csv", "shelf=products.csv"]);
+    let list = server.get("/products?price=gte.175&order=price.desc");
+    assert_eq!(list.status, 200, "{}", list.body);
+    assert_eq!(list.json()[0]["name"], "Croissant");
+    assert_eq!(list.json().as_array().unwrap().len(), 2);
+    assert_eq!(server.get("/shelf/3").json()["name"], "Bun");
+    assert_eq!(server.get("/readyz").status, 200);
+    assert_eq!(server.get("/healthz").status, 200);
+    let table = server.printed.join("\n");
+    for word in ["resource", "products.csv", "on disk", "/products", "3"] {
+        assert!(table.contains(word), "{word} is not in\n{table}");
+    }
+    assert!(dir.path().join("cache.redb").exists() && dir.path().join("cache.journal.redb").exists());
+}
+
+#[test]
+fn every_configuration_mistake_is_reported_at_once() {
+    let dir = folder();
+    let text = "[server]\nlissten = \"127.0.0.1:1\"\n[dio.products]\nsource = { csv = \"products.csv\" }\nidd = \"id\"\n\
+        [webhook.products]\nauth = { scheme = \"bearer\", secrets = [\"hunter2\"] }\n";
+    std::fs::write(dir.path().join("diorama.toml"), text).unwrap();
+    for command in [&["serve"][..], &["check"]] {
+        let output = run(dir.path(), command);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{said}");
+        assert!(said.contains("diorama.toml:2:1: [server] has no key \"lissten\": did you mean listen?"), "{said}");
+        assert!(said.contains("diorama.toml:5:1: [dio.products] has no key \"idd\": did you mean id?"), "{said}");
+        assert!(said.contains("diorama.toml:7:") && !said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
+fn missing_files_and_open_doors_are_refused() {
+    let dir = folder();
+    let missing = run(dir.path(), &["serve", "nope.csv"]);
+    assert_eq!(missing.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("there is no file nope.csv"));
+    let public = run(dir.path(), &["serve", "products.csv", "--listen", "0.0.0.0:0"]);
+    assert_eq!(public.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&public.stderr).contains("a public address needs server.auth"));
+}
+
+#[test]
+fn a_second_process_on_the_same_files_says_so() {
+    let dir = folder();
+    let server = Server::start(dir.path(), &["products.csv"]);
+    let second = run(dir.path(), &["serve", "products.csv", "--listen", "127.0.0.1:0"]);
+    assert_eq!(second.status.code(), Some(75), "{}", String::from_utf8_lossy(&second.stderr));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("in use by another process"));
+    assert_eq!(server.get("/products/1").status, 200);
+}
+
+#[test]
+fn a_memory_cache_leaves_no_files() {
+    let dir = folder();
+    let server = Server::start(dir.path(), &["products.csv", "--cache", "memory"]);
+    assert_eq!(server.get("/products/1").json()["name"], "Muffin");
+    assert!(server.printed.join("\n").contains("in memory"));
+    assert!(!dir.path().join("cache.redb").exists());
+}
+
+#[test]
+fn a_write_route_takes_the_writes_of_a_read_only_source() {
+    let dir = folder();
+    let shop = rusqlite::Connection::open(dir.path().join("shop.db")).unwrap();
+    shop.execute_batch("CREATE TABLE products (id INTEGER PRIMARY KEY, name TEXT, price INTEGER)").unwrap();
+    let text =
+        "[dio.products]\nsource = { csv = \"products.csv\" }\nwrite = { sqlite = \"shop.db\", table = \"products\" }\n";
+    std::fs::write(dir.path().join("diorama.toml"), text).unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let headers = [("content-type", "application/json"), ("prefer", "wait=10")];
+    let answer = server.request("POST", "/products/9", &headers, r#"{"name":"Scone","price":300}"#);
+    assert!((200..300).contains(&answer.status), "{} {}", answer.status, answer.body);
+    assert_eq!(server.get("/products/9").json()["name"], "Scone");
+    let stored: String = shop.query_row("SELECT name FROM products WHERE id = 9", [], |row| row.get(0)).unwrap();
+    assert_eq!(stored, "Scone");
+    // It is not in the source, and stays all the same.
+    assert_eq!(server.post("/products/_refresh", "").status, 200);
+    assert_eq!(server.get("/products/9").status, 200);
+}

@@ -1,0 +1,9 @@
+//! The command `diorama`, as a process with real files, a real port and real signals.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod events;
+mod files;
+mod process;
+mod stop;
+mod webhooks;

@@ -142,7 +142,9 @@ async fn files(rows: usize) {
     let folder = tempfile::tempdir().expect("a folder");
     let schema = schema();
     let mut list = Rows::with_layout(Arc::clone(schema.layout()));
+    let mut json = 0;
     for (id, body) in bodies(rows, schema.layout()) {
+        json += body.json().len();
         list.push_body(id.into(), body);
     }
     let master = MemoryTable::vista("products", schema.clone(), list);
@@ -151,11 +153,15 @@ async fn files(rows: usize) {
     line("cold start: list, seed, store", format!("{:>9.2} s", started.elapsed().as_secs_f64()));
     dio.close().await;
     lens.close().await;
-    drop((dio, lens));
+    drop((dio, lens, master));
+    let before = resident();
     let started = Instant::now();
     let lens = Lens::new().cache_at(folder.path().join("cache.redb")).build().expect("a Lens");
-    let dio = lens.make_dio(master).await.expect("a Dio");
+    let empty = MemoryTable::vista("products", schema, Rows::new());
+    let dio = lens.make_dio(empty).await.expect("a Dio");
     line("warm start: load and be ready", format!("{:>9.2} s", started.elapsed().as_secs_f64()));
+    let grown = resident().saturating_sub(before);
+    line("resident growth / JSON bytes of that", format!("{:>9.2} x", grown as f64 / json as f64));
     assert_eq!(dio.cache().count().await.expect("a count"), rows as u64);
     dio.close().await;
     lens.close().await;

@@ -666,3 +666,40 @@ async fn setter_of_one_dio_leaves_the_others_as_they_are() {
         assert_eq!(events(&mut bus).len(), heard);
     }
 }
+
+#[tokio::test]
+async fn s67_the_whole_sample_reads_from_the_cache_and_its_insert_is_enqueued() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = Scripted::bakery();
+    // Build once per application
+    let lens = Arc::new(
+        diorama::Lens::new()
+            .cache_at(dir.path().join("cache.redb"))
+            .on_start(|dio| {
+                let dio = dio.clone();
+                async move {
+                    let rows = dio.master().list_values().await?;
+                    dio.cache().insert_values(rows).await?;
+                    Ok(())
+                }
+            })
+            .refresh_every(Duration::from_secs(300))
+            .build()
+            .unwrap(),
+    );
+    // One Dio per entity
+    let products = lens.make_dio(master.vista("products")).await.unwrap();
+    let listed = master.calls().total();
+    master.writes().close();
+    // Read and write through the facade
+    let v = products.vista();
+    let rows = v.list_values().await.unwrap();
+    v.insert(&"muffin".to_string(), &muffin()).await.unwrap();
+    assert_eq!(rows.len(), bakery().len());
+    assert_eq!(v.get_count().await.unwrap(), bakery().len() as u64 + 1);
+    assert_eq!(master.rows().await.len(), bakery().len(), "enqueued");
+    assert_eq!(master.calls().total(), listed, "a cache hit");
+    master.writes().open();
+    settle(&products).await;
+    assert!(master.row("muffin").await.is_some(), "delivered behind it");
+}

@@ -23,7 +23,7 @@ use crate::redb_file::{BackendFactory, Fault, Options, RedbFile, blocking, seal,
 type Rows<'a> = TableDefinition<'a, u32, &'static [u8]>;
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("_meta");
-const OPTIONS: Options = Options { format: 1, meta: META, cache_size: 64 << 20, check_integrity: false };
+const OPTIONS: Options = Options { format: 1, meta: META, cache_size: 16 << 20, check_integrity: false };
 /// Slots that one batch of a load covers.
 const BATCH: u32 = 4096;
 /// Batches that a load reads ahead per thread.

@@ -83,7 +83,7 @@ async fn master_assigned(at: &Mounted, change: &Change, row: Record) -> Result<R
     }
     let vista = at.dio.vista();
     match tokio::time::timeout(write::LONGEST_INSERT, vista.insert_return_id(&row)).await {
-        Ok(id) => Ok(write::made(at, change, id?)),
+        Ok(id) => Ok(write::made(at, change, id.map_err(|error| at.refusal(error))?)),
         Err(_) => Err(ApiError::new(
             Code::UpstreamTimeout,
             "the source did not say which id it chose, in time; nothing is queued",

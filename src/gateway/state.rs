@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::{HeaderValue, header};
 use indexmap::IndexMap;
 use tokio_util::sync::CancellationToken;
 
@@ -71,6 +72,23 @@ pub struct Mounted {
 }
 
 impl Mounted {
+    /// What the Dio refused, as an answer; a 405 says which methods would do.
+    pub(super) fn refusal(&self, error: Error) -> ApiError {
+        let unsupported = matches!(error, Error::Unsupported { .. });
+        let answer = ApiError::from(error);
+        if !unsupported {
+            return answer;
+        }
+        let can = self.dio.vista().capabilities();
+        let writes = [(can.can_insert, ", POST"), (can.can_update, ", PUT, PATCH"), (can.can_delete, ", DELETE")];
+        let allow =
+            writes.iter().filter(|(can, _)| *can).fold("GET, HEAD".to_string(), |allow, (_, more)| allow + more);
+        match HeaderValue::from_str(&allow) {
+            Ok(allow) => answer.header(header::ALLOW, allow),
+            Err(_) => answer,
+        }
+    }
+
     pub(super) fn new(dio: Dio, options: MountOptions) -> Mounted {
         Mounted { schema: dio.schema(), dio, options }
     }

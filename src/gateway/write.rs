@@ -189,7 +189,7 @@ pub(super) async fn accept(at: &Mounted, change: &Change, op: WriteOp) -> Result
         },
         Err(Error::Replayed { operation }) => replayed(at, &operation)?,
         Err(Error::Conflict { id, .. }) if kind == WriteKind::Insert => return Err(exists(&id)),
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(at.refusal(error)),
     };
     settle(at, change, &mut accepted).await?;
     Ok(answer(at, change, &accepted))

@@ -134,6 +134,7 @@ async fn c3_what_the_source_cannot_do_is_405() {
     let request = axum::http::Request::delete("/fixed/1").body(axum::body::Body::empty()).unwrap();
     let response = tower::ServiceExt::oneshot(router, request).await.unwrap();
     assert_eq!(response.status(), 405);
+    assert_eq!(response.headers()["allow"], "GET, HEAD");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::core::Core;
-use crate::hot::Cmd;
+use crate::hot::{Cmd, check_size};
 use crate::record::{Body, Id, Record, Rows};
 use crate::vista::Result;
 
@@ -67,6 +67,7 @@ impl DioCache {
     /// As [`DioCache::insert_values`].
     pub async fn insert_value(&self, id: &str, record: &Record) -> Result<()> {
         let body = Body::encode(id, record, self.core.vista.schema().layout());
+        check_size(id, &body)?;
         self.state(id, Some(body)).await
     }
 

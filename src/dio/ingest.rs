@@ -6,7 +6,7 @@ use super::core::Core;
 use super::hooks::{self, Kind, Scope};
 use super::write::delivery_claim;
 use super::{Dio, Handle};
-use crate::hot::{Cmd, Origin, Outcome, Upstream, UpstreamChange};
+use crate::hot::{Cmd, Origin, Outcome, Upstream, UpstreamChange, check_size};
 use crate::record::{Body, CborValue, Id, Record};
 use crate::vista::{ChangeEvent, Error, Result};
 
@@ -141,6 +141,9 @@ impl Core {
                     true => UpstreamChange::Part(Body::encode_plain(row, layout)),
                     false => UpstreamChange::Row(Body::encode(id, row, layout)),
                 };
+                if let UpstreamChange::Row(body) | UpstreamChange::Part(body) = &change {
+                    check_size(id, body)?;
+                }
                 (id, change)
             }
         };

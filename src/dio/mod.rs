@@ -45,7 +45,7 @@ use std::time::Duration;
 
 use tokio::runtime;
 
-use crate::hot::{Cmd, OpId, State};
+use crate::hot::{Cmd, OpId, State, check_size};
 use crate::record::{Body, Id, Record, Rows};
 use crate::vista::{Result, Schema, Vista, WriteOp};
 
@@ -259,6 +259,7 @@ impl Dio {
         let id = id.into();
         core.check_id(&id, &record)?;
         let body = Body::encode(&id, &record, core.vista.schema().layout());
+        check_size(&id, &body)?;
         core.commit(Cmd::Statement { rows: vec![(Id::from(id), Some(body))], told: true }).await.map(drop)
     }
 

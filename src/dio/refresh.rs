@@ -11,7 +11,7 @@ use super::core::Core;
 use super::event::{DioEvent, Position};
 use super::hooks::{self, Kind, Scope, scope_of};
 use super::{Dio, Handle};
-use crate::hot::{Cmd, Item, Origin, Outcome, TableBuilder, confirmed, diff, missing};
+use crate::hot::{Cmd, Item, Origin, Outcome, TableBuilder, check_size, confirmed, diff, missing};
 use crate::record::{Body, Id, Rows};
 use crate::vista::{Error, Result};
 
@@ -129,6 +129,7 @@ impl Core {
     pub(super) async fn apply_list(self: &Arc<Self>, rows: Rows, told: bool, removes: bool) -> Result<Outcome> {
         let layout = Arc::clone(self.vista.schema().layout());
         let rows = rows.under(&layout);
+        rows.bodies().try_for_each(|(id, body)| check_size(id, body))?;
         let Some(stamp) = rows.stamp().cloned() else { return self.state_rows(&rows).await };
         if removes {
             self.check_shrink(rows.len(), confirmed(&self.state()), self.settings.allow_shrink)?;
@@ -369,6 +370,7 @@ async fn read_rows(core: &Arc<Core>, ids: Vec<Id>) -> Result<()> {
         let guard = core.open_guard_for(&id).await?;
         let row = core.read_one(&id).await?;
         let row = row.map(|record| Body::encode(&id, &record, schema.layout()));
+        row.iter().try_for_each(|body| check_size(&id, body))?;
         let item = Item { id, row, ordinal: None };
         core.commit(Cmd::News { items: vec![item], mark: guard.mark, told: true }).await?;
     }

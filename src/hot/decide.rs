@@ -225,6 +225,21 @@ impl Outcome {
     }
 }
 
+/// The largest row that is taken from anybody: the table packs 64 rows into one piece of memory.
+const LARGEST_ROW: usize = 16 << 20;
+
+/// Refuses a row that is too large to hold.
+///
+/// # Errors
+/// [`Error::Invalid`] with its size and the bound.
+pub fn check_size(id: &str, body: &Body) -> Result<()> {
+    if body.size() <= LARGEST_ROW {
+        return Ok(());
+    }
+    let detail = format!("row {id:?} has {} bytes: a row holds at most {} MiB", body.size(), LARGEST_ROW >> 20);
+    Err(Error::invalid(detail))
+}
+
 /// Collects the entries of one decision.
 pub(super) struct Draft<'a> {
     pub(super) state: &'a State,
@@ -369,6 +384,9 @@ impl State {
             _ => {}
         }
         let after = write.effect.on(before.as_ref(), id, self.rules.schema.layout());
+        if let Some(after) = &after {
+            check_size(id, after)?;
+        }
         let op = self.new_op(draft.now, write, Arc::from([Arc::clone(id)]));
         let ordinal = draft.ordinal_of(id);
         let staged = matches!(write.effect, Effect::Insert(_) | Effect::Replace(_));

@@ -14,7 +14,7 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Answer, Cmd, Condition, Decision, Item, NewWrite, Outcome, Upstream, UpstreamChange};
+pub use decide::{Answer, Cmd, Condition, Decision, Item, NewWrite, Outcome, Upstream, UpstreamChange, check_size};
 pub use diff::{confirmed, diff, missing};
 pub use entry::{Base, BulkRow, Cause, Entry, Frame, Many, OpChange, Origin, Visible};
 pub use op::{Effect, Op, OpError, OpId, OpState};

@@ -554,3 +554,18 @@ async fn s43_settled_waits_for_the_master_as_long_as_asked() {
     master.writes().open();
     assert_eq!(dio.settled(op, Duration::from_secs(30)).await.unwrap().state, OperationState::Applied);
 }
+
+#[tokio::test(start_paused = true)]
+async fn g12_a_row_too_large_to_hold_is_refused_wherever_it_comes_from() {
+    let (_master, dio) = bakery_dio().await;
+    let huge = || cells([("name", "x".repeat(17 << 20).into())]);
+    let position = dio.position();
+    assert_eq!(kind(&dio.vista().insert("huge", &huge()).await.unwrap_err()), "Invalid");
+    assert_eq!(kind(&dio.vista().patch_value("1", &huge()).await.unwrap_err()), "Invalid");
+    assert_eq!(kind(&dio.patched("1", huge()).await.unwrap_err()), "Invalid");
+    let event = ChangeEvent::Inserted { id: "huge".into(), new: Some(huge()) };
+    assert_eq!(kind(&dio.handle_event(event).await.unwrap_err()), "Invalid");
+    assert_eq!(kind(&dio.cache().insert_value("huge", &huge()).await.unwrap_err()), "Invalid");
+    assert_eq!(dio.position(), position);
+    dio.vista().insert("muffin", &muffin()).await.unwrap();
+}

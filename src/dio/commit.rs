@@ -391,28 +391,45 @@ impl Stage {
 
     fn finish(&mut self, command: Command, decided: Result<Decision>) {
         let mut wrote = false;
-        let result = decided.map(|decision| {
+        let result = decided.and_then(|decision| {
+            let outcome = decision.outcome.clone();
             wrote = !decision.entries.is_empty();
-            for entry in decision.entries {
-                self.apply(entry);
-            }
-            for note in &decision.notes {
-                self.next.note(note);
-            }
-            if let Some(claim) = &command.claim {
+            self.apply_all(decision)?;
+            // A write of what is there already made no operation that its key could stand for.
+            if let Some(claim) = command.claim.as_ref().filter(|_| outcome != Outcome::Identical) {
                 self.claims.push(claim.clone());
                 wrote = true;
             }
-            Committed { outcome: decision.outcome, seq: self.next.seq() }
+            Ok(Committed { outcome, seq: self.next.seq() })
         });
         self.done.push(Done { command, result, wrote });
     }
 
-    fn apply(&mut self, entry: Entry) {
-        self.entries.push(LogEntry { seq: entry.seq, bytes: entry.encode() });
-        let (changes, item) = apply(&mut self.next, entry, &mut self.bulk);
-        self.changes.push(changes);
-        self.items.extend(item);
+    /// Applies a decision whole. A panic in there leaves the successor as it was and refuses this command only.
+    fn apply_all(&mut self, decision: Decision) -> Result<()> {
+        let mut next = self.next.clone();
+        let mut bulk = false;
+        let work = AssertUnwindSafe(|| {
+            let mut applied = Vec::with_capacity(decision.entries.len());
+            for entry in decision.entries {
+                let stored = LogEntry { seq: entry.seq, bytes: entry.encode() };
+                applied.push((stored, apply(&mut next, entry, &mut bulk)));
+            }
+            decision.notes.iter().for_each(|note| next.note(note));
+            applied
+        });
+        let applied = std::panic::catch_unwind(work).map_err(|_| {
+            tracing::error!(dio = %self.core.name, "applying a decision panicked");
+            Error::permanent("an internal error; nothing was changed")
+        })?;
+        for (entry, (change, item)) in applied {
+            self.entries.push(entry);
+            self.changes.push(change);
+            self.items.extend(item);
+        }
+        self.next = next;
+        self.bulk |= bulk;
+        Ok(())
     }
 
     fn appends(&self) -> bool {

@@ -668,6 +668,7 @@ async fn setter_of_one_dio_leaves_the_others_as_they_are() {
 }
 
 #[tokio::test]
+#[expect(clippy::unnecessary_to_owned, reason = "the chapter's own line")]
 async fn s67_the_whole_sample_reads_from_the_cache_and_its_insert_is_enqueued() {
     let dir = tempfile::tempdir().unwrap();
     let master = Scripted::bakery();

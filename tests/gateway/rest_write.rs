@@ -224,3 +224,15 @@ async fn c3_writes_by_filter_touch_what_matches_and_no_more_than_allowed() {
     assert_eq!(app.send("DELETE", "/products?all=true", &[], "").await.status, 202);
     assert_eq!(app.get("/products").await.text(), "[]");
 }
+
+#[tokio::test]
+async fn g_a_key_on_a_row_that_is_there_already_stands_for_nothing() {
+    let app = App::start().await;
+    let row = r#"{"name":"Muffin","price":175}"#;
+    let first = app.send("POST", "/products/muffin", &[("content-type", "application/json")], row).await;
+    assert_eq!(first.status, 202);
+    for _ in 0..2 {
+        let headers = [("content-type", "application/json"), ("idempotency-key", "again")];
+        assert_eq!(app.send("POST", "/products/muffin", &headers, row).await.status, 200);
+    }
+}

@@ -328,12 +328,14 @@ async fn open_dio(lens: &Lens, spec: &DioSpec, config: &Config) -> VistaResult<D
 
 fn mount_options(spec: &DioSpec) -> MountOptions {
     let default = MountOptions::default();
+    let typed = matches!(spec.source, crate::config::Source::Sqlite(..));
     MountOptions {
         default_limit: spec.default_limit.unwrap_or(default.default_limit),
         max_limit: spec.max_limit.unwrap_or(default.max_limit),
         max_affected: spec.max_affected.unwrap_or(default.max_affected),
         require_if_match: spec.require_if_match,
-        unknown_columns: spec.unknown_columns.unwrap_or(spec.columns.is_empty()),
+        // A table refuses what it has no column for; better at once than after a 202.
+        unknown_columns: spec.unknown_columns.unwrap_or(spec.columns.is_empty() && !typed),
         ack: if spec.ack_applied { Ack::Applied } else { Ack::Journal },
     }
 }

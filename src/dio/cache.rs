@@ -1,6 +1,7 @@
 //! `dio.cache()`: the rows as a simple store, without conditions, order or search.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::core::Core;
 use crate::hot::{Cmd, check_size};
@@ -86,6 +87,7 @@ impl DioCache {
     pub async fn clear(&self) -> Result<()> {
         let state = self.core.state();
         let ids: Vec<Id> = state.table().iter_slots().map(|row| Id::from(row.id())).collect();
+        self.core.untold.store(true, Ordering::Release);
         for ids in ids.chunks(64) {
             let rows = ids.iter().map(|id| (Arc::clone(id), None)).collect();
             self.core.commit(Cmd::Statement { rows, told: false }).await?;
@@ -94,6 +96,7 @@ impl DioCache {
     }
 
     async fn state(&self, id: &str, row: Option<Body>) -> Result<()> {
+        self.core.untold.store(true, Ordering::Release);
         let rows = vec![(Id::from(id), row)];
         self.core.commit(Cmd::Statement { rows, told: false }).await.map(drop)
     }

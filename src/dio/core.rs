@@ -19,7 +19,7 @@ use super::settings::Settings;
 use super::store::Store;
 use super::tasks::Tasks;
 use super::worker::Attempt;
-use crate::hot::{Cmd, OpId, Outcome, State};
+use crate::hot::{Cmd, OpId, Origin, Outcome, State};
 use crate::journal::{Claim, Journal};
 use crate::record::Id;
 use crate::vista::{Error, Result, Vista};
@@ -52,6 +52,8 @@ pub(crate) struct Core {
     closed: AtomicBool,
     /// Whether `on_start` has not made the first copy yet, in the background.
     pub(super) seeding: AtomicBool,
+    /// Whether rows changed that no event has told of: the next `Invalidated` is not covered.
+    pub(super) untold: AtomicBool,
     /// Cancelled when everything has ended.
     pub(crate) ended: tokio_util::sync::CancellationToken,
 }
@@ -138,6 +140,7 @@ impl Core {
             bytes,
             closed: AtomicBool::new(false),
             seeding: AtomicBool::new(false),
+            untold: AtomicBool::new(false),
             ended: tokio_util::sync::CancellationToken::new(),
         }
     }
@@ -204,11 +207,22 @@ impl Core {
         let _ = self.committer.send(Command::new(self, cmd));
     }
 
-    /// Sends a user's write; `wait` says whether a full queue is waited for or refused.
+    /// Tells everybody that rows may be different; `covered` if all differences were told one by one.
+    pub(super) async fn tell_all(self: &Arc<Self>, covered: bool) -> Result<Committed> {
+        let covered = covered && !self.untold.load(Ordering::Acquire);
+        let committed = self.commit(Cmd::InvalidateAll { covered, origin: Origin::Refresh }).await?;
+        if !covered {
+            self.untold.store(false, Ordering::Release);
+        }
+        Ok(committed)
+    }
+
+    /// Sends a user's command. `size` is what it adds to the backlog, `None` for nothing; `wait` says whether a full queue is
+    /// waited for or refused.
     pub(super) async fn write(
         self: &Arc<Self>,
         cmd: Cmd,
-        size: usize,
+        size: Option<usize>,
         claim: Option<Claim>,
         wait: bool,
     ) -> Result<Committed> {
@@ -226,8 +240,16 @@ impl Core {
 
     /// A place in the committer's inbox, and room for the bytes. A hook's own writes need no place in inbox or backlog, only
     /// room for their bytes.
-    async fn permits(&self, size: usize, wait: bool) -> Result<Vec<OwnedSemaphorePermit>> {
+    async fn permits(&self, size: Option<usize>, wait: bool) -> Result<Vec<OwnedSemaphorePermit>> {
         let inside = scope_of(&self.name).is_some();
+        let Some(size) = size else {
+            let places = Arc::clone(&self.places);
+            return Ok(match (inside, wait) {
+                (true, _) => Vec::new(),
+                (false, true) => vec![places.acquire_owned().await.map_err(|_| Error::Closed)?],
+                (false, false) => vec![places.try_acquire_owned().map_err(|_| Error::QueueFull)?],
+            });
+        };
         let size = u32::try_from(size.min(self.settings.max_pending_bytes)).unwrap_or(u32::MAX);
         let mut permits = Vec::with_capacity(2);
         if inside {

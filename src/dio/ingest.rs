@@ -62,15 +62,15 @@ impl Core {
         let cmd = match self.upstream(&inbound)? {
             Some(event) => Cmd::Upstream(event),
             None => {
-                // Whatever changed, a refresh finds it; the delivery is remembered once it has.
-                self.refresh(handle).await?;
+                // Whatever changed, a refresh that begins now finds it; the delivery is remembered once it has.
+                self.refresh_anew(handle).await?;
                 match claim {
                     None => return Ok(Reconciled::Applied),
                     claim => return self.claim_only(claim).await,
                 }
             }
         };
-        match self.write(cmd, 256, claim, true).await {
+        match self.write(cmd, None, claim, true).await {
             Ok(committed) => Ok(match committed.outcome {
                 Outcome::Applied { .. } => Reconciled::Applied,
                 Outcome::Deferred => Reconciled::Deferred,
@@ -101,7 +101,7 @@ impl Core {
     }
 
     async fn claim_only(self: &Arc<Self>, claim: Option<crate::journal::Claim>) -> Result<Reconciled> {
-        match self.write(Cmd::Invalidate(Vec::new()), 64, claim, true).await {
+        match self.write(Cmd::Invalidate(Vec::new()), None, claim, true).await {
             Ok(_) => Ok(Reconciled::Applied),
             Err(Error::Replayed { .. }) => Ok(Reconciled::Duplicate),
             Err(error) => Err(error),
@@ -156,7 +156,8 @@ impl Core {
         }))
     }
 
-    /// A row that the master made itself, at the program's request: visible when this returns.
+    /// A row that the master made itself, at the program's request: visible when this returns, unless the master's own news of
+    /// it came first and it has to be asked for.
     pub(super) async fn insert_at_master(self: &Arc<Self>, record: &Record) -> Result<String> {
         let guard = self.open_guard().await?;
         let written = self.vista.shell().insert_return_id(record).await?;

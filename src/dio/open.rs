@@ -11,7 +11,7 @@ use super::settings::Settings;
 use super::store::Store;
 use super::{Dio, Handle, refresh, worker};
 use crate::cache::{CacheBackend, CacheError, CacheMeta, CacheTable, Loaded};
-use crate::hot::{Base, CacheChange, Cmd, Entry, Origin, Rules, State, TableBuilder};
+use crate::hot::{Base, CacheChange, Entry, Rules, State, TableBuilder};
 use crate::journal::{Journal, JournalError, LogState};
 use crate::vista::{Error, Result, Vista};
 
@@ -120,7 +120,7 @@ async fn begin(dio: &Dio, doubt: Option<&'static str>) -> Result<()> {
     let core = &dio.0.core;
     if let Some(why) = doubt {
         tracing::warn!(dio = %core.name, why, "cached rows may be older than the log; subscribers are told to read again");
-        core.commit(Cmd::InvalidateAll { covered: false, origin: Origin::Refresh }).await?;
+        core.tell_all(false).await?;
     }
     start_hook(dio).await?;
     if doubt.is_some() && core.hooks.on_refresh.is_some() && core.freshness.lock().at.is_none() {
@@ -279,7 +279,7 @@ async fn started(core: &Arc<Core>, future: hooks::HookFuture<()>) -> Result<()> 
     core.finish_listing(&scope).await?;
     let covered = std::mem::take(&mut *scope.covered.lock());
     if covered.silent {
-        core.commit(Cmd::InvalidateAll { covered: false, origin: Origin::Refresh }).await?;
+        core.tell_all(false).await?;
     }
     Ok(())
 }

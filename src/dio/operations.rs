@@ -136,13 +136,13 @@ impl Core {
     /// Gives a parked operation another try, as a new operation at the end of the queue.
     pub(crate) async fn retry(self: &Arc<Self>, op: OpId) -> Result<OpId> {
         let new = OpId::new();
-        self.write(Cmd::Retry { op, new }, 128, None, false).await?;
+        self.write(Cmd::Retry { op, new }, Some(128), None, false).await?;
         Ok(new)
     }
 
     /// Gives a parked operation up.
     pub(crate) async fn discard(self: &Arc<Self>, op: OpId) -> Result<()> {
-        self.write(Cmd::Discard(op), 128, None, false).await.map(drop)
+        self.write(Cmd::Discard(op), None, None, false).await.map(drop)
     }
 }
 

@@ -11,7 +11,7 @@ use super::core::Core;
 use super::event::{DioEvent, Position};
 use super::hooks::{self, Kind, Scope, scope_of};
 use super::{Dio, Handle};
-use crate::hot::{Cmd, Item, Origin, Outcome, TableBuilder, check_size, confirmed, diff, missing};
+use crate::hot::{Cmd, Item, Outcome, TableBuilder, check_size, confirmed, diff, missing};
 use crate::record::{Body, Id, Rows};
 use crate::vista::{Error, Result};
 
@@ -77,9 +77,7 @@ impl Core {
         let (mut report, covered) = match refreshed {
             Ok(done) => done,
             Err(error) => {
-                tracing::warn!(dio = %self.name, %error, "a refresh failed; the rows are as they were");
-                self.freshness.lock().failed = Some(error.to_string());
-                self.ring.tell(DioEvent::RefreshFailed { error: error.to_string() });
+                self.refresh_failed(&error);
                 return Err(error);
             }
         };
@@ -91,10 +89,26 @@ impl Core {
         if complete {
             self.seeding.store(false, std::sync::atomic::Ordering::Release);
         }
-        let committed = self.commit(Cmd::InvalidateAll { covered, origin: Origin::Refresh }).await?;
+        let committed = self.tell_all(covered).await.inspect_err(|error| self.refresh_failed(error))?;
         report.took = started.elapsed();
         report.position = Some(Position { epoch: self.position().epoch, seq: committed.seq });
         Ok(report)
+    }
+
+    fn refresh_failed(&self, error: &Error) {
+        tracing::warn!(dio = %self.name, %error, "a refresh failed");
+        self.freshness.lock().failed = Some(error.to_string());
+        self.ring.tell(DioEvent::RefreshFailed { error: error.to_string() });
+    }
+
+    /// A refresh that begins after this call, so that it sees whatever happened before it.
+    pub(super) async fn refresh_anew(self: &Arc<Self>, handle: &Arc<Handle>) -> Result<RefreshReport> {
+        let flight = self.refreshing.lock().clone();
+        if let Some(flight) = flight {
+            // It may have read the master already; how it ends does not matter here.
+            let _ = flight.await;
+        }
+        self.refresh(handle).await
     }
 
     async fn run_refresh_hook(self: &Arc<Self>, dio: &Dio) -> Result<(RefreshReport, bool)> {
@@ -176,6 +190,9 @@ impl Core {
             covered.told |= told;
             covered.silent |= !items.is_empty() && (!told || bulk);
         }
+        if !items.is_empty() && (!told || bulk) {
+            self.untold.store(true, std::sync::atomic::Ordering::Release);
+        }
         if bulk {
             self.set_bulk(true).await;
         }
@@ -203,7 +220,7 @@ impl Core {
         match scope_of(&self.name).filter(|scope| matches!(scope.kind, Kind::Refresh | Kind::Start)) {
             Some(scope) => scope.covered.lock().silent = true,
             None if told => {
-                self.commit(Cmd::InvalidateAll { covered: false, origin: Origin::Refresh }).await?;
+                self.tell_all(false).await?;
             }
             None => {}
         }
@@ -218,6 +235,7 @@ impl Core {
         if let Some(scope) = scope_of(&self.name) {
             scope.covered.lock().silent |= !rows.is_empty();
         }
+        self.untold.store(true, std::sync::atomic::Ordering::Release);
         for rows in rows.chunks(CHUNK) {
             let cmd = Cmd::Statement { rows: rows.to_vec(), told: false };
             outcome.add(&self.commit(cmd).await?.outcome);

@@ -53,12 +53,17 @@ async fn wait_until(at: Option<Instant>) {
     }
 }
 
+/// Operations whose attempts are remembered, beyond those that wait.
+const MOST_ATTEMPTS: usize = 20_000;
+
 /// Starts what may be delivered now; gives when the next one that waits is due.
 fn start_due(core: &Arc<Core>, handle: &std::sync::Weak<Handle>, running: &mut JoinSet<()>) -> Option<Instant> {
     let state = core.state();
     let mut soonest: Option<Instant> = None;
     let mut attempts = core.attempts.lock();
-    attempts.retain(|id, _| state.op(*id).is_some_and(|op| op.state == OpState::Queued));
+    if attempts.len() > MOST_ATTEMPTS {
+        attempts.retain(|id, _| state.op(*id).is_some_and(|op| op.state == OpState::Queued));
+    }
     for op in state.queue() {
         if running.len() >= core.settings.write_concurrency.max(1) {
             return soonest;
@@ -156,7 +161,7 @@ async fn judge(core: &Arc<Core>, op: &Op, error: &Error, first: bool) -> Option<
             Some(Answer::Confirmed { row: None, id: None })
         }
         (ErrorKind::Permanent, WriteKind::Insert, Error::Conflict { .. }) if !first || recovered(core, op) => {
-            Some(read_back(core, op, error).await)
+            read_back(core, op, error).await
         }
         (ErrorKind::Permanent, _, _) => Some(Answer::Failed(op_error(error))),
         (ErrorKind::Transient | ErrorKind::Unknown, _, _) => {
@@ -172,18 +177,20 @@ fn recovered(core: &Core, op: &Op) -> bool {
 }
 
 /// An insert that was tried before conflicts, perhaps with itself: the master's row tells.
-async fn read_back(core: &Arc<Core>, op: &Op, error: &Error) -> Answer {
+/// `None` while it cannot be asked.
+async fn read_back(core: &Arc<Core>, op: &Op, error: &Error) -> Option<Answer> {
     let id = op.targets.first().map(AsRef::as_ref).unwrap_or_default();
-    let (Effect::Insert(body), Ok(Some(row))) = (&op.effect, core.read_one(id).await) else {
-        return Answer::Failed(op_error(error));
+    let row = core.read_one(id).await.ok()?;
+    let (Effect::Insert(body), Some(row)) = (&op.effect, row) else {
+        return Some(Answer::Failed(op_error(error)));
     };
     let ours: Record = body.decode().unwrap_or_default();
     let schema = core.vista.schema();
     let same = ours.iter().all(|(column, value)| &**column == schema.id_column() || row.get(column) == Some(value));
-    match same {
+    Some(match same {
         true => Answer::Confirmed { row: Some(Body::encode(id, &row, schema.layout())), id: None },
         false => Answer::Failed(op_error(error)),
-    }
+    })
 }
 
 /// Notes a failed attempt and when the next one is due, and wakes the worker.

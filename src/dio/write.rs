@@ -62,7 +62,7 @@ impl Core {
         }
         let size = effect.size() + 128;
         let write = NewWrite { op: operation, id, effect, condition: options.condition, retry_of: None };
-        let committed = self.write(Cmd::Write(write), size, claim, !options.refuse_when_full).await?;
+        let committed = self.write(Cmd::Write(write), Some(size), claim, !options.refuse_when_full).await?;
         let position = Position { epoch: self.position().epoch, seq: committed.seq };
         Ok(match committed.outcome {
             Outcome::Staged { op, created } => Ticket { operation: Some(op), position, created },

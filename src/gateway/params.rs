@@ -503,7 +503,9 @@ impl Parser<'_> {
         };
         if limit.is_some_and(|limit| limit > self.options.max_limit) {
             let detail = format!("at most {} rows can be asked for at once", self.options.max_limit);
-            return Err(ParamError::too_many("limit", detail).hint("page with offset or after"));
+            return Err(
+                ParamError::too_many("limit", detail).hint("page with offset, or ask for NDJSON, which has no limit")
+            );
         }
         self.out.query.limit = limit;
         self.out.query.offset = offset;

@@ -594,6 +594,10 @@ impl State {
         let id = if parked.effect == Effect::DeleteAll { None } else { parked.targets.first().cloned() };
         let effect = parked.effect;
         self.decide_write(draft, &NewWrite { op: new, id, effect, condition: Condition::None, retry_of: Some(op) })?;
+        if draft.decision.outcome == Outcome::Identical {
+            let detail = "has nothing left to do: everything is as it asks; discard it".to_string();
+            return Err(Error::Conflict { id: op.to_string(), detail });
+        }
         let entry = draft.entry(parked.targets.first(), &op_cause(op));
         entry.op = OpChange::Settle { state: OpState::Discarded, error: None };
         Ok(())
@@ -638,6 +642,10 @@ impl State {
             }
             if known.is_some() || self.touched_after(&item.id, mark) {
                 draft.note(Note::Dirty(Arc::clone(&item.id)));
+                continue;
+            }
+            let news = News { id: &item.id, row: item.row.as_ref(), ordinal: item.ordinal, version: None, part: false };
+            if self.compare_versions(&news) == Some(std::cmp::Ordering::Less) {
                 continue;
             }
             let (old, new) = (self.table.contains(&item.id), item.row.is_some());

@@ -144,7 +144,7 @@ impl State {
     }
 
     /// How the news' version stands to the known one, `None` when either is missing and the unversioned rules apply.
-    fn compare_versions(&self, news: &News<'_>) -> Option<Order> {
+    pub(super) fn compare_versions(&self, news: &News<'_>) -> Option<Order> {
         let column = self.rules.version.as_deref()?;
         let incoming = match (news.version, news.row) {
             (Some(version), _) => version.clone(),

@@ -372,6 +372,7 @@ impl State {
         };
         if entry.base.changes() {
             self.rebase(id, entry.seq);
+            self.note_version(id, &entry.base, entry);
         }
         self.apply_op(id, entry);
         self.refold(id, place);

@@ -449,3 +449,29 @@ fn a_row_that_the_master_names_replaces_the_one_that_was_staged() {
     assert_eq!(frames(&decision), [&Frame::Removed, &Frame::Inserted, &Frame::WriteCommitted]);
     assert!(state.get("b").is_none() && state.base("c").is_some());
 }
+
+#[test]
+fn g8_a_bulk_change_obeys_versions_too() {
+    let mut state = known(true);
+    push(&mut state, Some(row(true, 0, 10, 10)), None);
+    let mark = open(&mut state);
+    let old = Item { id: id(0), row: Some(row(true, 0, 1, 1)), ordinal: None };
+    let new = Item { id: id(1), row: Some(row(true, 1, 2, 2)), ordinal: None };
+    run(&mut state, &Cmd::Bulk { items: vec![old, new], mark });
+    assert_eq!(value_of(&state.get("a").unwrap().body()), 10);
+    assert_eq!(value_of(&state.get("b").unwrap().body()), 2);
+}
+
+#[test]
+fn g8_the_version_of_a_deleted_row_survives_a_restart() {
+    let mut state = known(true);
+    let gone = push(&mut state, None, Some(7));
+    assert!(state.get("a").is_none());
+    // The cache file has seen the delete; the log still tells of it.
+    let mut back = State::restore(rules(true, true), "epoch", state.seq(), Table::new());
+    gone.entries.iter().for_each(|entry| drop(back.apply(entry)));
+    assert_eq!(push(&mut back, Some(row(true, 0, 6, 6)), Some(6)).outcome, Outcome::Stale);
+    assert!(back.get("a").is_none());
+    push(&mut back, Some(row(true, 0, 8, 8)), Some(8));
+    assert!(back.get("a").is_some());
+}

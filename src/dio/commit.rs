@@ -338,6 +338,7 @@ impl Turns {
         for core in self.dios.values().filter_map(Weak::upgrade).collect::<Vec<_>>() {
             let missed = self.journal.read(&core.name, core.root.load().seq(), usize::MAX).await;
             catch_up(&core, &missed.map_err(|error| storage(&error.to_string(), false))?);
+            core.poke_again();
         }
         self.broken = None;
         Ok(())
@@ -467,17 +468,26 @@ impl Stage {
         for done in self.done {
             done.command.answer(done.result);
         }
+        self.core.poke_again();
     }
 
     /// Answers everything that wanted to write with an error; gives back what only keeps books, to be done again.
     fn refuse(self, error: impl Fn(Option<String>) -> Error) -> Vec<Command> {
         let mut again = Vec::new();
+        let core = self.core;
         for done in self.done {
             if done.wrote || done.result.is_err() {
                 let op = match &done.command.cmd {
                     Work::Cmd(Cmd::Write(write)) => Some(write.op.to_string()),
                     _ => None,
                 };
+                match &done.command.cmd {
+                    Work::Cmd(Cmd::Invalidate(ids)) if done.command.reply.is_none() => core.keep_invalid(ids, false),
+                    Work::Cmd(Cmd::InvalidateAll { .. }) if done.command.reply.is_none() => {
+                        core.keep_invalid(&[], true)
+                    }
+                    _ => {}
+                }
                 // A refusal was judged on a State that never came to be.
                 done.command.answer(Err(error(op)));
             } else {

@@ -331,6 +331,28 @@ impl Core {
         }
     }
 
+    /// Takes back what subscribers could not be told.
+    pub(super) fn keep_invalid(&self, ids: &[Id], all: bool) {
+        let mut invalid = self.invalid.lock();
+        invalid.all |= all;
+        if !invalid.all {
+            invalid.ids.extend(ids.iter().cloned());
+        }
+    }
+
+    /// Has what was taken back told with the next turn.
+    pub(super) fn poke_again(self: &Arc<Self>) {
+        let waits = {
+            let mut invalid = self.invalid.lock();
+            let waits = !invalid.poked && (invalid.all || !invalid.ids.is_empty());
+            invalid.poked |= waits;
+            waits
+        };
+        if waits {
+            let _ = self.committer.poke(self);
+        }
+    }
+
     /// Refuses writes from now on.
     pub(super) fn close_writes(&self) {
         self.closed.store(true, Ordering::Release);

@@ -243,6 +243,11 @@ pub(super) fn choose_id(
     }
     let plain = columns.iter().filter(|column| matches!(column.ty, ColumnType::String | ColumnType::Integer));
     if let Some(column) = plain.into_iter().find(|column| unique(&column.name)) {
+        tracing::warn!(
+            vista,
+            column = &*column.name,
+            "rows are identified by the first column without repetitions, which may be chance: `id = \"...\"` names another"
+        );
         return Ok(IdChoice::Column(column.name.to_string()));
     }
     let name = if find("id").is_some() { "_row" } else { "id" };

@@ -519,3 +519,19 @@ async fn no_wake_up_of_the_worker_is_lost() {
     assert_eq!(master.rows().len(), done.len());
     assert_eq!(master.writes().len(), done.len(), "each was delivered once");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_invalidation_whose_append_failed_is_told_with_the_next_one() {
+    let (journal, master) = (faulty(1), Master::new(true, true));
+    let lens = lens_on(&journal).build().unwrap();
+    let dio = lens.make_dio(master.vista("d")).await.unwrap();
+    let mut events = dio.subscribe_events();
+    journal.push_fault(Fault::Full);
+    dio.invalidate_record("x");
+    idle().await;
+    assert_eq!(events.try_recv(), None);
+    write(&dio, insert("a", (1, 1))).await.unwrap();
+    idle().await;
+    let told: Vec<DioEvent> = std::iter::from_fn(|| events.try_recv()).collect();
+    assert!(told.contains(&DioEvent::RecordChanged { id: "x".into() }), "{told:?}");
+}

@@ -453,7 +453,8 @@ impl Stage {
         let dirty = self.next.dirty().next().is_some();
         self.core.store.learn(self.changes, seq);
         if self.bulk {
-            // Rows of a bulk entry are not in the log: nobody sees them before they are on disk.
+            // Rows of a bulk entry are not in the log: they go to disk before anybody sees them. If they cannot, a restart
+            // knows from the entry that it has to read the master again.
             if let Err(error) = self.core.store.flush().await {
                 tracing::warn!(dio = %self.core.name, %error, "the cache file is behind; it is read again after a crash");
             }

@@ -209,12 +209,14 @@ impl Core {
 
     /// Tells everybody that rows may be different; `covered` if all differences were told one by one.
     pub(super) async fn tell_all(self: &Arc<Self>, covered: bool) -> Result<Committed> {
-        let covered = covered && !self.untold.load(Ordering::Acquire);
-        let committed = self.commit(Cmd::InvalidateAll { covered, origin: Origin::Refresh }).await?;
-        if !covered {
-            self.untold.store(false, Ordering::Release);
+        // Taken before the commit: what is written silently meanwhile is told next time.
+        let untold = self.untold.swap(false, Ordering::AcqRel);
+        let covered = covered && !untold;
+        let told = self.commit(Cmd::InvalidateAll { covered, origin: Origin::Refresh }).await;
+        if told.is_err() {
+            self.untold.fetch_or(untold, Ordering::AcqRel);
         }
-        Ok(committed)
+        told
     }
 
     /// Sends a user's command. `size` is what it adds to the backlog, `None` for nothing; `wait` says whether a full queue is

@@ -19,7 +19,7 @@ pub(super) struct Stamped {
 
 impl Core {
     /// Runs a driver's future in a task of its own: a panic in there is a failed request, and one that its caller gives up
-    /// ends, lest it reach the master after its successor.
+    /// is ended, lest it reach the master after its successor (work that the driver blocks a thread with runs on).
     pub(super) async fn ask_driver<T: Send + 'static>(
         &self,
         future: impl Future<Output = Result<T>> + Send + 'static,

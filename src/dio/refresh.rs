@@ -1,6 +1,7 @@
 //! Reading the master again: stamped lists, refreshes (one at a time), and single rows that are in doubt.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -87,7 +88,7 @@ impl Core {
             freshness.complete
         };
         if complete {
-            self.seeding.store(false, std::sync::atomic::Ordering::Release);
+            self.seeding.store(false, Ordering::Release);
         }
         let committed = self.tell_all(covered).await.inspect_err(|error| self.refresh_failed(error))?;
         report.took = started.elapsed();
@@ -191,7 +192,7 @@ impl Core {
             covered.silent |= !items.is_empty() && (!told || bulk);
         }
         if !items.is_empty() && (!told || bulk) {
-            self.untold.store(true, std::sync::atomic::Ordering::Release);
+            self.untold.store(true, Ordering::Release);
         }
         if bulk {
             self.set_bulk(true).await;
@@ -217,6 +218,7 @@ impl Core {
     /// Rows changed that no row event told of. Refresh and start say so when they are done; without them it is said here, to
     /// those who were to be told.
     async fn tell_whole(self: &Arc<Self>, told: bool) -> Result<()> {
+        self.untold.store(true, Ordering::Release);
         match scope_of(&self.name).filter(|scope| matches!(scope.kind, Kind::Refresh | Kind::Start)) {
             Some(scope) => scope.covered.lock().silent = true,
             None if told => {
@@ -235,7 +237,7 @@ impl Core {
         if let Some(scope) = scope_of(&self.name) {
             scope.covered.lock().silent |= !rows.is_empty();
         }
-        self.untold.store(true, std::sync::atomic::Ordering::Release);
+        self.untold.store(true, Ordering::Release);
         for rows in rows.chunks(CHUNK) {
             let cmd = Cmd::Statement { rows: rows.to_vec(), told: false };
             outcome.add(&self.commit(cmd).await?.outcome);

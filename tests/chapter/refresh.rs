@@ -203,6 +203,24 @@ async fn s61_invalidated_says_whether_row_events_told_everything() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn s61_what_was_written_silently_before_is_not_covered_by_the_next_refresh() {
+    let (_lens, dio) = open(reconciling(seeding(memory())), &Scripted::bakery()).await;
+    dio.refresh().await.unwrap();
+    dio.cache().delete_value("7").await.unwrap();
+    let mut bus = dio.subscribe_events();
+    for covered in [false, true] {
+        dio.refresh().await.unwrap();
+        let last = loop {
+            let entry = soon(bus.recv_entry()).await.unwrap();
+            if entry.event == DioEvent::Invalidated {
+                break entry;
+            }
+        };
+        assert_eq!(last.covered, covered);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn s61_a_failed_refresh_says_why_and_changes_nothing() {
     let master = Scripted::bakery();
     let (_lens, dio) = open(reconciling(seeding(memory())), &master).await;

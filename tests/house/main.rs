@@ -3,3 +3,4 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot read its sources has failed")]
 
 mod layers;
+mod names;

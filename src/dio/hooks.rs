@@ -105,6 +105,8 @@ pub(crate) struct Scope {
     pub(crate) dio: Arc<str>,
     pub(crate) kind: Kind,
     pub(crate) op: Option<OpId>,
+    /// Whether somebody said that the list may be much smaller than what is cached.
+    pub(crate) allow_shrink: bool,
     /// The last complete list that was given to the cache meanwhile.
     pub(crate) listed: Mutex<Option<Arc<Rows>>>,
     /// Whether everything the callback changed was told as row events.
@@ -128,6 +130,7 @@ impl Scope {
             dio: Arc::clone(dio),
             kind,
             op: None,
+            allow_shrink: false,
             listed: Mutex::new(None),
             covered: Mutex::new(Covered::default()),
         }

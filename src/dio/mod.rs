@@ -290,6 +290,15 @@ impl Dio {
         self.0.core.refresh(&self.0).await
     }
 
+    /// Refreshes once with the shrink guard off: for a master that really lost most of its rows. A refresh under way is waited
+    /// for first.
+    ///
+    /// # Errors
+    /// As [`Dio::refresh`].
+    pub async fn refresh_allowing_shrink(&self) -> Result<RefreshReport> {
+        self.0.core.refresh_anew(&self.0, true).await
+    }
+
     /// Makes the cache equal to what `dio.master()` listed: differences are applied and published one by one, rows missing
     /// from a complete list are removed. Rows that writes or events touched meanwhile are left and read again.
     ///

@@ -46,6 +46,10 @@ const SHRINK_FLOOR: usize = 100;
 impl Core {
     /// Refreshes, or joins the refresh under way.
     pub(super) async fn refresh(self: &Arc<Self>, handle: &Arc<Handle>) -> Result<RefreshReport> {
+        self.fly(handle, self.settings.allow_shrink).await
+    }
+
+    async fn fly(self: &Arc<Self>, handle: &Arc<Handle>, allow_shrink: bool) -> Result<RefreshReport> {
         if scope_of(&self.name).is_some_and(|scope| matches!(scope.kind, Kind::Refresh | Kind::Start)) {
             return Err(Error::Reentrant { what: "refresh" });
         }
@@ -56,7 +60,7 @@ impl Core {
                 None => {
                     let (core, dio) = (Arc::clone(self), Dio(Arc::clone(handle)));
                     let task = self.tasks.spawn(async move {
-                        let result = core.refresh_once(&dio).await;
+                        let result = core.refresh_once(&dio, allow_shrink).await;
                         *core.refreshing.lock() = None;
                         result
                     });
@@ -69,11 +73,11 @@ impl Core {
         flight.await
     }
 
-    async fn refresh_once(self: &Arc<Self>, dio: &Dio) -> Result<RefreshReport> {
+    async fn refresh_once(self: &Arc<Self>, dio: &Dio, allow_shrink: bool) -> Result<RefreshReport> {
         let started = Instant::now();
         self.ring.tell(DioEvent::Refreshing);
         self.enter_refresh();
-        let refreshed = self.run_refresh_hook(dio).await;
+        let refreshed = self.run_refresh_hook(dio, allow_shrink).await;
         self.leave_refresh();
         let (mut report, covered) = match refreshed {
             Ok(done) => done,
@@ -103,18 +107,22 @@ impl Core {
     }
 
     /// A refresh that begins after this call, so that it sees whatever happened before it.
-    pub(super) async fn refresh_anew(self: &Arc<Self>, handle: &Arc<Handle>) -> Result<RefreshReport> {
+    pub(super) async fn refresh_anew(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        allow_shrink: bool,
+    ) -> Result<RefreshReport> {
         let flight = self.refreshing.lock().clone();
         if let Some(flight) = flight {
             // It may have read the master already; how it ends does not matter here.
             let _ = flight.await;
         }
-        self.refresh(handle).await
+        self.fly(handle, allow_shrink || self.settings.allow_shrink).await
     }
 
-    async fn run_refresh_hook(self: &Arc<Self>, dio: &Dio) -> Result<(RefreshReport, bool)> {
+    async fn run_refresh_hook(self: &Arc<Self>, dio: &Dio, allow_shrink: bool) -> Result<(RefreshReport, bool)> {
         let Some(on_refresh) = self.hooks.on_refresh.clone() else { return Ok((RefreshReport::default(), false)) };
-        let scope = Arc::new(Scope::new(&self.name, Kind::Refresh));
+        let scope = Arc::new(Scope { allow_shrink, ..Scope::new(&self.name, Kind::Refresh) });
         hooks::run(self, Arc::clone(&scope), hooks::calling(dio.clone(), move |dio| on_refresh(dio))).await?;
         self.finish_listing(&scope).await?;
         let covered = std::mem::take(&mut *scope.covered.lock());
@@ -128,7 +136,7 @@ impl Core {
         let Some(stamp) = rows.stamp() else { return Ok(()) };
         let state = self.state();
         let gone = missing(&state, &rows);
-        self.check_shrink(rows.len(), confirmed(&state), self.settings.allow_shrink)?;
+        self.check_shrink(rows.len(), confirmed(&state), scope.allow_shrink)?;
         let items: Vec<Item> = gone.into_iter().map(|id| Item { id, row: None, ordinal: None }).collect();
         let outcome = self.apply_items(items, stamp.mark, false).await?;
         {
@@ -147,7 +155,8 @@ impl Core {
         rows.bodies().try_for_each(|(id, body)| check_size(id, body))?;
         let Some(stamp) = rows.stamp().cloned() else { return self.state_rows(&rows).await };
         if removes {
-            self.check_shrink(rows.len(), confirmed(&self.state()), self.settings.allow_shrink)?;
+            let said = scope_of(&self.name).is_some_and(|scope| scope.allow_shrink);
+            self.check_shrink(rows.len(), confirmed(&self.state()), said || self.settings.allow_shrink)?;
         }
         let complete = stamp.complete;
         let rows = Arc::new(rows);

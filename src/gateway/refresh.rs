@@ -10,10 +10,15 @@ use crate::vista::{Error, ErrorKind};
 
 /// Refreshes, or joins the refresh under way, and says what changed.
 pub(super) async fn refresh(On(at): On, RawQuery(raw): RawQuery) -> Result<Response, ApiError> {
-    if raw.is_some_and(|raw| !raw.is_empty()) {
-        return Err(ApiError::new(Code::UnknownParameter, "a refresh takes no parameter"));
-    }
-    let report = at.dio.refresh().await.map_err(failed)?;
+    let refreshed = match raw.as_deref().unwrap_or_default() {
+        "" | "allow_shrink=false" => at.dio.refresh().await,
+        "allow_shrink=true" => at.dio.refresh_allowing_shrink().await,
+        _ => {
+            let error = ApiError::new(Code::UnknownParameter, "a refresh takes no such parameter");
+            return Err(error.hint("there is one: allow_shrink=true, for a source that lost most of its rows"));
+        }
+    };
+    let report = refreshed.map_err(failed)?;
     Ok(answer::json(&serde_json::json!({
         "position": report.position.map(|position| position.to_string()),
         "inserted": report.inserted,
@@ -26,7 +31,7 @@ pub(super) async fn refresh(On(at): On, RawQuery(raw): RawQuery) -> Result<Respo
 fn failed(error: Error) -> ApiError {
     match error {
         Error::Suspicious { .. } => ApiError::from(error)
-            .hint("if the source really shrank, set allow_shrink for this resource and refresh again"),
+            .hint("if the source really shrank: POST /{dio}/_refresh?allow_shrink=true, or allow_shrink = true in its settings"),
         Error::Source { kind, retry_after, .. } if kind != ErrorKind::Unknown => {
             ApiError::new(Code::RefreshFailed, "the source could not be read; the rows are as they were")
                 .retry_after(retry_after)

@@ -51,6 +51,13 @@ impl Master {
         self.inner.get_value(id).await.unwrap()
     }
 
+    /// Rows go away behind everybody's back.
+    pub(crate) async fn lose(&self, ids: impl IntoIterator<Item = String>) {
+        for id in ids {
+            self.inner.shell().write(&WriteOp::Delete { id }).await.unwrap();
+        }
+    }
+
     async fn pass(&self) -> Result<()> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         assert!(!self.panics.load(Ordering::SeqCst), "the master was told to panic");

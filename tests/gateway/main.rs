@@ -7,5 +7,6 @@ mod rest_auth;
 mod rest_formats;
 mod rest_list;
 mod rest_operations;
+mod rest_refresh;
 mod rest_refusals;
 mod rest_write;

@@ -5,13 +5,14 @@
 //! files closed, and a word about what was left.
 
 mod accept;
+pub mod demo;
 mod hooks;
 mod progress;
 mod signals;
 mod source;
 
 use std::fmt;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -102,11 +103,23 @@ pub fn check(config: &Config) -> Result<(), Failure> {
 /// # Errors
 /// A [`Failure`] to start, or to stop before everything was done.
 pub async fn serve(config: Config) -> Result<(), Failure> {
+    serve_with(config, |_| {}).await
+}
+
+/// As [`serve`]; calls `ready` with the server's URL when every resource can be read.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_with(config: Config, ready: impl FnOnce(&str)) -> Result<(), Failure> {
     check(&config)?;
     let mut signals = signals::Signals::new().map_err(|error| other(format!("signals: {error}")))?;
     let mut server = Server::bind(&config).await?;
+    let base = format!("http://{}{}", server.address, base_path(&config));
     let opening = async {
-        let app = App::open(&config, &server).await?;
+        // A file that somebody else holds is the end of it: nobody is to be invited before.
+        let lens = lens(&config.lens)?;
+        say(format_args!("listening on {base}"));
+        let app = App::open(lens, &config, &server).await?;
         server.current.store(Arc::new(app.router(&config, &server)?));
         Ok::<App, Failure>(app)
     };
@@ -119,9 +132,8 @@ pub async fn serve(config: Config) -> Result<(), Failure> {
         server.stop(Instant::now() + Duration::from_secs(2)).await;
         return Ok(());
     };
-    let base = format!("http://{}{}", server.address, base_path(&config));
     tokio::select! {
-        () = app.run(&config, &base) => {}
+        () = app.run(&config, &base, ready) => {}
         () = signals.next() => {}
     }
     say("stopping: a second signal stops at once");
@@ -158,7 +170,17 @@ struct Server {
 impl Server {
     async fn bind(config: &Config) -> Result<Server, Failure> {
         let spec = &config.server;
-        let failed = |error: std::io::Error| other(format!("{} cannot be listened on: {error}", spec.listen));
+        let failed = |error: std::io::Error| match error.kind() {
+            ErrorKind::AddrInUse => {
+                let (ip, next) = (spec.listen.ip(), spec.listen.port().wrapping_add(1));
+                other(format!(
+                    "{} is taken by another program: stop it, or choose another port, like --listen {}",
+                    spec.listen,
+                    SocketAddr::new(ip, next.max(1024))
+                ))
+            }
+            _ => other(format!("{} cannot be listened on: {error}", spec.listen)),
+        };
         let listener = TcpListener::bind(spec.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let current = Arc::new(ArcSwap::from_pointee(starting(&base_path(config))));
@@ -171,7 +193,6 @@ impl Server {
             closing.clone(),
             connections.clone(),
         ));
-        say(format_args!("listening on http://{address}{}", base_path(config)));
         Ok(Server { address, current, closing, sockets: Sockets::new(spec.max_sockets), connections, accepting })
     }
 
@@ -210,8 +231,7 @@ struct App {
 }
 
 impl App {
-    async fn open(config: &Config, server: &Server) -> Result<App, Failure> {
-        let lens = lens(&config.lens)?;
+    async fn open(lens: Lens, config: &Config, server: &Server) -> Result<App, Failure> {
         let opened = join_all(config.dios.iter().map(|spec| open_dio(&lens, spec, config))).await;
         let (mut dios, mut wrong) = (Vec::new(), Vec::new());
         for (spec, dio) in config.dios.iter().zip(opened) {
@@ -251,13 +271,14 @@ impl App {
     }
 
     /// Waits for the first copies, tries again what failed, says how it went; never returns.
-    async fn run(&self, config: &Config, base: &str) {
+    async fn run(&self, config: &Config, base: &str, ready: impl FnOnce(&str)) {
         let started = Instant::now();
         let seconds = tokio::select! {
             seconds = join_all(self.dios.iter().map(|dio| progress::first_copy(dio, started))) => seconds,
             () = progress::tell(&self.dios, started) => Vec::new(),
         };
         progress::table(&self.dios, &config.dios, &seconds, base);
+        ready(base);
         std::future::pending().await
     }
 

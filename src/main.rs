@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use diorama::app::{self, Failure};
+use diorama::app::{self, Failure, demo};
 use diorama::config::{Access, CacheAt, Config, File, HookSpec};
 
 /// Puts slow data behind a fast, live HTTP and WebSocket API.
@@ -22,12 +22,24 @@ struct Cli {
 enum Command {
     /// Serve files (each is a resource), or what a diorama.toml says.
     Serve(Serve),
+    /// Serve the demo bakery, from a folder that is made for it.
+    Demo(Demo),
     /// Report every mistake in a configuration.
     Check {
         /// The configuration.
         #[arg(default_value = "diorama.toml")]
         file: PathBuf,
     },
+}
+
+#[derive(Args, Debug)]
+struct Demo {
+    /// Address and port to listen on.
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// Where its files are; those that are missing are made.
+    #[arg(long, default_value = demo::FOLDER)]
+    dir: PathBuf,
 }
 
 #[derive(Args, Debug, Default)]
@@ -93,16 +105,32 @@ fn zero_config(arguments: &[String]) -> Result<Config, Failure> {
     File::config(&files).map_err(Failure::config)
 }
 
+/// Serves until it is told to stop.
+fn serve(config: Config, ready: impl FnOnce(&str)) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Runtime::new();
+    let runtime = runtime.map_err(|error| Failure { code: 1, message: format!("no runtime: {error}") })?;
+    let served = runtime.block_on(app::serve_with(config, ready));
+    // Whatever still waits in a driver must not hold up the end.
+    runtime.shutdown_background();
+    served
+}
+
+/// What to do without being told: what is here, or else the demo.
+fn default_command() -> Command {
+    match Path::new("diorama.toml").exists() {
+        true => Command::Serve(Serve::default()),
+        false => Command::Demo(Demo { listen: None, dir: demo::FOLDER.into() }),
+    }
+}
+
 fn run(cli: Cli) -> Result<(), Failure> {
-    match cli.command.unwrap_or(Command::Serve(Serve::default())) {
-        Command::Serve(serve) => {
-            let config = serve.config()?;
-            let runtime = tokio::runtime::Runtime::new();
-            let runtime = runtime.map_err(|error| Failure { code: 1, message: format!("no runtime: {error}") })?;
-            let served = runtime.block_on(app::serve(config));
-            // Whatever still waits in a driver must not hold up the end.
-            runtime.shutdown_background();
-            served
+    match cli.command.unwrap_or_else(default_command) {
+        Command::Serve(arguments) => serve(arguments.config()?, |_| {}),
+        Command::Demo(arguments) => {
+            let mut config = app::read(&demo::unpack(&arguments.dir)?)?;
+            config.server.listen = arguments.listen.unwrap_or(config.server.listen);
+            app::say(format_args!("the demo bakery is in {}", arguments.dir.display()));
+            serve(config, |base| app::say(demo::greeting(base)))
         }
         Command::Check { file } => {
             let config = app::read(&file)?;

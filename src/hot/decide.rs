@@ -356,6 +356,11 @@ impl State {
             Cmd::Retry { op, new } => self.decide_retry(&mut draft, *op, *new)?,
             Cmd::Discard(op) => self.decide_discard(&mut draft, *op)?,
         }
+        let lost = |entry: &Entry| entry.id.as_ref().is_some_and(|id| self.lost.contains(id));
+        for entry in draft.decision.entries.iter_mut().filter(|entry| entry.base.changes() && lost(entry)) {
+            // The log has to say so: who replays it does not know any more that the row was lost.
+            entry.found = true;
+        }
         Ok(draft.decision)
     }
 

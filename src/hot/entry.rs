@@ -30,6 +30,9 @@ pub struct Entry {
     /// The version that the master told for what the confirmed row is now, where the row does not say it or is a write's own.
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     pub version: Option<CborValue>,
+    /// Whether the confirmed row is one that was lost with the cache file: no change beneath the operations over it.
+    #[serde(rename = "l", default, skip_serializing_if = "std::ops::Not::not")]
+    pub found: bool,
     /// What happens to operations.
     #[serde(rename = "o", default, skip_serializing_if = "OpChange::is_none")]
     pub op: OpChange,
@@ -248,6 +251,7 @@ impl Entry {
             cause,
             base: Base::Keep,
             version: None,
+            found: false,
             op: OpChange::None,
             visible: Visible::Same,
             frame: Frame::Silent,

@@ -371,7 +371,9 @@ impl State {
             _ => None,
         };
         if entry.base.changes() {
-            self.rebase(id, entry.seq);
+            if !entry.found {
+                self.rebase(id, entry.seq);
+            }
             self.note_version(id, &entry.base, entry);
         }
         self.apply_op(id, entry);
@@ -471,8 +473,8 @@ impl State {
                 Base::Set { body, .. } => known.is_some_and(|known| known.body == *body),
                 _ => known.is_none(),
             };
-            // A row that was lost comes back; that is no change beneath the operations.
-            if self.lost.remove(id).is_none() && !same {
+            self.lost.remove(id);
+            if !entry.found && !same {
                 self.rebase(id, entry.seq);
             }
         }

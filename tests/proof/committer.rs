@@ -43,6 +43,7 @@ fn foreign(seq: u64) -> bytes::Bytes {
         visible: Visible::Base,
         frame: Frame::Changed,
         version: None,
+        found: false,
     }
     .encode()
 }

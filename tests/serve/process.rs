@@ -13,6 +13,9 @@ use tempfile::TempDir;
 /// Everything is to happen within this.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What `WHSEC` holds for the servers.
+pub(crate) const WHSEC: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
 pub(crate) const PRODUCTS: &str = "id,name,price\n1,Muffin,175\n2,Croissant,220\n3,Bun,150\n";
 
 /// A folder with a CSV file and a SQLite table of products.
@@ -27,7 +30,7 @@ pub(crate) fn folder() -> TempDir {
 pub(crate) fn command(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_diorama"));
     command.current_dir(dir).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.env("TOKEN", "s3cr3t").env("WHSEC", "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
+    command.env("TOKEN", "s3cr3t").env("WHSEC", WHSEC);
     command
 }
 
@@ -52,10 +55,20 @@ impl Server {
         server
     }
 
+    /// Runs exactly this; returns when it is ready.
+    pub(crate) fn start_as(dir: &Path, arguments: &[&str]) -> Server {
+        let mut server = Server::launch_as(dir, arguments);
+        server.wait_for("ready");
+        server
+    }
+
     /// Returns as soon as the port answers.
     pub(crate) fn launch(dir: &Path, arguments: &[&str]) -> Server {
-        let arguments = [&["serve"], arguments, &["--listen", "127.0.0.1:0"]].concat();
-        let mut child = command(dir, &arguments).stderr(Stdio::inherit()).spawn().unwrap();
+        Server::launch_as(dir, &[&["serve"], arguments, &["--listen", "127.0.0.1:0"]].concat())
+    }
+
+    fn launch_as(dir: &Path, arguments: &[&str]) -> Server {
+        let mut child = command(dir, arguments).stderr(Stdio::inherit()).spawn().unwrap();
         let (send, lines) = channel();
         let out = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || {

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use hmac::{KeyInit as _, Mac as _};
 
-use crate::process::{Answer, Server, folder};
+use crate::process::{Answer, Server, WHSEC, folder};
 
 const CONFIG: &str = r#"
 [lens]
@@ -31,7 +31,12 @@ fn bearer(server: &Server, token: &str, kind: &str, body: &str) -> Answer {
 }
 
 fn signed(server: &Server, id: &str, at: i64, body: &str) -> Answer {
-    let key: Vec<u8> = (0..32).collect();
+    signed_with(server, "/webhooks/signed", WHSEC, id, at, body)
+}
+
+/// A delivery as Standard Webhooks signs it.
+pub(crate) fn signed_with(server: &Server, path: &str, secret: &str, id: &str, at: i64, body: &str) -> Answer {
+    let key = base64::engine::general_purpose::STANDARD.decode(secret.trim_start_matches("whsec_")).unwrap();
     let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
     mac.update(format!("{id}.{at}.{body}").as_bytes());
     let signature = base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
@@ -42,7 +47,7 @@ fn signed(server: &Server, id: &str, at: i64, body: &str) -> Answer {
         ("webhook-timestamp", &at),
         ("webhook-signature", &signature),
     ];
-    server.request("POST", "/webhooks/signed", &headers, body)
+    server.request("POST", path, &headers, body)
 }
 
 #[test]

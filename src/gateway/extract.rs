@@ -46,7 +46,12 @@ impl FromRequestParts<Arc<Shared>> for Prefix {
         let own = parts.uri.path().to_string();
         let original = OriginalUri::from_request_parts(parts, shared).await.map(|uri| uri.path().to_string());
         let original = original.unwrap_or_default();
-        Ok(Prefix(original.strip_suffix(own.as_str()).unwrap_or_default().to_string()))
+        let prefix = match own.as_str() {
+            // The root of a nested router is asked for without its slash.
+            "/" => Some(original.trim_end_matches('/')),
+            own => original.strip_suffix(own),
+        };
+        Ok(Prefix(prefix.unwrap_or_default().to_string()))
     }
 }
 

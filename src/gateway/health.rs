@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz`, and the list of resources at `/`.
+//! `/healthz` and `/readyz`.
 
 use std::sync::Arc;
 
@@ -8,7 +8,6 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use super::answer;
-use super::extract::Prefix;
 use super::state::{Mounted, Shared};
 
 /// The process runs.
@@ -32,16 +31,6 @@ pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
-}
-
-/// The resources and where they are.
-pub(super) async fn index(State(shared): State<Arc<Shared>>, Prefix(prefix): Prefix) -> Response {
-    let links = |name: &str| {
-        let own = format!("{prefix}/{name}");
-        json!({ "list": own, "schema": format!("{own}/_schema"), "events": format!("{own}/events") })
-    };
-    let resources: Map<String, Value> = shared.dios.keys().map(|name| (name.to_string(), links(name))).collect();
-    answer::json(&json!({ "resources": resources, "ready": format!("{prefix}/readyz") }))
 }
 
 fn describe(at: &Mounted) -> Value {

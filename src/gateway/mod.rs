@@ -11,6 +11,7 @@ mod events;
 mod extract;
 mod format;
 mod health;
+mod index;
 mod insert;
 mod limits;
 mod list;

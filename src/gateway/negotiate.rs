@@ -75,6 +75,17 @@ pub(super) fn of_record(headers: &HeaderMap) -> Result<Format, ApiError> {
     choose(headers, RECORDS)
 }
 
+/// Whether the client asks for HTML by name, and likes it no less than JSON.
+pub(super) fn prefers_html(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let ranges: Vec<(&str, f32)> = accepted.flat_map(|value| value.split(',')).map(range).collect();
+    let quality = |name: &str| {
+        let named = ranges.iter().find(|(range, _)| range.eq_ignore_ascii_case(name));
+        named.map_or(0.0, |(_, q)| *q)
+    };
+    quality("text/html") > 0.0 && quality("text/html") >= quality("application/json")
+}
+
 /// The format that the client likes best; of those it likes equally, the first of `formats`.
 fn choose(headers: &HeaderMap, formats: &[Format]) -> Result<Format, ApiError> {
     let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();

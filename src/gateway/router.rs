@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{OriginalUri, Path, Request, State};
 use axum::handler::Handler as _;
 use axum::http::{HeaderValue, Uri, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Router, middleware};
 
 use super::problem::{ApiError, Code};
 use super::state::Shared;
 use super::{
-    answer, delete, events, health, insert, list, operations, patch, pipeline, query, record, refresh, replace, schema,
-    webhook,
+    answer, delete, events, health, index, insert, list, operations, patch, pipeline, query, record, refresh, replace,
+    schema, webhook,
 };
 
 /// All routes, under the base path.
@@ -22,7 +22,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
     let row =
         get(record::record).post(insert::insert_at).put(replace::replace).patch(patch::patch).delete(delete::delete);
     let routes = Router::new()
-        .route("/", get(health::index))
+        .route("/", get(index::index))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/problems/{code}", get(problem))
@@ -39,7 +39,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/{dio}/{id}/events", get(events::subscribe_one));
     let routes = match shared.base_path.as_str() {
         "" => routes,
-        base => Router::new().nest(base, routes),
+        base => Router::new().nest(base, routes).route(&format!("{base}/"), get(without_slash)),
     };
     routes
         .fallback(nothing)
@@ -50,6 +50,11 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 
 async fn nothing(uri: Uri) -> ApiError {
     ApiError::new(Code::NotFound, format!("there is nothing at {}", uri.path())).hint("GET / lists the resources")
+}
+
+/// A nested root has no slash at its end; people write one.
+async fn without_slash(OriginalUri(uri): OriginalUri) -> Redirect {
+    Redirect::permanent(uri.path().trim_end_matches('/'))
 }
 
 async fn wrong_method() -> ApiError {

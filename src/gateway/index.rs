@@ -1,0 +1,211 @@
+//! `GET /`: the resources and where they are, as JSON, or as a page for who asks for HTML.
+//!
+//! The page is filled in here and runs no script: its policy allows its own style sheet and nothing else.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+use sha2::Digest as _;
+
+use super::extract::Prefix;
+use super::state::{Mounted, Shared};
+use super::{answer, negotiate};
+
+const PAGE: &str = include_str!("../../static/index.html");
+const STYLE: &str = include_str!("../../static/index.css");
+/// Columns that are named on the page.
+const MOST_COLUMNS: usize = 12;
+
+/// The resources and where they are.
+pub(super) async fn index(State(shared): State<Arc<Shared>>, Prefix(prefix): Prefix, headers: HeaderMap) -> Response {
+    let mut response = match negotiate::prefers_html(&headers) {
+        true => page(&shared, &prefix),
+        false => answer::json(&document(&shared, &prefix)),
+    };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+fn document(shared: &Shared, prefix: &str) -> Value {
+    let links = |name: &str| {
+        let own = format!("{prefix}/{name}");
+        json!({ "list": own, "schema": format!("{own}/_schema"), "events": format!("{own}/events") })
+    };
+    let resources: Map<String, Value> = shared.dios.keys().map(|name| (name.to_string(), links(name))).collect();
+    json!({ "resources": resources, "ready": format!("{prefix}/readyz") })
+}
+
+fn page(shared: &Shared, prefix: &str) -> Response {
+    /// The page may use its style sheet, and nothing else may use the page.
+    static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+        let hash = STANDARD.encode(sha2::Sha256::digest(STYLE));
+        answer::text(format!(
+            "default-src 'none'; style-src 'sha256-{hash}'; img-src data:; base-uri 'none'; form-action 'none'; \
+             frame-ancestors 'none'"
+        ))
+    });
+    let mut response = Response::new(Body::from(render(shared, prefix)));
+    for (name, value) in [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY.clone());
+    response
+}
+
+fn render(shared: &Shared, prefix: &str) -> String {
+    let prefix = escape(prefix);
+    let ready = shared.dios.values().all(|at| at.dio.is_ready());
+    let status = match (shared.closing.is_cancelled(), ready) {
+        (true, _) => "This server is about to stop.",
+        (false, true) => "Every resource is ready.",
+        (false, false) => "Some resources are still being read.",
+    };
+    let resources: String = shared.dios.iter().map(|(name, at)| row(&prefix, &escape(name), at)).collect();
+    let example = shared.dios.iter().next().map(|(name, at)| example(&prefix, &escape(name), at)).unwrap_or_default();
+    let hooks: Vec<_> =
+        shared.hooks.keys().map(|n| format!("<code>POST {prefix}/webhooks/{}</code>", escape(n))).collect();
+    let webhooks = match hooks.is_empty() {
+        true => String::new(),
+        false => format!("<p>Upstream systems tell of changes by {}.</p>", hooks.join(", ")),
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    fill(PAGE, |name| match name {
+        "style" => STYLE,
+        "status" => status,
+        "resources" => &resources,
+        "example" => &example,
+        "webhooks" => &webhooks,
+        "prefix" => &prefix,
+        "version" => version,
+        _ => "",
+    })
+}
+
+fn row(prefix: &str, name: &str, at: &Mounted) -> String {
+    let status = at.dio.status();
+    let age = status.age.map(ago);
+    let (class, state) = match (at.dio.is_ready(), status.refresh_failed.is_some(), status.stale) {
+        (false, true, _) => ("bad", "cannot be read, is tried again".to_string()),
+        (false, false, _) => ("soft", "the first copy is being read".to_string()),
+        (true, true, _) => ("bad", format!("the last refresh failed; read {}", age.as_deref().unwrap_or("earlier"))),
+        (true, false, true) => ("bad", format!("stale: read {}", age.as_deref().unwrap_or("by an earlier process"))),
+        (true, false, false) => ("good", age.unwrap_or_else(|| "by an earlier process".to_string())),
+    };
+    let columns: Vec<_> = at.schema.columns().iter().take(MOST_COLUMNS).map(|column| escape(&column.name)).collect();
+    let more = if at.schema.columns().len() > MOST_COLUMNS { ", …" } else { "" };
+    let columns = columns.join(", ");
+    let own = format!("{prefix}/{name}");
+    format!(
+        "<tr><th scope=\"row\"><a href=\"{own}\">{name}</a><span class=\"columns\">{columns}{more}</span></th>\
+         <td class=\"number\">{rows}</td><td class=\"{class}\">{state}</td>\
+         <td><a href=\"{own}/_schema\" aria-label=\"schema of {name}\">schema</a><br>\
+         <span class=\"soft\">live: <code>{own}/events</code></span></td></tr>\n",
+        rows = thousands(status.rows),
+    )
+}
+
+/// Two things to do with a resource.
+fn example(prefix: &str, name: &str, at: &Mounted) -> String {
+    let last = at.schema.columns().last().map(|column| super::extract::segment(&column.name)).unwrap_or_default();
+    let url = format!("{prefix}/{name}?limit=3&amp;order={last}.desc");
+    format!(
+        "<p><a href=\"{url}\"><code>{url}</code></a></p>\n<p>Each change is told to who subscribes:</p>\n\
+         <pre>new WebSocket(\"{prefix}/{name}/events\").onmessage = (frame) =&gt; console.log(frame.data)</pre>"
+    )
+}
+
+/// `template` with what `value` says in place of each `{{name}}`; values are not looked into.
+fn fill<'a>(template: &'a str, value: impl Fn(&str) -> &'a str) -> String {
+    let mut parts = template.split("{{");
+    let mut out = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        let (name, rest) = part.split_once("}}").unwrap_or(("", part));
+        out.push_str(value(name));
+        out.push_str(rest);
+    }
+    out
+}
+
+/// `text` as HTML text or attribute.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+fn ago(age: Duration) -> String {
+    match age.as_secs() {
+        0 => "just now".to_string(),
+        seconds @ 1..60 => format!("{seconds} s ago"),
+        seconds @ 60..3_600 => format!("{} min ago", seconds / 60),
+        seconds @ 3_600..172_800 => format!("{} h ago", seconds / 3_600),
+        seconds => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+/// `number` in groups of three.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() * 2);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            let _ = write!(out, "\u{202f}");
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_from_outside_stay_text() {
+        assert_eq!(escape("<a href='x' & \"y\">"), "&lt;a href=&#39;x&#39; &amp; &quot;y&quot;&gt;");
+    }
+
+    #[test]
+    fn values_are_not_templates() {
+        let value = |name: &str| if name == "a" { "{{b}}" } else { "never" };
+        assert_eq!(fill("1 {{a}} 2", value), "1 {{b}} 2");
+    }
+
+    #[test]
+    fn every_place_of_the_page_is_filled() {
+        let shared = Shared::default();
+        assert!(!render(&shared, "").contains("{{"));
+        assert!(render(&shared, "/a\"b").contains("href=\"/a&quot;b/readyz\""));
+    }
+
+    #[test]
+    fn numbers_and_ages_read_well() {
+        assert_eq!(thousands(7), "7");
+        assert_eq!(thousands(1_234_567), "1\u{202f}234\u{202f}567");
+        let of = |seconds| ago(Duration::from_secs(seconds));
+        assert_eq!((of(0), of(59), of(61)), ("just now".into(), "59 s ago".into(), "1 min ago".into()));
+        assert_eq!((of(7_300), of(200_000)), ("2 h ago".into(), "2 days ago".into()));
+    }
+}

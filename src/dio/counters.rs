@@ -113,10 +113,9 @@ impl Moves {
             OpChange::Settle { state: OpState::Failed, .. } => Self::FAILED,
             OpChange::Settle { state: OpState::Parked, .. } => Self::PARKED,
             OpChange::Settle { state: OpState::Discarded, .. } => Self::DISCARDED,
-            OpChange::Settle { state: OpState::Queued, .. }
-            | OpChange::None
-            | OpChange::Join
-            | OpChange::Absorb(_) => return None,
+            OpChange::Settle { state: OpState::Queued, .. } | OpChange::None | OpChange::Join | OpChange::Absorb(_) => {
+                return None;
+            }
         })
     }
 

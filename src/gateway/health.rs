@@ -20,7 +20,8 @@ pub(super) async fn live() -> Response {
 pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     let stopping = shared.closing.is_cancelled();
     let all = !stopping && shared.dios.values().all(|at| at.dio.is_ready());
-    let dios: Map<String, Value> = shared.dios.iter().map(|(name, at)| (name.to_string(), describe(at, stopping))).collect();
+    let dios: Map<String, Value> =
+        shared.dios.iter().map(|(name, at)| (name.to_string(), describe(at, stopping))).collect();
     let status = match (stopping, all) {
         (true, _) => "stopping",
         (false, true) => "ready",

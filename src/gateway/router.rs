@@ -12,8 +12,8 @@ use axum::{Router, middleware};
 use super::problem::{ApiError, Code};
 use super::state::Shared;
 use super::{
-    answer, delete, events, health, insert, list, metrics, operations, patch, pipeline, query, record, refresh, replace, schema,
-    webhook,
+    answer, delete, events, health, insert, list, metrics, operations, patch, pipeline, query, record, refresh,
+    replace, schema, webhook,
 };
 
 /// A table of routes that knows its templates: requests are counted by them.

@@ -69,7 +69,16 @@ pub(super) async fn receive(
         {
             let request = headers.get("x-request-id").and_then(|id| id.to_str().ok());
             let (code, detail, cause) = (error.code().as_str(), error.detail(), error.because());
-            tracing::warn!(webhook = hook.name, dio = hook.dio, request.id = request, code, detail, cause, refused, "a delivery was refused");
+            tracing::warn!(
+                webhook = hook.name,
+                dio = hook.dio,
+                request.id = request,
+                code,
+                detail,
+                cause,
+                refused,
+                "a delivery was refused"
+            );
         }
     }
     taken.map(|()| Json(received))

@@ -4,6 +4,7 @@
 
 mod events;
 mod files;
+mod logs;
 mod process;
 mod stop;
 mod webhooks;

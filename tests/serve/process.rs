@@ -31,6 +31,11 @@ pub(crate) fn command(dir: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// The command that serves on a port chosen by the system.
+pub(crate) fn serving(dir: &Path, arguments: &[&str]) -> Command {
+    command(dir, &[&["serve"], arguments, &["--listen", "127.0.0.1:0"]].concat())
+}
+
 /// Runs a command that ends by itself.
 pub(crate) fn run(dir: &Path, arguments: &[&str]) -> Output {
     command(dir, arguments).output().unwrap()
@@ -54,8 +59,12 @@ impl Server {
 
     /// Returns as soon as the port answers.
     pub(crate) fn launch(dir: &Path, arguments: &[&str]) -> Server {
-        let arguments = [&["serve"], arguments, &["--listen", "127.0.0.1:0"]].concat();
-        let mut child = command(dir, &arguments).stderr(Stdio::inherit()).spawn().unwrap();
+        Server::spawn(serving(dir, arguments).stderr(Stdio::inherit()))
+    }
+
+    /// [`Server::launch`] for a command with an environment or a log of its own; see [`serving`].
+    pub(crate) fn spawn(command: &mut Command) -> Server {
+        let mut child = command.spawn().unwrap();
         let (send, lines) = channel();
         let out = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || {

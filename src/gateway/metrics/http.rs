@@ -17,8 +17,8 @@ const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 
 /// Statuses that the gateway answers with.
 const STATUSES: [u16; 36] = [
-    101, 200, 201, 202, 204, 206, 303, 304, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409, 410, 411, 412, 413, 414, 415,
-    416, 417, 421, 422, 426, 428, 429, 500, 502, 503, 504, 507,
+    101, 200, 201, 202, 204, 206, 303, 304, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409, 410, 411, 412, 413, 414,
+    415, 416, 417, 421, 422, 426, 428, 429, 500, 502, 503, 504, 507,
 ];
 
 /// Counts of requests.
@@ -230,9 +230,22 @@ mod tests {
     fn what_counting_costs() {
         let http = Http::new(
             vec![
-                "/", "/healthz", "/readyz", "/metrics", "/problems/{code}", "/operations", "/operations/{id}",
-                "/operations/{id}/retry", "/webhooks/{hook}", "/{dio}", "/{dio}/events", "/{dio}/_query",
-                "/{dio}/_refresh", "/{dio}/_schema", "/{dio}/{id}", "/{dio}/{id}/events",
+                "/",
+                "/healthz",
+                "/readyz",
+                "/metrics",
+                "/problems/{code}",
+                "/operations",
+                "/operations/{id}",
+                "/operations/{id}/retry",
+                "/webhooks/{hook}",
+                "/{dio}",
+                "/{dio}/events",
+                "/{dio}/_query",
+                "/{dio}/_refresh",
+                "/{dio}/_schema",
+                "/{dio}/{id}",
+                "/{dio}/{id}/events",
             ],
             2,
         );

@@ -109,7 +109,9 @@ const GAUGES: &[(&str, &str, Value)] = &[
     ("diorama_dio_age_seconds", "Time since the source was last listed completely.", |dio| {
         dio.status.age.map(|age| age.as_secs_f64())
     }),
-    ("diorama_dio_complete", "Whether the rows are a whole copy of the source.", |dio| Some(truth(dio.status.complete))),
+    ("diorama_dio_complete", "Whether the rows are a whole copy of the source.", |dio| {
+        Some(truth(dio.status.complete))
+    }),
     ("diorama_dio_stale", "Whether the rows are older than they should be.", |dio| Some(truth(dio.status.stale))),
     ("diorama_dio_doubtful_rows", "Rows that are going to be read from the source again.", |dio| {
         Some(dio.rows.dirty().count() as f64)
@@ -155,7 +157,8 @@ fn dios(text: &mut Text, shared: &Shared) {
         }
     }
     counted(text, &looks, "diorama_dio_events_total", "Events that subscribers were told of.", |of| of.events);
-    let mut family = text.counter("diorama_dio_refreshes_total", "Refreshes that ended, the first copy not among them.");
+    let mut family =
+        text.counter("diorama_dio_refreshes_total", "Refreshes that ended, the first copy not among them.");
     for (dio, Look { counters: of, .. }) in &looks {
         family.sample(&[("dio", dio), ("result", "ok")], of.refreshed.count);
         family.sample(&[("dio", dio), ("result", "failed")], of.refresh_failed.count);

@@ -103,7 +103,10 @@ mod tests {
         let mut family = text.gauge("rows", "Rows.");
         family.sample(&[("dio", "a\"b\\c\nd"), ("x", "y")], 0.5);
         family.sample(&[], 7);
-        assert_eq!(text.finish(), "# HELP rows Rows.\n# TYPE rows gauge\nrows{dio=\"a\\\"b\\\\c\\nd\",x=\"y\"} 0.5\nrows 7\n");
+        assert_eq!(
+            text.finish(),
+            "# HELP rows Rows.\n# TYPE rows gauge\nrows{dio=\"a\\\"b\\\\c\\nd\",x=\"y\"} 0.5\nrows 7\n"
+        );
     }
 
     #[test]
@@ -115,7 +118,12 @@ mod tests {
         text.histogram("took_seconds", "Time.").times(&[("dio", "a")], &histogram.read());
         let text = text.finish();
         assert!(!text.contains("nothing"));
-        assert!(text.contains("took_seconds_bucket{dio=\"a\",le=\"0.0025\"} 0\ntook_seconds_bucket{dio=\"a\",le=\"0.005\"} 1\n"));
-        assert!(text.ends_with("le=\"+Inf\"} 1\ntook_seconds_sum{dio=\"a\"} 0.003\ntook_seconds_count{dio=\"a\"} 1\n"), "{text}");
+        assert!(text.contains(
+            "took_seconds_bucket{dio=\"a\",le=\"0.0025\"} 0\ntook_seconds_bucket{dio=\"a\",le=\"0.005\"} 1\n"
+        ));
+        assert!(
+            text.ends_with("le=\"+Inf\"} 1\ntook_seconds_sum{dio=\"a\"} 0.003\ntook_seconds_count{dio=\"a\"} 1\n"),
+            "{text}"
+        );
     }
 }

@@ -256,6 +256,7 @@ impl App {
             .cors(spec.cors.clone())
             .closing(server.closing.clone())
             .sockets(server.sockets.clone())
+            .connections(server.connections.clone())
             .guard_host(spec.listen.ip().is_loopback().then(Loopback::default));
         if let Some(Access::Tokens(tokens)) = &spec.auth {
             gateway = gateway.auth(Auth::Tokens(tokens.iter().map(|token| token.reveal().to_string()).collect()));

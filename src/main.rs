@@ -14,6 +14,12 @@ use diorama::config::{Access, CacheAt, Config, File, HookSpec};
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Cli {
+    /// What is logged: error, warn, info, debug, trace, or a filter as RUST_LOG takes it.
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log: Option<String>,
+    /// How log lines look (default: DIORAMA_LOG_FORMAT, else text).
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<telemetry::Format>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -143,11 +149,18 @@ fn run(cli: Cli) -> Result<(), Failure> {
 }
 
 fn main() -> ExitCode {
-    telemetry::start();
-    match run(Cli::parse()) {
+    let cli = Cli::parse();
+    let log = match telemetry::start(cli.log.as_deref(), cli.log_format) {
+        Ok(log) => log,
+        Err(message) => {
+            eprintln!("{message}");
+            return ExitCode::from(Failure::config("").code);
+        }
+    };
+    match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{}", failure.message);
+            log.fail(&failure.message);
             ExitCode::from(failure.code)
         }
     }

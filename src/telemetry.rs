@@ -1,13 +1,67 @@
-//! Logs: to standard error, as much as `DIORAMA_LOG` (or `RUST_LOG`) asks for.
+//! Logs: to standard error, as text for people or as a JSON object per line. Standard output stays for what was asked for.
 
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging; `info` and above unless told otherwise.
-pub(crate) fn start() {
-    let wish = std::env::var("DIORAMA_LOG").or_else(|_| std::env::var("RUST_LOG"));
-    let filter = wish.ok().and_then(|wish| EnvFilter::try_new(wish).ok()).unwrap_or_else(|| EnvFilter::new("info"));
-    let ansi = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+/// What a log line looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// How the program logs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Log(Format);
+
+/// Starts logging in `format` (or `DIORAMA_LOG_FORMAT`, or text) as much as `wish` asks for (or `DIORAMA_LOG`, or
+/// `RUST_LOG`, or `info`).
+///
+/// # Errors
+/// Says which wish cannot be read.
+pub(crate) fn start(wish: Option<&str>, format: Option<Format>) -> Result<Log, String> {
+    let set =
+        |name: &'static str| std::env::var(name).ok().filter(|value| !value.is_empty()).map(|value| (name, value));
+    let given = wish.map(|wish| ("--log", wish.to_string()));
+    let (name, wish) =
+        given.or_else(|| set("DIORAMA_LOG")).or_else(|| set("RUST_LOG")).unwrap_or(("--log", "info".to_string()));
+    let filter = EnvFilter::try_new(&wish);
+    let filter = filter.map_err(|error| format!("{name}: {wish:?} is no filter of log lines ({error}): try debug"))?;
+    let format = match (format, set("DIORAMA_LOG_FORMAT")) {
+        (Some(format), _) => format,
+        (None, None) => Format::Text,
+        (None, Some((name, value))) => {
+            let known = <Format as clap::ValueEnum>::from_str(&value, true);
+            known.map_err(|_| format!("{name} is text or json, not {value:?}"))?
+        }
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        Format::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        Format::Json => {
+            log.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+            std::panic::set_hook(Box::new(|panic| {
+                let at = panic.location().map(ToString::to_string);
+                let backtrace = std::backtrace::Backtrace::capture();
+                let trace = (backtrace.status() == std::backtrace::BacktraceStatus::Captured)
+                    .then(|| tracing::field::display(backtrace));
+                tracing::error!(at, backtrace = trace, "a panic: {}", panic.payload_as_str().unwrap_or_default());
+            }));
+        }
+    }
+    Ok(Log(format))
+}
+
+impl Log {
+    /// Says why the program ends, in the form that readers of the log expect.
+    pub(crate) fn fail(self, message: &str) {
+        if self.0 == Format::Json && tracing::enabled!(tracing::Level::ERROR) {
+            tracing::error!("{message}");
+        } else {
+            eprintln!("{message}");
+        }
+    }
 }

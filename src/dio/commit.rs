@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::core::Core;
+use super::counters::Moves;
 use super::ring::{Old, RingItem};
 use crate::hot::{Base, CacheChange, Cmd, Decision, Entry, Origin, Outcome, State};
 use crate::journal::{AppendError, Claim, Fence, Journal, JournalError, LogBatch, LogEntry, Seq};
@@ -146,6 +147,7 @@ struct Stage {
     items: Vec<RingItem>,
     claims: Vec<Claim>,
     entries: Vec<LogEntry>,
+    moves: Moves,
     bulk: bool,
 }
 
@@ -207,12 +209,20 @@ impl Turns {
             }
             return;
         }
+        let started = std::time::Instant::now();
         let mut results = self.journal.append(batches).await.into_iter();
+        let took = started.elapsed();
         let mut failed = Vec::new();
         for stage in stages {
-            let result = if stage.appends() { results.next().unwrap_or_else(lost) } else { Ok(()) };
+            let appends = stage.appends();
+            let result = if appends { results.next().unwrap_or_else(lost) } else { Ok(()) };
             match result {
-                Ok(()) => stage.publish().await,
+                Ok(()) => {
+                    if appends {
+                        stage.core.tally.appends.add(took);
+                    }
+                    stage.publish().await;
+                }
                 Err(error) => failed.push((stage, error)),
             }
         }
@@ -263,8 +273,14 @@ impl Turns {
                 self.again(rest);
             }
             AppendError::Fenced => self.waiting.extend(stage.refuse(|_| Error::Closed)),
-            AppendError::Full(detail) => self.waiting.extend(stage.refuse(|_| storage(&detail, true))),
-            AppendError::Unknown(detail) | AppendError::Io(detail) => unknown.push((stage, detail)),
+            AppendError::Full(detail) => {
+                stage.core.tally.append_failed();
+                self.waiting.extend(stage.refuse(|_| storage(&detail, true)));
+            }
+            AppendError::Unknown(detail) | AppendError::Io(detail) => {
+                stage.core.tally.append_failed();
+                unknown.push((stage, detail));
+            }
         }
     }
 
@@ -357,6 +373,7 @@ impl Stage {
             items: Vec::new(),
             claims: Vec::new(),
             entries: Vec::new(),
+            moves: Moves::default(),
             bulk: false,
         }
     }
@@ -414,7 +431,8 @@ impl Stage {
             let mut applied = Vec::with_capacity(decision.entries.len());
             for entry in decision.entries {
                 let stored = LogEntry { seq: entry.seq, bytes: entry.encode() };
-                applied.push((stored, apply(&mut next, entry, &mut bulk)));
+                let moved = Moves::of(&entry.op);
+                applied.push((stored, moved, apply(&mut next, entry, &mut bulk)));
             }
             decision.notes.iter().for_each(|note| next.note(note));
             applied
@@ -423,8 +441,9 @@ impl Stage {
             tracing::error!(dio = %self.core.name, "applying a decision panicked");
             Error::permanent("an internal error; nothing was changed")
         })?;
-        for (entry, (change, item)) in applied {
+        for (entry, moved, (change, item)) in applied {
             self.entries.push(entry);
+            self.moves.add(moved);
             self.changes.push(change);
             self.items.extend(item);
         }
@@ -460,6 +479,7 @@ impl Stage {
             }
         }
         self.core.root.store(Arc::new(self.next));
+        self.core.tally.moved(self.moves);
         if !self.items.is_empty() {
             self.core.ring.push(self.items);
         }
@@ -532,10 +552,11 @@ pub(super) fn apply(state: &mut State, entry: Entry, bulk: &mut bool) -> (CacheC
 /// Applies and publishes entries that the journal holds and the Dio has not seen.
 fn catch_up(core: &Arc<Core>, missed: &[LogEntry]) {
     let mut next = (**core.root.load()).clone();
-    let (mut changes, mut items) = (Vec::new(), Vec::new());
+    let (mut changes, mut items, mut moves) = (Vec::new(), Vec::new(), Moves::default());
     for entry in missed.iter().filter(|entry| entry.seq > next.seq()).cloned().collect::<Vec<_>>() {
         match Entry::decode(&entry.bytes) {
             Ok(entry) => {
+                moves.add(Moves::of(&entry.op));
                 let (change, item) = apply(&mut next, entry, &mut false);
                 changes.push(change);
                 items.extend(item);
@@ -549,6 +570,7 @@ fn catch_up(core: &Arc<Core>, missed: &[LogEntry]) {
     let seq = next.seq();
     core.store.learn(changes, seq);
     core.root.store(Arc::new(next));
+    core.tally.moved(moves);
     core.ring.push(items);
     core.published.send_replace(seq);
 }

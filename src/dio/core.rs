@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::commit::{Command, Committed, CommitterHandle, Reply};
+use super::counters::Tally;
 use super::event::Position;
 use super::hooks::{Hooks, scope_of};
 use super::ring::Ring;
@@ -42,6 +43,7 @@ pub(crate) struct Core {
     pub(super) invalid: Mutex<Invalid>,
     pub(super) attempts: Mutex<HashMap<OpId, Attempt>>,
     pub(super) freshness: Mutex<Freshness>,
+    pub(super) tally: Tally,
     pub(super) refreshing: Mutex<Option<super::refresh::Flight>>,
     /// What readers saw when the refresh under way began; see [`Core::standing_view`].
     pub(super) before_refresh: Mutex<Option<Arc<State>>>,
@@ -125,6 +127,7 @@ impl Core {
             vista: parts.vista,
             published: watch::Sender::new(parts.state.seq()),
             root: ArcSwap::from_pointee(parts.state),
+            tally: Tally::new(parts.ring.end()),
             ring: Arc::new(parts.ring),
             store: parts.store,
             journal: parts.journal,

@@ -7,6 +7,7 @@
 mod cache;
 mod commit;
 mod core;
+mod counters;
 mod event;
 mod facade;
 mod hooks;
@@ -25,6 +26,7 @@ mod write;
 mod writeback;
 
 pub use cache::DioCache;
+pub use counters::{Counters, Histogram, Times};
 pub use event::{DioEvent, EventEntry, Position};
 pub use hooks::{ChunkSink, Viewport};
 pub use ingest::{Inbound, Reconciled};
@@ -183,6 +185,11 @@ impl Dio {
             durable: core.journal.durable(),
             tasks: core.tasks.len(),
         }
+    }
+
+    /// What it has counted since it was opened.
+    pub fn counters(&self) -> Counters {
+        self.0.core.tally.read(self.0.core.ring.end())
     }
 
     // --- writing -------------------------------------------------------------------------------------------------------

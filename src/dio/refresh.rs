@@ -75,6 +75,16 @@ impl Core {
 
     async fn refresh_once(self: &Arc<Self>, dio: &Dio, allow_shrink: bool) -> Result<RefreshReport> {
         let started = Instant::now();
+        let failed_before = self.freshness.lock().failed.is_some();
+        let refreshed = self.read_again(dio, allow_shrink, started).await;
+        self.tally.refreshed(refreshed.is_ok(), started.elapsed());
+        if failed_before && refreshed.is_ok() {
+            tracing::info!(dio = %self.name, "the source can be read again");
+        }
+        refreshed
+    }
+
+    async fn read_again(self: &Arc<Self>, dio: &Dio, allow_shrink: bool, started: Instant) -> Result<RefreshReport> {
         self.ring.tell(DioEvent::Refreshing);
         self.enter_refresh();
         let refreshed = self.run_refresh_hook(dio, allow_shrink).await;
@@ -101,9 +111,15 @@ impl Core {
     }
 
     fn refresh_failed(&self, error: &Error) {
-        tracing::warn!(dio = %self.name, %error, "a refresh failed");
-        self.freshness.lock().failed = Some(error.to_string());
-        self.ring.tell(DioEvent::RefreshFailed { error: error.to_string() });
+        let said = error.to_string();
+        let before = self.freshness.lock().failed.replace(said.clone());
+        // A source that stays away is one line in the log, not one per try.
+        if before.as_ref() == Some(&said) {
+            tracing::debug!(dio = %self.name, %error, "a refresh failed again");
+        } else {
+            tracing::warn!(dio = %self.name, %error, "a refresh failed");
+        }
+        self.ring.tell(DioEvent::RefreshFailed { error: said });
     }
 
     /// A refresh that begins after this call, so that it sees whatever happened before it.

@@ -106,13 +106,29 @@ async fn deliver(core: Arc<Core>, handle: std::sync::Weak<Handle>, op: Op) {
     settle(&core, &guard, op.id, answer).await;
 }
 
+/// Says what people may have to do something about.
+fn tell(core: &Core, op: OpId, answer: &Answer) {
+    match answer {
+        Answer::Failed(OpError { code, detail }) => {
+            tracing::warn!(dio = %core.name, operation = %op, code, error = detail, "a write failed and was rolled back");
+        }
+        Answer::Parked(OpError { code, detail }) => {
+            tracing::warn!(dio = %core.name, operation = %op, code, error = detail, "a write was given up for now; retry or discard it");
+        }
+        Answer::Confirmed { .. } | Answer::Routed => {}
+    }
+}
+
 /// Commits the answer; tries again while the journal is away, because the master has it already.
 async fn settle(core: &Arc<Core>, guard: &Guard, op: OpId, answer: Answer) {
     let mut wait = Duration::from_millis(50);
     loop {
         let settled = core.commit(Cmd::Settle { op, mark: guard.mark, answer: answer.clone() }).await;
         match settled {
-            Ok(_) => return guard.disarm(),
+            Ok(_) => {
+                tell(core, op, &answer);
+                return guard.disarm();
+            }
             Err(Error::Closed) => return,
             Err(error) => tracing::warn!(dio = %core.name, %op, %error, "a delivered operation cannot be settled yet"),
         }

@@ -19,7 +19,8 @@ pub(super) async fn live() -> Response {
 pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     let stopping = shared.closing.is_cancelled();
     let all = !stopping && shared.dios.values().all(|at| at.dio.is_ready());
-    let dios: Map<String, Value> = shared.dios.iter().map(|(name, at)| (name.to_string(), describe(at))).collect();
+    let dios: Map<String, Value> =
+        shared.dios.iter().map(|(name, at)| (name.to_string(), describe(at, stopping))).collect();
     let status = match (stopping, all) {
         (true, _) => "stopping",
         (false, true) => "ready",
@@ -33,18 +34,25 @@ pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     response
 }
 
-fn describe(at: &Mounted) -> Value {
+/// How a resource is. Reasons are all that a person may want to know of, also what does not keep it from being read.
+fn describe(at: &Mounted, stopping: bool) -> Value {
     let status = at.dio.status();
     let ready = at.dio.is_ready();
     let mut reasons = Vec::new();
+    if stopping {
+        reasons.push("the server is stopping".to_string());
+    }
     if !ready {
         reasons.push("the first copy is being read".to_string());
     }
     if status.stale {
         reasons.push("the rows are older than they should be".to_string());
     }
-    if status.refresh_failed.is_some() {
-        reasons.push("the last refresh failed; the log says why".to_string());
+    if let Some(error) = &status.refresh_failed {
+        reasons.push(format!("the last refresh failed: {error}"));
+    }
+    if !status.durable {
+        reasons.push("writes that wait are in memory only: they end with the process".to_string());
     }
     let age = status.age.map(|age| age.as_secs());
     json!({ "ready": ready, "reasons": reasons, "rows": status.rows, "age": age, "queued": status.queued, "durable": status.durable })

@@ -16,6 +16,7 @@ mod insert;
 mod limits;
 mod list;
 mod many;
+mod metrics;
 mod negotiate;
 mod operations;
 mod origin;
@@ -169,9 +170,15 @@ impl Gateway {
         self
     }
 
+    /// Where the server keeps its connections, so that `/metrics` can say how many there are.
+    pub fn connections(mut self, connections: tokio_util::task::TaskTracker) -> Gateway {
+        self.shared.connections = Some(connections);
+        self
+    }
+
     /// A router to serve or to nest.
     pub fn into_router(self) -> axum::Router {
-        router::router(Arc::new(self.shared))
+        router::router(self.shared)
     }
 }
 
@@ -186,6 +193,8 @@ impl Default for Shared {
             limits: Limits::default(),
             sockets: Sockets::default(),
             closing: tokio_util::sync::CancellationToken::new(),
+            connections: None,
+            metrics: metrics::Metrics::default(),
         }
     }
 }

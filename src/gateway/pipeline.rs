@@ -1,18 +1,19 @@
 //! What every request passes, in this order: an id, bounds on the URL, host, origin, authentication, the handler (whose panics
-//! are caught), and the last word on the answer's headers.
+//! are caught), and the last word on the answer's headers. Every one is counted, and logged at the level `debug`.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 
+use super::metrics::Running;
 use super::origin;
 use super::problem::{ApiError, Code};
 use super::state::Shared;
@@ -24,8 +25,10 @@ pub(super) async fn pipeline(State(shared): State<Arc<Shared>>, mut request: Req
     let id = request_id(&request);
     request.headers_mut().insert(REQUEST_ID, id.clone());
     let method = request.method().clone();
-    let path = request.uri().path();
-    let hook = shared.within(path).starts_with("/webhooks/");
+    let path = shared.within(request.uri().path());
+    let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let running = shared.metrics.http.begin(&method, matched, path, |name| shared.dios.get_index_of(name));
+    let hook = path.starts_with("/webhooks/");
     let page = match hook {
         true => Ok(None),
         false => shared.origins.check_origin(&method, request.headers()).map(|page| page.cloned()),
@@ -40,9 +43,11 @@ pub(super) async fn pipeline(State(shared): State<Arc<Shared>>, mut request: Req
             Err(error) => error.into_response(),
         },
     };
-    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
-        response = problem(&error, &method, &response, &id);
+    let refused = response.extensions_mut().remove::<ApiError>();
+    if let Some(error) = &refused {
+        response = problem(error, &method, &response, &id);
     }
+    log(&shared, &running, &response, refused.as_ref(), &id);
     finish(&mut response, id, page.ok().flatten().as_ref());
     response
 }
@@ -62,11 +67,16 @@ fn admit(shared: &Shared, request: &Request, hook: bool) -> Result<(), ApiError>
     shared.auth.check(request.headers())
 }
 
-/// The handler. A panic is a bug: it is logged where it happened, and costs this request only.
+/// The handler. A panic is a bug: it is logged with the request, and costs this request only.
 async fn run(request: Request, next: Next) -> Response {
     match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => response,
-        Err(_) => ApiError::new(Code::Internal, "something is wrong inside").into_response(),
+        Err(panic) => {
+            let said = panic.downcast_ref::<&str>().copied();
+            let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or_default();
+            let error = ApiError::new(Code::Internal, "something is wrong inside");
+            error.cause(format!("a panic: {said}")).into_response()
+        }
     }
 }
 
@@ -76,12 +86,45 @@ fn problem(error: &ApiError, method: &Method, bare: &Response, id: &HeaderValue)
     let asks = *method == Method::OPTIONS && error.code() == Code::MethodNotAllowed;
     let mut response = match asks {
         true => StatusCode::NO_CONTENT.into_response(),
-        false => error.render(id.to_str().unwrap_or_default()),
+        false => error.render(text(id)),
     };
     if let Some(allow) = allow {
         response.headers_mut().insert(header::ALLOW, allow);
     }
     response
+}
+
+/// Counts the request, and says what a person needs who was given its id. Neither path nor query is logged: they may hold
+/// what is nobody's business.
+fn log(shared: &Shared, running: &Running<'_>, response: &Response, refused: Option<&ApiError>, id: &HeaderValue) {
+    let (status, id) = (response.status(), text(id));
+    let took = running.end(status);
+    let (method, route) = (running.method(), running.route());
+    let dio = || running.dio.and_then(|at| shared.dios.get_index(at)).map(|(name, _)| &**name);
+    if let Some(error) = refused.filter(|error| error.code().status().is_server_error()) {
+        let (code, detail, cause) = (error.code().as_str(), error.detail(), error.because());
+        match error.code() {
+            Code::Internal => {
+                tracing::error!(request.id = id, method, route, dio = dio(), code, detail, cause, "a request failed");
+            }
+            _ => tracing::warn!(request.id = id, method, route, dio = dio(), code, detail, cause, "a request failed"),
+        }
+    }
+    tracing::debug!(
+        request.id = id,
+        method,
+        route,
+        dio = dio(),
+        status = status.as_u16(),
+        code = refused.map(|error| error.code().as_str()),
+        duration_ms = took.as_secs_f64() * 1e3,
+        "answered"
+    );
+}
+
+/// A request's id as text; it is checked to be that.
+fn text(id: &HeaderValue) -> &str {
+    id.to_str().unwrap_or_default()
 }
 
 fn finish(response: &mut Response, id: HeaderValue, page: Option<&HeaderValue>) {

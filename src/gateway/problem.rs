@@ -156,7 +156,8 @@ impl ApiError {
         self
     }
 
-    fn cause(mut self, cause: impl Into<String>) -> ApiError {
+    /// What is wrong in words for the log only.
+    pub(super) fn cause(mut self, cause: impl Into<String>) -> ApiError {
         self.0.cause = Some(cause.into());
         self
     }
@@ -192,15 +193,15 @@ impl ApiError {
         body
     }
 
-    /// The answer, now that the request's id is known. Logs what is our own fault, once.
+    /// What the log is to know beside the detail.
+    pub(super) fn because(&self) -> Option<&str> {
+        self.0.cause.as_deref()
+    }
+
+    /// The answer, now that the request's id is known.
     pub(super) fn render(&self, request_id: &str) -> Response {
         let inner = &*self.0;
-        let status = inner.code.status();
-        if status.is_server_error() {
-            let cause = inner.cause.as_deref().unwrap_or_default();
-            tracing::warn!(request.id = request_id, code = inner.code.as_str(), detail = %inner.detail, cause, "refused");
-        }
-        let mut response = (status, self.to_json(Some(request_id)).to_string()).into_response();
+        let mut response = (inner.code.status(), self.to_json(Some(request_id)).to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -32,9 +32,13 @@ fn failed(error: Error) -> ApiError {
     match error {
         Error::Suspicious { .. } => ApiError::from(error)
             .hint("if the source really shrank: POST /{dio}/_refresh?allow_shrink=true, or allow_shrink = true in its settings"),
-        Error::Source { kind, retry_after, .. } if kind != ErrorKind::Unknown => {
-            ApiError::new(Code::RefreshFailed, "the source could not be read; the rows are as they were")
-                .retry_after(retry_after)
+        // Whoever asks for a refresh is there to find out why it fails.
+        Error::Source { message, kind, retry_after, .. } => {
+            let (code, what) = match kind {
+                ErrorKind::Unknown => (Code::UpstreamTimeout, "the source did not answer"),
+                ErrorKind::Transient | ErrorKind::Permanent => (Code::RefreshFailed, "the source could not be read"),
+            };
+            ApiError::new(code, format!("{what}: {message}; the rows are as they were")).retry_after(retry_after)
         }
         other => other.into(),
     }

@@ -6,25 +6,40 @@ use axum::extract::{OriginalUri, Path, Request, State};
 use axum::handler::Handler as _;
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Router, middleware};
 
 use super::problem::{ApiError, Code};
 use super::state::Shared;
 use super::{
-    answer, delete, events, health, index, insert, list, operations, patch, pipeline, query, record, refresh, replace,
-    schema, webhook,
+    answer, delete, events, health, index, insert, list, metrics, operations, patch, pipeline, query, record, refresh,
+    replace, schema, webhook,
 };
 
+/// A table of routes that knows its templates: requests are counted by them.
+#[derive(Default)]
+struct Table {
+    router: Router<Arc<Shared>>,
+    templates: Vec<&'static str>,
+}
+
+impl Table {
+    fn route(mut self, template: &'static str, methods: MethodRouter<Arc<Shared>>) -> Table {
+        self.templates.push(template);
+        Table { router: self.router.route(template, methods), ..self }
+    }
+}
+
 /// All routes, under the base path.
-pub(super) fn router(shared: Arc<Shared>) -> Router {
+pub(super) fn router(mut shared: Shared) -> Router {
     let rows = get(list::list).post(insert::insert).patch(patch::patch_many).delete(delete::delete_many);
     let row =
         get(record::record).post(insert::insert_at).put(replace::replace).patch(patch::patch).delete(delete::delete);
-    let routes = Router::new()
+    let table = Table::default()
         .route("/", get(index::index))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::scrape))
         .route("/problems/{code}", get(problem))
         .route("/operations", get(operations::operations))
         .route("/operations/{id}", get(operations::operation).delete(operations::discard))
@@ -37,9 +52,11 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/{dio}/_schema", get(schema::schema))
         .route("/{dio}/{id}", row)
         .route("/{dio}/{id}/events", get(events::subscribe_one));
+    shared.metrics = metrics::Metrics::new(table.templates, shared.dios.len(), shared.hooks.len());
+    let shared = Arc::new(shared);
     let routes = match shared.base_path.as_str() {
-        "" => routes,
-        base => Router::new().nest(base, routes).route(&format!("{base}/"), get(without_slash)),
+        "" => table.router,
+        base => Router::new().nest(base, table.router).route(&format!("{base}/"), get(without_slash)),
     };
     routes
         .fallback(nothing)

@@ -6,10 +6,12 @@ use std::time::Duration;
 use axum::http::{HeaderValue, header};
 use indexmap::IndexMap;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::auth::Auth;
 use super::events::Sockets;
 use super::limits::Limits;
+use super::metrics::{Metrics, SocketCounts};
 use super::origin::Origins;
 use super::problem::{ApiError, Code};
 use super::webhook::Hook;
@@ -36,6 +38,10 @@ pub struct Shared {
     pub sockets: Sockets,
     /// Cancelled when the server is going to stop.
     pub closing: CancellationToken,
+    /// The server's connections, where they are known.
+    pub connections: Option<TaskTracker>,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 impl Shared {
@@ -69,6 +75,8 @@ pub struct Mounted {
     pub schema: Arc<Schema>,
     /// Bounds and policies.
     pub options: MountOptions,
+    /// Its event sockets.
+    pub sockets: Arc<SocketCounts>,
 }
 
 impl Mounted {
@@ -90,7 +98,7 @@ impl Mounted {
     }
 
     pub(super) fn new(dio: Dio, options: MountOptions) -> Mounted {
-        Mounted { schema: dio.schema(), dio, options }
+        Mounted { schema: dio.schema(), dio, options, sockets: Arc::default() }
     }
 }
 

@@ -58,21 +58,58 @@ pub(super) async fn receive(
     body: Body,
 ) -> Result<Json<Received>, ApiError> {
     let unknown = || ApiError::new(Code::NotFound, format!("there is no webhook {name:?}"));
-    let hook = shared.hooks.get(name.as_str()).ok_or_else(unknown)?;
+    let (at, _, hook) = shared.hooks.get_full(name.as_str()).ok_or_else(unknown)?;
+    let mut received = Received::default();
+    let taken = take(&shared, hook, &headers, body, &mut received).await;
+    if let Some(counts) = shared.metrics.hooks.get(at) {
+        counts.count(&received, taken.as_ref().err());
+        // Our own fault is in the log with the request.
+        if let Some(error) = taken.as_ref().err().filter(|error| error.code().status().is_client_error())
+            && let Some(refused) = counts.worth_a_line()
+        {
+            let request = headers.get("x-request-id").and_then(|id| id.to_str().ok());
+            let (code, detail, cause) = (error.code().as_str(), error.detail(), error.because());
+            tracing::warn!(
+                webhook = hook.name,
+                dio = hook.dio,
+                request.id = request,
+                code,
+                detail,
+                cause,
+                refused,
+                "a delivery was refused"
+            );
+        }
+    }
+    taken.map(|()| Json(received))
+}
+
+async fn take(
+    shared: &Shared,
+    hook: &Hook,
+    headers: &HeaderMap,
+    body: Body,
+    received: &mut Received,
+) -> Result<(), ApiError> {
     let dio = &shared.dio(&hook.dio)?.dio;
-    let format = format_of(&headers)?;
+    let format = format_of(headers)?;
     let limits = Limits { body: MOST_BYTES, ..shared.limits };
-    let body = limits.read(&headers, body).await?;
-    hook.verify(&headers, &body)?;
+    let body = limits.read(headers, body).await?;
+    hook.verify(headers, &body)?;
     if !dio.is_ready() {
         return Err(ApiError::new(Code::NotReady, format!("the first copy of {} is still being read", hook.dio)));
     }
     let changes = decode(&body, format).map_err(|error| undecodable(&error))?;
-    apply(dio, hook, hook.delivery_id(&headers), changes).await.map(Json)
+    apply(dio, hook, hook.delivery_id(headers), changes, received).await
 }
 
-async fn apply(dio: &Dio, hook: &Hook, delivery: Option<&str>, changes: Vec<Change>) -> Result<Received, ApiError> {
-    let mut received = Received::default();
+async fn apply(
+    dio: &Dio,
+    hook: &Hook,
+    delivery: Option<&str>,
+    changes: Vec<Change>,
+    received: &mut Received,
+) -> Result<(), ApiError> {
     let several = changes.len() > 1;
     for (at, change) in changes.into_iter().enumerate() {
         let delivery = match (&change.delivery, delivery) {
@@ -86,10 +123,21 @@ async fn apply(dio: &Dio, hook: &Hook, delivery: Option<&str>, changes: Vec<Chan
         // One that fails stops the rest: the sender comes again, and those before it are known then.
         received.count(dio.handle_event(inbound).await?);
     }
-    Ok(received)
+    Ok(())
 }
 
 impl Received {
+    /// How many had each result.
+    pub(super) fn results(&self) -> [(&'static str, u64); 5] {
+        [
+            ("applied", self.applied),
+            ("unchanged", self.unchanged),
+            ("deferred", self.deferred),
+            ("stale", self.stale),
+            ("duplicate", self.duplicate),
+        ]
+    }
+
     fn count(&mut self, outcome: Reconciled) {
         *match outcome {
             Reconciled::Applied => &mut self.applied,
@@ -106,8 +154,8 @@ impl Hook {
     fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), ApiError> {
         let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
         self.scheme.verify(headers, body, now).map_err(|reason| {
-            tracing::warn!(webhook = self.name, %reason, "a delivery was refused");
-            let error = ApiError::new(Code::SignatureInvalid, "the delivery is not signed as this webhook needs it");
+            let error = ApiError::new(Code::SignatureInvalid, "the delivery is not signed as this webhook needs it")
+                .cause(reason.to_string());
             match self.scheme {
                 Scheme::Bearer(_) => error.header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
                 Scheme::Standard(_) | Scheme::Hmac(_) | Scheme::None => error,

@@ -191,6 +191,14 @@ pub(super) async fn accept(at: &Mounted, change: &Change, op: WriteOp) -> Result
         Err(Error::Conflict { id, .. }) if kind == WriteKind::Insert => return Err(exists(&id)),
         Err(error) => return Err(at.refusal(error)),
     };
+    tracing::debug!(
+        request.id = change.headers.get("x-request-id").and_then(|id| id.to_str().ok()),
+        dio = at.dio.name(),
+        operation = accepted.operation.map(tracing::field::display),
+        position = accepted.position.seq,
+        write = kind.as_str(),
+        "a write was accepted"
+    );
     settle(at, change, &mut accepted).await?;
     Ok(answer(at, change, &accepted))
 }

@@ -4,6 +4,7 @@
 
 mod harness;
 mod index;
+mod metrics;
 mod rest_auth;
 mod rest_formats;
 mod rest_list;

@@ -8,7 +8,7 @@ use crate::harness::{App, products, rows};
 async fn c6_a_token_is_asked_on_every_route_but_health_and_webhooks() {
     let auth = Auth::Tokens(vec!["s3cret".into()]);
     let app = App::with(products(), rows(1), |l| l, MountOptions::default(), |g| g.auth(auth)).await;
-    for path in ["/products", "/products/1", "/readyz", "/operations", "/nothing", "/"] {
+    for path in ["/products", "/products/1", "/readyz", "/metrics", "/operations", "/nothing", "/"] {
         let refused = app.get(path).await;
         assert_eq!(refused.refusal(), (401, "unauthenticated".into()), "{path}");
         assert_eq!(refused.header("www-authenticate"), "Bearer");

@@ -5,6 +5,7 @@
 mod demo;
 mod events;
 mod files;
+mod logs;
 mod process;
 mod stop;
 mod webhooks;

@@ -34,6 +34,11 @@ pub(crate) fn command(dir: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// The command that serves on a port chosen by the system.
+pub(crate) fn serving(dir: &Path, arguments: &[&str]) -> Command {
+    command(dir, &[&["serve"], arguments, &["--listen", "127.0.0.1:0"]].concat())
+}
+
 /// Runs a command that ends by itself.
 pub(crate) fn run(dir: &Path, arguments: &[&str]) -> Output {
     command(dir, arguments).output().unwrap()
@@ -64,11 +69,16 @@ impl Server {
 
     /// Returns as soon as the port answers.
     pub(crate) fn launch(dir: &Path, arguments: &[&str]) -> Server {
-        Server::launch_as(dir, &[&["serve"], arguments, &["--listen", "127.0.0.1:0"]].concat())
+        Server::spawn(serving(dir, arguments).stderr(Stdio::inherit()))
     }
 
     fn launch_as(dir: &Path, arguments: &[&str]) -> Server {
-        let mut child = command(dir, arguments).stderr(Stdio::inherit()).spawn().unwrap();
+        Server::spawn(command(dir, arguments).stderr(Stdio::inherit()))
+    }
+
+    /// [`Server::launch`] for a command with an environment or a log of its own; see [`serving`].
+    pub(crate) fn spawn(command: &mut Command) -> Server {
+        let mut child = command.spawn().unwrap();
         let (send, lines) = channel();
         let out = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || {

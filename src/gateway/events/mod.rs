@@ -22,8 +22,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use self::session::{MOST_MESSAGE, Session, Since, Wish};
 use super::problem::{ApiError, Code};
-use super::state::Shared;
-use crate::Dio;
+use super::state::{Mounted, Shared};
 
 /// The one subprotocol: JSON text frames.
 const SUBPROTOCOL: &str = "diorama.v1+json";
@@ -69,7 +68,7 @@ fn open(shared: &Shared, dio: &str, wish: Wish, upgrade: Upgrade) -> Result<Resp
     }
     let place = shared.sockets.place();
     let place = place.ok_or_else(|| ApiError::new(Code::RateLimited, "too many event sockets are open"))?;
-    Ok(attach(mounted.dio.clone(), wish, upgrade, place))
+    Ok(attach(mounted, wish, upgrade, place))
 }
 
 /// A plain GET, or a handshake that is none.
@@ -128,8 +127,9 @@ struct Place {
     _task: TaskTrackerToken,
 }
 
-/// Switches to WebSocket and feeds `dio`'s events to it.
-fn attach(dio: Dio, wish: Wish, upgrade: WebSocketUpgrade, place: Place) -> Response {
+/// Switches to WebSocket and feeds the events of `mounted` to it.
+fn attach(mounted: &Mounted, wish: Wish, upgrade: WebSocketUpgrade, place: Place) -> Response {
+    let (dio, counts) = (mounted.dio.clone(), Arc::clone(&mounted.sockets));
     let upgrade = upgrade
         .protocols([SUBPROTOCOL])
         .read_buffer_size(4 << 10)
@@ -138,10 +138,11 @@ fn attach(dio: Dio, wish: Wish, upgrade: WebSocketUpgrade, place: Place) -> Resp
         .max_message_size(MOST_MESSAGE)
         .max_frame_size(MOST_MESSAGE);
     upgrade.on_upgrade(move |socket| async move {
+        let open = counts.enter();
         let session = Session::new(&dio, wish);
         // The ring is enough: a socket does not keep its Dio from closing.
         drop(dio);
-        session.run(socket, place.closing.clone()).await;
+        open.closed(session.run(socket, place.closing.clone()).await);
     })
 }
 

@@ -90,8 +90,8 @@ impl Session {
         Session { dio: dio.name().into(), ring, head, wish, next, position, gap, resumed }
     }
 
-    /// Serves the socket until one side closes it.
-    pub(super) async fn run<S, E>(mut self, mut socket: S, closing: CancellationToken)
+    /// Serves the socket until one side closes it; gives the close code, `None` if the client went by itself.
+    pub(super) async fn run<S, E>(mut self, mut socket: S, closing: CancellationToken) -> Option<u16>
     where
         S: Stream<Item = Result<Message, E>> + Sink<Message, Error = E> + Unpin,
         E: std::fmt::Display,
@@ -113,6 +113,7 @@ impl Session {
             Ok(())
         };
         let _ = timeout(GOODBYE, goodbye).await;
+        end.map(|(code, _)| code)
     }
 
     async fn serve<S, E>(&mut self, socket: &mut S) -> Option<End>

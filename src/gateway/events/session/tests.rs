@@ -49,7 +49,7 @@ struct Client {
     frames: mpsc::Receiver<Message>,
     say: mpsc::Sender<Result<Message, PollSendError<Message>>>,
     closing: CancellationToken,
-    session: tokio::task::JoinHandle<()>,
+    session: tokio::task::JoinHandle<Option<u16>>,
 }
 
 impl Client {

@@ -1,0 +1,126 @@
+//! `GET /metrics`: what the gateway counts and what its Dios say, for Prometheus.
+//!
+//! Counted here is only what nobody else knows: requests (`http.rs`), deliveries of webhooks, ends of event sockets. All else
+//! is read from the Dios when somebody asks (`scrape.rs`). Labels come from fixed sets (templates of routes, names of resources
+//! and hooks, codes), never from what a client sends, so the number of series is bounded.
+
+mod http;
+mod scrape;
+mod text;
+
+pub(super) use http::{Http, Running};
+pub(super) use scrape::scrape;
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use super::problem::{ApiError, Code};
+use super::webhook::Received;
+
+/// What the gateway counts.
+#[derive(Debug)]
+pub struct Metrics {
+    pub(super) http: Http,
+    /// In the order of the hooks.
+    pub(super) hooks: Vec<Deliveries>,
+    started: SystemTime,
+}
+
+impl Default for Metrics {
+    /// Counts nothing but requests.
+    fn default() -> Metrics {
+        Metrics::new(Vec::new(), 0, 0)
+    }
+}
+
+impl Metrics {
+    /// Counts for these routes, so many Dios and so many hooks.
+    pub(super) fn new(templates: Vec<&'static str>, dios: usize, hooks: usize) -> Metrics {
+        Metrics {
+            http: Http::new(templates, dios),
+            hooks: std::iter::repeat_with(Deliveries::default).take(hooks).collect(),
+            started: SystemTime::now(),
+        }
+    }
+}
+
+/// Deliveries of one webhook.
+#[derive(Debug)]
+pub(super) struct Deliveries {
+    taken: AtomicU64,
+    /// By result, in the order of [`Received::results`].
+    changes: [AtomicU64; 5],
+    /// By [`Code`].
+    refused: [AtomicU64; Code::ALL.len()],
+    /// Second since the start in which a refusal was last logged.
+    logged: AtomicU64,
+}
+
+impl Default for Deliveries {
+    fn default() -> Deliveries {
+        Deliveries {
+            taken: AtomicU64::new(0),
+            changes: Default::default(),
+            refused: [const { AtomicU64::new(0) }; Code::ALL.len()],
+            logged: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Deliveries {
+    /// Counts what became of a delivery; what was applied before a refusal counts as well.
+    pub(super) fn count(&self, received: &Received, refusal: Option<&ApiError>) {
+        for (total, (_, new)) in self.changes.iter().zip(received.results()) {
+            total.fetch_add(new, Ordering::Relaxed);
+        }
+        match refusal {
+            None => &self.taken,
+            Some(error) => &self.refused[error.code() as usize],
+        }
+        .fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many were refused so far, if this is to be logged: at most once a second, because anybody can be refused.
+    pub(super) fn worth_a_line(&self) -> Option<u64> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let first = self.logged.swap(now, Ordering::Relaxed) != now;
+        first.then(|| self.refused.iter().map(|count| count.load(Ordering::Relaxed)).sum())
+    }
+}
+
+/// The event sockets of one Dio.
+#[derive(Debug, Default)]
+pub struct SocketCounts {
+    open: AtomicI64,
+    /// By place in [`CLOSES`]; the last for all others.
+    closes: [AtomicU64; CLOSES.len() + 1],
+}
+
+/// Close codes that the gateway sends; 0 stands for a client that went by itself.
+const CLOSES: [u16; 8] = [0, 1001, 1002, 1003, 1009, 4001, 4008, 4508];
+
+impl SocketCounts {
+    /// One is open until what is returned is dropped.
+    pub(super) fn enter(&self) -> OpenSocket<'_> {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        OpenSocket(self)
+    }
+}
+
+/// An open socket.
+pub(super) struct OpenSocket<'a>(&'a SocketCounts);
+
+impl OpenSocket<'_> {
+    /// It ended with this code, `None` if the client went.
+    pub(super) fn closed(self, code: Option<u16>) {
+        let code = code.unwrap_or(0);
+        let at = CLOSES.iter().position(|known| *known == code).unwrap_or(CLOSES.len());
+        self.0.closes[at].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for OpenSocket<'_> {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}

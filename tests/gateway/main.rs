@@ -4,6 +4,7 @@
 
 mod harness;
 mod rest_auth;
+mod rest_cursor;
 mod rest_formats;
 mod rest_list;
 mod rest_operations;

@@ -10,3 +10,5 @@ mod rest_list;
 mod rest_operations;
 mod rest_refusals;
 mod rest_write;
+mod ws;
+mod ws_raw;

@@ -13,6 +13,9 @@ use tempfile::TempDir;
 /// Everything is to happen within this.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The environment's `TOKEN`.
+pub(crate) const TOKEN: &str = "s3cr3t-0123456789";
+
 pub(crate) const PRODUCTS: &str = "id,name,price\n1,Muffin,175\n2,Croissant,220\n3,Bun,150\n";
 
 /// A folder with a CSV file and a SQLite table of products.
@@ -27,7 +30,7 @@ pub(crate) fn folder() -> TempDir {
 pub(crate) fn command(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_diorama"));
     command.current_dir(dir).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.env("TOKEN", "s3cr3t").env("WHSEC", "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
+    command.env("TOKEN", TOKEN).env("WHSEC", "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
     command
 }
 

@@ -67,6 +67,7 @@ fn body(id: &str, row: &Record) -> Body {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
     #[test]
     fn whoever_pages_by_cursor_sees_every_untouched_row_exactly_once(
         rows in proptest::collection::vec((row(), any::<u8>()), 0..25),

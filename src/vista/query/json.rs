@@ -36,7 +36,7 @@ impl Query {
                 ("limit", value) => query.limit = Some(count(value, "limit")?),
                 ("offset", value) => query.offset = count(value, "offset")?,
                 ("q", value) => query.search = Some(text(value, "q")?.to_string()).filter(|q| !q.trim().is_empty()),
-                ("after", value) => query.after = Some(Cursor::parse(text(value, "after")?)?),
+                ("after", value) => query.after = Some(Cursor::parse(text(value, "after")?).map_err(|error| on("after", error))?),
                 (other, _) => return Err(unknown("member of a query", other, &MEMBERS)),
             }
         }

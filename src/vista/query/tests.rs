@@ -199,7 +199,7 @@ fn the_json_form_ignores_nothing_and_says_what_is_wrong() {
         (r#"{"where":{"price":"cheap"}}"#, "is not a number"),
         (r#"{"where":{"price":{"is":"maybe"}}}"#, "true, false or unknown"),
         (r#"{"limit":-1}"#, "whole number"),
-        (r#"{"after":"x"}"#, "not supported"),
+        (r#"{"after":"x"}"#, "after: that is no cursor"),
         (r#"{"order":[{"column":"price","down":true}]}"#, "is no member of order"),
         (r#"{"select":["a","a"]}"#, "alias"),
         (r#"[]"#, "JSON object"),

@@ -242,7 +242,9 @@ impl App {
             gateway = gateway.auth(Auth::Tokens(tokens.iter().map(|token| token.reveal().to_string()).collect()));
         }
         for (dio, spec) in self.dios.iter().zip(&config.dios) {
-            gateway = gateway.try_mount(dio.clone(), mount_options(spec, config.server.limits.rows)).map_err(Failure::config)?;
+            gateway = gateway
+                .try_mount(dio.clone(), mount_options(spec, config.server.limits.rows))
+                .map_err(Failure::config)?;
         }
         for spec in &config.webhooks {
             let hook = hooks::hook(spec).map_err(Failure::config)?;

@@ -152,10 +152,15 @@ fn a_public_address_needs_a_guard() {
 fn a_token_that_can_be_guessed_is_refused_and_not_printed() {
     let dio = "\n[dio.a]\nsource = { csv = \"a.csv\" }\n";
     let server = problems(&format!("[server]\nauth = {{ tokens = [\"env:TOKEN\", \"env:SHORT\"] }}{dio}"));
-    assert!(server.len() == 1 && server[0].starts_with("shop/diorama.toml:2:34: the secret env:SHORT is shorter than 16"));
+    assert!(
+        server.len() == 1 && server[0].starts_with("shop/diorama.toml:2:34: the secret env:SHORT is shorter than 16")
+    );
     let hook = |scheme: &str| parse(&format!("{dio}[webhook.a]\nauth = {{ {scheme}, secrets = [\"env:SHORT\"] }}\n"));
     let found = hook("scheme = \"bearer\"").unwrap_err();
-    assert!(found.len() == 1 && found[0].contains("shorter than 16 bytes") && !found[0].contains("fifteen"), "{found:?}");
+    assert!(
+        found.len() == 1 && found[0].contains("shorter than 16 bytes") && !found[0].contains("fifteen"),
+        "{found:?}"
+    );
     assert!(hook("scheme = \"hmac\", header = \"X-Sig\"").is_ok(), "a key is not sent");
 }
 

@@ -163,7 +163,9 @@ impl<'a> Reader<'a> {
             Ok(secret) if secret.is_empty() => self.problem(at, format!("the secret {text} is empty")),
             Ok(secret) if secret.len() < least => self.problem(
                 at,
-                format!("the secret {text} is shorter than {least} bytes and can be guessed: openssl rand -hex 16 makes one"),
+                format!(
+                    "the secret {text} is shorter than {least} bytes and can be guessed: openssl rand -hex 16 makes one"
+                ),
             ),
             Ok(secret) => return Some(Secret(secret)),
             Err(message) => self.problem(at, message),

@@ -33,7 +33,9 @@ impl Auth {
         let refuse = |detail: &'static str| Err(ApiError::new(Code::Unauthenticated, detail).hint(HINT));
         let known = match headers.get(header::AUTHORIZATION) {
             Some(value) => match value.as_bytes().split_at_checked(7) {
-                Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => is_known(tokens, token.trim_ascii()),
+                Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => {
+                    is_known(tokens, token.trim_ascii())
+                }
                 _ => return refuse("the Authorization header is no bearer token"),
             },
             None => match offered(headers) {

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 
 use crate::record::{CborValue, JsonLimits, parse_json, value_to_json};
 use crate::vista::query::{
-    Cursor, Filter, MAX_IN, MAX_SEARCH, MAX_TESTS, OrderTerm, Path, Pattern, Query, Reading, SelectItem, Test, Truth, nearest,
-    split_name, unquoted,
+    Cursor, Filter, MAX_IN, MAX_SEARCH, MAX_TESTS, OrderTerm, Path, Pattern, Query, Reading, SelectItem, Test, Truth,
+    nearest, split_name, unquoted,
 };
 use crate::vista::{ColumnType, Error, Schema};
 

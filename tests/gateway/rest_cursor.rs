@@ -166,7 +166,10 @@ async fn c2_a_cursor_outlives_the_process_that_gave_it() {
 
 #[tokio::test]
 async fn c3_an_order_by_texts_too_long_for_a_url_says_so() {
-    let schema = Schema::new("id", [("id", ColumnType::String), ("name", ColumnType::String)].map(|(n, t)| diorama::Column::new(n, t)).to_vec());
+    let schema = Schema::new(
+        "id",
+        [("id", ColumnType::String), ("name", ColumnType::String)].map(|(n, t)| diorama::Column::new(n, t)).to_vec(),
+    );
     let long = |n: usize| (n.to_string(), Record::from_iter([("name".to_string(), "x".repeat(5_000 + n).into())]));
     let app = App::with(schema, (1..4).map(long).collect(), |l| l, MountOptions::default(), |g| g).await;
     let refused = app.get("/products?order=name&limit=1&after=").await;

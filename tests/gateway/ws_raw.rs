@@ -33,7 +33,8 @@ async fn g9_a_handshake_is_answered_as_the_specification_says() {
     let (answer, _) = Ws::handshake(&app, "/products/events", &HANDSHAKE).await;
     assert_eq!((answer.status, answer.header("sec-websocket-accept")), (101, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
     assert_eq!(answer.header("upgrade").to_lowercase(), "websocket");
-    let offers = [("Sec-WebSocket-Protocol", "graphql-ws, diorama.v1+json"), ("Sec-WebSocket-Extensions", "permessage-deflate")];
+    let offers =
+        [("Sec-WebSocket-Protocol", "graphql-ws, diorama.v1+json"), ("Sec-WebSocket-Extensions", "permessage-deflate")];
     let (answer, _) = Ws::handshake(&app, "/products/1/events", &[&HANDSHAKE[..], &offers].concat()).await;
     assert_eq!((answer.status, answer.header("sec-websocket-protocol")), (101, "diorama.v1+json"));
     assert_eq!(answer.header("sec-websocket-extensions"), "", "what is not spoken is not promised");
@@ -68,7 +69,12 @@ async fn c6_a_browser_brings_its_token_as_a_subprotocol_and_never_gets_it_back()
         assert!(!answer.headers.iter().any(|(_, value)| value.contains("bearer")), "{answer:?}");
     }
     assert_eq!(try_with("bearer.0123456789abcdef.~").await.header("sec-websocket-protocol"), "");
-    for offer in ["diorama.v1+json", "diorama.v1+json, bearer.0123456789abcdef", "diorama.v1+json, bearer.", "0123456789abcdef.~"] {
+    for offer in [
+        "diorama.v1+json",
+        "diorama.v1+json, bearer.0123456789abcdef",
+        "diorama.v1+json, bearer.",
+        "0123456789abcdef.~",
+    ] {
         let refused = try_with(offer).await;
         assert_eq!(refused.refusal(), (401, "unauthenticated".into()), "{offer}");
         assert_eq!(refused.header("www-authenticate"), "Bearer");
@@ -112,7 +118,9 @@ async fn g12_frames_that_break_the_rules_close_with_their_code() {
         }
         assert_eq!(ws.closed().await, code, "{what}");
     }
-    for (what, length, mask, code) in [("unmasked", 2, None, 1002), ("a terabyte announced", 1 << 40, Some([1; 4]), 1009)] {
+    for (what, length, mask, code) in
+        [("unmasked", 2, None, 1002), ("a terabyte announced", 1 << 40, Some([1; 4]), 1009)]
+    {
         let (mut ws, _) = greeted(&app, "").await;
         ws.raw(FIN | TEXT, length, mask, b"{}").await;
         assert_eq!(ws.closed().await, code, "{what}");
@@ -192,7 +200,10 @@ async fn g5_since_is_resumed_or_the_reason_is_told() {
         let (mut ws, hello) = greeted(&app, &format!("?since={since}")).await;
         assert_eq!(hello["resumed"], false, "{since}");
         let reset = ws.json().await;
-        assert_eq!((&reset["type"], &reset["reason"], &reset["seq"]), (&json!("reset"), &json!(reason), &json!(end + 1)));
+        assert_eq!(
+            (&reset["type"], &reset["reason"], &reset["seq"]),
+            (&json!("reset"), &json!(reason), &json!(end + 1))
+        );
     }
     assert_eq!(Ws::handshake(&app, "/products/events?since=x", &HANDSHAKE).await.0.refusal().0, 400);
 }

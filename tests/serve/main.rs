@@ -4,6 +4,7 @@
 
 mod events;
 mod files;
+mod limits;
 mod process;
 mod stop;
 mod webhooks;

@@ -53,7 +53,8 @@ fn step() -> impl Strategy<Value = Step> {
 fn order() -> impl Strategy<Value = Vec<OrderTerm>> {
     let column = prop_oneof![Just("a"), Just("b"), Just("cost"), Just("a->0"), Just("id")];
     let term = (column, any::<bool>(), any::<bool>());
-    let term = term.prop_map(|(column, descending, nulls_first)| OrderTerm { column: column.into(), descending, nulls_first });
+    let term =
+        term.prop_map(|(column, descending, nulls_first)| OrderTerm { column: column.into(), descending, nulls_first });
     proptest::collection::vec(term, 0..4)
 }
 

@@ -105,9 +105,8 @@ fn logic_nests_and_quotes() {
 
 #[test]
 fn order_select_limit_and_search_are_read() {
-    let asked = list(
-        "order=price.desc.nullsfirst,meta->size,name.asc&select=id,n:name,meta->size,*&limit=50&offset=10&q=a+b",
-    );
+    let asked =
+        list("order=price.desc.nullsfirst,meta->size,name.asc&select=id,n:name,meta->size,*&limit=50&offset=10&q=a+b");
     let order: Vec<_> = asked.query.order.iter().map(|t| (t.column.as_str(), t.descending, t.nulls_first)).collect();
     assert_eq!(order, [("price", true, true), ("meta->size", false, false), ("name", false, false)]);
     assert_eq!(

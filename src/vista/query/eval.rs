@@ -116,7 +116,8 @@ impl Prepared {
     /// The place of `cursor` in this order. `None` if it is the beginning, or there is no order.
     pub(crate) fn key_of(&self, cursor: &Cursor) -> Option<SortKey<'static>> {
         let (cells, id) = cursor.row().filter(|_| self.has_order())?;
-        let terms = self.order.iter().zip(cells).map(|(term, cell)| term.key_of(Some(Cow::Borrowed(cell))).into_owned());
+        let terms =
+            self.order.iter().zip(cells).map(|(term, cell)| term.key_of(Some(Cow::Borrowed(cell))).into_owned());
         Some(self.key_of_id(terms.collect(), Cow::Owned(id.to_string())))
     }
 

@@ -7,7 +7,8 @@
 
 use super::literal::{Reading, nearest};
 use super::{
-    Cursor, Error, Filter, MAX_IN, MAX_SEARCH, MAX_TESTS, OrderTerm, Path, Query, Result, Schema, SelectItem, Test, Truth,
+    Cursor, Error, Filter, MAX_IN, MAX_SEARCH, MAX_TESTS, OrderTerm, Path, Query, Result, Schema, SelectItem, Test,
+    Truth,
 };
 use crate::record::CborValue;
 use crate::vista::ColumnType;
@@ -36,7 +37,9 @@ impl Query {
                 ("limit", value) => query.limit = Some(count(value, "limit")?),
                 ("offset", value) => query.offset = count(value, "offset")?,
                 ("q", value) => query.search = Some(text(value, "q")?.to_string()).filter(|q| !q.trim().is_empty()),
-                ("after", value) => query.after = Some(Cursor::parse(text(value, "after")?).map_err(|error| on("after", error))?),
+                ("after", value) => {
+                    query.after = Some(Cursor::parse(text(value, "after")?).map_err(|error| on("after", error))?)
+                }
                 (other, _) => return Err(unknown("member of a query", other, &MEMBERS)),
             }
         }

@@ -103,7 +103,9 @@ impl Query {
     pub(crate) fn check_after(&self) -> Result<()> {
         let Some(after) = &self.after else { return Ok(()) };
         if self.offset > 0 {
-            return Err(Error::invalid("after and offset cannot both be asked for: a cursor says itself where to go on"));
+            return Err(Error::invalid(
+                "after and offset cannot both be asked for: a cursor says itself where to go on",
+            ));
         }
         after.check(&self.order)
     }

@@ -136,7 +136,8 @@ fn s4_order_puts_numbers_before_texts_nulls_last_and_breaks_ties_by_id_in_the_di
     let ids = |descending, nulls_first| {
         let term = OrderTerm { nulls_first, ..OrderTerm::new("a", descending) };
         let query = Query { order: vec![term], ..Query::default() };
-        let Top { rows: picked, total, .. } = query.prepare(&schema()).top(rows.iter().map(|(id, row)| (*id, row)), 0, None);
+        let Top { rows: picked, total, .. } =
+            query.prepare(&schema()).top(rows.iter().map(|(id, row)| (*id, row)), 0, None);
         assert_eq!(total, 8);
         picked.iter().map(|(id, _)| *id).collect::<String>()
     };

@@ -30,9 +30,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cache::{CacheError, MemoryCache, RedbCache};
-use crate::config::{Access, CacheAt, Config, DioSpec, LensSpec};
+use crate::config::{Access, CacheAt, Config, DioSpec, LensSpec, LimitsSpec};
 use crate::dio::Dio;
-use crate::gateway::{Ack, Auth, Gateway, Loopback, MountOptions, Sockets};
+use crate::gateway::{Ack, Auth, Gateway, Limits, Loopback, MountOptions, Sockets};
 use crate::journal::{JournalError, RedbJournal};
 use crate::lens::Lens;
 use crate::vista::{Result as VistaResult, Vista};
@@ -189,11 +189,11 @@ impl Server {
         let accepting = tokio::spawn(accept::accept(
             listener,
             Arc::clone(&current),
-            spec.max_connections,
+            spec.limits.clone(),
             closing.clone(),
             connections.clone(),
         ));
-        Ok(Server { address, current, closing, sockets: Sockets::new(spec.max_sockets), connections, accepting })
+        Ok(Server { address, current, closing, sockets: Sockets::new(spec.limits.max_sockets), connections, accepting })
     }
 
     /// Ends every connection, those that are still busy at `deadline` the hard way.
@@ -255,6 +255,7 @@ impl App {
             .base_path(&spec.base_path)
             .cors(spec.cors.clone())
             .closing(server.closing.clone())
+            .limits(limits(&spec.limits))
             .sockets(server.sockets.clone())
             .connections(server.connections.clone())
             .guard_host(spec.listen.ip().is_loopback().then(Loopback::default));
@@ -262,7 +263,9 @@ impl App {
             gateway = gateway.auth(Auth::Tokens(tokens.iter().map(|token| token.reveal().to_string()).collect()));
         }
         for (dio, spec) in self.dios.iter().zip(&config.dios) {
-            gateway = gateway.try_mount(dio.clone(), mount_options(spec)).map_err(Failure::config)?;
+            gateway = gateway
+                .try_mount(dio.clone(), mount_options(spec, config.server.limits.rows))
+                .map_err(Failure::config)?;
         }
         for spec in &config.webhooks {
             let hook = hooks::hook(spec).map_err(Failure::config)?;
@@ -348,12 +351,18 @@ async fn open_dio(lens: &Lens, spec: &DioSpec, config: &Config) -> VistaResult<D
     builder.make().await
 }
 
-fn mount_options(spec: &DioSpec) -> MountOptions {
+fn limits(spec: &LimitsSpec) -> Limits {
+    let LimitsSpec { body, bulk, uri, depth, nodes, body_timeout, .. } = *spec;
+    Limits { body, bulk, uri, depth, nodes, body_time: body_timeout }
+}
+
+fn mount_options(spec: &DioSpec, rows: usize) -> MountOptions {
     let default = MountOptions::default();
+    let max_limit = spec.max_limit.unwrap_or(rows as u64);
     let typed = matches!(spec.source, crate::config::Source::Sqlite(..));
     MountOptions {
-        default_limit: spec.default_limit.unwrap_or(default.default_limit),
-        max_limit: spec.max_limit.unwrap_or(default.max_limit),
+        default_limit: spec.default_limit.unwrap_or(default.default_limit).min(max_limit),
+        max_limit,
         max_affected: spec.max_affected.unwrap_or(default.max_affected),
         require_if_match: spec.require_if_match,
         // A table refuses what it has no column for; better at once than after a 202.

@@ -1,6 +1,8 @@
-//! The accept loop: bounded connections, a bound on how long headers may take, and an end that waits for answers under way.
+//! The accept loop: bounded connections, in all and of one address, a bound on how long headers may take, and an end that waits for answers under way.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,18 +16,21 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
-/// How long a client may take to send a request's head.
-const HEAD_TIME: Duration = Duration::from_secs(10);
-/// Headers of one request, at most.
-const MOST_HEADERS: usize = 100;
-/// Bytes read ahead of one connection, at most; a request's head must fit.
-const READ_BUFFER: usize = 64 << 10;
+use crate::config::LimitsSpec;
+
+/// Connections that are told at a time why they are refused; more are just closed.
+const MOST_REFUSALS: usize = 64;
+/// How long a refused client may take to hear why.
+const REFUSAL_TIME: Duration = Duration::from_secs(1);
 /// The longest rest after a failed accept.
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
@@ -36,11 +41,14 @@ pub(super) type Current = Arc<ArcSwap<Router>>;
 pub(super) async fn accept(
     listener: TcpListener,
     current: Current,
-    most: usize,
+    limits: LimitsSpec,
     closing: CancellationToken,
     connections: TaskTracker,
 ) {
-    let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+    let places = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
+    let refusals = Arc::new(Semaphore::new(MOST_REFUSALS));
+    let addresses = Addresses::new(limits.per_address);
+    let http = http(&limits);
     let mut rest = Duration::from_millis(10);
     loop {
         let next = async {
@@ -52,13 +60,21 @@ pub(super) async fn accept(
             () = closing.cancelled() => return,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 rest = Duration::from_millis(10);
-                let connection = serve(stream, Arc::clone(&current), closing.clone());
-                connections.spawn(async move {
-                    connection.await;
-                    drop(place);
-                });
+                if let Some(guest) = addresses.enter(peer.ip()) {
+                    let connection = serve(stream, http.clone(), Arc::clone(&current), closing.clone());
+                    connections.spawn(async move {
+                        connection.await;
+                        drop((place, guest));
+                    });
+                } else if let Ok(turn) = Arc::clone(&refusals).try_acquire_owned() {
+                    tracing::debug!(%peer, "too many connections from one address");
+                    connections.spawn(async move {
+                        let _ = timeout(REFUSAL_TIME, refuse(stream)).await;
+                        drop(turn);
+                    });
+                }
             }
             Err(error) => {
                 // Out of file descriptors, most likely: it passes when others close.
@@ -70,7 +86,76 @@ pub(super) async fn accept(
     }
 }
 
-async fn serve(stream: TcpStream, current: Current, closing: CancellationToken) {
+fn http(limits: &LimitsSpec) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_headers(limits.headers)
+        .max_buf_size(limits.header_bytes);
+    http
+}
+
+/// What a connection beyond its address' share gets to read.
+const REFUSAL: &str = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/problem+json\r\nRetry-After: 5\r\n\
+     Connection: close\r\n\r\n{\"type\":\"/problems/rate-limited\",\"title\":\"Too many requests\",\"status\":429,\
+     \"detail\":\"this address has too many connections open\",\"code\":\"rate-limited\",\
+     \"message\":\"this address has too many connections open\"}";
+
+/// Says why and waits until that was read: closing with unread input would take the words back.
+async fn refuse(mut stream: TcpStream) {
+    let said = async {
+        stream.write_all(REFUSAL.as_bytes()).await?;
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    };
+    let _ = said.await;
+}
+
+/// How many connections each address has. An IPv6 address stands for its network, which one client has whole.
+#[derive(Clone)]
+struct Addresses {
+    most: usize,
+    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// One connection of an address.
+struct Guest(Addresses, IpAddr);
+
+impl Addresses {
+    fn new(most: usize) -> Addresses {
+        Addresses { most, open: Arc::default() }
+    }
+
+    /// Counts one more, `None` if that is too many.
+    fn enter(&self, address: IpAddr) -> Option<Guest> {
+        let address = match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+            }
+            v4 => v4,
+        };
+        let mut open = self.open.lock();
+        let count = open.entry(address).or_default();
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        Some(Guest(self.clone(), address))
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut open = self.0.open.lock();
+        match open.get_mut(&self.1) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(open.remove(&self.1)),
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, http: http1::Builder, current: Current, closing: CancellationToken) {
     // Answers are written whole: waiting for more to send only delays them.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
@@ -80,13 +165,7 @@ async fn serve(stream: TcpStream, current: Current, closing: CancellationToken) 
             answer
         }
     });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
-        .max_headers(MOST_HEADERS)
-        .max_buf_size(READ_BUFFER)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
+    let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -97,5 +176,24 @@ async fn serve(stream: TcpStream, current: Current, closing: CancellationToken) 
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_counted_while_it_is_connected() {
+        let addresses = Addresses::new(2);
+        let at = |text: &str| addresses.enter(text.parse().unwrap());
+        let (first, second) = (at("10.0.0.1"), at("::ffff:10.0.0.1"));
+        assert!(first.is_some() && second.is_some() && at("10.0.0.1").is_none() && at("10.0.0.2").is_some());
+        drop(first);
+        assert!(at("10.0.0.1").is_some());
+        let network = (at("2001:db8::1"), at("2001:db8::2:1"));
+        assert!(network.1.is_some() && at("2001:db8::3").is_none() && at("2001:db8:0:1::1").is_some());
+        drop((second, network));
+        assert!(addresses.open.lock().is_empty());
     }
 }

@@ -5,6 +5,7 @@
 
 mod dio;
 mod file;
+mod limits;
 mod problems;
 mod server;
 mod value;
@@ -12,6 +13,7 @@ mod webhook;
 
 pub use dio::{ColumnSpec, DioSpec, Source, WriteRoute};
 pub use file::{File, resource_name};
+pub use limits::LimitsSpec;
 pub use problems::{ConfigError, Problem};
 pub(crate) use server::PUBLIC;
 pub use server::{Access, CacheAt, LensSpec, ServerSpec};

@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::value::{Reader, Secret};
+use super::limits::LimitsSpec;
+use super::value::{LEAST_TOKEN, Reader, Secret};
 
 /// `[server]`
 #[derive(Clone, Debug)]
@@ -17,10 +18,8 @@ pub struct ServerSpec {
     pub cors: Vec<String>,
     /// Who may call; `None` if nothing was written.
     pub auth: Option<Access>,
-    /// Connections at a time (default: 20,000).
-    pub max_connections: usize,
-    /// Event sockets at a time (default: 10,000).
-    pub max_sockets: usize,
+    /// How much may be asked for.
+    pub limits: LimitsSpec,
     /// How long a stop may take (default: 20 s).
     pub drain_timeout: Duration,
 }
@@ -32,8 +31,7 @@ impl Default for ServerSpec {
             base_path: String::new(),
             cors: Vec::new(),
             auth: None,
-            max_connections: 20_000,
-            max_sockets: 10_000,
+            limits: LimitsSpec::default(),
             drain_timeout: Duration::from_secs(20),
         }
     }
@@ -68,9 +66,7 @@ impl ServerSpec {
         }
         spec.cors = reader.texts("cors").unwrap_or_default();
         spec.auth = access(&reader);
-        let most = |key, default| reader.number(key).and_then(|most| usize::try_from(most).ok()).unwrap_or(default);
-        spec.max_connections = most("max_connections", spec.max_connections);
-        spec.max_sockets = most("max_sockets", spec.max_sockets);
+        spec.limits = reader.table("limits").map(LimitsSpec::read).unwrap_or_default();
         spec.drain_timeout = reader.duration("drain_timeout").unwrap_or(spec.drain_timeout);
         if !spec.listen.ip().is_loopback() && spec.auth.is_none() && reader.place("auth").is_none() {
             let at = reader.place("listen").unwrap_or(reader.at);
@@ -95,7 +91,7 @@ fn access(reader: &Reader<'_>) -> Option<Access> {
         return None;
     }
     let table = reader.table("auth")?;
-    let tokens = table.secrets("tokens");
+    let tokens = table.secrets("tokens", LEAST_TOKEN);
     if tokens.as_ref().is_none_or(Vec::is_empty) && table.place("tokens").is_none() {
         table.problem(table.at, r#"server.auth needs tokens = ["env:NAME"]"#);
     }

@@ -7,7 +7,8 @@ use super::*;
 fn env(name: &str) -> Option<String> {
     match name {
         "HOOK" => Some("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".into()),
-        "TOKEN" => Some("s3cr3t".into()),
+        "TOKEN" => Some("s3cr3t-0123456789".into()),
+        "SHORT" => Some("fifteen bytes !".into()),
         "DATA" => Some("data".into()),
         _ => None,
     }
@@ -58,7 +59,7 @@ fn a_whole_file_is_read() {
     let config = parse(FULL).unwrap();
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:9000");
     assert_eq!(config.server.base_path, "/api");
-    assert!(matches!(&config.server.auth, Some(Access::Tokens(tokens)) if tokens[0].reveal() == "s3cr3t"));
+    assert!(matches!(&config.server.auth, Some(Access::Tokens(tokens)) if tokens[0].reveal() == "s3cr3t-0123456789"));
     assert_eq!((config.lens.cache, config.lens.refresh_every), (CacheAt::Memory, Some(Duration::from_secs(300))));
     let [products, orders] = &config.dios[..] else { panic!() };
     assert_eq!(products.source, Source::Csv("shop/data/products.csv".into()));
@@ -130,7 +131,7 @@ fn the_environment_fills_in() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(csv("${DATA}/${TOKEN}.csv"), "shop/data/s3cr3t.csv");
+    assert_eq!(csv("${DATA}/${TOKEN}.csv"), "shop/data/s3cr3t-0123456789.csv");
     assert_eq!(csv("a$${DATA}"), "shop/a${DATA}");
     assert!(problems("[dio.a]\nsource = { csv = '${NOPE}' }")[0].contains("no NOPE"));
 }
@@ -145,6 +146,61 @@ fn a_public_address_needs_a_guard() {
     let hook = format!("auth = \"none\"{dio}[webhook.a]\nauth = {{ scheme = \"none\" }}\n");
     let found = Config::parse(&format!("[server]\nlisten = \"0.0.0.0:80\"\n{hook}"), Path::new("d.toml"), &env);
     assert!(found.unwrap_err().to_string().contains("loopback addresses only"));
+}
+
+#[test]
+fn a_token_that_can_be_guessed_is_refused_and_not_printed() {
+    let dio = "\n[dio.a]\nsource = { csv = \"a.csv\" }\n";
+    let server = problems(&format!("[server]\nauth = {{ tokens = [\"env:TOKEN\", \"env:SHORT\"] }}{dio}"));
+    assert!(
+        server.len() == 1 && server[0].starts_with("shop/diorama.toml:2:34: the secret env:SHORT is shorter than 16")
+    );
+    let hook = |scheme: &str| parse(&format!("{dio}[webhook.a]\nauth = {{ {scheme}, secrets = [\"env:SHORT\"] }}\n"));
+    let found = hook("scheme = \"bearer\"").unwrap_err();
+    assert!(
+        found.len() == 1 && found[0].contains("shorter than 16 bytes") && !found[0].contains("fifteen"),
+        "{found:?}"
+    );
+    assert!(hook("scheme = \"hmac\", header = \"X-Sig\"").is_ok(), "a key is not sent");
+}
+
+#[test]
+fn limits_are_read_within_their_bounds() {
+    let read = |limits: &str| {
+        parse(&format!("[server.limits]\n{limits}\n[dio.a]\nsource = {{ csv = \"a.csv\" }}")).map(|c| c.server.limits)
+    };
+    assert_eq!(read("").unwrap(), LimitsSpec::default());
+    let all = "body = \"2MiB\"\nbulk = \"1 GiB\"\nuri = 4096\ndepth = 10\nnodes = 1_000\nheaders = 50\nheader_bytes = \"16KiB\"\n\
+         rows = 500\nmax_connections = 100\nper_address = 10\nmax_sockets = 20\nheader_timeout = \"2s\"\nbody_timeout = \"1m\"";
+    let expected = LimitsSpec {
+        body: 2 << 20,
+        bulk: 1 << 30,
+        uri: 4_096,
+        depth: 10,
+        nodes: 1_000,
+        headers: 50,
+        header_bytes: 16 << 10,
+        rows: 500,
+        max_connections: 100,
+        per_address: 10,
+        max_sockets: 20,
+        header_timeout: Duration::from_secs(2),
+        body_timeout: Duration::from_secs(60),
+    };
+    assert_eq!(read(all).unwrap(), expected);
+    for (wrong, says) in [
+        ("per_adress = 5", "2:1: [server.limits] has no key \"per_adress\": did you mean per_address?"),
+        ("per_address = 0", "2:15: server.limits.per_address is a whole number from 1 to 1000000"),
+        ("depth = 101", "server.limits.depth is a whole number from 1 to 100"),
+        ("body = \"1MB\"", "server.limits.body is a number of bytes from 1024 to 268435456, or a size like \"64KiB\""),
+        ("header_bytes = 100", "server.limits.header_bytes is a number of bytes from 8192"),
+        ("uri = \"10KiB\"\nheader_bytes = \"8KiB\"", "2:7: server.limits.uri must be less than header_bytes"),
+        ("header_timeout = \"1h\"", "server.limits.header_timeout is a time from \"100ms\" to \"10m\""),
+        ("max_sockets = \"many\"", "server.limits.max_sockets is a whole number"),
+    ] {
+        let found = read(wrong).unwrap_err();
+        assert!(found.len() == 1 && found[0].contains(says), "{wrong}: {found:#?}");
+    }
 }
 
 #[test]

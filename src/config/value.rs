@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problems::Problems;
+
+/// Bytes of a secret that is sent as it is, at least: whoever has none may try as often as they like.
+pub(super) const LEAST_TOKEN: usize = 16;
 
 /// A secret from the environment or a file. Never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -104,13 +108,23 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn number(&self, key: &'static str) -> Option<u64> {
-        self.typed(key, "a whole number, more than 0", |value, _| match value {
-            DeValue::Integer(number) => {
-                let digits = number.as_str().replace('_', "");
-                u64::from_str_radix(&digits, number.radix()).ok().filter(|number| *number > 0)
-            }
-            _ => None,
-        })
+        self.typed(key, "a whole number, more than 0", |value, _| integer(value).filter(|number| *number > 0))
+    }
+
+    pub(super) fn count(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<usize> {
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        let number = self.typed(key, &expected, |value, _| integer(value).filter(|number| range.contains(number)));
+        number.and_then(|number| usize::try_from(number).ok())
+    }
+
+    /// Bytes, as a number or like `"64KiB"`.
+    pub(super) fn size(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<usize> {
+        let expected = format!("a number of bytes from {} to {}, or a size like \"64KiB\"", range.start(), range.end());
+        let bytes = self.typed(key, &expected, |value, at| {
+            let bytes = value.as_str().map_or_else(|| integer(value), |text| size(&self.fill_in(text, at)));
+            bytes.filter(|bytes| range.contains(bytes))
+        });
+        bytes.and_then(|bytes| usize::try_from(bytes).ok())
     }
 
     pub(super) fn duration(&self, key: &'static str) -> Option<Duration> {
@@ -126,16 +140,16 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Secrets, each from the environment or a file.
-    pub(super) fn secrets(&self, key: &'static str) -> Option<Vec<Secret>> {
+    /// Secrets, each from the environment or a file, none shorter than `least` bytes.
+    pub(super) fn secrets(&self, key: &'static str, least: usize) -> Option<Vec<Secret>> {
         self.typed(key, r#"an array like ["env:NAME"]"#, |value, _| {
             let texts = value.as_array()?.iter();
             let given: Option<Vec<_>> = texts.map(|text| Some((text.get_ref().as_str()?, text.span().start))).collect();
-            Some(given?.into_iter().filter_map(|(text, at)| self.secret(text, at)).collect())
+            Some(given?.into_iter().filter_map(|(text, at)| self.secret(text, at, least)).collect())
         })
     }
 
-    fn secret(&self, text: &str, at: usize) -> Option<Secret> {
+    fn secret(&self, text: &str, at: usize, least: usize) -> Option<Secret> {
         let found = match text.split_once(':') {
             Some(("env", name)) => (self.context.env)(name).ok_or(format!("the environment has no {name}")),
             Some(("file", path)) => {
@@ -147,6 +161,12 @@ impl<'a> Reader<'a> {
         };
         match found {
             Ok(secret) if secret.is_empty() => self.problem(at, format!("the secret {text} is empty")),
+            Ok(secret) if secret.len() < least => self.problem(
+                at,
+                format!(
+                    "the secret {text} is shorter than {least} bytes and can be guessed: openssl rand -hex 16 makes one"
+                ),
+            ),
             Ok(secret) => return Some(Secret(secret)),
             Err(message) => self.problem(at, message),
         }
@@ -224,6 +244,25 @@ impl<'a> Reader<'a> {
         out.push_str(rest);
         out
     }
+}
+
+fn integer(value: &DeValue<'_>) -> Option<u64> {
+    let DeValue::Integer(number) = value else { return None };
+    u64::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok()
+}
+
+/// `512`, `64KiB`, `1MiB`, `2GiB`.
+fn size(text: &str) -> Option<u64> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let shift = match unit.trim_start() {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 /// `250ms`, `30s`, `5m`, `1h`, `2d`.

@@ -1,6 +1,6 @@
 //! `[webhook.NAME]`
 
-use super::value::{Reader, Secret, nearest};
+use super::value::{LEAST_TOKEN, Reader, Secret, nearest};
 
 /// One webhook.
 #[derive(Clone, Debug)]
@@ -93,7 +93,8 @@ fn auth(table: Reader<'_>, loopback: bool) -> Option<HookAuth> {
         table.problem(at, format!("auth needs a scheme: one of {}", SCHEMES.join(", ")));
     }
     let scheme = table.word("scheme", &SCHEMES);
-    let secrets = table.secrets("secrets");
+    let least = if scheme == Some("bearer") { LEAST_TOKEN } else { 1 };
+    let secrets = table.secrets("secrets", least);
     let delivery = table.text("delivery");
     let mut auth = HookAuth {
         scheme: scheme.unwrap_or("none"),

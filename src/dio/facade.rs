@@ -9,7 +9,7 @@ use super::core::Core;
 use super::write::WriteOptions;
 use crate::hot::{RowRef, Slot, State, Table};
 use crate::record::{Id, Record, Rows};
-use crate::vista::query::JsonRow;
+use crate::vista::query::{Cursor, JsonRow};
 use crate::vista::{Capabilities, Error, Flag, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written};
 
 /// The shell of [`Dio::vista`](super::Dio::vista). Keeps the Dio alive.
@@ -51,7 +51,11 @@ impl Core {
     ) -> Result<(Rows, u64)> {
         let schema = Arc::clone(schema);
         let query = query.clone();
-        self.heavy(cost(state.table(), &query), move || select(&state, &query, &schema)).await
+        self.heavy(cost(state.table(), &query), move || {
+            let picked = pick(state.table(), &query, &schema)?;
+            Ok((encode(&state, &picked.slots, &schema), picked.total))
+        })
+        .await?
     }
 
     /// Answers `query` from the master, if the copy is not whole and the master can.
@@ -73,6 +77,9 @@ impl Core {
         if !query.order.is_empty() && !caps.can_order {
             return refuse("sort (its rows are only partly cached)");
         }
+        if query.after.is_some() {
+            return refuse("continue from a cursor (its rows are only partly cached)");
+        }
         if (query.limit.is_some() || query.offset > 0) && !caps.can_fetch_page {
             return refuse("page (its rows are only partly cached)");
         }
@@ -80,27 +87,73 @@ impl Core {
     }
 }
 
-/// The rows that `query` asks for, encoded, and how many match in all.
-fn select(state: &State, query: &Query, schema: &Schema) -> (Rows, u64) {
+/// The rows in `slots`, encoded.
+fn encode(state: &State, slots: &[Slot], schema: &Schema) -> Rows {
     let mut rows = Rows::with_layout(Arc::clone(schema.layout()));
-    let (slots, total) = pick(state.table(), query, schema);
-    for row in slots.into_iter().filter_map(|slot| state.table().at(slot)) {
+    for row in slots.iter().filter_map(|slot| state.table().at(*slot)) {
         rows.push_body(Id::from(row.id()), row.body());
     }
-    (rows, total)
+    rows
 }
 
-/// The one way rows are picked for an answer: their slots in order, and how many match in all. Without filter and order, only
-/// the rows asked for are touched.
-pub(crate) fn pick(table: &Table, query: &Query, schema: &Schema) -> (Vec<Slot>, u64) {
+/// Rows picked for an answer.
+pub(crate) struct Picked {
+    /// Their slots, in order.
+    pub(crate) slots: Vec<Slot>,
+    /// How many match before them.
+    pub(crate) before: u64,
+    /// How many match in all.
+    pub(crate) total: u64,
+}
+
+impl Picked {
+    /// The place behind the last row, if others match behind it.
+    pub(crate) fn next(&self, table: &Table, query: &Query, schema: &Schema) -> Option<Cursor> {
+        let more = self.before + (self.slots.len() as u64) < self.total;
+        let last = self.slots.last().filter(|_| more)?;
+        table.at(*last).map(|row| cursor(&row, query, schema))
+    }
+}
+
+/// The place behind `row` in the order that `query` asks for. In natural order it is found by ordinal and slot.
+pub(crate) fn cursor(row: &RowRef<'_>, query: &Query, schema: &Schema) -> Cursor {
+    match query.order.as_slice() {
+        [] => Cursor::behind(&[], vec![row.ordinal().into(), row.slot().into()], row.id()),
+        _ => query.cursor(row.id(), &fields(row), schema),
+    }
+}
+
+/// How many rows come before the query's cursor in natural order; none if it asks for another order.
+pub(crate) fn natural_start(table: &Table, query: &Query) -> usize {
+    let numbers = query.after.as_ref().filter(|_| query.order.is_empty()).and_then(Cursor::numbers);
+    numbers.map_or(0, |(ordinal, slot)| table.position_behind(ordinal, slot))
+}
+
+/// The one way rows are picked for an answer. Without filter and order, only the rows asked for are touched.
+///
+/// # Errors
+/// [`Error::Invalid`] for a cursor that does not fit.
+pub(crate) fn pick(table: &Table, query: &Query, schema: &Schema) -> Result<Picked> {
+    query.check_after()?;
+    let start = natural_start(table, query);
     if query.is_unfiltered() && query.order.is_empty() {
-        let (skip, take) = (clamp(query.offset), query.limit.map_or(usize::MAX, clamp));
-        return (table.natural(skip).take(take).map(|row| row.slot()).collect(), table.len() as u64);
+        let (skip, take) = (start.saturating_add(clamp(query.offset)), query.limit.map_or(usize::MAX, clamp));
+        let slots = table.natural(skip).take(take).map(|row| row.slot()).collect();
+        return Ok(Picked { slots, before: skip as u64, total: table.len() as u64 });
     }
     let prepared = query.prepare(schema);
-    let all = table.natural(0).map(|row| (ById(row), JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..]))));
-    let (picked, total) = prepared.top(all, query.offset, query.limit);
-    (picked.into_iter().map(|(ById(row), _)| row.slot()).collect(), total)
+    let skipped = table.natural(0).take(start).filter(|row| prepared.matches(&fields(row))).count() as u64;
+    let behind = table.natural(start).map(|row| {
+        let fields = fields(&row);
+        (ById(row), fields)
+    });
+    let top = prepared.top(behind, query.offset, query.limit);
+    let slots = top.rows.into_iter().map(|(ById(row), _)| row.slot()).collect();
+    Ok(Picked { slots, before: skipped + top.before, total: skipped + top.total })
+}
+
+fn fields<'a>(row: &RowRef<'a>) -> JsonRow<'a> {
+    JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..]))
 }
 
 /// How many rows [`pick`] touches.
@@ -165,28 +218,26 @@ impl TableShell for Facade {
             return core.vista.shell().count(query).await;
         }
         self.handle.refresh_if_stale();
-        let query = Query { limit: Some(0), offset: 0, order: Vec::new(), ..query.clone() };
+        let query = Query { limit: Some(0), offset: 0, after: None, order: Vec::new(), ..query.clone() };
         core.select(&query, &self.schema).await.map(|(_, total)| total)
     }
 
-    /// Tokens are offsets: a page after changes may repeat or miss rows, as with any master that pages.
+    /// Tokens are cursors: rows that come and go between pages neither hide others nor repeat them.
     async fn next(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
         let core = &self.handle.core;
         if !core.is_complete() {
             return core.vista.shell().next(query, token).await;
         }
         self.handle.refresh_if_stale();
-        let offset = match token {
-            None => 0,
-            Some(token) => {
-                token.parse().map_err(|_| Error::invalid(format!("{token:?} is not a token of this source")))?
-            }
-        };
-        let query = Query { offset, ..query.clone() };
-        let (rows, total) = core.select(&query, &self.schema).await?;
-        let end = offset + rows.len() as u64;
-        let more = end < total && !rows.is_empty();
-        Ok((rows, more.then(|| end.to_string())))
+        let after = token.map_or(Ok(Cursor::start()), |token| Cursor::parse(token))?;
+        let query = Query { after: Some(after), offset: 0, ..query.clone() };
+        let (state, schema) = (core.state(), Arc::clone(&self.schema));
+        core.heavy(cost(state.table(), &query), move || {
+            let picked = pick(state.table(), &query, &schema)?;
+            let next = picked.next(state.table(), &query, &schema);
+            Ok((encode(&state, &picked.slots, &schema), next.map(|next| next.to_string())))
+        })
+        .await?
     }
 
     async fn write(&self, op: &WriteOp) -> Result<Written> {
@@ -216,3 +267,6 @@ impl TableShell for Facade {
         self.handle.core.vista.get_ref(relation, row)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,13 +27,10 @@ pub use sqlite::{Sqlite, SqliteOptions};
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
 use crate::record::{Body, CborValue, Id, Record, Rows, id_from_value, id_to_value};
 #[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
 use crate::vista::Column;
-use crate::vista::query::{Fields as _, Path};
+use crate::vista::query::Cursor;
 use crate::vista::{Error, Query, Result, Schema, Token};
 
 /// The rows that `query` asks for, out of all `rows` in their source's order.
@@ -42,8 +39,8 @@ pub(crate) fn apply(query: &Query, schema: &Schema, rows: Rows) -> Rows {
     if whole && query.is_unfiltered() && query.order.is_empty() {
         return rows;
     }
-    let (found, _) = query.prepare(schema).top(rows.bodies(), query.offset, query.limit);
-    pick(schema, found)
+    let found = query.prepare(schema).top(rows.bodies(), query.offset, query.limit);
+    pick(schema, found.rows)
 }
 
 /// How many of `rows` match; limit and offset do not count.
@@ -69,41 +66,23 @@ pub(crate) fn sorted_page(
     token: Option<&Token>,
 ) -> Result<(Rows, Option<Token>)> {
     let prepared = query.prepare(schema);
-    let (sorted, _) = prepared.top(rows.bodies(), 0, None);
+    let sorted = prepared.top(rows.bodies(), 0, None).rows;
     let start = match token {
         None => 0,
         Some(token) => {
-            let (id, cells) = read_cursor(token)?;
-            let last = prepared.sort_key(&id, &cells);
+            let cursor = Cursor::parse(token).map_err(|_| foreign_token())?;
+            cursor.check(&query.order).map_err(|_| foreign_token())?;
+            let last = prepared.key_of(&cursor).ok_or_else(foreign_token)?;
             sorted.partition_point(|(id, body)| prepared.sort_key(id, body) <= last)
         }
     };
     let limit = query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let page = &sorted[start..start.saturating_add(limit).min(sorted.len())];
     let next = match page.last() {
-        Some((id, body)) if start + page.len() < sorted.len() => Some(write_cursor(query, schema, id, body)?),
+        Some((id, body)) if start + page.len() < sorted.len() => Some(query.cursor(id, body, schema).to_string()),
         _ => None,
     };
     Ok((pick(schema, page.iter().copied()), next))
-}
-
-fn write_cursor(query: &Query, schema: &Schema, id: &str, body: &Body) -> Result<Token> {
-    let sorted_by = query.order.iter().map(|term| Path::plain(Path::resolve(&term.column, schema).column()));
-    let cells = sorted_by.filter_map(|path| Some((path.column().into(), body.field(&path)?.into_owned())));
-    let cursor = CborValue::Array(vec![id.into(), CborValue::Map(cells.collect())]);
-    let mut bytes = Vec::new();
-    ciborium::into_writer(&cursor, &mut bytes).map_err(|error| Error::permanent(error.to_string()))?;
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
-}
-
-fn read_cursor(token: &Token) -> Result<(String, Record)> {
-    let parts = URL_SAFE_NO_PAD.decode(token).ok().and_then(|bytes| match ciborium::from_reader(&bytes[..]) {
-        Ok(CborValue::Array(parts)) => <[CborValue; 2]>::try_from(parts).ok(),
-        _ => None,
-    });
-    let Some([CborValue::Text(id), CborValue::Map(cells)]) = parts else { return Err(foreign_token()) };
-    let cells = cells.into_iter().map(|(key, value)| Some((key.into_text().ok()?, value))).collect::<Option<Record>>();
-    Ok((id, cells.ok_or_else(foreign_token)?))
 }
 
 pub(crate) fn foreign_token() -> Error {

@@ -1,7 +1,9 @@
 //! Who may call: bearer tokens, compared in constant time.
 
 use axum::http::{HeaderMap, header};
-use subtle::ConstantTimeEq as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use subtle::{Choice, ConstantTimeEq as _};
 
 use super::problem::{ApiError, Code};
 
@@ -11,7 +13,7 @@ pub enum Auth {
     /// Anybody.
     #[default]
     None,
-    /// Whoever sends one of these as `Authorization: Bearer TOKEN`.
+    /// Whoever sends one of these as `Authorization: Bearer TOKEN`, or offers it as the WebSocket subprotocol `bearer.TOKEN`.
     Tokens(Vec<String>),
 }
 
@@ -28,17 +30,50 @@ impl Auth {
     /// Whether the request of `headers` may pass.
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let Auth::Tokens(tokens) = self else { return Ok(()) };
-        let refuse = |detail: &'static str| {
-            Err(ApiError::new(Code::Unauthenticated, detail).hint("send the header Authorization: Bearer TOKEN"))
+        let refuse = |detail: &'static str| Err(ApiError::new(Code::Unauthenticated, detail).hint(HINT));
+        let known = match headers.get(header::AUTHORIZATION) {
+            Some(value) => match value.as_bytes().split_at_checked(7) {
+                Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => {
+                    is_known(tokens, token.trim_ascii())
+                }
+                _ => return refuse("the Authorization header is no bearer token"),
+            },
+            None => match offered(headers) {
+                Some(token) => {
+                    // Tokens with characters that a subprotocol cannot have come as base64url.
+                    let decoded = URL_SAFE_NO_PAD.decode(token).unwrap_or_default();
+                    is_known(tokens, token) | is_known(tokens, &decoded)
+                }
+                None => return refuse("a token is required"),
+            },
         };
-        let Some(value) = headers.get(header::AUTHORIZATION) else { return refuse("a token is required") };
-        let given = match value.as_bytes().split_at_checked(7) {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => token.trim_ascii(),
-            _ => return refuse("the Authorization header is no bearer token"),
-        };
-        // Every token is compared, so that the time says nothing of which one was close.
-        let known = tokens.iter().fold(subtle::Choice::from(0), |known, token| known | token.as_bytes().ct_eq(given));
-        if bool::from(known) && !given.is_empty() { Ok(()) } else { refuse("the token is not known") }
+        if bool::from(known) { Ok(()) } else { refuse("the token is not known") }
+    }
+}
+
+const HINT: &str = "send the header Authorization: Bearer TOKEN; a browser's WebSocket offers the subprotocols \
+     diorama.v1+json and bearer.TOKEN";
+
+/// The token among the subprotocols that a WebSocket handshake offers: browsers can set no other header.
+fn offered(headers: &HeaderMap) -> Option<&[u8]> {
+    let handshake = headers.contains_key(header::UPGRADE);
+    let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter(|_| handshake);
+    let mut offers = offers.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    offers.find_map(|offer| offer.trim_ascii().strip_prefix(b"bearer."))
+}
+
+/// Compares with every token, so that the time says nothing of which one was close.
+fn is_known(tokens: &[String], given: &[u8]) -> Choice {
+    let known = tokens.iter().fold(Choice::from(0), |known, token| known | token.as_bytes().ct_eq(given));
+    known & Choice::from(u8::from(!given.is_empty()))
+}
+
+/// Keeps headers that may hold a token out of whatever prints headers.
+pub(super) fn hide(headers: &mut HeaderMap) {
+    for (name, value) in headers.iter_mut() {
+        if name == header::AUTHORIZATION || name == header::SEC_WEBSOCKET_PROTOCOL {
+            value.set_sensitive(true);
+        }
     }
 }
 
@@ -46,19 +81,36 @@ impl Auth {
 mod tests {
     use super::*;
 
-    fn check(header: Option<&str>) -> bool {
+    fn check(name: header::HeaderName, value: Option<&str>) -> bool {
         let mut headers = HeaderMap::new();
-        if let Some(header) = header {
-            headers.insert(header::AUTHORIZATION, header.parse().unwrap());
+        headers.insert(header::UPGRADE, "websocket".parse().unwrap());
+        if let Some(value) = value {
+            headers.insert(name, value.parse().unwrap());
         }
-        Auth::Tokens(vec!["one".into(), "two".into(), String::new()]).check(&headers).is_ok()
+        Auth::Tokens(vec!["one".into(), "two".into(), "a/b=".into(), String::new()]).check(&headers).is_ok()
     }
 
     #[test]
     fn only_known_tokens_pass_and_an_empty_one_never() {
+        let check = |value| check(header::AUTHORIZATION, value);
         assert!(check(Some("Bearer two")) && check(Some("bearer one")));
         for refused in [None, Some("Bearer "), Some("Bearer"), Some("Bearer three"), Some("Basic one"), Some("on")] {
             assert!(!check(refused), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn a_browser_offers_its_token_as_a_subprotocol() {
+        let check = |value: &str| check(header::SEC_WEBSOCKET_PROTOCOL, Some(value));
+        let encoded = format!("diorama.v1+json,bearer.{}", URL_SAFE_NO_PAD.encode("a/b="));
+        assert!(check("diorama.v1+json, bearer.two") && check("bearer.one") && check(&encoded));
+        for refused in ["diorama.v1+json", "bearer.", "bearer.three", "two", "bearer", "Bearer.two", "x, bearer.tw"] {
+            assert!(!check(refused), "{refused}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, "bearer.two".parse().unwrap());
+        assert!(Auth::Tokens(vec!["two".into()]).check(&headers).is_err(), "only a handshake has subprotocols");
+        hide(&mut headers);
+        assert!(!format!("{headers:?}").contains("two"));
     }
 }

@@ -15,7 +15,7 @@ use super::negotiate::{self, Format};
 use super::params::{self, ListQuery, ParamOptions};
 use super::problem::{ApiError, Code};
 use super::state::Mounted;
-use crate::dio::{cost, pick};
+use crate::dio::{Picked, cost, cursor, natural_start, pick};
 use crate::hot::{Slot, State};
 use crate::record::Rows;
 use crate::vista::Query;
@@ -34,27 +34,25 @@ pub(super) async fn list(
     if answer::is_known(&headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let mut asked = parse(&raw, &at)?;
+    let options = ParamOptions { max_limit: at.options.max_limit, extra: &[] };
+    let mut asked = params::parse(&raw, &at.schema, &options)?;
     if asked.query.limit.is_none() && !format.is_streamed() {
         asked.query.limit = Some(at.options.default_limit);
     }
     let found = find(&at, &view, &asked.query, format).await?;
-    let links = asked.query.limit.map(|limit| found.links(uri.path(), &asked, limit));
+    let links = match (asked.query.limit, &asked.query.after) {
+        (None, _) => None,
+        (Some(limit), None) => Some(found.links(uri.path(), &asked, limit)),
+        (Some(limit), Some(_)) => {
+            let and = if asked.without_paging.is_empty() { "" } else { "&" };
+            Some(found.cursor_links(&format!("{}?{}{and}limit={limit}&", uri.path(), asked.without_paging)))
+        }
+    };
     let mut response = found.respond(&view, etag, format);
     if let Some(links) = links {
         response.headers_mut().insert(header::LINK, links);
     }
     Ok(response)
-}
-
-/// The query string of a list.
-pub(super) fn parse(raw: &str, at: &Mounted) -> Result<ListQuery, ApiError> {
-    let options = ParamOptions { max_limit: at.options.max_limit, extra: &[] };
-    let asked = params::parse(raw, &at.schema, &options)?;
-    if asked.after.is_some() {
-        return Err(ApiError::new(Code::InvalidParameter, "after: cursors are not served yet").hint("page with offset"));
-    }
-    Ok(asked)
 }
 
 /// Rows from which an answer is sent piece by piece.
@@ -69,7 +67,12 @@ pub(super) struct Found {
     shown: u64,
     /// How many match in all, if that is known.
     total: Option<u64>,
+    /// The place to go on from, if the query began at one and has not come to the end.
+    next: Option<String>,
 }
+
+/// Characters of a cursor, at most: it has to fit into a URL.
+const MOST_CURSOR: usize = 4_096;
 
 /// The rows that `query` asks for, in `format`.
 pub(super) async fn find(at: &Mounted, view: &View, query: &Query, format: Format) -> Result<Found, ApiError> {
@@ -80,18 +83,29 @@ pub(super) async fn find(at: &Mounted, view: &View, query: &Query, format: Forma
     let table = view.state.table();
     let natural = query.is_unfiltered() && query.order.is_empty();
     if let (true, true, Format::Json, Some(limit)) = (natural, query.select.is_empty(), format, query.limit) {
+        let offset = natural_start(table, query).saturating_add(as_len(query.offset));
         let mut body = Vec::with_capacity(256 * as_len(limit).min(MOST_AT_ONCE));
         body.push(b'[');
-        let shown = table.natural_page_into(as_len(query.offset), as_len(limit), &mut body) as u64;
+        let shown = table.natural_page_into(offset, as_len(limit), &mut body);
         body.push(b']');
-        return Ok(Found { body: body.into(), offset: query.offset, shown, total: Some(table.len() as u64) });
+        let end = offset.saturating_add(shown);
+        let last = table.natural(end.saturating_sub(1)).next().filter(|_| shown > 0 && end < table.len());
+        let next = last.filter(|_| query.after.is_some()).map(|row| cursor(&row, query, &at.schema).to_string());
+        let total = Some(table.len() as u64);
+        return Ok(Found { body: body.into(), offset: offset as u64, shown: shown as u64, total, next });
     }
     let (state, schema, asked) = (Arc::clone(&view.state), Arc::clone(&at.schema), query.clone());
     let picking = move || pick(state.table(), &asked, &schema);
-    let (slots, total) = at.dio.0.core.heavy(cost(table, query), picking).await?;
+    let picked = at.dio.0.core.heavy(cost(table, query), picking).await??;
+    let next = query.after.as_ref().and_then(|_| picked.next(table, query, &at.schema)).map(|next| next.to_string());
+    if next.as_ref().is_some_and(|next| next.len() > MOST_CURSOR) {
+        return Err(ApiError::new(Code::InvalidParameter, "after: a value that the rows are ordered by is too long")
+            .hint("order by other columns, or page with offset"));
+    }
+    let Picked { slots, before, total } = picked;
     let shown = slots.len() as u64;
     let body = body(Arc::clone(&view.state), slots, writer);
-    Ok(Found { body, offset: query.offset, shown, total: Some(total) })
+    Ok(Found { body, offset: before, shown, total: Some(total), next })
 }
 
 /// Rows of a Dio that holds a part of them only: the master answers, if it can.
@@ -103,7 +117,7 @@ async fn at_master(at: &Mounted, query: &Query, writer: &Writer) -> Result<Found
         false => None,
     };
     let body = writer.all(&rows);
-    Ok(Found { body: body.into(), offset: query.offset, shown: rows.len() as u64, total })
+    Ok(Found { body: body.into(), offset: query.offset, shown: rows.len() as u64, total, next: None })
 }
 
 /// The rows in `slots` as a body; long ones are made while they are sent.
@@ -151,6 +165,15 @@ impl Found {
             headers.insert(TOTAL, HeaderValue::from(total));
         }
         response
+    }
+
+    /// Where the first page and the next are, in steps from row to row; `url` ends where the cursor is to stand.
+    pub(super) fn cursor_links(&self, url: &str) -> HeaderValue {
+        let first = format!("<{url}after=>; rel=\"first\"");
+        answer::text(match &self.next {
+            Some(next) => format!("{first}, <{url}after={next}>; rel=\"next\""),
+            None => first,
+        })
     }
 
     /// Where the pages around this one are.

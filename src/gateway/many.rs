@@ -9,7 +9,7 @@ use super::params::{self, ParamOptions};
 use super::problem::{ApiError, Code};
 use super::state::Mounted;
 use super::write::Change;
-use crate::dio::{WriteOptions, cost, pick};
+use crate::dio::{Picked, WriteOptions, cost, pick};
 use crate::hot::Condition;
 use crate::vista::{Error, Query, WriteOp};
 
@@ -37,7 +37,7 @@ pub(super) async fn targets(at: &Mounted, change: &Change, raw: &str) -> Result<
     let state = at.dio.state();
     let (rows, schema, work) =
         (std::sync::Arc::clone(&state), std::sync::Arc::clone(&at.schema), cost(state.table(), &query));
-    let (slots, total) = at.dio.0.core.heavy(work, move || pick(rows.table(), &query, &schema)).await?;
+    let Picked { slots, total, .. } = at.dio.0.core.heavy(work, move || pick(rows.table(), &query, &schema)).await??;
     if total > most && !(all && change.prefer.max_affected.is_none()) {
         return Err(ApiError::new(
             Code::MaxAffected,
@@ -62,7 +62,9 @@ pub(super) async fn write(at: &Mounted, change: &Change, ops: Vec<WriteOp>) -> R
         }
     }
     let body = serde_json::json!({ "affected": operations.len(), "operations": operations });
-    let mut response = (StatusCode::ACCEPTED, body.to_string()).into_response();
+    // Nothing matched: there is nothing to wait for.
+    let status = if operations.is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let mut response = (status, body.to_string()).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(POSITION, answer::position(&at.dio.position()));

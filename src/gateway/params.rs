@@ -7,8 +7,8 @@ use std::borrow::Cow;
 
 use crate::record::{CborValue, JsonLimits, parse_json, value_to_json};
 use crate::vista::query::{
-    Filter, MAX_IN, MAX_SEARCH, MAX_TESTS, OrderTerm, Path, Pattern, Query, Reading, SelectItem, Test, Truth, nearest,
-    split_name, unquoted,
+    Cursor, Filter, MAX_IN, MAX_SEARCH, MAX_TESTS, OrderTerm, Path, Pattern, Query, Reading, SelectItem, Test, Truth,
+    nearest, split_name, unquoted,
 };
 use crate::vista::{ColumnType, Error, Schema};
 
@@ -42,8 +42,6 @@ const SUFFIXES: [(&str, &str); 7] = [
 pub struct ListQuery {
     /// The query itself. Its limit is `None` if none was asked for.
     pub query: Query,
-    /// The cursor to continue after, as it was sent.
-    pub after: Option<String>,
     /// Parameters of [`ParamOptions::extra`], decoded.
     pub extra: Vec<(String, String)>,
     /// The query string without limit, offset, cursor and page: what links to other pages begin with.
@@ -195,7 +193,7 @@ impl Parser<'_> {
             "_limit" => once(key, &mut self.paging.page_size, number(key, value)?)?,
             "_start" => once(key, &mut self.paging.start, number(key, value)?)?,
             "_end" => once(key, &mut self.paging.end, number(key, value)?)?,
-            "after" => once(key, &mut self.out.after, value.to_string())?,
+            "after" => once(key, &mut self.out.query.after, cursor(value)?)?,
             "range" if value.starts_with('[') => self.range(value)?,
             _ => return self.other(key, value).map(|()| false),
         }
@@ -226,6 +224,7 @@ impl Parser<'_> {
         }
         self.sort()?;
         self.slice()?;
+        self.out.query.check_after().map_err(|error| ParamError::invalid("after", error.to_string()))?;
         self.out.query.projection(self.schema).map_err(|error| ParamError::invalid("select", error.to_string()))?;
         Ok(self.out)
     }
@@ -491,6 +490,10 @@ impl Parser<'_> {
                 "limit and offset cannot stand beside _page, _limit, _start or _end",
             ));
         }
+        if self.out.query.after.is_some() && offset.or(page).or(start).or(end).is_some() {
+            let detail = "it cannot stand beside an offset or a page: a cursor says itself where to go on";
+            return Err(ParamError::invalid("after", detail));
+        }
         let (limit, offset) = match (page, start.unwrap_or(0), end) {
             (Some(0), ..) => return Err(ParamError::invalid("_page", "pages are numbered from 1")),
             (Some(page), ..) => {
@@ -684,10 +687,16 @@ fn suffixed(parameter: &str, column: &Column, operator: &str, text: &str) -> Par
     }
 }
 
-/// `error` with the operator that the unreadable `value` was perhaps meant to begin with.
+/// `error` as one about an operator, if the unreadable `value` begins with a word and a dot.
 fn meant_operator(error: ParamError, value: &str) -> ParamError {
-    match value.split_once('.').and_then(|(word, _)| nearest(word, OPERATORS)) {
-        Some(meant) if error.hint.is_none() => error.hint(format!("did you mean the operator {meant:?}?")),
+    match value.split_once('.') {
+        Some((word, _)) if !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphabetic()) => {
+            let hint = match nearest(word, OPERATORS) {
+                Some(meant) => format!("did you mean the operator {meant:?}?"),
+                None => format!("operators are {}", OPERATORS.join(", ")),
+            };
+            ParamError { detail: format!("{}, and {word:?} is no operator", error.detail), ..error }.hint(hint)
+        }
         _ => error,
     }
 }
@@ -812,6 +821,10 @@ fn number(parameter: &str, value: &str) -> Parsed<u64> {
         return Err(ParamError::invalid(parameter, format!("{value:?} is not a whole number, 0 or more")));
     }
     value.parse().map_err(|_| ParamError::too_many(parameter, format!("{value} is too large")))
+}
+
+fn cursor(value: &str) -> Parsed<Cursor> {
+    Cursor::parse(value).map_err(|error| ParamError::invalid("after", error.to_string()))
 }
 
 fn once<T>(parameter: &str, slot: &mut Option<T>, value: T) -> Parsed<()> {

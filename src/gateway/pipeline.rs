@@ -13,6 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 
+use super::auth;
 use super::metrics::Running;
 use super::origin;
 use super::problem::{ApiError, Code};
@@ -24,6 +25,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) async fn pipeline(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
     let id = request_id(&request);
     request.headers_mut().insert(REQUEST_ID, id.clone());
+    auth::hide(request.headers_mut());
     let method = request.method().clone();
     let path = shared.within(request.uri().path());
     let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);

@@ -114,7 +114,7 @@ impl ApiError {
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> ApiError {
         let retry_after = match code {
             Code::NotReady | Code::QueueFull | Code::StoreUnavailable => Some(Duration::from_secs(1)),
-            Code::ShuttingDown => Some(Duration::from_secs(5)),
+            Code::ShuttingDown | Code::RateLimited => Some(Duration::from_secs(5)),
             _ => None,
         };
         ApiError(Box::new(Inner {

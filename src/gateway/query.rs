@@ -1,5 +1,10 @@
 //! `QUERY /{dio}` and `POST /{dio}/_query`: the query of a list as a JSON body.
+//!
+//! With `"after"` in the body, the `Link` header says where the next page is: the same request to that URL, whose cursor wins
+//! over the body's.
 
+use axum::extract::{OriginalUri, RawQuery};
+use axum::http::header;
 use axum::response::Response;
 
 use super::answer::{self, View};
@@ -8,12 +13,27 @@ use super::list;
 use super::negotiate;
 use super::problem::{ApiError, Code};
 use super::write::Change;
+use crate::vista::query::Cursor;
 use crate::vista::{Error, Query};
 
 /// Lists what the body asks for.
-pub(super) async fn query(On(at): On, change: Change) -> Result<Response, ApiError> {
+pub(super) async fn query(
+    On(at): On,
+    OriginalUri(uri): OriginalUri,
+    RawQuery(raw): RawQuery,
+    change: Change,
+) -> Result<Response, ApiError> {
+    let raw = raw.unwrap_or_default();
     let format = negotiate::of_list(&change.headers)?;
     let mut query = Query::from_json(&change.value()?, &at.schema).map_err(wrong)?;
+    if !raw.is_empty() {
+        let Some(after) = raw.strip_prefix("after=") else {
+            return Err(ApiError::new(Code::UnknownParameter, "this URL takes no parameter but after")
+                .hint("put the query into the body"));
+        };
+        query.after = Some(Cursor::parse(after).map_err(wrong)?);
+        query.validate(&at.schema).map_err(wrong)?;
+    }
     match query.limit {
         None if !format.is_streamed() => query.limit = Some(at.options.default_limit),
         Some(limit) if limit > at.options.max_limit => {
@@ -22,11 +42,17 @@ pub(super) async fn query(On(at): On, change: Change) -> Result<Response, ApiErr
         _ => {}
     }
     let view = View::of(&at.dio);
-    let etag = view.list_etag(&change.body, format);
+    let etag = view.list_etag(&[raw.as_bytes(), &change.body].join(&b'\n'), format);
     if answer::is_known(&change.headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    Ok(list::find(&at, &view, &query, format).await?.respond(&view, etag, format))
+    let found = list::find(&at, &view, &query, format).await?;
+    let links = query.after.is_some().then(|| found.cursor_links(&format!("{}?", uri.path())));
+    let mut response = found.respond(&view, etag, format);
+    if let Some(links) = links {
+        response.headers_mut().insert(header::LINK, links);
+    }
+    Ok(response)
 }
 
 fn wrong(error: Error) -> ApiError {

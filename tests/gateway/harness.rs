@@ -225,7 +225,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    fn parse(raw: &[u8]) -> Answer {
+    pub(crate) fn parse(raw: &[u8]) -> Answer {
         let end = raw.windows(4).position(|four| four == b"\r\n\r\n").expect("an answer has a head");
         let head = std::str::from_utf8(&raw[..end]).unwrap();
         let mut lines = head.split("\r\n");

@@ -22,7 +22,7 @@ source = { sqlite = "shop.db", table = "orders" }
 auth = { scheme = "standard", secrets = ["env:WHSEC"] }
 "#;
 
-const OURS: (&str, &str) = ("authorization", "Bearer s3cr3t");
+const OURS: (&str, &str) = ("authorization", "Bearer s3cr3t-0123456789");
 const SECRETS: [&str; 4] = ["s3cr3t", "whsec_", "hunter2", "AAECAwQFBgcI"];
 
 /// A server whose log is in a file.

@@ -5,6 +5,7 @@
 mod demo;
 mod events;
 mod files;
+mod limits;
 mod logs;
 mod process;
 mod stop;

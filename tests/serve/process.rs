@@ -15,6 +15,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What `WHSEC` holds for the servers.
 pub(crate) const WHSEC: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+/// The environment's `TOKEN`.
+pub(crate) const TOKEN: &str = "s3cr3t-0123456789";
 
 pub(crate) const PRODUCTS: &str = "id,name,price\n1,Muffin,175\n2,Croissant,220\n3,Bun,150\n";
 
@@ -30,7 +32,7 @@ pub(crate) fn folder() -> TempDir {
 pub(crate) fn command(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_diorama"));
     command.current_dir(dir).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.env("TOKEN", "s3cr3t").env("WHSEC", WHSEC);
+    command.env("TOKEN", TOKEN).env("WHSEC", WHSEC);
     command
 }
 
@@ -147,6 +149,14 @@ impl Server {
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// Bytes that the process holds in memory.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
     }
 
     /// Waits for the end of the process.

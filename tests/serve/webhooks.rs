@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use hmac::{KeyInit as _, Mac as _};
 
-use crate::process::{Answer, Server, WHSEC, folder};
+use crate::process::{Answer, Server, TOKEN, WHSEC, folder};
 
 const CONFIG: &str = r#"
 [lens]
@@ -68,14 +68,14 @@ fn a_delivery_changes_rows_before_it_is_answered() {
     let master = rusqlite::Connection::open(dir.path().join("shop.db")).unwrap();
     master.execute("INSERT INTO orders(id, item, price) VALUES ('o1', 'Bun', 150), ('o2', 'Muffin', 175)", []).unwrap();
     let body = r#"[{"op":"insert","id":"o1","new":{"item":"Bun","price":150}},{"op":"upsert","id":"o2","new":{"item":"Muffin","price":175}}]"#;
-    let answer = bearer(&server, "s3cr3t", "application/json", body);
+    let answer = bearer(&server, TOKEN, "application/json", body);
     assert_eq!((answer.status, answer.json()["applied"].as_u64()), (200, Some(2)), "{}", answer.body);
     assert_eq!(server.get("/orders/o2").json()["item"], "Muffin");
-    let again = bearer(&server, "s3cr3t", "application/json", body);
+    let again = bearer(&server, TOKEN, "application/json", body);
     assert_eq!(again.json()["unchanged"], 2);
     let lines = "{\"op\":\"delete\",\"id\":\"o2\"}\n";
     master.execute("DELETE FROM orders WHERE id = 'o2'", []).unwrap();
-    let told = bearer(&server, "s3cr3t", "application/x-ndjson", lines).json();
+    let told = bearer(&server, TOKEN, "application/x-ndjson", lines).json();
     // While the row is being asked for, the event waits for the answer.
     assert_eq!(told["applied"].as_u64().unwrap() + told["deferred"].as_u64().unwrap(), 1);
     let deadline = std::time::Instant::now() + crate::process::PATIENCE;
@@ -108,7 +108,7 @@ fn what_is_not_right_is_refused_without_a_hint_why() {
     assert_eq!(missing.json()["detail"], wrong.json()["detail"]);
     assert_eq!(server.post("/webhooks/nothing", body).status, 404);
     assert_eq!(server.get("/webhooks/orders").status, 405);
-    assert_eq!(bearer(&server, "s3cr3t", "text/plain", body).status, 415);
-    assert_eq!(bearer(&server, "s3cr3t", "application/json", "{").status, 400);
-    assert_eq!(bearer(&server, "s3cr3t", "application/json", r#"{"op":"frob","id":"1"}"#).status, 422);
+    assert_eq!(bearer(&server, TOKEN, "text/plain", body).status, 415);
+    assert_eq!(bearer(&server, TOKEN, "application/json", "{").status, 400);
+    assert_eq!(bearer(&server, TOKEN, "application/json", r#"{"op":"frob","id":"1"}"#).status, 422);
 }

@@ -142,6 +142,8 @@ fn attach(mounted: &Mounted, wish: Wish, upgrade: WebSocketUpgrade, place: Place
         let session = Session::new(&dio, wish);
         // The ring is enough: a socket does not keep its Dio from closing.
         drop(dio);
+        // The whole of it: a closure that names one field takes only that, and gives the place back at once.
+        let place = place;
         open.closed(session.run(socket, place.closing.clone()).await);
     })
 }

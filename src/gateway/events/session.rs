@@ -32,6 +32,7 @@ mod close {
     pub(super) const GOING_AWAY: u16 = 1001;
     pub(super) const PROTOCOL: u16 = 1002;
     pub(super) const UNSUPPORTED: u16 = 1003;
+    pub(super) const NOT_UTF8: u16 = 1007;
     pub(super) const TOO_BIG: u16 = 1009;
     pub(super) const NO_PONG: u16 = 4001;
     pub(super) const SLOW: u16 = 4008;
@@ -298,6 +299,7 @@ async fn within<E>(write: impl Future<Output = Result<(), E>>) -> Result<(), Opt
 /// The library gives the reason of a failed read in words only.
 fn failed(error: &str) -> Option<End> {
     match error {
+        error if error.contains("UTF-8") => Some((close::NOT_UTF8, "text frames are UTF-8")),
         error if error.contains("too long") => Some((close::TOO_BIG, "messages are at most 64 KiB")),
         error if error.contains("protocol error") && !error.contains("without closing handshake") => {
             Some((close::PROTOCOL, "protocol error"))

@@ -105,18 +105,20 @@ fn logic_nests_and_quotes() {
 
 #[test]
 fn order_select_limit_and_search_are_read() {
-    let list = list(
-        "order=price.desc.nullsfirst,meta->size,name.asc&select=id,n:name,meta->size,*&limit=50&offset=10&q=a+b&after=x",
-    );
-    let order: Vec<_> = list.query.order.iter().map(|t| (t.column.as_str(), t.descending, t.nulls_first)).collect();
+    let asked =
+        list("order=price.desc.nullsfirst,meta->size,name.asc&select=id,n:name,meta->size,*&limit=50&offset=10&q=a+b");
+    let order: Vec<_> = asked.query.order.iter().map(|t| (t.column.as_str(), t.descending, t.nulls_first)).collect();
     assert_eq!(order, [("price", true, true), ("meta->size", false, false), ("name", false, false)]);
     assert_eq!(
-        list.query.select.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        asked.query.select.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["id", "n:name", "meta->size", "*"]
     );
-    assert_eq!((list.query.limit, list.query.offset), (Some(50), 10));
-    assert_eq!(list.query.search.as_deref(), Some("a b"));
-    assert_eq!(list.after.as_deref(), Some("x"));
+    assert_eq!((asked.query.limit, asked.query.offset), (Some(50), 10));
+    assert_eq!(asked.query.search.as_deref(), Some("a b"));
+    assert_eq!(list("order=price&limit=5&after=").query.after, Some(Cursor::start()));
+    for refused in ["after=x", "after=&offset=0", "after=&_page=1", "after=&_start=5", "after=&after="] {
+        assert_eq!(error(refused).parameter, "after", "{refused}");
+    }
     assert!(error("order=price.down").hint.unwrap().contains(".desc"));
     assert!(error("select=name::text").detail.contains("casts"));
     assert!(error("select=rel(x)").detail.contains("embed"));
@@ -176,6 +178,10 @@ fn nothing_unknown_is_ignored_and_the_nearest_name_is_told() {
     assert_eq!(told("price=cheap").0, "invalid-parameter");
     assert_eq!(told("price=null"), ("invalid-parameter", "use is.null".into()));
     assert_eq!(told("price=gtt.5"), ("invalid-parameter", r#"did you mean the operator "gt"?"#.into()));
+    let foo = error("price=foo.1");
+    assert!(foo.detail.contains(r#""foo" is no operator"#), "{foo:?}");
+    assert!(foo.hint.is_some_and(|hint| hint.starts_with("operators are eq, neq,")));
+    assert!(!error("price=1.5.2").detail.contains("operator") && list("price=1.5&name=a.b").query.filter.tests() == 2);
     assert_eq!(told("name=in.progress").1, "lists are in.(a,b); for the text itself write eq.in.progress");
     assert!(told("name=fts.word").1.contains("eq.fts.word"));
     assert!(told("name=eq(any).{a}").1.contains("for the text itself"));
@@ -203,7 +209,7 @@ fn f63_what_comes_from_outside_is_bounded() {
 #[test]
 fn a_route_gets_its_own_parameters_and_what_links_begin_with() {
     let options = ParamOptions { extra: &["since"], ..ParamOptions::default() };
-    let list = parse("since=7&price=gt.5&limit=10&_sort=price&after=x", &schema(), &options).unwrap();
+    let list = parse("since=7&price=gt.5&limit=10&_sort=price&after=", &schema(), &options).unwrap();
     assert_eq!(list.extra, [("since".to_string(), "7".to_string())]);
     assert_eq!(list.without_paging, "since=7&price=gt.5&_sort=price");
 }

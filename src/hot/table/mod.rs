@@ -209,6 +209,13 @@ impl Table {
         self.rows.prev(low).map_or(0, |(number, chunk)| self.rows.rank(number) + chunk.rank(ordinal))
     }
 
+    /// How many rows come before the place of `slot` at `ordinal`, or are there.
+    pub fn position_behind(&self, ordinal: Ordinal, slot: Slot) -> usize {
+        let from = self.position_of(ordinal);
+        let same = self.natural(from).take_while(|row| row.ordinal() == ordinal && row.slot() <= slot);
+        from + same.count()
+    }
+
     /// Appends up to `limit` rows in natural order as `row,row`; says how many.
     pub fn natural_page_into(&self, offset: usize, limit: usize, out: &mut Vec<u8>) -> usize {
         let count = self.len().saturating_sub(offset).min(limit);

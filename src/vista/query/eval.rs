@@ -7,7 +7,7 @@ use std::collections::BinaryHeap;
 use super::compare::{Key, SortKey, TermKey};
 use super::fields::{Fields, Path, json_string};
 use super::search::Search;
-use super::{Filter, Pattern, Query, Test, Truth};
+use super::{Cursor, Filter, Pattern, Query, Test, Truth};
 use crate::record::CborValue;
 use crate::vista::{ColumnType, Schema};
 
@@ -19,6 +19,19 @@ pub struct Prepared {
     order: Vec<Term>,
     integer_ids: bool,
     unfiltered: bool,
+    /// The place behind which rows are wanted, if there is an order.
+    after: Option<SortKey<'static>>,
+}
+
+/// What [`Prepared::top`] picked of the rows that match.
+#[derive(Debug)]
+pub struct Top<R> {
+    /// The rows, in order.
+    pub rows: Vec<R>,
+    /// How many match before the first of them.
+    pub before: u64,
+    /// How many match in all.
+    pub total: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -55,13 +68,16 @@ impl Prepared {
             let decimal = path.column_type(schema) == ColumnType::Decimal;
             Term { path, decimal, descending: term.descending, nulls_first: term.nulls_first }
         });
-        Prepared {
+        let mut prepared = Prepared {
             filter: Node::new(&query.filter, schema),
             unfiltered: query.filter.is_everything() && search.is_none(),
             search,
             order: order.collect(),
             integer_ids: schema.layout().integer_id(),
-        }
+            after: None,
+        };
+        prepared.after = query.after.as_ref().and_then(|after| prepared.key_of(after));
+        prepared
     }
 
     /// Whether every row matches.
@@ -97,52 +113,48 @@ impl Prepared {
         self.key_of_id(terms, Cow::Owned(id.to_string()))
     }
 
-    /// Those of `rows` that match, in order (or as they come), `offset` skipped and at most `limit` kept; and how many
-    /// matched in all.
-    pub fn top<I, F>(
-        &self,
-        rows: impl IntoIterator<Item = (I, F)>,
-        offset: u64,
-        limit: Option<u64>,
-    ) -> (Vec<(I, F)>, u64)
+    /// The place of `cursor` in this order. `None` if it is the beginning, or there is no order.
+    pub(crate) fn key_of(&self, cursor: &Cursor) -> Option<SortKey<'static>> {
+        let (cells, id) = cursor.row().filter(|_| self.has_order())?;
+        let terms =
+            self.order.iter().zip(cells).map(|(term, cell)| term.key_of(Some(Cow::Borrowed(cell))).into_owned());
+        Some(self.key_of_id(terms.collect(), Cow::Owned(id.to_string())))
+    }
+
+    /// Those of `rows` that match, in order behind the query's cursor (or as they come), `offset` skipped and at most `limit`
+    /// kept.
+    pub fn top<I, F>(&self, rows: impl IntoIterator<Item = (I, F)>, offset: u64, limit: Option<u64>) -> Top<(I, F)>
     where
         I: AsRef<str>,
         F: Fields,
     {
+        let mut before = offset;
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
         let end = limit.map(|limit| offset.saturating_add(usize::try_from(limit).unwrap_or(usize::MAX)));
         let mut total = 0;
         let matching = rows.into_iter().filter(|(_, row)| self.matches(row)).inspect(|_| total += 1);
-        let picked = match (self.has_order(), end) {
+        let behind = |keyed: &Keyed<(I, F)>| {
+            let behind = self.after.as_ref().is_none_or(|after| keyed.key > *after);
+            before += u64::from(!behind);
+            behind
+        };
+        let rows = match (self.has_order(), end) {
             (false, end) => {
                 // Every match is counted, also those that are not kept.
                 let range = offset..end.unwrap_or(usize::MAX);
                 matching.enumerate().filter(|(at, _)| range.contains(at)).map(|(_, row)| row).collect()
             }
-            (true, Some(end)) => self.least(matching, end).into_iter().skip(offset).collect(),
+            (true, Some(end)) => {
+                let least = least(matching.map(|row| self.keyed(row)).filter(behind), end);
+                least.into_iter().skip(offset).map(|keyed| keyed.row).collect()
+            }
             (true, None) => {
-                let mut sorted: Vec<_> = matching.map(|row| self.keyed(row)).collect();
+                let mut sorted: Vec<_> = matching.map(|row| self.keyed(row)).filter(behind).collect();
                 sorted.sort_unstable();
                 sorted.into_iter().skip(offset).map(|keyed| keyed.row).collect()
             }
         };
-        (picked, total)
-    }
-
-    /// The first `count` rows in order. Holds no more than that many.
-    fn least<I: AsRef<str>, F: Fields>(&self, rows: impl Iterator<Item = (I, F)>, count: usize) -> Vec<(I, F)> {
-        let mut heap: BinaryHeap<Keyed<(I, F)>> = BinaryHeap::new();
-        for row in rows {
-            let keyed = self.keyed(row);
-            if heap.len() < count {
-                heap.push(keyed);
-            } else if let Some(mut last) = heap.peek_mut()
-                && keyed < *last
-            {
-                *last = keyed;
-            }
-        }
-        heap.into_sorted_vec().into_iter().map(|keyed| keyed.row).collect()
+        Top { rows, before, total }
     }
 
     fn keyed<I: AsRef<str>, F: Fields>(&self, row: (I, F)) -> Keyed<(I, F)> {
@@ -156,8 +168,27 @@ impl Prepared {
 
 impl Term {
     fn key<'a>(&self, row: &'a impl Fields) -> TermKey<'a> {
-        TermKey::new(Key::of_cow(row.field(&self.path), self.decimal), self.descending, self.nulls_first)
+        self.key_of(row.field(&self.path))
     }
+
+    fn key_of<'a>(&self, cell: Option<Cow<'a, CborValue>>) -> TermKey<'a> {
+        TermKey::new(Key::of_cow(cell, self.decimal), self.descending, self.nulls_first)
+    }
+}
+
+/// The first `count` rows in order. Holds no more than that many.
+fn least<T>(rows: impl Iterator<Item = Keyed<T>>, count: usize) -> Vec<Keyed<T>> {
+    let mut heap = BinaryHeap::new();
+    for keyed in rows {
+        if heap.len() < count {
+            heap.push(keyed);
+        } else if let Some(mut last) = heap.peek_mut()
+            && keyed < *last
+        {
+            *last = keyed;
+        }
+    }
+    heap.into_sorted_vec()
 }
 
 /// A row that compares by its key.

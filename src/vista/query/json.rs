@@ -1,13 +1,14 @@
 //! The JSON form of a query: what `QUERY`, `_query` and subscriptions send.
 //!
 //! `{"where":{"and":[{"price":{"gte":100}},{"not":{"name":{"like":"a*"}}}]},"order":[{"column":"price","desc":true,
-//! "nulls":"last"}],"select":["id","size:meta->size"],"limit":50,"offset":0,"q":"words"}`. Within `where`, members of one
+//! "nulls":"last"}],"select":["id","size:meta->size"],"limit":50,"offset":0,"after":null,"q":"words"}`. Within `where`, members of one
 //! object are ANDed; a bare value is equality, a bare array `in`, a bare null `is null`. A column named `and`, `or` or `not` is
 //! written in double quotes of its own.
 
 use super::literal::{Reading, nearest};
 use super::{
-    Error, Filter, MAX_IN, MAX_SEARCH, MAX_TESTS, OrderTerm, Path, Query, Result, Schema, SelectItem, Test, Truth,
+    Cursor, Error, Filter, MAX_IN, MAX_SEARCH, MAX_TESTS, OrderTerm, Path, Query, Result, Schema, SelectItem, Test,
+    Truth,
 };
 use crate::record::CborValue;
 use crate::vista::ColumnType;
@@ -36,7 +37,9 @@ impl Query {
                 ("limit", value) => query.limit = Some(count(value, "limit")?),
                 ("offset", value) => query.offset = count(value, "offset")?,
                 ("q", value) => query.search = Some(text(value, "q")?.to_string()).filter(|q| !q.trim().is_empty()),
-                ("after", _) => return Err(Error::invalid("\"after\" is not supported in this place")),
+                ("after", value) => {
+                    query.after = Some(Cursor::parse(text(value, "after")?).map_err(|error| on("after", error))?)
+                }
                 (other, _) => return Err(unknown("member of a query", other, &MEMBERS)),
             }
         }
@@ -66,6 +69,9 @@ impl Query {
         }
         if self.offset > 0 {
             members.push(("offset", self.offset.into()));
+        }
+        if let Some(after) = &self.after {
+            members.push(("after", after.to_string().into()));
         }
         if let Some(search) = &self.search {
             members.push(("q", search.as_str().into()));

@@ -4,6 +4,7 @@
 //! A query is prepared once per request and then meets every row as a [`Fields`]: a decoded record or its JSON bytes.
 
 mod compare;
+mod cursor;
 mod eval;
 mod fields;
 mod filter;
@@ -16,7 +17,8 @@ mod search;
 mod tests;
 
 pub use compare::{Key, SortKey};
-pub use eval::Prepared;
+pub use cursor::Cursor;
+pub use eval::{Prepared, Top};
 pub use fields::{Fields, JsonRow, Path};
 pub use filter::{Filter, Test, Truth};
 pub(crate) use json::{split_name, unquoted};
@@ -27,7 +29,7 @@ pub use project::{Projection, SelectItem};
 use std::cmp::Ordering;
 
 use super::{Error, Result, Schema};
-use crate::record::Record;
+use crate::record::{CborValue, Record};
 
 /// Tests in one filter that came from outside, at most.
 pub const MAX_TESTS: usize = 20;
@@ -51,6 +53,8 @@ pub struct Query {
     pub limit: Option<u64>,
     /// After skipping so many.
     pub offset: u64,
+    /// Only rows behind this place. Sources never see it: it is for whoever has all rows.
+    pub after: Option<Cursor>,
 }
 
 /// One term of an order. Nulls and missing values come last both ways unless said otherwise.
@@ -92,7 +96,30 @@ impl Query {
         self.prepare(schema).compare(a, b)
     }
 
-    /// Checks that every column named by filter, order and select exists.
+    /// Checks that the cursor, if there is one, fits the rest.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a cursor of another order, or beside an offset.
+    pub(crate) fn check_after(&self) -> Result<()> {
+        let Some(after) = &self.after else { return Ok(()) };
+        if self.offset > 0 {
+            return Err(Error::invalid(
+                "after and offset cannot both be asked for: a cursor says itself where to go on",
+            ));
+        }
+        after.check(&self.order)
+    }
+
+    /// The place behind `row` in this query's order, which is not the natural one.
+    pub(crate) fn cursor(&self, id: &str, row: &impl Fields, schema: &Schema) -> Cursor {
+        let cell = |term: &OrderTerm| {
+            let cell = row.field(&Path::resolve(&term.column, schema));
+            cell.map_or(CborValue::Null, std::borrow::Cow::into_owned)
+        };
+        Cursor::behind(&self.order, self.order.iter().map(cell).collect(), id)
+    }
+
+    /// Checks that every column named by filter, order and select exists, and that the cursor fits.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming the column, and the nearest one that does exist.
@@ -103,6 +130,6 @@ impl Query {
             Path::checked(column, schema)
                 .map_err(|detail| Error::Invalid { fields: [(column.to_string(), detail.clone())].into(), detail })?;
         }
-        Ok(())
+        self.check_after()
     }
 }

@@ -136,7 +136,8 @@ fn s4_order_puts_numbers_before_texts_nulls_last_and_breaks_ties_by_id_in_the_di
     let ids = |descending, nulls_first| {
         let term = OrderTerm { nulls_first, ..OrderTerm::new("a", descending) };
         let query = Query { order: vec![term], ..Query::default() };
-        let (picked, total) = query.prepare(&schema()).top(rows.iter().map(|(id, row)| (*id, row)), 0, None);
+        let Top { rows: picked, total, .. } =
+            query.prepare(&schema()).top(rows.iter().map(|(id, row)| (*id, row)), 0, None);
         assert_eq!(total, 8);
         picked.iter().map(|(id, _)| *id).collect::<String>()
     };
@@ -199,7 +200,7 @@ fn the_json_form_ignores_nothing_and_says_what_is_wrong() {
         (r#"{"where":{"price":"cheap"}}"#, "is not a number"),
         (r#"{"where":{"price":{"is":"maybe"}}}"#, "true, false or unknown"),
         (r#"{"limit":-1}"#, "whole number"),
-        (r#"{"after":"x"}"#, "not supported"),
+        (r#"{"after":"x"}"#, "after: that is no cursor"),
         (r#"{"order":[{"column":"price","down":true}]}"#, "is no member of order"),
         (r#"{"select":["a","a"]}"#, "alias"),
         (r#"[]"#, "JSON object"),
@@ -481,7 +482,7 @@ proptest! {
         }
         let expected: Vec<_> = all.iter().skip(offset as usize).take(limit.map_or(usize::MAX, |limit| limit as usize))
             .map(|(id, _)| id).collect();
-        let (picked, total) = prepared.top(rows.iter().map(|(id, row)| (id, row)), offset, limit);
+        let Top { rows: picked, total, .. } = prepared.top(rows.iter().map(|(id, row)| (id, row)), offset, limit);
         prop_assert_eq!(total, all.len() as u64);
         prop_assert_eq!(picked.iter().map(|(id, _)| *id).collect::<Vec<_>>(), expected);
     }
@@ -523,7 +524,7 @@ fn one_equality_costs_well_below_a_microsecond_a_row() {
     for query in [equality, search, order] {
         let prepared = query.prepare(&schema);
         let start = std::time::Instant::now();
-        let (_, total) = prepared.top(bodies.iter().map(|body| ("x", JsonRow::from(body))), 0, Some(50));
+        let total = prepared.top(bodies.iter().map(|body| ("x", JsonRow::from(body))), 0, Some(50)).total;
         println!("{total} hits, {} ns a row", start.elapsed().as_nanos() / 100_000);
     }
 }

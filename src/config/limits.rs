@@ -1,0 +1,103 @@
+//! `[server] limits`: how much one client may ask for, and all of them together.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::value::Reader;
+
+/// `[server] limits`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitsSpec {
+    /// Bytes of one row or query (default: 1 MiB).
+    pub body: usize,
+    /// Bytes of a bulk insert (default: 256 MiB).
+    pub bulk: usize,
+    /// Bytes of path and query (default: 8 KiB).
+    pub uri: usize,
+    /// Nesting of a document (default: 64).
+    pub depth: usize,
+    /// Values in a document (default: 100,000).
+    pub nodes: usize,
+    /// Headers of one request (default: 100).
+    pub headers: usize,
+    /// Bytes of one request's head (default: 64 KiB).
+    pub header_bytes: usize,
+    /// Rows of a list, of resources without `max_limit` (default: 10,000).
+    pub rows: usize,
+    /// Connections at a time (default: 20,000); more wait.
+    pub max_connections: usize,
+    /// Connections of one address at a time (default: 1,000); more are refused.
+    pub per_address: usize,
+    /// Event sockets at a time (default: 10,000).
+    pub max_sockets: usize,
+    /// Time to send a request's head (default: 10 s).
+    pub header_timeout: Duration,
+    /// Time to send its body (default: 30 s).
+    pub body_timeout: Duration,
+}
+
+impl Default for LimitsSpec {
+    fn default() -> LimitsSpec {
+        LimitsSpec {
+            body: 1 << 20,
+            bulk: 256 << 20,
+            uri: 8 << 10,
+            depth: 64,
+            nodes: 100_000,
+            headers: 100,
+            header_bytes: 64 << 10,
+            rows: 10_000,
+            max_connections: 20_000,
+            per_address: 1_000,
+            max_sockets: 10_000,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What any timeout may be.
+const TIMES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
+
+impl LimitsSpec {
+    pub(super) fn read(reader: Reader<'_>) -> LimitsSpec {
+        let mut spec = LimitsSpec::default();
+        let sizes: [(&'static str, &mut usize, RangeInclusive<u64>); 4] = [
+            ("body", &mut spec.body, 1 << 10..=1 << 28),
+            ("bulk", &mut spec.bulk, 1 << 10..=1 << 36),
+            // Beyond these, the HTTP library has bounds of its own.
+            ("uri", &mut spec.uri, 256..=65_534),
+            ("header_bytes", &mut spec.header_bytes, 8 << 10..=1 << 20),
+        ];
+        for (key, limit, range) in sizes {
+            *limit = reader.size(key, range).unwrap_or(*limit);
+        }
+        let counts: [(&'static str, &mut usize, RangeInclusive<u64>); 7] = [
+            ("depth", &mut spec.depth, 1..=100),
+            ("nodes", &mut spec.nodes, 1..=100_000_000),
+            ("headers", &mut spec.headers, 16..=1_000),
+            ("rows", &mut spec.rows, 1..=10_000_000),
+            ("max_connections", &mut spec.max_connections, 1..=1_000_000),
+            ("per_address", &mut spec.per_address, 1..=1_000_000),
+            ("max_sockets", &mut spec.max_sockets, 1..=1_000_000),
+        ];
+        for (key, limit, range) in counts {
+            *limit = reader.count(key, range).unwrap_or(*limit);
+        }
+        for (key, limit) in [("header_timeout", &mut spec.header_timeout), ("body_timeout", &mut spec.body_timeout)] {
+            let time = reader.duration(key).unwrap_or(*limit);
+            if TIMES.contains(&time) {
+                *limit = time;
+            } else {
+                let at = reader.place(key).unwrap_or(reader.at);
+                reader.problem(at, format!("server.limits.{key} is a time from \"100ms\" to \"10m\""));
+            }
+        }
+        if spec.uri >= spec.header_bytes {
+            let at = reader.place("uri").unwrap_or(reader.at);
+            reader.problem(at, "server.limits.uri must be less than header_bytes: the URL is a part of the head");
+        }
+        reader.finish();
+        spec
+    }
+}

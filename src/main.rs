@@ -2,6 +2,7 @@
 
 mod telemetry;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,6 +23,8 @@ struct Cli {
 enum Command {
     /// Serve files (each is a resource), or what a diorama.toml says.
     Serve(Serve),
+    /// Print the OpenAPI document of what serve would serve.
+    Openapi(Serve),
     /// Report every mistake in a configuration.
     Check {
         /// The configuration.
@@ -80,6 +83,14 @@ impl Serve {
     }
 }
 
+/// Says which files are not served under their own names.
+fn say_names(arguments: &[String]) {
+    let files = arguments.iter().filter_map(|argument| File::parse(argument).ok());
+    for file in files.filter(|file| file.renamed) {
+        app::say(format_args!("{} is served as {}; NAME=PATH gives it another name", file.path.display(), file.name));
+    }
+}
+
 fn zero_config(arguments: &[String]) -> Result<Config, Failure> {
     let parsed: Vec<_> = arguments.iter().map(|argument| File::parse(argument)).collect();
     let wrong: Vec<String> = parsed.iter().filter_map(|file| file.as_ref().err().cloned()).collect();
@@ -87,22 +98,30 @@ fn zero_config(arguments: &[String]) -> Result<Config, Failure> {
         return Err(Failure::config(wrong.join("\n")));
     }
     let files: Vec<File> = parsed.into_iter().flatten().collect();
-    for file in files.iter().filter(|file| file.renamed) {
-        app::say(format_args!("{} is served as {}; NAME=PATH gives it another name", file.path.display(), file.name));
-    }
     File::config(&files).map_err(Failure::config)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Runtime::new().map_err(|error| Failure { code: 1, message: format!("no runtime: {error}") })
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command.unwrap_or(Command::Serve(Serve::default())) {
         Command::Serve(serve) => {
             let config = serve.config()?;
-            let runtime = tokio::runtime::Runtime::new();
-            let runtime = runtime.map_err(|error| Failure { code: 1, message: format!("no runtime: {error}") })?;
+            if serve.names_files() {
+                say_names(&serve.files);
+            }
+            let runtime = runtime()?;
             let served = runtime.block_on(app::serve(config));
             // Whatever still waits in a driver must not hold up the end.
             runtime.shutdown_background();
             served
+        }
+        Command::Openapi(serve) => {
+            let document = runtime()?.block_on(app::openapi(&serve.config()?))?;
+            let written = std::io::stdout().write_all(&document);
+            written.map_err(|error| Failure { code: 1, message: format!("stdout: {error}") })
         }
         Command::Check { file } => {
             let config = app::read(&file)?;

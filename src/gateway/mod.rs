@@ -16,6 +16,7 @@ mod limits;
 mod list;
 mod many;
 mod negotiate;
+mod openapi;
 mod operations;
 mod origin;
 pub mod params;
@@ -168,8 +169,14 @@ impl Gateway {
         self
     }
 
+    /// What is served, as an OpenAPI 3.1 document: the bytes that `GET /openapi.json` answers with.
+    pub fn openapi(&self) -> axum::body::Bytes {
+        openapi::Document::of(&self.shared).json()
+    }
+
     /// A router to serve or to nest.
-    pub fn into_router(self) -> axum::Router {
+    pub fn into_router(mut self) -> axum::Router {
+        self.shared.openapi = openapi::Document::of(&self.shared);
         router::router(Arc::new(self.shared))
     }
 }
@@ -184,6 +191,7 @@ impl Default for Shared {
             origins: origin::Origins::default(),
             limits: Limits::default(),
             sockets: Sockets::default(),
+            openapi: openapi::Document::default(),
             closing: tokio_util::sync::CancellationToken::new(),
         }
     }

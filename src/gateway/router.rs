@@ -12,8 +12,8 @@ use axum::{Router, middleware};
 use super::problem::{ApiError, Code};
 use super::state::Shared;
 use super::{
-    answer, delete, events, health, insert, list, operations, patch, pipeline, query, record, refresh, replace, schema,
-    webhook,
+    answer, delete, events, health, insert, list, openapi, operations, patch, pipeline, query, record, refresh,
+    replace, schema, webhook,
 };
 
 /// All routes, under the base path.
@@ -25,6 +25,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/", get(health::index))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
+        .route("/openapi.json", get(openapi::openapi))
         .route("/problems/{code}", get(problem))
         .route("/operations", get(operations::operations))
         .route("/operations/{id}", get(operations::operation).delete(operations::discard))

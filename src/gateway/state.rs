@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::auth::Auth;
 use super::events::Sockets;
 use super::limits::Limits;
+use super::openapi::Document;
 use super::origin::Origins;
 use super::problem::{ApiError, Code};
 use super::webhook::Hook;
@@ -34,6 +35,8 @@ pub struct Shared {
     pub limits: Limits,
     /// The event sockets.
     pub sockets: Sockets,
+    /// What is served, described; made with the router.
+    pub openapi: Document,
     /// Cancelled when the server is going to stop.
     pub closing: CancellationToken,
 }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
 use axum::http::header::{self, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse;
 use serde::Serialize;
 
 use super::limits::Limits;
@@ -57,8 +58,7 @@ pub(super) async fn receive(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Received>, ApiError> {
-    let unknown = || ApiError::new(Code::NotFound, format!("there is no webhook {name:?}"));
-    let hook = shared.hooks.get(name.as_str()).ok_or_else(unknown)?;
+    let hook = find(&shared, &name)?;
     let dio = &shared.dio(&hook.dio)?.dio;
     let format = format_of(&headers)?;
     let limits = Limits { body: MOST_BYTES, ..shared.limits };
@@ -69,6 +69,20 @@ pub(super) async fn receive(
     }
     let changes = decode(&body, format).map_err(|error| undecodable(&error))?;
     apply(dio, hook, hook.delivery_id(&headers), changes).await.map(Json)
+}
+
+/// Says how deliveries are made.
+pub(super) async fn options(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+) -> Result<impl IntoResponse, ApiError> {
+    find(&shared, &name)?;
+    let accept = (HeaderName::from_static("accept-post"), "application/json, application/x-ndjson");
+    Ok((StatusCode::NO_CONTENT, [(header::ALLOW, "POST, OPTIONS"), accept]))
+}
+
+fn find<'a>(shared: &'a Shared, name: &str) -> Result<&'a Arc<Hook>, ApiError> {
+    shared.hooks.get(name).ok_or_else(|| ApiError::new(Code::NotFound, format!("there is no webhook {name:?}")))
 }
 
 async fn apply(dio: &Dio, hook: &Hook, delivery: Option<&str>, changes: Vec<Change>) -> Result<Received, ApiError> {

@@ -98,6 +98,20 @@ pub fn check(config: &Config) -> Result<(), Failure> {
     if wrong.is_empty() { Ok(()) } else { Err(Failure::config(wrong.join("\n"))) }
 }
 
+/// The OpenAPI document of what `config` serves. Sources are opened to see their columns; nothing is kept.
+///
+/// # Errors
+/// Everything that is wrong with the configuration.
+pub async fn openapi(config: &Config) -> Result<axum::body::Bytes, Failure> {
+    check(config)?;
+    let lens = Lens::new().cache_source(MemoryCache::default()).build().map_err(Failure::config)?;
+    let app = App::open(config, lens).await?;
+    let document = app.gateway(config).map(|gateway| gateway.openapi());
+    drop(app.dios);
+    app.lens.close().await;
+    document
+}
+
 /// Serves `config` until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -119,7 +133,13 @@ pub async fn serve_with(config: Config, ready: impl FnOnce(&str)) -> Result<(), 
         // A file that somebody else holds is the end of it: nobody is to be invited before.
         let lens = lens(&config.lens)?;
         say(format_args!("listening on {base}"));
-        let app = App::open(lens, &config, &server).await?;
+        let app = match App::open(&config, lens).await {
+            Ok(app) => app,
+            Err(failure) => {
+                server.closing.cancel();
+                return Err(failure);
+            }
+        };
         server.current.store(Arc::new(app.router(&config, &server)?));
         Ok::<App, Failure>(app)
     };
@@ -231,7 +251,7 @@ struct App {
 }
 
 impl App {
-    async fn open(lens: Lens, config: &Config, server: &Server) -> Result<App, Failure> {
+    async fn open(config: &Config, lens: Lens) -> Result<App, Failure> {
         let opened = join_all(config.dios.iter().map(|spec| open_dio(&lens, spec, config))).await;
         let (mut dios, mut wrong) = (Vec::new(), Vec::new());
         for (spec, dio) in config.dios.iter().zip(opened) {
@@ -243,21 +263,22 @@ impl App {
         if wrong.is_empty() {
             return Ok(App { lens, dios });
         }
-        server.closing.cancel();
         drop(dios);
         lens.close().await;
         Err(Failure::config(wrong.join("\n")))
     }
 
     fn router(&self, config: &Config, server: &Server) -> Result<Router, Failure> {
+        let gateway = self.gateway(config)?.closing(server.closing.clone()).sockets(server.sockets.clone());
+        Ok(gateway.connections(server.connections.clone()).into_router())
+    }
+
+    fn gateway(&self, config: &Config) -> Result<Gateway, Failure> {
         let spec = &config.server;
         let mut gateway = Gateway::new()
             .base_path(&spec.base_path)
             .cors(spec.cors.clone())
-            .closing(server.closing.clone())
             .limits(limits(&spec.limits))
-            .sockets(server.sockets.clone())
-            .connections(server.connections.clone())
             .guard_host(spec.listen.ip().is_loopback().then(Loopback::default));
         if let Some(Access::Tokens(tokens)) = &spec.auth {
             gateway = gateway.auth(Auth::Tokens(tokens.iter().map(|token| token.reveal().to_string()).collect()));
@@ -271,7 +292,7 @@ impl App {
             let hook = hooks::hook(spec).map_err(Failure::config)?;
             gateway = gateway.try_hook(hook).map_err(Failure::config)?;
         }
-        Ok(gateway.into_router())
+        Ok(gateway)
     }
 
     /// Waits for the first copies, tries again what failed, says how it went; never returns.

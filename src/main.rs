@@ -2,6 +2,7 @@
 
 mod telemetry;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,6 +31,8 @@ enum Command {
     Serve(Serve),
     /// Serve the demo bakery, from a folder that is made for it.
     Demo(Demo),
+    /// Print the OpenAPI document of what serve would serve.
+    Openapi(Serve),
     /// Report every mistake in a configuration.
     Check {
         /// The configuration.
@@ -98,6 +101,14 @@ impl Serve {
     }
 }
 
+/// Says which files are not served under their own names.
+fn say_names(arguments: &[String]) {
+    let files = arguments.iter().filter_map(|argument| File::parse(argument).ok());
+    for file in files.filter(|file| file.renamed) {
+        app::say(format_args!("{} is served as {}; NAME=PATH gives it another name", file.path.display(), file.name));
+    }
+}
+
 fn zero_config(arguments: &[String]) -> Result<Config, Failure> {
     let parsed: Vec<_> = arguments.iter().map(|argument| File::parse(argument)).collect();
     let wrong: Vec<String> = parsed.iter().filter_map(|file| file.as_ref().err().cloned()).collect();
@@ -105,16 +116,16 @@ fn zero_config(arguments: &[String]) -> Result<Config, Failure> {
         return Err(Failure::config(wrong.join("\n")));
     }
     let files: Vec<File> = parsed.into_iter().flatten().collect();
-    for file in files.iter().filter(|file| file.renamed) {
-        app::say(format_args!("{} is served as {}; NAME=PATH gives it another name", file.path.display(), file.name));
-    }
     File::config(&files).map_err(Failure::config)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Runtime::new().map_err(|error| Failure { code: 1, message: format!("no runtime: {error}") })
 }
 
 /// Serves until it is told to stop.
 fn serve(config: Config, ready: impl FnOnce(&str)) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Runtime::new();
-    let runtime = runtime.map_err(|error| Failure { code: 1, message: format!("no runtime: {error}") })?;
+    let runtime = runtime()?;
     let served = runtime.block_on(app::serve_with(config, ready));
     // Whatever still waits in a driver must not hold up the end.
     runtime.shutdown_background();
@@ -131,12 +142,23 @@ fn default_command() -> Command {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command.unwrap_or_else(default_command) {
-        Command::Serve(arguments) => serve(arguments.config()?, |_| {}),
+        Command::Serve(arguments) => {
+            let config = arguments.config()?;
+            if arguments.names_files() {
+                say_names(&arguments.files);
+            }
+            serve(config, |_| {})
+        }
         Command::Demo(arguments) => {
             let mut config = app::read(&demo::unpack(&arguments.dir)?)?;
             config.server.listen = arguments.listen.unwrap_or(config.server.listen);
             app::say(format_args!("the demo bakery is in {}", arguments.dir.display()));
             serve(config, |base| app::say(demo::greeting(base)))
+        }
+        Command::Openapi(serve) => {
+            let document = runtime()?.block_on(app::openapi(&serve.config()?))?;
+            let written = std::io::stdout().write_all(&document);
+            written.map_err(|error| Failure { code: 1, message: format!("stdout: {error}") })
         }
         Command::Check { file } => {
             let config = app::read(&file)?;

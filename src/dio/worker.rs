@@ -238,7 +238,7 @@ fn code(error: &Error) -> &'static str {
     match error {
         Error::Conflict { .. } => "conflict",
         Error::NotFound { .. } => "not-found",
-        Error::Invalid { .. } => "invalid",
+        Error::Invalid { .. } => "validation-failed",
         Error::Unsupported { .. } => "unsupported",
         Error::Precondition { .. } => "precondition-failed",
         _ => "upstream-error",

@@ -8,13 +8,12 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::answer::{self, POSITION};
 use super::insert;
 use super::limits::Limits;
 use super::problem::{ApiError, Code};
 use super::record::{self, Media};
 use super::state::Mounted;
-use super::write::Change;
+use super::write::{self, Change};
 use crate::dio::WriteOptions;
 use crate::record::CborValue;
 use crate::vista::{Error, WriteOp};
@@ -171,6 +170,6 @@ async fn one(at: &Mounted, line: usize, op: Result<WriteOp, ApiError>) -> Value 
 fn respond(at: &Mounted, body: String, media: &'static str) -> Response {
     let mut response = body.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
-    response.headers_mut().insert(POSITION, answer::position(&at.dio.position()));
+    write::safe(at, &at.dio.position(), response.headers_mut());
     response
 }

@@ -3,7 +3,7 @@
 use axum::extract::RawQuery;
 use axum::response::Response;
 
-use super::extract::{On, OnRow};
+use super::extract::{OnRow, Writable};
 use super::many;
 use super::problem::ApiError;
 use super::write::{self, Change};
@@ -16,11 +16,15 @@ pub(super) async fn delete(row: OnRow, change: Change) -> Result<Response, ApiEr
 }
 
 /// Takes every row away that the filter lets through.
-pub(super) async fn delete_many(On(at): On, RawQuery(raw): RawQuery, change: Change) -> Result<Response, ApiError> {
+pub(super) async fn delete_many(
+    Writable(at): Writable,
+    RawQuery(raw): RawQuery,
+    change: Change,
+) -> Result<Response, ApiError> {
     let raw = raw.unwrap_or_default();
-    if raw == "all=true" && at.dio.vista().capabilities().can_delete_all {
-        return write::accept(&at, &change, WriteOp::DeleteAll).await;
-    }
     let ids = many::targets(&at, &change, &raw).await?;
+    if raw == "all=true" && at.dio.vista().capabilities().can_delete_all {
+        return many::delete_all(&at, &change, ids.len()).await;
+    }
     many::write(&at, &change, ids.into_iter().map(|id| WriteOp::Delete { id }).collect()).await
 }

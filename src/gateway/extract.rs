@@ -6,13 +6,16 @@ use axum::extract::{FromRequestParts, OriginalUri, Path};
 use axum::http::request::Parts;
 
 use super::problem::{ApiError, Code};
-use super::state::{Mounted, Shared};
+use super::state::{Mounted, Place, Shared};
 use crate::vista::Error;
 
 /// The resource that the path names. Refuses while its first copy is being made.
 pub(super) struct On(pub(super) Arc<Mounted>);
 
-/// A row that the path names; it need not be there.
+/// The resource that the path names, which can do what the method asks of its rows.
+pub(super) struct Writable(pub(super) Arc<Mounted>);
+
+/// A row that the path names; it need not be there. Its resource can do what the method asks.
 pub(super) struct OnRow {
     pub(super) at: Arc<Mounted>,
     pub(super) id: String,
@@ -30,12 +33,22 @@ impl FromRequestParts<Arc<Shared>> for On {
     }
 }
 
+impl FromRequestParts<Arc<Shared>> for Writable {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
+        let On(at) = On::from_request_parts(parts, shared).await?;
+        at.check_method(&parts.method, Place::Rows).map(|()| Writable(at))
+    }
+}
+
 impl FromRequestParts<Arc<Shared>> for OnRow {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
         let Path((name, id)) = Path::<(String, String)>::from_request_parts(parts, shared).await.map_err(unreadable)?;
-        Ok(OnRow { at: ready(shared.dio(&name)?)?, id })
+        let at = ready(shared.dio(&name)?)?;
+        at.check_method(&parts.method, Place::Row).map(|()| OnRow { at, id })
     }
 }
 

@@ -6,7 +6,7 @@ use axum::extract::{FromRequest as _, Request, State};
 use axum::response::Response;
 
 use super::bulk;
-use super::extract::{On, OnRow};
+use super::extract::{OnRow, Writable};
 use super::problem::{ApiError, Code};
 use super::record::{self, Media};
 use super::state::{Mounted, Shared};
@@ -16,7 +16,7 @@ use crate::vista::WriteOp;
 
 /// Adds a row whose id is in its id column, or is chosen here or by the master; or many rows.
 pub(super) async fn insert(
-    On(at): On,
+    Writable(at): Writable,
     State(shared): State<Arc<Shared>>,
     request: Request,
 ) -> Result<Response, ApiError> {

@@ -4,11 +4,11 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::future::join_all;
 
-use super::answer::{self, APPLIED, POSITION};
+use super::answer::APPLIED;
 use super::params::{self, ParamOptions};
 use super::problem::{ApiError, Code};
 use super::state::Mounted;
-use super::write::Change;
+use super::write::{self, Change};
 use crate::dio::{Picked, WriteOptions, cost, pick};
 use crate::hot::Condition;
 use crate::vista::{Error, Query, WriteOp};
@@ -61,17 +61,29 @@ pub(super) async fn write(at: &Mounted, change: &Change, ops: Vec<WriteOp>) -> R
             }
         }
     }
-    let body = serde_json::json!({ "affected": operations.len(), "operations": operations });
+    let affected = operations.len();
+    Ok(accepted(at, change, affected, &operations))
+}
+
+/// Accepts the one operation that takes all rows away, where the source has it.
+pub(super) async fn delete_all(at: &Mounted, change: &Change, affected: usize) -> Result<Response, ApiError> {
+    let ticket = at.dio.write(WriteOp::DeleteAll, WriteOptions::default()).await?;
+    let operation = ticket.operation.map(|op| op.to_string());
+    Ok(accepted(at, change, affected, operation.as_slice()))
+}
+
+fn accepted(at: &Mounted, change: &Change, affected: usize, operations: &[String]) -> Response {
+    let body = serde_json::json!({ "affected": affected, "operations": operations });
     // Nothing matched: there is nothing to wait for.
     let status = if operations.is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED };
     let mut response = (status, body.to_string()).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(POSITION, answer::position(&at.dio.position()));
+    write::safe(at, &at.dio.position(), headers);
     if let Some(applied) = change.prefer.applied() {
         headers.insert(APPLIED, applied);
     }
-    Ok(response)
+    response
 }
 
 fn partly(error: Error, done: usize, of: usize) -> ApiError {

@@ -18,6 +18,7 @@ mod list;
 mod many;
 mod metrics;
 mod negotiate;
+mod openapi;
 mod operations;
 mod origin;
 pub mod params;
@@ -176,8 +177,14 @@ impl Gateway {
         self
     }
 
+    /// What is served, as an OpenAPI 3.1 document: the bytes that `GET /openapi.json` answers with.
+    pub fn openapi(&self) -> axum::body::Bytes {
+        openapi::Document::of(&self.shared).json()
+    }
+
     /// A router to serve or to nest.
-    pub fn into_router(self) -> axum::Router {
+    pub fn into_router(mut self) -> axum::Router {
+        self.shared.openapi = openapi::Document::of(&self.shared);
         router::router(self.shared)
     }
 }
@@ -192,6 +199,7 @@ impl Default for Shared {
             origins: origin::Origins::default(),
             limits: Limits::default(),
             sockets: Sockets::default(),
+            openapi: openapi::Document::default(),
             closing: tokio_util::sync::CancellationToken::new(),
             connections: None,
             metrics: metrics::Metrics::default(),

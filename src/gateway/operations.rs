@@ -14,15 +14,18 @@ use super::extract::{Prefix, segment};
 use super::prefer::Prefer;
 use super::problem::{ApiError, Code};
 use super::state::{Mounted, Shared};
-use crate::dio::Operation;
+use crate::dio::{Operation, OperationState};
 use crate::hot::OpId;
+
+/// Operations of one answer, at most.
+const MOST: usize = 1_000;
 
 /// What a list of operations is narrowed by.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
     dio: Option<String>,
-    state: Option<String>,
+    state: Option<OperationState>,
     limit: Option<usize>,
     after: Option<String>,
 }
@@ -51,16 +54,19 @@ pub(super) async fn operations(
     Prefix(prefix): Prefix,
 ) -> Result<Response, ApiError> {
     let Query(asked) = asked.map_err(|error| ApiError::new(Code::InvalidParameter, error.body_text()))?;
-    let limit = asked.limit.unwrap_or(100).min(1_000);
+    let limit = asked.limit.unwrap_or(100);
+    if limit > MOST {
+        return Err(ApiError::new(Code::LimitTooLarge, format!("limit: at most {MOST}")).hint("page with after"));
+    }
     let mut found = Vec::new();
     for at in chosen(&shared, asked.dio.as_deref())? {
         found.extend(at.dio.operations());
     }
     found.sort_by_key(|operation| std::cmp::Reverse(operation.id));
-    let after = asked.after.map(|after| after.parse::<OpId>()).transpose()?;
+    let after = asked.after.map(|after| after.parse::<OpId>()).transpose();
+    let after = after.map_err(|error| ApiError::new(Code::InvalidParameter, format!("after: {error}")))?;
     let fits = |operation: &&Operation| {
-        asked.state.as_deref().is_none_or(|state| operation.state.as_str() == state)
-            && after.is_none_or(|after| operation.id < after)
+        asked.state.is_none_or(|state| operation.state == state) && after.is_none_or(|after| operation.id < after)
     };
     let shown: Vec<Value> =
         found.iter().filter(fits).take(limit).map(|operation| describe(operation, &prefix)).collect();

@@ -3,7 +3,7 @@
 use axum::extract::RawQuery;
 use axum::response::Response;
 
-use super::extract::{On, OnRow};
+use super::extract::{OnRow, Writable};
 use super::many;
 use super::problem::ApiError;
 use super::write::{self, Change};
@@ -18,7 +18,11 @@ pub(super) async fn patch(row: OnRow, change: Change) -> Result<Response, ApiErr
 }
 
 /// Merges the body into every row that the filter lets through.
-pub(super) async fn patch_many(On(at): On, RawQuery(raw): RawQuery, change: Change) -> Result<Response, ApiError> {
+pub(super) async fn patch_many(
+    Writable(at): Writable,
+    RawQuery(raw): RawQuery,
+    change: Change,
+) -> Result<Response, ApiError> {
     let mut record = change.part(&at)?;
     record.remove(at.schema.id_column());
     let ids = many::targets(&at, &change, raw.as_deref().unwrap_or_default()).await?;

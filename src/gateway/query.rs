@@ -3,8 +3,11 @@
 //! With `"after"` in the body, the `Link` header says where the next page is: the same request to that URL, whose cursor wins
 //! over the body's.
 
-use axum::extract::{OriginalUri, RawQuery};
-use axum::http::header;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{OriginalUri, RawQuery, State};
+use axum::http::{HeaderMap, header};
 use axum::response::Response;
 
 use super::answer::{self, View};
@@ -12,7 +15,8 @@ use super::extract::On;
 use super::list;
 use super::negotiate;
 use super::problem::{ApiError, Code};
-use super::write::Change;
+use super::record;
+use super::state::Shared;
 use crate::vista::query::Cursor;
 use crate::vista::{Error, Query};
 
@@ -21,11 +25,16 @@ pub(super) async fn query(
     On(at): On,
     OriginalUri(uri): OriginalUri,
     RawQuery(raw): RawQuery,
-    change: Change,
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, ApiError> {
     let raw = raw.unwrap_or_default();
-    let format = negotiate::of_list(&change.headers)?;
-    let mut query = Query::from_json(&change.value()?, &at.schema).map_err(wrong)?;
+    let format = negotiate::of_list(&headers)?;
+    let media = record::media(&headers)?;
+    let body = shared.limits.read(&headers, body).await?;
+    let value = record::value(media, &body, &shared.limits)?;
+    let mut query = Query::from_json(&value, &at.schema).map_err(wrong)?;
     if !raw.is_empty() {
         let Some(after) = raw.strip_prefix("after=") else {
             return Err(ApiError::new(Code::UnknownParameter, "this URL takes no parameter but after")
@@ -42,8 +51,8 @@ pub(super) async fn query(
         _ => {}
     }
     let view = View::of(&at.dio);
-    let etag = view.list_etag(&[raw.as_bytes(), &change.body].join(&b'\n'), format);
-    if answer::is_known(&change.headers, &etag) {
+    let etag = view.list_etag(&[raw.as_bytes(), &body].join(&b'\n'), format);
+    if answer::is_known(&headers, &etag) {
         return Ok(view.not_modified(etag));
     }
     let found = list::find(&at, &view, &query, format).await?;

@@ -196,7 +196,7 @@ fn cell(name: &str, value: CborValue, at: &Mounted) -> Result<CborValue, String>
 fn typed(ty: ColumnType, value: CborValue) -> Result<CborValue, String> {
     let fits = match (ty, &value) {
         (ColumnType::Json, _) => true,
-        (ColumnType::Integer, CborValue::Integer(_)) => true,
+        (ColumnType::Integer, CborValue::Integer(number)) => i64::try_from(*number).is_ok(),
         (ColumnType::Integer, CborValue::Float(number)) if number.fract() == 0.0 && number.abs() < 9e15 => {
             return Ok((*number as i64).into());
         }

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use axum::extract::{OriginalUri, Path, Request, State};
 use axum::handler::Handler as _;
-use axum::http::{HeaderValue, Uri, header};
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::http::{Method, Uri, header};
+use axum::response::{Redirect, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Router, middleware};
 
 use super::problem::{ApiError, Code};
-use super::state::Shared;
+use super::state::{Place, Shared};
 use super::{
-    answer, delete, events, health, index, insert, list, metrics, operations, patch, pipeline, query, record, refresh,
-    replace, schema, webhook,
+    answer, delete, events, health, index, insert, list, metrics, openapi, operations, patch, pipeline, query, record,
+    refresh, replace, schema, webhook, write,
 };
 
 /// A table of routes that knows its templates: requests are counted by them.
@@ -40,17 +40,18 @@ pub(super) fn router(mut shared: Shared) -> Router {
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::scrape))
+        .route("/openapi.json", get(openapi::openapi))
         .route("/problems/{code}", get(problem))
         .route("/operations", get(operations::operations))
         .route("/operations/{id}", get(operations::operation).delete(operations::discard))
         .route("/operations/{id}/retry", post(operations::retry))
-        .route("/webhooks/{hook}", post(webhook::receive))
-        .route("/{dio}", rows.fallback(query_method))
-        .route("/{dio}/events", get(events::subscribe))
-        .route("/{dio}/_query", post(query::query))
-        .route("/{dio}/_refresh", post(refresh::refresh))
-        .route("/{dio}/_schema", get(schema::schema))
-        .route("/{dio}/{id}", row)
+        .route("/webhooks/{hook}", post(webhook::receive).options(webhook::options))
+        .route("/{dio}", rows.fallback(other_of_rows))
+        .route("/{dio}/events", get(events::subscribe).fallback(reserved))
+        .route("/{dio}/_query", post(query::query).fallback(reserved))
+        .route("/{dio}/_refresh", post(refresh::refresh).fallback(reserved))
+        .route("/{dio}/_schema", get(schema::schema).fallback(reserved))
+        .route("/{dio}/{id}", row.fallback(other_of_row))
         .route("/{dio}/{id}/events", get(events::subscribe_one));
     shared.metrics = metrics::Metrics::new(table.templates, shared.dios.len(), shared.hooks.len());
     let shared = Arc::new(shared);
@@ -78,13 +79,34 @@ async fn wrong_method() -> ApiError {
     ApiError::new(Code::MethodNotAllowed, "the method does not fit the path").hint("the header Allow says which do")
 }
 
-/// `QUERY` is not among the methods that a table can name.
-async fn query_method(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+/// `QUERY` is not among the methods that a table can name. What else is allowed depends on the resource.
+async fn other_of_rows(
+    State(shared): State<Arc<Shared>>,
+    Path(dio): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
     if request.method().as_str() == "QUERY" {
-        return query::query.call(request, shared).await;
+        return Ok(query::query.call(request, shared).await);
     }
-    let allow = HeaderValue::from_static("GET, HEAD, POST, PATCH, DELETE, QUERY");
-    wrong_method().await.header(header::ALLOW, allow).into_response()
+    let allow = shared.dio(&dio)?.allowed(Place::Rows);
+    Err(wrong_method().await.header(header::ALLOW, allow))
+}
+
+async fn other_of_row(State(shared): State<Arc<Shared>>, Path((dio, _)): Path<(String, String)>) -> ApiError {
+    match shared.dio(&dio) {
+        Ok(at) => wrong_method().await.header(header::ALLOW, at.allowed(Place::Row)),
+        Err(error) => error,
+    }
+}
+
+/// A word of the URL where an id would stand: writes are told so, whatever else the word can do.
+async fn reserved(method: Method, uri: Uri) -> ApiError {
+    match method {
+        Method::POST | Method::PUT | Method::PATCH | Method::DELETE => {
+            write::reserved(uri.path().rsplit('/').next().unwrap_or_default())
+        }
+        _ => wrong_method().await,
+    }
 }
 
 /// What a code means.

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, Method, header};
 use indexmap::IndexMap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::answer;
 use super::auth::Auth;
 use super::events::Sockets;
 use super::limits::Limits;
 use super::metrics::{Metrics, SocketCounts};
+use super::openapi::Document;
 use super::origin::Origins;
 use super::problem::{ApiError, Code};
 use super::webhook::Hook;
@@ -36,6 +38,8 @@ pub struct Shared {
     pub limits: Limits,
     /// The event sockets.
     pub sockets: Sockets,
+    /// What is served, described; made with the router.
+    pub openapi: Document,
     /// Cancelled when the server is going to stop.
     pub closing: CancellationToken,
     /// The server's connections, where they are known.
@@ -66,6 +70,15 @@ impl Shared {
     }
 }
 
+/// Where a path points within a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// All rows.
+    Rows,
+    /// One of them.
+    Row,
+}
+
 /// One Dio as a resource.
 #[derive(Debug)]
 pub struct Mounted {
@@ -87,14 +100,35 @@ impl Mounted {
         if !unsupported {
             return answer;
         }
+        answer.header(header::ALLOW, self.allowed(Place::Row))
+    }
+
+    /// The methods that do something there.
+    pub(super) fn allowed(&self, place: Place) -> HeaderValue {
         let can = self.dio.vista().capabilities();
-        let writes = [(can.can_insert, ", POST"), (can.can_update, ", PUT, PATCH"), (can.can_delete, ", DELETE")];
-        let allow =
-            writes.iter().filter(|(can, _)| *can).fold("GET, HEAD".to_string(), |allow, (_, more)| allow + more);
-        match HeaderValue::from_str(&allow) {
-            Ok(allow) => answer.header(header::ALLOW, allow),
-            Err(_) => answer,
-        }
+        let list = place == Place::Rows;
+        let methods = [
+            (can.can_insert, ", POST"),
+            (can.can_update && !list, ", PUT"),
+            (can.can_update, ", PATCH"),
+            (can.can_delete, ", DELETE"),
+            (list, ", QUERY"),
+        ];
+        let allowed = methods.iter().filter(|(can, _)| *can);
+        answer::text(allowed.fold("GET, HEAD".to_string(), |allowed, (_, more)| allowed + more))
+    }
+
+    /// Refuses what the resource cannot do, before anything else is read of the request.
+    pub(super) fn check_method(&self, method: &Method, place: Place) -> Result<(), ApiError> {
+        let can = self.dio.vista().capabilities();
+        let what = match *method {
+            Method::POST if !can.can_insert => "insert",
+            Method::PUT | Method::PATCH if !can.can_update => "update",
+            Method::DELETE if !can.can_delete => "delete",
+            _ => return Ok(()),
+        };
+        let error = ApiError::from(Error::Unsupported { vista: self.dio.name().into(), what });
+        Err(error.header(header::ALLOW, self.allowed(place)))
     }
 
     pub(super) fn new(dio: Dio, options: MountOptions) -> Mounted {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
 use axum::http::header::{self, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse;
 use serde::Serialize;
 
 use super::limits::Limits;
@@ -57,8 +58,7 @@ pub(super) async fn receive(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Received>, ApiError> {
-    let unknown = || ApiError::new(Code::NotFound, format!("there is no webhook {name:?}"));
-    let (at, _, hook) = shared.hooks.get_full(name.as_str()).ok_or_else(unknown)?;
+    let (at, hook) = find(&shared, &name)?;
     let mut received = Received::default();
     let taken = take(&shared, hook, &headers, body, &mut received).await;
     if let Some(counts) = shared.metrics.hooks.get(at) {
@@ -101,6 +101,22 @@ async fn take(
     }
     let changes = decode(&body, format).map_err(|error| undecodable(&error))?;
     apply(dio, hook, hook.delivery_id(headers), changes, received).await
+}
+
+/// Says how deliveries are made.
+pub(super) async fn options(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+) -> Result<impl IntoResponse, ApiError> {
+    find(&shared, &name)?;
+    let accept = (HeaderName::from_static("accept-post"), "application/json, application/x-ndjson");
+    Ok((StatusCode::NO_CONTENT, [(header::ALLOW, "POST, OPTIONS"), accept]))
+}
+
+/// The hook `name` and its number.
+fn find<'a>(shared: &'a Shared, name: &str) -> Result<(usize, &'a Arc<Hook>), ApiError> {
+    let unknown = || ApiError::new(Code::NotFound, format!("there is no webhook {name:?}"));
+    shared.hooks.get_full(name).map(|(at, _, hook)| (at, hook)).ok_or_else(unknown)
 }
 
 async fn apply(

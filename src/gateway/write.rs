@@ -105,10 +105,15 @@ pub(super) fn check_id(at: &Mounted, id: &str) -> Result<(), ApiError> {
         );
     }
     if is_reserved_id(id) {
-        return Err(ApiError::new(Code::ReservedId, format!("{id:?} is a word of the URL and cannot be an id"))
-            .hint("ids are not events or live and do not begin with _"));
+        return Err(reserved(id));
     }
     Ok(())
+}
+
+/// A row under this id could not be reached.
+pub(super) fn reserved(id: &str) -> ApiError {
+    ApiError::new(Code::ReservedId, format!("{id:?} is a word of the URL and cannot be an id"))
+        .hint("ids are not events or live and do not begin with _; rows that have such an id are found by filter")
 }
 
 fn condition(headers: &HeaderMap) -> Result<Condition, ApiError> {
@@ -257,7 +262,7 @@ pub(super) fn failed(operation: &Operation, prefix: &str) -> ApiError {
     let code = match (operation.state, error.map(|error| error.code.as_str())) {
         (OperationState::Failed, Some("conflict")) => Code::Conflict,
         (OperationState::Failed, Some("not-found")) => Code::NotFound,
-        (OperationState::Failed, Some("invalid")) => Code::ValidationFailed,
+        (OperationState::Failed, Some("validation-failed")) => Code::ValidationFailed,
         (OperationState::Failed, Some("unsupported")) => Code::Unsupported,
         (OperationState::Failed, Some("precondition-failed")) => Code::PreconditionFailed,
         _ => Code::WriteFailed,
@@ -300,14 +305,10 @@ fn describe(at: &Mounted, change: &Change, accepted: &Accepted, headers: &mut He
     let core = &at.dio.0.core;
     let routed = core.hooks.on_write.is_some() && core.settings.write_route == WriteRoute::Around;
     let confirmed = accepted.settled && accepted.operation.is_some() && !routed;
-    let durable = match (confirmed, core.is_durable()) {
-        (true, _) => "master",
-        (false, true) => "disk",
-        (false, false) => "memory",
-    };
-    headers.insert(POSITION, answer::position(&accepted.position));
-    headers.insert(DURABLE, HeaderValue::from_static(durable));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    safe(at, &accepted.position, headers);
+    if confirmed {
+        headers.insert(DURABLE, HeaderValue::from_static("master"));
+    }
     if let Some(op) = accepted.operation {
         headers.insert(OPERATION, answer::text(format!("{}/operations/{op}", change.prefix)));
     }
@@ -320,6 +321,14 @@ fn describe(at: &Mounted, change: &Change, accepted: &Accepted, headers: &mut He
     if let Some(applied) = change.prefer.applied() {
         headers.insert(APPLIED, applied);
     }
+}
+
+/// What every answer to an accepted write says: where it is in the history, and where it is safe.
+pub(super) fn safe(at: &Mounted, position: &Position, headers: &mut HeaderMap) {
+    let durable = if at.dio.0.core.is_durable() { "disk" } else { "memory" };
+    headers.insert(POSITION, answer::position(position));
+    headers.insert(DURABLE, HeaderValue::from_static(durable));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
 /// The URL of a row.

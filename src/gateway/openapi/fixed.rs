@@ -1,0 +1,199 @@
+//! The paths that are no Dio's: health, operations, problems, webhooks, this document.
+
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::path::{HttpMethod, OperationBuilder};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Required, Tag};
+
+use super::shapes::{any, array, count, flag, named, object, text, word};
+use super::{Api, answers, parameters};
+use crate::gateway::problem::Code;
+use crate::gateway::state::Shared;
+use crate::gateway::webhook::Hook;
+use crate::inbound::Scheme;
+
+const SERVER: &str = "server";
+const WEBHOOKS: &str = "webhooks";
+
+pub(super) fn tag() -> Tag {
+    let mut tag = Tag::new(SERVER);
+    tag.description = Some("The server itself, and the writes it has accepted.".to_string());
+    tag
+}
+
+pub(super) fn add(api: &mut Api, shared: &Shared) {
+    server(api);
+    documents(api);
+    operations(api, shared);
+}
+
+fn get(api: &Api, id: &str, summary: &str) -> OperationBuilder {
+    api.operation(id, SERVER, summary, &HttpMethod::Get)
+}
+
+fn server(api: &mut Api) {
+    let status = |words: &[&str]| word(words);
+    let index = object([("resources", ObjectBuilder::new().into()), ("ready", text().into())]);
+    let root = get(api, "listResources", "The resources and where they are");
+    api.add("/", HttpMethod::Get, root.response("200", answers::json("Links.", index).build()));
+
+    // Nobody is asked for a token here: no 401.
+    let open = Api { guarded: false, hosts: api.hosts, ..Api::default() };
+    let live = open.operation("isAlive", SERVER, "Whether the process runs", &HttpMethod::Get);
+    let alive = object([("status", status(&["ok"]).into())]);
+    let live = live.response("200", answers::json("It does.", alive).build());
+    api.add("/healthz", HttpMethod::Get, unguarded(api, live));
+
+    let dio = object([
+        ("ready", flag().into()),
+        ("reasons", array(text()).into()),
+        ("rows", count().into()),
+        ("age", ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Integer, Type::Null])).into()),
+        ("queued", count().into()),
+        ("durable", flag().into()),
+    ]);
+    let dios = ObjectBuilder::new().additional_properties(Some(utoipa::openapi::Schema::from(dio.build())));
+    let body = object([("status", status(&["ready", "starting", "stopping"]).into()), ("dios", dios.into())]);
+    api.schema("Readiness", body);
+    let not_yet = answers::json("Not yet, or not any more.", named("Readiness"));
+    let not_yet = answers::content(not_yet, answers::PROBLEM, named("Problem"));
+    let not_yet = answers::header(not_yet, "Retry-After", "Seconds.", count());
+    let ready = get(api, "isReady", "Whether every resource can be read");
+    let ready = ready.response("200", answers::json("All can.", named("Readiness")).build());
+    api.add("/readyz", HttpMethod::Get, ready.response("503", not_yet.build()));
+
+    let metrics = get(api, "readMetrics", "Counters and gauges in Prometheus' text format");
+    let samples = answers::content(answers::empty("The samples."), "text/plain", text());
+    api.add("/metrics", HttpMethod::Get, metrics.response("200", samples.build()));
+}
+
+fn documents(api: &mut Api) {
+    let this = get(api, "readOpenApi", "This document").parameter(parameters::if_none_match());
+    let version = |response| answers::header(response, "ETag", "The document's version.", text()).build();
+    let this = this.response("200", version(answers::json("The document.", ObjectBuilder::new())));
+    api.add(
+        "/openapi.json",
+        HttpMethod::Get,
+        this.response("304", version(answers::empty("It is what the client has."))),
+    );
+
+    let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+    let meaning = object([("code", text().into()), ("title", text().into()), ("status", count().into())]);
+    let problem = get(api, "explainProblem", "What a code means");
+    let problem = problem.parameter(parameters::path("code", "The code of a problem.", word(&codes)));
+    let problem = problem.response("200", answers::json("Its meaning.", meaning).build());
+    api.add("/problems/{code}", HttpMethod::Get, answers::refusals(problem, &[404]));
+}
+
+fn operations(api: &mut Api, shared: &Shared) {
+    let dios: Vec<&str> = shared.dios.keys().map(|name| &**name).collect();
+    let states = ["queued", "running", "unknown", "applied", "failed", "parked", "discarded"];
+    let list = get(api, "listOperations", "Accepted writes, newest first");
+    let list = list.parameters(Some(parameters::operations(&dios, &states)));
+    let list = list.response("200", answers::json("The operations.", array(named("Operation"))).build());
+    api.add("/operations", HttpMethod::Get, answers::refusals(list, &[400, 404]));
+
+    let id = || parameters::path("id", "The operation's id.", text().pattern(Some("^op_[0-7][0-9A-HJKMNP-TV-Z]{25}$")));
+    let one = get(api, "getOperation", "One write; `Prefer: wait=N` waits for its end");
+    let one = one.parameter(id()).parameter(parameters::prefer());
+    let found = answers::json("The operation.", named("Operation"));
+    let found = answers::header(found, "Retry-After", "Seconds; it has not ended.", count());
+    api.add("/operations/{id}", HttpMethod::Get, answers::refusals(one.response("200", found.build()), &[404]));
+
+    let discard = api.operation("discardOperation", SERVER, "Give a parked write up", &HttpMethod::Delete);
+    let discard = discard.parameter(id()).response("204", answers::empty("It is given up.").build());
+    api.add("/operations/{id}", HttpMethod::Delete, answers::refusals(discard, &[404, 409, 503, 507]));
+
+    let retry = api.operation("retryOperation", SERVER, "Give a parked write another try", &HttpMethod::Post);
+    let again = answers::json("A new operation at the end of the queue.", named("Operation"));
+    let again = answers::header(again, "Location", "The new operation.", text());
+    let retry = retry.parameter(id()).response("202", again.build());
+    api.add("/operations/{id}/retry", HttpMethod::Post, answers::refusals(retry, &[404, 409, 503, 507]));
+}
+
+/// The path of one webhook. Senders prove themselves to the hook; the server's tokens are not asked for.
+pub(super) fn hook(api: &mut Api, hook: &Hook) {
+    if !api.schemas.contains_key("Change") {
+        api.schema("Change", change());
+        let counts = ["applied", "unchanged", "deferred", "stale", "duplicate"];
+        api.schema("Received", object(counts.map(|name| (name, count().into()))));
+    }
+    let open = Api::default();
+    let id = format!("receive_{}", hook.name);
+    let receive = open.operation(id, WEBHOOKS, "What the source says has changed", &HttpMethod::Post);
+    let receive = if api.hosts { answers::refusals(receive, &[421]) } else { receive };
+    let either = AnyOfBuilder::new().item(named("Change")).item(array(named("Change")).max_items(Some(10_000)));
+    let lines = text().description(Some("A change per line."));
+    let body = RequestBodyBuilder::new()
+        .required(Some(Required::True))
+        .content("application/json", ContentBuilder::new().schema(Some(either)).build())
+        .content("application/x-ndjson", ContentBuilder::new().schema(Some(lines)).build());
+    let receive = receive.request_body(Some(body.build()));
+    let done = answers::json("It is applied, or known already, and durable.", named("Received"));
+    let receive = receive.response("200", done.build());
+    let receive = answers::refusals(receive, &[400, 408, 413, 415, 422, 500, 502, 503, 504, 507]);
+    let receive = unguarded(api, receive);
+    let path = format!("/webhooks/{}", hook.name);
+    let receive = proof(api, hook, receive);
+    api.add(&path, HttpMethod::Post, receive);
+}
+
+/// What the hook's senders must send to be believed.
+fn proof(api: &mut Api, hook: &Hook, receive: OperationBuilder) -> OperationBuilder {
+    let headers: Vec<(String, &str)> = match &hook.scheme {
+        Scheme::None => return receive,
+        Scheme::Bearer(_) => {
+            let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("The webhook's secret."));
+            let name = format!("webhook_{}", hook.name);
+            api.securities.insert(name.clone(), SecurityScheme::Http(scheme.build()));
+            let no_scopes: [&str; 0] = [];
+            let receive = receive.securities(Some([SecurityRequirement::new(name, no_scopes)]));
+            return answers::refusals(receive, &[401]);
+        }
+        Scheme::Standard(_) => vec![
+            ("webhook-id".to_string(), "The delivery's id; a second one changes nothing."),
+            ("webhook-timestamp".to_string(), "Unix seconds."),
+            ("webhook-signature".to_string(), "`v1,` and the signature of id, timestamp and body (Standard Webhooks)."),
+        ],
+        Scheme::Hmac(hmac) => {
+            let signature = (hmac.header.to_string(), "The signature of the body.");
+            let time = hmac.timestamp.as_ref().map(|name| (name.to_string(), "Unix seconds."));
+            [Some(signature), time].into_iter().flatten().collect()
+        }
+    };
+    let receive =
+        headers.iter().fold(receive, |receive, (name, about)| receive.parameter(parameters::required(name, about)));
+    answers::refusals(receive, &[401])
+}
+
+fn change() -> AnyOfBuilder {
+    let id =
+        || ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Integer])).min_length(Some(1));
+    let common = |change: ObjectBuilder| {
+        let version = ObjectBuilder::new();
+        let version = version.schema_type(SchemaType::from_iter([Type::Number, Type::String, Type::Null]));
+        change
+            .property("version", version.description(Some("Newer ones win over older ones.")))
+            .property("partial", flag().description(Some("Whether `new` has only what changed.")))
+            .property("delivery", id().description(Some("A change with the same delivery is applied once.")))
+    };
+    let put = object([
+        ("op", word(&["insert", "inserted", "update", "updated", "upsert", "upserted"]).into()),
+        ("id", id().into()),
+    ]);
+    let row = ObjectBuilder::new().description(Some("The row; without it the source is read."));
+    let put = common(put.property("new", row));
+    let delete = common(object([("op", word(&["delete", "deleted"]).into()), ("id", id().into())]));
+    let invalidate = object([("op", word(&["invalidate", "invalidated"]).into())]).property("id", any());
+    AnyOfBuilder::new().item(put).item(delete).item(common(invalidate))
+}
+
+/// No token is needed, whatever the others need.
+fn unguarded(api: &Api, operation: OperationBuilder) -> OperationBuilder {
+    match api.guarded {
+        true => operation.securities(Some(Vec::<SecurityRequirement>::new())),
+        false => operation,
+    }
+}

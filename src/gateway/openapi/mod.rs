@@ -1,0 +1,183 @@
+//! `GET /openapi.json`: what this gateway serves, as OpenAPI 3.1, made from the live schemas when the router is made.
+//!
+//! `resource.rs` has the paths of one Dio and `fixed.rs` all others; `rows.rs` has the schemas of a Dio's rows and `shapes.rs`
+//! those that are the same everywhere; `parameters.rs` and `answers.rs` have what operations share.
+
+mod answers;
+mod fixed;
+mod parameters;
+mod resource;
+mod rows;
+mod shapes;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, PathItem};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Paths, RefOr, Server};
+use utoipa::openapi::{Schema, Tag};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::answer;
+use super::auth::Auth;
+use super::state::Shared;
+
+/// The document as it is sent.
+#[derive(Clone, Debug, Default)]
+pub struct Document {
+    json: Bytes,
+    etag: Option<HeaderValue>,
+}
+
+impl Document {
+    pub(super) fn of(shared: &Shared) -> Document {
+        let mut json = build(shared).to_pretty_json().unwrap_or_default();
+        json.push('\n');
+        let etag = answer::text(format!("\"{:x}\"", xxh3_64(json.as_bytes())));
+        Document { json: json.into(), etag: Some(etag) }
+    }
+
+    pub(super) fn json(&self) -> Bytes {
+        self.json.clone()
+    }
+}
+
+/// Serves the document.
+pub(super) async fn openapi(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let Document { json, etag } = shared.openapi.clone();
+    let etag = etag.unwrap_or(HeaderValue::from_static("\"\""));
+    let mut response = match answer::is_known(&headers, &etag) {
+        true => StatusCode::NOT_MODIFIED.into_response(),
+        false => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
+    };
+    response.headers_mut().insert(header::ETAG, etag);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+const ABOUT: &str = "Rows are read from a copy of their source, and writes are queued for it: a 202 means that the write is \
+    in the journal and visible to every reader, `Prefer: wait=N` waits for the source. Refusals are `application/problem+json` \
+    with a stable `code`. `QUERY /{resource}`, which this version of OpenAPI cannot describe, does what `POST \
+    /{resource}/_query` does.\n\nA filter is a column with a value, which is equality, or with `operator.value`: eq, neq, gt, \
+    gte, lt, lte, like, ilike (`*` stands for anything), match, imatch (regular expressions), in (`in.(a,b)`), is (null, \
+    not_null, true, false, unknown) or isdistinct. `not.` before an operator turns it around, a value that is given several \
+    times is in, and `eq.` before a value takes it as it is. Parameters and columns that do not exist are refused.";
+
+/// The name of the security scheme of everything but webhooks.
+const BEARER: &str = "bearer";
+
+/// Paths and schemas while they are collected.
+#[derive(Default)]
+struct Api {
+    paths: Paths,
+    schemas: BTreeMap<String, RefOr<Schema>>,
+    securities: BTreeMap<String, SecurityScheme>,
+    /// Whether tokens are asked for.
+    guarded: bool,
+    /// Whether pages of other origins are turned away.
+    origins: bool,
+    /// Whether the `Host` is checked.
+    hosts: bool,
+}
+
+impl Api {
+    fn add(&mut self, path: &str, method: HttpMethod, operation: impl Into<Operation>) {
+        let item = PathItem::new(method, operation);
+        match self.paths.paths.get_mut(path) {
+            Some(known) => known.merge_operations(item),
+            None => drop(self.paths.paths.insert(path.to_string(), item)),
+        }
+    }
+
+    fn schema(&mut self, name: impl Into<String>, schema: impl Into<RefOr<Schema>>) {
+        self.schemas.insert(name.into(), schema.into());
+    }
+
+    /// An operation, with what the pipeline may answer before its handler does.
+    fn operation(&self, id: impl Into<String>, tag: &str, summary: &str, method: &HttpMethod) -> OperationBuilder {
+        let mut refusals = vec![414, 500];
+        refusals.extend(self.hosts.then_some(421));
+        refusals.extend(self.guarded.then_some(401));
+        let safe = matches!(method, HttpMethod::Get | HttpMethod::Head);
+        refusals.extend((self.origins && !safe).then_some(403));
+        let operation = OperationBuilder::new().operation_id(Some(id)).tag(tag).summary(Some(summary));
+        answers::refusals(operation, &refusals)
+    }
+}
+
+fn build(shared: &Shared) -> OpenApi {
+    let mut api = Api {
+        guarded: matches!(shared.auth, Auth::Tokens(_)),
+        origins: shared.origins.loopback.is_some() || !shared.origins.listed.is_empty(),
+        hosts: shared.origins.loopback.is_some(),
+        ..Api::default()
+    };
+    if api.guarded {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("One of the server's tokens."));
+        api.securities.insert(BEARER.to_string(), SecurityScheme::Http(scheme.build()));
+    }
+    shapes::add(&mut api);
+    fixed::add(&mut api, shared);
+    let mut tags = vec![fixed::tag()];
+    for (title, at) in titles(shared.dios.keys()).into_iter().zip(shared.dios.values()) {
+        tags.push(Tag::new(at.dio.name()));
+        rows::add(&mut api, &title, at);
+        resource::add(&mut api, &title, at);
+    }
+    for hook in shared.hooks.values() {
+        fixed::hook(&mut api, hook);
+    }
+    let Api { paths, schemas, securities, guarded, .. } = api;
+    let mut components = ComponentsBuilder::new().schemas_from_iter(schemas);
+    for (name, response) in answers::problems() {
+        components = components.response(name, response);
+    }
+    for (name, scheme) in securities {
+        components = components.security_scheme(name, scheme);
+    }
+    let base = if shared.base_path.is_empty() { "/" } else { shared.base_path.as_str() };
+    let license = LicenseBuilder::new().name(env!("CARGO_PKG_LICENSE")).identifier(Some(env!("CARGO_PKG_LICENSE")));
+    let info = InfoBuilder::new()
+        .title("Diorama")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(ABOUT))
+        .license(Some(license.build()));
+    let no_scopes: [&str; 0] = [];
+    OpenApiBuilder::new()
+        .info(info.build())
+        .servers(Some([Server::new(base)]))
+        .paths(paths)
+        .components(Some(components.build()))
+        .security(guarded.then(|| [SecurityRequirement::new(BEARER, no_scopes)]))
+        .tags(Some(tags))
+        .build()
+}
+
+/// What the schemas and operations of each Dio are called: `my-items` is `MyItems`, and a second one of that name `MyItems2`.
+fn titles<'a>(names: impl Iterator<Item = &'a Arc<str>>) -> Vec<String> {
+    let mut titles: Vec<String> = Vec::new();
+    for name in names {
+        let words = name.split(['-', '_']).filter(|word| !word.is_empty());
+        let title: String = words.map(|word| word[..1].to_ascii_uppercase() + &word[1..]).collect();
+        let again = (2..).map(|number| format!("{title}{number}"));
+        let free = std::iter::once(title.clone()).chain(again).find(|title| !titles.contains(title));
+        titles.extend(free);
+    }
+    titles
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_resource_has_a_title_of_its_own() {
+        let names: Vec<Arc<str>> = ["my-items", "my_items", "myItems", "2024"].map(Arc::from).into();
+        assert_eq!(titles(names.iter()), ["MyItems", "MyItems2", "MyItems3", "2024"]);
+    }
+}

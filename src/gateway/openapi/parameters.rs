@@ -1,0 +1,150 @@
+//! Parameters: the query language, and the headers of requests.
+
+use utoipa::openapi::Required;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::ObjectBuilder;
+
+use super::shapes::{count, flag, text, word};
+use crate::gateway::state::Mounted;
+use crate::vista::{ColumnType, Flag};
+
+fn query(name: &str, about: impl Into<String>, schema: ObjectBuilder) -> Parameter {
+    let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Query).required(Required::False);
+    parameter.description(Some(about)).schema(Some(schema)).build()
+}
+
+fn header(name: &str, about: &str, schema: ObjectBuilder) -> Parameter {
+    let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Header).required(Required::False);
+    parameter.description(Some(about)).schema(Some(schema)).build()
+}
+
+/// Same, but the request cannot do without.
+pub(super) fn required(name: &str, about: &str) -> Parameter {
+    let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Header).required(Required::True);
+    parameter.description(Some(about)).schema(Some(text())).build()
+}
+
+pub(super) fn path(name: &str, about: &str, schema: ObjectBuilder) -> Parameter {
+    let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True);
+    parameter.description(Some(about)).schema(Some(schema)).build()
+}
+
+/// The id in the path of one row.
+pub(super) fn row(at: &Mounted, new: bool) -> Parameter {
+    let schema = match at.schema.layout().integer_id() {
+        true => super::shapes::of(utoipa::openapi::schema::Type::Integer)
+            .minimum(Some(isize::MIN))
+            .maximum(Some(isize::MAX)),
+        false if new => text().min_length(Some(1)).pattern(Some(super::rows::ID)),
+        false => text().min_length(Some(1)),
+    };
+    path("id", "The row's id, percent-encoded.", schema)
+}
+
+/// Filters: one parameter per column, and what joins them.
+pub(super) fn filters(at: &Mounted) -> Vec<Parameter> {
+    const RESERVED: [&str; 7] = ["select", "order", "limit", "offset", "after", "q", "or"];
+    let column = |column: &crate::vista::Column| {
+        // A column with the name of a parameter is written in double quotes.
+        let taken = RESERVED.contains(&&*column.name) || &*column.name == "and";
+        let name = if taken { format!("\"{}\"", column.name) } else { column.name.to_string() };
+        let example = match column.ty {
+            ColumnType::Integer | ColumnType::Number | ColumnType::Decimal => "gte.100",
+            ColumnType::Boolean => "is.true",
+            ColumnType::Date | ColumnType::Datetime => "gte.2026-01-01",
+            _ if column.has(Flag::Id) => "in.(a,b)",
+            _ => "ilike.*text*",
+        };
+        let about = format!("Rows by column `{}`: a value, or `operator.value`, like `{name}={example}`.", column.name);
+        query(&name, about, text())
+    };
+    let mut all: Vec<Parameter> = at.schema.columns().iter().map(column).collect();
+    all.push(query("or", "Rows for which one of these holds: `(price.gt.5,name.like.a*)`; groups nest.", text()));
+    all.push(query("and", "Rows for which all of these hold: `(price.gt.5,not.or(a.eq.1,b.eq.2))`.", text()));
+    all.push(query("q", "Words that must all be found in a searchable column.", text()));
+    all
+}
+
+/// What a list takes beside filters.
+pub(super) fn page(at: &Mounted) -> Vec<Parameter> {
+    let most = usize::try_from(at.options.max_limit).unwrap_or(usize::MAX);
+    let limit = count().maximum(Some(most)).default(Some(at.options.default_limit.into()));
+    vec![
+        query("order", "`column.desc.nullsfirst,other`: asc and nullslast if nothing is said.", text()),
+        select(),
+        query("limit", "Rows, at most. NDJSON, CSV and CBOR have no limit unless one is given.", limit),
+        query("offset", "Rows to skip.", count().maximum(Some(usize::MAX))),
+        query("after", "A cursor of an earlier answer. Not served yet: page with offset.", text()),
+    ]
+}
+
+/// Columns to show.
+pub(super) fn select() -> Parameter {
+    query("select", "Columns to show: `id,name,alias:column,meta->key`; all if nothing is said.", text())
+}
+
+/// Permits a write without a filter.
+pub(super) fn all() -> Parameter {
+    query("all", "`true` touches every row.", word(&["true"]))
+}
+
+/// A version that the reader has.
+pub(super) fn if_none_match() -> Parameter {
+    header("If-None-Match", "ETags that the client has: 304 if one is current.", text())
+}
+
+/// Refuses a write unless the row is absent.
+pub(super) fn if_absent() -> Parameter {
+    header("If-None-Match", "`*`: only if there is no such row. Not beside If-Match.", word(&["*"]))
+}
+
+/// The version that a write is made for.
+pub(super) fn if_match(needed: bool) -> Parameter {
+    let about = match needed {
+        true => "The row's ETag; required here (or `If-None-Match: *` for a new row).",
+        false => "The row's ETag: only if it is still that version. `*`: only if it is there.",
+    };
+    header("If-Match", about, text())
+}
+
+/// How long to wait, what to send back.
+pub(super) fn prefer() -> Parameter {
+    let about = "`wait=N` waits up to N (at most 30) seconds for the source; `respond-async` does not wait; `return=minimal` \
+        leaves the row out of the answer; `max-affected=N` lowers the bound of a write by filter. Unknown ones are ignored.";
+    header("Prefer", about, text().examples(["wait=5", "return=minimal"]))
+}
+
+/// Makes a write repeatable.
+pub(super) fn idempotency_key() -> Parameter {
+    let about = "A repeated request with the same key is answered with what became of the first. Not with rows in bulk, nor \
+        where the source chooses the id.";
+    header("Idempotency-Key", about, text().pattern(Some(r#"^(?!""$)[!-.0-~]{1,255}$"#)))
+}
+
+/// What a subscription takes.
+pub(super) fn events(one: bool) -> Vec<Parameter> {
+    let since = "`now`, `earliest`, or a position (`Dio-Position`): everything after it follows.";
+    let mut all = vec![
+        query("since", since, text().pattern(Some("^(now|earliest|[0-9A-Za-z]+:[0-9]+)$"))),
+        query("records", "Whether events carry their rows.", flag()),
+        query("heartbeat", "Seconds between heartbeats.", count().minimum(Some(5)).maximum(Some(60))),
+    ];
+    if !one {
+        all.push(query(
+            "ids",
+            "Only events of these rows, separated by commas; at most 1,000.",
+            text().min_length(Some(1)),
+        ));
+    }
+    all
+}
+
+/// What a list of operations takes.
+pub(super) fn operations(dios: &[&str], states: &[&str]) -> Vec<Parameter> {
+    vec![
+        query("dio", "Only of this resource.", word(dios)),
+        query("state", "Only in this state.", word(states)),
+        query("limit", "Operations, at most.", count().maximum(Some(1_000)).default(Some(100.into()))),
+        query("after", "Only older than this operation.", text().pattern(Some("^op_[0-7][0-9A-HJKMNP-TV-Z]{25}$"))),
+    ]
+}

@@ -1,0 +1,245 @@
+//! Schemas that are the same whatever is served, and short words for making schemas.
+
+use serde_json::json;
+use utoipa::openapi::schema::{
+    AdditionalProperties, AnyOfBuilder, ArrayBuilder, KnownFormat, ObjectBuilder, OneOfBuilder, SchemaFormat,
+    SchemaType, Type,
+};
+use utoipa::openapi::{Ref, RefOr, Schema};
+
+use super::Api;
+use crate::gateway::problem::Code;
+
+/// A schema, or where it is.
+pub(super) type Shape = RefOr<Schema>;
+
+/// A value of one type.
+pub(super) fn of(ty: Type) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(ty)
+}
+
+pub(super) fn text() -> ObjectBuilder {
+    of(Type::String)
+}
+
+/// A whole number, 0 or more.
+pub(super) fn count() -> ObjectBuilder {
+    of(Type::Integer).minimum(Some(0))
+}
+
+pub(super) fn flag() -> ObjectBuilder {
+    of(Type::Boolean)
+}
+
+/// Any value.
+pub(super) fn any() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(SchemaType::AnyValue)
+}
+
+pub(super) fn moment() -> ObjectBuilder {
+    text().format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+}
+
+/// One of `words`.
+pub(super) fn word(words: &[&str]) -> ObjectBuilder {
+    text().enum_values(Some(words.iter().copied()))
+}
+
+/// A value of this type, or null.
+pub(super) fn or_null(ty: Type) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(SchemaType::from_iter([ty, Type::Null]))
+}
+
+/// The component `name`.
+pub(super) fn named(name: impl Into<String>) -> Ref {
+    Ref::from_schema_name(name)
+}
+
+/// An object that has all of `members`, and may have more.
+pub(super) fn object<const N: usize>(members: [(&str, Shape); N]) -> ObjectBuilder {
+    let all = members.into_iter();
+    all.fold(ObjectBuilder::new(), |object, (name, schema)| object.property(name, schema).required(name))
+}
+
+pub(super) fn array(items: impl Into<Shape>) -> ArrayBuilder {
+    let items: Shape = items.into();
+    ArrayBuilder::new().items(items)
+}
+
+/// What every route but a Dio's own sends or takes.
+pub(super) fn add(api: &mut Api) {
+    api.schema("Problem", problem());
+    api.schema("Operation", operation());
+    api.schema("BulkResult", bulk_result());
+    let operations = array(text());
+    api.schema("Affected", object([("affected", count().into()), ("operations", operations.into())]));
+    api.schema("Refreshed", refreshed());
+    api.schema("Query", query());
+    api.schema("Filter", filter());
+    api.schema("Description", description());
+    frames(api);
+}
+
+fn problem() -> ObjectBuilder {
+    let errors = ObjectBuilder::new().additional_properties(Some(Schema::from(text().build())));
+    let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+    object([
+        ("type", text().format(Some(SchemaFormat::Custom("uri-reference".into()))).into()),
+        ("title", text().into()),
+        ("status", of(Type::Integer).minimum(Some(400)).maximum(Some(599)).into()),
+        ("detail", text().into()),
+        ("code", word(&codes).description(Some("What kind of refusal it is; stable.")).into()),
+        ("message", text().description(Some("The same as `detail`.")).into()),
+    ])
+    .property("hint", text().description(Some("What can be done about it.")))
+    .property("request_id", text())
+    .property("errors", errors.description(Some("What is wrong per column or parameter.")))
+    .description(Some("A refusal (RFC 9457)."))
+}
+
+fn operation() -> ObjectBuilder {
+    let error = object([("code", text().into()), ("detail", text().into())])
+        .schema_type(SchemaType::from_iter([Type::Object, Type::Null]));
+    let states = ["queued", "running", "unknown", "applied", "failed", "parked", "discarded"];
+    object([
+        ("id", text().pattern(Some("^op_[0-9A-Z]{26}$")).into()),
+        ("dio", text().description(Some("The resource.")).into()),
+        ("record", or_null(Type::String).description(Some("The row, null for all of them.")).into()),
+        ("op", word(&["insert", "replace", "patch", "delete", "delete_all"]).into()),
+        ("state", word(&states).into()),
+        ("attempts", count().into()),
+        ("next_attempt", or_null(Type::String).into()),
+        ("error", error.into()),
+        ("position", count().into()),
+        ("created", moment().into()),
+        ("updated", moment().into()),
+        ("retry_of", or_null(Type::String).into()),
+        ("links", object([("self", text().into()), ("record", or_null(Type::String).into())]).into()),
+    ])
+    .description(Some("An accepted write on its way to the source."))
+}
+
+fn bulk_result() -> ObjectBuilder {
+    object([
+        ("line", count().description(Some("Of the body, from 1.")).into()),
+        ("status", of(Type::Integer).into()),
+        ("id", or_null(Type::String).into()),
+    ])
+    .property("operation", text())
+    .property("problem", named("Problem"))
+    .description(Some("What became of one row of a bulk insert."))
+}
+
+fn refreshed() -> ObjectBuilder {
+    object([
+        ("position", or_null(Type::String).into()),
+        ("inserted", count().into()),
+        ("changed", count().into()),
+        ("removed", count().into()),
+        ("seconds", of(Type::Number).into()),
+    ])
+}
+
+fn filter() -> ObjectBuilder {
+    let example = json!({ "and": [{ "price": { "gte": 100 } }, { "not": { "name": { "like": "a*" } } }] });
+    ObjectBuilder::new().examples([example]).description(Some(
+        "Members are columns with a value (equality), an array (in), null (is null) or an object of operators, or `and`, `or` \
+         (arrays of filters) and `not` (a filter). Members of one object must all hold.",
+    ))
+}
+
+fn query() -> ObjectBuilder {
+    let term = object([("column", text().into())])
+        .property("desc", flag())
+        .property("nulls", word(&["first", "last"]))
+        .additional_properties(Some(AdditionalProperties::FreeForm(false)));
+    let order = array(AnyOfBuilder::new().item(text()).item(term));
+    ObjectBuilder::new()
+        .property("where", named("Filter"))
+        .property("order", order)
+        .property("select", array(text()))
+        .property("limit", count())
+        .property("offset", count())
+        .property("q", text())
+        .additional_properties(Some(AdditionalProperties::FreeForm(false)))
+        .description(Some("The query of a list as a document."))
+}
+
+fn description() -> ObjectBuilder {
+    let names = || array(text());
+    let capabilities = object([("native", names().into()), ("cached", names().into()), ("refused", names().into())]);
+    let column = object([
+        ("name", text().into()),
+        ("type", text().into()),
+        ("original_type", text().into()),
+        ("flags", names().into()),
+    ]);
+    let limits =
+        object([("default_limit", count().into()), ("max_limit", count().into()), ("max_affected", count().into())]);
+    object([
+        ("name", text().into()),
+        ("id", text().into()),
+        ("columns", array(column).into()),
+        ("references", array(ObjectBuilder::new()).into()),
+        ("capabilities", capabilities.into()),
+        ("limits", limits.into()),
+    ])
+}
+
+/// What an event socket sends and takes, one JSON object per text message. A Dio's row events are its own (`rows.rs`).
+fn frames(api: &mut Api) {
+    let kind = |name: &str| -> (&'static str, Shape) { ("type", word(&[name]).into()) };
+    let place = |frame: ObjectBuilder| {
+        let frame = frame.property("position", text()).required("position");
+        frame.property("epoch", text()).required("epoch").property("seq", count()).required("seq")
+    };
+    let hello = object([
+        kind("hello"),
+        ("v", word_number(1).into()),
+        ("dio", text().into()),
+        ("resumed", flag().into()),
+        ("missed", count().into()),
+        ("heartbeat", count().into()),
+    ]);
+    api.schema("HelloFrame", place(hello).description(Some("The first frame; everything after its position follows.")));
+    let reasons = word(&["epoch", "trimmed", "future", "overflow"]);
+    let reset = place(object([kind("reset"), ("reason", reasons.into())]));
+    api.schema("ResetFrame", reset.description(Some("Drop what you have and read again.")));
+    api.schema("HeartbeatFrame", place(object([kind("heartbeat"), ("at", moment().into())])));
+    api.schema("PongFrame", place(object([kind("pong"), ("n", any().into())])));
+    api.schema("ErrorFrame", object([kind("error"), ("code", text().into()), ("detail", text().into())]));
+    api.schema("ByeFrame", object([kind("bye"), ("code", count().into()), ("reason", text().into())]));
+    api.schema("PingFrame", object([kind("ping")]).property("n", any()).description(Some("What a client may send.")));
+    let origin = || -> Shape { text().description(Some("What caused it.")).into() };
+    let event =
+        |name: &str| object([kind(name), ("seq", count().into()), ("origin", origin()), ("at", moment().into())]);
+    let of_row = |name: &str| event(name).property("id", text()).required("id").property("op", text());
+    api.schema("RecordRemovedFrame", of_row("RecordRemoved"));
+    api.schema("WriteCommittedFrame", event("WriteCommitted").property("id", text()).property("op", text()));
+    let error = object([("code", text().into()), ("detail", text().into())]);
+    let failed = event("WriteFailed").property("id", text()).property("op", text()).property("error", error);
+    api.schema("WriteFailedFrame", failed.required("error"));
+    let covered = flag().description(Some("Whether every difference was told by an event; if not, read again."));
+    api.schema("InvalidatedFrame", event("Invalidated").property("covered", covered));
+}
+
+fn word_number(number: i64) -> ObjectBuilder {
+    of(Type::Integer).enum_values(Some([number]))
+}
+
+/// The frames of one Dio's socket, of which `own` carry its rows.
+pub(super) fn frame_of(own: [&str; 2]) -> OneOfBuilder {
+    let shared = [
+        "HelloFrame",
+        "RecordRemovedFrame",
+        "WriteCommittedFrame",
+        "WriteFailedFrame",
+        "InvalidatedFrame",
+        "ResetFrame",
+        "HeartbeatFrame",
+        "PongFrame",
+        "ErrorFrame",
+        "ByeFrame",
+    ];
+    own.into_iter().chain(shared).fold(OneOfBuilder::new(), |frames, name| frames.item(named(name)))
+}

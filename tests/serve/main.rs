@@ -4,6 +4,7 @@
 
 mod events;
 mod files;
+mod openapi;
 mod process;
 mod stop;
 mod webhooks;

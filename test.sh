@@ -17,3 +17,7 @@ else
     step cargo test --locked --lib --bins --tests --examples
 fi
 step cargo test --locked --doc
+step cargo build --locked --bin diorama
+# 77: skipped, which only a person at home may do.
+openapi_fuzz() { tests/openapi/run.sh "$CARGO_TARGET_DIR/debug/diorama" || { [ $? = 77 ] && [ "${CI:-}" != true ]; }; }
+step openapi_fuzz

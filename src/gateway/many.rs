@@ -23,6 +23,9 @@ pub(super) async fn targets(at: &Mounted, change: &Change, raw: &str) -> Result<
     }
     let options = ParamOptions { max_limit: at.options.max_limit, extra: &["all"] };
     let asked = params::parse(raw, &at.schema, &options)?;
+    if asked.extra.iter().any(|(_, value)| value != "true" && value != "false") {
+        return Err(ApiError::new(Code::InvalidParameter, "all is true or false"));
+    }
     let all = asked.extra.iter().any(|(_, value)| value == "true");
     let query = asked.query;
     if query != (Query { filter: query.filter.clone(), search: query.search.clone(), ..Query::default() }) {

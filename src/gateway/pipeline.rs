@@ -84,7 +84,8 @@ async fn run(request: Request, next: Next) -> Response {
 
 /// A refusal with its body. `OPTIONS` asks what is allowed, and that is no refusal.
 fn problem(error: &ApiError, method: &Method, bare: &Response, id: &HeaderValue) -> Response {
-    let allow = bare.headers().get(header::ALLOW).cloned();
+    // What the refusal says is more than what the table of routes knows.
+    let allow = error.own_header(&header::ALLOW).or(bare.headers().get(header::ALLOW)).cloned();
     let asks = *method == Method::OPTIONS && error.code() == Code::MethodNotAllowed;
     let mut response = match asks {
         true => StatusCode::NO_CONTENT.into_response(),

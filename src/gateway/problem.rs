@@ -167,6 +167,11 @@ impl ApiError {
         self.0.code
     }
 
+    /// A header that the refusal brings.
+    pub(super) fn own_header(&self, name: &header::HeaderName) -> Option<&HeaderValue> {
+        self.0.headers.get(name)
+    }
+
     /// What is wrong.
     pub fn detail(&self) -> &str {
         &self.0.detail

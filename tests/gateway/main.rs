@@ -5,6 +5,7 @@
 mod harness;
 mod index;
 mod metrics;
+mod openapi;
 mod rest_auth;
 mod rest_cursor;
 mod rest_formats;

@@ -7,6 +7,7 @@ mod events;
 mod files;
 mod limits;
 mod logs;
+mod openapi;
 mod process;
 mod stop;
 mod webhooks;

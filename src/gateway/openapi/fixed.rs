@@ -169,8 +169,9 @@ fn proof(api: &mut Api, hook: &Hook, receive: OperationBuilder) -> OperationBuil
 }
 
 fn change() -> AnyOfBuilder {
-    let id =
-        || ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Integer])).min_length(Some(1));
+    // Numbers beyond these are no ids.
+    let bounded = |id: ObjectBuilder| id.min_length(Some(1)).minimum(Some(isize::MIN)).maximum(Some(usize::MAX));
+    let id = || bounded(ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Integer])));
     let common = |change: ObjectBuilder| {
         let version = ObjectBuilder::new();
         let version = version.schema_type(SchemaType::from_iter([Type::Number, Type::String, Type::Null]));

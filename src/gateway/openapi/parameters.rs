@@ -85,7 +85,7 @@ pub(super) fn select() -> Parameter {
 
 /// Permits a write without a filter.
 pub(super) fn all() -> Parameter {
-    query("all", "`true` touches every row.", word(&["true"]))
+    query("all", "`true` touches every row.", word(&["true", "false"]))
 }
 
 /// A version that the reader has.
@@ -111,7 +111,7 @@ pub(super) fn if_match(needed: bool) -> Parameter {
 pub(super) fn prefer() -> Parameter {
     let about = "`wait=N` waits up to N (at most 30) seconds for the source; `respond-async` does not wait; `return=minimal` \
         leaves the row out of the answer; `max-affected=N` lowers the bound of a write by filter. Unknown ones are ignored.";
-    header("Prefer", about, text().examples(["wait=5", "return=minimal"]))
+    header("Prefer", about, text().examples(["wait=1"]))
 }
 
 /// Makes a write repeatable.

@@ -111,8 +111,8 @@ fn id(column: &Column) -> ObjectBuilder {
     }
 }
 
-/// Words of the URL are no ids.
-pub(super) const ID: &str = "^(?!_|events$|live$)";
+/// Words of the URL are no ids, nor is what a URL cannot show.
+pub(super) const ID: &str = r"^(?!_|events$|live$)[^\x00-\x1f\x7f-\x9f]+$";
 
 fn value(column: &Column, certain: bool) -> ObjectBuilder {
     let ty = match column.ty {

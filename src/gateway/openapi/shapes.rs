@@ -1,6 +1,5 @@
 //! Schemas that are the same whatever is served, and short words for making schemas.
 
-use serde_json::json;
 use utoipa::openapi::schema::{
     AdditionalProperties, AnyOfBuilder, ArrayBuilder, KnownFormat, ObjectBuilder, OneOfBuilder, SchemaFormat,
     SchemaType, Type,
@@ -141,9 +140,8 @@ fn refreshed() -> ObjectBuilder {
 }
 
 fn filter() -> ObjectBuilder {
-    let example = json!({ "and": [{ "price": { "gte": 100 } }, { "not": { "name": { "like": "a*" } } }] });
-    ObjectBuilder::new().examples([example]).description(Some(
-        "Members are columns with a value (equality), an array (in), null (is null) or an object of operators, or `and`, `or` \
+    ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Object, Type::Null])).description(Some(
+        "`{\"and\": [{\"price\": {\"gte\": 100}}, {\"not\": {\"name\": {\"like\": \"a*\"}}}]}`: members are columns with a value (equality), an array (in), null (is null) or an object of operators, or `and`, `or` \
          (arrays of filters) and `not` (a filter). Members of one object must all hold.",
     ))
 }
@@ -156,11 +154,11 @@ fn query() -> ObjectBuilder {
     let order = array(AnyOfBuilder::new().item(text()).item(term));
     ObjectBuilder::new()
         .property("where", named("Filter"))
-        .property("order", order)
-        .property("select", array(text()))
-        .property("limit", count())
-        .property("offset", count())
-        .property("q", text())
+        .property("order", order.schema_type(SchemaType::from_iter([Type::Array, Type::Null])))
+        .property("select", array(text()).schema_type(SchemaType::from_iter([Type::Array, Type::Null])))
+        .property("limit", or_null(Type::Integer).minimum(Some(0)))
+        .property("offset", or_null(Type::Integer).minimum(Some(0)))
+        .property("q", or_null(Type::String))
         .additional_properties(Some(AdditionalProperties::FreeForm(false)))
         .description(Some("The query of a list as a document."))
 }

@@ -138,7 +138,7 @@ fn a1_writes_of_the_bakery_survive_the_loss_of_the_cache_file() {
     let bakery = Bakery::new();
     let mut server = bakery.open();
     trade(&server);
-    let before = server.get("/products?limit=1").head.clone();
+    let before = server.get("/products?limit=1").head;
     server.kill();
     for time in 0..2 {
         std::fs::remove_file(bakery.folder().join("cache.redb")).unwrap();

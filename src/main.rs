@@ -49,6 +49,9 @@ struct Demo {
     /// Where its files are; those that are missing are made.
     #[arg(long, default_value = demo::FOLDER)]
     dir: PathBuf,
+    /// Write "none" to serve a public address to anybody.
+    #[arg(long, value_parser = ["none"])]
+    auth: Option<String>,
 }
 
 #[derive(Args, Debug, Default)]
@@ -136,7 +139,7 @@ fn serve(config: Config, ready: impl FnOnce(&str)) -> Result<(), Failure> {
 fn default_command() -> Command {
     match Path::new("diorama.toml").exists() {
         true => Command::Serve(Serve::default()),
-        false => Command::Demo(Demo { listen: None, dir: demo::FOLDER.into() }),
+        false => Command::Demo(Demo { listen: None, dir: demo::FOLDER.into(), auth: None }),
     }
 }
 
@@ -152,6 +155,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Demo(arguments) => {
             let mut config = app::read(&demo::unpack(&arguments.dir)?)?;
             config.server.listen = arguments.listen.unwrap_or(config.server.listen);
+            config.server.auth = arguments.auth.map(|_| Access::Anybody).or(config.server.auth);
             app::say(format_args!("the demo bakery is in {}", arguments.dir.display()));
             serve(config, |base| app::say(demo::greeting(base)))
         }

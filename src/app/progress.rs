@@ -35,9 +35,12 @@ pub(super) async fn tell(dios: &[Dio], started: Instant) {
         second.tick().await;
         for dio in dios.iter().filter(|dio| !dio.is_ready()) {
             let name = dio.name();
-            match dio.status().refresh_failed {
+            let (status, seconds) = (dio.status(), started.elapsed().as_secs());
+            match status.refresh_failed {
                 Some(error) => say(format_args!("{name}: the source cannot be read, trying again: {error}")),
-                None => say(format_args!("{name}: reading the first copy, {} s", started.elapsed().as_secs())),
+                // Most sources give their list as a whole: there is nothing to count before it is there.
+                None if status.rows == 0 => say(format_args!("{name}: reading the first copy, {seconds} s")),
+                None => say(format_args!("{name}: storing the first copy, {} rows so far, {seconds} s", status.rows)),
             }
         }
     }

@@ -244,6 +244,31 @@ fn a2_a_routed_write_survives_reads_that_show_the_confirmed_row() {
 }
 
 #[test]
+fn a2_a_routed_write_survives_the_loss_of_the_cache_file_however_often() {
+    let mut state = known(false);
+    // The first copy is not in the log.
+    let mut log = patch(&mut state, 1, r#"{"n":2}"#).entries;
+    log.extend(settle(&mut state, 1, Answer::Routed).entries);
+    for loss in 0..3 {
+        let mut state = State::new(rules(false, true), "epoch", 0);
+        log.iter().for_each(|entry| drop(state.apply(&Entry::decode(&entry.encode()).unwrap())));
+        state.doubt_missing();
+        for _ in 0..2 {
+            log.extend(read(&mut state, Some(body(0, 1, Some(1), None))).entries);
+            assert_eq!((shown(&state), base(&state)), (json(2, 1), json(1, 1)), "after loss {loss}");
+        }
+        // A restart with the cache file that was filled since.
+        let mut table = TableBuilder::new();
+        let kept = state.base("a").unwrap();
+        table.push_at(kept.slot, "a", &kept.body, kept.ordinal);
+        let mut again = State::restore(rules(false, true), "epoch", state.seq(), table.finish());
+        log.iter().for_each(|entry| drop(again.apply(entry)));
+        assert_eq!(read(&mut again, Some(body(0, 1, Some(1), None))).entries.len(), 0);
+        assert_eq!((shown(&again), base(&again)), (json(2, 1), json(1, 1)), "after loss {loss} and a restart");
+    }
+}
+
+#[test]
 fn a2_news_that_match_what_a_routed_write_set_end_it() {
     let mut state = known(false);
     patch(&mut state, 1, r#"{"n":2}"#);

@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 
 use super::answer::{self, APPLIED, POSITION};
 use super::params::{self, ParamOptions};
+use super::pipeline::request_id;
 use super::problem::{ApiError, Code};
 use super::state::Mounted;
 use super::write::Change;
@@ -61,6 +62,8 @@ pub(super) async fn write(at: &Mounted, change: &Change, ops: Vec<WriteOp>) -> R
             }
         }
     }
+    let (id, dio) = (request_id(&change.headers), at.dio.name());
+    tracing::debug!(request.id = id, dio, writes = operations.len(), "writes by filter were accepted");
     let body = serde_json::json!({ "affected": operations.len(), "operations": operations });
     let mut response = (StatusCode::ACCEPTED, body.to_string()).into_response();
     let headers = response.headers_mut();

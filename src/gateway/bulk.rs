@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::insert;
 use super::limits::Limits;
+use super::pipeline::request_id;
 use super::problem::{ApiError, Code};
 use super::record::{self, Media};
 use super::state::Mounted;
@@ -24,14 +25,17 @@ const AT_ONCE: usize = 128;
 /// Rows of a JSON array; answered by an array.
 pub(super) async fn array(at: &Mounted, change: &Change, rows: Vec<CborValue>) -> Result<Response, ApiError> {
     plain(&change.headers)?;
+    let count = rows.len();
     let results = all(at, rows.into_iter().map(|row| read(at, row)).collect()).await;
+    tracing::debug!(request.id = request_id(&change.headers), dio = at.dio.name(), rows = count, "a bulk insert is in");
     Ok(respond(at, Value::from(results).to_string(), "application/json"))
 }
 
 /// Rows of NDJSON, read as they come; answered line by line when all are in. What was accepted stays, should the body break off.
 pub(super) async fn lines(at: &Mounted, request: Request, limits: &Limits) -> Result<Response, ApiError> {
     plain(request.headers())?;
-    let mut lines = Lines::new(request.into_body(), *limits);
+    let (parts, body) = request.into_parts();
+    let mut lines = Lines::new(body, *limits);
     let mut answer = String::new();
     let mut done = 0;
     loop {
@@ -42,7 +46,8 @@ pub(super) async fn lines(at: &Mounted, request: Request, limits: &Limits) -> Re
             batch.push((number, record::value(Media::Json, &line, limits).and_then(|value| read(at, value))));
         }
         if batch.is_empty() {
-            tracing::debug!(rows = done, dio = at.dio.name(), "a bulk insert is in");
+            let id = request_id(&parts.headers);
+            tracing::debug!(request.id = id, dio = at.dio.name(), rows = done, "a bulk insert is in");
             return Ok(respond(at, answer, "application/x-ndjson"));
         }
         done += batch.len();

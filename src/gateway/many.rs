@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 
 use super::answer::APPLIED;
 use super::params::{self, ParamOptions};
+use super::pipeline::request_id;
 use super::problem::{ApiError, Code};
 use super::state::Mounted;
 use super::write::{self, Change};
@@ -76,6 +77,8 @@ pub(super) async fn delete_all(at: &Mounted, change: &Change, affected: usize) -
 }
 
 fn accepted(at: &Mounted, change: &Change, affected: usize, operations: &[String]) -> Response {
+    let (id, dio) = (request_id(&change.headers), at.dio.name());
+    tracing::debug!(request.id = id, dio, writes = affected, "writes by filter were accepted");
     let body = serde_json::json!({ "affected": affected, "operations": operations });
     // Nothing matched: there is nothing to wait for.
     let status = if operations.is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED };

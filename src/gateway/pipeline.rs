@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{self, HeaderName, HeaderValue};
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -23,7 +23,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Runs one request.
 pub(super) async fn pipeline(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
-    let id = request_id(&request);
+    let id = own_id(&request);
     request.headers_mut().insert(REQUEST_ID, id.clone());
     auth::hide(request.headers_mut());
     let method = request.method().clone();
@@ -140,8 +140,13 @@ fn finish(response: &mut Response, id: HeaderValue, page: Option<&HeaderValue>) 
     }
 }
 
+/// The id of the request that came with `headers`, for the log.
+pub(super) fn request_id(headers: &HeaderMap) -> Option<&str> {
+    headers.get(REQUEST_ID).map(text)
+}
+
 /// The request's own id if it is fit to be logged, else a new one.
-fn request_id(request: &Request) -> HeaderValue {
+fn own_id(request: &Request) -> HeaderValue {
     static PROCESS: LazyLock<u64> = LazyLock::new(|| (uuid::Uuid::new_v4().as_u128() >> 64) as u64);
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);

@@ -14,6 +14,7 @@ use axum::response::IntoResponse;
 use serde::Serialize;
 
 use super::limits::Limits;
+use super::pipeline::request_id;
 use super::problem::{ApiError, Code};
 use super::state::Shared;
 use crate::dio::{Dio, Inbound, Reconciled};
@@ -67,12 +68,11 @@ pub(super) async fn receive(
         if let Some(error) = taken.as_ref().err().filter(|error| error.code().status().is_client_error())
             && let Some(refused) = counts.worth_a_line()
         {
-            let request = headers.get("x-request-id").and_then(|id| id.to_str().ok());
             let (code, detail, cause) = (error.code().as_str(), error.detail(), error.because());
             tracing::warn!(
                 webhook = hook.name,
                 dio = hook.dio,
-                request.id = request,
+                request.id = request_id(&headers),
                 code,
                 detail,
                 cause,

@@ -15,6 +15,7 @@ use super::answer::{self, APPLIED, DURABLE, OPERATION, POSITION, REPLAYED, View}
 use super::extract::{Prefix, segment};
 use super::limits::Limits;
 use super::negotiate::Format;
+use super::pipeline::request_id;
 use super::prefer::Prefer;
 use super::problem::{ApiError, Code};
 use super::record;
@@ -197,7 +198,7 @@ pub(super) async fn accept(at: &Mounted, change: &Change, op: WriteOp) -> Result
         Err(error) => return Err(at.refusal(error)),
     };
     tracing::debug!(
-        request.id = change.headers.get("x-request-id").and_then(|id| id.to_str().ok()),
+        request.id = request_id(&change.headers),
         dio = at.dio.name(),
         operation = accepted.operation.map(tracing::field::display),
         position = accepted.position.seq,

@@ -4,6 +4,7 @@
 
 mod harness;
 mod index;
+mod logs;
 mod metrics;
 mod openapi;
 mod rest_auth;

@@ -164,7 +164,8 @@ impl Server {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                self.printed.extend(self.lines.try_iter());
+                // Up to the end of what it printed: the thread that reads it may be behind.
+                self.printed.extend(self.lines.iter());
                 return status;
             }
             assert!(Instant::now() < deadline, "it does not end: {:#?}", self.printed);

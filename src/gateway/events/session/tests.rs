@@ -85,10 +85,10 @@ impl Client {
         }
     }
 
-    /// Lets the session end as if the client were gone.
-    async fn leave(self) {
+    /// Lets the session end as if the client were gone; gives the code it had closed with before.
+    async fn leave(self) -> Option<u16> {
         drop((self.say, self.frames));
-        self.session.await.unwrap();
+        self.session.await.unwrap()
     }
 }
 
@@ -181,7 +181,7 @@ async fn a_lagging_socket_is_told_to_read_again() {
     let reset = client.skip_to("reset").await;
     assert_eq!(reset["reason"], "overflow");
     assert_eq!(client.frame().await, 4008);
-    client.leave().await;
+    assert_eq!(client.leave().await, Some(4008));
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::io;
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,9 +19,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -59,15 +61,14 @@ pub(super) async fn accept(
             next = next => next,
             () = closing.cancelled() => return,
         };
+        // The semaphore is never closed.
+        let Ok(place) = place else { return };
         match accepted {
             Ok((stream, peer)) => {
                 rest = Duration::from_millis(10);
                 if let Some(guest) = addresses.enter(peer.ip()) {
-                    let connection = serve(stream, http.clone(), Arc::clone(&current), closing.clone());
-                    connections.spawn(async move {
-                        connection.await;
-                        drop((place, guest));
-                    });
+                    let stream = Counted { stream, _place: place, _guest: guest };
+                    connections.spawn(serve(stream, http.clone(), Arc::clone(&current), closing.clone()));
                 } else if let Ok(turn) = Arc::clone(&refusals).try_acquire_owned() {
                     tracing::debug!(%peer, "too many connections from one address");
                     connections.spawn(async move {
@@ -155,9 +156,48 @@ impl Drop for Guest {
     }
 }
 
-async fn serve(stream: TcpStream, http: http1::Builder, current: Current, closing: CancellationToken) {
+/// A connection with its right to be: also what becomes of it after an upgrade counts until it is closed.
+struct Counted {
+    stream: TcpStream,
+    _place: OwnedSemaphorePermit,
+    _guest: Guest,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+async fn serve(stream: Counted, http: http1::Builder, current: Current, closing: CancellationToken) {
     // Answers are written whole: waiting for more to send only delays them.
-    let _ = stream.set_nodelay(true);
+    let _ = stream.stream.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
         let mut router = Router::clone(&current.load());
         async move {

@@ -153,7 +153,7 @@ fn a_token_that_can_be_guessed_is_refused_and_not_printed() {
     let dio = "\n[dio.a]\nsource = { csv = \"a.csv\" }\n";
     let server = problems(&format!("[server]\nauth = {{ tokens = [\"env:TOKEN\", \"env:SHORT\"] }}{dio}"));
     assert!(
-        server.len() == 1 && server[0].starts_with("shop/diorama.toml:2:34: the secret env:SHORT is shorter than 16")
+        server.len() == 1 && server[0].starts_with("shop/diorama.toml:2:33: the secret env:SHORT is shorter than 16")
     );
     let hook = |scheme: &str| parse(&format!("{dio}[webhook.a]\nauth = {{ {scheme}, secrets = [\"env:SHORT\"] }}\n"));
     let found = hook("scheme = \"bearer\"").unwrap_err();

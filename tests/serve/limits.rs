@@ -143,6 +143,23 @@ async fn sockets_are_counted_while_they_are_open() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_is_a_connection_of_its_address() {
+    let (_dir, server) = configured("per_address = 2");
+    // The connections that asked whether the server is ready are closed, but perhaps not yet counted so.
+    let deadline = Instant::now() + PATIENCE;
+    let mut sockets = Vec::new();
+    while sockets.len() < 2 {
+        assert!(Instant::now() < deadline);
+        sockets.extend(connect_async(server.url("/orders/events")).await);
+    }
+    assert!(rest(open(&server)).starts_with("HTTP/1.1 429"));
+    sockets.clear();
+    while !ask(&mut open(&server)).starts_with("HTTP/1.1 200") {
+        assert!(Instant::now() < deadline, "the places did not come back");
+    }
+}
+
 #[test]
 fn check_shows_limits_and_tokens_that_cannot_be() {
     let dir = folder();

@@ -4,6 +4,16 @@
 
 mod events;
 mod files;
+#[cfg(unix)]
+mod kill;
+#[cfg(unix)]
+mod ledger;
+#[cfg(unix)]
+mod load;
 mod process;
+#[cfg(unix)]
+mod stock;
 mod stop;
+#[cfg(unix)]
+mod subscriber;
 mod webhooks;

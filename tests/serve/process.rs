@@ -1,5 +1,6 @@
 //! A server process in a folder of its own, and a client for it.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
@@ -54,8 +55,17 @@ impl Server {
 
     /// Returns as soon as the port answers.
     pub(crate) fn launch(dir: &Path, arguments: &[&str]) -> Server {
+        Server::spawn(dir, arguments, Stdio::inherit())
+    }
+
+    /// As [`Server::launch`] without arguments; its log is added to `log`.
+    pub(crate) fn launch_logged(dir: &Path, log: &Path) -> Server {
+        Server::spawn(dir, &[], File::options().append(true).create(true).open(log).unwrap().into())
+    }
+
+    fn spawn(dir: &Path, arguments: &[&str], log: Stdio) -> Server {
         let arguments = [&["serve"], arguments, &["--listen", "127.0.0.1:0"]].concat();
-        let mut child = command(dir, &arguments).stderr(Stdio::inherit()).spawn().unwrap();
+        let mut child = command(dir, &arguments).stderr(log).spawn().unwrap();
         let (send, lines) = channel();
         let out = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || {

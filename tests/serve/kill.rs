@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::ledger::{Ledger, Rows, Sent};
 use crate::load::{Client, DIOS, Dice, Wire, World, position, refresh_and_read, row_of, send_again};
-use crate::process::{PATIENCE, Server};
+use crate::process::{PATIENCE, Server, run};
 use crate::stock::Stock;
 use crate::subscriber::{Event, Heard, Subscriber};
 
@@ -431,6 +432,16 @@ impl Trial {
     }
 }
 
+impl Drop for Trial {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = std::fs::read_to_string(&self.log).unwrap_or_default();
+            let last: Vec<&str> = said.lines().rev().take(30).collect();
+            eprintln!("the servers said last:\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
+    }
+}
+
 /// The damage after cycle number `at`, the last of which loses the file.
 fn damage_after(at: usize, cycles: usize) -> Damage {
     let kinds = [Damage::Truncate, Damage::Flips, Damage::ZeroPage, Damage::Garbage, Damage::Flips, Damage::Empty];
@@ -488,4 +499,44 @@ fn nothing_acknowledged_is_lost_over_sigkill_sigterm_and_damaged_caches() {
     eprintln!("{cycles} lives: {:#?}", trial.figures);
     server.signal("TERM");
     assert!(server.ended().success());
+}
+
+/// A folder whose journal holds writes that were acknowledged and not delivered, with the server gone.
+fn killed_folder() -> TempDir {
+    let dir = kill_folder();
+    drop(Stock::open(dir.path()));
+    let mut server = Server::start(dir.path(), &[]);
+    for at in 0..40 {
+        assert_eq!(server.post(&format!("/orders/o{at}"), &json!({ "item": "Bun", "n": at }).to_string()).status, 202);
+    }
+    server.kill();
+    dir
+}
+
+#[test]
+fn a_damaged_journal_stops_the_start_and_stays_as_it_is() {
+    let dir = killed_folder();
+    let path = dir.path().join("cache.journal.redb");
+    let whole = std::fs::read(&path).unwrap();
+    let mut dice = Dice(7);
+    for damage in [Damage::Truncate, Damage::Empty, Damage::Garbage] {
+        damage.inflict(&path, &mut dice);
+        let damaged = std::fs::read(&path).unwrap();
+        let output = run(dir.path(), &["serve", "--listen", "127.0.0.1:0"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{damage:?}: {said}");
+        assert!(
+            said.contains("cache.journal.redb") && said.contains("holds acknowledged writes"),
+            "{damage:?}: {said}"
+        );
+        assert_eq!(std::fs::read(&path).unwrap(), damaged, "{damage:?}: the journal was touched");
+        std::fs::write(&path, &whole).unwrap();
+    }
+    let server = Server::start(dir.path(), &[]);
+    assert!((0..40).all(|at| server.get(&format!("/orders/o{at}")).status == 200), "the restored journal has all");
+    let second = run(dir.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(75), "{said}");
+    assert!(said.contains("cache.redb") && said.contains("in use by another process"), "{said}");
+    assert_eq!(server.get("/orders/o1").status, 200);
 }

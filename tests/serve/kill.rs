@@ -204,7 +204,7 @@ impl Trial {
         let (w, known) = (&world, &known);
         let mut sent = Vec::new();
         let mut heard = HashMap::new();
-        let (target, moment) = (dice().roll(250), Duration::from_micros(dice().roll(8_000)));
+        let (target, moment) = (dice().roll(120), Duration::from_micros(dice().roll(8_000)));
         std::thread::scope(|scope| {
             let mut listeners = Vec::new();
             for dio in ALL {

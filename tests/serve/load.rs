@@ -192,7 +192,7 @@ impl<'a> Client<'a> {
         };
         let key = (!shared && self.dice.roll(4) == 0).then(|| format!("key-{n}"));
         let manner = Manner { key, wait: self.dice.roll(24) == 0 };
-        let expected = self.send(dio, &id, effect, &manner)?;
+        let expected = self.send(dio, &id, &effect, &manner)?;
         let look = self.dice.roll(2) == 0;
         if !shared && look {
             assert_eq!(self.wire.row(dio, &id)?, expected, "{dio}/{id}: what was just written is not what is read");
@@ -201,8 +201,8 @@ impl<'a> Client<'a> {
     }
 
     /// Sends one write and notes what came of it; gives the row as this client expects it to be.
-    fn send(&mut self, dio: &'static str, id: &str, effect: Effect, manner: &Manner) -> io::Result<Row> {
-        let (method, body) = request(&effect);
+    fn send(&mut self, dio: &'static str, id: &str, effect: &Effect, manner: &Manner) -> io::Result<Row> {
+        let (method, body) = request(effect);
         let headers = headers(manner.key.as_deref(), manner.wait);
         let seen = self.seen.get(dio).copied().unwrap_or(0);
         let outcome = Outcome::Doubt;

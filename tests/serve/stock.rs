@@ -53,7 +53,7 @@ impl Stock {
         let at = dice.roll(ROWS);
         let id = format!("s{at}");
         let version = self.told[&id].sent + 1;
-        if at % 2 == 0 {
+        if at.is_multiple_of(2) {
             self.store(&id, version);
         }
         // The rows with odd numbers are told of long before the master has them: only the journal knows.

@@ -45,7 +45,8 @@ impl fmt::Display for Fault {
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Fault {
         match error.kind() {
-            io::ErrorKind::InvalidData => Fault::Corrupt(error.to_string()),
+            // A file that is shorter than it says has lost its end.
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Fault::Corrupt(error.to_string()),
             kind => Fault::Io { detail: error.to_string(), full: kind == io::ErrorKind::StorageFull },
         }
     }

@@ -111,9 +111,14 @@ impl Inner {
     /// Runs `job` on a working handle; a fault is healed by the next call.
     fn with<T>(&self, job: impl FnOnce(&Database) -> Result<T, Fault>) -> Result<T, Fault> {
         self.heal()?;
+        let generation = self.generation.load(Ordering::Acquire);
         let done = self.file.with(job);
         if let Err(fault @ (Fault::Io { .. } | Fault::Corrupt(_))) = &done {
-            self.file.set_broken(fault);
+            let _healing = self.healing.lock();
+            // What went wrong with a file that was set aside meanwhile says nothing of the new one.
+            if self.generation.load(Ordering::Acquire) == generation {
+                self.file.set_broken(fault);
+            }
         }
         done
     }

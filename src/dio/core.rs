@@ -159,6 +159,13 @@ impl Core {
         Position { epoch: Arc::clone(state.epoch()), seq: state.seq() }
     }
 
+    /// Whatever the source had at the start is here now.
+    pub(super) fn seeded(&self) {
+        self.seeding.store(false, Ordering::Release);
+        // Deliveries may have waited for it.
+        self.published.send_modify(|_| {});
+    }
+
     /// Whether reads may be answered from these rows for questions about all of them.
     pub(crate) fn is_complete(&self) -> bool {
         // Without windowed loading the program says what the rows are.

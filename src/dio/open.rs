@@ -85,14 +85,16 @@ impl Drop for Opened {
 /// Opens the Dio of `vista`: recovers what the files hold and starts its tasks.
 pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Opened> {
     let shape = vista.schema().id_column().to_string();
-    let table = around.cache.open_table(vista.name()).await?;
+    let cached = load(&*around.cache, vista.name(), &shape).await?;
+    let table = Arc::clone(&cached.table);
+    let damaged = cached.loaded.damaged > 0;
     let log = around.journal.open(vista.name(), &shape).await?;
     let rules = Arc::new(Rules {
         version: around.settings.version.clone(),
         trust_payload: around.settings.trust_payload,
         ..Rules::new(vista.schema())
     });
-    let recovered = recover(&*around.journal, &table, log, rules, &around.settings, &shape).await?;
+    let recovered = recover(&*around.journal, cached, log, rules, &around.settings, &shape).await?;
     let doubt = recovered.doubt;
     let freshness = Freshness { complete: recovered.meta.complete_at.is_some(), ..Freshness::default() };
     let committer = around.committer.handle(&around.journal);
@@ -109,6 +111,12 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Opened> {
         store,
         freshness,
     }));
+    if damaged && let Err(error) = core.store.rewrite(|| core.state()).await {
+        // The writer finds the damage again, or the next start does.
+        tracing::warn!(dio = %core.name, %error, "what is left of the damaged rows could not be cleared away");
+    }
+    // Until the source was listed; else a delivery could meet the reading of the very row it lies over.
+    core.seeding.store(core.state().lacks_rows(), Ordering::Release);
     mark_unknown(&core);
     let dio = Dio(Arc::new(Handle::new(Arc::clone(&core))));
     start_tasks(&dio);
@@ -136,29 +144,64 @@ async fn begin(dio: &Dio, doubt: Option<&'static str>) -> Result<()> {
     Ok(())
 }
 
-async fn recover(
-    journal: &dyn Journal,
-    table: &Arc<dyn CacheTable>,
-    mut log: LogState,
-    rules: Arc<Rules>,
-    settings: &Settings,
-    shape: &str,
-) -> Result<Recovered> {
+/// A table of the cache with what it holds.
+struct Cached {
+    table: Arc<dyn CacheTable>,
+    loaded: Loaded,
+    rows: crate::hot::Table,
+}
+
+/// Attempts to read a table: damage may show only while it is read; the file is set aside then, and the next attempt finds a
+/// new one. The Dios of a Lens meet it one after the other.
+const LOADS: u32 = 4;
+
+async fn load(cache: &dyn CacheBackend, name: &str, shape: &str) -> Result<Cached> {
+    let mut attempt = 1;
+    loop {
+        match load_once(cache, name, shape).await {
+            Err(error @ (CacheError::Corrupt { .. } | CacheError::Io { .. })) if attempt < LOADS => {
+                tracing::warn!(dio = name, %error, "the cache cannot be read; trying again");
+                attempt += 1;
+            }
+            loaded => return Ok(loaded?),
+        }
+    }
+}
+
+async fn load_once(cache: &dyn CacheBackend, name: &str, shape: &str) -> std::result::Result<Cached, CacheError> {
+    let table = cache.open_table(name).await?;
     let mut builder = TableBuilder::new();
     let mut sink = |rows: Vec<crate::cache::StoredRow>| {
         for row in rows {
             builder.push_at(row.slot, &row.id, &row.body, row.ordinal);
         }
     };
-    let Loaded { meta, damaged } = table.load(&mut sink).await?;
-    let mut doubt = (damaged > 0).then_some("rows of the cache file are damaged");
-    let mut meta = meta.unwrap_or_default();
+    let mut loaded = table.load(&mut sink).await?;
     let mut rows = builder.finish();
-    if meta.shape != shape && !(meta.shape.is_empty() && rows.is_empty()) {
+    let known = loaded.meta.as_ref().map_or("", |meta| &meta.shape);
+    if known != shape && !(known.is_empty() && rows.is_empty()) {
         // Rows under other ids are not these rows.
         table.clear().await?;
         rows = crate::hot::Table::new();
-        meta = CacheMeta::default();
+        loaded.meta = None;
+    }
+    Ok(Cached { table, loaded, rows })
+}
+
+async fn recover(
+    journal: &dyn Journal,
+    cached: Cached,
+    mut log: LogState,
+    rules: Arc<Rules>,
+    settings: &Settings,
+    shape: &str,
+) -> Result<Recovered> {
+    let Cached { loaded: Loaded { meta, damaged }, rows, .. } = cached;
+    let mut doubt = (damaged > 0).then_some("rows of the cache file are damaged");
+    let mut meta = meta.unwrap_or_default();
+    if damaged > 0 {
+        // Nobody is told that a row is not there because it could not be read: the source is asked first.
+        meta.complete_at = None;
     }
     let known = !meta.epoch.is_empty();
     if known && (meta.epoch != log.epoch || meta.watermark > log.head) {
@@ -184,7 +227,7 @@ async fn recover(
         doubt = Some("a large refresh was interrupted");
     }
     state.advance(log.head);
-    if doubt.is_some() {
+    if doubt.is_some() || meta.complete_at.is_none() {
         state.doubt_missing();
     }
     Ok(Recovered { state, meta, ring, behind, doubt })
@@ -252,9 +295,14 @@ fn start_tasks(dio: &Dio) {
 
 async fn start_hook(dio: &Dio) -> Result<()> {
     let core = Arc::clone(&dio.0.core);
-    let Some(on_start) = core.hooks.on_start.clone() else { return Ok(()) };
+    let Some(on_start) = core.hooks.on_start.clone() else {
+        core.seeded();
+        return Ok(());
+    };
     if core.settings.on_start_blocking {
-        return started(&core, hooks::calling(dio.clone(), move |dio| on_start(dio))).await;
+        let done = started(&core, hooks::calling(dio.clone(), move |dio| on_start(dio))).await;
+        core.seeded();
+        return done;
     }
     // A whole copy from an earlier life is served at once.
     core.seeding.store(!core.freshness.lock().complete, Ordering::Release);
@@ -267,7 +315,7 @@ async fn start_hook(dio: &Dio) -> Result<()> {
             background.freshness.lock().failed = Some(error.to_string());
             background.ring.tell(super::DioEvent::RefreshFailed { error: error.to_string() });
         } else {
-            background.seeding.store(false, Ordering::Release);
+            background.seeded();
         }
     });
     Ok(())

@@ -102,7 +102,7 @@ impl Core {
             freshness.complete
         };
         if complete {
-            self.seeding.store(false, Ordering::Release);
+            self.seeded();
         }
         let committed = self.tell_all(covered).await.inspect_err(|error| self.refresh_failed(error))?;
         report.took = started.elapsed();

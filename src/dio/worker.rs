@@ -1,6 +1,7 @@
 //! The worker: delivers operations to `on_write` or to the master, in order per id, at least once, and settles them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -59,6 +60,9 @@ const MOST_ATTEMPTS: usize = 20_000;
 /// Starts what may be delivered now; gives when the next one that waits is due.
 fn start_due(core: &Arc<Core>, handle: &std::sync::Weak<Handle>, running: &mut JoinSet<()>) -> Option<Instant> {
     let state = core.state();
+    if core.seeding.load(Ordering::Acquire) && state.lacks_rows() {
+        return None;
+    }
     let mut soonest: Option<Instant> = None;
     let mut attempts = core.attempts.lock();
     if attempts.len() > MOST_ATTEMPTS {

@@ -499,7 +499,7 @@ impl State {
             let routed = done.iter().copied().filter(|other| *other != op.id).collect();
             self.show_confirmed(draft, id, confirmed.as_ref(), rest, base, &cause, routed, told.clone());
             let unclear = self.rules.version.is_some() && told.is_none();
-            if reading || unclear || self.touched_after(id, mark) {
+            if reading || unclear || self.lost.contains(id) || self.touched_after(id, mark) {
                 draft.note(Note::Dirty(Arc::clone(id)));
             }
         }

@@ -107,7 +107,12 @@ impl State {
             }
             // Also rows of one version that differ: what is known was pieced together, or the version does not tell all.
             (_, Source::Read { mark }) => {
-                if self.has_queued(news.id) || self.touched_after(news.id, mark) {
+                let touched = self.touched_after(news.id, mark);
+                if self.has_queued(news.id) || touched {
+                    if self.lost.contains(news.id) && !touched && self.motions(news.id) <= 1 {
+                        // The cache file lost the row that the writes lie over, and none of them is under way.
+                        self.overrule(draft, news, mark, cause);
+                    }
                     draft.note(Note::Dirty(Arc::clone(news.id)));
                     return;
                 }

@@ -323,6 +323,11 @@ impl State {
         self.lost = lost.map(|(id, _)| Arc::clone(id)).collect();
     }
 
+    /// Whether operations lie over rows that are missing: see [`State::doubt_missing`].
+    pub fn lacks_rows(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
     // --- folding -------------------------------------------------------------------------------------------------------
 
     /// `base` with the first `count` of `ops` laid over it.

@@ -5,6 +5,8 @@
 mod demo;
 mod events;
 mod files;
+#[cfg(unix)]
+mod kill;
 mod limits;
 mod logs;
 mod openapi;

@@ -1,5 +1,6 @@
 //! A server process in a folder of its own, and a client for it.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
@@ -72,6 +73,11 @@ impl Server {
     /// Returns as soon as the port answers.
     pub(crate) fn launch(dir: &Path, arguments: &[&str]) -> Server {
         Server::spawn(serving(dir, arguments).stderr(Stdio::inherit()))
+    }
+
+    /// As [`Server::launch`] without arguments; its log is added to `log`.
+    pub(crate) fn launch_logged(dir: &Path, log: &Path) -> Server {
+        Server::spawn(serving(dir, &[]).stderr(File::options().append(true).create(true).open(log).unwrap()))
     }
 
     fn launch_as(dir: &Path, arguments: &[&str]) -> Server {

@@ -42,13 +42,13 @@ pub(super) fn add(api: &mut Api, title: &str, at: &Mounted) {
 
     let can = at.dio.vista().capabilities();
     if can.can_insert || can.can_update {
-        bodies(api, title, at, own);
+        bodies(api, title, at, &own);
     }
     events(api, title);
 }
 
 /// What writes take.
-fn bodies(api: &mut Api, title: &str, at: &Mounted, own: AdditionalProperties<Schema>) {
+fn bodies(api: &mut Api, title: &str, at: &Mounted, own: &AdditionalProperties<Schema>) {
     let columns = at.schema.columns();
     let (mut insert, mut replace, mut patch) = (ObjectBuilder::new(), ObjectBuilder::new(), ObjectBuilder::new());
     for column in columns {

@@ -1,5 +1,8 @@
 //! The servers that are compared, each a process of its own.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -39,6 +42,8 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     /// Closed, it would make the server's words fail.
     _words: BufReader<ChildStdout>,
+    /// Nanoseconds of each thread that was ever seen: those that end have worked as well.
+    spent: RefCell<HashMap<OsString, u64>>,
 }
 
 impl Server {
@@ -61,17 +66,20 @@ impl Server {
                 break address.parse().expect("an address");
             }
         };
-        Server { child, address, _words: words }
+        Server { child, address, _words: words, spent: RefCell::default() }
     }
 
     /// CPU time that the process has used, all threads together.
     pub(crate) fn cpu(&self) -> Duration {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("a living server");
-        let spent = tasks.flatten().filter_map(|task| {
-            let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
-            text.split_whitespace().next()?.parse::<u64>().ok()
-        });
-        Duration::from_nanos(spent.sum())
+        let mut spent = self.spent.borrow_mut();
+        for task in tasks.flatten() {
+            let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            if let Some(nanoseconds) = text.split_whitespace().next().and_then(|word| word.parse().ok()) {
+                spent.insert(task.file_name(), nanoseconds);
+            }
+        }
+        Duration::from_nanos(spent.values().sum())
     }
 }
 

@@ -12,6 +12,7 @@ mod extract;
 mod format;
 mod health;
 mod insert;
+mod layer;
 mod limits;
 mod list;
 mod many;

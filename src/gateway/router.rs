@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::handler::Handler as _;
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use axum::{Router, middleware};
 
+use super::layer::Around;
 use super::problem::{ApiError, Code};
 use super::state::Shared;
 use super::{
-    answer, delete, events, health, insert, list, operations, patch, pipeline, query, record, refresh, replace, schema,
-    webhook,
+    answer, delete, events, health, insert, list, operations, patch, query, record, refresh, replace, schema, webhook,
 };
 
 /// All routes, under the base path.
@@ -44,7 +44,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
     routes
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(&shared), pipeline::pipeline))
+        .layer(Around(Arc::clone(&shared)))
         .with_state(shared)
 }
 

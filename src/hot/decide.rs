@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::entry::{Base, BulkRow, Cause, Entry, Frame, Many, OpChange, Origin, Visible};
 use super::op::{Effect, Op, OpError, OpId, OpState};
 use super::reconcile::{News, Source, version_of};
-use super::state::{Note, State};
+use super::state::{NO_ROW, Note, State};
 use super::table::{Ordinal, Table};
 use crate::record::{Body, CborValue, Id, Seq};
 use crate::vista::{Error, Result};
@@ -356,10 +356,14 @@ impl State {
             Cmd::Retry { op, new } => self.decide_retry(&mut draft, *op, *new)?,
             Cmd::Discard(op) => self.decide_discard(&mut draft, *op)?,
         }
-        let lost = |entry: &Entry| entry.id.as_ref().is_some_and(|id| self.lost.contains(id));
-        for entry in draft.decision.entries.iter_mut().filter(|entry| entry.base.changes() && lost(entry)) {
+        for entry in &mut draft.decision.entries {
+            let row = match &entry.base {
+                Base::Set { body, .. } => Some(body),
+                Base::Gone => None,
+                Base::Keep | Base::Many { .. } => continue,
+            };
             // The log has to say so: who replays it does not know any more that the row was lost.
-            entry.found = true;
+            entry.found = entry.id.as_ref().is_some_and(|id| self.finds(id, row));
         }
         Ok(draft.decision)
     }
@@ -439,6 +443,7 @@ impl State {
             over: 0,
             state: OpState::Queued,
             delivered: 0,
+            beneath: None,
             error: None,
             updated: now,
         }
@@ -456,8 +461,12 @@ impl State {
         }
         match answer {
             Answer::Routed => {
+                let beneath = match &*record.targets {
+                    [id] if !self.lost.contains(id) => Some(self.base(id).map_or(NO_ROW, |base| base.body.hash())),
+                    _ => None,
+                };
                 let entry = draft.entry(record.targets.first(), &op_cause(op));
-                entry.op = OpChange::Settle { state: OpState::Routed, error: None };
+                entry.op = OpChange::Settle { state: OpState::Routed, error: None, beneath };
                 entry.frame = Frame::WriteCommitted;
             }
             Answer::Confirmed { row, id } => self.confirm(draft, record, mark, row.as_ref(), id.as_ref()),
@@ -510,7 +519,7 @@ impl State {
             self.show_confirmed(draft, new_id, Some(row), &rest, base, &cause, Vec::new(), told);
         }
         let entry = draft.entry(op.targets.first(), &cause);
-        entry.op = OpChange::Settle { state: OpState::Applied, error: None };
+        entry.op = OpChange::Settle { state: OpState::Applied, error: None, beneath: None };
         entry.frame = Frame::WriteCommitted;
     }
 
@@ -557,7 +566,7 @@ impl State {
             self.show_fold(draft, id, base.as_ref(), &rest, Base::Keep, &cause);
         }
         let entry = draft.entry(op.targets.first(), &cause);
-        entry.op = OpChange::Settle { state, error: Some(error.clone()) };
+        entry.op = OpChange::Settle { state, error: Some(error.clone()), beneath: None };
         entry.frame = Frame::WriteFailed(error.clone());
     }
 
@@ -604,14 +613,14 @@ impl State {
             return Err(Error::Conflict { id: op.to_string(), detail });
         }
         let entry = draft.entry(parked.targets.first(), &op_cause(op));
-        entry.op = OpChange::Settle { state: OpState::Discarded, error: None };
+        entry.op = OpChange::Settle { state: OpState::Discarded, error: None, beneath: None };
         Ok(())
     }
 
     fn decide_discard(&self, draft: &mut Draft<'_>, op: OpId) -> Result<()> {
         let parked = self.parked(op)?;
         let entry = draft.entry(parked.targets.first(), &op_cause(op));
-        entry.op = OpChange::Settle { state: OpState::Discarded, error: None };
+        entry.op = OpChange::Settle { state: OpState::Discarded, error: None, beneath: None };
         Ok(())
     }
 

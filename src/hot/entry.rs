@@ -160,6 +160,10 @@ pub enum OpChange {
         /// Because of this.
         #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
         error: Option<OpError>,
+        /// When the route takes it: the hash of the confirmed row beneath, 0 if there is none. Tells news of the row from the
+        /// row itself when the cache file was lost.
+        #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
+        beneath: Option<u128>,
     },
     /// The master's news of the row speak of these routed ones: they are applied and no longer lie over it.
     #[serde(rename = "a")]

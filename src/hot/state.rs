@@ -14,6 +14,9 @@ use super::table::{ORDINAL_STEP, Ordinal, RowRef, Slot, Table};
 use crate::record::{Body, CborValue, Id, Seq};
 use crate::vista::Schema;
 
+/// Stands for the hash of a row that is not there.
+pub(super) const NO_ROW: u128 = 0;
+
 /// What does not change while a Dio lives.
 #[derive(Clone, Debug)]
 pub struct Rules {
@@ -319,8 +322,23 @@ impl State {
             let first = fold.ops.first().and_then(|op| self.ops.get(op));
             first.is_some_and(|op| matches!(op.effect, Effect::Insert(_)))
         };
-        let lost = self.folds.iter().filter(|(_, fold)| fold.base.is_none() && !inserts(fold));
+        let lost = self
+            .folds
+            .iter()
+            .filter(|(_, fold)| fold.base.is_none() && !inserts(fold) && self.beneath(fold) != Some(NO_ROW));
         self.lost = lost.map(|(id, _)| Arc::clone(id)).collect();
+    }
+
+    /// Whether `row`, now told, is the one that was lost with the cache file, and no news. What was not written down is taken
+    /// for it: rather an old write is shown too long than a new one not at all.
+    pub(super) fn finds(&self, id: &Id, row: Option<&Body>) -> bool {
+        let beneath = self.folds.get(id).and_then(|fold| self.beneath(fold));
+        self.lost.contains(id) && beneath.is_none_or(|beneath| beneath == row.map_or(NO_ROW, Body::hash))
+    }
+
+    /// Hash of the confirmed row when the newest routed operation over it was taken by the route.
+    fn beneath(&self, fold: &Fold) -> Option<u128> {
+        fold.ops.iter().rev().find_map(|op| self.ops.get(op)?.beneath)
     }
 
     /// Whether operations lie over rows that are missing: see [`State::doubt_missing`].
@@ -566,7 +584,7 @@ impl State {
             // The entry that stages an operation is the one that a trim keeps: it lays the operation over all its rows.
             OpChange::None | OpChange::Join => {}
             OpChange::Stage(op) => self.stage(op, entry),
-            OpChange::Settle { state, error } => self.settle(entry, *state, error.as_ref()),
+            OpChange::Settle { state, error, beneath } => self.settle(entry, *state, error.as_ref(), *beneath),
             OpChange::Absorb(ops) => ops.iter().for_each(|op| self.absorb(id, *op, entry)),
         }
     }
@@ -601,13 +619,14 @@ impl State {
         self.lift_off(id, op);
     }
 
-    fn settle(&mut self, entry: &Entry, state: OpState, error: Option<&OpError>) {
+    fn settle(&mut self, entry: &Entry, state: OpState, error: Option<&OpError>, beneath: Option<u128>) {
         let Some(op) = entry.cause.op else { return };
         if state == OpState::Routed {
             let clock = self.clock;
             if let Some(op) = self.ops.get_mut(&op).filter(|op| op.state == OpState::Queued) {
                 op.state = OpState::Routed;
                 op.delivered = clock;
+                op.beneath = beneath;
                 op.updated = entry.at;
                 op.log.push(entry.seq);
                 self.queue.remove(&op.staged);

@@ -269,6 +269,36 @@ fn a2_a_routed_write_survives_the_loss_of_the_cache_file_however_often() {
 }
 
 #[test]
+fn a2_news_of_a_row_that_was_lost_with_the_cache_file_end_a_routed_write() {
+    let mut state = known(false);
+    let mut log = patch(&mut state, 1, r#"{"n":2}"#).entries;
+    log.extend(settle(&mut state, 1, Answer::Routed).entries);
+    for news in [Some(body(0, 7, Some(7), None)), None] {
+        let mut state = State::new(rules(false, true), "epoch", 0);
+        log.iter().for_each(|entry| drop(state.apply(&Entry::decode(&entry.encode()).unwrap())));
+        state.doubt_missing();
+        let row = news.as_ref().map(|row| row.json().to_vec());
+        let decision = read(&mut state, news);
+        assert!(!decision.entries.iter().any(|entry| entry.found), "that is not what the route saw beneath the write");
+        assert_eq!(state.table().get("a").map(|row| row.json().to_vec()), row);
+        assert!(!state.op(op_id(1)).unwrap().is_open());
+    }
+}
+
+#[test]
+fn a2_a_row_that_was_never_there_was_not_lost() {
+    let mut state = State::new(rules(false, true), "epoch", 0);
+    let mut log = run(&mut state, &Cmd::Write(write(1, Some(&id(0)), Effect::Replace(plain(0, 1))))).entries;
+    log.extend(settle(&mut state, 1, Answer::Routed).entries);
+    let mut state = State::new(rules(false, true), "epoch", 0);
+    log.iter().for_each(|entry| drop(state.apply(entry)));
+    state.doubt_missing();
+    assert!(!state.lacks_rows());
+    read(&mut state, Some(body(0, 7, Some(7), None)));
+    assert_eq!(shown(&state), json(7, 7));
+}
+
+#[test]
 fn a2_news_that_match_what_a_routed_write_set_end_it() {
     let mut state = known(false);
     patch(&mut state, 1, r#"{"n":2}"#);

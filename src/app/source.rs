@@ -134,4 +134,25 @@ mod tests {
         assert_eq!((said.refresh_timeout, said.read_timeout), (Duration::from_secs(60), Duration::from_secs(5)));
         assert!(said.route_writes_once);
     }
+    #[cfg(feature = "sqlite")]
+    #[tokio::test]
+    async fn a_write_that_comes_over_a_route_again_changes_nothing_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shop.db");
+        let database = rusqlite::Connection::open(&path).unwrap();
+        let sql = "CREATE TABLE a (id TEXT PRIMARY KEY, n INTEGER); INSERT INTO a VALUES ('1', 1);
+            CREATE TABLE history (n); CREATE TRIGGER t AFTER UPDATE ON a BEGIN INSERT INTO history VALUES (new.n); END;";
+        database.execute_batch(sql).unwrap();
+        let target = open_route("a", &WriteRoute::Sqlite(path, "a".into())).await.unwrap();
+        let tables = "SELECT count(*) FROM sqlite_master WHERE name = '_diorama_ops'";
+        let count = |sql: &str| database.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(count(tables), 0, "nothing is made before it is needed");
+        let (target, operation) = (Arc::new(target), OpId::new());
+        let record = crate::record::Record::from_iter([("n".to_string(), 2.into())]);
+        for _ in 0..3 {
+            let op = WriteOp::Patch { id: "1".into(), record: record.clone() };
+            deliver(Arc::clone(&target), Some(operation), op).await.unwrap();
+        }
+        assert_eq!((count(tables), count("SELECT count(*) FROM history")), (1, 1));
+    }
 }

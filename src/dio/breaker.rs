@@ -138,7 +138,9 @@ impl Breaker {
                 let asked = retry_after.map(|wait| now + wait.min(LONGEST_RETRY_AFTER));
                 match (self.phase, asked) {
                     // What was under way when it opened.
-                    (Phase::Open { until }, asked) => self.phase = Phase::Open { until: asked.map_or(until, |at| at.max(until)) },
+                    (Phase::Open { until }, asked) => {
+                        self.phase = Phase::Open { until: asked.map_or(until, |at| at.max(until)) }
+                    }
                     (Phase::Probing, _) => self.open(now, asked, chance),
                     (Phase::Closed, Some(_)) => self.open(now, asked, chance),
                     (Phase::Closed, None) if self.failures >= self.limits.failures => self.open(now, asked, chance),
@@ -261,7 +263,12 @@ impl Line {
         let (what, error) = (self.what, error.unwrap_or_default());
         match (before, after) {
             (Phase::Closed, Phase::Open { .. }) => {
-                tracing::warn!(dio, error, rest_ms = rest.as_millis() as u64, "breaker open: the {what} fails and is left alone");
+                tracing::warn!(
+                    dio,
+                    error,
+                    rest_ms = rest.as_millis() as u64,
+                    "breaker open: the {what} fails and is left alone"
+                );
             }
             (Phase::Probing, Phase::Open { .. }) => {
                 tracing::info!(dio, error, rest_ms = rest.as_millis() as u64, "breaker open: the {what} still fails");
@@ -365,7 +372,7 @@ mod tests {
     fn one_probe_at_a_time_and_another_if_it_was_never_answered() {
         let line = Line::new("source", BreakerLimits { first: Duration::ZERO, ..LIMITS });
         let away: Result<()> = Err(Error::transient("away"));
-        (0..3).for_each(|_| drop(line.hear("dio", None, &away)));
+        (0..3).for_each(|_| assert!(!line.hear("dio", None, &away)));
         let now = Instant::now();
         assert_eq!(line.admit(now), Ok(true));
         assert!(line.admit(now).is_err(), "one");

@@ -89,7 +89,11 @@ impl Core {
             return;
         }
         if std::ptr::eq(line, &*self.outlet) {
-            self.attempts.lock().values_mut().filter(|attempt| !attempt.running).for_each(|attempt| attempt.next = None);
+            self.attempts
+                .lock()
+                .values_mut()
+                .filter(|attempt| !attempt.running)
+                .for_each(|attempt| attempt.next = None);
         }
         self.wake();
     }

@@ -255,7 +255,8 @@ async fn resolve(core: &Arc<Core>, op: &Op) -> Result<Option<Answer>> {
         OnUnknown::Park => {
             let said = core.attempts.lock().get(&op.id).and_then(|attempt| attempt.error.clone());
             let said = said.map_or_else(|| "the program ended meanwhile".to_string(), |error| error.detail);
-            let detail = format!("it is not known whether this took effect ({said}): look at the row, then retry or discard");
+            let detail =
+                format!("it is not known whether this took effect ({said}): look at the row, then retry or discard");
             Some(Answer::Parked(OpError { code: "outcome-unknown".into(), detail }))
         }
     })

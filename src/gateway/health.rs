@@ -52,7 +52,9 @@ fn describe(at: &Mounted, stopping: bool) -> Value {
     if let Some(error) = &status.refresh_failed {
         reasons.push(format!("the last refresh failed: {error}"));
     }
-    for (what, reach) in std::iter::once(("source", &status.source)).chain(status.route.iter().map(|at| ("write route", at))) {
+    for (what, reach) in
+        std::iter::once(("source", &status.source)).chain(status.route.iter().map(|at| ("write route", at)))
+    {
         reasons.extend(describe_reach(what, reach));
     }
     if status.undecodable > 0 {

@@ -98,10 +98,10 @@ pub enum WriteRoute {
 /// that it can be repeated without harm, nor the row as it is now tells whether it took effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnUnknown {
-    /// It is sent again: at least once.
+    /// It is sent again.
     #[default]
     Retry,
-    /// It is parked for a person: at most once.
+    /// It is parked for a person to look.
     Park,
 }
 

@@ -1,5 +1,6 @@
 //! The worker: delivers operations to `on_write` or to the master, in order per id, at least once, and settles them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use super::hooks::{self, Kind, Scope};
 pub(super) use super::operations::Attempt;
 use super::settings::{OnUnknown, WriteRoute};
 use super::{Dio, Handle};
-use crate::hot::{Answer, Cmd, Effect, Op, OpError, OpId, OpState};
+use crate::hot::{Answer, Cmd, Effect, Op, OpError, OpId, OpState, State};
 use crate::record::{Body, Id, Record, merge_patch};
 use crate::vista::{Error, ErrorKind, Result, WriteKind, Written};
 
@@ -64,68 +65,113 @@ fn start_due(core: &Arc<Core>, handle: &std::sync::Weak<Handle>, running: &mut J
     if core.seeding.load(Ordering::Acquire) && state.lacks_rows() {
         return None;
     }
-    let now = Instant::now();
     let mut attempts = core.attempts.lock();
     if attempts.len() > MOST_ATTEMPTS {
         attempts.retain(|id, _| state.op(*id).is_some_and(|op| op.state == OpState::Queued));
     }
-    let mut soonest: Option<Instant> = None;
-    let mut later = |at: Instant| soonest = Some(soonest.map_or(at, |soonest| soonest.min(at)));
-    let standing = core.outlet.standing(now);
-    let lanes = core.settings.write_concurrency.max(1);
-    let mut probe: Option<(u32, &Op)> = None;
-    for op in state.queue() {
-        if running.len() >= lanes {
-            break;
+    let now = Instant::now();
+    let mut round = Round { core, handle, running, state: &state, attempts: &mut attempts, now };
+    match core.outlet.standing(now) {
+        Standing::Closed => round.start_all(),
+        Standing::Due => round.start_probe(),
+        Standing::Resting(until) => {
+            round.give_up_old();
+            Some(until)
         }
-        let attempt = attempts.entry(op.id).or_default();
-        if attempt.running || !state.is_next(op) {
-            continue;
+        Standing::Probing => {
+            round.give_up_old();
+            // The probe's answer wakes the worker, unless it never comes.
+            Some(now + core.settings.breaker.first)
         }
-        match standing {
-            Standing::Closed => {}
-            Standing::Due => {
-                match attempt.next.filter(|next| *next > now) {
-                    Some(next) => later(next),
-                    // What has not failed yet has more to tell of the master than what has failed often.
-                    None if probe.is_none_or(|(count, _)| attempt.count < count) => probe = Some((attempt.count, op)),
-                    None => {}
-                }
-                if probe.is_some_and(|(count, _)| count == 0) {
-                    break;
-                }
+    }
+}
+
+/// One look at the queue.
+struct Round<'a> {
+    core: &'a Arc<Core>,
+    handle: &'a std::sync::Weak<Handle>,
+    running: &'a mut JoinSet<()>,
+    state: &'a State,
+    attempts: &'a mut HashMap<OpId, Attempt>,
+    now: Instant,
+}
+
+impl Round<'_> {
+    /// Starts everything that is due, as far as lanes and budget go.
+    fn start_all(&mut self) -> Option<Instant> {
+        let mut soonest: Option<Instant> = None;
+        for op in self.state.queue() {
+            if self.is_full() {
+                break;
+            }
+            if !self.is_free(op) {
                 continue;
             }
-            Standing::Resting(_) | Standing::Probing => {
-                // The queue is in the order of acceptance: behind a young one there are no old ones.
-                if !is_old(core, op) {
-                    break;
-                }
-                attempt.running = true;
-                let said = core.outlet.error().unwrap_or_default();
-                running.spawn(give_up(Arc::clone(core), op.clone(), Error::transient(said)));
-                continue;
+            let attempt = self.attempts.entry(op.id).or_default();
+            let rests = attempt.next.filter(|next| *next > self.now);
+            match rests.or_else(|| self.core.outlet.spend(attempt.count == 0, self.now).err()) {
+                Some(at) => soonest = Some(soonest.map_or(at, |soonest| soonest.min(at))),
+                None => self.start(op, false),
             }
         }
-        let due = attempt.next.filter(|next| *next > now);
-        if let Some(at) = due.or_else(|| core.outlet.spend(attempt.count == 0, now).err()) {
-            later(at);
-            continue;
-        }
-        attempt.begin();
-        running.spawn(deliver(Arc::clone(core), handle.clone(), op.clone(), false));
+        soonest
     }
-    match (standing, probe) {
-        (Standing::Resting(until), _) => later(until),
-        (Standing::Due, Some((_, op))) if core.outlet.admit(now) == Ok(true) => {
-            attempts.entry(op.id).or_default().begin();
-            running.spawn(deliver(Arc::clone(core), handle.clone(), op.clone(), true));
+
+    /// Starts the one of those that are due that has failed least: what has not been tried yet has most to tell of the master.
+    fn start_probe(&mut self) -> Option<Instant> {
+        let mut soonest: Option<Instant> = None;
+        let mut best: Option<(u32, &Op)> = None;
+        for op in self.state.queue() {
+            if self.is_full() || best.is_some_and(|(count, _)| count == 0) {
+                break;
+            }
+            if !self.is_free(op) {
+                continue;
+            }
+            let attempt = self.attempts.entry(op.id).or_default();
+            match attempt.next.filter(|next| *next > self.now) {
+                Some(at) => soonest = Some(soonest.map_or(at, |soonest| soonest.min(at))),
+                None if best.is_none_or(|(count, _)| attempt.count < count) => best = Some((attempt.count, op)),
+                None => {}
+            }
         }
-        // Somebody else's probe: its answer wakes the worker, unless it never comes.
-        (Standing::Due, Some(_)) | (Standing::Probing, _) => later(now + core.settings.breaker.first),
-        (Standing::Due, None) | (Standing::Closed, _) => {}
+        let Some((_, op)) = best else { return soonest };
+        // Its answer wakes the worker, unless it never comes.
+        let later = self.now + self.core.settings.breaker.first;
+        match self.core.outlet.admit(self.now) {
+            Ok(probe) => self.start(op, probe),
+            Err(at) => return Some(at),
+        }
+        Some(later)
     }
-    soonest
+
+    /// Parks what has waited for too long for a master that is left alone. The queue is in the order of acceptance: behind a
+    /// young one there are no old ones.
+    fn give_up_old(&mut self) {
+        for op in self.state.queue() {
+            if self.is_full() || !is_old(self.core, op) {
+                return;
+            }
+            if self.is_free(op) {
+                self.attempts.entry(op.id).or_default().running = true;
+                let said = self.core.outlet.error().unwrap_or_default();
+                self.running.spawn(give_up(Arc::clone(self.core), op.clone(), Error::transient(said)));
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.running.len() >= self.core.settings.write_concurrency.max(1)
+    }
+
+    fn is_free(&self, op: &Op) -> bool {
+        self.attempts.get(&op.id).is_none_or(|attempt| !attempt.running) && self.state.is_next(op)
+    }
+
+    fn start(&mut self, op: &Op, probe: bool) {
+        self.attempts.entry(op.id).or_default().begin();
+        self.running.spawn(deliver(Arc::clone(self.core), self.handle.clone(), op.clone(), probe));
+    }
 }
 
 /// Whether an operation has waited long enough to be given up when it fails.

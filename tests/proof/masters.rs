@@ -42,7 +42,7 @@ async fn f20_a_master_that_is_down_is_probed_not_loaded_and_all_converges_when_i
     let (_lens, dio) = open(lens, &master).await;
     master.outage(Some(Error::transient("no route")));
     for number in 0..200 {
-        dio.vista().insert(format!("new{number}"), &price(number)).await.unwrap();
+        dio.vista().insert(&format!("new{number}"), &price(number)).await.unwrap();
     }
     let before = master.calls().total();
     pass(Duration::from_secs(60)).await;

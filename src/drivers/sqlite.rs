@@ -186,7 +186,7 @@ impl TableShell for Sqlite {
 
     async fn write_once(&self, operation: &str, op: &WriteOp) -> Result<Written> {
         let (id, op) = (operation.to_string(), op.clone());
-        let tidy = self.0.written.fetch_add(1, Ordering::Relaxed) % ops::TIDY_EVERY == 0;
+        let tidy = self.0.written.fetch_add(1, Ordering::Relaxed).is_multiple_of(ops::TIDY_EVERY);
         self.change(move |table, connection| {
             let operation = write::Operation { id: &id, tidy };
             write::write(table, connection, Some(operation), &op)

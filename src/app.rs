@@ -358,16 +358,10 @@ fn list(dio: &Dio) -> impl Future<Output = VistaResult<()>> + Send + use<> {
 
 async fn open_dio(lens: &Lens, spec: &DioSpec, config: &Config) -> VistaResult<Dio> {
     let vista = source::open(spec).await?;
-    let mut builder = lens.dio(vista).settings(|settings| {
-        settings.refresh_every = spec.refresh_every.or(config.lens.refresh_every);
-        settings.version = spec.version.as_deref().map(Into::into);
-        settings.allow_shrink = spec.allow_shrink;
-        settings.drain_timeout = config.server.drain_timeout;
-        settings.write_concurrency = spec.write_concurrency.unwrap_or(settings.write_concurrency);
-    });
+    let mut builder = lens.dio(vista).settings(|settings| source::settings(spec, config, settings));
     if let Some(route) = &spec.write {
         let target: Arc<Vista> = Arc::new(source::open_route(&spec.name, route).await?);
-        builder = builder.on_write(move |_, op| source::deliver(Arc::clone(&target), op));
+        builder = builder.on_write(move |dio, op| source::deliver(Arc::clone(&target), dio.current_operation(), op));
     }
     builder.make().await
 }

@@ -4,6 +4,7 @@
 //! `write.rs` for users, `worker.rs` for the master's answers, `refresh.rs` for what the master lists, `ingest.rs` for upstream
 //! events, `cache.rs` for the program's own statements.
 
+mod breaker;
 mod cache;
 mod commit;
 mod core;
@@ -25,6 +26,7 @@ mod worker;
 mod write;
 mod writeback;
 
+pub use breaker::{BreakerState, Reach};
 pub use cache::DioCache;
 pub use counters::{Counters, Histogram, Times};
 pub use event::{DioEvent, EventEntry, Position};
@@ -33,7 +35,7 @@ pub use ingest::{Inbound, Reconciled};
 pub use operations::{Operation, OperationState};
 pub use refresh::RefreshReport;
 pub use ring::{At, EventReceiver, Old, Ring, RingItem, RingLimits};
-pub use settings::{Retry, Settings, WriteRoute};
+pub use settings::{BreakerLimits, OnUnknown, Retry, Settings, WriteRoute};
 pub use write::{IdempotencyKey, Ticket, WriteOptions};
 
 pub(crate) use self::core::{Core, Glance};
@@ -184,6 +186,9 @@ impl Dio {
             queued: state.backlog().0,
             durable: core.journal.durable(),
             tasks: core.tasks.len(),
+            undecodable: freshness.undecodable.map_or(0, |bad| bad.count),
+            source: core.source.reach(),
+            route: core.hooks.on_write.is_some().then(|| core.outlet.reach()),
         }
     }
 
@@ -344,4 +349,10 @@ pub struct Status {
     pub durable: bool,
     /// Tasks that run.
     pub tasks: usize,
+    /// Rows of the last complete list that could not be decoded; what is known of them is kept.
+    pub undecodable: u64,
+    /// How the source can be reached.
+    pub source: Reach,
+    /// How the write route can be reached, if there is one.
+    pub route: Option<Reach>,
 }

@@ -269,11 +269,11 @@ async fn replay(
     }
 }
 
-/// Operations that an earlier process accepted may have been delivered by it.
+/// Operations that an earlier process accepted may have been delivered by it, but for those that waited behind others.
 fn mark_unknown(core: &Arc<Core>) {
     let state = core.state();
     let mut attempts = core.attempts.lock();
-    for op in state.queue() {
+    for op in state.queue().filter(|op| state.is_next(op)) {
         attempts.entry(op.id).or_default().unknown = true;
     }
 }

@@ -91,6 +91,15 @@ pub(super) struct Attempt {
     pub(super) error: Option<OpError>,
 }
 
+impl Attempt {
+    /// One more begins.
+    pub(super) fn begin(&mut self) {
+        self.running = true;
+        self.count += 1;
+        self.next = None;
+    }
+}
+
 impl Core {
     /// One operation, if it is open, parked or remembered.
     pub(crate) fn operation(&self, id: OpId) -> Option<Operation> {
@@ -124,7 +133,10 @@ impl Core {
             op: op.effect.kind(),
             state,
             attempts: attempt.count,
-            next_attempt: attempt.next.filter(|_| state == OperationState::Queued).map(wall_clock),
+            next_attempt: (op.state == OpState::Queued && !attempt.running)
+                .then(|| attempt.next.max(self.outlet.rests_until()))
+                .flatten()
+                .map(wall_clock),
             error: op.error.clone().or(attempt.error),
             position: op.staged,
             created: op.created,

@@ -5,5 +5,10 @@
 mod committer;
 mod harness;
 mod kill;
+mod masters;
+#[cfg(feature = "sqlite")]
+mod once;
 mod property;
 mod restart;
+#[path = "../harness/mod.rs"]
+mod shop;

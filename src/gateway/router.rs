@@ -30,12 +30,12 @@ impl Table {
     }
 }
 
-/// All routes, under the base path.
-pub(super) fn router(mut shared: Shared) -> Router {
+/// Every route, by templates without the base path.
+fn table() -> Table {
     let rows = get(list::list).post(insert::insert).patch(patch::patch_many).delete(delete::delete_many);
     let row =
         get(record::record).post(insert::insert_at).put(replace::replace).patch(patch::patch).delete(delete::delete);
-    let table = Table::default()
+    Table::default()
         .route("/", get(index::index))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
@@ -52,7 +52,12 @@ pub(super) fn router(mut shared: Shared) -> Router {
         .route("/{dio}/_refresh", post(refresh::refresh).fallback(reserved))
         .route("/{dio}/_schema", get(schema::schema).fallback(reserved))
         .route("/{dio}/{id}", row.fallback(other_of_row))
-        .route("/{dio}/{id}/events", get(events::subscribe_one));
+        .route("/{dio}/{id}/events", get(events::subscribe_one))
+}
+
+/// All routes, under the base path.
+pub(super) fn router(mut shared: Shared) -> Router {
+    let table = table();
     shared.metrics = metrics::Metrics::new(table.templates, shared.dios.len(), shared.hooks.len());
     let shared = Arc::new(shared);
     let routes = match shared.base_path.as_str() {
@@ -115,4 +120,29 @@ async fn problem(Path(code): Path<String>) -> Result<Response, ApiError> {
     let code = code.ok_or_else(|| ApiError::new(Code::NotFound, "there is no such problem"))?;
     let body = serde_json::json!({ "code": code.as_str(), "title": code.title(), "status": code.status().as_u16() });
     Ok(answer::json(&body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::MemoryCache;
+    use crate::drivers::MemoryTable;
+    use crate::gateway::Gateway;
+    use crate::gateway::webhook::Hook;
+    use crate::inbound::Scheme;
+    use crate::lens::Lens;
+    use crate::vista::Schema;
+
+    #[tokio::test]
+    async fn c7_every_route_is_in_the_document() {
+        let lens = Lens::new().cache_source(MemoryCache::default()).build().unwrap();
+        let vista = MemoryTable::vista("items", Schema::new("id", Vec::new()), Vec::new());
+        let hook = Hook { name: "items".into(), dio: "items".into(), scheme: Scheme::None, delivery: None };
+        let gateway = Gateway::new().mount(lens.make_dio(vista).await.unwrap()).try_hook(hook).unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&gateway.openapi()).unwrap();
+        for template in table().templates {
+            let path = template.replace("{dio}", "items").replace("{hook}", "items");
+            assert!(document["paths"][&path].is_object(), "{template}");
+        }
+    }
 }

@@ -74,8 +74,20 @@ pub(super) fn page(at: &Mounted) -> Vec<Parameter> {
         select(),
         query("limit", "Rows, at most. NDJSON, CSV and CBOR have no limit unless one is given.", limit),
         query("offset", "Rows to skip.", count().maximum(Some(usize::MAX))),
-        query("after", "A cursor of an earlier answer. Not served yet: page with offset.", text()),
+        after(
+            "A place between two rows, from an earlier answer's `Link`; empty for the first page. Not beside `offset`.",
+        ),
     ]
+}
+
+/// A place between two rows.
+pub(super) fn after(about: &str) -> Parameter {
+    query("after", about, text())
+}
+
+/// Permits a refresh that removes most rows.
+pub(super) fn allow_shrink() -> Parameter {
+    query("allow_shrink", "`true` also for a list that lost most of its rows.", word(&["true", "false"]))
 }
 
 /// Columns to show.
@@ -129,6 +141,11 @@ pub(super) fn events(one: bool) -> Vec<Parameter> {
         query("records", "Whether events carry their rows.", flag()),
         query("heartbeat", "Seconds between heartbeats.", count().minimum(Some(5)).maximum(Some(60))),
     ];
+    all.push(header(
+        "Sec-WebSocket-Protocol",
+        "`diorama.v1+json`, and `bearer.TOKEN` where a token is needed and Authorization cannot be set.",
+        text().examples(["diorama.v1+json"]),
+    ));
     if !one {
         all.push(query(
             "ids",

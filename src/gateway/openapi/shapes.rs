@@ -158,6 +158,7 @@ fn query() -> ObjectBuilder {
         .property("select", array(text()).schema_type(SchemaType::from_iter([Type::Array, Type::Null])))
         .property("limit", or_null(Type::Integer).minimum(Some(0)))
         .property("offset", or_null(Type::Integer).minimum(Some(0)))
+        .property("after", or_null(Type::String).description(Some("A cursor; empty for the first page.")))
         .property("q", or_null(Type::String))
         .additional_properties(Some(AdditionalProperties::FreeForm(false)))
         .description(Some("The query of a list as a document."))

@@ -13,6 +13,7 @@ mod format;
 mod health;
 mod index;
 mod insert;
+mod layer;
 mod limits;
 mod list;
 mod many;

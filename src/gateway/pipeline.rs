@@ -1,17 +1,17 @@
 //! What every request passes, in this order: an id, bounds on the URL, host, origin, authentication, the handler (whose panics
 //! are caught), and the last word on the answer's headers. Every one is counted, and logged at the level `debug`.
 
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode};
-use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
+use tower::Service;
 
 use super::auth;
 use super::metrics::Running;
@@ -22,7 +22,10 @@ use super::state::Shared;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Runs one request.
-pub(super) async fn pipeline(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn pipeline<S>(shared: &Shared, mut request: Request, route: S) -> Response
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
     let id = own_id(&request);
     request.headers_mut().insert(REQUEST_ID, id.clone());
     auth::hide(request.headers_mut());
@@ -40,8 +43,8 @@ pub(super) async fn pipeline(State(shared): State<Arc<Shared>>, mut request: Req
         Ok(Some(_)) if origin::is_preflight(&method, request.headers()) => {
             (StatusCode::NO_CONTENT, origin::preflight()).into_response()
         }
-        Ok(_) => match admit(&shared, &request, hook) {
-            Ok(()) => run(request, next).await,
+        Ok(_) => match admit(shared, &request, hook) {
+            Ok(()) => run(request, route).await,
             Err(error) => error.into_response(),
         },
     };
@@ -49,7 +52,7 @@ pub(super) async fn pipeline(State(shared): State<Arc<Shared>>, mut request: Req
     if let Some(error) = &refused {
         response = problem(error, &method, &response, &id);
     }
-    log(&shared, &running, &response, refused.as_ref(), &id);
+    log(shared, &running, &response, refused.as_ref(), &id);
     finish(&mut response, id, page.ok().flatten().as_ref());
     response
 }
@@ -70,9 +73,12 @@ fn admit(shared: &Shared, request: &Request, hook: bool) -> Result<(), ApiError>
 }
 
 /// The handler. A panic is a bug: it is logged with the request, and costs this request only.
-async fn run(request: Request, next: Next) -> Response {
-    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-        Ok(response) => response,
+async fn run<S>(request: Request, mut route: S) -> Response
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    match AssertUnwindSafe(route.call(request)).catch_unwind().await {
+        Ok(Ok(response)) => response,
         Err(panic) => {
             let said = panic.downcast_ref::<&str>().copied();
             let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or_default();
@@ -154,7 +160,8 @@ fn own_id(request: &Request) -> HeaderValue {
         Some(id) if (1..=64).contains(&id.len()) && id.as_bytes().iter().all(fit) => id.clone(),
         _ => {
             let number = PROCESS.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-            HeaderValue::from_str(&format!("{number:016x}")).unwrap_or(HeaderValue::from_static("-"))
+            let digit = |at: usize| b"0123456789abcdef"[(number >> (60 - 4 * at) & 15) as usize];
+            HeaderValue::from_bytes(&std::array::from_fn::<u8, 16, _>(digit)).unwrap_or(HeaderValue::from_static("-"))
         }
     }
 }

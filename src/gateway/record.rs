@@ -1,6 +1,6 @@
 //! `GET /{dio}/{id}`, and reading rows from request bodies.
 
-use axum::extract::RawQuery;
+use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use base64::Engine as _;
@@ -19,20 +19,20 @@ use crate::vista::query::nearest;
 use crate::vista::{ColumnType, Error, Flag, Query};
 
 /// Gives one row.
-pub(super) async fn record(row: OnRow, RawQuery(raw): RawQuery, headers: HeaderMap) -> Result<Response, ApiError> {
+pub(super) async fn record(row: OnRow, request: Request) -> Result<Response, ApiError> {
     let OnRow { at, id } = row;
-    let raw = raw.unwrap_or_default();
-    let format = negotiate::of_record(&headers)?;
+    let (raw, headers) = (request.uri().query().unwrap_or_default(), request.headers());
+    let format = negotiate::of_record(headers)?;
     let view = View::of(&at.dio);
     let Some(row) = view.state.get(&id) else { return elsewhere(&at, &id, &view, format).await };
-    let etag = View::record_etag(&row, &raw, format);
-    if answer::is_known(&headers, &etag) {
+    let etag = View::record_etag(&row, raw, format);
+    if answer::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
     if raw.is_empty() && format == Format::Json {
         return Ok(view.ok(etag, format, row.json().to_vec()));
     }
-    let writer = Writer::new(format, &select(&raw, &at)?, &at.schema)?;
+    let writer = Writer::new(format, &select(raw, &at)?, &at.schema)?;
     Ok(view.ok(etag, format, writer.one(&row)))
 }
 

@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{OriginalUri, Path, Request, State};
 use axum::handler::Handler as _;
 use axum::http::{Method, Uri, header};
 use axum::response::{Redirect, Response};
 use axum::routing::{MethodRouter, get, post};
-use axum::{Router, middleware};
 
+use super::layer::Around;
 use super::problem::{ApiError, Code};
 use super::state::{Place, Shared};
 use super::{
-    answer, delete, events, health, index, insert, list, metrics, openapi, operations, patch, pipeline, query, record,
-    refresh, replace, schema, webhook, write,
+    answer, delete, events, health, index, insert, list, metrics, openapi, operations, patch, query, record, refresh,
+    replace, schema, webhook, write,
 };
 
 /// A table of routes that knows its templates: requests are counted by them.
@@ -67,7 +68,7 @@ pub(super) fn router(mut shared: Shared) -> Router {
     routes
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(&shared), pipeline::pipeline))
+        .layer(Around(Arc::clone(&shared)))
         .with_state(shared)
 }
 

@@ -110,7 +110,7 @@ fn post(wire: &mut Wire, id: &str, version: u64) -> io::Result<Answer> {
     let new = json!({ "n": version * 10, "v": version });
     let delivery = format!("{id}-{version}");
     let body = json!({ "op": "upsert", "id": id, "new": new, "version": version, "delivery": delivery });
-    let headers = [("content-type", "application/json"), ("authorization", "Bearer s3cr3t")];
+    let headers = [("content-type", "application/json"), ("authorization", "Bearer s3cr3t-0123456789")];
     wire.ask("POST", "/webhooks/stock", &headers, &body.to_string())
 }
 

@@ -183,6 +183,7 @@ impl Dio {
             refresh_failed: freshness.failed,
             queued: state.backlog().0,
             durable: core.journal.durable(),
+            trouble: *core.trouble.lock(),
             tasks: core.tasks.len(),
         }
     }
@@ -342,6 +343,8 @@ pub struct Status {
     pub queued: usize,
     /// Whether an acknowledged write survives the process.
     pub durable: bool,
+    /// Why the last write could not be stored, if none was stored since.
+    pub trouble: Option<&'static str>,
     /// Tasks that run.
     pub tasks: usize,
 }

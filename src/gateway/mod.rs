@@ -33,6 +33,7 @@ mod refresh;
 mod replace;
 mod router;
 mod schema;
+mod spool;
 mod state;
 pub mod webhook;
 mod write;

@@ -14,7 +14,7 @@ use super::negotiate::{self, Format};
 use super::params::{self, ParamOptions};
 use super::problem::{ApiError, Code};
 use super::state::Mounted;
-use crate::record::{Body, CborValue, Record, parse_json};
+use crate::record::{Body, CborValue, Record, id_from_value, parse_json};
 use crate::vista::query::nearest;
 use crate::vista::{ColumnType, Error, Flag, Query};
 
@@ -136,8 +136,17 @@ fn unambiguous(value: &CborValue) -> Result<(), ApiError> {
     }
 }
 
-/// A value as a row: a map whose cells are what their columns hold.
-pub(super) fn row(value: CborValue, at: &Mounted) -> Result<Record, ApiError> {
+/// What a body is of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// All of it: what every row must have is there.
+    Whole,
+    /// A patch: it takes nothing away that every row must have.
+    Part,
+}
+
+/// A value as a row: a map whose cells are what their columns hold. Says everything that is wrong with it at once.
+pub(super) fn row(value: CborValue, at: &Mounted, shape: Shape) -> Result<Record, ApiError> {
     let CborValue::Map(members) = value else {
         return Err(ApiError::new(Code::ValidationFailed, "a row is an object").hint("send {\"column\": value, ...}"));
     };
@@ -152,22 +161,19 @@ pub(super) fn row(value: CborValue, at: &Mounted) -> Result<Record, ApiError> {
             Err(detail) => drop(errors.insert(name, detail)),
         }
     }
+    for column in at.schema.columns().iter().filter(|column| column.has(Flag::Mandatory)) {
+        let cell = record.get(&column.name);
+        let lacks = match shape {
+            // An id can be in the path, or is to be chosen.
+            Shape::Whole => !column.has(Flag::Id) && cell.is_none_or(CborValue::is_null),
+            Shape::Part => cell.is_some_and(CborValue::is_null),
+        };
+        if lacks {
+            errors.entry(column.name.to_string()).or_insert_with(|| "is mandatory".to_string());
+        }
+    }
     invalid(errors)?;
     Ok(record)
-}
-
-/// Refuses a whole row that lacks what every row must have.
-pub(super) fn whole(record: &Record, at: &Mounted) -> Result<(), ApiError> {
-    let mandatory = at.schema.columns().iter().filter(|column| column.has(Flag::Mandatory) && !column.has(Flag::Id));
-    let missing = mandatory.filter(|column| record.get(&column.name).is_none_or(CborValue::is_null));
-    invalid(missing.map(|column| (column.name.to_string(), "is mandatory".to_string())).collect())
-}
-
-/// Refuses a patch that takes away what every row must have.
-pub(super) fn part(record: &Record, at: &Mounted) -> Result<(), ApiError> {
-    let mandatory = at.schema.columns().iter().filter(|column| column.has(Flag::Mandatory));
-    let nulled = mandatory.filter(|column| record.get(&column.name).is_some_and(CborValue::is_null));
-    invalid(nulled.map(|column| (column.name.to_string(), "is mandatory".to_string())).collect())
 }
 
 fn invalid(errors: std::collections::BTreeMap<String, String>) -> Result<(), ApiError> {
@@ -187,8 +193,14 @@ fn cell(name: &str, value: CborValue, at: &Mounted) -> Result<CborValue, String>
             None => "does not exist".to_string(),
         });
     };
-    if value.is_null() || column.has(Flag::Id) {
+    if value.is_null() {
         return Ok(value);
+    }
+    if column.has(Flag::Id) {
+        return match id_from_value(&value) {
+            Some(_) => Ok(value),
+            None => Err("cannot be an id: ids are text or whole numbers".to_string()),
+        };
     }
     typed(column.ty, value)
 }
@@ -239,11 +251,7 @@ fn is_date(text: &str) -> bool {
 /// RFC 3339: a day, a time to the second at least, and an offset.
 fn is_moment(text: &str) -> bool {
     let bytes = text.as_bytes();
-    let offset = match bytes {
-        [.., b'Z' | b'z'] => true,
-        [.., b'+' | b'-', _, _, b':', _, _] => true,
-        _ => false,
-    };
+    let offset = matches!(bytes, [.., b'Z' | b'z'] | [.., b'+' | b'-', _, _, b':', _, _]);
     let shaped = bytes.len() >= 20 && text.is_char_boundary(10) && is_date(&text[..10]);
     let time = shaped && matches!(bytes[10], b'T' | b't') && bytes[13] == b':' && bytes[16] == b':';
     time && offset && text.parse::<jiff::Timestamp>().is_ok()

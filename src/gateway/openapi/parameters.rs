@@ -107,7 +107,7 @@ pub(super) fn if_none_match() -> Parameter {
 
 /// Refuses a write unless the row is absent.
 pub(super) fn if_absent() -> Parameter {
-    header("If-None-Match", "`*`: only if there is no such row. Not beside If-Match.", word(&["*"]))
+    header("If-None-Match", "`*`: only if there is no such row. ETags: only if the row is another version.", text())
 }
 
 /// The version that a write is made for.
@@ -122,14 +122,15 @@ pub(super) fn if_match(needed: bool) -> Parameter {
 /// How long to wait, what to send back.
 pub(super) fn prefer() -> Parameter {
     let about = "`wait=N` waits up to N (at most 30) seconds for the source; `respond-async` does not wait; `return=minimal` \
-        leaves the row out of the answer; `max-affected=N` lowers the bound of a write by filter. Unknown ones are ignored.";
+        leaves the row out of the answer; `max-affected=N` lowers the bound of a write by filter; `handling=strict` takes all rows \
+        of a bulk insert or none, and refuses preferences that are not known, which are ignored otherwise.";
     header("Prefer", about, text().examples(["wait=1"]))
 }
 
 /// Makes a write repeatable.
 pub(super) fn idempotency_key() -> Parameter {
-    let about = "A repeated request with the same key is answered with what became of the first. Not with rows in bulk, nor \
-        where the source chooses the id.";
+    let about = "A repeated request with the same key is answered with what became of the first; of rows in bulk, \
+        each by itself. Not where the source chooses the id.";
     header("Idempotency-Key", about, text().pattern(Some(r#"^(?!""$)[!-.0-~]{1,255}$"#)))
 }
 

@@ -187,7 +187,10 @@ impl Resource<'_> {
             let operation = operation.parameters(Some(parameters::filters(self.at))).parameter(parameters::all());
             let accepted = answers::json("The writes are in the journal and visible.", named("Affected"));
             let operation = operation.response("202", answers::durable(accepted).build());
-            let nothing = answers::json("No row matches.", named("Affected"));
+            let nothing = answers::json(
+                "No row matches, or the source was waited for and has answered for all.",
+                named("Affected"),
+            );
             let operation = operation.response("200", answers::durable(nothing).build());
             let operation = operation.parameter(parameters::prefer()).description(Some(about.as_str()));
             answers::refusals(operation, &WRITE)

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use axum::body::Bytes;
 use clap::{Args, Parser, Subcommand};
 use diorama::app::{self, Failure, demo};
 use diorama::config::{Access, CacheAt, Config, File, HookSpec};
@@ -160,7 +161,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             serve(config, |base| app::say(demo::greeting(base)))
         }
         Command::Openapi(serve) => {
-            let document = runtime()?.block_on(app::openapi(&serve.config()?))?;
+            let document = described(&serve)?;
             let written = std::io::stdout().write_all(&document);
             written.map_err(|error| Failure { code: 1, message: format!("stdout: {error}") })
         }
@@ -172,6 +173,18 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// The document of what these arguments would serve; without any, that of what is served without being told.
+fn described(serve: &Serve) -> Result<Bytes, Failure> {
+    if !serve.files.is_empty() || Path::new("diorama.toml").exists() {
+        return runtime()?.block_on(app::openapi(&serve.config()?));
+    }
+    // The demo as it was unpacked here, or else as it would be: a question leaves no files behind.
+    let temporary = tempfile::tempdir().map_err(|error| Failure::config(format!("no temporary folder: {error}")))?;
+    let here = Path::new(demo::FOLDER);
+    let folder = if here.exists() { here } else { temporary.path() };
+    runtime()?.block_on(app::openapi(&app::read(&demo::unpack(folder)?)?))
 }
 
 fn main() -> ExitCode {

@@ -89,6 +89,10 @@ pub(super) const TYPES: [&str; 10] =
 /// Flags of columns.
 pub(super) const FLAGS: [&str; 6] = ["id", "title", "searchable", "orderable", "hidden", "mandatory"];
 
+/// `memory` is not among them: nothing is visible, and nothing answered, before the journal has it.
+const ACK: &str = "journal or applied: a write is never answered before the journal has it (which is in memory only with \
+     [lens] cache = \"memory\")";
+
 const SOURCE: &str = r#"needs source = { csv = "FILE" }, { json = "FILE" } or { sqlite = "FILE", table = "TABLE" }"#;
 
 impl DioSpec {
@@ -135,7 +139,7 @@ impl DioSpec {
             default_limit: reader.number("default_limit"),
             max_limit: reader.number("max_limit"),
             max_affected: reader.number("max_affected"),
-            ack_applied: reader.word("ack", &["journal", "applied"]) == Some("applied"),
+            ack_applied: reader.word_as("ack", &["journal", "applied"], ACK) == Some("applied"),
             require_if_match: reader.flag("require_if_match").unwrap_or(false),
             allow_shrink: reader.flag("allow_shrink").unwrap_or(false),
             unknown_columns: reader.word("unknown_columns", &["keep", "reject"]).map(|word| word == "keep"),

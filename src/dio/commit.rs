@@ -29,6 +29,9 @@ const TURN: usize = 64;
 const TURN_TIME: Duration = Duration::from_millis(1);
 /// How long answers are held while the journal is opened again after an error.
 const HOLD: Duration = Duration::from_secs(5);
+/// What people are told of a journal that fails; the log has its words.
+const BROKEN: &str = "the journal cannot be written";
+const FULL: &str = "the disk is full";
 
 /// Where the answer of a command goes.
 pub(super) type Reply = oneshot::Sender<Result<Committed>>;
@@ -205,6 +208,7 @@ impl Turns {
         }
         if let Some(why) = &self.broken {
             for stage in stages {
+                *stage.core.trouble.lock() = Some(BROKEN);
                 self.waiting.extend(stage.refuse(|_| storage(why, false)));
             }
             return;
@@ -220,6 +224,7 @@ impl Turns {
                 Ok(()) => {
                     if appends {
                         stage.core.tally.appends.add(took);
+                        *stage.core.trouble.lock() = None;
                     }
                     stage.publish().await;
                 }
@@ -275,10 +280,12 @@ impl Turns {
             AppendError::Fenced => self.waiting.extend(stage.refuse(|_| Error::Closed)),
             AppendError::Full(detail) => {
                 stage.core.tally.append_failed();
+                *stage.core.trouble.lock() = Some(FULL);
                 self.waiting.extend(stage.refuse(|_| storage(&detail, true)));
             }
             AppendError::Unknown(detail) | AppendError::Io(detail) => {
                 stage.core.tally.append_failed();
+                *stage.core.trouble.lock() = Some(BROKEN);
                 unknown.push((stage, detail));
             }
         }
@@ -318,6 +325,7 @@ impl Turns {
         self.broken = None;
         for ((stage, detail), found) in stages.into_iter().zip(found) {
             let core = Arc::clone(&stage.core);
+            *core.trouble.lock() = None;
             if found.stored {
                 // The successor and not the log's entries: rows of bulk entries are only here.
                 stage.publish().await;
@@ -354,6 +362,7 @@ impl Turns {
         for core in self.dios.values().filter_map(Weak::upgrade).collect::<Vec<_>>() {
             let missed = self.journal.read(&core.name, core.root.load().seq(), usize::MAX).await;
             catch_up(&core, &missed.map_err(|error| storage(&error.to_string(), false))?);
+            *core.trouble.lock() = None;
             core.poke_again();
         }
         self.broken = None;

@@ -185,6 +185,7 @@ impl Dio {
             refresh_failed: freshness.failed,
             queued: state.backlog().0,
             durable: core.journal.durable(),
+            trouble: *core.trouble.lock(),
             tasks: core.tasks.len(),
             undecodable: freshness.undecodable.map_or(0, |bad| bad.count),
             source: core.source.reach(),
@@ -347,6 +348,8 @@ pub struct Status {
     pub queued: usize,
     /// Whether an acknowledged write survives the process.
     pub durable: bool,
+    /// Why the last write could not be stored, if none was stored since.
+    pub trouble: Option<&'static str>,
     /// Tasks that run.
     pub tasks: usize,
     /// Rows of the last complete list that could not be decoded; what is known of them is kept.

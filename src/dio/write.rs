@@ -55,7 +55,8 @@ impl Core {
         let operation = OpId::new();
         let claim = options.key.map(|key| claim(&self.name, &key, operation));
         if let Some(claim) = &claim {
-            let taken = self.journal.claim(&claim.key).await.map_err(|error| Error::transient(error.to_string()))?;
+            let asked = self.journal.claim(&claim.key).await;
+            let taken = asked.map_err(|error| Error::Storage { detail: error.to_string(), full: false })?;
             if let Some(by) = taken {
                 return Err(replayed(Some(claim), &by));
             }

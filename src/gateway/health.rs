@@ -64,6 +64,9 @@ fn describe(at: &Mounted, stopping: bool) -> Value {
     if !status.durable {
         reasons.push("writes that wait are in memory only: they end with the process".to_string());
     }
+    if let Some(trouble) = status.trouble {
+        reasons.push(format!("the last write was refused: {trouble}; reads go on"));
+    }
     let age = status.age.map(|age| age.as_secs());
     json!({ "ready": ready, "reasons": reasons, "rows": status.rows, "age": age, "queued": status.queued, "durable": status.durable })
 }

@@ -33,6 +33,7 @@ mod replace;
 mod router;
 mod schema;
 mod service;
+mod spool;
 mod state;
 pub mod webhook;
 mod write;

@@ -201,6 +201,13 @@ async fn problem(Segment(code): Segment<1>) -> Result<Response, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::MemoryCache;
+    use crate::drivers::MemoryTable;
+    use crate::gateway::Gateway;
+    use crate::gateway::webhook::Hook;
+    use crate::inbound::Scheme;
+    use crate::lens::Lens;
+    use crate::vista::Schema;
 
     #[test]
     fn every_template_is_its_own_route() {
@@ -224,6 +231,19 @@ mod tests {
             ("", Route::Index),
         ] {
             assert_eq!(Route::of(path), route, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn c7_every_route_is_in_the_document() {
+        let lens = Lens::new().cache_source(MemoryCache::default()).build().unwrap();
+        let vista = MemoryTable::vista("items", Schema::new("id", Vec::new()), Vec::new());
+        let hook = Hook { name: "items".into(), dio: "items".into(), scheme: Scheme::None, delivery: None };
+        let gateway = Gateway::new().mount(lens.make_dio(vista).await.unwrap()).try_hook(hook).unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&gateway.openapi()).unwrap();
+        for template in Route::ALL.into_iter().filter(|route| *route != Route::None).map(Route::template) {
+            let path = template.replace("{dio}", "items").replace("{hook}", "items");
+            assert!(document["paths"][&path].is_object(), "{template}");
         }
     }
 }

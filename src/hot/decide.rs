@@ -109,6 +109,13 @@ pub enum Condition {
     Exists,
     /// There is no row (`If-None-Match: *`).
     Absent,
+    /// There is a row with none of these hashes, or there is none and there need not be (`If-None-Match`).
+    Differs {
+        /// What it must not be.
+        from: Vec<u128>,
+        /// Whether no row will do.
+        or_absent: bool,
+    },
 }
 
 /// How a delivery ended.
@@ -375,6 +382,9 @@ impl State {
             Condition::None => true,
             Condition::Exists => row.is_some(),
             Condition::Absent => row.is_none(),
+            Condition::Differs { from, or_absent } => {
+                row.as_ref().map_or(*or_absent, |row| !from.contains(&row.hash()))
+            }
             Condition::Matches(hashes) => row.as_ref().is_some_and(|row| hashes.contains(&row.hash())),
         };
         if !condition {

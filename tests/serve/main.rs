@@ -13,3 +13,4 @@ mod openapi;
 mod process;
 mod stop;
 mod webhooks;
+mod writes;

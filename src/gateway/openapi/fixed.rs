@@ -36,8 +36,9 @@ fn get(api: &Api, id: &str, summary: &str) -> OperationBuilder {
 fn server(api: &mut Api) {
     let status = |words: &[&str]| word(words);
     let index = object([("resources", ObjectBuilder::new().into()), ("ready", text().into())]);
+    let links = answers::content(answers::json("Links.", index), "text/html", text());
     let root = get(api, "listResources", "The resources and where they are");
-    api.add("/", HttpMethod::Get, root.response("200", answers::json("Links.", index).build()));
+    api.add("/", HttpMethod::Get, root.response("200", links.build()));
 
     // Nobody is asked for a token here: no 401.
     let open = Api { guarded: false, hosts: api.hosts, ..Api::default() };
@@ -65,7 +66,7 @@ fn server(api: &mut Api) {
     api.add("/readyz", HttpMethod::Get, ready.response("503", not_yet.build()));
 
     let metrics = get(api, "readMetrics", "Counters and gauges in Prometheus' text format");
-    let samples = answers::content(answers::empty("The samples."), "text/plain", text());
+    let samples = answers::content(answers::empty("The samples."), "text/plain; version=0.0.4", text());
     api.add("/metrics", HttpMethod::Get, metrics.response("200", samples.build()));
 }
 

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use super::answer;
 
 /// The longest wait there is.
-const LONGEST: u64 = 30;
+pub(super) const LONGEST: u64 = 30;
 
 /// What a request prefers. Unknown preferences are ignored, as the RFC says; the first of a name counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -43,6 +43,7 @@ pub(super) fn router(mut shared: Shared) -> Router {
         .route("/openapi.json", get(openapi::openapi))
         .route("/problems/{code}", get(problem))
         .route("/operations", get(operations::operations))
+        .route("/operations/_retry", post(operations::retry_many))
         .route("/operations/{id}", get(operations::operation).delete(operations::discard))
         .route("/operations/{id}/retry", post(operations::retry))
         .route("/webhooks/{hook}", post(webhook::receive).options(webhook::options))

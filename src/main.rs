@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use diorama::app::{self, Failure, demo};
+use diorama::app::{self, Failure, demo, ops};
 use diorama::config::{Access, CacheAt, Config, File, HookSpec};
 
 /// Puts slow data behind a fast, live HTTP and WebSocket API.
@@ -33,6 +33,8 @@ enum Command {
     Demo(Demo),
     /// Print the OpenAPI document of what serve would serve.
     Openapi(Serve),
+    #[command(subcommand)]
+    Ops(ops::Ops),
     /// Report every mistake in a configuration.
     Check {
         /// The configuration.
@@ -164,6 +166,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             let written = std::io::stdout().write_all(&document);
             written.map_err(|error| Failure { code: 1, message: format!("stdout: {error}") })
         }
+        Command::Ops(asked) => runtime()?.block_on(ops::run(asked)),
         Command::Check { file } => {
             let config = app::read(&file)?;
             app::check(&config)?;
@@ -175,7 +178,14 @@ fn run(cli: Cli) -> Result<(), Failure> {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(said) => {
+            // Nobody may be listening.
+            let _ = said.print();
+            return if said.use_stderr() { ExitCode::from(ops::USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
     let log = match telemetry::start(cli.log.as_deref(), cli.log_format) {
         Ok(log) => log,
         Err(message) => {

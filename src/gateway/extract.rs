@@ -83,7 +83,7 @@ fn unreadable(error: axum::extract::rejection::PathRejection) -> ApiError {
 }
 
 /// `text` as one segment of a path.
-pub(super) fn segment(text: &str) -> String {
+pub(crate) fn segment(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

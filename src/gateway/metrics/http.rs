@@ -236,6 +236,7 @@ mod tests {
                 "/metrics",
                 "/problems/{code}",
                 "/operations",
+                "/operations/_retry",
                 "/operations/{id}",
                 "/operations/{id}/retry",
                 "/webhooks/{hook}",

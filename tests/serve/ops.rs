@@ -255,7 +255,7 @@ async fn a_damaged_journal_gives_every_write_that_is_still_in_it() {
     assert!(!hole.is_empty());
     hole.iter().for_each(|at| holed[*at + 8] ^= 1);
     let truncated = sound[..sound.len() * 2 / 3].to_vec();
-    let mut ploughed = sound.clone();
+    let mut ploughed = sound;
     ploughed.iter_mut().step_by(20_011).for_each(|byte| *byte ^= 0xff);
     for (name, damaged, complete) in
         [("head", beheaded, true), ("hole", holed, false), ("end", truncated, false), ("flips", ploughed, false)]
@@ -272,7 +272,7 @@ async fn a_damaged_journal_gives_every_write_that_is_still_in_it() {
         let found_ids: BTreeSet<&str> = ids(&found).into_iter().collect();
         assert!(found_ids.is_subset(&known), "{name}");
         assert!(found.iter().all(|one| one["certain"] == false && one["body"]["item"] == "Bun"), "{name}");
-        let there = |at: usize| !places(&damaged, format!(r#"{{"id":"o{at}","#).as_bytes()).is_empty();
+        let there = |at: &usize| !places(&damaged, format!(r#"{{"id":"o{at}","#).as_bytes()).is_empty();
         match name {
             "head" => assert_eq!(found_ids.len(), 40, "{said}"),
             "hole" => {
@@ -280,7 +280,7 @@ async fn a_damaged_journal_gives_every_write_that_is_still_in_it() {
                 assert!(!found_ids.contains(&*parked[6]) && said.contains(" lost: "), "{said}");
             }
             "end" => {
-                let left = (1..=40).filter(|at| there(*at)).count();
+                let left = (1..=40).filter(there).count();
                 assert!(found_ids.len() >= left.saturating_sub(1), "{} of {left}: {said}", found_ids.len());
             }
             _ => assert!(found_ids.len() >= 30, "{} of 40: {said}", found_ids.len()),

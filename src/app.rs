@@ -7,6 +7,7 @@
 mod accept;
 pub mod demo;
 mod hooks;
+pub mod ops;
 mod progress;
 mod signals;
 mod source;
@@ -335,16 +336,20 @@ fn lens(spec: &LensSpec) -> Result<Lens, Failure> {
         CacheAt::Memory => builder.cache_source(MemoryCache::default()),
         CacheAt::File(path) => builder.cache_source(RedbCache::open(path)?),
     };
-    let journal = match (&spec.journal, &spec.cache) {
-        (Some(journal), _) => Some(journal.clone()),
-        (None, CacheAt::File(cache)) => Some(cache.with_extension("journal.redb")),
-        (None, CacheAt::Memory) => None,
-    };
-    let builder = match journal {
+    let builder = match journal_path(spec) {
         Some(path) => builder.journal_source(Arc::new(RedbJournal::open(path)?)),
         None => builder,
     };
     builder.build().map_err(Failure::config)
+}
+
+/// Where the journal is, if it is a file.
+fn journal_path(spec: &LensSpec) -> Option<std::path::PathBuf> {
+    match (&spec.journal, &spec.cache) {
+        (Some(journal), _) => Some(journal.clone()),
+        (None, CacheAt::File(cache)) => Some(cache.with_extension("journal.redb")),
+        (None, CacheAt::Memory) => None,
+    }
 }
 
 /// Makes the copy equal to what the source has.

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use axum::body::Bytes;
 use clap::{Args, Parser, Subcommand};
-use diorama::app::{self, Failure, demo};
+use diorama::app::{self, Failure, demo, ops};
 use diorama::config::{Access, CacheAt, Config, File, HookSpec};
 
 /// Puts slow data behind a fast, live HTTP and WebSocket API.
@@ -34,6 +34,8 @@ enum Command {
     Demo(Demo),
     /// Print the OpenAPI document of what serve would serve.
     Openapi(Serve),
+    #[command(subcommand)]
+    Ops(ops::Ops),
     /// Report every mistake in a configuration.
     Check {
         /// The configuration.
@@ -165,6 +167,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             let written = std::io::stdout().write_all(&document);
             written.map_err(|error| Failure { code: 1, message: format!("stdout: {error}") })
         }
+        Command::Ops(asked) => runtime()?.block_on(ops::run(asked)),
         Command::Check { file } => {
             let config = app::read(&file)?;
             app::check(&config)?;
@@ -188,7 +191,14 @@ fn described(serve: &Serve) -> Result<Bytes, Failure> {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(said) => {
+            // Nobody may be listening.
+            let _ = said.print();
+            return if said.use_stderr() { ExitCode::from(ops::USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
     let log = match telemetry::start(cli.log.as_deref(), cli.log_format) {
         Ok(log) => log,
         Err(message) => {

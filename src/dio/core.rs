@@ -283,7 +283,7 @@ impl Core {
         let mut permits = Vec::with_capacity(2);
         if inside {
             // Nothing is waited for in here: what would make room may be waiting for this hook.
-            if self.root.load().backlog().1 >= self.settings.max_pending_bytes {
+            if self.pending().1 >= self.settings.max_pending_bytes {
                 return Err(Error::QueueFull);
             }
             permits.push(Arc::clone(&self.bytes).try_acquire_many_owned(size).map_err(|_| Error::QueueFull)?);
@@ -301,8 +301,16 @@ impl Core {
         Ok(permits)
     }
 
+    /// Operations that wait for the master or for a person, and their bytes. What nobody mends holds new writes up in the end;
+    /// it is not dropped.
+    fn pending(&self) -> (usize, usize) {
+        let state = self.root.load();
+        let (queued, parked) = (state.backlog(), state.parked());
+        (queued.0 + parked.0, queued.1 + parked.1)
+    }
+
     fn has_room(&self) -> bool {
-        let (count, bytes) = self.root.load().backlog();
+        let (count, bytes) = self.pending();
         count < self.settings.max_pending && bytes < self.settings.max_pending_bytes
     }
 

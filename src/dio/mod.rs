@@ -32,7 +32,7 @@ pub use counters::{Counters, Histogram, Times};
 pub use event::{DioEvent, EventEntry, Position};
 pub use hooks::{ChunkSink, Viewport};
 pub use ingest::{Inbound, Reconciled};
-pub use operations::{Operation, OperationState};
+pub use operations::{Operation, OperationQuery, OperationState};
 pub use refresh::RefreshReport;
 pub use ring::{At, EventReceiver, Old, Ring, RingItem, RingLimits};
 pub use settings::{BreakerLimits, OnUnknown, Retry, Settings, WriteRoute};
@@ -240,10 +240,16 @@ impl Dio {
         self.0.core.operations()
     }
 
+    /// The writes that `asked` fits, newest first, and how many fit it whatever its `after` and `limit` say.
+    pub fn operations_by(&self, asked: &OperationQuery) -> (Vec<Operation>, usize) {
+        self.0.core.operations_by(asked)
+    }
+
     /// Gives a parked operation another try: a new operation at the end of the queue.
     ///
     /// # Errors
-    /// [`Error::NotFound`](crate::Error::NotFound), [`Error::Conflict`](crate::Error::Conflict) if it is not parked.
+    /// [`Error::NotFound`](crate::Error::NotFound), [`Error::Conflict`](crate::Error::Conflict) if it is not parked or if its row
+    /// is not such that it could be written again.
     pub async fn retry(&self, op: OpId) -> Result<OpId> {
         self.0.core.retry(op).await
     }

@@ -281,9 +281,12 @@ fn mark_unknown(core: &Arc<Core>) {
 fn start_tasks(dio: &Dio) {
     let core = &dio.0.core;
     let weak = Arc::downgrade(&dio.0);
+    core.tasks.spawn(super::writeback::run(Arc::clone(core)));
+    if core.settings.offline {
+        return;
+    }
     core.tasks.spawn(worker::run(Arc::clone(core), weak.clone()));
     core.tasks.spawn(refresh::reread(Arc::clone(core), weak.clone()));
-    core.tasks.spawn(super::writeback::run(Arc::clone(core)));
     match (core.settings.refresh_every, &core.hooks.on_refresh) {
         (Some(every), Some(_)) => drop(core.tasks.spawn(refresh::timer(Arc::clone(core), weak, every))),
         (Some(_), None) => {

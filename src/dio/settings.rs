@@ -21,7 +21,7 @@ pub struct Settings {
     pub viewport_debounce: Duration,
     /// Writes that may wait for the committer; more wait for a place (default: 256).
     pub write_queue_capacity: usize,
-    /// Operations that may wait for the master (default: 100,000).
+    /// Operations that may wait for the master or, parked, for a person (default: 100,000).
     pub max_pending: usize,
     /// Their bytes (default: 256 MiB).
     pub max_pending_bytes: usize,
@@ -53,6 +53,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// Whether a complete list may be much smaller than what is cached (default: no).
     pub allow_shrink: bool,
+    /// Whether the master is left alone: nothing is delivered or read by itself. For tools that mend a journal (default: no).
+    pub offline: bool,
 }
 
 impl Default for Settings {
@@ -80,6 +82,7 @@ impl Default for Settings {
             trust_payload: true,
             drain_timeout: Duration::from_secs(20),
             allow_shrink: false,
+            offline: false,
         }
     }
 }

@@ -104,7 +104,7 @@ fn decoded(segment: &str) -> Result<Cow<'_, str>, ApiError> {
 }
 
 /// `text` as one segment of a path.
-pub(super) fn segment(text: &str) -> String {
+pub(crate) fn segment(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -38,6 +38,9 @@ mod state;
 pub mod webhook;
 mod write;
 
+pub(crate) use extract::segment;
+pub(crate) use operations::describe as operation_json;
+
 pub use auth::Auth;
 pub use events::Sockets;
 pub use limits::Limits;

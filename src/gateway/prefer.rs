@@ -8,7 +8,7 @@ use super::answer;
 use super::problem::{ApiError, Code};
 
 /// The longest wait there is.
-const LONGEST: u64 = 30;
+pub(super) const LONGEST: u64 = 30;
 
 /// What a request prefers. The first of a name counts. Unknown preferences are ignored, as the RFC says, unless the request
 /// says `handling=strict`.

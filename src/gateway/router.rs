@@ -30,6 +30,7 @@ pub(super) enum Route {
     OpenApi,
     Problem,
     Operations,
+    RetryMany,
     Operation,
     Retry,
     Hook,
@@ -48,11 +49,11 @@ type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 impl Route {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Route; 18] = {
+    pub(super) const ALL: [Route; 19] = {
         use Route::*;
         [
-            Index, Live, Ready, Metrics, OpenApi, Problem, Operations, Operation, Retry, Hook, Rows, Events, Query,
-            Refresh, Schema, Row, RowEvents, None,
+            Index, Live, Ready, Metrics, OpenApi, Problem, Operations, RetryMany, Operation, Retry, Hook, Rows, Events,
+            Query, Refresh, Schema, Row, RowEvents, None,
         ]
     };
 
@@ -70,6 +71,7 @@ impl Route {
             ("operations", (None, ..)) => Route::Operations,
             ("", _) | (_, (Some(""), ..)) => Route::None,
             ("problems", (Some(_), None, _)) => Route::Problem,
+            ("operations", (Some("_retry"), None, _)) => Route::RetryMany,
             ("operations", (Some(_), None, _)) => Route::Operation,
             ("operations", (Some(_), Some("retry"), None)) => Route::Retry,
             ("webhooks", (Some(_), None, _)) => Route::Hook,
@@ -94,6 +96,7 @@ impl Route {
             Route::OpenApi => "/openapi.json",
             Route::Problem => "/problems/{code}",
             Route::Operations => "/operations",
+            Route::RetryMany => "/operations/_retry",
             Route::Operation => "/operations/{id}",
             Route::Retry => "/operations/{id}/retry",
             Route::Hook => "/webhooks/{hook}",
@@ -127,6 +130,7 @@ impl Route {
             (Route::OpenApi, "GET") => openapi::openapi.call(request, shared),
             (Route::Problem, "GET") => problem.call(request, shared),
             (Route::Operations, "GET") => operations::operations.call(request, shared),
+            (Route::RetryMany, "POST") => operations::retry_many.call(request, shared),
             (Route::Operation, "GET") => operations::operation.call(request, shared),
             (Route::Operation, "DELETE") => operations::discard.call(request, shared),
             (Route::Retry, "POST") => operations::retry.call(request, shared),
@@ -162,7 +166,7 @@ impl Route {
                 Ok(at) => at.allowed(if self == Route::Rows { Place::Rows } else { Place::Row }),
                 Err(error) => return error,
             },
-            Route::Retry | Route::Query | Route::Refresh => HeaderValue::from_static("POST"),
+            Route::RetryMany | Route::Retry | Route::Query | Route::Refresh => HeaderValue::from_static("POST"),
             Route::Hook => HeaderValue::from_static("POST, OPTIONS"),
             Route::Operation => HeaderValue::from_static("GET, HEAD, DELETE"),
             _ => HeaderValue::from_static("GET, HEAD"),

@@ -604,7 +604,7 @@ impl State {
 
     // --- a person's decisions --------------------------------------------------------------------------------------------
 
-    fn parked(&self, op: OpId) -> Result<&Op> {
+    fn parked_op(&self, op: OpId) -> Result<&Op> {
         let record = self.ops.get(&op).ok_or_else(|| Error::NotFound { id: op.to_string() })?;
         if record.state != OpState::Parked {
             let detail = "is not parked: only parked operations can be retried or discarded".to_string();
@@ -614,10 +614,15 @@ impl State {
     }
 
     fn decide_retry(&self, draft: &mut Draft<'_>, op: OpId, new: OpId) -> Result<()> {
-        let parked = self.parked(op)?.clone();
+        let parked = self.parked_op(op)?.clone();
         let id = if parked.effect == Effect::DeleteAll { None } else { parked.targets.first().cloned() };
         let effect = parked.effect;
-        self.decide_write(draft, &NewWrite { op: new, id, effect, condition: Condition::None, retry_of: Some(op) })?;
+        let again = NewWrite { op: new, id, effect, condition: Condition::None, retry_of: Some(op) };
+        self.decide_write(draft, &again).map_err(|error| match error {
+            // The operation is there; what it would change is not.
+            Error::NotFound { id } => Error::Conflict { id, detail: "is not there any more".into() },
+            error => error,
+        })?;
         if draft.decision.outcome == Outcome::Identical {
             let detail = "has nothing left to do: everything is as it asks; discard it".to_string();
             return Err(Error::Conflict { id: op.to_string(), detail });
@@ -628,7 +633,7 @@ impl State {
     }
 
     fn decide_discard(&self, draft: &mut Draft<'_>, op: OpId) -> Result<()> {
-        let parked = self.parked(op)?;
+        let parked = self.parked_op(op)?;
         let entry = draft.entry(parked.targets.first(), &op_cause(op));
         entry.op = OpChange::Settle { state: OpState::Discarded, error: None, beneath: None };
         Ok(())

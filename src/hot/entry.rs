@@ -292,4 +292,14 @@ impl Entry {
             None => Err("the entry is empty".into()),
         }
     }
+
+    /// Reads an entry that `bytes` begin with; gives it with its length. For bytes that nothing else is known of.
+    pub fn decode_first(bytes: &[u8]) -> Option<(Entry, usize)> {
+        const MAP: u8 = 5;
+        let rest = bytes.strip_prefix(&[FORMAT])?;
+        rest.first().filter(|head| **head >> 5 == MAP)?;
+        let mut left = rest;
+        let entry = ciborium::from_reader(&mut left).ok()?;
+        Some((entry, bytes.len() - left.len()))
+    }
 }

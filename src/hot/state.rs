@@ -26,9 +26,12 @@ pub struct Rules {
     pub version: Option<Arc<str>>,
     /// Whether a full row in an unversioned upstream event is shown at once when nothing else is in motion.
     pub trust_payload: bool,
-    /// Finished operations that are remembered.
+    /// Finished operations that are remembered, at most, for a day.
     pub keep_finished: usize,
 }
+
+/// How long finished operations are remembered, in milliseconds.
+const REMEMBERED: u64 = 24 * 3_600_000;
 
 impl Rules {
     /// Rules for an unversioned master.
@@ -72,6 +75,8 @@ pub struct State {
     pub(super) queue: OrdMap<Seq, OpId>,
     pub(super) ended: OrdMap<(Seq, OpId), ()>,
     pub(super) queued_bytes: usize,
+    /// How many operations are parked, and their bytes.
+    pub(super) parked: (usize, usize),
     /// Counts every change of a confirmed row, journaled or only hinted at; what marks are taken from.
     pub(super) clock: u64,
     pub(super) guards: OrdMap<u64, u32>,
@@ -165,6 +170,7 @@ impl State {
             queue: OrdMap::new(),
             ended: OrdMap::new(),
             queued_bytes: 0,
+            parked: (0, 0),
             clock: seq,
             guards: OrdMap::new(),
             narrow: HashMap::new(),
@@ -250,6 +256,11 @@ impl State {
     /// How many operations wait, and their bytes.
     pub fn backlog(&self) -> (usize, usize) {
         (self.queue.len(), self.queued_bytes)
+    }
+
+    /// How many operations are parked, and their bytes.
+    pub fn parked(&self) -> (usize, usize) {
+        self.parked
     }
 
     /// Whether `op` is the oldest that waits for each of its rows, so that it may be delivered.
@@ -651,10 +662,16 @@ impl State {
             self.queue.remove(&staged);
             self.queued_bytes = self.queued_bytes.saturating_sub(size);
         }
+        if was == OpState::Parked {
+            self.parked = (self.parked.0.saturating_sub(1), self.parked.1.saturating_sub(size));
+        }
+        if state == OpState::Parked {
+            self.parked = (self.parked.0 + 1, self.parked.1 + size);
+        }
         for id in targets.iter() {
             self.lift_off(id, op);
         }
-        self.remember(op, state, entry.seq);
+        self.remember(op, state, entry);
     }
 
     fn lift_off(&mut self, id: &Id, op: OpId) {
@@ -685,13 +702,16 @@ impl State {
     }
 
     /// Parked operations stay until a person acts; of the others only the newest are remembered.
-    fn remember(&mut self, op: OpId, state: OpState, seq: Seq) {
+    fn remember(&mut self, op: OpId, state: OpState, entry: &Entry) {
         if state == OpState::Parked {
             return;
         }
-        self.ended.insert((seq, op), ());
-        while self.ended.len() > self.rules.keep_finished {
-            let Some(oldest) = self.ended.get_min().map(|(key, ())| *key) else { break };
+        self.ended.insert((entry.seq, op), ());
+        while let Some(oldest) = self.ended.get_min().map(|(key, ())| *key) {
+            let old = self.ops.get(&oldest.1).is_none_or(|op| op.updated + REMEMBERED < entry.at);
+            if !old && self.ended.len() <= self.rules.keep_finished {
+                return;
+            }
             self.ended.remove(&oldest);
             self.ops.remove(&oldest.1);
         }

@@ -67,7 +67,11 @@ fn refusal() -> OpError {
 
 /// Decides and does it; panics on a refusal.
 fn run(state: &mut State, cmd: &Cmd) -> Decision {
-    let decision = state.decide(cmd, 7).unwrap();
+    run_at(state, cmd, 7)
+}
+
+fn run_at(state: &mut State, cmd: &Cmd, now: u64) -> Decision {
+    let decision = state.decide(cmd, now).unwrap();
     for entry in &decision.entries {
         state.apply(entry);
     }
@@ -529,4 +533,22 @@ fn g8_the_version_of_a_deleted_row_survives_a_restart() {
     assert!(back.get("a").is_none());
     push(&mut back, Some(row(true, 0, 8, 8)), Some(8));
     assert!(back.get("a").is_some());
+}
+
+#[test]
+fn what_has_ended_is_remembered_for_a_day_and_what_is_parked_until_somebody_acts() {
+    const DAY: u64 = 24 * 3_600_000;
+    let mut state = known(false);
+    let mut end = |op: u64, answer: Answer, now: u64| {
+        run_at(&mut state, &Cmd::Write(write(op, Some(&id(0)), Effect::Replace(plain(0, op)))), now);
+        run_at(&mut state, &Cmd::Settle { op: op_id(op), mark: 0, answer }, now);
+        let remembered = state.ops().map(|op| op.id).collect::<Vec<_>>();
+        (remembered, state.parked().0)
+    };
+    end(1, Answer::Failed(refusal()), 1);
+    end(2, Answer::Parked(refusal()), 1);
+    assert_eq!(end(3, Answer::Failed(refusal()), DAY + 1), (vec![op_id(1), op_id(2), op_id(3)], 1));
+    assert_eq!(end(4, Answer::Failed(refusal()), DAY + 2), (vec![op_id(2), op_id(3), op_id(4)], 1));
+    run(&mut state, &Cmd::Discard(op_id(2)));
+    assert_eq!(state.parked(), (0, 0));
 }

@@ -12,9 +12,11 @@ mod memory;
 mod redb;
 #[cfg(test)]
 mod redb_tests;
+mod salvage;
 
 pub use self::redb::RedbJournal;
 pub use memory::MemoryJournal;
+pub use salvage::{Salvaged, salvage};
 
 use async_trait::async_trait;
 use bytes::Bytes;

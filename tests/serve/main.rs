@@ -10,6 +10,7 @@ mod kill;
 mod limits;
 mod logs;
 mod openapi;
+mod ops;
 mod process;
 mod stop;
 mod webhooks;

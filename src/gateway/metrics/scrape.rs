@@ -14,7 +14,7 @@ use crate::dio::{BreakerState, Counters, Reach, Status};
 use crate::gateway::problem::Code;
 use crate::gateway::state::{Mounted, Shared};
 use crate::gateway::webhook::Received;
-use crate::hot::{OpState, State as Rows};
+use crate::hot::State as Rows;
 
 /// Gives all metrics.
 pub(in crate::gateway) async fn scrape(State(shared): State<Arc<Shared>>) -> Response {
@@ -136,7 +136,7 @@ const GAUGES: &[(&str, &str, Value)] = &[
     ("diorama_dio_queue_bytes", "Bytes of the writes that wait.", |dio| Some(dio.rows.backlog().1 as f64)),
     ("diorama_dio_queue_oldest_seconds", "How long the oldest write that waits has done so.", |dio| Some(dio.oldest())),
     ("diorama_dio_parked_operations", "Writes that were given up until somebody retries or discards them.", |dio| {
-        Some(dio.rows.ops().filter(|op| op.state == OpState::Parked).count() as f64)
+        Some(dio.rows.parked().0 as f64)
     }),
     ("diorama_dio_sockets", "Event sockets that are open.", |dio| Some(dio.sockets as f64)),
     ("diorama_dio_receivers", "Subscribers inside the process: receivers of events and sceneries.", |dio| {

@@ -70,6 +70,9 @@ pub(super) fn add(api: &mut Api) {
     api.schema("Problem", problem());
     api.schema("Operation", operation());
     api.schema("BulkResult", bulk_result());
+    let retried = object([("id", text().into()), ("status", count().into())]);
+    let retried = retried.description(Some("What became of one parked operation: a new one, or a problem."));
+    api.schema("Retried", retried.property("operation", named("Operation")).property("problem", named("Problem")));
     let operations = array(text());
     let affected = object([("affected", count().into()), ("operations", operations.into())]);
     let results = array(named("FilterResult")).description(Some("How each stands, where the source was waited for."));

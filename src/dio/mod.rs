@@ -20,6 +20,7 @@ mod ring;
 mod settings;
 mod store;
 mod tasks;
+mod trouble;
 mod view;
 mod worker;
 mod write;
@@ -105,9 +106,7 @@ impl Core {
         self.close_writes();
         self.tasks.closing().cancel();
         self.tasks.join().await;
-        if let Err(error) = self.store.flush().await {
-            tracing::warn!(dio = %self.name, %error, "the cache file is behind; it is brought up to the journal at the next start");
-        }
+        self.store.flush_or_tell(&self.name).await;
         self.ring.close();
         self.ended.cancel();
     }
@@ -183,6 +182,7 @@ impl Dio {
             refresh_failed: freshness.failed,
             queued: state.backlog().0,
             durable: core.journal.durable(),
+            journal_trouble: core.committer.trouble(),
             tasks: core.tasks.len(),
         }
     }
@@ -342,6 +342,8 @@ pub struct Status {
     pub queued: usize,
     /// Whether an acknowledged write survives the process.
     pub durable: bool,
+    /// Why writes are refused at present: what the journal said when it failed.
+    pub journal_trouble: Option<String>,
     /// Tasks that run.
     pub tasks: usize,
 }

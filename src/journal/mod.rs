@@ -14,6 +14,8 @@ mod redb;
 mod redb_tests;
 
 pub use self::redb::RedbJournal;
+#[cfg(any(test, feature = "testing"))]
+pub use crate::redb_file::disk;
 pub use memory::MemoryJournal;
 
 use async_trait::async_trait;

@@ -45,7 +45,13 @@ impl std::fmt::Debug for Store {
 impl Store {
     pub(super) fn new(table: Arc<dyn CacheTable>, meta: CacheMeta) -> Store {
         let backlog = Mutex::new(Backlog { rows: HashMap::new(), upto: meta.watermark });
-        Store { table, backlog, meta: tokio::sync::Mutex::new(meta), full: Notify::new(), behind: AtomicBool::default() }
+        Store {
+            table,
+            backlog,
+            meta: tokio::sync::Mutex::new(meta),
+            full: Notify::new(),
+            behind: AtomicBool::default(),
+        }
     }
 
     /// Takes note of changes up to position `upto`. Never waits.

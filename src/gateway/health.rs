@@ -51,6 +51,9 @@ fn describe(at: &Mounted, stopping: bool) -> Value {
     if let Some(error) = &status.refresh_failed {
         reasons.push(format!("the last refresh failed: {error}"));
     }
+    if let Some(error) = &status.journal_trouble {
+        reasons.push(format!("writes are refused, the journal cannot be written: {error}"));
+    }
     if !status.durable {
         reasons.push("writes that wait are in memory only: they end with the process".to_string());
     }

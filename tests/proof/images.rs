@@ -1,6 +1,7 @@
 //! Power cuts at any moment, also while a start recovers from one: every image is opened by the whole Dio.
 //!
-//! `DIORAMA_IMAGES=50000` cuts more often than the test command does, `DIORAMA_IMAGES_SEED=N` elsewhere.
+//! `DIORAMA_IMAGES=50000` cuts more often than the test command does, `DIORAMA_IMAGES_SEED=N` elsewhere. A half of the images is
+//! opened here, the others by the journal and the cache alone.
 
 mod life;
 
@@ -10,16 +11,12 @@ use std::time::Duration;
 
 use diorama::cache::{CacheBackend, RedbCache};
 use diorama::dio::{At, OperationState, Reconciled, WriteOptions};
-use diorama::journal::disk::Random;
 use diorama::journal::Seq;
+use diorama::journal::disk::{fate, images};
 use diorama::{DioEvent, Error};
 
 use super::harness::*;
 use life::{Ack, Disks, Life, Told, Was, full_life};
-
-fn variable(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).map_or(otherwise, |value| value.parse().unwrap())
-}
 
 /// Runs `life` on a clock that jumps to whatever is waited for.
 fn run<T>(life: impl Future<Output = T>) -> T {
@@ -52,13 +49,17 @@ impl Before<'_> {
         first.iter().chain(second).map(|(_, seq, ack)| (*seq, ack))
     }
 
-    /// What the Dio was at a position that the log may have reached at the cut.
-    fn was(&self, seq: Seq) -> &Was {
+    /// What the Dio was at a position that the log may have reached at the cut; `None` for what a recovery did before anybody
+    /// had its Dio.
+    fn was(&self, seq: Seq) -> Option<&Was> {
         let reached = |told: &Told, cut: usize| told.begun.get(&seq).is_none_or(|begun| *begun <= cut);
         let second = self.recovery.filter(|(life, _)| seq > life.head);
         let (told, cut) = second.map_or((self.told, self.cut), |(life, cut)| (&life.told, cut));
         assert!(reached(told, cut), "position {seq} was not even begun");
-        told.states.get(&seq).unwrap_or_else(|| panic!("half of an append came through: {seq}"))
+        let was = told.states.get(&seq);
+        let early = second.is_some() && told.states.first_key_value().is_none_or(|(first, _)| seq < *first);
+        assert!(was.is_some() || early, "half of an append came through: {seq}");
+        was
     }
 
     /// Whether rows may be in doubt.
@@ -88,11 +89,13 @@ async fn check(image: &Disks, before: &Before<'_>, master: &Arc<Master>, routed:
     let state = dio.state();
     let doubt = state.seq() > head;
     assert!(!doubt || before.may_doubt(), "nobody has to read again");
-    let (was, is) = (before.was(head), Was::of(&state));
-    assert_eq!(is.ops, was.ops, "operations at {head}");
-    if !doubt {
-        assert_eq!(is.visible, was.visible, "what readers see at {head}");
-        assert_eq!(is.confirmed, was.confirmed, "what the master confirmed at {head}");
+    if let Some(was) = before.was(head) {
+        let is = Was::of(&state);
+        assert_eq!(is.ops, was.ops, "operations at {head}");
+        if !doubt {
+            assert_eq!(is.visible, was.visible, "what readers see at {head}");
+            assert_eq!(is.confirmed, was.confirmed, "what the master confirmed at {head}");
+        }
     }
     check_events(&life, before, head);
     check_repetitions(&life, before).await;
@@ -164,7 +167,9 @@ async fn check_cache(image: &Disks, recovered: &Recovered) {
     let table = cache.open_table("d").await.unwrap();
     let mut rows = BTreeMap::new();
     let loaded = table
-        .load(&mut |batch| rows.extend(batch.iter().map(|row| (row.id.to_string(), cells(&row.body.decode().unwrap())))))
+        .load(&mut |batch| {
+            rows.extend(batch.iter().map(|row| (row.id.to_string(), cells(&row.body.decode().unwrap()))))
+        })
         .await
         .unwrap();
     let meta = loaded.meta.unwrap();
@@ -198,9 +203,9 @@ fn master_of(rows: &BTreeMap<String, Cells>) -> Arc<Master> {
 }
 
 /// Opens `count` images of one life, half of them cut once more while they are recovered.
-fn cut_power(routed: bool, count: u64) {
-    let seed = variable("DIORAMA_IMAGES_SEED", 11);
-    let mut random = Random(seed);
+fn cut_power(routed: bool) {
+    let count = images() / 4;
+    let mut random = fate(11);
     let disks = Disks::empty();
     let told = run(full_life(&disks, routed, &mut random));
     let end = disks.now();
@@ -226,15 +231,15 @@ fn cut_power(routed: bool, count: u64) {
         });
     }
     println!("{opened} images of {end} operations on two disks, {doubts} of them in doubt");
-    assert!(doubts > 0, "some cuts meet a bulk change");
+    assert!(doubts > 0 || count < 100, "some cuts meet a bulk change");
 }
 
 #[test]
 fn a_power_cut_and_one_in_the_recovery_lose_nothing_that_was_told() {
-    cut_power(false, variable("DIORAMA_IMAGES", 1000) / 2);
+    cut_power(false);
 }
 
 #[test]
 fn a_power_cut_and_one_in_the_recovery_lose_no_routed_write() {
-    cut_power(true, variable("DIORAMA_IMAGES", 1000) / 2);
+    cut_power(true);
 }

@@ -10,9 +10,7 @@ use diorama::cache::RedbCache;
 use diorama::dio::{At, Dio, IdempotencyKey, Inbound, RingLimits, WriteOptions};
 use diorama::hot::{OpId, OpState, State};
 use diorama::journal::disk::{Disk, Random};
-use diorama::journal::{
-    AppendError, Journal, JournalError, LogBatch, LogEntry, LogId, LogState, RedbJournal, Seq,
-};
+use diorama::journal::{AppendError, Journal, JournalError, LogBatch, LogEntry, LogId, LogState, RedbJournal, Seq};
 use diorama::{ChangeEvent, DioEvent, Error, Lens, WriteOp};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -278,8 +276,7 @@ async fn write_one(life: &Life, disks: &Disks, random: &mut Random, number: i64)
         3 | 4 => patch(&id, "w", number),
         _ => delete(&id),
     };
-    let key = (random.below(2) == 0)
-        .then(|| IdempotencyKey { key: format!("k{number}"), fingerprint: number as u128 });
+    let key = (random.below(2) == 0).then(|| IdempotencyKey { key: format!("k{number}"), fingerprint: number as u128 });
     let options = WriteOptions { key: key.clone(), ..WriteOptions::default() };
     match life.dio.write(op.clone(), options).await {
         Ok(ticket) => {

@@ -9,7 +9,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde_json::json;
 
-use super::load::{Dice, Wire, World};
+use super::load::{Dice, World};
+use super::wire::Wire;
 use crate::process::{Answer, TOKEN};
 
 const ROWS: u64 = 8;

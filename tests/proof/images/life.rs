@@ -74,6 +74,8 @@ pub(crate) struct Told {
     /// By position; the clock is that before its successor was appended.
     pub(crate) states: BTreeMap<Seq, Was>,
     pub(crate) begun: BTreeMap<Seq, usize>,
+    /// The position when the Dio was closed.
+    pub(crate) closed: Seq,
     pub(crate) masters: Vec<(usize, BTreeMap<String, Cells>)>,
     pub(crate) acks: Vec<(usize, Seq, Ack)>,
     pub(crate) events: BTreeMap<Seq, (usize, DioEvent)>,
@@ -205,10 +207,11 @@ impl Life {
     /// Ends it in order; gives what was told.
     pub(crate) async fn end(self) -> Told {
         self.dio.close().await;
+        self.witness.told.lock().closed = self.dio.position().seq;
+        self.lens.close().await;
+        // An answer that was on its way may have come after the Dio had closed.
         self.witness.note();
         *self.witness.dio.lock() = None;
-        drop(self.dio);
-        self.lens.close().await;
         std::mem::take(&mut *self.witness.told.lock())
     }
 }

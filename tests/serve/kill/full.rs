@@ -86,6 +86,19 @@ fn folder_on(small: &Path) -> TempDir {
     dir
 }
 
+/// Waits until reads are answered, which is before anything could be written down.
+fn until_ready(wire: &mut Wire) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let ready = wire.get("/readyz").unwrap();
+        if ready.status == 200 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{ready:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 #[ignore = "needs a file system of 4 MiB: tests/disk.sh mounts one"]
 fn a_full_disk_refuses_writes_keeps_reads_and_heals_without_a_restart() {
@@ -111,8 +124,9 @@ fn a_full_disk_refuses_writes_keeps_reads_and_heals_without_a_restart() {
         assert!(ready.body.contains("writes are refused"), "{ready:?}");
         // The process ends while there is no room, and comes back while there is none.
         server.kill();
-        server = Server::start(dir.path(), &[]);
+        server = Server::launch(dir.path(), &[]);
         wire = Wire::connect(&server.address).unwrap();
+        until_ready(&mut wire);
         writes.check(&mut wire);
         let refused = writes.fill(&mut wire);
         assert_eq!(refused.status, 507, "{refused:?}");

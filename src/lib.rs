@@ -466,7 +466,7 @@
 //! | `csv` | yes | CSV files: `drivers::Csv` |
 //! | `json` | yes | JSON and NDJSON files: `drivers::Json` |
 //! | `sqlite` | yes | SQLite tables: `drivers::Sqlite`; SQLite itself is compiled in |
-//! | `testing` | no | a journal that fails on demand: `journal::double` |
+//! | `testing` | no | a journal that fails on demand and disks that lose power: `journal::double`, `journal::disk` |
 
 pub mod app;
 pub mod cache;

@@ -3,8 +3,8 @@
 //! redb may panic on damaged bytes, and its handle is dead after the first I/O error. So every use runs inside
 //! [`RedbFile::with`], which turns panics into [`Fault::Corrupt`], and the handle can be replaced by [`RedbFile::reopen`].
 
-#[cfg(test)]
-pub(crate) mod disk;
+#[cfg(any(test, feature = "testing"))]
+pub mod disk;
 
 use std::fmt;
 use std::fs::{File, OpenOptions};

@@ -49,8 +49,6 @@ pub(crate) struct Core {
     /// The way that deliveries take: the master's, unless there is an `on_write`.
     pub(super) outlet: Arc<Line>,
     pub(super) tally: Tally,
-    /// Why the last write could not be stored; the committer says so, and takes it back with the next that is.
-    pub(super) trouble: Mutex<Option<&'static str>>,
     pub(super) refreshing: Mutex<Option<super::refresh::Flight>>,
     /// What readers saw when the refresh under way began; see [`Core::standing_view`].
     pub(super) before_refresh: Mutex<Option<Arc<State>>>,
@@ -152,7 +150,6 @@ impl Core {
             invalid: Mutex::new(Invalid::default()),
             attempts: Mutex::new(HashMap::new()),
             freshness: Mutex::new(parts.freshness),
-            trouble: Mutex::new(None),
             refreshing: Mutex::new(None),
             before_refresh: Mutex::new(None),
             trimmed: tokio::sync::Mutex::new(0),

@@ -21,6 +21,7 @@ mod ring;
 mod settings;
 mod store;
 mod tasks;
+mod trouble;
 mod view;
 mod worker;
 mod write;
@@ -107,9 +108,7 @@ impl Core {
         self.close_writes();
         self.tasks.closing().cancel();
         self.tasks.join().await;
-        if let Err(error) = self.store.flush().await {
-            tracing::warn!(dio = %self.name, %error, "the cache file is behind; it is brought up to the journal at the next start");
-        }
+        self.store.flush_or_tell(&self.name).await;
         self.ring.close();
         self.ended.cancel();
     }
@@ -185,7 +184,7 @@ impl Dio {
             refresh_failed: freshness.failed,
             queued: state.backlog().0,
             durable: core.journal.durable(),
-            trouble: *core.trouble.lock(),
+            journal_trouble: core.committer.trouble(),
             tasks: core.tasks.len(),
             undecodable: freshness.undecodable.map_or(0, |bad| bad.count),
             source: core.source.reach(),
@@ -354,8 +353,8 @@ pub struct Status {
     pub queued: usize,
     /// Whether an acknowledged write survives the process.
     pub durable: bool,
-    /// Why the last write could not be stored, if none was stored since.
-    pub trouble: Option<&'static str>,
+    /// Why writes are refused at present: what the journal said when it failed.
+    pub journal_trouble: Option<String>,
     /// Tasks that run.
     pub tasks: usize,
     /// Rows of the last complete list that could not be decoded; what is known of them is kept.

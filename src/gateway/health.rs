@@ -61,11 +61,11 @@ fn describe(at: &Mounted, stopping: bool) -> Value {
         let rows = status.undecodable;
         reasons.push(format!("{rows} rows of the source cannot be decoded; what was known of them is kept"));
     }
+    if let Some(error) = &status.journal_trouble {
+        reasons.push(format!("writes are refused, the journal cannot be written: {error}"));
+    }
     if !status.durable {
         reasons.push("writes that wait are in memory only: they end with the process".to_string());
-    }
-    if let Some(trouble) = status.trouble {
-        reasons.push(format!("the last write was refused: {trouble}; reads go on"));
     }
     let age = status.age.map(|age| age.as_secs());
     json!({ "ready": ready, "reasons": reasons, "rows": status.rows, "age": age, "queued": status.queued, "durable": status.durable })

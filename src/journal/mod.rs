@@ -15,6 +15,8 @@ mod redb_tests;
 mod salvage;
 
 pub use self::redb::RedbJournal;
+#[cfg(any(test, feature = "testing"))]
+pub use crate::redb_file::disk;
 pub use memory::MemoryJournal;
 pub use salvage::{Salvaged, salvage};
 

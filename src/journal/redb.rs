@@ -258,7 +258,7 @@ impl Inner {
         if matches!(fault, Fault::Closed) {
             return AppendError::Io(fault.to_string());
         }
-        tracing::error!(path = self.file.label(), error = %fault, "append failed");
+        tracing::debug!(path = self.file.label(), error = %fault, "append failed");
         if let Fault::Io { full: true, detail } = fault
             && self.nothing_stored(writer, batches)
         {

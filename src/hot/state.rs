@@ -89,6 +89,8 @@ pub struct State {
     pub(super) versions: HashMap<Id, Version>,
     /// Rows under operations whose confirmed row was in a cache file that is gone.
     pub(super) lost: HashSet<Id>,
+    /// Whether the log, when it was read back, lacked entries or the rows of some: confirmed rows may be older than they were.
+    gap: bool,
 }
 
 /// When a row was last touched while a read or delivery was under way.
@@ -178,6 +180,7 @@ impl State {
             dirty: HashMap::new(),
             versions: HashMap::new(),
             lost: HashSet::new(),
+            gap: false,
         }
     }
 
@@ -322,21 +325,24 @@ impl State {
 
     /// Moves to `seq`, for a log whose newest entries are not there any more.
     pub fn advance(&mut self, seq: Seq) {
+        self.gap |= seq > self.seq;
         self.seq = self.seq.max(seq);
         self.clock = self.clock.max(seq);
     }
 
     /// Notes that confirmed rows may be missing, because the cache file was lost or is not what the log says: the first news
-    /// of such a row are no contradiction to the operations over it.
+    /// of such a row are no contradiction to the operations over it. Where the log was trimmed, the rows that it still has may
+    /// be older than those that were lost.
     pub fn doubt_missing(&mut self) {
         let inserts = |fold: &Fold| {
             let first = fold.ops.first().and_then(|op| self.ops.get(op));
             first.is_some_and(|op| matches!(op.effect, Effect::Insert(_)))
         };
-        let lost = self
-            .folds
-            .iter()
-            .filter(|(_, fold)| fold.base.is_none() && !inserts(fold) && self.beneath(fold) != Some(NO_ROW));
+        let missing = |fold: &Fold| match fold.base {
+            None => !inserts(fold) && self.beneath(fold) != Some(NO_ROW),
+            Some(_) => self.gap,
+        };
+        let lost = self.folds.iter().filter(|(_, fold)| missing(fold));
         self.lost = lost.map(|(id, _)| Arc::clone(id)).collect();
     }
 
@@ -377,6 +383,7 @@ impl State {
             self.apply_known(entry);
             return applied;
         }
+        self.gap |= entry.seq > self.seq + 1;
         self.seq = entry.seq;
         self.clock += 1;
         let Some(id) = &entry.id else {
@@ -445,6 +452,7 @@ impl State {
             }
             Note::Clean(id) => {
                 self.dirty.remove(id);
+                self.lost.remove(id);
             }
             Note::Touch(id) => {
                 self.clock += 1;
@@ -556,7 +564,10 @@ impl State {
     fn apply_many(&mut self, many: &Many, entry: &Entry) -> Vec<CacheChange> {
         self.rows_seq = entry.seq;
         match many {
-            Many::Unknown => Vec::new(),
+            Many::Unknown => {
+                self.gap = true;
+                Vec::new()
+            }
             Many::Table(table) => {
                 let folds = self.folds.clone();
                 let place = |id: &Id| self.table.get(id).map(|row| (Arc::clone(id), row.ordinal()));

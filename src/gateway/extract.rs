@@ -23,6 +23,18 @@ pub(super) struct OnRow {
     pub(super) id: String,
 }
 
+/// One segment of the path, the first is number 0.
+pub(super) struct Segment<const AT: usize>(pub(super) String);
+
+impl<const AT: usize> FromRequestParts<Arc<Shared>> for Segment<AT> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Shared>) -> Result<Self, ApiError> {
+        let segment = parts.uri.path().trim_start_matches('/').split('/').nth(AT).unwrap_or_default();
+        Ok(Segment(decoded(segment)?.into_owned()))
+    }
+}
+
 /// What links begin with: everything before the gateway's own paths, wherever it is nested.
 pub(super) struct Prefix(pub(super) String);
 
@@ -81,7 +93,7 @@ fn ready(at: &Arc<Mounted>) -> Result<Arc<Mounted>, ApiError> {
 }
 
 /// The first two segments of a path that a route has matched; the router has cut off what the gateway is nested under.
-fn segments(path: &str) -> (&str, &str) {
+pub(super) fn segments(path: &str) -> (&str, &str) {
     let mut segments = path.trim_start_matches('/').split('/');
     (segments.next().unwrap_or_default(), segments.next().unwrap_or_default())
 }

@@ -13,7 +13,6 @@ mod format;
 mod health;
 mod index;
 mod insert;
-mod layer;
 mod limits;
 mod list;
 mod many;
@@ -33,6 +32,7 @@ mod refresh;
 mod replace;
 mod router;
 mod schema;
+mod service;
 mod spool;
 mod state;
 pub mod webhook;
@@ -187,7 +187,7 @@ impl Gateway {
     /// A router to serve or to nest.
     pub fn into_router(mut self) -> axum::Router {
         self.shared.openapi = openapi::Document::of(&self.shared);
-        router::router(self.shared)
+        service::router(self.shared)
     }
 }
 

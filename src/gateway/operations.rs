@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer;
-use super::extract::{Prefix, segment};
+use super::extract::{Prefix, Segment, segment};
 use super::prefer::Prefer;
 use super::problem::{ApiError, Code};
 use super::state::{Mounted, Shared};
@@ -33,7 +33,7 @@ pub(super) struct Asked {
 /// Gives one operation; with `Prefer: wait=N`, when it has ended or the time is over.
 pub(super) async fn operation(
     State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
+    Segment(id): Segment<1>,
     Prefix(prefix): Prefix,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -76,7 +76,7 @@ pub(super) async fn operations(
 /// Gives a parked operation another try: a new operation at the end of the queue.
 pub(super) async fn retry(
     State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
+    Segment(id): Segment<1>,
     Prefix(prefix): Prefix,
 ) -> Result<Response, ApiError> {
     let (at, op) = find(&shared, &id)?;
@@ -89,7 +89,7 @@ pub(super) async fn retry(
 }
 
 /// Gives a parked operation up.
-pub(super) async fn discard(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub(super) async fn discard(State(shared): State<Arc<Shared>>, Segment(id): Segment<1>) -> Result<Response, ApiError> {
     let (at, op) = find(&shared, &id)?;
     at.dio.discard(op).await?;
     Ok(StatusCode::NO_CONTENT.into_response())

@@ -215,3 +215,10 @@ fn files_become_resources_of_their_names() {
     let error = File::config(&files).unwrap_err();
     assert!(error.contains("two files are called \"a\"") && error.contains("c.xls"), "{error}");
 }
+
+#[test]
+fn an_answer_before_the_journal_has_the_write_cannot_be_asked_for() {
+    let text = "[dio.a]\nsource = { csv = \"a.csv\" }\nack = \"memory\"";
+    let found = parse(text).unwrap_err();
+    assert!(found.len() == 1 && found[0].contains("never answered before the journal has it"), "{found:#?}");
+}

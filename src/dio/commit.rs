@@ -226,7 +226,7 @@ impl Turns {
         let batch = LogBatch { log, expect, fence: Fence::LOCAL, entries: Vec::new(), claims: vec![claim] };
         match self.journal.append(vec![batch]).await.pop().unwrap_or_else(lost) {
             Ok(()) => self.trouble.end(),
-            Err(AppendError::Full(detail)) => self.trouble.begin(&detail),
+            Err(AppendError::Full(detail)) => self.trouble.begin(&full(&detail)),
             Err(AppendError::Unknown(detail) | AppendError::Io(detail)) => {
                 self.trouble.begin(&detail);
                 self.broken = Some(detail);
@@ -330,7 +330,7 @@ impl Turns {
             AppendError::Fenced => self.waiting.extend(stage.refuse(|_| Error::Closed)),
             AppendError::Full(detail) => {
                 stage.core.tally.append_failed();
-                self.trouble.begin(&detail);
+                self.trouble.begin(&full(&detail));
                 self.waiting.extend(stage.refuse(|_| storage(&detail, true)));
             }
             AppendError::Unknown(detail) | AppendError::Io(detail) => {
@@ -585,6 +585,10 @@ impl Command {
             let _ = reply.send(result);
         }
     }
+}
+
+fn full(detail: &str) -> String {
+    format!("the disk is full: {detail}")
 }
 
 /// Decides; a panic in there refuses the command and harms nobody else.

@@ -245,9 +245,9 @@ mod tests {
         let hook = Hook { name: "items".into(), dio: "items".into(), scheme: Scheme::None, delivery: None };
         let gateway = Gateway::new().mount(lens.make_dio(vista).await.unwrap()).try_hook(hook).unwrap();
         let document: serde_json::Value = serde_json::from_slice(&gateway.openapi()).unwrap();
-        for template in Route::ALL.into_iter().filter(|route| *route != Route::None).map(Route::template) {
-            let path = template.replace("{dio}", "items").replace("{hook}", "items");
-            assert!(document["paths"][&path].is_object(), "{template}");
+        for route in Route::ALL.into_iter().filter(|route| *route != Route::None) {
+            let path = route.template().replace("{dio}", "items").replace("{hook}", "items");
+            assert!(document["paths"][&path].is_object(), "{path}");
         }
     }
 }

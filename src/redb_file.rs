@@ -24,10 +24,17 @@ pub(crate) type BackendFactory = Arc<dyn Fn() -> io::Result<Box<dyn StorageBacke
 /// What went wrong with a file.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
-    Io { detail: String, full: bool },
+    Io {
+        detail: String,
+        full: bool,
+    },
     Corrupt(String),
-    Newer { found: u32 },
+    Newer {
+        found: u32,
+    },
     Locked,
+    /// The handle of a reader was given up meanwhile; a new reader finds the new one.
+    Replaced,
     Closed,
 }
 
@@ -37,6 +44,7 @@ impl fmt::Display for Fault {
             Fault::Io { detail, .. } | Fault::Corrupt(detail) => f.write_str(detail),
             Fault::Newer { found } => write!(f, "it has the newer format {found}"),
             Fault::Locked => f.write_str("it is in use by another process"),
+            Fault::Replaced => f.write_str("it was opened again meanwhile"),
             Fault::Closed => f.write_str("it is closed"),
         }
     }
@@ -139,7 +147,11 @@ impl RedbFile {
     /// Runs `job` on the database; a panic inside is a [`Fault::Corrupt`].
     pub(crate) fn with<T>(&self, job: impl FnOnce(&Database) -> Result<T, Fault>) -> Result<T, Fault> {
         match &*self.handle.read() {
-            Handle::Open(database) => no_panic(|| job(database)),
+            // This handle is open: what is closed is an earlier one that the job still reads from.
+            Handle::Open(database) => match no_panic(|| job(database)) {
+                Err(Fault::Closed) => Err(Fault::Replaced),
+                done => done,
+            },
             Handle::Broken(fault) => Err(Fault::Io { detail: format!("broken before: {fault}"), full: false }),
             Handle::Closed => Err(Fault::Closed),
         }

@@ -176,6 +176,11 @@ impl Table {
 
     fn create(&self) -> Result<(), Fault> {
         self.inner.with(|database| {
+            // A full disk does not keep a table from being read.
+            match database.begin_read()?.open_table(self.rows()) {
+                Err(redb::TableError::TableDoesNotExist(_)) => {}
+                there => return Ok(drop(there?)),
+            }
             let transaction = begin(database)?;
             transaction.open_table(self.rows())?;
             Ok(transaction.commit()?)
@@ -408,6 +413,7 @@ fn cache_error(path: &str, fault: Fault) -> CacheError {
         Fault::Io { detail, full } => CacheError::Io { path, detail, full },
         Fault::Corrupt(detail) => CacheError::Corrupt { path, detail },
         fault @ Fault::Newer { .. } => CacheError::Corrupt { path, detail: fault.to_string() },
+        Fault::Replaced => CacheError::Io { path, detail: fault.to_string(), full: false },
         Fault::Locked => CacheError::Locked { path },
         Fault::Closed => CacheError::Closed,
     }

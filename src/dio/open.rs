@@ -128,7 +128,10 @@ async fn begin(dio: &Dio, doubt: Option<&'static str>) -> Result<()> {
     let core = &dio.0.core;
     if let Some(why) = doubt {
         tracing::warn!(dio = %core.name, why, "cached rows may be older than the log; subscribers are told to read again");
-        core.tell_all(false).await?;
+        // A journal that cannot be written now does not keep the rows from being read.
+        if core.tell_all(false).await.is_err() {
+            core.invalidate(None);
+        }
     }
     start_hook(dio).await?;
     if doubt.is_some() && core.hooks.on_refresh.is_some() && core.freshness.lock().at.is_none() {

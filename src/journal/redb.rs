@@ -481,6 +481,7 @@ pub(super) fn journal_error(path: &str, fault: Fault) -> JournalError {
         Fault::Io { detail, .. } => JournalError::Io { path, detail },
         Fault::Corrupt(detail) => JournalError::Corrupt { path, detail },
         Fault::Newer { found } => JournalError::Newer { path, found, known: FORMAT },
+        Fault::Replaced => JournalError::Io { path, detail: fault.to_string() },
         Fault::Locked => JournalError::Locked { path },
         Fault::Closed => JournalError::Closed,
     }

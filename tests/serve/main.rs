@@ -11,5 +11,8 @@ mod limits;
 mod logs;
 mod openapi;
 mod process;
+#[cfg(unix)]
+mod readme;
+mod real;
 mod stop;
 mod webhooks;

@@ -11,7 +11,7 @@ const FILES: [(&str, usize); 6] = [
     ("cars.json", 33),
     ("earthquakes.json", 24),
     ("flights.csv", 42),
-    ("movies.json", 32),
+    ("movies.json", 30),
     ("penguins.json", 36),
 ];
 

@@ -5,6 +5,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "the writers are joined where they are spawned")]
 
+mod products;
+
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +15,9 @@ use std::time::{Duration, Instant};
 use diorama::drivers::MemoryTable;
 use diorama::hot::{ORDINAL_STEP, TableBuilder};
 use diorama::record::{Body, Layout};
-use diorama::{Column, ColumnType, Dio, Lens, Record, Rows, Schema, Vista};
+use diorama::{Dio, Lens, Rows, Vista};
+
+use crate::products::{id, record, schema};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -39,37 +43,10 @@ fn per(times: usize, took: Duration) -> String {
     format!("{:>9.2} us", took.as_secs_f64() * 1e6 / times as f64)
 }
 
-fn schema() -> Schema {
-    let text = |name: &str| Column::new(name, ColumnType::String);
-    let number = |name: &str| Column::new(name, ColumnType::Integer);
-    Schema::new(
-        "id",
-        vec![text("id"), text("name"), number("category_id"), number("price"), number("stock"), text("description")],
-    )
-}
-
-fn record(at: usize) -> Record {
-    let description = format!(
-        "A {} {} of the {}th batch, baked in the morning, kept on the {}th shelf, sold by weight",
-        ["round", "flat", "braided", "sweet"][at % 4],
-        ["bun", "loaf", "tart", "muffin"][at / 4 % 4],
-        at / 16,
-        at % 97
-    );
-    Record::from_iter([
-        ("id".to_string(), format!("p{at:08}").into()),
-        ("name".to_string(), format!("Product number {at} of the bakery").into()),
-        ("category_id".to_string(), ((at % 50) as i64).into()),
-        ("price".to_string(), ((at * 7919 % 10_000) as i64).into()),
-        ("stock".to_string(), ((at % 300) as i64).into()),
-        ("description".to_string(), description.into()),
-    ])
-}
-
 fn bodies(rows: usize, layout: &Layout) -> impl Iterator<Item = (String, Body)> {
     (0..rows).map(move |at| {
         let record = record(at);
-        let id = format!("p{at:08}");
+        let id = id(at);
         let body = Body::encode(&id, &record, layout);
         (id, body)
     })
@@ -97,7 +74,7 @@ fn reads(rows: usize) {
     line("estimate / JSON bytes", format!("{:>9.2} x", table.bytes() as f64 / json as f64));
 
     let times = 200_000;
-    let ids: Vec<String> = (0..times).map(|at| format!("p{:08}", at * 7919 % rows)).collect();
+    let ids: Vec<String> = (0..times).map(|at| id(at * 7919 % rows)).collect();
     let started = Instant::now();
     for id in &ids {
         black_box(table.get(id).map(|row| row.json().len()));
@@ -198,7 +175,7 @@ async fn commits() {
                     for at in 0..each {
                         let number = writer * each + at;
                         let started = Instant::now();
-                        facade.insert(&format!("p{number:08}"), &record(number)).await.expect("an insert");
+                        facade.insert(&id(number), &record(number)).await.expect("an insert");
                         slowest = slowest.max(started.elapsed());
                     }
                     slowest

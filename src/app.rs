@@ -7,6 +7,7 @@
 mod accept;
 pub mod demo;
 mod hooks;
+pub mod ops;
 mod progress;
 mod signals;
 mod source;
@@ -335,16 +336,20 @@ fn lens(spec: &LensSpec) -> Result<Lens, Failure> {
         CacheAt::Memory => builder.cache_source(MemoryCache::default()),
         CacheAt::File(path) => builder.cache_source(RedbCache::open(path)?),
     };
-    let journal = match (&spec.journal, &spec.cache) {
-        (Some(journal), _) => Some(journal.clone()),
-        (None, CacheAt::File(cache)) => Some(cache.with_extension("journal.redb")),
-        (None, CacheAt::Memory) => None,
-    };
-    let builder = match journal {
+    let builder = match journal_path(spec) {
         Some(path) => builder.journal_source(Arc::new(RedbJournal::open(path)?)),
         None => builder,
     };
     builder.build().map_err(Failure::config)
+}
+
+/// Where the journal is, if it is a file.
+fn journal_path(spec: &LensSpec) -> Option<std::path::PathBuf> {
+    match (&spec.journal, &spec.cache) {
+        (Some(journal), _) => Some(journal.clone()),
+        (None, CacheAt::File(cache)) => Some(cache.with_extension("journal.redb")),
+        (None, CacheAt::Memory) => None,
+    }
 }
 
 /// Makes the copy equal to what the source has.
@@ -358,16 +363,10 @@ fn list(dio: &Dio) -> impl Future<Output = VistaResult<()>> + Send + use<> {
 
 async fn open_dio(lens: &Lens, spec: &DioSpec, config: &Config) -> VistaResult<Dio> {
     let vista = source::open(spec).await?;
-    let mut builder = lens.dio(vista).settings(|settings| {
-        settings.refresh_every = spec.refresh_every.or(config.lens.refresh_every);
-        settings.version = spec.version.as_deref().map(Into::into);
-        settings.allow_shrink = spec.allow_shrink;
-        settings.drain_timeout = config.server.drain_timeout;
-        settings.write_concurrency = spec.write_concurrency.unwrap_or(settings.write_concurrency);
-    });
+    let mut builder = lens.dio(vista).settings(|settings| source::settings(spec, config, settings));
     if let Some(route) = &spec.write {
         let target: Arc<Vista> = Arc::new(source::open_route(&spec.name, route).await?);
-        builder = builder.on_write(move |_, op| source::deliver(Arc::clone(&target), op));
+        builder = builder.on_write(move |dio, op| source::deliver(Arc::clone(&target), dio.current_operation(), op));
     }
     builder.make().await
 }

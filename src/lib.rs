@@ -467,7 +467,7 @@
 //! | `json` | yes | JSON and NDJSON files: `drivers::Json` |
 //! | `sqlite` | yes | SQLite tables: `drivers::Sqlite`; SQLite itself is compiled in |
 //! | `mimalloc` | yes | the command's allocator, which gives memory back; the library brings none |
-//! | `testing` | no | a journal that fails on demand: `journal::double` |
+//! | `testing` | no | a journal that fails on demand and disks that lose power: `journal::double`, `journal::disk` |
 
 pub mod app;
 pub mod cache;

@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use axum::body::Bytes;
 use clap::{Args, Parser, Subcommand};
-use diorama::app::{self, Failure, demo};
+use diorama::app::{self, Failure, demo, ops};
 use diorama::config::{Access, CacheAt, Config, File, HookSpec};
 
 /// A list of a source is many small pieces that are all freed together: unlike glibc's, this allocator gives their memory back.
@@ -38,6 +39,8 @@ enum Command {
     Demo(Demo),
     /// Print the OpenAPI document of what serve would serve.
     Openapi(Serve),
+    #[command(subcommand)]
+    Ops(ops::Ops),
     /// Report every mistake in a configuration.
     Check {
         /// The configuration.
@@ -165,10 +168,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
             serve(config, |base| app::say(demo::greeting(base)))
         }
         Command::Openapi(serve) => {
-            let document = runtime()?.block_on(app::openapi(&serve.config()?))?;
+            let document = described(&serve)?;
             let written = std::io::stdout().write_all(&document);
             written.map_err(|error| Failure { code: 1, message: format!("stdout: {error}") })
         }
+        Command::Ops(asked) => runtime()?.block_on(ops::run(asked)),
         Command::Check { file } => {
             let config = app::read(&file)?;
             app::check(&config)?;
@@ -179,8 +183,27 @@ fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
+/// The document of what these arguments would serve; without any, that of what is served without being told.
+fn described(serve: &Serve) -> Result<Bytes, Failure> {
+    if !serve.files.is_empty() || Path::new("diorama.toml").exists() {
+        return runtime()?.block_on(app::openapi(&serve.config()?));
+    }
+    // The demo as it was unpacked here, or else as it would be: a question leaves no files behind.
+    let temporary = tempfile::tempdir().map_err(|error| Failure::config(format!("no temporary folder: {error}")))?;
+    let here = Path::new(demo::FOLDER);
+    let folder = if here.exists() { here } else { temporary.path() };
+    runtime()?.block_on(app::openapi(&app::read(&demo::unpack(folder)?)?))
+}
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(said) => {
+            // Nobody may be listening.
+            let _ = said.print();
+            return if said.use_stderr() { ExitCode::from(ops::USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
     let log = match telemetry::start(cli.log.as_deref(), cli.log_format) {
         Ok(log) => log,
         Err(message) => {

@@ -3,8 +3,8 @@
 //! redb may panic on damaged bytes, and its handle is dead after the first I/O error. So every use runs inside
 //! [`RedbFile::with`], which turns panics into [`Fault::Corrupt`], and the handle can be replaced by [`RedbFile::reopen`].
 
-#[cfg(test)]
-pub(crate) mod disk;
+#[cfg(any(test, feature = "testing"))]
+pub mod disk;
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -343,8 +343,16 @@ pub(crate) fn unseal(salt: u64, sealed: &[u8]) -> Option<&[u8]> {
     (head[0] == SEAL_VERSION && stored == xxh3_64(payload).wrapping_add(salt)).then_some(payload)
 }
 
-const SEAL_VERSION: u8 = 1;
-const SEAL: usize = 9;
+/// The salt under which [`seal`] made `sealed`, if it did; whoever knows what salts can be knows then whether it did.
+pub(crate) fn salt_of(sealed: &[u8]) -> Option<u64> {
+    let (head, payload) = sealed.split_at_checked(SEAL)?;
+    let stored = u64::from_le_bytes(head[1..].try_into().ok()?);
+    (head[0] == SEAL_VERSION).then(|| stored.wrapping_sub(xxh3_64(payload)))
+}
+
+pub(crate) const SEAL_VERSION: u8 = 1;
+/// Bytes before what is sealed.
+pub(crate) const SEAL: usize = 9;
 
 /// A boxed backend as a backend.
 #[derive(Debug)]

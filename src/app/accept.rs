@@ -33,6 +33,8 @@ use crate::config::LimitsSpec;
 const MOST_REFUSALS: usize = 64;
 /// How long a refused client may take to hear why.
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
+/// hyper's own bound on headers, which costs less than the same one set.
+const HYPER_HEADERS: usize = 100;
 /// The longest rest after a failed accept.
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
@@ -89,10 +91,10 @@ pub(super) async fn accept(
 
 fn http(limits: &LimitsSpec) -> http1::Builder {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .max_headers(limits.headers)
-        .max_buf_size(limits.header_bytes);
+    http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(limits.header_bytes);
+    if limits.headers != HYPER_HEADERS {
+        http.max_headers(limits.headers);
+    }
     http
 }
 
@@ -208,6 +210,7 @@ async fn serve(stream: Counted, http: http1::Builder, current: Current, closing:
     let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = pin!(connection);
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => ended,
         () = closing.cancelled() => {
             connection.as_mut().graceful_shutdown();

@@ -1,12 +1,15 @@
 //! From the configuration's words to Vistas and write routes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize as _;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as WordError, StrDeserializer};
 
-use crate::config::{ColumnSpec, DioSpec, Source, WriteRoute};
+use crate::config::{ColumnSpec, Config, DioSpec, Source, WriteRoute};
+use crate::dio::{OnUnknown, Settings};
+use crate::hot::OpId;
 use crate::vista::{Column, ColumnType, Error, Flag, Result, Vista, WriteOp};
 
 /// Opens the source of a Dio.
@@ -53,17 +56,33 @@ pub(super) async fn open_route(name: &str, route: &WriteRoute) -> Result<Vista> 
     }
 }
 
-/// Delivers one write over a route. A delivery that comes a second time, because the first one's answer was lost, is no error.
-pub(super) async fn deliver(target: Arc<Vista>, op: WriteOp) -> Result<()> {
-    match (target.shell().write(&op).await, &op) {
+/// Delivers one write over a route, whose other end knows by the operation's id what it has done already.
+pub(super) async fn deliver(target: Arc<Vista>, operation: Option<OpId>, op: WriteOp) -> Result<()> {
+    let shell = target.shell();
+    let written = match operation {
+        Some(operation) => shell.write_once(&operation.to_string(), &op).await,
+        None => shell.write(&op).await,
+    };
+    match (written, &op) {
         (Ok(_), _) | (Err(Error::NotFound { .. }), WriteOp::Delete { .. }) => Ok(()),
-        (Err(error @ Error::Conflict { .. }), WriteOp::Insert { id, record }) => {
-            let there = target.get_value(id).await?;
-            let same = there.is_some_and(|there| record.iter().all(|(column, value)| there.get(column) == Some(value)));
-            if same { Ok(()) } else { Err(error) }
-        }
         (Err(error), _) => Err(error),
     }
+}
+
+/// What the configuration says of one Dio, and of all of them.
+pub(super) fn settings(spec: &DioSpec, config: &Config, settings: &mut Settings) {
+    settings.refresh_every = spec.refresh_every.or(config.lens.refresh_every);
+    settings.version = spec.version.as_deref().map(Into::into);
+    settings.allow_shrink = spec.allow_shrink;
+    settings.drain_timeout = config.server.drain_timeout;
+    settings.route_writes_once = spec.write.is_some();
+    let or = |own: Option<Duration>, default: &mut Duration| *default = own.unwrap_or(*default);
+    or(spec.max_age, &mut settings.retry.max_age);
+    or(spec.attempt_timeout, &mut settings.retry.attempt_timeout);
+    or(spec.refresh_timeout, &mut settings.refresh_timeout);
+    or(spec.read_timeout, &mut settings.read_timeout);
+    settings.write_concurrency = spec.write_concurrency.unwrap_or(settings.write_concurrency);
+    settings.on_unknown = if spec.park_unknown { OnUnknown::Park } else { OnUnknown::Retry };
 }
 
 fn column(spec: &ColumnSpec) -> Result<Column> {
@@ -82,5 +101,58 @@ pub(super) fn describe(source: &Source) -> String {
     match source {
         Source::Csv(path) | Source::Json(path, _) => path.display().to_string(),
         Source::Sqlite(path, table) => format!("{} {table}", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn what_the_file_says_of_deliveries_reaches_the_dio() {
+        let read = |keys: &str| {
+            let text = format!("[dio.a]\nsource = {{ csv = \"a.csv\" }}\n{keys}\n");
+            let config = Config::parse(&text, Path::new("diorama.toml"), &|_| None).unwrap();
+            let mut read = Settings::default();
+            settings(&config.dios[0], &config, &mut read);
+            read
+        };
+        let default = Settings::default();
+        let unsaid = read("");
+        assert_eq!((unsaid.retry.max_age, unsaid.on_unknown), (default.retry.max_age, OnUnknown::Retry));
+        assert_eq!((unsaid.refresh_timeout, unsaid.read_timeout), (Duration::from_secs(300), Duration::from_secs(30)));
+        assert!(!unsaid.route_writes_once);
+        let said = read(
+            "max_age = \"1h\"\non_unknown = \"park\"\nattempt_timeout = \"3s\"\nwrite_concurrency = 4\n\
+             refresh_timeout = \"1m\"\nread_timeout = \"5s\"\nwrite = { sqlite = \"shop.db\", table = \"a\" }",
+        );
+        assert_eq!(said.retry.max_age, Duration::from_secs(3_600));
+        assert_eq!(said.retry.attempt_timeout, Duration::from_secs(3));
+        assert_eq!((said.on_unknown, said.write_concurrency), (OnUnknown::Park, 4));
+        assert_eq!((said.refresh_timeout, said.read_timeout), (Duration::from_secs(60), Duration::from_secs(5)));
+        assert!(said.route_writes_once);
+    }
+    #[cfg(feature = "sqlite")]
+    #[tokio::test]
+    async fn a_write_that_comes_over_a_route_again_changes_nothing_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shop.db");
+        let database = rusqlite::Connection::open(&path).unwrap();
+        let sql = "CREATE TABLE a (id TEXT PRIMARY KEY, n INTEGER); INSERT INTO a VALUES ('1', 1);
+            CREATE TABLE history (n); CREATE TRIGGER t AFTER UPDATE ON a BEGIN INSERT INTO history VALUES (new.n); END;";
+        database.execute_batch(sql).unwrap();
+        let target = open_route("a", &WriteRoute::Sqlite(path, "a".into())).await.unwrap();
+        let tables = "SELECT count(*) FROM sqlite_master WHERE name = '_diorama_ops'";
+        let count = |sql: &str| database.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(count(tables), 0, "nothing is made before it is needed");
+        let (target, operation) = (Arc::new(target), OpId::new());
+        let record = crate::record::Record::from_iter([("n".to_string(), 2.into())]);
+        for _ in 0..3 {
+            let op = WriteOp::Patch { id: "1".into(), record: record.clone() };
+            deliver(Arc::clone(&target), Some(operation), op).await.unwrap();
+        }
+        assert_eq!((count(tables), count("SELECT count(*) FROM history")), (1, 1));
     }
 }

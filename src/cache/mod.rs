@@ -124,7 +124,7 @@ pub struct CacheMeta {
 pub struct Loaded {
     /// The stored meta, `None` in a fresh table.
     pub meta: Option<CacheMeta>,
-    /// Rows whose checksum did not hold.
+    /// Rows whose checksum did not hold, or that are missing; at least 1 if anything is not as it was stored.
     pub damaged: u64,
 }
 

@@ -1,8 +1,9 @@
 //! Rows in a redb file: one table per Dio, named like it.
 //!
 //! A row is stored under its slot as: version u8, xxh3-64 over the rest and the slot, flags u8 (1 = CBOR beside the JSON),
-//! ordinal u64, id length u32, JSON length u32, id, JSON, CBOR; integers little-endian. `_meta` holds `format` and one
-//! `table/<name>` per table. A file that cannot be used is set aside as `<path>.corrupt-<n>` and a new one begun.
+//! ordinal u64, id length u32, JSON length u32, id, JSON, CBOR; integers little-endian. `_meta` holds `format` and, per table,
+//! `table/<name>` and in `sum/<name>` the sum of its rows' checksums: a page that is lost, or is another one than it was, cannot
+//! pass for the rows, which the tree itself would not notice. A file that cannot be used is set aside as `<path>.corrupt-<n>` and a new one begun.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use redb::{
+    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
+};
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -167,6 +170,10 @@ impl Table {
         format!("table/{}", self.name)
     }
 
+    fn sum_key(&self) -> String {
+        format!("sum/{}", self.name)
+    }
+
     fn create(&self) -> Result<(), Fault> {
         self.inner.with(|database| {
             let transaction = begin(database)?;
@@ -192,19 +199,24 @@ impl Table {
 
     fn store(&self, transaction: &WriteTransaction, batch: &CacheBatch) -> Result<(), Fault> {
         let mut rows = transaction.open_table(self.rows())?;
+        let mut known = transaction.open_table(META)?;
+        let mut sum = stored_sum(&known, &self.sum_key())?;
         for slot in &batch.deletes {
-            rows.remove(slot)?;
+            let old = rows.remove(slot)?;
+            sum = sum.wrapping_sub(old.map_or(0, |old| row_sum(old.value())));
         }
         let mut buffer = Vec::new();
         for row in &batch.upserts {
             encode_row(row, &mut buffer)?;
-            rows.insert(row.slot, buffer.as_slice())?;
+            let old = rows.insert(row.slot, buffer.as_slice())?;
+            sum = sum.wrapping_add(row_sum(&buffer)).wrapping_sub(old.map_or(0, |old| row_sum(old.value())));
         }
+        known.insert(self.sum_key().as_str(), sum.to_le_bytes().as_slice())?;
         if let Some(meta) = &batch.meta {
             let key = self.meta_key();
             let json = serde_json::to_vec(meta).map_err(|error| too_large(&error.to_string()))?;
             let sealed = seal(xxh3_64(key.as_bytes()), &[&json]);
-            transaction.open_table(META)?.insert(key.as_str(), sealed.as_slice())?;
+            known.insert(key.as_str(), sealed.as_slice())?;
         }
         Ok(())
     }
@@ -216,7 +228,10 @@ impl Table {
             let transaction = begin(database)?;
             transaction.delete_table(self.rows())?;
             transaction.open_table(self.rows())?;
-            transaction.open_table(META)?.remove(self.meta_key().as_str())?;
+            let mut known = transaction.open_table(META)?;
+            known.remove(self.meta_key().as_str())?;
+            known.remove(self.sum_key().as_str())?;
+            drop(known);
             Ok(transaction.commit()?)
         })?;
         self.generation.store(generation, Ordering::Release);
@@ -234,15 +249,17 @@ impl Table {
                 opened => opened?,
             };
             let key = self.meta_key();
-            let meta = match transaction.open_table(META)?.get(key.as_str())? {
+            let known = transaction.open_table(META)?;
+            let sum = stored_sum(&known, &self.sum_key())?;
+            let meta = match known.get(key.as_str())? {
                 Some(stored) => {
                     unseal(xxh3_64(key.as_bytes()), stored.value()).and_then(|json| serde_json::from_slice(json).ok())
                 }
                 None => None,
             };
             let count = rows.len()?;
-            let last = redb::ReadableTable::last(&rows)?.map(|(slot, _)| slot.value());
-            Ok(Some(Loading { rows: Arc::new(rows), meta, count, last }))
+            let last = rows.last()?.map(|(slot, _)| slot.value());
+            Ok(Some(Loading { rows: Arc::new(rows), meta, count, sum, last }))
         })?;
         self.generation.store(generation, Ordering::Release);
         Ok(loading)
@@ -253,11 +270,22 @@ struct Loading {
     rows: Arc<ReadOnlyTable<u32, &'static [u8]>>,
     meta: Option<CacheMeta>,
     count: u64,
+    sum: u64,
     last: Option<u32>,
 }
 
-/// One batch of a load: the rows that are whole, and how many were not.
-type Batch = Result<(Vec<StoredRow>, u64), Fault>;
+/// A part of a table as it was read.
+#[derive(Default)]
+struct Part {
+    rows: Vec<StoredRow>,
+    /// Rows that are not whole.
+    damaged: u64,
+    /// The sum of the checksums of those that are.
+    sum: u64,
+}
+
+/// One batch of a load.
+type Batch = Result<Part, Fault>;
 
 impl Loading {
     /// Reads every second batch of slots, beginning with batch `first`, until nobody listens.
@@ -312,6 +340,17 @@ fn checksum(slot: u32, covered: &[u8]) -> u64 {
     xxh3_64(covered).wrapping_add(u64::from(slot))
 }
 
+/// What a stored row adds to the sum of its table: its checksum.
+fn row_sum(stored: &[u8]) -> u64 {
+    stored.get(1..9).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
+}
+
+/// The sum of a table as stored; that of no rows if there is none.
+fn stored_sum(known: &impl ReadableTable<&'static str, &'static [u8]>, key: &str) -> Result<u64, Fault> {
+    let stored = known.get(key)?;
+    Ok(stored.and_then(|bytes| bytes.value().try_into().ok()).map_or(0, u64::from_le_bytes))
+}
+
 /// A row whose bytes lie in a buffer it shares with its batch.
 struct Parts {
     slot: u32,
@@ -342,15 +381,16 @@ fn decode_row(slot: u32, stored: &[u8], bodies: &mut Vec<u8>) -> Option<Parts> {
     Some(Parts { slot, ordinal: eight(10)?, id, json, cbor })
 }
 
-fn read_batch(
-    rows: &ReadOnlyTable<u32, &'static [u8]>,
-    slots: std::ops::RangeInclusive<u32>,
-) -> Result<(Vec<StoredRow>, u64), Fault> {
+fn read_batch(rows: &ReadOnlyTable<u32, &'static [u8]>, slots: std::ops::RangeInclusive<u32>) -> Batch {
     let (mut parts, mut bodies, mut damaged) = (Vec::with_capacity(BATCH as usize), Vec::new(), 0);
+    let mut sum = 0u64;
     for stored in rows.range(slots)? {
         let (slot, stored) = stored?;
         match decode_row(slot.value(), stored.value(), &mut bodies) {
-            Some(row) => parts.push(row),
+            Some(row) => {
+                sum = sum.wrapping_add(row_sum(stored.value()));
+                parts.push(row);
+            }
             None => damaged += 1,
         }
     }
@@ -359,7 +399,7 @@ fn read_batch(
         let body = Body::from_parts(bodies.slice(json), cbor.map(|cbor| bodies.slice(cbor)));
         StoredRow { slot, ordinal, id, body }
     };
-    Ok((parts.into_iter().map(row).collect(), damaged))
+    Ok(Part { rows: parts.into_iter().map(row).collect(), damaged, sum })
 }
 
 fn cache_error(path: &str, fault: Fault) -> CacheError {
@@ -438,25 +478,29 @@ impl CacheTable for RedbTable {
         let gathered = async {
             // Owned here, so that a thread sees that nobody listens as soon as this ends.
             let mut readers = readers;
-            let (mut found, mut damaged) = (0, 0);
+            let (mut found, mut damaged, mut sum) = (0, 0, 0u64);
             loop {
                 for reader in &mut readers {
-                    let Some(batch) = reader.recv().await else { return Ok((found, damaged)) };
-                    let (rows, bad) = batch.map_err(|fault| cache_error(&self.0.inner.file.label(), fault))?;
-                    found += rows.len() as u64;
-                    damaged += bad;
-                    if !rows.is_empty() {
-                        sink(rows);
+                    let Some(batch) = reader.recv().await else { return Ok((found, damaged, sum)) };
+                    let part = batch.map_err(|fault| cache_error(&self.0.inner.file.label(), fault))?;
+                    found += part.rows.len() as u64;
+                    damaged += part.damaged;
+                    sum = sum.wrapping_add(part.sum);
+                    if !part.rows.is_empty() {
+                        sink(part.rows);
                     }
                 }
             }
         };
         let (joined, gathered) =
             futures_util::future::join(futures_util::future::try_join_all(threads), gathered).await;
-        let (found, mut damaged) = gathered?;
+        let (found, mut damaged, sum) = gathered?;
         joined?;
-        // Damage in the tree itself can hide rows; the tree's own count is stored elsewhere.
+        // Damage in the tree itself can hide rows or bring old ones back; count and sum are stored elsewhere.
         damaged = damaged.max(loading.count.saturating_sub(found));
+        if damaged == 0 && sum != loading.sum {
+            damaged = 1;
+        }
         Ok(Loaded { meta: loading.meta.clone(), damaged })
     }
 

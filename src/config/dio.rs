@@ -40,6 +40,16 @@ pub struct DioSpec {
     pub unknown_columns: Option<bool>,
     /// Deliveries to the source at a time.
     pub write_concurrency: Option<usize>,
+    /// Age at which a write that cannot be delivered is parked.
+    pub max_age: Option<Duration>,
+    /// How long one delivery may take.
+    pub attempt_timeout: Option<Duration>,
+    /// Whether a write of which nobody can tell whether it took effect is parked, instead of sent again.
+    pub park_unknown: bool,
+    /// How long a list of the source may take.
+    pub refresh_timeout: Option<Duration>,
+    /// How long any other read of the source may take.
+    pub read_timeout: Option<Duration>,
 }
 
 /// Where rows come from.
@@ -79,6 +89,10 @@ pub(super) const TYPES: [&str; 10] =
 /// Flags of columns.
 pub(super) const FLAGS: [&str; 6] = ["id", "title", "searchable", "orderable", "hidden", "mandatory"];
 
+/// `memory` is not among them: nothing is visible, and nothing answered, before the journal has it.
+const ACK: &str = "journal or applied: a write is never answered before the journal has it (which is in memory only with \
+     [lens] cache = \"memory\")";
+
 const SOURCE: &str = r#"needs source = { csv = "FILE" }, { json = "FILE" } or { sqlite = "FILE", table = "TABLE" }"#;
 
 impl DioSpec {
@@ -101,6 +115,11 @@ impl DioSpec {
             allow_shrink: false,
             unknown_columns: None,
             write_concurrency: None,
+            max_age: None,
+            attempt_timeout: None,
+            park_unknown: false,
+            refresh_timeout: None,
+            read_timeout: None,
         }
     }
 
@@ -120,11 +139,16 @@ impl DioSpec {
             default_limit: reader.number("default_limit"),
             max_limit: reader.number("max_limit"),
             max_affected: reader.number("max_affected"),
-            ack_applied: reader.word("ack", &["journal", "applied"]) == Some("applied"),
+            ack_applied: reader.word_as("ack", &["journal", "applied"], ACK) == Some("applied"),
             require_if_match: reader.flag("require_if_match").unwrap_or(false),
             allow_shrink: reader.flag("allow_shrink").unwrap_or(false),
             unknown_columns: reader.word("unknown_columns", &["keep", "reject"]).map(|word| word == "keep"),
             write_concurrency: reader.number("write_concurrency").and_then(|lanes| usize::try_from(lanes).ok()),
+            max_age: reader.duration("max_age"),
+            attempt_timeout: reader.duration("attempt_timeout"),
+            park_unknown: reader.word("on_unknown", &["retry", "park"]) == Some("park"),
+            refresh_timeout: reader.duration("refresh_timeout"),
+            read_timeout: reader.duration("read_timeout"),
             ..DioSpec::new(name, Source::Csv(PathBuf::new()))
         };
         reader.finish();

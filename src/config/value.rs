@@ -95,8 +95,12 @@ impl<'a> Reader<'a> {
 
     /// Text that is one of `words`.
     pub(super) fn word(&self, key: &'static str, words: &[&'static str]) -> Option<&'static str> {
-        let expected = format!("one of {}", words.join(", "));
-        self.typed(key, &expected, |value, _| words.iter().find(|word| value.as_str() == Some(word)).copied())
+        self.word_as(key, words, &format!("one of {}", words.join(", ")))
+    }
+
+    /// Same, with a word of one's own about what is expected.
+    pub(super) fn word_as(&self, key: &'static str, words: &[&'static str], expected: &str) -> Option<&'static str> {
+        self.typed(key, expected, |value, _| words.iter().find(|word| value.as_str() == Some(word)).copied())
     }
 
     pub(super) fn path(&self, key: &'static str) -> Option<PathBuf> {

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::core::Core;
 use super::counters::Moves;
 use super::ring::{Old, RingItem};
+use super::trouble::Trouble;
 use crate::hot::{Base, CacheChange, Cmd, Decision, Entry, Origin, Outcome, State};
 use crate::journal::{AppendError, Claim, Fence, Journal, JournalError, LogBatch, LogEntry, Seq};
 use crate::vista::{Error, Result};
@@ -29,6 +30,8 @@ const TURN: usize = 64;
 const TURN_TIME: Duration = Duration::from_millis(1);
 /// How long answers are held while the journal is opened again after an error.
 const HOLD: Duration = Duration::from_secs(5);
+/// How often a journal that failed is tried while nobody writes.
+const PROBE: Duration = Duration::from_secs(1);
 
 /// Where the answer of a command goes.
 pub(super) type Reply = oneshot::Sender<Result<Committed>>;
@@ -71,12 +74,27 @@ impl Command {
 #[derive(Clone)]
 pub(crate) struct CommitterHandle {
     inbox: mpsc::UnboundedSender<Command>,
+    trouble: Trouble,
 }
 
 impl CommitterHandle {
     /// Sends a command. The channel itself has no bound: users' writes hold permits, all else is bounded by who sends it.
     pub(super) fn send(&self, command: Command) -> Result<()> {
         self.inbox.send(command).map_err(|_| Error::Closed)
+    }
+
+    /// Why the journal cannot be written at present.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.now()
+    }
+
+    /// Takes note that somebody else could not read the journal, and has it tried.
+    pub(super) fn journal_failed(&self, core: &Arc<Core>, why: &JournalError) {
+        if !matches!(why, JournalError::Closed) {
+            self.trouble.begin(&why.to_string());
+            // A committer that is gone does not need to know.
+            let _ = self.poke(core);
+        }
     }
 
     pub(super) fn poke(&self, core: &Arc<Core>) -> Result<()> {
@@ -100,13 +118,15 @@ impl Committer {
             return handle.clone();
         }
         let (inbox, commands) = mpsc::unbounded_channel();
-        let handle = CommitterHandle { inbox };
+        let trouble = Trouble::default();
+        let handle = CommitterHandle { inbox, trouble: trouble.clone() };
         let turns = Turns {
             journal: Arc::clone(journal),
             commands,
             waiting: VecDeque::new(),
             dios: IndexMap::new(),
             broken: None,
+            trouble,
         };
         #[expect(clippy::disallowed_methods, reason = "this is the owner: it keeps the handle")]
         let task = tokio::spawn(turns.run());
@@ -135,6 +155,8 @@ struct Turns {
     dios: IndexMap<Arc<str>, Weak<Core>>,
     /// What the journal said when it failed; it is opened again before the next append.
     broken: Option<String>,
+    /// The same for others, until an append has gone through.
+    trouble: Trouble,
 }
 
 /// A Dio's part of a turn.
@@ -176,9 +198,41 @@ impl Turns {
     }
 
     async fn next(&mut self) -> Option<Command> {
-        match self.waiting.pop_front() {
-            Some(command) => Some(command),
-            None => self.commands.recv().await,
+        loop {
+            if let Some(command) = self.waiting.pop_front() {
+                return Some(command);
+            }
+            if self.trouble.now().is_none() {
+                return self.commands.recv().await;
+            }
+            tokio::select! {
+                command = self.commands.recv() => return command,
+                () = tokio::time::sleep(PROBE) => self.probe().await,
+            }
+        }
+    }
+
+    /// Tries a journal that failed with a claim that has expired already. Nobody may be writing: writers with a key give up
+    /// before they come here, because their key cannot be looked up.
+    async fn probe(&mut self) {
+        if self.broken.is_some()
+            && let Err(error) = self.heal().await
+        {
+            return self.trouble.begin(&error.to_string());
+        }
+        let Some(core) = self.dios.values().find_map(Weak::upgrade) else { return };
+        let claim = Claim { key: "probe".into(), value: now().to_le_bytes().to_vec().into(), expires: 0 };
+        let (log, expect) = (Arc::clone(&core.name), core.root.load().seq());
+        let batch = LogBatch { log, expect, fence: Fence::LOCAL, entries: Vec::new(), claims: vec![claim] };
+        match self.journal.append(vec![batch]).await.pop().unwrap_or_else(lost) {
+            Ok(()) => self.trouble.end(),
+            Err(AppendError::Full(detail)) => self.trouble.begin(&detail),
+            Err(AppendError::Unknown(detail) | AppendError::Io(detail)) => {
+                self.trouble.begin(&detail);
+                self.broken = Some(detail);
+            }
+            Err(AppendError::Moved { missed }) => catch_up(&core, &missed),
+            Err(AppendError::Claimed { .. } | AppendError::Fenced) => {}
         }
     }
 
@@ -189,10 +243,10 @@ impl Turns {
         for command in &self.waiting {
             self.dios.insert(Arc::clone(&command.core.name), Arc::downgrade(&command.core));
         }
-        if let Some(why) = self.broken.clone()
+        if self.broken.is_some()
             && let Err(error) = self.heal().await
         {
-            tracing::error!(error = %error, first = %why, "the journal cannot be opened again");
+            self.trouble.begin(&error.to_string());
             self.broken = Some(error.to_string());
         }
         let stages = self.stage();
@@ -220,6 +274,7 @@ impl Turns {
                 Ok(()) => {
                     if appends {
                         stage.core.tally.appends.add(took);
+                        self.trouble.end();
                     }
                     stage.publish().await;
                 }
@@ -275,6 +330,7 @@ impl Turns {
             AppendError::Fenced => self.waiting.extend(stage.refuse(|_| Error::Closed)),
             AppendError::Full(detail) => {
                 stage.core.tally.append_failed();
+                self.trouble.begin(&detail);
                 self.waiting.extend(stage.refuse(|_| storage(&detail, true)));
             }
             AppendError::Unknown(detail) | AppendError::Io(detail) => {
@@ -294,7 +350,8 @@ impl Turns {
     /// The appends may be on disk: hold the answers, open the journal again and look.
     async fn unknown(&mut self, stages: Vec<(Stage, String)>) {
         let Some((stage, detail)) = stages.first() else { return };
-        tracing::warn!(dio = %stage.core.name, error = %detail, "the journal failed; opening it again");
+        tracing::debug!(dio = %stage.core.name, error = %detail, "the journal failed; opening it again");
+        self.trouble.begin(detail);
         self.broken = Some(detail.clone());
         let deadline = Instant::now() + HOLD;
         let mut wait = Duration::from_millis(10);
@@ -474,9 +531,7 @@ impl Stage {
         if self.bulk {
             // Rows of a bulk entry are not in the log: they go to disk before anybody sees them. If they cannot, a restart
             // knows from the entry that it has to read the master again.
-            if let Err(error) = self.core.store.flush().await {
-                tracing::warn!(dio = %self.core.name, %error, "the cache file is behind; it is read again after a crash");
-            }
+            self.core.store.flush_or_tell(&self.core.name).await;
         }
         self.core.root.store(Arc::new(self.next));
         self.core.tally.moved(self.moves);

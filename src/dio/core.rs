@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
+use super::breaker::Line;
 use super::commit::{Command, Committed, CommitterHandle, Reply};
 use super::counters::Tally;
 use super::event::Position;
@@ -22,7 +23,7 @@ use super::tasks::Tasks;
 use super::worker::Attempt;
 use crate::hot::{Cmd, OpId, Origin, Outcome, State};
 use crate::journal::{Claim, Journal};
-use crate::record::Id;
+use crate::record::{Id, Undecodable};
 use crate::vista::{Error, Result, Vista};
 
 /// Everything of a Dio but its handle. Readers take [`Core::state`]; whoever changes something sends a [`Cmd`].
@@ -43,6 +44,10 @@ pub(crate) struct Core {
     pub(super) invalid: Mutex<Invalid>,
     pub(super) attempts: Mutex<HashMap<OpId, Attempt>>,
     pub(super) freshness: Mutex<Freshness>,
+    /// The way to the master.
+    pub(super) source: Arc<Line>,
+    /// The way that deliveries take: the master's, unless there is an `on_write`.
+    pub(super) outlet: Arc<Line>,
     pub(super) tally: Tally,
     pub(super) refreshing: Mutex<Option<super::refresh::Flight>>,
     /// What readers saw when the refresh under way began; see [`Core::standing_view`].
@@ -88,6 +93,8 @@ pub(crate) struct Freshness {
     pub(crate) failed: Option<String>,
     /// How long the last list took.
     pub(crate) list_time: Duration,
+    /// What could not be decoded of it.
+    pub(crate) undecodable: Option<Undecodable>,
 }
 
 /// How fresh the rows are.
@@ -120,7 +127,14 @@ impl Core {
     pub(super) fn new(parts: Parts) -> Core {
         let places = Arc::new(Semaphore::new(parts.settings.write_queue_capacity.max(1)));
         let bytes = Arc::new(Semaphore::new(parts.settings.max_pending_bytes.min(Semaphore::MAX_PERMITS)));
+        let source = Arc::new(Line::new("source", parts.settings.breaker));
+        let outlet = match parts.hooks.on_write {
+            Some(_) => Arc::new(Line::new("write route", parts.settings.breaker)),
+            None => Arc::clone(&source),
+        };
         Core {
+            source,
+            outlet,
             name: parts.vista.name().into(),
             settings: parts.settings,
             hooks: parts.hooks,
@@ -266,7 +280,7 @@ impl Core {
         let mut permits = Vec::with_capacity(2);
         if inside {
             // Nothing is waited for in here: what would make room may be waiting for this hook.
-            if self.root.load().backlog().1 >= self.settings.max_pending_bytes {
+            if self.pending().1 >= self.settings.max_pending_bytes {
                 return Err(Error::QueueFull);
             }
             permits.push(Arc::clone(&self.bytes).try_acquire_many_owned(size).map_err(|_| Error::QueueFull)?);
@@ -284,8 +298,16 @@ impl Core {
         Ok(permits)
     }
 
+    /// Operations that wait for the master or for a person, and their bytes. What nobody mends holds new writes up in the end;
+    /// it is not dropped.
+    fn pending(&self) -> (usize, usize) {
+        let state = self.root.load();
+        let (queued, parked) = (state.backlog(), state.parked());
+        (queued.0 + parked.0, queued.1 + parked.1)
+    }
+
     fn has_room(&self) -> bool {
-        let (count, bytes) = self.root.load().backlog();
+        let (count, bytes) = self.pending();
         count < self.settings.max_pending && bytes < self.settings.max_pending_bytes
     }
 

@@ -61,7 +61,7 @@ impl Core {
     /// Answers `query` from the master, if the copy is not whole and the master can.
     async fn at_master(&self, query: &Query) -> Result<Rows> {
         self.master_takes(query)?;
-        self.vista.shell().list(query).await
+        self.list_master(query).await
     }
 
     /// Whether the master itself can answer `query`.
@@ -205,7 +205,7 @@ impl TableShell for Facade {
         if core.is_complete() {
             return Ok(None);
         }
-        core.vista.shell().get(id).await
+        core.read_one(id).await
     }
 
     fn reads_one(&self) -> bool {
@@ -215,7 +215,7 @@ impl TableShell for Facade {
     async fn count(&self, query: &Query) -> Result<u64> {
         let core = &self.handle.core;
         if !core.is_complete() {
-            return core.vista.shell().count(query).await;
+            return core.count_master(query).await;
         }
         self.handle.refresh_if_stale();
         let query = Query { limit: Some(0), offset: 0, after: None, order: Vec::new(), ..query.clone() };
@@ -226,7 +226,7 @@ impl TableShell for Facade {
     async fn next(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
         let core = &self.handle.core;
         if !core.is_complete() {
-            return core.vista.shell().next(query, token).await;
+            return core.next_of_master(query, token).await;
         }
         self.handle.refresh_if_stale();
         let after = token.map_or(Ok(Cursor::start()), |token| Cursor::parse(token))?;

@@ -2,19 +2,27 @@
 
 use std::future::Future;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::breaker::Line;
 use super::core::Core;
-use crate::record::{Record, Rows, Stamp};
+use crate::record::{Id, Record, Rows, Stamp};
 use crate::vista::{Capabilities, Error, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written};
 
 /// A shell over the master's own that stamps what it lists.
 pub(super) struct Stamped {
     pub(super) core: Weak<Core>,
     pub(super) inner: Arc<dyn TableShell>,
+}
+
+impl Stamped {
+    fn core(&self) -> Result<Arc<Core>> {
+        self.core.upgrade().ok_or(Error::Closed)
+    }
 }
 
 impl Core {
@@ -34,8 +42,65 @@ impl Core {
 
     /// One row of the master.
     pub(super) async fn read_one(&self, id: &str) -> Result<Option<Record>> {
-        let (shell, id) = (Arc::clone(self.vista.shell()), id.to_string());
-        self.ask_driver(async move { shell.get(&id).await }).await
+        let (shell, row, id) = (Arc::clone(self.vista.shell()), Id::from(id), id.to_string());
+        // A master that only lists needs as long as a list.
+        let settings = &self.settings;
+        let patience = if shell.reads_one() { settings.read_timeout } else { settings.refresh_timeout };
+        self.ask_master(Some(&row), patience, async move { shell.get(&id).await }).await
+    }
+
+    /// The rows of the master that `query` asks for.
+    pub(super) async fn list_master(&self, query: &Query) -> Result<Rows> {
+        let (shell, query) = (Arc::clone(self.vista.shell()), query.clone());
+        self.ask_master(None, self.settings.refresh_timeout, async move { shell.list(&query).await }).await
+    }
+
+    /// How many rows of the master match `query`.
+    pub(super) async fn count_master(&self, query: &Query) -> Result<u64> {
+        let (shell, query) = (Arc::clone(self.vista.shell()), query.clone());
+        self.ask_master(None, self.settings.read_timeout, async move { shell.count(&query).await }).await
+    }
+
+    /// The next page of the master.
+    pub(super) async fn next_of_master(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
+        let (shell, query, token) = (Arc::clone(self.vista.shell()), query.clone(), token.cloned());
+        let read = async move { shell.next(&query, token.as_ref()).await };
+        self.ask_master(None, self.settings.read_timeout, read).await
+    }
+
+    /// A read of the master: given up after `patience`, so that one that hangs holds nobody for ever. The breaker hears of it.
+    pub(super) async fn ask_master<T: Send + 'static>(
+        &self,
+        row: Option<&Id>,
+        patience: Duration,
+        read: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let answer = match tokio::time::timeout(patience, self.ask_driver(read)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::transient(format!("the source gave no answer within {} s", patience.as_secs_f32()))),
+        };
+        self.hear(&self.source, row, &answer);
+        answer
+    }
+
+    /// Takes note of what an answer says of the one who gave it. What waited for somebody who is back is due now.
+    pub(super) fn hear<T>(&self, line: &Line, row: Option<&Id>, answer: &Result<T>) {
+        if !line.hear(&self.name, row, answer) {
+            return;
+        }
+        if std::ptr::eq(line, &*self.outlet) {
+            self.attempts
+                .lock()
+                .values_mut()
+                .filter(|attempt| !attempt.running)
+                .for_each(|attempt| attempt.next = None);
+        }
+        self.wake();
+    }
+
+    /// Has worker and rereader look again.
+    pub(super) fn wake(&self) {
+        self.published.send_modify(|_| {});
     }
 }
 
@@ -44,10 +109,16 @@ pub(super) async fn list_stamped(core: &Arc<Core>, query: &Query) -> Result<Rows
     let guard = core.open_guard().await?;
     let started = Instant::now();
     let complete = *query == Query::default();
-    let (shell, query) = (Arc::clone(core.vista.shell()), query.clone());
-    let rows = core.ask_driver(async move { shell.list(&query).await }).await?;
+    let rows = core.list_master(query).await?;
     if complete {
-        core.freshness.lock().list_time = started.elapsed();
+        let rows = rows.undecodable().cloned();
+        if let Some(bad) = &rows {
+            let (rows, error) = (bad.count, &bad.first);
+            tracing::warn!(dio = %core.name, rows, error, "rows of the source cannot be decoded; what is known of them is kept");
+        }
+        let mut freshness = core.freshness.lock();
+        freshness.list_time = started.elapsed();
+        freshness.undecodable = rows;
     }
     Ok(rows.stamped(Stamp { mark: guard.mark, complete, _guard: Arc::new(guard) }))
 }
@@ -63,12 +134,11 @@ impl TableShell for Stamped {
     }
 
     async fn list(&self, query: &Query) -> Result<Rows> {
-        let core = self.core.upgrade().ok_or(Error::Closed)?;
-        list_stamped(&core, query).await
+        list_stamped(&self.core()?, query).await
     }
 
     async fn get(&self, id: &str) -> Result<Option<Record>> {
-        self.inner.get(id).await
+        self.core()?.read_one(id).await
     }
 
     fn reads_one(&self) -> bool {
@@ -76,15 +146,23 @@ impl TableShell for Stamped {
     }
 
     async fn count(&self, query: &Query) -> Result<u64> {
-        self.inner.count(query).await
+        self.core()?.count_master(query).await
     }
 
     async fn next(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
-        self.inner.next(query, token).await
+        self.core()?.next_of_master(query, token).await
     }
 
     async fn write(&self, op: &WriteOp) -> Result<Written> {
         self.inner.write(op).await
+    }
+
+    async fn write_once(&self, operation: &str, op: &WriteOp) -> Result<Written> {
+        self.inner.write_once(operation, op).await
+    }
+
+    fn writes_once(&self) -> bool {
+        self.inner.writes_once()
     }
 
     async fn insert_return_id(&self, record: &Record) -> Result<Written> {

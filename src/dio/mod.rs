@@ -4,6 +4,7 @@
 //! `write.rs` for users, `worker.rs` for the master's answers, `refresh.rs` for what the master lists, `ingest.rs` for upstream
 //! events, `cache.rs` for the program's own statements.
 
+mod breaker;
 mod cache;
 mod commit;
 mod core;
@@ -20,20 +21,22 @@ mod ring;
 mod settings;
 mod store;
 mod tasks;
+mod trouble;
 mod view;
 mod worker;
 mod write;
 mod writeback;
 
+pub use breaker::{BreakerState, Reach};
 pub use cache::DioCache;
 pub use counters::{Counters, Histogram, Times};
 pub use event::{DioEvent, EventEntry, Position};
 pub use hooks::{ChunkSink, Viewport};
 pub use ingest::{Inbound, Reconciled};
-pub use operations::{Operation, OperationState};
+pub use operations::{Operation, OperationQuery, OperationState};
 pub use refresh::RefreshReport;
 pub use ring::{At, EventReceiver, Old, Ring, RingItem, RingLimits};
-pub use settings::{Retry, Settings, WriteRoute};
+pub use settings::{BreakerLimits, OnUnknown, Retry, Settings, WriteRoute};
 pub use write::{IdempotencyKey, Ticket, WriteOptions};
 
 pub(crate) use self::core::{Core, Glance};
@@ -105,9 +108,7 @@ impl Core {
         self.close_writes();
         self.tasks.closing().cancel();
         self.tasks.join().await;
-        if let Err(error) = self.store.flush().await {
-            tracing::warn!(dio = %self.name, %error, "the cache file is behind; it is brought up to the journal at the next start");
-        }
+        self.store.flush_or_tell(&self.name).await;
         self.ring.close();
         self.ended.cancel();
     }
@@ -183,7 +184,11 @@ impl Dio {
             refresh_failed: freshness.failed,
             queued: state.backlog().0,
             durable: core.journal.durable(),
+            journal_trouble: core.committer.trouble(),
             tasks: core.tasks.len(),
+            undecodable: freshness.undecodable.map_or(0, |bad| bad.count),
+            source: core.source.reach(),
+            route: core.hooks.on_write.is_some().then(|| core.outlet.reach()),
         }
     }
 
@@ -234,10 +239,16 @@ impl Dio {
         self.0.core.operations()
     }
 
+    /// The writes that `asked` fits, newest first, and how many fit it whatever its `after` and `limit` say.
+    pub fn operations_by(&self, asked: &OperationQuery) -> (Vec<Operation>, usize) {
+        self.0.core.operations_by(asked)
+    }
+
     /// Gives a parked operation another try: a new operation at the end of the queue.
     ///
     /// # Errors
-    /// [`Error::NotFound`](crate::Error::NotFound), [`Error::Conflict`](crate::Error::Conflict) if it is not parked.
+    /// [`Error::NotFound`](crate::Error::NotFound), [`Error::Conflict`](crate::Error::Conflict) if it is not parked or if its row
+    /// is not such that it could be written again.
     pub async fn retry(&self, op: OpId) -> Result<OpId> {
         self.0.core.retry(op).await
     }
@@ -342,6 +353,14 @@ pub struct Status {
     pub queued: usize,
     /// Whether an acknowledged write survives the process.
     pub durable: bool,
+    /// Why writes are refused at present: what the journal said when it failed.
+    pub journal_trouble: Option<String>,
     /// Tasks that run.
     pub tasks: usize,
+    /// Rows of the last complete list that could not be decoded; what is known of them is kept.
+    pub undecodable: u64,
+    /// How the source can be reached.
+    pub source: Reach,
+    /// How the write route can be reached, if there is one.
+    pub route: Option<Reach>,
 }

@@ -269,11 +269,11 @@ async fn replay(
     }
 }
 
-/// Operations that an earlier process accepted may have been delivered by it.
+/// Operations that an earlier process accepted may have been delivered by it, but for those that waited behind others.
 fn mark_unknown(core: &Arc<Core>) {
     let state = core.state();
     let mut attempts = core.attempts.lock();
-    for op in state.queue() {
+    for op in state.queue().filter(|op| state.is_next(op)) {
         attempts.entry(op.id).or_default().unknown = true;
     }
 }
@@ -281,9 +281,12 @@ fn mark_unknown(core: &Arc<Core>) {
 fn start_tasks(dio: &Dio) {
     let core = &dio.0.core;
     let weak = Arc::downgrade(&dio.0);
+    core.tasks.spawn(super::writeback::run(Arc::clone(core)));
+    if core.settings.offline {
+        return;
+    }
     core.tasks.spawn(worker::run(Arc::clone(core), weak.clone()));
     core.tasks.spawn(refresh::reread(Arc::clone(core), weak.clone()));
-    core.tasks.spawn(super::writeback::run(Arc::clone(core)));
     match (core.settings.refresh_every, &core.hooks.on_refresh) {
         (Some(every), Some(_)) => drop(core.tasks.spawn(refresh::timer(Arc::clone(core), weak, every))),
         (Some(_), None) => {

@@ -62,6 +62,17 @@ pub enum OperationState {
 }
 
 impl OperationState {
+    /// Every state.
+    pub const ALL: &[OperationState] = &[
+        OperationState::Queued,
+        OperationState::Running,
+        OperationState::Unknown,
+        OperationState::Applied,
+        OperationState::Failed,
+        OperationState::Parked,
+        OperationState::Discarded,
+    ];
+
     /// Whether nothing more happens by itself.
     pub fn is_final(self) -> bool {
         !matches!(self, OperationState::Queued | OperationState::Running | OperationState::Unknown)
@@ -81,6 +92,55 @@ impl OperationState {
     }
 }
 
+impl From<OpState> for OperationState {
+    fn from(state: OpState) -> OperationState {
+        match state {
+            OpState::Queued => OperationState::Queued,
+            OpState::Routed | OpState::Applied => OperationState::Applied,
+            OpState::Failed => OperationState::Failed,
+            OpState::Parked => OperationState::Parked,
+            OpState::Discarded => OperationState::Discarded,
+        }
+    }
+}
+
+impl Operation {
+    /// An operation as the journal has it, while no worker delivers.
+    pub(crate) fn at_rest(dio: Arc<str>, op: &Op) -> Operation {
+        let record = match op.effect {
+            crate::hot::Effect::DeleteAll => None,
+            _ => op.targets.first().map(ToString::to_string),
+        };
+        Operation {
+            id: op.id,
+            dio,
+            record,
+            op: op.effect.kind(),
+            state: op.state.into(),
+            attempts: 0,
+            next_attempt: None,
+            error: op.error.clone(),
+            position: op.staged,
+            created: op.created,
+            updated: op.updated,
+            retry_of: op.retry_of,
+        }
+    }
+}
+
+/// What a list of operations is narrowed by.
+#[derive(Clone, Debug, Default)]
+pub struct OperationQuery {
+    /// Only in one of these states; any, if there is none.
+    pub states: Vec<OperationState>,
+    /// Only about this row.
+    pub record: Option<String>,
+    /// Only older than this one.
+    pub after: Option<OpId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
 /// What the worker knows of an operation's deliveries; not journaled.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Attempt {
@@ -89,6 +149,23 @@ pub(super) struct Attempt {
     pub(super) unknown: bool,
     pub(super) next: Option<Instant>,
     pub(super) error: Option<OpError>,
+}
+
+impl Attempt {
+    /// One more begins.
+    pub(super) fn begin(&mut self) {
+        self.running = true;
+        self.count += 1;
+        self.next = None;
+    }
+
+    fn state(&self) -> OperationState {
+        match (self.running, self.unknown) {
+            (true, _) => OperationState::Running,
+            (false, true) => OperationState::Unknown,
+            (false, false) => OperationState::Queued,
+        }
+    }
 }
 
 impl Core {
@@ -102,47 +179,57 @@ impl Core {
         self.root.load().ops().rev().map(|op| self.view(op)).collect()
     }
 
+    /// Those that `asked` fits, newest first, and how many there are on all pages.
+    pub(crate) fn operations_by(&self, asked: &OperationQuery) -> (Vec<Operation>, usize) {
+        let root = self.root.load();
+        let fits = |op: &&Op| {
+            let about = |record: &String| op.targets.iter().any(|id| **id == **record);
+            asked.record.as_ref().is_none_or(about)
+                && (asked.states.is_empty() || asked.states.contains(&self.standing(op)))
+        };
+        let (mut found, mut total) = (Vec::new(), 0);
+        for op in root.ops().rev().filter(fits) {
+            total += 1;
+            if found.len() < asked.limit && asked.after.is_none_or(|after| op.id < after) {
+                found.push(self.view(op));
+            }
+        }
+        (found, total)
+    }
+
+    fn standing(&self, op: &Op) -> OperationState {
+        match op.state {
+            OpState::Queued => self.attempts.lock().get(&op.id).map_or(OperationState::Queued, Attempt::state),
+            ended => OperationState::from(ended),
+        }
+    }
+
     fn view(&self, op: &Op) -> Operation {
         let attempt = self.attempts.lock().get(&op.id).cloned().unwrap_or_default();
-        let state = match op.state {
-            OpState::Queued if attempt.running => OperationState::Running,
-            OpState::Queued if attempt.unknown => OperationState::Unknown,
-            OpState::Queued => OperationState::Queued,
-            OpState::Routed | OpState::Applied => OperationState::Applied,
-            OpState::Failed => OperationState::Failed,
-            OpState::Parked => OperationState::Parked,
-            OpState::Discarded => OperationState::Discarded,
-        };
-        let record = match op.effect {
-            crate::hot::Effect::DeleteAll => None,
-            _ => op.targets.first().map(ToString::to_string),
-        };
+        let state = if op.state == OpState::Queued { attempt.state() } else { OperationState::from(op.state) };
         Operation {
-            id: op.id,
-            dio: Arc::clone(&self.name),
-            record,
-            op: op.effect.kind(),
             state,
             attempts: attempt.count,
-            next_attempt: attempt.next.filter(|_| state == OperationState::Queued).map(wall_clock),
+            next_attempt: (op.state == OpState::Queued && !attempt.running)
+                .then(|| attempt.next.max(self.outlet.rests_until()))
+                .flatten()
+                .map(wall_clock),
             error: op.error.clone().or(attempt.error),
-            position: op.staged,
-            created: op.created,
-            updated: op.updated,
-            retry_of: op.retry_of,
+            ..Operation::at_rest(Arc::clone(&self.name), op)
         }
     }
 
     /// Gives a parked operation another try, as a new operation at the end of the queue.
     pub(crate) async fn retry(self: &Arc<Self>, op: OpId) -> Result<OpId> {
         let new = OpId::new();
-        self.write(Cmd::Retry { op, new }, Some(128), None, false).await?;
+        // Parked operations count as waiting ones do: this one needs no room that it has not got.
+        self.write(Cmd::Retry { op, new }, None, None, true).await?;
         Ok(new)
     }
 
     /// Gives a parked operation up.
     pub(crate) async fn discard(self: &Arc<Self>, op: OpId) -> Result<()> {
-        self.write(Cmd::Discard(op), None, None, false).await.map(drop)
+        self.write(Cmd::Discard(op), None, None, true).await.map(drop)
     }
 }
 

@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use tokio::time::Instant;
 
+use super::breaker::Standing;
 use super::core::Core;
 use super::event::{DioEvent, Position};
 use super::hooks::{self, Kind, Scope, scope_of};
@@ -40,6 +41,8 @@ const CHUNK: usize = 64;
 const BULK_CHUNK: usize = 1_000;
 /// More differences than this are not told one by one.
 const MOST_TOLD: usize = 1_000;
+/// Between two attempts to read the same rows in doubt, at most.
+const MOST_REST: Duration = Duration::from_secs(8);
 /// Below so many rows a list may shrink as it likes.
 const SHRINK_FLOOR: usize = 100;
 
@@ -151,7 +154,7 @@ impl Core {
         let Some(rows) = scope.listed.lock().take() else { return Ok(()) };
         let Some(stamp) = rows.stamp() else { return Ok(()) };
         let state = self.state();
-        let gone = missing(&state, &rows);
+        let gone = if rows.undecodable().is_none() { missing(&state, &rows) } else { Vec::new() };
         self.check_shrink(rows.len(), confirmed(&state), scope.allow_shrink)?;
         let items: Vec<Item> = gone.into_iter().map(|id| Item { id, row: None, ordinal: None }).collect();
         let outcome = self.apply_items(items, stamp.mark, false).await?;
@@ -168,8 +171,14 @@ impl Core {
     pub(super) async fn apply_list(self: &Arc<Self>, rows: Rows, told: bool, removes: bool) -> Result<Outcome> {
         let layout = Arc::clone(self.vista.schema().layout());
         let rows = rows.under(&layout);
-        rows.bodies().try_for_each(|(id, body)| check_size(id, body))?;
-        let Some(stamp) = rows.stamp().cloned() else { return self.state_rows(&rows).await };
+        let Some(stamp) = rows.stamp().cloned() else {
+            rows.bodies().try_for_each(|(id, body)| check_size(id, body))?;
+            return self.state_rows(&rows).await;
+        };
+        let rows = rows.without(|id, body| check_size(id, body).err().map(|error| error.to_string()));
+        // A list with rows that cannot be decoded says of no row that it is gone.
+        let is_list = removes;
+        let removes = self.check_decoded(&rows, stamp.complete)? && is_list;
         if removes {
             let said = scope_of(&self.name).is_some_and(|scope| scope.allow_shrink);
             self.check_shrink(rows.len(), confirmed(&self.state()), said || self.settings.allow_shrink)?;
@@ -195,10 +204,23 @@ impl Core {
         }
         let outcome = self.apply_items(items, stamp.mark, told).await?;
         self.keep_list(&rows, complete);
-        if removes && complete {
+        if is_list && complete {
             self.mark_complete().await;
         }
         Ok(outcome)
+    }
+
+    /// Whether all rows of a list could be decoded; an error if none could, because that is no list.
+    fn check_decoded(&self, rows: &Rows, complete: bool) -> Result<bool> {
+        let Some(bad) = rows.undecodable() else { return Ok(true) };
+        if complete {
+            self.freshness.lock().undecodable = Some(bad.clone());
+        }
+        if rows.is_empty() {
+            let (count, first) = (bad.count, &bad.first);
+            return Err(Error::permanent(format!("none of {count} rows of the source can be decoded: {first}")));
+        }
+        Ok(false)
     }
 
     fn keep_list(&self, rows: &Arc<Rows>, complete: bool) {
@@ -355,17 +377,41 @@ pub(super) fn report(outcome: &Outcome) -> RefreshReport {
 }
 
 /// Refreshes every `every`, from one interval after the start, with a little jitter so that many Dios do not list at once.
+/// While the master is left alone the refresh is left out; it is made up for as soon as it may be asked again.
 pub(super) async fn timer(core: Arc<Core>, handle: std::sync::Weak<Handle>, every: Duration) {
-    loop {
-        let most = (every / 20).min(Duration::from_secs(1));
-        let jitter = most.mul_f64(f64::from(super::worker::fraction()) / f64::from(u32::MAX));
-        tokio::select! {
-            () = tokio::time::sleep(every + jitter) => {}
-            () = core.tasks.closing().cancelled() => return,
+    let ticking = async {
+        loop {
+            let most = (every / 20).min(Duration::from_secs(1));
+            let jitter = most.mul_f64(f64::from(super::worker::fraction()) / f64::from(u32::MAX));
+            tokio::time::sleep(every + jitter).await;
+            let left_out = |error: &str| {
+                tracing::debug!(dio = %core.name, error, "a timed refresh is left out: the source is left alone");
+                let said = || format!("left out while the source is left alone: {error}");
+                core.freshness.lock().failed.get_or_insert_with(said);
+            };
+            let probe = admitted(&core, left_out).await;
+            let Some(handle) = handle.upgrade() else { return };
+            // Its outcome is on the bus and in the freshness.
+            let _ = core.refresh(&handle).await;
+            core.source.release(probe, Instant::now());
         }
-        let Some(handle) = handle.upgrade() else { return };
-        // Its outcome is on the bus and in the freshness.
-        let _ = core.refresh(&handle).await;
+    };
+    tokio::select! {
+        () = ticking => {}
+        () = core.tasks.closing().cancelled() => {}
+    }
+}
+
+/// Waits until the master may be asked something that nobody waits for; says whether that is the probe.
+async fn admitted(core: &Core, left_out: impl Fn(&str)) -> bool {
+    loop {
+        match core.source.admit(Instant::now()) {
+            Ok(probe) => return probe,
+            Err(until) => {
+                left_out(&core.source.error().unwrap_or_default());
+                tokio::time::sleep_until(until).await;
+            }
+        }
     }
 }
 
@@ -393,33 +439,50 @@ async fn reread_for_ever(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
             }
             continue;
         }
-        let done = if core.vista.shell().reads_one() {
-            read_rows(core, ready).await
-        } else {
+        let single = core.vista.shell().reads_one();
+        if !single {
             let list_time = core.freshness.lock().list_time;
             tokio::time::sleep((list_time * 10).max(Duration::from_secs(10))).await;
-            match (core.hooks.on_refresh.is_some(), handle.upgrade()) {
-                (true, Some(handle)) => core.refresh(&handle).await.map(drop),
-                (false, Some(_)) => list_rows(core).await,
-                (_, None) => return,
-            }
+        }
+        let probe = admitted(core, |_| {}).await;
+        let done = match (single, core.hooks.on_refresh.is_some(), handle.upgrade()) {
+            (true, ..) => read_rows(core, ready).await,
+            (false, true, Some(handle)) => core.refresh(&handle).await.map(drop),
+            (false, false, Some(_)) => list_rows(core).await,
+            (false, _, None) => return,
         };
-        rest = if done.is_ok() { Duration::from_millis(20) } else { (rest * 2).min(Duration::from_secs(30)) };
+        core.source.release(probe, Instant::now());
+        rest = if done.is_ok() { Duration::from_millis(20) } else { (rest * 2).min(MOST_REST) };
         tokio::time::sleep(rest).await;
     }
 }
 
+/// Reads these rows; one that cannot be read keeps no other waiting. The first error is told.
 async fn read_rows(core: &Arc<Core>, ids: Vec<Id>) -> Result<()> {
-    let schema = core.vista.schema();
+    let mut done = Ok(());
     for id in ids {
-        let guard = core.open_guard_for(&id).await?;
-        let row = core.read_one(&id).await?;
-        let row = row.map(|record| Body::encode(&id, &record, schema.layout()));
-        row.iter().try_for_each(|body| check_size(&id, body))?;
-        let item = Item { id, row, ordinal: None };
-        core.commit(Cmd::News { items: vec![item], mark: guard.mark, told: true }).await?;
+        match read_row(core, &id).await {
+            Ok(()) => {}
+            Err(Error::Closed) => return Err(Error::Closed),
+            Err(error) => {
+                tracing::debug!(dio = %core.name, record = %id, %error, "a row in doubt could not be read");
+                done = done.and(Err(error));
+                if core.source.standing(Instant::now()) != Standing::Closed {
+                    return done;
+                }
+            }
+        }
     }
-    Ok(())
+    done
+}
+
+async fn read_row(core: &Arc<Core>, id: &Id) -> Result<()> {
+    let guard = core.open_guard_for(id).await?;
+    let row = core.read_one(id).await?;
+    let row = row.map(|record| Body::encode(id, &record, core.vista.schema().layout()));
+    row.iter().try_for_each(|body| check_size(id, body))?;
+    let item = Item { id: Arc::clone(id), row, ordinal: None };
+    core.commit(Cmd::News { items: vec![item], mark: guard.mark, told: true }).await.map(drop)
 }
 
 async fn list_rows(core: &Arc<Core>) -> Result<()> {

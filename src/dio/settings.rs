@@ -21,7 +21,7 @@ pub struct Settings {
     pub viewport_debounce: Duration,
     /// Writes that may wait for the committer; more wait for a place (default: 256).
     pub write_queue_capacity: usize,
-    /// Operations that may wait for the master (default: 100,000).
+    /// Operations that may wait for the master or, parked, for a person (default: 100,000).
     pub max_pending: usize,
     /// Their bytes (default: 256 MiB).
     pub max_pending_bytes: usize,
@@ -33,8 +33,18 @@ pub struct Settings {
     pub keep_events: u64,
     /// When a failed delivery is tried again.
     pub retry: Retry,
+    /// What happens to a write of which nobody can tell whether it took effect (default: it is sent again).
+    pub on_unknown: OnUnknown,
+    /// When a source or a write route that fails is left alone.
+    pub breaker: BreakerLimits,
+    /// How long a list of the master may take (default: 5 min).
+    pub refresh_timeout: Duration,
+    /// How long any other read of the master may take (default: 30 s).
+    pub read_timeout: Duration,
     /// What `Ok` of an `on_write` means.
     pub write_route: WriteRoute,
+    /// Whether the `on_write` proves by the operation's id that nothing takes effect twice (default: no).
+    pub route_writes_once: bool,
     /// Column that holds a row's version.
     pub version: Option<Arc<str>>,
     /// Whether full rows in unversioned upstream events are believed when nothing else is in motion (default: yes).
@@ -43,6 +53,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// Whether a complete list may be much smaller than what is cached (default: no).
     pub allow_shrink: bool,
+    /// Whether the master is left alone: nothing is delivered or read by itself. For tools that mend a journal (default: no).
+    pub offline: bool,
 }
 
 impl Default for Settings {
@@ -60,11 +72,17 @@ impl Default for Settings {
             ring: RingLimits::default(),
             keep_events: 100_000,
             retry: Retry::default(),
+            on_unknown: OnUnknown::Retry,
+            breaker: BreakerLimits::default(),
+            refresh_timeout: Duration::from_secs(300),
+            read_timeout: Duration::from_secs(30),
             write_route: WriteRoute::Around,
+            route_writes_once: false,
             version: None,
             trust_payload: true,
             drain_timeout: Duration::from_secs(20),
             allow_shrink: false,
+            offline: false,
         }
     }
 }
@@ -77,6 +95,35 @@ pub enum WriteRoute {
     Around,
     /// The master has it.
     Through,
+}
+
+/// What happens to a write whose attempt ended without an answer (or with the process), when neither the master's own proof, nor
+/// that it can be repeated without harm, nor the row as it is now tells whether it took effect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnUnknown {
+    /// It is sent again.
+    #[default]
+    Retry,
+    /// It is parked for a person to look.
+    Park,
+}
+
+/// When a source that fails is left alone: after `failures` of them without an answer between, for `first`, then twice as long
+/// each time up to `most`; after each rest one request finds out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreakerLimits {
+    /// Failures in a row; of deliveries and reads of one row only the first counts (default: 5).
+    pub failures: u32,
+    /// The first rest (default: 1 s).
+    pub first: Duration,
+    /// The longest rest (default: 8 s). A source that says itself when to come back is believed up to 5 min.
+    pub most: Duration,
+}
+
+impl Default for BreakerLimits {
+    fn default() -> Self {
+        BreakerLimits { failures: 5, first: Duration::from_secs(1), most: Duration::from_secs(8) }
+    }
 }
 
 /// When a failed delivery is tried again: after `first`, then twice as long each time up to `most`, with jitter; given up and

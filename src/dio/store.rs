@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -28,6 +29,8 @@ pub(super) struct Store {
     meta: tokio::sync::Mutex<CacheMeta>,
     /// Asks the writer to flush before its time.
     pub(super) full: Notify,
+    /// Whether somebody was told that the file is behind.
+    behind: AtomicBool,
 }
 
 /// Rows in one transaction of the cache.
@@ -42,7 +45,13 @@ impl std::fmt::Debug for Store {
 impl Store {
     pub(super) fn new(table: Arc<dyn CacheTable>, meta: CacheMeta) -> Store {
         let backlog = Mutex::new(Backlog { rows: HashMap::new(), upto: meta.watermark });
-        Store { table, backlog, meta: tokio::sync::Mutex::new(meta), full: Notify::new() }
+        Store {
+            table,
+            backlog,
+            meta: tokio::sync::Mutex::new(meta),
+            full: Notify::new(),
+            behind: AtomicBool::default(),
+        }
     }
 
     /// Takes note of changes up to position `upto`. Never waits.
@@ -81,6 +90,17 @@ impl Store {
                 backlog.upto = backlog.upto.max(taken.upto);
                 Err(error)
             }
+        }
+    }
+
+    /// [`Store::flush`] for those who go on without: says once that the file is behind, until it no longer is.
+    pub(super) async fn flush_or_tell(&self, dio: &str) {
+        if let Err(error) = self.flush().await {
+            if !self.behind.swap(true, Ordering::Relaxed) {
+                tracing::warn!(dio, %error, "the cache file is behind; the next start brings it up to the journal");
+            }
+        } else {
+            self.behind.store(false, Ordering::Relaxed);
         }
     }
 

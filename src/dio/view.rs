@@ -97,7 +97,7 @@ impl Core {
         let query = Query { offset: range.start, limit: Some(range.end - range.start), ..query.clone() };
         self.master_takes(&query)?;
         let guard = self.open_guard().await?;
-        let rows = self.vista.shell().list(&query).await?;
+        let rows = self.list_master(&query).await?;
         self.keep_chunk(rows, guard, &range).await
     }
 
@@ -121,7 +121,7 @@ impl Core {
     /// Reads one row of the master into the cache, if it is there.
     pub(crate) async fn load_row(self: &Arc<Self>, id: &str) -> Result<()> {
         let guard = self.open_guard().await?;
-        let Some(record) = self.vista.shell().get(id).await? else { return Ok(()) };
+        let Some(record) = self.read_one(id).await? else { return Ok(()) };
         let row = Some(Body::encode(id, &record, self.vista.schema().layout()));
         let item = Item { id: Id::from(id), row, ordinal: None };
         self.commit(Cmd::News { items: vec![item], mark: guard.mark, told: false }).await.map(drop)

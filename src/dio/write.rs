@@ -55,7 +55,7 @@ impl Core {
         let operation = OpId::new();
         let claim = options.key.map(|key| claim(&self.name, &key, operation));
         if let Some(claim) = &claim {
-            let taken = self.journal.claim(&claim.key).await.map_err(|error| Error::transient(error.to_string()))?;
+            let taken = self.claimed(&claim.key).await?;
             if let Some(by) = taken {
                 return Err(replayed(Some(claim), &by));
             }
@@ -68,6 +68,12 @@ impl Core {
             Outcome::Staged { op, created } => Ticket { operation: Some(op), position, created },
             _ => Ticket { operation: None, position, created: false },
         })
+    }
+
+    /// What a key was taken with, if it was. A journal that cannot be read is tried again by the committer.
+    pub(super) async fn claimed(self: &Arc<Self>, key: &str) -> Result<Option<Bytes>> {
+        let taken = self.journal.claim(key).await;
+        Ok(taken.inspect_err(|error| self.committer.journal_failed(self, error))?)
     }
 
     /// Encodes a write; here rather than in the committer's turn.

@@ -137,7 +137,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     let done = tokio::task::spawn_blocking(work).await;
     match done {
         Ok(result) => result,
-        Err(error) if error.is_panic() => Err(Error::permanent(format!("the driver failed: {error}"))),
+        Err(error) if error.is_panic() => Err(Error::unknown(format!("the driver panicked: {error}"))),
         Err(_) => Err(Error::transient("the program is stopping")),
     }
 }

@@ -4,6 +4,7 @@
 //! that evaluator after a wider select. Names are quoted and values bound, always. Reads have a connection of their own, so
 //! that in WAL mode no write makes them wait.
 
+mod ops;
 mod plan;
 mod table;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod write;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -51,6 +53,8 @@ struct Inner {
     table: Table,
     reader: Mutex<Connection>,
     writer: Option<Mutex<Connection>>,
+    /// Operations written under their ids.
+    written: AtomicU64,
 }
 
 impl Sqlite {
@@ -109,7 +113,7 @@ fn open(path: &Path, name: &str, options: &SqliteOptions) -> Result<Sqlite> {
     let reader = connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let table = Table::learn(&reader, path, name, options)?;
     let writer = writer.filter(|_| table.natural != Natural::AsGiven).map(Mutex::new);
-    Ok(Sqlite(Arc::new(Inner { table, reader: Mutex::new(reader), writer })))
+    Ok(Sqlite(Arc::new(Inner { table, reader: Mutex::new(reader), writer, written: AtomicU64::new(0) })))
 }
 
 #[async_trait]
@@ -177,7 +181,21 @@ impl TableShell for Sqlite {
 
     async fn write(&self, op: &WriteOp) -> Result<Written> {
         let op = op.clone();
-        self.change(move |table, connection| write::write(table, connection, &op)).await
+        self.change(move |table, connection| write::write(table, connection, None, &op)).await
+    }
+
+    async fn write_once(&self, operation: &str, op: &WriteOp) -> Result<Written> {
+        let (id, op) = (operation.to_string(), op.clone());
+        let tidy = self.0.written.fetch_add(1, Ordering::Relaxed).is_multiple_of(ops::TIDY_EVERY);
+        self.change(move |table, connection| {
+            let operation = write::Operation { id: &id, tidy };
+            write::write(table, connection, Some(operation), &op)
+        })
+        .await
+    }
+
+    fn writes_once(&self) -> bool {
+        self.0.writer.is_some()
     }
 
     async fn insert_return_id(&self, record: &Record) -> Result<Written> {
@@ -192,7 +210,13 @@ fn select(table: &Table, connection: &Connection, sql: &str, params: Vec<Value>)
     let mut found = statement.query(params_from_iter(params)).map_err(failed)?;
     let mut rows = Rows::with_layout(Arc::clone(table.schema.layout()));
     while let Some(row) = found.next().map_err(failed)? {
-        let (id, record) = table.row(row)?;
+        let (id, record) = match table.row(row) {
+            Ok(row) => row,
+            Err(error) => {
+                rows.skip(error.to_string());
+                continue;
+            }
+        };
         if !rows.push(id.as_str(), &record) {
             return Err(Error::permanent(format!("{} has more than one row with id {id:?}", table.name)));
         }

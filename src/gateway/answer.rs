@@ -1,12 +1,11 @@
 //! What readers are told beside the rows: position, age, version. And the answer for who has that version already.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use xxhash_rust::xxh3::xxh3_64;
@@ -22,6 +21,9 @@ pub(super) const TOTAL: HeaderName = HeaderName::from_static("x-total-count");
 pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 pub(super) const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// Headers of one answer to a reader, with those that the server adds: room for them is made once.
+const MOST_HEADERS: usize = 24;
 
 /// One consistent look at a Dio, from which one answer is made.
 pub(super) struct View {
@@ -43,26 +45,24 @@ impl View {
 
     /// The version of a list: any change of any row makes another.
     pub(super) fn list_etag(&self, query: &[u8], format: Format) -> HeaderValue {
-        let (epoch, seq) = (self.state.epoch(), self.state.rows_seq());
-        text(format!("\"{epoch}.{seq}-{:x}{}\"", xxh3_64(query), format.suffix()))
+        let (seq, query) = (Digits::of(self.state.rows_seq()), Digits::hex(xxh3_64(query)));
+        text(["\"", self.state.epoch(), ".", &seq, "-", &query, format.suffix(), "\""].concat())
     }
 
     /// The version of one row, shown by `query`.
     pub(super) fn record_etag(row: &RowRef<'_>, query: &str, format: Format) -> HeaderValue {
-        let mut tag = String::with_capacity(32);
-        tag.push('"');
-        URL_SAFE_NO_PAD.encode_string(row.hash().to_be_bytes(), &mut tag);
-        if !query.is_empty() {
-            let _ = write!(tag, "-{:x}", xxh3_64(query.as_bytes()));
-        }
-        tag.push_str(format.suffix());
-        tag.push('"');
-        text(tag)
+        let mut hash = [0; 24];
+        let length = URL_SAFE_NO_PAD.encode_slice(row.hash().to_be_bytes(), &mut hash).unwrap_or_default();
+        let hash = std::str::from_utf8(&hash[..length]).unwrap_or_default();
+        let view = (!query.is_empty()).then(|| Digits::hex(xxh3_64(query.as_bytes())));
+        let (dash, view) = view.as_ref().map_or(("", ""), |view| ("-", view));
+        text(["\"", hash, dash, view, format.suffix(), "\""].concat())
     }
 
     /// 200 with `body`.
     pub(super) fn ok(&self, etag: HeaderValue, format: Format, body: impl Into<Body>) -> Response {
         let mut response = Response::new(body.into());
+        *response.headers_mut() = HeaderMap::with_capacity(MOST_HEADERS);
         response.headers_mut().insert(header::CONTENT_TYPE, format.content_type());
         self.describe(etag, response.headers_mut());
         response
@@ -70,7 +70,9 @@ impl View {
 
     /// 304: what the client has is what there is.
     pub(super) fn not_modified(&self, etag: HeaderValue) -> Response {
-        let mut response = StatusCode::NOT_MODIFIED.into_response();
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        *response.headers_mut() = HeaderMap::with_capacity(MOST_HEADERS);
         self.describe(etag, response.headers_mut());
         response
     }
@@ -79,7 +81,7 @@ impl View {
         headers.insert(header::ETAG, etag);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert(header::VARY, HeaderValue::from_static("Accept"));
-        headers.insert(POSITION, text(format!("{}:{}", self.state.epoch(), self.state.seq())));
+        headers.insert(POSITION, text([self.state.epoch(), ":", &Digits::of(self.state.seq())].concat()));
         if let Some(age) = self.glance.age {
             headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
         }
@@ -127,9 +129,60 @@ pub(super) fn text(text: impl Into<String>) -> HeaderValue {
     HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).unwrap_or(HeaderValue::from_static(""))
 }
 
+/// A number as text, made without the machinery of `fmt`, which costs more than a row.
+pub(super) struct Digits {
+    text: [u8; 20],
+    from: usize,
+}
+
+impl Digits {
+    /// In decimal.
+    pub(super) fn of(number: u64) -> Digits {
+        Digits::in_base(number, 10)
+    }
+
+    /// In lower-case hexadecimal.
+    pub(super) fn hex(number: u64) -> Digits {
+        Digits::in_base(number, 16)
+    }
+
+    fn in_base(mut number: u64, base: u64) -> Digits {
+        let (mut text, mut from) = ([b'0'; 20], 20);
+        loop {
+            from -= 1;
+            text[from] = b"0123456789abcdef"[(number % base) as usize];
+            number /= base;
+            if number == 0 {
+                return Digits { text, from };
+            }
+        }
+    }
+}
+
+impl std::ops::Deref for Digits {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        std::str::from_utf8(&self.text[self.from..]).unwrap_or_default()
+    }
+}
+
 /// 200 with a document.
 pub(super) fn json(body: &serde_json::Value) -> Response {
     let mut response = Response::new(Body::from(body.to_string()));
     response.headers_mut().insert(header::CONTENT_TYPE, Format::Json.content_type());
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_those_of_fmt() {
+        for number in [0, 7, 10, 255, 1_000_007, u64::MAX] {
+            assert_eq!(*Digits::of(number), number.to_string());
+            assert_eq!(*Digits::hex(number), format!("{number:x}"));
+        }
+    }
 }

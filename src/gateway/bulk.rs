@@ -1,61 +1,164 @@
 //! Bulk inserts: an array or a line per row, each with a result of its own.
+//!
+//! Lines are read as the journal takes them, and their results are kept aside until the body has come to its end: a client
+//! that sends everything before it reads anything would wait for a server that answers meanwhile, and the server for it.
+//!
+//! Under an `Idempotency-Key` every row has a key of its own, made of that key and its line. So a repeated request goes on where
+//! the first one broke off, and says of the rows before that what became of them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
-use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_128;
 
+use super::answer::APPLIED;
 use super::insert;
 use super::limits::Limits;
 use super::pipeline::request_id;
+use super::prefer::{Kind, Prefer};
 use super::problem::{ApiError, Code};
 use super::record::{self, Media};
+use super::spool::Spool;
 use super::state::Mounted;
 use super::write::{self, Change};
-use crate::dio::WriteOptions;
+use crate::dio::{IdempotencyKey, WriteOptions};
+use crate::hot::OpId;
 use crate::record::CborValue;
 use crate::vista::{Error, WriteOp};
 
 /// Rows in flight at a time; they share journal commits.
 const AT_ONCE: usize = 128;
+/// Bytes of lines in flight at a time, after the first.
+const BYTES_AT_ONCE: usize = 1 << 20;
+/// Lines that one refusal names.
+const MOST_NAMED: usize = 100;
 
-/// Rows of a JSON array; answered by an array.
+/// A bulk insert under way.
+struct Bulk<'a> {
+    at: &'a Mounted,
+    prefix: &'a str,
+    key: Option<String>,
+    /// How long it may still wait for the master.
+    patience: Duration,
+}
+
+/// A row of the body, if it is one.
+struct Row {
+    line: usize,
+    op: Result<WriteOp, ApiError>,
+    /// Hash of what was sent, for its key.
+    fingerprint: u128,
+}
+
+/// What became of a row.
+struct Done {
+    line: usize,
+    id: Option<String>,
+    written: Result<Option<OpId>, ApiError>,
+    replayed: bool,
+}
+
+/// Rows of an array, JSON or CBOR; answered by a JSON array.
 pub(super) async fn array(at: &Mounted, change: &Change, rows: Vec<CborValue>) -> Result<Response, ApiError> {
     plain(&change.headers)?;
     let count = rows.len();
-    let results = all(at, rows.into_iter().map(|row| read(at, row)).collect()).await;
+    let fingerprint = change.key.as_ref().map_or(0, |key| key.fingerprint);
+    let row = |(index, row)| Row { line: index + 1, op: read(at, row), fingerprint };
+    let rows: Vec<Row> = rows.into_iter().enumerate().map(row).collect();
+    if change.prefer.is_strict() {
+        let mut wrong = Wrong::default();
+        rows.iter().for_each(|row| wrong.look(row.line, row.op.as_ref().err()));
+        wrong.check()?;
+    }
+    let key = change.key.as_ref().map(|key| key.key.clone());
+    let mut bulk = Bulk::new(at, &change.prefix, &change.prefer, key);
+    let mut results = Vec::with_capacity(count);
+    let mut rows = rows.into_iter();
+    loop {
+        let batch: Vec<Row> = rows.by_ref().take(AT_ONCE).collect();
+        if batch.is_empty() {
+            break;
+        }
+        results.extend(bulk.insert(batch).await);
+    }
     tracing::debug!(request.id = request_id(&change.headers), dio = at.dio.name(), rows = count, "a bulk insert is in");
-    Ok(respond(at, Value::from(results).to_string(), "application/json"))
+    Ok(respond(at, &change.prefer, Value::from(results).to_string().into(), "application/json"))
 }
 
-/// Rows of NDJSON, read as they come; answered line by line when all are in. What was accepted stays, should the body break off.
-pub(super) async fn lines(at: &Mounted, request: Request, limits: &Limits) -> Result<Response, ApiError> {
+/// Rows of NDJSON, in bounded memory. What was accepted stays, should the body break off.
+pub(super) async fn lines(at: &Mounted, request: Request, prefix: &str, limits: &Limits) -> Result<Response, ApiError> {
     plain(request.headers())?;
-    let (parts, body) = request.into_parts();
+    let prefer = Prefer::of(request.headers()).check()?;
+    let key = write::key(request.headers())?;
+    let (parts, mut body) = request.into_parts();
+    if prefer.is_strict() {
+        body = validated(at, body, limits).await?;
+    }
     let mut lines = Lines::new(body, *limits);
-    let mut answer = String::new();
+    let mut bulk = Bulk::new(at, prefix, &prefer, key);
+    let mut results = Spool::new(&at.dio);
     let mut done = 0;
     loop {
-        let mut batch = Vec::with_capacity(AT_ONCE);
-        while batch.len() < AT_ONCE
-            && let Some((number, line)) = lines.next().await?
-        {
-            batch.push((number, record::value(Media::Json, &line, limits).and_then(|value| read(at, value))));
-        }
+        let batch = batch(at, &mut lines, limits).await.map_err(|error| match done {
+            0 => error,
+            _ => error.hint(format!(
+                "the {done} rows before that were taken; under an Idempotency-Key the request can be repeated"
+            )),
+        })?;
         if batch.is_empty() {
-            let id = request_id(&parts.headers);
-            tracing::debug!(request.id = id, dio = at.dio.name(), rows = done, "a bulk insert is in");
-            return Ok(respond(at, answer, "application/x-ndjson"));
+            break;
         }
         done += batch.len();
-        for result in join_all(batch.into_iter().map(|(number, row)| one(at, number, row))).await {
-            answer.push_str(&result.to_string());
-            answer.push('\n');
+        let text: String = bulk.insert(batch).await.iter().map(|result| format!("{result}\n")).collect();
+        results.write(text.into_bytes()).await?;
+    }
+    tracing::debug!(request.id = request_id(&parts.headers), dio = at.dio.name(), rows = done, "a bulk insert is in");
+    Ok(respond(at, &prefer, results.into_body()?, "application/x-ndjson"))
+}
+
+/// Reads the whole body and keeps it aside. Unless every line is a row, all of it is refused.
+async fn validated(at: &Mounted, body: Body, limits: &Limits) -> Result<Body, ApiError> {
+    let mut lines = Lines::new(body, *limits);
+    let (mut kept, mut wrong, mut next) = (Spool::new(&at.dio), Wrong::default(), 1);
+    let mut text = Vec::new();
+    while let Some((number, line)) = lines.next().await? {
+        wrong.look(number, parse(at, &line, limits).err().as_ref());
+        // Blank lines are kept: they count.
+        text.resize(text.len() + number - next, b'\n');
+        text.extend_from_slice(&line);
+        text.push(b'\n');
+        next = number + 1;
+        if text.len() >= BYTES_AT_ONCE {
+            kept.write(std::mem::take(&mut text)).await?;
         }
     }
+    wrong.check()?;
+    kept.write(text).await?;
+    kept.into_body()
+}
+
+/// The next lines as rows; none at the end.
+async fn batch(at: &Mounted, lines: &mut Lines, limits: &Limits) -> Result<Vec<Row>, ApiError> {
+    let mut rows = Vec::with_capacity(AT_ONCE);
+    let mut bytes = 0;
+    while rows.len() < AT_ONCE && bytes < BYTES_AT_ONCE {
+        let Some((line, text)) = lines.next().await? else { break };
+        bytes += text.len();
+        rows.push(Row { line, op: parse(at, &text, limits), fingerprint: xxh3_128(&text) });
+    }
+    Ok(rows)
+}
+
+fn parse(at: &Mounted, line: &[u8], limits: &Limits) -> Result<WriteOp, ApiError> {
+    record::value(Media::Json, line, limits).and_then(|value| read(at, value))
 }
 
 /// One row as an insert.
@@ -67,26 +170,104 @@ fn read(at: &Mounted, value: CborValue) -> Result<WriteOp, ApiError> {
     Ok(WriteOp::Insert { id, record })
 }
 
-/// The result of every row, in order.
-async fn all(at: &Mounted, rows: Vec<Result<WriteOp, ApiError>>) -> Vec<Value> {
-    let mut results = Vec::with_capacity(rows.len());
-    let mut rows = rows.into_iter().enumerate();
-    loop {
-        let batch: Vec<_> = rows.by_ref().take(AT_ONCE).collect();
-        if batch.is_empty() {
-            return results;
-        }
-        results.extend(join_all(batch.into_iter().map(|(number, row)| one(at, number + 1, row))).await);
-    }
-}
-
 /// Refuses what is asked of one row and cannot be kept for many.
 fn plain(headers: &HeaderMap) -> Result<(), ApiError> {
-    let single = [header::IF_MATCH, header::IF_NONE_MATCH, HeaderName::from_static("idempotency-key")];
-    match single.iter().find(|name| headers.contains_key(*name)) {
+    match [header::IF_MATCH, header::IF_NONE_MATCH].iter().find(|name| headers.contains_key(*name)) {
         None => Ok(()),
         Some(name) => Err(ApiError::new(Code::InvalidHeader, format!("a bulk insert cannot keep {name}"))
             .hint("rows that carry their ids can be sent again: a row that is there already is not written twice")),
+    }
+}
+
+/// Rows that are wrong, where one wrong row is enough.
+#[derive(Default)]
+struct Wrong {
+    count: usize,
+    errors: BTreeMap<String, String>,
+}
+
+impl Wrong {
+    fn look(&mut self, line: usize, error: Option<&ApiError>) {
+        let Some(error) = error else { return };
+        self.count += 1;
+        if self.errors.len() < MOST_NAMED {
+            self.errors.insert(format!("line {line}"), error.detail().to_string());
+        }
+    }
+
+    fn check(self) -> Result<(), ApiError> {
+        match self.count {
+            0 => Ok(()),
+            count => Err(ApiError::new(Code::ValidationFailed, format!("{count} rows are wrong; nothing was done"))
+                .errors(self.errors)
+                .hint("without Prefer: handling=strict, the other rows are taken")),
+        }
+    }
+}
+
+impl Bulk<'_> {
+    fn new<'a>(at: &'a Mounted, prefix: &'a str, prefer: &Prefer, key: Option<String>) -> Bulk<'a> {
+        Bulk { at, prefix, key, patience: prefer.patience(at.options.ack.patience()) }
+    }
+
+    /// The results of rows, in their order.
+    async fn insert(&mut self, rows: Vec<Row>) -> Vec<Value> {
+        let done = join_all(rows.into_iter().map(|row| self.one(row))).await;
+        let started = Instant::now();
+        let mut results = Vec::with_capacity(done.len());
+        for row in done {
+            let left = self.patience.saturating_sub(started.elapsed());
+            results.push(self.result(row, left).await);
+        }
+        self.patience = self.patience.saturating_sub(started.elapsed());
+        results
+    }
+
+    async fn one(&self, row: Row) -> Done {
+        let Row { line, op, fingerprint } = row;
+        let op = match op {
+            Ok(op) => op,
+            Err(error) => return Done { line, id: None, written: Err(error), replayed: false },
+        };
+        let id = op.id().map(str::to_string);
+        // No key of a client's has a space in it.
+        let key = self.key.as_ref().map(|key| IdempotencyKey { key: format!("{key} {line}"), fingerprint });
+        match self.at.dio.write(op, WriteOptions { key, ..WriteOptions::default() }).await {
+            Ok(ticket) => Done { line, id, written: Ok(ticket.operation), replayed: false },
+            Err(Error::Replayed { operation }) => match write::replayed(self.at, &operation) {
+                Ok(known) => Done { line, id: known.id, written: Ok(known.operation), replayed: true },
+                Err(error) => Done { line, id: None, written: Err(error), replayed: true },
+            },
+            Err(Error::Conflict { .. }) => {
+                let detail = format!("there is a row {:?} already", id.as_deref().unwrap_or_default());
+                Done { line, id, written: Err(ApiError::new(Code::AlreadyExists, detail)), replayed: false }
+            }
+            Err(error) => Done { line, id, written: Err(error.into()), replayed: false },
+        }
+    }
+
+    async fn result(&self, row: Done, patience: Duration) -> Value {
+        let Done { line, id, written, replayed } = row;
+        let (status, operation, problem) = match written {
+            Err(error) => (error.code().status().as_u16(), None, Some(error)),
+            Ok(None) => (200, None, None),
+            Ok(Some(op)) if patience.is_zero() && !replayed => (202, Some(op), None),
+            Ok(Some(op)) => {
+                let (status, problem) = write::standing(self.at, op, patience, self.prefix).await;
+                (status, Some(op), problem)
+            }
+        };
+        let mut result = json!({ "line": line, "status": status, "id": id });
+        if let Some(op) = operation {
+            result["operation"] = op.to_string().into();
+        }
+        if let Some(problem) = problem {
+            result["problem"] = problem.to_json(None);
+        }
+        if replayed {
+            result["replayed"] = true.into();
+        }
+        result
     }
 }
 
@@ -144,8 +325,7 @@ impl Lines {
             chunk.map_err(|error| ApiError::new(Code::MalformedBody, format!("the body broke off: {error}")))?;
         self.read += chunk.len();
         if self.read > self.limits.bulk {
-            let detail =
-                format!("the body is larger than {} bytes; the rows before that are written", self.limits.bulk);
+            let detail = format!("the body is larger than {} bytes", self.limits.bulk);
             return Err(ApiError::new(Code::PayloadTooLarge, detail).hint("send the rows in several requests"));
         }
         self.buffer.extend_from_slice(&chunk);
@@ -153,28 +333,12 @@ impl Lines {
     }
 }
 
-async fn one(at: &Mounted, line: usize, op: Result<WriteOp, ApiError>) -> Value {
-    let refused = |id: Option<&str>, error: ApiError| json!({ "line": line, "status": error.code().status().as_u16(), "id": id, "problem": error.to_json(None) });
-    let op = match op {
-        Ok(op) => op,
-        Err(error) => return refused(None, error),
-    };
-    let id = op.id().unwrap_or_default().to_string();
-    match at.dio.write(op, WriteOptions::default()).await {
-        Ok(ticket) => match ticket.operation {
-            Some(op) => json!({ "line": line, "status": 202, "id": id, "operation": op.to_string() }),
-            None => json!({ "line": line, "status": 200, "id": id }),
-        },
-        Err(Error::Conflict { .. }) => {
-            refused(Some(&id), ApiError::new(Code::AlreadyExists, format!("there is a row {id:?} already")))
-        }
-        Err(error) => refused(Some(&id), error.into()),
-    }
-}
-
-fn respond(at: &Mounted, body: String, media: &'static str) -> Response {
+fn respond(at: &Mounted, prefer: &Prefer, body: Body, media: &'static str) -> Response {
     let mut response = body.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
     write::safe(at, &at.dio.position(), response.headers_mut());
+    if let Some(applied) = prefer.applied(Kind::Bulk) {
+        response.headers_mut().insert(APPLIED, applied);
+    }
     response
 }

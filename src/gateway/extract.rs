@@ -1,10 +1,12 @@
 //! What the path names: a resource, or a row of it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, OriginalUri, Path};
+use axum::extract::{FromRequestParts, OriginalUri};
 use axum::http::request::Parts;
 
+use super::params::percent_decoded;
 use super::problem::{ApiError, Code};
 use super::state::{Mounted, Place, Shared};
 use crate::vista::Error;
@@ -21,6 +23,18 @@ pub(super) struct OnRow {
     pub(super) id: String,
 }
 
+/// One segment of the path, the first is number 0.
+pub(super) struct Segment<const AT: usize>(pub(super) String);
+
+impl<const AT: usize> FromRequestParts<Arc<Shared>> for Segment<AT> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Shared>) -> Result<Self, ApiError> {
+        let segment = parts.uri.path().trim_start_matches('/').split('/').nth(AT).unwrap_or_default();
+        Ok(Segment(decoded(segment)?.into_owned()))
+    }
+}
+
 /// What links begin with: everything before the gateway's own paths, wherever it is nested.
 pub(super) struct Prefix(pub(super) String);
 
@@ -28,8 +42,8 @@ impl FromRequestParts<Arc<Shared>> for On {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
-        let Path(name) = Path::<String>::from_request_parts(parts, shared).await.map_err(unreadable)?;
-        ready(shared.dio(&name)?).map(On)
+        let (name, _) = segments(parts.uri.path());
+        ready(shared.dio(&decoded(name)?)?).map(On)
     }
 }
 
@@ -46,8 +60,9 @@ impl FromRequestParts<Arc<Shared>> for OnRow {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
-        let Path((name, id)) = Path::<(String, String)>::from_request_parts(parts, shared).await.map_err(unreadable)?;
-        let at = ready(shared.dio(&name)?)?;
+        let (name, id) = segments(parts.uri.path());
+        let id = decoded(id)?.into_owned();
+        let at = ready(shared.dio(&decoded(name)?)?)?;
         at.check_method(&parts.method, Place::Row).map(|()| OnRow { at, id })
     }
 }
@@ -77,13 +92,19 @@ fn ready(at: &Arc<Mounted>) -> Result<Arc<Mounted>, ApiError> {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape of map_err")]
-fn unreadable(error: axum::extract::rejection::PathRejection) -> ApiError {
-    ApiError::new(Code::InvalidParameter, format!("the path cannot be read: {}", error.body_text()))
+/// The first two segments of a path that a route has matched; the router has cut off what the gateway is nested under.
+pub(super) fn segments(path: &str) -> (&str, &str) {
+    let mut segments = path.trim_start_matches('/').split('/');
+    (segments.next().unwrap_or_default(), segments.next().unwrap_or_default())
+}
+
+fn decoded(segment: &str) -> Result<Cow<'_, str>, ApiError> {
+    percent_decoded(segment, false)
+        .ok_or_else(|| ApiError::new(Code::InvalidParameter, "the path cannot be read: it is not UTF-8"))
 }
 
 /// `text` as one segment of a path.
-pub(super) fn segment(text: &str) -> String {
+pub(crate) fn segment(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
@@ -98,6 +119,10 @@ pub(super) fn segment(text: &str) -> String {
 mod tests {
     #[test]
     fn an_id_is_one_segment_whatever_is_in_it() {
-        assert_eq!(super::segment("a/b ü?#%"), "a%2Fb%20%C3%BC%3F%23%25");
+        let id = "a/b ü?#%+";
+        assert_eq!(super::segment(id), "a%2Fb%20%C3%BC%3F%23%25%2B");
+        assert_eq!(super::decoded(&super::segment(id)).unwrap(), id);
+        assert_eq!(super::decoded("a+b%").unwrap(), "a+b%");
+        assert!(super::decoded("%FF").is_err());
     }
 }

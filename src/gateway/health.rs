@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer;
 use super::state::{Mounted, Shared};
+use crate::dio::{BreakerState, Reach};
 
 /// The process runs.
 pub(super) async fn live() -> Response {
@@ -51,11 +52,33 @@ fn describe(at: &Mounted, stopping: bool) -> Value {
     if let Some(error) = &status.refresh_failed {
         reasons.push(format!("the last refresh failed: {error}"));
     }
+    for (what, reach) in
+        std::iter::once(("source", &status.source)).chain(status.route.iter().map(|at| ("write route", at)))
+    {
+        reasons.extend(describe_reach(what, reach));
+    }
+    if status.undecodable > 0 {
+        let rows = status.undecodable;
+        reasons.push(format!("{rows} rows of the source cannot be decoded; what was known of them is kept"));
+    }
+    if let Some(error) = &status.journal_trouble {
+        reasons.push(format!("writes are refused, the journal cannot be written: {error}"));
+    }
     if !status.durable {
         reasons.push("writes that wait are in memory only: they end with the process".to_string());
     }
     let age = status.age.map(|age| age.as_secs());
     json!({ "ready": ready, "reasons": reasons, "rows": status.rows, "age": age, "queued": status.queued, "durable": status.durable })
+}
+
+/// What is to be said of a source that is left alone.
+fn describe_reach(what: &str, reach: &Reach) -> Option<String> {
+    let error = reach.error.as_deref().unwrap_or_default();
+    match (reach.state, reach.retry_in) {
+        (BreakerState::Closed, _) => None,
+        (_, Some(rest)) => Some(format!("the {what} is left alone for {:.1} s: {error}", rest.as_secs_f32())),
+        (_, None) => Some(format!("the {what} is being tried again: {error}")),
+    }
 }
 
 fn uncached(body: &Value) -> Response {

@@ -6,9 +6,9 @@ use axum::extract::{FromRequest as _, Request, State};
 use axum::response::Response;
 
 use super::bulk;
-use super::extract::{OnRow, Writable};
+use super::extract::{OnRow, Prefix, Writable};
 use super::problem::{ApiError, Code};
-use super::record::{self, Media};
+use super::record::{self, Media, Shape};
 use super::state::{Mounted, Shared};
 use super::write::{self, Change};
 use crate::record::{CborValue, Record, id_from_value};
@@ -18,10 +18,11 @@ use crate::vista::WriteOp;
 pub(super) async fn insert(
     Writable(at): Writable,
     State(shared): State<Arc<Shared>>,
+    Prefix(prefix): Prefix,
     request: Request,
 ) -> Result<Response, ApiError> {
     if record::media(request.headers())? == Media::Ndjson {
-        return bulk::lines(&at, request, &shared.limits).await;
+        return bulk::lines(&at, request, &prefix, &shared.limits).await;
     }
     let change = Change::from_request(request, &shared).await?;
     match change.value()? {
@@ -47,8 +48,7 @@ pub(super) async fn insert_at(row: OnRow, change: Change) -> Result<Response, Ap
 
 /// A new row, and its id unless the master has to choose it.
 pub(super) fn new(at: &Mounted, value: CborValue) -> Result<(Option<String>, Record), ApiError> {
-    let mut row = record::row(value, at)?;
-    record::whole(&row, at)?;
+    let mut row = record::row(value, at, Shape::Whole)?;
     let id = given_id(at, &row)?.or_else(|| minted_id(at));
     if let Some(id) = &id {
         write::check_id(at, id)?;

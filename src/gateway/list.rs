@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{OriginalUri, RawQuery};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::extract::{OriginalUri, Request};
+use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use futures_util::stream;
 
-use super::answer::{self, TOTAL, View};
+use super::answer::{self, Digits, TOTAL, View};
 use super::extract::On;
 use super::format::Writer;
 use super::negotiate::{self, Format};
@@ -21,31 +21,28 @@ use crate::record::Rows;
 use crate::vista::Query;
 
 /// Lists rows.
-pub(super) async fn list(
-    On(at): On,
-    OriginalUri(uri): OriginalUri,
-    RawQuery(raw): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let raw = raw.unwrap_or_default();
-    let format = negotiate::of_list(&headers)?;
+pub(super) async fn list(On(at): On, request: Request) -> Result<Response, ApiError> {
+    let (raw, headers) = (request.uri().query().unwrap_or_default(), request.headers());
+    let format = negotiate::of_list(headers)?;
     let view = View::of(&at.dio);
     let etag = view.list_etag(raw.as_bytes(), format);
-    if answer::is_known(&headers, &etag) {
+    if answer::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
     let options = ParamOptions { max_limit: at.options.max_limit, extra: &[] };
-    let mut asked = params::parse(&raw, &at.schema, &options)?;
+    let mut asked = params::parse(raw, &at.schema, &options)?;
     if asked.query.limit.is_none() && !format.is_streamed() {
         asked.query.limit = Some(at.options.default_limit);
     }
     let found = find(&at, &view, &asked.query, format).await?;
+    // Links begin where the client began, outside of all that the gateway is nested in.
+    let path = request.extensions().get::<OriginalUri>().map_or(request.uri(), |uri| &uri.0).path();
     let links = match (asked.query.limit, &asked.query.after) {
         (None, _) => None,
-        (Some(limit), None) => Some(found.links(uri.path(), &asked, limit)),
+        (Some(limit), None) => Some(found.links(path, &asked, limit)),
         (Some(limit), Some(_)) => {
             let and = if asked.without_paging.is_empty() { "" } else { "&" };
-            Some(found.cursor_links(&format!("{}?{}{and}limit={limit}&", uri.path(), asked.without_paging)))
+            Some(found.cursor_links(&format!("{path}?{}{and}limit={limit}&", asked.without_paging)))
         }
     };
     let mut response = found.respond(&view, etag, format);
@@ -154,10 +151,11 @@ impl Found {
     /// 200 with the rows and their numbers.
     pub(super) fn respond(self, view: &View, etag: HeaderValue, format: Format) -> Response {
         let mut response = view.ok(etag, format, self.body);
-        let total = self.total.map_or("*".to_string(), |total| total.to_string());
+        let total = self.total.map(Digits::of);
+        let total = total.as_ref().map_or("*", |total| total);
         let range = match self.shown {
-            0 => format!("*/{total}"),
-            shown => format!("{}-{}/{total}", self.offset, self.offset + shown - 1),
+            0 => ["*/", total].concat(),
+            shown => [&Digits::of(self.offset), "-", &Digits::of(self.offset + shown - 1), "/", total].concat(),
         };
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_RANGE, answer::text(range));
@@ -178,11 +176,16 @@ impl Found {
 
     /// Where the pages around this one are.
     fn links(&self, path: &str, asked: &ListQuery, limit: u64) -> HeaderValue {
-        let mut links = Vec::with_capacity(4);
+        let (kept, size) = (asked.without_paging.as_str(), Digits::of(limit));
+        let mut links = String::with_capacity(4 * (path.len() + kept.len() + 64));
         let mut link = |offset: u64, rel: &str| {
-            let and = if asked.without_paging.is_empty() { "" } else { "&" };
-            let from = if offset == 0 { String::new() } else { format!("&offset={offset}") };
-            links.push(format!("<{path}?{}{and}limit={limit}{from}>; rel=\"{rel}\"", asked.without_paging));
+            let comma = if links.is_empty() { "<" } else { ", <" };
+            let and = if kept.is_empty() { "" } else { "&" };
+            links.extend([comma, path, "?", kept, and, "limit=", &size]);
+            if offset > 0 {
+                links.extend(["&offset=", &Digits::of(offset)]);
+            }
+            links.extend([">; rel=\"", rel, "\""]);
         };
         link(0, "first");
         if self.offset > 0 {
@@ -195,7 +198,7 @@ impl Found {
         if let (Some(total), true) = (self.total, limit > 0) {
             link(total.saturating_sub(1) / limit * limit, "last");
         }
-        answer::text(links.join(", "))
+        answer::text(links)
     }
 }
 

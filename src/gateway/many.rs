@@ -3,15 +3,18 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::answer::APPLIED;
 use super::params::{self, ParamOptions};
 use super::pipeline::request_id;
+use super::prefer::Kind;
 use super::problem::{ApiError, Code};
 use super::state::Mounted;
 use super::write::{self, Change};
 use crate::dio::{Picked, WriteOptions, cost, pick};
-use crate::hot::Condition;
+use crate::hot::{Condition, OpId};
 use crate::vista::{Error, Query, WriteOp};
 
 /// Writes in flight at a time; they share journal commits.
@@ -52,44 +55,73 @@ pub(super) async fn targets(at: &Mounted, change: &Change, raw: &str) -> Result<
     Ok(slots.into_iter().filter_map(|slot| state.table().at(slot)).map(|row| row.id().to_string()).collect())
 }
 
-/// Accepts `ops`. A row that went away meanwhile is not counted.
+/// Accepts `ops`, and waits for the master as long as the request says. A row that went away meanwhile is not counted.
 pub(super) async fn write(at: &Mounted, change: &Change, ops: Vec<WriteOp>) -> Result<Response, ApiError> {
     let mut operations = Vec::new();
     for ops in ops.chunks(AT_ONCE) {
         let written = ops.iter().map(|op| at.dio.write(op.clone(), WriteOptions::default()));
-        for ticket in join_all(written).await {
+        for (op, ticket) in ops.iter().zip(join_all(written).await) {
             match ticket {
-                Ok(ticket) => operations.extend(ticket.operation.map(|op| op.to_string())),
+                Ok(ticket) => operations.extend(ticket.operation.map(|done| (op.id().map(str::to_string), done))),
                 Err(Error::NotFound { .. }) => {}
                 Err(error) => return Err(partly(error, operations.len(), ops.len())),
             }
         }
     }
-    let affected = operations.len();
-    Ok(accepted(at, change, affected, &operations))
+    Ok(accepted(at, change, operations.len(), &operations).await)
 }
 
 /// Accepts the one operation that takes all rows away, where the source has it.
 pub(super) async fn delete_all(at: &Mounted, change: &Change, affected: usize) -> Result<Response, ApiError> {
     let ticket = at.dio.write(WriteOp::DeleteAll, WriteOptions::default()).await?;
-    let operation = ticket.operation.map(|op| op.to_string());
-    Ok(accepted(at, change, affected, operation.as_slice()))
+    let operation = ticket.operation.map(|op| (None, op));
+    Ok(accepted(at, change, affected, operation.as_slice()).await)
 }
 
-fn accepted(at: &Mounted, change: &Change, affected: usize, operations: &[String]) -> Response {
-    let (id, dio) = (request_id(&change.headers), at.dio.name());
-    tracing::debug!(request.id = id, dio, writes = affected, "writes by filter were accepted");
-    let body = serde_json::json!({ "affected": affected, "operations": operations });
+/// Answers for operations and the rows that they are about: 202 while the master does not have them all.
+async fn accepted(at: &Mounted, change: &Change, affected: usize, operations: &[(Option<String>, OpId)]) -> Response {
+    let (request, dio) = (request_id(&change.headers), at.dio.name());
+    tracing::debug!(request.id = request, dio, writes = affected, "writes by filter were accepted");
+    let ids: Vec<String> = operations.iter().map(|(_, op)| op.to_string()).collect();
+    let mut body = json!({ "affected": affected, "operations": ids });
+    let patience = change.prefer.patience(at.options.ack.patience());
     // Nothing matched: there is nothing to wait for.
-    let status = if operations.is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let mut status = if operations.is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    if !patience.is_zero() {
+        let results = settled(at, change, operations, Instant::now() + patience).await;
+        if results.iter().all(|result| result["status"] != 202) {
+            status = StatusCode::OK;
+        }
+        body["results"] = results.into();
+    }
     let mut response = (status, body.to_string()).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     write::safe(at, &at.dio.position(), headers);
-    if let Some(applied) = change.prefer.applied() {
+    if let Some(applied) = change.prefer.applied(Kind::Filter) {
         headers.insert(APPLIED, applied);
     }
     response
+}
+
+/// How each operation stands when all have ended, or at `deadline`.
+async fn settled(
+    at: &Mounted,
+    change: &Change,
+    operations: &[(Option<String>, OpId)],
+    deadline: Instant,
+) -> Vec<Value> {
+    let mut results = Vec::with_capacity(operations.len());
+    for (id, op) in operations {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (status, problem) = write::standing(at, *op, left, &change.prefix).await;
+        let mut result = json!({ "id": id, "status": status, "operation": op.to_string() });
+        if let Some(problem) = problem {
+            result["problem"] = problem.to_json(None);
+        }
+        results.push(result);
+    }
+    results
 }
 
 fn partly(error: Error, done: usize, of: usize) -> ApiError {

@@ -32,9 +32,14 @@ mod refresh;
 mod replace;
 mod router;
 mod schema;
+mod service;
+mod spool;
 mod state;
 pub mod webhook;
 mod write;
+
+pub(crate) use extract::segment;
+pub(crate) use operations::describe as operation_json;
 
 pub use auth::Auth;
 pub use events::Sockets;
@@ -185,7 +190,7 @@ impl Gateway {
     /// A router to serve or to nest.
     pub fn into_router(mut self) -> axum::Router {
         self.shared.openapi = openapi::Document::of(&self.shared);
-        router::router(self.shared)
+        service::router(self.shared)
     }
 }
 

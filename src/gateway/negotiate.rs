@@ -18,6 +18,7 @@ pub(super) enum Format {
 }
 
 const LISTS: &[Format] = &[Format::Json, Format::Ndjson, Format::Csv, Format::Cbor];
+const LOGS: &[Format] = &[Format::Json, Format::Ndjson];
 const RECORDS: &[Format] = &[Format::Json, Format::Cbor];
 
 impl Format {
@@ -68,6 +69,11 @@ impl Format {
 /// The format of a list.
 pub(super) fn of_list(headers: &HeaderMap) -> Result<Format, ApiError> {
     choose(headers, LISTS)
+}
+
+/// The format of a list of what is no row.
+pub(super) fn of_log(headers: &HeaderMap) -> Result<Format, ApiError> {
+    choose(headers, LOGS)
 }
 
 /// The format of one record.

@@ -845,8 +845,13 @@ fn json(parameter: &str, text: &str) -> Parsed<CborValue> {
 
 /// Percent-decoding as forms have it: `+` is a space. A `%` that begins no code stands for itself.
 fn decode(text: &str) -> Parsed<Cow<'_, str>> {
-    if !text.contains(['%', '+']) {
-        return Ok(Cow::Borrowed(text));
+    percent_decoded(text, true).ok_or_else(|| ParamError::invalid(text, "it is not UTF-8"))
+}
+
+/// Percent-decoding, with `+` as a space or as itself. A `%` that begins no code stands for itself. `None` if it is not UTF-8.
+pub(super) fn percent_decoded(text: &str, plus_is_space: bool) -> Option<Cow<'_, str>> {
+    if !text.bytes().any(|byte| byte == b'%' || (byte == b'+' && plus_is_space)) {
+        return Some(Cow::Borrowed(text));
     }
     let bytes = text.as_bytes();
     let hex =
@@ -856,7 +861,7 @@ fn decode(text: &str) -> Parsed<Cow<'_, str>> {
     while let Some(&byte) = bytes.get(at) {
         at += 1;
         match (byte, hex(at), hex(at + 1)) {
-            (b'+', ..) => decoded.push(b' '),
+            (b'+', ..) if plus_is_space => decoded.push(b' '),
             (b'%', Some(high), Some(low)) => {
                 decoded.push(high << 4 | low);
                 at += 2;
@@ -864,7 +869,7 @@ fn decode(text: &str) -> Parsed<Cow<'_, str>> {
             _ => decoded.push(byte),
         }
     }
-    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| ParamError::invalid(text, "it is not UTF-8"))
+    String::from_utf8(decoded).ok().map(Cow::Owned)
 }
 
 impl From<ParamError> for Error {

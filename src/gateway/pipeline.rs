@@ -6,42 +6,42 @@ use std::sync::Arc;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::body::{Body, HttpBody as _};
+use axum::extract::Request;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode};
-use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 
 use super::auth;
+use super::extract::segments;
 use super::metrics::Running;
 use super::origin;
 use super::problem::{ApiError, Code};
+use super::router::Route;
 use super::state::Shared;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Runs one request.
-pub(super) async fn pipeline(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn pipeline(shared: Arc<Shared>, route: Route, mut request: Request) -> Response {
     let id = own_id(&request);
     request.headers_mut().insert(REQUEST_ID, id.clone());
     auth::hide(request.headers_mut());
     let method = request.method().clone();
-    let path = shared.within(request.uri().path());
-    let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let running = shared.metrics.http.begin(&method, matched, path, |name| shared.dios.get_index_of(name));
-    let hook = path.starts_with("/webhooks/");
-    let page = match hook {
-        true => Ok(None),
-        false => shared.origins.check_origin(&method, request.headers()).map(|page| page.cloned()),
+    let dio = route.is_of_dio().then(|| shared.dios.get_index_of(segments(request.uri().path()).0)).flatten();
+    let running = shared.metrics.http.begin(&method, route, dio);
+    let page = match route {
+        Route::Hook => Ok(None),
+        _ => shared.origins.check_origin(&method, request.headers()).map(|page| page.cloned()),
     };
     let mut response = match &page {
         Err(error) => error.clone().into_response(),
         Ok(Some(_)) if origin::is_preflight(&method, request.headers()) => {
             (StatusCode::NO_CONTENT, origin::preflight()).into_response()
         }
-        Ok(_) => match admit(&shared, &request, hook) {
-            Ok(()) => run(request, next).await,
+        Ok(_) => match admit(&shared, route, &request) {
+            Ok(()) => run(request, route, &shared).await,
             Err(error) => error.into_response(),
         },
     };
@@ -51,11 +51,22 @@ pub(super) async fn pipeline(State(shared): State<Arc<Shared>>, mut request: Req
     }
     log(&shared, &running, &response, refused.as_ref(), &id);
     finish(&mut response, id, page.ok().flatten().as_ref());
+    if method == Method::HEAD { bare(response) } else { response }
+}
+
+/// The answer to `HEAD`: what `GET` would say, without the body.
+fn bare(mut response: Response) -> Response {
+    let length = response.body().size_hint().exact();
+    let headers = response.headers_mut();
+    if let (Some(length), header::Entry::Vacant(unsaid)) = (length, headers.entry(header::CONTENT_LENGTH)) {
+        unsaid.insert(HeaderValue::from(length));
+    }
+    *response.body_mut() = Body::empty();
     response
 }
 
 /// Whether the request may reach a handler.
-fn admit(shared: &Shared, request: &Request, hook: bool) -> Result<(), ApiError> {
+fn admit(shared: &Shared, route: Route, request: &Request) -> Result<(), ApiError> {
     let uri = request.uri();
     let length = uri.path_and_query().map_or(0, |text| text.as_str().len());
     if length > shared.limits.uri {
@@ -63,15 +74,16 @@ fn admit(shared: &Shared, request: &Request, hook: bool) -> Result<(), ApiError>
             .hint("QUERY {resource} and POST {resource}/_query take the query as a body"));
     }
     shared.origins.check_host(request.headers(), uri)?;
-    if hook || shared.within(uri.path()) == "/healthz" {
-        return Ok(());
+    match route {
+        Route::Hook | Route::Live => Ok(()),
+        _ => shared.auth.check(request.headers()),
     }
-    shared.auth.check(request.headers())
 }
 
 /// The handler. A panic is a bug: it is logged with the request, and costs this request only.
-async fn run(request: Request, next: Next) -> Response {
-    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+async fn run(request: Request, route: Route, shared: &Arc<Shared>) -> Response {
+    let answer = AssertUnwindSafe(async { route.answer(request, Arc::clone(shared)).await });
+    match answer.catch_unwind().await {
         Ok(response) => response,
         Err(panic) => {
             let said = panic.downcast_ref::<&str>().copied();
@@ -154,7 +166,8 @@ fn own_id(request: &Request) -> HeaderValue {
         Some(id) if (1..=64).contains(&id.len()) && id.as_bytes().iter().all(fit) => id.clone(),
         _ => {
             let number = PROCESS.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-            HeaderValue::from_str(&format!("{number:016x}")).unwrap_or(HeaderValue::from_static("-"))
+            let digit = |at: usize| b"0123456789abcdef"[(number >> (60 - 4 * at) & 15) as usize];
+            HeaderValue::from_bytes(&std::array::from_fn::<u8, 16, _>(digit)).unwrap_or(HeaderValue::from_static("-"))
         }
     }
 }

@@ -1,15 +1,17 @@
-//! `Prefer` (RFC 7240): how long to wait for the master, and whether the row is sent back.
+//! `Prefer` (RFC 7240): how long to wait for the master, whether the row is sent back, and how strictly a request is read.
 
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue};
 
 use super::answer;
+use super::problem::{ApiError, Code};
 
 /// The longest wait there is.
-const LONGEST: u64 = 30;
+pub(super) const LONGEST: u64 = 30;
 
-/// What a request prefers. Unknown preferences are ignored, as the RFC says; the first of a name counts.
+/// What a request prefers. The first of a name counts. Unknown preferences are ignored, as the RFC says, unless the request
+/// says `handling=strict`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Prefer {
     /// Seconds to wait for the master.
@@ -20,6 +22,23 @@ pub(super) struct Prefer {
     pub(super) minimal: Option<bool>,
     /// Lowers the bound on rows that one write may touch.
     pub(super) max_affected: Option<u64>,
+    /// `handling=strict` or `lenient`; `None` is the default, lenient.
+    strict: Option<bool>,
+    /// Whether something in it is not understood.
+    unclear: bool,
+}
+
+/// A kind of request, which can follow some preferences and not others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A write of one row.
+    One,
+    /// A row that the master makes at once.
+    Made,
+    /// A write by filter.
+    Filter,
+    /// A bulk insert.
+    Bulk,
 }
 
 impl Prefer {
@@ -31,15 +50,36 @@ impl Prefer {
             let (name, value) = item.split_once('=').map_or((item, ""), |(name, value)| (name.trim(), value.trim()));
             let value = value.trim_matches('"');
             match name.to_ascii_lowercase().as_str() {
-                "wait" => prefer.wait = prefer.wait.or_else(|| value.parse().ok().map(|wait: u64| wait.min(LONGEST))),
+                "" => {}
+                "wait" if value.parse::<u64>().is_ok() => {
+                    prefer.wait = prefer.wait.or(value.parse().ok().map(|wait: u64| wait.min(LONGEST)))
+                }
                 "respond-async" => prefer.respond_async = true,
                 "return" if value == "minimal" => prefer.minimal = prefer.minimal.or(Some(true)),
                 "return" if value == "representation" => prefer.minimal = prefer.minimal.or(Some(false)),
-                "max-affected" => prefer.max_affected = prefer.max_affected.or_else(|| value.parse().ok()),
-                _ => {}
+                "max-affected" if value.parse::<u64>().is_ok() => {
+                    prefer.max_affected = prefer.max_affected.or(value.parse().ok());
+                }
+                "handling" if value == "strict" => prefer.strict = prefer.strict.or(Some(true)),
+                "handling" if value == "lenient" => prefer.strict = prefer.strict.or(Some(false)),
+                _ => prefer.unclear = true,
             }
         }
         prefer
+    }
+
+    /// Refuses what is not understood, if the request asks for that.
+    pub(super) fn check(self) -> Result<Prefer, ApiError> {
+        match self.is_strict() && self.unclear {
+            false => Ok(self),
+            true => Err(ApiError::new(Code::InvalidHeader, "Prefer has something that is not understood")
+                .hint("respond-async, wait=SECONDS, return=minimal|representation, handling=strict|lenient, max-affected=ROWS")),
+        }
+    }
+
+    /// Whether everything must be right before anything is done.
+    pub(super) fn is_strict(&self) -> bool {
+        self.strict == Some(true)
     }
 
     /// How long to wait for the master, where the resource waits for `habit` otherwise.
@@ -55,15 +95,18 @@ impl Prefer {
         self.minimal == Some(true)
     }
 
-    /// The preferences that were followed.
-    pub(super) fn applied(&self) -> Option<HeaderValue> {
-        let mut applied = Vec::new();
-        applied.extend(self.respond_async.then(|| "respond-async".to_string()));
-        applied.extend(self.wait.map(|wait| format!("wait={wait}")));
-        applied.extend(
-            self.minimal.map(|minimal| format!("return={}", if minimal { "minimal" } else { "representation" })),
-        );
-        applied.extend(self.max_affected.map(|most| format!("max-affected={most}")));
+    /// The preferences that a request of this kind follows.
+    pub(super) fn applied(&self, kind: Kind) -> Option<HeaderValue> {
+        let (waits, shows) = (kind != Kind::Made, matches!(kind, Kind::One | Kind::Made));
+        let word = |yes: bool, then: &str, or: &str| if yes { then.to_string() } else { or.to_string() };
+        let all = [
+            self.respond_async.then(|| "respond-async".to_string()).filter(|_| waits),
+            self.wait.map(|wait| format!("wait={wait}")).filter(|_| waits),
+            self.minimal.map(|minimal| word(minimal, "return=minimal", "return=representation")).filter(|_| shows),
+            self.strict.map(|strict| word(strict, "handling=strict", "handling=lenient")),
+            self.max_affected.map(|most| format!("max-affected={most}")).filter(|_| kind == Kind::Filter),
+        ];
+        let applied: Vec<String> = all.into_iter().flatten().collect();
         (!applied.is_empty()).then(|| answer::text(applied.join(", ")))
     }
 }
@@ -80,6 +123,20 @@ mod tests {
         )]);
         let prefer = Prefer::of(&headers);
         assert_eq!((prefer.wait, prefer.minimal), (Some(30), Some(true)));
-        assert_eq!(prefer.applied().unwrap(), "wait=30, return=minimal");
+        assert_eq!(prefer.applied(Kind::One).unwrap(), "wait=30, return=minimal");
+        assert_eq!(prefer.applied(Kind::Bulk).unwrap(), "wait=30");
+        assert!(prefer.check().is_ok());
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_where_that_is_asked_for() {
+        let check = |value: &str| {
+            Prefer::of(&HeaderMap::from_iter([("prefer".parse().unwrap(), value.parse().unwrap())])).check().is_ok()
+        };
+        assert!(check("colour=red, wait=x") && check("handling=lenient, colour=red"));
+        assert!(check("handling=strict, wait=1,, return=minimal, max-affected=2, respond-async"));
+        for unclear in ["colour=red", "wait=x", "wait", "return=half", "max-affected=-1", "handling=odd"] {
+            assert!(!check(&format!("{unclear}, handling=strict")), "{unclear}");
+        }
     }
 }

@@ -259,7 +259,9 @@ impl From<Error> for ApiError {
             Error::Invalid { fields, .. } => plain(Code::ValidationFailed).errors(fields),
             Error::Replayed { .. } => plain(Code::Conflict),
             Error::KeyReused { .. } => plain(Code::IdempotencyKeyReused).hint("a new request needs a new key"),
-            Error::QueueFull => plain(Code::QueueFull).hint("come again after Retry-After; nothing was accepted"),
+            Error::QueueFull => plain(Code::QueueFull).hint(
+                "come again after Retry-After; nothing was accepted; parked writes wait too: GET /operations?state=parked",
+            ),
             Error::NotReady { .. } => plain(Code::NotReady),
             Error::Closed => ApiError::new(Code::ShuttingDown, "the server is stopping"),
             Error::Reentrant { .. } | Error::Config(_) => {

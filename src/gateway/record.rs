@@ -1,6 +1,6 @@
 //! `GET /{dio}/{id}`, and reading rows from request bodies.
 
-use axum::extract::RawQuery;
+use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use base64::Engine as _;
@@ -14,25 +14,25 @@ use super::negotiate::{self, Format};
 use super::params::{self, ParamOptions};
 use super::problem::{ApiError, Code};
 use super::state::Mounted;
-use crate::record::{Body, CborValue, Record, parse_json};
+use crate::record::{Body, CborValue, Record, id_from_value, parse_json};
 use crate::vista::query::nearest;
 use crate::vista::{ColumnType, Error, Flag, Query};
 
 /// Gives one row.
-pub(super) async fn record(row: OnRow, RawQuery(raw): RawQuery, headers: HeaderMap) -> Result<Response, ApiError> {
+pub(super) async fn record(row: OnRow, request: Request) -> Result<Response, ApiError> {
     let OnRow { at, id } = row;
-    let raw = raw.unwrap_or_default();
-    let format = negotiate::of_record(&headers)?;
+    let (raw, headers) = (request.uri().query().unwrap_or_default(), request.headers());
+    let format = negotiate::of_record(headers)?;
     let view = View::of(&at.dio);
     let Some(row) = view.state.get(&id) else { return elsewhere(&at, &id, &view, format).await };
-    let etag = View::record_etag(&row, &raw, format);
-    if answer::is_known(&headers, &etag) {
+    let etag = View::record_etag(&row, raw, format);
+    if answer::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
     if raw.is_empty() && format == Format::Json {
         return Ok(view.ok(etag, format, row.json().to_vec()));
     }
-    let writer = Writer::new(format, &select(&raw, &at)?, &at.schema)?;
+    let writer = Writer::new(format, &select(raw, &at)?, &at.schema)?;
     Ok(view.ok(etag, format, writer.one(&row)))
 }
 
@@ -136,8 +136,17 @@ fn unambiguous(value: &CborValue) -> Result<(), ApiError> {
     }
 }
 
-/// A value as a row: a map whose cells are what their columns hold.
-pub(super) fn row(value: CborValue, at: &Mounted) -> Result<Record, ApiError> {
+/// What a body is of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// All of it: what every row must have is there.
+    Whole,
+    /// A patch: it takes nothing away that every row must have.
+    Part,
+}
+
+/// A value as a row: a map whose cells are what their columns hold. Says everything that is wrong with it at once.
+pub(super) fn row(value: CborValue, at: &Mounted, shape: Shape) -> Result<Record, ApiError> {
     let CborValue::Map(members) = value else {
         return Err(ApiError::new(Code::ValidationFailed, "a row is an object").hint("send {\"column\": value, ...}"));
     };
@@ -152,22 +161,19 @@ pub(super) fn row(value: CborValue, at: &Mounted) -> Result<Record, ApiError> {
             Err(detail) => drop(errors.insert(name, detail)),
         }
     }
+    for column in at.schema.columns().iter().filter(|column| column.has(Flag::Mandatory)) {
+        let cell = record.get(&column.name);
+        let lacks = match shape {
+            // An id can be in the path, or is to be chosen.
+            Shape::Whole => !column.has(Flag::Id) && cell.is_none_or(CborValue::is_null),
+            Shape::Part => cell.is_some_and(CborValue::is_null),
+        };
+        if lacks {
+            errors.entry(column.name.to_string()).or_insert_with(|| "is mandatory".to_string());
+        }
+    }
     invalid(errors)?;
     Ok(record)
-}
-
-/// Refuses a whole row that lacks what every row must have.
-pub(super) fn whole(record: &Record, at: &Mounted) -> Result<(), ApiError> {
-    let mandatory = at.schema.columns().iter().filter(|column| column.has(Flag::Mandatory) && !column.has(Flag::Id));
-    let missing = mandatory.filter(|column| record.get(&column.name).is_none_or(CborValue::is_null));
-    invalid(missing.map(|column| (column.name.to_string(), "is mandatory".to_string())).collect())
-}
-
-/// Refuses a patch that takes away what every row must have.
-pub(super) fn part(record: &Record, at: &Mounted) -> Result<(), ApiError> {
-    let mandatory = at.schema.columns().iter().filter(|column| column.has(Flag::Mandatory));
-    let nulled = mandatory.filter(|column| record.get(&column.name).is_some_and(CborValue::is_null));
-    invalid(nulled.map(|column| (column.name.to_string(), "is mandatory".to_string())).collect())
 }
 
 fn invalid(errors: std::collections::BTreeMap<String, String>) -> Result<(), ApiError> {
@@ -187,8 +193,14 @@ fn cell(name: &str, value: CborValue, at: &Mounted) -> Result<CborValue, String>
             None => "does not exist".to_string(),
         });
     };
-    if value.is_null() || column.has(Flag::Id) {
+    if value.is_null() {
         return Ok(value);
+    }
+    if column.has(Flag::Id) {
+        return match id_from_value(&value) {
+            Some(_) => Ok(value),
+            None => Err("cannot be an id: ids are text or whole numbers".to_string()),
+        };
     }
     typed(column.ty, value)
 }
@@ -209,19 +221,92 @@ fn typed(ty: ColumnType, value: CborValue) -> Result<CborValue, String> {
             let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('='));
             return bytes.map(CborValue::Bytes).map_err(|_| "must be bytes as base64url text".to_string());
         }
-        (_, CborValue::Text(_)) => !matches!(ty, ColumnType::Integer | ColumnType::Number | ColumnType::Boolean),
+        (ColumnType::String, CborValue::Text(_)) => true,
+        (ColumnType::Date, CborValue::Text(text)) => is_date(text),
+        (ColumnType::Datetime, CborValue::Text(text)) => is_moment(text),
+        (ColumnType::Decimal, CborValue::Text(text)) => is_decimal(text),
+        (ColumnType::Uuid, CborValue::Text(text)) => text.len() == 36 && uuid::Uuid::try_parse(text).is_ok(),
         _ => false,
     };
     let expected = match ty {
-        ColumnType::String | ColumnType::Uuid => "text",
+        ColumnType::String => "text",
+        ColumnType::Uuid => "a UUID as text, like 01890a5d-ac96-774b-bcce-b302099a8057",
         ColumnType::Integer => "a whole number",
         ColumnType::Number => "a number",
         ColumnType::Boolean => "true or false",
         ColumnType::Decimal => "a decimal number, as text or number",
         ColumnType::Date => "a date as text, YYYY-MM-DD",
-        ColumnType::Datetime => "a moment as RFC 3339 text",
+        ColumnType::Datetime => "a moment as RFC 3339 text, like 2026-01-31T12:00:00Z",
         ColumnType::Bytes => "bytes as base64url text",
         ColumnType::Json => "a value",
     };
     if fits { Ok(value) } else { Err(format!("must be {expected}")) }
+}
+
+/// `YYYY-MM-DD`, and there is such a day.
+fn is_date(text: &str) -> bool {
+    text.len() == 10 && text.as_bytes()[4] == b'-' && text.parse::<jiff::civil::Date>().is_ok()
+}
+
+/// RFC 3339: a day, a time to the second at least, and an offset.
+fn is_moment(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let offset = matches!(bytes, [.., b'Z' | b'z'] | [.., b'+' | b'-', _, _, b':', _, _]);
+    let shaped = bytes.len() >= 20 && text.is_char_boundary(10) && is_date(&text[..10]);
+    let time = shaped && matches!(bytes[10], b'T' | b't') && bytes[13] == b':' && bytes[16] == b':';
+    time && offset && text.parse::<jiff::Timestamp>().is_ok()
+}
+
+/// Digits with a sign, a point and an exponent where they are needed, as JSON writes numbers.
+fn is_decimal(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let signed = |text: &str| digits(text.strip_prefix(['+', '-']).unwrap_or(text));
+    let (number, exponent) =
+        text.split_once(['e', 'E']).map_or((text, None), |(number, exponent)| (number, Some(exponent)));
+    let number = number.strip_prefix('-').unwrap_or(number);
+    let (whole, fraction) = number.split_once('.').map_or((number, None), |(whole, rest)| (whole, Some(rest)));
+    digits(whole) && fraction.is_none_or(digits) && exponent.is_none_or(signed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c6_text_is_what_its_column_says() {
+        let fits = |ty, text: &str| typed(ty, text.into()).is_ok();
+        for (ty, good, bad) in [
+            (
+                ColumnType::Date,
+                ["2024-02-29", "0001-01-01"],
+                ["2023-02-29", "20240229", "2024-2-9", "2024-02-29T00:00:00", "x"],
+            ),
+            (
+                ColumnType::Datetime,
+                ["2026-01-31T12:00:00Z", "2026-01-31t12:00:00.5-05:30"],
+                [
+                    "2026-01-31",
+                    "2026-01-31T12:00:00",
+                    "2026-01-31 12:00:00Z",
+                    "2026-01-31T25:00:00Z",
+                    "2026-01-31T12:00Z",
+                ],
+            ),
+            (
+                ColumnType::Uuid,
+                ["01890a5d-ac96-774b-bcce-b302099a8057", "01890A5D-AC96-774B-BCCE-B302099A8057"],
+                [
+                    "",
+                    "01890a5dac96774bbcceb302099a8057",
+                    "{01890a5d-ac96-774b-bcce-b302099a8057}",
+                    "1",
+                    "zz890a5d-ac96-774b-bcce-b302099a8057",
+                ],
+            ),
+            (ColumnType::Decimal, ["-1.50", "2e-7"], ["", "1,5", ".5", "1.", "NaN"]),
+        ] {
+            good.iter().for_each(|text| assert!(fits(ty, text), "{ty:?} {text}"));
+            bad.iter().for_each(|text| assert!(!fits(ty, text), "{ty:?} {text}"));
+        }
+    }
 }

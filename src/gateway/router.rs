@@ -1,118 +1,253 @@
-//! The URL table.
+//! The URL table: which route a path is, and who answers its methods.
+//!
+//! Paths are looked up here and not by axum's own router: with a handler per method behind a layer per route it costs a request
+//! for one record more than everything else that the gateway does for it (`benches/README.md`).
 
+use std::future::ready;
+use std::pin::Pin;
 use std::sync::Arc;
 
-use axum::extract::{OriginalUri, Path, Request, State};
+use axum::extract::{OriginalUri, Request};
 use axum::handler::Handler as _;
-use axum::http::{Method, Uri, header};
-use axum::response::{Redirect, Response};
-use axum::routing::{MethodRouter, get, post};
-use axum::{Router, middleware};
+use axum::http::{HeaderValue, Uri, header};
+use axum::response::{IntoResponse, Redirect, Response};
 
+use super::extract::{Segment, segments};
 use super::problem::{ApiError, Code};
 use super::state::{Place, Shared};
 use super::{
-    answer, delete, events, health, index, insert, list, metrics, openapi, operations, patch, pipeline, query, record,
-    refresh, replace, schema, webhook, write,
+    answer, delete, events, health, index, insert, list, metrics, openapi, operations, patch, query, record, refresh,
+    replace, schema, webhook, write,
 };
 
-/// A table of routes that knows its templates: requests are counted by them.
-#[derive(Default)]
-struct Table {
-    router: Router<Arc<Shared>>,
-    templates: Vec<&'static str>,
+/// What a path can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    Index,
+    Live,
+    Ready,
+    Metrics,
+    OpenApi,
+    Problem,
+    Operations,
+    RetryMany,
+    Operation,
+    Retry,
+    Hook,
+    Rows,
+    Events,
+    Query,
+    Refresh,
+    Schema,
+    Row,
+    RowEvents,
+    /// Nothing.
+    None,
 }
 
-impl Table {
-    fn route(mut self, template: &'static str, methods: MethodRouter<Arc<Shared>>) -> Table {
-        self.templates.push(template);
-        Table { router: self.router.route(template, methods), ..self }
+type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+impl Route {
+    /// All of them, in the order of their declaration.
+    pub(super) const ALL: [Route; 19] = {
+        use Route::*;
+        [
+            Index, Live, Ready, Metrics, OpenApi, Problem, Operations, RetryMany, Operation, Retry, Hook, Rows, Events,
+            Query, Refresh, Schema, Row, RowEvents, None,
+        ]
+    };
+
+    /// The route of a path within the gateway.
+    pub(super) fn of(path: &str) -> Route {
+        let mut parts = path.strip_prefix('/').unwrap_or(path).split('/');
+        let first = parts.next().unwrap_or_default();
+        let rest = (parts.next(), parts.next(), parts.next());
+        match (first, rest) {
+            ("", (None, ..)) => Route::Index,
+            ("healthz", (None, ..)) => Route::Live,
+            ("readyz", (None, ..)) => Route::Ready,
+            ("metrics", (None, ..)) => Route::Metrics,
+            ("openapi.json", (None, ..)) => Route::OpenApi,
+            ("operations", (None, ..)) => Route::Operations,
+            ("", _) | (_, (Some(""), ..)) => Route::None,
+            ("problems", (Some(_), None, _)) => Route::Problem,
+            ("operations", (Some("_retry"), None, _)) => Route::RetryMany,
+            ("operations", (Some(_), None, _)) => Route::Operation,
+            ("operations", (Some(_), Some("retry"), None)) => Route::Retry,
+            ("webhooks", (Some(_), None, _)) => Route::Hook,
+            (_, (None, ..)) => Route::Rows,
+            (_, (Some("events"), None, _)) => Route::Events,
+            (_, (Some("_query"), None, _)) => Route::Query,
+            (_, (Some("_refresh"), None, _)) => Route::Refresh,
+            (_, (Some("_schema"), None, _)) => Route::Schema,
+            (_, (Some(_), None, _)) => Route::Row,
+            (_, (Some(_), Some("events"), None)) => Route::RowEvents,
+            _ => Route::None,
+        }
+    }
+
+    /// The route as documents and metrics write it.
+    pub(super) fn template(self) -> &'static str {
+        match self {
+            Route::Index => "/",
+            Route::Live => "/healthz",
+            Route::Ready => "/readyz",
+            Route::Metrics => "/metrics",
+            Route::OpenApi => "/openapi.json",
+            Route::Problem => "/problems/{code}",
+            Route::Operations => "/operations",
+            Route::RetryMany => "/operations/_retry",
+            Route::Operation => "/operations/{id}",
+            Route::Retry => "/operations/{id}/retry",
+            Route::Hook => "/webhooks/{hook}",
+            Route::Rows => "/{dio}",
+            Route::Events => "/{dio}/events",
+            Route::Query => "/{dio}/_query",
+            Route::Refresh => "/{dio}/_refresh",
+            Route::Schema => "/{dio}/_schema",
+            Route::Row => "/{dio}/{id}",
+            Route::RowEvents => "/{dio}/{id}/events",
+            Route::None => "none",
+        }
+    }
+
+    /// Whether a path of this route begins with the name of a resource.
+    pub(super) fn is_of_dio(self) -> bool {
+        self.template().starts_with("/{dio}")
+    }
+
+    /// The answer to `request`, whose path is this route.
+    pub(super) fn answer(self, request: Request, shared: Arc<Shared>) -> Answer {
+        let method = match request.method().as_str() {
+            "HEAD" => "GET",
+            method => method,
+        };
+        match (self, method) {
+            (Route::Index, "GET") => root(request, shared),
+            (Route::Live, "GET") => health::live.call(request, shared),
+            (Route::Ready, "GET") => health::ready.call(request, shared),
+            (Route::Metrics, "GET") => metrics::scrape.call(request, shared),
+            (Route::OpenApi, "GET") => openapi::openapi.call(request, shared),
+            (Route::Problem, "GET") => problem.call(request, shared),
+            (Route::Operations, "GET") => operations::operations.call(request, shared),
+            (Route::RetryMany, "POST") => operations::retry_many.call(request, shared),
+            (Route::Operation, "GET") => operations::operation.call(request, shared),
+            (Route::Operation, "DELETE") => operations::discard.call(request, shared),
+            (Route::Retry, "POST") => operations::retry.call(request, shared),
+            (Route::Hook, "POST") => webhook::receive.call(request, shared),
+            (Route::Hook, "OPTIONS") => webhook::options.call(request, shared),
+            (Route::Rows, "GET") => list::list.call(request, shared),
+            (Route::Rows, "POST") => insert::insert.call(request, shared),
+            (Route::Rows, "PATCH") => patch::patch_many.call(request, shared),
+            (Route::Rows, "DELETE") => delete::delete_many.call(request, shared),
+            (Route::Rows, "QUERY") | (Route::Query, "POST") => query::query.call(request, shared),
+            (Route::Events, "GET") => events::subscribe.call(request, shared),
+            (Route::Refresh, "POST") => refresh::refresh.call(request, shared),
+            (Route::Schema, "GET") => schema::schema.call(request, shared),
+            (Route::Row, "GET") => record::record.call(request, shared),
+            (Route::Row, "POST") => insert::insert_at.call(request, shared),
+            (Route::Row, "PUT") => replace::replace.call(request, shared),
+            (Route::Row, "PATCH") => patch::patch.call(request, shared),
+            (Route::Row, "DELETE") => delete::delete.call(request, shared),
+            (Route::RowEvents, "GET") => events::subscribe_one.call(request, shared),
+            (Route::None, _) => at_once(nothing(request.uri())),
+            _ => at_once(self.wrong_method(method, request.uri().path(), &shared)),
+        }
+    }
+
+    /// What is said to a method that has no handler.
+    fn wrong_method(self, method: &str, path: &str, shared: &Shared) -> ApiError {
+        let (dio, word) = segments(path);
+        let changes = matches!(method, "POST" | "PUT" | "PATCH" | "DELETE");
+        let allow = match self {
+            // A word of the URL where an id would stand: writes are told so, whatever else the word can do.
+            Route::Events | Route::Query | Route::Refresh | Route::Schema if changes => return write::reserved(word),
+            Route::Rows | Route::Row => match shared.dio(dio) {
+                Ok(at) => at.allowed(if self == Route::Rows { Place::Rows } else { Place::Row }),
+                Err(error) => return error,
+            },
+            Route::RetryMany | Route::Retry | Route::Query | Route::Refresh => HeaderValue::from_static("POST"),
+            Route::Hook => HeaderValue::from_static("POST, OPTIONS"),
+            Route::Operation => HeaderValue::from_static("GET, HEAD, DELETE"),
+            _ => HeaderValue::from_static("GET, HEAD"),
+        };
+        ApiError::new(Code::MethodNotAllowed, "the method does not fit the path")
+            .hint("the header Allow says which do")
+            .header(header::ALLOW, allow)
     }
 }
 
-/// All routes, under the base path.
-pub(super) fn router(mut shared: Shared) -> Router {
-    let rows = get(list::list).post(insert::insert).patch(patch::patch_many).delete(delete::delete_many);
-    let row =
-        get(record::record).post(insert::insert_at).put(replace::replace).patch(patch::patch).delete(delete::delete);
-    let table = Table::default()
-        .route("/", get(index::index))
-        .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(metrics::scrape))
-        .route("/openapi.json", get(openapi::openapi))
-        .route("/problems/{code}", get(problem))
-        .route("/operations", get(operations::operations))
-        .route("/operations/{id}", get(operations::operation).delete(operations::discard))
-        .route("/operations/{id}/retry", post(operations::retry))
-        .route("/webhooks/{hook}", post(webhook::receive).options(webhook::options))
-        .route("/{dio}", rows.fallback(other_of_rows))
-        .route("/{dio}/events", get(events::subscribe).fallback(reserved))
-        .route("/{dio}/_query", post(query::query).fallback(reserved))
-        .route("/{dio}/_refresh", post(refresh::refresh).fallback(reserved))
-        .route("/{dio}/_schema", get(schema::schema).fallback(reserved))
-        .route("/{dio}/{id}", row.fallback(other_of_row))
-        .route("/{dio}/{id}/events", get(events::subscribe_one));
-    shared.metrics = metrics::Metrics::new(table.templates, shared.dios.len(), shared.hooks.len());
-    let shared = Arc::new(shared);
-    let routes = match shared.base_path.as_str() {
-        "" => table.router,
-        base => Router::new().nest(base, table.router).route(&format!("{base}/"), get(without_slash)),
-    };
-    routes
-        .fallback(nothing)
-        .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(&shared), pipeline::pipeline))
-        .with_state(shared)
+fn at_once(answer: impl IntoResponse) -> Answer {
+    Box::pin(ready(answer.into_response()))
 }
 
-async fn nothing(uri: Uri) -> ApiError {
+/// The resources. A nested root has no slash at its end; people write one.
+fn root(request: Request, shared: Arc<Shared>) -> Answer {
+    let original = request.extensions().get::<OriginalUri>().map_or("/", |uri| uri.path());
+    match original.strip_suffix('/') {
+        None | Some("") => index::index.call(request, shared),
+        Some(bare) => at_once(Redirect::permanent(bare)),
+    }
+}
+
+fn nothing(uri: &Uri) -> ApiError {
     ApiError::new(Code::NotFound, format!("there is nothing at {}", uri.path())).hint("GET / lists the resources")
 }
 
-/// A nested root has no slash at its end; people write one.
-async fn without_slash(OriginalUri(uri): OriginalUri) -> Redirect {
-    Redirect::permanent(uri.path().trim_end_matches('/'))
-}
-
-async fn wrong_method() -> ApiError {
-    ApiError::new(Code::MethodNotAllowed, "the method does not fit the path").hint("the header Allow says which do")
-}
-
-/// `QUERY` is not among the methods that a table can name. What else is allowed depends on the resource.
-async fn other_of_rows(
-    State(shared): State<Arc<Shared>>,
-    Path(dio): Path<String>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    if request.method().as_str() == "QUERY" {
-        return Ok(query::query.call(request, shared).await);
-    }
-    let allow = shared.dio(&dio)?.allowed(Place::Rows);
-    Err(wrong_method().await.header(header::ALLOW, allow))
-}
-
-async fn other_of_row(State(shared): State<Arc<Shared>>, Path((dio, _)): Path<(String, String)>) -> ApiError {
-    match shared.dio(&dio) {
-        Ok(at) => wrong_method().await.header(header::ALLOW, at.allowed(Place::Row)),
-        Err(error) => error,
-    }
-}
-
-/// A word of the URL where an id would stand: writes are told so, whatever else the word can do.
-async fn reserved(method: Method, uri: Uri) -> ApiError {
-    match method {
-        Method::POST | Method::PUT | Method::PATCH | Method::DELETE => {
-            write::reserved(uri.path().rsplit('/').next().unwrap_or_default())
-        }
-        _ => wrong_method().await,
-    }
-}
-
 /// What a code means.
-async fn problem(Path(code): Path<String>) -> Result<Response, ApiError> {
+async fn problem(Segment(code): Segment<1>) -> Result<Response, ApiError> {
     let code = Code::ALL.iter().find(|known| known.as_str() == code);
     let code = code.ok_or_else(|| ApiError::new(Code::NotFound, "there is no such problem"))?;
     let body = serde_json::json!({ "code": code.as_str(), "title": code.title(), "status": code.status().as_u16() });
     Ok(answer::json(&body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::MemoryCache;
+    use crate::drivers::MemoryTable;
+    use crate::gateway::Gateway;
+    use crate::gateway::webhook::Hook;
+    use crate::inbound::Scheme;
+    use crate::lens::Lens;
+    use crate::vista::Schema;
+
+    #[test]
+    fn every_template_is_its_own_route() {
+        for (at, route) in Route::ALL.into_iter().enumerate() {
+            assert_eq!(route as usize, at);
+            if route != Route::None {
+                assert_eq!(Route::of(route.template()), route, "{}", route.template());
+            }
+        }
+    }
+
+    #[test]
+    fn paths_that_are_nothing_are_no_row_and_no_resource() {
+        for path in ["//", "/products/", "/products//", "/products/7/", "/products/7/8", "/products/7/events/", "//7"] {
+            assert_eq!(Route::of(path), Route::None, "{path}");
+        }
+        for (path, route) in [
+            ("/products/health", Route::Row),
+            ("/healthz/7", Route::Row),
+            ("/webhooks", Route::Rows),
+            ("", Route::Index),
+        ] {
+            assert_eq!(Route::of(path), route, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn c7_every_route_is_in_the_document() {
+        let lens = Lens::new().cache_source(MemoryCache::default()).build().unwrap();
+        let vista = MemoryTable::vista("items", Schema::new("id", Vec::new()), Vec::new());
+        let hook = Hook { name: "items".into(), dio: "items".into(), scheme: Scheme::None, delivery: None };
+        let gateway = Gateway::new().mount(lens.make_dio(vista).await.unwrap()).try_hook(hook).unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&gateway.openapi()).unwrap();
+        for template in Route::ALL.into_iter().filter(|route| *route != Route::None).map(Route::template) {
+            let path = template.replace("{dio}", "items").replace("{hook}", "items");
+            assert!(document["paths"][&path].is_object(), "{template}");
+        }
+    }
 }

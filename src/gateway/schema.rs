@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::answer;
+use super::extract::Segment;
 use super::problem::ApiError;
 use super::state::{Mounted, Shared};
 use crate::vista::Capabilities;
 
 /// Describes a resource; also while its first copy is being made.
-pub(super) async fn schema(State(shared): State<Arc<Shared>>, Path(dio): Path<String>) -> Result<Response, ApiError> {
+pub(super) async fn schema(State(shared): State<Arc<Shared>>, Segment(dio): Segment<0>) -> Result<Response, ApiError> {
     Ok(answer::json(&describe(shared.dio(&dio)?)))
 }
 

@@ -49,11 +49,6 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// `path` without the base path.
-    pub fn within<'a>(&self, path: &'a str) -> &'a str {
-        path.strip_prefix(self.base_path.as_str()).unwrap_or(path)
-    }
-
     /// The resource `name`.
     ///
     /// # Errors

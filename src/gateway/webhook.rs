@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use serde::Serialize;
 
+use super::extract::Segment;
 use super::limits::Limits;
 use super::pipeline::request_id;
 use super::problem::{ApiError, Code};
@@ -55,7 +56,7 @@ pub struct Received {
 /// Takes a delivery.
 pub(super) async fn receive(
     State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
+    Segment(name): Segment<1>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Received>, ApiError> {
@@ -106,7 +107,7 @@ async fn take(
 /// Says how deliveries are made.
 pub(super) async fn options(
     State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
+    Segment(name): Segment<1>,
 ) -> Result<impl IntoResponse, ApiError> {
     find(&shared, &name)?;
     let accept = (HeaderName::from_static("accept-post"), "application/json, application/x-ndjson");

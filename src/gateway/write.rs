@@ -16,9 +16,9 @@ use super::extract::{Prefix, segment};
 use super::limits::Limits;
 use super::negotiate::Format;
 use super::pipeline::request_id;
-use super::prefer::Prefer;
+use super::prefer::{Kind, Prefer};
 use super::problem::{ApiError, Code};
-use super::record;
+use super::record::{self, Shape};
 use super::state::{Mounted, Shared, is_reserved_id};
 use crate::dio::{IdempotencyKey, Operation, OperationState, Position, WriteOptions, WriteRoute};
 use crate::hot::{Condition, OpId};
@@ -46,7 +46,7 @@ impl FromRequest<Arc<Shared>> for Change {
         let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
         let request = [parts.method.as_str().as_bytes(), target.as_bytes(), &body].join(&b'\n');
         Ok(Change {
-            prefer: Prefer::of(&parts.headers),
+            prefer: Prefer::of(&parts.headers).check()?,
             condition: condition(&parts.headers)?,
             key: key(&parts.headers)?.map(|key| IdempotencyKey { key, fingerprint: xxh3_128(&request) }),
             headers: parts.headers,
@@ -65,19 +65,16 @@ impl Change {
 
     /// The body as a whole row under `id`.
     pub(super) fn row(&self, at: &Mounted, id: &str) -> Result<Record, ApiError> {
-        let mut row = record::row(self.value()?, at)?;
+        let mut row = record::row(self.value()?, at, Shape::Whole)?;
         same_id(at, id, &row)?;
         check_id(at, id)?;
-        record::whole(&row, at)?;
         row.remove(at.schema.id_column());
         Ok(row)
     }
 
     /// The body as a part of a row.
     pub(super) fn part(&self, at: &Mounted) -> Result<Record, ApiError> {
-        let row = record::row(self.value()?, at)?;
-        record::part(&row, at)?;
-        Ok(row)
+        record::row(self.value()?, at, Shape::Part)
     }
 
     fn options(&self) -> WriteOptions {
@@ -117,21 +114,48 @@ pub(super) fn reserved(id: &str) -> ApiError {
         .hint("ids are not events or live and do not begin with _; rows that have such an id are found by filter")
 }
 
+/// Versions that a header names.
+enum Versions {
+    Any,
+    These(Vec<u128>),
+}
+
+/// What `If-Match` and `If-None-Match` ask for, as RFC 9110 says: the former compares strongly, the latter weakly, and both
+/// must hold. The committer judges it, in the order of all writes.
 fn condition(headers: &HeaderMap) -> Result<Condition, ApiError> {
-    let tags = |name: header::HeaderName| -> Vec<String> {
-        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).map(|tag| tag.trim().to_string()).collect()
-    };
-    let (wanted, unwanted) = (tags(header::IF_MATCH), tags(header::IF_NONE_MATCH));
-    let refuse = |detail: &'static str| Err(ApiError::new(Code::InvalidHeader, detail));
-    match (wanted.as_slice(), unwanted.as_slice()) {
-        ([], []) => Ok(Condition::None),
-        ([], [any]) if any == "*" => Ok(Condition::Absent),
-        ([], _) => refuse("If-None-Match of a write can only be *"),
-        (_, [_, ..]) => refuse("If-Match and If-None-Match cannot both be asked for"),
-        ([any], []) if any == "*" => Ok(Condition::Exists),
-        (tags, []) if tags.iter().any(|tag| tag == "*") => refuse("If-Match is either * or a list of ETags"),
-        (tags, []) => Ok(Condition::Matches(tags.iter().filter_map(|tag| version(tag)).collect())),
+    let wanted = versions(headers, &header::IF_MATCH, version)?;
+    let unwanted = versions(headers, &header::IF_NONE_MATCH, |tag| version(tag.strip_prefix("W/").unwrap_or(tag)))?;
+    Ok(match (wanted, unwanted) {
+        (None, None) => Condition::None,
+        (None, Some(Versions::Any)) => Condition::Absent,
+        (None, Some(Versions::These(from))) => Condition::Differs { from, or_absent: true },
+        (Some(Versions::Any), None) => Condition::Exists,
+        (Some(Versions::These(tags)), None) => Condition::Matches(tags),
+        // There is no row that is there and is not.
+        (Some(_), Some(Versions::Any)) => Condition::Matches(Vec::new()),
+        (Some(Versions::Any), Some(Versions::These(from))) => Condition::Differs { from, or_absent: false },
+        (Some(Versions::These(mut tags)), Some(Versions::These(from))) => {
+            tags.retain(|tag| !from.contains(tag));
+            Condition::Matches(tags)
+        }
+    })
+}
+
+fn versions(
+    headers: &HeaderMap,
+    name: &header::HeaderName,
+    read: impl Fn(&str) -> Option<u128>,
+) -> Result<Option<Versions>, ApiError> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let tags: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
+    match tags.as_slice() {
+        [] => Ok(None),
+        ["*"] => Ok(Some(Versions::Any)),
+        tags if tags.contains(&"*") => {
+            Err(ApiError::new(Code::InvalidHeader, format!("{name} is either * or a list of ETags")))
+        }
+        // One that is not ours is the version of no row.
+        tags => Ok(Some(Versions::These(tags.iter().filter_map(|tag| read(tag)).collect()))),
     }
 }
 
@@ -146,7 +170,7 @@ fn version(tag: &str) -> Option<u128> {
 }
 
 /// The key of `Idempotency-Key`: in quotes, as the draft says, or bare.
-fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();
     let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
@@ -162,10 +186,10 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
 // --- answering -----------------------------------------------------------------------------------------------------------
 
 /// How an accepted write stands when it is answered.
-struct Accepted {
-    id: Option<String>,
+pub(super) struct Accepted {
+    pub(super) id: Option<String>,
     kind: WriteKind,
-    operation: Option<OpId>,
+    pub(super) operation: Option<OpId>,
     position: Position,
     created: bool,
     /// The row that was deleted.
@@ -223,7 +247,7 @@ async fn settle(at: &Mounted, change: &Change, accepted: &mut Accepted) -> Resul
 }
 
 /// A request that was accepted before: what became of it.
-fn replayed(at: &Mounted, operation: &str) -> Result<Accepted, ApiError> {
+pub(super) fn replayed(at: &Mounted, operation: &str) -> Result<Accepted, ApiError> {
     let known = operation.parse().ok().and_then(|op: OpId| at.dio.operation(op));
     let Some(known) = known else {
         return Err(ApiError::new(Code::Conflict, format!("this was accepted before, as operation {operation}"))
@@ -290,6 +314,11 @@ fn answer(at: &Mounted, change: &Change, accepted: &Accepted) -> Response {
     };
     let mut response = status.into_response();
     describe(at, change, accepted, response.headers_mut());
+    // A row that is here at once without an operation was made by the master, unless it was there already.
+    let kind = if accepted.operation.is_none() && accepted.created { Kind::Made } else { Kind::One };
+    if let Some(applied) = change.prefer.applied(kind) {
+        response.headers_mut().insert(APPLIED, applied);
+    }
     let Some(body) = body else { return response };
     if let (true, Some(row), None) = (accepted.settled, row, &accepted.gone) {
         let etag = View::record_etag(&row, "", Format::Json);
@@ -319,9 +348,6 @@ fn describe(at: &Mounted, change: &Change, accepted: &Accepted, headers: &mut He
     if accepted.replayed {
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
-    if let Some(applied) = change.prefer.applied() {
-        headers.insert(APPLIED, applied);
-    }
 }
 
 /// What every answer to an accepted write says: where it is in the history, and where it is safe.
@@ -330,6 +356,21 @@ pub(super) fn safe(at: &Mounted, position: &Position, headers: &mut HeaderMap) {
     headers.insert(POSITION, answer::position(position));
     headers.insert(DURABLE, HeaderValue::from_static(durable));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}
+
+/// How one of many operations stands after a wait of at most `patience`: its status, and what the master said against it.
+pub(super) async fn standing(at: &Mounted, op: OpId, patience: Duration, prefix: &str) -> (u16, Option<ApiError>) {
+    match at.dio.settled(op, patience).await {
+        Some(operation) if operation.state == OperationState::Applied => match operation.op {
+            WriteKind::Insert => (201, None),
+            _ => (200, None),
+        },
+        Some(operation) if operation.state.is_final() => {
+            let error = failed(&operation, prefix);
+            (error.code().status().as_u16(), Some(error))
+        }
+        Some(_) | None => (202, None),
+    }
 }
 
 /// The URL of a row.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::entry::{Base, BulkRow, Cause, Entry, Frame, Many, OpChange, Origin, Visible};
 use super::op::{Effect, Op, OpError, OpId, OpState};
 use super::reconcile::{News, Source, version_of};
-use super::state::{Note, State};
+use super::state::{NO_ROW, Note, State};
 use super::table::{Ordinal, Table};
 use crate::record::{Body, CborValue, Id, Seq};
 use crate::vista::{Error, Result};
@@ -109,6 +109,13 @@ pub enum Condition {
     Exists,
     /// There is no row (`If-None-Match: *`).
     Absent,
+    /// There is a row with none of these hashes, or there is none and there need not be (`If-None-Match`).
+    Differs {
+        /// What it must not be.
+        from: Vec<u128>,
+        /// Whether no row will do.
+        or_absent: bool,
+    },
 }
 
 /// How a delivery ended.
@@ -356,10 +363,14 @@ impl State {
             Cmd::Retry { op, new } => self.decide_retry(&mut draft, *op, *new)?,
             Cmd::Discard(op) => self.decide_discard(&mut draft, *op)?,
         }
-        let lost = |entry: &Entry| entry.id.as_ref().is_some_and(|id| self.lost.contains(id));
-        for entry in draft.decision.entries.iter_mut().filter(|entry| entry.base.changes() && lost(entry)) {
+        for entry in &mut draft.decision.entries {
+            let row = match &entry.base {
+                Base::Set { body, .. } => Some(body),
+                Base::Gone => None,
+                Base::Keep | Base::Many { .. } => continue,
+            };
             // The log has to say so: who replays it does not know any more that the row was lost.
-            entry.found = true;
+            entry.found = entry.id.as_ref().is_some_and(|id| self.finds(id, row));
         }
         Ok(draft.decision)
     }
@@ -371,6 +382,9 @@ impl State {
             Condition::None => true,
             Condition::Exists => row.is_some(),
             Condition::Absent => row.is_none(),
+            Condition::Differs { from, or_absent } => {
+                row.as_ref().map_or(*or_absent, |row| !from.contains(&row.hash()))
+            }
             Condition::Matches(hashes) => row.as_ref().is_some_and(|row| hashes.contains(&row.hash())),
         };
         if !condition {
@@ -439,6 +453,7 @@ impl State {
             over: 0,
             state: OpState::Queued,
             delivered: 0,
+            beneath: None,
             error: None,
             updated: now,
         }
@@ -456,8 +471,12 @@ impl State {
         }
         match answer {
             Answer::Routed => {
+                let beneath = match &*record.targets {
+                    [id] if !self.lost.contains(id) => Some(self.base(id).map_or(NO_ROW, |base| base.body.hash())),
+                    _ => None,
+                };
                 let entry = draft.entry(record.targets.first(), &op_cause(op));
-                entry.op = OpChange::Settle { state: OpState::Routed, error: None };
+                entry.op = OpChange::Settle { state: OpState::Routed, error: None, beneath };
                 entry.frame = Frame::WriteCommitted;
             }
             Answer::Confirmed { row, id } => self.confirm(draft, record, mark, row.as_ref(), id.as_ref()),
@@ -510,7 +529,7 @@ impl State {
             self.show_confirmed(draft, new_id, Some(row), &rest, base, &cause, Vec::new(), told);
         }
         let entry = draft.entry(op.targets.first(), &cause);
-        entry.op = OpChange::Settle { state: OpState::Applied, error: None };
+        entry.op = OpChange::Settle { state: OpState::Applied, error: None, beneath: None };
         entry.frame = Frame::WriteCommitted;
     }
 
@@ -557,7 +576,7 @@ impl State {
             self.show_fold(draft, id, base.as_ref(), &rest, Base::Keep, &cause);
         }
         let entry = draft.entry(op.targets.first(), &cause);
-        entry.op = OpChange::Settle { state, error: Some(error.clone()) };
+        entry.op = OpChange::Settle { state, error: Some(error.clone()), beneath: None };
         entry.frame = Frame::WriteFailed(error.clone());
     }
 
@@ -585,7 +604,7 @@ impl State {
 
     // --- a person's decisions --------------------------------------------------------------------------------------------
 
-    fn parked(&self, op: OpId) -> Result<&Op> {
+    fn parked_op(&self, op: OpId) -> Result<&Op> {
         let record = self.ops.get(&op).ok_or_else(|| Error::NotFound { id: op.to_string() })?;
         if record.state != OpState::Parked {
             let detail = "is not parked: only parked operations can be retried or discarded".to_string();
@@ -595,23 +614,28 @@ impl State {
     }
 
     fn decide_retry(&self, draft: &mut Draft<'_>, op: OpId, new: OpId) -> Result<()> {
-        let parked = self.parked(op)?.clone();
+        let parked = self.parked_op(op)?.clone();
         let id = if parked.effect == Effect::DeleteAll { None } else { parked.targets.first().cloned() };
         let effect = parked.effect;
-        self.decide_write(draft, &NewWrite { op: new, id, effect, condition: Condition::None, retry_of: Some(op) })?;
+        let again = NewWrite { op: new, id, effect, condition: Condition::None, retry_of: Some(op) };
+        self.decide_write(draft, &again).map_err(|error| match error {
+            // The operation is there; what it would change is not.
+            Error::NotFound { id } => Error::Conflict { id, detail: "is not there any more".into() },
+            error => error,
+        })?;
         if draft.decision.outcome == Outcome::Identical {
             let detail = "has nothing left to do: everything is as it asks; discard it".to_string();
             return Err(Error::Conflict { id: op.to_string(), detail });
         }
         let entry = draft.entry(parked.targets.first(), &op_cause(op));
-        entry.op = OpChange::Settle { state: OpState::Discarded, error: None };
+        entry.op = OpChange::Settle { state: OpState::Discarded, error: None, beneath: None };
         Ok(())
     }
 
     fn decide_discard(&self, draft: &mut Draft<'_>, op: OpId) -> Result<()> {
-        let parked = self.parked(op)?;
+        let parked = self.parked_op(op)?;
         let entry = draft.entry(parked.targets.first(), &op_cause(op));
-        entry.op = OpChange::Settle { state: OpState::Discarded, error: None };
+        entry.op = OpChange::Settle { state: OpState::Discarded, error: None, beneath: None };
         Ok(())
     }
 

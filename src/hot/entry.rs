@@ -160,6 +160,10 @@ pub enum OpChange {
         /// Because of this.
         #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
         error: Option<OpError>,
+        /// When the route takes it: the hash of the confirmed row beneath, 0 if there is none. Tells news of the row from the
+        /// row itself when the cache file was lost.
+        #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
+        beneath: Option<u128>,
     },
     /// The master's news of the row speak of these routed ones: they are applied and no longer lie over it.
     #[serde(rename = "a")]
@@ -287,5 +291,15 @@ impl Entry {
             Some((format, _)) => Err(format!("entry format {format} is not known (this program reads {FORMAT})")),
             None => Err("the entry is empty".into()),
         }
+    }
+
+    /// Reads an entry that `bytes` begin with; gives it with its length. For bytes that nothing else is known of.
+    pub fn decode_first(bytes: &[u8]) -> Option<(Entry, usize)> {
+        const MAP: u8 = 5;
+        let rest = bytes.strip_prefix(&[FORMAT])?;
+        rest.first().filter(|head| **head >> 5 == MAP)?;
+        let mut left = rest;
+        let entry = ciborium::from_reader(&mut left).ok()?;
+        Some((entry, bytes.len() - left.len()))
     }
 }

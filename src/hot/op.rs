@@ -212,6 +212,9 @@ pub struct Op {
     /// Clock of the State when the route took it.
     #[serde(skip, default)]
     pub delivered: u64,
+    /// Hash of the confirmed row that it lay over then, 0 if there was none.
+    #[serde(skip, default)]
+    pub beneath: Option<u128>,
     /// Why it ended without effect.
     #[serde(skip, default)]
     pub error: Option<OpError>,

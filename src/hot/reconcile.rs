@@ -175,7 +175,9 @@ impl State {
     pub(super) fn overrule(&self, draft: &mut Draft<'_>, news: &News<'_>, mark: u64, cause: &Cause) {
         let fold = self.folds.get(news.id);
         let base = self.base(news.id);
-        let same = base.as_ref().map(|base| &base.body) == news.row;
+        // What is known is nothing, if the cache file lost it.
+        let lost = self.lost.contains(news.id) && !self.finds(news.id, news.row);
+        let same = !lost && base.as_ref().map(|base| &base.body) == news.row;
         let read = mark != u64::MAX;
         let gone_at = news.version.filter(|_| news.row.is_none() && self.rules.version.is_some());
         let versions = gone_at.is_some()
@@ -229,7 +231,7 @@ impl State {
         let seen = (1..=routed).rev().find(|upto| self.speaks_of(news, &ops[..*upto], base));
         match seen {
             Some(upto) => (ops[..upto].to_vec(), ops[upto..].to_vec()),
-            None if lost => (Vec::new(), ops.to_vec()),
+            None if self.finds(news.id, news.row) => (Vec::new(), ops.to_vec()),
             None => ops.iter().partition(|op| {
                 self.ops.get(*op).is_some_and(|op| op.state == OpState::Routed && op.delivered <= mark)
             }),

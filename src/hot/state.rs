@@ -14,6 +14,9 @@ use super::table::{ORDINAL_STEP, Ordinal, RowRef, Slot, Table};
 use crate::record::{Body, CborValue, Id, Seq};
 use crate::vista::Schema;
 
+/// Stands for the hash of a row that is not there.
+pub(super) const NO_ROW: u128 = 0;
+
 /// What does not change while a Dio lives.
 #[derive(Clone, Debug)]
 pub struct Rules {
@@ -23,9 +26,12 @@ pub struct Rules {
     pub version: Option<Arc<str>>,
     /// Whether a full row in an unversioned upstream event is shown at once when nothing else is in motion.
     pub trust_payload: bool,
-    /// Finished operations that are remembered.
+    /// Finished operations that are remembered, at most, for a day.
     pub keep_finished: usize,
 }
+
+/// How long finished operations are remembered, in milliseconds.
+const REMEMBERED: u64 = 24 * 3_600_000;
 
 impl Rules {
     /// Rules for an unversioned master.
@@ -69,6 +75,8 @@ pub struct State {
     pub(super) queue: OrdMap<Seq, OpId>,
     pub(super) ended: OrdMap<(Seq, OpId), ()>,
     pub(super) queued_bytes: usize,
+    /// How many operations are parked, and their bytes.
+    pub(super) parked: (usize, usize),
     /// Counts every change of a confirmed row, journaled or only hinted at; what marks are taken from.
     pub(super) clock: u64,
     pub(super) guards: OrdMap<u64, u32>,
@@ -81,6 +89,8 @@ pub struct State {
     pub(super) versions: HashMap<Id, Version>,
     /// Rows under operations whose confirmed row was in a cache file that is gone.
     pub(super) lost: HashSet<Id>,
+    /// Whether the log, when it was read back, lacked entries or the rows of some: confirmed rows may be older than they were.
+    gap: bool,
 }
 
 /// When a row was last touched while a read or delivery was under way.
@@ -162,6 +172,7 @@ impl State {
             queue: OrdMap::new(),
             ended: OrdMap::new(),
             queued_bytes: 0,
+            parked: (0, 0),
             clock: seq,
             guards: OrdMap::new(),
             narrow: HashMap::new(),
@@ -169,6 +180,7 @@ impl State {
             dirty: HashMap::new(),
             versions: HashMap::new(),
             lost: HashSet::new(),
+            gap: false,
         }
     }
 
@@ -249,6 +261,11 @@ impl State {
         (self.queue.len(), self.queued_bytes)
     }
 
+    /// How many operations are parked, and their bytes.
+    pub fn parked(&self) -> (usize, usize) {
+        self.parked
+    }
+
     /// Whether `op` is the oldest that waits for each of its rows, so that it may be delivered.
     pub fn is_next(&self, op: &Op) -> bool {
         op.targets.iter().all(|id| {
@@ -308,19 +325,37 @@ impl State {
 
     /// Moves to `seq`, for a log whose newest entries are not there any more.
     pub fn advance(&mut self, seq: Seq) {
+        self.gap |= seq > self.seq;
         self.seq = self.seq.max(seq);
         self.clock = self.clock.max(seq);
     }
 
     /// Notes that confirmed rows may be missing, because the cache file was lost or is not what the log says: the first news
-    /// of such a row are no contradiction to the operations over it.
+    /// of such a row are no contradiction to the operations over it. Where the log was trimmed, the rows that it still has may
+    /// be older than those that were lost.
     pub fn doubt_missing(&mut self) {
         let inserts = |fold: &Fold| {
             let first = fold.ops.first().and_then(|op| self.ops.get(op));
             first.is_some_and(|op| matches!(op.effect, Effect::Insert(_)))
         };
-        let lost = self.folds.iter().filter(|(_, fold)| fold.base.is_none() && !inserts(fold));
+        let missing = |fold: &Fold| match fold.base {
+            None => !inserts(fold) && self.beneath(fold) != Some(NO_ROW),
+            Some(_) => self.gap,
+        };
+        let lost = self.folds.iter().filter(|(_, fold)| missing(fold));
         self.lost = lost.map(|(id, _)| Arc::clone(id)).collect();
+    }
+
+    /// Whether `row`, now told, is the one that was lost with the cache file, and no news. What was not written down is taken
+    /// for it: rather an old write is shown too long than a new one not at all.
+    pub(super) fn finds(&self, id: &Id, row: Option<&Body>) -> bool {
+        let beneath = self.folds.get(id).and_then(|fold| self.beneath(fold));
+        self.lost.contains(id) && beneath.is_none_or(|beneath| beneath == row.map_or(NO_ROW, Body::hash))
+    }
+
+    /// Hash of the confirmed row when the newest routed operation over it was taken by the route.
+    fn beneath(&self, fold: &Fold) -> Option<u128> {
+        fold.ops.iter().rev().find_map(|op| self.ops.get(op)?.beneath)
     }
 
     /// Whether operations lie over rows that are missing: see [`State::doubt_missing`].
@@ -348,6 +383,7 @@ impl State {
             self.apply_known(entry);
             return applied;
         }
+        self.gap |= entry.seq > self.seq + 1;
         self.seq = entry.seq;
         self.clock += 1;
         let Some(id) = &entry.id else {
@@ -416,6 +452,7 @@ impl State {
             }
             Note::Clean(id) => {
                 self.dirty.remove(id);
+                self.lost.remove(id);
             }
             Note::Touch(id) => {
                 self.clock += 1;
@@ -527,7 +564,10 @@ impl State {
     fn apply_many(&mut self, many: &Many, entry: &Entry) -> Vec<CacheChange> {
         self.rows_seq = entry.seq;
         match many {
-            Many::Unknown => Vec::new(),
+            Many::Unknown => {
+                self.gap = true;
+                Vec::new()
+            }
             Many::Table(table) => {
                 let folds = self.folds.clone();
                 let place = |id: &Id| self.table.get(id).map(|row| (Arc::clone(id), row.ordinal()));
@@ -566,7 +606,7 @@ impl State {
             // The entry that stages an operation is the one that a trim keeps: it lays the operation over all its rows.
             OpChange::None | OpChange::Join => {}
             OpChange::Stage(op) => self.stage(op, entry),
-            OpChange::Settle { state, error } => self.settle(entry, *state, error.as_ref()),
+            OpChange::Settle { state, error, beneath } => self.settle(entry, *state, error.as_ref(), *beneath),
             OpChange::Absorb(ops) => ops.iter().for_each(|op| self.absorb(id, *op, entry)),
         }
     }
@@ -601,13 +641,14 @@ impl State {
         self.lift_off(id, op);
     }
 
-    fn settle(&mut self, entry: &Entry, state: OpState, error: Option<&OpError>) {
+    fn settle(&mut self, entry: &Entry, state: OpState, error: Option<&OpError>, beneath: Option<u128>) {
         let Some(op) = entry.cause.op else { return };
         if state == OpState::Routed {
             let clock = self.clock;
             if let Some(op) = self.ops.get_mut(&op).filter(|op| op.state == OpState::Queued) {
                 op.state = OpState::Routed;
                 op.delivered = clock;
+                op.beneath = beneath;
                 op.updated = entry.at;
                 op.log.push(entry.seq);
                 self.queue.remove(&op.staged);
@@ -632,10 +673,16 @@ impl State {
             self.queue.remove(&staged);
             self.queued_bytes = self.queued_bytes.saturating_sub(size);
         }
+        if was == OpState::Parked {
+            self.parked = (self.parked.0.saturating_sub(1), self.parked.1.saturating_sub(size));
+        }
+        if state == OpState::Parked {
+            self.parked = (self.parked.0 + 1, self.parked.1 + size);
+        }
         for id in targets.iter() {
             self.lift_off(id, op);
         }
-        self.remember(op, state, entry.seq);
+        self.remember(op, state, entry);
     }
 
     fn lift_off(&mut self, id: &Id, op: OpId) {
@@ -666,13 +713,16 @@ impl State {
     }
 
     /// Parked operations stay until a person acts; of the others only the newest are remembered.
-    fn remember(&mut self, op: OpId, state: OpState, seq: Seq) {
+    fn remember(&mut self, op: OpId, state: OpState, entry: &Entry) {
         if state == OpState::Parked {
             return;
         }
-        self.ended.insert((seq, op), ());
-        while self.ended.len() > self.rules.keep_finished {
-            let Some(oldest) = self.ended.get_min().map(|(key, ())| *key) else { break };
+        self.ended.insert((entry.seq, op), ());
+        while let Some(oldest) = self.ended.get_min().map(|(key, ())| *key) {
+            let old = self.ops.get(&oldest.1).is_none_or(|op| op.updated + REMEMBERED < entry.at);
+            if !old && self.ended.len() <= self.rules.keep_finished {
+                return;
+            }
             self.ended.remove(&oldest);
             self.ops.remove(&oldest.1);
         }

@@ -12,9 +12,13 @@ mod memory;
 mod redb;
 #[cfg(test)]
 mod redb_tests;
+mod salvage;
 
 pub use self::redb::RedbJournal;
+#[cfg(any(test, feature = "testing"))]
+pub use crate::redb_file::disk;
 pub use memory::MemoryJournal;
+pub use salvage::{Salvaged, salvage};
 
 use async_trait::async_trait;
 use bytes::Bytes;

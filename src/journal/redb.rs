@@ -23,11 +23,11 @@ use crate::redb_file::{BackendFactory, Fault, Options, RedbFile, blocking, seal,
 type Entries<'t> = Table<'t, (u32, u64), &'static [u8]>;
 type Claims<'t> = Table<'t, &'static str, &'static [u8]>;
 
-const ENTRIES: TableDefinition<(u32, u64), &[u8]> = TableDefinition::new("entries");
+pub(super) const ENTRIES: TableDefinition<(u32, u64), &[u8]> = TableDefinition::new("entries");
 const CLAIMS: TableDefinition<&str, &[u8]> = TableDefinition::new("claims");
-const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const FORMAT: u32 = 1;
-const OPTIONS: Options = Options { format: FORMAT, meta: META, cache_size: 16 << 20, check_integrity: true };
+pub(super) const OPTIONS: Options = Options { format: FORMAT, meta: META, cache_size: 16 << 20, check_integrity: true };
 /// Claims that one trim looks at, so that it does not hold appends up for long.
 const CLAIMS_A_TRIM: usize = 4096;
 
@@ -57,13 +57,13 @@ struct Writer {
 
 /// A log as stored, except that the stored `head` may lag behind the last entry.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Log {
-    id: u32,
+pub(super) struct Log {
+    pub(super) id: u32,
     epoch: String,
     shape: String,
     why: String,
-    head: Seq,
-    oldest: Seq,
+    pub(super) head: Seq,
+    pub(super) oldest: Seq,
 }
 
 impl Log {
@@ -258,7 +258,7 @@ impl Inner {
         if matches!(fault, Fault::Closed) {
             return AppendError::Io(fault.to_string());
         }
-        tracing::error!(path = self.file.label(), error = %fault, "append failed");
+        tracing::debug!(path = self.file.label(), error = %fault, "append failed");
         if let Fault::Io { full: true, detail } = fault
             && self.nothing_stored(writer, batches)
         {
@@ -453,7 +453,7 @@ fn store_log(transaction: &WriteTransaction, name: &str, log: &Log) -> Result<()
     Ok(())
 }
 
-fn decode_log(key: &str, sealed: &[u8]) -> Result<Log, Fault> {
+pub(super) fn decode_log(key: &str, sealed: &[u8]) -> Result<Log, Fault> {
     let payload = unseal(xxh3_64(key.as_bytes()), sealed);
     let log = payload.and_then(|payload| serde_json::from_slice(payload).ok());
     log.ok_or_else(|| Fault::Corrupt(format!("the record {key:?} is damaged")))
@@ -463,7 +463,7 @@ fn entry_salt(id: u32, seq: Seq) -> u64 {
     (u64::from(id) << 40) ^ seq
 }
 
-fn unseal_entry(id: u32, seq: Seq, sealed: &[u8]) -> Result<&[u8], Fault> {
+pub(super) fn unseal_entry(id: u32, seq: Seq, sealed: &[u8]) -> Result<&[u8], Fault> {
     unseal(entry_salt(id, seq), sealed).ok_or_else(|| Fault::Corrupt(format!("entry {seq} of log {id} is damaged")))
 }
 
@@ -475,7 +475,7 @@ fn unseal_claim<'a>(key: &str, sealed: &'a [u8]) -> Result<(u64, &'a [u8]), Faul
     Ok((u64::from_le_bytes(*expires), value))
 }
 
-fn journal_error(path: &str, fault: Fault) -> JournalError {
+pub(super) fn journal_error(path: &str, fault: Fault) -> JournalError {
     let path = path.to_string();
     match fault {
         Fault::Io { detail, .. } => JournalError::Io { path, detail },
@@ -487,7 +487,7 @@ fn journal_error(path: &str, fault: Fault) -> JournalError {
 }
 
 /// After every key that begins with `log/`.
-const LOGS_END: &str = "log0";
+pub(super) const LOGS_END: &str = "log0";
 
 #[async_trait]
 impl Journal for RedbJournal {

@@ -16,7 +16,7 @@ pub use json::{JsonError, JsonLimits, parse_json, value_to_json};
 pub use layout::Layout;
 pub use merge::merge_patch;
 pub(crate) use rows::id_from_value;
-pub use rows::{Rows, RowsIter, Stamp};
+pub use rows::{Rows, RowsIter, Stamp, Undecodable};
 
 use std::sync::Arc;
 

@@ -17,6 +17,17 @@ pub struct Rows {
     places: HashMap<Id, usize>,
     layout: Option<Arc<Layout>>,
     stamp: Option<Stamp>,
+    undecodable: Option<Undecodable>,
+}
+
+/// Rows of a source that could not be decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Undecodable {
+    /// How many.
+    pub count: u64,
+    /// What is wrong with the first.
+    pub first: String,
 }
 
 /// When a master was read: nothing at or before `mark` can be newer than these rows.
@@ -71,6 +82,20 @@ impl Rows {
                 true
             }
         }
+    }
+
+    /// Notes a row that is there and cannot be decoded, with what is wrong with it. A list with such rows says of no row that it
+    /// is gone.
+    pub fn skip(&mut self, detail: impl Into<String>) {
+        match &mut self.undecodable {
+            Some(bad) => bad.count += 1,
+            None => self.undecodable = Some(Undecodable { count: 1, first: detail.into() }),
+        }
+    }
+
+    /// Rows that are there and could not be decoded.
+    pub fn undecodable(&self) -> Option<&Undecodable> {
+        self.undecodable.as_ref()
     }
 
     /// How many rows.
@@ -133,9 +158,28 @@ impl Rows {
         if self.layout.as_ref().is_some_and(|own| Arc::ptr_eq(own, layout) || own == layout) {
             return self;
         }
-        let mut rows = Rows { stamp: self.stamp.clone(), ..Rows::with_layout(Arc::clone(layout)) };
+        let (stamp, undecodable) = (self.stamp.clone(), self.undecodable.clone());
+        let mut rows = Rows { stamp, undecodable, ..Rows::with_layout(Arc::clone(layout)) };
         for (id, record) in &self {
             rows.push(id, &record);
+        }
+        rows
+    }
+}
+
+impl Rows {
+    /// The rows for which `fits` has nothing to say; of the others it is noted.
+    pub(crate) fn without(self, fits: impl Fn(&Id, &Body) -> Option<String>) -> Rows {
+        if self.bodies().all(|(id, body)| fits(id, body).is_none()) {
+            return self;
+        }
+        let Rows { items, layout, stamp, undecodable, .. } = self;
+        let mut rows = Rows { layout, stamp, undecodable, ..Rows::default() };
+        for (id, body) in items {
+            match fits(&id, &body) {
+                Some(detail) => rows.skip(detail),
+                None => drop(rows.push_body(id, body)),
+            }
         }
         rows
     }

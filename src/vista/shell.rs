@@ -71,6 +71,21 @@ pub trait TableShell: Send + Sync + 'static {
         Err(Error::Unsupported { vista: "this source".into(), what: "write" })
     }
 
+    /// [`TableShell::write`] for the operation with this id, which may come again when its answer was lost. A source that can
+    /// remembers the id together with the change, and answers a repetition with the row as it is.
+    ///
+    /// # Errors
+    /// As [`TableShell::write`].
+    async fn write_once(&self, operation: &str, op: &WriteOp) -> Result<Written> {
+        let _ = operation;
+        self.write(op).await
+    }
+
+    /// Whether [`TableShell::write_once`] proves that no operation takes effect twice.
+    fn writes_once(&self) -> bool {
+        false
+    }
+
     /// Inserts a row whose id the source chooses, and returns that id with the row.
     ///
     /// # Errors

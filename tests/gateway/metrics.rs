@@ -203,6 +203,34 @@ async fn refreshes_are_counted_by_result_and_say_why_they_fail() {
 }
 
 #[tokio::test]
+async fn a_write_route_that_is_left_alone_shows_in_readyz_and_on_the_page() {
+    let lens = |lens: LensBuilder| {
+        let lens = lens.settings(|settings| settings.breaker.failures = 2);
+        lens.on_write(|_, _| std::future::ready(Err(Error::transient("the broker is away"))))
+    };
+    let app = app(lens, |gateway| gateway).await;
+    assert_eq!(Page::of(&app).await.dio("route_breaker"), 0.0);
+    for id in ["1", "2", "3"] {
+        assert_eq!(app.send("DELETE", &format!("/products/{id}"), &[], "").await.status, 202);
+    }
+    let reasons = loop {
+        let ready = app.get("/readyz").await.json();
+        let reasons = ready["dios"]["products"]["reasons"].to_string();
+        if reasons.contains("left alone") {
+            break reasons;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(
+        reasons.contains("the write route is left alone for") && reasons.contains("the broker is away"),
+        "{reasons}"
+    );
+    let page = Page::of(&app).await;
+    assert!(page.dio("route_breaker") > 0.0);
+    assert_eq!((page.dio("source_breaker"), page.dio("undecodable_rows"), page.dio("ready")), (0.0, 0.0, 1.0));
+}
+
+#[tokio::test]
 async fn a_gateway_that_stops_or_forgets_says_so_in_readyz() {
     let closing = tokio_util::sync::CancellationToken::new();
     let lens = |lens: LensBuilder| lens.cache_source(diorama::cache::MemoryCache::default());

@@ -51,7 +51,7 @@ async fn g9_a_handshake_that_is_none_is_426_with_the_version() {
         assert_eq!(answer.refusal(), (426, "upgrade-required".into()), "{headers:?}");
         assert_eq!((answer.header("sec-websocket-version"), answer.header("upgrade")), ("13", "websocket"));
     }
-    assert_eq!(app.send("POST", "/products/events", &HANDSHAKE, "").await.status, 405);
+    assert_eq!(app.send("POST", "/products/events", &HANDSHAKE, "").await.status, 409);
 }
 
 #[tokio::test]

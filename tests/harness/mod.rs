@@ -1,7 +1,7 @@
 //! What test binaries share: a scripted master, a remote cache, a bakery, and ways to wait without sleeping.
 //!
 //! Include it with `#[path = "../harness/mod.rs"] mod harness;`. Not every binary uses all of it.
-#![allow(dead_code, unreachable_pub, reason = "shared by test binaries that each use a part")]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "shared by test binaries that each use a part")]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test that cannot go on ends")]
 
 mod journal;

@@ -30,6 +30,8 @@ struct Script {
     failing_reads: Mutex<VecDeque<Error>>,
     failing_writes: Mutex<VecDeque<Error>>,
     refused: Mutex<HashMap<String, Error>>,
+    outage: Mutex<Option<Error>>,
+    garbled: Mutex<Vec<String>>,
     lost_answers: AtomicUsize,
     writing: AtomicUsize,
     most_writing: AtomicUsize,
@@ -69,6 +71,8 @@ impl Scripted {
             failing_reads: Mutex::default(),
             failing_writes: Mutex::default(),
             refused: Mutex::default(),
+            outage: Mutex::default(),
+            garbled: Mutex::default(),
             lost_answers: AtomicUsize::new(0),
             writing: AtomicUsize::new(0),
             most_writing: AtomicUsize::new(0),
@@ -129,6 +133,16 @@ impl Scripted {
     /// The next `times` writes fail without effect.
     pub fn fail_writes(&self, times: usize, error: &Error) {
         self.0.failing_writes.lock().unwrap().extend(std::iter::repeat_n(error.clone(), times));
+    }
+
+    /// Everything fails so from now on, without effect; `None` ends that.
+    pub fn outage(&self, error: Option<Error>) {
+        *self.0.outage.lock().unwrap() = error;
+    }
+
+    /// Lists cannot decode these rows from now on.
+    pub fn garble(&self, ids: &[&str]) {
+        *self.0.garbled.lock().unwrap() = ids.iter().map(ToString::to_string).collect();
     }
 
     /// Every write of row `id` fails from now on.
@@ -197,7 +211,12 @@ impl Scripted {
         count(&mut self.0.calls.lock().unwrap());
         self.0.reads.pass().await;
         self.take_time().await;
+        self.away()?;
         self.0.failing_reads.lock().unwrap().pop_front().map_or(Ok(()), Err)
+    }
+
+    fn away(&self) -> Result<()> {
+        self.0.outage.lock().unwrap().clone().map_or(Ok(()), Err)
     }
 
     async fn take_time(&self) {
@@ -210,6 +229,7 @@ impl Scripted {
     async fn before_write(&self, id: Option<&str>) -> Result<()> {
         self.0.writes.pass().await;
         self.take_time().await;
+        self.away()?;
         if let Some(error) = self.0.failing_writes.lock().unwrap().pop_front() {
             return Err(error);
         }
@@ -250,7 +270,18 @@ impl TableShell for Scripted {
 
     async fn list(&self, query: &Query) -> Result<Rows> {
         self.read(|calls| calls.list += 1).await?;
-        self.0.table.list(query).await
+        let rows = self.0.table.list(query).await?;
+        let garbled = self.0.garbled.lock().unwrap().clone();
+        if garbled.is_empty() {
+            return Ok(rows);
+        }
+        let (bad, good): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(id, _)| garbled.contains(id));
+        let mut rows = Rows::with_layout(Arc::clone(self.schema().layout()));
+        for (id, record) in good {
+            rows.push(id, &record);
+        }
+        bad.into_iter().for_each(|(id, _)| rows.skip(format!("row {id} is no row")));
+        Ok(rows)
     }
 
     async fn get(&self, id: &str) -> Result<Option<Record>> {

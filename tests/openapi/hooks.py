@@ -10,9 +10,6 @@ numbers = itertools.count()
 @schemathesis.hook
 def before_call(context, case, kwargs):
     headers = case.headers or {}
-    if "If-Match" in headers and "If-None-Match" in headers:
-        # One of them at a time.
-        del headers["If-None-Match"]
     key = headers.get("Idempotency-Key")
     if key is not None and case.meta is not None and case.meta.generation.mode.is_positive:
         # A key belongs to one request, and to one row that has its id.

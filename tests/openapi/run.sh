@@ -20,14 +20,13 @@ fi
 
 folder="$(mktemp -d)"
 trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null || true; rm -rf "$folder"' EXIT
-cp "$here"/../data/shop/* "$here"/{schemathesis.toml,hooks.py} "$folder"
-python3 -c 'import sqlite3, sys; sqlite3.connect(sys.argv[1]).executescript(open(sys.argv[2]).read())' \
-    "$folder/shop.db" "$folder/shop.sql"
-# With a token, so that whatever ignores it is found.
-sed -i 's/^listen = .*/listen = "127.0.0.1:0"\nauth = { tokens = ["env:TOKEN"] }/' "$folder/diorama.toml"
+# The demo, with a token, so that whatever ignores it is found; its webhook unsigned, as signatures cannot be made up.
+cp "$here"/../../demo/* "$here"/{schemathesis.toml,hooks.py} "$folder"
+sed -i -e 's/^listen = .*/listen = "127.0.0.1:0"\nauth = { tokens = ["env:TOKEN"] }/' \
+    -e 's/^auth = { scheme = "standard".*/auth = { scheme = "none" }/' "$folder/diorama.toml"
 cd "$folder"
 export TOKEN=the-token-of-the-fuzz
-"$program" serve >out.txt 2>err.txt &
+"$program" demo --dir . >out.txt 2>err.txt &
 server=$!
 for _ in $(seq 200); do
     grep -q '^ready' out.txt && break

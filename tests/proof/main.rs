@@ -3,7 +3,14 @@
 #![allow(clippy::disallowed_methods, reason = "tests own their tasks and threads")]
 
 mod committer;
+mod disk;
 mod harness;
+mod images;
 mod kill;
+mod masters;
+#[cfg(feature = "sqlite")]
+mod once;
 mod property;
 mod restart;
+#[path = "../harness/mod.rs"]
+mod shop;

@@ -10,9 +10,11 @@ mod kill;
 mod limits;
 mod logs;
 mod openapi;
+mod ops;
 mod process;
 #[cfg(unix)]
 mod readme;
 mod real;
 mod stop;
 mod webhooks;
+mod writes;

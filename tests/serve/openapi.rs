@@ -2,28 +2,15 @@
 
 use std::path::Path;
 
-use crate::process::run;
+use crate::process::{folder, run};
 
-/// What is served where the committed document comes from.
-const SERVED: &[&str] = &["openapi", "diorama.toml"];
-
-/// The bakery: products, orders, categories.
-fn shop() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/shop");
-    for file in std::fs::read_dir(data).unwrap() {
-        let file = file.unwrap();
-        std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
-    }
-    let tables = std::fs::read_to_string(dir.path().join("shop.sql")).unwrap();
-    rusqlite::Connection::open(dir.path().join("shop.db")).unwrap().execute_batch(&tables).unwrap();
-    dir
-}
+/// What is served where the committed document comes from: the demo.
+const SERVED: &[&str] = &["openapi"];
 
 /// `UPDATE_OPENAPI=1` writes what is there now.
 #[test]
 fn the_committed_document_is_the_one_that_is_served() {
-    let dir = shop();
+    let dir = tempfile::tempdir().unwrap();
     let output = run(dir.path(), SERVED);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi/openapi.json");
@@ -35,12 +22,12 @@ fn the_committed_document_is_the_one_that_is_served() {
         known == output.stdout,
         "the API has changed: UPDATE_OPENAPI=1 cargo test --test serve writes the document"
     );
-    assert!(!dir.path().join("cache.redb").exists() && !dir.path().join("cache.journal.redb").exists());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "a question leaves no files behind");
 }
 
 #[test]
 fn files_are_described_without_a_configuration_and_mistakes_are_reported() {
-    let dir = shop();
+    let dir = folder();
     let output = run(dir.path(), &["openapi", "my shelf=products.csv"]);
     assert_eq!(output.status.code(), Some(78));
     let output = run(dir.path(), &["openapi", "shelf=products.csv"]);
@@ -49,4 +36,5 @@ fn files_are_described_without_a_configuration_and_mistakes_are_reported() {
     let missing = run(dir.path(), &["openapi", "nope.csv"]);
     assert_eq!(missing.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("there is no file nope.csv"));
+    assert!(!dir.path().join("cache.redb").exists() && !dir.path().join("cache.journal.redb").exists());
 }

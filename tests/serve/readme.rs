@@ -193,7 +193,7 @@ fn every_command_of_the_readme_does_what_it_shows() {
 #[test]
 fn every_key_of_the_configuration_is_in_the_readme() {
     let read = Regex::new(
-        r#"(?:\.(?:text|word|path|flag|number|count|size|duration|texts|secrets|tables?|value)\("([a-z_]+)"|\("([a-z_]+)", &mut)"#,
+        r#"(?:\.(?:text|word|word_as|path|flag|number|count|size|duration|texts|secrets|tables?|value)\("([a-z_]+)"|\("([a-z_]+)", &mut)"#,
     )
     .unwrap();
     let tables = README.split("## Configuration").nth(1).unwrap().split("\n## ").next().unwrap();

@@ -4,24 +4,48 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, ffi, par
 
 use super::table::{Field, Table};
 use super::value::{from_sql, to_sql};
-use super::{failed, id_of};
+use super::{failed, id_of, ops};
 use crate::drivers::{field_error, with_id};
 use crate::record::{CborValue, Record, merge_patch};
 use crate::vista::{ColumnType, Error, Result, WriteOp, Written};
 
-/// Carries out `op`.
-pub(super) fn write(table: &Table, connection: &mut Connection, op: &WriteOp) -> Result<Written> {
+/// What identifies a write that may come again.
+pub(super) struct Operation<'a> {
+    pub(super) id: &'a str,
+    /// Whether it is this one's turn to forget old ones.
+    pub(super) tidy: bool,
+}
+
+/// Carries out `op`, unless `operation` says that it has been: then it is answered with the row as it is.
+pub(super) fn write(
+    table: &Table,
+    connection: &mut Connection,
+    operation: Option<Operation<'_>>,
+    op: &WriteOp,
+) -> Result<Written> {
     let id = op.id().unwrap_or_default();
     let refused = |error| refused(table, id, error);
     // Immediate: what is read here still holds when it is written.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(refused)?;
-    match op {
-        WriteOp::Insert { id, record } => insert(table, &transaction, id, record)?,
-        WriteOp::Replace { id, record } => replace(table, &transaction, id, record)?,
-        WriteOp::Patch { id, record } => patch(table, &transaction, id, record)?,
-        WriteOp::Delete { id } => delete(table, &transaction, id)?,
-        WriteOp::DeleteAll => {
-            transaction.execute(&format!("DELETE FROM {}", table.quoted), []).map_err(refused)?;
+    let is_new = match operation {
+        Some(operation) => {
+            let is_new = ops::note(&transaction, operation.id)?;
+            if operation.tidy {
+                ops::tidy(&transaction)?;
+            }
+            is_new
+        }
+        None => true,
+    };
+    if is_new {
+        match op {
+            WriteOp::Insert { id, record } => insert(table, &transaction, id, record)?,
+            WriteOp::Replace { id, record } => replace(table, &transaction, id, record)?,
+            WriteOp::Patch { id, record } => patch(table, &transaction, id, record)?,
+            WriteOp::Delete { id } => delete(table, &transaction, id)?,
+            WriteOp::DeleteAll => {
+                transaction.execute(&format!("DELETE FROM {}", table.quoted), []).map_err(refused)?;
+            }
         }
     }
     let record = match op {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::response::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use self::session::{MOST_MESSAGE, Session, Since, Wish};
+use super::extract::Segment;
 use super::problem::{ApiError, Code};
 use super::state::{Mounted, Shared};
 
@@ -39,7 +40,7 @@ type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 /// Subscribes to a Dio's events.
 pub(super) async fn subscribe(
     State(shared): State<Arc<Shared>>,
-    Path(dio): Path<String>,
+    Segment(dio): Segment<0>,
     Query(parameters): Parameters,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
@@ -49,7 +50,8 @@ pub(super) async fn subscribe(
 /// Subscribes to the events of one row.
 pub(super) async fn subscribe_one(
     State(shared): State<Arc<Shared>>,
-    Path((dio, id)): Path<(String, String)>,
+    Segment(dio): Segment<0>,
+    Segment(id): Segment<1>,
     Query(parameters): Parameters,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {

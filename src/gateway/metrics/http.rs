@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode};
 use tokio::time::Instant;
 
+use super::super::router::Route;
 use crate::dio::{Histogram, Times};
 
 /// Methods by place; the last stands for all others.
@@ -21,13 +22,13 @@ const STATUSES: [u16; 36] = [
     415, 416, 417, 421, 422, 426, 428, 429, 500, 502, 503, 504, 507,
 ];
 
+const ROUTES: usize = Route::ALL.len();
+
 /// Counts of requests.
 #[derive(Debug)]
 pub(in crate::gateway) struct Http {
-    /// Longest first, so that the first one that a matched path ends with is its own.
-    templates: Vec<&'static str>,
     dios: usize,
-    /// By resource (0 for none), route (the last for paths that have none) and method.
+    /// By resource (0 for none), route and method.
     places: Box<[OnceLock<Box<Place>>]>,
     in_flight: AtomicI64,
 }
@@ -51,43 +52,20 @@ pub(super) struct Seen {
 }
 
 impl Http {
-    pub(super) fn new(mut templates: Vec<&'static str>, dios: usize) -> Http {
-        templates.sort_by_key(|template| std::cmp::Reverse(template.len()));
-        let places = (templates.len() + 1) * METHODS.len() * (dios + 1);
+    pub(super) fn new(dios: usize) -> Http {
+        let places = ROUTES * METHODS.len() * (dios + 1);
         Http {
-            templates,
             dios,
             places: std::iter::repeat_with(OnceLock::new).take(places).collect(),
             in_flight: AtomicI64::new(0),
         }
     }
 
-    /// A request begins. `matched` is the template that the router found, behind whatever the gateway is nested under; `dio`
-    /// finds the place of a resource by its name in `path`.
-    pub(in crate::gateway) fn begin(
-        &self,
-        method: &Method,
-        matched: Option<&str>,
-        path: &str,
-        dio: impl FnOnce(&str) -> Option<usize>,
-    ) -> Running<'_> {
-        let started = Instant::now();
-        let route = match matched {
-            // What ends with none of them is the root of a prefix.
-            Some(matched) => {
-                let own = self.templates.iter().position(|template| matched.ends_with(template));
-                own.unwrap_or(self.templates.len().saturating_sub(1))
-            }
-            None => self.templates.len(),
-        };
-        let dio = match self.templates.get(route) {
-            Some(template) if template.starts_with("/{dio}") => {
-                dio(path.trim_start_matches('/').split('/').next().unwrap_or_default())
-            }
-            _ => None,
-        };
+    /// A request begins, for the resource in place `dio` if it is there.
+    pub(in crate::gateway) fn begin(&self, method: &Method, route: Route, dio: Option<usize>) -> Running<'_> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Running { http: self, route, method: place_of(method), dio: dio.filter(|dio| *dio < self.dios), started }
+        let (method, dio) = (place_of(method), dio.filter(|dio| *dio < self.dios));
+        Running { http: self, route, method, dio, started: Instant::now() }
     }
 
     pub(super) fn in_flight(&self) -> i64 {
@@ -96,22 +74,17 @@ impl Http {
 
     /// Everything that was ever asked for.
     pub(super) fn seen(&self) -> impl Iterator<Item = Seen> {
-        let routes = self.templates.len() + 1;
         self.places.iter().enumerate().filter_map(move |(at, place)| {
             let place = place.get()?;
             let (method, rest) = (at % METHODS.len(), at / METHODS.len());
             Some(Seen {
-                route: self.template(rest % routes),
+                route: Route::ALL[rest % ROUTES].template(),
                 method: METHODS[method],
-                dio: (rest / routes).checked_sub(1),
+                dio: (rest / ROUTES).checked_sub(1),
                 statuses: place.answered(),
                 times: place.times.read(),
             })
         })
-    }
-
-    fn template(&self, route: usize) -> &'static str {
-        self.templates.get(route).copied().unwrap_or("none")
     }
 }
 
@@ -136,7 +109,7 @@ impl Place {
 #[derive(Debug)]
 pub(in crate::gateway) struct Running<'a> {
     http: &'a Http,
-    route: usize,
+    route: Route,
     method: usize,
     pub(in crate::gateway) dio: Option<usize>,
     started: Instant,
@@ -145,7 +118,7 @@ pub(in crate::gateway) struct Running<'a> {
 impl Running<'_> {
     /// The route's template.
     pub(in crate::gateway) fn route(&self) -> &'static str {
-        self.http.template(self.route)
+        self.route.template()
     }
 
     /// The method, `other` if nobody knows it.
@@ -156,8 +129,7 @@ impl Running<'_> {
     /// Counts the answer; gives the time it took.
     pub(in crate::gateway) fn end(&self, status: StatusCode) -> Duration {
         let took = self.started.elapsed();
-        let routes = self.http.templates.len() + 1;
-        let at = (self.dio.map_or(0, |dio| dio + 1) * routes + self.route) * METHODS.len() + self.method;
+        let at = (self.dio.map_or(0, |dio| dio + 1) * ROUTES + self.route as usize) * METHODS.len() + self.method;
         let Some(place) = self.http.places.get(at) else { return took };
         let place = place.get_or_init(Place::new);
         let status = STATUSES.binary_search(&status.as_u16()).unwrap_or(STATUSES.len());
@@ -178,14 +150,6 @@ mod tests {
     use super::*;
     use crate::gateway::Code;
 
-    fn http() -> Http {
-        Http::new(vec!["/", "/healthz", "/{dio}", "/{dio}/events", "/{dio}/{id}", "/{dio}/{id}/events"], 2)
-    }
-
-    fn dio(name: &str) -> Option<usize> {
-        ["breads", "cakes"].iter().position(|known| *known == name)
-    }
-
     #[test]
     fn every_status_of_a_refusal_is_counted_by_itself() {
         assert!(STATUSES.is_sorted());
@@ -195,29 +159,27 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_found_by_its_template_wherever_the_gateway_is_nested() {
-        let http = http();
-        for (matched, path, route, place) in [
-            (Some("/{dio}/{id}"), "/cakes/7", "/{dio}/{id}", Some(1)),
-            (Some("/api/{dio}/{id}/events"), "/breads/7/events", "/{dio}/{id}/events", Some(0)),
-            (Some("/{tenant}/{dio}/events"), "/breads/events", "/{dio}/events", Some(0)),
-            (Some("/{dio}"), "/unknown", "/{dio}", None),
-            (Some("/healthz"), "/healthz", "/healthz", None),
-            (Some("/api"), "/", "/", None),
-            (None, "/cakes/7/8/9", "none", None),
+    fn a_request_is_counted_by_route_and_resource() {
+        let http = Http::new(2);
+        for (route, dio, seen) in [
+            (Route::Row, Some(1), Some(1)),
+            (Route::RowEvents, Some(0), Some(0)),
+            (Route::Rows, None, None),
+            (Route::Rows, Some(2), None),
+            (Route::None, None, None),
         ] {
-            let running = http.begin(&Method::GET, matched, path, dio);
-            assert_eq!((running.route(), running.dio), (route, place), "{matched:?}");
+            let running = http.begin(&Method::GET, route, dio);
+            assert_eq!((running.route(), running.dio), (route.template(), seen));
             running.end(StatusCode::OK);
         }
-        assert_eq!((http.seen().count(), http.in_flight()), (7, 0));
+        assert_eq!((http.seen().count(), http.in_flight()), (4, 0));
     }
 
     #[test]
     fn methods_and_statuses_that_nobody_knows_are_one_each() {
-        let http = http();
+        let http = Http::new(2);
         for method in ["BREW", "WHEN"] {
-            http.begin(&method.parse().unwrap(), Some("/{dio}"), "/cakes", dio).end(StatusCode::IM_A_TEAPOT);
+            http.begin(&method.parse().unwrap(), Route::Rows, Some(1)).end(StatusCode::IM_A_TEAPOT);
         }
         let seen: Vec<Seen> = http.seen().collect();
         assert_eq!((seen.len(), seen[0].method, seen[0].dio), (1, "other", Some(1)));
@@ -228,37 +190,13 @@ mod tests {
     #[test]
     #[ignore = "a measurement"]
     fn what_counting_costs() {
-        let http = Http::new(
-            vec![
-                "/",
-                "/healthz",
-                "/readyz",
-                "/metrics",
-                "/problems/{code}",
-                "/operations",
-                "/operations/{id}",
-                "/operations/{id}/retry",
-                "/webhooks/{hook}",
-                "/{dio}",
-                "/{dio}/events",
-                "/{dio}/_query",
-                "/{dio}/_refresh",
-                "/{dio}/_schema",
-                "/{dio}/{id}",
-                "/{dio}/{id}/events",
-            ],
-            2,
-        );
-        let dios: indexmap::IndexMap<&str, ()> = ["breads", "cakes"].map(|name| (name, ())).into();
+        let http = Http::new(2);
         const ROUNDS: u32 = 1_000_000;
-        for matched in ["/{dio}/{id}/events", "/{dio}/{id}", "/{dio}"] {
-            let started = std::time::Instant::now();
-            for _ in 0..ROUNDS {
-                let matched = std::hint::black_box(Some(matched));
-                let running = http.begin(&Method::GET, matched, "/cakes/7", |name| dios.get_index_of(name));
-                std::hint::black_box(running.end(StatusCode::OK));
-            }
-            println!("{matched}: {:?} per request", started.elapsed() / ROUNDS);
+        let started = std::time::Instant::now();
+        for _ in 0..ROUNDS {
+            let running = http.begin(&Method::GET, std::hint::black_box(Route::Row), Some(1));
+            std::hint::black_box(running.end(StatusCode::OK));
         }
+        println!("{:?} per request", started.elapsed() / ROUNDS);
     }
 }

@@ -29,15 +29,15 @@ pub struct Metrics {
 impl Default for Metrics {
     /// Counts nothing but requests.
     fn default() -> Metrics {
-        Metrics::new(Vec::new(), 0, 0)
+        Metrics::new(0, 0)
     }
 }
 
 impl Metrics {
-    /// Counts for these routes, so many Dios and so many hooks.
-    pub(super) fn new(templates: Vec<&'static str>, dios: usize, hooks: usize) -> Metrics {
+    /// Counts for so many Dios and so many hooks.
+    pub(super) fn new(dios: usize, hooks: usize) -> Metrics {
         Metrics {
-            http: Http::new(templates, dios),
+            http: Http::new(dios),
             hooks: std::iter::repeat_with(Deliveries::default).take(hooks).collect(),
             started: SystemTime::now(),
         }

@@ -10,11 +10,11 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::text::{CONTENT_TYPE, Text};
 use super::{CLOSES, Metrics};
-use crate::dio::{Counters, Status};
+use crate::dio::{BreakerState, Counters, Reach, Status};
 use crate::gateway::problem::Code;
 use crate::gateway::state::{Mounted, Shared};
 use crate::gateway::webhook::Received;
-use crate::hot::{OpState, State as Rows};
+use crate::hot::State as Rows;
 
 /// Gives all metrics.
 pub(in crate::gateway) async fn scrape(State(shared): State<Arc<Shared>>) -> Response {
@@ -119,6 +119,15 @@ const GAUGES: &[(&str, &str, Value)] = &[
     ("diorama_dio_refresh_failing", "Whether the last refresh failed.", |dio| {
         Some(truth(dio.status.refresh_failed.is_some()))
     }),
+    ("diorama_dio_undecodable_rows", "Rows of the last whole list of the source that could not be decoded.", |dio| {
+        Some(dio.status.undecodable as f64)
+    }),
+    ("diorama_dio_source_breaker", "Whether the source is asked: 0 yes, 1 one probe, 2 left alone.", |dio| {
+        Some(breaker(&dio.status.source))
+    }),
+    ("diorama_dio_route_breaker", "Whether the write route is asked: 0 yes, 1 one probe, 2 left alone.", |dio| {
+        dio.status.route.as_ref().map(breaker)
+    }),
     ("diorama_dio_last_refresh_timestamp_seconds", "Unix time of the end of the last refresh that went well.", |dio| {
         dio.counters.last_refresh.map(|at| at as f64 / 1_000.0)
     }),
@@ -127,7 +136,7 @@ const GAUGES: &[(&str, &str, Value)] = &[
     ("diorama_dio_queue_bytes", "Bytes of the writes that wait.", |dio| Some(dio.rows.backlog().1 as f64)),
     ("diorama_dio_queue_oldest_seconds", "How long the oldest write that waits has done so.", |dio| Some(dio.oldest())),
     ("diorama_dio_parked_operations", "Writes that were given up until somebody retries or discards them.", |dio| {
-        Some(dio.rows.ops().filter(|op| op.state == OpState::Parked).count() as f64)
+        Some(dio.rows.parked().0 as f64)
     }),
     ("diorama_dio_sockets", "Event sockets that are open.", |dio| Some(dio.sockets as f64)),
     ("diorama_dio_receivers", "Subscribers inside the process: receivers of events and sceneries.", |dio| {
@@ -216,6 +225,14 @@ fn hooks(text: &mut Text, shared: &Shared) {
                 family.sample(&[("hook", hook), ("dio", dio), ("reason", code.as_str())], count);
             }
         }
+    }
+}
+
+fn breaker(reach: &Reach) -> f64 {
+    match reach.state {
+        BreakerState::Closed => 0.0,
+        BreakerState::HalfOpen => 1.0,
+        BreakerState::Open => 2.0,
     }
 }
 

@@ -36,8 +36,9 @@ fn get(api: &Api, id: &str, summary: &str) -> OperationBuilder {
 fn server(api: &mut Api) {
     let status = |words: &[&str]| word(words);
     let index = object([("resources", ObjectBuilder::new().into()), ("ready", text().into())]);
+    let links = answers::content(answers::json("Links.", index), "text/html", text());
     let root = get(api, "listResources", "The resources and where they are");
-    api.add("/", HttpMethod::Get, root.response("200", answers::json("Links.", index).build()));
+    api.add("/", HttpMethod::Get, root.response("200", links.build()));
 
     // Nobody is asked for a token here: no 401.
     let open = Api { guarded: false, hosts: api.hosts, ..Api::default() };
@@ -65,7 +66,7 @@ fn server(api: &mut Api) {
     api.add("/readyz", HttpMethod::Get, ready.response("503", not_yet.build()));
 
     let metrics = get(api, "readMetrics", "Counters and gauges in Prometheus' text format");
-    let samples = answers::content(answers::empty("The samples."), "text/plain", text());
+    let samples = answers::content(answers::empty("The samples."), "text/plain; version=0.0.4", text());
     api.add("/metrics", HttpMethod::Get, metrics.response("200", samples.build()));
 }
 
@@ -92,15 +93,28 @@ fn operations(api: &mut Api, shared: &Shared) {
     let states = ["queued", "running", "unknown", "applied", "failed", "parked", "discarded"];
     let list = get(api, "listOperations", "Accepted writes, newest first");
     let list = list.parameters(Some(parameters::operations(&dios, &states)));
-    let list = list.response("200", answers::json("The operations.", array(named("Operation"))).build());
-    api.add("/operations", HttpMethod::Get, answers::refusals(list, &[400, 404]));
+    let found = answers::json("The operations.", array(named("Operation")));
+    let found = answers::content(found, "application/x-ndjson", text().description(Some("An operation per line.")));
+    let found = answers::header(found, "X-Total-Count", "Operations that fit, on all pages.", count());
+    let found = answers::header(found, "Link", "The next page, where there is one (RFC 8288).", text());
+    let list = list.response("200", found.build());
+    api.add("/operations", HttpMethod::Get, answers::refusals(list, &[400, 404, 406]));
+
+    let many = api.operation("retryOperations", SERVER, "Give parked writes another try", &HttpMethod::Post);
+    let many = many.parameters(Some(parameters::retries(&dios)));
+    let told = answers::json("What became of each, in the order of their acceptance.", array(named("Retried")));
+    let told = answers::header(told, "X-Total-Count", "Operations that were parked before.", count());
+    let many = many.response("200", told.build());
+    api.add("/operations/_retry", HttpMethod::Post, answers::refusals(many, &[400, 404, 503, 507]));
 
     let id = || parameters::path("id", "The operation's id.", text().pattern(Some("^op_[0-7][0-9A-HJKMNP-TV-Z]{25}$")));
-    let one = get(api, "getOperation", "One write; `Prefer: wait=N` waits for its end");
-    let one = one.parameter(id()).parameter(parameters::prefer());
+    let one = get(api, "getOperation", "One write; `wait=N` waits for its end");
+    let one = one.parameter(id()).parameter(parameters::wait()).parameter(parameters::prefer());
     let found = answers::json("The operation.", named("Operation"));
     let found = answers::header(found, "Retry-After", "Seconds; it has not ended.", count());
-    api.add("/operations/{id}", HttpMethod::Get, answers::refusals(one.response("200", found.build()), &[404]));
+    let found = answers::header(found, "Preference-Applied", "What was followed of Prefer.", text());
+    let one = one.response("200", found.build());
+    api.add("/operations/{id}", HttpMethod::Get, answers::refusals(one, &[400, 404]));
 
     let discard = api.operation("discardOperation", SERVER, "Give a parked write up", &HttpMethod::Delete);
     let discard = discard.parameter(id()).response("204", answers::empty("It is given up.").build());

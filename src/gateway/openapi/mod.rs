@@ -100,7 +100,7 @@ impl Api {
 
     /// An operation, with what the pipeline may answer before its handler does.
     fn operation(&self, id: impl Into<String>, tag: &str, summary: &str, method: &HttpMethod) -> OperationBuilder {
-        let mut refusals = vec![414, 500];
+        let mut refusals = vec![414, 429, 500];
         refusals.extend(self.hosts.then_some(421));
         refusals.extend(self.guarded.then_some(401));
         let safe = matches!(method, HttpMethod::Get | HttpMethod::Head);

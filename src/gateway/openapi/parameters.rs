@@ -74,8 +74,20 @@ pub(super) fn page(at: &Mounted) -> Vec<Parameter> {
         select(),
         query("limit", "Rows, at most. NDJSON, CSV and CBOR have no limit unless one is given.", limit),
         query("offset", "Rows to skip.", count().maximum(Some(usize::MAX))),
-        query("after", "A cursor of an earlier answer. Not served yet: page with offset.", text()),
+        after(
+            "A place between two rows, from an earlier answer's `Link`; empty for the first page. Not beside `offset`.",
+        ),
     ]
+}
+
+/// A place between two rows.
+pub(super) fn after(about: &str) -> Parameter {
+    query("after", about, text())
+}
+
+/// Permits a refresh that removes most rows.
+pub(super) fn allow_shrink() -> Parameter {
+    query("allow_shrink", "`true` also for a list that lost most of its rows.", word(&["true", "false"]))
 }
 
 /// Columns to show.
@@ -95,7 +107,7 @@ pub(super) fn if_none_match() -> Parameter {
 
 /// Refuses a write unless the row is absent.
 pub(super) fn if_absent() -> Parameter {
-    header("If-None-Match", "`*`: only if there is no such row. Not beside If-Match.", word(&["*"]))
+    header("If-None-Match", "`*`: only if there is no such row. ETags: only if the row is another version.", text())
 }
 
 /// The version that a write is made for.
@@ -110,14 +122,15 @@ pub(super) fn if_match(needed: bool) -> Parameter {
 /// How long to wait, what to send back.
 pub(super) fn prefer() -> Parameter {
     let about = "`wait=N` waits up to N (at most 30) seconds for the source; `respond-async` does not wait; `return=minimal` \
-        leaves the row out of the answer; `max-affected=N` lowers the bound of a write by filter. Unknown ones are ignored.";
+        leaves the row out of the answer; `max-affected=N` lowers the bound of a write by filter; `handling=strict` takes all rows \
+        of a bulk insert or none, and refuses preferences that are not known, which are ignored otherwise.";
     header("Prefer", about, text().examples(["wait=1"]))
 }
 
 /// Makes a write repeatable.
 pub(super) fn idempotency_key() -> Parameter {
-    let about = "A repeated request with the same key is answered with what became of the first. Not with rows in bulk, nor \
-        where the source chooses the id.";
+    let about = "A repeated request with the same key is answered with what became of the first; of rows in bulk, \
+        each by itself. Not where the source chooses the id.";
     header("Idempotency-Key", about, text().pattern(Some(r#"^(?!""$)[!-.0-~]{1,255}$"#)))
 }
 
@@ -129,6 +142,11 @@ pub(super) fn events(one: bool) -> Vec<Parameter> {
         query("records", "Whether events carry their rows.", flag()),
         query("heartbeat", "Seconds between heartbeats.", count().minimum(Some(5)).maximum(Some(60))),
     ];
+    all.push(header(
+        "Sec-WebSocket-Protocol",
+        "`diorama.v1+json`, and `bearer.TOKEN` where a token is needed and Authorization cannot be set.",
+        text().examples(["diorama.v1+json"]),
+    ));
     if !one {
         all.push(query(
             "ids",
@@ -141,10 +159,32 @@ pub(super) fn events(one: bool) -> Vec<Parameter> {
 
 /// What a list of operations takes.
 pub(super) fn operations(dios: &[&str], states: &[&str]) -> Vec<Parameter> {
+    let any = states.join("|");
+    let states = text().pattern(Some(format!("^({any})(,({any}))*$")));
     vec![
         query("dio", "Only of this resource.", word(dios)),
-        query("state", "Only in this state.", word(states)),
-        query("limit", "Operations, at most.", count().maximum(Some(1_000)).default(Some(100.into()))),
+        query("state", "Only in this state, or in one of these, separated by commas.", states),
+        query("record", "Only about the row of this id.", text()),
+        query(
+            "limit",
+            "Operations, at most; without it NDJSON has them all.",
+            count().maximum(Some(1_000)).default(Some(100.into())),
+        ),
         query("after", "Only older than this operation.", text().pattern(Some("^op_[0-7][0-9A-HJKMNP-TV-Z]{25}$"))),
     ]
+}
+
+/// Which parked operations are tried again.
+pub(super) fn retries(dios: &[&str]) -> Vec<Parameter> {
+    vec![
+        query("dio", "Only of this resource.", word(dios)),
+        query("state", "Only parked ones can be tried again.", word(&["parked"])),
+        query("record", "Only about the row of this id.", text()),
+        query("limit", "Operations, at most.", count().maximum(Some(1_000)).default(Some(1_000.into()))),
+    ]
+}
+
+/// How long to wait for the end of an operation.
+pub(super) fn wait() -> Parameter {
+    query("wait", "Seconds to wait for its end; goes before `Prefer: wait`.", count().maximum(Some(30)))
 }

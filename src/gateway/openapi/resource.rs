@@ -73,6 +73,7 @@ impl Resource<'_> {
         }
         self.query(api);
         let refresh = self.operation(api, "refresh", false, &HttpMethod::Post, "Read the source now");
+        let refresh = refresh.parameter(parameters::allow_shrink());
         let refresh = refresh.response("200", answers::json("What changed.", named("Refreshed")).build());
         let refresh = answers::refusals(refresh, &[400, 409, 502, 503, 504]);
         api.add(&format!("{}/_refresh", self.list_path()), HttpMethod::Post, refresh);
@@ -84,6 +85,8 @@ impl Resource<'_> {
     fn query(&self, api: &mut Api) {
         let query = self.operation(api, "query", false, &HttpMethod::Post, "Rows by a query in the body");
         let query = query.parameter(parameters::if_none_match());
+        let query =
+            query.parameter(parameters::after("As `after` in the body, which it wins over; `Link` has such URLs."));
         let query = query.request_body(Some(body(&["application/json", "application/cbor"], named("Query"))));
         let query = query.response("200", answers::listed(self.found()).build()).response("304", unchanged());
         let query = self.readable(query, &[400, 406, 408, 413, 415, 503]);
@@ -184,6 +187,11 @@ impl Resource<'_> {
             let operation = operation.parameters(Some(parameters::filters(self.at))).parameter(parameters::all());
             let accepted = answers::json("The writes are in the journal and visible.", named("Affected"));
             let operation = operation.response("202", answers::durable(accepted).build());
+            let nothing = answers::json(
+                "No row matches, or the source was waited for and has answered for all.",
+                named("Affected"),
+            );
+            let operation = operation.response("200", answers::durable(nothing).build());
             let operation = operation.parameter(parameters::prefer()).description(Some(about.as_str()));
             answers::refusals(operation, &WRITE)
         };

@@ -70,8 +70,19 @@ pub(super) fn add(api: &mut Api) {
     api.schema("Problem", problem());
     api.schema("Operation", operation());
     api.schema("BulkResult", bulk_result());
+    let retried = object([("id", text().into()), ("status", count().into())]);
+    let retried = retried.description(Some("What became of one parked operation: a new one, or a problem."));
+    api.schema("Retried", retried.property("operation", named("Operation")).property("problem", named("Problem")));
     let operations = array(text());
-    api.schema("Affected", object([("affected", count().into()), ("operations", operations.into())]));
+    let affected = object([("affected", count().into()), ("operations", operations.into())]);
+    let results = array(named("FilterResult")).description(Some("How each stands, where the source was waited for."));
+    api.schema("Affected", affected.property("results", results));
+    let result = object([
+        ("id", or_null(Type::String).into()),
+        ("status", of(Type::Integer).into()),
+        ("operation", text().into()),
+    ]);
+    api.schema("FilterResult", result.property("problem", named("Problem")));
     api.schema("Refreshed", refreshed());
     api.schema("Query", query());
     api.schema("Filter", filter());
@@ -126,6 +137,7 @@ fn bulk_result() -> ObjectBuilder {
     ])
     .property("operation", text())
     .property("problem", named("Problem"))
+    .property("replayed", flag().description(Some("Whether it was taken before, under the same Idempotency-Key.")))
     .description(Some("What became of one row of a bulk insert."))
 }
 
@@ -158,6 +170,7 @@ fn query() -> ObjectBuilder {
         .property("select", array(text()).schema_type(SchemaType::from_iter([Type::Array, Type::Null])))
         .property("limit", or_null(Type::Integer).minimum(Some(0)))
         .property("offset", or_null(Type::Integer).minimum(Some(0)))
+        .property("after", or_null(Type::String).description(Some("A cursor; empty for the first page.")))
         .property("q", or_null(Type::String))
         .additional_properties(Some(AdditionalProperties::FreeForm(false)))
         .description(Some("The query of a list as a document."))

@@ -9,8 +9,9 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde_json::json;
 
-use super::load::{Dice, Wire, World};
-use crate::process::Answer;
+use super::load::{Dice, World};
+use super::wire::Wire;
+use crate::process::{Answer, TOKEN};
 
 const ROWS: u64 = 8;
 
@@ -110,7 +111,8 @@ fn post(wire: &mut Wire, id: &str, version: u64) -> io::Result<Answer> {
     let new = json!({ "n": version * 10, "v": version });
     let delivery = format!("{id}-{version}");
     let body = json!({ "op": "upsert", "id": id, "new": new, "version": version, "delivery": delivery });
-    let headers = [("content-type", "application/json"), ("authorization", "Bearer s3cr3t")];
+    let token = format!("Bearer {TOKEN}");
+    let headers = [("content-type", "application/json"), ("authorization", token.as_str())];
     wire.ask("POST", "/webhooks/stock", &headers, &body.to_string())
 }
 

@@ -1,0 +1,222 @@
+//! A server's `/operations` over HTTP/1.1: one request a connection, no TLS.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Narrowed, UNREACHABLE, config, usage};
+use crate::app::{Failure, OTHER};
+
+/// How long a server may take to be there, and to answer.
+const CONNECT: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(40);
+/// Bytes of an answer, at most.
+const LARGEST: u64 = 64 << 20;
+/// Operations of one request.
+const PAGE: usize = 1_000;
+
+/// One server.
+pub(super) struct Client {
+    /// Host and port.
+    authority: String,
+    /// What comes before every path.
+    base: String,
+    token: Option<String>,
+}
+
+impl Client {
+    pub(super) fn new(url: &str, token: Option<&str>) -> Result<Client, Failure> {
+        let rest = url.strip_prefix("http://").ok_or_else(|| {
+            usage(format!("--url {url}: only http:// is spoken, without TLS: ask where the server itself listens"))
+        })?;
+        let (authority, base) = rest.split_once('/').unwrap_or((rest, ""));
+        let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() && !b"@?#".contains(&byte));
+        if authority.is_empty() || !plain(authority) || !plain(base) {
+            return Err(usage(format!("--url {url}: write it like http://127.0.0.1:8080")));
+        }
+        let port = authority.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_ok());
+        let authority = if port && authority.contains(':') { authority.to_string() } else { format!("{authority}:80") };
+        let base = base.trim_end_matches('/');
+        let base = if base.is_empty() { String::new() } else { format!("/{base}") };
+        Ok(Client { authority, base, token: token.map(secret).transpose()? })
+    }
+
+    /// Pages of operations, as many as are asked for.
+    pub(super) fn list(&self, narrowed: &Narrowed) -> Result<Vec<Value>, Failure> {
+        let mut all: Vec<Value> = Vec::new();
+        loop {
+            let limit = (narrowed.limit - all.len()).min(PAGE);
+            let last = all.last().and_then(|last| last["id"].as_str());
+            let asked = [("dio", narrowed.dio.as_deref()), ("state", narrowed.state.as_deref()), ("after", last)];
+            let page = self.send("GET", &format!("/operations?limit={limit}{}", query(&asked)))?;
+            let Value::Array(page) = page else { return Err(self.stranger()) };
+            let end = page.len() < limit;
+            all.extend(page);
+            if end || all.len() >= narrowed.limit {
+                return Ok(all);
+            }
+        }
+    }
+
+    pub(super) fn retry_all(&self, dio: Option<&str>, limit: usize) -> Result<Vec<Value>, Failure> {
+        let path = format!("/operations/_retry?state=parked&limit={limit}{}", query(&[("dio", dio)]));
+        match self.send("POST", &path)? {
+            Value::Array(told) => Ok(told),
+            _ => Err(self.stranger()),
+        }
+    }
+
+    /// One request; gives the answer's document, null if it has none.
+    pub(super) fn send(&self, method: &str, path: &str) -> Result<Value, Failure> {
+        let raw = self.exchange(method, path).map_err(|error| {
+            self.unreachable(format!("{error}; without --url the files of a stopped server are looked into"))
+        })?;
+        let (status, body) = parse(&raw).ok_or_else(|| self.unreachable("the answer broke off"))?;
+        let document: Option<Value> = serde_json::from_slice(&body).ok();
+        match (status, document) {
+            (200..=299, Some(document)) => Ok(document),
+            (204, None) => Ok(Value::Null),
+            (400..=599, document) => Err(self.refusal(status, &document.unwrap_or_default())),
+            _ => Err(self.stranger()),
+        }
+    }
+
+    fn exchange(&self, method: &str, path: &str) -> std::io::Result<Vec<u8>> {
+        let mut failed = std::io::Error::other("the name has no address");
+        let mut stream = None;
+        for address in self.authority.to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, CONNECT) {
+                Ok(connected) => {
+                    stream = Some(connected);
+                    break;
+                }
+                Err(error) => failed = error,
+            }
+        }
+        let mut stream = stream.ok_or(failed)?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        let Client { authority, base, token } = self;
+        let token = token.as_ref().map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+        let head = format!(
+            "{method} {base}{path} HTTP/1.1\r\nhost: {authority}\r\naccept: application/json\r\n{token}content-length: 0\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes())?;
+        let mut raw = Vec::new();
+        stream.take(LARGEST).read_to_end(&mut raw)?;
+        Ok(raw)
+    }
+
+    fn refusal(&self, status: u16, problem: &Value) -> Failure {
+        let detail = problem["detail"].as_str().map_or_else(|| format!("status {status}"), str::to_string);
+        let message = match problem["hint"].as_str() {
+            Some(hint) => format!("{detail}: {hint}"),
+            None => detail,
+        };
+        match status {
+            401 | 403 => config(format!("{self}: {message} (--token env:NAME or file:PATH)")),
+            500..=599 => Failure { code: UNREACHABLE, message: format!("{self}: {message}") },
+            _ => Failure { code: OTHER, message },
+        }
+    }
+
+    fn unreachable(&self, why: impl std::fmt::Display) -> Failure {
+        Failure { code: UNREACHABLE, message: format!("{self} cannot be reached: {why}") }
+    }
+
+    fn stranger(&self) -> Failure {
+        Failure { code: UNREACHABLE, message: format!("{self} does not answer as a Diorama server does") }
+    }
+}
+
+impl std::fmt::Display for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "http://{}{}", self.authority, self.base)
+    }
+}
+
+/// Parameters after others.
+fn query(asked: &[(&str, Option<&str>)]) -> String {
+    let given =
+        asked.iter().filter_map(|(name, value)| Some(format!("&{name}={}", crate::gateway::segment((*value)?))));
+    given.collect()
+}
+
+/// The token that `place` names.
+fn secret(place: &str) -> Result<String, Failure> {
+    let found = match place.split_once(':') {
+        Some(("env", name)) => std::env::var(name).map_err(|_| format!("the environment has no {name}")),
+        Some(("file", path)) => {
+            std::fs::read_to_string(path).map_err(|error| format!("{path} cannot be read: {error}"))
+        }
+        _ => return Err(usage("--token takes env:NAME or file:PATH, so that no secret stands on a command line")),
+    };
+    let token = found.map_err(|why| config(format!("--token: {why}")))?.trim().to_string();
+    match token.bytes().all(|byte| byte.is_ascii_graphic()) && !token.is_empty() {
+        true => Ok(token),
+        false => Err(config(format!("--token: {place} holds no token"))),
+    }
+}
+
+/// Status and body of an answer that is there to its end.
+fn parse(raw: &[u8]) -> Option<(u16, Vec<u8>)> {
+    let end = memchr::memmem::find(raw, b"\r\n\r\n")?;
+    let (head, body) = (std::str::from_utf8(&raw[..end]).ok()?, &raw[end + 4..]);
+    let mut lines = head.split("\r\n");
+    let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+    let headers: Vec<(String, &str)> = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim()))
+        .collect();
+    let header = |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| *value);
+    if header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
+        return Some((status, dechunk(body)?));
+    }
+    let length = header("content-length").map_or(Some(body.len()), |length| length.parse().ok())?;
+    Some((status, body.get(..length)?.to_vec()))
+}
+
+fn dechunk(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let end = memchr::memmem::find(rest, b"\r\n")?;
+        let size = std::str::from_utf8(&rest[..end]).ok()?.split(';').next()?.trim();
+        let size = usize::from_str_radix(size, 16).ok()?;
+        if size == 0 {
+            return Some(body);
+        }
+        let chunk = rest.get(end + 2..)?;
+        body.extend_from_slice(chunk.get(..size)?);
+        rest = chunk.get(size + 2..)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_taken_whole_or_not_at_all() {
+        let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]";
+        assert_eq!(parse(whole), Some((200, b"[]".to_vec())));
+        let chunked = b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1\r\n}\r\n0\r\n\r\n";
+        assert_eq!(parse(chunked), Some((404, b"{}".to_vec())));
+        for raw in [&whole[..], chunked] {
+            assert_eq!(parse(&raw[..raw.len() - 6]).filter(|(_, body)| !body.is_empty()), None);
+        }
+        assert_eq!(parse(b"SSH-2.0-x\r\n"), None);
+        assert_eq!(dechunk(b"fffffffffffffffff\r\n"), None);
+        assert_eq!(dechunk(b"ffffffffffffffff\r\nx"), None);
+    }
+
+    #[test]
+    fn urls_say_where_and_never_with_tls() {
+        let client = |url| Client::new(url, None).map(|client| client.to_string());
+        assert_eq!(client("http://localhost").unwrap(), "http://localhost:80");
+        assert_eq!(client("http://[::1]:80/api/").unwrap(), "http://[::1]:80/api");
+        for wrong in ["https://localhost", "localhost:8080", "http://", "http://a b", "http://me@host"] {
+            assert_eq!(client(wrong).unwrap_err().code, super::super::USAGE, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The operations in a stopped server's files.
+//!
+//! Looking needs the journal only. Mending goes the way of every change: a Dio on journal and cache, whose master is left alone,
+//! commits it; the server delivers it at its next start.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::{Narrowed, config, unknown, usage};
+use crate::app::{self, Failure, LOCKED, OTHER};
+use crate::cache::{CacheBackend as _, RedbCache, StoredRow};
+use crate::config::{CacheAt, Config, LensSpec};
+use crate::dio::{Dio, Operation, OperationState};
+use crate::gateway::operation_json;
+use crate::hot::{Entry, Op, OpId, Rules, State};
+use crate::journal::{Journal, LogEntry, RedbJournal};
+use crate::lens::Lens;
+use crate::record::{CborValue, Rows};
+use crate::vista::{Capabilities, Column, ColumnType, Error, Query, Result as VistaResult, Schema, TableShell, Vista};
+
+/// Bytes of the journal that are read at a time.
+const BATCH: usize = 4 << 20;
+
+/// A stopped server's files, opened for ourselves alone.
+pub(super) struct Stopped {
+    journal: Arc<RedbJournal>,
+    cache: Option<PathBuf>,
+    logs: Vec<(Arc<str>, State)>,
+    /// The Dio that mends, once one does.
+    mending: Option<(Lens, Dio)>,
+}
+
+impl Stopped {
+    pub(super) async fn open(cache: Option<&Path>, file: Option<&Path>) -> Result<Stopped, Failure> {
+        let configuration = Path::new("diorama.toml");
+        let read = match (cache, file) {
+            (Some(_), Some(_)) => return Err(usage("name the configuration or --cache, not both")),
+            (Some(cache), None) => of_cache(cache),
+            (None, Some(file)) => app::read(file)?,
+            (None, None) if configuration.exists() => app::read(configuration)?,
+            (None, None) => Config::default(),
+        };
+        let path = app::journal_path(&read.lens).ok_or_else(|| {
+            config(
+                "the configuration keeps writes in memory: they end with the server; a running one is asked with --url",
+            )
+        })?;
+        if !path.exists() {
+            let hint = "name the configuration, --cache FILE, or the server with --url";
+            return Err(config(format!("there is no journal {}: {hint}", path.display())));
+        }
+        let journal = RedbJournal::open(&path).map_err(|error| locked(error.into(), &read))?;
+        let mut logs = Vec::new();
+        for log in journal.logs().await? {
+            let state = at_rest(&journal, &log).await?;
+            logs.push((log, state));
+        }
+        let cache = match read.lens.cache {
+            CacheAt::File(path) => Some(path),
+            CacheAt::Memory => None,
+        };
+        Ok(Stopped { journal: Arc::new(journal), cache, logs, mending: None })
+    }
+
+    pub(super) fn list(&self, narrowed: &Narrowed) -> Result<Vec<Value>, Failure> {
+        let states = narrowed.state.iter().flat_map(|states| states.split(',')).map(|word| {
+            let known = OperationState::ALL.iter().find(|state| state.as_str() == word.trim()).copied();
+            known.ok_or_else(|| usage(format!("there is no state {word:?}")))
+        });
+        let states = states.collect::<Result<Vec<_>, _>>()?;
+        if let Some(dio) = &narrowed.dio
+            && !self.logs.iter().any(|(log, _)| **log == **dio)
+        {
+            return Err(Failure { code: OTHER, message: format!("the journal knows no resource {dio:?}") });
+        }
+        let logs = self.logs.iter().filter(|(log, _)| narrowed.dio.as_deref().is_none_or(|dio| **log == *dio));
+        let mut all: Vec<Operation> =
+            logs.flat_map(|(log, state)| state.ops().map(|op| Operation::at_rest(Arc::clone(log), op))).collect();
+        all.retain(|operation| states.is_empty() || states.contains(&operation.state));
+        all.sort_by_key(|operation| std::cmp::Reverse(operation.id));
+        Ok(all.iter().take(narrowed.limit).map(|operation| operation_json(operation, "")).collect())
+    }
+
+    pub(super) fn show(&self, id: &str) -> Result<Value, Failure> {
+        let (log, op) = self.find(id)?;
+        Ok(operation_json(&Operation::at_rest(Arc::clone(log), op), ""))
+    }
+
+    /// Ids of the parked ones, oldest first.
+    pub(super) fn parked(&self, dio: Option<&str>, limit: usize) -> Result<Vec<String>, Failure> {
+        let parked = Narrowed { dio: dio.map(str::to_string), state: Some("parked".into()), limit: usize::MAX };
+        let parked = self.list(&parked)?;
+        Ok(parked.iter().rev().take(limit).filter_map(|one| one["id"].as_str().map(str::to_string)).collect())
+    }
+
+    pub(super) async fn retry(&mut self, id: &str) -> Result<Value, Failure> {
+        let (dio, op) = self.mend(id).await?;
+        let new = dio.retry(op).await.map_err(|error| refused(op, error))?;
+        let operation = dio.operation(new).ok_or_else(|| unknown(id))?;
+        Ok(operation_json(&operation, ""))
+    }
+
+    pub(super) async fn discard(&mut self, id: &str) -> Result<(), Failure> {
+        let (dio, op) = self.mend(id).await?;
+        dio.discard(op).await.map_err(|error| refused(op, error))
+    }
+
+    pub(super) async fn close(mut self) {
+        self.end_mending().await;
+        self.journal.close().await;
+    }
+
+    fn find(&self, id: &str) -> Result<(&Arc<str>, &Op), Failure> {
+        let op: OpId = id.parse().map_err(|_| unknown(id))?;
+        let found = self.logs.iter().find_map(|(log, state)| Some((log, state.op(op)?)));
+        found.ok_or_else(|| unknown(id))
+    }
+
+    /// The Dio of an operation, opened as the server would.
+    async fn mend(&mut self, id: &str) -> Result<(Dio, OpId), Failure> {
+        let (log, op) = self.find(id)?;
+        let (log, op) = (Arc::clone(log), op.id);
+        if let Some((_, dio)) = self.mending.as_ref().filter(|(_, dio)| *dio.name() == *log) {
+            return Ok((dio.clone(), op));
+        }
+        self.end_mending().await;
+        let path = self.cache.as_ref().filter(|path| path.exists());
+        let missing = || config(format!("{log}: its rows are in no cache file: start the server and use --url"));
+        let cache = RedbCache::open(path.ok_or_else(missing)?)?;
+        let schema = schema(&cache, &log).await?.ok_or_else(missing)?;
+        let journal: Arc<dyn Journal> = Arc::<RedbJournal>::clone(&self.journal);
+        let builder = Lens::new().cache_source(cache).journal_source(journal);
+        let lens = builder.settings(|settings| settings.offline = true).build().map_err(Failure::config)?;
+        let dio = lens.make_dio(Vista::new(log, Still(Arc::new(schema)))).await.map_err(Failure::config)?;
+        self.mending = Some((lens, dio.clone()));
+        Ok((dio, op))
+    }
+
+    async fn end_mending(&mut self) {
+        if let Some((_lens, dio)) = self.mending.take() {
+            dio.close().await;
+        }
+    }
+}
+
+/// The configuration of a server that was started with `--cache`.
+fn of_cache(cache: &Path) -> Config {
+    Config { lens: LensSpec { cache: CacheAt::File(cache.into()), ..LensSpec::default() }, ..Config::default() }
+}
+
+/// Says where the server that has the files is asked.
+fn locked(failure: Failure, read: &Config) -> Failure {
+    if failure.code != LOCKED {
+        return failure;
+    }
+    let url = format!("http://{}{}", read.server.listen, app::base_path(read));
+    Failure { message: format!("{}: ask its server, like --url {url}", failure.message), ..failure }
+}
+
+/// What stands against mending an operation: its own state, or the row.
+fn refused(op: OpId, error: Error) -> Failure {
+    let own = op.to_string();
+    let message = match error {
+        Error::Conflict { id, detail } if id == own => format!("operation {id} {detail}"),
+        Error::NotFound { id } if id == own => return unknown(&id),
+        error => error.to_string(),
+    };
+    Failure { code: OTHER, message }
+}
+
+/// What a log says of operations. Its rows are not looked at: all of it is from before this State.
+async fn at_rest(journal: &RedbJournal, log: &Arc<str>) -> Result<State, Failure> {
+    let (mut entries, mut after): (Vec<LogEntry>, _) = (Vec::new(), 0);
+    let mut state = State::new(Arc::new(Rules::new(Arc::new(Schema::new("id", Vec::new())))), "", u64::MAX);
+    loop {
+        entries.clear();
+        entries.extend(journal.read(log, after, BATCH).await?);
+        let Some(last) = entries.last() else { return Ok(state) };
+        after = last.seq;
+        for stored in &entries {
+            let entry = Entry::decode(&stored.bytes)
+                .map_err(|detail| config(format!("entry {} of {log}: {detail}", stored.seq)))?;
+            state.apply(&entry);
+        }
+    }
+}
+
+/// The shape of a Dio's rows as its cache table shows it: the id column, and the columns of one row in their order.
+async fn schema(cache: &RedbCache, log: &str) -> Result<Option<Schema>, Failure> {
+    let mut first: Option<StoredRow> = None;
+    let mut sink = |rows: Vec<StoredRow>| {
+        first = first.take().or_else(|| rows.into_iter().next());
+    };
+    let loaded = cache.open_table(log).await?.load(&mut sink).await?;
+    let Some(id) = loaded.meta.map(|meta| meta.shape).filter(|shape| !shape.is_empty()) else { return Ok(None) };
+    let row = first.and_then(|row| row.body.decode().ok()).unwrap_or_default();
+    let column = |(name, value): (&String, &CborValue)| {
+        let integer = **name == *id && matches!(value, CborValue::Integer(_));
+        Column::new(name.as_str(), if integer { ColumnType::Integer } else { ColumnType::Json })
+    };
+    Ok(Some(Schema::new(&id, row.iter().map(column).collect())))
+}
+
+/// A master that is left alone.
+struct Still(Arc<Schema>);
+
+#[async_trait]
+impl TableShell for Still {
+    fn schema(&self) -> Arc<Schema> {
+        Arc::clone(&self.0)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::all()
+    }
+
+    async fn list(&self, _: &Query) -> VistaResult<Rows> {
+        Err(Error::transient("the server is stopped"))
+    }
+}

@@ -1,0 +1,82 @@
+//! Operations for people, and for programs line by line.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+/// One object per line.
+pub(super) fn lines(all: &[Value]) -> String {
+    all.iter().fold(String::new(), |mut text, one| {
+        let _ = writeln!(text, "{one}");
+        text
+    })
+}
+
+const COLUMNS: [&str; 7] = ["id", "state", "op", "record", "attempts", "updated", "error"];
+
+/// A line per operation under a heading, in columns.
+pub(super) fn table(all: &[Value]) -> String {
+    let mut rows = vec![COLUMNS.map(str::to_uppercase)];
+    rows.extend(all.iter().map(|one| {
+        let record = one["record"].as_str().map_or("*", |record| record);
+        let record = format!("{}/{record}", word(&one["dio"]));
+        let error = one["error"]["detail"].as_str().unwrap_or_default().to_string();
+        [
+            word(&one["id"]),
+            word(&one["state"]),
+            word(&one["op"]),
+            record,
+            word(&one["attempts"]),
+            word(&one["updated"]),
+            error,
+        ]
+        .map(plain)
+    }));
+    let widths: Vec<usize> =
+        (0..COLUMNS.len()).map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0)).collect();
+    rows.iter().fold(String::new(), |mut text, row| {
+        let line: String = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect();
+        let _ = writeln!(text, "{}", line.trim_end());
+        text
+    })
+}
+
+/// Everything about each operation, a line per member.
+pub(super) fn cards(all: &[Value]) -> String {
+    let card = |one: &Value| {
+        let members =
+            one.as_object().into_iter().flatten().filter(|(name, value)| !value.is_null() && *name != "links");
+        members.fold(String::new(), |mut text, (name, value)| {
+            let value = match name.as_str() {
+                "error" => format!("{}: {}", word(&value["code"]), word(&value["detail"])),
+                _ => word(value),
+            };
+            let _ = writeln!(text, "{name:<13} {}", plain(value));
+            text
+        })
+    };
+    all.iter().map(card).collect::<Vec<_>>().join("\n")
+}
+
+/// What became of each.
+pub(super) fn outcomes(told: &[Value]) -> String {
+    told.iter().fold(String::new(), |mut text, one| {
+        let id = word(&one["id"]);
+        let _ = match (&one["operation"]["id"], &one["problem"]["detail"]) {
+            (Value::String(new), _) => writeln!(text, "{id} is tried again as {new}"),
+            (_, Value::String(detail)) => writeln!(text, "{id} is refused: {}", plain(detail.clone())),
+            _ => writeln!(text, "{id} is given up"),
+        };
+        text
+    })
+}
+
+fn word(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_string)
+}
+
+/// Text of others as one line that a terminal only shows.
+#[expect(clippy::needless_pass_by_value, reason = "the shape of map")]
+fn plain(text: String) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}

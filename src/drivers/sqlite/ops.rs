@@ -1,0 +1,83 @@
+//! Which operations have taken effect: their ids, remembered in the transaction of their change.
+//!
+//! An operation whose answer was lost comes again under its id and finds it here. The table appears with the first write and
+//! stays bounded.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Transaction, params};
+
+use super::failed;
+use crate::vista::Result;
+
+/// Where they are kept. Other programs may look, and should leave it alone.
+const TABLE: &str = "_diorama_ops";
+
+/// Of the newest, so many are never forgotten, however old: the program may have stood still.
+const ALWAYS: u32 = 10_000;
+
+/// Never more than so many.
+const MOST: u32 = 1_000_000;
+
+/// Those in between are forgotten after so many milliseconds: twice as long as an operation is tried again by default.
+const AGE: i64 = 48 * 3_600 * 1_000;
+
+/// Writes from one tidying to the next.
+pub(super) const TIDY_EVERY: u64 = 4_096;
+
+/// Notes that `operation` takes effect in this transaction; `false` if it has done so before.
+pub(super) fn note(transaction: &Transaction<'_>, operation: &str) -> Result<bool> {
+    let create = format!("CREATE TABLE IF NOT EXISTS {TABLE} (op TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID");
+    transaction.execute(&create, []).map_err(failed)?;
+    let insert = format!("INSERT OR IGNORE INTO {TABLE} (op, at) VALUES (?, ?)");
+    let noted = transaction.prepare_cached(&insert).and_then(|mut insert| insert.execute(params![operation, now()]));
+    noted.map(|rows| rows > 0).map_err(failed)
+}
+
+/// Forgets what nobody asks for any more. Ids rise with the time of their acceptance.
+pub(super) fn tidy(transaction: &Transaction<'_>) -> Result<()> {
+    let nth = format!("(SELECT op FROM {TABLE} ORDER BY op DESC LIMIT 1 OFFSET ?)");
+    let sql = format!("DELETE FROM {TABLE} WHERE op <= {nth} OR (at < ? AND op <= {nth})");
+    transaction.execute(&sql, params![MOST, now() - AGE, ALWAYS]).map(drop).map_err(failed)
+}
+
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+
+    #[test]
+    fn an_operation_is_noted_once_and_with_its_transaction() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let lost = connection.transaction().unwrap();
+        assert!(note(&lost, "op_1").unwrap());
+        lost.rollback().unwrap();
+        let kept = connection.transaction().unwrap();
+        assert!(note(&kept, "op_1").unwrap());
+        kept.commit().unwrap();
+        let again = connection.transaction().unwrap();
+        assert!(!note(&again, "op_1").unwrap());
+        assert!(note(&again, "op_2").unwrap());
+    }
+
+    #[test]
+    fn old_ones_are_forgotten_but_the_newest_and_the_young() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let transaction = connection.transaction().unwrap();
+        note(&transaction, "op_z").unwrap();
+        let old = now() - AGE - 1_000;
+        let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 12000)
+            INSERT INTO _diorama_ops SELECT printf('op_%06d', i), CASE WHEN i <= 1000 THEN ?2 ELSE ?1 END FROM n";
+        transaction.execute(fill, params![old, now()]).unwrap();
+        tidy(&transaction).unwrap();
+        let left = |sql: &str| transaction.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(left("SELECT count(*) FROM _diorama_ops WHERE op <= 'op_001000'"), 1_000, "young");
+        assert_eq!(left("SELECT count(*) FROM _diorama_ops WHERE op > 'op_001000'"), 10_000, "newest");
+    }
+}

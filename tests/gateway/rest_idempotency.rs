@@ -1,0 +1,70 @@
+//! A key makes a request repeatable.
+
+use diorama::Error;
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::harness::App;
+
+fn keyed(key: &str) -> [(&str, &str); 2] {
+    [("Content-Type", "application/json"), ("Idempotency-Key", key)]
+}
+
+#[tokio::test]
+async fn g_of_many_requests_with_one_key_at_once_exactly_one_is_an_operation() {
+    let app = App::start().await;
+    app.master.hold();
+    let headers = keyed("race");
+    let send = || app.send("POST", "/products", &headers, r#"{"name":"Once"}"#);
+    let answers = join_all((0..32).map(|_| send())).await;
+    let operation = answers[0].header("dio-operation");
+    assert!(answers.iter().all(|answer| answer.status == 202 && answer.header("dio-operation") == operation));
+    assert_eq!(answers.iter().filter(|answer| answer.header("idempotency-replayed").is_empty()).count(), 1);
+    assert_eq!(app.get("/products?name=Once").await.ids().len(), 1);
+    assert_eq!(app.get("/operations").await.json().as_array().unwrap().len(), 1);
+    app.master.open();
+}
+
+#[tokio::test]
+async fn g_a_replay_tells_how_the_source_refused() {
+    let app = App::start().await;
+    app.master.fail_with(Error::permanent("no"));
+    let headers = keyed("fails");
+    let first = app.send("PATCH", "/products/1", &headers, r#"{"price":1}"#).await;
+    assert_eq!(first.status, 202);
+    app.send("GET", first.header("dio-operation"), &[("Prefer", "wait=10")], "").await;
+    let replay = app.send("PATCH", "/products/1", &headers, r#"{"price":1}"#).await;
+    assert_eq!(replay.refusal(), (502, "write-failed".into()));
+    assert_eq!(replay.header("dio-operation"), first.header("dio-operation"));
+    assert_eq!(app.get("/products/1").await.json()["price"], 10, "it was rolled back");
+}
+
+#[tokio::test]
+async fn g_a_bulk_insert_that_broke_off_goes_on_where_it_was() {
+    let app = App::start().await;
+    let line = |n: usize| format!("{{\"id\":\"k{n}\",\"name\":\"K\"}}\n");
+    let lines = |count: usize| (0..count).map(line).collect::<String>();
+    let headers = [("Content-Type", "application/x-ndjson"), ("Idempotency-Key", "bulk")];
+    let send = async |body: String| -> Vec<serde_json::Value> {
+        let answer = app.send("POST", "/products", &headers, body).await;
+        answer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let first = send(lines(3)).await;
+    let whole = send(lines(5)).await;
+    for at in 0..3 {
+        assert_eq!((&whole[at]["operation"], &whole[at]["replayed"]), (&first[at]["operation"], &json!(true)));
+    }
+    assert!(whole[3..].iter().all(|result| result.get("replayed").is_none() && result["status"] == 202), "{whole:?}");
+    let other = send(lines(1) + "{\"id\":\"x\",\"name\":\"X\"}\n").await;
+    assert_eq!((&other[0]["replayed"], &other[1]["problem"]["code"]), (&json!(true), &json!("idempotency-key-reused")));
+    assert_eq!(app.get("/products?name=K").await.ids().len(), 5);
+    let array = keyed("array");
+    for _ in 0..2 {
+        app.send("POST", "/products", &array, r#"[{"name":"Minted"},{"name":"Minted"}]"#).await;
+    }
+    assert_eq!(
+        app.get("/products?name=Minted").await.ids().len(),
+        2,
+        "rows whose ids are chosen here are the same ones"
+    );
+}

@@ -1,0 +1,65 @@
+//! Writes to a real process: what it has taken outlives it, and how much it takes at once does not.
+
+use crate::process::{Server, folder};
+
+const CONFIG: &str = r#"
+[lens]
+cache = "cache.redb"
+
+[dio.orders]
+source = { sqlite = "shop.db", table = "orders" }
+
+[dio.returns]
+source = { sqlite = "shop.db", table = "returns" }
+"#;
+
+fn shop() -> tempfile::TempDir {
+    let dir = folder();
+    let shop = rusqlite::Connection::open(dir.path().join("shop.db")).unwrap();
+    shop.execute_batch("CREATE TABLE returns (id TEXT PRIMARY KEY, item TEXT, price INTEGER)").unwrap();
+    std::fs::write(dir.path().join("diorama.toml"), CONFIG).unwrap();
+    dir
+}
+
+#[test]
+fn g_an_idempotency_key_outlives_the_process_and_belongs_to_one_resource() {
+    let dir = shop();
+    let mut server = Server::start(dir.path(), &[]);
+    let headers = [("content-type", "application/json"), ("idempotency-key", "k-1"), ("prefer", "wait=10")];
+    let send = |server: &Server, path: &str, item: &str| {
+        server.request("POST", path, &headers, &format!(r#"{{"item":"{item}","price":3}}"#))
+    };
+    let first = send(&server, "/orders", "bun");
+    assert_eq!(first.status, 201, "{first:?}");
+    server.kill();
+    let server = Server::start(dir.path(), &[]);
+    let replay = send(&server, "/orders", "bun");
+    assert_eq!((replay.status, replay.json()), (201, first.json()));
+    assert!(replay.head.contains("idempotency-replayed: true"), "{replay:?}");
+    assert_eq!(send(&server, "/orders", "roll").status, 422, "the key is taken by another request");
+    assert_eq!(server.get("/orders").json().as_array().unwrap().len(), 1);
+    let elsewhere = send(&server, "/returns", "bun");
+    assert_eq!((elsewhere.status, elsewhere.head.contains("idempotency-replayed")), (201, false));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn g_a_hundred_thousand_lines_in_one_request_are_taken_in_bounded_memory() {
+    const LINES: usize = 100_000;
+    let dir = shop();
+    let server = Server::start(dir.path(), &[]);
+    // One in fifty is a row; the others are refused, each with a result of some length.
+    let padding = "x".repeat(400);
+    let line = |n: usize| match n % 50 {
+        0 => format!("{{\"id\":\"b{n}\",\"item\":\"bun\"}}\n"),
+        _ => format!("{{\"id\":\"b{n}\",\"item\":[\"{padding}\"]}}\n"),
+    };
+    let body: String = (0..LINES).map(line).collect();
+    let before = server.memory();
+    let answer = server.request("POST", "/orders", &[("content-type", "application/x-ndjson")], &body);
+    let grown = server.memory().saturating_sub(before);
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.len() > 20 << 20, "the results alone are {} bytes", answer.body.len());
+    assert!(grown < 24 << 20, "{} bytes came in, {} went out, {grown} stayed", body.len(), answer.body.len());
+    assert!(server.get("/orders?limit=0").head.contains(&format!("x-total-count: {}", LINES / 50)));
+}

@@ -466,6 +466,7 @@
 //! | `csv` | yes | CSV files: `drivers::Csv` |
 //! | `json` | yes | JSON and NDJSON files: `drivers::Json` |
 //! | `sqlite` | yes | SQLite tables: `drivers::Sqlite`; SQLite itself is compiled in |
+//! | `mimalloc` | yes | the command's allocator, which gives memory back; the library brings none |
 //! | `testing` | no | a journal that fails on demand and disks that lose power: `journal::double`, `journal::disk` |
 
 pub mod app;
@@ -492,3 +493,9 @@ pub use vista::{
     Capabilities, ChangeEvent, Column, ColumnType, Error, Filter, Flag, OrderTerm, Query, Result, Schema, TableShell,
     Vista, WriteOp, Written,
 };
+
+/// The README's example is compiled like those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+#[derive(Debug)]
+pub struct Readme;

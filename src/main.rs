@@ -12,6 +12,11 @@ use clap::{Args, Parser, Subcommand};
 use diorama::app::{self, Failure, demo, ops};
 use diorama::config::{Access, CacheAt, Config, File, HookSpec};
 
+/// A list of a source is many small pieces that are all freed together: unlike glibc's, this allocator gives their memory back.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Puts slow data behind a fast, live HTTP and WebSocket API.
 #[derive(Debug, Parser)]
 #[command(version, about)]

@@ -20,7 +20,7 @@ pub(super) async fn open(spec: &DioSpec) -> Result<Vista> {
         #[cfg(feature = "csv")]
         Source::Csv(path) => {
             let tabs = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("tsv"));
-            let delimiter = if tabs { b'\t' } else { b',' };
+            let delimiter = tabs.then_some(b'\t');
             let options = crate::drivers::CsvOptions { id, columns, null_values: spec.null_values.clone(), delimiter };
             crate::drivers::Csv::open(name, path, options).await
         }

@@ -115,7 +115,8 @@ impl File {
             _ => {
                 let path = self.path.display();
                 Err(format!(
-                    "{path}: the ending is not known (.csv, .json, .ndjson); other sources need a diorama.toml"
+                    "{path}: the ending is not known: .csv, .tsv, .json, .geojson, .ndjson and .jsonl are; other files and \
+                     databases need a diorama.toml"
                 ))
             }
         }

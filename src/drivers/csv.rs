@@ -3,16 +3,19 @@
 //! What the file says is kept or reported, never guessed around: ragged rows, unclosed quotes, bytes that are no UTF-8 and
 //! ids that are missing or stand twice are errors that name the line. Memory is bounded by the rows, not by the file's faults.
 
+mod dialect;
+
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use csv::{ByteRecord, Position, ReaderBuilder};
+use csv::{ByteRecord, Position, ReaderBuilder, Trim};
 
+use self::dialect::Dialect;
 use super::file::{MAX_ROW, io_error, read_whole};
-use super::infer::{Cell, IdChoice, Kinds, Uniqueness, cell, choose_id, is_null_word, keeps_null_words};
+use super::infer::{ANOTHER_ID, Cell, IdChoice, Kinds, Uniqueness, cell, choose_id, is_null_word, keeps_null_words};
 use super::{apply, blocking, declare};
 use crate::record::{Body, CborValue, Id, Record, RowWriter, Rows, id_to_value};
 use crate::vista::{Capabilities, Column, ColumnType, Error, Query, Result, Schema, TableShell, Vista};
@@ -24,23 +27,18 @@ const MAX_FIELD: usize = 1 << 20;
 const END: &[u8] = b"\n\x03";
 
 /// How a CSV file is to be understood. The default infers everything.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CsvOptions {
-    /// The column that identifies rows; else one named `id` or `<name>_id`, else the first unique one, else the row number.
+    /// The column that identifies rows, or `#` for the row number; else one named `id` or `<name>_id`, else the first unique
+    /// one, else the row number.
     pub id: Option<String>,
     /// Columns with declared types and flags; the types of others are inferred from all their cells.
     pub columns: Vec<Column>,
     /// Cells that mean null in every column, besides empty ones (`NA`, `N/A`, `NaN` and `null` do so anyway where the others
     /// are numbers, booleans or dates).
     pub null_values: Vec<String>,
-    /// What separates fields.
-    pub delimiter: u8,
-}
-
-impl Default for CsvOptions {
-    fn default() -> Self {
-        CsvOptions { id: None, columns: Vec::new(), null_values: Vec::new(), delimiter: b',' }
-    }
+    /// What separates fields; else the one of comma, semicolon, tab and bar that stands most often in the header.
+    pub delimiter: Option<u8>,
 }
 
 /// A CSV file as a source.
@@ -95,8 +93,9 @@ fn learn(vista: &str, path: &Path, file: File, options: &CsvOptions) -> Result<C
         unique: Uniqueness,
         null_words: bool,
     }
-    let mut reader = Reader::new(path, file, options);
+    let mut reader = Reader::new(path, file, options)?;
     let header = reader.header()?;
+    reader.say_dialect(&header);
     let mut learned: Vec<Learned> = header.iter().map(|_| Learned::default()).collect();
     while reader.advance(header.len())? {
         let text = reader.text()?;
@@ -135,7 +134,7 @@ struct Source<'a> {
 
 impl Inner {
     fn read(&self, file: File) -> Result<Rows> {
-        let mut reader = Reader::new(&self.path, file, &self.options);
+        let mut reader = Reader::new(&self.path, file, &self.options)?;
         let header = reader.header()?;
         let sources = self.sources(&header)?;
         let id_field = sources.iter().find(|source| source.name == self.id.column()).and_then(|source| source.field);
@@ -155,7 +154,8 @@ impl Inner {
                 if id_field == Some(field) {
                     id = match cell {
                         Cell::Null => {
-                            return Err(reader.error(&format!("has no id: column {:?} is empty", source.name)));
+                            let detail = format!("has no id: column {:?} is empty. {ANOTHER_ID}", source.name);
+                            return Err(reader.error(&detail));
                         }
                         _ => reader.field(text, field)?,
                     };
@@ -231,13 +231,13 @@ impl Inner {
     fn duplicate(&self, reader: &Reader<'_>, rows: &Rows, id: &str) -> Error {
         let first = rows.ids().position(|own| own == id).and_then(|row| self.line_of(row).ok());
         let first = first.map_or_else(|| "another line".to_string(), |line| format!("line {line}"));
-        reader.error(&format!("has id {id:?}, which {first} has already"))
+        reader.error(&format!("has id {id:?}, which {first} has already. {ANOTHER_ID}"))
     }
 
     /// The line of a row, by reading up to it again: only errors ask for it.
     fn line_of(&self, row: usize) -> Result<u64> {
         let file = File::open(&self.path).map_err(|error| io_error(&self.path, &error))?;
-        let mut reader = Reader::new(&self.path, file, &self.options);
+        let mut reader = Reader::new(&self.path, file, &self.options)?;
         let header = reader.header()?;
         for _ in 0..=row {
             reader.advance(header.len())?;
@@ -282,21 +282,35 @@ impl Misfits {
 /// Records of a CSV file, each checked as it is read.
 struct Reader<'a> {
     path: &'a Path,
+    dialect: Dialect,
     csv: csv::Reader<Bounded>,
     record: ByteRecord,
     start: Position,
 }
 
 impl<'a> Reader<'a> {
-    fn new(path: &'a Path, file: File, options: &CsvOptions) -> Reader<'a> {
+    fn new(path: &'a Path, mut file: File, options: &CsvOptions) -> Result<Reader<'a>> {
+        let dialect = Dialect::of(&mut file, options.delimiter).map_err(|error| io_error(path, &error))?;
         let bounded = Bounded { file, allowance: 0, refused: false, total: 0, end: END };
         let csv = ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
-            .delimiter(options.delimiter)
+            .delimiter(dialect.delimiter)
+            .trim(if dialect.padded { Trim::All } else { Trim::None })
             .buffer_capacity(64 << 10)
             .from_reader(bounded);
-        Reader { path, csv, record: ByteRecord::new(), start: Position::new() }
+        Ok(Reader { path, dialect, csv, record: ByteRecord::new(), start: Position::new() })
+    }
+
+    /// Says what was understood in a way that not everybody expects.
+    fn say_dialect(&self, header: &[String]) {
+        let path = self.path.display();
+        if self.dialect.padded {
+            tracing::warn!(%path, "the header has spaces beside its separators: those around all cells are left out");
+        }
+        for (at, _) in self.record.iter().enumerate().filter(|(_, name)| name.trim_ascii().is_empty()) {
+            tracing::warn!(%path, "column {} has no name in the header: it is called {:?}", at + 1, header[at]);
+        }
     }
 
     /// The column names.
@@ -307,14 +321,17 @@ impl<'a> Reader<'a> {
         let text = self.text()?;
         let mut names: Vec<String> = Vec::with_capacity(self.record.len());
         for at in 0..self.record.len() {
-            let name = self.field(text, at)?;
-            if name.trim().is_empty() {
-                return Err(self.error(&format!("names no column {}: its header is empty", at + 1)));
+            let name = match self.field(text, at)? {
+                name if name.trim().is_empty() => format!("column_{}", at + 1),
+                name => name.to_string(),
+            };
+            if let Some(first) = names.iter().position(|own| *own == name) {
+                let (first, second) = (first + 1, at + 1);
+                return Err(
+                    self.error(&format!("calls columns {first} and {second} both {name:?}: rename one of them"))
+                );
             }
-            if let Some(first) = names.iter().position(|own| own == name) {
-                return Err(self.error(&format!("names columns {} and {} both {name:?}", first + 1, at + 1)));
-            }
-            names.push(name.to_string());
+            names.push(name);
         }
         Ok(names)
     }
@@ -325,8 +342,11 @@ impl<'a> Reader<'a> {
             return Ok(false);
         }
         if self.record.len() != columns {
-            let fields = self.record.len();
-            return Err(self.error(&format!("has {fields} fields, the header has {columns}")));
+            let (fields, separator) = (self.record.len(), char::from(self.dialect.delimiter));
+            return Err(self.error(&format!(
+                "has {fields} fields, the header has {columns}: the first line must name the columns, and a text with \
+                 {separator:?} in it must be in double quotes"
+            )));
         }
         Ok(true)
     }
@@ -374,7 +394,9 @@ impl<'a> Reader<'a> {
     }
 
     fn not_utf8(&self) -> Error {
-        self.error("is not UTF-8: convert the file first")
+        let path = self.path.display();
+        let known = dialect::encoding(self.path);
+        self.error(&format!("is not UTF-8. To convert the file: iconv -f {known} -t UTF-8 {path} > utf8.csv"))
     }
 
     fn error(&self, detail: &str) -> Error {

@@ -215,6 +215,12 @@ impl IdChoice {
     }
 }
 
+/// What to do about rows whose ids are missing or stand twice.
+pub(super) const ANOTHER_ID: &str = "Every row needs an id of its own: id = \"COLUMN\" in a diorama.toml names another column, id = \"#\" numbers the rows";
+
+/// The declared id that is no column but the row number.
+const ROW_NUMBER: &str = "#";
+
 /// Chooses the id of a file called `vista`: what was declared, else a column named for it, else the first column that is
 /// unique, else the row number. `unique` names columns without a null or a duplicate.
 ///
@@ -227,6 +233,10 @@ pub(super) fn choose_id(
     unique: impl Fn(&str) -> bool,
 ) -> Result<IdChoice> {
     let find = |name: &str| columns.iter().find(|column| &*column.name == name);
+    let number = if find("id").is_some() { "_row" } else { "id" };
+    if declared == Some(ROW_NUMBER) && find(ROW_NUMBER).is_none() {
+        return Ok(IdChoice::RowNumber(number.to_string()));
+    }
     if let Some(name) = declared {
         let names = || columns.iter().map(|column| &*column.name).collect::<Vec<_>>().join(", ");
         let column = find(name)
@@ -250,12 +260,11 @@ pub(super) fn choose_id(
         );
         return Ok(IdChoice::Column(column.name.to_string()));
     }
-    let name = if find("id").is_some() { "_row" } else { "id" };
     tracing::warn!(
         vista,
         "no column identifies the rows: they are numbered, and an inserted row renumbers those below"
     );
-    Ok(IdChoice::RowNumber(name.to_string()))
+    Ok(IdChoice::RowNumber(number.to_string()))
 }
 
 fn id_names(vista: &str) -> Vec<String> {
@@ -364,6 +373,8 @@ mod tests {
         assert_eq!(choose("x", &[text("a"), text("b"), text("c")], &["b", "c"]), column("b"));
         assert_eq!(choose("x", &[Column::new("a", ColumnType::Number)], &["a"]), IdChoice::RowNumber("id".into()));
         assert_eq!(choose("x", &[Column::new("id", ColumnType::Number)], &[]), IdChoice::RowNumber("_row".into()));
+        let numbered = choose_id("x", Some("#"), &[text("id")], |_| true).unwrap();
+        assert_eq!(numbered, IdChoice::RowNumber("_row".into()));
         let error = choose_id("x", Some("b"), &[text("a")], |_| false).unwrap_err();
         assert_eq!(error.to_string(), "x has no column \"b\" for the id: it has a");
     }

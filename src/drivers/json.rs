@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 use super::file::{MAX_ROW, io_error, read_whole};
-use super::infer::{IdChoice, Kinds, Uniqueness, choose_id};
+use super::infer::{ANOTHER_ID, IdChoice, Kinds, Uniqueness, choose_id};
 use super::{apply, blocking, declare};
 use crate::record::{CborValue, Record, Rows, id_from_value};
 use crate::vista::{Capabilities, Column, ColumnType, Error, Query, Result, Schema, TableShell, Vista};
@@ -26,7 +26,8 @@ const MAX_DEPTH: usize = 64;
 /// How a JSON file is to be understood. The default infers everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JsonOptions {
-    /// The column that identifies rows; else one named `id` or `<name>_id`, else the first unique one, else the row number.
+    /// The column that identifies rows, or `#` for the row number; else one named `id` or `<name>_id`, else the first unique
+    /// one, else the row number.
     pub id: Option<String>,
     /// JSON pointer (`/features`) to the array of rows in a file that is one object.
     pub path: Option<String>,
@@ -123,7 +124,7 @@ impl Inner {
             let id = self.id_of(place, rows.len() + 1, &mut record)?;
             if !rows.push(id.as_str(), &record) {
                 let first = rows.ids().position(|own| own == id).map_or(place, |at| places[at]);
-                return Err(self.error(place, &format!("has id {id:?}, which {first} has already")));
+                return Err(self.error(place, &format!("has id {id:?}, which {first} has already. {ANOTHER_ID}")));
             }
             if rows.body(&id).is_some_and(|body| body.size() > MAX_ROW) {
                 return Err(self.error(place, "is larger than 4 MiB"));
@@ -144,9 +145,11 @@ impl Inner {
                 Ok(number.to_string())
             }
             IdChoice::Column(name) => match record.get(name) {
-                None | Some(CborValue::Null) => Err(self.error(place, &format!("has no id: {name:?} is missing"))),
+                None | Some(CborValue::Null) => {
+                    Err(self.error(place, &format!("has no id: {name:?} is missing. {ANOTHER_ID}")))
+                }
                 Some(CborValue::Text(text)) if text.is_empty() => {
-                    Err(self.error(place, &format!("has no id: {name:?} is empty")))
+                    Err(self.error(place, &format!("has no id: {name:?} is empty. {ANOTHER_ID}")))
                 }
                 Some(value) => id_from_value(value)
                     .ok_or_else(|| self.error(place, &format!("has no id: {name:?} is neither text nor an integer"))),

@@ -12,6 +12,9 @@ mod logs;
 mod openapi;
 mod ops;
 mod process;
+#[cfg(unix)]
+mod readme;
+mod real;
 mod stop;
 mod webhooks;
 mod writes;

@@ -42,6 +42,20 @@ pub(crate) fn serving(dir: &Path, arguments: &[&str]) -> Command {
     command(dir, &[&["serve"], arguments, &["--listen", "127.0.0.1:0"]].concat())
 }
 
+/// Whether `tools` are at hand for `what`. Their absence is said aloud, and is a failure where nothing may be skipped.
+pub(crate) fn has_tools(what: &str, tools: &[&str]) -> bool {
+    let present = |tool: &str| {
+        let found = Command::new("sh").args(["-c", "command -v \"$0\"", tool]).output();
+        found.is_ok_and(|found| found.status.success())
+    };
+    let missing: Vec<&str> = tools.iter().copied().filter(|tool| !present(tool)).collect();
+    if !missing.is_empty() {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{what}: there is no {missing:?}");
+        println!("SKIPPED: {what}: there is no {missing:?}");
+    }
+    missing.is_empty()
+}
+
 /// Runs a command that ends by itself.
 pub(crate) fn run(dir: &Path, arguments: &[&str]) -> Output {
     command(dir, arguments).output().unwrap()
@@ -148,7 +162,7 @@ impl Server {
         stream.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-        Ok(Answer { status, head: head.to_ascii_lowercase(), body: body.to_string() })
+        Ok(Answer { status, head: head.to_ascii_lowercase(), raw: head.to_string(), body: body.to_string() })
     }
 
     #[cfg(unix)]
@@ -197,10 +211,17 @@ impl Drop for Server {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) head: String,
+    pub(crate) raw: String,
     pub(crate) body: String,
 }
 
 impl Answer {
+    /// A header as it was sent.
+    pub(crate) fn raw_header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.raw.lines().filter_map(|line| line.split_once(": "));
+        lines.find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }

@@ -67,6 +67,15 @@ async fn files_are_understood_whatever_wrote_them() {
         ("row numbers", "kind\na\na\n", r#"{"id":1,"kind":"a"}|{"id":2,"kind":"a"}"#),
         ("row numbers beside an id", "id\n1.5\n1.5\n", r#"{"_row":1,"id":1.5}|{"_row":2,"id":1.5}"#),
         ("only a header", "id,name\n", ""),
+        ("semicolons", "id;name\n1;a, b\n", r#"{"id":1,"name":"a, b"}"#),
+        ("decimal commas stay text", "id;price\n1;1,75\n", r#"{"id":1,"price":"1,75"}"#),
+        ("tabs", "id\tname\n1\ta\n", r#"{"id":1,"name":"a"}"#),
+        ("bars", "id|name\n1|a\n", r#"{"id":1,"name":"a"}"#),
+        ("spaces for the eye", "id, name , price\n1, a b , 2.5\n", r#"{"id":1,"name":"a b","price":2.5}"#),
+        ("spaces that mean something", "id,name\n1, a\n", r#"{"id":1,"name":" a"}"#),
+        ("a column without a name", ",name\n0,a\n1,b\n", r#"{"column_1":0,"name":"a"}|{"column_1":1,"name":"b"}"#),
+        ("a comma too many in each line", "id,name,\n1,a,\n", r#"{"id":1,"name":"a","column_3":null}"#),
+        ("names with spaces", "Full Name,Price ($)\nA B,1.5\n", r#"{"Full Name":"A B","Price ($)":1.5}"#),
         ("control characters", "id,name\n1,\u{3}\n2,\u{0}\n", r#"{"id":1,"name":"\u0003"}|{"id":2,"name":"\u0000"}"#),
         ("the end mark as a last row", "name\nx\n\u{3}", r#"{"name":"x"}|{"name":"\u0003"}"#),
     ] {
@@ -82,20 +91,32 @@ async fn faults_are_reported_with_their_line() {
     for (content, expected) in [
         (&b""[..], "products.csv is empty: it has no header line"),
         (b"\n\n", "products.csv is empty: it has no header line"),
-        (b"id,name\n1,a\n2\n", "products.csv line 3 has 1 fields, the header has 2"),
-        (b"id,name\r\n1,a\r\n\r\n2,b,c\r\n", "products.csv line 4 has 3 fields, the header has 2"),
-        (b"id,name\n1,\"a\nb\"\n2\n", "products.csv line 4 has 1 fields, the header has 2"),
+        (b"id,name\n1,a\n2\n", "products.csv line 3 has 1 fields, the header has 2{RAGGED}"),
+        (b"id,name\r\n1,a\r\n\r\n2,b,c\r\n", "products.csv line 4 has 3 fields, the header has 2{RAGGED}"),
+        (b"id,name\n1,\"a\nb\"\n2\n", "products.csv line 4 has 1 fields, the header has 2{RAGGED}"),
         (b"id,name\n1,a\n2,\"b\n3,c\n", "products.csv line 3 opens a quote that is never closed"),
         (b"id,name\n1,a\n2,\"", "products.csv line 3 opens a quote that is never closed"),
         (b"id,\"name", "products.csv line 1 opens a quote that is never closed"),
-        (b"id,name\n1,\xff\n", "products.csv line 2 is not UTF-8: convert the file first"),
-        (b"id,name,x\n1,\xc3,\xa9\n", "products.csv line 2 is not UTF-8: convert the file first"),
-        (b"id,,x\n", "products.csv line 1 names no column 2: its header is empty"),
-        (b"id,a,b,a\n", "products.csv line 1 names columns 2 and 4 both \"a\""),
+        (
+            b"id,name\n1,\xff\n",
+            "products.csv line 2 is not UTF-8. To convert the file: iconv -f WINDOWS-1252 -t UTF-8 products.csv > utf8.csv",
+        ),
+        (
+            b"id,name,x\n1,\xc3,\xa9\n",
+            "products.csv line 2 is not UTF-8. To convert the file: iconv -f WINDOWS-1252 -t UTF-8 products.csv > utf8.csv",
+        ),
+        (b"id,a,b,a\n", "products.csv line 1 calls columns 2 and 4 both \"a\": rename one of them"),
+        (b"id,,column_2\n", "products.csv line 1 calls columns 2 and 3 both \"column_2\": rename one of them"),
+        (
+            b"\xff\xfei\0d\0",
+            "products.csv line 1 is not UTF-8. To convert the file: iconv -f UTF-16 -t UTF-8 products.csv > utf8.csv",
+        ),
+        (b"An export of 2024\nid,name\n1,a\n", "products.csv line 2 has 2 fields, the header has 1{RAGGED}"),
     ] {
         let fixture = Fixture::new();
         fixture.write(content);
         let error = fixture.open(CsvOptions::default()).await.unwrap_err();
+        let expected = expected.replace("{RAGGED}", RAGGED);
         assert_eq!(fixture.text(&error), expected, "{:?}", String::from_utf8_lossy(content));
     }
     for (content, expected) in [
@@ -107,8 +128,20 @@ async fn faults_are_reported_with_their_line() {
         let fixture = Fixture::new();
         fixture.write(content);
         let error = fixture.open(CsvOptions::default()).await.unwrap().list_values().await.unwrap_err();
-        assert_eq!(fixture.text(&error), expected, "{content:?}");
+        assert_eq!(fixture.text(&error), format!("{expected}. {ANOTHER_ID}"), "{content:?}");
     }
+}
+
+/// What is said of every row with too many fields or too few.
+const RAGGED: &str = ": the first line must name the columns, and a text with ',' in it must be in double quotes";
+
+#[tokio::test]
+async fn rows_are_numbered_where_that_is_asked_for() {
+    let fixture = Fixture::new();
+    fixture.write("id,year\nx,2001\nx,2002\n");
+    let options = CsvOptions { id: Some("#".into()), ..CsvOptions::default() };
+    let rows = fixture.open(options).await.unwrap().list_values().await.unwrap();
+    assert_eq!(json(&rows), "{\"_row\":1,\"id\":\"x\",\"year\":2001}\n{\"_row\":2,\"id\":\"x\",\"year\":2002}");
 }
 
 #[tokio::test]
@@ -131,7 +164,7 @@ async fn options_decide_over_inference() {
     let fixture = Fixture::new();
     fixture.write("sku;price;raw\nb;-;AQI\na;1;AQI\n");
     let columns = vec![Column::new("price", ColumnType::Decimal), Column::new("raw", ColumnType::Bytes)];
-    let options = CsvOptions { id: Some("sku".into()), columns, null_values: vec!["-".into()], delimiter: b';' };
+    let options = CsvOptions { id: Some("sku".into()), columns, null_values: vec!["-".into()], delimiter: Some(b';') };
     let vista = fixture.open(options.clone()).await.unwrap();
     let rows = vista.list_values().await.unwrap();
     assert_eq!(

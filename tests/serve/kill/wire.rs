@@ -53,7 +53,7 @@ impl Wire {
         let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
         self.stream.read_exact(&mut body)?;
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
-        Ok(Answer { status, head, body: String::from_utf8(body).unwrap() })
+        Ok(Answer { status, raw: head.clone(), head, body: String::from_utf8(body).unwrap() })
     }
 
     pub(crate) fn get(&mut self, path: &str) -> io::Result<Answer> {

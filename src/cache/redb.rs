@@ -179,7 +179,8 @@ impl Table {
             // A full disk does not keep a table from being read.
             match database.begin_read()?.open_table(self.rows()) {
                 Err(redb::TableError::TableDoesNotExist(_)) => {}
-                there => return there.map(drop).map_err(Into::into),
+                Err(error) => return Err(error.into()),
+                Ok(_) => return Ok(()),
             }
             let transaction = begin(database)?;
             transaction.open_table(self.rows())?;

@@ -49,16 +49,17 @@ impl Before<'_> {
         first.iter().chain(second).map(|(_, seq, ack)| (*seq, ack))
     }
 
-    /// What the Dio was at a position that the log may have reached at the cut; `None` for what a recovery did before anybody
-    /// had its Dio.
+    /// What the Dio was at a position that the log may have reached at the cut; `None` for what nobody has seen: what a recovery
+    /// did before anybody had its Dio, and an append that a close overtook.
     fn was(&self, seq: Seq) -> Option<&Was> {
-        let reached = |told: &Told, cut: usize| told.begun.get(&seq).is_none_or(|begun| *begun <= cut);
         let second = self.recovery.filter(|(life, _)| seq > life.head);
         let (told, cut) = second.map_or((self.told, self.cut), |(life, cut)| (&life.told, cut));
-        assert!(reached(told, cut), "position {seq} was not even begun");
+        if seq > 0 {
+            let begun = told.begun.get(&seq).unwrap_or_else(|| panic!("half of an append came through: {seq}"));
+            assert!(*begun <= cut, "position {seq} was not even begun");
+        }
         let was = told.states.get(&seq);
-        let early = second.is_some() && told.states.first_key_value().is_none_or(|(first, _)| seq < *first);
-        assert!(was.is_some() || early, "half of an append came through: {seq}");
+        assert!(was.is_some() || second.is_some() || seq > told.closed, "nobody has seen position {seq}");
         was
     }
 

@@ -71,8 +71,9 @@ pub(crate) struct Told {
     pub(crate) epoch: String,
     /// The clock when the Dio was there.
     pub(crate) born: usize,
-    /// By position; the clock is that before its successor was appended.
+    /// What readers saw, by position.
     pub(crate) states: BTreeMap<Seq, Was>,
+    /// The last position of each append, and when that began.
     pub(crate) begun: BTreeMap<Seq, usize>,
     /// The position when the Dio was closed.
     pub(crate) closed: Seq,
@@ -129,8 +130,9 @@ impl Journal for Witness {
 
     async fn append(&self, batches: Vec<LogBatch>) -> Vec<Result<(), AppendError>> {
         self.note();
-        for entry in batches.iter().flat_map(|batch| &batch.entries) {
-            self.told.lock().begun.insert(entry.seq, self.disk.recorded());
+        // All of an append or nothing: only its last position can be the head of a log.
+        if let Some(last) = batches.iter().rev().find_map(|batch| batch.entries.last()) {
+            self.told.lock().begun.insert(last.seq, self.disk.recorded());
         }
         self.journal.append(batches).await
     }

@@ -106,8 +106,12 @@ pub fn check(config: &Config) -> Result<(), Failure> {
 pub async fn openapi(config: &Config) -> Result<axum::body::Bytes, Failure> {
     check(config)?;
     let lens = Lens::new().cache_source(MemoryCache::default()).build().map_err(Failure::config)?;
-    let app = App::open(config, lens).await?;
-    let document = app.gateway(config).map(|gateway| gateway.openapi());
+    // Nothing is read, so nothing is to be read again.
+    let mut still = config.clone();
+    still.lens.refresh_every = None;
+    still.dios.iter_mut().for_each(|dio| dio.refresh_every = None);
+    let app = App::open(&still, lens).await?;
+    let document = app.gateway(&still).map(|gateway| gateway.openapi());
     drop(app.dios);
     app.lens.close().await;
     document

@@ -115,6 +115,9 @@ impl Mounted {
 
     /// Refuses what the resource cannot do, before anything else is read of the request.
     pub(super) fn check_method(&self, method: &Method, place: Place) -> Result<(), ApiError> {
+        if !matches!(*method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE) {
+            return Ok(());
+        }
         let can = self.dio.vista().capabilities();
         let what = match *method {
             Method::POST if !can.can_insert => "insert",

@@ -1,7 +1,7 @@
 //! The URL table: which route a path is, and who answers its methods.
 //!
-//! Paths are looked up here and not by axum's own router: with a handler per method behind a layer per route it costs a request
-//! for one record more than everything else that the gateway does for it (`benches/README.md`).
+//! Paths are looked up here and not by axum's own router: so one place knows a route's template, its handlers and what the other
+//! methods are told, and a request is spared a second level of boxed services.
 
 use std::future::ready;
 use std::pin::Pin;

@@ -63,7 +63,7 @@ impl Core {
             Some(event) => Cmd::Upstream(event),
             None => {
                 // Whatever changed, a refresh that begins now finds it; the delivery is remembered once it has.
-                self.refresh_anew(handle, false).await?;
+                self.refresh_anew(handle).await?;
                 match claim {
                     None => return Ok(Reconciled::Applied),
                     claim => return self.claim_only(claim).await,

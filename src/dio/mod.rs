@@ -314,7 +314,7 @@ impl Dio {
     /// # Errors
     /// As [`Dio::refresh`].
     pub async fn refresh_allowing_shrink(&self) -> Result<RefreshReport> {
-        self.0.core.refresh_anew(&self.0, true).await
+        self.0.core.refresh_allowing_shrink(&self.0).await
     }
 
     /// Makes the cache equal to what `dio.master()` listed: differences are applied and published one by one, rows missing

@@ -20,6 +20,13 @@ use crate::vista::{Error, Result};
 /// A refresh under way, joined by all who ask meanwhile.
 pub(super) type Flight = Shared<BoxFuture<'static, Result<RefreshReport>>>;
 
+/// How a refresh was found.
+enum Begun {
+    Now(Flight),
+    /// Somebody else began it.
+    Before(Flight),
+}
+
 /// What a refresh did.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RefreshReport {
@@ -53,27 +60,29 @@ impl Core {
     }
 
     async fn fly(self: &Arc<Self>, handle: &Arc<Handle>, allow_shrink: bool) -> Result<RefreshReport> {
+        match self.take_off(handle, allow_shrink)? {
+            Begun::Now(flight) | Begun::Before(flight) => flight.await,
+        }
+    }
+
+    /// Begins a refresh, unless one is under way.
+    fn take_off(self: &Arc<Self>, handle: &Arc<Handle>, allow_shrink: bool) -> Result<Begun> {
         if scope_of(&self.name).is_some_and(|scope| matches!(scope.kind, Kind::Refresh | Kind::Start)) {
             return Err(Error::Reentrant { what: "refresh" });
         }
-        let flight = {
-            let mut refreshing = self.refreshing.lock();
-            match &*refreshing {
-                Some(flight) => flight.clone(),
-                None => {
-                    let (core, dio) = (Arc::clone(self), Dio(Arc::clone(handle)));
-                    let task = self.tasks.spawn(async move {
-                        let result = core.refresh_once(&dio, allow_shrink).await;
-                        *core.refreshing.lock() = None;
-                        result
-                    });
-                    let flight = task.map(|joined| joined.unwrap_or(Err(Error::Closed))).boxed().shared();
-                    *refreshing = Some(flight.clone());
-                    flight
-                }
-            }
-        };
-        flight.await
+        let mut refreshing = self.refreshing.lock();
+        if let Some(flight) = &*refreshing {
+            return Ok(Begun::Before(flight.clone()));
+        }
+        let (core, dio) = (Arc::clone(self), Dio(Arc::clone(handle)));
+        let task = self.tasks.spawn(async move {
+            let result = core.refresh_once(&dio, allow_shrink).await;
+            *core.refreshing.lock() = None;
+            result
+        });
+        let flight = task.map(|joined| joined.unwrap_or(Err(Error::Closed))).boxed().shared();
+        *refreshing = Some(flight.clone());
+        Ok(Begun::Now(flight))
     }
 
     async fn refresh_once(self: &Arc<Self>, dio: &Dio, allow_shrink: bool) -> Result<RefreshReport> {
@@ -126,17 +135,27 @@ impl Core {
     }
 
     /// A refresh that begins after this call, so that it sees whatever happened before it.
-    pub(super) async fn refresh_anew(
-        self: &Arc<Self>,
-        handle: &Arc<Handle>,
-        allow_shrink: bool,
-    ) -> Result<RefreshReport> {
+    pub(super) async fn refresh_anew(self: &Arc<Self>, handle: &Arc<Handle>) -> Result<RefreshReport> {
         let flight = self.refreshing.lock().clone();
         if let Some(flight) = flight {
             // It may have read the master already; how it ends does not matter here.
             let _ = flight.await;
         }
-        self.fly(handle, allow_shrink || self.settings.allow_shrink).await
+        self.refresh(handle).await
+    }
+
+    /// A refresh of its own, which believes a list that is much smaller than what is cached.
+    pub(super) async fn refresh_allowing_shrink(self: &Arc<Self>, handle: &Arc<Handle>) -> Result<RefreshReport> {
+        loop {
+            match self.take_off(handle, true)? {
+                Begun::Now(flight) => return flight.await,
+                // It was not told so: whatever it says is not the answer, unless there will be no other.
+                Begun::Before(flight) => match flight.await {
+                    Err(Error::Closed) => return Err(Error::Closed),
+                    _ => continue,
+                },
+            }
+        }
     }
 
     async fn run_refresh_hook(self: &Arc<Self>, dio: &Dio, allow_shrink: bool) -> Result<(RefreshReport, bool)> {

@@ -278,6 +278,11 @@ async fn s61_a_list_that_shrank_too_much_is_not_believed() {
     }
     assert!(matches!(dio.refresh().await, Err(Error::Suspicious { listed: 50, cached: 300 })));
     assert_eq!(dio.cache().count().await.unwrap(), 300);
+    // Whoever says that it is right is not given the answer of a refresh that was not told so.
+    master.slow(Duration::from_secs(1));
+    let (others, ours) = tokio::join!(dio.refresh(), dio.refresh_allowing_shrink());
+    assert!(matches!(others, Err(Error::Suspicious { .. })), "{others:?}");
+    assert_eq!((ours.unwrap().removed, dio.cache().count().await.unwrap()), (250, 50));
 }
 
 /// Nobody ever sees an empty or half-filled table while a refresh goes on.

@@ -41,7 +41,6 @@ pub use write::{IdempotencyKey, Ticket, WriteOptions};
 
 pub(crate) use self::core::{Core, Glance};
 pub(crate) use commit::Committer;
-pub(crate) use facade::{Picked, cost, cursor, natural_start, pick};
 pub(crate) use hooks::{Hooks, hook, hook_with};
 pub(crate) use open::{Surroundings, open};
 

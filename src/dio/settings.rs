@@ -41,6 +41,9 @@ pub struct Settings {
     pub refresh_timeout: Duration,
     /// How long any other read of the master may take (default: 30 s).
     pub read_timeout: Duration,
+    /// Whether the Dio's log is kept in memory beside the Lens' own: an accepted write waits for no disk, and is lost with the
+    /// process unless the master has it by then (default: no).
+    pub log_in_memory: bool,
     /// What `Ok` of an `on_write` means.
     pub write_route: WriteRoute,
     /// Whether the `on_write` proves by the operation's id that nothing takes effect twice (default: no).
@@ -76,6 +79,7 @@ impl Default for Settings {
             breaker: BreakerLimits::default(),
             refresh_timeout: Duration::from_secs(300),
             read_timeout: Duration::from_secs(30),
+            log_in_memory: false,
             write_route: WriteRoute::Around,
             route_writes_once: false,
             version: None,

@@ -11,6 +11,7 @@ pub mod plan;
 mod reconcile;
 mod state;
 pub mod table;
+pub mod text;
 
 #[cfg(test)]
 mod tests;

@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::Lens;
+use super::{Lens, Log};
 use crate::cache::{CacheBackend, RedbCache};
-use crate::dio::{
-    ChunkSink, Committer, Dio, Hooks, Retry, RingLimits, Settings, Viewport, WriteRoute, hook, hook_with,
-};
+use crate::dio::{ChunkSink, Dio, Hooks, Retry, RingLimits, Settings, Viewport, WriteRoute, hook, hook_with};
 use crate::journal::{Journal, MemoryJournal, RedbJournal};
 use crate::vista::{ChangeEvent, Error, Query, Result, WriteOp};
 
@@ -231,8 +229,8 @@ impl LensBuilder {
         };
         Ok(Lens {
             cache,
-            journal,
-            committer: Arc::new(Committer::default()),
+            log: Log::new(journal),
+            memory: Log::new(Arc::new(MemoryJournal::new())),
             settings: self.settings,
             hooks: self.hooks,
             dios: Mutex::default(),

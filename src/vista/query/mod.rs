@@ -27,6 +27,7 @@ pub(crate) use keys::{Bound, KeyMaker, after_all_with};
 pub use literal::{Reading, nearest};
 pub use pattern::Pattern;
 pub use project::{Projection, SelectItem};
+pub use search::Searchable;
 
 use std::cmp::Ordering;
 

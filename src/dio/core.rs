@@ -49,6 +49,7 @@ pub(crate) struct Core {
     /// The way that deliveries take: the master's, unless there is an `on_write`.
     pub(super) outlet: Arc<Line>,
     pub(super) tally: Tally,
+    pub(super) indexer: super::indexer::Indexer,
     pub(super) refreshing: Mutex<Option<super::refresh::Flight>>,
     /// What readers saw when the refresh under way began; see [`Core::standing_view`].
     pub(super) before_refresh: Mutex<Option<Arc<State>>>,
@@ -150,6 +151,7 @@ impl Core {
             invalid: Mutex::new(Invalid::default()),
             attempts: Mutex::new(HashMap::new()),
             freshness: Mutex::new(parts.freshness),
+            indexer: super::indexer::Indexer::default(),
             refreshing: Mutex::new(None),
             before_refresh: Mutex::new(None),
             trimmed: tokio::sync::Mutex::new(0),

@@ -12,6 +12,7 @@ mod counters;
 mod event;
 mod facade;
 mod hooks;
+mod indexer;
 mod ingest;
 mod master;
 mod open;

@@ -9,6 +9,7 @@ use axum::response::Response;
 use futures_util::stream;
 
 use super::answer::{self, Digits, TOTAL, View};
+use super::explain;
 use super::extract::On;
 use super::format::Writer;
 use super::negotiate::{self, Format};
@@ -29,10 +30,13 @@ pub(super) async fn list(On(at): On, request: Request) -> Result<Response, ApiEr
     if answer::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let options = ParamOptions { max_limit: at.options.max_limit, extra: &[] };
+    let options = ParamOptions { max_limit: at.options.max_limit, extra: &[explain::EXPLAIN] };
     let mut asked = params::parse(raw, &at.schema, &options)?;
     if asked.query.limit.is_none() && !format.is_streamed() {
         asked.query.limit = Some(at.options.default_limit);
+    }
+    if explain::is_asked(&asked)? {
+        return explain::explain(&at, &view, &asked).await;
     }
     let found = find(&at, &view, &asked.query, format).await?;
     // Links begin where the client began, outside of all that the gateway is nested in.

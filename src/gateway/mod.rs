@@ -8,6 +8,7 @@ mod auth;
 mod bulk;
 mod delete;
 mod events;
+mod explain;
 mod extract;
 mod format;
 mod health;

@@ -4,6 +4,7 @@
 
 mod harness;
 mod index;
+mod indexes;
 mod logs;
 mod metrics;
 mod openapi;

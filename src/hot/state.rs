@@ -600,7 +600,7 @@ impl State {
                 // Indexes follow all of them at once.
                 let held = self.table.hold_indexes();
                 let changes = rows.iter().map(|row| self.apply_bulk_row(row, entry)).collect();
-                self.table.release_indexes(held);
+                self.table.release_indexes(&held);
                 changes
             }
         }

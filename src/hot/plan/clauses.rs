@@ -181,7 +181,6 @@ impl Reach {
     }
 
     /// The bounds on the column behind those that are held equal.
-    #[expect(clippy::type_complexity, reason = "from, to; none if nothing passes")]
     fn bounds(&mut self, index: &Index, parts: &[Part<'_>]) -> Vec<Option<(Vec<u8>, Vec<u8>)>> {
         let Some(term) = index.spec().terms.get(self.depth) else { return Vec::new() };
         let mut bounds = Vec::new();

@@ -40,7 +40,7 @@ fn column() -> impl Strategy<Value = &'static str> {
 }
 
 fn row() -> impl Strategy<Value = Record> {
-    let cells = [value(), value(), value()].prop_flat_map(|cells| {
+    [value(), value(), value()].prop_flat_map(|cells| {
         proptest::bits::u8::between(0, 3).prop_map(move |kept| {
             let names = ["a", "b", "d"].into_iter().zip(&cells).enumerate();
             names
@@ -48,8 +48,7 @@ fn row() -> impl Strategy<Value = Record> {
                 .map(|(_, (name, cell))| (name.to_string(), cell.clone()))
                 .collect()
         })
-    });
-    cells
+    })
 }
 
 fn leaf() -> impl Strategy<Value = Filter> {

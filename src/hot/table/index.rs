@@ -407,14 +407,14 @@ impl Table {
     }
 
     /// Ends what [`Table::hold_indexes`] began.
-    pub(crate) fn release_indexes(&mut self, before: Table) {
+    pub(crate) fn release_indexes(&mut self, before: &Table) {
         if before.indexes.is_empty() {
             return;
         }
-        let changed = self.changed_since(&before);
+        let changed = self.changed_since(before);
         let mut indexes = Arc::clone(&before.indexes);
         for index in Arc::make_mut(&mut indexes) {
-            index.follow(&before, self, &changed);
+            index.follow(before, self, &changed);
         }
         self.indexes = indexes;
     }

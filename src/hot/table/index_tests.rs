@@ -141,7 +141,7 @@ proptest! {
                             None => drop(table.remove(&id.to_string())),
                         }
                     }
-                    table.release_indexes(held);
+                    table.release_indexes(&held);
                 }
                 Step::Build(spec) => building = Some((Index::build(spec, &table, &schema), table.clone())),
                 Step::Attach => if let Some((index, from)) = building.take() {

@@ -4,7 +4,7 @@ use axum::http::HeaderName;
 
 use crate::config::{HookAuth, HookSpec, Secret};
 use crate::gateway::webhook::Hook;
-use crate::inbound::{Encoding, Hmac, Key, Scheme};
+use crate::inbound::{self, Encoding, Hmac, Key, Scheme};
 
 /// The webhook that `spec` describes.
 ///
@@ -14,7 +14,8 @@ pub(super) fn hook(spec: &HookSpec) -> Result<Hook, String> {
     let named = |error: String| format!("[webhook.{}] {error}", spec.name);
     let delivery = spec.auth.delivery.as_deref().map(header).transpose().map_err(named)?;
     let scheme = scheme(&spec.auth).map_err(named)?;
-    Ok(Hook { name: spec.name.clone(), dio: spec.dio.clone(), scheme, delivery })
+    let inbound = inbound::Hook::new(scheme).delivery_header(delivery);
+    Ok(Hook { name: spec.name.clone(), dio: spec.dio.clone(), inbound })
 }
 
 fn scheme(auth: &HookAuth) -> Result<Scheme, String> {

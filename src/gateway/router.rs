@@ -209,7 +209,7 @@ mod tests {
     use crate::drivers::MemoryTable;
     use crate::gateway::Gateway;
     use crate::gateway::webhook::Hook;
-    use crate::inbound::Scheme;
+    use crate::inbound::{self, Scheme};
     use crate::lens::Lens;
     use crate::vista::Schema;
 
@@ -242,7 +242,7 @@ mod tests {
     async fn c7_every_route_is_in_the_document() {
         let lens = Lens::new().cache_source(MemoryCache::default()).build().unwrap();
         let vista = MemoryTable::vista("items", Schema::new("id", Vec::new()), Vec::new());
-        let hook = Hook { name: "items".into(), dio: "items".into(), scheme: Scheme::None, delivery: None };
+        let hook = Hook { name: "items".into(), dio: "items".into(), inbound: inbound::Hook::new(Scheme::None) };
         let gateway = Gateway::new().mount(lens.make_dio(vista).await.unwrap()).try_hook(hook).unwrap();
         let document: serde_json::Value = serde_json::from_slice(&gateway.openapi()).unwrap();
         for route in Route::ALL.into_iter().filter(|route| *route != Route::None) {

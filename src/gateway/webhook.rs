@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{OriginalUri, State};
 use axum::http::header::{self, HeaderName, HeaderValue};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::IntoResponse;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::extract::Segment;
@@ -20,7 +21,7 @@ use super::problem::{ApiError, Code};
 use super::state::Shared;
 use crate::dio::{Dio, Inbound, Reconciled};
 use crate::hot::Origin;
-use crate::inbound::{Change, DecodeError, Format, Scheme, decode};
+use crate::inbound::{self, Change, DecodeError, Proof};
 
 /// Bytes of one delivery, at most.
 const MOST_BYTES: usize = 8 << 20;
@@ -32,10 +33,8 @@ pub struct Hook {
     pub name: String,
     /// The Dio it feeds.
     pub dio: String,
-    /// How senders prove who they are.
-    pub scheme: Scheme,
-    /// The header with the delivery's id, where the scheme does not name it.
-    pub delivery: Option<HeaderName>,
+    /// How its deliveries are verified and what they mean.
+    pub inbound: inbound::Hook,
 }
 
 /// What became of the changes of one delivery.
@@ -57,12 +56,14 @@ pub struct Received {
 pub(super) async fn receive(
     State(shared): State<Arc<Shared>>,
     Segment(name): Segment<1>,
+    method: Method,
+    OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Received>, ApiError> {
     let (at, hook) = find(&shared, &name)?;
     let mut received = Received::default();
-    let taken = take(&shared, hook, &headers, body, &mut received).await;
+    let taken = take(&shared, hook, (&method, &uri, &headers), body, &mut received).await;
     if let Some(counts) = shared.metrics.hooks.get(at) {
         counts.count(&received, taken.as_ref().err());
         // Our own fault is in the log with the request.
@@ -88,20 +89,23 @@ pub(super) async fn receive(
 async fn take(
     shared: &Shared,
     hook: &Hook,
-    headers: &HeaderMap,
+    (method, uri, headers): (&Method, &Uri, &HeaderMap),
     body: Body,
     received: &mut Received,
 ) -> Result<(), ApiError> {
     let dio = &shared.dio(&hook.dio)?.dio;
-    let format = format_of(headers)?;
     let limits = Limits { body: MOST_BYTES, ..shared.limits };
     let body = limits.read(headers, body).await?;
-    hook.verify(headers, &body)?;
+    let now = Timestamp::now();
+    let request = inbound::Request { method, path: uri.path(), query: uri.query(), headers, body: &body, now };
+    hook.verify(&request)?;
     if !dio.is_ready() {
         return Err(ApiError::new(Code::NotReady, format!("the first copy of {} is still being read", hook.dio)));
     }
-    let changes = decode(&body, format).map_err(|error| undecodable(&error))?;
-    apply(dio, hook, hook.delivery_id(headers), changes, received).await
+    let decoded = hook.inbound.decode(&request, &dio.schema()).map_err(|error| undecodable(&error))?;
+    let changes: Result<Vec<Change>, _> = decoded.changes.into_iter().collect();
+    let changes = changes.map_err(|error| undecodable(&DecodeError::Item(error)))?;
+    apply(dio, hook, decoded.delivery.as_deref(), changes, received).await
 }
 
 /// Says how deliveries are made.
@@ -168,46 +172,26 @@ impl Received {
 
 impl Hook {
     /// Every refusal looks the same from outside; the log knows the reason.
-    fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), ApiError> {
-        let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
-        self.scheme.verify(headers, body, now).map_err(|reason| {
+    fn verify(&self, request: &inbound::Request<'_>) -> Result<(), ApiError> {
+        self.inbound.verify(request).map_err(|reason| {
             let error = ApiError::new(Code::SignatureInvalid, "the delivery is not signed as this webhook needs it")
                 .cause(reason.to_string());
-            match self.scheme {
-                Scheme::Bearer(_) => error.header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
-                Scheme::Standard(_) | Scheme::Hmac(_) | Scheme::None => error,
+            match self.inbound.scheme().proof() {
+                Proof::Bearer => error.header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+                Proof::Basic => error.header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic")),
+                Proof::Headers(_) | Proof::Nothing => error,
             }
         })
-    }
-
-    fn delivery_id<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
-        let configured = || headers.get(self.delivery.as_ref()?)?.to_str().ok();
-        self.scheme.delivery(headers).or_else(configured).filter(|id| !id.is_empty() && id.len() <= 256)
-    }
-}
-
-fn format_of(headers: &HeaderMap) -> Result<Format, ApiError> {
-    let refuse = |what: &'static str| {
-        Err(ApiError::new(Code::UnsupportedMediaType, what).hint("send application/json or application/x-ndjson"))
-    };
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        return refuse("deliveries are signed as they are: they must not be compressed");
-    }
-    let given = headers.get(header::CONTENT_TYPE).and_then(|given| given.to_str().ok()).unwrap_or_default();
-    let essence = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match essence.as_str() {
-        "application/json" => Ok(Format::Json),
-        essence if essence.ends_with("+json") => Ok(Format::Json),
-        "application/x-ndjson" | "application/ndjson" => Ok(Format::Ndjson),
-        _ => refuse("the body's type is not understood"),
     }
 }
 
 fn undecodable(error: &DecodeError) -> ApiError {
     match error {
+        DecodeError::MediaType(_) => ApiError::new(Code::UnsupportedMediaType, error.to_string())
+            .hint("send application/json or application/x-ndjson"),
         DecodeError::Syntax(_) => ApiError::new(Code::MalformedBody, error.to_string()),
         DecodeError::TooMany => ApiError::new(Code::PayloadTooLarge, error.to_string()),
-        DecodeError::Shape { .. } => ApiError::new(Code::UndecodableEvent, error.to_string())
+        DecodeError::Item(_) => ApiError::new(Code::UndecodableEvent, error.to_string())
             .hint(r#"a change looks like {"op":"update","id":"7","new":{..}}"#),
     }
 }

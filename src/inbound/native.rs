@@ -4,61 +4,38 @@
 //! ignoring it would lose a change.
 
 use crate::record::{CborValue, JsonLimits, Record, id_from_value, parse_json};
-use crate::vista::ChangeEvent;
+use crate::vista::{ChangeEvent, Schema};
 
-use super::Change;
+use super::{Change, DecodeError, Decoded, ItemError};
 
 /// Changes in one delivery, at most.
 pub const MOST_CHANGES: usize = 10_000;
 /// Bounds on one delivery.
 const LIMITS: JsonLimits = JsonLimits { nodes: 1_000_000, depth: 64 };
 
-/// How the changes are written down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// One object, or an array of objects.
-    Json,
-    /// One object per line.
-    Ndjson,
-}
-
-/// Why a delivery could not be understood. None of its changes was applied.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DecodeError {
-    /// It is no JSON.
-    #[error("{0}")]
-    Syntax(String),
-    /// It is JSON, but says nothing that is understood.
-    #[error("change {number}: {detail}")]
-    Shape {
-        /// Which of the changes, from 1.
-        number: usize,
-        /// What is wrong.
-        detail: String,
-    },
-    /// There are too many changes in it.
-    #[error("a delivery holds at most {MOST_CHANGES} changes")]
-    TooMany,
-}
-
-/// The changes in `body`, in order.
-///
-/// # Errors
-/// The first thing that is wrong.
-pub fn decode(body: &[u8], format: Format) -> Result<Vec<Change>, DecodeError> {
-    let values = match format {
-        Format::Json => match parse_json(body, LIMITS).map_err(|error| DecodeError::Syntax(error.to_string()))? {
-            CborValue::Array(values) => values,
-            one => vec![one],
-        },
-        Format::Ndjson => lines(body)?,
+/// The changes in `body`, whose type is `kind`.
+pub(super) fn decode(body: &[u8], kind: &str, _schema: &Schema) -> Result<Decoded, DecodeError> {
+    let values = match kind {
+        "application/x-ndjson" | "application/ndjson" => lines(body)?,
+        kind if is_json(kind) => {
+            match parse_json(body, LIMITS).map_err(|error| DecodeError::Syntax(error.to_string()))? {
+                CborValue::Array(values) => values,
+                one => vec![one],
+            }
+        }
+        _ => return Err(DecodeError::MediaType("the body's type is not understood")),
     };
     if values.len() > MOST_CHANGES {
         return Err(DecodeError::TooMany);
     }
     let changes = values.into_iter().enumerate();
-    changes.map(|(at, value)| change(value).map_err(|detail| DecodeError::Shape { number: at + 1, detail })).collect()
+    let changes = changes.map(|(at, value)| change(value).map_err(|detail| ItemError { number: at + 1, detail }));
+    Ok(Decoded { changes: changes.collect(), ..Decoded::default() })
+}
+
+/// Whether the media type `kind` is one of JSON.
+pub(super) fn is_json(kind: &str) -> bool {
+    kind == "application/json" || kind.ends_with("+json")
 }
 
 fn lines(body: &[u8]) -> Result<Vec<CborValue>, DecodeError> {
@@ -153,8 +130,14 @@ fn record(members: &[(CborValue, CborValue)]) -> Record {
 mod tests {
     use super::*;
 
+    const JSON: &str = "application/json";
+
+    fn all(body: &[u8], kind: &str) -> Result<Vec<Result<Change, ItemError>>, DecodeError> {
+        decode(body, kind, &Schema::new("id", Vec::new())).map(|decoded| decoded.changes)
+    }
+
     fn one(json: &str) -> Result<Change, DecodeError> {
-        decode(json.as_bytes(), Format::Json).map(|mut changes| changes.remove(0))
+        all(json.as_bytes(), JSON)?.remove(0).map_err(DecodeError::Item)
     }
 
     fn muffin() -> Record {
@@ -191,14 +174,14 @@ mod tests {
 
     #[test]
     fn arrays_and_lines_keep_their_order() {
-        let ids = |changes: Vec<Change>| -> Vec<String> {
-            changes.iter().map(|change| change.event.id().unwrap().to_string()).collect()
+        let ids = |changes: Vec<Result<Change, ItemError>>| -> Vec<String> {
+            changes.into_iter().map(|change| change.unwrap().event.id().unwrap().to_string()).collect()
         };
         let array = br#"[{"op":"delete","id":"b"},{"op":"delete","id":9007199254740993}]"#;
-        assert_eq!(ids(decode(array, Format::Json).unwrap()), ["b", "9007199254740993"]);
+        assert_eq!(ids(all(array, JSON).unwrap()), ["b", "9007199254740993"]);
         let lines = b"{\"op\":\"delete\",\"id\":\"b\"}\r\n\n{\"op\":\"delete\",\"id\":\"a\"}\n";
-        assert_eq!(ids(decode(lines, Format::Ndjson).unwrap()), ["b", "a"]);
-        assert_eq!(decode(b"[]", Format::Json).unwrap(), []);
+        assert_eq!(ids(all(lines, "application/x-ndjson").unwrap()), ["b", "a"]);
+        assert_eq!(all(b"[]", JSON).unwrap(), []);
     }
 
     #[test]
@@ -216,8 +199,9 @@ mod tests {
             "7",
         ] {
             let array = format!(r#"[{{"op":"delete","id":"1"}},{wrong}]"#);
-            let error = decode(array.as_bytes(), Format::Json).unwrap_err();
-            assert!(matches!(error, DecodeError::Shape { number: 2, .. }), "{wrong}: {error}");
+            let changes = all(array.as_bytes(), JSON).unwrap();
+            assert!(changes[0].is_ok());
+            assert_eq!(changes[1].as_ref().unwrap_err().number, 2, "{wrong}");
         }
         for wrong in ["", "{", "{\"op\":\"delete\",\"op\":\"insert\"}", "[1] 2"] {
             assert!(matches!(one(wrong), Err(DecodeError::Syntax(_))), "{wrong}");

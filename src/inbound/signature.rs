@@ -97,6 +97,19 @@ pub enum Encoding {
     Base64Url,
 }
 
+/// What senders of a scheme must send; for documents and `WWW-Authenticate`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Nothing.
+    Nothing,
+    /// `Authorization: Bearer ..`
+    Bearer,
+    /// `Authorization: Basic ..`
+    Basic,
+    /// These headers; what each of them is.
+    Headers(Vec<(String, &'static str)>),
+}
+
 /// Why a delivery is refused; for the log only, the sender learns nothing of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -129,10 +142,32 @@ impl Scheme {
         }
     }
 
-    /// The sender's id of the delivery, where the scheme has one.
-    pub fn delivery<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+    /// What senders must send to be believed.
+    pub fn proof(&self) -> Proof {
+        let header = |name: &str, about| (name.to_string(), about);
         match self {
-            Scheme::Standard(_) => names(headers).ok().and_then(|names| one(headers, names[0]).ok()),
+            Scheme::Standard(_) => Proof::Headers(vec![
+                header("webhook-id", "The delivery's id; a second one changes nothing."),
+                header("webhook-timestamp", "Unix seconds."),
+                header("webhook-signature", "`v1,` and the signature of id, timestamp and body (Standard Webhooks)."),
+            ]),
+            Scheme::Hmac(hmac) => {
+                let time = hmac.timestamp.as_ref().map(|name| header(name.as_str(), "Unix seconds."));
+                let signature = header(hmac.header.as_str(), "The signature of the body.");
+                Proof::Headers([Some(signature), time].into_iter().flatten().collect())
+            }
+            Scheme::Bearer(_) => Proof::Bearer,
+            Scheme::None => Proof::Nothing,
+        }
+    }
+
+    /// The sender's id of the delivery, where the scheme has one.
+    pub fn delivery(&self, headers: &HeaderMap) -> Option<String> {
+        match self {
+            Scheme::Standard(_) => {
+                let [id, ..] = names(headers).ok()?;
+                one(headers, id).ok().map(str::to_string)
+            }
             Scheme::Hmac(_) | Scheme::Bearer(_) | Scheme::None => None,
         }
     }

@@ -12,7 +12,7 @@ use super::{Api, answers, parameters};
 use crate::gateway::problem::Code;
 use crate::gateway::state::Shared;
 use crate::gateway::webhook::Hook;
-use crate::inbound::Scheme;
+use crate::inbound::Proof;
 
 const SERVER: &str = "server";
 const WEBHOOKS: &str = "webhooks";
@@ -156,29 +156,22 @@ pub(super) fn hook(api: &mut Api, hook: &Hook) {
 
 /// What the hook's senders must send to be believed.
 fn proof(api: &mut Api, hook: &Hook, receive: OperationBuilder) -> OperationBuilder {
-    let headers: Vec<(String, &str)> = match &hook.scheme {
-        Scheme::None => return receive,
-        Scheme::Bearer(_) => {
-            let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("The webhook's secret."));
-            let name = format!("webhook_{}", hook.name);
-            api.securities.insert(name.clone(), SecurityScheme::Http(scheme.build()));
-            let no_scopes: [&str; 0] = [];
-            let receive = receive.securities(Some([SecurityRequirement::new(name, no_scopes)]));
-            return answers::refusals(receive, &[401]);
+    let (scheme, about) = match hook.inbound.scheme().proof() {
+        Proof::Nothing => return receive,
+        Proof::Headers(headers) => {
+            let each = |receive, (name, about): &(String, &str)| {
+                OperationBuilder::parameter(receive, parameters::required(name, about))
+            };
+            return answers::refusals(headers.iter().fold(receive, each), &[401]);
         }
-        Scheme::Standard(_) => vec![
-            ("webhook-id".to_string(), "The delivery's id; a second one changes nothing."),
-            ("webhook-timestamp".to_string(), "Unix seconds."),
-            ("webhook-signature".to_string(), "`v1,` and the signature of id, timestamp and body (Standard Webhooks)."),
-        ],
-        Scheme::Hmac(hmac) => {
-            let signature = (hmac.header.to_string(), "The signature of the body.");
-            let time = hmac.timestamp.as_ref().map(|name| (name.to_string(), "Unix seconds."));
-            [Some(signature), time].into_iter().flatten().collect()
-        }
+        Proof::Bearer => (HttpAuthScheme::Bearer, "The webhook's secret."),
+        Proof::Basic => (HttpAuthScheme::Basic, "The webhook's user and password."),
     };
-    let receive =
-        headers.iter().fold(receive, |receive, (name, about)| receive.parameter(parameters::required(name, about)));
+    let scheme = HttpBuilder::new().scheme(scheme).description(Some(about));
+    let name = format!("webhook_{}", hook.name);
+    api.securities.insert(name.clone(), SecurityScheme::Http(scheme.build()));
+    let no_scopes: [&str; 0] = [];
+    let receive = receive.securities(Some([SecurityRequirement::new(name, no_scopes)]));
     answers::refusals(receive, &[401])
 }
 

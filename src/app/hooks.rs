@@ -15,7 +15,7 @@ pub(super) fn hook(spec: &HookSpec) -> Result<Hook, String> {
     let delivery = spec.auth.delivery.as_deref().map(header).transpose().map_err(named)?;
     let scheme = scheme(&spec.auth).map_err(named)?;
     let inbound = inbound::Hook::new(scheme).delivery_header(delivery);
-    Ok(Hook { name: spec.name.clone(), dio: spec.dio.clone(), inbound })
+    Ok(Hook::new(spec.name.clone(), spec.dio.clone(), inbound))
 }
 
 fn scheme(auth: &HookAuth) -> Result<Scheme, String> {

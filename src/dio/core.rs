@@ -49,6 +49,10 @@ pub(crate) struct Core {
     /// The way that deliveries take: the master's, unless there is an `on_write`.
     pub(super) outlet: Arc<Line>,
     pub(super) tally: Tally,
+    /// How its feeds are doing.
+    pub(super) feeds: Mutex<Vec<Arc<super::FeedMeter>>>,
+    /// How often rows in doubt may be read.
+    pub(super) rereads: super::Bucket,
     pub(super) refreshing: Mutex<Option<super::refresh::Flight>>,
     /// What readers saw when the refresh under way began; see [`Core::standing_view`].
     pub(super) before_refresh: Mutex<Option<Arc<State>>>,
@@ -135,6 +139,8 @@ impl Core {
         Core {
             source,
             outlet,
+            feeds: Mutex::default(),
+            rereads: super::Bucket::new(parts.settings.reread_rate),
             name: parts.vista.name().into(),
             settings: parts.settings,
             hooks: parts.hooks,

@@ -146,7 +146,12 @@ impl Core {
             match self.upstream(inbound) {
                 Ok(Some(event)) => cmds.push(Cmd::Upstream(event)),
                 Ok(None) => anew = true,
-                Err(error) if parcel.abort || parcel.changes.len() == 1 => return Err(error),
+                Err(error) if parcel.abort || parcel.changes.len() == 1 => {
+                    // Nothing is stored yet: who asked says whether it is to be.
+                    delivery.state = DeliveryState::Undecodable;
+                    delivery.detail = Some(error.to_string());
+                    return Ok(delivery);
+                }
                 Err(error) => {
                     delivery.changes.skipped += 1;
                     delivery.detail.get_or_insert_with(|| error.to_string());
@@ -236,9 +241,11 @@ impl Dio {
     /// Applies a delivery, the sender's ids of it and what is kept of it in one append; gives what became of it. A delivery that
     /// was applied before has no effect.
     ///
+    /// One whose only change does not fit, or one that is to stop the others, is [`DeliveryState::Undecodable`]: nothing is applied
+    /// and nothing stored.
+    ///
     /// # Errors
-    /// [`Error::Invalid`] and [`Error::Conflict`] if its only change does not fit, or one that it says is to stop the others;
-    /// what `on_event` or a refresh says; [`Error::Storage`], [`Error::Closed`].
+    /// What `on_event` or a refresh says; [`Error::Storage`], [`Error::Closed`].
     pub async fn deliver(&self, parcel: &Parcel) -> Result<Delivery> {
         self.0.core.deliver(&self.0, parcel).await
     }

@@ -328,16 +328,17 @@ impl Index {
         let oldest = now.saturating_sub(u64::try_from(self.limits.age.as_millis()).unwrap_or(u64::MAX));
         let stays = |id: &&u128| !coming.clone().any(|delivery| delivery.id.as_u128() == **id);
         let mut victims = Vec::new();
-        for id in self.fine.iter().chain(&self.bad).filter(stays) {
-            let Some(held) = self.held.get(id) else { continue };
-            let full = count > self.limits.count || bytes > self.limits.bytes;
-            if victims.len() == MOST_DROPPED || !full && held.received >= oldest {
-                // Behind one that is young enough there may be an old one that ended badly: it goes when it is the first.
-                break;
+        for set in [&self.fine, &self.bad] {
+            for id in set.iter().filter(stays) {
+                let Some(held) = self.held.get(id) else { continue };
+                let full = count > self.limits.count || bytes > self.limits.bytes;
+                if victims.len() == MOST_DROPPED || !full && held.received >= oldest {
+                    break;
+                }
+                count -= 1;
+                bytes -= held.bytes;
+                victims.push(*id);
             }
-            count -= 1;
-            bytes -= held.bytes;
-            victims.push(*id);
         }
         victims
     }

@@ -483,6 +483,9 @@ async fn reread_for_ever(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
 async fn read_rows(core: &Arc<Core>, ids: Vec<Id>) -> Result<()> {
     let mut done = Ok(());
     for id in ids {
+        while let Err(wait) = core.rereads.take(Instant::now()) {
+            tokio::time::sleep(wait).await;
+        }
         match read_row(core, &id).await {
             Ok(()) => {}
             Err(Error::Closed) => return Err(Error::Closed),

@@ -13,7 +13,7 @@ use super::{Dio, Handle, refresh, worker};
 use crate::cache::{CacheBackend, CacheError, CacheMeta, CacheTable, Loaded};
 use crate::hot::{Base, CacheChange, Entry, OpState, Rules, State, TableBuilder};
 use crate::journal::{Journal, JournalError, LogEntry, LogState};
-use crate::vista::{Error, Result, Vista};
+use crate::vista::{Error, Result, SourceShape, Vista};
 
 /// What a Lens gives its Dios.
 pub(crate) struct Surroundings {
@@ -84,6 +84,7 @@ impl Drop for Opened {
 
 /// Opens the Dio of `vista`: recovers what the files hold and starts its tasks.
 pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Opened> {
+    let source = SourceShape::of(&vista);
     let shape = vista.schema().id_column().to_string();
     let cached = load(&*around.cache, vista.name(), &shape).await?;
     let table = Arc::clone(&cached.table);
@@ -98,7 +99,7 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Opened> {
     let doubt = recovered.doubt;
     let freshness = Freshness { complete: recovered.meta.complete_at.is_some(), ..Freshness::default() };
     let committer = around.committer.handle(&around.journal);
-    let store = Store::new(table, recovered.meta);
+    let store = Store::new(table, CacheMeta { source: Some(source), ..recovered.meta });
     store.learn(recovered.behind, recovered.state.seq());
     let core = Arc::new(Core::new(Parts {
         settings: around.settings,

@@ -10,6 +10,7 @@ mod op;
 mod reconcile;
 mod state;
 pub mod table;
+pub mod text;
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::CacheBackend;
 use crate::dio::{self, Committer, Dio, Hooks, Settings, Surroundings};
 use crate::journal::Journal;
-use crate::vista::{Error, Result, Vista};
+use crate::vista::{Error, Result, SourceShape, Vista};
 
 /// Shared infrastructure of many Dios: cache backend, journal, callbacks, default policies. Built once, shared by `Arc`.
 ///
@@ -152,6 +152,16 @@ impl Lens {
             log.journal.close().await;
             log.committer.stop().await;
         }
+    }
+
+    /// What the source called `name` was when its rows were last read, if a whole copy of them is in the cache: with it they can
+    /// be served although the source cannot be opened ([`drivers::Late`](crate::drivers::Late)).
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if the cache cannot be read.
+    pub async fn remembered(&self, name: &str) -> Result<Option<SourceShape>> {
+        let meta = self.cache.open_table(name).await?.meta().await?;
+        Ok(meta.filter(|meta| meta.complete_at.is_some()).and_then(|meta| meta.source))
     }
 
     /// The journal, for tools that look into it.

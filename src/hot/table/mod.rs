@@ -6,7 +6,7 @@
 mod ids;
 pub mod order;
 mod rows;
-mod trie;
+pub(in crate::hot) mod trie;
 
 #[cfg(test)]
 mod tests;
@@ -466,7 +466,7 @@ impl TableBuilder {
 }
 
 /// Inserts without the doubling of `Vec`: these live long and in great numbers.
-fn insert_tight<T>(items: &mut Vec<T>, at: usize, item: T) {
+pub(in crate::hot) fn insert_tight<T>(items: &mut Vec<T>, at: usize, item: T) {
     if items.len() == items.capacity() {
         items.reserve_exact(items.len() / 16 + 1);
     }

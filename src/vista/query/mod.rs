@@ -25,6 +25,7 @@ pub(crate) use json::{split_name, unquoted};
 pub use literal::{Reading, nearest};
 pub use pattern::Pattern;
 pub use project::{Projection, SelectItem};
+pub use search::Searchable;
 
 use std::cmp::Ordering;
 

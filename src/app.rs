@@ -83,20 +83,29 @@ impl From<JournalError> for Failure {
 /// # Errors
 /// Everything that is wrong, one per line.
 pub fn check(config: &Config) -> Result<(), Failure> {
+    check_with(config, false)
+}
+
+/// [`check`] for a program that has served before: a source that is away may have a copy.
+fn check_with(config: &Config, cached: bool) -> Result<(), Failure> {
     let hooks = config.webhooks.iter().filter_map(|spec| hooks::hook(spec).err());
-    let missing = config.dios.iter().filter_map(|spec| {
-        let path = match &spec.source {
-            crate::config::Source::Csv(path)
-            | crate::config::Source::Json(path, _)
-            | crate::config::Source::Sqlite(path, _) => path,
-        };
-        (!path.exists()).then(|| format!("[dio.{}] there is no file {}", spec.name, path.display()))
-    });
+    let missing = config
+        .dios
+        .iter()
+        .filter(|_| !cached)
+        .filter_map(|spec| source::missing(&spec.source).map(|what| format!("[dio.{}] {what}", spec.name)));
     let public = !config.server.listen.ip().is_loopback();
     let unguarded = (public && config.server.auth.is_none()).then(|| crate::config::PUBLIC.to_string());
     let open = config.webhooks.iter().filter(|spec| public && spec.auth.scheme == "none");
     let open = open.map(|spec| format!("[webhook.{}] scheme \"none\" is for loopback addresses only", spec.name));
-    let wrong: Vec<String> = hooks.chain(missing).chain(unguarded).chain(open).collect();
+    let unkept = config.dios.iter().filter(|spec| spec.ack == crate::config::Ack::Memory && spec.write.is_some());
+    let unkept = unkept.map(|spec| {
+        format!(
+            "[dio.{}] ack = \"memory\" does not go with write: what goes around the source is kept in the journal",
+            spec.name
+        )
+    });
+    let wrong: Vec<String> = hooks.chain(missing).chain(unguarded).chain(open).chain(unkept).collect();
     if wrong.is_empty() { Ok(()) } else { Err(Failure::config(wrong.join("\n"))) }
 }
 
@@ -131,7 +140,7 @@ pub async fn serve(config: Config) -> Result<(), Failure> {
 /// # Errors
 /// As [`serve`].
 pub async fn serve_with(config: Config, ready: impl FnOnce(&str)) -> Result<(), Failure> {
-    check(&config)?;
+    check_with(&config, matches!(&config.lens.cache, CacheAt::File(path) if path.exists()))?;
     let mut signals = signals::Signals::new().map_err(|error| other(format!("signals: {error}")))?;
     let mut server = Server::bind(&config).await?;
     let base = format!("http://{}{}", server.address, base_path(&config));
@@ -367,7 +376,7 @@ fn list(dio: &Dio) -> impl Future<Output = VistaResult<()>> + Send + use<> {
 }
 
 async fn open_dio(lens: &Lens, spec: &DioSpec, config: &Config) -> VistaResult<Dio> {
-    let vista = source::open(spec).await?;
+    let vista = source::open_or_remember(spec, lens).await?;
     let mut builder = lens.dio(vista).settings(|settings| source::settings(spec, config, settings));
     if let Some(route) = &spec.write {
         let target: Arc<Vista> = Arc::new(source::open_route(&spec.name, route).await?);
@@ -392,7 +401,7 @@ fn mount_options(spec: &DioSpec, rows: usize) -> MountOptions {
         require_if_match: spec.require_if_match,
         // A table refuses what it has no column for; better at once than after a 202.
         unknown_columns: spec.unknown_columns.unwrap_or(spec.columns.is_empty() && !typed),
-        ack: if spec.ack_applied { Ack::Applied } else { Ack::Journal },
+        ack: if spec.ack == crate::config::Ack::Applied { Ack::Applied } else { Ack::Journal },
     }
 }
 

@@ -16,7 +16,7 @@ const CONTENTFUL_TOLERANCE: u64 = 30;
 /// Says which of its words cannot be.
 pub(super) fn hook(spec: &HookSpec) -> Result<Hook, String> {
     let inbound = inbound(spec)?;
-    Ok(Hook { name: spec.name.clone(), dio: spec.dio.clone(), inbound })
+    Ok(Hook::new(spec.name.clone(), spec.dio.clone(), inbound))
 }
 
 /// How the webhook that `spec` describes verifies and decodes.

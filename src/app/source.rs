@@ -3,18 +3,45 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use serde::Deserialize as _;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as WordError, StrDeserializer};
 
-use crate::config::{ColumnSpec, Config, DioSpec, Source, WriteRoute};
+use crate::config::{Ack, ColumnSpec, Config, DioSpec, Source, WriteRoute};
 use crate::dio::{OnUnknown, Settings};
+use crate::drivers::Late;
 use crate::hot::OpId;
+use crate::lens::Lens;
 use crate::vista::{Column, ColumnType, Error, Flag, Result, Vista, WriteOp};
 
+/// What is missing of a source, if it is a file that is not there.
+pub(super) fn missing(source: &Source) -> Option<String> {
+    let (Source::Csv(path) | Source::Json(path, _) | Source::Sqlite(path, _)) = source;
+    (!path.exists()).then(|| format!("there is no file {}", path.display()))
+}
+
+/// Opens the source of a Dio; one that is away, and that `lens` has a whole copy of, is opened when it is back.
+pub(super) async fn open_or_remember(spec: &DioSpec, lens: &Lens) -> Result<Vista> {
+    let error = match open(spec).await {
+        Err(error @ Error::Source { .. }) => error,
+        opened => return opened,
+    };
+    let Some(shape) = lens.remembered(&spec.name).await? else { return Err(error) };
+    tracing::warn!(dio = %spec.name, %error, "the source cannot be opened; the copy of its rows is served");
+    let again = spec.clone();
+    Ok(Late::vista(&spec.name, shape, move || {
+        let spec = again.clone();
+        async move { open(&spec).await }.boxed()
+    }))
+}
+
 /// Opens the source of a Dio.
-pub(super) async fn open(spec: &DioSpec) -> Result<Vista> {
+async fn open(spec: &DioSpec) -> Result<Vista> {
     let columns = spec.columns.iter().map(column).collect::<Result<Vec<_>>>()?;
+    if let Some(missing) = missing(&spec.source) {
+        return Err(Error::transient(missing));
+    }
     let (name, id) = (spec.name.as_str(), spec.id.clone());
     match &spec.source {
         #[cfg(feature = "csv")]
@@ -75,6 +102,7 @@ pub(super) fn settings(spec: &DioSpec, config: &Config, settings: &mut Settings)
     settings.version = spec.version.as_deref().map(Into::into);
     settings.allow_shrink = spec.allow_shrink;
     settings.drain_timeout = config.server.drain_timeout;
+    settings.log_in_memory = spec.ack == Ack::Memory;
     settings.route_writes_once = spec.write.is_some();
     let or = |own: Option<Duration>, default: &mut Duration| *default = own.unwrap_or(*default);
     or(spec.max_age, &mut settings.retry.max_age);

@@ -35,6 +35,9 @@ pub(super) async fn keeps_the_contract(cache: &dyn CacheBackend) {
     let expected: Vec<_> = sorted.iter().map(|slot| row(*slot, "first")).collect();
     assert_eq!(load(&*table).await.unwrap(), (expected, Loaded { meta: Some(meta.clone()), damaged: 0 }));
 
+    assert_eq!(table.meta().await.unwrap(), Some(meta.clone()));
+    assert_eq!(other.meta().await.unwrap(), None);
+
     // Deletes come before upserts, and no meta leaves the meta alone.
     let deletes = vec![0, 3, 5, 77];
     table.commit(CacheBatch { deletes, ..upserts([row(3, "second"), row(9000, "second")]) }).await.unwrap();

@@ -82,6 +82,11 @@ impl CacheTable for MemoryTable {
         Ok(Loaded { meta, damaged: 0 })
     }
 
+    async fn meta(&self) -> Result<Option<CacheMeta>, CacheError> {
+        self.check_open()?;
+        Ok(self.content.lock().meta.clone())
+    }
+
     async fn commit(&self, batch: CacheBatch) -> Result<(), CacheError> {
         self.check_open()?;
         let mut content = self.content.lock();

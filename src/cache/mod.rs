@@ -18,6 +18,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::record::{Body, Id};
+use crate::vista::SourceShape;
 
 /// Why the cache could not be read or written. Never fatal to a Dio: it is set aside and reseeded.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -78,6 +79,12 @@ pub trait CacheTable: Send + Sync + 'static {
     /// [`CacheError`] if the table cannot be read at all.
     async fn load(&self, sink: &mut (dyn FnMut(Vec<StoredRow>) + Send)) -> Result<Loaded, CacheError>;
 
+    /// The meta alone, without the rows.
+    ///
+    /// # Errors
+    /// [`CacheError`] if the table cannot be read at all.
+    async fn meta(&self) -> Result<Option<CacheMeta>, CacheError>;
+
     /// Applies a batch in one transaction, durable on return: deletes first, then upserts, then `meta` if given.
     ///
     /// # Errors
@@ -117,6 +124,12 @@ pub struct CacheMeta {
     pub complete_at: Option<u64>,
     /// Fingerprint of the id column; a change makes the table worthless.
     pub shape: String,
+    /// Rows were lost and the log, from which others were brought back, had gaps: those may be old until the next complete list.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gap: bool,
+    /// What the source was when the rows were read.
+    #[serde(default)]
+    pub source: Option<SourceShape>,
 }
 
 /// What [`CacheTable::load`] found.

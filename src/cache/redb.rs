@@ -511,6 +511,10 @@ impl CacheTable for RedbTable {
         Ok(Loaded { meta: loading.meta.clone(), damaged })
     }
 
+    async fn meta(&self) -> Result<Option<CacheMeta>, CacheError> {
+        Ok(self.run(Table::begin_load).await?.and_then(|loading| loading.meta))
+    }
+
     async fn commit(&self, batch: CacheBatch) -> Result<(), CacheError> {
         self.run(move |table| table.commit(&batch)).await
     }

@@ -11,7 +11,7 @@ mod server;
 mod value;
 mod webhook;
 
-pub use dio::{ColumnSpec, DioSpec, Source, WriteRoute};
+pub use dio::{Ack, ColumnSpec, DioSpec, Source, WriteRoute};
 pub use file::{File, resource_name};
 pub use limits::LimitsSpec;
 pub use problems::{ConfigError, Problem};

@@ -7,13 +7,13 @@ use super::commit::{Committer, apply};
 use super::core::{Core, Freshness, Parts};
 use super::hooks::{self, Hooks, Kind, Scope};
 use super::ring::Ring;
-use super::settings::Settings;
+use super::settings::{Settings, WriteRoute};
 use super::store::Store;
 use super::{Dio, Handle, refresh, worker};
 use crate::cache::{CacheBackend, CacheError, CacheMeta, CacheTable, Loaded};
-use crate::hot::{Base, CacheChange, Entry, Rules, State, TableBuilder};
-use crate::journal::{Journal, JournalError, LogState};
-use crate::vista::{Error, Result, Vista};
+use crate::hot::{Base, CacheChange, Entry, OpState, Rules, State, TableBuilder};
+use crate::journal::{Journal, JournalError, LogEntry, LogState};
+use crate::vista::{Error, Result, SourceShape, Vista};
 
 /// What a Lens gives its Dios.
 pub(crate) struct Surroundings {
@@ -84,6 +84,7 @@ impl Drop for Opened {
 
 /// Opens the Dio of `vista`: recovers what the files hold and starts its tasks.
 pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Opened> {
+    let source = SourceShape::of(&vista);
     let shape = vista.schema().id_column().to_string();
     let cached = load(&*around.cache, vista.name(), &shape).await?;
     let table = Arc::clone(&cached.table);
@@ -98,7 +99,7 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Opened> {
     let doubt = recovered.doubt;
     let freshness = Freshness { complete: recovered.meta.complete_at.is_some(), ..Freshness::default() };
     let committer = around.committer.handle(&around.journal);
-    let store = Store::new(table, recovered.meta);
+    let store = Store::new(table, CacheMeta { source: Some(source), ..recovered.meta });
     store.learn(recovered.behind, recovered.state.seq());
     let core = Arc::new(Core::new(Parts {
         settings: around.settings,
@@ -121,6 +122,42 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Opened> {
     let dio = Dio(Arc::new(Handle::new(Arc::clone(&core))));
     start_tasks(&dio);
     Ok(Opened { dio, doubt, begun: false })
+}
+
+/// Refuses a log in memory where accepted writes would be lost from sight: those that wait in the `durable` journal, and those
+/// that a route takes around the master, which only the log knows of.
+pub(crate) async fn check_memory_log(
+    vista: &Vista,
+    durable: &dyn Journal,
+    settings: &Settings,
+    hooks: &Hooks,
+) -> Result<()> {
+    if hooks.on_write.is_some() && settings.write_route == WriteRoute::Around {
+        let detail = "writes that go around the source are known from the log alone until the source shows them: \
+                      they need one that is on disk (ack = \"journal\" or \"applied\")";
+        return Err(Error::Config(detail.into()));
+    }
+    if !durable.logs().await?.iter().any(|log| **log == *vista.name()) {
+        return Ok(());
+    }
+    let mut state = State::new(Arc::new(Rules::new(vista.schema())), "", 0);
+    let mut after = 0;
+    loop {
+        let entries = durable.read(vista.name(), after, REPLAYED).await?;
+        let Some(last) = entries.last() else { break };
+        after = last.seq;
+        for stored in &entries {
+            state.apply(&decode(stored, vista.name())?);
+        }
+    }
+    let left = state.ops().filter(|op| op.is_open() || op.state == OpState::Parked).count();
+    if left == 0 {
+        return Ok(());
+    }
+    Err(Error::Config(format!(
+        "{left} accepted writes wait in the journal on disk, which a log in memory does not read: serve once more with \
+         ack = \"journal\" until they are settled, or settle them with `diorama ops`"
+    )))
 }
 
 /// Says so if the rows are in doubt, runs `on_start`, and reads everything again if that did not.
@@ -146,6 +183,9 @@ async fn begin(dio: &Dio, doubt: Option<&'static str>) -> Result<()> {
     }
     Ok(())
 }
+
+/// Bytes of the log that are read at a time.
+const REPLAYED: usize = 4 << 20;
 
 /// A table of the cache with what it holds.
 struct Cached {
@@ -231,7 +271,12 @@ async fn recover(
     }
     state.advance(log.head);
     if doubt.is_some() || meta.complete_at.is_none() {
-        state.doubt_missing();
+        state.doubt_missing(meta.gap);
+    }
+    if state.lacks_rows() {
+        // A next start has to know it too.
+        meta.complete_at = None;
+        meta.gap = state.has_gap();
     }
     Ok(Recovered { state, meta, ring, behind, doubt })
 }
@@ -246,19 +291,15 @@ async fn replay(
     watermark: u64,
     behind: &mut Vec<CacheChange>,
 ) -> Result<bool> {
-    const BATCH: usize = 4 << 20;
     let mut after = 0;
     let mut bodiless = false;
     loop {
-        let entries = journal.read(&log.log, after, BATCH).await?;
+        let entries = journal.read(&log.log, after, REPLAYED).await?;
         let Some(last) = entries.last() else { return Ok(bodiless) };
         after = last.seq;
         let mut items = Vec::new();
         for stored in entries {
-            let entry = Entry::decode(&stored.bytes).map_err(|detail| Error::Storage {
-                detail: format!("entry {} of {}: {detail}", stored.seq, log.log),
-                full: false,
-            })?;
+            let entry = decode(&stored, &log.log)?;
             bodiless |= stored.seq > watermark && matches!(entry.base, Base::Many { .. });
             let (change, item) = apply(state, entry, &mut false);
             if !matches!(change, CacheChange::None) {
@@ -270,6 +311,11 @@ async fn replay(
         }
         ring.push(items);
     }
+}
+
+fn decode(stored: &LogEntry, log: &str) -> Result<Entry> {
+    let wrong = |detail| format!("entry {} of {log}: {detail}", stored.seq);
+    Entry::decode(&stored.bytes).map_err(|detail| Error::Storage { detail: wrong(detail), full: false })
 }
 
 /// Operations that an earlier process accepted may have been delivered by it, but for those that waited behind others.

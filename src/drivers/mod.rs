@@ -13,6 +13,7 @@ mod file;
 mod infer;
 #[cfg(feature = "json")]
 mod json;
+mod late;
 mod memory;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -21,6 +22,7 @@ mod sqlite;
 pub use self::csv::{Csv, CsvOptions};
 #[cfg(feature = "json")]
 pub use self::json::{Json, JsonOptions};
+pub use late::Late;
 pub use memory::MemoryTable;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Sqlite, SqliteOptions};

@@ -3,7 +3,8 @@
 /// What a [`Vista`](crate::Vista) advertises. What is `true` works; what is `false` is refused with `Unsupported`.
 ///
 /// Listing everything and reading one row by id every source can do. The default is nothing more than that.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct Capabilities {
     /// `add_condition_eq` and `with_id` narrow.

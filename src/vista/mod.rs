@@ -8,6 +8,7 @@ mod error;
 mod op;
 pub mod query;
 mod schema;
+mod shape;
 mod shell;
 #[expect(clippy::module_inception, reason = "the type gives the folder its name")]
 mod vista;
@@ -18,5 +19,6 @@ pub use error::{Error, ErrorKind, Result};
 pub use op::{WriteKind, WriteOp, Written};
 pub use query::{Filter, OrderTerm, Query};
 pub use schema::{Column, ColumnType, Flag, Reference, Schema};
+pub use shape::SourceShape;
 pub use shell::{TableShell, Token};
 pub use vista::Vista;

@@ -50,7 +50,7 @@ pub enum Flag {
 }
 
 /// One column.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Column {
     /// Its name, as rows have it.
     pub name: Arc<str>,

@@ -87,7 +87,7 @@ async fn a_flood_of_refused_deliveries_is_not_a_flood_of_lines() {
     use diorama::inbound::{self, Key, Scheme};
     let (log, _guard) = Log::start();
     let scheme = Scheme::Bearer(vec![Key::plain("s3cr3t").unwrap()]);
-    let hook = Hook { name: "shop".into(), dio: "products".into(), inbound: inbound::Hook::new(scheme) };
+    let hook = Hook::new("shop", "products", inbound::Hook::new(scheme));
     let mount = |gateway: diorama::gateway::Gateway| gateway.try_hook(hook).unwrap();
     let app = App::with(crate::harness::products(), rows(1), |l| l, MountOptions::default(), mount).await;
     let started = std::time::Instant::now();

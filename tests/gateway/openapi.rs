@@ -22,7 +22,7 @@ async fn dio(name: &str, can: Capabilities) -> Dio {
 }
 
 fn hook(name: &str) -> Hook {
-    Hook { name: name.into(), dio: name.into(), inbound: inbound::Hook::new(Scheme::None) }
+    Hook::new(name, name, inbound::Hook::new(Scheme::None))
 }
 
 async fn gateway() -> Gateway {

@@ -2,7 +2,10 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use diorama::journal::{AppendError, Journal, JournalError, LogBatch, LogEntry, LogId, LogState, MemoryJournal, Seq};
+use diorama::journal::{
+    AppendError, Delivery, DeliveryId, DeliveryQuery, InboxLimits, InboxUse, Journal, JournalError, LogBatch, LogEntry,
+    LogId, LogState, MemoryJournal, Raw, Seq,
+};
 use tokio::sync::watch;
 
 use super::Gate;
@@ -12,9 +15,15 @@ use super::Gate;
 pub struct GatedJournal {
     journal: MemoryJournal,
     gate: Gate,
+    lasting: bool,
 }
 
 impl GatedJournal {
+    /// One that calls itself durable.
+    pub fn lasting() -> GatedJournal {
+        GatedJournal { lasting: true, ..GatedJournal::default() }
+    }
+
     /// The gate that every append passes.
     pub fn gate(&self) -> &Gate {
         &self.gate
@@ -44,6 +53,22 @@ impl Journal for GatedJournal {
         self.journal.claim(key).await
     }
 
+    async fn deliveries(&self, query: &DeliveryQuery) -> Result<(Vec<Delivery>, usize), JournalError> {
+        self.journal.deliveries(query).await
+    }
+
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, Raw)>, JournalError> {
+        self.journal.delivery(id).await
+    }
+
+    fn inbox(&self) -> InboxUse {
+        self.journal.inbox()
+    }
+
+    fn limit_inbox(&self, limits: InboxLimits) {
+        self.journal.limit_inbox(limits);
+    }
+
     fn heads(&self, log: &str) -> watch::Receiver<Seq> {
         self.journal.heads(log)
     }
@@ -65,6 +90,6 @@ impl Journal for GatedJournal {
     }
 
     fn durable(&self) -> bool {
-        self.journal.durable()
+        self.lasting
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use diorama::cache::{CacheBackend, CacheBatch, CacheError, CacheTable, Loaded, MemoryCache, StoredRow};
+use diorama::cache::{CacheBackend, CacheBatch, CacheError, CacheMeta, CacheTable, Loaded, MemoryCache, StoredRow};
 
 /// A memory cache behind a slow line. Clones are the same cache, so that it survives a Lens.
 #[derive(Clone, Default)]
@@ -69,6 +69,11 @@ impl CacheTable for RemoteTable {
     async fn load(&self, sink: &mut (dyn FnMut(Vec<StoredRow>) + Send)) -> Result<Loaded, CacheError> {
         self.line.travel().await?;
         self.table.load(sink).await
+    }
+
+    async fn meta(&self) -> Result<Option<CacheMeta>, CacheError> {
+        self.line.travel().await?;
+        self.table.meta().await
     }
 
     async fn commit(&self, batch: CacheBatch) -> Result<(), CacheError> {

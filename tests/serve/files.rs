@@ -2,6 +2,8 @@
 
 use crate::process::{Server, folder, run};
 
+const JSON: (&str, &str) = ("content-type", "application/json");
+
 #[test]
 fn a_csv_file_is_a_resource_without_any_configuration() {
     let dir = folder();
@@ -84,4 +86,77 @@ fn a_write_route_takes_the_writes_of_a_read_only_source() {
     // It is not in the source, and stays all the same.
     assert_eq!(server.post("/products/_refresh", "").status, 200);
     assert_eq!(server.get("/products/9").status, 200);
+}
+
+/// G11 over a restart: what was read once is served although its source is away, and goes on when it is back.
+#[test]
+fn g11_a_start_without_the_source_serves_the_copy_of_it() {
+    let dir = folder();
+    let text = "[dio.products]\nsource = { csv = \"products.csv\" }\n\
+        [dio.orders]\nsource = { sqlite = \"shop.db\", table = \"orders\" }\n";
+    std::fs::write(dir.path().join("diorama.toml"), text).unwrap();
+    let move_all = |from: &str, to: &str| {
+        for name in ["products.csv", "shop.db"] {
+            std::fs::rename(dir.path().join(format!("{name}{from}")), dir.path().join(format!("{name}{to}"))).unwrap();
+        }
+    };
+    {
+        let server = Server::start(dir.path(), &[]);
+        let stored =
+            server.request("POST", "/orders/1", &[("prefer", "wait=10"), JSON], r#"{"item":"bun","price":90}"#);
+        assert_eq!(stored.status, 201, "{}", stored.body);
+        drop(stopped(server));
+    }
+    move_all("", ".away");
+    let server = Server::start(dir.path(), &[]);
+    assert_eq!(server.get("/products?price=gte.175").json().as_array().unwrap().len(), 2);
+    let order = server.get("/orders/1");
+    assert_eq!((order.status, order.json()["item"].as_str()), (200, Some("bun")), "{}", order.body);
+    assert!(order.head.contains("detail=refresh-failed") || order.head.contains("detail=stale"), "{}", order.head);
+    let refused = server.post("/products/_refresh", "");
+    assert_eq!(refused.status, 502);
+    assert!(refused.body.contains("there is no file products.csv"), "{}", refused.body);
+    let queued = server.request("PATCH", "/orders/1", &[JSON], r#"{"price":95}"#);
+    assert_eq!(queued.status, 202, "{}", queued.body);
+
+    move_all(".away", "");
+    assert_eq!(server.post("/products/_refresh", "").status, 200);
+    let operation = queued.raw.lines().find_map(|line| line.strip_prefix("dio-operation: ")).unwrap();
+    assert_eq!(server.get(&format!("{operation}?wait=20")).json()["state"], "applied");
+    let shop = rusqlite::Connection::open(dir.path().join("shop.db")).unwrap();
+    let price: i64 = shop.query_row("SELECT price FROM orders WHERE id = '1'", [], |row| row.get(0)).unwrap();
+    assert_eq!(price, 95);
+}
+
+/// What comes back as something else is not mixed with what is served.
+#[test]
+fn g11_a_source_that_comes_back_with_other_columns_needs_a_restart() {
+    let dir = folder();
+    drop(stopped(Server::start(dir.path(), &["products.csv"])));
+    std::fs::rename(dir.path().join("products.csv"), dir.path().join("away")).unwrap();
+    let server = Server::start(dir.path(), &["products.csv"]);
+    std::fs::write(dir.path().join("products.csv"), "id,title\n1,Muffin\n").unwrap();
+    let refused = server.post("/products/_refresh", "");
+    assert_eq!(refused.status, 502);
+    assert!(refused.body.contains("restart"), "{}", refused.body);
+    assert_eq!(server.get("/products/1").json()["name"], "Muffin");
+    drop(stopped(server));
+    let server = Server::start(dir.path(), &["products.csv"]);
+    // A background refresh finds the new columns after a start that serves what it has.
+    assert_eq!(server.post("/products/_refresh", "").status, 200);
+    assert_eq!(server.get("/products/1").json()["title"], "Muffin");
+
+    // A name that was never served is a mistake, also beside a cache.
+    let missing = run(dir.path(), &["serve", "nope.csv", "--cache", "other.redb"]);
+    assert_eq!(missing.status.code(), Some(78));
+    drop(stopped(server));
+    let missing = run(dir.path(), &["serve", "nope.csv", "--listen", "127.0.0.1:0"]);
+    assert_eq!(missing.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("there is no file nope.csv"));
+}
+
+fn stopped(mut server: Server) -> Server {
+    server.signal("TERM");
+    assert!(server.ended().success());
+    server
 }

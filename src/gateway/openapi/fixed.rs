@@ -15,7 +15,7 @@ use crate::gateway::webhook::Hook;
 use crate::inbound::Proof;
 
 const SERVER: &str = "server";
-const WEBHOOKS: &str = "webhooks";
+pub(super) const WEBHOOKS: &str = "webhooks";
 
 pub(super) fn tag() -> Tag {
     let mut tag = Tag::new(SERVER);
@@ -131,8 +131,6 @@ fn operations(api: &mut Api, shared: &Shared) {
 pub(super) fn hook(api: &mut Api, hook: &Hook) {
     if !api.schemas.contains_key("Change") {
         api.schema("Change", change());
-        let counts = ["applied", "unchanged", "deferred", "stale", "duplicate"];
-        api.schema("Received", object(counts.map(|name| (name, count().into()))));
     }
     let open = Api::default();
     let id = format!("receive_{}", hook.name);
@@ -145,9 +143,10 @@ pub(super) fn hook(api: &mut Api, hook: &Hook) {
         .content("application/json", ContentBuilder::new().schema(Some(either)).build())
         .content("application/x-ndjson", ContentBuilder::new().schema(Some(lines)).build());
     let receive = receive.request_body(Some(body.build()));
-    let done = answers::json("It is applied, or known already, and durable.", named("Received"));
-    let receive = receive.response("200", done.build());
-    let receive = answers::refusals(receive, &[400, 408, 413, 415, 422, 500, 502, 503, 504, 507]);
+    let done = answers::json("It is applied, was so already, or is of no concern here; durable.", named("Received"));
+    let kept = "It is in the journal: being applied still, or kept for a person because it cannot be understood.";
+    let receive = receive.response("200", done.build()).response("202", answers::json(kept, named("Received")).build());
+    let receive = answers::refusals(receive, &[400, 408, 409, 413, 415, 422, 429, 500, 502, 503, 504, 507]);
     let receive = unguarded(api, receive);
     let path = format!("/webhooks/{}", hook.name);
     let receive = proof(api, hook, receive);

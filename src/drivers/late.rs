@@ -1,0 +1,103 @@
+//! A source that could not be opened when it was asked for, with the shape it had when it was last there.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use tokio::sync::OnceCell;
+
+use crate::record::{Record, Rows};
+use crate::vista::{
+    Capabilities, Error, Query, Result, Schema, SourceShape, TableShell, Token, Vista, WriteOp, Written,
+};
+
+type Open = Box<dyn Fn() -> BoxFuture<'static, Result<Vista>> + Send + Sync>;
+
+/// A source that is opened by the first call that finds it there; until then every call fails as opening it does.
+///
+/// Its shape is the remembered one. A source that comes back with other columns stays shut: what is served was made for the
+/// old ones.
+pub struct Late {
+    shape: SourceShape,
+    schema: Arc<Schema>,
+    open: Open,
+    source: OnceCell<Arc<dyn TableShell>>,
+}
+
+impl std::fmt::Debug for Late {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Late").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
+impl Late {
+    /// The source that `open` opens, which was of `shape`.
+    pub fn vista(
+        name: &str,
+        shape: SourceShape,
+        open: impl Fn() -> BoxFuture<'static, Result<Vista>> + Send + Sync + 'static,
+    ) -> Vista {
+        let schema = Arc::new(shape.schema());
+        Vista::new(name, Late { shape, schema, open: Box::new(open), source: OnceCell::new() })
+    }
+
+    async fn source(&self) -> Result<&Arc<dyn TableShell>> {
+        self.source
+            .get_or_try_init(|| async {
+                let vista = (self.open)().await?;
+                if vista.schema().columns() != self.schema.columns() {
+                    let what = "its columns are not what they were when it was last read: restart to serve it as it is";
+                    return Err(Error::permanent(format!("{}: {what}", vista.name())));
+                }
+                Ok(Arc::clone(vista.shell()))
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl TableShell for Late {
+    fn schema(&self) -> Arc<Schema> {
+        Arc::clone(&self.schema)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.shape.capabilities
+    }
+
+    async fn list(&self, query: &Query) -> Result<Rows> {
+        self.source().await?.list(query).await
+    }
+
+    async fn get(&self, id: &str) -> Result<Option<Record>> {
+        self.source().await?.get(id).await
+    }
+
+    fn reads_one(&self) -> bool {
+        self.shape.reads_one
+    }
+
+    async fn count(&self, query: &Query) -> Result<u64> {
+        self.source().await?.count(query).await
+    }
+
+    async fn next(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
+        self.source().await?.next(query, token).await
+    }
+
+    async fn write(&self, op: &WriteOp) -> Result<Written> {
+        self.source().await?.write(op).await
+    }
+
+    async fn write_once(&self, operation: &str, op: &WriteOp) -> Result<Written> {
+        self.source().await?.write_once(operation, op).await
+    }
+
+    fn writes_once(&self) -> bool {
+        self.shape.writes_once
+    }
+
+    async fn insert_return_id(&self, record: &Record) -> Result<Written> {
+        self.source().await?.insert_return_id(record).await
+    }
+}

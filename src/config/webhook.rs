@@ -1,5 +1,6 @@
 //! `[webhook.NAME]`
 
+use super::intake::IntakeSpec;
 use super::value::{LEAST_TOKEN, Reader, Secret, nearest};
 
 /// One webhook.
@@ -11,6 +12,8 @@ pub struct HookSpec {
     pub dio: String,
     /// How senders prove who they are.
     pub auth: HookAuth,
+    /// How deliveries are taken.
+    pub intake: IntakeSpec,
 }
 
 /// How senders prove who they are.
@@ -59,7 +62,7 @@ impl HookAuth {
 impl HookSpec {
     /// The hook of a Dio's own name that anybody on this machine may use.
     pub fn open(dio: &str) -> HookSpec {
-        HookSpec { name: dio.to_string(), dio: dio.to_string(), auth: HookAuth::none() }
+        HookSpec { name: dio.to_string(), dio: dio.to_string(), auth: HookAuth::none(), intake: IntakeSpec::default() }
     }
 
     pub(super) fn read(name: String, reader: Reader<'_>, loopback: bool, dios: &[String]) -> Option<HookSpec> {
@@ -77,8 +80,9 @@ impl HookSpec {
             reader.problem(reader.at, format!("[webhook.{name}] needs {example}"));
         }
         let auth = reader.table("auth").and_then(|table| auth(table, loopback));
+        let intake = IntakeSpec::read(&reader);
         reader.finish();
-        Some(HookSpec { name, dio, auth: auth? })
+        Some(HookSpec { name, dio, auth: auth?, intake })
     }
 }
 

@@ -149,7 +149,7 @@ pub(super) fn parcel(hook: &Hook, delivery: Delivery, raw: Option<Raw>, decoded:
     let ignored = ignored as u64;
     let changes = Changes { received: ignored + skipped, ignored, skipped, ..Changes::default() };
     let delivery = Delivery { changes, detail: wrong.or(why), ..delivery };
-    Parcel { delivery, raw, changes: right, abort: hook.options.abort_on_item_error, again }
+    Parcel { delivery, raw, changes: right, abort: hook.inbound.aborts_on_item_error(), again }
 }
 
 /// Decodes a delivery that is kept, as the hook understands it now.

@@ -97,7 +97,14 @@ fn check_with(config: &Config, cached: bool) -> Result<(), Failure> {
     let unguarded = (public && config.server.auth.is_none()).then(|| crate::config::PUBLIC.to_string());
     let open = config.webhooks.iter().filter(|spec| public && spec.auth.scheme == "none");
     let open = open.map(|spec| format!("[webhook.{}] scheme \"none\" is for loopback addresses only", spec.name));
-    let wrong: Vec<String> = hooks.chain(missing).chain(unguarded).chain(open).collect();
+    let unkept = config.dios.iter().filter(|spec| spec.ack == crate::config::Ack::Memory && spec.write.is_some());
+    let unkept = unkept.map(|spec| {
+        format!(
+            "[dio.{}] ack = \"memory\" does not go with write: what goes around the source is kept in the journal",
+            spec.name
+        )
+    });
+    let wrong: Vec<String> = hooks.chain(missing).chain(unguarded).chain(open).chain(unkept).collect();
     if wrong.is_empty() { Ok(()) } else { Err(Failure::config(wrong.join("\n"))) }
 }
 
@@ -398,7 +405,7 @@ fn mount_options(spec: &DioSpec, rows: usize) -> MountOptions {
         require_if_match: spec.require_if_match,
         // A table refuses what it has no column for; better at once than after a 202.
         unknown_columns: spec.unknown_columns.unwrap_or(spec.columns.is_empty() && !typed),
-        ack: if spec.ack_applied { Ack::Applied } else { Ack::Journal },
+        ack: if spec.ack == crate::config::Ack::Applied { Ack::Applied } else { Ack::Journal },
     }
 }
 

@@ -18,7 +18,8 @@ use axum::routing::{MethodFilter, on};
 use diorama::drivers::MemoryTable;
 use diorama::gateway::Gateway;
 use diorama::gateway::webhook::{Hook, HookOptions};
-use diorama::inbound::{self, Key, Scheme};
+use diorama::inbound::signature::Standard;
+use diorama::inbound::{self, Scheme};
 use diorama::record::Body as Row;
 use diorama::{Lens, Rows};
 use serde::{Deserialize, Serialize};
@@ -143,8 +144,11 @@ pub(crate) async fn library(rows: usize, folder: &Path) {
         .build()
         .expect("a Lens");
     let dio = lens.make_dio(MemoryTable::vista("products", schema, list)).await.expect("a Dio");
-    let key = Key::standard(SECRET).expect("a secret");
-    let hook = Hook::new("products", "products", inbound::Hook::new(Scheme::Standard(vec![key])));
+    let hook = Hook::new(
+        "products",
+        "products",
+        inbound::Hook::new(Scheme::Standard(Standard::new([SECRET].into_iter()).expect("a secret"))),
+    );
     let hook = hook.with(HookOptions { rate: 1_000_000, ..HookOptions::default() });
     listen(Gateway::new().mount(dio).try_hook(hook).expect("a hook").into_router()).await;
 }

@@ -8,7 +8,7 @@ use serde::Deserialize as _;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as WordError, StrDeserializer};
 
-use crate::config::{ColumnSpec, Config, DioSpec, Source, WriteRoute};
+use crate::config::{Ack, ColumnSpec, Config, DioSpec, Source, WriteRoute};
 use crate::dio::{OnUnknown, Settings};
 use crate::drivers::Late;
 use crate::hot::OpId;
@@ -102,6 +102,7 @@ pub(super) fn settings(spec: &DioSpec, config: &Config, settings: &mut Settings)
     settings.version = spec.version.as_deref().map(Into::into);
     settings.allow_shrink = spec.allow_shrink;
     settings.drain_timeout = config.server.drain_timeout;
+    settings.log_in_memory = spec.ack == Ack::Memory;
     settings.route_writes_once = spec.write.is_some();
     let or = |own: Option<Duration>, default: &mut Duration| *default = own.unwrap_or(*default);
     or(spec.max_age, &mut settings.retry.max_age);

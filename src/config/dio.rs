@@ -31,8 +31,8 @@ pub struct DioSpec {
     pub max_limit: Option<u64>,
     /// Rows that one write by filter may touch, at most.
     pub max_affected: Option<u64>,
-    /// Whether a write is answered when the source has it.
-    pub ack_applied: bool,
+    /// When a write is answered.
+    pub ack: Ack,
     /// Whether changes must say which version they were made for.
     pub require_if_match: bool,
     /// Whether a refresh may remove most rows.
@@ -55,6 +55,18 @@ pub struct DioSpec {
     pub reread_rate: Option<u32>,
     /// What tells of changes beside webhooks.
     pub feed: Option<FeedSpec>,
+}
+
+/// When a write is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ack {
+    /// When the journal on disk has it.
+    #[default]
+    Journal,
+    /// When the source has it.
+    Applied,
+    /// When it is in memory: what the source has not taken is lost with the process.
+    Memory,
 }
 
 /// Where rows come from.
@@ -94,10 +106,6 @@ pub(super) const TYPES: [&str; 10] =
 /// Flags of columns.
 pub(super) const FLAGS: [&str; 6] = ["id", "title", "searchable", "orderable", "hidden", "mandatory"];
 
-/// `memory` is not among them: nothing is visible, and nothing answered, before the journal has it.
-const ACK: &str = "journal or applied: a write is never answered before the journal has it (which is in memory only with \
-     [lens] cache = \"memory\")";
-
 const SOURCE: &str = r#"needs source = { csv = "FILE" }, { json = "FILE" } or { sqlite = "FILE", table = "TABLE" }"#;
 
 impl DioSpec {
@@ -115,7 +123,7 @@ impl DioSpec {
             default_limit: None,
             max_limit: None,
             max_affected: None,
-            ack_applied: false,
+            ack: Ack::Journal,
             require_if_match: false,
             allow_shrink: false,
             unknown_columns: None,
@@ -147,7 +155,11 @@ impl DioSpec {
             default_limit: reader.number("default_limit"),
             max_limit: reader.number("max_limit"),
             max_affected: reader.number("max_affected"),
-            ack_applied: reader.word_as("ack", &["journal", "applied"], ACK) == Some("applied"),
+            ack: match reader.word("ack", &["journal", "applied", "memory"]) {
+                Some("applied") => Ack::Applied,
+                Some("memory") => Ack::Memory,
+                _ => Ack::Journal,
+            },
             require_if_match: reader.flag("require_if_match").unwrap_or(false),
             allow_shrink: reader.flag("allow_shrink").unwrap_or(false),
             unknown_columns: reader.word("unknown_columns", &["keep", "reject"]).map(|word| word == "keep"),

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use toml::Spanned;
+use toml::de::DeValue;
+
 use super::value::{Reader, Secret};
 use super::webhook::HookSpec;
 
@@ -30,10 +33,16 @@ impl FeedSpec {
             let at = reader.place("ws").unwrap_or(reader.at);
             reader.problem(at, format!("[dio.{dio}.feed] needs ws = \"wss://HOST/PATH\""));
         }
-        let native = reader.word("format", &["diorama", "native"]) == Some("native");
+        // Without a word it is another Diorama.
+        let other = reader.place("map").is_some() || reader.value("format").is_some_and(is_other);
+        let mut format = HookSpec { feed: true, at: reader.at, ..HookSpec::open(dio) };
+        if other {
+            format.format(&reader);
+            format.abort = reader.word("on_item_error", &["skip", "abort"]) == Some("abort");
+        }
         let spec = FeedSpec {
             ws: ws.unwrap_or_default(),
-            format: native.then(|| HookSpec::open(dio)),
+            format: other.then_some(format),
             headers: reader.secret_texts("headers"),
             subscribe: reader.text("subscribe"),
             idle: reader.duration("idle"),
@@ -42,4 +51,8 @@ impl FeedSpec {
         reader.finish();
         Some(spec).filter(|spec| known(&spec.ws))
     }
+}
+
+fn is_other(format: &Spanned<DeValue<'_>>) -> bool {
+    format.get_ref().as_str() != Some("diorama")
 }

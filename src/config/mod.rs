@@ -13,7 +13,7 @@ mod server;
 mod value;
 mod webhook;
 
-pub use dio::{ColumnSpec, DioSpec, Source, WriteRoute};
+pub use dio::{Ack, ColumnSpec, DioSpec, Source, WriteRoute};
 pub use feed::FeedSpec;
 pub use file::{File, resource_name};
 pub use intake::{InboxSpec, IntakeSpec};
@@ -22,7 +22,7 @@ pub use problems::{ConfigError, Problem};
 pub(crate) use server::PUBLIC;
 pub use server::{Access, CacheAt, LensSpec, ServerSpec};
 pub use value::Secret;
-pub use webhook::{HookAuth, HookSpec};
+pub use webhook::{FORMATS, HookAuth, HookSpec, SCHEMES, Written};
 
 use std::path::Path;
 

@@ -217,8 +217,12 @@ fn files_become_resources_of_their_names() {
 }
 
 #[test]
-fn an_answer_before_the_journal_has_the_write_cannot_be_asked_for() {
-    let text = "[dio.a]\nsource = { csv = \"a.csv\" }\nack = \"memory\"";
-    let found = parse(text).unwrap_err();
-    assert!(found.len() == 1 && found[0].contains("never answered before the journal has it"), "{found:#?}");
+fn it_is_said_when_a_write_is_answered() {
+    let text = |ack: &str| format!("[dio.a]\nsource = {{ csv = \"a.csv\" }}\n{ack}");
+    let read = |ack: &str| parse(&text(ack)).unwrap().dios[0].ack;
+    assert_eq!(read(""), Ack::Journal);
+    assert_eq!(read("ack = \"journal\""), Ack::Journal);
+    assert_eq!(read("ack = \"applied\""), Ack::Applied);
+    assert_eq!(read("ack = \"memory\""), Ack::Memory);
+    assert!(parse(&text("ack = \"never\"")).unwrap_err()[0].contains("journal, applied, memory"));
 }

@@ -303,6 +303,11 @@ impl Dio {
         core.tasks.spawn_bounded(core.settings.drain_timeout, future)
     }
 
+    /// Whether what is accepted survives the process.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.0.core.is_durable()
+    }
+
     /// Ends when the Dio begins to close.
     pub(crate) async fn closing(&self) {
         self.0.core.tasks.closing().cancelled().await;

@@ -47,10 +47,9 @@ pub use write::{IdempotencyKey, Ticket, WriteOptions};
 pub(crate) use self::core::{Core, Glance};
 pub(crate) use bucket::Bucket;
 pub(crate) use commit::Committer;
-pub(crate) use facade::{Picked, cost, cursor, natural_start, pick};
 pub(crate) use feed::FeedMeter;
 pub(crate) use hooks::{Hooks, hook, hook_with};
-pub(crate) use open::{Surroundings, open};
+pub(crate) use open::{Surroundings, check_memory_log, open};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,12 +7,12 @@ use super::commit::{Committer, apply};
 use super::core::{Core, Freshness, Parts};
 use super::hooks::{self, Hooks, Kind, Scope};
 use super::ring::Ring;
-use super::settings::Settings;
+use super::settings::{Settings, WriteRoute};
 use super::store::Store;
 use super::{Dio, Handle, refresh, worker};
 use crate::cache::{CacheBackend, CacheError, CacheMeta, CacheTable, Loaded};
-use crate::hot::{Base, CacheChange, Entry, Rules, State, TableBuilder};
-use crate::journal::{Journal, JournalError, LogState};
+use crate::hot::{Base, CacheChange, Entry, OpState, Rules, State, TableBuilder};
+use crate::journal::{Journal, JournalError, LogEntry, LogState};
 use crate::vista::{Error, Result, SourceShape, Vista};
 
 /// What a Lens gives its Dios.
@@ -124,6 +124,42 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Opened> {
     Ok(Opened { dio, doubt, begun: false })
 }
 
+/// Refuses a log in memory where accepted writes would be lost from sight: those that wait in the `durable` journal, and those
+/// that a route takes around the master, which only the log knows of.
+pub(crate) async fn check_memory_log(
+    vista: &Vista,
+    durable: &dyn Journal,
+    settings: &Settings,
+    hooks: &Hooks,
+) -> Result<()> {
+    if hooks.on_write.is_some() && settings.write_route == WriteRoute::Around {
+        let detail = "writes that go around the source are known from the log alone until the source shows them: \
+                      they need one that is on disk (ack = \"journal\" or \"applied\")";
+        return Err(Error::Config(detail.into()));
+    }
+    if !durable.logs().await?.iter().any(|log| **log == *vista.name()) {
+        return Ok(());
+    }
+    let mut state = State::new(Arc::new(Rules::new(vista.schema())), "", 0);
+    let mut after = 0;
+    loop {
+        let entries = durable.read(vista.name(), after, REPLAYED).await?;
+        let Some(last) = entries.last() else { break };
+        after = last.seq;
+        for stored in &entries {
+            state.apply(&decode(stored, vista.name())?);
+        }
+    }
+    let left = state.ops().filter(|op| op.is_open() || op.state == OpState::Parked).count();
+    if left == 0 {
+        return Ok(());
+    }
+    Err(Error::Config(format!(
+        "{left} accepted writes wait in the journal on disk, which a log in memory does not read: serve once more with \
+         ack = \"journal\" until they are settled, or settle them with `diorama ops`"
+    )))
+}
+
 /// Says so if the rows are in doubt, runs `on_start`, and reads everything again if that did not.
 async fn begin(dio: &Dio, doubt: Option<&'static str>) -> Result<()> {
     let core = &dio.0.core;
@@ -147,6 +183,9 @@ async fn begin(dio: &Dio, doubt: Option<&'static str>) -> Result<()> {
     }
     Ok(())
 }
+
+/// Bytes of the log that are read at a time.
+const REPLAYED: usize = 4 << 20;
 
 /// A table of the cache with what it holds.
 struct Cached {
@@ -247,19 +286,15 @@ async fn replay(
     watermark: u64,
     behind: &mut Vec<CacheChange>,
 ) -> Result<bool> {
-    const BATCH: usize = 4 << 20;
     let mut after = 0;
     let mut bodiless = false;
     loop {
-        let entries = journal.read(&log.log, after, BATCH).await?;
+        let entries = journal.read(&log.log, after, REPLAYED).await?;
         let Some(last) = entries.last() else { return Ok(bodiless) };
         after = last.seq;
         let mut items = Vec::new();
         for stored in entries {
-            let entry = Entry::decode(&stored.bytes).map_err(|detail| Error::Storage {
-                detail: format!("entry {} of {}: {detail}", stored.seq, log.log),
-                full: false,
-            })?;
+            let entry = decode(&stored, &log.log)?;
             bodiless |= stored.seq > watermark && matches!(entry.base, Base::Many { .. });
             let (change, item) = apply(state, entry, &mut false);
             if !matches!(change, CacheChange::None) {
@@ -271,6 +306,11 @@ async fn replay(
         }
         ring.push(items);
     }
+}
+
+fn decode(stored: &LogEntry, log: &str) -> Result<Entry> {
+    let wrong = |detail| format!("entry {} of {log}: {detail}", stored.seq);
+    Entry::decode(&stored.bytes).map_err(|detail| Error::Storage { detail: wrong(detail), full: false })
 }
 
 /// Operations that an earlier process accepted may have been delivered by it, but for those that waited behind others.

@@ -376,7 +376,7 @@ impl Core {
         rows: usize,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
-        if rows < 5_000 {
+        if rows < HEAVY {
             return Ok(work());
         }
         #[expect(clippy::disallowed_methods, reason = "scans of many rows are the hot tier's only blocking work")]
@@ -384,6 +384,9 @@ impl Core {
         done.map_err(|error| Error::permanent(format!("an internal error: {error}")))
     }
 }
+
+/// Rows from which work is done off the async threads.
+pub(super) const HEAVY: usize = 5_000;
 
 /// A report of what was done, without the time it took.
 pub(super) fn report(outcome: &Outcome) -> RefreshReport {

@@ -46,6 +46,9 @@ pub struct Settings {
     pub reread_rate: u32,
     /// How many deliveries of webhooks the journal keeps, of all Dios of the Lens.
     pub inbox: InboxLimits,
+    /// Whether the Dio's log is kept in memory beside the Lens' own: an accepted write waits for no disk, and is lost with the
+    /// process unless the master has it by then (default: no).
+    pub log_in_memory: bool,
     /// What `Ok` of an `on_write` means.
     pub write_route: WriteRoute,
     /// Whether the `on_write` proves by the operation's id that nothing takes effect twice (default: no).
@@ -83,6 +86,7 @@ impl Default for Settings {
             read_timeout: Duration::from_secs(30),
             reread_rate: 100,
             inbox: InboxLimits::default(),
+            log_in_memory: false,
             write_route: WriteRoute::Around,
             route_writes_once: false,
             version: None,

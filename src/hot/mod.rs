@@ -7,9 +7,11 @@ mod decide;
 mod diff;
 mod entry;
 mod op;
+pub mod plan;
 mod reconcile;
 mod state;
 pub mod table;
+pub mod text;
 
 #[cfg(test)]
 mod tests;
@@ -19,4 +21,5 @@ pub use diff::{confirmed, diff, missing};
 pub use entry::{Base, BulkRow, Cause, Entry, Frame, Many, OpChange, Origin, Visible};
 pub use op::{Effect, Op, OpError, OpId, OpState};
 pub use state::{Applied, BaseRow, CacheChange, Fold, Note, Rules, State};
+pub use table::index::{Index, Spec, Tie};
 pub use table::{ORDINAL_STEP, Ordinal, RowRef, Slot, Table, TableBuilder};

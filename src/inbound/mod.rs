@@ -1,14 +1,21 @@
-//! Upstream messages: are they what they claim (`signature.rs`), and what do they say (`native.rs`). Pure: bytes in, values out.
+//! Upstream messages: are they what they claim (`signature/`), and what do they say: in the native form (`native.rs`), as
+//! CloudEvents (`cloudevents.rs`), or in any other form that a mapping describes (`map/`; `presets/` has those of well-known
+//! senders). Pure: bytes in, values out.
 //!
 //! A [`Hook`] is all of it for one webhook: [`Hook::verify`], then [`Hook::answer_before_decoding`], then [`Hook::decode`].
 
+mod body;
+mod cloudevents;
 mod hook;
+mod map;
 mod native;
+mod presets;
 pub mod signature;
 
 pub use hook::{Decoded, Hook, Reply, Request};
-pub use native::MOST_CHANGES;
-pub use signature::{Encoding, Hmac, Key, Proof, Refused, Scheme};
+pub use map::{Map, Problem};
+pub use presets::{PRESETS, preset};
+pub use signature::{Algorithm, Encoding, Hmac, Key, Proof, Refused, Scheme};
 
 use crate::record::CborValue;
 use crate::vista::ChangeEvent;
@@ -26,13 +33,23 @@ pub struct Change {
     pub delivery: Option<String>,
 }
 
+/// Changes in one delivery, at most.
+pub const MOST_CHANGES: usize = 10_000;
+
 /// How changes are written down.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum Format {
     /// `{"op":"update","id":"7","new":{..}}`, an array of them, or one per line.
     #[default]
     Native,
+    /// CloudEvents, in the request's headers or in its body.
+    CloudEvents {
+        /// Whether several at a time are taken.
+        batches: bool,
+    },
+    /// As a mapping says.
+    Map(Map),
 }
 
 /// Why one of several changes could not be understood.

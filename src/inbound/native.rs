@@ -1,29 +1,19 @@
-//! The native form of changes: `{"op":"update","id":"7","new":{..}}`, one, an array of them, or one per line.
+//! The native form of changes: `{"op":"update","id":"7","new":{..}}`, one, an array of them, or one per line; in JSON or CBOR.
 //!
 //! Members that are not known are ignored, so that senders may say more; an operation that is not known is an error, because
 //! ignoring it would lose a change.
 
-use crate::record::{CborValue, JsonLimits, Record, id_from_value, parse_json};
-use crate::vista::{ChangeEvent, Schema};
+use super::body::Documents;
+use super::{Change, DecodeError, Decoded, ItemError, MOST_CHANGES};
+use crate::record::{CborValue, Record, id_from_value};
+use crate::vista::ChangeEvent;
 
-use super::{Change, DecodeError, Decoded, ItemError};
-
-/// Changes in one delivery, at most.
-pub const MOST_CHANGES: usize = 10_000;
-/// Bounds on one delivery.
-const LIMITS: JsonLimits = JsonLimits { nodes: 1_000_000, depth: 64 };
-
-/// The changes in `body`, whose type is `kind`.
-pub(super) fn decode(body: &[u8], kind: &str, _schema: &Schema) -> Result<Decoded, DecodeError> {
-    let values = match kind {
-        "application/x-ndjson" | "application/ndjson" => lines(body)?,
-        kind if is_json(kind) => {
-            match parse_json(body, LIMITS).map_err(|error| DecodeError::Syntax(error.to_string()))? {
-                CborValue::Array(values) => values,
-                one => vec![one],
-            }
-        }
-        _ => return Err(DecodeError::MediaType("the body's type is not understood")),
+/// The changes in a body.
+pub(super) fn decode(documents: Documents) -> Result<Decoded, DecodeError> {
+    let values = match documents {
+        Documents::Nothing => return Err(DecodeError::Syntax("the body is empty".into())),
+        Documents::One(CborValue::Array(values)) | Documents::Lines(values) => values,
+        Documents::One(value) => vec![value],
     };
     if values.len() > MOST_CHANGES {
         return Err(DecodeError::TooMany);
@@ -31,24 +21,6 @@ pub(super) fn decode(body: &[u8], kind: &str, _schema: &Schema) -> Result<Decode
     let changes = values.into_iter().enumerate();
     let changes = changes.map(|(at, value)| change(value).map_err(|detail| ItemError { number: at + 1, detail }));
     Ok(Decoded { changes: changes.collect(), ..Decoded::default() })
-}
-
-/// Whether the media type `kind` is one of JSON.
-pub(super) fn is_json(kind: &str) -> bool {
-    kind == "application/json" || kind.ends_with("+json")
-}
-
-fn lines(body: &[u8]) -> Result<Vec<CborValue>, DecodeError> {
-    let mut values = Vec::new();
-    let lines = body.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
-    for (at, line) in lines {
-        if values.len() == MOST_CHANGES {
-            return Err(DecodeError::TooMany);
-        }
-        let value = parse_json(line, LIMITS);
-        values.push(value.map_err(|error| DecodeError::Syntax(format!("line {}: {error}", at + 1)))?);
-    }
-    Ok(values)
 }
 
 /// The members that are known.
@@ -122,7 +94,7 @@ impl Members {
     }
 }
 
-fn record(members: &[(CborValue, CborValue)]) -> Record {
+pub(super) fn record(members: &[(CborValue, CborValue)]) -> Record {
     members.iter().filter_map(|(name, value)| Some((name.as_text()?.to_string(), value.clone()))).collect()
 }
 
@@ -133,7 +105,7 @@ mod tests {
     const JSON: &str = "application/json";
 
     fn all(body: &[u8], kind: &str) -> Result<Vec<Result<Change, ItemError>>, DecodeError> {
-        decode(body, kind, &Schema::new("id", Vec::new())).map(|decoded| decoded.changes)
+        Ok(decode(Documents::read(body, kind, false)?)?.changes)
     }
 
     fn one(json: &str) -> Result<Change, DecodeError> {

@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::Lens;
+use super::{Lens, Log};
 use crate::cache::{CacheBackend, RedbCache};
-use crate::dio::{
-    ChunkSink, Committer, Dio, Hooks, Retry, RingLimits, Settings, Viewport, WriteRoute, hook, hook_with,
-};
+use crate::dio::{ChunkSink, Dio, Hooks, Retry, RingLimits, Settings, Viewport, WriteRoute, hook, hook_with};
 use crate::journal::{Journal, MemoryJournal, RedbJournal};
 use crate::vista::{ChangeEvent, Error, Query, Result, WriteOp};
 
@@ -229,11 +227,13 @@ impl LensBuilder {
             (Some(JournalAt::File(path)), _) | (None, Some(path)) => Arc::new(RedbJournal::open(path)?),
             (None, None) => Arc::new(MemoryJournal::new()),
         };
+        let memory = MemoryJournal::new();
         journal.limit_inbox(self.settings.inbox);
+        memory.limit_inbox(self.settings.inbox);
         Ok(Lens {
             cache,
-            journal,
-            committer: Arc::new(Committer::default()),
+            log: Log::new(journal),
+            memory: Log::new(Arc::new(memory)),
             settings: self.settings,
             hooks: self.hooks,
             dios: Mutex::default(),

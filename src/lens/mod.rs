@@ -23,12 +23,25 @@ use crate::vista::{Error, Result, SourceShape, Vista};
 /// See the crate's front page.
 pub struct Lens {
     cache: Arc<dyn CacheBackend>,
-    journal: Arc<dyn Journal>,
-    committer: Arc<Committer>,
+    log: Log,
+    /// For Dios whose accepted writes need not survive the process.
+    memory: Log,
     settings: Settings,
     hooks: Hooks,
     /// Dios that live, by name, with what is cancelled when they have ended.
     dios: Mutex<HashMap<Arc<str>, Slot>>,
+}
+
+/// A journal and the task that writes it.
+struct Log {
+    journal: Arc<dyn Journal>,
+    committer: Arc<Committer>,
+}
+
+impl Log {
+    fn new(journal: Arc<dyn Journal>) -> Log {
+        Log { journal, committer: Arc::default() }
+    }
 }
 
 enum Slot {
@@ -74,10 +87,15 @@ impl Lens {
     pub(crate) async fn open(&self, vista: Vista, settings: Settings, hooks: Hooks) -> Result<Dio> {
         let name: Arc<str> = vista.name().into();
         let place = self.claim(&name).await?;
+        let in_memory = settings.log_in_memory && self.log.journal.durable();
+        if in_memory {
+            dio::check_memory_log(&vista, &*self.log.journal, &settings, &hooks).await?;
+        }
+        let log = if in_memory { &self.memory } else { &self.log };
         let around = Surroundings {
             cache: Arc::clone(&self.cache),
-            journal: Arc::clone(&self.journal),
-            committer: Arc::clone(&self.committer),
+            journal: Arc::clone(&log.journal),
+            committer: Arc::clone(&log.committer),
             settings,
             hooks,
         };
@@ -130,8 +148,10 @@ impl Lens {
             core.finish().await;
         }
         self.cache.close().await;
-        self.journal.close().await;
-        self.committer.stop().await;
+        for log in [&self.log, &self.memory] {
+            log.journal.close().await;
+            log.committer.stop().await;
+        }
     }
 
     /// What the source called `name` was when its rows were last read, if a whole copy of them is in the cache: with it they can
@@ -146,7 +166,7 @@ impl Lens {
 
     /// The journal, for tools that look into it.
     pub fn journal(&self) -> &Arc<dyn Journal> {
-        &self.journal
+        &self.log.journal
     }
 }
 

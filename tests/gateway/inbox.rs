@@ -115,6 +115,7 @@ async fn a_delivery_is_kept_without_its_secrets_and_can_be_applied_again() {
     let answer = send(&app, "d1", &priced(1, 5)).await;
     let told = answer.json();
     assert_eq!((answer.status, &told["state"], &told["applied"]), (200, &"applied".into(), &1.into()), "{told}");
+    assert_eq!(answer.header("dio-durable"), "disk");
     let again = send(&app, "d1", &priced(1, 5)).await;
     assert_eq!((again.status, &again.json()["duplicate"], &again.json()["applied"]), (200, &true.into(), &0.into()));
     let listed = soon(&app, "", 2).await;

@@ -17,7 +17,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("drivers", parts(&[])),
         ("inbound", parts(&[])),
         ("hot", parts(&[])),
-        ("cache", vec!["record", "redb_file"]),
+        ("cache", parts(&["redb_file"])),
         ("journal", vec!["record", "redb_file"]),
         ("dio", parts(&dio)),
         ("lens", parts(&["cache", "journal", "hot", "dio"])),

@@ -14,3 +14,4 @@ mod property;
 mod restart;
 #[path = "../harness/mod.rs"]
 mod shop;
+mod volatile;

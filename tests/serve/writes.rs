@@ -1,6 +1,6 @@
 //! Writes to a real process: what it has taken outlives it, and how much it takes at once does not.
 
-use crate::process::{Server, folder};
+use crate::process::{Server, folder, run};
 
 const CONFIG: &str = r#"
 [lens]
@@ -40,6 +40,31 @@ fn g_an_idempotency_key_outlives_the_process_and_belongs_to_one_resource() {
     assert_eq!(server.get("/orders").json().as_array().unwrap().len(), 1);
     let elsewhere = send(&server, "/returns", "bun");
     assert_eq!((elsewhere.status, elsewhere.head.contains("idempotency-replayed")), (201, false));
+}
+
+#[test]
+fn g3_a_resource_that_acknowledges_from_memory_says_so_everywhere() {
+    let dir = shop();
+    let config = CONFIG.replacen("table = \"returns\" }", "table = \"returns\" }\nack = \"memory\"", 1);
+    std::fs::write(dir.path().join("diorama.toml"), config).unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let table = |name: &str| server.printed.iter().find(|line| line.starts_with(name)).unwrap();
+    assert!(table("orders").ends_with("on disk") && table("returns").ends_with("in memory"), "{:#?}", server.printed);
+    let durable =
+        |path: &str| server.post(path, r#"{"item":"bun","price":3}"#).raw_header("dio-durable").unwrap().to_string();
+    assert_eq!((durable("/orders").as_str(), durable("/returns").as_str()), ("disk", "memory"));
+    let ready = server.get("/readyz").json();
+    assert_eq!(
+        (&ready["dios"]["orders"]["durable"], &ready["dios"]["returns"]["durable"]),
+        (&true.into(), &false.into())
+    );
+    let reasons = ready["dios"]["returns"]["reasons"].to_string();
+    assert!(reasons.contains("in memory only"), "{reasons}");
+    let routed = format!("{CONFIG}ack = \"memory\"\nwrite = {{ sqlite = \"shop.db\", table = \"orders\" }}\n");
+    std::fs::write(dir.path().join("diorama.toml"), routed).unwrap();
+    let refused = run(dir.path(), &["check"]);
+    let said = String::from_utf8_lossy(&refused.stderr).to_string();
+    assert!(!refused.status.success() && said.contains("ack = \"memory\" does not go with write"), "{said}");
 }
 
 #[cfg(target_os = "linux")]

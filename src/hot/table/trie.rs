@@ -9,11 +9,11 @@ const BITS: u32 = 5;
 const FAN: usize = 1 << BITS;
 
 /// What a value counts for in its subtrees. A value of weight 0 is dropped.
-pub(super) trait Weigh {
+pub(in crate::hot) trait Weigh {
     fn weight(&self) -> u32;
 }
 
-pub(super) struct Trie<T> {
+pub(in crate::hot) struct Trie<T> {
     root: Option<Arc<Node<T>>>,
     /// Levels of nodes; grows as indices demand and never shrinks.
     height: u32,
@@ -108,15 +108,15 @@ fn span(height: u32) -> u64 {
 }
 
 impl<T: Weigh> Trie<T> {
-    pub(super) fn new() -> Self {
+    pub(in crate::hot) fn new() -> Self {
         Trie { root: None, height: 1 }
     }
 
-    pub(super) fn weight(&self) -> u32 {
+    pub(in crate::hot) fn weight(&self) -> u32 {
         self.root.as_ref().map_or(0, |root| root.weight())
     }
 
-    pub(super) fn get(&self, index: u32) -> Option<&T> {
+    pub(in crate::hot) fn get(&self, index: u32) -> Option<&T> {
         if u64::from(index) >= span(self.height) {
             return None;
         }
@@ -133,7 +133,7 @@ impl<T: Weigh> Trie<T> {
     }
 
     /// Lets `change` put, replace or take the value at `index`.
-    pub(super) fn edit<R>(&mut self, index: u32, change: impl FnOnce(&mut Option<Arc<T>>) -> R) -> R {
+    pub(in crate::hot) fn edit<R>(&mut self, index: u32, change: impl FnOnce(&mut Option<Arc<T>>) -> R) -> R {
         while u64::from(index) >= span(self.height) {
             if let Some(root) = self.root.take() {
                 let mut fan = Fan::default();
@@ -151,7 +151,7 @@ impl<T: Weigh> Trie<T> {
     }
 
     /// The value that holds unit `nth` of the whole weight: its index, the value, and how far into it.
-    pub(super) fn nth(&self, nth: usize) -> Option<(u32, &T, usize)> {
+    pub(in crate::hot) fn nth(&self, nth: usize) -> Option<(u32, &T, usize)> {
         let mut node = self.root.as_deref()?;
         let mut rest = u32::try_from(nth).ok()?;
         let mut index = 0;
@@ -171,7 +171,7 @@ impl<T: Weigh> Trie<T> {
     }
 
     /// The weight of everything before `index`.
-    pub(super) fn rank(&self, index: u32) -> usize {
+    pub(in crate::hot) fn rank(&self, index: u32) -> usize {
         if u64::from(index) >= span(self.height) {
             return self.weight() as usize;
         }
@@ -188,21 +188,85 @@ impl<T: Weigh> Trie<T> {
     }
 
     /// The first value at `index` or after it.
-    pub(super) fn next(&self, index: u32) -> Option<(u32, &T)> {
+    pub(in crate::hot) fn next(&self, index: u32) -> Option<(u32, &T)> {
         let (found, value, _) = self.nth(self.rank(index))?;
         Some((found, value))
     }
 
     /// The last value before `index`.
-    pub(super) fn prev(&self, index: u32) -> Option<(u32, &T)> {
+    pub(in crate::hot) fn prev(&self, index: u32) -> Option<(u32, &T)> {
         let (found, value, _) = self.nth(self.rank(index).checked_sub(1)?)?;
         Some((found, value))
     }
 
     /// The last value.
-    pub(super) fn last(&self) -> Option<(u32, &T)> {
+    pub(in crate::hot) fn last(&self) -> Option<(u32, &T)> {
         let (found, value, _) = self.nth((self.weight() as usize).checked_sub(1)?)?;
         Some((found, value))
+    }
+}
+
+impl<T> Trie<T> {
+    /// Visits every index at which the two hold different values, in time proportional to what they do not share.
+    pub(super) fn differences<'a>(
+        &'a self,
+        other: &'a Trie<T>,
+        visit: &mut impl FnMut(u32, Option<&'a T>, Option<&'a T>),
+    ) {
+        differences((self.root.as_ref(), self.height), (other.root.as_ref(), other.height), 0, visit);
+    }
+}
+
+/// A subtree and its height.
+type Sub<'a, T> = (Option<&'a Arc<Node<T>>>, u32);
+
+fn differences<'a, T>(
+    a: Sub<'a, T>,
+    b: Sub<'a, T>,
+    first: u32,
+    visit: &mut impl FnMut(u32, Option<&'a T>, Option<&'a T>),
+) {
+    let same = match (a.0, b.0) {
+        (None, None) => true,
+        (Some(x), Some(y)) => Arc::ptr_eq(x, y),
+        _ => false,
+    };
+    if same {
+        return;
+    }
+    let height = a.1.max(b.1);
+    for at in 0..FAN {
+        let index = first | (at as u32) << (BITS * (height - 1));
+        if height == 1 {
+            let (x, y) = (last(a.0, at), last(b.0, at));
+            let same = match (x, y) {
+                (None, None) => true,
+                (Some(x), Some(y)) => Arc::ptr_eq(x, y),
+                _ => false,
+            };
+            if !same {
+                visit(index, x.map(|value| &**value), y.map(|value| &**value));
+            }
+        } else {
+            differences(child(a, height, at), child(b, height, at), index, visit);
+        }
+    }
+}
+
+/// Child `at` of a subtree, seen from a node of `height`: a lower one is that node's first child.
+fn child<'a, T>(sub: Sub<'a, T>, height: u32, at: usize) -> Sub<'a, T> {
+    let node = match sub.0.map(|node| &**node) {
+        _ if sub.1 < height => return (sub.0.filter(|_| at == 0), sub.1.min(height - 1)),
+        Some(Node::Inner(fan)) => fan.children[at].as_ref(),
+        Some(Node::Last(_)) | None => None,
+    };
+    (node, height - 1)
+}
+
+fn last<T>(node: Option<&Arc<Node<T>>>, at: usize) -> Option<&Arc<T>> {
+    match &**node? {
+        Node::Last(fan) => fan.children[at].as_ref(),
+        Node::Inner(_) => None,
     }
 }
 

@@ -10,22 +10,47 @@ use crate::vista::Schema;
 #[derive(Clone, Debug)]
 pub(super) struct Search {
     words: Vec<Finder<'static>>,
+    searchable: Searchable,
+}
+
+/// What of a row is searched: the texts and numbers in its searchable columns, in lower case.
+#[derive(Clone, Debug)]
+pub struct Searchable {
     columns: Vec<Path>,
+}
+
+impl Searchable {
+    /// The searchable columns of `schema`.
+    pub fn new(schema: &Schema) -> Searchable {
+        Searchable { columns: schema.searchable().iter().map(|column| Path::plain(column)).collect() }
+    }
+
+    /// The words of a search: each has to be a part of some text of a row.
+    pub fn words(search: &str) -> impl Iterator<Item = String> {
+        search.split_whitespace().map(|word| {
+            let mut lower = String::new();
+            lower_into(word, &mut lower);
+            lower
+        })
+    }
+
+    /// Visits every text and number in `row`, in lower case.
+    pub fn each(&self, row: &impl Fields, visit: &mut impl FnMut(&str)) {
+        let mut lower = String::new();
+        for value in self.columns.iter().filter_map(|column| row.field(column)) {
+            each_text(&value, &mut |text| {
+                lower_into(text, &mut lower);
+                visit(&lower);
+            });
+        }
+    }
 }
 
 impl Search {
     /// `None` if there is no word.
     pub(super) fn new(text: &str, schema: &Schema) -> Option<Search> {
-        let mut lower = String::new();
-        let words: Vec<_> = text
-            .split_whitespace()
-            .map(|word| {
-                lower_into(word, &mut lower);
-                Finder::new(lower.as_bytes()).into_owned()
-            })
-            .collect();
-        let columns = schema.searchable().iter().map(|column| Path::plain(column)).collect();
-        (!words.is_empty()).then_some(Search { words, columns })
+        let words: Vec<_> = Searchable::words(text).map(|word| Finder::new(word.as_bytes()).into_owned()).collect();
+        (!words.is_empty()).then(|| Search { words, searchable: Searchable::new(schema) })
     }
 
     /// Whether every word is in some cell of `row`, each in any.
@@ -38,7 +63,7 @@ impl Search {
             }
         }
         let mut missing: Vec<&Finder<'_>> = self.words.iter().collect();
-        for column in &self.columns {
+        for column in &self.searchable.columns {
             if let Some(value) = row.field(column) {
                 each_text(&value, &mut |text| {
                     lower_into(text, &mut lower);

@@ -1,0 +1,45 @@
+//! Texts cut into tokens, and tokens into what is indexed of them.
+
+use super::dictionary::Dictionary;
+
+/// What a row is found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Term {
+    /// One or two bytes that occur in a token.
+    Short(u32),
+    /// Three bytes that occur in a token that is not in the dictionary.
+    Gram(u32),
+    /// A token of the dictionary, by number.
+    Token(u32),
+}
+
+/// Three bytes as a number.
+pub(super) fn gram(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0, |all, byte| all << 8 | u32::from(*byte))
+}
+
+/// One or two bytes as a number.
+pub(super) fn short(bytes: &[u8]) -> u32 {
+    // Single bytes before all pairs.
+    if bytes.len() == 1 { gram(bytes) } else { 0x100 + gram(bytes) }
+}
+
+/// The runs of letters, digits and anything that is neither ASCII nor white space.
+///
+/// A word of a search has no white space, so a word of such characters alone occurs in a text exactly if it occurs in a token.
+pub(super) fn tokens(text: &str) -> impl Iterator<Item = &str> {
+    let stays = |c: char| if c.is_ascii() { c.is_ascii_alphanumeric() } else { !c.is_whitespace() };
+    text.split(move |c| !stays(c)).filter(|token| !token.is_empty())
+}
+
+/// Visits every term of a folded text; some more than once.
+pub(super) fn each_term(text: &str, dictionary: &Dictionary, visit: &mut impl FnMut(Term)) {
+    for token in tokens(text) {
+        let bytes = token.as_bytes();
+        bytes.windows(1).chain(bytes.windows(2)).for_each(|bytes| visit(Term::Short(short(bytes))));
+        match dictionary.number(token) {
+            Some(number) => visit(Term::Token(number)),
+            None => bytes.windows(3).for_each(|bytes| visit(Term::Gram(gram(bytes)))),
+        }
+    }
+}

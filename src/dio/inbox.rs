@@ -72,8 +72,7 @@ impl Reconciled {
     }
 }
 
-/// `kept` with what became of its changes, if that is not known yet. A delivery that is applied again stays what it was unless
-/// that changes something.
+/// `kept` with what became of its changes, if that is not known yet.
 pub(super) fn concluded(kept: &Kept, each: &[Outcome]) -> Kept {
     let mut kept = kept.clone();
     let delivery = &mut kept.delivery;

@@ -127,6 +127,10 @@ impl Listener {
     async fn run(mut self) {
         let (first, most) = self.feed.backoff;
         let mut wait = first;
+        // What comes before the first copy could not be judged.
+        while self.dio.upgrade().is_some_and(|handle| !Dio(handle).is_ready()) {
+            sleep(first).await;
+        }
         loop {
             let error = match self.connect().await {
                 Ok(socket) => {

@@ -13,6 +13,7 @@ use super::core::Core;
 use super::event::{DioEvent, Position};
 use super::hooks::{self, Kind, Scope, scope_of};
 use super::{Dio, Handle};
+use crate::cache::CacheMeta;
 use crate::hot::{Cmd, Item, Outcome, TableBuilder, check_size, confirmed, diff, missing};
 use crate::record::{Body, Id, Rows};
 use crate::vista::{Error, Result};
@@ -358,7 +359,10 @@ impl Core {
             freshness.complete = true;
             freshness.failed = None;
         }
-        if let Err(error) = self.store.set_meta(|meta| meta.complete_at = Some(super::commit::now())).await {
+        // Rows that were lost and not found yet are missing from the file, and a next start has to know it.
+        let whole = (!self.state().lacks_rows()).then(super::commit::now);
+        let note = |meta: &mut CacheMeta| (meta.complete_at, meta.gap) = (whole, meta.gap && whole.is_none());
+        if let Err(error) = self.store.set_meta(note).await {
             tracing::warn!(dio = %self.name, %error, "the cache file could not be written");
         }
     }

@@ -109,6 +109,7 @@ pub(super) fn settings(spec: &DioSpec, config: &Config, settings: &mut Settings)
     or(spec.attempt_timeout, &mut settings.retry.attempt_timeout);
     or(spec.refresh_timeout, &mut settings.refresh_timeout);
     or(spec.read_timeout, &mut settings.read_timeout);
+    settings.reread_rate = spec.reread_rate.unwrap_or(settings.reread_rate);
     settings.write_concurrency = spec.write_concurrency.unwrap_or(settings.write_concurrency);
     settings.on_unknown = if spec.park_unknown { OnUnknown::Park } else { OnUnknown::Retry };
 }

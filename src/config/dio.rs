@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::feed::FeedSpec;
 use super::value::Reader;
 
 /// One resource.
@@ -50,6 +51,10 @@ pub struct DioSpec {
     pub refresh_timeout: Option<Duration>,
     /// How long any other read of the source may take.
     pub read_timeout: Option<Duration>,
+    /// Rows in doubt that are read from the source in a second.
+    pub reread_rate: Option<u32>,
+    /// What tells of changes beside webhooks.
+    pub feed: Option<FeedSpec>,
 }
 
 /// When a write is answered.
@@ -128,6 +133,8 @@ impl DioSpec {
             park_unknown: false,
             refresh_timeout: None,
             read_timeout: None,
+            reread_rate: None,
+            feed: None,
         }
     }
 
@@ -137,6 +144,7 @@ impl DioSpec {
             reader.problem(reader.at, problem);
         }
         let source = source(&name, &reader);
+        let feed = reader.table("feed").and_then(|feed| FeedSpec::read(&name, feed));
         let spec = DioSpec {
             id: reader.text("id"),
             columns: columns(&reader),
@@ -161,6 +169,8 @@ impl DioSpec {
             park_unknown: reader.word("on_unknown", &["retry", "park"]) == Some("park"),
             refresh_timeout: reader.duration("refresh_timeout"),
             read_timeout: reader.duration("read_timeout"),
+            reread_rate: reader.count("reread_rate", 1..=100_000).and_then(|rate| u32::try_from(rate).ok()),
+            feed,
             ..DioSpec::new(name, Source::Csv(PathBuf::new()))
         };
         reader.finish();

@@ -42,13 +42,13 @@ pub struct Settings {
     pub refresh_timeout: Duration,
     /// How long any other read of the master may take (default: 30 s).
     pub read_timeout: Duration,
-    /// Whether the Dio's log is kept in memory beside the Lens' own: an accepted write waits for no disk, and is lost with the
-    /// process unless the master has it by then (default: no).
-    pub log_in_memory: bool,
     /// Rows in doubt that are read from the master in a second, at most (default: 100).
     pub reread_rate: u32,
     /// How many deliveries of webhooks the journal keeps, of all Dios of the Lens.
     pub inbox: InboxLimits,
+    /// Whether the Dio's log is kept in memory beside the Lens' own: an accepted write waits for no disk, and is lost with the
+    /// process unless the master has it by then (default: no).
+    pub log_in_memory: bool,
     /// What `Ok` of an `on_write` means.
     pub write_route: WriteRoute,
     /// Whether the `on_write` proves by the operation's id that nothing takes effect twice (default: no).
@@ -84,9 +84,9 @@ impl Default for Settings {
             breaker: BreakerLimits::default(),
             refresh_timeout: Duration::from_secs(300),
             read_timeout: Duration::from_secs(30),
-            log_in_memory: false,
             reread_rate: 100,
             inbox: InboxLimits::default(),
+            log_in_memory: false,
             write_route: WriteRoute::Around,
             route_writes_once: false,
             version: None,

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::text::{CONTENT_TYPE, Text};
 use super::{CLOSES, Metrics, results};
-use crate::dio::{BreakerState, Counters, Reach, Status};
+use crate::dio::{BreakerState, Counters, FeedStatus, Reach, Status};
 use crate::gateway::problem::Code;
 use crate::gateway::state::{Mounted, Shared};
 use crate::hot::State as Rows;
@@ -142,8 +142,28 @@ const GAUGES: &[(&str, &str, Value)] = &[
     ("diorama_dio_receivers", "Subscribers inside the process: receivers of events and sceneries.", |dio| {
         Some((dio.at.dio.ring().watchers() as i64 - dio.sockets).max(0) as f64)
     }),
+    ("diorama_dio_feeds", "Feeds that are connected.", |dio| {
+        fed(dio, |feeds| feeds.iter().filter(|feed| feed.connected).count() as f64)
+    }),
+    ("diorama_dio_feed_silence_seconds", "Time since a feed sent something.", |dio| {
+        dio.status.feeds.iter().filter_map(|feed| feed.last_message).min().map(|silence| silence.as_secs_f64())
+    }),
+    ("diorama_dio_feed_connects", "How often feeds were connected since the start.", |dio| {
+        fed(dio, |feeds| feeds.iter().map(|feed| feed.connects).sum::<u64>() as f64)
+    }),
+    ("diorama_dio_feed_messages", "Messages of feeds since the start.", |dio| {
+        fed(dio, |feeds| feeds.iter().map(|feed| feed.messages).sum::<u64>() as f64)
+    }),
+    ("diorama_dio_feed_undecodable", "Messages of feeds that could not be understood since the start.", |dio| {
+        fed(dio, |feeds| feeds.iter().map(|feed| feed.undecodable).sum::<u64>() as f64)
+    }),
     ("diorama_dio_tasks", "Tasks that run.", |dio| Some(dio.status.tasks as f64)),
 ];
+
+/// Of the feeds, if there are any.
+fn fed(dio: &Look<'_>, of: fn(&[FeedStatus]) -> f64) -> Option<f64> {
+    (!dio.status.feeds.is_empty()).then(|| of(&dio.status.feeds))
+}
 
 fn dios(text: &mut Text, shared: &Shared) {
     let looks: Vec<(&str, Look<'_>)> = shared.dios.iter().map(|(name, at)| (&**name, Look::of(at))).collect();

@@ -387,7 +387,7 @@ impl Core {
         rows: usize,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
-        if rows < 5_000 {
+        if rows < HEAVY {
             return Ok(work());
         }
         #[expect(clippy::disallowed_methods, reason = "scans of many rows are the hot tier's only blocking work")]
@@ -395,6 +395,9 @@ impl Core {
         done.map_err(|error| Error::permanent(format!("an internal error: {error}")))
     }
 }
+
+/// Rows from which work is done off the async threads.
+pub(super) const HEAVY: usize = 5_000;
 
 /// A report of what was done, without the time it took.
 pub(super) fn report(outcome: &Outcome) -> RefreshReport {
@@ -491,6 +494,9 @@ async fn reread_for_ever(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
 async fn read_rows(core: &Arc<Core>, ids: Vec<Id>) -> Result<()> {
     let mut done = Ok(());
     for id in ids {
+        while let Err(wait) = core.rereads.take(Instant::now()) {
+            tokio::time::sleep(wait).await;
+        }
         match read_row(core, &id).await {
             Ok(()) => {}
             Err(Error::Closed) => return Err(Error::Closed),

@@ -15,7 +15,7 @@ use super::negotiate::{self, Format};
 use super::params::{self, ListQuery, ParamOptions};
 use super::problem::{ApiError, Code};
 use super::state::Mounted;
-use crate::dio::{Picked, cost, cursor, natural_start, pick};
+use crate::hot::plan::{Picked, cursor, natural_start};
 use crate::hot::{Slot, State};
 use crate::record::Rows;
 use crate::vista::Query;
@@ -91,15 +91,13 @@ pub(super) async fn find(at: &Mounted, view: &View, query: &Query, format: Forma
         let total = Some(table.len() as u64);
         return Ok(Found { body: body.into(), offset: offset as u64, shown: shown as u64, total, next });
     }
-    let (state, schema, asked) = (Arc::clone(&view.state), Arc::clone(&at.schema), query.clone());
-    let picking = move || pick(state.table(), &asked, &schema);
-    let picked = at.dio.0.core.heavy(cost(table, query), picking).await??;
+    let (picked, _) = at.dio.0.core.pick(&view.state, query, &at.schema).await?;
     let next = query.after.as_ref().and_then(|_| picked.next(table, query, &at.schema)).map(|next| next.to_string());
     if next.as_ref().is_some_and(|next| next.len() > MOST_CURSOR) {
         return Err(ApiError::new(Code::InvalidParameter, "after: a value that the rows are ordered by is too long")
             .hint("order by other columns, or page with offset"));
     }
-    let Picked { slots, before, total } = picked;
+    let Picked { slots, before, total, .. } = picked;
     let shown = slots.len() as u64;
     let body = body(Arc::clone(&view.state), slots, writer);
     Ok(Found { body, offset: before, shown, total: Some(total), next })

@@ -598,7 +598,13 @@ impl State {
                 }
                 Vec::new()
             }
-            Many::Rows(rows) => rows.iter().map(|row| self.apply_bulk_row(row, entry)).collect(),
+            Many::Rows(rows) => {
+                // Indexes follow all of them at once.
+                let held = self.table.hold_indexes();
+                let changes = rows.iter().map(|row| self.apply_bulk_row(row, entry)).collect();
+                self.table.release_indexes(held);
+                changes
+            }
         }
     }
 

@@ -103,6 +103,7 @@ pub(super) fn settings(spec: &DioSpec, config: &Config, settings: &mut Settings)
     settings.allow_shrink = spec.allow_shrink;
     settings.drain_timeout = config.server.drain_timeout;
     settings.log_in_memory = spec.ack == Ack::Memory;
+    settings.routed_ttl = spec.routed_ttl;
     settings.route_writes_once = spec.write.is_some();
     let or = |own: Option<Duration>, default: &mut Duration| *default = own.unwrap_or(*default);
     or(spec.max_age, &mut settings.retry.max_age);

@@ -21,6 +21,8 @@ pub struct DioSpec {
     pub null_values: Vec<String>,
     /// Where writes go instead of to the source.
     pub write: Option<WriteRoute>,
+    /// How long a write that went there may stay over its row while the source does not show it.
+    pub routed_ttl: Option<Duration>,
     /// Time between two refreshes.
     pub refresh_every: Option<Duration>,
     /// Column that holds a row's version.
@@ -118,6 +120,7 @@ impl DioSpec {
             columns: Vec::new(),
             null_values: Vec::new(),
             write: None,
+            routed_ttl: None,
             refresh_every: None,
             version: None,
             default_limit: None,
@@ -150,6 +153,7 @@ impl DioSpec {
             columns: columns(&reader),
             null_values: reader.texts("null_values").unwrap_or_default(),
             write: write(&reader),
+            routed_ttl: reader.duration("routed_ttl"),
             refresh_every: reader.duration("refresh_every"),
             version: reader.text("version"),
             default_limit: reader.number("default_limit"),

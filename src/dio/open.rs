@@ -93,6 +93,7 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Opened> {
     let rules = Arc::new(Rules {
         version: around.settings.version.clone(),
         trust_payload: around.settings.trust_payload,
+        routed_ttl: around.settings.routed_ttl.map(|ttl| ttl.as_millis().try_into().unwrap_or(u64::MAX)),
         ..Rules::new(vista.schema())
     });
     let recovered = recover(&*around.journal, cached, log, rules, &around.settings, &shape).await?;

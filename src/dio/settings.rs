@@ -51,6 +51,9 @@ pub struct Settings {
     pub log_in_memory: bool,
     /// What `Ok` of an `on_write` means.
     pub write_route: WriteRoute,
+    /// How long a write that went around the master may stay over its row while the master does not show it (default: for
+    /// ever). After that, the next read that shows the row without it takes it back, with a `WriteFailed`.
+    pub routed_ttl: Option<Duration>,
     /// Whether the `on_write` proves by the operation's id that nothing takes effect twice (default: no).
     pub route_writes_once: bool,
     /// Column that holds a row's version.
@@ -88,6 +91,7 @@ impl Default for Settings {
             inbox: InboxLimits::default(),
             log_in_memory: false,
             write_route: WriteRoute::Around,
+            routed_ttl: None,
             route_writes_once: false,
             version: None,
             trust_payload: true,

@@ -182,7 +182,10 @@ impl Resource<'_> {
     fn by_filter(&self, api: &mut Api) {
         let can = self.at.dio.vista().capabilities();
         let most = self.at.options.max_affected;
-        let about = format!("At most {most} rows, unless `all=true` asks for every one.");
+        let about = format!(
+            "At most {most} rows, unless `all=true` asks for every one. No `Idempotency-Key`: a repeated request is about the \
+             rows that match then, which may be others; to be sure of them, write to each by its id."
+        );
         let many = |operation: OperationBuilder| {
             let operation = operation.parameters(Some(parameters::filters(self.at))).parameter(parameters::all());
             let accepted = answers::json("The writes are in the journal and visible.", named("Affected"));

@@ -148,6 +148,11 @@ fn write(state: &State, slots: &[Slot], at: usize, writer: &Writer, out: &mut Ve
 }
 
 impl Found {
+    /// What was found in one piece.
+    pub(super) fn new(body: impl Into<Body>, offset: u64, shown: u64, total: u64) -> Found {
+        Found { body: body.into(), offset, shown, total: Some(total), next: None }
+    }
+
     /// 200 with the rows and their numbers.
     pub(super) fn respond(self, view: &View, etag: HeaderValue, format: Format) -> Response {
         let mut response = view.ok(etag, format, self.body);

@@ -18,7 +18,7 @@ pub use problems::{ConfigError, Problem};
 pub(crate) use server::PUBLIC;
 pub use server::{Access, CacheAt, LensSpec, ServerSpec};
 pub use value::Secret;
-pub use webhook::{HookAuth, HookSpec};
+pub use webhook::{FORMATS, HookAuth, HookSpec, SCHEMES, Written};
 
 use std::path::Path;
 

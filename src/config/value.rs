@@ -10,6 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problems::Problems;
+use super::webhook::Written;
 
 /// Bytes of a secret that is sent as it is, at least: whoever has none may try as often as they like.
 pub(super) const LEAST_TOKEN: usize = 16;
@@ -34,8 +35,17 @@ impl Secret {
 /// What reading a value needs to know.
 pub(super) struct Context<'a> {
     pub(super) problems: Problems,
+    pub(super) path: &'a Path,
     pub(super) folder: &'a Path,
+    pub(super) text: &'a str,
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl Context<'_> {
+    /// The file as it stands, for parts that are read elsewhere.
+    pub(super) fn written(&self) -> Written {
+        Written { text: self.text.into(), path: self.path.to_path_buf() }
+    }
 }
 
 /// A table while it is read. Keys that were not asked for by the time it is [`finish`](Reader::finish)ed are mistakes.
@@ -66,6 +76,11 @@ impl<'a> Reader<'a> {
     /// Whether `key` is there, and where.
     pub(super) fn place(&self, key: &'static str) -> Option<usize> {
         self.value(key).map(|value| value.span().start)
+    }
+
+    /// Whether the array at `key` has nothing in it.
+    pub(super) fn is_empty_array(&self, key: &'static str) -> bool {
+        self.value(key).is_some_and(|value| value.get_ref().as_array().is_some_and(|items| items.is_empty()))
     }
 
     /// The value of `key` as `read` understands it.

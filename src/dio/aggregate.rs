@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::core::Core;
-use super::facade::{cost, pick};
 use crate::hot::State;
 use crate::record::Record;
 use crate::vista::query::{Aggregation, JsonRow};
@@ -25,16 +24,15 @@ impl Core {
             let what = "aggregate (its rows are only partly cached)";
             return Err(Error::Unsupported { vista: Arc::clone(&self.name), what });
         }
-        let rows = Query { filter: query.filter.clone(), search: query.search.clone(), ..Query::default() };
-        let (asked, schema) = (Arc::clone(asked), Arc::clone(schema));
-        // A mere number of rows looks at none, if an index knows it.
-        let rows = Query { limit: asked.is_count().then_some(0), ..rows };
-        let touched = if asked.is_count() { cost(state.table(), &rows) } else { state.table().len() };
-        self.heavy(touched, move || {
-            let picked = pick(state.table(), &rows, &schema)?;
-            if asked.is_count() {
-                return Ok(vec![asked.of_count(picked.total)]);
-            }
+        // Of a mere number, no row is looked at.
+        let limit = asked.is_count().then_some(0);
+        let rows = Query { filter: query.filter.clone(), search: query.search.clone(), limit, ..Query::default() };
+        let (picked, _) = self.pick(&state, &rows, schema).await?;
+        if asked.is_count() {
+            return Ok(vec![asked.of_count(picked.total)]);
+        }
+        let asked = Arc::clone(asked);
+        self.heavy(picked.slots.len(), move || {
             let rows = picked.slots.iter().filter_map(|slot| state.table().at(*slot));
             asked.fold(rows.map(|row| JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..]))))
         })

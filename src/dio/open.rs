@@ -271,7 +271,12 @@ async fn recover(
     }
     state.advance(log.head);
     if doubt.is_some() || meta.complete_at.is_none() {
-        state.doubt_missing();
+        state.doubt_missing(meta.gap);
+    }
+    if state.lacks_rows() {
+        // A next start has to know it too.
+        meta.complete_at = None;
+        meta.gap = state.has_gap();
     }
     Ok(Recovered { state, meta, ring, behind, doubt })
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ring::RingLimits;
+use crate::journal::InboxLimits;
 
 /// Settings of the Dios of a Lens. The Lens' builder has a setter for each.
 #[derive(Clone, Debug)]
@@ -44,6 +45,10 @@ pub struct Settings {
     /// Whether the Dio's log is kept in memory beside the Lens' own: an accepted write waits for no disk, and is lost with the
     /// process unless the master has it by then (default: no).
     pub log_in_memory: bool,
+    /// Rows in doubt that are read from the master in a second, at most (default: 100).
+    pub reread_rate: u32,
+    /// How many deliveries of webhooks the journal keeps, of all Dios of the Lens.
+    pub inbox: InboxLimits,
     /// What `Ok` of an `on_write` means.
     pub write_route: WriteRoute,
     /// Whether the `on_write` proves by the operation's id that nothing takes effect twice (default: no).
@@ -80,6 +85,8 @@ impl Default for Settings {
             refresh_timeout: Duration::from_secs(300),
             read_timeout: Duration::from_secs(30),
             log_in_memory: false,
+            reread_rate: 100,
+            inbox: InboxLimits::default(),
             write_route: WriteRoute::Around,
             route_writes_once: false,
             version: None,

@@ -46,11 +46,11 @@ pub(super) async fn aggregate(On(at): On, request: Request) -> Result<Response, 
 
 fn write(writer: &Writer, schema: &Schema, groups: &[(String, Record)]) -> Vec<u8> {
     let mut out = Vec::with_capacity(64 * groups.len());
-    writer.begin(groups.len(), &mut out);
+    writer.begin(Some(groups.len()), &mut out);
     for (number, (_, group)) in groups.iter().enumerate() {
         writer.row(&Body::encode_plain(group, schema.layout()), number == 0, &mut out);
     }
-    writer.end(&mut out);
+    writer.end(Some(groups.len()), &mut out);
     out
 }
 

@@ -13,7 +13,8 @@ use super::prefer::Kind;
 use super::problem::{ApiError, Code};
 use super::state::Mounted;
 use super::write::{self, Change};
-use crate::dio::{Picked, WriteOptions, cost, pick};
+use crate::dio::WriteOptions;
+use crate::hot::plan::Picked;
 use crate::hot::{Condition, OpId};
 use crate::vista::{Error, Query, WriteOp};
 
@@ -42,9 +43,7 @@ pub(super) async fn targets(at: &Mounted, change: &Change, raw: &str) -> Result<
     }
     let most = at.options.max_affected.min(change.prefer.max_affected.unwrap_or(u64::MAX));
     let state = at.dio.state();
-    let (rows, schema, work) =
-        (std::sync::Arc::clone(&state), std::sync::Arc::clone(&at.schema), cost(state.table(), &query));
-    let Picked { slots, total, .. } = at.dio.0.core.heavy(work, move || pick(rows.table(), &query, &schema)).await??;
+    let (Picked { slots, total, .. }, _) = at.dio.0.core.pick(&state, &query, &at.schema).await?;
     if total > most && !(all && change.prefer.max_affected.is_none()) {
         return Err(ApiError::new(
             Code::MaxAffected,

@@ -10,6 +10,7 @@ mod bulk;
 mod coding;
 mod delete;
 mod events;
+mod export;
 mod extract;
 mod format;
 mod health;

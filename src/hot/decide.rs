@@ -369,8 +369,8 @@ impl State {
                 Base::Gone => None,
                 Base::Keep | Base::Many { .. } => continue,
             };
-            // The log has to say so: who replays it does not know any more that the row was lost.
-            entry.found = entry.id.as_ref().is_some_and(|id| self.finds(id, row));
+            // The log has to say so: who replays it does not know any more what the row was, or that it was lost.
+            entry.found = entry.id.as_ref().is_some_and(|id| self.finds(id, row) || self.lies_beneath(id, row));
         }
         Ok(draft.decision)
     }

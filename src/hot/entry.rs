@@ -30,7 +30,8 @@ pub struct Entry {
     /// The version that the master told for what the confirmed row is now, where the row does not say it or is a write's own.
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     pub version: Option<CborValue>,
-    /// Whether the confirmed row is one that was lost with the cache file: no change beneath the operations over it.
+    /// Whether the confirmed row is what it was, or one that was lost with the cache file: no change beneath the operations
+    /// over it.
     #[serde(rename = "l", default, skip_serializing_if = "std::ops::Not::not")]
     pub found: bool,
     /// What happens to operations.

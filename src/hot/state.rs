@@ -331,9 +331,10 @@ impl State {
     }
 
     /// Notes that confirmed rows may be missing, because the cache file was lost or is not what the log says: the first news
-    /// of such a row are no contradiction to the operations over it. Where the log was trimmed, the rows that it still has may
-    /// be older than those that were lost.
-    pub fn doubt_missing(&mut self) {
+    /// of such a row are no contradiction to the operations over it. Where the log was trimmed, now or (`gap`) for an earlier
+    /// process that lost them, the rows that it still has may be older than those that were lost.
+    pub fn doubt_missing(&mut self, gap: bool) {
+        self.gap |= gap;
         let inserts = |fold: &Fold| {
             let first = fold.ops.first().and_then(|op| self.ops.get(op));
             first.is_some_and(|op| matches!(op.effect, Effect::Insert(_)))
@@ -353,6 +354,12 @@ impl State {
         self.lost.contains(id) && beneath.is_none_or(|beneath| beneath == row.map_or(NO_ROW, Body::hash))
     }
 
+    /// Whether `row` is the confirmed row beneath operations as it is known.
+    pub(super) fn lies_beneath(&self, id: &Id, row: Option<&Body>) -> bool {
+        let known = |fold: &Fold| fold.base.as_ref().map(|base| &base.body) == row;
+        !self.lost.contains(id) && self.folds.get(id).is_some_and(known)
+    }
+
     /// Hash of the confirmed row when the newest routed operation over it was taken by the route.
     fn beneath(&self, fold: &Fold) -> Option<u128> {
         fold.ops.iter().rev().find_map(|op| self.ops.get(op)?.beneath)
@@ -361,6 +368,11 @@ impl State {
     /// Whether operations lie over rows that are missing: see [`State::doubt_missing`].
     pub fn lacks_rows(&self) -> bool {
         !self.lost.is_empty()
+    }
+
+    /// Whether the log lacked entries or the rows of some when it was read.
+    pub fn has_gap(&self) -> bool {
+        self.gap
     }
 
     // --- folding -------------------------------------------------------------------------------------------------------
@@ -510,13 +522,8 @@ impl State {
         if base.changes() {
             self.touch(id, true);
             self.note_version(id, base, entry);
-            let known = self.folds.get(id).and_then(|fold| fold.base.as_ref());
-            let same = match base {
-                Base::Set { body, .. } => known.is_some_and(|known| known.body == *body),
-                _ => known.is_none(),
-            };
             self.lost.remove(id);
-            if !entry.found && !same {
+            if !entry.found {
                 self.rebase(id, entry.seq);
             }
         }
@@ -587,7 +594,13 @@ impl State {
                 }
                 Vec::new()
             }
-            Many::Rows(rows) => rows.iter().map(|row| self.apply_bulk_row(row, entry)).collect(),
+            Many::Rows(rows) => {
+                // Indexes follow all of them at once.
+                let held = self.table.hold_indexes();
+                let changes = rows.iter().map(|row| self.apply_bulk_row(row, entry)).collect();
+                self.table.release_indexes(held);
+                changes
+            }
         }
     }
 

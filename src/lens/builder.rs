@@ -227,6 +227,7 @@ impl LensBuilder {
             (Some(JournalAt::File(path)), _) | (None, Some(path)) => Arc::new(RedbJournal::open(path)?),
             (None, None) => Arc::new(MemoryJournal::new()),
         };
+        journal.limit_inbox(self.settings.inbox);
         Ok(Lens {
             cache,
             log: Log::new(journal),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod harness;
+mod inbox;
 mod index;
 mod logs;
 mod metrics;
@@ -13,6 +14,7 @@ mod rest_bulk;
 mod rest_codings;
 mod rest_conditions;
 mod rest_cursor;
+mod rest_exports;
 mod rest_formats;
 mod rest_idempotency;
 mod rest_list;

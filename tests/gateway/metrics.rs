@@ -8,7 +8,7 @@ use std::time::Duration;
 use diorama::dio::Retry;
 use diorama::gateway::webhook::Hook;
 use diorama::gateway::{Gateway, MountOptions};
-use diorama::inbound::{Key, Scheme};
+use diorama::inbound::{self, Key, Scheme};
 use diorama::{Error, LensBuilder};
 use futures_util::StreamExt as _;
 
@@ -312,12 +312,12 @@ async fn events_and_those_who_follow_them_are_counted() {
 
 #[tokio::test]
 async fn deliveries_are_counted_by_what_became_of_them() {
-    let hook = Hook {
-        name: "shop".into(),
-        dio: "products".into(),
-        scheme: Scheme::Bearer(vec![Key::plain("s3cr3t").unwrap()]),
-        delivery: Some("x-delivery".parse().unwrap()),
-    };
+    let hook = Hook::new(
+        "shop",
+        "products",
+        inbound::Hook::new(Scheme::Bearer(vec![Key::plain("s3cr3t").unwrap()]))
+            .delivery_header(Some("x-delivery".parse().unwrap())),
+    );
     let app = app(|lens| lens, |gateway| gateway.try_hook(hook).unwrap()).await;
     let send = async |token: &str, id: &str, body: &str| {
         let token = format!("Bearer {token}");

@@ -6,7 +6,7 @@ use diorama::cache::MemoryCache;
 use diorama::drivers::MemoryTable;
 use diorama::gateway::webhook::Hook;
 use diorama::gateway::{Auth, Gateway, Loopback, MountOptions};
-use diorama::inbound::Scheme;
+use diorama::inbound::{self, Scheme};
 use diorama::{Capabilities, Dio, Lens, Vista};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -22,7 +22,7 @@ async fn dio(name: &str, can: Capabilities) -> Dio {
 }
 
 fn hook(name: &str) -> Hook {
-    Hook { name: name.into(), dio: name.into(), scheme: Scheme::None, delivery: None }
+    Hook::new(name, name, inbound::Hook::new(Scheme::None))
 }
 
 async fn gateway() -> Gateway {

@@ -17,11 +17,12 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("drivers", parts(&[])),
         ("inbound", parts(&[])),
         ("hot", parts(&[])),
-        ("cache", vec!["record", "redb_file"]),
+        ("cache", parts(&["redb_file"])),
         ("journal", vec!["record", "redb_file"]),
         ("dio", parts(&dio)),
         ("lens", parts(&["cache", "journal", "hot", "dio"])),
         ("scenery", parts(&["cache", "journal", "hot", "dio"])),
+        ("feeds", parts(&["journal", "hot", "dio", "inbound"])),
         ("gateway", parts(&["cache", "journal", "hot", "dio", "lens", "scenery", "inbound"])),
     ])
 }

@@ -189,6 +189,17 @@ pub(super) fn operations(dios: &[&str], states: &[&str]) -> Vec<Parameter> {
     ]
 }
 
+/// What a list of deliveries takes.
+pub(super) fn deliveries(states: &[&str], id: &str) -> Vec<Parameter> {
+    let any = states.join("|");
+    let states = text().pattern(Some(format!("^({any})(,({any}))*$")));
+    vec![
+        query("state", "Only in this state, or in one of these, separated by commas.", states),
+        query("limit", "Deliveries, at most.", count().maximum(Some(1_000)).default(Some(100.into()))),
+        query("after", "Only older than this delivery.", text().pattern(Some(id))),
+    ]
+}
+
 /// Which parked operations are tried again.
 pub(super) fn retries(dios: &[&str]) -> Vec<Parameter> {
     vec![

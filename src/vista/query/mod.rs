@@ -10,6 +10,7 @@ mod eval;
 mod fields;
 mod filter;
 mod json;
+mod keys;
 mod literal;
 mod pattern;
 mod project;
@@ -24,6 +25,7 @@ pub use eval::{Prepared, Top};
 pub use fields::{Fields, JsonRow, Path};
 pub use filter::{Filter, Test, Truth};
 pub(crate) use json::{split_name, unquoted};
+pub(crate) use keys::{Bound, KeyMaker, after_all_with};
 pub use literal::{Reading, nearest};
 pub use pattern::Pattern;
 pub use project::{Projection, SelectItem};
@@ -61,7 +63,7 @@ pub struct Query {
 }
 
 /// One term of an order. Nulls and missing values come last both ways unless said otherwise.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OrderTerm {
     /// The column, or a path into it.
     pub column: String,

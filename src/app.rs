@@ -296,6 +296,7 @@ impl App {
         let mut gateway = Gateway::new()
             .base_path(&spec.base_path)
             .cors(spec.cors.clone())
+            .compression(spec.compression)
             .limits(limits(&spec.limits))
             .guard_host(spec.listen.ip().is_loopback().then(Loopback::default));
         if let Some(Access::Tokens(tokens)) = &spec.auth {

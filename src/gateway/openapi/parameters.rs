@@ -65,6 +65,21 @@ pub(super) fn filters(at: &Mounted) -> Vec<Parameter> {
     all
 }
 
+/// What an aggregate takes beside filters.
+pub(super) fn groups(at: &Mounted) -> Vec<Parameter> {
+    let most = usize::try_from(at.options.max_limit).unwrap_or(usize::MAX);
+    let select = ParameterBuilder::new().name("select").parameter_in(ParameterIn::Query).required(Required::True);
+    let about = "Columns to group by, and functions: `category,count(),total:sum(price),avg(price),min(price),max(price)`. \
+        `count(price)` counts what is not null; columns alone give their distinct values. A result bears its alias, or a \
+        name like `sum_price`.";
+    vec![
+        select.description(Some(about)).schema(Some(text())).build(),
+        query("order", "Groups by results: `sum_price.desc,category`; otherwise by what they are grouped by.", text()),
+        query("limit", "Groups, at most; otherwise all.", count().maximum(Some(most))),
+        query("offset", "Groups to skip.", count()),
+    ]
+}
+
 /// What a list takes beside filters.
 pub(super) fn page(at: &Mounted) -> Vec<Parameter> {
     let most = usize::try_from(at.options.max_limit).unwrap_or(usize::MAX);

@@ -49,6 +49,12 @@ pub struct DioSpec {
     pub attempt_timeout: Option<Duration>,
     /// Whether a write of which nobody can tell whether it took effect is parked, instead of sent again.
     pub park_unknown: bool,
+    /// Indexes that are built before the resource is ready.
+    pub indexes: Vec<String>,
+    /// How many indexes there may be.
+    pub max_indexes: Option<usize>,
+    /// Their bytes.
+    pub index_memory: Option<usize>,
     /// How long a list of the source may take.
     pub refresh_timeout: Option<Duration>,
     /// How long any other read of the source may take.
@@ -134,6 +140,9 @@ impl DioSpec {
             max_age: None,
             attempt_timeout: None,
             park_unknown: false,
+            indexes: Vec::new(),
+            max_indexes: None,
+            index_memory: None,
             refresh_timeout: None,
             read_timeout: None,
             reread_rate: None,
@@ -171,6 +180,9 @@ impl DioSpec {
             max_age: reader.duration("max_age"),
             attempt_timeout: reader.duration("attempt_timeout"),
             park_unknown: reader.word("on_unknown", &["retry", "park"]) == Some("park"),
+            indexes: reader.texts("indexes").unwrap_or_default(),
+            max_indexes: reader.count("max_indexes", 0..=1_000),
+            index_memory: reader.size("index_memory", 0..=1 << 40),
             refresh_timeout: reader.duration("refresh_timeout"),
             read_timeout: reader.duration("read_timeout"),
             reread_rate: reader.count("reread_rate", 1..=100_000).and_then(|rate| u32::try_from(rate).ok()),

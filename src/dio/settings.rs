@@ -64,6 +64,16 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// Whether a complete list may be much smaller than what is cached (default: no).
     pub allow_shrink: bool,
+    /// Indexes that are built before the Dio is ready and never dropped (default: none): `category` for filters,
+    /// `category,price.desc` for filters whose rows are then sorted; see [`Spec::parse`](crate::hot::Spec::parse). Others are
+    /// built when queries need them.
+    pub indexes: Vec<String>,
+    /// How many indexes there may be (default: 16).
+    pub max_indexes: usize,
+    /// Their bytes (default: 512 MiB).
+    pub index_memory: usize,
+    /// How long an index that was used is kept when there is no room for another (default: 60 s).
+    pub index_rest: Duration,
     /// Whether the master is left alone: nothing is delivered or read by itself. For tools that mend a journal (default: no).
     pub offline: bool,
 }
@@ -97,6 +107,10 @@ impl Default for Settings {
             trust_payload: true,
             drain_timeout: Duration::from_secs(20),
             allow_shrink: false,
+            indexes: Vec::new(),
+            max_indexes: 16,
+            index_memory: 512 << 20,
+            index_rest: Duration::from_secs(60),
             offline: false,
         }
     }

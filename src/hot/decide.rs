@@ -6,6 +6,7 @@ use super::entry::{Base, BulkRow, Cause, Entry, Frame, Many, OpChange, Origin, V
 use super::op::{Assumed, Effect, Op, OpError, OpId, OpState};
 use super::reconcile::{News, Source, version_of};
 use super::state::{NO_ROW, Note, State};
+use super::table::index::{Built, Spec};
 use super::table::{Ordinal, Table};
 use crate::record::{Body, CborValue, Id, Seq};
 use crate::vista::{Error, Result};
@@ -80,6 +81,10 @@ pub enum Cmd {
     },
     /// A person gives a parked operation up.
     Discard(OpId),
+    /// An index was built aside. Refused without harm ([`Outcome::Unchanged`]) if too much has changed since.
+    Attach(Arc<Built>),
+    /// An index is not worth its memory.
+    Detach(Spec),
 }
 
 /// A write as it enters the State.
@@ -362,6 +367,12 @@ impl State {
             }
             Cmd::Retry { op, new } => self.decide_retry(&mut draft, *op, *new)?,
             Cmd::Discard(op) => self.decide_discard(&mut draft, *op)?,
+            Cmd::Attach(built) if self.table.is_far_from(built.from()) => {}
+            Cmd::Attach(built) => {
+                draft.note(Note::Attach(Arc::clone(built)));
+                draft.decision.outcome = Outcome::Applied { inserted: 0, changed: 0, removed: 0 };
+            }
+            Cmd::Detach(spec) => draft.note(Note::Detach(spec.clone())),
         }
         for entry in &mut draft.decision.entries {
             let row = match &entry.base {

@@ -21,5 +21,5 @@ pub use diff::{confirmed, diff, missing};
 pub use entry::{Base, BulkRow, Cause, Entry, Frame, Many, OpChange, Origin, Visible};
 pub use op::{Assumed, Effect, Op, OpError, OpId, OpState};
 pub use state::{Applied, BaseRow, CacheChange, Fold, Note, Rules, State};
-pub use table::index::{Index, Spec, Tie};
+pub use table::index::{Built, Index, Spec, Tie};
 pub use table::{ORDINAL_STEP, Ordinal, RowRef, Slot, Table, TableBuilder};

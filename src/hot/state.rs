@@ -10,6 +10,7 @@ use imbl::{HashMap, HashSet, OrdMap};
 
 use super::entry::{Base, Entry, Many, OpChange, Visible};
 use super::op::{Effect, Op, OpError, OpId, OpState};
+use super::table::index::{Built, Spec};
 use super::table::{ORDINAL_STEP, Ordinal, RowRef, Slot, Table};
 use crate::record::{Body, CborValue, Id, Seq};
 use crate::vista::Schema;
@@ -131,6 +132,10 @@ pub enum Note {
     Clean(Id),
     /// Something about the row changed at the master; reads in flight may not have seen it.
     Touch(Id),
+    /// An index is there from now on.
+    Attach(Arc<Built>),
+    /// An index is gone.
+    Detach(Spec),
 }
 
 /// What [`State::apply`] found and did, for those who tell others.
@@ -474,6 +479,10 @@ impl State {
                 self.clock += 1;
                 self.touch(id, false);
             }
+            Note::Attach(built) => {
+                self.table.attach(built.index().clone(), built.from());
+            }
+            Note::Detach(spec) => self.table.detach(spec),
         }
     }
 

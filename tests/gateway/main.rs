@@ -6,6 +6,7 @@ mod feeds;
 mod harness;
 mod inbox;
 mod index;
+mod indexes;
 mod logs;
 mod metrics;
 mod openapi;

@@ -55,7 +55,7 @@ impl Resource<'_> {
             let operation = self.operation(api, verb, false, &method, "Rows by filter, order and page");
             let operation = operation.parameters(Some(parameters::filters(self.at)));
             let operation = operation.parameters(Some(parameters::page(self.at)));
-            let operation = operation.parameter(parameters::if_none_match());
+            let operation = operation.parameter(parameters::explain()).parameter(parameters::if_none_match());
             let found = if method == HttpMethod::Get { self.found() } else { answers::empty("How many there are.") };
             let operation = operation.response("200", answers::listed(found).build()).response("304", unchanged());
             api.add(&self.list_path(), method, self.readable(operation, &[400, 406, 503]));

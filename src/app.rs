@@ -11,6 +11,7 @@ pub mod ops;
 mod progress;
 mod signals;
 mod source;
+pub mod webhook;
 
 use std::fmt;
 use std::io::{ErrorKind, Write as _};

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use axum::body::Bytes;
 use clap::{Args, Parser, Subcommand};
-use diorama::app::{self, Failure, demo, ops};
+use diorama::app::{self, Failure, demo, ops, webhook};
 use diorama::config::{Access, CacheAt, Config, File, HookSpec};
 
 /// A list of a source is many small pieces that are all freed together: unlike glibc's, this allocator gives their memory back.
@@ -41,6 +41,8 @@ enum Command {
     Openapi(Serve),
     #[command(subcommand)]
     Ops(ops::Ops),
+    #[command(subcommand)]
+    Webhook(webhook::Webhook),
     /// Report every mistake in a configuration.
     Check {
         /// The configuration.
@@ -173,6 +175,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             written.map_err(|error| Failure { code: 1, message: format!("stdout: {error}") })
         }
         Command::Ops(asked) => runtime()?.block_on(ops::run(asked)),
+        Command::Webhook(asked) => runtime()?.block_on(webhook::run(asked)),
         Command::Check { file } => {
             let config = app::read(&file)?;
             app::check(&config)?;

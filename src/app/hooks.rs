@@ -163,3 +163,61 @@ fn hmac(auth: &HookAuth, keys: impl Fn(Keys) -> Result<Vec<Key>, String>) -> Res
 fn header(name: &str) -> Result<HeaderName, String> {
     name.parse().map_err(|_| format!("{name:?} is no name of a header"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Config, FORMATS};
+    use crate::inbound::PRESETS;
+
+    fn config(hook: &str) -> Config {
+        let text = format!("[dio.a]\nsource = {{ csv = \"a.csv\" }}\n{hook}");
+        let env = |_: &str| Some("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".to_string());
+        Config::parse(&text, Path::new("diorama.toml"), &env).unwrap()
+    }
+
+    #[test]
+    fn every_format_of_the_configuration_is_one() {
+        assert_eq!(FORMATS[3..], PRESETS);
+        for format in FORMATS {
+            let only = if FORMATS[4..].contains(&format) { "only = \"b\"\n" } else { "" };
+            let map = if format == "map" { "map = { op = \"invalidate\" }\n" } else { "" };
+            let config =
+                config(&format!("[webhook.a]\nauth = {{ scheme = \"none\" }}\nformat = \"{format}\"\n{only}{map}"));
+            assert!(inbound(&config.webhooks[0]).is_ok(), "{format}: {:?}", inbound(&config.webhooks[0]));
+        }
+    }
+
+    #[test]
+    fn every_scheme_of_the_configuration_is_one() {
+        for scheme in crate::config::SCHEMES.iter().filter(|scheme| **scheme != "none" && **scheme != "basic") {
+            let header = if ["hmac", "header"].contains(scheme) { "header = \"X-S\", " } else { "" };
+            let secret = "secrets = [\"env:A\"]";
+            let config = config(&format!("[webhook.a]\nauth = {{ scheme = \"{scheme}\", {header}{secret} }}\n"));
+            let made = inbound(&config.webhooks[0]);
+            // Airtable's secret is base64 without a prefix.
+            let proven = made.is_ok_and(|hook| !matches!(hook.scheme(), Scheme::None));
+            assert!(proven || *scheme == "airtable", "{scheme}");
+        }
+    }
+
+    #[test]
+    fn mistakes_in_a_map_are_told_at_their_lines() {
+        let config = config(
+            "[webhook.a]\nauth = { scheme = \"none\" }\n[webhook.a.map]\nop = \"upsert\"\nid = \"oops\"\nwehn = 1\n",
+        );
+        let error = inbound(&config.webhooks[0]).unwrap_err();
+        let lines: Vec<&str> = error.lines().collect();
+        assert!(lines[0].starts_with("diorama.toml:7:6: [webhook.a] \"oops\" is no selector"), "{error}");
+        assert!(lines[1].starts_with("diorama.toml:8:1: [webhook.a] map has no key \"wehn\""), "{error}");
+    }
+
+    #[test]
+    fn a_preset_that_needs_to_know_which_rows_says_so() {
+        let config = config("[webhook.a]\nauth = { scheme = \"none\" }\nformat = \"stripe\"\n");
+        let error = inbound(&config.webhooks[0]).unwrap_err();
+        assert!(error.contains("[webhook.a] format \"stripe\" needs only"), "{error}");
+    }
+}

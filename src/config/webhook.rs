@@ -218,7 +218,7 @@ fn auth(table: Reader<'_>, loopback: bool) -> Option<HookAuth> {
         table.problem(at, format!("auth needs a scheme: one of {}", SCHEMES.join(", ")));
     }
     let scheme = table.word("scheme", &SCHEMES);
-    let least = if let Some("bearer" | "header" | "gitlab") = scheme { LEAST_TOKEN } else { 1 };
+    let least = if let Some("bearer" | "header" | "basic" | "gitlab") = scheme { LEAST_TOKEN } else { 1 };
     let secrets = table.secrets("secrets", least);
     let mut auth =
         HookAuth { scheme: scheme.unwrap_or("none"), secrets: secrets.unwrap_or_default(), ..HookAuth::none() };

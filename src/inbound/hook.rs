@@ -217,3 +217,6 @@ fn media_type(headers: &HeaderMap) -> Result<String, DecodeError> {
     let given = headers.get(CONTENT_TYPE).and_then(|given| given.to_str().ok()).unwrap_or_default();
     Ok(given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,5 +18,6 @@ mod process;
 mod readme;
 mod real;
 mod stop;
+mod webhook_test;
 mod webhooks;
 mod writes;

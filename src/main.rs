@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use axum::body::Bytes;
 use clap::{Args, Parser, Subcommand};
-use diorama::app::{self, Failure, demo, ops};
+use diorama::app::{self, Failure, demo, ops, webhook};
 use diorama::config::{Access, CacheAt, Config, File, HookSpec};
 
 /// A list of a source is many small pieces that are all freed together: unlike glibc's, this allocator gives their memory back.
@@ -43,6 +43,8 @@ enum Command {
     Explain(ops::Explain),
     #[command(subcommand)]
     Ops(ops::Ops),
+    #[command(subcommand)]
+    Webhook(webhook::Webhook),
     /// Report every mistake in a configuration.
     Check {
         /// The configuration.
@@ -176,6 +178,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Explain(asked) => runtime()?.block_on(ops::explain(asked)),
         Command::Ops(asked) => runtime()?.block_on(ops::run(asked)),
+        Command::Webhook(asked) => runtime()?.block_on(webhook::run(asked)),
         Command::Check { file } => {
             let config = app::read(&file)?;
             app::check(&config)?;

@@ -98,16 +98,26 @@ struct Head {
     length: usize,
 }
 
-struct Connection {
+/// A connection that stays open.
+pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    async fn open(server: SocketAddr) -> std::io::Result<Connection> {
+    pub(crate) async fn open(server: SocketAddr) -> std::io::Result<Connection> {
         let stream = TcpStream::connect(server).await?;
         stream.set_nodelay(true)?;
         Ok(Connection { stream, buffer: Vec::with_capacity(512 << 10) })
+    }
+
+    /// Asks once more.
+    ///
+    /// # Panics
+    /// If the answer is not what it must be.
+    pub(crate) async fn ask(&mut self, ask: &Ask) {
+        let head = self.exchange(ask).await.expect("an answer");
+        assert_eq!(head.status, ask.status, "{}", String::from_utf8_lossy(&self.buffer));
     }
 
     /// Sends a request and reads its whole answer.

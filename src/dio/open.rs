@@ -93,6 +93,7 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Opened> {
     let rules = Arc::new(Rules {
         version: around.settings.version.clone(),
         trust_payload: around.settings.trust_payload,
+        routed_ttl: around.settings.routed_ttl.map(|ttl| ttl.as_millis().try_into().unwrap_or(u64::MAX)),
         ..Rules::new(vista.schema())
     });
     let recovered = recover(&*around.journal, cached, log, rules, &around.settings, &shape).await?;
@@ -273,7 +274,12 @@ async fn recover(
     }
     state.advance(log.head);
     if doubt.is_some() || meta.complete_at.is_none() {
-        state.doubt_missing();
+        state.doubt_missing(meta.gap);
+    }
+    if state.lacks_rows() {
+        // A next start has to know it too.
+        meta.complete_at = None;
+        meta.gap = state.has_gap();
     }
     Ok(Recovered { state, meta, ring, behind, doubt })
 }

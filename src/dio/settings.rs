@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ring::RingLimits;
+use crate::journal::InboxLimits;
 
 /// Settings of the Dios of a Lens. The Lens' builder has a setter for each.
 #[derive(Clone, Debug)]
@@ -41,11 +42,18 @@ pub struct Settings {
     pub refresh_timeout: Duration,
     /// How long any other read of the master may take (default: 30 s).
     pub read_timeout: Duration,
+    /// Rows in doubt that are read from the master in a second, at most (default: 100).
+    pub reread_rate: u32,
+    /// How many deliveries of webhooks the journal keeps, of all Dios of the Lens.
+    pub inbox: InboxLimits,
     /// Whether the Dio's log is kept in memory beside the Lens' own: an accepted write waits for no disk, and is lost with the
     /// process unless the master has it by then (default: no).
     pub log_in_memory: bool,
     /// What `Ok` of an `on_write` means.
     pub write_route: WriteRoute,
+    /// How long a write that went around the master may stay over its row while the master does not show it (default: for
+    /// ever). After that, the next read that shows the row without it takes it back, with a `WriteFailed`.
+    pub routed_ttl: Option<Duration>,
     /// Whether the `on_write` proves by the operation's id that nothing takes effect twice (default: no).
     pub route_writes_once: bool,
     /// Column that holds a row's version.
@@ -89,8 +97,11 @@ impl Default for Settings {
             breaker: BreakerLimits::default(),
             refresh_timeout: Duration::from_secs(300),
             read_timeout: Duration::from_secs(30),
+            reread_rate: 100,
+            inbox: InboxLimits::default(),
             log_in_memory: false,
             write_route: WriteRoute::Around,
+            routed_ttl: None,
             route_writes_once: false,
             version: None,
             trust_payload: true,

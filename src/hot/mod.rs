@@ -19,7 +19,7 @@ mod tests;
 pub use decide::{Answer, Cmd, Condition, Decision, Item, NewWrite, Outcome, Upstream, UpstreamChange, check_size};
 pub use diff::{confirmed, diff, missing};
 pub use entry::{Base, BulkRow, Cause, Entry, Frame, Many, OpChange, Origin, Visible};
-pub use op::{Effect, Op, OpError, OpId, OpState};
+pub use op::{Assumed, Effect, Op, OpError, OpId, OpState};
 pub use state::{Applied, BaseRow, CacheChange, Fold, Note, Rules, State};
 pub use table::index::{Built, Index, Spec, Tie};
 pub use table::{ORDINAL_STEP, Ordinal, RowRef, Slot, Table, TableBuilder};

@@ -15,7 +15,9 @@ use csv::{ByteRecord, Position, ReaderBuilder, Trim};
 
 use self::dialect::Dialect;
 use super::file::{MAX_ROW, Sorted, io_error, read_whole};
-use super::infer::{ANOTHER_ID, Cell, IdChoice, Kinds, Uniqueness, cell, choose_id, is_null_word, keeps_null_words};
+use super::infer::{
+    ANOTHER_ID, Cell, IdChoice, Kinds, Uniqueness, cell, choose_id, is_id, is_id_name, is_null_word, keeps_null_words,
+};
 use super::{apply, blocking, declare};
 use crate::record::{Body, CborValue, Id, Record, RowWriter, Rows, id_to_value};
 use crate::vista::{Capabilities, Column, ColumnType, Error, Query, Result, Schema, TableShell, Vista};
@@ -85,8 +87,20 @@ impl TableShell for Csv {
     }
 }
 
-/// Columns, types and id of a file.
+/// Columns, types and id of a file. Which columns repeat nothing matters only if no name says which is the id.
 fn learn(vista: &str, path: &Path, file: File, options: &CsvOptions) -> Result<Csv> {
+    match study(vista, path, file, options, false)? {
+        Some(csv) => Ok(csv),
+        None => {
+            let file = File::open(path).map_err(|error| io_error(path, &error))?;
+            let csv = study(vista, path, file, options, true)?;
+            csv.ok_or_else(|| Error::permanent(format!("{} has no id", path.display())))
+        }
+    }
+}
+
+/// `None` if a column bears the name of an id and can be none: then all have to be compared.
+fn study(vista: &str, path: &Path, file: File, options: &CsvOptions, compares: bool) -> Result<Option<Csv>> {
     #[derive(Default)]
     struct Learned {
         kinds: Kinds,
@@ -96,6 +110,7 @@ fn learn(vista: &str, path: &Path, file: File, options: &CsvOptions) -> Result<C
     let mut reader = Reader::new(path, file, options)?;
     let header = reader.header()?;
     reader.say_dialect(&header);
+    let compares = compares || options.id.is_none() && !header.iter().any(|name| is_id_name(vista, name));
     let mut learned: Vec<Learned> = header.iter().map(|_| Learned::default()).collect();
     let mut sorted = Sorted::default();
     while reader.advance()? {
@@ -110,7 +125,9 @@ fn learn(vista: &str, path: &Path, file: File, options: &CsvOptions) -> Result<C
         for (at, column) in learned.iter_mut().enumerate() {
             let text = reader.field(text, at)?;
             let null = text.is_empty() || options.null_values.iter().any(|null| null == text);
-            column.unique.see((!null).then_some(text));
+            if compares {
+                column.unique.see((!null).then_some(text));
+            }
             if is_null_word(text) {
                 column.null_words = true;
             } else if !null {
@@ -122,6 +139,9 @@ fn learn(vista: &str, path: &Path, file: File, options: &CsvOptions) -> Result<C
     let types = learned.iter().map(|column| column.kinds.column_type(ColumnType::String));
     let found = header.iter().zip(types).map(|(name, ty)| Column::new(name.as_str(), ty)).collect();
     let mut columns = declare(vista, found, &options.columns)?;
+    if !compares && options.id.is_none() && !columns.iter().any(|column| is_id(vista, column)) {
+        return Ok(None);
+    }
     let unique = |name: &str| {
         let at = columns.iter().position(|column| &*column.name == name);
         at.is_some_and(|at| learned[at].unique.holds() && (!learned[at].null_words || keeps_null_words(columns[at].ty)))
@@ -131,7 +151,7 @@ fn learn(vista: &str, path: &Path, file: File, options: &CsvOptions) -> Result<C
         columns.insert(0, Column::new(name.as_str(), ColumnType::Integer));
     }
     let schema = Arc::new(Schema::new(id.column(), columns));
-    Ok(Csv(Arc::new(Inner { path: path.to_path_buf(), options: options.clone(), schema, id })))
+    Ok(Some(Csv(Arc::new(Inner { path: path.to_path_buf(), options: options.clone(), schema, id }))))
 }
 
 /// Where the cells of one column come from: a field of the file, or `None` for the row's number.

@@ -267,6 +267,18 @@ pub(super) fn choose_id(
     Ok(IdChoice::RowNumber(number.to_string()))
 }
 
+/// Whether a column of this name is meant as the id.
+#[cfg(feature = "csv")]
+pub(super) fn is_id_name(vista: &str, name: &str) -> bool {
+    id_names(vista).iter().any(|own| own == name)
+}
+
+/// Whether a column is taken for the id by its name.
+#[cfg(feature = "csv")]
+pub(super) fn is_id(vista: &str, column: &Column) -> bool {
+    is_id_name(vista, &column.name) && holds_ids(column.ty)
+}
+
 fn id_names(vista: &str) -> Vec<String> {
     let mut names = vec!["id".to_string(), format!("{vista}_id")];
     if let Some(stem) = vista.strip_suffix("ies") {

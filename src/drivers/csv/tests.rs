@@ -310,3 +310,19 @@ fn reads_fast() {
     let rows = read_whole(&fixture.path(), |file| csv.0.read(file)).unwrap();
     println!("{} rows: learned in {learned:?}, read in {:?}", rows.len(), start.elapsed());
 }
+
+#[tokio::test]
+async fn a_column_with_the_name_of_an_id_that_can_be_none_leaves_the_choice_to_the_others() {
+    for (content, id) in [
+        ("id,code\n1.5,a\n2.5,b\n", "code"),
+        ("id,code\n1.5,a\n2.5,a\n", "_row"),
+        ("product_id,code\n1.5,a\n2.5,b\n", "code"),
+        ("id,code\n7,a\n8,b\n", "id"),
+        ("kind,code\nx,a\nx,b\n", "code"),
+    ] {
+        let fixture = Fixture::new();
+        fixture.write(content);
+        let vista = fixture.open(CsvOptions::default()).await.unwrap();
+        assert_eq!(vista.schema().id_column(), id, "{content}");
+    }
+}

@@ -91,7 +91,7 @@ fn a_signed_delivery_counts_once() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
     let body = r#"{"op":"insert","id":"o1","new":{"item":"Bun","price":150}}"#;
     assert_eq!(signed(&server, "msg_1", now, body).json()["applied"], 1);
-    assert_eq!(signed(&server, "msg_1", now, body).json()["duplicate"], 1);
+    assert_eq!(signed(&server, "msg_1", now, body).json()["duplicate"], true);
     assert_eq!(signed(&server, "msg_2", now - 400, body).status, 401);
     assert_eq!(signed(&server, "msg_2", now + 400, body).status, 401);
 }

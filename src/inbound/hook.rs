@@ -119,6 +119,11 @@ impl Hook {
         self.abort
     }
 
+    /// Whether deliveries are written in the native form.
+    pub fn is_native(&self) -> bool {
+        matches!(self.format, Format::Native)
+    }
+
     /// How senders prove who they are.
     pub fn scheme(&self) -> &Scheme {
         &self.scheme

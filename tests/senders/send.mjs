@@ -20,7 +20,8 @@ async function post(hook, body, headers) {
 const check = (good, ...what) => good || wrong.push(what.map((part) => JSON.stringify(part)).join(" "));
 const taken = ({ status, told }) => {
   const counts = JSON.parse(told);
-  return status === 200 && (counts.applied || counts.unchanged || counts.deferred || counts.stale) > 0;
+  const { applied, unchanged, deferred, stale, queued } = counts;
+  return (status === 200 || status === 202) && (applied || unchanged || deferred || stale || queued) > 0;
 };
 
 const row = JSON.stringify({ op: "update", id: "1", new: { id: 1, name: "Crème brûlée", price: 421 } });

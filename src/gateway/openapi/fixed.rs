@@ -138,10 +138,14 @@ pub(super) fn hook(api: &mut Api, hook: &Hook) {
     let receive = if api.hosts { answers::refusals(receive, &[421]) } else { receive };
     let either = AnyOfBuilder::new().item(named("Change")).item(array(named("Change")).max_items(Some(10_000)));
     let lines = text().description(Some("A change per line."));
-    let body = RequestBodyBuilder::new()
-        .required(Some(Required::True))
-        .content("application/json", ContentBuilder::new().schema(Some(either)).build())
-        .content("application/x-ndjson", ContentBuilder::new().schema(Some(lines)).build());
+    let body = RequestBodyBuilder::new().required(Some(Required::True));
+    let body = match hook.inbound.is_native() {
+        true => body
+            .content("application/json", ContentBuilder::new().schema(Some(either)).build())
+            .content("application/x-ndjson", ContentBuilder::new().schema(Some(lines)).build()),
+        // What it looks like is its sender's affair.
+        false => body.content("application/json", ContentBuilder::new().schema(Some(any())).build()),
+    };
     let receive = receive.request_body(Some(body.build()));
     let done = answers::json("It is applied, was so already, or is of no concern here; durable.", named("Received"));
     let safe = "`disk`, or `memory` where it ends with the process.";

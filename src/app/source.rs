@@ -37,7 +37,7 @@ pub(super) async fn open_or_remember(spec: &DioSpec, lens: &Lens) -> Result<Vist
 }
 
 /// Opens the source of a Dio.
-async fn open(spec: &DioSpec) -> Result<Vista> {
+pub(super) async fn open(spec: &DioSpec) -> Result<Vista> {
     let columns = spec.columns.iter().map(column).collect::<Result<Vec<_>>>()?;
     if let Some(missing) = missing(&spec.source) {
         return Err(Error::transient(missing));

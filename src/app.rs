@@ -105,7 +105,10 @@ fn check_with(config: &Config, cached: bool) -> Result<(), Failure> {
             spec.name
         )
     });
-    let wrong: Vec<String> = hooks.chain(missing).chain(unguarded).chain(open).chain(unkept).collect();
+    let unrouted = config.dios.iter().filter(|spec| spec.routed_ttl.is_some() && spec.write.is_none());
+    let unrouted = unrouted
+        .map(|spec| format!("[dio.{}] routed_ttl is for writes that go around the source: it needs write", spec.name));
+    let wrong: Vec<String> = hooks.chain(missing).chain(unguarded).chain(open).chain(unkept).chain(unrouted).collect();
     if wrong.is_empty() { Ok(()) } else { Err(Failure::config(wrong.join("\n"))) }
 }
 
@@ -293,6 +296,7 @@ impl App {
         let mut gateway = Gateway::new()
             .base_path(&spec.base_path)
             .cors(spec.cors.clone())
+            .compression(spec.compression)
             .limits(limits(&spec.limits))
             .guard_host(spec.listen.ip().is_loopback().then(Loopback::default));
         if let Some(Access::Tokens(tokens)) = &spec.auth {

@@ -39,6 +39,7 @@ pub(crate) struct Answer {
     pub(crate) headers: Vec<(String, String)>,
     /// Bytes of the body that came, or that would have come.
     pub(crate) length: usize,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
@@ -54,7 +55,8 @@ pub(crate) async fn ask(server: SocketAddr, ask: &Ask) -> std::io::Result<Answer
     let text = String::from_utf8_lossy(&connection.buffer[..head.end]).into_owned();
     let headers = text.lines().skip(1).filter_map(|line| line.split_once(": "));
     let headers = headers.map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    Ok(Answer { status: head.status, headers, length: head.length })
+    let body = connection.buffer[head.end + 4..].to_vec();
+    Ok(Answer { status: head.status, headers, length: head.length, body })
 }
 
 /// Asks for `time` over `connections`, each beginning elsewhere in `asks`; says how many answers came.

@@ -203,10 +203,27 @@ struct Ours<'a> {
 /// Asks for the first time; a conditional case learns the version that this server has.
 async fn learn<'a>(case: &Case, server: &'a Server) -> Ours<'a> {
     let plain = client::ask(server.address, &case.plain()).await.expect("an answer");
+    indexed(case, server).await;
     let asks = case.ours(plain.header("etag").filter(|_| case.is_conditional()));
     let answer = client::ask(server.address, &asks[0]).await.expect("an answer");
     assert_eq!(answer.status, case.status, "{}: {answer:?}", case.name);
     Ours { server, asks, answer }
+}
+
+/// Waits until the server has the indexes that a case asks for.
+async fn indexed(case: &Case, server: &Server) {
+    let Some(path) = case.explained() else { return };
+    for _ in 0..600 {
+        let ask = Ask::new("GET", &path, "", "", 200);
+        let answer = client::ask(server.address, &ask).await.expect("an answer");
+        let explained: serde_json::Value = serde_json::from_slice(&answer.body).expect("a plan");
+        if explained["plan"]["wanted"].as_array().is_some_and(Vec::is_empty) {
+            println!("{}: {} rows looked at, {} us", case.name, explained["examined"], explained["microseconds"]);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!("{}: its indexes were not built within a minute", case.name);
 }
 
 /// What the bare server gives for `case`: what ours does.

@@ -21,6 +21,8 @@ pub struct DioSpec {
     pub null_values: Vec<String>,
     /// Where writes go instead of to the source.
     pub write: Option<WriteRoute>,
+    /// How long a write that went there may stay over its row while the source does not show it.
+    pub routed_ttl: Option<Duration>,
     /// Time between two refreshes.
     pub refresh_every: Option<Duration>,
     /// Column that holds a row's version.
@@ -47,6 +49,12 @@ pub struct DioSpec {
     pub attempt_timeout: Option<Duration>,
     /// Whether a write of which nobody can tell whether it took effect is parked, instead of sent again.
     pub park_unknown: bool,
+    /// Indexes that are built before the resource is ready.
+    pub indexes: Vec<String>,
+    /// How many indexes there may be.
+    pub max_indexes: Option<usize>,
+    /// Their bytes.
+    pub index_memory: Option<usize>,
     /// How long a list of the source may take.
     pub refresh_timeout: Option<Duration>,
     /// How long any other read of the source may take.
@@ -118,6 +126,7 @@ impl DioSpec {
             columns: Vec::new(),
             null_values: Vec::new(),
             write: None,
+            routed_ttl: None,
             refresh_every: None,
             version: None,
             default_limit: None,
@@ -131,6 +140,9 @@ impl DioSpec {
             max_age: None,
             attempt_timeout: None,
             park_unknown: false,
+            indexes: Vec::new(),
+            max_indexes: None,
+            index_memory: None,
             refresh_timeout: None,
             read_timeout: None,
             reread_rate: None,
@@ -150,6 +162,7 @@ impl DioSpec {
             columns: columns(&reader),
             null_values: reader.texts("null_values").unwrap_or_default(),
             write: write(&reader),
+            routed_ttl: reader.duration("routed_ttl"),
             refresh_every: reader.duration("refresh_every"),
             version: reader.text("version"),
             default_limit: reader.number("default_limit"),
@@ -167,6 +180,9 @@ impl DioSpec {
             max_age: reader.duration("max_age"),
             attempt_timeout: reader.duration("attempt_timeout"),
             park_unknown: reader.word("on_unknown", &["retry", "park"]) == Some("park"),
+            indexes: reader.texts("indexes").unwrap_or_default(),
+            max_indexes: reader.count("max_indexes", 0..=1_000),
+            index_memory: reader.size("index_memory", 0..=1 << 40),
             refresh_timeout: reader.duration("refresh_timeout"),
             read_timeout: reader.duration("read_timeout"),
             reread_rate: reader.count("reread_rate", 1..=100_000).and_then(|rate| u32::try_from(rate).ok()),

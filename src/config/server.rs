@@ -17,6 +17,8 @@ pub struct ServerSpec {
     pub base_path: String,
     /// Origins of web pages that may call.
     pub cors: Vec<String>,
+    /// Whether bodies are sent as zstd, br or gzip to who accepts it (default: yes).
+    pub compression: bool,
     /// Who may call; `None` if nothing was written.
     pub auth: Option<Access>,
     /// How much may be asked for.
@@ -31,6 +33,7 @@ impl Default for ServerSpec {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             base_path: String::new(),
             cors: Vec::new(),
+            compression: true,
             auth: None,
             limits: LimitsSpec::default(),
             drain_timeout: Duration::from_secs(20),
@@ -66,6 +69,7 @@ impl ServerSpec {
             reader.problem(at, "server.base_path takes letters, digits, - . _ ~ and single slashes");
         }
         spec.cors = reader.texts("cors").unwrap_or_default();
+        spec.compression = reader.flag("compression").unwrap_or(spec.compression);
         spec.auth = access(&reader);
         spec.limits = reader.table("limits").map(LimitsSpec::read).unwrap_or_default();
         spec.drain_timeout = reader.duration("drain_timeout").unwrap_or(spec.drain_timeout);

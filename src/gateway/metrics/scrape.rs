@@ -105,6 +105,10 @@ const GAUGES: &[(&str, &str, Value)] = &[
     ("diorama_dio_ready", "Whether reads can be answered.", |dio| Some(truth(dio.at.dio.is_ready()))),
     ("diorama_dio_rows", "Rows that readers see.", |dio| Some(dio.status.rows as f64)),
     ("diorama_dio_resident_bytes", "Memory of the rows, about.", |dio| Some(dio.rows.table().bytes() as f64)),
+    ("diorama_dio_indexes", "Indexes of the rows.", |dio| Some(dio.rows.table().indexes().len() as f64)),
+    ("diorama_dio_index_bytes", "Memory of the indexes, about; in diorama_dio_resident_bytes too.", |dio| {
+        Some(dio.rows.table().indexes().iter().map(|index| index.bytes()).sum::<usize>() as f64)
+    }),
     ("diorama_dio_position", "Number of the newest change in the log.", |dio| Some(dio.rows.seq() as f64)),
     ("diorama_dio_age_seconds", "Time since the source was last listed completely.", |dio| {
         dio.status.age.map(|age| age.as_secs_f64())

@@ -48,7 +48,7 @@ pub(super) fn inbox(spec: &InboxSpec) -> InboxLimits {
 pub(super) fn feed(spec: &FeedSpec) -> crate::vista::Result<WsFeed> {
     let config = crate::vista::Error::Config;
     let format = match &spec.format {
-        Some(format) => FeedFormat::Inbound(inbound(format).map_err(config)?),
+        Some(format) => FeedFormat::Inbound(Box::new(inbound(format).map_err(config)?)),
         None => FeedFormat::Diorama,
     };
     let mut feed = WsFeed::new(spec.ws.clone(), format);

@@ -30,7 +30,7 @@ pub enum FeedFormat {
     /// As the events of another Diorama, which is asked for what was missed.
     Diorama,
     /// As the bodies of a webhook.
-    Inbound(inbound::Hook),
+    Inbound(Box<inbound::Hook>),
 }
 
 /// A WebSocket to listen to.

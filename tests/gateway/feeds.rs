@@ -24,7 +24,7 @@ fn quick(url: String, format: FeedFormat) -> WsFeed {
 }
 
 fn native() -> FeedFormat {
-    FeedFormat::Inbound(inbound::Hook::new(Scheme::None))
+    FeedFormat::Inbound(Box::new(inbound::Hook::new(Scheme::None)))
 }
 
 /// The other end, one connection at a time.

@@ -1,14 +1,15 @@
 //! The gateway beside a bare axum handler that returns prebuilt bytes of the same length with the same headers.
 //!
 //! `cargo bench --bench gateway` prints one table: requests per second of *server CPU* and their ratio, case by case; options
-//! follow `--`: `--rows N`, `--rounds N`, `--seconds S` (of a round), `--only WORD` (in a case's name). Server and client have a
-//! core each. Rounds of all servers alternate, since other programs use the machine. Nothing is asserted about speed.
+//! follow `--`: `--rows N`, `--rounds N`, `--seconds S` (of a round), `--only WORD` (in a case's name), `--writes` (nothing but the
+//! table of writes). Server and client have a core each. Rounds of all servers alternate, since other programs use the machine. Nothing is asserted about speed.
 
 mod cases;
 mod client;
 #[path = "../products/mod.rs"]
 mod products;
 mod servers;
+mod writes;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -44,7 +45,14 @@ fn main() {
         pinned,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(compare(&plan));
+    runtime.block_on(async {
+        if !arguments.iter().any(|word| word == "--writes") {
+            compare(&plan).await;
+        }
+        if plan.only.is_empty() {
+            writes::compare(&plan).await;
+        }
+    });
 }
 
 /// As `diorama serve` makes its own.
@@ -150,7 +158,7 @@ async fn round(plan: &Plan, case: &Case, server: &Server, asks: &Arc<[Ask]>) -> 
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     let spent = (server.cpu() - before).as_secs_f64();
-    Round { rate: answers as f64 / spent, busy: spent / wall.as_secs_f64() }
+    Round { rate: answers.len() as f64 / spent, busy: spent / wall.as_secs_f64() }
 }
 
 fn rate(rounds: &[Round]) -> String {

@@ -140,7 +140,7 @@ pub(crate) fn all(lengths: &[usize]) -> Vec<Case> {
         Case::get("count of a filter", "counted0", (0..POOL).map(counted).collect()).target(0.95),
         Case::get("search of two words", "words000", (0..POOL).map(words).collect()).target(0.30),
         Case { status: 404, ..Case::get("404 of a record", "missing0", one("/nowhere", None)) },
-        insert(),
+        insert(64),
     ]
 }
 
@@ -150,9 +150,9 @@ fn known(case: Case) -> Case {
 }
 
 /// A durable insert; the id is the server's to choose.
-fn insert() -> Case {
+pub(crate) fn insert(clients: usize) -> Case {
     let body = r#"{"name":"Posted product","category_id":7,"price":1234,"stock":56,"description":"A round bun of the 77th batch, baked in the morning, kept on the 12th shelf, sold by weight"}"#;
     let headers = "content-type: application/json\r\n";
     let get = Case::get("insert, durable, 64 clients", "insert00", vec![(String::new(), None)]).target(0.25);
-    Case { method: "POST", status: 202, connections: 64, headers, body, ..get }
+    Case { method: "POST", status: 202, connections: clients, headers, body, ..get }
 }

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use memchr::memmem;
@@ -59,12 +58,25 @@ pub(crate) async fn ask(server: SocketAddr, ask: &Ask) -> std::io::Result<Answer
     Ok(Answer { status: head.status, headers, length: head.length, body })
 }
 
-/// Asks for `time` over `connections`, each beginning elsewhere in `asks`; says how many answers came.
+/// Microseconds that each answer took, in no order.
+pub(crate) type Times = Vec<u32>;
+
+/// Asks for `time` over `connections`, each beginning elsewhere in `asks`; says how long the answers took.
 ///
 /// # Panics
 /// If an answer is not what it must be: its figure would mean nothing.
-pub(crate) async fn drive(server: SocketAddr, asks: &Arc<[Ask]>, connections: usize, time: Duration) -> u64 {
-    let answered = Arc::new(AtomicU64::new(0));
+pub(crate) async fn drive(server: SocketAddr, asks: &Arc<[Ask]>, connections: usize, time: Duration) -> Times {
+    drive_paced(server, asks, connections, time, Duration::ZERO).await
+}
+
+/// [`drive`] with a rest after each answer.
+pub(crate) async fn drive_paced(
+    server: SocketAddr,
+    asks: &Arc<[Ask]>,
+    connections: usize,
+    time: Duration,
+    rest: Duration,
+) -> Times {
     let mut open = Vec::new();
     for _ in 0..connections {
         open.push(Connection::open(server).await.expect("a connection"));
@@ -72,23 +84,29 @@ pub(crate) async fn drive(server: SocketAddr, asks: &Arc<[Ask]>, connections: us
     let until = Instant::now() + time;
     let mut tasks = JoinSet::new();
     for (number, mut connection) in open.into_iter().enumerate() {
-        let (asks, answered) = (Arc::clone(asks), Arc::clone(&answered));
+        let asks = Arc::clone(asks);
         tasks.spawn(async move {
+            let mut times = Vec::new();
             let mut next = number * asks.len() / connections;
             while Instant::now() < until {
-                let ask = &asks[next % asks.len()];
+                let (ask, asked) = (&asks[next % asks.len()], Instant::now());
                 let head = connection.exchange(ask).await.expect("an answer");
                 let fits = head.status == ask.status && ask.length.is_none_or(|length| length == head.length);
                 assert!(fits, "{head:?} to {}", String::from_utf8_lossy(&ask.bytes));
-                answered.fetch_add(1, Ordering::Relaxed);
+                times.push(u32::try_from(asked.elapsed().as_micros()).unwrap_or(u32::MAX));
                 next += 1;
+                if !rest.is_zero() {
+                    tokio::time::sleep(rest).await;
+                }
             }
+            times
         });
     }
-    while let Some(ended) = tasks.join_next().await {
-        ended.expect("a connection's task");
+    let mut all = Vec::new();
+    while let Some(times) = tasks.join_next().await {
+        all.extend(times.expect("a connection's task"));
     }
-    answered.load(Ordering::Relaxed)
+    all
 }
 
 #[derive(Debug)]

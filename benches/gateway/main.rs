@@ -1,9 +1,9 @@
 //! The gateway beside a bare axum handler that returns prebuilt bytes of the same length with the same headers.
 //!
 //! `cargo bench --bench gateway` prints one table: requests per second of *server CPU* and their ratio, case by case; options
-//! follow `--`: `--rows N`, `--rounds N`, `--seconds S` (of a round), `--only WORD` (in a case's name), `--deliveries` for signed
-//! deliveries beside inserts instead. Server and client have a
-//! core each. Rounds of all servers alternate, since other programs use the machine. Nothing is asserted about speed.
+//! follow `--`: `--rows N`, `--rounds N`, `--seconds S` (of a round), `--only WORD` (in a case's name), `--deliveries` or `--writes`
+//! for nothing but the table of those. Server and client have a core each. Rounds of all servers alternate, since other programs
+//! use the machine. Nothing is asserted about speed.
 
 mod cases;
 mod client;
@@ -11,6 +11,7 @@ mod deliveries;
 #[path = "../products/mod.rs"]
 mod products;
 mod servers;
+mod writes;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -38,7 +39,8 @@ fn main() {
         return runtime().block_on(servers::library(rows, Path::new(folder)));
     }
     let pinned = pin_client();
-    let deliveries = arguments.iter().any(|word| word == "--deliveries");
+    let only_of = |word: &str| arguments.iter().any(|argument| argument == word);
+    let (deliveries, writes) = (only_of("--deliveries"), only_of("--writes"));
     let plan = Plan {
         rows,
         rounds: number("--rounds", 7),
@@ -47,10 +49,13 @@ fn main() {
         pinned,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    match deliveries {
-        true => runtime.block_on(compare_deliveries(&plan)),
-        false => runtime.block_on(compare(&plan)),
-    }
+    runtime.block_on(async {
+        match (deliveries, writes) {
+            (true, _) => compare_deliveries(&plan).await,
+            (_, true) => writes::compare(&plan).await,
+            _ => compare(&plan).await,
+        }
+    });
 }
 
 /// As `diorama serve` makes its own.
@@ -165,7 +170,7 @@ async fn round(plan: &Plan, case: &Case, server: &Server, asks: &Arc<[Ask]>) -> 
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     let spent = (server.cpu() - before).as_secs_f64();
-    Round { rate: answers as f64 / spent, busy: spent / wall.as_secs_f64() }
+    Round { rate: answers.len() as f64 / spent, busy: spent / wall.as_secs_f64() }
 }
 
 fn rate(rounds: &[Round]) -> String {

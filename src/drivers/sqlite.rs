@@ -1,4 +1,4 @@
-//! SQLite tables and views: every capability, one transaction per write.
+//! SQLite tables and views: every capability, one transaction for all writes that come at a time.
 //!
 //! A query goes into SQL only where SQL means exactly what the crate's evaluator means (`plan.rs`); the rest is judged by
 //! that evaluator after a wider select. Names are quoted and values bound, always. Reads have a connection of their own, so
@@ -21,6 +21,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, params_from_iter, types::Value};
+use tokio::sync::oneshot;
 
 use self::plan::Plan;
 use self::table::{Natural, Table};
@@ -53,8 +54,17 @@ struct Inner {
     table: Table,
     reader: Mutex<Connection>,
     writer: Option<Mutex<Connection>>,
+    /// Writes that wait for it; whoever has it next takes them all.
+    waiting: Mutex<Vec<Waiting>>,
     /// Operations written under their ids.
     written: AtomicU64,
+}
+
+/// A write that waits, and who waits for it.
+#[derive(Debug)]
+struct Waiting {
+    write: write::Write,
+    reply: oneshot::Sender<Result<Written>>,
 }
 
 impl Sqlite {
@@ -79,6 +89,27 @@ impl Sqlite {
     ) -> Result<T> {
         let inner = Arc::clone(&self.0);
         blocking(move || work(&inner.table, &inner.reader.lock())).await
+    }
+
+    /// Carries out a write, in one transaction with all that wait for the connection by then: the more come at a time, the
+    /// less each costs.
+    async fn take(&self, write: write::Write) -> Result<Written> {
+        if self.0.writer.is_none() {
+            return self.change(|_, _| Err(Error::transient("there is no connection to write on"))).await;
+        }
+        let (reply, answer) = oneshot::channel();
+        self.0.waiting.lock().push(Waiting { write, reply });
+        let inner = Arc::clone(&self.0);
+        self.change(move |table, connection| {
+            let waiting = std::mem::take(&mut *inner.waiting.lock());
+            let (writes, replies): (Vec<_>, Vec<_>) = waiting.into_iter().map(|it| (it.write, it.reply)).unzip();
+            let written = write::all(table, connection, &writes);
+            // Whoever does not wait any more finds it out when asking again.
+            replies.into_iter().zip(written).for_each(|(reply, written)| drop(reply.send(written)));
+            Ok(())
+        })
+        .await?;
+        answer.await.unwrap_or_else(|_| Err(Error::unknown("the write was taken up and not answered")))
     }
 
     async fn change<T: Send + 'static>(
@@ -113,7 +144,13 @@ fn open(path: &Path, name: &str, options: &SqliteOptions) -> Result<Sqlite> {
     let reader = connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let table = Table::learn(&reader, path, name, options)?;
     let writer = writer.filter(|_| table.natural != Natural::AsGiven).map(Mutex::new);
-    Ok(Sqlite(Arc::new(Inner { table, reader: Mutex::new(reader), writer, written: AtomicU64::new(0) })))
+    Ok(Sqlite(Arc::new(Inner {
+        table,
+        reader: Mutex::new(reader),
+        writer,
+        waiting: Mutex::default(),
+        written: AtomicU64::new(0),
+    })))
 }
 
 #[async_trait]
@@ -181,17 +218,13 @@ impl TableShell for Sqlite {
 
     async fn write(&self, op: &WriteOp) -> Result<Written> {
         let op = op.clone();
-        self.change(move |table, connection| write::write(table, connection, None, &op)).await
+        self.take(write::Write { operation: None, op }).await
     }
 
     async fn write_once(&self, operation: &str, op: &WriteOp) -> Result<Written> {
         let (id, op) = (operation.to_string(), op.clone());
         let tidy = self.0.written.fetch_add(1, Ordering::Relaxed).is_multiple_of(ops::TIDY_EVERY);
-        self.change(move |table, connection| {
-            let operation = write::Operation { id: &id, tidy };
-            write::write(table, connection, Some(operation), &op)
-        })
-        .await
+        self.take(write::Write { operation: Some(write::Operation { id, tidy }), op }).await
     }
 
     fn writes_once(&self) -> bool {

@@ -5,7 +5,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, params};
 
 use super::failed;
 use crate::vista::Result;
@@ -25,20 +25,20 @@ const AGE: i64 = 48 * 3_600 * 1_000;
 /// Writes from one tidying to the next.
 pub(super) const TIDY_EVERY: u64 = 4_096;
 
-/// Notes that `operation` takes effect in this transaction; `false` if it has done so before.
-pub(super) fn note(transaction: &Transaction<'_>, operation: &str) -> Result<bool> {
+/// Notes that `operation` takes effect in the transaction under way; `false` if it has done so before.
+pub(super) fn note(connection: &Connection, operation: &str) -> Result<bool> {
     let create = format!("CREATE TABLE IF NOT EXISTS {TABLE} (op TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID");
-    transaction.execute(&create, []).map_err(failed)?;
+    connection.execute(&create, []).map_err(failed)?;
     let insert = format!("INSERT OR IGNORE INTO {TABLE} (op, at) VALUES (?, ?)");
-    let noted = transaction.prepare_cached(&insert).and_then(|mut insert| insert.execute(params![operation, now()]));
+    let noted = connection.prepare_cached(&insert).and_then(|mut insert| insert.execute(params![operation, now()]));
     noted.map(|rows| rows > 0).map_err(failed)
 }
 
 /// Forgets what nobody asks for any more. Ids rise with the time of their acceptance.
-pub(super) fn tidy(transaction: &Transaction<'_>) -> Result<()> {
+pub(super) fn tidy(connection: &Connection) -> Result<()> {
     let nth = format!("(SELECT op FROM {TABLE} ORDER BY op DESC LIMIT 1 OFFSET ?)");
     let sql = format!("DELETE FROM {TABLE} WHERE op <= {nth} OR (at < ? AND op <= {nth})");
-    transaction.execute(&sql, params![MOST, now() - AGE, ALWAYS]).map(drop).map_err(failed)
+    connection.execute(&sql, params![MOST, now() - AGE, ALWAYS]).map(drop).map_err(failed)
 }
 
 fn now() -> i64 {
@@ -48,8 +48,6 @@ fn now() -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::Connection;
-
     use super::*;
 
     #[test]

@@ -30,6 +30,49 @@ impl Fixture {
     }
 }
 
+/// Transactions in the WAL file: the last frame of each says how large the database is after it.
+fn transactions(fixture: &Fixture) -> usize {
+    let wal = std::fs::read(fixture.path().with_extension("db-wal")).unwrap();
+    let page = u32::from_be_bytes(wal[8..12].try_into().unwrap()) as usize;
+    wal[32..].chunks_exact(24 + page).filter(|frame| frame[4..8] != [0; 4]).count()
+}
+
+/// Twenty writes that come at a time, of which one is refused.
+async fn twenty_at_a_time(conflict: &str) -> usize {
+    let sql = format!("CREATE TABLE products (id TEXT PRIMARY KEY, n INTEGER UNIQUE {conflict});");
+    let fixture = Fixture::new(&sql);
+    let sqlite = super::open(&fixture.path(), "products", &SqliteOptions::default()).unwrap();
+    let number = |n: i64| record([("n", n.into())]);
+    sqlite.write_once("op_0", &WriteOp::Insert { id: "0".into(), record: number(0) }).await.unwrap();
+    let (other, before) = (fixture.direct(), transactions(&fixture));
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let write = |n: i64| {
+        let (sqlite, op) = (sqlite.clone(), WriteOp::Insert { id: n.to_string(), record: number(n % 20) });
+        async move { sqlite.write_once(&format!("op_{n}"), &op).await }
+    };
+    let mut writes = futures_util::future::join_all((1..=20).map(write));
+    assert!(futures_util::poll!(&mut writes).is_pending(), "somebody else has the database");
+    other.execute_batch("ROLLBACK").unwrap();
+    let written = writes.await;
+    let refused: Vec<_> =
+        written.iter().enumerate().filter(|(_, written)| written.is_err()).map(|(at, _)| at).collect();
+    assert_eq!(refused, [19], "n is 0 twice");
+    assert!(matches!(written[19], Err(Error::Conflict { .. })), "{:?}", written[19]);
+    assert_eq!(written[4].as_ref().unwrap().record.as_ref().unwrap()["n"], 5.into());
+    let count = |table: &str| other.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0));
+    assert_eq!((count("products").unwrap(), count("_diorama_ops").unwrap()), (20, 20), "each with its proof");
+    let again = write(5).await.unwrap();
+    assert_eq!(again.record.unwrap()["n"], 5.into(), "it is known");
+    transactions(&fixture) - before
+}
+
+#[tokio::test]
+async fn writes_that_come_at_a_time_share_a_transaction_and_a_refused_one_takes_none_with_it() {
+    let transactions = twenty_at_a_time("").await;
+    assert!(transactions <= 3, "{transactions} transactions");
+    twenty_at_a_time("ON CONFLICT ROLLBACK").await;
+}
+
 fn record<const N: usize>(cells: [(&str, CborValue); N]) -> Record {
     cells.into_iter().map(|(column, value)| (column.to_string(), value)).collect()
 }

@@ -1,4 +1,5 @@
-//! Writes: each one transaction, answered with the row as it is stored afterwards.
+//! Writes: those that come at a time in one transaction, each whole or not at all, each answered with the row as it is stored
+//! afterwards.
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, ffi, params_from_iter, types::Value};
 
@@ -7,31 +8,66 @@ use super::value::{from_sql, to_sql};
 use super::{failed, id_of, ops};
 use crate::drivers::{field_error, with_id};
 use crate::record::{CborValue, Record, merge_patch};
-use crate::vista::{ColumnType, Error, Result, WriteOp, Written};
+use crate::vista::{ColumnType, Error, ErrorKind, Result, WriteOp, Written};
+
+/// A write, and what identifies it if it may come again.
+#[derive(Debug)]
+pub(super) struct Write {
+    pub(super) operation: Option<Operation>,
+    pub(super) op: WriteOp,
+}
 
 /// What identifies a write that may come again.
-pub(super) struct Operation<'a> {
-    pub(super) id: &'a str,
+#[derive(Debug)]
+pub(super) struct Operation {
+    pub(super) id: String,
     /// Whether it is this one's turn to forget old ones.
     pub(super) tidy: bool,
 }
 
-/// Carries out `op`, unless `operation` says that it has been: then it is answered with the row as it is.
-pub(super) fn write(
-    table: &Table,
-    connection: &mut Connection,
-    operation: Option<Operation<'_>>,
-    op: &WriteOp,
-) -> Result<Written> {
+/// Carries out `writes` in one transaction; one result each. A refused one takes no other with it, a failed commit all.
+pub(super) fn all(table: &Table, connection: &mut Connection, writes: &[Write]) -> Vec<Result<Written>> {
+    if writes.is_empty() {
+        return Vec::new();
+    }
+    let failed = |error| refused(table, "", error);
+    let mut written = || -> Result<Vec<Result<Written>>> {
+        // Immediate: what is read here still holds when it is written.
+        let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let mut written = Vec::with_capacity(writes.len());
+        for write in writes {
+            let done = one(table, &mut transaction, write);
+            if transaction.is_autocommit() {
+                // A full disk and its like take the whole transaction back.
+                let why = done.err().unwrap_or_else(|| Error::transient("the transaction was taken back"));
+                return Err(why);
+            }
+            written.push(done);
+        }
+        transaction.commit().map_err(failed)?;
+        Ok(written)
+    };
+    match (written(), writes) {
+        (Ok(written), _) => written,
+        // One of them broke a rule that is judged for all together, or that ends the transaction: each is judged by itself.
+        (Err(error), [_, _, ..]) if error.kind() == ErrorKind::Permanent => {
+            writes.chunks(1).flat_map(|write| all(table, connection, write)).collect()
+        }
+        (Err(error), _) => writes.iter().map(|_| Err(error.clone())).collect(),
+    }
+}
+
+/// Carries out a write, unless its operation says that it has been: then it is answered with the row as it is.
+fn one(table: &Table, transaction: &mut Transaction<'_>, write: &Write) -> Result<Written> {
+    let Write { operation, op } = write;
     let id = op.id().unwrap_or_default();
     let refused = |error| refused(table, id, error);
-    // Immediate: what is read here still holds when it is written.
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(refused)?;
+    let part = transaction.savepoint().map_err(refused)?;
     let is_new = match operation {
         Some(operation) => {
-            let is_new = ops::note(&transaction, operation.id)?;
+            let is_new = ops::note(&part, &operation.id)?;
             if operation.tidy {
-                ops::tidy(&transaction)?;
+                ops::tidy(&part)?;
             }
             is_new
         }
@@ -39,20 +75,20 @@ pub(super) fn write(
     };
     if is_new {
         match op {
-            WriteOp::Insert { id, record } => insert(table, &transaction, id, record)?,
-            WriteOp::Replace { id, record } => replace(table, &transaction, id, record)?,
-            WriteOp::Patch { id, record } => patch(table, &transaction, id, record)?,
-            WriteOp::Delete { id } => delete(table, &transaction, id)?,
+            WriteOp::Insert { id, record } => insert(table, &part, id, record)?,
+            WriteOp::Replace { id, record } => replace(table, &part, id, record)?,
+            WriteOp::Patch { id, record } => patch(table, &part, id, record)?,
+            WriteOp::Delete { id } => delete(table, &part, id)?,
             WriteOp::DeleteAll => {
-                transaction.execute(&format!("DELETE FROM {}", table.quoted), []).map_err(refused)?;
+                part.execute(&format!("DELETE FROM {}", table.quoted), []).map_err(refused)?;
             }
         }
     }
     let record = match op {
         WriteOp::Delete { .. } | WriteOp::DeleteAll => None,
-        WriteOp::Insert { .. } | WriteOp::Replace { .. } | WriteOp::Patch { .. } => table.read(&transaction, id)?,
+        WriteOp::Insert { .. } | WriteOp::Replace { .. } | WriteOp::Patch { .. } => table.read(&part, id)?,
     };
-    transaction.commit().map_err(refused)?;
+    part.commit().map_err(refused)?;
     Ok(Written { id: None, record })
 }
 
@@ -78,25 +114,25 @@ pub(super) fn insert_return_id(table: &Table, connection: &mut Connection, recor
     Ok(Written { id: Some(id), record })
 }
 
-fn mint(table: &Table, transaction: &Transaction<'_>) -> Result<CborValue> {
+fn mint(table: &Table, connection: &Connection) -> Result<CborValue> {
     if table.id_field().kind != ColumnType::Integer {
         return Ok(uuid::Uuid::now_v7().to_string().into());
     }
     let sql = format!("SELECT max({}) FROM {}", table.id_field().quoted, table.quoted);
-    let highest: Option<i64> = transaction.query_row(&sql, [], |row| row.get(0)).map_err(failed)?;
+    let highest: Option<i64> = connection.query_row(&sql, [], |row| row.get(0)).map_err(failed)?;
     let next = highest.unwrap_or(0).checked_add(1);
     next.map(CborValue::from).ok_or_else(|| Error::permanent("there is no higher integer id left"))
 }
 
-fn insert(table: &Table, transaction: &Transaction<'_>, id: &str, record: &Record) -> Result<()> {
+fn insert(table: &Table, connection: &Connection, id: &str, record: &Record) -> Result<()> {
     let (columns, values) = cells(table, &keyed(table, id, record)?)?;
-    if table.read(transaction, id)?.is_some() {
-        if is_identical(table, transaction, id, &columns, &values)? {
+    if table.read(connection, id)?.is_some() {
+        if is_identical(table, connection, id, &columns, &values)? {
             return Ok(());
         }
         return Err(Error::Conflict { id: id.to_string(), detail: "exists already with other values".into() });
     }
-    transaction
+    connection
         .execute(&insert_sql(table, &columns), params_from_iter(values))
         .map(drop)
         .map_err(|error| refused(table, id, error))
@@ -105,7 +141,7 @@ fn insert(table: &Table, transaction: &Transaction<'_>, id: &str, record: &Recor
 /// Whether the stored row is what this insert would have made: a retry. Compared in SQL, under the columns' affinities.
 fn is_identical(
     table: &Table,
-    transaction: &Transaction<'_>,
+    connection: &Connection,
     id: &str,
     columns: &[&Field],
     values: &[Value],
@@ -118,14 +154,14 @@ fn is_identical(
     tests.extend(absent.map(|field| format!("{} IS NULL", field.quoted)));
     let sql = format!("SELECT count(*) FROM {} WHERE {}", table.quoted, tests.join(" AND "));
     let params = std::iter::once(&key).chain(values);
-    let found: i64 = transaction.query_row(&sql, params_from_iter(params), |row| row.get(0)).map_err(failed)?;
+    let found: i64 = connection.query_row(&sql, params_from_iter(params), |row| row.get(0)).map_err(failed)?;
     Ok(found > 0)
 }
 
 /// Not SQLite's own REPLACE: that deletes first, other rows with the same unique values included.
-fn replace(table: &Table, transaction: &Transaction<'_>, id: &str, record: &Record) -> Result<()> {
-    if table.read(transaction, id)?.is_none() {
-        return insert(table, transaction, id, record);
+fn replace(table: &Table, connection: &Connection, id: &str, record: &Record) -> Result<()> {
+    if table.read(connection, id)?.is_none() {
+        return insert(table, connection, id, record);
     }
     let (columns, values) = cells(table, &keyed(table, id, record)?)?;
     let mut sets: Vec<String> = columns.iter().map(|field| format!("{} = ?", field.quoted)).collect();
@@ -133,11 +169,11 @@ fn replace(table: &Table, transaction: &Transaction<'_>, id: &str, record: &Reco
     for field in absent.filter(|field| !field.is_generated && !field.is_rowid) {
         sets.push(format!("{} = ({})", field.quoted, field.default.as_deref().unwrap_or("NULL")));
     }
-    update(table, transaction, id, &sets, values)
+    update(table, connection, id, &sets, values)
 }
 
-fn patch(table: &Table, transaction: &Transaction<'_>, id: &str, changes: &Record) -> Result<()> {
-    let old = table.read(transaction, id)?.ok_or_else(|| Error::NotFound { id: id.to_string() })?;
+fn patch(table: &Table, connection: &Connection, id: &str, changes: &Record) -> Result<()> {
+    let old = table.read(connection, id)?.ok_or_else(|| Error::NotFound { id: id.to_string() })?;
     let changes = with_id(id, changes, &table.schema)?;
     let merged = merge_patch(old, &changes, table.schema.layout());
     let changed = merged.into_iter().filter(|(column, _)| changes.contains(column) && *column != table.id_field().name);
@@ -146,26 +182,20 @@ fn patch(table: &Table, transaction: &Transaction<'_>, id: &str, changes: &Recor
     if sets.is_empty() {
         return Ok(());
     }
-    update(table, transaction, id, &sets, values)
+    update(table, connection, id, &sets, values)
 }
 
-fn update(
-    table: &Table,
-    transaction: &Transaction<'_>,
-    id: &str,
-    sets: &[String],
-    mut values: Vec<Value>,
-) -> Result<()> {
+fn update(table: &Table, connection: &Connection, id: &str, sets: &[String], mut values: Vec<Value>) -> Result<()> {
     let (by_id, key) = table.by_id(id);
     values.push(key);
     let sql = format!("UPDATE {} SET {} WHERE {by_id}", table.quoted, sets.join(", "));
-    transaction.execute(&sql, params_from_iter(values)).map(drop).map_err(|error| refused(table, id, error))
+    connection.execute(&sql, params_from_iter(values)).map(drop).map_err(|error| refused(table, id, error))
 }
 
-fn delete(table: &Table, transaction: &Transaction<'_>, id: &str) -> Result<()> {
+fn delete(table: &Table, connection: &Connection, id: &str) -> Result<()> {
     let (by_id, key) = table.by_id(id);
     let sql = format!("DELETE FROM {} WHERE {by_id}", table.quoted);
-    let deleted = transaction.execute(&sql, [key]).map_err(|error| refused(table, id, error))?;
+    let deleted = connection.execute(&sql, [key]).map_err(|error| refused(table, id, error))?;
     if deleted == 0 { Err(Error::NotFound { id: id.to_string() }) } else { Ok(()) }
 }
 

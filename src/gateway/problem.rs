@@ -87,6 +87,7 @@ codes! {
     RefreshFailed = "refresh-failed", BAD_GATEWAY, "The source could not be read";
     NotReady = "not-ready", SERVICE_UNAVAILABLE, "The first copy is still being read";
     QueueFull = "queue-full", SERVICE_UNAVAILABLE, "Too many writes wait";
+    TooManyViews = "too-many-views", SERVICE_UNAVAILABLE, "Subscribers have too many different filters";
     ShuttingDown = "shutting-down", SERVICE_UNAVAILABLE, "The server is stopping";
     StoreUnavailable = "store-unavailable", SERVICE_UNAVAILABLE, "The journal cannot be written";
     UpstreamTimeout = "upstream-timeout", GATEWAY_TIMEOUT, "The source did not answer in time";
@@ -114,7 +115,7 @@ impl ApiError {
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> ApiError {
         let retry_after = match code {
             Code::NotReady | Code::QueueFull | Code::StoreUnavailable => Some(Duration::from_secs(1)),
-            Code::ShuttingDown | Code::RateLimited => Some(Duration::from_secs(5)),
+            Code::ShuttingDown | Code::RateLimited | Code::TooManyViews => Some(Duration::from_secs(5)),
             _ => None,
         };
         ApiError(Box::new(Inner {
@@ -175,6 +176,11 @@ impl ApiError {
     /// What is wrong.
     pub fn detail(&self) -> &str {
         &self.0.detail
+    }
+
+    /// What the caller can do.
+    pub(super) fn tip(&self) -> Option<&str> {
+        self.0.hint.as_deref()
     }
 
     /// The members of the problem.

@@ -34,6 +34,7 @@ pub(super) enum Route {
     Operation,
     Retry,
     Hook,
+    ManyEvents,
     Rows,
     Events,
     Query,
@@ -49,11 +50,11 @@ type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 impl Route {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Route; 19] = {
+    pub(super) const ALL: [Route; 20] = {
         use Route::*;
         [
-            Index, Live, Ready, Metrics, OpenApi, Problem, Operations, RetryMany, Operation, Retry, Hook, Rows, Events,
-            Query, Refresh, Schema, Row, RowEvents, None,
+            Index, Live, Ready, Metrics, OpenApi, Problem, Operations, RetryMany, Operation, Retry, Hook, ManyEvents,
+            Rows, Events, Query, Refresh, Schema, Row, RowEvents, None,
         ]
     };
 
@@ -69,6 +70,7 @@ impl Route {
             ("metrics", (None, ..)) => Route::Metrics,
             ("openapi.json", (None, ..)) => Route::OpenApi,
             ("operations", (None, ..)) => Route::Operations,
+            ("events", (None, ..)) => Route::ManyEvents,
             ("", _) | (_, (Some(""), ..)) => Route::None,
             ("problems", (Some(_), None, _)) => Route::Problem,
             ("operations", (Some("_retry"), None, _)) => Route::RetryMany,
@@ -100,6 +102,7 @@ impl Route {
             Route::Operation => "/operations/{id}",
             Route::Retry => "/operations/{id}/retry",
             Route::Hook => "/webhooks/{hook}",
+            Route::ManyEvents => "/events",
             Route::Rows => "/{dio}",
             Route::Events => "/{dio}/events",
             Route::Query => "/{dio}/_query",
@@ -141,6 +144,7 @@ impl Route {
             (Route::Rows, "PATCH") => patch::patch_many.call(request, shared),
             (Route::Rows, "DELETE") => delete::delete_many.call(request, shared),
             (Route::Rows, "QUERY") | (Route::Query, "POST") => query::query.call(request, shared),
+            (Route::ManyEvents, "GET") => events::subscribe_many.call(request, shared),
             (Route::Events, "GET") => events::subscribe.call(request, shared),
             (Route::Refresh, "POST") => refresh::refresh.call(request, shared),
             (Route::Schema, "GET") => schema::schema.call(request, shared),

@@ -82,8 +82,8 @@ async fn round(plan: &Plan, case: &Case, server: &Server, asks: &Arc<[Ask]>) -> 
 /// acknowledgements per commit is rather too small.
 async fn commits(server: &Server) -> f64 {
     let Ok(answer) = client::ask(server.address, &Ask::new("GET", "/metrics", "", "", 200)).await else { return 0.0 };
-    let lines =
-        String::from_utf8_lossy(&answer.body).lines().filter(|line| line.starts_with("diorama_dio_journal_append_duration_seconds_count"));
+    let text = String::from_utf8_lossy(&answer.body);
+    let lines = text.lines().filter(|line| line.starts_with("diorama_dio_journal_append_duration_seconds_count"));
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use super::core::Core;
 use super::event::{DioEvent, EventEntry, Position, event_of};
 use crate::hot::{Entry, Frame};
 use crate::journal::Seq;
@@ -72,6 +73,11 @@ impl RingItem {
         256 + old + 2 * self.new.as_ref().map_or(0, Body::size)
     }
 
+    /// About what its frame has.
+    fn weight(&self) -> u64 {
+        (200 + self.new.as_ref().map_or(0, |body| body.json().len())) as u64
+    }
+
     /// Columns whose values differ, when the row before is known.
     pub fn changed(&self) -> Option<Vec<String>> {
         let decode = |body: &Body| body.decode().unwrap_or_default();
@@ -129,16 +135,27 @@ impl Default for RingLimits {
 #[derive(Debug)]
 pub struct Ring {
     limits: RingLimits,
+    /// Every event of the log after this position was in the journal when the ring was made.
+    oldest: Seq,
     items: RwLock<Items>,
     head: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
+struct Kept {
+    item: Arc<RingItem>,
+    /// Weight of all items before it.
+    before: u64,
+}
+
+#[derive(Debug)]
 struct Items {
     epoch: Arc<str>,
-    queue: VecDeque<Arc<RingItem>>,
+    queue: VecDeque<Kept>,
     /// Number of the first item in the queue, counting all that ever were.
     first: u64,
+    /// Weight of all items that ever were.
+    weight: u64,
     bytes: usize,
     /// Every event of the log after this position is in the queue.
     floor: Seq,
@@ -166,8 +183,8 @@ pub enum At {
 impl Ring {
     /// An empty ring that stands for all events after `floor`.
     pub(super) fn new(limits: RingLimits, epoch: Arc<str>, floor: Seq) -> Ring {
-        let items = Items { epoch, queue: VecDeque::new(), first: 0, bytes: 0, floor, closed: false };
-        Ring { limits, items: RwLock::new(items), head: watch::Sender::new(0) }
+        let items = Items { epoch, queue: VecDeque::new(), first: 0, weight: 0, bytes: 0, floor, closed: false };
+        Ring { limits, oldest: floor, items: RwLock::new(items), head: watch::Sender::new(0) }
     }
 
     /// Adds events of the log, then wakes everyone.
@@ -175,13 +192,15 @@ impl Ring {
         let mut items = self.items.write();
         for item in new {
             items.bytes += item.size();
-            items.queue.push_back(Arc::new(item));
+            let before = items.weight;
+            items.weight += item.weight();
+            items.queue.push_back(Kept { item: Arc::new(item), before });
         }
         while items.queue.len() > self.limits.events || items.bytes > self.limits.bytes && items.queue.len() > 1 {
             let Some(old) = items.queue.pop_front() else { break };
-            items.bytes -= old.size();
+            items.bytes -= old.item.size();
             items.first += 1;
-            items.floor = old.seq.unwrap_or(items.floor);
+            items.floor = old.item.seq.unwrap_or(items.floor);
         }
         let head = items.first + items.queue.len() as u64;
         drop(items);
@@ -206,7 +225,7 @@ impl Ring {
             return At::Gone { missed: items.first - at, next: items.first };
         }
         match items.queue.get((at - items.first) as usize) {
-            Some(item) => At::Item(Arc::clone(item)),
+            Some(kept) => At::Item(Arc::clone(&kept.item)),
             None if items.closed => At::Closed,
             None => At::End,
         }
@@ -226,8 +245,8 @@ impl Ring {
         }
         // Events that are only on the bus have no position: they count as the one before them.
         let mut last = items.floor;
-        let skip = items.queue.iter().take_while(|item| {
-            last = item.seq.unwrap_or(last);
+        let skip = items.queue.iter().take_while(|kept| {
+            last = kept.item.seq.unwrap_or(last);
             last <= seq
         });
         Some(items.first + skip.count() as u64)
@@ -236,6 +255,27 @@ impl Ring {
     /// Every event of the log after this position is in the ring.
     pub fn floor(&self) -> Seq {
         self.items.read().floor
+    }
+
+    /// How many events of the log are at cursor `at` and after it.
+    pub(crate) fn told_from(&self, at: u64) -> u64 {
+        let items = self.items.read();
+        let skip = usize::try_from(at.saturating_sub(items.first)).unwrap_or(usize::MAX);
+        items.queue.iter().skip(skip).filter(|kept| kept.item.seq.is_some()).count() as u64
+    }
+
+    /// About how many bytes all events have that were ever published; of two such sums, the difference is what lies between.
+    pub(crate) fn weight(&self) -> u64 {
+        self.items.read().weight
+    }
+
+    /// [`Ring::weight`] as it was before the event at cursor `at`, `None` if that is gone.
+    pub(crate) fn weight_before(&self, at: u64) -> Option<u64> {
+        let items = self.items.read();
+        match items.queue.get(usize::try_from(at.checked_sub(items.first)?).ok()?) {
+            Some(kept) => Some(kept.before),
+            None => Some(items.weight),
+        }
     }
 
     /// The log's epoch.
@@ -251,6 +291,43 @@ impl Ring {
     /// How many wait for events.
     pub fn watchers(&self) -> usize {
         self.head.receiver_count()
+    }
+}
+
+/// Events that were read back from the journal.
+#[derive(Debug)]
+pub(crate) struct Past {
+    /// Oldest first.
+    pub(crate) items: Vec<RingItem>,
+    /// Everything up to here is among them.
+    pub(crate) reached: Seq,
+}
+
+impl Core {
+    /// Events of the log after `after`, about `bytes` of them, of those that readers see; `None` if some are gone.
+    pub(crate) async fn past(&self, after: Seq, bytes: usize) -> Result<Option<Past>> {
+        // The journal has an entry before readers see its row.
+        let seen = self.state().seq();
+        let mut past = Past { items: Vec::new(), reached: after };
+        for stored in self.journal.read(&self.name, after, bytes).await? {
+            if stored.seq > seen {
+                break;
+            }
+            // Entries that are kept for their operations lie before a gap.
+            if stored.seq != past.reached + 1 {
+                return Ok(None);
+            }
+            let Ok(entry) = Entry::decode(&stored.bytes) else { return Ok(None) };
+            past.reached = stored.seq;
+            past.items.extend(RingItem::of(entry, Old::Unknown, None).map(|item| item.replayed(true)));
+        }
+        Ok(Some(past))
+    }
+
+    /// The position after which all events are at hand.
+    pub(crate) async fn earliest(&self) -> Seq {
+        let trimmed = self.trimmed.lock().await.saturating_sub(1);
+        self.ring.oldest.max(trimmed).min(self.ring.floor())
     }
 }
 

@@ -188,7 +188,7 @@ fn write_line(cells: impl Iterator<Item = CborValue>, out: &mut Vec<u8>) {
 }
 
 /// The head of an array or map of definite length.
-fn cbor_head(major: u8, count: u64, out: &mut Vec<u8>) {
+pub(super) fn cbor_head(major: u8, count: u64, out: &mut Vec<u8>) {
     let bytes = count.to_be_bytes();
     match count {
         0..24 => out.push(major | bytes[7]),

@@ -90,6 +90,7 @@ codes! {
     NotReady = "not-ready", SERVICE_UNAVAILABLE, "The first copy is still being read";
     QueueFull = "queue-full", SERVICE_UNAVAILABLE, "Too many writes wait";
     InboxFull = "inbox-full", SERVICE_UNAVAILABLE, "Too many deliveries wait";
+    TooManyViews = "too-many-views", SERVICE_UNAVAILABLE, "Subscribers have too many different filters";
     ShuttingDown = "shutting-down", SERVICE_UNAVAILABLE, "The server is stopping";
     StoreUnavailable = "store-unavailable", SERVICE_UNAVAILABLE, "The journal cannot be written";
     UpstreamTimeout = "upstream-timeout", GATEWAY_TIMEOUT, "The source did not answer in time";
@@ -117,7 +118,9 @@ impl ApiError {
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> ApiError {
         let retry_after = match code {
             Code::NotReady | Code::QueueFull | Code::StoreUnavailable => Some(Duration::from_secs(1)),
-            Code::ShuttingDown | Code::RateLimited | Code::InboxFull => Some(Duration::from_secs(5)),
+            Code::ShuttingDown | Code::RateLimited | Code::InboxFull | Code::TooManyViews => {
+                Some(Duration::from_secs(5))
+            }
             _ => None,
         };
         ApiError(Box::new(Inner {
@@ -178,6 +181,11 @@ impl ApiError {
     /// What is wrong.
     pub fn detail(&self) -> &str {
         &self.0.detail
+    }
+
+    /// What the caller can do.
+    pub(super) fn tip(&self) -> Option<&str> {
+        self.0.hint.as_deref()
     }
 
     /// The members of the problem.

@@ -37,6 +37,7 @@ pub(super) enum Route {
     Deliveries,
     Delivery,
     Replay,
+    ManyEvents,
     Rows,
     Events,
     Query,
@@ -53,11 +54,11 @@ type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 impl Route {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Route; 23] = {
+    pub(super) const ALL: [Route; 24] = {
         use Route::*;
         [
             Index, Live, Ready, Metrics, OpenApi, Problem, Operations, RetryMany, Operation, Retry, Hook, Deliveries,
-            Delivery, Replay, Rows, Events, Query, Aggregate, Refresh, Schema, Row, RowEvents, None,
+            Delivery, Replay, ManyEvents, Rows, Events, Query, Aggregate, Refresh, Schema, Row, RowEvents, None,
         ]
     };
 
@@ -74,6 +75,7 @@ impl Route {
             ("metrics", (None, ..)) => Route::Metrics,
             ("openapi.json", (None, ..)) => Route::OpenApi,
             ("operations", (None, ..)) => Route::Operations,
+            ("events", (None, ..)) => Route::ManyEvents,
             ("", _) | (_, (Some(""), ..)) => Route::None,
             ("problems", (Some(_), None, _)) => Route::Problem,
             ("operations", (Some("_retry"), None, _)) => Route::RetryMany,
@@ -115,6 +117,7 @@ impl Route {
             Route::Deliveries => "/webhooks/{hook}/deliveries",
             Route::Delivery => "/webhooks/{hook}/deliveries/{id}",
             Route::Replay => "/webhooks/{hook}/deliveries/{id}/replay",
+            Route::ManyEvents => "/events",
             Route::Rows => "/{dio}",
             Route::Events => "/{dio}/events",
             Route::Query => "/{dio}/_query",
@@ -161,6 +164,7 @@ impl Route {
             (Route::Rows, "DELETE") => delete::delete_many.call(request, shared),
             (Route::Rows, "QUERY") | (Route::Query, "POST") => query::query.call(request, shared),
             (Route::Aggregate, "GET") => aggregate::aggregate.call(request, shared),
+            (Route::ManyEvents, "GET") => events::subscribe_many.call(request, shared),
             (Route::Events, "GET") => events::subscribe.call(request, shared),
             (Route::Refresh, "POST") => refresh::refresh.call(request, shared),
             (Route::Schema, "GET") => schema::schema.call(request, shared),

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::answer;
 use super::auth::Auth;
-use super::events::Sockets;
+use super::events::{Sockets, Views};
 use super::limits::Limits;
 use super::metrics::{Metrics, SocketCounts};
 use super::openapi::Document;
@@ -87,6 +87,8 @@ pub struct Mounted {
     pub options: MountOptions,
     /// Its event sockets.
     pub sockets: Arc<SocketCounts>,
+    /// What their subscribers see.
+    pub(super) views: Views,
 }
 
 impl Mounted {
@@ -132,7 +134,7 @@ impl Mounted {
     }
 
     pub(super) fn new(dio: Dio, options: MountOptions) -> Mounted {
-        Mounted { schema: dio.schema(), dio, options, sockets: Arc::default() }
+        Mounted { schema: dio.schema(), dio, options, sockets: Arc::default(), views: Views::default() }
     }
 }
 

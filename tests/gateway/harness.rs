@@ -237,6 +237,17 @@ impl App {
     }
 }
 
+/// JSON from a gateway that is no [`App`].
+pub(crate) async fn get_at(address: SocketAddr, path: &str) -> Answer {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let head =
+        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: application/json\r\nConnection: close\r\n\r\n");
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut raw = Vec::new();
+    socket.read_to_end(&mut raw).await.unwrap();
+    Answer::parse(&raw)
+}
+
 /// What came back.
 #[derive(Debug)]
 pub(crate) struct Answer {

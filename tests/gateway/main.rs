@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod events_checker;
+mod events_many;
+mod events_stream;
 mod feeds;
 mod harness;
 mod inbox;

@@ -119,6 +119,13 @@ impl Ws {
         Ok(Frame { first, payload })
     }
 
+    /// The next binary frame as what it says.
+    pub(crate) async fn cbor(&mut self) -> ciborium::Value {
+        let frame = self.frame().await.expect("a binary frame");
+        assert_eq!(frame.first, FIN | BINARY, "{frame:?}");
+        ciborium::from_reader(&frame.payload[..]).unwrap()
+    }
+
     /// The next text frame, whatever pings come before.
     pub(crate) async fn json(&mut self) -> Value {
         loop {

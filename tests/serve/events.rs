@@ -63,9 +63,10 @@ async fn a_subscriber_sees_writes_and_may_come_back() {
 async fn sockets_are_refused_for_a_reason_before_they_open() {
     let dir = folder();
     let server = orders(dir.path());
-    let plain = server.get("/orders/events");
+    let plain = server.request("GET", "/orders/events", &[("Sec-WebSocket-Version", "8")], "");
     assert_eq!((plain.status, plain.json()["code"].as_str()), (426, Some("upgrade-required")));
     assert!(plain.head.contains("upgrade: websocket"), "{}", plain.head);
+    assert_eq!(server.get("/orders/events").status, 200, "without a socket it is a poll");
     assert_eq!(server.get("/orders/events?colour=red").json()["code"], "unknown-parameter");
     assert_eq!(server.get("/nothing/events").status, 404);
     for (origin, welcome) in [("https://evil.example", false), ("http://localhost:3000", true)] {

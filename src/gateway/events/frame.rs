@@ -1,20 +1,37 @@
-//! Frames as they go over the wire: one JSON object of text each.
+//! Frames as they go over the wire: one object each, as JSON text or as CBOR.
 //!
-//! The frame of an event is made once, by the first socket that sends it, and shared by all; a row's bytes are spliced in as
-//! they are. Control frames are lower case, events bear their own names.
+//! Control frames are lower case, events bear their own names. A row's bytes are spliced in as they are.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::dio::{DioEvent, Old, Position, RingItem};
-use crate::hot::{Entry, Frame, Visible};
+use super::super::format::cbor_head;
+use super::super::negotiate::Format;
+use crate::dio::{Position, RingItem};
+use crate::hot::{Entry, Frame};
 use crate::journal::Seq;
-use crate::record::Body;
+use crate::record::{Body, CborValue, value_to_json};
 
-/// Rows larger than this are not sent with their event: whoever wants them reads them.
-const MOST_RECORD: usize = 256 << 10;
+/// How frames are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Encoding {
+    /// JSON text.
+    Json,
+    /// CBOR, RFC 8949, with the tags that rows have.
+    Cbor,
+}
+
+impl Encoding {
+    /// The format of rows within frames.
+    pub(super) fn of_rows(self) -> Format {
+        match self {
+            Encoding::Json => Format::Json,
+            Encoding::Cbor => Format::Cbor,
+        }
+    }
+}
 
 /// Why a client must drop what it has and read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,28 +57,60 @@ impl Reset {
     }
 }
 
-/// The frame of an event, `None` for events that stay inside. With `records` it is the shared one.
-pub(super) fn event(item: &RingItem, records: bool) -> Option<Bytes> {
-    let (seq, entry) = (item.seq?, item.entry.as_ref()?);
-    if !records {
-        return Some(encode(item, seq, entry, false));
+/// What a subscriber is told of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Inserted,
+    /// The row begins to match.
+    Entered,
+    Changed,
+    Removed,
+    /// The row ceases to match.
+    Left,
+    Failed,
+    Committed,
+    Invalidated,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Inserted | Kind::Entered => "RecordInserted",
+            Kind::Changed => "RecordChanged",
+            Kind::Removed | Kind::Left => "RecordRemoved",
+            Kind::Failed => "WriteFailed",
+            Kind::Committed => "WriteCommitted",
+            Kind::Invalidated => "Invalidated",
+        }
     }
-    Some(item.frame.get_or_init(|| encode(item, seq, entry, true)).clone())
+
+    fn flag(self) -> Option<&'static str> {
+        match self {
+            Kind::Entered => Some("entered"),
+            Kind::Left => Some("left"),
+            _ => None,
+        }
+    }
 }
 
-/// The row an event is about, `None` if it is about all.
-pub(super) fn subject(item: &RingItem) -> Option<&str> {
-    item.entry.as_ref()?.id.as_deref()
-}
-
-fn encode(item: &RingItem, seq: Seq, entry: &Entry, records: bool) -> Bytes {
-    let mut frame = Object::new(kind(item, entry));
-    frame.member("seq", &json!(seq));
+/// The frame of an event of the log. `row` is what is shown of the row, where it is shown.
+pub(super) fn event(encoding: Encoding, kind: Kind, item: &RingItem, entry: &Entry, row: Option<&[u8]>) -> Bytes {
+    let mut frame = Object::new(encoding, kind.name());
+    frame.member("seq", &json!(entry.seq));
     if let Some(id) = &entry.id {
         frame.member("id", &json!(&**id));
     }
-    if let Frame::Inserted | Frame::Changed = entry.frame {
-        row(&mut frame, item, records);
+    if let Some(flag) = kind.flag() {
+        frame.member(flag, &json!(true));
+    }
+    if let (Kind::Inserted | Kind::Entered | Kind::Changed, Some(body)) = (kind, &item.new) {
+        if let Some(row) = row {
+            frame.raw("record", row);
+        }
+        if let (Kind::Changed, Frame::Changed, Some(changed)) = (kind, &entry.frame, item.changed()) {
+            frame.member("changed", &json!(changed));
+        }
+        frame.member("etag", &json!(entity_tag(body)));
     }
     frame.member("origin", &json!(entry.cause.origin));
     if let Some(op) = entry.cause.op {
@@ -76,15 +125,22 @@ fn encode(item: &RingItem, seq: Seq, entry: &Entry, records: bool) -> Bytes {
     frame.finish()
 }
 
-fn row(frame: &mut Object, item: &RingItem, records: bool) {
-    let Some(body) = &item.new else { return };
-    if records && body.json().len() <= MOST_RECORD {
-        frame.raw("record", body.json());
+/// The newest state of a row in place of its events: the row and what is shown of it, `None` if it is not to be seen.
+pub(super) fn newest(encoding: Encoding, kind: Kind, id: &str, seq: Seq, row: Option<(&Body, Option<&[u8]>)>) -> Bytes {
+    let mut frame = Object::new(encoding, kind.name());
+    frame.member("seq", &json!(seq));
+    frame.member("id", &json!(id));
+    if let Some(flag) = kind.flag() {
+        frame.member(flag, &json!(true));
     }
-    if let (DioEvent::RecordChanged { .. }, Some(changed)) = (&item.event, item.changed()) {
-        frame.member("changed", &json!(changed));
+    frame.member("conflated", &json!(true));
+    if let Some((body, shown)) = row {
+        if let Some(shown) = shown {
+            frame.raw("record", shown);
+        }
+        frame.member("etag", &json!(entity_tag(body)));
     }
-    frame.member("etag", &json!(entity_tag(body)));
+    frame.finish()
 }
 
 /// The row's ETag, as `If-Match` takes it.
@@ -92,77 +148,176 @@ fn entity_tag(body: &Body) -> String {
     format!("\"{}\"", URL_SAFE_NO_PAD.encode(body.hash().to_be_bytes()))
 }
 
-/// The name of an event. A change of a row that is not there is its removal.
-fn kind(item: &RingItem, entry: &Entry) -> &'static str {
-    match &entry.frame {
-        Frame::Inserted => "RecordInserted",
-        Frame::Changed if is_gone(item, entry) => "RecordRemoved",
-        Frame::Changed => "RecordChanged",
-        Frame::Removed => "RecordRemoved",
-        Frame::WriteFailed(_) => "WriteFailed",
-        Frame::WriteCommitted => "WriteCommitted",
-        Frame::Invalidated { .. } | Frame::Silent => "Invalidated",
-    }
+/// What the first frame says.
+pub(super) struct Hello<'a> {
+    pub(super) dio: &'a str,
+    pub(super) position: &'a Position,
+    pub(super) resumed: bool,
+    /// Events that have happened since the position and still follow.
+    pub(super) missed: u64,
+    pub(super) heartbeat: u64,
+    /// Whether a snapshot follows.
+    pub(super) snapshot: bool,
 }
 
-/// An event read back from the journal knows no row but its own entry's.
-fn is_gone(item: &RingItem, entry: &Entry) -> bool {
-    match item.old {
-        Old::Unknown => matches!(entry.visible, Visible::Gone),
-        Old::Absent | Old::Known(_) => item.new.is_none(),
-    }
-}
-
-/// The first frame: what is subscribed to. Everything after `position` follows; `missed` of it has happened already.
-pub(super) fn hello(dio: &str, position: &Position, resumed: bool, missed: u64, heartbeat: u64) -> Bytes {
-    let mut frame = Object::new("hello");
+/// The first frame: what is subscribed to. Everything after its position follows.
+pub(super) fn hello(encoding: Encoding, said: &Hello<'_>) -> Bytes {
+    let mut frame = Object::new(encoding, "hello");
     frame.member("v", &json!(1));
-    frame.member("dio", &json!(dio));
-    frame.place(position);
-    frame.member("resumed", &json!(resumed));
-    frame.member("missed", &json!(missed));
-    frame.member("heartbeat", &json!(heartbeat));
+    frame.member("dio", &json!(said.dio));
+    frame.place(said.position);
+    frame.member("resumed", &json!(said.resumed));
+    frame.member("missed", &json!(said.missed));
+    frame.member("snapshot", &json!(said.snapshot));
+    frame.member("heartbeat", &json!(said.heartbeat));
     frame.finish()
 }
 
 /// Drop what you have and read again; everything after `position` follows.
-pub(super) fn reset(reason: Reset, position: &Position) -> Bytes {
-    let mut frame = Object::new("reset");
+pub(super) fn reset(encoding: Encoding, reason: Reset, position: &Position) -> Bytes {
+    let mut frame = Object::new(encoding, "reset");
     frame.member("reason", &json!(reason.as_str()));
     frame.place(position);
     frame.finish()
 }
 
+/// Drop what you have: rows follow, of about `position`. `count` of them, if that is known.
+pub(super) fn snapshot_begin(encoding: Encoding, position: &Position, count: Option<usize>) -> Bytes {
+    let mut frame = Object::new(encoding, "snapshot_begin");
+    frame.place(position);
+    if let Some(count) = count {
+        frame.member("count", &json!(count));
+    }
+    frame.finish()
+}
+
+/// That were all rows; everything after `position` follows.
+pub(super) fn snapshot_end(encoding: Encoding, position: &Position) -> Bytes {
+    let mut frame = Object::new(encoding, "snapshot_end");
+    frame.place(position);
+    frame.finish()
+}
+
+/// Rows of a snapshot, each with its id.
+pub(super) struct Rows {
+    encoding: Encoding,
+    count: u64,
+    rows: Vec<u8>,
+}
+
+impl Rows {
+    pub(super) fn new(encoding: Encoding) -> Rows {
+        Rows { encoding, count: 0, rows: Vec::new() }
+    }
+
+    /// Adds a row: its id, and what is shown of it.
+    pub(super) fn push(&mut self, id: &str, row: Option<&[u8]>) {
+        let id = json!(id);
+        match self.encoding {
+            Encoding::Json => {
+                self.rows.extend_from_slice(if self.count == 0 { b"[" } else { b",[" });
+                self.rows.extend_from_slice(id.to_string().as_bytes());
+                if let Some(row) = row {
+                    self.rows.push(b',');
+                    self.rows.extend_from_slice(row);
+                }
+                self.rows.push(b']');
+            }
+            Encoding::Cbor => {
+                cbor_head(0x80, 1 + u64::from(row.is_some()), &mut self.rows);
+                write_cbor(&id, &mut self.rows);
+                self.rows.extend_from_slice(row.unwrap_or_default());
+            }
+        }
+        self.count += 1;
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.count
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn finish(self) -> Bytes {
+        let mut all = Vec::with_capacity(self.rows.len() + 16);
+        match self.encoding {
+            Encoding::Json => all.push(b'['),
+            Encoding::Cbor => cbor_head(0x80, self.count, &mut all),
+        }
+        all.extend_from_slice(&self.rows);
+        if self.encoding == Encoding::Json {
+            all.push(b']');
+        }
+        let mut frame = Object::new(self.encoding, "rows");
+        frame.raw("rows", &all);
+        frame.finish()
+    }
+}
+
 /// A bookmark: everything up to `position` was sent.
-pub(super) fn heartbeat(position: &Position) -> Bytes {
-    let mut frame = Object::new("heartbeat");
+pub(super) fn heartbeat(encoding: Encoding, position: &Position) -> Bytes {
+    let mut frame = Object::new(encoding, "heartbeat");
     frame.place(position);
     frame.member("at", &json!(format!("{:.3}", jiff::Timestamp::now())));
     frame.finish()
 }
 
-/// The answer to a client's `ping`.
-pub(super) fn pong(n: &Value, position: &Position) -> Bytes {
-    let mut frame = Object::new("pong");
-    frame.member("n", n);
-    frame.place(position);
+/// The answer to a client's `ping`; with the position, if the socket has one.
+pub(super) fn pong(encoding: Encoding, n: Option<&CborValue>, position: Option<&Position>) -> Bytes {
+    let mut frame = Object::new(encoding, "pong");
+    frame.value("n", n.unwrap_or(&CborValue::Null));
+    if let Some(position) = position {
+        frame.place(position);
+    }
     frame.finish()
 }
 
-/// A client's message was not understood.
-pub(super) fn error(code: &str, detail: &str) -> Bytes {
-    let mut frame = Object::new("error");
+/// A client's message was not understood, or cannot be obeyed.
+pub(super) fn error(encoding: Encoding, code: &str, detail: &str, hint: Option<&str>) -> Bytes {
+    let mut frame = Object::new(encoding, "error");
     frame.member("code", &json!(code));
     frame.member("detail", &json!(detail));
+    if let Some(hint) = hint {
+        frame.member("hint", &json!(hint));
+    }
     frame.finish()
 }
 
-/// The last frame before the server closes.
-pub(super) fn bye(code: u16, reason: &str) -> Bytes {
-    let mut frame = Object::new("bye");
+/// A frame that says no more than its type.
+pub(super) fn word(encoding: Encoding, kind: &str) -> Bytes {
+    Object::new(encoding, kind).finish()
+}
+
+/// The last frame before the server ends the stream.
+pub(super) fn bye(encoding: Encoding, code: u16, reason: &str) -> Bytes {
+    let mut frame = Object::new(encoding, "bye");
     frame.member("code", &json!(code));
     frame.member("reason", &json!(reason));
     frame.finish()
+}
+
+/// `frame` as one of the subscription `sub`.
+pub(super) fn tagged(encoding: Encoding, sub: &str, frame: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(frame.len() + sub.len() + 16);
+    let sub = json!(sub);
+    let Some((first, rest)) = frame.split_first() else { return Bytes::new() };
+    match encoding {
+        Encoding::Json => {
+            out.extend_from_slice(b"{\"sub\":");
+            out.extend_from_slice(sub.to_string().as_bytes());
+            out.push(b',');
+        }
+        Encoding::Cbor => {
+            // Frames have fewer than 23 members: the head of the map is one byte.
+            out.push(first + 1);
+            write_cbor(&json!("sub"), &mut out);
+            write_cbor(&sub, &mut out);
+        }
+    }
+    out.extend_from_slice(rest);
+    out.into()
 }
 
 fn timestamp(unix_ms: u64) -> String {
@@ -170,12 +325,23 @@ fn timestamp(unix_ms: u64) -> String {
     format!("{:.3}", at.unwrap_or_default())
 }
 
+fn write_cbor(value: &Value, out: &mut Vec<u8>) {
+    // A Vec takes every write.
+    let _ = ciborium::into_writer(value, out);
+}
+
 /// An object under construction; its type comes first, members keep their order.
-struct Object(Vec<u8>);
+struct Object {
+    encoding: Encoding,
+    members: u8,
+    bytes: Vec<u8>,
+}
 
 impl Object {
-    fn new(kind: &str) -> Object {
-        Object(format!(r#"{{"type":"{kind}""#).into_bytes())
+    fn new(encoding: Encoding, kind: &str) -> Object {
+        let mut object = Object { encoding, members: 0, bytes: vec![b'{'] };
+        object.member("type", &json!(kind));
+        object
     }
 
     fn place(&mut self, position: &Position) {
@@ -185,79 +351,50 @@ impl Object {
     }
 
     fn member(&mut self, name: &str, value: &Value) {
-        self.raw(name, value.to_string().as_bytes());
-    }
-
-    fn raw(&mut self, name: &str, json: &[u8]) {
-        self.0.extend_from_slice(b",\"");
-        self.0.extend_from_slice(name.as_bytes());
-        self.0.extend_from_slice(b"\":");
-        self.0.extend_from_slice(json);
-    }
-
-    fn finish(mut self) -> Bytes {
-        self.0.push(b'}');
-        self.0.into()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Dio;
-    use crate::gateway::events::testing::{record, small_dio};
-
-    async fn next(dio: &Dio, at: &mut u64) -> Value {
-        loop {
-            match dio.ring().at(*at) {
-                crate::dio::At::Item(item) => {
-                    *at += 1;
-                    if let Some(frame) = event(&item, true) {
-                        return serde_json::from_slice(&frame).unwrap();
-                    }
-                }
-                _ => dio.ring().watch().changed().await.unwrap(),
+        match self.encoding {
+            Encoding::Json => self.raw(name, value.to_string().as_bytes()),
+            Encoding::Cbor => {
+                let mut cbor = Vec::new();
+                write_cbor(value, &mut cbor);
+                self.raw(name, &cbor);
             }
         }
     }
 
-    #[tokio::test]
-    async fn events_carry_the_row_what_changed_and_why() {
-        let dio = small_dio().await;
-        let mut at = dio.ring().end();
-        dio.vista().insert("muffin", &record("Muffin", 1)).await.unwrap();
-        let inserted = next(&dio, &mut at).await;
-        assert_eq!(inserted["type"], "RecordInserted");
-        assert_eq!(inserted["record"], json!({"id": "muffin", "name": "Muffin", "price": 1}));
-        assert_eq!(inserted["origin"], "write");
-        assert!(inserted["op"].as_str().unwrap().starts_with("op_"));
-        assert!(inserted["at"].as_str().unwrap().ends_with('Z'));
-        assert_eq!(next(&dio, &mut at).await["type"], "WriteCommitted");
-        dio.patched("muffin", record("Muffin", 2)).await.unwrap();
-        let changed = next(&dio, &mut at).await;
-        assert_eq!((&changed["type"], &changed["changed"]), (&json!("RecordChanged"), &json!(["price"])));
-        assert_eq!(changed["origin"], "program");
-        assert!(changed["etag"].as_str().unwrap().starts_with('"'));
+    fn value(&mut self, name: &str, value: &CborValue) {
+        match self.encoding {
+            Encoding::Json => self.raw(name, &value_to_json(value)),
+            Encoding::Cbor => {
+                let mut cbor = Vec::new();
+                // A Vec takes every write.
+                let _ = ciborium::into_writer(value, &mut cbor);
+                self.raw(name, &cbor);
+            }
+        }
     }
 
-    #[tokio::test]
-    async fn a_change_of_a_row_that_is_gone_is_its_removal() {
-        let dio = small_dio().await;
-        let mut at = dio.ring().end();
-        dio.invalidate_record("nobody");
-        let frame = next(&dio, &mut at).await;
-        assert_eq!((&frame["type"], &frame["id"]), (&json!("RecordRemoved"), &json!("nobody")));
-        assert_eq!(frame.get("record"), None);
+    /// A member whose value is written already.
+    fn raw(&mut self, name: &str, value: &[u8]) {
+        match self.encoding {
+            Encoding::Json => {
+                self.bytes.extend_from_slice(if self.members == 0 { b"\"" } else { b",\"" });
+                self.bytes.extend_from_slice(name.as_bytes());
+                self.bytes.extend_from_slice(b"\":");
+            }
+            Encoding::Cbor => write_cbor(&json!(name), &mut self.bytes),
+        }
+        self.bytes.extend_from_slice(value);
+        self.members += 1;
     }
 
-    #[tokio::test]
-    async fn a_frame_is_made_once() {
-        let dio = small_dio().await;
-        let at = dio.ring().end();
-        dio.patched("a", record("A", 1)).await.unwrap();
-        let crate::dio::At::Item(item) = dio.ring().at(at) else { panic!("no event") };
-        let (one, two) = (event(&item, true).unwrap(), event(&item, true).unwrap());
-        assert_eq!(one.as_ptr(), two.as_ptr());
-        assert!(!String::from_utf8_lossy(&event(&item, false).unwrap()).contains("\"record\""));
+    fn finish(mut self) -> Bytes {
+        match self.encoding {
+            Encoding::Json => self.bytes.push(b'}'),
+            Encoding::Cbor => self.bytes[0] = 0xA0 | self.members,
+        }
+        self.bytes.into()
     }
 }
+
+#[cfg(test)]
+mod tests;

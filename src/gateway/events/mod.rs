@@ -1,50 +1,64 @@
-//! `GET /{dio}/events`: a Dio's events over WebSocket.
+//! `GET /{dio}/events`, `/{dio}/{id}/events` and `/events`: a Dio's events, over WebSocket, as server-sent events or by polling.
 //!
-//! `frame.rs` makes the frames, `session.rs` feeds one socket from the Dio's ring; here are the parameters and the bounds.
+//! `wish.rs` reads what is asked for, `view.rs` makes frames of events (`frame.rs`) for all who see the same, `feed.rs` is one
+//! subscription and `subs.rs` those of one connection; `session.rs` (with `command.rs`) and `stream.rs` carry them to clients.
 
+mod command;
+mod feed;
 mod frame;
+mod places;
 mod session;
+mod stream;
+mod subs;
 #[cfg(test)]
 pub(crate) mod testing;
+mod view;
+mod wish;
 
-use std::collections::HashSet;
+pub use places::Sockets;
+pub(in crate::gateway) use view::Views;
+
 use std::sync::Arc;
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{Query, State};
+use axum::extract::{Query, RawQuery, State};
+use axum::http::HeaderMap;
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::response::Response;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use self::session::{MOST_MESSAGE, Session, Since, Wish};
+use self::frame::Encoding;
+use self::places::Place;
+use self::session::{MOST_MESSAGE, Session};
+use self::stream::Transport;
+use self::subs::{MOST_SUBS, Subs, resource};
+use self::wish::{Manner, Since, Wish};
 use super::extract::Segment;
+use super::negotiate::{self, Format};
 use super::problem::{ApiError, Code};
-use super::state::{Mounted, Shared};
+use super::state::Shared;
+use crate::dio::Position;
 
-/// The one subprotocol: JSON text frames.
-const SUBPROTOCOL: &str = "diorama.v1+json";
-/// Ids in one subscription, at most.
-const MOST_IDS: usize = 1_000;
-/// Seconds between heartbeats if nobody says otherwise.
-const HEARTBEAT: u64 = 25;
+/// The subprotocols, the preferred one first, which is also what is spoken to a client that offers none.
+const SUBPROTOCOLS: [(&str, Encoding); 2] = [("diorama.v1+json", Encoding::Json), ("diorama.v1+cbor", Encoding::Cbor)];
 /// Bytes that wait for a slow socket, at most.
 const WRITE_BUFFER: usize = 1 << 20;
+/// Where a browser's event source was when its connection broke.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-type Parameters = Query<Vec<(String, String)>>;
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
 /// Subscribes to a Dio's events.
 pub(super) async fn subscribe(
     State(shared): State<Arc<Shared>>,
     Segment(dio): Segment<0>,
-    Query(parameters): Parameters,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
-    open(&shared, &dio, parse(parameters)?, upgrade)
+    let at = resource(&shared, &dio)?;
+    let (wish, manner) = wish::parse(raw.as_deref().unwrap_or_default(), &at.schema)?;
+    one(&shared, &dio, wish, manner, &headers, upgrade).await
 }
 
 /// Subscribes to the events of one row.
@@ -52,175 +66,145 @@ pub(super) async fn subscribe_one(
     State(shared): State<Arc<Shared>>,
     Segment(dio): Segment<0>,
     Segment(id): Segment<1>,
-    Query(parameters): Parameters,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
-    let wish = Wish { ids: Some([id].into()), ..parse(parameters)? };
-    open(&shared, &dio, wish, upgrade)
+    let at = resource(&shared, &dio)?;
+    let (wish, manner) = wish::parse(raw.as_deref().unwrap_or_default(), &at.schema)?;
+    let wish = Wish { ids: Some([id].into()), ..wish };
+    one(&shared, &dio, wish, manner, &headers, upgrade).await
 }
 
-fn open(shared: &Shared, dio: &str, wish: Wish, upgrade: Upgrade) -> Result<Response, ApiError> {
-    let mounted = shared.dio(dio)?;
-    let upgrade = upgrade.map_err(|_| no_socket())?;
-    if shared.closing.is_cancelled() {
-        return Err(ApiError::new(Code::ShuttingDown, "the server is stopping"));
+/// Subscribes to the events of several Dios.
+pub(super) async fn subscribe_many(
+    State(shared): State<Arc<Shared>>,
+    Query(parameters): Query<Vec<(String, String)>>,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Result<Response, ApiError> {
+    let carrier = Carrier::of(&headers, upgrade)?;
+    let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).filter(|_| carrier.is_sse());
+    let many = wish::parse_many(&parameters, last)?;
+    if many.subs.len() > MOST_SUBS {
+        return Err(ApiError::new(Code::LimitTooLarge, format!("dio names more than {MOST_SUBS} resources")));
     }
-    if !mounted.dio.is_ready() {
-        return Err(ApiError::new(Code::NotReady, format!("the first copy of {dio} is still being read")));
+    if many.subs.is_empty() && !carrier.is_socket() {
+        return Err(ApiError::new(Code::InvalidParameter, "dio names the resources to follow")
+            .hint("GET /events?dio=a,b; a WebSocket may subscribe later"));
     }
+    let place = place(&shared)?;
+    let mut subs = Subs::new(carrier.encoding(), many.manner.heartbeat);
+    for (name, wish) in many.subs {
+        subs.add(Some(&name), resource(&shared, &name)?, wish).await?;
+    }
+    Ok(carrier.carry(subs, many.manner, place, Some(&shared)))
+}
+
+async fn one(
+    shared: &Arc<Shared>,
+    dio: &str,
+    mut wish: Wish,
+    manner: Manner,
+    headers: &HeaderMap,
+    upgrade: Upgrade,
+) -> Result<Response, ApiError> {
+    let carrier = Carrier::of(headers, upgrade)?;
+    if let Some(last) = headers.get(LAST_EVENT_ID).filter(|_| carrier.is_sse()) {
+        // A browser does not come back after a refusal: what is no position belongs to another history.
+        let since = last.to_str().ok().and_then(wish::since);
+        wish.since = Some(since.unwrap_or_else(|| Since::Position(Position { epoch: "".into(), seq: 0 })));
+    }
+    let place = place(shared)?;
+    let mut subs = Subs::new(carrier.encoding(), manner.heartbeat);
+    subs.add(None, resource(shared, dio)?, wish).await?;
+    Ok(carrier.carry(subs, manner, place, None))
+}
+
+fn place(shared: &Shared) -> Result<Place, ApiError> {
     let place = shared.sockets.place();
-    let place = place.ok_or_else(|| ApiError::new(Code::RateLimited, "too many event sockets are open"))?;
-    Ok(attach(mounted, wish, upgrade, place))
+    place.ok_or_else(|| ApiError::new(Code::RateLimited, "too many event sockets and streams are open"))
 }
 
-/// A plain GET, or a handshake that is none.
+/// What brings frames to the client.
+enum Carrier {
+    Socket(WebSocketUpgrade, Encoding),
+    Body(Transport),
+}
+
+impl Carrier {
+    fn of(headers: &HeaderMap, upgrade: Upgrade) -> Result<Carrier, ApiError> {
+        let handshake = [header::UPGRADE, header::SEC_WEBSOCKET_KEY, header::SEC_WEBSOCKET_VERSION];
+        match upgrade {
+            Ok(upgrade) => {
+                let offered =
+                    |name: &str| upgrade.requested_protocols().any(|offer| offer.as_bytes() == name.as_bytes());
+                let chosen = SUBPROTOCOLS.iter().find(|(name, _)| offered(name));
+                let encoding = chosen.map_or(Encoding::Json, |(_, encoding)| *encoding);
+                Ok(Carrier::Socket(upgrade, encoding))
+            }
+            Err(_) if handshake.iter().any(|name| headers.contains_key(name)) => Err(no_socket()),
+            Err(_) => transport(headers).map(Carrier::Body),
+        }
+    }
+
+    fn is_sse(&self) -> bool {
+        matches!(self, Carrier::Body(Transport::Sse))
+    }
+
+    fn is_socket(&self) -> bool {
+        matches!(self, Carrier::Socket(..))
+    }
+
+    fn encoding(&self) -> Encoding {
+        match self {
+            Carrier::Socket(_, encoding) => *encoding,
+            Carrier::Body(_) => Encoding::Json,
+        }
+    }
+
+    /// Answers with the events of `subs`; with `shared`, a client may subscribe to more.
+    fn carry(self, subs: Subs, manner: Manner, place: Place, shared: Option<&Arc<Shared>>) -> Response {
+        let upgrade = match self {
+            Carrier::Socket(upgrade, _) => upgrade,
+            Carrier::Body(transport) => return stream::respond(subs, manner, transport, place),
+        };
+        let upgrade = upgrade
+            .protocols(SUBPROTOCOLS.map(|(name, _)| name))
+            .read_buffer_size(4 << 10)
+            .write_buffer_size(32 << 10)
+            .max_write_buffer_size(WRITE_BUFFER)
+            .max_message_size(MOST_MESSAGE)
+            .max_frame_size(MOST_MESSAGE);
+        let session = Session::new(subs, manner, shared.map(Arc::downgrade));
+        upgrade.on_upgrade(move |socket| async move {
+            session.run(socket, &place).await;
+        })
+    }
+}
+
+/// The form of an answer that is no socket: NDJSON, unless something else is asked for by name.
+fn transport(headers: &HeaderMap) -> Result<Transport, ApiError> {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let names: Vec<String> = accepted
+        .flat_map(|value| value.split(','))
+        .map(|range| range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+        .collect();
+    if names.iter().any(|name| name == "text/event-stream") {
+        return Ok(Transport::Sse);
+    }
+    let by_name = names.iter().any(|name| name == "application/json");
+    Ok(match negotiate::of_log(headers)? {
+        Format::Json if by_name => Transport::Array,
+        _ => Transport::Lines,
+    })
+}
+
+/// A handshake that is none.
 fn no_socket() -> ApiError {
-    ApiError::new(Code::UpgradeRequired, "events are sent over a WebSocket")
+    ApiError::new(Code::UpgradeRequired, "this is no handshake of a WebSocket, version 13")
         .hint("connect with a WebSocket client, for example: websocat ws://HOST/RESOURCE/events")
         .header(header::UPGRADE, HeaderValue::from_static("websocket"))
         .header(header::CONNECTION, HeaderValue::from_static("Upgrade"))
         .header(HeaderName::from_static("sec-websocket-version"), HeaderValue::from_static("13"))
-}
-
-/// The open sockets of a server: how many there may be, and how they end. Clones share them.
-#[derive(Clone, Debug)]
-pub struct Sockets {
-    places: Arc<Semaphore>,
-    closing: CancellationToken,
-    tasks: TaskTracker,
-}
-
-impl Default for Sockets {
-    fn default() -> Sockets {
-        Sockets::new(10_000)
-    }
-}
-
-impl Sockets {
-    /// At most `most` sockets.
-    pub fn new(most: usize) -> Sockets {
-        let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
-        Sockets { places, closing: CancellationToken::new(), tasks: TaskTracker::new() }
-    }
-
-    /// How many are open.
-    pub fn open(&self) -> usize {
-        self.tasks.len()
-    }
-
-    /// Closes all with code 1001, and those that still come; returns when they are gone.
-    pub async fn close(&self) {
-        self.closing.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-
-    /// A place for one more, `None` if all are taken.
-    fn place(&self) -> Option<Place> {
-        let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        Some(Place { closing: self.closing.clone(), _permit: permit, _task: self.tasks.token() })
-    }
-}
-
-/// A socket's right to be; given back when dropped.
-struct Place {
-    closing: CancellationToken,
-    _permit: OwnedSemaphorePermit,
-    _task: TaskTrackerToken,
-}
-
-/// Switches to WebSocket and feeds the events of `mounted` to it.
-fn attach(mounted: &Mounted, wish: Wish, upgrade: WebSocketUpgrade, place: Place) -> Response {
-    let (dio, counts) = (mounted.dio.clone(), Arc::clone(&mounted.sockets));
-    let upgrade = upgrade
-        .protocols([SUBPROTOCOL])
-        .read_buffer_size(4 << 10)
-        .write_buffer_size(32 << 10)
-        .max_write_buffer_size(WRITE_BUFFER)
-        .max_message_size(MOST_MESSAGE)
-        .max_frame_size(MOST_MESSAGE);
-    upgrade.on_upgrade(move |socket| async move {
-        let open = counts.enter();
-        let session = Session::new(&dio, wish);
-        // The ring is enough: a socket does not keep its Dio from closing.
-        drop(dio);
-        // The whole of it: a closure that names one field takes only that, and gives the place back at once.
-        let place = place;
-        open.closed(session.run(socket, place.closing.clone()).await);
-    })
-}
-
-/// Reads the parameters of `/events`; nothing is ignored.
-fn parse(parameters: Vec<(String, String)>) -> Result<Wish, ApiError> {
-    let mut wish = Wish { since: Since::Now, records: true, ids: None, heartbeat: HEARTBEAT };
-    for (name, value) in parameters {
-        let bad = |detail: &str| ApiError::new(Code::InvalidParameter, format!("{name} {detail}"));
-        match name.as_str() {
-            "since" => wish.since = since(&value).ok_or_else(|| bad("is a position (EPOCH:SEQ), now or earliest"))?,
-            "records" => wish.records = value.parse().map_err(|_| bad("is true or false"))?,
-            "heartbeat" => {
-                let seconds = value.parse().ok().filter(|seconds| (5..=60).contains(seconds));
-                wish.heartbeat = seconds.ok_or_else(|| bad("is a number of seconds from 5 to 60"))?;
-            }
-            "ids" => {
-                let ids = wish.ids.get_or_insert_with(HashSet::new);
-                ids.extend(value.split(',').filter(|id| !id.is_empty()).map(str::to_string));
-                if ids.is_empty() || ids.len() > MOST_IDS {
-                    return Err(bad("takes 1 to 1000 ids, separated by commas"));
-                }
-            }
-            "order" | "limit" | "offset" | "after" => {
-                return Err(bad(
-                    "makes no sense for events: they are a log, not a list; use GET on the resource itself",
-                ));
-            }
-            _ => {
-                let error = ApiError::new(Code::UnknownParameter, format!("{name} is not known here"));
-                return Err(error.hint("events know since, records, ids and heartbeat"));
-            }
-        }
-    }
-    Ok(wish)
-}
-
-fn since(value: &str) -> Option<Since> {
-    Some(match value {
-        "now" => Since::Now,
-        "earliest" => Since::Earliest,
-        position => Since::Position(position.parse().ok()?),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(query: &str) -> Result<Wish, ApiError> {
-        let uri = format!("/products/events?{query}").parse().unwrap();
-        parse(axum::extract::Query::try_from_uri(&uri).unwrap().0)
-    }
-
-    #[test]
-    fn there_are_only_so_many_places() {
-        let sockets = Sockets::new(1);
-        let place = sockets.place();
-        assert!(place.is_some() && sockets.place().is_none());
-        assert_eq!(sockets.open(), 1);
-        drop(place);
-        assert!(sockets.place().is_some());
-    }
-
-    #[test]
-    fn parameters_are_read_or_refused() {
-        let wish = read("since=K3V9Q2M7XA:1042&records=false&ids=7,8&ids=muffin%20top&heartbeat=5").unwrap();
-        assert_eq!(wish.since, Since::Position("K3V9Q2M7XA:1042".parse().unwrap()));
-        assert!(!wish.records);
-        assert_eq!(wish.ids, Some(["7", "8", "muffin top"].map(String::from).into()));
-        assert_eq!(wish.heartbeat, 5);
-        assert_eq!(read("").unwrap().since, Since::Now);
-        for refused in ["since=yesterday", "records=maybe", "heartbeat=1", "ids=", "limit=5", "colour=red"] {
-            let error = read(refused).unwrap_err();
-            assert_eq!(error.code().as_str().starts_with("unknown"), refused.starts_with("colour"), "{refused}");
-        }
-    }
 }

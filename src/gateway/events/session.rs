@@ -1,32 +1,32 @@
-//! One subscriber: a cursor into the Dio's ring, and the socket it feeds.
-//!
-//! A session never holds events of its own, so a slow one costs nobody anything: it is told to read again and closed.
+//! A WebSocket: frames of its subscriptions go out, a few commands come in.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::Weak;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes};
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
-use serde_json::Value;
-use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tokio_util::sync::CancellationToken;
 
-use super::frame::{self, Reset};
-use crate::dio::{At, Dio, Position, Ring, RingItem};
+use super::super::state::Shared;
+use super::command;
+use super::feed::Ended;
+use super::frame::{self, Encoding};
+use super::places::Place;
+use super::subs::Subs;
+use super::wish::Manner;
 
 /// Bytes of a client's message, at most: they only send small commands.
 pub(super) const MOST_MESSAGE: usize = 64 << 10;
-/// Events in one batch, between two looks at what else happens.
-const BATCH: usize = 512;
 /// A socket that takes nothing for so long is closed.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What a socket gets to take its close frame.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// Messages that are not understood, until the socket is closed.
 const STRIKES: u32 = 3;
+/// Messages of a client at once, and later each second.
+const BURST: f64 = 40.0;
+const RATE: f64 = 20.0;
 
 mod close {
     pub(super) const GOING_AWAY: u16 = 1001;
@@ -36,76 +36,48 @@ mod close {
     pub(super) const TOO_BIG: u16 = 1009;
     pub(super) const NO_PONG: u16 = 4001;
     pub(super) const SLOW: u16 = 4008;
+    pub(super) const TOO_MANY: u16 = 4429;
     pub(super) const BAD_MESSAGE: u16 = 4508;
-}
-
-/// What a subscriber asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wish {
-    pub(super) since: Since,
-    /// Whether rows are sent with their events.
-    pub(super) records: bool,
-    /// Only these rows; `None` for all.
-    pub(super) ids: Option<HashSet<String>>,
-    /// Seconds between two heartbeats.
-    pub(super) heartbeat: u64,
-}
-
-/// Where a subscription begins.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Since {
-    Now,
-    Earliest,
-    Position(Position),
 }
 
 /// Why a session ends: a close code and words.
 type End = (u16, &'static str);
 
-/// A subscription that was resolved against the ring.
+/// One socket.
 pub(super) struct Session {
-    dio: Arc<str>,
-    ring: Arc<Ring>,
-    head: watch::Receiver<u64>,
-    wish: Wish,
-    /// The next item to look at.
-    next: u64,
-    /// Everything up to here was sent or does not concern this subscriber.
-    position: Position,
-    /// What the client has to know at once.
-    gap: Option<Reset>,
-    resumed: bool,
+    subs: Subs,
+    manner: Manner,
+    /// What can be subscribed to; `None` where the path says it. A socket keeps no Dio from closing.
+    shared: Option<Weak<Shared>>,
+    /// Messages that the client may send now.
+    allowance: f64,
+    heard: Instant,
+    strikes: u32,
 }
 
 impl Session {
-    pub(super) fn new(dio: &Dio, wish: Wish) -> Session {
-        let ring = Arc::clone(dio.ring());
-        let head = ring.watch();
-        let now = dio.position();
-        let (next, position, gap) = match resolve(&ring, &now, &wish.since) {
-            Ok((next, position)) => (next, position, None),
-            // Readers see `now` already; an event of before that is still on its way to the ring does no harm.
-            Err(gap) => (ring.after(now.seq).unwrap_or_else(|| ring.end()), now, gap),
-        };
-        let resumed = wish.since != Since::Now && gap.is_none();
-        Session { dio: dio.name().into(), ring, head, wish, next, position, gap, resumed }
+    pub(super) fn new(subs: Subs, manner: Manner, shared: Option<Weak<Shared>>) -> Session {
+        Session { subs, manner, shared, allowance: BURST, heard: Instant::now(), strikes: 0 }
     }
 
     /// Serves the socket until one side closes it; gives the close code, `None` if the client went by itself.
-    pub(super) async fn run<S, E>(mut self, mut socket: S, closing: CancellationToken) -> Option<u16>
+    pub(super) async fn run<S, E>(mut self, mut socket: S, place: &Place) -> Option<u16>
     where
         S: Stream<Item = Result<Message, E>> + Sink<Message, Error = E> + Unpin,
         E: std::fmt::Display,
     {
         let end = tokio::select! {
             end = self.serve(&mut socket) => end,
-            () = closing.cancelled() => Some((close::GOING_AWAY, "the server is stopping")),
+            () = place.closing() => Some((close::GOING_AWAY, "the server is stopping")),
         };
+        let (encoding, code) = (self.subs.encoding, end.map(|(code, _)| code));
+        // The Dios need not wait for what follows.
+        self.subs.closed(code);
         let goodbye = async {
             // Without a code the peer has closed or is gone.
             let Some((code, reason)) = end else { return socket.close().await };
             if code == close::GOING_AWAY {
-                socket.feed(text(frame::bye(code, reason))).await?;
+                socket.feed(message(encoding, frame::bye(encoding, code, reason))).await?;
             }
             let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
             socket.send(Message::Close(Some(frame))).await?;
@@ -114,7 +86,7 @@ impl Session {
             Ok(())
         };
         let _ = timeout(GOODBYE, goodbye).await;
-        end.map(|(code, _)| code)
+        code
     }
 
     async fn serve<S, E>(&mut self, socket: &mut S) -> Option<End>
@@ -122,27 +94,22 @@ impl Session {
         S: Stream<Item = Result<Message, E>> + Sink<Message, Error = E> + Unpin,
         E: std::fmt::Display,
     {
-        let every = Duration::from_secs(self.wish.heartbeat);
+        let every = Duration::from_secs(self.manner.heartbeat);
         let mut beat = interval(every);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         beat.reset();
-        let mut heard = Instant::now();
-        let mut strikes = 0;
-        if let Err(end) = self.greet(socket).await {
-            return end;
-        }
+        self.heard = Instant::now();
         loop {
             let step = tokio::select! {
-                message = socket.next() => {
-                    heard = Instant::now();
-                    self.answer(socket, message, &mut strikes).await
-                }
-                () = waiting(&self.ring, &mut self.head, self.next) => self.batch(socket).await,
+                message = socket.next() => self.answer(socket, message).await,
+                () = self.subs.ready() => self.send(socket).await,
                 _ = beat.tick() => {
-                    if heard.elapsed() > 2 * every + PATIENCE {
+                    if self.heard.elapsed() > 2 * every + PATIENCE {
                         return Some((close::NO_PONG, "no pong"));
                     }
-                    put(socket, [text(frame::heartbeat(&self.position)), Message::Ping(Bytes::new())]).await
+                    let encoding = self.subs.encoding;
+                    let beats: Vec<_> = self.subs.heartbeats().map(|beat| message(encoding, beat)).collect();
+                    put(socket, beats.into_iter().chain([Message::Ping(Bytes::new())])).await
                 }
             };
             if let Err(end) = step {
@@ -151,129 +118,57 @@ impl Session {
         }
     }
 
-    async fn greet<S, E>(&self, socket: &mut S) -> Result<(), Option<End>>
-    where
-        S: Sink<Message, Error = E> + Unpin,
-    {
-        let hello = frame::hello(&self.dio, &self.position, self.resumed, self.missed(), self.wish.heartbeat);
-        let reset = self.gap.map(|reason| frame::reset(reason, &self.position));
-        put(socket, std::iter::once(hello).chain(reset).map(text)).await
-    }
-
-    /// How many events have happened that are still to be sent.
-    fn missed(&self) -> u64 {
-        let items = (self.next..self.ring.end()).filter(|at| match self.ring.at(*at) {
-            At::Item(item) => item.seq.is_some_and(|seq| seq > self.position.seq) && self.concerns(&item),
-            At::End | At::Gone { .. } | At::Closed => false,
-        });
-        items.count() as u64
-    }
-
-    fn concerns(&self, item: &RingItem) -> bool {
-        match (&self.wish.ids, frame::subject(item)) {
-            (Some(ids), Some(id)) => ids.contains(id),
-            _ => true,
-        }
-    }
-
     /// Sends what waits, with one flush.
-    async fn batch<S, E>(&mut self, socket: &mut S) -> Result<(), Option<End>>
+    async fn send<S, E>(&mut self, socket: &mut S) -> Result<(), Option<End>>
     where
         S: Sink<Message, Error = E> + Unpin,
     {
-        let epoch = self.ring.epoch();
-        if epoch != self.position.epoch {
-            return self.restart(socket, epoch).await;
-        }
-        for _ in 0..BATCH {
-            match self.ring.at(self.next) {
-                At::Item(item) => {
-                    self.next += 1;
-                    if self.concerns(&item)
-                        && let Some(frame) = frame::event(&item, self.wish.records)
-                    {
-                        within(socket.feed(text(frame))).await?;
-                    }
-                    self.position.seq = item.seq.unwrap_or(0).max(self.position.seq);
-                }
-                At::End => break,
-                At::Gone { .. } => {
-                    put(socket, [text(frame::reset(Reset::Overflow, &self.position))]).await?;
-                    return Err(Some((close::SLOW, "too slow: read again")));
-                }
-                At::Closed => {
-                    within(socket.flush()).await?;
-                    return Err(Some((close::GOING_AWAY, "the resource is closed")));
-                }
+        match self.subs.batch().await {
+            Ok(sent) => {
+                let encoding = self.subs.encoding;
+                put(socket, sent.into_iter().map(|sent| message(encoding, sent.frame))).await
             }
+            Err(Ended::Closed) => Err(Some((close::GOING_AWAY, "the resource is closed"))),
+            Err(Ended::Slow) => Err(Some((close::SLOW, "too slow: read again"))),
         }
-        within(socket.flush()).await
     }
 
-    /// The history was replaced: what was sent is not continued.
-    async fn restart<S, E>(&mut self, socket: &mut S, epoch: Arc<str>) -> Result<(), Option<End>>
-    where
-        S: Sink<Message, Error = E> + Unpin,
-    {
-        let seq = self.ring.floor();
-        self.next = self.ring.after(seq).unwrap_or_else(|| self.ring.end());
-        self.position = Position { epoch, seq };
-        put(socket, [text(frame::reset(Reset::Epoch, &self.position))]).await
-    }
-
-    async fn answer<S, E>(
-        &self,
-        socket: &mut S,
-        message: Option<Result<Message, E>>,
-        strikes: &mut u32,
-    ) -> Result<(), Option<End>>
+    async fn answer<S, E>(&mut self, socket: &mut S, said: Option<Result<Message, E>>) -> Result<(), Option<End>>
     where
         S: Sink<Message, Error = E> + Unpin,
         E: std::fmt::Display,
     {
-        let said = match message {
-            None | Some(Ok(Message::Close(_))) => return Err(None),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => return Ok(()),
-            Some(Ok(Message::Binary(_))) => return Err(Some((close::UNSUPPORTED, "text frames only"))),
-            Some(Ok(Message::Text(said))) => said,
-            Some(Err(error)) => return Err(failed(&error.to_string())),
+        let now = Instant::now();
+        let passed = now.duration_since(std::mem::replace(&mut self.heard, now));
+        self.allowance = (self.allowance + passed.as_secs_f64() * RATE).min(BURST) - 1.0;
+        if self.allowance < 0.0 {
+            return Err(Some((close::TOO_MANY, "too many messages: at most 20 a second")));
+        }
+        let said = match (said, self.subs.encoding) {
+            (None | Some(Ok(Message::Close(_))), _) => return Err(None),
+            (Some(Ok(Message::Ping(_) | Message::Pong(_))), _) => return Ok(()),
+            (Some(Ok(Message::Text(said))), Encoding::Json) => Bytes::from(said),
+            (Some(Ok(Message::Binary(said))), Encoding::Cbor) => said,
+            (Some(Ok(Message::Binary(_))), Encoding::Json) => {
+                return Err(Some((close::UNSUPPORTED, "text frames only")));
+            }
+            (Some(Ok(Message::Text(_))), Encoding::Cbor) => {
+                return Err(Some((close::UNSUPPORTED, "binary frames only")));
+            }
+            (Some(Err(error)), _) => return Err(failed(&error.to_string())),
         };
-        let said: Value = serde_json::from_str(&said).unwrap_or_default();
-        if said["type"] == "ping" {
-            return put(socket, [text(frame::pong(&said["n"], &self.position))]).await;
+        let answer = match command::read(self.subs.encoding, &said) {
+            Some(command) => command::obey(command, &mut self.subs, self.shared.as_ref()).await,
+            None => None,
+        };
+        let encoding = self.subs.encoding;
+        if let Some(answer) = answer {
+            return put(socket, answer.map(|answer| message(encoding, answer))).await;
         }
-        *strikes += 1;
-        put(socket, [text(frame::error("bad-message", r#"this socket understands {"type":"ping","n":1}"#))]).await?;
-        if *strikes >= STRIKES { Err(Some((close::BAD_MESSAGE, "not understood"))) } else { Ok(()) }
-    }
-}
-
-/// Where in the ring a subscription begins and which position that is; else why it cannot, `None` if it wants no past.
-fn resolve(ring: &Ring, now: &Position, since: &Since) -> Result<(u64, Position), Option<Reset>> {
-    let from = match since {
-        Since::Now => return Err(None),
-        Since::Earliest => Position { epoch: ring.epoch(), seq: ring.floor() },
-        Since::Position(position) => position.clone(),
-    };
-    if from.epoch != now.epoch {
-        return Err(Some(Reset::Epoch));
-    }
-    if from.seq > now.seq {
-        return Err(Some(Reset::Future));
-    }
-    match ring.after(from.seq) {
-        Some(next) => Ok((next, from)),
-        None => Err(Some(Reset::Trimmed)),
-    }
-}
-
-/// Returns when there is something at `next`.
-async fn waiting(ring: &Ring, head: &mut watch::Receiver<u64>, next: u64) {
-    loop {
-        head.borrow_and_update();
-        if !matches!(ring.at(next), At::End) || head.changed().await.is_err() {
-            return;
-        }
+        self.strikes += 1;
+        let error = frame::error(encoding, "bad-message", command::known(self.shared.is_some()), None);
+        put(socket, [message(encoding, error)]).await?;
+        if self.strikes >= STRIKES { Err(Some((close::BAD_MESSAGE, "not understood"))) } else { Ok(()) }
     }
 }
 
@@ -308,9 +203,12 @@ fn failed(error: &str) -> Option<End> {
     }
 }
 
-/// Frames are made of JSON text by this program.
-fn text(frame: Bytes) -> Message {
-    Message::Text(Utf8Bytes::try_from(frame).unwrap_or_default())
+/// JSON frames are made of text by this program.
+fn message(encoding: Encoding, frame: Bytes) -> Message {
+    match encoding {
+        Encoding::Json => Message::Text(Utf8Bytes::try_from(frame).unwrap_or_default()),
+        Encoding::Cbor => Message::Binary(frame),
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! What the tests of this folder share.
 
+use super::wish::{self, Wish};
 use crate::cache::MemoryCache;
 use crate::drivers::MemoryTable;
+use crate::gateway::MountOptions;
+use crate::gateway::state::Mounted;
 use crate::{Column, ColumnType, Dio, Lens, Record, Schema};
 
 /// A Dio in memory with nothing in it and a ring of eight events.
@@ -11,6 +14,16 @@ pub(crate) async fn small_dio() -> Dio {
     let lens =
         Lens::new().cache_source(MemoryCache::default()).settings(|settings| settings.ring.events = 8).build().unwrap();
     lens.make_dio(MemoryTable::vista("products", schema, [])).await.unwrap()
+}
+
+/// [`small_dio`] as a resource.
+pub(super) async fn mounted() -> Mounted {
+    Mounted::new(small_dio().await, MountOptions::default())
+}
+
+/// What a query string asks for.
+pub(super) fn wish(at: &Mounted, query: &str) -> Wish {
+    wish::parse(query, &at.schema).unwrap().0
 }
 
 pub(crate) fn record(name: &str, price: i64) -> Record {

@@ -11,6 +11,7 @@ mod text;
 pub(super) use http::{Http, Running};
 pub(super) use scrape::scrape;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::SystemTime;
 
@@ -109,7 +110,7 @@ impl Deliveries {
     }
 }
 
-/// The event sockets of one Dio.
+/// The event sockets and streams of one Dio.
 #[derive(Debug, Default)]
 pub struct SocketCounts {
     open: AtomicI64,
@@ -118,20 +119,21 @@ pub struct SocketCounts {
 }
 
 /// Close codes that the gateway sends; 0 stands for a client that went by itself.
-const CLOSES: [u16; 8] = [0, 1001, 1002, 1003, 1009, 4001, 4008, 4508];
+const CLOSES: [u16; 10] = [0, 1001, 1002, 1003, 1007, 1009, 4001, 4008, 4429, 4508];
 
 impl SocketCounts {
     /// One is open until what is returned is dropped.
-    pub(super) fn enter(&self) -> OpenSocket<'_> {
+    pub(super) fn enter(self: &Arc<Self>) -> OpenSocket {
         self.open.fetch_add(1, Ordering::Relaxed);
-        OpenSocket(self)
+        OpenSocket(Arc::clone(self))
     }
 }
 
 /// An open socket.
-pub(super) struct OpenSocket<'a>(&'a SocketCounts);
+#[derive(Debug)]
+pub(super) struct OpenSocket(Arc<SocketCounts>);
 
-impl OpenSocket<'_> {
+impl OpenSocket {
     /// It ended with this code, `None` if the client went.
     pub(super) fn closed(self, code: Option<u16>) {
         let code = code.unwrap_or(0);
@@ -140,7 +142,7 @@ impl OpenSocket<'_> {
     }
 }
 
-impl Drop for OpenSocket<'_> {
+impl Drop for OpenSocket {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
     }

@@ -142,7 +142,7 @@ const GAUGES: &[(&str, &str, Value)] = &[
     ("diorama_dio_parked_operations", "Writes that were given up until somebody retries or discards them.", |dio| {
         Some(dio.rows.parked().0 as f64)
     }),
-    ("diorama_dio_sockets", "Event sockets that are open.", |dio| Some(dio.sockets as f64)),
+    ("diorama_dio_sockets", "Event sockets and streams that are open.", |dio| Some(dio.sockets as f64)),
     ("diorama_dio_receivers", "Subscribers inside the process: receivers of events and sceneries.", |dio| {
         Some((dio.at.dio.ring().watchers() as i64 - dio.sockets).max(0) as f64)
     }),

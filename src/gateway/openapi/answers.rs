@@ -63,6 +63,18 @@ pub(super) fn content(response: ResponseBuilder, media: &str, schema: impl Into<
     response.content(media, ContentBuilder::new().schema(Some(schema)).build())
 }
 
+/// Frames, on every transport.
+pub(super) fn events(operation: OperationBuilder, frame: impl Into<Shape>) -> OperationBuilder {
+    let frame: Shape = frame.into();
+    let socket = json("Frames follow, each of this form.", frame.clone());
+    let stream = |about: &'static str| text().description(Some(about));
+    let body = json("Frames.", super::shapes::array(frame));
+    let body = content(body, "application/x-ndjson", stream("A frame per line."));
+    let body = content(body, "text/event-stream", stream("A frame per event; its id is the position."));
+    let operation = operation.response("101", socket.build()).response("200", body.build());
+    refusals(operation, &[400, 404, 406, 426, 429, 503])
+}
+
 /// An answer without a body.
 pub(super) fn empty(about: &str) -> ResponseBuilder {
     ResponseBuilder::new().description(about)

@@ -8,7 +8,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{Required, Tag};
 
 use super::shapes::{any, array, count, flag, named, object, text, word};
-use super::{Api, answers, parameters};
+use super::{Api, answers, parameters, shapes};
 use crate::gateway::problem::Code;
 use crate::gateway::state::Shared;
 use crate::gateway::webhook::Hook;
@@ -26,6 +26,7 @@ pub(super) fn tag() -> Tag {
 pub(super) fn add(api: &mut Api, shared: &Shared) {
     server(api);
     documents(api);
+    events(api);
     operations(api, shared);
 }
 
@@ -86,6 +87,16 @@ fn documents(api: &mut Api) {
     let problem = problem.parameter(parameters::path("code", "The code of a problem.", word(&codes)));
     let problem = problem.response("200", answers::json("Its meaning.", meaning).build());
     api.add("/problems/{code}", HttpMethod::Get, answers::refusals(problem, &[404]));
+}
+
+fn events(api: &mut Api) {
+    let about = "The events of several resources on one connection; every frame says in `sub` whose it is. On a WebSocket, \
+        `SubscribeFrame` and `UnsubscribeFrame` change what is followed, also with several filters of one resource.";
+    let frames = shapes::tagged(api);
+    let watch = get(api, "watchMany", "Events of several resources").description(Some(about));
+    let watch = answers::events(watch.parameters(Some(parameters::many_events())), frames);
+    let watch = if api.origins { answers::refusals(watch, &[403]) } else { watch };
+    api.add("/events", HttpMethod::Get, watch);
 }
 
 fn operations(api: &mut Api, shared: &Shared) {

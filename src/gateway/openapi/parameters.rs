@@ -158,27 +158,49 @@ pub(super) fn idempotency_key() -> Parameter {
     header("Idempotency-Key", about, text().pattern(Some(r#"^(?!""$)[!-.0-~]{1,255}$"#)))
 }
 
-/// What a subscription takes.
-pub(super) fn events(one: bool) -> Vec<Parameter> {
+/// What a subscription to one resource takes; to a row of it, if `one`.
+pub(super) fn events(at: &Mounted, one: bool) -> Vec<Parameter> {
     let since = "`now`, `earliest`, or a position (`Dio-Position`): everything after it follows.";
-    let mut all = vec![
-        query("since", since, text().pattern(Some("^(now|earliest|[0-9A-Za-z]+:[0-9]+)$"))),
-        query("records", "Whether events carry their rows.", flag()),
-        query("heartbeat", "Seconds between heartbeats.", count().minimum(Some(5)).maximum(Some(60))),
-    ];
-    all.push(header(
-        "Sec-WebSocket-Protocol",
-        "`diorama.v1+json`, and `bearer.TOKEN` where a token is needed and Authorization cannot be set.",
-        text().examples(["diorama.v1+json"]),
-    ));
+    let mut all = vec![query("since", since, text().pattern(Some("^(now|earliest|[0-9A-Za-z]+:[0-9]+)$")))];
+    all.extend(streams());
     if !one {
-        all.push(query(
-            "ids",
-            "Only events of these rows, separated by commas; at most 1,000.",
-            text().min_length(Some(1)),
-        ));
+        let about = "Only events of these rows, separated by commas; at most 1,000.";
+        all.push(query("ids", about, text().min_length(Some(1))));
     }
+    let own: Vec<String> = all.iter().map(|parameter| parameter.name.clone()).collect();
+    let columns = filters(at).into_iter().filter(|column| !own.contains(&column.name));
+    all.extend(columns);
+    all.push(select());
     all
+}
+
+/// What a subscription to several resources takes.
+pub(super) fn many_events() -> Vec<Parameter> {
+    let dio = "Resources, separated by commas; a WebSocket may subscribe later.";
+    let since = "`now`, `earliest`, or a position of each: `a=EPOCH:SEQ;b=EPOCH:SEQ`.";
+    let mut all = vec![query("dio", dio, text()), query("since", since, text())];
+    all.extend(streams());
+    all
+}
+
+/// What every subscription takes.
+fn streams() -> [Parameter; 8] {
+    let snapshot = "Whether all rows come first: always (`full`), or if there is no position to go on from (`auto`).";
+    let ops = "Only these changes of rows: insert, update, delete, separated by commas.";
+    let heartbeat = "Seconds between heartbeats, which carry the position.";
+    let wait = "Seconds that an answer which is no stream waits for an event.";
+    let protocol = "`diorama.v1+json` or `diorama.v1+cbor`, and `bearer.TOKEN` where a token is needed and Authorization cannot \
+        be set.";
+    [
+        query("snapshot", snapshot, word(&["none", "full", "auto"])),
+        query("records", "Whether events carry their rows.", flag()),
+        query("ops", ops, text().pattern(Some("^(insert|update|delete)(,(insert|update|delete))*$"))),
+        query("heartbeat", heartbeat, count().minimum(Some(5)).maximum(Some(60)).default(Some(25.into()))),
+        query("wait", wait, count().maximum(Some(30)).default(Some(0.into()))),
+        header("Last-Event-ID", "Where an event source was; goes before `since`.", text()),
+        header("Accept", "`text/event-stream`, `application/x-ndjson` or `application/json`.", text()),
+        header("Sec-WebSocket-Protocol", protocol, text().examples(["diorama.v1+json"])),
+    ]
 }
 
 /// What a list of operations takes.

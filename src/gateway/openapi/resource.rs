@@ -235,19 +235,21 @@ impl Resource<'_> {
     fn events(&self, api: &mut Api) {
         for (row, summary) in [(false, "Events of all rows"), (true, "Events of one row")] {
             let watch = self.operation(api, "watch", row, &HttpMethod::Get, summary);
-            let about =
-                "A WebSocket of text messages, one JSON frame each; clients ignore types and members they do not know.";
-            let watch = watch.description(Some(about)).parameters(Some(parameters::events(row)));
+            let watch = watch.description(Some(EVENTS)).parameters(Some(parameters::events(self.at, row)));
             let watch = if row { watch.parameter(parameters::row(self.at, false)) } else { watch };
-            let frames = answers::json("Frames follow, each of this form.", self.schema("Frame"));
-            let watch = watch.response("101", frames.build());
-            let watch = answers::refusals(watch, &[400, 426, 429, 503]);
+            let watch = answers::events(watch, self.schema("Frame"));
             let watch = if api.origins { answers::refusals(watch, &[403]) } else { watch };
             let path = if row { self.row_path() } else { self.list_path() };
             api.add(&format!("{path}/events"), HttpMethod::Get, watch);
         }
     }
 }
+
+/// What events are.
+const EVENTS: &str = "Frames, one JSON object each: as text messages of a WebSocket, as server-sent events (`Accept: \
+    text/event-stream`), or at once and no more (a line each, or an array), after `wait` seconds at most. Clients ignore types \
+    and members they do not know. A row that begins to match a filter is `RecordInserted` with `entered`, one that ceases \
+    `RecordRemoved` with `left`.";
 
 /// Types that hold one row.
 const ROW: &[&str] = &["application/json", "application/cbor"];

@@ -80,13 +80,10 @@ fn bodies(api: &mut Api, title: &str, at: &Mounted, own: &AdditionalProperties<S
 fn events(api: &mut Api, title: &str) {
     let names = ["RecordInserted", "RecordChanged"].map(|kind| (kind, format!("{title}{kind}Frame")));
     for (kind, name) in &names {
-        let frame = object([
-            ("type", word(&[kind]).into()),
-            ("seq", super::shapes::count().into()),
-            ("id", text().into()),
-            ("origin", text().into()),
-            ("at", moment().into()),
-        ]);
+        let frame =
+            object([("type", word(&[kind]).into()), ("seq", super::shapes::count().into()), ("id", text().into())]);
+        let frame = frame.property("origin", text()).property("at", moment());
+        let frame = frame.property("entered", super::shapes::flag()).property("conflated", super::shapes::flag());
         let frame = frame.property("record", named(format!("{title}Row"))).property("etag", text());
         let frame = frame.property("op", text()).property("changed", array(text()));
         api.schema(name.clone(), frame);

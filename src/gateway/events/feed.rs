@@ -1,0 +1,284 @@
+//! One subscription: a cursor into a Dio's log, whatever carries its frames to the client.
+//!
+//! A feed holds no events. It reads from the ring; where it has fallen behind that, from the journal, piece by piece. Too far
+//! behind it gives the newest state of every row that changed in place of the events, and then a `reset`. So a slow reader
+//! costs others nothing and the server a bounded number of bytes: [`BATCH_BYTES`] of frames under way, or 10,000 ids.
+
+mod lag;
+mod rows;
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use self::lag::Newest;
+use self::rows::Remaining;
+use super::super::problem::ApiError;
+use super::super::state::Mounted;
+use super::frame::{self, Encoding, Hello, Reset};
+use super::view::View;
+use super::wish::{Ops, Since, Snapshot, Wish};
+use crate::dio::{At, Core, Position, Ring, RingItem};
+use crate::journal::Seq;
+
+/// Frames of one batch, at most.
+const BATCH: usize = 512;
+/// Bytes of one batch, about.
+const BATCH_BYTES: usize = 256 << 10;
+/// Bytes read from the journal at once, about.
+const PIECE: usize = 64 << 10;
+/// A reader that is so many bytes behind gets the newest state in place of events.
+const MOST_BEHIND: u64 = 4 << 20;
+
+/// A frame on its way.
+#[derive(Clone, Debug)]
+pub(super) struct Sent {
+    pub(super) frame: Bytes,
+    /// The position that a client may go on from once it has this frame.
+    pub(super) seq: Option<Seq>,
+    /// Whether it is news, and no word about the stream.
+    pub(super) is_event: bool,
+}
+
+impl Sent {
+    fn word(frame: Bytes, seq: Option<Seq>) -> Sent {
+        Sent { frame, seq, is_event: false }
+    }
+}
+
+/// Why a feed has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The Dio was closed.
+    Closed,
+    /// The reader was reset too often.
+    Slow,
+}
+
+/// What a feed is at.
+enum Work {
+    /// Events, one after the other.
+    Follow,
+    /// The rows of a snapshot, from this slot on, or these.
+    Rows(Remaining),
+    /// Newest states in place of events.
+    Newest(Newest),
+}
+
+/// A subscription.
+pub(super) struct Feed {
+    core: Arc<Core>,
+    view: Arc<View>,
+    ids: Option<HashSet<String>>,
+    ops: Option<Ops>,
+    snapshot: Snapshot,
+    head: watch::Receiver<u64>,
+    /// The next item of the ring; `None` while it has to read from the journal.
+    next: Option<u64>,
+    /// Everything up to here was given or does not concern this subscriber.
+    position: Position,
+    /// The ring's weight where the reader is; what had happened before it came does not count as lag.
+    mark: u64,
+    work: Work,
+    greeting: Vec<Sent>,
+    resets: VecDeque<Instant>,
+}
+
+impl Feed {
+    /// Begins where `wish` says. The first batch is the greeting.
+    pub(super) async fn open(at: &Mounted, wish: Wish, encoding: Encoding, heartbeat: u64) -> Result<Feed, ApiError> {
+        let view = at.views.get(&wish.query, wish.records, encoding, &at.schema)?;
+        let core = Arc::clone(&at.dio.0.core);
+        let head = core.ring.watch();
+        // What is published from here on is in the ring; what the ring has and readers saw before is skipped by position.
+        let (mark, now) = (core.ring.weight(), core.position());
+        let (position, gap) = match resolve(&core, &now, wish.since.as_ref()).await {
+            Ok(position) => (position, None),
+            Err(gap) => (now.clone(), gap),
+        };
+        let resumed = gap.is_none() && matches!(&wish.since, Some(Since::Earliest | Since::Position(_)));
+        let snapshot = match wish.snapshot {
+            Snapshot::None => false,
+            Snapshot::Full => true,
+            Snapshot::Auto => wish.since.is_none() || gap.is_some(),
+        };
+        // A snapshot shows what is there now.
+        let position = if snapshot { now.clone() } else { position };
+        let next = core.ring.after(position.seq);
+        let missed = next.map_or(now.seq.saturating_sub(position.seq), |next| core.ring.told_from(next));
+        let hello = Hello { dio: &core.name, position: &position, resumed, missed, heartbeat, snapshot };
+        let greeting = vec![Sent::word(frame::hello(encoding, &hello), (!snapshot).then_some(position.seq))];
+        let mut feed = Feed {
+            view,
+            ids: wish.ids,
+            ops: wish.ops,
+            snapshot: wish.snapshot,
+            head,
+            next,
+            position,
+            mark,
+            work: Work::Follow,
+            greeting,
+            resets: VecDeque::new(),
+            core,
+        };
+        if let Some(reason) = gap {
+            let reset = frame::reset(encoding, reason, &feed.position);
+            feed.greeting.push(Sent::word(reset, (!snapshot).then_some(feed.position.seq)));
+        }
+        if snapshot {
+            let begin = feed.begin_snapshot();
+            feed.greeting.push(begin);
+        }
+        Ok(feed)
+    }
+
+    /// Where a client may go on that has got everything so far; nowhere in the midst of a snapshot.
+    pub(super) fn bookmark(&self) -> Option<&Position> {
+        (!matches!(self.work, Work::Rows(_))).then_some(&self.position)
+    }
+
+    /// Where the feed is.
+    pub(super) fn position(&self) -> &Position {
+        &self.position
+    }
+
+    fn encoding(&self) -> Encoding {
+        self.view.encoding
+    }
+
+    /// Whether [`Feed::batch`] has something to do.
+    pub(super) fn is_ready(&self) -> bool {
+        let busy = !self.greeting.is_empty() || !matches!(self.work, Work::Follow);
+        busy || self.next.is_none_or(|next| !matches!(self.core.ring.at(next), At::End))
+    }
+
+    /// Waits until [`Feed::batch`] has something to do.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub(super) async fn ready(&mut self) {
+        loop {
+            self.head.borrow_and_update();
+            if self.is_ready() || self.head.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// What can be sent at once; it may be nothing, although there is more.
+    pub(super) async fn batch(&mut self) -> Result<Vec<Sent>, Ended> {
+        if !self.greeting.is_empty() {
+            return Ok(std::mem::take(&mut self.greeting));
+        }
+        match std::mem::replace(&mut self.work, Work::Follow) {
+            Work::Rows(remaining) => Ok(self.rows(remaining)),
+            Work::Newest(newest) => Ok(self.newest(newest)),
+            Work::Follow if self.core.ring.weight().saturating_sub(self.mark) > MOST_BEHIND => self.conflate().await,
+            Work::Follow => match self.next {
+                Some(next) => self.follow(next),
+                None => self.catch_up().await,
+            },
+        }
+    }
+
+    // --- events ------------------------------------------------------------------------------------------------------
+
+    fn follow(&mut self, mut next: u64) -> Result<Vec<Sent>, Ended> {
+        let (mut out, mut bytes) = (Vec::new(), 0);
+        let ring = Arc::clone(&self.core.ring);
+        for _ in 0..BATCH {
+            match ring.at(next) {
+                At::Item(item) => {
+                    bytes += self.take(&item, Some(next), &mut out);
+                    next += 1;
+                }
+                At::End => break,
+                At::Gone { .. } => {
+                    self.next = None;
+                    return Ok(out);
+                }
+                At::Closed if out.is_empty() => return Err(Ended::Closed),
+                At::Closed => break,
+            }
+            if bytes >= BATCH_BYTES {
+                break;
+            }
+        }
+        self.next = Some(next);
+        self.mark = ring.weight_before(next).unwrap_or_default().max(self.mark);
+        Ok(out)
+    }
+
+    /// Reads a piece of the journal, until the ring has all that follows.
+    async fn catch_up(&mut self) -> Result<Vec<Sent>, Ended> {
+        let Ok(Some(past)) = self.core.past(self.position.seq, PIECE).await else { return self.reset() };
+        let mut out = Vec::new();
+        for item in &past.items {
+            self.take(item, None, &mut out);
+        }
+        let stuck = past.reached == self.position.seq;
+        self.position.seq = past.reached;
+        self.next = self.core.ring.after(self.position.seq);
+        if stuck && self.next.is_none() {
+            return self.reset();
+        }
+        Ok(out)
+    }
+
+    /// Adds what is told of an event to `out`; gives its size.
+    fn take(&mut self, item: &RingItem, at: Option<u64>, out: &mut Vec<Sent>) -> usize {
+        let Some(seq) = item.seq.filter(|seq| *seq > self.position.seq) else { return 0 };
+        self.position.seq = seq;
+        let Some(sent) = self.told(item, at) else { return 0 };
+        let size = sent.frame.len();
+        out.push(sent);
+        size
+    }
+
+    fn told(&self, item: &RingItem, at: Option<u64>) -> Option<Sent> {
+        if !self.concerns(item) {
+            return None;
+        }
+        let told = self.view.tell(item, at)?;
+        let wanted = self.ops.is_none_or(|ops| ops.has(told.kind));
+        wanted.then(|| Sent { frame: told.frame, seq: item.seq, is_event: true })
+    }
+
+    fn concerns(&self, item: &RingItem) -> bool {
+        match (&self.ids, item.entry.as_ref().and_then(|entry| entry.id.as_deref())) {
+            (Some(ids), Some(id)) => ids.contains(id),
+            _ => true,
+        }
+    }
+}
+
+/// The position after which a subscription begins; else why it cannot, `None` if it wants no past.
+async fn resolve(core: &Core, now: &Position, since: Option<&Since>) -> Result<Position, Option<Reset>> {
+    let from = match since {
+        None | Some(Since::Now) => return Err(None),
+        Some(Since::Earliest) => return Ok(Position { seq: core.earliest().await, ..now.clone() }),
+        Some(Since::Position(position)) => position.clone(),
+    };
+    if from.epoch != now.epoch {
+        return Err(Some(Reset::Epoch));
+    }
+    if from.seq > now.seq {
+        return Err(Some(Reset::Future));
+    }
+    if has(&core.ring, from.seq) {
+        return Ok(from);
+    }
+    match core.past(from.seq, 1).await {
+        Ok(Some(past)) if past.reached > from.seq => Ok(from),
+        _ => Err(Some(Reset::Trimmed)),
+    }
+}
+
+/// Whether the ring has everything after `seq`.
+fn has(ring: &Ring, seq: Seq) -> bool {
+    ring.after(seq).is_some()
+}

@@ -1,0 +1,183 @@
+//! Events as the body of an answer: server-sent events, which go on, and long polls, which end when something was sent.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::time::{Instant, sleep_until};
+
+use super::super::negotiate::Format;
+use super::feed::Sent;
+use super::frame::{self, Encoding};
+use super::places::Place;
+use super::subs::Subs;
+use super::wish::Manner;
+
+/// Milliseconds after which a browser comes back.
+const RETRY: u32 = 2_000;
+
+/// How the body is made of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transport {
+    /// `text/event-stream`.
+    Sse,
+    /// A JSON array.
+    Array,
+    /// A frame a line.
+    Lines,
+}
+
+/// What is left to be sent.
+#[derive(PartialEq, Eq)]
+enum Phase {
+    Head,
+    Frames,
+    Over,
+}
+
+struct Stream {
+    subs: Subs,
+    place: Place,
+    transport: Transport,
+    phase: Phase,
+    every: Duration,
+    /// The next heartbeat; of a long poll, its end.
+    due: Instant,
+    /// Whether an event was sent.
+    told: bool,
+    count: usize,
+}
+
+/// An answer whose body is made while events happen.
+pub(super) fn respond(subs: Subs, manner: Manner, transport: Transport, place: Place) -> Response {
+    let every = match transport {
+        Transport::Sse => Duration::from_secs(manner.heartbeat),
+        Transport::Array | Transport::Lines => Duration::from_secs(manner.wait),
+    };
+    let due = Instant::now() + every;
+    let stream = Stream { subs, place, transport, phase: Phase::Head, every, due, told: false, count: 0 };
+    let body = stream::unfold(stream, |mut stream| async {
+        let piece = stream.piece().await?;
+        Some((Ok::<_, Infallible>(piece), stream))
+    });
+    let mut response = Response::new(Body::from_stream(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        match transport {
+            Transport::Sse => HeaderValue::from_static("text/event-stream"),
+            Transport::Array => Format::Json.content_type(),
+            Transport::Lines => Format::Ndjson.content_type(),
+        },
+    );
+    if transport == Transport::Sse {
+        headers.insert(header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    }
+    response
+}
+
+impl Stream {
+    /// The next piece of the body, `None` after the last.
+    async fn piece(&mut self) -> Option<Bytes> {
+        match self.phase {
+            Phase::Over => return None,
+            Phase::Frames => {}
+            Phase::Head => {
+                self.phase = Phase::Frames;
+                match self.transport {
+                    Transport::Sse => return Some(format!("retry: {RETRY}\n\n").into()),
+                    Transport::Array => return Some(Bytes::from_static(b"[")),
+                    Transport::Lines => {}
+                }
+            }
+        }
+        loop {
+            if self.transport != Transport::Sse && self.told && !self.subs.is_ready() {
+                return Some(self.end());
+            }
+            tokio::select! {
+                biased;
+                () = self.place.stopping() => {
+                    let bye = frame::bye(Encoding::Json, 1001, "the server is stopping");
+                    let mut last = self.render(&[Sent { frame: bye, seq: None, is_event: false }]);
+                    last.extend(self.end());
+                    return Some(last.into());
+                }
+                () = self.subs.ready() => match self.subs.batch().await {
+                    Ok(sent) if sent.is_empty() => {}
+                    Ok(sent) => {
+                        self.told |= sent.iter().any(|sent| sent.is_event);
+                        return Some(self.render(&sent).into());
+                    }
+                    Err(_) => return Some(self.end()),
+                },
+                () = sleep_until(self.due) => match self.transport {
+                    Transport::Sse => return Some(self.beat()),
+                    Transport::Array | Transport::Lines => return Some(self.end()),
+                },
+            }
+        }
+    }
+
+    /// A comment that keeps the line open, and the place to go on from, which a browser takes in silence.
+    fn beat(&mut self) -> Bytes {
+        self.due = Instant::now() + self.every;
+        match self.subs.bookmark() {
+            Some(place) => format!(": heartbeat\nid: {place}\n\n").into(),
+            None => Bytes::from_static(b": heartbeat\n\n"),
+        }
+    }
+
+    /// The last piece: of a poll, the place to go on from.
+    fn end(&mut self) -> Bytes {
+        self.phase = Phase::Over;
+        if self.transport == Transport::Sse {
+            return Bytes::new();
+        }
+        let beats: Vec<_> = self.subs.heartbeats().map(|frame| Sent { frame, seq: None, is_event: false }).collect();
+        let mut last = self.render(&beats);
+        if self.transport == Transport::Array {
+            last.extend_from_slice(b"]\n");
+        }
+        last.into()
+    }
+
+    fn render(&mut self, batch: &[Sent]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(batch.iter().map(|sent| sent.frame.len() + 48).sum());
+        let single = self.subs.position().cloned();
+        let last = batch.iter().rposition(|sent| sent.seq.is_some());
+        for (at, sent) in batch.iter().enumerate() {
+            match self.transport {
+                Transport::Array if self.count > 0 => out.extend_from_slice(b",\n"),
+                Transport::Array | Transport::Lines => {}
+                Transport::Sse => {
+                    let place = match (&single, sent.seq) {
+                        (Some(position), Some(seq)) => Some(format!("{}:{seq}", position.epoch)),
+                        // The others of several subscriptions are where the batch ends.
+                        (None, Some(_)) if last == Some(at) => self.subs.bookmark(),
+                        _ => None,
+                    };
+                    if let Some(place) = place {
+                        out.extend_from_slice(b"id: ");
+                        out.extend_from_slice(place.as_bytes());
+                        out.push(b'\n');
+                    }
+                    out.extend_from_slice(b"data: ");
+                }
+            }
+            out.extend_from_slice(&sent.frame);
+            match self.transport {
+                Transport::Sse => out.extend_from_slice(b"\n\n"),
+                Transport::Lines => out.push(b'\n'),
+                Transport::Array => {}
+            }
+            self.count += 1;
+        }
+        out
+    }
+}

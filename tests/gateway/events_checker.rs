@@ -1,0 +1,232 @@
+//! A checker that knows every change: clients with filters that come and go, read slowly and outlive restarts end with what a
+//! fresh read shows, having seen each event once and in order, or a reset.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use diorama::dio::At;
+use diorama::drivers::MemoryTable;
+use diorama::gateway::Gateway;
+use diorama::{Dio, Lens, Record, Vista};
+use futures_util::StreamExt as _;
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use crate::harness::products;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const CHANGES: u64 = 400;
+
+/// A small generator, so that a failure can be had again.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+}
+
+/// A gateway that can be started again on the same files.
+struct Server {
+    dio: Dio,
+    lens: Lens,
+    address: SocketAddr,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    async fn start(files: &Path, master: &Vista) -> Server {
+        let lens = Lens::new().cache_at(files.join("cache.redb"));
+        let lens = lens.settings(|settings| settings.ring.events = 50).build().unwrap();
+        let dio = lens.make_dio(master.clone()).await.unwrap();
+        let router = Gateway::new().mount(dio.clone()).into_router();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        #[expect(clippy::disallowed_methods, reason = "it is aborted at the stop")]
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Server { dio, lens, address, task }
+    }
+
+    async fn stop(self) {
+        self.dio.close().await;
+        self.task.abort();
+        drop(self.dio);
+        self.lens.close().await;
+    }
+}
+
+/// Notes the numbers of all events in the ring after `seen`.
+fn note(dio: &Dio, seen: &mut Vec<u64>) {
+    let mut at = dio.ring().after(seen.last().copied().unwrap_or(0)).expect("it is looked at often enough");
+    while let At::Item(item) = dio.ring().at(at) {
+        seen.extend(item.seq.filter(|seq| seen.last().is_none_or(|last| seq > last)));
+        at += 1;
+    }
+}
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// A client that keeps a copy of the rows it asks for.
+struct Client {
+    filter: &'static str,
+    rows: BTreeMap<String, Value>,
+    /// Where to go on from, once there is a copy.
+    since: Option<String>,
+    /// Events seen since the last copy was taken, by number, and where that was.
+    seen: Vec<u64>,
+    from: u64,
+    socket: Option<Socket>,
+}
+
+impl Client {
+    async fn connect(&mut self, address: SocketAddr) {
+        let since = self.since.as_ref().map_or(String::new(), |since| format!("&since={since}"));
+        let url = format!("ws://{address}/products/events?snapshot=auto{since}{}", self.filter);
+        self.socket = Some(connect_async(url).await.unwrap().0);
+    }
+
+    /// Takes frames until one reaches `seq`, or `most` of them.
+    async fn read(&mut self, most: usize, seq: u64) {
+        for _ in 0..most {
+            let socket = self.socket.as_mut().unwrap();
+            let frame: Value = match timeout(PATIENCE, socket.next()).await.expect("a frame") {
+                Some(Ok(Message::Text(text))) => serde_json::from_str(&text).unwrap(),
+                Some(Ok(Message::Ping(_))) => continue,
+                _ => return self.socket = None,
+            };
+            self.apply(&frame);
+            let reached = frame["seq"].as_u64().is_some_and(|reached| reached >= seq);
+            if reached && self.since.is_some() {
+                return;
+            }
+        }
+    }
+
+    fn apply(&mut self, frame: &Value) {
+        let id = || frame["id"].as_str().unwrap().to_string();
+        match frame["type"].as_str().unwrap() {
+            "hello" if frame["snapshot"] == false => {
+                assert_eq!(frame["resumed"], true, "what was missed is told: {frame}");
+            }
+            "reset" | "snapshot_begin" => {
+                self.rows.clear();
+                self.seen.clear();
+                self.since = None;
+                self.from = frame["seq"].as_u64().unwrap();
+            }
+            "rows" => {
+                for row in frame["rows"].as_array().unwrap() {
+                    self.rows.insert(row[0].as_str().unwrap().to_string(), row[1].clone());
+                }
+            }
+            "snapshot_end" | "heartbeat" => self.since = Some(frame["position"].as_str().unwrap().to_string()),
+            "RecordInserted" | "RecordChanged" => {
+                self.number(frame);
+                self.rows.insert(id(), frame["record"].clone());
+            }
+            "RecordRemoved" => {
+                self.number(frame);
+                self.rows.remove(&id());
+            }
+            "WriteCommitted" | "WriteFailed" | "Invalidated" => self.number(frame),
+            _ => {}
+        }
+    }
+
+    fn number(&mut self, frame: &Value) {
+        assert_ne!(frame["conflated"], true, "nobody is that slow here");
+        let seq = frame["seq"].as_u64().unwrap();
+        assert!(self.seen.last().is_none_or(|last| seq > *last), "once, and in order: {frame}");
+        self.seen.push(seq);
+        let epoch = self.since.as_ref().and_then(|since| since.split_once(':')).unwrap().0;
+        self.since = Some(format!("{epoch}:{seq}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g9_whoever_comes_and_goes_ends_with_what_a_fresh_read_shows() {
+    let files = tempfile::tempdir().unwrap();
+    let master = MemoryTable::vista("products", products(), []);
+    let mut server = Server::start(files.path(), &master).await;
+    let filters = ["", "&price=gte.50", "&price=lt.20&select=price", "&q=bun", "&ids=1,2,3", "", "&price=gte.50", ""];
+    let mut clients: Vec<Client> = filters
+        .map(|filter| Client { filter, rows: BTreeMap::new(), since: None, seen: vec![], from: 0, socket: None })
+        .into();
+    let (mut dice, mut told) = (Dice(7), Vec::new());
+    for n in 0..CHANGES {
+        let id = dice.below(20).to_string();
+        let cells =
+            [("name".to_string(), format!("Bun {n}").into()), ("price".to_string(), (dice.below(100) as i64).into())];
+        match dice.below(6) {
+            // Not there: nothing happens.
+            0 => drop(server.dio.vista().delete(&id).await),
+            _ => server.dio.patched(id, Record::from_iter(cells)).await.unwrap(),
+        }
+        note(&server.dio, &mut told);
+        if n % 130 == 129 {
+            let position = server.dio.position();
+            server.stop().await;
+            server = Server::start(files.path(), &master).await;
+            assert_eq!(server.dio.position().epoch, position.epoch);
+        }
+        let client = &mut clients[dice.below(filters.len() as u64) as usize];
+        match (&client.socket, dice.below(4)) {
+            (None, _) => client.connect(server.address).await,
+            (Some(_), 0) => client.socket = None,
+            // A few of what is there; some are left far behind.
+            (Some(_), _) if client.since.is_none() => client.read(200, 0).await,
+            // A few of what is there; some are left far behind.
+            (Some(_), _) if client.filter.is_empty() => {
+                let (here, last) =
+                    (told.last().copied().unwrap_or(0), client.seen.last().copied().unwrap_or(client.from));
+                if last < here {
+                    client.read(5, here).await;
+                }
+            }
+            (Some(_), _) => {}
+        }
+    }
+    // Writes that were queued are settled, and the last change is one that every client is told of, or a bookmark.
+    while server.dio.status().queued > 0 {
+        tokio::task::yield_now().await;
+    }
+    let end = server.dio.position().seq;
+    for client in &mut clients {
+        // Filtered ones learn by the bookmark of a fresh connection's poll that nothing is missing.
+        while client.since.is_none() {
+            client.connect(server.address).await;
+            client.read(200, 0).await;
+        }
+        client.socket = None;
+        let since = client.since.clone().unwrap();
+        let get = async |path: String| -> Value {
+            let answer = crate::harness::get_at(server.address, &path).await;
+            answer.json()
+        };
+        for frame in
+            get(format!("/products/events?since={since}&snapshot=auto{}", client.filter)).await.as_array().unwrap()
+        {
+            client.apply(frame);
+        }
+        let list = client.filter.replace("ids=1,2,3", "id=in.(1,2,3)");
+        let (shown, whole) = (
+            get(format!("/products?limit=100{list}")).await,
+            get(format!("/products?limit=100{}", list.replace("&select=price", ""))).await,
+        );
+        let ids = whole.as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_string());
+        let fresh: BTreeMap<String, Value> = ids.zip(shown.as_array().unwrap().iter().cloned()).collect();
+        assert_eq!(client.rows, fresh, "{:?}", client.filter);
+    }
+    note(&server.dio, &mut told);
+    for client in clients.iter().filter(|client| client.filter.is_empty()) {
+        let all: Vec<u64> = told.iter().copied().filter(|seq| *seq > client.from && *seq <= end).collect();
+        assert_eq!(client.seen, all, "each event, once");
+    }
+    server.stop().await;
+}

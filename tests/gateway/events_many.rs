@@ -1,0 +1,132 @@
+//! Several subscriptions on one connection, and frames as CBOR.
+
+use ciborium::Value as Cbor;
+use diorama::Record;
+use serde_json::{Value, json};
+
+use crate::events_stream::Source;
+use crate::harness::App;
+use crate::ws::{BINARY, FIN, HANDSHAKE, Ws};
+
+async fn price(app: &App, id: &str, price: i64) {
+    let cells = [("name".to_string(), "Bun".into()), ("price".to_string(), price.into())];
+    app.dio.patched(id, Record::from_iter(cells)).await.unwrap();
+}
+
+async fn say(ws: &mut Ws, said: Value) {
+    ws.text(&said.to_string()).await;
+}
+
+#[tokio::test]
+async fn g9_one_socket_carries_several_filters_of_one_resource() {
+    let app = App::start().await;
+    let mut ws = Ws::open(&app, "/events?dio=products").await;
+    let hello = ws.json().await;
+    assert_eq!(
+        (&hello["sub"], &hello["type"], &hello["dio"]),
+        (&json!("products"), &json!("hello"), &json!("products"))
+    );
+    say(&mut ws, json!({"type": "subscribe", "sub": "dear", "dio": "products", "where": {"price": {"gte": 100}}}))
+        .await;
+    assert_eq!(ws.json().await["sub"], "dear");
+    price(&app, "1", 5).await;
+    assert_eq!(ws.json().await["sub"], "products");
+    price(&app, "1", 500).await;
+    let two = [ws.json().await, ws.json().await];
+    let of = |sub: &str| two.iter().find(|frame| frame["sub"] == sub).unwrap();
+    assert_eq!((&of("products")["type"], &of("dear")["type"]), (&json!("RecordChanged"), &json!("RecordInserted")));
+    say(&mut ws, json!({"type": "unsubscribe", "sub": "products"})).await;
+    assert_eq!(ws.json().await, json!({"sub": "products", "type": "unsubscribed"}));
+    price(&app, "1", 501).await;
+    assert_eq!(ws.json().await["sub"], "dear");
+    say(&mut ws, json!({"type": "ping", "n": 1})).await;
+    assert_eq!(ws.json().await, json!({"type": "pong", "n": 1}));
+}
+
+#[tokio::test]
+async fn g9_what_cannot_be_subscribed_to_is_said_and_the_rest_goes_on() {
+    let app = App::start().await;
+    let mut ws = Ws::open(&app, "/events?dio=products").await;
+    ws.json().await;
+    for (said, code) in [
+        (json!({"type": "subscribe", "dio": "nothing"}), "dio-not-found"),
+        (json!({"type": "subscribe", "dio": "products"}), "invalid-parameter"),
+        (
+            json!({"type": "subscribe", "sub": "a", "dio": "products", "where": {"colour": {"eq": 1}}}),
+            "invalid-parameter",
+        ),
+        (json!({"type": "subscribe", "sub": "a", "dio": "products", "limit": 5}), "invalid-parameter"),
+        (json!({"type": "subscribe", "sub": "a", "dio": "products", "since": "x"}), "invalid-parameter"),
+        (json!({"type": "subscribe", "sub": "a", "dio": "products", "records": 1}), "invalid-parameter"),
+        (json!({"type": "unsubscribe", "sub": "a"}), "not-found"),
+        (json!({"type": "auth", "token": "any"}), "-"),
+    ] {
+        say(&mut ws, said.clone()).await;
+        let answer = ws.json().await;
+        assert_eq!(answer["code"].as_str().unwrap_or("-"), code, "{said} {answer}");
+    }
+    price(&app, "1", 5).await;
+    assert_eq!(ws.json().await["id"], "1");
+    for refused in ["?dio=nothing", "?dio=products&price=5", "?dio=products,products", "?dio=products&since=x=E:1"] {
+        let (answer, _) = Ws::handshake(&app, &format!("/events{refused}"), &HANDSHAKE).await;
+        assert!((400..500).contains(&answer.refusal().0), "{refused}");
+    }
+    assert_eq!(app.get("/events").await.refusal().0, 400, "nobody could subscribe later");
+}
+
+#[tokio::test]
+async fn g5_positions_are_kept_per_subscription() {
+    let app = App::start().await;
+    let since = app.dio.position().to_string();
+    price(&app, "1", 5).await;
+    let mut ws = Ws::open(&app, &format!("/events?dio=products&since=products={since}")).await;
+    assert_eq!(ws.json().await["resumed"], true);
+    assert_eq!(ws.json().await["id"], "1");
+    say(&mut ws, json!({"type": "subscribe", "sub": "all", "dio": "products", "snapshot": "full", "ids": ["1", 2]}))
+        .await;
+    let kinds = [ws.json().await, ws.json().await, ws.json().await, ws.json().await].map(|frame| frame["type"].clone());
+    assert_eq!(kinds, ["hello", "snapshot_begin", "rows", "snapshot_end"]);
+    let (_, mut source) = Source::open(&app, &format!("/events?dio=products&since={since}"), None).await;
+    source.block().await.unwrap();
+    source.block().await.unwrap();
+    let event = source.block().await.unwrap();
+    assert_eq!(event.json()["sub"], "products");
+    assert_eq!(event.id, Some(format!("products={}", app.dio.position())));
+}
+
+#[tokio::test]
+async fn g9_frames_are_cbor_where_that_is_offered() {
+    let app = App::start().await;
+    let offers = [&HANDSHAKE[..], &[("Sec-WebSocket-Protocol", "diorama.v1+cbor")]].concat();
+    let (answer, mut ws) = Ws::handshake(&app, "/events?dio=products", &offers).await;
+    assert_eq!((answer.status, answer.header("sec-websocket-protocol")), (101, "diorama.v1+cbor"));
+    let member = |frame: &Cbor, name: &str| {
+        let members = frame.as_map().unwrap();
+        members.iter().find(|(key, _)| key.as_text() == Some(name)).map(|(_, value)| value.clone())
+    };
+    assert_eq!(member(&ws.cbor().await, "type"), Some("hello".into()));
+    price(&app, "1", 5).await;
+    let event = ws.cbor().await;
+    assert_eq!((member(&event, "sub"), member(&event, "id")), (Some("products".into()), Some("1".into())));
+    assert_eq!(member(&member(&event, "record").unwrap(), "price"), Some(5.into()));
+    let ping = Cbor::Map(vec![("type".into(), "ping".into()), ("n".into(), Cbor::Tag(1, Box::new(7.into())))]);
+    let mut said = Vec::new();
+    ciborium::into_writer(&ping, &mut said).unwrap();
+    ws.send(FIN | BINARY, &said).await;
+    assert_eq!(member(&ws.cbor().await, "n"), Some(Cbor::Tag(1, Box::new(7.into()))));
+    ws.text("{}").await;
+    assert_eq!(ws.closed().await, 1003);
+    let both = [&HANDSHAKE[..], &[("Sec-WebSocket-Protocol", "diorama.v1+cbor, diorama.v1+json")]].concat();
+    let (answer, _) = Ws::handshake(&app, "/products/events", &both).await;
+    assert_eq!(answer.header("sec-websocket-protocol"), "diorama.v1+json");
+}
+
+#[tokio::test]
+async fn g12_a_client_that_talks_too_much_is_let_go() {
+    let app = App::start().await;
+    let mut ws = Ws::open(&app, "/products/events").await;
+    for n in 0..60 {
+        say(&mut ws, json!({"type": "ping", "n": n})).await;
+    }
+    assert_eq!(ws.closed().await, 4429);
+}

@@ -139,7 +139,6 @@ impl Base {
 }
 
 /// What happens to operations.
-#[expect(clippy::large_enum_variant, reason = "the large one is the common one")]
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub enum OpChange {
     /// Nothing.

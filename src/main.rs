@@ -39,6 +39,8 @@ enum Command {
     Demo(Demo),
     /// Print the OpenAPI document of what serve would serve.
     Openapi(Serve),
+    /// Ask a running server how it answers a list: what it reads, what it checks, how long that takes.
+    Explain(ops::Explain),
     #[command(subcommand)]
     Ops(ops::Ops),
     #[command(subcommand)]
@@ -174,6 +176,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             let written = std::io::stdout().write_all(&document);
             written.map_err(|error| Failure { code: 1, message: format!("stdout: {error}") })
         }
+        Command::Explain(asked) => runtime()?.block_on(ops::explain(asked)),
         Command::Ops(asked) => runtime()?.block_on(ops::run(asked)),
         Command::Webhook(asked) => runtime()?.block_on(webhook::run(asked)),
         Command::Check { file } => {

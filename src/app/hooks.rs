@@ -1,11 +1,13 @@
 //! From the configuration's webhooks to the gateway's.
 
-use axum::http::HeaderName;
+use axum::http::{HeaderName, HeaderValue};
 
-use crate::config::{HookAuth, HookSpec, Secret};
-use crate::gateway::webhook::Hook;
+use crate::config::{FeedSpec, HookAuth, HookSpec, InboxSpec, IntakeSpec, Secret};
+use crate::feeds::{FeedFormat, WsFeed};
+use crate::gateway::webhook::{Hook, HookOptions};
 use crate::inbound::signature::{Contentful, Gitlab, Message, Standard, Timed};
 use crate::inbound::{self, Algorithm, Encoding, Format, Hmac, Key, Map, Problem, Scheme};
+use crate::journal::InboxLimits;
 
 /// Contentful's own tolerance, in seconds.
 const CONTENTFUL_TOLERANCE: u64 = 30;
@@ -16,7 +18,50 @@ const CONTENTFUL_TOLERANCE: u64 = 30;
 /// Says which of its words cannot be.
 pub(super) fn hook(spec: &HookSpec) -> Result<Hook, String> {
     let inbound = inbound(spec)?;
-    Ok(Hook::new(spec.name.clone(), spec.dio.clone(), inbound))
+    Ok(Hook::new(spec.name.clone(), spec.dio.clone(), inbound).with(options(&spec.intake)))
+}
+
+fn options(spec: &IntakeSpec) -> HookOptions {
+    let default = HookOptions::default();
+    HookOptions {
+        rate: spec.rate.unwrap_or(default.rate),
+        in_hand: spec.in_hand.unwrap_or(default.in_hand),
+        answer_within: spec.answer_within.unwrap_or(default.answer_within),
+        reject_undecodable: spec.reject_undecodable,
+    }
+}
+
+/// What is kept of deliveries.
+pub(super) fn inbox(spec: &InboxSpec) -> InboxLimits {
+    let default = InboxLimits::default();
+    InboxLimits {
+        count: spec.count.unwrap_or(default.count),
+        bytes: spec.bytes.map_or(default.bytes, |bytes| bytes as u64),
+        age: spec.age.unwrap_or(default.age),
+    }
+}
+
+/// The feed that `spec` describes.
+///
+/// # Errors
+/// Says which of its words cannot be.
+pub(super) fn feed(spec: &FeedSpec) -> crate::vista::Result<WsFeed> {
+    let config = crate::vista::Error::Config;
+    let format = match &spec.format {
+        Some(format) => FeedFormat::Inbound(inbound(format).map_err(config)?),
+        None => FeedFormat::Diorama,
+    };
+    let mut feed = WsFeed::new(spec.ws.clone(), format);
+    for (name, value) in &spec.headers {
+        let mut value = HeaderValue::from_str(value.reveal())
+            .map_err(|_| config(format!("feed.headers.{name}: a header cannot hold that value")))?;
+        value.set_sensitive(true);
+        feed.headers.push((header(name).map_err(config)?, value));
+    }
+    feed.subscribe = spec.subscribe.clone();
+    feed.idle = spec.idle.unwrap_or(feed.idle);
+    feed.max_message = spec.max_message.unwrap_or(feed.max_message);
+    Ok(feed)
 }
 
 /// How the webhook that `spec` describes verifies and decodes.
@@ -41,12 +86,15 @@ pub(super) fn inbound(spec: &HookSpec) -> Result<inbound::Hook, String> {
 
 fn format(spec: &HookSpec) -> Result<Format, String> {
     let text = spec.map.as_ref().map_or("", |map| &*map.text);
-    let path = ["webhook", spec.name.as_str(), "map"];
+    let path: &[&str] = match spec.feed {
+        true => &["dio", &spec.name, "feed", "map"],
+        false => &["webhook", &spec.name, "map"],
+    };
     let map = match spec.format {
         "native" => return Ok(Format::Native),
         "cloudevents" => return Ok(Format::CloudEvents { batches: spec.accept_batch }),
-        "map" => Map::read(text, &path, None),
-        preset => inbound::preset(preset, spec.only.as_deref(), text, &path),
+        "map" => Map::read(text, path, None),
+        preset => inbound::preset(preset, spec.only.as_deref(), text, path),
     };
     map.map(Format::Map).map_err(|problems| told(spec, problems))
 }

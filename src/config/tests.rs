@@ -228,6 +228,47 @@ fn it_is_said_when_a_write_is_answered() {
 }
 
 #[test]
+fn how_deliveries_come_and_are_kept_is_read() {
+    let text = r#"
+[lens]
+inbox = { count = 50, bytes = "32MiB", age = "1d" }
+
+[dio.a]
+source = { csv = "a.csv" }
+reread_rate = 7
+feed = { ws = "wss://other.example/a/events", headers = { Authorization = "Bearer env:TOKEN", Origin = "here" }, idle = "30s" }
+
+[dio.b]
+source = { csv = "b.csv" }
+feed = { ws = "ws://other.example/b", format = "debezium", subscribe = "all", max_message = "64KiB", on_item_error = "abort" }
+
+[webhook.a]
+auth = { scheme = "bearer", secrets = ["env:TOKEN"] }
+rate = 9
+in_hand = 3
+answer_within = "1s"
+on_undecodable = "reject"
+"#;
+    let config = parse(text).unwrap();
+    let inbox = InboxSpec { count: Some(50), bytes: Some(32 << 20), age: Some(Duration::from_secs(86_400)) };
+    assert_eq!(config.lens.inbox, inbox);
+    let [a, b] = &config.dios[..] else { panic!() };
+    let (feed, other) = (a.feed.as_ref().unwrap(), b.feed.as_ref().unwrap());
+    let headers: Vec<_> = feed.headers.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();
+    assert_eq!(headers, [("Authorization", "Bearer s3cr3t-0123456789"), ("Origin", "here")]);
+    assert!(feed.format.is_none() && a.reread_rate == Some(7) && feed.idle == Some(Duration::from_secs(30)));
+    let format = other.format.as_ref().unwrap();
+    assert!(format.feed && format.abort && format.format == "debezium");
+    assert_eq!((other.subscribe.as_deref(), other.max_message), (Some("all"), Some(64 << 10)));
+    let patience = Some(Duration::from_secs(1));
+    let intake = IntakeSpec { rate: Some(9), in_hand: Some(3), answer_within: patience, reject_undecodable: true };
+    assert_eq!(config.webhooks[0].intake, intake);
+    let wrong = text.replace("wss://", "https://").replace("env:TOKEN\", Origin", "env:NOTHING\", Origin");
+    let wrong = problems(&wrong).join("\n");
+    assert!(wrong.contains("needs ws = \"wss://HOST/PATH\"") && wrong.contains("no NOTHING"), "{wrong}");
+}
+
+#[test]
 fn a_webhook_says_how_it_is_written_in_words_that_fit_together() {
     let dio = "[dio.a]\nsource = { csv = \"a.csv\" }\n[webhook.a]\n";
     let parse = |rest: &str| parse(&format!("{dio}{rest}"));

@@ -61,6 +61,7 @@ impl Core {
     /// [`Error::Invalid`] for a cursor that does not fit.
     pub(crate) async fn pick(&self, state: &Arc<State>, query: &Query, schema: &Arc<Schema>) -> Result<(Picked, Plan)> {
         let plan = plan(state.table(), query, schema)?;
+        self.note_plan(state, &plan);
         if plan.cost() < HEAVY {
             return Ok((plan.run(state.table(), query, schema), plan));
         }
@@ -69,9 +70,9 @@ impl Core {
     }
 
     /// Answers `query` from the master, if the copy is not whole and the master can.
-    async fn at_master(&self, query: &Query) -> Result<Rows> {
+    async fn at_master(self: &Arc<Self>, query: &Query) -> Result<Rows> {
         self.master_takes(query)?;
-        self.list_master(query).await
+        self.load_page(query).await
     }
 
     /// Whether the master itself can answer `query`.
@@ -134,7 +135,8 @@ impl TableShell for Facade {
         if core.is_complete() {
             return Ok(None);
         }
-        core.read_one(id).await
+        core.load_row(id).await?;
+        Ok(core.state().get(id).and_then(|row| row.decode().ok()))
     }
 
     fn reads_one(&self) -> bool {

@@ -4,6 +4,7 @@
 //! `write.rs` for users, `worker.rs` for the master's answers, `refresh.rs` for what the master lists, `ingest.rs` for upstream
 //! events, `cache.rs` for the program's own statements.
 
+mod aggregate;
 mod breaker;
 mod bucket;
 mod cache;
@@ -15,6 +16,7 @@ mod facade;
 mod feed;
 mod hooks;
 mod inbox;
+mod indexer;
 mod ingest;
 mod master;
 mod open;

@@ -16,8 +16,8 @@ use super::extract::{Segment, segments};
 use super::problem::{ApiError, Code};
 use super::state::{Place, Shared};
 use super::{
-    answer, delete, events, health, index, insert, list, metrics, openapi, operations, patch, query, record, refresh,
-    replace, schema, webhook, write,
+    aggregate, answer, delete, events, health, index, insert, list, metrics, openapi, operations, patch, query, record,
+    refresh, replace, schema, webhook, write,
 };
 
 /// What a path can be.
@@ -40,6 +40,7 @@ pub(super) enum Route {
     Rows,
     Events,
     Query,
+    Aggregate,
     Refresh,
     Schema,
     Row,
@@ -52,11 +53,11 @@ type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 impl Route {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Route; 22] = {
+    pub(super) const ALL: [Route; 23] = {
         use Route::*;
         [
             Index, Live, Ready, Metrics, OpenApi, Problem, Operations, RetryMany, Operation, Retry, Hook, Deliveries,
-            Delivery, Replay, Rows, Events, Query, Refresh, Schema, Row, RowEvents, None,
+            Delivery, Replay, Rows, Events, Query, Aggregate, Refresh, Schema, Row, RowEvents, None,
         ]
     };
 
@@ -88,6 +89,7 @@ impl Route {
             (_, (None, ..)) => Route::Rows,
             (_, (Some("events"), None, _)) => Route::Events,
             (_, (Some("_query"), None, _)) => Route::Query,
+            (_, (Some("_aggregate"), None, _)) => Route::Aggregate,
             (_, (Some("_refresh"), None, _)) => Route::Refresh,
             (_, (Some("_schema"), None, _)) => Route::Schema,
             (_, (Some(_), None, _)) => Route::Row,
@@ -116,6 +118,7 @@ impl Route {
             Route::Rows => "/{dio}",
             Route::Events => "/{dio}/events",
             Route::Query => "/{dio}/_query",
+            Route::Aggregate => "/{dio}/_aggregate",
             Route::Refresh => "/{dio}/_refresh",
             Route::Schema => "/{dio}/_schema",
             Route::Row => "/{dio}/{id}",
@@ -157,6 +160,7 @@ impl Route {
             (Route::Rows, "PATCH") => patch::patch_many.call(request, shared),
             (Route::Rows, "DELETE") => delete::delete_many.call(request, shared),
             (Route::Rows, "QUERY") | (Route::Query, "POST") => query::query.call(request, shared),
+            (Route::Aggregate, "GET") => aggregate::aggregate.call(request, shared),
             (Route::Events, "GET") => events::subscribe.call(request, shared),
             (Route::Refresh, "POST") => refresh::refresh.call(request, shared),
             (Route::Schema, "GET") => schema::schema.call(request, shared),
@@ -177,7 +181,9 @@ impl Route {
         let changes = matches!(method, "POST" | "PUT" | "PATCH" | "DELETE");
         let allow = match self {
             // A word of the URL where an id would stand: writes are told so, whatever else the word can do.
-            Route::Events | Route::Query | Route::Refresh | Route::Schema if changes => return write::reserved(word),
+            Route::Events | Route::Query | Route::Aggregate | Route::Refresh | Route::Schema if changes => {
+                return write::reserved(word);
+            }
             Route::Rows | Route::Row => match shared.dio(dio) {
                 Ok(at) => at.allowed(if self == Route::Rows { Place::Rows } else { Place::Row }),
                 Err(error) => return error,

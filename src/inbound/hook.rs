@@ -119,6 +119,11 @@ impl Hook {
         matches!(self.format, Format::Native)
     }
 
+    /// Whether one change that cannot be understood, or does not fit, makes the whole delivery an error.
+    pub fn aborts_on_item_error(&self) -> bool {
+        self.abort
+    }
+
     /// How senders prove who they are.
     pub fn scheme(&self) -> &Scheme {
         &self.scheme

@@ -2,16 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod feeds;
 mod harness;
 mod inbox;
 mod index;
+mod indexes;
 mod logs;
 mod metrics;
 mod openapi;
+mod rest_aggregate;
 mod rest_auth;
 mod rest_bulk;
+mod rest_codings;
 mod rest_conditions;
 mod rest_cursor;
+mod rest_exports;
 mod rest_formats;
 mod rest_idempotency;
 mod rest_list;

@@ -6,6 +6,8 @@ mod demo;
 mod events;
 mod files;
 #[cfg(unix)]
+mod inbox;
+#[cfg(unix)]
 mod kill;
 mod limits;
 mod logs;

@@ -161,7 +161,10 @@ impl Reach {
         }
         let bounds = reach.bounds(index, parts);
         let piece = |prefix: Vec<u8>| {
-            let mut ranks = index.rank(&prefix, table)..index.rank_end(&prefix, table);
+            let mut ranks = match prefix.is_empty() {
+                true => 0..index.order().len(),
+                false => index.rank(&prefix, table)..index.rank_end(&prefix, table),
+            };
             for bound in &bounds {
                 let Some((from, to)) = bound else {
                     ranks.end = ranks.start;

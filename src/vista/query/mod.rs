@@ -3,6 +3,7 @@
 //! Lists, counts, deletes by filter, sceneries and subscriptions all use this AST, this matcher and this comparator.
 //! A query is prepared once per request and then meets every row as a [`Fields`]: a decoded record or its JSON bytes.
 
+mod aggregate;
 mod compare;
 mod cursor;
 mod eval;
@@ -17,6 +18,7 @@ mod search;
 #[cfg(test)]
 mod tests;
 
+pub use aggregate::{AggregateItem, Aggregation, Function, MAX_GROUPS};
 pub use compare::{Key, SortKey};
 pub use cursor::Cursor;
 pub use eval::{Prepared, Top};

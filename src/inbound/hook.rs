@@ -114,14 +114,14 @@ impl Hook {
         self
     }
 
-    /// Whether one change that cannot be understood, or does not fit, makes the whole delivery an error.
-    pub fn aborts_on_item_error(&self) -> bool {
-        self.abort
-    }
-
     /// Whether deliveries are written in the native form.
     pub fn is_native(&self) -> bool {
         matches!(self.format, Format::Native)
+    }
+
+    /// Whether one change that cannot be understood, or does not fit, makes the whole delivery an error.
+    pub fn aborts_on_item_error(&self) -> bool {
+        self.abort
     }
 
     /// How senders prove who they are.

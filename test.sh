@@ -35,5 +35,7 @@ step cargo build --locked --bin diorama
 # 77: skipped, which only a person at home may do.
 openapi_fuzz() { tests/openapi/run.sh "$CARGO_TARGET_DIR/debug/diorama" || { [ $? = 77 ] && [ "${CI:-}" != true ]; }; }
 step openapi_fuzz
+senders() { tests/senders/run.sh "$CARGO_TARGET_DIR/debug/diorama" || { [ $? = 77 ] && [ "${CI:-}" != true ]; }; }
+step senders
 disks() { tests/disk.sh || { [ $? = 77 ] && [ "${CI:-}" != true ]; }; }
 step disks

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::intake::InboxSpec;
 use super::limits::LimitsSpec;
 use super::value::{LEAST_TOKEN, Reader, Secret};
 
@@ -112,6 +113,8 @@ pub struct LensSpec {
     pub journal: Option<PathBuf>,
     /// Time between two refreshes of a Dio that does not say.
     pub refresh_every: Option<Duration>,
+    /// What is kept of deliveries.
+    pub inbox: InboxSpec,
 }
 
 /// Where rows are kept.
@@ -125,7 +128,12 @@ pub enum CacheAt {
 
 impl Default for LensSpec {
     fn default() -> LensSpec {
-        LensSpec { cache: CacheAt::File("cache.redb".into()), journal: None, refresh_every: None }
+        LensSpec {
+            cache: CacheAt::File("cache.redb".into()),
+            journal: None,
+            refresh_every: None,
+            inbox: InboxSpec::default(),
+        }
     }
 }
 
@@ -136,7 +144,9 @@ impl LensSpec {
             Some(path) => CacheAt::File(reader.context.folder.join(path)),
             None => CacheAt::File(reader.context.folder.join("cache.redb")),
         };
-        let spec = LensSpec { cache, journal: reader.path("journal"), refresh_every: reader.duration("refresh_every") };
+        let inbox = reader.table("inbox").map(InboxSpec::read).unwrap_or_default();
+        let refresh_every = reader.duration("refresh_every");
+        let spec = LensSpec { cache, journal: reader.path("journal"), refresh_every, inbox };
         reader.finish();
         spec
     }

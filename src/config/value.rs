@@ -168,6 +168,28 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// Texts by names of their own, each a secret: `env:NAME`, `file:PATH`, or a word before one of these (`Bearer env:NAME`).
+    /// What is written out is no secret and taken as it is.
+    pub(super) fn secret_texts(&self, key: &'static str) -> Vec<(String, Secret)> {
+        let Some(table) = self.table(key) else { return Vec::new() };
+        let read = |(name, value): (&Spanned<Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
+            let at = value.span().start;
+            let Some(text) = value.get_ref().as_str() else {
+                self.problem(at, format!("{}.{} is a text", table.name, name.get_ref()));
+                return None;
+            };
+            let (before, last) = text.rsplit_once(' ').map_or(("", text), |(before, last)| (before, last));
+            let is_secret = last.starts_with("env:") || last.starts_with("file:");
+            let value = match (is_secret, before) {
+                (false, _) => Secret(self.fill_in(text, at)),
+                (true, "") => self.secret(last, at, 1)?,
+                (true, before) => Secret(format!("{before} {}", self.secret(last, at, 1)?.0)),
+            };
+            Some((name.get_ref().to_string(), value))
+        };
+        table.table.iter().filter_map(read).collect()
+    }
+
     fn secret(&self, text: &str, at: usize, least: usize) -> Option<Secret> {
         let found = match text.split_once(':') {
             Some(("env", name)) => (self.context.env)(name).ok_or(format!("the environment has no {name}")),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::intake::IntakeSpec;
 use super::problems::{ConfigError, Problem};
 use super::value::{LEAST_TOKEN, Reader, Secret, nearest};
 
@@ -15,6 +16,10 @@ pub struct HookSpec {
     pub dio: String,
     /// How senders prove who they are.
     pub auth: HookAuth,
+    /// How deliveries are taken.
+    pub intake: IntakeSpec,
+    /// Whether it stands for a feed, under `[dio.NAME.feed]`.
+    pub feed: bool,
     /// How deliveries are written: `native`, `cloudevents`, `map`, or the name of a preset.
     pub format: &'static str,
     /// What the sender calls the rows, where it tells of several kinds of things.
@@ -149,6 +154,8 @@ impl HookSpec {
             origins: Vec::new(),
             abort: false,
             at: 0,
+            intake: IntakeSpec::default(),
+            feed: false,
         }
     }
 
@@ -170,11 +177,12 @@ impl HookSpec {
         let mut spec = HookSpec { name, dio, at: reader.at, ..HookSpec::open("") };
         spec.format(&reader);
         spec.abort = reader.word("on_item_error", &["skip", "abort"]) == Some("abort");
+        spec.intake = IntakeSpec::read(&reader);
         reader.finish();
         Some(HookSpec { auth: auth?, ..spec })
     }
 
-    fn format(&mut self, reader: &Reader<'_>) {
+    pub(super) fn format(&mut self, reader: &Reader<'_>) {
         let mapped = reader.place("map").is_some();
         let default = if mapped { "map" } else { "native" };
         self.format = reader.word("format", &FORMATS).unwrap_or(default);
@@ -210,7 +218,7 @@ fn auth(table: Reader<'_>, loopback: bool) -> Option<HookAuth> {
         table.problem(at, format!("auth needs a scheme: one of {}", SCHEMES.join(", ")));
     }
     let scheme = table.word("scheme", &SCHEMES);
-    let least = if let Some("bearer" | "header" | "gitlab") = scheme { LEAST_TOKEN } else { 1 };
+    let least = if let Some("bearer" | "header" | "basic" | "gitlab") = scheme { LEAST_TOKEN } else { 1 };
     let secrets = table.secrets("secrets", least);
     let mut auth =
         HookAuth { scheme: scheme.unwrap_or("none"), secrets: secrets.unwrap_or_default(), ..HookAuth::none() };

@@ -53,6 +53,7 @@ pub(crate) struct Core {
     pub(super) feeds: Mutex<Vec<Arc<super::FeedMeter>>>,
     /// How often rows in doubt may be read.
     pub(super) rereads: super::Bucket,
+    pub(super) indexer: super::indexer::Indexer,
     pub(super) refreshing: Mutex<Option<super::refresh::Flight>>,
     /// What readers saw when the refresh under way began; see [`Core::standing_view`].
     pub(super) before_refresh: Mutex<Option<Arc<State>>>,
@@ -156,6 +157,7 @@ impl Core {
             invalid: Mutex::new(Invalid::default()),
             attempts: Mutex::new(HashMap::new()),
             freshness: Mutex::new(parts.freshness),
+            indexer: super::indexer::Indexer::default(),
             refreshing: Mutex::new(None),
             before_refresh: Mutex::new(None),
             trimmed: tokio::sync::Mutex::new(0),

@@ -61,6 +61,7 @@ impl Core {
     /// [`Error::Invalid`] for a cursor that does not fit.
     pub(crate) async fn pick(&self, state: &Arc<State>, query: &Query, schema: &Arc<Schema>) -> Result<(Picked, Plan)> {
         let plan = plan(state.table(), query, schema)?;
+        self.note_plan(state, &plan);
         if plan.cost() < HEAVY {
             return Ok((plan.run(state.table(), query, schema), plan));
         }

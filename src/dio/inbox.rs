@@ -72,8 +72,7 @@ impl Reconciled {
     }
 }
 
-/// `kept` with what became of its changes, if that is not known yet. A delivery that is applied again stays what it was unless
-/// that changes something.
+/// `kept` with what became of its changes, if that is not known yet.
 pub(super) fn concluded(kept: &Kept, each: &[Outcome]) -> Kept {
     let mut kept = kept.clone();
     let delivery = &mut kept.delivery;
@@ -301,6 +300,11 @@ impl Dio {
         let core = &self.0.core;
         let _runtime = self.0.runtime.enter();
         core.tasks.spawn_bounded(core.settings.drain_timeout, future)
+    }
+
+    /// Whether what is accepted survives the process.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.0.core.is_durable()
     }
 
     /// Ends when the Dio begins to close.

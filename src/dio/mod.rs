@@ -16,6 +16,7 @@ mod facade;
 mod feed;
 mod hooks;
 mod inbox;
+mod indexer;
 mod ingest;
 mod master;
 mod open;

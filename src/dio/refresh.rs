@@ -37,6 +37,8 @@ pub struct RefreshReport {
     pub changed: u64,
     /// Rows that are gone.
     pub removed: u64,
+    /// Rows of the last whole list that could not be decoded; what was known of them is kept, and none was removed.
+    pub undecodable: u64,
     /// How long it took.
     pub took: Duration,
     /// Where the Dio stands after it.
@@ -112,6 +114,7 @@ impl Core {
         let complete = {
             let mut freshness = self.freshness.lock();
             freshness.failed = None;
+            report.undecodable = freshness.undecodable.as_ref().map_or(0, |bad| bad.count);
             freshness.complete
         };
         if complete {
@@ -174,8 +177,12 @@ impl Core {
         let Some(rows) = scope.listed.lock().take() else { return Ok(()) };
         let Some(stamp) = rows.stamp() else { return Ok(()) };
         let state = self.state();
-        let gone = if rows.undecodable().is_none() { missing(&state, &rows) } else { Vec::new() };
-        self.check_shrink(rows.len(), confirmed(&state), scope.allow_shrink)?;
+        // A list with rows that cannot be decoded says of no row that it is gone.
+        let mut gone = Vec::new();
+        if rows.undecodable().is_none() {
+            self.check_shrink(rows.len(), confirmed(&state), scope.allow_shrink)?;
+            gone = missing(&state, &rows);
+        }
         let items: Vec<Item> = gone.into_iter().map(|id| Item { id, row: None, ordinal: None }).collect();
         let outcome = self.apply_items(items, stamp.mark, false).await?;
         {

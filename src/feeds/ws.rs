@@ -30,7 +30,7 @@ pub enum FeedFormat {
     /// As the events of another Diorama, which is asked for what was missed.
     Diorama,
     /// As the bodies of a webhook.
-    Inbound(inbound::Hook),
+    Inbound(Box<inbound::Hook>),
 }
 
 /// A WebSocket to listen to.
@@ -81,7 +81,11 @@ impl WsFeed {
     /// [`Error::Config`] if the URL is none.
     pub fn start(self, dio: &Dio) -> Result<()> {
         let plain = self.url.split('?').next().unwrap_or_default().to_string();
-        self.request(None).map_err(|error| Error::Config(format!("{plain} cannot be listened to: {error}")))?;
+        let wrong = |error: String| Error::Config(format!("{plain} cannot be listened to: {error}"));
+        if !(plain.starts_with("ws://") || plain.starts_with("wss://")) {
+            return Err(wrong("it begins with ws:// or wss://".into()));
+        }
+        self.request(None).map_err(|error| wrong(error.to_string()))?;
         let meter = FeedMeter::new(plain);
         dio.add_feed(Arc::clone(&meter));
         let listener = Listener { feed: self, meter, dio: Arc::downgrade(&dio.0), place: None, owes: true };
@@ -123,6 +127,10 @@ impl Listener {
     async fn run(mut self) {
         let (first, most) = self.feed.backoff;
         let mut wait = first;
+        // What comes before the first copy could not be judged.
+        while self.dio.upgrade().is_some_and(|handle| !Dio(handle).is_ready()) {
+            sleep(first).await;
+        }
         loop {
             let error = match self.connect().await {
                 Ok(socket) => {

@@ -10,6 +10,7 @@ use axum::response::Response;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::answer::{self, Digits, TOTAL, View};
+use super::explain;
 use super::export;
 use super::extract::On;
 use super::format::Writer;
@@ -31,10 +32,13 @@ pub(super) async fn list(On(at): On, request: Request) -> Result<Response, ApiEr
     if at.dio.0.core.is_complete() && answer::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let options = ParamOptions { max_limit: at.options.max_limit, extra: &[] };
+    let options = ParamOptions { max_limit: at.options.max_limit, extra: &[explain::EXPLAIN] };
     let mut asked = params::parse(raw, &at.schema, &options)?;
     if asked.query.limit.is_none() && !format.is_streamed() {
         asked.query.limit = Some(at.options.default_limit);
+    }
+    if explain::is_asked(&asked)? {
+        return explain::explain(&at, &view, &asked).await;
     }
     let mut found = find(&at, &view, &asked.query, format).await?;
     let etag = found.etag.take().unwrap_or(etag);

@@ -24,7 +24,8 @@ const AT_ONCE: usize = 128;
 /// Ids of the rows that a filter lets through. Without a filter, everything must be asked for by name.
 pub(super) async fn targets(at: &Mounted, change: &Change, raw: &str) -> Result<Vec<String>, ApiError> {
     if change.condition != Condition::None || change.key.is_some() {
-        return Err(ApiError::new(Code::InvalidHeader, "a write by filter takes neither If-Match nor Idempotency-Key"));
+        return Err(ApiError::new(Code::InvalidHeader, "a write by filter takes neither If-Match nor Idempotency-Key")
+            .hint("repeated, it is about the rows that match then; to be sure of them, write to each by its id"));
     }
     let options = ParamOptions { max_limit: at.options.max_limit, extra: &["all"] };
     let asked = params::parse(raw, &at.schema, &options)?;

@@ -11,6 +11,7 @@ mod coding;
 mod delete;
 mod events;
 mod export;
+mod explain;
 mod extract;
 mod format;
 mod health;

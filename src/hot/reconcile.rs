@@ -124,6 +124,9 @@ impl State {
                     // Nothing changed, but a read that saw the row before this one did must not change it any more.
                     draft.note(Note::Touch(Arc::clone(news.id)));
                 }
+                if draft.decision.entries.len() == entries {
+                    self.expire(draft, news.id, mark);
+                }
             }
             (None, Source::Push) => {
                 let moving = self.has_queued(news.id) || self.motions(news.id) > 0 || self.dirty.contains_key(news.id);
@@ -286,6 +289,25 @@ fn comparable(a: &CborValue, b: &CborValue) -> bool {
     std::mem::discriminant(a) == std::mem::discriminant(b) || number(a) && number(b)
 }
 
+/// Times are compared as such, whatever their zones and fractions; all else as lists are sorted.
 fn compare_values(a: &CborValue, b: &CborValue) -> Order {
+    let time = |value: &CborValue| value.as_text().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    if let (Some(a), Some(b)) = (time(a), time(b)) {
+        return a.cmp(&b);
+    }
     Key::of(a, false).cmp(&Key::of(b, false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_compared_as_instants() {
+        let order = |a: &str, b: &str| compare_values(&a.into(), &b.into());
+        assert_eq!(order("2025-06-01T12:00:00Z", "2025-06-01T12:00:00.5Z"), Order::Less);
+        assert_eq!(order("2025-06-01T12:00:00-05:00", "2025-06-01T16:00:00Z"), Order::Greater);
+        assert_eq!(order("2025-06-01T12:00:00+02:00", "2025-06-01T10:00:00Z"), Order::Equal);
+        assert_eq!(order("v10", "v9"), Order::Less);
+    }
 }

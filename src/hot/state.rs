@@ -10,6 +10,7 @@ use imbl::{HashMap, HashSet, OrdMap};
 
 use super::entry::{Base, Entry, Many, OpChange, Visible};
 use super::op::{Effect, Op, OpError, OpId, OpState};
+use super::table::index::{Built, Spec};
 use super::table::{ORDINAL_STEP, Ordinal, RowRef, Slot, Table};
 use crate::record::{Body, CborValue, Id, Seq};
 use crate::vista::Schema;
@@ -28,6 +29,10 @@ pub struct Rules {
     pub trust_payload: bool,
     /// Finished operations that are remembered, at most, for a day.
     pub keep_finished: usize,
+    /// Routed operations that lie over one row, at most, before the oldest become one.
+    pub keep_routed: usize,
+    /// Milliseconds after which a routed operation that the master does not show is taken back.
+    pub routed_ttl: Option<u64>,
 }
 
 /// How long finished operations are remembered, in milliseconds.
@@ -36,7 +41,7 @@ const REMEMBERED: u64 = 24 * 3_600_000;
 impl Rules {
     /// Rules for an unversioned master.
     pub fn new(schema: Arc<Schema>) -> Rules {
-        Rules { schema, version: None, trust_payload: true, keep_finished: 10_000 }
+        Rules { schema, version: None, trust_payload: true, keep_finished: 10_000, keep_routed: 32, routed_ttl: None }
     }
 }
 
@@ -127,6 +132,10 @@ pub enum Note {
     Clean(Id),
     /// Something about the row changed at the master; reads in flight may not have seen it.
     Touch(Id),
+    /// An index is there from now on.
+    Attach(Arc<Built>),
+    /// An index is gone.
+    Detach(Spec),
 }
 
 /// What [`State::apply`] found and did, for those who tell others.
@@ -470,6 +479,10 @@ impl State {
                 self.clock += 1;
                 self.touch(id, false);
             }
+            Note::Attach(built) => {
+                self.table.attach(built.index().clone(), built.from());
+            }
+            Note::Detach(spec) => self.table.detach(spec),
         }
     }
 
@@ -598,7 +611,7 @@ impl State {
                 // Indexes follow all of them at once.
                 let held = self.table.hold_indexes();
                 let changes = rows.iter().map(|row| self.apply_bulk_row(row, entry)).collect();
-                self.table.release_indexes(held);
+                self.table.release_indexes(&held);
                 changes
             }
         }
@@ -620,6 +633,7 @@ impl State {
             OpChange::None | OpChange::Join => {}
             OpChange::Stage(op) => self.stage(op, entry),
             OpChange::Settle { state, error, beneath } => self.settle(entry, *state, error.as_ref(), *beneath),
+            OpChange::Merge { older, effect } => self.merge(entry, *older, effect),
             OpChange::Absorb(ops) => ops.iter().for_each(|op| self.absorb(id, *op, entry)),
         }
     }
@@ -670,6 +684,16 @@ impl State {
             return;
         }
         self.end(op, state, error.cloned(), entry);
+    }
+
+    /// Of two routed operations the newer one does from now on what both did.
+    fn merge(&mut self, entry: &Entry, older: OpId, effect: &Effect) {
+        let Some(newer) = entry.cause.op.and_then(|op| self.ops.get_mut(&op)) else { return };
+        if newer.state == OpState::Routed {
+            newer.effect = effect.clone();
+            newer.log.push(entry.seq);
+            self.end(older, OpState::Applied, None, entry);
+        }
     }
 
     /// Takes an operation off its rows and remembers how it ended.

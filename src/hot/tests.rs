@@ -1,5 +1,6 @@
 //! The state machine against its guarantees: single scenes here, every interleaving in [`model`], restarts in [`restart`].
 
+mod failing;
 mod model;
 mod restart;
 

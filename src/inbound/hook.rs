@@ -114,6 +114,16 @@ impl Hook {
         self
     }
 
+    /// Whether one change that cannot be understood, or does not fit, makes the whole delivery an error.
+    pub fn aborts_on_item_error(&self) -> bool {
+        self.abort
+    }
+
+    /// Whether deliveries are written in the native form.
+    pub fn is_native(&self) -> bool {
+        matches!(self.format, Format::Native)
+    }
+
     /// How senders prove who they are.
     pub fn scheme(&self) -> &Scheme {
         &self.scheme
@@ -212,3 +222,6 @@ fn media_type(headers: &HeaderMap) -> Result<String, DecodeError> {
     let given = headers.get(CONTENT_TYPE).and_then(|given| given.to_str().ok()).unwrap_or_default();
     Ok(given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,3 +56,6 @@ pub fn preset(name: &str, only: Option<&str>, text: &str, path: &[&str]) -> Resu
     };
     Map::read(text, path, Some(&base))
 }
+
+#[cfg(test)]
+mod tests;

@@ -234,6 +234,8 @@ async fn what_is_done_is_dropped_first_and_what_waits_never(journal: &dyn Journa
     assert_eq!(held(journal, &[]).await, [20, 19, 18], "what is too old goes though there is room");
     journal.reopen().await.unwrap();
     assert_eq!(held(journal, &[]).await, [20, 19, 18]);
+    keep(journal, "inbox", [delivery(21, Applied), delivery(21, Received)]).await;
+    assert_eq!(held(journal, &[Received]).await, [0; 0], "late in one append, too");
     journal.limit_inbox(InboxLimits::default());
 }
 

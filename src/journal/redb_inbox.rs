@@ -3,7 +3,7 @@
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::inbox::Index;
-use super::{Delivery, DeliveryId, Kept, Raw};
+use super::{Delivery, DeliveryId, DeliveryState, Kept, Raw};
 use crate::redb_file::{Fault, seal, unseal};
 
 /// By id and part: what is known of a delivery, then what was sent.
@@ -39,8 +39,9 @@ pub(super) fn store(transaction: &WriteTransaction, kept: &[&Kept], index: &Inde
     }
     for Kept { delivery, raw } in kept {
         let id = delivery.id.as_u128();
+        let late = delivery.state == DeliveryState::Received && stored.put.iter().any(|put| put.id == delivery.id);
         // One that was dropped meanwhile stays dropped.
-        if !index.takes(delivery) || raw.is_none() && table.get((id, SENT))?.is_none() {
+        if late || !index.takes(delivery) || raw.is_none() && table.get((id, SENT))?.is_none() {
             continue;
         }
         if let Some(raw) = raw {

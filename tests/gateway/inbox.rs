@@ -43,6 +43,20 @@ async fn deliveries(app: &App, query: &str) -> Vec<Value> {
     serde_json::from_slice(&answer.body).unwrap()
 }
 
+/// The same when there are so many: what nothing depends on is stored after the answer.
+async fn soon(app: &App, query: &str, count: usize) -> Vec<Value> {
+    let listed = async {
+        loop {
+            let listed = deliveries(app, query).await;
+            if listed.len() >= count {
+                return listed;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), listed).await.expect("they are stored")
+}
+
 /// Waits until one delivery of this id has this state.
 async fn until(app: &App, id: &str, state: &str) -> Value {
     let told = async {
@@ -101,9 +115,10 @@ async fn a_delivery_is_kept_without_its_secrets_and_can_be_applied_again() {
     let answer = send(&app, "d1", &priced(1, 5)).await;
     let told = answer.json();
     assert_eq!((answer.status, &told["state"], &told["applied"]), (200, &"applied".into(), &1.into()), "{told}");
+    assert_eq!(answer.header("dio-durable"), "disk");
     let again = send(&app, "d1", &priced(1, 5)).await;
     assert_eq!((again.status, &again.json()["duplicate"], &again.json()["applied"]), (200, &true.into(), &0.into()));
-    let listed = deliveries(&app, "").await;
+    let listed = soon(&app, "", 2).await;
     let states: Vec<_> = listed.iter().map(|one| one["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["duplicate", "applied"], "newest first");
     let id = told["delivery"].as_str().unwrap();
@@ -155,7 +170,7 @@ async fn a_failed_delivery_is_the_senders_to_repeat_and_is_kept() {
     let app = start(HookOptions::default(), |lens| program.on(lens)).await;
     let refused = send(&app, "d1", &priced(1, 5)).await;
     assert_eq!(refused.refusal().0, 502, "{refused:?}");
-    let failed = deliveries(&app, "?state=failed").await;
+    let failed = soon(&app, "?state=failed", 1).await;
     assert_eq!(failed.len(), 1);
     assert!(failed[0]["detail"].as_str().unwrap().contains("does not feel like it"));
     let again = send(&app, "d1", &priced(1, 5)).await;
@@ -210,8 +225,10 @@ async fn a_bad_change_is_skipped_or_stops_all_as_the_webhook_says() {
     let app = usual().await;
     let told = send(&app, "", &body).await.json();
     assert_eq!((&told["received"], &told["applied"], &told["skipped"]), (&4.into(), &2.into(), &2.into()), "{told}");
-    let options = HookOptions { abort_on_item_error: true, ..HookOptions::default() };
-    let strict = start(options, |lens| lens).await;
+    let strict = hook();
+    let strict = Hook::new("shop", "products", strict.inbound.abort_on_item_error(true));
+    let gateway = |gateway: Gateway| gateway.try_hook(strict).unwrap();
+    let strict = App::with(products(), rows(7), |lens| lens, MountOptions::default(), gateway).await;
     for body in [body, format!(r#"[{},{{"op":"update","id":"3","new":{{"id":"4"}}}}]"#, priced(1, 5))] {
         let answer = send(&strict, "", &body).await;
         assert_eq!((answer.status, &answer.json()["state"]), (202, &"undecodable".into()));
@@ -251,19 +268,20 @@ async fn f41_the_newest_version_wins_whatever_the_order() {
         orders = orders.iter().flat_map(|order: &Vec<u32>| -> Vec<Vec<u32>> { longer(order) }).collect();
     }
     assert_eq!(orders.len(), 120);
-    for (at, order) in orders.iter().enumerate() {
-        let (mut newest, mut stale) = (0, 0);
+    let (app, orders) = (&app, orders.iter().enumerate());
+    let all = orders.map(async |(at, order)| {
+        let mut newest = 0;
         for version in order {
             let body = format!(
                 r#"{{"op":"update","id":"n{at}","new":{{"name":"Bun","price":{version}}},"version":{version}}}"#
             );
-            let told = send(&app, &format!("{at}-{version}"), &body).await.json();
-            stale += u32::from(*version < newest);
+            let told = send(app, &format!("{at}-{version}"), &body).await.json();
             newest = newest.max(*version);
             assert_eq!(told["state"], if *version < newest { "stale" } else { "applied" }, "{order:?}: {told}");
         }
-        assert_eq!(app.get(&format!("/products/n{at}")).await.json()["price"], 5, "{order:?}, {stale} stale");
-    }
+        assert_eq!(app.get(&format!("/products/n{at}")).await.json()["price"], 5, "{order:?}");
+    });
+    futures_util::future::join_all(all).await;
 }
 
 #[tokio::test]
@@ -285,16 +303,17 @@ async fn the_inbox_keeps_no_more_than_it_is_told_to_and_what_failed_longest() {
 #[tokio::test]
 async fn f43_thin_events_read_the_source_no_faster_than_allowed() {
     let app = start(HookOptions::default(), |lens| lens.settings(|settings| settings.reread_rate = 5)).await;
+    app.master.read_rows();
     let before = app.master.calls();
     let thin: Vec<String> = (0..200).map(|at| format!(r#"{{"op":"update","id":"ghost-{at}"}}"#)).collect();
     let told = send(&app, "", &format!("[{}]", thin.join(","))).await.json();
     assert_eq!(told["deferred"], 200, "{told}");
     let started = std::time::Instant::now();
-    while app.master.calls() < before + 5 && started.elapsed() < Duration::from_secs(5) {
+    while app.master.calls() < before + 8 {
+        assert!(started.elapsed() < Duration::from_secs(10), "they are read at last");
         tokio::task::yield_now().await;
     }
-    let allowed = 5 + (started.elapsed().as_secs_f64() * 5.0).ceil() as usize;
-    assert!(app.master.calls() - before <= allowed, "{} reads", app.master.calls() - before);
+    assert!(started.elapsed() > Duration::from_millis(350), "5 at once, the others at 5 a second");
 }
 
 #[tokio::test]

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod feeds;
 mod harness;
 mod inbox;
 mod index;
+mod indexes;
 mod logs;
 mod metrics;
 mod openapi;

@@ -208,7 +208,7 @@ fn a_signed_webhook_tells_of_a_new_price() {
     let answer = sent(&secret);
     assert_eq!((answer.status, &answer.json()["applied"]), (200, &json!(1)), "{}", answer.body);
     assert_eq!(server.get("/products/espresso").json()["price"], 260);
-    assert_eq!(sent(&secret).json()["duplicate"], 1);
+    assert_eq!(sent(&secret).json()["duplicate"], true);
     refresh(&server);
     assert_eq!(server.get("/products/espresso").json()["price"], 260);
 }

@@ -8,6 +8,8 @@ mod events;
 mod exports;
 mod files;
 #[cfg(unix)]
+mod inbox;
+#[cfg(unix)]
 mod kill;
 mod limits;
 mod logs;
@@ -18,5 +20,6 @@ mod process;
 mod readme;
 mod real;
 mod stop;
+mod webhook_test;
 mod webhooks;
 mod writes;

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::text::{CONTENT_TYPE, Text};
 use super::{CLOSES, Metrics, results};
-use crate::dio::{BreakerState, Counters, Reach, Status};
+use crate::dio::{BreakerState, Counters, FeedStatus, Reach, Status};
 use crate::gateway::problem::Code;
 use crate::gateway::state::{Mounted, Shared};
 use crate::hot::State as Rows;
@@ -105,6 +105,10 @@ const GAUGES: &[(&str, &str, Value)] = &[
     ("diorama_dio_ready", "Whether reads can be answered.", |dio| Some(truth(dio.at.dio.is_ready()))),
     ("diorama_dio_rows", "Rows that readers see.", |dio| Some(dio.status.rows as f64)),
     ("diorama_dio_resident_bytes", "Memory of the rows, about.", |dio| Some(dio.rows.table().bytes() as f64)),
+    ("diorama_dio_indexes", "Indexes of the rows.", |dio| Some(dio.rows.table().indexes().len() as f64)),
+    ("diorama_dio_index_bytes", "Memory of the indexes, about; in diorama_dio_resident_bytes too.", |dio| {
+        Some(dio.rows.table().indexes().iter().map(|index| index.bytes()).sum::<usize>() as f64)
+    }),
     ("diorama_dio_position", "Number of the newest change in the log.", |dio| Some(dio.rows.seq() as f64)),
     ("diorama_dio_age_seconds", "Time since the source was last listed completely.", |dio| {
         dio.status.age.map(|age| age.as_secs_f64())
@@ -142,8 +146,28 @@ const GAUGES: &[(&str, &str, Value)] = &[
     ("diorama_dio_receivers", "Subscribers inside the process: receivers of events and sceneries.", |dio| {
         Some((dio.at.dio.ring().watchers() as i64 - dio.sockets).max(0) as f64)
     }),
+    ("diorama_dio_feeds", "Feeds that are connected.", |dio| {
+        fed(dio, |feeds| feeds.iter().filter(|feed| feed.connected).count() as f64)
+    }),
+    ("diorama_dio_feed_silence_seconds", "Time since a feed sent something.", |dio| {
+        dio.status.feeds.iter().filter_map(|feed| feed.last_message).min().map(|silence| silence.as_secs_f64())
+    }),
+    ("diorama_dio_feed_connects", "How often feeds were connected since the start.", |dio| {
+        fed(dio, |feeds| feeds.iter().map(|feed| feed.connects).sum::<u64>() as f64)
+    }),
+    ("diorama_dio_feed_messages", "Messages of feeds since the start.", |dio| {
+        fed(dio, |feeds| feeds.iter().map(|feed| feed.messages).sum::<u64>() as f64)
+    }),
+    ("diorama_dio_feed_undecodable", "Messages of feeds that could not be understood since the start.", |dio| {
+        fed(dio, |feeds| feeds.iter().map(|feed| feed.undecodable).sum::<u64>() as f64)
+    }),
     ("diorama_dio_tasks", "Tasks that run.", |dio| Some(dio.status.tasks as f64)),
 ];
+
+/// Of the feeds, if there are any.
+fn fed(dio: &Look<'_>, of: fn(&[FeedStatus]) -> f64) -> Option<f64> {
+    (!dio.status.feeds.is_empty()).then(|| of(&dio.status.feeds))
+}
 
 fn dios(text: &mut Text, shared: &Shared) {
     let looks: Vec<(&str, Look<'_>)> = shared.dios.iter().map(|(name, at)| (&**name, Look::of(at))).collect();

@@ -138,14 +138,21 @@ pub(super) fn hook(api: &mut Api, hook: &Hook) {
     let receive = if api.hosts { answers::refusals(receive, &[421]) } else { receive };
     let either = AnyOfBuilder::new().item(named("Change")).item(array(named("Change")).max_items(Some(10_000)));
     let lines = text().description(Some("A change per line."));
-    let body = RequestBodyBuilder::new()
-        .required(Some(Required::True))
-        .content("application/json", ContentBuilder::new().schema(Some(either)).build())
-        .content("application/x-ndjson", ContentBuilder::new().schema(Some(lines)).build());
+    let body = RequestBodyBuilder::new().required(Some(Required::True));
+    let body = match hook.inbound.is_native() {
+        true => body
+            .content("application/json", ContentBuilder::new().schema(Some(either)).build())
+            .content("application/x-ndjson", ContentBuilder::new().schema(Some(lines)).build()),
+        // What it looks like is its sender's affair.
+        false => body.content("application/json", ContentBuilder::new().schema(Some(any())).build()),
+    };
     let receive = receive.request_body(Some(body.build()));
     let done = answers::json("It is applied, was so already, or is of no concern here; durable.", named("Received"));
+    let safe = "`disk`, or `memory` where it ends with the process.";
+    let done = answers::header(done, "Dio-Durable", safe, word(&["disk", "memory"]));
     let kept = "It is in the journal: being applied still, or kept for a person because it cannot be understood.";
-    let receive = receive.response("200", done.build()).response("202", answers::json(kept, named("Received")).build());
+    let kept = answers::header(answers::json(kept, named("Received")), "Dio-Durable", safe, word(&["disk", "memory"]));
+    let receive = receive.response("200", done.build()).response("202", kept.build());
     let receive = answers::refusals(receive, &[400, 408, 409, 413, 415, 422, 429, 500, 502, 503, 504, 507]);
     let receive = unguarded(api, receive);
     let path = format!("/webhooks/{}", hook.name);

@@ -43,7 +43,7 @@ pub(super) fn row(at: &Mounted, new: bool) -> Parameter {
 
 /// Filters: one parameter per column, and what joins them.
 pub(super) fn filters(at: &Mounted) -> Vec<Parameter> {
-    const RESERVED: [&str; 7] = ["select", "order", "limit", "offset", "after", "q", "or"];
+    const RESERVED: [&str; 8] = ["select", "order", "limit", "offset", "after", "q", "or", "explain"];
     let column = |column: &crate::vista::Column| {
         // A column with the name of a parameter is written in double quotes.
         let taken = RESERVED.contains(&&*column.name) || &*column.name == "and";
@@ -93,6 +93,15 @@ pub(super) fn page(at: &Mounted) -> Vec<Parameter> {
             "A place between two rows, from an earlier answer's `Link`; empty for the first page. Not beside `offset`.",
         ),
     ]
+}
+
+/// Asks for the way to the rows instead of the rows.
+pub(super) fn explain() -> Parameter {
+    query(
+        "explain",
+        "`true` to be told how the rows are found, what that costs and how long it took, instead of the rows.",
+        word(&["true", "false"]),
+    )
 }
 
 /// A place between two rows.

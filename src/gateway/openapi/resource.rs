@@ -55,7 +55,7 @@ impl Resource<'_> {
             let operation = self.operation(api, verb, false, &method, "Rows by filter, order and page");
             let operation = operation.parameters(Some(parameters::filters(self.at)));
             let operation = operation.parameters(Some(parameters::page(self.at)));
-            let operation = operation.parameter(parameters::if_none_match());
+            let operation = operation.parameter(parameters::explain()).parameter(parameters::if_none_match());
             let found = if method == HttpMethod::Get { self.found() } else { answers::empty("How many there are.") };
             let operation = operation.response("200", answers::listed(found).build()).response("304", unchanged());
             api.add(&self.list_path(), method, self.readable(operation, &[400, 406, 503]));
@@ -203,7 +203,10 @@ impl Resource<'_> {
     fn by_filter(&self, api: &mut Api) {
         let can = self.at.dio.vista().capabilities();
         let most = self.at.options.max_affected;
-        let about = format!("At most {most} rows, unless `all=true` asks for every one.");
+        let about = format!(
+            "At most {most} rows, unless `all=true` asks for every one. No `Idempotency-Key`: a repeated request is about the \
+             rows that match then, which may be others; to be sure of them, write to each by its id."
+        );
         let many = |operation: OperationBuilder| {
             let operation = operation.parameters(Some(parameters::filters(self.at))).parameter(parameters::all());
             let accepted = answers::json("The writes are in the journal and visible.", named("Affected"));

@@ -49,8 +49,6 @@ pub struct HookOptions {
     pub answer_within: Duration,
     /// Whether what cannot be understood is refused instead of parked (default: no).
     pub reject_undecodable: bool,
-    /// Whether one change that does not fit keeps the others of its delivery from being applied (default: no).
-    pub abort_on_item_error: bool,
 }
 
 impl Default for HookOptions {
@@ -60,7 +58,6 @@ impl Default for HookOptions {
             in_hand: 256,
             answer_within: Duration::from_millis(1_500),
             reject_undecodable: false,
-            abort_on_item_error: false,
         }
     }
 }
@@ -84,8 +81,7 @@ impl Hook {
     /// The same with these options.
     #[must_use]
     pub fn with(self, options: HookOptions) -> Hook {
-        let inbound = self.inbound.abort_on_item_error(options.abort_on_item_error);
-        Hook { inbound, options, intake: Arc::new(Intake::new(options)), ..self }
+        Hook { options, intake: Arc::new(Intake::new(options)), ..self }
     }
 }
 

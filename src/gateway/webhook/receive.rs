@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::work::{Applying, Job, Told, now, parcel, undecodable};
 use super::{Hook, find, raw};
 use crate::dio::{Dio, Parcel};
-use crate::gateway::answer;
+use crate::gateway::answer::{self, DURABLE};
 use crate::gateway::extract::Segment;
 use crate::gateway::limits::Limits;
 use crate::gateway::pipeline::request_id;
@@ -44,7 +44,9 @@ pub(in crate::gateway) async fn receive(
 ) -> Result<Response, ApiError> {
     let (at, hook) = find(&shared, &name)?;
     let taken = take(&shared, hook, (&method, &uri, &headers), body).await;
-    let Some(counts) = shared.metrics.hooks.get(at) else { return taken.map(Taken::answer) };
+    // Where what was answered 2xx is safe: with a volatile journal it ends with the process.
+    let durable = shared.dio(&hook.dio).is_ok_and(|at| at.dio.is_durable());
+    let Some(counts) = shared.metrics.hooks.get(at) else { return taken.map(|taken| taken.answer(durable)) };
     match &taken {
         Ok(Taken::Asked(_)) => {}
         Ok(Taken::Delivery(delivery)) => counts.count(delivery),
@@ -77,7 +79,7 @@ pub(in crate::gateway) async fn receive(
             tracing::warn!(webhook, dio, request.id = id, %delivery, detail, "a delivery cannot be understood and is kept");
         }
     }
-    taken.map(Taken::answer)
+    taken.map(|taken| taken.answer(durable))
 }
 
 /// What there is to say to a sender who is believed.
@@ -89,7 +91,7 @@ enum Taken {
 }
 
 impl Taken {
-    fn answer(self) -> Response {
+    fn answer(self, durable: bool) -> Response {
         match self {
             Taken::Asked(reply) => plain(reply),
             Taken::Delivery(delivery) => {
@@ -97,6 +99,8 @@ impl Taken {
                 if matches!(delivery.state, DeliveryState::Received | DeliveryState::Undecodable) {
                     *response.status_mut() = StatusCode::ACCEPTED;
                 }
+                let durable = HeaderValue::from_static(if durable { "disk" } else { "memory" });
+                response.headers_mut().insert(DURABLE, durable);
                 response
             }
         }

@@ -149,7 +149,7 @@ pub(super) fn parcel(hook: &Hook, delivery: Delivery, raw: Option<Raw>, decoded:
     let ignored = ignored as u64;
     let changes = Changes { received: ignored + skipped, ignored, skipped, ..Changes::default() };
     let delivery = Delivery { changes, detail: wrong.or(why), ..delivery };
-    Parcel { delivery, raw, changes: right, abort: hook.options.abort_on_item_error, again }
+    Parcel { delivery, raw, changes: right, abort: hook.inbound.aborts_on_item_error(), again }
 }
 
 /// Decodes a delivery that is kept, as the hook understands it now.
@@ -169,8 +169,12 @@ pub(super) fn decode_kept(hook: &Hook, dio: &Dio, raw: &Raw) -> std::result::Res
 
 /// Has what earlier processes acknowledged applied, in the order of its receipt.
 pub(in crate::gateway) fn recover(shared: &Shared) {
+    let known: Vec<String> = shared.hooks.values().map(|hook| hook.name.clone()).collect();
+    for at in shared.dios.values().filter(|at| at.dio.inbox().received > 0) {
+        drop(at.dio.run(tell_orphans(at.dio.clone(), known.clone())));
+    }
     for hook in shared.hooks.values() {
-        if let Some(at) = shared.dios.get(hook.dio.as_str()) {
+        if let Some(at) = shared.dios.get(hook.dio.as_str()).filter(|at| at.dio.inbox().received > 0) {
             let (hook, dio) = (Arc::clone(hook), at.dio.clone());
             // The Dio owns the task: it waits for it when it is closed.
             drop(at.dio.run(async move {
@@ -179,6 +183,24 @@ pub(in crate::gateway) fn recover(shared: &Shared) {
                 }
             }));
         }
+    }
+}
+
+/// Says so if acknowledged deliveries wait for a webhook that is not configured any more.
+async fn tell_orphans(dio: Dio, known: Vec<String>) {
+    let query = DeliveryQuery { states: vec![DeliveryState::Received], limit: usize::MAX, ..DeliveryQuery::default() };
+    let waiting = dio.deliveries(&query).await.map_or(Vec::new(), |(waiting, _)| waiting);
+    let orphan =
+        |delivery: &&Delivery| *delivery.dio == *dio.name() && !known.iter().any(|hook| **hook == *delivery.hook);
+    let orphans: Vec<_> = waiting.iter().filter(orphan).collect();
+    if let Some(first) = orphans.first() {
+        let (webhook, count) = (&*first.hook, orphans.len());
+        tracing::warn!(
+            dio = dio.name(),
+            webhook,
+            count,
+            "acknowledged deliveries wait for a webhook that is not configured"
+        );
     }
 }
 

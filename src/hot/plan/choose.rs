@@ -27,7 +27,10 @@ struct Chooser<'a> {
     table: &'a Table,
     query: &'a Query,
     parts: Vec<Part<'a>>,
+    /// Whether there is a search that no index answers.
     search: bool,
+    /// The index that answers the search, and about how many rows that finds.
+    words: Option<(usize, usize)>,
     /// How many rows match, where ranks tell.
     total: Option<usize>,
 }
@@ -35,10 +38,12 @@ struct Chooser<'a> {
 pub(super) fn choose(table: &Table, query: &Query, schema: &Schema) -> Plan {
     let parts = parts(&query.filter);
     let parts: Vec<_> = parts.into_iter().filter(|part| !part.filter.is_everything()).collect();
-    let search = query.search.as_deref().is_some_and(|words| !words.trim().is_empty());
-    let mut chooser = Chooser { table, query, parts, search, total: None };
+    let search = query.search.as_deref().filter(|words| !words.trim().is_empty());
+    let words = search.and_then(|search| found_by_words(table, search, schema));
+    let search = search.is_some() && words.is_none();
+    let mut chooser = Chooser { table, query, parts, search, words, total: None };
     let found = reaches(table, &chooser.parts);
-    chooser.total = match (search, &chooser.parts[..]) {
+    chooser.total = match (search || words.is_some(), &chooser.parts[..]) {
         (true, _) => None,
         (false, []) => Some(table.len()),
         _ => found.iter().find(|reach| chooser.answers_all(reach.used)).map(Reach::len),
@@ -49,13 +54,22 @@ pub(super) fn choose(table: &Table, query: &Query, schema: &Schema) -> Plan {
     let best = ways.into_iter().min_by_key(|way| way.weight);
     let Way { cost, access, residual, .. } = best.unwrap_or_else(|| chooser.all());
     let wishes = if cost > WORTH { chooser.wishes() } else { Vec::new() };
-    Plan { access, residual, total: chooser.total, cost, wishes }
+    let words_only = chooser.parts.is_empty();
+    Plan { access, residual, words: words.map(|(index, _)| index), words_only, total: chooser.total, cost, wishes }
+}
+
+/// The index that knows the words of a search, and about how many rows have them all.
+fn found_by_words(table: &Table, search: &str, schema: &Schema) -> Option<(usize, usize)> {
+    let mut texts = table.indexes().iter().enumerate().filter_map(|(at, index)| Some((at, index.text(schema)?)));
+    let (at, text) = texts.next()?;
+    Some((at, text.lookup(search)?.estimate()))
 }
 
 /// What [`Plan::wishes`] would say of a query that costs enough.
 #[cfg(test)]
 pub(super) fn wishes(table: &Table, query: &Query) -> Vec<Spec> {
-    Chooser { table, query, parts: parts(&query.filter), search: false, total: None }.wishes()
+    Chooser { table, query, parts: parts(&query.filter), search: query.search.is_some(), words: None, total: None }
+        .wishes()
 }
 
 impl Chooser<'_> {
@@ -71,7 +85,8 @@ impl Chooser<'_> {
         }
         let left = self.parts.iter().enumerate().filter(|(at, _)| *at >= 64 || used & 1 << at == 0);
         let filter = Filter::All(left.map(|(_, part)| part.filter.clone()).collect());
-        Some(Query { filter, search: self.query.search.clone(), ..Query::default() })
+        let search = self.query.search.clone().filter(|_| self.search);
+        Some(Query { filter, search, ..Query::default() })
     }
 
     /// Rows that are looked at in a walk of `len` rows, of which `before` come before the cursor, until the page is full.
@@ -80,10 +95,11 @@ impl Chooser<'_> {
             Some(0) if self.total.is_some() => 0,
             limit => limit.map_or(usize::MAX, clamp),
         };
-        if !residual {
+        if !residual && self.words.is_none() {
             return wanted.min(len);
         }
-        match self.total {
+        // With nothing but a search, the number of matches is that of the words.
+        match self.total.or(self.words.map(|(_, about)| about).filter(|_| self.parts.is_empty())) {
             Some(total) if wanted < usize::MAX => {
                 let page = clamp(self.query.offset).saturating_add(wanted);
                 let share = (page as u128) * (len as u128) / (total.max(1) as u128);
@@ -103,7 +119,9 @@ impl Chooser<'_> {
         }
         let start = natural_start(self.table, self.query);
         let cost = self.walked(len - start, start, residual.is_some());
-        Way { weight: cost.saturating_mul(2), cost, access: Access::Natural, residual }
+        // A look into a set of slots is less than one at a row.
+        let weight = if residual.is_none() && self.words.is_some() { cost / 4 } else { cost.saturating_mul(2) };
+        Way { weight, cost, access: Access::Natural, residual }
     }
 
     /// Along an index whose order is the query's.
@@ -114,13 +132,23 @@ impl Chooser<'_> {
         // Ranges that are merged are gone through up to the page.
         let skipped = clamp(self.query.offset).min(walk.len()) / 4;
         let merged = if reach.pieces.len() > 1 { skipped + reach.pieces.len() } else { 0 };
-        Some(Way { weight: cost.saturating_mul(3).saturating_add(merged), cost, access: Access::Walk(walk), residual })
+        let each = if residual.is_none() && self.words.is_some() { cost / 3 } else { cost.saturating_mul(3) };
+        Some(Way { weight: each.saturating_add(merged), cost, access: Access::Walk(walk), residual })
     }
 
     /// The rows of the most selective parts, sorted afterwards.
     fn some(&self, found: &[Reach]) -> Option<Way> {
         let unions = self.parts.iter().filter_map(|part| union(self.table, part.filter));
         let reach = narrowest(found);
+        if let Some((_, about)) = self.words
+            && reach.is_none_or(|reach| about <= reach.len())
+        {
+            let (residual, page) = (self.residual(0), self.walked(about, 0, false));
+            // In the order of slots the page is read off the set.
+            let read = residual.is_none() && self.query.order.is_empty() && self.table.is_in_slot_order();
+            let (cost, weight) = if read { (page.min(about), about / 64) } else { (about, about.saturating_mul(4)) };
+            return Some(Way { weight, cost, access: Access::Some(Source::Words(about)), residual });
+        }
         let (mut source, mut used) = match (reach, unions.min_by_key(Source::len)) {
             (Some(reach), Some(union)) if union.len() < reach.len() => (union, 0),
             (Some(reach), _) => (Source::Reach(reach.clone()), reach.used),
@@ -159,6 +187,9 @@ impl Chooser<'_> {
         equal.retain(|column| !order.iter().any(|term| term.column == *column));
         let equal: Vec<OrderTerm> = equal.into_iter().map(|column| OrderTerm::new(column, false)).collect();
         let mut wishes = Vec::new();
+        if self.search && self.table.index(&Spec::words()).is_none() {
+            wishes.push(Spec::words());
+        }
         let mut wish = |terms: Vec<OrderTerm>, tie| {
             let spec = Spec { terms, tie };
             let known = self.table.indexes().iter().any(|index| *index.spec() == spec);

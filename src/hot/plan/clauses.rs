@@ -161,7 +161,10 @@ impl Reach {
         }
         let bounds = reach.bounds(index, parts);
         let piece = |prefix: Vec<u8>| {
-            let mut ranks = index.rank(&prefix, table)..index.rank_end(&prefix, table);
+            let mut ranks = match prefix.is_empty() {
+                true => 0..index.order().len(),
+                false => index.rank(&prefix, table)..index.rank_end(&prefix, table),
+            };
             for bound in &bounds {
                 let Some((from, to)) = bound else {
                     ranks.end = ranks.start;
@@ -178,7 +181,6 @@ impl Reach {
     }
 
     /// The bounds on the column behind those that are held equal.
-    #[expect(clippy::type_complexity, reason = "from, to; none if nothing passes")]
     fn bounds(&mut self, index: &Index, parts: &[Part<'_>]) -> Vec<Option<(Vec<u8>, Vec<u8>)>> {
         let Some(term) = index.spec().terms.get(self.depth) else { return Vec::new() };
         let mut bounds = Vec::new();

@@ -24,6 +24,10 @@ pub struct Plan {
     access: Access,
     /// What is checked on each row: filter and search of a query. `None` if nothing is.
     residual: Option<Query>,
+    /// Number of the index that answers the search.
+    words: Option<usize>,
+    /// Whether nothing but the search is asked: what it finds is what matches.
+    words_only: bool,
     /// How many rows match, where ranks tell.
     total: Option<usize>,
     /// Rows that will be looked at, about.
@@ -124,11 +128,13 @@ impl Plan {
 
     /// The indexes that it reads.
     pub fn indexes(&self) -> Vec<usize> {
-        match &self.access {
+        let mut indexes = match &self.access {
             Access::Natural | Access::Scan => Vec::new(),
             Access::Walk(walk) => vec![walk.index],
             Access::Some(source) => source.indexes(),
-        }
+        };
+        indexes.extend(self.words);
+        indexes
     }
 
     /// What it does, in words.

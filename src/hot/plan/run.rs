@@ -1,40 +1,88 @@
 //! A plan carried out.
 
+use super::source::Source;
 use super::{Access, Picked, Plan, clamp, fields, natural_start};
+use crate::hot::text::SlotSet;
 use crate::hot::{RowRef, Slot, Table};
 use crate::vista::query::{JsonRow, Prepared};
 use crate::vista::{Query, Schema};
 
+/// What is checked on each row.
+struct Checks {
+    residual: Option<Prepared>,
+    /// The rows that the search finds.
+    words: Option<SlotSet>,
+}
+
+impl Checks {
+    /// Whether every row passes.
+    fn is_none(&self) -> bool {
+        self.residual.is_none() && self.words.is_none()
+    }
+
+    fn pass(&self, row: &RowRef<'_>) -> bool {
+        self.words.as_ref().is_none_or(|words| words.contains(row.slot()))
+            && self.residual.as_ref().is_none_or(|residual| residual.matches(&fields(row)))
+    }
+}
+
 impl Plan {
     /// Picks the rows that `query` asks for from the table that this was planned for.
     pub fn run(&self, table: &Table, query: &Query, schema: &Schema) -> Picked {
-        let checks = self.residual.as_ref().map(|residual| residual.prepare(schema));
+        let (words, looked) = self.words(table, query, schema).unzip();
+        let checks = Checks { residual: self.residual.as_ref().map(|residual| residual.prepare(schema)), words };
+        let picked = self.pick(&checks, table, query, schema);
+        Picked { examined: picked.examined + looked.unwrap_or(0), ..picked }
+    }
+
+    /// The rows that the search finds, if an index knows, and how many were looked at for that.
+    fn words(&self, table: &Table, query: &Query, schema: &Schema) -> Option<(SlotSet, u64)> {
+        let text = table.indexes()[self.words?].text(schema)?;
+        let hits = text.lookup(query.search.as_deref()?)?.find();
+        let search = Query { search: query.search.clone(), ..Query::default() }.prepare(schema);
+        let mut looked = 0;
+        let found = hits.settle(|slot| {
+            looked += 1;
+            table.at(slot).is_some_and(|row| search.matches(&fields(&row)))
+        });
+        Some((found, looked))
+    }
+
+    fn pick(&self, checks: &Checks, table: &Table, query: &Query, schema: &Schema) -> Picked {
+        let skip = |start: usize| if checks.is_none() { start.saturating_add(clamp(query.offset)) } else { start };
         match &self.access {
             Access::Natural => {
                 let start = natural_start(table, query);
-                let before = checks.as_ref().map(|_| table.natural(0).take(start));
-                let skip = if checks.is_none() { start.saturating_add(clamp(query.offset)) } else { start };
-                self.page(query, checks.as_ref(), start, before, table.natural(skip))
+                let before = table.natural(0).take(start);
+                self.page(query, checks, start, before, table.natural(skip(start)))
             }
             Access::Walk(walk) => {
                 let at = |slot| table.at(slot);
-                let before = checks.as_ref().map(|_| walk.skipped(table).filter_map(at));
-                let skip = if checks.is_none() { clamp(query.offset) } else { 0 };
-                self.page(query, checks.as_ref(), walk.before(), before, walk.slots(table, skip).filter_map(at))
+                let before = walk.skipped(table).filter_map(at);
+                self.page(query, checks, walk.before(), before, walk.slots(table, skip(0)).filter_map(at))
+            }
+            Access::Some(Source::Words(_))
+                if checks.residual.is_none()
+                    && query.order.is_empty()
+                    && query.after.is_none()
+                    && table.is_in_slot_order() =>
+            {
+                let found = checks.words.as_ref().map_or(0, SlotSet::len) as u64;
+                let page = checks.words.iter().flat_map(SlotSet::iter).skip(clamp(query.offset));
+                let slots: Vec<Slot> = page.take(query.limit.map_or(usize::MAX, clamp)).collect();
+                Picked { examined: slots.len() as u64, slots, before: query.offset, total: found }
             }
             Access::Some(source) => {
-                let slots = source.slots(table);
+                let slots = source.slots(table, checks.words.as_ref());
                 let examined = slots.len() as u64;
-                let rows = slots.into_iter().filter_map(|slot| table.at(slot));
-                let matching = rows.filter(|row| checks.as_ref().is_none_or(|checks| checks.matches(&fields(row))));
+                let matching = slots.into_iter().filter_map(|slot| table.at(slot)).filter(|row| checks.pass(row));
                 Picked { examined, ..sorted(matching, query, schema) }
             }
             Access::Scan if self.cost == 0 => {
-                self.page(query, None, 0, None::<std::iter::Empty<_>>, std::iter::empty())
+                Picked { slots: Vec::new(), before: query.offset, total: self.total.unwrap_or(0) as u64, examined: 0 }
             }
             Access::Scan => {
-                let matching =
-                    table.iter_slots().filter(|row| checks.as_ref().is_none_or(|checks| checks.matches(&fields(row))));
+                let matching = table.iter_slots().filter(|row| checks.pass(row));
                 Picked { examined: table.len() as u64, ..sorted(matching, query, schema) }
             }
         }
@@ -45,30 +93,31 @@ impl Plan {
     fn page<'a>(
         &self,
         query: &Query,
-        checks: Option<&Prepared>,
+        checks: &Checks,
         skipped: usize,
-        before: Option<impl Iterator<Item = RowRef<'a>>>,
-        rows: impl Iterator<Item = RowRef<'a>>,
+        before: impl Iterator<Item = RowRef<'a>>,
+        mut rows: impl Iterator<Item = RowRef<'a>>,
     ) -> Picked {
         let limit = query.limit.map_or(usize::MAX, clamp);
-        let Some(checks) = checks else {
+        if checks.is_none() {
             let slots: Vec<Slot> = rows.take(limit).map(|row| row.slot()).collect();
             let before = (skipped as u64).saturating_add(query.offset);
             let examined = slots.len() as u64;
             return Picked { slots, before, total: self.total.unwrap_or(0) as u64, examined };
-        };
+        }
+        // Where only words are asked for, their rows are all that match.
+        let words = checks.words.as_ref().filter(|_| self.words_only).map(SlotSet::len);
+        let known = self.total.or(words);
         let mut examined = 0;
         let mut matches = |row: &RowRef<'a>| {
             examined += 1;
-            checks.matches(&fields(row))
+            checks.pass(row)
         };
-        let before = before.map_or(0, |rows| rows.filter(|row| matches(row)).count());
+        let before = before.filter(|row| matches(row)).count();
         let start = clamp(query.offset);
         let (mut found, mut slots) = (0usize, Vec::new());
-        let full = |found: usize| {
-            self.total.is_some_and(|total| found >= start.saturating_add(limit) || before + found >= total)
-        };
-        let mut rows = rows;
+        let full =
+            |found: usize| known.is_some_and(|total| found >= start.saturating_add(limit) || before + found >= total);
         while !full(found)
             && let Some(row) = rows.next()
         {
@@ -79,7 +128,7 @@ impl Plan {
                 found += 1;
             }
         }
-        let total = self.total.unwrap_or(before + found) as u64;
+        let total = known.unwrap_or(before + found) as u64;
         Picked { slots, before: (before as u64).saturating_add(query.offset), total, examined }
     }
 }

@@ -1,6 +1,7 @@
 //! Sets of rows that hold all that match, and perhaps others: ranges of indexes, and what is made of them.
 
 use super::clauses::{Part, Reach, parts};
+use crate::hot::text::SlotSet;
 use crate::hot::{Slot, Table};
 use crate::vista::Filter;
 
@@ -9,6 +10,8 @@ use crate::vista::Filter;
 pub(super) enum Source {
     /// Those in ranges of an index.
     Reach(Reach),
+    /// Those that a search finds, about so many.
+    Words(usize),
     /// Those in any of these.
     Any(Vec<Source>),
     /// Those in both; the first has fewer.
@@ -20,6 +23,7 @@ impl Source {
     pub(super) fn len(&self) -> usize {
         match self {
             Source::Reach(reach) => reach.len(),
+            Source::Words(about) => *about,
             Source::Any(any) => any.iter().map(Source::len).sum(),
             Source::Both(both) => both.0.len(),
         }
@@ -28,7 +32,7 @@ impl Source {
     /// How many index entries are read to know them.
     pub(super) fn entries(&self) -> usize {
         match self {
-            Source::Reach(_) | Source::Any(_) => self.len(),
+            Source::Reach(_) | Source::Words(_) | Source::Any(_) => self.len(),
             Source::Both(both) => both.0.entries() + both.1.entries(),
         }
     }
@@ -36,6 +40,7 @@ impl Source {
     pub(super) fn ranges(&self) -> usize {
         match self {
             Source::Reach(reach) => reach.pieces.len(),
+            Source::Words(_) => 0,
             Source::Any(any) => any.iter().map(Source::ranges).sum(),
             Source::Both(both) => both.0.ranges() + both.1.ranges(),
         }
@@ -44,23 +49,25 @@ impl Source {
     pub(super) fn indexes(&self) -> Vec<usize> {
         match self {
             Source::Reach(reach) => vec![reach.index],
+            Source::Words(_) => Vec::new(),
             Source::Any(any) => any.iter().flat_map(Source::indexes).collect(),
             Source::Both(both) => [both.0.indexes(), both.1.indexes()].concat(),
         }
     }
 
-    /// The slots, ascending, each once.
-    pub(super) fn slots(&self, table: &Table) -> Vec<Slot> {
+    /// The slots, ascending, each once. `words` are those that the search finds.
+    pub(super) fn slots(&self, table: &Table, words: Option<&SlotSet>) -> Vec<Slot> {
         let mut slots: Vec<Slot> = match self {
+            Source::Words(_) => return words.map_or(Vec::new(), |words| words.iter().collect()),
             Source::Reach(reach) => {
                 let order = table.indexes()[reach.index].order();
                 let ranges = reach.pieces.iter().flat_map(|piece| order.range(piece.ranks.clone()));
                 ranges.map(|entry| entry.slot).collect()
             }
-            Source::Any(any) => any.iter().flat_map(|source| source.slots(table)).collect(),
+            Source::Any(any) => any.iter().flat_map(|source| source.slots(table, words)).collect(),
             Source::Both(both) => {
-                let few = both.0.slots(table);
-                let mut many = both.1.slots(table).into_iter().peekable();
+                let few = both.0.slots(table, words);
+                let mut many = both.1.slots(table, words).into_iter().peekable();
                 // Both ascend: one pass.
                 let in_many = |slot: &Slot| {
                     while many.next_if(|other| other < slot).is_some() {}

@@ -86,6 +86,7 @@ impl Walk {
         let index = &table.indexes()[self.index];
         let (mut tail, mut null) = (Vec::new(), None);
         match index.spec().tie {
+            Tie::Words => return None,
             Tie::Natural => {
                 let Some((ordinal, slot)) = after.numbers() else { return Some(()) };
                 place_into(ordinal, slot, &mut tail);

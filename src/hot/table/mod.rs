@@ -164,7 +164,7 @@ impl Table {
         let Some(row) = self.get(id) else { return false };
         let (slot, old) = (row.slot(), row.ordinal());
         if old != ordinal {
-            let keys = self.keys_at(slot);
+            let known = self.known_of(slot);
             self.rows.edit(slot / CHUNK, |place| {
                 if let Some(chunk) = place
                     && let Ok(at) = chunk.place(slot)
@@ -173,7 +173,7 @@ impl Table {
                 }
             });
             self.reorder(slot, Some(old), Some(ordinal));
-            self.reindex_row(slot, &keys);
+            self.reindex_row(slot, known.as_ref());
         }
         true
     }
@@ -247,6 +247,11 @@ impl Table {
         count
     }
 
+    /// Whether natural order is the order of slots.
+    pub(crate) fn is_in_slot_order(&self) -> bool {
+        self.order.is_none()
+    }
+
     /// Rows in slot order.
     pub fn iter_slots(&self) -> impl Iterator<Item = RowRef<'_>> + '_ {
         self.rows_from(0)
@@ -261,21 +266,21 @@ impl Table {
     /// Puts a row where the id table already says it is.
     fn write(&mut self, slot: Slot, new: NewRow<'_>) {
         let old = self.at(slot).map(|row| row.ordinal());
-        let keys = self.keys_at(slot);
+        let known = self.known_of(slot);
         self.replace(slot, Some(new));
         self.reorder(slot, old, Some(new.ordinal));
-        self.reindex_row(slot, &keys);
+        self.reindex_row(slot, known.as_ref());
     }
 
     /// Takes the row in `slot` out, if there is one.
     fn clear(&mut self, slot: Slot) {
         let Some(row) = self.at(slot) else { return };
         let (hash, ordinal) = (self.ids.hash(row.id()), row.ordinal());
-        let keys = self.keys_at(slot);
+        let known = self.known_of(slot);
         self.ids.remove(hash, slot);
         self.replace(slot, None);
         self.reorder(slot, Some(ordinal), None);
-        self.reindex_row(slot, &keys);
+        self.reindex_row(slot, known.as_ref());
     }
 
     fn replace(&mut self, slot: Slot, new: Option<NewRow<'_>>) {

@@ -69,7 +69,8 @@ fn check_sound(state: &State, stored: &Stored) {
 
 impl Life {
     fn new(versioned: bool) -> Life {
-        let state = State::new(rules(versioned, true), "epoch", 0);
+        let rules = Rules { keep_routed: 2, ..(*rules(versioned, true)).clone() };
+        let state = State::new(Arc::new(rules), "epoch", 0);
         Life { state, entries: Vec::new(), cache: vec![Stored::new()], marks: Vec::new(), next: 1 }
     }
 
@@ -158,7 +159,12 @@ impl Life {
         let cmd = match what {
             0 => Cmd::Write(write(op, Some(&ident), Effect::Insert(whole))),
             1 => Cmd::Write(write(op, Some(&ident), Effect::Replace(whole))),
-            2 | 3 => Cmd::Write(write(op, Some(&ident), Effect::Patch(part(n)))),
+            2 => Cmd::Write(write(op, Some(&ident), Effect::Patch(part(n)))),
+            3 => {
+                let condition =
+                    self.state.get(&ident).map_or(Condition::Exists, |row| Condition::Matches(vec![row.hash()]));
+                Cmd::Write(NewWrite { condition, ..write(op, Some(&ident), Effect::Patch(part(n))) })
+            }
             4 => Cmd::Write(write(op, Some(&ident), Effect::Delete)),
             5 => Cmd::Write(write(op, None, Effect::DeleteAll)),
             6 => Cmd::Open,

@@ -6,6 +6,7 @@
 
 mod read;
 mod select;
+mod table;
 
 pub use read::Problem;
 

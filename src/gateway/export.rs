@@ -1,8 +1,8 @@
 //! Bodies of many rows, made while they are sent: whoever reads slowly holds a few megabytes and no old rows.
 //!
-//! What fits into the first [`AT_ONCE`] bytes is one consistent read. Behind that, rows are shown as they are when their turn
-//! comes, and those that are gone or no longer match are left out: a reader who takes his time would otherwise hold every
-//! version of every row that changes meanwhile.
+//! A page of up to [`AT_ONCE`] bytes is one consistent read. In what is longer, and in answers without a limit, rows are shown
+//! as they are when their turn comes, and those that are gone or no longer match are left out: a reader who takes his time
+//! would otherwise hold every version of every row that changes meanwhile.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -19,9 +19,9 @@ use crate::vista::{Query, Result, Schema};
 
 /// Rows up to which a body is made in one piece, however large they are.
 const FEW: usize = 1_000;
-/// Bytes that one reader may hold.
+/// Bytes of a page that one reader may hold.
 const AT_ONCE: usize = 4 << 20;
-/// Bytes of a later piece, about.
+/// Bytes of a piece, about.
 const PIECE: usize = 64 << 10;
 
 /// The rows in `slots` of `state` as a body.
@@ -43,8 +43,9 @@ pub(super) async fn body(
         rest.write(&state, usize::MAX, &mut out);
         return Ok(out.into());
     }
+    let at_once = if query.limit.is_some() { AT_ONCE } else { PIECE };
     let first = move || {
-        rest.write(&state, AT_ONCE, &mut out);
+        rest.write(&state, at_once, &mut out);
         (rest, out)
     };
     let (rest, first) = dio.0.core.heavy(count, first).await?;

@@ -51,7 +51,7 @@ fn prices(rows: &[serde_json::Value], price: i64) -> usize {
 }
 
 #[tokio::test]
-async fn a_slow_reader_holds_no_old_rows_beyond_the_first_megabytes() {
+async fn a_slow_reader_of_everything_holds_no_old_rows() {
     let app = app().await;
     let slow = begin(&app, "/products").await;
     let filtered = begin(&app, "/products?price=eq.1&order=name.desc").await;
@@ -62,12 +62,12 @@ async fn a_slow_reader_holds_no_old_rows_beyond_the_first_megabytes() {
     assert_eq!(seen.len(), ROWS - 1, "a row that is gone when its turn comes is left out");
     let (old, new) = (prices(&seen, 1), prices(&seen, 2));
     // What it holds: what the server made at once, and what was on its way.
-    assert!(old > 3_000 && new > 1_000, "{old} rows as they were, {new} as they became");
+    assert!(old > 100 && new > 1_000, "{old} rows as they were, {new} as they became");
     let ids: Vec<String> = seen.iter().map(|row| row["id"].as_str().unwrap().to_string()).collect();
     assert!(ids.iter().eq((1..ROWS).map(|n| n.to_string()).collect::<Vec<_>>().iter()), "each once and in order");
     let seen = end(filtered.0, filtered.1).await;
     assert_eq!(prices(&seen, 2), 0, "rows that no longer match are left out");
-    assert!(seen.len() > 3_000 && seen.len() < ROWS - 1_000, "{}", seen.len());
+    assert!(seen.len() > 100 && seen.len() < ROWS - 1_000, "{}", seen.len());
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 
 mod demo;
 mod events;
+#[cfg(target_os = "linux")]
+mod exports;
 mod files;
 #[cfg(unix)]
 mod inbox;

@@ -194,6 +194,12 @@ impl Server {
         self.status("VmHWM:")
     }
 
+    /// From here on, [`Server::most_memory`] is about what is to come.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn forget_most_memory(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
+    }
+
     #[cfg(target_os = "linux")]
     fn status(&self, name: &str) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

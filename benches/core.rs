@@ -13,9 +13,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use diorama::drivers::MemoryTable;
-use diorama::hot::{ORDINAL_STEP, TableBuilder};
+use diorama::hot::plan::pick;
+use diorama::hot::{Index, ORDINAL_STEP, Spec, Table, TableBuilder};
 use diorama::record::{Body, Layout};
-use diorama::{Dio, Lens, Rows, Vista};
+use diorama::vista::query::Test;
+use diorama::{CborValue, Dio, Filter, Lens, OrderTerm, Query, Rows, Vista};
 
 use crate::products::{id, record, schema};
 
@@ -98,6 +100,58 @@ fn reads(rows: usize) {
         table = next;
     }
     line("change one row of a clone", per(times, started.elapsed()));
+    indexes(table, &body, &ids, json);
+}
+
+/// The indexes of a shop: two for equality, two orders, one of them within a category.
+fn indexes(mut table: Table, body: &Body, ids: &[String], json: usize) {
+    let (schema, rows) = (schema(), table.len());
+    let before = resident();
+    for text in ["category_id", "stock", "price.asc", "category_id,price.asc"] {
+        let started = Instant::now();
+        let index = Index::build(Spec::parse(text, &schema).expect("an index"), &table, &schema);
+        let bytes = index.bytes() as f64 / rows as f64;
+        table.attach(index, &table.clone());
+        let took = started.elapsed().as_secs_f64();
+        line(&format!("index {text}"), format!("{bytes:>9.1} B/row  built in {took:.2} s"));
+    }
+    let grown = resident().saturating_sub(before);
+    line("resident, four indexes / JSON bytes", format!("{:>9.2} x", grown as f64 / json as f64));
+    let order = |descending| vec![OrderTerm::new("price", descending)];
+    let equal = |at: usize| Filter::eq("category_id", CborValue::from((at % 50) as u64));
+    let page = |at: usize| Query { limit: Some(50), offset: (at * 7919 % (rows / 50)) as u64, ..Query::default() };
+    let among =
+        |at: usize| Filter::test("category_id", Test::In((at % 40..at % 40 + 3).map(|n| (n as u64).into()).collect()));
+    let cases: [(&str, &dyn Fn(usize) -> Query); 5] = [
+        ("page of 50, another order, any offset", &|at| Query { order: order(at % 2 == 0), ..page(at) }),
+        ("page of 50, equal", &|at| Query { filter: equal(at), ..page(at) }),
+        ("page of 50, equal and sorted", &|at| Query { filter: equal(at), order: order(true), ..page(at) }),
+        ("first 50, in, sorted", &|at| Query { filter: among(at), order: order(false), offset: 0, ..page(at) }),
+        ("count, equal", &|at| Query { filter: equal(at), limit: Some(0), ..Query::default() }),
+    ];
+    for (what, query) in cases {
+        let queries: Vec<Query> = (0..1_000).map(query).collect();
+        let (times, mut out, mut examined) = (20_000, Vec::with_capacity(64 << 10), 0);
+        let started = Instant::now();
+        for at in 0..times {
+            out.clear();
+            let picked = pick(&table, &queries[at % queries.len()], &schema).expect("a page");
+            for row in picked.slots.iter().filter_map(|slot| table.at(*slot)) {
+                out.extend_from_slice(row.json());
+            }
+            examined = picked.examined.max(examined);
+            black_box(&out);
+        }
+        line(what, format!("{}  {examined} rows", per(times, started.elapsed())));
+    }
+    let times = 5_000;
+    let started = Instant::now();
+    for at in 0..times {
+        let mut next = table.clone();
+        next.upsert(&ids[at % ids.len()], body, None);
+        table = next;
+    }
+    line("change one row of a clone, four indexes", per(times, started.elapsed()));
 }
 
 async fn open(folder: &Path, master: Vista) -> (Lens, Dio) {

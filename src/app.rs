@@ -11,6 +11,7 @@ pub mod ops;
 mod progress;
 mod signals;
 mod source;
+pub mod webhook;
 
 use std::fmt;
 use std::io::{ErrorKind, Write as _};
@@ -104,7 +105,10 @@ fn check_with(config: &Config, cached: bool) -> Result<(), Failure> {
             spec.name
         )
     });
-    let wrong: Vec<String> = hooks.chain(missing).chain(unguarded).chain(open).chain(unkept).collect();
+    let unrouted = config.dios.iter().filter(|spec| spec.routed_ttl.is_some() && spec.write.is_none());
+    let unrouted = unrouted
+        .map(|spec| format!("[dio.{}] routed_ttl is for writes that go around the source: it needs write", spec.name));
+    let wrong: Vec<String> = hooks.chain(missing).chain(unguarded).chain(open).chain(unkept).chain(unrouted).collect();
     if wrong.is_empty() { Ok(()) } else { Err(Failure::config(wrong.join("\n"))) }
 }
 
@@ -118,7 +122,7 @@ pub async fn openapi(config: &Config) -> Result<axum::body::Bytes, Failure> {
     // Nothing is read, so nothing is to be read again.
     let mut still = config.clone();
     still.lens.refresh_every = None;
-    still.dios.iter_mut().for_each(|dio| dio.refresh_every = None);
+    still.dios.iter_mut().for_each(|dio| (dio.refresh_every, dio.feed) = (None, None));
     let app = App::open(&still, lens).await?;
     let document = app.gateway(&still).map(|gateway| gateway.openapi());
     drop(app.dios);
@@ -292,6 +296,7 @@ impl App {
         let mut gateway = Gateway::new()
             .base_path(&spec.base_path)
             .cors(spec.cors.clone())
+            .compression(spec.compression)
             .limits(limits(&spec.limits))
             .guard_host(spec.listen.ip().is_loopback().then(Loopback::default));
         if let Some(Access::Tokens(tokens)) = &spec.auth {
@@ -345,6 +350,7 @@ impl App {
 /// Cache and journal, with the one way a source is listed.
 fn lens(spec: &LensSpec) -> Result<Lens, Failure> {
     let builder = Lens::new().on_start(list).on_refresh(list).on_start_blocking(false);
+    let builder = builder.settings(|settings| settings.inbox = hooks::inbox(&spec.inbox));
     let builder = match &spec.cache {
         CacheAt::Memory => builder.cache_source(MemoryCache::default()),
         CacheAt::File(path) => builder.cache_source(RedbCache::open(path)?),
@@ -381,7 +387,11 @@ async fn open_dio(lens: &Lens, spec: &DioSpec, config: &Config) -> VistaResult<D
         let target: Arc<Vista> = Arc::new(source::open_route(&spec.name, route).await?);
         builder = builder.on_write(move |dio, op| source::deliver(Arc::clone(&target), dio.current_operation(), op));
     }
-    builder.make().await
+    let dio = builder.make().await?;
+    if let Some(feed) = &spec.feed {
+        hooks::feed(feed)?.start(&dio)?;
+    }
+    Ok(dio)
 }
 
 fn limits(spec: &LimitsSpec) -> Limits {

@@ -474,6 +474,7 @@ pub mod cache;
 pub mod config;
 pub mod dio;
 pub mod drivers;
+pub mod feeds;
 pub mod gateway;
 pub mod hot;
 pub mod inbound;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use axum::body::Bytes;
 use clap::{Args, Parser, Subcommand};
-use diorama::app::{self, Failure, demo, ops};
+use diorama::app::{self, Failure, demo, ops, webhook};
 use diorama::config::{Access, CacheAt, Config, File, HookSpec};
 
 /// A list of a source is many small pieces that are all freed together: unlike glibc's, this allocator gives their memory back.
@@ -39,8 +39,12 @@ enum Command {
     Demo(Demo),
     /// Print the OpenAPI document of what serve would serve.
     Openapi(Serve),
+    /// Ask a running server how it answers a list: what it reads, what it checks, how long that takes.
+    Explain(ops::Explain),
     #[command(subcommand)]
     Ops(ops::Ops),
+    #[command(subcommand)]
+    Webhook(webhook::Webhook),
     /// Report every mistake in a configuration.
     Check {
         /// The configuration.
@@ -172,7 +176,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
             let written = std::io::stdout().write_all(&document);
             written.map_err(|error| Failure { code: 1, message: format!("stdout: {error}") })
         }
+        Command::Explain(asked) => runtime()?.block_on(ops::explain(asked)),
         Command::Ops(asked) => runtime()?.block_on(ops::run(asked)),
+        Command::Webhook(asked) => runtime()?.block_on(webhook::run(asked)),
         Command::Check { file } => {
             let config = app::read(&file)?;
             app::check(&config)?;

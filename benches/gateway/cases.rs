@@ -73,6 +73,13 @@ impl Case {
         self.ask("products", &self.asked[0].0, None)
     }
 
+    /// The path that tells how the first of its lists is answered, if it is one that needs an index.
+    pub(crate) fn explained(&self) -> Option<String> {
+        let path = &self.asked[0].0;
+        let needs = ["order=", "category_id=", "q="].iter().any(|word| path.contains(word));
+        (needs && self.status == 200).then(|| format!("/products{path}&explain=true"))
+    }
+
     fn ask(&self, resource: &str, path: &str, etag: Option<&str>) -> Ask {
         let known = etag.map_or(String::new(), |etag| format!("if-none-match: {etag}\r\n"));
         Ask::new(self.method, &format!("/{resource}{path}"), &(known + self.headers), self.body, self.status)
@@ -100,6 +107,21 @@ pub(crate) fn all(lengths: &[usize]) -> Vec<Case> {
         let (category, offset) = (number % 50, random(number, rows / 50 - PAGE));
         (format!("?category_id={category}&order=price.desc&limit={PAGE}&offset={offset}"), None)
     };
+    let other = |number: usize| (format!("?order=price&limit={PAGE}&offset={}", random(number, rows - PAGE)), None);
+    let equal = |number: usize| (format!("?category_id={}&limit={PAGE}", number % 50), None);
+    let range = |number: usize| {
+        let from = random(number, 9_000);
+        (format!("?price=gte.{from}&price=lt.{}&order=price&limit={PAGE}", from + 500), None)
+    };
+    let among = |number: usize| {
+        let (a, b, c) = (number % 50, (number + 17) % 50, (number + 31) % 50);
+        (format!("?category_id=in.({a},{b},{c})&order=price&limit={PAGE}"), None)
+    };
+    let counted = |number: usize| {
+        let (category, from) = (number % 50, random(number, 9_000));
+        (format!("?category_id={category}&price=gte.{from}&limit=0"), Some(2))
+    };
+    let words = |number: usize| (format!("?q=shelf+{}th&limit={PAGE}", random(number, rows / 16)), None);
     let one = |path: &str, length| vec![(path.to_string(), length)];
     vec![
         Case::get("one record", "record00", records()).target(0.85),
@@ -111,6 +133,12 @@ pub(crate) fn all(lengths: &[usize]) -> Vec<Case> {
         known(Case::get("304 of a page", "same0000", one("?limit=50&offset=5000", None))),
         known(Case::get("304 of a record", "same0001", one(&format!("/{}", id(rows / 2)), None))),
         Case::get("page of 50, filtered and sorted", "sorted00", (0..POOL).map(sorted).collect()).target(0.65),
+        Case::get("page of 50, another order, any offset", "ordered0", (0..POOL).map(other).collect()).target(0.75),
+        Case::get("page of 50, filtered by equality", "equal000", (0..POOL).map(equal).collect()).target(0.60),
+        Case::get("page of 50, range", "range000", (0..POOL).map(range).collect()).target(0.60),
+        Case::get("page of 50, in, sorted", "among000", (0..POOL).map(among).collect()).target(0.60),
+        Case::get("count of a filter", "counted0", (0..POOL).map(counted).collect()).target(0.95),
+        Case::get("search of two words", "words000", (0..POOL).map(words).collect()).target(0.30),
         Case { status: 404, ..Case::get("404 of a record", "missing0", one("/nowhere", None)) },
         insert(),
     ]

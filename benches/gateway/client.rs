@@ -39,6 +39,7 @@ pub(crate) struct Answer {
     pub(crate) headers: Vec<(String, String)>,
     /// Bytes of the body that came, or that would have come.
     pub(crate) length: usize,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
@@ -54,7 +55,8 @@ pub(crate) async fn ask(server: SocketAddr, ask: &Ask) -> std::io::Result<Answer
     let text = String::from_utf8_lossy(&connection.buffer[..head.end]).into_owned();
     let headers = text.lines().skip(1).filter_map(|line| line.split_once(": "));
     let headers = headers.map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    Ok(Answer { status: head.status, headers, length: head.length })
+    let body = connection.buffer[head.end + 4..].to_vec();
+    Ok(Answer { status: head.status, headers, length: head.length, body })
 }
 
 /// Asks for `time` over `connections`, each beginning elsewhere in `asks`; says how many answers came.
@@ -96,16 +98,26 @@ struct Head {
     length: usize,
 }
 
-struct Connection {
+/// A connection that stays open.
+pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    async fn open(server: SocketAddr) -> std::io::Result<Connection> {
+    pub(crate) async fn open(server: SocketAddr) -> std::io::Result<Connection> {
         let stream = TcpStream::connect(server).await?;
         stream.set_nodelay(true)?;
         Ok(Connection { stream, buffer: Vec::with_capacity(512 << 10) })
+    }
+
+    /// Asks once more.
+    ///
+    /// # Panics
+    /// If the answer is not what it must be.
+    pub(crate) async fn ask(&mut self, ask: &Ask) {
+        let head = self.exchange(ask).await.expect("an answer");
+        assert_eq!(head.status, ask.status, "{}", String::from_utf8_lossy(&self.buffer));
     }
 
     /// Sends a request and reads its whole answer.

@@ -1,11 +1,13 @@
 //! The gateway beside a bare axum handler that returns prebuilt bytes of the same length with the same headers.
 //!
 //! `cargo bench --bench gateway` prints one table: requests per second of *server CPU* and their ratio, case by case; options
-//! follow `--`: `--rows N`, `--rounds N`, `--seconds S` (of a round), `--only WORD` (in a case's name). Server and client have a
+//! follow `--`: `--rows N`, `--rounds N`, `--seconds S` (of a round), `--only WORD` (in a case's name), `--deliveries` for signed
+//! deliveries beside inserts instead. Server and client have a
 //! core each. Rounds of all servers alternate, since other programs use the machine. Nothing is asserted about speed.
 
 mod cases;
 mod client;
+mod deliveries;
 #[path = "../products/mod.rs"]
 mod products;
 mod servers;
@@ -36,6 +38,7 @@ fn main() {
         return runtime().block_on(servers::library(rows, Path::new(folder)));
     }
     let pinned = pin_client();
+    let deliveries = arguments.iter().any(|word| word == "--deliveries");
     let plan = Plan {
         rows,
         rounds: number("--rounds", 7),
@@ -44,7 +47,10 @@ fn main() {
         pinned,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(compare(&plan));
+    match deliveries {
+        true => runtime.block_on(compare_deliveries(&plan)),
+        false => runtime.block_on(compare(&plan)),
+    }
 }
 
 /// As `diorama serve` makes its own.
@@ -79,6 +85,15 @@ struct Plan {
 struct Round {
     rate: f64,
     busy: f64,
+}
+
+async fn compare_deliveries(plan: &Plan) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let own = std::env::current_exe().expect("a path");
+    let arguments = ["--serve-library", text(folder.path()), "--rows", "1000"];
+    let library = Server::start(&own, &arguments, plan.pinned);
+    ready(library.address).await;
+    deliveries::compare(&library, plan.rounds, plan.time).await;
 }
 
 async fn compare(plan: &Plan) {
@@ -188,10 +203,27 @@ struct Ours<'a> {
 /// Asks for the first time; a conditional case learns the version that this server has.
 async fn learn<'a>(case: &Case, server: &'a Server) -> Ours<'a> {
     let plain = client::ask(server.address, &case.plain()).await.expect("an answer");
+    indexed(case, server).await;
     let asks = case.ours(plain.header("etag").filter(|_| case.is_conditional()));
     let answer = client::ask(server.address, &asks[0]).await.expect("an answer");
     assert_eq!(answer.status, case.status, "{}: {answer:?}", case.name);
     Ours { server, asks, answer }
+}
+
+/// Waits until the server has the indexes that a case asks for.
+async fn indexed(case: &Case, server: &Server) {
+    let Some(path) = case.explained() else { return };
+    for _ in 0..600 {
+        let ask = Ask::new("GET", &path, "", "", 200);
+        let answer = client::ask(server.address, &ask).await.expect("an answer");
+        let explained: serde_json::Value = serde_json::from_slice(&answer.body).expect("a plan");
+        if explained["plan"]["wanted"].as_array().is_some_and(Vec::is_empty) {
+            println!("{}: {} rows looked at, {} us", case.name, explained["examined"], explained["microseconds"]);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!("{}: its indexes were not built within a minute", case.name);
 }
 
 /// What the bare server gives for `case`: what ours does.

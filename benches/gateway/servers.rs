@@ -17,11 +17,15 @@ use axum::response::Response;
 use axum::routing::{MethodFilter, on};
 use diorama::drivers::MemoryTable;
 use diorama::gateway::Gateway;
+use diorama::gateway::webhook::{Hook, HookOptions};
+use diorama::inbound::signature::Standard;
+use diorama::inbound::{self, Scheme};
 use diorama::record::Body as Row;
 use diorama::{Lens, Rows};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
+use crate::deliveries::SECRET;
 use crate::products::{id, record, schema};
 
 /// What a bare handler gives: what ours gave, byte for byte as long.
@@ -140,7 +144,13 @@ pub(crate) async fn library(rows: usize, folder: &Path) {
         .build()
         .expect("a Lens");
     let dio = lens.make_dio(MemoryTable::vista("products", schema, list)).await.expect("a Dio");
-    listen(Gateway::new().mount(dio).into_router()).await;
+    let hook = Hook::new(
+        "products",
+        "products",
+        inbound::Hook::new(Scheme::Standard(Standard::new([SECRET].into_iter()).expect("a secret"))),
+    );
+    let hook = hook.with(HookOptions { rate: 1_000_000, ..HookOptions::default() });
+    listen(Gateway::new().mount(dio).try_hook(hook).expect("a hook").into_router()).await;
 }
 
 async fn listen(router: Router) {

@@ -1,46 +1,223 @@
 //! From the configuration's webhooks to the gateway's.
 
-use axum::http::HeaderName;
+use axum::http::{HeaderName, HeaderValue};
 
-use crate::config::{HookAuth, HookSpec, Secret};
-use crate::gateway::webhook::Hook;
-use crate::inbound::{Encoding, Hmac, Key, Scheme};
+use crate::config::{FeedSpec, HookAuth, HookSpec, InboxSpec, IntakeSpec, Secret};
+use crate::feeds::{FeedFormat, WsFeed};
+use crate::gateway::webhook::{Hook, HookOptions};
+use crate::inbound::signature::{Contentful, Gitlab, Message, Standard, Timed};
+use crate::inbound::{self, Algorithm, Encoding, Format, Hmac, Key, Map, Problem, Scheme};
+use crate::journal::InboxLimits;
+
+/// Contentful's own tolerance, in seconds.
+const CONTENTFUL_TOLERANCE: u64 = 30;
 
 /// The webhook that `spec` describes.
 ///
 /// # Errors
 /// Says which of its words cannot be.
 pub(super) fn hook(spec: &HookSpec) -> Result<Hook, String> {
+    let inbound = inbound(spec)?;
+    Ok(Hook::new(spec.name.clone(), spec.dio.clone(), inbound).with(options(&spec.intake)))
+}
+
+fn options(spec: &IntakeSpec) -> HookOptions {
+    let default = HookOptions::default();
+    HookOptions {
+        rate: spec.rate.unwrap_or(default.rate),
+        in_hand: spec.in_hand.unwrap_or(default.in_hand),
+        answer_within: spec.answer_within.unwrap_or(default.answer_within),
+        reject_undecodable: spec.reject_undecodable,
+    }
+}
+
+/// What is kept of deliveries.
+pub(super) fn inbox(spec: &InboxSpec) -> InboxLimits {
+    let default = InboxLimits::default();
+    InboxLimits {
+        count: spec.count.unwrap_or(default.count),
+        bytes: spec.bytes.map_or(default.bytes, |bytes| bytes as u64),
+        age: spec.age.unwrap_or(default.age),
+    }
+}
+
+/// The feed that `spec` describes.
+///
+/// # Errors
+/// Says which of its words cannot be.
+pub(super) fn feed(spec: &FeedSpec) -> crate::vista::Result<WsFeed> {
+    let config = crate::vista::Error::Config;
+    let format = match &spec.format {
+        Some(format) => FeedFormat::Inbound(inbound(format).map_err(config)?),
+        None => FeedFormat::Diorama,
+    };
+    let mut feed = WsFeed::new(spec.ws.clone(), format);
+    for (name, value) in &spec.headers {
+        let mut value = HeaderValue::from_str(value.reveal())
+            .map_err(|_| config(format!("feed.headers.{name}: a header cannot hold that value")))?;
+        value.set_sensitive(true);
+        feed.headers.push((header(name).map_err(config)?, value));
+    }
+    feed.subscribe = spec.subscribe.clone();
+    feed.idle = spec.idle.unwrap_or(feed.idle);
+    feed.max_message = spec.max_message.unwrap_or(feed.max_message);
+    Ok(feed)
+}
+
+/// How the webhook that `spec` describes verifies and decodes.
+///
+/// # Errors
+/// Says which of its words cannot be.
+pub(super) fn inbound(spec: &HookSpec) -> Result<inbound::Hook, String> {
     let named = |error: String| format!("[webhook.{}] {error}", spec.name);
     let delivery = spec.auth.delivery.as_deref().map(header).transpose().map_err(named)?;
     let scheme = scheme(&spec.auth).map_err(named)?;
-    Ok(Hook { name: spec.name.clone(), dio: spec.dio.clone(), scheme, delivery })
+    let usual = match scheme {
+        Scheme::Contentful(_) => CONTENTFUL_TOLERANCE,
+        _ => inbound::signature::TOLERANCE,
+    };
+    Ok(inbound::Hook::new(scheme)
+        .tolerance(spec.auth.tolerance.unwrap_or(usual))
+        .format(format(spec)?)
+        .delivery_header(delivery)
+        .abort_on_item_error(spec.abort)
+        .origins(spec.origins.clone()))
+}
+
+fn format(spec: &HookSpec) -> Result<Format, String> {
+    let text = spec.map.as_ref().map_or("", |map| &*map.text);
+    let path: &[&str] = match spec.feed {
+        true => &["dio", &spec.name, "feed", "map"],
+        false => &["webhook", &spec.name, "map"],
+    };
+    let map = match spec.format {
+        "native" => return Ok(Format::Native),
+        "cloudevents" => return Ok(Format::CloudEvents { batches: spec.accept_batch }),
+        "map" => Map::read(text, path, None),
+        preset => inbound::preset(preset, spec.only.as_deref(), text, path),
+    };
+    map.map(Format::Map).map_err(|problems| told(spec, problems))
+}
+
+/// Mistakes at their places in the file, or with the hook's name if they have none.
+fn told(spec: &HookSpec, problems: Vec<Problem>) -> String {
+    let named = |message: String| format!("[webhook.{}] {message}", spec.name);
+    match &spec.map {
+        Some(map) => {
+            let place = |at| if at == 0 { spec.at } else { at };
+            map.error(problems.into_iter().map(|problem| (place(problem.at), named(problem.message)))).to_string()
+        }
+        None => problems.into_iter().map(|problem| named(problem.message)).collect::<Vec<_>>().join("\n"),
+    }
 }
 
 fn scheme(auth: &HookAuth) -> Result<Scheme, String> {
-    let keys = |key: fn(&str) -> Result<Key, String>| -> Result<Vec<Key>, String> {
-        auth.secrets.iter().map(Secret::reveal).map(key).collect()
-    };
+    let secrets = || auth.secrets.iter().map(Secret::reveal);
+    let keys = |key: fn(&str) -> Result<Key, String>| -> Result<Vec<Key>, String> { secrets().map(key).collect() };
     Ok(match auth.scheme {
-        "standard" => Scheme::Standard(keys(Key::standard)?),
+        "standard" | "svix" => Scheme::Standard(Standard::new(secrets())?),
+        "github" => Scheme::Hmac(Hmac::github(keys(Key::plain)?)),
+        "stripe" => Scheme::Timed(Timed::stripe(keys(Key::plain)?)),
+        "shopify" => Scheme::Hmac(Hmac::shopify(keys(Key::plain)?)),
+        "slack" => Scheme::Hmac(Hmac::slack(keys(Key::plain)?)),
+        "gitlab" => Scheme::Gitlab(Gitlab::new(secrets())?),
+        "sanity" => Scheme::Timed(Timed::sanity(keys(Key::plain)?)),
+        "airtable" => Scheme::Hmac(Hmac::airtable(keys(Key::base64)?)),
+        "contentful" => {
+            Scheme::Contentful(Contentful { secrets: keys(Key::plain)?, public_path: auth.public_path.clone() })
+        }
+        "hmac" => Scheme::Hmac(hmac(auth, keys)?),
         "bearer" => Scheme::Bearer(keys(Key::plain)?),
-        "hmac" => Scheme::Hmac(Hmac {
-            secrets: keys(Key::plain)?,
-            header: header(&auth.header)?,
-            prefix: auth.prefix.clone(),
-            encoding: match auth.encoding {
-                "base64" => Encoding::Base64,
-                "base64url" => Encoding::Base64Url,
-                _ => Encoding::Hex,
-            },
-            sha512: auth.algorithm == "sha512",
-            timestamp: auth.timestamp_header.as_deref().map(header).transpose()?,
-            message: auth.message.clone(),
-        }),
+        "header" => Scheme::Header(header(&auth.header)?, keys(Key::plain)?),
+        "basic" => Scheme::Basic(keys(Key::plain)?),
         _ => Scheme::None,
+    })
+}
+
+type Keys = fn(&str) -> Result<Key, String>;
+
+fn hmac(auth: &HookAuth, keys: impl Fn(Keys) -> Result<Vec<Key>, String>) -> Result<Hmac, String> {
+    let secrets = match auth.secret_encoding {
+        "hex" => keys(Key::hex)?,
+        "base64" => keys(Key::base64)?,
+        _ => keys(Key::plain)?,
+    };
+    Ok(Hmac {
+        prefix: auth.prefix.clone(),
+        encoding: match auth.encoding {
+            "base64" => Encoding::Base64,
+            "base64url" => Encoding::Base64Url,
+            _ => Encoding::Hex,
+        },
+        algorithm: match auth.algorithm {
+            "sha512" => Algorithm::Sha512,
+            "sha1" => Algorithm::Sha1,
+            _ => Algorithm::Sha256,
+        },
+        timestamp: auth.timestamp_header.as_deref().map(header).transpose()?,
+        message: Message::parse(&auth.message)?,
+        ..Hmac::new(secrets, header(&auth.header)?)
     })
 }
 
 fn header(name: &str) -> Result<HeaderName, String> {
     name.parse().map_err(|_| format!("{name:?} is no name of a header"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Config, FORMATS};
+    use crate::inbound::PRESETS;
+
+    fn config(hook: &str) -> Config {
+        let text = format!("[dio.a]\nsource = {{ csv = \"a.csv\" }}\n{hook}");
+        let env = |_: &str| Some("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".to_string());
+        Config::parse(&text, Path::new("diorama.toml"), &env).unwrap()
+    }
+
+    #[test]
+    fn every_format_of_the_configuration_is_one() {
+        assert_eq!(FORMATS[3..], PRESETS);
+        for format in FORMATS {
+            let only = if FORMATS[4..].contains(&format) { "only = \"b\"\n" } else { "" };
+            let map = if format == "map" { "map = { op = \"invalidate\" }\n" } else { "" };
+            let config =
+                config(&format!("[webhook.a]\nauth = {{ scheme = \"none\" }}\nformat = \"{format}\"\n{only}{map}"));
+            assert!(inbound(&config.webhooks[0]).is_ok(), "{format}: {:?}", inbound(&config.webhooks[0]));
+        }
+    }
+
+    #[test]
+    fn every_scheme_of_the_configuration_is_one() {
+        for scheme in crate::config::SCHEMES.iter().filter(|scheme| **scheme != "none" && **scheme != "basic") {
+            let header = if ["hmac", "header"].contains(scheme) { "header = \"X-S\", " } else { "" };
+            let secret = "secrets = [\"env:A\"]";
+            let config = config(&format!("[webhook.a]\nauth = {{ scheme = \"{scheme}\", {header}{secret} }}\n"));
+            let made = inbound(&config.webhooks[0]);
+            // Airtable's secret is base64 without a prefix.
+            let proven = made.is_ok_and(|hook| !matches!(hook.scheme(), Scheme::None));
+            assert!(proven || *scheme == "airtable", "{scheme}");
+        }
+    }
+
+    #[test]
+    fn mistakes_in_a_map_are_told_at_their_lines() {
+        let config = config(
+            "[webhook.a]\nauth = { scheme = \"none\" }\n[webhook.a.map]\nop = \"upsert\"\nid = \"oops\"\nwehn = 1\n",
+        );
+        let error = inbound(&config.webhooks[0]).unwrap_err();
+        let lines: Vec<&str> = error.lines().collect();
+        assert!(lines[0].starts_with("diorama.toml:7:6: [webhook.a] \"oops\" is no selector"), "{error}");
+        assert!(lines[1].starts_with("diorama.toml:8:1: [webhook.a] map has no key \"wehn\""), "{error}");
+    }
+
+    #[test]
+    fn a_preset_that_needs_to_know_which_rows_says_so() {
+        let config = config("[webhook.a]\nauth = { scheme = \"none\" }\nformat = \"stripe\"\n");
+        let error = inbound(&config.webhooks[0]).unwrap_err();
+        assert!(error.contains("[webhook.a] format \"stripe\" needs only"), "{error}");
+    }
 }

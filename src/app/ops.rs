@@ -1,6 +1,7 @@
 //! `diorama ops`: following and mending accepted writes, on a running server or in a stopped one's files.
 
 mod client;
+mod explain;
 mod salvage;
 mod stopped;
 mod table;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{CONFIG, Failure, OTHER};
 use client::Client;
+pub use explain::{Explain, explain};
 use stopped::Stopped;
 
 /// Arguments that cannot be understood.

@@ -37,7 +37,7 @@ pub(super) async fn open_or_remember(spec: &DioSpec, lens: &Lens) -> Result<Vist
 }
 
 /// Opens the source of a Dio.
-async fn open(spec: &DioSpec) -> Result<Vista> {
+pub(super) async fn open(spec: &DioSpec) -> Result<Vista> {
     let columns = spec.columns.iter().map(column).collect::<Result<Vec<_>>>()?;
     if let Some(missing) = missing(&spec.source) {
         return Err(Error::transient(missing));
@@ -103,12 +103,17 @@ pub(super) fn settings(spec: &DioSpec, config: &Config, settings: &mut Settings)
     settings.allow_shrink = spec.allow_shrink;
     settings.drain_timeout = config.server.drain_timeout;
     settings.log_in_memory = spec.ack == Ack::Memory;
+    settings.routed_ttl = spec.routed_ttl;
     settings.route_writes_once = spec.write.is_some();
     let or = |own: Option<Duration>, default: &mut Duration| *default = own.unwrap_or(*default);
     or(spec.max_age, &mut settings.retry.max_age);
     or(spec.attempt_timeout, &mut settings.retry.attempt_timeout);
     or(spec.refresh_timeout, &mut settings.refresh_timeout);
     or(spec.read_timeout, &mut settings.read_timeout);
+    settings.reread_rate = spec.reread_rate.unwrap_or(settings.reread_rate);
+    settings.indexes.clone_from(&spec.indexes);
+    settings.max_indexes = spec.max_indexes.unwrap_or(settings.max_indexes);
+    settings.index_memory = spec.index_memory.unwrap_or(settings.index_memory);
     settings.write_concurrency = spec.write_concurrency.unwrap_or(settings.write_concurrency);
     settings.on_unknown = if spec.park_unknown { OnUnknown::Park } else { OnUnknown::Retry };
 }

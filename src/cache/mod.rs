@@ -124,6 +124,9 @@ pub struct CacheMeta {
     pub complete_at: Option<u64>,
     /// Fingerprint of the id column; a change makes the table worthless.
     pub shape: String,
+    /// Rows were lost and the log, from which others were brought back, had gaps: those may be old until the next complete list.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gap: bool,
     /// What the source was when the rows were read.
     #[serde(default)]
     pub source: Option<SourceShape>,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::feed::FeedSpec;
 use super::value::Reader;
 
 /// One resource.
@@ -20,6 +21,8 @@ pub struct DioSpec {
     pub null_values: Vec<String>,
     /// Where writes go instead of to the source.
     pub write: Option<WriteRoute>,
+    /// How long a write that went there may stay over its row while the source does not show it.
+    pub routed_ttl: Option<Duration>,
     /// Time between two refreshes.
     pub refresh_every: Option<Duration>,
     /// Column that holds a row's version.
@@ -46,10 +49,20 @@ pub struct DioSpec {
     pub attempt_timeout: Option<Duration>,
     /// Whether a write of which nobody can tell whether it took effect is parked, instead of sent again.
     pub park_unknown: bool,
+    /// Indexes that are built before the resource is ready.
+    pub indexes: Vec<String>,
+    /// How many indexes there may be.
+    pub max_indexes: Option<usize>,
+    /// Their bytes.
+    pub index_memory: Option<usize>,
     /// How long a list of the source may take.
     pub refresh_timeout: Option<Duration>,
     /// How long any other read of the source may take.
     pub read_timeout: Option<Duration>,
+    /// Rows in doubt that are read from the source in a second.
+    pub reread_rate: Option<u32>,
+    /// What tells of changes beside webhooks.
+    pub feed: Option<FeedSpec>,
 }
 
 /// When a write is answered.
@@ -113,6 +126,7 @@ impl DioSpec {
             columns: Vec::new(),
             null_values: Vec::new(),
             write: None,
+            routed_ttl: None,
             refresh_every: None,
             version: None,
             default_limit: None,
@@ -126,8 +140,13 @@ impl DioSpec {
             max_age: None,
             attempt_timeout: None,
             park_unknown: false,
+            indexes: Vec::new(),
+            max_indexes: None,
+            index_memory: None,
             refresh_timeout: None,
             read_timeout: None,
+            reread_rate: None,
+            feed: None,
         }
     }
 
@@ -137,11 +156,13 @@ impl DioSpec {
             reader.problem(reader.at, problem);
         }
         let source = source(&name, &reader);
+        let feed = reader.table("feed").and_then(|feed| FeedSpec::read(&name, feed));
         let spec = DioSpec {
             id: reader.text("id"),
             columns: columns(&reader),
             null_values: reader.texts("null_values").unwrap_or_default(),
             write: write(&reader),
+            routed_ttl: reader.duration("routed_ttl"),
             refresh_every: reader.duration("refresh_every"),
             version: reader.text("version"),
             default_limit: reader.number("default_limit"),
@@ -159,8 +180,13 @@ impl DioSpec {
             max_age: reader.duration("max_age"),
             attempt_timeout: reader.duration("attempt_timeout"),
             park_unknown: reader.word("on_unknown", &["retry", "park"]) == Some("park"),
+            indexes: reader.texts("indexes").unwrap_or_default(),
+            max_indexes: reader.count("max_indexes", 0..=1_000),
+            index_memory: reader.size("index_memory", 0..=1 << 40),
             refresh_timeout: reader.duration("refresh_timeout"),
             read_timeout: reader.duration("read_timeout"),
+            reread_rate: reader.count("reread_rate", 1..=100_000).and_then(|rate| u32::try_from(rate).ok()),
+            feed,
             ..DioSpec::new(name, Source::Csv(PathBuf::new()))
         };
         reader.finish();

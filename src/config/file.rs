@@ -26,7 +26,7 @@ const RESERVED: [&str; 11] = [
 
 pub(super) fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
     let folder = path.parent().unwrap_or(Path::new(""));
-    let context = Context { problems: Problems::default(), folder, env };
+    let context = Context { problems: Problems::default(), path, folder, text, env };
     let (table, errors) = DeTable::parse_recoverable(text);
     let config = read(&context, table.get_ref());
     let syntax = errors.iter().map(|error| {

@@ -4,7 +4,9 @@
 //! `app.rs` builds what this describes.
 
 mod dio;
+mod feed;
 mod file;
+mod intake;
 mod limits;
 mod problems;
 mod server;
@@ -12,13 +14,15 @@ mod value;
 mod webhook;
 
 pub use dio::{Ack, ColumnSpec, DioSpec, Source, WriteRoute};
+pub use feed::FeedSpec;
 pub use file::{File, resource_name};
+pub use intake::{InboxSpec, IntakeSpec};
 pub use limits::LimitsSpec;
 pub use problems::{ConfigError, Problem};
 pub(crate) use server::PUBLIC;
 pub use server::{Access, CacheAt, LensSpec, ServerSpec};
 pub use value::Secret;
-pub use webhook::{HookAuth, HookSpec};
+pub use webhook::{FORMATS, HookAuth, HookSpec, SCHEMES, Written};
 
 use std::path::Path;
 

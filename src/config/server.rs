@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::intake::InboxSpec;
 use super::limits::LimitsSpec;
 use super::value::{LEAST_TOKEN, Reader, Secret};
 
@@ -16,6 +17,8 @@ pub struct ServerSpec {
     pub base_path: String,
     /// Origins of web pages that may call.
     pub cors: Vec<String>,
+    /// Whether bodies are sent as zstd, br or gzip to who accepts it (default: yes).
+    pub compression: bool,
     /// Who may call; `None` if nothing was written.
     pub auth: Option<Access>,
     /// How much may be asked for.
@@ -30,6 +33,7 @@ impl Default for ServerSpec {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             base_path: String::new(),
             cors: Vec::new(),
+            compression: true,
             auth: None,
             limits: LimitsSpec::default(),
             drain_timeout: Duration::from_secs(20),
@@ -65,6 +69,7 @@ impl ServerSpec {
             reader.problem(at, "server.base_path takes letters, digits, - . _ ~ and single slashes");
         }
         spec.cors = reader.texts("cors").unwrap_or_default();
+        spec.compression = reader.flag("compression").unwrap_or(spec.compression);
         spec.auth = access(&reader);
         spec.limits = reader.table("limits").map(LimitsSpec::read).unwrap_or_default();
         spec.drain_timeout = reader.duration("drain_timeout").unwrap_or(spec.drain_timeout);
@@ -108,6 +113,8 @@ pub struct LensSpec {
     pub journal: Option<PathBuf>,
     /// Time between two refreshes of a Dio that does not say.
     pub refresh_every: Option<Duration>,
+    /// What is kept of deliveries.
+    pub inbox: InboxSpec,
 }
 
 /// Where rows are kept.
@@ -121,7 +128,12 @@ pub enum CacheAt {
 
 impl Default for LensSpec {
     fn default() -> LensSpec {
-        LensSpec { cache: CacheAt::File("cache.redb".into()), journal: None, refresh_every: None }
+        LensSpec {
+            cache: CacheAt::File("cache.redb".into()),
+            journal: None,
+            refresh_every: None,
+            inbox: InboxSpec::default(),
+        }
     }
 }
 
@@ -132,7 +144,9 @@ impl LensSpec {
             Some(path) => CacheAt::File(reader.context.folder.join(path)),
             None => CacheAt::File(reader.context.folder.join("cache.redb")),
         };
-        let spec = LensSpec { cache, journal: reader.path("journal"), refresh_every: reader.duration("refresh_every") };
+        let inbox = reader.table("inbox").map(InboxSpec::read).unwrap_or_default();
+        let refresh_every = reader.duration("refresh_every");
+        let spec = LensSpec { cache, journal: reader.path("journal"), refresh_every, inbox };
         reader.finish();
         spec
     }

@@ -88,7 +88,7 @@ fn every_mistake_is_reported_at_its_place_with_what_was_meant() {
     for expected in expected {
         assert!(found.contains(&expected.to_string()), "{expected}\nis not in\n{found:#?}");
     }
-    assert!(found.iter().any(|problem| problem.contains("auth.scheme is one of standard, hmac, bearer, none")));
+    assert!(found.iter().any(|problem| problem.contains("auth.scheme is one of standard, svix, github, ")));
     assert!(found.iter().any(|problem| problem.contains("needs source = ")));
 }
 
@@ -225,4 +225,97 @@ fn it_is_said_when_a_write_is_answered() {
     assert_eq!(read("ack = \"applied\""), Ack::Applied);
     assert_eq!(read("ack = \"memory\""), Ack::Memory);
     assert!(parse(&text("ack = \"never\"")).unwrap_err()[0].contains("journal, applied, memory"));
+}
+
+#[test]
+fn how_deliveries_come_and_are_kept_is_read() {
+    let text = r#"
+[lens]
+inbox = { count = 50, bytes = "32MiB", age = "1d" }
+
+[dio.a]
+source = { csv = "a.csv" }
+reread_rate = 7
+feed = { ws = "wss://other.example/a/events", headers = { Authorization = "Bearer env:TOKEN", Origin = "here" }, idle = "30s" }
+
+[dio.b]
+source = { csv = "b.csv" }
+feed = { ws = "ws://other.example/b", format = "debezium", subscribe = "all", max_message = "64KiB", on_item_error = "abort" }
+
+[webhook.a]
+auth = { scheme = "bearer", secrets = ["env:TOKEN"] }
+rate = 9
+in_hand = 3
+answer_within = "1s"
+on_undecodable = "reject"
+"#;
+    let config = parse(text).unwrap();
+    let inbox = InboxSpec { count: Some(50), bytes: Some(32 << 20), age: Some(Duration::from_secs(86_400)) };
+    assert_eq!(config.lens.inbox, inbox);
+    let [a, b] = &config.dios[..] else { panic!() };
+    let (feed, other) = (a.feed.as_ref().unwrap(), b.feed.as_ref().unwrap());
+    let headers: Vec<_> = feed.headers.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();
+    assert_eq!(headers, [("Authorization", "Bearer s3cr3t-0123456789"), ("Origin", "here")]);
+    assert!(feed.format.is_none() && a.reread_rate == Some(7) && feed.idle == Some(Duration::from_secs(30)));
+    let format = other.format.as_ref().unwrap();
+    assert!(format.feed && format.abort && format.format == "debezium");
+    assert_eq!((other.subscribe.as_deref(), other.max_message), (Some("all"), Some(64 << 10)));
+    let patience = Some(Duration::from_secs(1));
+    let intake = IntakeSpec { rate: Some(9), in_hand: Some(3), answer_within: patience, reject_undecodable: true };
+    assert_eq!(config.webhooks[0].intake, intake);
+    let wrong = text.replace("wss://", "https://").replace("env:TOKEN\", Origin", "env:NOTHING\", Origin");
+    let wrong = problems(&wrong).join("\n");
+    assert!(wrong.contains("needs ws = \"wss://HOST/PATH\"") && wrong.contains("no NOTHING"), "{wrong}");
+}
+
+#[test]
+fn a_webhook_says_how_it_is_written_in_words_that_fit_together() {
+    let dio = "[dio.a]\nsource = { csv = \"a.csv\" }\n[webhook.a]\n";
+    let parse = |rest: &str| parse(&format!("{dio}{rest}"));
+    let stripe = "auth = { scheme = \"stripe\", secrets = [\"env:TOKEN\"] }\n";
+    let hook = |rest: &str| parse(&format!("{stripe}{rest}")).unwrap().webhooks.remove(0);
+    assert_eq!(hook("").format, "native");
+    let preset = hook("format = \"stripe\"\nonly = \"product\"\n[webhook.a.map]\nid = \"/a\"");
+    assert_eq!((preset.format, preset.only.as_deref(), preset.map.is_some()), ("stripe", Some("product"), true));
+    assert_eq!(hook("map = { op = \"invalidate\" }").format, "map");
+    let events = hook("format = \"cloudevents\"\naccept_batch = true\norigins = [\"*\"]\non_item_error = \"abort\"");
+    assert!(events.accept_batch && events.abort && events.origins == ["*"]);
+    for (rest, message) in [
+        ("format = \"strip\"", "webhook.a.format is one of native, cloudevents, map, airtable"),
+        ("format = \"map\"", "format \"map\" needs [webhook.a.map]"),
+        ("format = \"native\"\nmap = { op = \"invalidate\" }", "has no use for a map"),
+        ("only = \"a\"", "has no key \"only\""),
+        ("accept_batch = true", "has no key \"accept_batch\""),
+        ("on_item_error = \"stop\"", "on_item_error is one of skip, abort"),
+    ] {
+        let found = parse(&format!("{stripe}{rest}")).unwrap_err();
+        assert!(found.iter().any(|problem| problem.contains(message)), "{rest}: {found:#?}");
+    }
+}
+
+#[test]
+fn each_scheme_has_its_own_keys() {
+    let dio = "[dio.a]\nsource = { csv = \"a.csv\" }\n[webhook.a]\n";
+    let parse = |auth: &str| parse(&format!("{dio}auth = {{ {auth} }}\n"));
+    let secret = "secrets = [\"env:TOKEN\"]";
+    for scheme in SCHEMES.iter().filter(|scheme| !["hmac", "header", "basic", "none"].contains(scheme)) {
+        assert!(parse(&format!("scheme = \"{scheme}\", {secret}")).is_ok(), "{scheme}");
+    }
+    for (auth, message) in [
+        ("scheme = \"github\"", "needs secrets"),
+        ("scheme = \"github\", secrets = []", "at least one secret"),
+        ("scheme = \"github\", secrets = [\"env:TOKEN\"], header = \"X-Own\"", "has no key \"header\""),
+        ("scheme = \"github\", secrets = [\"env:TOKEN\"], tolerance = 5", "has no key \"tolerance\""),
+        ("scheme = \"stripe\", secrets = [\"env:TOKEN\"], tolerance = 0", "tolerance is a whole number"),
+        ("scheme = \"gitlab\", secrets = [\"env:SHORT\"]", "can be guessed"),
+        ("scheme = \"header\", secrets = [\"env:TOKEN\"]", "needs header"),
+        ("scheme = \"basic\", secrets = [\"env:TOKEN\"]", "user:password"),
+        ("scheme = \"hmac\", header = \"X-S\", algorithm = \"sha1\", secrets = [\"env:TOKEN\"]", "allow_sha1 = true"),
+    ] {
+        let found = parse(auth).unwrap_err();
+        assert!(found.iter().any(|problem| problem.contains(message)), "{auth}: {found:#?}");
+    }
+    let sha1 =
+        "scheme = \"hmac\", header = \"X-S\", algorithm = \"sha1\", allow_sha1 = true, secrets = [\"env:TOKEN\"]";
+    assert!(parse(sha1).is_ok());
 }

@@ -10,6 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problems::Problems;
+use super::webhook::Written;
 
 /// Bytes of a secret that is sent as it is, at least: whoever has none may try as often as they like.
 pub(super) const LEAST_TOKEN: usize = 16;
@@ -34,8 +35,17 @@ impl Secret {
 /// What reading a value needs to know.
 pub(super) struct Context<'a> {
     pub(super) problems: Problems,
+    pub(super) path: &'a Path,
     pub(super) folder: &'a Path,
+    pub(super) text: &'a str,
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl Context<'_> {
+    /// The file as it stands, for parts that are read elsewhere.
+    pub(super) fn written(&self) -> Written {
+        Written { text: self.text.into(), path: self.path.to_path_buf() }
+    }
 }
 
 /// A table while it is read. Keys that were not asked for by the time it is [`finish`](Reader::finish)ed are mistakes.
@@ -66,6 +76,11 @@ impl<'a> Reader<'a> {
     /// Whether `key` is there, and where.
     pub(super) fn place(&self, key: &'static str) -> Option<usize> {
         self.value(key).map(|value| value.span().start)
+    }
+
+    /// Whether the array at `key` has nothing in it.
+    pub(super) fn is_empty_array(&self, key: &'static str) -> bool {
+        self.value(key).is_some_and(|value| value.get_ref().as_array().is_some_and(|items| items.is_empty()))
     }
 
     /// The value of `key` as `read` understands it.
@@ -151,6 +166,28 @@ impl<'a> Reader<'a> {
             let given: Option<Vec<_>> = texts.map(|text| Some((text.get_ref().as_str()?, text.span().start))).collect();
             Some(given?.into_iter().filter_map(|(text, at)| self.secret(text, at, least)).collect())
         })
+    }
+
+    /// Texts by names of their own, each a secret: `env:NAME`, `file:PATH`, or a word before one of these (`Bearer env:NAME`).
+    /// What is written out is no secret and taken as it is.
+    pub(super) fn secret_texts(&self, key: &'static str) -> Vec<(String, Secret)> {
+        let Some(table) = self.table(key) else { return Vec::new() };
+        let read = |(name, value): (&Spanned<Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
+            let at = value.span().start;
+            let Some(text) = value.get_ref().as_str() else {
+                self.problem(at, format!("{}.{} is a text", table.name, name.get_ref()));
+                return None;
+            };
+            let (before, last) = text.rsplit_once(' ').map_or(("", text), |(before, last)| (before, last));
+            let is_secret = last.starts_with("env:") || last.starts_with("file:");
+            let value = match (is_secret, before) {
+                (false, _) => Secret(self.fill_in(text, at)),
+                (true, "") => self.secret(last, at, 1)?,
+                (true, before) => Secret(format!("{before} {}", self.secret(last, at, 1)?.0)),
+            };
+            Some((name.get_ref().to_string(), value))
+        };
+        table.table.iter().filter_map(read).collect()
     }
 
     fn secret(&self, text: &str, at: usize, least: usize) -> Option<Secret> {

@@ -9,7 +9,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -21,7 +20,7 @@ use super::counters::Moves;
 use super::ring::{Old, RingItem};
 use super::trouble::Trouble;
 use crate::hot::{Base, CacheChange, Cmd, Decision, Entry, Origin, Outcome, State};
-use crate::journal::{AppendError, Claim, Fence, Journal, JournalError, LogBatch, LogEntry, Seq};
+use crate::journal::{AppendError, Claim, Fence, Journal, JournalError, Kept, LogBatch, LogEntry, Seq};
 use crate::vista::{Error, Result};
 
 /// Commands of one Dio in one turn, at most.
@@ -40,6 +39,8 @@ pub(super) type Reply = oneshot::Sender<Result<Committed>>;
 #[derive(Clone, Debug)]
 pub(crate) struct Committed {
     pub(crate) outcome: Outcome,
+    /// Of each part of [`Command::all`].
+    pub(crate) each: Vec<Outcome>,
     /// Position of the command's last entry, or of the State it was judged on.
     pub(crate) seq: Seq,
 }
@@ -48,20 +49,34 @@ pub(crate) struct Committed {
 pub(super) struct Command {
     core: Arc<Core>,
     cmd: Work,
-    pub(super) claim: Option<Claim>,
+    pub(super) claims: Vec<Claim>,
+    /// A delivery that is kept with what it changes.
+    pub(super) keep: Option<Kept>,
     pub(super) permits: Vec<OwnedSemaphorePermit>,
     reply: Option<Reply>,
 }
 
 enum Work {
     Cmd(Cmd),
+    /// One after the other: all of them or none.
+    All(Vec<Cmd>),
     /// Take what `invalidate_*` noted.
     Poke,
 }
 
 impl Command {
     pub(super) fn new(core: &Arc<Core>, cmd: Cmd) -> Command {
-        Command { core: Arc::clone(core), cmd: Work::Cmd(cmd), claim: None, permits: Vec::new(), reply: None }
+        Command::of(core, Work::Cmd(cmd))
+    }
+
+    /// All of `cmds`, in their order and in one append, or none.
+    pub(super) fn all(core: &Arc<Core>, cmds: Vec<Cmd>) -> Command {
+        Command::of(core, Work::All(cmds))
+    }
+
+    fn of(core: &Arc<Core>, cmd: Work) -> Command {
+        let core = Arc::clone(core);
+        Command { core, cmd, claims: Vec::new(), keep: None, permits: Vec::new(), reply: None }
     }
 
     pub(super) fn reply(mut self, reply: Reply) -> Command {
@@ -98,7 +113,7 @@ impl CommitterHandle {
     }
 
     pub(super) fn poke(&self, core: &Arc<Core>) -> Result<()> {
-        self.send(Command { core: Arc::clone(core), cmd: Work::Poke, claim: None, permits: Vec::new(), reply: None })
+        self.send(Command::of(core, Work::Poke))
     }
 }
 
@@ -168,6 +183,7 @@ struct Stage {
     changes: Vec<CacheChange>,
     items: Vec<RingItem>,
     claims: Vec<Claim>,
+    kept: Vec<Kept>,
     entries: Vec<LogEntry>,
     moves: Moves,
     bulk: bool,
@@ -223,7 +239,14 @@ impl Turns {
         let Some(core) = self.dios.values().find_map(Weak::upgrade) else { return };
         let claim = Claim { key: "probe".into(), value: now().to_le_bytes().to_vec().into(), expires: 0 };
         let (log, expect) = (Arc::clone(&core.name), core.root.load().seq());
-        let batch = LogBatch { log, expect, fence: Fence::LOCAL, entries: Vec::new(), claims: vec![claim] };
+        let batch = LogBatch {
+            log,
+            expect,
+            fence: Fence::LOCAL,
+            entries: Vec::new(),
+            claims: vec![claim],
+            deliveries: Vec::new(),
+        };
         match self.journal.append(vec![batch]).await.pop().unwrap_or_else(lost) {
             Ok(()) => self.trouble.end(),
             Err(AppendError::Full(detail)) => self.trouble.begin(&full(&detail)),
@@ -318,8 +341,9 @@ impl Turns {
             AppendError::Claimed { key, by } => {
                 let mut rest = VecDeque::new();
                 for done in stage.done {
-                    if done.command.claim.as_ref().is_some_and(|claim| claim.key == key) {
-                        let result = Err(replayed(&done.command.claim, &by));
+                    let own = done.command.claims.iter().find(|claim| claim.key == key);
+                    if let Some(own) = own {
+                        let result = Err(super::write::replayed(Some(own), &by));
                         done.command.answer(result);
                     } else {
                         rest.push_back(done.command);
@@ -393,11 +417,15 @@ impl Turns {
         for (stage, _) in stages {
             let name = &stage.core.name;
             let entries = self.journal.read(name, stage.before.seq(), usize::MAX).await.map_err(failed)?;
-            let stored = match (&stage.entries[..], stage.claims.first()) {
-                ([], Some(claim)) => {
+            let stored = match (&stage.entries[..], stage.claims.first(), stage.kept.first()) {
+                ([], Some(claim), _) => {
                     self.journal.claim(&claim.key).await.map_err(failed)?.is_some_and(|by| by == claim.value)
                 }
-                (own, _) => entries.starts_with(own),
+                ([], None, Some(Kept { delivery, .. })) => {
+                    let found = self.journal.delivery(delivery.id).await.map_err(failed)?;
+                    found.is_some_and(|(found, _)| found == *delivery)
+                }
+                (own, ..) => entries.starts_with(own),
             };
             all.push(Found { stored, entries });
         }
@@ -429,6 +457,7 @@ impl Stage {
             changes: Vec::new(),
             items: Vec::new(),
             claims: Vec::new(),
+            kept: Vec::new(),
             entries: Vec::new(),
             moves: Moves::default(),
             bulk: false,
@@ -439,13 +468,18 @@ impl Stage {
     fn take(&mut self, command: Command) {
         match &command.cmd {
             Work::Cmd(cmd) => {
-                let twice =
-                    command.claim.as_ref().and_then(|claim| self.claims.iter().find(|own| own.key == claim.key));
-                let decided = match twice {
-                    Some(first) => Err(replayed(&command.claim, &first.value)),
+                let decided = match self.twice(&command) {
+                    Some(refused) => Err(refused),
                     None => decide(&self.next, cmd),
                 };
                 self.finish(command, decided);
+            }
+            Work::All(cmds) => {
+                let done = match self.twice(&command) {
+                    Some(refused) => Err(refused),
+                    None => self.take_all(cmds),
+                };
+                self.conclude(command, done);
             }
             Work::Poke => {
                 let (ids, all) = {
@@ -464,18 +498,55 @@ impl Stage {
         }
     }
 
-    fn finish(&mut self, command: Command, decided: Result<Decision>) {
-        let mut wrote = false;
-        let result = decided.and_then(|decision| {
-            let outcome = decision.outcome.clone();
-            wrote = !decision.entries.is_empty();
-            self.apply_all(decision)?;
-            // A write of what is there already made no operation that its key could stand for.
-            if let Some(claim) = command.claim.as_ref().filter(|_| outcome != Outcome::Identical) {
-                self.claims.push(claim.clone());
-                wrote = true;
+    /// The refusal of a command whose key an earlier one of this turn has taken.
+    fn twice(&self, command: &Command) -> Option<Error> {
+        let taken = |claim: &&Claim| self.claims.iter().any(|own| own.key == claim.key);
+        let second = command.claims.iter().find(taken)?;
+        let first = self.claims.iter().find(|own| own.key == second.key)?;
+        Some(super::write::replayed(Some(second), &first.value))
+    }
+
+    /// Decides and applies one command after the other; what they did is taken back if one is refused.
+    fn take_all(&mut self, cmds: &[Cmd]) -> Result<(Vec<Outcome>, bool)> {
+        let (before, bulk) = (self.next.clone(), self.bulk);
+        let lengths = (self.entries.len(), self.changes.len(), self.items.len(), self.moves);
+        let mut each = Vec::with_capacity(cmds.len());
+        for cmd in cmds {
+            let decided = decide(&self.next, cmd);
+            let outcome = decided.as_ref().map_or(Outcome::Unchanged, |decision| decision.outcome.clone());
+            if let Err(error) = decided.and_then(|decision| self.apply_all(decision)) {
+                (self.next, self.bulk, self.moves) = (before, bulk, lengths.3);
+                self.entries.truncate(lengths.0);
+                self.changes.truncate(lengths.1);
+                self.items.truncate(lengths.2);
+                return Err(error);
             }
-            Ok(Committed { outcome, seq: self.next.seq() })
+            each.push(outcome);
+        }
+        Ok((each, self.entries.len() > lengths.0))
+    }
+
+    fn finish(&mut self, command: Command, decided: Result<Decision>) {
+        let done = decided.and_then(|decision| {
+            let (outcome, wrote) = (decision.outcome.clone(), !decision.entries.is_empty());
+            self.apply_all(decision)?;
+            Ok((vec![outcome], wrote))
+        });
+        self.conclude(command, done);
+    }
+
+    /// Takes note of the keys and the delivery of a command, and of its answer.
+    fn conclude(&mut self, command: Command, done: Result<(Vec<Outcome>, bool)>) {
+        let mut wrote = false;
+        let result = done.map(|(each, some)| {
+            let outcome = each.first().cloned().unwrap_or_default();
+            // A write of what is there already made no operation that its key could stand for.
+            let claims = if outcome == Outcome::Identical { &[] } else { &command.claims[..] };
+            let kept = command.keep.as_ref().map(|kept| super::inbox::concluded(kept, &each));
+            wrote = some || !claims.is_empty() || kept.is_some();
+            self.claims.extend_from_slice(claims);
+            self.kept.extend(kept);
+            Committed { outcome, each, seq: self.next.seq() }
         });
         self.done.push(Done { command, result, wrote });
     }
@@ -510,7 +581,7 @@ impl Stage {
     }
 
     fn appends(&self) -> bool {
-        !self.entries.is_empty() || !self.claims.is_empty()
+        !self.entries.is_empty() || !self.claims.is_empty() || !self.kept.is_empty()
     }
 
     fn batch(&self) -> LogBatch {
@@ -520,6 +591,7 @@ impl Stage {
             fence: Fence::LOCAL,
             entries: self.entries.clone(),
             claims: self.claims.clone(),
+            deliveries: self.kept.clone(),
         }
     }
 
@@ -632,10 +704,6 @@ fn catch_up(core: &Arc<Core>, missed: &[LogEntry]) {
     core.tally.moved(moves);
     core.ring.push(items);
     core.published.send_replace(seq);
-}
-
-fn replayed(claim: &Option<Claim>, by: &Bytes) -> Error {
-    super::write::replayed(claim.as_ref(), by)
 }
 
 fn storage(detail: &str, full: bool) -> Error {

@@ -49,6 +49,11 @@ pub(crate) struct Core {
     /// The way that deliveries take: the master's, unless there is an `on_write`.
     pub(super) outlet: Arc<Line>,
     pub(super) tally: Tally,
+    /// How its feeds are doing.
+    pub(super) feeds: Mutex<Vec<Arc<super::FeedMeter>>>,
+    /// How often rows in doubt may be read.
+    pub(super) rereads: super::Bucket,
+    pub(super) indexer: super::indexer::Indexer,
     pub(super) refreshing: Mutex<Option<super::refresh::Flight>>,
     /// What readers saw when the refresh under way began; see [`Core::standing_view`].
     pub(super) before_refresh: Mutex<Option<Arc<State>>>,
@@ -135,6 +140,8 @@ impl Core {
         Core {
             source,
             outlet,
+            feeds: Mutex::default(),
+            rereads: super::Bucket::new(parts.settings.reread_rate),
             name: parts.vista.name().into(),
             settings: parts.settings,
             hooks: parts.hooks,
@@ -150,6 +157,7 @@ impl Core {
             invalid: Mutex::new(Invalid::default()),
             attempts: Mutex::new(HashMap::new()),
             freshness: Mutex::new(parts.freshness),
+            indexer: super::indexer::Indexer::default(),
             refreshing: Mutex::new(None),
             before_refresh: Mutex::new(None),
             trimmed: tokio::sync::Mutex::new(0),
@@ -220,8 +228,13 @@ impl Core {
         if self.ended.is_cancelled() {
             return Err(Error::Closed);
         }
-        let (reply, answer) = tokio::sync::oneshot::channel();
-        self.committer.send(Command::new(self, cmd).reply(reply))?;
+        self.answered(Command::new(self, cmd)).await
+    }
+
+    /// Sends a command and waits for what became of it.
+    pub(super) async fn answered(self: &Arc<Self>, command: Command) -> Result<Committed> {
+        let (reply, answer): (Reply, _) = tokio::sync::oneshot::channel();
+        self.committer.send(command.reply(reply))?;
         answer.await.map_err(|_| Error::Closed)?
     }
 
@@ -256,17 +269,15 @@ impl Core {
             return Err(Error::Closed);
         }
         let permits = self.permits(size, wait).await?;
-        let (reply, answer): (Reply, _) = tokio::sync::oneshot::channel();
-        let mut command = Command::new(self, cmd).reply(reply);
-        command.claim = claim;
+        let mut command = Command::new(self, cmd);
+        command.claims.extend(claim);
         command.permits = permits;
-        self.committer.send(command)?;
-        answer.await.map_err(|_| Error::Closed)?
+        self.answered(command).await
     }
 
     /// A place in the committer's inbox, and room for the bytes. A hook's own writes need no place in inbox or backlog, only
     /// room for their bytes.
-    async fn permits(&self, size: Option<usize>, wait: bool) -> Result<Vec<OwnedSemaphorePermit>> {
+    pub(super) async fn permits(&self, size: Option<usize>, wait: bool) -> Result<Vec<OwnedSemaphorePermit>> {
         let inside = scope_of(&self.name).is_some();
         let Some(size) = size else {
             let places = Arc::clone(&self.places);

@@ -113,7 +113,11 @@ impl Moves {
             OpChange::Settle { state: OpState::Failed, .. } => Self::FAILED,
             OpChange::Settle { state: OpState::Parked, .. } => Self::PARKED,
             OpChange::Settle { state: OpState::Discarded, .. } => Self::DISCARDED,
-            OpChange::Settle { state: OpState::Queued, .. } | OpChange::None | OpChange::Join | OpChange::Absorb(_) => {
+            OpChange::Settle { state: OpState::Queued, .. }
+            | OpChange::None
+            | OpChange::Join
+            | OpChange::Merge { .. }
+            | OpChange::Absorb(_) => {
                 return None;
             }
         })

@@ -6,10 +6,12 @@ use async_trait::async_trait;
 
 use super::Handle;
 use super::core::Core;
+use super::refresh::HEAVY;
 use super::write::WriteOptions;
-use crate::hot::{RowRef, Slot, State, Table};
+use crate::hot::plan::{Picked, Plan, plan};
+use crate::hot::{Slot, State};
 use crate::record::{Id, Record, Rows};
-use crate::vista::query::{Cursor, JsonRow};
+use crate::vista::query::Cursor;
 use crate::vista::{Capabilities, Error, Flag, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written};
 
 /// The shell of [`Dio::vista`](super::Dio::vista). Keeps the Dio alive.
@@ -49,19 +51,28 @@ impl Core {
         query: &Query,
         schema: &Arc<Schema>,
     ) -> Result<(Rows, u64)> {
-        let schema = Arc::clone(schema);
-        let query = query.clone();
-        self.heavy(cost(state.table(), &query), move || {
-            let picked = pick(state.table(), &query, &schema)?;
-            Ok((encode(&state, &picked.slots, &schema), picked.total))
-        })
-        .await?
+        let (picked, _) = self.pick(&state, query, schema).await?;
+        Ok((encode(&state, &picked.slots, schema), picked.total))
+    }
+
+    /// The one way rows are picked for an answer; says how, too.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a cursor that does not fit.
+    pub(crate) async fn pick(&self, state: &Arc<State>, query: &Query, schema: &Arc<Schema>) -> Result<(Picked, Plan)> {
+        let plan = plan(state.table(), query, schema)?;
+        self.note_plan(state, &plan);
+        if plan.cost() < HEAVY {
+            return Ok((plan.run(state.table(), query, schema), plan));
+        }
+        let (state, query, schema) = (Arc::clone(state), query.clone(), Arc::clone(schema));
+        self.heavy(plan.cost(), move || (plan.run(state.table(), &query, &schema), plan)).await
     }
 
     /// Answers `query` from the master, if the copy is not whole and the master can.
-    async fn at_master(&self, query: &Query) -> Result<Rows> {
+    async fn at_master(self: &Arc<Self>, query: &Query) -> Result<Rows> {
         self.master_takes(query)?;
-        self.list_master(query).await
+        self.load_page(query).await
     }
 
     /// Whether the master itself can answer `query`.
@@ -96,87 +107,6 @@ fn encode(state: &State, slots: &[Slot], schema: &Schema) -> Rows {
     rows
 }
 
-/// Rows picked for an answer.
-pub(crate) struct Picked {
-    /// Their slots, in order.
-    pub(crate) slots: Vec<Slot>,
-    /// How many match before them.
-    pub(crate) before: u64,
-    /// How many match in all.
-    pub(crate) total: u64,
-}
-
-impl Picked {
-    /// The place behind the last row, if others match behind it.
-    pub(crate) fn next(&self, table: &Table, query: &Query, schema: &Schema) -> Option<Cursor> {
-        let more = self.before + (self.slots.len() as u64) < self.total;
-        let last = self.slots.last().filter(|_| more)?;
-        table.at(*last).map(|row| cursor(&row, query, schema))
-    }
-}
-
-/// The place behind `row` in the order that `query` asks for. In natural order it is found by ordinal and slot.
-pub(crate) fn cursor(row: &RowRef<'_>, query: &Query, schema: &Schema) -> Cursor {
-    match query.order.as_slice() {
-        [] => Cursor::behind(&[], vec![row.ordinal().into(), row.slot().into()], row.id()),
-        _ => query.cursor(row.id(), &fields(row), schema),
-    }
-}
-
-/// How many rows come before the query's cursor in natural order; none if it asks for another order.
-pub(crate) fn natural_start(table: &Table, query: &Query) -> usize {
-    let numbers = query.after.as_ref().filter(|_| query.order.is_empty()).and_then(Cursor::numbers);
-    numbers.map_or(0, |(ordinal, slot)| table.position_behind(ordinal, slot))
-}
-
-/// The one way rows are picked for an answer. Without filter and order, only the rows asked for are touched.
-///
-/// # Errors
-/// [`Error::Invalid`] for a cursor that does not fit.
-pub(crate) fn pick(table: &Table, query: &Query, schema: &Schema) -> Result<Picked> {
-    query.check_after()?;
-    let start = natural_start(table, query);
-    if query.is_unfiltered() && query.order.is_empty() {
-        let (skip, take) = (start.saturating_add(clamp(query.offset)), query.limit.map_or(usize::MAX, clamp));
-        let slots = table.natural(skip).take(take).map(|row| row.slot()).collect();
-        return Ok(Picked { slots, before: skip as u64, total: table.len() as u64 });
-    }
-    let prepared = query.prepare(schema);
-    let skipped = table.natural(0).take(start).filter(|row| prepared.matches(&fields(row))).count() as u64;
-    let behind = table.natural(start).map(|row| {
-        let fields = fields(&row);
-        (ById(row), fields)
-    });
-    let top = prepared.top(behind, query.offset, query.limit);
-    let slots = top.rows.into_iter().map(|(ById(row), _)| row.slot()).collect();
-    Ok(Picked { slots, before: skipped + top.before, total: skipped + top.total })
-}
-
-fn fields<'a>(row: &RowRef<'a>) -> JsonRow<'a> {
-    JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..]))
-}
-
-/// How many rows [`pick`] touches.
-pub(crate) fn cost(table: &Table, query: &Query) -> usize {
-    if query.is_unfiltered() && query.order.is_empty() {
-        query.limit.map_or(table.len(), clamp).min(table.len())
-    } else {
-        table.len()
-    }
-}
-
-struct ById<'a>(RowRef<'a>);
-
-impl AsRef<str> for ById<'_> {
-    fn as_ref(&self) -> &str {
-        self.0.id()
-    }
-}
-
-fn clamp(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
-}
-
 #[async_trait]
 impl TableShell for Facade {
     fn schema(&self) -> Arc<Schema> {
@@ -205,7 +135,8 @@ impl TableShell for Facade {
         if core.is_complete() {
             return Ok(None);
         }
-        core.read_one(id).await
+        core.load_row(id).await?;
+        Ok(core.state().get(id).and_then(|row| row.decode().ok()))
     }
 
     fn reads_one(&self) -> bool {
@@ -231,13 +162,10 @@ impl TableShell for Facade {
         self.handle.refresh_if_stale();
         let after = token.map_or(Ok(Cursor::start()), |token| Cursor::parse(token))?;
         let query = Query { after: Some(after), offset: 0, ..query.clone() };
-        let (state, schema) = (core.state(), Arc::clone(&self.schema));
-        core.heavy(cost(state.table(), &query), move || {
-            let picked = pick(state.table(), &query, &schema)?;
-            let next = picked.next(state.table(), &query, &schema);
-            Ok((encode(&state, &picked.slots, &schema), next.map(|next| next.to_string())))
-        })
-        .await?
+        let (state, schema) = (core.state(), &self.schema);
+        let (picked, _) = core.pick(&state, &query, schema).await?;
+        let next = picked.next(state.table(), &query, schema);
+        Ok((encode(&state, &picked.slots, schema), next.map(|next| next.to_string())))
     }
 
     async fn write(&self, op: &WriteOp) -> Result<Written> {

@@ -6,7 +6,7 @@ use super::core::Core;
 use super::hooks::{self, Kind, Scope};
 use super::write::delivery_claim;
 use super::{Dio, Handle};
-use crate::hot::{Cmd, Origin, Outcome, Upstream, UpstreamChange, check_size};
+use crate::hot::{Cmd, Origin, Upstream, UpstreamChange, check_size};
 use crate::record::{Body, CborValue, Id, Record};
 use crate::vista::{ChangeEvent, Error, Result};
 
@@ -71,12 +71,7 @@ impl Core {
             }
         };
         match self.write(cmd, None, claim, true).await {
-            Ok(committed) => Ok(match committed.outcome {
-                Outcome::Applied { .. } => Reconciled::Applied,
-                Outcome::Deferred => Reconciled::Deferred,
-                Outcome::Stale => Reconciled::Stale,
-                _ => Reconciled::Unchanged,
-            }),
+            Ok(committed) => Ok(Reconciled::of(&committed.outcome)),
             Err(Error::Replayed { .. }) => Ok(Reconciled::Duplicate),
             Err(error) => Err(error),
         }
@@ -126,7 +121,7 @@ impl Core {
     }
 
     /// The event as the State takes it, `None` for one about everything.
-    fn upstream(&self, inbound: &Inbound) -> Result<Option<Upstream>> {
+    pub(super) fn upstream(&self, inbound: &Inbound) -> Result<Option<Upstream>> {
         let schema = self.vista.schema();
         let layout = schema.layout();
         let (id, change) = match &inbound.event {

@@ -4,14 +4,19 @@
 //! `write.rs` for users, `worker.rs` for the master's answers, `refresh.rs` for what the master lists, `ingest.rs` for upstream
 //! events, `cache.rs` for the program's own statements.
 
+mod aggregate;
 mod breaker;
+mod bucket;
 mod cache;
 mod commit;
 mod core;
 mod counters;
 mod event;
 mod facade;
+mod feed;
 mod hooks;
+mod inbox;
+mod indexer;
 mod ingest;
 mod master;
 mod open;
@@ -31,7 +36,9 @@ pub use breaker::{BreakerState, Reach};
 pub use cache::DioCache;
 pub use counters::{Counters, Histogram, Times};
 pub use event::{DioEvent, EventEntry, Position};
+pub use feed::FeedStatus;
 pub use hooks::{ChunkSink, Viewport};
+pub use inbox::Parcel;
 pub use ingest::{Inbound, Reconciled};
 pub use operations::{Operation, OperationQuery, OperationState};
 pub use refresh::RefreshReport;
@@ -40,8 +47,9 @@ pub use settings::{BreakerLimits, OnUnknown, Retry, Settings, WriteRoute};
 pub use write::{IdempotencyKey, Ticket, WriteOptions};
 
 pub(crate) use self::core::{Core, Glance};
+pub(crate) use bucket::Bucket;
 pub(crate) use commit::Committer;
-pub(crate) use facade::{Picked, cost, cursor, natural_start, pick};
+pub(crate) use feed::FeedMeter;
 pub(crate) use hooks::{Hooks, hook, hook_with};
 pub(crate) use open::{Surroundings, check_memory_log, open};
 
@@ -189,6 +197,7 @@ impl Dio {
             undecodable: freshness.undecodable.map_or(0, |bad| bad.count),
             source: core.source.reach(),
             route: core.hooks.on_write.is_some().then(|| core.outlet.reach()),
+            feeds: core.feeds.lock().iter().map(|feed| feed.status()).collect(),
         }
     }
 
@@ -308,6 +317,28 @@ impl Dio {
         self.0.core.refresh(&self.0).await
     }
 
+    /// Refreshes with a reading that begins now: one that is under way may have begun too early.
+    pub(crate) async fn refresh_from_now(&self) -> Result<RefreshReport> {
+        self.0.core.refresh_anew(&self.0).await
+    }
+
+    /// Shows how a feed is doing.
+    pub(crate) fn add_feed(&self, meter: Arc<FeedMeter>) {
+        self.0.core.feeds.lock().push(meter);
+    }
+
+    /// Runs `feed` until the Dio begins to close, which then waits for its end.
+    pub(crate) fn listen(&self, feed: impl Future<Output = ()> + Send + 'static) {
+        let closing = self.0.core.tasks.closing().clone();
+        let _runtime = self.0.runtime.enter();
+        drop(self.0.core.tasks.spawn(async move {
+            tokio::select! {
+                () = feed => {}
+                () = closing.cancelled() => {}
+            }
+        }));
+    }
+
     /// Refreshes once with the shrink guard off: for a master that really lost most of its rows. A refresh under way is waited
     /// for first.
     ///
@@ -363,4 +394,6 @@ pub struct Status {
     pub source: Reach,
     /// How the write route can be reached, if there is one.
     pub route: Option<Reach>,
+    /// How its feeds are doing.
+    pub feeds: Vec<FeedStatus>,
 }

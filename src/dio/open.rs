@@ -93,6 +93,7 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Opened> {
     let rules = Arc::new(Rules {
         version: around.settings.version.clone(),
         trust_payload: around.settings.trust_payload,
+        routed_ttl: around.settings.routed_ttl.map(|ttl| ttl.as_millis().try_into().unwrap_or(u64::MAX)),
         ..Rules::new(vista.schema())
     });
     let recovered = recover(&*around.journal, cached, log, rules, &around.settings, &shape).await?;
@@ -170,6 +171,8 @@ async fn begin(dio: &Dio, doubt: Option<&'static str>) -> Result<()> {
             core.invalidate(None);
         }
     }
+    // What is served from the cache at once has its indexes; what is listed first, after that.
+    core.build_configured().await?;
     start_hook(dio).await?;
     if doubt.is_some() && core.hooks.on_refresh.is_some() && core.freshness.lock().at.is_none() {
         let (core, handle) = (Arc::clone(core), Arc::downgrade(&dio.0));
@@ -271,7 +274,12 @@ async fn recover(
     }
     state.advance(log.head);
     if doubt.is_some() || meta.complete_at.is_none() {
-        state.doubt_missing();
+        state.doubt_missing(meta.gap);
+    }
+    if state.lacks_rows() {
+        // A next start has to know it too.
+        meta.complete_at = None;
+        meta.gap = state.has_gap();
     }
     Ok(Recovered { state, meta, ring, behind, doubt })
 }
@@ -330,6 +338,7 @@ fn start_tasks(dio: &Dio) {
         return;
     }
     core.tasks.spawn(worker::run(Arc::clone(core), weak.clone()));
+    core.tasks.spawn(super::indexer::run(Arc::clone(core)));
     core.tasks.spawn(refresh::reread(Arc::clone(core), weak.clone()));
     match (core.settings.refresh_every, &core.hooks.on_refresh) {
         (Some(every), Some(_)) => drop(core.tasks.spawn(refresh::timer(Arc::clone(core), weak, every))),
@@ -372,6 +381,7 @@ async fn started(core: &Arc<Core>, future: hooks::HookFuture<()>) -> Result<()> 
     let scope = Arc::new(Scope::new(&core.name, Kind::Start));
     hooks::run(core, Arc::clone(&scope), future).await?;
     core.finish_listing(&scope).await?;
+    core.build_configured().await?;
     let covered = std::mem::take(&mut *scope.covered.lock());
     if covered.silent {
         core.tell_all(false).await?;

@@ -13,6 +13,7 @@ use super::core::Core;
 use super::event::{DioEvent, Position};
 use super::hooks::{self, Kind, Scope, scope_of};
 use super::{Dio, Handle};
+use crate::cache::CacheMeta;
 use crate::hot::{Cmd, Item, Outcome, TableBuilder, check_size, confirmed, diff, missing};
 use crate::record::{Body, Id, Rows};
 use crate::vista::{Error, Result};
@@ -36,6 +37,8 @@ pub struct RefreshReport {
     pub changed: u64,
     /// Rows that are gone.
     pub removed: u64,
+    /// Rows of the last whole list that could not be decoded; what was known of them is kept, and none was removed.
+    pub undecodable: u64,
     /// How long it took.
     pub took: Duration,
     /// Where the Dio stands after it.
@@ -111,6 +114,7 @@ impl Core {
         let complete = {
             let mut freshness = self.freshness.lock();
             freshness.failed = None;
+            report.undecodable = freshness.undecodable.as_ref().map_or(0, |bad| bad.count);
             freshness.complete
         };
         if complete {
@@ -173,8 +177,12 @@ impl Core {
         let Some(rows) = scope.listed.lock().take() else { return Ok(()) };
         let Some(stamp) = rows.stamp() else { return Ok(()) };
         let state = self.state();
-        let gone = if rows.undecodable().is_none() { missing(&state, &rows) } else { Vec::new() };
-        self.check_shrink(rows.len(), confirmed(&state), scope.allow_shrink)?;
+        // A list with rows that cannot be decoded says of no row that it is gone.
+        let mut gone = Vec::new();
+        if rows.undecodable().is_none() {
+            self.check_shrink(rows.len(), confirmed(&state), scope.allow_shrink)?;
+            gone = missing(&state, &rows);
+        }
         let items: Vec<Item> = gone.into_iter().map(|id| Item { id, row: None, ordinal: None }).collect();
         let outcome = self.apply_items(items, stamp.mark, false).await?;
         {
@@ -358,7 +366,10 @@ impl Core {
             freshness.complete = true;
             freshness.failed = None;
         }
-        if let Err(error) = self.store.set_meta(|meta| meta.complete_at = Some(super::commit::now())).await {
+        // Rows that were lost and not found yet are missing from the file, and a next start has to know it.
+        let whole = (!self.state().lacks_rows()).then(super::commit::now);
+        let note = |meta: &mut CacheMeta| (meta.complete_at, meta.gap) = (whole, meta.gap && whole.is_none());
+        if let Err(error) = self.store.set_meta(note).await {
             tracing::warn!(dio = %self.name, %error, "the cache file could not be written");
         }
     }
@@ -376,7 +387,7 @@ impl Core {
         rows: usize,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
-        if rows < 5_000 {
+        if rows < HEAVY {
             return Ok(work());
         }
         #[expect(clippy::disallowed_methods, reason = "scans of many rows are the hot tier's only blocking work")]
@@ -384,6 +395,9 @@ impl Core {
         done.map_err(|error| Error::permanent(format!("an internal error: {error}")))
     }
 }
+
+/// Rows from which work is done off the async threads.
+pub(super) const HEAVY: usize = 5_000;
 
 /// A report of what was done, without the time it took.
 pub(super) fn report(outcome: &Outcome) -> RefreshReport {
@@ -480,6 +494,9 @@ async fn reread_for_ever(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
 async fn read_rows(core: &Arc<Core>, ids: Vec<Id>) -> Result<()> {
     let mut done = Ok(());
     for id in ids {
+        while let Err(wait) = core.rereads.take(Instant::now()) {
+            tokio::time::sleep(wait).await;
+        }
         match read_row(core, &id).await {
             Ok(()) => {}
             Err(Error::Closed) => return Err(Error::Closed),

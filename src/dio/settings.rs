@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ring::RingLimits;
+use crate::journal::InboxLimits;
 
 /// Settings of the Dios of a Lens. The Lens' builder has a setter for each.
 #[derive(Clone, Debug)]
@@ -41,11 +42,18 @@ pub struct Settings {
     pub refresh_timeout: Duration,
     /// How long any other read of the master may take (default: 30 s).
     pub read_timeout: Duration,
+    /// Rows in doubt that are read from the master in a second, at most (default: 100).
+    pub reread_rate: u32,
+    /// How many deliveries of webhooks the journal keeps, of all Dios of the Lens.
+    pub inbox: InboxLimits,
     /// Whether the Dio's log is kept in memory beside the Lens' own: an accepted write waits for no disk, and is lost with the
     /// process unless the master has it by then (default: no).
     pub log_in_memory: bool,
     /// What `Ok` of an `on_write` means.
     pub write_route: WriteRoute,
+    /// How long a write that went around the master may stay over its row while the master does not show it (default: for
+    /// ever). After that, the next read that shows the row without it takes it back, with a `WriteFailed`.
+    pub routed_ttl: Option<Duration>,
     /// Whether the `on_write` proves by the operation's id that nothing takes effect twice (default: no).
     pub route_writes_once: bool,
     /// Column that holds a row's version.
@@ -56,6 +64,16 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// Whether a complete list may be much smaller than what is cached (default: no).
     pub allow_shrink: bool,
+    /// Indexes that are built before the Dio is ready and never dropped (default: none): `category` for filters,
+    /// `category,price.desc` for filters whose rows are then sorted; see [`Spec::parse`](crate::hot::Spec::parse). Others are
+    /// built when queries need them.
+    pub indexes: Vec<String>,
+    /// How many indexes there may be (default: 16).
+    pub max_indexes: usize,
+    /// Their bytes (default: 512 MiB).
+    pub index_memory: usize,
+    /// How long an index that was used is kept when there is no room for another (default: 60 s).
+    pub index_rest: Duration,
     /// Whether the master is left alone: nothing is delivered or read by itself. For tools that mend a journal (default: no).
     pub offline: bool,
 }
@@ -79,13 +97,20 @@ impl Default for Settings {
             breaker: BreakerLimits::default(),
             refresh_timeout: Duration::from_secs(300),
             read_timeout: Duration::from_secs(30),
+            reread_rate: 100,
+            inbox: InboxLimits::default(),
             log_in_memory: false,
             write_route: WriteRoute::Around,
+            routed_ttl: None,
             route_writes_once: false,
             version: None,
             trust_payload: true,
             drain_timeout: Duration::from_secs(20),
             allow_shrink: false,
+            indexes: Vec::new(),
+            max_indexes: 16,
+            index_memory: 512 << 20,
+            index_rest: Duration::from_secs(60),
             offline: false,
         }
     }

@@ -9,7 +9,11 @@ use super::ring::At;
 use super::{Dio, Handle};
 use crate::hot::{Cmd, Item, State};
 use crate::record::{Body, Id, Rows, Stamp};
+use crate::vista::query::JsonRow;
 use crate::vista::{Error, Query, Result};
+
+/// Rows of one list that are kept, at most: who reads a whole table through does not want it in the cache.
+const MOST_KEPT: usize = 10_000;
 
 /// What a standing view may show.
 #[derive(Debug)]
@@ -99,6 +103,28 @@ impl Core {
         let guard = self.open_guard().await?;
         let rows = self.list_master(&query).await?;
         self.keep_chunk(rows, guard, &range).await
+    }
+
+    /// Rows that the master lists for `query`, as they are under the writes that wait for it. A page of them is kept.
+    pub(super) async fn load_page(self: &Arc<Self>, query: &Query) -> Result<Rows> {
+        let whole = Query { select: Vec::new(), ..query.clone() };
+        let guard = self.open_guard().await?;
+        let listed = self.list_master(&whole).await?;
+        if query.limit.is_none() || listed.len() > MOST_KEPT {
+            return Ok(listed);
+        }
+        let stamp = Stamp { mark: guard.mark, complete: false, _guard: Arc::new(guard) };
+        self.apply_list(listed.clone().stamped(stamp), false, false).await?;
+        let (state, schema) = (self.state(), self.vista.schema());
+        let prepared = whole.prepare(&schema);
+        let mut rows = Rows::with_layout(Arc::clone(schema.layout()));
+        for id in listed.ids() {
+            // A write that waits may have taken the row away, or out of the query.
+            if let Some(row) = state.get(id).filter(|row| prepared.matches(&JsonRow::from(&row.body()))) {
+                rows.push_body(Id::from(id), row.body());
+            }
+        }
+        Ok(rows)
     }
 
     async fn keep_chunk(self: &Arc<Self>, rows: Rows, guard: Guard, range: &Viewport) -> Result<Vec<Id>> {

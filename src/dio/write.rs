@@ -70,6 +70,11 @@ impl Core {
         })
     }
 
+    /// Whether a request under this idempotency key was accepted before.
+    pub(crate) async fn knows_key(self: &Arc<Self>, key: &str) -> Result<bool> {
+        self.claimed(&claim_key(&self.name, key)).await.map(|taken| taken.is_some())
+    }
+
     /// What a key was taken with, if it was. A journal that cannot be read is tried again by the committer.
     pub(super) async fn claimed(self: &Arc<Self>, key: &str) -> Result<Option<Bytes>> {
         let taken = self.journal.claim(key).await;
@@ -138,7 +143,11 @@ fn claim(dio: &str, key: &IdempotencyKey, op: OpId) -> Claim {
     value.extend_from_slice(&key.fingerprint.to_be_bytes());
     value.extend_from_slice(&op.as_u128().to_be_bytes());
     let expires = now() + KEY_TTL.as_millis() as u64;
-    Claim { key: format!("k/{dio}/{}", key.key), value: value.into(), expires }
+    Claim { key: claim_key(dio, &key.key), value: value.into(), expires }
+}
+
+fn claim_key(dio: &str, key: &str) -> String {
+    format!("k/{dio}/{key}")
 }
 
 /// The claim of a delivery.

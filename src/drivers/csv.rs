@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use csv::{ByteRecord, Position, ReaderBuilder, Trim};
 
 use self::dialect::Dialect;
-use super::file::{MAX_ROW, io_error, read_whole};
+use super::file::{MAX_ROW, Sorted, io_error, read_whole};
 use super::infer::{ANOTHER_ID, Cell, IdChoice, Kinds, Uniqueness, cell, choose_id, is_null_word, keeps_null_words};
 use super::{apply, blocking, declare};
 use crate::record::{Body, CborValue, Id, Record, RowWriter, Rows, id_to_value};
@@ -97,8 +97,16 @@ fn learn(vista: &str, path: &Path, file: File, options: &CsvOptions) -> Result<C
     let header = reader.header()?;
     reader.say_dialect(&header);
     let mut learned: Vec<Learned> = header.iter().map(|_| Learned::default()).collect();
-    while reader.advance(header.len())? {
-        let text = reader.text()?;
+    let mut sorted = Sorted::default();
+    while reader.advance()? {
+        let text = match reader.row(header.len()) {
+            Ok(text) => text,
+            Err(error) => {
+                reader.leave_out(error, &mut sorted)?;
+                continue;
+            }
+        };
+        sorted.good();
         for (at, column) in learned.iter_mut().enumerate() {
             let text = reader.field(text, at)?;
             let null = text.is_empty() || options.null_values.iter().any(|null| null == text);
@@ -110,6 +118,7 @@ fn learn(vista: &str, path: &Path, file: File, options: &CsvOptions) -> Result<C
             }
         }
     }
+    sorted.check()?;
     let types = learned.iter().map(|column| column.kinds.column_type(ColumnType::String));
     let found = header.iter().zip(types).map(|(name, ty)| Column::new(name.as_str(), ty)).collect();
     let mut columns = declare(vista, found, &options.columns)?;
@@ -137,29 +146,28 @@ impl Inner {
         let mut reader = Reader::new(&self.path, file, &self.options)?;
         let header = reader.header()?;
         let sources = self.sources(&header)?;
-        let id_field = sources.iter().find(|source| source.name == self.id.column()).and_then(|source| source.field);
         let mut writer = RowWriter::new(sources.iter().map(|source| source.name));
         let mut rows = Rows::with_layout(Arc::clone(self.schema.layout()));
-        let mut misfits = Misfits::default();
-        while reader.advance(header.len())? {
-            let text = reader.text()?;
-            let number = (rows.len() + 1).to_string();
-            let mut id = number.as_str();
+        let (mut misfits, mut sorted, mut count) = (Misfits::default(), Sorted::default(), 0_u64);
+        while reader.advance()? {
+            count += 1;
+            let number = count.to_string();
+            let row = reader.row(header.len()).and_then(|text| Ok((text, self.id(&sources, &reader, text, &number)?)));
+            let (text, id) = match row {
+                Ok(row) => row,
+                Err(error) => {
+                    rows.skip(error.to_string());
+                    reader.leave_out(error, &mut sorted)?;
+                    continue;
+                }
+            };
+            sorted.good();
             for source in &sources {
                 let Some(field) = source.field else {
                     writer.integer(&number);
                     continue;
                 };
                 let cell = self.cell(source.ty, reader.field(text, field)?);
-                if id_field == Some(field) {
-                    id = match cell {
-                        Cell::Null => {
-                            let detail = format!("has no id: column {:?} is empty. {ANOTHER_ID}", source.name);
-                            return Err(reader.error(&detail));
-                        }
-                        _ => reader.field(text, field)?,
-                    };
-                }
                 if let Cell::Misfit(text) = cell {
                     misfits.see(source, text);
                 }
@@ -171,9 +179,10 @@ impl Inner {
                 None => self.encode(&sources, &reader, text, &id)?,
             };
             if !rows.push_body(Arc::clone(&id), body) {
-                return Err(self.duplicate(&reader, &rows, &id));
+                return Err(self.duplicate(&reader, &id));
             }
         }
+        sorted.check()?;
         misfits.report(&self.path);
         Ok(rows)
     }
@@ -204,6 +213,17 @@ impl Inner {
         Ok(sources)
     }
 
+    /// What identifies the row `text`, which is the file's `number`-th.
+    fn id<'t>(&self, sources: &[Source<'_>], reader: &Reader<'_>, text: &'t str, number: &'t str) -> Result<&'t str> {
+        let source = sources.iter().find(|source| source.name == self.id.column());
+        let Some((source, field)) = source.and_then(|source| Some((source, source.field?))) else { return Ok(number) };
+        let id = reader.field(text, field)?;
+        match self.cell(source.ty, id) {
+            Cell::Null => Err(reader.error(&format!("has no id: column {:?} is empty. {ANOTHER_ID}", source.name))),
+            _ => Ok(id),
+        }
+    }
+
     fn cell<'t>(&self, ty: ColumnType, text: &'t str) -> Cell<'t> {
         if self.options.null_values.iter().any(|null| null == text) { Cell::Null } else { cell(ty, text) }
     }
@@ -228,21 +248,25 @@ impl Inner {
         Ok(Body::encode(id, &record, self.schema.layout()))
     }
 
-    fn duplicate(&self, reader: &Reader<'_>, rows: &Rows, id: &str) -> Error {
-        let first = rows.ids().position(|own| own == id).and_then(|row| self.line_of(row).ok());
+    fn duplicate(&self, reader: &Reader<'_>, id: &str) -> Error {
+        let first = self.line_of(id).ok().flatten();
         let first = first.map_or_else(|| "another line".to_string(), |line| format!("line {line}"));
         reader.error(&format!("has id {id:?}, which {first} has already. {ANOTHER_ID}"))
     }
 
-    /// The line of a row, by reading up to it again: only errors ask for it.
-    fn line_of(&self, row: usize) -> Result<u64> {
+    /// The line of the first row with this id, by reading up to it again: only errors ask for it.
+    fn line_of(&self, id: &str) -> Result<Option<u64>> {
         let file = File::open(&self.path).map_err(|error| io_error(&self.path, &error))?;
         let mut reader = Reader::new(&self.path, file, &self.options)?;
         let header = reader.header()?;
-        for _ in 0..=row {
-            reader.advance(header.len())?;
+        let sources = self.sources(&header)?;
+        while reader.advance()? {
+            let text = reader.row(header.len());
+            if text.and_then(|text| self.id(&sources, &reader, text, "")).is_ok_and(|own| own == id) {
+                return Ok(Some(reader.line()));
+            }
         }
-        Ok(reader.line())
+        Ok(None)
     }
 }
 
@@ -291,7 +315,7 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn new(path: &'a Path, mut file: File, options: &CsvOptions) -> Result<Reader<'a>> {
         let dialect = Dialect::of(&mut file, options.delimiter).map_err(|error| io_error(path, &error))?;
-        let bounded = Bounded { file, allowance: 0, refused: false, total: 0, end: END };
+        let bounded = Bounded { file, allowance: 0, refused: false, total: 0, closed: false, end: END };
         let csv = ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
@@ -336,11 +360,13 @@ impl<'a> Reader<'a> {
         Ok(names)
     }
 
-    /// Reads the next row; `false` after the last.
-    fn advance(&mut self, columns: usize) -> Result<bool> {
-        if !self.read()? {
-            return Ok(false);
-        }
+    /// Reads the next row; `false` after the last. What fails here is the file, not the row.
+    fn advance(&mut self) -> Result<bool> {
+        self.read()
+    }
+
+    /// The row's fields, all in one, if they are as many as there are columns.
+    fn row(&self, columns: usize) -> Result<&str> {
         if self.record.len() != columns {
             let (fields, separator) = (self.record.len(), char::from(self.dialect.delimiter));
             return Err(self.error(&format!(
@@ -348,7 +374,23 @@ impl<'a> Reader<'a> {
                  {separator:?} in it must be in double quotes"
             )));
         }
-        Ok(true)
+        let text = self.text()?;
+        if !text.is_ascii() {
+            (0..columns).try_for_each(|at| self.field(text, at).map(drop))?;
+        }
+        Ok(text)
+    }
+
+    /// Leaves the present row out because of `error`, unless the file ends in the middle of it: then it was cut short, and who
+    /// knows how much of it is missing.
+    fn leave_out(&self, error: Error, sorted: &mut Sorted) -> Result<()> {
+        let source = self.csv.get_ref();
+        let ended = source.end.len() < END.len() && self.csv.position().byte() >= source.total;
+        if ended && !source.closed {
+            return Err(error);
+        }
+        sorted.bad(error);
+        Ok(())
     }
 
     fn read(&mut self) -> Result<bool> {
@@ -422,6 +464,8 @@ struct Bounded {
     allowance: usize,
     refused: bool,
     total: u64,
+    /// Whether what was read ends with a line's end.
+    closed: bool,
     end: &'static [u8],
 }
 
@@ -434,6 +478,9 @@ impl Read for Bounded {
         }
         let mut read = self.file.read(&mut into[..room])?;
         self.total += read as u64;
+        if let Some(last) = into[..read].last() {
+            self.closed = matches!(last, b'\n' | b'\r');
+        }
         if read == 0 {
             read = self.end.read(&mut into[..room])?;
         }

@@ -28,6 +28,35 @@ pub(super) fn read_whole<T>(path: &Path, read: impl FnOnce(File) -> Result<T>) -
     result
 }
 
+/// Rows of a file that cannot be decoded, beside those that can. A few are left out and counted; where there are as many of them
+/// as of others, the file is not what it is taken for.
+#[derive(Debug, Default)]
+pub(super) struct Sorted {
+    good: u64,
+    bad: u64,
+    first: Option<Error>,
+}
+
+impl Sorted {
+    pub(super) fn good(&mut self) {
+        self.good += 1;
+    }
+
+    pub(super) fn bad(&mut self, error: Error) {
+        self.bad += 1;
+        self.first.get_or_insert(error);
+    }
+
+    /// # Errors
+    /// What is wrong with the first bad row, if there are as many as good ones.
+    pub(super) fn check(self) -> Result<()> {
+        match self.first {
+            Some(error) if self.bad >= self.good => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The file may come back or become readable: trying again can help.
 pub(super) fn io_error(path: &Path, error: &std::io::Error) -> Error {
     Error::transient(format!("cannot read {}: {error}", path.display()))

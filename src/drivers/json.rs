@@ -11,10 +11,10 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
-use super::file::{MAX_ROW, io_error, read_whole};
+use super::file::{MAX_ROW, Sorted, io_error, read_whole};
 use super::infer::{ANOTHER_ID, IdChoice, Kinds, Uniqueness, choose_id};
 use super::{apply, blocking, declare};
-use crate::record::{CborValue, Record, Rows, id_from_value};
+use crate::record::{Body, CborValue, Id, Record, Rows, id_from_value};
 use crate::vista::{Capabilities, Column, ColumnType, Error, Query, Result, Schema, TableShell, Vista};
 
 /// Bytes of a file, at most: it is held in memory while it is read.
@@ -88,8 +88,16 @@ fn learn(vista: &str, path: &Path, file: File, options: &JsonOptions) -> Result<
         rows: usize,
     }
     let mut learned: IndexMap<String, Learned> = IndexMap::new();
-    let mut count = 0;
+    let (mut count, mut sorted) = (0, Sorted::default());
     each_row(path, file, options.path.as_deref(), &mut |_, record| {
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => {
+                sorted.bad(error);
+                return Ok(());
+            }
+        };
+        sorted.good();
         count += 1;
         for (name, value) in record {
             if !learned.contains_key(&name) {
@@ -102,6 +110,7 @@ fn learn(vista: &str, path: &Path, file: File, options: &JsonOptions) -> Result<
         }
         Ok(())
     })?;
+    sorted.check()?;
     let found = learned
         .iter()
         .map(|(name, column)| Column::new(name.as_str(), column.kinds.column_type(ColumnType::Json)))
@@ -119,20 +128,37 @@ fn learn(vista: &str, path: &Path, file: File, options: &JsonOptions) -> Result<
 impl Inner {
     fn read(&self, file: File) -> Result<Rows> {
         let mut rows = Rows::with_layout(Arc::clone(self.schema.layout()));
-        let mut places = Vec::new();
-        each_row(&self.path, file, self.options.path.as_deref(), &mut |place, mut record| {
-            let id = self.id_of(place, rows.len() + 1, &mut record)?;
-            if !rows.push(id.as_str(), &record) {
-                let first = rows.ids().position(|own| own == id).map_or(place, |at| places[at]);
+        let (mut places, mut sorted, mut count) = (Vec::new(), Sorted::default(), 0);
+        each_row(&self.path, file, self.options.path.as_deref(), &mut |place, record| {
+            count += 1;
+            let (id, body) = match record.and_then(|record| self.encode(place, count, record)) {
+                Ok(row) => row,
+                Err(error) => {
+                    rows.skip(error.to_string());
+                    sorted.bad(error);
+                    return Ok(());
+                }
+            };
+            sorted.good();
+            if !rows.push_body(Arc::clone(&id), body) {
+                let first = rows.ids().position(|own| *own == *id).map_or(place, |at| places[at]);
                 return Err(self.error(place, &format!("has id {id:?}, which {first} has already. {ANOTHER_ID}")));
-            }
-            if rows.body(&id).is_some_and(|body| body.size() > MAX_ROW) {
-                return Err(self.error(place, "is larger than 4 MiB"));
             }
             places.push(place);
             Ok(())
         })?;
+        sorted.check()?;
         Ok(rows)
+    }
+
+    /// The row's id and bytes.
+    fn encode(&self, place: Place, number: usize, mut record: Record) -> Result<(Id, Body)> {
+        let id = Id::from(self.id_of(place, number, &mut record)?);
+        let body = Body::encode(&id, &record, self.schema.layout());
+        match body.size() > MAX_ROW {
+            true => Err(self.error(place, "is larger than 4 MiB")),
+            false => Ok((id, body)),
+        }
     }
 
     fn id_of(&self, place: Place, number: usize, record: &mut Record) -> Result<String> {
@@ -184,9 +210,9 @@ impl fmt::Display for Place {
     }
 }
 
-type Sink<'a> = &'a mut dyn FnMut(Place, Record) -> Result<()>;
+type Sink<'a> = &'a mut dyn FnMut(Place, Result<Record>) -> Result<()>;
 
-/// Gives every row of a file to `sink`, whatever shape the file has.
+/// Gives every row of a file to `sink`, or what is wrong with it, whatever shape the file has.
 fn each_row(path: &Path, file: File, pointer: Option<&str>, sink: Sink<'_>) -> Result<()> {
     let mut bytes = Vec::new();
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| io_error(path, &error))?;
@@ -220,13 +246,19 @@ fn from_lines(path: &Path, json: &[u8], sink: Sink<'_>) -> Result<()> {
             continue;
         }
         let place = Place::Line(at + 1);
-        let value = serde_json::from_slice(line).map_err(|error| {
+        let wrong = |error: &serde_json::Error| {
             // The error's own line is always 1 here.
             let text = error.to_string();
             let (what, _) = text.split_once(" at line ").unwrap_or((&text, ""));
             row_error(path, place, &format!("column {}: {what}", error.column()))
-        })?;
-        sink(place, to_record(path, place, value)?)?;
+        };
+        let end = line.as_ptr_range().end == json.as_ptr_range().end;
+        match serde_json::from_slice(line) {
+            Ok(value) => sink(place, to_record(path, place, value))?,
+            // The file ends in the middle of it: it was cut short.
+            Err(error) if error.is_eof() && end => return Err(wrong(&error)),
+            Err(error) => sink(place, Err(wrong(&error)))?,
+        }
     }
     Ok(())
 }
@@ -249,8 +281,7 @@ fn from_array(path: &Path, json: &[u8], sink: Sink<'_>) -> Result<()> {
             let mut at = 0;
             while let Some(value) = seq.next_element::<CborValue>()? {
                 let place = Place::Index(at);
-                let given = to_record(self.path, place, value).and_then(|record| (self.sink)(place, record));
-                if let Err(error) = given {
+                if let Err(error) = (self.sink)(place, to_record(self.path, place, value)) {
                     *self.refused = Some(error);
                     return Err(serde::de::Error::custom("refused"));
                 }
@@ -280,7 +311,7 @@ fn from_document(path: &Path, json: &[u8], pointer: Option<&str>, sink: Sink<'_>
     };
     for (at, value) in rows.into_iter().enumerate() {
         let place = Place::Index(at);
-        sink(place, to_record(path, place, value)?)?;
+        sink(place, to_record(path, place, value))?;
     }
     Ok(())
 }

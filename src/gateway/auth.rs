@@ -31,7 +31,14 @@ impl Auth {
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let Auth::Tokens(tokens) = self else { return Ok(()) };
         let refuse = |detail: &'static str| Err(ApiError::new(Code::Unauthenticated, detail).hint(HINT));
-        let known = match headers.get(header::AUTHORIZATION) {
+        let mut given = headers.get_all(header::AUTHORIZATION).iter();
+        let one = given.next();
+        if given.next().is_some() {
+            // Whoever stands in between may have looked at another one.
+            let twice = ApiError::new(Code::InvalidHeader, "there are several Authorization headers");
+            return Err(twice.hint("send one"));
+        }
+        let known = match one {
             Some(value) => match value.as_bytes().split_at_checked(7) {
                 Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => {
                     is_known(tokens, token.trim_ascii())
@@ -97,6 +104,16 @@ mod tests {
         for refused in [None, Some("Bearer "), Some("Bearer"), Some("Bearer three"), Some("Basic one"), Some("on")] {
             assert!(!check(refused), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn two_credentials_are_no_credential() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::AUTHORIZATION, "Bearer two".parse().unwrap());
+        headers.append(header::AUTHORIZATION, "Bearer two".parse().unwrap());
+        let refused = Auth::Tokens(vec!["two".into()]).check(&headers).unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidHeader);
+        assert!(Auth::None.check(&headers).is_ok(), "nobody is asked who they are");
     }
 
     #[test]

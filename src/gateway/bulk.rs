@@ -6,7 +6,8 @@
 //! Under an `Idempotency-Key` every row has a key of its own, made of that key and its line. So a repeated request goes on where
 //! the first one broke off, and says of the rows before that what became of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
@@ -30,8 +31,8 @@ use super::spool::Spool;
 use super::state::Mounted;
 use super::write::{self, Change};
 use crate::dio::{IdempotencyKey, WriteOptions};
-use crate::hot::OpId;
-use crate::record::CborValue;
+use crate::hot::{OpId, State};
+use crate::record::{Body as RowBody, CborValue, Record};
 use crate::vista::{Error, WriteOp};
 
 /// Rows in flight at a time; they share journal commits.
@@ -73,12 +74,14 @@ pub(super) async fn array(at: &Mounted, change: &Change, rows: Vec<CborValue>) -
     let fingerprint = change.key.as_ref().map_or(0, |key| key.fingerprint);
     let row = |(index, row)| Row { line: index + 1, op: read(at, row), fingerprint };
     let rows: Vec<Row> = rows.into_iter().enumerate().map(row).collect();
+    let key = change.key.as_ref().map(|key| key.key.clone());
     if change.prefer.is_strict() {
-        let mut wrong = Wrong::default();
-        rows.iter().for_each(|row| wrong.look(row.line, row.op.as_ref().err()));
+        let mut wrong = Wrong::new(at, key.as_deref());
+        for row in &rows {
+            wrong.look(row.line, row.op.as_ref()).await?;
+        }
         wrong.check()?;
     }
-    let key = change.key.as_ref().map(|key| key.key.clone());
     let mut bulk = Bulk::new(at, &change.prefix, &change.prefer, key);
     let mut results = Vec::with_capacity(count);
     let mut rows = rows.into_iter();
@@ -100,7 +103,7 @@ pub(super) async fn lines(at: &Mounted, request: Request, prefix: &str, limits: 
     let key = write::key(request.headers())?;
     let (parts, mut body) = request.into_parts();
     if prefer.is_strict() {
-        body = validated(at, body, limits).await?;
+        body = validated(at, body, key.as_deref(), limits).await?;
     }
     let mut lines = Lines::new(body, *limits);
     let mut bulk = Bulk::new(at, prefix, &prefer, key);
@@ -125,12 +128,12 @@ pub(super) async fn lines(at: &Mounted, request: Request, prefix: &str, limits: 
 }
 
 /// Reads the whole body and keeps it aside. Unless every line is a row, all of it is refused.
-async fn validated(at: &Mounted, body: Body, limits: &Limits) -> Result<Body, ApiError> {
+async fn validated(at: &Mounted, body: Body, key: Option<&str>, limits: &Limits) -> Result<Body, ApiError> {
     let mut lines = Lines::new(body, *limits);
-    let (mut kept, mut wrong, mut next) = (Spool::new(&at.dio), Wrong::default(), 1);
+    let (mut kept, mut wrong, mut next) = (Spool::new(&at.dio), Wrong::new(at, key), 1);
     let mut text = Vec::new();
     while let Some((number, line)) = lines.next().await? {
-        wrong.look(number, parse(at, &line, limits).err().as_ref());
+        wrong.look(number, parse(at, &line, limits).as_ref()).await?;
         // Blank lines are kept: they count.
         text.resize(text.len() + number - next, b'\n');
         text.extend_from_slice(&line);
@@ -179,30 +182,74 @@ fn plain(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-/// Rows that are wrong, where one wrong row is enough.
-#[derive(Default)]
-struct Wrong {
+/// Rows that are wrong, where one wrong row is enough. What is there already is judged by the rows as they are now: a row that
+/// somebody adds after that is refused by itself.
+struct Wrong<'a> {
+    at: &'a Mounted,
+    key: Option<&'a str>,
+    known: Arc<State>,
+    /// Hashes of the ids of the request and of their rows.
+    seen: HashMap<u128, u128>,
     count: usize,
+    /// What is wrong with all of them, while that is one thing.
+    code: Option<Code>,
     errors: BTreeMap<String, String>,
 }
 
-impl Wrong {
-    fn look(&mut self, line: usize, error: Option<&ApiError>) {
-        let Some(error) = error else { return };
+impl Wrong<'_> {
+    fn new<'a>(at: &'a Mounted, key: Option<&'a str>) -> Wrong<'a> {
+        Wrong { at, key, known: at.dio.state(), seen: HashMap::new(), count: 0, code: None, errors: BTreeMap::new() }
+    }
+
+    async fn look(&mut self, line: usize, row: Result<&WriteOp, &ApiError>) -> Result<(), ApiError> {
+        let (code, detail) = match row {
+            Ok(WriteOp::Insert { id, record }) => match self.conflict(id, record) {
+                Some(detail) if !self.is_repeated(line).await? => (Code::AlreadyExists, detail),
+                _ => return Ok(()),
+            },
+            Ok(_) => return Ok(()),
+            Err(error) => (error.code(), error.detail().to_string()),
+        };
+        self.code = if self.count == 0 { Some(code) } else { self.code.filter(|own| *own == code) };
         self.count += 1;
         if self.errors.len() < MOST_NAMED {
-            self.errors.insert(format!("line {line}"), error.detail().to_string());
+            self.errors.insert(format!("line {line}"), detail);
+        }
+        Ok(())
+    }
+
+    /// Whether the row was accepted before, from this request.
+    async fn is_repeated(&self, line: usize) -> Result<bool, ApiError> {
+        match self.key {
+            Some(key) => Ok(self.at.dio.0.core.knows_key(&row_key(key, line)).await?),
+            None => Ok(false),
         }
     }
 
+    /// What is in the way of a new row. The same row again is not.
+    fn conflict(&mut self, id: &str, record: &Record) -> Option<String> {
+        let hash = RowBody::encode(id, record, self.at.schema.layout()).hash();
+        if self.known.get(id).is_some_and(|row| row.hash() != hash) {
+            return Some(format!("there is a row {id:?} already"));
+        }
+        let first = *self.seen.entry(xxh3_128(id.as_bytes())).or_insert(hash);
+        (first != hash).then(|| format!("there is another row {id:?} before it"))
+    }
+
     fn check(self) -> Result<(), ApiError> {
+        let code = self.code.filter(|code| *code == Code::AlreadyExists).unwrap_or(Code::ValidationFailed);
         match self.count {
             0 => Ok(()),
-            count => Err(ApiError::new(Code::ValidationFailed, format!("{count} rows are wrong; nothing was done"))
+            count => Err(ApiError::new(code, format!("{count} rows are wrong; nothing was done"))
                 .errors(self.errors)
                 .hint("without Prefer: handling=strict, the other rows are taken")),
         }
     }
+}
+
+/// The key of one row of a request. No key of a client's has a space in it.
+fn row_key(key: &str, line: usize) -> String {
+    format!("{key} {line}")
 }
 
 impl Bulk<'_> {
@@ -230,8 +277,7 @@ impl Bulk<'_> {
             Err(error) => return Done { line, id: None, written: Err(error), replayed: false },
         };
         let id = op.id().map(str::to_string);
-        // No key of a client's has a space in it.
-        let key = self.key.as_ref().map(|key| IdempotencyKey { key: format!("{key} {line}"), fingerprint });
+        let key = self.key.as_ref().map(|key| IdempotencyKey { key: row_key(key, line), fingerprint });
         match self.at.dio.write(op, WriteOptions { key, ..WriteOptions::default() }).await {
             Ok(ticket) => Done { line, id, written: Ok(ticket.operation), replayed: false },
             Err(Error::Replayed { operation }) => match write::replayed(self.at, &operation) {

@@ -43,13 +43,16 @@ impl Writer {
         Ok(Writer { format, projection, columns })
     }
 
-    /// What comes before `rows` rows.
-    pub(super) fn begin(&self, rows: usize, out: &mut Vec<u8>) {
+    /// What comes before the rows, of which there are `count` if that is certain.
+    pub(super) fn begin(&self, count: Option<usize>, out: &mut Vec<u8>) {
         match self.format {
             Format::Json => out.push(b'['),
             Format::Ndjson => {}
             Format::Csv => write_line(self.columns.iter().map(|name| CborValue::from(&**name)), out),
-            Format::Cbor => cbor_head(0x80, rows as u64, out),
+            Format::Cbor => match count {
+                Some(count) => cbor_head(0x80, count as u64, out),
+                None => out.push(0x9F),
+            },
         }
     }
 
@@ -75,10 +78,12 @@ impl Writer {
         }
     }
 
-    /// What comes after the last row.
-    pub(super) fn end(&self, out: &mut Vec<u8>) {
-        if self.format == Format::Json {
-            out.push(b']');
+    /// What comes after the last row; `count` as at the beginning.
+    pub(super) fn end(&self, count: Option<usize>, out: &mut Vec<u8>) {
+        match (self.format, count) {
+            (Format::Json, _) => out.push(b']'),
+            (Format::Cbor, None) => out.push(0xFF),
+            _ => {}
         }
     }
 
@@ -92,11 +97,11 @@ impl Writer {
     /// All of `rows`.
     pub(super) fn all(&self, rows: &Rows) -> Vec<u8> {
         let mut out = Vec::new();
-        self.begin(rows.len(), &mut out);
+        self.begin(Some(rows.len()), &mut out);
         for (at, (_, row)) in rows.bodies().enumerate() {
             self.row(row, at == 0, &mut out);
         }
-        self.end(&mut out);
+        self.end(Some(rows.len()), &mut out);
         out
     }
 

@@ -57,6 +57,10 @@ fn describe(at: &Mounted, stopping: bool) -> Value {
     {
         reasons.extend(describe_reach(what, reach));
     }
+    for feed in status.feeds.iter().filter(|feed| !feed.connected) {
+        let why = feed.error.as_deref().unwrap_or("it is being connected");
+        reasons.push(format!("the feed {} is not connected: {why}", feed.name));
+    }
     if status.undecodable > 0 {
         let rows = status.undecodable;
         reasons.push(format!("{rows} rows of the source cannot be decoded; what was known of them is kept"));

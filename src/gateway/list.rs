@@ -2,21 +2,23 @@
 
 use std::sync::Arc;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{OriginalUri, Request};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
-use futures_util::stream;
+
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::answer::{self, Digits, TOTAL, View};
+use super::explain;
+use super::export;
 use super::extract::On;
 use super::format::Writer;
 use super::negotiate::{self, Format};
 use super::params::{self, ListQuery, ParamOptions};
 use super::problem::{ApiError, Code};
 use super::state::Mounted;
-use crate::dio::{Picked, cost, cursor, natural_start, pick};
-use crate::hot::{Slot, State};
+use crate::hot::plan::{Picked, cursor, natural_start};
 use crate::record::Rows;
 use crate::vista::Query;
 
@@ -26,15 +28,23 @@ pub(super) async fn list(On(at): On, request: Request) -> Result<Response, ApiEr
     let format = negotiate::of_list(headers)?;
     let view = View::of(&at.dio);
     let etag = view.list_etag(raw.as_bytes(), format);
-    if answer::is_known(headers, &etag) {
+    // Of a part, the master may have changed without our knowing.
+    if at.dio.0.core.is_complete() && answer::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let options = ParamOptions { max_limit: at.options.max_limit, extra: &[] };
+    let options = ParamOptions { max_limit: at.options.max_limit, extra: &[explain::EXPLAIN] };
     let mut asked = params::parse(raw, &at.schema, &options)?;
     if asked.query.limit.is_none() && !format.is_streamed() {
         asked.query.limit = Some(at.options.default_limit);
     }
-    let found = find(&at, &view, &asked.query, format).await?;
+    if explain::is_asked(&asked)? {
+        return explain::explain(&at, &view, &asked).await;
+    }
+    let mut found = find(&at, &view, &asked.query, format).await?;
+    let etag = found.etag.take().unwrap_or(etag);
+    if answer::is_known(headers, &etag) {
+        return Ok(view.not_modified(etag));
+    }
     // Links begin where the client began, outside of all that the gateway is nested in.
     let path = request.extensions().get::<OriginalUri>().map_or(request.uri(), |uri| &uri.0).path();
     let links = match (asked.query.limit, &asked.query.after) {
@@ -52,10 +62,8 @@ pub(super) async fn list(On(at): On, request: Request) -> Result<Response, ApiEr
     Ok(response)
 }
 
-/// Rows from which an answer is sent piece by piece.
+/// Rows that room is made for before they are seen.
 const MOST_AT_ONCE: usize = 1_000;
-/// Rows of one piece.
-const PIECE: usize = 256;
 
 /// What a query found, encoded.
 pub(super) struct Found {
@@ -66,6 +74,8 @@ pub(super) struct Found {
     total: Option<u64>,
     /// The place to go on from, if the query began at one and has not come to the end.
     next: Option<String>,
+    /// Its own version, if it is not that of our rows.
+    pub(super) etag: Option<HeaderValue>,
 }
 
 /// Characters of a cursor, at most: it has to fit into a URL.
@@ -75,7 +85,7 @@ const MOST_CURSOR: usize = 4_096;
 pub(super) async fn find(at: &Mounted, view: &View, query: &Query, format: Format) -> Result<Found, ApiError> {
     let writer = Writer::new(format, query, &at.schema)?;
     if !at.dio.0.core.is_complete() {
-        return at_master(at, query, &writer).await;
+        return at_master(at, query, &writer, format).await;
     }
     let table = view.state.table();
     let natural = query.is_unfiltered() && query.order.is_empty();
@@ -89,24 +99,22 @@ pub(super) async fn find(at: &Mounted, view: &View, query: &Query, format: Forma
         let last = table.natural(end.saturating_sub(1)).next().filter(|_| shown > 0 && end < table.len());
         let next = last.filter(|_| query.after.is_some()).map(|row| cursor(&row, query, &at.schema).to_string());
         let total = Some(table.len() as u64);
-        return Ok(Found { body: body.into(), offset: offset as u64, shown: shown as u64, total, next });
+        return Ok(Found { body: body.into(), offset: offset as u64, shown: shown as u64, total, next, etag: None });
     }
-    let (state, schema, asked) = (Arc::clone(&view.state), Arc::clone(&at.schema), query.clone());
-    let picking = move || pick(state.table(), &asked, &schema);
-    let picked = at.dio.0.core.heavy(cost(table, query), picking).await??;
+    let (picked, _) = at.dio.0.core.pick(&view.state, query, &at.schema).await?;
     let next = query.after.as_ref().and_then(|_| picked.next(table, query, &at.schema)).map(|next| next.to_string());
     if next.as_ref().is_some_and(|next| next.len() > MOST_CURSOR) {
         return Err(ApiError::new(Code::InvalidParameter, "after: a value that the rows are ordered by is too long")
             .hint("order by other columns, or page with offset"));
     }
-    let Picked { slots, before, total } = picked;
+    let Picked { slots, before, total, .. } = picked;
     let shown = slots.len() as u64;
-    let body = body(Arc::clone(&view.state), slots, writer);
-    Ok(Found { body, offset: before, shown, total: Some(total), next })
+    let body = export::body(&at.dio, Arc::clone(&view.state), slots, writer, (query, &at.schema)).await?;
+    Ok(Found { body, offset: before, shown, total: Some(total), next, etag: None })
 }
 
 /// Rows of a Dio that holds a part of them only: the master answers, if it can.
-async fn at_master(at: &Mounted, query: &Query, writer: &Writer) -> Result<Found, ApiError> {
+async fn at_master(at: &Mounted, query: &Query, writer: &Writer, format: Format) -> Result<Found, ApiError> {
     let vista = at.dio.vista();
     let rows: Rows = vista.shell().list(query).await?;
     let total = match vista.capabilities().can_count {
@@ -114,40 +122,17 @@ async fn at_master(at: &Mounted, query: &Query, writer: &Writer) -> Result<Found
         false => None,
     };
     let body = writer.all(&rows);
-    Ok(Found { body: body.into(), offset: query.offset, shown: rows.len() as u64, total, next: None })
-}
-
-/// The rows in `slots` as a body; long ones are made while they are sent.
-fn body(state: Arc<State>, slots: Vec<Slot>, writer: Writer) -> Body {
-    let mut head = Vec::new();
-    writer.begin(slots.len(), &mut head);
-    if slots.len() <= MOST_AT_ONCE {
-        write(&state, &slots, 0, &writer, &mut head);
-        writer.end(&mut head);
-        return head.into();
-    }
-    let pieces = stream::unfold((0, head), move |(at, mut piece)| {
-        let end = (at + PIECE).min(slots.len());
-        if at == slots.len() {
-            return std::future::ready(None);
-        }
-        write(&state, &slots[at..end], at, &writer, &mut piece);
-        if end == slots.len() {
-            writer.end(&mut piece);
-        }
-        std::future::ready(Some((Ok::<_, std::convert::Infallible>(Bytes::from(piece)), (end, Vec::new()))))
-    });
-    Body::from_stream(pieces)
-}
-
-/// Appends the rows in `slots`, of which the first is number `at` of the answer.
-fn write(state: &State, slots: &[Slot], at: usize, writer: &Writer, out: &mut Vec<u8>) {
-    for (number, row) in slots.iter().filter_map(|slot| state.table().at(*slot)).enumerate() {
-        writer.row(&row, at + number == 0, out);
-    }
+    let hash = Digits::hex(xxh3_64(&body));
+    let etag = Some(answer::text(["\"m-", &hash, format.suffix(), "\""].concat()));
+    Ok(Found { body: body.into(), offset: query.offset, shown: rows.len() as u64, total, next: None, etag })
 }
 
 impl Found {
+    /// What was found in one piece.
+    pub(super) fn new(body: impl Into<Body>, offset: u64, shown: u64, total: u64) -> Found {
+        Found { body: body.into(), offset, shown, total: Some(total), next: None, etag: None }
+    }
+
     /// 200 with the rows and their numbers.
     pub(super) fn respond(self, view: &View, etag: HeaderValue, format: Format) -> Response {
         let mut response = view.ok(etag, format, self.body);

@@ -13,7 +13,8 @@ use super::prefer::Kind;
 use super::problem::{ApiError, Code};
 use super::state::Mounted;
 use super::write::{self, Change};
-use crate::dio::{Picked, WriteOptions, cost, pick};
+use crate::dio::WriteOptions;
+use crate::hot::plan::Picked;
 use crate::hot::{Condition, OpId};
 use crate::vista::{Error, Query, WriteOp};
 
@@ -23,7 +24,8 @@ const AT_ONCE: usize = 128;
 /// Ids of the rows that a filter lets through. Without a filter, everything must be asked for by name.
 pub(super) async fn targets(at: &Mounted, change: &Change, raw: &str) -> Result<Vec<String>, ApiError> {
     if change.condition != Condition::None || change.key.is_some() {
-        return Err(ApiError::new(Code::InvalidHeader, "a write by filter takes neither If-Match nor Idempotency-Key"));
+        return Err(ApiError::new(Code::InvalidHeader, "a write by filter takes neither If-Match nor Idempotency-Key")
+            .hint("repeated, it is about the rows that match then; to be sure of them, write to each by its id"));
     }
     let options = ParamOptions { max_limit: at.options.max_limit, extra: &["all"] };
     let asked = params::parse(raw, &at.schema, &options)?;
@@ -42,9 +44,7 @@ pub(super) async fn targets(at: &Mounted, change: &Change, raw: &str) -> Result<
     }
     let most = at.options.max_affected.min(change.prefer.max_affected.unwrap_or(u64::MAX));
     let state = at.dio.state();
-    let (rows, schema, work) =
-        (std::sync::Arc::clone(&state), std::sync::Arc::clone(&at.schema), cost(state.table(), &query));
-    let Picked { slots, total, .. } = at.dio.0.core.heavy(work, move || pick(rows.table(), &query, &schema)).await??;
+    let (Picked { slots, total, .. }, _) = at.dio.0.core.pick(&state, &query, &at.schema).await?;
     if total > most && !(all && change.prefer.max_affected.is_none()) {
         return Err(ApiError::new(
             Code::MaxAffected,

@@ -3,11 +3,15 @@
 //! The URL table is `router.rs`; each verb has a file. Every request passes one pipeline (`pipeline.rs`: request id, host,
 //! origin, authentication, panics), every refusal is an [`ApiError`] and leaves as problem+json (`problem.rs`).
 
+mod aggregate;
 mod answer;
 mod auth;
 mod bulk;
+mod coding;
 mod delete;
 mod events;
+mod explain;
+mod export;
 mod extract;
 mod format;
 mod health;
@@ -152,6 +156,12 @@ impl Gateway {
         self
     }
 
+    /// Sends bodies as zstd, br or gzip to who accepts it (default: no, because the app around may do so itself).
+    pub fn compression(mut self, on: bool) -> Gateway {
+        self.shared.compression = on;
+        self
+    }
+
     /// Bounds on what a request may be.
     pub fn limits(mut self, limits: Limits) -> Gateway {
         self.shared.limits = limits;
@@ -202,6 +212,7 @@ impl Default for Shared {
             base_path: String::new(),
             auth: Auth::default(),
             origins: origin::Origins::default(),
+            compression: false,
             limits: Limits::default(),
             sockets: Sockets::default(),
             openapi: openapi::Document::default(),

@@ -117,7 +117,7 @@ fn choose(headers: &HeaderMap, formats: &[Format]) -> Result<Format, ApiError> {
     })
 }
 
-fn range(text: &str) -> (&str, f32) {
+pub(super) fn range(text: &str) -> (&str, f32) {
     let mut parts = text.split(';').map(str::trim);
     let name = parts.next().unwrap_or_default();
     let q = parts.find_map(|part| part.strip_prefix("q=")).map_or(1.0, |q| q.parse().unwrap_or(0.0));

@@ -28,9 +28,9 @@ const USUAL: usize = 100;
 /// Operations of one piece of an answer.
 const PIECE: usize = 256;
 
-type Asked<T> = Result<Query<T>, axum::extract::rejection::QueryRejection>;
+pub(super) type Asked<T> = Result<Query<T>, axum::extract::rejection::QueryRejection>;
 
-fn asked<T>(query: Asked<T>) -> Result<T, ApiError> {
+pub(super) fn asked<T>(query: Asked<T>) -> Result<T, ApiError> {
     match query {
         Ok(Query(asked)) => Ok(asked),
         Err(error) => Err(ApiError::new(Code::InvalidParameter, error.body_text())),
@@ -310,7 +310,7 @@ pub(crate) fn describe(operation: &Operation, prefix: &str) -> Value {
 }
 
 /// Unix milliseconds as RFC 3339.
-fn moment(milliseconds: u64) -> Option<String> {
+pub(super) fn moment(milliseconds: u64) -> Option<String> {
     let milliseconds = i64::try_from(milliseconds).ok()?;
     Some(jiff::Timestamp::from_millisecond(milliseconds).ok()?.to_string())
 }

@@ -799,7 +799,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn split_outside_quotes(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn split_outside_quotes(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text).filter(|text| !text.trim().is_empty());
     std::iter::from_fn(move || {
         let (item, tail) = split_name(rest?, ',');

@@ -14,6 +14,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 
 use super::auth;
+use super::coding;
 use super::extract::segments;
 use super::metrics::Running;
 use super::origin;
@@ -28,6 +29,9 @@ pub(super) async fn pipeline(shared: Arc<Shared>, route: Route, mut request: Req
     let id = own_id(&request);
     request.headers_mut().insert(REQUEST_ID, id.clone());
     auth::hide(request.headers_mut());
+    // Events must not wait until there are enough of them.
+    let codes = shared.compression && !matches!(route, Route::Events | Route::RowEvents | Route::ManyEvents);
+    let accepted = codes.then(|| coding::Accepted::of(request.headers_mut()));
     let method = request.method().clone();
     let dio = route.is_of_dio().then(|| shared.dios.get_index_of(segments(request.uri().path()).0)).flatten();
     let running = shared.metrics.http.begin(&method, route, dio);
@@ -48,6 +52,9 @@ pub(super) async fn pipeline(shared: Arc<Shared>, route: Route, mut request: Req
     let refused = response.extensions_mut().remove::<ApiError>();
     if let Some(error) = &refused {
         response = problem(error, &method, &response, &id);
+    }
+    if let Some(accepted) = accepted {
+        response = accepted.apply(response).await;
     }
     log(&shared, &running, &response, refused.as_ref(), &id);
     finish(&mut response, id, page.ok().flatten().as_ref());

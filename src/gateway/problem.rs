@@ -67,6 +67,7 @@ codes! {
     IdMismatch = "id-mismatch", CONFLICT, "The body has another id than the path";
     ReservedId = "reserved-id", CONFLICT, "The id is a word of the URL";
     Conflict = "conflict", CONFLICT, "It contradicts what is there";
+    InProgress = "in-progress", CONFLICT, "The same delivery is being applied";
     RefreshSuspicious = "refresh-suspicious", CONFLICT, "The source lists suspiciously few rows";
     HookRetired = "hook-retired", GONE, "The webhook is retired";
     PreconditionFailed = "precondition-failed", PRECONDITION_FAILED, "The row is another version";
@@ -81,6 +82,7 @@ codes! {
     UpgradeRequired = "upgrade-required", UPGRADE_REQUIRED, "This needs a WebSocket";
     PreconditionRequired = "precondition-required", PRECONDITION_REQUIRED, "Say which version is meant";
     RateLimited = "rate-limited", TOO_MANY_REQUESTS, "Too many requests";
+    DeliveryFailed = "delivery-failed", INTERNAL_SERVER_ERROR, "The delivery could not be applied";
     Internal = "internal", INTERNAL_SERVER_ERROR, "Something is wrong inside";
     UpstreamError = "upstream-error", BAD_GATEWAY, "The source failed";
     WriteFailed = "write-failed", BAD_GATEWAY, "The source did not take the write";
@@ -88,6 +90,7 @@ codes! {
     NotReady = "not-ready", SERVICE_UNAVAILABLE, "The first copy is still being read";
     QueueFull = "queue-full", SERVICE_UNAVAILABLE, "Too many writes wait";
     TooManyViews = "too-many-views", SERVICE_UNAVAILABLE, "Subscribers have too many different filters";
+    InboxFull = "inbox-full", SERVICE_UNAVAILABLE, "Too many deliveries wait";
     ShuttingDown = "shutting-down", SERVICE_UNAVAILABLE, "The server is stopping";
     StoreUnavailable = "store-unavailable", SERVICE_UNAVAILABLE, "The journal cannot be written";
     UpstreamTimeout = "upstream-timeout", GATEWAY_TIMEOUT, "The source did not answer in time";
@@ -115,7 +118,9 @@ impl ApiError {
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> ApiError {
         let retry_after = match code {
             Code::NotReady | Code::QueueFull | Code::StoreUnavailable => Some(Duration::from_secs(1)),
-            Code::ShuttingDown | Code::RateLimited | Code::TooManyViews => Some(Duration::from_secs(5)),
+            Code::ShuttingDown | Code::RateLimited | Code::InboxFull | Code::TooManyViews => {
+                Some(Duration::from_secs(5))
+            }
             _ => None,
         };
         ApiError(Box::new(Inner {

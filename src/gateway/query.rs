@@ -52,10 +52,14 @@ pub(super) async fn query(
     }
     let view = View::of(&at.dio);
     let etag = view.list_etag(&[raw.as_bytes(), &body].join(&b'\n'), format);
+    if at.dio.0.core.is_complete() && answer::is_known(&headers, &etag) {
+        return Ok(view.not_modified(etag));
+    }
+    let mut found = list::find(&at, &view, &query, format).await?;
+    let etag = found.etag.take().unwrap_or(etag);
     if answer::is_known(&headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let found = list::find(&at, &view, &query, format).await?;
     let links = query.after.is_some().then(|| found.cursor_links(&format!("{}?", uri.path())));
     let mut response = found.respond(&view, etag, format);
     if let Some(links) = links {

@@ -24,6 +24,7 @@ pub(super) async fn refresh(On(at): On, RawQuery(raw): RawQuery) -> Result<Respo
         "inserted": report.inserted,
         "changed": report.changed,
         "removed": report.removed,
+        "undecodable": report.undecodable,
         "seconds": report.took.as_secs_f64(),
     })))
 }

@@ -16,8 +16,8 @@ use super::extract::{Segment, segments};
 use super::problem::{ApiError, Code};
 use super::state::{Place, Shared};
 use super::{
-    answer, delete, events, health, index, insert, list, metrics, openapi, operations, patch, query, record, refresh,
-    replace, schema, webhook, write,
+    aggregate, answer, delete, events, health, index, insert, list, metrics, openapi, operations, patch, query, record,
+    refresh, replace, schema, webhook, write,
 };
 
 /// What a path can be.
@@ -34,10 +34,14 @@ pub(super) enum Route {
     Operation,
     Retry,
     Hook,
+    Deliveries,
+    Delivery,
+    Replay,
     ManyEvents,
     Rows,
     Events,
     Query,
+    Aggregate,
     Refresh,
     Schema,
     Row,
@@ -50,11 +54,11 @@ type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 impl Route {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Route; 20] = {
+    pub(super) const ALL: [Route; 24] = {
         use Route::*;
         [
-            Index, Live, Ready, Metrics, OpenApi, Problem, Operations, RetryMany, Operation, Retry, Hook, ManyEvents,
-            Rows, Events, Query, Refresh, Schema, Row, RowEvents, None,
+            Index, Live, Ready, Metrics, OpenApi, Problem, Operations, RetryMany, Operation, Retry, Hook, Deliveries,
+            Delivery, Replay, ManyEvents, Rows, Events, Query, Aggregate, Refresh, Schema, Row, RowEvents, None,
         ]
     };
 
@@ -63,6 +67,7 @@ impl Route {
         let mut parts = path.strip_prefix('/').unwrap_or(path).split('/');
         let first = parts.next().unwrap_or_default();
         let rest = (parts.next(), parts.next(), parts.next());
+        let more = (parts.next(), parts.next());
         match (first, rest) {
             ("", (None, ..)) => Route::Index,
             ("healthz", (None, ..)) => Route::Live,
@@ -77,9 +82,16 @@ impl Route {
             ("operations", (Some(_), None, _)) => Route::Operation,
             ("operations", (Some(_), Some("retry"), None)) => Route::Retry,
             ("webhooks", (Some(_), None, _)) => Route::Hook,
+            ("webhooks", (Some(_), Some("deliveries"), None)) => Route::Deliveries,
+            ("webhooks", (Some(_), Some("deliveries"), Some(_))) => match more {
+                (None, _) => Route::Delivery,
+                (Some("replay"), None) => Route::Replay,
+                _ => Route::None,
+            },
             (_, (None, ..)) => Route::Rows,
             (_, (Some("events"), None, _)) => Route::Events,
             (_, (Some("_query"), None, _)) => Route::Query,
+            (_, (Some("_aggregate"), None, _)) => Route::Aggregate,
             (_, (Some("_refresh"), None, _)) => Route::Refresh,
             (_, (Some("_schema"), None, _)) => Route::Schema,
             (_, (Some(_), None, _)) => Route::Row,
@@ -103,9 +115,13 @@ impl Route {
             Route::Retry => "/operations/{id}/retry",
             Route::Hook => "/webhooks/{hook}",
             Route::ManyEvents => "/events",
+            Route::Deliveries => "/webhooks/{hook}/deliveries",
+            Route::Delivery => "/webhooks/{hook}/deliveries/{id}",
+            Route::Replay => "/webhooks/{hook}/deliveries/{id}/replay",
             Route::Rows => "/{dio}",
             Route::Events => "/{dio}/events",
             Route::Query => "/{dio}/_query",
+            Route::Aggregate => "/{dio}/_aggregate",
             Route::Refresh => "/{dio}/_refresh",
             Route::Schema => "/{dio}/_schema",
             Route::Row => "/{dio}/{id}",
@@ -139,12 +155,16 @@ impl Route {
             (Route::Retry, "POST") => operations::retry.call(request, shared),
             (Route::Hook, "POST") => webhook::receive.call(request, shared),
             (Route::Hook, "OPTIONS") => webhook::options.call(request, shared),
+            (Route::Deliveries, "GET") => webhook::list.call(request, shared),
+            (Route::Delivery, "GET") => webhook::delivery.call(request, shared),
+            (Route::Replay, "POST") => webhook::replay.call(request, shared),
             (Route::Rows, "GET") => list::list.call(request, shared),
             (Route::Rows, "POST") => insert::insert.call(request, shared),
             (Route::Rows, "PATCH") => patch::patch_many.call(request, shared),
             (Route::Rows, "DELETE") => delete::delete_many.call(request, shared),
             (Route::Rows, "QUERY") | (Route::Query, "POST") => query::query.call(request, shared),
             (Route::ManyEvents, "GET") => events::subscribe_many.call(request, shared),
+            (Route::Aggregate, "GET") => aggregate::aggregate.call(request, shared),
             (Route::Events, "GET") => events::subscribe.call(request, shared),
             (Route::Refresh, "POST") => refresh::refresh.call(request, shared),
             (Route::Schema, "GET") => schema::schema.call(request, shared),
@@ -165,12 +185,16 @@ impl Route {
         let changes = matches!(method, "POST" | "PUT" | "PATCH" | "DELETE");
         let allow = match self {
             // A word of the URL where an id would stand: writes are told so, whatever else the word can do.
-            Route::Events | Route::Query | Route::Refresh | Route::Schema if changes => return write::reserved(word),
+            Route::Events | Route::Query | Route::Aggregate | Route::Refresh | Route::Schema if changes => {
+                return write::reserved(word);
+            }
             Route::Rows | Route::Row => match shared.dio(dio) {
                 Ok(at) => at.allowed(if self == Route::Rows { Place::Rows } else { Place::Row }),
                 Err(error) => return error,
             },
-            Route::RetryMany | Route::Retry | Route::Query | Route::Refresh => HeaderValue::from_static("POST"),
+            Route::RetryMany | Route::Retry | Route::Query | Route::Refresh | Route::Replay => {
+                HeaderValue::from_static("POST")
+            }
             Route::Hook => HeaderValue::from_static("POST, OPTIONS"),
             Route::Operation => HeaderValue::from_static("GET, HEAD, DELETE"),
             _ => HeaderValue::from_static("GET, HEAD"),
@@ -213,7 +237,7 @@ mod tests {
     use crate::drivers::MemoryTable;
     use crate::gateway::Gateway;
     use crate::gateway::webhook::Hook;
-    use crate::inbound::Scheme;
+    use crate::inbound::{self, Scheme};
     use crate::lens::Lens;
     use crate::vista::Schema;
 
@@ -246,7 +270,7 @@ mod tests {
     async fn c7_every_route_is_in_the_document() {
         let lens = Lens::new().cache_source(MemoryCache::default()).build().unwrap();
         let vista = MemoryTable::vista("items", Schema::new("id", Vec::new()), Vec::new());
-        let hook = Hook { name: "items".into(), dio: "items".into(), scheme: Scheme::None, delivery: None };
+        let hook = Hook::new("items", "items", inbound::Hook::new(Scheme::None));
         let gateway = Gateway::new().mount(lens.make_dio(vista).await.unwrap()).try_hook(hook).unwrap();
         let document: serde_json::Value = serde_json::from_slice(&gateway.openapi()).unwrap();
         for route in Route::ALL.into_iter().filter(|route| *route != Route::None) {

@@ -14,6 +14,7 @@ use super::metrics::Metrics;
 use super::pipeline::pipeline;
 use super::router::Route;
 use super::state::Shared;
+use super::webhook;
 
 /// Answers every request for a path within the gateway.
 #[derive(Clone)]
@@ -27,6 +28,7 @@ struct Entry {
 pub(super) fn router(mut shared: Shared) -> Router {
     shared.metrics = Metrics::new(shared.dios.len(), shared.hooks.len());
     let shared = Arc::new(shared);
+    webhook::recover(&shared);
     let entry = |outside| Entry { shared: Arc::clone(&shared), outside };
     match shared.base_path.as_str() {
         "" => Router::new().fallback_service(entry(false)),

@@ -34,6 +34,8 @@ pub struct Shared {
     pub auth: Auth,
     /// Which hosts and pages may.
     pub origins: Origins,
+    /// Whether bodies are coded for who accepts it.
+    pub compression: bool,
     /// How large requests may be.
     pub limits: Limits,
     /// The event sockets.

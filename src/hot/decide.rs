@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::entry::{Base, BulkRow, Cause, Entry, Frame, Many, OpChange, Origin, Visible};
-use super::op::{Effect, Op, OpError, OpId, OpState};
+use super::op::{Assumed, Effect, Op, OpError, OpId, OpState};
 use super::reconcile::{News, Source, version_of};
 use super::state::{NO_ROW, Note, State};
+use super::table::index::{Built, Spec};
 use super::table::{Ordinal, Table};
 use crate::record::{Body, CborValue, Id, Seq};
 use crate::vista::{Error, Result};
@@ -80,6 +81,10 @@ pub enum Cmd {
     },
     /// A person gives a parked operation up.
     Discard(OpId),
+    /// An index was built aside. Refused without harm ([`Outcome::Unchanged`]) if too much has changed since.
+    Attach(Arc<Built>),
+    /// An index is not worth its memory.
+    Detach(Spec),
 }
 
 /// A write as it enters the State.
@@ -362,6 +367,12 @@ impl State {
             }
             Cmd::Retry { op, new } => self.decide_retry(&mut draft, *op, *new)?,
             Cmd::Discard(op) => self.decide_discard(&mut draft, *op)?,
+            Cmd::Attach(built) if self.table.is_far_from(built.from()) => {}
+            Cmd::Attach(built) => {
+                draft.note(Note::Attach(Arc::clone(built)));
+                draft.decision.outcome = Outcome::Applied { inserted: 0, changed: 0, removed: 0 };
+            }
+            Cmd::Detach(spec) => draft.note(Note::Detach(spec.clone())),
         }
         for entry in &mut draft.decision.entries {
             let row = match &entry.base {
@@ -369,8 +380,8 @@ impl State {
                 Base::Gone => None,
                 Base::Keep | Base::Many { .. } => continue,
             };
-            // The log has to say so: who replays it does not know any more that the row was lost.
-            entry.found = entry.id.as_ref().is_some_and(|id| self.finds(id, row));
+            // The log has to say so: who replays it does not know any more what the row was, or that it was lost.
+            entry.found = entry.id.as_ref().is_some_and(|id| self.finds(id, row) || self.lies_beneath(id, row));
         }
         Ok(draft.decision)
     }
@@ -448,6 +459,12 @@ impl State {
             targets,
             created: now,
             retry_of: write.retry_of,
+            assumed: match write.condition {
+                Condition::None => None,
+                Condition::Exists => Some(Assumed::Present),
+                Condition::Absent => Some(Assumed::Absent),
+                Condition::Matches(_) | Condition::Differs { .. } => Some(Assumed::Version),
+            },
             staged: 0,
             log: Vec::new(),
             over: 0,
@@ -478,6 +495,7 @@ impl State {
                 let entry = draft.entry(record.targets.first(), &op_cause(op));
                 entry.op = OpChange::Settle { state: OpState::Routed, error: None, beneath };
                 entry.frame = Frame::WriteCommitted;
+                self.condense(draft, record);
             }
             Answer::Confirmed { row, id } => self.confirm(draft, record, mark, row.as_ref(), id.as_ref()),
             Answer::Failed(error) => self.roll_back(draft, record, OpState::Failed, error),
@@ -566,9 +584,84 @@ impl State {
         }
     }
 
-    /// The write had no effect: readers see the confirmed row with the other writes over it; then exactly one `WriteFailed`.
+    /// Where many routed writes lie over the row of `op`, which is routed now, two of them become one, so that a row that is
+    /// written often does not pile them up while the master stays silent. The oldest do: what the master shows, when it is
+    /// behind, is rather what one of the newer ones made.
+    fn condense(&self, draft: &mut Draft<'_>, op: &Op) {
+        let [id] = &*op.targets else { return };
+        let Some(fold) = self.folds.get(id).filter(|fold| fold.rebased.is_empty()) else { return };
+        let routed = fold.ops.iter().filter_map(|op| self.ops.get(op));
+        let routed: Vec<&Op> = routed.take_while(|op| op.state == OpState::Routed && op.targets.len() == 1).collect();
+        if routed.len() < self.rules.keep_routed {
+            return;
+        }
+        let layout = self.rules.schema.layout();
+        let merged =
+            routed.windows(2).find_map(|pair| Some((pair[0], pair[1], pair[0].effect.then(&pair[1].effect, layout)?)));
+        if let Some((older, newer, effect)) = merged {
+            draft.entry(Some(id), &op_cause(newer.id)).op = OpChange::Merge { older: older.id, effect };
+        }
+    }
+
+    /// The write had no effect, and those have none that were made for the row as it would have left it: they go first, the
+    /// newest of them before the others.
     fn roll_back(&self, draft: &mut Draft<'_>, op: &Op, state: OpState, error: &OpError) {
+        let mut rest = self.clone();
+        for later in self.built_on(op).into_iter().rev() {
+            let detail =
+                format!("it was made for the row as {} would have left it, which failed: {}", op.id, error.detail);
+            rest.take_back(draft, later, OpState::Failed, &OpError { code: "precondition-failed".into(), detail });
+        }
+        rest.take_back(draft, op, state, error);
+    }
+
+    /// Writes whose condition held only because of `op`, oldest first.
+    fn built_on(&self, op: &Op) -> Vec<&Op> {
+        let layout = self.rules.schema.layout();
+        let mut found: Vec<&Op> = Vec::new();
+        for id in op.targets.iter() {
+            let Some(fold) = self.folds.get(id) else { continue };
+            let Some(at) = fold.ops.iter().position(|own| *own == op.id) else { continue };
+            let mut without = self.folded(id, fold.base.as_ref().map(|base| &base.body), &fold.ops[..at]);
+            let mut with = op.effect.on(without.as_ref(), id, layout);
+            for later in fold.ops[at + 1..].iter().filter_map(|later| self.ops.get(later)) {
+                let broken = match later.assumed {
+                    None => false,
+                    Some(Assumed::Version) => with != without,
+                    Some(Assumed::Present) => with.is_some() && without.is_none(),
+                    Some(Assumed::Absent) => with.is_none() && without.is_some(),
+                };
+                with = later.effect.on(with.as_ref(), id, layout);
+                if broken {
+                    found.push(later);
+                } else {
+                    without = later.effect.on(without.as_ref(), id, layout);
+                }
+            }
+        }
+        found.sort_by_key(|op| op.staged);
+        found
+    }
+
+    /// Routed writes that the master should have shown long ago: a read that began at `mark` shows the row without them.
+    pub(super) fn expire(&self, draft: &mut Draft<'_>, id: &Id, mark: u64) {
+        let (Some(ttl), Some(fold)) = (self.rules.routed_ttl, self.folds.get(id)) else { return };
+        let now = draft.now;
+        let is_due =
+            |op: &&Op| op.state == OpState::Routed && op.delivered <= mark && now.saturating_sub(op.updated) >= ttl;
+        let detail = format!("the source does not show it, {} s after the write route took it", ttl / 1_000);
+        let error = OpError { code: "unconfirmed".into(), detail };
+        let mut rest = self.clone();
+        for op in fold.ops.iter().rev().filter_map(|op| self.ops.get(op)).filter(is_due) {
+            rest.take_back(draft, op, OpState::Failed, &error);
+        }
+    }
+
+    /// Readers see the confirmed row with the other writes over it; then exactly one `WriteFailed`. What is drafted is done to
+    /// this State, so that the next to be taken back finds it.
+    fn take_back(&mut self, draft: &mut Draft<'_>, op: &Op, state: OpState, error: &OpError) {
         let cause = op_cause(op.id);
+        let drafted = draft.decision.entries.len();
         for id in op.targets.iter() {
             let Some(fold) = self.folds.get(id) else { continue };
             let rest: Vec<OpId> = fold.ops.iter().copied().filter(|other| *other != op.id).collect();
@@ -578,6 +671,7 @@ impl State {
         let entry = draft.entry(op.targets.first(), &cause);
         entry.op = OpChange::Settle { state, error: Some(error.clone()), beneath: None };
         entry.frame = Frame::WriteFailed(error.clone());
+        draft.decision.entries[drafted..].iter().for_each(|entry| drop(self.apply(entry)));
     }
 
     /// An entry that makes `base` the confirmed row and shows it with `rest` laid over, if either changes anything.

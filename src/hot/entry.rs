@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::op::{Op, OpError, OpId, OpState};
+use super::op::{Effect, Op, OpError, OpId, OpState};
 use super::table::{Ordinal, Table};
 use crate::record::{Body, CborValue, Id, Seq};
 
@@ -30,7 +30,8 @@ pub struct Entry {
     /// The version that the master told for what the confirmed row is now, where the row does not say it or is a write's own.
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     pub version: Option<CborValue>,
-    /// Whether the confirmed row is one that was lost with the cache file: no change beneath the operations over it.
+    /// Whether the confirmed row is what it was, or one that was lost with the cache file: no change beneath the operations
+    /// over it.
     #[serde(rename = "l", default, skip_serializing_if = "std::ops::Not::not")]
     pub found: bool,
     /// What happens to operations.
@@ -168,6 +169,16 @@ pub enum OpChange {
     /// The master's news of the row speak of these routed ones: they are applied and no longer lie over it.
     #[serde(rename = "a")]
     Absorb(Vec<OpId>),
+    /// The one of the cause, and an older one beneath it, are one from now on: both are routed, and the older one ends.
+    #[serde(rename = "m")]
+    Merge {
+        /// The older one.
+        #[serde(rename = "o")]
+        older: OpId,
+        /// What both of them do.
+        #[serde(rename = "e")]
+        effect: Effect,
+    },
 }
 
 impl OpChange {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::record::{Body, Id, Layout};
+use crate::record::{Body, Id, Layout, join_patches};
 use crate::vista::{Error, WriteKind, WriteOp};
 
 /// Identifies an operation, for ever and everywhere; handed to masters as idempotency key.
@@ -133,6 +133,23 @@ impl Effect {
         }
     }
 
+    /// One effect that does to any row what this and then `next` do; `None` if there is none.
+    pub fn then(&self, next: &Effect, layout: &Layout) -> Option<Effect> {
+        Some(match (self, next) {
+            (Effect::Insert(_), Effect::Replace(body)) => Effect::Insert(body.clone()),
+            (_, Effect::Insert(body) | Effect::Replace(body)) => Effect::Replace(body.clone()),
+            (Effect::Insert(body), Effect::Patch(patch)) => Effect::Insert(patch_body(body, patch, layout)?),
+            (Effect::Replace(body), Effect::Patch(patch)) => Effect::Replace(patch_body(body, patch, layout)?),
+            (Effect::Patch(first), Effect::Patch(second)) => {
+                let both = join_patches(first.decode().ok()?, &second.decode().ok()?)?;
+                Effect::Patch(Body::encode_plain(&both, layout))
+            }
+            (Effect::Delete | Effect::DeleteAll, Effect::Patch(_)) | (_, Effect::Delete | Effect::DeleteAll) => {
+                Effect::Delete
+            }
+        })
+    }
+
     /// As the route or the master gets it.
     pub fn to_write_op(&self, id: &str) -> Result<WriteOp, Error> {
         let decode = |body: &Body| body.decode().map_err(|error| Error::permanent(error.to_string()));
@@ -154,6 +171,12 @@ fn patched(before: &Body, patch: &Body, id: &str, layout: &Layout) -> Body {
         (Ok(row), Ok(patch)) => Body::encode(id, &crate::record::merge_patch(row, &patch, layout), layout),
         _ => before.clone(),
     }
+}
+
+fn patch_body(body: &Body, patch: &Body, layout: &Layout) -> Option<Body> {
+    let (row, patch) = (body.decode().ok()?, patch.decode().ok()?);
+    let id = row.get(layout.id_column()).and_then(crate::record::id_from_value)?;
+    Some(Body::encode(&id, &crate::record::merge_patch(row, &patch, layout), layout))
 }
 
 /// Where an operation stands.
@@ -183,6 +206,20 @@ pub struct OpError {
     pub detail: String,
 }
 
+/// What a write was accepted on, of its row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Assumed {
+    /// That it was of one version, or not of another.
+    #[serde(rename = "v")]
+    Version,
+    /// That it was there.
+    #[serde(rename = "p")]
+    Present,
+    /// That it was not.
+    #[serde(rename = "a")]
+    Absent,
+}
+
 /// One accepted write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Op {
@@ -197,6 +234,9 @@ pub struct Op {
     /// The operation that this one repeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_of: Option<OpId>,
+    /// The condition it was accepted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assumed: Option<Assumed>,
     /// Its position in the log.
     #[serde(skip, default)]
     pub staged: u64,

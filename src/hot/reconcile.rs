@@ -124,6 +124,9 @@ impl State {
                     // Nothing changed, but a read that saw the row before this one did must not change it any more.
                     draft.note(Note::Touch(Arc::clone(news.id)));
                 }
+                if draft.decision.entries.len() == entries {
+                    self.expire(draft, news.id, mark);
+                }
             }
             (None, Source::Push) => {
                 let moving = self.has_queued(news.id) || self.motions(news.id) > 0 || self.dirty.contains_key(news.id);

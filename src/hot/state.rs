@@ -10,6 +10,7 @@ use imbl::{HashMap, HashSet, OrdMap};
 
 use super::entry::{Base, Entry, Many, OpChange, Visible};
 use super::op::{Effect, Op, OpError, OpId, OpState};
+use super::table::index::{Built, Spec};
 use super::table::{ORDINAL_STEP, Ordinal, RowRef, Slot, Table};
 use crate::record::{Body, CborValue, Id, Seq};
 use crate::vista::Schema;
@@ -28,6 +29,10 @@ pub struct Rules {
     pub trust_payload: bool,
     /// Finished operations that are remembered, at most, for a day.
     pub keep_finished: usize,
+    /// Routed operations that lie over one row, at most, before the oldest become one.
+    pub keep_routed: usize,
+    /// Milliseconds after which a routed operation that the master does not show is taken back.
+    pub routed_ttl: Option<u64>,
 }
 
 /// How long finished operations are remembered, in milliseconds.
@@ -36,7 +41,7 @@ const REMEMBERED: u64 = 24 * 3_600_000;
 impl Rules {
     /// Rules for an unversioned master.
     pub fn new(schema: Arc<Schema>) -> Rules {
-        Rules { schema, version: None, trust_payload: true, keep_finished: 10_000 }
+        Rules { schema, version: None, trust_payload: true, keep_finished: 10_000, keep_routed: 32, routed_ttl: None }
     }
 }
 
@@ -127,6 +132,10 @@ pub enum Note {
     Clean(Id),
     /// Something about the row changed at the master; reads in flight may not have seen it.
     Touch(Id),
+    /// An index is there from now on.
+    Attach(Arc<Built>),
+    /// An index is gone.
+    Detach(Spec),
 }
 
 /// What [`State::apply`] found and did, for those who tell others.
@@ -331,9 +340,10 @@ impl State {
     }
 
     /// Notes that confirmed rows may be missing, because the cache file was lost or is not what the log says: the first news
-    /// of such a row are no contradiction to the operations over it. Where the log was trimmed, the rows that it still has may
-    /// be older than those that were lost.
-    pub fn doubt_missing(&mut self) {
+    /// of such a row are no contradiction to the operations over it. Where the log was trimmed, now or (`gap`) for an earlier
+    /// process that lost them, the rows that it still has may be older than those that were lost.
+    pub fn doubt_missing(&mut self, gap: bool) {
+        self.gap |= gap;
         let inserts = |fold: &Fold| {
             let first = fold.ops.first().and_then(|op| self.ops.get(op));
             first.is_some_and(|op| matches!(op.effect, Effect::Insert(_)))
@@ -353,6 +363,12 @@ impl State {
         self.lost.contains(id) && beneath.is_none_or(|beneath| beneath == row.map_or(NO_ROW, Body::hash))
     }
 
+    /// Whether `row` is the confirmed row beneath operations as it is known.
+    pub(super) fn lies_beneath(&self, id: &Id, row: Option<&Body>) -> bool {
+        let known = |fold: &Fold| fold.base.as_ref().map(|base| &base.body) == row;
+        !self.lost.contains(id) && self.folds.get(id).is_some_and(known)
+    }
+
     /// Hash of the confirmed row when the newest routed operation over it was taken by the route.
     fn beneath(&self, fold: &Fold) -> Option<u128> {
         fold.ops.iter().rev().find_map(|op| self.ops.get(op)?.beneath)
@@ -361,6 +377,11 @@ impl State {
     /// Whether operations lie over rows that are missing: see [`State::doubt_missing`].
     pub fn lacks_rows(&self) -> bool {
         !self.lost.is_empty()
+    }
+
+    /// Whether the log lacked entries or the rows of some when it was read.
+    pub fn has_gap(&self) -> bool {
+        self.gap
     }
 
     // --- folding -------------------------------------------------------------------------------------------------------
@@ -458,6 +479,10 @@ impl State {
                 self.clock += 1;
                 self.touch(id, false);
             }
+            Note::Attach(built) => {
+                self.table.attach(built.index().clone(), built.from());
+            }
+            Note::Detach(spec) => self.table.detach(spec),
         }
     }
 
@@ -510,13 +535,8 @@ impl State {
         if base.changes() {
             self.touch(id, true);
             self.note_version(id, base, entry);
-            let known = self.folds.get(id).and_then(|fold| fold.base.as_ref());
-            let same = match base {
-                Base::Set { body, .. } => known.is_some_and(|known| known.body == *body),
-                _ => known.is_none(),
-            };
             self.lost.remove(id);
-            if !entry.found && !same {
+            if !entry.found {
                 self.rebase(id, entry.seq);
             }
         }
@@ -587,7 +607,13 @@ impl State {
                 }
                 Vec::new()
             }
-            Many::Rows(rows) => rows.iter().map(|row| self.apply_bulk_row(row, entry)).collect(),
+            Many::Rows(rows) => {
+                // Indexes follow all of them at once.
+                let held = self.table.hold_indexes();
+                let changes = rows.iter().map(|row| self.apply_bulk_row(row, entry)).collect();
+                self.table.release_indexes(held);
+                changes
+            }
         }
     }
 
@@ -607,6 +633,7 @@ impl State {
             OpChange::None | OpChange::Join => {}
             OpChange::Stage(op) => self.stage(op, entry),
             OpChange::Settle { state, error, beneath } => self.settle(entry, *state, error.as_ref(), *beneath),
+            OpChange::Merge { older, effect } => self.merge(entry, *older, effect),
             OpChange::Absorb(ops) => ops.iter().for_each(|op| self.absorb(id, *op, entry)),
         }
     }
@@ -657,6 +684,16 @@ impl State {
             return;
         }
         self.end(op, state, error.cloned(), entry);
+    }
+
+    /// Of two routed operations the newer one does from now on what both did.
+    fn merge(&mut self, entry: &Entry, older: OpId, effect: &Effect) {
+        let Some(newer) = entry.cause.op.and_then(|op| self.ops.get_mut(&op)) else { return };
+        if newer.state == OpState::Routed {
+            newer.effect = effect.clone();
+            newer.log.push(entry.seq);
+            self.end(older, OpState::Applied, None, entry);
+        }
     }
 
     /// Takes an operation off its rows and remembers how it ended.

@@ -1,5 +1,6 @@
 //! The state machine against its guarantees: single scenes here, every interleaving in [`model`], restarts in [`restart`].
 
+mod failing;
 mod model;
 mod restart;
 
@@ -256,7 +257,7 @@ fn a2_a_routed_write_survives_the_loss_of_the_cache_file_however_often() {
     for loss in 0..3 {
         let mut state = State::new(rules(false, true), "epoch", 0);
         log.iter().for_each(|entry| drop(state.apply(&Entry::decode(&entry.encode()).unwrap())));
-        state.doubt_missing();
+        state.doubt_missing(false);
         for _ in 0..2 {
             log.extend(read(&mut state, Some(body(0, 1, Some(1), None))).entries);
             assert_eq!((shown(&state), base(&state)), (json(2, 1), json(1, 1)), "after loss {loss}");
@@ -280,7 +281,7 @@ fn a2_news_of_a_row_that_was_lost_with_the_cache_file_end_a_routed_write() {
     for news in [Some(body(0, 7, Some(7), None)), None] {
         let mut state = State::new(rules(false, true), "epoch", 0);
         log.iter().for_each(|entry| drop(state.apply(&Entry::decode(&entry.encode()).unwrap())));
-        state.doubt_missing();
+        state.doubt_missing(false);
         let row = news.as_ref().map(|row| row.json().to_vec());
         let decision = read(&mut state, news);
         assert!(!decision.entries.iter().any(|entry| entry.found), "that is not what the route saw beneath the write");
@@ -296,7 +297,7 @@ fn a2_a_row_that_was_never_there_was_not_lost() {
     log.extend(settle(&mut state, 1, Answer::Routed).entries);
     let mut state = State::new(rules(false, true), "epoch", 0);
     log.iter().for_each(|entry| drop(state.apply(entry)));
-    state.doubt_missing();
+    state.doubt_missing(false);
     assert!(!state.lacks_rows());
     read(&mut state, Some(body(0, 7, Some(7), None)));
     assert_eq!(shown(&state), json(7, 7));
@@ -318,7 +319,7 @@ fn a2_a_routed_write_survives_a_lost_cache_file_though_the_log_has_only_an_older
         state.apply(&Entry::decode(&entry.encode()).unwrap());
     }
     state.advance(head);
-    state.doubt_missing();
+    state.doubt_missing(false);
     assert_eq!(base(&state), json(2, 1), "what ended the first write is kept, what came later is not");
     for _ in 0..2 {
         read(&mut state, Some(body(0, 5, Some(1), None)));

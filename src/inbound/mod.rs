@@ -1,10 +1,21 @@
-//! Upstream messages: are they what they claim (`signature.rs`), and what do they say (`native.rs`). Pure: bytes in, values out.
+//! Upstream messages: are they what they claim (`signature/`), and what do they say: in the native form (`native.rs`), as
+//! CloudEvents (`cloudevents.rs`), or in any other form that a mapping describes (`map/`; `presets/` has those of well-known
+//! senders). Pure: bytes in, values out.
+//!
+//! A [`Hook`] is all of it for one webhook: [`Hook::verify`], then [`Hook::answer_before_decoding`], then [`Hook::decode`].
 
-pub mod native;
+mod body;
+mod cloudevents;
+mod hook;
+mod map;
+mod native;
+mod presets;
 pub mod signature;
 
-pub use native::{DecodeError, Format, decode};
-pub use signature::{Encoding, Hmac, Key, Refused, Scheme};
+pub use hook::{Decoded, Hook, Reply, Request};
+pub use map::{Map, Problem};
+pub use presets::{PRESETS, preset};
+pub use signature::{Algorithm, Encoding, Hmac, Key, Proof, Refused, Scheme};
 
 use crate::record::CborValue;
 use crate::vista::ChangeEvent;
@@ -20,4 +31,51 @@ pub struct Change {
     pub partial: bool,
     /// The sender's id of it: a second one with the same id has no effect.
     pub delivery: Option<String>,
+}
+
+/// Changes in one delivery, at most.
+pub const MOST_CHANGES: usize = 10_000;
+
+/// How changes are written down.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub enum Format {
+    /// `{"op":"update","id":"7","new":{..}}`, an array of them, or one per line.
+    #[default]
+    Native,
+    /// CloudEvents, in the request's headers or in its body.
+    CloudEvents {
+        /// Whether several at a time are taken.
+        batches: bool,
+    },
+    /// As a mapping says.
+    Map(Map),
+}
+
+/// Why one of several changes could not be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("change {number}: {detail}")]
+pub struct ItemError {
+    /// Which of the changes, from 1.
+    pub number: usize,
+    /// What is wrong.
+    pub detail: String,
+}
+
+/// Why a delivery could not be understood. None of its changes is to be applied.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// The body's type is not one that the format has.
+    #[error("{0}")]
+    MediaType(&'static str),
+    /// It is not written as its type says.
+    #[error("{0}")]
+    Syntax(String),
+    /// It says nothing that is understood.
+    #[error("{0}")]
+    Item(ItemError),
+    /// There are too many changes in it.
+    #[error("a delivery holds at most {MOST_CHANGES} changes")]
+    TooMany,
 }

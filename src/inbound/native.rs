@@ -1,77 +1,26 @@
-//! The native form of changes: `{"op":"update","id":"7","new":{..}}`, one, an array of them, or one per line.
+//! The native form of changes: `{"op":"update","id":"7","new":{..}}`, one, an array of them, or one per line; in JSON or CBOR.
 //!
 //! Members that are not known are ignored, so that senders may say more; an operation that is not known is an error, because
 //! ignoring it would lose a change.
 
-use crate::record::{CborValue, JsonLimits, Record, id_from_value, parse_json};
+use super::body::Documents;
+use super::{Change, DecodeError, Decoded, ItemError, MOST_CHANGES};
+use crate::record::{CborValue, Record, id_from_value};
 use crate::vista::ChangeEvent;
 
-use super::Change;
-
-/// Changes in one delivery, at most.
-pub const MOST_CHANGES: usize = 10_000;
-/// Bounds on one delivery.
-const LIMITS: JsonLimits = JsonLimits { nodes: 1_000_000, depth: 64 };
-
-/// How the changes are written down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// One object, or an array of objects.
-    Json,
-    /// One object per line.
-    Ndjson,
-}
-
-/// Why a delivery could not be understood. None of its changes was applied.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DecodeError {
-    /// It is no JSON.
-    #[error("{0}")]
-    Syntax(String),
-    /// It is JSON, but says nothing that is understood.
-    #[error("change {number}: {detail}")]
-    Shape {
-        /// Which of the changes, from 1.
-        number: usize,
-        /// What is wrong.
-        detail: String,
-    },
-    /// There are too many changes in it.
-    #[error("a delivery holds at most {MOST_CHANGES} changes")]
-    TooMany,
-}
-
-/// The changes in `body`, in order.
-///
-/// # Errors
-/// The first thing that is wrong.
-pub fn decode(body: &[u8], format: Format) -> Result<Vec<Change>, DecodeError> {
-    let values = match format {
-        Format::Json => match parse_json(body, LIMITS).map_err(|error| DecodeError::Syntax(error.to_string()))? {
-            CborValue::Array(values) => values,
-            one => vec![one],
-        },
-        Format::Ndjson => lines(body)?,
+/// The changes in a body.
+pub(super) fn decode(documents: Documents) -> Result<Decoded, DecodeError> {
+    let values = match documents {
+        Documents::Nothing => return Err(DecodeError::Syntax("the body is empty".into())),
+        Documents::One(CborValue::Array(values)) | Documents::Lines(values) => values,
+        Documents::One(value) => vec![value],
     };
     if values.len() > MOST_CHANGES {
         return Err(DecodeError::TooMany);
     }
     let changes = values.into_iter().enumerate();
-    changes.map(|(at, value)| change(value).map_err(|detail| DecodeError::Shape { number: at + 1, detail })).collect()
-}
-
-fn lines(body: &[u8]) -> Result<Vec<CborValue>, DecodeError> {
-    let mut values = Vec::new();
-    let lines = body.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
-    for (at, line) in lines {
-        if values.len() == MOST_CHANGES {
-            return Err(DecodeError::TooMany);
-        }
-        let value = parse_json(line, LIMITS);
-        values.push(value.map_err(|error| DecodeError::Syntax(format!("line {}: {error}", at + 1)))?);
-    }
-    Ok(values)
+    let changes = changes.map(|(at, value)| change(value).map_err(|detail| ItemError { number: at + 1, detail }));
+    Ok(Decoded { changes: changes.collect(), ..Decoded::default() })
 }
 
 /// The members that are known.
@@ -145,7 +94,7 @@ impl Members {
     }
 }
 
-fn record(members: &[(CborValue, CborValue)]) -> Record {
+pub(super) fn record(members: &[(CborValue, CborValue)]) -> Record {
     members.iter().filter_map(|(name, value)| Some((name.as_text()?.to_string(), value.clone()))).collect()
 }
 
@@ -153,8 +102,14 @@ fn record(members: &[(CborValue, CborValue)]) -> Record {
 mod tests {
     use super::*;
 
+    const JSON: &str = "application/json";
+
+    fn all(body: &[u8], kind: &str) -> Result<Vec<Result<Change, ItemError>>, DecodeError> {
+        Ok(decode(Documents::read(body, kind, false)?)?.changes)
+    }
+
     fn one(json: &str) -> Result<Change, DecodeError> {
-        decode(json.as_bytes(), Format::Json).map(|mut changes| changes.remove(0))
+        all(json.as_bytes(), JSON)?.remove(0).map_err(DecodeError::Item)
     }
 
     fn muffin() -> Record {
@@ -191,14 +146,14 @@ mod tests {
 
     #[test]
     fn arrays_and_lines_keep_their_order() {
-        let ids = |changes: Vec<Change>| -> Vec<String> {
-            changes.iter().map(|change| change.event.id().unwrap().to_string()).collect()
+        let ids = |changes: Vec<Result<Change, ItemError>>| -> Vec<String> {
+            changes.into_iter().map(|change| change.unwrap().event.id().unwrap().to_string()).collect()
         };
         let array = br#"[{"op":"delete","id":"b"},{"op":"delete","id":9007199254740993}]"#;
-        assert_eq!(ids(decode(array, Format::Json).unwrap()), ["b", "9007199254740993"]);
+        assert_eq!(ids(all(array, JSON).unwrap()), ["b", "9007199254740993"]);
         let lines = b"{\"op\":\"delete\",\"id\":\"b\"}\r\n\n{\"op\":\"delete\",\"id\":\"a\"}\n";
-        assert_eq!(ids(decode(lines, Format::Ndjson).unwrap()), ["b", "a"]);
-        assert_eq!(decode(b"[]", Format::Json).unwrap(), []);
+        assert_eq!(ids(all(lines, "application/x-ndjson").unwrap()), ["b", "a"]);
+        assert_eq!(all(b"[]", JSON).unwrap(), []);
     }
 
     #[test]
@@ -216,8 +171,9 @@ mod tests {
             "7",
         ] {
             let array = format!(r#"[{{"op":"delete","id":"1"}},{wrong}]"#);
-            let error = decode(array.as_bytes(), Format::Json).unwrap_err();
-            assert!(matches!(error, DecodeError::Shape { number: 2, .. }), "{wrong}: {error}");
+            let changes = all(array.as_bytes(), JSON).unwrap();
+            assert!(changes[0].is_ok());
+            assert_eq!(changes[1].as_ref().unwrap_err().number, 2, "{wrong}");
         }
         for wrong in ["", "{", "{\"op\":\"delete\",\"op\":\"insert\"}", "[1] 2"] {
             assert!(matches!(one(wrong), Err(DecodeError::Syntax(_))), "{wrong}");

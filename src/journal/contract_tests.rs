@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use super::double::FaultyJournal;
-use super::{AppendError, Claim, Fence, Journal, JournalError, LogBatch, LogEntry, MemoryJournal, RedbJournal, Seq};
+use super::memory::unix_ms;
+use super::{
+    AppendError, Changes, Claim, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Fence, InboxLimits, InboxUse,
+    Journal, JournalError, Kept, LogBatch, LogEntry, MemoryJournal, Raw, RedbJournal, Seq,
+};
 
 const NEVER: u64 = u64::MAX;
 
 fn batch<const N: usize>(log: &str, expect: Seq, texts: [&'static str; N]) -> LogBatch {
     let entries = texts.iter().zip(expect + 1..).map(|(text, seq)| LogEntry { seq, bytes: (*text).into() }).collect();
-    LogBatch { log: log.into(), expect, fence: Fence::LOCAL, entries, claims: Vec::new() }
+    LogBatch { log: log.into(), expect, fence: Fence::LOCAL, entries, claims: Vec::new(), deliveries: Vec::new() }
 }
 
 fn claiming(mut batch: LogBatch, key: &str, value: &'static str, expires: u64) -> LogBatch {
@@ -141,6 +145,100 @@ async fn another_shape_or_a_new_epoch_goes_on_from_the_head(journal: &dyn Journa
     assert!(journal.new_epoch("never opened", 0, "").await.is_err());
 }
 
+fn delivery(id: u128, state: DeliveryState) -> Kept {
+    let delivery = Delivery {
+        id: DeliveryId::from_u128(id),
+        hook: if id % 2 == 0 { "even".into() } else { "odd".into() },
+        dio: "inbox".into(),
+        key: Some(id.to_string()),
+        state,
+        changes: Changes::default(),
+        detail: None,
+        attempts: 0,
+        received: unix_ms(),
+        updated: 0,
+        size: 100,
+    };
+    let headers = vec![("content-type".to_string(), "application/json".to_string())];
+    let raw = Raw { uri: "/webhooks/odd?a=b".into(), headers, body: id.to_string().into() };
+    Kept { delivery, raw: Some(raw) }
+}
+
+async fn keep<const N: usize>(journal: &dyn Journal, log: &str, kept: [Kept; N]) {
+    let expect = *journal.heads(log).borrow();
+    append(journal, LogBatch { deliveries: kept.into(), ..batch(log, expect, []) }).await.unwrap();
+}
+
+async fn held(journal: &dyn Journal, states: &[DeliveryState]) -> Vec<u128> {
+    let query = DeliveryQuery { states: states.to_vec(), limit: usize::MAX, ..DeliveryQuery::default() };
+    journal.deliveries(&query).await.unwrap().0.iter().map(|delivery| delivery.id.as_u128()).collect()
+}
+
+async fn deliveries_are_kept_with_what_was_sent_and_found_by_state_and_hook(journal: &dyn Journal) {
+    use DeliveryState::{Applied, Failed, Received};
+    journal.open("inbox", "s").await.unwrap();
+    let taken = LogBatch { deliveries: vec![delivery(1, Applied)], ..batch("inbox", 0, ["a"]) };
+    append(journal, taken).await.unwrap();
+    let refused = LogBatch { deliveries: vec![delivery(2, Applied)], ..batch("inbox", 0, ["x"]) };
+    assert!(append(journal, refused).await.is_err(), "nothing of a refused batch is kept");
+    keep(journal, "inbox", [delivery(3, Received), delivery(4, Failed)]).await;
+    assert_eq!(held(journal, &[]).await, [4, 3, 1]);
+    assert_eq!(held(journal, &[Received, Failed]).await, [4, 3]);
+    let odd = DeliveryQuery { hook: Some("odd".into()), limit: 1, ..DeliveryQuery::default() };
+    let (page, total) = journal.deliveries(&odd).await.unwrap();
+    assert_eq!((page.len(), page[0].id.as_u128(), total), (1, 3, 2));
+    let after = DeliveryQuery { after: Some(page[0].id), ..odd };
+    assert_eq!(journal.deliveries(&after).await.unwrap().0[0].id.as_u128(), 1);
+    let Kept { delivery: known, raw } = delivery(3, Received);
+    let found = journal.delivery(known.id).await.unwrap().unwrap();
+    assert_eq!(Some(found.1), raw);
+    assert_eq!(journal.delivery(DeliveryId::from_u128(2)).await.unwrap(), None);
+    // What it came to is stored without the body; a word that it has only been received may be late and changes nothing.
+    keep(journal, "inbox", [Kept { raw: None, ..delivery(3, Applied) }]).await;
+    keep(journal, "inbox", [delivery(3, Received)]).await;
+    journal.reopen().await.unwrap();
+    let (known, kept) = journal.delivery(DeliveryId::from_u128(3)).await.unwrap().unwrap();
+    assert_eq!((known.state, Some(kept)), (Applied, raw));
+    assert_eq!(journal.inbox(), InboxUse { count: 3, bytes: 300, room: true, ..InboxUse::default() });
+    keep(journal, "inbox", [Kept { raw: None, ..delivery(9, Applied) }]).await;
+    assert_eq!(held(journal, &[]).await, [4, 3, 1], "of one that was dropped nothing comes back");
+}
+
+async fn what_is_done_is_dropped_first_and_what_waits_never(journal: &dyn Journal) {
+    use DeliveryState::{Applied, Duplicate, Failed, Received, Undecodable};
+    journal.open("inbox", "s").await.unwrap();
+    let limits = InboxLimits { count: 5, ..InboxLimits::default() };
+    journal.limit_inbox(limits);
+    keep(journal, "inbox", [delivery(11, Undecodable), delivery(12, Received), delivery(13, Duplicate)]).await;
+    assert_eq!(held(journal, &[]).await, [13, 12, 11, 4, 3], "1 was applied and the oldest");
+    keep(journal, "inbox", [delivery(14, Received)]).await;
+    keep(journal, "inbox", [delivery(15, Received)]).await;
+    assert_eq!(held(journal, &[]).await, [15, 14, 12, 11, 4]);
+    keep(journal, "inbox", [delivery(16, Received)]).await;
+    assert_eq!(held(journal, &[]).await, [16, 15, 14, 12, 11], "then the oldest that failed");
+    assert_eq!((journal.inbox().dropped, journal.inbox().room), (1, true));
+    keep(journal, "inbox", [delivery(17, Received)]).await;
+    keep(journal, "inbox", [delivery(18, Received)]).await;
+    assert_eq!(held(journal, &[]).await, [18, 17, 16, 15, 14, 12], "nothing that waits is dropped");
+    assert!(!journal.inbox().room, "who asks is told beforehand");
+    let done = [12, 14, 15, 16, 17, 18].map(|id| Kept { raw: None, ..delivery(id, Applied) });
+    keep(journal, "inbox", done).await;
+    journal.limit_inbox(InboxLimits { bytes: 250, ..limits });
+    keep(journal, "inbox", [delivery(19, Applied)]).await;
+    assert_eq!(held(journal, &[]).await, [19, 18]);
+    journal.limit_inbox(limits);
+    let mut old = delivery(17, Failed);
+    old.delivery.received = 1;
+    keep(journal, "inbox", [old]).await;
+    keep(journal, "inbox", [delivery(20, Applied)]).await;
+    assert_eq!(held(journal, &[]).await, [20, 19, 18], "what is too old goes though there is room");
+    journal.reopen().await.unwrap();
+    assert_eq!(held(journal, &[]).await, [20, 19, 18]);
+    keep(journal, "inbox", [delivery(21, Applied), delivery(21, Received)]).await;
+    assert_eq!(held(journal, &[Received]).await, [0; 0], "late in one append, too");
+    journal.limit_inbox(InboxLimits::default());
+}
+
 async fn heads_follow_what_is_stored(journal: &dyn Journal) {
     let head = journal.heads("heads");
     assert_eq!(*head.borrow(), 0);
@@ -182,6 +280,8 @@ pub(super) async fn keeps_the_contract(journal: &dyn Journal) {
     a_claim_is_taken_once_until_it_expires(journal).await;
     trimming_keeps_what_it_is_told_to(journal).await;
     another_shape_or_a_new_epoch_goes_on_from_the_head(journal).await;
+    deliveries_are_kept_with_what_was_sent_and_found_by_state_and_hook(journal).await;
+    what_is_done_is_dropped_first_and_what_waits_never(journal).await;
     heads_follow_what_is_stored(journal).await;
     reopening_keeps_everything(journal).await;
     a_closed_journal_says_so(journal).await;

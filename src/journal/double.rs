@@ -9,7 +9,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{AppendError, Fence, Journal, JournalError, LogBatch, LogEntry, LogId, LogState, Seq};
+use super::{
+    AppendError, Delivery, DeliveryId, DeliveryQuery, Fence, InboxLimits, InboxUse, Journal, JournalError, LogBatch,
+    LogEntry, LogId, LogState, Raw, Seq,
+};
 
 /// What goes wrong with one append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,14 +155,14 @@ impl FaultyJournal {
         let seq = batch.expect + 1;
         let Some(bytes) = self.foreign.lock().as_ref().map(|entry| entry(&batch.log, seq)) else { return };
         let entries = vec![LogEntry { seq, bytes }];
-        self.append_foreign(LogBatch { entries, claims: Vec::new(), ..batch.clone() }).await;
+        self.append_foreign(LogBatch { entries, claims: Vec::new(), deliveries: Vec::new(), ..batch.clone() }).await;
     }
 
     /// Takes the first claim of the call for another writer.
     async fn snatch(&self, batches: &[LogBatch]) {
         let Some(batch) = batches.iter().find(|batch| !batch.claims.is_empty()) else { return };
         let claims = batch.claims[..1].to_vec();
-        self.append_foreign(LogBatch { entries: Vec::new(), claims, ..batch.clone() }).await;
+        self.append_foreign(LogBatch { entries: Vec::new(), claims, deliveries: Vec::new(), ..batch.clone() }).await;
     }
 
     async fn append_foreign(&self, batch: LogBatch) {
@@ -262,6 +265,22 @@ impl Journal for FaultyJournal {
         self.inner.claim(key).await
     }
 
+    async fn deliveries(&self, query: &DeliveryQuery) -> Result<(Vec<Delivery>, usize), JournalError> {
+        self.inner.deliveries(query).await
+    }
+
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, Raw)>, JournalError> {
+        self.inner.delivery(id).await
+    }
+
+    fn inbox(&self) -> InboxUse {
+        self.inner.inbox()
+    }
+
+    fn limit_inbox(&self, limits: InboxLimits) {
+        self.inner.limit_inbox(limits);
+    }
+
     fn heads(&self, log: &str) -> watch::Receiver<Seq> {
         self.inner.heads(log)
     }
@@ -316,6 +335,7 @@ mod tests {
             expect,
             fence: Fence::LOCAL,
             entries: vec![LogEntry { seq: expect + 1, bytes: bytes.into() }],
+            deliveries: Vec::new(),
             claims: claim
                 .map(|key| Claim { key: key.into(), value: "v".into(), expires: u64::MAX })
                 .into_iter()

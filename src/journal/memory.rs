@@ -8,7 +8,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{AppendError, Fence, Journal, JournalError, LogBatch, LogEntry, LogId, LogState, Seq, new_epoch};
+use super::inbox::Index;
+use super::{
+    AppendError, Delivery, DeliveryId, DeliveryQuery, Fence, InboxLimits, InboxUse, Journal, JournalError, LogBatch,
+    LogEntry, LogId, LogState, Raw, Seq, new_epoch,
+};
 
 /// A journal in memory.
 ///
@@ -24,6 +28,8 @@ pub struct MemoryJournal {
 struct Store {
     logs: HashMap<LogId, Log>,
     claims: HashMap<String, (u64, Bytes)>,
+    deliveries: HashMap<DeliveryId, (Delivery, Raw)>,
+    index: Index,
     closed: bool,
 }
 
@@ -98,6 +104,21 @@ impl Store {
             log.head = entry.seq;
             log.entries.insert(entry.seq, entry.bytes);
         }
+        for id in self.index.victims(batch.deliveries.iter().map(|kept| &kept.delivery), now) {
+            self.deliveries.remove(&DeliveryId::from_u128(id));
+            self.index.drop_one(id);
+        }
+        for kept in batch.deliveries {
+            if !self.index.takes(&kept.delivery) {
+                continue;
+            }
+            let id = kept.delivery.id;
+            let raw = kept.raw.or_else(|| self.deliveries.remove(&id).map(|(_, raw)| raw));
+            // One that was dropped meanwhile stays dropped.
+            let Some(raw) = raw else { continue };
+            self.index.put(&kept.delivery);
+            self.deliveries.insert(id, (kept.delivery, raw));
+        }
         Ok(())
     }
 }
@@ -149,6 +170,27 @@ impl Journal for MemoryJournal {
         let store = self.store.lock();
         store.open()?;
         Ok(store.claims.get(key).filter(|(expires, _)| *expires >= unix_ms()).map(|(_, value)| value.clone()))
+    }
+
+    async fn deliveries(&self, query: &DeliveryQuery) -> Result<(Vec<Delivery>, usize), JournalError> {
+        let store = self.store.lock();
+        store.open()?;
+        let (ids, total) = store.index.find(query);
+        Ok((ids.iter().filter_map(|id| Some(store.deliveries.get(id)?.0.clone())).collect(), total))
+    }
+
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, Raw)>, JournalError> {
+        let store = self.store.lock();
+        store.open()?;
+        Ok(store.deliveries.get(&id).cloned())
+    }
+
+    fn inbox(&self) -> InboxUse {
+        self.store.lock().index.usage()
+    }
+
+    fn limit_inbox(&self, limits: InboxLimits) {
+        self.store.lock().index.limits = limits;
     }
 
     fn heads(&self, log: &str) -> watch::Receiver<Seq> {

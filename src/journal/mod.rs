@@ -8,8 +8,10 @@
 mod contract_tests;
 #[cfg(any(test, feature = "testing"))]
 pub mod double;
+mod inbox;
 mod memory;
 mod redb;
+mod redb_inbox;
 #[cfg(test)]
 mod redb_tests;
 mod salvage;
@@ -17,6 +19,7 @@ mod salvage;
 pub use self::redb::RedbJournal;
 #[cfg(any(test, feature = "testing"))]
 pub use crate::redb_file::disk;
+pub use inbox::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, InboxLimits, InboxUse, Kept, Raw};
 pub use memory::MemoryJournal;
 pub use salvage::{Salvaged, salvage};
 
@@ -86,6 +89,8 @@ pub struct LogBatch {
     pub entries: Vec<LogEntry>,
     /// Keys taken by them.
     pub claims: Vec<Claim>,
+    /// Deliveries that are kept with them.
+    pub deliveries: Vec<Kept>,
 }
 
 /// Why a log's part of an append did not happen (or may have).
@@ -198,6 +203,24 @@ pub trait Journal: Send + Sync + 'static {
     /// # Errors
     /// [`JournalError`] if it cannot be read.
     async fn claim(&self, key: &str) -> Result<Option<Bytes>, JournalError>;
+
+    /// The deliveries that are asked for, newest first, and how many there are whatever `after` and `limit` say.
+    ///
+    /// # Errors
+    /// [`JournalError`] if they cannot be read.
+    async fn deliveries(&self, query: &DeliveryQuery) -> Result<(Vec<Delivery>, usize), JournalError>;
+
+    /// One delivery with what was sent.
+    ///
+    /// # Errors
+    /// [`JournalError`] if it cannot be read.
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, Raw)>, JournalError>;
+
+    /// How full the inbox is.
+    fn inbox(&self) -> InboxUse;
+
+    /// How many deliveries are kept from now on.
+    fn limit_inbox(&self, limits: InboxLimits);
 
     /// Follows a log's head.
     fn heads(&self, log: &str) -> watch::Receiver<Seq>;

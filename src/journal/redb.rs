@@ -1,7 +1,7 @@
 //! A journal in a redb file: two-phase commits, verified when opened, never deleted.
 //!
-//! Tables: `entries` keyed by log number and sequence number, `claims` by key, `meta` with `format`, `instance` and one
-//! `log/<name>` per log. Everything stored is sealed with a checksum over itself and its key. A log's head is that of its
+//! Tables: `entries` keyed by log number and sequence number, `claims` by key, `deliveries` (`redb_inbox.rs`), `meta` with
+//! `format`, `instance` and one `log/<name>` per log. Everything stored is sealed with a checksum over itself and its key. A log's head is that of its
 //! last entry, or the one in its meta if that is higher, so an append touches only `entries`.
 
 use std::collections::HashMap;
@@ -16,8 +16,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::inbox::Index;
 use super::memory::{Budget, Heads, check_batch, not_open, unix_ms};
-use super::{AppendError, Journal, JournalError, LogBatch, LogEntry, LogId, LogState, Seq, new_epoch};
+use super::redb_inbox::{self, Stored};
+use super::{
+    AppendError, Delivery, DeliveryId, DeliveryQuery, InboxLimits, InboxUse, Journal, JournalError, Kept, LogBatch,
+    LogEntry, LogId, LogState, Raw, Seq, new_epoch,
+};
 use crate::redb_file::{BackendFactory, Fault, Options, RedbFile, blocking, seal, unseal};
 
 type Entries<'t> = Table<'t, (u32, u64), &'static [u8]>;
@@ -45,6 +50,8 @@ struct Inner {
     writer: Mutex<Writer>,
     logs: RwLock<HashMap<LogId, Log>>,
     heads: Heads,
+    /// What the table of deliveries holds; changed after the commit that changes the table.
+    inbox: RwLock<Index>,
 }
 
 #[derive(Debug, Default)]
@@ -101,7 +108,13 @@ impl RedbJournal {
     fn new(file: Result<RedbFile, Fault>, path: &str) -> Result<Self, JournalError> {
         let of_path = |fault| journal_error(path, fault);
         let file = file.map_err(of_path)?;
-        let inner = Inner { file, writer: Mutex::default(), logs: RwLock::default(), heads: Heads::default() };
+        let inner = Inner {
+            file,
+            writer: Mutex::default(),
+            logs: RwLock::default(),
+            heads: Heads::default(),
+            inbox: RwLock::default(),
+        };
         inner.load_logs().map_err(of_path)?;
         Ok(RedbJournal(Arc::new(inner)))
     }
@@ -116,9 +129,11 @@ impl RedbJournal {
 }
 
 impl Inner {
-    /// Reads what logs there are, with their true heads.
+    /// Reads what logs there are, with their true heads, and what deliveries.
     fn load_logs(&self) -> Result<(), Fault> {
+        let mut inbox = Index::within(self.inbox.read().limits);
         let logs = self.file.with(|database| {
+            redb_inbox::load(database, &mut inbox)?;
             let transaction = database.begin_read()?;
             let meta = transaction.open_table(META)?;
             let entries = match transaction.open_table(ENTRIES) {
@@ -142,6 +157,7 @@ impl Inner {
             self.heads.set(name, log.head);
         }
         *self.logs.write() = logs;
+        *self.inbox.write() = inbox;
         Ok(())
     }
 
@@ -222,25 +238,29 @@ impl Inner {
         let stored = self.file.with(|database| {
             let transaction = begin(database)?;
             let answers = append_all(&transaction, batches, &mut logs)?;
+            let taken = batches.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
+            let kept: Vec<&Kept> = taken.flat_map(|(batch, _)| &batch.deliveries).collect();
+            let kept = redb_inbox::store(&transaction, &kept, &self.inbox.read(), unix_ms())?;
             if answers.iter().any(Result::is_ok) {
                 committing = true;
                 transaction.commit()?;
             } else {
                 transaction.abort()?;
             }
-            Ok(answers)
+            Ok((answers, kept))
         });
         match stored {
-            Ok(answers) => {
-                self.publish(batches, &logs);
+            Ok((answers, kept)) => {
+                self.publish(batches, &logs, kept);
                 answers
             }
             Err(fault) => vec![Err(self.failed(&mut writer, batches, &fault, committing)); batches.len()],
         }
     }
 
-    /// Makes the new heads of a commit known.
-    fn publish(&self, batches: &[LogBatch], logs: &HashMap<LogId, (u32, Seq)>) {
+    /// Makes the new heads and deliveries of a commit known.
+    fn publish(&self, batches: &[LogBatch], logs: &HashMap<LogId, (u32, Seq)>, kept: Stored) {
+        kept.publish(&mut self.inbox.write());
         let mut known = self.logs.write();
         for batch in batches {
             if let (Some(log), Some((_, head))) = (known.get_mut(&batch.log), logs.get(&batch.log))
@@ -276,8 +296,9 @@ impl Inner {
             batches.iter().map(|batch| logs.get(&batch.log).map(|log| log.head)).collect()
         };
         let before = heads();
-        // Claims without entries leave no trace in the heads.
-        let traceable = batches.iter().all(|batch| batch.claims.is_empty() || !batch.entries.is_empty());
+        // Claims and deliveries without entries leave no trace in the heads.
+        let bare = |batch: &LogBatch| batch.claims.is_empty() && batch.deliveries.is_empty();
+        let traceable = batches.iter().all(|batch| bare(batch) || !batch.entries.is_empty());
         self.reopen_with(writer).is_ok() && traceable && heads() == before
     }
 
@@ -517,6 +538,24 @@ impl Journal for RedbJournal {
     async fn claim(&self, key: &str) -> Result<Option<Bytes>, JournalError> {
         let key = key.to_string();
         self.run(move |inner| inner.claim(&key)).await
+    }
+
+    async fn deliveries(&self, query: &DeliveryQuery) -> Result<(Vec<Delivery>, usize), JournalError> {
+        let (ids, total) = self.0.inbox.read().find(query);
+        let found = self.run(move |inner| inner.file.with(|database| redb_inbox::known(database, &ids))).await?;
+        Ok((found, total))
+    }
+
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, Raw)>, JournalError> {
+        self.run(move |inner| inner.file.with(|database| redb_inbox::whole(database, id))).await
+    }
+
+    fn inbox(&self) -> InboxUse {
+        self.0.inbox.read().usage()
+    }
+
+    fn limit_inbox(&self, limits: InboxLimits) {
+        self.0.inbox.write().limits = limits;
     }
 
     fn heads(&self, log: &str) -> watch::Receiver<Seq> {

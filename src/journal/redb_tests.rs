@@ -20,7 +20,7 @@ fn batch(log: &str, expect: Seq, count: u64) -> LogBatch {
     let entries = (expect + 1..=expect + count).map(|seq| LogEntry { seq, bytes: text(log, seq).into() }).collect();
     let claims =
         vec![Claim { key: format!("{log}/{}", expect + count), value: log.to_string().into(), expires: u64::MAX }];
-    LogBatch { log: log.into(), expect, fence: Fence::LOCAL, entries, claims }
+    LogBatch { log: log.into(), expect, fence: Fence::LOCAL, entries, claims, deliveries: Vec::new() }
 }
 
 /// What has been asked of a journal, step by step, with the place in the disk's trace where each step was acknowledged.

@@ -227,10 +227,13 @@ impl LensBuilder {
             (Some(JournalAt::File(path)), _) | (None, Some(path)) => Arc::new(RedbJournal::open(path)?),
             (None, None) => Arc::new(MemoryJournal::new()),
         };
+        let memory = MemoryJournal::new();
+        journal.limit_inbox(self.settings.inbox);
+        memory.limit_inbox(self.settings.inbox);
         Ok(Lens {
             cache,
             log: Log::new(journal),
-            memory: Log::new(Arc::new(MemoryJournal::new())),
+            memory: Log::new(Arc::new(memory)),
             settings: self.settings,
             hooks: self.hooks,
             dios: Mutex::default(),

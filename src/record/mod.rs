@@ -14,7 +14,7 @@ pub use body::{Body, BodyError};
 pub(crate) use body::{decode_parts, hash_parts, id_to_value};
 pub use json::{JsonError, JsonLimits, parse_json, value_to_json};
 pub use layout::Layout;
-pub use merge::merge_patch;
+pub use merge::{join_patches, merge_patch};
 pub(crate) use rows::id_from_value;
 pub use rows::{Rows, RowsIter, Stamp, Undecodable};
 

@@ -14,7 +14,7 @@ use super::{Generation, Lead};
 use crate::dio::{Core, Dio, DioEvent};
 use crate::hot::State;
 use crate::record::{CborValue, Id, Rows};
-use crate::vista::query::{Fields, JsonRow, Key, Path};
+use crate::vista::query::{AggregateItem, Aggregation, Function, JsonRow};
 use crate::vista::{Error, Filter, Query, Result, Schema};
 
 type Custom = Arc<dyn Fn(&Rows) -> Result<CborValue> + Send + Sync>;
@@ -30,11 +30,7 @@ pub struct ValueSceneryBuilder {
 
 #[derive(Clone)]
 enum Aggregate {
-    Count,
-    Sum(String),
-    Min(String),
-    Max(String),
-    Avg(String),
+    Of(AggregateItem),
     Custom(Custom),
 }
 
@@ -46,12 +42,16 @@ impl std::fmt::Debug for ValueSceneryBuilder {
 
 impl ValueSceneryBuilder {
     pub(super) fn new(dio: Dio) -> ValueSceneryBuilder {
-        ValueSceneryBuilder { dio, query: Query::default(), aggregate: Aggregate::Count }
+        ValueSceneryBuilder {
+            dio,
+            query: Query::default(),
+            aggregate: Aggregate::Of(AggregateItem::of(Function::Count, None)),
+        }
     }
 
     /// How many rows there are. This is the default.
     pub fn count(self) -> Self {
-        self.aggregate(Aggregate::Count)
+        self.of(Function::Count, None)
     }
 
     /// How many rows pass `filter`.
@@ -61,22 +61,22 @@ impl ValueSceneryBuilder {
 
     /// The sum of a column of numbers: exact as long as all of them are integers. Nulls do not count; of no rows it is 0.
     pub fn sum(self, column: impl Into<String>) -> Self {
-        self.aggregate(Aggregate::Sum(column.into()))
+        self.of(Function::Sum, Some(&column.into()))
     }
 
     /// The least value of a column, in the order that lists are sorted in. Nulls do not count; of no rows it is null.
     pub fn min(self, column: impl Into<String>) -> Self {
-        self.aggregate(Aggregate::Min(column.into()))
+        self.of(Function::Min, Some(&column.into()))
     }
 
     /// The greatest value of a column; see [`ValueSceneryBuilder::min`].
     pub fn max(self, column: impl Into<String>) -> Self {
-        self.aggregate(Aggregate::Max(column.into()))
+        self.of(Function::Max, Some(&column.into()))
     }
 
     /// The mean of a column of numbers, a float. Nulls do not count; of no rows it is null.
     pub fn avg(self, column: impl Into<String>) -> Self {
-        self.aggregate(Aggregate::Avg(column.into()))
+        self.of(Function::Avg, Some(&column.into()))
     }
 
     /// Whatever `compute` makes of the rows. It must not block; a panic in it counts as an error.
@@ -88,6 +88,10 @@ impl ValueSceneryBuilder {
     pub fn filter(mut self, filter: Filter) -> Self {
         self.query.filter.and(filter);
         self
+    }
+
+    fn of(self, function: Function, column: Option<&str>) -> Self {
+        self.aggregate(Aggregate::Of(AggregateItem::of(function, column)))
     }
 
     fn aggregate(mut self, aggregate: Aggregate) -> Self {
@@ -104,8 +108,11 @@ impl ValueSceneryBuilder {
         let schema = self.dio.schema();
         self.query.validate(&schema)?;
         let core = Arc::clone(&self.dio.0.core);
-        let sum =
-            Computation { path: self.aggregate.path(&schema)?, aggregate: self.aggregate, query: self.query, schema };
+        let what = match self.aggregate {
+            Aggregate::Of(item) => What::Of(Aggregation::new(std::slice::from_ref(&item), &schema)?, item.function),
+            Aggregate::Custom(compute) => What::Custom(compute),
+        };
+        let sum = Computation { what, query: self.query, schema };
         let mut follower = Follower::new(&core.ring);
         core.before_query(&self.dio, sum.query.clone()).await?;
         let value = sum.run(&core).await?;
@@ -124,17 +131,6 @@ impl ValueSceneryBuilder {
         };
         self.dio.0.refresh_on_open();
         Ok(ValueScenery(Lead::start(self.dio, shared, task)))
-    }
-}
-
-impl Aggregate {
-    fn path(&self, schema: &Schema) -> Result<Option<Path>> {
-        match self {
-            Aggregate::Count | Aggregate::Custom(_) => Ok(None),
-            Aggregate::Sum(column) | Aggregate::Min(column) | Aggregate::Max(column) | Aggregate::Avg(column) => {
-                Path::checked(column, schema).map(Some).map_err(Error::invalid)
-            }
-        }
     }
 }
 
@@ -224,10 +220,15 @@ impl Shared {
 /// What is computed of which rows.
 #[derive(Clone)]
 struct Computation {
-    aggregate: Aggregate,
-    path: Option<Path>,
+    what: What,
     query: Query,
     schema: Arc<Schema>,
+}
+
+#[derive(Clone)]
+enum What {
+    Of(Aggregation, Option<Function>),
+    Custom(Custom),
 }
 
 impl Computation {
@@ -249,117 +250,23 @@ impl Computation {
         let rows = state.table().natural(0).filter(|row| {
             prepared.is_unfiltered() || prepared.matches(&JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..])))
         });
-        let Some(path) = &self.path else {
-            return match &self.aggregate {
-                Aggregate::Custom(compute) => {
-                    let mut picked = Rows::with_layout(Arc::clone(self.schema.layout()));
-                    for row in rows {
-                        picked.push_body(Id::from(row.id()), row.body());
-                    }
-                    compute(&picked)
+        match &self.what {
+            What::Custom(compute) => {
+                let mut picked = Rows::with_layout(Arc::clone(self.schema.layout()));
+                for row in rows {
+                    picked.push_body(Id::from(row.id()), row.body());
                 }
-                _ => Ok(CborValue::from(rows.count() as u64)),
-            };
-        };
-        let cells = rows.filter_map(|row| {
-            let cell = JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..])).field(path)?.into_owned();
-            (cell != CborValue::Null).then_some(cell)
-        });
-        match &self.aggregate {
-            Aggregate::Min(_) => Ok(extreme(cells, |key, least| key < least)),
-            Aggregate::Max(_) => Ok(extreme(cells, |key, most| key > most)),
-            Aggregate::Avg(_) => Total::of(cells, path.column()).map(|total| total.mean()),
-            _ => Total::of(cells, path.column())?.value(),
-        }
-    }
-}
-
-fn extreme(cells: impl Iterator<Item = CborValue>, beats: fn(&Key<'_>, &Key<'_>) -> bool) -> CborValue {
-    let best =
-        cells.reduce(|best, cell| if beats(&Key::of(&cell, false), &Key::of(&best, false)) { cell } else { best });
-    best.unwrap_or(CborValue::Null)
-}
-
-/// A sum: integers exactly, floats with the error that addition loses (Neumaier).
-#[derive(Default)]
-struct Total {
-    integers: i128,
-    floats: Option<(f64, f64)>,
-    count: u64,
-}
-
-impl Total {
-    fn of(cells: impl Iterator<Item = CborValue>, column: &str) -> Result<Total> {
-        let mut total = Total::default();
-        for cell in cells {
-            total.count += 1;
-            match cell {
-                // No table has enough rows to fill an i128 with numbers of 65 bits.
-                CborValue::Integer(number) => total.integers += i128::from(number),
-                CborValue::Float(number) => total.add_float(number),
-                _ => {
-                    return Err(Error::invalid(format!("column {column:?} holds something that is no number")));
-                }
+                compute(&picked)
+            }
+            What::Of(aggregation, function) => {
+                let rows = rows.map(|row| JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..])));
+                let found = aggregation.fold(rows)?.into_iter().flatten().next();
+                Ok(match found {
+                    // Whoever adds up a view of nothing wants to see a number.
+                    Some((_, CborValue::Null)) | None if *function == Some(Function::Sum) => 0.into(),
+                    found => found.map_or(CborValue::Null, |(_, value)| value),
+                })
             }
         }
-        Ok(total)
-    }
-
-    fn add_float(&mut self, number: f64) {
-        let (sum, lost) = self.floats.unwrap_or((0.0, 0.0));
-        let next = sum + number;
-        let more = if sum.abs() >= number.abs() { sum - next + number } else { number - next + sum };
-        self.floats = Some((next, lost + more));
-    }
-
-    fn value(&self) -> Result<CborValue> {
-        if self.floats.is_some() {
-            return Ok(CborValue::Float(self.as_float()));
-        }
-        match ciborium::value::Integer::try_from(self.integers) {
-            Ok(sum) => Ok(CborValue::Integer(sum)),
-            Err(_) => Err(Error::invalid("the sum is greater than an integer can be")),
-        }
-    }
-
-    fn mean(&self) -> CborValue {
-        match self.count {
-            0 => CborValue::Null,
-            count => CborValue::Float(self.as_float() / count as f64),
-        }
-    }
-
-    fn as_float(&self) -> f64 {
-        let (sum, lost) = self.floats.unwrap_or((0.0, 0.0));
-        // A sum that is not finite has no error to be corrected.
-        let floats = if (sum + lost).is_nan() { sum } else { sum + lost };
-        self.integers as f64 + floats
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sum(cells: Vec<CborValue>) -> Result<CborValue> {
-        Total::of(cells.into_iter(), "n")?.value()
-    }
-
-    #[test]
-    fn sums_of_integers_are_exact() {
-        let big = u64::MAX;
-        assert_eq!(sum(vec![big.into(), (-1).into(), 1.into()]).unwrap(), big.into());
-        assert_eq!(sum(vec![(1_i64 << 53).into(), 1.into()]).unwrap(), ((1_i64 << 53) + 1).into());
-        assert_eq!(sum(vec![]).unwrap(), 0.into());
-        assert!(sum(vec![big.into(), 1.into()]).is_err());
-        assert!(sum(vec!["x".into()]).is_err());
-    }
-
-    #[test]
-    fn sums_of_floats_keep_what_addition_loses() {
-        let cells = [1e100, 1.0, -1e100].map(CborValue::Float);
-        assert_eq!(sum(cells.to_vec()).unwrap(), CborValue::Float(1.0));
-        assert_eq!(sum(vec![CborValue::Float(0.5), 2.into()]).unwrap(), CborValue::Float(2.5));
-        assert_eq!(Total::of([1.into(), 2.into()].into_iter(), "n").unwrap().mean(), CborValue::Float(1.5));
     }
 }

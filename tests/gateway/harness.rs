@@ -21,6 +21,7 @@ pub(crate) struct Master {
     inner: Vista,
     calls: AtomicUsize,
     panics: AtomicBool,
+    reads_one: AtomicBool,
     gate: tokio::sync::watch::Sender<bool>,
     failure: parking_lot::Mutex<Option<Error>>,
 }
@@ -45,6 +46,11 @@ impl Master {
 
     pub(crate) fn panic(&self) {
         self.panics.store(true, Ordering::SeqCst);
+    }
+
+    /// Can be asked for one row from now on, and not only listed.
+    pub(crate) fn read_rows(&self) {
+        self.reads_one.store(true, Ordering::SeqCst);
     }
 
     pub(crate) async fn get(&self, id: &str) -> Option<Record> {
@@ -85,6 +91,15 @@ impl TableShell for Shell {
     async fn list(&self, query: &Query) -> Result<Rows> {
         self.0.calls.fetch_add(1, Ordering::SeqCst);
         self.0.inner.shell().list(query).await
+    }
+
+    async fn get(&self, id: &str) -> Result<Option<Record>> {
+        self.0.calls.fetch_add(1, Ordering::SeqCst);
+        self.0.inner.shell().get(id).await
+    }
+
+    fn reads_one(&self) -> bool {
+        self.0.reads_one.load(Ordering::SeqCst)
     }
 
     async fn count(&self, query: &Query) -> Result<u64> {
@@ -157,6 +172,7 @@ impl App {
             inner: MemoryTable::vista("products", schema, rows),
             calls: AtomicUsize::new(0),
             panics: AtomicBool::new(false),
+            reads_one: AtomicBool::new(false),
             gate: tokio::sync::watch::Sender::new(true),
             failure: parking_lot::Mutex::new(None),
         });
@@ -177,6 +193,11 @@ impl App {
         #[expect(clippy::disallowed_methods, reason = "the app aborts it when it is dropped")]
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         App { address, dio, master, _lens: lens, server, _files: files }
+    }
+
+    /// The source, for somebody else.
+    pub(crate) fn source(&self) -> Vista {
+        Vista::new("products", Shell(Arc::clone(&self.master)))
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

@@ -84,10 +84,10 @@ async fn accepted_writes_are_found_by_their_request() {
 #[tokio::test]
 async fn a_flood_of_refused_deliveries_is_not_a_flood_of_lines() {
     use diorama::gateway::webhook::Hook;
-    use diorama::inbound::{Key, Scheme};
+    use diorama::inbound::{self, Key, Scheme};
     let (log, _guard) = Log::start();
     let scheme = Scheme::Bearer(vec![Key::plain("s3cr3t").unwrap()]);
-    let hook = Hook { name: "shop".into(), dio: "products".into(), scheme, delivery: None };
+    let hook = Hook::new("shop", "products", inbound::Hook::new(scheme));
     let mount = |gateway: diorama::gateway::Gateway| gateway.try_hook(hook).unwrap();
     let app = App::with(crate::harness::products(), rows(1), |l| l, MountOptions::default(), mount).await;
     let started = std::time::Instant::now();

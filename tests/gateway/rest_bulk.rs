@@ -40,6 +40,29 @@ async fn c3_strict_handling_takes_all_rows_or_none() {
 }
 
 #[tokio::test]
+async fn c3_strict_handling_looks_at_what_is_there_before_anything_is_done() {
+    let app = App::start().await;
+    let before = app.dio.position();
+    let lines = "{\"id\":\"a\",\"name\":\"A\"}\n{\"id\":\"1\",\"name\":\"taken\"}\n{\"id\":\"a\",\"name\":\"B\"}";
+    let refused = app.send("POST", "/products", &[LINES, STRICT], lines).await;
+    assert_eq!(refused.refusal(), (409, "already-exists".into()));
+    let errors = json!({ "line 2": "there is a row \"1\" already", "line 3": "there is another row \"a\" before it" });
+    assert_eq!(refused.json()["errors"], errors);
+    let array = [("Content-Type", "application/json"), STRICT];
+    let refused = app.send("POST", "/products", &array, r#"[{"id":"1","name":"taken"},{"id":"b"}]"#).await;
+    assert_eq!((refused.refusal().0, refused.json()["errors"].as_object().unwrap().len()), (422, 2));
+    assert_eq!(app.dio.position(), before, "nothing was done");
+    // The same row twice, and a request that is repeated, are no conflict.
+    let twice = "{\"id\":\"a\",\"name\":\"A\"}\n{\"id\":\"b\",\"name\":\"B\"}\n{\"id\":\"a\",\"name\":\"A\"}";
+    let keyed = [LINES, STRICT, ("Idempotency-Key", "k")];
+    assert_eq!(app.send("POST", "/products", &keyed, twice).await.status, 200);
+    app.send("PATCH", "/products/b", &[("Content-Type", "application/json")], r#"{"name":"C"}"#).await;
+    let again = app.send("POST", "/products", &keyed, twice).await;
+    assert_eq!(again.status, 200, "{}", again.text());
+    assert!(results(&again)[1]["replayed"] == true, "{}", again.text());
+}
+
+#[tokio::test]
 async fn c3_rows_in_bulk_wait_for_the_source_as_one_row_does() {
     let app = App::start().await;
     let lines = "{\"id\":\"a\",\"name\":\"A\"}\n{\"id\":\"1\",\"name\":\"taken\"}\n{\"id\":\"b\",\"name\":\"B\"}";

@@ -2,7 +2,10 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use diorama::journal::{AppendError, Journal, JournalError, LogBatch, LogEntry, LogId, LogState, MemoryJournal, Seq};
+use diorama::journal::{
+    AppendError, Delivery, DeliveryId, DeliveryQuery, InboxLimits, InboxUse, Journal, JournalError, LogBatch, LogEntry,
+    LogId, LogState, MemoryJournal, Raw, Seq,
+};
 use tokio::sync::watch;
 
 use super::Gate;
@@ -48,6 +51,22 @@ impl Journal for GatedJournal {
 
     async fn claim(&self, key: &str) -> Result<Option<Bytes>, JournalError> {
         self.journal.claim(key).await
+    }
+
+    async fn deliveries(&self, query: &DeliveryQuery) -> Result<(Vec<Delivery>, usize), JournalError> {
+        self.journal.deliveries(query).await
+    }
+
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, Raw)>, JournalError> {
+        self.journal.delivery(id).await
+    }
+
+    fn inbox(&self) -> InboxUse {
+        self.journal.inbox()
+    }
+
+    fn limit_inbox(&self, limits: InboxLimits) {
+        self.journal.limit_inbox(limits);
     }
 
     fn heads(&self, log: &str) -> watch::Receiver<Seq> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use diorama::drivers::MemoryTable;
-use diorama::vista::{Capabilities, Token};
+use diorama::vista::{Capabilities, ErrorKind, Token};
 use diorama::{Error, Query, Record, Result, Rows, Schema, TableShell, Vista, WriteOp, Written};
 use tokio::sync::watch;
 
@@ -30,6 +30,7 @@ struct Script {
     failing_reads: Mutex<VecDeque<Error>>,
     failing_writes: Mutex<VecDeque<Error>>,
     refused: Mutex<HashMap<String, Error>>,
+    limit: Mutex<Option<Limit>>,
     outage: Mutex<Option<Error>>,
     garbled: Mutex<Vec<String>>,
     lost_answers: AtomicUsize,
@@ -72,6 +73,7 @@ impl Scripted {
             failing_writes: Mutex::default(),
             refused: Mutex::default(),
             outage: Mutex::default(),
+            limit: Mutex::default(),
             garbled: Mutex::default(),
             lost_answers: AtomicUsize::new(0),
             writing: AtomicUsize::new(0),
@@ -138,6 +140,16 @@ impl Scripted {
     /// Everything fails so from now on, without effect; `None` ends that.
     pub fn outage(&self, error: Option<Error>) {
         *self.0.outage.lock().unwrap() = error;
+    }
+
+    /// Takes one call of `of` from now on and answers the others with "too many": come back in `rest`.
+    pub fn limit(&self, of: usize, rest: Duration) {
+        *self.0.limit.lock().unwrap() = Some(Limit { of, rest, asked: 0 });
+    }
+
+    /// Calls since then.
+    pub fn asked(&self) -> usize {
+        self.0.limit.lock().unwrap().as_ref().map_or(0, |limit| limit.asked)
     }
 
     /// Lists cannot decode these rows from now on.
@@ -216,6 +228,13 @@ impl Scripted {
     }
 
     fn away(&self) -> Result<()> {
+        if let Some(limit) = self.0.limit.lock().unwrap().as_mut() {
+            limit.asked += 1;
+            if !limit.asked.is_multiple_of(limit.of) {
+                let (message, retry_after) = ("too many requests".to_string(), Some(limit.rest));
+                return Err(Error::Source { message, kind: ErrorKind::Transient, retry_after, cause: None });
+            }
+        }
         self.0.outage.lock().unwrap().clone().map_or(Ok(()), Err)
     }
 
@@ -247,6 +266,13 @@ impl Scripted {
         self.0.most_writing.fetch_max(now, Ordering::SeqCst);
         Writing(&self.0)
     }
+}
+
+/// How much is too much.
+struct Limit {
+    of: usize,
+    rest: Duration,
+    asked: usize,
 }
 
 /// A write under way.

@@ -22,6 +22,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("dio", parts(&dio)),
         ("lens", parts(&["cache", "journal", "hot", "dio"])),
         ("scenery", parts(&["cache", "journal", "hot", "dio"])),
+        ("feeds", parts(&["journal", "hot", "dio", "inbound"])),
         ("gateway", parts(&["cache", "journal", "hot", "dio", "lens", "scenery", "inbound"])),
     ])
 }

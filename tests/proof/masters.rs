@@ -1,11 +1,14 @@
 //! Masters that are down, slow, flapping, rate-limited, refusing, lying, garbled, or away for too long. Time is paused.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use diorama::dio::{BreakerState, OnUnknown, OperationState, Retry, WriteOptions};
 use diorama::hot::OpId;
 use diorama::vista::ErrorKind;
-use diorama::{Capabilities, Dio, DioEvent, Error, Record, WriteOp};
+use diorama::{Capabilities, CborValue, Dio, DioEvent, Error, Record, WriteOp};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::shop::*;
@@ -219,6 +222,27 @@ async fn f24_a_master_that_says_when_to_come_back_is_left_alone_until_then() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn f24_a_master_that_refuses_four_calls_of_five_gets_every_write_once_and_is_not_stormed() {
+    let master = Scripted::bakery();
+    let lens = reconciling(seeding(memory())).write_concurrency(4).refresh_every(Duration::from_secs(5));
+    let (_lens, dio) = open(lens, &master).await;
+    master.limit(5, Duration::from_secs(1));
+    for number in 0..40 {
+        dio.vista().insert(&format!("new{number}"), &price(number)).await.unwrap();
+    }
+    let began = Instant::now();
+    while dio.status().queued > 0 {
+        pass(Duration::from_millis(100)).await;
+    }
+    let (seconds, asked) = (began.elapsed().as_secs_f64(), master.asked());
+    assert_eq!(master.applied().len(), 40, "each once");
+    assert!(asked < 40 * 5 + 80, "{asked} requests");
+    assert!((asked as f64) < 25.0 + 6.0 * seconds, "{asked} requests in {seconds} s: it said to come back in a second");
+    assert_eq!(dio.vista().get_count().await.unwrap(), 47, "readers do not notice");
+    assert!(dio.operations().iter().all(|op| op.state == OperationState::Applied));
+}
+
+#[tokio::test(start_paused = true)]
 async fn f25_a_row_that_nobody_can_write_keeps_no_other_waiting() {
     let (master, dio) = bakery_dio().await;
     master.refuse("7", Error::transient("locked"));
@@ -254,6 +278,73 @@ async fn f26_a_write_route_that_is_down_does_not_keep_the_master_from_being_read
     let lists = master.calls().list;
     pass(Duration::from_secs(31)).await;
     assert!(master.calls().list >= lists + 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn f26_a_write_route_that_comes_back_gets_every_write_once_and_each_row_in_order() {
+    let (master, down) = (Scripted::bakery(), Arc::new(AtomicBool::new(true)));
+    let taken: Arc<Mutex<Vec<(String, CborValue)>>> = Arc::default();
+    let (route, broken) = (Arc::clone(&taken), Arc::clone(&down));
+    let lens = reconciling(seeding(memory())).write_concurrency(4).on_write(move |_, op| {
+        let (route, broken) = (Arc::clone(&route), Arc::clone(&broken));
+        async move {
+            // Some take longer than others.
+            pass(Duration::from_millis(op.id().map_or(0, |id| u64::from(id.as_bytes()[0]) % 7))).await;
+            if broken.load(Ordering::SeqCst) {
+                return Err(Error::transient("broker away"));
+            }
+            if let WriteOp::Patch { id, record } = op {
+                route.lock().push((id, record["price"].clone()));
+            }
+            Ok(())
+        }
+    });
+    let (_lens, dio) = open(lens, &master).await;
+    for step in 0..5 {
+        for id in 1..=7 {
+            patch(&dio, &id.to_string(), step).await;
+        }
+    }
+    pass(Duration::from_secs(20)).await;
+    assert_eq!((dio.status().queued, taken.lock().len()), (35, 0));
+    down.store(false, Ordering::SeqCst);
+    let began = Instant::now();
+    while dio.status().queued > 0 {
+        pass(Duration::from_millis(50)).await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    for id in 1..=7 {
+        let taken = taken.lock();
+        let steps: Vec<_> =
+            taken.iter().filter(|(row, _)| *row == id.to_string()).map(|(_, step)| step.clone()).collect();
+        assert_eq!(steps, (0..5).map(CborValue::from).collect::<Vec<_>>(), "row {id}");
+    }
+}
+
+/// Whatever part of the file is there: it is refused, and the rows stay.
+#[cfg(feature = "json")]
+#[tokio::test]
+async fn f27_a_list_that_ends_early_wherever_that_is_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("products.json");
+    let rows: Vec<String> = (0..8).map(|n| format!("{{\"id\":\"{n}\",\"name\":\"Bun {n}\"}}")).collect();
+    let whole = format!("[{}]", rows.join(","));
+    std::fs::write(&path, &whole).unwrap();
+    let vista = diorama::drivers::Json::open("products", &path, Default::default()).await.unwrap();
+    let lens = reconciling(seeding(memory())).build().unwrap();
+    let dio = lens.make_dio(vista).await.unwrap();
+    let (before, mut bus) = (dio.state().rows_seq(), dio.subscribe_events());
+    for end in 0..whole.len() {
+        std::fs::write(&path, &whole[..end]).unwrap();
+        dio.refresh().await.unwrap_err();
+    }
+    assert_eq!((dio.state().rows_seq(), dio.vista().get_count().await.unwrap()), (before, 8));
+    let told = events(&mut bus);
+    assert_eq!(told.iter().filter(|event| matches!(event, DioEvent::RefreshFailed { .. })).count(), whole.len());
+    assert!(!told.contains(&DioEvent::Invalidated) && dio.status().stale);
+    std::fs::write(&path, &whole).unwrap();
+    dio.refresh().await.unwrap();
+    assert!(!dio.status().stale);
 }
 
 #[tokio::test(start_paused = true)]

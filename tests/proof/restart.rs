@@ -388,3 +388,52 @@ async fn a_second_lens_on_the_same_files_is_refused_by_name() {
     end(first, dio).await;
     lens(dir.path()).build().unwrap();
 }
+
+/// The first list after a loss comes while another read is open, so it cannot be believed of a row that a write waits for.
+#[test]
+fn a_write_over_a_lost_row_survives_a_restart_before_the_row_was_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = Master::new(true, true);
+    master.set("a", Some((1, 1)));
+    let taken = Arc::new(AtomicUsize::new(0));
+    let build = |takes: bool| {
+        let taken = Arc::clone(&taken);
+        let seeding = lens(dir.path()).on_start(|dio| relist(dio.clone())).on_refresh(|dio| relist(dio.clone()));
+        let routed = seeding.on_start_blocking(false).on_write(move |_, _| {
+            let taken = Arc::clone(&taken);
+            async move {
+                if !takes {
+                    std::future::pending::<()>().await;
+                }
+                taken.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            }
+        });
+        routed.build().unwrap()
+    };
+    crash(async {
+        let dio = build(false).make_dio(master.vista("d")).await.unwrap();
+        eventually("the first copy is there", || dio.is_ready()).await;
+        write(&dio, patch("a", "w", 9)).await;
+    });
+    std::fs::remove_file(dir.path().join("cache.redb")).unwrap();
+    crash(async {
+        master.gate(true);
+        let dio = build(true).make_dio(master.vista("d")).await.unwrap();
+        // The start lists, and because of the loss so does a refresh: what the first of them says comes while the other is open.
+        eventually("both list", || master.waiting() == 2).await;
+        master.execute(0, Verdict::Accept);
+        master.answer(0);
+        eventually("the route took it", || taken.load(Ordering::SeqCst) == 1).await;
+        eventually("that is known", || dio.state().queue().next().is_none()).await;
+    });
+    master.forget_calls();
+    master.gate(false);
+    crash(async {
+        let dio = build(true).make_dio(master.vista("d")).await.unwrap();
+        eventually("the copy is there", || dio.is_ready()).await;
+        dio.refresh().await.unwrap();
+        assert_eq!(visible(&dio.state()), map([("a", (1, 9))]));
+        assert_eq!(taken.load(Ordering::SeqCst), 1);
+    });
+}

@@ -4,6 +4,8 @@
 #![allow(clippy::single_range_in_vec_init, reason = "lists of ranges are what is compared")]
 
 mod partial;
+#[cfg(feature = "sqlite")]
+mod pushdown;
 mod record;
 mod table;
 mod value;

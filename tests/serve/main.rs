@@ -6,6 +6,8 @@ mod demo;
 mod events;
 mod files;
 #[cfg(unix)]
+mod inbox;
+#[cfg(unix)]
 mod kill;
 mod limits;
 mod logs;
@@ -16,5 +18,6 @@ mod process;
 mod readme;
 mod real;
 mod stop;
+mod webhook_test;
 mod webhooks;
 mod writes;

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::*;
-use crate::hot::ORDINAL_STEP;
-use crate::record::{Body, CborValue, Layout};
-use crate::vista::{Column, ColumnType, Filter, OrderTerm};
+use crate::hot::plan::{cursor, pick, plan};
+use crate::hot::{ORDINAL_STEP, Table};
+use crate::record::{Body, CborValue, Layout, Record};
+use crate::vista::query::{Cursor, JsonRow};
+use crate::vista::{Column, ColumnType, Filter, OrderTerm, Query, Schema};
 
 fn schema() -> Schema {
     let column = |name: &str| Column::new(name, ColumnType::Json);
@@ -84,7 +85,7 @@ proptest! {
         let query = Query { filter, order, limit: Some(limit), ..Query::default() };
         let prepared = query.prepare(&schema());
         let mut waiting: BTreeSet<String> =
-            table.natural(0).filter(|row| prepared.matches(&fields(row))).map(|row| row.id().to_string()).collect();
+            table.natural(0).filter(|row| prepared.matches(&JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..])))).map(|row| row.id().to_string()).collect();
         let mut touched = BTreeSet::new();
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
         let mut steps = steps.into_iter();
@@ -143,7 +144,8 @@ fn in_natural_order_a_page_far_in_touches_its_own_rows_only() {
     let deep = cursor(&table.natural(15_000).next().unwrap(), &query, &schema());
     table.remove("15000");
     let query = Query { after: Some(deep), ..query };
-    assert_eq!(cost(&table, &query), 10);
+    assert_eq!(plan(&table, &query, &schema()).unwrap().cost(), 10);
     let picked = pick(&table, &query, &schema()).unwrap();
+    assert_eq!(picked.examined, 10);
     assert_eq!((picked.before, table.at(picked.slots[0]).unwrap().id()), (15_000, "15001"));
 }

@@ -132,6 +132,39 @@ async fn faults_are_reported_with_their_line() {
     }
 }
 
+#[tokio::test]
+async fn f31_a_row_that_cannot_be_decoded_is_left_out_and_counted_and_a_file_that_is_no_csv_refused() {
+    let fixture = Fixture::new();
+    let read = async |content: &[u8], id: Option<&str>| {
+        fixture.write(content);
+        let options = CsvOptions { id: id.map(str::to_string), ..CsvOptions::default() };
+        fixture.open(options).await?.list_values().await
+    };
+    for (content, first) in [
+        (&b"id,name\n1,a\n2\n3,c\n4,d\n"[..], "line 3 has 1 fields"),
+        (b"id,name\n1,a\n2,b,\n3,c\n4,d", "line 3 has 3 fields"),
+        (b"id,name\r\n1,a\r\n2,\xff\r\n3,c\r\n4,d\r\n", "line 3 is not UTF-8"),
+        (b"id,name\n1,a\n,b\n3,c\n4,d\n", "line 3 has no id"),
+    ] {
+        let rows = read(content, None).await.unwrap();
+        assert_eq!(rows.ids().collect::<Vec<_>>(), ["1", "3", "4"], "{first}");
+        let bad = rows.undecodable().unwrap();
+        assert!(bad.count == 1 && bad.first.contains(first), "{bad:?}");
+    }
+    let numbered = read(b"id,name\n1,a\n2\n3,c\n4,d\n", Some("#")).await.unwrap();
+    assert_eq!(numbered.ids().collect::<Vec<_>>(), ["1", "3", "4"], "what is left out does not number the others anew");
+    let same = read(b"id,name\n1,a\n2\n3,c\n4,d\n1,e\n", None).await.unwrap_err();
+    assert!(fixture.text(&same).contains("line 6 has id \"1\", which line 2 has already"), "{same}");
+    for (cut, said) in [
+        (&b"id,name\n1,a\n2,b\n3,c\n4"[..], "line 5 has 1 fields"),
+        (b"id,name\n1,a\n2,b\n3,c\n4,\xc3", "line 5 is not UTF-8"),
+        (b"id,name\n1,a\n2,b\n3\n4\n", "line 4 has 1 fields"),
+    ] {
+        let error = read(cut, None).await.unwrap_err();
+        assert!(fixture.text(&error).contains(said), "{error}");
+    }
+}
+
 /// What is said of every row with too many fields or too few.
 const RAGGED: &str = ": the first line must name the columns, and a text with ',' in it must be in double quotes";
 

@@ -95,6 +95,35 @@ async fn types_are_inferred_over_all_rows_in_first_seen_order() {
 }
 
 #[tokio::test]
+async fn f31_a_row_that_cannot_be_decoded_is_left_out_and_counted_and_a_file_that_is_no_json_refused() {
+    for (content, ids, first) in [
+        (r#"[{"id":1},7,{"id":3},{"id":4}]"#, "134", "[1] is not an object"),
+        (r#"[{"id":1},{"id":2,"id":2},{"id":3},{"id":4}]"#, "134", "[1] has member \"id\" twice"),
+        (r#"[{"id":1},{"a":2},{"id":3},{"id":4}]"#, "134", "[1] has no id"),
+        ("{\"id\":1}\n{\"id\":2,}\n{\"id\":3}\n{\"id\":4}", "134", "line 2 column 9"),
+        ("{\"id\":1}\n{\"id\":2}\n{\"id\":3}\n{\"id\":\n", "123", "line 4 column 6"),
+        (r#"{"rows":[{"id":1},{"id":2},{"id":null}]}"#, "12", "[2] has no id"),
+    ] {
+        let fixture = Fixture::new(content);
+        let rows = fixture.open(JsonOptions::default()).await.unwrap().list_values().await.unwrap();
+        assert_eq!(rows.ids().collect::<String>(), ids, "{content}");
+        let bad = rows.undecodable().unwrap();
+        assert!(bad.count == 1 && bad.first.contains(first), "{bad:?}");
+    }
+    let numbered = Fixture::new(r#"[{"a":1},{"a":1},7,{"a":1}]"#).dir;
+    let vista = Json::open("products", numbered.path().join("products.json"), JsonOptions::default()).await.unwrap();
+    assert_eq!(vista.list_values().await.unwrap().ids().collect::<String>(), "124");
+    for cut in [
+        "{\"id\":1}\n{\"id\":2}\n{\"id\":3}\n{\"id\":",
+        "[{\"id\":1},{\"id\":2},{\"id\":3}",
+        "[{\"id\":1},{\"id\":2},{}]x",
+    ] {
+        let fixture = Fixture::new(cut);
+        fixture.open(JsonOptions::default()).await.unwrap_err();
+    }
+}
+
+#[tokio::test]
 async fn faults_are_reported_with_their_place() {
     for (content, expected) in [
         (

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use super::problem::{ApiError, Code};
-use super::webhook::Received;
+use crate::journal::{Changes, Delivery, DeliveryState};
 
 /// What the gateway counts.
 #[derive(Debug)]
@@ -45,12 +45,27 @@ impl Metrics {
     }
 }
 
+/// How many changes had each result.
+pub(super) fn results(changes: &Changes) -> [(&'static str, u64); 7] {
+    [
+        ("applied", changes.applied),
+        ("unchanged", changes.unchanged),
+        ("deferred", changes.deferred),
+        ("stale", changes.stale),
+        ("duplicate", changes.duplicates),
+        ("ignored", changes.ignored),
+        ("skipped", changes.skipped),
+    ]
+}
+
 /// Deliveries of one webhook.
 #[derive(Debug)]
 pub(super) struct Deliveries {
     taken: AtomicU64,
-    /// By result, in the order of [`Received::results`].
-    changes: [AtomicU64; 5],
+    /// By what was said of them, in the order of [`DeliveryState::ALL`].
+    states: [AtomicU64; DeliveryState::ALL.len()],
+    /// By result, in the order of [`results`].
+    changes: [AtomicU64; 7],
     /// By [`Code`].
     refused: [AtomicU64; Code::ALL.len()],
     /// Second since the start in which a refusal was last logged.
@@ -61,6 +76,7 @@ impl Default for Deliveries {
     fn default() -> Deliveries {
         Deliveries {
             taken: AtomicU64::new(0),
+            states: Default::default(),
             changes: Default::default(),
             refused: [const { AtomicU64::new(0) }; Code::ALL.len()],
             logged: AtomicU64::new(0),
@@ -69,19 +85,24 @@ impl Default for Deliveries {
 }
 
 impl Deliveries {
-    /// Counts what became of a delivery; what was applied before a refusal counts as well.
-    pub(super) fn count(&self, received: &Received, refusal: Option<&ApiError>) {
-        for (total, (_, new)) in self.changes.iter().zip(received.results()) {
+    /// Counts what became of a delivery.
+    pub(super) fn count(&self, delivery: &Delivery) {
+        for (total, (_, new)) in self.changes.iter().zip(results(&delivery.changes)) {
             total.fetch_add(new, Ordering::Relaxed);
         }
-        match refusal {
-            None => &self.taken,
-            Some(error) => &self.refused[error.code() as usize],
+        let state = DeliveryState::ALL.iter().zip(&self.states).find(|(state, _)| **state == delivery.state);
+        if let Some((_, count)) = state {
+            count.fetch_add(1, Ordering::Relaxed);
         }
-        .fetch_add(1, Ordering::Relaxed);
+        self.taken.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many were refused so far, if this is to be logged: at most once a second, because anybody can be refused.
+    /// Counts a delivery that was refused.
+    pub(super) fn refuse(&self, error: &ApiError) {
+        self.refused[error.code() as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many were refused so far, if something is to be logged: at most once a second, because anybody can send anything.
     pub(super) fn worth_a_line(&self) -> Option<u64> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let first = self.logged.swap(now, Ordering::Relaxed) != now;

@@ -9,12 +9,12 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 
 use super::text::{CONTENT_TYPE, Text};
-use super::{CLOSES, Metrics};
-use crate::dio::{BreakerState, Counters, Reach, Status};
+use super::{CLOSES, Metrics, results};
+use crate::dio::{BreakerState, Counters, FeedStatus, Reach, Status};
 use crate::gateway::problem::Code;
 use crate::gateway::state::{Mounted, Shared};
-use crate::gateway::webhook::Received;
 use crate::hot::State as Rows;
+use crate::journal::{Changes, DeliveryState, InboxUse};
 
 /// Gives all metrics.
 pub(in crate::gateway) async fn scrape(State(shared): State<Arc<Shared>>) -> Response {
@@ -105,6 +105,10 @@ const GAUGES: &[(&str, &str, Value)] = &[
     ("diorama_dio_ready", "Whether reads can be answered.", |dio| Some(truth(dio.at.dio.is_ready()))),
     ("diorama_dio_rows", "Rows that readers see.", |dio| Some(dio.status.rows as f64)),
     ("diorama_dio_resident_bytes", "Memory of the rows, about.", |dio| Some(dio.rows.table().bytes() as f64)),
+    ("diorama_dio_indexes", "Indexes of the rows.", |dio| Some(dio.rows.table().indexes().len() as f64)),
+    ("diorama_dio_index_bytes", "Memory of the indexes, about; in diorama_dio_resident_bytes too.", |dio| {
+        Some(dio.rows.table().indexes().iter().map(|index| index.bytes()).sum::<usize>() as f64)
+    }),
     ("diorama_dio_position", "Number of the newest change in the log.", |dio| Some(dio.rows.seq() as f64)),
     ("diorama_dio_age_seconds", "Time since the source was last listed completely.", |dio| {
         dio.status.age.map(|age| age.as_secs_f64())
@@ -142,8 +146,28 @@ const GAUGES: &[(&str, &str, Value)] = &[
     ("diorama_dio_receivers", "Subscribers inside the process: receivers of events and sceneries.", |dio| {
         Some((dio.at.dio.ring().watchers() as i64 - dio.sockets).max(0) as f64)
     }),
+    ("diorama_dio_feeds", "Feeds that are connected.", |dio| {
+        fed(dio, |feeds| feeds.iter().filter(|feed| feed.connected).count() as f64)
+    }),
+    ("diorama_dio_feed_silence_seconds", "Time since a feed sent something.", |dio| {
+        dio.status.feeds.iter().filter_map(|feed| feed.last_message).min().map(|silence| silence.as_secs_f64())
+    }),
+    ("diorama_dio_feed_connects", "How often feeds were connected since the start.", |dio| {
+        fed(dio, |feeds| feeds.iter().map(|feed| feed.connects).sum::<u64>() as f64)
+    }),
+    ("diorama_dio_feed_messages", "Messages of feeds since the start.", |dio| {
+        fed(dio, |feeds| feeds.iter().map(|feed| feed.messages).sum::<u64>() as f64)
+    }),
+    ("diorama_dio_feed_undecodable", "Messages of feeds that could not be understood since the start.", |dio| {
+        fed(dio, |feeds| feeds.iter().map(|feed| feed.undecodable).sum::<u64>() as f64)
+    }),
     ("diorama_dio_tasks", "Tasks that run.", |dio| Some(dio.status.tasks as f64)),
 ];
+
+/// Of the feeds, if there are any.
+fn fed(dio: &Look<'_>, of: fn(&[FeedStatus]) -> f64) -> Option<f64> {
+    (!dio.status.feeds.is_empty()).then(|| of(&dio.status.feeds))
+}
 
 fn dios(text: &mut Text, shared: &Shared) {
     let looks: Vec<(&str, Look<'_>)> = shared.dios.iter().map(|(name, at)| (&**name, Look::of(at))).collect();
@@ -203,16 +227,48 @@ fn counted(
     looks.iter().for_each(|(dio, look)| family.sample(&[("dio", dio)], of(&look.counters)));
 }
 
+type Fill = fn(&InboxUse) -> f64;
+
+/// What is kept of deliveries. Resources of one journal share an inbox: each says the same of it.
+const INBOX: &[(&str, &str, Fill)] = &[
+    ("diorama_inbox_deliveries", "Deliveries that the journal keeps.", |inbox| inbox.count as f64),
+    ("diorama_inbox_bytes", "Bytes of the deliveries that the journal keeps.", |inbox| inbox.bytes as f64),
+    ("diorama_inbox_waiting", "Deliveries that were acknowledged and are still to be applied.", |inbox| {
+        inbox.received as f64
+    }),
+    ("diorama_inbox_dropped", "Failed or undecodable deliveries dropped since the start to make room.", |inbox| {
+        inbox.dropped as f64
+    }),
+];
+
+fn inbox(text: &mut Text, shared: &Shared) {
+    let fed = shared.dios.values().filter(|at| shared.hooks.values().any(|hook| hook.dio == at.dio.name()));
+    let fed: Vec<_> = fed.map(|at| (at.dio.name(), at.dio.inbox())).collect();
+    for (name, help, fill) in INBOX {
+        let mut family = text.gauge(name, help);
+        fed.iter().for_each(|(dio, inbox)| family.sample(&[("dio", dio)], fill(inbox)));
+    }
+}
+
 fn hooks(text: &mut Text, shared: &Shared) {
+    inbox(text, shared);
     let all = || shared.hooks.values().map(|hook| (hook.name.as_str(), hook.dio.as_str())).zip(&shared.metrics.hooks);
     let mut family = text.counter("diorama_webhook_deliveries_total", "Deliveries that were taken.");
     for ((hook, dio), counts) in all() {
         family.sample(&[("hook", hook), ("dio", dio)], counts.taken.load(Ordering::Relaxed));
     }
+    let help = "Deliveries that were taken, by what their sender was told.";
+    let mut family = text.counter("diorama_webhook_outcomes_total", help);
+    for ((hook, dio), counts) in all() {
+        for (state, count) in DeliveryState::ALL.iter().zip(&counts.states) {
+            let labels = [("hook", hook), ("dio", dio), ("state", state.as_str())];
+            family.sample(&labels, count.load(Ordering::Relaxed));
+        }
+    }
     let help = "Changes that deliveries carried, by what became of them.";
     let mut family = text.counter("diorama_webhook_changes_total", help);
     for ((hook, dio), counts) in all() {
-        for ((result, _), count) in Received::default().results().into_iter().zip(&counts.changes) {
+        for ((result, _), count) in results(&Changes::default()).into_iter().zip(&counts.changes) {
             family.sample(&[("hook", hook), ("dio", dio), ("result", result)], count.load(Ordering::Relaxed));
         }
     }

@@ -12,10 +12,10 @@ use super::{Api, answers, parameters, shapes};
 use crate::gateway::problem::Code;
 use crate::gateway::state::Shared;
 use crate::gateway::webhook::Hook;
-use crate::inbound::Scheme;
+use crate::inbound::Proof;
 
 const SERVER: &str = "server";
-const WEBHOOKS: &str = "webhooks";
+pub(super) const WEBHOOKS: &str = "webhooks";
 
 pub(super) fn tag() -> Tag {
     let mut tag = Tag::new(SERVER);
@@ -142,8 +142,6 @@ fn operations(api: &mut Api, shared: &Shared) {
 pub(super) fn hook(api: &mut Api, hook: &Hook) {
     if !api.schemas.contains_key("Change") {
         api.schema("Change", change());
-        let counts = ["applied", "unchanged", "deferred", "stale", "duplicate"];
-        api.schema("Received", object(counts.map(|name| (name, count().into()))));
     }
     let open = Api::default();
     let id = format!("receive_{}", hook.name);
@@ -156,9 +154,13 @@ pub(super) fn hook(api: &mut Api, hook: &Hook) {
         .content("application/json", ContentBuilder::new().schema(Some(either)).build())
         .content("application/x-ndjson", ContentBuilder::new().schema(Some(lines)).build());
     let receive = receive.request_body(Some(body.build()));
-    let done = answers::json("It is applied, or known already, and durable.", named("Received"));
-    let receive = receive.response("200", done.build());
-    let receive = answers::refusals(receive, &[400, 408, 413, 415, 422, 500, 502, 503, 504, 507]);
+    let done = answers::json("It is applied, was so already, or is of no concern here; durable.", named("Received"));
+    let safe = "`disk`, or `memory` where it ends with the process.";
+    let done = answers::header(done, "Dio-Durable", safe, word(&["disk", "memory"]));
+    let kept = "It is in the journal: being applied still, or kept for a person because it cannot be understood.";
+    let kept = answers::header(answers::json(kept, named("Received")), "Dio-Durable", safe, word(&["disk", "memory"]));
+    let receive = receive.response("200", done.build()).response("202", kept.build());
+    let receive = answers::refusals(receive, &[400, 408, 409, 413, 415, 422, 429, 500, 502, 503, 504, 507]);
     let receive = unguarded(api, receive);
     let path = format!("/webhooks/{}", hook.name);
     let receive = proof(api, hook, receive);
@@ -167,29 +169,22 @@ pub(super) fn hook(api: &mut Api, hook: &Hook) {
 
 /// What the hook's senders must send to be believed.
 fn proof(api: &mut Api, hook: &Hook, receive: OperationBuilder) -> OperationBuilder {
-    let headers: Vec<(String, &str)> = match &hook.scheme {
-        Scheme::None => return receive,
-        Scheme::Bearer(_) => {
-            let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("The webhook's secret."));
-            let name = format!("webhook_{}", hook.name);
-            api.securities.insert(name.clone(), SecurityScheme::Http(scheme.build()));
-            let no_scopes: [&str; 0] = [];
-            let receive = receive.securities(Some([SecurityRequirement::new(name, no_scopes)]));
-            return answers::refusals(receive, &[401]);
+    let (scheme, about) = match hook.inbound.scheme().proof() {
+        Proof::Nothing => return receive,
+        Proof::Headers(headers) => {
+            let each = |receive, (name, about): &(String, &str)| {
+                OperationBuilder::parameter(receive, parameters::required(name, about))
+            };
+            return answers::refusals(headers.iter().fold(receive, each), &[401]);
         }
-        Scheme::Standard(_) => vec![
-            ("webhook-id".to_string(), "The delivery's id; a second one changes nothing."),
-            ("webhook-timestamp".to_string(), "Unix seconds."),
-            ("webhook-signature".to_string(), "`v1,` and the signature of id, timestamp and body (Standard Webhooks)."),
-        ],
-        Scheme::Hmac(hmac) => {
-            let signature = (hmac.header.to_string(), "The signature of the body.");
-            let time = hmac.timestamp.as_ref().map(|name| (name.to_string(), "Unix seconds."));
-            [Some(signature), time].into_iter().flatten().collect()
-        }
+        Proof::Bearer => (HttpAuthScheme::Bearer, "The webhook's secret."),
+        Proof::Basic => (HttpAuthScheme::Basic, "The webhook's user and password."),
     };
-    let receive =
-        headers.iter().fold(receive, |receive, (name, about)| receive.parameter(parameters::required(name, about)));
+    let scheme = HttpBuilder::new().scheme(scheme).description(Some(about));
+    let name = format!("webhook_{}", hook.name);
+    api.securities.insert(name.clone(), SecurityScheme::Http(scheme.build()));
+    let no_scopes: [&str; 0] = [];
+    let receive = receive.securities(Some([SecurityRequirement::new(name, no_scopes)]));
     answers::refusals(receive, &[401])
 }
 

@@ -4,6 +4,7 @@
 //! those that are the same everywhere; `parameters.rs` and `answers.rs` have what operations share.
 
 mod answers;
+mod deliveries;
 mod fixed;
 mod parameters;
 mod resource;
@@ -131,6 +132,7 @@ fn build(shared: &Shared) -> OpenApi {
     }
     for hook in shared.hooks.values() {
         fixed::hook(&mut api, hook);
+        deliveries::add(&mut api, hook);
     }
     let Api { paths, schemas, securities, guarded, .. } = api;
     let mut components = ComponentsBuilder::new().schemas_from_iter(schemas);

@@ -43,7 +43,7 @@ pub(super) fn row(at: &Mounted, new: bool) -> Parameter {
 
 /// Filters: one parameter per column, and what joins them.
 pub(super) fn filters(at: &Mounted) -> Vec<Parameter> {
-    const RESERVED: [&str; 7] = ["select", "order", "limit", "offset", "after", "q", "or"];
+    const RESERVED: [&str; 8] = ["select", "order", "limit", "offset", "after", "q", "or", "explain"];
     let column = |column: &crate::vista::Column| {
         // A column with the name of a parameter is written in double quotes.
         let taken = RESERVED.contains(&&*column.name) || &*column.name == "and";
@@ -65,6 +65,21 @@ pub(super) fn filters(at: &Mounted) -> Vec<Parameter> {
     all
 }
 
+/// What an aggregate takes beside filters.
+pub(super) fn groups(at: &Mounted) -> Vec<Parameter> {
+    let most = usize::try_from(at.options.max_limit).unwrap_or(usize::MAX);
+    let select = ParameterBuilder::new().name("select").parameter_in(ParameterIn::Query).required(Required::True);
+    let about = "Columns to group by, and functions: `category,count(),total:sum(price),avg(price),min(price),max(price)`. \
+        `count(price)` counts what is not null; columns alone give their distinct values. A result bears its alias, or a \
+        name like `sum_price`.";
+    vec![
+        select.description(Some(about)).schema(Some(text())).build(),
+        query("order", "Groups by results: `sum_price.desc,category`; otherwise by what they are grouped by.", text()),
+        query("limit", "Groups, at most; otherwise all.", count().maximum(Some(most))),
+        query("offset", "Groups to skip.", count()),
+    ]
+}
+
 /// What a list takes beside filters.
 pub(super) fn page(at: &Mounted) -> Vec<Parameter> {
     let most = usize::try_from(at.options.max_limit).unwrap_or(usize::MAX);
@@ -78,6 +93,15 @@ pub(super) fn page(at: &Mounted) -> Vec<Parameter> {
             "A place between two rows, from an earlier answer's `Link`; empty for the first page. Not beside `offset`.",
         ),
     ]
+}
+
+/// Asks for the way to the rows instead of the rows.
+pub(super) fn explain() -> Parameter {
+    query(
+        "explain",
+        "`true` to be told how the rows are found, what that costs and how long it took, instead of the rows.",
+        word(&["true", "false"]),
+    )
 }
 
 /// A place between two rows.
@@ -193,6 +217,17 @@ pub(super) fn operations(dios: &[&str], states: &[&str]) -> Vec<Parameter> {
             count().maximum(Some(1_000)).default(Some(100.into())),
         ),
         query("after", "Only older than this operation.", text().pattern(Some("^op_[0-7][0-9A-HJKMNP-TV-Z]{25}$"))),
+    ]
+}
+
+/// What a list of deliveries takes.
+pub(super) fn deliveries(states: &[&str], id: &str) -> Vec<Parameter> {
+    let any = states.join("|");
+    let states = text().pattern(Some(format!("^({any})(,({any}))*$")));
+    vec![
+        query("state", "Only in this state, or in one of these, separated by commas.", states),
+        query("limit", "Deliveries, at most.", count().maximum(Some(1_000)).default(Some(100.into()))),
+        query("after", "Only older than this delivery.", text().pattern(Some(id))),
     ]
 }
 

@@ -8,7 +8,7 @@ use utoipa::openapi::schema::OneOfBuilder;
 use utoipa::openapi::{Ref, Required};
 
 use super::shapes::{Shape, array, named, text};
-use super::{Api, answers, parameters, rows};
+use super::{Api, answers, parameters, rows, shapes};
 use crate::gateway::state::Mounted;
 
 /// Statuses of refusals that every write has.
@@ -55,7 +55,7 @@ impl Resource<'_> {
             let operation = self.operation(api, verb, false, &method, "Rows by filter, order and page");
             let operation = operation.parameters(Some(parameters::filters(self.at)));
             let operation = operation.parameters(Some(parameters::page(self.at)));
-            let operation = operation.parameter(parameters::if_none_match());
+            let operation = operation.parameter(parameters::explain()).parameter(parameters::if_none_match());
             let found = if method == HttpMethod::Get { self.found() } else { answers::empty("How many there are.") };
             let operation = operation.response("200", answers::listed(found).build()).response("304", unchanged());
             api.add(&self.list_path(), method, self.readable(operation, &[400, 406, 503]));
@@ -72,6 +72,7 @@ impl Resource<'_> {
             api.add(&self.row_path(), method, self.readable(operation, &[400, 404, 406, 503]));
         }
         self.query(api);
+        self.aggregate(api);
         let refresh = self.operation(api, "refresh", false, &HttpMethod::Post, "Read the source now");
         let refresh = refresh.parameter(parameters::allow_shrink());
         let refresh = refresh.response("200", answers::json("What changed.", named("Refreshed")).build());
@@ -91,6 +92,26 @@ impl Resource<'_> {
         let query = query.response("200", answers::listed(self.found()).build()).response("304", unchanged());
         let query = self.readable(query, &[400, 406, 408, 413, 415, 503]);
         api.add(&format!("{}/_query", self.list_path()), HttpMethod::Post, query);
+    }
+
+    fn aggregate(&self, api: &mut Api) {
+        for (method, verb) in [(HttpMethod::Get, "aggregate"), (HttpMethod::Head, "countGroups")] {
+            let operation = self.operation(api, verb, false, &method, "Counts, sums, means and extremes, by groups");
+            let operation = operation.parameters(Some(parameters::groups(self.at)));
+            let operation = operation.parameters(Some(parameters::filters(self.at)));
+            let operation = operation.parameter(parameters::if_none_match());
+            let found = match method {
+                HttpMethod::Get => {
+                    let found = answers::json("The groups.", array(shapes::object([])));
+                    let found = answers::content(found, "application/x-ndjson", text());
+                    cbor(answers::content(found, "text/csv", text()))
+                }
+                _ => answers::empty("How many groups there are."),
+            };
+            let operation = operation.response("200", answers::listed(found).build()).response("304", unchanged());
+            let operation = answers::refusals(operation, &[400, 405, 406, 503]);
+            api.add(&format!("{}/_aggregate", self.list_path()), method, operation);
+        }
     }
 
     /// A Dio that holds a part of its rows only asks the source for the others.
@@ -182,7 +203,10 @@ impl Resource<'_> {
     fn by_filter(&self, api: &mut Api) {
         let can = self.at.dio.vista().capabilities();
         let most = self.at.options.max_affected;
-        let about = format!("At most {most} rows, unless `all=true` asks for every one.");
+        let about = format!(
+            "At most {most} rows, unless `all=true` asks for every one. No `Idempotency-Key`: a repeated request is about the \
+             rows that match then, which may be others; to be sure of them, write to each by its id."
+        );
         let many = |operation: OperationBuilder| {
             let operation = operation.parameters(Some(parameters::filters(self.at))).parameter(parameters::all());
             let accepted = answers::json("The writes are in the journal and visible.", named("Affected"));

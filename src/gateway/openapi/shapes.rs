@@ -147,6 +147,7 @@ fn refreshed() -> ObjectBuilder {
         ("inserted", count().into()),
         ("changed", count().into()),
         ("removed", count().into()),
+        ("undecodable", count().into()),
         ("seconds", of(Type::Number).into()),
     ])
 }

@@ -4,10 +4,13 @@
 //! in slot order, an [`Order`] of slots by ordinal. Readers hold a clone; the one writer changes its own.
 
 mod ids;
+pub(crate) mod index;
 pub mod order;
 mod rows;
 pub(in crate::hot) mod trie;
 
+#[cfg(test)]
+mod index_tests;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use self::ids::{Cell, Ids};
+use self::index::Index;
 use self::order::{Entries, Order};
 pub use self::rows::RowRef;
 use self::rows::{CHUNK, Chunk, Draft, NewRow, copy_joined};
@@ -40,6 +44,8 @@ pub struct Table {
     next_slot: Slot,
     /// Heap bytes of all chunks.
     chunk_bytes: usize,
+    /// Orders by columns; every change of a row is in all of them.
+    indexes: Arc<Vec<Index>>,
 }
 
 impl Default for Table {
@@ -57,7 +63,7 @@ impl fmt::Debug for Table {
 impl Table {
     /// An empty table.
     pub fn new() -> Table {
-        Table { rows: Trie::new(), ids: Ids::new(), order: None, next_slot: 0, chunk_bytes: 0 }
+        Table { rows: Trie::new(), ids: Ids::new(), order: None, next_slot: 0, chunk_bytes: 0, indexes: Arc::default() }
     }
 
     /// How many rows there are.
@@ -98,7 +104,7 @@ impl Table {
     /// The highest ordinal there is.
     pub fn last_ordinal(&self) -> Option<Ordinal> {
         match &self.order {
-            Some(order) => order.nth(order.len().checked_sub(1)?).map(|(ordinal, _)| ordinal),
+            Some(order) => self.at(order.nth(order.len().checked_sub(1)?)?.slot).map(|row| row.ordinal()),
             None => self.rows.last().map(|(_, chunk)| chunk.ordinal(chunk.len() - 1)),
         }
     }
@@ -113,7 +119,8 @@ impl Table {
     /// Heap bytes, about. Clones count what they share, each.
     pub fn bytes(&self) -> usize {
         let ids = self.len() * size_of::<Cell>() * 9 / 8;
-        self.chunk_bytes + ids + self.order.as_ref().map_or(0, Order::bytes)
+        let indexes: usize = self.indexes.iter().map(Index::bytes).sum();
+        self.chunk_bytes + ids + self.order.as_ref().map_or(0, Order::bytes) + indexes
     }
 
     /// Writes the row of `id` and returns its slot. Without `ordinal` a row keeps its place and a new row is appended.
@@ -157,6 +164,7 @@ impl Table {
         let Some(row) = self.get(id) else { return false };
         let (slot, old) = (row.slot(), row.ordinal());
         if old != ordinal {
+            let known = self.known_of(slot);
             self.rows.edit(slot / CHUNK, |place| {
                 if let Some(chunk) = place
                     && let Ok(at) = chunk.place(slot)
@@ -165,6 +173,7 @@ impl Table {
                 }
             });
             self.reorder(slot, Some(old), Some(ordinal));
+            self.reindex_row(slot, known.as_ref());
         }
         true
     }
@@ -195,7 +204,7 @@ impl Table {
     /// How many rows come before `ordinal` in natural order.
     pub fn position_of(&self, ordinal: Ordinal) -> usize {
         if let Some(order) = &self.order {
-            return order.seek(ordinal);
+            return order.seek(&ordinal.to_be_bytes());
         }
         // The last chunk that begins before `ordinal` holds the place; find it by halving the chunk numbers.
         let (mut low, mut high) = (0, self.rows.last().map_or(0, |(number, _)| number + 1));
@@ -238,6 +247,11 @@ impl Table {
         count
     }
 
+    /// Whether natural order is the order of slots.
+    pub(crate) fn is_in_slot_order(&self) -> bool {
+        self.order.is_none()
+    }
+
     /// Rows in slot order.
     pub fn iter_slots(&self) -> impl Iterator<Item = RowRef<'_>> + '_ {
         self.rows_from(0)
@@ -252,17 +266,21 @@ impl Table {
     /// Puts a row where the id table already says it is.
     fn write(&mut self, slot: Slot, new: NewRow<'_>) {
         let old = self.at(slot).map(|row| row.ordinal());
+        let known = self.known_of(slot);
         self.replace(slot, Some(new));
         self.reorder(slot, old, Some(new.ordinal));
+        self.reindex_row(slot, known.as_ref());
     }
 
     /// Takes the row in `slot` out, if there is one.
     fn clear(&mut self, slot: Slot) {
         let Some(row) = self.at(slot) else { return };
         let (hash, ordinal) = (self.ids.hash(row.id()), row.ordinal());
+        let known = self.known_of(slot);
         self.ids.remove(hash, slot);
         self.replace(slot, None);
         self.reorder(slot, Some(ordinal), None);
+        self.reindex_row(slot, known.as_ref());
     }
 
     fn replace(&mut self, slot: Slot, new: Option<NewRow<'_>>) {
@@ -287,10 +305,10 @@ impl Table {
         match &mut self.order {
             Some(order) => {
                 if let Some(old) = old {
-                    order.remove(old, slot, |a, b| a.cmp(&b));
+                    order.remove(&old.to_be_bytes(), slot, |other| other.cmp(&slot));
                 }
                 if let Some(new) = new {
-                    order.insert(new, slot, |a, b| a.cmp(&b));
+                    order.insert(&new.to_be_bytes(), slot, |other| other.cmp(&slot));
                 } else if order.is_empty() {
                     self.order = None;
                 }
@@ -319,9 +337,10 @@ impl Table {
     }
 
     fn build_order(&self) -> Order {
-        let mut entries: Vec<_> = self.iter_slots().map(|row| (row.ordinal(), row.slot())).collect();
+        let entry = |row: RowRef<'_>| (row.ordinal().to_be_bytes(), row.slot());
+        let mut entries: Vec<_> = self.iter_slots().map(entry).collect();
         entries.sort_unstable();
-        Order::from_sorted(&entries)
+        Order::from_sorted(entries.iter().map(|(key, slot)| (&key[..], *slot)))
     }
 }
 
@@ -362,7 +381,7 @@ impl<'a> Iterator for Natural<'a> {
         match self {
             Natural::Slots(slots) => slots.next(),
             Natural::Ordered { table, entries, chunk } => {
-                let (_, slot) = entries.next()?;
+                let slot = entries.next()?.slot;
                 let number = slot / CHUNK;
                 if chunk.is_none_or(|(known, _)| known != number) {
                     *chunk = table.rows.get(number).map(|found| (number, found));

@@ -1,25 +1,30 @@
-//! The one kind of index: a counted B+tree of (8-byte key, slot), persistent.
+//! The one kind of index: a counted B+tree of (key, slot), persistent.
 //!
-//! A key is an order-preserving prefix of what is sorted by; where prefixes are equal the caller compares the rows behind the
-//! slots. Every position is a rank, so a filter's count is a difference of two and any offset is a seek.
+//! A key is bytes that sort as what is sorted by; where keys are equal the caller says which slot comes first. Every position
+//! is a rank, so the count of a range is a difference of two and any offset is a seek. Leaves are made to measure and never
+//! changed: a change makes another leaf. What all keys of a leaf begin with is kept once.
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Slot, insert_tight};
+use super::Slot;
 
-/// Entries per leaf, at most.
-const LEAF: usize = 256;
+/// Entries per leaf, at most. A change copies a leaf, a seek halves its way through one.
+const LEAF: usize = 128;
 /// Children per inner node, at most.
 const INNER: usize = 64;
+/// Bytes of a key that are kept, at most: beyond, the caller compares what the keys were made of.
+pub const MOST_KEY: usize = 96;
 
 /// Slots in the order of their keys.
 #[derive(Clone)]
 pub struct Order {
     root: Arc<Node>,
     len: usize,
+    /// Heap bytes of the leaves.
+    bytes: usize,
 }
 
 #[derive(Clone)]
@@ -30,125 +35,250 @@ enum Node {
 
 #[derive(Clone, Default)]
 struct Leaf {
-    keys: Vec<u64>,
-    slots: Vec<Slot>,
+    /// How many of `bytes` every key begins with.
+    shared: u16,
+    /// Where the rest of each key ends in `bytes`; it begins where the one before ends.
+    ends: Box<[u16]>,
+    slots: Box<[Slot]>,
+    bytes: Box<[u8]>,
 }
 
 /// A subtree, its first entry and its size. Never empty.
 #[derive(Clone)]
 struct Child {
-    key: u64,
+    key: Arc<[u8]>,
     slot: Slot,
     count: u32,
     node: Arc<Node>,
 }
 
-impl Child {
-    fn new(node: Node) -> Child {
-        let ((key, slot), count) = (node.first(), node.count());
-        Child { key, slot, count, node: Arc::new(node) }
+/// An entry of an [`Order`]: its key in two parts, and its slot.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    start: &'a [u8],
+    rest: &'a [u8],
+    /// Its slot.
+    pub slot: Slot,
+}
+
+impl Entry<'_> {
+    /// Writes the key into `out`.
+    pub fn key_into(&self, out: &mut Vec<u8>) {
+        out.clear();
+        out.extend_from_slice(self.start);
+        out.extend_from_slice(self.rest);
     }
 
-    /// Lets `change` work on the subtree and notes its new first entry and size.
-    fn edit<R>(&mut self, change: impl FnOnce(&mut Node) -> R) -> R {
-        let node = Arc::make_mut(&mut self.node);
-        let result = change(node);
-        self.count = node.count();
-        if self.count > 0 {
-            (self.key, self.slot) = node.first();
-        }
-        result
+    fn to_key(self) -> Vec<u8> {
+        [self.start, self.rest].concat()
     }
 }
 
 impl Leaf {
-    fn first(&self) -> (u64, Slot) {
-        (self.keys[0], self.slots[0])
+    fn of<K: AsRef<[u8]>>(entries: &[(K, Slot)]) -> Leaf {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Leaf::default() };
+        let (first, last) = (first.0.as_ref(), last.0.as_ref());
+        // They are sorted: what the first shares with the last, all share.
+        let shared = first.iter().zip(last).take_while(|(a, b)| a == b).count();
+        let mut bytes = first[..shared].to_vec();
+        let mut ends = Vec::with_capacity(entries.len());
+        for (key, _) in entries {
+            bytes.extend_from_slice(&key.as_ref()[shared..]);
+            ends.push(bytes.len() as u16);
+        }
+        let slots = entries.iter().map(|(_, slot)| *slot).collect();
+        Leaf { shared: shared as u16, ends: ends.into(), slots, bytes: bytes.into() }
+    }
+
+    fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn start(&self, at: usize) -> usize {
+        at.checked_sub(1).map_or(self.shared, |before| self.ends[before]) as usize
+    }
+
+    fn entry(&self, at: usize) -> Entry<'_> {
+        let rest = &self.bytes[self.start(at)..self.ends[at] as usize];
+        Entry { start: &self.bytes[..self.shared as usize], rest, slot: self.slots[at] }
+    }
+
+    fn entries(&self) -> Vec<(Vec<u8>, Slot)> {
+        (0..self.len()).map(|at| (self.entry(at).to_key(), self.slots[at])).collect()
+    }
+
+    /// How many entries come before `key`.
+    fn rank(&self, key: &[u8], tie: &impl Fn(Slot) -> Ordering) -> usize {
+        let shared = &self.bytes[..self.shared as usize];
+        let Some(rest) = key.strip_prefix(shared) else {
+            return if shared < key { self.len() } else { 0 };
+        };
+        partition(self.len(), |at| {
+            let own = &self.bytes[self.start(at)..self.ends[at] as usize];
+            own.cmp(rest).then_with(|| tie(self.slots[at])).is_lt()
+        })
+    }
+
+    /// This leaf with an entry more.
+    fn with(&self, rank: usize, key: &[u8], slot: Slot) -> Leaf {
+        let Some(rest) = key.strip_prefix(&self.bytes[..self.shared as usize]).filter(|_| self.len() > 0) else {
+            let mut entries = self.entries();
+            entries.insert(rank, (key.to_vec(), slot));
+            return Leaf::of(&entries);
+        };
+        let (at, more) = (self.start(rank), rest.len() as u16);
+        let ends = self.ends[..rank].iter().copied().chain([at as u16 + more]);
+        let bytes = [&self.bytes[..at], rest, &self.bytes[at..]].concat();
+        Leaf {
+            shared: self.shared,
+            ends: ends.chain(self.ends[rank..].iter().map(|end| end + more)).collect(),
+            slots: [&self.slots[..rank], &[slot], &self.slots[rank..]].concat().into(),
+            bytes: bytes.into(),
+        }
+    }
+
+    /// This leaf with an entry less.
+    fn without(&self, rank: usize) -> Leaf {
+        let (start, end) = (self.start(rank), self.ends[rank] as usize);
+        let less = (end - start) as u16;
+        let ends = self.ends[..rank].iter().copied().chain(self.ends[rank + 1..].iter().map(|end| end - less));
+        Leaf {
+            shared: self.shared,
+            ends: ends.collect(),
+            slots: [&self.slots[..rank], &self.slots[rank + 1..]].concat().into(),
+            bytes: [&self.bytes[..start], &self.bytes[end..]].concat().into(),
+        }
+    }
+
+    fn heap(&self) -> usize {
+        // With the `Arc`, the allocator's own and a separator above.
+        self.bytes.len() + self.len() * (size_of::<u16>() + size_of::<Slot>()) + size_of::<Node>() + 112
     }
 }
 
 impl Node {
-    fn first(&self) -> (u64, Slot) {
+    fn first(&self) -> (Vec<u8>, Slot) {
         match self {
-            Node::Leaf(leaf) => leaf.first(),
-            Node::Inner(children) => (children[0].key, children[0].slot),
+            Node::Leaf(leaf) => (leaf.entry(0).to_key(), leaf.slots[0]),
+            Node::Inner(children) => (children[0].key.to_vec(), children[0].slot),
         }
     }
 
     fn count(&self) -> u32 {
         match self {
-            Node::Leaf(leaf) => leaf.keys.len() as u32,
+            Node::Leaf(leaf) => leaf.len() as u32,
             Node::Inner(children) => children.iter().map(|child| child.count).sum(),
         }
     }
 
-    fn width(&self) -> usize {
+    fn heap(&self) -> usize {
         match self {
-            Node::Leaf(leaf) => leaf.keys.len(),
-            Node::Inner(children) => children.len(),
+            Node::Leaf(leaf) => leaf.heap(),
+            Node::Inner(children) => children.iter().map(|child| child.node.heap()).sum(),
         }
     }
 
-    fn capacity(&self) -> usize {
-        match self {
-            Node::Leaf(_) => LEAF,
-            Node::Inner(_) => INNER,
-        }
-    }
-
-    /// Inserts at `rank`; returns the right half if the node had to be split.
-    fn insert(&mut self, rank: usize, key: u64, slot: Slot) -> Option<Node> {
-        let at = match self {
-            Node::Leaf(leaf) => {
-                insert_tight(&mut leaf.keys, rank, key);
-                insert_tight(&mut leaf.slots, rank, slot);
-                rank
-            }
-            Node::Inner(children) => {
-                let (at, inside) = child_before(children, rank);
-                let right = children[at].edit(|node| node.insert(inside, key, slot))?;
-                insert_tight(children, at + 1, Child::new(right));
-                at + 1
-            }
-        };
-        let width = self.width();
-        // Entries that come in order leave full nodes behind.
-        (width > self.capacity()).then(|| self.split_off(if at + 1 == width { at } else { width / 2 }))
-    }
-
-    fn split_off(&mut self, at: usize) -> Node {
-        match self {
-            Node::Leaf(leaf) => Node::Leaf(Leaf { keys: leaf.keys.split_off(at), slots: leaf.slots.split_off(at) }),
-            Node::Inner(children) => Node::Inner(children.split_off(at)),
-        }
-    }
-
-    /// Takes the entry at `rank`, which there is.
-    fn remove(&mut self, rank: usize) -> (u64, Slot) {
-        match self {
-            Node::Leaf(leaf) => (leaf.keys.remove(rank), leaf.slots.remove(rank)),
-            Node::Inner(children) => {
-                let (at, inside) = child_of(children, rank);
-                let taken = children[at].edit(|node| node.remove(inside));
-                if children[at].count == 0 {
-                    children.remove(at);
-                } else if children[at].node.width() < children[at].node.capacity() / 4 {
-                    merge_into_neighbour(children, at);
-                }
-                taken
-            }
-        }
-    }
-
-    /// Appends the entries of a node of the same height.
-    fn append(&mut self, right: &Node) {
+    /// Joins two nodes of one height, if the result is not too full.
+    fn joined(&self, right: &Node) -> Option<Node> {
         match (self, right) {
-            (Node::Leaf(left), Node::Leaf(right)) => {
-                left.keys.extend_from_slice(&right.keys);
-                left.slots.extend_from_slice(&right.slots);
+            (Node::Leaf(left), Node::Leaf(right)) if left.len() + right.len() <= LEAF * 3 / 4 => {
+                let mut entries = left.entries();
+                entries.extend(right.entries());
+                Some(Node::Leaf(Leaf::of(&entries)))
             }
-            (Node::Inner(left), Node::Inner(right)) => left.extend_from_slice(right),
-            _ => unreachable!("all leaves are at one depth"),
+            (Node::Inner(left), Node::Inner(right)) if left.len() + right.len() <= INNER * 3 / 4 => {
+                Some(Node::Inner([&left[..], &right[..]].concat()))
+            }
+            _ => None,
+        }
+    }
+
+    fn is_sparse(&self) -> bool {
+        match self {
+            Node::Leaf(leaf) => leaf.len() < LEAF / 4,
+            Node::Inner(children) => children.len() < INNER / 4,
+        }
+    }
+}
+
+impl Child {
+    fn new(node: Arc<Node>) -> Child {
+        let ((key, slot), count) = (node.first(), node.count());
+        Child { key: key.into(), slot, count, node }
+    }
+
+    /// Brings the summary up to date after a change below; `edge` says that the first entry may be another.
+    fn settle(&mut self, edge: bool) {
+        self.count = self.node.count();
+        if edge && self.count > 0 {
+            let (key, slot) = self.node.first();
+            (self.key, self.slot) = (key.into(), slot);
+        }
+    }
+}
+
+/// Inserts at `rank`; gives the right half if the node had to be split. `bytes` follows the leaves.
+fn insert(node: &mut Arc<Node>, rank: usize, key: &[u8], slot: Slot, bytes: &mut usize) -> Option<Arc<Node>> {
+    if let Node::Leaf(leaf) = &**node {
+        let new = leaf.with(rank, key, slot);
+        *bytes -= leaf.heap();
+        if new.len() <= LEAF {
+            *bytes += new.heap();
+            *node = Arc::new(Node::Leaf(new));
+            return None;
+        }
+        let entries = new.entries();
+        // Entries that come in order leave full leaves behind.
+        let (left, right) = entries.split_at(if rank + 1 == entries.len() { rank } else { entries.len() / 2 });
+        let (left, right) = (Leaf::of(left), Leaf::of(right));
+        *bytes += left.heap() + right.heap();
+        *node = Arc::new(Node::Leaf(left));
+        return Some(Arc::new(Node::Leaf(right)));
+    }
+    let Node::Inner(children) = Arc::make_mut(node) else { return None };
+    let (at, inside) = child_before(children, rank);
+    let right = insert(&mut children[at].node, inside, key, slot, bytes);
+    children[at].settle(inside == 0);
+    children.insert(at + 1, Child::new(right?));
+    let width = children.len();
+    (width > INNER).then(|| {
+        let at = if at + 2 == width { width - 1 } else { width / 2 };
+        Arc::new(Node::Inner(children.split_off(at)))
+    })
+}
+
+/// Takes the entry at `rank`, which there is.
+fn remove(node: &mut Arc<Node>, rank: usize, bytes: &mut usize) {
+    if let Node::Leaf(leaf) = &**node {
+        let new = leaf.without(rank);
+        *bytes = *bytes + new.heap() - leaf.heap();
+        *node = Arc::new(Node::Leaf(new));
+        return;
+    }
+    let Node::Inner(children) = Arc::make_mut(node) else { return };
+    let (at, inside) = child_of(children, rank);
+    remove(&mut children[at].node, inside, bytes);
+    children[at].settle(inside == 0);
+    if children[at].count == 0 {
+        *bytes -= children[at].node.heap();
+        children.remove(at);
+    } else if children[at].node.is_sparse() {
+        join_with_neighbour(children, at, bytes);
+    }
+}
+
+/// Joins child `at` with the one before or after it, if both fit in one node.
+fn join_with_neighbour(children: &mut Vec<Child>, at: usize, bytes: &mut usize) {
+    for left in [at.checked_sub(1), Some(at)].into_iter().flatten().filter(|left| left + 1 < children.len()) {
+        let (one, other) = (&children[left].node, &children[left + 1].node);
+        if let Some(joined) = one.joined(other) {
+            if let Node::Leaf(leaf) = &joined {
+                *bytes = *bytes + leaf.heap() - one.heap() - other.heap();
+            }
+            children[left].node = Arc::new(joined);
+            children[left].settle(false);
+            children.remove(left + 1);
+            return;
         }
     }
 }
@@ -170,23 +300,6 @@ fn child_before(children: &[Child], rank: usize) -> (usize, usize) {
     (at, if rank == 0 { 0 } else { inside + 1 })
 }
 
-/// Joins child `at` with the one before or after it, if both fit in one node.
-fn merge_into_neighbour(children: &mut Vec<Child>, at: usize) {
-    let fits = |left: usize| {
-        let (left, right) = (&children[left].node, &children[left + 1].node);
-        left.width() + right.width() <= left.capacity() * 3 / 4
-    };
-    let left = if at > 0 && fits(at - 1) {
-        at - 1
-    } else if at + 1 < children.len() && fits(at) {
-        at
-    } else {
-        return;
-    };
-    let right = children.remove(left + 1);
-    children[left].edit(|node| node.append(&right.node));
-}
-
 impl Default for Order {
     fn default() -> Self {
         Order::new()
@@ -202,23 +315,37 @@ impl fmt::Debug for Order {
 impl Order {
     /// An empty order.
     pub fn new() -> Order {
-        Order { root: Arc::new(Node::Leaf(Leaf::default())), len: 0 }
+        let empty = Leaf::default();
+        Order { len: 0, bytes: empty.heap(), root: Arc::new(Node::Leaf(empty)) }
     }
 
     /// Builds an order from entries that are in order.
-    pub fn from_sorted(entries: &[(u64, Slot)]) -> Order {
-        if entries.is_empty() {
-            return Order::new();
-        }
-        let leaf = |entries: &[(u64, Slot)]| {
-            let (keys, slots) = entries.iter().copied().unzip();
-            Child::new(Node::Leaf(Leaf { keys, slots }))
+    pub fn from_sorted<'a>(entries: impl IntoIterator<Item = (&'a [u8], Slot)>) -> Order {
+        let (mut level, mut leaf, mut len, mut bytes) = (Vec::new(), Vec::with_capacity(LEAF), 0, 0);
+        let mut hang = |entries: &mut Vec<(&[u8], Slot)>| {
+            let leaf = Leaf::of(entries);
+            bytes += leaf.heap();
+            level.push(Child::new(Arc::new(Node::Leaf(leaf))));
+            entries.clear();
         };
-        let mut level: Vec<Child> = entries.chunks(LEAF).map(leaf).collect();
-        while level.len() > 1 {
-            level = level.chunks(INNER).map(|children| Child::new(Node::Inner(children.to_vec()))).collect();
+        for (key, slot) in entries {
+            leaf.push((&key[..key.len().min(MOST_KEY)], slot));
+            len += 1;
+            if leaf.len() == LEAF {
+                hang(&mut leaf);
+            }
         }
-        Order { root: Arc::clone(&level[0].node), len: entries.len() }
+        if !leaf.is_empty() {
+            hang(&mut leaf);
+        }
+        while level.len() > 1 {
+            let up = level.chunks(INNER).map(|children| Child::new(Arc::new(Node::Inner(children.to_vec()))));
+            level = up.collect();
+        }
+        match level.pop() {
+            Some(root) => Order { root: root.node, len, bytes },
+            None => Order::new(),
+        }
     }
 
     /// How many entries there are.
@@ -231,16 +358,21 @@ impl Order {
         self.len == 0
     }
 
-    /// How many entries come first for which `before` holds; it must hold for a prefix of the order.
-    pub fn partition_point(&self, before: impl Fn(u64, Slot) -> bool) -> usize {
+    /// Heap bytes, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many entries come before `key`. Of those whose kept key is the same, `tie` says how they stand to it.
+    pub fn rank(&self, key: &[u8], tie: impl Fn(Slot) -> Ordering) -> usize {
+        let key = &key[..key.len().min(MOST_KEY)];
         let (mut node, mut rank) = (&*self.root, 0);
         loop {
             match node {
-                Node::Leaf(leaf) => {
-                    return rank + partition(leaf.keys.len(), |at| before(leaf.keys[at], leaf.slots[at]));
-                }
+                Node::Leaf(leaf) => return rank + leaf.rank(key, &tie),
                 Node::Inner(children) => {
-                    let at = children.partition_point(|child| before(child.key, child.slot)).saturating_sub(1);
+                    let before = |child: &Child| (*child.key).cmp(key).then_with(|| tie(child.slot)).is_lt();
+                    let at = children.partition_point(before).saturating_sub(1);
                     rank += children[..at].iter().map(|child| child.count as usize).sum::<usize>();
                     node = &children[at].node;
                 }
@@ -248,63 +380,55 @@ impl Order {
         }
     }
 
-    /// How many entries have a key below `key`.
-    pub fn seek(&self, key: u64) -> usize {
-        self.partition_point(|other, _| other < key)
+    /// How many entries have a key below `key`, which is no longer than what is kept.
+    pub fn seek(&self, key: &[u8]) -> usize {
+        self.rank(key, |_| Ordering::Equal)
     }
 
-    /// How many entries come before `(key, slot)`. `tie` orders slots whose keys are equal.
-    pub fn rank(&self, key: u64, slot: Slot, tie: impl Fn(Slot, Slot) -> Ordering) -> usize {
-        self.partition_point(|other_key, other| other_key < key || other_key == key && tie(other, slot).is_lt())
-    }
-
-    /// Adds an entry and returns its rank.
-    pub fn insert(&mut self, key: u64, slot: Slot, tie: impl Fn(Slot, Slot) -> Ordering) -> usize {
-        let rank = self.rank(key, slot, tie);
-        let root = Arc::make_mut(&mut self.root);
-        if let Some(right) = root.insert(rank, key, slot) {
-            let left = std::mem::replace(root, Node::Inner(Vec::new()));
-            *root = Node::Inner(vec![Child::new(left), Child::new(right)]);
+    /// Adds an entry and returns its rank. `tie` says how slots stand to it whose kept keys are the same.
+    pub fn insert(&mut self, key: &[u8], slot: Slot, tie: impl Fn(Slot) -> Ordering) -> usize {
+        let rank = self.rank(key, tie);
+        let kept = &key[..key.len().min(MOST_KEY)];
+        if let Some(right) = insert(&mut self.root, rank, kept, slot, &mut self.bytes) {
+            let left = Arc::clone(&self.root);
+            self.root = Arc::new(Node::Inner(vec![Child::new(left), Child::new(right)]));
         }
         self.len += 1;
         rank
     }
 
-    /// Takes an entry out; `tie` must order its slot as when it was added. Returns its rank, `None` if it is not there.
-    pub fn remove(&mut self, key: u64, slot: Slot, tie: impl Fn(Slot, Slot) -> Ordering) -> Option<usize> {
-        let rank = self.rank(key, slot, tie);
-        if self.nth(rank) != Some((key, slot)) {
+    /// Takes an entry out; `tie` says how slots stand to it whose kept keys are the same, the entry itself being equal.
+    /// Returns its rank, `None` if it is not there.
+    pub fn remove(&mut self, key: &[u8], slot: Slot, tie: impl Fn(Slot) -> Ordering) -> Option<usize> {
+        let rank = self.rank(key, tie);
+        let found = self.nth(rank)?;
+        if found.slot != slot || found.to_key() != key[..key.len().min(MOST_KEY)] {
             return None;
         }
-        let root = Arc::make_mut(&mut self.root);
-        root.remove(rank);
+        remove(&mut self.root, rank, &mut self.bytes);
         self.len -= 1;
-        while let Node::Inner(children) = root {
-            match children.len() {
-                0 => *root = Node::Leaf(Leaf::default()),
-                1 => *root = (*children[0].node).clone(),
-                _ => break,
-            }
+        loop {
+            let only = match &*self.root {
+                Node::Inner(children) if children.len() == 1 => Arc::clone(&children[0].node),
+                Node::Inner(children) if children.is_empty() => {
+                    *self = Order::new();
+                    return Some(rank);
+                }
+                _ => return Some(rank),
+            };
+            self.root = only;
         }
-        Some(rank)
     }
 
     /// The entry at `rank`.
-    pub fn nth(&self, rank: usize) -> Option<(u64, Slot)> {
-        let window = self.window(rank)?;
-        window.get(rank)
+    pub fn nth(&self, rank: usize) -> Option<Entry<'_>> {
+        self.window(rank)?.get(rank)
     }
 
     /// Entries from one rank to another, either way; ranks past the end are left out.
     pub fn range(&self, ranks: Range<usize>) -> Entries<'_> {
         let end = ranks.end.min(self.len);
         Entries { order: self, ranks: ranks.start.min(end)..end, front: None, back: None }
-    }
-
-    /// Heap bytes, about.
-    pub fn bytes(&self) -> usize {
-        // Entries, slack of leaves filled in random order, inner nodes.
-        self.len * (size_of::<u64>() + size_of::<Slot>()) * 5 / 4
     }
 
     /// The leaf that holds `rank`.
@@ -343,10 +467,10 @@ struct Window<'a> {
     first: usize,
 }
 
-impl Window<'_> {
-    fn get(&self, rank: usize) -> Option<(u64, Slot)> {
+impl<'a> Window<'a> {
+    fn get(&self, rank: usize) -> Option<Entry<'a>> {
         let at = rank.checked_sub(self.first)?;
-        Some((*self.leaf.keys.get(at)?, self.leaf.slots[at]))
+        (at < self.leaf.len()).then(|| self.leaf.entry(at))
     }
 }
 
@@ -360,7 +484,7 @@ pub struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
-    fn entry(order: &'a Order, window: &mut Option<Window<'a>>, rank: usize) -> Option<(u64, Slot)> {
+    fn entry(order: &'a Order, window: &mut Option<Window<'a>>, rank: usize) -> Option<Entry<'a>> {
         if let Some(entry) = window.and_then(|window| window.get(rank)) {
             return Some(entry);
         }
@@ -369,10 +493,10 @@ impl<'a> Entries<'a> {
     }
 }
 
-impl Iterator for Entries<'_> {
-    type Item = (u64, Slot);
+impl<'a> Iterator for Entries<'a> {
+    type Item = Entry<'a>;
 
-    fn next(&mut self) -> Option<(u64, Slot)> {
+    fn next(&mut self) -> Option<Entry<'a>> {
         let rank = self.ranks.next()?;
         Self::entry(self.order, &mut self.front, rank)
     }
@@ -382,8 +506,8 @@ impl Iterator for Entries<'_> {
     }
 }
 
-impl DoubleEndedIterator for Entries<'_> {
-    fn next_back(&mut self) -> Option<(u64, Slot)> {
+impl<'a> DoubleEndedIterator for Entries<'a> {
+    fn next_back(&mut self) -> Option<Entry<'a>> {
         let rank = self.ranks.next_back()?;
         Self::entry(self.order, &mut self.back, rank)
     }

@@ -165,60 +165,94 @@ proptest! {
     fn order_equals_a_sorted_vector(
         bulk in 0usize..3000,
         steps in proptest::collection::vec((any::<bool>(), 0u64..12, 0u32..4000), 0..600),
+        keys in prop::sample::select(vec![short as fn(u64) -> Vec<u8>, shared, long]),
     ) {
-        let mut entries: Vec<(u64, Slot)> = (0..bulk as u32).map(|slot| (u64::from(slot) / 300, slot)).collect();
+        type Entry = (u64, std::cmp::Reverse<Slot>);
+        let mut entries: Vec<Entry> =
+            (0..bulk as u32).map(|slot| (u64::from(slot) / 300, std::cmp::Reverse(slot))).collect();
         // Ties come in descending slot order, so that the comparator counts.
-        entries.sort_by_key(|(key, slot)| (*key, std::cmp::Reverse(*slot)));
-        let tie = |a: Slot, b: Slot| b.cmp(&a);
-        let mut order = Order::from_sorted(&entries);
-        let (before, kept) = (order.clone(), entries.clone());
+        entries.sort_unstable();
+        let sorted: Vec<_> = entries.iter().map(|(key, slot)| (keys(*key), slot.0)).collect();
+        let mut order = Order::from_sorted(sorted.iter().map(|(key, slot)| (&key[..], *slot)));
+        let (before, kept) = (order.clone(), sorted);
         for (add, key, slot) in steps {
-            let found = entries.binary_search_by_key(&(key, std::cmp::Reverse(slot)), |e| (e.0, std::cmp::Reverse(e.1)));
-            match found {
+            let entry = (key, std::cmp::Reverse(slot));
+            let tie = |other: Slot| slot.cmp(&other);
+            match entries.binary_search(&entry) {
                 Err(at) if add => {
-                    prop_assert_eq!(order.insert(key, slot, tie), at);
-                    entries.insert(at, (key, slot));
+                    prop_assert_eq!(order.insert(&keys(key), slot, tie), at);
+                    entries.insert(at, entry);
                 }
                 Ok(at) if !add => {
-                    prop_assert_eq!(order.remove(key, slot, tie), Some(at));
+                    prop_assert_eq!(order.remove(&keys(key), slot, tie), Some(at));
                     entries.remove(at);
                 }
-                Err(_) if !add => prop_assert_eq!(order.remove(key, slot, tie), None),
+                Err(_) if !add => prop_assert_eq!(order.remove(&keys(key), slot, tie), None),
                 _ => {}
             }
         }
-        prop_assert!(before.range(0..usize::MAX).eq(kept));
+        prop_assert!(held(&before) == cut(&kept));
+        let expected: Vec<_> = entries.iter().map(|(key, slot)| (keys(*key), slot.0)).collect();
+        prop_assert_eq!(held(&order), cut(&expected));
         prop_assert_eq!(order.len(), entries.len());
         for from in (0..entries.len() + 1).step_by(101) {
-            let window = &entries[from..(from + 400).min(entries.len())];
-            prop_assert!(order.range(from..from + 400).eq(window.iter().copied()));
-            prop_assert!(order.range(from..from + 400).rev().eq(window.iter().rev().copied()));
-            prop_assert_eq!(order.nth(from), entries.get(from).copied());
+            let window = &expected[from..(from + 400).min(expected.len())];
+            let slots = || window.iter().map(|entry| entry.1);
+            prop_assert!(order.range(from..from + 400).map(|entry| entry.slot).eq(slots()));
+            prop_assert!(order.range(from..from + 400).rev().map(|entry| entry.slot).eq(slots().rev()));
+            prop_assert_eq!(order.nth(from).map(|entry| entry.slot), slots().next());
         }
         for key in 0..14 {
-            prop_assert_eq!(order.seek(key), entries.partition_point(|entry| entry.0 < key));
+            prop_assert_eq!(order.seek(&keys(key)), entries.partition_point(|entry| entry.0 < key));
         }
     }
 }
 
+fn short(key: u64) -> Vec<u8> {
+    vec![key as u8]
+}
+
+fn shared(key: u64) -> Vec<u8> {
+    [b"one and the same", &vec![b'x'; key as usize][..], &[0]].concat()
+}
+
+/// As long as keys are kept; what makes them different is at the end.
+fn long(key: u64) -> Vec<u8> {
+    [&[7; order::MOST_KEY - 8][..], &key.to_be_bytes()].concat()
+}
+
+fn held(order: &Order) -> Vec<(Vec<u8>, Slot)> {
+    let mut key = Vec::new();
+    let entry = |entry: order::Entry<'_>| {
+        entry.key_into(&mut key);
+        (key.clone(), entry.slot)
+    };
+    order.range(0..usize::MAX).map(entry).collect()
+}
+
+fn cut(entries: &[(Vec<u8>, Slot)]) -> Vec<(Vec<u8>, Slot)> {
+    entries.iter().map(|(key, slot)| (key[..key.len().min(order::MOST_KEY)].to_vec(), *slot)).collect()
+}
+
 #[test]
 fn order_grows_and_shrinks_to_nothing_in_any_direction() {
-    let by_slot = |a: Slot, b: Slot| a.cmp(&b);
     let scattered = |n: u64| n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     for key in [|n: u64| n, |n: u64| u64::MAX - n, scattered] {
         let mut order = Order::new();
-        for n in 0..40_000u64 {
-            order.insert(key(n), n as Slot, by_slot);
+        for n in 0..20_000u64 {
+            order.insert(&key(n).to_be_bytes(), n as Slot, |other| other.cmp(&(n as Slot)));
         }
-        assert!(order.range(0..usize::MAX).is_sorted());
-        for n in (0..40_000u64).rev() {
-            assert!(order.remove(key(n), n as Slot, by_slot).is_some());
+        assert!(held(&order).is_sorted());
+        for n in (0..20_000u64).rev() {
+            assert!(order.remove(&key(n).to_be_bytes(), n as Slot, |other| other.cmp(&(n as Slot))).is_some());
             if n % 8_000 == 0 {
                 assert_eq!(order.range(0..usize::MAX).count(), n as usize);
-                assert!(order.range(0..usize::MAX).is_sorted());
+                assert!(held(&order).is_sorted());
             }
         }
         assert!(order.is_empty() && order.nth(0).is_none());
+        order.insert(b"again", 1, |_| std::cmp::Ordering::Equal);
+        assert_eq!((order.len(), order.bytes()), (1, Order::from_sorted([(&b"again"[..], 1)]).bytes()));
     }
 }
 

@@ -206,6 +206,70 @@ impl<T: Weigh> Trie<T> {
     }
 }
 
+impl<T> Trie<T> {
+    /// Visits every index at which the two hold different values, in time proportional to what they do not share.
+    pub(super) fn differences<'a>(
+        &'a self,
+        other: &'a Trie<T>,
+        visit: &mut impl FnMut(u32, Option<&'a T>, Option<&'a T>),
+    ) {
+        differences((self.root.as_ref(), self.height), (other.root.as_ref(), other.height), 0, visit);
+    }
+}
+
+/// A subtree and its height.
+type Sub<'a, T> = (Option<&'a Arc<Node<T>>>, u32);
+
+fn differences<'a, T>(
+    a: Sub<'a, T>,
+    b: Sub<'a, T>,
+    first: u32,
+    visit: &mut impl FnMut(u32, Option<&'a T>, Option<&'a T>),
+) {
+    let same = match (a.0, b.0) {
+        (None, None) => true,
+        (Some(x), Some(y)) => Arc::ptr_eq(x, y),
+        _ => false,
+    };
+    if same {
+        return;
+    }
+    let height = a.1.max(b.1);
+    for at in 0..FAN {
+        let index = first | (at as u32) << (BITS * (height - 1));
+        if height == 1 {
+            let (x, y) = (last(a.0, at), last(b.0, at));
+            let same = match (x, y) {
+                (None, None) => true,
+                (Some(x), Some(y)) => Arc::ptr_eq(x, y),
+                _ => false,
+            };
+            if !same {
+                visit(index, x.map(|value| &**value), y.map(|value| &**value));
+            }
+        } else {
+            differences(child(a, height, at), child(b, height, at), index, visit);
+        }
+    }
+}
+
+/// Child `at` of a subtree, seen from a node of `height`: a lower one is that node's first child.
+fn child<'a, T>(sub: Sub<'a, T>, height: u32, at: usize) -> Sub<'a, T> {
+    let node = match sub.0.map(|node| &**node) {
+        _ if sub.1 < height => return (sub.0.filter(|_| at == 0), sub.1.min(height - 1)),
+        Some(Node::Inner(fan)) => fan.children[at].as_ref(),
+        Some(Node::Last(_)) | None => None,
+    };
+    (node, height - 1)
+}
+
+fn last<T>(node: Option<&Arc<Node<T>>>, at: usize) -> Option<&Arc<T>> {
+    match &**node? {
+        Node::Last(fan) => fan.children[at].as_ref(),
+        Node::Inner(_) => None,
+    }
+}
+
 fn edit<T: Weigh, R>(
     node: &mut Option<Arc<Node<T>>>,
     height: u32,

@@ -223,14 +223,12 @@ impl World {
         if !self.consumer.is_empty() {
             actions.push(Action::Consume);
         }
-        // A restart between a loss and the first list after it does not know what the log lacked: only another loss is tried.
-        if self.restarts > 0 && !self.seeding {
+        if self.restarts > 0 {
             actions.push(Action::Restart(Lost::Nothing));
         }
         if self.losses > 0 {
             actions.push(Action::Restart(Lost::File));
-            let rows = if self.seeding { 0 } else { self.setup.keys };
-            actions.extend((0..rows).map(|key| Action::Restart(Lost::Row(key))));
+            actions.extend((0..self.setup.keys).map(|key| Action::Restart(Lost::Row(key))));
         }
         let listing = self.reads.iter().any(|read| read.key.is_none());
         // One more when nothing else is left to do, so that every walk can come to rest.
@@ -457,6 +455,8 @@ impl World {
             table.push_at(base.slot, &id, &base.body, base.ordinal);
         }
         let rules = rules(self.setup.versioned, self.setup.trust);
+        let lacked = self.state.lacks_rows();
+        let gap = lacked && self.state.has_gap();
         let head = self.state.seq();
         let watermark = if lost == Lost::File { 0 } else { head };
         self.state = State::restore(rules, "epoch", watermark, table.finish());
@@ -464,8 +464,9 @@ impl World {
             self.state.apply(&Entry::decode(&entry.encode()).unwrap());
         }
         self.state.advance(head);
-        if lost != Lost::Nothing {
-            self.state.doubt_missing();
+        // The cache file is not called whole while rows are missing.
+        if lost != Lost::Nothing || lacked {
+            self.state.doubt_missing(gap);
             self.seeding = true;
         }
         self.reads.clear();
@@ -774,7 +775,6 @@ proptest! {
     }
 
     #[test]
-    #[ignore = "finds a routed write that is lost: its row was lost too and not read again before the next restart"]
     fn g8_random_walks_with_losses_of_the_cache_file(
         choices in proptest::collection::vec(any::<u16>(), 60),
         route in any_route(),

@@ -69,7 +69,8 @@ fn check_sound(state: &State, stored: &Stored) {
 
 impl Life {
     fn new(versioned: bool) -> Life {
-        let state = State::new(rules(versioned, true), "epoch", 0);
+        let rules = Rules { keep_routed: 2, ..(*rules(versioned, true)).clone() };
+        let state = State::new(Arc::new(rules), "epoch", 0);
         Life { state, entries: Vec::new(), cache: vec![Stored::new()], marks: Vec::new(), next: 1 }
     }
 
@@ -106,8 +107,8 @@ impl Life {
         (0..KEYS).map(|key| self.state.get(&id(key)).map(|row| (row.body(), row.ordinal()))).collect()
     }
 
-    /// Kill at the head, with the cache file at `at`.
-    fn restarted(&self, at: usize) -> State {
+    /// Kill at the head, with the cache file at `at` and the log as it is, or trimmed as far as it may be.
+    fn restarted(&self, at: usize, trimmed: bool) -> State {
         let mut table = TableBuilder::new();
         for (slot, (id, base)) in &self.cache[at] {
             table.push_at(*slot, id, &base.body, base.ordinal);
@@ -117,11 +118,14 @@ impl Life {
         let mut state = State::restore(rules, "epoch", position, table.finish());
         let kept = self.state.kept_entries();
         let mut stored = self.cache[at].clone();
-        for entry in self.entries.iter().filter(|entry| entry.seq > position || kept.contains(&entry.seq)) {
+        let there = |entry: &&Entry| !trimmed || entry.seq > position || kept.contains(&entry.seq);
+        for entry in self.entries.iter().filter(there) {
             // Bulk rows are in the cache file before their entry is in the log; here they come from memory.
             let decoded = Entry::decode(&entry.encode()).unwrap();
             let read = if matches!(entry.base, Base::Many { .. }) { entry.clone() } else { decoded };
-            learn(&mut stored, state.apply(&read).cache);
+            let change = state.apply(&read).cache;
+            assert!(entry.seq > position || matches!(change, CacheChange::None));
+            learn(&mut stored, change);
         }
         check_sound(&state, &stored);
         state
@@ -155,7 +159,12 @@ impl Life {
         let cmd = match what {
             0 => Cmd::Write(write(op, Some(&ident), Effect::Insert(whole))),
             1 => Cmd::Write(write(op, Some(&ident), Effect::Replace(whole))),
-            2 | 3 => Cmd::Write(write(op, Some(&ident), Effect::Patch(part(n)))),
+            2 => Cmd::Write(write(op, Some(&ident), Effect::Patch(part(n)))),
+            3 => {
+                let condition =
+                    self.state.get(&ident).map_or(Condition::Exists, |row| Condition::Matches(vec![row.hash()]));
+                Cmd::Write(NewWrite { condition, ..write(op, Some(&ident), Effect::Patch(part(n))) })
+            }
             4 => Cmd::Write(write(op, Some(&ident), Effect::Delete)),
             5 => Cmd::Write(write(op, None, Effect::DeleteAll)),
             6 => Cmd::Open,
@@ -211,6 +220,23 @@ impl Life {
     }
 }
 
+#[test]
+fn a2_a_row_that_is_told_again_to_be_gone_is_no_change_beneath_a_routed_write_also_after_a_restart() {
+    let mut life = Life::new(true);
+    life.run(&Cmd::Write(write(1, Some(&id(0)), Effect::Insert(body(0, 1, None, None)))));
+    life.run(&Cmd::Settle { op: op_id(1), mark: 0, answer: Answer::Routed });
+    let (id, version) = (id(0), Some(5.into()));
+    let gone = Upstream { id, change: UpstreamChange::Gone, version, delivery: None, origin: Origin::Webhook };
+    life.run(&Cmd::Upstream(gone));
+    let expected = face(&life.state);
+    assert!(matches!(life.entries.last().unwrap().base, Base::Gone), "it is noted since when");
+    for at in 0..=life.entries.len() {
+        for trimmed in [false, true] {
+            assert_eq!(face(&life.restarted(at, trimmed)), expected, "restarted with the cache at {at}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
@@ -234,7 +260,8 @@ proptest! {
             matches!(&entry.base, Base::Many { rows } if matches!(**rows, Many::Table(_)))
         });
         for at in seeded.map_or(0, |at| at + 1)..=life.entries.len() {
-            prop_assert_eq!(&face(&life.restarted(at)), &expected, "restarted with the cache at {}", at);
+            prop_assert_eq!(&face(&life.restarted(at, true)), &expected, "restarted with the cache at {}", at);
+            prop_assert_eq!(&face(&life.restarted(at, false)), &expected, "restarted with all of the log and {}", at);
         }
     }
 

@@ -215,10 +215,26 @@ impl Word<'_> {
 /// Lists while an index is built: rows come in the order of their slots.
 #[derive(Default)]
 struct Drafts {
-    tokens: Vec<List>,
-    grams: HashMap<u32, List, BuildHasherDefault<Identity>>,
-    shorts: Vec<List>,
+    tokens: Vec<Draft>,
+    grams: HashMap<u32, Draft, BuildHasherDefault<Identity>>,
+    shorts: Vec<Draft>,
     rows: usize,
+}
+
+#[derive(Default)]
+struct Draft {
+    /// Terms come once for every place in a row.
+    last: Option<Slot>,
+    list: List,
+}
+
+impl Draft {
+    fn push(&mut self, slot: Slot) {
+        if self.last != Some(slot) {
+            self.last = Some(slot);
+            self.list.push(slot);
+        }
+    }
 }
 
 impl Drafts {
@@ -229,16 +245,16 @@ impl Drafts {
             Term::Token(at) => (&mut self.tokens, at as usize),
         };
         if at >= lists.len() {
-            lists.resize_with(at + 1, List::default);
+            lists.resize_with(at + 1, Draft::default);
         }
         lists[at].push(slot);
     }
 
     fn finish(self, searchable: Searchable, dictionary: Dictionary) -> TextIndex {
         let mut bytes = 0;
-        let mut trie = |lists: &mut dyn Iterator<Item = (u32, List)>| {
+        let mut trie = |lists: &mut dyn Iterator<Item = (u32, Draft)>| {
             let mut trie = Trie::new();
-            for (at, mut list) in lists.filter(|(_, list)| list.len() > 0) {
+            for (at, Draft { mut list, .. }) in lists.filter(|(_, draft)| draft.last.is_some()) {
                 list.shrink();
                 bytes += list.heap();
                 trie.edit(at, |place| *place = Some(Arc::new(list)));

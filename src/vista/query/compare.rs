@@ -1,5 +1,7 @@
 //! The one order of values and of rows: bool < number < text < bytes < arrays < maps < tagged, null outside of it.
 
+pub(super) mod bytes;
+
 use std::borrow::Cow;
 use std::cmp::Ordering;
 

@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 
 use super::compare::{Key, SortKey, TermKey};
 use super::fields::{Fields, Path, json_string};
+use super::keys::Term;
 use super::search::Search;
 use super::{Cursor, Filter, Pattern, Query, Test, Truth};
 use crate::record::CborValue;
@@ -52,22 +53,10 @@ enum Check {
     IsDistinct(Key<'static>),
 }
 
-#[derive(Clone, Debug)]
-struct Term {
-    path: Path,
-    decimal: bool,
-    descending: bool,
-    nulls_first: bool,
-}
-
 impl Prepared {
     pub(super) fn new(query: &Query, schema: &Schema) -> Prepared {
         let search = query.search.as_deref().and_then(|words| Search::new(words, schema));
-        let order = query.order.iter().map(|term| {
-            let path = Path::resolve(&term.column, schema);
-            let decimal = path.column_type(schema) == ColumnType::Decimal;
-            Term { path, decimal, descending: term.descending, nulls_first: term.nulls_first }
-        });
+        let order = query.order.iter().map(|term| Term::new(term, schema));
         let mut prepared = Prepared {
             filter: Node::new(&query.filter, schema),
             unfiltered: query.filter.is_everything() && search.is_none(),
@@ -163,16 +152,6 @@ impl Prepared {
 
     fn key_of_id<'a>(&self, terms: Vec<TermKey<'a>>, id: Cow<'a, str>) -> SortKey<'a> {
         SortKey::new(terms, id, self.integer_ids, self.order.last().is_some_and(|term| term.descending))
-    }
-}
-
-impl Term {
-    fn key<'a>(&self, row: &'a impl Fields) -> TermKey<'a> {
-        self.key_of(row.field(&self.path))
-    }
-
-    fn key_of<'a>(&self, cell: Option<Cow<'a, CborValue>>) -> TermKey<'a> {
-        TermKey::new(Key::of_cow(cell, self.decimal), self.descending, self.nulls_first)
     }
 }
 

@@ -3,12 +3,14 @@
 //! Lists, counts, deletes by filter, sceneries and subscriptions all use this AST, this matcher and this comparator.
 //! A query is prepared once per request and then meets every row as a [`Fields`]: a decoded record or its JSON bytes.
 
+mod aggregate;
 mod compare;
 mod cursor;
 mod eval;
 mod fields;
 mod filter;
 mod json;
+mod keys;
 mod literal;
 mod pattern;
 mod project;
@@ -16,12 +18,14 @@ mod search;
 #[cfg(test)]
 mod tests;
 
+pub use aggregate::{AggregateItem, Aggregation, Function, MAX_GROUPS};
 pub use compare::{Key, SortKey};
 pub use cursor::Cursor;
 pub use eval::{Prepared, Top};
 pub use fields::{Fields, JsonRow, Path};
 pub use filter::{Filter, Test, Truth};
 pub(crate) use json::{split_name, unquoted};
+pub(crate) use keys::{Bound, KeyMaker, after_all_with};
 pub use literal::{Reading, nearest};
 pub use pattern::Pattern;
 pub use project::{Projection, SelectItem};
@@ -59,7 +63,7 @@ pub struct Query {
 }
 
 /// One term of an order. Nulls and missing values come last both ways unless said otherwise.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OrderTerm {
     /// The column, or a path into it.
     pub column: String,

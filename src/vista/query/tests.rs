@@ -243,7 +243,7 @@ fn bytes_that_are_no_row_have_no_fields_and_do_no_harm() {
 // --- references ------------------------------------------------------------------------------------------------------
 
 /// Values whose equality and order the reference can tell by plain means: floats are small multiples of 0.5.
-fn value() -> impl Strategy<Value = CborValue> {
+pub(super) fn value() -> impl Strategy<Value = CborValue> {
     let leaf = prop_oneof![
         2 => Just(CborValue::Null),
         2 => any::<bool>().prop_map(CborValue::from),

@@ -10,7 +10,10 @@ use diorama::cache::RedbCache;
 use diorama::dio::{At, Dio, IdempotencyKey, Inbound, RingLimits, WriteOptions};
 use diorama::hot::{OpId, OpState, State};
 use diorama::journal::disk::{Disk, Random};
-use diorama::journal::{AppendError, Journal, JournalError, LogBatch, LogEntry, LogId, LogState, RedbJournal, Seq};
+use diorama::journal::{
+    AppendError, Delivery, DeliveryId, DeliveryQuery, InboxLimits, InboxUse, Journal, JournalError, LogBatch, LogEntry,
+    LogId, LogState, Raw, RedbJournal, Seq,
+};
 use diorama::{ChangeEvent, DioEvent, Error, Lens, WriteOp};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -143,6 +146,22 @@ impl Journal for Witness {
 
     async fn claim(&self, key: &str) -> Result<Option<Bytes>, JournalError> {
         self.journal.claim(key).await
+    }
+
+    async fn deliveries(&self, query: &DeliveryQuery) -> Result<(Vec<Delivery>, usize), JournalError> {
+        self.journal.deliveries(query).await
+    }
+
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, Raw)>, JournalError> {
+        self.journal.delivery(id).await
+    }
+
+    fn inbox(&self) -> InboxUse {
+        self.journal.inbox()
+    }
+
+    fn limit_inbox(&self, limits: InboxLimits) {
+        self.journal.limit_inbox(limits);
     }
 
     fn heads(&self, log: &str) -> watch::Receiver<Seq> {

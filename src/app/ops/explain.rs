@@ -1,0 +1,58 @@
+//! `diorama explain`: how a running server answers a list.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::client::Client;
+use super::{Failure, print};
+
+/// Which list, and where.
+#[derive(Args, Debug)]
+pub struct Explain {
+    /// The resource.
+    dio: String,
+    /// The query as it stands in a URL, like 'category=eq.bread&order=price.desc'.
+    #[arg(default_value = "")]
+    query: String,
+    /// The running server (TLS is not spoken).
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// The server's token.
+    #[arg(long, value_name = "env:NAME|file:PATH")]
+    token: Option<String>,
+}
+
+/// Prints what the server says, as JSON.
+///
+/// # Errors
+/// If the server cannot be reached, or refuses.
+pub async fn explain(asked: Explain) -> Result<(), Failure> {
+    let Explain { dio, query, url, token } = asked;
+    let client = Client::new(&url, token.as_deref())?;
+    let path = format!("/{}?{}&explain=true", crate::gateway::segment(&dio), written(&query));
+    let said: Value = client.send("GET", path.replace("?&", "?").as_str())?;
+    print(&format!("{said:#}\n"))
+}
+
+/// A query with what no URL can hold percent-encoded.
+fn written(query: &str) -> String {
+    query.trim_start_matches('?').bytes().fold(String::new(), |mut out, byte| {
+        match byte {
+            b'"' | b'#' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' => drop(write!(out, "%{byte:02X}")),
+            0x21..=0x7E => out.push(byte as char),
+            _ => drop(write!(out, "%{byte:02X}")),
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_query_is_written_as_a_url_holds_it() {
+        assert_eq!(super::written("?name=eq.Crème brûlée&a=1"), "name=eq.Cr%C3%A8me%20br%C3%BBl%C3%A9e&a=1");
+        assert_eq!(super::written("\"limit\"=eq.5%20"), "%22limit%22=eq.5%20");
+    }
+}

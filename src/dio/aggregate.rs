@@ -1,0 +1,41 @@
+//! Groups of a Dio's rows, from its whole copy.
+
+use std::sync::Arc;
+
+use super::core::Core;
+use crate::hot::State;
+use crate::record::Record;
+use crate::vista::query::{Aggregation, JsonRow};
+use crate::vista::{Error, Query, Result, Schema};
+
+impl Core {
+    /// What `asked` makes of the rows of `state` that pass the filter and search of `query`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if only a part of the rows is held: no slice is summed up. What the aggregation says.
+    pub(crate) async fn aggregate(
+        &self,
+        state: Arc<State>,
+        query: &Query,
+        asked: &Arc<Aggregation>,
+        schema: &Arc<Schema>,
+    ) -> Result<Vec<Record>> {
+        if !self.is_complete() {
+            let what = "aggregate (its rows are only partly cached)";
+            return Err(Error::Unsupported { vista: Arc::clone(&self.name), what });
+        }
+        // Of a mere number, no row is looked at.
+        let limit = asked.is_count().then_some(0);
+        let rows = Query { filter: query.filter.clone(), search: query.search.clone(), limit, ..Query::default() };
+        let (picked, _) = self.pick(&state, &rows, schema).await?;
+        if asked.is_count() {
+            return Ok(vec![asked.of_count(picked.total)]);
+        }
+        let asked = Arc::clone(asked);
+        self.heavy(picked.slots.len(), move || {
+            let rows = picked.slots.iter().filter_map(|slot| state.table().at(*slot));
+            asked.fold(rows.map(|row| JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..]))))
+        })
+        .await?
+    }
+}

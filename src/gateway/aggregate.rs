@@ -1,0 +1,114 @@
+//! `GET /{dio}/_aggregate`: counts, sums, means and extremes of the rows that pass the filters, by groups.
+//!
+//! `select` holds functions and the columns to group by; columns alone give their distinct values. Filters are those of a list;
+//! order, limit and offset are about the groups, by the names of the results.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::response::Response;
+
+use super::answer::{self, View};
+use super::extract::On;
+use super::format::Writer;
+use super::list::Found;
+use super::negotiate;
+use super::params::{self, ParamOptions, percent_decoded};
+use super::problem::{ApiError, Code};
+use super::state::Mounted;
+use crate::record::{Body, Record};
+use crate::vista::query::{AggregateItem, Aggregation, Path};
+use crate::vista::{Error, Query, Schema};
+
+/// Items of one select, at most.
+const MAX_ITEMS: usize = 50;
+/// Parameters about the groups; all others are about the rows.
+const OF_GROUPS: [&str; 9] = ["order", "limit", "offset", "_sort", "_order", "_page", "_limit", "_start", "_end"];
+
+/// Sums up rows.
+pub(super) async fn aggregate(On(at): On, request: Request) -> Result<Response, ApiError> {
+    let (raw, headers) = (request.uri().query().unwrap_or_default(), request.headers());
+    let format = negotiate::of_list(headers)?;
+    let view = View::of(&at.dio);
+    let etag = view.list_etag(&[b"_aggregate?", raw.as_bytes()].concat(), format);
+    if answer::is_known(headers, &etag) {
+        return Ok(view.not_modified(etag));
+    }
+    let Asked { aggregation, rows, groups, schema } = Asked::read(raw, &at)?;
+    let found = at.dio.0.core.aggregate(Arc::clone(&view.state), &rows, &aggregation, &at.schema).await?;
+    // Numbered, so that groups that are equal in the order asked for keep their own.
+    let numbered = found.into_iter().enumerate().map(|(number, group)| (format!("{number:08}"), group));
+    let page = groups.prepare(&schema).top(numbered, groups.offset, groups.limit);
+    let writer = Writer::new(format, &Query::default(), &schema)?;
+    let found = Found::new(write(&writer, &schema, &page.rows), groups.offset, page.rows.len() as u64, page.total);
+    Ok(found.respond(&view, etag, format))
+}
+
+fn write(writer: &Writer, schema: &Schema, groups: &[(String, Record)]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 * groups.len());
+    writer.begin(Some(groups.len()), &mut out);
+    for (number, (_, group)) in groups.iter().enumerate() {
+        writer.row(&Body::encode_plain(group, schema.layout()), number == 0, &mut out);
+    }
+    writer.end(Some(groups.len()), &mut out);
+    out
+}
+
+/// What the URL asks for.
+struct Asked {
+    aggregation: Arc<Aggregation>,
+    rows: Query,
+    groups: Query,
+    /// The results.
+    schema: Schema,
+}
+
+impl Asked {
+    fn read(raw: &str, at: &Mounted) -> Result<Asked, ApiError> {
+        let of_groups = |piece: &&str| {
+            let key = piece.split('=').next().unwrap_or_default();
+            let value = piece.get(key.len() + 1..).unwrap_or_default();
+            let key = percent_decoded(key, true).unwrap_or_default();
+            // simple-rest's are JSON; otherwise these are names of columns.
+            let json =
+                matches!(&*key, "sort" | "range") && percent_decoded(value, true).is_some_and(|v| v.starts_with('['));
+            OF_GROUPS.contains(&&*key) || json
+        };
+        let (of_groups, of_rows): (Vec<&str>, Vec<&str>) = raw.split('&').partition(of_groups);
+        let options = ParamOptions { max_limit: at.options.max_limit, extra: &["select"] };
+        let asked = params::parse(&of_rows.join("&"), &at.schema, &options)?;
+        if asked.query.after.is_some() {
+            return Err(ApiError::new(Code::InvalidParameter, "after: groups are paged with limit and offset"));
+        }
+        let aggregation = compile(&asked.extra, &at.schema)?;
+        let schema = aggregation.schema();
+        let options = ParamOptions { max_limit: at.options.max_limit, extra: &[] };
+        let groups = params::parse(&of_groups.join("&"), &schema, &options)?.query;
+        Ok(Asked { aggregation: Arc::new(aggregation), rows: asked.query, groups, schema })
+    }
+}
+
+fn compile(selects: &[(String, String)], schema: &Schema) -> Result<Aggregation, ApiError> {
+    let hint = "write select=category,count(),sum(price): columns group, functions sum up";
+    let [(_, select)] = selects else {
+        let detail = if selects.is_empty() { "select: it is missing" } else { "select: it is given twice" };
+        return Err(ApiError::new(Code::InvalidParameter, detail).hint(hint));
+    };
+    let items = params::split_outside_quotes(select).map(AggregateItem::parse).collect::<Result<Vec<_>, Error>>();
+    let items = items.map_err(wrong)?;
+    if items.len() > MAX_ITEMS {
+        return Err(ApiError::new(Code::LimitTooLarge, format!("select: at most {MAX_ITEMS} results")));
+    }
+    for column in items.iter().filter_map(|item| item.column.as_deref()) {
+        Path::checked(column, schema)
+            .map_err(|detail| ApiError::new(Code::UnknownColumn, format!("select: {detail}")))?;
+    }
+    Aggregation::new(&items, schema).map_err(wrong)
+}
+
+fn wrong(error: Error) -> ApiError {
+    match error {
+        Error::Invalid { detail, .. } => ApiError::new(Code::InvalidParameter, format!("select: {detail}")),
+        other => other.into(),
+    }
+}

@@ -1,0 +1,108 @@
+//! Bodies of many rows, made while they are sent: whoever reads slowly holds a few megabytes and no old rows.
+//!
+//! What fits into the first [`AT_ONCE`] bytes is one consistent read. Behind that, rows are shown as they are when their turn
+//! comes, and those that are gone or no longer match are left out: a reader who takes his time would otherwise hold every
+//! version of every row that changes meanwhile.
+
+use std::convert::Infallible;
+use std::future::ready;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use futures_util::stream;
+
+use super::format::Writer;
+use crate::dio::Dio;
+use crate::hot::{RowRef, Slot, State};
+use crate::vista::query::{JsonRow, Prepared};
+use crate::vista::{Query, Result, Schema};
+
+/// Rows up to which a body is made in one piece, however large they are.
+const FEW: usize = 1_000;
+/// Bytes that one reader may hold.
+const AT_ONCE: usize = 4 << 20;
+/// Bytes of a later piece, about.
+const PIECE: usize = 64 << 10;
+
+/// The rows in `slots` of `state` as a body.
+pub(super) async fn body(
+    dio: &Dio,
+    state: Arc<State>,
+    slots: Vec<Slot>,
+    writer: Writer,
+    (query, schema): (&Query, &Schema),
+) -> Result<Body> {
+    let count = slots.len();
+    let mut out = Vec::new();
+    let known = (count <= FEW).then_some(count);
+    writer.begin(known, &mut out);
+    let rows_seq = state.rows_seq();
+    let filter = (!query.is_unfiltered()).then(|| query.prepare(schema));
+    let mut rest = Rest { dio: dio.clone(), slots, at: 0, begun: false, writer, filter, rows_seq, count: known };
+    if count <= FEW {
+        rest.write(&state, usize::MAX, &mut out);
+        return Ok(out.into());
+    }
+    let first = move || {
+        rest.write(&state, AT_ONCE, &mut out);
+        (rest, out)
+    };
+    let (rest, first) = dio.0.core.heavy(count, first).await?;
+    if rest.is_done() {
+        return Ok(first.into());
+    }
+    let pieces = stream::unfold((rest, first), |(mut rest, mut piece)| {
+        if piece.is_empty() && rest.is_done() {
+            return ready(None);
+        }
+        if piece.is_empty() {
+            let state = rest.dio.0.core.state();
+            rest.write(&state, PIECE, &mut piece);
+        }
+        ready(Some((Ok::<_, Infallible>(Bytes::from(piece)), (rest, Vec::new()))))
+    });
+    Ok(Body::from_stream(pieces))
+}
+
+/// The rows that are still to be sent. Slots are never given to another row.
+struct Rest {
+    dio: Dio,
+    slots: Vec<Slot>,
+    at: usize,
+    /// Whether a row was sent.
+    begun: bool,
+    writer: Writer,
+    /// What the rows have to pass, if not all do.
+    filter: Option<Prepared>,
+    /// When they were picked.
+    rows_seq: u64,
+    /// How many will be sent, if it is certain.
+    count: Option<usize>,
+}
+
+impl Rest {
+    fn is_done(&self) -> bool {
+        self.at >= self.slots.len()
+    }
+
+    /// Appends rows until `most` bytes are there; what ends the answer behind the last.
+    fn write(&mut self, state: &State, most: usize, out: &mut Vec<u8>) {
+        let changed = state.rows_seq() != self.rows_seq;
+        while out.len() < most && !self.is_done() {
+            let row = state.table().at(self.slots[self.at]);
+            self.at += 1;
+            let matches = |row: &RowRef<'_>, filter: &Prepared| {
+                filter.matches(&JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..])))
+            };
+            if let Some(row) = row
+                && (!changed || self.filter.as_ref().is_none_or(|filter| matches(&row, filter)))
+            {
+                self.writer.row(&row, !self.begun, out);
+                self.begun = true;
+            }
+        }
+        if self.is_done() {
+            self.writer.end(self.count, out);
+        }
+    }
+}

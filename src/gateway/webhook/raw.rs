@@ -1,0 +1,91 @@
+//! A delivery as it is kept: everything but what proves who sent it.
+
+use axum::body::Bytes;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+
+use super::Hook;
+use crate::inbound::Proof;
+use crate::journal::Raw;
+
+/// Stands for a value that is nobody's business.
+const REDACTED: &str = "[redacted]";
+/// Parts of names of headers and parameters whose values prove something.
+const TELLING: [&str; 11] =
+    ["auth", "cookie", "signature", "token", "secret", "hmac", "password", "api-key", "apikey", "api_key", "-mac"];
+/// Needed to apply a delivery again, and no secrets.
+const PLAIN: [&str; 2] = ["webhook-id", "svix-id"];
+
+/// What is kept of a request to `hook`.
+pub(super) fn keep(hook: &Hook, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Raw {
+    let proofs = match hook.inbound.scheme().proof() {
+        Proof::Headers(headers) => headers.into_iter().map(|(name, _)| name).collect(),
+        _ => Vec::new(),
+    };
+    let secret = |name: &str| {
+        let proof = || proofs.iter().any(|proof| proof.eq_ignore_ascii_case(name)) && !name.contains("timestamp");
+        !PLAIN.contains(&name) && (is_telling(name) || proof())
+    };
+    let kept = headers.iter().map(|(name, value)| {
+        let hidden = value.is_sensitive() || secret(name.as_str());
+        let value = if hidden { REDACTED.into() } else { String::from_utf8_lossy(value.as_bytes()).into_owned() };
+        (name.to_string(), value)
+    });
+    // A copy: the body may be a slice of something larger.
+    Raw { uri: plain_uri(uri), headers: kept.collect(), body: Bytes::copy_from_slice(body) }
+}
+
+fn is_telling(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    TELLING.iter().any(|part| name.contains(part))
+}
+
+fn plain_uri(uri: &Uri) -> String {
+    let Some(query) = uri.query() else { return uri.path().to_string() };
+    let plain = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, _)) if is_telling(name) || name == "key" || name == "sig" => format!("{name}={REDACTED}"),
+        _ => pair.to_string(),
+    });
+    format!("{}?{}", uri.path(), plain.collect::<Vec<_>>().join("&"))
+}
+
+/// The headers that were sent, as far as they are kept.
+pub(super) fn headers(raw: &Raw) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(raw.headers.len());
+    for (name, value) in &raw.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inbound::{self, Scheme};
+
+    #[test]
+    fn secrets_and_signatures_are_not_kept() {
+        let hook = Hook::new("a", "a", inbound::Hook::new(Scheme::None));
+        let sent = [
+            ("authorization", "Bearer hunter2"),
+            ("x-gitlab-token", "hunter2"),
+            ("x-shopify-hmac-sha256", "hunter2"),
+            ("x-airtable-content-mac", "hunter2"),
+            ("webhook-signature", "v1,hunter2"),
+            ("cookie", "hunter2"),
+            ("webhook-id", "msg_1"),
+            ("content-type", "application/json"),
+        ];
+        let sent: HeaderMap = sent
+            .into_iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect();
+        let uri: Uri = "/webhooks/a?token=hunter2&shop=1".parse().unwrap();
+        let raw = keep(&hook, &uri, &sent, &Bytes::from_static(b"{}"));
+        assert!(!format!("{raw:?}").contains("hunter2"));
+        assert_eq!(raw.uri, "/webhooks/a?token=[redacted]&shop=1");
+        assert_eq!(headers(&raw)["webhook-id"], "msg_1");
+        assert_eq!(headers(&raw)["content-type"], "application/json");
+    }
+}

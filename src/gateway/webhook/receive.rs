@@ -1,0 +1,322 @@
+//! `POST /webhooks/{hook}`: in this order size, signature over the raw bytes, rate, meaning, and then the changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{OriginalUri, State};
+use axum::http::header::{self, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::work::{Applying, Job, Told, now, parcel, undecodable};
+use super::{Hook, find, raw};
+use crate::dio::{Dio, Parcel};
+use crate::gateway::answer::{self, DURABLE};
+use crate::gateway::extract::Segment;
+use crate::gateway::limits::Limits;
+use crate::gateway::pipeline::request_id;
+use crate::gateway::problem::{ApiError, Code};
+use crate::gateway::state::Shared;
+use crate::inbound::{self, DecodeError, Decoded, Proof, Reply};
+use crate::journal::{Changes, Delivery, DeliveryId, DeliveryState, Kept, Raw};
+use crate::vista::{Error, Result as DioResult};
+
+/// Bytes of one delivery, at most.
+const MOST_BYTES: usize = 8 << 20;
+/// Bytes that keeping a delivery takes beside what was sent, about.
+const OVERHEAD: u64 = 512;
+/// When a sender is to come again whose earlier attempt is still being applied.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Takes a delivery.
+pub(in crate::gateway) async fn receive(
+    State(shared): State<Arc<Shared>>,
+    Segment(name): Segment<1>,
+    method: Method,
+    OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let (at, hook) = find(&shared, &name)?;
+    let taken = take(&shared, hook, (&method, &uri, &headers), body).await;
+    // Where what was answered 2xx is safe: with a volatile journal it ends with the process.
+    let durable = shared.dio(&hook.dio).is_ok_and(|at| at.dio.is_durable());
+    let Some(counts) = shared.metrics.hooks.get(at) else { return taken.map(|taken| taken.answer(durable)) };
+    match &taken {
+        Ok(Taken::Asked(_)) => {}
+        Ok(Taken::Delivery(delivery)) => counts.count(delivery),
+        Err(error) => counts.refuse(error),
+    }
+    // Our own fault is in the log with the request.
+    let refused = taken.as_ref().err().filter(|error| error.code().status().is_client_error());
+    let parked = match &taken {
+        Ok(Taken::Delivery(delivery)) if delivery.state == DeliveryState::Undecodable => Some(delivery),
+        _ => None,
+    };
+    if (refused.is_some() || parked.is_some())
+        && let Some(so_far) = counts.worth_a_line()
+    {
+        let (webhook, dio, id) = (&hook.name, &hook.dio, request_id(&headers));
+        if let Some(error) = refused {
+            let (code, detail, cause) = (error.code().as_str(), error.detail(), error.because());
+            tracing::warn!(
+                webhook,
+                dio,
+                request.id = id,
+                code,
+                detail,
+                cause,
+                refused = so_far,
+                "a delivery was refused"
+            );
+        }
+        if let Some(Delivery { id: delivery, detail, .. }) = parked {
+            tracing::warn!(webhook, dio, request.id = id, %delivery, detail, "a delivery cannot be understood and is kept");
+        }
+    }
+    taken.map(|taken| taken.answer(durable))
+}
+
+/// What there is to say to a sender who is believed.
+enum Taken {
+    /// It only wanted to know whether anybody is there.
+    Asked(Reply),
+    /// What became of the delivery, so far.
+    Delivery(Delivery),
+}
+
+impl Taken {
+    fn answer(self, durable: bool) -> Response {
+        match self {
+            Taken::Asked(reply) => plain(reply),
+            Taken::Delivery(delivery) => {
+                let mut response = answer::json(&told(&delivery));
+                if matches!(delivery.state, DeliveryState::Received | DeliveryState::Undecodable) {
+                    *response.status_mut() = StatusCode::ACCEPTED;
+                }
+                let durable = HeaderValue::from_static(if durable { "disk" } else { "memory" });
+                response.headers_mut().insert(DURABLE, durable);
+                response
+            }
+        }
+    }
+}
+
+fn plain(reply: Reply) -> Response {
+    let mut response = (reply.status, reply.body).into_response();
+    for (name, value) in reply.headers {
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+/// The answer's body.
+fn told(delivery: &Delivery) -> Value {
+    let Changes { received, applied, unchanged, deferred, stale, duplicates, ignored, skipped } = delivery.changes;
+    let queued = if delivery.state == DeliveryState::Received { received - ignored - skipped } else { 0 };
+    json!({
+        "delivery": delivery.id.to_string(),
+        "state": delivery.state,
+        "duplicate": delivery.state == DeliveryState::Duplicate,
+        "received": received,
+        "applied": applied,
+        "unchanged": unchanged,
+        "deferred": deferred,
+        "stale": stale,
+        "duplicates": duplicates,
+        "ignored": ignored,
+        "skipped": skipped,
+        "queued": queued,
+        "detail": delivery.detail,
+    })
+}
+
+async fn take(
+    shared: &Shared,
+    hook: &Arc<Hook>,
+    (method, uri, headers): (&Method, &Uri, &HeaderMap),
+    body: Body,
+) -> Result<Taken, ApiError> {
+    let dio = &shared.dio(&hook.dio)?.dio;
+    let limits = Limits { body: MOST_BYTES, ..shared.limits };
+    let body = limits.read(headers, body).await?;
+    let request =
+        inbound::Request { method, path: uri.path(), query: uri.query(), headers, body: &body, now: Timestamp::now() };
+    hook.verify(&request)?;
+    if let Some(reply) = hook.inbound.answer_before_decoding(&request) {
+        return Ok(Taken::Asked(reply));
+    }
+    if shared.closing.is_cancelled() {
+        return Err(Error::Closed.into());
+    }
+    if let Err(wait) = hook.intake.bucket.take(Instant::now()) {
+        let detail = format!("webhook {:?} takes {} deliveries a second", hook.name, hook.options.rate);
+        return Err(ApiError::new(Code::RateLimited, detail).retry_after(Some(wait.max(Duration::from_secs(1)))));
+    }
+    if !dio.is_ready() {
+        let error = ApiError::new(Code::NotReady, format!("the first copy of {} is still being read", hook.dio));
+        return Err(error.retry_after(Some(Duration::from_secs(5))));
+    }
+    let decoded = hook.inbound.decode(&request, &dio.schema());
+    let (raw, delivery) = arrived(hook, uri, headers, &body);
+    match decoded {
+        Ok(decoded) => apply(hook, dio, delivery, raw, decoded).await.map(Taken::Delivery),
+        Err(error) => park(hook, dio, delivery, raw, &error).await.map(Taken::Delivery),
+    }
+}
+
+/// A delivery of which nothing is known but that it is here.
+fn arrived(hook: &Hook, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> (Raw, Delivery) {
+    let (raw, now) = (raw::keep(hook, uri, headers, body), now());
+    let delivery = Delivery {
+        id: DeliveryId::new(),
+        hook: hook.name.as_str().into(),
+        dio: hook.dio.as_str().into(),
+        key: None,
+        state: DeliveryState::Received,
+        changes: Changes::default(),
+        detail: None,
+        attempts: 0,
+        received: now,
+        updated: now,
+        size: raw.size() + OVERHEAD,
+    };
+    (raw, delivery)
+}
+
+/// What cannot be understood is kept for a person to see, and the sender is not asked to send it again: many would give the
+/// webhook up.
+async fn park(hook: &Hook, dio: &Dio, delivery: Delivery, raw: Raw, error: &DecodeError) -> Result<Delivery, ApiError> {
+    if matches!(error, DecodeError::MediaType(_)) || hook.options.reject_undecodable {
+        return Err(refused(error));
+    }
+    let delivery = undecodable(delivery, error);
+    dio.keep_delivery(Kept { delivery: delivery.clone(), raw: Some(raw) }).await?;
+    Ok(delivery)
+}
+
+async fn apply(
+    hook: &Arc<Hook>,
+    dio: &Dio,
+    delivery: Delivery,
+    raw: Raw,
+    decoded: Decoded,
+) -> Result<Delivery, ApiError> {
+    let key = decoded.delivery.clone();
+    let applying = match &key {
+        Some(key) => Some(Applying::begin(hook, key).ok_or_else(in_progress)?),
+        None => None,
+    };
+    let Ok(hand) = Arc::clone(&hook.intake.hands).try_acquire_owned() else {
+        let detail = format!("webhook {:?} has {} deliveries in hand", hook.name, hook.options.in_hand);
+        return Err(ApiError::new(Code::QueueFull, detail).retry_after(Some(Duration::from_secs(5))));
+    };
+    let parcel = parcel(hook, Delivery { key, ..delivery }, Some(raw), decoded, false);
+    let received = waiting(&parcel);
+    let told = Arc::new(Told::default());
+    let (hook, owner) = (Arc::clone(hook), dio.clone());
+    let (patience, reject) = (hook.options.answer_within, hook.options.reject_undecodable);
+    let job = Job { dio: owner, hook, parcel, told: Arc::clone(&told), hand: Some(hand), applying };
+    // The Dio owns the task: it waits for it when it is closed.
+    let mut task = dio.run(job.run());
+    let done = match tokio::time::timeout(patience, &mut task).await {
+        Ok(done) => done,
+        Err(_) if dio.inbox().room && told.acknowledge() => {
+            dio.keep_delivery(received.clone()).await?;
+            match (&mut task).now_or_never() {
+                Some(done) => done,
+                None => return Ok(received.delivery),
+            }
+        }
+        Err(_) if told.has_ended() => task.await,
+        Err(_) => {
+            let detail = "too many deliveries wait to be applied; this one is still being applied";
+            return Err(ApiError::new(Code::InboxFull, detail));
+        }
+    };
+    let delivery = ended(done)?;
+    if delivery.state == DeliveryState::Undecodable && reject {
+        let detail = delivery.detail.unwrap_or_default();
+        return Err(ApiError::new(Code::UndecodableEvent, detail));
+    }
+    Ok(delivery)
+}
+
+/// The delivery as it is kept until it is applied.
+fn waiting(parcel: &Parcel) -> Kept {
+    let mut delivery = parcel.delivery.clone();
+    delivery.changes.received += parcel.changes.len() as u64;
+    Kept { delivery, raw: parcel.raw.clone() }
+}
+
+/// What a task said; one that was given up because the server stops said nothing.
+pub(super) fn ended(done: Result<Option<DioResult<Delivery>>, tokio::task::JoinError>) -> Result<Delivery, ApiError> {
+    match done {
+        Ok(Some(done)) => done.map_err(failed),
+        Ok(None) => Err(Error::Closed.into()),
+        Err(error) => Err(ApiError::new(Code::Internal, "something is wrong inside").cause(error.to_string())),
+    }
+}
+
+/// What went wrong is never the sender's fault: the delivery was understood.
+fn failed(error: Error) -> ApiError {
+    let answer = ApiError::from(error);
+    if !answer.code().status().is_client_error() {
+        return answer;
+    }
+    let cause = answer.detail().to_string();
+    ApiError::new(Code::DeliveryFailed, "the delivery was understood and could not be applied").cause(cause)
+}
+
+/// Says that a delivery with the same id is being applied.
+pub(super) fn in_progress() -> ApiError {
+    ApiError::new(Code::InProgress, "the same delivery is being applied").retry_after(Some(AGAIN))
+}
+
+/// Says how deliveries are made.
+pub(in crate::gateway) async fn options(
+    State(shared): State<Arc<Shared>>,
+    Segment(name): Segment<1>,
+    method: Method,
+    OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let (_, hook) = find(&shared, &name)?;
+    let (path, query, now) = (uri.path(), uri.query(), Timestamp::now());
+    let request = inbound::Request { method: &method, path, query, headers: &headers, body: &[], now };
+    if let Some(reply) = hook.inbound.handshake(&request) {
+        return Ok(plain(reply));
+    }
+    let accept = (HeaderName::from_static("accept-post"), "application/json, application/x-ndjson");
+    Ok((StatusCode::NO_CONTENT, [(header::ALLOW, "POST, OPTIONS"), accept]).into_response())
+}
+
+impl Hook {
+    /// Every refusal looks the same from outside; the log knows the reason.
+    fn verify(&self, request: &inbound::Request<'_>) -> Result<(), ApiError> {
+        self.inbound.verify(request).map_err(|reason| {
+            let error = ApiError::new(Code::SignatureInvalid, "the delivery is not signed as this webhook needs it")
+                .cause(reason.to_string());
+            match self.inbound.scheme().proof() {
+                Proof::Bearer => error.header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+                Proof::Basic => error.header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic")),
+                Proof::Headers(_) | Proof::Nothing => error,
+            }
+        })
+    }
+}
+
+/// A delivery that is not understood, where it is not kept.
+pub(super) fn refused(error: &DecodeError) -> ApiError {
+    match error {
+        DecodeError::MediaType(_) => ApiError::new(Code::UnsupportedMediaType, error.to_string())
+            .hint("send application/json or application/x-ndjson"),
+        DecodeError::TooMany => ApiError::new(Code::PayloadTooLarge, error.to_string()),
+        _ => ApiError::new(Code::UndecodableEvent, error.to_string()),
+    }
+}

@@ -1,0 +1,251 @@
+//! Applying deliveries: tasks of their Dio, which go on when the sender has gone or was told 202.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use axum::http::{Method, Uri};
+use jiff::Timestamp;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Hook, Shared, raw};
+use crate::dio::{Dio, Inbound, Parcel};
+use crate::hot::Origin;
+use crate::inbound::{self, DecodeError, Decoded};
+use crate::journal::{Changes, Delivery, DeliveryQuery, DeliveryState, Kept, Raw};
+use crate::vista::{Error, Result};
+
+/// Between two attempts to apply what was acknowledged, at first and at most.
+const REST: Duration = Duration::from_millis(250);
+const LONGEST_REST: Duration = Duration::from_secs(30);
+/// Attempts, unless it is the journal that fails.
+const ATTEMPTS: u32 = 8;
+
+/// Whether the sender still waits for a word.
+#[derive(Debug, Default)]
+pub(super) struct Told(AtomicU8);
+
+const WAITS: u8 = 0;
+const ACKNOWLEDGED: u8 = 1;
+const ENDED: u8 = 2;
+
+impl Told {
+    /// For a delivery that was acknowledged by an earlier process.
+    fn before() -> Told {
+        Told(AtomicU8::new(ACKNOWLEDGED))
+    }
+
+    /// The sender is going to be told that it will be applied; `false` if it has just failed.
+    pub(super) fn acknowledge(&self) -> bool {
+        self.0.compare_exchange(WAITS, ACKNOWLEDGED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Whether the sender will be told of a failure.
+    pub(super) fn has_ended(&self) -> bool {
+        self.0.load(Ordering::Acquire) == ENDED
+    }
+
+    /// The sender is going to be told of a failure; `false` if it was acknowledged.
+    fn end(&self) -> bool {
+        self.0.compare_exchange(WAITS, ENDED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+/// A delivery that is being applied.
+pub(super) struct Job {
+    pub(super) dio: Dio,
+    pub(super) hook: Arc<Hook>,
+    pub(super) parcel: Parcel,
+    pub(super) told: Arc<Told>,
+    /// Its place among those of the hook.
+    pub(super) hand: Option<OwnedSemaphorePermit>,
+    pub(super) applying: Option<Applying>,
+}
+
+/// Keeps a second delivery with the same id waiting for the first.
+pub(super) struct Applying(Arc<Hook>, String);
+
+impl Applying {
+    /// `None` if a delivery with this id is being applied.
+    pub(super) fn begin(hook: &Arc<Hook>, key: &str) -> Option<Applying> {
+        let new = hook.intake.applying.lock().insert(key.to_string());
+        new.then(|| Applying(Arc::clone(hook), key.to_string()))
+    }
+}
+
+impl Drop for Applying {
+    fn drop(&mut self) {
+        self.0.intake.applying.lock().remove(&self.1);
+    }
+}
+
+impl Job {
+    /// Applies the delivery. Until the sender is acknowledged a failure is the sender's to repeat; afterwards it is ours.
+    pub(super) async fn run(mut self) -> Result<Delivery> {
+        let mut rest = REST;
+        loop {
+            let error = match self.dio.deliver(&self.parcel).await {
+                Ok(delivery) => return self.applied(delivery).await,
+                Err(error) => error,
+            };
+            self.parcel.delivery.attempts += 1;
+            if self.told.end() {
+                self.note_failure(&error);
+                return Err(error);
+            }
+            let stored = !matches!(error, Error::Storage { .. } | Error::OutcomeUnknown { .. });
+            if matches!(error, Error::Closed) {
+                return Err(error);
+            }
+            if stored && self.parcel.delivery.attempts >= ATTEMPTS {
+                let (hook, delivery) = (&self.hook.name, self.parcel.delivery.id);
+                tracing::warn!(webhook = hook, %delivery, %error, "an acknowledged delivery could not be applied; replay it");
+                self.note_failure(&error);
+                return Err(error);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(rest) => rest = (rest * 2).min(LONGEST_REST),
+                () = self.dio.closing() => return Err(Error::Closed),
+            }
+        }
+    }
+
+    /// What nobody waits for any more is stored here, whatever it came to.
+    async fn applied(self, delivery: Delivery) -> Result<Delivery> {
+        if delivery.state == DeliveryState::Undecodable && !(self.told.end() && self.hook.options.reject_undecodable) {
+            self.dio.keep_delivery(Kept { delivery: delivery.clone(), raw: self.parcel.raw }).await?;
+        }
+        drop((self.hand, self.applying));
+        Ok(delivery)
+    }
+
+    fn note_failure(&self, error: &Error) {
+        let state = DeliveryState::Failed;
+        let delivery =
+            Delivery { state, detail: Some(error.to_string()), updated: now(), ..self.parcel.delivery.clone() };
+        self.dio.keep_delivery_later(delivery, self.parcel.raw.clone());
+    }
+}
+
+/// The delivery `delivery` of which `decoded` was understood.
+pub(super) fn parcel(hook: &Hook, delivery: Delivery, raw: Option<Raw>, decoded: Decoded, again: bool) -> Parcel {
+    let Decoded { changes, ignored, why, .. } = decoded;
+    let (mut skipped, mut wrong, mut right) = (0, None, Vec::with_capacity(changes.len()));
+    for change in changes {
+        match change {
+            Ok(change) => right.push(Inbound {
+                event: change.event,
+                version: change.version,
+                partial: change.partial,
+                delivery: change.delivery,
+                origin: Origin::Webhook,
+            }),
+            Err(error) => {
+                skipped += 1;
+                wrong.get_or_insert(error.to_string());
+            }
+        }
+    }
+    let ignored = ignored as u64;
+    let changes = Changes { received: ignored + skipped, ignored, skipped, ..Changes::default() };
+    let delivery = Delivery { changes, detail: wrong.or(why), ..delivery };
+    Parcel { delivery, raw, changes: right, abort: hook.inbound.aborts_on_item_error(), again }
+}
+
+/// Decodes a delivery that is kept, as the hook understands it now.
+pub(super) fn decode_kept(hook: &Hook, dio: &Dio, raw: &Raw) -> std::result::Result<Decoded, DecodeError> {
+    let headers = raw::headers(raw);
+    let uri: Uri = raw.uri.parse().unwrap_or_default();
+    let request = inbound::Request {
+        method: &Method::POST,
+        path: uri.path(),
+        query: uri.query(),
+        headers: &headers,
+        body: &raw.body,
+        now: Timestamp::now(),
+    };
+    hook.inbound.decode(&request, &dio.schema())
+}
+
+/// Has what earlier processes acknowledged applied, in the order of its receipt.
+pub(in crate::gateway) fn recover(shared: &Shared) {
+    let known: Vec<String> = shared.hooks.values().map(|hook| hook.name.clone()).collect();
+    for at in shared.dios.values().filter(|at| at.dio.inbox().received > 0) {
+        drop(at.dio.run(tell_orphans(at.dio.clone(), known.clone())));
+    }
+    for hook in shared.hooks.values() {
+        if let Some(at) = shared.dios.get(hook.dio.as_str()).filter(|at| at.dio.inbox().received > 0) {
+            let (hook, dio) = (Arc::clone(hook), at.dio.clone());
+            // The Dio owns the task: it waits for it when it is closed.
+            drop(at.dio.run(async move {
+                if let Err(error) = recover_hook(&hook, &dio).await {
+                    tracing::error!(webhook = hook.name, %error, "acknowledged deliveries wait for the next start");
+                }
+            }));
+        }
+    }
+}
+
+/// Says so if acknowledged deliveries wait for a webhook that is not configured any more.
+async fn tell_orphans(dio: Dio, known: Vec<String>) {
+    let query = DeliveryQuery { states: vec![DeliveryState::Received], limit: usize::MAX, ..DeliveryQuery::default() };
+    let waiting = dio.deliveries(&query).await.map_or(Vec::new(), |(waiting, _)| waiting);
+    let orphan =
+        |delivery: &&Delivery| *delivery.dio == *dio.name() && !known.iter().any(|hook| **hook == *delivery.hook);
+    let orphans: Vec<_> = waiting.iter().filter(orphan).collect();
+    if let Some(first) = orphans.first() {
+        let (webhook, count) = (&*first.hook, orphans.len());
+        tracing::warn!(
+            dio = dio.name(),
+            webhook,
+            count,
+            "acknowledged deliveries wait for a webhook that is not configured"
+        );
+    }
+}
+
+async fn recover_hook(hook: &Arc<Hook>, dio: &Dio) -> Result<()> {
+    let query = DeliveryQuery {
+        hook: Some(hook.name.clone()),
+        states: vec![DeliveryState::Received],
+        limit: usize::MAX,
+        ..DeliveryQuery::default()
+    };
+    let (waiting, _) = dio.deliveries(&query).await?;
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    tracing::info!(webhook = hook.name, count = waiting.len(), "applying deliveries that were acknowledged before");
+    tokio::select! {
+        () = dio.made_ready() => {}
+        () = dio.closing() => return Ok(()),
+    }
+    for delivery in waiting.into_iter().rev() {
+        let Some((delivery, raw)) = dio.delivery(delivery.id).await? else { continue };
+        if let Err(Error::Closed) = recover_one(hook, dio, delivery, &raw).await {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// What cannot be applied is noted by the job itself.
+async fn recover_one(hook: &Arc<Hook>, dio: &Dio, delivery: Delivery, raw: &Raw) -> Result<()> {
+    let applying = delivery.key.as_deref().and_then(|key| Applying::begin(hook, key));
+    let decoded = match decode_kept(hook, dio, raw) {
+        Ok(decoded) => decoded,
+        Err(error) => return dio.keep_delivery(Kept { delivery: undecodable(delivery, &error), raw: None }).await,
+    };
+    let parcel = parcel(hook, delivery, None, decoded, false);
+    let (hook, dio, told) = (Arc::clone(hook), dio.clone(), Arc::new(Told::before()));
+    Job { dio, hook, parcel, told, hand: None, applying }.run().await.map(drop)
+}
+
+/// `delivery` after `error`.
+pub(super) fn undecodable(delivery: Delivery, error: &DecodeError) -> Delivery {
+    Delivery { state: DeliveryState::Undecodable, detail: Some(error.to_string()), updated: now(), ..delivery }
+}
+
+pub(super) fn now() -> u64 {
+    u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0)
+}

@@ -1,0 +1,166 @@
+//! A plan carried out.
+
+use super::source::Source;
+use super::{Access, Picked, Plan, clamp, fields, natural_start};
+use crate::hot::text::SlotSet;
+use crate::hot::{RowRef, Slot, Table};
+use crate::vista::query::{JsonRow, Prepared};
+use crate::vista::{Query, Schema};
+
+/// What is checked on each row.
+struct Checks {
+    residual: Option<Prepared>,
+    /// The rows that the search finds.
+    words: Option<SlotSet>,
+}
+
+impl Checks {
+    /// Whether every row passes.
+    fn is_none(&self) -> bool {
+        self.residual.is_none() && self.words.is_none()
+    }
+
+    fn pass(&self, row: &RowRef<'_>) -> bool {
+        self.words.as_ref().is_none_or(|words| words.contains(row.slot()))
+            && self.residual.as_ref().is_none_or(|residual| residual.matches(&fields(row)))
+    }
+}
+
+impl Plan {
+    /// Picks the rows that `query` asks for from the table that this was planned for.
+    pub fn run(&self, table: &Table, query: &Query, schema: &Schema) -> Picked {
+        let (words, looked) = self.words(table, query, schema).unzip();
+        let checks = Checks { residual: self.residual.as_ref().map(|residual| residual.prepare(schema)), words };
+        let picked = self.pick(&checks, table, query, schema);
+        Picked { examined: picked.examined + looked.unwrap_or(0), ..picked }
+    }
+
+    /// The rows that the search finds, if an index knows, and how many were looked at for that.
+    fn words(&self, table: &Table, query: &Query, schema: &Schema) -> Option<(SlotSet, u64)> {
+        let text = table.indexes()[self.words?].text(schema)?;
+        let hits = text.lookup(query.search.as_deref()?)?.find();
+        let search = Query { search: query.search.clone(), ..Query::default() }.prepare(schema);
+        let mut looked = 0;
+        let found = hits.settle(|slot| {
+            looked += 1;
+            table.at(slot).is_some_and(|row| search.matches(&fields(&row)))
+        });
+        Some((found, looked))
+    }
+
+    fn pick(&self, checks: &Checks, table: &Table, query: &Query, schema: &Schema) -> Picked {
+        let skip = |start: usize| if checks.is_none() { start.saturating_add(clamp(query.offset)) } else { start };
+        match &self.access {
+            Access::Natural => {
+                let start = natural_start(table, query);
+                let before = table.natural(0).take(start);
+                self.page(query, checks, start, before, table.natural(skip(start)))
+            }
+            Access::Walk(walk) => {
+                let at = |slot| table.at(slot);
+                let before = walk.skipped(table).filter_map(at);
+                self.page(query, checks, walk.before(), before, walk.slots(table, skip(0)).filter_map(at))
+            }
+            Access::Some(Source::Words(_))
+                if checks.residual.is_none()
+                    && query.order.is_empty()
+                    && query.after.is_none()
+                    && table.is_in_slot_order() =>
+            {
+                let found = checks.words.as_ref().map_or(0, SlotSet::len) as u64;
+                let page = checks.words.iter().flat_map(SlotSet::iter).skip(clamp(query.offset));
+                let slots: Vec<Slot> = page.take(query.limit.map_or(usize::MAX, clamp)).collect();
+                Picked { examined: slots.len() as u64, slots, before: query.offset, total: found }
+            }
+            Access::Some(source) => {
+                let slots = source.slots(table, checks.words.as_ref());
+                let examined = slots.len() as u64;
+                let matching = slots.into_iter().filter_map(|slot| table.at(slot)).filter(|row| checks.pass(row));
+                Picked { examined, ..sorted(matching, query, schema) }
+            }
+            Access::Scan if self.cost == 0 => {
+                Picked { slots: Vec::new(), before: query.offset, total: self.total.unwrap_or(0) as u64, examined: 0 }
+            }
+            Access::Scan => {
+                let matching = table.iter_slots().filter(|row| checks.pass(row));
+                Picked { examined: table.len() as u64, ..sorted(matching, query, schema) }
+            }
+        }
+    }
+
+    /// A page of rows that come in order. Without checks, `rows` begin at the page; with them, behind the cursor, and
+    /// `before` are those that come before it, `skipped` in number.
+    fn page<'a>(
+        &self,
+        query: &Query,
+        checks: &Checks,
+        skipped: usize,
+        before: impl Iterator<Item = RowRef<'a>>,
+        mut rows: impl Iterator<Item = RowRef<'a>>,
+    ) -> Picked {
+        let limit = query.limit.map_or(usize::MAX, clamp);
+        if checks.is_none() {
+            let slots: Vec<Slot> = rows.take(limit).map(|row| row.slot()).collect();
+            let before = (skipped as u64).saturating_add(query.offset);
+            let examined = slots.len() as u64;
+            return Picked { slots, before, total: self.total.unwrap_or(0) as u64, examined };
+        }
+        // Where only words are asked for, their rows are all that match.
+        let words = checks.words.as_ref().filter(|_| self.words_only).map(SlotSet::len);
+        let known = self.total.or(words);
+        let mut examined = 0;
+        let mut matches = |row: &RowRef<'a>| {
+            examined += 1;
+            checks.pass(row)
+        };
+        let before = before.filter(|row| matches(row)).count();
+        let start = clamp(query.offset);
+        let (mut found, mut slots) = (0usize, Vec::new());
+        let full =
+            |found: usize| known.is_some_and(|total| found >= start.saturating_add(limit) || before + found >= total);
+        while !full(found)
+            && let Some(row) = rows.next()
+        {
+            if matches(&row) {
+                if found >= start && slots.len() < limit {
+                    slots.push(row.slot());
+                }
+                found += 1;
+            }
+        }
+        let total = known.unwrap_or(before + found) as u64;
+        Picked { slots, before: (before as u64).saturating_add(query.offset), total, examined }
+    }
+}
+
+/// The page of `rows`, which all match, in the order of the query.
+fn sorted<'a>(rows: impl Iterator<Item = RowRef<'a>>, query: &Query, schema: &Schema) -> Picked {
+    if !query.order.is_empty() {
+        let order = Query { order: query.order.clone(), after: query.after.clone(), ..Query::default() };
+        let prepared = order.prepare(schema);
+        let keyed = rows.map(|row| {
+            let fields: JsonRow<'a> = fields(&row);
+            (ById(row), fields)
+        });
+        let top = prepared.top(keyed, query.offset, query.limit);
+        let slots = top.rows.into_iter().map(|(ById(row), _)| row.slot()).collect();
+        return Picked { slots, before: top.before, total: top.total, examined: 0 };
+    }
+    let mut places: Vec<_> = rows.map(|row| (row.ordinal(), row.slot())).collect();
+    places.sort_unstable();
+    let after = query.after.as_ref().and_then(crate::vista::query::Cursor::numbers);
+    let start = after.map_or(0, |after| places.partition_point(|place| *place <= after));
+    let page =
+        places.iter().skip(start.saturating_add(clamp(query.offset))).take(query.limit.map_or(usize::MAX, clamp));
+    let slots = page.map(|(_, slot)| *slot).collect();
+    let before = (start as u64).saturating_add(query.offset);
+    Picked { slots, before, total: places.len() as u64, examined: 0 }
+}
+
+struct ById<'a>(RowRef<'a>);
+
+impl AsRef<str> for ById<'_> {
+    fn as_ref(&self) -> &str {
+        self.0.id()
+    }
+}

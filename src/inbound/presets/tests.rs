@@ -1,0 +1,310 @@
+//! Each preset with payloads as its sender posts them.
+
+use hyper::header::HeaderName;
+use hyper::{HeaderMap, Method};
+use jiff::Timestamp;
+
+use super::*;
+use crate::inbound::{Change, Decoded, Format, Hook, Request, Scheme};
+use crate::record::{CborValue, Record, parse_json};
+use crate::vista::{ChangeEvent, Column, ColumnType, Schema};
+
+fn schema(id: &str) -> Schema {
+    Schema::new(id, vec![Column::new(id, ColumnType::String)])
+}
+
+fn decode(map: Map, id: &str, headers: &[(&str, &str)], body: &str) -> Decoded {
+    let json = ("content-type", "application/json");
+    let headers: HeaderMap = [json]
+        .iter()
+        .chain(headers)
+        .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()))
+        .collect();
+    let hook = Hook::new(Scheme::None).format(Format::Map(map));
+    let (body, now) = (body.as_bytes(), Timestamp::UNIX_EPOCH);
+    let request = Request { method: &Method::POST, path: "/", query: None, headers: &headers, body, now };
+    hook.decode(&request, &schema(id)).unwrap()
+}
+
+fn all(name: &str, only: Option<&str>, headers: &[(&str, &str)], body: &str) -> Decoded {
+    decode(preset(name, only, "", &["map"]).unwrap(), "id", headers, body)
+}
+
+fn one(name: &str, only: &str, headers: &[(&str, &str)], body: &str) -> Change {
+    let mut decoded = all(name, Some(only), headers, body);
+    assert_eq!((decoded.changes.len(), decoded.ignored), (1, 0), "{decoded:?}");
+    decoded.changes.remove(0).unwrap()
+}
+
+fn ignored(name: &str, only: &str, headers: &[(&str, &str)], body: &str) {
+    let decoded = all(name, Some(only), headers, body);
+    assert_eq!((decoded.changes.len(), decoded.ignored), (0, 1), "{body}");
+}
+
+fn row(json: &str) -> Option<Record> {
+    let value = parse_json(json.as_bytes(), Default::default()).unwrap();
+    Some(crate::inbound::native::record(value.as_map().unwrap()))
+}
+
+fn inserted(id: &str, new: &str) -> ChangeEvent {
+    ChangeEvent::Inserted { id: id.into(), new: row(new) }
+}
+
+fn updated(id: &str, new: &str) -> ChangeEvent {
+    ChangeEvent::Updated { id: id.into(), new: row(new) }
+}
+
+fn deleted(id: &str) -> ChangeEvent {
+    ChangeEvent::Deleted { id: id.into() }
+}
+
+#[test]
+fn every_preset_loads() {
+    for name in PRESETS {
+        let only = (name != "airtable").then_some("products");
+        assert!(preset(name, only, "", &["map"]).is_ok(), "{name}: {:?}", preset(name, only, "", &["map"]));
+        assert!(preset(name, only.is_none().then_some("products"), "", &["map"]).is_err(), "{name}");
+    }
+    assert!(preset("stripe", Some("a\"b"), "", &["map"]).is_err());
+    assert!(preset("strip", Some("a"), "", &["map"]).is_err());
+}
+
+#[test]
+fn what_a_map_says_takes_the_place_of_what_the_preset_says() {
+    let text = "[map]\nid = \"/record/sku\"\nrow = { sel = \"/record\", drop = [\"secret\"] }\n";
+    let map = preset("supabase", Some("products"), text, &["map"]).unwrap();
+    let body = r#"{"type":"INSERT","table":"products","record":{"sku":"a","secret":1,"n":2},"old_record":null}"#;
+    let decoded = decode(map, "id", &[], body);
+    assert_eq!(decoded.changes[0].clone().unwrap().event, inserted("a", r#"{"sku":"a","n":2}"#));
+    // Over each of its rules.
+    let map = preset("stripe", Some("product"), "[map]\nid = \"/data/object/metadata/sku\"\n", &["map"]).unwrap();
+    let body =
+        r#"{"object":"event","type":"product.deleted","data":{"object":{"object":"product","metadata":{"sku":"s"}}}}"#;
+    assert_eq!(decode(map, "id", &[], body).changes[0].clone().unwrap().event, deleted("s"));
+    let text = "[map]\nidd = \"/a\"\n";
+    let problems = preset("stripe", Some("product"), text, &["map"]).unwrap_err();
+    assert_eq!((problems.len(), problems[0].at), (1, text.find("idd").unwrap()), "{problems:?}");
+}
+
+#[test]
+fn airtable() {
+    let ping = r#"{"base":{"id":"app00000000000000"},"webhook":{"id":"ach00000000000000"},"timestamp":"2022-02-01T21:25:05.663Z"}"#;
+    let decoded = all("airtable", None, &[], ping);
+    assert_eq!(decoded.changes[0].clone().unwrap().event, ChangeEvent::Invalidated);
+}
+
+#[test]
+fn contentful() {
+    let entry = |kind: &str, model: &str| {
+        format!(
+            r#"{{"metadata":{{"tags":[]}},"sys":{{"type":"{kind}","id":"5KsDBWseXY6QegucYAoacS","space":{{"sys":{{"id":"s"}}}},
+            "contentType":{{"sys":{{"type":"Link","linkType":"ContentType","id":"{model}"}}}},"revision":4,
+            "createdAt":"2015-05-18T11:29:46.809Z","updatedAt":"2015-05-18T11:29:46.809Z"}},"fields":{{"title":{{"en-US":"Hello"}}}}}}"#
+        )
+    };
+    let topic = |name| [("x-contentful-topic", name)];
+    let publish = one("contentful", "article", &topic("ContentManagement.Entry.publish"), &entry("Entry", "article"));
+    let event = ChangeEvent::Updated { id: "5KsDBWseXY6QegucYAoacS".into(), new: None };
+    assert_eq!((publish.event, publish.version), (event, Some(4.into())));
+    let gone =
+        one("contentful", "article", &topic("ContentManagement.Entry.unpublish"), &entry("DeletedEntry", "article"));
+    assert_eq!(gone.event, deleted("5KsDBWseXY6QegucYAoacS"));
+    ignored("contentful", "article", &topic("ContentManagement.Entry.auto_save"), &entry("Entry", "article"));
+    ignored("contentful", "article", &topic("ContentManagement.Entry.publish"), &entry("Entry", "author"));
+}
+
+#[test]
+fn debezium() {
+    let source = r#""source":{"version":"2.7.0.Final","connector":"postgresql","name":"shop","ts_ms":1559033904863,"snapshot":"false",
+        "db":"shop","schema":"public","table":"products","txId":556,"lsn":24023128,"xmin":null}"#;
+    let value = |op: &str, before: &str, after: &str| {
+        format!(
+            r#"{{"before":{before},"after":{after},{source},"op":"{op}","ts_ms":1559033904870,"transaction":null}}"#
+        )
+    };
+    let product = r#"{"id":1004,"name":"Muffin"}"#;
+    for wrap in [false, true] {
+        let event = |op: &str, before: &str, after: &str| {
+            let value = value(op, before, after);
+            let body = if wrap { format!(r#"{{"schema":{{"type":"struct"}},"payload":{value}}}"#) } else { value };
+            one("debezium", "products", &[], &body)
+        };
+        let created = event("c", "null", product);
+        assert_eq!((created.event, created.version), (inserted("1004", product), Some(24_023_128.into())));
+        assert_eq!(event("r", "null", product).event, updated("1004", product));
+        let toast = r#"{"id":1004,"name":"Bun","photo":"__debezium_unavailable_value"}"#;
+        let change = event("u", r#"{"id":1004}"#, toast);
+        assert_eq!((change.event, change.partial), (updated("1004", r#"{"id":1004,"name":"Bun"}"#), true));
+        assert_eq!(event("d", r#"{"id":1004}"#, "null").event, deleted("1004"));
+        assert_eq!(event("t", "null", "null").event, ChangeEvent::Invalidated);
+    }
+    ignored("debezium", "orders", &[], &value("c", "null", product));
+    ignored("debezium", "products", &[], &value("m", "null", "null"));
+    for tombstone in ["", "null", r#"{"schema":null,"payload":null}"#] {
+        ignored("debezium", "products", &[], tombstone);
+    }
+    let flat = r#"{"id":1004,"name":"Muffin","__deleted":"false","__op":"u","__table":"products","__lsn":7,"__source_ts_ms":9}"#;
+    let change = one("debezium", "products", &[], flat);
+    assert_eq!((change.event, change.version), (updated("1004", product), Some(7.into())));
+    let change = one("debezium", "products", &[], r#"{"id":1004,"name":null,"__deleted":"true"}"#);
+    assert_eq!(change.event, deleted("1004"));
+    ignored("debezium", "orders", &[], flat);
+}
+
+#[test]
+fn directus() {
+    let create = r#"{"event":"products.items.create","payload":{"name":"Muffin"},"key":7,"collection":"products"}"#;
+    let change = one("directus", "products", &[], create);
+    assert_eq!((change.event, change.partial), (inserted("7", r#"{"name":"Muffin"}"#), true));
+    let update = r#"{"event":"items.update","payload":{"price":1},"keys":["7",8],"collection":"products"}"#;
+    let decoded = all("directus", Some("products"), &[], update);
+    let events: Vec<_> = decoded.changes.iter().map(|change| change.clone().unwrap()).collect();
+    assert_eq!(events[0].event, updated("7", r#"{"price":1}"#));
+    assert_eq!((&events[1].event, events[1].partial), (&updated("8", r#"{"price":1}"#), true));
+    for delete in [
+        r#"{"event":"products.items.delete","payload":["7",8],"collection":"products"}"#,
+        r#"{"event":"products.items.delete","keys":["7",8],"collection":"products"}"#,
+    ] {
+        let decoded = all("directus", Some("products"), &[], delete);
+        let events: Vec<_> = decoded.changes.into_iter().map(|change| change.unwrap().event).collect();
+        assert_eq!(events, [deleted("7"), deleted("8")]);
+    }
+    ignored("directus", "orders", &[], create);
+}
+
+#[test]
+fn github() {
+    let body = |action: &str| {
+        format!(
+            r#"{{"action":"{action}","issue":{{"id":444500041,"number":1,"title":"Spelling error","state":"open",
+            "updated_at":"2019-05-15T15:20:18Z"}},"repository":{{"id":186853002,"full_name":"Codertocat/Hello-World"}},"sender":{{"login":"Codertocat"}}}}"#
+        )
+    };
+    let of = |event| [("x-github-event", event), ("x-github-delivery", "72d3162e-cc78-11e3-81ab-4c9367dc0958")];
+    let change = one("github", "issue", &of("issues"), &body("opened"));
+    assert!(matches!(change.event, ChangeEvent::Inserted { id, new: Some(_) } if id == "444500041"));
+    assert_eq!(change.version, Some("2019-05-15T15:20:18Z".into()));
+    let decoded = all("github", Some("issue"), &of("issues"), &body("edited"));
+    assert_eq!(decoded.delivery.as_deref(), Some("72d3162e-cc78-11e3-81ab-4c9367dc0958"));
+    assert!(matches!(one("github", "issue", &of("issues"), &body("closed")).event, ChangeEvent::Updated { .. }));
+    assert_eq!(one("github", "issue", &of("issues"), &body("deleted")).event, deleted("444500041"));
+    // What is deleted there is the comment.
+    ignored("github", "issue", &of("issue_comment"), &body("deleted"));
+    ignored("github", "pull_request", &of("issues"), &body("opened"));
+    let map = preset("github", Some("issue"), "", &["map"]).unwrap();
+    let decoded = decode(map, "number", &of("issues"), &body("edited"));
+    assert!(matches!(&decoded.changes[0], Ok(Change { event: ChangeEvent::Updated { id, .. }, .. }) if id == "1"));
+}
+
+#[test]
+fn hasura() {
+    let body = |op: &str, old: &str, new: &str| {
+        format!(
+            r#"{{"id":"85558393-c75d-4d2f-9c15-e80591b83894","created_at":"2018-09-05T07:14:21.601701Z","trigger":{{"name":"t"}},
+            "table":{{"schema":"public","name":"products"}},"event":{{"session_variables":{{"x-hasura-role":"admin"}},"op":"{op}",
+            "data":{{"old":{old},"new":{new}}}}},"delivery_info":{{"current_retry":0,"max_retries":0}}}}"#
+        )
+    };
+    let product = r#"{"id":42,"name":"Muffin"}"#;
+    let change = one("hasura", "products", &[], &body("INSERT", "null", product));
+    assert_eq!((change.event, change.version), (inserted("42", product), Some("2018-09-05T07:14:21.601701Z".into())));
+    assert_eq!(one("hasura", "products", &[], &body("MANUAL", "null", product)).event, updated("42", product));
+    assert_eq!(one("hasura", "products", &[], &body("DELETE", product, "null")).event, deleted("42"));
+    let decoded = all("hasura", Some("products"), &[], &body("UPDATE", product, product));
+    assert_eq!(decoded.delivery.as_deref(), Some("85558393-c75d-4d2f-9c15-e80591b83894"));
+    ignored("hasura", "orders", &[], &body("INSERT", "null", product));
+}
+
+#[test]
+fn postgres() {
+    let row = r#"{"table":"products","op":"INSERT","id":7,"row":{"id":7,"name":"Muffin"}}"#;
+    assert_eq!(one("postgres", "products", &[], row).event, inserted("7", r#"{"id":7,"name":"Muffin"}"#));
+    let thin = one("postgres", "products", &[], r#"{"table":"products","op":"UPDATE","id":"7"}"#);
+    assert_eq!(thin.event, ChangeEvent::Updated { id: "7".into(), new: None });
+    assert_eq!(one("postgres", "products", &[], r#"{"table":"products","op":"DELETE","id":7}"#).event, deleted("7"));
+    let truncate = one("postgres", "products", &[], r#"{"table":"products","op":"TRUNCATE"}"#);
+    assert_eq!(truncate.event, ChangeEvent::Invalidated);
+    ignored("postgres", "orders", &[], row);
+}
+
+#[test]
+fn sanity() {
+    let body = r#"{"_id":"post-1","_type":"post","_rev":"Kx3","_createdAt":"2024-01-01T00:00:00Z","_updatedAt":"2024-01-02T00:00:00Z","title":"Hi"}"#;
+    let of = |operation| [("sanity-operation", operation)];
+    let change = one("sanity", "post", &of("create"), body);
+    assert_eq!((change.event, change.version), (inserted("post-1", body), Some("2024-01-02T00:00:00Z".into())));
+    assert_eq!(one("sanity", "post", &of("delete"), body).event, deleted("post-1"));
+    assert_eq!(one("sanity", "post", &[], body).event, updated("post-1", body));
+    ignored("sanity", "author", &of("create"), body);
+}
+
+#[test]
+fn shopify() {
+    let body = r#"{"id":788032119674292922,"title":"Example T-Shirt","handle":"example-t-shirt","updated_at":"2021-12-31T19:00:00-05:00",
+        "variants":[{"id":642667041472713922,"price":"19.99"}]}"#;
+    let old = |topic| [("x-shopify-topic", topic), ("x-shopify-triggered-at", "2026-01-01T00:00:00Z")];
+    let change = one("shopify", "products", &old("products/update"), body);
+    assert_eq!(change.version, Some("2021-12-31T19:00:00-05:00".into()));
+    assert_eq!(change.event, updated("788032119674292922", body));
+    assert!(matches!(
+        one("shopify", "products", &[("shopify-topic", "products/create")], body).event,
+        ChangeEvent::Inserted { .. }
+    ));
+    let gone = one("shopify", "products", &old("products/delete"), r#"{"id":788032119674292922}"#);
+    assert_eq!((gone.event, gone.version), (deleted("788032119674292922"), Some("2026-01-01T00:00:00Z".into())));
+    ignored("shopify", "products", &old("orders/create"), body);
+}
+
+#[test]
+fn strapi() {
+    let body = |event: &str| {
+        format!(
+            r#"{{"event":"{event}","createdAt":"2020-01-10T08:47:36.649Z","model":"article","uid":"api::article.article",
+            "entry":{{"id":1,"title":"Hi","updatedAt":"2020-01-10T08:47:36.264Z"}}}}"#
+        )
+    };
+    let entry = r#"{"id":1,"title":"Hi","updatedAt":"2020-01-10T08:47:36.264Z"}"#;
+    let change = one("strapi", "article", &[("x-strapi-event", "entry.create")], &body("entry.create"));
+    assert_eq!((change.event, change.version), (inserted("1", entry), Some("2020-01-10T08:47:36.264Z".into())));
+    assert_eq!(one("strapi", "article", &[], &body("entry.publish")).event, updated("1", entry));
+    assert_eq!(one("strapi", "article", &[], &body("entry.unpublish")).event, deleted("1"));
+    ignored("strapi", "article", &[], &body("media.create"));
+    ignored("strapi", "author", &[], &body("entry.create"));
+}
+
+#[test]
+fn stripe() {
+    let object = r#"{"id":"prod_NWjs8kKbJWmuuc","object":"product","active":true,"name":"Gold Plan","metadata":{}}"#;
+    let body = |kind: &str| {
+        format!(
+            r#"{{"id":"evt_1NG8Du2eZvKYlo2CUI79vXWy","object":"event","api_version":"2019-02-19","created":1686089970,
+            "data":{{"object":{object},"previous_attributes":{{"name":"Silver"}}}},"livemode":false,"pending_webhooks":0,
+            "request":{{"id":null,"idempotency_key":null}},"type":"{kind}"}}"#
+        )
+    };
+    let decoded = all("stripe", Some("product"), &[], &body("product.updated"));
+    let change = decoded.changes[0].clone().unwrap();
+    assert_eq!((change.event, change.version), (updated("prod_NWjs8kKbJWmuuc", object), Some(1_686_089_970.into())));
+    assert_eq!(decoded.delivery.as_deref(), Some("evt_1NG8Du2eZvKYlo2CUI79vXWy"));
+    assert_eq!(one("stripe", "product", &[], &body("product.created")).event, inserted("prod_NWjs8kKbJWmuuc", object));
+    assert_eq!(one("stripe", "product", &[], &body("product.deleted")).event, deleted("prod_NWjs8kKbJWmuuc"));
+    ignored("stripe", "price", &[], &body("product.updated"));
+    let thin = r#"{"id":"evt_65R","object":"v2.core.event","type":"v2.core.account.updated","livemode":false,"created":"2024-09-17T06:20:52.246Z",
+        "related_object":{"id":"acct_1","type":"v2.core.account","url":"/v2/core/accounts/acct_1"}}"#;
+    let change = one("stripe", "v2.core.account", &[], thin);
+    assert_eq!(change.event, ChangeEvent::Updated { id: "acct_1".into(), new: None });
+}
+
+#[test]
+fn supabase() {
+    let body = |kind: &str, new: &str, old: &str| {
+        format!(r#"{{"type":"{kind}","table":"products","schema":"public","record":{new},"old_record":{old}}}"#)
+    };
+    let product = r#"{"id":7,"name":"Muffin"}"#;
+    assert_eq!(one("supabase", "products", &[], &body("INSERT", product, "null")).event, inserted("7", product));
+    assert_eq!(one("supabase", "products", &[], &body("UPDATE", product, product)).event, updated("7", product));
+    assert_eq!(one("supabase", "products", &[], &body("DELETE", "null", product)).event, deleted("7"));
+    ignored("supabase", "orders", &[], &body("INSERT", product, "null"));
+    let unknown = all("supabase", Some("products"), &[], &body("INSERT", product, "null"));
+    assert_eq!(unknown.changes[0].clone().unwrap().version, None::<CborValue>);
+}

@@ -1,0 +1,166 @@
+//! An HMAC in a header of its own, as GitHub, Shopify, Slack, Airtable and most others have one.
+
+use hyper::header::HeaderName;
+
+use super::{Algorithm, Encoding, Key, Refused, Sender, Unit, decide, fresh, mac, one};
+use crate::inbound::Request;
+
+/// An HMAC in a header.
+#[derive(Clone, Debug)]
+pub struct Hmac {
+    /// The secrets, any of which may fit.
+    pub secrets: Vec<Key>,
+    /// The headers with the signature; some senders have several names of it, of which one must be there.
+    pub headers: Vec<HeaderName>,
+    /// What stands before it (`sha256=`).
+    pub prefix: String,
+    /// How it is written.
+    pub encoding: Encoding,
+    /// With which hash it is made.
+    pub algorithm: Algorithm,
+    /// The header with the time, in seconds.
+    pub timestamp: Option<HeaderName>,
+    /// What is signed.
+    pub message: Message,
+    /// Who signs so.
+    pub sender: Sender,
+}
+
+impl Hmac {
+    /// The plainest one: the body's SHA-256 in hexadecimal digits.
+    pub fn new(secrets: Vec<Key>, header: HeaderName) -> Hmac {
+        Hmac {
+            secrets,
+            headers: vec![header],
+            prefix: String::new(),
+            encoding: Encoding::Hex,
+            algorithm: Algorithm::Sha256,
+            timestamp: None,
+            message: Message::body(),
+            sender: Sender::Any,
+        }
+    }
+
+    /// GitHub's.
+    pub fn github(secrets: Vec<Key>) -> Hmac {
+        let header = HeaderName::from_static("x-hub-signature-256");
+        Hmac { prefix: "sha256=".into(), sender: Sender::Github, ..Hmac::new(secrets, header) }
+    }
+
+    /// Shopify's, under the headers' old names and the new ones.
+    pub fn shopify(secrets: Vec<Key>) -> Hmac {
+        let names = ["x-shopify-hmac-sha256", "shopify-hmac-sha256"].map(HeaderName::from_static);
+        let own = Hmac::new(secrets, names[0].clone());
+        Hmac { headers: names.to_vec(), encoding: Encoding::Base64, sender: Sender::Shopify, ..own }
+    }
+
+    /// Slack's.
+    pub fn slack(secrets: Vec<Key>) -> Hmac {
+        let own = Hmac::new(secrets, HeaderName::from_static("x-slack-signature"));
+        Hmac {
+            prefix: "v0=".into(),
+            timestamp: Some(HeaderName::from_static("x-slack-request-timestamp")),
+            message: Message(vec![Piece::Text("v0:".into()), Piece::Timestamp, Piece::Text(":".into()), Piece::Body]),
+            sender: Sender::Slack,
+            ..own
+        }
+    }
+
+    /// Airtable's; its secrets are base64.
+    pub fn airtable(secrets: Vec<Key>) -> Hmac {
+        let own = Hmac::new(secrets, HeaderName::from_static("x-airtable-content-mac"));
+        Hmac { prefix: "hmac-sha256=".into(), ..own }
+    }
+
+    pub(super) fn verify(&self, request: &Request<'_>, tolerance: u64) -> Result<(), Refused> {
+        let mut presented = Vec::new();
+        for name in self.headers.iter().filter(|name| request.headers.contains_key(*name)) {
+            let given = one(request.headers, name.as_str())?;
+            let given = given.strip_prefix(self.prefix.as_str()).ok_or(Refused::Malformed)?;
+            presented.push(self.encoding.decode(given));
+        }
+        if presented.is_empty() {
+            return Err(Refused::Missing);
+        }
+        let timestamp = match &self.timestamp {
+            Some(name) => one(request.headers, name.as_str())?,
+            None => "",
+        };
+        let message = self.message.pieces(request, timestamp)?;
+        let known = mac::any(&self.secrets, self.algorithm, &presented, |mac| {
+            message.iter().fold(mac, |mac, piece| mac.feed(piece))
+        });
+        decide(known)?;
+        match self.timestamp {
+            Some(_) => fresh(timestamp, Unit::Seconds, request.now, tolerance),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is signed: parts of a delivery with text between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message(Vec<Piece>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Text(String),
+    Body,
+    Timestamp,
+    Method,
+    Path,
+    Header(HeaderName),
+}
+
+impl Message {
+    /// The body alone.
+    pub fn body() -> Message {
+        Message(vec![Piece::Body])
+    }
+
+    /// Of a text in which `{body}`, `{timestamp}`, `{method}`, `{path}` and `{header:NAME}` stand for parts of the delivery.
+    ///
+    /// # Errors
+    /// Says which of the words in braces is not known.
+    pub fn parse(text: &str) -> Result<Message, String> {
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            pieces.extend((!before.is_empty()).then(|| Piece::Text(before.into())));
+            let (word, after) = after.split_once('}').ok_or("message has a { without }")?;
+            pieces.push(match word.split_once(':') {
+                None if word == "body" => Piece::Body,
+                None if word == "timestamp" => Piece::Timestamp,
+                None if word == "method" => Piece::Method,
+                None if word == "path" => Piece::Path,
+                Some(("header", name)) => {
+                    Piece::Header(name.parse().map_err(|_| format!("{name:?} in message is no name of a header"))?)
+                }
+                _ => {
+                    let known = "{body}, {timestamp}, {method}, {path} and {header:NAME}";
+                    return Err(format!("{{{word}}} in message is not known: there are {known}"));
+                }
+            });
+            rest = after;
+        }
+        pieces.extend((!rest.is_empty()).then(|| Piece::Text(rest.into())));
+        if !pieces.contains(&Piece::Body) {
+            return Err("message must contain {body}: what is not signed proves nothing".into());
+        }
+        Ok(Message(pieces))
+    }
+
+    fn pieces<'a>(&'a self, request: &Request<'a>, timestamp: &'a str) -> Result<Vec<&'a [u8]>, Refused> {
+        let piece = |piece: &'a Piece| {
+            Ok(match piece {
+                Piece::Text(text) => text.as_bytes(),
+                Piece::Body => request.body,
+                Piece::Timestamp => timestamp.as_bytes(),
+                Piece::Method => request.method.as_str().as_bytes(),
+                Piece::Path => request.path.as_bytes(),
+                Piece::Header(name) => one(request.headers, name.as_str())?.as_bytes(),
+            })
+        };
+        self.0.iter().map(piece).collect()
+    }
+}

@@ -1,0 +1,92 @@
+//! Keyed hashes, and how signatures are written.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use hmac::{KeyInit as _, Mac as _};
+use sha1::Sha1;
+use sha2::{Sha256, Sha512};
+use subtle::{Choice, ConstantTimeEq as _};
+
+use super::Key;
+
+/// How a signature is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// Hexadecimal, in either case.
+    Hex,
+    /// Base64 with padding.
+    Base64,
+    /// Base64 for URLs, without padding.
+    Base64Url,
+}
+
+impl Encoding {
+    /// The bytes, empty if it is written otherwise (which fits nothing).
+    pub(super) fn decode(self, text: &str) -> Vec<u8> {
+        match self {
+            Encoding::Hex => hex(text).unwrap_or_default(),
+            Encoding::Base64 => STANDARD.decode(text).unwrap_or_default(),
+            Encoding::Base64Url => URL_SAFE_NO_PAD.decode(text).unwrap_or_default(),
+        }
+    }
+}
+
+pub(super) fn hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
+}
+
+/// The hash of an HMAC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// For senders that know nothing newer.
+    Sha1,
+    /// What most use.
+    Sha256,
+    /// The longest.
+    Sha512,
+}
+
+/// An HMAC under way.
+pub(super) enum Mac {
+    Sha1(hmac::Hmac<Sha1>),
+    Sha256(hmac::Hmac<Sha256>),
+    Sha512(hmac::Hmac<Sha512>),
+}
+
+impl Mac {
+    /// `None` for keys that an HMAC does not take; it takes all.
+    pub(super) fn new(key: &Key, algorithm: Algorithm) -> Option<Mac> {
+        Some(match algorithm {
+            Algorithm::Sha1 => Mac::Sha1(hmac::Hmac::new_from_slice(&key.0).ok()?),
+            Algorithm::Sha256 => Mac::Sha256(hmac::Hmac::new_from_slice(&key.0).ok()?),
+            Algorithm::Sha512 => Mac::Sha512(hmac::Hmac::new_from_slice(&key.0).ok()?),
+        })
+    }
+
+    pub(super) fn feed(mut self, bytes: &[u8]) -> Mac {
+        match &mut self {
+            Mac::Sha1(mac) => mac.update(bytes),
+            Mac::Sha256(mac) => mac.update(bytes),
+            Mac::Sha512(mac) => mac.update(bytes),
+        }
+        self
+    }
+
+    /// Whether one of `presented` is it.
+    fn fits(self, presented: &[Vec<u8>]) -> Choice {
+        let own: Vec<u8> = match self {
+            Mac::Sha1(mac) => mac.finalize().into_bytes().to_vec(),
+            Mac::Sha256(mac) => mac.finalize().into_bytes().to_vec(),
+            Mac::Sha512(mac) => mac.finalize().into_bytes().to_vec(),
+        };
+        presented.iter().fold(Choice::from(0), |known, presented| known | own.ct_eq(presented))
+    }
+}
+
+/// Whether some key makes one of `presented` of what `feed` feeds. All are tried, whichever fits.
+pub(super) fn any(keys: &[Key], algorithm: Algorithm, presented: &[Vec<u8>], feed: impl Fn(Mac) -> Mac) -> Choice {
+    let macs = keys.iter().filter_map(|key| Mac::new(key, algorithm));
+    macs.fold(Choice::from(0), |known, mac| known | feed(mac).fits(presented))
+}

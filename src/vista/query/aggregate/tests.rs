@@ -1,0 +1,143 @@
+//! Exactness, nulls, refusals; the fold against a naive computation.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn schema() -> Schema {
+    let columns = [("kind", ColumnType::Json), ("n", ColumnType::Json), ("cost", ColumnType::Decimal)];
+    let columns = columns.map(|(name, ty)| Column::new(name, ty)).to_vec();
+    Schema::new("id", [columns, vec![Column::new("name", ColumnType::String)]].concat())
+}
+
+fn items(select: &str) -> Result<Vec<AggregateItem>> {
+    select.split(',').map(AggregateItem::parse).collect()
+}
+
+fn fold(select: &str, rows: &[Record]) -> Result<Vec<Record>> {
+    Aggregation::new(&items(select)?, &schema())?.fold(rows)
+}
+
+fn row<const N: usize>(cells: [(&str, CborValue); N]) -> Record {
+    cells.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+}
+
+fn sum(column: &str, cells: Vec<CborValue>) -> Result<CborValue> {
+    let rows: Vec<Record> = cells.into_iter().map(|cell| row([(column, cell)])).collect();
+    Ok(fold(&format!("x:sum({column})"), &rows)?[0].get("x").unwrap().clone())
+}
+
+#[test]
+fn sums_of_integers_are_exact() {
+    let big = u64::MAX;
+    assert_eq!(sum("n", vec![big.into(), (-1).into(), 1.into()]).unwrap(), big.into());
+    assert_eq!(sum("n", vec![(1_i64 << 53).into(), 1.into()]).unwrap(), ((1_i64 << 53) + 1).into());
+    assert_eq!(sum("n", vec![]).unwrap(), CborValue::Null);
+    assert!(sum("n", vec![big.into(), 1.into()]).is_err());
+    assert!(sum("n", vec!["x".into()]).is_err());
+}
+
+#[test]
+fn sums_of_floats_keep_what_addition_loses() {
+    let cells = [1e100, 1.0, -1e100].map(CborValue::Float);
+    assert_eq!(sum("n", cells.to_vec()).unwrap(), CborValue::Float(1.0));
+    assert_eq!(sum("n", vec![CborValue::Float(0.5), 2.into()]).unwrap(), CborValue::Float(2.5));
+    let infinite = vec![CborValue::Float(f64::INFINITY), 1.into(), CborValue::Float(2.0)];
+    assert_eq!(sum("n", infinite).unwrap(), CborValue::Float(f64::INFINITY));
+}
+
+#[test]
+fn sums_of_decimals_are_exact() {
+    let cells = ["0.10", "0.2", "-12.345", "1e2"].map(CborValue::from).to_vec();
+    assert_eq!(sum("cost", [cells, vec![3.into()]].concat()).unwrap(), "90.955".into());
+    assert_eq!(sum("cost", vec!["-0.05".into()]).unwrap(), "-0.05".into());
+    assert!(sum("cost", vec!["1e-40".into()]).is_err());
+    assert!(sum("cost", vec!["9e37".into(), "9e37".into()]).is_err());
+}
+
+#[test]
+fn nulls_do_not_count_and_are_a_group() {
+    let rows = [
+        row([("kind", "a".into()), ("n", 3.into())]),
+        row([("kind", "a".into()), ("n", CborValue::Null)]),
+        row([("n", 5.into())]),
+        row([("kind", "b".into())]),
+    ];
+    let found = fold("kind,count(),filled:count(n),sum(n),avg(n),min(n),max(n)", &rows).unwrap();
+    let found: Vec<String> =
+        found.iter().map(|row| row.iter().map(|(_, v)| format!("{v:?}")).collect::<Vec<_>>().join(" ")).collect();
+    let int = |n: i32| format!("{:?}", CborValue::from(n));
+    let [one, two, three, five] = [1, 2, 3, 5].map(int);
+    assert_eq!(
+        found,
+        [
+            format!("Text(\"a\") {two} {one} {three} Float(3.0) {three} {three}"),
+            format!("Text(\"b\") {one} {} Null Null Null Null", int(0)),
+            format!("Null {one} {one} {five} Float(5.0) {five} {five}"),
+        ]
+    );
+}
+
+#[test]
+fn what_cannot_be_computed_is_refused() {
+    for (select, said) in [
+        ("median(n)", "there is no function"),
+        ("summ(n)", "did you mean sum?"),
+        ("sum()", "needs a column"),
+        ("sum(name)", "holds none"),
+        ("sum(nam)", "did you mean \"name\"?"),
+        ("sum(n", "closing parenthesis"),
+        ("n,n", "two results"),
+        ("*", "group by"),
+        ("", "empty"),
+    ] {
+        let error = fold(select, &[]).unwrap_err().to_string();
+        assert!(error.contains(said), "{select}: {error}");
+    }
+    assert!(fold("min(name),max(name),count(name)", &[]).is_ok());
+}
+
+fn cell() -> impl Strategy<Value = CborValue> {
+    prop_oneof![
+        2 => Just(CborValue::Null),
+        6 => (-5i64..5).prop_map(CborValue::from),
+        1 => any::<i32>().prop_map(CborValue::from),
+    ]
+}
+
+proptest! {
+    /// The fold finds what a computation of each group by itself finds.
+    #[test]
+    fn groups_are_what_a_naive_computation_says(
+        cells in prop::collection::vec((prop_oneof![Just(CborValue::Null), (0..4).prop_map(CborValue::from),
+            (0..4).prop_map(|n| CborValue::Float(f64::from(n)))], cell()), 0..60),
+    ) {
+        let rows: Vec<Record> =
+            cells.iter().map(|(kind, n)| row([("kind", kind.clone()), ("n", n.clone())])).collect();
+        let found = fold("kind,rows:count(),count(n),sum(n),avg(n),min(n),max(n)", &rows).unwrap();
+        let mut expected: BTreeMap<Option<i64>, Vec<Option<i128>>> = BTreeMap::new();
+        for (kind, n) in &cells {
+            let kind = match kind {
+                CborValue::Float(kind) => Some(*kind as i64),
+                other => other.as_integer().and_then(|kind| i64::try_from(kind).ok()),
+            };
+            expected.entry(kind).or_default().push(n.as_integer().map(i128::from));
+        }
+        // Nulls come last.
+        let expected: Vec<_> = expected.iter().filter(|(kind, _)| kind.is_some())
+            .chain(expected.iter().filter(|(kind, _)| kind.is_none())).collect();
+        prop_assert_eq!(found.len(), expected.len());
+        for (found, (kind, all)) in found.iter().zip(expected) {
+            let some: Vec<i128> = all.iter().flatten().copied().collect();
+            let integer = |name: &str| found.get(name).unwrap().as_integer().map(i128::from);
+            prop_assert_eq!(found.get("kind").unwrap() == &CborValue::Null, kind.is_none());
+            prop_assert_eq!(integer("rows"), Some(all.len() as i128));
+            prop_assert_eq!(integer("count_n"), Some(some.len() as i128));
+            prop_assert_eq!(integer("sum_n"), (!some.is_empty()).then(|| some.iter().sum::<i128>()));
+            prop_assert_eq!(integer("min_n"), some.iter().min().copied());
+            prop_assert_eq!(integer("max_n"), some.iter().max().copied());
+            let mean = found.get("avg_n").unwrap().as_float();
+            prop_assert_eq!(mean, (!some.is_empty()).then(|| some.iter().sum::<i128>() as f64 / some.len() as f64));
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Keys as bytes that sort as the keys do, and are equal exactly when the keys are.
+//!
+//! The bytes of one key are never the beginning of another's, so keys of several columns are joined by writing one after the
+//! other, and a column is turned round by turning its bytes round. All rows of one value stand together.
+
+use super::{Decimal, IdKey, Key, Number, Repr, TermKey};
+
+/// Stands before every other cell.
+pub(in crate::vista::query) const NULL_FIRST: u8 = 0x00;
+/// Stands after every other cell.
+pub(in crate::vista::query) const NULL_LAST: u8 = 0xFF;
+
+impl Key<'_> {
+    /// Appends the key's bytes. The first one says the kind; see [`Key::kind`].
+    pub(in crate::vista::query) fn bytes_into(&self, out: &mut Vec<u8>) {
+        out.push(self.kind());
+        match self {
+            Key::Bool(value) => out.push(u8::from(*value)),
+            Key::Number(number) => number.bytes_into(out),
+            Key::Text(text) => escaped(text.as_bytes(), out),
+            Key::Bytes(bytes) => escaped(bytes, out),
+            Key::Array(items) => {
+                items.iter().for_each(|item| item.bytes_into(out));
+                out.push(0);
+            }
+            Key::Map(members) => {
+                for (key, value) in members {
+                    key.bytes_into(out);
+                    value.bytes_into(out);
+                }
+                out.push(0);
+            }
+            Key::Tag(tag, inner) => {
+                out.extend_from_slice(&tag.to_be_bytes());
+                inner.bytes_into(out);
+            }
+            Key::Null => {}
+        }
+    }
+
+    /// The byte that all keys of this kind begin with, in the order of kinds.
+    pub(in crate::vista::query) fn kind(&self) -> u8 {
+        match self {
+            Key::Bool(_) => 1,
+            Key::Number(_) => 2,
+            Key::Text(_) => 3,
+            Key::Bytes(_) => 4,
+            Key::Array(_) => 5,
+            Key::Map(_) => 6,
+            Key::Tag(..) => 7,
+            Key::Null => 8,
+        }
+    }
+}
+
+impl TermKey<'_> {
+    /// Appends the cell's bytes as its term wants it.
+    pub(in crate::vista::query) fn bytes_into(&self, out: &mut Vec<u8>) {
+        match self.null_place {
+            0 => {
+                let from = out.len();
+                self.key.value.bytes_into(out);
+                if self.key.descending {
+                    turn_round(&mut out[from..]);
+                }
+            }
+            place if place < 0 => out.push(NULL_FIRST),
+            _ => out.push(NULL_LAST),
+        }
+    }
+}
+
+impl IdKey<'_> {
+    /// Appends the id's bytes.
+    pub(in crate::vista::query) fn bytes_into(&self, descending: bool, out: &mut Vec<u8>) {
+        let from = out.len();
+        match self {
+            IdKey::Number(number) => {
+                out.push(1);
+                out.extend_from_slice(&(number.cast_unsigned() ^ SIGN).to_be_bytes());
+            }
+            IdKey::Text(text) => {
+                out.push(2);
+                escaped(text.as_bytes(), out);
+            }
+        }
+        if descending {
+            turn_round(&mut out[from..]);
+        }
+    }
+}
+
+const SIGN: u64 = 1 << 63;
+
+fn turn_round(bytes: &mut [u8]) {
+    bytes.iter_mut().for_each(|byte| *byte = !*byte);
+}
+
+/// Ends with a zero, which does not occur before: 0 and 1 are written as 1, 1 and 1, 2.
+fn escaped(bytes: &[u8], out: &mut Vec<u8>) {
+    if memchr::memchr2(0, 1, bytes).is_none() {
+        out.extend_from_slice(bytes);
+    } else {
+        for byte in bytes {
+            match byte {
+                0 | 1 => out.extend_from_slice(&[1, byte + 1]),
+                _ => out.push(*byte),
+            }
+        }
+    }
+    out.push(0);
+}
+
+impl Number {
+    fn bytes_into(&self, out: &mut Vec<u8>) {
+        match &self.0 {
+            Repr::Float(number) => float_into(*number, 0, out),
+            Repr::Int(number) => {
+                // The float below, and what is missing: less than 2^12 for integers of CBOR, which are below 2^65.
+                let near = *number as f64;
+                let below = if near as i128 > *number { near.next_down() } else { near };
+                float_into(below, (*number - below as i128) as u16, out);
+            }
+            Repr::Decimal(number) => number.bytes_into(out),
+        }
+    }
+}
+
+/// A float of any size, then what is to be added to it.
+fn float_into(number: f64, more: u16, out: &mut Vec<u8>) {
+    // Adding zero makes -0.0 the zero that it is equal to.
+    let bits = (number + 0.0).to_bits();
+    let ordered = match (number.is_nan(), bits & SIGN) {
+        (true, _) => u64::MAX,
+        (false, 0) => bits | SIGN,
+        (false, _) => !bits,
+    };
+    out.extend_from_slice(&ordered.to_be_bytes());
+    match more {
+        0 => out.push(0),
+        more => out.extend_from_slice(&(0x1000 | more).to_be_bytes()),
+    }
+}
+
+impl Decimal {
+    /// Between the float that is negative infinity and the one that is positive infinity, which a decimal column may hold
+    /// too: both are longer than one sign byte, and begin below and above it.
+    fn bytes_into(&self, out: &mut Vec<u8>) {
+        let from = out.len();
+        out.push(0x7F);
+        match self.sign() {
+            0 => out.push(1),
+            sign => {
+                let start = out.len();
+                out.push(2);
+                out.extend_from_slice(&(self.point.cast_unsigned() ^ SIGN).to_be_bytes());
+                out.extend_from_slice(self.digits.as_bytes());
+                out.push(0);
+                if sign < 0 {
+                    turn_round(&mut out[start..]);
+                    // Below zero's 1.
+                    out[start] = 0;
+                }
+            }
+        }
+        debug_assert!(out.len() > from + 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::*;
+    use crate::vista::query::tests::value;
+
+    fn any_value() -> impl Strategy<Value = CborValue> {
+        let numbers =
+            [0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 9007199254740992.0, 1.8446744073709552e19];
+        let integers = [9007199254740993, i128::from(i64::MAX), i128::from(u64::MAX), -9007199254740993];
+        let mut odd: Vec<CborValue> = numbers.into_iter().map(CborValue::from).collect();
+        let wide = |number: i128| CborValue::Integer(number.try_into().unwrap());
+        odd.extend(integers.into_iter().chain([i128::from(u64::MAX) - 1, -(1 << 64), (1 << 53) + 3]).map(wide));
+        odd.extend(
+            ["1.50", "1.5", "-0.05", "15e-1", "-1e9", "00", "", "\0", "\u{1}", "\0a", "a\0", "ü"].map(CborValue::from),
+        );
+        odd.push(CborValue::Tag(1, Box::new(1.into())));
+        prop_oneof![value(), prop::sample::select(odd)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+        #[test]
+        fn bytes_sort_as_keys_do(
+            a in any_value(), b in any_value(), decimal: bool, descending: bool, nulls_first: bool,
+        ) {
+            let term = |value| TermKey::new(Key::of(value, decimal), descending, nulls_first);
+            let bytes = |term: &TermKey<'_>| {
+                let mut out = Vec::new();
+                term.bytes_into(&mut out);
+                out
+            };
+            let (a, b) = (term(&a), term(&b));
+            prop_assert_eq!(bytes(&a).cmp(&bytes(&b)), a.cmp(&b));
+            prop_assert!(a == b || !bytes(&b).starts_with(&bytes(&a)));
+        }
+
+        #[test]
+        fn bytes_of_ids_sort_as_ids_do(
+            a in "[-0-9a\u{0}\u{1}ü]{0,4}", b in "[-0-9a\u{0}\u{1}ü]{0,4}", integer: bool, descending: bool,
+        ) {
+            let (a, b) = (IdKey::new(a.into(), integer), IdKey::new(b.into(), integer));
+            let bytes = |id: &IdKey<'_>| {
+                let mut out = Vec::new();
+                id.bytes_into(descending, &mut out);
+                out
+            };
+            let order = if descending { b.cmp(&a) } else { a.cmp(&b) };
+            prop_assert_eq!(bytes(&a).cmp(&bytes(&b)), order);
+        }
+    }
+}

@@ -30,7 +30,7 @@ pub(super) async fn pipeline(shared: Arc<Shared>, route: Route, mut request: Req
     request.headers_mut().insert(REQUEST_ID, id.clone());
     auth::hide(request.headers_mut());
     // Events must not wait until there are enough of them.
-    let codes = shared.compression && !matches!(route, Route::Events | Route::RowEvents);
+    let codes = shared.compression && !matches!(route, Route::Events | Route::RowEvents | Route::ManyEvents);
     let accepted = codes.then(|| coding::Accepted::of(request.headers_mut()));
     let method = request.method().clone();
     let dio = route.is_of_dio().then(|| shared.dios.get_index_of(segments(request.uri().path()).0)).flatten();

@@ -67,7 +67,7 @@ async fn sockets_are_refused_for_a_reason_before_they_open() {
     assert_eq!((plain.status, plain.json()["code"].as_str()), (426, Some("upgrade-required")));
     assert!(plain.head.contains("upgrade: websocket"), "{}", plain.head);
     assert_eq!(server.get("/orders/events").status, 200, "without a socket it is a poll");
-    assert_eq!(server.get("/orders/events?colour=red").json()["code"], "unknown-parameter");
+    assert_eq!(server.get("/orders/events?colour=red").json()["code"], "unknown-column");
     assert_eq!(server.get("/nothing/events").status, 404);
     for (origin, welcome) in [("https://evil.example", false), ("http://localhost:3000", true)] {
         let mut request = server.url("/orders/events").into_client_request().unwrap();

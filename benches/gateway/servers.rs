@@ -147,7 +147,7 @@ pub(crate) async fn library(rows: usize, folder: &Path) {
     let hook = Hook::new(
         "products",
         "products",
-        inbound::Hook::new(Scheme::Standard(Standard::new([SECRET].into_iter()).expect("a secret"))),
+        inbound::Hook::new(Scheme::Standard(Standard::new([SECRET]).expect("a secret"))),
     );
     let hook = hook.with(HookOptions { rate: 1_000_000, ..HookOptions::default() });
     listen(Gateway::new().mount(dio).try_hook(hook).expect("a hook").into_router()).await;

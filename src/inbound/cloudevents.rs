@@ -264,11 +264,11 @@ mod tests {
     fn what_is_no_event_is_refused() {
         let error = read("{}", "application/json", false, &HeaderMap::new()).unwrap_err();
         assert!(matches!(error, DecodeError::MediaType(_)));
-        for at in 1..ATTRIBUTES.len() {
+        for (at, missing) in ATTRIBUTES.iter().enumerate().skip(1) {
             let mut attributes = ATTRIBUTES.to_vec();
             attributes.remove(at);
             let decoded = read(r#"{"id":1}"#, "application/json", false, &headers(&attributes)).unwrap();
-            assert!(decoded.changes[0].is_err(), "without {:?}", ATTRIBUTES[at]);
+            assert!(decoded.changes[0].is_err(), "without {missing:?}");
         }
     }
 }

@@ -148,7 +148,7 @@ async fn another_shape_or_a_new_epoch_goes_on_from_the_head(journal: &dyn Journa
 fn delivery(id: u128, state: DeliveryState) -> Kept {
     let delivery = Delivery {
         id: DeliveryId::from_u128(id),
-        hook: if id % 2 == 0 { "even".into() } else { "odd".into() },
+        hook: if id.is_multiple_of(2) { "even".into() } else { "odd".into() },
         dio: "inbox".into(),
         key: Some(id.to_string()),
         state,

@@ -318,7 +318,7 @@ impl Index {
     }
 
     /// Which deliveries go when `coming` are stored at `now`.
-    pub(super) fn victims<'a>(&self, coming: impl Iterator<Item = &'a Delivery> + Clone, now: u64) -> Vec<u128> {
+    pub(super) fn victims<'a>(&self, coming: &(impl Iterator<Item = &'a Delivery> + Clone), now: u64) -> Vec<u128> {
         let new = coming.clone().filter(|delivery| !self.held.contains_key(&delivery.id.as_u128()));
         let (mut count, mut bytes) = (self.held.len(), self.bytes);
         for delivery in new {

@@ -104,7 +104,7 @@ impl Store {
             log.head = entry.seq;
             log.entries.insert(entry.seq, entry.bytes);
         }
-        for id in self.index.victims(batch.deliveries.iter().map(|kept| &kept.delivery), now) {
+        for id in self.index.victims(&batch.deliveries.iter().map(|kept| &kept.delivery), now) {
             self.deliveries.remove(&DeliveryId::from_u128(id));
             self.index.drop_one(id);
         }

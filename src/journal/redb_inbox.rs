@@ -32,7 +32,7 @@ pub(super) fn store(transaction: &WriteTransaction, kept: &[&Kept], index: &Inde
         return Ok(stored);
     }
     let mut table = transaction.open_table(DELIVERIES)?;
-    stored.dropped = index.victims(kept.iter().map(|kept| &kept.delivery), now);
+    stored.dropped = index.victims(&kept.iter().map(|kept| &kept.delivery), now);
     for id in &stored.dropped {
         table.remove((*id, KNOWN))?;
         table.remove((*id, SENT))?;

@@ -203,7 +203,8 @@ async fn check(dir: &Path, said: &Said) {
             assert!(newest.to_string() >= *last, "{id} shows what was acknowledged last, or newer");
             for (op, _) in acks {
                 let known = state.op(op.parse().unwrap()).unwrap_or_else(|| panic!("{op} was lost"));
-                assert_eq!(known.state, OpState::Routed);
+                // Long before the newest, writes of one row are taken together and count as done.
+                assert!(matches!(known.state, OpState::Routed | OpState::Applied), "{op} is {:?}", known.state);
             }
         }
         dio.close().await;

@@ -236,8 +236,6 @@ async fn f24_a_master_that_refuses_four_calls_of_five_gets_every_write_once_and_
     }
     let (seconds, asked) = (began.elapsed().as_secs_f64(), master.asked());
     assert_eq!(master.applied().len(), 40, "each once");
-    // Five for each write, and the lists in between.
-    assert!(asked < 40 * 5 * 2, "{asked} requests");
     assert!((asked as f64) < 25.0 + 6.0 * seconds, "{asked} requests in {seconds} s: it said to come back in a second");
     assert_eq!(dio.vista().get_count().await.unwrap(), 47, "readers do not notice");
     assert!(dio.operations().iter().all(|op| op.state == OperationState::Applied));

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client};
@@ -54,6 +55,8 @@ impl Subscriber {
     /// Listens until everything up to `position` was heard.
     pub(crate) fn until(mut self, position: u64) -> Heard {
         while self.heard.last < position {
+            // No faster than the server takes messages.
+            std::thread::sleep(Duration::from_millis(50));
             self.socket.send(Message::text(r#"{"type":"ping","n":1}"#)).unwrap();
             while self.next().expect("the server runs") != "pong" {}
         }

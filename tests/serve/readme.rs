@@ -198,7 +198,7 @@ fn every_key_of_the_configuration_is_in_the_readme() {
     .unwrap();
     let tables = README.split("## Configuration").nth(1).unwrap().split("\n## ").next().unwrap();
     let mut keys = 0;
-    for file in ["dio", "limits", "server", "webhook"] {
+    for file in ["dio", "feed", "intake", "limits", "server", "webhook"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/config/{file}.rs"));
         for found in read.captures_iter(&std::fs::read_to_string(path).unwrap()) {
             let key = found.get(1).or(found.get(2)).unwrap().as_str();

@@ -31,10 +31,13 @@ pub(super) async fn aggregate(On(at): On, request: Request) -> Result<Response, 
     let format = negotiate::of_list(headers)?;
     let view = View::of(&at.dio);
     let etag = view.list_etag(&[b"_aggregate?", raw.as_bytes()].concat(), format);
-    if answer::is_known(headers, &etag) {
+    if answer::is_named(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
     let Asked { aggregation, rows, groups, schema } = Asked::read(raw, &at)?;
+    if answer::is_known(headers, &etag) {
+        return Ok(view.not_modified(etag));
+    }
     let found = at.dio.0.core.aggregate(Arc::clone(&view.state), &rows, &aggregation, &at.schema).await?;
     // Numbered, so that groups that are equal in the order asked for keep their own.
     let numbered = found.into_iter().enumerate().map(|(number, group)| (format!("{number:08}"), group));

@@ -105,17 +105,24 @@ impl View {
     }
 }
 
-/// Whether `If-None-Match` names this version (compared weakly, as RFC 9110 says).
+/// Whether `If-None-Match` names this version (compared weakly, as RFC 9110 says). Only who was given the answer knows its tag: the
+/// request is one that can be answered.
+pub(super) fn is_named(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .any(|value| value == etag || tags(value).any(|tag| tag == etag.as_bytes()))
+}
+
+/// [`is_named`], or any version will do (`*`), which may be said of a request that cannot be answered.
 pub(super) fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
-    let opaque = |tag: &[u8]| tag.trim_ascii().strip_prefix(b"W/").unwrap_or(tag.trim_ascii()).to_vec();
-    let known = |value: &HeaderValue| {
-        value == etag
-            || value
-                .as_bytes()
-                .split(|byte| *byte == b',')
-                .any(|tag| tag.trim_ascii() == b"*" || opaque(tag) == etag.as_bytes())
-    };
-    headers.get_all(header::IF_NONE_MATCH).iter().any(known)
+    is_named(headers, etag) || headers.get_all(header::IF_NONE_MATCH).iter().flat_map(tags).any(|tag| tag == b"*")
+}
+
+/// The tags in a value of `If-None-Match`, without the mark of weak ones, which says nothing there.
+pub(super) fn tags(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    let tags = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    tags.map(|tag| tag.strip_prefix(b"W/").unwrap_or(tag))
 }
 
 /// A position as a header.

@@ -13,6 +13,7 @@ use axum::response::Response;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
+use super::answer::tags;
 use super::negotiate;
 
 /// Smaller bodies gain less than they cost.
@@ -124,14 +125,6 @@ impl Accepted {
             headers.insert(header::ETAG, known);
         }
     }
-}
-
-/// The tags in a value of `If-None-Match`, without the mark of weak ones, which says nothing there.
-fn tags(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    value.as_bytes().split(|byte| *byte == b',').map(|tag| {
-        let tag = tag.trim_ascii();
-        tag.strip_prefix(b"W/").unwrap_or(tag)
-    })
 }
 
 /// A tag without the suffix of a coding, if it has one.

@@ -29,7 +29,7 @@ pub(super) async fn list(On(at): On, request: Request) -> Result<Response, ApiEr
     let view = View::of(&at.dio);
     let etag = view.list_etag(raw.as_bytes(), format);
     // Of a part, the master may have changed without our knowing.
-    if at.dio.0.core.is_complete() && answer::is_known(headers, &etag) {
+    if at.dio.0.core.is_complete() && answer::is_named(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
     let options = ParamOptions { max_limit: at.options.max_limit, extra: &[explain::EXPLAIN] };

@@ -26,13 +26,16 @@ pub(super) async fn record(row: OnRow, request: Request) -> Result<Response, Api
     let view = View::of(&at.dio);
     let Some(row) = view.state.get(&id) else { return elsewhere(&at, &id, &view, format).await };
     let etag = View::record_etag(&row, raw, format);
+    if answer::is_named(headers, &etag) {
+        return Ok(view.not_modified(etag));
+    }
+    let whole = raw.is_empty() && format == Format::Json;
+    let shown = if whole { None } else { Some(select(raw, &at)?) };
     if answer::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    if raw.is_empty() && format == Format::Json {
-        return Ok(view.ok(etag, format, row.json().to_vec()));
-    }
-    let writer = Writer::new(format, &select(raw, &at)?, &at.schema)?;
+    let Some(shown) = shown else { return Ok(view.ok(etag, format, row.json().to_vec())) };
+    let writer = Writer::new(format, &shown, &at.schema)?;
     Ok(view.ok(etag, format, writer.one(&row)))
 }
 

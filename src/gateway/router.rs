@@ -185,7 +185,7 @@ impl Route {
         let changes = matches!(method, "POST" | "PUT" | "PATCH" | "DELETE");
         let allow = match self {
             // A word of the URL where an id would stand: writes are told so, whatever else the word can do.
-            Route::Events | Route::Query | Route::Aggregate | Route::Refresh | Route::Schema if changes => {
+            Route::Events | Route::Query | Route::Refresh | Route::Schema if changes => {
                 return write::reserved(word);
             }
             Route::Rows | Route::Row => match shared.dio(dio) {

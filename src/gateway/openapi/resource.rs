@@ -4,7 +4,7 @@ use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder};
 use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
 use utoipa::openapi::response::ResponseBuilder;
-use utoipa::openapi::schema::OneOfBuilder;
+use utoipa::openapi::schema::{AnyOfBuilder, OneOfBuilder};
 use utoipa::openapi::{Ref, Required};
 
 use super::shapes::{Shape, array, named, text};
@@ -56,7 +56,13 @@ impl Resource<'_> {
             let operation = operation.parameters(Some(parameters::filters(self.at)));
             let operation = operation.parameters(Some(parameters::page(self.at)));
             let operation = operation.parameter(parameters::explain()).parameter(parameters::if_none_match());
-            let found = if method == HttpMethod::Get { self.found() } else { answers::empty("How many there are.") };
+            let found = match method {
+                HttpMethod::Get => {
+                    let rows = AnyOfBuilder::new().item(rows::list(self.title)).item(named("Explained"));
+                    self.found(rows)
+                }
+                _ => answers::empty("How many there are."),
+            };
             let operation = operation.response("200", answers::listed(found).build()).response("304", unchanged());
             api.add(&self.list_path(), method, self.readable(operation, &[400, 406, 503]));
         }
@@ -89,7 +95,9 @@ impl Resource<'_> {
         let query =
             query.parameter(parameters::after("As `after` in the body, which it wins over; `Link` has such URLs."));
         let query = query.request_body(Some(body(&["application/json", "application/cbor"], named("Query"))));
-        let query = query.response("200", answers::listed(self.found()).build()).response("304", unchanged());
+        let query = query
+            .response("200", answers::listed(self.found(rows::list(self.title))).build())
+            .response("304", unchanged());
         let query = self.readable(query, &[400, 406, 408, 413, 415, 503]);
         api.add(&format!("{}/_query", self.list_path()), HttpMethod::Post, query);
     }
@@ -123,8 +131,8 @@ impl Resource<'_> {
         }
     }
 
-    fn found(&self) -> ResponseBuilder {
-        let found = answers::json("The rows.", rows::list(self.title));
+    fn found(&self, rows: impl Into<Shape>) -> ResponseBuilder {
+        let found = answers::json("The rows.", rows);
         let found = answers::content(found, "application/x-ndjson", text());
         cbor(answers::content(found, "text/csv", text()))
     }

@@ -84,10 +84,27 @@ pub(super) fn add(api: &mut Api) {
     ]);
     api.schema("FilterResult", result.property("problem", named("Problem")));
     api.schema("Refreshed", refreshed());
+    api.schema("Explained", explained());
     api.schema("Query", query());
     api.schema("Filter", filter());
     api.schema("Description", description());
     frames(api);
+}
+
+/// What `explain=true` gives instead of rows.
+fn explained() -> ObjectBuilder {
+    let plan = object([("access", text().into()), ("estimate", count().into())]);
+    let index = object([("index", text().into()), ("bytes", count().into()), ("uses", count().into())]);
+    object([
+        ("plan", plan.into()),
+        ("rows", count().into()),
+        ("examined", count().into()),
+        ("matched", count().into()),
+        ("returned", count().into()),
+        ("microseconds", count().into()),
+        ("indexes", array(index).into()),
+    ])
+    .description(Some("How the list is answered, for `explain=true`."))
 }
 
 fn problem() -> ObjectBuilder {

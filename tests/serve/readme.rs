@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use futures_util::StreamExt as _;
+use futures_util::{SinkExt as _, StreamExt as _};
 use regex::Regex;
 use tempfile::TempDir;
 use tokio_tungstenite::connect_async;
@@ -188,6 +188,24 @@ fn every_command_of_the_readme_does_what_it_shows() {
         }
     }
     assert!(commands > 25, "{commands}");
+}
+
+#[test]
+fn the_frame_of_the_readme_subscribes() {
+    let command = Regex::new(r#"`(\{"type":"subscribe".*?)`"#).unwrap().captures(README).unwrap()[1].to_string();
+    let mut terminal = Terminal::new();
+    terminal.serve("diorama demo");
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let (mut socket, _) = connect_async(format!("ws://{}/events", terminal.address())).await.unwrap();
+        socket.send(Message::text(command)).await.unwrap();
+        loop {
+            let frame = tokio::time::timeout(PATIENCE, socket.next()).await.unwrap().unwrap().unwrap();
+            let Message::Text(frame) = frame else { continue };
+            let frame: serde_json::Value = serde_json::from_str(&frame).unwrap();
+            assert_eq!((&frame["type"], &frame["sub"]), (&"hello".into(), &"cheap".into()), "{frame}");
+            return;
+        }
+    });
 }
 
 #[test]

@@ -5,6 +5,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import test from "node:test";
 import { promisify } from "node:util";
 import { Parser } from "@asyncapi/parser";
+import Ajv from "ajv";
 import createClient from "openapi-fetch";
 import { withDemo } from "./server.mjs";
 
@@ -34,6 +35,13 @@ await withDemo(test, "the OpenAPI document", async (t, demo) => {
     const { shop } = await import(new URL("typed/out/shop.js", here));
     await shop(createClient({ baseUrl: demo.url }), assert);
   });
+});
+
+test("the JSON Schema of diorama.toml is one", () => {
+  const fits = new Ajv({ strict: true }).compile(JSON.parse(readFileSync(new URL("diorama.schema.json", here))));
+  const dio = { shop: { source: { csv: "shop.csv" } } };
+  assert.ok(fits({ server: { auth: "none" }, dio }), JSON.stringify(fits.errors));
+  assert.ok(!fits({ server: { atuh: "none" }, dio }));
 });
 
 await withDemo(test, "the AsyncAPI document", async (t, demo) => {

@@ -23,6 +23,7 @@ folder="$(mktemp -d "$kept/run.XXXXXX")"
 trap 'rm -rf "$folder"' EXIT
 cp -r "$here"/*.mjs "$here"/typed "$folder"
 cp -r "$here/../../demo" "$folder/demo"
+cp "$here/../../docs/diorama.schema.json" "$folder"
 [ ! -f "$here/../../static/diorama.js" ] || cp "$here/../../static/diorama.js" "$folder"
 cd "$folder"
 # Each file has a server of its own.

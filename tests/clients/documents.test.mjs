@@ -27,7 +27,7 @@ await withDemo(test, "the OpenAPI document", async (t, demo) => {
   });
 
   await t.test("openapi-typescript and openapi-fetch: a client that tsc --strict accepts, and one that it does not", async () => {
-    await node(tool("openapi-typescript/bin/cli.js"), "openapi.json", "--output", "typed/api.d.ts");
+    await node(tool("openapi-typescript/bin/cli.js"), "openapi.json", "--output", "typed/api.ts");
     await node(tool("typescript/bin/tsc"), "--project", "typed");
   });
 

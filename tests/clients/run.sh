@@ -8,10 +8,17 @@ kept="${XDG_CACHE_HOME:-$HOME/.cache}/diorama-clients"
 
 skip() { echo "SKIPPED: the front-ends' packages: $*"; exit 77; }
 
-if ! command -v npm >/dev/null; then
-    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || skip "npm is missing"
-    apt-get update -qq && apt-get install -y -qq nodejs npm >/dev/null || skip "npm cannot be installed"
-fi
+# need TOOL PACKAGE...
+need() {
+    command -v "$1" >/dev/null && return
+    shift
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || skip "$* is missing"
+    apt-get update -qq && apt-get install -y -qq "$@" >/dev/null || skip "$* cannot be installed"
+}
+need npm nodejs npm
+need chromium chromium
+CHROMIUM="$(command -v chromium)"
+export CHROMIUM
 mkdir -p "$kept"
 if ! cmp -s "$here/package.json" "$kept/installed.json"; then
     cp "$here/package.json" "$kept"
@@ -23,7 +30,7 @@ folder="$(mktemp -d "$kept/run.XXXXXX")"
 trap 'rm -rf "$folder"' EXIT
 cp -r "$here"/*.mjs "$here"/typed "$folder"
 cp -r "$here/../../demo" "$folder/demo"
-cp "$here/../../docs/diorama.schema.json" "$folder"
+cp "$here/../../docs/diorama.schema.json" "$here/../../examples/live_table.html" "$folder"
 [ ! -f "$here/../../static/diorama.js" ] || cp "$here/../../static/diorama.js" "$folder"
 cd "$folder"
 # Each file has a server of its own.

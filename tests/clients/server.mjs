@@ -5,6 +5,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 
+// Whatever ends this process ends its servers.
+const children = new Set();
+process.on("exit", () => children.forEach((child) => child.kill("SIGKILL")));
+process.once("SIGTERM", () => process.exit(1));
+
 export class Demo {
   static async start() {
     const demo = new Demo();
@@ -17,7 +22,9 @@ export class Demo {
   async serve(address) {
     const stdio = ["ignore", "pipe", "inherit"];
     this.child = spawn(process.env.DIORAMA, ["demo", "--dir", this.dir, "--listen", address], { stdio });
-    this.ended = new Promise((resolve) => this.child.once("exit", resolve));
+    const { child } = this;
+    children.add(child);
+    this.ended = new Promise((resolve) => child.once("exit", resolve)).then(() => children.delete(child));
     for await (const line of createInterface({ input: this.child.stdout })) {
       if (line.startsWith("listening on ")) this.url = line.slice("listening on ".length);
       if (line.startsWith("ready")) return;

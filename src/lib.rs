@@ -25,7 +25,8 @@
 //!                             cache + events
 //! ```
 //!
-//! Where sources come from: [`drivers`], or your own [`TableShell`].
+//! Where sources come from: [`drivers`], or your own [`TableShell`]. Who serves Dios over HTTP: [`gateway`], in any axum app. The
+//! guides in the repository's `docs/` are about queries, writes, events, webhooks and operating.
 //!
 //! # Building a Lens
 //!

@@ -117,7 +117,9 @@ fn what_the_schema_refuses_the_program_refuses() {
 #[test]
 fn the_defaults_of_server_and_lens_are_what_the_code_has() {
     let mut text = String::new();
-    for (path, default, _) in super::KEYS.iter().filter(|(path, ..)| path.starts_with("server.") || path.starts_with("lens.")) {
+    for (path, default, _) in
+        super::KEYS.iter().filter(|(path, ..)| path.starts_with("server.") || path.starts_with("lens."))
+    {
         if super::toml_value(default).is_ok_and(|value| value.is_some()) && *default != "{}" {
             text += &format!("{path} = {default}\n");
         }

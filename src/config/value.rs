@@ -39,6 +39,9 @@ pub(super) struct Context<'a> {
     pub(super) folder: &'a Path,
     pub(super) text: &'a str,
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
+    /// What was asked for: table, key and what is expected, as the reference shows it.
+    #[cfg(test)]
+    pub(super) asked: RefCell<Vec<(String, &'static str, String)>>,
 }
 
 impl Context<'_> {
@@ -90,6 +93,8 @@ impl<'a> Reader<'a> {
         expected: &str,
         read: impl FnOnce(&'a DeValue<'a>, usize) -> Option<T>,
     ) -> Option<T> {
+        #[cfg(test)]
+        self.context.asked.borrow_mut().push((self.name.clone(), key, expected.to_string()));
         let value = self.value(key)?;
         let at = value.span().start;
         let typed = read(value.get_ref(), at);

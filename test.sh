@@ -37,5 +37,7 @@ openapi_fuzz() { tests/openapi/run.sh "$CARGO_TARGET_DIR/debug/diorama" || { [ $
 step openapi_fuzz
 senders() { tests/senders/run.sh "$CARGO_TARGET_DIR/debug/diorama" || { [ $? = 77 ] && [ "${CI:-}" != true ]; }; }
 step senders
+browser() { tests/browser/run.sh "$CARGO_TARGET_DIR/debug/diorama" || { [ $? = 77 ] && [ "${CI:-}" != true ]; }; }
+step browser
 disks() { tests/disk.sh || { [ $? = 77 ] && [ "${CI:-}" != true ]; }; }
 step disks

@@ -141,7 +141,7 @@ export function subscribe(resource, query, { since = "now", token, onFrame, onSt
  * A change of cells that the order does not look at is made in place; after any other that concerns the query, the rows are read
  * again, once for all that came meanwhile. Rows are never changed, but replaced.
  * @param {string} resource @param {Query} query
- * @param {{ token?: string, onChange: (rows: Row[], about: { total: number, position?: string, frames: Frame[] }) => void,
+ * @param {{ token?: string, onChange: (rows: Row[], about: { total: number, offset: number, position?: string, frames: Frame[] }) => void,
  *   onState?: (state: State) => void, onFrame?: (frame: Frame) => void }} options
  * @returns {{ close(): void, move(offset: number, limit: number): void, readonly rows: Row[], readonly total: number }}
  */
@@ -159,6 +159,7 @@ export function live(resource, query, { token, onChange, onState = () => {}, onF
   let /** @type {Row[]} */ rows = [];
   let total = 0;
   let position = "";
+  let offset = 0;
   let idColumn = "";
   let /** @type {Frame[]} */ told = []; // what the next call of onChange is about
   let /** @type {[Frame, string][]} */ waiting = []; // what is not in `rows` yet
@@ -168,7 +169,7 @@ export function live(resource, query, { token, onChange, onState = () => {}, onF
   let /** @type {ReturnType<typeof subscribe> | undefined} */ events;
 
   const change = () => {
-    onChange(rows, { total, position, frames: told });
+    onChange(rows, { total, offset, position, frames: told });
     told = [];
   };
 
@@ -215,6 +216,7 @@ export function live(resource, query, { token, onChange, onState = () => {}, onF
         idColumn ||= (await call("GET", address(`${resource}/_schema`), options)).body.id;
         if (moved) continue;
         ({ rows, total, position = "" } = found);
+        offset = Number(asked.get("offset"));
         break;
       } catch (error) {
         if (ended.signal.aborted) return;

@@ -20,7 +20,18 @@ macro_rules! files {
 /// The files, each with its type and text.
 const FILES: &[(&str, &str, &str)] = files! {
     "diorama.js": SCRIPT,
+    "dom.js": SCRIPT,
+    "events.js": SCRIPT,
     "explorer.css": STYLE,
+    "explorer.js": SCRIPT,
+    "grid.js": SCRIPT,
+    "operations.js": SCRIPT,
+    "overview.js": SCRIPT,
+    "query.js": SCRIPT,
+    "record.js": SCRIPT,
+    "resource.js": SCRIPT,
+    "session.js": SCRIPT,
+    "webhooks.js": SCRIPT,
 };
 
 /// Gives a file. They hold nothing that is not public: nobody is asked for a token, which a page cannot send with them.

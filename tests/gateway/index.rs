@@ -82,7 +82,7 @@ async fn who_has_no_token_gets_a_page_that_says_nothing_but_that() {
     let app = App::with(products(), rows(7), |lens| lens, MountOptions::default(), at).await;
     let page = app.send("GET", "/", &BROWSER, "").await;
     assert_eq!((page.status, page.header("www-authenticate")), (401, "Bearer"));
-    assert!(page.text().contains("A token is required."));
+    assert!(page.text().contains("A token is required.") && page.text().contains("/static/explorer.js"));
     assert!(!page.text().contains("products"), "{}", page.text());
     assert_eq!(app.get("/").await.status, 401);
 }

@@ -46,12 +46,13 @@ export const panel = (title, ...children) => h("section", { class: "panel" }, h(
 
 /**
  * A table that can be scrolled sideways.
- * @param {string} about what it shows, for those who do not see it @param {string[]} columns @param {HTMLElement[]} rows
+ * @param {string} about what it shows, for those who do not see it @param {string[]} columns those of numbers begin with "#"
+ * @param {HTMLElement[]} rows
  */
 export const table = (about, columns, rows) =>
   h("div", { class: "scroll", role: "region", "aria-label": about, tabIndex: 0 },
     h("table", { class: "plain" },
-      h("thead", null, h("tr", null, columns.map((column) => h("th", { scope: "col" }, column)))),
+      h("thead", null, h("tr", null, columns.map((name) => h("th", { scope: "col", class: name.startsWith("#") ? "number" : undefined }, name.replace("#", ""))))),
       h("tbody", null, rows)));
 
 /** The text of a cell. @param {unknown} value */

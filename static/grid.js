@@ -135,6 +135,5 @@ const isNumeric = ({ type }) => ["integer", "number", "decimal"].includes(type);
 
 /** @param {import("./query.js").Column} column */
 function widthOf(column) {
-  if (column.flags.includes("title") || column.flags.includes("id")) return 200;
-  return isNumeric(column) || column.type === "boolean" ? 130 : 220;
+  return isNumeric(column) || column.type === "boolean" ? 150 : 220;
 }

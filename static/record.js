@@ -255,7 +255,7 @@ export function operationTable(all, again) {
         op.error && h("span", { class: "why" }, op.error.detail ?? cell(op.error)),
         op.state === "parked" && h("span", { class: "actions" },
           act("Retry", "POST", `/operations/${op.id}/retry`), act("Discard", "DELETE", `/operations/${op.id}`))));
-  return table("Writes", ["State", "Write", "Row", "Accepted", "Attempts", ""], all.map(line));
+  return table("Writes", ["State", "Write", "Row", "Accepted", "#Attempts", "Remarks"], all.map(line));
 }
 
 /** The events of one row, the newest first. */
@@ -267,21 +267,30 @@ class History {
 
   /** @param {import("./diorama.js").Frame} frame */
   add(frame) {
-    if (!/^[A-Z]/.test(frame.type)) return;
+    // What is told of all rows has no id.
+    if (frame.id === undefined) return;
     this.list.prepend(eventLine(frame));
     while (this.list.children.length > MOST) this.list.lastChild?.remove();
   }
+}
+
+/** @param {import("./diorama.js").Frame} frame */
+function remark({ left, entered, covered }) {
+  if (left) return "ceased to match";
+  if (entered) return "began to match";
+  if (covered === undefined) return "";
+  return covered ? "the source was read, every difference was told" : "the source was read, too much differed to be told";
 }
 
 /** An event, with what it carries behind a click. @param {import("./diorama.js").Frame} frame */
 export function eventLine(frame) {
   const kind = { RecordInserted: "good", RecordRemoved: "bad", WriteFailed: "bad", RecordChanged: "busy" }[frame.type] ?? "soft";
   const cells = frame.changed?.filter((name) => frame.record && name in frame.record).map((name) => `${name} = ${cell(frame.record?.[name])}`);
-  const about = frame.error?.detail ?? cells?.join(", ") ?? (frame.left ? "left the filter" : frame.entered ? "came into the filter" : "");
+  const about = frame.error?.detail ?? cells?.join(", ") ?? remark(frame);
   return h("li", null,
     h("details", null,
       h("summary", null,
-        h("span", { class: "number soft" }, String(frame.seq ?? "")), " ",
+        h("span", { class: "seq soft" }, String(frame.seq ?? "")), " ",
         h("time", { class: "soft" }, clock(frame.at)), " ",
         badge(frame.type, /** @type {any} */ (kind)), " ",
         frame.id && h("strong", null, frame.id), " ",

@@ -75,7 +75,7 @@ function deliveryTable(all, open) {
       h("td", null, effect(delivery.changes)),
       h("td", { class: "number" }, `${delivery.size} B`),
       h("td", { class: "why" }, delivery.detail ?? ""));
-  return table("Deliveries", ["State", "Delivery", "Received", "Effect", "Size", ""], all.map(line));
+  return table("Deliveries", ["State", "Delivery", "Received", "Effect", "#Size", "Remarks"], all.map(line));
 }
 
 /** What a delivery has done, in words. @param {Record<string, number> | null} changes */

@@ -8,29 +8,31 @@ import { chromium } from "playwright-core";
 
 const { CHROMIUM, DIORAMA, SHOTS, WORK } = process.env;
 
-/** The demo, as a process. `configure` may change its configuration. */
+/** The demo, as a process. `configure` may change its configuration, whose `base_path` is `base`. */
 export class Server {
-  constructor(configure = (text) => text) {
+  constructor(configure = (text) => text, base = "") {
+    this.base = base;
     this.folder = mkdtempSync(`${WORK}/demo-`);
     this.configure = configure;
     this.listen = "127.0.0.1:0";
+    this.files = {};
   }
 
   async start() {
-    const first = this.listen.endsWith(":0");
     const options = ["demo", "--dir", this.folder, "--listen", this.listen];
-    if (first) {
+    if (this.listen.endsWith(":0")) {
       // Unpacks the files, which are then changed.
-      const once_ = spawn(DIORAMA, options, { stdio: ["ignore", "pipe", "ignore"] });
-      await said(once_, /^ready/m);
-      once_.kill();
-      await once(once_, "exit");
+      const first = spawn(DIORAMA, options, { stdio: ["ignore", "pipe", "ignore"] });
+      await said(first, /^ready/m);
+      first.kill();
+      await once(first, "exit");
       const path = `${this.folder}/diorama.toml`;
       writeFileSync(path, this.configure(readFileSync(path, "utf8")));
+      for (const [name, text] of Object.entries(this.files)) writeFileSync(`${this.folder}/${name}`, text);
     }
     this.process = spawn(DIORAMA, options, { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, DIORAMA_LOG: "error" } });
     const text = await said(this.process, /^ready/m);
-    this.url = text.match(/^listening on (.*)$/m)[1];
+    this.url ??= text.match(/^listening on (.*)$/m)[1] + this.base;
     this.listen = new URL(this.url).host;
     return this;
   }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A real browser uses the client and the explorer of a running server: run.sh PATH-TO-DIORAMA. Exits with 77 where Chromium or npm is
-# missing. Screenshots are left in target/browser.
+# A real browser uses the client and the explorer of a running server: run.sh PATH-TO-DIORAMA. Exits with 77 where Chromium, npm or
+# Python is missing. Screenshots are left in target/browser.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 root="$(cd "$here/../.." && pwd)"
@@ -18,6 +18,7 @@ need() {
 }
 need npm nodejs npm
 need chromium chromium
+need python3 python3
 
 mkdir -p "$kept"
 if ! cmp -s "$here/package.json" "$kept/installed.json"; then

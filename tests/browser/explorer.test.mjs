@@ -20,7 +20,7 @@ let complaints;
 before(async () => {
   browser = await launch();
   const configure = (text) => text.replace("[dio.products]", '[dio.products]\nmax_age = "1s"\nattempt_timeout = "500ms"');
-  server = await new Server((text) => configure(text).replace("[server]", '[server]\nbase_path = "/api/v1"'), "/api/v1").start();
+  server = await new Server((text) => configure(text).replace("[server]", '[server]\nbase_path = "/api/v1"')).start();
 });
 after(async () => {
   await browser?.close();
@@ -28,6 +28,7 @@ after(async () => {
 });
 beforeEach(async () => {
   page = await browser.newPage(WIDE);
+  page.setDefaultTimeout(20_000);
   complaints = [];
   page.on("pageerror", (error) => complaints.push(error.stack));
   page.on("console", (message) => /Content Security Policy/.test(message.text()) && complaints.push(message.text()));

@@ -8,10 +8,9 @@ import { chromium } from "playwright-core";
 
 const { CHROMIUM, DIORAMA, SHOTS, WORK } = process.env;
 
-/** The demo, as a process. `configure` may change its configuration, whose `base_path` is `base`. */
+/** The demo, as a process. `configure` may change its configuration. */
 export class Server {
-  constructor(configure = (text) => text, base = "") {
-    this.base = base;
+  constructor(configure = (text) => text) {
     this.folder = mkdtempSync(`${WORK}/demo-`);
     this.configure = configure;
     this.listen = "127.0.0.1:0";
@@ -32,7 +31,7 @@ export class Server {
     }
     this.process = spawn(DIORAMA, options, { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, DIORAMA_LOG: "error" } });
     const text = await said(this.process, /^ready/m);
-    this.url ??= text.match(/^listening on (.*)$/m)[1] + this.base;
+    this.url ??= text.match(/^listening on (.*)$/m)[1];
     this.listen = new URL(this.url).host;
     return this;
   }

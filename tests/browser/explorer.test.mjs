@@ -53,7 +53,7 @@ async function look(name) {
   await narrow.goto(page.url());
   await narrow.locator("h1").waitFor();
   await narrow.waitForLoadState("load");
-  await until("laid out", () => narrow.evaluate(() => document.fonts.status === "loaded" && !document.querySelector("main p.soft:empty")), 5).catch(() => {});
+  await narrow.waitForLoadState("networkidle");
   await shot(narrow, `${name}-phone`);
   const overflow = await narrow.evaluate(() => document.documentElement.scrollWidth - innerWidth);
   assert.ok(overflow <= 0, `${name} is ${overflow} pixels too wide for a phone`);
@@ -166,11 +166,14 @@ test("a write that fails is parked, says why, and is retried or discarded", asyn
   const lock = spawn("python3", ["-c", script, `${server.folder}/shop.db`], { stdio: ["pipe", "pipe", "inherit"] });
   await once(lock.stdout, "data");
   await open("#/products/macaron");
+  const before = await page.getByLabel("price").inputValue();
   for (const price of ["251", "252"]) {
+    assert.notEqual(before, price);
     await page.getByLabel("price").fill(price);
     await page.getByRole("button", { name: "Save" }).click();
     await page.getByText("pending").or(page.getByText("parked")).first().waitFor();
     await page.getByText("parked").nth(price - 251).waitFor();
+    await until("rolled back", async () => (await page.getByLabel("price").inputValue()) === before);
   }
   await open("#/operations?state=parked");
   await page.getByRole("button", { name: "Discard" }).nth(1).waitFor();

@@ -26,7 +26,9 @@ export class Server {
       first.kill();
       await once(first, "exit");
       const path = `${this.folder}/diorama.toml`;
-      writeFileSync(path, this.configure(readFileSync(path, "utf8")));
+      // A refresh in the midst of a test would have lists read again.
+      const text = readFileSync(path, "utf8").replaceAll(/^refresh_every = .*$/gm, 'refresh_every = "1h"');
+      writeFileSync(path, this.configure(text));
       for (const [name, text] of Object.entries(this.files)) writeFileSync(`${this.folder}/${name}`, text);
     }
     this.process = spawn(DIORAMA, options, { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, DIORAMA_LOG: "error" } });

@@ -2,8 +2,8 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { asCurl, direction, formatFilter, nextOrder, parameter, parseFilter, parsePlace, readable } from "./static/query.js";
 
-const { asCurl, direction, formatFilter, nextOrder, parameter, parseFilter, parsePlace, readable } = await import(`${process.env.ROOT}/static/query.js`);
 const text = { name: "name", type: "string", flags: [] };
 const integer = { name: "price", type: "integer", flags: [] };
 

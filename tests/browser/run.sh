@@ -17,6 +17,7 @@ need() {
     apt-get update -qq && apt-get install -y -qq "$@" >/dev/null || skip "$* cannot be installed"
 }
 need npm nodejs npm
+[ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ] || skip "node is older than version 20"
 need chromium chromium
 need python3 python3
 
@@ -30,11 +31,13 @@ fi
 # Modules are looked for beside the script that names them.
 folder="$(mktemp -d)"
 trap 'rm -rf "$folder"' EXIT
-cp "$here"/*.mjs "$folder"
+cp "$here"/{*.mjs,package.json} "$folder"
+cp -r "$root/static" "$folder/static"
 ln -s "$kept/node_modules" "$folder/node_modules"
 export DIORAMA="$program" ROOT="$root" WORK="$folder" SHOTS="$root/target/browser" CHROMIUM="$(command -v chromium)"
 mkdir -p "$SHOTS"
 "$kept/node_modules/.bin/tsc" --noEmit --allowJs --checkJs --strict --target es2022 --module es2022 \
     --lib es2023,dom,dom.iterable "$root"/static/*.js
 cd "$folder"
-node --test --test-concurrency=1 "${2:-*}.test.mjs"
+# shellcheck disable=SC2086
+node --test --test-concurrency=1 ${2:-*}.test.mjs

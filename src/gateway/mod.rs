@@ -5,6 +5,7 @@
 
 mod aggregate;
 mod answer;
+mod assets;
 mod auth;
 mod bulk;
 mod coding;

@@ -164,6 +164,65 @@ async fn f40_of_eight_equal_deliveries_at_once_one_is_applied() {
     assert_eq!(program.begun.load(Ordering::SeqCst), 1);
 }
 
+/// Without an id the same bytes are a repetition as long as all is as they say, and only then.
+#[tokio::test]
+async fn the_same_bytes_without_an_id_are_a_repetition_until_something_else_was_said() {
+    let program = Program::new(true, 0);
+    let app = start(HookOptions::default(), |lens| program.on(lens)).await;
+    let (five, six) = (priced(1, 5), priced(1, 6));
+    let sent = async |body: &str| {
+        let told = send(&app, "", body).await.json();
+        (told["state"].as_str().unwrap().to_string(), program.begun.load(Ordering::SeqCst))
+    };
+    assert_eq!(sent(&five).await, ("applied".into(), 1));
+    assert_eq!(sent(&five).await, ("duplicate".into(), 1), "the program is not asked again");
+    assert_eq!(sent(&six).await, ("applied".into(), 2));
+    assert_eq!(sent(&five).await, ("applied".into(), 3), "the price has gone back, and nothing is lost");
+    assert_eq!(app.get("/products/1").await.json()["price"], 5);
+    assert_eq!(sent(&five).await, ("duplicate".into(), 3));
+    // Other rows are none of its business; other changes of its own row are.
+    assert_eq!(sent(&priced(2, 7)).await, ("applied".into(), 4));
+    assert_eq!(sent(&five).await, ("duplicate".into(), 4));
+    app.dio.patched("1", diorama::Record::from_iter([("price".to_string(), 9.into())])).await.unwrap();
+    assert_eq!(sent(&five).await, ("applied".into(), 5));
+    // Who asks for a reading may do so twice.
+    for (at, again) in [r#"{"op":"update","id":"1"}"#, r#"{"op":"invalidate"}"#].iter().enumerate() {
+        assert_eq!(sent(again).await, ("applied".into(), 6 + 2 * at));
+        assert_eq!(sent(again).await, ("applied".into(), 7 + 2 * at));
+    }
+    let part = r#"{"op":"update","id":"3","partial":true,"new":{"price":5}}"#;
+    assert_eq!((sent(part).await.0, sent(part).await.0), ("applied".into(), "duplicate".into()));
+    let both = format!("[{five},{six}]");
+    assert_eq!((sent(&both).await.0, sent(&both).await.0), ("applied".into(), "applied".into()), "5 is no more");
+    let kept = deliveries(&app, "?state=duplicate").await;
+    assert!(kept[0]["detail"].as_str().unwrap().contains("the same bytes"), "{kept:?}");
+}
+
+/// With the rules of the Dio itself, while nothing is in doubt any more.
+#[tokio::test]
+async fn the_same_bytes_without_an_id_are_left_out_by_the_rules_once_the_source_has_confirmed_them() {
+    let app = usual().await;
+    app.master.read_rows();
+    let gone = r#"{"op":"delete","id":"1"}"#;
+    app.master.lose(["1".to_string()]).await;
+    assert_eq!(send(&app, "", gone).await.json()["state"], "applied");
+    let known = async { while send(&app, "", gone).await.json()["duplicate"] != true {} };
+    tokio::time::timeout(Duration::from_secs(10), known).await.expect("it is a repetition once the row was read");
+    let calls = app.master.calls();
+    assert_eq!(send(&app, "", gone).await.json()["duplicate"], true);
+    assert_eq!(app.master.calls(), calls, "nothing is read for it");
+    // The row came back, and nobody said so.
+    app.source()
+        .shell()
+        .write(&diorama::WriteOp::Insert { id: "1".into(), record: rows(1).remove(0).1 })
+        .await
+        .unwrap();
+    app.dio.refresh().await.unwrap();
+    app.master.lose(["1".to_string()]).await;
+    assert_eq!(send(&app, "", gone).await.json()["state"], "applied", "it is gone once more");
+    assert_eq!(app.get("/products/1").await.status, 404);
+}
+
 #[tokio::test]
 async fn a_failed_delivery_is_the_senders_to_repeat_and_is_kept() {
     let program = Program::new(true, 1);

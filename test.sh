@@ -37,5 +37,7 @@ openapi_fuzz() { tests/openapi/run.sh "$CARGO_TARGET_DIR/debug/diorama" || { [ $
 step openapi_fuzz
 senders() { tests/senders/run.sh "$CARGO_TARGET_DIR/debug/diorama" || { [ $? = 77 ] && [ "${CI:-}" != true ]; }; }
 step senders
+fuzz() { fuzz/run.sh || { [ $? = 77 ] && [ "${CI:-}" != true ]; }; }
+step fuzz
 disks() { tests/disk.sh || { [ $? = 77 ] && [ "${CI:-}" != true ]; }; }
 step disks

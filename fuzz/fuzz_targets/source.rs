@@ -29,7 +29,7 @@ fuzz_target!(|data: &[u8]| {
         if let Ok(rows) = vista.list_values().await {
             assert!(rows.len() <= rest.len() + 1);
             for (id, _) in rows.iter() {
-                assert!(rows.contains(id));
+                assert!(rows.contains(&id));
             }
         }
     });

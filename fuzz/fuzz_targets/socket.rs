@@ -13,7 +13,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 static BAKERY: LazyLock<Bakery> = LazyLock::new(Bakery::open);
 
-const PATHS: [&str; 4] = ["/events", "/events?dio=products&snapshot=true", "/products/events", "/products/events?format=cbor"];
+const PATHS: [(&str, &str); 4] = [
+    ("/events", "json"),
+    ("/events?dio=products&snapshot=true", "json"),
+    ("/products/events", "json"),
+    ("/events", "cbor"),
+];
 const CLOSE: [u8; 6] = [0x88, 0x80, 0, 0, 0, 0];
 
 /// One frame with a mask that changes nothing.
@@ -54,10 +59,10 @@ fuzz_target!(|data: &[u8]| {
         let service = TowerToHyperService::new(bakery.router.clone());
         let serving = http1::Builder::new().serve_connection(TokioIo::new(server), service).with_upgrades();
         let talking = async {
-            let path = PATHS[usize::from(*path) % PATHS.len()];
+            let (path, encoding) = PATHS[usize::from(*path) % PATHS.len()];
             let hello = format!(
                 "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-                 sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+                 sec-websocket-version: 13\r\nsec-websocket-protocol: diorama.v1+{encoding}\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
             );
             client.write_all(hello.as_bytes()).await.expect("it is taken");
             let mut head = Vec::new();

@@ -410,6 +410,7 @@ fn mount_options(spec: &DioSpec, rows: usize) -> MountOptions {
         require_if_match: spec.require_if_match,
         // A table refuses what it has no column for; better at once than after a 202.
         unknown_columns: spec.unknown_columns.unwrap_or(spec.columns.is_empty() && !typed),
+        max_live: spec.max_live.unwrap_or(default.max_live),
         ack: if spec.ack == crate::config::Ack::Applied { Ack::Applied } else { Ack::Journal },
     }
 }

@@ -40,6 +40,7 @@ pub(super) enum Route {
     ManyEvents,
     Rows,
     Events,
+    LiveRows,
     Query,
     Aggregate,
     Refresh,
@@ -54,11 +55,12 @@ type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 impl Route {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Route; 24] = {
+    pub(super) const ALL: [Route; 25] = {
         use Route::*;
         [
             Index, Live, Ready, Metrics, OpenApi, Problem, Operations, RetryMany, Operation, Retry, Hook, Deliveries,
-            Delivery, Replay, ManyEvents, Rows, Events, Query, Aggregate, Refresh, Schema, Row, RowEvents, None,
+            Delivery, Replay, ManyEvents, Rows, Events, LiveRows, Query, Aggregate, Refresh, Schema, Row, RowEvents,
+            None,
         ]
     };
 
@@ -90,6 +92,7 @@ impl Route {
             },
             (_, (None, ..)) => Route::Rows,
             (_, (Some("events"), None, _)) => Route::Events,
+            (_, (Some("live"), None, _)) => Route::LiveRows,
             (_, (Some("_query"), None, _)) => Route::Query,
             (_, (Some("_aggregate"), None, _)) => Route::Aggregate,
             (_, (Some("_refresh"), None, _)) => Route::Refresh,
@@ -120,6 +123,7 @@ impl Route {
             Route::ManyEvents => "/events",
             Route::Rows => "/{dio}",
             Route::Events => "/{dio}/events",
+            Route::LiveRows => "/{dio}/live",
             Route::Query => "/{dio}/_query",
             Route::Aggregate => "/{dio}/_aggregate",
             Route::Refresh => "/{dio}/_refresh",
@@ -166,6 +170,7 @@ impl Route {
             (Route::Aggregate, "GET") => aggregate::aggregate.call(request, shared),
             (Route::ManyEvents, "GET") => events::subscribe_many.call(request, shared),
             (Route::Events, "GET") => events::subscribe.call(request, shared),
+            (Route::LiveRows, "GET") => events::live.call(request, shared),
             (Route::Refresh, "POST") => refresh::refresh.call(request, shared),
             (Route::Schema, "GET") => schema::schema.call(request, shared),
             (Route::Row, "GET") => record::record.call(request, shared),
@@ -185,7 +190,7 @@ impl Route {
         let changes = matches!(method, "POST" | "PUT" | "PATCH" | "DELETE");
         let allow = match self {
             // A word of the URL where an id would stand: writes are told so, whatever else the word can do.
-            Route::Events | Route::Query | Route::Refresh | Route::Schema if changes => {
+            Route::Events | Route::LiveRows | Route::Query | Route::Refresh | Route::Schema if changes => {
                 return write::reserved(word);
             }
             Route::Rows | Route::Row => match shared.dio(dio) {

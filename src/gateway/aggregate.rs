@@ -86,11 +86,13 @@ impl Asked {
             OF_GROUPS.contains(&&*key) || json
         };
         let (of_groups, of_rows): (Vec<&str>, Vec<&str>) = raw.split('&').partition(of_groups);
-        let options = ParamOptions { max_limit: at.options.max_limit, extra: &["select"] };
-        let asked = params::parse(&of_rows.join("&"), &at.schema, &options)?;
+        // What is not to be live may say so.
+        let options = ParamOptions { max_limit: at.options.max_limit, extra: &["select", "live"] };
+        let mut asked = params::parse(&of_rows.join("&"), &at.schema, &options)?;
         if asked.query.after.is_some() {
             return Err(ApiError::new(Code::InvalidParameter, "after: groups are paged with limit and offset"));
         }
+        asked.extra.retain(|(name, _)| name == "select");
         let aggregation = compile(&asked.extra, &at.schema)?;
         let schema = aggregation.schema();
         let options = ParamOptions { max_limit: at.options.max_limit, extra: &[] };

@@ -28,6 +28,7 @@ pub(super) enum Route {
     Ready,
     Metrics,
     OpenApi,
+    AsyncApi,
     Problem,
     Operations,
     RetryMany,
@@ -55,12 +56,12 @@ type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 impl Route {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Route; 25] = {
+    pub(super) const ALL: [Route; 26] = {
         use Route::*;
         [
-            Index, Live, Ready, Metrics, OpenApi, Problem, Operations, RetryMany, Operation, Retry, Hook, Deliveries,
-            Delivery, Replay, ManyEvents, Rows, Events, LiveRows, Query, Aggregate, Refresh, Schema, Row, RowEvents,
-            None,
+            Index, Live, Ready, Metrics, OpenApi, AsyncApi, Problem, Operations, RetryMany, Operation, Retry, Hook,
+            Deliveries, Delivery, Replay, ManyEvents, Rows, Events, LiveRows, Query, Aggregate, Refresh, Schema, Row,
+            RowEvents, None,
         ]
     };
 
@@ -76,6 +77,7 @@ impl Route {
             ("readyz", (None, ..)) => Route::Ready,
             ("metrics", (None, ..)) => Route::Metrics,
             ("openapi.json", (None, ..)) => Route::OpenApi,
+            ("asyncapi.json", (None, ..)) => Route::AsyncApi,
             ("operations", (None, ..)) => Route::Operations,
             ("events", (None, ..)) => Route::ManyEvents,
             ("", _) | (_, (Some(""), ..)) => Route::None,
@@ -111,6 +113,7 @@ impl Route {
             Route::Ready => "/readyz",
             Route::Metrics => "/metrics",
             Route::OpenApi => "/openapi.json",
+            Route::AsyncApi => "/asyncapi.json",
             Route::Problem => "/problems/{code}",
             Route::Operations => "/operations",
             Route::RetryMany => "/operations/_retry",
@@ -151,6 +154,7 @@ impl Route {
             (Route::Ready, "GET") => health::ready.call(request, shared),
             (Route::Metrics, "GET") => metrics::scrape.call(request, shared),
             (Route::OpenApi, "GET") => openapi::openapi.call(request, shared),
+            (Route::AsyncApi, "GET") => openapi::asyncapi.call(request, shared),
             (Route::Problem, "GET") => problem.call(request, shared),
             (Route::Operations, "GET") => operations::operations.call(request, shared),
             (Route::RetryMany, "POST") => operations::retry_many.call(request, shared),

@@ -42,6 +42,8 @@ pub struct Shared {
     pub sockets: Sockets,
     /// What is served, described; made with the router.
     pub openapi: Document,
+    /// What is pushed, described.
+    pub asyncapi: Document,
     /// Cancelled when the server is going to stop.
     pub closing: CancellationToken,
     /// The server's connections, where they are known.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::journal::Seq;
 
-/// Marks that are remembered, at most. Of more, every other one goes: the bounds are kept a little coarser then.
+/// Marks that are remembered, at most. Of more, two become one: the bounds are kept a little coarser then.
 const MOST: usize = 4_096;
 
 /// What the journal may hold of one Dio's events.
@@ -35,6 +35,8 @@ pub(super) struct Ledger {
     bytes: u64,
     /// Of these, bytes of what was trimmed.
     gone: u64,
+    /// Notes that one mark stands for.
+    grain: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,19 +46,27 @@ struct Mark {
     at: u64,
     /// Bytes up to and with it.
     bytes: u64,
+    /// How many notes it stands for.
+    notes: u32,
 }
 
 impl Ledger {
     /// Entries up to `seq` were written at `at`, of so many bytes.
     pub(super) fn note(&mut self, seq: Seq, at: u64, bytes: usize) {
         self.bytes += bytes as u64;
-        self.marks.push_back(Mark { seq, at, bytes: self.bytes });
+        let new = Mark { seq, at, bytes: self.bytes, notes: 1 };
+        match self.marks.back_mut().filter(|last| last.notes < self.grain) {
+            Some(last) => *last = Mark { notes: last.notes + 1, ..new },
+            None => self.marks.push_back(new),
+        }
         if self.marks.len() > MOST {
+            // Of each two, the later stands for both.
+            self.grain = (self.grain * 2).max(2);
             let mut number = 0;
-            // The newest stays: entries up to it are there.
+            let newest = self.marks.len();
             self.marks.retain(|_| {
                 number += 1;
-                number % 2 == 1
+                number % 2 == 0 || number == newest
             });
         }
     }

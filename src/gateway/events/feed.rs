@@ -282,3 +282,6 @@ async fn resolve(core: &Core, now: &Position, since: Option<&Since>) -> Result<P
 fn has(ring: &Ring, seq: Seq) -> bool {
     ring.after(seq).is_some()
 }
+
+#[cfg(test)]
+mod tests;

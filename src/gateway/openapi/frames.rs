@@ -70,7 +70,10 @@ pub(super) fn add(api: &mut Api) {
     let end = place(object([kind("snapshot_end")]));
     api.schema("SnapshotEndFrame", end.description(Some("That were all rows; everything after the position follows.")));
     api.schema("HeartbeatFrame", place(object([kind("heartbeat"), ("at", moment().into())])));
-    api.schema("PongFrame", object([kind("pong"), ("n", any().into())]).property("position", text()));
+    api.schema("PongFrame", {
+        let pong = object([kind("pong"), ("n", any().into())]).property("position", text());
+        pong.property("epoch", text()).property("seq", count())
+    });
     let error = object([kind("error"), ("code", text().into()), ("detail", text().into())]).property("hint", text());
     api.schema("ErrorFrame", error);
     api.schema("ByeFrame", object([kind("bye"), ("code", count().into()), ("reason", text().into())]));

@@ -23,7 +23,7 @@ const BATCH_BYTES: usize = 256 << 10;
 /// A subscription. Behind by too much, it gets the rows anew: so a slow reader holds one window, and what is sent of it.
 pub(in crate::gateway::events) struct Follow {
     core: Arc<Core>,
-    live: Arc<Live>,
+    pub(super) live: Arc<Live>,
     _shelf: Arc<Shelf>,
     generation: watch::Receiver<Generation>,
     closing: CancellationToken,

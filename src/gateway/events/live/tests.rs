@@ -141,7 +141,7 @@ async fn put(at: &Mounted, id: u8, price: i64) -> Option<Ticket> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]
     fn the_frames_make_of_the_rows_what_a_fresh_read_gives(
         steps in steps(),
@@ -153,4 +153,123 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(check(&format!("offset={offset}&limit={limit}{order}{filter}"), &steps));
     }
+}
+
+async fn rows_of(follow: &mut Follow, list: &mut List) {
+    while follow.is_ready() {
+        for frame in json_of(&follow.batch().unwrap()) {
+            list.apply(&frame);
+        }
+    }
+}
+
+/// Reads until the window has what a fresh read has.
+async fn catch_up(at: &Mounted, query: &str, follow: &mut Follow, list: &mut List) {
+    let want = fresh(at, query).await;
+    while (&list.rows, list.total) != (&want.0, want.1) {
+        follow.ready().await;
+        rows_of(follow, list).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn equal_queries_share_one_scenery_and_there_are_only_so_many() {
+    let mut at = mounted().await;
+    at.options.max_live = 2;
+    let (one, two) = (follow(&at, "price=gte.1&limit=3").await, follow(&at, "limit=3&price=gte.1").await);
+    assert!(Arc::ptr_eq(&one.live, &two.live));
+    assert_eq!(at.lives.len(), 1);
+    let other = follow(&at, "limit=4").await;
+    let wish = LiveWish::parse("limit=5", &at).unwrap().0;
+    let refused = Follow::open(&at, wish.clone(), Encoding::Json, 5).await.err().unwrap();
+    assert_eq!(refused.code(), Code::TooManyViews);
+    drop((one, two));
+    assert!(Follow::open(&at, wish, Encoding::Json, 5).await.is_ok(), "nobody has the first any more");
+    drop(other);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_falls_behind_what_is_kept_gets_the_rows_anew() {
+    let at = mounted().await;
+    put(&at, 0, 0).await;
+    let (mut slow, mut quick) = (follow(&at, "").await, follow(&at, "").await);
+    let (mut old, mut new) = (List::default(), List::default());
+    rows_of(&mut slow, &mut old).await;
+    rows_of(&mut quick, &mut new).await;
+    for price in 1..=(MOST_CHANGES as i64 + 20) {
+        put(&at, 0, price).await;
+        catch_up(&at, "", &mut quick, &mut new).await;
+    }
+    assert_eq!(new.resets, 0);
+    let kept = slow.live.look(|log| log.changes.len());
+    assert!(kept <= MOST_CHANGES, "{kept}");
+    catch_up(&at, "", &mut slow, &mut old).await;
+    assert_eq!((old.resets, &old.rows), (1, &new.rows));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_is_larger_than_its_rows_are_worth_is_told_by_them() {
+    let at = mounted().await;
+    let mut live = follow(&at, "").await;
+    let mut list = List::default();
+    rows_of(&mut live, &mut list).await;
+    for id in 0..3 {
+        let op = WriteOp::Replace { id: id.to_string(), record: record(&"x".repeat(100_000), id) };
+        at.dio.write(op, WriteOptions::default()).await.unwrap();
+    }
+    catch_up(&at, "", &mut live, &mut list).await;
+    let held = live.live.look(|log| log.bytes);
+    assert!(held <= MOST_KEPT && list.rows.len() == 3 && list.resets == 1, "{held} {}", list.resets);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_resumes_from_its_own_position_and_no_other() {
+    let at = mounted().await;
+    put(&at, 0, 0).await;
+    let keep = follow(&at, "").await;
+    let mut live = follow(&at, "").await;
+    let mut list = List::default();
+    rows_of(&mut live, &mut list).await;
+    let since = live.bookmark().unwrap();
+    drop(live);
+    put(&at, 1, 1).await;
+    let mut again = keep;
+    let mut other = List::default();
+    catch_up(&at, "", &mut again, &mut other).await;
+    let mut live = follow(&at, &format!("since={since}")).await;
+    list.hello = Value::Null;
+    rows_of(&mut live, &mut list).await;
+    assert_eq!((&list.hello["resumed"], &list.hello["missed"]), (&true.into(), &1.into()));
+    assert_eq!(list.rows, fresh(&at, "").await.0);
+    for since in ["OTHER00000:1".to_string(), format!("{}:1000", since.epoch), format!("{}:0", since.epoch)] {
+        let mut live = follow(&at, &format!("since={since}")).await;
+        let mut list = List::default();
+        rows_of(&mut live, &mut list).await;
+        assert_eq!((&list.hello["resumed"], list.rows.len()), (&false.into(), 2), "{since}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_shown_changes_nothing_but_the_bookmark() {
+    let at = mounted().await;
+    put(&at, 0, 0).await;
+    let mut live = follow(&at, "select=name").await;
+    let mut list = List::default();
+    rows_of(&mut live, &mut list).await;
+    let written = put(&at, 0, 7).await.unwrap().position.seq;
+    // The scenery looks in its own time.
+    while live.bookmark().unwrap().seq < written {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert!(!live.is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_dio_ends_its_live_queries() {
+    let at = mounted().await;
+    let mut live = follow(&at, "").await;
+    rows_of(&mut live, &mut List::default()).await;
+    at.dio.close().await;
+    live.ready().await;
+    assert_eq!(live.batch().err(), Some(crate::gateway::events::feed::Ended::Closed));
 }

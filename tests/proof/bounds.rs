@@ -8,6 +8,7 @@ use axum::http::Request;
 use diorama::dio::{Dio, Settings};
 use diorama::gateway::Gateway;
 use diorama::{Lens, LensBuilder};
+use futures_util::future::join_all;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
@@ -65,9 +66,8 @@ async fn holds(bound: Bound, narrower: Bound) {
     let master = Master::new(true, true);
     let first = lens(dir.path(), bound).build().unwrap();
     let dio = first.make_dio(master.vista("d")).await.unwrap();
-    for number in 0..600 {
-        dio.patched("x", record((number, 0))).await.unwrap();
-    }
+    let writes = join_all((0..600).map(|number| dio.patched("x", record((number, 0))))).await;
+    assert!(writes.iter().all(Result::is_ok));
     until_trimmed(&first, &dio, 400).await;
     check(&first, &dio).await;
     dio.close().await;

@@ -256,11 +256,11 @@ async fn streams_and_long_answers_that_nobody_takes_are_cut_off() {
     let write = |at: usize| {
         let row = format!(r#"{{"item":"{at}{}","price":{at}}}"#, "x".repeat(250_000));
         let headers = [("content-type", "application/json")];
-        assert_eq!(server.request("PUT", &format!("/orders/o{}", at % 40), &headers, &row).status, 202);
+        assert_eq!(server.request("PUT", &format!("/orders/o{}", at % 20), &headers, &row).status, 202);
     };
-    (0..40).for_each(write);
-    // 10 MB are more than what lies between two ends of a connection.
-    stalled(&server, "GET /orders?limit=40 HTTP/1.1", || ()).await;
+    (0..20).for_each(write);
+    // 5 MB are more than what lies between two ends of a connection.
+    stalled(&server, "GET /orders?limit=20 HTTP/1.1", || ()).await;
     let at = std::cell::Cell::new(0);
     stalled(&server, "GET /orders/events HTTP/1.1\r\naccept: text/event-stream", || {
         at.set(at.get() + 1);

@@ -199,9 +199,15 @@ impl Gateway {
         openapi::Document::of(&self.shared).json()
     }
 
+    /// Its events and live queries, as an AsyncAPI 3.0 document: the bytes that `GET /asyncapi.json` answers with.
+    pub fn asyncapi(&self) -> axum::body::Bytes {
+        openapi::Document::of_events(&self.shared).json()
+    }
+
     /// A router to serve or to nest.
     pub fn into_router(mut self) -> axum::Router {
         self.shared.openapi = openapi::Document::of(&self.shared);
+        self.shared.asyncapi = openapi::Document::of_events(&self.shared);
         service::router(self.shared)
     }
 }
@@ -218,6 +224,7 @@ impl Default for Shared {
             limits: Limits::default(),
             sockets: Sockets::default(),
             openapi: openapi::Document::default(),
+            asyncapi: openapi::Document::default(),
             closing: tokio_util::sync::CancellationToken::new(),
             connections: None,
             metrics: metrics::Metrics::default(),

@@ -16,7 +16,7 @@ static BAKERY: LazyLock<Bakery> = LazyLock::new(Bakery::open);
 const PATHS: [(&str, &str); 4] = [
     ("/events", "json"),
     ("/events?dio=products", "json"),
-    ("/products/events?snapshot=true", "json"),
+    ("/products/events", "json"),
     ("/events", "cbor"),
 ];
 const CLOSE: [u8; 6] = [0x88, 0x80, 0, 0, 0, 0];

@@ -45,6 +45,7 @@ mod write;
 
 pub(crate) use extract::segment;
 pub(crate) use operations::describe as operation_json;
+pub(crate) use webhook::describe_whole as delivery_json;
 
 pub use auth::Auth;
 pub use events::Sockets;

@@ -158,6 +158,16 @@ pub(super) fn hook(api: &mut Api, hook: &Hook) {
     let open = Api::default();
     let id = format!("receive_{}", hook.name);
     let receive = open.operation(id, WEBHOOKS, "What the source says has changed", &HttpMethod::Post);
+    let told = match hook.inbound.is_native() {
+        true => "in Diorama's own form",
+        false => "in the form of its sender, as the configuration describes it",
+    };
+    let about = format!(
+        "Feeds `{}` {told}. A delivery with an id counts once for a week; without one the same bytes count once for five \
+         minutes, as long as all that they say is still so.",
+        hook.dio
+    );
+    let receive = receive.description(Some(about));
     let receive = if api.hosts { answers::refusals(receive, &[421]) } else { receive };
     let either = AnyOfBuilder::new().item(named("Change")).item(array(named("Change")).max_items(Some(10_000)));
     let lines = text().description(Some("A change per line."));

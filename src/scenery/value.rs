@@ -32,7 +32,7 @@ pub struct ValueSceneryBuilder {
 #[derive(Clone)]
 enum Aggregate {
     Of(AggregateItem),
-    Groups(Arc<Aggregation>, Query),
+    Groups(Arc<Aggregation>, Arc<Query>),
     Custom(Custom),
 }
 
@@ -87,7 +87,7 @@ impl ValueSceneryBuilder {
     }
 
     /// The groups of an aggregation, as a list of maps; of these the ones that `page` asks for, by the names of the results.
-    pub(crate) fn groups(self, aggregation: Arc<Aggregation>, page: Query) -> Self {
+    pub(crate) fn groups(self, aggregation: Arc<Aggregation>, page: Arc<Query>) -> Self {
         self.aggregate(Aggregate::Groups(aggregation, page))
     }
 
@@ -273,7 +273,7 @@ struct Computation {
 enum What {
     Of(Aggregation, Option<Function>),
     /// Groups, and which of them.
-    Groups(Arc<Aggregation>, Arc<(Prepared, Query)>),
+    Groups(Arc<Aggregation>, Arc<(Prepared, Arc<Query>)>),
     Custom(Custom),
 }
 
@@ -328,7 +328,7 @@ impl Computation {
 }
 
 /// The groups that `page` asks for as a list of maps, and how many there are in all.
-fn paged(groups: Vec<Record>, (prepared, page): &(Prepared, Query)) -> (CborValue, u64) {
+fn paged(groups: Vec<Record>, (prepared, page): &(Prepared, Arc<Query>)) -> (CborValue, u64) {
     // Numbered, so that groups that are equal in the order asked for keep their own.
     let numbered = groups.into_iter().enumerate().map(|(number, group)| (format!("{number:08}"), group));
     let top = prepared.top(numbered, page.offset, page.limit);

@@ -160,7 +160,7 @@ async fn one_socket_carries_events_and_live_queries_and_each_fails_alone() {
     let two = [ws.json().await, ws.json().await];
     let of = |sub: &str| two.iter().find(|frame| frame["sub"] == sub).unwrap();
     assert_eq!(
-        (&of("products")["type"], said(&of("top"))),
+        (&of("products")["type"], said(of("top"))),
         (&json!("RecordChanged"), json!(["update", null, 1, "6", null]))
     );
     ws.text(&json!({"type": "unsubscribe", "sub": "top"}).to_string()).await;

@@ -103,13 +103,13 @@ impl Live {
     async fn open(at: &Mounted, wish: &LiveWish, encoding: Encoding) -> Result<Live, ApiError> {
         let scene = match &wish.of {
             Of::Rows(query) => {
-                let scenery = at.dio.table_scenery().query(query.clone()).open().await?;
+                let scenery = at.dio.table_scenery().query((**query).clone()).open().await?;
                 let range = query.offset..query.offset.saturating_add(query.limit.unwrap_or_default());
                 Scene::Rows { scenery, range }
             }
             Of::Groups { aggregation, rows, page } => {
                 let scenery = at.dio.value_scenery().filter(rows.filter.clone()).search(rows.search.clone());
-                let scenery = scenery.groups(Arc::clone(aggregation), page.clone()).open().await?;
+                let scenery = scenery.groups(Arc::clone(aggregation), Arc::clone(page)).open().await?;
                 let layout = Arc::clone(aggregation.schema().layout());
                 Scene::Groups { scenery, aggregation: Arc::clone(aggregation), layout }
             }

@@ -32,9 +32,9 @@ pub(in crate::gateway) struct LiveWish {
 #[derive(Clone, Debug)]
 pub(in crate::gateway) enum Of {
     /// A window of rows; it has a limit.
-    Rows(Query),
+    Rows(Arc<Query>),
     /// Groups of the rows that pass a filter, and a window of these.
-    Groups { aggregation: Arc<Aggregation>, rows: Query, page: Query },
+    Groups { aggregation: Arc<Aggregation>, rows: Arc<Query>, page: Arc<Query> },
 }
 
 impl LiveWish {
@@ -42,7 +42,7 @@ impl LiveWish {
     pub(in crate::gateway::events) fn parse(raw: &str, at: &Mounted) -> Result<(LiveWish, Manner), ApiError> {
         let options = ParamOptions { max_limit: MOST_ROWS.min(at.options.max_limit), extra: &OWN };
         let asked = params::parse(raw, &at.schema, &options)?;
-        let mut wish = LiveWish { since: None, records: true, of: Of::Rows(windowed(asked.query, at)?) };
+        let mut wish = LiveWish { since: None, records: true, of: Of::Rows(windowed(asked.query, at)?.into()) };
         let mut manner = Manner::default();
         for (name, value) in &asked.extra {
             match name.as_str() {
@@ -69,7 +69,7 @@ impl LiveWish {
         let Asked { aggregation, rows, mut groups, .. } = Asked::read(&asked.join("&"), at)?;
         groups.limit = Some(groups.limit.unwrap_or(MOST_ROWS));
         check_limit(&groups)?;
-        let of = Of::Groups { aggregation, rows, page: groups };
+        let of = Of::Groups { aggregation, rows: rows.into(), page: groups.into() };
         let (mut wish, mut manner) = (LiveWish { since: None, records: true, of }, Manner::default());
         for piece in own {
             let name = name(piece);
@@ -98,7 +98,7 @@ impl LiveWish {
         }
         let query = Query::from_json(&CborValue::Map(query), &at.schema);
         let query = query.map_err(|error| ApiError::new(Code::InvalidParameter, error.to_string()))?;
-        Ok(LiveWish { since: from, records, of: Of::Rows(windowed(query, at)?) })
+        Ok(LiveWish { since: from, records, of: Of::Rows(windowed(query, at)?.into()) })
     }
 
     fn set(&mut self, name: &str, value: &str, manner: &mut Manner) -> Result<(), ApiError> {

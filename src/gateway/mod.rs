@@ -5,6 +5,7 @@
 
 mod aggregate;
 mod answer;
+mod asked;
 mod auth;
 mod bulk;
 mod coding;
@@ -50,6 +51,7 @@ pub use events::Sockets;
 pub use limits::Limits;
 pub use origin::Loopback;
 pub use problem::{ApiError, Code};
+pub use service::GatewayService;
 pub use state::{Ack, MountOptions, Mounted, Shared};
 
 use std::sync::Arc;
@@ -198,9 +200,14 @@ impl Gateway {
     }
 
     /// A router to serve or to nest.
-    pub fn into_router(mut self) -> axum::Router {
+    pub fn into_router(self) -> axum::Router {
+        self.into_service().into_router()
+    }
+
+    /// What answers requests, for a server that serves nothing else: a router around it would cost each request a tenth more.
+    pub fn into_service(mut self) -> GatewayService {
         self.shared.openapi = openapi::Document::of(&self.shared);
-        service::router(self.shared)
+        GatewayService::new(self.shared)
     }
 }
 

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use axum::http::{HeaderValue, Method, header};
 use indexmap::IndexMap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::answer;
+use super::answer::{self, Common};
+use super::asked::Texts;
 use super::auth::Auth;
 use super::events::{Sockets, Views};
 use super::limits::Limits;
@@ -89,6 +91,10 @@ pub struct Mounted {
     pub sockets: Arc<SocketCounts>,
     /// What their subscribers see.
     pub(super) views: Views,
+    /// Headers of the answers to readers, as they were last.
+    pub(super) common: ArcSwapOption<Common>,
+    /// What was asked of it.
+    pub(super) texts: Texts,
 }
 
 impl Mounted {
@@ -134,7 +140,7 @@ impl Mounted {
     }
 
     pub(super) fn new(dio: Dio, options: MountOptions) -> Mounted {
-        Mounted { schema: dio.schema(), dio, options, sockets: Arc::default(), views: Views::default() }
+        Mounted { schema: dio.schema(), dio, options, sockets: Arc::default(), views: Views::default(), common: ArcSwapOption::empty(), texts: Texts::default() }
     }
 }
 

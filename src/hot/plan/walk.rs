@@ -149,6 +149,24 @@ impl Walk {
         self.skipped.iter().flat_map(move |ranks| order.range(ranks.clone())).map(|entry| entry.slot)
     }
 
+    /// `limit` slots in order, `offset` left out.
+    pub(super) fn page(&self, table: &Table, offset: usize, limit: usize) -> Vec<Slot> {
+        let [Group { runs, .. }] = &self.groups[..] else { return self.slots(table, offset).take(limit).collect() };
+        let [(_, ranks)] = &runs[..] else { return self.slots(table, offset).take(limit).collect() };
+        let skipped = offset.min(ranks.len());
+        let count = limit.min(ranks.len() - skipped);
+        let order = table.indexes()[self.index].order();
+        let mut slots = Vec::with_capacity(count);
+        if self.back {
+            let end = ranks.end - skipped;
+            order.slots_into(end - count..end, &mut slots);
+            slots.reverse();
+        } else {
+            order.slots_into(ranks.start + skipped..ranks.start + skipped + count, &mut slots);
+        }
+        slots
+    }
+
     /// Slots in order, `offset` left out.
     pub(super) fn slots<'a>(&'a self, table: &'a Table, mut offset: usize) -> impl Iterator<Item = Slot> + 'a {
         let index = &table.indexes()[self.index];

@@ -59,8 +59,10 @@ impl Texts {
         options: &ParamOptions<'_>,
     ) -> Result<(Arc<Asked>, Page), ParamError> {
         let fits = |page: &Option<Page>| page.and_then(|page| page.limit).is_none_or(|most| most <= options.max_limit);
-        if let Some((text, page)) = split(raw).filter(|(text, page)| text.len() <= LONGEST && fits(page)) {
-            let asked = self.find(&text, schema, options)?;
+        // What is wrong is said of the whole.
+        if let Some((text, page)) = split(raw).filter(|(text, page)| text.len() <= LONGEST && fits(page))
+            && let Ok(asked) = self.find(&text, schema, options)
+        {
             match page {
                 None => {
                     let page = Page::of(asked.query.query());

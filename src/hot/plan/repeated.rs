@@ -71,7 +71,7 @@ impl Ready {
 
     /// Picks `page` of `query` from the State that this was made for.
     pub fn run(&self, state: &State, query: &Query, page: Page, schema: &Schema) -> Picked {
-        if let Some(picked) = self.plan.counted(page) {
+        if let Some(picked) = self.plan.counted(query, page) {
             return picked;
         }
         let table = state.table();

@@ -82,7 +82,8 @@ impl Texts {
         let hash = xxh3_64(text.as_bytes());
         let (known, is_young) = {
             let texts = self.0.read();
-            let found = |texts: &HashMap<u64, Arc<Asked>>| texts.get(&hash).filter(|asked| *asked.text == *text).cloned();
+            let found =
+                |texts: &HashMap<u64, Arc<Asked>>| texts.get(&hash).filter(|asked| *asked.text == *text).cloned();
             match found(&texts.young) {
                 Some(asked) => (Some(asked), true),
                 None => (found(&texts.old), false),
@@ -151,9 +152,33 @@ mod tests {
 
     fn piece() -> impl Strategy<Value = &'static str> {
         prop::sample::select(vec![
-            "limit=5", "limit=0", "limit=101", "limit=x", "limit=", "limit=%35", "lim%69t=5", "offset=7", "offset=7",
-            "offset=-1", "offset=99999999999999999999", "after=", "_page=2", "_limit=5", "_start=0", "_end=4", "a=1",
-            "a=1", "a=gte.2", "order=a", "order=a.desc", "q=x+y", "", "b=1", "range=[0,4]", "explain=true", "select=id",
+            "limit=5",
+            "limit=0",
+            "limit=101",
+            "limit=x",
+            "limit=",
+            "limit=%35",
+            "lim%69t=5",
+            "offset=7",
+            "offset=7",
+            "offset=-1",
+            "offset=99999999999999999999",
+            "after=",
+            "_page=2",
+            "_limit=5",
+            "_start=0",
+            "_end=4",
+            "a=1",
+            "a=1",
+            "a=gte.2",
+            "order=a",
+            "order=a.desc",
+            "q=x+y",
+            "",
+            "b=1",
+            "range=[0,4]",
+            "explain=true",
+            "select=id",
         ])
     }
 

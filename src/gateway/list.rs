@@ -117,7 +117,8 @@ pub(super) async fn find(
     }
     let Picked { slots, before, total, .. } = picked;
     let shown = slots.len() as u64;
-    let body = export::body(&at.dio, Arc::clone(&view.state), slots, writer, (query, page.limit.is_some(), &at.schema)).await?;
+    let body = export::body(&at.dio, Arc::clone(&view.state), slots, writer, (query, page.limit.is_some(), &at.schema))
+        .await?;
     Ok(Found { body, offset: before, shown, total: Some(total), next, etag: None })
 }
 

@@ -6,6 +6,7 @@
 mod aggregate;
 mod answer;
 mod asked;
+mod assets;
 mod auth;
 mod bulk;
 mod coding;
@@ -45,6 +46,7 @@ mod write;
 
 pub(crate) use extract::segment;
 pub(crate) use operations::describe as operation_json;
+pub(crate) use webhook::describe_whole as delivery_json;
 
 pub use auth::Auth;
 pub use events::Sockets;

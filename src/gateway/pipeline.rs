@@ -17,6 +17,7 @@ use super::auth;
 use super::coding;
 use super::extract::segments;
 use super::metrics::Running;
+use super::negotiate;
 use super::origin;
 use super::problem::{ApiError, Code};
 use super::router::Route;
@@ -82,7 +83,9 @@ fn admit(shared: &Shared, route: Route, request: &Request) -> Result<(), ApiErro
     }
     shared.origins.check_host(request.headers(), uri)?;
     match route {
-        Route::Hook | Route::Live => Ok(()),
+        Route::Hook | Route::Live | Route::Asset => Ok(()),
+        // Its page says itself that a token is needed, and asks for one.
+        Route::Index if negotiate::prefers_html(request.headers()) => Ok(()),
         _ => shared.auth.check(request.headers()),
     }
 }

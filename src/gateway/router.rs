@@ -16,8 +16,8 @@ use super::extract::{Segment, cut, segments};
 use super::problem::{ApiError, Code};
 use super::state::{Place, Shared};
 use super::{
-    aggregate, answer, delete, events, health, index, insert, list, metrics, openapi, operations, patch, query, record,
-    refresh, replace, schema, webhook, write,
+    aggregate, answer, assets, delete, events, health, index, insert, list, metrics, openapi, operations, patch, query,
+    record, refresh, replace, schema, webhook, write,
 };
 
 /// What a path can be.
@@ -28,6 +28,7 @@ pub(super) enum Route {
     Ready,
     Metrics,
     OpenApi,
+    Asset,
     Problem,
     Operations,
     RetryMany,
@@ -54,11 +55,12 @@ type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 impl Route {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Route; 24] = {
+    pub(super) const ALL: [Route; 25] = {
         use Route::*;
         [
-            Index, Live, Ready, Metrics, OpenApi, Problem, Operations, RetryMany, Operation, Retry, Hook, Deliveries,
-            Delivery, Replay, ManyEvents, Rows, Events, Query, Aggregate, Refresh, Schema, Row, RowEvents, None,
+            Index, Live, Ready, Metrics, OpenApi, Asset, Problem, Operations, RetryMany, Operation, Retry, Hook,
+            Deliveries, Delivery, Replay, ManyEvents, Rows, Events, Query, Aggregate, Refresh, Schema, Row, RowEvents,
+            None,
         ]
     };
 
@@ -82,6 +84,7 @@ impl Route {
             ("operations", (None, ..)) => Route::Operations,
             ("events", (None, ..)) => Route::ManyEvents,
             ("", _) | (_, (Some(""), ..)) => Route::None,
+            ("static", (Some(_), None, _)) => Route::Asset,
             ("problems", (Some(_), None, _)) => Route::Problem,
             ("operations", (Some("_retry"), None, _)) => Route::RetryMany,
             ("operations", (Some(_), None, _)) => Route::Operation,
@@ -113,6 +116,7 @@ impl Route {
             Route::Ready => "/readyz",
             Route::Metrics => "/metrics",
             Route::OpenApi => "/openapi.json",
+            Route::Asset => "/static/{file}",
             Route::Problem => "/problems/{code}",
             Route::Operations => "/operations",
             Route::RetryMany => "/operations/_retry",
@@ -152,6 +156,7 @@ impl Route {
             (Route::Ready, "GET") => health::ready.call(request, shared),
             (Route::Metrics, "GET") => metrics::scrape.call(request, shared),
             (Route::OpenApi, "GET") => openapi::openapi.call(request, shared),
+            (Route::Asset, "GET") => assets::asset.call(request, shared),
             (Route::Problem, "GET") => problem.call(request, shared),
             (Route::Operations, "GET") => operations::operations.call(request, shared),
             (Route::RetryMany, "POST") => operations::retry_many.call(request, shared),

@@ -140,7 +140,15 @@ impl Mounted {
     }
 
     pub(super) fn new(dio: Dio, options: MountOptions) -> Mounted {
-        Mounted { schema: dio.schema(), dio, options, sockets: Arc::default(), views: Views::default(), common: ArcSwapOption::empty(), texts: Texts::default() }
+        Mounted {
+            schema: dio.schema(),
+            dio,
+            options,
+            sockets: Arc::default(),
+            views: Views::default(),
+            common: ArcSwapOption::empty(),
+            texts: Texts::default(),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 mod events_checker;
 mod events_many;
 mod events_stream;
+mod examples;
 mod feeds;
 mod harness;
 mod inbox;

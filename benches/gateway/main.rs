@@ -136,7 +136,9 @@ async fn compare(plan: &Plan) {
     println!("{} rows, {} rounds of {:?} for each server and case", plan.rows, plan.rounds, plan.time);
     println!("requests per second of server CPU; ratios to bare axum as median (lowest..highest)\n");
     println!("resident before: {} MB (`diorama serve`), {} MB (library)", serve.resident(), library.resident());
-    println!("| case | bare axum | `diorama serve` | ratio | library in `axum::serve` | ratio | p50, p99, CPU of one | target |");
+    println!(
+        "| case | bare axum | `diorama serve` | ratio | library in `axum::serve` | ratio | p50, p99, CPU of one | target |"
+    );
     println!("|---|---|---|---|---|---|---|---|");
     for (case, prebuilt) in cases.iter().zip(&prebuilt) {
         let theirs = (&bare, case.bare(prebuilt));

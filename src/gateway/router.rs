@@ -12,7 +12,7 @@ use axum::handler::Handler as _;
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 
-use super::extract::{Segment, segments};
+use super::extract::{Segment, cut, segments};
 use super::problem::{ApiError, Code};
 use super::state::{Place, Shared};
 use super::{
@@ -68,10 +68,15 @@ impl Route {
 
     /// The route of a path within the gateway.
     pub(super) fn of(path: &str) -> Route {
-        let mut parts = path.strip_prefix('/').unwrap_or(path).split('/');
-        let first = parts.next().unwrap_or_default();
-        let rest = (parts.next(), parts.next(), parts.next());
-        let more = (parts.next(), parts.next());
+        let mut left = Some(path.strip_prefix('/').unwrap_or(path));
+        let mut part = || {
+            let (part, rest) = cut(left?);
+            left = rest;
+            Some(part)
+        };
+        let first = part().unwrap_or_default();
+        let rest = (part(), part(), part());
+        let more = (part(), part());
         match (first, rest) {
             ("", (None, ..)) => Route::Index,
             ("healthz", (None, ..)) => Route::Live,

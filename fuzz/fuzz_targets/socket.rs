@@ -13,12 +13,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 static BAKERY: LazyLock<Bakery> = LazyLock::new(Bakery::open);
 
-const PATHS: [(&str, &str); 4] = [
-    ("/events", "json"),
-    ("/events?dio=products", "json"),
-    ("/products/events", "json"),
-    ("/events", "cbor"),
-];
+const PATHS: [(&str, &str); 4] =
+    [("/events", "json"), ("/events?dio=products", "json"), ("/products/events", "json"), ("/events", "cbor")];
 const CLOSE: [u8; 6] = [0x88, 0x80, 0, 0, 0, 0];
 
 /// One frame with a mask that changes nothing.

@@ -31,6 +31,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::accept::{Current, Front};
 use crate::cache::{CacheError, MemoryCache, RedbCache};
 use crate::config::{Access, CacheAt, Config, DioSpec, LensSpec, LimitsSpec};
 use crate::dio::Dio;
@@ -112,11 +113,11 @@ fn check_with(config: &Config, cached: bool) -> Result<(), Failure> {
     if wrong.is_empty() { Ok(()) } else { Err(Failure::config(wrong.join("\n"))) }
 }
 
-/// The OpenAPI document of what `config` serves. Sources are opened to see their columns; nothing is kept.
+/// What `document` says of what `config` serves. Sources are opened to see their columns; nothing is kept.
 ///
 /// # Errors
 /// Everything that is wrong with the configuration.
-pub async fn openapi(config: &Config) -> Result<axum::body::Bytes, Failure> {
+pub async fn describe<T>(config: &Config, document: impl FnOnce(&Gateway) -> T) -> Result<T, Failure> {
     check(config)?;
     let lens = Lens::new().cache_source(MemoryCache::default()).build().map_err(Failure::config)?;
     // Nothing is read, so nothing is to be read again.
@@ -124,7 +125,7 @@ pub async fn openapi(config: &Config) -> Result<axum::body::Bytes, Failure> {
     still.lens.refresh_every = None;
     still.dios.iter_mut().for_each(|dio| (dio.refresh_every, dio.feed) = (None, None));
     let app = App::open(&still, lens).await?;
-    let document = app.gateway(&still).map(|gateway| gateway.openapi());
+    let document = app.gateway(&still).map(|gateway| document(&gateway));
     drop(app.dios);
     app.lens.close().await;
     document
@@ -158,7 +159,7 @@ pub async fn serve_with(config: Config, ready: impl FnOnce(&str)) -> Result<(), 
                 return Err(failure);
             }
         };
-        server.current.store(Arc::new(app.router(&config, &server)?));
+        server.current.store(Arc::new(app.front(&config, &server)?));
         Ok::<App, Failure>(app)
     };
     let opened = tokio::select! {
@@ -198,7 +199,7 @@ fn base_path(config: &Config) -> String {
 /// The listening side.
 struct Server {
     address: SocketAddr,
-    current: accept::Current,
+    current: Current,
     closing: CancellationToken,
     sockets: Sockets,
     connections: TaskTracker,
@@ -221,7 +222,7 @@ impl Server {
         };
         let listener = TcpListener::bind(spec.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let current = Arc::new(ArcSwap::from_pointee(starting(&base_path(config))));
+        let current = Arc::new(ArcSwap::from_pointee(Front::Starting(starting(&base_path(config)))));
         let (closing, connections) = (CancellationToken::new(), TaskTracker::new());
         #[expect(clippy::disallowed_methods, reason = "the server owns its accept loop and joins it")]
         let accepting = tokio::spawn(accept::accept(
@@ -286,9 +287,9 @@ impl App {
         Err(Failure::config(wrong.join("\n")))
     }
 
-    fn router(&self, config: &Config, server: &Server) -> Result<Router, Failure> {
+    fn front(&self, config: &Config, server: &Server) -> Result<Front, Failure> {
         let gateway = self.gateway(config)?.closing(server.closing.clone()).sockets(server.sockets.clone());
-        Ok(gateway.connections(server.connections.clone()).into_router())
+        Ok(Front::Gateway(gateway.connections(server.connections.clone()).into_service()))
     }
 
     fn gateway(&self, config: &Config) -> Result<Gateway, Failure> {
@@ -350,7 +351,10 @@ impl App {
 /// Cache and journal, with the one way a source is listed.
 fn lens(spec: &LensSpec) -> Result<Lens, Failure> {
     let builder = Lens::new().on_start(list).on_refresh(list).on_start_blocking(false);
-    let builder = builder.settings(|settings| settings.inbox = hooks::inbox(&spec.inbox));
+    let builder = builder.settings(|settings| {
+        settings.inbox = hooks::inbox(&spec.inbox);
+        hooks::events(&spec.events, settings);
+    });
     let builder = match &spec.cache {
         CacheAt::Memory => builder.cache_source(MemoryCache::default()),
         CacheAt::File(path) => builder.cache_source(RedbCache::open(path)?),
@@ -410,6 +414,7 @@ fn mount_options(spec: &DioSpec, rows: usize) -> MountOptions {
         require_if_match: spec.require_if_match,
         // A table refuses what it has no column for; better at once than after a 202.
         unknown_columns: spec.unknown_columns.unwrap_or(spec.columns.is_empty() && !typed),
+        max_live: spec.max_live.unwrap_or(default.max_live),
         ack: if spec.ack == crate::config::Ack::Applied { Ack::Applied } else { Ack::Journal },
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::http::Request;
 use axum::response::Response;
 use hyper::body::Incoming;
@@ -22,12 +22,13 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
 use crate::config::LimitsSpec;
+use crate::gateway::GatewayService;
 
 /// Connections that are told at a time why they are refused; more are just closed.
 const MOST_REFUSALS: usize = 64;
@@ -39,7 +40,29 @@ const HYPER_HEADERS: usize = 100;
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// What serves requests; may be exchanged while connections are open.
-pub(super) type Current = Arc<ArcSwap<Router>>;
+pub(super) type Current = Arc<ArcSwap<Front>>;
+
+/// Who answers requests.
+#[derive(Clone)]
+pub(super) enum Front {
+    /// Before the resources are there.
+    Starting(Router),
+    Gateway(GatewayService),
+}
+
+impl Front {
+    async fn answer(self, request: Request<Incoming>) -> Response {
+        // The body of most requests is none, and costs nothing as such.
+        let request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
+        match self {
+            Front::Starting(mut router) => match router.call(request).await {
+                Ok(answer) => answer,
+                Err(never) => match never {},
+            },
+            Front::Gateway(gateway) => gateway.answer(request).await,
+        }
+    }
+}
 
 /// Accepts until `closing`; the connections go on in `connections`, until each has answered what it was asked.
 pub(super) async fn accept(
@@ -69,7 +92,8 @@ pub(super) async fn accept(
             Ok((stream, peer)) => {
                 rest = Duration::from_millis(10);
                 if let Some(guest) = addresses.enter(peer.ip()) {
-                    let stream = Counted { stream, _place: place, _guest: guest };
+                    let (patience, stalled) = (limits.write_timeout, None);
+                    let stream = Counted { stream, patience, stalled, _place: place, _guest: guest };
                     connections.spawn(serve(stream, http.clone(), Arc::clone(&current), closing.clone()));
                 } else if let Ok(turn) = Arc::clone(&refusals).try_acquire_owned() {
                     tracing::debug!(%peer, "too many connections from one address");
@@ -82,7 +106,7 @@ pub(super) async fn accept(
             Err(error) => {
                 // Out of file descriptors, most likely: it passes when others close.
                 tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(rest).await;
+                sleep(rest).await;
                 rest = (rest * 2).min(LONGEST_REST);
             }
         }
@@ -158,11 +182,28 @@ impl Drop for Guest {
     }
 }
 
-/// A connection with its right to be: also what becomes of it after an upgrade counts until it is closed.
+/// A connection with its right to be: also what becomes of it after an upgrade counts until it is closed. One that is sent
+/// something and takes none of it for too long is given up, be it an answer, a stream or a socket.
 struct Counted {
     stream: TcpStream,
+    /// How long the client may take nothing.
+    patience: Duration,
+    /// When that is over; `None` while it takes what it is sent.
+    stalled: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
     _guest: Guest,
+}
+
+impl Counted {
+    fn taken(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if write.is_ready() {
+            self.stalled = None;
+            return write;
+        }
+        let patience = self.patience;
+        let over = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
+        over.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
 }
 
 impl AsyncRead for Counted {
@@ -173,7 +214,8 @@ impl AsyncRead for Counted {
 
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let write = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.taken(cx, write)
     }
 
     fn poll_write_vectored(
@@ -181,7 +223,8 @@ impl AsyncWrite for Counted {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let write = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.taken(cx, write)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -201,11 +244,8 @@ async fn serve(stream: Counted, http: http1::Builder, current: Current, closing:
     // Answers are written whole: waiting for more to send only delays them.
     let _ = stream.stream.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
-        let mut router = Router::clone(&current.load());
-        async move {
-            let answer: Result<Response, Infallible> = router.call(request.map(Body::new)).await;
-            answer
-        }
+        let front = Front::clone(&current.load());
+        async move { Ok::<_, Infallible>(front.answer(request).await) }
     });
     let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = pin!(connection);

@@ -5,6 +5,7 @@
 
 mod aggregate;
 mod answer;
+mod asked;
 mod assets;
 mod auth;
 mod bulk;
@@ -52,6 +53,7 @@ pub use events::Sockets;
 pub use limits::Limits;
 pub use origin::Loopback;
 pub use problem::{ApiError, Code};
+pub use service::GatewayService;
 pub use state::{Ack, MountOptions, Mounted, Shared};
 
 use std::sync::Arc;
@@ -199,10 +201,21 @@ impl Gateway {
         openapi::Document::of(&self.shared).json()
     }
 
+    /// Its events and live queries, as an AsyncAPI 3.0 document: the bytes that `GET /asyncapi.json` answers with.
+    pub fn asyncapi(&self) -> axum::body::Bytes {
+        openapi::Document::of_events(&self.shared).json()
+    }
+
     /// A router to serve or to nest.
-    pub fn into_router(mut self) -> axum::Router {
+    pub fn into_router(self) -> axum::Router {
+        self.into_service().into_router()
+    }
+
+    /// What answers requests, for a server that serves nothing else: a router around it would cost each request a tenth more.
+    pub fn into_service(mut self) -> GatewayService {
         self.shared.openapi = openapi::Document::of(&self.shared);
-        service::router(self.shared)
+        self.shared.asyncapi = openapi::Document::of_events(&self.shared);
+        GatewayService::new(self.shared)
     }
 }
 
@@ -218,6 +231,7 @@ impl Default for Shared {
             limits: Limits::default(),
             sockets: Sockets::default(),
             openapi: openapi::Document::default(),
+            asyncapi: openapi::Document::default(),
             closing: tokio_util::sync::CancellationToken::new(),
             connections: None,
             metrics: metrics::Metrics::default(),

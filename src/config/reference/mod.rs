@@ -23,6 +23,7 @@ const SAMPLES: [&str; 4] = [
         limits = {}
         [lens]
         inbox = {}
+        events = {}
         [dio.a]
         source = { csv = "a.csv" }
         write = { sqlite = "a.db", table = "a" }

@@ -31,6 +31,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::accept::{Current, Front};
 use crate::cache::{CacheError, MemoryCache, RedbCache};
 use crate::config::{Access, CacheAt, Config, DioSpec, LensSpec, LimitsSpec};
 use crate::dio::Dio;
@@ -158,7 +159,7 @@ pub async fn serve_with(config: Config, ready: impl FnOnce(&str)) -> Result<(), 
                 return Err(failure);
             }
         };
-        server.current.store(Arc::new(app.router(&config, &server)?));
+        server.current.store(Arc::new(app.front(&config, &server)?));
         Ok::<App, Failure>(app)
     };
     let opened = tokio::select! {
@@ -198,7 +199,7 @@ fn base_path(config: &Config) -> String {
 /// The listening side.
 struct Server {
     address: SocketAddr,
-    current: accept::Current,
+    current: Current,
     closing: CancellationToken,
     sockets: Sockets,
     connections: TaskTracker,
@@ -221,7 +222,7 @@ impl Server {
         };
         let listener = TcpListener::bind(spec.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let current = Arc::new(ArcSwap::from_pointee(starting(&base_path(config))));
+        let current = Arc::new(ArcSwap::from_pointee(Front::Starting(starting(&base_path(config)))));
         let (closing, connections) = (CancellationToken::new(), TaskTracker::new());
         #[expect(clippy::disallowed_methods, reason = "the server owns its accept loop and joins it")]
         let accepting = tokio::spawn(accept::accept(
@@ -286,9 +287,9 @@ impl App {
         Err(Failure::config(wrong.join("\n")))
     }
 
-    fn router(&self, config: &Config, server: &Server) -> Result<Router, Failure> {
+    fn front(&self, config: &Config, server: &Server) -> Result<Front, Failure> {
         let gateway = self.gateway(config)?.closing(server.closing.clone()).sockets(server.sockets.clone());
-        Ok(gateway.connections(server.connections.clone()).into_router())
+        Ok(Front::Gateway(gateway.connections(server.connections.clone()).into_service()))
     }
 
     fn gateway(&self, config: &Config) -> Result<Gateway, Failure> {

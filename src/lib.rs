@@ -16,7 +16,8 @@
 //! - [`Vista`]: a handle on one source, whatever it is. It advertises what it can do and refuses the rest.
 //! - [`Lens`]: long-lived shared infrastructure: cache, journal, callbacks, policies. Built once.
 //! - [`Dio`]: a Vista bound to a Lens. Owns the copy, the write queue, the event log and the refresh task.
-//! - *Scenery*: a standing reactive view onto a Dio: ordered rows, one record, one value.
+//! - *Scenery*: a standing reactive view onto a Dio: ordered rows ([`TableScenery`]), one record ([`RecordScenery`]), one
+//!   value ([`ValueScenery`]).
 //!
 //! ```text
 //! Vista → Lens.make_dio(vista) → Dio → facade Vista | Scenery
@@ -24,7 +25,8 @@
 //!                             cache + events
 //! ```
 //!
-//! Where sources come from: [`drivers`], or your own [`TableShell`].
+//! Where sources come from: [`drivers`], or your own [`TableShell`]. Who serves Dios over HTTP: [`gateway`], in any axum app. The
+//! guides in the repository's `docs/` are about queries, writes, events, webhooks and operating.
 //!
 //! # Building a Lens
 //!
@@ -500,3 +502,9 @@ pub use vista::{
 #[doc = include_str!("../README.md")]
 #[derive(Debug)]
 pub struct Readme;
+
+/// So are those of the guide to embedding.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/embedding.md")]
+#[derive(Debug)]
+pub struct Embedding;

@@ -1,7 +1,7 @@
 //! The gateway beside a bare axum handler that returns prebuilt bytes of the same length with the same headers.
 //!
 //! `cargo bench --bench gateway` prints one table: requests per second of *server CPU* and their ratio, case by case; options
-//! follow `--`: `--rows N`, `--rounds N`, `--seconds S` (of a round), `--only WORD` (in a case's name), `--deliveries` or `--writes`
+//! follow `--`: `--rows N` or `--sizes` (10,000, 100,000 and 1,000,000 one after the other), `--rounds N`, `--seconds S` (of a round), `--only WORD` (in a case's name), `--deliveries` or `--writes`
 //! for nothing but the table of those. Server and client have a core each. Rounds of all servers alternate, since other programs
 //! use the machine. Nothing is asserted about speed.
 
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use diorama::record::Body;
 
 use crate::cases::Case;
-use crate::client::{Answer, Ask};
+use crate::client::{Answer, Ask, Times};
 use crate::servers::{Prebuilt, Server};
 
 fn main() {
@@ -53,6 +53,12 @@ fn main() {
         match (deliveries, writes) {
             (true, _) => compare_deliveries(&plan).await,
             (_, true) => writes::compare(&plan).await,
+            _ if only_of("--sizes") => {
+                for rows in [10_000, 100_000, 1_000_000] {
+                    compare(&Plan { rows, ..plan.clone() }).await;
+                    println!();
+                }
+            }
             _ => compare(&plan).await,
         }
     });
@@ -76,7 +82,7 @@ fn pin_client() -> bool {
     pinned
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Plan {
     rows: usize,
     rounds: usize,
@@ -86,10 +92,11 @@ struct Plan {
 }
 
 /// Requests per second of server CPU, and the share of the time in which the server was busy.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Round {
     rate: f64,
     busy: f64,
+    times: Times,
 }
 
 async fn compare_deliveries(plan: &Plan) {
@@ -128,13 +135,17 @@ async fn compare(plan: &Plan) {
 
     println!("{} rows, {} rounds of {:?} for each server and case", plan.rows, plan.rounds, plan.time);
     println!("requests per second of server CPU; ratios to bare axum as median (lowest..highest)\n");
-    println!("| case | bare axum | `diorama serve` | ratio | library in `axum::serve` | ratio | target |");
-    println!("|---|---|---|---|---|---|---|");
+    println!("resident before: {} MB (`diorama serve`), {} MB (library)", serve.resident(), library.resident());
+    println!(
+        "| case | bare axum | `diorama serve` | ratio | library in `axum::serve` | ratio | p50, p99, CPU of one | target |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
     for (case, prebuilt) in cases.iter().zip(&prebuilt) {
         let theirs = (&bare, case.bare(prebuilt));
         let serve = if case.writes() { None } else { Some(learn(case, &serve).await) };
         println!("{}", compare_one(plan, case, theirs, serve, learn(case, &library).await).await);
     }
+    println!("resident afterwards: {} MB (`diorama serve`), {} MB (library)", serve.resident(), library.resident());
 }
 
 /// Runs the rounds of one case and writes its line.
@@ -157,6 +168,7 @@ async fn compare_one(
     for ours in [&serves, &libraries] {
         let _ = write!(line, "| {} | {} ", rate(ours), ratio(ours, &bares));
     }
+    let _ = write!(line, "| {} ", spent(if serves.is_empty() { &libraries } else { &serves }));
     line + &case.target.map_or("| |".to_string(), |target| format!("| {target:.2} |"))
 }
 
@@ -170,7 +182,15 @@ async fn round(plan: &Plan, case: &Case, server: &Server, asks: &Arc<[Ask]>) -> 
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     let spent = (server.cpu() - before).as_secs_f64();
-    Round { rate: answers.len() as f64 / spent, busy: spent / wall.as_secs_f64() }
+    Round { rate: answers.len() as f64 / spent, busy: spent / wall.as_secs_f64(), times: answers }
+}
+
+/// How long answers took, and the server's CPU time of one.
+fn spent(rounds: &[Round]) -> String {
+    let mut times: Times = rounds.iter().flat_map(|round| &round.times).copied().collect();
+    let (p50, p99) = (writes::percentile(&mut times, 0.5), writes::percentile(&mut times, 0.99));
+    let rate = median(rounds.iter().map(|round| round.rate));
+    format!("{p50:.2} ms, {p99:.2} ms, {:.1} us", 1e6 / rate)
 }
 
 fn rate(rounds: &[Round]) -> String {

@@ -115,7 +115,7 @@ async fn reads(plan: &Plan, server: &Server, writes: &Arc<[Ask]>) -> String {
 }
 
 /// Milliseconds that so many of `times` stay below.
-fn percentile(times: &mut Times, part: f64) -> f64 {
+pub(crate) fn percentile(times: &mut Times, part: f64) -> f64 {
     times.sort_unstable();
     let at = ((times.len() as f64 * part) as usize).min(times.len().saturating_sub(1));
     times.get(at).copied().map_or(0.0, |micros| f64::from(micros) / 1_000.0)

@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 use diorama::Schema;
 use diorama::inbound::signature::{Contentful, Gitlab, Standard, Timed};
 use diorama::inbound::{Format, Hmac, Hook, Key, PRESETS, Request, Scheme, preset};
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::Method;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 
@@ -79,7 +79,8 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     let now = Timestamp::UNIX_EPOCH;
-    let request = Request { method: &Method::POST, path: "/webhooks/a", query: Some("a=b"), headers: &headers, body, now };
+    let request =
+        Request { method: &Method::POST, path: "/webhooks/a", query: Some("a=b"), headers: &headers, body, now };
     let hook = &HOOKS[usize::from(*hook) % HOOKS.len()];
     assert!(hook.verify(&request).is_err());
     let _ = (hook.answer_before_decoding(&request), hook.handshake(&request));

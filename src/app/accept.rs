@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::http::Request;
 use axum::response::Response;
 use hyper::body::Incoming;
@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
 use crate::config::LimitsSpec;
+use crate::gateway::GatewayService;
 
 /// Connections that are told at a time why they are refused; more are just closed.
 const MOST_REFUSALS: usize = 64;
@@ -39,7 +40,29 @@ const HYPER_HEADERS: usize = 100;
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// What serves requests; may be exchanged while connections are open.
-pub(super) type Current = Arc<ArcSwap<Router>>;
+pub(super) type Current = Arc<ArcSwap<Front>>;
+
+/// Who answers requests.
+#[derive(Clone)]
+pub(super) enum Front {
+    /// Before the resources are there.
+    Starting(Router),
+    Gateway(GatewayService),
+}
+
+impl Front {
+    async fn answer(self, request: Request<Incoming>) -> Response {
+        // The body of most requests is none, and costs nothing as such.
+        let request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
+        match self {
+            Front::Starting(mut router) => match router.call(request).await {
+                Ok(answer) => answer,
+                Err(never) => match never {},
+            },
+            Front::Gateway(gateway) => gateway.answer(request).await,
+        }
+    }
+}
 
 /// Accepts until `closing`; the connections go on in `connections`, until each has answered what it was asked.
 pub(super) async fn accept(
@@ -221,11 +244,8 @@ async fn serve(stream: Counted, http: http1::Builder, current: Current, closing:
     // Answers are written whole: waiting for more to send only delays them.
     let _ = stream.stream.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
-        let mut router = Router::clone(&current.load());
-        async move {
-            let answer: Result<Response, Infallible> = router.call(request.map(Body::new)).await;
-            answer
-        }
+        let front = Front::clone(&current.load());
+        async move { Ok::<_, Infallible>(front.answer(request).await) }
     });
     let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = pin!(connection);

@@ -66,6 +66,10 @@ pub(super) fn feed(spec: &FeedSpec) -> crate::vista::Result<WsFeed> {
         value.set_sensitive(true);
         feed.headers.push((header(name).map_err(config)?, value));
     }
+    if let Some(path) = &spec.ca {
+        let pem = std::fs::read(path);
+        feed.ca = Some(pem.map_err(|error| config(format!("feed.ca: {}: {error}", path.display())))?);
+    }
     feed.subscribe = spec.subscribe.clone();
     feed.idle = spec.idle.unwrap_or(feed.idle);
     feed.max_message = spec.max_message.unwrap_or(feed.max_message);
@@ -98,11 +102,12 @@ fn format(spec: &HookSpec) -> Result<Format, String> {
         true => &["dio", &spec.name, "feed", "map"],
         false => &["webhook", &spec.name, "map"],
     };
+    let fill_in = |text: &str| spec.map.as_ref().map_or_else(|| Ok(text.to_string()), |map| map.fill_in(text));
     let map = match spec.format {
         "native" => return Ok(Format::Native),
         "cloudevents" => return Ok(Format::CloudEvents { batches: spec.accept_batch }),
-        "map" => Map::read(text, path, None),
-        preset => inbound::preset(preset, spec.only.as_deref(), text, path),
+        "map" => Map::read_filled(text, path, None, &fill_in),
+        preset => inbound::preset_filled(preset, spec.only.as_deref(), text, path, &fill_in),
     };
     map.map(Format::Map).map_err(|problems| told(spec, problems))
 }
@@ -176,6 +181,8 @@ fn header(name: &str) -> Result<HeaderName, String> {
 mod tests {
     use std::path::Path;
 
+    use axum::http::header::CONTENT_TYPE;
+
     use super::*;
     use crate::config::{Config, FORMATS};
     use crate::inbound::PRESETS;
@@ -209,6 +216,33 @@ mod tests {
             let proven = made.is_ok_and(|hook| !matches!(hook.scheme(), Scheme::None));
             assert!(proven || *scheme == "airtable", "{scheme}");
         }
+    }
+
+    #[test]
+    fn the_environment_fills_in_what_a_map_names() {
+        let text = "[dio.a]\nsource = { csv = \"a.csv\" }\n[webhook.a]\nauth = { scheme = \"none\" }\n[webhook.a.map]\n\
+                    when = [{ sel = \"/kind\", in = [\"x\", \"${KIND}\"] }]\nop = \"upsert\"\nid = \"${ID}\"\n\
+                    row = { sel = \"/row\", set = { price = \"const:$${P}\" } }\n";
+        let env =
+            |name: &str| [("KIND", "cake"), ("ID", "/n")].iter().find(|own| own.0 == name).map(|own| own.1.into());
+        let config = Config::parse(text, Path::new("diorama.toml"), &env).unwrap();
+        let hook = inbound(&config.webhooks[0]).unwrap();
+        let headers = axum::http::HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        let body = br#"{"kind":"cake","n":"7","row":{}}"#;
+        let (method, now) = (&axum::http::Method::POST, jiff::Timestamp::UNIX_EPOCH);
+        let request = inbound::Request { method, path: "/", query: None, headers: &headers, body, now };
+        let decoded = hook.decode(&request, &crate::Schema::new("id", Vec::new())).unwrap();
+        let new = crate::Record::from_iter([("price".to_string(), "${P}".into())]);
+        let change = decoded.changes[0].clone().unwrap();
+        assert_eq!(change.event, crate::ChangeEvent::Updated { id: "7".into(), new: Some(new) });
+        let config = Config::parse(text, Path::new("diorama.toml"), &|_| None).unwrap();
+        let error = inbound(&config.webhooks[0]).unwrap_err();
+        let lines: Vec<&str> = error.lines().collect();
+        assert!(
+            lines[0].starts_with("diorama.toml:6:") && lines[0].ends_with("the environment has no KIND"),
+            "{error}"
+        );
+        assert!(lines[1].starts_with("diorama.toml:8:") && lines[1].ends_with("the environment has no ID"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `[dio.NAME.feed]`
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -17,6 +18,8 @@ pub struct FeedSpec {
     pub format: Option<HookSpec>,
     /// Headers of the request.
     pub headers: Vec<(String, Secret)>,
+    /// The certificates to trust instead of the public ones.
+    pub ca: Option<PathBuf>,
     /// What is sent first.
     pub subscribe: Option<String>,
     /// How long it may be silent.
@@ -44,6 +47,7 @@ impl FeedSpec {
             ws: ws.unwrap_or_default(),
             format: other.then_some(format),
             headers: reader.secret_texts("headers"),
+            ca: reader.path("ca"),
             subscribe: reader.text("subscribe"),
             idle: reader.duration("idle"),
             max_message: reader.size("max_message", 1 << 10..=64 << 20),

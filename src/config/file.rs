@@ -26,7 +26,15 @@ const RESERVED: [&str; 11] = [
 
 pub(super) fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
     let folder = path.parent().unwrap_or(Path::new(""));
-    let context = Context { problems: Problems::default(), path, folder, text, env };
+    let context = Context {
+        problems: Problems::default(),
+        path,
+        folder,
+        text,
+        env,
+        #[cfg(test)]
+        asked: std::cell::RefCell::default(),
+    };
     let (table, errors) = DeTable::parse_recoverable(text);
     let config = read(&context, table.get_ref());
     let syntax = errors.iter().map(|error| {
@@ -40,7 +48,7 @@ pub(super) fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String
     if problems.is_empty() { Ok(config) } else { Err(ConfigError::new(path, text, problems)) }
 }
 
-fn read<'a>(context: &'a Context<'a>, table: &'a DeTable<'a>) -> Config {
+pub(super) fn read<'a>(context: &'a Context<'a>, table: &'a DeTable<'a>) -> Config {
     let root = Reader::new(context, String::new(), 0, table);
     let server = root.table("server").map(ServerSpec::read).unwrap_or_default();
     let empty = DeTable::new();

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -39,12 +40,17 @@ pub(super) struct Context<'a> {
     pub(super) folder: &'a Path,
     pub(super) text: &'a str,
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
+    /// What was asked for: table, key and what is expected, as the reference shows it.
+    #[cfg(test)]
+    pub(super) asked: RefCell<Vec<(String, &'static str, String)>>,
 }
 
 impl Context<'_> {
-    /// The file as it stands, for parts that are read elsewhere.
+    /// The file as it stands, for parts that are read elsewhere, with what the environment has of all that it names.
     pub(super) fn written(&self) -> Written {
-        Written { text: self.text.into(), path: self.path.to_path_buf() }
+        let names = self.text.match_indices("${").filter_map(|(at, _)| named(&self.text[at..]));
+        let env = names.filter_map(|name| Some((name.to_string(), (self.env)(name)?))).collect();
+        Written { text: self.text.into(), path: self.path.to_path_buf(), env: Arc::new(env) }
     }
 }
 
@@ -90,6 +96,8 @@ impl<'a> Reader<'a> {
         expected: &str,
         read: impl FnOnce(&'a DeValue<'a>, usize) -> Option<T>,
     ) -> Option<T> {
+        #[cfg(test)]
+        self.context.asked.borrow_mut().push((self.name.clone(), key, expected.to_string()));
         let value = self.value(key)?;
         let at = value.span().start;
         let typed = read(value.get_ref(), at);
@@ -258,33 +266,38 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `${NAME}` is the environment's; `$${` stands for `${`.
     fn fill_in(&self, text: &str, at: usize) -> String {
-        let mut out = String::new();
-        let mut rest = text;
-        while let Some(start) = rest.find("${") {
-            let (before, after) = rest.split_at(start);
-            if let Some(before) = before.strip_suffix('$') {
-                out.push_str(before);
-                out.push_str("${");
-                rest = &after[2..];
-                continue;
-            }
-            out.push_str(before);
-            let Some(end) = after.find('}') else {
-                self.problem(at, "${ without }: write $${ for the two characters themselves");
-                return out;
-            };
-            let name = &after[2..end];
-            match (self.context.env)(name) {
-                Some(value) => out.push_str(&value),
-                None => self.problem(at, format!("the environment has no {name}")),
-            }
-            rest = &after[end + 1..];
-        }
-        out.push_str(rest);
-        out
+        fill_in(text, self.context.env).unwrap_or_else(|message| {
+            self.problem(at, message);
+            text.to_string()
+        })
     }
+}
+
+/// `text` with the environment's value for each `${NAME}`; `$${` stands for `${`.
+pub(super) fn fill_in(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find("${") {
+        let (before, after) = rest.split_at(start);
+        if let Some(before) = before.strip_suffix('$') {
+            out.push_str(before);
+            out.push_str("${");
+            rest = &after[2..];
+            continue;
+        }
+        out.push_str(before);
+        let name = named(after).ok_or("${ without }: write $${ for the two characters themselves")?;
+        out.push_str(&env(name).ok_or_else(|| format!("the environment has no {name}"))?);
+        rest = &after[name.len() + 3..];
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// The name in `text`, which begins with `${`.
+fn named(text: &str) -> Option<&str> {
+    text.get(2..)?.split_once('}').map(|(name, _)| name)
 }
 
 fn integer(value: &DeValue<'_>) -> Option<u64> {

@@ -1,11 +1,12 @@
 //! `[webhook.NAME]`
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::intake::IntakeSpec;
 use super::problems::{ConfigError, Problem};
-use super::value::{LEAST_TOKEN, Reader, Secret, nearest};
+use super::value::{LEAST_TOKEN, Reader, Secret, fill_in, nearest};
 
 /// One webhook.
 #[derive(Clone, Debug)]
@@ -43,9 +44,19 @@ pub struct Written {
     pub text: Arc<str>,
     /// Its name.
     pub path: PathBuf,
+    /// What the environment has of the variables named in it.
+    pub(super) env: Arc<HashMap<String, String>>,
 }
 
 impl Written {
+    /// A text of the file with the environment's value for each `${NAME}`; `$${` stands for `${`.
+    ///
+    /// # Errors
+    /// Says which variable is not set.
+    pub fn fill_in(&self, text: &str) -> Result<String, String> {
+        fill_in(text, &|name| self.env.get(name).cloned())
+    }
+
     /// Mistakes, each at a place in the text, as those of a configuration are told.
     pub fn error(&self, problems: impl IntoIterator<Item = (usize, String)>) -> ConfigError {
         let problems = problems.into_iter().map(|(at, message)| Problem::new(at, message)).collect();

@@ -24,9 +24,11 @@ use crate::journal::{AppendError, Claim, Fence, Journal, JournalError, Kept, Log
 use crate::vista::{Error, Result};
 
 /// Commands of one Dio in one turn, at most.
-const TURN: usize = 64;
-/// How long a turn may decide before it appends what it has.
-const TURN_TIME: Duration = Duration::from_millis(1);
+const TURN: usize = 256;
+/// How long a turn may decide before it appends what it has: about what an append takes.
+const TURN_TIME: Duration = Duration::from_millis(4);
+/// How long a turn lets others go first, at most.
+const GATHER: Duration = Duration::from_millis(5);
 /// How long answers are held while the journal is opened again after an error.
 const HOLD: Duration = Duration::from_secs(5);
 /// How often a journal that failed is tried while nobody writes.
@@ -187,6 +189,8 @@ struct Stage {
     entries: Vec<LogEntry>,
     moves: Moves,
     bulk: bool,
+    /// Applying a decision panicked: the successor may hold half of it.
+    spoilt: bool,
 }
 
 /// What the journal holds of a stage whose append failed.
@@ -259,10 +263,25 @@ impl Turns {
         }
     }
 
-    async fn turn(&mut self) {
-        while let Ok(command) = self.commands.try_recv() {
-            self.waiting.push_back(command);
+    /// Takes what waits. Tasks that are ready to run may be about to write: they go first, as long as that brings something, so
+    /// that more writes share an append. Where nothing else is ready this takes no time.
+    async fn gather(&mut self) {
+        let started = Instant::now();
+        loop {
+            let before = self.waiting.len();
+            while let Ok(command) = self.commands.try_recv() {
+                self.waiting.push_back(command);
+            }
+            tokio::task::yield_now().await;
+            let came = self.waiting.len() > before || !self.commands.is_empty();
+            if !came || self.waiting.len() >= TURN || started.elapsed() > GATHER {
+                return;
+            }
         }
+    }
+
+    async fn turn(&mut self) {
+        self.gather().await;
         for command in &self.waiting {
             self.dios.insert(Arc::clone(&command.core.name), Arc::downgrade(&command.core));
         }
@@ -326,6 +345,10 @@ impl Turns {
                 continue;
             }
             stage.take(command);
+            while stage.spoilt {
+                let fresh = Stage::new(Arc::clone(&stage.core));
+                *stage = std::mem::replace(stage, fresh).redone();
+            }
         }
         self.waiting = later;
         stages.into_values().collect()
@@ -461,7 +484,20 @@ impl Stage {
             entries: Vec::new(),
             moves: Moves::default(),
             bulk: false,
+            spoilt: false,
         }
+    }
+
+    /// Begins anew and decides again what was taken, but for what was refused: what panicked is never tried twice.
+    fn redone(self) -> Stage {
+        let mut fresh = Stage::new(self.core);
+        for done in self.done {
+            match done.result {
+                Ok(_) => fresh.take(done.command),
+                Err(_) => fresh.done.push(done),
+            }
+        }
+        fresh
     }
 
     /// Decides one command and applies what follows to the successor.
@@ -551,33 +587,24 @@ impl Stage {
         self.done.push(Done { command, result, wrote });
     }
 
-    /// Applies a decision whole. A panic in there leaves the successor as it was and refuses this command only.
+    /// Applies a decision whole, in place: what several commands of a turn touch is copied once. After a panic the stage is
+    /// spoilt, and only this command is refused.
     fn apply_all(&mut self, decision: Decision) -> Result<()> {
-        let mut next = self.next.clone();
-        let mut bulk = false;
         let work = AssertUnwindSafe(|| {
-            let mut applied = Vec::with_capacity(decision.entries.len());
             for entry in decision.entries {
-                let stored = LogEntry { seq: entry.seq, bytes: entry.encode() };
-                let moved = Moves::of(&entry.op);
-                applied.push((stored, moved, apply(&mut next, entry, &mut bulk)));
+                self.entries.push(LogEntry { seq: entry.seq, bytes: entry.encode() });
+                self.moves.add(Moves::of(&entry.op));
+                let (change, item) = apply(&mut self.next, entry, &mut self.bulk);
+                self.changes.push(change);
+                self.items.extend(item);
             }
-            decision.notes.iter().for_each(|note| next.note(note));
-            applied
+            decision.notes.iter().for_each(|note| self.next.note(note));
         });
-        let applied = std::panic::catch_unwind(work).map_err(|_| {
+        std::panic::catch_unwind(work).map_err(|_| {
             tracing::error!(dio = %self.core.name, "applying a decision panicked");
+            self.spoilt = true;
             Error::permanent("an internal error; nothing was changed")
-        })?;
-        for (entry, moved, (change, item)) in applied {
-            self.entries.push(entry);
-            self.moves.add(moved);
-            self.changes.push(change);
-            self.items.extend(item);
-        }
-        self.next = next;
-        self.bulk |= bulk;
-        Ok(())
+        })
     }
 
     fn appends(&self) -> bool {
@@ -675,9 +702,15 @@ fn decide(state: &State, cmd: &Cmd) -> Result<Decision> {
     })
 }
 
+/// A row that cannot be applied.
+#[cfg(test)]
+pub(crate) const PANICS: &str = "panics";
+
 /// Applies one entry; gives what the cache file and the ring have to know.
 pub(super) fn apply(state: &mut State, entry: Entry, bulk: &mut bool) -> (CacheChange, Option<RingItem>) {
     let applied = state.apply(&entry);
+    #[cfg(test)]
+    assert_ne!(entry.id.as_deref(), Some(PANICS), "as a test wants it");
     *bulk |= matches!(entry.base, Base::Many { .. });
     let new = entry.id.as_deref().and_then(|id| state.get(id)).map(|row| row.body());
     let old = applied.old.map_or(Old::Absent, Old::Known);

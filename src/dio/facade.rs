@@ -8,7 +8,7 @@ use super::Handle;
 use super::core::Core;
 use super::refresh::HEAVY;
 use super::write::WriteOptions;
-use crate::hot::plan::{Picked, Plan, plan};
+use crate::hot::plan::{Page, Picked, Plan, Repeated, plan};
 use crate::hot::{Slot, State};
 use crate::record::{Id, Record, Rows};
 use crate::vista::query::Cursor;
@@ -67,6 +67,27 @@ impl Core {
         }
         let (state, query, schema) = (Arc::clone(state), query.clone(), Arc::clone(schema));
         self.heavy(plan.cost(), move || (plan.run(state.table(), &query, &schema), plan)).await
+    }
+
+    /// [`Core::pick`] for a query that is asked again and again.
+    ///
+    /// # Errors
+    /// As [`Core::pick`].
+    pub(crate) async fn pick_again(
+        &self,
+        state: &Arc<State>,
+        query: &Arc<Repeated>,
+        page: Page,
+        schema: &Arc<Schema>,
+    ) -> Result<Picked> {
+        let ready = query.ready(state, page, schema)?;
+        self.note_plan(state, ready.plan());
+        if ready.plan().cost() < HEAVY {
+            return Ok(ready.run(state, query.query(), page, schema));
+        }
+        let (state, query, schema) = (Arc::clone(state), Arc::clone(query), Arc::clone(schema));
+        let cost = ready.plan().cost();
+        self.heavy(cost, move || ready.run(&state, query.query(), page, &schema)).await
     }
 
     /// Answers `query` from the master, if the copy is not whole and the master can.

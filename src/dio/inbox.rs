@@ -3,13 +3,17 @@
 //! A delivery of more than [`CHUNK`] changes is several appends, the last of which has the ids: after a crash between them it
 //! comes again and is applied again, which changes nothing that is so already. With a program's `on_event`, which commits by
 //! itself, the ids follow each change.
+//!
+//! A delivery without an id is known by its bytes, for a while. The same bytes may be another delivery (a price goes to 5, to 6,
+//! to 5), so they are a repetition only while everything that they say is still so and nothing is under way that could change
+//! it: what is left out then could have changed nothing. What has the source read again is never left out.
 
 use std::sync::Arc;
 
 use super::commit::{Command, Committed, now};
 use super::core::Core;
 use super::ingest::Inbound;
-use super::write::delivery_claim;
+use super::write::{delivery_claim, same_claim};
 use super::{Dio, Handle, Reconciled};
 use crate::hot::{Cmd, Outcome};
 use crate::journal::{
@@ -35,6 +39,8 @@ pub struct Parcel {
     pub abort: bool,
     /// Whether it is applied even if it was before.
     pub again: bool,
+    /// A hash of what was sent and what it means, if the sender gave it no id.
+    pub same: Option<String>,
 }
 
 impl Changes {
@@ -117,11 +123,34 @@ impl Core {
                 None => claims.push(claim),
             }
         }
+        if let Some(same) = parcel.same.as_ref().filter(|_| !parcel.again && !parcel.changes.is_empty()) {
+            let claim = same_claim(&self.name, &delivery.hook, same);
+            match self.claimed(&claim.key).await? {
+                Some(_) if self.says_nothing_new(&parcel.changes) => {
+                    delivery.changes.duplicates = delivery.changes.received;
+                    delivery.state = DeliveryState::Duplicate;
+                    delivery.detail = Some("the same bytes came before, and all that they say is still so".into());
+                    return self.keep_later(delivery, parcel.raw.clone());
+                }
+                Some(_) => {}
+                None => claims.push(claim),
+            }
+        }
         match self.hooks.on_event {
             Some(_) => self.tell_program(handle, parcel, &mut delivery).await?,
             None => return self.by_rules(handle, parcel, delivery, claims).await,
         }
         self.conclude(Vec::new(), claims, delivery, parcel.raw.clone()).await
+    }
+
+    /// Whether all of this is known.
+    fn says_nothing_new(&self, changes: &[Inbound]) -> bool {
+        let state = self.state();
+        let known = |change| match self.upstream(change) {
+            Ok(Some(event)) => state.says_nothing_new(&event),
+            Ok(None) | Err(_) => false,
+        };
+        changes.iter().all(known)
     }
 
     /// Applies the changes as the rules say, the last of them together with everything that is to be remembered.

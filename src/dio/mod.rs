@@ -35,6 +35,8 @@ mod writeback;
 
 pub use breaker::{BreakerState, Reach};
 pub use cache::DioCache;
+#[cfg(test)]
+pub(crate) use commit::PANICS;
 pub use counters::{Counters, Histogram, Times};
 pub use event::{DioEvent, EventEntry, Position};
 pub use feed::FeedStatus;

@@ -156,6 +156,15 @@ pub(super) fn delivery_claim(dio: &str, delivery: &str) -> Claim {
     Claim { key: format!("d/{dio}/{delivery}"), value: Bytes::from_static(b"d"), expires }
 }
 
+/// How long the bytes of a delivery without an id are remembered: longer than senders take to try again at once.
+const SAME_TTL: Duration = Duration::from_secs(300);
+
+/// The claim of a delivery that has no id, by what was sent.
+pub(super) fn same_claim(dio: &str, hook: &str, same: &str) -> Claim {
+    let expires = now() + SAME_TTL.as_millis() as u64;
+    Claim { key: format!("s/{dio}/{hook}:{same}"), value: Bytes::from_static(b"s"), expires }
+}
+
 /// What the second to come with a key is told.
 pub(super) fn replayed(claim: Option<&Claim>, by: &Bytes) -> Error {
     let key = claim.map(|claim| claim.key.rsplit('/').next().unwrap_or_default().to_string()).unwrap_or_default();

@@ -69,6 +69,15 @@ pub(super) fn read(text: &[u8]) -> Result<Heard, String> {
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn nothing_that_is_sent_panics(bytes: Vec<u8>, kind in "[A-Z][a-z]{0,5}|RecordChanged|hello", rest in "[{}\\[\\]:,\"a-e0-9]{0,40}") {
+            let _ = read(&bytes);
+            let _ = read(format!(r#"{{"type":"{kind}",{rest}}}"#).as_bytes());
+            let _ = read(format!(r#"{{"type":"{kind}","id":"7","record":{{{rest}}},"position":"{rest}"}}"#).as_bytes());
+        }
+    }
+
     #[test]
     fn frames_say_what_changed_where_they_stand_and_whether_something_was_missed() {
         let of = |frame: &str| read(frame.as_bytes()).unwrap();

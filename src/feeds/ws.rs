@@ -10,10 +10,14 @@ use hyper::{HeaderMap, Method};
 use jiff::Timestamp;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
 use super::frames::{self, Place};
 use crate::dio::{Dio, FeedMeter, Handle, Inbound, Parcel};
@@ -42,6 +46,8 @@ pub struct WsFeed {
     pub format: FeedFormat,
     /// Headers of the request, with secrets in them.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Certificates of the authorities to trust instead of the public ones, as PEM.
+    pub ca: Option<Vec<u8>>,
     /// What is sent first.
     pub subscribe: Option<String>,
     /// A connection that is silent for so long, pings and all, is given up (default: 60 s).
@@ -68,6 +74,7 @@ impl WsFeed {
             url: url.into(),
             format,
             headers: Vec::new(),
+            ca: None,
             subscribe: None,
             idle: Duration::from_secs(60),
             max_message: 1 << 20,
@@ -78,7 +85,7 @@ impl WsFeed {
     /// Listens for as long as `dio` lives; [`Dio::status`] tells how it is doing.
     ///
     /// # Errors
-    /// [`Error::Config`] if the URL is none.
+    /// [`Error::Config`] if the URL is none, or there are no certificates where there should be.
     pub fn start(self, dio: &Dio) -> Result<()> {
         let plain = self.url.split('?').next().unwrap_or_default().to_string();
         let wrong = |error: String| Error::Config(format!("{plain} cannot be listened to: {error}"));
@@ -86,9 +93,11 @@ impl WsFeed {
             return Err(wrong("it begins with ws:// or wss://".into()));
         }
         self.request(None).map_err(|error| wrong(error.to_string()))?;
+        let trust = self.ca.as_deref().map(trust).transpose().map_err(wrong)?;
         let meter = FeedMeter::new(plain);
         dio.add_feed(Arc::clone(&meter));
-        let listener = Listener { feed: self, meter, dio: Arc::downgrade(&dio.0), place: None, owes: true };
+        let dio_handle = Arc::downgrade(&dio.0);
+        let listener = Listener { feed: self, trust, meter, dio: dio_handle, place: None, owes: true };
         dio.listen(listener.run());
         Ok(())
     }
@@ -104,9 +113,26 @@ impl WsFeed {
     }
 }
 
+/// Belief in servers with a certificate of the authorities in `pem`, and in no others.
+fn trust(pem: &[u8]) -> std::result::Result<Arc<ClientConfig>, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| format!("ca: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("ca: {error}"))?;
+    }
+    if roots.is_empty() {
+        return Err("ca: there is no certificate in it: PEM begins with -----BEGIN CERTIFICATE-----".into());
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}
+
 /// A feed that is listened to.
 struct Listener {
     feed: WsFeed,
+    /// Whose certificates are believed, if not the public ones.
+    trust: Option<Arc<ClientConfig>>,
     meter: Arc<FeedMeter>,
     /// Weak: a feed does not keep its Dio alive.
     dio: Weak<Handle>,
@@ -163,7 +189,8 @@ impl Listener {
         let config = WebSocketConfig::default()
             .max_message_size(Some(self.feed.max_message))
             .max_frame_size(Some(self.feed.max_message));
-        let connecting = connect_async_with_config(request, Some(config), true);
+        let connector = self.trust.clone().map(Connector::Rustls);
+        let connecting = connect_async_tls_with_config(request, Some(config), true, connector);
         let (mut socket, _) = match timeout(CONNECT, connecting).await {
             Ok(connected) => connected.map_err(|error| error.to_string())?,
             Err(_) => return Err(format!("no connection within {} s", CONNECT.as_secs())),
@@ -338,7 +365,7 @@ fn parcel(changes: Vec<Inbound>) -> Parcel {
         updated: 0,
         size: 0,
     };
-    Parcel { delivery, raw: None, changes, abort: false, again: false }
+    Parcel { delivery, raw: None, changes, abort: false, again: false, same: None }
 }
 
 /// A message understood as the body of a webhook. Says whether a part of it could not be.

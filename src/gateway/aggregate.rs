@@ -37,7 +37,7 @@ pub(super) async fn aggregate(
     }
     let (raw, headers) = (request.uri().query().unwrap_or_default(), request.headers());
     let format = negotiate::of_list(headers)?;
-    let view = View::of(&at.dio);
+    let view = View::of(&at);
     let etag = view.list_etag(&[b"_aggregate?", raw.as_bytes()].concat(), format);
     if answer::is_named(headers, &etag) {
         return Ok(view.not_modified(etag));
@@ -52,7 +52,7 @@ pub(super) async fn aggregate(
     let page = groups.prepare(&schema).top(numbered, groups.offset, groups.limit);
     let writer = Writer::new(format, &Query::default(), &schema)?;
     let found = Found::new(write(&writer, &schema, &page.rows), groups.offset, page.rows.len() as u64, page.total);
-    Ok(found.respond(&view, etag, format))
+    Ok(found.respond(&view, etag, format, None))
 }
 
 fn write(writer: &Writer, schema: &Schema, groups: &[(String, Record)]) -> Vec<u8> {

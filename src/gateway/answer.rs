@@ -1,6 +1,6 @@
 //! What readers are told beside the rows: position, age, version. And the answer for who has that version already.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use axum::body::Body;
 use axum::http::StatusCode;
@@ -11,7 +11,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::negotiate::Format;
-use crate::dio::{Dio, Glance, Position};
+use super::pipeline::REQUEST_ID;
+use super::state::Mounted;
+use crate::dio::{Glance, Position};
 use crate::hot::{RowRef, State};
 
 pub(super) const POSITION: HeaderName = HeaderName::from_static("dio-position");
@@ -22,86 +24,153 @@ pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-rep
 pub(super) const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
+/// What an answer is, which decides the headers that it has.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Row,
+    List,
+    NotModified,
+}
+
+/// The headers that all answers from one State have within a second, made once. Those that are each answer's own stand in it
+/// empty: to fill one costs half of adding it.
+#[derive(Debug)]
+pub(super) struct Common {
+    /// Of which State: nothing else can be where one was, as long as this points there.
+    state: Weak<State>,
+    glance: (Option<u64>, bool, bool),
+    kinds: [HeaderMap; 3],
+}
+
+impl Common {
+    fn of(state: &Arc<State>, glance: &Glance, ttl: Option<u64>) -> Common {
+        let kinds = [Kind::Row, Kind::List, Kind::NotModified].map(|kind| headers(kind, state, glance, ttl));
+        Common { state: Arc::downgrade(state), glance: seen(glance), kinds }
+    }
+
+    fn is_of(&self, state: &Arc<State>, glance: &Glance) -> bool {
+        std::ptr::eq(self.state.as_ptr(), Arc::as_ptr(state)) && self.glance == seen(glance)
+    }
+}
+
+fn seen(glance: &Glance) -> (Option<u64>, bool, bool) {
+    (glance.age.map(|age| age.as_secs()), glance.stale, glance.refresh_failed)
+}
+
+fn headers(kind: Kind, state: &State, glance: &Glance, ttl: Option<u64>) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(MOST_HEADERS);
+    let empty = HeaderValue::from_static("");
+    headers.insert(header::ETAG, empty.clone());
+    headers.insert(REQUEST_ID, empty.clone());
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    headers.insert(POSITION, text([state.epoch(), ":", &state.seq().to_string()].concat()));
+    if let Some(age) = glance.age {
+        headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
+    }
+    headers.insert(CACHE_STATUS, cache_status(glance, ttl));
+    if !matches!(kind, Kind::NotModified) {
+        headers.insert(header::CONTENT_TYPE, Format::Json.content_type());
+    }
+    if matches!(kind, Kind::List) {
+        for name in [header::CONTENT_RANGE, TOTAL, header::LINK] {
+            headers.insert(name, empty.clone());
+        }
+    }
+    headers
+}
+
+fn cache_status(glance: &Glance, ttl: Option<u64>) -> HeaderValue {
+    let detail = match (glance.refresh_failed, glance.stale) {
+        (true, _) => "; detail=refresh-failed",
+        (false, true) => "; detail=stale",
+        (false, false) => "",
+    };
+    match (ttl, glance.age) {
+        (Some(ttl), Some(age)) => {
+            let left = i128::from(ttl) - i128::from(age.as_secs());
+            text(format!("diorama; hit; ttl={left}{detail}"))
+        }
+        _ => text(format!("diorama; hit{detail}")),
+    }
+}
+
 /// Headers of one answer to a reader, with those that the server adds: room for them is made once.
 const MOST_HEADERS: usize = 24;
 
 /// One consistent look at a Dio, from which one answer is made.
 pub(super) struct View {
     pub(super) state: Arc<State>,
-    glance: Glance,
-    ttl: Option<u64>,
+    common: Arc<Common>,
 }
 
 impl View {
     /// The Dio as it is now. Rows older than they should be are refreshed in the background.
-    pub(super) fn of(dio: &Dio) -> View {
-        let core = &dio.0.core;
+    pub(super) fn of(at: &Mounted) -> View {
+        let core = &at.dio.0.core;
         let glance = core.glance();
         if glance.stale {
-            dio.0.refresh_if_stale();
+            at.dio.0.refresh_if_stale();
         }
-        View { state: core.state(), glance, ttl: core.settings.cache_ttl.map(|ttl| ttl.as_secs()) }
+        let state = core.state();
+        let known = at.common.load_full().filter(|common| common.is_of(&state, &glance));
+        let common = known.unwrap_or_else(|| {
+            let ttl = core.settings.cache_ttl.map(|ttl| ttl.as_secs());
+            let common = Arc::new(Common::of(&state, &glance, ttl));
+            at.common.store(Some(Arc::clone(&common)));
+            common
+        });
+        View { state, common }
     }
 
     /// The version of a list: any change of any row makes another.
     pub(super) fn list_etag(&self, query: &[u8], format: Format) -> HeaderValue {
-        let (seq, query) = (Digits::of(self.state.rows_seq()), Digits::hex(xxh3_64(query)));
-        text(["\"", self.state.epoch(), ".", &seq, "-", &query, format.suffix(), "\""].concat())
+        let mut line = Line::with_capacity(80);
+        line.put("\"").put(&**self.state.epoch()).put(".").number(self.state.rows_seq()).put("-").hex(xxh3_64(query));
+        line.put(format.suffix()).put("\"");
+        line.value()
     }
 
     /// The version of one row, shown by `query`.
     pub(super) fn record_etag(row: &RowRef<'_>, query: &str, format: Format) -> HeaderValue {
         let mut hash = [0; 24];
         let length = URL_SAFE_NO_PAD.encode_slice(row.hash().to_be_bytes(), &mut hash).unwrap_or_default();
-        let hash = std::str::from_utf8(&hash[..length]).unwrap_or_default();
-        let view = (!query.is_empty()).then(|| Digits::hex(xxh3_64(query.as_bytes())));
-        let (dash, view) = view.as_ref().map_or(("", ""), |view| ("-", view));
-        text(["\"", hash, dash, view, format.suffix(), "\""].concat())
+        let mut line = Line::with_capacity(48);
+        line.put("\"").put(&hash[..length]);
+        if !query.is_empty() {
+            line.put("-").hex(xxh3_64(query.as_bytes()));
+        }
+        line.put(format.suffix()).put("\"");
+        line.value()
     }
 
-    /// 200 with `body`.
+    /// 200 with `body`, which is one row or what stands for one.
     pub(super) fn ok(&self, etag: HeaderValue, format: Format, body: impl Into<Body>) -> Response {
-        let mut response = Response::new(body.into());
-        *response.headers_mut() = HeaderMap::with_capacity(MOST_HEADERS);
-        response.headers_mut().insert(header::CONTENT_TYPE, format.content_type());
-        self.describe(etag, response.headers_mut());
-        response
+        self.answer(Kind::Row, etag, format, body.into())
+    }
+
+    /// 200 with rows. The headers `Content-Range`, `X-Total-Count` and `Link` are there and empty: fill them, or take them out.
+    pub(super) fn ok_list(&self, etag: HeaderValue, format: Format, body: impl Into<Body>) -> Response {
+        self.answer(Kind::List, etag, format, body.into())
     }
 
     /// 304: what the client has is what there is.
     pub(super) fn not_modified(&self, etag: HeaderValue) -> Response {
-        let mut response = Response::new(Body::empty());
+        let mut response = self.answer(Kind::NotModified, etag, Format::Json, Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
-        *response.headers_mut() = HeaderMap::with_capacity(MOST_HEADERS);
-        self.describe(etag, response.headers_mut());
         response
     }
 
-    fn describe(&self, etag: HeaderValue, headers: &mut HeaderMap) {
+    fn answer(&self, kind: Kind, etag: HeaderValue, format: Format, body: Body) -> Response {
+        let mut response = Response::new(body);
+        let headers = response.headers_mut();
+        *headers = self.common.kinds[kind as usize].clone();
         headers.insert(header::ETAG, etag);
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        headers.insert(header::VARY, HeaderValue::from_static("Accept"));
-        headers.insert(POSITION, text([self.state.epoch(), ":", &Digits::of(self.state.seq())].concat()));
-        if let Some(age) = self.glance.age {
-            headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
+        if format != Format::Json {
+            headers.insert(header::CONTENT_TYPE, format.content_type());
         }
-        headers.insert(CACHE_STATUS, self.cache_status());
-    }
-
-    fn cache_status(&self) -> HeaderValue {
-        let detail = match (self.glance.refresh_failed, self.glance.stale) {
-            (true, _) => "; detail=refresh-failed",
-            (false, true) => "; detail=stale",
-            (false, false) => "",
-        };
-        match (self.ttl, self.glance.age) {
-            (Some(ttl), Some(age)) => {
-                let left = i128::from(ttl) - i128::from(age.as_secs());
-                text(format!("diorama; hit; ttl={left}{detail}"))
-            }
-            _ if detail.is_empty() => HeaderValue::from_static("diorama; hit"),
-            _ => text(format!("diorama; hit{detail}")),
-        }
+        response
     }
 }
 
@@ -136,41 +205,56 @@ pub(super) fn text(text: impl Into<String>) -> HeaderValue {
     HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// A number as text, made without the machinery of `fmt`, which costs more than a row.
-pub(super) struct Digits {
-    text: [u8; 20],
-    from: usize,
-}
+/// A header's value being put together, without the machinery of `fmt`, which costs more than a row.
+#[derive(Debug)]
+pub(super) struct Line(Vec<u8>);
 
-impl Digits {
+impl Line {
+    pub(super) fn with_capacity(bytes: usize) -> Line {
+        Line(Vec::with_capacity(bytes))
+    }
+
+    pub(super) fn put(&mut self, text: impl AsRef<[u8]>) -> &mut Line {
+        self.0.extend_from_slice(text.as_ref());
+        self
+    }
+
     /// In decimal.
-    pub(super) fn of(number: u64) -> Digits {
-        Digits::in_base(number, 10)
+    pub(super) fn number(&mut self, number: u64) -> &mut Line {
+        self.in_base::<10>(number)
     }
 
     /// In lower-case hexadecimal.
-    pub(super) fn hex(number: u64) -> Digits {
-        Digits::in_base(number, 16)
+    pub(super) fn hex(&mut self, number: u64) -> &mut Line {
+        self.in_base::<16>(number)
     }
 
-    fn in_base(mut number: u64, base: u64) -> Digits {
+    fn in_base<const BASE: u64>(&mut self, mut number: u64) -> &mut Line {
         let (mut text, mut from) = ([b'0'; 20], 20);
         loop {
             from -= 1;
-            text[from] = b"0123456789abcdef"[(number % base) as usize];
-            number /= base;
+            text[from] = b"0123456789abcdef"[(number % BASE) as usize];
+            number /= BASE;
             if number == 0 {
-                return Digits { text, from };
+                self.0.extend_from_slice(&text[from..]);
+                return self;
             }
         }
     }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// As [`text`] has it.
+    pub(super) fn value(self) -> HeaderValue {
+        HeaderValue::from_maybe_shared(bytes::Bytes::from(self.0)).unwrap_or(HeaderValue::from_static(""))
+    }
 }
 
-impl std::ops::Deref for Digits {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        std::str::from_utf8(&self.text[self.from..]).unwrap_or_default()
+impl AsRef<[u8]> for Line {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -188,8 +272,9 @@ mod tests {
     #[test]
     fn digits_are_those_of_fmt() {
         for number in [0, 7, 10, 255, 1_000_007, u64::MAX] {
-            assert_eq!(*Digits::of(number), number.to_string());
-            assert_eq!(*Digits::hex(number), format!("{number:x}"));
+            let mut line = Line::with_capacity(0);
+            line.put("a").number(number).put("-").hex(number);
+            assert_eq!(line.value(), format!("a{number}-{number:x}"));
         }
     }
 }

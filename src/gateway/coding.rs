@@ -135,12 +135,20 @@ fn plain(tag: &[u8]) -> Option<Vec<u8>> {
 /// Whether the answer is of a kind that gets smaller, is not coded yet, and is not a stream of events, which must not wait.
 fn can_be_coded(response: &Response) -> bool {
     let headers = response.headers();
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return false;
+    }
+    let is = |name: header::HeaderName, value: &str| headers.get(name).is_some_and(|own| own == value);
+    // What nearly all answers are.
+    if is(header::CONTENT_TYPE, "application/json") && is(header::CACHE_CONTROL, "no-cache") {
+        return true;
+    }
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media = text(header::CONTENT_TYPE);
     let media = media.split(';').next().unwrap_or_default().trim();
     let fits = (media.starts_with("text/") && media != "text/event-stream")
         || ["json", "cbor", "javascript", "ndjson", "xml", "jsonl"].iter().any(|kind| media.ends_with(kind));
-    fits && !headers.contains_key(header::CONTENT_ENCODING) && !text(header::CACHE_CONTROL).contains("no-transform")
+    fits && !text(header::CACHE_CONTROL).contains("no-transform")
 }
 
 fn vary(headers: &mut HeaderMap) {

@@ -7,16 +7,16 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 
 use super::answer::View;
-use super::params::ListQuery;
 use super::problem::{ApiError, Code};
 use super::state::Mounted;
+use crate::vista::Query;
 
 /// The parameter.
 pub(super) const EXPLAIN: &str = "explain";
 
 /// Whether the request asks for it.
-pub(super) fn is_asked(asked: &ListQuery) -> Result<bool, ApiError> {
-    match asked.extra.iter().rev().find(|(name, _)| name == EXPLAIN).map(|(_, value)| value.as_str()) {
+pub(super) fn is_asked(extra: &[(String, String)]) -> Result<bool, ApiError> {
+    match extra.iter().rev().find(|(name, _)| name == EXPLAIN).map(|(_, value)| value.as_str()) {
         None | Some("false") => Ok(false),
         Some("true") => Ok(true),
         Some(_) => Err(ApiError::new(Code::InvalidParameter, "explain is true or false")),
@@ -24,18 +24,18 @@ pub(super) fn is_asked(asked: &ListQuery) -> Result<bool, ApiError> {
 }
 
 /// Answers the query once and says what that took.
-pub(super) async fn explain(at: &Mounted, view: &View, asked: &ListQuery) -> Result<Response, ApiError> {
+pub(super) async fn explain(at: &Mounted, view: &View, query: &Query) -> Result<Response, ApiError> {
     let core = &at.dio.0.core;
     if !core.is_complete() {
         return Err(ApiError::new(Code::InvalidParameter, "the rows are only partly cached: the source answers lists")
             .hint("ask the source how it does"));
     }
     let started = Instant::now();
-    let (picked, plan) = core.pick(&view.state, &asked.query, &at.schema).await?;
+    let (picked, plan) = core.pick(&view.state, query, &at.schema).await?;
     let took = started.elapsed();
     let table = view.state.table();
     let body = json!({
-        "plan": plan.explain(table, &asked.query),
+        "plan": plan.explain(table, query),
         "rows": table.len(),
         "examined": picked.examined,
         "matched": picked.total,

@@ -30,12 +30,17 @@ pub(super) async fn body(
     state: Arc<State>,
     slots: Vec<Slot>,
     writer: Writer,
-    (query, schema): (&Query, &Schema),
+    (query, is_page, schema): (&Query, bool, &Schema),
 ) -> Result<Body> {
     let count = slots.len();
     let mut out = Vec::new();
     let known = (count <= FEW).then_some(count);
     writer.begin(known, &mut out);
+    if count <= FEW && writer.copies() {
+        state.table().rows_into(&slots, &mut out);
+        writer.end(known, &mut out);
+        return Ok(out.into());
+    }
     let rows_seq = state.rows_seq();
     let filter = (!query.is_unfiltered()).then(|| query.prepare(schema));
     let mut rest = Rest { dio: dio.clone(), slots, at: 0, begun: false, writer, filter, rows_seq, count: known };
@@ -43,7 +48,7 @@ pub(super) async fn body(
         rest.write(&state, usize::MAX, &mut out);
         return Ok(out.into());
     }
-    let at_once = if query.limit.is_some() { AT_ONCE } else { PIECE };
+    let at_once = if is_page { AT_ONCE } else { PIECE };
     let first = move || {
         rest.write(&state, at_once, &mut out);
         (rest, out)

@@ -94,8 +94,16 @@ fn ready(at: &Arc<Mounted>) -> Result<Arc<Mounted>, ApiError> {
 
 /// The first two segments of a path that a route has matched; the router has cut off what the gateway is nested under.
 pub(super) fn segments(path: &str) -> (&str, &str) {
-    let mut segments = path.trim_start_matches('/').split('/');
-    (segments.next().unwrap_or_default(), segments.next().unwrap_or_default())
+    let (first, rest) = cut(path.trim_start_matches('/'));
+    (first, rest.map(cut).unwrap_or_default().0)
+}
+
+/// A path up to its first slash, and what follows that. Byte by byte: segments are short.
+pub(super) fn cut(path: &str) -> (&str, Option<&str>) {
+    match path.bytes().position(|byte| byte == b'/') {
+        Some(at) => (&path[..at], Some(&path[at + 1..])),
+        None => (path, None),
+    }
 }
 
 fn decoded(segment: &str) -> Result<Cow<'_, str>, ApiError> {

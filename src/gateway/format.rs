@@ -43,6 +43,11 @@ impl Writer {
         Ok(Writer { format, projection, columns })
     }
 
+    /// Whether rows are sent as they are kept.
+    pub(super) fn copies(&self) -> bool {
+        self.format == Format::Json && self.projection.is_none()
+    }
+
     /// What comes before the rows, of which there are `count` if that is certain.
     pub(super) fn begin(&self, count: Option<usize>, out: &mut Vec<u8>) {
         match self.format {

@@ -1,33 +1,33 @@
 //! `GET /`: the resources and where they are, as JSON, or as a page for who asks for HTML.
 //!
-//! The page is filled in here and runs no script: its policy allows its own style sheet and nothing else.
+//! The page is filled in here, so that it says what there is without a script; with one it becomes the explorer. Its policy allows
+//! the server's own files and answers, and nothing that stands in the page itself.
 
 use std::fmt::Write as _;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
-use sha2::Digest as _;
 
 use super::extract::Prefix;
 use super::state::{Mounted, Shared};
 use super::{answer, negotiate};
 
 const PAGE: &str = include_str!("../../static/index.html");
-const STYLE: &str = include_str!("../../static/index.css");
+/// The page may use the server's files and answers, and nothing may use the page.
+const POLICY: &str = "default-src 'self'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+     object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// Columns that are named on the page.
 const MOST_COLUMNS: usize = 12;
 
 /// The resources and where they are.
 pub(super) async fn index(State(shared): State<Arc<Shared>>, Prefix(prefix): Prefix, headers: HeaderMap) -> Response {
     let mut response = match negotiate::prefers_html(&headers) {
-        true => page(&shared, &prefix),
+        true => page(&shared, &prefix, shared.auth.check(&headers).is_ok()),
         false => answer::json(&document(&shared, &prefix)),
     };
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
@@ -40,50 +40,53 @@ fn document(shared: &Shared, prefix: &str) -> Value {
         json!({ "list": own, "schema": format!("{own}/_schema"), "events": format!("{own}/events") })
     };
     let resources: Map<String, Value> = shared.dios.keys().map(|name| (name.to_string(), links(name))).collect();
-    json!({ "resources": resources, "ready": format!("{prefix}/readyz") })
+    let hooks = shared.hooks.values().map(|hook| {
+        let own = format!("{prefix}/webhooks/{}", hook.name);
+        (hook.name.to_string(), json!({ "dio": &*hook.dio, "receive": own, "deliveries": format!("{own}/deliveries") }))
+    });
+    let hooks: Map<String, Value> = hooks.collect();
+    json!({ "resources": resources, "webhooks": hooks, "ready": format!("{prefix}/readyz") })
 }
 
-fn page(shared: &Shared, prefix: &str) -> Response {
-    /// The page may use its style sheet, and nothing else may use the page.
-    static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
-        let hash = STANDARD.encode(sha2::Sha256::digest(STYLE));
-        answer::text(format!(
-            "default-src 'none'; style-src 'sha256-{hash}'; img-src data:; base-uri 'none'; form-action 'none'; \
-             frame-ancestors 'none'"
-        ))
-    });
-    let mut response = Response::new(Body::from(render(shared, prefix)));
+/// The page; without what is `known` to those with a token only, for a browser, which has no other way to ask for one.
+fn page(shared: &Shared, prefix: &str, known: bool) -> Response {
+    let mut response = Response::new(Body::from(render(shared, prefix, known)));
     for (name, value) in [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
         (header::REFERRER_POLICY, "no-referrer"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY.clone());
+    if !known {
+        *response.status_mut() = StatusCode::UNAUTHORIZED;
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     response
 }
 
-fn render(shared: &Shared, prefix: &str) -> String {
+fn render(shared: &Shared, prefix: &str, known: bool) -> String {
     let prefix = escape(prefix);
     let ready = shared.dios.values().all(|at| at.dio.is_ready());
     let status = match (shared.closing.is_cancelled(), ready) {
+        _ if !known => "A token is required.",
         (true, _) => "This server is about to stop.",
         (false, true) => "Every resource is ready.",
         (false, false) => "Some resources are still being read.",
     };
-    let resources: String = shared.dios.iter().map(|(name, at)| row(&prefix, &escape(name), at)).collect();
-    let example = shared.dios.iter().next().map(|(name, at)| example(&prefix, &escape(name), at)).unwrap_or_default();
-    let hooks: Vec<_> =
-        shared.hooks.keys().map(|n| format!("<code>POST {prefix}/webhooks/{}</code>", escape(n))).collect();
+    let dios = || shared.dios.iter().filter(|_| known);
+    let resources: String = dios().map(|(name, at)| row(&prefix, &escape(name), at)).collect();
+    let example = dios().next().map(|(name, at)| example(&prefix, &escape(name), at)).unwrap_or_default();
+    let hooks = shared.hooks.keys().filter(|_| known);
+    let hooks: Vec<_> = hooks.map(|n| format!("<code>POST {prefix}/webhooks/{}</code>", escape(n))).collect();
     let webhooks = match hooks.is_empty() {
         true => String::new(),
         false => format!("<p>Upstream systems tell of changes by {}.</p>", hooks.join(", ")),
     };
     let version = env!("CARGO_PKG_VERSION");
     fill(PAGE, |name| match name {
-        "style" => STYLE,
         "status" => status,
         "resources" => &resources,
         "example" => &example,
@@ -196,8 +199,8 @@ mod tests {
     #[test]
     fn every_place_of_the_page_is_filled() {
         let shared = Shared::default();
-        assert!(!render(&shared, "").contains("{{"));
-        assert!(render(&shared, "/a\"b").contains("href=\"/a&quot;b/readyz\""));
+        assert!(!render(&shared, "", true).contains("{{"));
+        assert!(render(&shared, "/a\"b", true).contains("href=\"/a&quot;b/readyz\""));
     }
 
     #[test]

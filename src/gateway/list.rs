@@ -9,16 +9,16 @@ use axum::response::Response;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::answer::{self, Digits, TOTAL, View};
+use super::answer::{self, Line, TOTAL, View};
 use super::explain;
 use super::export;
 use super::extract::On;
 use super::format::Writer;
 use super::negotiate::{self, Format};
-use super::params::{self, ListQuery, ParamOptions};
+use super::params::ParamOptions;
 use super::problem::{ApiError, Code};
 use super::state::Mounted;
-use crate::hot::plan::{Picked, cursor, natural_start};
+use crate::hot::plan::{Page, Picked, Repeated, cursor, natural_start};
 use crate::record::Rows;
 use crate::vista::Query;
 
@@ -26,40 +26,36 @@ use crate::vista::Query;
 pub(super) async fn list(On(at): On, request: Request) -> Result<Response, ApiError> {
     let (raw, headers) = (request.uri().query().unwrap_or_default(), request.headers());
     let format = negotiate::of_list(headers)?;
-    let view = View::of(&at.dio);
+    let view = View::of(&at);
     let etag = view.list_etag(raw.as_bytes(), format);
     // Of a part, the master may have changed without our knowing.
     if at.dio.0.core.is_complete() && answer::is_named(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
     let options = ParamOptions { max_limit: at.options.max_limit, extra: &[explain::EXPLAIN] };
-    let mut asked = params::parse(raw, &at.schema, &options)?;
-    if asked.query.limit.is_none() && !format.is_streamed() {
-        asked.query.limit = Some(at.options.default_limit);
+    let (asked, mut page) = at.texts.read(raw, &at.schema, &options)?;
+    if page.limit.is_none() && !format.is_streamed() {
+        page.limit = Some(at.options.default_limit);
     }
-    if explain::is_asked(&asked)? {
-        return explain::explain(&at, &view, &asked).await;
+    if explain::is_asked(&asked.extra)? {
+        return explain::explain(&at, &view, &paged(&asked.query, page)).await;
     }
-    let mut found = find(&at, &view, &asked.query, format).await?;
+    let mut found = find(&at, &view, &asked.query, page, format).await?;
     let etag = found.etag.take().unwrap_or(etag);
     if answer::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
     // Links begin where the client began, outside of all that the gateway is nested in.
     let path = request.extensions().get::<OriginalUri>().map_or(request.uri(), |uri| &uri.0).path();
-    let links = match (asked.query.limit, &asked.query.after) {
+    let links = match (page.limit, &asked.query.query().after) {
         (None, _) => None,
-        (Some(limit), None) => Some(found.links(path, &asked, limit)),
+        (Some(limit), None) => Some(found.links(path, &asked.without_paging, limit)),
         (Some(limit), Some(_)) => {
             let and = if asked.without_paging.is_empty() { "" } else { "&" };
             Some(found.cursor_links(&format!("{path}?{}{and}limit={limit}&", asked.without_paging)))
         }
     };
-    let mut response = found.respond(&view, etag, format);
-    if let Some(links) = links {
-        response.headers_mut().insert(header::LINK, links);
-    }
-    Ok(response)
+    Ok(found.respond(&view, etag, format, links))
 }
 
 /// Rows that room is made for before they are seen.
@@ -81,16 +77,28 @@ pub(super) struct Found {
 /// Characters of a cursor, at most: it has to fit into a URL.
 const MOST_CURSOR: usize = 4_096;
 
-/// The rows that `query` asks for, in `format`.
-pub(super) async fn find(at: &Mounted, view: &View, query: &Query, format: Format) -> Result<Found, ApiError> {
+/// `query` with its page.
+fn paged(query: &Repeated, page: Page) -> Query {
+    Query { limit: page.limit, offset: page.offset, ..query.query().clone() }
+}
+
+/// A page of the rows that a query asks for, in `format`.
+pub(super) async fn find(
+    at: &Mounted,
+    view: &View,
+    asked: &Arc<Repeated>,
+    page: Page,
+    format: Format,
+) -> Result<Found, ApiError> {
+    let query = asked.query();
     let writer = Writer::new(format, query, &at.schema)?;
     if !at.dio.0.core.is_complete() {
-        return at_master(at, query, &writer, format).await;
+        return at_master(at, &paged(asked, page), &writer, format).await;
     }
     let table = view.state.table();
     let natural = query.is_unfiltered() && query.order.is_empty();
-    if let (true, true, Format::Json, Some(limit)) = (natural, query.select.is_empty(), format, query.limit) {
-        let offset = natural_start(table, query).saturating_add(as_len(query.offset));
+    if let (true, true, Format::Json, Some(limit)) = (natural, query.select.is_empty(), format, page.limit) {
+        let offset = natural_start(table, query).saturating_add(as_len(page.offset));
         let mut body = Vec::with_capacity(256 * as_len(limit).min(MOST_AT_ONCE));
         body.push(b'[');
         let shown = table.natural_page_into(offset, as_len(limit), &mut body);
@@ -101,7 +109,7 @@ pub(super) async fn find(at: &Mounted, view: &View, query: &Query, format: Forma
         let total = Some(table.len() as u64);
         return Ok(Found { body: body.into(), offset: offset as u64, shown: shown as u64, total, next, etag: None });
     }
-    let (picked, _) = at.dio.0.core.pick(&view.state, query, &at.schema).await?;
+    let picked = at.dio.0.core.pick_again(&view.state, asked, page, &at.schema).await?;
     let next = query.after.as_ref().and_then(|_| picked.next(table, query, &at.schema)).map(|next| next.to_string());
     if next.as_ref().is_some_and(|next| next.len() > MOST_CURSOR) {
         return Err(ApiError::new(Code::InvalidParameter, "after: a value that the rows are ordered by is too long")
@@ -109,7 +117,8 @@ pub(super) async fn find(at: &Mounted, view: &View, query: &Query, format: Forma
     }
     let Picked { slots, before, total, .. } = picked;
     let shown = slots.len() as u64;
-    let body = export::body(&at.dio, Arc::clone(&view.state), slots, writer, (query, &at.schema)).await?;
+    let body = export::body(&at.dio, Arc::clone(&view.state), slots, writer, (query, page.limit.is_some(), &at.schema))
+        .await?;
     Ok(Found { body, offset: before, shown, total: Some(total), next, etag: None })
 }
 
@@ -122,8 +131,9 @@ async fn at_master(at: &Mounted, query: &Query, writer: &Writer, format: Format)
         false => None,
     };
     let body = writer.all(&rows);
-    let hash = Digits::hex(xxh3_64(&body));
-    let etag = Some(answer::text(["\"m-", &hash, format.suffix(), "\""].concat()));
+    let mut etag = Line::with_capacity(32);
+    etag.put("\"m-").hex(xxh3_64(&body)).put(format.suffix()).put("\"");
+    let etag = Some(etag.value());
     Ok(Found { body: body.into(), offset: query.offset, shown: rows.len() as u64, total, next: None, etag })
 }
 
@@ -133,19 +143,32 @@ impl Found {
         Found { body: body.into(), offset, shown, total: Some(total), next: None, etag: None }
     }
 
-    /// 200 with the rows and their numbers.
-    pub(super) fn respond(self, view: &View, etag: HeaderValue, format: Format) -> Response {
-        let mut response = view.ok(etag, format, self.body);
-        let total = self.total.map(Digits::of);
-        let total = total.as_ref().map_or("*", |total| total);
-        let range = match self.shown {
-            0 => ["*/", total].concat(),
-            shown => [&Digits::of(self.offset), "-", &Digits::of(self.offset + shown - 1), "/", total].concat(),
+    /// 200 with the rows, their numbers and where others are.
+    pub(super) fn respond(
+        self,
+        view: &View,
+        etag: HeaderValue,
+        format: Format,
+        links: Option<HeaderValue>,
+    ) -> Response {
+        let mut range = Line::with_capacity(48);
+        match self.shown {
+            0 => range.put("*"),
+            shown => range.number(self.offset).put("-").number(self.offset + shown - 1),
         };
+        range.put("/");
+        match self.total {
+            Some(total) => range.number(total),
+            None => range.put("*"),
+        };
+        let mut response = view.ok_list(etag, format, self.body);
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_RANGE, answer::text(range));
-        if let Some(total) = self.total {
-            headers.insert(TOTAL, HeaderValue::from(total));
+        headers.insert(header::CONTENT_RANGE, range.value());
+        for (name, value) in [(TOTAL, self.total.map(HeaderValue::from)), (header::LINK, links)] {
+            match value {
+                Some(value) => headers.insert(name, value),
+                None => headers.remove(name),
+            };
         }
         response
     }
@@ -160,17 +183,17 @@ impl Found {
     }
 
     /// Where the pages around this one are.
-    fn links(&self, path: &str, asked: &ListQuery, limit: u64) -> HeaderValue {
-        let (kept, size) = (asked.without_paging.as_str(), Digits::of(limit));
-        let mut links = String::with_capacity(4 * (path.len() + kept.len() + 64));
+    fn links(&self, path: &str, kept: &str, limit: u64) -> HeaderValue {
+        // What all of them have in common.
+        let mut url = Line::with_capacity(path.len() + kept.len() + 32);
+        url.put(path).put("?").put(kept).put(if kept.is_empty() { "limit=" } else { "&limit=" }).number(limit);
+        let mut links = Line::with_capacity(4 * (path.len() + kept.len() + 72));
         let mut link = |offset: u64, rel: &str| {
-            let comma = if links.is_empty() { "<" } else { ", <" };
-            let and = if kept.is_empty() { "" } else { "&" };
-            links.extend([comma, path, "?", kept, and, "limit=", &size]);
+            links.put(if links.is_empty() { "<" } else { ", <" }).put(&url);
             if offset > 0 {
-                links.extend(["&offset=", &Digits::of(offset)]);
+                links.put("&offset=").number(offset);
             }
-            links.extend([">; rel=\"", rel, "\""]);
+            links.put(">; rel=\"").put(rel).put("\"");
         };
         link(0, "first");
         if self.offset > 0 {
@@ -183,7 +206,7 @@ impl Found {
         if let (Some(total), true) = (self.total, limit > 0) {
             link(total.saturating_sub(1) / limit * limit, "last");
         }
-        answer::text(links)
+        links.value()
     }
 }
 

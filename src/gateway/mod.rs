@@ -5,6 +5,8 @@
 
 mod aggregate;
 mod answer;
+mod asked;
+mod assets;
 mod auth;
 mod bulk;
 mod coding;
@@ -44,12 +46,14 @@ mod write;
 
 pub(crate) use extract::segment;
 pub(crate) use operations::describe as operation_json;
+pub(crate) use webhook::describe_whole as delivery_json;
 
 pub use auth::Auth;
 pub use events::Sockets;
 pub use limits::Limits;
 pub use origin::Loopback;
 pub use problem::{ApiError, Code};
+pub use service::GatewayService;
 pub use state::{Ack, MountOptions, Mounted, Shared};
 
 use std::sync::Arc;
@@ -203,10 +207,15 @@ impl Gateway {
     }
 
     /// A router to serve or to nest.
-    pub fn into_router(mut self) -> axum::Router {
+    pub fn into_router(self) -> axum::Router {
+        self.into_service().into_router()
+    }
+
+    /// What answers requests, for a server that serves nothing else: a router around it would cost each request a tenth more.
+    pub fn into_service(mut self) -> GatewayService {
         self.shared.openapi = openapi::Document::of(&self.shared);
         self.shared.asyncapi = openapi::Document::of_events(&self.shared);
-        service::router(self.shared)
+        GatewayService::new(self.shared)
     }
 }
 

@@ -104,12 +104,12 @@ fn host_name(host: &str) -> &str {
     if let Some(rest) = host.strip_prefix('[') {
         return rest.split(']').next().unwrap_or(rest);
     }
-    host.rsplit_once(':').map_or(host, |(name, _)| name)
+    host.bytes().rposition(|byte| byte == b':').map_or(host, |at| &host[..at])
 }
 
 fn is_loopback(name: &str) -> bool {
-    let last = name.rsplit('.').next().unwrap_or(name);
-    last.eq_ignore_ascii_case("localhost")
+    name == "localhost"
+        || name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost"))
         || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 

@@ -17,12 +17,13 @@ use super::auth;
 use super::coding;
 use super::extract::segments;
 use super::metrics::Running;
+use super::negotiate;
 use super::origin;
 use super::problem::{ApiError, Code};
 use super::router::Route;
 use super::state::Shared;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Runs one request.
 pub(super) async fn pipeline(shared: Arc<Shared>, route: Route, mut request: Request) -> Response {
@@ -82,7 +83,9 @@ fn admit(shared: &Shared, route: Route, request: &Request) -> Result<(), ApiErro
     }
     shared.origins.check_host(request.headers(), uri)?;
     match route {
-        Route::Hook | Route::Live => Ok(()),
+        Route::Hook | Route::Live | Route::Asset => Ok(()),
+        // Its page says itself that a token is needed, and asks for one.
+        Route::Index if negotiate::prefers_html(request.headers()) => Ok(()),
         _ => shared.auth.check(request.headers()),
     }
 }
@@ -152,7 +155,9 @@ fn text(id: &HeaderValue) -> &str {
 fn finish(response: &mut Response, id: HeaderValue, page: Option<&HeaderValue>) {
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if !headers.contains_key(header::X_CONTENT_TYPE_OPTIONS) {
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
     if let Some(page) = page {
         origin::allow(page, headers);
         headers.append(header::VARY, HeaderValue::from_static("Origin"));

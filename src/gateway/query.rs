@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{OriginalUri, RawQuery, State};
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use axum::response::Response;
 
 use super::answer::{self, View};
@@ -17,6 +17,7 @@ use super::negotiate;
 use super::problem::{ApiError, Code};
 use super::record;
 use super::state::Shared;
+use crate::hot::plan::{Page, Repeated};
 use crate::vista::query::Cursor;
 use crate::vista::{Error, Query};
 
@@ -50,22 +51,19 @@ pub(super) async fn query(
         }
         _ => {}
     }
-    let view = View::of(&at.dio);
+    let (page, starts) = (Page::of(&query), query.after.is_some());
+    let view = View::of(&at);
     let etag = view.list_etag(&[raw.as_bytes(), &body].join(&b'\n'), format);
     if at.dio.0.core.is_complete() && answer::is_known(&headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let mut found = list::find(&at, &view, &query, format).await?;
+    let mut found = list::find(&at, &view, &Arc::new(Repeated::new(query)), page, format).await?;
     let etag = found.etag.take().unwrap_or(etag);
     if answer::is_known(&headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let links = query.after.is_some().then(|| found.cursor_links(&format!("{}?", uri.path())));
-    let mut response = found.respond(&view, etag, format);
-    if let Some(links) = links {
-        response.headers_mut().insert(header::LINK, links);
-    }
-    Ok(response)
+    let links = starts.then(|| found.cursor_links(&format!("{}?", uri.path())));
+    Ok(found.respond(&view, etag, format, links))
 }
 
 fn wrong(error: Error) -> ApiError {

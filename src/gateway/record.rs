@@ -23,7 +23,7 @@ pub(super) async fn record(row: OnRow, request: Request) -> Result<Response, Api
     let OnRow { at, id } = row;
     let (raw, headers) = (request.uri().query().unwrap_or_default(), request.headers());
     let format = negotiate::of_record(headers)?;
-    let view = View::of(&at.dio);
+    let view = View::of(&at);
     let Some(row) = view.state.get(&id) else { return elsewhere(&at, &id, &view, format).await };
     let etag = View::record_etag(&row, raw, format);
     if answer::is_named(headers, &etag) {

@@ -12,12 +12,12 @@ use axum::handler::Handler as _;
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 
-use super::extract::{Segment, segments};
+use super::extract::{Segment, cut, segments};
 use super::problem::{ApiError, Code};
 use super::state::{Place, Shared};
 use super::{
-    aggregate, answer, delete, events, health, index, insert, list, metrics, openapi, operations, patch, query, record,
-    refresh, replace, schema, webhook, write,
+    aggregate, answer, assets, delete, events, health, index, insert, list, metrics, openapi, operations, patch, query,
+    record, refresh, replace, schema, webhook, write,
 };
 
 /// What a path can be.
@@ -29,6 +29,7 @@ pub(super) enum Route {
     Metrics,
     OpenApi,
     AsyncApi,
+    Asset,
     Problem,
     Operations,
     RetryMany,
@@ -56,21 +57,26 @@ type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 impl Route {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Route; 26] = {
+    pub(super) const ALL: [Route; 27] = {
         use Route::*;
         [
-            Index, Live, Ready, Metrics, OpenApi, AsyncApi, Problem, Operations, RetryMany, Operation, Retry, Hook,
-            Deliveries, Delivery, Replay, ManyEvents, Rows, Events, LiveRows, Query, Aggregate, Refresh, Schema, Row,
-            RowEvents, None,
+            Index, Live, Ready, Metrics, OpenApi, AsyncApi, Asset, Problem, Operations, RetryMany, Operation, Retry,
+            Hook, Deliveries, Delivery, Replay, ManyEvents, Rows, Events, LiveRows, Query, Aggregate, Refresh, Schema,
+            Row, RowEvents, None,
         ]
     };
 
     /// The route of a path within the gateway.
     pub(super) fn of(path: &str) -> Route {
-        let mut parts = path.strip_prefix('/').unwrap_or(path).split('/');
-        let first = parts.next().unwrap_or_default();
-        let rest = (parts.next(), parts.next(), parts.next());
-        let more = (parts.next(), parts.next());
+        let mut left = Some(path.strip_prefix('/').unwrap_or(path));
+        let mut part = || {
+            let (part, rest) = cut(left?);
+            left = rest;
+            Some(part)
+        };
+        let first = part().unwrap_or_default();
+        let rest = (part(), part(), part());
+        let more = (part(), part());
         match (first, rest) {
             ("", (None, ..)) => Route::Index,
             ("healthz", (None, ..)) => Route::Live,
@@ -81,6 +87,7 @@ impl Route {
             ("operations", (None, ..)) => Route::Operations,
             ("events", (None, ..)) => Route::ManyEvents,
             ("", _) | (_, (Some(""), ..)) => Route::None,
+            ("static", (Some(_), None, _)) => Route::Asset,
             ("problems", (Some(_), None, _)) => Route::Problem,
             ("operations", (Some("_retry"), None, _)) => Route::RetryMany,
             ("operations", (Some(_), None, _)) => Route::Operation,
@@ -114,6 +121,7 @@ impl Route {
             Route::Metrics => "/metrics",
             Route::OpenApi => "/openapi.json",
             Route::AsyncApi => "/asyncapi.json",
+            Route::Asset => "/static/{file}",
             Route::Problem => "/problems/{code}",
             Route::Operations => "/operations",
             Route::RetryMany => "/operations/_retry",
@@ -155,6 +163,7 @@ impl Route {
             (Route::Metrics, "GET") => metrics::scrape.call(request, shared),
             (Route::OpenApi, "GET") => openapi::openapi.call(request, shared),
             (Route::AsyncApi, "GET") => openapi::asyncapi.call(request, shared),
+            (Route::Asset, "GET") => assets::asset.call(request, shared),
             (Route::Problem, "GET") => problem.call(request, shared),
             (Route::Operations, "GET") => operations::operations.call(request, shared),
             (Route::RetryMany, "POST") => operations::retry_many.call(request, shared),

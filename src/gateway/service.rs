@@ -1,4 +1,4 @@
-//! The gateway as one tower service, and as an axum router around it.
+//! The gateway as a service of its own, and as an axum router around it.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -16,23 +16,56 @@ use super::router::Route;
 use super::state::Shared;
 use super::webhook;
 
+/// A gateway that answers requests without a router around it, for a server that serves nothing else. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct GatewayService {
+    root: Entry,
+    /// Finds the base path, if there is one.
+    nested: Option<Router>,
+}
+
+impl GatewayService {
+    pub(super) fn new(mut shared: Shared) -> GatewayService {
+        shared.metrics = Metrics::new(shared.dios.len(), shared.hooks.len());
+        let shared = Arc::new(shared);
+        webhook::recover(&shared);
+        let entry = |outside| Entry { shared: Arc::clone(&shared), outside };
+        let nested = match shared.base_path.as_str() {
+            "" => None,
+            base => Some(Router::new().nest_service(base, entry(false)).fallback_service(entry(true))),
+        };
+        GatewayService { root: entry(false), nested }
+    }
+
+    pub(super) fn into_router(self) -> Router {
+        self.nested.unwrap_or_else(|| Router::new().fallback_service(self.root))
+    }
+
+    /// Answers one request.
+    pub async fn answer(self, request: Request) -> Response {
+        match self.nested {
+            None => self.root.answer(request).await,
+            Some(mut router) => match router.call(request).await {
+                Ok(answer) => answer,
+                Err(never) => match never {},
+            },
+        }
+    }
+}
+
 /// Answers every request for a path within the gateway.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Entry {
     shared: Arc<Shared>,
     /// Whether paths begin outside of the base path: nothing is there.
     outside: bool,
 }
 
-/// The gateway under its base path.
-pub(super) fn router(mut shared: Shared) -> Router {
-    shared.metrics = Metrics::new(shared.dios.len(), shared.hooks.len());
-    let shared = Arc::new(shared);
-    webhook::recover(&shared);
-    let entry = |outside| Entry { shared: Arc::clone(&shared), outside };
-    match shared.base_path.as_str() {
-        "" => Router::new().fallback_service(entry(false)),
-        base => Router::new().nest_service(base, entry(false)).fallback_service(entry(true)),
+impl Entry {
+    fn answer(&self, request: Request) -> impl Future<Output = Response> + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        let route = if self.outside { Route::None } else { Route::of(request.uri().path()) };
+        pipeline(shared, route, request)
     }
 }
 
@@ -46,8 +79,7 @@ impl Service<Request> for Entry {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let shared = Arc::clone(&self.shared);
-        let route = if self.outside { Route::None } else { Route::of(request.uri().path()) };
-        Box::pin(async move { Ok(pipeline(shared, route, request).await) })
+        let answer = self.answer(request);
+        Box::pin(async move { Ok(answer.await) })
     }
 }

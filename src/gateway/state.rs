@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use axum::http::{HeaderValue, Method, header};
 use indexmap::IndexMap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::answer;
+use super::answer::{self, Common};
+use super::asked::Texts;
 use super::auth::Auth;
 use super::events::{Lives, Sockets, Views};
 use super::limits::Limits;
@@ -93,6 +95,10 @@ pub struct Mounted {
     pub(super) views: Views,
     /// The live queries that are followed.
     pub(super) lives: Lives,
+    /// Headers of the answers to readers, as they were last.
+    pub(super) common: ArcSwapOption<Common>,
+    /// What was asked of it.
+    pub(super) texts: Texts,
 }
 
 impl Mounted {
@@ -145,6 +151,8 @@ impl Mounted {
             sockets: Arc::default(),
             views: Views::default(),
             lives: Lives::default(),
+            common: ArcSwapOption::empty(),
+            texts: Texts::default(),
         }
     }
 }

@@ -302,7 +302,7 @@ pub(super) fn failed(operation: &Operation, prefix: &str) -> ApiError {
 
 fn answer(at: &Mounted, change: &Change, accepted: &Accepted) -> Response {
     let created = accepted.created && accepted.kind != WriteKind::Delete;
-    let view = View::of(&at.dio);
+    let view = View::of(at);
     let row = accepted.id.as_deref().and_then(|id| view.state.get(id));
     let body = accepted.gone.clone().or_else(|| row.map(|row| Bytes::copy_from_slice(row.json())));
     let body = body.filter(|_| !change.prefer.is_minimal());

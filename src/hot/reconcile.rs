@@ -63,6 +63,27 @@ impl State {
         self.reconcile(draft, &news, Source::Push, &cause);
     }
 
+    /// Whether everything that `event` says is so already, and nothing under way could still say otherwise. An event about which
+    /// the master has to be asked is always news.
+    pub fn says_nothing_new(&self, event: &Upstream) -> bool {
+        let id = &event.id;
+        let settled = self.motions(id) == 0 && !self.dirty.contains_key(id) && self.fold(id).is_none();
+        let base = self.base(id);
+        let base = base.as_ref().map(|base| &base.body);
+        settled
+            && match (&event.change, base) {
+                (UpstreamChange::Row(row), Some(base)) => {
+                    self.with_version(row.clone(), id, event.version.as_ref()) == *base
+                }
+                (UpstreamChange::Part(part), Some(base)) => {
+                    let effect = super::Effect::Patch(part.clone());
+                    effect.on(Some(base), id, self.rules.schema.layout()).as_ref() == Some(base)
+                }
+                (UpstreamChange::Gone, base) => base.is_none(),
+                (UpstreamChange::Thin, _) | (_, None) => false,
+            }
+    }
+
     /// `row` with the version that was told beside it, so that it is known wherever the row is.
     fn with_version(&self, row: Body, id: &Id, version: Option<&CborValue>) -> Body {
         let (Some(column), Some(version)) = (self.rules.version.as_deref(), version) else { return row };

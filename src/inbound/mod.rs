@@ -14,7 +14,7 @@ pub mod signature;
 
 pub use hook::{Decoded, Hook, Reply, Request};
 pub use map::{Map, Problem};
-pub use presets::{PRESETS, preset};
+pub use presets::{PRESETS, preset, preset_filled};
 pub use signature::{Algorithm, Encoding, Hmac, Key, Proof, Refused, Scheme};
 
 use crate::record::CborValue;

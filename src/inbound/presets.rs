@@ -34,6 +34,20 @@ pub const PRESETS: [&str; TEXTS.len()] = {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn preset(name: &str, only: Option<&str>, text: &str, path: &[&str]) -> Result<Map, Vec<Problem>> {
+    preset_filled(name, only, text, path, &|text| Ok(text.to_string()))
+}
+
+/// [`preset`] with every text of the table as `fill_in` makes it.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn preset_filled(
+    name: &str,
+    only: Option<&str>,
+    text: &str,
+    path: &[&str],
+    fill_in: &dyn Fn(&str) -> Result<String, String>,
+) -> Result<Map, Vec<Problem>> {
     let wrong = |message: String| vec![Problem { at: 0, message }];
     let Some((_, base)) = TEXTS.iter().find(|(own, _)| *own == name) else {
         return Err(wrong(format!("there is no format {name:?}")));
@@ -54,7 +68,7 @@ pub fn preset(name: &str, only: Option<&str>, text: &str, path: &[&str]) -> Resu
             base.replace("{only}", only)
         }
     };
-    Map::read(text, path, Some(&base))
+    Map::read_filled(text, path, Some(&base), fill_in)
 }
 
 #[cfg(test)]

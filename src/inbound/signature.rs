@@ -69,6 +69,8 @@ pub enum Sender {
     Shopify,
     /// Slack: challenges, the delivery's id in the body.
     Slack,
+    /// Airtable: the time of the signature in the body.
+    Airtable,
 }
 
 /// What senders of a scheme must send; for documents and `WWW-Authenticate`.
@@ -167,7 +169,7 @@ impl Scheme {
             Scheme::Hmac(hmac) => match hmac.sender {
                 Sender::Github => first(&["x-github-delivery"]),
                 Sender::Shopify => first(&["x-shopify-webhook-id", "shopify-webhook-id"]),
-                Sender::Slack | Sender::Any => None,
+                Sender::Slack | Sender::Airtable | Sender::Any => None,
             },
             _ => None,
         }

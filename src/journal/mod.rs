@@ -21,7 +21,7 @@ pub use self::redb::RedbJournal;
 pub use crate::redb_file::disk;
 pub use inbox::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, InboxLimits, InboxUse, Kept, Raw};
 pub use memory::MemoryJournal;
-pub use salvage::{Salvaged, salvage};
+pub use salvage::{Salvaged, salvage, salvage_deliveries};
 
 use async_trait::async_trait;
 use bytes::Bytes;

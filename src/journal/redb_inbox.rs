@@ -1,10 +1,12 @@
 //! Deliveries in the journal's redb file: one table, two records of each, so that a change of state does not write the body again.
 
+use std::collections::BTreeMap;
+
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::inbox::Index;
 use super::{Delivery, DeliveryId, DeliveryState, Kept, Raw};
-use crate::redb_file::{Fault, seal, unseal};
+use crate::redb_file::{Fault, RedbFile, seal, unseal};
 
 /// By id and part: what is known of a delivery, then what was sent.
 const DELIVERIES: TableDefinition<(u128, u8), &[u8]> = TableDefinition::new("deliveries");
@@ -87,6 +89,32 @@ pub(super) fn whole(database: &Database, id: DeliveryId) -> Result<Option<(Deliv
     let (Some(known), Some(sent)) = (table.get((id, KNOWN))?, table.get((id, SENT))?) else { return Ok(None) };
     let raw = unseal(salt(id, SENT), sent.value()).and_then(Raw::decode).ok_or_else(|| damaged(id))?;
     Ok(Some((decode(id, known.value())?, raw)))
+}
+
+/// What can be read of a file that may be damaged, oldest first: deliveries, with what was sent if that is there.
+pub(super) fn rescue(file: &RedbFile) -> Vec<(Delivery, Option<Raw>)> {
+    let (mut known, mut sent) = (BTreeMap::new(), BTreeMap::new());
+    let mut read = |backward: bool| {
+        file.with(|database| {
+            let Some(table) = open(database)? else { return Ok(()) };
+            let mut range = table.iter()?;
+            while let Some(stored) = if backward { range.next_back() } else { range.next() } {
+                let (key, value) = stored?;
+                let (id, part) = key.value();
+                if part == KNOWN {
+                    known.extend(decode(id, value.value()).ok().map(|delivery| (id, delivery)));
+                } else {
+                    sent.extend(unseal(salt(id, SENT), value.value()).and_then(Raw::decode).map(|raw| (id, raw)));
+                }
+            }
+            Ok(())
+        })
+    };
+    // Damage in the middle leaves what lies before and what lies behind.
+    if read(false).is_err() {
+        let _ = read(true);
+    }
+    known.into_iter().map(|(id, delivery)| (delivery, sent.remove(&id))).collect()
 }
 
 type Reading = redb::ReadOnlyTable<(u128, u8), &'static [u8]>;

@@ -15,7 +15,7 @@ use redb::{ReadableDatabase as _, StorageBackend};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::redb::{ENTRIES, LOGS_END, Log, META, OPTIONS, decode_log, journal_error, unseal_entry};
-use super::{JournalError, Seq};
+use super::{Delivery, JournalError, Raw, Seq, redb_inbox};
 use crate::redb_file::{BackendFactory, Fault, Options, RedbFile, SEAL, SEAL_VERSION, no_panic, salt_of};
 
 /// What was read of one log.
@@ -71,6 +71,32 @@ pub fn salvage(path: &Path, measure: impl Fn(&[u8]) -> Option<(usize, Seq)>) -> 
     Ok(merge(table, carved, whole))
 }
 
+/// Deliveries that nobody has seen to (received, undecodable, failed), oldest first, each with what was sent if that is there.
+/// What redb cannot read any more is not found.
+///
+/// # Errors
+/// As [`salvage`].
+pub fn salvage_deliveries(path: &Path) -> Result<Vec<(Delivery, Option<Raw>)>, JournalError> {
+    let bytes = read(path).map_err(|fault| journal_error(&path.display().to_string(), fault))?;
+    let opened = open_copy(&bytes, true).or_else(|_| open_copy(&bytes, false));
+    let Ok(file) = opened else { return Ok(Vec::new()) };
+    let mut found = redb_inbox::rescue(&file);
+    drop_quietly(file);
+    found.retain(|(delivery, _)| !delivery.state.is_fine());
+    Ok(found)
+}
+
+/// A copy of the file in memory, where redb may repair it.
+fn open_copy(bytes: &Arc<Vec<u8>>, verified: bool) -> Result<RedbFile, Fault> {
+    let bytes = Arc::clone(bytes);
+    let copy: BackendFactory = Arc::new(move || {
+        let copy = InMemoryBackend::new();
+        copy.set_len(bytes.len() as u64).and_then(|()| copy.write(0, &bytes)).map_err(std::io::Error::other)?;
+        Ok(Box::new(copy))
+    });
+    RedbFile::with_backend(copy, Options { check_integrity: verified, ..OPTIONS })
+}
+
 /// The file's bytes, under a lock that keeps writers away meanwhile.
 fn read(path: &Path) -> Result<Arc<Vec<u8>>, Fault> {
     let mut file = File::open(path)?;
@@ -94,13 +120,7 @@ struct Found {
 impl Found {
     /// Reads a copy as a database. What was read before a fault is kept.
     fn read_table(&mut self, bytes: &Arc<Vec<u8>>, verified: bool) -> Result<(), Fault> {
-        let bytes = Arc::clone(bytes);
-        let copy: BackendFactory = Arc::new(move || {
-            let copy = InMemoryBackend::new();
-            copy.set_len(bytes.len() as u64).and_then(|()| copy.write(0, &bytes)).map_err(std::io::Error::other)?;
-            Ok(Box::new(copy))
-        });
-        let file = RedbFile::with_backend(copy, Options { check_integrity: verified, ..OPTIONS })?;
+        let file = open_copy(bytes, verified)?;
         let logs = file.with(|database| {
             for stored in database.begin_read()?.open_table(META)?.range("log/"..LOGS_END)? {
                 let (key, value) = stored?;

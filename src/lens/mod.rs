@@ -1,4 +1,7 @@
 //! [`Lens`]: long-lived shared infrastructure. Cache backend, journal, callbacks and policies, built once, used by every Dio.
+//!
+//! [`LensBuilder`] takes all of it; [`Lens::make_dio`] binds a Vista, [`Lens::dio`] does so with settings of that Dio's own. All
+//! Dios of a Lens share its committer, so that writes of several become durable together.
 
 mod builder;
 mod dio_builder;
@@ -197,3 +200,6 @@ impl Drop for Place<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Feeds: a server that drops, repeats and talks nonsense, and one Diorama that follows another over a restart.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use diorama::dio::FeedStatus;
@@ -10,6 +11,10 @@ use diorama::inbound::{self, Scheme};
 use diorama::{Dio, Record};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
@@ -172,6 +177,66 @@ async fn a_feed_to_nowhere_is_seen_and_ends_with_its_dio() {
     assert!(!ready.text().contains("s3cr3t"));
     tokio::time::timeout(PATIENCE, app.dio.close()).await.expect("it ends");
     assert_eq!(app.dio.status().tasks, 0);
+}
+
+/// An authority of somebody's own, and a server it has certified for `localhost`.
+struct Authority {
+    pem: String,
+    server: TlsAcceptor,
+}
+
+impl Authority {
+    fn new() -> Authority {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut parameters = rcgen::CertificateParams::new([]).unwrap();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let pem = parameters.self_signed(&key).unwrap().pem();
+        let issuer = rcgen::Issuer::new(parameters, key);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let own = rcgen::CertificateParams::new(["localhost".to_string()]).unwrap().signed_by(&key, &issuer).unwrap();
+        let secret = PrivatePkcs8KeyDer::from(key.serialize_der());
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let config = config.with_single_cert(vec![own.der().clone()], secret.into()).unwrap();
+        Authority { pem, server: TlsAcceptor::from(Arc::new(config)) }
+    }
+}
+
+#[tokio::test]
+async fn a_feed_over_tls_believes_the_authority_it_is_told_to_and_nobody_else() {
+    let (app, ours, theirs) = (App::start().await, Authority::new(), Authority::new());
+    app.master.read_rows();
+    let start = async |host: &str, ca: Option<&str>| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("wss://{host}:{}/", listener.local_addr().unwrap().port());
+        let feed = WsFeed { ca: ca.map(Into::into), ..quick(url, native()) };
+        feed.start(&app.dio).map(|()| listener)
+    };
+    assert!(start("localhost", Some("no certificate")).await.is_err());
+    for (at, (host, ca)) in [("localhost", None), ("localhost", Some(&*theirs.pem)), ("127.0.0.1", Some(&*ours.pem))]
+        .into_iter()
+        .enumerate()
+    {
+        let listener = start(host, ca).await.unwrap();
+        let meets = async {
+            while app.dio.status().feeds[at].error.is_none() {
+                let (stream, _) = listener.accept().await.unwrap();
+                assert!(ours.server.accept(stream).await.is_err(), "{host} with {ca:?} is not to be believed");
+            }
+        };
+        tokio::time::timeout(PATIENCE, meets).await.expect("it tries");
+        let error = app.dio.status().feeds[at].error.clone().unwrap();
+        assert!(error.contains("certificate"), "{error}");
+    }
+    let listener = start("localhost", Some(&*ours.pem)).await.unwrap();
+    let (stream, _) = tokio::time::timeout(PATIENCE, listener.accept()).await.expect("it comes").unwrap();
+    let stream = ours.server.accept(stream).await.unwrap();
+    let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+    app.master.lose(["1".to_string()]).await;
+    socket.send(Message::text(gone(1))).await.unwrap();
+    eventually("what it says is applied", async || app.get("/products/1").await.status == 404).await;
+    eventually("it is counted", async || app.dio.status().feeds[3].messages == 1).await;
+    tokio::time::timeout(PATIENCE, app.dio.close()).await.expect("it ends");
 }
 
 /// Serves the leader on a port that stays, so that it can be restarted.

@@ -4,13 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::Request;
+use diorama::drivers::MemoryTable;
 use diorama::gateway::webhook::{Hook, HookOptions};
 use diorama::gateway::{Gateway, MountOptions};
 use diorama::inbound::{self, Key, Scheme};
 use diorama::journal::InboxLimits;
-use diorama::{Dio, Error, LensBuilder, Result};
+use diorama::{Dio, Error, Lens, LensBuilder, Result};
 use serde_json::Value;
 use tokio::sync::watch;
+use tower::ServiceExt as _;
 
 use crate::harness::{Answer, App, products, rows};
 
@@ -164,6 +168,65 @@ async fn f40_of_eight_equal_deliveries_at_once_one_is_applied() {
     assert_eq!(program.begun.load(Ordering::SeqCst), 1);
 }
 
+/// Without an id the same bytes are a repetition as long as all is as they say, and only then.
+#[tokio::test]
+async fn the_same_bytes_without_an_id_are_a_repetition_until_something_else_was_said() {
+    let program = Program::new(true, 0);
+    let app = start(HookOptions::default(), |lens| program.on(lens)).await;
+    let (five, six) = (priced(1, 5), priced(1, 6));
+    let sent = async |body: &str| {
+        let told = send(&app, "", body).await.json();
+        (told["state"].as_str().unwrap().to_string(), program.begun.load(Ordering::SeqCst))
+    };
+    assert_eq!(sent(&five).await, ("applied".into(), 1));
+    assert_eq!(sent(&five).await, ("duplicate".into(), 1), "the program is not asked again");
+    assert_eq!(sent(&six).await, ("applied".into(), 2));
+    assert_eq!(sent(&five).await, ("applied".into(), 3), "the price has gone back, and nothing is lost");
+    assert_eq!(app.get("/products/1").await.json()["price"], 5);
+    assert_eq!(sent(&five).await, ("duplicate".into(), 3));
+    // Other rows are none of its business; other changes of its own row are.
+    assert_eq!(sent(&priced(2, 7)).await, ("applied".into(), 4));
+    assert_eq!(sent(&five).await, ("duplicate".into(), 4));
+    app.dio.patched("1", diorama::Record::from_iter([("price".to_string(), 9.into())])).await.unwrap();
+    assert_eq!(sent(&five).await, ("applied".into(), 5));
+    // Who asks for a reading may do so twice.
+    for (at, again) in [r#"{"op":"update","id":"1"}"#, r#"{"op":"invalidate"}"#].iter().enumerate() {
+        assert_eq!(sent(again).await, ("applied".into(), 6 + 2 * at));
+        assert_eq!(sent(again).await, ("applied".into(), 7 + 2 * at));
+    }
+    let part = r#"{"op":"update","id":"3","partial":true,"new":{"price":5}}"#;
+    assert_eq!((sent(part).await.0, sent(part).await.0), ("applied".into(), "duplicate".into()));
+    let both = format!("[{five},{six}]");
+    assert_eq!((sent(&both).await.0, sent(&both).await.0), ("applied".into(), "applied".into()), "5 is no more");
+    let kept = deliveries(&app, "?state=duplicate").await;
+    assert!(kept[0]["detail"].as_str().unwrap().contains("the same bytes"), "{kept:?}");
+}
+
+/// With the rules of the Dio itself, while nothing is in doubt any more.
+#[tokio::test]
+async fn the_same_bytes_without_an_id_are_left_out_by_the_rules_once_the_source_has_confirmed_them() {
+    let app = usual().await;
+    app.master.read_rows();
+    let gone = r#"{"op":"delete","id":"1"}"#;
+    app.master.lose(["1".to_string()]).await;
+    assert_eq!(send(&app, "", gone).await.json()["state"], "applied");
+    let known = async { while send(&app, "", gone).await.json()["duplicate"] != true {} };
+    tokio::time::timeout(Duration::from_secs(10), known).await.expect("it is a repetition once the row was read");
+    let calls = app.master.calls();
+    assert_eq!(send(&app, "", gone).await.json()["duplicate"], true);
+    assert_eq!(app.master.calls(), calls, "nothing is read for it");
+    // The row came back, and nobody said so.
+    app.source()
+        .shell()
+        .write(&diorama::WriteOp::Insert { id: "1".into(), record: rows(1).remove(0).1 })
+        .await
+        .unwrap();
+    app.dio.refresh().await.unwrap();
+    app.master.lose(["1".to_string()]).await;
+    assert_eq!(send(&app, "", gone).await.json()["state"], "applied", "it is gone once more");
+    assert_eq!(app.get("/products/1").await.status, 404);
+}
+
 #[tokio::test]
 async fn a_failed_delivery_is_the_senders_to_repeat_and_is_kept() {
     let program = Program::new(true, 1);
@@ -297,6 +360,96 @@ async fn the_inbox_keeps_no_more_than_it_is_told_to_and_what_failed_longest() {
     assert_eq!(kept.last().unwrap()["state"], "undecodable");
     assert_eq!(kept[0]["key"], "19");
     assert_eq!(send(&app, "3", &priced(1, 3)).await.json()["duplicate"], true, "ids are remembered longer");
+}
+
+/// A flood and its neighbour: one Lens, one journal, two Dios.
+#[tokio::test]
+async fn f42_a_flood_of_one_webhook_is_told_to_come_again_and_others_are_served() {
+    let (program, files) = (Program::new(false, 0), tempfile::tempdir().unwrap());
+    let builder = Lens::new().cache_at(files.path().join("cache.redb")).on_start(|dio| {
+        let dio = dio.clone();
+        async move { dio.cache().insert_values(dio.master().list_values().await?).await }
+    });
+    // Only what the flood says is held.
+    let held = program.clone();
+    let lens = builder.on_event(move |dio, event| {
+        let (program, dio) = (if dio.name() == "products" { held.clone() } else { Program::new(true, 0) }, dio.clone());
+        async move { program.take(&dio, event).await }
+    });
+    let lens = lens.build().unwrap();
+    let table = |name: &str| MemoryTable::vista(name, products(), rows(7));
+    let (flooded, calm) =
+        (lens.make_dio(table("products")).await.unwrap(), lens.make_dio(table("calm")).await.unwrap());
+    let narrow = HookOptions { rate: 5, in_hand: 2, answer_within: Duration::from_millis(1), ..HookOptions::default() };
+    let gateway = Gateway::new().mount(flooded.clone()).mount(calm.clone()).try_hook(hook().with(narrow)).unwrap();
+    let router = gateway.try_hook(Hook::new("calm", "calm", hook().inbound)).unwrap().into_router();
+    let ask = async |method: &str, path: &str, id: &str, body: String| {
+        let request = Request::builder().method(method).uri(path).header("authorization", TOKEN);
+        let request = request.header("content-type", "application/json").header("x-delivery", id);
+        let answer = router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
+        let again = answer.headers().contains_key("retry-after");
+        let status = answer.status().as_u16();
+        (status, again, axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap())
+    };
+    let flood = futures_util::future::join_all((0..500).map(|at| {
+        let ask = &ask;
+        async move { ask("POST", "/webhooks/shop", &format!("f{at}"), priced(1, at)).await }
+    }));
+    let others = async {
+        for at in 0..50 {
+            let (status, _, body) = ask("POST", "/webhooks/calm", &format!("c{at}"), priced(1, at)).await;
+            let told: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!((status, &told["applied"]), (200, &1.into()), "{told}");
+            let (status, _, row) = ask("GET", "/calm/1", "", String::new()).await;
+            let row: Value = serde_json::from_slice(&row).unwrap();
+            assert_eq!((status, &row["price"]), (200, &at.into()));
+            assert_eq!(ask("PATCH", "/calm/2", "", format!(r#"{{"price":{at}}}"#)).await.0, 202);
+            assert_eq!(ask("GET", "/products/2", "", String::new()).await.0, 200);
+        }
+    };
+    let (flood, ()) = tokio::join!(flood, others);
+    let count = |status: u16| flood.iter().filter(|answer| answer.0 == status).count();
+    assert_eq!(count(202), 2, "what is in hand is acknowledged");
+    assert!(count(503) > 0 && count(429) > 400 && count(202) + count(429) + count(503) == 500);
+    assert!(flood.iter().all(|answer| answer.1 == (answer.0 != 202)), "the others are told when to come again");
+    assert_eq!(program.begun.load(Ordering::SeqCst), 2);
+    program.gate.send_replace(true);
+    let applied = async {
+        let query = diorama::journal::DeliveryQuery {
+            states: vec![diorama::journal::DeliveryState::Applied],
+            hook: Some("shop".into()),
+            limit: 10,
+            ..Default::default()
+        };
+        while flooded.deliveries(&query).await.unwrap().1 < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), applied).await.expect("what was acknowledged is applied");
+    lens.close().await;
+}
+
+#[tokio::test]
+async fn f43_an_unknown_id_is_inserted_if_its_row_is_whole_and_asked_for_if_it_is_not() {
+    let app = usual().await;
+    app.master.read_rows();
+    let source = app.source();
+    for id in ["new", "part"] {
+        let record = rows(1).remove(0).1;
+        source.shell().write(&diorama::WriteOp::Insert { id: id.into(), record }).await.unwrap();
+    }
+    let whole = r#"{"op":"update","id":"new","new":{"name":"Bun 1","price":10}}"#;
+    assert_eq!(send(&app, "", whole).await.json()["applied"], 1);
+    assert_eq!(app.get("/products/new").await.json()["price"], 10);
+    let part = |id: &str| format!(r#"{{"op":"update","id":"{id}","partial":true,"new":{{"price":7}}}}"#);
+    for id in ["part", "ghost"] {
+        let answer = send(&app, "", &part(id)).await;
+        assert_eq!((answer.status, &answer.json()["deferred"]), (200, &1.into()));
+    }
+    let there = async { while app.get("/products/part").await.status != 200 {} };
+    tokio::time::timeout(Duration::from_secs(10), there).await.expect("the source is asked");
+    assert_eq!(app.get("/products/part").await.json()["price"], 10, "as the source has it");
+    assert_eq!(app.get("/products/ghost").await.status, 404);
 }
 
 /// Ids that nobody knows do not make the source be asked as often as somebody likes.

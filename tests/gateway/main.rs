@@ -6,6 +6,7 @@ mod asyncapi;
 mod events_checker;
 mod events_many;
 mod events_stream;
+mod examples;
 mod feeds;
 mod harness;
 mod inbox;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -146,6 +147,51 @@ fn f45_a_kill_between_receipt_and_answer_loses_nothing_and_repeats_nothing() {
     assert!(told.iter().all(|told| told.acknowledged > 0), "{told:?}");
     eprintln!("{told:?}");
     assert!(told.iter().map(|told| told.queued).sum::<u64>() > 0, "some were acknowledged before they were applied");
+}
+
+/// Until `answer` says something.
+fn patient(mut answer: impl FnMut() -> Option<Answer>) -> Answer {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = answer() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "never");
+    }
+}
+
+#[test]
+fn the_same_bytes_without_an_id_are_known_again_after_a_kill_and_what_was_not_applied_is_salvaged() {
+    let dir = folder();
+    let mut server = Server::start(dir.path(), &[]);
+    let send = |server: &Server, hook: &str, body: &str| {
+        let answer = post(&server.address, &format!("/webhooks/{hook}"), "", body).unwrap();
+        (answer.status != 429).then_some(answer)
+    };
+    patient(|| send(&server, "strict", &change(1, 1)));
+    patient(|| (shown(&server, 1) == 1).then(|| send(&server, "strict", &change(1, 1)))?);
+    let poison = post(&server.address, "/webhooks/stock", "p", "{").unwrap();
+    assert_eq!(poison.json()["state"], "undecodable");
+    server.signal("KILL");
+    let _ = server.ended();
+    let salvaged = Command::new(env!("CARGO_BIN_EXE_diorama"))
+        .args(["ops", "salvage", "cache.journal.redb"])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let lines: Vec<Value> =
+        salvaged.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    let told = |name: &str| lines.iter().map(|line| line[name].as_str().unwrap_or_default()).collect::<Vec<_>>();
+    assert_eq!((told("hook"), told("state"), told("body")), (vec!["stock"], vec!["undecodable"], vec!["{"]));
+    assert!(String::from_utf8_lossy(&salvaged.stderr).contains("1 deliveries of webhooks"), "{salvaged:?}");
+    assert!(!String::from_utf8_lossy(&salvaged.stdout).contains(TOKEN));
+    let server = Server::start(dir.path(), &[]);
+    // While the source is being read, bytes that say what is known already are judged like others.
+    assert_eq!(server.post("/stock/_refresh", "").status, 200);
+    let again = patient(|| send(&server, "strict", &change(1, 1)));
+    assert_eq!((again.status, &again.json()["duplicate"]), (200, &true.into()), "{again:?}");
+    let other = patient(|| send(&server, "strict", &change(1, 2)));
+    assert_eq!(other.json()["duplicate"], false, "{other:?}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! README.md, as somebody follows it: its console lines are run in order in an empty folder, its answers are compared.
+//! README.md and the guides in docs/, as somebody follows them: the console lines of a page are run in order in an empty folder,
+//! their answers are compared.
 //!
 //! Tolerance: `...` stands for anything, as a line of its own for any lines; positions, ids of operations, epochs, sequence
 //! numbers and times may be others of the same form; runs of spaces are one. Ports are the system's choice.
@@ -32,8 +33,8 @@ const TOLERATED: [&str; 7] = [
 ];
 
 /// The fenced blocks: language and lines.
-fn blocks() -> Vec<(&'static str, Vec<&'static str>)> {
-    let (mut blocks, mut lines) = (Vec::new(), README.lines());
+fn blocks(page: &'static str) -> Vec<(&'static str, Vec<&'static str>)> {
+    let (mut blocks, mut lines) = (Vec::new(), page.lines());
     while let Some(line) = lines.next() {
         if let Some(language) = line.strip_prefix("```") {
             blocks.push((language, lines.by_ref().take_while(|line| *line != "```").collect()));
@@ -109,7 +110,7 @@ impl Terminal {
                 Vec::new()
             }
             "cargo run --release" => self.serve("diorama demo"),
-            serve if serve.starts_with("diorama serve") => self.serve(serve),
+            serve if serve.starts_with("diorama serve") || serve.starts_with("diorama demo") => self.serve(serve),
             socket if socket.starts_with("websocat ") => return self.listen(socket, shown),
             other => self.execute(other),
         };
@@ -164,14 +165,14 @@ fn ws_url(text: &str) -> &str {
     text[from..].split(['\'', '"']).next().unwrap()
 }
 
-#[test]
-fn every_command_of_the_readme_does_what_it_shows() {
-    if !has_tools("the README's commands", &["curl", "openssl", "od", "sed", "date"]) {
+/// Does what a page says; there are at least so many commands.
+fn follow(page: &'static str, at_least: usize) {
+    if !has_tools("the commands of the pages", &["curl", "openssl", "od", "sed", "date"]) {
         return;
     }
     let mut terminal = Terminal::new();
     let mut commands = 0;
-    for (language, lines) in blocks() {
+    for (language, lines) in blocks(page) {
         match language {
             "console" => {
                 for (command, shown) in steps(&lines) {
@@ -182,12 +183,42 @@ fn every_command_of_the_readme_does_what_it_shows() {
             // `diorama check` and `serve` read it below.
             "toml" => std::fs::write(terminal.dir.path().join("diorama.toml"), lines.join("\n")).unwrap(),
             "js" => terminal.listen(&lines.join("\n"), &["{\"type\":\"hello\",...}"]),
-            // A documentation test compiles it.
-            "rust" => {}
+            // A documentation test compiles the one; the other is a part of an example.
+            "rust" | "html" => {}
             other => panic!("nothing is done about blocks of {other:?}"),
         }
     }
-    assert!(commands > 25, "{commands}");
+    assert!(commands >= at_least, "{commands}");
+}
+
+#[test]
+fn every_command_of_the_readme_does_what_it_shows() {
+    follow(README, 25);
+}
+
+#[test]
+fn every_command_of_the_guide_to_queries_does_what_it_shows() {
+    follow(include_str!("../../docs/queries.md"), 15);
+}
+
+#[test]
+fn every_command_of_the_guide_to_writes_does_what_it_shows() {
+    follow(include_str!("../../docs/writes.md"), 12);
+}
+
+#[test]
+fn every_command_of_the_guide_to_events_does_what_it_shows() {
+    follow(include_str!("../../docs/events.md"), 5);
+}
+
+#[test]
+fn every_command_of_the_guide_to_webhooks_does_what_it_shows() {
+    follow(include_str!("../../docs/webhooks.md"), 8);
+}
+
+#[test]
+fn every_command_of_the_guide_to_operating_does_what_it_shows() {
+    follow(include_str!("../../docs/operating.md"), 6);
 }
 
 #[test]

@@ -4,32 +4,14 @@ use std::process::{Output, Stdio};
 
 use crate::process::{Server, command, folder};
 
-/// Five lines each.
-pub(crate) const SENDERS: &str = r#"
-[lens]
-cache = "memory"
-
-[dio.products]
-source = { csv = "products.csv" }
-
-[webhook.stripe]
-dio = "products"
-auth = { scheme = "stripe", secrets = ["env:STRIPE_SECRET"] }
-format = "stripe"
-only = "product"
-
-[webhook.github]
-dio = "products"
-auth = { scheme = "github", secrets = ["env:GITHUB_SECRET"] }
-format = "github"
-only = "issue"
-
-[webhook.shopify]
-dio = "products"
-auth = { scheme = "shopify", secrets = ["env:SHOPIFY_SECRET"] }
-format = "shopify"
-only = "products"
-"#;
+/// The README's five lines for each of three senders, and something for them to feed.
+fn senders() -> String {
+    let readme = include_str!("../../README.md");
+    let block = readme.split("```toml\n").find(|block| block.starts_with("[webhook.stripe]")).unwrap();
+    let lines = block.split("```").next().unwrap();
+    assert_eq!(lines.lines().filter(|line| !line.is_empty()).count(), 15, "five lines each");
+    format!("[lens]\ncache = \"memory\"\n[dio.products]\nsource = {{ csv = \"products.csv\" }}\n{lines}")
+}
 
 fn tried(dir: &std::path::Path, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = command(dir, &[&["webhook", "test"], arguments].concat());
@@ -56,7 +38,7 @@ const PRODUCT: &str = r#"{"id":"evt_1","object":"event","type":"product.updated"
 #[test]
 fn a_delivery_is_tried_out_step_by_step_and_nothing_changes() {
     let dir = folder();
-    std::fs::write(dir.path().join("diorama.toml"), SENDERS).unwrap();
+    std::fs::write(dir.path().join("diorama.toml"), senders()).unwrap();
     std::fs::write(dir.path().join("body.json"), PRODUCT).unwrap();
     let signature = hex(&hmac("whsec_test_secret_7", &format!("1748779200.{PRODUCT}")));
     let header = format!("Stripe-Signature: t=1748779200,v1={signature}");
@@ -92,7 +74,7 @@ fn a_delivery_is_tried_out_step_by_step_and_nothing_changes() {
 #[test]
 fn stripe_github_and_shopify_are_set_up_by_five_lines_each() {
     let dir = folder();
-    std::fs::write(dir.path().join("diorama.toml"), SENDERS).unwrap();
+    std::fs::write(dir.path().join("diorama.toml"), senders()).unwrap();
     let mut command = crate::process::serving(dir.path(), &[]);
     command.env("STRIPE_SECRET", "whsec_test_secret_7").env("GITHUB_SECRET", "hub").env("SHOPIFY_SECRET", "hush");
     let mut server = Server::spawn(command.stderr(Stdio::inherit()));
@@ -126,5 +108,11 @@ fn stripe_github_and_shopify_are_set_up_by_five_lines_each() {
     let answer = post("shopify", &shopify, product);
     assert_eq!((answer.status, answer.json()["applied"].as_u64()), (200, Some(1)), "{}", answer.body);
     let document = server.get("/openapi.json").json();
-    assert!(document["paths"]["/webhooks/shopify"]["post"].is_object());
+    for (hook, about) in
+        [("stripe", "stripe-signature"), ("github", "x-hub-signature-256"), ("shopify", "x-shopify-hmac-sha256")]
+    {
+        let own = &document["paths"][format!("/webhooks/{hook}")]["post"];
+        assert!(own["description"].as_str().unwrap().contains("Feeds `products`"), "{own}");
+        assert!(own["parameters"].as_array().unwrap().iter().any(|one| one["name"] == about), "{hook}: {own}");
+    }
 }

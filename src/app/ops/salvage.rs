@@ -1,4 +1,4 @@
-//! `diorama ops salvage`: writes that were not applied, from a journal that may be damaged.
+//! `diorama ops salvage`: writes and deliveries that were not applied, from a journal that may be damaged.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
@@ -12,9 +12,9 @@ use serde_json::json;
 use super::config;
 use crate::app::{Failure, OTHER};
 use crate::dio::Operation;
-use crate::gateway::operation_json;
+use crate::gateway::{delivery_json, operation_json};
 use crate::hot::{Effect, Entry, Op, OpState, Rules, State};
-use crate::journal::{Salvaged, salvage};
+use crate::journal::{Delivery, Raw, Salvaged, salvage, salvage_deliveries};
 use crate::vista::Schema;
 
 /// Writes what `journal` holds to `to`, or to the standard output, and says what is lost.
@@ -23,6 +23,7 @@ pub(super) fn run(journal: &Path, to: Option<&Path>) -> Result<(), Failure> {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let found = salvage(journal, |bytes| Entry::decode_first(bytes).map(|(entry, length)| (length, entry.seq)));
+    let deliveries = salvage_deliveries(journal);
     std::panic::set_hook(hook);
     let found = found?;
     if found.is_empty() {
@@ -37,6 +38,13 @@ pub(super) fn run(journal: &Path, to: Option<&Path>) -> Result<(), Failure> {
         let written = write(log, &mut out).map_err(|error| other(format!("writing: {error}")))?;
         lost |= !log.whole;
         said.push(summary(log, written));
+    }
+    let deliveries = deliveries?;
+    for (delivery, raw) in &deliveries {
+        delivery_line(delivery, raw.as_ref(), &mut out).map_err(|error| other(format!("writing: {error}")))?;
+    }
+    if !deliveries.is_empty() {
+        said.push(format!("{} deliveries of webhooks were not applied", deliveries.len()));
     }
     out.flush().map_err(|error| other(format!("writing: {error}")))?;
     if lost {
@@ -103,6 +111,19 @@ fn line(log: &Arc<str>, op: &Op, certain: bool, out: &mut impl Write) -> std::io
     out.write_all(b",\"body\":")?;
     out.write_all(body.map_or(b"null", |body| body))?;
     out.write_all(b"}\n")
+}
+
+/// One delivery, and what was sent if that is still there.
+fn delivery_line(delivery: &Delivery, raw: Option<&Raw>, out: &mut impl Write) -> std::io::Result<()> {
+    let mut about = delivery_json(delivery, raw.unwrap_or(&Raw::default()), "");
+    if let Some(members) = about.as_object_mut() {
+        members.remove("links");
+        // A line with a hook is a delivery, one with an op a write.
+        if raw.is_none() {
+            members.insert("lost".into(), json!("what was sent"));
+        }
+    }
+    writeln!(out, "{about}")
 }
 
 fn summary(log: &Salvaged, written: usize) -> String {

@@ -36,7 +36,8 @@ fn get(api: &Api, id: &str, summary: &str) -> OperationBuilder {
 
 fn server(api: &mut Api) {
     let status = |words: &[&str]| word(words);
-    let index = object([("resources", ObjectBuilder::new().into()), ("ready", text().into())]);
+    let links = || ObjectBuilder::new().into();
+    let index = object([("resources", links()), ("webhooks", links()), ("ready", text().into())]);
     let links = answers::content(answers::json("Links.", index), "text/html", text());
     let root = get(api, "listResources", "The resources and where they are");
     api.add("/", HttpMethod::Get, root.response("200", links.build()));
@@ -85,6 +86,17 @@ fn documents(api: &mut Api) {
     let events = events.response("200", version(answers::json("The document.", ObjectBuilder::new())));
     let events = events.response("304", version(answers::empty("It is what the client has.")));
     api.add("/asyncapi.json", HttpMethod::Get, events);
+
+    let open = Api { guarded: false, hosts: api.hosts, ..Api::default() };
+    let file = open.operation("getFile", SERVER, "The browser client, and the explorer's files", &HttpMethod::Get);
+    let name = text().pattern(Some(r"^[a-z]+\.(js|css)$"));
+    let file = file.parameter(parameters::path("file", "The file's name.", name));
+    let sent = answers::content(answers::empty("The file."), "text/javascript; charset=utf-8", text());
+    let sent = answers::content(sent, "text/css; charset=utf-8", text());
+    let file = file.parameter(parameters::if_none_match()).response("200", version(sent));
+    let file = file.response("304", version(answers::empty("It is what the client has.")));
+    let file = unguarded(api, answers::refusals(file, &[404]));
+    api.add("/static/{file}", HttpMethod::Get, file);
 
     let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
     let meaning = object([("code", text().into()), ("title", text().into()), ("status", count().into())]);
@@ -151,6 +163,16 @@ pub(super) fn hook(api: &mut Api, hook: &Hook) {
     let open = Api::default();
     let id = format!("receive_{}", hook.name);
     let receive = open.operation(id, WEBHOOKS, "What the source says has changed", &HttpMethod::Post);
+    let told = match hook.inbound.is_native() {
+        true => "in Diorama's own form",
+        false => "in the form of its sender, as the configuration describes it",
+    };
+    let about = format!(
+        "Feeds `{}` {told}. A delivery with an id counts once for a week; without one the same bytes count once for five \
+         minutes, as long as all that they say is still so.",
+        hook.dio
+    );
+    let receive = receive.description(Some(about));
     let receive = if api.hosts { answers::refusals(receive, &[421]) } else { receive };
     let either = AnyOfBuilder::new().item(named("Change")).item(array(named("Change")).max_items(Some(10_000)));
     let lines = text().description(Some("A change per line."));

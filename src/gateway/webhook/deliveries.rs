@@ -100,11 +100,7 @@ pub(in crate::gateway) async fn delivery(
 ) -> Result<Response, ApiError> {
     let (_, hook) = find(&shared, &name)?;
     let (delivery, raw) = one(hook, &shared.dio(&hook.dio)?.dio, &id).await?;
-    let mut shown = describe(&delivery, &prefix);
-    if let Some(members) = shown.as_object_mut() {
-        members.extend(describe_raw(&raw));
-    }
-    let mut response = answer::json(&shown);
+    let mut response = answer::json(&describe_whole(&delivery, &raw, &prefix));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
@@ -129,7 +125,7 @@ pub(in crate::gateway) async fn replay(
     let delivery = Delivery { changes: Changes::default(), detail: None, ..delivery };
     let done = match decode_kept(hook, dio, &raw) {
         Ok(decoded) => {
-            let parcel = parcel(hook, delivery, None, decoded, true);
+            let parcel = parcel(hook, delivery, (None, &raw.body), decoded, true);
             let (hook, owner, told) = (Arc::clone(hook), dio.clone(), Arc::new(Told::default()));
             ended(dio.run(Job { dio: owner, hook, parcel, told, hand: None, applying }.run()).await)?
         }
@@ -149,6 +145,15 @@ async fn one(hook: &Hook, dio: &Dio, id: &str) -> Result<(Delivery, Raw), ApiErr
     };
     let found = dio.delivery(id.parse().map_err(|()| unknown())?).await?;
     found.filter(|(delivery, _)| *delivery.hook == *hook.name).ok_or_else(unknown)
+}
+
+/// A delivery with what was sent.
+pub(crate) fn describe_whole(delivery: &Delivery, raw: &Raw, prefix: &str) -> Value {
+    let mut shown = describe(delivery, prefix);
+    if let Some(members) = shown.as_object_mut() {
+        members.extend(describe_raw(raw));
+    }
+    shown
 }
 
 /// A delivery as it is shown; links begin with `prefix`.

@@ -9,6 +9,7 @@ mod raw;
 mod receive;
 mod work;
 
+pub(crate) use deliveries::describe_whole;
 pub(super) use deliveries::{delivery, list, replay};
 pub(super) use receive::{options, receive};
 pub(super) use work::recover;

@@ -216,7 +216,8 @@ async fn apply(
         let detail = format!("webhook {:?} has {} deliveries in hand", hook.name, hook.options.in_hand);
         return Err(ApiError::new(Code::QueueFull, detail).retry_after(Some(Duration::from_secs(5))));
     };
-    let parcel = parcel(hook, Delivery { key, ..delivery }, Some(raw), decoded, false);
+    let body = raw.body.clone();
+    let parcel = parcel(hook, Delivery { key, ..delivery }, (Some(raw), &body), decoded, false);
     let received = waiting(&parcel);
     let told = Arc::new(Told::default());
     let (hook, owner) = (Arc::clone(hook), dio.clone());

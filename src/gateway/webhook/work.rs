@@ -1,11 +1,13 @@
 //! Applying deliveries: tasks of their Dio, which go on when the sender has gone or was told 202.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use axum::http::{Method, Uri};
 use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Hook, Shared, raw};
@@ -127,8 +129,14 @@ impl Job {
     }
 }
 
-/// The delivery `delivery` of which `decoded` was understood.
-pub(super) fn parcel(hook: &Hook, delivery: Delivery, raw: Option<Raw>, decoded: Decoded, again: bool) -> Parcel {
+/// The delivery `delivery` of which `decoded` was understood in `body`.
+pub(super) fn parcel(
+    hook: &Hook,
+    delivery: Delivery,
+    (raw, body): (Option<Raw>, &[u8]),
+    decoded: Decoded,
+    again: bool,
+) -> Parcel {
     let Decoded { changes, ignored, why, .. } = decoded;
     let (mut skipped, mut wrong, mut right) = (0, None, Vec::with_capacity(changes.len()));
     for change in changes {
@@ -146,10 +154,26 @@ pub(super) fn parcel(hook: &Hook, delivery: Delivery, raw: Option<Raw>, decoded:
             }
         }
     }
+    let same = (delivery.key.is_none() && right.iter().all(|change| change.delivery.is_none())).then(|| {
+        let mut hash = Hash(Sha256::new_with_prefix(body));
+        // Headers have a say in what a body means. The words of a type's debug form are good for the few minutes of this hash.
+        let _ = write!(hash, "{right:?}");
+        hash.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    });
     let ignored = ignored as u64;
     let changes = Changes { received: ignored + skipped, ignored, skipped, ..Changes::default() };
     let delivery = Delivery { changes, detail: wrong.or(why), ..delivery };
-    Parcel { delivery, raw, changes: right, abort: hook.inbound.aborts_on_item_error(), again }
+    Parcel { delivery, raw, changes: right, abort: hook.inbound.aborts_on_item_error(), again, same }
+}
+
+/// A hash that text can be written to.
+struct Hash(Sha256);
+
+impl std::fmt::Write for Hash {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.update(text.as_bytes());
+        Ok(())
+    }
 }
 
 /// Decodes a delivery that is kept, as the hook understands it now.
@@ -236,7 +260,7 @@ async fn recover_one(hook: &Arc<Hook>, dio: &Dio, delivery: Delivery, raw: &Raw)
         Ok(decoded) => decoded,
         Err(error) => return dio.keep_delivery(Kept { delivery: undecodable(delivery, &error), raw: None }).await,
     };
-    let parcel = parcel(hook, delivery, None, decoded, false);
+    let parcel = parcel(hook, delivery, (None, &raw.body), decoded, false);
     let (hook, dio, told) = (Arc::clone(hook), dio.clone(), Arc::new(Told::before()));
     Job { dio, hook, parcel, told, hand: None, applying }.run().await.map(drop)
 }

@@ -5,12 +5,14 @@
 
 mod choose;
 mod clauses;
+mod repeated;
 mod run;
 mod source;
 #[cfg(test)]
 mod tests;
 mod walk;
 
+pub use self::repeated::{Ready, Repeated};
 use self::source::Source;
 use self::walk::Walk;
 use super::table::index::Spec;
@@ -47,6 +49,26 @@ enum Access {
     Some(Source),
     /// All, sorted afterwards.
     Scan,
+}
+
+/// Which of the rows that match are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// At most so many.
+    pub limit: Option<u64>,
+    /// After so many.
+    pub offset: u64,
+}
+
+impl Page {
+    /// The page that `query` asks for.
+    pub fn of(query: &Query) -> Page {
+        Page { limit: query.limit, offset: query.offset }
+    }
+
+    fn most(self) -> usize {
+        self.limit.map_or(usize::MAX, clamp)
+    }
 }
 
 /// Rows picked for an answer.
@@ -127,14 +149,13 @@ impl Plan {
     }
 
     /// The indexes that it reads.
-    pub fn indexes(&self) -> Vec<usize> {
-        let mut indexes = match &self.access {
-            Access::Natural | Access::Scan => Vec::new(),
-            Access::Walk(walk) => vec![walk.index],
-            Access::Some(source) => source.indexes(),
+    pub fn indexes(&self) -> impl Iterator<Item = usize> + '_ {
+        let (one, several) = match &self.access {
+            Access::Natural | Access::Scan => (None, Vec::new()),
+            Access::Walk(walk) => (Some(walk.index), Vec::new()),
+            Access::Some(source) => (None, source.indexes()),
         };
-        indexes.extend(self.words);
-        indexes
+        one.into_iter().chain(several).chain(self.words)
     }
 
     /// What it does, in words.
@@ -152,7 +173,7 @@ impl Plan {
             residual.map(|query| query.filter.columns().into_iter().map(str::to_string).collect()).unwrap_or_default();
         checked.sort_unstable();
         checked.dedup();
-        let names = self.indexes().into_iter().map(|at| table.indexes()[at].spec().to_string());
+        let names = self.indexes().map(|at| table.indexes()[at].spec().to_string());
         Explained {
             access,
             indexes: names.collect(),

@@ -1,20 +1,28 @@
 //! A plan carried out.
 
 use super::source::Source;
-use super::{Access, Picked, Plan, clamp, fields, natural_start};
+use super::{Access, Page, Picked, Plan, clamp, fields, natural_start};
 use crate::hot::text::SlotSet;
 use crate::hot::{RowRef, Slot, Table};
 use crate::vista::query::{JsonRow, Prepared};
 use crate::vista::{Query, Schema};
 
 /// What is checked on each row.
-struct Checks {
+#[derive(Debug)]
+pub(super) struct Checks {
     residual: Option<Prepared>,
     /// The rows that the search finds.
     words: Option<SlotSet>,
+    /// How many rows were looked at to know them.
+    looked: u64,
 }
 
 impl Checks {
+    /// Heap bytes, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.words.as_ref().map_or(0, SlotSet::heap)
+    }
+
     /// Whether every row passes.
     fn is_none(&self) -> bool {
         self.residual.is_none() && self.words.is_none()
@@ -29,10 +37,38 @@ impl Checks {
 impl Plan {
     /// Picks the rows that `query` asks for from the table that this was planned for.
     pub fn run(&self, table: &Table, query: &Query, schema: &Schema) -> Picked {
+        let page = Page::of(query);
+        self.counted(query, page)
+            .unwrap_or_else(|| self.run_checked(&self.checks(table, query, schema), table, query, page, schema))
+    }
+
+    /// The answer to who wants nothing but a number that is known.
+    pub(super) fn counted(&self, query: &Query, page: Page) -> Option<Picked> {
+        let total = self.total.filter(|_| page.limit == Some(0) && query.after.is_none())? as u64;
+        Some(Picked { slots: Vec::new(), before: page.offset, total, examined: 0 })
+    }
+
+    /// Whether no row is looked at before it is shown.
+    pub(super) fn is_exact(&self) -> bool {
+        self.residual.is_none() && self.words.is_none()
+    }
+
+    pub(super) fn checks(&self, table: &Table, query: &Query, schema: &Schema) -> Checks {
         let (words, looked) = self.words(table, query, schema).unzip();
-        let checks = Checks { residual: self.residual.as_ref().map(|residual| residual.prepare(schema)), words };
-        let picked = self.pick(&checks, table, query, schema);
-        Picked { examined: picked.examined + looked.unwrap_or(0), ..picked }
+        let residual = self.residual.as_ref().map(|residual| residual.prepare(schema));
+        Checks { residual, words, looked: looked.unwrap_or(0) }
+    }
+
+    pub(super) fn run_checked(
+        &self,
+        checks: &Checks,
+        table: &Table,
+        query: &Query,
+        page: Page,
+        schema: &Schema,
+    ) -> Picked {
+        let picked = self.pick(checks, table, query, page, schema);
+        Picked { examined: picked.examined + checks.looked, ..picked }
     }
 
     /// The rows that the search finds, if an index knows, and how many were looked at for that.
@@ -48,18 +84,24 @@ impl Plan {
         Some((found, looked))
     }
 
-    fn pick(&self, checks: &Checks, table: &Table, query: &Query, schema: &Schema) -> Picked {
-        let skip = |start: usize| if checks.is_none() { start.saturating_add(clamp(query.offset)) } else { start };
+    fn pick(&self, checks: &Checks, table: &Table, query: &Query, page: Page, schema: &Schema) -> Picked {
+        let skip = |start: usize| if checks.is_none() { start.saturating_add(clamp(page.offset)) } else { start };
         match &self.access {
             Access::Natural => {
                 let start = natural_start(table, query);
                 let before = table.natural(0).take(start);
-                self.page(query, checks, start, before, table.natural(skip(start)))
+                self.page(page, checks, start, before, table.natural(skip(start)))
+            }
+            // Rows that are not looked at are not sought either.
+            Access::Walk(walk) if checks.is_none() => {
+                let slots = walk.page(table, clamp(page.offset), page.most());
+                let before = (walk.before() as u64).saturating_add(page.offset);
+                Picked { examined: slots.len() as u64, slots, before, total: self.total.unwrap_or(0) as u64 }
             }
             Access::Walk(walk) => {
                 let at = |slot| table.at(slot);
                 let before = walk.skipped(table).filter_map(at);
-                self.page(query, checks, walk.before(), before, walk.slots(table, skip(0)).filter_map(at))
+                self.page(page, checks, walk.before(), before, walk.slots(table, 0).filter_map(at))
             }
             Access::Some(Source::Words(_))
                 if checks.residual.is_none()
@@ -68,22 +110,19 @@ impl Plan {
                     && table.is_in_slot_order() =>
             {
                 let found = checks.words.as_ref().map_or(0, SlotSet::len) as u64;
-                let page = checks.words.iter().flat_map(SlotSet::iter).skip(clamp(query.offset));
-                let slots: Vec<Slot> = page.take(query.limit.map_or(usize::MAX, clamp)).collect();
-                Picked { examined: slots.len() as u64, slots, before: query.offset, total: found }
+                let shown = checks.words.iter().flat_map(SlotSet::iter).skip(clamp(page.offset));
+                let slots: Vec<Slot> = shown.take(page.most()).collect();
+                Picked { examined: slots.len() as u64, slots, before: page.offset, total: found }
             }
             Access::Some(source) => {
                 let slots = source.slots(table, checks.words.as_ref());
                 let examined = slots.len() as u64;
                 let matching = slots.into_iter().filter_map(|slot| table.at(slot)).filter(|row| checks.pass(row));
-                Picked { examined, ..sorted(matching, query, schema) }
-            }
-            Access::Scan if self.cost == 0 => {
-                Picked { slots: Vec::new(), before: query.offset, total: self.total.unwrap_or(0) as u64, examined: 0 }
+                Picked { examined, ..sorted(matching, query, page, schema) }
             }
             Access::Scan => {
                 let matching = table.iter_slots().filter(|row| checks.pass(row));
-                Picked { examined: table.len() as u64, ..sorted(matching, query, schema) }
+                Picked { examined: table.len() as u64, ..sorted(matching, query, page, schema) }
             }
         }
     }
@@ -92,16 +131,16 @@ impl Plan {
     /// `before` are those that come before it, `skipped` in number.
     fn page<'a>(
         &self,
-        query: &Query,
+        page: Page,
         checks: &Checks,
         skipped: usize,
         before: impl Iterator<Item = RowRef<'a>>,
         mut rows: impl Iterator<Item = RowRef<'a>>,
     ) -> Picked {
-        let limit = query.limit.map_or(usize::MAX, clamp);
+        let limit = page.most();
         if checks.is_none() {
             let slots: Vec<Slot> = rows.take(limit).map(|row| row.slot()).collect();
-            let before = (skipped as u64).saturating_add(query.offset);
+            let before = (skipped as u64).saturating_add(page.offset);
             let examined = slots.len() as u64;
             return Picked { slots, before, total: self.total.unwrap_or(0) as u64, examined };
         }
@@ -114,7 +153,7 @@ impl Plan {
             checks.pass(row)
         };
         let before = before.filter(|row| matches(row)).count();
-        let start = clamp(query.offset);
+        let start = clamp(page.offset);
         let (mut found, mut slots) = (0usize, Vec::new());
         let full =
             |found: usize| known.is_some_and(|total| found >= start.saturating_add(limit) || before + found >= total);
@@ -129,12 +168,12 @@ impl Plan {
             }
         }
         let total = known.unwrap_or(before + found) as u64;
-        Picked { slots, before: (before as u64).saturating_add(query.offset), total, examined }
+        Picked { slots, before: (before as u64).saturating_add(page.offset), total, examined }
     }
 }
 
 /// The page of `rows`, which all match, in the order of the query.
-fn sorted<'a>(rows: impl Iterator<Item = RowRef<'a>>, query: &Query, schema: &Schema) -> Picked {
+fn sorted<'a>(rows: impl Iterator<Item = RowRef<'a>>, query: &Query, page: Page, schema: &Schema) -> Picked {
     if !query.order.is_empty() {
         let order = Query { order: query.order.clone(), after: query.after.clone(), ..Query::default() };
         let prepared = order.prepare(schema);
@@ -142,7 +181,7 @@ fn sorted<'a>(rows: impl Iterator<Item = RowRef<'a>>, query: &Query, schema: &Sc
             let fields: JsonRow<'a> = fields(&row);
             (ById(row), fields)
         });
-        let top = prepared.top(keyed, query.offset, query.limit);
+        let top = prepared.top(keyed, page.offset, page.limit);
         let slots = top.rows.into_iter().map(|(ById(row), _)| row.slot()).collect();
         return Picked { slots, before: top.before, total: top.total, examined: 0 };
     }
@@ -150,10 +189,9 @@ fn sorted<'a>(rows: impl Iterator<Item = RowRef<'a>>, query: &Query, schema: &Sc
     places.sort_unstable();
     let after = query.after.as_ref().and_then(crate::vista::query::Cursor::numbers);
     let start = after.map_or(0, |after| places.partition_point(|place| *place <= after));
-    let page =
-        places.iter().skip(start.saturating_add(clamp(query.offset))).take(query.limit.map_or(usize::MAX, clamp));
-    let slots = page.map(|(_, slot)| *slot).collect();
-    let before = (start as u64).saturating_add(query.offset);
+    let shown = places.iter().skip(start.saturating_add(clamp(page.offset))).take(page.most());
+    let slots = shown.map(|(_, slot)| *slot).collect();
+    let before = (start as u64).saturating_add(page.offset);
     Picked { slots, before, total: places.len() as u64, examined: 0 }
 }
 

@@ -149,6 +149,32 @@ impl Walk {
         self.skipped.iter().flat_map(move |ranks| order.range(ranks.clone())).map(|entry| entry.slot)
     }
 
+    /// `limit` slots in order, `offset` left out: pieces of leaves, where ranges need not be merged.
+    pub(super) fn page(&self, table: &Table, mut offset: usize, limit: usize) -> Vec<Slot> {
+        let index = &table.indexes()[self.index];
+        let mut slots = Vec::with_capacity(limit.min(self.len().saturating_sub(offset)));
+        for group in &self.groups {
+            let (have, len) = (slots.len(), group.len());
+            if offset >= len {
+                offset -= len;
+                continue;
+            }
+            let count = (limit - have).min(len - offset);
+            match &group.runs[..] {
+                [(_, ranks)] if self.back => {
+                    index.order().slots_into(ranks.end - offset - count..ranks.end - offset, &mut slots);
+                    slots[have..].reverse();
+                }
+                [(_, ranks)] => {
+                    index.order().slots_into(ranks.start + offset..ranks.start + offset + count, &mut slots);
+                }
+                runs => slots.extend(Merge::new(table, index, runs, self.back, offset).take(count)),
+            }
+            offset = 0;
+        }
+        slots
+    }
+
     /// Slots in order, `offset` left out.
     pub(super) fn slots<'a>(&'a self, table: &'a Table, mut offset: usize) -> impl Iterator<Item = Slot> + 'a {
         let index = &table.indexes()[self.index];

@@ -247,6 +247,21 @@ impl Table {
         count
     }
 
+    /// Appends the rows of `slots` that are there as `row,row`.
+    ///
+    /// Their places are found first, so that the memory of one is fetched while the next is sought.
+    pub(crate) fn rows_into(&self, slots: &[Slot], out: &mut Vec<u8>) {
+        let mut rows = Vec::with_capacity(slots.len());
+        rows.extend(slots.iter().filter_map(|slot| self.at(*slot)).map(|row| row.json()));
+        out.reserve(rows.iter().map(|row| row.len() + 1).sum());
+        for (at, row) in rows.iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(row);
+        }
+    }
+
     /// Whether natural order is the order of slots.
     pub(crate) fn is_in_slot_order(&self) -> bool {
         self.order.is_none()

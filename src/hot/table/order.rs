@@ -431,6 +431,18 @@ impl Order {
         Entries { order: self, ranks: ranks.start.min(end)..end, front: None, back: None }
     }
 
+    /// Appends the slots from one rank to another, a leaf at a time.
+    pub(crate) fn slots_into(&self, ranks: Range<usize>, out: &mut Vec<Slot>) {
+        let (mut rank, end) = (ranks.start, ranks.end.min(self.len));
+        while rank < end
+            && let Some(window) = self.window(rank)
+        {
+            let inside = rank - window.first..(end - window.first).min(window.leaf.len());
+            out.extend_from_slice(&window.leaf.slots[inside.clone()]);
+            rank += inside.len();
+        }
+    }
+
     /// The leaf that holds `rank`.
     fn window(&self, rank: usize) -> Option<Window<'_>> {
         if rank >= self.len {

@@ -111,7 +111,7 @@ impl SlotSet {
         SlotSet::of(blocks)
     }
 
-    pub(super) fn heap(&self) -> usize {
+    pub(in crate::hot) fn heap(&self) -> usize {
         let blocks: usize = self.blocks.iter().map(|(_, block)| block.heap() + 2 * size_of::<usize>()).sum();
         blocks + self.blocks.capacity() * size_of::<(u32, Arc<Block>)>()
     }

@@ -32,11 +32,27 @@ impl Map {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn read(text: &str, path: &[&str], base: Option<&str>) -> Result<Map, Vec<Problem>> {
+        Map::read_filled(text, path, base, &|text| Ok(text.to_string()))
+    }
+
+    /// [`Map::read`] with every text as `fill_in` makes it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn read_filled(
+        text: &str,
+        path: &[&str],
+        base: Option<&str>,
+        fill_in: &dyn Fn(&str) -> Result<String, String>,
+    ) -> Result<Map, Vec<Problem>> {
         let document = |text| DeTable::parse(text).map_err(|error: toml::de::Error| vec![syntax(&error)]);
-        let own = document(text)?;
+        let mut own = document(text)?;
         let base = base.map(DeTable::parse).transpose().map_err(|error| vec![syntax(&error)])?;
-        let (at, own) = find(own.get_ref(), path);
         let problems = RefCell::new(Vec::new());
+        if let Some(table) = find_mut(own.get_mut(), path) {
+            table.iter_mut().for_each(|(_, value)| filled(value, fill_in, &problems));
+        }
+        let (at, own) = find(own.get_ref(), path);
         let rules = rules(own, base.as_ref().map(Spanned::get_ref), at, &problems);
         match problems.into_inner() {
             problems if problems.is_empty() => Ok(Map { rules }),
@@ -48,6 +64,29 @@ impl Map {
 fn syntax(error: &toml::de::Error) -> Problem {
     let at = error.span().map_or(0, |span| span.start);
     Problem { at, message: format!("this is no TOML: {}", error.message()) }
+}
+
+fn find_mut<'t, 'a>(table: &'t mut DeTable<'a>, path: &[&str]) -> Option<&'t mut DeTable<'a>> {
+    let [name, rest @ ..] = path else { return Some(table) };
+    let (_, value) = table.iter_mut().find(|(own, _)| own.get_ref() == name)?;
+    match value.get_mut() {
+        DeValue::Table(inner) => find_mut(inner, rest),
+        _ => None,
+    }
+}
+
+/// Fills in the texts of `value`. Names of members are left as they are.
+fn filled(value: &mut Value<'_>, fill_in: &dyn Fn(&str) -> Result<String, String>, problems: &RefCell<Vec<Problem>>) {
+    let at = value.span().start;
+    match value.get_mut() {
+        DeValue::String(text) if text.contains("${") => match fill_in(text) {
+            Ok(made) => *text = made.into(),
+            Err(message) => problems.borrow_mut().push(Problem { at, message }),
+        },
+        DeValue::Array(items) => items.iter_mut().for_each(|item| filled(item, fill_in, problems)),
+        DeValue::Table(table) => table.iter_mut().for_each(|(_, value)| filled(value, fill_in, problems)),
+        _ => {}
+    }
 }
 
 /// The table at `path`, and where it stands; the place of the last table on the way, if it ends before.

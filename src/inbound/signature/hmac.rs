@@ -1,6 +1,8 @@
 //! An HMAC in a header of its own, as GitHub, Shopify, Slack, Airtable and most others have one.
 
 use hyper::header::HeaderName;
+use jiff::Timestamp;
+use serde::Deserialize;
 
 use super::{Algorithm, Encoding, Key, Refused, Sender, Unit, decide, fresh, mac, one};
 use crate::inbound::Request;
@@ -66,10 +68,10 @@ impl Hmac {
         }
     }
 
-    /// Airtable's; its secrets are base64.
+    /// Airtable's; its secrets are base64, and the time stands in the body.
     pub fn airtable(secrets: Vec<Key>) -> Hmac {
         let own = Hmac::new(secrets, HeaderName::from_static("x-airtable-content-mac"));
-        Hmac { prefix: "hmac-sha256=".into(), ..own }
+        Hmac { prefix: "hmac-sha256=".into(), sender: Sender::Airtable, ..own }
     }
 
     pub(super) fn verify(&self, request: &Request<'_>, tolerance: u64) -> Result<(), Refused> {
@@ -93,9 +95,24 @@ impl Hmac {
         decide(known)?;
         match self.timestamp {
             Some(_) => fresh(timestamp, Unit::Seconds, request.now, tolerance),
+            None if self.sender == Sender::Airtable => fresh_body(request, tolerance),
             None => Ok(()),
         }
     }
+}
+
+/// A body that is signed and says no time has none that is too far off.
+#[derive(Deserialize)]
+struct Timed {
+    timestamp: Option<String>,
+}
+
+/// Whether the time in the body is near: what was recorded once is not good for ever.
+fn fresh_body(request: &Request<'_>, tolerance: u64) -> Result<(), Refused> {
+    let Ok(Timed { timestamp: Some(at) }) = serde_json::from_slice(request.body) else { return Ok(()) };
+    let at: Timestamp = at.parse().map_err(|_| Refused::Malformed)?;
+    let off = at.as_second().abs_diff(request.now.as_second());
+    if off <= tolerance { Ok(()) } else { Err(Refused::Stale) }
 }
 
 /// What is signed: parts of a delivery with text between them.

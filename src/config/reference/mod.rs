@@ -1,0 +1,281 @@
+//! The reference of `diorama.toml` and its JSON Schema, made of what the code asks for when it reads one.
+//!
+//! A new key needs its line in `keys.rs`, then `UPDATE_DOCS=1 cargo nextest run --lib reference` writes `docs/` anew.
+
+mod check;
+mod keys;
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+use toml::de::DeTable;
+
+use super::problems::Problems;
+use super::value::Context;
+use super::webhook::FORMATS;
+use keys::{KEYS, REQUIRED, TABLES};
+
+/// Between them, these have every table and every branch.
+const SAMPLES: [&str; 4] = [
+    r#"
+        [server]
+        auth = { tokens = ["env:TOKEN"] }
+        limits = {}
+        [lens]
+        inbox = {}
+        [dio.a]
+        source = { csv = "a.csv" }
+        write = { sqlite = "a.db", table = "a" }
+        columns.c = { type = "string" }
+        feed = { ws = "ws://h", headers = {}, format = "cloudevents" }
+        [webhook.a]
+        auth = { scheme = "hmac", secrets = ["env:TOKEN"], header = "h", algorithm = "sha1", allow_sha1 = true }
+    "#,
+    r#"
+        [dio.a]
+        source = { json = "a.json" }
+        feed = { ws = "ws://h", format = "github" }
+        [webhook.a]
+        auth = { scheme = "header", secrets = ["env:TOKEN"], header = "h" }
+        format = "github"
+    "#,
+    r#"
+        [dio.a]
+        source = { sqlite = "a.db", table = "a" }
+        [webhook.a]
+        auth = { scheme = "contentful", secrets = ["env:TOKEN"] }
+        format = "cloudevents"
+    "#,
+    r#"
+        [dio.a]
+        source = { csv = "a.csv" }
+        [webhook.a]
+        auth = { scheme = "none" }
+        map = {}
+    "#,
+];
+
+/// A key: its path with `*` for names, and what is expected of it.
+#[derive(Clone, Debug, PartialEq)]
+struct Key {
+    path: String,
+    expected: String,
+}
+
+impl Key {
+    fn table(&self) -> &str {
+        self.path.rsplit_once('.').map_or("", |(table, _)| table)
+    }
+
+    fn name(&self) -> &str {
+        self.path.rsplit_once('.').map_or(&self.path, |(_, name)| name)
+    }
+
+    fn said(&self) -> &'static keys::Said {
+        let said = KEYS.iter().find(|(path, ..)| *path == self.path);
+        said.unwrap_or_else(|| panic!("src/config/reference/keys.rs says nothing of {}", self.path))
+    }
+
+    fn schema(&self) -> Value {
+        let (_, default, sentence) = self.said();
+        let mut schema = match self.path.as_str() {
+            "server.auth" => json!({"anyOf": [{"const": "none"}, table("server.auth")]}),
+            "dio.*.feed.format" => {
+                let formats: Vec<&str> = ["diorama"].into_iter().chain(FORMATS).collect();
+                json!({"enum": formats})
+            }
+            "dio.*.feed.headers" => json!({"type": "object", "additionalProperties": {"type": "string"}}),
+            path if path.ends_with(".map") => json!({"type": "object"}),
+            "dio.*.columns" => json!({"type": "object", "additionalProperties": table("dio.*.columns.*")}),
+            path if self.expected == "a table" => table(path),
+            _ => type_of(&self.expected),
+        };
+        schema["description"] = (*sentence).into();
+        if let Ok(Some(default)) = toml_value(default) {
+            schema["default"] = default;
+        }
+        schema
+    }
+}
+
+/// A default that is written as TOML.
+fn toml_value(text: &str) -> Result<Option<Value>, serde_json::Error> {
+    let read = toml::from_str::<toml::Table>(&format!("v = {text}")).ok();
+    read.and_then(|table| table.get("v").cloned()).map(serde_json::to_value).transpose()
+}
+
+/// Every key that is asked for, in the order of the code.
+fn asked() -> Vec<Key> {
+    let mut keys: Vec<Key> = Vec::new();
+    for text in SAMPLES {
+        let path = Path::new("diorama.toml");
+        let context = Context {
+            problems: Problems::default(),
+            path,
+            folder: Path::new(""),
+            text,
+            env: &|_| Some("0123456789abcdef".into()),
+            asked: Default::default(),
+        };
+        let table = DeTable::parse(text).unwrap();
+        super::file::read(&context, table.get_ref());
+        for (table, key, expected) in context.asked.take() {
+            let table = names_starred(&table);
+            let path = if table.is_empty() { key.to_string() } else { format!("{table}.{key}") };
+            if !keys.iter().any(|known| known.path == path) && !["server", "lens", "dio", "webhook"].contains(&&*path) {
+                keys.push(Key { path, expected });
+            }
+        }
+    }
+    for map in ["dio.*.feed.map", "webhook.*.map"] {
+        keys.push(Key { path: map.into(), expected: "a table".into() });
+    }
+    keys
+}
+
+/// `dio.a.columns.c` as `dio.*.columns.*`.
+fn names_starred(table: &str) -> String {
+    let mut before = "";
+    let starred = table.split('.').map(|part| {
+        let part = if ["dio", "webhook", "columns"].contains(&before) { "*" } else { part };
+        before = part;
+        part
+    });
+    starred.collect::<Vec<_>>().join(".")
+}
+
+/// The schema of the table at `path`.
+fn table(path: &str) -> Value {
+    let keys = asked();
+    let own: Vec<&Key> = keys.iter().filter(|key| key.table() == path).collect();
+    let properties: Map<String, Value> = own.iter().map(|key| (key.name().to_string(), key.schema())).collect();
+    let required: Vec<&str> = own.iter().filter(|key| key.said().1 == REQUIRED).map(|key| key.name()).collect();
+    let mut schema = json!({"type": "object", "properties": properties, "additionalProperties": false});
+    if !required.is_empty() {
+        schema["required"] = required.into();
+    }
+    schema
+}
+
+/// What the reader's words for an expectation mean to an editor.
+fn type_of(expected: &str) -> Value {
+    let range = |words: &str, kind: Value| {
+        let mut schema = kind;
+        let (least, most) = words.split_once(',').unwrap_or((words, "")).0.split_once(" to ").unwrap();
+        schema["minimum"] = least.parse::<u64>().unwrap().into();
+        schema["maximum"] = most.parse::<u64>().unwrap().into();
+        schema
+    };
+    if let Some(words) = expected.strip_prefix("one of ") {
+        let words: Vec<&str> = words.split(", ").collect();
+        return json!({"enum": words});
+    }
+    if let Some(words) = expected.strip_prefix("a whole number from ") {
+        return range(words, json!({"type": "integer"}));
+    }
+    if let Some(words) = expected.strip_prefix("a number of bytes from ") {
+        let text = json!({"type": "string", "pattern": r"^[0-9]+ *(B|KiB|MiB|GiB)?$|\$\{"});
+        return json!({"anyOf": [range(words, json!({"type": "integer"})), text]});
+    }
+    match expected {
+        "a text" => json!({"type": "string"}),
+        "true or false" => json!({"type": "boolean"}),
+        "a whole number, more than 0" => json!({"type": "integer", "minimum": 1}),
+        r#"a time like "30s", "5m" or "1h""# => json!({"type": "string", "pattern": r"^[0-9]+(ms|s|m|h|d)$|\$\{"}),
+        "an array of texts" => json!({"type": "array", "items": {"type": "string"}}),
+        r#"an array like ["env:NAME"]"# => {
+            json!({"type": "array", "items": {"type": "string", "pattern": "^(env|file):"}})
+        }
+        other => panic!("no JSON Schema is known for {other:?}"),
+    }
+}
+
+fn schema() -> String {
+    let many = |of: &str| json!({"type": "object", "additionalProperties": table(of)});
+    let mut dios = many("dio.*");
+    dios["propertyNames"] = json!({"pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"});
+    dios["minProperties"] = 1.into();
+    let schema = json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "diorama.toml",
+        "type": "object",
+        "properties": {"server": table("server"), "lens": table("lens"), "dio": dios, "webhook": many("webhook.*")},
+        "additionalProperties": false,
+        "required": ["dio"],
+    });
+    serde_json::to_string_pretty(&schema).unwrap() + "\n"
+}
+
+/// What the reader expects, as the reference says it.
+fn type_words(expected: &str) -> String {
+    match expected {
+        r#"a time like "30s", "5m" or "1h""# => "time".into(),
+        r#"an array like ["env:NAME"]"# => "secrets".into(),
+        "an array of texts" => "texts".into(),
+        "a table" => "table".into(),
+        "a text" => "text".into(),
+        "a whole number, more than 0" => "number".into(),
+        other => match (other.strip_prefix("one of "), other.strip_prefix("a whole number from ")) {
+            (Some(words), _) => words.split(", ").map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" "),
+            (None, Some(range)) => range.to_string(),
+            (None, None) if other.starts_with("a number of bytes") => "size".into(),
+            (None, None) => other.to_string(),
+        },
+    }
+}
+
+fn page() -> String {
+    let keys = asked();
+    let mut page = String::from(include_str!("head.md"));
+    for (path, about) in TABLES {
+        let mut names = ["NAME", "COLUMN"].into_iter();
+        let title: Vec<&str> =
+            path.split('.').map(|part| if part == "*" { names.next().unwrap_or_default() } else { part }).collect();
+        page += &format!("\n## `[{}]`\n\n{about}\n\n| key | type | default | |\n|---|---|---|---|\n", title.join("."));
+        for key in keys.iter().filter(|key| key.table() == *path) {
+            let (_, default, sentence) = key.said();
+            let default = match toml_value(default) {
+                Ok(Some(_)) => format!("`{default}`"),
+                _ => default.to_string(),
+            };
+            let kind = match key.path.as_str() {
+                "server.auth" => "`\"none\"` or table".into(),
+                "dio.*.feed.format" => "`diorama` or a format".into(),
+                _ => type_words(&key.expected),
+            };
+            page += &format!("| `{}` | {kind} | {default} | {sentence} |\n", key.name());
+        }
+    }
+    page
+}
+
+/// Compares with the stored file, or writes it where that is asked for.
+fn stored(name: &str, made: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, made).unwrap();
+    }
+    let stored = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(stored == made, "docs/{name} is not what the code says: UPDATE_DOCS=1 cargo nextest run --lib reference");
+}
+
+#[test]
+fn the_stored_reference_is_what_the_code_asks_for() {
+    stored("configuration.md", &page());
+}
+
+#[test]
+fn the_stored_json_schema_is_what_the_code_asks_for() {
+    stored("diorama.schema.json", &schema());
+}
+
+#[test]
+fn every_key_that_is_described_exists_and_stands_in_a_table() {
+    let keys = asked();
+    for (path, ..) in KEYS {
+        assert!(keys.iter().any(|key| key.path == *path), "nothing reads {path}: take it out of keys.rs");
+    }
+    for key in &keys {
+        assert!(TABLES.iter().any(|(table, _)| *table == key.table()), "there is no table for {}", key.path);
+    }
+}

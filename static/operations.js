@@ -1,0 +1,50 @@
+/** The writes that were accepted: pending, confirmed, failed, and those that wait for a person. */
+
+import { button, h, select, trouble } from "./dom.js";
+import { operationTable } from "./record.js";
+import { every, read, segment, send } from "./session.js";
+
+const SECONDS = 2;
+const STATES = /** @type {[string, string][]} */ ([
+  ["", "all"], ["queued,running,unknown", "pending"], ["parked", "parked"], ["failed", "failed"], ["applied", "confirmed"], ["discarded", "discarded"],
+]);
+
+/** @type {import("./explorer.js").Page} */
+export async function operations(host, { query }) {
+  const names = Object.keys((await read("/")).resources);
+  const [state, dio] = ["state", "dio"].map((name) => query.get(name) ?? "");
+  const body = h("div", { "aria-live": "polite" });
+  const said = h("div", null);
+  const go = () => {
+    const next = Object.entries({ state: states.value, dio: dios.value }).filter(([, value]) => value);
+    location.hash = `#/operations?${next.map(([name, value]) => `${name}=${segment(value)}`).join("&")}`;
+  };
+  const states = select(STATES, state, { "aria-label": "State", onchange: go });
+  const dios = select([["", "every resource"], .../** @type {[string, string][]} */ (names.map((name) => [name, name]))], dio, { "aria-label": "Resource", onchange: go });
+  let shown = "";
+  const update = async (/** @type {boolean} */ anew) => {
+    try {
+      const all = await read(`/operations?limit=200${state && `&state=${segment(state)}`}${dio && `&dio=${segment(dio)}`}`);
+      const now = JSON.stringify(all);
+      // What has the focus is not taken away for nothing.
+      if (now === shown && !anew) return;
+      shown = now;
+      body.replaceChildren(all.length ? operationTable(all, () => update(true)) : h("p", { class: "soft" }, "There are none."));
+    } catch (error) {
+      shown = "";
+      body.replaceChildren(trouble(error));
+    }
+  };
+  const retryAll = button("Retry all parked", async () => {
+    try {
+      const done = await send("POST", `/operations/_retry?state=parked${dio && `&dio=${segment(dio)}`}`);
+      said.replaceChildren(h("p", { class: "soft", role: "status" }, `${done.length} are tried again.`));
+      await update(true);
+    } catch (error) {
+      said.replaceChildren(trouble(error));
+    }
+  });
+  host.append(h("h1", null, "Operations"), h("div", { class: "tools" }, states, dios, h("div", { class: "actions" }, retryAll)), said, body);
+  await update(true);
+  return every(SECONDS, () => update(false));
+}

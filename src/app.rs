@@ -113,11 +113,11 @@ fn check_with(config: &Config, cached: bool) -> Result<(), Failure> {
     if wrong.is_empty() { Ok(()) } else { Err(Failure::config(wrong.join("\n"))) }
 }
 
-/// The OpenAPI document of what `config` serves. Sources are opened to see their columns; nothing is kept.
+/// What `document` says of what `config` serves. Sources are opened to see their columns; nothing is kept.
 ///
 /// # Errors
 /// Everything that is wrong with the configuration.
-pub async fn openapi(config: &Config) -> Result<axum::body::Bytes, Failure> {
+pub async fn describe<T>(config: &Config, document: impl FnOnce(&Gateway) -> T) -> Result<T, Failure> {
     check(config)?;
     let lens = Lens::new().cache_source(MemoryCache::default()).build().map_err(Failure::config)?;
     // Nothing is read, so nothing is to be read again.
@@ -125,7 +125,7 @@ pub async fn openapi(config: &Config) -> Result<axum::body::Bytes, Failure> {
     still.lens.refresh_every = None;
     still.dios.iter_mut().for_each(|dio| (dio.refresh_every, dio.feed) = (None, None));
     let app = App::open(&still, lens).await?;
-    let document = app.gateway(&still).map(|gateway| gateway.openapi());
+    let document = app.gateway(&still).map(|gateway| document(&gateway));
     drop(app.dios);
     app.lens.close().await;
     document
@@ -351,7 +351,10 @@ impl App {
 /// Cache and journal, with the one way a source is listed.
 fn lens(spec: &LensSpec) -> Result<Lens, Failure> {
     let builder = Lens::new().on_start(list).on_refresh(list).on_start_blocking(false);
-    let builder = builder.settings(|settings| settings.inbox = hooks::inbox(&spec.inbox));
+    let builder = builder.settings(|settings| {
+        settings.inbox = hooks::inbox(&spec.inbox);
+        hooks::events(&spec.events, settings);
+    });
     let builder = match &spec.cache {
         CacheAt::Memory => builder.cache_source(MemoryCache::default()),
         CacheAt::File(path) => builder.cache_source(RedbCache::open(path)?),
@@ -411,6 +414,7 @@ fn mount_options(spec: &DioSpec, rows: usize) -> MountOptions {
         require_if_match: spec.require_if_match,
         // A table refuses what it has no column for; better at once than after a 202.
         unknown_columns: spec.unknown_columns.unwrap_or(spec.columns.is_empty() && !typed),
+        max_live: spec.max_live.unwrap_or(default.max_live),
         ack: if spec.ack == crate::config::Ack::Applied { Ack::Applied } else { Ack::Journal },
     }
 }

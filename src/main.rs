@@ -11,6 +11,7 @@ use axum::body::Bytes;
 use clap::{Args, Parser, Subcommand};
 use diorama::app::{self, Failure, demo, ops, webhook};
 use diorama::config::{Access, CacheAt, Config, File, HookSpec};
+use diorama::gateway::Gateway;
 
 /// A list of a source is many small pieces that are all freed together: unlike glibc's, this allocator gives their memory back.
 #[cfg(feature = "mimalloc")]
@@ -39,6 +40,8 @@ enum Command {
     Demo(Demo),
     /// Print the OpenAPI document of what serve would serve.
     Openapi(Serve),
+    /// Print the AsyncAPI document of its events and live queries.
+    Asyncapi(Serve),
     /// Ask a running server how it answers a list: what it reads, what it checks, how long that takes.
     Explain(ops::Explain),
     #[command(subcommand)]
@@ -171,11 +174,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
             app::say(format_args!("the demo bakery is in {}", arguments.dir.display()));
             serve(config, |base| app::say(demo::greeting(base)))
         }
-        Command::Openapi(serve) => {
-            let document = described(&serve)?;
-            let written = std::io::stdout().write_all(&document);
-            written.map_err(|error| Failure { code: 1, message: format!("stdout: {error}") })
-        }
+        Command::Openapi(serve) => print(&described(&serve, Gateway::openapi)?),
+        Command::Asyncapi(serve) => print(&described(&serve, Gateway::asyncapi)?),
         Command::Explain(asked) => runtime()?.block_on(ops::explain(asked)),
         Command::Ops(asked) => runtime()?.block_on(ops::run(asked)),
         Command::Webhook(asked) => runtime()?.block_on(webhook::run(asked)),
@@ -189,16 +189,21 @@ fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
+fn print(document: &[u8]) -> Result<(), Failure> {
+    let written = std::io::stdout().write_all(document);
+    written.map_err(|error| Failure { code: 1, message: format!("stdout: {error}") })
+}
+
 /// The document of what these arguments would serve; without any, that of what is served without being told.
-fn described(serve: &Serve) -> Result<Bytes, Failure> {
+fn described(serve: &Serve, document: fn(&Gateway) -> Bytes) -> Result<Bytes, Failure> {
     if !serve.files.is_empty() || Path::new("diorama.toml").exists() {
-        return runtime()?.block_on(app::openapi(&serve.config()?));
+        return runtime()?.block_on(app::describe(&serve.config()?, document));
     }
     // The demo as it was unpacked here, or else as it would be: a question leaves no files behind.
     let temporary = tempfile::tempdir().map_err(|error| Failure::config(format!("no temporary folder: {error}")))?;
     let here = Path::new(demo::FOLDER);
     let folder = if here.exists() { here } else { temporary.path() };
-    runtime()?.block_on(app::openapi(&app::read(&demo::unpack(folder)?)?))
+    runtime()?.block_on(app::describe(&app::read(&demo::unpack(folder)?)?, document))
 }
 
 fn main() -> ExitCode {

@@ -123,11 +123,12 @@ function share(path, query) {
   const text = queries.readable(query);
   const url = `${at(path)}${text && `?${text}`}`;
   const guarded = Boolean(options().token);
-  const said = h("span", { class: "soft", role: "status" });
+  const said = h("span", { class: "soft why", role: "status" });
   const copy = (/** @type {string} */ name, /** @type {string} */ what) =>
     button(name, async () => {
-      await navigator.clipboard.writeText(what);
-      said.textContent = "copied";
+      // Pages of plain http that are not local have no clipboard.
+      const copied = await navigator.clipboard?.writeText(what).then(() => true, () => false);
+      said.textContent = copied ? "copied" : what;
     });
   return menu("Copy", [
     copy("URL", url),

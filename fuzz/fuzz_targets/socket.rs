@@ -15,7 +15,7 @@ static BAKERY: LazyLock<Bakery> = LazyLock::new(Bakery::open);
 
 const PATHS: [(&str, &str); 4] = [
     ("/events", "json"),
-    ("/events?dio=products&snapshot=true", "json"),
+    ("/events?dio=products", "json"),
     ("/products/events", "json"),
     ("/events", "cbor"),
 ];

@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
@@ -92,7 +92,8 @@ pub(super) async fn accept(
             Ok((stream, peer)) => {
                 rest = Duration::from_millis(10);
                 if let Some(guest) = addresses.enter(peer.ip()) {
-                    let stream = Counted { stream, _place: place, _guest: guest };
+                    let (patience, stalled) = (limits.write_timeout, None);
+                    let stream = Counted { stream, patience, stalled, _place: place, _guest: guest };
                     connections.spawn(serve(stream, http.clone(), Arc::clone(&current), closing.clone()));
                 } else if let Ok(turn) = Arc::clone(&refusals).try_acquire_owned() {
                     tracing::debug!(%peer, "too many connections from one address");
@@ -105,7 +106,7 @@ pub(super) async fn accept(
             Err(error) => {
                 // Out of file descriptors, most likely: it passes when others close.
                 tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(rest).await;
+                sleep(rest).await;
                 rest = (rest * 2).min(LONGEST_REST);
             }
         }
@@ -181,11 +182,28 @@ impl Drop for Guest {
     }
 }
 
-/// A connection with its right to be: also what becomes of it after an upgrade counts until it is closed.
+/// A connection with its right to be: also what becomes of it after an upgrade counts until it is closed. One that is sent
+/// something and takes none of it for too long is given up, be it an answer, a stream or a socket.
 struct Counted {
     stream: TcpStream,
+    /// How long the client may take nothing.
+    patience: Duration,
+    /// When that is over; `None` while it takes what it is sent.
+    stalled: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
     _guest: Guest,
+}
+
+impl Counted {
+    fn taken(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if write.is_ready() {
+            self.stalled = None;
+            return write;
+        }
+        let patience = self.patience;
+        let over = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
+        over.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
 }
 
 impl AsyncRead for Counted {
@@ -196,7 +214,8 @@ impl AsyncRead for Counted {
 
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let write = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.taken(cx, write)
     }
 
     fn poll_write_vectored(
@@ -204,7 +223,8 @@ impl AsyncWrite for Counted {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let write = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.taken(cx, write)
     }
 
     fn is_write_vectored(&self) -> bool {

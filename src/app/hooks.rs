@@ -2,7 +2,8 @@
 
 use axum::http::{HeaderName, HeaderValue};
 
-use crate::config::{FeedSpec, HookAuth, HookSpec, InboxSpec, IntakeSpec, Secret};
+use crate::config::{EventsSpec, FeedSpec, HookAuth, HookSpec, InboxSpec, IntakeSpec, Secret};
+use crate::dio::Settings;
 use crate::feeds::{FeedFormat, WsFeed};
 use crate::gateway::webhook::{Hook, HookOptions};
 use crate::inbound::signature::{Contentful, Gitlab, Message, Standard, Timed};
@@ -39,6 +40,13 @@ pub(super) fn inbox(spec: &InboxSpec) -> InboxLimits {
         bytes: spec.bytes.map_or(default.bytes, |bytes| bytes as u64),
         age: spec.age.unwrap_or(default.age),
     }
+}
+
+/// What is kept of events.
+pub(super) fn events(spec: &EventsSpec, settings: &mut Settings) {
+    settings.keep_events = spec.count.map_or(settings.keep_events, |count| count as u64);
+    settings.keep_bytes = spec.bytes.map_or(settings.keep_bytes, |bytes| bytes as u64);
+    settings.keep_for = spec.age.unwrap_or(settings.keep_for);
 }
 
 /// The feed that `spec` describes.

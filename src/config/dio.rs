@@ -33,6 +33,8 @@ pub struct DioSpec {
     pub max_limit: Option<u64>,
     /// Rows that one write by filter may touch, at most.
     pub max_affected: Option<u64>,
+    /// Different live queries at a time, at most.
+    pub max_live: Option<usize>,
     /// When a write is answered.
     pub ack: Ack,
     /// Whether changes must say which version they were made for.
@@ -132,6 +134,7 @@ impl DioSpec {
             default_limit: None,
             max_limit: None,
             max_affected: None,
+            max_live: None,
             ack: Ack::Journal,
             require_if_match: false,
             allow_shrink: false,
@@ -168,6 +171,7 @@ impl DioSpec {
             default_limit: reader.number("default_limit"),
             max_limit: reader.number("max_limit"),
             max_affected: reader.number("max_affected"),
+            max_live: reader.count("max_live", 1..=1_000_000),
             ack: match reader.word("ack", &["journal", "applied", "memory"]) {
                 Some("applied") => Ack::Applied,
                 Some("memory") => Ack::Memory,

@@ -1,4 +1,4 @@
-//! How webhooks take deliveries, and what is kept of them.
+//! How webhooks take deliveries, what is kept of them, and of events.
 
 use std::time::Duration;
 
@@ -46,6 +46,29 @@ impl InboxSpec {
         let spec = InboxSpec {
             count: reader.count("count", 1..=1_000_000),
             bytes: reader.size("bytes", 16 << 20..=4 << 30),
+            age: reader.duration("age"),
+        };
+        reader.finish();
+        spec
+    }
+}
+
+/// `lens.events`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventsSpec {
+    /// Events of each Dio that the journal keeps.
+    pub count: Option<usize>,
+    /// Their bytes.
+    pub bytes: Option<usize>,
+    /// For how long.
+    pub age: Option<Duration>,
+}
+
+impl EventsSpec {
+    pub(super) fn read(reader: Reader<'_>) -> EventsSpec {
+        let spec = EventsSpec {
+            count: reader.count("count", 1..=100_000_000),
+            bytes: reader.size("bytes", 1 << 20..=1 << 40),
             age: reader.duration("age"),
         };
         reader.finish();

@@ -35,6 +35,8 @@ pub struct LimitsSpec {
     pub header_timeout: Duration,
     /// Time to send its body (default: 30 s).
     pub body_timeout: Duration,
+    /// Time in which a client takes something of what it is sent, before it is cut off (default: 10 s).
+    pub write_timeout: Duration,
 }
 
 impl Default for LimitsSpec {
@@ -53,6 +55,7 @@ impl Default for LimitsSpec {
             max_sockets: 10_000,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -85,7 +88,12 @@ impl LimitsSpec {
         for (key, limit, range) in counts {
             *limit = reader.count(key, range).unwrap_or(*limit);
         }
-        for (key, limit) in [("header_timeout", &mut spec.header_timeout), ("body_timeout", &mut spec.body_timeout)] {
+        let times: [(&'static str, &mut Duration); 3] = [
+            ("header_timeout", &mut spec.header_timeout),
+            ("body_timeout", &mut spec.body_timeout),
+            ("write_timeout", &mut spec.write_timeout),
+        ];
+        for (key, limit) in times {
             let time = reader.duration(key).unwrap_or(*limit);
             if TIMES.contains(&time) {
                 *limit = time;

@@ -16,7 +16,7 @@ mod webhook;
 pub use dio::{Ack, ColumnSpec, DioSpec, Source, WriteRoute};
 pub use feed::FeedSpec;
 pub use file::{File, resource_name};
-pub use intake::{InboxSpec, IntakeSpec};
+pub use intake::{EventsSpec, InboxSpec, IntakeSpec};
 pub use limits::LimitsSpec;
 pub use problems::{ConfigError, Problem};
 pub(crate) use server::PUBLIC;

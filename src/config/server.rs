@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::intake::InboxSpec;
+use super::intake::{EventsSpec, InboxSpec};
 use super::limits::LimitsSpec;
 use super::value::{LEAST_TOKEN, Reader, Secret};
 
@@ -115,6 +115,8 @@ pub struct LensSpec {
     pub refresh_every: Option<Duration>,
     /// What is kept of deliveries.
     pub inbox: InboxSpec,
+    /// What is kept of events.
+    pub events: EventsSpec,
 }
 
 /// Where rows are kept.
@@ -133,6 +135,7 @@ impl Default for LensSpec {
             journal: None,
             refresh_every: None,
             inbox: InboxSpec::default(),
+            events: EventsSpec::default(),
         }
     }
 }
@@ -145,8 +148,9 @@ impl LensSpec {
             None => CacheAt::File(reader.context.folder.join("cache.redb")),
         };
         let inbox = reader.table("inbox").map(InboxSpec::read).unwrap_or_default();
+        let events = reader.table("events").map(EventsSpec::read).unwrap_or_default();
         let refresh_every = reader.duration("refresh_every");
-        let spec = LensSpec { cache, journal: reader.path("journal"), refresh_every, inbox };
+        let spec = LensSpec { cache, journal: reader.path("journal"), refresh_every, inbox, events };
         reader.finish();
         spec
     }

@@ -171,7 +171,7 @@ fn limits_are_read_within_their_bounds() {
     };
     assert_eq!(read("").unwrap(), LimitsSpec::default());
     let all = "body = \"2MiB\"\nbulk = \"1 GiB\"\nuri = 4096\ndepth = 10\nnodes = 1_000\nheaders = 50\nheader_bytes = \"16KiB\"\n\
-         rows = 500\nmax_connections = 100\nper_address = 10\nmax_sockets = 20\nheader_timeout = \"2s\"\nbody_timeout = \"1m\"";
+         rows = 500\nmax_connections = 100\nper_address = 10\nmax_sockets = 20\nheader_timeout = \"2s\"\nbody_timeout = \"1m\"\nwrite_timeout = \"3s\"";
     let expected = LimitsSpec {
         body: 2 << 20,
         bulk: 1 << 30,
@@ -186,6 +186,7 @@ fn limits_are_read_within_their_bounds() {
         max_sockets: 20,
         header_timeout: Duration::from_secs(2),
         body_timeout: Duration::from_secs(60),
+        write_timeout: Duration::from_secs(3),
     };
     assert_eq!(read(all).unwrap(), expected);
     for (wrong, says) in [
@@ -232,6 +233,7 @@ fn how_deliveries_come_and_are_kept_is_read() {
     let text = r#"
 [lens]
 inbox = { count = 50, bytes = "32MiB", age = "1d" }
+events = { count = 70, bytes = "2MiB", age = "2h" }
 
 [dio.a]
 source = { csv = "a.csv" }
@@ -252,6 +254,8 @@ on_undecodable = "reject"
     let config = parse(text).unwrap();
     let inbox = InboxSpec { count: Some(50), bytes: Some(32 << 20), age: Some(Duration::from_secs(86_400)) };
     assert_eq!(config.lens.inbox, inbox);
+    let events = EventsSpec { count: Some(70), bytes: Some(2 << 20), age: Some(Duration::from_secs(7_200)) };
+    assert_eq!(config.lens.events, events);
     let [a, b] = &config.dios[..] else { panic!() };
     let (feed, other) = (a.feed.as_ref().unwrap(), b.feed.as_ref().unwrap());
     let headers: Vec<_> = feed.headers.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();

@@ -24,6 +24,20 @@ impl Core {
             let what = "aggregate (its rows are only partly cached)";
             return Err(Error::Unsupported { vista: Arc::clone(&self.name), what });
         }
+        self.aggregate_in(state, query, asked, schema).await
+    }
+
+    /// [`Core::aggregate`] of a state that has all rows.
+    ///
+    /// # Errors
+    /// What the aggregation says.
+    pub(crate) async fn aggregate_in(
+        &self,
+        state: Arc<State>,
+        query: &Query,
+        asked: &Arc<Aggregation>,
+        schema: &Arc<Schema>,
+    ) -> Result<Vec<Record>> {
         // Of a mere number, no row is looked at.
         let limit = asked.is_count().then_some(0);
         let rows = Query { filter: query.filter.clone(), search: query.search.clone(), limit, ..Query::default() };

@@ -634,6 +634,10 @@ impl Stage {
         }
         self.core.root.store(Arc::new(self.next));
         self.core.tally.moved(self.moves);
+        if !self.entries.is_empty() {
+            let bytes = self.entries.iter().map(|entry| entry.bytes.len()).sum();
+            self.core.ledger.lock().note(seq, now(), bytes);
+        }
         if !self.items.is_empty() {
             self.core.ring.push(self.items);
         }

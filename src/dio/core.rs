@@ -16,6 +16,7 @@ use super::commit::{Command, Committed, CommitterHandle, Reply};
 use super::counters::Tally;
 use super::event::Position;
 use super::hooks::{Hooks, scope_of};
+use super::ledger::Ledger;
 use super::ring::Ring;
 use super::settings::Settings;
 use super::store::Store;
@@ -59,6 +60,8 @@ pub(crate) struct Core {
     pub(super) before_refresh: Mutex<Option<Arc<State>>>,
     /// Entries of the journal before this are trimmed.
     pub(super) trimmed: tokio::sync::Mutex<u64>,
+    /// What the journal holds.
+    pub(super) ledger: Mutex<Ledger>,
     places: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     closed: AtomicBool,
@@ -126,6 +129,7 @@ pub(crate) struct Parts {
     pub(super) ring: Ring,
     pub(super) store: Store,
     pub(super) freshness: Freshness,
+    pub(super) ledger: Ledger,
 }
 
 impl Core {
@@ -161,6 +165,7 @@ impl Core {
             refreshing: Mutex::new(None),
             before_refresh: Mutex::new(None),
             trimmed: tokio::sync::Mutex::new(0),
+            ledger: Mutex::new(parts.ledger),
             places,
             bytes,
             closed: AtomicBool::new(false),

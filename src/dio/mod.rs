@@ -18,6 +18,7 @@ mod hooks;
 mod inbox;
 mod indexer;
 mod ingest;
+mod ledger;
 mod master;
 mod open;
 mod operations;

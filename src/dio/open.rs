@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use super::commit::{Committer, apply};
 use super::core::{Core, Freshness, Parts};
 use super::hooks::{self, Hooks, Kind, Scope};
+use super::ledger::Ledger;
 use super::ring::Ring;
 use super::settings::{Settings, WriteRoute};
 use super::store::Store;
@@ -48,6 +49,7 @@ struct Recovered {
     state: State,
     meta: CacheMeta,
     ring: Ring,
+    ledger: Ledger,
     /// What the log says of confirmed rows and the cache file has not seen.
     behind: Vec<CacheChange>,
     /// Rows may not be what the log says: subscribers read again, and so do we.
@@ -112,6 +114,7 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Opened> {
         ring: recovered.ring,
         store,
         freshness,
+        ledger: recovered.ledger,
     }));
     if damaged && let Err(error) = core.store.rewrite(|| core.state()).await {
         // The writer finds the damage again, or the next start does.
@@ -267,8 +270,8 @@ async fn recover(
     let epoch: Arc<str> = log.epoch.as_str().into();
     let mut state = State::restore(rules, Arc::clone(&epoch), meta.watermark, rows);
     let ring = Ring::new(settings.ring, epoch, log.oldest.saturating_sub(1));
-    let mut behind = Vec::new();
-    let bodiless = replay(journal, &log, &mut state, &ring, meta.watermark, &mut behind).await?;
+    let (mut behind, mut ledger) = (Vec::new(), Ledger::default());
+    let bodiless = replay(journal, &log, &mut state, (&ring, &mut ledger), meta.watermark, &mut behind).await?;
     if bodiless {
         doubt = Some("a large refresh was interrupted");
     }
@@ -281,7 +284,7 @@ async fn recover(
         meta.complete_at = None;
         meta.gap = state.has_gap();
     }
-    Ok(Recovered { state, meta, ring, behind, doubt })
+    Ok(Recovered { state, meta, ring, ledger, behind, doubt })
 }
 
 /// Brings `state` up to the log's head, refills the ring and gathers what the cache file lacks in `behind`. Says whether rows
@@ -290,7 +293,7 @@ async fn replay(
     journal: &dyn Journal,
     log: &LogState,
     state: &mut State,
-    ring: &Ring,
+    (ring, ledger): (&Ring, &mut Ledger),
     watermark: u64,
     behind: &mut Vec<CacheChange>,
 ) -> Result<bool> {
@@ -303,12 +306,14 @@ async fn replay(
         let mut items = Vec::new();
         for stored in entries {
             let entry = decode(&stored, &log.log)?;
+            let at = entry.at;
             bodiless |= stored.seq > watermark && matches!(entry.base, Base::Many { .. });
             let (change, item) = apply(state, entry, &mut false);
             if !matches!(change, CacheChange::None) {
                 behind.push(change);
             }
             if stored.seq >= log.oldest {
+                ledger.note(stored.seq, at, stored.bytes.len());
                 items.extend(item.map(|item| item.replayed(stored.seq <= watermark)));
             }
         }

@@ -30,8 +30,13 @@ pub struct Settings {
     pub write_concurrency: usize,
     /// Bounds of the event ring.
     pub ring: RingLimits,
-    /// Events that the journal keeps (default: 100,000).
+    /// Events that the journal keeps (default: 100,000). Older ones go a tenth at a time, once the cache file has what they
+    /// did; those of open writes stay.
     pub keep_events: u64,
+    /// Their bytes (default: 256 MiB).
+    pub keep_bytes: u64,
+    /// How long it keeps them (default: 24 h); looked at when something is written.
+    pub keep_for: Duration,
     /// When a failed delivery is tried again.
     pub retry: Retry,
     /// What happens to a write of which nobody can tell whether it took effect (default: it is sent again).
@@ -92,6 +97,8 @@ impl Default for Settings {
             write_concurrency: 1,
             ring: RingLimits::default(),
             keep_events: 100_000,
+            keep_bytes: 256 << 20,
+            keep_for: Duration::from_secs(24 * 3600),
             retry: Retry::default(),
             on_unknown: OnUnknown::Retry,
             breaker: BreakerLimits::default(),

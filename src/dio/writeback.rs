@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::commit::now;
 use super::core::Core;
+use super::ledger::Bounds;
 use crate::cache::CacheError;
 
 /// How long a confirmed row may wait for the cache file.
@@ -50,18 +51,24 @@ pub(super) async fn run(core: Arc<Core>) {
     }
 }
 
-/// Drops events beyond `keep_events`, never those that the cache file has not seen nor those of open operations.
+/// Drops events beyond what is to be kept, never those that the cache file has not seen nor those of open operations.
 async fn trim(core: &Arc<Core>, watermark: u64) {
-    let state = core.state();
-    let keep = core.settings.keep_events;
-    let before = state.seq().saturating_sub(keep).min(watermark);
-    // A tenth at a time: each trim is a transaction of its own.
+    let (state, settings, now) = (core.state(), &core.settings, now());
+    let bounds = Bounds { count: settings.keep_events, bytes: settings.keep_bytes, age: settings.keep_for };
     let mut trimmed = core.trimmed.lock().await;
-    if before < *trimmed + (keep / 10).max(1) {
-        return;
-    }
-    match core.journal.trim(&core.name, before, &state.kept_entries(), now()).await {
-        Ok(()) => *trimmed = before,
+    let before = {
+        let ledger = core.ledger.lock();
+        let before = |bounds| ledger.before(bounds, state.seq(), now).min(watermark);
+        if before(bounds.with_slack()) <= *trimmed {
+            return;
+        }
+        before(bounds)
+    };
+    match core.journal.trim(&core.name, before, &state.kept_entries(), now).await {
+        Ok(()) => {
+            *trimmed = before;
+            core.ledger.lock().trimmed(before);
+        }
         Err(error) => tracing::warn!(dio = %core.name, %error, "the journal could not be trimmed"),
     }
 }

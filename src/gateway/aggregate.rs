@@ -1,21 +1,22 @@
 //! `GET /{dio}/_aggregate`: counts, sums, means and extremes of the rows that pass the filters, by groups.
 //!
 //! `select` holds functions and the columns to group by; columns alone give their distinct values. Filters are those of a list;
-//! order, limit and offset are about the groups, by the names of the results.
+//! order, limit and offset are about the groups, by the names of the results. With `live` it is a live query (`events/live`).
 
 use std::sync::Arc;
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::response::Response;
 
 use super::answer::{self, View};
+use super::events::{self, LiveWish};
 use super::extract::On;
 use super::format::Writer;
 use super::list::Found;
 use super::negotiate;
 use super::params::{self, ParamOptions, percent_decoded};
 use super::problem::{ApiError, Code};
-use super::state::Mounted;
+use super::state::{Mounted, Shared};
 use crate::record::{Body, Record};
 use crate::vista::query::{AggregateItem, Aggregation, Path};
 use crate::vista::{Error, Query, Schema};
@@ -26,7 +27,14 @@ const MAX_ITEMS: usize = 50;
 const OF_GROUPS: [&str; 9] = ["order", "limit", "offset", "_sort", "_order", "_page", "_limit", "_start", "_end"];
 
 /// Sums up rows.
-pub(super) async fn aggregate(On(at): On, request: Request) -> Result<Response, ApiError> {
+pub(super) async fn aggregate(
+    State(shared): State<Arc<Shared>>,
+    On(at): On,
+    request: Request,
+) -> Result<Response, ApiError> {
+    if let Some(asked) = LiveWish::parse_groups(request.uri().query().unwrap_or_default(), &at)? {
+        return events::live_groups(&shared, &at, asked, request).await;
+    }
     let (raw, headers) = (request.uri().query().unwrap_or_default(), request.headers());
     let format = negotiate::of_list(headers)?;
     let view = View::of(&at);
@@ -58,16 +66,16 @@ fn write(writer: &Writer, schema: &Schema, groups: &[(String, Record)]) -> Vec<u
 }
 
 /// What the URL asks for.
-struct Asked {
-    aggregation: Arc<Aggregation>,
-    rows: Query,
-    groups: Query,
+pub(super) struct Asked {
+    pub(super) aggregation: Arc<Aggregation>,
+    pub(super) rows: Query,
+    pub(super) groups: Query,
     /// The results.
     schema: Schema,
 }
 
 impl Asked {
-    fn read(raw: &str, at: &Mounted) -> Result<Asked, ApiError> {
+    pub(super) fn read(raw: &str, at: &Mounted) -> Result<Asked, ApiError> {
         let of_groups = |piece: &&str| {
             let key = piece.split('=').next().unwrap_or_default();
             let value = piece.get(key.len() + 1..).unwrap_or_default();
@@ -78,11 +86,13 @@ impl Asked {
             OF_GROUPS.contains(&&*key) || json
         };
         let (of_groups, of_rows): (Vec<&str>, Vec<&str>) = raw.split('&').partition(of_groups);
-        let options = ParamOptions { max_limit: at.options.max_limit, extra: &["select"] };
-        let asked = params::parse(&of_rows.join("&"), &at.schema, &options)?;
+        // What is not to be live may say so.
+        let options = ParamOptions { max_limit: at.options.max_limit, extra: &["select", "live"] };
+        let mut asked = params::parse(&of_rows.join("&"), &at.schema, &options)?;
         if asked.query.after.is_some() {
             return Err(ApiError::new(Code::InvalidParameter, "after: groups are paged with limit and offset"));
         }
+        asked.extra.retain(|(name, _)| name == "select");
         let aggregation = compile(&asked.extra, &at.schema)?;
         let schema = aggregation.schema();
         let options = ParamOptions { max_limit: at.options.max_limit, extra: &[] };

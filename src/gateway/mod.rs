@@ -201,6 +201,11 @@ impl Gateway {
         openapi::Document::of(&self.shared).json()
     }
 
+    /// Its events and live queries, as an AsyncAPI 3.0 document: the bytes that `GET /asyncapi.json` answers with.
+    pub fn asyncapi(&self) -> axum::body::Bytes {
+        openapi::Document::of_events(&self.shared).json()
+    }
+
     /// A router to serve or to nest.
     pub fn into_router(self) -> axum::Router {
         self.into_service().into_router()
@@ -209,6 +214,7 @@ impl Gateway {
     /// What answers requests, for a server that serves nothing else: a router around it would cost each request a tenth more.
     pub fn into_service(mut self) -> GatewayService {
         self.shared.openapi = openapi::Document::of(&self.shared);
+        self.shared.asyncapi = openapi::Document::of_events(&self.shared);
         GatewayService::new(self.shared)
     }
 }
@@ -225,6 +231,7 @@ impl Default for Shared {
             limits: Limits::default(),
             sockets: Sockets::default(),
             openapi: openapi::Document::default(),
+            asyncapi: openapi::Document::default(),
             closing: tokio_util::sync::CancellationToken::new(),
             connections: None,
             metrics: metrics::Metrics::default(),

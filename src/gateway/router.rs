@@ -28,6 +28,7 @@ pub(super) enum Route {
     Ready,
     Metrics,
     OpenApi,
+    AsyncApi,
     Asset,
     Problem,
     Operations,
@@ -41,6 +42,7 @@ pub(super) enum Route {
     ManyEvents,
     Rows,
     Events,
+    LiveRows,
     Query,
     Aggregate,
     Refresh,
@@ -55,12 +57,12 @@ type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 impl Route {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Route; 25] = {
+    pub(super) const ALL: [Route; 27] = {
         use Route::*;
         [
-            Index, Live, Ready, Metrics, OpenApi, Asset, Problem, Operations, RetryMany, Operation, Retry, Hook,
-            Deliveries, Delivery, Replay, ManyEvents, Rows, Events, Query, Aggregate, Refresh, Schema, Row, RowEvents,
-            None,
+            Index, Live, Ready, Metrics, OpenApi, AsyncApi, Asset, Problem, Operations, RetryMany, Operation, Retry,
+            Hook, Deliveries, Delivery, Replay, ManyEvents, Rows, Events, LiveRows, Query, Aggregate, Refresh, Schema,
+            Row, RowEvents, None,
         ]
     };
 
@@ -81,6 +83,7 @@ impl Route {
             ("readyz", (None, ..)) => Route::Ready,
             ("metrics", (None, ..)) => Route::Metrics,
             ("openapi.json", (None, ..)) => Route::OpenApi,
+            ("asyncapi.json", (None, ..)) => Route::AsyncApi,
             ("operations", (None, ..)) => Route::Operations,
             ("events", (None, ..)) => Route::ManyEvents,
             ("", _) | (_, (Some(""), ..)) => Route::None,
@@ -98,6 +101,7 @@ impl Route {
             },
             (_, (None, ..)) => Route::Rows,
             (_, (Some("events"), None, _)) => Route::Events,
+            (_, (Some("live"), None, _)) => Route::LiveRows,
             (_, (Some("_query"), None, _)) => Route::Query,
             (_, (Some("_aggregate"), None, _)) => Route::Aggregate,
             (_, (Some("_refresh"), None, _)) => Route::Refresh,
@@ -116,6 +120,7 @@ impl Route {
             Route::Ready => "/readyz",
             Route::Metrics => "/metrics",
             Route::OpenApi => "/openapi.json",
+            Route::AsyncApi => "/asyncapi.json",
             Route::Asset => "/static/{file}",
             Route::Problem => "/problems/{code}",
             Route::Operations => "/operations",
@@ -129,6 +134,7 @@ impl Route {
             Route::ManyEvents => "/events",
             Route::Rows => "/{dio}",
             Route::Events => "/{dio}/events",
+            Route::LiveRows => "/{dio}/live",
             Route::Query => "/{dio}/_query",
             Route::Aggregate => "/{dio}/_aggregate",
             Route::Refresh => "/{dio}/_refresh",
@@ -156,6 +162,7 @@ impl Route {
             (Route::Ready, "GET") => health::ready.call(request, shared),
             (Route::Metrics, "GET") => metrics::scrape.call(request, shared),
             (Route::OpenApi, "GET") => openapi::openapi.call(request, shared),
+            (Route::AsyncApi, "GET") => openapi::asyncapi.call(request, shared),
             (Route::Asset, "GET") => assets::asset.call(request, shared),
             (Route::Problem, "GET") => problem.call(request, shared),
             (Route::Operations, "GET") => operations::operations.call(request, shared),
@@ -176,6 +183,7 @@ impl Route {
             (Route::Aggregate, "GET") => aggregate::aggregate.call(request, shared),
             (Route::ManyEvents, "GET") => events::subscribe_many.call(request, shared),
             (Route::Events, "GET") => events::subscribe.call(request, shared),
+            (Route::LiveRows, "GET") => events::live.call(request, shared),
             (Route::Refresh, "POST") => refresh::refresh.call(request, shared),
             (Route::Schema, "GET") => schema::schema.call(request, shared),
             (Route::Row, "GET") => record::record.call(request, shared),
@@ -195,7 +203,7 @@ impl Route {
         let changes = matches!(method, "POST" | "PUT" | "PATCH" | "DELETE");
         let allow = match self {
             // A word of the URL where an id would stand: writes are told so, whatever else the word can do.
-            Route::Events | Route::Query | Route::Refresh | Route::Schema if changes => {
+            Route::Events | Route::LiveRows | Route::Query | Route::Refresh | Route::Schema if changes => {
                 return write::reserved(word);
             }
             Route::Rows | Route::Row => match shared.dio(dio) {

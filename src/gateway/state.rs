@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::answer::{self, Common};
 use super::asked::Texts;
 use super::auth::Auth;
-use super::events::{Sockets, Views};
+use super::events::{Lives, Sockets, Views};
 use super::limits::Limits;
 use super::metrics::{Metrics, SocketCounts};
 use super::openapi::Document;
@@ -44,6 +44,8 @@ pub struct Shared {
     pub sockets: Sockets,
     /// What is served, described; made with the router.
     pub openapi: Document,
+    /// What is pushed, described.
+    pub asyncapi: Document,
     /// Cancelled when the server is going to stop.
     pub closing: CancellationToken,
     /// The server's connections, where they are known.
@@ -91,6 +93,8 @@ pub struct Mounted {
     pub sockets: Arc<SocketCounts>,
     /// What their subscribers see.
     pub(super) views: Views,
+    /// The live queries that are followed.
+    pub(super) lives: Lives,
     /// Headers of the answers to readers, as they were last.
     pub(super) common: ArcSwapOption<Common>,
     /// What was asked of it.
@@ -146,6 +150,7 @@ impl Mounted {
             options,
             sockets: Arc::default(),
             views: Views::default(),
+            lives: Lives::default(),
             common: ArcSwapOption::empty(),
             texts: Texts::default(),
         }
@@ -167,6 +172,8 @@ pub struct MountOptions {
     pub unknown_columns: bool,
     /// When a write is answered.
     pub ack: Ack,
+    /// Different live queries that are followed at a time, at most (default: 500).
+    pub max_live: usize,
 }
 
 impl Default for MountOptions {
@@ -178,6 +185,7 @@ impl Default for MountOptions {
             require_if_match: false,
             unknown_columns: true,
             ack: Ack::Journal,
+            max_live: 500,
         }
     }
 }

@@ -43,8 +43,8 @@ async fn a_change_that_panics_is_refused_alone_and_leaves_nothing_behind() {
     let mut told = Vec::new();
     while told.len() < 3 {
         let entry = events.recv_entry().await.unwrap();
-        if entry.record.is_some() {
-            told.push((entry.position.seq - before, entry.record.unwrap()["n"].clone()));
+        if let (Some(position), Some(record)) = (entry.position, entry.record) {
+            told.push((position.seq - before, record["n"].clone()));
         }
     }
     assert_eq!(told, [(1, 1.into()), (2, 2.into()), (3, 5.into())]);

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::dio::{At, Ring, RingItem};
+use crate::journal::Seq;
 
 /// The shortest time between two looks at the rows.
 const PACE: Duration = Duration::from_millis(25);
@@ -18,6 +19,16 @@ pub(super) enum Told {
     Item(Arc<RingItem>),
     /// Events that are gone: anything may have happened.
     Lagged,
+}
+
+impl Told {
+    /// The position of an event of the log.
+    pub(super) fn seq(&self) -> Option<Seq> {
+        match self {
+            Told::Item(item) => item.seq,
+            Told::Lagged => None,
+        }
+    }
 }
 
 /// A cursor on the events from its making on.

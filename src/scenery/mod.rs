@@ -42,6 +42,8 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::dio::Dio;
+use crate::journal::Seq;
+use crate::record::{Body, Id};
 use crate::vista::Result;
 
 impl Dio {
@@ -85,6 +87,19 @@ impl std::fmt::Display for Generation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// What a scenery shows, all of one moment.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    /// Counts how often it was another.
+    pub(crate) version: u64,
+    /// The position of the log that it was last seen to be true at.
+    pub(crate) seq: Seq,
+    /// How many rows there are in all, if that is known.
+    pub(crate) total: Option<u64>,
+    /// Rows in order, by id.
+    pub(crate) rows: Vec<(Id, Body)>,
 }
 
 /// What the clones of a handle share. When it goes, the scenery's task ends.

@@ -9,8 +9,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::follow::{Follower, Told};
 use super::window::Window;
-use super::{Generation, Lead};
+use super::{Generation, Lead, Shown};
 use crate::dio::{Core, Dio, DioEvent, Handle, Old, RingItem};
+use crate::journal::Seq;
 use crate::record::{Body, CborValue, Id, Record, Rows};
 use crate::vista::query::{JsonRow, Prepared};
 use crate::vista::{Error, Filter, OrderTerm, Query, Result, Schema};
@@ -25,11 +26,13 @@ pub struct TableSceneryBuilder {
     dio: Dio,
     query: Query,
     page: u64,
+    /// The first row that is looked at.
+    from: u64,
 }
 
 impl TableSceneryBuilder {
     pub(super) fn new(dio: Dio) -> TableSceneryBuilder {
-        TableSceneryBuilder { dio, query: Query::default(), page: 100 }
+        TableSceneryBuilder { dio, query: Query::default(), page: 100, from: 0 }
     }
 
     /// Keeps only rows whose `column` equals `value`; adds to what was said before.
@@ -55,6 +58,15 @@ impl TableSceneryBuilder {
         self
     }
 
+    /// Shows the rows of `query`, beginning with those between its offset and its limit, which is the page size; replaces
+    /// everything that was said before. What it selects and which cursor it has does not count.
+    pub fn query(mut self, query: Query) -> Self {
+        self.page = query.limit.unwrap_or(self.page).max(1);
+        self.from = query.offset;
+        self.query = Query { select: Vec::new(), after: None, offset: 0, limit: None, ..query };
+        self
+    }
+
     /// How many rows are held at first, and added by [`TableScenery::request_load_more`] (default: 100).
     pub fn page_size(mut self, rows: u64) -> Self {
         self.page = rows;
@@ -77,7 +89,8 @@ impl TableSceneryBuilder {
         // What happens from here on is followed; what happened before is in the rows.
         let follower = Follower::new(&core.ring);
         let told = core.ask_total(&self.dio).await?;
-        let wish = Wish { query: Arc::new(self.query), era: 0, viewport: 0..self.page, asked: 0 };
+        let viewport = self.from..self.from.saturating_add(self.page);
+        let wish = Wish { query: Arc::new(self.query), era: 0, viewport, asked: 0 };
         core.before_query(&self.dio, wish.windowed(self.page)).await?;
         let (wishes, wish_receiver) = watch::channel(wish.clone());
         let shared = Arc::new(Shared {
@@ -170,13 +183,22 @@ struct Shared {
 
 impl Shared {
     /// Shows `window`; a new generation if it differs, or if `announce` says so.
-    fn show(&self, window: Window, announce: bool) {
+    fn show(&self, mut window: Window, announce: bool) {
         let mut held = self.window.write();
         let moved = *held != window;
+        window.version = held.version + u64::from(moved);
         *held = window;
         drop(held);
         if moved || announce {
             Generation::bump(&self.generation);
+        }
+    }
+
+    /// What was told does not concern the window: it is true at that position too.
+    fn reached(&self, told: &[Told]) {
+        if let Some(seq) = told.iter().filter_map(Told::seq).max() {
+            let mut held = self.window.write();
+            held.seq = held.seq.max(seq);
         }
     }
 
@@ -256,6 +278,19 @@ impl TableScenery {
             rows.push_body(Arc::clone(&held.id), held.body.clone());
         }
         rows
+    }
+
+    /// What is shown in the places `range`, up to the first row that is not held.
+    pub(crate) fn shown(&self, range: Range<u64>) -> Shown {
+        let window = self.0.shared.window.read();
+        let rows = window.held_in(range).map(|held| (Arc::clone(&held.id), held.body.clone()));
+        Shown { version: window.version, seq: window.seq, total: window.total(), rows: rows.collect() }
+    }
+
+    /// The version of what is shown, and the position that it was last seen to be true at.
+    pub(crate) fn version(&self) -> (u64, Seq) {
+        let window = self.0.shared.window.read();
+        (window.version, window.seq)
     }
 
     /// Says which places are looked at. Rows that are not held follow in the background; rows far from it may be let go.
@@ -451,9 +486,12 @@ impl Task {
         let surplus = if exact { 0 } else { self.surplus };
         self.due = None;
         let query = self.wish.windowed(self.shared.page);
+        let seq = view.state.seq();
         let (rows, count) = self.core.select_from(view.state, &query, &self.shared.schema).await?;
         self.follower.rest();
-        self.shared.show(Window::of(query.offset, rows.bodies(), count + surplus), announce);
+        let mut window = Window::of(query.offset, rows.bodies(), count + surplus);
+        window.seq = seq;
+        self.shared.show(window, announce);
         self.shared.settle_load();
         Ok(())
     }
@@ -496,7 +534,7 @@ impl Task {
             }
         }
         if !read {
-            return;
+            return self.shared.reached(told);
         }
         match self.read(invalidated).await {
             Ok(()) if self.partial => self.follow(told, invalidated),
@@ -547,6 +585,7 @@ impl Task {
             }
         }
         self.shared.show(window, false);
+        self.shared.reached(told);
         if again {
             self.round += 1;
             self.asked.clear();

@@ -10,11 +10,12 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::follow::{Follower, Told};
-use super::{Generation, Lead};
+use super::{Generation, Lead, Shown};
 use crate::dio::{Core, Dio, DioEvent};
 use crate::hot::State;
-use crate::record::{CborValue, Id, Rows};
-use crate::vista::query::{AggregateItem, Aggregation, Function, JsonRow};
+use crate::journal::Seq;
+use crate::record::{Body, CborValue, Id, Record, Rows};
+use crate::vista::query::{AggregateItem, Aggregation, Function, JsonRow, Prepared};
 use crate::vista::{Error, Filter, Query, Result, Schema};
 
 type Custom = Arc<dyn Fn(&Rows) -> Result<CborValue> + Send + Sync>;
@@ -31,6 +32,7 @@ pub struct ValueSceneryBuilder {
 #[derive(Clone)]
 enum Aggregate {
     Of(AggregateItem),
+    Groups(Arc<Aggregation>, Arc<Query>),
     Custom(Custom),
 }
 
@@ -84,6 +86,17 @@ impl ValueSceneryBuilder {
         self.aggregate(Aggregate::Custom(Arc::new(compute)))
     }
 
+    /// The groups of an aggregation, as a list of maps; of these the ones that `page` asks for, by the names of the results.
+    pub(crate) fn groups(self, aggregation: Arc<Aggregation>, page: Arc<Query>) -> Self {
+        self.aggregate(Aggregate::Groups(aggregation, page))
+    }
+
+    /// Looks only at rows that have every word of `words`.
+    pub(crate) fn search(mut self, words: Option<String>) -> Self {
+        self.query.search = words;
+        self
+    }
+
     /// Looks only at rows that pass `filter`; adds to what was said before.
     pub fn filter(mut self, filter: Filter) -> Self {
         self.query.filter.and(filter);
@@ -110,13 +123,17 @@ impl ValueSceneryBuilder {
         let core = Arc::clone(&self.dio.0.core);
         let what = match self.aggregate {
             Aggregate::Of(item) => What::Of(Aggregation::new(std::slice::from_ref(&item), &schema)?, item.function),
+            Aggregate::Groups(aggregation, page) => {
+                let page = Arc::new((page.prepare(&aggregation.schema()), page));
+                What::Groups(aggregation, page)
+            }
             Aggregate::Custom(compute) => What::Custom(compute),
         };
         let sum = Computation { what, query: self.query, schema };
         let mut follower = Follower::new(&core.ring);
         core.before_query(&self.dio, sum.query.clone()).await?;
-        let value = sum.run(&core).await?;
-        let held = RwLock::new(Held { value: Some(value), error: None });
+        let first = sum.run(&core).await?;
+        let held = RwLock::new(Held { now: first, error: None, version: 0 });
         let shared = Arc::new(Shared { held, generation: watch::Sender::default() });
         let task = {
             let shared = Arc::clone(&shared);
@@ -125,6 +142,9 @@ impl ValueSceneryBuilder {
                     if told.iter().any(matters) {
                         shared.show(sum.run(&core).await);
                         follower.rest();
+                    } else if let Some(seq) = told.iter().filter_map(Told::seq).max() {
+                        let mut held = shared.held.write();
+                        held.now.seq = held.now.seq.max(seq);
                     }
                 }
             }
@@ -158,8 +178,18 @@ struct Shared {
 }
 
 struct Held {
-    value: Option<CborValue>,
+    now: Computed,
     error: Option<String>,
+    /// Counts how often it was another.
+    version: u64,
+}
+
+/// A value, and the position of the log that it is of.
+struct Computed {
+    value: CborValue,
+    /// How many groups there are in all.
+    total: Option<u64>,
+    seq: Seq,
 }
 
 impl std::fmt::Debug for ValueScenery {
@@ -169,9 +199,22 @@ impl std::fmt::Debug for ValueScenery {
 }
 
 impl ValueScenery {
-    /// The value; the last good one while [`ValueScenery::error`] says that it cannot be computed.
+    /// The value (there is always one); the last good one while [`ValueScenery::error`] says that it cannot be computed.
     pub fn value(&self) -> Option<CborValue> {
-        self.0.shared.held.read().value.clone()
+        Some(self.0.shared.held.read().now.value.clone())
+    }
+
+    /// The groups, each with what is made of it; see [`ValueSceneryBuilder::groups`].
+    pub(crate) fn shown(&self, make: impl FnMut(&CborValue) -> (Id, Body)) -> Shown {
+        let held = self.0.shared.held.read();
+        let rows = held.now.value.as_array().into_iter().flatten().map(make).collect();
+        Shown { version: held.version, seq: held.now.seq, total: held.now.total, rows }
+    }
+
+    /// The version of what is shown, and the position that it was last seen to be true at.
+    pub(crate) fn version(&self) -> (u64, Seq) {
+        let held = self.0.shared.held.read();
+        (held.version, held.now.seq)
     }
 
     /// Why the value is not the newest.
@@ -196,13 +239,14 @@ impl ValueScenery {
 }
 
 impl Shared {
-    fn show(&self, computed: Result<CborValue>) {
+    fn show(&self, computed: Result<Computed>) {
         let mut held = self.held.write();
         let moved = match computed {
-            Ok(value) => {
+            Ok(now) => {
                 held.error = None;
-                let moved = held.value.as_ref() != Some(&value);
-                held.value = Some(value);
+                let moved = held.now.value != now.value || held.now.total != now.total;
+                held.version += u64::from(moved);
+                held.now = now;
                 moved
             }
             Err(error) => {
@@ -228,21 +272,31 @@ struct Computation {
 #[derive(Clone)]
 enum What {
     Of(Aggregation, Option<Function>),
+    /// Groups, and which of them.
+    Groups(Arc<Aggregation>, Arc<(Prepared, Arc<Query>)>),
     Custom(Custom),
 }
 
 impl Computation {
-    async fn run(&self, core: &Core) -> Result<CborValue> {
+    async fn run(&self, core: &Core) -> Result<Computed> {
         let view = core.standing_view();
         if !view.complete {
             let what = "compute a value (its rows are only partly cached)";
             return Err(Error::Unsupported { vista: Arc::clone(&core.name), what });
         }
+        let seq = view.state.seq();
+        if let What::Groups(aggregation, page) = &self.what {
+            let found = core.aggregate_in(view.state, &self.query, aggregation, &self.schema).await?;
+            let (value, total) = paged(found, page);
+            return Ok(Computed { value, total: Some(total), seq });
+        }
         let sum = self.clone();
         let rows = view.state.table().len();
         // Somebody else's code runs in there.
         let compute = move || std::panic::catch_unwind(AssertUnwindSafe(|| sum.of(&view.state)));
-        core.heavy(rows, compute).await?.unwrap_or_else(|_| Err(Error::permanent("the computation panicked")))
+        let value =
+            core.heavy(rows, compute).await?.unwrap_or_else(|_| Err(Error::permanent("the computation panicked")))?;
+        Ok(Computed { value, total: None, seq })
     }
 
     fn of(&self, state: &State) -> Result<CborValue> {
@@ -258,6 +312,8 @@ impl Computation {
                 }
                 compute(&picked)
             }
+            // They are found by another way.
+            What::Groups(..) => Ok(CborValue::Null),
             What::Of(aggregation, function) => {
                 let rows = rows.map(|row| JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..])));
                 let found = aggregation.fold(rows)?.into_iter().flatten().next();
@@ -269,4 +325,15 @@ impl Computation {
             }
         }
     }
+}
+
+/// The groups that `page` asks for as a list of maps, and how many there are in all.
+fn paged(groups: Vec<Record>, (prepared, page): &(Prepared, Arc<Query>)) -> (CborValue, u64) {
+    // Numbered, so that groups that are equal in the order asked for keep their own.
+    let numbered = groups.into_iter().enumerate().map(|(number, group)| (format!("{number:08}"), group));
+    let top = prepared.top(numbered, page.offset, page.limit);
+    let map = |(_, group): (String, Record)| {
+        CborValue::Map(group.iter().map(|(name, value)| (name.as_str().into(), value.clone())).collect())
+    };
+    (CborValue::Array(top.rows.into_iter().map(map).collect()), top.total)
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::dio::{DioEvent, RingItem};
 use crate::hot::Origin;
+use crate::journal::Seq;
 use crate::record::{Body, Id};
 
 /// One row in its place.
@@ -21,6 +22,10 @@ pub(super) struct Held {
 pub(super) struct Window {
     rows: BTreeMap<u64, Held>,
     total: Option<u64>,
+    /// The position of the log that it was last seen to be true at.
+    pub(super) seq: Seq,
+    /// Counts how often it was another.
+    pub(super) version: u64,
 }
 
 impl PartialEq for Window {
@@ -35,7 +40,7 @@ impl PartialEq for Window {
 impl Window {
     /// No rows, of `total`.
     pub(super) fn empty(total: Option<u64>) -> Window {
-        Window { rows: BTreeMap::new(), total }
+        Window { rows: BTreeMap::new(), total, seq: 0, version: 0 }
     }
 
     /// `rows` in order, the first in place `start`.
@@ -48,6 +53,12 @@ impl Window {
     /// The row in place `at`.
     pub(super) fn row(&self, at: u64) -> Option<&Held> {
         self.rows.get(&at)
+    }
+
+    /// The rows in `range`, up to the first that is not held.
+    pub(super) fn held_in(&self, range: Range<u64>) -> impl Iterator<Item = &Held> {
+        let rows = self.rows.range(range.clone()).zip(range);
+        rows.take_while(|((at, _), place)| *at == place).map(|((_, held), _)| held)
     }
 
     /// The rows in order.

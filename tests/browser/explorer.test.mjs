@@ -98,6 +98,11 @@ test("rows are sorted, filtered, searched and chosen, and the URL is the query o
     JSON.stringify(await cells()) === JSON.stringify(expected.map((row) => [row.id, row.name, `${row.price}`, row.description ?? ""])));
   assert.equal(await page.locator(".title strong").textContent(), `${expected.length}`);
   await look("resource-filtered");
+  await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+  await page.getByText("Copy", { exact: true }).click();
+  await page.getByRole("button", { name: "curl" }).click();
+  await shows("copied");
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), `curl '${server.url}/products?${query}'`);
   await page.getByLabel("Query", { exact: true }).fill("prize=gt.1");
   await page.getByLabel("Query", { exact: true }).press("Enter");
   await page.getByRole("alert").getByText("did you mean").waitFor();

@@ -1,11 +1,16 @@
 //! Several subscriptions on one connection, and frames as CBOR.
 
+use std::time::Duration;
+
 use ciborium::Value as Cbor;
-use diorama::Record;
+use diorama::cache::MemoryCache;
+use diorama::drivers::MemoryTable;
+use diorama::gateway::{Gateway, MountOptions};
+use diorama::{Lens, Record};
 use serde_json::{Value, json};
 
 use crate::events_stream::Source;
-use crate::harness::App;
+use crate::harness::{App, products, rows};
 use crate::ws::{BINARY, FIN, HANDSHAKE, Ws};
 
 async fn price(app: &App, id: &str, price: i64) {
@@ -129,4 +134,50 @@ async fn g12_a_client_that_talks_too_much_is_let_go() {
         say(&mut ws, json!({"type": "ping", "n": n})).await;
     }
     assert_eq!(ws.closed().await, 4429);
+}
+
+#[tokio::test]
+async fn g9_one_socket_follows_many_resources_and_each_event_reaches_those_who_asked() {
+    let lens = Lens::new().cache_source(MemoryCache::default()).build().unwrap();
+    let mut others = Vec::new();
+    for number in 0..8 {
+        others.push(lens.make_dio(MemoryTable::vista(format!("shelf{number}"), products(), rows(2))).await.unwrap());
+    }
+    let mount = |gateway: Gateway| others.iter().fold(gateway, |gateway, dio| gateway.mount(dio.clone()));
+    let app = App::with(products(), rows(1), |lens| lens, MountOptions::default(), mount).await;
+    let names: Vec<_> = others.iter().map(|dio| dio.name().to_string()).collect();
+    let mut ws = Ws::open(&app, &format!("/events?dio={}", names.join(","))).await;
+    for _ in &names {
+        assert_eq!(ws.json().await["type"], "hello");
+    }
+    // Seven more of each, of which half are live queries: 64 in all.
+    for name in &names {
+        for number in 0..7 {
+            let sub = format!("{name}-{number}");
+            let live = number % 2 == 0;
+            let least = json!({"price": {"gte": if number < 4 { 0 } else { 1_000 }}});
+            say(&mut ws, json!({"type": "subscribe", "sub": sub, "dio": name, "live": live, "where": least})).await;
+            let last = if live { "snapshot_end" } else { "hello" };
+            while ws.json().await["type"] != last {}
+        }
+        if *name == names[4] {
+            // A client may say 40 things at once, and then 20 a second.
+            tokio::time::sleep(Duration::from_millis(1_200)).await;
+        }
+    }
+    say(&mut ws, json!({"type": "subscribe", "sub": "more", "dio": "products"})).await;
+    assert_eq!(ws.json().await["code"], "limit-too-large");
+    for dio in &others {
+        dio.patched("1", Record::from_iter([("name".to_string(), "Bun".into()), ("price".to_string(), 7.into())]))
+            .await
+            .unwrap();
+        let mut told = Vec::new();
+        while told.len() < 5 {
+            told.push(ws.json().await["sub"].as_str().unwrap().to_string());
+        }
+        told.sort_unstable();
+        let name = dio.name();
+        let expected = [name.to_string()].into_iter().chain((0..4).map(|number| format!("{name}-{number}")));
+        assert_eq!(told, expected.collect::<Vec<_>>());
+    }
 }

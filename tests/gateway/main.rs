@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod asyncapi;
 mod events_checker;
 mod events_many;
 mod events_stream;
@@ -11,6 +12,7 @@ mod harness;
 mod inbox;
 mod index;
 mod indexes;
+mod live;
 mod logs;
 mod metrics;
 mod openapi;

@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests")]
 #![allow(clippy::disallowed_methods, reason = "tests own their tasks and threads")]
 
+mod bounds;
 mod committer;
 mod disk;
 mod harness;

@@ -231,3 +231,41 @@ async fn a_socket_costs_the_server_little_whether_it_reads_or_not() {
     assert!(each_idle < 64 << 10, "{each_idle}");
     assert!(each_stuck < 1 << 20, "{each_stuck}: 3 MB of events are not kept for everybody");
 }
+
+/// What is asked for with `head` by somebody who then takes nothing until the server has given up.
+async fn stalled(server: &Server, head: &str, each: impl Fn()) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    let mut stream = socket.connect(server.address.parse().unwrap()).await.unwrap();
+    stream.write_all(format!("{head}\r\nhost: localhost\r\n\r\n").as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
+    // Writing to a connection that the other side has given up fails; it has no more to ask.
+    let deadline = Instant::now() + PATIENCE;
+    while stream.write_all(b"\r\n").await.is_ok() {
+        assert!(Instant::now() < deadline, "it goes on for ever");
+        each();
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_and_long_answers_that_nobody_takes_are_cut_off() {
+    let (_dir, server) = configured("write_timeout = \"300ms\"");
+    let write = |at: usize| {
+        let row = format!(r#"{{"item":"{at}{}","price":{at}}}"#, "x".repeat(250_000));
+        let headers = [("content-type", "application/json")];
+        assert_eq!(server.request("PUT", &format!("/orders/o{}", at % 20), &headers, &row).status, 202);
+    };
+    (0..20).for_each(write);
+    // 5 MB are more than what lies between two ends of a connection.
+    stalled(&server, "GET /orders?limit=20 HTTP/1.1", || ()).await;
+    let at = std::cell::Cell::new(0);
+    stalled(&server, "GET /orders/events HTTP/1.1\r\naccept: text/event-stream", || {
+        at.set(at.get() + 1);
+        write(at.get());
+    })
+    .await;
+    assert!(server.get("/healthz").status == 200);
+}

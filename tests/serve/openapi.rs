@@ -4,16 +4,19 @@ use std::path::Path;
 
 use crate::process::{folder, run};
 
-/// What is served where the committed document comes from: the demo.
-const SERVED: &[&str] = &["openapi"];
-
-/// `UPDATE_OPENAPI=1` writes what is there now.
+/// `UPDATE_OPENAPI=1` writes what is there now. What is served where the committed documents come from is the demo.
 #[test]
-fn the_committed_document_is_the_one_that_is_served() {
+fn the_committed_documents_are_the_ones_that_are_served() {
+    for document in ["openapi", "asyncapi"] {
+        check(document);
+    }
+}
+
+fn check(document: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let output = run(dir.path(), SERVED);
+    let output = run(dir.path(), &[document]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi/openapi.json");
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("openapi/{document}.json"));
     if std::env::var_os("UPDATE_OPENAPI").is_some() {
         std::fs::write(&committed, &output.stdout).unwrap();
     }

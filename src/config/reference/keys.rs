@@ -112,6 +112,7 @@ pub(super) const KEYS: &[Said] = &[
     ("dio.*.feed.origins", "[]", "As of webhooks; of no use here."),
     ("dio.*.feed.on_item_error", "\"skip\"", "As of webhooks."),
     ("dio.*.feed.headers", "{}", "Headers of the request: `{ authorization = \"Bearer env:TOKEN\" }`."),
+    ("dio.*.feed.ca", "the public ones", "A PEM file with the certificates to trust instead."),
     ("dio.*.feed.subscribe", "nothing", "A text that is sent first."),
     ("dio.*.feed.idle", "\"60s\"", "How long it may be silent before it is connected anew."),
     ("dio.*.feed.max_message", "\"1MiB\"", "Bytes of one message."),

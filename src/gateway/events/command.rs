@@ -9,7 +9,7 @@ use super::super::problem::{ApiError, Code};
 use super::super::state::Shared;
 use super::frame::{self, Encoding};
 use super::subs::{MOST_SUBS, Subs, resource};
-use super::wish::Wish;
+use super::wish::{LiveWish, Wish};
 use crate::record::{CborValue, JsonLimits, parse_json};
 
 /// Bytes of a subscription's name, at most.
@@ -55,7 +55,7 @@ pub(super) async fn obey(
 ) -> Option<impl Iterator<Item = Bytes> + use<>> {
     let encoding = subs.encoding;
     let answer = match (command.text("type")?, shared) {
-        ("ping", _) => Some(frame::pong(encoding, command.member("n"), subs.position())),
+        ("ping", _) => Some(frame::pong(encoding, command.member("n"), subs.position().as_ref())),
         ("subscribe", Some(shared)) => {
             let name = command.text("sub").or(command.text("dio"))?;
             let refused = subscribe(&command, name, subs, shared).await.err();
@@ -103,8 +103,17 @@ async fn subscribe(command: &Command, name: &str, subs: &mut Subs, shared: &Weak
     }
     let dio = command.text("dio").ok_or_else(|| bad("dio is the name of a resource".into()))?;
     let at = resource(&shared, dio)?;
-    let wish = Wish::from_frame(&command.0, &at.schema)?;
-    subs.add(Some(name), at, wish).await
+    match command.member("live") {
+        None | Some(CborValue::Bool(false)) => {
+            let wish = Wish::from_frame(&command.0, &at.schema)?;
+            subs.add(Some(name), at, wish).await
+        }
+        Some(CborValue::Bool(true)) => {
+            let wish = LiveWish::from_frame(&command.0, at)?;
+            subs.add_live(Some(name), at, wish).await
+        }
+        Some(_) => Err(bad("live is true or false".into())),
+    }
 }
 
 /// Tokens do not expire while a socket is open; a client that wants to know whether a new one is taken may ask.

@@ -137,13 +137,13 @@ impl Feed {
     }
 
     /// Where a client may go on that has got everything so far; nowhere in the midst of a snapshot.
-    pub(super) fn bookmark(&self) -> Option<&Position> {
-        (!matches!(self.work, Work::Rows(_))).then_some(&self.position)
+    pub(super) fn bookmark(&self) -> Option<Position> {
+        (!matches!(self.work, Work::Rows(_))).then(|| self.position.clone())
     }
 
-    /// Where the feed is.
-    pub(super) fn position(&self) -> &Position {
-        &self.position
+    /// The epoch of its positions.
+    pub(super) fn epoch(&self) -> Arc<str> {
+        Arc::clone(&self.position.epoch)
     }
 
     fn encoding(&self) -> Encoding {
@@ -282,3 +282,6 @@ async fn resolve(core: &Core, now: &Position, since: Option<&Since>) -> Result<P
 fn has(ring: &Ring, seq: Seq) -> bool {
     ring.after(seq).is_some()
 }
+
+#[cfg(test)]
+mod tests;

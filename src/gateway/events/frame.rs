@@ -2,6 +2,10 @@
 //!
 //! Control frames are lower case, events bear their own names. A row's bytes are spliced in as they are.
 
+mod window;
+
+pub(super) use window::{WindowOp, window, window_begin};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;

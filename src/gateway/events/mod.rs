@@ -1,11 +1,13 @@
-//! `GET /{dio}/events`, `/{dio}/{id}/events` and `/events`: a Dio's events, over WebSocket, as server-sent events or by polling.
+//! `GET /{dio}/events`, `/{dio}/{id}/events` and `/events`: a Dio's events, over WebSocket, as server-sent events or by polling;
+//! `GET /{dio}/live` and live aggregates: lists that are kept true, in the same ways.
 //!
 //! `wish.rs` reads what is asked for, `view.rs` makes frames of events (`frame.rs`) for all who see the same, `feed.rs` is one
-//! subscription and `subs.rs` those of one connection; `session.rs` (with `command.rs`) and `stream.rs` carry them to clients.
+//! subscription, `live/` one of a live query, and `subs.rs` has those of one connection; `session.rs` (with `command.rs`) and `stream.rs` carry them to clients.
 
 mod command;
 mod feed;
 mod frame;
+mod live;
 mod places;
 mod session;
 mod stream;
@@ -15,14 +17,16 @@ pub(crate) mod testing;
 mod view;
 mod wish;
 
+pub(in crate::gateway) use live::Lives;
 pub use places::Sockets;
 pub(in crate::gateway) use view::Views;
+pub(in crate::gateway) use wish::{LiveWish, MOST_ROWS, Manner};
 
 use std::sync::Arc;
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{Query, RawQuery, State};
+use axum::extract::{FromRequestParts as _, Query, RawQuery, Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::response::Response;
@@ -32,11 +36,11 @@ use self::places::Place;
 use self::session::{MOST_MESSAGE, Session};
 use self::stream::Transport;
 use self::subs::{MOST_SUBS, Subs, resource};
-use self::wish::{Manner, Since, Wish};
+use self::wish::{Since, Wish};
 use super::extract::Segment;
 use super::negotiate::{self, Format};
 use super::problem::{ApiError, Code};
-use super::state::Shared;
+use super::state::{Mounted, Shared};
 use crate::dio::Position;
 
 /// The subprotocols, the preferred one first, which is also what is spoken to a client that offers none.
@@ -74,6 +78,31 @@ pub(super) async fn subscribe_one(
     let (wish, manner) = wish::parse(raw.as_deref().unwrap_or_default(), &at.schema)?;
     let wish = Wish { ids: Some([id].into()), ..wish };
     one(&shared, &dio, wish, manner, &headers, upgrade).await
+}
+
+/// Follows the rows of a list.
+pub(super) async fn live(
+    State(shared): State<Arc<Shared>>,
+    Segment(dio): Segment<0>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Result<Response, ApiError> {
+    let at = resource(&shared, &dio)?;
+    let asked = LiveWish::parse(raw.as_deref().unwrap_or_default(), at)?;
+    follow(&shared, at, asked, &headers, upgrade).await
+}
+
+/// Follows the groups of an aggregate.
+pub(super) async fn live_groups(
+    shared: &Arc<Shared>,
+    at: &Mounted,
+    asked: (LiveWish, Manner),
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (mut parts, _) = request.into_parts();
+    let upgrade = Upgrade::from_request_parts(&mut parts, &()).await.unwrap_or_else(|never| match never {});
+    follow(shared, at, asked, &parts.headers, upgrade).await
 }
 
 /// Subscribes to the events of several Dios.
@@ -118,6 +147,24 @@ async fn one(
     let place = place(shared)?;
     let mut subs = Subs::new(carrier.encoding(), manner.heartbeat);
     subs.add(None, resource(shared, dio)?, wish).await?;
+    Ok(carrier.carry(subs, manner, place, None))
+}
+
+async fn follow(
+    shared: &Arc<Shared>,
+    at: &Mounted,
+    (mut wish, manner): (LiveWish, Manner),
+    headers: &HeaderMap,
+    upgrade: Upgrade,
+) -> Result<Response, ApiError> {
+    let carrier = Carrier::of(headers, upgrade)?;
+    if let Some(last) = headers.get(LAST_EVENT_ID).filter(|_| carrier.is_sse()) {
+        // Of what is no position nothing is known: the rows are sent.
+        wish.since = last.to_str().ok().and_then(wish::since);
+    }
+    let place = place(shared)?;
+    let mut subs = Subs::new(carrier.encoding(), manner.heartbeat);
+    subs.add_live(None, at, wish).await?;
     Ok(carrier.carry(subs, manner, place, None))
 }
 

@@ -122,6 +122,7 @@ impl Session {
     async fn send<S, E>(&mut self, socket: &mut S) -> Result<(), Option<End>>
     where
         S: Sink<Message, Error = E> + Unpin,
+        E: std::fmt::Display,
     {
         match self.subs.batch().await {
             Ok(sent) => {
@@ -176,6 +177,7 @@ impl Session {
 async fn put<S, E>(socket: &mut S, messages: impl IntoIterator<Item = Message>) -> Result<(), Option<End>>
 where
     S: Sink<Message, Error = E> + Unpin,
+    E: std::fmt::Display,
 {
     for message in messages {
         within(socket.feed(message)).await?;
@@ -183,11 +185,14 @@ where
     within(socket.flush()).await
 }
 
-async fn within<E>(write: impl Future<Output = Result<(), E>>) -> Result<(), Option<End>> {
+async fn within<E: std::fmt::Display>(write: impl Future<Output = Result<(), E>>) -> Result<(), Option<End>> {
+    const STALLED: Option<End> = Some((close::SLOW, "too slow: nothing was taken for 10 s"));
     match timeout(PATIENCE, write).await {
         Ok(Ok(())) => Ok(()),
+        // The server beneath may have lost its patience first.
+        Ok(Err(error)) if error.to_string().contains("timed out") => Err(STALLED),
         Ok(Err(_)) => Err(None),
-        Err(_) => Err(Some((close::SLOW, "too slow: nothing was taken for 10 s"))),
+        Err(_) => Err(STALLED),
     }
 }
 

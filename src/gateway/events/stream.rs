@@ -149,7 +149,7 @@ impl Stream {
 
     fn render(&mut self, batch: &[Sent]) -> Vec<u8> {
         let mut out = Vec::with_capacity(batch.iter().map(|sent| sent.frame.len() + 48).sum());
-        let single = self.subs.position().cloned();
+        let single = self.subs.epoch();
         let last = batch.iter().rposition(|sent| sent.seq.is_some());
         for (at, sent) in batch.iter().enumerate() {
             match self.transport {
@@ -157,7 +157,7 @@ impl Stream {
                 Transport::Array | Transport::Lines => {}
                 Transport::Sse => {
                     let place = match (&single, sent.seq) {
-                        (Some(position), Some(seq)) => Some(format!("{}:{seq}", position.epoch)),
+                        (Some(epoch), Some(seq)) => Some(format!("{epoch}:{seq}")),
                         // The others of several subscriptions are where the batch ends.
                         (None, Some(_)) if last == Some(at) => self.subs.bookmark(),
                         _ => None,

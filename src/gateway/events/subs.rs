@@ -11,7 +11,8 @@ use super::super::problem::{ApiError, Code};
 use super::super::state::{Mounted, Shared};
 use super::feed::{Ended, Feed, Sent};
 use super::frame::{self, Encoding};
-use super::wish::Wish;
+use super::live::Follow;
+use super::wish::{LiveWish, Wish};
 use crate::dio::Position;
 
 /// Subscriptions of one connection, at most.
@@ -21,8 +22,46 @@ pub(super) const MOST_SUBS: usize = 64;
 struct Sub {
     /// What its frames bear, where there can be several.
     name: Option<Arc<str>>,
-    feed: Feed,
+    source: Source,
     open: OpenSocket,
+}
+
+/// Where frames come from.
+enum Source {
+    /// Events.
+    Log(Box<Feed>),
+    /// A live query.
+    Live(Box<Follow>),
+}
+
+impl Source {
+    fn bookmark(&self) -> Option<Position> {
+        match self {
+            Source::Log(feed) => feed.bookmark(),
+            Source::Live(follow) => follow.bookmark(),
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        match self {
+            Source::Log(feed) => feed.is_ready(),
+            Source::Live(follow) => follow.is_ready(),
+        }
+    }
+
+    async fn ready(&mut self) {
+        match self {
+            Source::Log(feed) => feed.ready().await,
+            Source::Live(follow) => follow.ready().await,
+        }
+    }
+
+    async fn batch(&mut self) -> Result<Vec<Sent>, Ended> {
+        match self {
+            Source::Log(feed) => feed.batch().await,
+            Source::Live(follow) => follow.batch(),
+        }
+    }
 }
 
 /// The subscriptions of one connection, served in turn.
@@ -40,17 +79,30 @@ impl Subs {
 
     /// Adds one, under a name where there can be several.
     pub(super) async fn add(&mut self, name: Option<&str>, at: &Mounted, wish: Wish) -> Result<(), ApiError> {
-        if !at.dio.is_ready() {
-            let detail = format!("the first copy of {} is still being read", at.dio.name());
-            return Err(ApiError::new(Code::NotReady, detail).hint("GET /readyz says how far it is"));
-        }
+        check_ready(at)?;
         if wish.snapshot != super::wish::Snapshot::None && !at.dio.0.core.is_complete() {
             let detail = format!("{} holds a part of its rows only: there is no snapshot of it", at.dio.name());
             return Err(ApiError::new(Code::InvalidParameter, detail).hint("subscribe without snapshot"));
         }
         let feed = Feed::open(at, wish, self.encoding, self.heartbeat).await?;
-        self.all.push(Sub { name: name.map(Arc::from), feed, open: at.sockets.enter() });
+        self.push(name, at, Source::Log(Box::new(feed)));
         Ok(())
+    }
+
+    /// Adds a live query, under a name where there can be several.
+    pub(super) async fn add_live(&mut self, name: Option<&str>, at: &Mounted, wish: LiveWish) -> Result<(), ApiError> {
+        check_ready(at)?;
+        if !at.dio.0.core.is_complete() {
+            let detail = format!("{} holds a part of its rows only: they have no places", at.dio.name());
+            return Err(ApiError::new(Code::InvalidParameter, detail).hint("follow its events"));
+        }
+        let follow = Follow::open(at, wish, self.encoding, self.heartbeat).await?;
+        self.push(name, at, Source::Live(Box::new(follow)));
+        Ok(())
+    }
+
+    fn push(&mut self, name: Option<&str>, at: &Mounted, source: Source) {
+        self.all.push(Sub { name: name.map(Arc::from), source, open: at.sockets.enter() });
     }
 
     /// Takes one away; whether there was one.
@@ -75,27 +127,27 @@ impl Subs {
     pub(super) async fn ready(&mut self) {
         match &mut self.all[..] {
             [] => pending().await,
-            [one] => one.feed.ready().await,
-            all if all.iter().any(|sub| sub.feed.is_ready()) => {}
-            all => drop(select_all(all.iter_mut().map(|sub| Box::pin(sub.feed.ready()))).await),
+            [one] => one.source.ready().await,
+            all if all.iter().any(|sub| sub.source.is_ready()) => {}
+            all => drop(select_all(all.iter_mut().map(|sub| Box::pin(sub.source.ready()))).await),
         }
     }
 
     /// Whether something can be sent at once.
     pub(super) fn is_ready(&self) -> bool {
-        self.all.iter().any(|sub| sub.feed.is_ready())
+        self.all.iter().any(|sub| sub.source.is_ready())
     }
 
     /// What the next subscription has that has something, each frame with the place to go on from after it.
     pub(super) async fn batch(&mut self) -> Result<Vec<Sent>, Ended> {
         let count = self.all.len();
-        let Some(at) = (0..count).map(|n| (self.turn + n) % count).find(|at| self.all[*at].feed.is_ready()) else {
+        let Some(at) = (0..count).map(|n| (self.turn + n) % count).find(|at| self.all[*at].source.is_ready()) else {
             return Ok(Vec::new());
         };
         self.turn = at + 1;
         let (encoding, sub) = (self.encoding, &mut self.all[at]);
-        let Some(name) = sub.name.clone() else { return sub.feed.batch().await };
-        match sub.feed.batch().await {
+        let Some(name) = sub.name.clone() else { return sub.source.batch().await };
+        match sub.source.batch().await {
             Ok(mut sent) => {
                 for sent in &mut sent {
                     sent.frame = frame::tagged(encoding, &name, &sent.frame);
@@ -115,7 +167,7 @@ impl Subs {
     /// A bookmark for each that has one.
     pub(super) fn heartbeats(&self) -> impl Iterator<Item = bytes::Bytes> + '_ {
         self.all.iter().filter_map(|sub| {
-            let beat = frame::heartbeat(self.encoding, sub.feed.bookmark()?);
+            let beat = frame::heartbeat(self.encoding, &sub.source.bookmark()?);
             Some(match &sub.name {
                 Some(name) => frame::tagged(self.encoding, name, &beat),
                 None => beat,
@@ -123,10 +175,19 @@ impl Subs {
         })
     }
 
-    /// The position, where there is one subscription without a name.
-    pub(super) fn position(&self) -> Option<&Position> {
+    /// Where a client is that has got everything so far, where there is one subscription without a name.
+    pub(super) fn position(&self) -> Option<Position> {
         match &self.all[..] {
-            [Sub { name: None, feed, .. }] => Some(feed.position()),
+            [Sub { name: None, source, .. }] => source.bookmark(),
+            _ => None,
+        }
+    }
+
+    /// The epoch of positions, where there is one subscription without a name.
+    pub(super) fn epoch(&self) -> Option<Arc<str>> {
+        match &self.all[..] {
+            [Sub { name: None, source: Source::Log(feed), .. }] => Some(feed.epoch()),
+            [Sub { name: None, source: Source::Live(follow), .. }] => Some(follow.epoch()),
             _ => None,
         }
     }
@@ -135,7 +196,7 @@ impl Subs {
     pub(super) fn bookmark(&self) -> Option<String> {
         let mut places = String::new();
         for sub in &self.all {
-            let Some(position) = sub.feed.bookmark() else { continue };
+            let Some(position) = sub.source.bookmark() else { continue };
             let Some(name) = &sub.name else { return Some(position.to_string()) };
             let and = if places.is_empty() { "" } else { ";" };
             // Text takes every write.
@@ -148,6 +209,14 @@ impl Subs {
     pub(super) fn closed(self, code: Option<u16>) {
         self.all.into_iter().for_each(|sub| sub.open.closed(code));
     }
+}
+
+fn check_ready(at: &Mounted) -> Result<(), ApiError> {
+    if at.dio.is_ready() {
+        return Ok(());
+    }
+    let detail = format!("the first copy of {} is still being read", at.dio.name());
+    Err(ApiError::new(Code::NotReady, detail).hint("GET /readyz says how far it is"))
 }
 
 /// The resource `name`, to be subscribed to.

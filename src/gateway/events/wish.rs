@@ -1,5 +1,10 @@
 //! What a subscriber asks for: the parameters of `/events`, and the members of a `subscribe` frame.
 
+mod live;
+
+pub(super) use live::Of;
+pub(in crate::gateway) use live::{LiveWish, MOST_ROWS};
+
 use std::collections::HashSet;
 
 use super::super::params::{self, ParamOptions};
@@ -38,7 +43,7 @@ pub(super) struct Wish {
 
 /// How a connection behaves, whatever is subscribed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Manner {
+pub(in crate::gateway) struct Manner {
     /// Seconds between two heartbeats.
     pub(super) heartbeat: u64,
     /// Seconds that a long poll waits for the first event.
@@ -227,7 +232,7 @@ impl Wish {
         for (key, value) in members {
             let name = key.as_text().unwrap_or_default();
             match (name, value) {
-                ("type" | "sub" | "dio", _) => {}
+                ("type" | "sub" | "dio" | "live", _) => {}
                 (name, CborValue::Text(text)) if matches!(name, "since" | "snapshot") => wish.set(name, text)?,
                 ("records", CborValue::Bool(records)) => wish.records = *records,
                 ("ids" | "ops", CborValue::Array(words)) => {
@@ -239,7 +244,7 @@ impl Wish {
                     }
                 }
                 (name, _) if OF_LISTS.contains(&name) => return Err(of_lists(name)),
-                (name, _) if OWN.contains(&name) => return Err(wrong(name, "has another type")),
+                (name, _) if OWN.contains(&name) => return Err(of_type(name)),
                 _ => query.push((key.clone(), value.clone())),
             }
         }
@@ -270,6 +275,10 @@ fn refuse_paging(raw: &str) -> Result<(), ApiError> {
 fn of_lists(what: &str) -> ApiError {
     wrong(what, "makes no sense for events: they are a log, not a list")
         .hint("/{resource}/live follows the rows of a window; filters, select and q are taken here too")
+}
+
+fn of_type(name: &str) -> ApiError {
+    wrong(name, "has another type")
 }
 
 fn wrong(name: &str, detail: impl AsRef<str>) -> ApiError {
@@ -308,6 +317,7 @@ mod tests {
         for refused in ["order=id", "offset=0", "after=", "_sort=id", "snapshot=yes", "price=gte.x"] {
             assert_eq!(read(refused).unwrap_err().code(), Code::InvalidParameter, "{refused}");
         }
+        assert!(read("since=now&live=true").is_err(), "a live query has a path of its own");
         for refused in ["colour=red", "dio=a"] {
             assert!(read(refused).unwrap_err().code().as_str().starts_with("unknown"), "{refused}");
         }

@@ -8,7 +8,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{Required, Tag};
 
 use super::shapes::{any, array, count, flag, named, object, text, word};
-use super::{Api, answers, parameters, shapes};
+use super::{Api, answers, parameters};
 use crate::gateway::problem::Code;
 use crate::gateway::state::Shared;
 use crate::gateway::webhook::Hook;
@@ -81,6 +81,11 @@ fn documents(api: &mut Api) {
         HttpMethod::Get,
         this.response("304", version(answers::empty("It is what the client has."))),
     );
+    let events = get(api, "readAsyncApi", "Events and live queries, as AsyncAPI 3.0");
+    let events = events.parameter(parameters::if_none_match());
+    let events = events.response("200", version(answers::json("The document.", ObjectBuilder::new())));
+    let events = events.response("304", version(answers::empty("It is what the client has.")));
+    api.add("/asyncapi.json", HttpMethod::Get, events);
 
     let open = Api { guarded: false, hosts: api.hosts, ..Api::default() };
     let file = open.operation("getFile", SERVER, "The browser client, and the explorer's files", &HttpMethod::Get);
@@ -103,8 +108,8 @@ fn documents(api: &mut Api) {
 
 fn events(api: &mut Api) {
     let about = "The events of several resources on one connection; every frame says in `sub` whose it is. On a WebSocket, \
-        `SubscribeFrame` and `UnsubscribeFrame` change what is followed, also with several filters of one resource.";
-    let frames = shapes::tagged(api);
+        `SubscribeFrame` and `UnsubscribeFrame` change what is followed, also with several filters of one resource, and live queries.";
+    let frames = super::frames::tagged(api);
     let watch = get(api, "watchMany", "Events of several resources").description(Some(about));
     let watch = answers::events(watch.parameters(Some(parameters::many_events())), frames);
     let watch = if api.origins { answers::refusals(watch, &[403]) } else { watch };

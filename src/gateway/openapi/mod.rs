@@ -1,11 +1,14 @@
-//! `GET /openapi.json`: what this gateway serves, as OpenAPI 3.1, made from the live schemas when the router is made.
+//! `GET /openapi.json`: what this gateway serves, as OpenAPI 3.1, made from the live schemas when the router is made; and
+//! `GET /asyncapi.json`, the same of events and live queries as AsyncAPI 3.0.
 //!
 //! `resource.rs` has the paths of one Dio and `fixed.rs` all others; `rows.rs` has the schemas of a Dio's rows and `shapes.rs`
-//! those that are the same everywhere; `parameters.rs` and `answers.rs` have what operations share.
+//! those that are the same everywhere, `frames.rs` those of frames; `parameters.rs` and `answers.rs` have what operations share.
 
 mod answers;
+mod asyncapi;
 mod deliveries;
 mod fixed;
+mod frames;
 mod parameters;
 mod resource;
 mod rows;
@@ -37,7 +40,14 @@ pub struct Document {
 
 impl Document {
     pub(super) fn of(shared: &Shared) -> Document {
-        let mut json = build(shared).to_pretty_json().unwrap_or_default();
+        Document::new(build(shared).to_pretty_json().unwrap_or_default())
+    }
+
+    pub(super) fn of_events(shared: &Shared) -> Document {
+        Document::new(serde_json::to_string_pretty(&asyncapi::build(shared)).unwrap_or_default())
+    }
+
+    fn new(mut json: String) -> Document {
         json.push('\n');
         let etag = answer::text(format!("\"{:x}\"", xxh3_64(json.as_bytes())));
         Document { json: json.into(), etag: Some(etag) }
@@ -50,9 +60,18 @@ impl Document {
 
 /// Serves the document.
 pub(super) async fn openapi(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    let Document { json, etag } = shared.openapi.clone();
+    serve(&shared.openapi, &headers)
+}
+
+/// Serves the document of events.
+pub(super) async fn asyncapi(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    serve(&shared.asyncapi, &headers)
+}
+
+fn serve(document: &Document, headers: &HeaderMap) -> Response {
+    let Document { json, etag } = document.clone();
     let etag = etag.unwrap_or(HeaderValue::from_static("\"\""));
-    let mut response = match answer::is_known(&headers, &etag) {
+    let mut response = match answer::is_known(headers, &etag) {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
     };

@@ -5,6 +5,7 @@ use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::ObjectBuilder;
 
 use super::shapes::{count, flag, text, word};
+use crate::gateway::events::MOST_ROWS;
 use crate::gateway::state::Mounted;
 use crate::vista::{ColumnType, Flag};
 
@@ -181,6 +182,39 @@ pub(super) fn many_events() -> Vec<Parameter> {
     let mut all = vec![query("dio", dio, text()), query("since", since, text())];
     all.extend(streams());
     all
+}
+
+/// What a live query takes beside filters.
+pub(super) fn live(at: &Mounted) -> Vec<Parameter> {
+    let most = usize::try_from(at.options.max_limit.min(MOST_ROWS)).unwrap_or(usize::MAX);
+    let limit = count().maximum(Some(most)).default(Some(at.options.default_limit.min(MOST_ROWS).into()));
+    let mut all = vec![
+        query("order", "`column.desc.nullsfirst,other`: asc and nullslast if nothing is said.", text()),
+        query("limit", "Rows of the window.", limit),
+        query("offset", "Rows before it.", count().maximum(Some(usize::MAX))),
+        select(),
+    ];
+    all.extend(resumed("Whether rows are sent, or their ids only."));
+    let own: Vec<String> = all.iter().map(|parameter| parameter.name.clone()).collect();
+    all.extend(filters(at).into_iter().filter(|column| !own.contains(&column.name)));
+    all
+}
+
+/// What a live aggregate takes beside what every aggregate does.
+pub(super) fn live_groups() -> Vec<Parameter> {
+    let live = "`true` follows the groups: frames, on every transport of `/events`.";
+    let mut all = vec![query("live", live, word(&["true", "false"]))];
+    all.extend(resumed("With `live`: whether groups are sent, or their keys only."));
+    all
+}
+
+/// What every live query takes.
+fn resumed(records: &str) -> Vec<Parameter> {
+    let since =
+        "The position of the list that the client has from this query: changes follow, if they are still at hand.";
+    let since = query("since", since, text().pattern(Some("^[0-9A-Za-z]+:[0-9]+$")));
+    let [_, _, _, heartbeat, wait, last, accept, protocol] = streams();
+    vec![since, query("records", records, flag()), heartbeat, wait, last, accept, protocol]
 }
 
 /// What every subscription takes.

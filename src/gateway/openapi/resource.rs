@@ -106,18 +106,25 @@ impl Resource<'_> {
         for (method, verb) in [(HttpMethod::Get, "aggregate"), (HttpMethod::Head, "countGroups")] {
             let operation = self.operation(api, verb, false, &method, "Counts, sums, means and extremes, by groups");
             let operation = operation.parameters(Some(parameters::groups(self.at)));
-            let operation = operation.parameters(Some(parameters::filters(self.at)));
+            let mut others = parameters::filters(self.at);
+            let live = parameters::live_groups();
+            others.retain(|filter| !live.iter().any(|own| own.name == filter.name));
+            let operation = operation.parameters(Some(others)).parameters(Some(live));
             let operation = operation.parameter(parameters::if_none_match());
             let found = match method {
                 HttpMethod::Get => {
-                    let found = answers::json("The groups.", array(shapes::object([])));
+                    let found = answers::json("The groups; with `live`, frames.", array(shapes::object([])));
                     let found = answers::content(found, "application/x-ndjson", text());
+                    let found = answers::content(found, "text/event-stream", text());
                     cbor(answers::content(found, "text/csv", text()))
                 }
                 _ => answers::empty("How many groups there are."),
             };
             let operation = operation.response("200", answers::listed(found).build()).response("304", unchanged());
-            let operation = answers::refusals(operation, &[400, 405, 406, 503]);
+            let socket = answers::json("With `live`: frames follow, each of this form.", named("LiveFrame"));
+            let operation = operation.response("101", socket.build());
+            let operation = answers::refusals(operation, &[400, 405, 406, 426, 503]);
+            let operation = if api.origins { answers::refusals(operation, &[403]) } else { operation };
             api.add(&format!("{}/_aggregate", self.list_path()), method, operation);
         }
     }
@@ -250,6 +257,11 @@ impl Resource<'_> {
             let path = if row { self.row_path() } else { self.list_path() };
             api.add(&format!("{path}/events"), HttpMethod::Get, watch);
         }
+        let watch = self.operation(api, "follow", false, &HttpMethod::Get, "A list that is kept true");
+        let watch = watch.description(Some(LIVE)).parameters(Some(parameters::live(self.at)));
+        let watch = answers::events(watch, named("LiveFrame"));
+        let watch = if api.origins { answers::refusals(watch, &[403]) } else { watch };
+        api.add(&format!("{}/live", self.list_path()), HttpMethod::Get, watch);
     }
 }
 
@@ -258,6 +270,11 @@ const EVENTS: &str = "Frames, one JSON object each: as text messages of a WebSoc
     text/event-stream`), or at once and no more (a line each, or an array), after `wait` seconds at most. Clients ignore types \
     and members they do not know. A row that begins to match a filter is `RecordInserted` with `entered`, one that ceases \
     `RecordRemoved` with `left`.";
+
+/// What a live query is.
+const LIVE: &str = "The window of a list, and every change of it: first its rows, as a snapshot of events has them, in their order; \
+    then `window` frames, to be applied one after the other. Transports are those of events. Whoever falls behind is told \
+    `reset` and gets the rows anew. A long poll is answered with the rows, or, from `since` on, with the next changes.";
 
 /// Types that hold one row.
 const ROW: &[&str] = &["application/json", "application/cbor"];

@@ -7,7 +7,8 @@ use utoipa::openapi::schema::{
 use utoipa::openapi::Schema;
 
 use super::Api;
-use super::shapes::{Shape, any, array, frame_of, moment, named, object, text, word};
+use super::frames::frame_of;
+use super::shapes::{Shape, any, array, moment, named, object, text, word};
 use crate::gateway::state::Mounted;
 use crate::vista::{Column, ColumnType, Flag};
 

@@ -1,8 +1,7 @@
 //! Schemas that are the same whatever is served, and short words for making schemas.
 
 use utoipa::openapi::schema::{
-    AdditionalProperties, AnyOfBuilder, ArrayBuilder, KnownFormat, ObjectBuilder, OneOfBuilder, SchemaFormat,
-    SchemaType, Type,
+    AdditionalProperties, AnyOfBuilder, ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type,
 };
 use utoipa::openapi::{Ref, RefOr, Schema};
 
@@ -88,7 +87,7 @@ pub(super) fn add(api: &mut Api) {
     api.schema("Query", query());
     api.schema("Filter", filter());
     api.schema("Description", description());
-    frames(api);
+    super::frames::add(api);
 }
 
 /// What `explain=true` gives instead of rows.
@@ -213,96 +212,4 @@ fn description() -> ObjectBuilder {
         ("capabilities", capabilities.into()),
         ("limits", limits.into()),
     ])
-}
-
-/// What an event socket sends and takes, one JSON object per text message. A Dio's row events are its own (`rows.rs`).
-fn frames(api: &mut Api) {
-    let kind = |name: &str| -> (&'static str, Shape) { ("type", word(&[name]).into()) };
-    let place = |frame: ObjectBuilder| {
-        let frame = frame.property("position", text()).required("position");
-        frame.property("epoch", text()).required("epoch").property("seq", count()).required("seq")
-    };
-    let hello = object([
-        kind("hello"),
-        ("v", word_number(1).into()),
-        ("dio", text().into()),
-        ("resumed", flag().into()),
-        ("missed", count().into()),
-        ("heartbeat", count().into()),
-        ("snapshot", flag().into()),
-    ]);
-    api.schema("HelloFrame", place(hello).description(Some("The first frame; everything after its position follows.")));
-    let reasons = word(&["epoch", "trimmed", "future", "overflow"]);
-    let reset = place(object([kind("reset"), ("reason", reasons.into())]));
-    api.schema("ResetFrame", reset.description(Some("Drop what you have and read again.")));
-    let begin = place(object([kind("snapshot_begin")])).property("count", count());
-    api.schema("SnapshotBeginFrame", begin.description(Some("Drop what you have: rows follow.")));
-    let rows = object([kind("rows"), ("rows", array(array(any())).into())]);
-    api.schema(
-        "RowsFrame",
-        rows.description(Some("Rows of a snapshot, each an id and, where rows are sent, the row.")),
-    );
-    let end = place(object([kind("snapshot_end")]));
-    api.schema("SnapshotEndFrame", end.description(Some("That were all rows; everything after the position follows.")));
-    api.schema("HeartbeatFrame", place(object([kind("heartbeat"), ("at", moment().into())])));
-    api.schema("PongFrame", object([kind("pong"), ("n", any().into())]).property("position", text()));
-    let error = object([kind("error"), ("code", text().into()), ("detail", text().into())]).property("hint", text());
-    api.schema("ErrorFrame", error);
-    api.schema("ByeFrame", object([kind("bye"), ("code", count().into()), ("reason", text().into())]));
-    api.schema("PingFrame", object([kind("ping")]).property("n", any()).description(Some("What a client may send.")));
-    let origin = || -> Shape { text().description(Some("What caused it.")).into() };
-    let event =
-        |name: &str| object([kind(name), ("seq", count().into()), ("origin", origin()), ("at", moment().into())]);
-    let removed = object([kind("RecordRemoved"), ("seq", count().into()), ("id", text().into())]);
-    let removed = removed.property("origin", origin()).property("at", moment()).property("op", text());
-    let left = flag().description(Some("The row is there, and ceases to match."));
-    api.schema("RecordRemovedFrame", removed.property("left", left).property("conflated", flag()));
-    api.schema("WriteCommittedFrame", event("WriteCommitted").property("id", text()).property("op", text()));
-    let error = object([("code", text().into()), ("detail", text().into())]);
-    let failed = event("WriteFailed").property("id", text()).property("op", text()).property("error", error);
-    api.schema("WriteFailedFrame", failed.required("error"));
-    let covered = flag().description(Some("Whether every difference was told by an event; if not, read again."));
-    api.schema("InvalidatedFrame", event("Invalidated").property("covered", covered));
-}
-
-/// A frame of one of several subscriptions, and what clients may send there.
-pub(super) fn tagged(api: &mut Api) -> Ref {
-    let sub = || -> Shape { text().description(Some("The subscription.")).into() };
-    let kind = |name: &str| -> (&'static str, Shape) { ("type", word(&[name]).into()) };
-    let frame = object([("type", text().into())]).property("sub", sub());
-    api.schema("TaggedFrame", frame.description(Some("A frame of a resource's events, and whose it is.")));
-    let subscribe = object([kind("subscribe"), ("dio", text().into())]).property("sub", sub());
-    let subscribe = subscribe.property("since", text()).property("snapshot", word(&["none", "full", "auto"]));
-    let subscribe =
-        subscribe.property("ids", array(text())).property("ops", array(word(&["insert", "update", "delete"])));
-    let subscribe = subscribe.property("records", flag()).property("where", ObjectBuilder::new());
-    let subscribe = subscribe.property("select", array(text())).property("q", text());
-    api.schema("SubscribeFrame", subscribe.description(Some("The answer is a hello or an error.")));
-    api.schema("UnsubscribeFrame", object([kind("unsubscribe"), ("sub", sub())]));
-    api.schema("AuthFrame", object([kind("auth"), ("token", text().into())]));
-    named("TaggedFrame")
-}
-
-fn word_number(number: i64) -> ObjectBuilder {
-    of(Type::Integer).enum_values(Some([number]))
-}
-
-/// The frames of one Dio's socket, of which `own` carry its rows.
-pub(super) fn frame_of(own: [&str; 2]) -> OneOfBuilder {
-    let shared = [
-        "HelloFrame",
-        "RecordRemovedFrame",
-        "WriteCommittedFrame",
-        "WriteFailedFrame",
-        "InvalidatedFrame",
-        "ResetFrame",
-        "SnapshotBeginFrame",
-        "RowsFrame",
-        "SnapshotEndFrame",
-        "HeartbeatFrame",
-        "PongFrame",
-        "ErrorFrame",
-        "ByeFrame",
-    ];
-    own.into_iter().chain(shared).fold(OneOfBuilder::new(), |frames, name| frames.item(named(name)))
 }

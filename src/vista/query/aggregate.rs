@@ -152,6 +152,12 @@ impl Aggregation {
         Schema::new(self.items.first().map_or("", |item| &item.name), columns.collect())
     }
 
+    /// What tells a group from all others: its cells that are no results of functions.
+    pub(crate) fn key<'a>(&'a self, group: &'a Record) -> impl Iterator<Item = &'a CborValue> {
+        let grouped = self.items.iter().filter(|item| item.function.is_none());
+        grouped.map(|item| group.get(&item.name).unwrap_or(&CborValue::Null))
+    }
+
     /// Whether nothing but the number of rows is asked for.
     pub fn is_count(&self) -> bool {
         self.items.iter().all(|item| item.function == Some(Function::Count) && item.path.is_none())

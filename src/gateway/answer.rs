@@ -60,9 +60,10 @@ fn seen(glance: &Glance) -> (Option<u64>, bool, bool) {
 fn headers(kind: Kind, state: &State, glance: &Glance, ttl: Option<u64>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(MOST_HEADERS);
     let empty = HeaderValue::from_static("");
+    if !matches!(kind, Kind::NotModified) {
+        headers.insert(header::CONTENT_TYPE, Format::Json.content_type());
+    }
     headers.insert(header::ETAG, empty.clone());
-    headers.insert(REQUEST_ID, empty.clone());
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(header::VARY, HeaderValue::from_static("Accept"));
     headers.insert(POSITION, text([state.epoch(), ":", &state.seq().to_string()].concat()));
@@ -70,14 +71,13 @@ fn headers(kind: Kind, state: &State, glance: &Glance, ttl: Option<u64>) -> Head
         headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
     }
     headers.insert(CACHE_STATUS, cache_status(glance, ttl));
-    if !matches!(kind, Kind::NotModified) {
-        headers.insert(header::CONTENT_TYPE, Format::Json.content_type());
-    }
     if matches!(kind, Kind::List) {
         for name in [header::CONTENT_RANGE, TOTAL, header::LINK] {
             headers.insert(name, empty.clone());
         }
     }
+    headers.insert(REQUEST_ID, empty);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers
 }
 

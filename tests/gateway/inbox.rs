@@ -135,7 +135,8 @@ async fn a_delivery_is_kept_without_its_secrets_and_can_be_applied_again() {
         one["headers"].as_array().unwrap().iter().any(|header| header["name"] == name && header["value"] == value)
     };
     assert!(has("x-delivery", "d1") && has("authorization", "[redacted]"), "{one}");
-    app.json("PATCH", "/products/1", r#"{"price":99}"#).await;
+    let wait = [("Content-Type", "application/json"), ("Prefer", "wait=10")];
+    assert_eq!(app.send("PATCH", "/products/1", &wait, r#"{"price":99}"#).await.status, 200);
     let replayed = app.json("POST", &format!("/webhooks/shop/deliveries/{id}/replay"), "").await.json();
     assert_eq!((&replayed["state"], &replayed["attempts"]), (&"applied".into(), &2.into()), "{replayed}");
     let known = replayed["changes"]["applied"].as_u64().unwrap() + replayed["changes"]["deferred"].as_u64().unwrap();

@@ -9,7 +9,10 @@ version=0.13.1
 
 skip() { echo "SKIPPED: the fuzz targets: $*"; exit 77; }
 
-command -v c++ >/dev/null || skip "libFuzzer needs a C++ compiler"
+if ! command -v c++ >/dev/null; then
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || skip "libFuzzer needs a C++ compiler"
+    apt-get update -qq && apt-get install -y -qq g++ >/dev/null || skip "g++ cannot be installed"
+fi
 mkdir -p "$kept"
 if [ "$("$kept/bin/cargo-fuzz" --version 2>/dev/null)" != "cargo-fuzz $version" ]; then
     cargo install cargo-fuzz --locked --version "$version" --root "$kept" --target-dir "$kept/install" --quiet ||

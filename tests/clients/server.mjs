@@ -3,7 +3,6 @@ import { spawn } from "node:child_process";
 import { cpSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 
 // Whatever ends this process ends its servers.
 const children = new Set();
@@ -25,11 +24,16 @@ export class Demo {
     const { child } = this;
     children.add(child);
     this.ended = new Promise((resolve) => child.once("exit", resolve)).then(() => children.delete(child));
-    for await (const line of createInterface({ input: this.child.stdout })) {
-      if (line.startsWith("listening on ")) this.url = line.slice("listening on ".length);
-      if (line.startsWith("ready")) return;
-    }
-    throw new Error("the server ended before it was ready");
+    let said = "";
+    await new Promise((resolve, reject) => {
+      child.stdout.setEncoding("utf8").on("data", (text) => {
+        said += text;
+        if (/^ready/m.test(said)) resolve();
+      });
+      child.once("error", reject);
+      child.once("exit", (code, signal) => reject(new Error(`the server ended (${code ?? signal}) before it was ready: ${said}`)));
+    });
+    this.url = said.match(/^listening on (.*)$/m)[1];
   }
 
   async stop() {

@@ -2,7 +2,8 @@
 //! `GET /{dio}/live` and live aggregates: lists that are kept true, in the same ways.
 //!
 //! `wish.rs` reads what is asked for, `view.rs` makes frames of events (`frame.rs`) for all who see the same, `feed.rs` is one
-//! subscription, `live/` one of a live query, and `subs.rs` has those of one connection; `session.rs` (with `command.rs`) and `stream.rs` carry them to clients.
+//! subscription, `live/` one of a live query, and `subs.rs` has those of one connection; `session.rs` (with `command.rs`) and
+//! `stream.rs` carry them to clients.
 
 mod command;
 mod feed;

@@ -15,12 +15,12 @@ mod write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, params_from_iter, types::Value};
+use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter, types::Value};
 use tokio::sync::oneshot;
 
 use self::plan::Plan;
@@ -33,6 +33,9 @@ use crate::vista::{
 
 /// How long a statement waits for another program's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// From one attempt to switch to WAL mode to the next.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// How a table is to be understood. The default takes everything from its declaration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -135,11 +138,10 @@ fn open(path: &Path, name: &str, options: &SqliteOptions) -> Result<Sqlite> {
         Ok::<_, Error>(connection)
     };
     let writer = if options.read_only { None } else { Some(connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?) };
-    if let Some(writer) = &writer {
-        let mode = writer.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0)).map_err(failed)?;
-        if !mode.eq_ignore_ascii_case("wal") {
-            tracing::warn!(path = %path.display(), mode, "the database has no WAL mode: writes make reads wait");
-        }
+    if let Some(writer) = &writer
+        && !use_wal(writer).map_err(failed)?
+    {
+        tracing::warn!(path = %path.display(), "the database has no WAL mode: writes make reads wait");
     }
     let reader = connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let table = Table::learn(&reader, path, name, options)?;
@@ -151,6 +153,20 @@ fn open(path: &Path, name: &str, options: &SqliteOptions) -> Result<Sqlite> {
         waiting: Mutex::default(),
         written: AtomicU64::new(0),
     })))
+}
+
+/// Switches the database to WAL mode, if it can be. Here SQLite's own busy handler is not called, because two connections that
+/// both want the switch would wait for each other: the one that is refused lets go and asks again.
+fn use_wal(connection: &Connection) -> rusqlite::Result<bool> {
+    let deadline = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        match connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0)) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < deadline => {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            mode => return mode.map(|mode| mode.eq_ignore_ascii_case("wal")),
+        }
+    }
 }
 
 #[async_trait]

@@ -1,9 +1,10 @@
 //! Rows in a redb file: one table per Dio, named like it.
 //!
-//! A row is stored under its slot as: version u8, xxh3-64 over the rest and the slot, flags u8 (1 = CBOR beside the JSON),
-//! ordinal u64, id length u32, JSON length u32, id, JSON, CBOR; integers little-endian. `_meta` holds `format` and, per table,
-//! `table/<name>` and in `sum/<name>` the sum of its rows' checksums: a page that is lost, or is another one than it was, cannot
-//! pass for the rows, which the tree itself would not notice. A file that cannot be used is set aside as `<path>.corrupt-<n>` and a new one begun.
+//! A row is stored under its slot as: version u8, xxh3-64 over the rest (seeded with table and slot: a page of another table is
+//! no rows), flags u8 (1 = CBOR beside the JSON), ordinal u64, id length u32, JSON length u32, id, JSON, CBOR; integers
+//! little-endian. `_meta` holds `format` and, per table, `table/<name>` and in `sum/<name>` the sum of its rows' checksums: a
+//! page that is lost, or an old one, cannot pass for the rows, which the tree itself would not notice. A file that cannot be
+//! used is set aside as `<path>.corrupt-<n>` and a new one begun.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use redb::{
     Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
 };
 use tokio::sync::mpsc;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::{CacheBackend, CacheBatch, CacheError, CacheMeta, CacheTable, Loaded, StoredRow};
 use crate::record::{Body, Id};
@@ -174,6 +175,11 @@ impl Table {
         format!("sum/{}", self.name)
     }
 
+    /// What the checksums of its rows begin with.
+    fn salt(&self) -> u64 {
+        xxh3_64(self.name.as_bytes())
+    }
+
     fn create(&self) -> Result<(), Fault> {
         self.inner.with(|database| {
             // A full disk does not keep a table from being read.
@@ -213,7 +219,7 @@ impl Table {
         }
         let mut buffer = Vec::new();
         for row in &batch.upserts {
-            encode_row(row, &mut buffer)?;
+            encode_row(self.salt(), row, &mut buffer)?;
             let old = rows.insert(row.slot, buffer.as_slice())?;
             sum = sum.wrapping_add(row_sum(&buffer)).wrapping_sub(old.map_or(0, |old| row_sum(old.value())));
         }
@@ -265,7 +271,7 @@ impl Table {
             };
             let count = rows.len()?;
             let last = rows.last()?.map(|(slot, _)| slot.value());
-            Ok(Some(Loading { rows: Arc::new(rows), meta, count, sum, last }))
+            Ok(Some(Loading { table: self.salt(), rows: Arc::new(rows), meta, count, sum, last }))
         })?;
         self.generation.store(generation, Ordering::Release);
         Ok(loading)
@@ -273,6 +279,8 @@ impl Table {
 }
 
 struct Loading {
+    /// What the checksums of the rows begin with.
+    table: u64,
     rows: Arc<ReadOnlyTable<u32, &'static [u8]>>,
     meta: Option<CacheMeta>,
     count: u64,
@@ -300,7 +308,7 @@ impl Loading {
         for at in (first..=last).step_by(2) {
             let slots = at * BATCH..=(at * BATCH).saturating_add(BATCH - 1);
             // The table keeps its transaction; the handle is only held so that nobody closes it in between.
-            let batch = inner.with(|_| read_batch(&self.rows, slots));
+            let batch = inner.with(|_| read_batch(self.table, &self.rows, slots));
             let failed = batch.is_err();
             if batches.blocking_send(batch).is_err() || failed {
                 return;
@@ -320,11 +328,11 @@ fn too_large(detail: &str) -> Fault {
     Fault::Io { detail: detail.into(), full: false }
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HEAD: usize = 1 + 8 + 1 + 8 + 4 + 4;
 const WITH_CBOR: u8 = 1;
 
-fn encode_row(row: &StoredRow, buffer: &mut Vec<u8>) -> Result<(), Fault> {
+fn encode_row(table: u64, row: &StoredRow, buffer: &mut Vec<u8>) -> Result<(), Fault> {
     let (json, cbor) = (row.body.json(), row.body.cbor());
     let length = |bytes: usize| u32::try_from(bytes).map_err(|_| too_large("a row of 4 GiB cannot be stored"));
     buffer.clear();
@@ -337,13 +345,13 @@ fn encode_row(row: &StoredRow, buffer: &mut Vec<u8>) -> Result<(), Fault> {
     buffer.extend_from_slice(row.id.as_bytes());
     buffer.extend_from_slice(json);
     buffer.extend_from_slice(cbor.map_or(&[], |cbor| &cbor[..]));
-    let checksum = checksum(row.slot, &buffer[9..]);
+    let checksum = checksum(table, row.slot, &buffer[9..]);
     buffer[1..9].copy_from_slice(&checksum.to_le_bytes());
     Ok(())
 }
 
-fn checksum(slot: u32, covered: &[u8]) -> u64 {
-    xxh3_64(covered).wrapping_add(u64::from(slot))
+fn checksum(table: u64, slot: u32, covered: &[u8]) -> u64 {
+    xxh3_64_with_seed(covered, table.wrapping_add(u64::from(slot)))
 }
 
 /// What a stored row adds to the sum of its table: its checksum.
@@ -367,11 +375,11 @@ struct Parts {
 }
 
 /// Checks a stored row and appends its body to `bodies`; `None` if it is damaged.
-fn decode_row(slot: u32, stored: &[u8], bodies: &mut Vec<u8>) -> Option<Parts> {
+fn decode_row(table: u64, slot: u32, stored: &[u8], bodies: &mut Vec<u8>) -> Option<Parts> {
     let (head, content) = stored.split_at_checked(HEAD)?;
     let four = |at: usize| Some(u32::from_le_bytes(head[at..at + 4].try_into().ok()?) as usize);
     let eight = |at: usize| Some(u64::from_le_bytes(head[at..at + 8].try_into().ok()?));
-    if head[0] != VERSION || eight(1)? != checksum(slot, &stored[9..]) {
+    if head[0] != VERSION || eight(1)? != checksum(table, slot, &stored[9..]) {
         return None;
     }
     let (id, body) = content.split_at_checked(four(18)?)?;
@@ -387,12 +395,12 @@ fn decode_row(slot: u32, stored: &[u8], bodies: &mut Vec<u8>) -> Option<Parts> {
     Some(Parts { slot, ordinal: eight(10)?, id, json, cbor })
 }
 
-fn read_batch(rows: &ReadOnlyTable<u32, &'static [u8]>, slots: std::ops::RangeInclusive<u32>) -> Batch {
+fn read_batch(table: u64, rows: &ReadOnlyTable<u32, &'static [u8]>, slots: std::ops::RangeInclusive<u32>) -> Batch {
     let (mut parts, mut bodies, mut damaged) = (Vec::with_capacity(BATCH as usize), Vec::new(), 0);
     let mut sum = 0u64;
     for stored in rows.range(slots)? {
         let (slot, stored) = stored?;
-        match decode_row(slot.value(), stored.value(), &mut bodies) {
+        match decode_row(table, slot.value(), stored.value(), &mut bodies) {
             Some(row) => {
                 sum = sum.wrapping_add(row_sum(stored.value()));
                 parts.push(row);

@@ -3,6 +3,8 @@
 use std::io::ErrorKind;
 use std::time::Instant;
 
+use redb::ReadableTable;
+
 use super::contract_tests::{load, row, upserts};
 use super::{CacheBackend, CacheBatch, CacheError, CacheMeta, RedbCache, StoredRow};
 use crate::redb_file::disk::{Disk, Failing, Random, damage, fate, images};
@@ -116,6 +118,29 @@ async fn a_damaged_cache_never_gives_a_wrong_row_and_is_set_aside_if_need_be() {
         cache.close().await;
     }
     assert!(aside > 40, "{aside} set aside, {noticed} noticed");
+}
+
+#[tokio::test]
+async fn rows_of_another_table_or_slot_are_damage_and_no_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache.redb");
+    let cache = RedbCache::open(&path).unwrap();
+    for name in ["a", "b"] {
+        cache.open_table(name).await.unwrap().commit(upserts([row(1, name), row(2, name)])).await.unwrap();
+    }
+    cache.close().await;
+    let database = redb::Database::open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let rows = |name| transaction.open_table(redb::TableDefinition::<u32, &[u8]>::new(name)).unwrap();
+    let foreign = rows("b").get(1).unwrap().unwrap().value().to_vec();
+    let own = rows("a").get(1).unwrap().unwrap().value().to_vec();
+    rows("a").insert(1, foreign.as_slice()).unwrap();
+    rows("a").insert(2, own.as_slice()).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let cache = RedbCache::open(&path).unwrap();
+    let (rows, loaded) = load(&*cache.open_table("a").await.unwrap()).await.unwrap();
+    assert_eq!((rows, loaded.damaged), (vec![], 2));
 }
 
 #[tokio::test]

@@ -277,7 +277,8 @@ async fn recover(
     }
     state.advance(log.head);
     if doubt.is_some() || meta.complete_at.is_none() {
-        state.doubt_missing(meta.gap);
+        // Among damaged rows old ones may look whole.
+        state.doubt_missing(meta.gap || damaged > 0);
     }
     if state.lacks_rows() {
         // A next start has to know it too.

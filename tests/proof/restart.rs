@@ -11,6 +11,8 @@ use diorama::dio::{At, Dio, OperationState, Retry, WriteOptions};
 use diorama::hot::OpId;
 use diorama::{DioEvent, Error, Lens, LensBuilder, WriteOp};
 
+use redb::ReadableTable;
+
 use super::harness::*;
 
 fn lens(dir: &Path) -> LensBuilder {
@@ -81,6 +83,58 @@ async fn routed_writes_survive_refreshes_and_the_loss_of_the_cache_file() {
     dio.refresh().await.unwrap();
     assert_eq!(visible(&dio.state()), master.rows());
     assert_eq!(dio.state().folds().count(), 0);
+}
+
+/// The stored rows of the Dio `d` as bytes, by slot; with `old`, those are put back where they were.
+fn tampered(dir: &Path, old: Option<&[(u32, Vec<u8>)]>) -> Vec<(u32, Vec<u8>)> {
+    let database = redb::Database::open(dir.join("cache.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let mut table = transaction.open_table(redb::TableDefinition::<u32, &[u8]>::new("d")).unwrap();
+    let rows = |(slot, row): (redb::AccessGuard<u32>, redb::AccessGuard<&[u8]>)| (slot.value(), row.value().to_vec());
+    let stored = table.iter().unwrap().map(|row| rows(row.unwrap())).collect();
+    for (slot, row) in old.into_iter().flatten() {
+        table.insert(slot, row.as_slice()).unwrap();
+    }
+    drop(table);
+    transaction.commit().unwrap();
+    stored
+}
+
+#[tokio::test]
+async fn g1_old_rows_in_a_damaged_cache_end_no_routed_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let (master, deliveries) = (Master::new(true, true), Arc::default());
+    let open = async || {
+        let lens = routed(dir.path(), &deliveries).build().unwrap();
+        let dio = lens.make_dio(master.vista("d")).await.unwrap();
+        (lens, dio)
+    };
+    for id in ["a", "b", "c"] {
+        master.set(id, Some((1, 1)));
+    }
+    let (lens, dio) = open().await;
+    dio.refresh().await.unwrap();
+    end(lens, dio).await;
+    let old = tampered(dir.path(), None);
+    assert_eq!(old.len(), 3);
+    // `a` changes at the master and `b` goes; then writes go around it.
+    master.set("a", Some((2, 1)));
+    master.set("b", None);
+    let (lens, dio) = open().await;
+    dio.refresh().await.unwrap();
+    for op in [patch("a", "w", 9), insert("b", (5, 5)), delete("c")] {
+        settle(&dio, write(&dio, op).await).await;
+    }
+    let shown = map([("a", (2, 9)), ("b", (5, 5))]);
+    assert_eq!(visible(&dio.state()), shown);
+    end(lens, dio).await;
+    // A page from before comes back, whole.
+    tampered(dir.path(), Some(&old));
+    let (lens, dio) = open().await;
+    dio.refresh().await.unwrap();
+    assert_eq!(visible(&dio.state()), shown);
+    assert_eq!(confirmed(&dio.state()), master.rows());
+    end(lens, dio).await;
 }
 
 #[tokio::test]

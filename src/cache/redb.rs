@@ -28,6 +28,8 @@ type Rows<'a> = TableDefinition<'a, u32, &'static [u8]>;
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("_meta");
 const OPTIONS: Options = Options { format: 1, meta: META, cache_size: 16 << 20, check_integrity: false };
+/// Files up to so many bytes are verified at every start, which takes some 3 ms per MiB; larger ones only if they were not closed.
+const VERIFIED: u64 = if cfg!(test) { 0 } else { 64 << 20 };
 /// Slots that one batch of a load covers.
 const BATCH: u32 = 4096;
 /// Batches that a load reads ahead per thread.
@@ -65,15 +67,20 @@ impl RedbCache {
     /// Opens or creates the cache in the file at `path`, readable by its owner only. A file that is damaged or of a newer
     /// program is set aside, which [`RedbCache::set_aside`] tells.
     ///
+    /// While it is open, an empty file `<path>.open` lies beside it. One that an earlier process left means that the cache was
+    /// not closed, and every page is verified: redb may end the process over damaged pages, but then not twice.
+    ///
     /// # Errors
     /// [`CacheError::Locked`] if it is open elsewhere, [`CacheError::Io`] otherwise.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CacheError> {
         let path = path.as_ref();
         let of_path = |fault| cache_error(&path.display().to_string(), fault);
-        let (file, set_aside) = match RedbFile::open(path, OPTIONS) {
+        let is_small = std::fs::metadata(path).is_ok_and(|file| file.len() <= VERIFIED);
+        let options = Options { check_integrity: mark_open(path) || is_small, ..OPTIONS };
+        let (file, set_aside) = match RedbFile::open(path, options) {
             Err(fault @ (Fault::Corrupt(_) | Fault::Newer { .. })) => {
                 let aside = put_aside(path, &fault).map_err(of_path)?;
-                (RedbFile::open(path, OPTIONS).map_err(of_path)?, Some(aside))
+                (RedbFile::open(path, options).map_err(of_path)?, Some(aside))
             }
             opened => (opened.map_err(of_path)?, None),
         };
@@ -143,6 +150,20 @@ impl Inner {
             (reopened, _) => reopened,
         }
     }
+}
+
+fn open_mark(path: &Path) -> PathBuf {
+    with_suffix(path, ".open")
+}
+
+/// Leaves the mark of an open cache; says whether one was there. A mark that cannot be made is only missed.
+fn mark_open(path: &Path) -> bool {
+    let mark = open_mark(path);
+    let was_there = mark.exists();
+    if let Err(error) = std::fs::File::create(&mark) {
+        tracing::debug!(mark = %mark.display(), %error, "the cache is open without its mark");
+    }
+    was_there
 }
 
 /// Renames a file that cannot be used, for people to look at.
@@ -449,6 +470,10 @@ impl CacheBackend for RedbCache {
         // Closing itself cannot fail; a runtime that is shutting down drops the file instead.
         let _ = blocking(move || {
             inner.file.close();
+            if let Some(path) = &inner.path {
+                // One that stays costs the next start some time.
+                let _ = std::fs::remove_file(open_mark(path));
+            }
             Ok(())
         })
         .await;

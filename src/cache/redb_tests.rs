@@ -121,6 +121,30 @@ async fn a_damaged_cache_never_gives_a_wrong_row_and_is_set_aside_if_need_be() {
 }
 
 #[tokio::test]
+async fn a_cache_that_was_not_closed_is_verified_page_by_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, mark) = (folder.path().join("cache.redb"), folder.path().join("cache.redb.open"));
+    let cache = RedbCache::open(&path).unwrap();
+    let table = cache.open_table("products").await.unwrap();
+    table.commit(upserts((0..ROWS).map(|slot| row(slot, "whole")))).await.unwrap();
+    assert!(mark.exists());
+    cache.close().await;
+    assert!(!mark.exists());
+    // In the middle of a row's text: nothing that the tree itself is made of.
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(5).position(|text| text == b"whole").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let cache = RedbCache::open(&path).unwrap();
+    assert_eq!(cache.set_aside(), None, "not looked at");
+    let loaded = load(&*cache.open_table("products").await.unwrap()).await.unwrap().1;
+    assert_eq!(loaded.damaged, 1, "found when the row is read");
+    drop(cache);
+    assert!(mark.exists(), "nobody closed it");
+    assert!(RedbCache::open(&path).unwrap().set_aside().is_some());
+}
+
+#[tokio::test]
 async fn rows_of_another_table_or_slot_are_damage_and_no_rows() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cache.redb");

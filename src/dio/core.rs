@@ -56,6 +56,9 @@ pub(crate) struct Core {
     pub(super) rereads: super::Bucket,
     pub(super) indexer: super::indexer::Indexer,
     pub(super) refreshing: Mutex<Option<super::refresh::Flight>>,
+    /// Held while the program reads the whole source, in `on_start` or `on_refresh`: what one reading finds as it was before is
+    /// not noted, so that a slower one beside it could bring back what it saw earlier.
+    pub(super) listing: tokio::sync::Mutex<()>,
     /// What readers saw when the refresh under way began; see [`Core::standing_view`].
     pub(super) before_refresh: Mutex<Option<Arc<State>>>,
     /// Entries of the journal before this are trimmed.
@@ -163,6 +166,7 @@ impl Core {
             freshness: Mutex::new(parts.freshness),
             indexer: super::indexer::Indexer::default(),
             refreshing: Mutex::new(None),
+            listing: tokio::sync::Mutex::new(()),
             before_refresh: Mutex::new(None),
             trimmed: tokio::sync::Mutex::new(0),
             ledger: Mutex::new(parts.ledger),

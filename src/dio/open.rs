@@ -384,6 +384,7 @@ async fn start_hook(dio: &Dio) -> Result<()> {
 }
 
 async fn started(core: &Arc<Core>, future: hooks::HookFuture<()>) -> Result<()> {
+    let _listing = core.listing.lock().await;
     let scope = Arc::new(Scope::new(&core.name, Kind::Start));
     hooks::run(core, Arc::clone(&scope), future).await?;
     core.finish_listing(&scope).await?;

@@ -89,6 +89,7 @@ impl Core {
     }
 
     async fn refresh_once(self: &Arc<Self>, dio: &Dio, allow_shrink: bool) -> Result<RefreshReport> {
+        let _listing = self.listing.lock().await;
         let started = Instant::now();
         let failed_before = self.freshness.lock().failed.is_some();
         let refreshed = self.read_again(dio, allow_shrink, started).await;

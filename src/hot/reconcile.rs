@@ -128,12 +128,14 @@ impl State {
             }
             // Also rows of one version that differ: what is known was pieced together, or the version does not tell all.
             (_, Source::Read { mark }) => {
-                let touched = self.touched_after(news.id, mark);
-                if self.has_queued(news.id) || touched {
-                    if self.lost.contains(news.id) && !touched && self.motions(news.id) <= 1 {
-                        // The cache file lost the row that the writes lie over, and none of them is under way.
-                        self.overrule(draft, news, mark, cause);
-                    }
+                if self.lost.contains(news.id) && self.touched_or_queued(news.id, mark) {
+                    // What the writes lie over is not known at all: rather an old row until the next read than none.
+                    draft.note(Note::Clean(Arc::clone(news.id)));
+                    self.overrule(draft, news, mark, cause);
+                    draft.note(Note::Dirty(Arc::clone(news.id)));
+                    return;
+                }
+                if self.touched_or_queued(news.id, mark) {
                     draft.note(Note::Dirty(Arc::clone(news.id)));
                     return;
                 }
@@ -163,6 +165,11 @@ impl State {
                 draft.note(Note::Dirty(Arc::clone(news.id)));
             }
         }
+    }
+
+    /// Whether a read that began at `mark` cannot speak of the row: something happened to it since, or a write waits for it.
+    fn touched_or_queued(&self, id: &Id, mark: u64) -> bool {
+        self.has_queued(id) || self.touched_after(id, mark)
     }
 
     /// A read that began at `mark` has settled what was in doubt, unless the doubt is newer.

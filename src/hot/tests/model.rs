@@ -406,6 +406,7 @@ impl World {
         self.run(&Cmd::News { items, mark: read.mark, told: true });
         self.run(&Cmd::Close(read.mark));
         if read.key.is_none() {
+            assert!(!self.state.lacks_rows(), "a list leaves rows beneath writes missing");
             self.seeding = false;
             for (key, begun) in read.begun.into_iter().enumerate() {
                 self.relisted[key] |= known[key] && begun + 1 == self.history[key].len();

@@ -1,5 +1,7 @@
 //! `GET /`: the resources and where they are, as JSON, or as a page for who asks for HTML.
 //!
+//! `GET /docs`: the OpenAPI document as a page, read by Swagger UI.
+//!
 //! The page is filled in here, so that it says what there is without a script; with one it becomes the explorer. Its policy allows
 //! the server's own files and answers, and nothing that stands in the page itself.
 
@@ -18,8 +20,9 @@ use super::state::{Mounted, Shared};
 use super::{answer, negotiate};
 
 const PAGE: &str = include_str!("../../static/index.html");
-/// The page may use the server's files and answers, and nothing may use the page.
-const POLICY: &str = "default-src 'self'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+const DOCS: &str = include_str!("../../static/docs.html");
+/// A page may use the server's files and answers, and nothing may use the page.
+pub(super) const POLICY: &str = "default-src 'self'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
      object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// Columns that are named on the page.
 const MOST_COLUMNS: usize = 12;
@@ -27,7 +30,10 @@ const MOST_COLUMNS: usize = 12;
 /// The resources and where they are.
 pub(super) async fn index(State(shared): State<Arc<Shared>>, Prefix(prefix): Prefix, headers: HeaderMap) -> Response {
     let mut response = match negotiate::prefers_html(&headers) {
-        true => page(&shared, &prefix, shared.auth.check(&headers).is_ok()),
+        true => {
+            let known = shared.auth.check(&headers).is_ok();
+            page(render(&shared, &prefix, known), known)
+        }
         false => answer::json(&document(&shared, &prefix)),
     };
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
@@ -48,9 +54,26 @@ fn document(shared: &Shared, prefix: &str) -> Value {
     json!({ "resources": resources, "webhooks": hooks, "ready": format!("{prefix}/readyz") })
 }
 
-/// The page; without what is `known` to those with a token only, for a browser, which has no other way to ask for one.
-fn page(shared: &Shared, prefix: &str, known: bool) -> Response {
-    let mut response = Response::new(Body::from(render(shared, prefix, known)));
+/// The OpenAPI document as a page.
+pub(super) async fn docs(State(shared): State<Arc<Shared>>, Prefix(prefix): Prefix, headers: HeaderMap) -> Response {
+    let known = shared.auth.check(&headers).is_ok();
+    let prefix = escape(&prefix);
+    let status = match known {
+        true => "This page needs its script.",
+        false => "A token is required: give it to the explorer (Diorama, above), which keeps it for this tab.",
+    };
+    let text = fill(DOCS, |name| match name {
+        "prefix" => &prefix,
+        "asks" if !known => "token",
+        "status" => status,
+        _ => "",
+    });
+    page(text, known)
+}
+
+/// A page; without what is `known` to those with a token only, for a browser, which has no other way to ask for one.
+fn page(text: String, known: bool) -> Response {
+    let mut response = Response::new(Body::from(text));
     for (name, value) in [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),

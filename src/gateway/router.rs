@@ -24,6 +24,7 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     Index,
+    Docs,
     Live,
     Ready,
     Metrics,
@@ -57,10 +58,10 @@ type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 impl Route {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Route; 27] = {
+    pub(super) const ALL: [Route; 28] = {
         use Route::*;
         [
-            Index, Live, Ready, Metrics, OpenApi, AsyncApi, Asset, Problem, Operations, RetryMany, Operation, Retry,
+            Index, Docs, Live, Ready, Metrics, OpenApi, AsyncApi, Asset, Problem, Operations, RetryMany, Operation, Retry,
             Hook, Deliveries, Delivery, Replay, ManyEvents, Rows, Events, LiveRows, Query, Aggregate, Refresh, Schema,
             Row, RowEvents, None,
         ]
@@ -79,6 +80,7 @@ impl Route {
         let more = (part(), part());
         match (first, rest) {
             ("", (None, ..)) => Route::Index,
+            ("docs", (None, ..)) => Route::Docs,
             ("healthz", (None, ..)) => Route::Live,
             ("readyz", (None, ..)) => Route::Ready,
             ("metrics", (None, ..)) => Route::Metrics,
@@ -116,6 +118,7 @@ impl Route {
     pub(super) fn template(self) -> &'static str {
         match self {
             Route::Index => "/",
+            Route::Docs => "/docs",
             Route::Live => "/healthz",
             Route::Ready => "/readyz",
             Route::Metrics => "/metrics",
@@ -158,6 +161,7 @@ impl Route {
         };
         match (self, method) {
             (Route::Index, "GET") => root(request, shared),
+            (Route::Docs, "GET") => index::docs.call(request, shared),
             (Route::Live, "GET") => health::live.call(request, shared),
             (Route::Ready, "GET") => health::ready.call(request, shared),
             (Route::Metrics, "GET") => metrics::scrape.call(request, shared),

@@ -7,26 +7,12 @@ root="$(cd "$here/../.." && pwd)"
 program="$(realpath "${1:?the diorama program}")"
 kept="${XDG_CACHE_HOME:-$HOME/.cache}/diorama-browser"
 
-skip() { echo "SKIPPED: the browser: $*"; exit 77; }
-
-# need TOOL PACKAGE...
-need() {
-    command -v "$1" >/dev/null && return
-    shift
-    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || skip "$* is missing"
-    apt-get update -qq && apt-get install -y -qq "$@" >/dev/null || skip "$* cannot be installed"
-}
-need npm nodejs npm
-[ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ] || skip "node is older than version 20"
+suite="the browser"
+# shellcheck source=tests/install.sh
+. "$root/tests/install.sh"
+packages "$here"
 need chromium chromium
 need python3 python3
-
-mkdir -p "$kept"
-if ! cmp -s "$here/package.json" "$kept/installed.json"; then
-    cp "$here/package.json" "$kept"
-    (cd "$kept" && npm install --no-audit --no-fund --silent) || skip "npm's registry cannot be reached"
-    cp "$here/package.json" "$kept/installed.json"
-fi
 
 # Modules are looked for beside the script that names them.
 folder="$(mktemp -d)"

@@ -18,8 +18,9 @@ folder="$(mktemp -d "$kept/run.XXXXXX")"
 trap 'rm -rf "$folder"' EXIT
 cp -r "$here"/*.mjs "$here"/typed "$folder"
 cp -r "$here/../../demo" "$folder/demo"
-cp "$here/../../docs/diorama.schema.json" "$here/../../examples/live_table.html" "$folder"
+cp "$here/../../docs/diorama.schema.json" "$here"/../../examples/*.html "$folder"
 [ ! -f "$here/../../static/diorama.js" ] || cp "$here/../../static/diorama.js" "$folder"
 cd "$folder"
-# Each file has a server of its own.
-node --test --test-reporter=spec --test-timeout=120000 ./*.test.mjs
+# Each file has a server of its own. A second argument names one of them.
+# shellcheck disable=SC2086
+node --test --test-reporter=spec --test-timeout=120000 ./${2:-*}.test.mjs

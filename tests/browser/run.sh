@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A real browser uses the client and the explorer of a running server: run.sh PATH-TO-DIORAMA. Exits with 77 where Chromium, npm or
-# Python is missing. Screenshots are left in target/browser.
+# Python is missing. Screenshots are left in target/browser. A second argument names one suite (docs), or the measurement with a million
+# rows (million), which is no part of the tests.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 root="$(cd "$here/../.." && pwd)"
@@ -25,5 +26,9 @@ mkdir -p "$SHOTS"
 "$kept/node_modules/.bin/tsc" --noEmit --allowJs --checkJs --strict --target es2022 --module es2022 \
     --lib es2023,dom,dom.iterable "$root"/static/*.js
 cd "$folder"
+if [ "${2:-}" = million ]; then
+    node million.mjs
+    exit
+fi
 # shellcheck disable=SC2086
 node --test --test-concurrency=1 ${2:-*}.test.mjs

@@ -85,7 +85,7 @@ fn admit(shared: &Shared, route: Route, request: &Request) -> Result<(), ApiErro
     match route {
         Route::Hook | Route::Live | Route::Asset => Ok(()),
         // Their pages say themselves that a token is needed, and ask for one.
-        Route::Index | Route::Docs if negotiate::prefers_html(request.headers()) => Ok(()),
+        Route::Index | Route::Docs if shared.has_page(route) && negotiate::prefers_html(request.headers()) => Ok(()),
         _ => shared.auth.check(request.headers()),
     }
 }

@@ -61,9 +61,9 @@ impl Route {
     pub(super) const ALL: [Route; 28] = {
         use Route::*;
         [
-            Index, Docs, Live, Ready, Metrics, OpenApi, AsyncApi, Asset, Problem, Operations, RetryMany, Operation, Retry,
-            Hook, Deliveries, Delivery, Replay, ManyEvents, Rows, Events, LiveRows, Query, Aggregate, Refresh, Schema,
-            Row, RowEvents, None,
+            Index, Docs, Live, Ready, Metrics, OpenApi, AsyncApi, Asset, Problem, Operations, RetryMany, Operation,
+            Retry, Hook, Deliveries, Delivery, Replay, ManyEvents, Rows, Events, LiveRows, Query, Aggregate, Refresh,
+            Schema, Row, RowEvents, None,
         ]
     };
 
@@ -89,7 +89,7 @@ impl Route {
             ("operations", (None, ..)) => Route::Operations,
             ("events", (None, ..)) => Route::ManyEvents,
             ("", _) | (_, (Some(""), ..)) => Route::None,
-            ("static", (Some(_), None, _)) => Route::Asset,
+            ("static", (Some(_), ..)) => Route::Asset,
             ("problems", (Some(_), None, _)) => Route::Problem,
             ("operations", (Some("_retry"), None, _)) => Route::RetryMany,
             ("operations", (Some(_), None, _)) => Route::Operation,
@@ -282,6 +282,7 @@ mod tests {
             ("/products/health", Route::Row),
             ("/healthz/7", Route::Row),
             ("/webhooks", Route::Rows),
+            ("/static/assets/images/a.png", Route::Asset),
             ("", Route::Index),
         ] {
             assert_eq!(Route::of(path), route, "{path}");

@@ -33,9 +33,9 @@ use tokio_util::task::TaskTracker;
 
 use self::accept::{Current, Front};
 use crate::cache::{CacheError, MemoryCache, RedbCache};
-use crate::config::{Access, CacheAt, Config, DioSpec, LensSpec, LimitsSpec};
+use crate::config::{Access, CacheAt, Config, DioSpec, LensSpec, LimitsSpec, Page};
 use crate::dio::Dio;
-use crate::gateway::{Ack, Auth, Gateway, Limits, Loopback, MountOptions, Sockets};
+use crate::gateway::{Ack, Auth, Explorer, Gateway, Limits, Loopback, MountOptions, Sockets};
 use crate::journal::{JournalError, RedbJournal};
 use crate::lens::Lens;
 use crate::vista::{Result as VistaResult, Vista};
@@ -109,7 +109,14 @@ fn check_with(config: &Config, cached: bool) -> Result<(), Failure> {
     let unrouted = config.dios.iter().filter(|spec| spec.routed_ttl.is_some() && spec.write.is_none());
     let unrouted = unrouted
         .map(|spec| format!("[dio.{}] routed_ttl is for writes that go around the source: it needs write", spec.name));
-    let wrong: Vec<String> = hooks.chain(missing).chain(unguarded).chain(open).chain(unkept).chain(unrouted).collect();
+    let pageless = match &config.server.explorer {
+        Page::Folder(folder) if !folder.join("index.html").is_file() => {
+            Some(format!("server.explorer: there is no file {}", folder.join("index.html").display()))
+        }
+        _ => None,
+    };
+    let wrong: Vec<String> =
+        hooks.chain(missing).chain(pageless).chain(unguarded).chain(open).chain(unkept).chain(unrouted).collect();
     if wrong.is_empty() { Ok(()) } else { Err(Failure::config(wrong.join("\n"))) }
 }
 
@@ -298,6 +305,7 @@ impl App {
             .base_path(&spec.base_path)
             .cors(spec.cors.clone())
             .compression(spec.compression)
+            .explorer(explorer(&spec.explorer))
             .limits(limits(&spec.limits))
             .guard_host(spec.listen.ip().is_loopback().then(Loopback::default));
         if let Some(Access::Tokens(tokens)) = &spec.auth {
@@ -396,6 +404,14 @@ async fn open_dio(lens: &Lens, spec: &DioSpec, config: &Config) -> VistaResult<D
         hooks::feed(feed)?.start(&dio)?;
     }
     Ok(dio)
+}
+
+fn explorer(page: &Page) -> Explorer {
+    match page {
+        Page::Own => Explorer::Own,
+        Page::Folder(folder) => Explorer::Folder(folder.clone()),
+        Page::Off => Explorer::Off,
+    }
 }
 
 fn limits(spec: &LimitsSpec) -> Limits {

@@ -74,10 +74,11 @@ export class Grid {
         columns.map((column) => this.#cell(row, id, column, differs(column.name))));
     };
     const focused = this.body.contains(document.activeElement) && document.activeElement?.getAttribute("href");
+    // Before the rows change: a table that is shorter for a moment is scrolled back.
+    this.#place();
     this.body.replaceChildren(...rows.map(line));
     if (focused) this.body.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
     this.table.setAttribute("aria-rowcount", String(total + 1));
-    this.#place();
     return changed;
   }
 
@@ -104,8 +105,10 @@ export class Grid {
   #first() {
     const { scrollTop, clientHeight } = this.element;
     if (this.#total * ROW <= HIGHEST) return Math.floor(scrollTop / ROW);
-    const part = scrollTop / Math.max(1, HIGHEST - clientHeight);
-    return Math.floor(part * Math.max(0, this.#total - this.#visible()));
+    // The head lies over the rows, and is scrolled with them.
+    const head = this.head.offsetHeight;
+    const part = Math.min(1, scrollTop / Math.max(1, HIGHEST + head - clientHeight));
+    return Math.floor(part * Math.max(0, this.#total - Math.floor((clientHeight - head) / ROW)));
   }
 
   #scrolled() {

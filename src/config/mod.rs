@@ -20,7 +20,7 @@ pub use intake::{EventsSpec, InboxSpec, IntakeSpec};
 pub use limits::LimitsSpec;
 pub use problems::{ConfigError, Problem};
 pub(crate) use server::PUBLIC;
-pub use server::{Access, CacheAt, LensSpec, ServerSpec};
+pub use server::{Access, CacheAt, LensSpec, Page, ServerSpec};
 pub use value::Secret;
 pub use webhook::{FORMATS, HookAuth, HookSpec, SCHEMES, Written};
 

@@ -19,6 +19,8 @@ pub struct ServerSpec {
     pub cors: Vec<String>,
     /// Whether bodies are sent as zstd, br or gzip to who accepts it (default: yes).
     pub compression: bool,
+    /// Where the page at `/` comes from.
+    pub explorer: Page,
     /// Who may call; `None` if nothing was written.
     pub auth: Option<Access>,
     /// How much may be asked for.
@@ -34,11 +36,23 @@ impl Default for ServerSpec {
             base_path: String::new(),
             cors: Vec::new(),
             compression: true,
+            explorer: Page::Own,
             auth: None,
             limits: LimitsSpec::default(),
             drain_timeout: Duration::from_secs(20),
         }
     }
+}
+
+/// Where the page at `/` comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// The program.
+    Own,
+    /// A folder with an `index.html`.
+    Folder(PathBuf),
+    /// There is none.
+    Off,
 }
 
 /// Who may call.
@@ -70,6 +84,11 @@ impl ServerSpec {
         }
         spec.cors = reader.texts("cors").unwrap_or_default();
         spec.compression = reader.flag("compression").unwrap_or(spec.compression);
+        spec.explorer = match reader.path_or_flag("explorer") {
+            Some((Some(folder), _)) => Page::Folder(folder),
+            Some((None, false)) => Page::Off,
+            _ => Page::Own,
+        };
         spec.auth = access(&reader);
         spec.limits = reader.table("limits").map(LimitsSpec::read).unwrap_or_default();
         spec.drain_timeout = reader.duration("drain_timeout").unwrap_or(spec.drain_timeout);

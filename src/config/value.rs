@@ -134,6 +134,14 @@ impl<'a> Reader<'a> {
         self.typed(key, "true or false", |value, _| value.as_bool())
     }
 
+    /// A path, or `true` or `false`.
+    pub(super) fn path_or_flag(&self, key: &'static str) -> Option<(Option<PathBuf>, bool)> {
+        self.typed(key, "a folder, or true or false", |value, at| match value.as_str() {
+            Some(path) => Some((Some(self.context.folder.join(self.fill_in(path, at))), true)),
+            None => value.as_bool().map(|flag| (None, flag)),
+        })
+    }
+
     pub(super) fn number(&self, key: &'static str) -> Option<u64> {
         self.typed(key, "a whole number, more than 0", |value, _| integer(value).filter(|number| *number > 0))
     }

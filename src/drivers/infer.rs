@@ -256,13 +256,15 @@ pub(super) fn choose_id(
         tracing::warn!(
             vista,
             column = &*column.name,
-            "rows are identified by the first column without repetitions, which may be chance: `id = \"...\"` names another"
+            "rows are identified by the first column without repetitions, which may be chance: `id` in its [dio] of a \
+             diorama.toml names another"
         );
         return Ok(IdChoice::Column(column.name.to_string()));
     }
     tracing::warn!(
         vista,
-        "no column identifies the rows: they are numbered, and an inserted row renumbers those below"
+        "no column identifies the rows: they are numbered, and an inserted row renumbers those below; `id` in its [dio] of a \
+         diorama.toml names a column"
     );
     Ok(IdChoice::RowNumber(number.to_string()))
 }

@@ -106,7 +106,7 @@ pub(super) fn cut(path: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn decoded(segment: &str) -> Result<Cow<'_, str>, ApiError> {
+pub(super) fn decoded(segment: &str) -> Result<Cow<'_, str>, ApiError> {
     percent_decoded(segment, false)
         .ok_or_else(|| ApiError::new(Code::InvalidParameter, "the path cannot be read: it is not UTF-8"))
 }

@@ -1,8 +1,11 @@
 //! `GET /`: the resources and where they are, as JSON, or as a page for who asks for HTML.
 //!
+//! `GET /docs`: the OpenAPI document as a page, read by Swagger UI.
+//!
 //! The page is filled in here, so that it says what there is without a script; with one it becomes the explorer. Its policy allows
 //! the server's own files and answers, and nothing that stands in the page itself.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,28 +13,47 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use serde_json::{Map, Value, json};
 
+use super::explorer::{self, Explorer};
 use super::extract::Prefix;
+use super::problem::{ApiError, Code};
+use super::router::Route;
 use super::state::{Mounted, Shared};
 use super::{answer, negotiate};
 
 const PAGE: &str = include_str!("../../static/index.html");
-/// The page may use the server's files and answers, and nothing may use the page.
-const POLICY: &str = "default-src 'self'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+const DOCS: &str = include_str!("../../static/docs.html");
+/// A page may use the server's files and answers, and nothing may use the page.
+pub(super) const POLICY: &str = "default-src 'self'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
      object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// Columns that are named on the page.
 const MOST_COLUMNS: usize = 12;
 
 /// The resources and where they are.
 pub(super) async fn index(State(shared): State<Arc<Shared>>, Prefix(prefix): Prefix, headers: HeaderMap) -> Response {
-    let mut response = match negotiate::prefers_html(&headers) {
-        true => page(&shared, &prefix, shared.auth.check(&headers).is_ok()),
+    let wants_page = shared.has_page(Route::Index) && negotiate::prefers_html(&headers);
+    let mut response = match wants_page {
+        true => {
+            let known = shared.auth.check(&headers).is_ok();
+            match template(&shared.explorer).await {
+                Ok(template) => page(render(&template, &shared, &prefix, known), known),
+                Err(error) => error.into_response(),
+            }
+        }
         false => answer::json(&document(&shared, &prefix)),
     };
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     response
+}
+
+/// The page before it is filled in.
+async fn template(explorer: &Explorer) -> Result<Cow<'static, str>, ApiError> {
+    let Explorer::Folder(folder) = explorer else { return Ok(PAGE.into()) };
+    let page = explorer::read(folder, &["index.html"]).await?;
+    let missing = || ApiError::new(Code::NotFound, "the page's folder has no index.html").hint("see server.explorer");
+    page.map(|page| String::from_utf8_lossy(&page).into_owned().into()).ok_or_else(missing)
 }
 
 fn document(shared: &Shared, prefix: &str) -> Value {
@@ -48,9 +70,26 @@ fn document(shared: &Shared, prefix: &str) -> Value {
     json!({ "resources": resources, "webhooks": hooks, "ready": format!("{prefix}/readyz") })
 }
 
-/// The page; without what is `known` to those with a token only, for a browser, which has no other way to ask for one.
-fn page(shared: &Shared, prefix: &str, known: bool) -> Response {
-    let mut response = Response::new(Body::from(render(shared, prefix, known)));
+/// The OpenAPI document as a page.
+pub(super) async fn docs(State(shared): State<Arc<Shared>>, Prefix(prefix): Prefix, headers: HeaderMap) -> Response {
+    let known = shared.auth.check(&headers).is_ok();
+    let prefix = escape(&prefix);
+    let status = match known {
+        true => "This page needs its script.",
+        false => "A token is required: give it to the explorer (Diorama, above), which keeps it for this tab.",
+    };
+    let text = fill(DOCS, |name| match name {
+        "prefix" => Some(&prefix),
+        "asks" => Some(if known { "" } else { "token" }),
+        "status" => Some(status),
+        _ => None,
+    });
+    page(text, known)
+}
+
+/// A page; without what is `known` to those with a token only, for a browser, which has no other way to ask for one.
+fn page(text: String, known: bool) -> Response {
+    let mut response = Response::new(Body::from(text));
     for (name, value) in [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
@@ -67,7 +106,7 @@ fn page(shared: &Shared, prefix: &str, known: bool) -> Response {
     response
 }
 
-fn render(shared: &Shared, prefix: &str, known: bool) -> String {
+fn render(template: &str, shared: &Shared, prefix: &str, known: bool) -> String {
     let prefix = escape(prefix);
     let ready = shared.dios.values().all(|at| at.dio.is_ready());
     let status = match (shared.closing.is_cancelled(), ready) {
@@ -86,14 +125,14 @@ fn render(shared: &Shared, prefix: &str, known: bool) -> String {
         false => format!("<p>Upstream systems tell of changes by {}.</p>", hooks.join(", ")),
     };
     let version = env!("CARGO_PKG_VERSION");
-    fill(PAGE, |name| match name {
-        "status" => status,
-        "resources" => &resources,
-        "example" => &example,
-        "webhooks" => &webhooks,
-        "prefix" => &prefix,
-        "version" => version,
-        _ => "",
+    fill(template, |name| match name {
+        "status" => Some(status),
+        "resources" => Some(&resources),
+        "example" => Some(&example),
+        "webhooks" => Some(&webhooks),
+        "prefix" => Some(&prefix),
+        "version" => Some(version),
+        _ => None,
     })
 }
 
@@ -130,14 +169,15 @@ fn example(prefix: &str, name: &str, at: &Mounted) -> String {
     )
 }
 
-/// `template` with what `value` says in place of each `{{name}}`; values are not looked into.
-fn fill<'a>(template: &'a str, value: impl Fn(&str) -> &'a str) -> String {
+/// `template` with what `value` says in place of each `{{name}}` that it knows; values are not looked into.
+fn fill<'a>(template: &'a str, value: impl Fn(&str) -> Option<&'a str>) -> String {
     let mut parts = template.split("{{");
     let mut out = parts.next().unwrap_or_default().to_string();
     for part in parts {
-        let (name, rest) = part.split_once("}}").unwrap_or(("", part));
-        out.push_str(value(name));
-        out.push_str(rest);
+        match part.split_once("}}").and_then(|(name, rest)| value(name).map(|value| (value, rest))) {
+            Some((value, rest)) => out.extend([value, rest]),
+            None => out.extend(["{{", part]),
+        }
     }
     out
 }
@@ -192,15 +232,15 @@ mod tests {
 
     #[test]
     fn values_are_not_templates() {
-        let value = |name: &str| if name == "a" { "{{b}}" } else { "never" };
-        assert_eq!(fill("1 {{a}} 2", value), "1 {{b}} 2");
+        let value = |name: &str| if name == "a" { Some("{{b}}") } else { None };
+        assert_eq!(fill("1 {{a}} 2 {{ c }} {{", value), "1 {{b}} 2 {{ c }} {{");
     }
 
     #[test]
     fn every_place_of_the_page_is_filled() {
         let shared = Shared::default();
-        assert!(!render(&shared, "", true).contains("{{"));
-        assert!(render(&shared, "/a\"b", true).contains("href=\"/a&quot;b/readyz\""));
+        assert!(!render(PAGE, &shared, "", true).contains("{{"));
+        assert!(render(PAGE, &shared, "/a\"b", true).contains("href=\"/a&quot;b/readyz\""));
     }
 
     #[test]

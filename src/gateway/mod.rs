@@ -13,6 +13,7 @@ mod coding;
 mod delete;
 mod events;
 mod explain;
+mod explorer;
 mod export;
 mod extract;
 mod format;
@@ -50,6 +51,7 @@ pub(crate) use webhook::describe_whole as delivery_json;
 
 pub use auth::Auth;
 pub use events::Sockets;
+pub use explorer::Explorer;
 pub use limits::Limits;
 pub use origin::Loopback;
 pub use problem::{ApiError, Code};
@@ -166,6 +168,12 @@ impl Gateway {
         self
     }
 
+    /// Where the page at `/` comes from (default: the program's own).
+    pub fn explorer(mut self, explorer: Explorer) -> Gateway {
+        self.shared.explorer = explorer;
+        self
+    }
+
     /// Bounds on what a request may be.
     pub fn limits(mut self, limits: Limits) -> Gateway {
         self.shared.limits = limits;
@@ -228,6 +236,7 @@ impl Default for Shared {
             auth: Auth::default(),
             origins: origin::Origins::default(),
             compression: false,
+            explorer: Explorer::default(),
             limits: Limits::default(),
             sockets: Sockets::default(),
             openapi: openapi::Document::default(),

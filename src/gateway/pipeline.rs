@@ -84,8 +84,8 @@ fn admit(shared: &Shared, route: Route, request: &Request) -> Result<(), ApiErro
     shared.origins.check_host(request.headers(), uri)?;
     match route {
         Route::Hook | Route::Live | Route::Asset => Ok(()),
-        // Its page says itself that a token is needed, and asks for one.
-        Route::Index if negotiate::prefers_html(request.headers()) => Ok(()),
+        // Their pages say themselves that a token is needed, and ask for one.
+        Route::Index | Route::Docs if shared.has_page(route) && negotiate::prefers_html(request.headers()) => Ok(()),
         _ => shared.auth.check(request.headers()),
     }
 }

@@ -261,8 +261,11 @@ impl From<Error> for ApiError {
         let said = error.to_string();
         let plain = |code| ApiError::new(code, said.clone());
         match error {
-            Error::Unsupported { .. } => plain(Code::Unsupported)
-                .hint("GET {resource}/_schema says what it can do; the key `write` of its [dio] takes writes elsewhere"),
+            Error::Unsupported { what: "insert" | "update" | "delete", .. } => plain(Code::Unsupported).hint(
+                "files are read only: a SQLite table takes writes, and `write` in a [dio] sends them elsewhere; \
+                 GET {resource}/_schema says what can be done",
+            ),
+            Error::Unsupported { .. } => plain(Code::Unsupported).hint("GET {resource}/_schema says what it can do"),
             Error::NotFound { .. } => plain(Code::NotFound),
             Error::Conflict { .. } => plain(Code::Conflict),
             Error::Precondition { .. } => {

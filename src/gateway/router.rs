@@ -24,6 +24,7 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     Index,
+    Docs,
     Live,
     Ready,
     Metrics,
@@ -57,12 +58,12 @@ type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 impl Route {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Route; 27] = {
+    pub(super) const ALL: [Route; 28] = {
         use Route::*;
         [
-            Index, Live, Ready, Metrics, OpenApi, AsyncApi, Asset, Problem, Operations, RetryMany, Operation, Retry,
-            Hook, Deliveries, Delivery, Replay, ManyEvents, Rows, Events, LiveRows, Query, Aggregate, Refresh, Schema,
-            Row, RowEvents, None,
+            Index, Docs, Live, Ready, Metrics, OpenApi, AsyncApi, Asset, Problem, Operations, RetryMany, Operation,
+            Retry, Hook, Deliveries, Delivery, Replay, ManyEvents, Rows, Events, LiveRows, Query, Aggregate, Refresh,
+            Schema, Row, RowEvents, None,
         ]
     };
 
@@ -79,6 +80,7 @@ impl Route {
         let more = (part(), part());
         match (first, rest) {
             ("", (None, ..)) => Route::Index,
+            ("docs", (None, ..)) => Route::Docs,
             ("healthz", (None, ..)) => Route::Live,
             ("readyz", (None, ..)) => Route::Ready,
             ("metrics", (None, ..)) => Route::Metrics,
@@ -87,7 +89,7 @@ impl Route {
             ("operations", (None, ..)) => Route::Operations,
             ("events", (None, ..)) => Route::ManyEvents,
             ("", _) | (_, (Some(""), ..)) => Route::None,
-            ("static", (Some(_), None, _)) => Route::Asset,
+            ("static", (Some(_), ..)) => Route::Asset,
             ("problems", (Some(_), None, _)) => Route::Problem,
             ("operations", (Some("_retry"), None, _)) => Route::RetryMany,
             ("operations", (Some(_), None, _)) => Route::Operation,
@@ -116,6 +118,7 @@ impl Route {
     pub(super) fn template(self) -> &'static str {
         match self {
             Route::Index => "/",
+            Route::Docs => "/docs",
             Route::Live => "/healthz",
             Route::Ready => "/readyz",
             Route::Metrics => "/metrics",
@@ -158,6 +161,7 @@ impl Route {
         };
         match (self, method) {
             (Route::Index, "GET") => root(request, shared),
+            (Route::Docs, "GET") => index::docs.call(request, shared),
             (Route::Live, "GET") => health::live.call(request, shared),
             (Route::Ready, "GET") => health::ready.call(request, shared),
             (Route::Metrics, "GET") => metrics::scrape.call(request, shared),
@@ -278,6 +282,7 @@ mod tests {
             ("/products/health", Route::Row),
             ("/healthz/7", Route::Row),
             ("/webhooks", Route::Rows),
+            ("/static/assets/images/a.png", Route::Asset),
             ("", Route::Index),
         ] {
             assert_eq!(Route::of(path), route, "{path}");

@@ -13,11 +13,13 @@ use super::answer::{self, Common};
 use super::asked::Texts;
 use super::auth::Auth;
 use super::events::{Lives, Sockets, Views};
+use super::explorer::Explorer;
 use super::limits::Limits;
 use super::metrics::{Metrics, SocketCounts};
 use super::openapi::Document;
 use super::origin::Origins;
 use super::problem::{ApiError, Code};
+use super::router::Route;
 use super::webhook::Hook;
 use crate::dio::Dio;
 use crate::vista::query::nearest;
@@ -38,6 +40,8 @@ pub struct Shared {
     pub origins: Origins,
     /// Whether bodies are coded for who accepts it.
     pub compression: bool,
+    /// Where the page comes from.
+    pub explorer: Explorer,
     /// How large requests may be.
     pub limits: Limits,
     /// The event sockets.
@@ -55,6 +59,11 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Whether browsers get a page there.
+    pub(super) fn has_page(&self, route: Route) -> bool {
+        route == Route::Docs || route == Route::Index && !matches!(self.explorer, Explorer::Off)
+    }
+
     /// The resource `name`.
     ///
     /// # Errors

@@ -60,7 +60,7 @@ export class Server {
   }
 }
 
-async function said(process, pattern) {
+export async function said(process, pattern) {
   let text = "";
   for await (const piece of process.stdout) {
     text += piece;

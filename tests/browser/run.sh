@@ -1,32 +1,19 @@
 #!/usr/bin/env bash
 # A real browser uses the client and the explorer of a running server: run.sh PATH-TO-DIORAMA. Exits with 77 where Chromium, npm or
-# Python is missing. Screenshots are left in target/browser.
+# Python is missing. Screenshots are left in target/browser. A second argument names one suite (docs), or the measurement with a million
+# rows (million), which is no part of the tests.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 root="$(cd "$here/../.." && pwd)"
 program="$(realpath "${1:?the diorama program}")"
 kept="${XDG_CACHE_HOME:-$HOME/.cache}/diorama-browser"
 
-skip() { echo "SKIPPED: the browser: $*"; exit 77; }
-
-# need TOOL PACKAGE...
-need() {
-    command -v "$1" >/dev/null && return
-    shift
-    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || skip "$* is missing"
-    apt-get update -qq && apt-get install -y -qq "$@" >/dev/null || skip "$* cannot be installed"
-}
-need npm nodejs npm
-[ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ] || skip "node is older than version 20"
+suite="the browser"
+# shellcheck source=tests/install.sh
+. "$root/tests/install.sh"
+packages "$here"
 need chromium chromium
 need python3 python3
-
-mkdir -p "$kept"
-if ! cmp -s "$here/package.json" "$kept/installed.json"; then
-    cp "$here/package.json" "$kept"
-    (cd "$kept" && npm install --no-audit --no-fund --silent) || skip "npm's registry cannot be reached"
-    cp "$here/package.json" "$kept/installed.json"
-fi
 
 # Modules are looked for beside the script that names them.
 folder="$(mktemp -d)"
@@ -39,5 +26,9 @@ mkdir -p "$SHOTS"
 "$kept/node_modules/.bin/tsc" --noEmit --allowJs --checkJs --strict --target es2022 --module es2022 \
     --lib es2023,dom,dom.iterable "$root"/static/*.js
 cd "$folder"
+if [ "${2:-}" = million ]; then
+    node million.mjs
+    exit
+fi
 # shellcheck disable=SC2086
 node --test --test-concurrency=1 ${2:-*}.test.mjs

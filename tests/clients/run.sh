@@ -6,32 +6,21 @@ DIORAMA="$(realpath "${1:?the diorama program}")"
 export DIORAMA
 kept="${XDG_CACHE_HOME:-$HOME/.cache}/diorama-clients"
 
-skip() { echo "SKIPPED: the front-ends' packages: $*"; exit 77; }
-
-# need TOOL PACKAGE...
-need() {
-    command -v "$1" >/dev/null && return
-    shift
-    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || skip "$* is missing"
-    apt-get update -qq && apt-get install -y -qq "$@" >/dev/null || skip "$* cannot be installed"
-}
-need npm nodejs npm
+suite="the front-ends' packages"
+# shellcheck source=tests/install.sh
+. "$here/../install.sh"
+packages "$here"
 need chromium chromium
 CHROMIUM="$(command -v chromium)"
 export CHROMIUM
-mkdir -p "$kept"
-if ! cmp -s "$here/package.json" "$kept/installed.json"; then
-    cp "$here/package.json" "$kept"
-    (cd "$kept" && npm install --no-audit --no-fund --silent) || skip "npm's registry cannot be reached"
-    cp "$here/package.json" "$kept/installed.json"
-fi
 # Modules are looked for beside the script that names them.
 folder="$(mktemp -d "$kept/run.XXXXXX")"
 trap 'rm -rf "$folder"' EXIT
 cp -r "$here"/*.mjs "$here"/typed "$folder"
 cp -r "$here/../../demo" "$folder/demo"
-cp "$here/../../docs/diorama.schema.json" "$here/../../examples/live_table.html" "$folder"
+cp "$here/../../docs/diorama.schema.json" "$here"/../../examples/*.html "$folder"
 [ ! -f "$here/../../static/diorama.js" ] || cp "$here/../../static/diorama.js" "$folder"
 cd "$folder"
-# Each file has a server of its own.
-node --test --test-reporter=spec --test-timeout=120000 ./*.test.mjs
+# Each file has a server of its own. A second argument names one of them.
+# shellcheck disable=SC2086
+node --test --test-reporter=spec --test-timeout=120000 ./${2:-*}.test.mjs

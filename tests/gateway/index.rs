@@ -1,6 +1,6 @@
 //! `GET /`: a page for people, a document for programs.
 
-use diorama::gateway::{Auth, Gateway, MountOptions};
+use diorama::gateway::{Auth, Explorer, Gateway, MountOptions};
 use diorama::{Column, ColumnType, Schema};
 
 use crate::harness::{Answer, App, products, rows};
@@ -124,4 +124,86 @@ async fn column_names_from_outside_stay_text() {
     let app = App::with(schema, Vec::new(), |lens| lens, MountOptions::default(), |gateway| gateway).await;
     let page = page(&app, "/").await;
     assert!(page.text().contains("&lt;img src=x&gt;&amp;&quot;") && !page.text().contains("<img"), "{}", page.text());
+}
+
+#[tokio::test]
+async fn the_viewer_of_the_document_is_a_page_with_the_same_policy_and_the_same_guard() {
+    let at = |gateway: Gateway| gateway.base_path("/api").auth(Auth::Tokens(vec!["a-token-of-16-bytes".into()]));
+    let app = App::with(products(), rows(1), |lens| lens, MountOptions::default(), at).await;
+    let asked = app.send("GET", "/api/docs", &BROWSER, "").await;
+    assert_eq!((asked.status, asked.header("www-authenticate")), (401, "Bearer"));
+    assert!(asked.text().contains("A token is required") && asked.text().contains("data-asks=\"token\""));
+    assert_eq!(app.get("/api/docs").await.refusal(), (401, "unauthenticated".into()));
+    let token = ("Authorization", "Bearer a-token-of-16-bytes");
+    let page = app.send("GET", "/api/docs", &[token], "").await;
+    assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
+    let policy = page.header("content-security-policy");
+    assert!(policy.starts_with("default-src 'self'; script-src 'self'; ") && !policy.contains("unsafe"), "{policy}");
+    for file in ["docs.css", "docs.js", "swagger-ui-bundle.js", "swagger-ui.css"] {
+        let path = format!("/api/static/{file}");
+        assert!(page.text().contains(&format!("\"{path}\"")), "{file}");
+        assert_eq!(app.get(&path).await.status, 200, "{file}");
+    }
+    assert!(!page.text().contains("//"), "nothing from elsewhere: {}", page.text());
+}
+
+async fn with_explorer(explorer: Explorer) -> App {
+    let at = |gateway: Gateway| gateway.base_path("/api").explorer(explorer);
+    App::with(products(), rows(1), |lens| lens, MountOptions::default(), at).await
+}
+
+#[tokio::test]
+async fn a_folder_takes_the_place_of_the_explorer() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    std::fs::create_dir(folder.path().join("assets")).unwrap();
+    write(
+        "index.html",
+        "<title>Mine</title><script src=\"{{prefix}}/static/assets/my app.js\"></script>{{ untouched }}",
+    );
+    write("assets/my app.js", "mine()");
+    write(".env", "secret");
+    let app = with_explorer(Explorer::Folder(folder.path().into())).await;
+    let shown = page(&app, "/api").await;
+    let expected = "<title>Mine</title><script src=\"/api/static/assets/my app.js\"></script>{{ untouched }}";
+    assert_eq!(shown.text(), expected);
+    assert!(app.get("/api").await.json()["resources"]["products"].is_object(), "programs get what they got");
+
+    let script = app.get("/api/static/assets/my%20app.js").await;
+    assert_eq!((script.status, script.text()), (200, "mine()"));
+    assert_eq!(script.header("content-type"), "text/javascript; charset=utf-8");
+    assert!(script.header("content-security-policy").contains("frame-ancestors 'none'"));
+    let again =
+        app.send("GET", "/api/static/assets/my%20app.js", &[("If-None-Match", script.header("etag"))], "").await;
+    assert_eq!(again.status, 304);
+    write("assets/my app.js", "changed()");
+    assert_eq!(app.get("/api/static/assets/my%20app.js").await.text(), "changed()", "read when it is asked for");
+
+    for gone in [
+        "explorer.js",
+        ".env",
+        "assets",
+        "assets/",
+        "assets/..%2f.env",
+        "..%2fCargo.toml",
+        "assets//my%20app.js",
+        "%00",
+    ] {
+        assert_eq!(app.get(&format!("/api/static/{gone}")).await.status, 404, "{gone}");
+    }
+    for kept in ["diorama.js", "docs.js", "swagger-ui.css"] {
+        assert_eq!(app.get(&format!("/api/static/{kept}")).await.status, 200, "{kept}");
+    }
+    write("diorama.js", "my own client");
+    assert_eq!(app.get("/api/static/diorama.js").await.text(), "my own client");
+    std::fs::remove_file(folder.path().join("index.html")).unwrap();
+    assert_eq!(app.send("GET", "/api", &BROWSER, "").await.refusal(), (404, "not-found".into()));
+}
+
+#[tokio::test]
+async fn without_an_explorer_browsers_get_what_programs_get() {
+    let app = with_explorer(Explorer::Off).await;
+    let index = app.send("GET", "/api", &BROWSER, "").await;
+    assert_eq!((index.status, index.header("content-type")), (200, "application/json"));
+    assert_eq!(app.get("/api/static/diorama.js").await.status, 200);
 }

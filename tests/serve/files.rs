@@ -50,6 +50,23 @@ fn missing_files_and_open_doors_are_refused() {
 }
 
 #[test]
+fn an_explorer_without_its_page_is_refused_and_one_with_it_is_served() {
+    let dir = folder();
+    let config = "[server]\nexplorer = \"page\"\n[dio.products]\nsource = { csv = \"products.csv\" }\n";
+    std::fs::write(dir.path().join("diorama.toml"), config).unwrap();
+    let missing = run(dir.path(), &["check"]);
+    assert_eq!(missing.status.code(), Some(78));
+    let said = String::from_utf8_lossy(&missing.stderr);
+    assert!(said.contains("server.explorer: there is no file page/index.html"), "{said}");
+    std::fs::create_dir(dir.path().join("page")).unwrap();
+    std::fs::write(dir.path().join("page/index.html"), "<title>mine</title>").unwrap();
+    assert!(run(dir.path(), &["check"]).status.success());
+    let server = Server::start(dir.path(), &["diorama.toml"]);
+    assert_eq!(server.get("/static/index.html").body, "<title>mine</title>");
+    assert_eq!(server.get("/static/explorer.js").status, 404);
+}
+
+#[test]
 fn a_second_process_on_the_same_files_says_so() {
     let dir = folder();
     let server = Server::start(dir.path(), &["products.csv"]);

@@ -97,6 +97,7 @@ fn what_the_schema_refuses_the_program_refuses() {
         "[dio.a]\nsource = { csv = \"a\" }\nmax_indexes = 2000",
         "[dio.a]\nsource = { csv = \"a\" }\nrefresh_every = \"often\"",
         "[dio.a]\nsource = { csv = \"a\" }\ncolumns.x = { flags = [] }",
+        "[server]\nexplorer = 1",
         "[server]\nauth = \"some\"",
         "[server]\nauth = { tokens = [\"hunter2\"] }",
         "[server.limits]\nbody = 3",

@@ -35,6 +35,11 @@ pub(super) const KEYS: &[Said] = &[
         "Origins of pages that may call, like `https://shop.example`; on loopback without tokens, loopback pages may.",
     ),
     ("server.compression", "true", "Bodies of 1 KiB and more as zstd, br or gzip, as `Accept-Encoding` says."),
+    (
+        "server.explorer",
+        "true",
+        "Whether browsers get the explorer at `/`; or a folder with an `index.html` and its files, for `/` and `/static/`.",
+    ),
     ("server.auth", "nobody is asked on loopback", "Who may call; see `[server.auth]`."),
     ("server.limits", "{}", "See `[server.limits]`."),
     ("server.drain_timeout", "\"20s\"", "What a stop may take; what is left is in the journal."),

@@ -181,6 +181,7 @@ fn type_of(expected: &str) -> Value {
     match expected {
         "a text" => json!({"type": "string"}),
         "true or false" => json!({"type": "boolean"}),
+        "a folder, or true or false" => json!({"anyOf": [{"type": "string"}, {"type": "boolean"}]}),
         "a whole number, more than 0" => json!({"type": "integer", "minimum": 1}),
         r#"a time like "30s", "5m" or "1h""# => json!({"type": "string", "pattern": r"^[0-9]+(ms|s|m|h|d)$|\$\{"}),
         "an array of texts" => json!({"type": "array", "items": {"type": "string"}}),
@@ -215,6 +216,7 @@ fn type_words(expected: &str) -> String {
         "an array of texts" => "texts".into(),
         "a table" => "table".into(),
         "a text" => "text".into(),
+        "a folder, or true or false" => "folder or flag".into(),
         "a whole number, more than 0" => "number".into(),
         other => match (other.strip_prefix("one of "), other.strip_prefix("a whole number from ")) {
             (Some(words), _) => words.split(", ").map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" "),

@@ -74,6 +74,10 @@ fn server(api: &mut Api) {
 
 fn documents(api: &mut Api) {
     let this = get(api, "readOpenApi", "This document").parameter(parameters::if_none_match());
+    let docs = get(api, "readDocs", "This document as a page, which can try the operations");
+    let page = answers::content(answers::empty("The page."), "text/html; charset=utf-8", text());
+    api.add("/docs", HttpMethod::Get, docs.response("200", page.build()));
+
     let version = |response| answers::header(response, "ETag", "The document's version.", text()).build();
     let this = this.response("200", version(answers::json("The document.", ObjectBuilder::new())));
     api.add(
@@ -88,8 +92,8 @@ fn documents(api: &mut Api) {
     api.add("/asyncapi.json", HttpMethod::Get, events);
 
     let open = Api { guarded: false, hosts: api.hosts, ..Api::default() };
-    let file = open.operation("getFile", SERVER, "The browser client, and the explorer's files", &HttpMethod::Get);
-    let name = text().pattern(Some(r"^[a-z]+\.(js|css)$"));
+    let file = open.operation("getFile", SERVER, "The browser client, and the files of the pages", &HttpMethod::Get);
+    let name = text().pattern(Some(r"^[a-z-]+\.(js|css)$"));
     let file = file.parameter(parameters::path("file", "The file's name.", name));
     let sent = answers::content(answers::empty("The file."), "text/javascript; charset=utf-8", text());
     let sent = answers::content(sent, "text/css; charset=utf-8", text());

@@ -151,6 +151,22 @@ impl Client {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn g9_whoever_comes_and_goes_ends_with_what_a_fresh_read_shows() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let (first, length) = (number("DIORAMA_STREAM_SEED").unwrap_or(7), number("DIORAMA_STREAM_SECONDS").unwrap_or(0));
+    let end = std::time::Instant::now() + Duration::from_secs(length);
+    for seed in first.. {
+        if length > 0 {
+            println!("DIORAMA_STREAM_SEED={seed}");
+        }
+        check(seed).await;
+        if std::time::Instant::now() >= end {
+            return;
+        }
+    }
+}
+
+/// One trial: its changes, the coming and going of its clients and the restarts follow from `seed`.
+async fn check(seed: u64) {
     let files = tempfile::tempdir().unwrap();
     let master = MemoryTable::vista("products", products(), []);
     let mut server = Server::start(files.path(), &master).await;
@@ -158,7 +174,7 @@ async fn g9_whoever_comes_and_goes_ends_with_what_a_fresh_read_shows() {
     let mut clients: Vec<Client> = filters
         .map(|filter| Client { filter, rows: BTreeMap::new(), since: None, seen: vec![], from: 0, socket: None })
         .into();
-    let (mut dice, mut told) = (Dice(7), Vec::new());
+    let (mut dice, mut told) = (Dice(seed), Vec::new());
     for n in 0..CHANGES {
         let id = dice.below(20).to_string();
         let cells =

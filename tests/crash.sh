@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The crash suite at length: 50,000 images of power cuts and 100 lives of the command. DIORAMA_IMAGES and DIORAMA_KILL_CYCLES
+# The crash suite at length: 50,000 images of power cuts and 500 lives of the command. DIORAMA_IMAGES and DIORAMA_KILL_CYCLES
 # change how many, DIORAMA_IMAGES_SEED and DIORAMA_KILL_SEED where the cuts and kills fall.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/diorama-target}"
-export DIORAMA_IMAGES="${DIORAMA_IMAGES:-50000}" DIORAMA_KILL_CYCLES="${DIORAMA_KILL_CYCLES:-100}"
+export DIORAMA_IMAGES="${DIORAMA_IMAGES:-50000}" DIORAMA_KILL_CYCLES="${DIORAMA_KILL_CYCLES:-500}"
 export DIORAMA_IMAGES_SEED="${DIORAMA_IMAGES_SEED:-$RANDOM}"
 echo "DIORAMA_IMAGES_SEED=$DIORAMA_IMAGES_SEED"
 cargo test --locked --lib power_cut -- --nocapture

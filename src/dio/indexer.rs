@@ -107,7 +107,11 @@ impl Core {
     /// Takes note of what a plan has used and what it lacked.
     pub(super) fn note_plan(&self, state: &State, plan: &Plan) {
         for at in plan.indexes() {
-            state.table().indexes()[at].touch(now());
+            let index = &state.table().indexes()[at];
+            index.touch(now());
+            if index.is_outgrown() {
+                self.indexer.ask(index.spec(), self.settings.index_rest);
+            }
         }
         for spec in plan.wishes() {
             self.indexer.ask(spec, self.settings.index_rest);
@@ -123,14 +127,16 @@ impl Core {
         Ok(())
     }
 
-    /// Builds an index and has it taken on. `wanted` ones are built whatever is there already.
+    /// Builds an index and has it taken on, in place of one that the table has outgrown. `wanted` ones are built whatever is there
+    /// already.
     async fn build_index(self: &Arc<Self>, spec: &Spec, wanted: bool) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let state = self.state();
-            if state.table().index(spec).is_some() {
+            let known = state.table().index(spec);
+            if known.is_some_and(|index| !index.is_outgrown()) {
                 return Ok(());
             }
-            if !wanted {
+            if !wanted && known.is_none() {
                 self.make_room(&state, spec).await?;
             }
             let (core, spec) = (Arc::clone(self), spec.clone());

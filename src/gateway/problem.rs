@@ -261,7 +261,8 @@ impl From<Error> for ApiError {
         let said = error.to_string();
         let plain = |code| ApiError::new(code, said.clone());
         match error {
-            Error::Unsupported { .. } => plain(Code::Unsupported).hint("GET {resource}/_schema says what it can do"),
+            Error::Unsupported { .. } => plain(Code::Unsupported)
+                .hint("GET {resource}/_schema says what it can do; the key `write` of its [dio] takes writes elsewhere"),
             Error::NotFound { .. } => plain(Code::NotFound),
             Error::Conflict { .. } => plain(Code::Conflict),
             Error::Precondition { .. } => {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use imbl::{HashMap, HashSet, OrdMap};
+use indexmap::IndexMap;
 
 use super::entry::{Base, Entry, Many, OpChange, Visible};
 use super::op::{Effect, Op, OpError, OpId, OpState};
@@ -96,6 +97,9 @@ pub struct State {
     pub(super) lost: HashSet<Id>,
     /// Whether the log, when it was read back, lacked entries or the rows of some: confirmed rows may be older than they were.
     gap: bool,
+    /// While entries from before the position of the cache are read: rows to be folded when they are through, each once however
+    /// many operations lie over it, and where those that the master does not have were shown last.
+    unfolded: Option<IndexMap<Id, Option<Ordinal>>>,
 }
 
 /// When a row was last touched while a read or delivery was under way.
@@ -190,6 +194,7 @@ impl State {
             versions: HashMap::new(),
             lost: HashSet::new(),
             gap: false,
+            unfolded: None,
         }
     }
 
@@ -334,6 +339,7 @@ impl State {
 
     /// Moves to `seq`, for a log whose newest entries are not there any more.
     pub fn advance(&mut self, seq: Seq) {
+        self.fold_known();
         self.gap |= seq > self.seq;
         self.seq = self.seq.max(seq);
         self.clock = self.clock.max(seq);
@@ -397,13 +403,15 @@ impl State {
     // --- changing ------------------------------------------------------------------------------------------------------
 
     /// Does what `entry` says. Entries come in order; one that is known already only has its effect on operations looked at,
-    /// so that a log may be read from before the position of the cache.
+    /// so that a log may be read from before the position of the cache. Readers see what such entries did once a later one is
+    /// applied, or after [`State::advance`].
     pub fn apply(&mut self, entry: &Entry) -> Applied {
         let mut applied = Applied::default();
         if entry.seq <= self.seq {
             self.apply_known(entry);
             return applied;
         }
+        self.fold_known();
         self.gap |= entry.seq > self.seq + 1;
         self.seq = entry.seq;
         self.clock += 1;
@@ -428,10 +436,14 @@ impl State {
     /// An entry from before the position of the cache: its operation is laid over the rows, or taken off them.
     fn apply_known(&mut self, entry: &Entry) {
         let Some(id) = &entry.id else { return };
-        let place = match entry.visible {
-            Visible::Row { ordinal, .. } | Visible::Staged(ordinal) => Some(ordinal),
-            _ => None,
-        };
+        let unfolded = self.unfolded.get_or_insert_default();
+        match entry.visible {
+            Visible::Row { ordinal, .. } | Visible::Staged(ordinal) => {
+                unfolded.insert(Arc::clone(id), Some(ordinal));
+            }
+            Visible::Gone => drop(unfolded.insert(Arc::clone(id), None)),
+            Visible::Same | Visible::Base => {}
+        }
         if entry.base.changes() {
             if !entry.found {
                 self.rebase(id, entry.seq);
@@ -439,9 +451,16 @@ impl State {
             self.note_version(id, &entry.base, entry);
         }
         self.apply_op(id, entry);
-        self.refold(id, place);
+        self.refold(id, None);
         if let OpChange::Stage(op) = &entry.op {
             op.targets.iter().for_each(|other| self.refold(other, None));
+        }
+    }
+
+    /// Folds the rows that entries from before the position of the cache were about.
+    fn fold_known(&mut self) {
+        for (id, place) in self.unfolded.take().unwrap_or_default() {
+            self.refold(&id, place);
         }
     }
 
@@ -814,6 +833,10 @@ impl State {
     /// Recomputes what readers see of a row from its confirmed row and its operations. A row that the master does not have yet
     /// stays where it is, or comes to `place`, or to the end.
     fn refold(&mut self, id: &Id, place: Option<Ordinal>) {
+        if let Some(unfolded) = &mut self.unfolded {
+            unfolded.entry(Arc::clone(id)).or_insert(place);
+            return;
+        }
         let Some(fold) = self.folds.get(id).cloned() else { return };
         let body = self.folded(id, fold.base.as_ref().map(|base| &base.body), &fold.ops);
         let confirmed = fold.base.as_ref().map(|base| base.ordinal);

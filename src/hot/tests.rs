@@ -268,6 +268,7 @@ fn a2_a_routed_write_survives_the_loss_of_the_cache_file_however_often() {
         table.push_at(kept.slot, "a", &kept.body, kept.ordinal);
         let mut again = State::restore(rules(false, true), "epoch", state.seq(), table.finish());
         log.iter().for_each(|entry| drop(again.apply(entry)));
+        again.advance(state.seq());
         assert_eq!(read(&mut again, Some(body(0, 1, Some(1), None))).entries.len(), 0);
         assert_eq!((shown(&again), base(&again)), (json(2, 1), json(1, 1)), "after loss {loss} and a restart");
     }
@@ -570,6 +571,7 @@ fn g8_the_version_of_a_deleted_row_survives_a_restart() {
     // The cache file has seen the delete; the log still tells of it.
     let mut back = State::restore(rules(true, true), "epoch", state.seq(), Table::new());
     gone.entries.iter().for_each(|entry| drop(back.apply(entry)));
+    back.advance(state.seq());
     assert_eq!(push(&mut back, Some(row(true, 0, 6, 6)), Some(6)).outcome, Outcome::Stale);
     assert!(back.get("a").is_none());
     push(&mut back, Some(row(true, 0, 8, 8)), Some(8));

@@ -147,3 +147,24 @@ async fn no_index_is_built_that_does_not_fit() {
     assert_eq!(state.table().indexes().len(), 1, "what was just used is not dropped for another");
     assert_eq!(state.table().indexes()[0].spec().to_string(), "price.asc");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_words_that_the_table_has_outgrown_is_made_anew() {
+    let words = |settings: &mut diorama::dio::Settings| settings.indexes = vec!["q".into()];
+    let app = App::with(products(), rows(600), |lens| lens.settings(words), MountOptions::default(), |it| it).await;
+    let cache = app.dio.cache();
+    let grown = rows(1_300).into_iter().skip(600);
+    let put = grown.map(|(id, record)| {
+        let cache = &cache;
+        async move { cache.insert_value(&id, &record).await.unwrap() }
+    });
+    futures_util::future::join_all(put).await;
+    let outgrown = |app: &App| app.dio.state().table().indexes()[0].is_outgrown();
+    assert!(outgrown(&app));
+    let answer = app.get("/products?q=bun%201299&limit=5").await;
+    assert_eq!(answer.ids(), ["1299"]);
+    app.dio.indexes_built().await;
+    assert!(!outgrown(&app));
+    assert_eq!(app.get("/products?q=bun%201299&limit=5").await.ids(), ["1299"]);
+    assert_eq!(app.dio.state().table().indexes().len(), 1);
+}

@@ -285,6 +285,35 @@ impl NotDoubt for At {
 }
 
 #[tokio::test]
+async fn g8_the_source_is_read_as_a_whole_by_one_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = Master::new(true, true);
+    master.set("a", Some((1, 1)));
+    master.gate(true);
+    let build = lens(dir.path()).on_start(|dio| relist(dio.clone())).on_refresh(|dio| relist(dio.clone()));
+    let lens = build.on_start_blocking(false).build().unwrap();
+    let dio = lens.make_dio(master.vista("d")).await.unwrap();
+    eventually("the first list", || master.has_list()).await;
+    // What it will say is said now, and arrives late.
+    master.execute(0, Verdict::Accept);
+    master.set("a", Some((2, 2)));
+    let refresh = tokio::spawn({
+        let dio = dio.clone();
+        async move { dio.refresh().await }
+    });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(master.waiting(), 1, "a refresh waits for on_start");
+    master.answer(0);
+    eventually("the second list", || master.has_list()).await;
+    master.open();
+    refresh.await.unwrap().unwrap();
+    assert_eq!(visible(&dio.state()), master.rows());
+    end(lens, dio).await;
+}
+
+#[tokio::test]
 async fn a_corrupt_cache_is_set_aside_and_filled_again() {
     let dir = tempfile::tempdir().unwrap();
     let master = Master::new(true, true);

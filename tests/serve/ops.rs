@@ -288,3 +288,27 @@ async fn a_damaged_journal_gives_every_write_that_is_still_in_it() {
         assert!(!complete || found.iter().all(|one| one["dio"] == "orders"), "{name}: {said}");
     }
 }
+
+#[test]
+fn a_running_server_explains_how_it_answers_a_search_that_it_was_told_to_index() {
+    let dir = folder();
+    let rows: String = (4..=500).map(|n| format!("{n},Roll {n},{n}\n")).collect();
+    std::fs::write(dir.path().join("products.csv"), format!("{}{rows}", crate::process::PRODUCTS)).unwrap();
+    let config =
+        "[server]\nlisten = \"127.0.0.1:0\"\n[dio.products]\nsource = { csv = \"products.csv\" }\nindexes = [\"q\"]\n";
+    std::fs::write(dir.path().join("diorama.toml"), config).unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let url = format!("http://{}", server.address);
+    let said = run(dir.path(), &["explain", "products", "q=muffin roll&limit=3", "--url", &url]);
+    assert!(said.status.success(), "{said:?}");
+    let said: Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert_eq!(
+        (&said["plan"]["access"], &said["plan"]["indexes"]),
+        (&"some".into(), &serde_json::json!(["q"])),
+        "{said}"
+    );
+    assert_eq!((&said["matched"], &said["examined"]), (&0.into(), &0.into()), "{said}");
+    let other = run(dir.path(), &["explain", "nothing", "--url", &url]);
+    assert!(!other.status.success(), "{other:?}");
+    assert!(String::from_utf8_lossy(&other.stderr).contains("nothing"), "{other:?}");
+}

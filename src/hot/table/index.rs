@@ -245,6 +245,11 @@ impl Index {
         self.order.bytes() + self.text.as_ref().map_or(0, TextIndex::bytes)
     }
 
+    /// Whether the table has grown so much since it was built that one made anew would be better.
+    pub fn is_outgrown(&self) -> bool {
+        self.text.as_ref().is_some_and(TextIndex::is_outgrown)
+    }
+
     /// The words, if it is an index of them that looks at what searches of `schema` look at.
     pub(crate) fn text(&self, schema: &Schema) -> Option<&TextIndex> {
         self.text.as_ref().filter(|_| self.shape.searchable == schema.searchable())

@@ -127,6 +127,7 @@ impl Life {
             assert!(entry.seq > position || matches!(change, CacheChange::None));
             learn(&mut stored, change);
         }
+        state.advance(self.state.seq());
         check_sound(&state, &stored);
         state
     }

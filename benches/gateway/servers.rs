@@ -160,7 +160,7 @@ pub(crate) async fn library(rows: usize, folder: &Path) {
     listen(Gateway::new().mount(dio).try_hook(hook).expect("a hook").into_router()).await;
 }
 
-async fn listen(router: Router) {
+pub(crate) async fn listen(router: Router) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     println!("listening on http://{}", listener.local_addr().expect("an address"));
     axum::serve(listener, router).await.expect("a server");

@@ -33,4 +33,5 @@ mod rest_refresh;
 mod rest_refusals;
 mod rest_write;
 mod ws;
+mod ws_conformance;
 mod ws_raw;

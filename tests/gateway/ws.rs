@@ -37,6 +37,27 @@ pub(crate) struct Frame {
     pub(crate) payload: Vec<u8>,
 }
 
+/// What pretends to be a frame of `length` bytes, as it travels.
+pub(crate) fn wire(first: u8, length: u64, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
+    let masked = if mask.is_some() { 0x80 } else { 0 };
+    let mut frame = vec![first];
+    match length {
+        0..126 => frame.push(masked | u8::try_from(length).unwrap()),
+        126..0x1_0000 => {
+            frame.push(masked | 126);
+            frame.extend(u16::try_from(length).unwrap().to_be_bytes());
+        }
+        _ => {
+            frame.push(masked | 127);
+            frame.extend(length.to_be_bytes());
+        }
+    }
+    frame.extend(mask.iter().flatten());
+    let mask = mask.unwrap_or_default();
+    frame.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ mask[at % 4]));
+    frame
+}
+
 pub(crate) struct Ws {
     stream: TcpStream,
 }
@@ -51,6 +72,17 @@ impl Ws {
 
     /// What is answered to a GET with `headers`, and the connection.
     pub(crate) async fn handshake(app: &App, path: &str, headers: &[(&str, &str)]) -> (Answer, Ws) {
+        Ws::shake(app, path, headers, b"").await
+    }
+
+    /// A socket that is open, whose client did not wait for that with its first `bytes`.
+    pub(crate) async fn eager(app: &App, path: &str, headers: &[(&str, &str)], bytes: &[u8]) -> Ws {
+        let (answer, ws) = Ws::shake(app, path, headers, bytes).await;
+        assert_eq!(answer.status, 101, "{answer:?}");
+        ws
+    }
+
+    async fn shake(app: &App, path: &str, headers: &[(&str, &str)], rest: &[u8]) -> (Answer, Ws) {
         let mut head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", app.address);
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
@@ -59,7 +91,7 @@ impl Ws {
         // Little is on its way to a client that does not read.
         socket.set_recv_buffer_size(16 << 10).unwrap();
         let mut stream = socket.connect(app.address).await.unwrap();
-        stream.write_all(format!("{head}\r\n").as_bytes()).await.unwrap();
+        stream.write_all(&[head.as_bytes(), b"\r\n", rest].concat()).await.unwrap();
         let mut raw = Vec::new();
         while !raw.ends_with(b"\r\n\r\n") {
             raw.push(timeout(PATIENCE, stream.read_u8()).await.unwrap().unwrap());
@@ -81,24 +113,12 @@ impl Ws {
 
     /// Sends what pretends to be a frame of `length` bytes.
     pub(crate) async fn raw(&mut self, first: u8, length: u64, mask: Option<[u8; 4]>, payload: &[u8]) {
-        let masked = if mask.is_some() { 0x80 } else { 0 };
-        let mut frame = vec![first];
-        match length {
-            0..126 => frame.push(masked | u8::try_from(length).unwrap()),
-            126..0x1_0000 => {
-                frame.push(masked | 126);
-                frame.extend(u16::try_from(length).unwrap().to_be_bytes());
-            }
-            _ => {
-                frame.push(masked | 127);
-                frame.extend(length.to_be_bytes());
-            }
-        }
-        frame.extend(mask.iter().flatten());
-        let mask = mask.unwrap_or_default();
-        frame.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ mask[at % 4]));
+        self.bytes(&wire(first, length, mask, payload)).await;
+    }
+
+    pub(crate) async fn bytes(&mut self, bytes: &[u8]) {
         // The server may close before it has read everything.
-        let _ = self.stream.write_all(&frame).await;
+        let _ = self.stream.write_all(bytes).await;
     }
 
     /// The next frame, `None` at the end of the connection.

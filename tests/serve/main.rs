@@ -20,6 +20,7 @@ mod process;
 mod readme;
 mod real;
 mod stop;
+mod storm;
 mod webhook_test;
 mod webhooks;
 mod writes;

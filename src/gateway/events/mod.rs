@@ -219,7 +219,7 @@ impl Carrier {
         };
         let upgrade = upgrade
             .protocols(SUBPROTOCOLS.map(|(name, _)| name))
-            .read_buffer_size(4 << 10)
+            .read_buffer_size(1 << 10)
             .write_buffer_size(32 << 10)
             .max_write_buffer_size(WRITE_BUFFER)
             .max_message_size(MOST_MESSAGE)

@@ -76,6 +76,8 @@ impl Session {
         let goodbye = async {
             // Without a code the peer has closed or is gone.
             let Some((code, reason)) = end else { return socket.close().await };
+            // A pong that the library still holds would follow the close.
+            socket.flush().await?;
             if code == close::GOING_AWAY {
                 socket.feed(message(encoding, frame::bye(encoding, code, reason))).await?;
             }
@@ -99,6 +101,12 @@ impl Session {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         beat.reset();
         self.heard = Instant::now();
+        // Hello comes first, whatever a hasty client has said already.
+        for _ in 0..self.subs.len() {
+            if let Err(end) = self.send(socket).await {
+                return end;
+            }
+        }
         loop {
             let step = tokio::select! {
                 message = socket.next() => self.answer(socket, message).await,

@@ -214,17 +214,15 @@ async fn a_lock_is_transient_and_reads_go_on() {
 }
 
 /// The change to WAL mode cannot wait by itself for whoever reads or changes it at the same time.
-#[tokio::test]
-async fn several_dios_open_a_fresh_database_at_once() {
+#[test]
+fn several_dios_open_a_fresh_database_at_once() {
     for _ in 0..30 {
         let fixture = Fixture::new("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER)");
-        let opened = (0..4).map(|_| {
-            let path = fixture.path();
-            tokio::task::spawn_blocking(move || super::open(&path, "t", &SqliteOptions::default()).map(drop))
+        let open = || super::open(&fixture.path(), "t", &SqliteOptions::default()).map(drop);
+        std::thread::scope(|scope| {
+            let opened = [(); 4].map(|()| scope.spawn(open));
+            opened.into_iter().for_each(|opened| opened.join().unwrap().unwrap());
         });
-        for opened in futures_util::future::join_all(opened).await {
-            opened.unwrap().unwrap();
-        }
         let mode = fixture.direct().query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0));
         assert_eq!(mode.unwrap(), "wal");
     }

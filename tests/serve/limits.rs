@@ -229,7 +229,8 @@ async fn a_socket_costs_the_server_little_whether_it_reads_or_not() {
     let each_stuck = server.memory().saturating_sub(before) / STUCK;
     println!("an idle socket costs {each_idle} bytes, one that does not read {each_stuck}");
     assert!(each_idle < 64 << 10, "{each_idle}");
-    assert!(each_stuck < 1 << 20, "{each_stuck}: 3 MB of events are not kept for everybody");
+    // A write buffer of 1 MiB, and how such buffers grow.
+    assert!(each_stuck < 3 << 19, "{each_stuck}: 3 MB of events are not kept for everybody");
 }
 
 /// What is asked for with `head` by somebody who then takes nothing until the server has given up.

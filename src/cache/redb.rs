@@ -28,8 +28,8 @@ type Rows<'a> = TableDefinition<'a, u32, &'static [u8]>;
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("_meta");
 const OPTIONS: Options = Options { format: 1, meta: META, cache_size: 16 << 20, check_integrity: false };
-/// Files up to so many bytes are verified at every start, which takes some 3 ms per MiB; larger ones only if they were not closed.
-const VERIFIED: u64 = if cfg!(test) { 1 } else { 64 << 20 };
+/// Files up to so many bytes are verified at every start, which takes some 3 ms per MiB.
+const VERIFIED: u64 = 64 << 20;
 /// Slots that one batch of a load covers.
 const BATCH: u32 = 4096;
 /// Batches that a load reads ahead per thread.
@@ -67,15 +67,20 @@ impl RedbCache {
     /// Opens or creates the cache in the file at `path`, readable by its owner only. A file that is damaged or of a newer
     /// program is set aside, which [`RedbCache::set_aside`] tells.
     ///
-    /// While it is open, an empty file `<path>.open` lies beside it. One that an earlier process left means that the cache was
-    /// not closed, and every page is verified: redb may end the process over damaged pages, but then not twice.
+    /// Every page of a file of up to 64 MiB is verified. While it is open, an empty file `<path>.open` lies beside it: one that an
+    /// earlier process left means that the cache was not closed, and a larger file is verified too. redb may end the process over
+    /// damaged pages, but then not twice.
     ///
     /// # Errors
     /// [`CacheError::Locked`] if it is open elsewhere, [`CacheError::Io`] otherwise.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CacheError> {
-        let path = path.as_ref();
+        Self::open_verifying(path.as_ref(), VERIFIED)
+    }
+
+    /// [`RedbCache::open`], where files up to `verified` bytes are.
+    pub(super) fn open_verifying(path: &Path, verified: u64) -> Result<Self, CacheError> {
         let of_path = |fault| cache_error(&path.display().to_string(), fault);
-        let is_small = std::fs::metadata(path).is_ok_and(|file| file.len() <= VERIFIED);
+        let is_small = std::fs::metadata(path).is_ok_and(|file| file.len() <= verified);
         let options = Options { check_integrity: mark_open(path) || is_small, ..OPTIONS };
         let (file, set_aside) = match RedbFile::open(path, options) {
             Err(fault @ (Fault::Corrupt(_) | Fault::Newer { .. })) => {

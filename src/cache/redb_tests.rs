@@ -91,7 +91,7 @@ async fn a_damaged_cache_never_gives_a_wrong_row_and_is_set_aside_if_need_be() {
         let mut bytes = whole.clone();
         damage(&mut bytes, &mut random);
         std::fs::write(&path, &bytes).unwrap();
-        let cache = RedbCache::open(&path).unwrap();
+        let cache = RedbCache::open_verifying(&path, 0).unwrap();
         // An older state that is whole is not damage: the watermark says what is missing.
         let whole_states: Vec<_> = (0..=10).map(after).collect();
         if let Ok(table) = cache.open_table("products").await
@@ -121,7 +121,7 @@ async fn a_damaged_cache_never_gives_a_wrong_row_and_is_set_aside_if_need_be() {
 }
 
 #[tokio::test]
-async fn a_cache_that_was_not_closed_is_verified_page_by_page() {
+async fn a_cache_that_is_small_or_was_not_closed_is_verified_page_by_page() {
     let folder = tempfile::tempdir().unwrap();
     let (path, mark) = (folder.path().join("cache.redb"), folder.path().join("cache.redb.open"));
     let cache = RedbCache::open(&path).unwrap();
@@ -135,12 +135,16 @@ async fn a_cache_that_was_not_closed_is_verified_page_by_page() {
     let at = bytes.windows(5).position(|text| text == b"whole").unwrap();
     bytes[at] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
-    let cache = RedbCache::open(&path).unwrap();
+    let cache = RedbCache::open_verifying(&path, 0).unwrap();
     assert_eq!(cache.set_aside(), None, "not looked at");
     let loaded = load(&*cache.open_table("products").await.unwrap()).await.unwrap().1;
     assert_eq!(loaded.damaged, 1, "found when the row is read");
     drop(cache);
     assert!(mark.exists(), "nobody closed it");
+    assert!(RedbCache::open_verifying(&path, 0).unwrap().set_aside().is_some());
+    // The same, small and closed.
+    std::fs::remove_file(&mark).unwrap();
+    std::fs::write(&path, &bytes).unwrap();
     assert!(RedbCache::open(&path).unwrap().set_aside().is_some());
 }
 

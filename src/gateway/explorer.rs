@@ -60,7 +60,9 @@ pub(super) async fn read(folder: &Path, path: &[&str]) -> Result<Option<Bytes>, 
     #[expect(clippy::disallowed_methods, reason = "a small file, which belongs to no Dio")]
     let read = tokio::task::spawn_blocking(move || read_here(&folder, &file)).await;
     let failed = |error: std::io::Error| {
-        ApiError::new(Code::Internal, "a file of the page cannot be read").cause(error.to_string())
+        ApiError::new(Code::Internal, "a file of the page cannot be read")
+            .hint("the folder that server.explorer names must be readable, and no file in it larger than 64 MiB")
+            .cause(error.to_string())
     };
     match read.map_err(std::io::Error::other).flatten() {
         Ok(found) => Ok(found.map(Bytes::from)),

@@ -65,7 +65,8 @@ impl LensBuilder {
         self
     }
 
-    /// Runs once for each Dio, when it is made. The usual thing to do is to list the master into the cache.
+    /// Runs once for each Dio, when it is made. The usual thing to do is to list the master into the cache. Refreshes wait until
+    /// it has returned, so it must neither wait for one nor go on for ever: what follows a source belongs into a task or a feed.
     pub fn on_start<F, Fut>(mut self, callback: F) -> Self
     where
         F: Fn(&Dio) -> Fut + Send + Sync + 'static,

@@ -23,6 +23,9 @@ if (token || main.dataset.asks === "") {
       if (request.loadSpec && token) request.headers.Authorization = `Bearer ${token}`;
       return request;
     },
-    onComplete: () => token && ui.preauthorizeApiKey("bearer", token),
+    onComplete() {
+      if (token) ui.preauthorizeApiKey("bearer", token);
+      document.querySelector("#servers")?.setAttribute("aria-label", "Server");
+    },
   });
 }

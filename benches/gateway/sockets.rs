@@ -48,17 +48,20 @@ fn stamped(at: usize) -> Record {
     cells.collect()
 }
 
-/// Publishes `count` events, `rate` a second; as fast as it goes if that is 0.
-async fn publish<F: Future>((count, rate): (usize, u64), mut one: impl FnMut(usize) -> F) {
-    if rate == 0 {
-        futures_util::future::join_all((0..count).map(one)).await;
-        return;
-    }
-    let mut pace = interval(Duration::from_secs(1) / u32::try_from(rate).unwrap_or(1));
+/// Publishes `count` events, `rate` a second whether or not those before are done; all at once if that is 0.
+async fn publish<F>((count, rate): (usize, u64), one: impl Fn(usize) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut told = JoinSet::new();
+    let mut pace = (rate > 0).then(|| interval(Duration::from_secs(1) / u32::try_from(rate).unwrap_or(1)));
     for at in 0..count {
-        pace.tick().await;
-        one(at).await;
+        if let Some(pace) = &mut pace {
+            pace.tick().await;
+        }
+        told.spawn(one(at));
     }
+    told.join_all().await;
 }
 
 /// Serves a Dio's events, and publishes when told to.
@@ -95,8 +98,8 @@ pub(crate) async fn bare() {
             let frame = format!(
                 "{{\"type\":\"RecordChanged\",\"seq\":{at},\"id\":\"{id}\",\"at\":\"2026-11-23T00:00:00.000Z\",\"etag\":\"0123456789abcdef\",\"record\":{row}}}"
             );
-            let _ = sender.send(frame.into());
-            tokio::task::yield_now()
+            let sender = sender.clone();
+            async move { drop(sender.send(frame.into())) }
         })
         .await;
     };

@@ -4,11 +4,9 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { after, afterEach, before, beforeEach, test } from "node:test";
-import { launch, Server, shot, until } from "./harness.mjs";
+import { accessible, launch, Server, shot, until } from "./harness.mjs";
 
-const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const WIDE = { viewport: { width: 1280, height: 800 } };
 const PHONE = { viewport: { width: 390, height: 800 }, colorScheme: "dark" };
 
@@ -44,17 +42,14 @@ const shows = (text) => page.getByText(text, { exact: true }).first().waitFor();
 /** A picture, wide and narrow, and what axe has to say. */
 async function look(name) {
   await shot(page, name);
-  const found = async () => {
-    await page.evaluate(AXE);
-    return page.evaluate(async () => (await axe.run()).violations.filter(({ impact }) => ["serious", "critical"].includes(impact)));
-  };
-  assert.deepEqual((await found()).map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]), []);
+  await accessible(page);
   const narrow = await browser.newPage(PHONE);
   await narrow.goto(page.url());
   await narrow.locator("h1").waitFor();
   await narrow.waitForLoadState("load");
   await narrow.waitForLoadState("networkidle");
   await shot(narrow, `${name}-phone`);
+  await accessible(narrow);
   const overflow = await narrow.evaluate(() => document.documentElement.scrollWidth - innerWidth);
   assert.ok(overflow <= 0, `${name} is ${overflow} pixels too wide for a phone`);
   await narrow.close();

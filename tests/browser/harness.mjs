@@ -1,11 +1,14 @@
 // A server of the demo, a browser, and waiting for what must become true.
 
+import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { setTimeout as sleep } from "node:timers/promises";
 import { chromium } from "playwright-core";
 
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const { CHROMIUM, DIORAMA, SHOTS, WORK } = process.env;
 
 /** The demo, as a process. `configure` may change its configuration. */
@@ -90,3 +93,11 @@ export async function until(what, look, seconds = 60) {
 }
 
 export const shot = (page, name) => page.screenshot({ path: `${SHOTS}/${name}.png` });
+
+/** Axe has nothing serious to say about what is shown, but for the rules that are `excused`. */
+export async function accessible(page, excused = []) {
+  await page.evaluate(AXE);
+  const violations = await page.evaluate(async () => (await axe.run()).violations);
+  const found = violations.filter(({ id, impact }) => ["serious", "critical"].includes(impact) && !excused.includes(id));
+  assert.deepEqual(found.map(({ id, nodes }) => [id, nodes.map(({ html, any }) => [html, any[0]?.message])]), []);
+}

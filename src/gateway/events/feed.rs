@@ -177,10 +177,13 @@ impl Feed {
         match std::mem::replace(&mut self.work, Work::Follow) {
             Work::Rows(remaining) => Ok(self.rows(remaining)),
             Work::Newest(newest) => Ok(self.newest(newest)),
-            Work::Follow if self.core.ring.weight().saturating_sub(self.mark) > MOST_BEHIND => self.conflate().await,
+            Work::Follow if self.core.ring.weight().saturating_sub(self.mark) > MOST_BEHIND => {
+                // Boxed, as whatever is rare: a feed that keeps up is to be small.
+                Box::pin(self.conflate()).await
+            }
             Work::Follow => match self.next {
                 Some(next) => self.follow(next),
-                None => self.catch_up().await,
+                None => Box::pin(self.catch_up()).await,
             },
         }
     }

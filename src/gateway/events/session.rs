@@ -1,10 +1,12 @@
 //! A WebSocket: frames of its subscriptions go out, a few commands come in.
 
+use std::pin::pin;
 use std::sync::Weak;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes};
 use bytes::Bytes;
+use futures_util::future::poll_immediate;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
@@ -167,7 +169,8 @@ impl Session {
             (Some(Err(error)), _) => return Err(failed(&error.to_string())),
         };
         let answer = match command::read(self.subs.encoding, &said) {
-            Some(command) => command::obey(command, &mut self.subs, self.shared.as_ref()).await,
+            // Boxed, as whatever is rare: a socket that only listens is to be small.
+            Some(command) => Box::pin(command::obey(command, &mut self.subs, self.shared.as_ref())).await,
             None => None,
         };
         let encoding = self.subs.encoding;
@@ -195,7 +198,13 @@ where
 
 async fn within<E: std::fmt::Display>(write: impl Future<Output = Result<(), E>>) -> Result<(), Option<End>> {
     const STALLED: Option<End> = Some((close::SLOW, "too slow: nothing was taken for 10 s"));
-    match timeout(PATIENCE, write).await {
+    let mut write = pin!(write);
+    // Most writes are done at once, and asking for the time takes longer than they do.
+    let done = match poll_immediate(&mut write).await {
+        Some(done) => Ok(done),
+        None => timeout(PATIENCE, write).await,
+    };
+    match done {
         Ok(Ok(())) => Ok(()),
         // The server beneath may have lost its patience first.
         Ok(Err(error)) if error.to_string().contains("timed out") => Err(STALLED),

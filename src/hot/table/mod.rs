@@ -250,7 +250,7 @@ impl Table {
     /// Appends the rows of `slots` that are there as `row,row`.
     ///
     /// Their places are found first, so that the memory of one is fetched while the next is sought.
-    pub(crate) fn rows_into(&self, slots: &[Slot], out: &mut Vec<u8>) {
+    pub fn rows_into(&self, slots: &[Slot], out: &mut Vec<u8>) {
         let mut rows = Vec::with_capacity(slots.len());
         rows.extend(slots.iter().filter_map(|slot| self.at(*slot)).map(|row| row.json()));
         out.reserve(rows.iter().map(|row| row.len() + 1).sum());

@@ -1,6 +1,6 @@
 //! The frequent tokens of a table, frozen when its index is built: which number a token has, which tokens hold a word.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::ops::Range;
 
 use memchr::memmem::Finder;
@@ -10,6 +10,10 @@ use super::terms::gram;
 
 /// Longer tokens stay outside.
 const LONGEST: usize = 48;
+/// A token belongs to the dictionary if it occurs so often, a power of two: below, its trigrams cost less.
+const FREQUENT: u16 = 8;
+/// Counts of a census, at most.
+const MOST_COUNTS: usize = 1 << 22;
 
 /// Tokens by number.
 #[derive(Debug, Default)]
@@ -26,27 +30,39 @@ pub(super) struct Dictionary {
     holders: Vec<u32>,
 }
 
-/// How often tokens occur, on the way to a [`Dictionary`].
-#[derive(Debug, Default)]
-pub(super) struct Census(HashMap<Box<str>, u32>);
+/// Which tokens are frequent, on the way to a [`Dictionary`].
+///
+/// Occurrences are counted by hash: tokens that share a count may come in although they are rare, or stay out, which costs
+/// their searches time. Memory is bounded by the count of rows, whatever they hold.
+#[derive(Debug)]
+pub(super) struct Census {
+    counts: Vec<u16>,
+    frequent: HashSet<Box<str>>,
+}
 
 impl Census {
+    /// For about `rows` rows.
+    pub(super) fn new(rows: usize) -> Census {
+        let size = (4 * rows).next_power_of_two().clamp(1 << 12, MOST_COUNTS);
+        Census { counts: vec![0; size], frequent: HashSet::new() }
+    }
+
     pub(super) fn count(&mut self, token: &str) {
         if token.len() > LONGEST {
             return;
         }
-        match self.0.get_mut(token) {
-            Some(count) => *count += 1,
-            None => {
-                self.0.insert(token.into(), 1);
-            }
+        let at = xxh3_64(token.as_bytes()) as usize & (self.counts.len() - 1);
+        let count = self.counts[at].saturating_add(1);
+        self.counts[at] = count;
+        // More than once, for those that share the count.
+        if count >= FREQUENT && count.is_power_of_two() && !self.frequent.contains(token) {
+            self.frequent.insert(token.into());
         }
     }
 
-    /// The tokens that occurred at least so often.
-    pub(super) fn finish(self, least: u32) -> Dictionary {
-        let mut tokens: Vec<_> =
-            self.0.into_iter().filter(|(_, count)| *count >= least).map(|(token, _)| token).collect();
+    /// The tokens that are frequent.
+    pub(super) fn finish(self) -> Dictionary {
+        let mut tokens: Vec<_> = self.frequent.into_iter().collect();
         tokens.sort_unstable();
         Dictionary::new(&tokens)
     }

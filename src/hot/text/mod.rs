@@ -26,11 +26,6 @@ use super::table::trie::{Trie, Weigh};
 use crate::vista::Schema;
 use crate::vista::query::{Fields, Searchable};
 
-/// Rows from which the dictionary is made, at most about twice as many.
-const SAMPLE: usize = 1 << 16;
-/// A token belongs to the dictionary if so many rows of the sample have it: below, its trigrams cost less.
-const FREQUENT: u32 = 4;
-
 /// Rows by the words in them. Cheap to clone: clones share all they have in common.
 #[derive(Clone)]
 pub struct TextIndex {
@@ -65,16 +60,11 @@ impl TextIndex {
         I: Iterator<Item = (Slot, F)>,
     {
         let searchable = Searchable::new(schema);
-        let mut census = Census::default();
-        let step = (len / SAMPLE).max(1);
-        let mut seen: Vec<String> = Vec::new();
-        for (_, row) in rows().step_by(step) {
-            searchable.each(&row, &mut |text| seen.extend(tokens(text).map(str::to_string)));
-            seen.sort_unstable();
-            seen.dedup();
-            seen.drain(..).for_each(|token| census.count(&token));
+        let mut census = Census::new(len);
+        for (_, row) in rows() {
+            searchable.each(&row, &mut |text| tokens(text).for_each(|token| census.count(token)));
         }
-        let dictionary = census.finish(FREQUENT);
+        let dictionary = census.finish();
         let mut drafts = Drafts::default();
         for (slot, row) in rows() {
             drafts.rows += 1;

@@ -13,8 +13,8 @@ pub trait Fields {
     /// The value under `path`, `None` if it is missing.
     fn field(&self, path: &Path) -> Option<Cow<'_, CborValue>>;
 
-    /// The row as JSON if it is at hand: a word that is not in it is not in the row.
-    fn json_text(&self) -> Option<&str> {
+    /// The row as its canonical bytes, if they are at hand.
+    fn canonical(&self) -> Option<JsonRow<'_>> {
         None
     }
 }
@@ -169,8 +169,8 @@ impl<F: Fields + ?Sized> Fields for &F {
         (**self).field(path)
     }
 
-    fn json_text(&self) -> Option<&str> {
-        (**self).json_text()
+    fn canonical(&self) -> Option<JsonRow<'_>> {
+        (**self).canonical()
     }
 }
 
@@ -179,8 +179,8 @@ impl Fields for Body {
         JsonRow::from(self).get(path).map(Cow::Owned)
     }
 
-    fn json_text(&self) -> Option<&str> {
-        std::str::from_utf8(self.json()).ok()
+    fn canonical(&self) -> Option<JsonRow<'_>> {
+        Some(self.into())
     }
 }
 
@@ -201,8 +201,8 @@ impl Fields for JsonRow<'_> {
         self.get(path).map(Cow::Owned)
     }
 
-    fn json_text(&self) -> Option<&str> {
-        std::str::from_utf8(self.0).ok()
+    fn canonical(&self) -> Option<JsonRow<'_>> {
+        Some(*self)
     }
 }
 
@@ -218,6 +218,19 @@ impl<'a> JsonRow<'a> {
     /// The JSON of the column that `path` begins with.
     pub(super) fn member(&self, path: &Path) -> Option<&'a [u8]> {
         self.members().find(|(name, _)| *name == path.json_name).map(|(_, value)| value)
+    }
+
+    /// The values in those of `columns` that there are, each as it stands; `None` where JSON does not hold the row exactly.
+    pub(super) fn values<'c>(&self, columns: &'c [Path]) -> Option<impl Iterator<Item = &'a [u8]> + use<'a, 'c>> {
+        // Members mostly stand in the order of columns.
+        let mut next = 0;
+        let mut is_asked = move |name: &[u8]| {
+            let mut places = (next..columns.len()).chain(0..next);
+            let found = places.find(|at| columns[*at].json_name == name);
+            next = found.map_or(next, |at| at + 1);
+            found.is_some()
+        };
+        self.1.is_none().then(|| self.members().filter_map(move |(name, value)| is_asked(name).then_some(value)))
     }
 
     /// Names, in quotes, and values as they stand.
@@ -286,15 +299,21 @@ fn value_end(json: &[u8], start: usize) -> Option<usize> {
     }
 }
 
+/// The text of a canonical JSON value that is one, and has no escapes.
+pub(super) fn plain_text(json: &[u8]) -> Option<&str> {
+    let text = json.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    memchr::memchr(b'\\', text).is_none().then(|| std::str::from_utf8(text).ok())?
+}
+
 /// One canonical JSON value; scalars without the parser.
-fn decode(json: &[u8]) -> Option<CborValue> {
+pub(super) fn decode(json: &[u8]) -> Option<CborValue> {
+    if let Some(text) = plain_text(json) {
+        return Some(CborValue::Text(text.to_string()));
+    }
     match json.first()? {
         b'n' => Some(CborValue::Null),
         b't' => Some(CborValue::Bool(true)),
         b'f' => Some(CborValue::Bool(false)),
-        b'"' if memchr::memchr(b'\\', json).is_none() => {
-            Some(CborValue::Text(std::str::from_utf8(json.get(1..json.len() - 1)?).ok()?.to_string()))
-        }
         b'-' | b'0'..=b'9' => {
             let text = std::str::from_utf8(json).ok()?;
             if let Ok(number) = text.parse::<i64>() {

@@ -1,8 +1,10 @@
 //! Words that must all occur in a row.
 
+use std::ops::ControlFlow;
+
 use memchr::memmem::Finder;
 
-use super::fields::{Fields, Path};
+use super::fields::{Fields, JsonRow, Path, decode, plain_text};
 use crate::record::CborValue;
 use crate::vista::Schema;
 
@@ -36,13 +38,29 @@ impl Searchable {
 
     /// Visits every text and number in `row`, in lower case.
     pub fn each(&self, row: &impl Fields, visit: &mut impl FnMut(&str)) {
+        let _ = self.walk(row, &mut |text| {
+            visit(text);
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// Visits them until `visit` has enough.
+    fn walk(&self, row: &impl Fields, visit: &mut impl FnMut(&str) -> ControlFlow<()>) -> ControlFlow<()> {
         let mut lower = String::new();
-        for value in self.columns.iter().filter_map(|column| row.field(column)) {
-            each_text(&value, &mut |text| {
-                lower_into(text, &mut lower);
-                visit(&lower);
-            });
+        let mut visit = |text: &str| {
+            lower_into(text, &mut lower);
+            visit(&lower)
+        };
+        if let Some(values) = row.canonical().as_ref().and_then(|row| row.values(&self.columns)) {
+            for value in values {
+                match plain_text(value) {
+                    Some(text) => visit(text)?,
+                    None => decode(value).map_or(ControlFlow::Continue(()), |value| each_text(&value, &mut visit))?,
+                }
+            }
+            return ControlFlow::Continue(());
         }
+        self.columns.iter().filter_map(|column| row.field(column)).try_for_each(|value| each_text(&value, &mut visit))
     }
 }
 
@@ -55,26 +73,21 @@ impl Search {
 
     /// Whether every word is in some cell of `row`, each in any.
     pub(super) fn matches(&self, row: &impl Fields) -> bool {
-        let mut lower = String::new();
-        if let Some(json) = row.json_text() {
+        if let Some(JsonRow(json, _)) = row.canonical()
+            && let Ok(json) = std::str::from_utf8(json)
+        {
+            let mut lower = String::new();
             lower_into(json, &mut lower);
             if self.words.iter().any(|word| stands_verbatim(word.needle()) && word.find(lower.as_bytes()).is_none()) {
                 return false;
             }
         }
         let mut missing: Vec<&Finder<'_>> = self.words.iter().collect();
-        for column in &self.searchable.columns {
-            if let Some(value) = row.field(column) {
-                each_text(&value, &mut |text| {
-                    lower_into(text, &mut lower);
-                    missing.retain(|word| word.find(lower.as_bytes()).is_none());
-                });
-            }
-            if missing.is_empty() {
-                return true;
-            }
-        }
-        false
+        let found = self.searchable.walk(row, &mut |text| {
+            missing.retain(|word| word.find(text.as_bytes()).is_none());
+            if missing.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        found.is_break()
     }
 }
 
@@ -94,15 +107,15 @@ fn lower_into(text: &str, out: &mut String) {
     }
 }
 
-/// Every text and number in `value`, numbers as JSON writes them.
-fn each_text(value: &CborValue, visit: &mut impl FnMut(&str)) {
+/// Every text and number in `value`, numbers as JSON writes them, until `visit` has enough.
+fn each_text(value: &CborValue, visit: &mut impl FnMut(&str) -> ControlFlow<()>) -> ControlFlow<()> {
     match value {
         CborValue::Text(text) => visit(text),
         CborValue::Integer(number) => visit(&i128::from(*number).to_string()),
         CborValue::Float(number) if number.is_finite() => visit(&format!("{number:?}")),
-        CborValue::Array(items) => items.iter().for_each(|item| each_text(item, visit)),
-        CborValue::Map(members) => members.iter().for_each(|(_, value)| each_text(value, visit)),
+        CborValue::Array(items) => items.iter().try_for_each(|item| each_text(item, visit)),
+        CborValue::Map(members) => members.iter().try_for_each(|(_, value)| each_text(value, visit)),
         CborValue::Tag(_, inner) => each_text(inner, visit),
-        _ => {}
+        _ => ControlFlow::Continue(()),
     }
 }

@@ -44,6 +44,10 @@ test("the viewer lists and tries the operations of this server, and asks no othe
   await page.waitForFunction((count) => window.document.querySelectorAll(".opblock").length === count, operations.length);
   await shot(page, "docs");
   await accessible(page, EXCUSED);
+  await page.emulateMedia({ colorScheme: "dark" });
+  await shot(page, "docs-dark");
+  await accessible(page, EXCUSED);
+  await page.emulateMedia({ colorScheme: "light" });
 
   const paths = page.locator(".opblock-summary-path");
   assert.ok((await paths.allTextContents()).some((text) => text.replaceAll("\u200b", "") === "/products/{id}"));
@@ -55,10 +59,6 @@ test("the viewer lists and tries the operations of this server, and asks no othe
   assert.equal((await answered).status(), 200);
   await list.getByText("Baguette").first().waitFor();
   await shot(page, "docs-tried");
-  await accessible(page, EXCUSED);
-  await page.emulateMedia({ colorScheme: "dark" });
-  await shot(page, "docs-dark");
-  await accessible(page, EXCUSED);
   assert.deepEqual(elsewhere, []);
   assert.deepEqual(complaints, []);
   await page.close();

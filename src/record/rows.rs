@@ -1,8 +1,9 @@
 //! An ordered set of encoded rows: what a source lists and a cache takes.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use indexmap::IndexMap;
 
 use super::body::Body;
 use super::{CborValue, Id, Layout, Record};
@@ -13,8 +14,7 @@ use super::{CborValue, Id, Layout, Record};
 /// cache knows when they were read.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
-    items: Vec<(Id, Body)>,
-    places: HashMap<Id, usize>,
+    items: IndexMap<Id, Body>,
     layout: Option<Arc<Layout>>,
     stamp: Option<Stamp>,
     undecodable: Option<Undecodable>,
@@ -71,17 +71,7 @@ impl Rows {
 
     /// [`Rows::push`] for a row that is already encoded under this set's layout.
     pub fn push_body(&mut self, id: Id, body: Body) -> bool {
-        match self.places.entry(Arc::clone(&id)) {
-            std::collections::hash_map::Entry::Occupied(place) => {
-                self.items[*place.get()].1 = body;
-                false
-            }
-            std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(self.items.len());
-                self.items.push((id, body));
-                true
-            }
-        }
+        self.items.insert(id, body).is_none()
     }
 
     /// Notes a row that is there and cannot be decoded, with what is wrong with it. A list with such rows says of no row that it
@@ -110,7 +100,7 @@ impl Rows {
 
     /// Whether `id` is among them.
     pub fn contains(&self, id: &str) -> bool {
-        self.places.contains_key(id)
+        self.items.contains_key(id)
     }
 
     /// One row, decoded.
@@ -120,17 +110,17 @@ impl Rows {
 
     /// One row's bytes.
     pub fn body(&self, id: &str) -> Option<&Body> {
-        self.places.get(id).map(|place| &self.items[*place].1)
+        self.items.get(id)
     }
 
     /// Ids in order.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
-        self.items.iter().map(|(id, _)| &**id)
+        self.items.keys().map(|id| &**id)
     }
 
     /// Ids and encoded rows in order.
     pub fn bodies(&self) -> impl Iterator<Item = (&Id, &Body)> {
-        self.items.iter().map(|(id, body)| (id, body))
+        self.items.iter()
     }
 
     /// Rows in order, each decoded as it is reached.
@@ -225,7 +215,7 @@ impl Iterator for RowsIter<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let (id, body) = self.rows.items.get(self.at)?;
+            let (id, body) = self.rows.items.get_index(self.at)?;
             self.at += 1;
             if let Ok(record) = body.decode() {
                 return Some((id.to_string(), record));

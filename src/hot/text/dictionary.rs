@@ -32,8 +32,8 @@ pub(super) struct Dictionary {
 
 /// Which tokens are frequent, on the way to a [`Dictionary`].
 ///
-/// Occurrences are counted by hash: tokens that share a count may come in although they are rare, or stay out, which costs
-/// their searches time. Memory is bounded by the count of rows, whatever they hold.
+/// Occurrences are counted by hash, in 8 MiB at most, and only tokens that are frequent are kept. Tokens that share a count may
+/// come in although they are rare, which costs memory, or stay out, which costs their searches time.
 #[derive(Debug)]
 pub(super) struct Census {
     counts: Vec<u16>,

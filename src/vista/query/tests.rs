@@ -118,6 +118,10 @@ fn s5_every_word_is_found_somewhere_whatever_the_case() {
     assert!(!search("true", row), "booleans are not searched");
     assert!(!search("meta", row), "names are not searched");
     assert!(!search("plum", row), "undeclared columns are not searched");
+    // As a row stands that was written while the columns stood in another order.
+    let turned = JsonRow(br#"{"price":12.5,"name":"Apple"}"#, None);
+    let query = Query { search: Some("apple 12".into()), ..Query::default() };
+    assert!(query.prepare(&schema()).matches(&turned));
 }
 
 #[test]

@@ -230,7 +230,8 @@ impl<'a> JsonRow<'a> {
             next = found.map_or(next, |at| at + 1);
             found.is_some()
         };
-        self.1.is_none().then(|| self.members().filter_map(move |(name, value)| is_asked(name).then_some(value)))
+        let asked = self.members().filter_map(move |(name, value)| is_asked(name).then_some(value));
+        self.1.is_none().then_some(asked.take(columns.len()))
     }
 
     /// Names, in quotes, and values as they stand.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use diorama::drivers::MemoryTable;
 use diorama::hot::plan::pick;
-use diorama::hot::{Index, ORDINAL_STEP, Spec, Table, TableBuilder};
+use diorama::hot::{Entry, Former, Index, ORDINAL_STEP, Spec, Table, TableBuilder};
 use diorama::record::{Body, Layout};
 use diorama::vista::query::Test;
 use diorama::{CborValue, Dio, Filter, Lens, OrderTerm, Query, Rows, Vista};
@@ -35,6 +35,7 @@ fn main() {
         runtime.block_on(files(rows));
     }
     runtime.block_on(commits());
+    runtime.block_on(entries());
 }
 
 fn line(what: &str, value: impl std::fmt::Display) {
@@ -163,6 +164,8 @@ async fn open(folder: &Path, master: Vista) -> (Lens, Dio) {
                 Ok(())
             }
         })
+        // As the gateway has it; else writers would wait for the master.
+        .write_queue_capacity(100_000)
         .build()
         .expect("a Lens");
     let dio = lens.make_dio(master).await.expect("a Dio");
@@ -247,4 +250,45 @@ async fn commits() {
         dio.close().await;
         lens.close().await;
     }
+}
+
+/// What the log holds of each kind of write, and how much of that is the row before it.
+async fn entries() {
+    println!("\nbytes of the log for one write to a row of about 250 B JSON, its settlement among them");
+    let folder = tempfile::tempdir().expect("a folder");
+    let (lens, dio) = open(folder.path(), MemoryTable::vista("products", schema(), Rows::new())).await;
+    let facade = dio.vista();
+    let mut after = 0;
+    for what in ["insert", "patch of one column", "replace of three columns", "delete"] {
+        for at in 0..100 {
+            let mut row = record(at);
+            match what {
+                "insert" => facade.insert(&id(at), &row).await,
+                "patch of one column" => {
+                    facade.patch_value(&id(at), &Record::from_iter([("price".to_string(), 7.into())])).await
+                }
+                "replace of three columns" => {
+                    ["price", "stock", "category_id"].iter().for_each(|column| drop(row.insert(*column, 1.into())));
+                    facade.replace_value(&id(at), &row).await
+                }
+                _ => facade.delete(&id(at)).await,
+            }
+            .expect("a write");
+        }
+        while dio.status().queued > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let log = lens.journal().read("products", after, usize::MAX).await.expect("the log");
+        after = log.last().map_or(after, |entry| entry.seq);
+        let all: usize = log.iter().map(|entry| entry.bytes.len()).sum();
+        let without = |bytes: &[u8]| {
+            let mut entry = Entry::decode(bytes).expect("an entry");
+            entry.former = Former::Unknown;
+            entry.encode().len()
+        };
+        let bare: usize = log.iter().map(|entry| without(&entry.bytes)).sum();
+        line(what, format!("{:>6} B, {} B of them the row before", all / 100, (all - bare) / 100));
+    }
+    drop((facade, dio));
+    lens.close().await;
 }

@@ -356,10 +356,15 @@ impl App {
     }
 }
 
+/// Writes of one resource that may wait for its source or, parked, for a person.
+const QUEUE: usize = 100_000;
+
 /// Cache and journal, with the one way a source is listed.
 fn lens(spec: &LensSpec) -> Result<Lens, Failure> {
     let builder = Lens::new().on_start(list).on_refresh(list).on_start_blocking(false);
     let builder = builder.settings(|settings| {
+        settings.write_queue_capacity = QUEUE;
+        settings.count_parked = true;
         settings.inbox = hooks::inbox(&spec.inbox);
         hooks::events(&spec.events, settings);
     });

@@ -234,8 +234,9 @@
 //! # }
 //! ```
 //!
-//! The worker hands it to `on_write` if there is one, else to the master. What fails for good is rolled back and told as
-//! [`DioEvent::WriteFailed`].
+//! The worker hands it to `on_write` if there is one, else to the master, in the order of acceptance. What fails for a moment is
+//! repeated, and holds what came after it ([`dio::WriteOrder`]); what fails for good is rolled back and told as
+//! [`DioEvent::WriteFailed`]. At most `write_queue_capacity` writes wait; more callers wait for a place.
 //!
 //! # Events
 //!

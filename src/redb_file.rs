@@ -265,13 +265,14 @@ impl Options {
         Ok(database)
     }
 
-    /// Writes the format into a fresh database, and looks at it in any other.
+    /// Writes the format into a database that is fresh or has an older one, and looks at it in any other. Whoever raises a format
+    /// reads what the older ones hold.
     fn prepare(self, database: &Database) -> Result<(), Fault> {
         let found = no_panic(|| self.found_format(database))?;
         match found {
             Some(format) if format > self.format => Err(Fault::Newer { found: format }),
-            Some(_) => Ok(()),
-            None => no_panic(|| {
+            Some(format) if format == self.format => Ok(()),
+            Some(_) | None => no_panic(|| {
                 let mut transaction = database.begin_write()?;
                 transaction.set_two_phase_commit(true);
                 transaction.set_quick_repair(true);

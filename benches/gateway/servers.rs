@@ -148,6 +148,8 @@ pub(crate) async fn library(rows: usize, folder: &Path) {
                 dio.reconcile(rows).await.map(drop)
             }
         })
+        // As the command has it; else writers would wait for the table.
+        .write_queue_capacity(100_000)
         .build()
         .expect("a Lens");
     let dio = lens.make_dio(MemoryTable::vista("products", schema, list)).await.expect("a Dio");

@@ -9,7 +9,7 @@ use serde::de::IntoDeserializer;
 use serde::de::value::{Error as WordError, StrDeserializer};
 
 use crate::config::{Ack, ColumnSpec, Config, DioSpec, Source, WriteRoute};
-use crate::dio::{OnUnknown, Settings};
+use crate::dio::{OnUnknown, Settings, WriteOrder};
 use crate::drivers::Late;
 use crate::hot::OpId;
 use crate::lens::Lens;
@@ -115,6 +115,8 @@ pub(super) fn settings(spec: &DioSpec, config: &Config, settings: &mut Settings)
     settings.max_indexes = spec.max_indexes.unwrap_or(settings.max_indexes);
     settings.index_memory = spec.index_memory.unwrap_or(settings.index_memory);
     settings.write_concurrency = spec.write_concurrency.unwrap_or(settings.write_concurrency);
+    settings.write_order = if spec.order_by_row { WriteOrder::Row } else { WriteOrder::Queue };
+    or(spec.head_patience, &mut settings.head_patience);
     settings.on_unknown = if spec.park_unknown { OnUnknown::Park } else { OnUnknown::Retry };
 }
 
@@ -157,10 +159,12 @@ mod tests {
         assert_eq!((unsaid.retry.max_age, unsaid.on_unknown), (default.retry.max_age, OnUnknown::Retry));
         assert_eq!((unsaid.refresh_timeout, unsaid.read_timeout), (Duration::from_secs(300), Duration::from_secs(30)));
         assert!(!unsaid.route_writes_once);
+        assert_eq!((unsaid.write_order, unsaid.head_patience), (WriteOrder::Queue, Duration::from_secs(60)));
         let said = read(
-            "max_age = \"1h\"\non_unknown = \"park\"\nattempt_timeout = \"3s\"\nwrite_concurrency = 4\n\
+            "write_order = \"row\"\nhead_patience = \"5m\"\nmax_age = \"1h\"\non_unknown = \"park\"\nattempt_timeout = \"3s\"\nwrite_concurrency = 4\n\
              refresh_timeout = \"1m\"\nread_timeout = \"5s\"\nwrite = { sqlite = \"shop.db\", table = \"a\" }",
         );
+        assert_eq!((said.write_order, said.head_patience), (WriteOrder::Row, Duration::from_secs(300)));
         assert_eq!(said.retry.max_age, Duration::from_secs(3_600));
         assert_eq!(said.retry.attempt_timeout, Duration::from_secs(3));
         assert_eq!((said.on_unknown, said.write_concurrency), (OnUnknown::Park, 4));

@@ -45,6 +45,10 @@ pub struct DioSpec {
     pub unknown_columns: Option<bool>,
     /// Deliveries to the source at a time.
     pub write_concurrency: Option<usize>,
+    /// Whether one write that fails holds the writes of its own row only.
+    pub order_by_row: bool,
+    /// How long one write may hold all others while the source answers everything else.
+    pub head_patience: Option<Duration>,
     /// Age at which a write that cannot be delivered is parked.
     pub max_age: Option<Duration>,
     /// How long one delivery may take.
@@ -140,6 +144,8 @@ impl DioSpec {
             allow_shrink: false,
             unknown_columns: None,
             write_concurrency: None,
+            order_by_row: false,
+            head_patience: None,
             max_age: None,
             attempt_timeout: None,
             park_unknown: false,
@@ -181,6 +187,8 @@ impl DioSpec {
             allow_shrink: reader.flag("allow_shrink").unwrap_or(false),
             unknown_columns: reader.word("unknown_columns", &["keep", "reject"]).map(|word| word == "keep"),
             write_concurrency: reader.number("write_concurrency").and_then(|lanes| usize::try_from(lanes).ok()),
+            order_by_row: reader.word("write_order", &["queue", "row"]) == Some("row"),
+            head_patience: reader.duration("head_patience"),
             max_age: reader.duration("max_age"),
             attempt_timeout: reader.duration("attempt_timeout"),
             park_unknown: reader.word("on_unknown", &["retry", "park"]) == Some("park"),

@@ -3,6 +3,7 @@
 //! Pure: time and chance are arguments. A source that others deliver to and this one reads from has one [`Line`]; an `on_write`
 //! route has another, because what is wrong with it says nothing of the master.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -203,12 +204,22 @@ pub(super) struct Line {
     what: &'static str,
     breaker: Mutex<Breaker>,
     budget: Mutex<Budget>,
+    /// The first and the last answer to calls that are no deliveries, since one of them failed.
+    others: Mutex<Option<(Instant, Instant)>>,
+    /// How often it came back after a rest.
+    returns: AtomicU64,
 }
 
 impl Line {
     pub(super) fn new(what: &'static str, limits: BreakerLimits) -> Line {
         let budget = Budget { tokens: Budget::MOST, at: None };
-        Line { what, breaker: Mutex::new(Breaker::new(limits)), budget: Mutex::new(budget) }
+        Line {
+            what,
+            breaker: Mutex::new(Breaker::new(limits)),
+            budget: Mutex::new(budget),
+            others: Mutex::default(),
+            returns: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn standing(&self, now: Instant) -> Standing {
@@ -249,7 +260,7 @@ impl Line {
 
     /// Takes note of an answer; says so if that changes how it is treated, and whether it is back after a rest.
     pub(super) fn hear<T>(&self, dio: &str, row: Option<&Id>, answer: &Result<T>) -> bool {
-        let (now, chance) = (Instant::now(), f64::from(super::worker::fraction()) / f64::from(u32::MAX));
+        let (now, chance) = (Instant::now(), f64::from(super::delivery::fraction()) / f64::from(u32::MAX));
         let (before, after, error, rest) = {
             let mut breaker = self.breaker.lock();
             let before = breaker.phase;
@@ -275,6 +286,7 @@ impl Line {
             }
             (Phase::Open { .. } | Phase::Probing, Phase::Closed) => {
                 tracing::info!(dio, "breaker closed: the {what} is back");
+                self.returns.fetch_add(1, Ordering::Release);
                 return true;
             }
             (Phase::Closed, Phase::Closed | Phase::Probing)
@@ -282,6 +294,27 @@ impl Line {
             | (Phase::Probing, Phase::Probing) => {}
         }
         false
+    }
+
+    /// Takes note of an answer to a call that is not a delivery.
+    pub(super) fn note_other<T>(&self, answer: &Result<T>) {
+        let now = Instant::now();
+        let mut others = self.others.lock();
+        match Heard::of(answer) {
+            Heard::Well => *others = Some((others.map_or(now, |(first, _)| first), now)),
+            Heard::Failed { .. } => *others = None,
+            Heard::Nothing => {}
+        }
+    }
+
+    /// Whether all calls that are no deliveries were answered for `patience` after `since`.
+    pub(super) fn answers_others(&self, since: Instant, patience: Duration) -> bool {
+        self.others.lock().is_some_and(|(first, last)| last >= first.max(since) + patience)
+    }
+
+    /// How often it came back after a rest.
+    pub(super) fn returns(&self) -> u64 {
+        self.returns.load(Ordering::Acquire)
     }
 
     /// When the next request may go out, if it is not now.

@@ -18,9 +18,11 @@ use tokio::time::Instant;
 use super::core::Core;
 use super::counters::Moves;
 use super::ring::{Old, RingItem};
+use super::room::{Held, Place};
 use super::trouble::Trouble;
 use crate::hot::{Base, CacheChange, Cmd, Decision, Entry, Origin, Outcome, State};
 use crate::journal::{AppendError, Claim, Fence, Journal, JournalError, Kept, LogBatch, LogEntry, Seq};
+use crate::record::Body;
 use crate::vista::{Error, Result};
 
 /// Commands of one Dio in one turn, at most.
@@ -54,7 +56,10 @@ pub(super) struct Command {
     pub(super) claims: Vec<Claim>,
     /// A delivery that is kept with what it changes.
     pub(super) keep: Option<Kept>,
-    pub(super) permits: Vec<OwnedSemaphorePermit>,
+    /// The place of an operation in the queue.
+    pub(super) place: Place,
+    /// The place of anything else in the inbox.
+    pub(super) inbox: Option<OwnedSemaphorePermit>,
     reply: Option<Reply>,
 }
 
@@ -78,7 +83,7 @@ impl Command {
 
     fn of(core: &Arc<Core>, cmd: Work) -> Command {
         let core = Arc::clone(core);
-        Command { core, cmd, claims: Vec::new(), keep: None, permits: Vec::new(), reply: None }
+        Command { core, cmd, claims: Vec::new(), keep: None, place: Place::default(), inbox: None, reply: None }
     }
 
     pub(super) fn reply(mut self, reply: Reply) -> Command {
@@ -250,6 +255,7 @@ impl Turns {
             entries: Vec::new(),
             claims: vec![claim],
             deliveries: Vec::new(),
+            marks: Vec::new(),
         };
         match self.journal.append(vec![batch]).await.pop().unwrap_or_else(lost) {
             Ok(()) => self.trouble.end(),
@@ -592,9 +598,9 @@ impl Stage {
     fn apply_all(&mut self, decision: Decision) -> Result<()> {
         let work = AssertUnwindSafe(|| {
             for entry in decision.entries {
-                self.entries.push(LogEntry { seq: entry.seq, bytes: entry.encode() });
                 self.moves.add(Moves::of(&entry.op));
-                let (change, item) = apply(&mut self.next, entry, &mut self.bulk);
+                let (stored, change, item) = record(&mut self.next, entry, &mut self.bulk);
+                self.entries.push(stored);
                 self.changes.push(change);
                 self.items.extend(item);
             }
@@ -619,11 +625,24 @@ impl Stage {
             entries: self.entries.clone(),
             claims: self.claims.clone(),
             deliveries: self.kept.clone(),
+            marks: Vec::new(),
         }
     }
 
+    /// Hands over the places of writers whose operations are in the queue now.
+    fn keep_places(&mut self) -> Held {
+        let mut held = Held::default();
+        for done in &mut self.done {
+            if matches!(done.result, Ok(Committed { outcome: Outcome::Staged { .. }, .. })) {
+                held += done.command.place.keep();
+            }
+        }
+        held
+    }
+
     /// The append is durable: readers first, then subscribers, then the senders.
-    async fn publish(self) {
+    async fn publish(mut self) {
+        let kept = self.keep_places();
         let seq = self.next.seq();
         let dirty = self.next.dirty().next().is_some();
         self.core.store.learn(self.changes, seq);
@@ -632,7 +651,9 @@ impl Stage {
             // knows from the entry that it has to read the master again.
             self.core.store.flush_or_tell(&self.core.name).await;
         }
-        self.core.root.store(Arc::new(self.next));
+        let next = Arc::new(self.next);
+        self.core.root.store(Arc::clone(&next));
+        self.core.room.settle(kept, &next);
         self.core.tally.moved(self.moves);
         if !self.entries.is_empty() {
             let bytes = self.entries.iter().map(|entry| entry.bytes.len()).sum();
@@ -706,15 +727,28 @@ fn decide(state: &State, cmd: &Cmd) -> Result<Decision> {
 #[cfg(test)]
 pub(crate) const PANICS: &str = "panics";
 
-/// Applies one entry; gives what the cache file and the ring have to know.
+/// Applies a new entry and completes it with the row that readers saw before; gives what journal, cache file and ring get.
+fn record(state: &mut State, mut entry: Entry, bulk: &mut bool) -> (LogEntry, CacheChange, Option<RingItem>) {
+    let (cache, old, new) = step(state, &entry, bulk);
+    entry.remember(old.as_ref(), new.as_ref(), state.rules().schema.layout());
+    let stored = LogEntry { seq: entry.seq, bytes: entry.encode() };
+    (stored, cache, RingItem::of(entry, old.map_or(Old::Absent, Old::Known), new))
+}
+
+/// Applies an entry of the log; gives what the cache file and the ring have to know.
 pub(super) fn apply(state: &mut State, entry: Entry, bulk: &mut bool) -> (CacheChange, Option<RingItem>) {
-    let applied = state.apply(&entry);
+    let (cache, old, new) = step(state, &entry, bulk);
+    (cache, RingItem::of(entry, old.map_or(Old::Absent, Old::Known), new))
+}
+
+/// Applies an entry; gives what the cache file has to know, and the visible row before and after.
+fn step(state: &mut State, entry: &Entry, bulk: &mut bool) -> (CacheChange, Option<Body>, Option<Body>) {
+    let applied = state.apply(entry);
     #[cfg(test)]
     assert_ne!(entry.id.as_deref(), Some(PANICS), "as a test wants it");
     *bulk |= matches!(entry.base, Base::Many { .. });
     let new = entry.id.as_deref().and_then(|id| state.get(id)).map(|row| row.body());
-    let old = applied.old.map_or(Old::Absent, Old::Known);
-    (applied.cache, RingItem::of(entry, old, new))
+    (applied.cache, applied.old, new)
 }
 
 /// Applies and publishes entries that the journal holds and the Dio has not seen.
@@ -737,6 +771,7 @@ fn catch_up(core: &Arc<Core>, missed: &[LogEntry]) {
     }
     let seq = next.seq();
     core.store.learn(changes, seq);
+    core.room.settle(Held::default(), &next);
     core.root.store(Arc::new(next));
     core.tally.moved(moves);
     core.ring.push(items);

@@ -1,6 +1,5 @@
 //! What the tasks and handles of one Dio share.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,12 +16,13 @@ use super::counters::Tally;
 use super::event::Position;
 use super::hooks::{Hooks, scope_of};
 use super::ledger::Ledger;
+use super::operations::Attempts;
 use super::ring::Ring;
+use super::room::{Held, Room};
 use super::settings::Settings;
 use super::store::Store;
 use super::tasks::Tasks;
-use super::worker::Attempt;
-use crate::hot::{Cmd, OpId, Origin, Outcome, State};
+use crate::hot::{Cmd, Origin, Outcome, State};
 use crate::journal::{Claim, Journal};
 use crate::record::{Id, Undecodable};
 use crate::vista::{Error, Result, Vista};
@@ -43,7 +43,7 @@ pub(crate) struct Core {
     /// Position of the published State; changes after it.
     pub(super) published: watch::Sender<u64>,
     pub(super) invalid: Mutex<Invalid>,
-    pub(super) attempts: Mutex<HashMap<OpId, Attempt>>,
+    pub(super) attempts: Mutex<Attempts>,
     pub(super) freshness: Mutex<Freshness>,
     /// The way to the master.
     pub(super) source: Arc<Line>,
@@ -65,8 +65,10 @@ pub(crate) struct Core {
     pub(super) trimmed: tokio::sync::Mutex<u64>,
     /// What the journal holds.
     pub(super) ledger: Mutex<Ledger>,
-    places: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
+    /// Places of operations that wait for the master.
+    pub(super) room: Room,
+    /// Places of all other commands that wait for the committer.
+    inbox: Arc<Semaphore>,
     closed: AtomicBool,
     /// Whether `on_start` has not made the first copy yet, in the background.
     pub(super) seeding: AtomicBool,
@@ -89,6 +91,9 @@ pub(super) struct Invalid {
     pub(super) all: bool,
     pub(super) poked: bool,
 }
+
+/// Commands that are no operations and wait for the committer, at most.
+const INBOX: usize = 256;
 
 /// Beyond so many single ids, everything is invalidated.
 const MOST_INVALID: usize = 1_000;
@@ -137,8 +142,9 @@ pub(crate) struct Parts {
 
 impl Core {
     pub(super) fn new(parts: Parts) -> Core {
-        let places = Arc::new(Semaphore::new(parts.settings.write_queue_capacity.max(1)));
-        let bytes = Arc::new(Semaphore::new(parts.settings.max_pending_bytes.min(Semaphore::MAX_PERMITS)));
+        let Settings { write_queue_capacity, max_pending_bytes, count_parked, .. } = parts.settings;
+        let room = Room::new(write_queue_capacity, max_pending_bytes, count_parked);
+        room.settle(Held::default(), &parts.state);
         let source = Arc::new(Line::new("source", parts.settings.breaker));
         let outlet = match parts.hooks.on_write {
             Some(_) => Arc::new(Line::new("write route", parts.settings.breaker)),
@@ -162,7 +168,7 @@ impl Core {
             committer: parts.committer,
             tasks: Tasks::default(),
             invalid: Mutex::new(Invalid::default()),
-            attempts: Mutex::new(HashMap::new()),
+            attempts: Mutex::default(),
             freshness: Mutex::new(parts.freshness),
             indexer: super::indexer::Indexer::default(),
             refreshing: Mutex::new(None),
@@ -170,8 +176,8 @@ impl Core {
             before_refresh: Mutex::new(None),
             trimmed: tokio::sync::Mutex::new(0),
             ledger: Mutex::new(parts.ledger),
-            places,
-            bytes,
+            room,
+            inbox: Arc::new(Semaphore::new(INBOX)),
             closed: AtomicBool::new(false),
             seeding: AtomicBool::new(false),
             untold: AtomicBool::new(false),
@@ -277,70 +283,38 @@ impl Core {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        let permits = self.permits(size, wait).await?;
         let mut command = Command::new(self, cmd);
+        self.reserve(&mut command, size, wait).await?;
         command.claims.extend(claim);
-        command.permits = permits;
         self.answered(command).await
     }
 
-    /// A place in the committer's inbox, and room for the bytes. A hook's own writes need no place in inbox or backlog, only
-    /// room for their bytes.
-    pub(super) async fn permits(&self, size: Option<usize>, wait: bool) -> Result<Vec<OwnedSemaphorePermit>> {
+    /// Room for what a command needs: an operation of `size` bytes a place in the queue, everything else one in the committer's
+    /// inbox. A hook's own writes need room for their bytes only: what would make room may wait for that hook.
+    async fn reserve(&self, command: &mut Command, size: Option<usize>, wait: bool) -> Result<()> {
         let inside = scope_of(&self.name).is_some();
-        let Some(size) = size else {
-            let places = Arc::clone(&self.places);
-            return Ok(match (inside, wait) {
-                (true, _) => Vec::new(),
-                (false, true) => vec![places.acquire_owned().await.map_err(|_| Error::Closed)?],
-                (false, false) => vec![places.try_acquire_owned().map_err(|_| Error::QueueFull)?],
-            });
-        };
-        let size = u32::try_from(size.min(self.settings.max_pending_bytes)).unwrap_or(u32::MAX);
-        let mut permits = Vec::with_capacity(2);
-        if inside {
-            // Nothing is waited for in here: what would make room may be waiting for this hook.
-            if self.pending().1 >= self.settings.max_pending_bytes {
-                return Err(Error::QueueFull);
+        match (size, inside, wait) {
+            (None, true, _) => {}
+            (None, false, true) => command.inbox = Some(self.inbox_place().await?),
+            (None, false, false) => {
+                let inbox = Arc::clone(&self.inbox);
+                command.inbox = Some(inbox.try_acquire_owned().map_err(|_| Error::QueueFull)?);
             }
-            permits.push(Arc::clone(&self.bytes).try_acquire_many_owned(size).map_err(|_| Error::QueueFull)?);
-        } else if wait {
-            self.room().await?;
-            permits.push(Arc::clone(&self.bytes).acquire_many_owned(size).await.map_err(|_| Error::Closed)?);
-            permits.push(Arc::clone(&self.places).acquire_owned().await.map_err(|_| Error::Closed)?);
-        } else {
-            if !self.has_room() {
-                return Err(Error::QueueFull);
-            }
-            permits.push(Arc::clone(&self.bytes).try_acquire_many_owned(size).map_err(|_| Error::QueueFull)?);
-            permits.push(Arc::clone(&self.places).try_acquire_owned().map_err(|_| Error::QueueFull)?);
-        }
-        Ok(permits)
-    }
-
-    /// Operations that wait for the master or for a person, and their bytes. What nobody mends holds new writes up in the end;
-    /// it is not dropped.
-    fn pending(&self) -> (usize, usize) {
-        let state = self.root.load();
-        let (queued, parked) = (state.backlog(), state.parked());
-        (queued.0 + parked.0, queued.1 + parked.1)
-    }
-
-    fn has_room(&self) -> bool {
-        let (count, bytes) = self.pending();
-        count < self.settings.max_pending && bytes < self.settings.max_pending_bytes
-    }
-
-    /// Waits until the backlog has room.
-    async fn room(&self) -> Result<()> {
-        let mut published = self.published.subscribe();
-        while !self.has_room() {
-            tokio::select! {
-                changed = published.changed() => changed.map_err(|_| Error::Closed)?,
-                () = self.tasks.closing().cancelled() => return Err(Error::Closed),
-            }
+            (Some(size), true, _) => command.place = self.room.try_take_bytes(size)?,
+            (Some(size), false, true) => command.place = self.room.take(size, self.tasks.closing()).await?,
+            (Some(size), false, false) => command.place = self.room.try_take(size)?,
         }
         Ok(())
+    }
+
+    /// A place in the committer's inbox for a command that is not an operation.
+    pub(super) async fn inbox_place(&self) -> Result<OwnedSemaphorePermit> {
+        Arc::clone(&self.inbox).acquire_owned().await.map_err(|_| Error::Closed)
+    }
+
+    /// How many more operations the queue has places for.
+    pub(crate) fn free_places(&self) -> usize {
+        self.room.free()
     }
 
     /// Opens a guard: a read of the master or a delivery begins.
@@ -353,11 +327,29 @@ impl Core {
         self.guard(Cmd::OpenFor(Arc::clone(id))).await
     }
 
+    /// [`Core::open_guard_for`] for deliveries to several rows.
+    pub(super) async fn open_guards_for(self: &Arc<Self>, rows: &[Id]) -> Result<Vec<Guard>> {
+        let open = rows.iter().map(|id| Cmd::OpenFor(Arc::clone(id))).collect();
+        let opened = self.answered(Command::all(self, open)).await?.each;
+        opened.into_iter().map(|outcome| self.opened(outcome)).collect()
+    }
+
     async fn guard(self: &Arc<Self>, open: Cmd) -> Result<Guard> {
-        match self.commit(open).await?.outcome {
+        let outcome = self.commit(open).await?.outcome;
+        self.opened(outcome)
+    }
+
+    fn opened(self: &Arc<Self>, outcome: Outcome) -> Result<Guard> {
+        match outcome {
             Outcome::Mark(mark) => Ok(Guard { core: Arc::clone(self), mark, armed: AtomicBool::new(true) }),
             _ => Err(Error::Closed),
         }
+    }
+
+    /// Whether the master takes several writes in one transaction, and proves by their ids that none takes effect twice.
+    pub(super) fn batches(&self) -> bool {
+        let shell = self.vista.shell();
+        self.hooks.on_write.is_none() && shell.writes_once() && shell.batch_size() > 1
     }
 
     /// Notes that these subscribers are to be told, at the next turn.

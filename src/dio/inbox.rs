@@ -255,7 +255,7 @@ impl Core {
 
     /// Sends a command of somebody who waits for a place.
     async fn send(self: &Arc<Self>, mut command: Command) -> Result<Committed> {
-        command.permits = self.permits(None, true).await?;
+        command.inbox = Some(self.inbox_place().await?);
         self.answered(command).await
     }
 }

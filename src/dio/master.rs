@@ -79,6 +79,7 @@ impl Core {
             Ok(answer) => answer,
             Err(_) => Err(Error::transient(format!("the source gave no answer within {} s", patience.as_secs_f32()))),
         };
+        self.source.note_other(&answer);
         self.hear(&self.source, row, &answer);
         answer
     }
@@ -89,11 +90,7 @@ impl Core {
             return;
         }
         if std::ptr::eq(line, &*self.outlet) {
-            self.attempts
-                .lock()
-                .values_mut()
-                .filter(|attempt| !attempt.running)
-                .for_each(|attempt| attempt.next = None);
+            self.attempts.lock().wake_all();
         }
         self.wake();
     }
@@ -163,6 +160,14 @@ impl TableShell for Stamped {
 
     fn writes_once(&self) -> bool {
         self.inner.writes_once()
+    }
+
+    fn batch_size(&self) -> usize {
+        self.inner.batch_size()
+    }
+
+    async fn write_batch(&self, writes: &[(String, WriteOp)]) -> Vec<Result<Written>> {
+        self.inner.write_batch(writes).await
     }
 
     async fn insert_return_id(&self, record: &Record) -> Result<Written> {

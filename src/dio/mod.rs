@@ -11,6 +11,7 @@ mod cache;
 mod commit;
 mod core;
 mod counters;
+mod delivery;
 mod event;
 mod facade;
 mod feed;
@@ -24,6 +25,8 @@ mod open;
 mod operations;
 mod refresh;
 mod ring;
+mod room;
+mod schedule;
 mod settings;
 mod store;
 mod tasks;
@@ -46,7 +49,7 @@ pub use ingest::{Inbound, Reconciled};
 pub use operations::{Operation, OperationQuery, OperationState};
 pub use refresh::RefreshReport;
 pub use ring::{At, EventReceiver, Old, Ring, RingItem, RingLimits};
-pub use settings::{BreakerLimits, OnUnknown, Retry, Settings, WriteRoute};
+pub use settings::{BreakerLimits, OnUnknown, Retry, Settings, WriteOrder, WriteRoute};
 pub use write::{IdempotencyKey, Ticket, WriteOptions};
 
 pub(crate) use self::core::{Core, Glance};
@@ -194,6 +197,7 @@ impl Dio {
             stale: core.is_stale(),
             refresh_failed: freshness.failed,
             queued: state.backlog().0,
+            held_by: core.held_by(&state),
             durable: core.journal.durable(),
             journal_trouble: core.committer.trouble(),
             tasks: core.tasks.len(),
@@ -234,6 +238,11 @@ impl Dio {
             return Err(crate::Error::Unsupported { vista: Arc::clone(&self.0.core.name), what });
         }
         self.0.core.submit(op, options).await
+    }
+
+    /// How many more operations the write queue has places for at present.
+    pub fn free_places(&self) -> usize {
+        self.0.core.free_places()
     }
 
     /// Waits until an operation is settled, at most `patience`; gives how it stands then, `None` if it is not known.
@@ -369,6 +378,18 @@ impl Dio {
     }
 }
 
+/// A write that fails, and that all later ones wait for; see [`WriteOrder::Queue`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HeldBy {
+    /// The operation.
+    pub operation: OpId,
+    /// Time since its first failure.
+    pub since: Duration,
+    /// What its last delivery said.
+    pub error: String,
+}
+
 /// How a Dio is.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -385,6 +406,8 @@ pub struct Status {
     pub refresh_failed: Option<String>,
     /// Operations that wait for the master.
     pub queued: usize,
+    /// The oldest of them, if it fails and the others wait for it.
+    pub held_by: Option<HeldBy>,
     /// Whether an acknowledged write survives the process.
     pub durable: bool,
     /// Why writes are refused at present: what the journal said when it failed.

@@ -7,7 +7,7 @@ use super::commit::{Committer, apply};
 use super::core::{Core, Freshness, Parts};
 use super::hooks::{self, Hooks, Kind, Scope};
 use super::ledger::Ledger;
-use super::ring::Ring;
+use super::ring::{Ring, RingItem};
 use super::settings::{Settings, WriteRoute};
 use super::store::Store;
 use super::{Dio, Handle, refresh, worker};
@@ -298,6 +298,7 @@ async fn replay(
     watermark: u64,
     behind: &mut Vec<CacheChange>,
 ) -> Result<bool> {
+    let layout = Arc::clone(state.rules().schema.layout());
     let mut after = 0;
     let mut bodiless = false;
     loop {
@@ -308,18 +309,28 @@ async fn replay(
         for stored in entries {
             let entry = decode(&stored, &log.log)?;
             let at = entry.at;
-            bodiless |= stored.seq > watermark && matches!(entry.base, Base::Many { .. });
+            bodiless |= stored.seq > watermark && lacks_rows(&entry);
+            let cached = (stored.seq <= watermark).then(|| entry.clone());
             let (change, item) = apply(state, entry, &mut false);
             if !matches!(change, CacheChange::None) {
                 behind.push(change);
             }
             if stored.seq >= log.oldest {
                 ledger.note(stored.seq, at, stored.bytes.len());
-                items.extend(item.map(|item| item.replayed(stored.seq <= watermark)));
+                // Of rows that the cache file has in a later state only the entry tells.
+                items.extend(match cached {
+                    Some(entry) => RingItem::read_back(entry, &layout),
+                    None => item,
+                });
             }
         }
         ring.push(items);
     }
+}
+
+/// Whether an entry changed rows that it does not carry.
+fn lacks_rows(entry: &Entry) -> bool {
+    matches!(&entry.base, Base::Many { carried, .. } if carried.is_empty())
 }
 
 fn decode(stored: &LogEntry, log: &str) -> Result<Entry> {
@@ -331,9 +342,7 @@ fn decode(stored: &LogEntry, log: &str) -> Result<Entry> {
 fn mark_unknown(core: &Arc<Core>) {
     let state = core.state();
     let mut attempts = core.attempts.lock();
-    for op in state.queue().filter(|op| state.is_next(op)) {
-        attempts.entry(op.id).or_default().unknown = true;
-    }
+    state.queue().filter(|op| state.is_next(op)).for_each(|op| attempts.doubt(op.id));
 }
 
 fn start_tasks(dio: &Dio) {

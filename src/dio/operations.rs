@@ -1,12 +1,14 @@
 //! Operations as people follow them: where a write stands, and what a person may do about it.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
+use super::HeldBy;
 use super::core::Core;
-use crate::hot::{Cmd, Op, OpError, OpId, OpState};
+use crate::hot::{Cmd, Op, OpError, OpId, OpState, State};
 use crate::journal::Seq;
 use crate::vista::{Result, WriteKind};
 
@@ -149,16 +151,80 @@ pub(super) struct Attempt {
     pub(super) unknown: bool,
     pub(super) next: Option<Instant>,
     pub(super) error: Option<OpError>,
+    /// When the first of its deliveries failed.
+    pub(super) failing_since: Option<Instant>,
+}
+
+/// Operations that have ended whose deliveries are remembered.
+const MOST_ENDED: usize = 10_000;
+
+/// What the worker knows of the deliveries of all operations that wait, and of the newest that have ended.
+#[derive(Debug, Default)]
+pub(super) struct Attempts {
+    all: HashMap<OpId, Attempt>,
+    /// Oldest first.
+    ended: VecDeque<OpId>,
+}
+
+impl Attempts {
+    pub(super) fn get(&self, op: OpId) -> Option<&Attempt> {
+        self.all.get(&op)
+    }
+
+    pub(super) fn get_mut(&mut self, op: OpId) -> Option<&mut Attempt> {
+        self.all.get_mut(&op)
+    }
+
+    /// A delivery begins.
+    pub(super) fn begin(&mut self, op: OpId) {
+        let attempt = self.all.entry(op).or_default();
+        attempt.running = true;
+        attempt.count += 1;
+        attempt.next = None;
+    }
+
+    /// Something else is done with the operation that no delivery may meet.
+    pub(super) fn hold(&mut self, op: OpId) {
+        self.all.entry(op).or_default().running = true;
+    }
+
+    /// A delivery that had begun did not take place.
+    pub(super) fn not_tried(&mut self, op: OpId) {
+        if let Some(attempt) = self.all.get_mut(&op) {
+            attempt.running = false;
+            attempt.count = attempt.count.saturating_sub(1);
+        }
+    }
+
+    /// No delivery runs any more, however it ended.
+    pub(super) fn release(&mut self, op: OpId) {
+        if let Some(attempt) = self.all.get_mut(&op) {
+            attempt.running = false;
+        }
+    }
+
+    /// An earlier process may have delivered the operation.
+    pub(super) fn doubt(&mut self, op: OpId) {
+        self.all.entry(op).or_default().unknown = true;
+    }
+
+    /// The route is back: what waits is due.
+    pub(super) fn wake_all(&mut self) {
+        self.all.values_mut().filter(|attempt| !attempt.running).for_each(|attempt| attempt.next = None);
+    }
+
+    /// The operation has ended; the oldest that had is forgotten in its place.
+    pub(super) fn ended(&mut self, op: OpId) {
+        self.ended.push_back(op);
+        while self.ended.len() > MOST_ENDED {
+            if let Some(oldest) = self.ended.pop_front() {
+                self.all.remove(&oldest);
+            }
+        }
+    }
 }
 
 impl Attempt {
-    /// One more begins.
-    pub(super) fn begin(&mut self) {
-        self.running = true;
-        self.count += 1;
-        self.next = None;
-    }
-
     fn state(&self) -> OperationState {
         match (self.running, self.unknown) {
             (true, _) => OperationState::Running,
@@ -199,13 +265,13 @@ impl Core {
 
     fn standing(&self, op: &Op) -> OperationState {
         match op.state {
-            OpState::Queued => self.attempts.lock().get(&op.id).map_or(OperationState::Queued, Attempt::state),
+            OpState::Queued => self.attempts.lock().get(op.id).map_or(OperationState::Queued, Attempt::state),
             ended => OperationState::from(ended),
         }
     }
 
     fn view(&self, op: &Op) -> Operation {
-        let attempt = self.attempts.lock().get(&op.id).cloned().unwrap_or_default();
+        let attempt = self.attempts.lock().get(op.id).cloned().unwrap_or_default();
         let state = if op.state == OpState::Queued { attempt.state() } else { OperationState::from(op.state) };
         Operation {
             state,
@@ -217,6 +283,15 @@ impl Core {
             error: op.error.clone().or(attempt.error),
             ..Operation::at_rest(Arc::clone(&self.name), op)
         }
+    }
+
+    /// The write that holds the queue, if it has failed.
+    pub(super) fn held_by(&self, state: &State) -> Option<HeldBy> {
+        let head = state.queue().next().filter(|_| self.settings.delivers_in_order())?;
+        let attempts = self.attempts.lock();
+        let attempt = attempts.get(head.id)?;
+        let error = attempt.error.as_ref()?.detail.clone();
+        Some(HeldBy { operation: head.id, since: attempt.failing_since?.elapsed(), error })
     }
 
     /// Gives a parked operation another try, as a new operation at the end of the queue.

@@ -416,7 +416,7 @@ pub(super) async fn timer(core: Arc<Core>, handle: std::sync::Weak<Handle>, ever
     let ticking = async {
         loop {
             let most = (every / 20).min(Duration::from_secs(1));
-            let jitter = most.mul_f64(f64::from(super::worker::fraction()) / f64::from(u32::MAX));
+            let jitter = most.mul_f64(f64::from(super::delivery::fraction()) / f64::from(u32::MAX));
             tokio::time::sleep(every + jitter).await;
             let left_out = |error: &str| {
                 tracing::debug!(dio = %core.name, error, "a timed refresh is left out: the source is left alone");
@@ -465,7 +465,7 @@ async fn reread_for_ever(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
     loop {
         published.borrow_and_update();
         let state = core.state();
-        let ready: Vec<Id> = state.dirty().filter(|id| !state.has_queued(id)).cloned().collect();
+        let ready: Vec<Id> = state.rereadable().cloned().collect();
         drop(state);
         if ready.is_empty() {
             if published.changed().await.is_err() {

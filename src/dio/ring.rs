@@ -14,7 +14,7 @@ use super::core::Core;
 use super::event::{DioEvent, EventEntry, Position, event_of};
 use crate::hot::{Entry, Frame};
 use crate::journal::Seq;
-use crate::record::{Body, Record};
+use crate::record::{Body, Layout, Record};
 use crate::vista::{Error, Result};
 
 /// The row before a change.
@@ -24,7 +24,7 @@ pub enum Old {
     Absent,
     /// It was this.
     Known(Body),
-    /// Not known: the event was read back from the journal, or somebody else wrote silently before it.
+    /// Not known: the event was read back from an entry of format 1, or is not in the log.
     Unknown,
 }
 
@@ -52,13 +52,15 @@ impl RingItem {
         Some(RingItem { seq: Some(entry.seq), event, entry: Some(entry), old, new, frame: OnceLock::new() })
     }
 
-    /// The same, read back from the journal. What the row was before is not known where the cache is newer than the event.
-    pub(super) fn replayed(mut self, cached: bool) -> RingItem {
-        if cached {
-            self.old = Old::Unknown;
-            self.new = self.entry.as_ref().and_then(|entry| entry.visible_body().cloned());
-        }
-        self
+    /// An event of the log as its entry alone tells it, for entries that are read without the State that they led to.
+    pub(super) fn read_back(entry: Entry, layout: &Layout) -> Option<RingItem> {
+        let old = match entry.former_row(layout) {
+            None => Old::Unknown,
+            Some(None) => Old::Absent,
+            Some(Some(row)) => Old::Known(row),
+        };
+        let new = entry.visible_body().cloned();
+        RingItem::of(entry, old, new)
     }
 
     fn bus_only(event: DioEvent) -> RingItem {
@@ -308,6 +310,7 @@ impl Core {
     pub(crate) async fn past(&self, after: Seq, bytes: usize) -> Result<Option<Past>> {
         // The journal has an entry before readers see its row.
         let seen = self.state().seq();
+        let layout = Arc::clone(self.vista.schema().layout());
         let mut past = Past { items: Vec::new(), reached: after };
         for stored in self.journal.read(&self.name, after, bytes).await? {
             if stored.seq > seen {
@@ -319,7 +322,7 @@ impl Core {
             }
             let Ok(entry) = Entry::decode(&stored.bytes) else { return Ok(None) };
             past.reached = stored.seq;
-            past.items.extend(RingItem::of(entry, Old::Unknown, None).map(|item| item.replayed(true)));
+            past.items.extend(RingItem::read_back(entry, &layout));
         }
         Ok(Some(past))
     }

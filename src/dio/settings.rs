@@ -20,14 +20,20 @@ pub struct Settings {
     pub refresh_on_open: bool,
     /// How long a scenery's viewport must rest before it is loaded (default: 50 ms).
     pub viewport_debounce: Duration,
-    /// Writes that may wait for the committer; more wait for a place (default: 256).
+    /// Operations that may wait for the master, those in delivery among them; more writers wait for a place, or are refused
+    /// (default: 256). What a callback of the same Dio writes needs no place.
     pub write_queue_capacity: usize,
-    /// Operations that may wait for the master or, parked, for a person (default: 100,000).
-    pub max_pending: usize,
     /// Their bytes (default: 256 MiB).
     pub max_pending_bytes: usize,
-    /// Operations in delivery at a time, of different ids (default: 1).
+    /// Whether operations that are parked until a person decides take places in the queue, too (default: no).
+    pub count_parked: bool,
+    /// Deliveries at a time, of different ids (default: 1).
     pub write_concurrency: usize,
+    /// Which operations wait for each other (default: with one lane, each for all that were accepted before it).
+    pub write_order: WriteOrder,
+    /// How long the oldest operation may hold the queue while the master answers everything else; then it is parked (default:
+    /// 60 s).
+    pub head_patience: Duration,
     /// Bounds of the event ring.
     pub ring: RingLimits,
     /// Events that the journal keeps (default: 100,000). Older ones go a tenth at a time, once the cache file has what they
@@ -92,9 +98,11 @@ impl Default for Settings {
             refresh_on_open: true,
             viewport_debounce: Duration::from_millis(50),
             write_queue_capacity: 256,
-            max_pending: 100_000,
             max_pending_bytes: 256 << 20,
+            count_parked: false,
             write_concurrency: 1,
+            write_order: WriteOrder::Queue,
+            head_patience: Duration::from_secs(60),
             ring: RingLimits::default(),
             keep_events: 100_000,
             keep_bytes: 256 << 20,
@@ -121,6 +129,24 @@ impl Default for Settings {
             offline: false,
         }
     }
+}
+
+impl Settings {
+    /// Whether operations are delivered in the order in which they were accepted.
+    pub(crate) fn delivers_in_order(&self) -> bool {
+        self.write_order == WriteOrder::Queue && self.write_concurrency <= 1
+    }
+}
+
+/// Which operations wait for each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriteOrder {
+    /// Each for all that were accepted before it: one that fails for a moment holds those behind it. Needs one lane; with more
+    /// lanes this is [`WriteOrder::Row`].
+    #[default]
+    Queue,
+    /// Each for those of its own row: one that fails holds no other row.
+    Row,
 }
 
 /// What `Ok` of an `on_write` means.

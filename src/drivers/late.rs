@@ -97,6 +97,17 @@ impl TableShell for Late {
         self.shape.writes_once
     }
 
+    fn batch_size(&self) -> usize {
+        self.source.get().map_or(1, |source| source.batch_size())
+    }
+
+    async fn write_batch(&self, writes: &[(String, WriteOp)]) -> Vec<Result<Written>> {
+        match self.source().await {
+            Ok(source) => source.write_batch(writes).await,
+            Err(error) => vec![Err(error)],
+        }
+    }
+
     async fn insert_return_id(&self, record: &Record) -> Result<Written> {
         self.source().await?.insert_return_id(record).await
     }

@@ -34,6 +34,9 @@ use crate::vista::{
 /// How long a statement waits for another program's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Writes of one transaction that come together, at most.
+const BATCH: usize = 256;
+
 /// From one attempt to switch to WAL mode to the next.
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
@@ -63,11 +66,11 @@ struct Inner {
     written: AtomicU64,
 }
 
-/// A write that waits, and who waits for it.
+/// Writes that wait together, and who waits for them.
 #[derive(Debug)]
 struct Waiting {
-    write: write::Write,
-    reply: oneshot::Sender<Result<Written>>,
+    writes: Vec<write::Write>,
+    reply: oneshot::Sender<Vec<Result<Written>>>,
 }
 
 impl Sqlite {
@@ -94,25 +97,35 @@ impl Sqlite {
         blocking(move || work(&inner.table, &inner.reader.lock())).await
     }
 
-    /// Carries out a write, in one transaction with all that wait for the connection by then: the more come at a time, the
-    /// less each costs.
-    async fn take(&self, write: write::Write) -> Result<Written> {
+    /// Carries out writes in their order, in one transaction with all that wait for the connection by then: the more come at a
+    /// time, the less each costs. The answer ends with the first failure that may pass.
+    async fn take(&self, writes: Vec<write::Write>) -> Result<Vec<Result<Written>>> {
         if self.0.writer.is_none() {
             return self.change(|_, _| Err(Error::transient("there is no connection to write on"))).await;
         }
         let (reply, answer) = oneshot::channel();
-        self.0.waiting.lock().push(Waiting { write, reply });
+        self.0.waiting.lock().push(Waiting { writes, reply });
         let inner = Arc::clone(&self.0);
         self.change(move |table, connection| {
             let waiting = std::mem::take(&mut *inner.waiting.lock());
-            let (writes, replies): (Vec<_>, Vec<_>) = waiting.into_iter().map(|it| (it.write, it.reply)).unzip();
-            let written = write::all(table, connection, &writes);
+            let (groups, replies): (Vec<_>, Vec<_>) = waiting.into_iter().map(|it| (it.writes, it.reply)).unzip();
+            let written = write::all(table, connection, &groups);
             // Whoever does not wait any more finds it out when asking again.
             replies.into_iter().zip(written).for_each(|(reply, written)| drop(reply.send(written)));
             Ok(())
         })
         .await?;
-        answer.await.unwrap_or_else(|_| Err(Error::unknown("the write was taken up and not answered")))
+        answer.await.map_err(|_| Error::unknown("the writes were taken up and not answered"))
+    }
+
+    async fn take_one(&self, write: write::Write) -> Result<Written> {
+        let written = self.take(vec![write]).await?.into_iter().next();
+        written.unwrap_or_else(|| Err(Error::unknown("the write was taken up and not answered")))
+    }
+
+    fn operation(&self, id: &str) -> write::Operation {
+        let tidy = self.0.written.fetch_add(1, Ordering::Relaxed).is_multiple_of(ops::TIDY_EVERY);
+        write::Operation { id: id.to_string(), tidy }
     }
 
     async fn change<T: Send + 'static>(
@@ -233,14 +246,20 @@ impl TableShell for Sqlite {
     }
 
     async fn write(&self, op: &WriteOp) -> Result<Written> {
-        let op = op.clone();
-        self.take(write::Write { operation: None, op }).await
+        self.take_one(write::Write { operation: None, op: op.clone() }).await
     }
 
     async fn write_once(&self, operation: &str, op: &WriteOp) -> Result<Written> {
-        let (id, op) = (operation.to_string(), op.clone());
-        let tidy = self.0.written.fetch_add(1, Ordering::Relaxed).is_multiple_of(ops::TIDY_EVERY);
-        self.take(write::Write { operation: Some(write::Operation { id, tidy }), op }).await
+        self.take_one(write::Write { operation: Some(self.operation(operation)), op: op.clone() }).await
+    }
+
+    fn batch_size(&self) -> usize {
+        if self.0.writer.is_some() { BATCH } else { 1 }
+    }
+
+    async fn write_batch(&self, writes: &[(String, WriteOp)]) -> Vec<Result<Written>> {
+        let write = |(id, op): &(String, WriteOp)| write::Write { operation: Some(self.operation(id)), op: op.clone() };
+        self.take(writes.iter().map(write).collect()).await.unwrap_or_else(|error| vec![Err(error)])
     }
 
     fn writes_once(&self) -> bool {

@@ -150,9 +150,11 @@ async fn validated(at: &Mounted, body: Body, key: Option<&str>, limits: &Limits)
 
 /// The next lines as rows; none at the end.
 async fn batch(at: &Mounted, lines: &mut Lines, limits: &Limits) -> Result<Vec<Row>, ApiError> {
-    let mut rows = Vec::with_capacity(AT_ONCE);
+    // No more than the queue has places for: others would wait behind all of them.
+    let most = at.dio.free_places().clamp(1, AT_ONCE);
+    let mut rows = Vec::with_capacity(most);
     let mut bytes = 0;
-    while rows.len() < AT_ONCE && bytes < BYTES_AT_ONCE {
+    while rows.len() < most && bytes < BYTES_AT_ONCE {
         let Some((line, text)) = lines.next().await? else { break };
         bytes += text.len();
         rows.push(Row { line, op: parse(at, &text, limits), fingerprint: xxh3_128(&text) });

@@ -57,6 +57,10 @@ fn describe(at: &Mounted, stopping: bool) -> Value {
     {
         reasons.extend(describe_reach(what, reach));
     }
+    if let Some(held) = &status.held_by {
+        let (operation, seconds, error) = (held.operation, held.since.as_secs(), &held.error);
+        reasons.push(format!("all writes wait for operation {operation}, which has failed for {seconds} s: {error}"));
+    }
     for feed in status.feeds.iter().filter(|feed| !feed.connected) {
         let why = feed.error.as_deref().unwrap_or("it is being connected");
         reasons.push(format!("the feed {} is not connected: {why}", feed.name));

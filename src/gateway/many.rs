@@ -57,14 +57,18 @@ pub(super) async fn targets(at: &Mounted, change: &Change, raw: &str) -> Result<
 
 /// Accepts `ops`, and waits for the master as long as the request says. A row that went away meanwhile is not counted.
 pub(super) async fn write(at: &Mounted, change: &Change, ops: Vec<WriteOp>) -> Result<Response, ApiError> {
-    let mut operations = Vec::new();
-    for ops in ops.chunks(AT_ONCE) {
+    let (mut operations, all) = (Vec::new(), ops.len());
+    let mut rest = &ops[..];
+    while !rest.is_empty() {
+        // No more than the queue has places for: others would wait behind all of them.
+        let (ops, later) = rest.split_at(at.dio.free_places().clamp(1, AT_ONCE).min(rest.len()));
+        rest = later;
         let written = ops.iter().map(|op| at.dio.write(op.clone(), WriteOptions::default()));
         for (op, ticket) in ops.iter().zip(join_all(written).await) {
             match ticket {
                 Ok(ticket) => operations.extend(ticket.operation.map(|done| (op.id().map(str::to_string), done))),
                 Err(Error::NotFound { .. }) => {}
-                Err(error) => return Err(partly(error, operations.len(), ops.len())),
+                Err(error) => return Err(partly(error, operations.len(), all)),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::entry::{Base, BulkRow, Cause, Entry, Frame, Many, OpChange, Origin, Visible};
+use super::entry::{Base, BulkRow, Cause, Entry, Frame, Many, OpChange, Origin, Versions, Visible};
 use super::op::{Assumed, Effect, Op, OpError, OpId, OpState};
 use super::reconcile::{News, Source, version_of};
 use super::state::{NO_ROW, Note, State};
@@ -326,7 +326,7 @@ impl State {
             Cmd::Write(write) => self.decide_write(&mut draft, write)?,
             Cmd::Open => {
                 draft.note(Note::Open);
-                draft.decision.outcome = Outcome::Mark(self.clock);
+                draft.decision.outcome = Outcome::Mark(self.next_mark());
             }
             Cmd::OpenFor(id) => {
                 draft.note(Note::OpenFor(Arc::clone(id)));
@@ -527,6 +527,13 @@ impl State {
                 (Some(row), _) => Some(row.clone()),
                 (None, _) => self.folded(id, fold.base.as_ref().map(|base| &base.body), done),
             };
+            // What the master made of the row is mostly what readers see: then nothing needs to be laid over it again.
+            let expected = row.is_none() && new_id.is_none_or(|new_id| new_id == id)
+                || self.folded(id, fold.base.as_ref().map(|base| &base.body), done) == confirmed;
+            let after = match expected {
+                true => self.table.get(id).map(|row| row.body()),
+                false => self.folded(id, confirmed.as_ref(), rest),
+            };
             let base = match (&confirmed, &fold.base) {
                 (Some(body), _) => Base::Set { body: body.clone(), ordinal: draft.ordinal_of(id) },
                 (None, Some(_)) => Base::Gone,
@@ -534,7 +541,7 @@ impl State {
             };
             // Routed operations below this one are part of what was confirmed.
             let routed = done.iter().copied().filter(|other| *other != op.id).collect();
-            self.show_confirmed(draft, id, confirmed.as_ref(), rest, base, &cause, routed, told.clone());
+            self.show_confirmed(draft, id, after, base, &cause, routed, told.clone());
             let unclear = self.rules.version.is_some() && told.is_none();
             if reading || unclear || self.lost.contains(id) || self.touched_after(id, mark) {
                 draft.note(Note::Dirty(Arc::clone(id)));
@@ -544,7 +551,8 @@ impl State {
             let rest = self.folds.get(new_id).map_or(Vec::new(), |fold| fold.ops.clone());
             let base = Base::Set { body: row.clone(), ordinal: draft.ordinal_of(new_id) };
             let told = self.version_in(row);
-            self.show_confirmed(draft, new_id, Some(row), &rest, base, &cause, Vec::new(), told);
+            let after = self.folded(new_id, Some(row), &rest);
+            self.show_confirmed(draft, new_id, after, base, &cause, Vec::new(), told);
         }
         let entry = draft.entry(op.targets.first(), &cause);
         entry.op = OpChange::Settle { state: OpState::Applied, error: None, beneath: None };
@@ -556,21 +564,20 @@ impl State {
         version_of(row, self.rules.version.as_deref()?)
     }
 
-    /// [`State::show_fold`] of what the master confirmed, with what goes with it.
+    /// [`State::show_row`] of what the master confirmed, with what goes with it.
     #[expect(clippy::too_many_arguments, reason = "they are the parts of one entry")]
     fn show_confirmed(
         &self,
         draft: &mut Draft<'_>,
         id: &Id,
-        body: Option<&Body>,
-        rest: &[OpId],
+        after: Option<Body>,
         base: Base,
         cause: &Cause,
         routed: Vec<OpId>,
         told: Option<CborValue>,
     ) {
         let before = draft.decision.entries.len();
-        self.show_fold(draft, id, body, rest, base, cause);
+        self.show_row(draft, id, after, base, cause);
         if draft.decision.entries.len() == before && routed.is_empty() {
             return;
         }
@@ -578,7 +585,7 @@ impl State {
             draft.entry(Some(id), cause);
         }
         let entry = &mut draft.decision.entries[before];
-        entry.version = told;
+        entry.versions = Versions::of_column(told);
         if !routed.is_empty() {
             entry.op = OpChange::Absorb(routed);
         }
@@ -622,6 +629,10 @@ impl State {
         for id in op.targets.iter() {
             let Some(fold) = self.folds.get(id) else { continue };
             let Some(at) = fold.ops.iter().position(|own| *own == op.id) else { continue };
+            let conditional = |later: &OpId| self.ops.get(later).is_some_and(|later| later.assumed.is_some());
+            if !fold.ops[at + 1..].iter().any(conditional) {
+                continue;
+            }
             let mut without = self.folded(id, fold.base.as_ref().map(|base| &base.body), &fold.ops[..at]);
             let mut with = op.effect.on(without.as_ref(), id, layout);
             for later in fold.ops[at + 1..].iter().filter_map(|later| self.ops.get(later)) {
@@ -676,7 +687,11 @@ impl State {
 
     /// An entry that makes `base` the confirmed row and shows it with `rest` laid over, if either changes anything.
     fn show_fold(&self, draft: &mut Draft<'_>, id: &Id, body: Option<&Body>, rest: &[OpId], base: Base, cause: &Cause) {
-        let after = self.folded(id, body, rest);
+        self.show_row(draft, id, self.folded(id, body, rest), base, cause);
+    }
+
+    /// An entry that makes `base` the confirmed row and shows `after`, if either changes anything.
+    fn show_row(&self, draft: &mut Draft<'_>, id: &Id, after: Option<Body>, base: Base, cause: &Cause) {
         let before = self.table.get(id).map(|row| row.body());
         if before == after && !base.changes() {
             return;
@@ -783,7 +798,7 @@ impl State {
         }
         if !rows.is_empty() {
             let entry = draft.entry(None, &cause(Origin::Refresh));
-            entry.base = Base::Many { rows: Arc::new(Many::Rows(rows)) };
+            entry.base = Base::Many { rows: Arc::new(Many::Rows(rows)), carried: Vec::new() };
         }
     }
 
@@ -799,7 +814,7 @@ impl State {
         self.folds.keys().for_each(|id| draft.note(Note::Dirty(Arc::clone(id))));
         draft.decision.outcome = Outcome::Applied { inserted: table.len() as u64, changed: 0, removed: 0 };
         let entry = draft.entry(None, &cause(Origin::Refresh));
-        entry.base = Base::Many { rows: Arc::new(Many::Table(table.clone())) };
+        entry.base = Base::Many { rows: Arc::new(Many::Table(table.clone())), carried: Vec::new() };
         Ok(())
     }
 }

@@ -1,13 +1,15 @@
 //! Log entries: the only thing that changes a [`State`](super::State). They hold results, not deltas.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::former::Former;
 use super::op::{Effect, Op, OpError, OpId, OpState};
 use super::table::{Ordinal, Table};
-use crate::record::{Body, CborValue, Id, Seq};
+use crate::record::{Body, CborValue, Id, Layout, Seq};
 
 /// One change of a Dio: one position, at most one frame.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,9 +29,12 @@ pub struct Entry {
     /// What happens to the confirmed row.
     #[serde(rename = "b", default, skip_serializing_if = "Base::is_keep")]
     pub base: Base,
-    /// The version that the master told for what the confirmed row is now, where the row does not say it or is a write's own.
-    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<CborValue>,
+    /// Versions of the confirmed row by clock, where the row does not say them or is a write's own.
+    #[serde(rename = "k", default, skip_serializing_if = "Versions::is_empty")]
+    pub versions: Versions,
+    /// The version by the Dio's own clock, as format 1 has it; read into [`Entry::versions`].
+    #[serde(rename = "n", default, skip_serializing)]
+    version: Option<CborValue>,
     /// Whether the confirmed row is what it was, or one that was lost with the cache file: no change beneath the operations
     /// over it.
     #[serde(rename = "l", default, skip_serializing_if = "std::ops::Not::not")]
@@ -43,6 +48,61 @@ pub struct Entry {
     /// What subscribers are told.
     #[serde(rename = "f", default)]
     pub frame: Frame,
+    /// The visible row before, in entries that tell subscribers of a row.
+    #[serde(rename = "w", default, skip_serializing_if = "Former::is_unknown")]
+    pub former: Former,
+    /// Positions that feeds have reached with this entry.
+    #[serde(rename = "m", default, skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<FeedMark>,
+}
+
+/// Versions of a row by clock: the Dio's own version column, or the sender of an upstream event.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Versions(BTreeMap<Arc<str>, CborValue>);
+
+/// The clock of the Dio's own version column.
+pub const COLUMN_CLOCK: &str = "column";
+
+impl Versions {
+    /// A version by the Dio's own clock, or none.
+    pub fn of_column(version: Option<CborValue>) -> Versions {
+        Versions(version.map(|version| (Arc::from(COLUMN_CLOCK), version)).into_iter().collect())
+    }
+
+    /// The version by the Dio's own clock.
+    pub fn column(&self) -> Option<&CborValue> {
+        self.by(COLUMN_CLOCK)
+    }
+
+    /// The version by `clock`.
+    pub fn by(&self, clock: &str) -> Option<&CborValue> {
+        self.0.get(clock)
+    }
+
+    /// Notes a version by `clock`.
+    pub fn set(&mut self, clock: &str, version: CborValue) {
+        self.0.insert(Arc::from(clock), version);
+    }
+
+    /// Whether no clock has said anything.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The position of a feed at its sender, with what was applied of the message there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedMark {
+    /// The feed.
+    #[serde(rename = "k")]
+    pub key: Arc<str>,
+    /// The position, in the feed's own terms.
+    #[serde(rename = "p")]
+    pub position: Bytes,
+    /// Changes of the message at that position that are applied.
+    #[serde(rename = "a", default)]
+    pub applied: u64,
 }
 
 /// What brought an entry about.
@@ -57,6 +117,9 @@ pub struct Cause {
     /// The delivery of an upstream event.
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<Arc<str>>,
+    /// The identity of whoever asked for it, where the caller said so.
+    #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<Arc<str>>,
 }
 
 /// Where a change came from.
@@ -97,12 +160,16 @@ pub enum Base {
     /// It is gone.
     #[serde(rename = "g")]
     Gone,
-    /// Many rows changed; they are in the cache file and not in the log. Replaying one means: read the master again.
+    /// Many rows changed. In the journal of one process they are in the cache file and not in the log: replaying the entry
+    /// means to read the master again.
     #[serde(rename = "m")]
     Many {
         /// The rows, in memory only.
         #[serde(skip, default)]
         rows: Arc<Many>,
+        /// The rows, where the log carries them: a journal that several processes share.
+        #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
+        carried: Vec<BulkRow>,
     },
 }
 
@@ -119,12 +186,29 @@ pub enum Many {
 }
 
 /// One confirmed row of a bulk entry.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BulkRow {
     /// Its id.
+    #[serde(rename = "i")]
     pub id: Id,
     /// The row and its place, `None` if it is gone.
+    #[serde(rename = "r")]
     pub row: Option<(Body, Ordinal)>,
+}
+
+impl Many {
+    /// The rows as a log can carry them; `None` if they are not known.
+    fn rows(&self) -> Option<Vec<BulkRow>> {
+        match self {
+            Many::Unknown => None,
+            Many::Rows(rows) => Some(rows.clone()),
+            Many::Table(table) => {
+                let row =
+                    |row: super::RowRef<'_>| BulkRow { id: Id::from(row.id()), row: Some((row.body(), row.ordinal())) };
+                Some(table.natural(0).map(row).collect())
+            }
+        }
+    }
 }
 
 impl Base {
@@ -252,23 +336,30 @@ pub enum Frame {
     },
 }
 
-/// Format of encoded entries; the first byte of each.
-const FORMAT: u8 = 1;
+/// Format of encoded entries; the first byte of each. Format 1 lacks former rows, versions by clock, principals, marks and
+/// carried rows, and is read for ever.
+const FORMAT: u8 = 2;
+
+/// The oldest format that is read.
+const OLDEST_FORMAT: u8 = 1;
 
 impl Entry {
     /// An entry about nothing yet.
-    pub(super) fn new(seq: Seq, at: u64, id: Option<Id>, cause: Cause) -> Entry {
+    pub fn new(seq: Seq, at: u64, id: Option<Id>, cause: Cause) -> Entry {
         Entry {
             seq,
             at,
             id,
             cause,
             base: Base::Keep,
+            versions: Versions::default(),
             version: None,
             found: false,
             op: OpChange::None,
             visible: Visible::Same,
             frame: Frame::Silent,
+            former: Former::Unknown,
+            marks: Vec::new(),
         }
     }
 
@@ -280,7 +371,27 @@ impl Entry {
                 super::Effect::Insert(body) | super::Effect::Replace(body) => Some(body),
                 _ => None,
             },
+            (Visible::Same, ..) => match &self.former {
+                Former::Same(row) => row.as_ref(),
+                _ => None,
+            },
             _ => None,
+        }
+    }
+
+    /// Keeps the row that readers saw before, for those who read the entry back from the journal. Only entries that tell
+    /// subscribers of a row need it, and an insert says by itself that there was none.
+    pub(crate) fn remember(&mut self, old: Option<&Body>, new: Option<&Body>, layout: &Layout) {
+        if matches!(self.frame, Frame::Changed | Frame::Removed) {
+            self.former = Former::between(old, new, layout);
+        }
+    }
+
+    /// The row that readers saw before: `None` if the entry does not say it, `Some(None)` if there was none.
+    pub fn former_row(&self, layout: &Layout) -> Option<Option<Body>> {
+        match &self.frame {
+            Frame::Inserted => Some(None),
+            _ => self.former.row(self.visible_body(), layout),
         }
     }
 
@@ -291,25 +402,46 @@ impl Entry {
         bytes.into()
     }
 
-    /// Reads what [`Entry::encode`] wrote.
+    /// [`Entry::encode`] with the rows of a bulk entry, for journals whose readers have no cache file in common.
+    pub fn encode_with_rows(&self) -> Bytes {
+        let mut whole = self.clone();
+        if let Base::Many { rows, carried } = &mut whole.base
+            && let Some(known) = rows.rows()
+        {
+            *carried = known;
+        }
+        whole.encode()
+    }
+
+    /// Reads what [`Entry::encode`] wrote, in this format or an older one.
     ///
     /// # Errors
     /// Says what is wrong with the bytes; never panics, whatever they are.
     pub fn decode(bytes: &[u8]) -> Result<Entry, String> {
         match bytes.split_first() {
-            Some((&FORMAT, rest)) => ciborium::from_reader(rest).map_err(|error| error.to_string()),
-            Some((format, _)) => Err(format!("entry format {format} is not known (this program reads {FORMAT})")),
+            Some((&(OLDEST_FORMAT..=FORMAT), rest)) => {
+                ciborium::from_reader(rest).map(Entry::upgraded).map_err(|error| error.to_string())
+            }
+            Some((format, _)) => Err(format!("entry format {format} is not known (this program reads up to {FORMAT})")),
             None => Err("the entry is empty".into()),
         }
+    }
+
+    /// What format 1 says elsewhere is moved to where this format has it.
+    fn upgraded(mut self) -> Entry {
+        if let Some(version) = self.version.take() {
+            self.versions.set(COLUMN_CLOCK, version);
+        }
+        self
     }
 
     /// Reads an entry that `bytes` begin with; gives it with its length. For bytes that nothing else is known of.
     pub fn decode_first(bytes: &[u8]) -> Option<(Entry, usize)> {
         const MAP: u8 = 5;
-        let rest = bytes.strip_prefix(&[FORMAT])?;
-        rest.first().filter(|head| **head >> 5 == MAP)?;
+        let (format, rest) = bytes.split_first()?;
+        rest.first().filter(|head| (OLDEST_FORMAT..=FORMAT).contains(format) && **head >> 5 == MAP)?;
         let mut left = rest;
-        let entry = ciborium::from_reader(&mut left).ok()?;
-        Some((entry, bytes.len() - left.len()))
+        let entry: Entry = ciborium::from_reader(&mut left).ok()?;
+        Some((entry.upgraded(), bytes.len() - left.len()))
     }
 }

@@ -6,6 +6,7 @@
 mod decide;
 mod diff;
 mod entry;
+mod former;
 mod op;
 pub mod plan;
 mod reconcile;
@@ -18,7 +19,10 @@ mod tests;
 
 pub use decide::{Answer, Cmd, Condition, Decision, Item, NewWrite, Outcome, Upstream, UpstreamChange, check_size};
 pub use diff::{confirmed, diff, missing};
-pub use entry::{Base, BulkRow, Cause, Entry, Frame, Many, OpChange, Origin, Visible};
+pub use entry::{
+    Base, BulkRow, COLUMN_CLOCK, Cause, Entry, FeedMark, Frame, Many, OpChange, Origin, Versions, Visible,
+};
+pub use former::Former;
 pub use op::{Assumed, Effect, Op, OpError, OpId, OpState};
 pub use state::{Applied, BaseRow, CacheChange, Fold, Note, Rules, State};
 pub use table::index::{Built, Index, Spec, Tie};

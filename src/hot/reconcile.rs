@@ -8,7 +8,7 @@ use std::cmp::Ordering as Order;
 use std::sync::Arc;
 
 use super::decide::{Draft, Outcome, Upstream, UpstreamChange, frame_between};
-use super::entry::{Base, Cause, Entry, OpChange, Visible};
+use super::entry::{Base, Cause, Entry, OpChange, Versions, Visible};
 use super::op::{OpId, OpState};
 use super::state::{BaseRow, Note, State, Version};
 use super::table::Ordinal;
@@ -44,7 +44,7 @@ pub(super) fn version_of(body: &Body, column: &str) -> Option<CborValue> {
 
 impl State {
     pub(super) fn decide_upstream(&self, draft: &mut Draft<'_>, event: &Upstream) {
-        let cause = Cause { origin: event.origin, op: None, delivery: event.delivery.clone() };
+        let cause = Cause { origin: event.origin, delivery: event.delivery.clone(), ..Cause::default() };
         let row = match &event.change {
             UpstreamChange::Row(body) => Some(body.clone()),
             UpstreamChange::Gone => None,
@@ -244,7 +244,7 @@ impl State {
             Some(body) => Base::Set { body: body.clone(), ordinal },
             None => Base::Gone,
         };
-        entry.version = gone_at.cloned();
+        entry.versions = Versions::of_column(gone_at.cloned());
         if !done.is_empty() {
             entry.op = OpChange::Absorb(done);
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use imbl::{HashMap, HashSet, OrdMap};
 use indexmap::IndexMap;
 
-use super::entry::{Base, Entry, Many, OpChange, Visible};
+use super::entry::{Base, BulkRow, Entry, Many, OpChange, Visible};
 use super::op::{Effect, Op, OpError, OpId, OpState};
 use super::table::index::{Built, Spec};
 use super::table::{ORDINAL_STEP, Ordinal, RowRef, Slot, Table};
@@ -87,16 +87,24 @@ pub struct State {
     pub(super) clock: u64,
     pub(super) guards: OrdMap<u64, u32>,
     /// Marks of guards that are about one row only.
-    pub(super) narrow: HashMap<u64, Id>,
+    narrow: HashMap<u64, Id>,
+    /// How many guards are open about each row alone, and how many in all.
+    narrow_of: HashMap<Id, u32>,
+    open_guards: u32,
     pub(super) touched: HashMap<Id, Touched>,
     /// Since when each row is in doubt; only a read that began later settles it.
     pub(super) dirty: HashMap<Id, u64>,
+    /// Rows in doubt that no write waits for: those that are worth reading now.
+    rereadable: HashSet<Id>,
     /// Versioned masters only: what the confirmed row itself does not say about its version.
     pub(super) versions: HashMap<Id, Version>,
     /// Rows under operations whose confirmed row was in a cache file that is gone.
     pub(super) lost: HashSet<Id>,
     /// Whether the log, when it was read back, lacked entries or the rows of some: confirmed rows may be older than they were.
     gap: bool,
+    /// Whether every entry is applied to the State that it was decided on, so that what it says of the visible row holds: not while
+    /// a log with gaps is read back.
+    sequential: bool,
     /// While entries from before the position of the cache are read: rows to be folded when they are through, each once however
     /// many operations lie over it, and where those that the master does not have were shown last.
     unfolded: Option<IndexMap<Id, Option<Ordinal>>>,
@@ -189,11 +197,15 @@ impl State {
             clock: seq,
             guards: OrdMap::new(),
             narrow: HashMap::new(),
+            narrow_of: HashMap::new(),
+            open_guards: 0,
             touched: HashMap::new(),
             dirty: HashMap::new(),
+            rereadable: HashSet::new(),
             versions: HashMap::new(),
             lost: HashSet::new(),
             gap: false,
+            sequential: false,
             unfolded: None,
         }
     }
@@ -270,6 +282,17 @@ impl State {
         self.queue.values().filter_map(|id| self.ops.get(id))
     }
 
+    /// Operations that wait for delivery and were accepted after position `after`, oldest first.
+    pub fn queue_after(&self, after: Seq) -> impl Iterator<Item = &Op> {
+        self.queue.range(after.saturating_add(1)..).filter_map(|(_, id)| self.ops.get(id))
+    }
+
+    /// The oldest operation that waits for delivery to row `id`.
+    pub fn first_queued(&self, id: &str) -> Option<&Op> {
+        let ops = self.folds.get(id)?.ops.iter();
+        ops.filter_map(|op| self.ops.get(op)).find(|op| op.state == OpState::Queued)
+    }
+
     /// How many operations wait, and their bytes.
     pub fn backlog(&self) -> (usize, usize) {
         (self.queue.len(), self.queued_bytes)
@@ -282,12 +305,7 @@ impl State {
 
     /// Whether `op` is the oldest that waits for each of its rows, so that it may be delivered.
     pub fn is_next(&self, op: &Op) -> bool {
-        op.targets.iter().all(|id| {
-            let first = self.folds.get(id).and_then(|fold| {
-                fold.ops.iter().find(|id| self.ops.get(*id).is_some_and(|op| op.state == OpState::Queued))
-            });
-            first == Some(&op.id)
-        })
+        op.targets.iter().all(|id| self.first_queued(id).is_some_and(|first| first.id == op.id))
     }
 
     /// Ids whose rows should be read again.
@@ -295,11 +313,14 @@ impl State {
         self.dirty.keys()
     }
 
+    /// Those of them that no write waits for.
+    pub fn rereadable(&self) -> impl Iterator<Item = &Id> {
+        self.rereadable.iter()
+    }
+
     /// Whether `id` has operations that wait for delivery.
     pub fn has_queued(&self, id: &str) -> bool {
-        self.folds.get(id).is_some_and(|fold| {
-            fold.ops.iter().any(|op| self.ops.get(op).is_some_and(|op| op.state == OpState::Queued))
-        })
+        self.first_queued(id).is_some()
     }
 
     /// Whether a read of the master or a delivery is under way.
@@ -309,12 +330,13 @@ impl State {
 
     /// How many reads and deliveries under way are about this row, those about all rows among them.
     pub(super) fn motions(&self, id: &str) -> u32 {
-        let about = |(mark, count): (&u64, &u32)| match self.narrow.get(mark) {
-            // A mark that others share stands for all of them.
-            Some(other) if *count == 1 && **other != *id => 0,
-            _ => *count,
-        };
-        self.guards.iter().map(about).sum()
+        let about_others = self.narrow.len() as u32 - self.narrow_of.get(id).copied().unwrap_or(0);
+        self.open_guards.saturating_sub(about_others)
+    }
+
+    /// The mark of a guard that is opened now: no guard about one row has the same.
+    pub(super) fn next_mark(&self) -> u64 {
+        self.clock + u64::from(self.narrow.contains_key(&self.clock))
     }
 
     /// What a guard opened now would carry.
@@ -337,9 +359,10 @@ impl State {
         keep
     }
 
-    /// Moves to `seq`, for a log whose newest entries are not there any more.
+    /// Moves to `seq`, the end of the log that was read back, also where its newest entries are not there any more.
     pub fn advance(&mut self, seq: Seq) {
         self.fold_known();
+        self.sequential = true;
         self.gap |= seq > self.seq;
         self.seq = self.seq.max(seq);
         self.clock = self.clock.max(seq);
@@ -412,12 +435,15 @@ impl State {
             return applied;
         }
         self.fold_known();
-        self.gap |= entry.seq > self.seq + 1;
+        if entry.seq > self.seq + 1 {
+            self.gap = true;
+            self.sequential = false;
+        }
         self.seq = entry.seq;
         self.clock += 1;
         let Some(id) = &entry.id else {
-            if let Base::Many { rows } = &entry.base {
-                applied.cache = CacheChange::Many(self.apply_many(rows, entry));
+            if let Base::Many { rows, carried } = &entry.base {
+                applied.cache = CacheChange::Many(self.apply_many(rows, carried, entry));
             }
             return applied;
         };
@@ -467,31 +493,25 @@ impl State {
     /// Keeps a book that is not journaled.
     pub fn note(&mut self, note: &Note) {
         match note {
-            Note::Open => *self.guards.entry(self.clock).or_insert(0) += 1,
+            Note::Open => {
+                self.clock = self.next_mark();
+                self.open_guard();
+            }
             Note::OpenFor(id) => {
                 self.clock += 1;
-                *self.guards.entry(self.clock).or_insert(0) += 1;
+                self.open_guard();
                 self.narrow.insert(self.clock, Arc::clone(id));
+                *self.narrow_of.entry(Arc::clone(id)).or_insert(0) += 1;
             }
-            Note::Close(mark) => {
-                self.narrow.remove(mark);
-                if let Some(count) = self.guards.get_mut(mark) {
-                    *count -= 1;
-                    if *count == 0 {
-                        self.guards.remove(mark);
-                    }
-                }
-                match self.guards.get_min().map(|(oldest, _)| *oldest) {
-                    None => self.touched = HashMap::new(),
-                    Some(oldest) => self.touched.retain(|_, touched| touched.at > oldest),
-                }
-            }
+            Note::Close(mark) => self.close_guard(*mark),
             Note::Dirty(id) => {
                 self.clock += 1;
                 self.dirty.insert(Arc::clone(id), self.clock);
+                self.sort_doubt(id);
             }
             Note::Clean(id) => {
                 self.dirty.remove(id);
+                self.rereadable.remove(id);
                 self.lost.remove(id);
             }
             Note::Touch(id) => {
@@ -502,6 +522,44 @@ impl State {
                 self.table.attach(built.index().clone(), built.from());
             }
             Note::Detach(spec) => self.table.detach(spec),
+        }
+    }
+
+    fn open_guard(&mut self) {
+        *self.guards.entry(self.clock).or_insert(0) += 1;
+        self.open_guards += 1;
+    }
+
+    fn close_guard(&mut self, mark: u64) {
+        let Some(count) = self.guards.get_mut(&mark) else { return };
+        *count -= 1;
+        let last = *count == 0;
+        self.open_guards = self.open_guards.saturating_sub(1);
+        if let Some(id) = self.narrow.remove(&mark) {
+            match self.narrow_of.get_mut(&id) {
+                Some(open) if *open > 1 => *open -= 1,
+                _ => drop(self.narrow_of.remove(&id)),
+            }
+        }
+        if !last {
+            return;
+        }
+        let was_oldest = self.guards.get_min().is_some_and(|(oldest, _)| *oldest == mark);
+        self.guards.remove(&mark);
+        match self.guards.get_min().map(|(oldest, _)| *oldest) {
+            None => self.touched = HashMap::new(),
+            // Only the oldest guard holds on to what was touched before the next one began.
+            Some(oldest) if was_oldest => self.touched.retain(|_, touched| touched.at > oldest),
+            Some(_) => {}
+        }
+    }
+
+    /// Keeps [`State::rereadable`] up to date after a change of the row's doubt or of its queue.
+    fn sort_doubt(&mut self, id: &Id) {
+        if self.dirty.contains_key(id) && !self.has_queued(id) {
+            self.rereadable.insert(Arc::clone(id));
+        } else {
+            self.rereadable.remove(id);
         }
     }
 
@@ -538,11 +596,11 @@ impl State {
         }
         match base {
             Base::Gone => {
-                let version = entry.version.clone().map_or(Version::Unknown, Version::Gone);
+                let version = entry.versions.column().cloned().map_or(Version::Unknown, Version::Gone);
                 self.versions.insert(Arc::clone(id), version);
             }
             // A write's own row: its version is from before the write.
-            Base::Set { .. } if entry.cause.op.is_some() && entry.version.is_none() => {
+            Base::Set { .. } if entry.cause.op.is_some() && entry.versions.column().is_none() => {
                 self.versions.insert(Arc::clone(id), Version::Unknown);
             }
             Base::Set { .. } => drop(self.versions.remove(id)),
@@ -600,9 +658,10 @@ impl State {
         row
     }
 
-    fn apply_many(&mut self, many: &Many, entry: &Entry) -> Vec<CacheChange> {
+    fn apply_many(&mut self, many: &Many, carried: &[BulkRow], entry: &Entry) -> Vec<CacheChange> {
         self.rows_seq = entry.seq;
         match many {
+            Many::Unknown if !carried.is_empty() => self.apply_bulk_rows(carried, entry),
             Many::Unknown => {
                 self.gap = true;
                 Vec::new()
@@ -626,17 +685,19 @@ impl State {
                 }
                 Vec::new()
             }
-            Many::Rows(rows) => {
-                // Indexes follow all of them at once.
-                let held = self.table.hold_indexes();
-                let changes = rows.iter().map(|row| self.apply_bulk_row(row, entry)).collect();
-                self.table.release_indexes(&held);
-                changes
-            }
+            Many::Rows(rows) => self.apply_bulk_rows(rows, entry),
         }
     }
 
-    fn apply_bulk_row(&mut self, row: &super::BulkRow, entry: &Entry) -> CacheChange {
+    fn apply_bulk_rows(&mut self, rows: &[BulkRow], entry: &Entry) -> Vec<CacheChange> {
+        // Indexes follow all of them at once.
+        let held = self.table.hold_indexes();
+        let changes = rows.iter().map(|row| self.apply_bulk_row(row, entry)).collect();
+        self.table.release_indexes(&held);
+        changes
+    }
+
+    fn apply_bulk_row(&mut self, row: &BulkRow, entry: &Entry) -> CacheChange {
         let base = match &row.row {
             Some((body, ordinal)) => Base::Set { body: body.clone(), ordinal: *ordinal },
             None => Base::Gone,
@@ -671,6 +732,7 @@ impl State {
         for id in op.targets.iter() {
             let base = self.base(id);
             self.folds.entry(Arc::clone(id)).or_insert_with(|| Fold { base, ..Fold::default() }).ops.push(op.id);
+            self.rereadable.remove(id);
         }
         self.ops.insert(op.id, op);
     }
@@ -684,7 +746,7 @@ impl State {
         }
         record.over -= 1;
         record.log.push(entry.seq);
-        self.lift_off(id, op);
+        self.lift_off(id, op, entry);
     }
 
     fn settle(&mut self, entry: &Entry, state: OpState, error: Option<&OpError>, beneath: Option<u128>) {
@@ -699,6 +761,8 @@ impl State {
                 op.log.push(entry.seq);
                 self.queue.remove(&op.staged);
                 self.queued_bytes = self.queued_bytes.saturating_sub(op.size());
+                let targets = Arc::clone(&op.targets);
+                targets.iter().for_each(|id| self.sort_doubt(id));
             }
             return;
         }
@@ -736,20 +800,22 @@ impl State {
             self.parked = (self.parked.0 + 1, self.parked.1 + size);
         }
         for id in targets.iter() {
-            self.lift_off(id, op);
+            self.lift_off(id, op, entry);
         }
         self.remember(op, state, entry);
     }
 
-    fn lift_off(&mut self, id: &Id, op: OpId) {
+    fn lift_off(&mut self, id: &Id, op: OpId, entry: &Entry) {
         let Some(fold) = self.folds.get_mut(id) else { return };
         fold.ops.retain(|other| *other != op);
         fold.rebased.retain(|other| *other != op);
         if fold.ops.is_empty() {
             self.unfold(id);
-        } else {
+        } else if !self.sequential || entry.id.as_ref() != Some(id) {
             self.refold(id, None);
         }
+        // Else the entry itself says what readers see: laying many writes over the row again would cost as much as there are.
+        self.sort_doubt(id);
     }
 
     /// Nothing lies over the row any more: readers see what is confirmed.

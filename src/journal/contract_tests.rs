@@ -6,14 +6,22 @@ use super::double::FaultyJournal;
 use super::memory::unix_ms;
 use super::{
     AppendError, Changes, Claim, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Fence, InboxLimits, InboxUse,
-    Journal, JournalError, Kept, LogBatch, LogEntry, MemoryJournal, Raw, RedbJournal, Seq,
+    Journal, JournalError, Kept, LogBatch, LogEntry, Mark, MemoryJournal, Raw, RedbJournal, Seq,
 };
 
 const NEVER: u64 = u64::MAX;
 
 fn batch<const N: usize>(log: &str, expect: Seq, texts: [&'static str; N]) -> LogBatch {
     let entries = texts.iter().zip(expect + 1..).map(|(text, seq)| LogEntry { seq, bytes: (*text).into() }).collect();
-    LogBatch { log: log.into(), expect, fence: Fence::LOCAL, entries, claims: Vec::new(), deliveries: Vec::new() }
+    LogBatch {
+        log: log.into(),
+        expect,
+        fence: Fence::LOCAL,
+        entries,
+        claims: Vec::new(),
+        deliveries: Vec::new(),
+        marks: Vec::new(),
+    }
 }
 
 fn claiming(mut batch: LogBatch, key: &str, value: &'static str, expires: u64) -> LogBatch {
@@ -103,6 +111,23 @@ async fn a_claim_is_taken_once_until_it_expires(journal: &dyn Journal) {
     assert_eq!(journal.claim("expired").await.unwrap(), Some("two".into()));
     journal.trim("claims", 0, &[], NEVER - 1).await.unwrap();
     assert_eq!(journal.claim("once").await.unwrap(), Some("one".into()));
+}
+
+async fn a_mark_is_overwritten_with_its_append_or_not_at_all(journal: &dyn Journal) {
+    let marking = |expect, value: &'static str| {
+        let marks = vec![Mark { key: "feed/a".into(), value: value.into() }];
+        LogBatch { marks, ..batch("marks", expect, ["a"]) }
+    };
+    journal.open("marks", "s").await.unwrap();
+    assert_eq!(journal.mark("feed/a").await.unwrap(), None);
+    append(journal, marking(0, "1")).await.unwrap();
+    append(journal, marking(1, "2")).await.unwrap();
+    assert!(append(journal, marking(1, "late")).await.is_err(), "the log has moved on");
+    assert_eq!(journal.mark("feed/a").await.unwrap(), Some("2".into()));
+    assert_eq!(journal.claim("feed/a").await.unwrap(), None, "a mark is not a claim");
+    journal.trim("marks", 3, &[], NEVER - 1).await.unwrap();
+    journal.reopen().await.unwrap();
+    assert_eq!(journal.mark("feed/a").await.unwrap(), Some("2".into()), "a mark does not expire");
 }
 
 async fn trimming_keeps_what_it_is_told_to(journal: &dyn Journal) {
@@ -278,6 +303,7 @@ pub(super) async fn keeps_the_contract(journal: &dyn Journal) {
     an_append_is_conditional_on_the_head(journal).await;
     a_refused_batch_stores_nothing_and_does_not_hinder_others(journal).await;
     a_claim_is_taken_once_until_it_expires(journal).await;
+    a_mark_is_overwritten_with_its_append_or_not_at_all(journal).await;
     trimming_keeps_what_it_is_told_to(journal).await;
     another_shape_or_a_new_epoch_goes_on_from_the_head(journal).await;
     deliveries_are_kept_with_what_was_sent_and_found_by_state_and_hook(journal).await;

@@ -155,14 +155,28 @@ impl FaultyJournal {
         let seq = batch.expect + 1;
         let Some(bytes) = self.foreign.lock().as_ref().map(|entry| entry(&batch.log, seq)) else { return };
         let entries = vec![LogEntry { seq, bytes }];
-        self.append_foreign(LogBatch { entries, claims: Vec::new(), deliveries: Vec::new(), ..batch.clone() }).await;
+        self.append_foreign(LogBatch {
+            entries,
+            claims: Vec::new(),
+            deliveries: Vec::new(),
+            marks: Vec::new(),
+            ..batch.clone()
+        })
+        .await;
     }
 
     /// Takes the first claim of the call for another writer.
     async fn snatch(&self, batches: &[LogBatch]) {
         let Some(batch) = batches.iter().find(|batch| !batch.claims.is_empty()) else { return };
         let claims = batch.claims[..1].to_vec();
-        self.append_foreign(LogBatch { entries: Vec::new(), claims, deliveries: Vec::new(), ..batch.clone() }).await;
+        self.append_foreign(LogBatch {
+            entries: Vec::new(),
+            claims,
+            deliveries: Vec::new(),
+            marks: Vec::new(),
+            ..batch.clone()
+        })
+        .await;
     }
 
     async fn append_foreign(&self, batch: LogBatch) {
@@ -261,6 +275,10 @@ impl Journal for FaultyJournal {
         self.inner.read(log, after, max_bytes).await
     }
 
+    async fn mark(&self, key: &str) -> Result<Option<Bytes>, JournalError> {
+        self.inner.mark(key).await
+    }
+
     async fn claim(&self, key: &str) -> Result<Option<Bytes>, JournalError> {
         self.inner.claim(key).await
     }
@@ -336,6 +354,7 @@ mod tests {
             fence: Fence::LOCAL,
             entries: vec![LogEntry { seq: expect + 1, bytes: bytes.into() }],
             deliveries: Vec::new(),
+            marks: Vec::new(),
             claims: claim
                 .map(|key| Claim { key: key.into(), value: "v".into(), expires: u64::MAX })
                 .into_iter()

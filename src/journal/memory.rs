@@ -28,6 +28,7 @@ pub struct MemoryJournal {
 struct Store {
     logs: HashMap<LogId, Log>,
     claims: HashMap<String, (u64, Bytes)>,
+    marks: HashMap<String, Bytes>,
     deliveries: HashMap<DeliveryId, (Delivery, Raw)>,
     index: Index,
     closed: bool,
@@ -99,6 +100,7 @@ impl Store {
         for claim in batch.claims {
             self.claims.insert(claim.key, (claim.expires, claim.value));
         }
+        self.marks.extend(batch.marks.into_iter().map(|mark| (mark.key, mark.value)));
         let log = self.log(&batch.log).map_err(unopened)?;
         for entry in batch.entries {
             log.head = entry.seq;
@@ -170,6 +172,12 @@ impl Journal for MemoryJournal {
         let store = self.store.lock();
         store.open()?;
         Ok(store.claims.get(key).filter(|(expires, _)| *expires >= unix_ms()).map(|(_, value)| value.clone()))
+    }
+
+    async fn mark(&self, key: &str) -> Result<Option<Bytes>, JournalError> {
+        let store = self.store.lock();
+        store.open()?;
+        Ok(store.marks.get(key).cloned())
     }
 
     async fn deliveries(&self, query: &DeliveryQuery) -> Result<(Vec<Delivery>, usize), JournalError> {

@@ -91,6 +91,17 @@ pub struct LogBatch {
     pub claims: Vec<Claim>,
     /// Deliveries that are kept with them.
     pub deliveries: Vec<Kept>,
+    /// Marks that are overwritten with them.
+    pub marks: Vec<Mark>,
+}
+
+/// A small value that each append may overwrite: the position that a feed has reached at its sender.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The key, unique over all logs of the journal.
+    pub key: String,
+    /// What it holds from this append on.
+    pub value: Bytes,
 }
 
 /// Why a log's part of an append did not happen (or may have).
@@ -203,6 +214,12 @@ pub trait Journal: Send + Sync + 'static {
     /// # Errors
     /// [`JournalError`] if it cannot be read.
     async fn claim(&self, key: &str) -> Result<Option<Bytes>, JournalError>;
+
+    /// What a mark holds, if it was ever written.
+    ///
+    /// # Errors
+    /// [`JournalError`] if it cannot be read.
+    async fn mark(&self, key: &str) -> Result<Option<Bytes>, JournalError>;
 
     /// The deliveries that are asked for, newest first, and how many there are whatever `after` and `limit` say.
     ///

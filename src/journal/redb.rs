@@ -1,6 +1,6 @@
 //! A journal in a redb file: two-phase commits, verified when opened, never deleted.
 //!
-//! Tables: `entries` keyed by log number and sequence number, `claims` by key, `deliveries` (`redb_inbox.rs`), `meta` with
+//! Tables: `entries` keyed by log number and sequence number, `claims` and `marks` by key, `deliveries` (`redb_inbox.rs`), `meta` with
 //! `format`, `instance` and one `log/<name>` per log. Everything stored is sealed with a checksum over itself and its key. A log's head is that of its
 //! last entry, or the one in its meta if that is higher, so an append touches only `entries`.
 
@@ -30,8 +30,10 @@ type Claims<'t> = Table<'t, &'static str, &'static [u8]>;
 
 pub(super) const ENTRIES: TableDefinition<(u32, u64), &[u8]> = TableDefinition::new("entries");
 const CLAIMS: TableDefinition<&str, &[u8]> = TableDefinition::new("claims");
+const MARKS: TableDefinition<&str, &[u8]> = TableDefinition::new("marks");
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
-const FORMAT: u32 = 1;
+/// Format 2 has entries of format 2 beside those of format 1, and marks.
+const FORMAT: u32 = 2;
 pub(super) const OPTIONS: Options = Options { format: FORMAT, meta: META, cache_size: 16 << 20, check_integrity: true };
 /// Claims that one trim looks at, so that it does not hold appends up for long.
 const CLAIMS_A_TRIM: usize = 4096;
@@ -297,7 +299,7 @@ impl Inner {
         };
         let before = heads();
         // Claims and deliveries without entries leave no trace in the heads.
-        let bare = |batch: &LogBatch| batch.claims.is_empty() && batch.deliveries.is_empty();
+        let bare = |batch: &LogBatch| batch.claims.is_empty() && batch.deliveries.is_empty() && batch.marks.is_empty();
         let traceable = batches.iter().all(|batch| bare(batch) || !batch.entries.is_empty());
         self.reopen_with(writer).is_ok() && traceable && heads() == before
     }
@@ -349,6 +351,19 @@ impl Inner {
         })
     }
 
+    fn mark(&self, key: &str) -> Result<Option<Bytes>, Fault> {
+        self.file.with(|database| {
+            let marks = match database.begin_read()?.open_table(MARKS) {
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+                marks => marks?,
+            };
+            let Some(stored) = marks.get(key)? else { return Ok(None) };
+            let value = unseal(mark_salt(key), stored.value());
+            let value = value.ok_or_else(|| Fault::Corrupt(format!("the mark {key:?} is damaged")))?;
+            Ok(Some(Bytes::copy_from_slice(value)))
+        })
+    }
+
     fn trim(&self, name: &str, before: Seq, keep: &[Seq], now: u64) -> Result<(), Fault> {
         let mut writer = self.writer.lock();
         let Some(mut log) = self.logs.read().get(name).cloned() else {
@@ -389,6 +404,7 @@ fn append_all(
         let refused = refusal(batch, logs, &entries, claims.as_ref(), now)?;
         if refused.is_none() {
             stage(batch, logs, &mut entries, claims.as_mut())?;
+            store_marks(transaction, batch)?;
         }
         answers.push(refused.map_or(Ok(()), Err));
     }
@@ -448,6 +464,23 @@ fn stage(
         }
     }
     Ok(())
+}
+
+fn store_marks(transaction: &WriteTransaction, batch: &LogBatch) -> Result<(), Fault> {
+    if batch.marks.is_empty() {
+        return Ok(());
+    }
+    let mut marks = transaction.open_table(MARKS)?;
+    for mark in &batch.marks {
+        let sealed = seal(mark_salt(&mark.key), &[&mark.value]);
+        marks.insert(mark.key.as_str(), sealed.as_slice())?;
+    }
+    Ok(())
+}
+
+/// Differs from the salt of a claim with the same key.
+fn mark_salt(key: &str) -> u64 {
+    !xxh3_64(key.as_bytes())
 }
 
 /// Drops expired claims among the next few after `swept`; returns where to go on.
@@ -538,6 +571,11 @@ impl Journal for RedbJournal {
     async fn claim(&self, key: &str) -> Result<Option<Bytes>, JournalError> {
         let key = key.to_string();
         self.run(move |inner| inner.claim(&key)).await
+    }
+
+    async fn mark(&self, key: &str) -> Result<Option<Bytes>, JournalError> {
+        let key = key.to_string();
+        self.run(move |inner| inner.mark(&key)).await
     }
 
     async fn deliveries(&self, query: &DeliveryQuery) -> Result<(Vec<Delivery>, usize), JournalError> {

@@ -20,7 +20,15 @@ fn batch(log: &str, expect: Seq, count: u64) -> LogBatch {
     let entries = (expect + 1..=expect + count).map(|seq| LogEntry { seq, bytes: text(log, seq).into() }).collect();
     let claims =
         vec![Claim { key: format!("{log}/{}", expect + count), value: log.to_string().into(), expires: u64::MAX }];
-    LogBatch { log: log.into(), expect, fence: Fence::LOCAL, entries, claims, deliveries: Vec::new() }
+    LogBatch {
+        log: log.into(),
+        expect,
+        fence: Fence::LOCAL,
+        entries,
+        claims,
+        deliveries: Vec::new(),
+        marks: Vec::new(),
+    }
 }
 
 /// What has been asked of a journal, step by step, with the place in the disk's trace where each step was acknowledged.
@@ -235,7 +243,7 @@ async fn a_journal_of_a_newer_program_is_refused() {
     transaction.open_table(meta).unwrap().insert("format", 9u32.to_le_bytes().as_slice()).unwrap();
     transaction.commit().unwrap();
     drop(database);
-    let Err(JournalError::Newer { found: 9, known: 1, .. }) = RedbJournal::open(&path) else { panic!("not refused") };
+    let Err(JournalError::Newer { found: 9, known: 2, .. }) = RedbJournal::open(&path) else { panic!("not refused") };
 }
 
 #[tokio::test]

@@ -9,7 +9,9 @@ use parking_lot::Mutex;
 
 use super::{Lens, Log};
 use crate::cache::{CacheBackend, RedbCache};
-use crate::dio::{ChunkSink, Dio, Hooks, Retry, RingLimits, Settings, Viewport, WriteRoute, hook, hook_with};
+use crate::dio::{
+    ChunkSink, Dio, Hooks, Retry, RingLimits, Settings, Viewport, WriteOrder, WriteRoute, hook, hook_with,
+};
 use crate::journal::{Journal, MemoryJournal, RedbJournal};
 use crate::vista::{ChangeEvent, Error, Query, Result, WriteOp};
 
@@ -149,7 +151,7 @@ impl LensBuilder {
         self
     }
 
-    /// Writes that may wait for the committer (default: 256); more wait for a place.
+    /// Operations that may wait for the master, those in delivery among them (default: 256); more writers wait for a place.
     pub fn write_queue_capacity(mut self, writes: usize) -> Self {
         self.settings.write_queue_capacity = writes;
         self
@@ -188,6 +190,12 @@ impl LensBuilder {
     /// Deliveries at a time, of different ids (default: 1).
     pub fn write_concurrency(mut self, lanes: usize) -> Self {
         self.settings.write_concurrency = lanes;
+        self
+    }
+
+    /// Which operations wait for each other (default: each for all that were accepted before it, with one lane).
+    pub fn write_order(mut self, order: WriteOrder) -> Self {
+        self.settings.write_order = order;
         self
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Capabilities, Error, Query, Result, Schema, Vista, WriteOp, Written};
+use super::{Capabilities, Error, ErrorKind, Query, Result, Schema, Vista, WriteOp, Written};
 use crate::record::{Record, Rows};
 
 /// An opaque continuation: what `fetch_next` gives and takes.
@@ -84,6 +84,27 @@ pub trait TableShell: Send + Sync + 'static {
     /// Whether [`TableShell::write_once`] proves that no operation takes effect twice.
     fn writes_once(&self) -> bool {
         false
+    }
+
+    /// How many writes [`TableShell::write_batch`] takes in one transaction, at most; 1 for a source without transactions.
+    fn batch_size(&self) -> usize {
+        1
+    }
+
+    /// Carries out [`TableShell::write_once`] for each of `writes`, operation ids with what they do, in their order; a source
+    /// with transactions takes them in one. A refused write takes no other with it. The answer ends with the first failure that
+    /// may pass: what follows was not tried.
+    async fn write_batch(&self, writes: &[(String, WriteOp)]) -> Vec<Result<Written>> {
+        let mut written = Vec::with_capacity(writes.len());
+        for (operation, op) in writes {
+            let done = self.write_once(operation, op).await;
+            let passes = done.as_ref().err().is_some_and(|error| error.kind() != ErrorKind::Permanent);
+            written.push(done);
+            if passes {
+                break;
+            }
+        }
+        written
     }
 
     /// Inserts a row whose id the source chooses, and returns that id with the row.

@@ -158,7 +158,7 @@ async fn s25_a_panic_in_on_write_is_a_failed_attempt_and_no_more() {
             dio.vista().insert(id, &price(1)).await.unwrap();
         }
         settle(&dio).await;
-        assert_eq!(*taken.lock().unwrap(), ["a", "c", "b"], "early: {early}; b is tried again after its rest");
+        assert_eq!(*taken.lock().unwrap(), ["a", "b", "c"], "early: {early}; b is tried again after its rest");
         assert_eq!(dio.vista().get_count().await.unwrap(), 10);
     }
 }
@@ -283,7 +283,7 @@ async fn s43_a_full_queue_is_waited_for_or_refused_as_asked() {
 #[tokio::test(start_paused = true)]
 async fn s43_a_backlog_at_its_bound_is_waited_for() {
     let master = Scripted::bakery();
-    let lens = memory().settings(|settings| settings.max_pending = 2);
+    let lens = memory().write_queue_capacity(2);
     let (_lens, dio) = open(seeding(lens), &master).await;
     master.writes().close();
     dio.vista().insert("a", &price(1)).await.unwrap();

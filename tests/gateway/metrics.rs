@@ -231,6 +231,25 @@ async fn a_write_route_that_is_left_alone_shows_in_readyz_and_on_the_page() {
 }
 
 #[tokio::test]
+async fn a_write_that_all_others_wait_for_shows_in_readyz_with_what_its_source_says() {
+    let app = app(
+        |lens| lens.on_write(|_, _| std::future::ready(Err(Error::transient("the broker is away")))),
+        |gateway| gateway,
+    )
+    .await;
+    let held = app.send("DELETE", "/products/1", &[], "").await;
+    let operation = held.header("dio-operation").trim_start_matches("/operations/").to_string();
+    let reasons = loop {
+        let reasons = app.get("/readyz").await.json()["dios"]["products"]["reasons"].to_string();
+        if reasons.contains("all writes wait for") {
+            break reasons;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(reasons.contains(&operation) && reasons.contains("the broker is away"), "{reasons}");
+}
+
+#[tokio::test]
 async fn a_gateway_that_stops_or_forgets_says_so_in_readyz() {
     let closing = tokio_util::sync::CancellationToken::new();
     let lens = |lens: LensBuilder| lens.cache_source(diorama::cache::MemoryCache::default());

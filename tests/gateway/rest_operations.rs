@@ -188,7 +188,8 @@ async fn c3_all_parked_operations_are_retried_in_their_order_and_each_is_told() 
 
 #[tokio::test]
 async fn c3_parked_writes_hold_new_ones_up_before_they_are_too_many() {
-    let app = parking_with(3, |lens| lens.settings(|settings| settings.max_pending = 2)).await;
+    let app =
+        parking_with(3, |lens| lens.write_queue_capacity(2).settings(|settings| settings.count_parked = true)).await;
     let first = park(&app, "PATCH", "/products/1", r#"{"price":1}"#).await;
     let second = park(&app, "PATCH", "/products/2", r#"{"price":1}"#).await;
     let full = app.json("PATCH", "/products/3", r#"{"price":1}"#).await;

@@ -22,7 +22,7 @@ async fn reasons(app: &App) -> String {
 
 #[tokio::test]
 async fn g_a_full_queue_is_503_and_readers_do_not_notice() {
-    let full = |lens: diorama::LensBuilder| lens.settings(|settings| settings.max_pending = 2);
+    let full = |lens: diorama::LensBuilder| lens.write_queue_capacity(2);
     let app = App::with(products(), rows(2), full, MountOptions::default(), |g| g).await;
     app.master.hold();
     for price in [1, 2] {

@@ -53,6 +53,10 @@ impl Journal for GatedJournal {
         self.journal.claim(key).await
     }
 
+    async fn mark(&self, key: &str) -> Result<Option<Bytes>, JournalError> {
+        self.journal.mark(key).await
+    }
+
     async fn deliveries(&self, query: &DeliveryQuery) -> Result<(Vec<Delivery>, usize), JournalError> {
         self.journal.deliveries(query).await
     }

@@ -31,21 +31,10 @@ async fn log_of(journal: &FaultyJournal) -> Vec<Entry> {
 /// What another instance writes to the log: a row of its own.
 fn foreign(seq: u64) -> bytes::Bytes {
     let body = Body::encode("foreign", &record((seq as i64, 0)), schema().layout());
-    let base = Base::Set { body, ordinal: 1 };
-    let (id, cause) = (Some("foreign".into()), Cause::default());
-    Entry {
-        seq,
-        at: 0,
-        id,
-        cause,
-        base,
-        op: OpChange::None,
-        visible: Visible::Base,
-        frame: Frame::Changed,
-        version: None,
-        found: false,
-    }
-    .encode()
+    let mut entry = Entry::new(seq, 0, Some("foreign".into()), Cause::default());
+    entry.base = Base::Set { body, ordinal: 1 };
+    (entry.visible, entry.frame) = (Visible::Base, Frame::Changed);
+    entry.encode()
 }
 
 /// Lets everything that can run do so.
@@ -304,7 +293,6 @@ async fn a_hook_may_write_to_its_own_dio_even_when_everything_is_full() {
     let (journal, master) = (faulty(1), Master::new(true, true));
     let lens = lens_on(&journal)
         .write_queue_capacity(1)
-        .settings(|settings| settings.max_pending = 1)
         .on_write(|dio, op| {
             let dio = dio.clone();
             async move {

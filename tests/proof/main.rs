@@ -11,6 +11,7 @@ mod kill;
 mod masters;
 #[cfg(feature = "sqlite")]
 mod once;
+mod order;
 mod property;
 mod restart;
 #[path = "../harness/mod.rs"]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use diorama::dio::{BreakerState, OnUnknown, OperationState, Retry, WriteOptions};
+use diorama::dio::{BreakerState, OnUnknown, OperationState, Retry, WriteOptions, WriteOrder};
 use diorama::hot::OpId;
 use diorama::vista::ErrorKind;
 use diorama::{Capabilities, CborValue, Dio, DioEvent, Error, Record, WriteOp};
@@ -242,8 +242,9 @@ async fn f24_a_master_that_refuses_four_calls_of_five_gets_every_write_once_and_
 }
 
 #[tokio::test(start_paused = true)]
-async fn f25_a_row_that_nobody_can_write_keeps_no_other_waiting() {
-    let (master, dio) = bakery_dio().await;
+async fn in_the_order_of_rows_a_row_that_nobody_can_write_keeps_no_other_waiting() {
+    let master = Scripted::bakery();
+    let (_lens, dio) = open(seeding(memory()).write_order(WriteOrder::Row), &master).await;
     master.refuse("7", Error::transient("locked"));
     let poison = patch(&dio, "7", 1).await;
     pass(Duration::from_secs(120)).await;

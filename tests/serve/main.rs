@@ -9,6 +9,7 @@ mod exports;
 mod files;
 #[cfg(unix)]
 mod inbox;
+mod kept;
 #[cfg(unix)]
 mod kill;
 mod limits;

@@ -109,6 +109,16 @@ pub(super) const KEYS: &[Said] = &[
         "1",
         "Writes on their way at a time, which share a transaction in SQLite; those of one row never.",
     ),
+    (
+        "dio.*.write_order",
+        "\"queue\"",
+        "Whether a write that fails for a moment holds all that came after it, or only those of its row. More than one write at a time implies `row`.",
+    ),
+    (
+        "dio.*.head_patience",
+        "\"60s\"",
+        "How long one write may hold all others while the source answers everything else; then it is parked.",
+    ),
     ("dio.*.refresh_every", "that of `[lens]`", "Between two reads of the source."),
     ("dio.*.refresh_timeout", "\"5m\"", "What a list of the source may take."),
     ("dio.*.read_timeout", "\"30s\"", "What any other read of the source may take."),

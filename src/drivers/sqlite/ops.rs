@@ -25,10 +25,14 @@ const AGE: i64 = 48 * 3_600 * 1_000;
 /// Writes from one tidying to the next.
 pub(super) const TIDY_EVERY: u64 = 4_096;
 
-/// Notes that `operation` takes effect in the transaction under way; `false` if it has done so before.
-pub(super) fn note(connection: &Connection, operation: &str) -> Result<bool> {
+/// Makes the table, if there is none yet.
+pub(super) fn prepare(connection: &Connection) -> Result<()> {
     let create = format!("CREATE TABLE IF NOT EXISTS {TABLE} (op TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID");
-    connection.execute(&create, []).map_err(failed)?;
+    connection.execute(&create, []).map(drop).map_err(failed)
+}
+
+/// Notes that `operation` takes effect in the transaction under way; `false` if it has done so before. Needs [`prepare`].
+pub(super) fn note(connection: &Connection, operation: &str) -> Result<bool> {
     let insert = format!("INSERT OR IGNORE INTO {TABLE} (op, at) VALUES (?, ?)");
     let noted = connection.prepare_cached(&insert).and_then(|mut insert| insert.execute(params![operation, now()]));
     noted.map(|rows| rows > 0).map_err(failed)
@@ -53,6 +57,7 @@ mod tests {
     #[test]
     fn an_operation_is_noted_once_and_with_its_transaction() {
         let mut connection = Connection::open_in_memory().unwrap();
+        prepare(&connection).unwrap();
         let lost = connection.transaction().unwrap();
         assert!(note(&lost, "op_1").unwrap());
         lost.rollback().unwrap();
@@ -68,6 +73,7 @@ mod tests {
     fn old_ones_are_forgotten_but_the_newest_and_the_young() {
         let mut connection = Connection::open_in_memory().unwrap();
         let transaction = connection.transaction().unwrap();
+        prepare(&transaction).unwrap();
         note(&transaction, "op_z").unwrap();
         let old = now() - AGE - 1_000;
         let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 12000)

@@ -348,3 +348,65 @@ mod plans {
         }
     }
 }
+
+/// A batch of inserts into `products (id, n)`.
+fn inserts(numbers: impl IntoIterator<Item = i64>) -> Vec<(String, WriteOp)> {
+    let insert = |n: i64| WriteOp::Insert { id: n.to_string(), record: record([("n", n.into())]) };
+    numbers.into_iter().map(|n| (format!("op_{n}"), insert(n))).collect()
+}
+
+#[tokio::test]
+async fn a_batch_is_one_transaction_in_which_a_refusal_takes_no_other_write_with_it() {
+    let fixture = Fixture::new("CREATE TABLE products (id TEXT PRIMARY KEY, n INTEGER CHECK (n <> 3));");
+    let sqlite = super::open(&fixture.path(), "products", &SqliteOptions::default()).unwrap();
+    sqlite.write_batch(&inserts([0])).await.remove(0).unwrap();
+    let before = transactions(&fixture);
+    let written = sqlite.write_batch(&inserts(1..=5)).await;
+    let refused: Vec<_> = written.iter().enumerate().filter(|(_, done)| done.is_err()).map(|(at, _)| at).collect();
+    assert_eq!((written.len(), refused), (5, vec![2]));
+    assert_eq!(transactions(&fixture) - before, 1);
+    let again = sqlite.write_batch(&inserts(1..=2)).await;
+    assert!(again.iter().all(Result::is_ok), "an operation that comes again has no second effect");
+    let count = |sql: &str| fixture.direct().query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!((count("SELECT count(*) FROM products"), count("SELECT count(*) FROM _diorama_ops")), (5, 5));
+}
+
+#[tokio::test]
+async fn a_batch_whose_commit_is_refused_is_carried_out_one_by_one_in_its_order() {
+    let fixture = Fixture::new(
+        "CREATE TABLE parents (id TEXT PRIMARY KEY);
+         CREATE TABLE products (id TEXT PRIMARY KEY, n TEXT REFERENCES parents DEFERRABLE INITIALLY DEFERRED);
+         CREATE TABLE history (id TEXT);
+         CREATE TRIGGER t AFTER INSERT ON products BEGIN INSERT INTO history VALUES (new.id); END;
+         INSERT INTO parents VALUES ('1'), ('2');",
+    );
+    let sqlite = super::open(&fixture.path(), "products", &SqliteOptions::default()).unwrap();
+    if let Some(writer) = &sqlite.0.writer {
+        writer.lock().execute_batch("PRAGMA foreign_keys = ON").unwrap();
+    }
+    let insert = |id: &str, parent: &str| {
+        let record = record([("n", parent.into())]);
+        (format!("op_{id}"), WriteOp::Insert { id: id.into(), record })
+    };
+    let written = sqlite.write_batch(&[insert("a", "1"), insert("b", "none"), insert("c", "2")]).await;
+    assert!(written[0].is_ok() && written[1].is_err() && written[2].is_ok(), "{written:?}");
+    let direct = fixture.direct();
+    let mut order = direct.prepare("SELECT group_concat(id) FROM history").unwrap();
+    assert_eq!(order.query_row([], |row| row.get::<_, String>(0)).unwrap(), "a,c");
+}
+
+#[tokio::test]
+async fn a_batch_ends_with_the_first_failure_that_may_pass() {
+    let fixture = Fixture::new("CREATE TABLE products (id TEXT PRIMARY KEY, n INTEGER);");
+    let sqlite = super::open(&fixture.path(), "products", &SqliteOptions::default()).unwrap();
+    if let Some(writer) = &sqlite.0.writer {
+        writer.lock().busy_timeout(Duration::ZERO).unwrap();
+    }
+    let other = fixture.direct();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let written = sqlite.write_batch(&inserts(1..=3)).await;
+    assert_eq!(written.len(), 1, "the others were not tried");
+    assert_eq!(written[0].as_ref().unwrap_err().kind(), ErrorKind::Transient);
+    other.execute_batch("ROLLBACK").unwrap();
+    assert!(sqlite.write_batch(&inserts(1..=3)).await.iter().all(Result::is_ok));
+}

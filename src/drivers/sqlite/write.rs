@@ -25,36 +25,84 @@ pub(super) struct Operation {
     pub(super) tidy: bool,
 }
 
-/// Carries out `writes` in one transaction; one result each. A refused one takes no other with it, a failed commit all.
-pub(super) fn all(table: &Table, connection: &mut Connection, writes: &[Write]) -> Vec<Result<Written>> {
-    if writes.is_empty() {
-        return Vec::new();
+/// What became of the writes of a group, up to the first failure that may pass: what follows that was not tried.
+type Group = Vec<Result<Written>>;
+
+/// Carries out the writes of all groups in one transaction, each group in its order. A refused write takes no other with it; a
+/// failure that may pass ends its group. After a failed commit each write is carried out once more, by itself.
+pub(super) fn all(table: &Table, connection: &mut Connection, groups: &[Vec<Write>]) -> Vec<Group> {
+    match together(table, connection, groups) {
+        Ok(written) => written,
+        Err(error) => match groups {
+            [group] if group.len() == 1 => vec![vec![Err(error)]],
+            // A lock that nobody let go of: they would wait for it one after the other.
+            _ if error.kind() != ErrorKind::Permanent && connection.is_autocommit() && is_locked(&error) => {
+                groups.iter().map(|_| vec![Err(error.clone())]).collect()
+            }
+            // One of them broke a rule that is judged for all together, or that ends the transaction.
+            _ => groups.iter().map(|group| one_by_one(table, connection, group)).collect(),
+        },
     }
+}
+
+/// Whether a failure is that the transaction could not begin.
+fn is_locked(error: &Error) -> bool {
+    matches!(error, Error::Source { cause: Some(cause), .. }
+        if cause.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code)
+            == Some(ErrorCode::DatabaseBusy))
+}
+
+fn one_by_one(table: &Table, connection: &mut Connection, group: &[Write]) -> Group {
+    let mut written = Group::with_capacity(group.len());
+    for write in group {
+        let mut alone = || -> Result<Written> {
+            let begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
+            let mut transaction = begun.map_err(|error| refused(table, "", error))?;
+            prepare(&transaction, std::iter::once(write))?;
+            let done = one(table, &mut transaction, write)?;
+            transaction.commit().map_err(|error| refused(table, write.op.id().unwrap_or_default(), error))?;
+            Ok(done)
+        };
+        let done = alone();
+        let ends = done.as_ref().err().is_some_and(|error| error.kind() != ErrorKind::Permanent);
+        written.push(done);
+        if ends {
+            break;
+        }
+    }
+    written
+}
+
+/// Makes sure that operations can be noted, if there are any.
+fn prepare<'a>(connection: &Connection, mut writes: impl Iterator<Item = &'a Write>) -> Result<()> {
+    if writes.any(|write| write.operation.is_some()) { ops::prepare(connection) } else { Ok(()) }
+}
+
+/// One transaction of all groups.
+fn together(table: &Table, connection: &mut Connection, groups: &[Vec<Write>]) -> Result<Vec<Group>> {
     let failed = |error| refused(table, "", error);
-    let mut written = || -> Result<Vec<Result<Written>>> {
-        // Immediate: what is read here still holds when it is written.
-        let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        let mut written = Vec::with_capacity(writes.len());
-        for write in writes {
-            let done = one(table, &mut transaction, write);
+    // Immediate: what is read here still holds when it is written.
+    let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    prepare(&transaction, groups.iter().flatten())?;
+    let mut written = Vec::with_capacity(groups.len());
+    for group in groups {
+        let mut done = Group::with_capacity(group.len());
+        for write in group {
+            let result = one(table, &mut transaction, write);
             if transaction.is_autocommit() {
                 // A full disk and its like take the whole transaction back.
-                let why = done.err().unwrap_or_else(|| Error::transient("the transaction was taken back"));
-                return Err(why);
+                return Err(result.err().unwrap_or_else(|| Error::transient("the transaction was taken back")));
             }
-            written.push(done);
+            let ends = result.as_ref().err().is_some_and(|error| error.kind() != ErrorKind::Permanent);
+            done.push(result);
+            if ends {
+                break;
+            }
         }
-        transaction.commit().map_err(failed)?;
-        Ok(written)
-    };
-    match (written(), writes) {
-        (Ok(written), _) => written,
-        // One of them broke a rule that is judged for all together, or that ends the transaction: each is judged by itself.
-        (Err(error), [_, _, ..]) if error.kind() == ErrorKind::Permanent => {
-            writes.chunks(1).flat_map(|write| all(table, connection, write)).collect()
-        }
-        (Err(error), _) => writes.iter().map(|_| Err(error.clone())).collect(),
+        written.push(done);
     }
+    transaction.commit().map_err(failed)?;
+    Ok(written)
 }
 
 /// Carries out a write, unless its operation says that it has been: then it is answered with the row as it is.

@@ -195,6 +195,7 @@ impl Feed {
         let ring = Arc::clone(&self.core.ring);
         for _ in 0..BATCH {
             match ring.at(next) {
+                At::Item(item) if self.is_blind(&item) => return self.reset_because(Reset::Trimmed),
                 At::Item(item) => {
                     bytes += self.take(&item, Some(next), &mut out);
                     next += 1;
@@ -220,10 +221,13 @@ impl Feed {
     async fn catch_up(&mut self) -> Result<Vec<Sent>, Ended> {
         let Ok(Some(past)) = self.core.past(self.position.seq, PIECE).await else { return self.reset() };
         let mut out = Vec::new();
+        let stuck = past.reached == self.position.seq;
+        if past.items.iter().any(|item| self.is_blind(item)) {
+            return self.reset_because(Reset::Trimmed);
+        }
         for item in &past.items {
             self.take(item, None, &mut out);
         }
-        let stuck = past.reached == self.position.seq;
         self.position.seq = past.reached;
         self.next = self.core.ring.after(self.position.seq);
         if stuck && self.next.is_none() {
@@ -249,6 +253,13 @@ impl Feed {
         let told = self.view.tell(item, at)?;
         let wanted = self.ops.is_none_or(|ops| ops.has(told.kind));
         wanted.then(|| Sent { frame: told.frame, seq: item.seq, is_event: true })
+    }
+
+    /// Whether nobody can tell what an event is for this subscriber, because its entry is of a format that does not keep the row
+    /// before.
+    fn is_blind(&self, item: &RingItem) -> bool {
+        let ahead = item.seq.is_some_and(|seq| seq > self.position.seq);
+        ahead && self.concerns(item) && self.view.is_blind(item)
     }
 
     fn concerns(&self, item: &RingItem) -> bool {

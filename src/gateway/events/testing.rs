@@ -9,10 +9,18 @@ use crate::{Column, ColumnType, Dio, Lens, Record, Schema};
 
 /// A Dio in memory with nothing in it and a ring of eight events.
 pub(crate) async fn small_dio() -> Dio {
+    dio_with_ring(8).await
+}
+
+/// A Dio in memory with nothing in it and a ring of so many events.
+pub(super) async fn dio_with_ring(events: usize) -> Dio {
     let columns = [("id", ColumnType::String), ("name", ColumnType::String), ("price", ColumnType::Integer)];
     let schema = Schema::new("id", columns.map(|(name, ty)| Column::new(name, ty)).to_vec());
-    let lens =
-        Lens::new().cache_source(MemoryCache::default()).settings(|settings| settings.ring.events = 8).build().unwrap();
+    let lens = Lens::new()
+        .cache_source(MemoryCache::default())
+        .settings(|settings| settings.ring.events = events)
+        .build()
+        .unwrap();
     lens.make_dio(MemoryTable::vista("products", schema, [])).await.unwrap()
 }
 

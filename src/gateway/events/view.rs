@@ -136,6 +136,14 @@ impl View {
         }
     }
 
+    /// Whether the verdict on an event needs the row before it, which is not known. What was not written is judged without.
+    pub(super) fn is_blind(&self, item: &RingItem) -> bool {
+        let needs = |entry: &Entry| {
+            matches!(entry.frame, Frame::Changed | Frame::Removed) && !matches!(entry.visible, Visible::Same)
+        };
+        self.filter.is_some() && item.old == Old::Unknown && item.entry.as_ref().is_some_and(needs)
+    }
+
     /// Whether a row is seen.
     pub(super) fn matches(&self, row: &impl Fields) -> bool {
         self.filter.as_ref().is_none_or(|filter| filter.matches(row))

@@ -148,6 +148,7 @@ struct World {
 impl World {
     fn new(setup: Setup) -> World {
         let mut state = State::new(rules(setup.versioned, setup.trust), "epoch", 0);
+        state.advance(0);
         let rows = (0..setup.keys).map(|key| (id(key), Some(row(setup.versioned, key, 0, 0)))).collect();
         run(&mut state, &Cmd::Statement { rows, told: false });
         World {

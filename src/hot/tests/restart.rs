@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::record::Layout;
 
 type Stored = BTreeMap<Slot, (Id, BaseRow)>;
 
@@ -70,7 +71,8 @@ fn check_sound(state: &State, stored: &Stored) {
 impl Life {
     fn new(versioned: bool) -> Life {
         let rules = Rules { keep_routed: 2, ..(*rules(versioned, true)).clone() };
-        let state = State::new(Arc::new(rules), "epoch", 0);
+        let mut state = State::new(Arc::new(rules), "epoch", 0);
+        state.advance(0);
         Life { state, entries: Vec::new(), cache: vec![Stored::new()], marks: Vec::new(), next: 1 }
     }
 
@@ -257,8 +259,14 @@ proptest! {
         }
         prop_assert_eq!(&face(&replayed), &expected);
         prop_assert_eq!(replayed.rows_seq(), life.state.rows_seq());
+        let mut told = State::new(Arc::new(life.state.rules().clone()), "epoch", 0);
+        for entry in &life.entries {
+            told.apply(&Entry::decode(&entry.encode_with_rows()).unwrap());
+        }
+        prop_assert_eq!(&face(&told), &expected, "a log that carries all rows needs no cache file");
+        prop_assert!(!told.has_gap());
         let seeded = life.entries.iter().rposition(|entry| {
-            matches!(&entry.base, Base::Many { rows } if matches!(**rows, Many::Table(_)))
+            matches!(&entry.base, Base::Many { rows, .. } if matches!(**rows, Many::Table(_)))
         });
         for at in seeded.map_or(0, |at| at + 1)..=life.entries.len() {
             prop_assert_eq!(&face(&life.restarted(at, true)), &expected, "restarted with the cache at {}", at);
@@ -269,9 +277,12 @@ proptest! {
     #[test]
     fn g12_bytes_that_are_no_entry_are_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = Entry::decode(&bytes);
-        let mut framed = vec![1];
-        framed.extend(bytes);
-        let _ = Entry::decode(&framed);
+        for format in [1, 2] {
+            let mut framed = vec![format];
+            framed.extend(&bytes);
+            let _ = Entry::decode(&framed);
+            let _ = Entry::decode_first(&framed);
+        }
     }
 
     #[test]
@@ -288,4 +299,29 @@ proptest! {
             let _ = Entry::decode(&bytes);
         }
     }
+}
+
+#[test]
+fn an_entry_of_format_1_is_read_with_its_version() {
+    // {"s": 7, "t": 1, "i": "a", "c": {}, "b": "g", "n": 41, "v": "g", "f": "r"}
+    let map = b"\xa8\x61s\x07\x61t\x01\x61i\x61a\x61c\xa0\x61b\x61g\x61n\x18\x29\x61v\x61g\x61f\x61r";
+    let entry = Entry::decode(&[&[1], &map[..]].concat()).unwrap();
+    assert_eq!((entry.seq, entry.versions.column()), (7, Some(&41.into())));
+    assert_eq!(entry.former_row(&Layout::new("id", false, ["id"])), None, "it does not say what the row was");
+    let (again, length) = Entry::decode_first(&entry.encode()).unwrap();
+    assert_eq!(
+        (again.versions.column(), length),
+        (Some(&41.into()), entry.encode().len()),
+        "written in the new format"
+    );
+}
+
+#[test]
+fn an_entry_keeps_principal_marks_and_versions_of_every_clock() {
+    let mut entry = Entry::new(3, 5, Some("a".into()), Cause { principal: Some("key:ci".into()), ..Cause::default() });
+    entry.versions.set("stripe", "v7".into());
+    entry.marks = vec![FeedMark { key: "orders".into(), position: "0/16B3748".into(), applied: 2 }];
+    let read = Entry::decode(&entry.encode()).unwrap();
+    assert_eq!((&read.cause, &read.versions, &read.marks), (&entry.cause, &entry.versions, &entry.marks));
+    assert_eq!((read.versions.by("stripe"), read.versions.column()), (Some(&"v7".into()), None));
 }

@@ -113,8 +113,13 @@ impl Feed {
         out
     }
 
-    /// Gives up on what the reader has missed.
+    /// Gives up on what a slow reader has missed.
     pub(super) fn reset(&mut self) -> Result<Vec<Sent>, Ended> {
+        self.reset_because(Reset::Overflow)
+    }
+
+    /// Gives up on what the reader has missed.
+    pub(super) fn reset_because(&mut self, reason: Reset) -> Result<Vec<Sent>, Ended> {
         let now = Instant::now();
         self.resets.retain(|at| now.duration_since(*at) < RESET_SPAN);
         self.resets.push_back(now);
@@ -126,7 +131,7 @@ impl Feed {
         self.position = self.core.position();
         self.next = Some(ring.after(self.position.seq).unwrap_or_else(|| ring.end()));
         let snapshot = self.snapshot != Snapshot::None;
-        let reset = frame::reset(self.encoding(), Reset::Overflow, &self.position);
+        let reset = frame::reset(self.encoding(), reason, &self.position);
         let mut out = vec![Sent::word(reset, (!snapshot).then_some(self.position.seq))];
         if snapshot {
             out.push(self.begin_snapshot());

@@ -4,7 +4,8 @@ use futures_util::future::join_all;
 use serde_json::Value;
 
 use super::*;
-use crate::gateway::events::testing::{mounted, record, wish};
+use crate::gateway::MountOptions;
+use crate::gateway::events::testing::{dio_with_ring, mounted, record, wish};
 
 /// Rows of 5,000 bytes that are too much to be told one by one.
 const FAR: usize = 1_000;
@@ -61,4 +62,44 @@ async fn who_has_missed_more_rows_than_are_worth_it_is_reset_and_at_the_third_ti
     assert_eq!(frames[0]["seq"], at.dio.position().seq);
     assert!(feed.reset().is_ok());
     assert_eq!(feed.reset().unwrap_err(), Ended::Slow);
+}
+
+/// A feed from the beginning of the log, read from the ring or from the journal.
+async fn past(at: &Mounted, query: &str, from_journal: bool) -> Vec<Value> {
+    let since = at.dio.position().epoch;
+    let mut feed = open(at, &format!("since={since}:0&{query}")).await;
+    if from_journal {
+        feed.next = None;
+    }
+    all(&mut feed).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_journal_tells_each_filter_of_changes_as_the_ring_does() {
+    let at = Mounted::new(dio_with_ring(1_000).await, MountOptions::default());
+    for (id, price) in [("a", 5), ("b", 5), ("c", 2_000), ("d", 1_500), ("e", 1)] {
+        at.dio.patched(id, record(id, price)).await.unwrap();
+    }
+    for (id, price) in [("a", 6), ("c", 2_001), ("e", 5_000), ("d", 10), ("c", 2_001)] {
+        at.dio.patched(id, record("again", price)).await.unwrap();
+    }
+    at.dio.vista().delete("b").await.unwrap();
+    at.dio.vista().delete("c").await.unwrap();
+    at.dio.cache().delete_value("d").await.unwrap();
+    at.dio.patched("d", record("d", 3_000)).await.unwrap();
+    for query in
+        ["", "price=gte.1000", "price=lt.1000", "name=eq.again", "price=gte.1000&select=name", "ops=insert,delete"]
+    {
+        let told = past(&at, query, false).await;
+        assert_eq!(past(&at, query, true).await, told, "{query}");
+        assert!(!told.is_empty(), "{query}");
+    }
+    let told = past(&at, "price=gte.1000", true).await;
+    let is_row = |frame: &&Value| frame["type"] != "WriteCommitted";
+    let never_matched = |frame: &Value| frame["id"] == "a" || frame["id"] == "b";
+    assert!(!told.iter().filter(is_row).any(never_matched), "{told:#?}");
+    assert!(told.iter().any(|frame| frame["id"] == "e" && frame["entered"] == true));
+    assert!(told.iter().any(|frame| frame["id"] == "d" && frame["left"] == true));
+    let changed = |frame: &Value| frame["id"] == "c" && frame["changed"] == serde_json::json!(["name", "price"]);
+    assert!(told.iter().any(changed), "{told:#?}");
 }

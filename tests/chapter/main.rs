@@ -12,4 +12,8 @@ mod facade;
 mod lens;
 mod live;
 mod refresh;
+mod replacement;
+mod replacement_property;
+
+mod whole_list;
 mod writes;

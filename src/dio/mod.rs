@@ -330,7 +330,8 @@ impl Dio {
         self.0.core.ingest(&self.0, event.into()).await
     }
 
-    /// Refreshes now, or joins the refresh under way: `on_refresh` if there is one, then `Invalidated`.
+    /// Refreshes now, or joins the refresh under way: `on_refresh` if there is one, then `Invalidated`. After an `on_start` that
+    /// failed it is another attempt at that.
     ///
     /// # Errors
     /// What `on_refresh` says (then nothing is published but `RefreshFailed`);

@@ -262,6 +262,9 @@ impl Core {
         let first = list.whole && state.table().is_empty() && state.folds().next().is_none();
         if first && self.seed(rows, list.mark).await? {
             let outcome = Outcome::Applied { inserted: rows.len() as u64, changed: 0, removed: 0 };
+            if let Some(scope) = scope_of(&self.name) {
+                scope.covered.lock().outcome.add(&outcome);
+            }
             return Ok(Applied { outcome, seeded: true });
         }
         let (state, listed, whole) = (self.state(), Arc::clone(rows), list.whole);

@@ -76,13 +76,23 @@ impl Core {
     /// Runs `on_query` with what a scenery is about to read.
     pub(crate) async fn before_query(self: &Arc<Self>, dio: &Dio, query: Query) -> Result<()> {
         let Some(on_query) = &self.hooks.on_query else { return Ok(()) };
-        hooks::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), on_query(dio, query)).await
+        let done = hooks::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), on_query(dio, query)).await;
+        self.unless_loading(done).map(drop)
+    }
+
+    /// `None` for what a callback could not find out because there is no first copy yet: the scenery that asked is loading.
+    fn unless_loading<T>(&self, done: Result<T>) -> Result<Option<T>> {
+        match done {
+            Err(Error::NotReady { dio, .. }) if dio == self.name && self.is_loading() => Ok(None),
+            done => done.map(Some),
+        }
     }
 
     /// What `total_provider` says.
     pub(crate) async fn ask_total(self: &Arc<Self>, dio: &Dio) -> Result<Option<u64>> {
         let Some(total) = &self.hooks.total_provider else { return Ok(None) };
-        hooks::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), total(dio)).await.map(Some)
+        let done = hooks::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), total(dio)).await;
+        self.unless_loading(done)
     }
 
     /// Loads a range of the master's rows through `on_load_chunk` and stores them as confirmed rows.

@@ -15,5 +15,6 @@ mod refresh;
 mod replacement;
 mod replacement_property;
 
+mod start;
 mod whole_list;
 mod writes;

@@ -147,10 +147,10 @@ impl ValueSceneryBuilder {
                     if told.iter().any(matters) {
                         shared.show(sum.run(&core, &mut follower).await);
                         follower.rest();
-                    } else if let Some(seq) = told.iter().filter_map(Told::seq).max() {
-                        if let Some(now) = &mut shared.held.write().now {
-                            now.seq = now.seq.max(seq);
-                        }
+                    } else if let Some(seq) = told.iter().filter_map(Told::seq).max()
+                        && let Some(now) = &mut shared.held.write().now
+                    {
+                        now.seq = now.seq.max(seq);
                     }
                 }
             }

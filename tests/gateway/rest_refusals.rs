@@ -186,7 +186,7 @@ async fn a_first_copy_that_failed_is_said_with_its_reason_by_every_route() {
     let router = Gateway::new().mount(dio).into_router();
     let ask = async |method: &str, path: &str| {
         let request = axum::http::Request::builder().method(method).uri(path);
-        let request = request.header("Content-Type", "application/json").body("{}".into()).unwrap();
+        let request = request.header("Content-Type", "application/json").body(axum::body::Body::from("{}")).unwrap();
         let response = tower::ServiceExt::oneshot(router.clone(), request).await.unwrap();
         let status = response.status().as_u16();
         let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();

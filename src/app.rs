@@ -323,7 +323,7 @@ impl App {
         Ok(gateway)
     }
 
-    /// Waits for the first copies, tries again what failed, says how it went; never returns.
+    /// Waits for the first copies, says how it went; never returns.
     async fn run(&self, config: &Config, base: &str, ready: impl FnOnce(&str)) {
         let started = Instant::now();
         let seconds = tokio::select! {
@@ -365,6 +365,8 @@ fn lens(spec: &LensSpec) -> Result<Lens, Failure> {
     let builder = builder.settings(|settings| {
         settings.write_queue_capacity = QUEUE;
         settings.count_parked = true;
+        // A file that is mended, a table that is made: the server goes on by itself.
+        settings.retry_every_start = true;
         settings.inbox = hooks::inbox(&spec.inbox);
         hooks::events(&spec.events, settings);
     });

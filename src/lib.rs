@@ -96,7 +96,9 @@
 //! # Creating a Dio
 //!
 //! `make_dio` opens the cache table named after the Vista, starts the write worker and the timer, runs `on_start` and returns
-//! the Dio, ready to use:
+//! the Dio, ready to use. With `on_start_blocking(false)` it returns at once, and reads fail with [`Error::NotReady`] until the
+//! first copy is there. If the cache holds a whole copy and the master is away, that copy is served, and `on_start` is tried
+//! again:
 //!
 //! ```
 //! # use diorama::drivers::MemoryTable;
@@ -396,7 +398,10 @@
 //! # }
 //! ```
 //!
-//! In an `on_refresh`, [`Dio::reconcile`] makes the cache equal to a fresh list and tells row by row what is different.
+//! In an `on_refresh`, [`Dio::reconcile`] makes the cache equal to a fresh list and tells row by row what is different;
+//! [`Dio::reconcile_whole`] does so with rows that the program made. `dio.cache().clear()` and the inserts after it are one
+//! replacement: readers see the old rows until the callback returns `Ok`, then the new ones. [`Dio::begin_list`] takes a whole
+//! list page by page, also outside of callbacks.
 //!
 //! # Putting it together
 //!
@@ -454,7 +459,7 @@
 //!
 //! | callback | when it runs | typical use |
 //! |---|---|---|
-//! | `on_start` | once, in `make_dio` | seed the cache from the master |
+//! | `on_start` | once, in `make_dio`; again while it fails | seed the cache from the master |
 //! | `on_refresh` | timer and `refresh()` | read the master again |
 //! | `on_write` | every [`WriteOp`] | route writes elsewhere |
 //! | `on_event` | every [`ChangeEvent`] | reconcile live updates |

@@ -2,28 +2,15 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, interval, sleep};
+use tokio::time::{Instant, interval};
 
 use super::{say, source};
 use crate::config::DioSpec;
 use crate::dio::Dio;
 
-/// How often readiness is looked at.
-const LOOK: Duration = Duration::from_millis(20);
-
-/// Waits until `dio` can be read; tries again when its source fails. Gives the seconds it took.
+/// Waits until `dio` can be read: the library tries again what fails. Gives the seconds it took.
 pub(super) async fn first_copy(dio: &Dio, started: Instant) -> f64 {
-    let mut rest = Duration::from_secs(1);
-    while !dio.is_ready() {
-        sleep(LOOK).await;
-        if dio.is_ready() || dio.status().refresh_failed.is_none() {
-            continue;
-        }
-        sleep(rest).await;
-        rest = (rest * 2).min(Duration::from_secs(30));
-        // What it says is in the status and in the log.
-        let _ = dio.refresh().await;
-    }
+    dio.made_ready().await;
     started.elapsed().as_secs_f64()
 }
 

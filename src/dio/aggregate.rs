@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::core::Core;
+use super::coverage::Coverage;
 use crate::hot::State;
 use crate::record::Record;
 use crate::vista::query::{Aggregation, JsonRow};
@@ -12,7 +13,8 @@ impl Core {
     /// What `asked` makes of the rows of `state` that pass the filter and search of `query`.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if only a part of the rows is held: no slice is summed up. What the aggregation says.
+    /// [`Error::Unsupported`] if only a part of the rows is held: no slice is summed up. [`Error::NotReady`] before the first copy.
+    /// What the aggregation says.
     pub(crate) async fn aggregate(
         &self,
         state: Arc<State>,
@@ -20,7 +22,7 @@ impl Core {
         asked: &Arc<Aggregation>,
         schema: &Arc<Schema>,
     ) -> Result<Vec<Record>> {
-        if !self.is_complete() {
+        if self.readable()? == Coverage::Partial {
             let what = "aggregate (its rows are only partly cached)";
             return Err(Error::Unsupported { vista: Arc::clone(&self.name), what });
         }

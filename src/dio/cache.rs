@@ -10,9 +10,16 @@ use crate::vista::Result;
 
 /// The cached rows of a Dio by id.
 ///
-/// Reads give what readers see. Writes are statements of the program about the *confirmed* rows: they go through the Dio's
-/// committer and take a position, but publish nothing; pending operations stay over them. Tell subscribers with
-/// [`Dio::invalidate_record`](super::Dio::invalidate_record).
+/// Reads give what readers see, also before the first copy is complete. Writes are statements of the program about the
+/// *confirmed* rows: they go through the Dio's committer and take a position, but publish nothing; pending operations stay over
+/// them. Tell subscribers with [`Dio::invalidate_record`](super::Dio::invalidate_record).
+///
+/// # Replacing all rows
+/// In `on_start` and `on_refresh`, [`DioCache::clear`] begins a replacement: the rows that the hook puts afterwards are gathered,
+/// and applied together when it returns `Ok`, as [`Dio::reconcile_whole`](super::Dio::reconcile_whole) does: by differences, each
+/// told as a row event, and a list that shrank is believed. Until then readers see the old rows, and this hook's own
+/// `dio.cache()` the gathered ones. When the hook fails, nothing changes. Rows that something else has changed since the hook
+/// began, or that writes wait for, are kept and read again. Tasks that the hook spawned take no part in it.
 #[derive(Clone, Debug)]
 pub struct DioCache {
     pub(super) core: Arc<Core>,
@@ -24,6 +31,9 @@ impl DioCache {
     /// # Errors
     /// None today; a cache that has to fetch may fail.
     pub async fn list_values(&self) -> Result<Rows> {
+        if let Some(rows) = self.core.gathered(|gathered, layout| gathered.rows(layout)) {
+            return Ok(rows);
+        }
         let state = self.core.state();
         let rows = state.table().len();
         self.core
@@ -42,6 +52,9 @@ impl DioCache {
     /// # Errors
     /// As [`DioCache::list_values`].
     pub async fn get_value(&self, id: &str) -> Result<Option<Record>> {
+        if let Some(row) = self.core.gathered(|gathered, _| gathered.get(id).cloned()) {
+            return Ok(row.and_then(|body| body.decode().ok()));
+        }
         Ok(self.core.state().get(id).and_then(|row| row.decode().ok()))
     }
 
@@ -50,6 +63,9 @@ impl DioCache {
     /// # Errors
     /// As [`DioCache::list_values`].
     pub async fn count(&self) -> Result<u64> {
+        if let Some(count) = self.core.gathered(|gathered, _| gathered.len()) {
+            return Ok(count as u64);
+        }
         Ok(self.core.state().table().len() as u64)
     }
 
@@ -59,7 +75,10 @@ impl DioCache {
     /// # Errors
     /// [`Error::Storage`](crate::Error::Storage) if the journal fails, [`Error::Closed`](crate::Error::Closed).
     pub async fn insert_values(&self, rows: Rows) -> Result<()> {
-        self.core.apply_list(rows, false, false).await.map(drop)
+        match self.core.gathering() {
+            Some(scope) => self.core.gather(&scope, rows, false),
+            None => self.core.apply_list(rows, false, false).await.map(drop),
+        }
     }
 
     /// Puts one row.
@@ -80,11 +99,14 @@ impl DioCache {
         self.state(id, None).await
     }
 
-    /// Takes every row away.
+    /// Takes every row away. In `on_start` and `on_refresh` it begins a replacement: see [`DioCache`].
     ///
     /// # Errors
     /// As [`DioCache::insert_values`].
     pub async fn clear(&self) -> Result<()> {
+        if self.core.begin_replacement().await? {
+            return Ok(());
+        }
         let state = self.core.state();
         let ids: Vec<Id> = state.table().iter_slots().map(|row| Id::from(row.id())).collect();
         self.core.untold.store(true, Ordering::Release);
@@ -96,6 +118,9 @@ impl DioCache {
     }
 
     async fn state(&self, id: &str, row: Option<Body>) -> Result<()> {
+        if self.core.gather_row(id, row.as_ref()) {
+            return Ok(());
+        }
         self.core.untold.store(true, Ordering::Release);
         let rows = vec![(Id::from(id), row)];
         self.core.commit(Cmd::Statement { rows, told: false }).await.map(drop)

@@ -20,6 +20,7 @@ use super::operations::Attempts;
 use super::ring::Ring;
 use super::room::{Held, Room};
 use super::settings::Settings;
+use super::start::Start;
 use super::store::Store;
 use super::tasks::Tasks;
 use crate::hot::{Cmd, Origin, Outcome, State};
@@ -70,8 +71,10 @@ pub(crate) struct Core {
     /// Places of all other commands that wait for the committer.
     inbox: Arc<Semaphore>,
     closed: AtomicBool,
-    /// Whether `on_start` has not made the first copy yet, in the background.
+    /// Whether there is no first copy yet; see [`Core::coverage`].
     pub(super) seeding: AtomicBool,
+    /// How it stands with `on_start`.
+    pub(super) start: Mutex<Start>,
     /// Whether rows changed that no event has told of: the next `Invalidated` is not covered.
     pub(super) untold: AtomicBool,
     /// Cancelled when everything has ended.
@@ -116,8 +119,6 @@ pub(crate) struct Freshness {
 /// How fresh the rows are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Glance {
-    /// Whether reads can be answered: not while the first copy is being made.
-    pub(crate) ready: bool,
     /// Time since the last complete list.
     pub(crate) age: Option<Duration>,
     /// Whether that is too long.
@@ -180,6 +181,7 @@ impl Core {
             inbox: Arc::new(Semaphore::new(INBOX)),
             closed: AtomicBool::new(false),
             seeding: AtomicBool::new(false),
+            start: Mutex::new(Start::Done),
             untold: AtomicBool::new(false),
             ended: tokio_util::sync::CancellationToken::new(),
         }
@@ -199,14 +201,8 @@ impl Core {
     /// Whatever the source had at the start is here now.
     pub(super) fn seeded(&self) {
         self.seeding.store(false, Ordering::Release);
-        // Deliveries may have waited for it.
-        self.published.send_modify(|_| {});
-    }
-
-    /// Whether reads may be answered from these rows for questions about all of them.
-    pub(crate) fn is_complete(&self) -> bool {
-        // Without windowed loading the program says what the rows are.
-        self.hooks.on_load_chunk.is_none() || self.freshness.lock().complete
+        // Deliveries and sceneries may have waited for it.
+        self.wake();
     }
 
     /// Whether an acknowledged write survives the process.
@@ -218,7 +214,6 @@ impl Core {
     pub(crate) fn glance(&self) -> Glance {
         let freshness = self.freshness.lock();
         Glance {
-            ready: !self.seeding.load(Ordering::Acquire),
             age: freshness.at.map(|at| at.elapsed()),
             stale: self.is_stale_by(&freshness),
             refresh_failed: freshness.failed.is_some(),

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::Handle;
 use super::core::Core;
+use super::coverage::Coverage;
 use super::refresh::HEAVY;
 use super::write::WriteOptions;
 use crate::hot::plan::{Page, Picked, Plan, Repeated, plan};
@@ -140,7 +141,7 @@ impl TableShell for Facade {
 
     async fn list(&self, query: &Query) -> Result<Rows> {
         let core = &self.handle.core;
-        if !core.is_complete() {
+        if core.readable()? == Coverage::Partial {
             return core.at_master(query).await;
         }
         self.handle.refresh_if_stale();
@@ -149,11 +150,12 @@ impl TableShell for Facade {
 
     async fn get(&self, id: &str) -> Result<Option<Record>> {
         let core = &self.handle.core;
+        let coverage = core.readable()?;
         self.handle.refresh_if_stale();
         if let Some(row) = core.state().get(id) {
             return Ok(row.decode().ok());
         }
-        if core.is_complete() {
+        if coverage == Coverage::Whole {
             return Ok(None);
         }
         core.load_row(id).await?;
@@ -166,7 +168,7 @@ impl TableShell for Facade {
 
     async fn count(&self, query: &Query) -> Result<u64> {
         let core = &self.handle.core;
-        if !core.is_complete() {
+        if core.readable()? == Coverage::Partial {
             return core.count_master(query).await;
         }
         self.handle.refresh_if_stale();
@@ -177,7 +179,7 @@ impl TableShell for Facade {
     /// Tokens are cursors: rows that come and go between pages neither hide others nor repeat them.
     async fn next(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
         let core = &self.handle.core;
-        if !core.is_complete() {
+        if core.readable()? == Coverage::Partial {
             return core.next_of_master(query, token).await;
         }
         self.handle.refresh_if_stale();
@@ -207,6 +209,7 @@ impl TableShell for Facade {
                 format!("give the row an id in its column {:?}: the write route cannot choose one", master.id_column());
             return Err(Error::invalid(detail));
         } else {
+            core.writable()?;
             core.insert_at_master(record).await?
         };
         Ok(Written { id: Some(id), record: None })

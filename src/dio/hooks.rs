@@ -4,12 +4,14 @@ use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Dio;
-use super::core::Core;
+use super::core::{Core, Guard};
+use super::replacement::Gathered;
 use crate::hot::{OpId, Outcome};
 use crate::record::Rows;
 use crate::vista::{ChangeEvent, Error, Query, Result, WriteOp};
@@ -111,6 +113,12 @@ pub(crate) struct Scope {
     pub(crate) listed: Mutex<Option<Arc<Rows>>>,
     /// Whether everything the callback changed was told as row events.
     pub(crate) covered: Mutex<Covered>,
+    /// Mark of the callback's beginning, in `on_start` and `on_refresh`.
+    pub(super) guard: Option<Guard>,
+    /// Rows of a replacement: from the callback's `cache().clear()` on.
+    pub(super) gathered: Mutex<Option<Gathered>>,
+    /// Whether the callback panicked.
+    pub(super) panicked: AtomicBool,
 }
 
 /// How a refresh told its differences.
@@ -133,7 +141,20 @@ impl Scope {
             allow_shrink: false,
             listed: Mutex::new(None),
             covered: Mutex::new(Covered::default()),
+            guard: None,
+            gathered: Mutex::new(None),
+            panicked: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the callback makes the copy: it sees and changes what is there so far.
+    pub(super) fn makes_copy(&self) -> bool {
+        matches!(self.kind, Kind::Start | Kind::Refresh)
+    }
+
+    /// Whether the callback panicked.
+    pub(super) fn panicked(&self) -> bool {
+        self.panicked.load(Ordering::Acquire)
     }
 }
 
@@ -141,9 +162,15 @@ tokio::task_local! {
     static SCOPE: Arc<Scope>;
 }
 
-/// The scope of the running callback, if it is one of the Dio called `dio`.
+/// The scope of the running callback, if it is one of the Dio whose own name is `dio`: a Dio of another Lens may be called the
+/// same.
 pub(crate) fn scope_of(dio: &str) -> Option<Arc<Scope>> {
-    SCOPE.try_with(Arc::clone).ok().filter(|scope| &*scope.dio == dio)
+    SCOPE.try_with(Arc::clone).ok().filter(|scope| std::ptr::eq(&*scope.dio, dio))
+}
+
+/// Runs what belongs to a callback that has returned.
+pub(super) async fn within<T>(scope: &Arc<Scope>, work: impl Future<Output = T>) -> T {
+    SCOPE.scope(Arc::clone(scope), work).await
 }
 
 /// Runs a callback's future in its scope, in a task of its own: a caller that goes away does not cancel it, a panic is an
@@ -152,11 +179,14 @@ pub(crate) fn scope_of(dio: &str) -> Option<Arc<Scope>> {
 pub(crate) async fn run<T: Send + 'static>(core: &Core, scope: Arc<Scope>, future: HookFuture<T>) -> Result<T> {
     let grace = core.settings.drain_timeout;
     let delivers = scope.kind == Kind::Write;
-    let task = core.tasks.spawn_bounded(grace, SCOPE.scope(scope, future));
+    let task = core.tasks.spawn_bounded(grace, SCOPE.scope(Arc::clone(&scope), future));
     let joined = if delivers { AbortOnDropHandle::new(task).await } else { task.await };
     match joined {
         Ok(done) => done.unwrap_or(Err(Error::Closed)),
-        Err(error) if error.is_panic() => Err(Error::unknown(format!("a hook panicked: {}", panic_text(error)))),
+        Err(error) if error.is_panic() => {
+            scope.panicked.store(true, Ordering::Release);
+            Err(Error::unknown(format!("a hook panicked: {}", panic_text(error))))
+        }
         Err(_) => Err(Error::Closed),
     }
 }

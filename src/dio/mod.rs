@@ -11,6 +11,7 @@ mod cache;
 mod commit;
 mod core;
 mod counters;
+mod coverage;
 mod delivery;
 mod event;
 mod facade;
@@ -24,14 +25,18 @@ mod master;
 mod open;
 mod operations;
 mod refresh;
+mod replacement;
+mod reread;
 mod ring;
 mod room;
 mod schedule;
 mod settings;
+mod start;
 mod store;
 mod tasks;
 mod trouble;
 mod view;
+mod whole_list;
 mod worker;
 mod write;
 mod writeback;
@@ -50,14 +55,17 @@ pub use operations::{Operation, OperationQuery, OperationState};
 pub use refresh::RefreshReport;
 pub use ring::{At, EventReceiver, Old, Ring, RingItem, RingLimits};
 pub use settings::{BreakerLimits, OnUnknown, Retry, Settings, WriteOrder, WriteRoute};
+pub use whole_list::WholeList;
 pub use write::{IdempotencyKey, Ticket, WriteOptions};
 
 pub(crate) use self::core::{Core, Glance};
 pub(crate) use bucket::Bucket;
 pub(crate) use commit::Committer;
+pub(crate) use coverage::Coverage;
 pub(crate) use feed::FeedMeter;
 pub(crate) use hooks::{Hooks, hook, hook_with};
 pub(crate) use open::{Surroundings, check_memory_log, open};
+pub(crate) use view::View;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -180,9 +188,15 @@ impl Dio {
         EventReceiver::new(Arc::clone(&self.0.core.ring))
     }
 
-    /// Whether reads can be answered: not while `on_start` makes the first copy in the background.
+    /// Whether reads can be answered: not before `on_start` has made the first copy. Until then reads and writes of the facade
+    /// are refused with [`Error::NotReady`](crate::Error::NotReady), and sceneries are loading.
     pub fn is_ready(&self) -> bool {
-        self.0.core.glance().ready
+        !self.0.core.is_loading()
+    }
+
+    /// Refuses while there is no first copy, with what the last attempt said.
+    pub(crate) fn check_ready(&self) -> Result<()> {
+        self.0.core.coverage().check(&self.0.core.name)
     }
 
     /// How the Dio is.
@@ -191,8 +205,9 @@ impl Dio {
         let state = core.state();
         let freshness = core.freshness.lock().clone();
         Status {
+            ready: !core.is_loading(),
             rows: state.table().len() as u64,
-            complete: core.is_complete() && freshness.complete,
+            complete: core.is_complete() && freshness.complete && state.dirty().next().is_none(),
             age: freshness.at.map(|at| at.elapsed()),
             stale: core.is_stale(),
             refresh_failed: freshness.failed,
@@ -289,7 +304,8 @@ impl Dio {
 
     // --- what others say -----------------------------------------------------------------------------------------------
 
-    /// Puts a row that an external system told about into the cache and publishes `RecordChanged`, in this order.
+    /// Puts a row that an external system told about into the cache and publishes `RecordChanged`, in this order. In a hook that
+    /// replaces all rows (see [`DioCache`]) it is one of the new ones.
     ///
     /// # Errors
     /// [`Error::Storage`](crate::Error::Storage), [`Error::Closed`](crate::Error::Closed).
@@ -299,6 +315,9 @@ impl Dio {
         core.check_id(&id, &record)?;
         let body = Body::encode(&id, &record, core.vista.schema().layout());
         check_size(&id, &body)?;
+        if core.gather_row(&id, Some(&body)) {
+            return Ok(());
+        }
         core.commit(Cmd::Statement { rows: vec![(Id::from(id), Some(body))], told: true }).await.map(drop)
     }
 
@@ -320,7 +339,8 @@ impl Dio {
         self.0.core.ingest(&self.0, event.into()).await
     }
 
-    /// Refreshes now, or joins the refresh under way: `on_refresh` if there is one, then `Invalidated`.
+    /// Refreshes now, or joins the refresh under way: `on_refresh` if there is one, then `Invalidated`. After an `on_start` that
+    /// failed it is another attempt at that.
     ///
     /// # Errors
     /// What `on_refresh` says (then nothing is published but `RefreshFailed`);
@@ -363,10 +383,17 @@ impl Dio {
     /// Makes the cache equal to what `dio.master()` listed: differences are applied and published one by one, rows missing
     /// from a complete list are removed. Rows that writes or events touched meanwhile are left and read again.
     ///
+    /// Rows that the program made are added and changed, none is removed: for those there is [`Dio::reconcile_whole`]. In a hook
+    /// that replaces all rows (see [`DioCache`]) the differences are counted by the refresh and not here.
+    ///
     /// # Errors
     /// [`Error::Suspicious`](crate::Error::Suspicious) for a list that shrank by more than half.
     pub async fn reconcile(&self, rows: Rows) -> Result<RefreshReport> {
-        self.0.core.apply_list(rows, true, true).await.map(|outcome| refresh::report(&outcome))
+        let core = &self.0.core;
+        match core.gathering() {
+            Some(scope) => core.gather(&scope, rows, true).map(|()| RefreshReport::default()),
+            None => core.apply_list(rows, true, true).await.map(|outcome| refresh::report(&outcome)),
+        }
     }
 
     // --- ending --------------------------------------------------------------------------------------------------------
@@ -394,9 +421,11 @@ pub struct HeldBy {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
-    /// Rows that readers see.
+    /// Whether reads can be answered; see [`Dio::is_ready`].
+    pub ready: bool,
+    /// Rows that the cache holds.
     pub rows: u64,
-    /// Whether they are a whole copy of the master.
+    /// Whether they are a whole copy of the master, and none of them is in doubt.
     pub complete: bool,
     /// Time since the last complete list.
     pub age: Option<Duration>,

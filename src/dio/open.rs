@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 
 use super::commit::{Committer, apply};
 use super::core::{Core, Freshness, Parts};
-use super::hooks::{self, Hooks, Kind, Scope};
+use super::hooks::Hooks;
 use super::ledger::Ledger;
 use super::ring::{Ring, RingItem};
 use super::settings::{Settings, WriteRoute};
 use super::store::Store;
-use super::{Dio, Handle, refresh, worker};
+use super::{Dio, Handle, reread, start, worker};
 use crate::cache::{CacheBackend, CacheError, CacheMeta, CacheTable, Loaded};
 use crate::hot::{Base, CacheChange, Entry, OpState, Rules, State, TableBuilder};
 use crate::journal::{Journal, JournalError, LogEntry, LogState};
@@ -176,7 +176,7 @@ async fn begin(dio: &Dio, doubt: Option<&'static str>) -> Result<()> {
     }
     // What is served from the cache at once has its indexes; what is listed first, after that.
     core.build_configured().await?;
-    start_hook(dio).await?;
+    start::run(dio).await?;
     if doubt.is_some() && core.hooks.on_refresh.is_some() && core.freshness.lock().at.is_none() {
         let (core, handle) = (Arc::clone(core), Arc::downgrade(&dio.0));
         let tasks = core.tasks.clone();
@@ -354,53 +354,12 @@ fn start_tasks(dio: &Dio) {
     }
     core.tasks.spawn(worker::run(Arc::clone(core), weak.clone()));
     core.tasks.spawn(super::indexer::run(Arc::clone(core)));
-    core.tasks.spawn(refresh::reread(Arc::clone(core), weak.clone()));
+    core.tasks.spawn(reread::reread(Arc::clone(core), weak.clone()));
     match (core.settings.refresh_every, &core.hooks.on_refresh) {
-        (Some(every), Some(_)) => drop(core.tasks.spawn(refresh::timer(Arc::clone(core), weak, every))),
+        (Some(every), Some(_)) => drop(core.tasks.spawn(reread::timer(Arc::clone(core), weak, every))),
         (Some(_), None) => {
             tracing::warn!(dio = %core.name, "refresh_every is set without on_refresh: nothing refreshes by itself");
         }
         (None, _) => {}
     }
-}
-
-async fn start_hook(dio: &Dio) -> Result<()> {
-    let core = Arc::clone(&dio.0.core);
-    let Some(on_start) = core.hooks.on_start.clone() else {
-        core.seeded();
-        return Ok(());
-    };
-    if core.settings.on_start_blocking {
-        let done = started(&core, hooks::calling(dio.clone(), move |dio| on_start(dio))).await;
-        core.seeded();
-        return done;
-    }
-    // A whole copy from an earlier life is served at once.
-    core.seeding.store(!core.freshness.lock().complete, Ordering::Release);
-    let future = hooks::calling(dio.clone(), move |dio| on_start(dio));
-    let background = Arc::clone(&core);
-    core.tasks.spawn(async move {
-        let done = started(&background, future).await;
-        if let Err(error) = done {
-            tracing::warn!(dio = %background.name, %error, "on_start failed");
-            background.freshness.lock().failed = Some(error.to_string());
-            background.ring.tell(super::DioEvent::RefreshFailed { error: error.to_string() });
-        } else {
-            background.seeded();
-        }
-    });
-    Ok(())
-}
-
-async fn started(core: &Arc<Core>, future: hooks::HookFuture<()>) -> Result<()> {
-    let _listing = core.listing.lock().await;
-    let scope = Arc::new(Scope::new(&core.name, Kind::Start));
-    hooks::run(core, Arc::clone(&scope), future).await?;
-    core.finish_listing(&scope).await?;
-    core.build_configured().await?;
-    let covered = std::mem::take(&mut *scope.covered.lock());
-    if covered.silent {
-        core.tell_all(false).await?;
-    }
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Reading the master again: stamped lists, refreshes (one at a time), and single rows that are in doubt.
+//! Reading the master again: refreshes, one at a time, and what becomes of a list.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,7 +8,6 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use tokio::time::Instant;
 
-use super::breaker::Standing;
 use super::core::Core;
 use super::event::{DioEvent, Position};
 use super::hooks::{self, Kind, Scope, scope_of};
@@ -45,14 +44,35 @@ pub struct RefreshReport {
     pub position: Option<Position>,
 }
 
+/// How a list is applied.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Listing {
+    /// When its reading began.
+    pub(super) mark: u64,
+    /// Whether it has all rows, so that it tells their order.
+    pub(super) whole: bool,
+    /// Whether rows that it does not have are gone.
+    pub(super) removes: bool,
+    /// Whether subscribers are told of the differences.
+    pub(super) told: bool,
+    /// Whether it may be much smaller than what is cached.
+    pub(super) allow_shrink: bool,
+}
+
+/// What a list did.
+#[derive(Debug)]
+pub(super) struct Applied {
+    pub(super) outcome: Outcome,
+    /// Whether it became the first copy as it is, without row events.
+    pub(super) seeded: bool,
+}
+
 /// Rows in one command.
 const CHUNK: usize = 64;
 /// Rows in one bulk command; nobody's write waits longer than their way to the cache file.
 const BULK_CHUNK: usize = 1_000;
 /// More differences than this are not told one by one.
 const MOST_TOLD: usize = 1_000;
-/// Between two attempts to read the same rows in doubt, at most.
-const MOST_REST: Duration = Duration::from_secs(8);
 /// Below so many rows a list may shrink as it likes.
 const SHRINK_FLOOR: usize = 100;
 
@@ -103,12 +123,15 @@ impl Core {
     async fn read_again(self: &Arc<Self>, dio: &Dio, allow_shrink: bool, started: Instant) -> Result<RefreshReport> {
         self.ring.tell(DioEvent::Refreshing);
         self.enter_refresh();
-        let refreshed = self.run_refresh_hook(dio, allow_shrink).await;
+        let refreshed = match self.start_failed() {
+            true => self.start_again(dio, allow_shrink).await,
+            false => self.run_refresh_hook(dio, allow_shrink).await,
+        };
         self.leave_refresh();
         let (mut report, covered) = match refreshed {
             Ok(done) => done,
             Err(error) => {
-                self.refresh_failed(&error);
+                self.refresh_failed(&error, "a refresh failed");
                 return Err(error);
             }
         };
@@ -121,22 +144,25 @@ impl Core {
         if complete {
             self.seeded();
         }
-        let committed = self.tell_all(covered).await.inspect_err(|error| self.refresh_failed(error))?;
+        let committed =
+            self.tell_all(covered).await.inspect_err(|error| self.refresh_failed(error, "a refresh failed"))?;
         report.took = started.elapsed();
         report.position = Some(Position { epoch: self.position().epoch, seq: committed.seq });
         Ok(report)
     }
 
-    fn refresh_failed(&self, error: &Error) {
+    /// Notes why rows could not be read, and tells subscribers and those who wait for the first copy.
+    pub(super) fn refresh_failed(&self, error: &Error, what: &'static str) {
         let said = error.to_string();
         let before = self.freshness.lock().failed.replace(said.clone());
         // A source that stays away is one line in the log, not one per try.
         if before.as_ref() == Some(&said) {
-            tracing::debug!(dio = %self.name, %error, "a refresh failed again");
+            tracing::debug!(dio = %self.name, %error, "{what} again");
         } else {
-            tracing::warn!(dio = %self.name, %error, "a refresh failed");
+            tracing::warn!(dio = %self.name, %error, "{what}");
         }
         self.ring.tell(DioEvent::RefreshFailed { error: said });
+        self.wake();
     }
 
     /// A refresh that begins after this call, so that it sees whatever happened before it.
@@ -165,9 +191,9 @@ impl Core {
 
     async fn run_refresh_hook(self: &Arc<Self>, dio: &Dio, allow_shrink: bool) -> Result<(RefreshReport, bool)> {
         let Some(on_refresh) = self.hooks.on_refresh.clone() else { return Ok((RefreshReport::default(), false)) };
-        let scope = Arc::new(Scope { allow_shrink, ..Scope::new(&self.name, Kind::Refresh) });
+        let scope = self.hook_scope(Kind::Refresh, allow_shrink).await?;
         hooks::run(self, Arc::clone(&scope), hooks::calling(dio.clone(), move |dio| on_refresh(dio))).await?;
-        self.finish_listing(&scope).await?;
+        self.finish_hook(&scope).await?;
         let covered = std::mem::take(&mut *scope.covered.lock());
         Ok((report(&covered.outcome), covered.told && !covered.silent))
     }
@@ -204,42 +230,54 @@ impl Core {
             return self.state_rows(&rows).await;
         };
         let rows = rows.without(|id, body| check_size(id, body).err().map(|error| error.to_string()));
-        // A list with rows that cannot be decoded says of no row that it is gone.
-        let is_list = removes;
-        let removes = self.check_decoded(&rows, stamp.complete)? && is_list;
-        if removes {
-            let said = scope_of(&self.name).is_some_and(|scope| scope.allow_shrink);
-            self.check_shrink(rows.len(), confirmed(&self.state()), said || self.settings.allow_shrink)?;
-        }
         let complete = stamp.complete;
+        // A list with rows that cannot be decoded says of no row that it is gone.
+        let decoded = self.check_decoded(&rows, complete)?;
+        let said = scope_of(&self.name).is_some_and(|scope| scope.allow_shrink);
+        let list = Listing {
+            mark: stamp.mark,
+            whole: complete,
+            removes: removes && decoded,
+            told,
+            allow_shrink: said || self.settings.allow_shrink,
+        };
         let rows = Arc::new(rows);
-        let state = self.state();
-        if complete
-            && state.table().is_empty()
-            && state.folds().next().is_none()
-            && self.seed(&rows, stamp.mark).await?
-        {
-            self.keep_list(&rows, stamp.complete);
+        let applied = self.apply_rows(&rows, &list).await?;
+        self.keep_list(&rows, complete);
+        if complete && (removes || applied.seeded) {
             self.mark_complete().await;
+        }
+        if applied.seeded {
             self.tell_whole(told).await?;
-            return Ok(Outcome::Applied { inserted: rows.len() as u64, changed: 0, removed: 0 });
+        }
+        Ok(applied.outcome)
+    }
+
+    /// Commits what a list says that is not known yet.
+    pub(super) async fn apply_rows(self: &Arc<Self>, rows: &Arc<Rows>, list: &Listing) -> Result<Applied> {
+        if list.removes {
+            self.check_shrink(rows.len(), confirmed(&self.state()), list.allow_shrink)?;
         }
         let state = self.state();
-        let listed = Arc::clone(&rows);
-        let mut items = self.heavy(rows.len(), move || diff(&state, &listed, complete)).await?;
-        if !removes {
+        let first = list.whole && state.table().is_empty() && state.folds().next().is_none();
+        if first && self.seed(rows, list.mark).await? {
+            let outcome = Outcome::Applied { inserted: rows.len() as u64, changed: 0, removed: 0 };
+            if let Some(scope) = scope_of(&self.name) {
+                scope.covered.lock().outcome.add(&outcome);
+            }
+            return Ok(Applied { outcome, seeded: true });
+        }
+        let (state, listed, whole) = (self.state(), Arc::clone(rows), list.whole);
+        let mut items = self.heavy(rows.len(), move || diff(&state, &listed, whole)).await?;
+        if !list.removes {
             items.retain(|item| item.row.is_some());
         }
-        let outcome = self.apply_items(items, stamp.mark, told).await?;
-        self.keep_list(&rows, complete);
-        if is_list && complete {
-            self.mark_complete().await;
-        }
-        Ok(outcome)
+        let outcome = self.apply_items(items, list.mark, list.told).await?;
+        Ok(Applied { outcome, seeded: false })
     }
 
     /// Whether all rows of a list could be decoded; an error if none could, because that is no list.
-    fn check_decoded(&self, rows: &Rows, complete: bool) -> Result<bool> {
+    pub(super) fn check_decoded(&self, rows: &Rows, complete: bool) -> Result<bool> {
         let Some(bad) = rows.undecodable() else { return Ok(true) };
         if complete {
             self.freshness.lock().undecodable = Some(bad.clone());
@@ -292,7 +330,7 @@ impl Core {
 
     /// Rows changed that no row event told of. Refresh and start say so when they are done; without them it is said here, to
     /// those who were to be told.
-    async fn tell_whole(self: &Arc<Self>, told: bool) -> Result<()> {
+    pub(super) async fn tell_whole(self: &Arc<Self>, told: bool) -> Result<()> {
         self.untold.store(true, Ordering::Release);
         match scope_of(&self.name).filter(|scope| matches!(scope.kind, Kind::Refresh | Kind::Start)) {
             Some(scope) => scope.covered.lock().silent = true,
@@ -375,6 +413,14 @@ impl Core {
         }
     }
 
+    /// Notes that the rows are a part of what the master has.
+    pub(super) async fn mark_partial(&self) {
+        self.freshness.lock().complete = false;
+        if let Err(error) = self.store.set_meta(|meta| meta.complete_at = None).await {
+            tracing::warn!(dio = %self.name, %error, "the cache file could not be written");
+        }
+    }
+
     fn check_shrink(&self, listed: usize, cached: usize, allowed: bool) -> Result<()> {
         if !allowed && cached > SHRINK_FLOOR && listed < cached / 2 && cached - listed > SHRINK_FLOOR {
             return Err(Error::Suspicious { listed: listed as u64, cached: cached as u64 });
@@ -408,121 +454,4 @@ pub(super) fn report(outcome: &Outcome) -> RefreshReport {
         }
         _ => RefreshReport::default(),
     }
-}
-
-/// Refreshes every `every`, from one interval after the start, with a little jitter so that many Dios do not list at once.
-/// While the master is left alone the refresh is left out; it is made up for as soon as it may be asked again.
-pub(super) async fn timer(core: Arc<Core>, handle: std::sync::Weak<Handle>, every: Duration) {
-    let ticking = async {
-        loop {
-            let most = (every / 20).min(Duration::from_secs(1));
-            let jitter = most.mul_f64(f64::from(super::delivery::fraction()) / f64::from(u32::MAX));
-            tokio::time::sleep(every + jitter).await;
-            let left_out = |error: &str| {
-                tracing::debug!(dio = %core.name, error, "a timed refresh is left out: the source is left alone");
-                let said = || format!("left out while the source is left alone: {error}");
-                core.freshness.lock().failed.get_or_insert_with(said);
-            };
-            let probe = admitted(&core, left_out).await;
-            let Some(handle) = handle.upgrade() else { return };
-            // Its outcome is on the bus and in the freshness.
-            let _ = core.refresh(&handle).await;
-            core.source.release(probe, Instant::now());
-        }
-    };
-    tokio::select! {
-        () = ticking => {}
-        () = core.tasks.closing().cancelled() => {}
-    }
-}
-
-/// Waits until the master may be asked something that nobody waits for; says whether that is the probe.
-async fn admitted(core: &Core, left_out: impl Fn(&str)) -> bool {
-    loop {
-        match core.source.admit(Instant::now()) {
-            Ok(probe) => return probe,
-            Err(until) => {
-                left_out(&core.source.error().unwrap_or_default());
-                tokio::time::sleep_until(until).await;
-            }
-        }
-    }
-}
-
-/// Reads rows that are in doubt from the master again, one at a time (R5); a master that only lists is listed instead, seldom
-/// enough that writes cannot keep it busy.
-pub(super) async fn reread(core: Arc<Core>, handle: std::sync::Weak<Handle>) {
-    let closing = core.tasks.closing().clone();
-    tokio::select! {
-        () = reread_for_ever(&core, &handle) => {}
-        () = closing.cancelled() => {}
-    }
-}
-
-async fn reread_for_ever(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
-    let mut published = core.published.subscribe();
-    let mut rest = Duration::from_millis(20);
-    loop {
-        published.borrow_and_update();
-        let state = core.state();
-        let ready: Vec<Id> = state.rereadable().cloned().collect();
-        drop(state);
-        if ready.is_empty() {
-            if published.changed().await.is_err() {
-                return;
-            }
-            continue;
-        }
-        let single = core.vista.shell().reads_one();
-        if !single {
-            let list_time = core.freshness.lock().list_time;
-            tokio::time::sleep((list_time * 10).max(Duration::from_secs(10))).await;
-        }
-        let probe = admitted(core, |_| {}).await;
-        let done = match (single, core.hooks.on_refresh.is_some(), handle.upgrade()) {
-            (true, ..) => read_rows(core, ready).await,
-            (false, true, Some(handle)) => core.refresh(&handle).await.map(drop),
-            (false, false, Some(_)) => list_rows(core).await,
-            (false, _, None) => return,
-        };
-        core.source.release(probe, Instant::now());
-        rest = if done.is_ok() { Duration::from_millis(20) } else { (rest * 2).min(MOST_REST) };
-        tokio::time::sleep(rest).await;
-    }
-}
-
-/// Reads these rows; one that cannot be read keeps no other waiting. The first error is told.
-async fn read_rows(core: &Arc<Core>, ids: Vec<Id>) -> Result<()> {
-    let mut done = Ok(());
-    for id in ids {
-        while let Err(wait) = core.rereads.take(Instant::now()) {
-            tokio::time::sleep(wait).await;
-        }
-        match read_row(core, &id).await {
-            Ok(()) => {}
-            Err(Error::Closed) => return Err(Error::Closed),
-            Err(error) => {
-                tracing::debug!(dio = %core.name, record = %id, %error, "a row in doubt could not be read");
-                done = done.and(Err(error));
-                if core.source.standing(Instant::now()) != Standing::Closed {
-                    return done;
-                }
-            }
-        }
-    }
-    done
-}
-
-async fn read_row(core: &Arc<Core>, id: &Id) -> Result<()> {
-    let guard = core.open_guard_for(id).await?;
-    let row = core.read_one(id).await?;
-    let row = row.map(|record| Body::encode(id, &record, core.vista.schema().layout()));
-    row.iter().try_for_each(|body| check_size(id, body))?;
-    let item = Item { id: Arc::clone(id), row, ordinal: None };
-    core.commit(Cmd::News { items: vec![item], mark: guard.mark, told: true }).await.map(drop)
-}
-
-async fn list_rows(core: &Arc<Core>) -> Result<()> {
-    let rows = super::master::list_stamped(core, &crate::vista::Query::default()).await?;
-    core.apply_list(rows, true, true).await.map(drop)
 }

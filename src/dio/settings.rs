@@ -12,6 +12,9 @@ use crate::journal::InboxLimits;
 pub struct Settings {
     /// Whether `make_dio` waits for `on_start` (default: yes).
     pub on_start_blocking: bool,
+    /// Whether a first copy that `on_start` failed to make is tried again also after a permanent error or a panic (default: no,
+    /// then [`Dio::refresh`](super::Dio::refresh) tries it again; other errors always are).
+    pub retry_every_start: bool,
     /// Time between two timed refreshes.
     pub refresh_every: Option<Duration>,
     /// Age from which cached rows are called stale and a read starts a refresh in the background.
@@ -93,6 +96,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             on_start_blocking: true,
+            retry_every_start: false,
             refresh_every: None,
             cache_ttl: None,
             refresh_on_open: true,

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::core::{Core, Guard};
+use super::coverage::Coverage;
 use super::event::DioEvent;
 use super::hooks::{self, ChunkSink, Kind, Scope, Viewport};
 use super::ring::At;
 use super::{Dio, Handle};
-use crate::hot::{Cmd, Item, State};
+use crate::hot::{Base, Cmd, Entry, Frame, Item, OpChange, State, Visible};
 use crate::record::{Body, Id, Rows, Stamp};
 use crate::vista::query::JsonRow;
 use crate::vista::{Error, Query, Result};
@@ -19,34 +20,38 @@ const MOST_KEPT: usize = 10_000;
 #[derive(Debug)]
 pub(crate) struct View {
     pub(crate) state: Arc<State>,
-    /// Whether questions about all rows can be answered from it.
-    pub(crate) complete: bool,
+    /// How much of the master it holds.
+    pub(crate) coverage: Coverage,
 }
 
 impl Core {
     /// What a standing view shows: the newest State; while `on_refresh` runs, the one before it with all that was told since,
-    /// because a callback may empty the cache before it fills it.
+    /// because a callback may change row by row what belongs together.
     pub(crate) fn standing_view(&self) -> View {
         let before = {
             // A refresh that begins waits for this lock: the State taken under it is not half refreshed.
             let before = self.before_refresh.lock();
             match &*before {
                 Some(before) => Arc::clone(before),
-                None => return View { state: self.state(), complete: self.is_complete() },
+                None => {
+                    // In this order: a State that is taken later holds no less.
+                    let coverage = self.coverage();
+                    return View { state: self.state(), coverage };
+                }
             }
         };
-        let mut state = (*before).clone();
+        let (mut state, newest) = ((*before).clone(), self.state());
         let mut at = self.ring.after(before.seq()).unwrap_or(0);
         loop {
             match self.ring.at(at) {
                 At::Item(item) => {
                     if let Some(entry) = item.entry.as_ref().filter(|entry| entry.seq > before.seq()) {
-                        state.apply(entry);
+                        state.apply(&as_it_is(entry, &newest));
                     }
                     at += 1;
                 }
                 At::Gone { next, .. } => at = next,
-                At::End | At::Closed => return View { state: Arc::new(state), complete: true },
+                At::End | At::Closed => return View { state: Arc::new(state), coverage: Coverage::Whole },
             }
         }
     }
@@ -55,7 +60,7 @@ impl Core {
     /// a refresh could fill.
     pub(super) fn enter_refresh(&self) {
         let mut before = self.before_refresh.lock();
-        *before = self.is_complete().then(|| self.state());
+        *before = (self.coverage() == Coverage::Whole).then(|| self.state());
     }
 
     /// Views show the newest rows again.
@@ -71,13 +76,23 @@ impl Core {
     /// Runs `on_query` with what a scenery is about to read.
     pub(crate) async fn before_query(self: &Arc<Self>, dio: &Dio, query: Query) -> Result<()> {
         let Some(on_query) = &self.hooks.on_query else { return Ok(()) };
-        hooks::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), on_query(dio, query)).await
+        let done = hooks::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), on_query(dio, query)).await;
+        self.unless_loading(done).map(drop)
+    }
+
+    /// `None` for what a callback could not find out because there is no first copy yet: the scenery that asked is loading.
+    fn unless_loading<T>(&self, done: Result<T>) -> Result<Option<T>> {
+        match done {
+            Err(Error::NotReady { dio, .. }) if dio == self.name && self.is_loading() => Ok(None),
+            done => done.map(Some),
+        }
     }
 
     /// What `total_provider` says.
     pub(crate) async fn ask_total(self: &Arc<Self>, dio: &Dio) -> Result<Option<u64>> {
         let Some(total) = &self.hooks.total_provider else { return Ok(None) };
-        hooks::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), total(dio)).await.map(Some)
+        let done = hooks::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), total(dio)).await;
+        self.unless_loading(done)
     }
 
     /// Loads a range of the master's rows through `on_load_chunk` and stores them as confirmed rows.
@@ -154,11 +169,27 @@ impl Core {
     }
 }
 
+/// What was told of a row, as an entry that shows the row as readers see it now. What brought it about may be in entries that
+/// nobody is told of.
+fn as_it_is(told: &Entry, newest: &State) -> Entry {
+    let row = matches!(told.frame, Frame::Inserted | Frame::Changed | Frame::Removed);
+    let id = told.id.clone().filter(|_| row);
+    let shown = id.as_ref().map(|id| newest.get(id));
+    let visible = match shown {
+        Some(Some(row)) => Visible::Row { body: row.body(), ordinal: row.ordinal() },
+        Some(None) => Visible::Gone,
+        None => Visible::Same,
+    };
+    Entry { id, visible, base: Base::Keep, op: OpChange::None, version: None, ..told.clone() }
+}
+
 impl Handle {
     /// Starts a refresh in the background if a view opens on stale rows and the settings say so.
     pub(crate) fn refresh_on_open(self: &Arc<Self>) {
         let core = &self.core;
-        if core.settings.refresh_on_open && core.hooks.on_refresh.is_some() && core.is_stale() {
+        // Before the first copy, `on_start` is about to bring newer rows.
+        let ready = !core.is_loading();
+        if ready && core.settings.refresh_on_open && core.hooks.on_refresh.is_some() && core.is_stale() {
             let handle = Arc::clone(self);
             core.tasks.spawn(async move { handle.core.refresh(&handle).await });
         }

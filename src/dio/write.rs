@@ -51,6 +51,7 @@ pub struct Ticket {
 impl Core {
     /// Accepts `op`: durable and visible when this returns.
     pub(crate) async fn submit(self: &Arc<Self>, op: WriteOp, options: WriteOptions) -> Result<Ticket> {
+        self.writable()?;
         let (id, effect) = self.effect(op)?;
         let operation = OpId::new();
         let claim = options.key.map(|key| claim(&self.name, &key, operation));

@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use super::params::percent_decoded;
 use super::problem::{ApiError, Code};
 use super::state::{Mounted, Place, Shared};
-use crate::vista::Error;
+use crate::dio::Dio;
 
 /// The resource that the path names. Refuses while its first copy is being made.
 pub(super) struct On(pub(super) Arc<Mounted>);
@@ -84,12 +84,12 @@ impl FromRequestParts<Arc<Shared>> for Prefix {
 }
 
 fn ready(at: &Arc<Mounted>) -> Result<Arc<Mounted>, ApiError> {
-    match at.dio.is_ready() {
-        true => Ok(Arc::clone(at)),
-        false => {
-            Err(ApiError::from(Error::NotReady { dio: at.dio.name().into() }).hint("GET /readyz says how far it is"))
-        }
-    }
+    check_ready(&at.dio).map(|()| Arc::clone(at))
+}
+
+/// Refuses while there is no first copy.
+pub(super) fn check_ready(dio: &Dio) -> Result<(), ApiError> {
+    dio.check_ready().map_err(|error| ApiError::from(error).hint("GET /readyz says how far it is"))
 }
 
 /// The first two segments of a path that a route has matched; the router has cut off what the gateway is nested under.

@@ -38,7 +38,7 @@ pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 /// How a resource is. Reasons are all that a person may want to know of, also what does not keep it from being read.
 fn describe(at: &Mounted, stopping: bool) -> Value {
     let status = at.dio.status();
-    let ready = at.dio.is_ready();
+    let ready = status.ready;
     let mut reasons = Vec::new();
     if stopping {
         reasons.push("the server is stopping".to_string());

@@ -139,7 +139,7 @@ fn render(template: &str, shared: &Shared, prefix: &str, known: bool) -> String 
 fn row(prefix: &str, name: &str, at: &Mounted) -> String {
     let status = at.dio.status();
     let age = status.age.map(ago);
-    let (class, state) = match (at.dio.is_ready(), status.refresh_failed.is_some(), status.stale) {
+    let (class, state) = match (status.ready, status.refresh_failed.is_some(), status.stale) {
         (false, true, _) => ("bad", "cannot be read, is tried again".to_string()),
         (false, false, _) => ("soft", "the first copy is being read".to_string()),
         (true, true, _) => ("bad", format!("the last refresh failed; read {}", age.as_deref().unwrap_or("earlier"))),

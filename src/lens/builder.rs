@@ -67,8 +67,9 @@ impl LensBuilder {
         self
     }
 
-    /// Runs once for each Dio, when it is made. The usual thing to do is to list the master into the cache. Refreshes wait until
-    /// it has returned, so it must neither wait for one nor go on for ever: what follows a source belongs into a task or a feed.
+    /// Runs once for each Dio, when it is made, and again if it fails there and the Dio lives on. The usual thing to do is to list
+    /// the master into the cache. Refreshes wait until it has returned, so it must neither wait for one nor go on for ever: what
+    /// follows a source belongs into a task or a feed.
     pub fn on_start<F, Fut>(mut self, callback: F) -> Self
     where
         F: Fn(&Dio) -> Fut + Send + Sync + 'static,
@@ -78,7 +79,7 @@ impl LensBuilder {
         self
     }
 
-    /// Runs at every refresh, timed or asked for.
+    /// Runs at every refresh, timed or asked for; while `on_start` has not succeeded, that runs in its place.
     pub fn on_refresh<F, Fut>(mut self, callback: F) -> Self
     where
         F: Fn(&Dio) -> Fut + Send + Sync + 'static,
@@ -145,7 +146,9 @@ impl LensBuilder {
         self
     }
 
-    /// Whether `make_dio` waits for `on_start` and fails with it (default: yes).
+    /// Whether `make_dio` waits for `on_start` and fails with it (default: yes). If not, reads and writes of the facade are refused
+    /// with [`Error::NotReady`] until the first copy is there, and a failed `on_start` is tried again after 1 s, then after twice
+    /// as long each time, up to 30 s; after a permanent error or a panic when [`Dio::refresh`] is called.
     pub fn on_start_blocking(mut self, blocking: bool) -> Self {
         self.settings.on_start_blocking = blocking;
         self

@@ -68,11 +68,13 @@ impl Lens {
     /// Binds `vista` to this Lens: opens the cache table named after it, starts the write worker and the refresh timer, runs
     /// `on_start`, and returns the Dio, ready to use.
     ///
-    /// A Dio of that name that is still draining is waited for.
+    /// A Dio of that name that is still draining is waited for. If the cache holds a whole copy and a blocking `on_start` fails
+    /// with a transient error or without an answer, the Dio serves that copy, its [`Status`](crate::dio::Status) says that it is
+    /// stale and why, and `on_start` is tried again in the background.
     ///
     /// # Errors
     /// [`Error::Config`] if a Dio of that name lives already, [`Error::Storage`] if a file cannot be used, and what a blocking
-    /// `on_start` says.
+    /// `on_start` says otherwise.
     pub async fn make_dio(&self, vista: Vista) -> Result<Dio> {
         self.make_dio_with(vista, |_| {}).await
     }

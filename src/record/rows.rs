@@ -143,6 +143,19 @@ impl Rows {
         self
     }
 
+    /// Adds `other`, which is encoded under this set's layout, with what of it could not be decoded.
+    pub(crate) fn absorb(&mut self, other: Rows) {
+        let Rows { items, undecodable, .. } = other;
+        for (id, body) in items {
+            self.push_body(id, body);
+        }
+        match (&mut self.undecodable, undecodable) {
+            (Some(bad), Some(more)) => bad.count += more.count,
+            (own, more @ Some(_)) => *own = more,
+            (_, None) => {}
+        }
+    }
+
     /// The same rows under `layout`, encoded anew unless they already are.
     pub(crate) fn under(self, layout: &Arc<Layout>) -> Rows {
         if self.layout.as_ref().is_some_and(|own| Arc::ptr_eq(own, layout) || own == layout) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::dio::{At, Ring, RingItem};
+use crate::dio::{At, Core, Coverage, Ring, RingItem};
 use crate::journal::Seq;
 
 /// The shortest time between two looks at the rows.
@@ -19,6 +19,8 @@ pub(super) enum Told {
     Item(Arc<RingItem>),
     /// Events that are gone: anything may have happened.
     Lagged,
+    /// The first copy is there, or an attempt to make it failed.
+    Start,
 }
 
 impl Told {
@@ -26,7 +28,7 @@ impl Told {
     pub(super) fn seq(&self) -> Option<Seq> {
         match self {
             Told::Item(item) => item.seq,
-            Told::Lagged => None,
+            Told::Lagged | Told::Start => None,
         }
     }
 }
@@ -34,16 +36,32 @@ impl Told {
 /// A cursor on the events from its making on.
 #[derive(Debug)]
 pub(super) struct Follower {
+    core: Arc<Core>,
     ring: Arc<Ring>,
     head: watch::Receiver<u64>,
     at: u64,
     rests_until: Instant,
+    /// Moves when the first copy is there, among other things.
+    moves: watch::Receiver<u64>,
+    /// What was last seen, while that is no copy.
+    loading: Option<Coverage>,
 }
 
 impl Follower {
-    pub(super) fn new(ring: &Arc<Ring>) -> Follower {
-        let head = ring.watch();
-        Follower { at: ring.end(), ring: Arc::clone(ring), head, rests_until: Instant::now() }
+    pub(super) fn new(core: &Arc<Core>) -> Follower {
+        let (ring, moves) = (Arc::clone(&core.ring), core.moves());
+        let (head, at) = (ring.watch(), ring.end());
+        Follower { core: Arc::clone(core), ring, head, at, rests_until: Instant::now(), moves, loading: None }
+    }
+
+    /// Notes what a look at the rows found: while that is no copy, its arrival is told.
+    pub(super) fn saw(&mut self, coverage: &Coverage) {
+        self.loading = matches!(coverage, Coverage::Loading { .. }).then(|| coverage.clone());
+    }
+
+    /// Whether the last look found no copy.
+    pub(super) fn is_loading(&self) -> bool {
+        self.loading.is_some()
     }
 
     /// Waits for events, and until the last [`Follower::rest`] is over; gives all that came, `None` once the Dio is closed.
@@ -53,8 +71,17 @@ impl Follower {
     pub(super) async fn told(&mut self) -> Option<Vec<Told>> {
         loop {
             self.head.borrow_and_update();
+            self.moves.borrow_and_update();
+            if let Some(seen) = &self.loading
+                && *seen != self.core.coverage()
+            {
+                return Some(vec![Told::Start]);
+            }
             match self.ring.at(self.at) {
-                At::End => self.head.changed().await.ok()?,
+                At::End => tokio::select! {
+                    changed = self.head.changed() => changed.ok()?,
+                    changed = self.moves.changed(), if self.loading.is_some() => changed.ok()?,
+                },
                 At::Closed => return None,
                 At::Item(_) | At::Gone { .. } => break,
             }

@@ -4,7 +4,8 @@
 //! A scenery holds what it shows: reading it never waits and never fetches. It follows the Dio's events, reads again when one
 //! of them matters, at most every 25 ms, and moves its [`Generation`] when what it shows has changed; whoever draws it waits
 //! for that on a `watch` channel. While `on_refresh` runs it goes on showing what was there before, with the writes and
-//! upstream events since: never a half-filled cache.
+//! upstream events since: never a half-filled cache. Before the first copy it shows that it is loading, or why that failed,
+//! and fills by itself when the copy is there.
 //!
 //! Handles are cheap clones. They keep the Dio alive; dropping the last one ends the scenery's task.
 //!

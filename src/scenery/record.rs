@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::follow::{Follower, Told};
 use super::{Generation, Lead};
-use crate::dio::{Core, Dio, DioEvent};
+use crate::dio::{Core, Coverage, Dio, DioEvent, View};
 use crate::record::{Body, Record};
 use crate::vista::Result;
 
@@ -15,6 +15,11 @@ use crate::vista::Result;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecordStatus {
+    /// There is no first copy yet, so nothing is known of the row.
+    Loading {
+        /// Why the last attempt to make the copy failed, if it did.
+        error: Option<String>,
+    },
     /// There is no such row.
     Missing,
     /// It is there, and nothing is on its way.
@@ -54,13 +59,9 @@ impl std::fmt::Debug for RecordScenery {
 impl RecordScenery {
     pub(super) async fn open(dio: Dio, id: String) -> Result<RecordScenery> {
         let core = Arc::clone(&dio.0.core);
-        let mut follower = Follower::new(&core.ring);
-        let view = core.standing_view();
-        if !view.complete && view.state.get(&id).is_none() {
-            core.load_row(&id).await?;
-        }
-        drop(view);
-        let held = RwLock::new(look(&core, &id, None));
+        let mut follower = Follower::new(&core);
+        load_if_unknown(&core, &id).await?;
+        let held = RwLock::new(look(&core, &mut follower, &id, None));
         let shared = Arc::new(Shared { id, held, generation: watch::Sender::default() });
         let task = {
             let shared = Arc::clone(&shared);
@@ -70,7 +71,12 @@ impl RecordScenery {
                     for told in &told {
                         note_failure(&mut failed, told, &shared.id);
                     }
-                    shared.show(look(&core, &shared.id, failed.as_deref()));
+                    if follower.is_loading()
+                        && let Err(error) = load_if_unknown(&core, &shared.id).await
+                    {
+                        tracing::debug!(dio = %core.name, record = shared.id, %error, "a row could not be read");
+                    }
+                    shared.show(look(&core, &mut follower, &shared.id, failed.as_deref()));
                     follower.rest();
                 }
             }
@@ -117,11 +123,24 @@ impl Shared {
     }
 }
 
-fn look(core: &Core, id: &str, failed: Option<&str>) -> Held {
-    let state = core.standing_view().state;
+/// Reads the row from the master if it is not among those that are here, and these are not all.
+async fn load_if_unknown(core: &Arc<Core>, id: &str) -> Result<()> {
+    let view = core.standing_view();
+    if view.coverage == Coverage::Partial && view.state.get(id).is_none() {
+        core.load_row(id).await?;
+    }
+    Ok(())
+}
+
+fn look(core: &Core, follower: &mut Follower, id: &str, failed: Option<&str>) -> Held {
+    let View { state, coverage } = core.standing_view();
+    follower.saw(&coverage);
+    if let Coverage::Loading { error } = coverage {
+        return Held { body: None, status: RecordStatus::Loading { error } };
+    }
     let body = state.get(id).map(|row| row.body());
     let status = match (&body, failed) {
-        _ if state.has_queued(id) => RecordStatus::Pending,
+        _ if core.state().has_queued(id) => RecordStatus::Pending,
         (_, Some(error)) => RecordStatus::Failed { error: error.to_string() },
         (Some(_), None) => RecordStatus::Present,
         (None, None) => RecordStatus::Missing,

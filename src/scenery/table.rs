@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::follow::{Follower, Told};
 use super::window::Window;
 use super::{Generation, Lead, Shown};
-use crate::dio::{Core, Dio, DioEvent, Handle, Old, RingItem};
+use crate::dio::{Core, Coverage, Dio, DioEvent, Handle, Old, RingItem};
 use crate::journal::Seq;
 use crate::record::{Body, CborValue, Id, Record, Rows};
 use crate::vista::query::{JsonRow, Prepared};
@@ -74,7 +74,9 @@ impl TableSceneryBuilder {
     }
 
     /// Opens the view: asks `total_provider`, runs `on_query`, reads the first page from the cache, and follows the Dio from
-    /// there on. A stale Dio is refreshed in the background, if `refresh_on_open` says so.
+    /// there on. A stale Dio is refreshed in the background, if `refresh_on_open` says so. Before the Dio's first copy the view is
+    /// [`LoadState::Loading`] without rows, or [`LoadState::Failed`] once an attempt to make the copy has failed; it fills by
+    /// itself when the copy is there.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a column that does not exist; [`Error::Unsupported`] if the Dio holds only part of its rows and
@@ -87,7 +89,7 @@ impl TableSceneryBuilder {
         self.query.validate(&schema)?;
         let core = Arc::clone(&self.dio.0.core);
         // What happens from here on is followed; what happened before is in the rows.
-        let follower = Follower::new(&core.ring);
+        let follower = Follower::new(&core);
         let told = core.ask_total(&self.dio).await?;
         let viewport = self.from..self.from.saturating_add(self.page);
         let wish = Wish { query: Arc::new(self.query), era: 0, viewport, asked: 0 };
@@ -110,7 +112,7 @@ impl TableSceneryBuilder {
             wishes: wish_receiver,
             wish,
             partial: false,
-            surplus: 0,
+            surplus: None,
             round: 0,
             announce: false,
             due: None,
@@ -134,13 +136,14 @@ fn searched(words: &str) -> Option<String> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LoadState {
-    /// Rows are on their way.
+    /// Rows are on their way, or there is no first copy yet.
     Loading,
     /// There are rows that are not held: see [`TableScenery::request_load_more`] and [`TableScenery::set_viewport`].
     Partial,
     /// All rows are held.
     Complete,
-    /// What was asked for last could not be loaded, for this reason; what was there before is still shown.
+    /// What was asked for last could not be loaded, or the first copy not be made, for this reason; what was there before is
+    /// still shown.
     Failed(String),
 }
 
@@ -380,8 +383,8 @@ struct Task {
     prepared: Prepared,
     /// Whether the window is loaded piece by piece.
     partial: bool,
-    /// Rows that `total_provider` knows of beyond those that are cached.
-    surplus: u64,
+    /// Rows that `total_provider` knew of beyond those that were cached when they were first read.
+    surplus: Option<u64>,
     /// Counts invalidations: rows of an earlier round are read again.
     round: u64,
     /// Whether an invalidation has not moved the generation yet.
@@ -399,10 +402,6 @@ struct Task {
 impl Task {
     /// Reads the first window, or begins to load it.
     async fn first(&mut self) -> Result<()> {
-        let unfiltered = self.wish.query.is_unfiltered();
-        if let Some(told) = self.shared.told.filter(|_| unfiltered && !self.core.has_whole_copy()) {
-            self.surplus = told.saturating_sub(self.core.standing_view().state.table().len() as u64);
-        }
         self.read(false).await?;
         if self.partial {
             self.begin_partial()?;
@@ -478,12 +477,17 @@ impl Task {
     /// Reads the window from the whole copy, if there is one; else notes that it is loaded piece by piece.
     async fn read(&mut self, announce: bool) -> Result<()> {
         let view = self.core.standing_view();
-        self.partial = !view.complete;
-        if self.partial {
-            return Ok(());
+        self.follower.saw(&view.coverage);
+        self.partial = view.coverage == Coverage::Partial;
+        match view.coverage {
+            Coverage::Loading { error } => {
+                self.await_copy(error);
+                return Ok(());
+            }
+            Coverage::Partial => return Ok(()),
+            Coverage::Whole => {}
         }
-        let exact = self.core.has_whole_copy() || !self.wish.query.is_unfiltered();
-        let surplus = if exact { 0 } else { self.surplus };
+        let surplus = self.surplus(view.state.table().len() as u64);
         self.due = None;
         let query = self.wish.windowed(self.shared.page);
         let seq = view.state.seq();
@@ -494,6 +498,21 @@ impl Task {
         self.shared.show(window, announce);
         self.shared.settle_load();
         Ok(())
+    }
+
+    /// An empty window, until there is a first copy.
+    fn await_copy(&self, error: Option<String>) {
+        let total = self.shared.told.filter(|_| self.wish.query.is_unfiltered());
+        self.shared.show(Window::empty(total), false);
+        self.shared.set_load(error.map_or(LoadState::Loading, LoadState::Failed));
+    }
+
+    /// Rows that `total_provider` knows of beyond the `cached` ones, as far as that matters.
+    fn surplus(&mut self, cached: u64) -> u64 {
+        let told = self.shared.told.unwrap_or(0);
+        let surplus = *self.surplus.get_or_insert(told.saturating_sub(cached));
+        let exact = self.core.has_whole_copy() || !self.wish.query.is_unfiltered();
+        if exact { 0 } else { surplus }
     }
 
     /// An empty window of a new query that is loaded piece by piece.
@@ -521,9 +540,10 @@ impl Task {
     async fn told(&mut self, told: &[Told]) {
         let mut read = false;
         let mut invalidated = false;
+        let loading = self.follower.is_loading();
         for told in told {
             match told {
-                Told::Lagged => read = true,
+                Told::Lagged | Told::Start => read = true,
                 Told::Item(item) => match &item.event {
                     DioEvent::Invalidated => {
                         read = true;
@@ -536,10 +556,16 @@ impl Task {
         if !read {
             return self.shared.reached(told);
         }
-        match self.read(invalidated).await {
-            Ok(()) if self.partial => self.follow(told, invalidated),
-            Ok(()) => {}
-            Err(error) => self.shared.fail(&error),
+        let done = match self.read(invalidated).await {
+            Ok(()) if self.partial && loading => self.begin_partial(),
+            Ok(()) if self.partial => {
+                self.follow(told, invalidated);
+                Ok(())
+            }
+            other => other,
+        };
+        if let Err(error) = done {
+            self.shared.fail(&error);
         }
     }
 
@@ -578,7 +604,7 @@ impl Task {
         let mut again = invalidated;
         for told in told {
             match told {
-                Told::Lagged => again = true,
+                Told::Lagged | Told::Start => again = true,
                 Told::Item(item) => {
                     window.follow(item, |body| self.matches(body), narrowed);
                 }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::follow::{Follower, Told};
 use super::{Generation, Lead, Shown};
-use crate::dio::{Core, Dio, DioEvent};
+use crate::dio::{Core, Coverage, Dio, DioEvent};
 use crate::hot::State;
 use crate::journal::Seq;
 use crate::record::{Body, CborValue, Id, Record, Rows};
@@ -112,7 +112,8 @@ impl ValueSceneryBuilder {
         self
     }
 
-    /// Opens the view: computes the value, and follows the Dio from there on.
+    /// Opens the view: computes the value, and follows the Dio from there on. Before the first copy there is no value yet; it
+    /// comes with the copy.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a column that does not exist or does not hold numbers; [`Error::Unsupported`] if the Dio holds
@@ -130,21 +131,26 @@ impl ValueSceneryBuilder {
             Aggregate::Custom(compute) => What::Custom(compute),
         };
         let sum = Computation { what, query: self.query, schema };
-        let mut follower = Follower::new(&core.ring);
+        let mut follower = Follower::new(&core);
         core.before_query(&self.dio, sum.query.clone()).await?;
-        let first = sum.run(&core).await?;
-        let held = RwLock::new(Held { now: first, error: None, version: 0 });
+        let (now, error) = match sum.run(&core, &mut follower).await {
+            Ok(now) => (Some(now), None),
+            Err(error @ Error::NotReady { .. }) => (None, Some(error.to_string())),
+            Err(error) => return Err(error),
+        };
+        let held = RwLock::new(Held { now, error, version: 0 });
         let shared = Arc::new(Shared { held, generation: watch::Sender::default() });
         let task = {
             let shared = Arc::clone(&shared);
             async move {
                 while let Some(told) = follower.told().await {
                     if told.iter().any(matters) {
-                        shared.show(sum.run(&core).await);
+                        shared.show(sum.run(&core, &mut follower).await);
                         follower.rest();
-                    } else if let Some(seq) = told.iter().filter_map(Told::seq).max() {
-                        let mut held = shared.held.write();
-                        held.now.seq = held.now.seq.max(seq);
+                    } else if let Some(seq) = told.iter().filter_map(Told::seq).max()
+                        && let Some(now) = &mut shared.held.write().now
+                    {
+                        now.seq = now.seq.max(seq);
                     }
                 }
             }
@@ -157,7 +163,7 @@ impl ValueSceneryBuilder {
 /// Whether rows may have changed.
 fn matters(told: &Told) -> bool {
     match told {
-        Told::Lagged => true,
+        Told::Lagged | Told::Start => true,
         Told::Item(item) => matches!(
             item.event,
             DioEvent::RecordChanged { .. }
@@ -178,7 +184,8 @@ struct Shared {
 }
 
 struct Held {
-    now: Computed,
+    /// `None` before the first copy.
+    now: Option<Computed>,
     error: Option<String>,
     /// Counts how often it was another.
     version: u64,
@@ -199,25 +206,29 @@ impl std::fmt::Debug for ValueScenery {
 }
 
 impl ValueScenery {
-    /// The value (there is always one); the last good one while [`ValueScenery::error`] says that it cannot be computed.
+    /// The value: `None` before the Dio's first copy, the last good one while [`ValueScenery::error`] says that it cannot be
+    /// computed.
     pub fn value(&self) -> Option<CborValue> {
-        Some(self.0.shared.held.read().now.value.clone())
+        self.0.shared.held.read().now.as_ref().map(|now| now.value.clone())
     }
 
     /// The groups, each with what is made of it; see [`ValueSceneryBuilder::groups`].
     pub(crate) fn shown(&self, make: impl FnMut(&CborValue) -> (Id, Body)) -> Shown {
         let held = self.0.shared.held.read();
-        let rows = held.now.value.as_array().into_iter().flatten().map(make).collect();
-        Shown { version: held.version, seq: held.now.seq, total: held.now.total, rows }
+        let Some(now) = &held.now else {
+            return Shown { version: held.version, seq: 0, total: None, rows: Vec::new() };
+        };
+        let rows = now.value.as_array().into_iter().flatten().map(make).collect();
+        Shown { version: held.version, seq: now.seq, total: now.total, rows }
     }
 
     /// The version of what is shown, and the position that it was last seen to be true at.
     pub(crate) fn version(&self) -> (u64, Seq) {
         let held = self.0.shared.held.read();
-        (held.version, held.now.seq)
+        (held.version, held.now.as_ref().map_or(0, |now| now.seq))
     }
 
-    /// Why the value is not the newest.
+    /// Why the value is not the newest, or why there is none.
     pub fn error(&self) -> Option<String> {
         self.0.shared.held.read().error.clone()
     }
@@ -244,9 +255,10 @@ impl Shared {
         let moved = match computed {
             Ok(now) => {
                 held.error = None;
-                let moved = held.now.value != now.value || held.now.total != now.total;
+                let same = |known: &Computed| known.value == now.value && known.total == now.total;
+                let moved = !held.now.as_ref().is_some_and(same);
                 held.version += u64::from(moved);
-                held.now = now;
+                held.now = Some(now);
                 moved
             }
             Err(error) => {
@@ -278,9 +290,11 @@ enum What {
 }
 
 impl Computation {
-    async fn run(&self, core: &Core) -> Result<Computed> {
+    async fn run(&self, core: &Core, follower: &mut Follower) -> Result<Computed> {
         let view = core.standing_view();
-        if !view.complete {
+        follower.saw(&view.coverage);
+        view.coverage.check(&core.name)?;
+        if view.coverage == Coverage::Partial {
             let what = "compute a value (its rows are only partly cached)";
             return Err(Error::Unsupported { vista: Arc::clone(&core.name), what });
         }

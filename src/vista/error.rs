@@ -65,10 +65,12 @@ pub enum Error {
     #[error("the write queue is full")]
     QueueFull,
     /// The first copy is not complete yet.
-    #[error("the first copy of {dio} is still being read")]
+    #[error("the first copy of {dio} is still being read{}", last_attempt(.reason.as_deref()))]
     NotReady {
         /// Name of the Dio.
         dio: Arc<str>,
+        /// Why the last attempt to make it failed, if it did.
+        reason: Option<String>,
     },
     /// The Dio or the Lens is closing or closed.
     #[error("the Dio is closed")]
@@ -119,6 +121,10 @@ pub enum Error {
     /// A setting cannot work.
     #[error("{0}")]
     Config(String),
+}
+
+fn last_attempt(reason: Option<&str>) -> String {
+    reason.map(|reason| format!("; the last attempt failed: {reason}")).unwrap_or_default()
 }
 
 /// What trying again would bring.

@@ -12,4 +12,9 @@ mod facade;
 mod lens;
 mod live;
 mod refresh;
+mod replacement;
+mod replacement_property;
+
+mod start;
+mod whole_list;
 mod writes;

@@ -167,6 +167,51 @@ async fn g_a_dio_without_its_first_copy_says_when_to_come_again() {
     }
 }
 
+/// The library, `/readyz` and every route of the resource say the same of a first copy that could not be made.
+#[tokio::test]
+async fn a_first_copy_that_failed_is_said_with_its_reason_by_every_route() {
+    let lens = Lens::new()
+        .cache_source(diorama::cache::MemoryCache::default())
+        .on_start_blocking(false)
+        .on_start(|_| async { Err(diorama::Error::permanent("there is no such file")) })
+        .build()
+        .unwrap();
+    let dio = lens.make_dio(diorama::drivers::MemoryTable::vista("slow", products(), rows(2))).await.unwrap();
+    let mut bus = dio.subscribe_events();
+    while dio.status().refresh_failed.is_none() {
+        bus.recv().await.unwrap();
+    }
+    assert!(matches!(dio.vista().list_values().await, Err(diorama::Error::NotReady { reason: Some(_), .. })));
+    assert!(!dio.status().ready);
+    let router = Gateway::new().mount(dio).into_router();
+    let ask = async |method: &str, path: &str| {
+        let request = axum::http::Request::builder().method(method).uri(path);
+        let request = request.header("Content-Type", "application/json").body(axum::body::Body::from("{}")).unwrap();
+        let response = tower::ServiceExt::oneshot(router.clone(), request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        (status, serde_json::from_slice::<serde_json::Value>(&body).unwrap_or_default())
+    };
+    for (method, path) in [
+        ("GET", "/slow"),
+        ("GET", "/slow/1"),
+        ("GET", "/slow/_aggregate?select=count()"),
+        ("POST", "/slow"),
+        ("PUT", "/slow/1"),
+        ("DELETE", "/slow/1"),
+        ("GET", "/slow/events"),
+    ] {
+        let (status, problem) = ask(method, path).await;
+        assert_eq!((status, problem["code"].as_str()), (503, Some("not-ready")), "{method} {path}: {problem}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("there is no such file"), "{method} {path}: {detail}");
+    }
+    let (status, body) = ask("GET", "/readyz").await;
+    assert_eq!((status, body["dios"]["slow"]["ready"].as_bool()), (503, Some(false)));
+    let reasons = body["dios"]["slow"]["reasons"].to_string();
+    assert!(reasons.contains("first copy") && reasons.contains("there is no such file"), "{reasons}");
+}
+
 #[tokio::test]
 async fn c1_names_that_cannot_be_resources_are_refused_and_never_panic() {
     for name in ["events", "healthz", "_x", "a b", "", "a/b", "{x}", "ä"] {

@@ -154,7 +154,8 @@ impl World {
                     self.acked += 1;
                 }
             }
-            Err(Error::NotFound { .. } | Error::Conflict { .. }) => {}
+            // Before the first copy a write cannot be judged.
+            Err(Error::NotFound { .. } | Error::Conflict { .. } | Error::NotReady { .. }) => {}
             Err(error) => panic!("{id}: {error}"),
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures_util::future::select_all;
 
+use super::super::extract::check_ready;
 use super::super::metrics::OpenSocket;
 use super::super::problem::{ApiError, Code};
 use super::super::state::{Mounted, Shared};
@@ -79,7 +80,7 @@ impl Subs {
 
     /// Adds one, under a name where there can be several.
     pub(super) async fn add(&mut self, name: Option<&str>, at: &Mounted, wish: Wish) -> Result<(), ApiError> {
-        check_ready(at)?;
+        check_ready(&at.dio)?;
         if wish.snapshot != super::wish::Snapshot::None && !at.dio.0.core.is_complete() {
             let detail = format!("{} holds a part of its rows only: there is no snapshot of it", at.dio.name());
             return Err(ApiError::new(Code::InvalidParameter, detail).hint("subscribe without snapshot"));
@@ -91,7 +92,7 @@ impl Subs {
 
     /// Adds a live query, under a name where there can be several.
     pub(super) async fn add_live(&mut self, name: Option<&str>, at: &Mounted, wish: LiveWish) -> Result<(), ApiError> {
-        check_ready(at)?;
+        check_ready(&at.dio)?;
         if !at.dio.0.core.is_complete() {
             let detail = format!("{} holds a part of its rows only: they have no places", at.dio.name());
             return Err(ApiError::new(Code::InvalidParameter, detail).hint("follow its events"));
@@ -209,14 +210,6 @@ impl Subs {
     pub(super) fn closed(self, code: Option<u16>) {
         self.all.into_iter().for_each(|sub| sub.open.closed(code));
     }
-}
-
-fn check_ready(at: &Mounted) -> Result<(), ApiError> {
-    if at.dio.is_ready() {
-        return Ok(());
-    }
-    let detail = format!("the first copy of {} is still being read", at.dio.name());
-    Err(ApiError::new(Code::NotReady, detail).hint("GET /readyz says how far it is"))
 }
 
 /// The resource `name`, to be subscribed to.

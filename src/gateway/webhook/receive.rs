@@ -17,7 +17,7 @@ use super::work::{Applying, Job, Told, now, parcel, undecodable};
 use super::{Hook, find, raw};
 use crate::dio::{Dio, Parcel};
 use crate::gateway::answer::{self, DURABLE};
-use crate::gateway::extract::Segment;
+use crate::gateway::extract::{Segment, check_ready};
 use crate::gateway::limits::Limits;
 use crate::gateway::pipeline::request_id;
 use crate::gateway::problem::{ApiError, Code};
@@ -158,10 +158,7 @@ async fn take(
         let detail = format!("webhook {:?} takes {} deliveries a second", hook.name, hook.options.rate);
         return Err(ApiError::new(Code::RateLimited, detail).retry_after(Some(wait.max(Duration::from_secs(1)))));
     }
-    if !dio.is_ready() {
-        let error = ApiError::new(Code::NotReady, format!("the first copy of {} is still being read", hook.dio));
-        return Err(error.retry_after(Some(Duration::from_secs(5))));
-    }
+    check_ready(dio).map_err(|error| error.retry_after(Some(Duration::from_secs(5))))?;
     let decoded = hook.inbound.decode(&request, &dio.schema());
     let (raw, delivery) = arrived(hook, uri, headers, &body);
     match decoded {

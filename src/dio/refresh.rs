@@ -200,6 +200,7 @@ impl Core {
         let layout = Arc::clone(self.vista.schema().layout());
         let rows = rows.under(&layout);
         let Some(stamp) = rows.stamp().cloned() else {
+            let rows = self.converted(rows).await?;
             rows.bodies().try_for_each(|(id, body)| check_size(id, body))?;
             return self.state_rows(&rows).await;
         };
@@ -225,8 +226,14 @@ impl Core {
             return Ok(Outcome::Applied { inserted: rows.len() as u64, changed: 0, removed: 0 });
         }
         let state = self.state();
-        let listed = Arc::clone(&rows);
-        let mut items = self.heavy(rows.len(), move || diff(&state, &listed, complete)).await?;
+        let (core, listed) = (Arc::clone(self), Arc::clone(&rows));
+        let mut items = self
+            .heavy(rows.len(), move || {
+                let items = diff(&state, &listed, complete);
+                core.look_at_items(&items);
+                items
+            })
+            .await?;
         if !removes {
             items.retain(|item| item.row.is_some());
         }
@@ -325,9 +332,10 @@ impl Core {
         if rows.is_empty() {
             return Ok(false);
         }
-        let listed = Arc::clone(rows);
+        let (core, listed) = (Arc::clone(self), Arc::clone(rows));
         let table = self
             .heavy(rows.len(), move || {
+                core.look_at_rows(&listed);
                 let mut builder = TableBuilder::new();
                 for (at, (id, body)) in listed.bodies().enumerate() {
                     builder.push(id, body, (at as u64 + 1).saturating_mul(crate::hot::ORDINAL_STEP));
@@ -518,6 +526,7 @@ async fn read_row(core: &Arc<Core>, id: &Id) -> Result<()> {
     let row = core.read_one(id).await?;
     let row = row.map(|record| Body::encode(id, &record, core.vista.schema().layout()));
     row.iter().try_for_each(|body| check_size(id, body))?;
+    core.look_at(id, row.as_ref());
     let item = Item { id: Arc::clone(id), row, ordinal: None };
     core.commit(Cmd::News { items: vec![item], mark: guard.mark, told: true }).await.map(drop)
 }

@@ -28,7 +28,8 @@ use self::table::{Natural, Table};
 use super::{apply, blocking, count, foreign_token, sorted_page};
 use crate::record::{Record, Rows, id_from_value};
 use crate::vista::{
-    Capabilities, Column, Error, ErrorKind, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,
+    Capabilities, Column, Error, ErrorKind, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp,
+    Written,
 };
 
 /// How long a statement waits for another program's lock.
@@ -234,13 +235,29 @@ impl TableShell for Sqlite {
 
     async fn write(&self, op: &WriteOp) -> Result<Written> {
         let op = op.clone();
-        self.take(write::Write { operation: None, op }).await
+        self.take(write::Write { operation: None, op, within: None }).await
+    }
+
+    /// Judges and writes in one transaction.
+    async fn write_within(&self, op: &WriteOp, within: &Query) -> Result<Written> {
+        let within = Narrowing::new(within, &self.0.table.schema);
+        if op.id().is_some() {
+            let op = within.completed(op.clone());
+            return self.take(write::Write { operation: None, op, within: Some(within) }).await;
+        }
+        for id in self.list(within.query()).await?.ids() {
+            match self.write_within(&WriteOp::Delete { id: id.to_string() }, within.query()).await {
+                Ok(_) | Err(Error::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Written::default())
     }
 
     async fn write_once(&self, operation: &str, op: &WriteOp) -> Result<Written> {
         let (id, op) = (operation.to_string(), op.clone());
         let tidy = self.0.written.fetch_add(1, Ordering::Relaxed).is_multiple_of(ops::TIDY_EVERY);
-        self.take(write::Write { operation: Some(write::Operation { id, tidy }), op }).await
+        self.take(write::Write { operation: Some(write::Operation { id, tidy }), op, within: None }).await
     }
 
     fn writes_once(&self) -> bool {

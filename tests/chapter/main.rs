@@ -7,9 +7,11 @@
 mod harness;
 
 mod cache;
+mod checks;
 mod events;
 mod facade;
 mod lens;
 mod live;
+mod narrowing;
 mod refresh;
 mod writes;

@@ -115,11 +115,15 @@ pub(super) fn settings(spec: &DioSpec, config: &Config, settings: &mut Settings)
     settings.max_indexes = spec.max_indexes.unwrap_or(settings.max_indexes);
     settings.index_memory = spec.index_memory.unwrap_or(settings.index_memory);
     settings.write_concurrency = spec.write_concurrency.unwrap_or(settings.write_concurrency);
-    // A table refuses what it has no column for; better at once than after a 202.
+    settings.unknown_columns = unknown_columns(spec);
+    settings.on_unknown = if spec.park_unknown { OnUnknown::Park } else { OnUnknown::Retry };
+}
+
+/// The policy for columns that are not declared. A table refuses what it has no column for; better at once than after a 202.
+pub(super) fn unknown_columns(spec: &DioSpec) -> UnknownColumns {
     let typed = matches!(spec.source, Source::Sqlite(..));
     let keep = spec.unknown_columns.unwrap_or(spec.columns.is_empty() && !typed);
-    settings.unknown_columns = if keep { UnknownColumns::Keep } else { UnknownColumns::Refuse };
-    settings.on_unknown = if spec.park_unknown { OnUnknown::Park } else { OnUnknown::Retry };
+    if keep { UnknownColumns::Keep } else { UnknownColumns::Refuse }
 }
 
 fn column(spec: &ColumnSpec) -> Result<Column> {

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use super::core::Core;
 use super::ingest::Inbound;
-use crate::record::{CborValue, Record, id_from_value};
-use crate::vista::check::{Checked, check_id};
-use crate::vista::{ChangeEvent, Error, Result, RowCheck, Schema, Shape};
+use crate::record::Record;
+use crate::vista::check::Checked;
+use crate::vista::{ChangeEvent, Error, Result, RowCheck, Shape};
 
 impl Core {
     /// A row of a user or of the program under `id`, every cell as its column holds it.
@@ -14,9 +14,10 @@ impl Core {
     /// # Errors
     /// [`Error::Invalid`] with every column that is wrong, [`Error::Conflict`] if the row says another id.
     pub(super) fn checked_row<'r>(&self, id: &str, row: Cow<'r, Record>, shape: Shape) -> Result<Cow<'r, Record>> {
+        check_key(id)?;
         let schema = self.vista.schema();
         let check = RowCheck::new(&schema, shape).unknown(self.settings.unknown_columns);
-        check_under(&schema, check, id, row, shape).map(|checked| checked.row)
+        check.check_under(id, row).map(|checked| checked.row)
     }
 
     /// The row of an upstream event as its columns hold it, if the event brings one. Unknown columns are left out where they
@@ -30,11 +31,12 @@ impl Core {
         else {
             return Ok(None);
         };
+        check_key(id)?;
         let schema = self.vista.schema();
         let shape = if inbound.partial { Shape::Part } else { Shape::Whole };
         let unknown = self.settings.unknown_columns.for_upstream();
         let check = RowCheck::new(&schema, shape).unknown(unknown).coercion(inbound.coercion);
-        check_under(&schema, check, id, Cow::Borrowed(row), shape).map(Some)
+        check.check_under(id, Cow::Borrowed(row)).map(Some)
     }
 
     /// An event whose row had to be converted, for the program's `on_event`; `None` if it is as it should be.
@@ -51,31 +53,6 @@ impl Core {
         }
         Ok(Some(inbound))
     }
-}
-
-fn check_under<'r>(
-    schema: &Schema,
-    check: RowCheck<'_>,
-    id: &str,
-    row: Cow<'r, Record>,
-    shape: Shape,
-) -> Result<Checked<'r>> {
-    check_key(id)?;
-    // A row that is there keeps the id it has.
-    if shape == Shape::Whole {
-        check_id(schema, id)?;
-    }
-    let mut checked = check.check(row)?;
-    let column = schema.id_column();
-    match checked.row.get(column) {
-        Some(CborValue::Null) => drop(checked.row.to_mut().remove(column)),
-        Some(value) if id_from_value(value).as_deref() != Some(id) => {
-            let detail = format!("has another id in its column {column:?}");
-            return Err(Error::Conflict { id: id.to_string(), detail });
-        }
-        _ => {}
-    }
-    Ok(checked)
 }
 
 /// Refuses what cannot be a key.

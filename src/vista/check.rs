@@ -115,6 +115,28 @@ impl<'a> RowCheck<'a> {
         Ok(Checked { row, dropped })
     }
 
+    /// [`RowCheck::check`] for the row `id`, which must not say another id. A row that is there already keeps the id it has, also
+    /// if the id column could not hold it.
+    ///
+    /// # Errors
+    /// As [`RowCheck::check`]; [`Error::Invalid`] for an id that the id column cannot hold, [`Error::Conflict`] for another id.
+    pub fn check_under<'r>(&self, id: &str, row: Cow<'r, Record>) -> Result<Checked<'r>> {
+        if self.shape == Shape::Whole {
+            check_id(self.schema, id)?;
+        }
+        let mut checked = self.check(row)?;
+        let column = self.schema.id_column();
+        match checked.row.get(column) {
+            Some(CborValue::Null) => drop(checked.row.to_mut().remove(column)),
+            Some(value) if id_from_value(value).as_deref() != Some(id) => {
+                let detail = format!("has another id in its column {column:?}");
+                return Err(Error::Conflict { id: id.to_string(), detail });
+            }
+            _ => {}
+        }
+        Ok(checked)
+    }
+
     /// Converts the cells of `row` that convert and leaves the others as they are; `None` if there is nothing to convert.
     pub fn convert(&self, row: &Record) -> Option<Record> {
         let converted = row.iter().filter_map(|(name, value)| match self.cell(name, value) {

@@ -2,6 +2,8 @@
 //!
 //! Beside them, the columns that upstream events brought and the schema does not declare, where they are left out.
 
+use std::sync::Arc;
+
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 
@@ -161,12 +163,14 @@ impl Core {
     }
 
     /// A list that the program made: cells that convert are converted, the others are kept as they are and counted.
-    pub(super) async fn converted(&self, rows: Rows) -> Result<Rows> {
-        let schema = self.vista.schema();
-        let kinds = self.mismatches.kinds.clone();
-        let rows = self.heavy(rows.len(), move || convert_all(rows, &schema, &kinds)).await?;
-        self.look_at_rows(&rows);
-        Ok(rows)
+    pub(super) async fn converted(self: &Arc<Self>, rows: Rows) -> Result<Rows> {
+        let (core, count) = (Arc::clone(self), rows.len());
+        let convert = move || {
+            let rows = convert_all(rows, &core.vista.schema(), &core.mismatches.kinds);
+            core.look_at_rows(&rows);
+            rows
+        };
+        self.heavy(count, convert).await
     }
 }
 

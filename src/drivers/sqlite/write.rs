@@ -94,9 +94,8 @@ fn one(table: &Table, transaction: &mut Transaction<'_>, write: &Write) -> Resul
         WriteOp::Insert { .. } | WriteOp::Replace { .. } | WriteOp::Patch { .. } => table.read(&part, id)?,
     };
     // A refusal takes the savepoint back.
-    match (within, &record) {
-        (Some(within), Some(record)) => within.check_after(record)?,
-        (Some(_) | None, _) => {}
+    if let (Some(within), Some(record)) = (within, &record) {
+        within.check_after(record)?;
     }
     part.commit().map_err(refused)?;
     Ok(Written { id: None, record })

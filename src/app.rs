@@ -429,14 +429,11 @@ fn limits(spec: &LimitsSpec) -> Limits {
 fn mount_options(spec: &DioSpec, rows: usize) -> MountOptions {
     let default = MountOptions::default();
     let max_limit = spec.max_limit.unwrap_or(rows as u64);
-    let typed = matches!(spec.source, crate::config::Source::Sqlite(..));
     MountOptions {
         default_limit: spec.default_limit.unwrap_or(default.default_limit).min(max_limit),
         max_limit,
         max_affected: spec.max_affected.unwrap_or(default.max_affected),
         require_if_match: spec.require_if_match,
-        // A table refuses what it has no column for; better at once than after a 202.
-        unknown_columns: spec.unknown_columns.unwrap_or(spec.columns.is_empty() && !typed),
         max_live: spec.max_live.unwrap_or(default.max_live),
         ack: if spec.ack == crate::config::Ack::Applied { Ack::Applied } else { Ack::Journal },
     }

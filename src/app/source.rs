@@ -13,7 +13,7 @@ use crate::dio::{OnUnknown, Settings, WriteOrder};
 use crate::drivers::Late;
 use crate::hot::OpId;
 use crate::lens::Lens;
-use crate::vista::{Column, ColumnType, Error, Flag, Result, Vista, WriteOp};
+use crate::vista::{Column, ColumnType, Error, Flag, Result, UnknownColumns, Vista, WriteOp};
 
 /// What is missing of a source, if it is a file that is not there.
 pub(super) fn missing(source: &Source) -> Option<String> {
@@ -115,9 +115,17 @@ pub(super) fn settings(spec: &DioSpec, config: &Config, settings: &mut Settings)
     settings.max_indexes = spec.max_indexes.unwrap_or(settings.max_indexes);
     settings.index_memory = spec.index_memory.unwrap_or(settings.index_memory);
     settings.write_concurrency = spec.write_concurrency.unwrap_or(settings.write_concurrency);
+    settings.unknown_columns = unknown_columns(spec);
     settings.write_order = if spec.order_by_row { WriteOrder::Row } else { WriteOrder::Queue };
     or(spec.head_patience, &mut settings.head_patience);
     settings.on_unknown = if spec.park_unknown { OnUnknown::Park } else { OnUnknown::Retry };
+}
+
+/// The policy for columns that are not declared. A table refuses what it has no column for; better at once than after a 202.
+pub(super) fn unknown_columns(spec: &DioSpec) -> UnknownColumns {
+    let typed = matches!(spec.source, Source::Sqlite(..));
+    let keep = spec.unknown_columns.unwrap_or(spec.columns.is_empty() && !typed);
+    if keep { UnknownColumns::Keep } else { UnknownColumns::Refuse }
 }
 
 fn column(spec: &ColumnSpec) -> Result<Column> {

@@ -1,5 +1,6 @@
 //! `diorama webhook test`: what a delivery would do, told step by step, without doing it.
 
+use std::borrow::Cow;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -9,10 +10,10 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
 use super::{Failure, OTHER, hooks, say, source};
-use crate::config::{Config, HookSpec};
-use crate::inbound::{Change, Decoded, Hook, Request};
+use crate::config::{Config, DioSpec, HookSpec};
+use crate::inbound::{Change, Decoded, Hook, ItemError, Request};
 use crate::record::{CborValue, value_to_json};
-use crate::vista::{ChangeEvent, Schema};
+use crate::vista::{ChangeEvent, RowCheck, Schema, Shape, UnknownColumns};
 
 /// Try webhooks out.
 #[derive(Debug, Subcommand)]
@@ -69,9 +70,35 @@ pub async fn run(asked: Webhook) -> Result<(), Failure> {
         say(format_args!("answered at once: {} {}", reply.status.as_u16(), reply.body));
         return Ok(());
     }
-    let schema = schema(&config, spec).await?;
+    let dio = resource(&config, spec)?;
+    let schema = schema(dio).await?;
     let decoded = hook.decode(&request, &schema);
-    tell(&decoded.map_err(|error| failed(format!("not understood: {error}")))?)
+    let mut decoded = decoded.map_err(|error| failed(format!("not understood: {error}")))?;
+    let unknown = source::unknown_columns(dio).for_upstream();
+    for (at, change) in decoded.changes.iter_mut().enumerate() {
+        if let Some(detail) = change.as_mut().ok().and_then(|change| misfit(change, &schema, unknown)) {
+            *change = Err(ItemError { number: at + 1, detail });
+        }
+    }
+    tell(&decoded)
+}
+
+/// Makes the row of a change as the resource would hold it; says why that is not possible.
+fn misfit(change: &mut Change, schema: &Schema, unknown: UnknownColumns) -> Option<String> {
+    let (ChangeEvent::Inserted { id, new: Some(row) } | ChangeEvent::Updated { id, new: Some(row) }) =
+        &mut change.event
+    else {
+        return None;
+    };
+    let shape = if change.partial { Shape::Part } else { Shape::Whole };
+    let check = RowCheck::new(schema, shape).unknown(unknown).coercion(change.coercion);
+    match check.check_under(id, Cow::Borrowed(row)) {
+        Ok(checked) => {
+            *row = checked.row.into_owned();
+            None
+        }
+        Err(error) => Some(format!("{error}; the row would be read from the source")),
+    }
 }
 
 fn failed(message: String) -> Failure {
@@ -120,10 +147,14 @@ fn verify(hook: &Hook, request: &Request<'_>) -> Result<(), Failure> {
     }
 }
 
-/// Which columns the resource has, as its source says.
-async fn schema(config: &Config, spec: &HookSpec) -> Result<Schema, Failure> {
+/// The resource that a webhook feeds.
+fn resource<'c>(config: &'c Config, spec: &HookSpec) -> Result<&'c DioSpec, Failure> {
     let dio = config.dios.iter().find(|dio| dio.name == spec.dio);
-    let dio = dio.ok_or_else(|| Failure::config(format!("there is no [dio.{}]", spec.dio)))?;
+    dio.ok_or_else(|| Failure::config(format!("there is no [dio.{}]", spec.dio)))
+}
+
+/// The columns of a resource, as its source says.
+async fn schema(dio: &DioSpec) -> Result<Schema, Failure> {
     let vista = source::open(dio).await.map_err(|error| Failure::config(format!("[dio.{}] {error}", dio.name)))?;
     Ok(Schema::clone(&vista.schema()))
 }

@@ -1,12 +1,13 @@
 //! `dio.cache()`: the rows as a simple store, without conditions, order or search.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::core::Core;
 use crate::hot::{Cmd, check_size};
 use crate::record::{Body, Id, Record, Rows};
-use crate::vista::Result;
+use crate::vista::{Result, Shape};
 
 /// The cached rows of a Dio by id.
 ///
@@ -72,6 +73,9 @@ impl DioCache {
     /// Puts rows: new ones are added, others replaced, none removed. Rows that `dio.master()` listed are compared first and
     /// never overwrite what is newer than their reading.
     ///
+    /// Rows that `dio.master()` listed are kept as they are. Of others, cells that are not of their column's type are converted
+    /// where that loses nothing, else kept; [`Dio::mismatches`](super::Dio::mismatches) counts those of either.
+    ///
     /// # Errors
     /// [`Error::Storage`](crate::Error::Storage) if the journal fails, [`Error::Closed`](crate::Error::Closed).
     pub async fn insert_values(&self, rows: Rows) -> Result<()> {
@@ -81,12 +85,13 @@ impl DioCache {
         }
     }
 
-    /// Puts one row.
+    /// Puts one row, every cell as its column holds it.
     ///
     /// # Errors
-    /// As [`DioCache::insert_values`].
+    /// As [`DioCache::insert_values`]; [`Error::Invalid`](crate::Error::Invalid) for a row that is not as the schema says.
     pub async fn insert_value(&self, id: &str, record: &Record) -> Result<()> {
-        let body = Body::encode(id, record, self.core.vista.schema().layout());
+        let record = self.core.checked_row(id, Cow::Borrowed(record), Shape::Whole)?;
+        let body = Body::encode(id, &record, self.core.vista.schema().layout());
         check_size(id, &body)?;
         self.state(id, Some(body)).await
     }

@@ -51,6 +51,8 @@ pub(crate) struct Core {
     /// The way that deliveries take: the master's, unless there is an `on_write`.
     pub(super) outlet: Arc<Line>,
     pub(super) tally: Tally,
+    /// Rows that are not as the schema says.
+    pub(super) mismatches: super::mismatch::Mismatches,
     /// How its feeds are doing.
     pub(super) feeds: Mutex<Vec<Arc<super::FeedMeter>>>,
     /// How often rows in doubt may be read.
@@ -151,6 +153,7 @@ impl Core {
             Some(_) => Arc::new(Line::new("write route", parts.settings.breaker)),
             None => Arc::clone(&source),
         };
+        let schema = parts.vista.schema();
         Core {
             source,
             outlet,
@@ -163,6 +166,7 @@ impl Core {
             published: watch::Sender::new(parts.state.seq()),
             root: ArcSwap::from_pointee(parts.state),
             tally: Tally::new(parts.ring.end()),
+            mismatches: super::mismatch::Mismatches::new(&schema),
             ring: Arc::new(parts.ring),
             store: parts.store,
             journal: parts.journal,

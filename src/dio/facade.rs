@@ -13,7 +13,9 @@ use crate::hot::plan::{Page, Picked, Plan, Repeated, plan};
 use crate::hot::{Slot, State};
 use crate::record::{Id, Record, Rows};
 use crate::vista::query::Cursor;
-use crate::vista::{Capabilities, Error, Flag, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written};
+use crate::vista::{
+    Capabilities, Error, Flag, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,
+};
 
 /// The shell of [`Dio::vista`](super::Dio::vista). Keeps the Dio alive.
 pub(super) struct Facade {
@@ -129,6 +131,33 @@ fn encode(state: &State, slots: &[Slot], schema: &Schema) -> Rows {
     rows
 }
 
+/// Options of a write that `within` bounds.
+fn bounded(within: &Arc<Narrowing>) -> WriteOptions {
+    WriteOptions { within: Some(Arc::clone(within)), ..WriteOptions::default() }
+}
+
+impl Facade {
+    /// Inserts a row that says no id: under a new one where ids are text, else under one that the master chooses.
+    async fn insert_new(&self, record: &Record, within: Option<Arc<Narrowing>>) -> Result<Written> {
+        let core = &self.handle.core;
+        let master = core.vista.schema();
+        let id = if !master.layout().integer_id() {
+            let id = uuid::Uuid::now_v7().to_string();
+            let op = WriteOp::Insert { id: id.clone(), record: record.clone() };
+            core.submit(op, WriteOptions { within, ..WriteOptions::default() }).await?;
+            id
+        } else if core.hooks.on_write.is_some() {
+            let detail =
+                format!("give the row an id in its column {:?}: the write route cannot choose one", master.id_column());
+            return Err(Error::invalid(detail));
+        } else {
+            core.writable()?;
+            core.insert_at_master(record, within.as_deref()).await?
+        };
+        Ok(Written { id: Some(id), record: None })
+    }
+}
+
 #[async_trait]
 impl TableShell for Facade {
     fn schema(&self) -> Arc<Schema> {
@@ -196,23 +225,34 @@ impl TableShell for Facade {
         Ok(Written::default())
     }
 
-    async fn insert_return_id(&self, record: &Record) -> Result<Written> {
+    /// Judged in the order of all writes.
+    async fn write_within(&self, op: &WriteOp, within: &Query) -> Result<Written> {
         let core = &self.handle.core;
-        let master = core.vista.schema();
-        let id = if !master.layout().integer_id() {
-            let id = uuid::Uuid::now_v7().to_string();
-            let op = WriteOp::Insert { id: id.clone(), record: record.clone() };
-            core.submit(op, WriteOptions::default()).await?;
-            id
-        } else if core.hooks.on_write.is_some() {
-            let detail =
-                format!("give the row an id in its column {:?}: the write route cannot choose one", master.id_column());
-            return Err(Error::invalid(detail));
-        } else {
-            core.writable()?;
-            core.insert_at_master(record).await?
+        let within = Arc::new(Narrowing::new(within, &self.schema));
+        let Some(id) = op.id() else {
+            for id in self.list(within.query()).await?.ids() {
+                let op = WriteOp::Delete { id: id.to_string() };
+                match core.submit(op, bounded(&within)).await {
+                    Ok(_) | Err(Error::NotFound { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            return Ok(Written::default());
         };
-        Ok(Written { id: Some(id), record: None })
+        if !core.is_complete() && core.state().get(id).is_none() {
+            // A row that is not in the copy may be one that is outside.
+            core.load_row(id).await?;
+        }
+        core.submit(op.clone(), bounded(&within)).await?;
+        Ok(Written::default())
+    }
+
+    async fn insert_return_id(&self, record: &Record) -> Result<Written> {
+        self.insert_new(record, None).await
+    }
+
+    async fn insert_return_id_within(&self, record: &Record, within: &Query) -> Result<Written> {
+        self.insert_new(record, Some(Arc::new(Narrowing::new(within, &self.schema)))).await
     }
 
     fn reference(&self, relation: &str, row: &Record) -> Result<Vista> {

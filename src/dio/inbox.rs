@@ -10,15 +10,17 @@
 
 use std::sync::Arc;
 
+use super::check::check_key;
 use super::commit::{Command, Committed, now};
 use super::core::Core;
-use super::ingest::Inbound;
+use super::ingest::{Heard, Inbound};
 use super::write::{delivery_claim, same_claim};
 use super::{Dio, Handle, Reconciled};
-use crate::hot::{Cmd, Outcome};
+use crate::hot::{Cmd, Outcome, Upstream, UpstreamChange};
 use crate::journal::{
     Changes, Claim, Delivery, DeliveryId, DeliveryQuery, DeliveryState, InboxUse, JournalError, Kept, Raw,
 };
+use crate::record::Id;
 use crate::vista::{Error, Result};
 
 /// Changes of one append.
@@ -137,7 +139,14 @@ impl Core {
             }
         }
         match self.hooks.on_event {
-            Some(_) => self.tell_program(handle, parcel, &mut delivery).await?,
+            Some(_) => {
+                let alone = parcel.abort || parcel.changes.len() == 1;
+                let mut wrong = parcel.changes.iter().filter_map(|change| self.checked_event(change).err());
+                if let Some(error) = wrong.next().filter(|_| alone) {
+                    return self.refuse(parcel, delivery, &error).await;
+                }
+                self.tell_program(handle, parcel, &mut delivery).await?;
+            }
             None => return self.by_rules(handle, parcel, delivery, claims).await,
         }
         self.conclude(Vec::new(), claims, delivery, parcel.raw.clone()).await
@@ -147,8 +156,8 @@ impl Core {
     fn says_nothing_new(&self, changes: &[Inbound]) -> bool {
         let state = self.state();
         let known = |change| match self.upstream(change) {
-            Ok(Some(event)) => state.says_nothing_new(&event),
-            Ok(None) | Err(_) => false,
+            Ok(Heard { event: Some(event), .. }) => state.says_nothing_new(&event),
+            Ok(_) | Err(_) => false,
         };
         changes.iter().all(known)
     }
@@ -162,6 +171,7 @@ impl Core {
         mut claims: Vec<Claim>,
     ) -> Result<Delivery> {
         let (mut cmds, mut anew) = (Vec::with_capacity(parcel.changes.len()), false);
+        let (mut doubted, mut dropped) = (Vec::new(), Vec::new());
         for inbound in &parcel.changes {
             let own = self.own_claim(&delivery, inbound.delivery.as_deref());
             if let Some(own) = &own {
@@ -172,15 +182,18 @@ impl Core {
                 }
             }
             match self.upstream(inbound) {
-                Ok(Some(event)) => cmds.push(Cmd::Upstream(event)),
-                Ok(None) => anew = true,
+                Ok(heard) => {
+                    dropped.extend((!heard.dropped.is_empty()).then_some((inbound, heard.dropped)));
+                    match heard.event {
+                        Some(event) => cmds.push(Cmd::Upstream(event)),
+                        None => anew = true,
+                    }
+                }
                 Err(error) if parcel.abort || parcel.changes.len() == 1 => {
-                    // Nothing is stored yet: who asked says whether it is to be.
-                    delivery.state = DeliveryState::Undecodable;
-                    delivery.detail = Some(error.to_string());
-                    return Ok(delivery);
+                    return self.refuse(parcel, delivery, &error).await;
                 }
                 Err(error) => {
+                    doubted.extend(self.checked_event(inbound).is_err().then_some(inbound));
                     delivery.changes.skipped += 1;
                     delivery.detail.get_or_insert_with(|| error.to_string());
                     continue;
@@ -188,6 +201,10 @@ impl Core {
             }
             claims.extend(own.filter(|_| !parcel.again));
         }
+        for (inbound, names) in dropped {
+            self.mismatches.note_dropped(inbound.event.id().unwrap_or_default(), &names);
+        }
+        self.doubt(doubted).await?;
         let last = cmds.split_off(cmds.len().saturating_sub(1) / CHUNK * CHUNK);
         for chunk in cmds.chunks(CHUNK) {
             let committed = self.send(Command::all(self, chunk.to_vec())).await?;
@@ -201,6 +218,32 @@ impl Core {
         self.conclude(last, claims, delivery, parcel.raw.clone()).await
     }
 
+    /// Has the rows of these events read from the master: what was refused of them is not lost.
+    pub(super) async fn doubt<'i>(self: &Arc<Self>, refused: impl IntoIterator<Item = &'i Inbound>) -> Result<()> {
+        let thin = |inbound: &Inbound| {
+            let id = Id::from(inbound.event.id().filter(|id| check_key(id).is_ok())?);
+            let delivery = inbound.delivery.as_deref().map(Arc::from);
+            let (change, origin) = (UpstreamChange::Thin, inbound.origin);
+            Some(Cmd::Upstream(Upstream { id, change, version: None, delivery, origin }))
+        };
+        let cmds: Vec<Cmd> = refused.into_iter().filter_map(thin).collect();
+        for cmds in cmds.chunks(CHUNK) {
+            self.send(Command::all(self, cmds.to_vec())).await?;
+        }
+        Ok(())
+    }
+
+    /// A delivery of which nothing is applied. Its rows are read from the master, so that what it says is not lost. Nothing is
+    /// stored yet: who asked says whether it is to be.
+    async fn refuse(self: &Arc<Self>, parcel: &Parcel, mut delivery: Delivery, error: &Error) -> Result<Delivery> {
+        if parcel.changes.iter().any(|inbound| self.checked_event(inbound).is_err()) {
+            self.doubt(&parcel.changes).await?;
+        }
+        delivery.state = DeliveryState::Undecodable;
+        delivery.detail = Some(error.to_string());
+        Ok(delivery)
+    }
+
     /// Gives the changes to `on_event`, one after the other; each is remembered, so that a repetition goes on behind it.
     async fn tell_program(
         self: &Arc<Self>,
@@ -210,6 +253,12 @@ impl Core {
     ) -> Result<()> {
         let several = parcel.changes.len() > 1;
         for (at, inbound) in parcel.changes.iter().enumerate() {
+            if let Err(error) = self.checked_event(inbound) {
+                self.doubt([inbound]).await?;
+                delivery.changes.skipped += 1;
+                delivery.detail.get_or_insert_with(|| error.to_string());
+                continue;
+            }
             let part = delivery.key.as_ref().filter(|_| several).map(|key| format!("{key}#{at}"));
             let own = inbound.delivery.clone().or(part).filter(|_| !parcel.again);
             let own = own.map(|own| format!("{}:{own}", delivery.hook));

@@ -1,5 +1,6 @@
 //! Upstream events: from `handle_event` to the reconcile rules, or through the program's own `on_event`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::core::Core;
@@ -8,7 +9,7 @@ use super::write::delivery_claim;
 use super::{Dio, Handle};
 use crate::hot::{Cmd, Origin, Upstream, UpstreamChange, check_size};
 use crate::record::{Body, CborValue, Id, Record};
-use crate::vista::{ChangeEvent, Error, Result};
+use crate::vista::{ChangeEvent, Coercion, Error, Narrowing, Result, RowCheck, Shape};
 
 /// A [`ChangeEvent`] with what its sender said beside it.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,12 +24,24 @@ pub struct Inbound {
     pub delivery: Option<String>,
     /// Through what it came.
     pub origin: Origin,
+    /// How the text in its row is taken.
+    pub coercion: Coercion,
 }
 
 impl From<ChangeEvent> for Inbound {
     fn from(event: ChangeEvent) -> Inbound {
-        Inbound { event, version: None, partial: false, delivery: None, origin: Origin::Webhook }
+        let coercion = Coercion::Typed;
+        Inbound { event, version: None, partial: false, delivery: None, origin: Origin::Webhook, coercion }
     }
+}
+
+/// An upstream event, checked.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// As the State takes it, `None` for one about everything.
+    pub(super) event: Option<Upstream>,
+    /// Columns that were left out of its row.
+    pub(super) dropped: Vec<String>,
 }
 
 /// What an upstream event came to.
@@ -57,9 +70,18 @@ impl Core {
             }
         }
         if self.hooks.on_event.is_some() {
+            let inbound = match self.checked_inbound(&inbound) {
+                Ok(checked) => checked.unwrap_or(inbound),
+                Err(error) => return Err(self.refused(&inbound, error).await),
+            };
             return self.ask_program(handle, inbound, claim).await;
         }
-        let cmd = match self.upstream(&inbound)? {
+        let Heard { event, dropped } = match self.upstream(&inbound) {
+            Ok(heard) => heard,
+            Err(error) => return Err(self.refused(&inbound, error).await),
+        };
+        self.mismatches.note_dropped(inbound.event.id().unwrap_or_default(), &dropped);
+        let cmd = match event {
             Some(event) => Cmd::Upstream(event),
             None => {
                 // Whatever changed, a refresh that begins now finds it; the delivery is remembered once it has.
@@ -74,6 +96,14 @@ impl Core {
             Ok(committed) => Ok(Reconciled::of(&committed.outcome)),
             Err(Error::Replayed { .. }) => Ok(Reconciled::Duplicate),
             Err(error) => Err(error),
+        }
+    }
+
+    /// What is said of an event that was refused with `error`. Its row is read from the master, so that nothing is lost.
+    async fn refused(self: &Arc<Self>, inbound: &Inbound, error: Error) -> Error {
+        match self.checked_event(inbound) {
+            Ok(_) => error,
+            Err(_) => self.doubt([inbound]).await.err().unwrap_or(error),
         }
     }
 
@@ -120,44 +150,52 @@ impl Core {
         }
     }
 
-    /// The event as the State takes it, `None` for one about everything.
-    pub(super) fn upstream(&self, inbound: &Inbound) -> Result<Option<Upstream>> {
+    /// The event as the State takes it, checked.
+    pub(super) fn upstream(&self, inbound: &Inbound) -> Result<Heard> {
         let schema = self.vista.schema();
-        let layout = schema.layout();
-        let (id, change) = match &inbound.event {
-            ChangeEvent::Invalidated => return Ok(None),
-            ChangeEvent::Deleted { id } => (id, UpstreamChange::Gone),
-            ChangeEvent::Inserted { id, new: None } | ChangeEvent::Updated { id, new: None } => {
-                (id, UpstreamChange::Thin)
-            }
-            ChangeEvent::Inserted { id, new: Some(row) } | ChangeEvent::Updated { id, new: Some(row) } => {
-                self.check_id(id, row)?;
-                let change = match inbound.partial {
-                    true => UpstreamChange::Part(Body::encode_plain(row, layout)),
-                    false => UpstreamChange::Row(Body::encode(id, row, layout)),
-                };
-                if let UpstreamChange::Row(body) | UpstreamChange::Part(body) = &change {
-                    check_size(id, body)?;
-                }
-                (id, change)
+        let checked = self.checked_event(inbound)?;
+        let (id, change) = match (&inbound.event, &checked) {
+            (ChangeEvent::Invalidated, _) => return Ok(Heard::default()),
+            (ChangeEvent::Deleted { id }, _) => (id, UpstreamChange::Gone),
+            (ChangeEvent::Inserted { id, .. } | ChangeEvent::Updated { id, .. }, None) => (id, UpstreamChange::Thin),
+            (ChangeEvent::Inserted { id, .. } | ChangeEvent::Updated { id, .. }, Some(checked)) => {
+                let (row, layout) = (&checked.row, schema.layout());
+                let body =
+                    if inbound.partial { Body::encode_plain(row, layout) } else { Body::encode(id, row, layout) };
+                check_size(id, &body)?;
+                (id, if inbound.partial { UpstreamChange::Part(body) } else { UpstreamChange::Row(body) })
             }
         };
-        Ok(Some(Upstream {
+        let event = Upstream {
             id: Id::from(id.as_str()),
             change,
             version: inbound.version.clone(),
             delivery: inbound.delivery.as_deref().map(Arc::from),
             origin: inbound.origin,
-        }))
+        };
+        Ok(Heard { event: Some(event), dropped: checked.map(|checked| checked.dropped).unwrap_or_default() })
     }
 
     /// A row that the master made itself, at the program's request: visible when this returns, unless the master's own news of
     /// it came first and it has to be asked for.
-    pub(super) async fn insert_at_master(self: &Arc<Self>, record: &Record) -> Result<String> {
+    pub(super) async fn insert_at_master(
+        self: &Arc<Self>,
+        record: &Record,
+        within: Option<&Narrowing>,
+    ) -> Result<String> {
+        let schema = self.vista.schema();
+        let mut record = record.clone();
+        if let Some(within) = within {
+            within.complete(&mut record);
+        }
+        let check = RowCheck::new(&schema, Shape::Whole).unknown(self.settings.unknown_columns);
+        let mut record = check.check(Cow::Owned(record))?.row.into_owned();
+        record.remove(schema.id_column());
+        within.map_or(Ok(()), |within| within.check_after(&record))?;
         let guard = self.open_guard().await?;
-        let written = self.vista.shell().insert_return_id(record).await?;
+        let written = self.vista.shell().insert_return_id(&record).await?;
         let id = written.id.ok_or_else(|| Error::permanent("the source did not say which id it chose"))?;
-        let row = written.record.as_ref().unwrap_or(record);
+        let row = written.record.as_ref().unwrap_or(&record);
         let body = Body::encode(&id, row, self.vista.schema().layout());
         let item = crate::hot::Item { id: Id::from(id.as_str()), row: Some(body), ordinal: None };
         self.commit(Cmd::News { items: vec![item], mark: guard.mark, told: true }).await?;

@@ -154,6 +154,14 @@ impl TableShell for Stamped {
         self.inner.write(op).await
     }
 
+    async fn write_within(&self, op: &WriteOp, within: &Query) -> Result<Written> {
+        self.inner.write_within(op, within).await
+    }
+
+    async fn insert_return_id_within(&self, record: &Record, within: &Query) -> Result<Written> {
+        self.inner.insert_return_id_within(record, within).await
+    }
+
     async fn write_once(&self, operation: &str, op: &WriteOp) -> Result<Written> {
         self.inner.write_once(operation, op).await
     }

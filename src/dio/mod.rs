@@ -8,6 +8,7 @@ mod aggregate;
 mod breaker;
 mod bucket;
 mod cache;
+mod check;
 mod commit;
 mod core;
 mod counters;
@@ -22,6 +23,7 @@ mod indexer;
 mod ingest;
 mod ledger;
 mod master;
+mod mismatch;
 mod open;
 mod operations;
 mod refresh;
@@ -51,6 +53,7 @@ pub use feed::FeedStatus;
 pub use hooks::{ChunkSink, Viewport};
 pub use inbox::Parcel;
 pub use ingest::{Inbound, Reconciled};
+pub use mismatch::{DroppedColumn, Mismatch};
 pub use operations::{Operation, OperationQuery, OperationState};
 pub use refresh::RefreshReport;
 pub use ring::{At, EventReceiver, Old, Ring, RingItem, RingLimits};
@@ -67,6 +70,7 @@ pub(crate) use hooks::{Hooks, hook, hook_with};
 pub(crate) use open::{Surroundings, check_memory_log, open};
 pub(crate) use view::View;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,7 +78,7 @@ use tokio::runtime;
 
 use crate::hot::{Cmd, OpId, State, check_size};
 use crate::record::{Body, Id, Record, Rows};
-use crate::vista::{Result, Schema, Vista, WriteOp};
+use crate::vista::{Result, Schema, Shape, UnknownColumns, Vista, WriteOp};
 
 /// A Vista bound to a Lens: reads from its own copy, writes through a queue, events from a log.
 ///
@@ -223,6 +227,22 @@ impl Dio {
         }
     }
 
+    /// Columns in which rows of the source hold something else than their type says, since it was opened. Such rows are kept as
+    /// they are: filters on these columns may miss them.
+    pub fn mismatches(&self) -> Vec<Mismatch> {
+        self.0.core.mismatches.list()
+    }
+
+    /// Columns that upstream events brought and that were left out of their rows, since it was opened. At most 100 are named.
+    pub fn dropped_columns(&self) -> Vec<DroppedColumn> {
+        self.0.core.mismatches.dropped()
+    }
+
+    /// Policy for columns that the schema does not declare.
+    pub fn unknown_columns(&self) -> UnknownColumns {
+        self.0.core.settings.unknown_columns
+    }
+
     /// What it has counted since it was opened.
     pub fn counters(&self) -> Counters {
         self.0.core.tally.read(self.0.core.ring.end())
@@ -308,11 +328,12 @@ impl Dio {
     /// replaces all rows (see [`DioCache`]) it is one of the new ones.
     ///
     /// # Errors
-    /// [`Error::Storage`](crate::Error::Storage), [`Error::Closed`](crate::Error::Closed).
+    /// [`Error::Invalid`](crate::Error::Invalid) for a row that is not as the schema says, [`Error::Storage`](crate::Error::Storage),
+    /// [`Error::Closed`](crate::Error::Closed).
     pub async fn patched(&self, id: impl Into<String>, record: Record) -> Result<()> {
         let core = &self.0.core;
         let id = id.into();
-        core.check_id(&id, &record)?;
+        let record = core.checked_row(&id, Cow::Owned(record), Shape::Whole)?;
         let body = Body::encode(&id, &record, core.vista.schema().layout());
         check_size(&id, &body)?;
         if core.gather_row(&id, Some(&body)) {
@@ -334,7 +355,8 @@ impl Dio {
     /// Takes in a change that happened at the master: through `on_event` if there is one, else by the built-in rules.
     ///
     /// # Errors
-    /// What `on_event` says; [`Error::Invalid`](crate::Error::Invalid), [`Error::Storage`](crate::Error::Storage).
+    /// What `on_event` says; [`Error::Invalid`](crate::Error::Invalid) for a row that is not as the schema says (it is read from the
+    /// master then), [`Error::Storage`](crate::Error::Storage).
     pub async fn handle_event(&self, event: impl Into<Inbound>) -> Result<Reconciled> {
         self.0.core.ingest(&self.0, event.into()).await
     }

@@ -226,6 +226,7 @@ impl Core {
         let layout = Arc::clone(self.vista.schema().layout());
         let rows = rows.under(&layout);
         let Some(stamp) = rows.stamp().cloned() else {
+            let rows = self.converted(rows).await?;
             rows.bodies().try_for_each(|(id, body)| check_size(id, body))?;
             return self.state_rows(&rows).await;
         };
@@ -267,8 +268,14 @@ impl Core {
             }
             return Ok(Applied { outcome, seeded: true });
         }
-        let (state, listed, whole) = (self.state(), Arc::clone(rows), list.whole);
-        let mut items = self.heavy(rows.len(), move || diff(&state, &listed, whole)).await?;
+        let (state, core, listed, whole) = (self.state(), Arc::clone(self), Arc::clone(rows), list.whole);
+        let mut items = self
+            .heavy(rows.len(), move || {
+                let items = diff(&state, &listed, whole);
+                core.look_at_items(&items);
+                items
+            })
+            .await?;
         if !list.removes {
             items.retain(|item| item.row.is_some());
         }
@@ -363,9 +370,10 @@ impl Core {
         if rows.is_empty() {
             return Ok(false);
         }
-        let listed = Arc::clone(rows);
+        let (core, listed) = (Arc::clone(self), Arc::clone(rows));
         let table = self
             .heavy(rows.len(), move || {
+                core.look_at_rows(&listed);
                 let mut builder = TableBuilder::new();
                 for (at, (id, body)) in listed.bodies().enumerate() {
                     builder.push(id, body, (at as u64 + 1).saturating_mul(crate::hot::ORDINAL_STEP));

@@ -123,6 +123,7 @@ async fn read_row(core: &Arc<Core>, id: &Id) -> Result<()> {
     let row = core.read_one(id).await?;
     let row = row.map(|record| Body::encode(id, &record, core.vista.schema().layout()));
     row.iter().try_for_each(|body| check_size(id, body))?;
+    core.look_at(id, row.as_ref());
     let item = Item { id: Arc::clone(id), row, ordinal: None };
     core.commit(Cmd::News { items: vec![item], mark: guard.mark, told: true }).await.map(drop)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::ring::RingLimits;
 use crate::journal::InboxLimits;
+use crate::vista::UnknownColumns;
 
 /// Settings of the Dios of a Lens. The Lens' builder has a setter for each.
 #[derive(Clone, Debug)]
@@ -74,6 +75,9 @@ pub struct Settings {
     pub version: Option<Arc<str>>,
     /// Whether full rows in unversioned upstream events are believed when nothing else is in motion (default: yes).
     pub trust_payload: bool,
+    /// Policy for columns that the schema does not declare, in rows of users and of the program (default: they are kept). Where
+    /// they are refused, those of upstream events are left out and counted.
+    pub unknown_columns: UnknownColumns,
     /// How long after closing began deliveries may still run (default: 20 s). What is left is in the journal.
     pub drain_timeout: Duration,
     /// Whether a complete list may be much smaller than what is cached (default: no).
@@ -124,6 +128,7 @@ impl Default for Settings {
             route_writes_once: false,
             version: None,
             trust_payload: true,
+            unknown_columns: UnknownColumns::Keep,
             drain_timeout: Duration::from_secs(20),
             allow_shrink: false,
             indexes: Vec::new(),

@@ -164,6 +164,7 @@ impl Core {
         let guard = self.open_guard().await?;
         let Some(record) = self.read_one(id).await? else { return Ok(()) };
         let row = Some(Body::encode(id, &record, self.vista.schema().layout()));
+        self.look_at(id, row.as_ref());
         let item = Item { id: Id::from(id), row, ordinal: None };
         self.commit(Cmd::News { items: vec![item], mark: guard.mark, told: false }).await.map(drop)
     }

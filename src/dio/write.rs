@@ -1,5 +1,6 @@
 //! Writes as users make them: from a [`WriteOp`] to an accepted operation.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use super::event::Position;
 use super::operations::Operation;
 use crate::hot::{Cmd, Condition, Effect, NewWrite, OpId, Outcome};
 use crate::journal::Claim;
-use crate::record::{Body, Id, Record, id_from_value};
-use crate::vista::{Error, Result, WriteOp};
+use crate::record::{Body, Id};
+use crate::vista::{Error, Narrowing, Result, Shape, WriteOp};
 
 /// How long an idempotency key is remembered.
 const KEY_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -26,6 +27,9 @@ pub struct WriteOptions {
     pub key: Option<IdempotencyKey>,
     /// Refuse with [`Error::QueueFull`] instead of waiting for a place.
     pub refuse_when_full: bool,
+    /// The rows that the write may see and make, judged in commit order. Not with [`WriteOp::DeleteAll`], which is one operation
+    /// of the source: delete such rows one by one.
+    pub within: Option<Arc<Narrowing>>,
 }
 
 /// A client's key for a request, with a fingerprint of that request.
@@ -52,9 +56,17 @@ impl Core {
     /// Accepts `op`: durable and visible when this returns.
     pub(crate) async fn submit(self: &Arc<Self>, op: WriteOp, options: WriteOptions) -> Result<Ticket> {
         self.writable()?;
+        let op = match &options.within {
+            Some(_) if op == WriteOp::DeleteAll => {
+                let what = "delete some of its rows in one operation";
+                return Err(Error::Unsupported { vista: Arc::clone(&self.name), what });
+            }
+            Some(within) => within.completed(op),
+            None => op,
+        };
         let (id, effect) = self.effect(op)?;
         let operation = OpId::new();
-        let claim = options.key.map(|key| claim(&self.name, &key, operation));
+        let claim = options.key.as_ref().map(|key| claim(&self.name, key, operation));
         if let Some(claim) = &claim {
             let taken = self.claimed(&claim.key).await?;
             if let Some(by) = taken {
@@ -62,8 +74,10 @@ impl Core {
             }
         }
         let size = effect.size() + 128;
-        let write = NewWrite { op: operation, id, effect, condition: options.condition, retry_of: None };
-        let committed = self.write(Cmd::Write(write), Some(size), claim, !options.refuse_when_full).await?;
+        let WriteOptions { condition, within, refuse_when_full, .. } = options;
+        let wait = !refuse_when_full;
+        let write = NewWrite { op: operation, id, effect, condition, retry_of: None, within };
+        let committed = self.write(Cmd::Write(write), Some(size), claim, wait).await?;
         let position = Position { epoch: self.position().epoch, seq: committed.seq };
         Ok(match committed.outcome {
             Outcome::Staged { op, created } => Ticket { operation: Some(op), position, created },
@@ -82,41 +96,27 @@ impl Core {
         Ok(taken.inspect_err(|error| self.committer.journal_failed(self, error))?)
     }
 
-    /// Encodes a write; here rather than in the committer's turn.
+    /// Checks and encodes a write; here rather than in the committer's turn.
     fn effect(&self, op: WriteOp) -> Result<(Option<Id>, Effect)> {
         let schema = self.vista.schema();
         let layout = schema.layout();
         Ok(match op {
             WriteOp::Insert { id, record } => {
-                self.check_id(&id, &record)?;
+                let record = self.checked_row(&id, Cow::Owned(record), Shape::Whole)?;
                 (Some(Id::from(id.as_str())), Effect::Insert(Body::encode(&id, &record, layout)))
             }
             WriteOp::Replace { id, record } => {
-                self.check_id(&id, &record)?;
+                let record = self.checked_row(&id, Cow::Owned(record), Shape::Whole)?;
                 (Some(Id::from(id.as_str())), Effect::Replace(Body::encode(&id, &record, layout)))
             }
-            WriteOp::Patch { id, mut record } => {
-                self.check_id(&id, &record)?;
+            WriteOp::Patch { id, record } => {
+                let mut record = self.checked_row(&id, Cow::Owned(record), Shape::Part)?.into_owned();
                 record.remove(layout.id_column());
                 (Some(Id::from(id.as_str())), Effect::Patch(Body::encode_plain(&record, layout)))
             }
             WriteOp::Delete { id } => (Some(Id::from(id)), Effect::Delete),
             WriteOp::DeleteAll => (None, Effect::DeleteAll),
         })
-    }
-
-    /// An id must be able to be a key, and the record must not say another one.
-    pub(crate) fn check_id(&self, id: &str, record: &Record) -> Result<()> {
-        if id.is_empty() || id.len() > 1024 || id.chars().any(char::is_control) {
-            return Err(Error::invalid(format!("{id:?} cannot be an id: 1 to 1024 bytes without control characters")));
-        }
-        match record.get(self.vista.schema().id_column()) {
-            Some(value) if id_from_value(value).as_deref() != Some(id) => {
-                let column = self.vista.schema().id_column().to_string();
-                Err(Error::Conflict { id: id.to_string(), detail: format!("has another id in its column {column:?}") })
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Waits until `op` has ended (or was taken by the route), at most `patience`; gives how it stands then.

@@ -186,10 +186,42 @@ pub(super) async fn writes(vista: &Vista) {
 
     let mut narrow = vista.clone();
     narrow.add_condition_eq("category_id", 3.into()).unwrap();
+    bounded_writes(vista, &narrow).await;
     narrow.delete_all().await.unwrap();
     assert_eq!(vista.get_count().await.unwrap(), 7, "deletes only what it is narrowed to");
     vista.delete_all().await.unwrap();
     assert_eq!(vista.get_count().await.unwrap(), 0);
+}
+
+/// `narrow` is `vista` with rows of category 3 only: it writes as if there were no others, and leaves rows 6 and 7.
+async fn bounded_writes(vista: &Vista, narrow: &Vista) {
+    let all = vista.list_values().await.unwrap();
+    let price = muffin_price();
+    narrow.delete("1").await.expect("a row that is not there is fine");
+    assert!(matches!(narrow.patch_value("1", &price).await, Err(Error::NotFound { .. })));
+    assert!(matches!(narrow.insert("1", &price).await, Err(Error::Conflict { .. })));
+    assert!(matches!(narrow.replace_value("1", &price).await, Err(Error::Conflict { .. })));
+    let away = cells([("category_id", 1.into())]);
+    for refused in [
+        narrow.patch_value("6", &away).await,
+        narrow.replace_value("6", &away).await,
+        narrow.insert("20", &away).await,
+        narrow.insert_return_id(&away).await.map(drop),
+    ] {
+        let Err(Error::Invalid { fields, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(fields.keys().collect::<Vec<_>>(), ["category_id"]);
+    }
+    assert_eq!(vista.list_values().await.unwrap(), all, "nothing of that was done");
+    let tart = cells([("name", "Tart".into())]);
+    narrow.insert("20", &tart).await.unwrap();
+    let chosen = narrow.insert_return_id(&tart).await.unwrap();
+    narrow.replace_value("20", &cells([("name", "Pie".into())])).await.unwrap();
+    narrow.patch_value("20", &price).await.unwrap();
+    for id in ["20", &chosen] {
+        assert_eq!(vista.get_value(id).await.unwrap().unwrap()["category_id"], 3.into());
+        narrow.delete(id).await.unwrap();
+    }
+    assert_eq!(vista.list_values().await.unwrap(), all);
 }
 
 fn muffin_price() -> Record {

@@ -89,6 +89,14 @@ impl TableShell for Late {
         self.source().await?.write(op).await
     }
 
+    async fn write_within(&self, op: &WriteOp, within: &Query) -> Result<Written> {
+        self.source().await?.write_within(op, within).await
+    }
+
+    async fn insert_return_id_within(&self, record: &Record, within: &Query) -> Result<Written> {
+        self.source().await?.insert_return_id_within(record, within).await
+    }
+
     async fn write_once(&self, operation: &str, op: &WriteOp) -> Result<Written> {
         self.source().await?.write_once(operation, op).await
     }

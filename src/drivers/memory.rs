@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::{apply, count, field_error, foreign_token, sorted_page, with_id};
 use crate::record::{Body, CborValue, Id, Record, Rows, merge_patch};
 use crate::vista::{
-    Capabilities, ColumnType, Error, Flag, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,
+    Capabilities, ColumnType, Error, Flag, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,
 };
 
 /// A table whose rows are held in memory in the order of their insertion. It can do everything unless told otherwise.
@@ -114,11 +114,41 @@ impl MemoryTable {
     }
 
     fn patch(&self, store: &mut Store, id: &str, changes: &Record) -> Result<Body> {
-        let old = store.body(id).ok_or_else(|| Error::NotFound { id: id.to_string() })?;
-        let record = merge_patch(decode(old)?, &with_id(id, changes, &self.schema)?, self.schema.layout());
-        let body = self.encode(id, &record)?;
+        let body = self.merged(store, id, changes)?;
         store.put(id, body.clone());
         Ok(body)
+    }
+
+    fn merged(&self, store: &Store, id: &str, changes: &Record) -> Result<Body> {
+        let old = store.body(id).ok_or_else(|| Error::NotFound { id: id.to_string() })?;
+        let record = merge_patch(decode(old)?, &with_id(id, changes, &self.schema)?, self.schema.layout());
+        self.encode(id, &record)
+    }
+
+    fn write_in(&self, store: &mut Store, op: &WriteOp) -> Result<Written> {
+        match op {
+            WriteOp::Insert { id, record } => written(&self.insert(store, id, record)?),
+            WriteOp::Replace { id, record } => written(&self.replace(store, id, record)?),
+            WriteOp::Patch { id, record } => written(&self.patch(store, id, record)?),
+            WriteOp::Delete { id } if store.remove(id) => Ok(Written::default()),
+            WriteOp::Delete { id } => Err(Error::NotFound { id: id.clone() }),
+            WriteOp::DeleteAll => {
+                // Numbers go on rising: tokens given before stay right.
+                *store = Store { next: store.next, ..Store::default() };
+                Ok(Written::default())
+            }
+        }
+    }
+
+    /// The row that `op` makes, if it makes one.
+    fn made(&self, store: &Store, op: &WriteOp) -> Result<Option<Body>> {
+        Ok(match op {
+            WriteOp::Insert { id, record } | WriteOp::Replace { id, record } => {
+                Some(self.encode(id, &with_id(id, record, &self.schema)?)?)
+            }
+            WriteOp::Patch { id, record } => Some(self.merged(store, id, record)?),
+            WriteOp::Delete { .. } | WriteOp::DeleteAll => None,
+        })
     }
 
     /// An id that no row has: the number after the highest for integer columns, a UUID that sorts by time for others.
@@ -186,19 +216,27 @@ impl TableShell for MemoryTable {
     }
 
     async fn write(&self, op: &WriteOp) -> Result<Written> {
+        self.write_in(&mut self.store.lock(), op)
+    }
+
+    /// Judges and writes in one step.
+    async fn write_within(&self, op: &WriteOp, within: &Query) -> Result<Written> {
+        let within = Narrowing::new(within, &self.schema);
+        let op = within.completed(op.clone());
         let mut store = self.store.lock();
-        match op {
-            WriteOp::Insert { id, record } => written(&self.insert(&mut store, id, record)?),
-            WriteOp::Replace { id, record } => written(&self.replace(&mut store, id, record)?),
-            WriteOp::Patch { id, record } => written(&self.patch(&mut store, id, record)?),
-            WriteOp::Delete { id } if store.remove(id) => Ok(Written::default()),
-            WriteOp::Delete { id } => Err(Error::NotFound { id: id.clone() }),
-            WriteOp::DeleteAll => {
-                // Numbers go on rising: tokens given before stay right.
-                *store = Store { next: store.next, ..Store::default() };
-                Ok(Written::default())
+        let Some(id) = op.id() else {
+            let matching = store.rows.values().filter(|(_, body)| within.matches(body));
+            let ids: Vec<Id> = matching.map(|(id, _)| Arc::clone(id)).collect();
+            for id in ids {
+                store.remove(&id);
             }
+            return Ok(Written::default());
+        };
+        within.check_before(op.kind(), id, store.body(id))?;
+        if let Some(after) = self.made(&store, &op)? {
+            within.check_after(&after)?;
         }
+        self.write_in(&mut store, &op)
     }
 
     async fn insert_return_id(&self, record: &Record) -> Result<Written> {

@@ -28,7 +28,8 @@ use self::table::{Natural, Table};
 use super::{apply, blocking, count, foreign_token, sorted_page};
 use crate::record::{Record, Rows, id_from_value};
 use crate::vista::{
-    Capabilities, Column, Error, ErrorKind, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,
+    Capabilities, Column, Error, ErrorKind, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp,
+    Written,
 };
 
 /// How long a statement waits for another program's lock.
@@ -246,11 +247,28 @@ impl TableShell for Sqlite {
     }
 
     async fn write(&self, op: &WriteOp) -> Result<Written> {
-        self.take_one(write::Write { operation: None, op: op.clone() }).await
+        self.take_one(write::Write { operation: None, op: op.clone(), within: None }).await
+    }
+
+    /// Judges and writes in one transaction.
+    async fn write_within(&self, op: &WriteOp, within: &Query) -> Result<Written> {
+        let within = Narrowing::new(within, &self.0.table.schema);
+        if op.id().is_some() {
+            let op = within.completed(op.clone());
+            return self.take_one(write::Write { operation: None, op, within: Some(within) }).await;
+        }
+        for id in self.list(within.query()).await?.ids() {
+            match self.write_within(&WriteOp::Delete { id: id.to_string() }, within.query()).await {
+                Ok(_) | Err(Error::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Written::default())
     }
 
     async fn write_once(&self, operation: &str, op: &WriteOp) -> Result<Written> {
-        self.take_one(write::Write { operation: Some(self.operation(operation)), op: op.clone() }).await
+        let operation = Some(self.operation(operation));
+        self.take_one(write::Write { operation, op: op.clone(), within: None }).await
     }
 
     fn batch_size(&self) -> usize {
@@ -258,7 +276,10 @@ impl TableShell for Sqlite {
     }
 
     async fn write_batch(&self, writes: &[(String, WriteOp)]) -> Vec<Result<Written>> {
-        let write = |(id, op): &(String, WriteOp)| write::Write { operation: Some(self.operation(id)), op: op.clone() };
+        let write = |(id, op): &(String, WriteOp)| {
+            let operation = Some(self.operation(id));
+            write::Write { operation, op: op.clone(), within: None }
+        };
         self.take(writes.iter().map(write).collect()).await.unwrap_or_else(|error| vec![Err(error)])
     }
 

@@ -325,6 +325,17 @@ impl Listener {
         Ok(heard.gap)
     }
 
+    /// Counts changes whose rows are not as the schema says. Their rows are read from the source, so nothing is owed.
+    fn note_refused(&self, delivery: &Delivery) {
+        let feed = self.feed.url.split('?').next().unwrap_or_default();
+        for _ in 0..refused(delivery) {
+            if self.meter.undecodable().is_multiple_of(100) {
+                let error = delivery.detail.as_deref().unwrap_or_default();
+                tracing::warn!(feed, error, "a row of a feed is not as the schema says; it is read from the source");
+            }
+        }
+    }
+
     /// Applies changes, however often that takes; `false` if the Dio is gone.
     async fn apply(&mut self, changes: Vec<Inbound>) -> bool {
         let mut parcel = parcel(changes);
@@ -332,7 +343,10 @@ impl Listener {
         loop {
             let Some(handle) = self.dio.upgrade() else { return false };
             let error = match Dio(handle).deliver(&parcel).await {
-                Ok(_) => return true,
+                Ok(delivery) => {
+                    self.note_refused(&delivery);
+                    return true;
+                }
                 Err(Error::Closed) => return false,
                 Err(error) => error,
             };
@@ -347,6 +361,15 @@ impl Listener {
             sleep(rest).await;
             rest = (rest * 2).min(self.feed.backoff.1);
         }
+    }
+}
+
+/// How many changes of a delivery were refused.
+fn refused(delivery: &Delivery) -> u64 {
+    if delivery.state == DeliveryState::Undecodable {
+        delivery.changes.skipped.max(1)
+    } else {
+        delivery.changes.skipped
     }
 }
 
@@ -395,6 +418,7 @@ fn read_body(
             partial: change.partial,
             delivery: change.delivery.or(all),
             origin: Origin::Feed,
+            coercion: change.coercion,
         });
     }
     Ok(gap)

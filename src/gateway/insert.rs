@@ -8,11 +8,11 @@ use axum::response::Response;
 use super::bulk;
 use super::extract::{OnRow, Prefix, Writable};
 use super::problem::{ApiError, Code};
-use super::record::{self, Media, Shape};
+use super::record::{self, Media};
 use super::state::{Mounted, Shared};
 use super::write::{self, Change};
 use crate::record::{CborValue, Record, id_from_value};
-use crate::vista::WriteOp;
+use crate::vista::{Shape, WriteOp};
 
 /// Adds a row whose id is in its id column, or is chosen here or by the master; or many rows.
 pub(super) async fn insert(
@@ -48,26 +48,13 @@ pub(super) async fn insert_at(row: OnRow, change: Change) -> Result<Response, Ap
 
 /// A new row, and its id unless the master has to choose it.
 pub(super) fn new(at: &Mounted, value: CborValue) -> Result<(Option<String>, Record), ApiError> {
-    let mut row = record::row(value, at, Shape::Whole)?;
-    let id = given_id(at, &row)?.or_else(|| minted_id(at));
+    let row = record::row(value, at, Shape::Whole)?;
+    // What is there can be an id: that was checked.
+    let id = row.get(at.schema.id_column()).and_then(id_from_value).or_else(|| minted_id(at));
     if let Some(id) = &id {
         write::check_id(at, id)?;
     }
-    row.remove(at.schema.id_column());
     Ok((id, row))
-}
-
-/// The id that a row says it has.
-fn given_id(at: &Mounted, row: &Record) -> Result<Option<String>, ApiError> {
-    let column = at.schema.id_column();
-    match row.get(column) {
-        None | Some(CborValue::Null) => Ok(None),
-        Some(value) => id_from_value(value).map(Some).ok_or_else(|| {
-            let detail = "cannot be an id: ids are text or whole numbers".to_string();
-            ApiError::new(Code::ValidationFailed, format!("column {column:?} {detail}"))
-                .errors([(column.to_string(), detail)].into())
-        }),
-    }
 }
 
 /// A new id, where ids are text; whole numbers are the master's to give.

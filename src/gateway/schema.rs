@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::answer;
 use super::extract::Segment;
 use super::problem::ApiError;
 use super::state::{Mounted, Shared};
+use crate::dio::Dio;
 use crate::vista::Capabilities;
 
 /// Describes a resource; also while its first copy is being made.
@@ -25,7 +26,7 @@ fn describe(at: &Mounted) -> Value {
         let many = if reference.many { "many" } else { "one" };
         json!({ "relation": reference.relation, "target": reference.target, "column": reference.column, "kind": many })
     });
-    json!({
+    let mut described = json!({
         "name": at.dio.name(),
         "id": at.schema.id_column(),
         "columns": columns.collect::<Vec<_>>(),
@@ -36,7 +37,26 @@ fn describe(at: &Mounted) -> Value {
             "max_limit": at.options.max_limit,
             "max_affected": at.options.max_affected,
         },
-    })
+    });
+    if let Some(members) = described.as_object_mut() {
+        members.extend(differences(&at.dio));
+    }
+    described
+}
+
+/// What differs from the schema since the start: cells of the source, and columns that were left out of what others sent.
+fn differences(dio: &Dio) -> Vec<(String, Value)> {
+    let mismatches: Map<String, Value> = dio
+        .mismatches()
+        .into_iter()
+        .map(|it| (it.column, json!({ "rows": it.rows, "first": it.first, "expected": it.expected })))
+        .collect();
+    let dropped = dio.dropped_columns().into_iter();
+    let dropped: Map<String, Value> =
+        dropped.map(|it| (it.column, json!({ "rows": it.rows, "first": it.first }))).collect();
+    let named = [("mismatches", mismatches), ("dropped_columns", dropped)];
+    let some = named.into_iter().filter(|(_, columns)| !columns.is_empty());
+    some.map(|(name, columns)| (name.to_string(), columns.into())).collect()
 }
 
 /// What the source does itself, what the copy adds, what is refused.

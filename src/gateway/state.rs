@@ -177,8 +177,6 @@ pub struct MountOptions {
     pub max_affected: u64,
     /// Whether changes to a row must say which version they were made for (default: no).
     pub require_if_match: bool,
-    /// Whether rows may have columns that the schema does not declare (default: yes).
-    pub unknown_columns: bool,
     /// When a write is answered.
     pub ack: Ack,
     /// Different live queries that are followed at a time, at most (default: 500).
@@ -192,7 +190,6 @@ impl Default for MountOptions {
             max_limit: 10_000,
             max_affected: 1_000,
             require_if_match: false,
-            unknown_columns: true,
             ack: Ack::Journal,
             max_live: 500,
         }

@@ -18,12 +18,12 @@ use super::negotiate::Format;
 use super::pipeline::request_id;
 use super::prefer::{Kind, Prefer};
 use super::problem::{ApiError, Code};
-use super::record::{self, Shape};
+use super::record;
 use super::state::{Mounted, Shared, is_reserved_id};
 use crate::dio::{IdempotencyKey, Operation, OperationState, Position, WriteOptions, WriteRoute};
 use crate::hot::{Condition, OpId};
 use crate::record::{CborValue, Record};
-use crate::vista::{Error, WriteKind, WriteOp};
+use crate::vista::{Error, Shape, WriteKind, WriteOp, check};
 
 /// A request that changes something.
 pub(super) struct Change {
@@ -65,10 +65,9 @@ impl Change {
 
     /// The body as a whole row under `id`.
     pub(super) fn row(&self, at: &Mounted, id: &str) -> Result<Record, ApiError> {
-        let mut row = record::row(self.value()?, at, Shape::Whole)?;
+        let row = record::row(self.value()?, at, Shape::Whole)?;
         same_id(at, id, &row)?;
         check_id(at, id)?;
-        row.remove(at.schema.id_column());
         Ok(row)
     }
 
@@ -78,7 +77,8 @@ impl Change {
     }
 
     fn options(&self) -> WriteOptions {
-        WriteOptions { condition: self.condition.clone(), key: self.key.clone(), refuse_when_full: true }
+        let (condition, key) = (self.condition.clone(), self.key.clone());
+        WriteOptions { condition, key, refuse_when_full: true, within: None }
     }
 }
 
@@ -96,12 +96,7 @@ pub(super) fn same_id(at: &Mounted, id: &str, row: &Record) -> Result<(), ApiErr
 
 /// Refuses ids that a route would hide, and those that the id column cannot hold.
 pub(super) fn check_id(at: &Mounted, id: &str) -> Result<(), ApiError> {
-    if at.schema.layout().integer_id() && id.parse::<i64>().map(|number| number.to_string()).as_deref() != Ok(id) {
-        let (column, detail) = (at.schema.id_column().to_string(), "must be a whole number".to_string());
-        return Err(
-            ApiError::new(Code::ValidationFailed, format!("id {id:?} {detail}")).errors([(column, detail)].into())
-        );
-    }
+    check::check_id(&at.schema, id)?;
     if is_reserved_id(id) {
         return Err(reserved(id));
     }

@@ -9,7 +9,8 @@ use super::state::{NO_ROW, Note, State};
 use super::table::index::{Built, Spec};
 use super::table::{Ordinal, Table};
 use crate::record::{Body, CborValue, Id, Seq};
-use crate::vista::{Error, Result};
+use crate::vista::query::JsonRow;
+use crate::vista::{Error, Narrowing, Result};
 
 /// Something that wants to change a Dio. Can be decided again after a failed append.
 #[derive(Clone, Debug)]
@@ -100,6 +101,8 @@ pub struct NewWrite {
     pub condition: Condition,
     /// The operation it repeats.
     pub retry_of: Option<OpId>,
+    /// The rows that it may see and make; `None` for all.
+    pub within: Option<Arc<Narrowing>>,
 }
 
 /// A condition on the visible row, judged in commit order.
@@ -121,6 +124,19 @@ pub enum Condition {
         /// Whether no row will do.
         or_absent: bool,
     },
+}
+
+impl Condition {
+    /// Whether it holds of the row that is visible.
+    fn holds(&self, row: Option<&Body>) -> bool {
+        match self {
+            Condition::None => true,
+            Condition::Exists => row.is_some(),
+            Condition::Absent => row.is_none(),
+            Condition::Differs { from, or_absent } => row.map_or(*or_absent, |row| !from.contains(&row.hash())),
+            Condition::Matches(hashes) => row.is_some_and(|row| hashes.contains(&row.hash())),
+        }
+    }
 }
 
 /// How a delivery ended.
@@ -388,21 +404,17 @@ impl State {
 
     fn decide_write(&self, draft: &mut Draft<'_>, write: &NewWrite) -> Result<()> {
         let Some(id) = &write.id else { return self.decide_delete_all(draft, write) };
-        let row = self.table.get(id);
-        let condition = match &write.condition {
-            Condition::None => true,
-            Condition::Exists => row.is_some(),
-            Condition::Absent => row.is_none(),
-            Condition::Differs { from, or_absent } => {
-                row.as_ref().map_or(*or_absent, |row| !from.contains(&row.hash()))
-            }
-            Condition::Matches(hashes) => row.as_ref().is_some_and(|row| hashes.contains(&row.hash())),
-        };
-        if !condition {
+        let there = self.table.get(id).map(|row| row.body());
+        let within = write.within.as_deref();
+        // A row outside is one that is not there, until a row is to be put in its place.
+        let before = there.as_ref().filter(|row| within.is_none_or(|within| within.matches(&JsonRow::from(*row))));
+        if !write.condition.holds(before) {
             return Err(Error::Precondition { id: id.to_string() });
         }
-        let before = row.as_ref().map(|row| row.body());
-        match (&write.effect, &before) {
+        if let Some(within) = within {
+            self.check_within(write, id, there.as_ref(), before, within)?;
+        }
+        match (&write.effect, before) {
             (Effect::Insert(body), Some(before)) if before == body => {
                 draft.decision.outcome = Outcome::Identical;
                 return Ok(());
@@ -413,7 +425,7 @@ impl State {
             (Effect::Patch(_) | Effect::Delete, None) => return Err(Error::NotFound { id: id.to_string() }),
             _ => {}
         }
-        let after = write.effect.on(before.as_ref(), id, self.rules.schema.layout());
+        let after = write.effect.on(before, id, self.rules.schema.layout());
         if let Some(after) = &after {
             check_size(id, after)?;
         }
@@ -422,7 +434,7 @@ impl State {
         let staged = matches!(write.effect, Effect::Insert(_) | Effect::Replace(_));
         let entry = draft.entry(Some(id), &op_cause(write.op));
         entry.op = OpChange::Stage(op);
-        if before != after {
+        if before != after.as_ref() {
             entry.frame = frame_between(before.is_some(), after.is_some());
             entry.visible = match after {
                 None => Visible::Gone,
@@ -432,6 +444,20 @@ impl State {
         }
         draft.decision.outcome = Outcome::Staged { op: write.op, created: before.is_none() };
         Ok(())
+    }
+
+    /// Judges a bounded write: by the row that is there, then by the one that it makes.
+    fn check_within(
+        &self,
+        write: &NewWrite,
+        id: &Id,
+        there: Option<&Body>,
+        before: Option<&Body>,
+        within: &Narrowing,
+    ) -> Result<()> {
+        within.check_before(write.effect.kind(), id, there)?;
+        let after = write.effect.on(before, id, self.rules.schema.layout());
+        after.map_or(Ok(()), |after| within.check_after(&after))
     }
 
     fn decide_delete_all(&self, draft: &mut Draft<'_>, write: &NewWrite) -> Result<()> {
@@ -726,7 +752,7 @@ impl State {
         let parked = self.parked_op(op)?.clone();
         let id = if parked.effect == Effect::DeleteAll { None } else { parked.targets.first().cloned() };
         let effect = parked.effect;
-        let again = NewWrite { op: new, id, effect, condition: Condition::None, retry_of: Some(op) };
+        let again = NewWrite { op: new, id, effect, condition: Condition::None, retry_of: Some(op), within: None };
         self.decide_write(draft, &again).map_err(|error| match error {
             // The operation is there; what it would change is not.
             Error::NotFound { id } => Error::Conflict { id, detail: "is not there any more".into() },

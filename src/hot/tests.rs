@@ -59,7 +59,7 @@ fn op_id(n: u64) -> OpId {
 }
 
 fn write(op: u64, id: Option<&Id>, effect: Effect) -> NewWrite {
-    NewWrite { op: op_id(op), id: id.cloned(), effect, condition: Condition::None, retry_of: None }
+    NewWrite { op: op_id(op), id: id.cloned(), effect, condition: Condition::None, retry_of: None, within: None }
 }
 
 fn refusal() -> OpError {

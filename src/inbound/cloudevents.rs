@@ -8,7 +8,7 @@ use super::body::{Documents, json, member, unescape};
 use super::native::record;
 use super::{Change, DecodeError, Decoded, ItemError, MOST_CHANGES};
 use crate::record::{CborValue, Record, id_from_value};
-use crate::vista::ChangeEvent;
+use crate::vista::{ChangeEvent, Coercion};
 
 const BATCH: &str = "application/cloudevents-batch";
 const STRUCTURED: &str = "application/cloudevents";
@@ -132,7 +132,7 @@ impl Event {
             ChangeEvent::Invalidated => None,
             _ => self.version.or(self.time),
         };
-        Ok(Ok(Change { event, version, partial: false, delivery }))
+        Ok(Ok(Change { event, version, partial: false, delivery, coercion: Coercion::Typed }))
     }
 }
 

@@ -18,7 +18,7 @@ pub use presets::{PRESETS, preset, preset_filled};
 pub use signature::{Algorithm, Encoding, Hmac, Key, Proof, Refused, Scheme};
 
 use crate::record::CborValue;
-use crate::vista::ChangeEvent;
+use crate::vista::{ChangeEvent, Coercion};
 
 /// A change that an upstream message speaks of.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +31,8 @@ pub struct Change {
     pub partial: bool,
     /// The sender's id of it: a second one with the same id has no effect.
     pub delivery: Option<String>,
+    /// How the text in the row is taken: what a mapping picks out of somebody else's body may be a number written as text.
+    pub coercion: Coercion,
 }
 
 /// Changes in one delivery, at most.

@@ -6,7 +6,7 @@
 use super::body::Documents;
 use super::{Change, DecodeError, Decoded, ItemError, MOST_CHANGES};
 use crate::record::{CborValue, Record, id_from_value};
-use crate::vista::ChangeEvent;
+use crate::vista::{ChangeEvent, Coercion};
 
 /// The changes in a body.
 pub(super) fn decode(documents: Documents) -> Result<Decoded, DecodeError> {
@@ -90,7 +90,7 @@ impl Members {
         if !matches!(self.version, None | Some(CborValue::Integer(_) | CborValue::Float(_) | CborValue::Text(_))) {
             return Err("version is a number or a text".into());
         }
-        Ok(Change { event, version: self.version, partial, delivery })
+        Ok(Change { event, version: self.version, partial, delivery, coercion: Coercion::Typed })
     }
 }
 
@@ -122,7 +122,8 @@ mod tests {
             r#"{"op":"insert","id":"7","new":{"name":"Muffin","price":175},"version":1042,"partial":false,"delivery":"d-1","more":[]}"#,
         );
         let event = ChangeEvent::Inserted { id: "7".into(), new: Some(muffin()) };
-        let expected = Change { event, version: Some(1042.into()), partial: false, delivery: Some("d-1".into()) };
+        let (version, delivery) = (Some(1042.into()), Some("d-1".into()));
+        let expected = Change { event, version, partial: false, delivery, coercion: Coercion::Typed };
         assert_eq!(change.unwrap(), expected);
     }
 

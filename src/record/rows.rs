@@ -188,6 +188,18 @@ impl Rows {
     }
 }
 
+impl Rows {
+    /// The same rows with the bodies that `map` gives.
+    pub(crate) fn map_bodies(mut self, map: impl Fn(&str, &Body) -> Option<Body>) -> Rows {
+        for (id, body) in &mut self.items {
+            if let Some(mapped) = map(id, body) {
+                *body = mapped;
+            }
+        }
+        self
+    }
+}
+
 impl FromIterator<(String, Record)> for Rows {
     fn from_iter<I: IntoIterator<Item = (String, Record)>>(iter: I) -> Self {
         let mut rows = Rows::new();

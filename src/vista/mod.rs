@@ -3,8 +3,12 @@
 //! One [`Query`] with the only matcher and comparator of the crate, one [`WriteOp`], one [`Error`].
 
 mod capabilities;
+mod cell;
 mod change;
+pub mod check;
 mod error;
+mod kinds;
+mod narrowing;
 mod op;
 pub mod query;
 mod schema;
@@ -14,8 +18,13 @@ mod shell;
 mod vista;
 
 pub use capabilities::Capabilities;
+pub use cell::Coercion;
+pub(crate) use cell::expected;
 pub use change::ChangeEvent;
+pub use check::{RowCheck, Shape, UnknownColumns};
 pub use error::{Error, ErrorKind, Result};
+pub use kinds::Kinds;
+pub use narrowing::Narrowing;
 pub use op::{WriteKind, WriteOp, Written};
 pub use query::{Filter, OrderTerm, Query};
 pub use schema::{Column, ColumnType, Flag, Reference, Schema};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::narrowing::{self, Narrowing};
 use super::{Capabilities, Error, ErrorKind, Query, Result, Schema, Vista, WriteOp, Written};
 use crate::record::{Record, Rows};
 
@@ -107,6 +108,19 @@ pub trait TableShell: Send + Sync + 'static {
         written
     }
 
+    /// [`TableShell::write`] bounded by the filter and the search words of `within`, as [`Narrowing`] says: as if the other rows
+    /// were not there.
+    ///
+    /// The default reads the row, judges, and writes: a write by somebody else in between is not noticed. Sources that can judge
+    /// and write in one step should.
+    ///
+    /// # Errors
+    /// As [`TableShell::write`]; [`Error::NotFound`] for a row outside, [`Error::Conflict`] where one is in the way,
+    /// [`Error::Invalid`] for a row that would be outside.
+    async fn write_within(&self, op: &WriteOp, within: &Query) -> Result<Written> {
+        narrowing::write(self, op, within).await
+    }
+
     /// Inserts a row whose id the source chooses, and returns that id with the row.
     ///
     /// # Errors
@@ -114,6 +128,18 @@ pub trait TableShell: Send + Sync + 'static {
     async fn insert_return_id(&self, record: &Record) -> Result<Written> {
         let _ = record;
         Err(Error::Unsupported { vista: "this source".into(), what: "choose an id" })
+    }
+
+    /// [`TableShell::insert_return_id`] bounded by `within`, as [`TableShell::write_within`] is.
+    ///
+    /// # Errors
+    /// As [`TableShell::write_within`].
+    async fn insert_return_id_within(&self, record: &Record, within: &Query) -> Result<Written> {
+        let within = Narrowing::new(within, &self.schema());
+        let mut record = record.clone();
+        within.complete(&mut record);
+        within.check_after(&record)?;
+        self.insert_return_id(&record).await
     }
 
     /// The Vista on the other side of `relation` for `row`.

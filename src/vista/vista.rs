@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, BoxStream, StreamExt};
 
+use super::narrowing::{Narrowing, bounds, given_id};
 use super::{Capabilities, Error, Query, Result, Schema, TableShell, Token, WriteOp};
 use crate::record::{CborValue, Record, Rows};
 
@@ -11,6 +12,10 @@ use crate::record::{CborValue, Record, Rows};
 ///
 /// Conditions accrete (AND) and cannot be undone: clone first to widen. Search and order replace what was set. Clones share
 /// the source and not the narrowing.
+///
+/// A narrowing bounds writes too, as if the other rows were not there: a row outside is not found, an id that one of them has is
+/// taken, a new row gets the values that equality conditions fix, and a write that would make a row outside is
+/// [`Error::Invalid`]. The facade of a Dio judges this in the order of all writes; drivers say how they do.
 #[derive(Clone)]
 pub struct Vista {
     name: Arc<str>,
@@ -248,12 +253,16 @@ impl Vista {
     /// As [`Vista::insert`].
     pub async fn insert_return_id(&self, record: &Record) -> Result<String> {
         self.require(self.capabilities().can_insert, "insert")?;
-        let given = record.get(self.schema().id_column()).and_then(crate::record::id_from_value);
-        if let Some(id) = given {
+        let schema = self.schema();
+        let narrowing = (!self.query.is_unfiltered()).then(|| Narrowing::new(&self.query, &schema));
+        if let Some(id) = given_id(narrowing.as_ref(), record, schema.id_column()) {
             self.insert(&id, record).await?;
             return Ok(id);
         }
-        let written = self.shell.insert_return_id(record).await?;
+        let written = match &narrowing {
+            Some(narrowing) => self.shell.insert_return_id_within(record, narrowing.query()).await?,
+            None => self.shell.insert_return_id(record).await?,
+        };
         written.id.ok_or_else(|| Error::permanent("the source did not say which id it chose"))
     }
 
@@ -287,7 +296,8 @@ impl Vista {
         }
     }
 
-    /// Takes every row of the narrowed set away.
+    /// Takes every row of the narrowed set away. In a narrowed one each row is judged again when it is its turn: one that has left
+    /// the set by then stays.
     ///
     /// # Errors
     /// [`Error::Unsupported`], [`Error::Source`].
@@ -303,7 +313,10 @@ impl Vista {
     }
 
     async fn write(&self, op: WriteOp) -> Result<()> {
-        self.shell.write(&op).await.map(drop)
+        if self.query.is_unfiltered() {
+            return self.shell.write(&op).await.map(drop);
+        }
+        self.shell.write_within(&op, &bounds(&self.query)).await.map(drop)
     }
 
     fn require(&self, can: bool, what: &'static str) -> Result<()> {

@@ -7,10 +7,12 @@
 mod harness;
 
 mod cache;
+mod checks;
 mod events;
 mod facade;
 mod lens;
 mod live;
+mod narrowing;
 mod refresh;
 mod replacement;
 mod replacement_property;

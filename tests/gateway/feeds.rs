@@ -89,6 +89,20 @@ fn gone(id: u32) -> String {
 }
 
 #[tokio::test]
+async fn a_row_of_a_feed_that_is_not_as_the_schema_says_is_counted_and_read_from_the_source() {
+    let (app, sender) = (App::start().await, Sender::new().await);
+    app.master.read_rows();
+    quick(sender.url.clone(), native()).start(&app.dio).unwrap();
+    let (mut socket, _) = sender.accept().await;
+    let row = [("name".to_string(), "Bun".into()), ("price".to_string(), 8.into())];
+    let op = diorama::WriteOp::Replace { id: "7".into(), record: row.into_iter().collect() };
+    app.source().shell().write(&op).await.unwrap();
+    say(&mut socket, r#"{"op":"update","id":"7","new":{"name":"Bun","price":"8"}}"#).await;
+    eventually("the row is read again", async || costs(&app.dio, "7", 8).await).await;
+    assert_eq!(feed(&app.dio).undecodable, 1);
+}
+
+#[tokio::test]
 async fn a_feed_that_is_dropped_comes_back_and_reads_again_what_it_may_have_missed() {
     let (app, sender) = (App::start().await, Sender::new().await);
     app.master.read_rows();

@@ -188,7 +188,8 @@ async fn the_same_bytes_without_an_id_are_a_repetition_until_something_else_was_
     // Other rows are none of its business; other changes of its own row are.
     assert_eq!(sent(&priced(2, 7)).await, ("applied".into(), 4));
     assert_eq!(sent(&five).await, ("duplicate".into(), 4));
-    app.dio.patched("1", diorama::Record::from_iter([("price".to_string(), 9.into())])).await.unwrap();
+    let nine = [("name".to_string(), "Bun 1".into()), ("price".to_string(), 9.into())];
+    app.dio.patched("1", diorama::Record::from_iter(nine)).await.unwrap();
     assert_eq!(sent(&five).await, ("applied".into(), 5));
     // Who asks for a reading may do so twice.
     for (at, again) in [r#"{"op":"update","id":"1"}"#, r#"{"op":"invalidate"}"#].iter().enumerate() {

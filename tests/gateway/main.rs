@@ -32,6 +32,7 @@ mod rest_pressure;
 mod rest_refresh;
 mod rest_refusals;
 mod rest_write;
+mod row_checks;
 mod ws;
 mod ws_conformance;
 mod ws_raw;

@@ -3,10 +3,12 @@
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode, header};
 use diorama::cache::MemoryCache;
+use diorama::dio::Settings;
 use diorama::drivers::MemoryTable;
 use diorama::gateway::webhook::Hook;
 use diorama::gateway::{Auth, Gateway, Loopback, MountOptions};
 use diorama::inbound::{self, Scheme};
+use diorama::vista::UnknownColumns;
 use diorama::{Capabilities, Dio, Lens, Vista};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -14,7 +16,11 @@ use tower::ServiceExt as _;
 use crate::harness::{App, products, rows};
 
 async fn dio(name: &str, can: Capabilities) -> Dio {
-    let lens = Lens::new().cache_source(MemoryCache::default()).build().unwrap();
+    dio_with(name, can, |_| {}).await
+}
+
+async fn dio_with(name: &str, can: Capabilities, settings: impl FnOnce(&mut Settings)) -> Dio {
+    let lens = Lens::new().cache_source(MemoryCache::default()).settings(settings).build().unwrap();
     let table = MemoryTable::new(products(), rows(2)).with_capabilities(can);
     let dio = lens.make_dio(Vista::new(name, table)).await.unwrap();
     dio.reconcile(dio.master().list_values().await.unwrap()).await.unwrap();
@@ -113,8 +119,11 @@ async fn c7_a_read_only_resource_has_no_writes_and_says_so() {
 
 #[tokio::test]
 async fn c7_rows_have_the_types_of_their_columns() {
-    let options = MountOptions { unknown_columns: false, max_limit: 7, ..MountOptions::default() };
-    let gateway = Gateway::new().try_mount(dio("products", Capabilities::all()).await, options).unwrap();
+    let options = MountOptions { max_limit: 7, ..MountOptions::default() };
+    let strict = dio_with("products", Capabilities::all(), |settings| {
+        settings.unknown_columns = UnknownColumns::Refuse;
+    });
+    let gateway = Gateway::new().try_mount(strict.await, options).unwrap();
     let document = document(&gateway);
     let row = &document["components"]["schemas"]["ProductsRow"];
     assert_eq!(row["required"], json!(["id", "name"]));

@@ -71,7 +71,7 @@ async fn writer(dio: Dio, number: u64) -> Vec<(OpId, u64)> {
         let key = (dice.below(4) == 0)
             .then(|| IdempotencyKey { key: format!("{number}-{turn}"), fingerprint: u128::from(turn) });
         let condition = if dice.below(5) == 0 { Condition::Exists } else { Condition::None };
-        match dio.write(op, WriteOptions { condition, key, refuse_when_full: false }).await {
+        match dio.write(op, WriteOptions { condition, key, ..WriteOptions::default() }).await {
             Ok(Ticket { operation: Some(op), position, .. }) => {
                 assert!(dio.state().seq() >= position.seq, "read your writes");
                 assert!(dio.operation(op).is_some(), "read your writes");

@@ -49,7 +49,9 @@ async fn the_last_good_value_stands_while_none_can_be_computed() {
     });
     let fragile = fragile.open().await.unwrap();
     let wrong = Record::from_iter([("price".to_string(), "dear".into())]);
-    dio.patched("3", wrong).await.unwrap();
+    // A list is kept as it is.
+    dio.cache().insert_values([("3".to_string(), wrong)].into_iter().collect()).await.unwrap();
+    dio.invalidate_record("3");
     settle().await;
     assert_eq!((sum.value(), sum.generation().get()), (integer(30), 0));
     assert!(sum.error().unwrap().contains("price"));

@@ -147,7 +147,11 @@ pub(super) const KEYS: &[Said] = &[
         "When a write is answered: once it is on disk, once the source has it, or before either (a crash loses it).",
     ),
     ("dio.*.require_if_match", "false", "Whether changes must name the version they are for."),
-    ("dio.*.unknown_columns", "`reject` with `columns` or a table", "What rows with other columns meet; else `keep`."),
+    (
+        "dio.*.unknown_columns",
+        "`reject` with `columns` or a table",
+        "Policy for columns that are not declared, else `keep`; where it is `reject`, those of webhooks and feeds are dropped and counted.",
+    ),
     (
         "dio.*.indexes",
         "[]",

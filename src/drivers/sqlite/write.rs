@@ -8,13 +8,15 @@ use super::value::{from_sql, to_sql};
 use super::{failed, id_of, ops};
 use crate::drivers::{field_error, with_id};
 use crate::record::{CborValue, Record, merge_patch};
-use crate::vista::{ColumnType, Error, ErrorKind, Result, WriteOp, Written};
+use crate::vista::{ColumnType, Error, ErrorKind, Narrowing, Result, WriteOp, Written};
 
 /// A write, and what identifies it if it may come again.
 #[derive(Debug)]
 pub(super) struct Write {
     pub(super) operation: Option<Operation>,
     pub(super) op: WriteOp,
+    /// The rows that it may see and make.
+    pub(super) within: Option<Narrowing>,
 }
 
 /// What identifies a write that may come again.
@@ -107,7 +109,7 @@ fn together(table: &Table, connection: &mut Connection, groups: &[Vec<Write>]) -
 
 /// Carries out a write, unless its operation says that it has been: then it is answered with the row as it is.
 fn one(table: &Table, transaction: &mut Transaction<'_>, write: &Write) -> Result<Written> {
-    let Write { operation, op } = write;
+    let Write { operation, op, within } = write;
     let id = op.id().unwrap_or_default();
     let refused = |error| refused(table, id, error);
     let part = transaction.savepoint().map_err(refused)?;
@@ -121,6 +123,9 @@ fn one(table: &Table, transaction: &mut Transaction<'_>, write: &Write) -> Resul
         }
         None => true,
     };
+    if let Some(within) = within {
+        within.check_before(op.kind(), id, table.read(&part, id)?.as_ref())?;
+    }
     if is_new {
         match op {
             WriteOp::Insert { id, record } => insert(table, &part, id, record)?,
@@ -136,6 +141,10 @@ fn one(table: &Table, transaction: &mut Transaction<'_>, write: &Write) -> Resul
         WriteOp::Delete { .. } | WriteOp::DeleteAll => None,
         WriteOp::Insert { .. } | WriteOp::Replace { .. } | WriteOp::Patch { .. } => table.read(&part, id)?,
     };
+    // A refusal takes the savepoint back.
+    if let (Some(within), Some(record)) = (within, &record) {
+        within.check_after(record)?;
+    }
     part.commit().map_err(refused)?;
     Ok(Written { id: None, record })
 }

@@ -10,7 +10,7 @@ use super::Api;
 use super::frames::frame_of;
 use super::shapes::{Shape, any, array, moment, named, object, text, word};
 use crate::gateway::state::Mounted;
-use crate::vista::{Column, ColumnType, Flag};
+use crate::vista::{Column, ColumnType, Flag, UnknownColumns};
 
 /// The rows that a list gives: whole ones, or what `select` leaves of them.
 pub(super) fn list(title: &str) -> ArrayBuilder {
@@ -26,7 +26,7 @@ pub(super) fn shown(title: &str) -> AnyOfBuilder {
 pub(super) fn add(api: &mut Api, title: &str, at: &Mounted) {
     let columns = at.schema.columns();
     let open = AdditionalProperties::FreeForm(true);
-    let own = AdditionalProperties::FreeForm(at.options.unknown_columns);
+    let own = AdditionalProperties::FreeForm(at.dio.unknown_columns() == UnknownColumns::Keep);
 
     let mut row = ObjectBuilder::new();
     let mut part = ObjectBuilder::new();

@@ -204,6 +204,13 @@ fn description() -> ObjectBuilder {
     ]);
     let limits =
         object([("default_limit", count().into()), ("max_limit", count().into()), ("max_affected", count().into())]);
+    let mismatch = object([("rows", count().into()), ("first", text().into()), ("expected", text().into())]);
+    let mismatches = by_name(mismatch).description(Some(
+        "Columns in which rows of the source hold something else than their type says, since the start; absent if there are none.",
+    ));
+    let dropped = by_name(object([("rows", count().into()), ("first", text().into())])).description(Some(
+        "Columns that upstream events brought and that were left out, since the start; absent if there are none.",
+    ));
     object([
         ("name", text().into()),
         ("id", text().into()),
@@ -212,4 +219,11 @@ fn description() -> ObjectBuilder {
         ("capabilities", capabilities.into()),
         ("limits", limits.into()),
     ])
+    .property("mismatches", mismatches)
+    .property("dropped_columns", dropped)
+}
+
+/// An object whose members have names of columns.
+fn by_name(member: ObjectBuilder) -> ObjectBuilder {
+    ObjectBuilder::new().additional_properties(Some(AdditionalProperties::RefOr(member.into())))
 }

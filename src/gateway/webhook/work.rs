@@ -147,6 +147,7 @@ pub(super) fn parcel(
                 partial: change.partial,
                 delivery: change.delivery,
                 origin: Origin::Webhook,
+                coercion: change.coercion,
             }),
             Err(error) => {
                 skipped += 1;

@@ -282,6 +282,7 @@ proptest! {
         let decoded = Hook::new(Scheme::None).decode(&request(&given, body.to_string().as_bytes()), &schema()).unwrap();
         let new = crate::record::Record::from_iter([("price".to_string(), price.into())]);
         let event = crate::vista::ChangeEvent::Updated { id, new: Some(new) };
-        prop_assert_eq!(decoded.changes[0].clone().unwrap(), Change { event, version: Some(version.into()), partial, delivery: None });
+        let (version, coercion) = (Some(version.into()), crate::vista::Coercion::Typed);
+        prop_assert_eq!(decoded.changes[0].clone().unwrap(), Change { event, version, partial, delivery: None, coercion });
     }
 }

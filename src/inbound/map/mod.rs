@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use super::body::Documents;
 use super::{Change, DecodeError, Decoded, ItemError, MOST_CHANGES, Request};
 use crate::record::{CborValue, Record, id_from_value};
-use crate::vista::ChangeEvent;
+use crate::vista::{ChangeEvent, Coercion};
 use select::{Path, Scope, Selector, fits, plain};
 
 /// Bytes that one delivery may be made into.
@@ -215,7 +215,7 @@ impl Rule {
         };
         let version = self.version.as_ref().filter(|_| action != Action::Invalidate);
         let version = version.and_then(|source| source.find(scope)).and_then(|value| guard(&value));
-        Ok(Ok(Change { event, version, partial, delivery: None }))
+        Ok(Ok(Change { event, version, partial, delivery: None, coercion: Coercion::Loose }))
     }
 }
 

@@ -54,7 +54,7 @@ fn expected(case: &Value) -> Change {
         _ => ChangeEvent::Invalidated,
     };
     let version = case.get("version").map(cbor);
-    Change { event, version, partial: case["partial"] == true, delivery: None }
+    Change { event, version, partial: case["partial"] == true, delivery: None, coercion: Coercion::Loose }
 }
 
 #[test]

@@ -235,14 +235,14 @@ impl<'a> JsonRow<'a> {
     }
 
     /// Names, in quotes, and values as they stand.
-    pub(super) fn members(&self) -> Members<'a> {
+    pub(in crate::vista) fn members(&self) -> Members<'a> {
         Members { json: self.0, at: 1 }
     }
 }
 
 /// Iterator over the members of a canonical row.
 #[derive(Debug)]
-pub(super) struct Members<'a> {
+pub(in crate::vista) struct Members<'a> {
     json: &'a [u8],
     at: usize,
 }

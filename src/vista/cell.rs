@@ -1,0 +1,213 @@
+//! Cells against the types of their columns: what fits, what converts without loss, and what a column holds in words.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::ColumnType;
+use crate::record::CborValue;
+
+/// How text is taken where the column holds something else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Coercion {
+    /// As text: in a column of whole numbers, `"8"` is refused.
+    #[default]
+    Typed,
+    /// As the value that it spells, if nothing is lost: `"8"` becomes 8, `"007"` is refused. For senders whose cells are all
+    /// text, such as forms, mappings and CSV.
+    Loose,
+}
+
+/// Describes what the cells of a column of this type are, in the words of a refusal: "must be ...".
+pub(crate) fn expected(ty: ColumnType) -> &'static str {
+    match ty {
+        ColumnType::String => "text",
+        ColumnType::Uuid => "a UUID as text, like 01890a5d-ac96-774b-bcce-b302099a8057",
+        ColumnType::Integer => "a whole number",
+        ColumnType::Number => "a number",
+        ColumnType::Boolean => "true or false",
+        ColumnType::Decimal => "a decimal number, as text or number",
+        ColumnType::Date => "a date as text, YYYY-MM-DD",
+        ColumnType::Datetime => "a moment as RFC 3339 text, like 2026-01-31T12:00:00Z",
+        ColumnType::Bytes => "bytes as base64url text",
+        ColumnType::Json => "a value",
+    }
+}
+
+/// Converts `value` to a cell of type `ty`: `None` if it is one already.
+///
+/// # Errors
+/// The type's [`expected`] words for a value that is not of the type and does not convert without loss.
+pub(super) fn convert(
+    ty: ColumnType,
+    value: &CborValue,
+    coercion: Coercion,
+) -> Result<Option<CborValue>, &'static str> {
+    let converted = match (ty, value) {
+        (ColumnType::Integer, CborValue::Float(number)) if number.fract() == 0.0 && number.abs() < 9e15 => {
+            Some((*number as i64).into())
+        }
+        (ColumnType::Decimal, CborValue::Integer(number)) => Some(i128::from(*number).to_string().into()),
+        (ColumnType::Decimal, CborValue::Float(number)) if number.is_finite() => Some(number.to_string().into()),
+        (ColumnType::Bytes, CborValue::Text(text)) => {
+            URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok().map(CborValue::Bytes)
+        }
+        (ColumnType::Integer | ColumnType::Number | ColumnType::Boolean, CborValue::Text(text))
+            if coercion == Coercion::Loose =>
+        {
+            spelled(ty, text)
+        }
+        _ if fits(ty, value) => return Ok(None),
+        _ => None,
+    };
+    converted.map(Some).ok_or(expected(ty))
+}
+
+/// Whether `value` is a cell of type `ty` as it stands.
+fn fits(ty: ColumnType, value: &CborValue) -> bool {
+    match (ty, value) {
+        (ColumnType::Date, CborValue::Text(text)) => is_date(text),
+        (ColumnType::Datetime, CborValue::Text(text)) => is_moment(text),
+        (ColumnType::Decimal, CborValue::Text(text)) => is_decimal(text),
+        (ColumnType::Uuid, CborValue::Text(text)) => text.len() == 36 && uuid::Uuid::try_parse(text).is_ok(),
+        _ => is_of_kind(ty, value),
+    }
+}
+
+/// Whether `value` is of the kind that cells of type `ty` have; texts are not read.
+pub(super) fn is_of_kind(ty: ColumnType, value: &CborValue) -> bool {
+    match ty {
+        ColumnType::Json => true,
+        ColumnType::Integer => matches!(value, CborValue::Integer(number) if i64::try_from(*number).is_ok()),
+        ColumnType::Number => matches!(value, CborValue::Integer(_) | CborValue::Float(_)),
+        ColumnType::Boolean => value.is_bool(),
+        ColumnType::Bytes => value.is_bytes(),
+        ColumnType::String | ColumnType::Decimal | ColumnType::Date | ColumnType::Datetime | ColumnType::Uuid => {
+            value.is_text()
+        }
+    }
+}
+
+/// Reads `text` as the value that it spells, if writing that value down gives the same number.
+fn spelled(ty: ColumnType, text: &str) -> Option<CborValue> {
+    match (ty, text) {
+        (ColumnType::Boolean, "true") => Some(true.into()),
+        (ColumnType::Boolean, "false") => Some(false.into()),
+        (ColumnType::Integer, _) => whole(text).map(CborValue::from),
+        (ColumnType::Number, _) => whole(text).map(CborValue::from).or_else(|| fraction(text)),
+        _ => None,
+    }
+}
+
+/// Reads a whole number of 64 bits in its canonical spelling: `007` and `+7` are not.
+pub(super) fn whole(text: &str) -> Option<i64> {
+    text.parse::<i64>().ok().filter(|number| number.to_string() == text)
+}
+
+/// Reads a number that a float holds with every digit; 15 digits always fit.
+fn fraction(text: &str) -> Option<CborValue> {
+    let number: f64 = text.parse().ok().filter(|number: &f64| number.is_finite() && is_decimal(text))?;
+    let digits = text.split(['e', 'E']).next().unwrap_or_default().bytes().filter(u8::is_ascii_digit).count();
+    let plain = !text.trim_start_matches('-').starts_with("00") && (digits <= 15 || number.to_string() == text);
+    // An underflow is a loss, too.
+    let lost =
+        number == 0.0 && text.split(['e', 'E']).next().is_some_and(|text| text.contains(|c| ('1'..='9').contains(&c)));
+    (plain && !lost).then_some(CborValue::Float(number))
+}
+
+/// Tells whether a text is `YYYY-MM-DD` and there is such a day.
+fn is_date(text: &str) -> bool {
+    text.len() == 10 && text.as_bytes()[4] == b'-' && text.parse::<jiff::civil::Date>().is_ok()
+}
+
+/// Tells whether a text is RFC 3339: a day, a time to the second at least, and an offset.
+fn is_moment(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let offset = matches!(bytes, [.., b'Z' | b'z'] | [.., b'+' | b'-', _, _, b':', _, _]);
+    let shaped = bytes.len() >= 20 && text.is_char_boundary(10) && is_date(&text[..10]);
+    let time = shaped && matches!(bytes[10], b'T' | b't') && bytes[13] == b':' && bytes[16] == b':';
+    time && offset && text.parse::<jiff::Timestamp>().is_ok()
+}
+
+/// Tells whether a text is digits with a sign, a point and an exponent where they are needed, as JSON writes numbers.
+fn is_decimal(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let signed = |text: &str| digits(text.strip_prefix(['+', '-']).unwrap_or(text));
+    let (number, exponent) =
+        text.split_once(['e', 'E']).map_or((text, None), |(number, exponent)| (number, Some(exponent)));
+    let number = number.strip_prefix('-').unwrap_or(number);
+    let (whole, fraction) = number.split_once('.').map_or((number, None), |(whole, rest)| (whole, Some(rest)));
+    digits(whole) && fraction.is_none_or(digits) && exponent.is_none_or(signed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_what_its_column_says() {
+        let fits = |ty, text: &str| convert(ty, &text.into(), Coercion::Typed).is_ok();
+        for (ty, good, bad) in [
+            (
+                ColumnType::Date,
+                ["2024-02-29", "0001-01-01"],
+                ["2023-02-29", "20240229", "2024-2-9", "2024-02-29T00:00:00", "x"],
+            ),
+            (
+                ColumnType::Datetime,
+                ["2026-01-31T12:00:00Z", "2026-01-31t12:00:00.5-05:30"],
+                [
+                    "2026-01-31",
+                    "2026-01-31T12:00:00",
+                    "2026-01-31 12:00:00Z",
+                    "2026-01-31T25:00:00Z",
+                    "2026-01-31T12:00Z",
+                ],
+            ),
+            (
+                ColumnType::Uuid,
+                ["01890a5d-ac96-774b-bcce-b302099a8057", "01890A5D-AC96-774B-BCCE-B302099A8057"],
+                [
+                    "",
+                    "01890a5dac96774bbcceb302099a8057",
+                    "{01890a5d-ac96-774b-bcce-b302099a8057}",
+                    "1",
+                    "zz890a5d-ac96-774b-bcce-b302099a8057",
+                ],
+            ),
+            (ColumnType::Decimal, ["-1.50", "2e-7"], ["", "1,5", ".5", "1.", "NaN"]),
+        ] {
+            good.iter().for_each(|text| assert!(fits(ty, text), "{ty:?} {text}"));
+            bad.iter().for_each(|text| assert!(!fits(ty, text), "{ty:?} {text}"));
+        }
+    }
+
+    #[test]
+    fn loose_text_becomes_the_value_it_spells_and_nothing_is_lost() {
+        let loose = |ty, text: &str| convert(ty, &text.into(), Coercion::Loose).ok().flatten();
+        assert_eq!(loose(ColumnType::Integer, "8"), Some(8.into()));
+        assert_eq!(loose(ColumnType::Integer, "-9223372036854775808"), Some(i64::MIN.into()));
+        assert_eq!(loose(ColumnType::Number, "8"), Some(8.into()));
+        assert_eq!(loose(ColumnType::Number, "-1.50"), Some((-1.5).into()));
+        assert_eq!(loose(ColumnType::Number, "2e3"), Some(2000.0.into()));
+        assert_eq!(loose(ColumnType::Boolean, "true"), Some(true.into()));
+        for (ty, text) in [
+            (ColumnType::Integer, "007"),
+            (ColumnType::Integer, "+7"),
+            (ColumnType::Integer, "8.5"),
+            (ColumnType::Integer, ""),
+            (ColumnType::Integer, "9223372036854775808"),
+            (ColumnType::Number, "007"),
+            (ColumnType::Number, "0.12345678901234567890"),
+            (ColumnType::Number, "1e999"),
+            (ColumnType::Number, "1e-999"),
+            (ColumnType::Number, "NaN"),
+            (ColumnType::Number, "inf"),
+            (ColumnType::Boolean, "1"),
+            (ColumnType::Boolean, "yes"),
+        ] {
+            assert_eq!(loose(ty, text), None, "{ty:?} {text}");
+            assert!(convert(ty, &text.into(), Coercion::Loose).is_err());
+        }
+        assert!(convert(ColumnType::Integer, &"8".into(), Coercion::Typed).is_err());
+    }
+}

@@ -17,7 +17,7 @@ use diorama::hot::plan::pick;
 use diorama::hot::{Entry, Former, Index, ORDINAL_STEP, Spec, Table, TableBuilder};
 use diorama::record::{Body, Layout};
 use diorama::vista::query::Test;
-use diorama::{CborValue, Dio, Filter, Lens, OrderTerm, Query, Rows, Vista};
+use diorama::{CborValue, Dio, Filter, Lens, OrderTerm, Query, Record, Rows, Vista};
 
 use crate::products::{id, record, schema};
 

@@ -72,10 +72,7 @@ impl Core {
     /// The surroundings of an `on_start` or `on_refresh` that begins now, with the mark of its beginning.
     pub(super) async fn hook_scope(self: &Arc<Self>, kind: Kind, allow_shrink: bool) -> Result<Arc<Scope>> {
         // No row has this id: what changes is noted, and neither events nor the hook's own statements meet a read under way.
-        let nothing = Id::from("");
-        let guard = self.open_guard_for(&nothing).await?;
-        // Reads that begin later have another mark than the hook; one that they shared would count as a read of all rows.
-        drop(self.open_guard_for(&nothing).await?);
+        let guard = self.open_guard_for(&Id::from("")).await?;
         Ok(Arc::new(Scope { allow_shrink, guard: Some(guard), ..Scope::new(&self.name, kind) }))
     }
 

@@ -172,7 +172,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::hot::{Answer, Cmd, Condition, Effect, NewWrite, Rules};
+    use crate::hot::{Answer, Cmd, Effect, NewWrite, Rules};
     use crate::record::{Body, Record};
     use crate::vista::Schema;
 
@@ -187,7 +187,7 @@ mod tests {
         let body = Body::encode(row, &Record::new(), state.rules().schema.layout());
         let effect = Effect::Replace(body);
         let id = Some(Id::from(row));
-        run(state, &Cmd::Write(NewWrite { op, id, effect, condition: Condition::None, retry_of: None }));
+        run(state, &Cmd::Write(NewWrite::new(op, id, effect)));
         op
     }
 

@@ -181,7 +181,9 @@ fn as_it_is(told: &Entry, newest: &State) -> Entry {
         Some(None) => Visible::Gone,
         None => Visible::Same,
     };
-    Entry { id, visible, base: Base::Keep, op: OpChange::None, version: None, ..told.clone() }
+    let mut entry = told.clone();
+    (entry.id, entry.visible, entry.base, entry.op) = (id, visible, Base::Keep, OpChange::None);
+    entry
 }
 
 impl Handle {

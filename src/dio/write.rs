@@ -30,6 +30,8 @@ pub struct WriteOptions {
     /// The rows that the write may see and make, judged in commit order. Not with [`WriteOp::DeleteAll`], which is one operation
     /// of the source: delete such rows one by one.
     pub within: Option<Arc<Narrowing>>,
+    /// The identity of whoever asks, kept with the change in the log.
+    pub principal: Option<Arc<str>>,
 }
 
 /// A client's key for a request, with a fingerprint of that request.
@@ -74,9 +76,9 @@ impl Core {
             }
         }
         let size = effect.size() + 128;
-        let WriteOptions { condition, within, refuse_when_full, .. } = options;
+        let WriteOptions { condition, within, principal, refuse_when_full, .. } = options;
         let wait = !refuse_when_full;
-        let write = NewWrite { op: operation, id, effect, condition, retry_of: None, within };
+        let write = NewWrite { condition, within, principal, ..NewWrite::new(operation, id, effect) };
         let committed = self.write(Cmd::Write(write), Some(size), claim, wait).await?;
         let position = Position { epoch: self.position().epoch, seq: committed.seq };
         Ok(match committed.outcome {

@@ -78,7 +78,7 @@ impl Change {
 
     fn options(&self) -> WriteOptions {
         let (condition, key) = (self.condition.clone(), self.key.clone());
-        WriteOptions { condition, key, refuse_when_full: true, within: None }
+        WriteOptions { condition, key, refuse_when_full: true, ..WriteOptions::default() }
     }
 }
 

@@ -103,6 +103,20 @@ pub struct NewWrite {
     pub retry_of: Option<OpId>,
     /// The rows that it may see and make; `None` for all.
     pub within: Option<Arc<Narrowing>>,
+    /// The identity of whoever asked for it, if the caller says so.
+    pub principal: Option<Arc<str>>,
+}
+
+impl NewWrite {
+    /// A write without conditions.
+    pub fn new(op: OpId, id: Option<Id>, effect: Effect) -> NewWrite {
+        NewWrite { op, id, effect, condition: Condition::None, retry_of: None, within: None, principal: None }
+    }
+
+    /// What its entries say brought them about.
+    fn cause(&self) -> Cause {
+        Cause { op: Some(self.op), principal: self.principal.clone(), ..Cause::default() }
+    }
 }
 
 /// A condition on the visible row, judged in commit order.
@@ -432,7 +446,7 @@ impl State {
         let op = self.new_op(draft.now, write, Arc::from([Arc::clone(id)]));
         let ordinal = draft.ordinal_of(id);
         let staged = matches!(write.effect, Effect::Insert(_) | Effect::Replace(_));
-        let entry = draft.entry(Some(id), &op_cause(write.op));
+        let entry = draft.entry(Some(id), &write.cause());
         entry.op = OpChange::Stage(op);
         if before != after.as_ref() {
             entry.frame = frame_between(before.is_some(), after.is_some());
@@ -469,7 +483,7 @@ impl State {
         let op = self.new_op(draft.now, write, Arc::clone(&targets));
         let mut stage = Some(op);
         for id in targets.iter() {
-            let entry = draft.entry(Some(id), &op_cause(write.op));
+            let entry = draft.entry(Some(id), &write.cause());
             entry.op = stage.take().map_or(OpChange::Join, OpChange::Stage);
             entry.visible = Visible::Gone;
             entry.frame = Frame::Removed;
@@ -752,7 +766,7 @@ impl State {
         let parked = self.parked_op(op)?.clone();
         let id = if parked.effect == Effect::DeleteAll { None } else { parked.targets.first().cloned() };
         let effect = parked.effect;
-        let again = NewWrite { op: new, id, effect, condition: Condition::None, retry_of: Some(op), within: None };
+        let again = NewWrite { retry_of: Some(op), ..NewWrite::new(new, id, effect) };
         self.decide_write(draft, &again).map_err(|error| match error {
             // The operation is there; what it would change is not.
             Error::NotFound { id } => Error::Conflict { id, detail: "is not there any more".into() },

@@ -59,7 +59,7 @@ fn op_id(n: u64) -> OpId {
 }
 
 fn write(op: u64, id: Option<&Id>, effect: Effect) -> NewWrite {
-    NewWrite { op: op_id(op), id: id.cloned(), effect, condition: Condition::None, retry_of: None, within: None }
+    NewWrite::new(op_id(op), id.cloned(), effect)
 }
 
 fn refusal() -> OpError {
@@ -143,7 +143,7 @@ fn frames(decision: &Decision) -> Vec<&Frame> {
 }
 
 #[test]
-fn g7_a_failed_write_leaves_the_confirmed_row_and_the_writes_behind_it() {
+fn rolled_back_a_failed_write_leaves_the_confirmed_row_and_the_writes_behind_it() {
     let mut state = known(false);
     patch(&mut state, 1, r#"{"n":2,"m":2}"#);
     patch(&mut state, 2, r#"{"m":3}"#);
@@ -160,7 +160,7 @@ fn g7_a_failed_write_leaves_the_confirmed_row_and_the_writes_behind_it() {
 }
 
 #[test]
-fn g7_a_failed_insert_takes_its_row_away_before_it_says_so() {
+fn rolled_back_a_failed_insert_takes_its_row_away_before_it_says_so() {
     let mut state = known(false);
     run(&mut state, &Cmd::Write(write(1, Some(&id(1)), Effect::Insert(plain(1, 4)))));
     let decision = settle(&mut state, 1, Answer::Failed(refusal()));
@@ -552,7 +552,7 @@ fn a_row_that_the_master_names_replaces_the_one_that_was_staged() {
 }
 
 #[test]
-fn g8_a_bulk_change_obeys_versions_too() {
+fn never_back_a_bulk_change_obeys_versions_too() {
     let mut state = known(true);
     push(&mut state, Some(row(true, 0, 10, 10)), None);
     let mark = open(&mut state);
@@ -564,7 +564,7 @@ fn g8_a_bulk_change_obeys_versions_too() {
 }
 
 #[test]
-fn g8_the_version_of_a_deleted_row_survives_a_restart() {
+fn never_back_the_version_of_a_deleted_row_survives_a_restart() {
     let mut state = known(true);
     let gone = push(&mut state, None, Some(7));
     assert!(state.get("a").is_none());

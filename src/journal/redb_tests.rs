@@ -118,7 +118,7 @@ fn open_image(image: &Disk, may_be_unfinished: bool) -> Option<RedbJournal> {
 }
 
 #[tokio::test]
-async fn every_acknowledged_append_survives_a_power_cut_and_one_in_the_recovery() {
+async fn crash_every_acknowledged_append_survives_a_power_cut_and_one_in_the_recovery() {
     let disk = Disk::default();
     let history = write_history(&disk).await;
     let created = history.steps[0].0;
@@ -174,7 +174,7 @@ async fn append_stubbornly(journal: &RedbJournal, disk: &Disk) -> Seq {
 }
 
 #[tokio::test]
-async fn whichever_disk_operation_fails_no_acknowledgement_is_wrong_and_reopening_heals() {
+async fn crash_whichever_disk_operation_fails_no_acknowledgement_is_wrong_and_reopening_heals() {
     let clean = Disk::default();
     let journal = RedbJournal::with_backend(clean.factory()).unwrap();
     journal.open(LOGS[0], "s").await.unwrap();

@@ -466,7 +466,7 @@ async fn s46_writes_to_a_topic_come_back_as_events_and_converge() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s46_a_reader_never_sees_an_own_write_go_back_while_it_travels() {
+async fn own_writes_a_reader_never_sees_one_go_back_while_it_travels() {
     let kafka = Kafka::start().await;
     for to in 1..=50 {
         kafka.dio.vista().patch_value("7", &price(to)).await.unwrap();
@@ -556,7 +556,7 @@ async fn s43_settled_waits_for_the_master_as_long_as_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn g12_a_row_too_large_to_hold_is_refused_wherever_it_comes_from() {
+async fn any_input_a_row_too_large_to_hold_is_refused_wherever_it_comes_from() {
     let (_master, dio) = bakery_dio().await;
     let huge = || cells([("name", "x".repeat(17 << 20).into())]);
     let position = dio.position();

@@ -160,7 +160,7 @@ impl Client {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn g9_whoever_comes_and_goes_ends_with_what_a_fresh_read_shows() {
+async fn every_event_whoever_comes_and_goes_ends_with_what_a_fresh_read_shows() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let (first, length) = (number("DIORAMA_STREAM_SEED").unwrap_or(7), number("DIORAMA_STREAM_SECONDS").unwrap_or(0));
     let end = std::time::Instant::now() + Duration::from_secs(length);

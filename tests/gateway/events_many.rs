@@ -23,7 +23,7 @@ async fn say(ws: &mut Ws, said: Value) {
 }
 
 #[tokio::test]
-async fn g9_one_socket_carries_several_filters_of_one_resource() {
+async fn every_event_one_socket_carries_several_filters_of_one_resource() {
     let app = App::start().await;
     let mut ws = Ws::open(&app, "/events?dio=products").await;
     let hello = ws.json().await;
@@ -49,7 +49,7 @@ async fn g9_one_socket_carries_several_filters_of_one_resource() {
 }
 
 #[tokio::test]
-async fn g9_what_cannot_be_subscribed_to_is_said_and_the_rest_goes_on() {
+async fn every_event_what_cannot_be_subscribed_to_is_said_and_the_rest_goes_on() {
     let app = App::start().await;
     let mut ws = Ws::open(&app, "/events?dio=products").await;
     ws.json().await;
@@ -80,7 +80,7 @@ async fn g9_what_cannot_be_subscribed_to_is_said_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
-async fn g5_positions_are_kept_per_subscription() {
+async fn row_before_event_positions_are_kept_per_subscription() {
     let app = App::start().await;
     let since = app.dio.position().to_string();
     price(&app, "1", 5).await;
@@ -100,7 +100,7 @@ async fn g5_positions_are_kept_per_subscription() {
 }
 
 #[tokio::test]
-async fn g9_frames_are_cbor_where_that_is_offered() {
+async fn every_event_frames_are_cbor_where_that_is_offered() {
     let app = App::start().await;
     let offers = [&HANDSHAKE[..], &[("Sec-WebSocket-Protocol", "diorama.v1+cbor")]].concat();
     let (answer, mut ws) = Ws::handshake(&app, "/events?dio=products", &offers).await;
@@ -127,7 +127,7 @@ async fn g9_frames_are_cbor_where_that_is_offered() {
 }
 
 #[tokio::test]
-async fn g12_a_client_that_talks_too_much_is_let_go() {
+async fn any_input_a_client_that_talks_too_much_is_let_go() {
     let app = App::start().await;
     let mut ws = Ws::open(&app, "/products/events").await;
     for n in 0..60 {
@@ -137,7 +137,7 @@ async fn g12_a_client_that_talks_too_much_is_let_go() {
 }
 
 #[tokio::test]
-async fn g9_one_socket_follows_many_resources_and_each_event_reaches_those_who_asked() {
+async fn every_event_one_socket_follows_many_resources_and_each_event_reaches_those_who_asked() {
     let lens = Lens::new().cache_source(MemoryCache::default()).build().unwrap();
     let mut others = Vec::new();
     for number in 0..8 {

@@ -94,7 +94,7 @@ async fn price(app: &App, id: &str, price: i64) {
 }
 
 #[tokio::test]
-async fn g9_server_sent_events_are_the_same_frames_and_resume_by_last_event_id() {
+async fn every_event_server_sent_events_are_the_same_frames_and_resume_by_last_event_id() {
     let app = App::start().await;
     let (answer, mut source) = Source::open(&app, "/products/events", None).await;
     assert_eq!((answer.status, answer.header("content-type")), (200, "text/event-stream"));
@@ -119,7 +119,7 @@ async fn g9_server_sent_events_are_the_same_frames_and_resume_by_last_event_id()
 }
 
 #[tokio::test]
-async fn g9_a_stream_that_hears_nothing_of_its_rows_still_gets_on() {
+async fn every_event_a_stream_that_hears_nothing_of_its_rows_still_gets_on() {
     let app = App::start().await;
     let (_, mut source) = Source::open(&app, "/products/events?heartbeat=5&price=gte.1000", None).await;
     source.skip_to("hello").await;
@@ -133,7 +133,7 @@ async fn g9_a_stream_that_hears_nothing_of_its_rows_still_gets_on() {
 }
 
 #[tokio::test]
-async fn g9_streams_end_when_the_server_stops() {
+async fn every_event_streams_end_when_the_server_stops() {
     let sockets = Sockets::default();
     let gateway = |gateway: diorama::gateway::Gateway| gateway.sockets(sockets.clone());
     let app = App::with(products(), rows(3), |lens| lens, MountOptions::default(), gateway).await;
@@ -147,7 +147,7 @@ async fn g9_streams_end_when_the_server_stops() {
 }
 
 #[tokio::test]
-async fn g5_a_poll_brings_what_was_missed_and_where_to_go_on() {
+async fn row_before_event_a_poll_brings_what_was_missed_and_where_to_go_on() {
     let app = App::start().await;
     let poll = async |query: &str| app.send("GET", &format!("/products/events{query}"), &[], "").await;
     let lines = |answer: &Answer| -> Vec<Value> {
@@ -182,7 +182,7 @@ async fn poll_json(app: &App, since: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn g9_filters_select_and_ops_hold_on_every_transport() {
+async fn every_event_filters_select_and_ops_hold_on_every_transport() {
     let app = App::start().await;
     let since = app.get("/products").await.header("dio-position").to_string();
     price(&app, "1", 500).await;
@@ -216,7 +216,7 @@ async fn poll_at(app: &App, path: &str) -> Value {
 }
 
 #[tokio::test]
-async fn g5_a_snapshot_is_all_rows_of_the_view_and_events_go_on_from_it() {
+async fn row_before_event_a_snapshot_is_all_rows_of_the_view_and_events_go_on_from_it() {
     let app = App::with(products(), rows(1_200), |lens| lens, MountOptions::default(), |gateway| gateway).await;
     let frames = poll_at(&app, "/products/events?snapshot=full&price=gte.50&select=name").await;
     let frames = frames.as_array().unwrap();

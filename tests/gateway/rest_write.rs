@@ -99,7 +99,7 @@ async fn c3_prefer_wait_gives_the_masters_answer() {
 }
 
 #[tokio::test]
-async fn g7_a_refusal_of_the_master_is_told_to_who_waits_and_rolled_back() {
+async fn rolled_back_a_refusal_of_the_master_is_told_to_who_waits_and_rolled_back() {
     let app = App::start().await;
     app.master.fail_with(Error::permanent("no: secret detail"));
     let wait = [("Content-Type", "application/json"), ("Prefer", "wait=10")];

@@ -296,7 +296,7 @@ async fn play(app: &App, case: &Case) -> Result<(), String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn g12_a_socket_keeps_to_the_rfc_whatever_is_sent() {
+async fn any_input_a_socket_keeps_to_the_rfc_whatever_is_sent() {
     let app = App::start().await;
     let mut neighbour = Ws::open(&app, "/products/events").await;
     neighbour.json().await;
@@ -311,7 +311,7 @@ async fn g12_a_socket_keeps_to_the_rfc_whatever_is_sent() {
 }
 
 #[tokio::test]
-async fn g12_a_frame_that_comes_with_the_handshake_is_read() {
+async fn any_input_a_frame_that_comes_with_the_handshake_is_read() {
     let app = App::start().await;
     let mut ws = Ws::eager(&app, "/products/events", &HANDSHAKE, &frame(FIN | TEXT, said("early"))).await;
     assert_eq!(ws.json().await["type"], "hello");
@@ -319,7 +319,7 @@ async fn g12_a_frame_that_comes_with_the_handshake_is_read() {
 }
 
 #[tokio::test]
-async fn g12_a_socket_of_cbor_takes_binary_messages_only() {
+async fn any_input_a_socket_of_cbor_takes_binary_messages_only() {
     let app = App::start().await;
     let headers = [&HANDSHAKE[..], &[("Sec-WebSocket-Protocol", "diorama.v1+cbor")]].concat();
     let mut message = Vec::new();

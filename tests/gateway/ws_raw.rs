@@ -28,7 +28,7 @@ async fn greeted(app: &App, query: &str) -> (Ws, Value) {
 }
 
 #[tokio::test]
-async fn g9_a_handshake_is_answered_as_the_specification_says() {
+async fn every_event_a_handshake_is_answered_as_the_specification_says() {
     let app = App::start().await;
     let (answer, _) = Ws::handshake(&app, "/products/events", &HANDSHAKE).await;
     assert_eq!((answer.status, answer.header("sec-websocket-accept")), (101, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
@@ -41,7 +41,7 @@ async fn g9_a_handshake_is_answered_as_the_specification_says() {
 }
 
 #[tokio::test]
-async fn g9_a_handshake_that_is_none_is_426_with_the_version() {
+async fn every_event_a_handshake_that_is_none_is_426_with_the_version() {
     let app = App::start().await;
     let without = |name: &str| HANDSHAKE.into_iter().filter(|(own, _)| *own != name).collect::<Vec<_>>();
     let old = [&without("Sec-WebSocket-Version")[..], &[("Sec-WebSocket-Version", "8")]].concat();
@@ -86,7 +86,7 @@ async fn c6_a_browser_brings_its_token_as_a_subprotocol_and_never_gets_it_back()
 }
 
 #[tokio::test]
-async fn g9_messages_in_pieces_are_one_and_pings_are_answered_in_between() {
+async fn every_event_messages_in_pieces_are_one_and_pings_are_answered_in_between() {
     let app = App::start().await;
     let (mut ws, hello) = greeted(&app, "").await;
     ws.send(TEXT, br#"{"type":"pi"#).await;
@@ -103,7 +103,7 @@ async fn g9_messages_in_pieces_are_one_and_pings_are_answered_in_between() {
 }
 
 #[tokio::test]
-async fn g12_what_is_not_understood_is_said_twice_and_then_closed() {
+async fn any_input_what_is_not_understood_is_said_twice_and_then_closed() {
     let app = App::start().await;
     let (mut ws, _) = greeted(&app, "").await;
     for said in ["x".repeat(64 << 10), "[1]".into()] {
@@ -116,7 +116,7 @@ async fn g12_what_is_not_understood_is_said_twice_and_then_closed() {
 }
 
 #[tokio::test]
-async fn g9_a_close_is_answered_with_its_code() {
+async fn every_event_a_close_is_answered_with_its_code() {
     let app = App::start().await;
     for payload in [&b"\x0B\xB9going"[..], b"\x03\xE8", b""] {
         let (mut ws, _) = greeted(&app, "").await;
@@ -129,7 +129,7 @@ async fn g9_a_close_is_answered_with_its_code() {
 }
 
 #[tokio::test]
-async fn g5_since_is_resumed_or_the_reason_is_told() {
+async fn row_before_event_since_is_resumed_or_the_reason_is_told() {
     // What the ring has lost is in the journal.
     let ring = RingLimits { events: 3, bytes: 1 << 20 };
     let app = app(|lens| lens.ring(ring), |gateway| gateway).await;
@@ -173,7 +173,7 @@ async fn pass(time: Duration) {
 }
 
 #[tokio::test]
-async fn g9_heartbeats_carry_the_position_and_a_peer_that_is_gone_is_let_go() {
+async fn every_event_heartbeats_carry_the_position_and_a_peer_that_is_gone_is_let_go() {
     let app = App::start().await;
     let (mut ws, _) = greeted(&app, "?heartbeat=5&ids=nobody").await;
     patch(&app, "1", "changed".into()).await;
@@ -192,7 +192,7 @@ async fn g9_heartbeats_carry_the_position_and_a_peer_that_is_gone_is_let_go() {
 }
 
 #[tokio::test]
-async fn g9_who_does_not_read_gets_the_newest_state_of_each_row_and_delays_nobody() {
+async fn every_event_who_does_not_read_gets_the_newest_state_of_each_row_and_delays_nobody() {
     const EVENTS: usize = 120;
     let ring = RingLimits { events: 20, bytes: 64 << 20 };
     let app = app(|lens| lens.ring(ring), |gateway| gateway).await;
@@ -226,7 +226,7 @@ async fn g9_who_does_not_read_gets_the_newest_state_of_each_row_and_delays_nobod
 }
 
 #[tokio::test]
-async fn g9_who_never_reads_is_let_go() {
+async fn every_event_who_never_reads_is_let_go() {
     let sockets = Sockets::default();
     let app = app(|lens| lens, |gateway| gateway.sockets(sockets.clone())).await;
     let (_stuck, _) = greeted(&app, "?heartbeat=60").await;

@@ -111,7 +111,7 @@ async fn subscriber(dio: Dio) -> Vec<(u64, DioEvent)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn faults_of_the_journal_lose_nothing_that_was_acknowledged_and_keep_nothing_that_was_refused() {
+async fn durable_faults_of_the_journal_lose_nothing_that_was_acknowledged_and_keep_nothing_that_was_refused() {
     for seed in 0..12 {
         let journal = faulty(seed);
         journal.set_foreign(|_, seq| foreign(seq));

@@ -91,7 +91,7 @@ async fn shop(dir: &Path, master: &Arc<Deaf>) -> (Lens, Dio) {
 }
 
 #[tokio::test]
-async fn g6_a_database_that_remembers_operations_applies_each_once_however_often_answers_are_lost() {
+async fn in_order_a_database_that_remembers_operations_applies_each_once_however_often_answers_are_lost() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("shop.db");
     rusqlite::Connection::open(&path).unwrap().execute_batch(SHOP).unwrap();
@@ -106,7 +106,7 @@ async fn g6_a_database_that_remembers_operations_applies_each_once_however_often
 
 /// Killed between the database's commit and the journal's word of it.
 #[test]
-fn g6_a_kill_between_commit_and_settlement_makes_nothing_happen_twice() {
+fn in_order_a_kill_between_commit_and_settlement_makes_nothing_happen_twice() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("shop.db");
     rusqlite::Connection::open(&path).unwrap().execute_batch(SHOP).unwrap();

@@ -27,7 +27,7 @@ async fn opened(lens: LensBuilder) -> (Scripted, Dio) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_that_fails_for_a_moment_is_not_overtaken_by_later_ones() {
+async fn in_order_a_write_that_fails_for_a_moment_is_not_overtaken() {
     let (master, dio) = opened(memory()).await;
     master.fail_writes(1, &Error::transient("busy"));
     write(&dio, insert("order")).await;
@@ -47,7 +47,7 @@ async fn a_refusal_for_good_holds_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_that_holds_the_queue_of_a_master_that_answers_everything_else_is_parked() {
+async fn in_order_a_write_that_holds_the_queue_of_a_master_that_answers_everything_else_is_parked() {
     let lens = reconciling(memory()).refresh_every(Duration::from_secs(5));
     let (master, dio) = opened(lens).await;
     master.refuse("7", Error::transient("locked"));
@@ -86,7 +86,7 @@ proptest! {
 
     /// The master takes what was accepted, in that order, each once; a permanent refusal leaves its write out.
     #[test]
-    fn with_one_lane_the_master_gets_every_write_in_the_order_of_acceptance(
+    fn in_order_the_master_gets_every_write_as_it_was_accepted(
         rows in proptest::collection::vec(0u8..6, 1..30),
         failures in proptest::collection::vec((0u8..8, any::<bool>()), 0..12),
     ) {

@@ -101,7 +101,7 @@ fn tampered(dir: &Path, old: Option<&[(u32, Vec<u8>)]>) -> Vec<(u32, Vec<u8>)> {
 }
 
 #[tokio::test]
-async fn g1_old_rows_in_a_damaged_cache_end_no_routed_write() {
+async fn crash_old_rows_in_a_damaged_cache_end_no_routed_write() {
     let dir = tempfile::tempdir().unwrap();
     let (master, deliveries) = (Master::new(true, true), Arc::default());
     let open = async || {
@@ -242,7 +242,7 @@ async fn stored(path: &Path) -> (BTreeMap<String, Cells>, CacheMeta) {
 }
 
 #[tokio::test]
-async fn a_lost_journal_is_a_new_epoch_that_keeps_the_rows_and_says_so() {
+async fn positions_a_lost_journal_is_a_new_epoch_that_keeps_the_rows_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let master = Master::new(true, true);
     master.set("a", Some((1, 1)));
@@ -285,7 +285,7 @@ impl NotDoubt for At {
 }
 
 #[tokio::test]
-async fn g8_the_source_is_read_as_a_whole_by_one_at_a_time() {
+async fn never_back_the_source_is_read_as_a_whole_by_one_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let master = Master::new(true, true);
     master.set("a", Some((1, 1)));
@@ -378,7 +378,7 @@ fn an_interrupted_large_refresh_is_told_and_made_good() {
 }
 
 #[tokio::test]
-async fn whoever_resumes_by_position_after_a_restart_misses_and_repeats_nothing() {
+async fn positions_whoever_resumes_by_one_after_a_restart_misses_and_repeats_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let master = Master::new(true, true);
     let mut told: Vec<(u64, DioEvent)> = Vec::new();

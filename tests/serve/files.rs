@@ -107,7 +107,7 @@ fn a_write_route_takes_the_writes_of_a_read_only_source() {
 
 /// G11 over a restart: what was read once is served although its source is away, and goes on when it is back.
 #[test]
-fn g11_a_start_without_the_source_serves_the_copy_of_it() {
+fn reads_go_on_a_start_without_the_source_serves_the_copy_of_it() {
     let dir = folder();
     let text = "[dio.products]\nsource = { csv = \"products.csv\" }\n\
         [dio.orders]\nsource = { sqlite = \"shop.db\", table = \"orders\" }\n";
@@ -147,7 +147,7 @@ fn g11_a_start_without_the_source_serves_the_copy_of_it() {
 
 /// What comes back as something else is not mixed with what is served.
 #[test]
-fn g11_a_source_that_comes_back_with_other_columns_needs_a_restart() {
+fn reads_go_on_a_source_that_comes_back_with_other_columns_needs_a_restart() {
     let dir = folder();
     drop(stopped(Server::start(dir.path(), &["products.csv"])));
     std::fs::rename(dir.path().join("products.csv"), dir.path().join("away")).unwrap();

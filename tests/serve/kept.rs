@@ -74,7 +74,7 @@ fn operations_in_a_journal_of_format_1_are_listed_before_anything_is_served() {
 }
 
 #[test]
-fn a_cache_and_a_journal_of_format_1_are_served_on_with_every_acknowledged_write() {
+fn durable_a_cache_and_a_journal_of_format_1_are_served_on_with_every_acknowledged_write() {
     let (dir, expected) = unpacked();
     let server = Server::start(dir.path(), &[]);
     for resource in ["products", "orders", "tickets"] {

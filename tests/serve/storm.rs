@@ -321,7 +321,7 @@ fn start(dir: &std::path::Path) -> Server {
 }
 
 #[test]
-fn g9_a_storm_of_sockets_comes_back_without_a_gap_a_reset_or_a_call_of_the_source() {
+fn every_event_a_storm_of_sockets_comes_back_without_a_gap_a_reset_or_a_call_of_the_source() {
     let sockets = std::env::var("DIORAMA_STORM_SOCKETS").map_or(400, |text| text.parse::<usize>().unwrap());
     let dir = folder();
     let text = "[server.limits]\nper_address = 40_000\nmax_sockets = 30_000\nmax_connections = 40_000\n\

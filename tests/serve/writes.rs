@@ -22,7 +22,7 @@ fn shop() -> tempfile::TempDir {
 }
 
 #[test]
-fn g_an_idempotency_key_outlives_the_process_and_belongs_to_one_resource() {
+fn one_commit_an_idempotency_key_outlives_the_process_and_belongs_to_one_resource() {
     let dir = shop();
     let mut server = Server::start(dir.path(), &[]);
     let headers = [("content-type", "application/json"), ("idempotency-key", "k-1"), ("prefer", "wait=10")];
@@ -43,7 +43,7 @@ fn g_an_idempotency_key_outlives_the_process_and_belongs_to_one_resource() {
 }
 
 #[test]
-fn g3_a_resource_that_acknowledges_from_memory_says_so_everywhere() {
+fn durable_a_resource_that_acknowledges_from_memory_says_so_everywhere() {
     let dir = shop();
     let config = CONFIG.replacen("table = \"returns\" }", "table = \"returns\" }\nack = \"memory\"", 1);
     std::fs::write(dir.path().join("diorama.toml"), config).unwrap();

@@ -25,7 +25,8 @@ fn standing(state: &State, op: u64) -> OpState {
 }
 
 #[test]
-fn g7_a_write_for_the_version_that_a_failed_one_made_fails_with_it_and_the_others_are_laid_over_the_restored_row() {
+fn rolled_back_a_write_for_the_version_that_a_failed_one_made_fails_with_it_and_the_others_are_laid_over_the_restored_row()
+ {
     let mut state = known(false);
     patch(&mut state, 1, r#"{"n":2}"#);
     let on = version(&state, 0);
@@ -53,7 +54,7 @@ fn g7_a_write_for_the_version_that_a_failed_one_made_fails_with_it_and_the_other
 }
 
 #[test]
-fn g7_a_write_for_a_version_that_would_have_been_there_anyway_goes_on() {
+fn rolled_back_a_write_for_a_version_that_would_have_been_there_anyway_goes_on() {
     let mut state = known(false);
     patch(&mut state, 1, r#"{"n":1}"#);
     let on = version(&state, 0);
@@ -63,7 +64,7 @@ fn g7_a_write_for_a_version_that_would_have_been_there_anyway_goes_on() {
 }
 
 #[test]
-fn g7_what_was_asked_of_a_row_being_there_or_not_is_asked_of_the_restored_row() {
+fn rolled_back_what_was_asked_of_a_row_being_there_or_not_is_asked_of_the_restored_row() {
     let mut state = known(false);
     run(&mut state, &Cmd::Write(write(1, Some(&id(1)), Effect::Insert(plain(1, 1)))));
     run(&mut state, &only_if(Condition::Exists, 2, 1, patch_of(r#"{"n":2}"#)));

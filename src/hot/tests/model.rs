@@ -683,7 +683,7 @@ const FEEDBACK: Route = Route::Consumer { feedback: true };
 const SILENT: Route = Route::Consumer { feedback: false };
 
 #[test]
-fn g8_an_unversioned_master() {
+fn never_back_an_unversioned_master() {
     let one = Setup { externals: 1, writes: 1, refreshes: 1, ..SMALL };
     explore_all(&[
         (1700, Setup { refreshes: 2, deletes: false, ..one }),
@@ -702,7 +702,7 @@ fn rest_is_reached_when_payloads_are_trusted() {
 }
 
 #[test]
-fn g8_a_versioned_master_with_events_in_any_order() {
+fn never_back_a_versioned_master_with_events_in_any_order() {
     let one = Setup { versioned: true, hooks: Hooks::Full, externals: 2, writes: 1, refreshes: 0, ..SMALL };
     explore_all(&[(2200, one), (1500, Setup { route: RETURNS, ..one })]);
 }
@@ -763,7 +763,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 120, ..ProptestConfig::default() })]
 
     #[test]
-    fn g8_random_walks_over_three_rows(
+    fn never_back_random_walks_over_three_rows(
         choices in proptest::collection::vec(any::<u16>(), 60),
         route in any_route(),
         hooks in any_hooks(),
@@ -777,7 +777,7 @@ proptest! {
     }
 
     #[test]
-    fn g8_random_walks_with_losses_of_the_cache_file(
+    fn never_back_random_walks_with_losses_of_the_cache_file(
         choices in proptest::collection::vec(any::<u16>(), 60),
         route in any_route(),
         hooks in any_hooks(),

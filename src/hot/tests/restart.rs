@@ -244,7 +244,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
     #[test]
-    fn g10_replay_and_restart_at_any_position_give_the_same_state(
+    fn crash_replay_and_restart_at_any_position_give_the_same_state(
         steps in proptest::collection::vec((0u8..26, 0..KEYS, 0u64..12, any::<u16>()), 1..40),
         versioned: bool,
     ) {
@@ -275,7 +275,7 @@ proptest! {
     }
 
     #[test]
-    fn g12_bytes_that_are_no_entry_are_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn any_input_bytes_that_are_no_entry_are_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = Entry::decode(&bytes);
         for format in [1, 2] {
             let mut framed = vec![format];
@@ -286,7 +286,7 @@ proptest! {
     }
 
     #[test]
-    fn g12_damaged_entries_do_not_panic(at in 0usize..400, byte: u8) {
+    fn any_input_damaged_entries_do_not_panic(at in 0usize..400, byte: u8) {
         let mut life = Life::new(true);
         life.run(&Cmd::Write(write(1, Some(&id(0)), Effect::Insert(body(0, 1, None, Some(2))))));
         life.run(&Cmd::Settle { op: op_id(1), mark: 0, answer: Answer::Failed(refusal()) });

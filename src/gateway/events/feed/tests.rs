@@ -75,7 +75,7 @@ async fn past(at: &Mounted, query: &str, from_journal: bool) -> Vec<Value> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_journal_tells_each_filter_of_changes_as_the_ring_does() {
+async fn every_event_the_journal_tells_each_filter_of_changes_as_the_ring_does() {
     let at = Mounted::new(dio_with_ring(1_000).await, MountOptions::default());
     for (id, price) in [("a", 5), ("b", 5), ("c", 2_000), ("d", 1_500), ("e", 1)] {
         at.dio.patched(id, record(id, price)).await.unwrap();

@@ -262,12 +262,12 @@ async fn a_replacement_may_have_far_fewer_rows() {
 async fn writes_before_a_clear_apply_at_once_and_a_second_clear_begins_anew() {
     let gate = Gate::closed();
     let lens = gated(memory(), &gate, |dio, gate| async move {
-        dio.cache().insert_value("early", &muffin()).await?;
+        dio.cache().insert_value("early", &product("early", "Muffin", 175, 2)).await?;
         gate.pass().await;
         dio.cache().clear().await?;
         dio.cache().insert_value("gone", &muffin()).await?;
         dio.cache().clear().await?;
-        dio.cache().insert_value("last", &muffin()).await
+        dio.cache().insert_value("last", &product("last", "Muffin", 175, 2)).await
     });
     let (_lens, dio) = open(lens, &Scripted::empty()).await;
     let refresh = tokio::spawn({
@@ -289,7 +289,7 @@ async fn a_complete_list_that_is_reconciled_after_a_clear_takes_the_place_of_wha
         async move {
             let fresh = dio.master().list_values().await?;
             dio.cache().clear().await?;
-            dio.cache().insert_value("early", &muffin()).await?;
+            dio.cache().insert_value("early", &product("early", "Muffin", 175, 2)).await?;
             dio.reconcile(fresh).await.map(drop)
         }
     });

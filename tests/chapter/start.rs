@@ -90,7 +90,7 @@ async fn before_the_first_copy_the_facade_refuses_and_the_cache_is_a_plain_store
     gate.waited_at(1).await;
     assert_not_ready(&dio, None).await;
     assert_eq!(dio.cache().count().await.unwrap(), 0);
-    dio.cache().insert_value("early", &muffin()).await.unwrap();
+    dio.cache().insert_value("early", &product("early", "Muffin", 175, 2)).await.unwrap();
     assert_eq!(dio.cache().count().await.unwrap(), 1);
     assert_eq!(master.calls().total(), 0, "nothing went to the master");
     gate.open();

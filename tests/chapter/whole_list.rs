@@ -179,7 +179,7 @@ async fn a_whole_list_after_a_clear_takes_the_place_of_what_was_gathered() {
             let (dio, master) = (dio.clone(), master.clone());
             async move {
                 dio.cache().clear().await?;
-                dio.cache().insert_value("early", &muffin()).await?;
+                dio.cache().insert_value("early", &product("early", "Muffin", 175, 2)).await?;
                 let mut list = dio.begin_list().await?;
                 for page in pages(&master).await {
                     list.add(page)?;

@@ -105,7 +105,7 @@ fn a_write_route_takes_the_writes_of_a_read_only_source() {
     assert_eq!(server.get("/products/9").status, 200);
 }
 
-/// G11 over a restart: what was read once is served although its source is away, and goes on when it is back.
+/// Reads go on over a restart: what was read once is served although its source is away, and goes on when it is back.
 #[test]
 fn reads_go_on_a_start_without_the_source_serves_the_copy_of_it() {
     let dir = folder();

@@ -50,7 +50,7 @@ async fn assert_not_ready(dio: &Dio, why: Option<&str>) {
     for error in refusals(dio).await {
         let Error::NotReady { dio, reason } = &error else { panic!("{error:?}") };
         assert_eq!((&**dio, reason.as_deref()), ("products", why));
-        assert_eq!(error.to_string().contains(why.unwrap_or("still being read")), true, "{error}");
+        assert!(error.to_string().contains(why.unwrap_or("still being read")), "{error}");
     }
     assert!(!dio.is_ready() && !dio.status().ready && !dio.status().complete);
 }

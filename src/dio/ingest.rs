@@ -24,7 +24,7 @@ pub struct Inbound {
     pub delivery: Option<String>,
     /// Through what it came.
     pub origin: Origin,
-    /// How the text in its row is taken.
+    /// Reading of the text in its row.
     pub coercion: Coercion,
 }
 
@@ -99,7 +99,7 @@ impl Core {
         }
     }
 
-    /// What is said of an event that was refused with `error`. Its row is read from the master, so that nothing is lost.
+    /// Has the row of a refused event read from the master, so that nothing is lost; gives the error that its sender is told.
     async fn refused(self: &Arc<Self>, inbound: &Inbound, error: Error) -> Error {
         match self.checked_event(inbound) {
             Ok(_) => error,

@@ -22,11 +22,11 @@ const MOST_NAMES: usize = 100;
 pub struct Mismatch {
     /// The column.
     pub column: String,
-    /// How many such rows were taken in since the start; a row that changes counts again.
+    /// Number of such rows taken in since the start; a row that changes counts again.
     pub rows: u64,
     /// The id of the first of them.
     pub first: String,
-    /// What the column should hold, in words.
+    /// Description of what the column should hold.
     pub expected: &'static str,
 }
 
@@ -36,7 +36,7 @@ pub struct Mismatch {
 pub struct DroppedColumn {
     /// Its name.
     pub column: String,
-    /// How many rows had it since the start.
+    /// Number of rows that had it since the start.
     pub rows: u64,
     /// The id of the first of them.
     pub first: String,

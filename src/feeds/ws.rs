@@ -364,7 +364,7 @@ impl Listener {
     }
 }
 
-/// How many changes of a delivery were refused.
+/// Number of changes of a delivery that were refused.
 fn refused(delivery: &Delivery) -> u64 {
     if delivery.state == DeliveryState::Undecodable {
         delivery.changes.skipped.max(1)

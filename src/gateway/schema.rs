@@ -44,7 +44,7 @@ fn describe(at: &Mounted) -> Value {
     described
 }
 
-/// What differs from the schema since the start: cells of the source, and columns that were left out of what others sent.
+/// Differences from the schema since the start: cells of the source, and columns that were left out of what others sent.
 fn differences(dio: &Dio) -> Vec<(String, Value)> {
     let mismatches: Map<String, Value> = dio
         .mismatches()

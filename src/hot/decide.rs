@@ -141,7 +141,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    /// Whether it holds of the row that is visible.
+    /// Tells whether it holds of the row that is visible.
     fn holds(&self, row: Option<&Body>) -> bool {
         match self {
             Condition::None => true,

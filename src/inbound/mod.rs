@@ -31,7 +31,7 @@ pub struct Change {
     pub partial: bool,
     /// The sender's id of it: a second one with the same id has no effect.
     pub delivery: Option<String>,
-    /// How the text in the row is taken: what a mapping picks out of somebody else's body may be a number written as text.
+    /// Reading of the text in the row: what a mapping picks out of somebody else's body may be a number written as text.
     pub coercion: Coercion,
 }
 

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::ColumnType;
 use crate::record::CborValue;
 
-/// How text is taken where the column holds something else.
+/// Reading of text where the column holds something else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Coercion {
     /// As text: in a column of whole numbers, `"8"` is refused.
@@ -62,7 +62,7 @@ pub(super) fn convert(
     converted.map(Some).ok_or(expected(ty))
 }
 
-/// Whether `value` is a cell of type `ty` as it stands.
+/// Tells whether `value` is a cell of type `ty` as it stands.
 fn fits(ty: ColumnType, value: &CborValue) -> bool {
     match (ty, value) {
         (ColumnType::Date, CborValue::Text(text)) => is_date(text),
@@ -73,7 +73,7 @@ fn fits(ty: ColumnType, value: &CborValue) -> bool {
     }
 }
 
-/// Whether `value` is of the kind that cells of type `ty` have; texts are not read.
+/// Tells whether `value` is of the kind that cells of type `ty` have; texts are not read.
 pub(super) fn is_of_kind(ty: ColumnType, value: &CborValue) -> bool {
     match ty {
         ColumnType::Json => true,

@@ -51,7 +51,7 @@ impl Kinds {
     }
 }
 
-/// Whether the JSON `value` is of the kind of `ty`, by its first byte as far as that tells.
+/// Tells whether the JSON `value` is of the kind of `ty`, by its first byte as far as that tells.
 fn is_json_of_kind(ty: ColumnType, value: &[u8]) -> bool {
     let Some(first) = value.first() else { return true };
     match (ty, first) {
@@ -68,7 +68,7 @@ fn is_json_of_kind(ty: ColumnType, value: &[u8]) -> bool {
     }
 }
 
-/// Whether a JSON number is whole and has at most 64 bits.
+/// Tells whether a JSON number is whole and has at most 64 bits.
 fn is_whole(value: &[u8]) -> bool {
     let digits = value.iter().skip(usize::from(value.first() == Some(&b'-')));
     if !digits.clone().all(u8::is_ascii_digit) {

@@ -28,7 +28,7 @@ impl Narrowing {
         &self.query
     }
 
-    /// Whether `row` is one of these rows.
+    /// Tells whether `row` is one of these rows.
     pub fn matches(&self, row: &impl Fields) -> bool {
         self.prepared.matches(row)
     }

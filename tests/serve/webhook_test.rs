@@ -48,7 +48,7 @@ fn a_delivery_is_tried_out_step_by_step_and_nothing_changes() {
         "webhook stripe: scheme \"stripe\", format \"stripe\", for products",
         "verified",
         "delivery evt_1",
-        r#"would update 1 to {"id":"1","name":"Muffin","object":"product","price":180} (version 1748779200)"#,
+        r#"would update 1 to {"id":1,"name":"Muffin","object":"product","price":180} (version 1748779200)"#,
         "nothing was changed",
     ] {
         assert!(text.contains(line), "{line:?} is not in\n{text}");

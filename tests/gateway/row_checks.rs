@@ -97,7 +97,7 @@ async fn one_change_that_does_not_fit_stops_no_other_and_its_row_is_read_again()
     let said = told(&app, body).await;
     assert_eq!((said.status, &said.json()["applied"], &said.json()["skipped"]), (200, &json!(1), &json!(1)));
     assert_eq!(app.get("/products/1").await.json(), json!({ "id": 1, "name": "Bun", "price": 9 }));
-    until(&app, "price=gte.8&id=7", 7).await;
+    until(&app, "price=eq.8&id=7", 7).await;
 }
 
 #[tokio::test]

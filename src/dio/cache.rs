@@ -80,7 +80,7 @@ impl DioCache {
     /// [`Error::Storage`](crate::Error::Storage) if the journal fails, [`Error::Closed`](crate::Error::Closed).
     pub async fn insert_values(&self, rows: Rows) -> Result<()> {
         match self.core.gathering() {
-            Some(scope) => self.core.gather(&scope, rows, false),
+            Some(scope) => self.core.gather(&scope, rows, false).await,
             None => self.core.apply_list(rows, false, false).await.map(drop),
         }
     }

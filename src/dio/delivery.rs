@@ -245,6 +245,9 @@ fn confirmed(core: &Core, targets: &[Id], written: Written) -> Answer {
         (Some(record), Some(id)) => Some(Body::encode(id, record, schema.layout())),
         _ => None,
     };
+    if let Some(id) = &id {
+        core.look_at(id, row.as_ref());
+    }
     Answer::Confirmed { row, id }
 }
 

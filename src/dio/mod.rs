@@ -413,7 +413,7 @@ impl Dio {
     pub async fn reconcile(&self, rows: Rows) -> Result<RefreshReport> {
         let core = &self.0.core;
         match core.gathering() {
-            Some(scope) => core.gather(&scope, rows, true).map(|()| RefreshReport::default()),
+            Some(scope) => core.gather(&scope, rows, true).await.map(|()| RefreshReport::default()),
             None => core.apply_list(rows, true, true).await.map(|outcome| refresh::report(&outcome)),
         }
     }

@@ -106,10 +106,11 @@ impl Core {
     }
 
     /// Adds rows to those that are gathered. With `reconcile` a complete list takes the place of all of them.
-    pub(super) fn gather(&self, scope: &Scope, rows: Rows, reconcile: bool) -> Result<()> {
+    pub(super) async fn gather(self: &Arc<Self>, scope: &Scope, rows: Rows, reconcile: bool) -> Result<()> {
         let schema = self.vista.schema();
         let rows = rows.under(schema.layout());
         let Some(complete) = rows.stamp().map(|stamp| stamp.complete) else {
+            let rows = self.converted(rows).await?;
             rows.bodies().try_for_each(|(id, body)| check_size(id, body))?;
             return self.gather_rows(scope, &rows, false, false);
         };

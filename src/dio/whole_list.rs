@@ -140,6 +140,7 @@ impl Core {
     /// Applies a whole list. In a hook that makes the copy it is that hook's.
     async fn apply_whole(self: &Arc<Self>, rows: Rows, mark: u64) -> Result<RefreshReport> {
         let scope = scope_of(&self.name).filter(|scope| scope.makes_copy());
+        let rows = if rows.stamp().is_some() { rows } else { self.converted(rows).await? };
         if let Some(scope) = self.gathering() {
             self.gather_rows(&scope, &rows, true, true)?;
             return Ok(RefreshReport::default());

@@ -217,7 +217,7 @@ async fn a_hook_that_fails_after_a_clear_changes_nothing() {
             let dio = dio.clone();
             async move {
                 dio.cache().clear().await?;
-                dio.cache().insert_value("only", &muffin()).await?;
+                dio.cache().insert_value("only", &product("only", "Muffin", 175, 2)).await?;
                 assert!(!panics, "told to");
                 Err(Error::transient("the line is cut"))
             }
@@ -265,7 +265,7 @@ async fn writes_before_a_clear_apply_at_once_and_a_second_clear_begins_anew() {
         dio.cache().insert_value("early", &product("early", "Muffin", 175, 2)).await?;
         gate.pass().await;
         dio.cache().clear().await?;
-        dio.cache().insert_value("gone", &muffin()).await?;
+        dio.cache().insert_value("gone", &product("gone", "Muffin", 175, 2)).await?;
         dio.cache().clear().await?;
         dio.cache().insert_value("last", &product("last", "Muffin", 175, 2)).await
     });

@@ -410,3 +410,15 @@ async fn a_batch_ends_with_the_first_failure_that_may_pass() {
     other.execute_batch("ROLLBACK").unwrap();
     assert!(sqlite.write_batch(&inserts(1..=3)).await.iter().all(Result::is_ok));
 }
+
+#[tokio::test]
+async fn writers_whose_writes_another_has_taken_wait_for_no_lock() {
+    let fixture = Fixture::new("CREATE TABLE products (id TEXT PRIMARY KEY, n INTEGER);");
+    let sqlite = super::open(&fixture.path(), "products", &SqliteOptions::default()).unwrap();
+    let other = fixture.direct();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    if let Some(writer) = &sqlite.0.writer {
+        let written = write::all(&sqlite.0.table, &mut writer.lock(), &[]);
+        assert!(written.is_empty() && other.execute_batch("ROLLBACK").is_ok());
+    }
+}

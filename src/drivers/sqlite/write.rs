@@ -33,6 +33,10 @@ type Group = Vec<Result<Written>>;
 /// Carries out the writes of all groups in one transaction, each group in its order. A refused write takes no other with it; a
 /// failure that may pass ends its group. After a failed commit each write is carried out once more, by itself.
 pub(super) fn all(table: &Table, connection: &mut Connection, groups: &[Vec<Write>]) -> Vec<Group> {
+    if groups.is_empty() {
+        // Somebody else has taken what waited.
+        return Vec::new();
+    }
     match together(table, connection, groups) {
         Ok(written) => written,
         Err(error) => match groups {

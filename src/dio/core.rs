@@ -330,17 +330,17 @@ impl Core {
     pub(super) async fn open_guards_for(self: &Arc<Self>, rows: &[Id]) -> Result<Vec<Guard>> {
         let open = rows.iter().map(|id| Cmd::OpenFor(Arc::clone(id))).collect();
         let opened = self.answered(Command::all(self, open)).await?.each;
-        opened.into_iter().map(|outcome| self.opened(outcome)).collect()
+        opened.iter().map(|outcome| self.opened(outcome)).collect()
     }
 
     async fn guard(self: &Arc<Self>, open: Cmd) -> Result<Guard> {
         let outcome = self.commit(open).await?.outcome;
-        self.opened(outcome)
+        self.opened(&outcome)
     }
 
-    fn opened(self: &Arc<Self>, outcome: Outcome) -> Result<Guard> {
+    fn opened(self: &Arc<Self>, outcome: &Outcome) -> Result<Guard> {
         match outcome {
-            Outcome::Mark(mark) => Ok(Guard { core: Arc::clone(self), mark, armed: AtomicBool::new(true) }),
+            Outcome::Mark(mark) => Ok(Guard { core: Arc::clone(self), mark: *mark, armed: AtomicBool::new(true) }),
             _ => Err(Error::Closed),
         }
     }

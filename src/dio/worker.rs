@@ -38,7 +38,7 @@ pub(super) async fn run(core: Arc<Core>, handle: Weak<Handle>) {
             return;
         }
         tokio::select! {
-            Some(ended) = lanes.running.join_next_with_id() => lanes.ended(ended),
+            Some(ended) = lanes.running.join_next_with_id() => lanes.ended(&ended),
             changed = published.changed() => if changed.is_err() { return },
             () = wait_until(due) => {}
             () = closing.cancelled(), if deadline.is_none() => {
@@ -164,7 +164,9 @@ impl Lanes {
             bytes += op.size();
             let untried = attempts.get(op.id).is_none_or(|attempt| attempt.count == 0);
             let fits = batch.len() < most && bytes <= BATCH_BYTES && untried && op.targets.len() == 1;
-            if !batch.is_empty() && !(fits && state.is_next(op)) {
+            // The first one is delivered in any case.
+            let together = batch.is_empty() || fits && state.is_next(op);
+            if !together {
                 break;
             }
             batch.push(op.clone());
@@ -291,8 +293,8 @@ impl Lanes {
     }
 
     /// A delivery has ended, one way or the other.
-    fn ended(&mut self, ended: Result<(TaskId, ()), JoinError>) {
-        let task = match &ended {
+    fn ended(&mut self, ended: &Result<(TaskId, ()), JoinError>) {
+        let task = match ended {
             Ok((task, ())) => *task,
             Err(error) => error.id(),
         };

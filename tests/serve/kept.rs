@@ -89,9 +89,15 @@ fn durable_a_cache_and_a_journal_of_format_1_are_served_on_with_every_acknowledg
         assert_eq!(again, before, "{resource}");
     }
     assert_eq!(server.get("/products/muffin").json(), expected["products/muffin"], "a routed insert");
-    assert_eq!(server.get("/products/p1").json()["price"], 1, "a routed replace");
-    assert_eq!(server.get("/products/p2").status, 404, "a routed delete");
-    assert_eq!(server.get("/products?limit=0").raw_header("x-total-count"), expected["products/count"].as_str());
+    assert_eq!(server.post("/products/_refresh", "").status, 200);
+    // The source has other rows since these were written elsewhere, and was listed at the start: it wins.
+    assert_eq!(server.get("/products/p1").json()["price"], 1_101);
+    assert_eq!(server.get("/products/p2").json()["price"], 1_102);
+    assert_eq!(
+        server.get("/products?limit=0").raw_header("x-total-count"),
+        Some("1501"),
+        "those of the file and the muffin"
+    );
     assert_eq!(server.get("/orders").json(), expected["orders"]);
     assert_eq!(server.get("/operations?state=parked").json()[0]["record"], "parked");
     let deliveries = server.get("/webhooks/products/deliveries").json();

@@ -1,6 +1,8 @@
 //! Writes to a real process: what it has taken outlives it, and how much it takes at once does not.
 
-use crate::process::{Server, folder, run};
+use std::time::Instant;
+
+use crate::process::{PATIENCE, Server, folder, run};
 
 const CONFIG: &str = r#"
 [lens]
@@ -87,6 +89,11 @@ fn g_a_hundred_thousand_lines_in_one_request_are_taken_in_bounded_memory() {
     };
     // What any bulk request takes, the pages of the journal among it, is there after a tenth of them.
     send(0..LINES / 10);
+    let queued = || server.get("/readyz").json()["dios"]["orders"]["queued"].as_u64();
+    let deadline = Instant::now() + PATIENCE;
+    while queued() != Some(0) {
+        assert!(Instant::now() < deadline, "they reach the source");
+    }
     let before = server.memory();
     let (came, went) = send(LINES / 10..LINES);
     let grown = server.most_memory().saturating_sub(before);

@@ -637,10 +637,13 @@ impl State {
     /// The confirmed row beneath routed operations has changed.
     fn rebase(&mut self, id: &Id, seq: Seq) {
         let Some(fold) = self.folds.get_mut(id) else { return };
-        for op in &fold.ops {
-            let Some(record) = self.ops.get_mut(op).filter(|op| op.state == OpState::Routed) else { continue };
-            if !fold.rebased.contains(op) {
-                fold.rebased.push(*op);
+        // Routed ones come first: a row's operations are delivered in their order.
+        let is_routed = |op: &&OpId| self.ops.get(*op).is_some_and(|op| op.state == OpState::Routed);
+        let new = fold.ops.iter().take_while(is_routed).filter(|op| !fold.rebased.contains(op));
+        let new: Vec<OpId> = new.copied().collect();
+        for op in new {
+            fold.rebased.push(op);
+            if let Some(record) = self.ops.get_mut(&op) {
                 record.log.push(seq);
             }
         }

@@ -13,7 +13,7 @@ use super::event::{DioEvent, Position};
 use super::hooks::{self, Kind, Scope, scope_of};
 use super::{Dio, Handle};
 use crate::cache::CacheMeta;
-use crate::hot::{Cmd, Item, Outcome, TableBuilder, check_size, confirmed, diff, missing};
+use crate::hot::{Cmd, Item, Outcome, TableBuilder, check_size, confirmed_at, diff, missing};
 use crate::record::{Body, Id, Rows};
 use crate::vista::{Error, Result};
 
@@ -207,7 +207,7 @@ impl Core {
         // A list with rows that cannot be decoded says of no row that it is gone.
         let mut gone = Vec::new();
         if rows.undecodable().is_none() {
-            self.check_shrink(rows.len(), confirmed(&state), scope.allow_shrink)?;
+            self.check_shrink(rows.len(), confirmed_at(&state, stamp.mark), scope.allow_shrink)?;
             gone = missing(&state, &rows);
         }
         let items: Vec<Item> = gone.into_iter().map(|id| Item { id, row: None, ordinal: None }).collect();
@@ -257,7 +257,7 @@ impl Core {
     /// Commits what a list says that is not known yet.
     pub(super) async fn apply_rows(self: &Arc<Self>, rows: &Arc<Rows>, list: &Listing) -> Result<Applied> {
         if list.removes {
-            self.check_shrink(rows.len(), confirmed(&self.state()), list.allow_shrink)?;
+            self.check_shrink(rows.len(), confirmed_at(&self.state(), list.mark), list.allow_shrink)?;
         }
         let state = self.state();
         let first = list.whole && state.table().is_empty() && state.folds().next().is_none();

@@ -31,6 +31,12 @@ pub fn confirmed(state: &State) -> usize {
     state.table().len() - over + under
 }
 
+/// How many rows the master had confirmed at `mark`, when a reading of it began: what a list can have missed. Rows that writes or
+/// events have added since are not counted.
+pub fn confirmed_at(state: &State, mark: u64) -> usize {
+    confirmed(state).saturating_sub(state.confirmed_since(mark))
+}
+
 fn differs(state: &State, id: &Id, body: &Body, ordinal: Option<Ordinal>) -> bool {
     // That a row is as it was is news too where writes lie over it.
     if state.is_dirty(id) || state.fold(id).is_some() {

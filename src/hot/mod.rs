@@ -18,7 +18,7 @@ pub mod text;
 mod tests;
 
 pub use decide::{Answer, Cmd, Condition, Decision, Item, NewWrite, Outcome, Upstream, UpstreamChange, check_size};
-pub use diff::{confirmed, diff, missing};
+pub use diff::{confirmed, confirmed_at, diff, missing};
 pub use entry::{
     Base, BulkRow, COLUMN_CLOCK, Cause, Entry, FeedMark, Frame, Many, OpChange, Origin, Versions, Visible,
 };

@@ -579,6 +579,12 @@ impl State {
         self.touched.get(id).is_some_and(|touched| touched.at > mark)
     }
 
+    /// How many confirmed rows there are that changed after `mark`, while a reading that began there is under way.
+    pub(super) fn confirmed_since(&self, mark: u64) -> usize {
+        let changed = self.touched.iter().filter(|(_, touched)| touched.row > mark);
+        changed.filter(|(id, _)| self.base(id).is_some()).count()
+    }
+
     /// Whether the confirmed row changed after `mark`.
     pub(super) fn changed_after(&self, id: &str, mark: u64) -> bool {
         self.touched.get(id).is_some_and(|touched| touched.row > mark)

@@ -595,3 +595,16 @@ fn what_has_ended_is_remembered_for_a_day_and_what_is_parked_until_somebody_acts
     run(&mut state, &Cmd::Discard(op_id(2)));
     assert_eq!(state.parked(), (0, 0));
 }
+
+#[test]
+fn rows_that_were_confirmed_while_the_master_was_read_are_none_that_its_list_has_lost() {
+    let mut state = State::new(rules(false, true), "epoch", 0);
+    run(&mut state, &Cmd::Statement { rows: vec![(id(0), Some(plain(0, 1)))], told: false });
+    let Outcome::Mark(mark) = run(&mut state, &Cmd::Open).outcome else { panic!("no mark") };
+    run(&mut state, &Cmd::Write(write(1, Some(&id(1)), Effect::Insert(plain(1, 1)))));
+    run(&mut state, &Cmd::Settle { op: op_id(1), mark, answer: Answer::Confirmed { row: None, id: None } });
+    let Outcome::Mark(mark) = run(&mut state, &Cmd::Open).outcome else { panic!("no mark {mark}") };
+    run(&mut state, &Cmd::Write(write(2, Some(&id(2)), Effect::Insert(plain(2, 1)))));
+    run(&mut state, &Cmd::Statement { rows: vec![(id(2), Some(plain(2, 1)))], told: false });
+    assert_eq!((crate::hot::confirmed(&state), confirmed_at(&state, mark)), (3, 2));
+}

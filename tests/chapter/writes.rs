@@ -569,3 +569,14 @@ async fn any_input_a_row_too_large_to_hold_is_refused_wherever_it_comes_from() {
     assert_eq!(dio.position(), position);
     dio.vista().insert("muffin", &muffin()).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_log_keeps_who_asked_for_a_write() {
+    let (lens, dio) = open(seeding(memory()), &Scripted::bakery()).await;
+    let op = WriteOp::Patch { id: "7".into(), record: price(1) };
+    let options = WriteOptions { principal: Some("key:till-3".into()), ..WriteOptions::default() };
+    let written = dio.write(op, options).await.unwrap();
+    let log = lens.journal().read("products", written.position.seq - 1, usize::MAX).await.unwrap();
+    let entry = diorama::hot::Entry::decode(&log[0].bytes).unwrap();
+    assert_eq!((entry.cause.op, entry.cause.principal.as_deref()), (written.operation, Some("key:till-3")));
+}

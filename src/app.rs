@@ -36,6 +36,7 @@ use crate::cache::{CacheError, MemoryCache, RedbCache};
 use crate::config::{Access, CacheAt, Config, DioSpec, LensSpec, LimitsSpec, Page};
 use crate::dio::Dio;
 use crate::gateway::{Ack, Auth, Explorer, Gateway, Limits, Loopback, MountOptions, Sockets};
+use crate::hot::COLUMN_CLOCK;
 use crate::journal::{JournalError, RedbJournal};
 use crate::lens::Lens;
 use crate::vista::{Result as VistaResult, Vista};
@@ -106,6 +107,13 @@ fn check_with(config: &Config, cached: bool) -> Result<(), Failure> {
             spec.name
         )
     });
+    let clockless = config.webhooks.iter().filter(|spec| {
+        let versioned = |dio: &&DioSpec| dio.name == spec.dio && dio.version.is_some();
+        spec.clock.as_deref() == Some(COLUMN_CLOCK) && !config.dios.iter().any(|dio| versioned(&dio))
+    });
+    let clockless = clockless.map(|spec| {
+        format!("[webhook.{}] clock = \"column\" is the version column of [dio.{}]: it needs version", spec.name, spec.dio)
+    });
     let unrouted = config.dios.iter().filter(|spec| spec.routed_ttl.is_some() && spec.write.is_none());
     let unrouted = unrouted
         .map(|spec| format!("[dio.{}] routed_ttl is for writes that go around the source: it needs write", spec.name));
@@ -116,7 +124,7 @@ fn check_with(config: &Config, cached: bool) -> Result<(), Failure> {
         _ => None,
     };
     let wrong: Vec<String> =
-        hooks.chain(missing).chain(pageless).chain(unguarded).chain(open).chain(unkept).chain(unrouted).collect();
+        hooks.chain(missing).chain(pageless).chain(unguarded).chain(open).chain(unkept).chain(clockless).chain(unrouted).collect();
     if wrong.is_empty() { Ok(()) } else { Err(Failure::config(wrong.join("\n"))) }
 }
 
@@ -404,7 +412,10 @@ async fn open_dio(lens: &Lens, spec: &DioSpec, config: &Config) -> VistaResult<D
     let mut builder = lens.dio(vista).settings(|settings| source::settings(spec, config, settings));
     if let Some(route) = &spec.write {
         let target: Arc<Vista> = Arc::new(source::open_route(&spec.name, route).await?);
-        builder = builder.on_write(move |dio, op| source::deliver(Arc::clone(&target), dio.current_operation(), op));
+        builder = builder.on_write(move |dio, op| {
+            let (target, dio) = (Arc::clone(&target), dio.clone());
+            async move { source::deliver(target, dio.current_operation(), op, || dio.written_row()).await }
+        });
     }
     let dio = builder.make().await?;
     if let Some(feed) = &spec.feed {
@@ -422,8 +433,8 @@ fn explorer(page: &Page) -> Explorer {
 }
 
 fn limits(spec: &LimitsSpec) -> Limits {
-    let LimitsSpec { body, bulk, uri, depth, nodes, body_timeout, .. } = *spec;
-    Limits { body, bulk, uri, depth, nodes, body_time: body_timeout }
+    let LimitsSpec { body, bulk, uri, depth, nodes, body_timeout, start_wait, .. } = *spec;
+    Limits { body, bulk, uri, depth, nodes, body_time: body_timeout, start_wait }
 }
 
 fn mount_options(spec: &DioSpec, rows: usize) -> MountOptions {

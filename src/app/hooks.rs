@@ -93,6 +93,7 @@ pub(super) fn inbound(spec: &HookSpec) -> Result<inbound::Hook, String> {
         .format(format(spec)?)
         .delivery_header(delivery)
         .abort_on_item_error(spec.abort)
+        .versions_of(spec.clock.as_deref().map(Into::into))
         .origins(spec.origins.clone()))
 }
 

@@ -13,6 +13,7 @@ use crate::dio::{OnUnknown, Settings, WriteOrder};
 use crate::drivers::Late;
 use crate::hot::OpId;
 use crate::lens::Lens;
+use crate::record::Record;
 use crate::vista::{Column, ColumnType, Error, Flag, Result, UnknownColumns, Vista, WriteOp};
 
 /// What is missing of a source, if it is a file that is not there.
@@ -83,16 +84,31 @@ pub(super) async fn open_route(name: &str, route: &WriteRoute) -> Result<Vista> 
     }
 }
 
-/// Delivers one write over a route, whose other end knows by the operation's id what it has done already.
-pub(super) async fn deliver(target: Arc<Vista>, operation: Option<OpId>, op: WriteOp) -> Result<()> {
+/// Delivers one write over a route, whose other end knows by the operation's id what it has done already. A change of a row that
+/// the other end does not have, because the row is the source's, goes there as the whole row: `whole` is that row as the write
+/// leaves it.
+pub(super) async fn deliver(
+    target: Arc<Vista>,
+    operation: Option<OpId>,
+    op: WriteOp,
+    whole: impl FnOnce() -> Option<Record>,
+) -> Result<()> {
+    match (write(&target, operation, &op).await, op) {
+        // The source has the row, and the route has nothing to delete.
+        (Err(Error::NotFound { .. }), WriteOp::Delete { .. }) => Ok(()),
+        (Err(Error::NotFound { id }), WriteOp::Patch { .. }) => {
+            let record = whole().ok_or_else(|| Error::NotFound { id: id.clone() })?;
+            write(&target, operation, &WriteOp::Replace { id, record }).await
+        }
+        (written, _) => written,
+    }
+}
+
+async fn write(target: &Vista, operation: Option<OpId>, op: &WriteOp) -> Result<()> {
     let shell = target.shell();
-    let written = match operation {
-        Some(operation) => shell.write_once(&operation.to_string(), &op).await,
-        None => shell.write(&op).await,
-    };
-    match (written, &op) {
-        (Ok(_), _) | (Err(Error::NotFound { .. }), WriteOp::Delete { .. }) => Ok(()),
-        (Err(error), _) => Err(error),
+    match operation {
+        Some(operation) => shell.write_once(&operation.to_string(), op).await.map(drop),
+        None => shell.write(op).await.map(drop),
     }
 }
 
@@ -196,7 +212,7 @@ mod tests {
         let record = crate::record::Record::from_iter([("n".to_string(), 2.into())]);
         for _ in 0..3 {
             let op = WriteOp::Patch { id: "1".into(), record: record.clone() };
-            deliver(Arc::clone(&target), Some(operation), op).await.unwrap();
+            deliver(Arc::clone(&target), Some(operation), op, || None).await.unwrap();
         }
         assert_eq!((count(tables), count("SELECT count(*) FROM history")), (1, 1));
     }

@@ -37,6 +37,8 @@ pub struct LimitsSpec {
     pub body_timeout: Duration,
     /// Time in which a client takes something of what it is sent, before it is cut off (default: 10 s).
     pub write_timeout: Duration,
+    /// Time that event streams and sockets wait for the first copy of a resource, before they are sent away (default: 20 s).
+    pub start_wait: Duration,
 }
 
 impl Default for LimitsSpec {
@@ -56,6 +58,7 @@ impl Default for LimitsSpec {
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(10),
+            start_wait: Duration::from_secs(20),
         }
     }
 }
@@ -88,10 +91,11 @@ impl LimitsSpec {
         for (key, limit, range) in counts {
             *limit = reader.count(key, range).unwrap_or(*limit);
         }
-        let times: [(&'static str, &mut Duration); 3] = [
+        let times: [(&'static str, &mut Duration); 4] = [
             ("header_timeout", &mut spec.header_timeout),
             ("body_timeout", &mut spec.body_timeout),
             ("write_timeout", &mut spec.write_timeout),
+            ("start_wait", &mut spec.start_wait),
         ];
         for (key, limit) in times {
             let time = reader.duration(key).unwrap_or(*limit);

@@ -171,7 +171,7 @@ fn limits_are_read_within_their_bounds() {
     };
     assert_eq!(read("").unwrap(), LimitsSpec::default());
     let all = "body = \"2MiB\"\nbulk = \"1 GiB\"\nuri = 4096\ndepth = 10\nnodes = 1_000\nheaders = 50\nheader_bytes = \"16KiB\"\n\
-         rows = 500\nmax_connections = 100\nper_address = 10\nmax_sockets = 20\nheader_timeout = \"2s\"\nbody_timeout = \"1m\"\nwrite_timeout = \"3s\"";
+         rows = 500\nmax_connections = 100\nper_address = 10\nmax_sockets = 20\nheader_timeout = \"2s\"\nbody_timeout = \"1m\"\nwrite_timeout = \"3s\"\nstart_wait = \"5s\"";
     let expected = LimitsSpec {
         body: 2 << 20,
         bulk: 1 << 30,
@@ -187,6 +187,7 @@ fn limits_are_read_within_their_bounds() {
         header_timeout: Duration::from_secs(2),
         body_timeout: Duration::from_secs(60),
         write_timeout: Duration::from_secs(3),
+        start_wait: Duration::from_secs(5),
     };
     assert_eq!(read(all).unwrap(), expected);
     for (wrong, says) in [

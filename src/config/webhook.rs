@@ -33,6 +33,8 @@ pub struct HookSpec {
     pub origins: Vec<String>,
     /// Whether one change that cannot be understood makes the whole delivery an error.
     pub abort: bool,
+    /// The clock that versions are of: `column` for those of the Dio's version column; the hook's own, if nothing is written.
+    pub clock: Option<String>,
     /// Where `[webhook.NAME]` stands, in bytes.
     pub at: usize,
 }
@@ -164,6 +166,7 @@ impl HookSpec {
             accept_batch: false,
             origins: Vec::new(),
             abort: false,
+            clock: None,
             at: 0,
             intake: IntakeSpec::default(),
             feed: false,
@@ -208,6 +211,7 @@ impl HookSpec {
             _ => {}
         }
         self.map = mapped.then(|| reader.context.written());
+        self.clock = reader.text("clock");
         if !matches!(self.format, "native" | "cloudevents" | "map") {
             self.only = reader.text("only");
         }

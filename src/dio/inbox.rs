@@ -389,10 +389,4 @@ impl Dio {
     pub(crate) async fn closing(&self) {
         self.0.core.tasks.closing().cancelled().await;
     }
-
-    /// Ends when reads can be answered.
-    pub(crate) async fn made_ready(&self) {
-        let mut published = self.0.core.published.subscribe();
-        while !self.is_ready() && published.changed().await.is_ok() {}
-    }
 }

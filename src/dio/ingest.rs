@@ -7,7 +7,7 @@ use super::core::Core;
 use super::hooks::{self, Kind, Scope};
 use super::write::delivery_claim;
 use super::{Dio, Handle};
-use crate::hot::{Cmd, Origin, Upstream, UpstreamChange, check_size};
+use crate::hot::{COLUMN_CLOCK, Cmd, Origin, Stamped, Upstream, UpstreamChange, check_size};
 use crate::record::{Body, CborValue, Id, Record};
 use crate::vista::{ChangeEvent, Coercion, Error, Narrowing, Result, RowCheck, Shape};
 
@@ -16,8 +16,11 @@ use crate::vista::{ChangeEvent, Coercion, Error, Narrowing, Result, RowCheck, Sh
 pub struct Inbound {
     /// The event.
     pub event: ChangeEvent,
-    /// The row's version after the change.
+    /// The row's version after the change. Of two changes with versions of one clock the newer one counts, whenever they come.
     pub version: Option<CborValue>,
+    /// The clock that the version is of: a name of the sender's, or [`COLUMN_CLOCK`] for versions as the Dio's own version column
+    /// has them. `None`: the Dio's own if it has a version column.
+    pub clock: Option<Arc<str>>,
     /// Whether `new` holds only some columns, to be merged into the known row.
     pub partial: bool,
     /// The sender's id of the delivery: a second one with the same id has no effect.
@@ -31,9 +34,13 @@ pub struct Inbound {
 impl From<ChangeEvent> for Inbound {
     fn from(event: ChangeEvent) -> Inbound {
         let coercion = Coercion::Typed;
-        Inbound { event, version: None, partial: false, delivery: None, origin: Origin::Webhook, coercion }
+        let origin = Origin::Webhook;
+        Inbound { event, version: None, clock: None, partial: false, delivery: None, origin, coercion }
     }
 }
+
+/// The clock of events that name none, where there is no version column.
+const EVENTS_CLOCK: &str = "events";
 
 /// An upstream event, checked.
 #[derive(Debug, Default)]
@@ -169,11 +176,20 @@ impl Core {
         let event = Upstream {
             id: Id::from(id.as_str()),
             change,
-            version: inbound.version.clone(),
+            version: inbound.version.clone().map(|version| Stamped { clock: self.clock_of(inbound), version }),
             delivery: inbound.delivery.as_deref().map(Arc::from),
             origin: inbound.origin,
         };
         Ok(Heard { event: Some(event), dropped: checked.map(|checked| checked.dropped).unwrap_or_default() })
+    }
+
+    /// The clock of an event's version.
+    fn clock_of(&self, inbound: &Inbound) -> Arc<str> {
+        match &inbound.clock {
+            Some(clock) => Arc::clone(clock),
+            None if self.settings.version.is_some() => COLUMN_CLOCK.into(),
+            None => EVENTS_CLOCK.into(),
+        }
     }
 
     /// A row that the master made itself, at the program's request: visible when this returns, unless the master's own news of

@@ -78,7 +78,7 @@ use tokio::runtime;
 
 use crate::hot::{Cmd, OpId, State, check_size};
 use crate::record::{Body, Id, Record, Rows};
-use crate::vista::{Result, Schema, Shape, UnknownColumns, Vista, WriteOp};
+use crate::vista::{Error, Result, Schema, Shape, UnknownColumns, Vista, WriteOp};
 
 /// A Vista bound to a Lens: reads from its own copy, writes through a queue, events from a log.
 ///
@@ -196,6 +196,27 @@ impl Dio {
     /// are refused with [`Error::NotReady`](crate::Error::NotReady), and sceneries are loading.
     pub fn is_ready(&self) -> bool {
         !self.0.core.is_loading()
+    }
+
+    /// Waits until there is a first copy of the master, however long that takes.
+    ///
+    /// # Errors
+    /// [`Error::Closed`](crate::Error::Closed) if the Dio is closed before.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn ready(&self) -> Result<()> {
+        let mut published = self.0.core.published.subscribe();
+        loop {
+            published.borrow_and_update();
+            if self.is_ready() {
+                return Ok(());
+            }
+            tokio::select! {
+                changed = published.changed() => changed.map_err(|_| Error::Closed)?,
+                () = self.0.core.tasks.closing().cancelled() => return Err(Error::Closed),
+            }
+        }
     }
 
     /// Refuses while there is no first copy, with what the last attempt said.
@@ -320,6 +341,13 @@ impl Dio {
     /// The operation that the running `on_write` delivers: hand it to the other side as idempotency key.
     pub fn current_operation(&self) -> Option<OpId> {
         hooks::scope_of(self.name()).and_then(|scope| scope.op)
+    }
+
+    /// The whole row as the write that the running `on_write` delivers leaves it, for destinations that want rows and no
+    /// patches: the master's row with the writes up to this one laid over it. `None` outside of `on_write`, and where the row is
+    /// gone.
+    pub fn written_row(&self) -> Option<Record> {
+        self.0.core.state().row_after(self.current_operation()?)?.decode().ok()
     }
 
     // --- what others say -----------------------------------------------------------------------------------------------

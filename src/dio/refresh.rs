@@ -13,7 +13,7 @@ use super::event::{DioEvent, Position};
 use super::hooks::{self, Kind, Scope, scope_of};
 use super::{Dio, Handle};
 use crate::cache::CacheMeta;
-use crate::hot::{Cmd, Item, Outcome, TableBuilder, check_size, confirmed_at, diff, missing};
+use crate::hot::{Cmd, Item, Outcome, TableBuilder, check_size, confirmed_at, diff, may_change, missing};
 use crate::record::{Body, Id, Rows};
 use crate::vista::{Error, Result};
 
@@ -213,9 +213,7 @@ impl Core {
         let items: Vec<Item> = gone.into_iter().map(|id| Item { id, row: None, ordinal: None }).collect();
         let outcome = self.apply_items(items, stamp.mark, false).await?;
         {
-            let mut covered = scope.covered.lock();
-            covered.silent |= matches!(outcome, Outcome::Applied { .. });
-            covered.outcome.add(&outcome);
+            scope.covered.lock().outcome.add(&outcome);
         }
         self.mark_complete().await;
         Ok(())
@@ -306,12 +304,15 @@ impl Core {
     async fn apply_items(self: &Arc<Self>, items: Vec<Item>, mark: u64, told: bool) -> Result<Outcome> {
         let bytes: usize = items.iter().map(|item| item.row.as_ref().map_or(0, Body::size)).sum();
         let bulk = items.len() > MOST_TOLD || bytes > self.settings.ring.bytes / 10;
+        let state = self.state();
+        let silent = (!told || bulk) && items.iter().any(|item| may_change(&state, item));
+        drop(state);
         if let Some(scope) = scope_of(&self.name) {
             let mut covered = scope.covered.lock();
             covered.told |= told;
-            covered.silent |= !items.is_empty() && (!told || bulk);
+            covered.silent |= silent;
         }
-        if !items.is_empty() && (!told || bulk) {
+        if silent {
             self.untold.store(true, Ordering::Release);
         }
         if bulk {

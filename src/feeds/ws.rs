@@ -392,6 +392,9 @@ fn parcel(changes: Vec<Inbound>) -> Parcel {
 }
 
 /// A message understood as the body of a webhook. Says whether a part of it could not be.
+/// The clock of a feed's versions, unless it is set up to have another.
+const FEED_CLOCK: &str = "feed";
+
 fn read_body(
     hook: &inbound::Hook,
     dio: &Weak<Handle>,
@@ -415,6 +418,7 @@ fn read_body(
         changes.push(Inbound {
             event: change.event,
             version: change.version,
+            clock: Some(hook.clock().map_or_else(|| FEED_CLOCK.into(), Arc::clone)),
             partial: change.partial,
             delivery: change.delivery.or(all),
             origin: Origin::Feed,

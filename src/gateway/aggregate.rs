@@ -10,7 +10,7 @@ use axum::response::Response;
 
 use super::answer::{self, View};
 use super::events::{self, LiveWish};
-use super::extract::On;
+use super::extract::{Segment, check_ready};
 use super::format::Writer;
 use super::list::Found;
 use super::negotiate;
@@ -29,12 +29,14 @@ const OF_GROUPS: [&str; 9] = ["order", "limit", "offset", "_sort", "_order", "_p
 /// Sums up rows.
 pub(super) async fn aggregate(
     State(shared): State<Arc<Shared>>,
-    On(at): On,
+    Segment(dio): Segment<0>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let at = Arc::clone(shared.dio(&dio)?);
     if let Some(asked) = LiveWish::parse_groups(request.uri().query().unwrap_or_default(), &at)? {
         return events::live_groups(&shared, &at, asked, request).await;
     }
+    check_ready(&at.dio)?;
     let (raw, headers) = (request.uri().query().unwrap_or_default(), request.headers());
     let format = negotiate::of_list(headers)?;
     let view = View::of(&at);

@@ -24,6 +24,8 @@ pub struct Limits {
     pub nodes: usize,
     /// Time to send a body (default: 30 s).
     pub body_time: Duration,
+    /// Time that event streams and sockets wait for the first copy of a resource (default: 20 s).
+    pub start_wait: Duration,
 }
 
 impl Default for Limits {
@@ -35,6 +37,7 @@ impl Default for Limits {
             depth: 64,
             nodes: 100_000,
             body_time: Duration::from_secs(30),
+            start_wait: Duration::from_secs(20),
         }
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::entry::{Base, BulkRow, Cause, Entry, Frame, Many, OpChange, Origin, Versions, Visible};
 use super::op::{Assumed, Effect, Op, OpError, OpId, OpState};
-use super::reconcile::{News, Source, version_of};
+use super::reconcile::{News, Source};
+use super::versions::{Stamped, version_of};
 use super::state::{NO_ROW, Note, State};
 use super::table::index::{Built, Spec};
 use super::table::{Ordinal, Table};
@@ -190,7 +191,7 @@ pub struct Upstream {
     /// What it says.
     pub change: UpstreamChange,
     /// The row's version after the change, if the sender gives one.
-    pub version: Option<CborValue>,
+    pub version: Option<Stamped>,
     /// The sender's id of the delivery.
     pub delivery: Option<Arc<str>>,
     /// Through what it came.
@@ -366,17 +367,13 @@ impl State {
             Cmd::Settle { op, mark, answer } => self.decide_settle(&mut draft, *op, *mark, answer),
             Cmd::News { items, mark, told } => {
                 for item in items {
-                    let news = News {
-                        id: &item.id,
-                        row: item.row.as_ref(),
-                        ordinal: item.ordinal,
-                        version: None,
-                        part: false,
-                    };
+                    let news = News { ordinal: item.ordinal, ..News::of(&item.id, item.row.as_ref()) };
                     self.reconcile(&mut draft, &news, Source::Read { mark: *mark }, &cause(Origin::Refresh));
                 }
                 if !told {
-                    draft.decision.entries.iter_mut().for_each(|entry| entry.frame = Frame::Silent);
+                    // What becomes of writes is told in any case.
+                    let read = draft.decision.entries.iter_mut().filter(|entry| entry.cause.op.is_none());
+                    read.for_each(|entry| entry.frame = Frame::Silent);
                 }
             }
             Cmd::Bulk { items, mark } => self.decide_bulk(&mut draft, items, *mark),
@@ -547,6 +544,7 @@ impl State {
     /// The master has the write (R4): its row becomes the confirmed one, unless something newer arrived meanwhile.
     fn confirm(&self, draft: &mut Draft<'_>, op: &Op, mark: u64, row: Option<&Body>, new_id: Option<&Id>) {
         let cause = op_cause(op.id);
+        let drafted = draft.decision.entries.len();
         // The worker's own guard is open; a second one means that a read may not have seen this write.
         for id in op.targets.iter() {
             let reading = self.motions(id) > 1;
@@ -594,9 +592,13 @@ impl State {
             let after = self.folded(new_id, Some(row), &rest);
             self.show_confirmed(draft, new_id, after, base, &cause, Vec::new(), told);
         }
-        let entry = draft.entry(op.targets.first(), &cause);
-        entry.op = OpChange::Settle { state: OpState::Applied, error: None, beneath: None };
-        entry.frame = Frame::WriteCommitted;
+        let settle = OpChange::Settle { state: OpState::Applied, error: None, beneath: None };
+        let entry = match &mut draft.decision.entries[drafted..] {
+            // What the master made of the row is what readers see: one entry says that, and that it is so.
+            [only] if only.id.as_ref() == op.targets.first() && only.only_confirms() && op.targets.len() == 1 => only,
+            _ => draft.entry(op.targets.first(), &cause),
+        };
+        (entry.op, entry.frame) = (settle, Frame::WriteCommitted);
     }
 
     /// The version that a row of the master bears.
@@ -794,8 +796,7 @@ impl State {
     fn state_row(&self, draft: &mut Draft<'_>, id: &Id, row: Option<&Body>, told: bool) {
         let cause = cause(Origin::Program);
         let before = draft.decision.entries.len();
-        let news = News { id, row, ordinal: None, version: None, part: false };
-        self.overrule(draft, &news, u64::MAX, &cause);
+        self.overrule(draft, &News::of(id, row), u64::MAX, &cause);
         let frame = if told { Frame::Changed } else { Frame::Silent };
         match draft.decision.entries[before..].first_mut() {
             Some(entry) => entry.frame = frame,
@@ -822,7 +823,7 @@ impl State {
                 draft.note(Note::Dirty(Arc::clone(&item.id)));
                 continue;
             }
-            let news = News { id: &item.id, row: item.row.as_ref(), ordinal: item.ordinal, version: None, part: false };
+            let news = News { ordinal: item.ordinal, ..News::of(&item.id, item.row.as_ref()) };
             if self.compare_versions(&news) == Some(std::cmp::Ordering::Less) {
                 continue;
             }

@@ -37,6 +37,14 @@ pub fn confirmed_at(state: &State, mark: u64) -> usize {
     confirmed(state).saturating_sub(state.confirmed_since(mark))
 }
 
+/// Whether an item of a list may change a confirmed row or its place: not if it says what is known already, such as that the
+/// master does not show a row which only a write route has.
+pub fn may_change(state: &State, item: &Item) -> bool {
+    let base = state.base(&item.id);
+    let moved = base.as_ref().is_some_and(|base| item.ordinal.is_some_and(|ordinal| ordinal != base.ordinal));
+    moved || state.is_lost(&item.id) || base.as_ref().map(|base| &base.body) != item.row.as_ref()
+}
+
 fn differs(state: &State, id: &Id, body: &Body, ordinal: Option<Ordinal>) -> bool {
     // That a row is as it was is news too where writes lie over it.
     if state.is_dirty(id) || state.fold(id).is_some() {

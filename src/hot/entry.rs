@@ -81,8 +81,13 @@ impl Versions {
     }
 
     /// Notes a version by `clock`.
-    pub fn set(&mut self, clock: &str, version: CborValue) {
-        self.0.insert(Arc::from(clock), version);
+    pub fn set(&mut self, clock: &Arc<str>, version: CborValue) {
+        self.0.insert(Arc::clone(clock), version);
+    }
+
+    /// The versions by other clocks than the Dio's own.
+    pub fn others(&self) -> impl Iterator<Item = (&Arc<str>, &CborValue)> {
+        self.0.iter().filter(|(clock, _)| &***clock != COLUMN_CLOCK)
     }
 
     /// Whether no clock has said anything.
@@ -371,19 +376,28 @@ impl Entry {
                 super::Effect::Insert(body) | super::Effect::Replace(body) => Some(body),
                 _ => None,
             },
-            (Visible::Same, ..) => match &self.former {
-                Former::Same(row) => row.as_ref(),
+            (Visible::Same, base, _) => match (&self.former, base) {
+                (Former::Same(row), _) => row.as_ref(),
+                (Former::Unknown, Base::Set { body, .. }) if self.frame == Frame::WriteCommitted => Some(body),
                 _ => None,
             },
             _ => None,
         }
     }
 
+    /// Whether it says no more than what the confirmed row is.
+    pub(super) fn only_confirms(&self) -> bool {
+        self.frame == Frame::Silent && self.op.is_none() && self.visible.is_same()
+    }
+
     /// Keeps the row that readers saw before, for those who read the entry back from the journal. Only entries that tell
-    /// subscribers of a row need it, and an insert says by itself that there was none.
+    /// subscribers of a row need it, and an insert says by itself that there was none. `WriteCommitted` changes no row, and
+    /// filters judge it by the row as it is, which mostly is the confirmed one.
     pub(crate) fn remember(&mut self, old: Option<&Body>, new: Option<&Body>, layout: &Layout) {
-        if matches!(self.frame, Frame::Changed | Frame::Removed) {
-            self.former = Former::between(old, new, layout);
+        match self.frame {
+            Frame::Changed | Frame::Removed => self.former = Former::between(old, new, layout),
+            Frame::WriteCommitted if self.visible_body() != new => self.former = Former::Same(new.cloned()),
+            _ => {}
         }
     }
 
@@ -430,7 +444,7 @@ impl Entry {
     /// What format 1 says elsewhere is moved to where this format has it.
     fn upgraded(mut self) -> Entry {
         if let Some(version) = self.version.take() {
-            self.versions.set(COLUMN_CLOCK, version);
+            self.versions = Versions::of_column(Some(version));
         }
         self
     }

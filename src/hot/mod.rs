@@ -13,12 +13,13 @@ mod reconcile;
 mod state;
 pub mod table;
 pub mod text;
+mod versions;
 
 #[cfg(test)]
 mod tests;
 
 pub use decide::{Answer, Cmd, Condition, Decision, Item, NewWrite, Outcome, Upstream, UpstreamChange, check_size};
-pub use diff::{confirmed, confirmed_at, diff, missing};
+pub use diff::{confirmed, confirmed_at, diff, may_change, missing};
 pub use entry::{
     Base, BulkRow, COLUMN_CLOCK, Cause, Entry, FeedMark, Frame, Many, OpChange, Origin, Versions, Visible,
 };
@@ -27,3 +28,4 @@ pub use op::{Assumed, Effect, Op, OpError, OpId, OpState};
 pub use state::{Applied, BaseRow, CacheChange, Fold, Note, Rules, State};
 pub use table::index::{Built, Index, Spec, Tie};
 pub use table::{ORDINAL_STEP, Ordinal, RowRef, Slot, Table, TableBuilder};
+pub use versions::Stamped;

@@ -8,12 +8,12 @@ use std::cmp::Ordering as Order;
 use std::sync::Arc;
 
 use super::decide::{Draft, Outcome, Upstream, UpstreamChange, frame_between};
-use super::entry::{Base, Cause, Entry, OpChange, Versions, Visible};
+use super::entry::{Base, COLUMN_CLOCK, Cause, Entry, OpChange, Visible};
 use super::op::{OpId, OpState};
-use super::state::{BaseRow, Note, State, Version};
+use super::state::{BaseRow, Note, State};
 use super::table::Ordinal;
-use crate::record::{Body, CborValue, Id};
-use crate::vista::query::Key;
+use super::versions::{Own, Stamped};
+use crate::record::{Body, Id};
 
 /// What somebody says a row is.
 pub(super) struct News<'a> {
@@ -23,7 +23,9 @@ pub(super) struct News<'a> {
     /// Its place in the master's order, if known.
     pub(super) ordinal: Option<Ordinal>,
     /// Its version, if told beside the row.
-    pub(super) version: Option<&'a CborValue>,
+    pub(super) told: Option<&'a Stamped>,
+    /// What was said of it: the row, or the columns of a part.
+    pub(super) sent: Option<&'a Body>,
     /// Whether the sender told some columns only, and the others are from what is known.
     pub(super) part: bool,
 }
@@ -37,9 +39,11 @@ pub(super) enum Source {
     Push,
 }
 
-/// The version that a row carries in `column`.
-pub(super) fn version_of(body: &Body, column: &str) -> Option<CborValue> {
-    body.decode().ok()?.remove(column).filter(|version| !version.is_null())
+impl<'a> News<'a> {
+    /// That a row is this, as a read says it.
+    pub(super) fn of(id: &'a Id, row: Option<&'a Body>) -> News<'a> {
+        News { id, row, ordinal: None, told: None, sent: row, part: false }
+    }
 }
 
 impl State {
@@ -53,13 +57,16 @@ impl State {
                     let effect = super::Effect::Patch(part.clone());
                     effect.on(Some(&base.body), &event.id, self.rules.schema.layout())
                 }
-                None => return self.ask(draft, &event.id),
+                None => return self.ask(draft, (&event.id, event.version.as_ref()), &cause),
             },
-            UpstreamChange::Thin => return self.ask(draft, &event.id),
+            UpstreamChange::Thin => return self.ask(draft, (&event.id, event.version.as_ref()), &cause),
         };
-        let part = matches!(event.change, UpstreamChange::Part(_));
-        let row = row.map(|row| self.with_version(row, &event.id, event.version.as_ref()));
-        let news = News { id: &event.id, row: row.as_ref(), ordinal: None, version: event.version.as_ref(), part };
+        let (sent, part) = match &event.change {
+            UpstreamChange::Row(row) => (Some(row), false),
+            UpstreamChange::Part(part) => (Some(part), true),
+            UpstreamChange::Gone | UpstreamChange::Thin => (None, false),
+        };
+        let news = News { id: &event.id, row: row.as_ref(), ordinal: None, told: event.version.as_ref(), sent, part };
         self.reconcile(draft, &news, Source::Push, &cause);
     }
 
@@ -71,10 +78,9 @@ impl State {
         let base = self.base(id);
         let base = base.as_ref().map(|base| &base.body);
         settled
+            && event.version.as_ref().is_none_or(|told| self.has_noted(id, told))
             && match (&event.change, base) {
-                (UpstreamChange::Row(row), Some(base)) => {
-                    self.with_version(row.clone(), id, event.version.as_ref()) == *base
-                }
+                (UpstreamChange::Row(row), Some(base)) => row == base,
                 (UpstreamChange::Part(part), Some(base)) => {
                     let effect = super::Effect::Patch(part.clone());
                     effect.on(Some(base), id, self.rules.schema.layout()).as_ref() == Some(base)
@@ -84,20 +90,12 @@ impl State {
             }
     }
 
-    /// `row` with the version that was told beside it, so that it is known wherever the row is.
-    fn with_version(&self, row: Body, id: &Id, version: Option<&CborValue>) -> Body {
-        let (Some(column), Some(version)) = (self.rules.version.as_deref(), version) else { return row };
-        match row.decode() {
-            Ok(mut record) if record.get(column) != Some(version) => {
-                record.insert(column, version.clone());
-                Body::encode(id, &record, self.rules.schema.layout())
-            }
-            _ => row,
+    /// The row is read from the master before anything is believed. That the sender has told of this version is noted: what it
+    /// tells of older ones later is stale.
+    fn ask(&self, draft: &mut Draft<'_>, (id, told): (&Id, Option<&Stamped>), cause: &Cause) {
+        if let Some(told) = told.filter(|told| *told.clock != *COLUMN_CLOCK && !self.has_noted(id, told)) {
+            draft.entry(Some(id), cause).versions.set(&told.clock, told.version.clone());
         }
-    }
-
-    /// The row is read from the master before anything is believed.
-    fn ask(&self, draft: &mut Draft<'_>, id: &Id) {
         draft.note(Note::Touch(Arc::clone(id)));
         draft.note(Note::Dirty(Arc::clone(id)));
         draft.decision.outcome = Outcome::Deferred;
@@ -153,8 +151,8 @@ impl State {
             }
             (None, Source::Push) => {
                 let moving = self.has_queued(news.id) || self.motions(news.id) > 0 || self.dirty.contains_key(news.id);
-                if moving || !self.rules.trust_payload || self.versions.contains_key(news.id) {
-                    self.ask(draft, news.id);
+                if moving || !self.rules.trust_payload || self.needs_read(news.id) {
+                    self.ask(draft, (news.id, news.told), cause);
                     if self.base(news.id).as_ref().map(|base| &base.body) == news.row {
                         draft.decision.outcome = Outcome::Unchanged;
                     }
@@ -179,29 +177,6 @@ impl State {
         }
     }
 
-    /// How the news' version stands to the known one, `None` when either is missing and the unversioned rules apply.
-    pub(super) fn compare_versions(&self, news: &News<'_>) -> Option<Order> {
-        let column = self.rules.version.as_deref()?;
-        let incoming = match (news.version, news.row) {
-            (Some(version), _) => version.clone(),
-            (None, Some(row)) => version_of(row, column)?,
-            (None, None) => return None,
-        };
-        let known = match (self.versions.get(news.id), self.base(news.id)) {
-            (Some(Version::Unknown), _) => return None,
-            (Some(Version::Gone(version)), _) => version.clone(),
-            (None, Some(base)) => version_of(&base.body, column)?,
-            (None, None) => return Some(Order::Greater),
-        };
-        comparable(&incoming, &known).then(|| compare_values(&incoming, &known))
-    }
-
-    /// Whether `version` is newer than the confirmed row.
-    pub(super) fn is_newer(&self, id: &Id, version: Option<&CborValue>) -> bool {
-        let news = News { id, row: None, ordinal: None, version, part: false };
-        version.is_some() && self.compare_versions(&news) == Some(Order::Greater)
-    }
-
     /// Makes the news the confirmed row. Routed operations that they speak of, or that were delivered before `mark`, are done.
     pub(super) fn overrule(&self, draft: &mut Draft<'_>, news: &News<'_>, mark: u64, cause: &Cause) {
         let fold = self.folds.get(news.id);
@@ -210,20 +185,22 @@ impl State {
         let lost = self.lost.contains(news.id) && !self.finds(news.id, news.row);
         let same = !lost && base.as_ref().map(|base| &base.body) == news.row;
         let read = mark != u64::MAX;
-        let gone_at = news.version.filter(|_| news.row.is_none() && self.rules.version.is_some());
-        let versions = gone_at.is_some()
+        let noted = self.versions_to_note(news);
+        let new_version = news.told.is_some_and(|told| !self.has_noted(news.id, told));
+        let versions = new_version && noted.column().is_some()
             || read
-                && match self.versions.get(news.id) {
-                    Some(Version::Gone(_)) => news.row.is_none(),
-                    Some(Version::Unknown) => news.row.is_some(),
-                    None => false,
+                && match self.versions.get(news.id).map(|known| &known.own) {
+                    Some(Own::Told(_)) => news.row.is_none(),
+                    Some(Own::Unknown) => news.row.is_some(),
+                    None | Some(Own::InRow) => false,
                 };
         let outdated = |op: &&OpId| {
             let delivered = self.ops.get(*op).is_some_and(|op| op.delivered <= mark);
             read && delivered && fold.is_some_and(|fold| fold.rebased.contains(*op))
         };
         let moves = fold.is_none() && moved(base.as_ref(), news.ordinal);
-        if same && !versions && !moves && !fold.is_some_and(|fold| fold.ops.iter().any(|op| outdated(&op))) {
+        let noting = new_version && !noted.is_empty();
+        if same && !versions && !noting && !moves && !fold.is_some_and(|fold| fold.ops.iter().any(|op| outdated(&op))) {
             return;
         }
         let (done, rest) = match fold {
@@ -244,7 +221,8 @@ impl State {
             Some(body) => Base::Set { body: body.clone(), ordinal },
             None => Base::Gone,
         };
-        entry.versions = Versions::of_column(gone_at.cloned());
+        // Noted beside a row that is the same: it was not this event that made it so.
+        entry.versions = noted;
         if !done.is_empty() {
             entry.op = OpChange::Absorb(done);
         }
@@ -309,33 +287,4 @@ fn show(entry: &mut Entry, before: Option<&Body>, after: Option<Body>, confirmed
         Some(body) if Some(&body) == confirmed => Visible::Base,
         Some(body) => Visible::Row { body, ordinal },
     };
-}
-
-/// Whether two versions are of one kind, so that one of them is newer.
-fn comparable(a: &CborValue, b: &CborValue) -> bool {
-    let number = |value: &CborValue| matches!(value, CborValue::Integer(_) | CborValue::Float(_));
-    std::mem::discriminant(a) == std::mem::discriminant(b) || number(a) && number(b)
-}
-
-/// Times are compared as such, whatever their zones and fractions; all else as lists are sorted.
-fn compare_values(a: &CborValue, b: &CborValue) -> Order {
-    let time = |value: &CborValue| value.as_text().and_then(|text| text.parse::<jiff::Timestamp>().ok());
-    if let (Some(a), Some(b)) = (time(a), time(b)) {
-        return a.cmp(&b);
-    }
-    Key::of(a, false).cmp(&Key::of(b, false))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_compared_as_instants() {
-        let order = |a: &str, b: &str| compare_values(&a.into(), &b.into());
-        assert_eq!(order("2025-06-01T12:00:00Z", "2025-06-01T12:00:00.5Z"), Order::Less);
-        assert_eq!(order("2025-06-01T12:00:00-05:00", "2025-06-01T16:00:00Z"), Order::Greater);
-        assert_eq!(order("2025-06-01T12:00:00+02:00", "2025-06-01T10:00:00Z"), Order::Equal);
-        assert_eq!(order("v10", "v9"), Order::Less);
-    }
 }

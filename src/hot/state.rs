@@ -9,11 +9,12 @@ use std::sync::Arc;
 use imbl::{HashMap, HashSet, OrdMap};
 use indexmap::IndexMap;
 
+use super::versions::RowVersions;
 use super::entry::{Base, BulkRow, Entry, Many, OpChange, Visible};
 use super::op::{Effect, Op, OpError, OpId, OpState};
 use super::table::index::{Built, Spec};
 use super::table::{ORDINAL_STEP, Ordinal, RowRef, Slot, Table};
-use crate::record::{Body, CborValue, Id, Seq};
+use crate::record::{Body, Id, Seq};
 use crate::vista::Schema;
 
 /// Stands for the hash of a row that is not there.
@@ -96,8 +97,10 @@ pub struct State {
     pub(super) dirty: HashMap<Id, u64>,
     /// Rows in doubt that no write waits for: those that are worth reading now.
     rereadable: HashSet<Id>,
-    /// Versioned masters only: what the confirmed row itself does not say about its version.
-    pub(super) versions: HashMap<Id, Version>,
+    /// What the confirmed rows themselves do not say about their versions.
+    pub(super) versions: HashMap<Id, RowVersions>,
+    /// Those of rows that are gone, by when they went.
+    pub(super) tombstones: OrdMap<(Seq, Id), ()>,
     /// Rows under operations whose confirmed row was in a cache file that is gone.
     pub(super) lost: HashSet<Id>,
     /// Whether the log, when it was read back, lacked entries or the rows of some: confirmed rows may be older than they were.
@@ -117,16 +120,6 @@ pub(super) struct Touched {
     pub(super) at: u64,
     /// By a change of the confirmed row.
     pub(super) row: u64,
-}
-
-/// What is known of a row's version beside the row.
-#[derive(Clone, Debug)]
-pub(super) enum Version {
-    /// It is gone since this one.
-    Gone(CborValue),
-    /// Not known: the master took a write and did not say what it made of it, or the row was missing from a read. Only another
-    /// read tells.
-    Unknown,
 }
 
 /// Bookkeeping that is neither journaled nor seen by readers.
@@ -203,6 +196,7 @@ impl State {
             dirty: HashMap::new(),
             rereadable: HashSet::new(),
             versions: HashMap::new(),
+            tombstones: OrdMap::new(),
             lost: HashSet::new(),
             gap: false,
             sequential: false,
@@ -408,6 +402,11 @@ impl State {
         !self.lost.is_empty()
     }
 
+    /// Whether the row beneath the operations on `id` is missing.
+    pub(super) fn is_lost(&self, id: &str) -> bool {
+        self.lost.contains(id)
+    }
+
     /// Whether the log lacked entries or the rows of some when it was read.
     pub fn has_gap(&self) -> bool {
         self.gap
@@ -421,6 +420,14 @@ impl State {
         ops.iter()
             .filter_map(|op| self.ops.get(op))
             .fold(base.cloned(), |row, op| op.effect.on(row.as_ref(), id, layout))
+    }
+
+    /// The row as the open operation `op` leaves it: the confirmed row with every write up to this one laid over.
+    pub fn row_after(&self, op: OpId) -> Option<Body> {
+        let [id] = &*self.ops.get(&op)?.targets else { return None };
+        let fold = self.folds.get(id)?;
+        let upto = fold.ops.iter().position(|other| *other == op)? + 1;
+        self.folded(id, fold.base.as_ref().map(|base| &base.body), &fold.ops[..upto])
     }
 
     // --- changing ------------------------------------------------------------------------------------------------------
@@ -447,12 +454,13 @@ impl State {
             }
             return applied;
         };
+        let beneath = self.folds.contains_key(id);
         let old = self.table.get(id);
         let place = old.map(|row| row.ordinal());
         applied.old = old.map(|row| row.body());
         applied.cache = self.apply_base(id, &entry.base, entry);
         self.apply_op(id, entry);
-        self.apply_visible(id, entry);
+        self.apply_visible(id, entry, beneath);
         if self.table.get(id).map(|row| row.ordinal()) != place {
             self.rows_seq = entry.seq;
         }
@@ -474,8 +482,8 @@ impl State {
             if !entry.found {
                 self.rebase(id, entry.seq);
             }
-            self.note_version(id, &entry.base, entry);
         }
+        self.note_versions(id, &entry.base, entry);
         self.apply_op(id, entry);
         self.refold(id, None);
         if let OpChange::Stage(op) = &entry.op {
@@ -563,7 +571,7 @@ impl State {
         }
     }
 
-    fn touch(&mut self, id: &Id, row: bool) {
+    pub(super) fn touch(&mut self, id: &Id, row: bool) {
         if self.guards.is_empty() {
             return;
         }
@@ -595,29 +603,10 @@ impl State {
         self.dirty.get(id).is_none_or(|since| *since <= mark)
     }
 
-    /// Keeps what the confirmed row after `entry` does not say about its version.
-    fn note_version(&mut self, id: &Id, base: &Base, entry: &Entry) {
-        if self.rules.version.is_none() {
-            return;
-        }
-        match base {
-            Base::Gone => {
-                let version = entry.versions.column().cloned().map_or(Version::Unknown, Version::Gone);
-                self.versions.insert(Arc::clone(id), version);
-            }
-            // A write's own row: its version is from before the write.
-            Base::Set { .. } if entry.cause.op.is_some() && entry.versions.column().is_none() => {
-                self.versions.insert(Arc::clone(id), Version::Unknown);
-            }
-            Base::Set { .. } => drop(self.versions.remove(id)),
-            Base::Keep | Base::Many { .. } => {}
-        }
-    }
-
     fn apply_base(&mut self, id: &Id, base: &Base, entry: &Entry) -> CacheChange {
+        self.note_versions(id, base, entry);
         if base.changes() {
             self.touch(id, true);
-            self.note_version(id, base, entry);
             self.lost.remove(id);
             if !entry.found {
                 self.rebase(id, entry.seq);
@@ -859,10 +848,11 @@ impl State {
         }
     }
 
-    fn apply_visible(&mut self, id: &Id, entry: &Entry) {
+    /// Shows what the entry says. `beneath`: whether operations lay over the row before it.
+    fn apply_visible(&mut self, id: &Id, entry: &Entry, beneath: bool) {
         let row = match &entry.visible {
             Visible::Same => {
-                if entry.base.changes() && !self.folds.contains_key(id) {
+                if entry.base.changes() && !beneath {
                     self.rows_seq = entry.seq;
                 }
                 self.follow(id);

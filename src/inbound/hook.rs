@@ -1,5 +1,7 @@
 //! One webhook's verifying and decoding: pure, so that it can be tried without a server.
 
+use std::sync::Arc;
+
 use hyper::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, StatusCode};
 use jiff::Timestamp;
@@ -51,11 +53,17 @@ pub struct Decoded {
     pub changes: Vec<Result<Change, ItemError>>,
     /// How many parts are of no concern to this hook.
     pub ignored: usize,
-    /// Why the first of them is not.
+    /// Why the first of them is not, or what was left out of a change.
     pub why: Option<String>,
 }
 
 impl Decoded {
+    /// Notes a part that cannot be understood.
+    pub(super) fn reject(&mut self, detail: String) {
+        let number = self.changes.len() + self.ignored + 1;
+        self.changes.push(Err(ItemError { number, detail }));
+    }
+
     pub(super) fn ignore(&mut self, why: String) {
         self.ignored += 1;
         self.why.get_or_insert(why);
@@ -71,12 +79,14 @@ pub struct Hook {
     delivery: Option<HeaderName>,
     abort: bool,
     origins: Vec<String>,
+    clock: Option<Arc<str>>,
 }
 
 impl Hook {
     /// A hook that takes the native format.
     pub fn new(scheme: Scheme) -> Hook {
-        Hook { scheme, tolerance: TOLERANCE, format: Format::Native, delivery: None, abort: false, origins: Vec::new() }
+        let (format, origins) = (Format::Native, Vec::new());
+        Hook { scheme, tolerance: TOLERANCE, format, delivery: None, abort: false, origins, clock: None }
     }
 
     /// How deliveries are written.
@@ -112,6 +122,19 @@ impl Hook {
     pub fn abort_on_item_error(mut self, abort: bool) -> Hook {
         self.abort = abort;
         self
+    }
+
+    /// The clock that the versions of its changes are of (see [`Inbound::clock`](crate::Inbound::clock)): that of its own, unless
+    /// said otherwise.
+    #[must_use]
+    pub fn versions_of(mut self, clock: Option<Arc<str>>) -> Hook {
+        self.clock = clock;
+        self
+    }
+
+    /// The clock of its versions, if it is not its own.
+    pub fn clock(&self) -> Option<&Arc<str>> {
+        self.clock.as_ref()
     }
 
     /// Whether deliveries are written in the native form.

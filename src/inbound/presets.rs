@@ -2,7 +2,8 @@
 
 use super::map::{Map, Problem};
 
-/// A preset: its name and its text, in which `{only}` stands for what the hook's rows are called there.
+/// A preset: its name and its text, in which `{only}` stands for what the hook's rows are called there; see [`Table`] for the
+/// placeholders of those that are about tables.
 const TEXTS: [(&str, &str); 12] = [
     ("airtable", include_str!("presets/airtable.toml")),
     ("contentful", include_str!("presets/contentful.toml")),
@@ -52,7 +53,7 @@ pub fn preset_filled(
     let Some((_, base)) = TEXTS.iter().find(|(own, _)| *own == name) else {
         return Err(wrong(format!("there is no format {name:?}")));
     };
-    let base = match (base.contains("{only}"), only) {
+    let base = match (base.contains("{only}") || base.contains("{table}"), only) {
         (false, None) => base.to_string(),
         (false, Some(_)) => return Err(wrong(format!("format {name:?} has no use for only"))),
         (true, None) => {
@@ -65,10 +66,49 @@ pub fn preset_filled(
             if only.is_empty() || only.len() > 100 || !only.chars().all(plain) {
                 return Err(wrong(format!("only = {only:?} is no name: it has letters, digits, - _ . :")));
             }
-            base.replace("{only}", only)
+            Table::named(only).fill_in(&base.replace("{only}", only))
         }
     };
     Map::read_filled(text, path, Some(&base), fill_in)
+}
+
+/// A table as `only` names it: `products`, which is in the schema that databases use unless told otherwise, or `shop.products`.
+struct Table<'o> {
+    schema: Option<&'o str>,
+    name: &'o str,
+}
+
+/// Schemas of tables that are named without one: those of PostgreSQL and of SQL Server.
+const USUAL_SCHEMAS: [&str; 2] = ["public", "dbo"];
+
+impl<'o> Table<'o> {
+    fn named(only: &'o str) -> Table<'o> {
+        match only.rsplit_once('.') {
+            Some((schema, name)) => Table { schema: Some(schema), name },
+            None => Table { schema: None, name: only },
+        }
+    }
+
+    /// Puts the table in place of `{table}`, the schema in place of `{schema}`, the schemas that it may be in in place of
+    /// `{schemas}`, and of `{database:PATH}` the path of the database's name, for databases without schemas, where `only` names
+    /// one.
+    fn fill_in(&self, text: &str) -> String {
+        let schemas = self.schema.map_or(USUAL_SCHEMAS.to_vec(), |schema| vec![schema]);
+        let schema = schemas[0];
+        let listed: Vec<String> = schemas.iter().map(|schema| format!("\"{schema}\"")).collect();
+        let text = text.replace("{table}", self.name).replace("{schema}", schema).replace("{schemas}", &listed.join(", "));
+        let mut pieces = text.split("{database:");
+        let mut out = pieces.next().unwrap_or_default().to_string();
+        for piece in pieces {
+            let (path, rest) = piece.split_once('}').unwrap_or((piece, ""));
+            match self.schema {
+                Some(_) => out.push_str(path),
+                None => out.push_str(&format!("const:{schema}")),
+            }
+            out.push_str(rest);
+        }
+        out
+    }
 }
 
 #[cfg(test)]

@@ -66,6 +66,11 @@ pub(super) const KEYS: &[Said] = &[
         "\"10s\"",
         "Time in which a client takes something of what it is sent, before it is cut off.",
     ),
+    (
+        "server.limits.start_wait",
+        "\"20s\"",
+        "Time that event streams and sockets wait for the first copy of a resource, before they are told to come again.",
+    ),
     ("lens.cache", "\"cache.redb\"", "The file with the copies, or `\"memory\"`; `--cache` overrides it."),
     (
         "lens.journal",
@@ -135,6 +140,7 @@ pub(super) const KEYS: &[Said] = &[
     ("dio.*.feed.only", "", "As of webhooks."),
     ("dio.*.feed.accept_batch", "false", "As of webhooks."),
     ("dio.*.feed.origins", "[]", "As of webhooks; of no use here."),
+    ("dio.*.feed.clock", "\"feed\"", "As of webhooks."),
     ("dio.*.feed.on_item_error", "\"skip\"", "As of webhooks."),
     ("dio.*.feed.headers", "{}", "Headers of the request: `{ authorization = \"Bearer env:TOKEN\" }`."),
     ("dio.*.feed.ca", "the public ones", "A PEM file with the certificates to trust instead."),
@@ -170,6 +176,11 @@ pub(super) const KEYS: &[Said] = &[
     ("webhook.*.only", "", "What the sender calls the rows, for presets: `only = \"product\"`."),
     ("webhook.*.accept_batch", "false", "`cloudevents`: whether several at a time are taken."),
     ("webhook.*.origins", "[]", "`cloudevents`: who may ask by `OPTIONS` whether to deliver."),
+    (
+        "webhook.*.clock",
+        "the webhook's name",
+        "What its versions are compared with: those of the same clock. `\"column\"`: the resource's `version` column.",
+    ),
     (
         "webhook.*.on_item_error",
         "\"skip\"",

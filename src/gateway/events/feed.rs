@@ -39,11 +39,15 @@ pub(super) struct Sent {
     pub(super) frame: Bytes,
     /// The position that a client may go on from once it has this frame.
     pub(super) seq: Option<Seq>,
-    /// Whether it is news, and no word about the stream.
+    /// Whether it is what a poll waits for: events, rows and resets, but not the greeting and bookmarks.
     pub(super) is_event: bool,
 }
 
 impl Sent {
+    fn news(frame: Bytes, seq: Option<Seq>) -> Sent {
+        Sent { frame, seq, is_event: true }
+    }
+
     fn word(frame: Bytes, seq: Option<Seq>) -> Sent {
         Sent { frame, seq, is_event: false }
     }
@@ -80,8 +84,11 @@ pub(super) struct Feed {
     next: Option<u64>,
     /// Everything up to here was given or does not concern this subscriber.
     position: Position,
-    /// The ring's weight where the reader is; what had happened before it came does not count as lag.
+    /// The ring's weight where the reader is; what had happened before it came, or happens until it has read the past that it
+    /// resumes from, does not count as lag.
     mark: u64,
+    /// Whether it still reads the past that it resumes from.
+    resuming: bool,
     work: Work,
     greeting: Vec<Sent>,
     resets: VecDeque<Instant>,
@@ -120,6 +127,7 @@ impl Feed {
             next,
             position,
             mark,
+            resuming: next.is_none(),
             work: Work::Follow,
             greeting,
             resets: VecDeque::new(),
@@ -127,7 +135,7 @@ impl Feed {
         };
         if let Some(reason) = gap {
             let reset = frame::reset(encoding, reason, &feed.position);
-            feed.greeting.push(Sent::word(reset, (!snapshot).then_some(feed.position.seq)));
+            feed.greeting.push(Sent::news(reset, (!snapshot).then_some(feed.position.seq)));
         }
         if snapshot {
             let begin = feed.begin_snapshot();
@@ -173,6 +181,10 @@ impl Feed {
     pub(super) async fn batch(&mut self) -> Result<Vec<Sent>, Ended> {
         if !self.greeting.is_empty() {
             return Ok(std::mem::take(&mut self.greeting));
+        }
+        if self.resuming {
+            self.resuming = self.next.is_none();
+            self.mark = self.core.ring.weight();
         }
         match std::mem::replace(&mut self.work, Work::Follow) {
             Work::Rows(remaining) => Ok(self.rows(remaining)),
@@ -252,7 +264,7 @@ impl Feed {
         }
         let told = self.view.tell(item, at)?;
         let wanted = self.ops.is_none_or(|ops| ops.has(told.kind));
-        wanted.then(|| Sent { frame: told.frame, seq: item.seq, is_event: true })
+        wanted.then(|| Sent::news(told.frame, item.seq))
     }
 
     /// Whether nobody can tell what an event is for this subscriber, because its entry is of a format that does not keep the row

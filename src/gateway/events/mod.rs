@@ -38,7 +38,7 @@ use self::session::{MOST_MESSAGE, Session};
 use self::stream::Transport;
 use self::subs::{MOST_SUBS, Subs, resource};
 use self::wish::{Since, Wish};
-use super::extract::Segment;
+use super::extract::{Segment, check_ready};
 use super::negotiate::{self, Format};
 use super::problem::{ApiError, Code};
 use super::state::{Mounted, Shared};
@@ -125,8 +125,14 @@ pub(super) async fn subscribe_many(
     }
     let place = place(&shared)?;
     let mut subs = Subs::new(carrier.encoding(), many.manner.heartbeat);
-    for (name, wish) in many.subs {
-        subs.add(Some(&name), resource(&shared, &name)?, wish).await?;
+    let wanted = many.subs.into_iter().map(|(name, wish)| Ok((resource(&shared, &name)?, name, wish)));
+    let wanted = wanted.collect::<Result<Vec<_>, ApiError>>()?;
+    let resources: Vec<&Mounted> = wanted.iter().map(|(at, ..)| &***at).collect();
+    if let Err(error) = carrier.wait(&shared, &resources, many.manner, &place).await {
+        return carrier.not_ready(error);
+    }
+    for (at, name, wish) in wanted {
+        subs.add(Some(&name), at, wish).await?;
     }
     Ok(carrier.carry(subs, many.manner, place, Some(&shared)))
 }
@@ -145,9 +151,12 @@ async fn one(
         let since = last.to_str().ok().and_then(wish::since);
         wish.since = Some(since.unwrap_or_else(|| Since::Position(Position { epoch: "".into(), seq: 0 })));
     }
-    let place = place(shared)?;
+    let (place, at) = (place(shared)?, resource(shared, dio)?);
+    if let Err(error) = carrier.wait(shared, &[at], manner, &place).await {
+        return carrier.not_ready(error);
+    }
     let mut subs = Subs::new(carrier.encoding(), manner.heartbeat);
-    subs.add(None, resource(shared, dio)?, wish).await?;
+    subs.add(None, at, wish).await?;
     Ok(carrier.carry(subs, manner, place, None))
 }
 
@@ -164,6 +173,9 @@ async fn follow(
         wish.since = last.to_str().ok().and_then(wish::since);
     }
     let place = place(shared)?;
+    if let Err(error) = carrier.wait(shared, &[at], manner, &place).await {
+        return carrier.not_ready(error);
+    }
     let mut subs = Subs::new(carrier.encoding(), manner.heartbeat);
     subs.add_live(None, at, wish).await?;
     Ok(carrier.carry(subs, manner, place, None))
@@ -209,6 +221,40 @@ impl Carrier {
             Carrier::Socket(_, encoding) => *encoding,
             Carrier::Body(_) => Encoding::Json,
         }
+    }
+
+    /// Waits until the resources have their first copy: streams and sockets as long as the server lets them, polls as long as
+    /// they wait for events.
+    async fn wait(
+        &self,
+        shared: &Shared,
+        resources: &[&Mounted],
+        manner: Manner,
+        place: &Place,
+    ) -> Result<(), ApiError> {
+        let patience = match self {
+            Carrier::Socket(..) | Carrier::Body(Transport::Sse) => shared.limits.start_wait,
+            Carrier::Body(Transport::Array | Transport::Lines) => manner.wait(),
+        };
+        let ready = async {
+            for at in resources {
+                // One that is closed meanwhile is refused below.
+                let _ = at.dio.ready().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = ready => {}
+            () = tokio::time::sleep(patience) => {}
+            () = place.stopping() => {}
+        }
+        resources.iter().try_for_each(|at| check_ready(&at.dio))
+    }
+
+    /// Sends a client away that has waited for the first copy. An event source gets an answer that ends at once: it takes a
+    /// refusal for final, and comes back after the end of a stream.
+    fn not_ready(self, error: ApiError) -> Result<Response, ApiError> {
+        if self.is_sse() && error.code() == Code::NotReady { Ok(stream::come_back()) } else { Err(error) }
     }
 
     /// Answers with the events of `subs`; with `shared`, a client may subscribe to more.

@@ -47,7 +47,7 @@ struct Stream {
     every: Duration,
     /// The next heartbeat; of a long poll, its end.
     due: Instant,
-    /// Whether an event was sent.
+    /// Whether something was sent that a poll is for.
     told: bool,
     count: usize,
 }
@@ -56,7 +56,7 @@ struct Stream {
 pub(super) fn respond(subs: Subs, manner: Manner, transport: Transport, place: Place) -> Response {
     let every = match transport {
         Transport::Sse => Duration::from_secs(manner.heartbeat),
-        Transport::Array | Transport::Lines => Duration::from_secs(manner.wait),
+        Transport::Array | Transport::Lines => manner.wait(),
     };
     let due = Instant::now() + every;
     let stream = Stream { subs, place, transport, phase: Phase::Head, every, due, told: false, count: 0 };
@@ -64,7 +64,17 @@ pub(super) fn respond(subs: Subs, manner: Manner, transport: Transport, place: P
         let piece = stream.piece().await?;
         Some((Ok::<_, Infallible>(piece), stream))
     });
-    let mut response = Response::new(Body::from_stream(body));
+    headed(Body::from_stream(body), transport)
+}
+
+/// A stream of server-sent events that has ended: the client comes back.
+pub(super) fn come_back() -> Response {
+    let body = format!("retry: {RETRY}\n: the first copy is still being read\n\n");
+    headed(Body::from(body), Transport::Sse)
+}
+
+fn headed(body: Body, transport: Transport) -> Response {
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(

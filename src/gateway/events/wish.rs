@@ -6,6 +6,7 @@ pub(super) use live::Of;
 pub(in crate::gateway) use live::{LiveWish, MOST_ROWS};
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use super::super::params::{self, ParamOptions};
 use super::super::problem::{ApiError, Code};
@@ -181,6 +182,11 @@ pub(super) fn parse_many(parameters: &[(String, String)], last: Option<&str>) ->
 }
 
 impl Manner {
+    /// How long a poll waits.
+    pub(super) fn wait(self) -> Duration {
+        Duration::from_secs(self.wait)
+    }
+
     fn set(&mut self, name: &str, value: &str) -> Result<(), ApiError> {
         let (field, range) = match name {
             "heartbeat" => (&mut self.heartbeat, 5..=60),

@@ -79,6 +79,11 @@ impl Hook {
         Hook { name: name.into(), dio: dio.into(), inbound, options, intake: Arc::new(Intake::new(options)) }
     }
 
+    /// The clock of its sender's versions: its own, unless it is set up to have another.
+    pub(crate) fn clock(&self) -> Arc<str> {
+        self.inbound.clock().map_or_else(|| self.name.as_str().into(), Arc::clone)
+    }
+
     /// The same with these options.
     #[must_use]
     pub fn with(self, options: HookOptions) -> Hook {

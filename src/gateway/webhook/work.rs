@@ -139,11 +139,13 @@ pub(super) fn parcel(
 ) -> Parcel {
     let Decoded { changes, ignored, why, .. } = decoded;
     let (mut skipped, mut wrong, mut right) = (0, None, Vec::with_capacity(changes.len()));
+    let clock = hook.clock();
     for change in changes {
         match change {
             Ok(change) => right.push(Inbound {
                 event: change.event,
                 version: change.version,
+                clock: Some(Arc::clone(&clock)),
                 partial: change.partial,
                 delivery: change.delivery,
                 origin: Origin::Webhook,
@@ -242,7 +244,7 @@ async fn recover_hook(hook: &Arc<Hook>, dio: &Dio) -> Result<()> {
     }
     tracing::info!(webhook = hook.name, count = waiting.len(), "applying deliveries that were acknowledged before");
     tokio::select! {
-        () = dio.made_ready() => {}
+        ready = dio.ready() => if ready.is_err() { return Ok(()) },
         () = dio.closing() => return Ok(()),
     }
     for delivery in waiting.into_iter().rev() {

@@ -7,7 +7,8 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::*;
-use crate::hot::state::Version;
+use crate::hot::reconcile::News;
+use crate::hot::versions::{Own, Stamped};
 
 /// Where writes go.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,6 +36,8 @@ struct Setup {
     /// The master also sends events about writes that came through it.
     echo: bool,
     versioned: bool,
+    /// Events bear versions of a clock of their sender's.
+    clocked: bool,
     trust: bool,
     deletes: bool,
     delete_all: bool,
@@ -52,6 +55,7 @@ const SMALL: Setup = Setup {
     hooks: Hooks::None,
     echo: false,
     versioned: false,
+    clocked: false,
     trust: false,
     deletes: true,
     delete_all: false,
@@ -423,10 +427,17 @@ impl World {
             (Hooks::Full, None) => UpstreamChange::Gone,
             _ => UpstreamChange::Thin,
         };
-        let told = self.setup.versioned.then(|| (version as u64).into());
+        let by_sender = || Stamped { clock: "sender".into(), version: (version as u64).into() };
+        let told = match self.setup.versioned {
+            true => Some(by_column(version as u64)),
+            false => self.setup.clocked.then(by_sender),
+        };
+        let (row, ident) = (self.row_at(key, version), id(key));
+        let news = News { told: told.as_ref(), ..News::of(&ident, row.as_ref()) };
+        let is_ordered = told.is_some() && self.state.compare_versions(&news).is_some();
         let event = Upstream { id: id(key), change, version: told, delivery: None, origin: Origin::Webhook };
         let before = self.state.base(&id(key)).map(|base| base.body);
-        let trusts = self.setup.trust && !self.setup.versioned && !self.blank[key];
+        let trusts = self.setup.trust && !is_ordered && !self.setup.versioned && !self.blank[key];
         if trusts {
             // Believed though it may be late: the one rule that may show an older row.
             self.shown[key] = self.shown[key].min(version);
@@ -589,11 +600,15 @@ impl World {
             out.push(value(state.get(&id).map(|row| row.body()).as_ref()));
             out.extend(state.touched.get(&id).map_or([0, 0], |touched| [rank(touched.at), rank(touched.row)]));
             out.push(state.dirty.get(&id).map_or(0, |since| rank(*since)));
-            out.push(match state.versions.get(&id) {
-                None => 0,
-                Some(Version::Unknown) => 1,
-                Some(Version::Gone(version)) => 2 + u64::try_from(version.as_integer().unwrap()).unwrap(),
+            out.push(match state.versions.get(&id).map(|known| &known.own) {
+                None | Some(Own::InRow) => 0,
+                Some(Own::Unknown) => 1,
+                Some(Own::Told(version)) => 2 + u64::try_from(version.as_integer().unwrap()).unwrap(),
             });
+            out.push(state.versions.get(&id).map_or(0, |known| {
+                let version = known.others.by("sender").map_or(0, |version| i128::from(version.as_integer().unwrap()) + 1);
+                version as u64 * 2 + u64::from(known.latest.is_some())
+            }));
             if let Some(fold) = state.fold(&id) {
                 out.extend(fold.ops.iter().map(|op| op.as_u128() as u64));
                 out.push(1000 + fold.rebased.len() as u64);
@@ -702,6 +717,12 @@ fn rest_is_reached_when_payloads_are_trusted() {
 }
 
 #[test]
+fn never_back_behind_a_change_whose_sender_has_a_clock_of_its_own() {
+    let one = Setup { externals: 3, writes: 0, refreshes: 1, hooks: Hooks::Full, trust: true, clocked: true, ..SMALL };
+    explore_all(&[(1, one), (1, Setup { externals: 2, writes: 1, refreshes: 0, ..one })]);
+}
+
+#[test]
 fn never_back_a_versioned_master_with_events_in_any_order() {
     let one = Setup { versioned: true, hooks: Hooks::Full, externals: 2, writes: 1, refreshes: 0, ..SMALL };
     explore_all(&[(2200, one), (1500, Setup { route: RETURNS, ..one })]);
@@ -728,6 +749,7 @@ fn all_interleavings_of_two_of_each() {
         (233_000, Setup { hooks: Hooks::Thin, refreshes: 1, deletes: false, ..SMALL }),
         (234_000, Setup { hooks: Hooks::Full, echo: true, refreshes: 1, externals: 1, ..SMALL }),
         (99_000, Setup { hooks: Hooks::Full, trust: true, refreshes: 1, writes: 1, ..SMALL }),
+        (99_000, Setup { hooks: Hooks::Full, trust: true, clocked: true, refreshes: 1, writes: 1, ..SMALL }),
         (70_000, Setup { versioned: true, hooks: Hooks::Full, refreshes: 1, writes: 1, ..SMALL }),
         (51_000, Setup { route: RETURNS, versioned: true, hooks: Hooks::Full, refreshes: 1, writes: 1, ..SMALL }),
         (29_000, Setup { route: Route::Around, restarts: 1, deletes: false, ..SMALL }),
@@ -768,12 +790,13 @@ proptest! {
         route in any_route(),
         hooks in any_hooks(),
         versioned: bool,
+        clocked: bool,
         trust: bool,
         echo: bool,
     ) {
         // What is known of the versions of deleted rows does not outlive the process.
         let restarts = u8::from(!versioned);
-        walk(Setup { route, hooks, echo, versioned, trust, restarts, ..THREE }, &choices)?;
+        walk(Setup { route, hooks, echo, versioned, clocked, trust, restarts, ..THREE }, &choices)?;
     }
 
     #[test]

@@ -156,7 +156,7 @@ impl Life {
         let parked = self.state.ops().find(|op| op.state == OpState::Parked).map(|op| op.id);
         let settle = |answer| Cmd::Settle { op: settled.unwrap_or(op_id(999)), mark, answer };
         let upstream = |change| {
-            let version = (pick % 2 == 0).then(|| n.into());
+            let version = (pick % 2 == 0).then(|| by_column(n));
             Cmd::Upstream(Upstream { id: ident.clone(), change, version, delivery: None, origin: Origin::Webhook })
         };
         let cmd = match what {
@@ -228,7 +228,7 @@ fn a2_a_row_that_is_told_again_to_be_gone_is_no_change_beneath_a_routed_write_al
     let mut life = Life::new(true);
     life.run(&Cmd::Write(write(1, Some(&id(0)), Effect::Insert(body(0, 1, None, None)))));
     life.run(&Cmd::Settle { op: op_id(1), mark: 0, answer: Answer::Routed });
-    let (id, version) = (id(0), Some(5.into()));
+    let (id, version) = (id(0), Some(by_column(5)));
     let gone = Upstream { id, change: UpstreamChange::Gone, version, delivery: None, origin: Origin::Webhook };
     life.run(&Cmd::Upstream(gone));
     let expected = face(&life.state);
@@ -319,7 +319,7 @@ fn an_entry_of_format_1_is_read_with_its_version() {
 #[test]
 fn an_entry_keeps_principal_marks_and_versions_of_every_clock() {
     let mut entry = Entry::new(3, 5, Some("a".into()), Cause { principal: Some("key:ci".into()), ..Cause::default() });
-    entry.versions.set("stripe", "v7".into());
+    entry.versions.set(&"stripe".into(), "v7".into());
     entry.marks = vec![FeedMark { key: "orders".into(), position: "0/16B3748".into(), applied: 2 }];
     let read = Entry::decode(&entry.encode()).unwrap();
     assert_eq!((&read.cause, &read.versions, &read.marks), (&entry.cause, &entry.versions, &entry.marks));

@@ -17,10 +17,10 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 
 use super::body::Documents;
-use super::{Change, DecodeError, Decoded, ItemError, MOST_CHANGES, Request};
+use super::{Change, DecodeError, Decoded, MOST_CHANGES, Request};
 use crate::record::{CborValue, Record, id_from_value};
 use crate::vista::{ChangeEvent, Coercion};
-use select::{Path, Scope, Selector, fits, plain};
+use select::{Fan, Path, Scope, Selector, fits, plain};
 
 /// Bytes that one delivery may be made into.
 const MOST_MADE: usize = 64 << 20;
@@ -39,6 +39,8 @@ struct Rule {
     when: Vec<Test>,
     op: Op,
     id: Option<Source>,
+    /// Where the row had another id before.
+    old_id: Option<Source>,
     row: Option<Row>,
     mode: Mode,
     version: Option<Source>,
@@ -125,16 +127,21 @@ impl Map {
         let mut decoded = Decoded::default();
         let values = match documents {
             Documents::Nothing => Vec::new(),
+            // Senders that batch put what they send otherwise one by one into an array.
+            Documents::One(CborValue::Array(values)) if !self.reads_arrays() => values,
             Documents::One(value) => vec![value],
             Documents::Lines(values) => values,
         };
+        if values.len() > MOST_CHANGES {
+            return Err(DecodeError::TooMany);
+        }
         if values.is_empty() {
             decoded.ignore("the body is empty".into());
         }
         let budget = Cell::new(MOST_MADE);
         for value in &values {
             let scope = Scope { request, id_column, root: value, item: value, key: None, budget: &budget };
-            self.document(&scope, &mut decoded)?;
+            self.document(&scope, values.len() > 1, &mut decoded)?;
         }
         if budget.get() == 0 {
             return Err(DecodeError::Syntax("what is to be made of this delivery is too large".into()));
@@ -142,7 +149,13 @@ impl Map {
         Ok(decoded)
     }
 
-    fn document(&self, scope: &Scope<'_>, decoded: &mut Decoded) -> Result<(), DecodeError> {
+    /// Whether a rule looks into a body that is an array.
+    fn reads_arrays(&self) -> bool {
+        self.rules.iter().any(|rule| rule.each.iter().chain(&rule.scope).any(Path::begins_in_array))
+    }
+
+    /// Understands one message, of several or of one.
+    fn document(&self, scope: &Scope<'_>, several: bool, decoded: &mut Decoded) -> Result<(), DecodeError> {
         for rule in &self.rules {
             let root = rule.scope.iter().find_map(|path| path.find(scope.root)).unwrap_or(scope.root);
             let scope = Scope { root, item: root, ..*scope };
@@ -151,42 +164,63 @@ impl Map {
                 return Ok(());
             }
             if rule.matching.iter().all(|test| test.holds(&scope)) {
-                return rule.apply(&scope, decoded);
+                return rule.apply(&scope, several, decoded);
             }
         }
-        decoded.ignore("no rule is for it".into());
+        let detail = "the mapping has no rule for it (a last rule with op = \"ignore\" passes over all others)";
+        decoded.reject(detail.into());
         Ok(())
     }
 }
 
 impl Rule {
-    fn apply(&self, scope: &Scope<'_>, decoded: &mut Decoded) -> Result<(), DecodeError> {
-        if decoded.delivery.is_none() {
-            decoded.delivery = self.delivery.as_ref().and_then(|source| plain(&*source.find(scope)?));
-        }
-        let done = decoded.changes.len() + decoded.ignored;
+    fn apply(&self, scope: &Scope<'_>, several: bool, decoded: &mut Decoded) -> Result<(), DecodeError> {
+        let delivery = self.delivery.as_ref().and_then(|source| plain(&*source.find(scope)?));
+        let first = decoded.changes.len();
+        let done = first + decoded.ignored;
         let items = match &self.each {
             None => vec![(CborValue::Null, scope.root)],
-            Some(path) => path.fan(scope.root, MOST_CHANGES - done.min(MOST_CHANGES)).ok_or(DecodeError::TooMany)?,
+            Some(path) => match path.fan(scope.root, MOST_CHANGES - done.min(MOST_CHANGES)) {
+                Ok(items) => items,
+                Err(Fan::TooMany) => return Err(DecodeError::TooMany),
+                Err(Fan::Absent) => {
+                    decoded.reject(format!("each = {:?} leads nowhere in it", path.to_string()));
+                    return Ok(());
+                }
+            },
         };
         if items.is_empty() {
             decoded.ignore("there are no items in it".into());
         }
-        for (at, (key, item)) in items.iter().enumerate() {
+        for (key, item) in &items {
             let scope = Scope { item, key: self.each.as_ref().map(|_| key), ..*scope };
             match self.change(&scope) {
-                Ok(Ok(change)) => decoded.changes.push(Ok(change)),
-                Ok(Err(why)) => decoded.ignore(why),
-                Err(detail) => decoded.changes.push(Err(ItemError { number: done + at + 1, detail })),
+                Ok(Told::Changes { old, change, remark }) => {
+                    decoded.changes.extend(old.map(Ok));
+                    decoded.changes.push(Ok(change));
+                    decoded.why = decoded.why.take().or(remark);
+                }
+                Ok(Told::Nothing(why)) => decoded.ignore(why),
+                Err(detail) => decoded.reject(detail),
             }
+        }
+        if several {
+            // Each message of a batch has an id of its own.
+            for (number, change) in decoded.changes[first..].iter_mut().enumerate() {
+                if let (Ok(change), Some(delivery)) = (change, &delivery) {
+                    change.delivery = Some(if number == 0 { delivery.clone() } else { format!("{delivery}#{number}") });
+                }
+            }
+        } else {
+            decoded.delivery = delivery;
         }
         Ok(())
     }
 
     /// The change, or why the item is of no concern.
-    fn change(&self, scope: &Scope<'_>) -> Result<Result<Change, String>, String> {
+    fn change(&self, scope: &Scope<'_>) -> Result<Told, String> {
         if !self.when.iter().all(|test| test.holds(scope)) {
-            return Ok(Err("it is not about this resource".into()));
+            return Ok(Told::Nothing("it is not about this resource".into()));
         }
         let (action, told) = self.op.action(scope);
         let id = || {
@@ -197,7 +231,7 @@ impl Rule {
         };
         let mut partial = false;
         let event = match action {
-            Action::Ignore => return Ok(Err(format!("{told} is to be ignored"))),
+            Action::Ignore => return Ok(Told::Nothing(format!("{told} is to be ignored"))),
             Action::Reject => return Err(format!("{told} is not known to the mapping")),
             Action::Invalidate => ChangeEvent::Invalidated,
             Action::Delete => ChangeEvent::Deleted { id: id()? },
@@ -213,10 +247,37 @@ impl Rule {
                 }
             }
         };
-        let version = self.version.as_ref().filter(|_| action != Action::Invalidate);
-        let version = version.and_then(|source| source.find(scope)).and_then(|value| guard(&value));
-        Ok(Ok(Change { event, version, partial, delivery: None, coercion: Coercion::Loose }))
+        let said = self.version.as_ref().filter(|_| action != Action::Invalidate).and_then(|source| source.find(scope));
+        let version = said.as_deref().and_then(guard);
+        let remark = said.filter(|_| version.is_none()).map(|said| {
+            let shown: String = plain(&said).unwrap_or_default().chars().take(64).collect();
+            format!("the version {shown:?} is neither a number nor a time: the change was taken without it")
+        });
+        let old = self.old_id.as_ref().filter(|_| matches!(action, Action::Insert | Action::Update));
+        let old = old.and_then(|source| id_from_value(&*source.find(scope)?)).filter(|old| event.id() != Some(old.as_str()));
+        let change = |event, partial| Change {
+            event,
+            version: version.clone(),
+            partial,
+            delivery: None,
+            coercion: Coercion::Loose,
+        };
+        let old = old.map(|id| change(ChangeEvent::Deleted { id }, false));
+        Ok(Told::Changes { old, change: change(event, partial), remark })
     }
+}
+
+/// What an item says.
+enum Told {
+    Changes {
+        /// The removal of the row under the id that it had before.
+        old: Option<Change>,
+        change: Change,
+        /// What was left out of it.
+        remark: Option<String>,
+    },
+    /// Why it is of no concern.
+    Nothing(String),
 }
 
 /// A version that can be compared: a number, or a time.

@@ -154,6 +154,7 @@ fn rule_of(table: &Table<'_, '_>) -> Rule {
         each,
         when,
         id: table.read("id", |value, at| source(table, value, at)),
+        old_id: table.read("old_id", |value, at| source(table, value, at)),
         row: table.read("row", |value, at| row(table, value, at)),
         mode: table.read("row_mode", |value, at| mode(table, value, at)).unwrap_or(Mode::Full),
         version: table.read("version", |value, at| source(table, value, at)),

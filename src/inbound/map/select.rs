@@ -53,6 +53,15 @@ enum Base {
     Const(CborValue),
 }
 
+/// Why there are no places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fan {
+    /// There is no list where the path looks for one.
+    Absent,
+    /// There are more than may be.
+    TooMany,
+}
+
 /// Steps into a value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Path(Vec<Step>);
@@ -197,11 +206,22 @@ impl Path {
         self.0.iter().try_fold(value, |value, step| step.find(value))
     }
 
+    /// Whether its first step leads into an array.
+    pub(super) fn begins_in_array(&self) -> bool {
+        match self.0.first() {
+            Some(Step::Token(token)) => token == "*" || token.bytes().all(|byte| byte.is_ascii_digit()),
+            Some(Step::Index(_)) => true,
+            _ => false,
+        }
+    }
+
     /// Every place that fits, where steps of `*` stand for any member or element; no more than `most` of them.
-    pub(super) fn fan<'v>(&self, value: &'v CborValue, most: usize) -> Option<Vec<(CborValue, &'v CborValue)>> {
+    pub(super) fn fan<'v>(&self, value: &'v CborValue, most: usize) -> Result<Vec<(CborValue, &'v CborValue)>, Fan> {
         let mut found = vec![(CborValue::Null, value)];
         for step in &self.0 {
             let mut next = Vec::new();
+            let is_list = |value: &CborValue| matches!(value, CborValue::Array(_) | CborValue::Map(_));
+            let lists = matches!(step, Step::Token(token) if token == "*") && found.iter().all(|(_, value)| is_list(value));
             for (_, value) in found {
                 match (step, value) {
                     (Step::Token(token), CborValue::Array(items)) if token == "*" => {
@@ -217,12 +237,25 @@ impl Path {
                     _ => {}
                 }
                 if next.len() > most {
-                    return None;
+                    return Err(Fan::TooMany);
                 }
             }
-            found = next;
+            match next.is_empty() {
+                true if lists => return Ok(Vec::new()),
+                true => return Err(Fan::Absent),
+                false => found = next,
+            }
         }
-        Some(found)
+        Ok(found)
+    }
+}
+
+impl std::fmt::Display for Path {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|step| match step {
+            Step::Token(name) | Step::Name(name) => write!(f, "/{name}"),
+            Step::Index(at) => write!(f, "/{at}"),
+        })
     }
 }
 

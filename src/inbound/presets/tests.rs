@@ -308,3 +308,115 @@ fn supabase() {
     let unknown = all("supabase", Some("products"), &[], &body("INSERT", product, "null"));
     assert_eq!(unknown.changes[0].clone().unwrap().version, None::<CborValue>);
 }
+
+fn events(decoded: &Decoded) -> Vec<ChangeEvent> {
+    decoded.changes.iter().map(|change| change.clone().unwrap().event).collect()
+}
+
+#[test]
+fn an_update_that_gives_a_row_another_id_removes_the_old_one() {
+    let (new, old) = (r#"{"id":20,"name":"Bun"}"#, r#"{"id":2,"name":"Bun"}"#);
+    let moved = [deleted("2"), updated("20", new)];
+    let body = format!(r#"{{"type":"UPDATE","table":"nums","schema":"public","record":{new},"old_record":{old}}}"#);
+    assert_eq!(events(&all("supabase", Some("nums"), &[], &body)), moved);
+    let body = format!(
+        r#"{{"id":"1","created_at":"2018-09-05T07:14:21.601701Z","table":{{"schema":"public","name":"nums"}},
+        "event":{{"op":"UPDATE","data":{{"old":{old},"new":{new}}}}}}}"#
+    );
+    let decoded = all("hasura", Some("nums"), &[], &body);
+    assert_eq!(events(&decoded), moved);
+    let versions: Vec<_> = decoded.changes.iter().map(|change| change.clone().unwrap().version).collect();
+    assert_eq!(versions[0], versions[1], "the removal is as new as the change");
+    let body = format!(r#"{{"table":"nums","op":"UPDATE","id":20,"old_id":2,"row":{new}}}"#);
+    assert_eq!(events(&all("postgres", Some("nums"), &[], &body)), moved);
+}
+
+#[test]
+fn a_table_of_another_schema_is_another_table() {
+    let in_schema = |schema: &str| {
+        let row = r#"{"id":1}"#;
+        [
+            ("supabase", format!(r#"{{"type":"INSERT","table":"nums","schema":"{schema}","record":{row}}}"#)),
+            (
+                "hasura",
+                format!(
+                    r#"{{"id":"1","table":{{"schema":"{schema}","name":"nums"}},"event":{{"op":"INSERT","data":{{"new":{row}}}}}}}"#
+                ),
+            ),
+            ("postgres", format!(r#"{{"table":"nums","schema":"{schema}","op":"INSERT","id":1,"row":{row}}}"#)),
+            (
+                "debezium",
+                format!(r#"{{"op":"c","before":null,"after":{row},"source":{{"db":"shop","schema":"{schema}","table":"nums"}}}}"#),
+            ),
+            ("debezium", format!(r#"{{"id":1,"__op":"c","__table":"nums","__schema":"{schema}"}}"#)),
+        ]
+    };
+    for (name, body) in in_schema("public") {
+        one(name, "nums", &[], &body);
+        one(name, "public.nums", &[], &body);
+        ignored(name, "audit.nums", &[], &body);
+    }
+    for (name, body) in in_schema("audit") {
+        ignored(name, "nums", &[], &body);
+        one(name, "audit.nums", &[], &body);
+    }
+    // MySQL has databases only.
+    let mysql = r#"{"op":"c","before":null,"after":{"id":1},"source":{"db":"shop","table":"nums","ts_ms":5}}"#;
+    one("debezium", "nums", &[], mysql);
+    one("debezium", "shop.nums", &[], mysql);
+    ignored("debezium", "audit.nums", &[], mysql);
+}
+
+#[test]
+fn debezium_in_arrays_and_in_cloudevents() {
+    let envelope = |id: u32| {
+        format!(
+            r#"{{"before":null,"after":{{"id":{id}}},"source":{{"schema":"public","table":"nums","lsn":{id}}},"op":"c","ts_ms":9}}"#
+        )
+    };
+    let batch = format!("[{},{}]", envelope(1), envelope(2));
+    let expected = [inserted("1", r#"{"id":1}"#), inserted("2", r#"{"id":2}"#)];
+    assert_eq!(events(&all("debezium", Some("nums"), &[], &batch)), expected);
+    // As in "Emitting Change Event Records in CloudEvents Format" of Debezium's documentation.
+    let attributes = r#""id":"name:test_server;lsn:29274832;txId:565","source":"/debezium/postgresql/test_server","specversion":"1.0",
+        "type":"io.debezium.connector.postgresql.DataChangeEvent","time":"2020-01-13T13:55:39.738Z","datacontenttype":"application/json",
+        "iodebeziumop":"u","iodebeziumtsms":"1578923739738","iodebeziumdb":"postgres","iodebeziumschema":"public","iodebeziumtable":"nums",
+        "iodebeziumlsn":"29274832","iodebeziumxmin":null"#;
+    let kind = [("content-type", "application/cloudevents+json")];
+    for data in [r#"{"before":{"id":1},"after":{"id":1,"n":2}}"#, r#"{"schema":{},"payload":{"before":{"id":1},"after":{"id":1,"n":2}}}"#] {
+        let change = one("debezium", "nums", &kind, &format!(r#"{{{attributes},"data":{data}}}"#));
+        assert_eq!((change.event, change.version), (updated("1", r#"{"id":1,"n":2}"#), Some(29_274_832.into())));
+    }
+    let whole = format!(r#"{{{},"data":{}}}"#, attributes.replace("iodebeziumop", "other"), envelope(3));
+    assert_eq!(one("debezium", "nums", &kind, &whole).event, inserted("3", r#"{"id":3}"#));
+    ignored("debezium", "audit.nums", &kind, &whole);
+    let binary = [("ce-specversion", "1.0"), ("ce-iodebeziumop", "d"), ("ce-iodebeziumtable", "nums"), ("ce-iodebeziumschema", "public")];
+    assert_eq!(one("debezium", "nums", &binary, r#"{"before":{"id":1},"after":null}"#).event, deleted("1"));
+}
+
+#[test]
+fn messages_of_a_batch_have_their_own_ids() {
+    let body = |id: &str, row: u32| {
+        format!(
+            r#"{{"id":"{id}","table":{{"schema":"public","name":"nums"}},"event":{{"op":"UPDATE","data":{{"old":{{"id":9}},"new":{{"id":{row}}}}}}}}}"#
+        )
+    };
+    let decoded = all("hasura", Some("nums"), &[], &format!("[{},{}]", body("a", 9), body("b", 8)));
+    let ids: Vec<_> = decoded.changes.iter().map(|change| change.clone().unwrap().delivery.unwrap()).collect();
+    assert_eq!((ids, decoded.delivery), (vec!["a".to_string(), "b".into(), "b#1".into()], None));
+}
+
+#[test]
+fn what_no_rule_is_for_is_not_understood() {
+    let hook = |name: &str| Hook::new(Scheme::None).format(Format::Map(preset(name, Some("nums"), "", &["map"]).unwrap()));
+    let headers = HeaderMap::from_iter([(hyper::header::CONTENT_TYPE, "application/json".parse().unwrap())]);
+    for (name, body) in [("debezium", "{}"), ("debezium", r#"{"rows":[]}"#), ("debezium", "7"), ("supabase", "{}")] {
+        let (body, now) = (body.as_bytes(), Timestamp::UNIX_EPOCH);
+        let request = Request { method: &Method::POST, path: "/", query: None, headers: &headers, body, now };
+        let decoded = hook(name).decode(&request, &schema("id"));
+        match name {
+            "debezium" => assert!(decoded.is_err(), "{name}"),
+            _ => assert_eq!(decoded.unwrap().why.as_deref(), Some("it is not about this resource"), "{name}"),
+        }
+    }
+}

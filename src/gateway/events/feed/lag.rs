@@ -78,7 +78,7 @@ impl Feed {
         match (self.view.tell(item, at), item.entry.as_ref().and_then(|entry| entry.id.clone())) {
             (Some(told), _) if matches!(told.kind, Kind::Failed | Kind::Invalidated) => {
                 let size = told.frame.len();
-                rest.push(Sent { frame: told.frame, seq: item.seq, is_event: true });
+                rest.push(Sent::news(told.frame, item.seq));
                 size
             }
             (Some(_), Some(id)) => {
@@ -106,7 +106,7 @@ impl Feed {
             let told = self.view.newest(&id, self.position.seq, row.as_ref());
             if self.ops.is_none_or(|ops| ops.has_newest(told.kind)) {
                 bytes += told.frame.len();
-                out.push(Sent { frame: told.frame, seq: None, is_event: true });
+                out.push(Sent::news(told.frame, None));
             }
         }
         self.work = Work::Newest(newest);
@@ -132,7 +132,7 @@ impl Feed {
         self.next = Some(ring.after(self.position.seq).unwrap_or_else(|| ring.end()));
         let snapshot = self.snapshot != Snapshot::None;
         let reset = frame::reset(self.encoding(), reason, &self.position);
-        let mut out = vec![Sent::word(reset, (!snapshot).then_some(self.position.seq))];
+        let mut out = vec![Sent::news(reset, (!snapshot).then_some(self.position.seq))];
         if snapshot {
             out.push(self.begin_snapshot());
         }

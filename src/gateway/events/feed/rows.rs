@@ -24,7 +24,7 @@ impl Feed {
         });
         let all = self.ids.is_none() && self.view.is_unfiltered();
         let count = all.then(|| self.core.state().table().len());
-        Sent::word(frame::snapshot_begin(self.encoding(), &self.position, count), None)
+        Sent::news(frame::snapshot_begin(self.encoding(), &self.position, count), None)
     }
 
     /// A frame of rows. They are looked up anew each time, so that a slow reader pins nothing: a later frame may show what
@@ -62,11 +62,11 @@ impl Feed {
         }
         let mut out = Vec::new();
         if rows.len() > 0 {
-            out.push(Sent::word(rows.finish(), None));
+            out.push(Sent::news(rows.finish(), None));
         }
         if over {
             let end = frame::snapshot_end(self.encoding(), &self.position);
-            out.push(Sent::word(end, Some(self.position.seq)));
+            out.push(Sent::news(end, Some(self.position.seq)));
         } else {
             self.work = Work::Rows(remaining);
         }

@@ -1,0 +1,230 @@
+//! Versions of rows by clock: how news stand to what is known.
+//!
+//! The Dio's own clock is its version column, which reads, writes and some senders share. A sender of upstream events may have
+//! another clock, such as the time of its delivery: its versions order its own events and say nothing about rows that came in
+//! another way. A row is stored as it was sent, whatever its sender's version.
+
+use std::cmp::Ordering as Order;
+use std::sync::Arc;
+
+use super::entry::{Base, COLUMN_CLOCK, Entry, Versions};
+use super::reconcile::News;
+use super::state::State;
+use crate::record::{Body, CborValue, Id, Seq};
+use crate::vista::query::Key;
+
+/// Rows that are gone whose versions are remembered, at most.
+const TOMBSTONES: usize = 100_000;
+
+/// A version as the sender of an upstream event states it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stamped {
+    /// The clock that it is of: [`COLUMN_CLOCK`] for the Dio's own, else a name of the sender's.
+    pub clock: Arc<str>,
+    /// The row's version after the change.
+    pub version: CborValue,
+}
+
+/// What is known of a row's versions beside the row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct RowVersions {
+    /// By the Dio's own clock.
+    pub(super) own: Own,
+    /// The newest that was taken by each other clock.
+    pub(super) others: Versions,
+    /// The clock among them by which the row came that is confirmed now; `None` if something else has changed it since.
+    pub(super) latest: Option<Arc<str>>,
+    /// Since when the row is gone.
+    gone: Option<Seq>,
+}
+
+/// A row's version by the Dio's own clock.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) enum Own {
+    /// As the row says.
+    #[default]
+    InRow,
+    /// Not known: the master took a write and did not say what it made of it, or the row was missing from a read. Only another
+    /// read tells.
+    Unknown,
+    /// As it was told beside the row, or when the row went.
+    Told(CborValue),
+}
+
+/// The version that a row carries in `column`.
+pub(super) fn version_of(body: &Body, column: &str) -> Option<CborValue> {
+    body.decode().ok()?.remove(column).filter(|version| !version.is_null())
+}
+
+impl State {
+    /// How the news' version stands to the known one, `None` when neither is known to be newer and the rules for masters
+    /// without versions apply.
+    pub(super) fn compare_versions(&self, news: &News<'_>) -> Option<Order> {
+        let own = self.compare_own(news);
+        let Some(told) = news.told.filter(|told| *told.clock != *COLUMN_CLOCK) else { return own };
+        let known = self.versions.get(news.id);
+        let theirs = known.and_then(|known| compare(&told.version, known.others.by(&told.clock)?));
+        // Of a row that has changed in another way since, the sender's clock only tells what is older.
+        let is_current = known.is_some_and(|known| known.latest.as_deref() == Some(&*told.clock));
+        match (own, theirs) {
+            (Some(Order::Less), _) | (_, Some(Order::Less)) => Some(Order::Less),
+            (Some(Order::Greater), _) => Some(Order::Greater),
+            (_, Some(Order::Greater)) if is_current => Some(Order::Greater),
+            (Some(Order::Equal), Some(Order::Equal)) => Some(Order::Equal),
+            // Many clocks tick once a second: events of one version may differ.
+            _ => None,
+        }
+    }
+
+    fn compare_own(&self, news: &News<'_>) -> Option<Order> {
+        let column = self.rules.version.as_deref()?;
+        let incoming = match (news.told.filter(|told| *told.clock == *COLUMN_CLOCK), news.sent) {
+            (Some(told), _) => told.version.clone(),
+            (None, Some(row)) => version_of(row, column)?,
+            (None, None) => return None,
+        };
+        let known = match (self.versions.get(news.id).map(|known| &known.own), self.base(news.id)) {
+            (Some(Own::Unknown), _) => return None,
+            (Some(Own::Told(version)), _) => version.clone(),
+            (None | Some(Own::InRow), Some(base)) => version_of(&base.body, column)?,
+            (None | Some(Own::InRow), None) => return Some(Order::Greater),
+        };
+        compare(&incoming, &known)
+    }
+
+    /// Whether `version` is newer than the confirmed row, by the Dio's own clock.
+    pub(super) fn is_newer(&self, id: &Id, version: Option<&CborValue>) -> bool {
+        let told = version.map(|version| Stamped { clock: COLUMN_CLOCK.into(), version: version.clone() });
+        let news = News { told: told.as_ref(), ..News::of(id, None) };
+        told.is_some() && self.compare_own(&news) == Some(Order::Greater)
+    }
+
+    /// Whether only a read can tell which version of the row is known.
+    pub(super) fn needs_read(&self, id: &Id) -> bool {
+        self.versions.get(id).is_some_and(|known| known.own != Own::InRow)
+    }
+
+    /// Whether a version tells nothing new.
+    pub(super) fn has_noted(&self, id: &Id, told: &Stamped) -> bool {
+        let known = self.versions.get(id);
+        if *told.clock == *COLUMN_CLOCK {
+            let known = known.map(|known| &known.own);
+            let column = self.rules.version.as_deref();
+            return match known {
+                Some(Own::Unknown) => false,
+                Some(Own::Told(version)) => *version == told.version,
+                None | Some(Own::InRow) => {
+                    let row = self.base(id).zip(column).and_then(|(base, column)| version_of(&base.body, column));
+                    row.as_ref() == Some(&told.version)
+                }
+            };
+        }
+        let known = known.and_then(|known| compare(&told.version, known.others.by(&told.clock)?));
+        known.is_some_and(|order| order != Order::Greater)
+    }
+
+    /// What the entry about a row has to say of its versions: nothing that the row says itself.
+    pub(super) fn versions_to_note(&self, news: &News<'_>) -> Versions {
+        let mut versions = Versions::default();
+        let Some(told) = news.told else { return versions };
+        let in_row = || news.row.zip(self.rules.version.as_deref()).and_then(|(row, column)| version_of(row, column));
+        if *told.clock != *COLUMN_CLOCK || self.rules.version.is_some() && in_row().as_ref() != Some(&told.version) {
+            versions.set(&told.clock, told.version.clone());
+        }
+        versions
+    }
+
+    /// Keeps what the confirmed row after `entry` does not say about its versions.
+    pub(super) fn note_versions(&mut self, id: &Id, base: &Base, entry: &Entry) {
+        let gone = match base {
+            Base::Gone => true,
+            Base::Set { .. } => false,
+            Base::Many { .. } => return,
+            Base::Keep => return self.note_told(id, &entry.versions),
+        };
+        let mut known = self.versions.remove(id).unwrap_or_default();
+        if let Some(since) = known.gone.take() {
+            self.tombstones.remove(&(since, Arc::clone(id)));
+        }
+        known.own = match (entry.versions.column(), self.rules.version.as_deref()) {
+            (_, None) => Own::InRow,
+            (Some(told), Some(column)) => match base {
+                Base::Set { body, .. } if version_of(body, column).as_ref() == Some(told) => Own::InRow,
+                _ => Own::Told(told.clone()),
+            },
+            (None, Some(_)) if gone => Own::Unknown,
+            // A write's own row: its version is from before the write.
+            (None, Some(_)) if entry.cause.op.is_some() => Own::Unknown,
+            (None, Some(_)) => Own::InRow,
+        };
+        known.latest = None;
+        for (clock, version) in entry.versions.others() {
+            known.others.set(clock, version.clone());
+            known.latest = Some(Arc::clone(clock));
+        }
+        if known == RowVersions::default() {
+            return;
+        }
+        if gone {
+            known.gone = Some(entry.seq);
+            self.tombstones.insert((entry.seq, Arc::clone(id)), ());
+        }
+        self.versions.insert(Arc::clone(id), known);
+        self.forget_oldest();
+    }
+
+    /// Keeps versions that were told of a row which did not change with them, because it is to be read, or was so already.
+    fn note_told(&mut self, id: &Id, told: &Versions) {
+        if told.others().next().is_none() {
+            return;
+        }
+        let known = self.versions.entry(Arc::clone(id)).or_default();
+        known.latest = None;
+        told.others().for_each(|(clock, version)| known.others.set(clock, version.clone()));
+        // A read under way may have seen the row as it was before.
+        self.touch(id, false);
+    }
+
+    fn forget_oldest(&mut self) {
+        while self.tombstones.len() > TOMBSTONES
+            && let Some(((_, oldest), ())) = self.tombstones.get_min().cloned()
+        {
+            self.versions.remove(&oldest);
+            self.tombstones = self.tombstones.without_min().1;
+        }
+    }
+}
+
+/// How two versions stand to each other, if they are of one kind.
+fn compare(incoming: &CborValue, known: &CborValue) -> Option<Order> {
+    comparable(incoming, known).then(|| compare_values(incoming, known))
+}
+
+/// Whether two versions are of one kind, so that one of them is newer.
+fn comparable(a: &CborValue, b: &CborValue) -> bool {
+    let number = |value: &CborValue| matches!(value, CborValue::Integer(_) | CborValue::Float(_));
+    std::mem::discriminant(a) == std::mem::discriminant(b) || number(a) && number(b)
+}
+
+/// Times are compared as such, whatever their zones and fractions; all else as lists are sorted.
+fn compare_values(a: &CborValue, b: &CborValue) -> Order {
+    let time = |value: &CborValue| value.as_text().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    if let (Some(a), Some(b)) = (time(a), time(b)) {
+        return a.cmp(&b);
+    }
+    Key::of(a, false).cmp(&Key::of(b, false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_compared_as_instants() {
+        let order = |a: &str, b: &str| compare_values(&a.into(), &b.into());
+        assert_eq!(order("2025-06-01T12:00:00Z", "2025-06-01T12:00:00.5Z"), Order::Less);
+        assert_eq!(order("2025-06-01T12:00:00-05:00", "2025-06-01T16:00:00Z"), Order::Greater);
+        assert_eq!(order("2025-06-01T12:00:00+02:00", "2025-06-01T10:00:00Z"), Order::Equal);
+        assert_eq!(order("v10", "v9"), Order::Less);
+    }
+}

@@ -704,3 +704,41 @@ async fn s67_the_whole_sample_reads_from_the_cache_and_its_insert_is_enqueued() 
     settle(&products).await;
     assert!(master.row("muffin").await.is_some(), "delivered behind it");
 }
+
+/// A version beside the row orders the events of its sender; the row is kept as it was sent.
+#[tokio::test(start_paused = true)]
+async fn versions_of_a_senders_clock_order_its_events_and_are_not_written_into_rows() {
+    let row = |rev: i64, price: i64| {
+        let mut row = product("7", "Told", price, 1);
+        row.insert("rev", rev.into());
+        row
+    };
+    let told = |version: i64, row: Record| Inbound {
+        version: Some(version.into()),
+        clock: Some("sender".into()),
+        ..Inbound::from(ChangeEvent::Updated { id: "7".into(), new: Some(row) })
+    };
+    let seen = |dio: &Dio| {
+        let row = dio.state().get("7").unwrap().decode().unwrap();
+        (row["rev"].clone(), row["price"].clone())
+    };
+    let (_lens, dio) = open(seeding(memory()).version_column("rev"), &Scripted::empty()).await;
+    dio.patched("7", row(2, 20)).await.unwrap();
+    dio.handle_event(told(100, row(2, 20))).await.unwrap();
+    assert_eq!(seen(&dio), (2.into(), 20.into()), "the sender's version is not the row's");
+    // The source's own version goes on from where it was.
+    let newer = Inbound::from(ChangeEvent::Updated { id: "7".into(), new: Some(row(3, 30)) });
+    assert_eq!(dio.handle_event(newer).await.unwrap(), Reconciled::Applied);
+    assert_eq!(seen(&dio), (3.into(), 30.into()));
+    assert_eq!(dio.handle_event(told(99, row(4, 40))).await.unwrap(), Reconciled::Stale, "an event that came late");
+    assert_eq!(dio.handle_event(told(101, row(2, 20))).await.unwrap(), Reconciled::Stale, "by the row's own version");
+    assert_eq!(seen(&dio), (3.into(), 30.into()));
+    // Without a version column the newest of the sender's events wins, in whatever order they come.
+    let (_lens, plain) = open(seeding(memory()), &Scripted::empty()).await;
+    plain.handle_event(told(5, row(0, 50))).await.unwrap();
+    assert_eq!(plain.handle_event(told(7, row(0, 70))).await.unwrap(), Reconciled::Applied);
+    assert_eq!(plain.handle_event(told(6, row(0, 60))).await.unwrap(), Reconciled::Stale);
+    assert_eq!(seen(&plain), (0.into(), 70.into()));
+    let other = Inbound { clock: Some("another".into()), ..told(1, row(0, 10)) };
+    assert_ne!(plain.handle_event(other).await.unwrap(), Reconciled::Stale, "versions of two clocks are not compared");
+}

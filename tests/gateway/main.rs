@@ -5,6 +5,7 @@
 mod asyncapi;
 mod events_checker;
 mod events_many;
+mod events_resume;
 mod events_stream;
 mod examples;
 mod feeds;

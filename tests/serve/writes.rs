@@ -101,3 +101,75 @@ fn g_a_hundred_thousand_lines_in_one_request_are_taken_in_bounded_memory() {
     assert!(grown < 24 << 20, "{came} bytes came in, {went} went out, and at the most {grown} more were held");
     assert!(server.get("/orders?limit=0").head.contains(&format!("x-total-count: {}", LINES / 50)));
 }
+
+const ROUTED: &str = r#"
+[dio.products]
+source = { csv = "products.csv" }
+write = { sqlite = "shop.db", table = "products" }
+"#;
+
+/// A folder whose CSV file's writes go to a table, which is empty.
+fn routed() -> (tempfile::TempDir, rusqlite::Connection) {
+    let dir = folder();
+    let shop = rusqlite::Connection::open(dir.path().join("shop.db")).unwrap();
+    shop.execute_batch("CREATE TABLE products (id INTEGER PRIMARY KEY, name TEXT, price INTEGER)").unwrap();
+    std::fs::write(dir.path().join("diorama.toml"), ROUTED).unwrap();
+    (dir, shop)
+}
+
+fn rows_of(shop: &rusqlite::Connection) -> Vec<(i64, String, i64)> {
+    let mut rows = shop.prepare("SELECT id, name, price FROM products ORDER BY id").unwrap();
+    let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+#[test]
+fn a_row_that_the_route_does_not_know_is_changed_and_deleted_as_any_other() {
+    let (dir, shop) = routed();
+    let mut server = Server::start(dir.path(), &[]);
+    let send = |server: &Server, method: &str, path: &str, body: &str| {
+        let headers = [("content-type", "application/json"), ("prefer", "wait=10")];
+        server.request(method, path, &headers, body)
+    };
+    let patched = send(&server, "PATCH", "/products/1", r#"{"price":180}"#);
+    assert_eq!(patched.status, 200, "{patched:?}");
+    assert_eq!(rows_of(&shop), [(1, "Muffin".into(), 180)], "the whole row goes there");
+    assert_eq!(send(&server, "PATCH", "/products/1", r#"{"name":"Scone"}"#).status, 200);
+    assert_eq!(rows_of(&shop), [(1, "Scone".into(), 180)]);
+    for (path, there) in [("/products/1", 1), ("/products/2", 0)] {
+        let deleted = send(&server, "DELETE", path, "");
+        assert!((200..300).contains(&deleted.status), "{deleted:?}");
+        assert_eq!(rows_of(&shop).len(), 0, "{path}, of which there was {there}");
+    }
+    let ids = |server: &Server| -> Vec<String> {
+        let rows = server.get("/products").json();
+        rows.as_array().unwrap().iter().map(|row| row["id"].to_string()).collect()
+    };
+    // The file still has them; the writes lie over it, through refreshes and restarts.
+    assert_eq!(ids(&server), ["3"]);
+    assert_eq!(server.post("/products/_refresh", "").status, 200);
+    assert_eq!(ids(&server), ["3"]);
+    server.kill();
+    let server = Server::start(dir.path(), &[]);
+    assert_eq!(ids(&server), ["3"]);
+    let failed = server.get("/operations?state=failed,parked").json();
+    assert_eq!(failed.as_array().map(Vec::len), Some(0), "{failed}");
+}
+
+#[test]
+fn a_routed_row_leaves_a_refresh_covered() {
+    let (dir, _shop) = routed();
+    let server = Server::start(dir.path(), &[]);
+    let headers = [("content-type", "application/json"), ("prefer", "wait=10")];
+    let inserted = server.request("PUT", "/products/9", &headers, r#"{"id":9,"name":"Pie","price":400}"#);
+    assert!((200..300).contains(&inserted.status), "{inserted:?}");
+    let changed = server.request("PATCH", "/products/1", &headers, r#"{"price":1}"#);
+    assert_eq!(changed.status, 200, "{changed:?}");
+    let since = server.get("/products").raw_header("dio-position").unwrap().to_string();
+    let refreshed = server.post("/products/_refresh", "").json();
+    assert_eq!((&refreshed["inserted"], &refreshed["changed"], &refreshed["removed"]), (&0.into(), &0.into(), &0.into()));
+    let path = format!("/products/events?since={since}");
+    let frames = server.get(&path).body;
+    let told: Vec<&str> = frames.lines().filter(|line| line.contains("\"type\":\"Invalidated\"")).collect();
+    assert!(told.len() == 1 && told[0].contains("\"covered\":true"), "nobody has to read again: {frames}");
+}

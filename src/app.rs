@@ -112,7 +112,10 @@ fn check_with(config: &Config, cached: bool) -> Result<(), Failure> {
         spec.clock.as_deref() == Some(COLUMN_CLOCK) && !config.dios.iter().any(|dio| versioned(&dio))
     });
     let clockless = clockless.map(|spec| {
-        format!("[webhook.{}] clock = \"column\" is the version column of [dio.{}]: it needs version", spec.name, spec.dio)
+        format!(
+            "[webhook.{}] clock = \"column\" is the version column of [dio.{}]: it needs version",
+            spec.name, spec.dio
+        )
     });
     let unrouted = config.dios.iter().filter(|spec| spec.routed_ttl.is_some() && spec.write.is_none());
     let unrouted = unrouted
@@ -123,8 +126,15 @@ fn check_with(config: &Config, cached: bool) -> Result<(), Failure> {
         }
         _ => None,
     };
-    let wrong: Vec<String> =
-        hooks.chain(missing).chain(pageless).chain(unguarded).chain(open).chain(unkept).chain(clockless).chain(unrouted).collect();
+    let wrong: Vec<String> = hooks
+        .chain(missing)
+        .chain(pageless)
+        .chain(unguarded)
+        .chain(open)
+        .chain(unkept)
+        .chain(clockless)
+        .chain(unrouted)
+        .collect();
     if wrong.is_empty() { Ok(()) } else { Err(Failure::config(wrong.join("\n"))) }
 }
 

@@ -20,7 +20,7 @@ use super::counters::Moves;
 use super::ring::{Old, RingItem};
 use super::room::{Held, Place};
 use super::trouble::Trouble;
-use crate::hot::{Base, CacheChange, Cmd, Decision, Entry, Origin, Outcome, State};
+use crate::hot::{Base, CacheChange, Cmd, Decision, Entry, Outcome, State};
 use crate::journal::{AppendError, Claim, Fence, Journal, JournalError, Kept, LogBatch, LogEntry, Seq};
 use crate::record::Body;
 use crate::vista::{Error, Result};
@@ -69,6 +69,8 @@ enum Work {
     All(Vec<Cmd>),
     /// Take what `invalidate_*` noted.
     Poke,
+    /// What they noted, in its order.
+    Told(Vec<Cmd>),
 }
 
 impl Command {
@@ -516,6 +518,10 @@ impl Stage {
                 };
                 self.finish(command, decided);
             }
+            Work::Told(cmds) => {
+                let done = self.take_all(cmds);
+                self.conclude(command, done);
+            }
             Work::All(cmds) => {
                 let done = match self.twice(&command) {
                     Some(refused) => Err(refused),
@@ -524,18 +530,9 @@ impl Stage {
                 self.conclude(command, done);
             }
             Work::Poke => {
-                let (ids, all) = {
-                    let mut invalid = self.core.invalid.lock();
-                    invalid.poked = false;
-                    (std::mem::take(&mut invalid.ids), std::mem::take(&mut invalid.all))
-                };
-                let cmd = if all {
-                    Cmd::InvalidateAll { covered: false, origin: Origin::Program }
-                } else {
-                    Cmd::Invalidate(ids.into_iter().collect())
-                };
-                let decided = decide(&self.next, &cmd);
-                self.finish(Command { cmd: Work::Cmd(cmd), ..command }, decided);
+                let cmds = self.core.invalid.lock().take();
+                let done = self.take_all(&cmds);
+                self.conclude(Command { cmd: Work::Told(cmds), ..command }, done);
             }
         }
     }
@@ -681,12 +678,8 @@ impl Stage {
                     Work::Cmd(Cmd::Write(write)) => Some(write.op.to_string()),
                     _ => None,
                 };
-                match &done.command.cmd {
-                    Work::Cmd(Cmd::Invalidate(ids)) if done.command.reply.is_none() => core.keep_invalid(ids, false),
-                    Work::Cmd(Cmd::InvalidateAll { .. }) if done.command.reply.is_none() => {
-                        core.keep_invalid(&[], true)
-                    }
-                    _ => {}
+                if let Work::Told(cmds) = &done.command.cmd {
+                    core.keep_invalid(cmds);
                 }
                 // A refusal was judged on a State that never came to be.
                 done.command.answer(Err(error(op)));

@@ -1,11 +1,11 @@
 //! What the tasks and handles of one Dio share.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use indexmap::IndexSet;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
@@ -89,19 +89,47 @@ impl std::fmt::Debug for Core {
     }
 }
 
-/// Ids that subscribers are to be told of, coalesced until the next turn.
+/// Calls of `invalidate_*` that subscribers are to be told of with the next turn.
 #[derive(Debug, Default)]
 pub(super) struct Invalid {
-    pub(super) ids: IndexSet<Id>,
-    pub(super) all: bool,
+    /// The rows, in the order of the calls; `None` for all rows.
+    calls: VecDeque<Option<Id>>,
     pub(super) poked: bool,
+}
+
+impl Invalid {
+    /// Adds calls before the others or after them. Where too many wait, one for all rows takes the place of all.
+    fn add(&mut self, calls: impl IntoIterator<Item = Option<Id>>, before: bool) {
+        let mut calls: VecDeque<Option<Id>> = calls.into_iter().collect();
+        if before {
+            std::mem::swap(&mut self.calls, &mut calls);
+        }
+        self.calls.append(&mut calls);
+        if self.calls.len() > MOST_INVALID {
+            self.calls = VecDeque::from([None]);
+        }
+    }
+
+    /// What tells subscribers of all calls so far, in their order.
+    pub(super) fn take(&mut self) -> Vec<Cmd> {
+        self.poked = false;
+        let mut cmds = Vec::new();
+        for call in self.calls.drain(..) {
+            match (call, cmds.last_mut()) {
+                (None, _) => cmds.push(Cmd::InvalidateAll { covered: false, origin: Origin::Program }),
+                (Some(id), Some(Cmd::Invalidate(ids))) => ids.push(id),
+                (Some(id), _) => cmds.push(Cmd::Invalidate(vec![id])),
+            }
+        }
+        cmds
+    }
 }
 
 /// Commands that are no operations and wait for the committer, at most.
 const INBOX: usize = 256;
 
-/// Beyond so many single ids, everything is invalidated.
-const MOST_INVALID: usize = 1_000;
+/// Beyond so many calls that wait, everything is invalidated.
+const MOST_INVALID: usize = 10_000;
 
 /// When the rows were last known to be what the master has.
 #[derive(Clone, Debug, Default)]
@@ -351,24 +379,11 @@ impl Core {
         self.hooks.on_write.is_none() && shell.writes_once() && shell.batch_size() > 1
     }
 
-    /// Notes that these subscribers are to be told, at the next turn.
+    /// Has subscribers told of a row, or of all rows, with the next turn.
     pub(super) fn invalidate(self: &Arc<Self>, id: Option<Id>) {
         let poke = {
             let mut invalid = self.invalid.lock();
-            match id {
-                Some(id) if !invalid.all => {
-                    invalid.ids.insert(id);
-                    if invalid.ids.len() > MOST_INVALID {
-                        invalid.ids.clear();
-                        invalid.all = true;
-                    }
-                }
-                Some(_) => {}
-                None => {
-                    invalid.ids.clear();
-                    invalid.all = true;
-                }
-            }
+            invalid.add([id], false);
             !std::mem::replace(&mut invalid.poked, true)
         };
         if poke {
@@ -377,19 +392,19 @@ impl Core {
     }
 
     /// Takes back what subscribers could not be told.
-    pub(super) fn keep_invalid(&self, ids: &[Id], all: bool) {
-        let mut invalid = self.invalid.lock();
-        invalid.all |= all;
-        if !invalid.all {
-            invalid.ids.extend(ids.iter().cloned());
-        }
+    pub(super) fn keep_invalid(&self, cmds: &[Cmd]) {
+        let calls = cmds.iter().flat_map(|cmd| match cmd {
+            Cmd::Invalidate(ids) => ids.iter().cloned().map(Some).collect(),
+            _ => vec![None],
+        });
+        self.invalid.lock().add(calls, true);
     }
 
     /// Has what was taken back told with the next turn.
     pub(super) fn poke_again(self: &Arc<Self>) {
         let waits = {
             let mut invalid = self.invalid.lock();
-            let waits = !invalid.poked && (invalid.all || !invalid.ids.is_empty());
+            let waits = !invalid.poked && !invalid.calls.is_empty();
             invalid.poked |= waits;
             waits
         };

@@ -370,12 +370,14 @@ impl Dio {
         core.commit(Cmd::Statement { rows: vec![(Id::from(id), Some(body))], told: true }).await.map(drop)
     }
 
-    /// Publishes `RecordChanged` without touching the cache. Coalesced; never waits, never fails.
+    /// Publishes `RecordChanged` without touching the cache: one event for each call, in the order of the calls and after what the
+    /// caller has written before. Never waits, never fails. Where 10,000 calls wait to be told, one `Invalidated` takes their place.
     pub fn invalidate_record(&self, id: impl Into<String>) {
         self.0.core.invalidate(Some(Id::from(id.into())));
     }
 
-    /// Publishes `Invalidated`: subscribers read everything again. Coalesced; never waits, never fails.
+    /// Publishes `Invalidated`: subscribers read everything again. As [`Dio::invalidate_record`], and subscribers that are told of
+    /// several at a time read once.
     pub fn invalidate_all(&self) {
         self.0.core.invalidate(None);
     }

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use imbl::{HashMap, HashSet, OrdMap};
 use indexmap::IndexMap;
 
-use super::versions::RowVersions;
 use super::entry::{Base, BulkRow, Entry, Many, OpChange, Visible};
 use super::op::{Effect, Op, OpError, OpId, OpState};
 use super::table::index::{Built, Spec};
 use super::table::{ORDINAL_STEP, Ordinal, RowRef, Slot, Table};
+use super::versions::RowVersions;
 use crate::record::{Body, Id, Seq};
 use crate::vista::Schema;
 

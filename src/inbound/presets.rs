@@ -96,7 +96,8 @@ impl<'o> Table<'o> {
         let schemas = self.schema.map_or(USUAL_SCHEMAS.to_vec(), |schema| vec![schema]);
         let schema = schemas[0];
         let listed: Vec<String> = schemas.iter().map(|schema| format!("\"{schema}\"")).collect();
-        let text = text.replace("{table}", self.name).replace("{schema}", schema).replace("{schemas}", &listed.join(", "));
+        let text =
+            text.replace("{table}", self.name).replace("{schema}", schema).replace("{schemas}", &listed.join(", "));
         let mut pieces = text.split("{database:");
         let mut out = pieces.next().unwrap_or_default().to_string();
         for piece in pieces {

@@ -229,15 +229,21 @@ async fn s56_invalidate_record_touches_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn s56_many_calls_between_two_turns_tell_once() {
+async fn in_order_each_invalidation_is_told_and_too_many_are_one() {
     let (_master, dio) = bakery_dio().await;
     let mut bus = dio.subscribe_events();
-    for _ in 0..100 {
-        dio.invalidate_record("7");
+    for id in ["7", "7", "3", "7"] {
+        dio.invalidate_record(id);
     }
+    dio.invalidate_all();
+    dio.patched("1", muffin_named()).await.unwrap();
+    dio.invalidate_record("3");
+    dio.invalidate_all();
     breathe().await;
-    assert_eq!(events(&mut bus), [changed("7")]);
-    for n in 0..2_000 {
+    let four = [changed("7"), changed("7"), changed("3"), changed("7")];
+    let rest = [DioEvent::Invalidated, changed("1"), changed("3"), DioEvent::Invalidated];
+    assert_eq!(events(&mut bus), [four, rest].concat(), "each call, in the order of the calls");
+    for n in 0..10_001 {
         dio.invalidate_record(n.to_string());
     }
     breathe().await;

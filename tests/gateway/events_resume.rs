@@ -193,7 +193,9 @@ async fn streams_wait_while_the_server_starts() {
 #[tokio::test]
 async fn streams_that_have_waited_long_enough_are_told_to_come_again() {
     let starting = Starting::new(Duration::from_millis(50)).await;
-    for path in ["/products/events", "/products/live", "/events?dio=products", "/products/_aggregate?select=count()&live=true"] {
+    for path in
+        ["/products/events", "/products/live", "/events?dio=products", "/products/_aggregate?select=count()&live=true"]
+    {
         let answer = starting.get(path, "text/event-stream").await;
         // A refusal would end an event source for ever; the end of a stream does not.
         assert!(answer.contains(" 200 OK") && answer.contains("content-type: text/event-stream"), "{path}: {answer}");
@@ -216,7 +218,8 @@ async fn a_poll_gives_at_once_what_it_has() {
         ("since=OTHER:1", vec!["hello", "reset", "heartbeat"]),
         ("since=OTHER:1&snapshot=auto", vec!["hello", "reset", "snapshot_begin", "rows", "snapshot_end", "heartbeat"]),
     ] {
-        let answer = app.send("GET", &format!("/products/events?{query}&wait=30"), &[("Accept", "application/json")], "").await;
+        let answer =
+            app.send("GET", &format!("/products/events?{query}&wait=30"), &[("Accept", "application/json")], "").await;
         let frames = answer.json();
         let told: Vec<&str> = frames.as_array().unwrap().iter().map(|frame| frame["type"].as_str().unwrap()).collect();
         assert_eq!(told, kinds, "{query}");

@@ -167,7 +167,10 @@ fn a_routed_row_leaves_a_refresh_covered() {
     assert_eq!(changed.status, 200, "{changed:?}");
     let since = server.get("/products").raw_header("dio-position").unwrap().to_string();
     let refreshed = server.post("/products/_refresh", "").json();
-    assert_eq!((&refreshed["inserted"], &refreshed["changed"], &refreshed["removed"]), (&0.into(), &0.into(), &0.into()));
+    assert_eq!(
+        (&refreshed["inserted"], &refreshed["changed"], &refreshed["removed"]),
+        (&0.into(), &0.into(), &0.into())
+    );
     let path = format!("/products/events?since={since}");
     let frames = server.get(&path).body;
     let told: Vec<&str> = frames.lines().filter(|line| line.contains("\"type\":\"Invalidated\"")).collect();

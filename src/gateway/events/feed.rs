@@ -18,7 +18,7 @@ use self::lag::Newest;
 use self::rows::Remaining;
 use super::super::problem::ApiError;
 use super::super::state::Mounted;
-use super::frame::{self, Encoding, Hello, Reset};
+use super::frame::{self, Encoding, Hello, Kind, Reset};
 use super::view::View;
 use super::wish::{Ops, Since, Snapshot, Wish};
 use crate::dio::{At, Core, Position, Ring, RingItem};
@@ -39,17 +39,19 @@ pub(super) struct Sent {
     pub(super) frame: Bytes,
     /// The position that a client may go on from once it has this frame.
     pub(super) seq: Option<Seq>,
+    /// Whether it has the client read everything again.
+    pub(super) rereads: bool,
     /// Whether it is what a poll waits for: events, rows and resets, but not the greeting and bookmarks.
     pub(super) is_event: bool,
 }
 
 impl Sent {
-    fn news(frame: Bytes, seq: Option<Seq>) -> Sent {
-        Sent { frame, seq, is_event: true }
+    pub(super) fn news(frame: Bytes, seq: Option<Seq>) -> Sent {
+        Sent { frame, seq, rereads: false, is_event: true }
     }
 
-    fn word(frame: Bytes, seq: Option<Seq>) -> Sent {
-        Sent { frame, seq, is_event: false }
+    pub(super) fn word(frame: Bytes, seq: Option<Seq>) -> Sent {
+        Sent { frame, seq, rereads: false, is_event: false }
     }
 }
 
@@ -254,6 +256,10 @@ impl Feed {
         self.position.seq = seq;
         let Some(sent) = self.told(item, at) else { return 0 };
         let size = sent.frame.len();
+        // To read everything again once is enough.
+        if sent.rereads && out.last().is_some_and(|last| last.rereads) {
+            out.pop();
+        }
         out.push(sent);
         size
     }
@@ -264,7 +270,8 @@ impl Feed {
         }
         let told = self.view.tell(item, at)?;
         let wanted = self.ops.is_none_or(|ops| ops.has(told.kind));
-        wanted.then(|| Sent::news(told.frame, item.seq))
+        let rereads = told.kind == Kind::Invalidated && !item.covered();
+        wanted.then(|| Sent { rereads, ..Sent::news(told.frame, item.seq) })
     }
 
     /// Whether nobody can tell what an event is for this subscriber, because its entry is of a format that does not keep the row

@@ -114,7 +114,7 @@ impl Stream {
                 biased;
                 () = self.place.stopping() => {
                     let bye = frame::bye(Encoding::Json, 1001, "the server is stopping");
-                    let mut last = self.render(&[Sent { frame: bye, seq: None, is_event: false }]);
+                    let mut last = self.render(&[Sent::word(bye, None)]);
                     last.extend(self.end());
                     return Some(last.into());
                 }
@@ -149,7 +149,7 @@ impl Stream {
         if self.transport == Transport::Sse {
             return Bytes::new();
         }
-        let beats: Vec<_> = self.subs.heartbeats().map(|frame| Sent { frame, seq: None, is_event: false }).collect();
+        let beats: Vec<_> = self.subs.heartbeats().map(|frame| Sent::word(frame, None)).collect();
         let mut last = self.render(&beats);
         if self.transport == Transport::Array {
             last.extend_from_slice(b"]\n");

@@ -159,7 +159,7 @@ impl Subs {
             Err(Ended::Closed) => {
                 self.all.remove(at);
                 let gone = frame::tagged(encoding, &name, &frame::word(encoding, "unsubscribed"));
-                Ok(vec![Sent { frame: gone, seq: None, is_event: false }])
+                Ok(vec![Sent::word(gone, None)])
             }
             Err(Ended::Slow) => Err(Ended::Slow),
         }

@@ -606,7 +606,8 @@ impl World {
                 Some(Own::Told(version)) => 2 + u64::try_from(version.as_integer().unwrap()).unwrap(),
             });
             out.push(state.versions.get(&id).map_or(0, |known| {
-                let version = known.others.by("sender").map_or(0, |version| i128::from(version.as_integer().unwrap()) + 1);
+                let version =
+                    known.others.by("sender").map_or(0, |version| i128::from(version.as_integer().unwrap()) + 1);
                 version as u64 * 2 + u64::from(known.latest.is_some())
             }));
             if let Some(fold) = state.fold(&id) {

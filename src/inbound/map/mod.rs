@@ -254,7 +254,8 @@ impl Rule {
             format!("the version {shown:?} is neither a number nor a time: the change was taken without it")
         });
         let old = self.old_id.as_ref().filter(|_| matches!(action, Action::Insert | Action::Update));
-        let old = old.and_then(|source| id_from_value(&*source.find(scope)?)).filter(|old| event.id() != Some(old.as_str()));
+        let old =
+            old.and_then(|source| id_from_value(&*source.find(scope)?)).filter(|old| event.id() != Some(old.as_str()));
         let change = |event, partial| Change {
             event,
             version: version.clone(),

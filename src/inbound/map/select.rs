@@ -221,7 +221,8 @@ impl Path {
         for step in &self.0 {
             let mut next = Vec::new();
             let is_list = |value: &CborValue| matches!(value, CborValue::Array(_) | CborValue::Map(_));
-            let lists = matches!(step, Step::Token(token) if token == "*") && found.iter().all(|(_, value)| is_list(value));
+            let lists =
+                matches!(step, Step::Token(token) if token == "*") && found.iter().all(|(_, value)| is_list(value));
             for (_, value) in found {
                 match (step, value) {
                     (Step::Token(token), CborValue::Array(items)) if token == "*" => {

@@ -346,7 +346,9 @@ fn a_table_of_another_schema_is_another_table() {
             ("postgres", format!(r#"{{"table":"nums","schema":"{schema}","op":"INSERT","id":1,"row":{row}}}"#)),
             (
                 "debezium",
-                format!(r#"{{"op":"c","before":null,"after":{row},"source":{{"db":"shop","schema":"{schema}","table":"nums"}}}}"#),
+                format!(
+                    r#"{{"op":"c","before":null,"after":{row},"source":{{"db":"shop","schema":"{schema}","table":"nums"}}}}"#
+                ),
             ),
             ("debezium", format!(r#"{{"id":1,"__op":"c","__table":"nums","__schema":"{schema}"}}"#)),
         ]
@@ -383,14 +385,22 @@ fn debezium_in_arrays_and_in_cloudevents() {
         "iodebeziumop":"u","iodebeziumtsms":"1578923739738","iodebeziumdb":"postgres","iodebeziumschema":"public","iodebeziumtable":"nums",
         "iodebeziumlsn":"29274832","iodebeziumxmin":null"#;
     let kind = [("content-type", "application/cloudevents+json")];
-    for data in [r#"{"before":{"id":1},"after":{"id":1,"n":2}}"#, r#"{"schema":{},"payload":{"before":{"id":1},"after":{"id":1,"n":2}}}"#] {
+    for data in [
+        r#"{"before":{"id":1},"after":{"id":1,"n":2}}"#,
+        r#"{"schema":{},"payload":{"before":{"id":1},"after":{"id":1,"n":2}}}"#,
+    ] {
         let change = one("debezium", "nums", &kind, &format!(r#"{{{attributes},"data":{data}}}"#));
         assert_eq!((change.event, change.version), (updated("1", r#"{"id":1,"n":2}"#), Some(29_274_832.into())));
     }
     let whole = format!(r#"{{{},"data":{}}}"#, attributes.replace("iodebeziumop", "other"), envelope(3));
     assert_eq!(one("debezium", "nums", &kind, &whole).event, inserted("3", r#"{"id":3}"#));
     ignored("debezium", "audit.nums", &kind, &whole);
-    let binary = [("ce-specversion", "1.0"), ("ce-iodebeziumop", "d"), ("ce-iodebeziumtable", "nums"), ("ce-iodebeziumschema", "public")];
+    let binary = [
+        ("ce-specversion", "1.0"),
+        ("ce-iodebeziumop", "d"),
+        ("ce-iodebeziumtable", "nums"),
+        ("ce-iodebeziumschema", "public"),
+    ];
     assert_eq!(one("debezium", "nums", &binary, r#"{"before":{"id":1},"after":null}"#).event, deleted("1"));
 }
 
@@ -408,7 +418,8 @@ fn messages_of_a_batch_have_their_own_ids() {
 
 #[test]
 fn what_no_rule_is_for_is_not_understood() {
-    let hook = |name: &str| Hook::new(Scheme::None).format(Format::Map(preset(name, Some("nums"), "", &["map"]).unwrap()));
+    let hook =
+        |name: &str| Hook::new(Scheme::None).format(Format::Map(preset(name, Some("nums"), "", &["map"]).unwrap()));
     let headers = HeaderMap::from_iter([(hyper::header::CONTENT_TYPE, "application/json".parse().unwrap())]);
     for (name, body) in [("debezium", "{}"), ("debezium", r#"{"rows":[]}"#), ("debezium", "7"), ("supabase", "{}")] {
         let (body, now) = (body.as_bytes(), Timestamp::UNIX_EPOCH);

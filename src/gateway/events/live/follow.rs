@@ -81,7 +81,7 @@ impl Follow {
             heartbeat,
             snapshot: rows.is_some(),
         };
-        follow.greeting.push(word(frame::hello(encoding, &hello), rows.is_none().then_some(seq)));
+        follow.greeting.push(Sent::word(frame::hello(encoding, &hello), rows.is_none().then_some(seq)));
         follow.greeting.extend(rows);
         Ok(follow)
     }
@@ -141,17 +141,14 @@ impl Follow {
         let Some(from) = self.next.checked_sub(log.first) else {
             let position = Position { seq: log.seq, ..self.core.position() };
             self.seq = log.seq;
-            let reset = word(frame::reset(self.live.encoding, Reset::Overflow, &position), None);
+            let reset = Sent::word(frame::reset(self.live.encoding, Reset::Overflow, &position), None);
             return vec![reset, self.begin(log)];
         };
         let (mut out, mut bytes) = (Vec::new(), 0);
         for change in log.changes.iter().skip(usize::try_from(from).unwrap_or(usize::MAX)) {
             let last = change.frames.len() - 1;
-            out.extend(change.frames.iter().enumerate().map(|(at, frame)| Sent {
-                frame: frame.clone(),
-                seq: (at == last).then_some(change.seq),
-                is_event: true,
-            }));
+            let told = change.frames.iter().enumerate();
+            out.extend(told.map(|(at, frame)| Sent::news(frame.clone(), (at == last).then_some(change.seq))));
             self.next += 1;
             self.seq = change.seq;
             bytes += change.bytes;
@@ -168,7 +165,7 @@ impl Follow {
         self.seq = log.seq;
         self.rows = Some((Arc::clone(&log.rows), 0));
         let position = Position { seq: log.seq, ..self.core.position() };
-        word(frame::window_begin(self.live.encoding, &position, log.rows.len(), log.total), None)
+        Sent::word(frame::window_begin(self.live.encoding, &position, log.rows.len(), log.total), None)
     }
 
     /// A frame of rows from `from` on, and the end after the last.
@@ -182,7 +179,7 @@ impl Follow {
         let mut out = Vec::new();
         if at > from {
             // Of a list, the rows are the news.
-            out.push(Sent { frame: frame.finish(), seq: None, is_event: true });
+            out.push(Sent::news(frame.finish(), None));
         }
         if at < rows.len() {
             self.rows = Some((rows, at));
@@ -190,7 +187,7 @@ impl Follow {
         }
         let position = Position { seq: self.seq, ..self.core.position() };
         let end = frame::snapshot_end(self.live.encoding, &position);
-        out.push(Sent { frame: end, seq: Some(self.seq), is_event: true });
+        out.push(Sent::news(end, Some(self.seq)));
         out
     }
 }
@@ -206,8 +203,4 @@ impl Log {
         let behind = self.changes.partition_point(|change| change.seq <= seq) as u64;
         (self.floor <= seq && seq <= self.seq).then(|| self.first + behind)
     }
-}
-
-fn word(frame: bytes::Bytes, seq: Option<Seq>) -> Sent {
-    Sent { frame, seq, is_event: false }
 }

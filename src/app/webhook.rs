@@ -1,6 +1,5 @@
 //! `diorama webhook test`: what a delivery would do, told step by step, without doing it.
 
-use std::borrow::Cow;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -10,10 +9,15 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
 use super::{Failure, OTHER, hooks, say, source};
+use crate::cache::MemoryCache;
 use crate::config::{Config, DioSpec, HookSpec};
-use crate::inbound::{Change, Decoded, Hook, ItemError, Request};
+use crate::dio::{Dio, DioEvent, Settings};
+use crate::gateway::webhook::trial::{self, Trial};
+use crate::inbound::{Hook, ItemError, Request};
+use crate::journal::DeliveryState;
+use crate::lens::Lens;
 use crate::record::{CborValue, value_to_json};
-use crate::vista::{ChangeEvent, RowCheck, Schema, Shape, UnknownColumns};
+use crate::vista::{ChangeEvent, Error};
 
 /// Try webhooks out.
 #[derive(Debug, Subcommand)]
@@ -52,7 +56,8 @@ pub async fn run(asked: Webhook) -> Result<(), Failure> {
     let config = super::read(&test.config)?;
     super::check(&config)?;
     let spec = find(&config, &test.name)?;
-    let hook = hooks::inbound(spec).map_err(Failure::config)?;
+    let hook = hooks::hook(spec).map_err(Failure::config)?;
+    let inbound = &hook.inbound;
     say(format_args!(
         "webhook {}: scheme {:?}, format {:?}, for {}",
         spec.name, spec.auth.scheme, spec.format, spec.dio
@@ -64,40 +69,45 @@ pub async fn run(asked: Webhook) -> Result<(), Failure> {
     if test.unsigned {
         say("not verified: nobody asked for it");
     } else {
-        verify(&hook, &request)?;
+        verify(inbound, &request)?;
     }
-    if let Some(reply) = hook.answer_before_decoding(&request) {
+    if let Some(reply) = inbound.answer_before_decoding(&request) {
         say(format_args!("answered at once: {} {}", reply.status.as_u16(), reply.body));
         return Ok(());
     }
-    let dio = resource(&config, spec)?;
-    let schema = schema(dio).await?;
-    let decoded = hook.decode(&request, &schema);
-    let mut decoded = decoded.map_err(|error| failed(format!("not understood: {error}")))?;
-    let unknown = source::unknown_columns(dio).for_upstream();
-    for (at, change) in decoded.changes.iter_mut().enumerate() {
-        if let Some(detail) = change.as_mut().ok().and_then(|change| misfit(change, &schema, unknown)) {
-            *change = Err(ItemError { number: at + 1, detail });
-        }
-    }
-    tell(&decoded)
+    let scratch = Scratch::open(&config, resource(&config, spec)?).await?;
+    let decoded = inbound.decode(&request, &scratch.dio.schema());
+    let decoded = decoded.map_err(|error| failed(format!("not understood: {error}")))?;
+    let (delivery, ignored, why) = (decoded.delivery.clone(), decoded.ignored, decoded.why.clone());
+    let trials = trial::run(&hook, &scratch.dio, decoded).await;
+    let told = tell(&scratch.dio, delivery.as_deref(), &trials.map_err(|error| failed(error.to_string()))?, ignored, why);
+    scratch.close().await;
+    told
 }
 
-/// Makes the row of a change as the resource would hold it; says why that is not possible.
-fn misfit(change: &mut Change, schema: &Schema, unknown: UnknownColumns) -> Option<String> {
-    let (ChangeEvent::Inserted { id, new: Some(row) } | ChangeEvent::Updated { id, new: Some(row) }) =
-        &mut change.event
-    else {
-        return None;
-    };
-    let shape = if change.partial { Shape::Part } else { Shape::Whole };
-    let check = RowCheck::new(schema, shape).unknown(unknown).coercion(change.coercion);
-    match check.check_under(id, Cow::Borrowed(row)) {
-        Ok(checked) => {
-            *row = checked.row.into_owned();
-            None
-        }
-        Err(error) => Some(format!("{error}; the row would be read from the source")),
+/// The resource as it would be served, in memory: what is done to it is seen by nobody, and its source gets nothing.
+struct Scratch {
+    lens: Lens,
+    dio: Dio,
+}
+
+impl Scratch {
+    async fn open(config: &Config, spec: &DioSpec) -> Result<Scratch, Failure> {
+        let wrong = |error: Error| Failure::config(format!("[dio.{}] {error}", spec.name));
+        let vista = source::open(spec).await.map_err(wrong)?;
+        let builder = Lens::new().cache_source(MemoryCache::default()).on_start(super::list).on_refresh(super::list);
+        let lens = builder.build().map_err(wrong)?;
+        let quiet = |settings: &mut Settings| {
+            source::settings(spec, config, settings);
+            settings.offline = true;
+        };
+        let dio = lens.dio(vista).settings(quiet).make().await.map_err(wrong)?;
+        Ok(Scratch { lens, dio })
+    }
+
+    async fn close(self) {
+        self.dio.close().await;
+        self.lens.close().await;
     }
 }
 
@@ -153,51 +163,59 @@ fn resource<'c>(config: &'c Config, spec: &HookSpec) -> Result<&'c DioSpec, Fail
     dio.ok_or_else(|| Failure::config(format!("there is no [dio.{}]", spec.dio)))
 }
 
-/// The columns of a resource, as its source says.
-async fn schema(dio: &DioSpec) -> Result<Schema, Failure> {
-    let vista = source::open(dio).await.map_err(|error| Failure::config(format!("[dio.{}] {error}", dio.name)))?;
-    Ok(Schema::clone(&vista.schema()))
-}
-
-fn tell(decoded: &Decoded) -> Result<(), Failure> {
-    match &decoded.delivery {
+fn tell(
+    dio: &Dio,
+    delivery: Option<&str>,
+    trials: &[Result<Trial, ItemError>],
+    ignored: usize,
+    why: Option<String>,
+) -> Result<(), Failure> {
+    match delivery {
         Some(id) => say(format_args!("delivery {id}: a second one with this id would change nothing")),
         None => say("delivery without an id"),
     }
     let mut wrong = 0;
-    for change in &decoded.changes {
-        match change {
-            Ok(change) => say(line(change)),
+    for trial in trials {
+        match trial {
+            Ok(trial) if trial.delivery.state == DeliveryState::Undecodable => {
+                wrong += 1;
+                let detail = trial.delivery.detail.as_deref().unwrap_or_default();
+                say(format_args!("not understood: {detail}; the row would be read from the source"));
+            }
+            Ok(trial) => say(line(dio, trial)),
             Err(error) => {
                 wrong += 1;
                 say(format_args!("not understood: {error}"));
             }
         }
     }
-    if decoded.ignored > 0 {
-        let why = decoded.why.as_deref().unwrap_or_default();
-        say(format_args!("ignored: {} ({why})", decoded.ignored));
+    if ignored > 0 {
+        say(format_args!("ignored: {ignored} ({})", why.unwrap_or_default()));
+    } else if let Some(remark) = why {
+        say(remark);
     }
     say("nothing was changed");
     if wrong == 0 { Ok(()) } else { Err(failed(format!("{wrong} of the changes would not be applied"))) }
 }
 
-fn line(change: &Change) -> String {
-    let (what, new) = match &change.event {
-        ChangeEvent::Inserted { id, new } => (format!("would insert {id}"), Some(new)),
-        ChangeEvent::Updated { id, new } => (format!("would update {id}"), Some(new)),
-        ChangeEvent::Deleted { id } => (format!("would delete {id}"), None),
-        _ => ("would read the source again".to_string(), None),
-    };
+/// What a change would do, by what it has done to the copy.
+fn line(dio: &Dio, trial: &Trial) -> String {
+    let Trial { change, delivery, events } = trial;
     let json = |value: &CborValue| String::from_utf8_lossy(&value_to_json(value)).into_owned();
-    let row = new.map(|new| match new {
-        None => ", reading the row from the source".to_string(),
-        Some(row) => {
-            let members = row.iter().map(|(name, value)| (CborValue::Text(name.clone()), value.clone()));
-            let merged = if change.partial { ", merging" } else { " to" };
-            format!("{merged} {}", json(&CborValue::Map(members.collect())))
-        }
+    let row = |id: &str| dio.state().get(id).map(|row| String::from_utf8_lossy(row.json()).into_owned());
+    let id = change.event.id().unwrap_or_default();
+    let told = events.iter().find_map(|event| match event {
+        DioEvent::RecordInserted { id } => Some(format!("would insert {id}: {}", row(id).unwrap_or_default())),
+        DioEvent::RecordChanged { id } => Some(format!("would update {id} to {}", row(id).unwrap_or_default())),
+        DioEvent::RecordRemoved { id } => Some(format!("would delete {id}")),
+        _ => None,
+    });
+    let what = told.unwrap_or_else(|| match (delivery.state, &change.event) {
+        (_, ChangeEvent::Invalidated) => "would read the source again".to_string(),
+        (DeliveryState::Stale, _) => format!("would change nothing: it is older than what is known of {id}"),
+        _ if delivery.changes.deferred > 0 => format!("would read {id} from the source"),
+        _ => format!("would change nothing: {id} is so already"),
     });
     let version = change.version.as_ref().map(|version| format!(" (version {})", json(version)));
-    [what, row.unwrap_or_default(), version.unwrap_or_default()].concat()
+    [what, version.unwrap_or_default()].concat()
 }

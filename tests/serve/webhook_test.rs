@@ -48,7 +48,7 @@ fn a_delivery_is_tried_out_step_by_step_and_nothing_changes() {
         "webhook stripe: scheme \"stripe\", format \"stripe\", for products",
         "verified",
         "delivery evt_1",
-        r#"would update 1 to {"id":1,"name":"Muffin","object":"product","price":180} (version 1748779200)"#,
+        r#"would update 1 to {"id":1,"name":"Muffin","price":180,"object":"product"} (version 1748779200)"#,
         "nothing was changed",
     ] {
         assert!(text.contains(line), "{line:?} is not in\n{text}");
@@ -76,6 +76,32 @@ fn a_delivery_is_tried_out_step_by_step_and_nothing_changes() {
     assert!(code == Some(1) && text.contains("not understood: EOF"), "{text}");
     let (code, text) = tried(dir.path(), &["strip", "body.json"]);
     assert!(code == Some(78) && text.contains("there are stripe, github, shopify"), "{text}");
+}
+
+/// What is told is what a POST does, because it is done the same way.
+#[test]
+fn what_is_tried_out_is_what_a_delivery_does() {
+    let dir = folder();
+    let config = "[lens]\ncache = \"memory\"\n[dio.products]\nsource = { csv = \"products.csv\" }\nversion = \"price\"\n\
+        [webhook.products]\nauth = { scheme = \"none\" }\n";
+    std::fs::write(dir.path().join("diorama.toml"), config).unwrap();
+    let server = Server::start(dir.path(), &[]);
+    for (body, said, state) in [
+        (r#"{"op":"upsert","id":"9","new":{"id":9,"name":"Pie","price":4}}"#, "would insert 9", "applied"),
+        (r#"{"op":"upsert","id":"1","new":{"id":1,"name":"Pie","price":400}}"#, "would update 1 to", "applied"),
+        (r#"{"op":"update","id":"2","new":{"id":2,"name":"Old","price":3}}"#, "older than what is known of 2", "stale"),
+        (r#"{"op":"upsert","id":"3","new":{"id":4,"name":"Bun","price":900}}"#, "not understood", "undecodable"),
+        (r#"{"op":"update","id":"3","new":{"id":3,"price":"dear"}}"#, "not understood", "undecodable"),
+        (r#"{"op":"delete","id":"77"}"#, "would", "applied"),
+        (r#"{"rows":[]}"#, "not understood", "undecodable"),
+    ] {
+        std::fs::write(dir.path().join("body.json"), body).unwrap();
+        let (code, text) = tried(dir.path(), &["products", "body.json"]);
+        assert!(text.contains(said), "{body}: {text}");
+        let answer = server.post("/webhooks/products", body);
+        assert_eq!(answer.json()["state"], state, "{body}: {}", answer.body);
+        assert_eq!(code == Some(0), state != "undecodable", "{body}: {text}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod deliveries;
 mod raw;
 mod receive;
+pub(crate) mod trial;
 mod work;
 
 pub(crate) use deliveries::describe_whole;

@@ -1,0 +1,61 @@
+//! Deliveries that are tried out: applied, change by change, to a Dio that nobody else sees.
+
+use std::sync::Arc;
+
+use super::{Hook, work};
+use crate::dio::{Dio, DioEvent};
+use crate::inbound::{Change, Decoded, ItemError};
+use crate::journal::{Changes, Delivery, DeliveryId, DeliveryState};
+use crate::vista::Result;
+
+/// What one change of a delivery came to.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    pub(crate) change: Change,
+    /// What the sender would be told of it.
+    pub(crate) delivery: Delivery,
+    /// What subscribers would be told.
+    pub(crate) events: Vec<DioEvent>,
+}
+
+/// Applies the changes of a delivery to `dio` as a POST would, each by itself; gives what became of it, or why it is not
+/// understood.
+///
+/// # Errors
+/// As [`Dio::deliver`].
+pub(crate) async fn run(hook: &Hook, dio: &Dio, decoded: Decoded) -> Result<Vec<std::result::Result<Trial, ItemError>>> {
+    let mut trials = Vec::with_capacity(decoded.changes.len());
+    let mut bus = dio.subscribe_events();
+    for change in decoded.changes {
+        let change = match change {
+            Ok(change) => change,
+            Err(error) => {
+                trials.push(Err(error));
+                continue;
+            }
+        };
+        let alone = Decoded { changes: vec![Ok(change.clone())], ..Decoded::default() };
+        let parcel = work::parcel(hook, unkept(hook), (None, &[]), alone, true);
+        let delivery = dio.deliver(&parcel).await?;
+        let events = std::iter::from_fn(|| bus.try_recv()).collect();
+        trials.push(Ok(Trial { change, delivery, events }));
+    }
+    Ok(trials)
+}
+
+/// A delivery of which nothing is kept.
+fn unkept(hook: &Hook) -> Delivery {
+    Delivery {
+        id: DeliveryId::new(),
+        hook: Arc::from(hook.name.as_str()),
+        dio: Arc::from(hook.dio.as_str()),
+        key: None,
+        state: DeliveryState::Received,
+        changes: Changes::default(),
+        detail: None,
+        attempts: 0,
+        received: work::now(),
+        updated: work::now(),
+        size: 0,
+    }
+}

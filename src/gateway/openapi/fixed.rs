@@ -206,6 +206,11 @@ pub(super) fn hook(api: &mut Api, hook: &Hook) {
 fn proof(api: &mut Api, hook: &Hook, receive: OperationBuilder) -> OperationBuilder {
     let (scheme, about) = match hook.inbound.scheme().proof() {
         Proof::Nothing => return receive,
+        Proof::Body => return answers::refusals(receive, &[401]),
+        Proof::Query(name) => {
+            let about = "The webhook's secret.";
+            return answers::refusals(receive.parameter(parameters::secret(&name, about)), &[401]);
+        }
         Proof::Headers(headers) => {
             let each = |receive, (name, about): &(String, &str)| {
                 OperationBuilder::parameter(receive, parameters::required(name, about))

@@ -8,6 +8,7 @@ mod events_many;
 mod events_stream;
 mod examples;
 mod feeds;
+mod handshakes;
 mod harness;
 mod inbox;
 mod index;

@@ -45,7 +45,7 @@ fn is_telling(name: &str) -> bool {
     TELLING.iter().any(|part| name.contains(part))
 }
 
-/// Without the values of parameters that prove something, such as `proof`.
+/// Redacts the values of parameters that prove something, such as `proof`.
 fn plain_uri(uri: &Uri, proof: Option<&str>) -> String {
     let Some(query) = uri.query() else { return uri.path().to_string() };
     let plain = query.split('&').map(|pair| match pair.split_once('=') {

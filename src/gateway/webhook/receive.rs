@@ -108,7 +108,7 @@ impl Reporter<'_> {
 enum Taken {
     /// It only wanted to know whether anybody is there.
     Asked(Reply),
-    /// What became of the delivery, so far, and what its sender is to be shown instead.
+    /// Outcome of the delivery so far, and the answer that its sender needs instead of it.
     Delivery(Delivery, Option<Reply>),
 }
 
@@ -304,7 +304,7 @@ pub(super) fn in_progress() -> ApiError {
     ApiError::new(Code::InProgress, "the same delivery is being applied").retry_after(Some(AGAIN))
 }
 
-/// Every refusal looks the same from outside; the log knows the reason.
+/// Refuses a delivery without a proof. All refusals look the same from outside; the log has the reason.
 pub(super) fn unproven(hook: &Hook, reason: Refused) -> ApiError {
     let error = ApiError::new(Code::SignatureInvalid, "the delivery is not signed as this webhook needs it")
         .cause(reason.to_string());

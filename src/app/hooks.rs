@@ -130,7 +130,7 @@ fn told(spec: &HookSpec, problems: Vec<Problem>) -> String {
     }
 }
 
-/// Each word by its own name: a new one that is left out here does not compile, and is not "no proof".
+/// Builds the scheme of each word by its own name: a new word that is left out does not compile, and is not "no proof".
 fn scheme(auth: &HookAuth) -> Result<Scheme, String> {
     let secrets = || auth.secrets.iter().map(Secret::reveal);
     let keys = |key: fn(&str) -> Result<Key, String>| -> Result<Vec<Key>, String> { secrets().map(key).collect() };
@@ -294,6 +294,21 @@ mod tests {
         let lines: Vec<&str> = error.lines().collect();
         assert!(lines[0].starts_with("diorama.toml:7:6: [webhook.a] \"oops\" is no selector"), "{error}");
         assert!(lines[1].starts_with("diorama.toml:8:1: [webhook.a] map has no key \"wehn\""), "{error}");
+    }
+
+    #[test]
+    fn the_examples_of_all_senders_work() {
+        let page = include_str!("../../docs/webhooks.md").split("\n## Senders\n").nth(1).unwrap();
+        let examples: Vec<&str> =
+            page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        assert_eq!(examples.len(), 11);
+        for example in examples {
+            let text = format!("[dio.products]\nsource = {{ csv = \"a.csv\" }}\n{example}");
+            let env = |_: &str| Some("0123456789abcdef".to_string());
+            let config = Config::parse(&text, Path::new("diorama.toml"), &env).unwrap();
+            let hook = inbound(&config.webhooks[0]);
+            assert!(hook.is_ok_and(|hook| !matches!(hook.scheme(), Scheme::None)), "{example}");
+        }
     }
 
     #[test]

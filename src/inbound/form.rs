@@ -11,10 +11,10 @@ const MOST_FIELDS: usize = MOST_CHANGES;
 /// The field that holds a JSON document in forms of GitHub and Slack.
 const PAYLOAD: &str = "payload";
 
-/// What a form of a sender stands for.
+/// Meaning of a sender's forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Forms {
-    /// Nothing: the sender sends none.
+    /// None: the sender sends no forms.
     Refused,
     /// The JSON document in its field `payload`.
     Payload,

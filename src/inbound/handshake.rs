@@ -56,7 +56,7 @@ pub enum Notice {
     },
     /// Twitch gave a subscription up.
     Revoked {
-        /// What it was for, like `channel.follow`.
+        /// Type of its events, like `channel.follow`.
         subscription: String,
         /// Twitch's word for the reason.
         reason: String,
@@ -113,7 +113,7 @@ impl Hook {
         }
     }
 
-    /// Whether senders ask by `GET`.
+    /// Says whether senders ask by `GET`.
     pub fn has_challenge(&self) -> bool {
         matches!(self.scheme.sender(), Sender::Meta | Sender::Dropbox)
     }
@@ -267,7 +267,7 @@ fn echo(challenge: String) -> Result<Reply, Refused> {
     if is_echo(&challenge) { Ok(text(challenge)) } else { Err(Refused::Malformed) }
 }
 
-/// Whether `text` may be given back: what senders make up is short and plain.
+/// Says whether `text` may be given back: what senders make up is short and printable.
 fn is_echo(text: &str) -> bool {
     (1..=MOST_ECHO).contains(&text.len()) && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
 }

@@ -172,7 +172,7 @@ impl Hook {
         }
     }
 
-    /// What the body holds: decompressed, and without the envelope that its sender puts around every message.
+    /// Reads the body: decompressed, and without the envelope that its sender puts around every message.
     pub(super) fn documents(&self, request: &Request<'_>) -> Result<Documents, DecodeError> {
         let body = coding::decompressed(request.headers, request.body)?;
         match self.scheme.sender() {
@@ -181,7 +181,7 @@ impl Hook {
         }
     }
 
-    /// What a form stands for.
+    /// Meaning of forms in deliveries.
     fn forms(&self) -> Forms {
         match (self.scheme.sender(), &self.format) {
             (Sender::Github, _) => Forms::Payload,

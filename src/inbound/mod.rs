@@ -78,7 +78,7 @@ pub enum DecodeError {
     /// The body's type is not one that the format has.
     #[error("{0}")]
     MediaType(&'static str),
-    /// It is compressed in a way that is not understood.
+    /// The body is compressed in a way that is not understood.
     #[error("deliveries are taken as they are or as gzip")]
     Coding,
     /// More comes out of a compressed body than a delivery may have.

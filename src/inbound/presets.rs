@@ -27,7 +27,7 @@ const TEXTS: [(&str, &str); 21] = [
     ("zoom", include_str!("presets/zoom.toml")),
 ];
 
-/// What stands for the rows' name at their sender.
+/// Placeholder for the sender's name of the rows.
 const ONLY: &str = "{only}";
 
 /// The names of the presets.
@@ -83,7 +83,7 @@ pub fn preset_filled(
     Map::read_filled(text, path, Some(&base), fill_in)
 }
 
-/// Whether the preset `name` has to know what its sender calls the rows.
+/// Says whether the preset `name` needs the sender's name of the rows.
 #[cfg(test)]
 pub(super) fn needs_only(name: &str) -> bool {
     TEXTS.iter().any(|(own, text)| *own == name && text.contains(ONLY))

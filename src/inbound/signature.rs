@@ -123,9 +123,9 @@ pub enum Proof {
     Basic,
     /// These headers; what each of them is.
     Headers(Vec<(String, &'static str)>),
-    /// This parameter of the query.
+    /// A parameter of the query.
     Query(String),
-    /// Something in the body.
+    /// A part of the body.
     Body,
 }
 
@@ -145,7 +145,7 @@ pub enum Refused {
     /// It was signed too long ago, or in the future.
     #[error("the time it was signed at is too far off")]
     Stale,
-    /// It is about a topic that is not expected.
+    /// The topic is not expected.
     #[error("the topic is not one of auth.topics")]
     Topic,
     /// The address that it asks to open is not the sender's own.

@@ -134,7 +134,7 @@ fn post(server: &Server, path: &str, headers: &[(&str, &str)], body: &str) -> An
     server.request("POST", path, &all, body)
 }
 
-/// What is kept of the deliveries of a hook.
+/// Deliveries of a hook that are kept.
 fn kept(server: &Server, hook: &str) -> Vec<Value> {
     let answer = server.get(&format!("/webhooks/{hook}/deliveries"));
     assert_eq!(answer.status, 200, "{}", answer.body);
@@ -220,7 +220,12 @@ fn zoom_is_answered_when_its_deliveries_are_too_many() {
     let server = start(dir.path());
     let send = |body: &str, at: u64| {
         let signature = format!("v0={}", sha256(format!("v0:{at}:{body}").as_bytes()));
-        post(&server, "/webhooks/zoom", &[("x-zm-signature", &signature), ("x-zm-request-timestamp", &at.to_string())], body)
+        post(
+            &server,
+            "/webhooks/zoom",
+            &[("x-zm-signature", &signature), ("x-zm-request-timestamp", &at.to_string())],
+            body,
+        )
     };
     let event = |id: u64| format!(r#"{{"event":"meeting.updated","payload":{{"object":{{"id":{id}}}}}}}"#);
     assert_eq!(send(&event(1), now()).status, 200);
@@ -328,7 +333,11 @@ fn amazon_sns_is_confirmed_by_a_person_and_read_without_its_envelope() {
         message.to_string()
     };
     let send = |path: &str, headers: &[(&str, &str)], body: &str| {
-        let own = [("content-type", "text/plain; charset=UTF-8"), ("x-amz-sns-topic-arn", topic), ("x-amz-sns-message-id", "165545c9")];
+        let own = [
+            ("content-type", "text/plain; charset=UTF-8"),
+            ("x-amz-sns-topic-arn", topic),
+            ("x-amz-sns-message-id", "165545c9"),
+        ];
         let all: Vec<_> = own.iter().chain(headers).copied().collect();
         server.request("POST", path, &all, body)
     };
@@ -365,10 +374,12 @@ fn forms_of_slack_and_twilio_are_read_and_acknowledged_as_they_need_it() {
         server.request("POST", "/webhooks/slack", &headers, body)
     };
     // A slash command, and what a button sends.
-    let answer = slack("command=%2Fweather&text=94070&channel_name=test&response_url=https%3A%2F%2Fhooks.slack.com%2F1");
+    let answer =
+        slack("command=%2Fweather&text=94070&channel_name=test&response_url=https%3A%2F%2Fhooks.slack.com%2F1");
     assert!(is_plain_text(&answer, ""), "{answer:?}");
     assert_eq!(answer.raw_header("dio-durable"), Some("memory"));
-    let interactive = "payload=%7B%22type%22%3A%22block_actions%22%2C%22actions%22%3A%5B%7B%22value%22%3A%221%22%7D%5D%7D";
+    let interactive =
+        "payload=%7B%22type%22%3A%22block_actions%22%2C%22actions%22%3A%5B%7B%22value%22%3A%221%22%7D%5D%7D";
     assert!(is_plain_text(&slack(interactive), ""));
     assert!(is_plain_text(&slack("ssl_check=1&token=x"), ""));
     let states: Vec<Value> = kept(&server, "slack").iter().map(|delivery| delivery["state"].clone()).collect();
@@ -393,7 +404,8 @@ fn mailgun_signs_in_the_body_and_a_token_counts_once() {
     let server = start(dir.path());
     let body = |id: &str| {
         let (at, token) = (now().to_string(), "a8ce0edb2dd8301dee6c2405235584e45aa91d1e9f979f3de0");
-        let signature = json!({ "timestamp": at, "token": token, "signature": sha256(format!("{at}{token}").as_bytes()) });
+        let signature =
+            json!({ "timestamp": at, "token": token, "signature": sha256(format!("{at}{token}").as_bytes()) });
         json!({ "signature": signature, "event-data": { "id": id, "event": "opened" } }).to_string()
     };
     let taken = post(&server, "/webhooks/mailgun", &[], &body("DACSsAdVSeGpLid7TN03WA"));
@@ -432,7 +444,12 @@ fn gzip_is_signed_as_it_is_sent_and_a_bomb_is_refused() {
     };
     let send = |body: &[u8], coding: &str| {
         let signature = format!("sha256={}", sha256(body));
-        post_bytes(&server, "/webhooks/github", &[("x-hub-signature-256", &signature), ("content-encoding", coding)], body)
+        post_bytes(
+            &server,
+            "/webhooks/github",
+            &[("x-hub-signature-256", &signature), ("content-encoding", coding)],
+            body,
+        )
     };
     let body = gzip(br#"{"op":"upsert","id":"7","new":{"name":"Bun"}}"#);
     let (status, answer) = send(&body, "gzip");

@@ -5,12 +5,12 @@ use crate::config::value::{LEAST_TOKEN, Reader, Secret};
 /// Secrets of one hook, at most.
 const MOST_SECRETS: usize = 5;
 
-/// How senders prove who they are.
+/// Proof that senders are who they say: `[webhook.NAME.auth]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookAuth {
     /// The proof.
     pub scheme: AuthScheme,
-    /// What they know.
+    /// Secrets that senders know.
     pub secrets: Vec<Secret>,
     /// Seconds that a signed time may differ from ours.
     pub tolerance: Option<u64>,
@@ -100,7 +100,7 @@ pub enum AuthScheme {
 }
 
 impl AuthScheme {
-    /// Every scheme, in the order of the documentation.
+    /// All schemes, in the order of the documentation.
     pub const ALL: [AuthScheme; 26] = {
         use AuthScheme::*;
         [
@@ -141,19 +141,19 @@ impl AuthScheme {
         }
     }
 
-    /// Whether secrets are sent as they are, so that anybody may try some.
+    /// Says whether secrets are sent as they are, so that anybody may try some.
     fn sends_secrets(self) -> bool {
         use AuthScheme::*;
         matches!(self, Bearer | Header | Basic | Gitlab | Query | EventGrid | Sns | Graph)
     }
 
-    /// Whether a time is signed.
+    /// Says whether a time is signed.
     fn signs_time(self) -> bool {
         use AuthScheme::*;
         matches!(self, Standard | Svix | Stripe | Slack | Gitlab | Sanity | Contentful | Mailgun | Twitch | Zoom | Hmac)
     }
 
-    /// Whether a header with the delivery's id is to be named, because the sender is not known to have one.
+    /// Says whether the header with the delivery's id is configured, because the sender is not known to have one.
     fn names_delivery(self) -> bool {
         use AuthScheme::*;
         matches!(self, Hmac | Bearer | Header | Query | Basic | None)

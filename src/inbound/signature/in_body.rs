@@ -16,7 +16,7 @@ pub struct Mailgun {
     pub secrets: Vec<Key>,
 }
 
-/// What Mailgun proves itself with.
+/// Proof of a delivery by Mailgun.
 #[derive(Debug, Deserialize)]
 pub(in crate::inbound) struct MailgunProof {
     timestamp: String,
@@ -76,7 +76,7 @@ struct Notification {
 }
 
 impl Graph {
-    /// Of client states.
+    /// Takes client states.
     ///
     /// # Errors
     /// Says what a client state looks like; never the secret.
@@ -89,7 +89,7 @@ impl Graph {
         Ok(Graph { secrets: secrets.into_iter().map(key).collect::<Result<_, _>>()? })
     }
 
-    /// Every notification must prove itself: one request may carry those of several subscriptions.
+    /// Checks every notification: one request may carry those of several subscriptions.
     pub(super) fn verify(&self, request: &Request<'_>) -> Result<(), Refused> {
         let told: Notifications = serde_json::from_slice(request.body).map_err(|_| Refused::Malformed)?;
         if told.value.is_empty() {

@@ -69,7 +69,7 @@ fn matches(keys: &[Key], given: &[u8]) -> Result<(), Refused> {
     decide(known(keys, given))
 }
 
-/// Whether `given` is one of `keys`. All are tried, whichever fits.
+/// Compares `given` with all of `keys`, whichever fits.
 pub(in crate::inbound) fn known(keys: &[Key], given: &[u8]) -> Choice {
     keys.iter().fold(Choice::from(0), |known, key| known | key.is(given))
 }

@@ -68,7 +68,7 @@ fn sorted(body: &[u8]) -> Result<String, Refused> {
     Ok(fields.into_iter().map(|(name, value)| name + &value).collect())
 }
 
-/// Whether the body is the one whose hash stands in the signed URL.
+/// Compares the body's hash with the one in the signed URL.
 fn body_fits(request: &Request<'_>) -> Result<Choice, Refused> {
     let given = request.query.and_then(|query| parameter(query, "bodySHA256")).ok_or(Refused::Missing)?;
     Ok(Sha256::digest(request.body).as_slice().ct_eq(&Encoding::Hex.decode(&given)))

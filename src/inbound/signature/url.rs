@@ -15,7 +15,7 @@ pub struct UrlToken {
     pub parameter: String,
     /// The secrets, any of which may fit.
     pub secrets: Vec<Key>,
-    /// Who sends so.
+    /// The sender, where it has manners of its own.
     pub sender: Sender,
 }
 
@@ -34,7 +34,7 @@ impl UrlToken {
         decide(self.fits(request).ok_or(Refused::Missing)?)
     }
 
-    /// Whether the parameter fits; `None` if it is not there.
+    /// Compares the parameter with the secrets; `None` if it is not there.
     fn fits(&self, request: &Request<'_>) -> Option<Choice> {
         Some(known(&self.secrets, parameter(request.query?, &self.parameter)?.as_bytes()))
     }
@@ -63,7 +63,7 @@ pub(in crate::inbound) struct SnsMessage {
     pub(in crate::inbound) subscribe_url: Option<String>,
 }
 
-/// The header of messages that come without the envelope.
+/// Says whether the message comes without its envelope.
 pub(in crate::inbound) fn is_raw(request: &Request<'_>) -> bool {
     request.headers.get("x-amz-sns-rawdelivery").is_some_and(|raw| raw == "true")
 }
@@ -100,7 +100,7 @@ impl Sns {
     }
 }
 
-/// Whether `url` leads to SNS itself, over https: `https://sns.REGION.amazonaws.com/..`.
+/// Says whether `url` leads to SNS itself, over https: `https://sns.REGION.amazonaws.com/..`.
 fn is_subscribe_url(url: &str) -> bool {
     let plain = url.len() <= 2_048 && url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     let host = url.strip_prefix("https://sns.").and_then(|rest| rest.split_once(['/', '?'])).map(|(host, _)| host);

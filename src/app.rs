@@ -98,7 +98,7 @@ fn check_with(config: &Config, cached: bool) -> Result<(), Failure> {
         .filter_map(|spec| source::missing(&spec.source).map(|what| format!("[dio.{}] {what}", spec.name)));
     let public = !config.server.listen.ip().is_loopback();
     let unguarded = (public && config.server.auth.is_none()).then(|| crate::config::PUBLIC.to_string());
-    let open = config.webhooks.iter().filter(|spec| public && spec.auth.scheme == "none");
+    let open = config.webhooks.iter().filter(|spec| public && spec.auth.scheme == crate::config::AuthScheme::None);
     let open = open.map(|spec| format!("[webhook.{}] scheme \"none\" is for loopback addresses only", spec.name));
     let unkept = config.dios.iter().filter(|spec| spec.ack == crate::config::Ack::Memory && spec.write.is_some());
     let unkept = unkept.map(|spec| {

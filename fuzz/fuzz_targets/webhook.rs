@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 use diorama::Schema;
-use diorama::inbound::signature::{Contentful, Gitlab, Standard, Timed};
+use diorama::inbound::signature::{Contentful, Gitlab, Graph, Mailgun, Sns, Standard, Timed, Twilio, UrlToken};
 use diorama::inbound::{Format, Hmac, Hook, Key, PRESETS, Request, Scheme, preset};
 use hyper::Method;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -57,9 +57,17 @@ static HOOKS: LazyLock<Vec<Hook>> = LazyLock::new(|| {
         Scheme::Gitlab(Gitlab::new(standard[..1].iter().copied()).expect("keys")),
         Scheme::Bearer(keys()),
         Scheme::Basic(keys()),
+        Scheme::Hmac(Hmac::zoom(keys())),
+        Scheme::Hmac(Hmac::twitch(keys())),
+        Scheme::Hmac(Hmac::asana(keys())),
+        Scheme::Url(UrlToken::event_grid("token", keys())),
+        Scheme::Sns(Sns::new("token", keys(), vec!["arn".into()])),
+        Scheme::Twilio(Twilio { secrets: keys(), public_url: None }),
+        Scheme::Mailgun(Mailgun { secrets: keys() }),
+        Scheme::Graph(Graph::new(["0f6e1f2d-a-secret-that-nobody-guesses"]).expect("a client state")),
     ];
     let presets = PRESETS.iter().map(|name| {
-        let only = (*name != "airtable").then_some("a");
+        let only = (!["airtable", "dropbox", "mailgun", "twilio"].contains(name)).then_some("a");
         Format::Map(preset(name, only, "", &["map"]).expect("presets load"))
     });
     let formats: Vec<_> = [Format::Native, Format::CloudEvents { batches: true }].into_iter().chain(presets).collect();
@@ -83,6 +91,7 @@ fuzz_target!(|data: &[u8]| {
         Request { method: &Method::POST, path: "/webhooks/a", query: Some("a=b"), headers: &headers, body, now };
     let hook = &HOOKS[usize::from(*hook) % HOOKS.len()];
     assert!(hook.verify(&request).is_err());
+    let _ = (hook.answer_before_verifying(&request), hook.challenge(&request), hook.acknowledgement(&request));
     let _ = (hook.answer_before_decoding(&request), hook.handshake(&request));
     let _ = hook.decode(&request, &Schema::new("id", Vec::new()));
 });

@@ -36,6 +36,9 @@ pub struct Test {
     /// A header of the delivery, like "X-GitHub-Event: issues".
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
+    /// The part of the URL behind the question mark.
+    #[arg(long, value_name = "QUERY")]
+    query: Option<String>,
     /// Do not look at the signature.
     #[arg(long)]
     unsigned: bool,
@@ -60,12 +63,20 @@ pub async fn run(asked: Webhook) -> Result<(), Failure> {
     let inbound = &hook.inbound;
     say(format_args!(
         "webhook {}: scheme {:?}, format {:?}, for {}",
-        spec.name, spec.auth.scheme, spec.format, spec.dio
+        spec.name,
+        spec.auth.scheme.as_str(),
+        spec.format,
+        spec.dio
     ));
     let (headers, body) = (headers(&test.headers)?, body(&test.body)?);
     let path = format!("{}/webhooks/{}", super::base_path(&config), spec.name);
     let now = test.at.unwrap_or_else(Timestamp::now);
-    let request = Request { method: &Method::POST, path: &path, query: None, headers: &headers, body: &body, now };
+    let query = test.query.as_deref();
+    let request = Request { method: &Method::POST, path: &path, query, headers: &headers, body: &body, now };
+    if let Some(reply) = inbound.answer_before_verifying(&request) {
+        say(format_args!("answered at once: {} {}", reply.status.as_u16(), reply.body));
+        return Ok(());
+    }
     if test.unsigned {
         say("not verified: nobody asked for it");
     } else {

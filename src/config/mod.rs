@@ -22,7 +22,7 @@ pub use problems::{ConfigError, Problem};
 pub(crate) use server::PUBLIC;
 pub use server::{Access, CacheAt, LensSpec, Page, ServerSpec};
 pub use value::Secret;
-pub use webhook::{FORMATS, HookAuth, HookSpec, SCHEMES, Written};
+pub use webhook::{AuthScheme, FORMATS, HookAuth, HookSpec, SCHEMES, Written};
 
 use std::path::Path;
 

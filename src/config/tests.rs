@@ -68,7 +68,7 @@ fn a_whole_file_is_read() {
     let price = ColumnSpec { name: "price".into(), ty: "integer", flags: vec!["mandatory"] };
     assert_eq!(orders.columns, [price]);
     let [products, gh] = &config.webhooks[..] else { panic!() };
-    assert_eq!((&*products.dio, products.auth.scheme), ("products", "standard"));
+    assert_eq!((&*products.dio, products.auth.scheme), ("products", AuthScheme::Standard));
     assert_eq!((&*gh.auth.message, gh.auth.delivery.as_deref()), ("{body}", Some("X-GitHub-Delivery")));
 }
 
@@ -303,7 +303,8 @@ fn each_scheme_has_its_own_keys() {
     let dio = "[dio.a]\nsource = { csv = \"a.csv\" }\n[webhook.a]\n";
     let parse = |auth: &str| parse(&format!("{dio}auth = {{ {auth} }}\n"));
     let secret = "secrets = [\"env:TOKEN\"]";
-    for scheme in SCHEMES.iter().filter(|scheme| !["hmac", "header", "basic", "none"].contains(scheme)) {
+    let own = ["hmac", "header", "basic", "none", "meta", "sns"];
+    for scheme in SCHEMES.iter().filter(|scheme| !own.contains(scheme)) {
         assert!(parse(&format!("scheme = \"{scheme}\", {secret}")).is_ok(), "{scheme}");
     }
     for (auth, message) in [
@@ -316,6 +317,17 @@ fn each_scheme_has_its_own_keys() {
         ("scheme = \"header\", secrets = [\"env:TOKEN\"]", "needs header"),
         ("scheme = \"basic\", secrets = [\"env:TOKEN\"]", "user:password"),
         ("scheme = \"hmac\", header = \"X-S\", algorithm = \"sha1\", secrets = [\"env:TOKEN\"]", "allow_sha1 = true"),
+        ("scheme = \"none\", secrets = [\"env:TOKEN\"]", "has no use for secrets"),
+        ("scheme = \"meta\", secrets = [\"env:TOKEN\"]", "needs verify_tokens"),
+        ("scheme = \"meta\", secrets = [\"env:TOKEN\"], verify_tokens = []", "needs verify_tokens"),
+        ("scheme = \"meta\", secrets = [\"env:TOKEN\"], verify_tokens = [\"env:SHORT\"]", "can be guessed"),
+        ("scheme = \"sns\", secrets = [\"env:TOKEN\"]", "needs topics"),
+        ("scheme = \"sns\", secrets = [\"env:TOKEN\"], topics = [\"shop\"]", "needs topics"),
+        ("scheme = \"query\", secrets = [\"env:TOKEN\"], parameter = \"a=b\"", "parameter is the name"),
+        ("scheme = \"eventgrid\", secrets = [\"env:SHORT\"]", "can be guessed"),
+        ("scheme = \"graph\", secrets = []", "at least one secret"),
+        ("scheme = \"twilio\", secrets = [\"env:TOKEN\"], public_url = \"shop.example\"", "public_url is the URL"),
+        ("scheme = \"twilio\", secrets = [\"env:TOKEN\"], tolerance = 9", "has no key \"tolerance\""),
     ] {
         let found = parse(auth).unwrap_err();
         assert!(found.iter().any(|problem| problem.contains(message)), "{auth}: {found:#?}");
@@ -323,4 +335,7 @@ fn each_scheme_has_its_own_keys() {
     let sha1 =
         "scheme = \"hmac\", header = \"X-S\", algorithm = \"sha1\", allow_sha1 = true, secrets = [\"env:TOKEN\"]";
     assert!(parse(sha1).is_ok());
+    assert!(parse("scheme = \"asana\"").is_ok(), "its secret is known after the handshake");
+    let sns = "scheme = \"sns\", parameter = \"key\", topics = [\"arn:aws:sns:eu-west-1:123456789012:shop\"]";
+    assert_eq!(parse(&format!("{sns}, {secret}")).unwrap().webhooks[0].auth.parameter, "key");
 }

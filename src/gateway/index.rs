@@ -64,7 +64,12 @@ fn document(shared: &Shared, prefix: &str) -> Value {
     let resources: Map<String, Value> = shared.dios.keys().map(|name| (name.to_string(), links(name))).collect();
     let hooks = shared.hooks.values().map(|hook| {
         let own = format!("{prefix}/webhooks/{}", hook.name);
-        (hook.name.to_string(), json!({ "dio": &*hook.dio, "receive": own, "deliveries": format!("{own}/deliveries") }))
+        let mut links = json!({ "dio": &*hook.dio, "receive": own, "deliveries": format!("{own}/deliveries") });
+        let confirm = hook.confirmations();
+        if !confirm.is_empty() {
+            links["confirm"] = confirm.into();
+        }
+        (hook.name.to_string(), links)
     });
     let hooks: Map<String, Value> = hooks.collect();
     json!({ "resources": resources, "webhooks": hooks, "ready": format!("{prefix}/readyz") })

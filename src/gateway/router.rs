@@ -94,7 +94,8 @@ impl Route {
             ("operations", (Some("_retry"), None, _)) => Route::RetryMany,
             ("operations", (Some(_), None, _)) => Route::Operation,
             ("operations", (Some(_), Some("retry"), None)) => Route::Retry,
-            ("webhooks", (Some(_), None, _)) => Route::Hook,
+            // Senders append a slash, people copy one.
+            ("webhooks", (Some(_), None, _) | (Some(_), Some(""), None)) => Route::Hook,
             ("webhooks", (Some(_), Some("deliveries"), None)) => Route::Deliveries,
             ("webhooks", (Some(_), Some("deliveries"), Some(_))) => match more {
                 (None, _) => Route::Delivery,
@@ -175,6 +176,7 @@ impl Route {
             (Route::Operation, "DELETE") => operations::discard.call(request, shared),
             (Route::Retry, "POST") => operations::retry.call(request, shared),
             (Route::Hook, "POST") => webhook::receive.call(request, shared),
+            (Route::Hook, "GET") => webhook::challenge.call(request, shared),
             (Route::Hook, "OPTIONS") => webhook::options.call(request, shared),
             (Route::Deliveries, "GET") => webhook::list.call(request, shared),
             (Route::Delivery, "GET") => webhook::delivery.call(request, shared),
@@ -283,6 +285,10 @@ mod tests {
             ("/healthz/7", Route::Row),
             ("/webhooks", Route::Rows),
             ("/static/assets/images/a.png", Route::Asset),
+            ("/webhooks/shop", Route::Hook),
+            ("/webhooks/shop/", Route::Hook),
+            ("/webhooks/shop//", Route::None),
+            ("/webhooks//", Route::None),
             ("", Route::Index),
         ] {
             assert_eq!(Route::of(path), route, "{path}");

@@ -1,7 +1,8 @@
-//! From a body's bytes to values: JSON, lines of JSON, CBOR, and GitHub's forms with JSON in them. Bounded and exact.
+//! From a body's bytes to values: JSON, lines of JSON, CBOR, forms (`form.rs`), and the envelope of Amazon SNS. Bounded and exact.
 
 use std::collections::HashSet;
 
+use super::form::{self, Forms};
 use super::{DecodeError, MOST_CHANGES};
 use crate::record::{CborValue, JsonLimits, parse_json};
 
@@ -20,17 +21,24 @@ pub(super) enum Documents {
 }
 
 impl Documents {
-    /// Reads `body`, whose type is `kind`; `forms` may hold JSON too.
-    pub(super) fn read(body: &[u8], kind: &str, forms: bool) -> Result<Documents, DecodeError> {
+    /// Reads `body`, whose type is `kind`; `forms` says what a form stands for.
+    pub(super) fn read(body: &[u8], kind: &str, forms: Forms) -> Result<Documents, DecodeError> {
         match kind {
             "application/x-ndjson" | "application/ndjson" => lines(body).map(Documents::Lines),
             _ if body.trim_ascii().is_empty() => Ok(Documents::Nothing),
             "application/json" => json(body).map(Documents::One),
             "application/cbor" => cbor(body).map(Documents::One),
-            "application/x-www-form-urlencoded" if forms => json(&payload(body)?).map(Documents::One),
+            "application/x-www-form-urlencoded" => form::document(body, forms).map(Documents::One),
             kind if kind.ends_with("+json") => json(body).map(Documents::One),
             _ => Err(DecodeError::MediaType("the body's type is not understood")),
         }
+    }
+
+    /// Reads what Amazon SNS sends: the message in its envelope if that is JSON, else the envelope.
+    pub(super) fn of_sns(body: &[u8], raw: bool) -> Result<Documents, DecodeError> {
+        let whole = json(body)?;
+        let message = member(&whole, "Message").and_then(CborValue::as_text).filter(|_| !raw);
+        Ok(Documents::One(message.and_then(|text| json(text.as_bytes()).ok()).unwrap_or(whole)))
     }
 
     /// The member `name` of the only value, as text.
@@ -85,13 +93,6 @@ fn unambiguous(value: &CborValue) -> bool {
         }
         _ => true,
     }
-}
-
-/// The field `payload` of a form.
-fn payload(body: &[u8]) -> Result<Vec<u8>, DecodeError> {
-    let field = body.split(|byte| *byte == b'&').find_map(|field| field.strip_prefix(b"payload="));
-    let decoded = field.and_then(|field| unescape(field, true));
-    decoded.ok_or_else(|| DecodeError::Syntax("the form has no field payload with JSON in it".into()))
 }
 
 /// Undoes percent-encoding once; `None` if it is none. In forms, `+` is a blank.

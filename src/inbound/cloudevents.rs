@@ -199,13 +199,14 @@ fn header(value: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inbound::form::Forms;
 
     fn headers(of: &[(&'static str, &str)]) -> HeaderMap {
         of.iter().map(|(name, value)| (hyper::header::HeaderName::from_static(name), value.parse().unwrap())).collect()
     }
 
     fn read(body: &str, kind: &str, batches: bool, given: &HeaderMap) -> Result<Decoded, DecodeError> {
-        decode(Documents::read(body.as_bytes(), kind, false)?, kind, batches, given, "id")
+        decode(Documents::read(body.as_bytes(), kind, Forms::Refused)?, kind, batches, given, "id")
     }
 
     const ATTRIBUTES: [(&str, &str); 4] =

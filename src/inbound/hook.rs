@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use hyper::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
-use hyper::{HeaderMap, Method, StatusCode};
+use hyper::header::{CONTENT_TYPE, HeaderName};
+use hyper::{HeaderMap, Method};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use super::body::Documents;
-use super::signature::{Sender, TOLERANCE};
-use super::{Change, DecodeError, Format, ItemError, Refused, Scheme, cloudevents, native};
+use super::form::Forms;
+use super::signature::{Key, MailgunProof, Sender, TOLERANCE, is_raw};
+use super::{Change, DecodeError, Format, ItemError, Refused, Scheme, cloudevents, coding, native};
 use crate::vista::Schema;
 
 /// Bytes of a delivery's id, at most.
@@ -30,17 +31,6 @@ pub struct Request<'a> {
     pub body: &'a [u8],
     /// When it arrived.
     pub now: Timestamp,
-}
-
-/// An answer that the sender waits for and that changes nothing, such as a challenge given back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// The status.
-    pub status: StatusCode,
-    /// The headers, with the body's type.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The body.
-    pub body: String,
 }
 
 /// What a delivery says.
@@ -73,20 +63,29 @@ impl Decoded {
 /// How deliveries of one webhook are verified and what they mean.
 #[derive(Clone, Debug)]
 pub struct Hook {
-    scheme: Scheme,
+    pub(super) scheme: Scheme,
     tolerance: u64,
     format: Format,
     delivery: Option<HeaderName>,
     abort: bool,
-    origins: Vec<String>,
+    pub(super) origins: Vec<String>,
+    pub(super) verify_tokens: Vec<Key>,
     clock: Option<Arc<str>>,
 }
 
 impl Hook {
     /// A hook that takes the native format.
     pub fn new(scheme: Scheme) -> Hook {
-        let (format, origins) = (Format::Native, Vec::new());
-        Hook { scheme, tolerance: TOLERANCE, format, delivery: None, abort: false, origins, clock: None }
+        Hook {
+            scheme,
+            tolerance: TOLERANCE,
+            format: Format::Native,
+            delivery: None,
+            abort: false,
+            origins: Vec::new(),
+            verify_tokens: Vec::new(),
+            clock: None,
+        }
     }
 
     /// How deliveries are written.
@@ -107,6 +106,13 @@ impl Hook {
     #[must_use]
     pub fn origins(mut self, origins: Vec<String>) -> Hook {
         self.origins = origins;
+        self
+    }
+
+    /// Tokens of which a challenge by `GET` must have one (Meta).
+    #[must_use]
+    pub fn verify_tokens(mut self, tokens: Vec<Key>) -> Hook {
+        self.verify_tokens = tokens;
         self
     }
 
@@ -160,44 +166,15 @@ impl Hook {
         self.scheme.verify(request, self.tolerance)
     }
 
-    /// The answer to a delivery that asks whether anybody is there; to be called after [`Hook::verify`].
-    pub fn answer_before_decoding(&self, request: &Request<'_>) -> Option<Reply> {
-        let event = request.headers.get("x-github-event");
-        match self.scheme.sender() {
-            Sender::Github if event.is_some_and(|event| event == "ping") => Some(text("pong".into())),
-            Sender::Slack => {
-                let kind = media_type(request.headers).ok()?;
-                let body = Documents::read(request.body, &kind, false).ok()?;
-                let asks = body.member("type").is_some_and(|kind| kind == "url_verification");
-                body.member("challenge").filter(|_| asks).map(text)
-            }
-            _ => None,
-        }
-    }
-
-    /// The answer to `OPTIONS`, where senders ask with it whether they may deliver (CloudEvents); nothing is signed.
-    pub fn handshake(&self, request: &Request<'_>) -> Option<Reply> {
-        let asking = request.headers.get("webhook-request-origin")?;
-        let known = self.origins.iter().any(|origin| origin == "*" || asking == origin.as_str());
-        let header = HeaderName::from_static;
-        let headers = || {
-            vec![
-                (header("webhook-allowed-origin"), asking.clone()),
-                (header("webhook-allowed-rate"), HeaderValue::from_static("*")),
-                (ALLOW, HeaderValue::from_static("POST, OPTIONS")),
-            ]
-        };
-        known.then(|| Reply { status: StatusCode::OK, headers: headers(), body: String::new() })
-    }
-
     /// What the delivery says, for a resource with `schema`.
     ///
     /// # Errors
     /// [`DecodeError::MediaType`] if it is written in a way that is not understood, others if nothing of it is.
     pub fn decode(&self, request: &Request<'_>, schema: &Schema) -> Result<Decoded, DecodeError> {
-        let kind = media_type(request.headers)?;
-        let documents = Documents::read(request.body, &kind, self.scheme.sender() == Sender::Github)?;
+        let kind = media_type(request.headers);
+        let documents = self.documents(request)?;
         let in_body = self.scheme.delivery_member().and_then(|member| documents.member(member));
+        let in_body = in_body.or_else(|| self.mailgun_token(request));
         let mut decoded = match &self.format {
             Format::Native => native::decode(documents)?,
             Format::CloudEvents { batches } => {
@@ -218,14 +195,36 @@ impl Hook {
         }
     }
 
+    /// Reads the body: decompressed, and without the envelope that its sender puts around every message.
+    pub(super) fn documents(&self, request: &Request<'_>) -> Result<Documents, DecodeError> {
+        let body = coding::decompressed(request.headers, request.body)?;
+        match self.scheme.sender() {
+            Sender::Sns => Documents::of_sns(&body, is_raw(request)),
+            _ => Documents::read(&body, &media_type(request.headers), self.forms()),
+        }
+    }
+
+    /// Meaning of forms in deliveries.
+    fn forms(&self) -> Forms {
+        match (self.scheme.sender(), &self.format) {
+            (Sender::Github, _) => Forms::Payload,
+            (Sender::Slack, _) => Forms::PayloadOrFields,
+            (_, Format::Map(_)) => Forms::Fields,
+            _ => Forms::Refused,
+        }
+    }
+
+    /// Mailgun's token, which counts once: the rest of the body is not signed.
+    fn mailgun_token(&self, request: &Request<'_>) -> Option<String> {
+        match self.scheme.sender() {
+            Sender::Mailgun => MailgunProof::of(request).map(|proof| proof.token),
+            _ => None,
+        }
+    }
+
     fn configured(&self, request: &Request<'_>) -> Option<String> {
         Some(request.headers.get(self.delivery.as_ref()?)?.to_str().ok()?.to_string())
     }
-}
-
-fn text(body: String) -> Reply {
-    let kind = (CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    Reply { status: StatusCode::OK, headers: vec![kind], body }
 }
 
 /// An id of a length that can be kept; long ones by their hash.
@@ -237,13 +236,10 @@ fn bounded(id: String) -> Option<String> {
     }
 }
 
-/// The body's type in lower case, without parameters. A body that is written in another way than it is signed is refused.
-fn media_type(headers: &HeaderMap) -> Result<String, DecodeError> {
-    if headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        return Err(DecodeError::MediaType("deliveries are signed as they are: they must not be compressed"));
-    }
+/// The body's type in lower case, without parameters.
+pub(super) fn media_type(headers: &HeaderMap) -> String {
     let given = headers.get(CONTENT_TYPE).and_then(|given| given.to_str().ok()).unwrap_or_default();
-    Ok(given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+    given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 #[cfg(test)]

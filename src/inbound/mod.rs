@@ -2,17 +2,22 @@
 //! CloudEvents (`cloudevents.rs`), or in any other form that a mapping describes (`map/`; `presets/` has those of well-known
 //! senders). Pure: bytes in, values out.
 //!
-//! A [`Hook`] is all of it for one webhook: [`Hook::verify`], then [`Hook::answer_before_decoding`], then [`Hook::decode`].
+//! A [`Hook`] is all of it for one webhook: [`Hook::answer_before_verifying`], [`Hook::verify`], then
+//! [`Hook::answer_before_decoding`], then [`Hook::decode`].
 
 mod body;
 mod cloudevents;
+mod coding;
+mod form;
+mod handshake;
 mod hook;
 mod map;
 mod native;
 mod presets;
 pub mod signature;
 
-pub use hook::{Decoded, Hook, Reply, Request};
+pub use handshake::{Notice, Reply};
+pub use hook::{Decoded, Hook, Request};
 pub use map::{Map, Problem};
 pub use presets::{PRESETS, preset, preset_filled};
 pub use signature::{Algorithm, Encoding, Hmac, Key, Proof, Refused, Scheme};
@@ -35,6 +40,8 @@ pub struct Change {
     pub coercion: Coercion,
 }
 
+/// Bytes of one delivery, at most; also of what comes out of a compressed one.
+pub const MOST_BYTES: usize = 8 << 20;
 /// Changes in one delivery, at most.
 pub const MOST_CHANGES: usize = 10_000;
 
@@ -71,6 +78,12 @@ pub enum DecodeError {
     /// The body's type is not one that the format has.
     #[error("{0}")]
     MediaType(&'static str),
+    /// The body is compressed in a way that is not understood.
+    #[error("deliveries are taken as they are or as gzip")]
+    Coding,
+    /// More comes out of a compressed body than a delivery may have.
+    #[error("the delivery has more than {MOST_BYTES} bytes when it is decompressed")]
+    TooLarge,
     /// It is not written as its type says.
     #[error("{0}")]
     Syntax(String),

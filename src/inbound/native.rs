@@ -101,11 +101,12 @@ pub(super) fn record(members: &[(CborValue, CborValue)]) -> Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inbound::form::Forms;
 
     const JSON: &str = "application/json";
 
     fn all(body: &[u8], kind: &str) -> Result<Vec<Result<Change, ItemError>>, DecodeError> {
-        Ok(decode(Documents::read(body, kind, false)?)?.changes)
+        Ok(decode(Documents::read(body, kind, Forms::Refused)?)?.changes)
     }
 
     fn one(json: &str) -> Result<Change, DecodeError> {

@@ -4,19 +4,28 @@ use super::map::{Map, Problem};
 
 /// A preset: its name and its text, in which `{only}` stands for what the hook's rows are called there; see [`Table`] for the
 /// placeholders of those that are about tables.
-const TEXTS: [(&str, &str); 12] = [
+const TEXTS: [(&str, &str); 21] = [
     ("airtable", include_str!("presets/airtable.toml")),
+    ("asana", include_str!("presets/asana.toml")),
     ("contentful", include_str!("presets/contentful.toml")),
     ("debezium", include_str!("presets/debezium.toml")),
     ("directus", include_str!("presets/directus.toml")),
+    ("dropbox", include_str!("presets/dropbox.toml")),
+    ("eventgrid", include_str!("presets/eventgrid.toml")),
     ("github", include_str!("presets/github.toml")),
+    ("graph", include_str!("presets/graph.toml")),
     ("hasura", include_str!("presets/hasura.toml")),
+    ("mailgun", include_str!("presets/mailgun.toml")),
+    ("meta", include_str!("presets/meta.toml")),
     ("postgres", include_str!("presets/postgres.toml")),
     ("sanity", include_str!("presets/sanity.toml")),
     ("shopify", include_str!("presets/shopify.toml")),
     ("strapi", include_str!("presets/strapi.toml")),
     ("stripe", include_str!("presets/stripe.toml")),
     ("supabase", include_str!("presets/supabase.toml")),
+    ("twilio", include_str!("presets/twilio.toml")),
+    ("twitch", include_str!("presets/twitch.toml")),
+    ("zoom", include_str!("presets/zoom.toml")),
 ];
 
 /// The names of the presets.
@@ -53,7 +62,7 @@ pub fn preset_filled(
     let Some((_, base)) = TEXTS.iter().find(|(own, _)| *own == name) else {
         return Err(wrong(format!("there is no format {name:?}")));
     };
-    let base = match (base.contains("{only}") || base.contains("{table}"), only) {
+    let base = match (needs_name(base), only) {
         (false, None) => base.to_string(),
         (false, Some(_)) => return Err(wrong(format!("format {name:?} has no use for only"))),
         (true, None) => {
@@ -110,6 +119,17 @@ impl<'o> Table<'o> {
         }
         out
     }
+}
+
+/// Whether a preset's text is about rows that its sender has a name for.
+fn needs_name(text: &str) -> bool {
+    text.contains("{only}") || text.contains("{table}")
+}
+
+/// Says whether the preset `name` needs the sender's name of the rows.
+#[cfg(test)]
+pub(super) fn needs_only(name: &str) -> bool {
+    TEXTS.iter().any(|(own, text)| *own == name && needs_name(text))
 }
 
 #[cfg(test)]

@@ -5,19 +5,28 @@
 
 mod contentful;
 mod hmac;
+mod in_body;
 mod key;
 mod mac;
 mod standard;
 mod timed;
 mod token;
+mod twilio;
+mod url;
 
 pub use contentful::Contentful;
 pub use hmac::{Hmac, Message};
+pub(super) use in_body::MailgunProof;
+pub use in_body::{Graph, Mailgun};
 pub use key::Key;
 pub use mac::{Algorithm, Encoding};
 pub use standard::Standard;
 pub use timed::Timed;
 pub use token::Gitlab;
+pub(super) use token::known;
+pub use twilio::Twilio;
+pub use url::{Sns, UrlToken};
+pub(super) use url::{SnsMessage, is_raw};
 
 use hyper::HeaderMap;
 use hyper::header::HeaderName;
@@ -40,7 +49,7 @@ const MOST_HEADER: usize = 8 << 10;
 pub enum Scheme {
     /// Standard Webhooks, or Svix.
     Standard(Standard),
-    /// An HMAC in a header: GitHub, Shopify, Slack, Airtable, and others.
+    /// An HMAC in a header: GitHub, Shopify, Slack, Meta, Zoom, Twitch, Asana, Dropbox, Airtable, and others.
     Hmac(Hmac),
     /// A header with time and signatures: Stripe, Sanity.
     Timed(Timed),
@@ -54,6 +63,16 @@ pub enum Scheme {
     Header(HeaderName, Vec<Key>),
     /// `user:password`: `Authorization: Basic ..`.
     Basic(Vec<Key>),
+    /// A token in the URL: Azure Event Grid, and others.
+    Url(UrlToken),
+    /// Amazon SNS.
+    Sns(Sns),
+    /// Twilio.
+    Twilio(Twilio),
+    /// Mailgun.
+    Mailgun(Mailgun),
+    /// Microsoft Graph.
+    Graph(Graph),
     /// They do not.
     None,
 }
@@ -71,6 +90,26 @@ pub enum Sender {
     Slack,
     /// Airtable: the time of the signature in the body.
     Airtable,
+    /// Meta: a challenge by `GET` with a token of its own.
+    Meta,
+    /// Dropbox: a challenge by `GET`.
+    Dropbox,
+    /// Zoom: a challenge whose answer is signed.
+    Zoom,
+    /// Twitch: challenges and revocations, `Twitch-Eventsub-Message-Id`.
+    Twitch,
+    /// Asana: `X-Hook-Secret` is given back.
+    Asana,
+    /// Azure Event Grid: a validation code is given back.
+    EventGrid,
+    /// Amazon SNS: messages in an envelope, subscriptions that a person confirms.
+    Sns,
+    /// Twilio: forms.
+    Twilio,
+    /// Mailgun: forms or JSON, a token that counts once.
+    Mailgun,
+    /// Microsoft Graph: `validationToken` is given back.
+    Graph,
 }
 
 /// What senders of a scheme must send; for documents and `WWW-Authenticate`.
@@ -84,6 +123,10 @@ pub enum Proof {
     Basic,
     /// These headers; what each of them is.
     Headers(Vec<(String, &'static str)>),
+    /// A parameter of the query.
+    Query(String),
+    /// A part of the body.
+    Body,
 }
 
 /// Why a delivery is refused; for the log only, the sender learns nothing of it.
@@ -102,6 +145,12 @@ pub enum Refused {
     /// It was signed too long ago, or in the future.
     #[error("the time it was signed at is too far off")]
     Stale,
+    /// The topic is not expected.
+    #[error("the topic is not one of auth.topics")]
+    Topic,
+    /// The address that it asks to open is not the sender's own.
+    #[error("the address to confirm at is not one of Amazon SNS")]
+    Address,
 }
 
 impl Scheme {
@@ -119,6 +168,11 @@ impl Scheme {
             Scheme::Bearer(tokens) => token::bearer(tokens, request),
             Scheme::Header(name, tokens) => token::header(name, tokens, request),
             Scheme::Basic(users) => token::basic(users, request),
+            Scheme::Url(token) => token.verify(request),
+            Scheme::Sns(sns) => sns.verify(request),
+            Scheme::Twilio(twilio) => twilio.verify(request),
+            Scheme::Mailgun(mailgun) => mailgun.verify(request, tolerance),
+            Scheme::Graph(graph) => graph.verify(request),
             Scheme::None => Ok(()),
         }
     }
@@ -127,6 +181,11 @@ impl Scheme {
     pub fn sender(&self) -> Sender {
         match self {
             Scheme::Hmac(hmac) => hmac.sender,
+            Scheme::Url(token) => token.sender,
+            Scheme::Sns(_) => Sender::Sns,
+            Scheme::Twilio(_) => Sender::Twilio,
+            Scheme::Mailgun(_) => Sender::Mailgun,
+            Scheme::Graph(_) => Sender::Graph,
             _ => Sender::Any,
         }
     }
@@ -142,7 +201,8 @@ impl Scheme {
             ],
             Scheme::Hmac(hmac) => {
                 let signature = hmac.headers.first().map(|name| header(name.as_str(), "The signature of the body."));
-                let time = hmac.timestamp.as_ref().map(|name| header(name.as_str(), "Unix seconds."));
+                let about = if hmac.sender == Sender::Twitch { "RFC 3339." } else { "Unix seconds." };
+                let time = hmac.timestamp.as_ref().map(|name| header(name.as_str(), about));
                 signature.into_iter().chain(time).collect()
             }
             Scheme::Timed(timed) => vec![header(timed.header().as_str(), "`t=`, the time, `,v1=` and the signature.")],
@@ -154,9 +214,29 @@ impl Scheme {
             Scheme::Header(name, _) => vec![header(name.as_str(), "The webhook's secret.")],
             Scheme::Bearer(_) => return Proof::Bearer,
             Scheme::Basic(_) => return Proof::Basic,
+            Scheme::Twilio(_) => vec![header(twilio::SIGNATURE, "The signature of URL and form.")],
+            Scheme::Url(token) => return Proof::Query(token.parameter.clone()),
+            Scheme::Sns(sns) => return Proof::Query(sns.token.parameter.clone()),
+            Scheme::Mailgun(_) | Scheme::Graph(_) => return Proof::Body,
             Scheme::None => return Proof::Nothing,
         };
         Proof::Headers(headers)
+    }
+
+    /// The value of `WWW-Authenticate` that goes with a refusal. Amazon SNS sends user and password only when it is asked for them.
+    pub fn authenticate(&self) -> Option<&'static str> {
+        match self {
+            Scheme::Bearer(_) => Some("Bearer"),
+            Scheme::Basic(_) | Scheme::Sns(_) => Some("Basic realm=\"webhook\""),
+            _ => None,
+        }
+    }
+
+    /// Blots secrets out of a body that is to be kept.
+    pub fn redact(&self, body: &mut [u8]) {
+        if let Scheme::Graph(graph) = self {
+            graph.redact(body);
+        }
     }
 
     /// The sender's id of the delivery, where the scheme has one in a header.
@@ -169,8 +249,10 @@ impl Scheme {
             Scheme::Hmac(hmac) => match hmac.sender {
                 Sender::Github => first(&["x-github-delivery"]),
                 Sender::Shopify => first(&["x-shopify-webhook-id", "shopify-webhook-id"]),
-                Sender::Slack | Sender::Airtable | Sender::Any => None,
+                Sender::Twitch => first(&["twitch-eventsub-message-id"]),
+                _ => None,
             },
+            Scheme::Sns(_) => first(&["x-amz-sns-message-id"]),
             _ => None,
         }
     }
@@ -194,20 +276,26 @@ fn decide(known: Choice) -> Result<(), Refused> {
 enum Unit {
     Seconds,
     Milliseconds,
+    /// A time as RFC 3339 writes it.
+    Rfc3339,
 }
 
 fn fresh(timestamp: &str, unit: Unit, now: Timestamp, tolerance: u64) -> Result<(), Refused> {
-    let at: u64 = timestamp.parse().map_err(|_| Refused::Malformed)?;
-    let (now, tolerance) = match unit {
-        Unit::Seconds => (now.as_second(), tolerance),
-        Unit::Milliseconds => (now.as_millisecond(), tolerance.saturating_mul(1_000)),
+    let count = || timestamp.parse::<u64>().map_err(|_| Refused::Malformed);
+    let off = |at: u64, now: i64| at.abs_diff(u64::try_from(now).unwrap_or(0));
+    let near = match unit {
+        Unit::Seconds => off(count()?, now.as_second()) <= tolerance,
+        Unit::Milliseconds => off(count()?, now.as_millisecond()) <= tolerance.saturating_mul(1_000),
+        Unit::Rfc3339 => {
+            let at: Timestamp = timestamp.parse().map_err(|_| Refused::Malformed)?;
+            at.as_second().abs_diff(now.as_second()) <= tolerance
+        }
     };
-    let now = u64::try_from(now).unwrap_or(0);
-    if at.abs_diff(now) <= tolerance { Ok(()) } else { Err(Refused::Stale) }
+    if near { Ok(()) } else { Err(Refused::Stale) }
 }
 
 /// The one value of a header.
-fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Refused> {
+pub(super) fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Refused> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Err(Refused::Missing),
@@ -216,5 +304,7 @@ fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Refused> {
     }
 }
 
+#[cfg(test)]
+mod sender_tests;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ mod events_resume;
 mod events_stream;
 mod examples;
 mod feeds;
+mod handshakes;
 mod harness;
 mod inbox;
 mod index;

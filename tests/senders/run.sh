@@ -40,6 +40,7 @@ printf 'id,name,price\n1,Muffin,175\n2,Croissant,220\n3,Bun,150\n' >"$folder/pro
 cd "$folder"
 export WHSEC=whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8= WHSEC_NEW=whsec_ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=
 export STRIPE_SECRET=whsec_test_secret_7 GITHUB_SECRET="It's a Secret to Everybody" TOKEN=the-token-of-the-senders
+export SLACK_SECRET=8f742231b10e8888abcd99yyyzzz85a5 TWILIO_TOKEN=1c892n40nd03kdnc0112slzkl3091j20
 "$program" serve diorama.toml >out.txt 2>err.txt &
 server=$!
 for _ in $(seq 200); do

@@ -1,10 +1,12 @@
 """Signs deliveries with the senders' own Python libraries: send.py URL. Their secrets are in the environment."""
 
 import datetime
+import hashlib
 import json
 import os
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 
 import standardwebhooks
@@ -12,6 +14,8 @@ import stripe
 import svix
 from cloudevents.core.bindings.http import to_binary_event, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
+from slack_sdk.signature import SignatureVerifier
+from twilio.request_validator import RequestValidator
 
 URL = sys.argv[1]
 NOW = datetime.datetime.now(tz=datetime.timezone.utc)
@@ -19,16 +23,20 @@ WRONG = []
 
 
 def post(hook, body, headers, wanted):
-    """Delivers `body`; `wanted` is the status, or the count that must be above 0 in a good answer."""
+    """Delivers `body`; `wanted` is the status, the text of a good answer, or the count that must be above 0 in it."""
     request = urllib.request.Request(f"{URL}/webhooks/{hook}", data=body, method="POST")
     for name, value in {"content-type": "application/json", **headers}.items():
         request.add_header(name, value)
     try:
         with urllib.request.urlopen(request) as answer:
-            status, told = answer.status, json.load(answer)
+            status, text = answer.status, answer.read().decode()
+            told = text if isinstance(wanted, str) else json.loads(text)
     except urllib.error.HTTPError as error:
         status, told = error.code, error.read().decode()
-    good = status == wanted if isinstance(wanted, int) else status in (200, 202) and any(told.get(name, 0) for name in wanted)
+    if isinstance(wanted, str):
+        good = status == 200 and told == wanted
+    else:
+        good = status == wanted if isinstance(wanted, int) else status in (200, 202) and any(told.get(name, 0) for name in wanted)
     if not good:
         WRONG.append(f"{hook}: {status} {told}, not {wanted}: {headers}")
 
@@ -78,8 +86,48 @@ def cloudevents():
         post("events", message.body, dict(message.headers), 401)
 
 
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+
+
+def slack():
+    at = str(int(NOW.timestamp()))
+    command = urllib.parse.urlencode({"command": "/crème", "text": "1", "channel_name": "a b"})
+    button = urllib.parse.urlencode({"payload": json.dumps({"type": "block_actions", "actions": [{"value": "2"}]})})
+    for body in (command, button):
+        signature = SignatureVerifier(os.environ["SLACK_SECRET"]).generate_signature(timestamp=at, body=body)
+        signed = {**FORM, "x-slack-request-timestamp": at, "x-slack-signature": signature}
+        post("slack", body.encode(), signed, "")
+        post("slack", body.encode() + b"&x=1", signed, 401)
+
+
+class Repeated(dict):
+    """Fields of a form, each with all of its values."""
+
+    getlist = dict.get
+
+
+def twilio():
+    own = RequestValidator(os.environ["TWILIO_TOKEN"])
+    url = "https://shop.example/webhooks/twilio"
+    fields = Repeated({"MessageSid": ["1"], "Body": ["Crème brûlée & 1+1"], "Tag": ["b", "a", "b"], "Empty": [""]})
+    body = urllib.parse.urlencode(fields, doseq=True).encode()
+    for query, port in (("", ""), ("?a=1&b=%2F", ":443")):
+        signed = url.replace(".example", f".example{port}") + query
+        signature = {**FORM, "x-twilio-signature": own.compute_signature(signed, fields)}
+        post(f"twilio{query}", body, signature, "<Response></Response>")
+        post(f"twilio{query}", body + b"&Tag=c", signature, 401)
+        post("twilio?a=2", body, signature, 401)
+    document = json.dumps({"MessageSid": "1", "note": "Crème"}, ensure_ascii=False)
+    query = f"?bodySHA256={hashlib.sha256(document.encode()).hexdigest()}"
+    signature = {"x-twilio-signature": own.compute_signature(url + query, {})}
+    post(f"twilio{query}", document.encode(), signature, TAKEN)
+    post(f"twilio{query}", document.encode() + b" ", signature, 401)
+
+
 standard()
 stripe_events()
 cloudevents()
-print("\n".join(WRONG) or "standardwebhooks, svix, stripe and cloudevents (Python): verified")
+slack()
+twilio()
+print("\n".join(WRONG) or "standardwebhooks, svix, stripe, cloudevents, slack_sdk and twilio (Python): verified")
 sys.exit(bool(WRONG))

@@ -7,6 +7,7 @@ mod events;
 #[cfg(target_os = "linux")]
 mod exports;
 mod files;
+mod handshakes;
 #[cfg(unix)]
 mod inbox;
 mod kept;

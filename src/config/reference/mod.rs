@@ -31,6 +31,15 @@ const SAMPLES: [&str; 4] = [
         feed = { ws = "ws://h", headers = {}, format = "cloudevents" }
         [webhook.a]
         auth = { scheme = "hmac", secrets = ["env:TOKEN"], header = "h", algorithm = "sha1", allow_sha1 = true }
+        [webhook.b]
+        dio = "a"
+        auth = { scheme = "meta", secrets = ["env:TOKEN"], verify_tokens = ["env:TOKEN"] }
+        [webhook.c]
+        dio = "a"
+        auth = { scheme = "sns", secrets = ["env:TOKEN"], topics = ["arn:aws:sns:eu-west-1:1:a"] }
+        [webhook.d]
+        dio = "a"
+        auth = { scheme = "twilio", secrets = ["env:TOKEN"] }
     "#,
     r#"
         [dio.a]

@@ -5,7 +5,7 @@ use utoipa::openapi::path::{HttpMethod, OperationBuilder};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Required, Tag};
+use utoipa::openapi::{Required, ResponseBuilder, Tag};
 
 use super::shapes::{any, array, count, flag, named, object, text, word};
 use super::{Api, answers, parameters};
@@ -200,12 +200,32 @@ pub(super) fn hook(api: &mut Api, hook: &Hook) {
     let path = format!("/webhooks/{}", hook.name);
     let receive = proof(api, hook, receive);
     api.add(&path, HttpMethod::Post, receive);
+    if hook.inbound.has_challenge() {
+        challenge(api, hook, &path);
+    }
+}
+
+/// The challenge of senders that ask by `GET`.
+fn challenge(api: &mut Api, hook: &Hook, path: &str) {
+    let id = format!("challenge_{}", hook.name);
+    let operation = Api::default().operation(id, WEBHOOKS, "Answer a challenge of the sender", &HttpMethod::Get);
+    let echoed = ResponseBuilder::new().description("The challenge, given back.");
+    let operation = operation.response("200", answers::content(echoed, "text/plain", text()).build());
+    let operation = answers::refusals(operation, &[401, 405]);
+    let operation = if api.hosts { answers::refusals(operation, &[421]) } else { operation };
+    let operation = unguarded(api, operation);
+    api.add(path, HttpMethod::Get, operation);
 }
 
 /// What the hook's senders must send to be believed.
 fn proof(api: &mut Api, hook: &Hook, receive: OperationBuilder) -> OperationBuilder {
     let (scheme, about) = match hook.inbound.scheme().proof() {
         Proof::Nothing => return receive,
+        Proof::Body => return answers::refusals(receive, &[401]),
+        Proof::Query(name) => {
+            let about = "The webhook's secret.";
+            return answers::refusals(receive.parameter(parameters::secret(&name, about)), &[401]);
+        }
         Proof::Headers(headers) => {
             let each = |receive, (name, about): &(String, &str)| {
                 OperationBuilder::parameter(receive, parameters::required(name, about))

@@ -25,6 +25,12 @@ pub(super) fn required(name: &str, about: &str) -> Parameter {
     parameter.description(Some(about)).schema(Some(text())).build()
 }
 
+/// A parameter of the query with a secret.
+pub(super) fn secret(name: &str, about: &str) -> Parameter {
+    let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Query).required(Required::True);
+    parameter.description(Some(about)).schema(Some(text())).build()
+}
+
 pub(super) fn path(name: &str, about: &str, schema: ObjectBuilder) -> Parameter {
     let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True);
     parameter.description(Some(about)).schema(Some(schema)).build()

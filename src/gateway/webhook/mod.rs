@@ -1,10 +1,11 @@
 //! `/webhooks/{hook}`: what upstream systems say has changed.
 //!
-//! A delivery is received (`receive.rs`), applied by a task of its Dio that outlives an impatient sender (`work.rs`), and kept,
+//! A delivery is received (`receive.rs`; handshakes: `handshake.rs`), applied by a task of its Dio that outlives an impatient sender (`work.rs`), and kept,
 //! to be looked at and applied again (`deliveries.rs`). A 2xx means durable: applied, known already, or in the journal and
 //! going to be applied, also by the next process.
 
 mod deliveries;
+mod handshake;
 mod raw;
 mod receive;
 pub(crate) mod trial;
@@ -12,7 +13,8 @@ mod work;
 
 pub(crate) use deliveries::describe_whole;
 pub(super) use deliveries::{delivery, list, replay};
-pub(super) use receive::{options, receive};
+pub(super) use handshake::{challenge, options};
+pub(super) use receive::receive;
 pub(super) use work::recover;
 
 use std::collections::HashSet;
@@ -71,6 +73,8 @@ struct Intake {
     hands: Arc<Semaphore>,
     /// Senders' ids of the deliveries that are being applied.
     applying: Mutex<HashSet<String>>,
+    /// Topics whose subscriptions a person is to confirm, and where.
+    confirmations: Mutex<Vec<(String, String)>>,
 }
 
 impl Hook {
@@ -98,6 +102,7 @@ impl Intake {
             bucket: Bucket::new(options.rate),
             hands: Arc::new(Semaphore::new(options.in_hand.clamp(1, Semaphore::MAX_PERMITS))),
             applying: Mutex::default(),
+            confirmations: Mutex::default(),
         }
     }
 }

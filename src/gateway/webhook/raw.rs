@@ -1,9 +1,12 @@
 //! A delivery as it is kept: everything but what proves who sent it.
 
+use std::borrow::Cow;
+
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::Hook;
+use crate::gateway::params::percent_decoded;
 use crate::inbound::Proof;
 use crate::journal::Raw;
 
@@ -17,9 +20,10 @@ const PLAIN: [&str; 2] = ["webhook-id", "svix-id"];
 
 /// What is kept of a request to `hook`.
 pub(super) fn keep(hook: &Hook, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Raw {
-    let proofs = match hook.inbound.scheme().proof() {
-        Proof::Headers(headers) => headers.into_iter().map(|(name, _)| name).collect(),
-        _ => Vec::new(),
+    let (proofs, parameter) = match hook.inbound.scheme().proof() {
+        Proof::Headers(headers) => (headers.into_iter().map(|(name, _)| name).collect(), None),
+        Proof::Query(parameter) => (Vec::new(), Some(parameter)),
+        Proof::Nothing | Proof::Bearer | Proof::Basic | Proof::Body => (Vec::new(), None),
     };
     let secret = |name: &str| {
         let proof = || proofs.iter().any(|proof| proof.eq_ignore_ascii_case(name)) && !name.contains("timestamp");
@@ -31,7 +35,9 @@ pub(super) fn keep(hook: &Hook, uri: &Uri, headers: &HeaderMap, body: &Bytes) ->
         (name.to_string(), value)
     });
     // A copy: the body may be a slice of something larger.
-    Raw { uri: plain_uri(uri), headers: kept.collect(), body: Bytes::copy_from_slice(body) }
+    let mut body = body.to_vec();
+    hook.inbound.scheme().redact(&mut body);
+    Raw { uri: plain_uri(uri, parameter.as_deref()), headers: kept.collect(), body: body.into() }
 }
 
 fn is_telling(name: &str) -> bool {
@@ -39,13 +45,20 @@ fn is_telling(name: &str) -> bool {
     TELLING.iter().any(|part| name.contains(part))
 }
 
-fn plain_uri(uri: &Uri) -> String {
+/// Redacts the values of parameters that prove something, such as `proof`.
+fn plain_uri(uri: &Uri, proof: Option<&str>) -> String {
     let Some(query) = uri.query() else { return uri.path().to_string() };
     let plain = query.split('&').map(|pair| match pair.split_once('=') {
-        Some((name, _)) if is_telling(name) || name == "key" || name == "sig" => format!("{name}={REDACTED}"),
+        Some((name, _)) if is_telling(name) || ["key", "sig"].contains(&name) || proof == Some(&*plain_name(name)) => {
+            format!("{name}={REDACTED}")
+        }
         _ => pair.to_string(),
     });
     format!("{}?{}", uri.path(), plain.collect::<Vec<_>>().join("&"))
+}
+
+fn plain_name(name: &str) -> String {
+    percent_decoded(name, true).map_or_else(String::new, Cow::into_owned)
 }
 
 /// The headers that were sent, as far as they are kept.

@@ -5,29 +5,29 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{OriginalUri, State};
-use axum::http::header::{self, HeaderName, HeaderValue};
+use axum::http::header::{self, HeaderValue};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::handshake::plain;
 use super::work::{Applying, Job, Told, now, parcel, undecodable};
 use super::{Hook, find, raw};
 use crate::dio::{Dio, Parcel};
 use crate::gateway::answer::{self, DURABLE};
 use crate::gateway::extract::{Segment, check_ready};
 use crate::gateway::limits::Limits;
+use crate::gateway::metrics::Deliveries;
 use crate::gateway::pipeline::request_id;
 use crate::gateway::problem::{ApiError, Code};
 use crate::gateway::state::Shared;
-use crate::inbound::{self, DecodeError, Decoded, Proof, Reply};
+use crate::inbound::{self, DecodeError, Decoded, MOST_BYTES, Notice, Refused, Reply};
 use crate::journal::{Changes, Delivery, DeliveryId, DeliveryState, Kept, Raw};
 use crate::vista::{Error, Result as DioResult};
 
-/// Bytes of one delivery, at most.
-const MOST_BYTES: usize = 8 << 20;
 /// Bytes that keeping a delivery takes beside what was sent, about.
 const OVERHEAD: u64 = 512;
 /// When a sender is to come again whose earlier attempt is still being applied.
@@ -46,59 +46,81 @@ pub(in crate::gateway) async fn receive(
     let taken = take(&shared, hook, (&method, &uri, &headers), body).await;
     // Where what was answered 2xx is safe: with a volatile journal it ends with the process.
     let durable = shared.dio(&hook.dio).is_ok_and(|at| at.dio.is_durable());
-    let Some(counts) = shared.metrics.hooks.get(at) else { return taken.map(|taken| taken.answer(durable)) };
+    let reporter = Reporter { shared: &shared, at, hook, headers: &headers };
     match &taken {
-        Ok(Taken::Asked(_)) => {}
-        Ok(Taken::Delivery(delivery)) => counts.count(delivery),
-        Err(error) => counts.refuse(error),
+        Ok(Taken::Asked(reply)) => reporter.asked(reply),
+        Ok(Taken::Delivery(delivery, _)) => reporter.taken(delivery),
+        Err(error) => reporter.refused(error),
     }
-    // Our own fault is in the log with the request.
-    let refused = taken.as_ref().err().filter(|error| error.code().status().is_client_error());
-    let parked = match &taken {
-        Ok(Taken::Delivery(delivery)) if delivery.state == DeliveryState::Undecodable => Some(delivery),
-        _ => None,
-    };
-    if (refused.is_some() || parked.is_some())
-        && let Some(so_far) = counts.worth_a_line()
-    {
-        let (webhook, dio, id) = (&hook.name, &hook.dio, request_id(&headers));
-        if let Some(error) = refused {
-            let (code, detail, cause) = (error.code().as_str(), error.detail(), error.because());
-            tracing::warn!(
-                webhook,
-                dio,
-                request.id = id,
-                code,
-                detail,
-                cause,
-                refused = so_far,
-                "a delivery was refused"
-            );
+    taken.map(|taken| taken.answer(durable))
+}
+
+/// Counts what came to a webhook, and says in the log what a person needs to know.
+pub(super) struct Reporter<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) at: usize,
+    pub(super) hook: &'a Hook,
+    pub(super) headers: &'a HeaderMap,
+}
+
+impl Reporter<'_> {
+    fn counts(&self) -> Option<&Deliveries> {
+        self.shared.metrics.hooks.get(self.at)
+    }
+
+    /// Strangers can ask as well, so a notice of theirs is worth one line a second.
+    fn asked(&self, reply: &Reply) {
+        let Some(notice) = &reply.notice else { return };
+        let by_stranger = *notice == Notice::UnknownSecret;
+        if !by_stranger || self.counts().is_none_or(|counts| counts.worth_a_line().is_some()) {
+            self.hook.note(notice);
         }
-        if let Some(Delivery { id: delivery, detail, .. }) = parked {
+    }
+
+    fn taken(&self, delivery: &Delivery) {
+        if let Some(topic) = self.headers.get("x-amz-sns-topic-arn").and_then(|topic| topic.to_str().ok()) {
+            self.hook.is_subscribed(topic);
+        }
+        let Some(counts) = self.counts() else { return };
+        counts.count(delivery);
+        if delivery.state == DeliveryState::Undecodable && counts.worth_a_line().is_some() {
+            let (webhook, dio, id) = (&self.hook.name, &self.hook.dio, request_id(self.headers));
+            let Delivery { id: delivery, detail, .. } = delivery;
             tracing::warn!(webhook, dio, request.id = id, %delivery, detail, "a delivery cannot be understood and is kept");
         }
     }
-    taken.map(|taken| taken.answer(durable))
+
+    /// Our own fault is in the log with the request.
+    pub(super) fn refused(&self, error: &ApiError) {
+        let Some(counts) = self.counts() else { return };
+        counts.refuse(error);
+        if error.code().status().is_client_error()
+            && let Some(refused) = counts.worth_a_line()
+        {
+            let (webhook, dio, id) = (&self.hook.name, &self.hook.dio, request_id(self.headers));
+            let (code, detail, cause) = (error.code().as_str(), error.detail(), error.because());
+            tracing::warn!(webhook, dio, request.id = id, code, detail, cause, refused, "a delivery was refused");
+        }
+    }
 }
 
 /// What there is to say to a sender who is believed.
 enum Taken {
     /// It only wanted to know whether anybody is there.
     Asked(Reply),
-    /// What became of the delivery, so far.
-    Delivery(Delivery),
+    /// Outcome of the delivery so far, and the answer that its sender needs instead of it.
+    Delivery(Delivery, Option<Reply>),
 }
 
 impl Taken {
     fn answer(self, durable: bool) -> Response {
         match self {
             Taken::Asked(reply) => plain(reply),
-            Taken::Delivery(delivery) => {
-                let mut response = answer::json(&told(&delivery));
-                if matches!(delivery.state, DeliveryState::Received | DeliveryState::Undecodable) {
-                    *response.status_mut() = StatusCode::ACCEPTED;
-                }
+            Taken::Delivery(delivery, shown) => {
+                let mut response = match shown {
+                    Some(reply) => plain(reply),
+                    None => said(&delivery),
+                };
                 let durable = HeaderValue::from_static(if durable { "disk" } else { "memory" });
                 response.headers_mut().insert(DURABLE, durable);
                 response
@@ -107,10 +129,10 @@ impl Taken {
     }
 }
 
-fn plain(reply: Reply) -> Response {
-    let mut response = (reply.status, reply.body).into_response();
-    for (name, value) in reply.headers {
-        response.headers_mut().insert(name, value);
+fn said(delivery: &Delivery) -> Response {
+    let mut response = answer::json(&told(delivery));
+    if matches!(delivery.state, DeliveryState::Received | DeliveryState::Undecodable) {
+        *response.status_mut() = StatusCode::ACCEPTED;
     }
     response
 }
@@ -147,7 +169,10 @@ async fn take(
     let body = limits.read(headers, body).await?;
     let request =
         inbound::Request { method, path: uri.path(), query: uri.query(), headers, body: &body, now: Timestamp::now() };
-    hook.verify(&request)?;
+    if let Some(reply) = hook.inbound.answer_before_verifying(&request) {
+        return Ok(Taken::Asked(reply));
+    }
+    hook.inbound.verify(&request).map_err(|reason| unproven(hook, reason))?;
     if let Some(reply) = hook.inbound.answer_before_decoding(&request) {
         return Ok(Taken::Asked(reply));
     }
@@ -161,10 +186,11 @@ async fn take(
     check_ready(dio).map_err(|error| error.retry_after(Some(Duration::from_secs(5))))?;
     let decoded = hook.inbound.decode(&request, &dio.schema());
     let (raw, delivery) = arrived(hook, uri, headers, &body);
-    match decoded {
-        Ok(decoded) => apply(hook, dio, delivery, raw, decoded).await.map(Taken::Delivery),
-        Err(error) => park(hook, dio, delivery, raw, &error).await.map(Taken::Delivery),
-    }
+    let delivery = match decoded {
+        Ok(decoded) => apply(hook, dio, delivery, raw, decoded).await?,
+        Err(error) => park(hook, dio, delivery, raw, &error).await?,
+    };
+    Ok(Taken::Delivery(delivery, hook.inbound.acknowledgement(&request)))
 }
 
 /// A delivery of which nothing is known but that it is here.
@@ -189,7 +215,9 @@ fn arrived(hook: &Hook, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> (Raw, D
 /// What cannot be understood is kept for a person to see, and the sender is not asked to send it again: many would give the
 /// webhook up.
 async fn park(hook: &Hook, dio: &Dio, delivery: Delivery, raw: Raw, error: &DecodeError) -> Result<Delivery, ApiError> {
-    if matches!(error, DecodeError::MediaType(_)) || hook.options.reject_undecodable {
+    if matches!(error, DecodeError::MediaType(_) | DecodeError::Coding | DecodeError::TooLarge)
+        || hook.options.reject_undecodable
+    {
         return Err(refused(error));
     }
     let delivery = undecodable(delivery, error);
@@ -276,36 +304,13 @@ pub(super) fn in_progress() -> ApiError {
     ApiError::new(Code::InProgress, "the same delivery is being applied").retry_after(Some(AGAIN))
 }
 
-/// Says how deliveries are made.
-pub(in crate::gateway) async fn options(
-    State(shared): State<Arc<Shared>>,
-    Segment(name): Segment<1>,
-    method: Method,
-    OriginalUri(uri): OriginalUri,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let (_, hook) = find(&shared, &name)?;
-    let (path, query, now) = (uri.path(), uri.query(), Timestamp::now());
-    let request = inbound::Request { method: &method, path, query, headers: &headers, body: &[], now };
-    if let Some(reply) = hook.inbound.handshake(&request) {
-        return Ok(plain(reply));
-    }
-    let accept = (HeaderName::from_static("accept-post"), "application/json, application/x-ndjson");
-    Ok((StatusCode::NO_CONTENT, [(header::ALLOW, "POST, OPTIONS"), accept]).into_response())
-}
-
-impl Hook {
-    /// Every refusal looks the same from outside; the log knows the reason.
-    fn verify(&self, request: &inbound::Request<'_>) -> Result<(), ApiError> {
-        self.inbound.verify(request).map_err(|reason| {
-            let error = ApiError::new(Code::SignatureInvalid, "the delivery is not signed as this webhook needs it")
-                .cause(reason.to_string());
-            match self.inbound.scheme().proof() {
-                Proof::Bearer => error.header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
-                Proof::Basic => error.header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic")),
-                Proof::Headers(_) | Proof::Nothing => error,
-            }
-        })
+/// Refuses a delivery without a proof. All refusals look the same from outside; the log has the reason.
+pub(super) fn unproven(hook: &Hook, reason: Refused) -> ApiError {
+    let error = ApiError::new(Code::SignatureInvalid, "the delivery is not signed as this webhook needs it")
+        .cause(reason.to_string());
+    match hook.inbound.scheme().authenticate() {
+        Some(asked) => error.header(header::WWW_AUTHENTICATE, HeaderValue::from_static(asked)),
+        None => error,
     }
 }
 
@@ -314,7 +319,9 @@ pub(super) fn refused(error: &DecodeError) -> ApiError {
     match error {
         DecodeError::MediaType(_) => ApiError::new(Code::UnsupportedMediaType, error.to_string())
             .hint("send application/json or application/x-ndjson"),
-        DecodeError::TooMany => ApiError::new(Code::PayloadTooLarge, error.to_string()),
+        DecodeError::Coding => ApiError::new(Code::UnsupportedMediaType, error.to_string())
+            .header(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, identity")),
+        DecodeError::TooMany | DecodeError::TooLarge => ApiError::new(Code::PayloadTooLarge, error.to_string()),
         _ => ApiError::new(Code::UndecodableEvent, error.to_string()),
     }
 }

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use hyper::StatusCode;
+use hyper::header::HeaderValue;
 use proptest::prelude::*;
 
 use super::*;
-use crate::inbound::signature::{Contentful, Gitlab, Standard, Timed};
+use crate::inbound::signature::{Contentful, Gitlab, Graph, Mailgun, Sns, Standard, Timed, Twilio, UrlToken};
 use crate::inbound::{Hmac, Key, Map, PRESETS, preset};
 
 fn headers(of: &[(&str, &str)]) -> HeaderMap {
@@ -61,15 +63,18 @@ fn only_listed_origins_may_ask_to_deliver() {
 }
 
 #[test]
-fn github_may_send_forms_and_nobody_else() {
+fn github_sends_its_documents_in_forms_and_mappings_read_the_forms_of_others() {
     let form = headers(&[("content-type", "application/x-www-form-urlencoded")]);
     let body = b"payload=%7B%22id%22%3A+7%7D&x=1";
     let github = Hook::new(Scheme::Hmac(Hmac::github(keys()))).format(by_id());
     let decoded = github.decode(&request(&form, body), &schema()).unwrap();
     assert_eq!(decoded.changes[0].as_ref().unwrap().event.id(), Some("7"));
     assert!(matches!(github.decode(&request(&form, b"payload=%7"), &schema()), Err(DecodeError::Syntax(_))));
-    let other = Hook::new(Scheme::None).format(by_id());
-    assert!(matches!(other.decode(&request(&form, body), &schema()), Err(DecodeError::MediaType(_))));
+    let native = Hook::new(Scheme::None);
+    assert!(matches!(native.decode(&request(&form, body), &schema()), Err(DecodeError::MediaType(_))));
+    let mapped = Hook::new(Scheme::None).format(by_id());
+    let decoded = mapped.decode(&request(&form, b"id=a+b&x=1&x=2"), &schema()).unwrap();
+    assert_eq!(decoded.changes[0].as_ref().unwrap().event.id(), Some("a b"));
 }
 
 #[test]
@@ -128,8 +133,65 @@ fn bodies_in_cbor_are_read_too_and_must_be_unambiguous() {
     }
     let deep = [vec![0x81_u8; 100_000], vec![0x01]].concat();
     assert!(matches!(hook.decode(&request(&cbor, &deep), &schema()), Err(DecodeError::Syntax(_))));
-    let compressed = headers(&[("content-type", "application/json"), ("content-encoding", "gzip")]);
-    assert!(matches!(hook.decode(&request(&compressed, b"{}"), &schema()), Err(DecodeError::MediaType(_))));
+}
+
+#[test]
+fn gzip_is_verified_as_it_was_sent_and_decoded_afterwards() {
+    use std::io::Write as _;
+    let mut coder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    coder.write_all(br#"{"op":"delete","id":7}"#).unwrap();
+    let body = coder.finish().unwrap();
+    let signature = |bytes: &[u8]| {
+        use ::hmac::{KeyInit as _, Mac as _};
+        let mut mac = ::hmac::Hmac::<Sha256>::new_from_slice(b"secret").unwrap();
+        mac.update(bytes);
+        let digits: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("sha256={digits}")
+    };
+    let sent = |signature: &str, coding: &str| {
+        let kind = ("content-type", "application/json");
+        headers(&[kind, ("content-encoding", coding), ("x-hub-signature-256", signature)])
+    };
+    let hook = Hook::new(Scheme::Hmac(Hmac::github(keys())));
+    let given = sent(&signature(&body), "gzip");
+    let request = |given| request(given, &body);
+    assert_eq!(hook.verify(&request(&given)), Ok(()));
+    let decoded = hook.decode(&request(&given), &schema()).unwrap();
+    assert_eq!(decoded.changes[0].as_ref().unwrap().event.id(), Some("7"));
+    let plain = sent(&signature(br#"{"op":"delete","id":7}"#), "gzip");
+    assert_eq!(hook.verify(&request(&plain)), Err(Refused::Signature));
+    assert_eq!(hook.decode(&request(&sent("", "br")), &schema()), Err(DecodeError::Coding));
+}
+
+#[test]
+fn sns_is_read_without_its_envelope() {
+    let sns = Sns::new("token", keys(), vec!["arn:aws:sns:a:1:b".into()]);
+    let hook = Hook::new(Scheme::Sns(sns)).format(by_id());
+    let given = headers(&[("content-type", "text/plain; charset=UTF-8"), ("x-amz-sns-message-id", "22b80b92")]);
+    let id = |given: &HeaderMap, hook: &Hook, body: &str| {
+        let decoded = hook.decode(&request(given, body.as_bytes()), &schema()).unwrap();
+        assert_eq!(decoded.delivery.as_deref(), Some("22b80b92"));
+        decoded.changes[0].as_ref().unwrap().event.id().map(str::to_string)
+    };
+    let envelope = r#"{"Type":"Notification","MessageId":"22b80b92","Message":"{\"id\":7}"}"#;
+    assert_eq!(id(&given, &hook, envelope).as_deref(), Some("7"));
+    // What is not JSON stays in its envelope.
+    let text = hook.clone().format(Format::Map(Map::read("op = \"upsert\"\nid = \"/Message\"", &[], None).unwrap()));
+    let envelope = r#"{"Type":"Notification","MessageId":"22b80b92","Message":"Hello world!"}"#;
+    assert_eq!(id(&given, &text, envelope).as_deref(), Some("Hello world!"));
+    let mut raw = given.clone();
+    raw.insert("x-amz-sns-rawdelivery", "true".parse().unwrap());
+    assert_eq!(id(&raw, &hook, r#"{"id":8,"Message":"{}"}"#).as_deref(), Some("8"));
+    assert!(hook.decode(&request(&given, b"Hello"), &schema()).is_err());
+}
+
+#[test]
+fn a_token_of_mailgun_is_the_id_of_its_delivery() {
+    let hook = Hook::new(Scheme::Mailgun(Mailgun { secrets: keys() }));
+    let hook = hook.format(Format::Map(preset("mailgun", None, "", &["map"]).unwrap()));
+    let json = headers(&[("content-type", "application/json")]);
+    let body = br#"{"signature":{"timestamp":"1","token":"a8ce","signature":""},"event-data":{"id":"x"}}"#;
+    assert_eq!(hook.decode(&request(&json, body), &schema()).unwrap().delivery.as_deref(), Some("a8ce"));
 }
 
 /// A hook of every scheme and every format.
@@ -148,9 +210,18 @@ fn everything() -> Vec<Hook> {
         Scheme::Gitlab(Gitlab::new(["glt-7", standard[0]]).unwrap()),
         Scheme::Bearer(keys()),
         Scheme::Basic(keys()),
+        Scheme::Hmac(Hmac::zoom(keys())),
+        Scheme::Hmac(Hmac::twitch(keys())),
+        Scheme::Hmac(Hmac::asana(keys())),
+        Scheme::Hmac(Hmac::meta(keys())),
+        Scheme::Url(UrlToken::event_grid("token", keys())),
+        Scheme::Sns(Sns::new("token", keys(), vec!["a".into()])),
+        Scheme::Twilio(Twilio { secrets: keys(), public_url: None }),
+        Scheme::Mailgun(Mailgun { secrets: keys() }),
+        Scheme::Graph(Graph::new(["secret"]).unwrap()),
     ];
     let presets = PRESETS.iter().map(|name| {
-        let only = (*name != "airtable").then_some("a");
+        let only = crate::inbound::presets::needs_only(name).then_some("a");
         Format::Map(preset(name, only, "", &["map"]).unwrap())
     });
     let formats = [Format::Native, Format::CloudEvents { batches: true }].into_iter().chain(presets);
@@ -167,6 +238,7 @@ fn try_all(hooks: &[Hook], headers: &HeaderMap, body: &[u8]) {
     let schema = schema();
     for hook in hooks {
         assert!(hook.verify(&request).is_err(), "{:?}", hook.scheme());
+        let _ = (hook.answer_before_verifying(&request), hook.challenge(&request), hook.acknowledgement(&request));
         let _ = (hook.answer_before_decoding(&request), hook.handshake(&request));
         if let Ok(decoded) = hook.decode(&request, &schema) {
             assert!(decoded.changes.len() + decoded.ignored <= 2 * crate::inbound::MOST_CHANGES);
@@ -235,9 +307,10 @@ proptest! {
             proptest::collection::vec(any::<u8>(), 0..200),
             r#"[\[\]{}":,a-z0-9\\. \n]{0,100}"#.prop_map(String::into_bytes),
         ],
-        values in proptest::collection::vec("[ -~]{0,80}", 6),
+        values in proptest::collection::vec("[ -~]{0,80}", 11),
     ) {
-        let names = ["webhook-signature", "webhook-id", "webhook-timestamp", "stripe-signature", "authorization", "ce-type"];
+        let names = ["webhook-signature", "webhook-id", "webhook-timestamp", "stripe-signature", "authorization", "ce-type",
+            "x-twilio-signature", "x-zm-signature", "x-hook-secret", "twitch-eventsub-message-type", "content-encoding"];
         let mut given = headers(&[("content-type", KINDS[kind]), ("ce-specversion", "1.0")]);
         for (name, value) in names.iter().zip(&values) {
             given.insert(*name, value.trim().parse().unwrap());

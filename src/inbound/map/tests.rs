@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::inbound::body::Documents;
+use crate::inbound::form::Forms;
 
 const EXAMPLES: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/mapping-examples.toml"));
 const CASES: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/mapping-cases.json"));
@@ -21,7 +22,7 @@ fn run_with(map: &Map, headers: &[(&str, &str)], query: Option<&str>, body: &str
     let now = Timestamp::UNIX_EPOCH;
     let body = body.as_bytes();
     let request = Request { method: &Method::POST, path: "/", query, headers: &headers, body, now };
-    map.decode(Documents::read(body, "application/json", false)?, &request, "id")
+    map.decode(Documents::read(body, "application/json", Forms::Refused)?, &request, "id")
 }
 
 fn run(map: &str, body: &str) -> Decoded {

@@ -61,7 +61,7 @@ fn deleted(id: &str) -> ChangeEvent {
 #[test]
 fn every_preset_loads() {
     for name in PRESETS {
-        let only = (name != "airtable").then_some("products");
+        let only = needs_only(name).then_some("products");
         assert!(preset(name, only, "", &["map"]).is_ok(), "{name}: {:?}", preset(name, only, "", &["map"]));
         assert!(preset(name, only.is_none().then_some("products"), "", &["map"]).is_err(), "{name}");
     }
@@ -430,4 +430,111 @@ fn what_no_rule_is_for_is_not_understood() {
             _ => assert_eq!(decoded.unwrap().why.as_deref(), Some("it is not about this resource"), "{name}"),
         }
     }
+}
+
+#[test]
+fn asana() {
+    // From Asana's guide to webhooks; the second event is about another kind of resource.
+    let body = r#"{"events":[
+        {"action":"changed","resource":{"gid":"1337","resource_type":"task","resource_subtype":"default_task"},"parent":null,
+         "change":{"field":"due_at","action":"changed"}},
+        {"action":"added","resource":{"gid":"11","resource_type":"story"},"parent":{"gid":"1337","resource_type":"task"}},
+        {"action":"deleted","resource":{"gid":"1338","resource_type":"task"},"parent":null},
+        {"action":"removed","resource":{"gid":"1339","resource_type":"task"},"parent":{"gid":"7","resource_type":"section"}}]}"#;
+    let decoded = all("asana", Some("task"), &[], body);
+    let events: Vec<_> = decoded.changes.into_iter().map(|change| change.unwrap().event).collect();
+    assert_eq!(events, [ChangeEvent::Updated { id: "1337".into(), new: None }, deleted("1338")]);
+    assert_eq!(decoded.ignored, 2);
+    // A heartbeat.
+    ignored("asana", "task", &[], r#"{"events":[]}"#);
+}
+
+#[test]
+fn dropbox_and_mailgun_and_meta() {
+    let dropbox =
+        r#"{"list_folder":{"accounts":["dbid:AAH4f99T0taONIb-OurWxbNQ6ywGRopQngc"]},"delta":{"users":[12345678]}}"#;
+    assert_eq!(all("dropbox", None, &[], dropbox).changes[0].clone().unwrap().event, ChangeEvent::Invalidated);
+    let mailgun = r#"{"signature":{"timestamp":"1529006854","token":"a8ce","signature":"d227"},
+        "event-data":{"event":"opened","timestamp":1529006854.329574,"id":"DACSsAdVSeGpLid7TN03WA"}}"#;
+    let change = all("mailgun", None, &[], mailgun).changes[0].clone().unwrap();
+    let new = r#"{"event":"opened","timestamp":1529006854.329574,"id":"DACSsAdVSeGpLid7TN03WA"}"#;
+    assert_eq!(change.event, inserted("DACSsAdVSeGpLid7TN03WA", new));
+    // From Meta's page "Webhooks: getting started".
+    let meta = r#"{"object":"user","entry":[{"time":1520383571,"changes":[{"field":"photos","value":{"verb":"update"}}],"id":"10210299214172187","uid":"10210299214172187"}]}"#;
+    let change = one("meta", "user", &[], meta);
+    assert_eq!(change.event, ChangeEvent::Updated { id: "10210299214172187".into(), new: None });
+    ignored("meta", "page", &[], meta);
+}
+
+#[test]
+fn event_grid() {
+    // From Microsoft's page "Azure Blob Storage as an Event Grid source".
+    let event = |kind: &str| {
+        format!(
+            r#"[{{"topic":"/subscriptions/s/storageAccounts/my-storage-account","subject":"/blobServices/default/containers/test-container/blobs/new-file.txt",
+            "eventType":"{kind}","eventTime":"2017-06-26T18:41:00.9584103Z","id":"831e1650","data":{{"api":"PutBlockList"}},"dataVersion":"","metadataVersion":"1"}}]"#
+        )
+    };
+    let id = "/blobServices/default/containers/test-container/blobs/new-file.txt";
+    let change = |kind| one("eventgrid", "Microsoft.Storage.Blob", &[], &event(kind)).event;
+    assert_eq!(change("Microsoft.Storage.BlobCreated"), ChangeEvent::Inserted { id: id.into(), new: None });
+    assert_eq!(change("Microsoft.Storage.BlobDeleted"), deleted(id));
+    assert_eq!(change("Microsoft.Storage.BlobRenamed"), ChangeEvent::Updated { id: id.into(), new: None });
+    ignored("eventgrid", "Microsoft.Storage.Blob", &[], &event("Microsoft.Storage.DirectoryCreated"));
+}
+
+#[test]
+fn graph() {
+    // From Microsoft's pages "Receive change notifications through webhooks" and "Lifecycle notifications".
+    let notification = |kind: &str| {
+        format!(
+            r##"{{"value":[{{"id":"lsgTZMr9KwAAA","subscriptionId":"76619225","clientState":"secret",{kind}"resource":"users/d/messages/AAMk",
+            "resourceData":{{"@odata.type":"#Microsoft.Graph.Message","@odata.id":"Users/d/Messages/AAMk","id":"AAMk"}}}}]}}"##
+        )
+    };
+    let change = |kind: &str| one("graph", "message", &[], &notification(&format!(r#""changeType":"{kind}","#))).event;
+    assert_eq!(change("created"), ChangeEvent::Inserted { id: "AAMk".into(), new: None });
+    assert_eq!(change("updated"), ChangeEvent::Updated { id: "AAMk".into(), new: None });
+    assert_eq!(change("deleted"), deleted("AAMk"));
+    ignored("graph", "event", &[], &notification(r#""changeType":"created","#));
+    let lifecycle = |kind: &str| {
+        format!(r#"{{"value":[{{"subscriptionId":"76619225","clientState":"secret","lifecycleEvent":"{kind}"}}]}}"#)
+    };
+    assert_eq!(one("graph", "message", &[], &lifecycle("missed")).event, ChangeEvent::Invalidated);
+    ignored("graph", "message", &[], &lifecycle("reauthorizationRequired"));
+}
+
+#[test]
+fn twitch_and_zoom() {
+    // From Twitch's page "EventSub subscription types" and Zoom's "Meeting webhooks".
+    let twitch = r#"{"subscription":{"id":"f1c2a387","type":"channel.update","version":"2","status":"enabled"},"event":{"broadcaster_user_id":"1337","title":"Best Stream Ever"}}"#;
+    let thin = |id: &str| ChangeEvent::Updated { id: id.into(), new: None };
+    assert_eq!(one("twitch", "channel.update", &[], twitch).event, thin("1337"));
+    ignored("twitch", "stream", &[], twitch);
+    let zoom = |kind: &str| {
+        format!(
+            r#"{{"event":"{kind}","event_ts":1626230691572,"payload":{{"account_id":"A","operator":"o@example.com","object":{{"id":1234567890,"uuid":"u=="}}}}}}"#
+        )
+    };
+    assert_eq!(one("zoom", "meeting", &[], &zoom("meeting.updated")).event, thin("1234567890"));
+    assert_eq!(one("zoom", "meeting", &[], &zoom("meeting.deleted")).event, deleted("1234567890"));
+    let created = ChangeEvent::Inserted { id: "1234567890".into(), new: None };
+    assert_eq!(one("zoom", "meeting", &[], &zoom("meeting.created")).event, created);
+    ignored("zoom", "webinar", &[], &zoom("meeting.updated"));
+}
+
+#[test]
+fn twilio() {
+    // Fields of Twilio's page "Track outbound message status".
+    let map = preset("twilio", None, "", &["map"]).unwrap();
+    let hook = Hook::new(Scheme::None).format(Format::Map(map));
+    let headers = [("content-type", "application/x-www-form-urlencoded")];
+    let headers: HeaderMap =
+        headers.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect();
+    let body = b"SmsSid=SM2xx&SmsStatus=sent&MessageStatus=sent&To=%2B1512zzzyyyy&MessageSid=SM2xx&From=%2B1512xxxyyyy";
+    let now = Timestamp::UNIX_EPOCH;
+    let request = Request { method: &Method::POST, path: "/", query: None, headers: &headers, body, now };
+    let change = hook.decode(&request, &schema("id")).unwrap().changes.remove(0).unwrap();
+    let new = r#"{"SmsSid":"SM2xx","SmsStatus":"sent","MessageStatus":"sent","To":"+1512zzzyyyy","MessageSid":"SM2xx","From":"+1512xxxyyyy"}"#;
+    assert_eq!((change.event, change.partial), (updated("SM2xx", new), true));
 }

@@ -1,9 +1,10 @@
-//! An HMAC in a header of its own, as GitHub, Shopify, Slack, Airtable and most others have one.
+//! An HMAC in a header of its own, as GitHub, Shopify, Slack, Meta, Zoom, Twitch and most others have one.
 
 use hyper::header::HeaderName;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::mac::Mac;
 use super::{Algorithm, Encoding, Key, Refused, Sender, Unit, decide, fresh, mac, one};
 use crate::inbound::Request;
 
@@ -20,7 +21,7 @@ pub struct Hmac {
     pub encoding: Encoding,
     /// With which hash it is made.
     pub algorithm: Algorithm,
-    /// The header with the time, in seconds.
+    /// The header with the time, in seconds; Twitch's is RFC 3339.
     pub timestamp: Option<HeaderName>,
     /// What is signed.
     pub message: Message,
@@ -58,14 +59,54 @@ impl Hmac {
 
     /// Slack's.
     pub fn slack(secrets: Vec<Key>) -> Hmac {
-        let own = Hmac::new(secrets, HeaderName::from_static("x-slack-signature"));
+        Hmac::versioned(secrets, "x-slack-signature", "x-slack-request-timestamp", Sender::Slack)
+    }
+
+    /// Zoom's.
+    pub fn zoom(secrets: Vec<Key>) -> Hmac {
+        Hmac::versioned(secrets, "x-zm-signature", "x-zm-request-timestamp", Sender::Zoom)
+    }
+
+    /// `v0=` and the signature of `v0:{timestamp}:{body}`.
+    fn versioned(secrets: Vec<Key>, signature: &'static str, timestamp: &'static str, sender: Sender) -> Hmac {
+        let own = Hmac::new(secrets, HeaderName::from_static(signature));
         Hmac {
             prefix: "v0=".into(),
-            timestamp: Some(HeaderName::from_static("x-slack-request-timestamp")),
+            timestamp: Some(HeaderName::from_static(timestamp)),
             message: Message(vec![Piece::Text("v0:".into()), Piece::Timestamp, Piece::Text(":".into()), Piece::Body]),
-            sender: Sender::Slack,
+            sender,
             ..own
         }
+    }
+
+    /// Twitch's, over id, time and body.
+    pub fn twitch(secrets: Vec<Key>) -> Hmac {
+        let own = Hmac::new(secrets, HeaderName::from_static("twitch-eventsub-message-signature"));
+        let id = HeaderName::from_static("twitch-eventsub-message-id");
+        Hmac {
+            prefix: "sha256=".into(),
+            timestamp: Some(HeaderName::from_static("twitch-eventsub-message-timestamp")),
+            message: Message(vec![Piece::Header(id), Piece::Timestamp, Piece::Body]),
+            sender: Sender::Twitch,
+            ..own
+        }
+    }
+
+    /// Meta's: Facebook, Instagram, WhatsApp, and what else its platform tells of.
+    pub fn meta(secrets: Vec<Key>) -> Hmac {
+        Hmac { sender: Sender::Meta, ..Hmac::github(secrets) }
+    }
+
+    /// Dropbox's.
+    pub fn dropbox(secrets: Vec<Key>) -> Hmac {
+        let header = HeaderName::from_static("x-dropbox-signature");
+        Hmac { sender: Sender::Dropbox, ..Hmac::new(secrets, header) }
+    }
+
+    /// Asana's. Without secrets nothing fits.
+    pub fn asana(secrets: Vec<Key>) -> Hmac {
+        let header = HeaderName::from_static("x-hook-signature");
+        Hmac { sender: Sender::Asana, ..Hmac::new(secrets, header) }
     }
 
     /// Airtable's; its secrets are base64, and the time stands in the body.
@@ -75,6 +116,32 @@ impl Hmac {
     }
 
     pub(super) fn verify(&self, request: &Request<'_>, tolerance: u64) -> Result<(), Refused> {
+        let Signed { presented, timestamp, message } = self.signed(request)?;
+        let known = mac::any(&self.secrets, self.algorithm, &presented, |mac| {
+            message.iter().fold(mac, |mac, piece| mac.feed(piece))
+        });
+        decide(known)?;
+        match self.timestamp {
+            Some(_) if self.sender == Sender::Twitch => fresh(timestamp, Unit::Rfc3339, request.now, tolerance),
+            Some(_) => fresh(timestamp, Unit::Seconds, request.now, tolerance),
+            None if self.sender == Sender::Airtable => fresh_body(request, tolerance),
+            None => Ok(()),
+        }
+    }
+
+    /// The HMAC of `text` with the secret that signed `request`, in hexadecimal digits.
+    pub(in crate::inbound) fn answer(&self, request: &Request<'_>, text: &str) -> Option<String> {
+        let Signed { presented, message, .. } = self.signed(request).ok()?;
+        let signed = |key: &&Key| {
+            let keys = std::slice::from_ref(*key);
+            let feed = |mac| message.iter().fold(mac, |mac: Mac, piece| mac.feed(piece));
+            bool::from(mac::any(keys, self.algorithm, &presented, feed))
+        };
+        let key = self.secrets.iter().find(signed)?;
+        Mac::new(key, self.algorithm).map(|mac| mac.feed(text.as_bytes()).hex())
+    }
+
+    fn signed<'a>(&'a self, request: &Request<'a>) -> Result<Signed<'a>, Refused> {
         let mut presented = Vec::new();
         for name in self.headers.iter().filter(|name| request.headers.contains_key(*name)) {
             let given = one(request.headers, name.as_str())?;
@@ -88,17 +155,15 @@ impl Hmac {
             Some(name) => one(request.headers, name.as_str())?,
             None => "",
         };
-        let message = self.message.pieces(request, timestamp)?;
-        let known = mac::any(&self.secrets, self.algorithm, &presented, |mac| {
-            message.iter().fold(mac, |mac, piece| mac.feed(piece))
-        });
-        decide(known)?;
-        match self.timestamp {
-            Some(_) => fresh(timestamp, Unit::Seconds, request.now, tolerance),
-            None if self.sender == Sender::Airtable => fresh_body(request, tolerance),
-            None => Ok(()),
-        }
+        Ok(Signed { presented, timestamp, message: self.message.pieces(request, timestamp)? })
     }
+}
+
+/// Signatures of a delivery, and what they are of.
+struct Signed<'a> {
+    presented: Vec<Vec<u8>>,
+    timestamp: &'a str,
+    message: Vec<&'a [u8]>,
 }
 
 /// A body that is signed and says no time has none that is too far off.

@@ -74,13 +74,22 @@ impl Mac {
         self
     }
 
-    /// Whether one of `presented` is it.
-    fn fits(self, presented: &[Vec<u8>]) -> Choice {
-        let own: Vec<u8> = match self {
+    fn bytes(self) -> Vec<u8> {
+        match self {
             Mac::Sha1(mac) => mac.finalize().into_bytes().to_vec(),
             Mac::Sha256(mac) => mac.finalize().into_bytes().to_vec(),
             Mac::Sha512(mac) => mac.finalize().into_bytes().to_vec(),
-        };
+        }
+    }
+
+    /// Hexadecimal digits of the result.
+    pub(super) fn hex(self) -> String {
+        self.bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Whether one of `presented` is it.
+    fn fits(self, presented: &[Vec<u8>]) -> Choice {
+        let own = self.bytes();
         presented.iter().fold(Choice::from(0), |known, presented| known | own.ct_eq(presented))
     }
 }

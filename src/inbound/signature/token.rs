@@ -15,8 +15,7 @@ pub(super) fn bearer(tokens: &[Key], request: &Request<'_>) -> Result<(), Refuse
 }
 
 pub(super) fn basic(users: &[Key], request: &Request<'_>) -> Result<(), Refused> {
-    let given = STANDARD.decode(authorization(request, "basic ")?).map_err(|_| Refused::Malformed)?;
-    matches(users, &given)
+    matches(users, &decoded(authorization(request, "basic ")?).ok_or(Refused::Malformed)?)
 }
 
 pub(super) fn header(name: &HeaderName, tokens: &[Key], request: &Request<'_>) -> Result<(), Refused> {
@@ -53,7 +52,12 @@ impl Gitlab {
     }
 }
 
-fn authorization<'a>(request: &Request<'a>, scheme: &str) -> Result<&'a str, Refused> {
+/// User and password of a `Basic` credential.
+pub(super) fn decoded(credential: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(credential).ok()
+}
+
+pub(super) fn authorization<'a>(request: &Request<'a>, scheme: &str) -> Result<&'a str, Refused> {
     let given = one(request.headers, AUTHORIZATION.as_str())?;
     match given.split_at_checked(scheme.len()) {
         Some((own, token)) if own.eq_ignore_ascii_case(scheme) => Ok(token),
@@ -62,5 +66,10 @@ fn authorization<'a>(request: &Request<'a>, scheme: &str) -> Result<&'a str, Ref
 }
 
 fn matches(keys: &[Key], given: &[u8]) -> Result<(), Refused> {
-    decide(keys.iter().fold(Choice::from(0), |known, key| known | key.is(given)))
+    decide(known(keys, given))
+}
+
+/// Compares `given` with all of `keys`, whichever fits.
+pub(in crate::inbound) fn known(keys: &[Key], given: &[u8]) -> Choice {
+    keys.iter().fold(Choice::from(0), |known, key| known | key.is(given))
 }

@@ -1,0 +1,342 @@
+//! `[webhook.NAME.auth]`
+
+use crate::config::value::{LEAST_TOKEN, Reader, Secret};
+
+/// Secrets of one hook, at most.
+const MOST_SECRETS: usize = 5;
+
+/// Proof that senders are who they say: `[webhook.NAME.auth]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookAuth {
+    /// The proof.
+    pub scheme: AuthScheme,
+    /// Secrets that senders know.
+    pub secrets: Vec<Secret>,
+    /// Seconds that a signed time may differ from ours.
+    pub tolerance: Option<u64>,
+    /// `hmac`, `header`: the header with the signature or the token.
+    pub header: String,
+    /// `hmac`: what stands before it.
+    pub prefix: String,
+    /// `hmac`: `hex`, `base64` or `base64url`.
+    pub encoding: &'static str,
+    /// `hmac`: `sha256`, `sha512` or `sha1`.
+    pub algorithm: &'static str,
+    /// `hmac`: how the secrets are written: `text`, `hex` or `base64`.
+    pub secret_encoding: &'static str,
+    /// `hmac`: the header with the time.
+    pub timestamp_header: Option<String>,
+    /// `hmac`: what is signed.
+    pub message: String,
+    /// `contentful`: the path that senders see.
+    pub public_path: Option<String>,
+    /// `twilio`: the URL that it was given, without its query.
+    pub public_url: Option<String>,
+    /// `meta`: tokens of which a challenge must have one.
+    pub verify_tokens: Vec<Secret>,
+    /// `query`, `eventgrid`, `sns`: the parameter of the URL with the secret.
+    pub parameter: String,
+    /// `sns`: ARNs of the topics whose messages are taken.
+    pub topics: Vec<String>,
+    /// The header with the delivery's id.
+    pub delivery: Option<String>,
+}
+
+/// A word for how senders prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthScheme {
+    /// Standard Webhooks.
+    Standard,
+    /// Standard Webhooks under Svix's names of the headers.
+    Svix,
+    /// GitHub.
+    Github,
+    /// Stripe.
+    Stripe,
+    /// Shopify.
+    Shopify,
+    /// Slack.
+    Slack,
+    /// GitLab.
+    Gitlab,
+    /// Sanity.
+    Sanity,
+    /// Airtable.
+    Airtable,
+    /// Contentful.
+    Contentful,
+    /// Asana.
+    Asana,
+    /// Dropbox.
+    Dropbox,
+    /// Azure Event Grid.
+    EventGrid,
+    /// Microsoft Graph.
+    Graph,
+    /// Mailgun.
+    Mailgun,
+    /// Meta.
+    Meta,
+    /// Amazon SNS.
+    Sns,
+    /// Twilio.
+    Twilio,
+    /// Twitch EventSub.
+    Twitch,
+    /// Zoom.
+    Zoom,
+    /// Any other signature of the body.
+    Hmac,
+    /// A token in `Authorization`.
+    Bearer,
+    /// A token in a header.
+    Header,
+    /// A token in the URL.
+    Query,
+    /// User and password.
+    Basic,
+    /// No proof.
+    None,
+}
+
+impl AuthScheme {
+    /// All schemes, in the order of the documentation.
+    pub const ALL: [AuthScheme; 26] = {
+        use AuthScheme::*;
+        [
+            Standard, Svix, Github, Stripe, Shopify, Slack, Gitlab, Sanity, Airtable, Contentful, Asana, Dropbox,
+            EventGrid, Graph, Mailgun, Meta, Sns, Twilio, Twitch, Zoom, Hmac, Bearer, Header, Query, Basic, None,
+        ]
+    };
+
+    /// The word in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            AuthScheme::Standard => "standard",
+            AuthScheme::Svix => "svix",
+            AuthScheme::Github => "github",
+            AuthScheme::Stripe => "stripe",
+            AuthScheme::Shopify => "shopify",
+            AuthScheme::Slack => "slack",
+            AuthScheme::Gitlab => "gitlab",
+            AuthScheme::Sanity => "sanity",
+            AuthScheme::Airtable => "airtable",
+            AuthScheme::Contentful => "contentful",
+            AuthScheme::Asana => "asana",
+            AuthScheme::Dropbox => "dropbox",
+            AuthScheme::EventGrid => "eventgrid",
+            AuthScheme::Graph => "graph",
+            AuthScheme::Mailgun => "mailgun",
+            AuthScheme::Meta => "meta",
+            AuthScheme::Sns => "sns",
+            AuthScheme::Twilio => "twilio",
+            AuthScheme::Twitch => "twitch",
+            AuthScheme::Zoom => "zoom",
+            AuthScheme::Hmac => "hmac",
+            AuthScheme::Bearer => "bearer",
+            AuthScheme::Header => "header",
+            AuthScheme::Query => "query",
+            AuthScheme::Basic => "basic",
+            AuthScheme::None => "none",
+        }
+    }
+
+    /// Says whether secrets are sent as they are, so that anybody may try some.
+    fn sends_secrets(self) -> bool {
+        use AuthScheme::*;
+        matches!(self, Bearer | Header | Basic | Gitlab | Query | EventGrid | Sns | Graph)
+    }
+
+    /// Says whether a time is signed.
+    fn signs_time(self) -> bool {
+        use AuthScheme::*;
+        matches!(self, Standard | Svix | Stripe | Slack | Gitlab | Sanity | Contentful | Mailgun | Twitch | Zoom | Hmac)
+    }
+
+    /// Says whether the header with the delivery's id is configured, because the sender is not known to have one.
+    fn names_delivery(self) -> bool {
+        use AuthScheme::*;
+        matches!(self, Hmac | Bearer | Header | Query | Basic | None)
+    }
+}
+
+/// Words of all schemes.
+pub const SCHEMES: [&str; AuthScheme::ALL.len()] = {
+    let mut words = [""; AuthScheme::ALL.len()];
+    let mut at = 0;
+    while at < words.len() {
+        words[at] = AuthScheme::ALL[at].as_str();
+        at += 1;
+    }
+    words
+};
+
+impl HookAuth {
+    /// No proof at all; for loopback addresses only.
+    pub(super) fn none() -> HookAuth {
+        HookAuth {
+            scheme: AuthScheme::None,
+            secrets: Vec::new(),
+            tolerance: None,
+            header: String::new(),
+            prefix: String::new(),
+            encoding: "hex",
+            algorithm: "sha256",
+            secret_encoding: "text",
+            timestamp_header: None,
+            message: "{body}".into(),
+            public_path: None,
+            public_url: None,
+            verify_tokens: Vec::new(),
+            parameter: "token".into(),
+            topics: Vec::new(),
+            delivery: None,
+        }
+    }
+}
+
+/// Reads the table; what is wrong with it is among the problems.
+pub(super) fn read(table: Reader<'_>, loopback: bool) -> Option<HookAuth> {
+    let at = table.place("scheme").unwrap_or(table.at);
+    if table.place("scheme").is_none() {
+        table.problem(at, format!("auth needs a scheme: one of {}", SCHEMES.join(", ")));
+    }
+    let word = table.word("scheme", &SCHEMES);
+    let scheme = word.and_then(|word| AuthScheme::ALL.into_iter().find(|scheme| scheme.as_str() == word));
+    let least = if scheme.is_some_and(AuthScheme::sends_secrets) { LEAST_TOKEN } else { 1 };
+    let secrets = table.secrets("secrets", least).unwrap_or_default();
+    let auth = scheme.map(|scheme| {
+        let mut auth = HookAuth { scheme, secrets, ..HookAuth::none() };
+        own_keys(&table, &mut auth);
+        secrets_fit(&table, at, &auth);
+        if scheme == AuthScheme::None && !loopback {
+            table.problem(at, "scheme \"none\" lets anybody change rows: it is for loopback addresses only");
+        }
+        auth
+    });
+    table.finish();
+    auth
+}
+
+/// Reads the keys that not every scheme has.
+fn own_keys(table: &Reader<'_>, auth: &mut HookAuth) {
+    if auth.scheme.signs_time() {
+        auth.tolerance = table.count("tolerance", 1..=86_400).and_then(|seconds| u64::try_from(seconds).ok());
+    }
+    if auth.scheme.names_delivery() {
+        let delivery = table.text("delivery");
+        auth.delivery = delivery.map(|delivery| delivery.trim_start_matches("header:").to_string());
+    }
+    match auth.scheme {
+        AuthScheme::Hmac => hmac(table, auth),
+        AuthScheme::Header => auth.header = header(table, "the header with the secret"),
+        AuthScheme::Contentful => auth.public_path = table.text("public_path"),
+        AuthScheme::Meta => verify_tokens(table, auth),
+        AuthScheme::Twilio => public_url(table, auth),
+        AuthScheme::Query | AuthScheme::EventGrid => parameter(table, auth),
+        AuthScheme::Sns => {
+            parameter(table, auth);
+            topics(table, auth);
+        }
+        _ => {}
+    }
+}
+
+fn secrets_fit(table: &Reader<'_>, at: usize, auth: &HookAuth) {
+    let word = auth.scheme.as_str();
+    let needed = !matches!(auth.scheme, AuthScheme::None | AuthScheme::Asana);
+    match table.place("secrets") {
+        Some(at) if auth.scheme == AuthScheme::None => table.problem(at, "scheme \"none\" has no use for secrets"),
+        None if needed => table.problem(at, format!("scheme {word:?} needs secrets = [\"env:NAME\"]")),
+        Some(at) if auth.secrets.len() > MOST_SECRETS => {
+            table.problem(at, format!("there are at most {MOST_SECRETS} secrets"));
+        }
+        Some(at) if needed && table.is_empty_array("secrets") => {
+            table.problem(at, format!("scheme {word:?} needs at least one secret"));
+        }
+        Some(at) if auth.scheme == AuthScheme::Basic && auth.secrets.iter().any(|own| !own.reveal().contains(':')) => {
+            table.problem(at, "a secret of scheme \"basic\" is user:password");
+        }
+        _ => {}
+    }
+}
+
+fn header(table: &Reader<'_>, what: &str) -> String {
+    if table.place("header").is_none() {
+        table.problem(table.at, format!("this scheme needs header = \"NAME\", {what}"));
+    }
+    table.text("header").unwrap_or_default()
+}
+
+fn parameter(table: &Reader<'_>, auth: &mut HookAuth) {
+    let at = table.place("parameter").unwrap_or(table.at);
+    let named = table.text("parameter");
+    auth.parameter = named.unwrap_or_else(|| auth.parameter.clone());
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if auth.parameter.is_empty() || !auth.parameter.bytes().all(plain) {
+        table.problem(at, "parameter is the name of a parameter of the URL: letters, digits, - _ .");
+    }
+}
+
+/// A challenge proves itself by a token that is not the secret of the signatures.
+fn verify_tokens(table: &Reader<'_>, auth: &mut HookAuth) {
+    let example = "verify_tokens = [\"env:NAME\"], what you enter as the verify token";
+    match table.place("verify_tokens") {
+        None => table.problem(table.at, format!("scheme \"meta\" needs {example}")),
+        Some(at) if table.is_empty_array("verify_tokens") => {
+            table.problem(at, format!("scheme \"meta\" needs {example}"));
+        }
+        Some(_) => {}
+    }
+    auth.verify_tokens = table.secrets("verify_tokens", LEAST_TOKEN).unwrap_or_default();
+    if let Some(at) = table.place("verify_tokens").filter(|_| auth.verify_tokens.len() > MOST_SECRETS) {
+        table.problem(at, format!("there are at most {MOST_SECRETS} verify_tokens"));
+    }
+}
+
+fn public_url(table: &Reader<'_>, auth: &mut HookAuth) {
+    auth.public_url = table.text("public_url");
+    let is_url = |url: &str| {
+        let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['?', '#', ' ']))
+    };
+    if let (Some(at), Some(url)) = (table.place("public_url"), &auth.public_url)
+        && !is_url(url)
+    {
+        table.problem(
+            at,
+            "public_url is the URL that Twilio was given, like https://shop.example/webhooks/NAME, without a query",
+        );
+    }
+}
+
+fn topics(table: &Reader<'_>, auth: &mut HookAuth) {
+    let at = table.place("topics").unwrap_or(table.at);
+    auth.topics = table.texts("topics").unwrap_or_default();
+    if auth.topics.is_empty() || !auth.topics.iter().all(|topic| topic.starts_with("arn:aws")) {
+        table.problem(at, "scheme \"sns\" needs topics = [\"arn:aws:sns:REGION:ACCOUNT:NAME\"]");
+    }
+}
+
+fn hmac(table: &Reader<'_>, auth: &mut HookAuth) {
+    auth.header = header(table, "the header with the signature");
+    auth.prefix = table.text("prefix").unwrap_or_default();
+    auth.encoding = table.word("encoding", &["hex", "base64", "base64url"]).unwrap_or("hex");
+    auth.algorithm = table.word("algorithm", &["sha256", "sha512", "sha1"]).unwrap_or("sha256");
+    auth.secret_encoding = table.word("secret_encoding", &["text", "hex", "base64"]).unwrap_or("text");
+    if auth.algorithm == "sha1" && table.flag("allow_sha1") != Some(true) {
+        let at = table.place("algorithm").unwrap_or(table.at);
+        table.problem(at, "sha1 is old: write allow_sha1 = true if the sender knows nothing newer");
+    }
+    auth.timestamp_header = table.text("timestamp_header");
+    let signed_time = auth.timestamp_header.is_some();
+    let default = if signed_time { "{timestamp}.{body}" } else { "{body}" };
+    auth.message = table.text("message").unwrap_or_else(|| default.to_string());
+    let at = table.place("message").unwrap_or(table.at);
+    if !auth.message.contains("{body}") {
+        table.problem(at, "message must contain {body}: what is not signed proves nothing");
+    }
+    if signed_time != auth.message.contains("{timestamp}") {
+        table.problem(at, "timestamp_header and {timestamp} in message need each other");
+    }
+}

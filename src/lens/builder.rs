@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::{Lens, Log};
-use crate::cache::{CacheBackend, RedbCache};
+use crate::cache::{ById, CacheBackend, RedbCache, RowStore};
 use crate::dio::{
     ChunkSink, Dio, Hooks, Retry, RingLimits, Settings, Viewport, WriteOrder, WriteRoute, hook, hook_with,
 };
@@ -27,7 +27,7 @@ pub struct LensBuilder {
 
 enum Cache {
     File(PathBuf),
-    Backend(Arc<dyn CacheBackend>),
+    Store(Arc<dyn RowStore>),
 }
 
 enum JournalAt {
@@ -48,10 +48,17 @@ impl LensBuilder {
         self
     }
 
-    /// Rows are kept by `backend`, in memory or elsewhere. The journal is in memory then, unless
-    /// [`LensBuilder::journal_at`] says otherwise.
+    /// Rows are kept by `backend`, in memory or elsewhere; an `Arc` of one does as well. The journal is in memory then, unless
+    /// [`LensBuilder::journal_at`] says otherwise; with it, rows that outlive the Lens are served by the next one at once.
     pub fn cache_source(mut self, backend: impl CacheBackend) -> Self {
-        self.cache = Some(Cache::Backend(Arc::new(backend)));
+        self.cache = Some(Cache::Store(Arc::new(ById::new(backend))));
+        self
+    }
+
+    /// Rows are kept in `cache`, a file that the program has opened itself. The journal is in memory then, unless
+    /// [`LensBuilder::journal_at`] says otherwise.
+    pub fn cache_file(mut self, cache: RedbCache) -> Self {
+        self.cache = Some(Cache::Store(Arc::new(cache)));
         self
     }
 
@@ -227,12 +234,12 @@ impl LensBuilder {
     /// what to do.
     pub fn build(self) -> Result<Lens> {
         self.check()?;
-        let (cache, beside): (Arc<dyn CacheBackend>, _) = match self.cache {
+        let (cache, beside): (Arc<dyn RowStore>, _) = match self.cache {
             None => {
                 return Err(Error::Config("a Lens needs a cache: .cache_at(path) or .cache_source(backend)".into()));
             }
             Some(Cache::File(path)) => (Arc::new(RedbCache::open(&path)?), Some(journal_beside(&path))),
-            Some(Cache::Backend(backend)) => (backend, None),
+            Some(Cache::Store(store)) => (store, None),
         };
         let journal: Arc<dyn Journal> = match (self.journal, beside) {
             (Some(JournalAt::Backend(journal)), _) => journal,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::CacheBackend;
+use crate::cache::RowStore;
 use crate::dio::{self, Committer, Dio, Hooks, Settings, Surroundings};
 use crate::journal::Journal;
 use crate::vista::{Error, Result, SourceShape, Vista};
@@ -25,7 +25,7 @@ use crate::vista::{Error, Result, SourceShape, Vista};
 /// # Example
 /// See the crate's front page.
 pub struct Lens {
-    cache: Arc<dyn CacheBackend>,
+    cache: Arc<dyn RowStore>,
     log: Log,
     /// For Dios whose accepted writes need not survive the process.
     memory: Log,

@@ -6,6 +6,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod backends;
 mod cache;
 mod checks;
 mod events;

@@ -119,6 +119,8 @@ impl Store {
     pub(super) async fn seed(&self, table: &Table) -> Result<(), CacheError> {
         let mut meta = self.meta.lock().await;
         let next = CacheMeta { bulk: true, ..meta.clone() };
+        // What waits is of rows that are gone, in slots that are given anew. Should others have come, all are stored again.
+        self.backlog.lock().rows.clear();
         self.table.clear().await?;
         let mut rows = table.iter_slots();
         loop {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use diorama::cache::{Bytes, CacheBackend, CacheTable, CachedRow, Id, MemoryCache};
+use async_trait::async_trait;
+use diorama::cache::{Bytes, CacheBackend, CacheError, CacheTable, CachedRow, Id, MemoryCache};
 use diorama::{Dio, Lens, LensBuilder, Record};
 use tempfile::TempDir;
 
@@ -209,4 +210,76 @@ async fn rows_that_a_backend_has_lost_are_read_from_the_master() {
         assert!(dio.status().complete, "{kind}");
         end(next, dio).await;
     }
+}
+
+// --- a backend that fails --------------------------------------------------------------------------------------------------
+
+/// A map whose next commits fail.
+#[derive(Default)]
+struct Flaky {
+    map: MapCache,
+    failing: Arc<AtomicUsize>,
+}
+
+struct FlakyTable {
+    table: Arc<dyn CacheTable>,
+    failing: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl CacheBackend for Flaky {
+    async fn open_table(&self, name: &str) -> Result<Arc<dyn CacheTable>, CacheError> {
+        Ok(Arc::new(FlakyTable { table: self.map.open_table(name).await?, failing: Arc::clone(&self.failing) }))
+    }
+}
+
+#[async_trait]
+impl CacheTable for FlakyTable {
+    async fn load(&self, sink: &mut (dyn FnMut(Vec<CachedRow>) + Send)) -> Result<Option<Bytes>, CacheError> {
+        self.table.load(sink).await
+    }
+
+    async fn commit(&self, puts: Vec<CachedRow>, deletes: Vec<Id>, meta: Option<Bytes>) -> Result<(), CacheError> {
+        match self.failing.load(Ordering::SeqCst) {
+            0 => self.table.commit(puts, deletes, meta).await,
+            left => {
+                self.failing.store(left - 1, Ordering::SeqCst);
+                Err(CacheError::io("map", "no room"))
+            }
+        }
+    }
+
+    async fn clear(&self) -> Result<(), CacheError> {
+        self.table.clear().await
+    }
+}
+
+/// Rows of a second life on `cache`, whose copy is believed to be whole.
+async fn second_life(cache: &Arc<Flaky>, dir: &TempDir, master: &Scripted) -> usize {
+    let (next, dio) = open(lens(Arc::clone(cache) as _, dir, "flaky"), master).await;
+    let found = dio.cache().list_values().await.unwrap();
+    assert!(dio.status().complete);
+    assert_eq!(found.len(), master.rows().await.len());
+    end(next, dio).await;
+    found.len()
+}
+
+#[tokio::test]
+async fn a_first_copy_that_could_not_be_stored_at_once_is_stored_later() {
+    let (dir, cache, master) = (tempfile::tempdir().unwrap(), Arc::new(Flaky::default()), Scripted::bakery());
+    cache.failing.store(1, Ordering::SeqCst);
+    let (first, dio) = open(seeding(lens(Arc::clone(&cache) as _, &dir, "flaky")), &master).await;
+    end(first, dio).await;
+    assert_eq!(second_life(&cache, &dir, &master).await, 7);
+}
+
+#[tokio::test]
+async fn a_row_that_came_and_went_before_the_first_copy_takes_none_of_its_rows_along() {
+    let (dir, cache, master) = (tempfile::tempdir().unwrap(), Arc::new(Flaky::default()), Scripted::bakery());
+    let (first, dio) = open(reconciling(lens(Arc::clone(&cache) as _, &dir, "flaky")), &master).await;
+    dio.cache().insert_value("early", &product("early", "Muffin", 175, 2)).await.unwrap();
+    dio.cache().delete_value("early").await.unwrap();
+    dio.refresh().await.unwrap();
+    end(first, dio).await;
+    assert_eq!(second_life(&cache, &dir, &master).await, 7);
 }

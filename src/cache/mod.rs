@@ -54,8 +54,8 @@ pub enum CacheError {
         /// What was found.
         detail: String,
     },
-    /// Another process has it open.
-    #[error("cache {path} is in use by another process")]
+    /// Another process has it open, or a Lens or Dio of this one.
+    #[error("cache {path} is in use by another process, or by a Lens or Dio of this one")]
     Locked {
         /// The file.
         path: String,

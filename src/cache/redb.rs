@@ -22,7 +22,9 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::{CacheBatch, CacheError, CacheMeta, Loaded, RowStore, RowTable, StoredRow};
 use crate::record::{Body, Id, Layout};
-use crate::redb_file::{BackendFactory, Fault, Options, RedbFile, blocking, seal, sync_folder, unseal, with_suffix};
+use crate::redb_file::{
+    BackendFactory, Fault, Options, Owner, RedbFile, blocking, seal, sync_folder, unseal, with_suffix,
+};
 
 type Rows<'a> = TableDefinition<'a, u32, &'static [u8]>;
 
@@ -143,6 +145,11 @@ impl RedbCache {
             Ok(())
         })
         .await;
+    }
+
+    /// The file as whoever opened it has it.
+    pub(crate) fn owner(&self) -> Owner {
+        self.0.file.owner()
     }
 
     /// What is stored for the Dio `name`.

@@ -15,6 +15,7 @@ mod lens;
 mod live;
 mod narrowing;
 mod refresh;
+mod reopen;
 mod replacement;
 mod replacement_property;
 

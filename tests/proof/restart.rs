@@ -167,7 +167,7 @@ async fn a_trim_forgets_neither_routed_nor_parked_writes_nor_what_became_of_them
     for (lens, dio) in [(&one, &dio), (&two, &parked_dio)] {
         let mut read = Vec::new();
         for _ in 0..400 {
-            read = lens.journal().read("d", 0, usize::MAX).await.unwrap();
+            read = lens.journal().await.unwrap().read("d", 0, usize::MAX).await.unwrap();
             if read.len() < 40 {
                 break;
             }

@@ -86,7 +86,7 @@ async fn f3_a_log_in_memory_is_refused_where_accepted_writes_would_be_lost_from_
     let dio = lens.make_dio(master.vista("d")).await.unwrap();
     master.gate(true);
     let op = write(&dio, insert("a", (1, 1))).await;
-    let other = Lens::new().cache_source(MemoryCache::new()).journal_source(Arc::clone(lens.journal()));
+    let other = Lens::new().cache_source(MemoryCache::new()).journal_source(lens.journal().await.unwrap());
     let other = other.build().unwrap();
     let refused = other.make_dio_with(master.vista("d"), in_memory).await.unwrap_err();
     assert!(matches!(&refused, Error::Config(why) if why.contains("1 accepted writes wait")), "{refused}");

@@ -278,7 +278,8 @@ async fn entries() {
         while dio.status().queued > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let log = lens.journal().read("products", after, usize::MAX).await.expect("the log");
+        let journal = lens.journal().await.expect("the journal");
+        let log = journal.read("products", after, usize::MAX).await.expect("the log");
         after = log.last().map_or(after, |entry| entry.seq);
         let all: usize = log.iter().map(|entry| entry.bytes.len()).sum();
         let without = |bytes: &[u8]| {

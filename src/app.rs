@@ -390,7 +390,7 @@ fn lens(spec: &LensSpec) -> Result<Lens, Failure> {
     });
     let builder = match &spec.cache {
         CacheAt::Memory => builder.cache_source(MemoryCache::default()),
-        CacheAt::File(path) => builder.cache_source(RedbCache::open(path)?),
+        CacheAt::File(path) => builder.cache_file(RedbCache::open(path)?),
     };
     let builder = match journal_path(spec) {
         Some(path) => builder.journal_source(Arc::new(RedbJournal::open(path)?)),

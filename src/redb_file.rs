@@ -12,9 +12,11 @@ use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use redb::{BackendError, Builder, Database, ReadableDatabase, StorageBackend, TableDefinition, TableHandle};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -43,7 +45,7 @@ impl fmt::Display for Fault {
         match self {
             Fault::Io { detail, .. } | Fault::Corrupt(detail) => f.write_str(detail),
             Fault::Newer { found } => write!(f, "it has the newer format {found}"),
-            Fault::Locked => f.write_str("it is in use by another process"),
+            Fault::Locked => f.write_str("it is in use by another process, or by a Lens or Dio of this one"),
             Fault::Replaced => f.write_str("it was opened again meanwhile"),
             Fault::Closed => f.write_str("it is closed"),
         }
@@ -112,6 +114,8 @@ pub(crate) struct RedbFile {
     factory: Option<BackendFactory>,
     options: Options,
     handle: RwLock<Handle>,
+    /// Dropped after the handle: a file that nobody holds has been given up.
+    hold: Arc<Hold>,
 }
 
 enum Handle {
@@ -133,10 +137,19 @@ impl RedbFile {
     }
 
     fn new(path: PathBuf, factory: Option<BackendFactory>, options: Options) -> Result<RedbFile, Fault> {
-        let file = RedbFile { path, factory, options, handle: RwLock::new(Handle::Closed) };
+        let (handle, hold) = (RwLock::new(Handle::Closed), Arc::default());
+        let mut file = RedbFile { path, factory, options, handle, hold };
         let database = file.database()?;
         *file.handle.write() = Handle::Open(database);
+        if file.factory.is_none() {
+            file.hold = Hold::register(&file.path);
+        }
         Ok(file)
+    }
+
+    /// The file as whoever opened it has it.
+    pub(crate) fn owner(&self) -> Owner {
+        Owner(Arc::clone(&self.hold))
     }
 
     /// The path, for people.
@@ -201,6 +214,7 @@ impl RedbFile {
         {
             tracing::warn!(path = %self.path.display(), error = %fault, "closing left the file to be recovered");
         }
+        self.hold.closed.store(true, Ordering::Release);
     }
 
     fn database(&self) -> Result<Database, Fault> {
@@ -224,6 +238,68 @@ impl RedbFile {
 impl fmt::Debug for RedbFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedbFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// A file that this process has open. Tasks of a Lens that has ended may have it for some time yet: until they have stored what
+/// they know.
+#[derive(Debug, Default)]
+struct Hold {
+    path: PathBuf,
+    /// Whether whoever opened it has ended.
+    left: AtomicBool,
+    closed: AtomicBool,
+}
+
+static HOLDS: Mutex<Vec<Weak<Hold>>> = Mutex::new(Vec::new());
+
+impl Hold {
+    fn register(path: &Path) -> Arc<Hold> {
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let hold = Arc::new(Hold { path, ..Hold::default() });
+        let mut holds = HOLDS.lock();
+        holds.retain(|hold| hold.strong_count() > 0);
+        holds.push(Arc::downgrade(&hold));
+        hold
+    }
+}
+
+/// An open file in the hands of whoever opened it; dropped, the file is left to the tasks that still need it.
+#[derive(Debug)]
+pub(crate) struct Owner(Arc<Hold>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.left.store(true, Ordering::Release);
+    }
+}
+
+/// Whether the file at `path` is open in this process for nobody but the tasks of an owner that has ended.
+pub(crate) fn is_left(path: &Path) -> bool {
+    let Ok(path) = path.canonicalize() else { return false };
+    HOLDS
+        .lock()
+        .iter()
+        .filter_map(Weak::upgrade)
+        .any(|hold| hold.path == path && hold.left.load(Ordering::Acquire) && !hold.closed.load(Ordering::Acquire))
+}
+
+/// Time between two looks at a file that is given up soon.
+const LOOKS: Duration = Duration::from_millis(2);
+
+/// Waits until the files that were left are given up, at most `patience`. Blocks the thread: the tasks must run elsewhere.
+pub(crate) fn wait_until_given_up(paths: &[&Path], patience: Duration) {
+    let began = Instant::now();
+    while paths.iter().any(|path| is_left(path)) && began.elapsed() < patience {
+        std::thread::sleep(LOOKS);
+    }
+}
+
+/// [`wait_until_given_up`] for async code.
+pub(crate) async fn given_up(paths: &[&Path], patience: Duration) {
+    let began = Instant::now();
+    while paths.iter().any(|path| is_left(path)) && began.elapsed() < patience {
+        tokio::time::sleep(LOOKS).await;
     }
 }
 

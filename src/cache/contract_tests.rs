@@ -1,7 +1,12 @@
-//! What every cache has to do, run over each implementation.
+//! What every store of rows has to do, run over the file and over a backend of records. `tests/chapter/backends.rs` has what a
+//! backend has to do.
 
-use super::{CacheBackend, CacheBatch, CacheError, CacheMeta, CacheTable, Loaded, MemoryCache, RedbCache, StoredRow};
-use crate::record::Body;
+use super::{
+    ById, CacheBackend, CacheBatch, CacheError, CacheMeta, CacheTable, CachedRow, Loaded, MemoryCache, RedbCache,
+    RowStore, RowTable, StoredRow,
+};
+use crate::record::{Body, Layout, Record};
+use std::sync::Arc;
 
 pub(super) fn row(slot: u32, text: &str) -> StoredRow {
     let cbor = slot.is_multiple_of(3).then(|| format!("cbor of {text}").into());
@@ -13,68 +18,191 @@ pub(super) fn upserts(rows: impl IntoIterator<Item = StoredRow>) -> CacheBatch {
     CacheBatch { upserts: rows.into_iter().collect(), ..CacheBatch::default() }
 }
 
-pub(super) async fn load(table: &dyn CacheTable) -> Result<(Vec<StoredRow>, Loaded), CacheError> {
+pub(super) fn delete(slot: u32) -> (u32, crate::record::Id) {
+    (slot, format!("id-{slot}").into())
+}
+
+pub(super) async fn load(table: &dyn RowTable) -> Result<(Vec<StoredRow>, Loaded), CacheError> {
     let mut rows = Vec::new();
-    let loaded = table.load(&mut |batch| rows.extend(batch)).await?;
+    let loaded = table.load(&layout(), &mut |batch| rows.extend(batch)).await?;
     Ok((rows, loaded))
 }
 
-pub(super) async fn keeps_the_contract(cache: &dyn CacheBackend) {
+fn layout() -> Layout {
+    Layout::new("id", false, ["id", "text"])
+}
+
+fn meta() -> CacheMeta {
+    CacheMeta { epoch: "E".into(), watermark: 7, complete_at: Some(1), ..CacheMeta::default() }
+}
+
+async fn keeps_the_contract(cache: &dyn RowStore, keeps_slots: bool) {
+    // Where slots are given anew, rows are compared without them.
+    let plain = |mut rows: Vec<StoredRow>| {
+        if !keeps_slots {
+            rows.iter_mut().for_each(|row| row.slot = (row.ordinal >> 32) as u32);
+        }
+        rows
+    };
     let table = cache.open_table("products").await.unwrap();
     let other = cache.open_table("Orders and \"more\"").await.unwrap();
     assert_eq!(load(&*table).await.unwrap(), (vec![], Loaded::default()));
 
-    let meta = CacheMeta { epoch: "E".into(), watermark: 7, complete_at: Some(1), ..CacheMeta::default() };
+    let meta = meta();
     let slots = [5u32, 3, 9000, 4096, 4095, 1_000_000, 0];
     let first = CacheBatch { meta: Some(meta.clone()), ..upserts(slots.map(|slot| row(slot, "first"))) };
     table.commit(first).await.unwrap();
-    other.commit(upserts([row(1, "other")])).await.unwrap();
+    other.commit(CacheBatch { meta: Some(CacheMeta::default()), ..upserts([row(1, "other")]) }).await.unwrap();
 
     let mut sorted = slots;
     sorted.sort_unstable();
     let expected: Vec<_> = sorted.iter().map(|slot| row(*slot, "first")).collect();
-    assert_eq!(load(&*table).await.unwrap(), (expected, Loaded { meta: Some(meta.clone()), damaged: 0 }));
+    let reopened = cache.open_table("products").await.unwrap();
+    let (rows, loaded) = load(&*reopened).await.unwrap();
+    assert_eq!((plain(rows), loaded), (expected, Loaded { meta: Some(meta.clone()), damaged: 0 }));
+    assert_eq!(reopened.meta().await.unwrap(), Some(meta.clone()));
 
-    assert_eq!(table.meta().await.unwrap(), Some(meta.clone()));
-    assert_eq!(other.meta().await.unwrap(), None);
-
-    // Deletes come before upserts, and no meta leaves the meta alone.
-    let deletes = vec![0, 3, 5, 77];
+    // Deletes come before upserts, unknown ones are nothing, and no meta leaves the meta alone.
+    let deletes = [0, 3, 5, 77].map(delete).into();
     table.commit(CacheBatch { deletes, ..upserts([row(3, "second"), row(9000, "second")]) }).await.unwrap();
     let expected = [row(3, "second"), row(4095, "first"), row(4096, "first"), row(9000, "second")];
-    let (rows, loaded) = load(&*table).await.unwrap();
-    assert_eq!((&rows[..4], rows.len(), loaded.meta), (&expected[..], 5, Some(meta)));
+    let reopened = cache.open_table("products").await.unwrap();
+    let (rows, loaded) = load(&*reopened).await.unwrap();
+    let rows = plain(rows);
+    assert_eq!((&rows[..4], rows.len()), (&expected[..], 5));
+    assert_eq!(loaded, Loaded { meta: Some(meta), damaged: 0 });
 
     // A second handle is the same table.
-    let again = cache.open_table("products").await.unwrap();
-    again.clear().await.unwrap();
+    reopened.clear().await.unwrap();
     assert_eq!(load(&*table).await.unwrap(), (vec![], Loaded::default()));
     table.commit(upserts([row(1, "third")])).await.unwrap();
-    assert_eq!(load(&*again).await.unwrap().0, [row(1, "third")]);
-    assert_eq!(load(&*other).await.unwrap().0, [row(1, "other")]);
-
-    cache.close().await;
-    assert!(matches!(load(&*table).await, Err(CacheError::Closed)));
-    assert!(matches!(table.commit(CacheBatch::default()).await, Err(CacheError::Closed)));
-    assert!(matches!(other.clear().await, Err(CacheError::Closed)));
-    cache.close().await;
+    assert_eq!(plain(load(&*reopened).await.unwrap().0), [row(1, "third")]);
+    assert_eq!(plain(load(&*other).await.unwrap().0), [row(1, "other")]);
 }
 
 #[tokio::test]
-async fn the_memory_cache_keeps_the_contract() {
-    keeps_the_contract(&MemoryCache::new()).await;
+async fn a_backend_by_id_keeps_the_contract() {
+    keeps_the_contract(&ById::new(MemoryCache::new()), false).await;
 }
 
 #[tokio::test]
 async fn the_redb_cache_keeps_the_contract() {
     let folder = tempfile::tempdir().unwrap();
-    keeps_the_contract(&RedbCache::open(folder.path().join("cache.redb")).unwrap()).await;
+    let cache = RedbCache::open(folder.path().join("cache.redb")).unwrap();
+    keeps_the_contract(&cache, true).await;
+    let table = cache.open_table("products").await.unwrap();
+    cache.close().await;
+    assert!(matches!(load(&*table).await, Err(CacheError::Closed)));
+    assert!(matches!(table.commit(CacheBatch::default()).await, Err(CacheError::Closed)));
+    assert!(matches!(table.clear().await, Err(CacheError::Closed)));
+    cache.close().await;
+}
+
+/// A table by id over a backend's, and the latter.
+async fn by_id() -> (Arc<dyn RowTable>, Arc<dyn CacheTable>) {
+    let cache = Arc::new(MemoryCache::new());
+    let table = ById::new(Arc::clone(&cache)).open_table("t").await.unwrap();
+    (table, cache.open_table("t").await.unwrap())
 }
 
 #[tokio::test]
-async fn a_memory_cache_opened_again_still_has_its_rows() {
-    let cache = MemoryCache::new();
-    cache.open_table("t").await.unwrap().commit(upserts([row(1, "a")])).await.unwrap();
-    cache.close().await;
-    assert_eq!(load(&*cache.open_table("t").await.unwrap()).await.unwrap().0, [row(1, "a")]);
+async fn rows_that_a_backend_has_lost_or_brought_back_or_damaged_are_counted() {
+    let (table, backend) = by_id().await;
+    let batch = CacheBatch { meta: Some(meta()), ..upserts((0..10).map(|slot| row(slot, "whole"))) };
+    table.commit(batch).await.unwrap();
+    assert_eq!(load(&*table).await.unwrap().1.damaged, 0);
+
+    backend.commit(vec![], vec!["id-3".into(), "id-4".into()], None).await.unwrap();
+    let (rows, loaded) = load(&*table).await.unwrap();
+    assert_eq!((rows.len(), loaded), (8, Loaded { meta: Some(meta()), damaged: 2 }));
+
+    let back = [3, 4, 55].map(|slot| CachedRow::from(row(slot, "whole")));
+    backend.commit(back.to_vec(), vec![], None).await.unwrap();
+    assert_eq!(load(&*table).await.unwrap().1.damaged, 1);
+
+    backend.commit(vec![CachedRow::from_bytes("id-5", b"?")], vec!["id-55".into()], None).await.unwrap();
+    let (rows, loaded) = load(&*table).await.unwrap();
+    assert_eq!((rows.len(), loaded.damaged), (9, 1));
+
+    // Without its meta, or with that of something else, nothing can be said of rows.
+    backend.commit(vec![], vec![], Some("?".into())).await.unwrap();
+    assert_eq!(load(&*table).await.unwrap().1.meta, None);
+    assert_eq!(table.meta().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_row_deleted_in_one_slot_and_put_in_another_is_kept_and_counted_once() {
+    let (table, _) = by_id().await;
+    let placed = |slot, text| StoredRow { slot, ..row(1, text) };
+    table.commit(CacheBatch { meta: Some(meta()), ..upserts([placed(1, "a"), row(2, "a")]) }).await.unwrap();
+    table.commit(CacheBatch { deletes: vec![delete(1)], ..upserts([placed(3, "b")]) }).await.unwrap();
+    table
+        .commit(CacheBatch { deletes: vec![(3, "id-1".into()), (9, "id-9".into())], ..upserts([placed(4, "c")]) })
+        .await
+        .unwrap();
+    let (rows, loaded) = load(&*table).await.unwrap();
+    assert_eq!(
+        (rows, loaded.damaged),
+        (vec![StoredRow { slot: 0, ..row(1, "c") }, StoredRow { slot: 1, ..row(2, "a") }], 0)
+    );
+}
+
+#[tokio::test]
+async fn rows_without_a_place_come_in_the_order_in_which_they_are_given() {
+    let (table, backend) = by_id().await;
+    let record = |id: &str| Record::from_iter([("text".to_string(), id.into())]);
+    // Columns in no order, and without the id: the layout brings them in order.
+    let rows =
+        [("b", Some(5)), ("a", None), ("c", Some(i64::MIN))].map(|(id, place)| CachedRow::new(id, record(id), place));
+    let layout = layout();
+    let bodies: Vec<Body> = ["b", "a", "c"].iter().map(|id| Body::encode(id, &record(id), &layout)).collect();
+    for row in rows {
+        backend.clear().await.unwrap();
+        backend.commit(vec![row.clone()], vec![], None).await.unwrap();
+        let (loaded, _) = load(&*table).await.unwrap();
+        assert!(bodies.contains(&loaded[0].body));
+        let ordinal = row.place().map_or(1 << 32, i64::cast_unsigned);
+        assert_eq!((&*loaded[0].id, loaded[0].ordinal), (row.id(), ordinal));
+    }
+}
+
+/// A table that is damaged as a whole.
+struct Ruin(Arc<dyn CacheTable>);
+
+#[async_trait::async_trait]
+impl CacheTable for Ruin {
+    async fn load(&self, sink: &mut (dyn FnMut(Vec<CachedRow>) + Send)) -> Result<Option<bytes::Bytes>, CacheError> {
+        let meta = self.0.load(sink).await?;
+        if meta.is_some() { Err(CacheError::corrupt("ruin", "it fell in")) } else { Ok(meta) }
+    }
+
+    async fn commit(
+        &self,
+        puts: Vec<CachedRow>,
+        deletes: Vec<crate::record::Id>,
+        meta: Option<bytes::Bytes>,
+    ) -> Result<(), CacheError> {
+        self.0.commit(puts, deletes, meta).await
+    }
+
+    async fn clear(&self) -> Result<(), CacheError> {
+        self.0.clear().await
+    }
+}
+
+struct Ruins(MemoryCache);
+
+#[async_trait::async_trait]
+impl CacheBackend for Ruins {
+    async fn open_table(&self, name: &str) -> Result<Arc<dyn CacheTable>, CacheError> {
+        Ok(Arc::new(Ruin(self.0.open_table(name).await?)))
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_is_damaged_as_a_whole_is_cleared() {
+    let table = ById::new(Ruins(MemoryCache::new())).open_table("t").await.unwrap();
+    table.commit(CacheBatch { meta: Some(meta()), ..upserts([row(1, "x")]) }).await.unwrap();
+    assert_eq!(load(&*table).await.unwrap().1, Loaded { meta: None, damaged: 1 });
+    assert_eq!(load(&*table).await.unwrap(), (vec![], Loaded::default()));
 }

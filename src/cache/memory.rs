@@ -1,36 +1,33 @@
 //! Rows in memory: for tests, and for Dios that are reseeded at every start.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{CacheBackend, CacheBatch, CacheError, CacheMeta, CacheTable, Loaded, StoredRow};
+use super::{CacheBackend, CacheError, CacheTable, CachedRow};
+use crate::record::Id;
 
 const BATCH: usize = 4096;
 
 /// Rows in memory.
 ///
-/// It keeps what it holds as long as the value lives: a Lens that is built again on the same cache finds its rows as after a
-/// restart, because [`CacheBackend::open_table`] also opens a closed memory cache.
+/// It keeps what it holds as long as the value lives: a Lens that is built again on the same cache (an `Arc` of one) finds its
+/// rows as after a restart.
 #[derive(Debug, Default)]
 pub struct MemoryCache {
     tables: Mutex<HashMap<String, Arc<MemoryTable>>>,
-    closed: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
-struct MemoryTable {
-    closed: Arc<AtomicBool>,
-    content: Mutex<Content>,
-}
+struct MemoryTable(Mutex<Content>);
 
 #[derive(Debug, Default)]
 struct Content {
-    rows: BTreeMap<u32, StoredRow>,
-    meta: Option<CacheMeta>,
+    rows: HashMap<Id, CachedRow>,
+    meta: Option<Bytes>,
 }
 
 impl MemoryCache {
@@ -40,69 +37,47 @@ impl MemoryCache {
     }
 }
 
-impl MemoryTable {
-    fn check_open(&self) -> Result<(), CacheError> {
-        if self.closed.load(Ordering::Acquire) { Err(CacheError::Closed) } else { Ok(()) }
-    }
-}
-
 #[async_trait]
 impl CacheBackend for MemoryCache {
     async fn open_table(&self, name: &str) -> Result<Arc<dyn CacheTable>, CacheError> {
-        self.closed.store(false, Ordering::Release);
-        let mut tables = self.tables.lock();
-        let table = tables
-            .entry(name.into())
-            .or_insert_with(|| Arc::new(MemoryTable { closed: Arc::clone(&self.closed), content: Mutex::default() }));
-        let table: Arc<MemoryTable> = Arc::clone(table);
+        let table: Arc<MemoryTable> = Arc::clone(self.tables.lock().entry(name.into()).or_default());
         Ok(table)
-    }
-
-    async fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-    }
-
-    fn durable(&self) -> bool {
-        false
     }
 }
 
 #[async_trait]
 impl CacheTable for MemoryTable {
-    async fn load(&self, sink: &mut (dyn FnMut(Vec<StoredRow>) + Send)) -> Result<Loaded, CacheError> {
-        self.check_open()?;
-        let (mut rows, meta): (Vec<StoredRow>, _) = {
-            let content = self.content.lock();
+    async fn load(&self, sink: &mut (dyn FnMut(Vec<CachedRow>) + Send)) -> Result<Option<Bytes>, CacheError> {
+        let (mut rows, meta): (Vec<CachedRow>, _) = {
+            let content = self.0.lock();
             (content.rows.values().cloned().collect(), content.meta.clone())
         };
+        rows.sort_unstable_by_key(|row| row.place().map(i64::cast_unsigned));
         while !rows.is_empty() {
             let rest = rows.split_off(rows.len().min(BATCH));
             sink(std::mem::replace(&mut rows, rest));
         }
-        Ok(Loaded { meta, damaged: 0 })
+        Ok(meta)
     }
 
-    async fn meta(&self) -> Result<Option<CacheMeta>, CacheError> {
-        self.check_open()?;
-        Ok(self.content.lock().meta.clone())
-    }
-
-    async fn commit(&self, batch: CacheBatch) -> Result<(), CacheError> {
-        self.check_open()?;
-        let mut content = self.content.lock();
-        for slot in batch.deletes {
-            content.rows.remove(&slot);
+    async fn commit(&self, puts: Vec<CachedRow>, deletes: Vec<Id>, meta: Option<Bytes>) -> Result<(), CacheError> {
+        let mut content = self.0.lock();
+        for id in deletes {
+            content.rows.remove(&id);
         }
-        content.rows.extend(batch.upserts.into_iter().map(|row| (row.slot, row)));
-        if batch.meta.is_some() {
-            content.meta = batch.meta;
+        content.rows.extend(puts.into_iter().map(|row| (Id::clone(row.shared_id()), row)));
+        if meta.is_some() {
+            content.meta = meta;
         }
         Ok(())
     }
 
     async fn clear(&self) -> Result<(), CacheError> {
-        self.check_open()?;
-        *self.content.lock() = Content::default();
+        *self.0.lock() = Content::default();
         Ok(())
+    }
+
+    async fn meta(&self) -> Result<Option<Bytes>, CacheError> {
+        Ok(self.0.lock().meta.clone())
     }
 }

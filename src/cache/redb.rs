@@ -20,9 +20,11 @@ use redb::{
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::{CacheBackend, CacheBatch, CacheError, CacheMeta, CacheTable, Loaded, StoredRow};
-use crate::record::{Body, Id};
-use crate::redb_file::{BackendFactory, Fault, Options, RedbFile, blocking, seal, sync_folder, unseal, with_suffix};
+use super::{CacheBatch, CacheError, CacheMeta, Loaded, RowStore, RowTable, StoredRow};
+use crate::record::{Body, Id, Layout};
+use crate::redb_file::{
+    BackendFactory, Fault, Options, Owner, RedbFile, blocking, seal, sync_folder, unseal, with_suffix,
+};
 
 type Rows<'a> = TableDefinition<'a, u32, &'static [u8]>;
 
@@ -37,11 +39,24 @@ const AHEAD: usize = 4;
 
 /// Rows in a redb file, for all Dios of a Lens of one process.
 ///
-/// A clone is the same cache. After an I/O error the next call opens the file again. After damage the next call sets the file
+/// [`LensBuilder::cache_at`](crate::LensBuilder::cache_at) opens one by itself; this is for programs that ask how that went, and
+/// goes into [`LensBuilder::cache_file`](crate::LensBuilder::cache_file). A clone is the same cache. After an I/O error the next call opens the file again. After damage the next call sets the file
 /// aside and begins a new one; then the tables of all Dios answer [`CacheError::Corrupt`] to commits until they are cleared or
 /// loaded, because what they held before is gone.
 #[derive(Clone, Debug)]
 pub struct RedbCache(Arc<Inner>);
+
+/// Content of a table, for tests.
+#[cfg(any(test, feature = "testing"))]
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The rows in slot order.
+    pub rows: Vec<(Id, Body)>,
+    /// The position in the journal that they have reached.
+    pub watermark: u64,
+    /// Rows that are not whole or not there.
+    pub damaged: u64,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -114,6 +129,41 @@ impl RedbCache {
     /// Where the newest file that could not be used has been put, if there was one since the cache was opened.
     pub fn set_aside(&self) -> Option<PathBuf> {
         self.0.set_aside.lock().clone()
+    }
+
+    /// Flushes and closes the file for all clones; [`Lens::close`](crate::Lens::close) does so. Calls after this are
+    /// [`CacheError::Closed`].
+    pub async fn close(&self) {
+        let inner = Arc::clone(&self.0);
+        // Closing itself cannot fail; a runtime that is shutting down drops the file instead.
+        let _ = blocking(move || {
+            inner.file.close();
+            if let Some(path) = &inner.path {
+                // One that stays costs the next start some time.
+                let _ = std::fs::remove_file(open_mark(path));
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    /// The file as whoever opened it has it.
+    pub(crate) fn owner(&self) -> Owner {
+        self.0.file.owner()
+    }
+
+    /// What is stored for the Dio `name`.
+    ///
+    /// # Errors
+    /// [`CacheError`] if it cannot be read.
+    #[cfg(any(test, feature = "testing"))]
+    pub async fn stored(&self, name: &str) -> Result<Stored, CacheError> {
+        let table = self.open_table(name).await?;
+        let mut rows = Vec::new();
+        let mut sink = |batch: Vec<StoredRow>| rows.extend(batch.into_iter().map(|row| (row.id, row.body)));
+        let loaded = table.load(&Layout::new("", false, [""; 0]), &mut sink).await?;
+        let watermark = loaded.meta.map_or(0, |meta| meta.watermark);
+        Ok(Stored { rows, watermark, damaged: loaded.damaged })
     }
 
     /// Behaves from now on as if damage had been found.
@@ -239,7 +289,7 @@ impl Table {
         let mut rows = transaction.open_table(self.rows())?;
         let mut known = transaction.open_table(META)?;
         let mut sum = stored_sum(&known, &self.sum_key())?;
-        for slot in &batch.deletes {
+        for (slot, _) in &batch.deletes {
             let old = rows.remove(slot)?;
             sum = sum.wrapping_sub(old.map_or(0, |old| row_sum(old.value())));
         }
@@ -455,8 +505,8 @@ fn cache_error(path: &str, fault: Fault) -> CacheError {
 }
 
 #[async_trait]
-impl CacheBackend for RedbCache {
-    async fn open_table(&self, name: &str) -> Result<Arc<dyn CacheTable>, CacheError> {
+impl RowStore for RedbCache {
+    async fn open_table(&self, name: &str) -> Result<Arc<dyn RowTable>, CacheError> {
         if name == redb::TableHandle::name(&META) {
             let detail = format!("no Dio can be named {name:?}, which the file needs for itself");
             return Err(CacheError::Io { path: self.0.file.label(), detail, full: false });
@@ -471,21 +521,7 @@ impl CacheBackend for RedbCache {
     }
 
     async fn close(&self) {
-        let inner = Arc::clone(&self.0);
-        // Closing itself cannot fail; a runtime that is shutting down drops the file instead.
-        let _ = blocking(move || {
-            inner.file.close();
-            if let Some(path) = &inner.path {
-                // One that stays costs the next start some time.
-                let _ = std::fs::remove_file(open_mark(path));
-            }
-            Ok(())
-        })
-        .await;
-    }
-
-    fn durable(&self) -> bool {
-        true
+        RedbCache::close(self).await;
     }
 }
 
@@ -504,8 +540,8 @@ impl RedbTable {
 }
 
 #[async_trait]
-impl CacheTable for RedbTable {
-    async fn load(&self, sink: &mut (dyn FnMut(Vec<StoredRow>) + Send)) -> Result<Loaded, CacheError> {
+impl RowTable for RedbTable {
+    async fn load(&self, _: &Layout, sink: &mut (dyn FnMut(Vec<StoredRow>) + Send)) -> Result<Loaded, CacheError> {
         let Some(loading) = self.run(Table::begin_load).await? else { return Ok(Loaded::default()) };
         let loading = Arc::new(loading);
         // Two threads read alternate batches, which come together here in slot order.

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use redb::ReadableTable;
 
-use super::contract_tests::{load, row, upserts};
-use super::{CacheBackend, CacheBatch, CacheError, CacheMeta, RedbCache, StoredRow};
+use super::contract_tests::{delete, load, row, upserts};
+use super::{CacheBatch, CacheError, CacheMeta, RedbCache, RowStore, StoredRow};
+use crate::record::Layout;
 use crate::redb_file::disk::{Disk, Failing, Random, damage, fate, images};
 
 const ROWS: u32 = 300;
@@ -16,7 +17,7 @@ fn step_batch(step: u64) -> CacheBatch {
     let text = format!("step {step}");
     let slots = (0..40).map(|at| (step as u32 * 7 + at * 3) % ROWS);
     CacheBatch {
-        deletes: vec![(step as u32 * 11) % ROWS],
+        deletes: vec![delete((step as u32 * 11) % ROWS)],
         upserts: slots.map(|slot| row(slot, &text)).collect(),
         meta: Some(CacheMeta { watermark: step, ..CacheMeta::default() }),
     }
@@ -26,7 +27,7 @@ fn step_batch(step: u64) -> CacheBatch {
 fn after(steps: u64) -> Vec<StoredRow> {
     let mut rows = std::collections::BTreeMap::new();
     for batch in (1..=steps).map(step_batch) {
-        batch.deletes.iter().for_each(|slot| drop(rows.remove(slot)));
+        batch.deletes.iter().for_each(|(slot, _)| drop(rows.remove(slot)));
         rows.extend(batch.upserts.into_iter().map(|row| (row.slot, row)));
     }
     rows.into_values().collect()
@@ -234,6 +235,6 @@ async fn load_rate() {
     }
     let begun = Instant::now();
     let mut count = 0;
-    table.load(&mut |rows| count += rows.len()).await.unwrap();
+    table.load(&Layout::new("", false, [""; 0]), &mut |rows| count += rows.len()).await.unwrap();
     println!("{count} rows in {:?}, {:.0} rows/s", begun.elapsed(), count as f64 / begun.elapsed().as_secs_f64());
 }

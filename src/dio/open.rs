@@ -11,14 +11,15 @@ use super::ring::{Ring, RingItem};
 use super::settings::{Settings, WriteRoute};
 use super::store::Store;
 use super::{Dio, Handle, reread, start, worker};
-use crate::cache::{CacheBackend, CacheError, CacheMeta, CacheTable, Loaded};
+use crate::cache::{CacheError, CacheMeta, Loaded, RowStore, RowTable, StoredRow};
 use crate::hot::{Base, CacheChange, Entry, OpState, Rules, State, TableBuilder};
 use crate::journal::{Journal, JournalError, LogEntry, LogState};
+use crate::record::Layout;
 use crate::vista::{Error, Result, SourceShape, Vista};
 
 /// What a Lens gives its Dios.
 pub(crate) struct Surroundings {
-    pub(crate) cache: Arc<dyn CacheBackend>,
+    pub(crate) cache: Arc<dyn RowStore>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) committer: Arc<Committer>,
     pub(crate) settings: Settings,
@@ -87,8 +88,9 @@ impl Drop for Opened {
 /// Opens the Dio of `vista`: recovers what the files hold and starts its tasks.
 pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Opened> {
     let source = SourceShape::of(&vista);
-    let shape = vista.schema().id_column().to_string();
-    let cached = load(&*around.cache, vista.name(), &shape).await?;
+    let schema = vista.schema();
+    let shape = schema.id_column().to_string();
+    let cached = load(&*around.cache, vista.name(), schema.layout()).await?;
     let table = Arc::clone(&cached.table);
     let damaged = cached.loaded.damaged > 0;
     let log = around.journal.open(vista.name(), &shape).await?;
@@ -96,7 +98,7 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Opened> {
         version: around.settings.version.clone(),
         trust_payload: around.settings.trust_payload,
         routed_ttl: around.settings.routed_ttl.map(|ttl| ttl.as_millis().try_into().unwrap_or(u64::MAX)),
-        ..Rules::new(vista.schema())
+        ..Rules::new(schema)
     });
     let recovered = recover(&*around.journal, cached, log, rules, &around.settings, &shape).await?;
     let doubt = recovered.doubt;
@@ -195,7 +197,7 @@ const REPLAYED: usize = 4 << 20;
 
 /// A table of the cache with what it holds.
 struct Cached {
-    table: Arc<dyn CacheTable>,
+    table: Arc<dyn RowTable>,
     loaded: Loaded,
     rows: crate::hot::Table,
 }
@@ -204,10 +206,10 @@ struct Cached {
 /// new one. The Dios of a Lens meet it one after the other.
 const LOADS: u32 = 4;
 
-async fn load(cache: &dyn CacheBackend, name: &str, shape: &str) -> Result<Cached> {
+async fn load(cache: &dyn RowStore, name: &str, layout: &Layout) -> Result<Cached> {
     let mut attempt = 1;
     loop {
-        match load_once(cache, name, shape).await {
+        match load_once(cache, name, layout).await {
             Err(error @ (CacheError::Corrupt { .. } | CacheError::Io { .. })) if attempt < LOADS => {
                 tracing::warn!(dio = name, %error, "the cache cannot be read; trying again");
                 attempt += 1;
@@ -217,18 +219,18 @@ async fn load(cache: &dyn CacheBackend, name: &str, shape: &str) -> Result<Cache
     }
 }
 
-async fn load_once(cache: &dyn CacheBackend, name: &str, shape: &str) -> std::result::Result<Cached, CacheError> {
+async fn load_once(cache: &dyn RowStore, name: &str, layout: &Layout) -> std::result::Result<Cached, CacheError> {
     let table = cache.open_table(name).await?;
     let mut builder = TableBuilder::new();
-    let mut sink = |rows: Vec<crate::cache::StoredRow>| {
+    let mut sink = |rows: Vec<StoredRow>| {
         for row in rows {
             builder.push_at(row.slot, &row.id, &row.body, row.ordinal);
         }
     };
-    let mut loaded = table.load(&mut sink).await?;
+    let mut loaded = table.load(layout, &mut sink).await?;
     let mut rows = builder.finish();
     let known = loaded.meta.as_ref().map_or("", |meta| &meta.shape);
-    if known != shape && !(known.is_empty() && rows.is_empty()) {
+    if known != layout.id_column() && !(known.is_empty() && rows.is_empty()) {
         // Rows under other ids are not these rows.
         table.clear().await?;
         rows = crate::hot::Table::new();

@@ -382,21 +382,30 @@ impl Core {
                 builder.finish()
             })
             .await?;
-        if let Err(error) = self.store.seed(&table).await {
-            tracing::warn!(dio = %self.name, %error, "the first copy could not be stored; it is read again at the next start");
-        }
+        let stored = self.store.seed(&table).await;
         match self.commit(Cmd::Seed { table, mark }).await {
             Ok(_) => {
-                self.set_bulk(false).await;
+                match stored {
+                    Ok(()) => self.set_bulk(false).await,
+                    Err(error) => {
+                        tracing::warn!(dio = %self.name, %error, "the first copy could not be stored; trying again");
+                        self.rewrite().await;
+                    }
+                }
                 Ok(true)
             }
             Err(refused) => {
                 // The file has rows now that the State has not.
-                if let Err(error) = self.store.rewrite(|| self.state()).await {
-                    tracing::warn!(dio = %self.name, %error, "the cache file could not be written");
-                }
+                self.rewrite().await;
                 if matches!(refused, Error::Conflict { .. }) { Ok(false) } else { Err(refused) }
             }
+        }
+    }
+
+    /// Stores every row again. Until that has worked, a next start knows that rows may be missing.
+    async fn rewrite(&self) {
+        if let Err(error) = self.store.rewrite(|| self.state()).await {
+            tracing::warn!(dio = %self.name, %error, "the cache file could not be written");
         }
     }
 

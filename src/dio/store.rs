@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::cache::{CacheBatch, CacheError, CacheMeta, CacheTable, StoredRow};
+use crate::cache::{CacheBatch, CacheError, CacheMeta, RowTable, StoredRow};
 use crate::hot::{BaseRow, CacheChange, Slot, State, Table};
 use crate::journal::Seq;
 use crate::record::Id;
@@ -18,13 +18,13 @@ use crate::record::Id;
 /// Changes that wait for the cache file.
 #[derive(Default)]
 struct Backlog {
-    rows: HashMap<Slot, Option<(Id, BaseRow)>>,
+    rows: HashMap<Slot, (Id, Option<BaseRow>)>,
     upto: Seq,
 }
 
 /// The cache table of a Dio with what waits for it.
 pub(super) struct Store {
-    table: Arc<dyn CacheTable>,
+    table: Arc<dyn RowTable>,
     backlog: Mutex<Backlog>,
     meta: tokio::sync::Mutex<CacheMeta>,
     /// Asks the writer to flush before its time.
@@ -43,7 +43,7 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    pub(super) fn new(table: Arc<dyn CacheTable>, meta: CacheMeta) -> Store {
+    pub(super) fn new(table: Arc<dyn RowTable>, meta: CacheMeta) -> Store {
         let backlog = Mutex::new(Backlog { rows: HashMap::new(), upto: meta.watermark });
         Store {
             table,
@@ -119,6 +119,8 @@ impl Store {
     pub(super) async fn seed(&self, table: &Table) -> Result<(), CacheError> {
         let mut meta = self.meta.lock().await;
         let next = CacheMeta { bulk: true, ..meta.clone() };
+        // What waits is of rows that are gone, in slots that are given anew. Should others have come, all are stored again.
+        self.backlog.lock().rows.clear();
         self.table.clear().await?;
         let mut rows = table.iter_slots();
         loop {
@@ -155,7 +157,7 @@ impl Store {
             let rows = ids.filter_map(|id| state.base(&id).map(|base| (id, base)));
             let mut backlog = self.backlog.lock();
             for (id, base) in rows {
-                backlog.rows.entry(base.slot).or_insert_with(|| Some((id, base)));
+                backlog.rows.entry(base.slot).or_insert((id, Some(base)));
             }
             backlog.upto = backlog.upto.max(state.seq());
         }
@@ -167,18 +169,18 @@ impl Backlog {
     fn learn(&mut self, change: CacheChange) {
         match change {
             CacheChange::None => {}
-            CacheChange::Upsert(id, row) => drop(self.rows.insert(row.slot, Some((id, row)))),
-            CacheChange::Delete(slot) => drop(self.rows.insert(slot, None)),
+            CacheChange::Upsert(id, row) => drop(self.rows.insert(row.slot, (id, Some(row)))),
+            CacheChange::Delete(id, slot) => drop(self.rows.insert(slot, (id, None))),
             CacheChange::Many(changes) => changes.into_iter().for_each(|change| self.learn(change)),
         }
     }
 
     fn batch(&self, meta: CacheMeta) -> CacheBatch {
         let mut batch = CacheBatch { meta: Some(meta), ..CacheBatch::default() };
-        for (slot, row) in &self.rows {
+        for (slot, (id, row)) in &self.rows {
             match row {
-                None => batch.deletes.push(*slot),
-                Some((id, row)) => batch.upserts.push(StoredRow {
+                None => batch.deletes.push((*slot, Arc::clone(id))),
+                Some(row) => batch.upserts.push(StoredRow {
                     slot: *slot,
                     ordinal: row.ordinal,
                     id: Arc::clone(id),

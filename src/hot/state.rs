@@ -160,8 +160,8 @@ pub enum CacheChange {
     None,
     /// This one is new or different.
     Upsert(Id, BaseRow),
-    /// The one in this slot is gone.
-    Delete(Slot),
+    /// The one of this id in this slot is gone.
+    Delete(Id, Slot),
     /// Many did; see the entry.
     Many(Vec<CacheChange>),
 }
@@ -624,7 +624,7 @@ impl State {
                     Some(fold) => fold.base = None,
                     None => drop(self.table.remove(id)),
                 }
-                old.map_or(CacheChange::None, |old| CacheChange::Delete(old.slot))
+                old.map_or(CacheChange::None, |old| CacheChange::Delete(Id::clone(id), old.slot))
             }
         }
     }

@@ -168,8 +168,8 @@ pub enum JournalError {
         /// Ours.
         known: u32,
     },
-    /// Another process has it open.
-    #[error("journal {path} is in use by another process")]
+    /// Another process has it open, or a Lens or Dio of this one.
+    #[error("journal {path} is in use by another process, or by a Lens or Dio of this one")]
     Locked {
         /// The file.
         path: String,

@@ -23,7 +23,7 @@ use super::{
     AppendError, Delivery, DeliveryId, DeliveryQuery, InboxLimits, InboxUse, Journal, JournalError, Kept, LogBatch,
     LogEntry, LogId, LogState, Raw, Seq, new_epoch,
 };
-use crate::redb_file::{BackendFactory, Fault, Options, RedbFile, blocking, seal, unseal};
+use crate::redb_file::{BackendFactory, Fault, Options, Owner, RedbFile, blocking, seal, unseal};
 
 type Entries<'t> = Table<'t, (u32, u64), &'static [u8]>;
 type Claims<'t> = Table<'t, &'static str, &'static [u8]>;
@@ -119,6 +119,11 @@ impl RedbJournal {
         };
         inner.load_logs().map_err(of_path)?;
         Ok(RedbJournal(Arc::new(inner)))
+    }
+
+    /// The file as whoever opened it has it.
+    pub(crate) fn owner(&self) -> Owner {
+        self.0.file.owner()
     }
 
     async fn run<T: Send + 'static>(

@@ -6,33 +6,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::OnceCell;
 
-use super::{Lens, Log};
-use crate::cache::{CacheBackend, RedbCache};
+use super::Lens;
+use super::storage::{CacheAt, JournalAt, Plan};
+use crate::cache::{ById, CacheBackend, RedbCache};
 use crate::dio::{
     ChunkSink, Dio, Hooks, Retry, RingLimits, Settings, Viewport, WriteOrder, WriteRoute, hook, hook_with,
 };
-use crate::journal::{Journal, MemoryJournal, RedbJournal};
+use crate::journal::Journal;
 use crate::vista::{ChangeEvent, Error, Query, Result, WriteOp};
 
 /// Chainable configuration of a [`Lens`]. Setters are cheap and check nothing; [`LensBuilder::build`] does all that can fail.
 #[derive(Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct LensBuilder {
-    cache: Option<Cache>,
+    cache: Option<CacheAt>,
     journal: Option<JournalAt>,
     settings: Settings,
     hooks: Hooks,
-}
-
-enum Cache {
-    File(PathBuf),
-    Backend(Arc<dyn CacheBackend>),
-}
-
-enum JournalAt {
-    File(PathBuf),
-    Backend(Arc<dyn Journal>),
 }
 
 impl std::fmt::Debug for LensBuilder {
@@ -44,14 +36,21 @@ impl std::fmt::Debug for LensBuilder {
 impl LensBuilder {
     /// Rows are kept in the redb file at `path`, one table per Dio; the journal is beside it (`x.redb`, `x.journal.redb`).
     pub fn cache_at(mut self, path: impl AsRef<Path>) -> Self {
-        self.cache = Some(Cache::File(path.as_ref().to_path_buf()));
+        self.cache = Some(CacheAt::File(path.as_ref().to_path_buf()));
         self
     }
 
-    /// Rows are kept by `backend`, in memory or elsewhere. The journal is in memory then, unless
-    /// [`LensBuilder::journal_at`] says otherwise.
+    /// Rows are kept by `backend`, in memory or elsewhere; an `Arc` of one does as well. The journal is in memory then, unless
+    /// [`LensBuilder::journal_at`] says otherwise; with it, rows that outlive the Lens are served by the next one at once.
     pub fn cache_source(mut self, backend: impl CacheBackend) -> Self {
-        self.cache = Some(Cache::Backend(Arc::new(backend)));
+        self.cache = Some(CacheAt::Store(Arc::new(ById::new(backend))));
+        self
+    }
+
+    /// Rows are kept in `cache`, a file that the program has opened itself. The journal is in memory then, unless
+    /// [`LensBuilder::journal_at`] says otherwise.
+    pub fn cache_file(mut self, cache: RedbCache) -> Self {
+        self.cache = Some(CacheAt::Store(Arc::new(cache)));
         self
     }
 
@@ -222,34 +221,27 @@ impl LensBuilder {
 
     /// Opens the files and builds the Lens. Works outside a runtime.
     ///
+    /// Tasks of an earlier Lens of this process may still have the files when all its handles are dropped. Outside a runtime they
+    /// are waited for here, up to 2 s. Inside of one they may need this thread: then the files are opened when the first Dio is
+    /// made, which waits for them as long as Dios may drain (`drain_timeout`) and 2 s more, and has what this would say.
+    /// After [`Lens::close`] nothing needs to be waited for.
+    ///
     /// # Errors
     /// [`Error::Config`] for settings that cannot work; [`Error::Storage`] for files that cannot be opened, with the file and
     /// what to do.
     pub fn build(self) -> Result<Lens> {
         self.check()?;
-        let (cache, beside): (Arc<dyn CacheBackend>, _) = match self.cache {
-            None => {
-                return Err(Error::Config("a Lens needs a cache: .cache_at(path) or .cache_source(backend)".into()));
-            }
-            Some(Cache::File(path)) => (Arc::new(RedbCache::open(&path)?), Some(journal_beside(&path))),
-            Some(Cache::Backend(backend)) => (backend, None),
+        let Some(cache) = self.cache else {
+            return Err(Error::Config("a Lens needs a cache: .cache_at(path) or .cache_source(backend)".into()));
         };
-        let journal: Arc<dyn Journal> = match (self.journal, beside) {
-            (Some(JournalAt::Backend(journal)), _) => journal,
-            (Some(JournalAt::File(path)), _) | (None, Some(path)) => Arc::new(RedbJournal::open(path)?),
-            (None, None) => Arc::new(MemoryJournal::new()),
+        let journal = match (self.journal, &cache) {
+            (Some(journal), _) => journal,
+            (None, CacheAt::File(path)) => JournalAt::File(journal_beside(path)),
+            (None, CacheAt::Store(_)) => JournalAt::Memory,
         };
-        let memory = MemoryJournal::new();
-        journal.limit_inbox(self.settings.inbox);
-        memory.limit_inbox(self.settings.inbox);
-        Ok(Lens {
-            cache,
-            log: Log::new(journal),
-            memory: Log::new(Arc::new(memory)),
-            settings: self.settings,
-            hooks: self.hooks,
-            dios: Mutex::default(),
-        })
+        let plan = Plan { cache, journal, inbox: self.settings.inbox };
+        let storage = OnceCell::new_with(plan.open_now()?);
+        Ok(Lens { storage, plan, settings: self.settings, hooks: self.hooks, dios: Mutex::default() })
     }
 
     fn check(&self) -> Result<()> {

@@ -5,6 +5,7 @@
 
 mod builder;
 mod dio_builder;
+mod storage;
 
 pub use builder::LensBuilder;
 pub use dio_builder::DioBuilder;
@@ -13,10 +14,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::CacheBackend;
-use crate::dio::{self, Committer, Dio, Hooks, Settings, Surroundings};
+use self::storage::{Plan, Storage};
+use crate::dio::{self, Dio, Hooks, Settings, Surroundings};
 use crate::journal::Journal;
 use crate::vista::{Error, Result, SourceShape, Vista};
 
@@ -25,26 +27,13 @@ use crate::vista::{Error, Result, SourceShape, Vista};
 /// # Example
 /// See the crate's front page.
 pub struct Lens {
-    cache: Arc<dyn CacheBackend>,
-    log: Log,
-    /// For Dios whose accepted writes need not survive the process.
-    memory: Log,
+    /// Empty as long as an earlier Lens of this process has the files.
+    storage: OnceCell<Storage>,
+    plan: Plan,
     settings: Settings,
     hooks: Hooks,
     /// Dios that live, by name, with what is cancelled when they have ended.
     dios: Mutex<HashMap<Arc<str>, Slot>>,
-}
-
-/// A journal and the task that writes it.
-struct Log {
-    journal: Arc<dyn Journal>,
-    committer: Arc<Committer>,
-}
-
-impl Log {
-    fn new(journal: Arc<dyn Journal>) -> Log {
-        Log { journal, committer: Arc::default() }
-    }
 }
 
 enum Slot {
@@ -91,14 +80,16 @@ impl Lens {
 
     pub(crate) async fn open(&self, vista: Vista, settings: Settings, hooks: Hooks) -> Result<Dio> {
         let name: Arc<str> = vista.name().into();
+        let storage = self.storage().await?;
         let place = self.claim(&name).await?;
-        let in_memory = settings.log_in_memory && self.log.journal.durable();
+        let durable = &*storage.log.journal;
+        let in_memory = settings.log_in_memory && durable.durable();
         if in_memory {
-            dio::check_memory_log(&vista, &*self.log.journal, &settings, &hooks).await?;
+            dio::check_memory_log(&vista, durable, &settings, &hooks).await?;
         }
-        let log = if in_memory { &self.memory } else { &self.log };
+        let log = if in_memory { &storage.memory } else { &storage.log };
         let around = Surroundings {
-            cache: Arc::clone(&self.cache),
+            cache: Arc::clone(&storage.cache),
             journal: Arc::clone(&log.journal),
             committer: Arc::clone(&log.committer),
             settings,
@@ -108,6 +99,11 @@ impl Lens {
         // Before `on_start`: should this future be dropped, the name is free only when the Dio has ended.
         place.fill(&opened.dio);
         opened.begin().await
+    }
+
+    /// Cache and journal, opened now if they could not be when the Lens was built.
+    async fn storage(&self) -> Result<&Storage> {
+        self.storage.get_or_try_init(|| self.plan.open_later(self.settings.drain_timeout)).await
     }
 
     /// Takes the name; waits for one that is draining.
@@ -152,8 +148,9 @@ impl Lens {
         for core in cores {
             core.finish().await;
         }
-        self.cache.close().await;
-        for log in [&self.log, &self.memory] {
+        let Some(storage) = self.storage.get() else { return };
+        storage.cache.close().await;
+        for log in [&storage.log, &storage.memory] {
             log.journal.close().await;
             log.committer.stop().await;
         }
@@ -165,13 +162,16 @@ impl Lens {
     /// # Errors
     /// [`Error::Storage`] if the cache cannot be read.
     pub async fn remembered(&self, name: &str) -> Result<Option<SourceShape>> {
-        let meta = self.cache.open_table(name).await?.meta().await?;
+        let meta = self.storage().await?.cache.open_table(name).await?.meta().await?;
         Ok(meta.filter(|meta| meta.complete_at.is_some()).and_then(|meta| meta.source))
     }
 
     /// The journal, for tools that look into it.
-    pub fn journal(&self) -> &Arc<dyn Journal> {
-        &self.log.journal
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if the files could not be opened when the Lens was built, and cannot be now.
+    pub async fn journal(&self) -> Result<Arc<dyn Journal>> {
+        Ok(Arc::clone(&self.storage().await?.log.journal))
     }
 }
 

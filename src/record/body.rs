@@ -42,6 +42,12 @@ impl Body {
         encode_sorted(record.iter().map(|(column, value)| (column.as_str(), value)).collect(), layout)
     }
 
+    /// Encodes a row in the order that its columns have.
+    pub(crate) fn encode_as_is(record: &Record) -> Body {
+        let members: Vec<_> = record.iter().map(|(column, value)| (column.as_str(), value)).collect();
+        encode_ordered(&members)
+    }
+
     /// Takes bytes that [`Body::json`] and [`Body::cbor`] gave earlier.
     pub fn from_parts(json: Bytes, cbor: Option<Bytes>) -> Body {
         Body { json, cbor }
@@ -81,6 +87,10 @@ fn encode_sorted(mut members: Vec<(&str, &CborValue)>, layout: &Layout) -> Body 
         let rank = |column: &str| layout.rank(column).unwrap_or(usize::MAX);
         rank(a.0).cmp(&rank(b.0)).then_with(|| a.0.cmp(b.0))
     });
+    encode_ordered(&members)
+}
+
+fn encode_ordered(members: &[(&str, &CborValue)]) -> Body {
     let mut json = Vec::with_capacity(members.len() * 24);
     let mut exact = true;
     json.push(b'{');
@@ -93,7 +103,7 @@ fn encode_sorted(mut members: Vec<(&str, &CborValue)>, layout: &Layout) -> Body 
         exact &= write_value(&mut json, value);
     }
     json.push(b'}');
-    let cbor = (!exact).then(|| encode_members(&members));
+    let cbor = (!exact).then(|| encode_members(members));
     Body { json: json.into(), cbor }
 }
 

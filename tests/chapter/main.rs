@@ -6,6 +6,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod backends;
 mod cache;
 mod checks;
 mod events;
@@ -14,6 +15,7 @@ mod lens;
 mod live;
 mod narrowing;
 mod refresh;
+mod reopen;
 mod replacement;
 mod replacement_property;
 

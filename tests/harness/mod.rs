@@ -5,12 +5,18 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test that cannot go on ends")]
 
 mod journal;
+mod map_cache;
 mod remote;
 mod scripted;
+#[cfg(feature = "sqlite")]
+mod sqlite_cache;
 
 pub use journal::GatedJournal;
+pub use map_cache::MapCache;
 pub use remote::RemoteCache;
 pub use scripted::{Gate, Scripted};
+#[cfg(feature = "sqlite")]
+pub use sqlite_cache::SqliteCache;
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use diorama::cache::{CacheBackend, CacheBatch, CacheError, CacheMeta, CacheTable, Loaded, MemoryCache, StoredRow};
+use diorama::cache::{Bytes, CacheBackend, CacheError, CacheTable, CachedRow, Id, MemoryCache};
 
 /// A memory cache behind a slow line. Clones are the same cache, so that it survives a Lens.
 #[derive(Clone, Default)]
@@ -36,7 +36,7 @@ impl RemoteCache {
         self.0.calls.fetch_add(1, Ordering::SeqCst);
         tokio::time::sleep(LINE).await;
         match self.0.away.load(Ordering::SeqCst) {
-            true => Err(CacheError::Io { path: "remote".into(), detail: "no route".into(), full: false }),
+            true => Err(CacheError::io("remote", "no route")),
             false => Ok(()),
         }
     }
@@ -53,10 +53,6 @@ impl CacheBackend for RemoteCache {
     async fn close(&self) {
         self.0.cache.close().await;
     }
-
-    fn durable(&self) -> bool {
-        false
-    }
 }
 
 struct RemoteTable {
@@ -66,19 +62,19 @@ struct RemoteTable {
 
 #[async_trait]
 impl CacheTable for RemoteTable {
-    async fn load(&self, sink: &mut (dyn FnMut(Vec<StoredRow>) + Send)) -> Result<Loaded, CacheError> {
+    async fn load(&self, sink: &mut (dyn FnMut(Vec<CachedRow>) + Send)) -> Result<Option<Bytes>, CacheError> {
         self.line.travel().await?;
         self.table.load(sink).await
     }
 
-    async fn meta(&self) -> Result<Option<CacheMeta>, CacheError> {
+    async fn meta(&self) -> Result<Option<Bytes>, CacheError> {
         self.line.travel().await?;
         self.table.meta().await
     }
 
-    async fn commit(&self, batch: CacheBatch) -> Result<(), CacheError> {
+    async fn commit(&self, puts: Vec<CachedRow>, deletes: Vec<Id>, meta: Option<Bytes>) -> Result<(), CacheError> {
         self.line.travel().await?;
-        self.table.commit(batch).await
+        self.table.commit(puts, deletes, meta).await
     }
 
     async fn clear(&self) -> Result<(), CacheError> {

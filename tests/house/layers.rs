@@ -20,7 +20,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("cache", parts(&["redb_file"])),
         ("journal", vec!["record", "redb_file"]),
         ("dio", parts(&dio)),
-        ("lens", parts(&["cache", "journal", "hot", "dio"])),
+        ("lens", parts(&["cache", "journal", "hot", "dio", "redb_file"])),
         ("scenery", parts(&["cache", "journal", "hot", "dio"])),
         ("feeds", parts(&["journal", "hot", "dio", "inbound"])),
         ("gateway", parts(&["cache", "journal", "hot", "dio", "lens", "scenery", "inbound"])),

@@ -48,7 +48,7 @@ async fn check(dio: &Dio) {
 /// Writes until the journal has fewer than `most` entries; `most` is far less than was written.
 async fn until_trimmed(lens: &Lens, dio: &Dio, most: usize) {
     for number in 0..2_000 {
-        let held = lens.journal().read("d", 0, usize::MAX).await.unwrap().len();
+        let held = lens.journal().await.unwrap().read("d", 0, usize::MAX).await.unwrap().len();
         if number > 0 && held < most {
             return;
         }

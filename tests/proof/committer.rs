@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use diorama::cache::MemoryCache;
 use diorama::dio::{Dio, IdempotencyKey, Inbound, OperationState, Reconciled, Ticket, WriteOptions};
 use diorama::hot::{Base, Cause, Condition, Entry, Frame, OpChange, OpId, Visible};
 use diorama::journal::double::{Fault, FaultRates, FaultyJournal};
@@ -19,7 +20,7 @@ fn faulty(seed: u64) -> Arc<FaultyJournal> {
 }
 
 fn lens_on(journal: &Arc<FaultyJournal>) -> LensBuilder {
-    Lens::new().cache_source(SharedCache::default()).journal_source(Arc::clone(journal) as Arc<dyn Journal>)
+    Lens::new().cache_source(MemoryCache::new()).journal_source(Arc::clone(journal) as Arc<dyn Journal>)
 }
 
 async fn log_of(journal: &FaultyJournal) -> Vec<Entry> {

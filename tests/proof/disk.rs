@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use diorama::cache::{CacheBackend, RedbCache};
+use diorama::cache::RedbCache;
 use diorama::dio::{Dio, IdempotencyKey, Inbound, OperationState, WriteOptions};
 use diorama::hot::OpId;
 use diorama::journal::disk::{Disk, Failing};
@@ -17,7 +17,7 @@ use super::harness::*;
 
 fn lens(journal: &Disk, cache: &Disk) -> Lens {
     Lens::new()
-        .cache_source(RedbCache::with_backend(cache.factory()).unwrap())
+        .cache_file(RedbCache::with_backend(cache.factory()).unwrap())
         .journal_source(Arc::new(RedbJournal::with_backend(journal.factory()).unwrap()) as Arc<dyn Journal>)
         .settings(|settings| {
             settings.keep_events = 10;
@@ -204,15 +204,7 @@ fn whichever_operation_of_the_caches_disk_fails_nobody_notices_and_the_file_catc
             told.check(&dio, "with a cache file that failed");
             end(one, dio).await;
             let cache = RedbCache::with_backend(cache.factory()).unwrap();
-            let table = cache.open_table("d").await.unwrap();
-            let mut stored = BTreeMap::new();
-            let loaded = table
-                .load(&mut |batch| {
-                    stored.extend(batch.iter().map(|row| (row.id.to_string(), cells(&row.body.decode().unwrap()))));
-                })
-                .await
-                .unwrap();
-            assert_eq!((stored, loaded.meta.unwrap().watermark), (rows, seq), "operation {at}");
+            assert_eq!(stored_in_file(&cache).await, (rows, seq), "operation {at}");
         });
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use diorama::cache::{CacheBackend, CacheError, CacheTable, MemoryCache, StoredRow};
+use diorama::cache::{CacheBackend, CachedRow, RedbCache};
 use diorama::dio::Dio;
 use diorama::hot::State;
 use diorama::{
@@ -305,37 +305,27 @@ impl TableShell for Shell {
     }
 }
 
-/// A memory cache that outlives its Lens.
-#[derive(Clone, Default)]
-pub(crate) struct SharedCache(pub(crate) Arc<MemoryCache>);
-
-#[async_trait]
-impl CacheBackend for SharedCache {
-    async fn open_table(&self, name: &str) -> Result<Arc<dyn CacheTable>, CacheError> {
-        self.0.open_table(name).await
-    }
-
-    async fn close(&self) {
-        self.0.close().await;
-    }
-
-    fn durable(&self) -> bool {
-        false
-    }
+/// What a backend has stored for a Dio.
+pub(crate) async fn stored(cache: &dyn CacheBackend, name: &str) -> BTreeMap<String, Cells> {
+    let mut all: Vec<CachedRow> = Vec::new();
+    let table = cache.open_table(name).await.unwrap();
+    table.load(&mut |rows| all.extend(rows)).await.unwrap();
+    let count = all.len();
+    let rows: BTreeMap<_, _> =
+        all.into_iter().map(|row| (row.id().to_string(), cells(&row.record().unwrap()))).collect();
+    assert_eq!(rows.len(), count, "an id is stored twice");
+    rows
 }
 
-impl SharedCache {
-    /// What is stored for a Dio.
-    pub(crate) async fn stored(&self, name: &str) -> BTreeMap<String, Cells> {
-        let mut all: Vec<StoredRow> = Vec::new();
-        let table = self.0.open_table(name).await.unwrap();
-        table.load(&mut |rows| all.extend(rows)).await.unwrap();
-        let count = all.len();
-        let rows: BTreeMap<_, _> =
-            all.into_iter().map(|row| (row.id.to_string(), cells(&row.body.decode().unwrap()))).collect();
-        assert_eq!(rows.len(), count, "an id is stored twice");
-        rows
-    }
+/// What the cache file has stored for the Dio `d`, with its position.
+pub(crate) async fn stored_in_file(cache: &RedbCache) -> (BTreeMap<String, Cells>, u64) {
+    let stored = cache.stored("d").await.unwrap();
+    assert_eq!(stored.damaged, 0);
+    let count = stored.rows.len();
+    let rows: BTreeMap<_, _> =
+        stored.rows.into_iter().map(|(id, body)| (id.to_string(), cells(&body.decode().unwrap()))).collect();
+    assert_eq!(rows.len(), count, "an id is stored twice");
+    (rows, stored.watermark)
 }
 
 /// A write of `cells` under `id`.

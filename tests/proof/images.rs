@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use diorama::cache::{CacheBackend, RedbCache};
+use diorama::cache::RedbCache;
 use diorama::dio::{At, OperationState, Reconciled, WriteOptions};
 use diorama::journal::Seq;
 use diorama::journal::disk::{fate, images};
@@ -164,18 +164,9 @@ async fn check_repetitions(life: &Life, before: &Before<'_>) {
 /// The cache file has come as far as the journal.
 async fn check_cache(image: &Disks, recovered: &Recovered) {
     let cache = RedbCache::with_backend(image.cache.factory()).unwrap();
-    let table = cache.open_table("d").await.unwrap();
-    let mut rows = BTreeMap::new();
-    let loaded = table
-        .load(&mut |batch| {
-            rows.extend(batch.iter().map(|row| (row.id.to_string(), cells(&row.body.decode().unwrap()))))
-        })
-        .await
-        .unwrap();
-    let meta = loaded.meta.unwrap();
-    assert_eq!(loaded.damaged, 0);
-    assert!(meta.watermark >= recovered.told.closed, "{} of {}", meta.watermark, recovered.told.closed);
-    assert_eq!(rows, recovered.told.states[&meta.watermark].confirmed, "the cache file at {}", meta.watermark);
+    let (rows, watermark) = stored_in_file(&cache).await;
+    assert!(watermark >= recovered.told.closed, "{watermark} of {}", recovered.told.closed);
+    assert_eq!(rows, recovered.told.states[&watermark].confirmed, "the cache file at {watermark}");
     cache.close().await;
 }
 

@@ -239,7 +239,7 @@ async fn check(dir: &Path, said: &Said) {
 
 /// What was told is in the log, where it was said to be.
 async fn check_log(lens: &Lens, dio: &Dio, said: &Said) {
-    let entries = lens.journal().read(dio.name(), 0, usize::MAX).await.unwrap();
+    let entries = lens.journal().await.unwrap().read(dio.name(), 0, usize::MAX).await.unwrap();
     assert!(entries.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq));
     let log: HashMap<u64, Entry> =
         entries.iter().map(|entry| (entry.seq, Entry::decode(&entry.bytes).unwrap())).collect();

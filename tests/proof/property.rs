@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use diorama::cache::MemoryCache;
 use diorama::dio::{Dio, Inbound, OperationState, WriteOptions, WriteRoute};
 use diorama::hot::{Base, Entry, Frame, State};
 use diorama::journal::{Journal, MemoryJournal};
@@ -84,7 +85,7 @@ struct World {
     shape: Shape,
     master: Arc<Master>,
     journal: Arc<MemoryJournal>,
-    cache: SharedCache,
+    cache: Arc<MemoryCache>,
     routed: Arc<Mutex<VecDeque<WriteOp>>>,
     next: i64,
     deliveries: u64,
@@ -105,7 +106,7 @@ impl World {
             shape,
             master,
             journal: Arc::new(MemoryJournal::new()),
-            cache: SharedCache::default(),
+            cache: Arc::default(),
             routed: Arc::default(),
             next: 100,
             deliveries: 0,
@@ -279,7 +280,7 @@ impl World {
         self.check_failures(dio, &log);
         self.check_replay(&state, &log);
         dio.close().await;
-        assert_eq!(self.cache.stored("d").await, confirmed(&state), "the cache file");
+        assert_eq!(stored(&self.cache, "d").await, confirmed(&state), "the cache file");
     }
 
     async fn log(&self) -> Vec<Entry> {

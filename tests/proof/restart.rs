@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use diorama::cache::{CacheBackend, CacheMeta, RedbCache};
+use diorama::cache::RedbCache;
 use diorama::dio::{At, Dio, OperationState, Retry, WriteOptions};
 use diorama::hot::OpId;
 use diorama::{DioEvent, Error, Lens, LensBuilder, WriteOp};
@@ -167,7 +167,7 @@ async fn a_trim_forgets_neither_routed_nor_parked_writes_nor_what_became_of_them
     for (lens, dio) in [(&one, &dio), (&two, &parked_dio)] {
         let mut read = Vec::new();
         for _ in 0..400 {
-            read = lens.journal().read("d", 0, usize::MAX).await.unwrap();
+            read = lens.journal().await.unwrap().read("d", 0, usize::MAX).await.unwrap();
             if read.len() < 40 {
                 break;
             }
@@ -221,24 +221,7 @@ async fn a_cache_file_older_than_the_journal_is_brought_up_and_stays_so() {
         settle(&dio, write(&dio, insert(&format!("n{start}"), (start, 0))).await).await;
         end(next, dio).await;
     }
-    let stored = stored(&cache).await;
-    assert_eq!(stored.0, master.rows());
-}
-
-async fn stored(path: &Path) -> (BTreeMap<String, Cells>, CacheMeta) {
-    let cache = RedbCache::open(path).unwrap();
-    let table = cache.open_table("d").await.unwrap();
-    let mut rows = BTreeMap::new();
-    let loaded = table
-        .load(&mut |batch| {
-            for row in batch {
-                assert!(rows.insert(row.id.to_string(), cells(&row.body.decode().unwrap())).is_none());
-            }
-        })
-        .await
-        .unwrap();
-    cache.close().await;
-    (rows, loaded.meta.unwrap())
+    assert_eq!(stored_in_file(&RedbCache::open(&cache).unwrap()).await.0, master.rows());
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use diorama::cache::MemoryCache;
 use diorama::dio::{Dio, Settings, WriteOptions};
 use diorama::hot::OpId;
 use diorama::journal::Journal;
@@ -27,7 +28,7 @@ async fn write(dio: &Dio, op: WriteOp) -> OpId {
 #[tokio::test]
 async fn f3_a_write_that_is_acknowledged_from_memory_waits_for_no_disk() {
     let (master, journal) = (Master::new(true, true), Arc::new(GatedJournal::lasting()));
-    let lens = Lens::new().cache_source(SharedCache::default());
+    let lens = Lens::new().cache_source(MemoryCache::new());
     let lens = lens.journal_source(Arc::clone(&journal) as Arc<dyn Journal>).build().unwrap();
     let kept = lens.make_dio(master.vista("kept")).await.unwrap();
     let quick = lens.make_dio_with(master.vista("quick"), in_memory).await.unwrap();
@@ -85,7 +86,7 @@ async fn f3_a_log_in_memory_is_refused_where_accepted_writes_would_be_lost_from_
     let dio = lens.make_dio(master.vista("d")).await.unwrap();
     master.gate(true);
     let op = write(&dio, insert("a", (1, 1))).await;
-    let other = Lens::new().cache_source(SharedCache::default()).journal_source(Arc::clone(lens.journal()));
+    let other = Lens::new().cache_source(MemoryCache::new()).journal_source(lens.journal().await.unwrap());
     let other = other.build().unwrap();
     let refused = other.make_dio_with(master.vista("d"), in_memory).await.unwrap_err();
     assert!(matches!(&refused, Error::Config(why) if why.contains("1 accepted writes wait")), "{refused}");

@@ -11,14 +11,14 @@ use serde_json::Value;
 
 use super::{Narrowed, config, unknown, usage};
 use crate::app::{self, Failure, LOCKED, OTHER};
-use crate::cache::{CacheBackend as _, RedbCache, StoredRow};
+use crate::cache::{RedbCache, RowStore as _, StoredRow};
 use crate::config::{CacheAt, Config, LensSpec};
 use crate::dio::{Dio, Operation, OperationState};
 use crate::gateway::operation_json;
 use crate::hot::{Entry, Op, OpId, Rules, State};
 use crate::journal::{Journal, LogEntry, RedbJournal};
 use crate::lens::Lens;
-use crate::record::{CborValue, Rows};
+use crate::record::{CborValue, Layout, Rows};
 use crate::vista::{Capabilities, Column, ColumnType, Error, Query, Result as VistaResult, Schema, TableShell, Vista};
 
 /// Bytes of the journal that are read at a time.
@@ -132,7 +132,7 @@ impl Stopped {
         let cache = RedbCache::open(path.ok_or_else(missing)?)?;
         let schema = schema(&cache, &log).await?.ok_or_else(missing)?;
         let journal: Arc<dyn Journal> = Arc::<RedbJournal>::clone(&self.journal);
-        let builder = Lens::new().cache_source(cache).journal_source(journal);
+        let builder = Lens::new().cache_file(cache).journal_source(journal);
         let lens = builder.settings(|settings| settings.offline = true).build().map_err(Failure::config)?;
         let dio = lens.make_dio(Vista::new(log, Still(Arc::new(schema)))).await.map_err(Failure::config)?;
         self.mending = Some((lens, dio.clone()));
@@ -194,7 +194,8 @@ async fn schema(cache: &RedbCache, log: &str) -> Result<Option<Schema>, Failure>
     let mut sink = |rows: Vec<StoredRow>| {
         first = first.take().or_else(|| rows.into_iter().next());
     };
-    let loaded = cache.open_table(log).await?.load(&mut sink).await?;
+    let layout = Layout::new("", false, [""; 0]);
+    let loaded = cache.open_table(log).await?.load(&layout, &mut sink).await?;
     let Some(id) = loaded.meta.map(|meta| meta.shape).filter(|shape| !shape.is_empty()) else { return Ok(None) };
     let row = first.and_then(|row| row.body.decode().ok()).unwrap_or_default();
     let column = |(name, value): (&String, &CborValue)| {

@@ -21,7 +21,10 @@ fn learn(stored: &mut Stored, change: CacheChange) {
     match change {
         CacheChange::None => {}
         CacheChange::Upsert(id, base) => drop(stored.insert(base.slot, (id, base))),
-        CacheChange::Delete(slot) => drop(stored.remove(&slot)),
+        CacheChange::Delete(id, slot) => {
+            let gone = stored.remove(&slot);
+            assert!(gone.is_none_or(|(other, _)| other == id), "another row was in the slot of {id}");
+        }
         CacheChange::Many(changes) => changes.into_iter().for_each(|change| learn(stored, change)),
     }
 }

@@ -212,7 +212,7 @@ impl Life {
             told: Mutex::default(),
         });
         let mut lens = Lens::new()
-            .cache_source(RedbCache::with_backend(disks.cache.factory()).unwrap())
+            .cache_file(RedbCache::with_backend(disks.cache.factory()).unwrap())
             .journal_source(Arc::clone(&witness) as _)
             .ring(RingLimits { events: 1000, bytes: 16_000 })
             .on_refresh(|dio| relist(dio.clone()))

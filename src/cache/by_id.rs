@@ -1,0 +1,165 @@
+//! Rows by slot on a backend that keeps records by id.
+//!
+//! Slots are given anew by each load. The backend's meta holds the Dio's and how many rows there are, so that a store that has
+//! lost some (a server of keys in memory that was restarted, an eviction) cannot pass for the whole copy.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+
+use super::{
+    CacheBackend, CacheBatch, CacheError, CacheMeta, CacheTable, CachedRow, Loaded, RowStore, RowTable, StoredRow,
+};
+use crate::record::{Id, Layout};
+use crate::redb_file::{seal, unseal};
+
+/// The gap between rows that have lost their places.
+const GAP: u64 = 1 << 32;
+
+/// Rows by slot on any backend.
+pub(crate) struct ById(Box<dyn CacheBackend>);
+
+impl ById {
+    pub(crate) fn new(backend: impl CacheBackend) -> ById {
+        ById(Box::new(backend))
+    }
+}
+
+/// A table of the backend and what is in it.
+struct Table {
+    table: Arc<dyn CacheTable>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    slots: HashSet<u32>,
+    meta: Option<CacheMeta>,
+}
+
+/// What the backend keeps as its meta, sealed.
+#[derive(Serialize, Deserialize)]
+struct Noted {
+    rows: u64,
+    #[serde(rename = "dio")]
+    meta: CacheMeta,
+}
+
+impl Noted {
+    fn encode(&self) -> Result<Bytes, CacheError> {
+        let mut cbor = Vec::new();
+        ciborium::into_writer(self, &mut cbor).map_err(|error| CacheError::io("meta", error))?;
+        Ok(seal(0, &[&cbor]).into())
+    }
+
+    /// What was encoded; `None` for bytes of something else, which leave the rows without a meaning.
+    fn decode(bytes: &[u8]) -> Option<Noted> {
+        ciborium::from_reader(unseal(0, bytes)?).ok()
+    }
+}
+
+#[async_trait]
+impl RowStore for ById {
+    async fn open_table(&self, name: &str) -> Result<Arc<dyn RowTable>, CacheError> {
+        let table = self.0.open_table(name).await?;
+        Ok(Arc::new(Table { table, known: Mutex::default() }))
+    }
+
+    async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
+#[async_trait]
+impl RowTable for Table {
+    async fn load(&self, layout: &Layout, sink: &mut (dyn FnMut(Vec<StoredRow>) + Send)) -> Result<Loaded, CacheError> {
+        let mut known = self.known.lock().await;
+        *known = Known::default();
+        let mut placing = Placing { layout, slot: 0, last: 0, damaged: 0 };
+        let loaded = self.table.load(&mut |rows| sink(placing.place(rows))).await;
+        let Placing { slot: found, mut damaged, .. } = placing;
+        let noted = match loaded {
+            Err(error @ CacheError::Corrupt { .. }) => {
+                tracing::warn!(%error, "the cache table is damaged: it is cleared and filled again");
+                self.table.clear().await?;
+                return Ok(Loaded { meta: None, damaged: damaged.max(1) });
+            }
+            loaded => loaded?.and_then(|meta| Noted::decode(&meta)),
+        };
+        known.slots.extend(0..found);
+        if let Some(noted) = &noted {
+            damaged = damaged.max(noted.rows.abs_diff(u64::from(found)));
+        }
+        known.meta = noted.map(|noted| noted.meta);
+        Ok(Loaded { meta: known.meta.clone(), damaged })
+    }
+
+    async fn meta(&self) -> Result<Option<CacheMeta>, CacheError> {
+        let noted = self.table.meta().await?.and_then(|meta| Noted::decode(&meta));
+        Ok(noted.map(|noted| noted.meta))
+    }
+
+    async fn commit(&self, batch: CacheBatch) -> Result<(), CacheError> {
+        let mut known = self.known.lock().await;
+        let CacheBatch { deletes, upserts, meta } = batch;
+        // A seed deletes nothing.
+        let (kept, filled): (HashSet<&Id>, HashSet<u32>) = match deletes.is_empty() {
+            true => Default::default(),
+            false => upserts.iter().map(|row| (&row.id, row.slot)).unzip(),
+        };
+        let emptied: HashSet<u32> = deletes.iter().map(|(slot, _)| *slot).collect();
+        let gone: Vec<u32> = emptied.difference(&filled).filter(|slot| known.slots.contains(slot)).copied().collect();
+        let new: Vec<u32> = upserts.iter().map(|row| row.slot).filter(|slot| !known.slots.contains(slot)).collect();
+        let removed: HashSet<Id> = deletes.into_iter().map(|(_, id)| id).filter(|id| !kept.contains(id)).collect();
+        let rows = (known.slots.len() + new.len() - gone.len()) as u64;
+        let meta = meta.or_else(|| known.meta.clone());
+        let noted = meta.clone().map(|meta| Noted { rows, meta }.encode()).transpose()?;
+        let puts = upserts.into_iter().map(CachedRow::from).collect();
+        self.table.commit(puts, removed.into_iter().collect(), noted).await?;
+        for slot in gone {
+            known.slots.remove(&slot);
+        }
+        known.slots.extend(new);
+        known.meta = meta;
+        Ok(())
+    }
+
+    async fn clear(&self) -> Result<(), CacheError> {
+        let mut known = self.known.lock().await;
+        self.table.clear().await?;
+        *known = Known::default();
+        Ok(())
+    }
+}
+
+/// Gives slots and ordinals to rows as they are loaded.
+struct Placing<'a> {
+    layout: &'a Layout,
+    /// The next slot.
+    slot: u32,
+    /// The highest ordinal so far.
+    last: u64,
+    damaged: u64,
+}
+
+impl Placing<'_> {
+    fn place(&mut self, rows: Vec<CachedRow>) -> Vec<StoredRow> {
+        let mut placed = Vec::with_capacity(rows.len());
+        for row in rows {
+            let next = self.last.saturating_add(GAP);
+            match row.into_stored(self.slot, next, self.layout) {
+                Some(row) if self.slot < u32::MAX => {
+                    self.last = self.last.max(row.ordinal);
+                    self.slot += 1;
+                    placed.push(row);
+                }
+                _ => self.damaged += 1,
+            }
+        }
+        placed
+    }
+}

@@ -91,7 +91,8 @@ pub async fn run(asked: Webhook) -> Result<(), Failure> {
     let decoded = decoded.map_err(|error| failed(format!("not understood: {error}")))?;
     let (delivery, ignored, why) = (decoded.delivery.clone(), decoded.ignored, decoded.why.clone());
     let trials = trial::run(&hook, &scratch.dio, decoded).await;
-    let told = tell(&scratch.dio, delivery.as_deref(), &trials.map_err(|error| failed(error.to_string()))?, ignored, why);
+    let told =
+        tell(&scratch.dio, delivery.as_deref(), &trials.map_err(|error| failed(error.to_string()))?, ignored, why);
     scratch.close().await;
     told
 }

@@ -14,6 +14,7 @@ mod kept;
 #[cfg(unix)]
 mod kill;
 mod limits;
+mod lives;
 mod logs;
 mod openapi;
 mod ops;

@@ -23,7 +23,11 @@ pub(crate) struct Trial {
 ///
 /// # Errors
 /// As [`Dio::deliver`].
-pub(crate) async fn run(hook: &Hook, dio: &Dio, decoded: Decoded) -> Result<Vec<std::result::Result<Trial, ItemError>>> {
+pub(crate) async fn run(
+    hook: &Hook,
+    dio: &Dio,
+    decoded: Decoded,
+) -> Result<Vec<std::result::Result<Trial, ItemError>>> {
     let mut trials = Vec::with_capacity(decoded.changes.len());
     let mut bus = dio.subscribe_events();
     for change in decoded.changes {

@@ -559,18 +559,18 @@ impl State {
                 continue;
             }
             let upto = fold.ops.iter().position(|other| *other == op.id).map_or(0, |at| at + 1);
-            let (done, rest) = fold.ops.split_at(upto);
+            let done: Vec<OpId> = fold.ops.iter().take(upto).copied().collect();
             let confirmed = match (row, new_id) {
                 (_, Some(new_id)) if new_id != id => None,
                 (Some(row), _) => Some(row.clone()),
-                (None, _) => self.folded(id, fold.base.as_ref().map(|base| &base.body), done),
+                (None, _) => self.folded(id, fold.base.as_ref().map(|base| &base.body), &done),
             };
             // What the master made of the row is mostly what readers see: then nothing needs to be laid over it again.
             let expected = row.is_none() && new_id.is_none_or(|new_id| new_id == id)
-                || self.folded(id, fold.base.as_ref().map(|base| &base.body), done) == confirmed;
+                || self.folded(id, fold.base.as_ref().map(|base| &base.body), &done) == confirmed;
             let after = match expected {
                 true => self.table.get(id).map(|row| row.body()),
-                false => self.folded(id, confirmed.as_ref(), rest),
+                false => self.folded(id, confirmed.as_ref(), fold.ops.iter().skip(upto)),
             };
             let base = match (&confirmed, &fold.base) {
                 (Some(body), _) => Base::Set { body: body.clone(), ordinal: draft.ordinal_of(id) },
@@ -578,7 +578,7 @@ impl State {
                 (None, None) => Base::Keep,
             };
             // Routed operations below this one are part of what was confirmed.
-            let routed = done.iter().copied().filter(|other| *other != op.id).collect();
+            let routed = done.into_iter().filter(|other| *other != op.id).collect();
             self.show_confirmed(draft, id, after, base, &cause, routed, told.clone());
             let unclear = self.rules.version.is_some() && told.is_none();
             if reading || unclear || self.lost.contains(id) || self.touched_after(id, mark) {
@@ -586,7 +586,7 @@ impl State {
             }
         }
         if let (Some(new_id), Some(row)) = (new_id.filter(|new| !op.targets.contains(new)), row) {
-            let rest = self.folds.get(new_id).map_or(Vec::new(), |fold| fold.ops.clone());
+            let rest = self.folds.get(new_id).map(|fold| fold.ops.clone()).unwrap_or_default();
             let base = Base::Set { body: row.clone(), ordinal: draft.ordinal_of(new_id) };
             let told = self.version_in(row);
             let after = self.folded(new_id, Some(row), &rest);
@@ -672,12 +672,12 @@ impl State {
             let Some(fold) = self.folds.get(id) else { continue };
             let Some(at) = fold.ops.iter().position(|own| *own == op.id) else { continue };
             let conditional = |later: &OpId| self.ops.get(later).is_some_and(|later| later.assumed.is_some());
-            if !fold.ops[at + 1..].iter().any(conditional) {
+            if !fold.ops.iter().skip(at + 1).any(conditional) {
                 continue;
             }
-            let mut without = self.folded(id, fold.base.as_ref().map(|base| &base.body), &fold.ops[..at]);
+            let mut without = self.folded(id, fold.base.as_ref().map(|base| &base.body), fold.ops.iter().take(at));
             let mut with = op.effect.on(without.as_ref(), id, layout);
-            for later in fold.ops[at + 1..].iter().filter_map(|later| self.ops.get(later)) {
+            for later in fold.ops.iter().skip(at + 1).filter_map(|later| self.ops.get(later)) {
                 let broken = match later.assumed {
                     None => false,
                     Some(Assumed::Version) => with != without,

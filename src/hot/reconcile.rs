@@ -206,7 +206,7 @@ impl State {
         let (done, rest) = match fold {
             // No news; but not what the row was when these were delivered.
             Some(fold) if same => fold.ops.iter().partition(outdated),
-            Some(fold) => self.absorbed(news, &fold.ops, base.as_ref(), mark),
+            Some(fold) => self.absorbed(news, &fold.ops.iter().copied().collect::<Vec<_>>(), base.as_ref(), mark),
             None => (Vec::new(), Vec::new()),
         };
         let after = self.folded(news.id, news.row, &rest);

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use imbl::{HashMap, HashSet, OrdMap};
+use imbl::{HashMap, HashSet, OrdMap, Vector};
 use indexmap::IndexMap;
 
 use super::entry::{Base, BulkRow, Entry, Many, OpChange, Visible};
@@ -64,7 +64,7 @@ pub struct Fold {
     /// The row as the master last confirmed it.
     pub base: Option<BaseRow>,
     /// The operations, oldest first.
-    pub ops: Vec<OpId>,
+    pub ops: Vector<OpId>,
     /// Those under which the confirmed row has changed since the route took them.
     pub(super) rebased: Vec<OpId>,
 }
@@ -368,7 +368,7 @@ impl State {
     pub fn doubt_missing(&mut self, gap: bool) {
         self.gap |= gap;
         let inserts = |fold: &Fold| {
-            let first = fold.ops.first().and_then(|op| self.ops.get(op));
+            let first = fold.ops.front().and_then(|op| self.ops.get(op));
             first.is_some_and(|op| matches!(op.effect, Effect::Insert(_)))
         };
         let missing = |fold: &Fold| match fold.base {
@@ -414,10 +414,15 @@ impl State {
 
     // --- folding -------------------------------------------------------------------------------------------------------
 
-    /// `base` with the first `count` of `ops` laid over it.
-    pub(super) fn folded(&self, id: &str, base: Option<&Body>, ops: &[OpId]) -> Option<Body> {
+    /// `base` with `ops` laid over it.
+    pub(super) fn folded<'o>(
+        &self,
+        id: &str,
+        base: Option<&Body>,
+        ops: impl IntoIterator<Item = &'o OpId>,
+    ) -> Option<Body> {
         let layout = self.rules.schema.layout();
-        ops.iter()
+        ops.into_iter()
             .filter_map(|op| self.ops.get(op))
             .fold(base.cloned(), |row, op| op.effect.on(row.as_ref(), id, layout))
     }
@@ -427,7 +432,7 @@ impl State {
         let [id] = &*self.ops.get(&op)?.targets else { return None };
         let fold = self.folds.get(id)?;
         let upto = fold.ops.iter().position(|other| *other == op)? + 1;
-        self.folded(id, fold.base.as_ref().map(|base| &base.body), &fold.ops[..upto])
+        self.folded(id, fold.base.as_ref().map(|base| &base.body), fold.ops.iter().take(upto))
     }
 
     // --- changing ------------------------------------------------------------------------------------------------------
@@ -729,7 +734,7 @@ impl State {
         self.queue.insert(entry.seq, op.id);
         for id in op.targets.iter() {
             let base = self.base(id);
-            self.folds.entry(Arc::clone(id)).or_insert_with(|| Fold { base, ..Fold::default() }).ops.push(op.id);
+            self.folds.entry(Arc::clone(id)).or_insert_with(|| Fold { base, ..Fold::default() }).ops.push_back(op.id);
             self.rereadable.remove(id);
         }
         self.ops.insert(op.id, op);
@@ -805,7 +810,11 @@ impl State {
 
     fn lift_off(&mut self, id: &Id, op: OpId, entry: &Entry) {
         let Some(fold) = self.folds.get_mut(id) else { return };
-        fold.ops.retain(|other| *other != op);
+        // Mostly the first; the list may be long.
+        match fold.ops.front() {
+            Some(first) if *first == op => drop(fold.ops.pop_front()),
+            _ => fold.ops.retain(|other| *other != op),
+        }
         fold.rebased.retain(|other| *other != op);
         if fold.ops.is_empty() {
             self.unfold(id);

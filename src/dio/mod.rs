@@ -38,6 +38,7 @@ mod store;
 mod tasks;
 mod trouble;
 mod view;
+mod weak;
 mod whole_list;
 mod worker;
 mod write;
@@ -58,6 +59,7 @@ pub use operations::{Operation, OperationQuery, OperationState};
 pub use refresh::RefreshReport;
 pub use ring::{At, EventReceiver, Old, Ring, RingItem, RingLimits};
 pub use settings::{BreakerLimits, OnUnknown, Retry, Settings, WriteOrder, WriteRoute};
+pub use weak::WeakDio;
 pub use whole_list::WholeList;
 pub use write::{IdempotencyKey, Ticket, WriteOptions};
 

@@ -16,7 +16,7 @@ mod narrowing;
 mod refresh;
 mod replacement;
 mod replacement_property;
-
 mod start;
+mod weak;
 mod whole_list;
 mod writes;

@@ -51,7 +51,7 @@ pub(crate) use commit::PANICS;
 pub use counters::{Counters, Histogram, Times};
 pub use event::{DioEvent, EventEntry, Position};
 pub use feed::FeedStatus;
-pub use hooks::{ChunkSink, Viewport};
+pub use hooks::{ChunkRequest, ChunkSink, QueryRoute};
 pub use inbox::Parcel;
 pub use ingest::{Inbound, Reconciled};
 pub use mismatch::{DroppedColumn, Mismatch};
@@ -70,7 +70,7 @@ pub(crate) use coverage::Coverage;
 pub(crate) use feed::FeedMeter;
 pub(crate) use hooks::{Hooks, hook, hook_with};
 pub(crate) use open::{Surroundings, check_memory_log, open};
-pub(crate) use view::View;
+pub(crate) use view::{Route, View};
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -484,6 +484,9 @@ pub mod dio;
 pub mod drivers;
 pub mod feeds;
 pub mod gateway;
+// What a Dio knows, in memory. Public for the tests, benches and fuzz targets of this repository; no part of the interface: what
+// users meet of it is in `dio`.
+#[doc(hidden)]
 pub mod hot;
 pub mod inbound;
 pub mod journal;

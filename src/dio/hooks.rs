@@ -25,7 +25,7 @@ pub(crate) type Hook<T> = Arc<dyn Fn(&Dio) -> HookFuture<T> + Send + Sync>;
 /// A callback that takes the Dio and one thing more.
 pub(crate) type HookWith<A, T> = Arc<dyn Fn(&Dio, A) -> HookFuture<T> + Send + Sync>;
 
-/// Who answers a read of a scenery; what `on_query` returns. `()` is [`QueryRoute::Cache`], [`Rows`] are [`QueryRoute::Rows`].
+/// Route of a scenery's read, as `on_query` returns it. `()` is [`QueryRoute::Cache`], [`Rows`] are [`QueryRoute::Rows`].
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum QueryRoute {
@@ -41,7 +41,7 @@ pub enum QueryRoute {
     /// they are the rows of the query's offset and limit, and fewer of them mean that there are no more behind; in a value scenery
     /// they are all rows.
     Rows(Rows),
-    /// Nobody, yet: what was shown stays, and is loading. When there is an answer, [`Dio::invalidate_all`] has `on_query` asked
+    /// No answer yet: what was shown stays, and the load state is loading. When there is an answer, [`Dio::invalidate_all`] has `on_query` asked
     /// again.
     Later,
 }
@@ -58,9 +58,9 @@ impl From<Rows> for QueryRoute {
     }
 }
 
-/// What `on_load_chunk` is asked for: a range of places, counted from 0, in the rows of a view.
+/// Range of places in the rows of a view, counted from 0, that `on_load_chunk` is asked for.
 ///
-/// It derefs to the [`Range`], and iterates over its places. It is no `Clone` of its own, so that `request.clone()` is the range's.
+/// It derefs to the [`Range`], and iterates over its places. It is not `Clone` itself, so that `request.clone()` clones the range.
 #[derive(Debug, PartialEq)]
 pub struct ChunkRequest {
     range: Range<u64>,

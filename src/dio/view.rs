@@ -25,7 +25,7 @@ pub(crate) struct View {
     pub(crate) coverage: Coverage,
 }
 
-/// Who answers a read of a standing view.
+/// Source of the rows that a standing view reads.
 #[derive(Debug)]
 pub(crate) enum Route {
     /// The copy, or the master where that is not whole.
@@ -34,7 +34,7 @@ pub(crate) enum Route {
     Load,
     /// The program: these rows of the cache.
     Given(Vec<Id>),
-    /// Nobody, yet.
+    /// No answer yet.
     Later,
 }
 
@@ -145,7 +145,7 @@ impl Core {
         self.keep_chunk(rows, guard, &range, false).await
     }
 
-    /// Whether ranges can be loaded through `on_load_chunk`.
+    /// Checks that ranges can be loaded through `on_load_chunk`.
     ///
     /// # Errors
     /// [`Error::Unsupported`].

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use super::{Dio, Handle};
 
-/// A reference to a [`Dio`] that does not keep it alive; see [`Dio::downgrade`].
+/// Reference to a [`Dio`] that does not keep it alive; see [`Dio::downgrade`].
 ///
 /// A task that lasts as long as the program, such as a consumer of a queue or a timer, holds one and upgrades it for each thing
 /// that it does: with a [`Dio`] of its own it would keep the Dio from ending when everybody else has dropped it.
@@ -35,7 +35,7 @@ impl std::fmt::Debug for WeakDio {
 }
 
 impl Dio {
-    /// A reference that does not keep this Dio alive.
+    /// Makes a reference that does not keep this Dio alive.
     pub fn downgrade(&self) -> WeakDio {
         WeakDio { name: Arc::clone(&self.0.core.name), handle: Arc::downgrade(&self.0) }
     }

@@ -117,7 +117,7 @@ impl TableSceneryBuilder {
             partial: false,
             asking: None,
             rests: None,
-            owed: None,
+            owed: false,
             surplus: None,
             round: 0,
             announce: false,
@@ -378,7 +378,7 @@ struct Finished {
     ids: Result<Vec<Id>>,
 }
 
-/// Who says which rows are in which places.
+/// Source of a window's rows and of their places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Placing {
     /// The copy, or the master where that is not whole.
@@ -389,7 +389,7 @@ enum Placing {
     Given,
 }
 
-/// A question that `on_query` is busy with.
+/// Question that `on_query` is busy with.
 struct Asking {
     wish: Wish,
     /// Whether everything may be different.
@@ -413,8 +413,8 @@ struct Task {
     asking: Option<Asking>,
     /// When the viewport has rested, so that `on_query` is asked.
     rests: Option<Instant>,
-    /// Position of an invalidation that came while `on_query` was busy.
-    owed: Option<Seq>,
+    /// Whether everything may have become different while `on_query` was busy.
+    owed: bool,
     /// Rows that `total_provider` knew of beyond those that were cached when they were first read.
     surplus: Option<u64>,
     /// Counts invalidations: rows of an earlier round are read again.
@@ -466,7 +466,7 @@ impl Task {
 
     // --- who answers ---------------------------------------------------------------------------------------------------
 
-    /// Notes who says which rows are where; whether that is somebody else than before.
+    /// Notes where rows and places come from; tells whether that is another source than before.
     fn place(&mut self, route: &Route) -> bool {
         let placing = match route {
             Route::Cache => Placing::Cache,
@@ -476,12 +476,12 @@ impl Task {
         std::mem::replace(&mut self.placing, placing) != placing
     }
 
-    /// Whether the window is read from the whole copy.
+    /// Tells whether the window is read from the whole copy.
     fn reads_copy(&self) -> bool {
         self.placing == Placing::Cache && !self.partial
     }
 
-    /// Whether the window is loaded piece by piece.
+    /// Tells whether the window is loaded piece by piece.
     fn loads_pieces(&self) -> bool {
         self.placing == Placing::Chunks || self.placing == Placing::Cache && self.partial
     }
@@ -496,16 +496,16 @@ impl Task {
         let invalidated = invalidated || self.asking.as_ref().is_some_and(|asking| asking.invalidated);
         let (core, query) = (Arc::clone(&self.core), wish.windowed(self.shared.page));
         let answer = async move { core.route(Dio(handle), query).await }.boxed();
-        self.rests = None;
+        (self.rests, self.owed) = (None, false);
         self.asking = Some(Asking { wish, invalidated, answer });
     }
 
-    /// Asks about the latest wish, because everything may be different at position `seq`.
-    fn ask_again(&mut self, seq: Seq, invalidated: bool) {
+    /// Asks about the latest wish, because everything may be different: now, or when a question before has been answered.
+    fn ask_again(&mut self, invalidated: bool) {
         match &mut self.asking {
             Some(asking) => {
                 asking.invalidated |= invalidated;
-                self.owed = self.owed.max(Some(seq));
+                self.owed = true;
             }
             None => {
                 let wish = self.wishes.borrow().clone();
@@ -526,8 +526,8 @@ impl Task {
                 self.shared.fail(&error);
             }
         }
-        if let Some(seq) = self.owed.take() {
-            self.ask_again(seq, false);
+        if self.owed {
+            self.ask_again(false);
         }
     }
 
@@ -720,7 +720,7 @@ impl Task {
             && self.asks()
             && seq > self.core.answered_until().await
         {
-            return self.told_anew(told, seq, invalidated);
+            return self.told_anew(told, invalidated);
         }
         if !self.read_or_fail(invalidated).await {
             return;
@@ -735,7 +735,7 @@ impl Task {
     }
 
     /// Everything may be different: `on_query` is asked before it is read, unless there is nothing to read yet.
-    fn told_anew(&mut self, told: &[Told], seq: Seq, invalidated: bool) {
+    fn told_anew(&mut self, told: &[Told], invalidated: bool) {
         let coverage = self.core.coverage();
         self.follower.saw(&coverage);
         if let Coverage::Loading { error } = coverage {
@@ -745,7 +745,7 @@ impl Task {
             self.follow(told, invalidated, false);
         }
         self.follower.rest();
-        self.ask_again(seq, invalidated);
+        self.ask_again(invalidated);
     }
 
     /// Whether a row of this query was or is concerned.
@@ -885,7 +885,7 @@ impl Task {
     }
 }
 
-/// What `on_query` says to the question that it is busy with; without one, nothing for ever.
+/// Answer to the question that `on_query` is busy with; without one, waits for ever.
 async fn answer(asking: &mut Option<Asking>) -> Result<Route> {
     match asking {
         Some(asking) => (&mut asking.answer).await,

@@ -152,6 +152,7 @@ impl ValueSceneryBuilder {
                             Ok(Some(anew)) => route = anew,
                             Ok(None) => {}
                             Err(error) => {
+                                follower.saw(&core.coverage());
                                 shared.show(Err(error));
                                 continue;
                             }
@@ -370,7 +371,7 @@ impl Computation {
     }
 }
 
-/// Those of the rows `ids` that are there.
+/// Rows of `ids` that are there.
 fn rows_of<'a>(state: &'a State, ids: &'a [Id]) -> impl Iterator<Item = RowRef<'a>> {
     ids.iter().filter_map(|id| state.get(id))
 }
@@ -379,7 +380,7 @@ fn cells<'a>(rows: impl Iterator<Item = RowRef<'a>>) -> impl Iterator<Item = Jso
     rows.map(|row| JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..])))
 }
 
-/// Who says which rows there are, if `told` is a reason to ask again.
+/// Asks `on_query` again, if `told` is a reason to.
 async fn ask_again(told: &[Told], query: &Query, core: &Arc<Core>, handle: &Weak<Handle>) -> Result<Option<Route>> {
     if core.hooks.on_query.is_none() || core.is_loading() {
         return Ok(None);

@@ -198,6 +198,38 @@ async fn one_that_refreshes_is_not_asked_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn it_is_asked_again_when_the_first_copy_is_there() {
+    let gate = Arc::new(Semaphore::new(0));
+    let passed = Arc::clone(&gate);
+    let lens = Lens::new().cache_source(MemoryCache::new()).on_start_blocking(false).on_start(move |dio| {
+        let (dio, gate) = (dio.clone(), Arc::clone(&passed));
+        async move {
+            gate.acquire().await.map_err(|error| Error::permanent(error.to_string()))?.forget();
+            seed(&dio).await
+        }
+    });
+    let (lens, script) = scripted(lens);
+    let dio = dio_of(lens, buns(20)).await;
+    script.answer(chosen(&[3]));
+    let table = dio.table_scenery().search("best before").open().await.unwrap();
+    let sum = dio.value_scenery().sum("price").open().await.unwrap();
+    settle().await;
+    assert_eq!((table.load_state(), table.rows().len(), sum.value()), (LoadState::Loading, 0, None));
+    assert_eq!(script.ranges().len(), 2, "its answers are of no use yet");
+    // For the copy, and for the `Invalidated` that tells of it.
+    (0..4).for_each(|_| script.fail());
+    gate.add_permits(1);
+    settle().await;
+    assert!((2..=4).contains(&script.ranges().len()));
+    assert_eq!(table.load_state(), LoadState::Failed("the index is being built".into()));
+    assert_eq!(sum.error(), Some("the index is being built".into()));
+    script.answers.lock().clear();
+    dio.invalidate_all();
+    settle().await;
+    assert_eq!((table.load_state(), sum.value()), (LoadState::Complete, integer(2_100)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_fails_is_said_and_the_rows_stay() {
     let (dio, script) = whole(20).await;
     let scenery = dio.table_scenery().page_size(10).open().await.unwrap();

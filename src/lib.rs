@@ -463,7 +463,7 @@
 //! | `on_refresh` | timer and `refresh()` | read the master again |
 //! | `on_write` | every [`WriteOp`] | route writes elsewhere |
 //! | `on_event` | every [`ChangeEvent`] | reconcile live updates |
-//! | `on_query` | a scenery reads | route queries |
+//! | `on_query` | a scenery reads ([`QueryRoute`]) | route queries |
 //! | `total_provider` | a scenery opens | say how many rows there are |
 //! | `on_load_chunk` | a scenery's viewport moves | fetch a range from the master |
 //!
@@ -484,6 +484,9 @@ pub mod dio;
 pub mod drivers;
 pub mod feeds;
 pub mod gateway;
+// What a Dio knows, in memory. Public for the tests, benches and fuzz targets of this repository; no part of the interface: what
+// users meet of it is in `dio`.
+#[doc(hidden)]
 pub mod hot;
 pub mod inbound;
 pub mod journal;
@@ -494,7 +497,7 @@ pub mod scenery;
 pub mod vista;
 
 pub use cache::CacheBackend;
-pub use dio::{Dio, DioEvent, EventReceiver};
+pub use dio::{Dio, DioEvent, EventReceiver, QueryRoute, WeakDio};
 pub use lens::{Lens, LensBuilder};
 pub use record::{CborValue, Record, Rows};
 pub use scenery::{Generation, LoadState, RecordScenery, RecordStatus, TableScenery, ValueScenery};

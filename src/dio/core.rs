@@ -24,7 +24,7 @@ use super::start::Start;
 use super::store::Store;
 use super::tasks::Tasks;
 use crate::hot::{Cmd, Origin, Outcome, State};
-use crate::journal::{Claim, Journal};
+use crate::journal::{Claim, Journal, Seq};
 use crate::record::{Id, Undecodable};
 use crate::vista::{Error, Result, Vista};
 
@@ -59,6 +59,8 @@ pub(crate) struct Core {
     pub(super) rereads: super::Bucket,
     pub(super) indexer: super::indexer::Indexer,
     pub(super) refreshing: Mutex<Option<super::refresh::Flight>>,
+    /// Position of the last `Invalidated` of a refresh that `on_query` began; see [`Core::answered_until`].
+    pub(super) answered: tokio::sync::Mutex<Seq>,
     /// Held while the program reads the whole source, in `on_start` or `on_refresh`: what one reading finds as it was before is
     /// not noted, so that a slower one beside it could bring back what it saw earlier.
     pub(super) listing: tokio::sync::Mutex<()>,
@@ -205,6 +207,7 @@ impl Core {
             freshness: Mutex::new(parts.freshness),
             indexer: super::indexer::Indexer::default(),
             refreshing: Mutex::new(None),
+            answered: tokio::sync::Mutex::default(),
             listing: tokio::sync::Mutex::new(()),
             before_refresh: Mutex::new(None),
             trimmed: tokio::sync::Mutex::new(0),

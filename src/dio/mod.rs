@@ -38,6 +38,7 @@ mod store;
 mod tasks;
 mod trouble;
 mod view;
+mod weak;
 mod whole_list;
 mod worker;
 mod write;
@@ -50,16 +51,22 @@ pub(crate) use commit::PANICS;
 pub use counters::{Counters, Histogram, Times};
 pub use event::{DioEvent, EventEntry, Position};
 pub use feed::FeedStatus;
-pub use hooks::{ChunkSink, Viewport};
+pub use hooks::{ChunkRequest, ChunkSink, QueryRoute};
 pub use inbox::Parcel;
 pub use ingest::{Inbound, Reconciled};
 pub use mismatch::{DroppedColumn, Mismatch};
 pub use operations::{Operation, OperationQuery, OperationState};
 pub use refresh::RefreshReport;
-pub use ring::{At, EventReceiver, Old, Ring, RingItem, RingLimits};
+#[doc(hidden)]
+pub use ring::{At, Old, Ring, RingItem};
+pub use ring::{EventReceiver, RingLimits};
 pub use settings::{BreakerLimits, OnUnknown, Retry, Settings, WriteOrder, WriteRoute};
+pub use weak::WeakDio;
 pub use whole_list::WholeList;
 pub use write::{IdempotencyKey, Ticket, WriteOptions};
+
+#[doc(inline)]
+pub use crate::hot::{Condition, OpError, OpId, Origin};
 
 pub(crate) use self::core::{Core, Glance};
 pub(crate) use bucket::Bucket;
@@ -68,7 +75,7 @@ pub(crate) use coverage::Coverage;
 pub(crate) use feed::FeedMeter;
 pub(crate) use hooks::{Hooks, hook, hook_with};
 pub(crate) use open::{Surroundings, check_memory_log, open};
-pub(crate) use view::View;
+pub(crate) use view::{Route, View};
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -76,7 +83,7 @@ use std::time::Duration;
 
 use tokio::runtime;
 
-use crate::hot::{Cmd, OpId, State, check_size};
+use crate::hot::{Cmd, State, check_size};
 use crate::record::{Body, Id, Record, Rows};
 use crate::vista::{Error, Result, Schema, Shape, UnknownColumns, Vista, WriteOp};
 
@@ -173,6 +180,7 @@ impl Dio {
     }
 
     /// What readers see now, as one consistent whole.
+    #[doc(hidden)]
     pub fn state(&self) -> Arc<State> {
         self.0.core.state()
     }
@@ -183,6 +191,7 @@ impl Dio {
     }
 
     /// The newest events, for readers with a position of their own.
+    #[doc(hidden)]
     pub fn ring(&self) -> &Arc<Ring> {
         &self.0.core.ring
     }

@@ -14,6 +14,7 @@ use super::hooks::{self, Kind, Scope, scope_of};
 use super::{Dio, Handle};
 use crate::cache::CacheMeta;
 use crate::hot::{Cmd, Item, Outcome, TableBuilder, check_size, confirmed_at, diff, may_change, missing};
+use crate::journal::Seq;
 use crate::record::{Body, Id, Rows};
 use crate::vista::{Error, Result};
 
@@ -90,7 +91,8 @@ impl Core {
 
     /// Begins a refresh, unless one is under way.
     fn take_off(self: &Arc<Self>, handle: &Arc<Handle>, allow_shrink: bool) -> Result<Begun> {
-        if scope_of(&self.name).is_some_and(|scope| matches!(scope.kind, Kind::Refresh | Kind::Start)) {
+        let caller = scope_of(&self.name).map(|scope| scope.kind);
+        if matches!(caller, Some(Kind::Refresh | Kind::Start)) {
             return Err(Error::Reentrant { what: "refresh" });
         }
         let mut refreshing = self.refreshing.lock();
@@ -99,7 +101,7 @@ impl Core {
         }
         let (core, dio) = (Arc::clone(self), Dio(Arc::clone(handle)));
         let task = self.tasks.spawn(async move {
-            let result = core.refresh_once(&dio, allow_shrink).await;
+            let result = core.refresh_once(&dio, allow_shrink, caller == Some(Kind::Query)).await;
             *core.refreshing.lock() = None;
             result
         });
@@ -108,11 +110,15 @@ impl Core {
         Ok(Begun::Now(flight))
     }
 
-    async fn refresh_once(self: &Arc<Self>, dio: &Dio, allow_shrink: bool) -> Result<RefreshReport> {
+    /// Refreshes; `by_query` says that `on_query` wants it.
+    async fn refresh_once(self: &Arc<Self>, dio: &Dio, allow_shrink: bool, by_query: bool) -> Result<RefreshReport> {
         let _listing = self.listing.lock().await;
         let started = Instant::now();
         let failed_before = self.freshness.lock().failed.is_some();
-        let refreshed = self.read_again(dio, allow_shrink, started).await;
+        let refreshed = match self.read_again(dio, allow_shrink).await {
+            Ok((report, covered)) => self.tell_refreshed(report, covered, started, by_query).await,
+            Err(error) => Err(error),
+        };
         self.tally.refreshed(refreshed.is_ok(), started.elapsed());
         if failed_before && refreshed.is_ok() {
             tracing::info!(dio = %self.name, "the source can be read again");
@@ -120,7 +126,8 @@ impl Core {
         refreshed
     }
 
-    async fn read_again(self: &Arc<Self>, dio: &Dio, allow_shrink: bool, started: Instant) -> Result<RefreshReport> {
+    /// Reads the source; what came of it, and whether all differences were told.
+    async fn read_again(self: &Arc<Self>, dio: &Dio, allow_shrink: bool) -> Result<(RefreshReport, bool)> {
         self.ring.tell(DioEvent::Refreshing);
         self.enter_refresh();
         let refreshed = match self.start_failed() {
@@ -144,11 +151,33 @@ impl Core {
         if complete {
             self.seeded();
         }
+        Ok((report, covered))
+    }
+
+    /// Tells everybody of a refresh that succeeded.
+    async fn tell_refreshed(
+        self: &Arc<Self>,
+        mut report: RefreshReport,
+        covered: bool,
+        started: Instant,
+        by_query: bool,
+    ) -> Result<RefreshReport> {
+        // Whoever hears of it waits here until its position is known.
+        let mut answered = if by_query { Some(self.answered.lock().await) } else { None };
         let committed =
             self.tell_all(covered).await.inspect_err(|error| self.refresh_failed(error, "a refresh failed"))?;
+        if let Some(answered) = &mut answered {
+            **answered = committed.seq;
+        }
         report.took = started.elapsed();
         report.position = Some(Position { epoch: self.position().epoch, seq: committed.seq });
         Ok(report)
+    }
+
+    /// Position up to which invalidations are no reason to ask `on_query` again: they tell of a refresh that it began itself, for
+    /// one view or another. Without this, two views whose `on_query` refreshes would ask by turns for ever.
+    pub(crate) async fn answered_until(&self) -> Seq {
+        *self.answered.lock().await
     }
 
     /// Notes why rows could not be read, and tells subscribers and those who wait for the first copy.

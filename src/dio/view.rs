@@ -1,11 +1,12 @@
 //! What standing views (sceneries) need of a Dio: rows that never show half a refresh, and rows loaded piece by piece.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::core::{Core, Guard};
 use super::coverage::Coverage;
 use super::event::DioEvent;
-use super::hooks::{self, ChunkSink, Kind, Scope, Viewport};
+use super::hooks::{self, ChunkRequest, ChunkSink, Kind, QueryRoute, Scope};
 use super::ring::At;
 use super::{Dio, Handle};
 use crate::hot::{Base, Cmd, Entry, Frame, Item, OpChange, State, Visible};
@@ -22,6 +23,19 @@ pub(crate) struct View {
     pub(crate) state: Arc<State>,
     /// How much of the master it holds.
     pub(crate) coverage: Coverage,
+}
+
+/// Source of the rows that a standing view reads.
+#[derive(Debug)]
+pub(crate) enum Route {
+    /// The copy, or the master where that is not whole.
+    Cache,
+    /// `on_load_chunk`, with the view's query.
+    Load,
+    /// The program: these rows of the cache.
+    Given(Vec<Id>),
+    /// No answer yet.
+    Later,
 }
 
 impl Core {
@@ -73,11 +87,31 @@ impl Core {
         self.freshness.lock().complete
     }
 
-    /// Runs `on_query` with what a scenery is about to read.
-    pub(crate) async fn before_query(self: &Arc<Self>, dio: &Dio, query: Query) -> Result<()> {
-        let Some(on_query) = &self.hooks.on_query else { return Ok(()) };
-        let done = hooks::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), on_query(dio, query)).await;
-        self.unless_loading(done).map(drop)
+    /// Asks `on_query` who answers a read of a scenery, and keeps the rows that it gives. Without the callback, the Dio does.
+    pub(crate) async fn route(self: &Arc<Self>, dio: Dio, query: Query) -> Result<Route> {
+        let Some(on_query) = &self.hooks.on_query else { return Ok(Route::Cache) };
+        let guard = self.open_guard().await?;
+        let range = query.limit.map(|limit| query.offset..query.offset.saturating_add(limit));
+        let answer = on_query(&dio, query);
+        // Held until the callback ends, it could not be closed by dropping all others.
+        drop(dio);
+        let said =
+            self.unless_loading(hooks::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), answer).await)?;
+        Ok(match said {
+            // Before the first copy nothing is shown; the view asks again when that is there.
+            _ if self.is_loading() => Route::Cache,
+            None | Some(QueryRoute::Cache) => Route::Cache,
+            Some(QueryRoute::Load) => Route::Load,
+            Some(QueryRoute::Later) => Route::Later,
+            Some(QueryRoute::Rows(rows)) => Route::Given(self.keep_given(rows, guard, range).await?),
+        })
+    }
+
+    async fn keep_given(self: &Arc<Self>, rows: Rows, guard: Guard, range: Option<Range<u64>>) -> Result<Vec<Id>> {
+        match range {
+            Some(range) => self.keep_chunk(rows, guard, &range, self.is_complete()).await,
+            None => self.keep(rows, guard, self.is_complete()).await,
+        }
     }
 
     /// `None` for what a callback could not find out because there is no first copy yet: the scenery that asked is loading.
@@ -95,29 +129,41 @@ impl Core {
         self.unless_loading(done)
     }
 
-    /// Loads a range of the master's rows through `on_load_chunk` and stores them as confirmed rows.
-    pub(crate) async fn load_range(self: &Arc<Self>, dio: &Dio, range: Viewport) -> Result<Vec<Id>> {
-        let Some(on_load_chunk) = &self.hooks.on_load_chunk else {
-            return Err(Error::Unsupported { vista: Arc::clone(&self.name), what: "load a range of rows" });
-        };
+    /// Loads a range of the rows of `query` through `on_load_chunk` and stores them as confirmed rows.
+    pub(crate) async fn load_range(self: &Arc<Self>, dio: Dio, query: &Query, range: Range<u64>) -> Result<Vec<Id>> {
+        let Some(on_load_chunk) = &self.hooks.on_load_chunk else { return Err(self.cannot_load()) };
         let guard = self.open_guard().await?;
         let sink = ChunkSink::default();
         let scope = Arc::new(Scope::new(&self.name, Kind::Load));
-        hooks::run(self, scope, on_load_chunk(dio, (range.clone(), sink.clone()))).await?;
+        let chunk = on_load_chunk(&dio, (ChunkRequest::new(query, range.clone()), sink.clone()));
+        drop(dio);
+        hooks::run(self, scope, chunk).await?;
         let Some(rows) = sink.take() else {
             let what = "on_load_chunk ended without rows: call sink.put(rows), with no rows for a range past the end";
             return Err(Error::permanent(what));
         };
-        self.keep_chunk(rows, guard, &range).await
+        self.keep_chunk(rows, guard, &range, false).await
+    }
+
+    /// Checks that ranges can be loaded through `on_load_chunk`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`].
+    pub(crate) fn loads_chunks(&self) -> Result<()> {
+        self.hooks.on_load_chunk.as_ref().map(drop).ok_or_else(|| self.cannot_load())
+    }
+
+    fn cannot_load(&self) -> Error {
+        Error::Unsupported { vista: Arc::clone(&self.name), what: "load a range of rows (it has no on_load_chunk)" }
     }
 
     /// Loads a page of a narrowed or sorted query from a master that can answer it, and stores its rows.
-    pub(crate) async fn load_query(self: &Arc<Self>, query: &Query, range: Viewport) -> Result<Vec<Id>> {
+    pub(crate) async fn load_query(self: &Arc<Self>, query: &Query, range: Range<u64>) -> Result<Vec<Id>> {
         let query = Query { offset: range.start, limit: Some(range.end - range.start), ..query.clone() };
         self.master_takes(&query)?;
         let guard = self.open_guard().await?;
         let rows = self.list_master(&query).await?;
-        self.keep_chunk(rows, guard, &range).await
+        self.keep_chunk(rows, guard, &range, false).await
     }
 
     /// Rows that the master lists for `query`, as they are under the writes that wait for it. A page of them is kept.
@@ -142,7 +188,8 @@ impl Core {
         Ok(rows)
     }
 
-    async fn keep_chunk(self: &Arc<Self>, rows: Rows, guard: Guard, range: &Viewport) -> Result<Vec<Id>> {
+    /// Keeps the rows of a range; `told` says whether subscribers hear of what is different.
+    async fn keep_chunk(self: &Arc<Self>, rows: Rows, guard: Guard, range: &Range<u64>, told: bool) -> Result<Vec<Id>> {
         let asked = range.end - range.start;
         if rows.len() as u64 > asked {
             let given = rows.len();
@@ -152,10 +199,15 @@ impl Core {
             )));
         }
         let end = range.start + rows.len() as u64;
+        let ids = self.keep(rows, guard, told).await?;
+        self.ring.tell(DioEvent::Loaded { start: range.start, end });
+        Ok(ids)
+    }
+
+    async fn keep(self: &Arc<Self>, rows: Rows, guard: Guard, told: bool) -> Result<Vec<Id>> {
         let ids = rows.bodies().map(|(id, _)| Arc::clone(id)).collect();
         let stamp = Stamp { mark: guard.mark, complete: false, _guard: Arc::new(guard) };
-        self.apply_list(rows.stamped(stamp), false, false).await?;
-        self.ring.tell(DioEvent::Loaded { start: range.start, end });
+        self.apply_list(rows.stamped(stamp), told, false).await?;
         Ok(ids)
     }
 

@@ -9,10 +9,12 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::Lens;
+use super::callbacks::callbacks;
 use super::storage::{CacheAt, JournalAt, Plan};
 use crate::cache::{ById, CacheBackend, RedbCache};
 use crate::dio::{
-    ChunkSink, Dio, Hooks, Retry, RingLimits, Settings, Viewport, WriteOrder, WriteRoute, hook, hook_with,
+    ChunkRequest, ChunkSink, Dio, Hooks, QueryRoute, Retry, RingLimits, Settings, WriteOrder, WriteRoute, hook,
+    hook_with,
 };
 use crate::journal::Journal;
 use crate::vista::{ChangeEvent, Error, Query, Result, WriteOp};
@@ -32,6 +34,8 @@ impl std::fmt::Debug for LensBuilder {
         f.debug_struct("LensBuilder").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
+
+callbacks!(LensBuilder);
 
 impl LensBuilder {
     /// Rows are kept in the redb file at `path`, one table per Dio; the journal is beside it (`x.redb`, `x.journal.redb`).
@@ -63,79 +67,6 @@ impl LensBuilder {
     /// The journal is `journal`.
     pub fn journal_source(mut self, journal: Arc<dyn Journal>) -> Self {
         self.journal = Some(JournalAt::Backend(journal));
-        self
-    }
-
-    /// Runs once for each Dio, when it is made, and again if it fails there and the Dio lives on. The usual thing to do is to list
-    /// the master into the cache. Refreshes wait until it has returned, so it must neither wait for one nor go on for ever: what
-    /// follows a source belongs into a task or a feed.
-    pub fn on_start<F, Fut>(mut self, callback: F) -> Self
-    where
-        F: Fn(&Dio) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<()>> + Send + 'static,
-    {
-        self.hooks.on_start = Some(hook(callback));
-        self
-    }
-
-    /// Runs at every refresh, timed or asked for; while `on_start` has not succeeded, that runs in its place.
-    pub fn on_refresh<F, Fut>(mut self, callback: F) -> Self
-    where
-        F: Fn(&Dio) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<()>> + Send + 'static,
-    {
-        self.hooks.on_refresh = Some(hook(callback));
-        self
-    }
-
-    /// Gets every write instead of the master.
-    pub fn on_write<F, Fut>(mut self, callback: F) -> Self
-    where
-        F: Fn(&Dio, WriteOp) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<()>> + Send + 'static,
-    {
-        self.hooks.on_write = Some(hook_with(callback));
-        self
-    }
-
-    /// Gets every upstream event instead of the built-in rules.
-    pub fn on_event<F, Fut>(mut self, callback: F) -> Self
-    where
-        F: Fn(&Dio, ChangeEvent) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<()>> + Send + 'static,
-    {
-        self.hooks.on_event = Some(hook_with(callback));
-        self
-    }
-
-    /// Runs before a scenery reads, with what it asks for; may fill the cache.
-    pub fn on_query<F, Fut>(mut self, callback: F) -> Self
-    where
-        F: Fn(&Dio, Query) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<()>> + Send + 'static,
-    {
-        self.hooks.on_query = Some(hook_with(callback));
-        self
-    }
-
-    /// Says how many rows there are, when a scenery opens.
-    pub fn total_provider<F, Fut>(mut self, callback: F) -> Self
-    where
-        F: Fn(&Dio) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<u64>> + Send + 'static,
-    {
-        self.hooks.total_provider = Some(hook(callback));
-        self
-    }
-
-    /// Fetches a range of rows from the master when a scenery shows it. A Lens with this callback does not take the cache for
-    /// a whole copy until it has seen a complete list.
-    pub fn on_load_chunk<F, Fut>(mut self, callback: F) -> Self
-    where
-        F: Fn(&Dio, Viewport, ChunkSink) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<()>> + Send + 'static,
-    {
-        self.hooks.on_load_chunk = Some(hook_with(move |dio, (range, sink)| callback(dio, range, sink)));
         self
     }
 

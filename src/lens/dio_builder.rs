@@ -4,10 +4,21 @@ use std::future::Future;
 use std::time::Duration;
 
 use super::Lens;
-use crate::dio::{Dio, Hooks, Settings, hook_with};
-use crate::vista::{Result, Vista, WriteOp};
+use super::callbacks::callbacks;
+use crate::dio::{ChunkRequest, ChunkSink, Dio, Hooks, QueryRoute, Settings, hook, hook_with};
+use crate::vista::{ChangeEvent, Query, Result, Vista, WriteOp};
 
-/// Makes a Dio whose settings or write route are its own; what is not set is the Lens'.
+/// Makes a Dio whose callbacks or settings are its own: each that is set here replaces the Lens', the others are the Lens'.
+///
+/// ```
+/// # use diorama::{Dio, Lens, Result, Vista, WriteOp};
+/// # async fn send(op: WriteOp) -> Result<()> { Ok(()) }
+/// # async fn open(lens: &Lens, products: Vista, orders: Vista) -> Result<(Dio, Dio)> {
+/// let products = lens.make_dio(products).await?;
+/// let orders = lens.dio(orders).on_write(|_dio, op| send(op)).make().await?;
+/// # Ok((products, orders))
+/// # }
+/// ```
 #[must_use = "a builder does nothing until the Dio is made"]
 pub struct DioBuilder<'a> {
     lens: &'a Lens,
@@ -29,17 +40,9 @@ impl Lens {
     }
 }
 
-impl DioBuilder<'_> {
-    /// Gets every write of this Dio instead of its master.
-    pub fn on_write<F, Fut>(mut self, callback: F) -> Self
-    where
-        F: Fn(&Dio, WriteOp) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<()>> + Send + 'static,
-    {
-        self.hooks.on_write = Some(hook_with(callback));
-        self
-    }
+callbacks!(DioBuilder<'_>);
 
+impl DioBuilder<'_> {
     /// Time between two refreshes.
     pub fn refresh_every(mut self, every: Duration) -> Self {
         self.settings.refresh_every = Some(every);

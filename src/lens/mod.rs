@@ -1,9 +1,10 @@
 //! [`Lens`]: long-lived shared infrastructure. Cache backend, journal, callbacks and policies, built once, used by every Dio.
 //!
-//! [`LensBuilder`] takes all of it; [`Lens::make_dio`] binds a Vista, [`Lens::dio`] does so with settings of that Dio's own. All
+//! [`LensBuilder`] takes all of it; [`Lens::make_dio`] binds a Vista, [`Lens::dio`] does so with callbacks and settings of that Dio's own. All
 //! Dios of a Lens share its committer, so that writes of several become durable together.
 
 mod builder;
+mod callbacks;
 mod dio_builder;
 mod storage;
 

@@ -223,8 +223,10 @@ fn sort_keys(value: &CborValue) -> CborValue {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::testing::value;
 
     fn layout() -> Layout {
         Layout::new("id", false, ["id", "name", "price"])
@@ -253,26 +255,6 @@ mod tests {
         let body = Body::encode("7", &record, &layout());
         assert!(body.cbor().is_some());
         assert_eq!(body.decode().unwrap()["raw"], CborValue::Bytes(vec![1, 2, 255]));
-    }
-
-    fn value() -> impl Strategy<Value = CborValue> {
-        let leaf = prop_oneof![
-            Just(CborValue::Null),
-            any::<bool>().prop_map(CborValue::from),
-            any::<i64>().prop_map(CborValue::from),
-            any::<u64>().prop_map(CborValue::from),
-            any::<f64>().prop_filter("NaN is not equal to itself", |f| !f.is_nan()).prop_map(CborValue::from),
-            ".*".prop_map(CborValue::from),
-            proptest::collection::vec(any::<u8>(), 0..8).prop_map(CborValue::Bytes),
-        ];
-        leaf.prop_recursive(3, 24, 4, |inner| {
-            prop_oneof![
-                proptest::collection::vec(inner.clone(), 0..4).prop_map(CborValue::Array),
-                proptest::collection::btree_map("[a-c]{1,3}", inner.clone(), 0..4)
-                    .prop_map(|map| CborValue::Map(map.into_iter().map(|(k, v)| (CborValue::from(k), v)).collect())),
-                (200u64..300, inner).prop_map(|(tag, value)| CborValue::Tag(tag, Box::new(value))),
-            ]
-        })
     }
 
     proptest! {

@@ -149,9 +149,12 @@ pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("text always serializes into a Vec");
 }
 
-struct Seed<'a> {
-    budget: &'a mut usize,
-    depth: usize,
+/// Reads one value within bounds.
+pub(super) struct Seed<'a> {
+    /// Values that may still come.
+    pub(super) budget: &'a mut usize,
+    /// Levels that may still come.
+    pub(super) depth: usize,
 }
 
 impl<'de> DeserializeSeed<'de> for Seed<'_> {

@@ -7,6 +7,9 @@ mod json;
 mod layout;
 mod merge;
 mod rows;
+mod serial;
+#[cfg(test)]
+mod testing;
 
 #[cfg(feature = "csv")]
 pub(crate) use body::RowWriter;
@@ -34,6 +37,18 @@ pub type Seq = u64;
 /// An insertion-ordered map of column name to value: one row.
 ///
 /// `V` is [`CborValue`] nearly everywhere; drivers may use others on the way.
+///
+/// With serde it is an object of column name to value, in its order; a column that stands twice is an error. Text formats such
+/// as JSON get cells as HTTP answers have them: bytes as base64url, a tag as its content, integers beyond 64 bits as decimal
+/// text, NaN and infinities as null; integers of 64 bits are exact. Binary formats such as CBOR get every cell exactly.
+///
+/// ```
+/// use diorama::Record;
+/// let bun: Record = serde_json::from_str(r#"{"name":"Bun","price":9007199254740993}"#)?;
+/// assert_eq!(bun["price"], 9_007_199_254_740_993_i64.into());
+/// assert_eq!(serde_json::to_string(&bun)?, r#"{"name":"Bun","price":9007199254740993}"#);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record<V = CborValue>(IndexMap<String, V>);
 

@@ -12,6 +12,9 @@ use super::{CborValue, Id, Layout, Record};
 ///
 /// Iterates as `(String, Record)`, decoding one row at a time. Rows that `dio.master()` listed carry a [`Stamp`], so that the
 /// cache knows when they were read.
+///
+/// With serde it is a list of `{"id":"7","record":{..}}`, in order, with records as [`Record`] says; an id that stands twice is
+/// an error. Stamps and layouts are not written.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
     items: IndexMap<Id, Body>,

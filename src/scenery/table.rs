@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, pending};
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -10,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use super::follow::{Follower, Told};
 use super::window::Window;
 use super::{Generation, Lead, Shown};
-use crate::dio::{Core, Coverage, Dio, DioEvent, Handle, Old, RingItem};
+use crate::dio::{Core, Coverage, Dio, DioEvent, Handle, Old, RingItem, Route};
 use crate::journal::Seq;
 use crate::record::{Body, CborValue, Id, Record, Rows};
 use crate::vista::query::{JsonRow, Prepared};
@@ -73,8 +75,8 @@ impl TableSceneryBuilder {
         self
     }
 
-    /// Opens the view: asks `total_provider`, runs `on_query`, reads the first page from the cache, and follows the Dio from
-    /// there on. A stale Dio is refreshed in the background, if `refresh_on_open` says so. Before the Dio's first copy the view is
+    /// Opens the view: asks `total_provider`, runs `on_query`, reads the first page from where that says (the cache, if nothing
+    /// else), and follows the Dio from there on. A stale Dio is refreshed in the background, if `refresh_on_open` says so. Before the Dio's first copy the view is
     /// [`LoadState::Loading`] without rows, or [`LoadState::Failed`] once an attempt to make the copy has failed; it fills by
     /// itself when the copy is there.
     ///
@@ -93,7 +95,7 @@ impl TableSceneryBuilder {
         let told = core.ask_total(&self.dio).await?;
         let viewport = self.from..self.from.saturating_add(self.page);
         let wish = Wish { query: Arc::new(self.query), era: 0, viewport, asked: 0 };
-        core.before_query(&self.dio, wish.windowed(self.page)).await?;
+        let route = core.route(self.dio.clone(), wish.windowed(self.page)).await?;
         let (wishes, wish_receiver) = watch::channel(wish.clone());
         let shared = Arc::new(Shared {
             window: RwLock::default(),
@@ -111,7 +113,11 @@ impl TableSceneryBuilder {
             shared: Arc::clone(&shared),
             wishes: wish_receiver,
             wish,
+            placing: Placing::Cache,
             partial: false,
+            asking: None,
+            rests: None,
+            owed: false,
             surplus: None,
             round: 0,
             announce: false,
@@ -122,7 +128,7 @@ impl TableSceneryBuilder {
             follower,
             core,
         };
-        task.first().await?;
+        task.first(route).await?;
         self.dio.0.refresh_on_open();
         Ok(TableScenery(Lead::start(self.dio, shared, task.run(finished))))
     }
@@ -236,7 +242,8 @@ impl Shared {
 /// [`TableScenery::request_load_more`] ask for. Clones share it. Of a Dio that has a whole copy, the window is read from that.
 /// Of a Dio that loads its rows piece by piece (`on_load_chunk`), places are the master's own, and what is not held yet is
 /// loaded once the viewport has rested for `viewport_debounce`; a query with filter, search or order is then answered by the
-/// master itself, if it can: never from the part that happens to be cached.
+/// master itself, if it can: never from the part that happens to be cached. `on_query` may route a view elsewhere: to
+/// `on_load_chunk`, or to rows that it gives itself ([`QueryRoute`](crate::dio::QueryRoute)).
 #[derive(Clone)]
 pub struct TableScenery(Arc<Lead<Shared>>);
 
@@ -371,6 +378,25 @@ struct Finished {
     ids: Result<Vec<Id>>,
 }
 
+/// Source of a window's rows and of their places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Placing {
+    /// The copy, or the master where that is not whole.
+    Cache,
+    /// `on_load_chunk`.
+    Chunks,
+    /// What `on_query` gives.
+    Given,
+}
+
+/// Question that `on_query` is busy with.
+struct Asking {
+    wish: Wish,
+    /// Whether everything may be different.
+    invalidated: bool,
+    answer: BoxFuture<'static, Result<Route>>,
+}
+
 /// What keeps the window true.
 struct Task {
     core: Arc<Core>,
@@ -381,15 +407,21 @@ struct Task {
     /// What the window answers, or is about to.
     wish: Wish,
     prepared: Prepared,
-    /// Whether the window is loaded piece by piece.
+    placing: Placing,
+    /// Whether the copy is not whole.
     partial: bool,
+    asking: Option<Asking>,
+    /// When the viewport has rested, so that `on_query` is asked.
+    rests: Option<Instant>,
+    /// Whether everything may have become different while `on_query` was busy.
+    owed: bool,
     /// Rows that `total_provider` knew of beyond those that were cached when they were first read.
     surplus: Option<u64>,
     /// Counts invalidations: rows of an earlier round are read again.
     round: u64,
     /// Whether an invalidation has not moved the generation yet.
     announce: bool,
-    /// When the viewport has rested.
+    /// When what the viewport lacks is loaded.
     due: Option<Instant>,
     /// Ranges that were asked for since the last wish; none is asked twice.
     asked: Vec<Range<u64>>,
@@ -401,10 +433,11 @@ struct Task {
 
 impl Task {
     /// Reads the first window, or begins to load it.
-    async fn first(&mut self) -> Result<()> {
+    async fn first(&mut self, route: Route) -> Result<()> {
+        self.place(&route);
         self.read(false).await?;
-        if self.partial {
-            self.begin_partial()?;
+        if !self.reads_copy() && !self.follower.is_loading() {
+            self.begin(route)?;
         }
         // What was read at first is no change.
         self.shared.generation.send_replace(Generation::default());
@@ -419,62 +452,183 @@ impl Task {
                     Ok(()) => self.wished().await,
                     Err(_) => return,
                 },
+                answer = answer(&mut self.asking) => self.answered(answer).await,
                 told = self.follower.told() => match told {
                     Some(told) => self.told(&told).await,
                     None => return,
                 },
                 Some(load) = finished.recv() => self.finished(load),
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.load(),
+                () = until(self.rests) => self.rested(),
+                () = until(due) => self.load(),
             }
+        }
+    }
+
+    // --- who answers ---------------------------------------------------------------------------------------------------
+
+    /// Notes where rows and places come from; tells whether that is another source than before.
+    fn place(&mut self, route: &Route) -> bool {
+        let placing = match route {
+            Route::Cache => Placing::Cache,
+            Route::Load => Placing::Chunks,
+            Route::Given(_) | Route::Later => Placing::Given,
+        };
+        std::mem::replace(&mut self.placing, placing) != placing
+    }
+
+    /// Tells whether the window is read from the whole copy.
+    fn reads_copy(&self) -> bool {
+        self.placing == Placing::Cache && !self.partial
+    }
+
+    /// Tells whether the window is loaded piece by piece.
+    fn loads_pieces(&self) -> bool {
+        self.placing == Placing::Chunks || self.placing == Placing::Cache && self.partial
+    }
+
+    fn asks(&self) -> bool {
+        self.core.hooks.on_query.is_some()
+    }
+
+    /// Asks `on_query` about `wish`; what it is still busy with is given up.
+    fn ask(&mut self, wish: Wish, invalidated: bool) {
+        let Some(handle) = self.handle.upgrade() else { return };
+        let invalidated = invalidated || self.asking.as_ref().is_some_and(|asking| asking.invalidated);
+        let (core, query) = (Arc::clone(&self.core), wish.windowed(self.shared.page));
+        let answer = async move { core.route(Dio(handle), query).await }.boxed();
+        (self.rests, self.owed) = (None, false);
+        self.asking = Some(Asking { wish, invalidated, answer });
+    }
+
+    /// Asks about the latest wish, because everything may be different: now, or when a question before has been answered.
+    fn ask_again(&mut self, invalidated: bool) {
+        match &mut self.asking {
+            Some(asking) => {
+                asking.invalidated |= invalidated;
+                self.owed = true;
+            }
+            None => {
+                let wish = self.wishes.borrow().clone();
+                self.ask(wish, invalidated);
+            }
+        }
+    }
+
+    async fn answered(&mut self, answer: Result<Route>) {
+        let Some(Asking { wish, invalidated, .. }) = self.asking.take() else { return };
+        match answer {
+            Ok(route) => self.adopt(wish, route, invalidated).await,
+            Err(error) => {
+                // Of the rows that stay, the newest are shown.
+                if invalidated && self.reads_copy() {
+                    self.read_or_fail(true).await;
+                }
+                self.shared.fail(&error);
+            }
+        }
+        if self.owed {
+            self.ask_again(false);
         }
     }
 
     // --- what is asked -------------------------------------------------------------------------------------------------
 
-    /// Goes after the latest wish; one that `on_query` is still busy with is given up for a newer one.
+    /// Goes after the latest wish: with `on_query`, once that was asked; a viewport when it has rested.
     async fn wished(&mut self) {
-        loop {
-            let wish = self.wishes.borrow_and_update().clone();
-            let moved = wish.era != self.wish.era
-                || !self.partial && wish.pages(self.shared.page) != self.wish.pages(self.shared.page);
-            if !moved {
-                break self.adopt(wish).await;
-            }
-            let Some(handle) = self.handle.upgrade() else { return };
-            let dio = Dio(handle);
-            let asking = self.core.before_query(&dio, wish.windowed(self.shared.page));
-            tokio::select! {
-                answer = asking => match answer {
-                    Ok(()) => break self.adopt(wish).await,
-                    Err(error) => break self.shared.fail(&error),
-                },
-                changed = self.wishes.changed() => if changed.is_err() { return },
-            }
+        let wish = self.wishes.borrow_and_update().clone();
+        let era = self.asking.as_ref().map_or(self.wish.era, |asking| asking.wish.era);
+        match (self.asks(), wish.era == era) {
+            (false, _) => self.adopt(wish, Route::Cache, false).await,
+            (true, false) => self.ask(wish, false),
+            (true, true) => self.rests = Some(Instant::now() + self.core.settings.viewport_debounce),
         }
     }
 
-    async fn adopt(&mut self, wish: Wish) {
+    /// The viewport has rested: `on_query` is asked if it shows what is not held.
+    fn rested(&mut self) {
+        self.rests = None;
+        let (wish, page) = (self.wishes.borrow().clone(), self.shared.page);
+        if let Some(asking) = &mut self.asking
+            && asking.wish.pages(page) == wish.pages(page)
+        {
+            asking.wish = wish;
+        } else if self.asking.is_some() || self.lacks(&wish) {
+            self.ask(wish, false);
+        } else {
+            self.wish = wish;
+        }
+    }
+
+    fn lacks(&self, wish: &Wish) -> bool {
+        let page = self.shared.page;
+        match self.reads_copy() {
+            true => wish.pages(page) != self.wish.pages(page),
+            false => !self.shared.window.read().gaps(wish.viewport.clone(), self.round).is_empty(),
+        }
+    }
+
+    /// Shows what `route` says of `wish`.
+    async fn adopt(&mut self, wish: Wish, route: Route, invalidated: bool) {
         let new_query = wish.era != self.wish.era;
         self.asked.clear();
         self.wish = wish;
         if new_query {
             self.prepared = self.wish.query.prepare(&self.shared.schema);
+        }
+        if self.place(&route) || new_query || invalidated {
             self.round += 1;
         }
-        let done = match self.read(false).await {
-            Ok(()) if self.partial && new_query => self.begin_partial(),
-            Ok(()) if self.partial => {
-                self.load_when_rested();
-                Ok(())
+        if !self.read_or_fail(invalidated).await || self.follower.is_loading() || self.reads_copy() {
+            return;
+        }
+        self.announce |= invalidated;
+        match route {
+            _ if new_query => {
+                if let Err(error) = self.begin(route) {
+                    self.shared.fail(&error);
+                }
             }
-            other => other,
-        };
-        if let Err(error) = done {
-            self.shared.fail(&error);
+            Route::Given(ids) => {
+                let window = self.shared.window.read().clone();
+                self.give(window, &ids);
+            }
+            Route::Later => self.shared.set_load(LoadState::Loading),
+            Route::Cache | Route::Load => self.load_when_rested(),
+        }
+        // It has rested already.
+        if self.asks() && self.due.is_some() {
+            self.due = Some(Instant::now());
         }
     }
 
-    /// Reads the window from the whole copy, if there is one; else notes that it is loaded piece by piece.
+    /// Begins a new query that is not read from the copy.
+    fn begin(&mut self, route: Route) -> Result<()> {
+        if let Route::Given(ids) = route {
+            self.give(self.nothing(), &ids);
+            return Ok(());
+        }
+        self.shared.show(self.nothing(), false);
+        if let Route::Later = route {
+            self.shared.set_load(LoadState::Loading);
+            return Ok(());
+        }
+        self.begin_pieces()
+    }
+
+    /// Shows `window` with the rows that `on_query` gave for the pages that are looked at.
+    fn give(&mut self, window: Window, ids: &[Id]) {
+        (self.due, self.announce) = (None, false);
+        let (range, round) = (self.wish.pages(self.shared.page), self.round);
+        self.arrived(window, &range, ids, round);
+        self.shared.settle_load();
+    }
+
+    async fn read_or_fail(&mut self, announce: bool) -> bool {
+        let done = self.read(announce).await.inspect_err(|error| self.shared.fail(error));
+        done.is_ok()
+    }
+
+    /// Reads the window from the whole copy, if there is one and nobody else answers; else notes that it is loaded piece by piece.
     async fn read(&mut self, announce: bool) -> Result<()> {
         let view = self.core.standing_view();
         self.follower.saw(&view.coverage);
@@ -484,8 +638,8 @@ impl Task {
                 self.await_copy(error);
                 return Ok(());
             }
-            Coverage::Partial => return Ok(()),
-            Coverage::Whole => {}
+            Coverage::Partial | Coverage::Whole if !self.reads_copy() => return Ok(()),
+            Coverage::Partial | Coverage::Whole => {}
         }
         let surplus = self.surplus(view.state.table().len() as u64);
         self.due = None;
@@ -502,9 +656,13 @@ impl Task {
 
     /// An empty window, until there is a first copy.
     fn await_copy(&self, error: Option<String>) {
-        let total = self.shared.told.filter(|_| self.wish.query.is_unfiltered());
-        self.shared.show(Window::empty(total), false);
+        self.shared.show(self.nothing(), false);
         self.shared.set_load(error.map_or(LoadState::Loading, LoadState::Failed));
+    }
+
+    /// An empty window, of as many rows as `total_provider` knows of.
+    fn nothing(&self) -> Window {
+        Window::empty(self.shared.told.filter(|_| self.wish.query.is_unfiltered()))
     }
 
     /// Rows that `total_provider` knows of beyond the `cached` ones, as far as that matters.
@@ -515,11 +673,11 @@ impl Task {
         if exact { 0 } else { surplus }
     }
 
-    /// An empty window of a new query that is loaded piece by piece.
-    fn begin_partial(&mut self) -> Result<()> {
-        let total = self.shared.told.filter(|_| self.wish.query.is_unfiltered());
-        self.shared.show(Window::empty(total), false);
-        if self.is_narrowed() {
+    /// Begins to load a new query piece by piece.
+    fn begin_pieces(&mut self) -> Result<()> {
+        if self.placing == Placing::Chunks {
+            self.core.loads_chunks()?;
+        } else if self.is_narrowed() {
             self.core.master_takes(&self.wish.windowed(self.shared.page))?;
         }
         self.shared.set_load(LoadState::Loading);
@@ -540,33 +698,54 @@ impl Task {
     async fn told(&mut self, told: &[Told]) {
         let mut read = false;
         let mut invalidated = false;
+        // Up to where everything may be different.
+        let mut anew = None;
         let loading = self.follower.is_loading();
         for told in told {
             match told {
-                Told::Lagged | Told::Start => read = true,
+                Told::Lagged | Told::Start => anew = Some(Seq::MAX),
                 Told::Item(item) => match &item.event {
                     DioEvent::Invalidated => {
-                        read = true;
+                        anew = anew.max(Some(item.seq.unwrap_or(Seq::MAX)));
                         invalidated |= !item.covered();
                     }
                     _ => read |= self.matters(item),
                 },
             }
         }
-        if !read {
+        if !read && anew.is_none() {
             return self.shared.reached(told);
         }
-        let done = match self.read(invalidated).await {
-            Ok(()) if self.partial && loading => self.begin_partial(),
-            Ok(()) if self.partial => {
-                self.follow(told, invalidated);
-                Ok(())
-            }
-            other => other,
-        };
-        if let Err(error) = done {
-            self.shared.fail(&error);
+        if let Some(seq) = anew
+            && self.asks()
+            && seq > self.core.answered_until().await
+        {
+            return self.told_anew(told, invalidated);
         }
+        if !self.read_or_fail(invalidated).await {
+            return;
+        }
+        if self.loads_pieces() && loading && !self.follower.is_loading() {
+            if let Err(error) = self.begin_pieces() {
+                self.shared.fail(&error);
+            }
+        } else if !self.reads_copy() {
+            self.follow(told, invalidated, self.loads_pieces());
+        }
+    }
+
+    /// Everything may be different: `on_query` is asked before it is read, unless there is nothing to read yet.
+    fn told_anew(&mut self, told: &[Told], invalidated: bool) {
+        let coverage = self.core.coverage();
+        self.follower.saw(&coverage);
+        if let Coverage::Loading { error } = coverage {
+            return self.await_copy(error);
+        }
+        if !self.reads_copy() {
+            self.follow(told, invalidated, false);
+        }
+        self.follower.rest();
+        self.ask_again(invalidated);
     }
 
     /// Whether a row of this query was or is concerned.
@@ -596,23 +775,25 @@ impl Task {
         self.prepared.matches(&JsonRow(body.json(), body.cbor().map(|cbor| &cbor[..])))
     }
 
-    /// Follows events on rows that are only partly known.
-    fn follow(&mut self, told: &[Told], invalidated: bool) {
+    /// Follows events on rows that are only partly known; `reload` says whether what may be different is loaded again.
+    fn follow(&mut self, told: &[Told], invalidated: bool, reload: bool) {
         self.follower.rest();
         let mut window = self.shared.window.read().clone();
-        let narrowed = self.is_narrowed();
+        // The program may see otherwise what belongs to its rows, and where a new one does.
+        let given = self.placing == Placing::Given;
+        let narrowed = given || self.is_narrowed();
         let mut again = invalidated;
         for told in told {
             match told {
                 Told::Lagged | Told::Start => again = true,
                 Told::Item(item) => {
-                    window.follow(item, |body| self.matches(body), narrowed);
+                    window.follow(item, |body| given || self.matches(body), narrowed);
                 }
             }
         }
         self.shared.show(window, false);
         self.shared.reached(told);
-        if again {
+        if again && reload {
             self.round += 1;
             self.asked.clear();
             self.announce |= invalidated;
@@ -653,12 +834,13 @@ impl Task {
         self.asked.push(range.clone());
         self.running += 1;
         let (core, done, era, round) = (Arc::clone(&self.core), self.done.clone(), self.wish.era, self.round);
-        let query = self.is_narrowed().then(|| Arc::clone(&self.wish.query));
+        let query = Arc::clone(&self.wish.query);
+        let at_master = self.placing == Placing::Cache && self.is_narrowed();
         // A task of its own: rows that arrive are stored also if nobody looks at them any more.
         self.core.tasks.spawn(async move {
-            let ids = match query {
-                Some(query) => core.load_query(&query, range.clone()).await,
-                None => core.load_range(&Dio(handle), range.clone()).await,
+            let ids = match at_master {
+                true => core.load_query(&query, range.clone()).await,
+                false => core.load_range(Dio(handle), &query, range.clone()).await,
             };
             // The scenery may be gone.
             let _ = done.send(Finished { era, round, range, ids }).await;
@@ -667,29 +849,32 @@ impl Task {
 
     fn finished(&mut self, load: Finished) {
         self.running -= 1;
-        if load.era == self.wish.era && self.partial {
+        if load.era == self.wish.era && self.loads_pieces() {
             match load.ids {
-                Ok(ids) => self.arrived(&load.range, &ids, load.round),
+                Ok(ids) => {
+                    let window = self.shared.window.read().clone();
+                    self.arrived(window, &load.range, &ids, load.round);
+                    if self.running == 0 {
+                        self.settle_load();
+                    }
+                }
                 Err(error) => self.shared.fail(&error),
             }
         }
-        if self.partial && self.running < MOST_LOADS && self.due.is_none() && !self.gaps().is_empty() {
+        if self.loads_pieces() && self.running < MOST_LOADS && self.due.is_none() && !self.gaps().is_empty() {
             self.due = Some(Instant::now());
         }
     }
 
-    fn arrived(&mut self, range: &Range<u64>, ids: &[Id], round: u64) {
+    /// Shows `window` with the rows of a range.
+    fn arrived(&self, mut window: Window, range: &Range<u64>, ids: &[Id], round: u64) {
         let state = self.core.state();
         // What a pending write has deleted is not shown, whatever the master still has.
         let row = |id: &Id| state.get(id).map(|row| (Arc::clone(id), row.body()));
         let rows: Vec<(Id, Body)> = ids.iter().filter_map(row).collect();
         let last = (ids.len() as u64) < range.end - range.start;
-        let mut window = self.shared.window.read().clone();
         window.loaded(range, &rows, last, round);
         self.shared.show(window, true);
-        if self.running == 0 {
-            self.settle_load();
-        }
     }
 
     /// A failure is said until something else is asked for.
@@ -697,6 +882,21 @@ impl Task {
         if !matches!(*self.shared.load.borrow(), LoadState::Failed(_)) {
             self.shared.settle_load();
         }
+    }
+}
+
+/// Answer to the question that `on_query` is busy with; without one, waits for ever.
+async fn answer(asking: &mut Option<Asking>) -> Result<Route> {
+    match asking {
+        Some(asking) => (&mut asking.answer).await,
+        None => pending().await,
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => pending().await,
     }
 }
 

@@ -4,15 +4,15 @@
 //! sums by differences would save it.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::follow::{Follower, Told};
 use super::{Generation, Lead, Shown};
-use crate::dio::{Core, Coverage, Dio, DioEvent};
-use crate::hot::State;
+use crate::dio::{Core, Coverage, Dio, DioEvent, Handle, Route};
+use crate::hot::{RowRef, State};
 use crate::journal::Seq;
 use crate::record::{Body, CborValue, Id, Record, Rows};
 use crate::vista::query::{AggregateItem, Aggregation, Function, JsonRow, Prepared};
@@ -132,12 +132,15 @@ impl ValueSceneryBuilder {
         };
         let sum = Computation { what, query: self.query, schema };
         let mut follower = Follower::new(&core);
-        core.before_query(&self.dio, sum.query.clone()).await?;
-        let (now, error) = match sum.run(&core, &mut follower).await {
+        let mut route = core.route(self.dio.clone(), sum.query.clone()).await?;
+        let (now, error) = match sum.run(&core, &mut follower, &route).await {
             Ok(now) => (Some(now), None),
             Err(error @ Error::NotReady { .. }) => (None, Some(error.to_string())),
+            Err(error) if matches!(route, Route::Later) => (None, Some(error.to_string())),
             Err(error) => return Err(error),
         };
+        // Weak: only handles keep the Dio alive.
+        let handle = Arc::downgrade(&self.dio.0);
         let held = RwLock::new(Held { now, error, version: 0 });
         let shared = Arc::new(Shared { held, generation: watch::Sender::default() });
         let task = {
@@ -145,7 +148,16 @@ impl ValueSceneryBuilder {
             async move {
                 while let Some(told) = follower.told().await {
                     if told.iter().any(matters) {
-                        shared.show(sum.run(&core, &mut follower).await);
+                        match ask_again(&told, &sum.query, &core, &handle).await {
+                            Ok(Some(anew)) => route = anew,
+                            Ok(None) => {}
+                            Err(error) => {
+                                follower.saw(&core.coverage());
+                                shared.show(Err(error));
+                                continue;
+                            }
+                        }
+                        shared.show(sum.run(&core, &mut follower, &route).await);
                         follower.rest();
                     } else if let Some(seq) = told.iter().filter_map(Told::seq).max()
                         && let Some(now) = &mut shared.held.write().now
@@ -290,34 +302,53 @@ enum What {
 }
 
 impl Computation {
-    async fn run(&self, core: &Core, follower: &mut Follower) -> Result<Computed> {
+    async fn run(&self, core: &Core, follower: &mut Follower, route: &Route) -> Result<Computed> {
         let view = core.standing_view();
         follower.saw(&view.coverage);
         view.coverage.check(&core.name)?;
-        if view.coverage == Coverage::Partial {
+        let given = match route {
+            Route::Given(ids) => Some(ids.clone()),
+            Route::Cache => None,
+            Route::Later => return Err(Error::transient("on_query has no answer yet")),
+            Route::Load => {
+                let what = "compute a value (on_query has its rows loaded piece by piece)";
+                return Err(Error::Unsupported { vista: Arc::clone(&core.name), what });
+            }
+        };
+        if view.coverage == Coverage::Partial && given.is_none() {
             let what = "compute a value (its rows are only partly cached)";
             return Err(Error::Unsupported { vista: Arc::clone(&core.name), what });
         }
         let seq = view.state.seq();
         if let What::Groups(aggregation, page) = &self.what {
-            let found = core.aggregate_in(view.state, &self.query, aggregation, &self.schema).await?;
+            let found = match &given {
+                Some(ids) => aggregation.fold(cells(rows_of(&view.state, ids)))?,
+                None => core.aggregate_in(view.state, &self.query, aggregation, &self.schema).await?,
+            };
             let (value, total) = paged(found, page);
             return Ok(Computed { value, total: Some(total), seq });
         }
         let sum = self.clone();
-        let rows = view.state.table().len();
+        let rows = given.as_ref().map_or(view.state.table().len(), Vec::len);
+        let work = move || match &given {
+            Some(ids) => sum.of(rows_of(&view.state, ids)),
+            None => sum.of_all(&view.state),
+        };
         // Somebody else's code runs in there.
-        let compute = move || std::panic::catch_unwind(AssertUnwindSafe(|| sum.of(&view.state)));
+        let compute = move || std::panic::catch_unwind(AssertUnwindSafe(work));
         let value =
             core.heavy(rows, compute).await?.unwrap_or_else(|_| Err(Error::permanent("the computation panicked")))?;
         Ok(Computed { value, total: None, seq })
     }
 
-    fn of(&self, state: &State) -> Result<CborValue> {
+    fn of_all(&self, state: &State) -> Result<CborValue> {
         let prepared = self.query.prepare(&self.schema);
-        let rows = state.table().natural(0).filter(|row| {
+        self.of(state.table().natural(0).filter(|row| {
             prepared.is_unfiltered() || prepared.matches(&JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..])))
-        });
+        }))
+    }
+
+    fn of<'a>(&self, rows: impl Iterator<Item = RowRef<'a>>) -> Result<CborValue> {
         match &self.what {
             What::Custom(compute) => {
                 let mut picked = Rows::with_layout(Arc::clone(self.schema.layout()));
@@ -329,8 +360,7 @@ impl Computation {
             // They are found by another way.
             What::Groups(..) => Ok(CborValue::Null),
             What::Of(aggregation, function) => {
-                let rows = rows.map(|row| JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..])));
-                let found = aggregation.fold(rows)?.into_iter().flatten().next();
+                let found = aggregation.fold(cells(rows))?.into_iter().flatten().next();
                 Ok(match found {
                     // Whoever adds up a view of nothing wants to see a number.
                     Some((_, CborValue::Null)) | None if *function == Some(Function::Sum) => 0.into(),
@@ -338,6 +368,31 @@ impl Computation {
                 })
             }
         }
+    }
+}
+
+/// Rows of `ids` that are there.
+fn rows_of<'a>(state: &'a State, ids: &'a [Id]) -> impl Iterator<Item = RowRef<'a>> {
+    ids.iter().filter_map(|id| state.get(id))
+}
+
+fn cells<'a>(rows: impl Iterator<Item = RowRef<'a>>) -> impl Iterator<Item = JsonRow<'a>> {
+    rows.map(|row| JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..])))
+}
+
+/// Asks `on_query` again, if `told` is a reason to.
+async fn ask_again(told: &[Told], query: &Query, core: &Arc<Core>, handle: &Weak<Handle>) -> Result<Option<Route>> {
+    if core.hooks.on_query.is_none() || core.is_loading() {
+        return Ok(None);
+    }
+    let answered = core.answered_until().await;
+    let anew = told.iter().any(|told| match told {
+        Told::Lagged | Told::Start => true,
+        Told::Item(item) => item.event == DioEvent::Invalidated && item.seq.is_none_or(|seq| seq > answered),
+    });
+    match handle.upgrade().filter(|_| anew) {
+        Some(handle) => core.route(Dio(handle), query.clone()).await.map(Some),
+        None => Ok(None),
     }
 }
 

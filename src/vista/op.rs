@@ -3,7 +3,11 @@
 use crate::record::Record;
 
 /// A write as it travels from the facade to `on_write` or the master.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// With serde it is an object whose `op` is its kind: `{"op":"patch","id":"muffin","record":{"price":175}}`,
+/// `{"op":"delete","id":"muffin"}`. Other members are ignored.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", try_from = "Form")]
 #[non_exhaustive]
 pub enum WriteOp {
     /// A new row.
@@ -52,6 +56,31 @@ pub enum WriteKind {
     Delete,
     /// [`WriteOp::DeleteAll`]
     DeleteAll,
+}
+
+/// Members of a write that is read. A form of its own: what serde makes of the tag would not let tagged cells of CBOR through.
+#[derive(serde::Deserialize)]
+struct Form {
+    op: WriteKind,
+    id: Option<String>,
+    record: Option<Record>,
+}
+
+impl TryFrom<Form> for WriteOp {
+    type Error = String;
+
+    fn try_from(form: Form) -> Result<WriteOp, String> {
+        let op = form.op.as_str();
+        let id = || form.id.ok_or_else(|| format!("{op} needs an id"));
+        let record = || form.record.ok_or_else(|| format!("{op} needs a record"));
+        Ok(match form.op {
+            WriteKind::Insert => WriteOp::Insert { id: id()?, record: record()? },
+            WriteKind::Replace => WriteOp::Replace { id: id()?, record: record()? },
+            WriteKind::Patch => WriteOp::Patch { id: id()?, record: record()? },
+            WriteKind::Delete => WriteOp::Delete { id: id()? },
+            WriteKind::DeleteAll => WriteOp::DeleteAll,
+        })
+    }
 }
 
 impl WriteKind {

@@ -1,13 +1,13 @@
 //! Lens, its builder and its Dios: built once, shared, each setter with its effect.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use diorama::cache::MemoryCache;
 use diorama::dio::{Inbound, OperationState, Reconciled, Retry, RingLimits, WriteRoute};
 use diorama::journal::{Journal, MemoryJournal};
-use diorama::{ChangeEvent, Dio, DioEvent, Error, Lens, LensBuilder, Record};
+use diorama::{ChangeEvent, Dio, DioEvent, Error, Lens, LensBuilder, Record, Rows};
 
 use crate::harness::*;
 
@@ -274,6 +274,72 @@ async fn s21_every_callback_is_lent_the_dio() {
     dio.vista().insert("muffin", &muffin()).await.unwrap();
     dio.handle_event(ChangeEvent::Deleted { id: "7".into() }).await.unwrap();
     settle(&dio).await;
+}
+
+/// A Dio's own callbacks stand in for the Lens', each by itself.
+#[tokio::test(start_paused = true)]
+async fn s21_a_dio_can_have_callbacks_of_its_own() {
+    let ran: Arc<Mutex<Vec<&str>>> = Arc::default();
+    let note = {
+        let ran = Arc::clone(&ran);
+        move |what| ran.lock().unwrap().push(what)
+    };
+    let lens = note.clone();
+    let lens = seeding(memory()).on_refresh(move |_| {
+        lens("lens");
+        async { Ok(()) }
+    });
+    let lens = lens.build().unwrap();
+    let [start, refresh, write, event, query, total] = std::array::from_fn(|_| note.clone());
+    let own = lens
+        .dio(Scripted::bakery().vista("own"))
+        .on_start(move |dio| {
+            start("start");
+            let dio = dio.clone();
+            async move { dio.cache().insert_value("1", &product("1", "Rye bread", 320, 1)).await }
+        })
+        .on_refresh(move |_| {
+            refresh("refresh");
+            async { Ok(()) }
+        })
+        .on_write(move |_, _| {
+            write("write");
+            async { Ok(()) }
+        })
+        .on_event(move |_, _| {
+            event("event");
+            async { Ok(()) }
+        })
+        .on_query(move |_, _| {
+            query("query");
+            async { Ok(()) }
+        })
+        .total_provider(move |_| {
+            total("total");
+            async { Ok(7) }
+        })
+        .on_load_chunk(move |_, _, sink| {
+            note("chunk");
+            sink.put(Rows::new());
+            async { Ok(()) }
+        })
+        .make()
+        .await
+        .unwrap();
+    let other = lens.make_dio(Scripted::bakery().vista("other")).await.unwrap();
+    own.vista().insert("muffin", &muffin()).await.unwrap();
+    settle(&own).await;
+    own.handle_event(ChangeEvent::Deleted { id: "7".into() }).await.unwrap();
+    let scenery = own.table_scenery().open().await.unwrap();
+    eventually(|| ran.lock().unwrap().contains(&"chunk")).await;
+    own.refresh().await.unwrap();
+    other.refresh().await.unwrap();
+    assert_eq!(scenery.estimated_total(), Some(7));
+    let mut ran = ran.lock().unwrap().clone();
+    ran.sort_unstable();
+    ran.dedup();
+    assert_eq!(ran, ["chunk", "event", "lens", "query", "refresh", "start", "total", "write"]);
+    assert_eq!(other.cache().count().await.unwrap(), 7);
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ mod refresh;
 mod reopen;
 mod replacement;
 mod replacement_property;
-
 mod start;
+mod weak;
 mod whole_list;
 mod writes;

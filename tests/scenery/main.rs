@@ -7,6 +7,7 @@ mod partial;
 #[cfg(feature = "sqlite")]
 mod pushdown;
 mod record;
+mod routing;
 mod table;
 mod value;
 

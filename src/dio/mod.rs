@@ -85,7 +85,7 @@ use tokio::runtime;
 
 use crate::hot::{Cmd, State, check_size};
 use crate::record::{Body, Id, Record, Rows};
-use crate::vista::{Error, Result, Schema, Shape, UnknownColumns, Vista, WriteOp};
+use crate::vista::{Result, Schema, Shape, UnknownColumns, Vista, WriteOp};
 
 /// A Vista bound to a Lens: reads from its own copy, writes through a queue, events from a log.
 ///
@@ -222,8 +222,8 @@ impl Dio {
                 return Ok(());
             }
             tokio::select! {
-                changed = published.changed() => changed.map_err(|_| Error::Closed)?,
-                () = self.0.core.tasks.closing().cancelled() => return Err(Error::Closed),
+                changed = published.changed() => changed.map_err(|_| crate::Error::Closed)?,
+                () = self.0.core.tasks.closing().cancelled() => return Err(crate::Error::Closed),
             }
         }
     }

@@ -483,10 +483,8 @@ impl State {
             Visible::Gone => drop(unfolded.insert(Arc::clone(id), None)),
             Visible::Same | Visible::Base => {}
         }
-        if entry.base.changes() {
-            if !entry.found {
-                self.rebase(id, entry.seq);
-            }
+        if entry.base.changes() && !entry.found {
+            self.rebase(id, entry.seq);
         }
         self.note_versions(id, &entry.base, entry);
         self.apply_op(id, entry);

@@ -130,7 +130,7 @@ impl Hook {
         self
     }
 
-    /// The clock that the versions of its changes are of (see [`Inbound::clock`](crate::Inbound::clock)): that of its own, unless
+    /// The clock that the versions of its changes are of (see [`Inbound::clock`](crate::dio::Inbound::clock)): that of its own, unless
     /// said otherwise.
     #[must_use]
     pub fn versions_of(mut self, clock: Option<Arc<str>>) -> Hook {

@@ -196,8 +196,8 @@ impl Rule {
             let scope = Scope { item, key: self.each.as_ref().map(|_| key), ..*scope };
             match self.change(&scope) {
                 Ok(Told::Changes { old, change, remark }) => {
-                    decoded.changes.extend(old.map(Ok));
-                    decoded.changes.push(Ok(change));
+                    decoded.changes.extend(old.map(|old| Ok(*old)));
+                    decoded.changes.push(Ok(*change));
                     decoded.why = decoded.why.take().or(remark);
                 }
                 Ok(Told::Nothing(why)) => decoded.ignore(why),
@@ -263,8 +263,8 @@ impl Rule {
             delivery: None,
             coercion: Coercion::Loose,
         };
-        let old = old.map(|id| change(ChangeEvent::Deleted { id }, false));
-        Ok(Told::Changes { old, change: change(event, partial), remark })
+        let old = old.map(|id| Box::new(change(ChangeEvent::Deleted { id }, false)));
+        Ok(Told::Changes { old, change: Box::new(change(event, partial)), remark })
     }
 }
 
@@ -272,8 +272,8 @@ impl Rule {
 enum Told {
     Changes {
         /// The removal of the row under the id that it had before.
-        old: Option<Change>,
-        change: Change,
+        old: Option<Box<Change>>,
+        change: Box<Change>,
         /// What was left out of it.
         remark: Option<String>,
     },

@@ -86,7 +86,7 @@ impl RowTable for Table {
             Err(error @ CacheError::Corrupt { .. }) => {
                 tracing::warn!(%error, "the cache table is damaged: it is cleared and filled again");
                 self.table.clear().await?;
-                return Ok(Loaded { meta: None, damaged: damaged.max(1) });
+                return Ok(Loaded { damaged: damaged.max(1), ..Loaded::default() });
             }
             loaded => loaded?.and_then(|meta| Noted::decode(&meta)),
         };
@@ -95,7 +95,7 @@ impl RowTable for Table {
             damaged = damaged.max(noted.rows.abs_diff(u64::from(found)));
         }
         known.meta = noted.map(|noted| noted.meta);
-        Ok(Loaded { meta: known.meta.clone(), damaged })
+        Ok(Loaded { meta: known.meta.clone(), damaged, versions: Vec::new() })
     }
 
     async fn meta(&self) -> Result<Option<CacheMeta>, CacheError> {
@@ -105,7 +105,7 @@ impl RowTable for Table {
 
     async fn commit(&self, batch: CacheBatch) -> Result<(), CacheError> {
         let mut known = self.known.lock().await;
-        let CacheBatch { deletes, upserts, meta } = batch;
+        let CacheBatch { deletes, upserts, meta, .. } = batch;
         // A seed deletes nothing.
         let (kept, filled): (HashSet<&Id>, HashSet<u32>) = match deletes.is_empty() {
             true => Default::default(),

@@ -59,7 +59,7 @@ async fn keeps_the_contract(cache: &dyn RowStore, keeps_slots: bool) {
     let expected: Vec<_> = sorted.iter().map(|slot| row(*slot, "first")).collect();
     let reopened = cache.open_table("products").await.unwrap();
     let (rows, loaded) = load(&*reopened).await.unwrap();
-    assert_eq!((plain(rows), loaded), (expected, Loaded { meta: Some(meta.clone()), damaged: 0 }));
+    assert_eq!((plain(rows), loaded), (expected, Loaded { meta: Some(meta.clone()), damaged: 0, ..Loaded::default() }));
     assert_eq!(reopened.meta().await.unwrap(), Some(meta.clone()));
 
     // Deletes come before upserts, unknown ones are nothing, and no meta leaves the meta alone.
@@ -70,7 +70,7 @@ async fn keeps_the_contract(cache: &dyn RowStore, keeps_slots: bool) {
     let (rows, loaded) = load(&*reopened).await.unwrap();
     let rows = plain(rows);
     assert_eq!((&rows[..4], rows.len()), (&expected[..], 5));
-    assert_eq!(loaded, Loaded { meta: Some(meta), damaged: 0 });
+    assert_eq!(loaded, Loaded { meta: Some(meta), damaged: 0, ..Loaded::default() });
 
     // A second handle is the same table.
     reopened.clear().await.unwrap();
@@ -114,7 +114,7 @@ async fn rows_that_a_backend_has_lost_or_brought_back_or_damaged_are_counted() {
 
     backend.commit(vec![], vec!["id-3".into(), "id-4".into()], None).await.unwrap();
     let (rows, loaded) = load(&*table).await.unwrap();
-    assert_eq!((rows.len(), loaded), (8, Loaded { meta: Some(meta()), damaged: 2 }));
+    assert_eq!((rows.len(), loaded), (8, Loaded { meta: Some(meta()), damaged: 2, ..Loaded::default() }));
 
     let back = [3, 4, 55].map(|slot| CachedRow::from(row(slot, "whole")));
     backend.commit(back.to_vec(), vec![], None).await.unwrap();
@@ -203,6 +203,6 @@ impl CacheBackend for Ruins {
 async fn a_table_that_is_damaged_as_a_whole_is_cleared() {
     let table = ById::new(Ruins(MemoryCache::new())).open_table("t").await.unwrap();
     table.commit(CacheBatch { meta: Some(meta()), ..upserts([row(1, "x")]) }).await.unwrap();
-    assert_eq!(load(&*table).await.unwrap().1, Loaded { meta: None, damaged: 1 });
+    assert_eq!(load(&*table).await.unwrap().1, Loaded { meta: None, damaged: 1, ..Loaded::default() });
     assert_eq!(load(&*table).await.unwrap(), (vec![], Loaded::default()));
 }

@@ -3,7 +3,8 @@
 //! A row is stored under its slot as: version u8, xxh3-64 over the rest (seeded with table and slot: a page of another table is
 //! no rows), flags u8 (1 = CBOR beside the JSON), ordinal u64, id length u32, JSON length u32, id, JSON, CBOR; integers
 //! little-endian. `_meta` holds `format` and, per table, `table/<name>` and in `sum/<name>` the sum of its rows' checksums: a
-//! page that is lost, or an old one, cannot pass for the rows, which the tree itself would not notice. A file that cannot be
+//! page that is lost, or an old one, cannot pass for the rows, which the tree itself would not notice. `_versions/<name>` has, by id
+//! and sealed, what is known of rows' versions beside the rows; files of 0.1.0 lack it. A file that cannot be
 //! used is set aside as `<path>.corrupt-<n>` and a new one begun.
 
 use std::ops::Range;
@@ -15,7 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use redb::{
-    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
 };
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -26,6 +27,7 @@ use crate::redb_file::{
     BackendFactory, Fault, Options, Owner, RedbFile, blocking, seal, sync_folder, unseal, with_suffix,
 };
 
+type Versions<'a> = TableDefinition<'a, &'static str, &'static [u8]>;
 type Rows<'a> = TableDefinition<'a, u32, &'static [u8]>;
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("_meta");
@@ -243,6 +245,10 @@ impl Table {
         TableDefinition::new(&self.name)
     }
 
+    fn versions_name(&self) -> String {
+        format!("_versions/{}", self.name)
+    }
+
     fn meta_key(&self) -> String {
         format!("table/{}", self.name)
     }
@@ -300,6 +306,19 @@ impl Table {
             sum = sum.wrapping_add(row_sum(&buffer)).wrapping_sub(old.map_or(0, |old| row_sum(old.value())));
         }
         known.insert(self.sum_key().as_str(), sum.to_le_bytes().as_slice())?;
+        if !batch.versions.is_empty() {
+            let name = self.versions_name();
+            let mut versions = transaction.open_table(Versions::new(&name))?;
+            for (id, known) in &batch.versions {
+                match known {
+                    Some(known) => {
+                        let sealed = seal(xxh3_64(id.as_bytes()), &[known]);
+                        versions.insert(&**id, sealed.as_slice())?;
+                    }
+                    None => drop(versions.remove(&**id)?),
+                }
+            }
+        }
         if let Some(meta) = &batch.meta {
             let key = self.meta_key();
             let json = serde_json::to_vec(meta).map_err(|error| too_large(&error.to_string()))?;
@@ -315,6 +334,7 @@ impl Table {
         self.inner.with(|database| {
             let transaction = begin(database)?;
             transaction.delete_table(self.rows())?;
+            transaction.delete_table(Versions::new(&self.versions_name()))?;
             transaction.open_table(self.rows())?;
             let mut known = transaction.open_table(META)?;
             known.remove(self.meta_key().as_str())?;
@@ -345,9 +365,10 @@ impl Table {
                 }
                 None => None,
             };
+            let versions = stored_versions(&transaction, &self.versions_name())?;
             let count = rows.len()?;
             let last = rows.last()?.map(|(slot, _)| slot.value());
-            Ok(Some(Loading { table: self.salt(), rows: Arc::new(rows), meta, count, sum, last }))
+            Ok(Some(Loading { table: self.salt(), rows: Arc::new(rows), meta, count, sum, last, versions }))
         })?;
         self.generation.store(generation, Ordering::Release);
         Ok(loading)
@@ -362,6 +383,7 @@ struct Loading {
     count: u64,
     sum: u64,
     last: Option<u32>,
+    versions: Vec<(Id, Bytes)>,
 }
 
 /// A part of a table as it was read.
@@ -433,6 +455,21 @@ fn checksum(table: u64, slot: u32, covered: &[u8]) -> u64 {
 /// What a stored row adds to the sum of its table: its checksum.
 fn row_sum(stored: &[u8]) -> u64 {
     stored.get(1..9).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
+}
+
+/// What is known of rows' versions. What is damaged is left out: it is not known.
+fn stored_versions(transaction: &ReadTransaction, name: &str) -> Result<Vec<(Id, Bytes)>, Fault> {
+    let versions = match transaction.open_table(Versions::new(name)) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        opened => opened?,
+    };
+    let mut found = Vec::new();
+    for stored in versions.iter()? {
+        let (id, sealed) = stored?;
+        let known = unseal(xxh3_64(id.value().as_bytes()), sealed.value());
+        found.extend(known.map(|known| (Id::from(id.value()), Bytes::copy_from_slice(known))));
+    }
+    Ok(found)
 }
 
 /// The sum of a table as stored; that of no rows if there is none.
@@ -582,7 +619,7 @@ impl RowTable for RedbTable {
         if damaged == 0 && sum != loading.sum {
             damaged = 1;
         }
-        Ok(Loaded { meta: loading.meta.clone(), damaged })
+        Ok(Loaded { meta: loading.meta.clone(), damaged, versions: loading.versions.clone() })
     }
 
     async fn meta(&self) -> Result<Option<CacheMeta>, CacheError> {

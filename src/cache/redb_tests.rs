@@ -20,6 +20,7 @@ fn step_batch(step: u64) -> CacheBatch {
         deletes: vec![delete((step as u32 * 11) % ROWS)],
         upserts: slots.map(|slot| row(slot, &text)).collect(),
         meta: Some(CacheMeta { watermark: step, ..CacheMeta::default() }),
+        ..CacheBatch::default()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::CacheError;
 use crate::record::{Body, Id, Layout};
@@ -91,6 +92,8 @@ pub(crate) struct Loaded {
     pub(crate) meta: Option<CacheMeta>,
     /// Rows that are not whole, or that are missing; at least 1 if anything is not as it was stored.
     pub(crate) damaged: u64,
+    /// What was known of rows' versions beside the rows, by id. A backend by id does not keep it.
+    pub(crate) versions: Vec<(Id, Bytes)>,
 }
 
 /// One transaction of the cache writer.
@@ -100,6 +103,8 @@ pub(crate) struct CacheBatch {
     pub(crate) deletes: Vec<(u32, Id)>,
     /// Rows that are new or different.
     pub(crate) upserts: Vec<StoredRow>,
+    /// What is known of rows' versions beside the rows, `None` for nothing any more.
+    pub(crate) versions: Vec<(Id, Option<Bytes>)>,
     /// The meta from now on, if it changes.
     pub(crate) meta: Option<CacheMeta>,
 }

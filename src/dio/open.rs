@@ -234,7 +234,7 @@ async fn load_once(cache: &dyn RowStore, name: &str, layout: &Layout) -> std::re
         // Rows under other ids are not these rows.
         table.clear().await?;
         rows = crate::hot::Table::new();
-        loaded.meta = None;
+        (loaded.meta, loaded.versions) = (None, Vec::new());
     }
     Ok(Cached { table, loaded, rows })
 }
@@ -247,7 +247,7 @@ async fn recover(
     settings: &Settings,
     shape: &str,
 ) -> Result<Recovered> {
-    let Cached { loaded: Loaded { meta, damaged }, rows, .. } = cached;
+    let Cached { loaded: Loaded { meta, damaged, versions }, rows, .. } = cached;
     let mut doubt = (damaged > 0).then_some("rows of the cache file are damaged");
     let mut meta = meta.unwrap_or_default();
     if damaged > 0 {
@@ -271,6 +271,7 @@ async fn recover(
     meta.shape = shape.to_string();
     let epoch: Arc<str> = log.epoch.as_str().into();
     let mut state = State::restore(rules, Arc::clone(&epoch), meta.watermark, rows);
+    state.restore_versions(versions);
     let ring = Ring::new(settings.ring, epoch, log.oldest.saturating_sub(1));
     let (mut behind, mut ledger) = (Vec::new(), Ledger::default());
     let bodiless = replay(journal, &log, &mut state, (&ring, &mut ledger), meta.watermark, &mut behind).await?;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -19,6 +20,7 @@ use crate::record::Id;
 #[derive(Default)]
 struct Backlog {
     rows: HashMap<Slot, (Id, Option<BaseRow>)>,
+    versions: HashMap<Id, Option<Bytes>>,
     upto: Seq,
 }
 
@@ -44,7 +46,7 @@ impl std::fmt::Debug for Store {
 
 impl Store {
     pub(super) fn new(table: Arc<dyn RowTable>, meta: CacheMeta) -> Store {
-        let backlog = Mutex::new(Backlog { rows: HashMap::new(), upto: meta.watermark });
+        let backlog = Mutex::new(Backlog { upto: meta.watermark, ..Backlog::default() });
         Store {
             table,
             backlog,
@@ -70,7 +72,7 @@ impl Store {
     pub(super) async fn flush(&self) -> Result<Seq, CacheError> {
         let mut meta = self.meta.lock().await;
         let taken = std::mem::take(&mut *self.backlog.lock());
-        if taken.rows.is_empty() && taken.upto <= meta.watermark {
+        if taken.rows.is_empty() && taken.versions.is_empty() && taken.upto <= meta.watermark {
             return Ok(meta.watermark);
         }
         let next = CacheMeta { watermark: taken.upto.max(meta.watermark), ..meta.clone() };
@@ -86,6 +88,9 @@ impl Store {
                 let mut backlog = self.backlog.lock();
                 for (slot, row) in taken.rows {
                     backlog.rows.entry(slot).or_insert(row);
+                }
+                for (id, versions) in taken.versions {
+                    backlog.versions.entry(id).or_insert(versions);
                 }
                 backlog.upto = backlog.upto.max(taken.upto);
                 Err(error)
@@ -159,6 +164,9 @@ impl Store {
             for (id, base) in rows {
                 backlog.rows.entry(base.slot).or_insert((id, Some(base)));
             }
+            for (id, versions) in state.all_versions() {
+                backlog.versions.entry(id).or_insert(Some(versions));
+            }
             backlog.upto = backlog.upto.max(state.seq());
         }
         self.set_meta(|meta| meta.bulk = false).await
@@ -171,6 +179,7 @@ impl Backlog {
             CacheChange::None => {}
             CacheChange::Upsert(id, row) => drop(self.rows.insert(row.slot, (id, Some(row)))),
             CacheChange::Delete(id, slot) => drop(self.rows.insert(slot, (id, None))),
+            CacheChange::Versions(id, versions) => drop(self.versions.insert(id, versions)),
             CacheChange::Many(changes) => changes.into_iter().for_each(|change| self.learn(change)),
         }
     }
@@ -188,6 +197,8 @@ impl Backlog {
                 }),
             }
         }
+        batch.versions = self.versions.iter().map(|(id, versions)| (Arc::clone(id), versions.clone())).collect();
+        batch.versions.sort_unstable();
         batch.deletes.sort_unstable();
         batch.upserts.sort_unstable_by_key(|row| row.slot);
         batch

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use imbl::{HashMap, HashSet, OrdMap, Vector};
 use indexmap::IndexMap;
 
@@ -162,6 +163,8 @@ pub enum CacheChange {
     Upsert(Id, BaseRow),
     /// The one of this id in this slot is gone.
     Delete(Id, Slot),
+    /// What is known of this row's versions beside the row is this, or nothing any more.
+    Versions(Id, Option<Bytes>),
     /// Many did; see the entry.
     Many(Vec<CacheChange>),
 }
@@ -607,7 +610,7 @@ impl State {
     }
 
     fn apply_base(&mut self, id: &Id, base: &Base, entry: &Entry) -> CacheChange {
-        self.note_versions(id, base, entry);
+        let mut versions = self.note_versions(id, base, entry);
         if base.changes() {
             self.touch(id, true);
             self.lost.remove(id);
@@ -615,7 +618,7 @@ impl State {
                 self.rebase(id, entry.seq);
             }
         }
-        match base {
+        let row = match base {
             Base::Keep | Base::Many { .. } => CacheChange::None,
             Base::Set { body, ordinal } => {
                 let row = self.set_base(id, body.clone(), *ordinal);
@@ -629,7 +632,12 @@ impl State {
                 }
                 old.map_or(CacheChange::None, |old| CacheChange::Delete(Id::clone(id), old.slot))
             }
+        };
+        if versions.is_empty() {
+            return row;
         }
+        versions.push(row);
+        CacheChange::Many(versions)
     }
 
     /// The confirmed row beneath routed operations has changed.

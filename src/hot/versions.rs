@@ -7,9 +7,12 @@
 use std::cmp::Ordering as Order;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
 use super::entry::{Base, COLUMN_CLOCK, Entry, Versions};
 use super::reconcile::News;
-use super::state::State;
+use super::state::{CacheChange, State};
 use crate::record::{Body, CborValue, Id, Seq};
 use crate::vista::query::Key;
 
@@ -26,28 +29,35 @@ pub struct Stamped {
 }
 
 /// What is known of a row's versions beside the row.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct RowVersions {
     /// By the Dio's own clock.
+    #[serde(rename = "w", default)]
     pub(super) own: Own,
     /// The newest that was taken by each other clock.
+    #[serde(rename = "o", default)]
     pub(super) others: Versions,
     /// The clock among them by which the row came that is confirmed now; `None` if something else has changed it since.
+    #[serde(rename = "l", default)]
     pub(super) latest: Option<Arc<str>>,
     /// Since when the row is gone.
+    #[serde(rename = "g", default)]
     gone: Option<Seq>,
 }
 
 /// A row's version by the Dio's own clock.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) enum Own {
     /// As the row says.
     #[default]
+    #[serde(rename = "r")]
     InRow,
     /// Not known: the master took a write and did not say what it made of it, or the row was missing from a read. Only another
     /// read tells.
+    #[serde(rename = "u")]
     Unknown,
     /// As it was told beside the row, or when the row went.
+    #[serde(rename = "t")]
     Told(CborValue),
 }
 
@@ -134,8 +144,41 @@ impl State {
         versions
     }
 
-    /// Keeps what the confirmed row after `entry` does not say about its versions.
-    pub(super) fn note_versions(&mut self, id: &Id, base: &Base, entry: &Entry) {
+    /// Keeps what the confirmed row after `entry` does not say about its versions; gives what the cache file has to learn.
+    pub(super) fn note_versions(&mut self, id: &Id, base: &Base, entry: &Entry) -> Vec<CacheChange> {
+        let knew = self.versions.contains_key(id);
+        self.take_versions(id, base, entry);
+        let mut changes: Vec<CacheChange> = self.forget_oldest();
+        if knew || self.versions.contains_key(id) {
+            changes.push(CacheChange::Versions(Arc::clone(id), self.stored_versions(id)));
+        }
+        changes
+    }
+
+    /// What is known of a row's versions, as the cache file keeps it.
+    fn stored_versions(&self, id: &Id) -> Option<Bytes> {
+        let mut cbor = Vec::new();
+        ciborium::into_writer(self.versions.get(id)?, &mut cbor).ok()?;
+        Some(cbor.into())
+    }
+
+    /// What is known of all rows' versions, as the cache file keeps it.
+    pub(crate) fn all_versions(&self) -> impl Iterator<Item = (Id, Bytes)> + '_ {
+        self.versions.keys().filter_map(|id| Some((Arc::clone(id), self.stored_versions(id)?)))
+    }
+
+    /// Takes in what the cache file has kept. What cannot be read is not known: such rows are read again when news of them come.
+    pub(crate) fn restore_versions(&mut self, stored: impl IntoIterator<Item = (Id, Bytes)>) {
+        for (id, bytes) in stored {
+            let Ok(known) = ciborium::from_reader::<RowVersions, _>(&bytes[..]) else { continue };
+            if let Some(since) = known.gone {
+                self.tombstones.insert((since, Arc::clone(&id)), ());
+            }
+            self.versions.insert(id, known);
+        }
+    }
+
+    fn take_versions(&mut self, id: &Id, base: &Base, entry: &Entry) {
         let gone = match base {
             Base::Gone => true,
             Base::Set { .. } => false,
@@ -170,7 +213,6 @@ impl State {
             self.tombstones.insert((entry.seq, Arc::clone(id)), ());
         }
         self.versions.insert(Arc::clone(id), known);
-        self.forget_oldest();
     }
 
     /// Keeps versions that were told of a row which did not change with them, because it is to be read, or was so already.
@@ -185,13 +227,16 @@ impl State {
         self.touch(id, false);
     }
 
-    fn forget_oldest(&mut self) {
+    fn forget_oldest(&mut self) -> Vec<CacheChange> {
+        let mut forgotten = Vec::new();
         while self.tombstones.len() > TOMBSTONES
             && let Some(((_, oldest), ())) = self.tombstones.get_min().cloned()
         {
             self.versions.remove(&oldest);
             self.tombstones = self.tombstones.without_min().1;
+            forgotten.push(CacheChange::Versions(oldest, None));
         }
+        forgotten
     }
 }
 

@@ -808,3 +808,34 @@ async fn versions_of_a_senders_clock_order_its_events_and_are_not_written_into_r
     let other = Inbound { clock: Some("another".into()), ..told(1, row(0, 10)) };
     assert_ne!(plain.handle_event(other).await.unwrap(), Reconciled::Stale, "versions of two clocks are not compared");
 }
+
+/// What senders have told is known after a restart, also of rows that are gone, and when the log does not say it any more.
+#[tokio::test]
+async fn never_back_versions_of_senders_outlive_the_log_that_told_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = |version: i64, id: &str, new: Option<Record>| {
+        let event = match new {
+            Some(_) => ChangeEvent::Updated { id: id.into(), new },
+            None => ChangeEvent::Deleted { id: id.into() },
+        };
+        Inbound { version: Some(version.into()), clock: Some("sender".into()), ..Inbound::from(event) }
+    };
+    let master = Scripted::empty();
+    {
+        let (lens, dio) = open(seeding(on_file(&dir)), &master).await;
+        for (version, id, price) in [(5, "7", Some(50)), (8, "8", Some(80)), (9, "8", None)] {
+            let row = price.map(|price| product(id, "Told", price, 1));
+            dio.handle_event(told(version, id, row)).await.unwrap();
+        }
+        dio.close().await;
+        lens.close().await;
+    }
+    std::fs::remove_file(dir.path().join("cache.journal.redb")).unwrap();
+    let (lens, dio) = open(on_file(&dir), &master).await;
+    for (version, id) in [(4, "7"), (8, "8")] {
+        let late = told(version, id, Some(product(id, "Late", 1, 1)));
+        assert_eq!(dio.handle_event(late).await.unwrap(), Reconciled::Stale, "{id} of version {version}");
+    }
+    assert_eq!(dio.state().get("8").map(|row| row.body()), None, "it does not come back");
+    lens.close().await;
+}

@@ -19,7 +19,7 @@ struct Life {
 
 fn learn(stored: &mut Stored, change: CacheChange) {
     match change {
-        CacheChange::None => {}
+        CacheChange::None | CacheChange::Versions(..) => {}
         CacheChange::Upsert(id, base) => drop(stored.insert(base.slot, (id, base))),
         CacheChange::Delete(id, slot) => {
             let gone = stored.remove(&slot);

@@ -95,7 +95,7 @@ impl RowTable for Table {
             damaged = damaged.max(noted.rows.abs_diff(u64::from(found)));
         }
         known.meta = noted.map(|noted| noted.meta);
-        Ok(Loaded { meta: known.meta.clone(), damaged, versions: Vec::new() })
+        Ok(Loaded { meta: known.meta.clone(), damaged, versions: None })
     }
 
     async fn meta(&self) -> Result<Option<CacheMeta>, CacheError> {

@@ -16,7 +16,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use redb::{
-    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    WriteTransaction,
 };
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -383,7 +384,7 @@ struct Loading {
     count: u64,
     sum: u64,
     last: Option<u32>,
-    versions: Vec<(Id, Bytes)>,
+    versions: Option<Vec<(Id, Bytes)>>,
 }
 
 /// A part of a table as it was read.
@@ -458,9 +459,9 @@ fn row_sum(stored: &[u8]) -> u64 {
 }
 
 /// What is known of rows' versions. What is damaged is left out: it is not known.
-fn stored_versions(transaction: &ReadTransaction, name: &str) -> Result<Vec<(Id, Bytes)>, Fault> {
+fn stored_versions(transaction: &ReadTransaction, name: &str) -> Result<Option<Vec<(Id, Bytes)>>, Fault> {
     let versions = match transaction.open_table(Versions::new(name)) {
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
         opened => opened?,
     };
     let mut found = Vec::new();
@@ -469,7 +470,7 @@ fn stored_versions(transaction: &ReadTransaction, name: &str) -> Result<Vec<(Id,
         let known = unseal(xxh3_64(id.value().as_bytes()), sealed.value());
         found.extend(known.map(|known| (Id::from(id.value()), Bytes::copy_from_slice(known))));
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
 /// The sum of a table as stored; that of no rows if there is none.

@@ -92,8 +92,9 @@ pub(crate) struct Loaded {
     pub(crate) meta: Option<CacheMeta>,
     /// Rows that are not whole, or that are missing; at least 1 if anything is not as it was stored.
     pub(crate) damaged: u64,
-    /// What was known of rows' versions beside the rows, by id. A backend by id does not keep it.
-    pub(crate) versions: Vec<(Id, Bytes)>,
+    /// What was known of rows' versions beside the rows, by id; `None` if that is not kept, as by backends by id and in files of
+    /// 0.1.0.
+    pub(crate) versions: Option<Vec<(Id, Bytes)>>,
 }
 
 /// One transaction of the cache writer.

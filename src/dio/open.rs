@@ -234,7 +234,7 @@ async fn load_once(cache: &dyn RowStore, name: &str, layout: &Layout) -> std::re
         // Rows under other ids are not these rows.
         table.clear().await?;
         rows = crate::hot::Table::new();
-        (loaded.meta, loaded.versions) = (None, Vec::new());
+        (loaded.meta, loaded.versions) = (None, None);
     }
     Ok(Cached { table, loaded, rows })
 }
@@ -271,7 +271,8 @@ async fn recover(
     meta.shape = shape.to_string();
     let epoch: Arc<str> = log.epoch.as_str().into();
     let mut state = State::restore(rules, Arc::clone(&epoch), meta.watermark, rows);
-    state.restore_versions(versions);
+    let versions_kept = versions.is_some();
+    versions.into_iter().for_each(|versions| state.restore_versions(versions));
     let ring = Ring::new(settings.ring, epoch, log.oldest.saturating_sub(1));
     let (mut behind, mut ledger) = (Vec::new(), Ledger::default());
     let bodiless = replay(journal, &log, &mut state, (&ring, &mut ledger), meta.watermark, &mut behind).await?;
@@ -279,6 +280,9 @@ async fn recover(
         doubt = Some("a large refresh was interrupted");
     }
     state.advance(log.head);
+    if !versions_kept {
+        behind.extend(state.all_versions().map(|(id, versions)| CacheChange::Versions(id, Some(versions))));
+    }
     if doubt.is_some() || meta.complete_at.is_none() {
         // Among damaged rows old ones may look whole.
         state.doubt_missing(meta.gap || damaged > 0);

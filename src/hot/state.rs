@@ -102,6 +102,8 @@ pub struct State {
     pub(super) versions: HashMap<Id, RowVersions>,
     /// Those of rows that are gone, by when they went.
     pub(super) tombstones: OrdMap<(Seq, Id), ()>,
+    /// Whether they came from the cache file.
+    pub(super) versions_kept: bool,
     /// Rows under operations whose confirmed row was in a cache file that is gone.
     pub(super) lost: HashSet<Id>,
     /// Whether the log, when it was read back, lacked entries or the rows of some: confirmed rows may be older than they were.
@@ -200,6 +202,7 @@ impl State {
             rereadable: HashSet::new(),
             versions: HashMap::new(),
             tombstones: OrdMap::new(),
+            versions_kept: false,
             lost: HashSet::new(),
             gap: false,
             sequential: false,
@@ -489,7 +492,9 @@ impl State {
         if entry.base.changes() && !entry.found {
             self.rebase(id, entry.seq);
         }
-        self.note_versions(id, &entry.base, entry);
+        if !self.versions_kept {
+            self.note_versions(id, &entry.base, entry);
+        }
         self.apply_op(id, entry);
         self.refold(id, None);
         if let OpChange::Stage(op) = &entry.op {

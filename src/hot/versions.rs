@@ -167,8 +167,9 @@ impl State {
         self.versions.keys().filter_map(|id| Some((Arc::clone(id), self.stored_versions(id)?)))
     }
 
-    /// Takes in what the cache file has kept. What cannot be read is not known: such rows are read again when news of them come.
+    /// Takes in what the cache file has kept, in place of what entries from before its position say, of which some may be missing. What cannot be read is not known: such rows are read again when news of them come.
     pub(crate) fn restore_versions(&mut self, stored: impl IntoIterator<Item = (Id, Bytes)>) {
+        self.versions_kept = true;
         for (id, bytes) in stored {
             let Ok(known) = ciborium::from_reader::<RowVersions, _>(&bytes[..]) else { continue };
             if let Some(since) = known.gone {

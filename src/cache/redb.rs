@@ -43,7 +43,8 @@ const AHEAD: usize = 4;
 /// Rows in a redb file, for all Dios of a Lens of one process.
 ///
 /// [`LensBuilder::cache_at`](crate::LensBuilder::cache_at) opens one by itself; this is for programs that ask how that went, and
-/// goes into [`LensBuilder::cache_file`](crate::LensBuilder::cache_file). A clone is the same cache. After an I/O error the next call opens the file again. After damage the next call sets the file
+/// goes into [`LensBuilder::cache_file`](crate::LensBuilder::cache_file). A clone is the same cache. After an I/O error the next
+/// call opens the file again. After damage the next call sets the file
 /// aside and begins a new one; then the tables of all Dios answer [`CacheError::Corrupt`] to commits until they are cleared or
 /// loaded, because what they held before is gone.
 #[derive(Clone, Debug)]

@@ -41,8 +41,8 @@ pub enum QueryRoute {
     /// they are the rows of the query's offset and limit, and fewer of them mean that there are no more behind; in a value scenery
     /// they are all rows.
     Rows(Rows),
-    /// No answer yet: what was shown stays, and the load state is loading. When there is an answer, [`Dio::invalidate_all`] has `on_query` asked
-    /// again.
+    /// No answer yet: what was shown stays, and the load state is loading. When there is an answer, [`Dio::invalidate_all`] has
+    /// `on_query` asked again.
     Later,
 }
 

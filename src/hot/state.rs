@@ -388,8 +388,12 @@ impl State {
     /// Whether `row`, now told, is the one that was lost with the cache file, and no news. What was not written down is taken
     /// for it: rather an old write is shown too long than a new one not at all.
     pub(super) fn finds(&self, id: &Id, row: Option<&Body>) -> bool {
+        if !self.lost.contains(id) {
+            // Mostly; what follows looks through all writes that wait for the row.
+            return false;
+        }
         let beneath = self.folds.get(id).and_then(|fold| self.beneath(fold));
-        self.lost.contains(id) && beneath.is_none_or(|beneath| beneath == row.map_or(NO_ROW, Body::hash))
+        beneath.is_none_or(|beneath| beneath == row.map_or(NO_ROW, Body::hash))
     }
 
     /// Whether `row` is the confirmed row beneath operations as it is known.

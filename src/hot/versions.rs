@@ -146,10 +146,10 @@ impl State {
 
     /// Keeps what the confirmed row after `entry` does not say about its versions; gives what the cache file has to learn.
     pub(super) fn note_versions(&mut self, id: &Id, base: &Base, entry: &Entry) -> Vec<CacheChange> {
-        let knew = self.versions.contains_key(id);
+        let before = self.versions.get(id).cloned();
         self.take_versions(id, base, entry);
-        let mut changes: Vec<CacheChange> = self.forget_oldest();
-        if knew || self.versions.contains_key(id) {
+        let mut changes = self.forget_oldest();
+        if self.versions.get(id) != before.as_ref() {
             changes.push(CacheChange::Versions(Arc::clone(id), self.stored_versions(id)));
         }
         changes
@@ -167,7 +167,8 @@ impl State {
         self.versions.keys().filter_map(|id| Some((Arc::clone(id), self.stored_versions(id)?)))
     }
 
-    /// Takes in what the cache file has kept, in place of what entries from before its position say, of which some may be missing. What cannot be read is not known: such rows are read again when news of them come.
+    /// Takes in what the cache file has kept, in place of what entries from before its position say, of which some may be
+    /// missing. What cannot be read is not known: such rows are read again when news of them come.
     pub(crate) fn restore_versions(&mut self, stored: impl IntoIterator<Item = (Id, Bytes)>) {
         self.versions_kept = true;
         for (id, bytes) in stored {

@@ -1,8 +1,8 @@
 //! `/webhooks/{hook}`: what upstream systems say has changed.
 //!
-//! A delivery is received (`receive.rs`; handshakes: `handshake.rs`), applied by a task of its Dio that outlives an impatient sender (`work.rs`), and kept,
-//! to be looked at and applied again (`deliveries.rs`). A 2xx means durable: applied, known already, or in the journal and
-//! going to be applied, also by the next process.
+//! A delivery is received (`receive.rs`; handshakes: `handshake.rs`), applied by a task of its Dio that outlives an impatient
+//! sender (`work.rs`), and kept, to be looked at and applied again (`deliveries.rs`). A 2xx means durable: applied, known
+//! already, or in the journal and going to be applied, also by the next process.
 
 mod deliveries;
 mod handshake;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::handshake::plain;
-use super::work::{Applying, Job, Told, now, parcel, undecodable};
+use super::work::{Applying, Job, Told, parcel, undecodable, unkept};
 use super::{Hook, find, raw};
 use crate::dio::{Dio, Parcel};
 use crate::gateway::answer::{self, DURABLE};
@@ -25,7 +25,7 @@ use crate::gateway::pipeline::request_id;
 use crate::gateway::problem::{ApiError, Code};
 use crate::gateway::state::Shared;
 use crate::inbound::{self, DecodeError, Decoded, MOST_BYTES, Notice, Refused, Reply};
-use crate::journal::{Changes, Delivery, DeliveryId, DeliveryState, Kept, Raw};
+use crate::journal::{Changes, Delivery, DeliveryState, Kept, Raw};
 use crate::vista::{Error, Result as DioResult};
 
 /// Bytes that keeping a delivery takes beside what was sent, about.
@@ -195,20 +195,8 @@ async fn take(
 
 /// A delivery of which nothing is known but that it is here.
 fn arrived(hook: &Hook, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> (Raw, Delivery) {
-    let (raw, now) = (raw::keep(hook, uri, headers, body), now());
-    let delivery = Delivery {
-        id: DeliveryId::new(),
-        hook: hook.name.as_str().into(),
-        dio: hook.dio.as_str().into(),
-        key: None,
-        state: DeliveryState::Received,
-        changes: Changes::default(),
-        detail: None,
-        attempts: 0,
-        received: now,
-        updated: now,
-        size: raw.size() + OVERHEAD,
-    };
+    let raw = raw::keep(hook, uri, headers, body);
+    let delivery = Delivery { size: raw.size() + OVERHEAD, ..unkept(hook) };
     (raw, delivery)
 }
 

@@ -1,11 +1,9 @@
 //! Deliveries that are tried out: applied, change by change, to a Dio that nobody else sees.
 
-use std::sync::Arc;
-
 use super::{Hook, work};
 use crate::dio::{Dio, DioEvent};
 use crate::inbound::{Change, Decoded, ItemError};
-use crate::journal::{Changes, Delivery, DeliveryId, DeliveryState};
+use crate::journal::Delivery;
 use crate::vista::Result;
 
 /// What one change of a delivery came to.
@@ -39,27 +37,10 @@ pub(crate) async fn run(
             }
         };
         let alone = Decoded { changes: vec![Ok(change.clone())], ..Decoded::default() };
-        let parcel = work::parcel(hook, unkept(hook), (None, &[]), alone, true);
+        let parcel = work::parcel(hook, work::unkept(hook), (None, &[]), alone, true);
         let delivery = dio.deliver(&parcel).await?;
         let events = std::iter::from_fn(|| bus.try_recv()).collect();
         trials.push(Ok(Trial { change, delivery, events }));
     }
     Ok(trials)
-}
-
-/// A delivery of which nothing is kept.
-fn unkept(hook: &Hook) -> Delivery {
-    Delivery {
-        id: DeliveryId::new(),
-        hook: Arc::from(hook.name.as_str()),
-        dio: Arc::from(hook.dio.as_str()),
-        key: None,
-        state: DeliveryState::Received,
-        changes: Changes::default(),
-        detail: None,
-        attempts: 0,
-        received: work::now(),
-        updated: work::now(),
-        size: 0,
-    }
 }

@@ -14,7 +14,7 @@ use super::{Hook, Shared, raw};
 use crate::dio::{Dio, Inbound, Parcel};
 use crate::hot::Origin;
 use crate::inbound::{self, DecodeError, Decoded};
-use crate::journal::{Changes, Delivery, DeliveryQuery, DeliveryState, Kept, Raw};
+use crate::journal::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Kept, Raw};
 use crate::vista::{Error, Result};
 
 /// Between two attempts to apply what was acknowledged, at first and at most.
@@ -266,6 +266,24 @@ async fn recover_one(hook: &Arc<Hook>, dio: &Dio, delivery: Delivery, raw: &Raw)
     let parcel = parcel(hook, delivery, (None, &raw.body), decoded, false);
     let (hook, dio, told) = (Arc::clone(hook), dio.clone(), Arc::new(Told::before()));
     Job { dio, hook, parcel, told, hand: None, applying }.run().await.map(drop)
+}
+
+/// A delivery to `hook` of which nothing is known, and of which nothing is to be kept.
+pub(super) fn unkept(hook: &Hook) -> Delivery {
+    let now = now();
+    Delivery {
+        id: DeliveryId::new(),
+        hook: hook.name.as_str().into(),
+        dio: hook.dio.as_str().into(),
+        key: None,
+        state: DeliveryState::Received,
+        changes: Changes::default(),
+        detail: None,
+        attempts: 0,
+        received: now,
+        updated: now,
+        size: 0,
+    }
 }
 
 /// `delivery` after `error`.

@@ -184,7 +184,10 @@ impl Rule {
                 Ok(items) => items,
                 Err(Fan::TooMany) => return Err(DecodeError::TooMany),
                 Err(Fan::Absent) => {
-                    decoded.reject(format!("each = {:?} leads nowhere in it", path.to_string()));
+                    decoded.reject(format!(
+                        "each = {:?} leads to no list in it: look at what was sent, and mend the path, or add a rule for such bodies",
+                        path.to_string()
+                    ));
                     return Ok(());
                 }
             },

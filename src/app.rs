@@ -443,8 +443,22 @@ fn explorer(page: &Page) -> Explorer {
 }
 
 fn limits(spec: &LimitsSpec) -> Limits {
-    let LimitsSpec { body, bulk, uri, depth, nodes, body_timeout, start_wait, .. } = *spec;
-    Limits { body, bulk, uri, depth, nodes, body_time: body_timeout, start_wait }
+    Limits {
+        body: spec.body,
+        bulk: spec.bulk,
+        uri: spec.uri,
+        depth: spec.depth,
+        nodes: spec.nodes,
+        body_time: spec.body_timeout,
+        start_wait: spec.start_wait,
+        query_time: spec.query_time,
+        query_memory: spec.query_memory,
+        bodies: spec.bodies,
+        answers: spec.answers,
+        live_queries: spec.live_queries,
+        live_per_address: spec.live_per_address,
+        patterns: spec.patterns,
+    }
 }
 
 fn mount_options(spec: &DioSpec, rows: usize) -> MountOptions {

@@ -1,9 +1,7 @@
 //! The accept loop: bounded connections, in all and of one address, a bound on how long headers may take, and an end that waits for answers under way.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,7 +16,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -28,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
 use crate::config::LimitsSpec;
-use crate::gateway::GatewayService;
+use crate::gateway::{Budget, Caller, GatewayService, Lease};
 
 /// Connections that are told at a time why they are refused; more are just closed.
 const MOST_REFUSALS: usize = 64;
@@ -51,7 +48,8 @@ pub(super) enum Front {
 }
 
 impl Front {
-    async fn answer(self, request: Request<Incoming>) -> Response {
+    async fn answer(self, mut request: Request<Incoming>, caller: Caller) -> Response {
+        request.extensions_mut().insert(caller);
         // The body of most requests is none, and costs nothing as such.
         let request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
         match self {
@@ -74,7 +72,7 @@ pub(super) async fn accept(
 ) {
     let places = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
     let refusals = Arc::new(Semaphore::new(MOST_REFUSALS));
-    let addresses = Addresses::new(limits.per_address);
+    let addresses = Budget::new("connections", "per_address", usize::MAX, limits.per_address);
     let http = http(&limits);
     let mut rest = Duration::from_millis(10);
     loop {
@@ -91,10 +89,11 @@ pub(super) async fn accept(
         match accepted {
             Ok((stream, peer)) => {
                 rest = Duration::from_millis(10);
-                if let Some(guest) = addresses.enter(peer.ip()) {
+                let caller = Caller::new(peer.ip());
+                if let Ok(lease) = addresses.take(caller, 1) {
                     let (patience, stalled) = (limits.write_timeout, None);
-                    let stream = Counted { stream, patience, stalled, _place: place, _guest: guest };
-                    connections.spawn(serve(stream, http.clone(), Arc::clone(&current), closing.clone()));
+                    let stream = Counted { stream, patience, stalled, _place: place, _lease: lease };
+                    connections.spawn(serve(stream, caller, http.clone(), Arc::clone(&current), closing.clone()));
                 } else if let Ok(turn) = Arc::clone(&refusals).try_acquire_owned() {
                     tracing::debug!(%peer, "too many connections from one address");
                     connections.spawn(async move {
@@ -138,50 +137,6 @@ async fn refuse(mut stream: TcpStream) {
     let _ = said.await;
 }
 
-/// How many connections each address has. An IPv6 address stands for its network, which one client has whole.
-#[derive(Clone)]
-struct Addresses {
-    most: usize,
-    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
-}
-
-/// One connection of an address.
-struct Guest(Addresses, IpAddr);
-
-impl Addresses {
-    fn new(most: usize) -> Addresses {
-        Addresses { most, open: Arc::default() }
-    }
-
-    /// Counts one more, `None` if that is too many.
-    fn enter(&self, address: IpAddr) -> Option<Guest> {
-        let address = match address.to_canonical() {
-            IpAddr::V6(address) => {
-                let [a, b, c, d, ..] = address.segments();
-                IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-            }
-            v4 => v4,
-        };
-        let mut open = self.open.lock();
-        let count = open.entry(address).or_default();
-        if *count >= self.most {
-            return None;
-        }
-        *count += 1;
-        Some(Guest(self.clone(), address))
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let mut open = self.0.open.lock();
-        match open.get_mut(&self.1) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(open.remove(&self.1)),
-        }
-    }
-}
-
 /// A connection with its right to be: also what becomes of it after an upgrade counts until it is closed. One that is sent
 /// something and takes none of it for too long is given up, be it an answer, a stream or a socket.
 struct Counted {
@@ -191,7 +146,7 @@ struct Counted {
     /// When that is over; `None` while it takes what it is sent.
     stalled: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
-    _guest: Guest,
+    _lease: Lease,
 }
 
 impl Counted {
@@ -240,12 +195,12 @@ impl AsyncWrite for Counted {
     }
 }
 
-async fn serve(stream: Counted, http: http1::Builder, current: Current, closing: CancellationToken) {
+async fn serve(stream: Counted, caller: Caller, http: http1::Builder, current: Current, closing: CancellationToken) {
     // Answers are written whole: waiting for more to send only delays them.
     let _ = stream.stream.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
         let front = Front::clone(&current.load());
-        async move { Ok::<_, Infallible>(front.answer(request).await) }
+        async move { Ok::<_, Infallible>(front.answer(request, caller).await) }
     });
     let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = pin!(connection);
@@ -259,24 +214,5 @@ async fn serve(stream: Counted, http: http1::Builder, current: Current, closing:
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_counted_while_it_is_connected() {
-        let addresses = Addresses::new(2);
-        let at = |text: &str| addresses.enter(text.parse().unwrap());
-        let (first, second) = (at("10.0.0.1"), at("::ffff:10.0.0.1"));
-        assert!(first.is_some() && second.is_some() && at("10.0.0.1").is_none() && at("10.0.0.2").is_some());
-        drop(first);
-        assert!(at("10.0.0.1").is_some());
-        let network = (at("2001:db8::1"), at("2001:db8::2:1"));
-        assert!(network.1.is_some() && at("2001:db8::3").is_none() && at("2001:db8:0:1::1").is_some());
-        drop((second, network));
-        assert!(addresses.open.lock().is_empty());
     }
 }

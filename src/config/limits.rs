@@ -39,6 +39,22 @@ pub struct LimitsSpec {
     pub write_timeout: Duration,
     /// Time that event streams and sockets wait for the first copy of a resource, before they are sent away (default: 20 s).
     pub start_wait: Duration,
+    /// Time that one query may take, waiting for its turn included (default: 2 s).
+    pub query_time: Duration,
+    /// Bytes that one query may hold for its groups and for what it sorts by (default: 256 MiB).
+    pub query_memory: usize,
+    /// Queries over many rows that are worked on at a time; `None` for one less than there are cores (default).
+    pub heavy_queries: Option<usize>,
+    /// Bytes of request bodies in memory at a time (default: 128 MiB).
+    pub bodies: usize,
+    /// Bytes of large answers under way at a time (default: 256 MiB).
+    pub answers: usize,
+    /// Different live queries and filters of subscribers at a time (default: 1,000).
+    pub live_queries: usize,
+    /// Those of them that one address may bring (default: 250).
+    pub live_per_address: usize,
+    /// Bytes of the compiled patterns of subscribers' filters (default: 64 MiB).
+    pub patterns: usize,
 }
 
 impl Default for LimitsSpec {
@@ -59,6 +75,14 @@ impl Default for LimitsSpec {
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(10),
             start_wait: Duration::from_secs(20),
+            query_time: Duration::from_secs(2),
+            query_memory: 256 << 20,
+            heavy_queries: None,
+            bodies: 128 << 20,
+            answers: 256 << 20,
+            live_queries: 1_000,
+            live_per_address: 250,
+            patterns: 64 << 20,
         }
     }
 }
@@ -69,17 +93,21 @@ const TIMES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::f
 impl LimitsSpec {
     pub(super) fn read(reader: Reader<'_>) -> LimitsSpec {
         let mut spec = LimitsSpec::default();
-        let sizes: [(&'static str, &mut usize, RangeInclusive<u64>); 4] = [
+        let sizes: [(&'static str, &mut usize, RangeInclusive<u64>); 8] = [
             ("body", &mut spec.body, 1 << 10..=1 << 28),
             ("bulk", &mut spec.bulk, 1 << 10..=1 << 36),
             // Beyond these, the HTTP library has bounds of its own.
             ("uri", &mut spec.uri, 256..=65_534),
             ("header_bytes", &mut spec.header_bytes, 8 << 10..=1 << 20),
+            ("query_memory", &mut spec.query_memory, 1 << 20..=1 << 40),
+            ("bodies", &mut spec.bodies, 1 << 20..=1 << 40),
+            ("answers", &mut spec.answers, 1 << 20..=1 << 40),
+            ("patterns", &mut spec.patterns, 1 << 20..=1 << 40),
         ];
         for (key, limit, range) in sizes {
             *limit = reader.size(key, range).unwrap_or(*limit);
         }
-        let counts: [(&'static str, &mut usize, RangeInclusive<u64>); 7] = [
+        let counts: [(&'static str, &mut usize, RangeInclusive<u64>); 9] = [
             ("depth", &mut spec.depth, 1..=100),
             ("nodes", &mut spec.nodes, 1..=100_000_000),
             ("headers", &mut spec.headers, 16..=1_000),
@@ -87,15 +115,19 @@ impl LimitsSpec {
             ("max_connections", &mut spec.max_connections, 1..=1_000_000),
             ("per_address", &mut spec.per_address, 1..=1_000_000),
             ("max_sockets", &mut spec.max_sockets, 1..=1_000_000),
+            ("live_queries", &mut spec.live_queries, 1..=1_000_000),
+            ("live_per_address", &mut spec.live_per_address, 1..=1_000_000),
         ];
         for (key, limit, range) in counts {
             *limit = reader.count(key, range).unwrap_or(*limit);
         }
-        let times: [(&'static str, &mut Duration); 4] = [
+        spec.heavy_queries = reader.count("heavy_queries", 1..=1_024);
+        let times: [(&'static str, &mut Duration); 5] = [
             ("header_timeout", &mut spec.header_timeout),
             ("body_timeout", &mut spec.body_timeout),
             ("write_timeout", &mut spec.write_timeout),
             ("start_wait", &mut spec.start_wait),
+            ("query_time", &mut spec.query_time),
         ];
         for (key, limit) in times {
             let time = reader.duration(key).unwrap_or(*limit);

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::answer::APPLIED;
+use super::budget::Caller;
 use super::insert;
 use super::limits::Limits;
 use super::pipeline::request_id;
@@ -28,7 +29,7 @@ use super::prefer::{Kind, Prefer};
 use super::problem::{ApiError, Code};
 use super::record::{self, Media};
 use super::spool::Spool;
-use super::state::Mounted;
+use super::state::{Mounted, Shared};
 use super::write::{self, Change};
 use crate::dio::{IdempotencyKey, WriteOptions};
 use crate::hot::{OpId, State};
@@ -97,8 +98,10 @@ pub(super) async fn array(at: &Mounted, change: &Change, rows: Vec<CborValue>) -
 }
 
 /// Rows of NDJSON, in bounded memory. What was accepted stays, should the body break off.
-pub(super) async fn lines(at: &Mounted, request: Request, prefix: &str, limits: &Limits) -> Result<Response, ApiError> {
+pub(super) async fn lines(at: &Mounted, request: Request, prefix: &str, shared: &Shared) -> Result<Response, ApiError> {
     plain(request.headers())?;
+    let limits = &shared.limits;
+    let _lease = shared.budgets.bodies.take(Caller::of(request.extensions()), limits.body + BYTES_AT_ONCE)?;
     let prefer = Prefer::of(request.headers()).check()?;
     let key = write::key(request.headers())?;
     let (parts, mut body) = request.into_parts();

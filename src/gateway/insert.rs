@@ -22,7 +22,7 @@ pub(super) async fn insert(
     request: Request,
 ) -> Result<Response, ApiError> {
     if record::media(request.headers())? == Media::Ndjson {
-        return bulk::lines(&at, request, &prefix, &shared.limits).await;
+        return bulk::lines(&at, request, &prefix, &shared).await;
     }
     let change = Change::from_request(request, &shared).await?;
     match change.value()? {

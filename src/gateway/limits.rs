@@ -6,6 +6,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt as _;
 
+use super::budget::Lease;
 use super::problem::{ApiError, Code};
 use crate::record::JsonLimits;
 
@@ -26,6 +27,20 @@ pub struct Limits {
     pub body_time: Duration,
     /// Time that event streams and sockets wait for the first copy of a resource (default: 20 s).
     pub start_wait: Duration,
+    /// Time that one query may take, waiting for its turn included (default: 2 s).
+    pub query_time: Duration,
+    /// Bytes that one query may hold for its groups and for what it sorts by (default: 256 MiB).
+    pub query_memory: usize,
+    /// Bytes of request bodies in memory at a time; a quarter of them for one address (default: 128 MiB).
+    pub bodies: usize,
+    /// Bytes of large answers under way at a time; a quarter of them for one address (default: 256 MiB).
+    pub answers: usize,
+    /// Different live queries and filters of subscribers at a time (default: 1,000).
+    pub live_queries: usize,
+    /// Those of them that one address may bring (default: 250).
+    pub live_per_address: usize,
+    /// Bytes of the compiled patterns of subscribers' filters; a quarter of them for one address (default: 64 MiB).
+    pub patterns: usize,
 }
 
 impl Default for Limits {
@@ -38,6 +53,13 @@ impl Default for Limits {
             nodes: 100_000,
             body_time: Duration::from_secs(30),
             start_wait: Duration::from_secs(20),
+            query_time: Duration::from_secs(2),
+            query_memory: 256 << 20,
+            bodies: 128 << 20,
+            answers: 256 << 20,
+            live_queries: 1_000,
+            live_per_address: 250,
+            patterns: 64 << 20,
         }
     }
 }
@@ -47,38 +69,40 @@ impl Limits {
         JsonLimits { nodes: self.nodes, depth: self.depth }
     }
 
-    /// Reads a whole body.
-    pub(super) async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+    /// Reads a whole body. Its bytes hold `lease`, which grows as they arrive.
+    ///
+    /// # Errors
+    /// 413 for what is larger than [`Limits::body`], 408 for what takes longer than [`Limits::body_time`], and as
+    /// [`Lease::grow`].
+    pub(super) async fn read(&self, headers: &HeaderMap, body: Body, lease: Lease) -> Result<Bytes, ApiError> {
         let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if announced.is_some_and(|length: usize| length > self.body) {
             return Err(self.too_large());
         }
-        let reading = self.collect(body);
-        match tokio::time::timeout(self.body_time, reading).await {
+        match tokio::time::timeout(self.body_time, self.collect(body, lease)).await {
             Ok(read) => read,
             Err(_) => Err(ApiError::new(Code::RequestTimeout, "the body did not arrive in time")),
         }
     }
 
-    async fn collect(&self, body: Body) -> Result<Bytes, ApiError> {
+    async fn collect(&self, body: Body, mut lease: Lease) -> Result<Bytes, ApiError> {
         let mut stream = body.into_data_stream();
         let mut read: Vec<u8> = Vec::new();
-        let mut first = Bytes::new();
         while let Some(chunk) = stream.next().await {
             let chunk =
                 chunk.map_err(|error| ApiError::new(Code::MalformedBody, format!("the body broke off: {error}")))?;
-            if read.len() + first.len() + chunk.len() > self.body {
+            let length = read.len() + chunk.len();
+            if length > self.body {
                 return Err(self.too_large());
             }
-            match (first.is_empty(), read.is_empty()) {
-                (true, true) => first = chunk,
-                (_, _) => {
-                    read.extend_from_slice(&std::mem::take(&mut first));
-                    read.extend_from_slice(&chunk);
-                }
+            if length > read.capacity() {
+                let room = length.max(2 * read.capacity()).min(self.body);
+                lease.grow_to(room)?;
+                read.reserve_exact(room - read.len());
             }
+            read.extend_from_slice(&chunk);
         }
-        Ok(if read.is_empty() { first } else { read.into() })
+        Ok(lease.bytes(read))
     }
 
     fn too_large(&self) -> ApiError {

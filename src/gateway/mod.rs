@@ -8,6 +8,7 @@ mod answer;
 mod asked;
 mod assets;
 mod auth;
+mod budget;
 mod bulk;
 mod coding;
 mod delete;
@@ -45,11 +46,13 @@ mod state;
 pub mod webhook;
 mod write;
 
+pub(crate) use budget::{Budget, Lease};
 pub(crate) use extract::segment;
 pub(crate) use operations::describe as operation_json;
 pub(crate) use webhook::describe_whole as delivery_json;
 
 pub use auth::Auth;
+pub use budget::Caller;
 pub use events::Sockets;
 pub use explorer::Explorer;
 pub use limits::Limits;
@@ -238,6 +241,7 @@ impl Default for Shared {
             compression: false,
             explorer: Explorer::default(),
             limits: Limits::default(),
+            budgets: budget::Budgets::default(),
             sockets: Sockets::default(),
             openapi: openapi::Document::default(),
             asyncapi: openapi::Document::default(),

@@ -87,6 +87,8 @@ codes! {
     UpstreamError = "upstream-error", BAD_GATEWAY, "The source failed";
     WriteFailed = "write-failed", BAD_GATEWAY, "The source did not take the write";
     RefreshFailed = "refresh-failed", BAD_GATEWAY, "The source could not be read";
+    Busy = "busy", SERVICE_UNAVAILABLE, "Too much is under way";
+    QueryTimeout = "query-timeout", SERVICE_UNAVAILABLE, "The query takes too long";
     NotReady = "not-ready", SERVICE_UNAVAILABLE, "The first copy is still being read";
     QueueFull = "queue-full", SERVICE_UNAVAILABLE, "Too many writes wait";
     InboxFull = "inbox-full", SERVICE_UNAVAILABLE, "Too many deliveries wait";
@@ -117,7 +119,7 @@ impl ApiError {
     /// A refusal with what is wrong, in words for the caller.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> ApiError {
         let retry_after = match code {
-            Code::NotReady | Code::QueueFull | Code::StoreUnavailable => Some(Duration::from_secs(1)),
+            Code::NotReady | Code::QueueFull | Code::StoreUnavailable | Code::Busy => Some(Duration::from_secs(1)),
             Code::ShuttingDown | Code::RateLimited | Code::InboxFull | Code::TooManyViews => {
                 Some(Duration::from_secs(5))
             }

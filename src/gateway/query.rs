@@ -5,9 +5,7 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::{OriginalUri, RawQuery, State};
-use axum::http::HeaderMap;
+use axum::extract::{OriginalUri, Request, State};
 use axum::response::Response;
 
 use super::answer::{self, View};
@@ -25,15 +23,14 @@ use crate::vista::{Error, Query};
 pub(super) async fn query(
     On(at): On,
     OriginalUri(uri): OriginalUri,
-    RawQuery(raw): RawQuery,
     State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    let raw = raw.unwrap_or_default();
-    let format = negotiate::of_list(&headers)?;
-    let media = record::media(&headers)?;
-    let body = shared.limits.read(&headers, body).await?;
+    let (parts, body) = request.into_parts();
+    let (headers, raw) = (&parts.headers, parts.uri.query().unwrap_or_default());
+    let format = negotiate::of_list(headers)?;
+    let media = record::media(headers)?;
+    let body = shared.body(&parts, body).await?;
     let value = record::value(media, &body, &shared.limits)?;
     let mut query = Query::from_json(&value, &at.schema).map_err(wrong)?;
     if !raw.is_empty() {
@@ -54,12 +51,12 @@ pub(super) async fn query(
     let (page, starts) = (Page::of(&query), query.after.is_some());
     let view = View::of(&at);
     let etag = view.list_etag(&[raw.as_bytes(), &body].join(&b'\n'), format);
-    if at.dio.0.core.is_complete() && answer::is_known(&headers, &etag) {
+    if at.dio.0.core.is_complete() && answer::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
     let mut found = list::find(&at, &view, &Arc::new(Repeated::new(query)), page, format).await?;
     let etag = found.etag.take().unwrap_or(etag);
-    if answer::is_known(&headers, &etag) {
+    if answer::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
     let links = starts.then(|| found.cursor_links(&format!("{}?", uri.path())));

@@ -10,6 +10,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use tower::Service;
 
+use super::budget::Budgets;
 use super::metrics::Metrics;
 use super::pipeline::pipeline;
 use super::router::Route;
@@ -27,6 +28,7 @@ pub struct GatewayService {
 impl GatewayService {
     pub(super) fn new(mut shared: Shared) -> GatewayService {
         shared.metrics = Metrics::new(shared.dios.len(), shared.hooks.len());
+        shared.budgets = Budgets::new(&shared.limits);
         let shared = Arc::new(shared);
         webhook::recover(&shared);
         let entry = |outside| Entry { shared: Arc::clone(&shared), outside };

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use axum::body::{Body, Bytes};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, header};
 use indexmap::IndexMap;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::answer::{self, Common};
 use super::asked::Texts;
 use super::auth::Auth;
+use super::budget::{Budgets, Caller};
 use super::events::{Lives, Sockets, Views};
 use super::explorer::Explorer;
 use super::limits::Limits;
@@ -44,6 +47,8 @@ pub struct Shared {
     pub explorer: Explorer,
     /// How large requests may be.
     pub limits: Limits,
+    /// What callers may hold at a time; made with the router, as the limits say.
+    pub budgets: Budgets,
     /// The event sockets.
     pub sockets: Sockets,
     /// What is served, described; made with the router.
@@ -59,6 +64,15 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Reads the whole body of the request with `parts`, within the budget of bodies.
+    ///
+    /// # Errors
+    /// As [`Limits::read`].
+    pub(super) async fn body(&self, parts: &Parts, body: Body) -> Result<Bytes, ApiError> {
+        let lease = self.budgets.bodies.take(Caller::of(&parts.extensions), 0)?;
+        self.limits.read(&parts.headers, body, lease).await
+    }
+
     /// Whether browsers get a page there.
     pub(super) fn has_page(&self, route: Route) -> bool {
         route == Route::Docs || route == Route::Index && !matches!(self.explorer, Explorer::Off)

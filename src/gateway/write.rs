@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts as _, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::answer::{self, APPLIED, DURABLE, OPERATION, POSITION, REPLAYED, View};
 use super::extract::{Prefix, segment};
@@ -42,19 +43,27 @@ impl FromRequest<Arc<Shared>> for Change {
     async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self, ApiError> {
         let (mut parts, body) = request.into_parts();
         let Prefix(prefix) = Prefix::from_request_parts(&mut parts, shared).await?;
-        let body = shared.limits.read(&parts.headers, body).await?;
-        let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
-        let request = [parts.method.as_str().as_bytes(), target.as_bytes(), &body].join(&b'\n');
+        let body = shared.body(&parts, body).await?;
         Ok(Change {
             prefer: Prefer::of(&parts.headers).check()?,
             condition: condition(&parts.headers)?,
-            key: key(&parts.headers)?.map(|key| IdempotencyKey { key, fingerprint: xxh3_128(&request) }),
+            key: key(&parts.headers)?.map(|key| IdempotencyKey { key, fingerprint: fingerprint(&parts, &body) }),
             headers: parts.headers,
             body,
             limits: shared.limits,
             prefix,
         })
     }
+}
+
+/// Hash of what is asked for, by which a repeated request is known.
+fn fingerprint(parts: &Parts, body: &[u8]) -> u128 {
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    let mut hash = Xxh3Default::new();
+    for part in [parts.method.as_str().as_bytes(), b"\n", target.as_bytes(), b"\n", body] {
+        hash.update(part);
+    }
+    hash.digest128()
 }
 
 impl Change {

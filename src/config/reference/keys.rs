@@ -71,6 +71,42 @@ pub(super) const KEYS: &[Said] = &[
         "\"20s\"",
         "Time that event streams and sockets wait for the first copy of a resource, before they are told to come again.",
     ),
+    (
+        "server.limits.query_time",
+        "\"2s\"",
+        "Time that one query may take, waiting for its turn included; then it is refused with 503 `query-timeout` or `busy`.",
+    ),
+    (
+        "server.limits.query_memory",
+        "\"256MiB\"",
+        "Bytes that one query may hold for its groups and for what it sorts by; beyond, 400 `limit-too-large`.",
+    ),
+    (
+        "server.limits.heavy_queries",
+        "one less than there are cores",
+        "Queries over many rows that are worked on at a time; more wait for their turn.",
+    ),
+    (
+        "server.limits.bodies",
+        "\"128MiB\"",
+        "Bytes of request bodies in memory at a time, a quarter of them for one address; beyond, 503 `busy` or 429.",
+    ),
+    (
+        "server.limits.answers",
+        "\"256MiB\"",
+        "Bytes of large answers under way, a quarter of them for one address; beyond, 503 `busy` or 429.",
+    ),
+    (
+        "server.limits.live_queries",
+        "1_000",
+        "Different live queries and filters of subscribers at a time; beyond, 503 `busy`.",
+    ),
+    ("server.limits.live_per_address", "250", "Those of them that one address may bring; beyond, 429."),
+    (
+        "server.limits.patterns",
+        "\"64MiB\"",
+        "Bytes of the compiled patterns of subscribers' filters, a quarter of them for one address; beyond, 503 `busy` or 429.",
+    ),
     ("lens.cache", "\"cache.redb\"", "The file with the copies, or `\"memory\"`; `--cache` overrides it."),
     (
         "lens.journal",

@@ -8,9 +8,10 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 
-use super::text::{CONTENT_TYPE, Text};
+use super::text::{CONTENT_TYPE, Family, Text};
 use super::{CLOSES, Metrics, results};
 use crate::dio::{BreakerState, Counters, FeedStatus, Reach, Status};
+use crate::gateway::budget::Budget;
 use crate::gateway::problem::Code;
 use crate::gateway::state::{Mounted, Shared};
 use crate::hot::State as Rows;
@@ -21,6 +22,7 @@ pub(in crate::gateway) async fn scrape(State(shared): State<Arc<Shared>>) -> Res
     let mut text = Text::default();
     process(&mut text, &shared.metrics);
     http(&mut text, &shared);
+    budgets(&mut text, &shared);
     dios(&mut text, &shared);
     hooks(&mut text, &shared);
     let headers = [
@@ -68,6 +70,22 @@ fn http(text: &mut Text, shared: &Shared) {
     if let Some(connections) = &shared.connections {
         text.gauge("diorama_http_connections", "Open connections, those of sockets among them.")
             .sample(&[], connections.len());
+    }
+}
+
+fn budgets(text: &mut Text, shared: &Shared) {
+    let budgets = shared.budgets.all();
+    let gauge = text.gauge("diorama_budget_held", "What callers hold of a budget, by its key in [server.limits].");
+    each(gauge, &budgets, |budget| budget.held() as u64);
+    let gauge = text.gauge("diorama_budget_limit", "The most that they may hold.");
+    each(gauge, &budgets, |budget| budget.most() as u64);
+    let counter = text.counter("diorama_budget_refused_total", "Requests that were refused because it was used up.");
+    each(counter, &budgets, Budget::refused);
+}
+
+fn each(mut family: Family<'_>, budgets: &[&Budget], value: fn(&Budget) -> u64) {
+    for budget in budgets {
+        family.sample(&[("budget", budget.key())], value(budget));
     }
 }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{OriginalUri, State};
+use axum::extract::{OriginalUri, Request, State};
 use axum::http::header::{self, HeaderValue};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::Response;
 use futures_util::FutureExt as _;
@@ -18,6 +19,7 @@ use super::work::{Applying, Job, Told, parcel, undecodable, unkept};
 use super::{Hook, find, raw};
 use crate::dio::{Dio, Parcel};
 use crate::gateway::answer::{self, DURABLE};
+use crate::gateway::budget::Caller;
 use crate::gateway::extract::{Segment, check_ready};
 use crate::gateway::limits::Limits;
 use crate::gateway::metrics::Deliveries;
@@ -37,13 +39,13 @@ const AGAIN: Duration = Duration::from_secs(2);
 pub(in crate::gateway) async fn receive(
     State(shared): State<Arc<Shared>>,
     Segment(name): Segment<1>,
-    method: Method,
     OriginalUri(uri): OriginalUri,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, ApiError> {
     let (at, hook) = find(&shared, &name)?;
-    let taken = take(&shared, hook, (&method, &uri, &headers), body).await;
+    let (Parts { method, headers, extensions, .. }, body) = request.into_parts();
+    let caller = Caller::of(&extensions);
+    let taken = take(&shared, hook, (&method, &uri, &headers), caller, body).await;
     // Where what was answered 2xx is safe: with a volatile journal it ends with the process.
     let durable = shared.dio(&hook.dio).is_ok_and(|at| at.dio.is_durable());
     let reporter = Reporter { shared: &shared, at, hook, headers: &headers };
@@ -162,11 +164,12 @@ async fn take(
     shared: &Shared,
     hook: &Arc<Hook>,
     (method, uri, headers): (&Method, &Uri, &HeaderMap),
+    caller: Caller,
     body: Body,
 ) -> Result<Taken, ApiError> {
     let dio = &shared.dio(&hook.dio)?.dio;
     let limits = Limits { body: MOST_BYTES, ..shared.limits };
-    let body = limits.read(headers, body).await?;
+    let body = limits.read(headers, body, shared.budgets.bodies.take(caller, 0)?).await?;
     let request =
         inbound::Request { method, path: uri.path(), query: uri.query(), headers, body: &body, now: Timestamp::now() };
     if let Some(reply) = hook.inbound.answer_before_verifying(&request) {

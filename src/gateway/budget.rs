@@ -1,0 +1,297 @@
+//! Budgets: what callers may hold of the server at a time, all together and each address.
+//!
+//! A [`Budget`] counts bytes or things that are held. Whoever takes some holds a [`Lease`], which gives it back when dropped.
+//! Each budget has a bound (a key of `[server.limits]`), a gauge and a counter of refusals in `/metrics`, and two outcomes when it is
+//! used up: 503 `busy` where the whole server is, 429 `rate-limited` where one address holds its share. Both say when to come again.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::body::Bytes;
+use axum::http::Extensions;
+use parking_lot::Mutex;
+
+use super::limits::Limits;
+use super::problem::{ApiError, Code};
+
+/// Bodies of answers up to this size are not counted: the socket takes them.
+const SMALL_ANSWER: usize = 64 << 10;
+
+/// The address that a request came from, as far as budgets tell addresses apart: an IPv6 address stands for its /64 network, which
+/// one client has whole.
+///
+/// The server puts it into the extensions of each request; without one, all callers share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Caller(IpAddr);
+
+impl Caller {
+    /// The caller at `address`.
+    pub fn new(address: IpAddr) -> Caller {
+        Caller(match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+            }
+            v4 => v4,
+        })
+    }
+
+    /// The caller of the request that has these extensions.
+    pub(super) fn of(extensions: &Extensions) -> Caller {
+        extensions.get().copied().unwrap_or(Caller(IpAddr::from([0, 0, 0, 0])))
+    }
+}
+
+/// An amount that callers share.
+#[derive(Debug)]
+pub struct Budget {
+    /// As metrics and refusals name it.
+    name: &'static str,
+    /// The key of `[server.limits]` that sets it.
+    key: &'static str,
+    most: usize,
+    /// The most that one address may hold.
+    share: usize,
+    held: Mutex<Held>,
+    refused: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    all: usize,
+    by_caller: HashMap<Caller, usize>,
+}
+
+impl Budget {
+    /// A budget of `most`, of which one address may hold `share`.
+    pub fn new(name: &'static str, key: &'static str, most: usize, share: usize) -> Arc<Budget> {
+        Arc::new(Budget { name, key, most, share, held: Mutex::default(), refused: AtomicU64::new(0) })
+    }
+
+    /// Takes `amount` for `caller`.
+    ///
+    /// # Errors
+    /// 429 `rate-limited` if the caller's address holds its share, 503 `busy` if all is taken.
+    pub fn take(self: &Arc<Budget>, caller: Caller, amount: usize) -> Result<Lease, ApiError> {
+        self.add(caller, amount)?;
+        Ok(Lease { budget: Arc::clone(self), caller, amount })
+    }
+
+    fn add(&self, caller: Caller, amount: usize) -> Result<(), ApiError> {
+        let mut held = self.held.lock();
+        let own = held.by_caller.get(&caller).copied().unwrap_or(0);
+        let of_caller = own.saturating_add(amount) > self.share;
+        if of_caller || held.all.saturating_add(amount) > self.most {
+            drop(held);
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(self.refusal(of_caller));
+        }
+        held.all += amount;
+        if amount > 0 {
+            held.by_caller.insert(caller, own + amount);
+        }
+        Ok(())
+    }
+
+    fn give_back(&self, caller: Caller, amount: usize) {
+        let mut held = self.held.lock();
+        held.all -= amount;
+        if let Some(own) = held.by_caller.get_mut(&caller) {
+            *own -= amount;
+            if *own == 0 {
+                held.by_caller.remove(&caller);
+            }
+        }
+    }
+
+    fn refusal(&self, of_caller: bool) -> ApiError {
+        let hint = format!("come again after Retry-After; server.limits.{} is the bound", self.key);
+        match of_caller {
+            true => ApiError::new(Code::RateLimited, format!("this address has its share of the {}", self.name)),
+            false => ApiError::new(Code::Busy, format!("all of the {} are taken", self.name)),
+        }
+        .hint(hint)
+    }
+
+    /// Its name for metrics.
+    pub fn key(&self) -> &'static str {
+        self.key
+    }
+
+    /// The most that may be held.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// What is held now.
+    pub fn held(&self) -> usize {
+        self.held.lock().all
+    }
+
+    /// How often it was refused.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+/// A part of a [`Budget`], given back when dropped.
+#[derive(Debug)]
+#[must_use = "a lease that is dropped is given back"]
+pub struct Lease {
+    budget: Arc<Budget>,
+    caller: Caller,
+    amount: usize,
+}
+
+impl Lease {
+    /// Takes `more`.
+    ///
+    /// # Errors
+    /// As [`Budget::take`]; what was held stays held.
+    pub fn grow(&mut self, more: usize) -> Result<(), ApiError> {
+        self.budget.add(self.caller, more)?;
+        self.amount += more;
+        Ok(())
+    }
+
+    /// Holds at least `amount` from now on.
+    ///
+    /// # Errors
+    /// As [`Budget::take`].
+    pub fn grow_to(&mut self, amount: usize) -> Result<(), ApiError> {
+        self.grow(amount.saturating_sub(self.amount))
+    }
+
+    /// Gives back all but `amount`.
+    pub fn shrink_to(&mut self, amount: usize) {
+        let less = self.amount.saturating_sub(amount);
+        self.budget.give_back(self.caller, less);
+        self.amount -= less;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.budget.give_back(self.caller, self.amount);
+    }
+}
+
+/// The budgets of one gateway.
+#[derive(Debug)]
+pub struct Budgets {
+    /// Bytes of request bodies that are held in memory.
+    pub bodies: Arc<Budget>,
+    /// Bytes of large answers until the socket has taken them, and of the places of rows that are still to be sent.
+    pub answers: Arc<Budget>,
+    /// Different live queries and filters of subscribers, on the account of the address that brought them.
+    pub live: Arc<Budget>,
+    /// Bytes of the compiled patterns that subscribers' filters keep.
+    pub patterns: Arc<Budget>,
+}
+
+impl Default for Budgets {
+    fn default() -> Budgets {
+        Budgets::new(&Limits::default())
+    }
+}
+
+impl Budgets {
+    /// Budgets as `limits` say.
+    pub fn new(limits: &Limits) -> Budgets {
+        let quarter = |most: usize| (most / 4).max(1);
+        // One body of the largest size passes, whatever the budget is.
+        let body_share = quarter(limits.bodies).max(limits.body.saturating_mul(2));
+        Budgets {
+            bodies: Budget::new("bytes of bodies in flight", "bodies", limits.bodies.max(body_share), body_share),
+            answers: Budget::new("bytes of answers under way", "answers", limits.answers, quarter(limits.answers)),
+            live: Budget::new("live queries", "live_queries", limits.live_queries, limits.live_per_address),
+            patterns: Budget::new("bytes of patterns", "patterns", limits.patterns, quarter(limits.patterns)),
+        }
+    }
+
+    /// All of them, for metrics.
+    pub fn all(&self) -> [&Budget; 4] {
+        [&self.bodies, &self.answers, &self.live, &self.patterns]
+    }
+
+    /// `body` as the body of an answer to `caller`. A large one holds a lease until the socket has taken it.
+    ///
+    /// # Errors
+    /// As [`Budget::take`].
+    pub fn answer(&self, caller: Caller, body: Vec<u8>) -> Result<Bytes, ApiError> {
+        if body.capacity() <= SMALL_ANSWER {
+            return Ok(body.into());
+        }
+        let lease = self.answers.take(caller, body.capacity())?;
+        Ok(lease.bytes(body))
+    }
+}
+
+/// Bytes with the lease that they hold.
+struct Leased {
+    body: Vec<u8>,
+    _lease: Lease,
+}
+
+impl Lease {
+    /// `body`, with this lease as long as its bytes are there.
+    pub(super) fn bytes(self, body: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Leased { body, _lease: self })
+    }
+}
+
+impl AsRef<[u8]> for Leased {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(text: &str) -> Caller {
+        Caller::new(text.parse().unwrap())
+    }
+
+    #[test]
+    fn one_address_gets_its_share_and_all_get_what_there_is() {
+        let budget = Budget::new("things", "things", 10, 4);
+        let code = |taken: Result<Lease, ApiError>| taken.unwrap_err().code();
+        let mut first = budget.take(caller("10.0.0.1"), 4).unwrap();
+        assert_eq!(code(budget.take(caller("::ffff:10.0.0.1"), 1)), Code::RateLimited);
+        assert_eq!(first.grow(1).unwrap_err().code(), Code::RateLimited);
+        let others = [budget.take(caller("10.0.0.2"), 4).unwrap(), budget.take(caller("10.0.0.3"), 2).unwrap()];
+        assert_eq!(code(budget.take(caller("10.0.0.4"), 1)), Code::Busy);
+        assert_eq!((budget.held(), budget.refused()), (10, 3));
+        first.shrink_to(1);
+        assert_eq!(budget.held(), 7);
+        assert!(first.grow_to(3).is_ok() && first.grow_to(2).is_ok());
+        assert_eq!(budget.held(), 9);
+        drop((first, others));
+        assert_eq!(budget.held(), 0);
+        assert!(budget.held.lock().by_caller.is_empty());
+    }
+
+    #[test]
+    fn a_network_is_one_caller() {
+        assert_eq!(caller("2001:db8::1"), caller("2001:db8::2:1"));
+        assert_ne!(caller("2001:db8::1"), caller("2001:db8:0:1::1"));
+        assert_eq!(caller("::ffff:10.0.0.1"), caller("10.0.0.1"));
+    }
+
+    #[test]
+    fn a_large_answer_is_counted_until_its_bytes_are_gone() {
+        let budgets = Budgets::default();
+        let small = budgets.answer(caller("10.0.0.1"), vec![0; 100]).unwrap();
+        assert_eq!(budgets.answers.held(), 0);
+        let large = budgets.answer(caller("10.0.0.1"), vec![0; 1 << 20]).unwrap();
+        let part = large.slice(..5);
+        drop((small, large));
+        assert_eq!(budgets.answers.held(), 1 << 20);
+        drop(part);
+        assert_eq!(budgets.answers.held(), 0);
+    }
+}

@@ -175,7 +175,7 @@ pub async fn serve_with(config: Config, ready: impl FnOnce(&str)) -> Result<(), 
     let base = format!("http://{}{}", server.address, base_path(&config));
     let opening = async {
         // A file that somebody else holds is the end of it: nobody is to be invited before.
-        let lens = lens(&config.lens)?;
+        let lens = lens(&config.lens, config.server.limits.heavy_queries)?;
         say(format_args!("listening on {base}"));
         let app = match App::open(&config, lens).await {
             Ok(app) => app,
@@ -378,8 +378,12 @@ impl App {
 const QUEUE: usize = 100_000;
 
 /// Cache and journal, with the one way a source is listed.
-fn lens(spec: &LensSpec) -> Result<Lens, Failure> {
+fn lens(spec: &LensSpec, heavy_queries: Option<usize>) -> Result<Lens, Failure> {
     let builder = Lens::new().on_start(list).on_refresh(list).on_start_blocking(false);
+    let builder = match heavy_queries {
+        Some(most) => builder.heavy_queries(most),
+        None => builder,
+    };
     let builder = builder.settings(|settings| {
         settings.write_queue_capacity = QUEUE;
         settings.count_parked = true;

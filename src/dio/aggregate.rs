@@ -6,7 +6,7 @@ use super::core::Core;
 use super::coverage::Coverage;
 use crate::hot::State;
 use crate::record::Record;
-use crate::vista::query::{Aggregation, JsonRow};
+use crate::vista::query::{Aggregation, JsonRow, Meter};
 use crate::vista::{Error, Query, Result, Schema};
 
 impl Core {
@@ -21,37 +21,39 @@ impl Core {
         query: &Query,
         asked: &Arc<Aggregation>,
         schema: &Arc<Schema>,
+        meter: &Arc<Meter>,
     ) -> Result<Vec<Record>> {
         if self.readable()? == Coverage::Partial {
             let what = "aggregate (its rows are only partly cached)";
             return Err(Error::Unsupported { vista: Arc::clone(&self.name), what });
         }
-        self.aggregate_in(state, query, asked, schema).await
+        self.aggregate_in(state, query, asked, schema, meter).await
     }
 
     /// [`Core::aggregate`] of a state that has all rows.
     ///
     /// # Errors
-    /// What the aggregation says.
+    /// What the aggregation says, and as [`Core::pick`].
     pub(crate) async fn aggregate_in(
         &self,
         state: Arc<State>,
         query: &Query,
         asked: &Arc<Aggregation>,
         schema: &Arc<Schema>,
+        meter: &Arc<Meter>,
     ) -> Result<Vec<Record>> {
         // Of a mere number, no row is looked at.
         let limit = asked.is_count().then_some(0);
         let rows = Query { filter: query.filter.clone(), search: query.search.clone(), limit, ..Query::default() };
-        let (picked, _) = self.pick(&state, &rows, schema).await?;
+        let (picked, _) = self.pick(&state, &rows, schema, meter).await?;
         if asked.is_count() {
             return Ok(vec![asked.of_count(picked.total)]);
         }
         let asked = Arc::clone(asked);
-        self.heavy(picked.slots.len(), move || {
+        self.work(picked.slots.len(), meter, move |meter| {
             let rows = picked.slots.iter().filter_map(|slot| state.table().at(*slot));
-            asked.fold(rows.map(|row| JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..]))))
+            asked.fold_within(rows.map(|row| JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..]))), meter)
         })
-        .await?
+        .await
     }
 }

@@ -12,10 +12,13 @@ use super::write::WriteOptions;
 use crate::hot::plan::{Page, Picked, Plan, Repeated, plan};
 use crate::hot::{Slot, State};
 use crate::record::{Id, Record, Rows};
-use crate::vista::query::Cursor;
+use crate::vista::query::{Cursor, Meter};
 use crate::vista::{
     Capabilities, Error, Flag, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,
 };
+
+/// Rows from which work that nobody waits for is done off the async threads: there may be hundreds of such at a time.
+const FEW: usize = 500;
 
 /// The shell of [`Dio::vista`](super::Dio::vista). Keeps the Dio alive.
 pub(super) struct Facade {
@@ -44,32 +47,38 @@ pub(super) fn capabilities(core: &Core) -> Capabilities {
 impl Core {
     /// Rows that `query` asks for, and how many match in all.
     pub(crate) async fn select(self: &Arc<Self>, query: &Query, schema: &Arc<Schema>) -> Result<(Rows, u64)> {
-        self.select_from(self.state(), query, schema).await
+        self.select_from(self.state(), query, schema, Meter::unbounded()).await
     }
 
-    /// [`Core::select`] from a State of the caller's.
+    /// [`Core::select`] from a State of the caller's, within bounds.
     pub(crate) async fn select_from(
         &self,
         state: Arc<State>,
         query: &Query,
         schema: &Arc<Schema>,
+        meter: Meter,
     ) -> Result<(Rows, u64)> {
-        let (picked, _) = self.pick(&state, query, schema).await?;
+        let (picked, _) = self.pick(&state, query, schema, &Arc::new(meter)).await?;
         Ok((encode(&state, &picked.slots, schema), picked.total))
     }
 
     /// The one way rows are picked for an answer; says how, too.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a cursor that does not fit.
-    pub(crate) async fn pick(&self, state: &Arc<State>, query: &Query, schema: &Arc<Schema>) -> Result<(Picked, Plan)> {
+    /// [`Error::Invalid`] for a cursor that does not fit, and as [`Workers::run`](super::workers::Workers::run).
+    pub(crate) async fn pick(
+        &self,
+        state: &Arc<State>,
+        query: &Query,
+        schema: &Arc<Schema>,
+        meter: &Arc<Meter>,
+    ) -> Result<(Picked, Plan)> {
         let plan = plan(state.table(), query, schema)?;
         self.note_plan(state, &plan);
-        if plan.cost() < HEAVY {
-            return Ok((plan.run(state.table(), query, schema), plan));
-        }
         let (state, query, schema) = (Arc::clone(state), query.clone(), Arc::clone(schema));
-        self.heavy(plan.cost(), move || (plan.run(state.table(), &query, &schema), plan)).await
+        let weight = if query.filter.has_patterns() { HEAVY } else { plan.cost() };
+        let work = move |meter: &Meter| plan.run(state.table(), &query, &schema, meter).map(|picked| (picked, plan));
+        self.work(weight, meter, work).await
     }
 
     /// [`Core::pick`] for a query that is asked again and again.
@@ -82,15 +91,33 @@ impl Core {
         query: &Arc<Repeated>,
         page: Page,
         schema: &Arc<Schema>,
+        meter: &Arc<Meter>,
     ) -> Result<Picked> {
         let ready = query.ready(state, page, schema)?;
         self.note_plan(state, ready.plan());
-        if ready.plan().cost() < HEAVY {
-            return Ok(ready.run(state, query.query(), page, schema));
+        if ready.plan().cost() < HEAVY && !query.has_patterns() {
+            return ready.run(state, query.query(), page, schema, meter);
         }
         let (state, query, schema) = (Arc::clone(state), Arc::clone(query), Arc::clone(schema));
-        let cost = ready.plan().cost();
-        self.heavy(cost, move || ready.run(&state, query.query(), page, &schema)).await
+        let work = move |meter: &Meter| ready.run(&state, query.query(), page, &schema, meter);
+        self.settings.workers.run(meter, work).await
+    }
+
+    /// Runs `work` within the bounds of `meter`, by the [`Workers`](super::workers::Workers) if it is about many rows.
+    ///
+    /// # Errors
+    /// What `work` says, and as [`Workers::run`](super::workers::Workers::run).
+    pub(crate) async fn work<T: Send + 'static>(
+        &self,
+        rows: usize,
+        meter: &Arc<Meter>,
+        work: impl FnOnce(&Meter) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let most = if meter.is_background() { FEW } else { HEAVY };
+        if rows < most {
+            return work(meter);
+        }
+        self.settings.workers.run(meter, work).await
     }
 
     /// Answers `query` from the master, if the copy is not whole and the master can.
@@ -215,7 +242,7 @@ impl TableShell for Facade {
         let after = token.map_or(Ok(Cursor::start()), |token| Cursor::parse(token))?;
         let query = Query { after: Some(after), offset: 0, ..query.clone() };
         let (state, schema) = (core.state(), &self.schema);
-        let (picked, _) = core.pick(&state, &query, schema).await?;
+        let (picked, _) = core.pick(&state, &query, schema, &Arc::new(Meter::unbounded())).await?;
         let next = picked.next(state.table(), &query, schema);
         Ok((encode(&state, &picked.slots, schema), next.map(|next| next.to_string())))
     }

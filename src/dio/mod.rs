@@ -41,6 +41,7 @@ mod view;
 mod weak;
 mod whole_list;
 mod worker;
+mod workers;
 mod write;
 mod writeback;
 
@@ -63,6 +64,7 @@ pub use ring::{EventReceiver, RingLimits};
 pub use settings::{BreakerLimits, OnUnknown, Retry, Settings, WriteOrder, WriteRoute};
 pub use weak::WeakDio;
 pub use whole_list::WholeList;
+pub use workers::Workers;
 pub use write::{IdempotencyKey, Ticket, WriteOptions};
 
 #[doc(inline)]
@@ -177,6 +179,11 @@ impl Dio {
     pub fn vista(&self) -> Vista {
         let schema = self.schema();
         Vista::new(Arc::clone(&self.0.core.name), facade::Facade { handle: Arc::clone(&self.0), schema })
+    }
+
+    /// The threads that its queries over many rows run on.
+    pub fn workers(&self) -> &Workers {
+        &self.0.core.settings.workers
     }
 
     /// What readers see now, as one consistent whole.

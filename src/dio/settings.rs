@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ring::RingLimits;
+use super::workers::Workers;
 use crate::journal::InboxLimits;
 use crate::vista::UnknownColumns;
 
@@ -92,6 +93,8 @@ pub struct Settings {
     pub index_memory: usize,
     /// How long an index that was used is kept when there is no room for another (default: 60 s).
     pub index_rest: Duration,
+    /// Threads for queries over many rows, shared by all Dios of a Lens (default: one less than there are cores).
+    pub workers: Arc<Workers>,
     /// Whether the master is left alone: nothing is delivered or read by itself. For tools that mend a journal (default: no).
     pub offline: bool,
 }
@@ -135,6 +138,7 @@ impl Default for Settings {
             max_indexes: 16,
             index_memory: 512 << 20,
             index_rest: Duration::from_secs(60),
+            workers: Arc::default(),
             offline: false,
         }
     }

@@ -9,6 +9,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 
 use super::answer::{self, View};
+use super::budget::Bounds;
 use super::events::{self, LiveWish};
 use super::extract::{Segment, check_ready};
 use super::format::Writer;
@@ -18,7 +19,7 @@ use super::params::{self, ParamOptions, percent_decoded};
 use super::problem::{ApiError, Code};
 use super::state::{Mounted, Shared};
 use crate::record::{Body, Record};
-use crate::vista::query::{AggregateItem, Aggregation, Path};
+use crate::vista::query::{AggregateItem, Aggregation, Meter, Path};
 use crate::vista::{Error, Query, Schema};
 
 /// Items of one select, at most.
@@ -33,28 +34,42 @@ pub(super) async fn aggregate(
     request: Request,
 ) -> Result<Response, ApiError> {
     let at = Arc::clone(shared.dio(&dio)?);
-    if let Some(asked) = LiveWish::parse_groups(request.uri().query().unwrap_or_default(), &at)? {
-        return events::live_groups(&shared, &at, asked, request).await;
+    let bounds = Bounds::of(&shared, request.extensions());
+    let raw = request.uri().query().unwrap_or_default().to_string();
+    let (owner, text) = (Arc::clone(&at), raw.clone());
+    let live = bounds.read(&at, raw.as_bytes(), move || LiveWish::parse_groups(&text, &owner)).await??;
+    if let Some(asked) = live {
+        return events::live_groups(&shared, &at, bounds, asked, request).await;
     }
     check_ready(&at.dio)?;
-    let (raw, headers) = (request.uri().query().unwrap_or_default(), request.headers());
+    let headers = request.headers();
     let format = negotiate::of_list(headers)?;
     let view = View::of(&at);
     let etag = view.list_etag(&[b"_aggregate?", raw.as_bytes()].concat(), format);
     if answer::is_named(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let Asked { aggregation, rows, groups, schema } = Asked::read(raw, &at)?;
+    let (owner, text) = (Arc::clone(&at), raw.clone());
+    let asked = bounds.read(&at, raw.as_bytes(), move || Asked::read(&text, &owner)).await??;
     if answer::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let found = at.dio.0.core.aggregate(Arc::clone(&view.state), &rows, &aggregation, &at.schema).await?;
+    let (state, meter) = (Arc::clone(&view.state), &bounds.meter);
+    let groups = at.dio.0.core.aggregate(state, &asked.rows, &asked.aggregation, &at.schema, meter).await?;
+    let writer = Writer::new(format, &Query::default(), &asked.schema)?;
+    let (offset, count) = (asked.groups.offset, groups.len());
+    let page = move |meter: &Meter| Ok(page(groups, &asked, &writer, meter));
+    let (body, shown, total) = at.dio.0.core.work(count, meter, page).await?;
+    Ok(Found::new(bounds.answer(body)?, offset, shown, total).respond(&view, etag, format, None))
+}
+
+/// The page of `groups` that is asked for, written; how many it shows, and how many there are.
+fn page(groups: Vec<Record>, asked: &Asked, writer: &Writer, meter: &Meter) -> (Vec<u8>, u64, u64) {
     // Numbered, so that groups that are equal in the order asked for keep their own.
-    let numbered = found.into_iter().enumerate().map(|(number, group)| (format!("{number:08}"), group));
-    let page = groups.prepare(&schema).top(numbered, groups.offset, groups.limit);
-    let writer = Writer::new(format, &Query::default(), &schema)?;
-    let found = Found::new(write(&writer, &schema, &page.rows), groups.offset, page.rows.len() as u64, page.total);
-    Ok(found.respond(&view, etag, format, None))
+    let numbered = groups.into_iter().enumerate().map(|(number, group)| (format!("{number:08}"), group));
+    let Query { offset, limit, .. } = asked.groups;
+    let page = asked.groups.prepare(&asked.schema).top_within(numbered, offset, limit, meter);
+    (write(writer, &asked.schema, &page.rows), page.rows.len() as u64, page.total)
 }
 
 fn write(writer: &Writer, schema: &Schema, groups: &[(String, Record)]) -> Vec<u8> {

@@ -14,7 +14,7 @@ use super::params::{self, ListQuery, ParamError, ParamOptions};
 use crate::hot::plan::{Page, Repeated};
 use crate::vista::Schema;
 
-/// Texts of a generation: a few megabytes with their plans.
+/// Texts of a generation. With its plan, a text takes some 10 KiB at most: patterns are compiled when a query runs, and not kept.
 const MOST_TEXTS: usize = 1_024;
 /// Longer ones are read each time.
 const LONGEST: usize = 1_024;

@@ -5,16 +5,23 @@
 //! used up: 503 `busy` where the whole server is, 429 `rate-limited` where one address holds its share. Both say when to come again.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::body::Bytes;
+use axum::extract::FromRequestParts;
 use axum::http::Extensions;
+use axum::http::request::Parts;
 use parking_lot::Mutex;
 
 use super::limits::Limits;
+use super::params::percent_decoded;
 use super::problem::{ApiError, Code};
+use super::state::{Mounted, Shared};
+use crate::vista::query::Meter;
 
 /// Bodies of answers up to this size are not counted: the socket takes them.
 const SMALL_ANSWER: usize = 64 << 10;
@@ -189,6 +196,8 @@ pub struct Budgets {
     pub live: Arc<Budget>,
     /// Bytes of the compiled patterns that subscribers' filters keep.
     pub patterns: Arc<Budget>,
+    query_time: Duration,
+    query_memory: usize,
 }
 
 impl Default for Budgets {
@@ -208,6 +217,8 @@ impl Budgets {
             answers: Budget::new("bytes of answers under way", "answers", limits.answers, quarter(limits.answers)),
             live: Budget::new("live queries", "live_queries", limits.live_queries, limits.live_per_address),
             patterns: Budget::new("bytes of patterns", "patterns", limits.patterns, quarter(limits.patterns)),
+            query_time: limits.query_time,
+            query_memory: limits.query_memory,
         }
     }
 
@@ -229,6 +240,111 @@ impl Budgets {
     }
 }
 
+/// The bounds within which one request is answered, or one command of a socket obeyed.
+pub(super) struct Bounds {
+    budgets: Arc<Budgets>,
+    caller: Caller,
+    /// Time and memory of its query.
+    pub(super) meter: Arc<Meter>,
+}
+
+impl FromRequestParts<Arc<Shared>> for Bounds {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Bounds, Infallible> {
+        Ok(Bounds::of(shared, &parts.extensions))
+    }
+}
+
+impl Bounds {
+    /// The bounds of the request that has these extensions.
+    pub(super) fn of(shared: &Shared, extensions: &Extensions) -> Bounds {
+        Bounds::new(&shared.budgets, Caller::of(extensions))
+    }
+
+    /// Bounds of `caller`.
+    pub(super) fn new(budgets: &Arc<Budgets>, caller: Caller) -> Bounds {
+        let meter = Arc::new(Meter::new(budgets.query_time, budgets.query_memory));
+        Bounds { budgets: Arc::clone(budgets), caller, meter }
+    }
+
+    /// The same caller's, with the time of a new query.
+    pub(super) fn again(&self) -> Bounds {
+        Bounds::new(&self.budgets, self.caller)
+    }
+
+    /// `body` as the body of an answer; see [`Budgets::answer`].
+    ///
+    /// # Errors
+    /// As [`Budget::take`].
+    pub(super) fn answer(&self, body: Vec<u8>) -> Result<Bytes, ApiError> {
+        self.budgets.answer(self.caller, body)
+    }
+
+    /// Takes `bytes` of the answers under way.
+    ///
+    /// # Errors
+    /// As [`Budget::take`].
+    pub(super) fn lease_answer(&self, bytes: usize) -> Result<Lease, ApiError> {
+        self.budgets.answers.take(self.caller, bytes)
+    }
+
+    /// Takes a place for one more live query or filter.
+    ///
+    /// # Errors
+    /// As [`Budget::take`].
+    pub(super) fn lease_live(&self) -> Result<Lease, ApiError> {
+        self.budgets.live.take(self.caller, 1)
+    }
+
+    /// Takes what the compiled patterns of a subscriber's filter hold.
+    ///
+    /// # Errors
+    /// As [`Budget::take`].
+    pub(super) fn lease_patterns(&self, bytes: usize) -> Result<Lease, ApiError> {
+        self.budgets.patterns.take(self.caller, bytes)
+    }
+
+    /// Runs `read`, which reads a query from `text`; off the async threads if it may hold regular expressions, which take long
+    /// to compile.
+    ///
+    /// # Errors
+    /// As [`Workers::run`](crate::dio::Workers).
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        at: &Mounted,
+        text: &[u8],
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        match may_hold_regex(text) {
+            true => self.run(at, read).await,
+            false => Ok(read()),
+        }
+    }
+
+    /// Runs `work` off the async threads.
+    ///
+    /// # Errors
+    /// As [`Workers::run`](crate::dio::Workers).
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        at: &Mounted,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        Ok(at.dio.workers().run(&self.meter, |_| Ok(work())).await?)
+    }
+}
+
+/// Whether a URL's query or a JSON body may name the operators of regular expressions, perhaps with escaped letters.
+pub(super) fn may_hold_regex(text: &[u8]) -> bool {
+    let holds = |text: &[u8]| text.windows(5).any(|word| word.eq_ignore_ascii_case(b"match"));
+    let escaped = || match std::str::from_utf8(text).ok().and_then(|text| percent_decoded(text, false)) {
+        Some(decoded) => holds(decoded.as_bytes()),
+        None => true,
+    };
+    holds(text) || text.contains(&b'\\') || text.contains(&b'%') && escaped()
+}
+
 /// Bytes with the lease that they hold.
 struct Leased {
     body: Vec<u8>,
@@ -245,6 +361,13 @@ impl Lease {
 impl AsRef<[u8]> for Leased {
     fn as_ref(&self) -> &[u8] {
         &self.body
+    }
+}
+
+#[cfg(test)]
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds::new(&Arc::default(), Caller::of(&Extensions::new()))
     }
 }
 
@@ -273,6 +396,14 @@ mod tests {
         drop((first, others));
         assert_eq!(budget.held(), 0);
         assert!(budget.held.lock().by_caller.is_empty());
+    }
+
+    #[test]
+    fn regular_expressions_are_seen_however_they_are_written() {
+        for text in ["a=match.b", "a=imatch.b", "a=m%61tch.b", r#"{"m\u0061tch":1}"#, "%6D%41%54%43%48"] {
+            assert!(may_hold_regex(text.as_bytes()), "{text}");
+        }
+        assert!(!may_hold_regex(b"a=like.*b*&limit=5&name=%C3%BC") && !may_hold_regex(b""));
     }
 
     #[test]

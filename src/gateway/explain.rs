@@ -7,6 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 
 use super::answer::View;
+use super::budget::Bounds;
 use super::problem::{ApiError, Code};
 use super::state::Mounted;
 use crate::vista::Query;
@@ -24,14 +25,14 @@ pub(super) fn is_asked(extra: &[(String, String)]) -> Result<bool, ApiError> {
 }
 
 /// Answers the query once and says what that took.
-pub(super) async fn explain(at: &Mounted, view: &View, query: &Query) -> Result<Response, ApiError> {
+pub(super) async fn explain(at: &Mounted, view: &View, query: &Query, bounds: &Bounds) -> Result<Response, ApiError> {
     let core = &at.dio.0.core;
     if !core.is_complete() {
         return Err(ApiError::new(Code::InvalidParameter, "the rows are only partly cached: the source answers lists")
             .hint("ask the source how it does"));
     }
     let started = Instant::now();
-    let (picked, plan) = core.pick(&view.state, query, &at.schema).await?;
+    let (picked, plan) = core.pick(&view.state, query, &at.schema, &bounds.meter).await?;
     let took = started.elapsed();
     let table = view.state.table();
     let body = json!({

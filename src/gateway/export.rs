@@ -11,11 +11,13 @@ use std::sync::Arc;
 use axum::body::{Body, Bytes};
 use futures_util::stream;
 
+use super::budget::{Bounds, Lease};
 use super::format::Writer;
+use super::problem::ApiError;
 use crate::dio::Dio;
 use crate::hot::{RowRef, Slot, State};
-use crate::vista::query::{JsonRow, Prepared};
-use crate::vista::{Query, Result, Schema};
+use crate::vista::query::{JsonRow, Meter, Prepared};
+use crate::vista::{Query, Schema};
 
 /// Rows up to which a body is made in one piece, however large they are.
 const FEW: usize = 1_000;
@@ -31,7 +33,8 @@ pub(super) async fn body(
     slots: Vec<Slot>,
     writer: Writer,
     (query, is_page, schema): (&Query, bool, &Schema),
-) -> Result<Body> {
+    bounds: &Bounds,
+) -> Result<Body, ApiError> {
     let count = slots.len();
     let mut out = Vec::new();
     let known = (count <= FEW).then_some(count);
@@ -39,33 +42,44 @@ pub(super) async fn body(
     if count <= FEW && writer.copies() {
         state.table().rows_into(&slots, &mut out);
         writer.end(known, &mut out);
-        return Ok(out.into());
+        return Ok(bounds.answer(out)?.into());
     }
     let rows_seq = state.rows_seq();
     let filter = (!query.is_unfiltered()).then(|| query.prepare(schema));
-    let mut rest = Rest { dio: dio.clone(), slots, at: 0, begun: false, writer, filter, rows_seq, count: known };
+    let held = slots.capacity() * size_of::<Slot>() + filter.as_ref().map_or(0, Prepared::pattern_bytes);
+    let lease = bounds.lease_answer(if count <= FEW { 0 } else { held + 2 * PIECE })?;
+    let mut rest =
+        Rest { dio: dio.clone(), slots, at: 0, begun: false, writer, filter, rows_seq, count: known, _lease: lease };
     if count <= FEW {
         rest.write(&state, usize::MAX, &mut out);
-        return Ok(out.into());
+        return Ok(bounds.answer(out)?.into());
     }
     let at_once = if is_page { AT_ONCE } else { PIECE };
-    let first = move || {
-        rest.write(&state, at_once, &mut out);
-        (rest, out)
+    let first = move |meter: &Meter| {
+        // Between two looks at the clock lie the rows of a piece.
+        while !rest.is_done() && out.len() < at_once && meter.check().is_ok() {
+            let most = at_once.min(out.len() + PIECE);
+            rest.write(&state, most, &mut out);
+        }
+        out.shrink_to_fit();
+        Ok((rest, out))
     };
-    let (rest, first) = dio.0.core.heavy(count, first).await?;
+    let (rest, first) = dio.0.core.work(count, &bounds.meter, first).await?;
     if rest.is_done() {
-        return Ok(first.into());
+        return Ok(bounds.answer(first)?.into());
     }
+    let first = bounds.answer(first)?;
     let pieces = stream::unfold((rest, first), |(mut rest, mut piece)| {
         if piece.is_empty() && rest.is_done() {
             return ready(None);
         }
         if piece.is_empty() {
             let state = rest.dio.0.core.state();
-            rest.write(&state, PIECE, &mut piece);
+            let mut next = Vec::with_capacity(PIECE);
+            rest.write(&state, PIECE, &mut next);
+            piece = next.into();
         }
-        ready(Some((Ok::<_, Infallible>(Bytes::from(piece)), (rest, Vec::new()))))
+        ready(Some((Ok::<_, Infallible>(piece), (rest, Bytes::new()))))
     });
     Ok(Body::from_stream(pieces))
 }
@@ -84,6 +98,7 @@ struct Rest {
     rows_seq: u64,
     /// How many will be sent, if it is certain.
     count: Option<usize>,
+    _lease: Lease,
 }
 
 impl Rest {

@@ -10,6 +10,8 @@ use axum::response::Response;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::answer::{self, Line, TOTAL, View};
+use super::asked::Asked;
+use super::budget::Bounds;
 use super::explain;
 use super::export;
 use super::extract::On;
@@ -23,7 +25,7 @@ use crate::record::Rows;
 use crate::vista::Query;
 
 /// Lists rows.
-pub(super) async fn list(On(at): On, request: Request) -> Result<Response, ApiError> {
+pub(super) async fn list(bounds: Bounds, On(at): On, request: Request) -> Result<Response, ApiError> {
     let (raw, headers) = (request.uri().query().unwrap_or_default(), request.headers());
     let format = negotiate::of_list(headers)?;
     let view = View::of(&at);
@@ -32,15 +34,14 @@ pub(super) async fn list(On(at): On, request: Request) -> Result<Response, ApiEr
     if at.dio.0.core.is_complete() && answer::is_named(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let options = ParamOptions { max_limit: at.options.max_limit, extra: &[explain::EXPLAIN] };
-    let (asked, mut page) = at.texts.read(raw, &at.schema, &options)?;
+    let (asked, mut page) = asked(&at, raw, &bounds).await?;
     if page.limit.is_none() && !format.is_streamed() {
         page.limit = Some(at.options.default_limit);
     }
     if explain::is_asked(&asked.extra)? {
-        return explain::explain(&at, &view, &paged(&asked.query, page)).await;
+        return explain::explain(&at, &view, &paged(&asked.query, page), &bounds).await;
     }
-    let mut found = find(&at, &view, &asked.query, page, format).await?;
+    let mut found = find(&at, &view, &asked.query, page, format, &bounds).await?;
     let etag = found.etag.take().unwrap_or(etag);
     if answer::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
@@ -56,6 +57,16 @@ pub(super) async fn list(On(at): On, request: Request) -> Result<Response, ApiEr
         }
     };
     Ok(found.respond(&view, etag, format, links))
+}
+
+/// What the URL asks for.
+async fn asked(at: &Arc<Mounted>, raw: &str, bounds: &Bounds) -> Result<(Arc<Asked>, Page), ApiError> {
+    let (owner, text) = (Arc::clone(at), raw.to_string());
+    let read = move || {
+        let options = ParamOptions { max_limit: owner.options.max_limit, extra: &[explain::EXPLAIN] };
+        owner.texts.read(&text, &owner.schema, &options)
+    };
+    Ok(bounds.read(at, raw.as_bytes(), read).await??)
 }
 
 /// Rows that room is made for before they are seen.
@@ -89,11 +100,12 @@ pub(super) async fn find(
     asked: &Arc<Repeated>,
     page: Page,
     format: Format,
+    bounds: &Bounds,
 ) -> Result<Found, ApiError> {
     let query = asked.query();
     let writer = Writer::new(format, query, &at.schema)?;
     if !at.dio.0.core.is_complete() {
-        return at_master(at, &paged(asked, page), &writer, format).await;
+        return at_master(at, &paged(asked, page), &writer, format, bounds).await;
     }
     let table = view.state.table();
     let natural = query.is_unfiltered() && query.order.is_empty();
@@ -106,10 +118,10 @@ pub(super) async fn find(
         let end = offset.saturating_add(shown);
         let last = table.natural(end.saturating_sub(1)).next().filter(|_| shown > 0 && end < table.len());
         let next = last.filter(|_| query.after.is_some()).map(|row| cursor(&row, query, &at.schema).to_string());
-        let total = Some(table.len() as u64);
+        let (body, total) = (bounds.answer(body)?, Some(table.len() as u64));
         return Ok(Found { body: body.into(), offset: offset as u64, shown: shown as u64, total, next, etag: None });
     }
-    let picked = at.dio.0.core.pick_again(&view.state, asked, page, &at.schema).await?;
+    let picked = at.dio.0.core.pick_again(&view.state, asked, page, &at.schema, &bounds.meter).await?;
     let next = query.after.as_ref().and_then(|_| picked.next(table, query, &at.schema)).map(|next| next.to_string());
     if next.as_ref().is_some_and(|next| next.len() > MOST_CURSOR) {
         return Err(ApiError::new(Code::InvalidParameter, "after: a value that the rows are ordered by is too long")
@@ -117,13 +129,19 @@ pub(super) async fn find(
     }
     let Picked { slots, before, total, .. } = picked;
     let shown = slots.len() as u64;
-    let body = export::body(&at.dio, Arc::clone(&view.state), slots, writer, (query, page.limit.is_some(), &at.schema))
-        .await?;
+    let what = (query, page.limit.is_some(), &*at.schema);
+    let body = export::body(&at.dio, Arc::clone(&view.state), slots, writer, what, bounds).await?;
     Ok(Found { body, offset: before, shown, total: Some(total), next, etag: None })
 }
 
 /// Rows of a Dio that holds a part of them only: the master answers, if it can.
-async fn at_master(at: &Mounted, query: &Query, writer: &Writer, format: Format) -> Result<Found, ApiError> {
+async fn at_master(
+    at: &Mounted,
+    query: &Query,
+    writer: &Writer,
+    format: Format,
+    bounds: &Bounds,
+) -> Result<Found, ApiError> {
     let vista = at.dio.vista();
     let rows: Rows = vista.shell().list(query).await?;
     let total = match vista.capabilities().can_count {
@@ -133,7 +151,7 @@ async fn at_master(at: &Mounted, query: &Query, writer: &Writer, format: Format)
     let body = writer.all(&rows);
     let mut etag = Line::with_capacity(32);
     etag.put("\"m-").hex(xxh3_64(&body)).put(format.suffix()).put("\"");
-    let etag = Some(etag.value());
+    let (etag, body) = (Some(etag.value()), bounds.answer(body)?);
     Ok(Found { body: body.into(), offset: query.offset, shown: rows.len() as u64, total, next: None, etag })
 }
 

@@ -1,5 +1,7 @@
 //! Writes by filter: one operation per row, within a bound.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::future::join_all;
@@ -22,13 +24,17 @@ use crate::vista::{Error, Query, WriteOp};
 const AT_ONCE: usize = 128;
 
 /// Ids of the rows that a filter lets through. Without a filter, everything must be asked for by name.
-pub(super) async fn targets(at: &Mounted, change: &Change, raw: &str) -> Result<Vec<String>, ApiError> {
+pub(super) async fn targets(at: &Arc<Mounted>, change: &Change, raw: &str) -> Result<Vec<String>, ApiError> {
     if change.condition != Condition::None || change.key.is_some() {
         return Err(ApiError::new(Code::InvalidHeader, "a write by filter takes neither If-Match nor Idempotency-Key")
             .hint("repeated, it is about the rows that match then; to be sure of them, write to each by its id"));
     }
-    let options = ParamOptions { max_limit: at.options.max_limit, extra: &["all"] };
-    let asked = params::parse(raw, &at.schema, &options)?;
+    let (owner, text) = (Arc::clone(at), raw.to_string());
+    let read = move || {
+        let options = ParamOptions { max_limit: owner.options.max_limit, extra: &["all"] };
+        params::parse(&text, &owner.schema, &options)
+    };
+    let asked = change.bounds.read(at, raw.as_bytes(), read).await??;
     if asked.extra.iter().any(|(_, value)| value != "true" && value != "false") {
         return Err(ApiError::new(Code::InvalidParameter, "all is true or false"));
     }
@@ -44,7 +50,7 @@ pub(super) async fn targets(at: &Mounted, change: &Change, raw: &str) -> Result<
     }
     let most = at.options.max_affected.min(change.prefer.max_affected.unwrap_or(u64::MAX));
     let state = at.dio.state();
-    let (Picked { slots, total, .. }, _) = at.dio.0.core.pick(&state, &query, &at.schema).await?;
+    let (Picked { slots, total, .. }, _) = at.dio.0.core.pick(&state, &query, &at.schema, &change.bounds.meter).await?;
     if total > most && !(all && change.prefer.max_affected.is_none()) {
         return Err(ApiError::new(
             Code::MaxAffected,

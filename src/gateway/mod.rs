@@ -241,7 +241,7 @@ impl Default for Shared {
             compression: false,
             explorer: Explorer::default(),
             limits: Limits::default(),
-            budgets: budget::Budgets::default(),
+            budgets: Arc::default(),
             sockets: Sockets::default(),
             openapi: openapi::Document::default(),
             asyncapi: openapi::Document::default(),

@@ -44,24 +44,26 @@ impl Origins {
     /// The page behind the request, if it may read the answer.
     ///
     /// # Errors
-    /// 403 for what a foreign page may send without asking first: writes, and upgrades to sockets.
+    /// 403 for what a browser sends on behalf of a foreign page, but for a person who follows a link: even an answer that the
+    /// page cannot read costs work. Browsers say it by `Origin`, or by `Sec-Fetch-Site` where they send none.
     pub(super) fn check_origin<'a>(
         &self,
         method: &Method,
         headers: &'a HeaderMap,
     ) -> Result<Option<&'a HeaderValue>, ApiError> {
-        let Some(origin) = headers.get(header::ORIGIN) else { return Ok(None) };
-        let text = origin.to_str().unwrap_or_default();
-        if self.allows(text) || is_same(text, headers) {
-            return Ok(Some(origin));
+        let origin = headers.get(header::ORIGIN);
+        let text = origin.and_then(|origin| origin.to_str().ok()).unwrap_or_default();
+        if origin.is_some() && (self.allows(text) || is_same(text, headers)) {
+            return Ok(origin);
         }
         let guarded = self.loopback.is_some() || !self.listed.is_empty();
-        let harmless = method.is_safe() && !headers.contains_key(header::UPGRADE);
-        if guarded && !harmless {
-            return Err(ApiError::new(Code::OriginNotAllowed, format!("pages of {text:?} may not do this"))
-                .hint("list the origin under [server] cors"));
+        let foreign = origin.is_some() || said(headers, SEC_FETCH_SITE) == "cross-site";
+        if !guarded || !foreign || is_visit(method, headers) {
+            return Ok(None);
         }
-        Ok(None)
+        let page = if origin.is_some() { format!("pages of {text:?}") } else { "pages of other sites".to_string() };
+        Err(ApiError::new(Code::OriginNotAllowed, format!("{page} may not do this"))
+            .hint("list the origin under [server] cors"))
     }
 
     fn allows(&self, origin: &str) -> bool {
@@ -91,6 +93,20 @@ pub(super) fn preflight() -> [(HeaderName, HeaderValue); 3] {
         (header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(REQUEST_HEADERS)),
         (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600")),
     ]
+}
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+
+fn said(headers: &HeaderMap, name: HeaderName) -> &str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// Whether a person follows a link to us: a tab shows the answer, and no page gets at it.
+fn is_visit(method: &Method, headers: &HeaderMap) -> bool {
+    let shown = said(headers, SEC_FETCH_MODE) == "navigate" && said(headers, SEC_FETCH_DEST) == "document";
+    shown && matches!(*method, Method::GET | Method::HEAD) && !headers.contains_key(header::UPGRADE)
 }
 
 /// Whether a page asks the server that it came from.
@@ -132,8 +148,36 @@ mod tests {
         let post = |origin: &str| origins.check_origin(&Method::POST, &headers("localhost:1", origin)).is_ok();
         assert!(post("http://localhost:3000") && post("https://shop.example") && post("http://[::1]:5"));
         assert!(!post("null") && !post("https://shop.example.evil") && !post("http://evil.example"));
-        let evil = headers("localhost:1", "http://evil.example");
-        let get = origins.check_origin(&Method::GET, &evil);
-        assert!(get.is_ok_and(|allowed| allowed.is_none()));
+    }
+
+    #[test]
+    fn a_foreign_page_gets_nothing_done_unless_a_person_follows_its_link() {
+        let guarded = Origins { listed: Vec::new(), loopback: Some(Loopback::default()) };
+        let sent = |method: Method, pairs: &[(&'static str, &'static str)]| {
+            let pair = |(name, value): &(&'static str, &'static str)| {
+                (HeaderName::from_static(name), HeaderValue::from_static(value))
+            };
+            let headers: HeaderMap = [("host", "localhost:1")].iter().chain(pairs).map(pair).collect();
+            guarded.check_origin(&method, &headers).map(|page| page.cloned())
+        };
+        let cross = ("sec-fetch-site", "cross-site");
+        let evil = ("origin", "http://evil.example");
+        let visit = [cross, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+        for refused in [&[evil][..], &[cross], &[cross, ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")]] {
+            assert!(sent(Method::GET, refused).is_err(), "{refused:?}");
+        }
+        let framed = [cross, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")];
+        assert!(sent(Method::GET, &framed).is_err() && sent(Method::POST, &visit).is_err());
+        assert!(sent(Method::OPTIONS, &[evil]).is_err(), "the question before is answered alike");
+        assert_eq!(sent(Method::GET, &visit).unwrap(), None);
+        assert_eq!(sent(Method::GET, &[]).unwrap(), None, "curl");
+        assert_eq!(sent(Method::GET, &[("sec-fetch-site", "none")]).unwrap(), None, "an address that was typed");
+        assert_eq!(sent(Method::GET, &[("sec-fetch-site", "same-origin")]).unwrap(), None);
+        let own = sent(Method::POST, &[("origin", "http://localhost:3000"), ("sec-fetch-site", "same-site")]);
+        assert_eq!(own.unwrap().unwrap(), "http://localhost:3000");
+        // A part of somebody's app leaves it to the app.
+        let nested = Origins::default();
+        let headers = HeaderMap::from_iter([(header::ORIGIN, HeaderValue::from_static("http://evil.example"))]);
+        assert!(nested.check_origin(&Method::GET, &headers).is_ok());
     }
 }

@@ -120,7 +120,7 @@ impl ApiError {
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> ApiError {
         let retry_after = match code {
             Code::NotReady | Code::QueueFull | Code::StoreUnavailable | Code::Busy => Some(Duration::from_secs(1)),
-            Code::ShuttingDown | Code::RateLimited | Code::InboxFull | Code::TooManyViews => {
+            Code::ShuttingDown | Code::RateLimited | Code::InboxFull | Code::TooManyViews | Code::QueryTimeout => {
                 Some(Duration::from_secs(5))
             }
             _ => None,
@@ -279,6 +279,13 @@ impl From<Error> for ApiError {
             Error::QueueFull => plain(Code::QueueFull).hint(
                 "come again after Retry-After; nothing was accepted; parked writes wait too: GET /operations?state=parked",
             ),
+            Error::Busy => plain(Code::Busy).hint("come again after Retry-After; server.limits.heavy_queries is the bound"),
+            Error::QueryTime { .. } => plain(Code::QueryTimeout).hint(
+                "ask for fewer rows by an indexed filter (explain=true says which index would help); server.limits.query_time \
+                 is the bound",
+            ),
+            Error::QueryMemory { .. } => plain(Code::LimitTooLarge)
+                .hint("filter the rows, group by fewer values or take a page; server.limits.query_memory is the bound"),
             Error::NotReady { .. } => plain(Code::NotReady),
             Error::Closed => ApiError::new(Code::ShuttingDown, "the server is stopping"),
             Error::Reentrant { .. } | Error::Config(_) => {

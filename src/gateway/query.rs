@@ -9,6 +9,7 @@ use axum::extract::{OriginalUri, Request, State};
 use axum::response::Response;
 
 use super::answer::{self, View};
+use super::budget::Bounds;
 use super::extract::On;
 use super::list;
 use super::negotiate;
@@ -21,6 +22,7 @@ use crate::vista::{Error, Query};
 
 /// Lists what the body asks for.
 pub(super) async fn query(
+    bounds: Bounds,
     On(at): On,
     OriginalUri(uri): OriginalUri,
     State(shared): State<Arc<Shared>>,
@@ -32,7 +34,9 @@ pub(super) async fn query(
     let media = record::media(headers)?;
     let body = shared.body(&parts, body).await?;
     let value = record::value(media, &body, &shared.limits)?;
-    let mut query = Query::from_json(&value, &at.schema).map_err(wrong)?;
+    let schema = Arc::clone(&at.schema);
+    let read = bounds.read(&at, &body, move || Query::from_json(&value, &schema));
+    let mut query = read.await?.map_err(wrong)?;
     if !raw.is_empty() {
         let Some(after) = raw.strip_prefix("after=") else {
             return Err(ApiError::new(Code::UnknownParameter, "this URL takes no parameter but after")
@@ -54,7 +58,7 @@ pub(super) async fn query(
     if at.dio.0.core.is_complete() && answer::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let mut found = list::find(&at, &view, &Arc::new(Repeated::new(query)), page, format).await?;
+    let mut found = list::find(&at, &view, &Arc::new(Repeated::new(query)), page, format, &bounds).await?;
     let etag = found.etag.take().unwrap_or(etag);
     if answer::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));

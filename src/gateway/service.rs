@@ -28,7 +28,7 @@ pub struct GatewayService {
 impl GatewayService {
     pub(super) fn new(mut shared: Shared) -> GatewayService {
         shared.metrics = Metrics::new(shared.dios.len(), shared.hooks.len());
-        shared.budgets = Budgets::new(&shared.limits);
+        shared.budgets = Arc::new(Budgets::new(&shared.limits));
         let shared = Arc::new(shared);
         webhook::recover(&shared);
         let entry = |outside| Entry { shared: Arc::clone(&shared), outside };

@@ -48,7 +48,7 @@ pub struct Shared {
     /// How large requests may be.
     pub limits: Limits,
     /// What callers may hold at a time; made with the router, as the limits say.
-    pub budgets: Budgets,
+    pub budgets: Arc<Budgets>,
     /// The event sockets.
     pub sockets: Sockets,
     /// What is served, described; made with the router.

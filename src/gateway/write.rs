@@ -13,6 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::answer::{self, APPLIED, DURABLE, OPERATION, POSITION, REPLAYED, View};
+use super::budget::Bounds;
 use super::extract::{Prefix, segment};
 use super::limits::Limits;
 use super::negotiate::Format;
@@ -34,6 +35,7 @@ pub(super) struct Change {
     pub(super) key: Option<IdempotencyKey>,
     pub(super) body: Bytes,
     pub(super) limits: Limits,
+    pub(super) bounds: Bounds,
     pub(super) prefix: String,
 }
 
@@ -48,6 +50,7 @@ impl FromRequest<Arc<Shared>> for Change {
             prefer: Prefer::of(&parts.headers).check()?,
             condition: condition(&parts.headers)?,
             key: key(&parts.headers)?.map(|key| IdempotencyKey { key, fingerprint: fingerprint(&parts, &body) }),
+            bounds: Bounds::of(shared, &parts.extensions),
             headers: parts.headers,
             body,
             limits: shared.limits,

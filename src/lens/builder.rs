@@ -13,8 +13,8 @@ use super::callbacks::callbacks;
 use super::storage::{CacheAt, JournalAt, Plan};
 use crate::cache::{ById, CacheBackend, RedbCache};
 use crate::dio::{
-    ChunkRequest, ChunkSink, Dio, Hooks, QueryRoute, Retry, RingLimits, Settings, WriteOrder, WriteRoute, hook,
-    hook_with,
+    ChunkRequest, ChunkSink, Dio, Hooks, QueryRoute, Retry, RingLimits, Settings, Workers, WriteOrder, WriteRoute,
+    hook, hook_with,
 };
 use crate::journal::Journal;
 use crate::vista::{ChangeEvent, Error, Query, Result, WriteOp};
@@ -123,6 +123,12 @@ impl LensBuilder {
     /// Deliveries at a time, of different ids (default: 1).
     pub fn write_concurrency(mut self, lanes: usize) -> Self {
         self.settings.write_concurrency = lanes;
+        self
+    }
+
+    /// Threads for queries over many rows, at least one (default: one less than there are cores).
+    pub fn heavy_queries(mut self, most: usize) -> Self {
+        self.settings.workers = Arc::new(Workers::new(most));
         self
     }
 

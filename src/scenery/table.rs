@@ -15,7 +15,7 @@ use super::{Generation, Lead, Shown};
 use crate::dio::{Core, Coverage, Dio, DioEvent, Handle, Old, RingItem, Route};
 use crate::journal::Seq;
 use crate::record::{Body, CborValue, Id, Record, Rows};
-use crate::vista::query::{JsonRow, Prepared};
+use crate::vista::query::{JsonRow, Meter, Prepared};
 use crate::vista::{Error, Filter, OrderTerm, Query, Result, Schema};
 
 /// Ranges of one scenery that are read from the master at a time.
@@ -645,7 +645,10 @@ impl Task {
         self.due = None;
         let query = self.wish.windowed(self.shared.page);
         let seq = view.state.seq();
-        let (rows, count) = self.core.select_from(view.state, &query, &self.shared.schema).await?;
+        let (rows, count) = {
+            let meter = Meter::background();
+            self.core.select_from(view.state, &query, &self.shared.schema, meter).await?
+        };
         self.follower.rest();
         let mut window = Window::of(query.offset, rows.bodies(), count + surplus);
         window.seq = seq;

@@ -15,7 +15,7 @@ use crate::dio::{Core, Coverage, Dio, DioEvent, Handle, Route};
 use crate::hot::{RowRef, State};
 use crate::journal::Seq;
 use crate::record::{Body, CborValue, Id, Record, Rows};
-use crate::vista::query::{AggregateItem, Aggregation, Function, JsonRow, Prepared};
+use crate::vista::query::{AggregateItem, Aggregation, Function, JsonRow, Meter, Prepared};
 use crate::vista::{Error, Filter, Query, Result, Schema};
 
 type Custom = Arc<dyn Fn(&Rows) -> Result<CborValue> + Send + Sync>;
@@ -323,7 +323,10 @@ impl Computation {
         if let What::Groups(aggregation, page) = &self.what {
             let found = match &given {
                 Some(ids) => aggregation.fold(cells(rows_of(&view.state, ids)))?,
-                None => core.aggregate_in(view.state, &self.query, aggregation, &self.schema).await?,
+                None => {
+                    let meter = Arc::new(Meter::background());
+                    core.aggregate_in(view.state, &self.query, aggregation, &self.schema, &meter).await?
+                }
             };
             let (value, total) = paged(found, page);
             return Ok(Computed { value, total: Some(total), seq });
@@ -335,9 +338,11 @@ impl Computation {
             None => sum.of_all(&view.state),
         };
         // Somebody else's code runs in there.
-        let compute = move || std::panic::catch_unwind(AssertUnwindSafe(work));
-        let value =
-            core.heavy(rows, compute).await?.unwrap_or_else(|_| Err(Error::permanent("the computation panicked")))?;
+        let compute = move |_: &Meter| {
+            let computed = std::panic::catch_unwind(AssertUnwindSafe(work));
+            computed.unwrap_or_else(|_| Err(Error::permanent("the computation panicked")))
+        };
+        let value = core.work(rows, &Arc::new(Meter::background()), compute).await?;
         Ok(Computed { value, total: None, seq })
     }
 

@@ -118,6 +118,21 @@ pub enum Error {
         /// Rows cached.
         cached: u64,
     },
+    /// More queries over many rows are asked than can be answered now; try again later.
+    #[error("too many queries over many rows wait for their turn")]
+    Busy,
+    /// A query was given up because it takes longer than it may.
+    #[error("the query takes longer than {limit:?}")]
+    QueryTime {
+        /// The time that it may take.
+        limit: Duration,
+    },
+    /// A query was given up because it holds more than it may, for its groups or for what it sorts by.
+    #[error("the query needs more than {limit} bytes for its groups and for what it sorts by")]
+    QueryMemory {
+        /// The bytes that it may hold.
+        limit: usize,
+    },
     /// A setting cannot work.
     #[error("{0}")]
     Config(String),
@@ -168,7 +183,11 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Source { kind, .. } => *kind,
-            Error::QueueFull | Error::NotReady { .. } | Error::Storage { .. } => ErrorKind::Transient,
+            Error::QueueFull
+            | Error::NotReady { .. }
+            | Error::Storage { .. }
+            | Error::Busy
+            | Error::QueryTime { .. } => ErrorKind::Transient,
             Error::OutcomeUnknown { .. } => ErrorKind::Unknown,
             Error::Unsupported { .. }
             | Error::Suspicious { .. }
@@ -180,6 +199,7 @@ impl Error {
             | Error::KeyReused { .. }
             | Error::Closed
             | Error::Reentrant { .. }
+            | Error::QueryMemory { .. }
             | Error::Config(_) => ErrorKind::Permanent,
         }
     }

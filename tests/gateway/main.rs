@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod asyncapi;
+mod budgets;
 mod events_checker;
 mod events_many;
 mod events_resume;

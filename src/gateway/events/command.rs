@@ -1,10 +1,11 @@
 //! What clients say on a socket: ping, and on `/events` subscribe, unsubscribe and auth.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 
+use super::super::budget::may_hold_regex;
 use super::super::problem::{ApiError, Code};
 use super::super::state::Shared;
 use super::frame::{self, Encoding};
@@ -19,7 +20,11 @@ const MOST_NAME: usize = 128;
 const LIMITS: JsonLimits = JsonLimits { nodes: 10_000, depth: 16 };
 
 /// A client's message.
-pub(super) struct Command(Vec<(CborValue, CborValue)>);
+pub(super) struct Command {
+    members: Vec<(CborValue, CborValue)>,
+    /// Whether it may hold regular expressions, which take long to compile.
+    may_hold_regex: bool,
+}
 
 /// Reads a message, `None` if it is no object.
 pub(super) fn read(encoding: Encoding, said: &[u8]) -> Option<Command> {
@@ -32,7 +37,11 @@ pub(super) fn read(encoding: Encoding, said: &[u8]) -> Option<Command> {
         }
     };
     match value {
-        CborValue::Map(members) => Some(Command(members)),
+        CborValue::Map(members) => {
+            // A text in several pieces may hide the word.
+            let pieces = encoding == Encoding::Cbor && said.contains(&0x7f);
+            Some(Command { members, may_hold_regex: pieces || may_hold_regex(said) })
+        }
         _ => None,
     }
 }
@@ -81,7 +90,7 @@ pub(super) async fn obey(
 
 impl Command {
     fn member(&self, name: &str) -> Option<&CborValue> {
-        self.0.iter().find(|(key, _)| key.as_text() == Some(name)).map(|(_, value)| value)
+        self.members.iter().find(|(key, _)| key.as_text() == Some(name)).map(|(_, value)| value)
     }
 
     fn text(&self, name: &str) -> Option<&str> {
@@ -103,13 +112,26 @@ async fn subscribe(command: &Command, name: &str, subs: &mut Subs, shared: &Weak
     }
     let dio = command.text("dio").ok_or_else(|| bad("dio is the name of a resource".into()))?;
     let at = resource(&shared, dio)?;
+    let bounds = subs.bounds();
     match command.member("live") {
         None | Some(CborValue::Bool(false)) => {
-            let wish = Wish::from_frame(&command.0, &at.schema)?;
+            let wish = match command.may_hold_regex {
+                false => Wish::from_frame(&command.members, &at.schema),
+                true => {
+                    let (members, schema) = (command.members.clone(), Arc::clone(&at.schema));
+                    bounds.run(at, move || Wish::from_frame(&members, &schema)).await?
+                }
+            }?;
             subs.add(Some(name), at, wish).await
         }
         Some(CborValue::Bool(true)) => {
-            let wish = LiveWish::from_frame(&command.0, at)?;
+            let wish = match command.may_hold_regex {
+                false => LiveWish::from_frame(&command.members, at),
+                true => {
+                    let (members, owner) = (command.members.clone(), Arc::clone(at));
+                    bounds.run(at, move || LiveWish::from_frame(&members, &owner)).await?
+                }
+            }?;
             subs.add_live(Some(name), at, wish).await
         }
         Some(_) => Err(bad("live is true or false".into())),

@@ -16,10 +16,11 @@ use tokio::time::Instant;
 
 use self::lag::Newest;
 use self::rows::Remaining;
+use super::super::budget::Bounds;
 use super::super::problem::ApiError;
 use super::super::state::Mounted;
 use super::frame::{self, Encoding, Hello, Kind, Reset};
-use super::view::View;
+use super::view::{View, Views};
 use super::wish::{Ops, Since, Snapshot, Wish};
 use crate::dio::{At, Core, Position, Ring, RingItem};
 use crate::journal::Seq;
@@ -98,8 +99,14 @@ pub(super) struct Feed {
 
 impl Feed {
     /// Begins where `wish` says. The first batch is the greeting.
-    pub(super) async fn open(at: &Mounted, wish: Wish, encoding: Encoding, heartbeat: u64) -> Result<Feed, ApiError> {
-        let view = at.views.get(&wish.query, wish.records, encoding, &at.schema)?;
+    pub(super) async fn open(
+        at: &Mounted,
+        wish: Wish,
+        encoding: Encoding,
+        heartbeat: u64,
+        bounds: &Bounds,
+    ) -> Result<Feed, ApiError> {
+        let view = Views::get(at, &wish.query, wish.records, encoding, bounds).await?;
         let core = Arc::clone(&at.dio.0.core);
         let head = core.ring.watch();
         // What is published from here on is in the ring; what the ring has and readers saw before is skipped by position.

@@ -38,6 +38,7 @@ use self::session::{MOST_MESSAGE, Session};
 use self::stream::Transport;
 use self::subs::{MOST_SUBS, Subs, resource};
 use self::wish::{Since, Wish};
+use super::budget::Bounds;
 use super::extract::{Segment, check_ready};
 use super::negotiate::{self, Format};
 use super::problem::{ApiError, Code};
@@ -58,12 +59,12 @@ pub(super) async fn subscribe(
     State(shared): State<Arc<Shared>>,
     Segment(dio): Segment<0>,
     RawQuery(raw): RawQuery,
+    bounds: Bounds,
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
-    let at = resource(&shared, &dio)?;
-    let (wish, manner) = wish::parse(raw.as_deref().unwrap_or_default(), &at.schema)?;
-    one(&shared, &dio, wish, manner, &headers, upgrade).await
+    let (wish, manner) = asked(&shared, &dio, raw, &bounds).await?;
+    one(&shared, &dio, bounds, wish, manner, &headers, upgrade).await
 }
 
 /// Subscribes to the events of one row.
@@ -72,13 +73,20 @@ pub(super) async fn subscribe_one(
     Segment(dio): Segment<0>,
     Segment(id): Segment<1>,
     RawQuery(raw): RawQuery,
+    bounds: Bounds,
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
-    let at = resource(&shared, &dio)?;
-    let (wish, manner) = wish::parse(raw.as_deref().unwrap_or_default(), &at.schema)?;
+    let (wish, manner) = asked(&shared, &dio, raw, &bounds).await?;
     let wish = Wish { ids: Some([id].into()), ..wish };
-    one(&shared, &dio, wish, manner, &headers, upgrade).await
+    one(&shared, &dio, bounds, wish, manner, &headers, upgrade).await
+}
+
+/// What the query string of one resource's events asks for.
+async fn asked(shared: &Shared, dio: &str, raw: Option<String>, bounds: &Bounds) -> Result<(Wish, Manner), ApiError> {
+    let (at, raw) = (resource(shared, dio)?, raw.unwrap_or_default());
+    let (schema, text) = (Arc::clone(&at.schema), raw.clone());
+    bounds.read(at, raw.as_bytes(), move || wish::parse(&text, &schema)).await?
 }
 
 /// Follows the rows of a list.
@@ -86,30 +94,34 @@ pub(super) async fn live(
     State(shared): State<Arc<Shared>>,
     Segment(dio): Segment<0>,
     RawQuery(raw): RawQuery,
+    bounds: Bounds,
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
-    let at = resource(&shared, &dio)?;
-    let asked = LiveWish::parse(raw.as_deref().unwrap_or_default(), at)?;
-    follow(&shared, at, asked, &headers, upgrade).await
+    let (at, raw) = (resource(&shared, &dio)?, raw.unwrap_or_default());
+    let (owner, text) = (Arc::clone(at), raw.clone());
+    let asked = bounds.read(at, raw.as_bytes(), move || LiveWish::parse(&text, &owner)).await??;
+    follow(&shared, at, bounds, asked, &headers, upgrade).await
 }
 
 /// Follows the groups of an aggregate.
 pub(super) async fn live_groups(
     shared: &Arc<Shared>,
     at: &Mounted,
+    bounds: Bounds,
     asked: (LiveWish, Manner),
     request: Request,
 ) -> Result<Response, ApiError> {
     let (mut parts, _) = request.into_parts();
     let upgrade = Upgrade::from_request_parts(&mut parts, &()).await.unwrap_or_else(|never| match never {});
-    follow(shared, at, asked, &parts.headers, upgrade).await
+    follow(shared, at, bounds, asked, &parts.headers, upgrade).await
 }
 
 /// Subscribes to the events of several Dios.
 pub(super) async fn subscribe_many(
     State(shared): State<Arc<Shared>>,
     Query(parameters): Query<Vec<(String, String)>>,
+    bounds: Bounds,
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
@@ -124,7 +136,7 @@ pub(super) async fn subscribe_many(
             .hint("GET /events?dio=a,b; a WebSocket may subscribe later"));
     }
     let place = place(&shared)?;
-    let mut subs = Subs::new(carrier.encoding(), many.manner.heartbeat);
+    let mut subs = Subs::new(carrier.encoding(), many.manner.heartbeat, bounds);
     let wanted = many.subs.into_iter().map(|(name, wish)| Ok((resource(&shared, &name)?, name, wish)));
     let wanted = wanted.collect::<Result<Vec<_>, ApiError>>()?;
     let resources: Vec<&Mounted> = wanted.iter().map(|(at, ..)| &***at).collect();
@@ -140,6 +152,7 @@ pub(super) async fn subscribe_many(
 async fn one(
     shared: &Arc<Shared>,
     dio: &str,
+    bounds: Bounds,
     mut wish: Wish,
     manner: Manner,
     headers: &HeaderMap,
@@ -155,7 +168,7 @@ async fn one(
     if let Err(error) = carrier.wait(shared, &[at], manner, &place).await {
         return carrier.not_ready(error);
     }
-    let mut subs = Subs::new(carrier.encoding(), manner.heartbeat);
+    let mut subs = Subs::new(carrier.encoding(), manner.heartbeat, bounds);
     subs.add(None, at, wish).await?;
     Ok(carrier.carry(subs, manner, place, None))
 }
@@ -163,6 +176,7 @@ async fn one(
 async fn follow(
     shared: &Arc<Shared>,
     at: &Mounted,
+    bounds: Bounds,
     (mut wish, manner): (LiveWish, Manner),
     headers: &HeaderMap,
     upgrade: Upgrade,
@@ -176,7 +190,7 @@ async fn follow(
     if let Err(error) = carrier.wait(shared, &[at], manner, &place).await {
         return carrier.not_ready(error);
     }
-    let mut subs = Subs::new(carrier.encoding(), manner.heartbeat);
+    let mut subs = Subs::new(carrier.encoding(), manner.heartbeat, bounds);
     subs.add_live(None, at, wish).await?;
     Ok(carrier.carry(subs, manner, place, None))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures_util::future::select_all;
 
+use super::super::budget::Bounds;
 use super::super::extract::check_ready;
 use super::super::metrics::OpenSocket;
 use super::super::problem::{ApiError, Code};
@@ -69,13 +70,20 @@ impl Source {
 pub(super) struct Subs {
     pub(super) encoding: Encoding,
     heartbeat: u64,
+    /// The caller's.
+    bounds: Bounds,
     all: Vec<Sub>,
     turn: usize,
 }
 
 impl Subs {
-    pub(super) fn new(encoding: Encoding, heartbeat: u64) -> Subs {
-        Subs { encoding, heartbeat, all: Vec::new(), turn: 0 }
+    pub(super) fn new(encoding: Encoding, heartbeat: u64, bounds: Bounds) -> Subs {
+        Subs { encoding, heartbeat, bounds, all: Vec::new(), turn: 0 }
+    }
+
+    /// Bounds of one more command.
+    pub(super) fn bounds(&self) -> Bounds {
+        self.bounds.again()
     }
 
     /// Adds one, under a name where there can be several.
@@ -85,7 +93,7 @@ impl Subs {
             let detail = format!("{} holds a part of its rows only: there is no snapshot of it", at.dio.name());
             return Err(ApiError::new(Code::InvalidParameter, detail).hint("subscribe without snapshot"));
         }
-        let feed = Feed::open(at, wish, self.encoding, self.heartbeat).await?;
+        let feed = Feed::open(at, wish, self.encoding, self.heartbeat, &self.bounds()).await?;
         self.push(name, at, Source::Log(Box::new(feed)));
         Ok(())
     }
@@ -97,7 +105,7 @@ impl Subs {
             let detail = format!("{} holds a part of its rows only: they have no places", at.dio.name());
             return Err(ApiError::new(Code::InvalidParameter, detail).hint("follow its events"));
         }
-        let follow = Follow::open(at, wish, self.encoding, self.heartbeat).await?;
+        let follow = Follow::open(at, wish, self.encoding, self.heartbeat, &self.bounds()).await?;
         self.push(name, at, Source::Live(Box::new(follow)));
         Ok(())
     }

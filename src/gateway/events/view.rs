@@ -9,8 +9,10 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::super::budget::{Bounds, Lease};
 use super::super::format::{self, Writer};
 use super::super::problem::{ApiError, Code};
+use super::super::state::Mounted;
 use super::frame::{self, Encoding, Kind};
 use crate::dio::{Old, RingItem};
 use crate::hot::{Entry, Frame, Visible};
@@ -43,6 +45,8 @@ pub(super) struct View {
     projected: bool,
     records: bool,
     recent: Mutex<Recent>,
+    /// What it holds of the gateway's budgets.
+    _leases: Vec<Lease>,
 }
 
 /// What was made of the newest events: the event with number `n` is at `n % REMEMBERED`.
@@ -61,14 +65,21 @@ enum Before {
 }
 
 impl View {
-    fn new(query: &Query, records: bool, encoding: Encoding, schema: &Schema) -> Result<View, ApiError> {
+    fn new(
+        query: &Query,
+        filter: Option<Prepared>,
+        records: bool,
+        encoding: Encoding,
+        (schema, leases): (&Schema, Vec<Lease>),
+    ) -> Result<View, ApiError> {
         Ok(View {
             encoding,
-            filter: (!query.is_unfiltered()).then(|| query.prepare(schema)),
+            filter,
             writer: Writer::new(encoding.of_rows(), query, schema)?,
             projected: !query.select.is_empty(),
             records,
             recent: Mutex::default(),
+            _leases: leases,
         })
     }
 
@@ -211,15 +222,29 @@ fn is_gone(item: &RingItem, entry: &Entry) -> bool {
 pub(in crate::gateway) struct Views(Mutex<HashMap<String, Weak<View>>>);
 
 impl Views {
-    /// The view of `query`, `encoding` and so on; equal ones are one.
-    pub(super) fn get(
-        &self,
+    /// The view of `query`, `encoding` and so on; equal ones are one. A new one that is not everything as it is counts for the
+    /// caller who brings it.
+    pub(super) async fn get(
+        at: &Mounted,
         query: &Query,
         records: bool,
         encoding: Encoding,
-        schema: &Schema,
+        bounds: &Bounds,
     ) -> Result<Arc<View>, ApiError> {
         let key = format!("{encoding:?} {records} {:?} {:?} {:?}", query.filter, query.search, query.select);
+        if let Some(view) = at.views.0.lock().get(&key).and_then(Weak::upgrade) {
+            return Ok(view);
+        }
+        let plain = query.is_unfiltered() && query.select.is_empty();
+        let place = if plain { None } else { Some(bounds.lease_live()?) };
+        let filter = prepared(at, query, bounds).await?;
+        let patterns = filter.as_ref().map_or(0, Prepared::pattern_bytes);
+        let leases = place.into_iter().chain(Some(bounds.lease_patterns(patterns)?)).collect();
+        at.views.insert(key, View::new(query, filter, records, encoding, (&at.schema, leases))?)
+    }
+
+    /// Keeps a view, unless an equal one is there by now.
+    fn insert(&self, key: String, view: View) -> Result<Arc<View>, ApiError> {
         let mut views = self.0.lock();
         if let Some(view) = views.get(&key).and_then(Weak::upgrade) {
             return Ok(view);
@@ -233,7 +258,7 @@ impl Views {
                 ApiError::new(Code::TooManyViews, detail).hint("use a filter that others use, or filter yourself")
             );
         }
-        let view = Arc::new(View::new(query, records, encoding, schema)?);
+        let view = Arc::new(view);
         views.insert(key, Arc::downgrade(&view));
         Ok(view)
     }
@@ -243,6 +268,18 @@ impl Views {
     pub(super) fn len(&self) -> usize {
         self.0.lock().values().filter(|view| view.strong_count() > 0).count()
     }
+}
+
+/// The filter of `query`, if it has one; compiled off the async threads where that takes long.
+pub(super) async fn prepared(at: &Mounted, query: &Query, bounds: &Bounds) -> Result<Option<Prepared>, ApiError> {
+    if query.is_unfiltered() {
+        return Ok(None);
+    }
+    if !query.filter.has_patterns() {
+        return Ok(Some(query.prepare(&at.schema)));
+    }
+    let (query, schema) = (query.clone(), Arc::clone(&at.schema));
+    Ok(Some(bounds.run(at, move || query.prepare(&schema)).await?))
 }
 
 #[cfg(test)]

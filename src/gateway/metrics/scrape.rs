@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::text::{CONTENT_TYPE, Family, Text};
 use super::{CLOSES, Metrics, results};
-use crate::dio::{BreakerState, Counters, FeedStatus, Reach, Status};
+use crate::dio::{BreakerState, Counters, FeedStatus, Reach, Status, Workers};
 use crate::gateway::budget::Budget;
 use crate::gateway::problem::Code;
 use crate::gateway::state::{Mounted, Shared};
@@ -81,6 +81,18 @@ fn budgets(text: &mut Text, shared: &Shared) {
     each(gauge, &budgets, |budget| budget.most() as u64);
     let counter = text.counter("diorama_budget_refused_total", "Requests that were refused because it was used up.");
     each(counter, &budgets, Budget::refused);
+    workers(text, shared);
+}
+
+/// The workers of all resources; those of one Lens share theirs.
+fn workers(text: &mut Text, shared: &Shared) {
+    let mut all: Vec<&Workers> = shared.dios.values().map(|at| at.dio.workers()).collect();
+    all.sort_by_key(|workers| std::ptr::from_ref(*workers));
+    all.dedup_by_key(|workers| std::ptr::from_ref(*workers));
+    let sum = |of: fn(&Workers) -> usize| all.iter().map(|workers| of(workers)).sum::<usize>();
+    text.gauge("diorama_workers", "Threads for queries over many rows.").sample(&[], sum(Workers::count));
+    text.gauge("diorama_workers_busy", "Those of them that work.").sample(&[], sum(Workers::busy));
+    text.gauge("diorama_workers_waiting", "Queries that wait for one of them.").sample(&[], sum(Workers::waiting));
 }
 
 fn each(mut family: Family<'_>, budgets: &[&Budget], value: fn(&Budget) -> u64) {

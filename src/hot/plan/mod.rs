@@ -17,7 +17,7 @@ use self::source::Source;
 use self::walk::Walk;
 use super::table::index::Spec;
 use super::{RowRef, Slot, Table};
-use crate::vista::query::{Cursor, JsonRow};
+use crate::vista::query::{Cursor, JsonRow, Meter};
 use crate::vista::{Query, Result, Schema};
 
 /// How one query is answered from one table.
@@ -134,7 +134,7 @@ pub fn plan(table: &Table, query: &Query, schema: &Schema) -> Result<Plan> {
 /// # Errors
 /// As [`plan`].
 pub fn pick(table: &Table, query: &Query, schema: &Schema) -> Result<Picked> {
-    Ok(plan(table, query, schema)?.run(table, query, schema))
+    plan(table, query, schema)?.run(table, query, schema, &Meter::unbounded())
 }
 
 impl Plan {

@@ -7,6 +7,7 @@ use arc_swap::ArcSwapOption;
 use super::run::Checks;
 use super::{Page, Picked, Plan, plan};
 use crate::hot::State;
+use crate::vista::query::Meter;
 use crate::vista::{Query, Result, Schema};
 
 /// Bytes of found slots that are kept for the next time, at most.
@@ -16,6 +17,7 @@ const MOST_KEPT: usize = 4 << 10;
 #[derive(Debug)]
 pub struct Repeated {
     query: Query,
+    has_patterns: bool,
     last: ArcSwapOption<Ready>,
 }
 
@@ -32,12 +34,17 @@ pub struct Ready {
 impl Repeated {
     /// `query`, whose own page does not matter.
     pub fn new(query: Query) -> Repeated {
-        Repeated { query, last: ArcSwapOption::empty() }
+        Repeated { has_patterns: query.filter.has_patterns(), query, last: ArcSwapOption::empty() }
     }
 
     /// The query.
     pub fn query(&self) -> &Query {
         &self.query
+    }
+
+    /// Whether patterns have to be compiled for it.
+    pub fn has_patterns(&self) -> bool {
+        self.has_patterns
     }
 
     /// How a page is picked from `state`; `schema` is always the same.
@@ -70,19 +77,22 @@ impl Ready {
     }
 
     /// Picks `page` of `query` from the State that this was made for.
-    pub fn run(&self, state: &State, query: &Query, page: Page, schema: &Schema) -> Picked {
+    ///
+    /// # Errors
+    /// As [`Meter::check`].
+    pub fn run(&self, state: &State, query: &Query, page: Page, schema: &Schema, meter: &Meter) -> Result<Picked> {
         if let Some(picked) = self.plan.counted(query, page) {
-            return picked;
+            return Ok(picked);
         }
         let table = state.table();
         if let Some(checks) = self.checks.get() {
-            return self.plan.run_checked(checks, table, query, page, schema);
+            return self.plan.run_checked(checks, (table, meter), query, page, schema);
         }
-        let checks = self.plan.checks(table, query, schema);
-        let picked = self.plan.run_checked(&checks, table, query, page, schema);
+        let checks = self.plan.checks(table, query, schema, meter);
+        let picked = self.plan.run_checked(&checks, (table, meter), query, page, schema)?;
         if checks.bytes() <= MOST_KEPT {
             let _ = self.checks.set(checks);
         }
-        picked
+        Ok(picked)
     }
 }

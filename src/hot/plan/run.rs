@@ -4,8 +4,8 @@ use super::source::Source;
 use super::{Access, Page, Picked, Plan, clamp, fields, natural_start};
 use crate::hot::text::SlotSet;
 use crate::hot::{RowRef, Slot, Table};
-use crate::vista::query::{JsonRow, Prepared};
-use crate::vista::{Query, Schema};
+use crate::vista::query::{JsonRow, Meter, Prepared};
+use crate::vista::{Query, Result, Schema};
 
 /// What is checked on each row.
 #[derive(Debug)]
@@ -20,7 +20,8 @@ pub(super) struct Checks {
 impl Checks {
     /// Heap bytes, about.
     pub(super) fn bytes(&self) -> usize {
-        self.words.as_ref().map_or(0, SlotSet::heap)
+        let patterns = self.residual.as_ref().map_or(0, Prepared::pattern_bytes);
+        patterns + self.words.as_ref().map_or(0, SlotSet::heap)
     }
 
     /// Whether every row passes.
@@ -36,10 +37,15 @@ impl Checks {
 
 impl Plan {
     /// Picks the rows that `query` asks for from the table that this was planned for.
-    pub fn run(&self, table: &Table, query: &Query, schema: &Schema) -> Picked {
+    ///
+    /// # Errors
+    /// As [`Meter::check`].
+    pub fn run(&self, table: &Table, query: &Query, schema: &Schema, meter: &Meter) -> Result<Picked> {
         let page = Page::of(query);
-        self.counted(query, page)
-            .unwrap_or_else(|| self.run_checked(&self.checks(table, query, schema), table, query, page, schema))
+        match self.counted(query, page) {
+            Some(picked) => Ok(picked),
+            None => self.run_checked(&self.checks(table, query, schema, meter), (table, meter), query, page, schema),
+        }
     }
 
     /// The answer to who wants nothing but a number that is known.
@@ -53,8 +59,9 @@ impl Plan {
         self.residual.is_none() && self.words.is_none()
     }
 
-    pub(super) fn checks(&self, table: &Table, query: &Query, schema: &Schema) -> Checks {
-        let (words, looked) = self.words(table, query, schema).unzip();
+    /// What is checked on each row; what the search finds may be too few if the meter's bounds are reached.
+    pub(super) fn checks(&self, table: &Table, query: &Query, schema: &Schema, meter: &Meter) -> Checks {
+        let (words, looked) = self.words(table, query, schema, meter).unzip();
         let residual = self.residual.as_ref().map(|residual| residual.prepare(schema));
         Checks { residual, words, looked: looked.unwrap_or(0) }
     }
@@ -62,35 +69,45 @@ impl Plan {
     pub(super) fn run_checked(
         &self,
         checks: &Checks,
-        table: &Table,
+        (table, meter): (&Table, &Meter),
         query: &Query,
         page: Page,
         schema: &Schema,
-    ) -> Picked {
-        let picked = self.pick(checks, table, query, page, schema);
-        Picked { examined: picked.examined + checks.looked, ..picked }
+    ) -> Result<Picked> {
+        let picked = self.pick(checks, (table, meter), query, page, schema);
+        meter.check()?;
+        Ok(Picked { examined: picked.examined + checks.looked, ..picked })
     }
 
     /// The rows that the search finds, if an index knows, and how many were looked at for that.
-    fn words(&self, table: &Table, query: &Query, schema: &Schema) -> Option<(SlotSet, u64)> {
+    fn words(&self, table: &Table, query: &Query, schema: &Schema, meter: &Meter) -> Option<(SlotSet, u64)> {
         let text = table.indexes()[self.words?].text(schema)?;
         let hits = text.lookup(query.search.as_deref()?)?.find();
         let search = Query { search: query.search.clone(), ..Query::default() }.prepare(schema);
         let mut looked = 0;
+        let mut ended = false;
         let found = hits.settle(|slot| {
             looked += 1;
-            table.at(slot).is_some_and(|row| search.matches(&fields(&row)))
+            ended = ended || (looked % 64 == 0 && meter.check().is_err());
+            !ended && table.at(slot).is_some_and(|row| search.matches(&fields(&row)))
         });
         Some((found, looked))
     }
 
-    fn pick(&self, checks: &Checks, table: &Table, query: &Query, page: Page, schema: &Schema) -> Picked {
+    fn pick(
+        &self,
+        checks: &Checks,
+        (table, meter): (&Table, &Meter),
+        query: &Query,
+        page: Page,
+        schema: &Schema,
+    ) -> Picked {
         let skip = |start: usize| if checks.is_none() { start.saturating_add(clamp(page.offset)) } else { start };
         match &self.access {
             Access::Natural => {
                 let start = natural_start(table, query);
                 let before = table.natural(0).take(start);
-                self.page(page, checks, start, before, table.natural(skip(start)))
+                self.page(page, checks, start, meter.rows(before), meter.rows(table.natural(skip(start))))
             }
             // Rows that are not looked at are not sought either.
             Access::Walk(walk) if checks.is_none() => {
@@ -100,8 +117,8 @@ impl Plan {
             }
             Access::Walk(walk) => {
                 let at = |slot| table.at(slot);
-                let before = walk.skipped(table).filter_map(at);
-                self.page(page, checks, walk.before(), before, walk.slots(table, 0).filter_map(at))
+                let before = meter.rows(walk.skipped(table).filter_map(at));
+                self.page(page, checks, walk.before(), before, meter.rows(walk.slots(table, 0).filter_map(at)))
             }
             Access::Some(Source::Words(_))
                 if checks.residual.is_none()
@@ -117,12 +134,13 @@ impl Plan {
             Access::Some(source) => {
                 let slots = source.slots(table, checks.words.as_ref());
                 let examined = slots.len() as u64;
-                let matching = slots.into_iter().filter_map(|slot| table.at(slot)).filter(|row| checks.pass(row));
-                Picked { examined, ..sorted(matching, query, page, schema) }
+                let rows = meter.rows(slots.into_iter().filter_map(|slot| table.at(slot)));
+                let matching = rows.filter(|row| checks.pass(row));
+                Picked { examined, ..sorted(matching, query, page, schema, meter) }
             }
             Access::Scan => {
-                let matching = table.iter_slots().filter(|row| checks.pass(row));
-                Picked { examined: table.len() as u64, ..sorted(matching, query, page, schema) }
+                let matching = meter.rows(table.iter_slots()).filter(|row| checks.pass(row));
+                Picked { examined: table.len() as u64, ..sorted(matching, query, page, schema, meter) }
             }
         }
     }
@@ -173,7 +191,13 @@ impl Plan {
 }
 
 /// The page of `rows`, which all match, in the order of the query.
-fn sorted<'a>(rows: impl Iterator<Item = RowRef<'a>>, query: &Query, page: Page, schema: &Schema) -> Picked {
+fn sorted<'a>(
+    rows: impl Iterator<Item = RowRef<'a>>,
+    query: &Query,
+    page: Page,
+    schema: &Schema,
+    meter: &Meter,
+) -> Picked {
     if !query.order.is_empty() {
         let order = Query { order: query.order.clone(), after: query.after.clone(), ..Query::default() };
         let prepared = order.prepare(schema);
@@ -181,12 +205,12 @@ fn sorted<'a>(rows: impl Iterator<Item = RowRef<'a>>, query: &Query, page: Page,
             let fields: JsonRow<'a> = fields(&row);
             (ById(row), fields)
         });
-        let top = prepared.top(keyed, page.offset, page.limit);
+        let top = prepared.top_within(keyed, page.offset, page.limit, meter);
         let slots = top.rows.into_iter().map(|(ById(row), _)| row.slot()).collect();
         return Picked { slots, before: top.before, total: top.total, examined: 0 };
     }
     let mut places: Vec<_> = rows.map(|row| (row.ordinal(), row.slot())).collect();
-    places.sort_unstable();
+    meter.sort(&mut places);
     let after = query.after.as_ref().and_then(crate::vista::query::Cursor::numbers);
     let start = after.map_or(0, |after| places.partition_point(|place| *place <= after));
     let shown = places.iter().skip(start.saturating_add(clamp(page.offset))).take(page.most());

@@ -115,7 +115,7 @@ fn naive(table: &Table, query: &Query, schema: &Schema) -> Vec<Slot> {
 fn check(table: &Table, query: &Query, schema: &Schema) {
     let all = naive(table, query, schema);
     let plan = plan(table, query, schema).unwrap();
-    let picked = plan.run(table, query, schema);
+    let picked = plan.run(table, query, schema, &Meter::unbounded()).unwrap();
     let told = || format!("{plan:?}");
     let page = all.iter().skip(clamp(query.offset)).take(query.limit.map_or(usize::MAX, clamp));
     assert!(picked.slots.iter().eq(page), "{:?} of {all:?} by {}", picked.slots, told());
@@ -186,7 +186,7 @@ fn check_repeated(tables: &[&Table], query: &Query, schema: &Schema) {
         for offset in [query.offset, number as u64, query.offset + 1] {
             let page = Page { offset, ..Page::of(query) };
             let ready = repeated.ready(&state, page, schema).unwrap();
-            let picked = ready.run(&state, repeated.query(), page, schema);
+            let picked = ready.run(&state, repeated.query(), page, schema, &Meter::unbounded()).unwrap();
             let wanted = all.iter().skip(clamp(offset)).take(page.most());
             assert!(picked.slots.iter().eq(wanted), "{page:?} of {all:?}: {:?} by {ready:?}", picked.slots);
             assert_eq!((picked.total, picked.before), (all.len() as u64, offset), "{ready:?}");
@@ -218,7 +218,10 @@ fn examined(table: &Table, query: &Query) -> (u64, u64, Explained) {
         served.attach(Index::build(spec.clone(), &served, &schema), &served.clone());
     }
     let after = plan(&served, query, &schema).unwrap();
-    let (one, two) = (before.run(table, query, &schema), after.run(&served, query, &schema));
+    let (one, two) = (
+        before.run(table, query, &schema, &Meter::unbounded()).unwrap(),
+        after.run(&served, query, &schema, &Meter::unbounded()).unwrap(),
+    );
     assert_eq!((one.slots, one.total), (two.slots, two.total));
     (one.examined, two.examined, after.explain(&served, query))
 }

@@ -9,6 +9,7 @@ use super::compare::Key;
 use super::fields::{Fields, Path};
 use super::json::{split_name, unquoted};
 use super::literal::nearest;
+use super::meter::Meter;
 use crate::record::{CborValue, Record};
 use crate::vista::{Column, ColumnType, Error, Result, Schema};
 
@@ -173,6 +174,18 @@ impl Aggregation {
     /// # Errors
     /// [`Error::Invalid`] for a cell that cannot be added, a sum beyond what an integer holds, more than [`MAX_GROUPS`] groups.
     pub fn fold<F: Fields>(&self, rows: impl IntoIterator<Item = F>) -> Result<Vec<Record>> {
+        self.fold_within(rows, &Meter::unbounded())
+    }
+
+    /// [`Aggregation::fold`] within the bounds of `meter`.
+    ///
+    /// # Errors
+    /// As [`Aggregation::fold`] and [`Meter::check`].
+    pub(crate) fn fold_within<F: Fields>(
+        &self,
+        rows: impl IntoIterator<Item = F>,
+        meter: &Meter,
+    ) -> Result<Vec<Record>> {
         let mut places: BTreeMap<Vec<Key<'static>>, usize> = BTreeMap::new();
         let mut groups: Vec<Group> = Vec::new();
         let grouped: Vec<&Compiled> = self.items.iter().filter(|item| item.function.is_none()).collect();
@@ -183,15 +196,18 @@ impl Aggregation {
             places.insert(Vec::new(), 0);
             groups.push(begin(Vec::new()));
         }
-        for row in rows {
+        for row in meter.rows(rows.into_iter()) {
             let mut at = 0;
             if !grouped.is_empty() {
-                let key = grouped.iter().map(|item| Key::of_cow(item.cell(&row), item.decimal).into_owned()).collect();
+                let key: Vec<Key<'static>> =
+                    grouped.iter().map(|item| Key::of_cow(item.cell(&row), item.decimal).into_owned()).collect();
+                let bytes = self.bytes(&key);
                 at = *places.entry(key).or_insert(groups.len());
                 if at == MAX_GROUPS {
                     return Err(Error::invalid(format!("there are more than {MAX_GROUPS} groups; filter the rows")));
                 }
                 if at == groups.len() {
+                    meter.charge(bytes);
                     let shown = grouped.iter().map(|item| item.cell(&row).map_or(CborValue::Null, Cow::into_owned));
                     groups.push(begin(shown.collect()));
                 }
@@ -200,7 +216,16 @@ impl Aggregation {
                 fold.add(item, &row)?;
             }
         }
+        meter.check()?;
         places.into_values().map(|at| self.record(&mut groups[at])).collect()
+    }
+
+    /// Memory of a group and of its results, about.
+    fn bytes(&self, key: &[Key<'static>]) -> usize {
+        /// Of each item: its cell, its name and its fold.
+        const ITEM: usize = 160;
+        let cells: usize = key.iter().map(|cell| size_of::<Key<'_>>() + cell.heap()).sum();
+        3 * cells + self.items.len() * ITEM
     }
 
     fn record(&self, group: &mut Group) -> Result<Record> {

@@ -81,6 +81,21 @@ impl<'a> Key<'a> {
         }
     }
 
+    /// Heap bytes, about.
+    pub(super) fn heap(&self) -> usize {
+        match self {
+            Key::Text(text) => text.len(),
+            Key::Bytes(bytes) => bytes.len(),
+            Key::Array(items) => items.iter().map(|item| size_of::<Key<'_>>() + item.heap()).sum(),
+            Key::Map(members) => {
+                members.iter().map(|(key, value)| 2 * size_of::<Key<'_>>() + key.heap() + value.heap()).sum()
+            }
+            Key::Tag(_, inner) => size_of::<Key<'_>>() + inner.heap(),
+            Key::Number(Number(Repr::Decimal(_))) => 64,
+            Key::Bool(_) | Key::Number(_) | Key::Null => 0,
+        }
+    }
+
     /// Whether it is null.
     pub fn is_null(&self) -> bool {
         matches!(self, Key::Null)
@@ -249,6 +264,14 @@ pub struct SortKey<'a> {
 impl<'a> SortKey<'a> {
     pub(super) fn new(terms: Vec<TermKey<'a>>, id: Cow<'a, str>, integer: bool, descending: bool) -> SortKey<'a> {
         SortKey { terms, id: Directed { descending, value: IdKey::new(id, integer) } }
+    }
+
+    /// Heap bytes, about.
+    pub(super) fn heap(&self) -> usize {
+        /// Of an id, if it is a text.
+        const ID: usize = 32;
+        let terms = self.terms.iter().map(|term| size_of::<TermKey<'_>>() + term.key.value.heap());
+        ID + terms.sum::<usize>()
     }
 }
 

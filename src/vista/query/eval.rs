@@ -7,8 +7,10 @@ use std::collections::BinaryHeap;
 use super::compare::{Key, SortKey, TermKey};
 use super::fields::{Fields, Path, json_string};
 use super::keys::Term;
+use super::meter::Meter;
+use super::pattern::Compiled;
 use super::search::Search;
-use super::{Cursor, Filter, Pattern, Query, Test, Truth};
+use super::{Cursor, Filter, Query, Test, Truth};
 use crate::record::CborValue;
 use crate::vista::{ColumnType, Schema};
 
@@ -48,7 +50,7 @@ enum Check {
     Compare(Key<'static>, fn(Option<Ordering>) -> bool),
     /// Sorted; the flag says that null was among them.
     In(Vec<Key<'static>>, bool),
-    Pattern(Pattern),
+    Pattern(Compiled),
     Is(Truth),
     IsDistinct(Key<'static>),
 }
@@ -72,6 +74,11 @@ impl Prepared {
     /// Whether every row matches.
     pub fn is_unfiltered(&self) -> bool {
         self.unfiltered
+    }
+
+    /// Bytes of its compiled patterns, about.
+    pub fn pattern_bytes(&self) -> usize {
+        self.filter.pattern_bytes()
     }
 
     /// Whether an order is asked for; without one, rows stay in the order they come in.
@@ -117,11 +124,26 @@ impl Prepared {
         I: AsRef<str>,
         F: Fields,
     {
+        self.top_within(rows, offset, limit, &Meter::unbounded())
+    }
+
+    /// [`Prepared::top`] within the bounds of `meter`; what it gives is only right if [`Meter::check`] says so afterwards.
+    pub(crate) fn top_within<I, F>(
+        &self,
+        rows: impl IntoIterator<Item = (I, F)>,
+        offset: u64,
+        limit: Option<u64>,
+        meter: &Meter,
+    ) -> Top<(I, F)>
+    where
+        I: AsRef<str>,
+        F: Fields,
+    {
         let mut before = offset;
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
         let end = limit.map(|limit| offset.saturating_add(usize::try_from(limit).unwrap_or(usize::MAX)));
         let mut total = 0;
-        let matching = rows.into_iter().filter(|(_, row)| self.matches(row)).inspect(|_| total += 1);
+        let matching = meter.rows(rows.into_iter()).filter(|(_, row)| self.matches(row)).inspect(|_| total += 1);
         let behind = |keyed: &Keyed<(I, F)>| {
             let behind = self.after.as_ref().is_none_or(|after| keyed.key > *after);
             before += u64::from(!behind);
@@ -134,12 +156,13 @@ impl Prepared {
                 matching.enumerate().filter(|(at, _)| range.contains(at)).map(|(_, row)| row).collect()
             }
             (true, Some(end)) => {
-                let least = least(matching.map(|row| self.keyed(row)).filter(behind), end);
+                let least = least(matching.map(|row| self.keyed(row)).filter(behind), end, meter);
                 least.into_iter().skip(offset).map(|keyed| keyed.row).collect()
             }
             (true, None) => {
-                let mut sorted: Vec<_> = matching.map(|row| self.keyed(row)).filter(behind).collect();
-                sorted.sort_unstable();
+                let keyed = matching.map(|row| self.keyed(row)).filter(behind);
+                let mut sorted: Vec<_> = keyed.inspect(|keyed| meter.charge(keyed.bytes())).collect();
+                meter.sort(&mut sorted);
                 sorted.into_iter().skip(offset).map(|keyed| keyed.row).collect()
             }
         };
@@ -156,10 +179,11 @@ impl Prepared {
 }
 
 /// The first `count` rows in order. Holds no more than that many.
-fn least<T>(rows: impl Iterator<Item = Keyed<T>>, count: usize) -> Vec<Keyed<T>> {
+fn least<T>(rows: impl Iterator<Item = Keyed<T>>, count: usize, meter: &Meter) -> Vec<Keyed<T>> {
     let mut heap = BinaryHeap::new();
     for keyed in rows {
         if heap.len() < count {
+            meter.charge(keyed.bytes());
             heap.push(keyed);
         } else if let Some(mut last) = heap.peek_mut()
             && keyed < *last
@@ -174,6 +198,13 @@ fn least<T>(rows: impl Iterator<Item = Keyed<T>>, count: usize) -> Vec<Keyed<T>>
 struct Keyed<T> {
     key: SortKey<'static>,
     row: T,
+}
+
+impl<T> Keyed<T> {
+    /// Its memory, about.
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.key.heap()
+    }
 }
 
 impl<T> Ord for Keyed<T> {
@@ -208,6 +239,15 @@ impl Node {
                 let decimal = path.column_type(schema) == ColumnType::Decimal;
                 Node::Test { path, decimal, check: Check::new(test, decimal) }
             }
+        }
+    }
+
+    fn pattern_bytes(&self) -> usize {
+        match self {
+            Node::All(parts) | Node::Any(parts) => parts.iter().map(Node::pattern_bytes).sum(),
+            Node::Not(inner) => inner.pattern_bytes(),
+            Node::Test { check: Check::Pattern(pattern), .. } => pattern.bytes(),
+            Node::Test { .. } => 0,
         }
     }
 
@@ -249,7 +289,7 @@ impl Check {
             Test::Lt(value) => Check::Compare(key(value), |order| order.is_some_and(Ordering::is_lt)),
             Test::Lte(value) => Check::Compare(key(value), |order| order.is_some_and(Ordering::is_le)),
             Test::Like(pattern) | Test::Ilike(pattern) | Test::Match(pattern) | Test::Imatch(pattern) => {
-                Check::Pattern(pattern.clone())
+                Check::Pattern(pattern.compile())
             }
             Test::In(values) => {
                 let mut keys: Vec<_> = values.iter().map(key).collect();

@@ -137,6 +137,17 @@ impl Filter {
         }
     }
 
+    /// Whether a test compares with a pattern, which costs more than all else: it is compiled first.
+    pub fn has_patterns(&self) -> bool {
+        match self {
+            Filter::All(parts) | Filter::Any(parts) => parts.iter().any(Filter::has_patterns),
+            Filter::Not(inner) => inner.has_patterns(),
+            Filter::Test { test, .. } => {
+                matches!(test, Test::Like(_) | Test::Ilike(_) | Test::Match(_) | Test::Imatch(_))
+            }
+        }
+    }
+
     /// How many tests it has.
     pub fn tests(&self) -> usize {
         match self {

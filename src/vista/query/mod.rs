@@ -12,6 +12,7 @@ mod filter;
 mod json;
 mod keys;
 mod literal;
+mod meter;
 mod pattern;
 mod project;
 mod search;
@@ -27,7 +28,8 @@ pub use filter::{Filter, Test, Truth};
 pub(crate) use json::{split_name, unquoted};
 pub(crate) use keys::{Bound, KeyMaker, after_all_with};
 pub use literal::{Reading, nearest};
-pub use pattern::Pattern;
+pub use meter::{Meter, Rows as MeteredRows};
+pub use pattern::{MAX_PATTERN, Pattern};
 pub use project::{Projection, SelectItem};
 pub use search::Searchable;
 

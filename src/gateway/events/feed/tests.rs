@@ -23,7 +23,7 @@ async fn fill(at: &Mounted, rows: usize, bytes: usize) {
 }
 
 async fn open(at: &Mounted, query: &str) -> Feed {
-    let mut feed = Feed::open(at, wish(at, query), Encoding::Json, 25).await.unwrap();
+    let mut feed = Feed::open(at, wish(at, query), Encoding::Json, 25, &Bounds::default()).await.unwrap();
     feed.batch().await.unwrap();
     feed
 }

@@ -1,8 +1,12 @@
 //! Frames of a small Dio's events, as its views make them.
 
+use futures_util::FutureExt as _;
+
 use super::*;
 use crate::Dio;
+use crate::gateway::budget::Bounds;
 use crate::gateway::events::testing::{mounted, record, wish};
+use crate::gateway::events::view::Views;
 use crate::gateway::state::Mounted;
 
 async fn items(dio: &Dio, count: usize, change: impl AsyncFnOnce()) -> Vec<std::sync::Arc<RingItem>> {
@@ -20,7 +24,9 @@ async fn items(dio: &Dio, count: usize, change: impl AsyncFnOnce()) -> Vec<std::
 
 fn told(at: &Mounted, query: &str, item: &RingItem) -> Option<Value> {
     let wish = wish(at, query);
-    let view = at.views.get(&wish.query, wish.records, Encoding::Json, &at.schema).unwrap();
+    let bounds = Bounds::default();
+    let view = Views::get(at, &wish.query, wish.records, Encoding::Json, &bounds);
+    let view = view.now_or_never().expect("it waits for patterns only").unwrap();
     view.tell(item, item.seq).map(|told| serde_json::from_slice(&told.frame).unwrap())
 }
 
@@ -59,7 +65,7 @@ async fn cbor_frames_say_the_same_with_exact_rows() {
     let at = mounted().await;
     let item = items(&at.dio, 1, async || at.dio.patched("a", record("A", 1)).await.unwrap()).await;
     let wish = wish(&at, "");
-    let view = at.views.get(&wish.query, true, Encoding::Cbor, &at.schema).unwrap();
+    let view = Views::get(&at, &wish.query, true, Encoding::Cbor, &Bounds::default()).await.unwrap();
     let frame = view.tell(&item[0], item[0].seq).unwrap().frame;
     for frame in [frame.clone(), tagged(Encoding::Cbor, "a1", &frame)] {
         let value: CborValue = ciborium::from_reader(&frame[..]).unwrap();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::super::super::budget::Bounds;
 use super::super::super::problem::ApiError;
 use super::super::super::state::Mounted;
 use super::super::feed::{Ended, Sent};
@@ -43,8 +44,9 @@ impl Follow {
         wish: LiveWish,
         encoding: Encoding,
         heartbeat: u64,
+        bounds: &Bounds,
     ) -> Result<Follow, ApiError> {
-        let (shelf, live) = Lives::get(at, &wish, encoding).await?;
+        let (shelf, live) = Lives::get(at, &wish, encoding, bounds).await?;
         let core = Arc::clone(&at.dio.0.core);
         let (generation, closing) = (live.generation(), core.tasks.closing().clone());
         let mut follow = Follow {

@@ -33,15 +33,17 @@ use parking_lot::Mutex;
 use tokio::sync::{OnceCell, watch};
 
 use self::diff::{Change, diff};
+use super::super::budget::{Bounds, Lease};
 use super::super::format::Writer;
 use super::super::problem::{ApiError, Code};
 use super::super::state::Mounted;
 use super::frame::{self, Encoding};
+use super::view::prepared;
 use super::wish::{LiveWish, Of};
 use crate::journal::Seq;
 use crate::record::{Body, CborValue, Id, Layout, Record, value_to_json};
 use crate::scenery::{Generation, Shown, TableScenery, ValueScenery};
-use crate::vista::query::Aggregation;
+use crate::vista::query::{Aggregation, Prepared};
 
 /// Bytes of the frames of changes that are kept, at most.
 const MOST_KEPT: usize = 1 << 20;
@@ -51,6 +53,8 @@ const MOST_CHANGES: usize = 256;
 const MOST_CHANGE: usize = 256 << 10;
 /// Rows larger than this are not sent with their change: whoever wants them reads them.
 const MOST_RECORD: usize = 256 << 10;
+/// Bytes of the compiled patterns of one live query, at most: they are compiled again when its rows are read anew.
+const MOST_PATTERNS: usize = 4 << 20;
 
 /// A row of a list, or a group.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +71,8 @@ pub(super) struct Live {
     writer: Writer,
     records: bool,
     log: Mutex<Log>,
+    /// What it holds of the gateway's budgets, on the account of who asked first.
+    _leases: [Lease; 2],
 }
 
 #[derive(Debug)]
@@ -100,7 +106,18 @@ struct Told {
 }
 
 impl Live {
-    async fn open(at: &Mounted, wish: &LiveWish, encoding: Encoding) -> Result<Live, ApiError> {
+    async fn open(at: &Mounted, wish: &LiveWish, encoding: Encoding, bounds: &Bounds) -> Result<Live, ApiError> {
+        let query = match &wish.of {
+            Of::Rows(query) => query,
+            Of::Groups { rows, .. } => rows,
+        };
+        let place = bounds.lease_live()?;
+        let patterns = prepared(at, query, bounds).await?.as_ref().map_or(0, Prepared::pattern_bytes);
+        if patterns > MOST_PATTERNS {
+            return Err(ApiError::new(Code::LimitTooLarge, "the patterns of a live query are too big")
+                .hint("use fewer or smaller patterns, and like in place of match"));
+        }
+        let leases = [place, bounds.lease_patterns(2 * patterns)?];
         let scene = match &wish.of {
             Of::Rows(query) => {
                 let scenery = at.dio.table_scenery().query((**query).clone()).open().await?;
@@ -123,7 +140,7 @@ impl Live {
         let Shown { version, seq, total, rows } = scene.shown();
         let rows = rows.into_iter().map(|(id, body)| Row { id, body }).collect();
         let log = Log { version, seq, total, rows, changes: VecDeque::new(), first: 0, floor: seq, bytes: 0 };
-        Ok(Live { scene, encoding, writer, records: wish.records, log: Mutex::new(log) })
+        Ok(Live { scene, encoding, writer, records: wish.records, log: Mutex::new(log), _leases: leases })
     }
 
     /// Moves when there may be something new.
@@ -254,10 +271,12 @@ impl Lives {
         at: &Mounted,
         wish: &LiveWish,
         encoding: Encoding,
+        bounds: &Bounds,
     ) -> Result<(Arc<Shelf>, Arc<Live>), ApiError> {
         let key = format!("{encoding:?} {} {:?}", wish.records, wish.of);
         let shelf = at.lives.shelf(key, at.options.max_live)?;
-        let live = shelf.get_or_try_init(|| async { Live::open(at, wish, encoding).await.map(Arc::new) }).await?;
+        let live =
+            shelf.get_or_try_init(|| async { Live::open(at, wish, encoding, bounds).await.map(Arc::new) }).await?;
         let live = Arc::clone(live);
         Ok((shelf, live))
     }

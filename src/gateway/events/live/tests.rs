@@ -10,6 +10,7 @@ use crate::dio::{Ticket, WriteOptions};
 use crate::gateway::events::feed::Sent;
 use crate::gateway::events::testing::{mounted, record};
 use crate::vista::WriteOp;
+use crate::vista::query::Meter;
 
 /// A client's list, kept as the frames say.
 #[derive(Debug, Default)]
@@ -69,14 +70,14 @@ fn json_of(sent: &[Sent]) -> Vec<Value> {
 }
 
 async fn follow(at: &Mounted, query: &str) -> Follow {
-    Follow::open(at, LiveWish::parse(query, at).unwrap().0, Encoding::Json, 5).await.unwrap()
+    Follow::open(at, LiveWish::parse(query, at).unwrap().0, Encoding::Json, 5, &Bounds::default()).await.unwrap()
 }
 
 /// What a fresh read gives.
 async fn fresh(at: &Mounted, query: &str) -> (Vec<(String, Value)>, u64) {
     let Of::Rows(query) = LiveWish::parse(query, at).unwrap().0.of else { panic!("rows") };
     let state = at.dio.0.core.state();
-    let (rows, total) = at.dio.0.core.select_from(state, &query, &at.schema).await.unwrap();
+    let (rows, total) = at.dio.0.core.select_from(state, &query, &at.schema, Meter::unbounded()).await.unwrap();
     let rows = rows.bodies().map(|(id, body)| (id.to_string(), serde_json::from_slice(body.json()).unwrap()));
     (rows.collect(), total)
 }
@@ -181,10 +182,13 @@ async fn equal_queries_share_one_scenery_and_there_are_only_so_many() {
     assert_eq!(at.lives.len(), 1);
     let other = follow(&at, "limit=4").await;
     let wish = LiveWish::parse("limit=5", &at).unwrap().0;
-    let refused = Follow::open(&at, wish.clone(), Encoding::Json, 5).await.err().unwrap();
+    let refused = Follow::open(&at, wish.clone(), Encoding::Json, 5, &Bounds::default()).await.err().unwrap();
     assert_eq!(refused.code(), Code::TooManyViews);
     drop((one, two));
-    assert!(Follow::open(&at, wish, Encoding::Json, 5).await.is_ok(), "nobody has the first any more");
+    assert!(
+        Follow::open(&at, wish, Encoding::Json, 5, &Bounds::default()).await.is_ok(),
+        "nobody has the first any more"
+    );
     drop(other);
 }
 

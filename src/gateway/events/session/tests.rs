@@ -9,6 +9,7 @@ use tokio_util::sync::{PollSendError, PollSender};
 
 use super::*;
 use crate::dio::Position;
+use crate::gateway::budget::Bounds;
 use crate::gateway::events::Sockets;
 use crate::gateway::events::testing::{mounted, record, wish};
 use crate::gateway::state::Mounted;
@@ -61,7 +62,7 @@ impl Client {
         let (out, frames) = mpsc::channel(4);
         let (say, incoming) = mpsc::channel(4);
         let sockets = Sockets::default();
-        let mut subs = Subs::new(Encoding::Json, 5);
+        let mut subs = Subs::new(Encoding::Json, 5, Bounds::default());
         subs.add(None, at, wish(at, query)).await.unwrap();
         let session = Session::new(subs, Manner { heartbeat: 5, wait: 0 }, None);
         let pipe = Pipe { out: PollSender::new(out), incoming };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 
 use super::*;
@@ -12,7 +13,9 @@ use crate::record::Body;
 
 fn view(at: &Mounted, query: &str) -> Arc<View> {
     let wish = wish(at, query);
-    at.views.get(&wish.query, wish.records, Encoding::Json, &at.schema).unwrap()
+    let bounds = Bounds::default();
+    let got = Views::get(at, &wish.query, wish.records, Encoding::Json, &bounds);
+    got.now_or_never().expect("it waits for patterns only").unwrap()
 }
 
 fn newest(at: &Mounted) -> (u64, Arc<RingItem>) {
@@ -93,10 +96,10 @@ async fn equal_views_are_one_and_judge_an_event_once() {
     assert_eq!(at.views.len(), 0);
     let held: Vec<_> = (0..MOST_VIEWS).map(|n| view(&at, &format!("price={n}"))).collect();
     let wish = wish(&at, "price=gt.7");
-    let refused = at.views.get(&wish.query, true, Encoding::Json, &at.schema).unwrap_err();
+    let refused = Views::get(&at, &wish.query, true, Encoding::Json, &Bounds::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::TooManyViews);
     drop(held);
-    assert!(at.views.get(&wish.query, true, Encoding::Json, &at.schema).is_ok());
+    assert!(Views::get(&at, &wish.query, true, Encoding::Json, &Bounds::default()).await.is_ok());
 }
 
 #[tokio::test]

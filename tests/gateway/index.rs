@@ -147,6 +147,18 @@ async fn the_viewer_of_the_document_is_a_page_with_the_same_policy_and_the_same_
     assert!(!page.text().contains("//"), "nothing from elsewhere: {}", page.text());
 }
 
+#[tokio::test]
+async fn the_notice_names_the_files_of_others_that_are_served_and_their_version() {
+    let app = App::with(products(), rows(1), |lens| lens, MountOptions::default(), |gateway| gateway).await;
+    let notice = include_str!("../../THIRD-PARTY.md");
+    let names: Vec<&str> =
+        notice.split('`').filter(|name| name.starts_with("swagger-ui") && !name.contains('/')).collect();
+    assert_eq!(names, ["swagger-ui-bundle.js", "swagger-ui.css"]);
+    let script = app.get("/static/swagger-ui-bundle.js").await;
+    let version = script.text().split("PACKAGE_VERSION:\"").nth(1).unwrap().split('"').next().unwrap();
+    assert!(notice.contains(&format!("swagger-ui) {version},")), "{version}");
+}
+
 async fn with_explorer(explorer: Explorer) -> App {
     let at = |gateway: Gateway| gateway.base_path("/api").explorer(explorer);
     App::with(products(), rows(1), |lens| lens, MountOptions::default(), at).await

@@ -3,4 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot read its sources has failed")]
 
 mod layers;
+mod licences;
 mod names;

@@ -41,6 +41,7 @@ pub(super) fn inbox(spec: &InboxSpec) -> InboxLimits {
         count: spec.count.unwrap_or(default.count),
         bytes: spec.bytes.map_or(default.bytes, |bytes| bytes as u64),
         age: spec.age.unwrap_or(default.age),
+        claims: spec.claims.unwrap_or(default.claims),
     }
 }
 

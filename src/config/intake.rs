@@ -39,6 +39,8 @@ pub struct InboxSpec {
     pub bytes: Option<usize>,
     /// For how long.
     pub age: Option<Duration>,
+    /// Idempotency keys and ids of deliveries that are remembered.
+    pub claims: Option<usize>,
 }
 
 impl InboxSpec {
@@ -47,6 +49,7 @@ impl InboxSpec {
             count: reader.count("count", 1..=1_000_000),
             bytes: reader.size("bytes", 16 << 20..=4 << 30),
             age: reader.duration("age"),
+            claims: reader.count("claims", 1_000..=1_000_000_000),
         };
         reader.finish();
         spec

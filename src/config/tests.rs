@@ -243,7 +243,7 @@ fn it_is_said_when_a_write_is_answered() {
 fn how_deliveries_come_and_are_kept_is_read() {
     let text = r#"
 [lens]
-inbox = { count = 50, bytes = "32MiB", age = "1d" }
+inbox = { count = 50, bytes = "32MiB", age = "1d", claims = 5000 }
 events = { count = 70, bytes = "2MiB", age = "2h" }
 
 [dio.a]
@@ -263,7 +263,12 @@ answer_within = "1s"
 on_undecodable = "reject"
 "#;
     let config = parse(text).unwrap();
-    let inbox = InboxSpec { count: Some(50), bytes: Some(32 << 20), age: Some(Duration::from_secs(86_400)) };
+    let inbox = InboxSpec {
+        count: Some(50),
+        bytes: Some(32 << 20),
+        age: Some(Duration::from_secs(86_400)),
+        claims: Some(5000),
+    };
     assert_eq!(config.lens.inbox, inbox);
     let events = EventsSpec { count: Some(70), bytes: Some(2 << 20), age: Some(Duration::from_secs(7_200)) };
     assert_eq!(config.lens.events, events);

@@ -115,7 +115,7 @@ impl Core {
         let mut claims = Vec::new();
         if let Some(key) = &delivery.key {
             let claim = delivery_claim(&self.name, &format!("{}:{key}", delivery.hook));
-            match self.claimed(&claim.key).await? {
+            match self.claimable(&claim.key).await? {
                 Some(_) if !parcel.again => {
                     delivery.changes.duplicates = delivery.changes.received;
                     delivery.state = DeliveryState::Duplicate;
@@ -127,7 +127,7 @@ impl Core {
         }
         if let Some(same) = parcel.same.as_ref().filter(|_| !parcel.again && !parcel.changes.is_empty()) {
             let claim = same_claim(&self.name, &delivery.hook, same);
-            match self.claimed(&claim.key).await? {
+            match self.claimable(&claim.key).await? {
                 Some(_) if self.says_nothing_new(&parcel.changes) => {
                     delivery.changes.duplicates = delivery.changes.received;
                     delivery.state = DeliveryState::Duplicate;
@@ -176,7 +176,7 @@ impl Core {
             let own = self.own_claim(&delivery, inbound.delivery.as_deref());
             if let Some(own) = &own {
                 let twice = claims.iter().any(|claim| claim.key == own.key);
-                if twice || !parcel.again && self.claimed(&own.key).await?.is_some() {
+                if twice || !parcel.again && self.claimable(&own.key).await?.is_some() {
                     delivery.changes.duplicates += 1;
                     continue;
                 }

@@ -71,7 +71,7 @@ impl Core {
     pub(super) async fn ingest(self: &Arc<Self>, handle: &Arc<Handle>, inbound: Inbound) -> Result<Reconciled> {
         let claim = inbound.delivery.as_deref().map(|delivery| delivery_claim(&self.name, delivery));
         if let Some(claim) = &claim {
-            let taken = self.claimed(&claim.key).await?;
+            let taken = self.claimable(&claim.key).await?;
             if taken.is_some() {
                 return Ok(Reconciled::Duplicate);
             }

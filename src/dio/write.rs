@@ -70,8 +70,7 @@ impl Core {
         let operation = OpId::new();
         let claim = options.key.as_ref().map(|key| claim(&self.name, key, operation));
         if let Some(claim) = &claim {
-            let taken = self.claimed(&claim.key).await?;
-            if let Some(by) = taken {
+            if let Some(by) = self.claimable(&claim.key).await? {
                 return Err(replayed(Some(claim), &by));
             }
         }
@@ -96,6 +95,20 @@ impl Core {
     pub(super) async fn claimed(self: &Arc<Self>, key: &str) -> Result<Option<Bytes>> {
         let taken = self.journal.claim(key).await;
         Ok(taken.inspect_err(|error| self.committer.journal_failed(self, error))?)
+    }
+
+    /// As [`Core::claimed`], for who is about to take the key if it is free.
+    ///
+    /// # Errors
+    /// [`Error::ClaimsFull`] if it is free and no more claims are remembered.
+    pub(super) async fn claimable(self: &Arc<Self>, key: &str) -> Result<Option<Bytes>> {
+        let taken = self.claimed(key).await?;
+        if taken.is_none() {
+            let room = self.journal.claim_room().await;
+            let room = room.inspect_err(|error| self.committer.journal_failed(self, error))?;
+            return if room { Ok(None) } else { Err(Error::ClaimsFull) };
+        }
+        Ok(taken)
     }
 
     /// Checks and encodes a write; here rather than in the committer's turn.

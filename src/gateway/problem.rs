@@ -280,6 +280,10 @@ impl From<Error> for ApiError {
                 "come again after Retry-After; nothing was accepted; parked writes wait too: GET /operations?state=parked",
             ),
             Error::Busy => plain(Code::Busy).hint("come again after Retry-After; server.limits.heavy_queries is the bound"),
+            Error::ClaimsFull => plain(Code::Busy).hint(
+                "come again after Retry-After; nothing was accepted; keys expire after a day, ids of deliveries after seven; \
+                 lens.inbox.claims is the bound",
+            ),
             Error::QueryTime { .. } => plain(Code::QueryTimeout).hint(
                 "ask for fewer rows by an indexed filter (explain=true says which index would help); server.limits.query_time \
                  is the bound",

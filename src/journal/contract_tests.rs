@@ -224,7 +224,8 @@ async fn deliveries_are_kept_with_what_was_sent_and_found_by_state_and_hook(jour
     journal.reopen().await.unwrap();
     let (known, kept) = journal.delivery(DeliveryId::from_u128(3)).await.unwrap().unwrap();
     assert_eq!((known.state, Some(kept)), (Applied, raw));
-    assert_eq!(journal.inbox(), InboxUse { count: 3, bytes: 300, room: true, ..InboxUse::default() });
+    let InboxUse { count, bytes, received, dropped, room, .. } = journal.inbox();
+    assert_eq!((count, bytes, received, dropped, room), (3, 300, 0, 0, true));
     keep(journal, "inbox", [Kept { raw: None, ..delivery(9, Applied) }]).await;
     assert_eq!(held(journal, &[]).await, [4, 3, 1], "of one that was dropped nothing comes back");
 }
@@ -262,6 +263,25 @@ async fn what_is_done_is_dropped_first_and_what_waits_never(journal: &dyn Journa
     keep(journal, "inbox", [delivery(21, Applied), delivery(21, Received)]).await;
     assert_eq!(held(journal, &[Received]).await, [0; 0], "late in one append, too");
     journal.limit_inbox(InboxLimits::default());
+}
+
+async fn claims_have_a_bound_within_which_expired_ones_make_room(journal: &dyn Journal) {
+    journal.open("bound", "s").await.unwrap();
+    let others = journal.inbox().claims;
+    journal.limit_inbox(InboxLimits { claims: others + 2, ..InboxLimits::default() });
+    append(journal, claiming(batch("bound", 0, []), "bound:old", "v", 1)).await.unwrap();
+    assert!(journal.claim_room().await.unwrap());
+    append(journal, claiming(batch("bound", 0, []), "bound:1", "v", NEVER)).await.unwrap();
+    assert_eq!(journal.inbox().claims, others + 2);
+    assert!(journal.claim_room().await.unwrap(), "the expired one went");
+    assert_eq!(journal.inbox().claims, others + 1);
+    append(journal, claiming(batch("bound", 0, []), "bound:2", "v", NEVER)).await.unwrap();
+    assert!(!journal.claim_room().await.unwrap());
+    journal.reopen().await.unwrap();
+    assert!(!journal.claim_room().await.unwrap(), "those that are stored count after a restart");
+    assert_eq!(journal.claim("bound:1").await.unwrap(), Some("v".into()), "none that is valid went");
+    journal.limit_inbox(InboxLimits::default());
+    assert!(journal.claim_room().await.unwrap());
 }
 
 async fn heads_follow_what_is_stored(journal: &dyn Journal) {
@@ -308,6 +328,7 @@ pub(super) async fn keeps_the_contract(journal: &dyn Journal) {
     another_shape_or_a_new_epoch_goes_on_from_the_head(journal).await;
     deliveries_are_kept_with_what_was_sent_and_found_by_state_and_hook(journal).await;
     what_is_done_is_dropped_first_and_what_waits_never(journal).await;
+    claims_have_a_bound_within_which_expired_ones_make_room(journal).await;
     heads_follow_what_is_stored(journal).await;
     reopening_keeps_everything(journal).await;
     a_closed_journal_says_so(journal).await;

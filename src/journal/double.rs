@@ -275,6 +275,10 @@ impl Journal for FaultyJournal {
         self.inner.read(log, after, max_bytes).await
     }
 
+    async fn claim_room(&self) -> Result<bool, JournalError> {
+        self.inner.claim_room().await
+    }
+
     async fn mark(&self, key: &str) -> Result<Option<Bytes>, JournalError> {
         self.inner.mark(key).await
     }

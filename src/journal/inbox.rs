@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -218,7 +218,7 @@ pub struct DeliveryQuery {
     pub limit: usize,
 }
 
-/// How many deliveries are kept.
+/// How many deliveries and claims are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InboxLimits {
     /// At most so many (default: 10,000).
@@ -227,11 +227,13 @@ pub struct InboxLimits {
     pub bytes: u64,
     /// For so long (default: 7 days).
     pub age: Duration,
+    /// Claims that are remembered (default: 5,000,000): idempotency keys and ids of deliveries.
+    pub claims: usize,
 }
 
 impl Default for InboxLimits {
     fn default() -> Self {
-        InboxLimits { count: 10_000, bytes: 64 << 20, age: Duration::from_secs(7 * 24 * 3600) }
+        InboxLimits { count: 10_000, bytes: 64 << 20, age: Duration::from_secs(7 * 24 * 3600), claims: 5_000_000 }
     }
 }
 
@@ -248,7 +250,14 @@ pub struct InboxUse {
     pub dropped: u64,
     /// Whether there is room for one more that is still to be applied.
     pub room: bool,
+    /// Claims that are remembered, expired ones included until they are swept.
+    pub claims: usize,
+    /// How many may be.
+    pub claims_limit: usize,
 }
+
+/// Pause between two searches of a full table of claims, each of which is a transaction.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Deliveries dropped by one append, at most, so that it does not hold others up for long.
 const MOST_DROPPED: usize = 256;
@@ -264,6 +273,10 @@ pub(super) struct Index {
     /// Bytes of those that are still to be applied.
     waiting: u64,
     dropped: u64,
+    /// Claims that are stored.
+    pub(super) claims: usize,
+    /// When a full table of claims was last searched for expired ones.
+    swept: Option<Instant>,
     pub(super) limits: InboxLimits,
 }
 
@@ -355,6 +368,20 @@ impl Index {
         (page.collect(), total)
     }
 
+    /// Whether one more claim may be taken.
+    pub(super) fn claim_room(&self) -> bool {
+        self.claims < self.limits.claims
+    }
+
+    /// Whether a full table of claims is to be searched for expired ones now: once in [`SWEEP_EVERY`].
+    pub(super) fn may_sweep(&mut self) -> bool {
+        let due = self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY);
+        if due {
+            self.swept = Some(Instant::now());
+        }
+        due
+    }
+
     pub(super) fn usage(&self) -> InboxUse {
         let received = self.held.len() - self.fine.len() - self.bad.len();
         InboxUse {
@@ -363,6 +390,8 @@ impl Index {
             received,
             dropped: self.dropped,
             room: received < self.limits.count && self.waiting < self.limits.bytes,
+            claims: self.claims,
+            claims_limit: self.limits.claims,
         }
     }
 }

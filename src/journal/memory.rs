@@ -82,6 +82,11 @@ impl Store {
         self.logs.get_mut(log).ok_or_else(|| not_open("(memory)", log))
     }
 
+    fn sweep_claims(&mut self, now: u64) {
+        self.claims.retain(|_, (expires, _)| *expires >= now);
+        self.index.claims = self.claims.len();
+    }
+
     fn append(&mut self, batch: LogBatch) -> Result<(), AppendError> {
         check_batch(&batch)?;
         let unopened = |error: JournalError| AppendError::Io(error.to_string());
@@ -100,6 +105,7 @@ impl Store {
         for claim in batch.claims {
             self.claims.insert(claim.key, (claim.expires, claim.value));
         }
+        self.index.claims = self.claims.len();
         self.marks.extend(batch.marks.into_iter().map(|mark| (mark.key, mark.value)));
         let log = self.log(&batch.log).map_err(unopened)?;
         for entry in batch.entries {
@@ -174,6 +180,15 @@ impl Journal for MemoryJournal {
         Ok(store.claims.get(key).filter(|(expires, _)| *expires >= unix_ms()).map(|(_, value)| value.clone()))
     }
 
+    async fn claim_room(&self) -> Result<bool, JournalError> {
+        let mut store = self.store.lock();
+        store.open()?;
+        if !store.index.claim_room() && store.index.may_sweep() {
+            store.sweep_claims(unix_ms());
+        }
+        Ok(store.index.claim_room())
+    }
+
     async fn mark(&self, key: &str) -> Result<Option<Bytes>, JournalError> {
         let store = self.store.lock();
         store.open()?;
@@ -210,7 +225,7 @@ impl Journal for MemoryJournal {
         let stored = store.log(log)?;
         stored.entries.retain(|seq, _| *seq >= before || keep.binary_search(seq).is_ok());
         stored.oldest = stored.oldest.max(before.min(stored.head + 1));
-        store.claims.retain(|_, (expires, _)| *expires >= now);
+        store.sweep_claims(now);
         Ok(())
     }
 

@@ -215,6 +215,13 @@ pub trait Journal: Send + Sync + 'static {
     /// [`JournalError`] if it cannot be read.
     async fn claim(&self, key: &str) -> Result<Option<Bytes>, JournalError>;
 
+    /// Whether one more claim may be taken. A full journal first forgets expired ones, some at a time. The bound is
+    /// [`InboxLimits::claims`]; appends do not look at it, so whoever is about to claim asks before.
+    ///
+    /// # Errors
+    /// [`JournalError`] if expired claims cannot be removed.
+    async fn claim_room(&self) -> Result<bool, JournalError>;
+
     /// What a mark holds, if it was ever written.
     ///
     /// # Errors
@@ -236,7 +243,7 @@ pub trait Journal: Send + Sync + 'static {
     /// How full the inbox is.
     fn inbox(&self) -> InboxUse;
 
-    /// How many deliveries are kept from now on.
+    /// How many deliveries and claims are kept from now on.
     fn limit_inbox(&self, limits: InboxLimits);
 
     /// Follows a log's head.

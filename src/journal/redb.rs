@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use redb::{ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
@@ -142,6 +142,10 @@ impl Inner {
         let logs = self.file.with(|database| {
             redb_inbox::load(database, &mut inbox)?;
             let transaction = database.begin_read()?;
+            inbox.claims = match transaction.open_table(CLAIMS) {
+                Err(redb::TableError::TableDoesNotExist(_)) => 0,
+                claims => count(&claims?)?,
+            };
             let meta = transaction.open_table(META)?;
             let entries = match transaction.open_table(ENTRIES) {
                 Err(redb::TableError::TableDoesNotExist(_)) => None,
@@ -247,7 +251,10 @@ impl Inner {
             let answers = append_all(&transaction, batches, &mut logs)?;
             let taken = batches.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
             let kept: Vec<&Kept> = taken.flat_map(|(batch, _)| &batch.deliveries).collect();
-            let kept = redb_inbox::store(&transaction, &kept, &self.inbox.read(), unix_ms())?;
+            let mut kept = redb_inbox::store(&transaction, &kept, &self.inbox.read(), unix_ms())?;
+            if batches.iter().any(|batch| !batch.claims.is_empty()) {
+                kept.claims = Some(count(&transaction.open_table(CLAIMS)?)?);
+            }
             if answers.iter().any(Result::is_ok) {
                 committing = true;
                 transaction.commit()?;
@@ -376,14 +383,26 @@ impl Inner {
             return Err(Fault::Io { detail: not_open(&self.file.label(), name).to_string(), full: false });
         };
         log.oldest = log.oldest.max(before.min(log.head + 1));
-        self.write(&mut writer, |writer, transaction| {
+        let claims = self.write(&mut writer, |writer, transaction| {
             let mut entries = transaction.open_table(ENTRIES)?;
             entries.retain_in((log.id, 0)..(log.id, before), |(_, seq), _| keep.binary_search(&seq).is_ok())?;
-            writer.swept = sweep_claims(&mut transaction.open_table(CLAIMS)?, &writer.swept, now)?;
-            store_log(transaction, name, &log)
+            store_log(transaction, name, &log)?;
+            sweep_claims(&mut transaction.open_table(CLAIMS)?, &mut writer.swept, now)
         })?;
         self.logs.write().insert(name.into(), log);
+        self.inbox.write().claims = claims;
         Ok(())
+    }
+
+    fn claim_room(&self) -> Result<bool, Fault> {
+        let mut writer = self.writer.lock();
+        if !self.inbox.read().claim_room() && self.inbox.write().may_sweep() {
+            let claims = self.write(&mut writer, |writer, transaction| {
+                sweep_claims(&mut transaction.open_table(CLAIMS)?, &mut writer.swept, unix_ms())
+            })?;
+            self.inbox.write().claims = claims;
+        }
+        Ok(self.inbox.read().claim_room())
     }
 }
 
@@ -488,10 +507,10 @@ fn mark_salt(key: &str) -> u64 {
     !xxh3_64(key.as_bytes())
 }
 
-/// Drops expired claims among the next few after `swept`; returns where to go on.
-fn sweep_claims(claims: &mut Claims<'_>, swept: &str, now: u64) -> Result<String, Fault> {
+/// Drops expired claims among the next few after `swept`, which moves on; returns how many claims are left.
+fn sweep_claims(claims: &mut Claims<'_>, swept: &mut String, now: u64) -> Result<usize, Fault> {
     let (mut seen, mut last, mut expired) = (0, String::new(), Vec::new());
-    for stored in claims.range(swept..)?.take(CLAIMS_A_TRIM) {
+    for stored in claims.range(swept.as_str()..)?.take(CLAIMS_A_TRIM) {
         let (key, value) = stored?;
         seen += 1;
         last = key.value().to_string();
@@ -502,7 +521,12 @@ fn sweep_claims(claims: &mut Claims<'_>, swept: &str, now: u64) -> Result<String
     for key in &expired {
         claims.remove(key.as_str())?;
     }
-    Ok(if seen < CLAIMS_A_TRIM { String::new() } else { last })
+    *swept = if seen < CLAIMS_A_TRIM { String::new() } else { last };
+    count(claims)
+}
+
+fn count(claims: &impl ReadableTableMetadata) -> Result<usize, Fault> {
+    Ok(usize::try_from(claims.len()?).unwrap_or(usize::MAX))
 }
 
 fn store_log(transaction: &WriteTransaction, name: &str, log: &Log) -> Result<(), Fault> {
@@ -576,6 +600,13 @@ impl Journal for RedbJournal {
     async fn claim(&self, key: &str) -> Result<Option<Bytes>, JournalError> {
         let key = key.to_string();
         self.run(move |inner| inner.claim(&key)).await
+    }
+
+    async fn claim_room(&self) -> Result<bool, JournalError> {
+        if self.0.inbox.read().claim_room() {
+            return Ok(true);
+        }
+        self.run(Inner::claim_room).await
     }
 
     async fn mark(&self, key: &str) -> Result<Option<Bytes>, JournalError> {

@@ -18,12 +18,15 @@ const SENT: u8 = 1;
 pub(super) struct Stored {
     put: Vec<Delivery>,
     dropped: Vec<u128>,
+    /// How many claims there are then, if that changes.
+    pub(super) claims: Option<usize>,
 }
 
 impl Stored {
     pub(super) fn publish(self, index: &mut Index) {
         self.dropped.into_iter().for_each(|id| index.drop_one(id));
         self.put.iter().for_each(|delivery| index.put(delivery));
+        index.claims = self.claims.unwrap_or(index.claims);
     }
 }
 

@@ -121,6 +121,9 @@ pub enum Error {
     /// More queries over many rows are asked than can be answered now; try again later.
     #[error("too many queries over many rows wait for their turn")]
     Busy,
+    /// More idempotency keys and ids of deliveries are remembered than may be; nothing was accepted. Expired ones make room.
+    #[error("no more idempotency keys and ids of deliveries can be remembered now")]
+    ClaimsFull,
     /// A query was given up because it takes longer than it may.
     #[error("the query takes longer than {limit:?}")]
     QueryTime {
@@ -187,6 +190,7 @@ impl Error {
             | Error::NotReady { .. }
             | Error::Storage { .. }
             | Error::Busy
+            | Error::ClaimsFull
             | Error::QueryTime { .. } => ErrorKind::Transient,
             Error::OutcomeUnknown { .. } => ErrorKind::Unknown,
             Error::Unsupported { .. }

@@ -1,10 +1,12 @@
 //! A key makes a request repeatable.
 
 use diorama::Error;
+use diorama::gateway::MountOptions;
+use diorama::journal::InboxLimits;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::harness::App;
+use crate::harness::{App, products, rows};
 
 fn keyed(key: &str) -> [(&str, &str); 2] {
     [("Content-Type", "application/json"), ("Idempotency-Key", key)]
@@ -67,4 +69,24 @@ async fn g_a_bulk_insert_that_broke_off_goes_on_where_it_was() {
         2,
         "rows whose ids are chosen here are the same ones"
     );
+}
+
+#[tokio::test]
+async fn keys_have_a_bound_and_a_refusal_that_names_it() {
+    let inbox = InboxLimits { claims: 2, ..InboxLimits::default() };
+    let bounded = |lens: diorama::LensBuilder| lens.settings(|settings| settings.inbox = inbox);
+    let app = App::with(products(), rows(7), bounded, MountOptions::default(), |gateway| gateway).await;
+    let send = async |key: &str| app.send("PATCH", "/products/1", &keyed(key), r#"{"price":1}"#).await;
+    assert_eq!((send("a").await.status, send("b").await.status), (202, 202));
+    let refused = send("c").await;
+    assert_eq!(refused.refusal(), (503, "busy".into()));
+    assert!(
+        !refused.header("retry-after").is_empty() && refused.text().contains("lens.inbox.claims"),
+        "{}",
+        refused.text()
+    );
+    assert_eq!(send("a").await.header("idempotency-replayed"), "true", "what is remembered stays so");
+    assert_eq!(app.send("PATCH", "/products/1", &keyed("c")[..1], r#"{"price":2}"#).await.status, 202);
+    let metrics = app.get("/metrics").await;
+    assert!(metrics.text().contains("diorama_claims{dio=\"products\"} 2\n"));
 }

@@ -53,6 +53,10 @@ impl Journal for GatedJournal {
         self.journal.claim(key).await
     }
 
+    async fn claim_room(&self) -> Result<bool, JournalError> {
+        self.journal.claim_room().await
+    }
+
     async fn mark(&self, key: &str) -> Result<Option<Bytes>, JournalError> {
         self.journal.mark(key).await
     }

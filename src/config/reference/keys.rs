@@ -118,6 +118,11 @@ pub(super) const KEYS: &[Said] = &[
     ("lens.inbox.count", "10_000", "Deliveries."),
     ("lens.inbox.bytes", "\"64MiB\"", "Their bytes."),
     ("lens.inbox.age", "\"7d\"", "For how long."),
+    (
+        "lens.inbox.claims",
+        "5_000_000",
+        "Idempotency keys (kept for a day) and ids of deliveries (seven days); beyond them, requests that bring new ones are 503 `busy`.",
+    ),
     ("lens.events", "{}", "See `[lens.events]`."),
     ("lens.events.count", "100_000", "Events."),
     ("lens.events.bytes", "\"256MiB\"", "Their bytes."),

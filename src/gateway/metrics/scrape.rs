@@ -271,6 +271,21 @@ const INBOX: &[(&str, &str, Fill)] = &[
     }),
 ];
 
+/// Idempotency keys and ids of deliveries. Resources of one journal share them: each says the same of them.
+const CLAIMS: &[(&str, &str, Fill)] = &[
+    ("diorama_claims", "Idempotency keys and ids of deliveries that the journal remembers.", |inbox| {
+        inbox.claims as f64
+    }),
+    ("diorama_claims_limit", "How many of them the journal may remember.", |inbox| inbox.claims_limit as f64),
+];
+
+fn claims(text: &mut Text, shared: &Shared) {
+    for (name, help, fill) in CLAIMS {
+        let mut family = text.gauge(name, help);
+        shared.dios.values().for_each(|at| family.sample(&[("dio", at.dio.name())], fill(&at.dio.inbox())));
+    }
+}
+
 fn inbox(text: &mut Text, shared: &Shared) {
     let fed = shared.dios.values().filter(|at| shared.hooks.values().any(|hook| hook.dio == at.dio.name()));
     let fed: Vec<_> = fed.map(|at| (at.dio.name(), at.dio.inbox())).collect();
@@ -281,6 +296,7 @@ fn inbox(text: &mut Text, shared: &Shared) {
 }
 
 fn hooks(text: &mut Text, shared: &Shared) {
+    claims(text, shared);
     inbox(text, shared);
     let all = || shared.hooks.values().map(|hook| (hook.name.as_str(), hook.dio.as_str())).zip(&shared.metrics.hooks);
     let mut family = text.counter("diorama_webhook_deliveries_total", "Deliveries that were taken.");

@@ -9,6 +9,7 @@ pub mod demo;
 mod hooks;
 pub mod ops;
 mod progress;
+mod proxies;
 mod signals;
 mod source;
 pub mod webhook;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::accept::{Current, Front};
+use self::proxies::Proxies;
 use crate::cache::{CacheError, MemoryCache, RedbCache};
 use crate::config::{Access, CacheAt, Config, DioSpec, LensSpec, LimitsSpec, Page};
 use crate::dio::Dio;
@@ -254,6 +256,7 @@ impl Server {
             listener,
             Arc::clone(&current),
             spec.limits.clone(),
+            Proxies::new(&spec.trusted_proxies),
             closing.clone(),
             connections.clone(),
         ));
@@ -374,9 +377,6 @@ impl App {
     }
 }
 
-/// Writes of one resource that may wait for its source or, parked, for a person.
-const QUEUE: usize = 100_000;
-
 /// Cache and journal, with the one way a source is listed.
 fn lens(spec: &LensSpec, heavy_queries: Option<usize>) -> Result<Lens, Failure> {
     let builder = Lens::new().on_start(list).on_refresh(list).on_start_blocking(false);
@@ -385,7 +385,7 @@ fn lens(spec: &LensSpec, heavy_queries: Option<usize>) -> Result<Lens, Failure> 
         None => builder,
     };
     let builder = builder.settings(|settings| {
-        settings.write_queue_capacity = QUEUE;
+        settings.write_queue_capacity = spec.write_queue_capacity;
         settings.count_parked = true;
         // A file that is mended, a table that is made: the server goes on by itself.
         settings.retry_every_start = true;

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
+use super::proxies::Proxies;
 use crate::config::LimitsSpec;
 use crate::gateway::{Budget, Caller, GatewayService, Lease};
 
@@ -67,6 +69,7 @@ pub(super) async fn accept(
     listener: TcpListener,
     current: Current,
     limits: LimitsSpec,
+    proxies: Proxies,
     closing: CancellationToken,
     connections: TaskTracker,
 ) {
@@ -89,11 +92,12 @@ pub(super) async fn accept(
         match accepted {
             Ok((stream, peer)) => {
                 rest = Duration::from_millis(10);
-                let caller = Caller::new(peer.ip());
-                if let Ok(lease) = addresses.take(caller, 1) {
+                let share = if proxies.trust(peer.ip()) { 0 } else { 1 };
+                if let Ok(lease) = addresses.take(Caller::new(peer.ip()), share) {
                     let (patience, stalled) = (limits.write_timeout, None);
                     let stream = Counted { stream, patience, stalled, _place: place, _lease: lease };
-                    connections.spawn(serve(stream, caller, http.clone(), Arc::clone(&current), closing.clone()));
+                    let peer = Peer { address: peer.ip(), proxies: proxies.clone() };
+                    connections.spawn(serve(stream, peer, http.clone(), Arc::clone(&current), closing.clone()));
                 } else if let Ok(turn) = Arc::clone(&refusals).try_acquire_owned() {
                     tracing::debug!(%peer, "too many connections from one address");
                     connections.spawn(async move {
@@ -195,11 +199,18 @@ impl AsyncWrite for Counted {
     }
 }
 
-async fn serve(stream: Counted, caller: Caller, http: http1::Builder, current: Current, closing: CancellationToken) {
+/// The other end of a connection, which may be a proxy.
+struct Peer {
+    address: IpAddr,
+    proxies: Proxies,
+}
+
+async fn serve(stream: Counted, peer: Peer, http: http1::Builder, current: Current, closing: CancellationToken) {
     // Answers are written whole: waiting for more to send only delays them.
     let _ = stream.stream.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
         let front = Front::clone(&current.load());
+        let caller = Caller::new(peer.proxies.origin(peer.address, request.headers()));
         async move { Ok::<_, Infallible>(front.answer(request, caller).await) }
     });
     let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();

@@ -26,8 +26,8 @@ pub struct LimitsSpec {
     pub rows: usize,
     /// Connections at a time (default: 20,000); more wait.
     pub max_connections: usize,
-    /// Connections of one address at a time, event sockets among them (default: 1,000); more are refused. Behind a proxy all
-    /// have its address.
+    /// Connections of one address at a time, event sockets among them (default: 1,000); more are refused. Those of a
+    /// trusted proxy do not count.
     pub per_address: usize,
     /// Event sockets at a time (default: 10,000).
     pub max_sockets: usize,

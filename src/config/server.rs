@@ -1,8 +1,10 @@
 //! `[server]` and `[lens]`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::intake::{EventsSpec, InboxSpec};
 use super::limits::LimitsSpec;
@@ -17,6 +19,8 @@ pub struct ServerSpec {
     pub base_path: String,
     /// Origins of web pages that may call.
     pub cors: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` says which address a request comes from (default: none).
+    pub trusted_proxies: Vec<IpNet>,
     /// Whether bodies are sent as zstd, br or gzip to who accepts it (default: yes).
     pub compression: bool,
     /// Where the page at `/` comes from.
@@ -35,6 +39,7 @@ impl Default for ServerSpec {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             base_path: String::new(),
             cors: Vec::new(),
+            trusted_proxies: Vec::new(),
             compression: true,
             explorer: Page::Own,
             auth: None,
@@ -83,6 +88,7 @@ impl ServerSpec {
             reader.problem(at, "server.base_path takes letters, digits, - . _ ~ and single slashes");
         }
         spec.cors = reader.texts("cors").unwrap_or_default();
+        spec.trusted_proxies = trusted_proxies(&reader);
         spec.compression = reader.flag("compression").unwrap_or(spec.compression);
         spec.explorer = match reader.path_or_flag("explorer") {
             Some((Some(folder), _)) => Page::Folder(folder),
@@ -104,6 +110,17 @@ impl ServerSpec {
 /// What is said of a public address that nobody guards.
 pub(crate) const PUBLIC: &str = "a public address needs server.auth = { tokens = [\"env:NAME\"] }; write auth = \"none\" if \
      anybody may read and write";
+
+fn trusted_proxies(reader: &Reader<'_>) -> Vec<IpNet> {
+    let texts = reader.texts("trusted_proxies").unwrap_or_default();
+    let network = |text: &String| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
+    let networks: Option<Vec<IpNet>> = texts.iter().map(network).collect();
+    networks.unwrap_or_else(|| {
+        let at = reader.place("trusted_proxies").unwrap_or(reader.at);
+        reader.problem(at, r#"server.trusted_proxies has addresses or networks, like ["127.0.0.1", "10.0.0.0/8"]"#);
+        Vec::new()
+    })
+}
 
 fn access(reader: &Reader<'_>) -> Option<Access> {
     let value = reader.value("auth")?;
@@ -136,6 +153,8 @@ pub struct LensSpec {
     pub inbox: InboxSpec,
     /// What is kept of events.
     pub events: EventsSpec,
+    /// Writes of one resource that may wait, for its source or, parked, for a person (default: 100,000).
+    pub write_queue_capacity: usize,
 }
 
 /// Where rows are kept.
@@ -155,6 +174,7 @@ impl Default for LensSpec {
             refresh_every: None,
             inbox: InboxSpec::default(),
             events: EventsSpec::default(),
+            write_queue_capacity: 100_000,
         }
     }
 }
@@ -169,7 +189,9 @@ impl LensSpec {
         let inbox = reader.table("inbox").map(InboxSpec::read).unwrap_or_default();
         let events = reader.table("events").map(EventsSpec::read).unwrap_or_default();
         let refresh_every = reader.duration("refresh_every");
-        let spec = LensSpec { cache, journal: reader.path("journal"), refresh_every, inbox, events };
+        let write_queue_capacity = reader.count("write_queue_capacity", 1..=10_000_000).unwrap_or(100_000);
+        let journal = reader.path("journal");
+        let spec = LensSpec { cache, journal, refresh_every, inbox, events, write_queue_capacity };
         reader.finish();
         spec
     }

@@ -28,10 +28,12 @@ const FULL: &str = r#"
 listen = "localhost:9000"
 base_path = "/api"
 cors = ["https://shop.example"]
+trusted_proxies = ["127.0.0.1", "10.0.0.0/8"]
 auth = { tokens = ["env:TOKEN"] }
 
 [lens]
 cache = "memory"
+write_queue_capacity = 500
 refresh_every = "5m"
 
 [dio.products]
@@ -59,6 +61,9 @@ fn a_whole_file_is_read() {
     let config = parse(FULL).unwrap();
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:9000");
     assert_eq!(config.server.base_path, "/api");
+    let proxies: Vec<String> = config.server.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(proxies, ["127.0.0.1/32", "10.0.0.0/8"]);
+    assert_eq!(config.lens.write_queue_capacity, 500);
     assert!(matches!(&config.server.auth, Some(Access::Tokens(tokens)) if tokens[0].reveal() == "s3cr3t-0123456789"));
     assert_eq!((config.lens.cache, config.lens.refresh_every), (CacheAt::Memory, Some(Duration::from_secs(300))));
     let [products, orders] = &config.dios[..] else { panic!() };
@@ -90,6 +95,14 @@ fn every_mistake_is_reported_at_its_place_with_what_was_meant() {
     }
     assert!(found.iter().any(|problem| problem.contains("auth.scheme is one of standard, svix, github, ")));
     assert!(found.iter().any(|problem| problem.contains("needs source = ")));
+}
+
+#[test]
+fn proxies_are_addresses_or_networks() {
+    for wrong in ["proxy.example", "10.0.0.0/33", ""] {
+        let found = problems(&format!("[server]\ntrusted_proxies = [\"127.0.0.1\", \"{wrong}\"]\n"));
+        assert!(found.iter().any(|problem| problem.contains("server.trusted_proxies has addresses")), "{found:#?}");
+    }
 }
 
 #[test]

@@ -161,6 +161,32 @@ async fn a_socket_is_a_connection_of_its_address() {
 }
 
 #[test]
+fn behind_a_trusted_proxy_each_caller_has_its_own_share() {
+    let dir = folder();
+    let text = "[server]\ntrusted_proxies = [\"127.0.0.1\"]\n[server.limits]\nper_address = 1\nlive_per_address = 1\n\
+                [dio.orders]\nsource = { sqlite = \"shop.db\", table = \"orders\" }\n";
+    std::fs::write(dir.path().join("diorama.toml"), text).unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let mut streams = Vec::new();
+    let mut live = |query: &str, caller: &str| {
+        let mut stream = open(&server);
+        let head = format!(
+            "GET /orders/live?{query} HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\nx-forwarded-for: {caller}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        streams.push(stream);
+        String::from_utf8_lossy(&status[9..]).into_owned()
+    };
+    assert_eq!(live("limit=1", "192.0.2.1"), "200");
+    assert_eq!(live("limit=2", "192.0.2.1"), "429", "one address holds its share");
+    assert_eq!(live("limit=2", "203.0.113.7, 192.0.2.1"), "429", "a caller cannot write itself another address");
+    assert_eq!(live("limit=2", "192.0.2.2"), "200");
+    assert_eq!(streams.len(), 4, "connections of a proxy are not those of one address");
+}
+
+#[test]
 fn check_shows_limits_and_tokens_that_cannot_be() {
     let dir = folder();
     let text = "[server]\nauth = { tokens = [\"env:SHORT\"] }\n[server.limits]\nper_adress = 5\ndepth = 1_000\n\

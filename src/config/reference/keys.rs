@@ -30,6 +30,12 @@ pub(super) const KEYS: &[Said] = &[
     ),
     ("server.base_path", "\"\"", "What stands before every path, for a proxy that does not cut it off."),
     (
+        "server.trusted_proxies",
+        "[]",
+        "Addresses or networks (`\"10.0.0.0/8\"`) of proxies whose `X-Forwarded-For` says who calls: shares and limits of one address \
+         are then that caller's, and `per_address` does not hold for the proxy.",
+    ),
+    (
         "server.cors",
         "[]",
         "Origins of pages that may call, like `https://shop.example`; on loopback without tokens, loopback pages may.",
@@ -56,7 +62,7 @@ pub(super) const KEYS: &[Said] = &[
     (
         "server.limits.per_address",
         "1_000",
-        "Connections of one address; more are refused. Behind a proxy all have its address.",
+        "Connections of one address; more are refused. Behind a proxy all have its address, unless `trusted_proxies` names it.",
     ),
     ("server.limits.max_sockets", "10_000", "Event sockets at a time."),
     ("server.limits.header_timeout", "\"10s\"", "Time to send a request's head, from `100ms` to `10m`."),
@@ -114,6 +120,11 @@ pub(super) const KEYS: &[Said] = &[
         "What must not be lost: `cache.journal.redb` for `cache.redb`; in memory if the cache is.",
     ),
     ("lens.refresh_every", "never", "Between two reads of a source whose `[dio]` does not say."),
+    (
+        "lens.write_queue_capacity",
+        "100_000",
+        "Writes of one resource that may wait for its source or, parked, for a person; beyond, 503 `queue-full`.",
+    ),
     ("lens.inbox", "{}", "See `[lens.inbox]`."),
     ("lens.inbox.count", "10_000", "Deliveries."),
     ("lens.inbox.bytes", "\"64MiB\"", "Their bytes."),

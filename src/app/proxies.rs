@@ -1,0 +1,80 @@
+//! Proxies in front of the server: whose word is believed about the address that a request comes from.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+
+/// Each proxy appends the address that it was called from.
+const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// `server.trusted_proxies`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Proxies(Arc<[IpNet]>);
+
+impl Proxies {
+    pub(super) fn new(networks: &[IpNet]) -> Proxies {
+        Proxies(networks.into())
+    }
+
+    /// Whether `address` is one of them.
+    pub(super) fn trust(&self, address: IpAddr) -> bool {
+        !self.0.is_empty() && self.0.iter().any(|network| network.contains(&address.to_canonical()))
+    }
+
+    /// The address that a request comes from which `peer` has sent with `headers`: the last one in `X-Forwarded-For` that is
+    /// no trusted proxy. Whatever stands before that one, the caller may have written. `peer` if nothing can be believed.
+    pub(super) fn origin(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        if !self.trust(peer) {
+            return peer;
+        }
+        let lists: Vec<&str> =
+            headers.get_all(FORWARDED).iter().map(|list| list.to_str().unwrap_or_default()).collect();
+        let mut last = peer;
+        for text in lists.iter().rev().flat_map(|list| list.rsplit(',')) {
+            let Some(address) = address(text.trim()) else { return last };
+            if !self.trust(address) {
+                return address;
+            }
+            last = address;
+        }
+        last
+    }
+}
+
+/// An address, perhaps with a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    bare.parse().ok().or_else(|| text.parse().map(|socket: std::net::SocketAddr| socket.ip()).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(peer: &str, forwarded: &[&str]) -> String {
+        let proxies = Proxies::new(&["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
+        let headers = forwarded.iter().map(|list| (FORWARDED, list.parse().unwrap())).collect();
+        proxies.origin(peer.parse().unwrap(), &headers).to_string()
+    }
+
+    #[test]
+    fn any_input_only_what_trusted_proxies_append_is_believed() {
+        assert_eq!(origin("192.0.2.9", &["198.51.100.1"]), "192.0.2.9", "no proxy");
+        assert_eq!(origin("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
+        assert_eq!(origin("::ffff:10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
+        assert_eq!(
+            origin("10.0.0.1", &["6.6.6.6, 198.51.100.1 , 10.2.2.2"]),
+            "198.51.100.1",
+            "the caller wrote the first"
+        );
+        assert_eq!(origin("10.0.0.1", &["6.6.6.6", "198.51.100.1"]), "198.51.100.1", "two lines are one list");
+        assert_eq!(origin("::1", &["[2001:db8::1]:443"]), "2001:db8::1");
+        assert_eq!(origin("10.0.0.1", &["198.51.100.1:1234"]), "198.51.100.1");
+        for nothing in [&[][..], &[""], &["unknown"], &["10.0.0.1"], &["6.6.6.6, _hidden"]] {
+            assert_eq!(origin("10.0.0.1", nothing), "10.0.0.1", "{nothing:?}");
+        }
+        assert_eq!(origin("10.0.0.1", &["6.6.6.6, nonsense, 10.3.3.3"]), "10.3.3.3");
+    }
+}

@@ -43,5 +43,9 @@ browser() { tests/browser/run.sh "$CARGO_TARGET_DIR/debug/diorama" || { [ $? = 7
 step browser
 fuzz() { fuzz/run.sh || { [ $? = 77 ] && [ "${CI:-}" != true ]; }; }
 step fuzz
+attacks() {
+    DIORAMA_ATTACK_SECONDS=2 tests/attack.sh "$CARGO_TARGET_DIR/debug/diorama" || { [ $? = 77 ] && [ "${CI:-}" != true ]; }
+}
+step attacks
 disks() { tests/disk.sh || { [ $? = 77 ] && [ "${CI:-}" != true ]; }; }
 step disks

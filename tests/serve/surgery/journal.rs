@@ -280,7 +280,9 @@ fn files_on_another_machine_go_on_and_without_the_head_as_a_copy() {
         server.kill();
         shop.release();
         let other = Shop::new();
-        files.iter().for_each(|file| drop(std::fs::copy(shop.path(file), other.path(file)).unwrap()));
+        for file in files {
+            std::fs::copy(shop.path(file), other.path(file)).unwrap();
+        }
         let server = other.start();
         assert_eq!(epoch(&server, "orders") == first, files.contains(&HEAD), "{files:?}");
         assert_eq!(end(&server, &held), "applied", "{files:?}");

@@ -5,6 +5,7 @@
 //! files closed, and a word about what was left.
 
 mod accept;
+mod backup;
 pub mod demo;
 mod hooks;
 pub mod ops;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::accept::{Current, Front};
+use self::backup::Files;
 use self::proxies::Proxies;
 use crate::cache::{CacheError, MemoryCache, RedbCache};
 use crate::config::{Access, CacheAt, Config, DioSpec, LensSpec, LimitsSpec, Page};
@@ -177,7 +179,7 @@ pub async fn serve_with(config: Config, ready: impl FnOnce(&str)) -> Result<(), 
     let base = format!("http://{}{}", server.address, base_path(&config));
     let opening = async {
         // A file that somebody else holds is the end of it: nobody is to be invited before.
-        let lens = lens(&config.lens, config.server.limits.heavy_queries)?;
+        let (lens, files) = lens(&config.lens, config.server.limits.heavy_queries)?;
         say(format_args!("listening on {base}"));
         let app = match App::open(&config, lens).await {
             Ok(app) => app,
@@ -186,7 +188,7 @@ pub async fn serve_with(config: Config, ready: impl FnOnce(&str)) -> Result<(), 
                 return Err(failure);
             }
         };
-        server.current.store(Arc::new(app.front(&config, &server)?));
+        server.current.store(Arc::new(app.front(&config, &server, files)?));
         Ok::<App, Failure>(app)
     };
     let opened = tokio::select! {
@@ -315,8 +317,9 @@ impl App {
         Err(Failure::config(wrong.join("\n")))
     }
 
-    fn front(&self, config: &Config, server: &Server) -> Result<Front, Failure> {
+    fn front(&self, config: &Config, server: &Server, files: Files) -> Result<Front, Failure> {
         let gateway = self.gateway(config)?.closing(server.closing.clone()).sockets(server.sockets.clone());
+        let gateway = gateway.backup(files.backup());
         Ok(Front::Gateway(gateway.connections(server.connections.clone()).into_service()))
     }
 
@@ -377,8 +380,9 @@ impl App {
     }
 }
 
-/// Cache and journal, with the one way a source is listed.
-fn lens(spec: &LensSpec, heavy_queries: Option<usize>) -> Result<Lens, Failure> {
+/// Cache and journal, with the one way a source is listed, and the files that they are in.
+fn lens(spec: &LensSpec, heavy_queries: Option<usize>) -> Result<(Lens, Files), Failure> {
+    let mut files = Files { cache: None, journal: None };
     let builder = Lens::new().on_start(list).on_refresh(list).on_start_blocking(false);
     let builder = match heavy_queries {
         Some(most) => builder.heavy_queries(most),
@@ -394,13 +398,21 @@ fn lens(spec: &LensSpec, heavy_queries: Option<usize>) -> Result<Lens, Failure> 
     });
     let builder = match &spec.cache {
         CacheAt::Memory => builder.cache_source(MemoryCache::default()),
-        CacheAt::File(path) => builder.cache_file(RedbCache::open(path)?),
+        CacheAt::File(path) => {
+            let cache = RedbCache::open(path)?;
+            files.cache = Some((path.clone(), cache.clone()));
+            builder.cache_file(cache)
+        }
     };
     let builder = match journal_path(spec) {
-        Some(path) => builder.journal_source(Arc::new(RedbJournal::open(path)?)),
+        Some(path) => {
+            let journal = RedbJournal::open(&path)?;
+            files.journal = Some((path, journal.clone()));
+            builder.journal_source(Arc::new(journal))
+        }
         None => builder,
     };
-    builder.build().map_err(Failure::config)
+    Ok((builder.build().map_err(Failure::config)?, files))
 }
 
 /// Where the journal is, if it is a file.
@@ -426,6 +438,8 @@ async fn open_dio(lens: &Lens, spec: &DioSpec, config: &Config) -> VistaResult<D
     let mut builder = lens.dio(vista).settings(|settings| source::settings(spec, config, settings));
     if let Some(route) = &spec.write {
         let target: Arc<Vista> = Arc::new(source::open_route(&spec.name, route).await?);
+        let route = Vista::clone(&target);
+        builder = builder.settings(|settings| settings.route = Some(route));
         builder = builder.on_write(move |dio, op| {
             let (target, dio) = (Arc::clone(&target), dio.clone());
             async move { source::deliver(target, dio.current_operation(), op, || dio.written_row()).await }

@@ -44,6 +44,8 @@ enum Command {
     Asyncapi(Serve),
     /// Ask a running server how it answers a list: what it reads, what it checks, how long that takes.
     Explain(ops::Explain),
+    /// Copy a running server's cache and journal of one moment into a folder.
+    Backup(ops::Backup),
     #[command(subcommand)]
     Ops(ops::Ops),
     #[command(subcommand)]
@@ -177,6 +179,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Openapi(serve) => print(&described(&serve, Gateway::openapi)?),
         Command::Asyncapi(serve) => print(&described(&serve, Gateway::asyncapi)?),
         Command::Explain(asked) => runtime()?.block_on(ops::explain(asked)),
+        Command::Backup(asked) => runtime()?.block_on(ops::backup(asked)),
         Command::Ops(asked) => runtime()?.block_on(ops::run(asked)),
         Command::Webhook(asked) => runtime()?.block_on(webhook::run(asked)),
         Command::Check { file } => {

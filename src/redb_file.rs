@@ -17,7 +17,9 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use redb::{BackendError, Builder, Database, ReadableDatabase, StorageBackend, TableDefinition, TableHandle};
+use redb::{
+    BackendError, Builder, Database, ReadTransaction, ReadableDatabase, StorageBackend, TableDefinition, TableHandle,
+};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Makes the storage under a file each time it is opened; tests put faults in it.
@@ -370,6 +372,57 @@ impl Options {
         let stored = transaction.open_table(self.meta)?.get("format")?;
         let format = stored.and_then(|bytes| bytes.value().try_into().ok()).map(u32::from_le_bytes);
         format.map(Some).ok_or_else(|| Fault::Corrupt("it does not say its format".into()))
+    }
+}
+
+/// A new file that takes the tables of another while that one goes on.
+pub(crate) struct Copy(Database);
+
+/// Bytes of a copy in one transaction, about.
+const COPIED: usize = 4 << 20;
+
+impl Copy {
+    /// Creates the file at `path`, readable by its owner only.
+    pub(crate) fn begin(path: &Path, options: Options) -> Result<Copy, Fault> {
+        options.draft(path).map(Copy)
+    }
+
+    /// Copies a table, if it is there.
+    pub(crate) fn table<K: redb::Key + 'static>(
+        &self,
+        from: &ReadTransaction,
+        table: TableDefinition<'_, K, &'static [u8]>,
+    ) -> Result<(), Fault> {
+        no_panic(|| {
+            let rows = match from.open_table(table) {
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
+                rows => rows?,
+            };
+            let mut rows = rows.range::<K::SelfType<'_>>(..)?;
+            loop {
+                let transaction = self.0.begin_write()?;
+                let mut copied = 0;
+                {
+                    let mut copy = transaction.open_table(table)?;
+                    while copied < COPIED
+                        && let Some(row) = rows.next()
+                    {
+                        let (key, value) = row?;
+                        copied += value.value().len() + 64;
+                        copy.insert(key.value(), value.value())?;
+                    }
+                }
+                transaction.commit()?;
+                if copied < COPIED {
+                    return Ok(());
+                }
+            }
+        })
+    }
+
+    /// Closes the file.
+    pub(crate) fn end(self) -> Result<(), Fault> {
+        no_panic(|| Ok(self.0.close()?))
     }
 }
 

@@ -1,5 +1,6 @@
 //! `diorama ops`: following and mending accepted writes, on a running server or in a stopped one's files.
 
+mod backup;
 mod client;
 mod explain;
 mod salvage;
@@ -13,6 +14,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{CONFIG, Failure, OTHER};
+pub use backup::{Backup, backup};
 use client::Client;
 pub use explain::{Explain, explain};
 use stopped::Stopped;

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use redb::{
     Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
-    WriteTransaction,
+    TableHandle as _, WriteTransaction,
 };
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -25,7 +25,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use super::{CacheBatch, CacheError, CacheMeta, Loaded, RowStore, RowTable, StoredRow};
 use crate::record::{Body, Id, Layout};
 use crate::redb_file::{
-    BackendFactory, Fault, Options, Owner, RedbFile, blocking, seal, sync_folder, unseal, with_suffix,
+    BackendFactory, Copy, Fault, Options, Owner, RedbFile, blocking, seal, sync_folder, unseal, with_suffix,
 };
 
 type Versions<'a> = TableDefinition<'a, &'static str, &'static [u8]>;
@@ -151,6 +151,12 @@ impl RedbCache {
         .await;
     }
 
+    /// The cache as it is now, to be copied while it goes on.
+    pub(crate) fn snapshot(&self) -> Result<CacheSnapshot, CacheError> {
+        let begun = self.0.with(|database| Ok(database.begin_read()?));
+        begun.map(CacheSnapshot).map_err(|fault| cache_error(&self.0.file.label(), fault))
+    }
+
     /// The file as whoever opened it has it.
     pub(crate) fn owner(&self) -> Owner {
         self.0.file.owner()
@@ -174,6 +180,28 @@ impl RedbCache {
     #[cfg(test)]
     pub(super) fn find_damaged(&self) {
         self.0.file.set_broken(&Fault::Corrupt("pretended".into()));
+    }
+}
+
+/// A cache at one moment.
+pub(crate) struct CacheSnapshot(ReadTransaction);
+
+impl CacheSnapshot {
+    /// Writes it to a new file at `path`. Blocks the thread.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), CacheError> {
+        self.copy(path).map_err(|fault| cache_error(&path.display().to_string(), fault))
+    }
+
+    fn copy(&self, path: &Path) -> Result<(), Fault> {
+        let copy = Copy::begin(path, OPTIONS)?;
+        for table in self.0.list_tables()? {
+            match table.name() {
+                name if name == META.name() => copy.table(&self.0, META)?,
+                name if name.starts_with("_versions/") => copy.table(&self.0, Versions::new(name))?,
+                name => copy.table(&self.0, Rows::new(name))?,
+            }
+        }
+        copy.end()
     }
 }
 

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::breaker::LONGEST_RETRY_AFTER;
+use super::carried;
 use super::core::{Core, Guard};
 use super::hooks::{self, Kind, Scope};
 use super::settings::{OnUnknown, WriteRoute};
@@ -174,6 +175,10 @@ async fn attempt(core: &Arc<Core>, handle: &Weak<Handle>, op: &Op) -> Result<Ans
 /// What became of an operation that may have taken effect already: an answer, or `None` to send it (again). Settled by the
 /// first that can: the master's own proof, an effect that can be repeated without harm, the row as it is now, `on_unknown`.
 async fn resolve(core: &Arc<Core>, op: &Op) -> Result<Option<Answer>> {
+    let over = core.attempts.lock().get(op.id).and_then(|attempt| attempt.carried);
+    if let Some(over) = over {
+        return carried::resolve(core, op, over).await;
+    }
     let routed = core.hooks.on_write.is_some();
     let shell = core.vista.shell();
     let proven = if routed { core.settings.route_writes_once } else { shell.writes_once() };
@@ -233,7 +238,7 @@ fn found(core: &Core, op: &Op, id: &Id, row: Option<&Record>) -> Found {
 }
 
 /// Whether `row` has what an insert of `body` would have put there.
-fn is_of(body: &Body, row: &Record, id_column: &str) -> bool {
+pub(super) fn is_of(body: &Body, row: &Record, id_column: &str) -> bool {
     let ours: Record = body.decode().unwrap_or_default();
     ours.iter().all(|(column, value)| &**column == id_column || row.get(column) == Some(value))
 }

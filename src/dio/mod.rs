@@ -8,6 +8,7 @@ mod aggregate;
 mod breaker;
 mod bucket;
 mod cache;
+mod carried;
 mod check;
 mod commit;
 mod core;
@@ -72,11 +73,11 @@ pub use crate::hot::{Condition, OpError, OpId, Origin};
 
 pub(crate) use self::core::{Core, Glance};
 pub(crate) use bucket::Bucket;
-pub(crate) use commit::Committer;
+pub(crate) use commit::{Committer, now};
 pub(crate) use coverage::Coverage;
 pub(crate) use feed::FeedMeter;
 pub(crate) use hooks::{Hooks, hook, hook_with};
-pub(crate) use open::{Surroundings, check_memory_log, open};
+pub(crate) use open::{Surroundings, at_rest, check_memory_log, open};
 pub(crate) use view::{Route, View};
 
 use std::borrow::Cow;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::carried::{self, Carried};
 use super::commit::{Committer, apply};
 use super::core::{Core, Freshness, Parts};
 use super::hooks::Hooks;
@@ -13,9 +14,9 @@ use super::store::Store;
 use super::{Dio, Handle, reread, start, worker};
 use crate::cache::{CacheError, CacheMeta, Loaded, RowStore, RowTable, StoredRow};
 use crate::hot::{Base, CacheChange, Entry, OpState, Rules, State, TableBuilder};
-use crate::journal::{Journal, JournalError, LogEntry, LogState};
+use crate::journal::{Journal, JournalError, LogEntry, LogState, Seq};
 use crate::record::Layout;
-use crate::vista::{Error, Result, SourceShape, Vista};
+use crate::vista::{Error, Result, Schema, SourceShape, Vista};
 
 /// What a Lens gives its Dios.
 pub(crate) struct Surroundings {
@@ -54,20 +55,22 @@ struct Recovered {
     /// What the log says of confirmed rows and the cache file has not seen.
     behind: Vec<CacheChange>,
     /// Rows may not be what the log says: subscribers read again, and so do we.
-    doubt: Option<&'static str>,
+    doubt: Option<String>,
+    /// Operations of an older journal.
+    carried: Carried,
 }
 
 /// A Dio whose tasks run and whose `on_start` does not yet. Dropped before it has begun, it ends, whoever holds a clone.
 pub(crate) struct Opened {
     pub(crate) dio: Dio,
-    doubt: Option<&'static str>,
+    doubt: Option<String>,
     begun: bool,
 }
 
 impl Opened {
     /// Runs `on_start`.
     pub(crate) async fn begin(mut self) -> Result<Dio> {
-        let begun = begin(&self.dio, self.doubt).await;
+        let begun = begin(&self.dio, self.doubt.take()).await;
         if begun.is_err() {
             // The name is free only once nothing of this Dio runs any more.
             Arc::clone(&self.dio.0.core).finish().await;
@@ -90,6 +93,7 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Opened> {
     let source = SourceShape::of(&vista);
     let schema = vista.schema();
     let shape = schema.id_column().to_string();
+    check_shape(&*around.journal, vista.name(), &shape).await?;
     let cached = load(&*around.cache, vista.name(), schema.layout()).await?;
     let table = Arc::clone(&cached.table);
     let damaged = cached.loaded.damaged > 0;
@@ -124,7 +128,7 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Opened> {
     }
     // Until the source was listed; else a delivery could meet the reading of the very row it lies over.
     core.seeding.store(core.state().lacks_rows(), Ordering::Release);
-    mark_unknown(&core);
+    mark_unknown(&core, recovered.carried);
     let dio = Dio(Arc::new(Handle::new(Arc::clone(&core))));
     start_tasks(&dio);
     Ok(Opened { dio, doubt, begun: false })
@@ -146,17 +150,7 @@ pub(crate) async fn check_memory_log(
     if !durable.logs().await?.iter().any(|log| **log == *vista.name()) {
         return Ok(());
     }
-    let mut state = State::new(Arc::new(Rules::new(vista.schema())), "", 0);
-    let mut after = 0;
-    loop {
-        let entries = durable.read(vista.name(), after, REPLAYED).await?;
-        let Some(last) = entries.last() else { break };
-        after = last.seq;
-        for stored in &entries {
-            state.apply(&decode(stored, vista.name())?);
-        }
-    }
-    let left = state.ops().filter(|op| op.is_open() || op.state == OpState::Parked).count();
+    let left = standing(&at_rest(durable, vista.name()).await?);
     if left == 0 {
         return Ok(());
     }
@@ -166,9 +160,41 @@ pub(crate) async fn check_memory_log(
     )))
 }
 
+/// Refuses another id column where accepted writes would be lost from sight: they are about rows by the ids of the old one.
+async fn check_shape(journal: &dyn Journal, log: &str, shape: &str) -> Result<()> {
+    let Some(stored) = journal.shape(log).await?.filter(|stored| stored != shape) else { return Ok(()) };
+    match standing(&at_rest(journal, log).await?) {
+        0 => Ok(()),
+        left => Err(Error::Config(format!(
+            "{left} accepted writes wait for rows by the id column {stored:?}, which is now {shape:?}: serve once more with \
+             id = {stored:?} until they are settled, or settle them with `diorama ops`"
+        ))),
+    }
+}
+
+/// What a log says of operations. Its rows are not looked at: all of it is from before this State.
+pub(crate) async fn at_rest(journal: &dyn Journal, log: &str) -> Result<State> {
+    let mut state = State::new(Arc::new(Rules::new(Arc::new(Schema::new("id", Vec::new())))), "", Seq::MAX);
+    let mut after = 0;
+    loop {
+        let entries = journal.read(log, after, REPLAYED).await?;
+        let Some(last) = entries.last() else { return Ok(state) };
+        after = last.seq;
+        for stored in &entries {
+            state.apply(&decode(stored, log)?);
+        }
+    }
+}
+
+/// How many operations of a State have not ended.
+fn standing(state: &State) -> usize {
+    state.ops().filter(|op| op.is_open() || op.state == OpState::Parked).count()
+}
+
 /// Says so if the rows are in doubt, runs `on_start`, and reads everything again if that did not.
-async fn begin(dio: &Dio, doubt: Option<&'static str>) -> Result<()> {
+async fn begin(dio: &Dio, doubt: Option<String>) -> Result<()> {
     let core = &dio.0.core;
+    let doubted = doubt.is_some();
     if let Some(why) = doubt {
         tracing::warn!(dio = %core.name, why, "cached rows may be older than the log; subscribers are told to read again");
         // A journal that cannot be written now does not keep the rows from being read.
@@ -179,7 +205,7 @@ async fn begin(dio: &Dio, doubt: Option<&'static str>) -> Result<()> {
     // What is served from the cache at once has its indexes; what is listed first, after that.
     core.build_configured().await?;
     start::run(dio).await?;
-    if doubt.is_some() && core.hooks.on_refresh.is_some() && core.freshness.lock().at.is_none() {
+    if doubted && core.hooks.on_refresh.is_some() && core.freshness.lock().at.is_none() {
         let (core, handle) = (Arc::clone(core), Arc::downgrade(&dio.0));
         let tasks = core.tasks.clone();
         tasks.spawn(async move {
@@ -248,24 +274,31 @@ async fn recover(
     shape: &str,
 ) -> Result<Recovered> {
     let Cached { loaded: Loaded { meta, damaged, versions }, rows, .. } = cached;
-    let mut doubt = (damaged > 0).then_some("rows of the cache file are damaged");
+    let mut doubt = (damaged > 0).then(|| "rows of the cache file are damaged".to_string());
     let mut meta = meta.unwrap_or_default();
     if damaged > 0 {
         // Nobody is told that a row is not there because it could not be read: the source is asked first.
         meta.complete_at = None;
     }
     let known = !meta.epoch.is_empty();
-    if known && (meta.epoch != log.epoch || meta.watermark > log.head) {
-        let why = "the journal does not continue what the cache file has seen";
-        if meta.epoch == log.epoch {
-            log = journal.new_epoch(&log.log, meta.watermark, why).await?;
+    let other = known && (meta.epoch != log.epoch || meta.watermark > log.head);
+    let other = other.then(|| "the journal does not continue what the cache file has seen".to_string());
+    let mut restored = false;
+    let said = log.doubt.take();
+    let goes_on = log.head == 0 && said.is_none();
+    if let Some(why) = said.or(other) {
+        if !goes_on {
+            let at_least = if meta.epoch == log.epoch { meta.watermark } else { 0 };
+            let keep = at_rest(journal, &log.log).await?.kept_entries();
+            log = journal.new_epoch(&log.log, at_least, &keep, &why).await?;
+            restored = true;
         }
         meta.watermark = log.head;
         doubt = Some(why);
     } else if meta.watermark + 1 < log.oldest && log.head > 0 {
-        doubt = Some("the journal no longer reaches back to the cache file");
+        doubt = Some("the journal no longer reaches back to the cache file".into());
     } else if meta.bulk {
-        doubt = Some("a large refresh was interrupted");
+        doubt = Some("a large refresh was interrupted".into());
     }
     meta.epoch = log.epoch.clone();
     meta.shape = shape.to_string();
@@ -275,35 +308,39 @@ async fn recover(
     versions.into_iter().for_each(|versions| state.restore_versions(versions));
     let ring = Ring::new(settings.ring, epoch, log.oldest.saturating_sub(1));
     let (mut behind, mut ledger) = (Vec::new(), Ledger::default());
-    let bodiless = replay(journal, &log, &mut state, (&ring, &mut ledger), meta.watermark, &mut behind).await?;
+    let mut carried = Carried::new();
+    let bodiless =
+        replay(journal, &log, &mut state, (&ring, &mut ledger), meta.watermark, (&mut behind, &mut carried)).await?;
     if bodiless {
-        doubt = Some("a large refresh was interrupted");
+        doubt = Some("a large refresh was interrupted".into());
     }
     state.advance(log.head);
+    carried::retain_queued(&mut carried, &state);
     if !versions_kept {
         behind.extend(state.all_versions().map(|(id, versions)| CacheChange::Versions(id, Some(versions))));
     }
     if doubt.is_some() || meta.complete_at.is_none() {
         // Among damaged rows old ones may look whole.
-        state.doubt_missing(meta.gap || damaged > 0);
+        // So may any row be beneath the writes of an older journal.
+        state.doubt_missing(meta.gap || damaged > 0 || restored);
     }
     if state.lacks_rows() {
         // A next start has to know it too.
         meta.complete_at = None;
         meta.gap = state.has_gap();
     }
-    Ok(Recovered { state, meta, ring, ledger, behind, doubt })
+    Ok(Recovered { state, meta, ring, ledger, behind, doubt, carried })
 }
 
-/// Brings `state` up to the log's head, refills the ring and gathers what the cache file lacks in `behind`. Says whether rows
-/// changed that the log does not carry.
+/// Brings `state` up to the log's head, refills the ring, gathers what the cache file lacks in `behind` and the operations of
+/// earlier epochs in `carried`. Says whether rows changed that the log does not carry.
 async fn replay(
     journal: &dyn Journal,
     log: &LogState,
     state: &mut State,
     (ring, ledger): (&Ring, &mut Ledger),
     watermark: u64,
-    behind: &mut Vec<CacheChange>,
+    (behind, carried): (&mut Vec<CacheChange>, &mut Carried),
 ) -> Result<bool> {
     let layout = Arc::clone(state.rules().schema.layout());
     let mut after = 0;
@@ -316,6 +353,9 @@ async fn replay(
         for stored in entries {
             let entry = decode(&stored, &log.log)?;
             let at = entry.at;
+            if stored.seq <= log.begun {
+                carried::note(carried, &entry, &layout);
+            }
             bodiless |= stored.seq > watermark && lacks_rows(&entry);
             let cached = (stored.seq <= watermark).then(|| entry.clone());
             let (change, item) = apply(state, entry, &mut false);
@@ -345,11 +385,13 @@ fn decode(stored: &LogEntry, log: &str) -> Result<Entry> {
     Entry::decode(&stored.bytes).map_err(|detail| Error::Storage { detail: wrong(detail), full: false })
 }
 
-/// Operations that an earlier process accepted may have been delivered by it, but for those that waited behind others.
-fn mark_unknown(core: &Arc<Core>) {
+/// Operations that an earlier process accepted may have been delivered by it, but for those that waited behind others. Of those
+/// that an older journal brought back, any may have been.
+fn mark_unknown(core: &Arc<Core>, carried: Carried) {
     let state = core.state();
     let mut attempts = core.attempts.lock();
     state.queue().filter(|op| state.is_next(op)).for_each(|op| attempts.doubt(op.id));
+    carried.into_iter().for_each(|(op, over)| attempts.carry(op, over));
 }
 
 fn start_tasks(dio: &Dio) {

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 use super::HeldBy;
+use super::carried::Over;
 use super::core::Core;
 use crate::hot::{Cmd, Op, OpError, OpId, OpState, State};
 use crate::journal::Seq;
@@ -149,6 +150,8 @@ pub(super) struct Attempt {
     pub(super) count: u32,
     pub(super) running: bool,
     pub(super) unknown: bool,
+    /// What it was accepted over, if an older journal brought it back.
+    pub(super) carried: Option<Over>,
     pub(super) next: Option<Instant>,
     pub(super) error: Option<OpError>,
     /// When the first of its deliveries failed.
@@ -206,6 +209,12 @@ impl Attempts {
     /// An earlier process may have delivered the operation.
     pub(super) fn doubt(&mut self, op: OpId) {
         self.all.entry(op).or_default().unknown = true;
+    }
+
+    /// An older journal brought the operation back.
+    pub(super) fn carry(&mut self, op: OpId, over: Over) {
+        let attempt = self.all.entry(op).or_default();
+        (attempt.unknown, attempt.carried) = (true, Some(over));
     }
 
     /// The route is back: what waits is due.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::ring::RingLimits;
 use super::workers::Workers;
 use crate::journal::InboxLimits;
-use crate::vista::UnknownColumns;
+use crate::vista::{UnknownColumns, Vista};
 
 /// Settings of the Dios of a Lens. The Lens' builder has a setter for each.
 #[derive(Clone, Debug)]
@@ -72,6 +72,9 @@ pub struct Settings {
     pub routed_ttl: Option<Duration>,
     /// Whether the `on_write` proves by the operation's id that nothing takes effect twice (default: no).
     pub route_writes_once: bool,
+    /// The other end of the `on_write`, where it can be read: it is asked what became of operations that an older journal brings
+    /// back (default: none).
+    pub route: Option<Vista>,
     /// Column that holds a row's version.
     pub version: Option<Arc<str>>,
     /// Whether full rows in unversioned upstream events are believed when nothing else is in motion (default: yes).
@@ -129,6 +132,7 @@ impl Default for Settings {
             write_route: WriteRoute::Around,
             routed_ttl: None,
             route_writes_once: false,
+            route: None,
             version: None,
             trust_payload: true,
             unknown_columns: UnknownColumns::Keep,

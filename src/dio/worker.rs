@@ -162,8 +162,11 @@ impl Lanes {
         let mut batch: Vec<Op> = Vec::new();
         for op in ops {
             bytes += op.size();
-            let untried = attempts.get(op.id).is_none_or(|attempt| attempt.count == 0);
-            let fits = batch.len() < most && bytes <= BATCH_BYTES && untried && op.targets.len() == 1;
+            // What an older journal brought back is looked at first, each by itself.
+            let untried =
+                |op: &Op| attempts.get(op.id).is_none_or(|attempt| attempt.count == 0 && attempt.carried.is_none());
+            let joins = untried(op) && batch.first().is_none_or(untried);
+            let fits = batch.len() < most && bytes <= BATCH_BYTES && joins && op.targets.len() == 1;
             // The first one is delivered in any case.
             let together = batch.is_empty() || fits && state.is_next(op);
             if !together {

@@ -101,6 +101,10 @@ impl TableShell for Late {
         self.source().await?.write_once(operation, op).await
     }
 
+    async fn knows(&self, operation: &str) -> Result<bool> {
+        self.source().await?.knows(operation).await
+    }
+
     fn writes_once(&self) -> bool {
         self.shape.writes_once
     }

@@ -287,6 +287,11 @@ impl TableShell for Sqlite {
         self.0.writer.is_some()
     }
 
+    async fn knows(&self, operation: &str) -> Result<bool> {
+        let operation = operation.to_string();
+        self.read(move |_, connection| ops::knows(connection, &operation)).await
+    }
+
     async fn insert_return_id(&self, record: &Record) -> Result<Written> {
         let record = record.clone();
         self.change(move |table, connection| write::insert_return_id(table, connection, &record)).await

@@ -8,6 +8,7 @@ mod answer;
 mod asked;
 mod assets;
 mod auth;
+mod backup;
 mod budget;
 mod bulk;
 mod coding;
@@ -52,6 +53,7 @@ pub(crate) use operations::describe as operation_json;
 pub(crate) use webhook::describe_whole as delivery_json;
 
 pub use auth::Auth;
+pub use backup::{Archive, Backup};
 pub use budget::Caller;
 pub use events::Sockets;
 pub use explorer::Explorer;
@@ -189,6 +191,12 @@ impl Gateway {
         self
     }
 
+    /// Sends backups at `POST /_backup` (default: there is nothing to back up).
+    pub fn backup(mut self, backup: Option<Backup>) -> Gateway {
+        self.shared.backup = backup;
+        self
+    }
+
     /// Counts and closes the event sockets (default: 10,000 of them, closed by nobody).
     pub fn sockets(mut self, sockets: Sockets) -> Gateway {
         self.shared.sockets = sockets;
@@ -240,6 +248,7 @@ impl Default for Shared {
             origins: origin::Origins::default(),
             compression: false,
             explorer: Explorer::default(),
+            backup: None,
             limits: Limits::default(),
             budgets: Arc::default(),
             sockets: Sockets::default(),

@@ -75,6 +75,23 @@ impl Origins {
     }
 }
 
+/// Refuses what a page of another origin sends, whatever is allowed to it otherwise.
+///
+/// # Errors
+/// 403 for it.
+pub(super) fn check_own(headers: &HeaderMap) -> Result<(), ApiError> {
+    let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
+    let foreign = match origin {
+        Some(origin) => !is_same(origin, headers),
+        None => matches!(said(headers, SEC_FETCH_SITE), "cross-site" | "same-site"),
+    };
+    match foreign {
+        true => Err(ApiError::new(Code::OriginNotAllowed, "pages of other origins may not do this")
+            .hint("use the command line")),
+        false => Ok(()),
+    }
+}
+
 /// Tells the browser that `origin` may read the answer.
 pub(super) fn allow(origin: &HeaderValue, headers: &mut HeaderMap) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());

@@ -16,8 +16,8 @@ use super::extract::{Segment, cut, segments};
 use super::problem::{ApiError, Code};
 use super::state::{Place, Shared};
 use super::{
-    aggregate, answer, assets, delete, events, health, index, insert, list, metrics, openapi, operations, patch, query,
-    record, refresh, replace, schema, webhook, write,
+    aggregate, answer, assets, backup, delete, events, health, index, insert, list, metrics, openapi, operations,
+    patch, query, record, refresh, replace, schema, webhook, write,
 };
 
 /// What a path can be.
@@ -36,6 +36,7 @@ pub(super) enum Route {
     RetryMany,
     Operation,
     Retry,
+    Backup,
     Hook,
     Deliveries,
     Delivery,
@@ -58,12 +59,12 @@ type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 impl Route {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Route; 28] = {
+    pub(super) const ALL: [Route; 29] = {
         use Route::*;
         [
             Index, Docs, Live, Ready, Metrics, OpenApi, AsyncApi, Asset, Problem, Operations, RetryMany, Operation,
-            Retry, Hook, Deliveries, Delivery, Replay, ManyEvents, Rows, Events, LiveRows, Query, Aggregate, Refresh,
-            Schema, Row, RowEvents, None,
+            Retry, Backup, Hook, Deliveries, Delivery, Replay, ManyEvents, Rows, Events, LiveRows, Query, Aggregate,
+            Refresh, Schema, Row, RowEvents, None,
         ]
     };
 
@@ -88,6 +89,7 @@ impl Route {
             ("asyncapi.json", (None, ..)) => Route::AsyncApi,
             ("operations", (None, ..)) => Route::Operations,
             ("events", (None, ..)) => Route::ManyEvents,
+            ("_backup", (None, ..)) => Route::Backup,
             ("", _) | (_, (Some(""), ..)) => Route::None,
             ("static", (Some(_), ..)) => Route::Asset,
             ("problems", (Some(_), None, _)) => Route::Problem,
@@ -131,6 +133,7 @@ impl Route {
             Route::RetryMany => "/operations/_retry",
             Route::Operation => "/operations/{id}",
             Route::Retry => "/operations/{id}/retry",
+            Route::Backup => "/_backup",
             Route::Hook => "/webhooks/{hook}",
             Route::Deliveries => "/webhooks/{hook}/deliveries",
             Route::Delivery => "/webhooks/{hook}/deliveries/{id}",
@@ -175,6 +178,7 @@ impl Route {
             (Route::Operation, "GET") => operations::operation.call(request, shared),
             (Route::Operation, "DELETE") => operations::discard.call(request, shared),
             (Route::Retry, "POST") => operations::retry.call(request, shared),
+            (Route::Backup, "POST") => backup::backup.call(request, shared),
             (Route::Hook, "POST") => webhook::receive.call(request, shared),
             (Route::Hook, "GET") => webhook::challenge.call(request, shared),
             (Route::Hook, "OPTIONS") => webhook::options.call(request, shared),
@@ -216,7 +220,7 @@ impl Route {
                 Ok(at) => at.allowed(if self == Route::Rows { Place::Rows } else { Place::Row }),
                 Err(error) => return error,
             },
-            Route::RetryMany | Route::Retry | Route::Query | Route::Refresh | Route::Replay => {
+            Route::RetryMany | Route::Retry | Route::Backup | Route::Query | Route::Refresh | Route::Replay => {
                 HeaderValue::from_static("POST")
             }
             Route::Hook => HeaderValue::from_static("POST, OPTIONS"),

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::answer::{self, Common};
 use super::asked::Texts;
 use super::auth::Auth;
+use super::backup::Backup;
 use super::budget::{Budgets, Caller};
 use super::events::{Lives, Sockets, Views};
 use super::explorer::Explorer;
@@ -45,6 +46,8 @@ pub struct Shared {
     pub compression: bool,
     /// Where the page comes from.
     pub explorer: Explorer,
+    /// Makes backups, where there is something to back up.
+    pub backup: Option<Backup>,
     /// How large requests may be.
     pub limits: Limits,
     /// What callers may hold at a time; made with the router, as the limits say.

@@ -25,6 +25,7 @@ pub use entry::{
 };
 pub use former::Former;
 pub use op::{Assumed, Effect, Op, OpError, OpId, OpState};
+pub(crate) use state::NO_ROW;
 pub use state::{Applied, BaseRow, CacheChange, Fold, Note, Rules, State};
 pub use table::index::{Built, Index, Spec, Tie};
 pub use table::{ORDINAL_STEP, Ordinal, RowRef, Slot, Table, TableBuilder};

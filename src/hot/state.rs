@@ -19,7 +19,7 @@ use crate::record::{Body, Id, Seq};
 use crate::vista::Schema;
 
 /// Stands for the hash of a row that is not there.
-pub(super) const NO_ROW: u128 = 0;
+pub(crate) const NO_ROW: u128 = 0;
 
 /// What does not change while a Dio lives.
 #[derive(Clone, Debug)]
@@ -443,6 +443,14 @@ impl State {
         let fold = self.folds.get(id)?;
         let upto = fold.ops.iter().position(|other| *other == op)? + 1;
         self.folded(id, fold.base.as_ref().map(|base| &base.body), fold.ops.iter().take(upto))
+    }
+
+    /// The row as the open operation `op` finds it: the confirmed row with every write before this one laid over.
+    pub fn row_before(&self, op: OpId) -> Option<Body> {
+        let [id] = &*self.ops.get(&op)?.targets else { return None };
+        let fold = self.folds.get(id)?;
+        let before = fold.ops.iter().take_while(|other| **other != op);
+        self.folded(id, fold.base.as_ref().map(|base| &base.body), before)
     }
 
     // --- changing ------------------------------------------------------------------------------------------------------

@@ -151,6 +151,26 @@ async fn trimming_keeps_what_it_is_told_to(journal: &dyn Journal) {
     assert_eq!(seqs(journal, "trim").await, [6]);
 }
 
+async fn a_new_epoch_carries_over_what_it_is_told_to_with_claims_marks_and_deliveries(journal: &dyn Journal) {
+    assert_eq!(journal.open("carry", "s").await.unwrap().begun, 0);
+    let mark = Mark { key: "carry/m".into(), value: "7".into() };
+    let first = LogBatch { marks: vec![mark], ..batch("carry", 0, ["a", "b", "c"]) };
+    append(journal, claiming(first, "carry/k", "v", NEVER)).await.unwrap();
+    let carried = journal.new_epoch("carry", 9, &[1, 3], "restored").await.unwrap();
+    assert_eq!((carried.head, carried.oldest, carried.begun), (9, 10, 9));
+    assert_eq!(seqs(journal, "carry").await, [1, 3]);
+    append(journal, batch("carry", 9, ["d"])).await.unwrap();
+    journal.reopen().await.unwrap();
+    let opened = journal.open("carry", "s").await.unwrap();
+    assert_eq!((opened.epoch, opened.head, opened.begun), (carried.epoch, 10, 9));
+    assert_eq!(seqs(journal, "carry").await, [1, 3, 10]);
+    assert_eq!(journal.claim("carry/k").await.unwrap(), Some("v".into()));
+    assert_eq!(journal.mark("carry/m").await.unwrap(), Some("7".into()));
+    assert_eq!(journal.shape("carry").await.unwrap(), Some("s".into()));
+    journal.trim("carry", 10, &[3], 0).await.unwrap();
+    assert_eq!(seqs(journal, "carry").await, [3, 10]);
+}
+
 async fn another_shape_or_a_new_epoch_goes_on_from_the_head(journal: &dyn Journal) {
     let first = journal.open("epoch", "id:text").await.unwrap();
     append(journal, batch("epoch", 0, ["a", "b"])).await.unwrap();
@@ -160,14 +180,14 @@ async fn another_shape_or_a_new_epoch_goes_on_from_the_head(journal: &dyn Journa
     assert_eq!((second.head, second.oldest), (2, 3));
     assert!(seqs(journal, "epoch").await.is_empty());
     append(journal, batch("epoch", 2, ["c"])).await.unwrap();
-    let third = journal.new_epoch("epoch", 40, "the cache is ahead").await.unwrap();
+    let third = journal.new_epoch("epoch", 40, &[], "the cache is ahead").await.unwrap();
     assert_ne!(third.epoch, second.epoch);
     assert_eq!((third.head, third.oldest), (40, 41));
     assert_eq!(journal.open("epoch", "id:integer").await.unwrap(), third);
-    assert_eq!(journal.new_epoch("epoch", 0, "again").await.unwrap().head, 40);
+    assert_eq!(journal.new_epoch("epoch", 0, &[], "again").await.unwrap().head, 40);
     append(journal, batch("epoch", 40, ["d"])).await.unwrap();
     assert_eq!(seqs(journal, "epoch").await, [41]);
-    assert!(journal.new_epoch("never opened", 0, "").await.is_err());
+    assert!(journal.new_epoch("never opened", 0, &[], "").await.is_err());
 }
 
 fn delivery(id: u128, state: DeliveryState) -> Kept {
@@ -292,7 +312,7 @@ async fn heads_follow_what_is_stored(journal: &dyn Journal) {
     assert_eq!(*head.borrow(), 2);
     let _ = append(journal, batch("heads", 0, ["x"])).await;
     assert_eq!(*head.borrow(), 2);
-    journal.new_epoch("heads", 9, "").await.unwrap();
+    journal.new_epoch("heads", 9, &[], "").await.unwrap();
     assert_eq!(*head.borrow(), 9);
     assert_eq!(*journal.heads("heads").borrow(), 9);
 }
@@ -326,6 +346,7 @@ pub(super) async fn keeps_the_contract(journal: &dyn Journal) {
     a_mark_is_overwritten_with_its_append_or_not_at_all(journal).await;
     trimming_keeps_what_it_is_told_to(journal).await;
     another_shape_or_a_new_epoch_goes_on_from_the_head(journal).await;
+    a_new_epoch_carries_over_what_it_is_told_to_with_claims_marks_and_deliveries(journal).await;
     deliveries_are_kept_with_what_was_sent_and_found_by_state_and_hook(journal).await;
     what_is_done_is_dropped_first_and_what_waits_never(journal).await;
     claims_have_a_bound_within_which_expired_ones_make_room(journal).await;

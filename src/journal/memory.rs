@@ -40,6 +40,7 @@ struct Log {
     shape: String,
     head: Seq,
     oldest: Seq,
+    begun: Seq,
     entries: BTreeMap<Seq, Bytes>,
 }
 
@@ -52,18 +53,20 @@ impl MemoryJournal {
 
 impl Log {
     fn new(shape: &str) -> Log {
-        Log { epoch: new_epoch(), shape: shape.into(), head: 0, oldest: 1, entries: BTreeMap::new() }
+        Log { epoch: new_epoch(), shape: shape.into(), head: 0, oldest: 1, begun: 0, entries: BTreeMap::new() }
     }
 
-    fn begin_epoch(&mut self, at_least: Seq) {
+    fn begin_epoch(&mut self, at_least: Seq, keep: &[Seq]) {
         self.epoch = new_epoch();
         self.head = self.head.max(at_least);
         self.oldest = self.head + 1;
-        self.entries.clear();
+        self.begun = self.head;
+        self.entries.retain(|seq, _| keep.binary_search(seq).is_ok());
     }
 
     fn state(&self, log: &str) -> LogState {
-        LogState { log: log.into(), epoch: self.epoch.clone(), head: self.head, oldest: self.oldest, durable: false }
+        let (epoch, begun) = (self.epoch.clone(), self.begun);
+        LogState { log: log.into(), epoch, head: self.head, oldest: self.oldest, durable: false, begun, doubt: None }
     }
 
     fn after(&self, after: Seq) -> impl Iterator<Item = LogEntry> {
@@ -139,19 +142,23 @@ impl Journal for MemoryJournal {
         let stored = store.logs.entry(log.into()).or_insert_with(|| Log::new(shape));
         if stored.shape != shape {
             stored.shape = shape.into();
-            stored.begin_epoch(0);
+            stored.begin_epoch(0, &[]);
         }
         self.heads.set(log, stored.head);
         Ok(stored.state(log))
     }
 
-    async fn new_epoch(&self, log: &str, at_least: Seq, why: &str) -> Result<LogState, JournalError> {
+    async fn new_epoch(&self, log: &str, at_least: Seq, keep: &[Seq], why: &str) -> Result<LogState, JournalError> {
         tracing::info!(log, why, "new epoch");
         let mut store = self.store.lock();
         let stored = store.log(log)?;
-        stored.begin_epoch(at_least);
+        stored.begin_epoch(at_least, keep);
         self.heads.set(log, stored.head);
         Ok(stored.state(log))
+    }
+
+    async fn shape(&self, log: &str) -> Result<Option<String>, JournalError> {
+        Ok(self.store.lock().logs.get(log).map(|log| log.shape.clone()))
     }
 
     async fn append(&self, batches: Vec<LogBatch>) -> Vec<Result<(), AppendError>> {

@@ -8,6 +8,7 @@
 mod contract_tests;
 #[cfg(any(test, feature = "testing"))]
 pub mod double;
+mod head;
 mod inbox;
 mod memory;
 mod redb;
@@ -45,6 +46,11 @@ pub struct LogState {
     pub oldest: Seq,
     /// Whether an append survives the process.
     pub durable: bool,
+    /// Position at which the epoch began: entries up to it were carried over from an earlier epoch.
+    pub begun: Seq,
+    /// Why entries may be missing that were acknowledged before, as far as the journal itself can tell: its file was restored,
+    /// replaced or copied. The log is to go on in a new epoch.
+    pub doubt: Option<String>,
 }
 
 /// One entry as stored.
@@ -193,11 +199,21 @@ pub trait Journal: Send + Sync + 'static {
     /// [`JournalError`] if it cannot be read.
     async fn open(&self, log: &str, shape: &str) -> Result<LogState, JournalError>;
 
-    /// Begins a new epoch: entries are dropped, except that `head` goes on from `at_least`; `why` is kept for people.
+    /// Begins a new epoch: entries are dropped, except those at `keep` (sorted); `head` goes on from `at_least`; `why` is kept
+    /// for people. Claims, marks and deliveries stay.
     ///
     /// # Errors
     /// [`JournalError`] if it cannot be stored.
-    async fn new_epoch(&self, log: &str, at_least: Seq, why: &str) -> Result<LogState, JournalError>;
+    async fn new_epoch(&self, log: &str, at_least: Seq, keep: &[Seq], why: &str) -> Result<LogState, JournalError>;
+
+    /// The shape that a log was last opened with, if it is known.
+    ///
+    /// # Errors
+    /// [`JournalError`] if it cannot be read.
+    async fn shape(&self, log: &str) -> Result<Option<String>, JournalError> {
+        let _ = log;
+        Ok(None)
+    }
 
     /// Appends to several logs; one result per batch, in their order.
     async fn append(&self, batches: Vec<LogBatch>) -> Vec<Result<(), AppendError>>;

@@ -1,7 +1,7 @@
 //! A journal in a redb file: two-phase commits, verified when opened, never deleted.
 //!
 //! Tables: `entries` keyed by log number and sequence number, `claims` and `marks` by key, `deliveries` (`redb_inbox.rs`), `meta` with
-//! `format`, `instance` and one `log/<name>` per log. Everything stored is sealed with a checksum over itself and its key. A log's head is that of its
+//! `format` and one `log/<name>` per log. Everything stored is sealed with a checksum over itself and its key. A log's head is that of its
 //! last entry, or the one in its meta if that is higher, so an append touches only `entries`.
 
 use std::collections::HashMap;
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::head::{Head, Seen};
 use super::inbox::Index;
 use super::memory::{Budget, Heads, check_batch, not_open, unix_ms};
 use super::redb_inbox::{self, Stored};
@@ -23,7 +24,7 @@ use super::{
     AppendError, Delivery, DeliveryId, DeliveryQuery, InboxLimits, InboxUse, Journal, JournalError, Kept, LogBatch,
     LogEntry, LogId, LogState, Raw, Seq, new_epoch,
 };
-use crate::redb_file::{BackendFactory, Fault, Options, Owner, RedbFile, blocking, seal, unseal};
+use crate::redb_file::{BackendFactory, Copy, Fault, Options, Owner, RedbFile, blocking, seal, unseal};
 
 type Entries<'t> = Table<'t, (u32, u64), &'static [u8]>;
 type Claims<'t> = Table<'t, &'static str, &'static [u8]>;
@@ -52,6 +53,8 @@ struct Inner {
     writer: Mutex<Writer>,
     logs: RwLock<HashMap<LogId, Log>>,
     heads: Heads,
+    /// How far the logs are known to have come; none where the journal is not a file.
+    head: Option<Mutex<Head>>,
     /// What the table of deliveries holds; changed after the commit that changes the table.
     inbox: RwLock<Index>,
 }
@@ -73,18 +76,51 @@ pub(super) struct Log {
     why: String,
     pub(super) head: Seq,
     pub(super) oldest: Seq,
+    /// Where the epoch began; files of 0.1.0 lack it, and carried nothing over.
+    #[serde(default)]
+    begun: Seq,
+    /// Random bits that identify the log over all its epochs; 0 until its head was written for the first time.
+    #[serde(default)]
+    origin: u64,
 }
 
 impl Log {
+    /// The log as its head has it.
+    fn seen(&self) -> Seen {
+        Seen { origin: self.origin, epoch: self.epoch.clone(), seq: self.head, copied: false }
+    }
+
+    /// What `seen`, which the head says of the log, has against it.
+    fn doubt(&self, seen: Option<&Seen>) -> Option<String> {
+        let Some(seen) = seen else {
+            let lost = self.origin != 0;
+            return lost.then(|| "its head file is gone: it may be an older copy".to_string());
+        };
+        // A program of 0.1.0 leaves the origin out when it stores the log.
+        if self.origin != 0 && seen.origin != self.origin {
+            return Some("it is another journal than the one that was here".into());
+        }
+        if seen.copied {
+            return Some("it was restored from a backup".into());
+        }
+        if seen.epoch != self.epoch {
+            return Some("it is of another epoch than the one that was here: an older copy".into());
+        }
+        let behind = seen.seq > self.head;
+        behind.then(|| format!("it ends at {} and had come to {}: it is an older copy", self.head, seen.seq))
+    }
+
     fn begin_epoch(&mut self, at_least: Seq, why: &str) {
         self.epoch = new_epoch();
         self.why = why.into();
         self.head = self.head.max(at_least);
         self.oldest = self.head + 1;
+        self.begun = self.head;
     }
 
     fn state(&self, log: &str) -> LogState {
-        LogState { log: log.into(), epoch: self.epoch.clone(), head: self.head, oldest: self.oldest, durable: true }
+        let (epoch, begun) = (self.epoch.clone(), self.begun);
+        LogState { log: log.into(), epoch, head: self.head, oldest: self.oldest, durable: true, begun, doubt: None }
     }
 }
 
@@ -96,7 +132,8 @@ impl RedbJournal {
     /// it is open elsewhere, [`JournalError::Io`] otherwise.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, JournalError> {
         let path = path.as_ref();
-        Self::new(RedbFile::open(path, OPTIONS), &path.display().to_string())
+        let head = Some(Mutex::new(Head::read(path)));
+        Self::new(RedbFile::open(path, OPTIONS), &path.display().to_string(), head)
     }
 
     /// Opens or creates a journal on custom storage, made anew each time it is reopened.
@@ -104,10 +141,10 @@ impl RedbJournal {
     /// # Errors
     /// As [`RedbJournal::open`].
     pub fn with_backend(factory: BackendFactory) -> Result<Self, JournalError> {
-        Self::new(RedbFile::with_backend(factory, OPTIONS), "(custom storage)")
+        Self::new(RedbFile::with_backend(factory, OPTIONS), "(custom storage)", None)
     }
 
-    fn new(file: Result<RedbFile, Fault>, path: &str) -> Result<Self, JournalError> {
+    fn new(file: Result<RedbFile, Fault>, path: &str, head: Option<Mutex<Head>>) -> Result<Self, JournalError> {
         let of_path = |fault| journal_error(path, fault);
         let file = file.map_err(of_path)?;
         let inner = Inner {
@@ -115,6 +152,7 @@ impl RedbJournal {
             writer: Mutex::default(),
             logs: RwLock::default(),
             heads: Heads::default(),
+            head,
             inbox: RwLock::default(),
         };
         inner.load_logs().map_err(of_path)?;
@@ -126,12 +164,45 @@ impl RedbJournal {
         self.0.file.owner()
     }
 
+    /// The journal as it is now, to be copied while it goes on.
+    pub(crate) fn snapshot(&self) -> Result<JournalSnapshot, JournalError> {
+        let begun = self.0.file.with(|database| Ok(database.begin_read()?));
+        begun.map(JournalSnapshot).map_err(|fault| journal_error(&self.0.file.label(), fault))
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&Inner) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, JournalError> {
         let inner = Arc::clone(&self.0);
         blocking(move || job(&inner)).await.map_err(|fault| journal_error(&self.0.file.label(), fault))
+    }
+}
+
+/// A journal at one position.
+pub(crate) struct JournalSnapshot(redb::ReadTransaction);
+
+impl JournalSnapshot {
+    /// Writes it to a new file at `path`, with a head beside it that says that it is a copy. Blocks the thread.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), JournalError> {
+        self.copy(path).map_err(|fault| journal_error(&path.display().to_string(), fault))
+    }
+
+    fn copy(&self, path: &Path) -> Result<(), Fault> {
+        let copy = Copy::begin(path, OPTIONS)?;
+        copy.table(&self.0, ENTRIES)?;
+        copy.table(&self.0, CLAIMS)?;
+        copy.table(&self.0, MARKS)?;
+        copy.table(&self.0, redb_inbox::DELIVERIES)?;
+        copy.table(&self.0, META)?;
+        copy.end()?;
+        let mut logs = Vec::new();
+        for stored in self.0.open_table(META)?.range("log/"..LOGS_END)? {
+            let (key, value) = stored?;
+            let log = decode_log(key.value(), value.value())?;
+            logs.push((key.value()["log/".len()..].to_string(), log.seen()));
+        }
+        Ok(Head::write_copy(path, logs.into_iter())?)
     }
 }
 
@@ -199,10 +270,7 @@ impl Inner {
         let mut writer = self.writer.lock();
         let stored = self.logs.read().get(name).cloned();
         let log = match stored {
-            Some(log) if log.shape == shape => {
-                self.file.with(|_| Ok(()))?;
-                return Ok(log.state(name));
-            }
+            Some(log) if log.shape == shape => return self.take_up(&mut writer, name, log),
             Some(mut log) => {
                 log.begin_epoch(0, &format!("the shape changed from {:?} to {shape:?}", log.shape));
                 log.shape = shape.into();
@@ -210,25 +278,71 @@ impl Inner {
             }
             None => {
                 let id = self.logs.read().values().map(|log| log.id + 1).max().unwrap_or(0);
-                Log { id, epoch: new_epoch(), shape: shape.into(), why: "created".into(), head: 0, oldest: 1 }
+                if let Some(seen) = self.seen(name) {
+                    tracing::warn!(
+                        log = name,
+                        path = self.file.label(),
+                        position = seen.seq,
+                        "the journal that was here is gone: acknowledged writes that waited in it are lost"
+                    );
+                }
+                let (epoch, why) = (new_epoch(), "created".into());
+                Log { id, epoch, shape: shape.into(), why, head: 0, oldest: 1, begun: 0, origin: 0 }
             }
         };
-        self.store_epoch(&mut writer, name, log)
+        self.store_epoch(&mut writer, name, log, &[])
     }
 
-    fn begin_epoch(&self, name: &str, at_least: Seq, why: &str) -> Result<LogState, Fault> {
+    /// Opens a log that is there, with what its head has against it.
+    fn take_up(&self, writer: &mut Writer, name: &str, mut log: Log) -> Result<LogState, Fault> {
+        self.file.with(|_| Ok(()))?;
+        let Some(head) = &self.head else { return Ok(log.state(name)) };
+        let mut head = head.lock();
+        let seen = head.seen(name).cloned();
+        let doubt = log.doubt(seen.as_ref());
+        if doubt.is_some() {
+            return Ok(LogState { doubt, ..log.state(name) });
+        }
+        let known = log.origin != 0;
+        log.origin = some_origin(if known { log.origin } else { seen.map_or(0, |seen| seen.origin) });
+        if head.note(name, log.seen()) && !known {
+            // A full disk does not keep a start from answering reads; the next one notes it.
+            match self.write(writer, |_, transaction| store_log(transaction, name, &log)) {
+                Ok(()) => drop(self.logs.write().insert(name.into(), log.clone())),
+                Err(error) => tracing::warn!(log = name, %error, "the log's origin cannot be stored"),
+            }
+        }
+        Ok(log.state(name))
+    }
+
+    /// What the head says of a log.
+    fn seen(&self, name: &str) -> Option<Seen> {
+        self.head.as_ref().and_then(|head| head.lock().seen(name).cloned())
+    }
+
+    fn begin_epoch(&self, name: &str, at_least: Seq, keep: &[Seq], why: &str) -> Result<LogState, Fault> {
         let mut writer = self.writer.lock();
         let Some(mut log) = self.logs.read().get(name).cloned() else {
             self.file.with(|_| Ok(()))?;
             return Err(Fault::Io { detail: not_open(&self.file.label(), name).to_string(), full: false });
         };
         log.begin_epoch(at_least, why);
-        self.store_epoch(&mut writer, name, log)
+        self.store_epoch(&mut writer, name, log, keep)
     }
 
-    fn store_epoch(&self, writer: &mut Writer, name: &str, log: Log) -> Result<LogState, Fault> {
+    fn store_epoch(&self, writer: &mut Writer, name: &str, mut log: Log, keep: &[Seq]) -> Result<LogState, Fault> {
+        if let Some(head) = &self.head {
+            // First the head: should the process end in between, the epoch is begun once more.
+            let known = log.origin;
+            log.origin = some_origin(known);
+            if !head.lock().note(name, log.seen()) {
+                log.origin = known;
+            }
+        }
         self.write(writer, |_, transaction| {
-            transaction.open_table(ENTRIES)?.retain_in((log.id, 0)..=(log.id, Seq::MAX), |_, _| false)?;
+            let mut entries = transaction.open_table(ENTRIES)?;
+            entries.retain_in((log.id, 0)..=(log.id, Seq::MAX), |(_, seq), _| keep.binary_search(&seq).is_ok())?;
+            drop(entries);
             store_log(transaction, name, &log)
         })?;
         let state = log.state(name);
@@ -275,6 +389,7 @@ impl Inner {
     /// Makes the new heads and deliveries of a commit known.
     fn publish(&self, batches: &[LogBatch], logs: &HashMap<LogId, (u32, Seq)>, kept: Stored) {
         kept.publish(&mut self.inbox.write());
+        let mut moved = Vec::new();
         let mut known = self.logs.write();
         for batch in batches {
             if let (Some(log), Some((_, head))) = (known.get_mut(&batch.log), logs.get(&batch.log))
@@ -282,6 +397,14 @@ impl Inner {
             {
                 log.head = *head;
                 self.heads.set(&batch.log, *head);
+                moved.push((LogId::clone(&batch.log), log.seen()));
+            }
+        }
+        drop(known);
+        if let Some(head) = &self.head {
+            let mut head = head.lock();
+            for (log, seen) in moved {
+                head.note(&log, seen);
             }
         }
     }
@@ -403,6 +526,14 @@ impl Inner {
             self.inbox.write().claims = claims;
         }
         Ok(self.inbox.read().claim_room())
+    }
+}
+
+/// Identifies a log; `known` if it has an origin already.
+fn some_origin(known: u64) -> u64 {
+    match known {
+        0 => uuid::Uuid::new_v4().as_u128() as u64 | 1,
+        known => known,
     }
 }
 
@@ -580,9 +711,13 @@ impl Journal for RedbJournal {
         self.run(move |inner| inner.open_log(&log, &shape)).await
     }
 
-    async fn new_epoch(&self, log: &str, at_least: Seq, why: &str) -> Result<LogState, JournalError> {
-        let (log, why) = (log.to_string(), why.to_string());
-        self.run(move |inner| inner.begin_epoch(&log, at_least, &why)).await
+    async fn new_epoch(&self, log: &str, at_least: Seq, keep: &[Seq], why: &str) -> Result<LogState, JournalError> {
+        let (log, keep, why) = (log.to_string(), keep.to_vec(), why.to_string());
+        self.run(move |inner| inner.begin_epoch(&log, at_least, &keep, &why)).await
+    }
+
+    async fn shape(&self, log: &str) -> Result<Option<String>, JournalError> {
+        Ok(self.0.logs.read().get(log).map(|log| log.shape.clone()))
     }
 
     async fn append(&self, batches: Vec<LogBatch>) -> Vec<Result<(), AppendError>> {

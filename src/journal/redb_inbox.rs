@@ -9,7 +9,7 @@ use super::{Delivery, DeliveryId, DeliveryState, Kept, Raw};
 use crate::redb_file::{Fault, RedbFile, seal, unseal};
 
 /// By id and part: what is known of a delivery, then what was sent.
-const DELIVERIES: TableDefinition<(u128, u8), &[u8]> = TableDefinition::new("deliveries");
+pub(super) const DELIVERIES: TableDefinition<(u128, u8), &[u8]> = TableDefinition::new("deliveries");
 const KNOWN: u8 = 0;
 const SENT: u8 = 1;
 

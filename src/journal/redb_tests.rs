@@ -217,7 +217,7 @@ async fn a_damaged_journal_is_refused_or_right_and_never_deleted() {
         match RedbJournal::open(&path) {
             Err(JournalError::Corrupt { .. } | JournalError::Io { .. }) => {
                 refused += 1;
-                assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+                assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "the journal and its head");
                 assert!(path.exists());
             }
             Err(other) => panic!("{other}"),
@@ -321,4 +321,67 @@ async fn commit_times() {
         times.sort();
         println!("batch {size}: p50 {:?}, p99 {:?}", times[150], times[297]);
     }
+}
+
+#[tokio::test]
+async fn a_log_goes_on_only_as_far_as_its_head_has_seen_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j.redb");
+    let append = |journal: RedbJournal, expect: Seq| async move {
+        let entry = LogEntry { seq: expect + 1, bytes: "e".into() };
+        let batch = LogBatch {
+            log: "a".into(),
+            expect,
+            fence: Fence::LOCAL,
+            entries: vec![entry],
+            claims: Vec::new(),
+            deliveries: Vec::new(),
+            marks: Vec::new(),
+        };
+        assert!(journal.append(vec![batch]).await.remove(0).is_ok());
+    };
+    let journal = RedbJournal::open(&path).unwrap();
+    let first = journal.open("a", "s").await.unwrap();
+    assert_eq!(first.doubt, None);
+    append(journal.clone(), 0).await;
+    let copy = dir.path().join("copy.redb");
+    journal.snapshot().unwrap().write(&copy).unwrap();
+    append(journal.clone(), 1).await;
+    journal.close().await;
+    let whole = std::fs::read(&path).unwrap();
+    let opened = async |path: &std::path::Path| {
+        let journal = RedbJournal::open(path).unwrap();
+        let opened = journal.open("a", "s").await.unwrap();
+        (journal, opened)
+    };
+    let (journal, again) = opened(&path).await;
+    assert_eq!((again.doubt, again.epoch, again.head), (None, first.epoch.clone(), 2));
+    append(journal.clone(), 2).await;
+    journal.close().await;
+    // An older file in its place, as often as it is looked at; until a new epoch has begun.
+    std::fs::write(&path, &whole).unwrap();
+    for _ in 0..2 {
+        let (journal, older) = opened(&path).await;
+        assert!(older.doubt.is_some_and(|why| why.contains("ends at 2 and had come to 3")));
+        journal.close().await;
+    }
+    let (journal, _) = opened(&path).await;
+    let second = journal.new_epoch("a", 0, &[1], "restored").await.unwrap();
+    journal.close().await;
+    let (journal, next) = opened(&path).await;
+    assert_eq!((next.doubt, next.epoch, next.begun), (None, second.epoch, 2));
+    journal.close().await;
+    // Of another epoch; without its head; a backup with its own.
+    std::fs::write(&path, &whole).unwrap();
+    let (journal, older) = opened(&path).await;
+    assert!(older.doubt.is_some_and(|why| why.contains("another epoch")));
+    journal.close().await;
+    std::fs::remove_file(dir.path().join("j.redb.head")).unwrap();
+    let (journal, bare) = opened(&path).await;
+    assert!(bare.doubt.is_some_and(|why| why.contains("head file is gone")));
+    journal.close().await;
+    let (journal, backup) = opened(&copy).await;
+    assert_eq!((backup.epoch, backup.head), (first.epoch, 1));
+    assert!(backup.doubt.is_some_and(|why| why.contains("backup")));
+    journal.close().await;
 }

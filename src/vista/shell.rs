@@ -87,6 +87,16 @@ pub trait TableShell: Send + Sync + 'static {
         false
     }
 
+    /// Whether the operation with this id is known to have taken effect, by what [`TableShell::write_once`] remembers. By default
+    /// nothing is known.
+    ///
+    /// # Errors
+    /// [`Error::Source`] when the source fails.
+    async fn knows(&self, operation: &str) -> Result<bool> {
+        let _ = operation;
+        Ok(false)
+    }
+
     /// How many writes [`TableShell::write_batch`] takes in one transaction, at most; 1 for a source without transactions.
     fn batch_size(&self) -> usize {
         1

@@ -36,8 +36,12 @@ impl Journal for GatedJournal {
         self.journal.open(log, shape).await
     }
 
-    async fn new_epoch(&self, log: &str, at_least: Seq, why: &str) -> Result<LogState, JournalError> {
-        self.journal.new_epoch(log, at_least, why).await
+    async fn new_epoch(&self, log: &str, at_least: Seq, keep: &[Seq], why: &str) -> Result<LogState, JournalError> {
+        self.journal.new_epoch(log, at_least, keep, why).await
+    }
+
+    async fn shape(&self, log: &str) -> Result<Option<String>, JournalError> {
+        self.journal.shape(log).await
     }
 
     async fn append(&self, batches: Vec<LogBatch>) -> Vec<Result<(), AppendError>> {

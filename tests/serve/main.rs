@@ -24,6 +24,8 @@ mod readme;
 mod real;
 mod stop;
 mod storm;
+#[cfg(unix)]
+mod surgery;
 mod webhook_test;
 mod webhooks;
 mod writes;

@@ -1,6 +1,6 @@
 //! A server's `/operations` over HTTP/1.1: one request a connection, no TLS.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
@@ -12,6 +12,10 @@ use crate::app::{Failure, OTHER};
 /// How long a server may take to be there, and to answer.
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(40);
+/// How long a backup may be copied before its first byte comes.
+const LONG_ANSWER: Duration = Duration::from_secs(1_800);
+/// Bytes of an answer's head, at most.
+const LARGEST_HEAD: u64 = 64 << 10;
 /// Bytes of an answer, at most.
 const LARGEST: u64 = 64 << 20;
 /// Operations of one request.
@@ -83,7 +87,40 @@ impl Client {
         }
     }
 
+    /// Posts to `path` and gives the body of the answer while it comes, with its length.
+    pub(super) fn download(&self, path: &str) -> Result<(u64, impl std::io::Read + use<>), Failure> {
+        let unreachable = |error: std::io::Error| self.unreachable(error);
+        let stream = self.ask("POST", path, LONG_ANSWER).map_err(unreachable)?;
+        let mut stream = BufReader::new(stream);
+        let mut raw = Vec::new();
+        while !raw.ends_with(b"\r\n\r\n") {
+            let read = stream.by_ref().take(LARGEST_HEAD - raw.len() as u64).read_until(b'\n', &mut raw);
+            if read.map_err(unreachable)? == 0 {
+                return Err(self.stranger());
+            }
+        }
+        let head = String::from_utf8_lossy(&raw).to_ascii_lowercase();
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<u64>().ok());
+        match (status, length) {
+            (Some(200), Some(length)) => Ok((length, stream.take(length))),
+            (Some(status @ 400..=599), _) => {
+                stream.take(LARGEST).read_to_end(&mut raw).map_err(unreachable)?;
+                let body = parse(&raw).map(|(_, body)| body).unwrap_or_default();
+                Err(self.refusal(status, &serde_json::from_slice(&body).unwrap_or_default()))
+            }
+            _ => Err(self.stranger()),
+        }
+    }
+
     fn exchange(&self, method: &str, path: &str) -> std::io::Result<Vec<u8>> {
+        let mut raw = Vec::new();
+        self.ask(method, path, ANSWER)?.take(LARGEST).read_to_end(&mut raw)?;
+        Ok(raw)
+    }
+
+    /// Sends a request over a connection of its own.
+    fn ask(&self, method: &str, path: &str, patience: Duration) -> std::io::Result<TcpStream> {
         let mut failed = std::io::Error::other("the name has no address");
         let mut stream = None;
         for address in self.authority.to_socket_addrs()? {
@@ -96,16 +133,14 @@ impl Client {
             }
         }
         let mut stream = stream.ok_or(failed)?;
-        stream.set_read_timeout(Some(ANSWER))?;
+        stream.set_read_timeout(Some(patience))?;
         let Client { authority, base, token } = self;
         let token = token.as_ref().map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
         let head = format!(
             "{method} {base}{path} HTTP/1.1\r\nhost: {authority}\r\naccept: application/json\r\n{token}content-length: 0\r\nconnection: close\r\n\r\n"
         );
         stream.write_all(head.as_bytes())?;
-        let mut raw = Vec::new();
-        stream.take(LARGEST).read_to_end(&mut raw)?;
-        Ok(raw)
+        Ok(stream)
     }
 
     fn refusal(&self, status: u16, problem: &Value) -> Failure {

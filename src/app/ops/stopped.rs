@@ -13,16 +13,13 @@ use super::{Narrowed, config, unknown, usage};
 use crate::app::{self, Failure, LOCKED, OTHER};
 use crate::cache::{RedbCache, RowStore as _, StoredRow};
 use crate::config::{CacheAt, Config, LensSpec};
-use crate::dio::{Dio, Operation, OperationState};
+use crate::dio::{self, Dio, Operation, OperationState};
 use crate::gateway::operation_json;
-use crate::hot::{Entry, Op, OpId, Rules, State};
-use crate::journal::{Journal, LogEntry, RedbJournal};
+use crate::hot::{Op, OpId, State};
+use crate::journal::{Journal, RedbJournal};
 use crate::lens::Lens;
 use crate::record::{CborValue, Layout, Rows};
 use crate::vista::{Capabilities, Column, ColumnType, Error, Query, Result as VistaResult, Schema, TableShell, Vista};
-
-/// Bytes of the journal that are read at a time.
-const BATCH: usize = 4 << 20;
 
 /// A stopped server's files, opened for ourselves alone.
 pub(super) struct Stopped {
@@ -55,7 +52,7 @@ impl Stopped {
         let journal = RedbJournal::open(&path).map_err(|error| locked(error.into(), &read))?;
         let mut logs = Vec::new();
         for log in journal.logs().await? {
-            let state = at_rest(&journal, &log).await?;
+            let state = dio::at_rest(&journal, &log).await.map_err(Failure::config)?;
             logs.push((log, state));
         }
         let cache = match read.lens.cache {
@@ -169,23 +166,6 @@ fn refused(op: OpId, error: Error) -> Failure {
         error => error.to_string(),
     };
     Failure { code: OTHER, message }
-}
-
-/// What a log says of operations. Its rows are not looked at: all of it is from before this State.
-async fn at_rest(journal: &RedbJournal, log: &Arc<str>) -> Result<State, Failure> {
-    let (mut entries, mut after): (Vec<LogEntry>, _) = (Vec::new(), 0);
-    let mut state = State::new(Arc::new(Rules::new(Arc::new(Schema::new("id", Vec::new())))), "", u64::MAX);
-    loop {
-        entries.clear();
-        entries.extend(journal.read(log, after, BATCH).await?);
-        let Some(last) = entries.last() else { return Ok(state) };
-        after = last.seq;
-        for stored in &entries {
-            let entry = Entry::decode(&stored.bytes)
-                .map_err(|detail| config(format!("entry {} of {log}: {detail}", stored.seq)))?;
-            state.apply(&entry);
-        }
-    }
 }
 
 /// The shape of a Dio's rows as its cache table shows it: the id column, and the columns of one row in their order.

@@ -38,6 +38,16 @@ pub(super) fn note(connection: &Connection, operation: &str) -> Result<bool> {
     noted.map(|rows| rows > 0).map_err(failed)
 }
 
+/// Whether `operation` has taken effect, as far as is remembered. Where nothing was ever noted there is no table.
+pub(super) fn knows(connection: &Connection, operation: &str) -> Result<bool> {
+    if !connection.table_exists(None, TABLE).map_err(failed)? {
+        return Ok(false);
+    }
+    let select = format!("SELECT count(*) FROM {TABLE} WHERE op = ?");
+    let found: i64 = connection.query_row(&select, [operation], |row| row.get(0)).map_err(failed)?;
+    Ok(found > 0)
+}
+
 /// Forgets what nobody asks for any more. Ids rise with the time of their acceptance.
 pub(super) fn tidy(connection: &Connection) -> Result<()> {
     let nth = format!("(SELECT op FROM {TABLE} ORDER BY op DESC LIMIT 1 OFFSET ?)");
@@ -67,6 +77,8 @@ mod tests {
         let again = connection.transaction().unwrap();
         assert!(!note(&again, "op_1").unwrap());
         assert!(note(&again, "op_2").unwrap());
+        assert!(knows(&again, "op_1").unwrap() && !knows(&again, "op_3").unwrap());
+        assert!(!knows(&Connection::open_in_memory().unwrap(), "op_1").unwrap(), "nothing was ever noted");
     }
 
     #[test]

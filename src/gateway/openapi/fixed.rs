@@ -28,6 +28,16 @@ pub(super) fn add(api: &mut Api, shared: &Shared) {
     documents(api);
     events(api);
     operations(api, shared);
+    backup(api);
+}
+
+fn backup(api: &mut Api) {
+    let backup = api.operation("makeBackup", SERVER, "Cache and journal of one moment", &HttpMethod::Post);
+    let about = "A tar file of copies, as `diorama backup` unpacks it. Put back in place of the files of a stopped server, they begin \
+        a new epoch. One is made at a time; pages of other origins get none.";
+    let files = answers::content(answers::empty("The copies."), "application/x-tar", text());
+    let backup = backup.description(Some(about)).response("200", files.build());
+    api.add("/_backup", HttpMethod::Post, answers::refusals(backup, &[403, 404, 503, 507]));
 }
 
 fn get(api: &Api, id: &str, summary: &str) -> OperationBuilder {

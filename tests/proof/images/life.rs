@@ -127,7 +127,7 @@ impl Journal for Witness {
         Ok(opened)
     }
 
-    async fn new_epoch(&self, log: &str, _: Seq, why: &str) -> Result<LogState, JournalError> {
+    async fn new_epoch(&self, log: &str, _: Seq, _: &[Seq], why: &str) -> Result<LogState, JournalError> {
         panic!("{log} lost its epoch: {why}");
     }
 

@@ -16,10 +16,10 @@ use super::{kill_folder, listed, stored};
 use crate::process::{PATIENCE, Server, run, serving};
 
 /// The address of a server that got ready and what runs it, or the exit code and what it said.
-pub(super) type Started = Result<(String, std::process::Child), (Option<i32>, String)>;
+pub(crate) type Started = Result<(String, std::process::Child), (Option<i32>, String)>;
 
 /// Starts a server that may refuse.
-pub(super) fn start_or_refusal(dir: &Path, mut command: std::process::Command) -> Started {
+pub(crate) fn start_or_refusal(dir: &Path, mut command: std::process::Command) -> Started {
     let (out, err) = (dir.join("stdout"), dir.join("stderr"));
     let mut child = command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap()).spawn().unwrap();
     let deadline = Instant::now() + PATIENCE;

@@ -21,10 +21,13 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use damage::{Damage, damage_after};
+pub(crate) use journal::start_or_refusal;
 use ledger::Rows;
 use load::DIOS;
+pub(crate) use load::Dice;
 use trial::{End, Trial};
-use wire::{Wire, position, row_of};
+pub(crate) use wire::position;
+use wire::{Wire, row_of};
 
 const CONFIG: &str = r#"
 [server]

@@ -1,0 +1,137 @@
+//! Backups of a running server: cache and journal are copied beside themselves, then sent.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use axum::body::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use crate::cache::RedbCache;
+use crate::gateway::{Archive, Backup};
+use crate::journal::RedbJournal;
+use crate::vista::{Error, Result};
+
+/// Bytes of one piece.
+const PIECE: usize = 256 << 10;
+/// Pieces that wait for a slow reader.
+const AHEAD: usize = 4;
+/// Bytes of a tar file's block.
+const BLOCK: u64 = 512;
+
+/// What is copied: the files of a Lens, with their paths.
+#[derive(Clone)]
+pub(super) struct Files {
+    pub(super) cache: Option<(PathBuf, RedbCache)>,
+    pub(super) journal: Option<(PathBuf, RedbJournal)>,
+}
+
+impl Files {
+    /// Makes backups of these files, unless there are none.
+    pub(super) fn backup(self) -> Option<Backup> {
+        if self.cache.is_none() && self.journal.is_none() {
+            return None;
+        }
+        let make = move || {
+            let files = self.clone();
+            async move { files.archive().await }.boxed()
+        };
+        Some(Backup::new(make))
+    }
+
+    async fn archive(self) -> Result<Archive> {
+        #[expect(clippy::disallowed_methods, reason = "redb blocks; the request waits for the copy")]
+        let copied = tokio::task::spawn_blocking(move || self.copy()).await;
+        let copy = copied.map_err(|_| Error::Closed)??;
+        let length = copy.sizes.iter().map(|size| BLOCK + size.next_multiple_of(BLOCK)).sum::<u64>() + 2 * BLOCK;
+        let (send, pieces) = mpsc::channel(AHEAD);
+        #[expect(clippy::disallowed_methods, reason = "it ends with the answer: nobody takes its pieces then")]
+        tokio::task::spawn_blocking(move || {
+            let failed = send.clone();
+            if let Err(error) = copy.send(Pipe(send)) {
+                // Whoever asked has gone, or sees that the answer is too short.
+                let _ = failed.blocking_send(Err(error));
+            }
+        });
+        let pieces = stream::unfold(pieces, |mut pieces| async move { Some((pieces.recv().await?, pieces)) });
+        Ok(Archive { length, pieces: pieces.boxed() })
+    }
+
+    /// Copies the files into a folder beside them, which is removed with the answer.
+    fn copy(&self) -> Result<Copied> {
+        let beside = self.journal.as_ref().map(|(path, _)| path).or(self.cache.as_ref().map(|(path, _)| path));
+        let beside = beside.and_then(|path| path.parent()).filter(|folder| !folder.as_os_str().is_empty());
+        let folder = tempfile::Builder::new().prefix(".backup-").tempdir_in(beside.unwrap_or(Path::new(".")));
+        let folder = folder.map_err(failed)?;
+        // The cache first: the journal then has everything that the cache has seen.
+        let cache = self.cache.as_ref().map(|(path, cache)| Ok::<_, Error>((path, cache.snapshot()?))).transpose()?;
+        let journal =
+            self.journal.as_ref().map(|(path, journal)| Ok::<_, Error>((path, journal.snapshot()?))).transpose()?;
+        let mut names = Vec::new();
+        if let Some((path, journal)) = journal {
+            let name = name(path, "cache.journal.redb");
+            journal.write(&folder.path().join(&name))?;
+            names.extend([name.clone(), format!("{name}.head")]);
+        }
+        if let Some((path, cache)) = cache {
+            let name = name(path, "cache.redb");
+            if names.contains(&name) {
+                let detail = format!("cache and journal are both called {name}: a backup cannot hold both");
+                return Err(Error::Config(detail));
+            }
+            cache.write(&folder.path().join(&name))?;
+            names.push(name);
+        }
+        let size = |name: &String| Ok(std::fs::metadata(folder.path().join(name))?.len());
+        let sizes = names.iter().map(size).collect::<io::Result<Vec<u64>>>().map_err(failed)?;
+        Ok(Copied { folder, names, sizes })
+    }
+}
+
+fn name(path: &Path, usual: &str) -> String {
+    path.file_name().map_or_else(|| usual.into(), |name| name.to_string_lossy().into_owned())
+}
+
+fn failed(error: io::Error) -> Error {
+    let full = error.kind() == io::ErrorKind::StorageFull;
+    Error::Storage { detail: format!("the backup cannot be made: {error}"), full }
+}
+
+/// Copies that nobody else writes.
+struct Copied {
+    folder: TempDir,
+    names: Vec<String>,
+    sizes: Vec<u64>,
+}
+
+impl Copied {
+    /// Writes a tar file of them.
+    fn send(&self, to: Pipe) -> io::Result<()> {
+        let mut tar = tar::Builder::new(BufWriter::with_capacity(PIECE, to));
+        for (name, size) in self.names.iter().zip(&self.sizes) {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(*size);
+            header.set_mode(0o600);
+            header.set_mtime(crate::dio::now() / 1000);
+            tar.append_data(&mut header, name, File::open(self.folder.path().join(name))?)?;
+        }
+        tar.into_inner()?.flush()
+    }
+}
+
+/// Where pieces go to be sent.
+struct Pipe(mpsc::Sender<io::Result<Bytes>>);
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = Bytes::copy_from_slice(bytes);
+        self.0.blocking_send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -325,6 +325,7 @@ impl App {
             .compression(spec.compression)
             .explorer(explorer(&spec.explorer))
             .limits(limits(&spec.limits))
+            .require_host()
             .guard_host(spec.listen.ip().is_loopback().then(Loopback::default));
         if let Some(Access::Tokens(tokens)) = &spec.auth {
             gateway = gateway.auth(Auth::Tokens(tokens.iter().map(|token| token.reveal().to_string()).collect()));
@@ -394,7 +395,7 @@ fn lens(spec: &LensSpec, heavy_queries: Option<usize>) -> Result<Lens, Failure> 
     });
     let builder = match &spec.cache {
         CacheAt::Memory => builder.cache_source(MemoryCache::default()),
-        CacheAt::File(path) => builder.cache_file(RedbCache::open(path)?),
+        CacheAt::File(path) => builder.cache_file(RedbCache::open_keeping(path, spec.kept_corrupt_caches)?),
     };
     let builder = match journal_path(spec) {
         Some(path) => builder.journal_source(Arc::new(RedbJournal::open(path)?)),
@@ -462,6 +463,7 @@ fn limits(spec: &LimitsSpec) -> Limits {
         live_queries: spec.live_queries,
         live_per_address: spec.live_per_address,
         patterns: spec.patterns,
+        auth_failures: spec.auth_failures,
     }
 }
 

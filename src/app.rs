@@ -331,6 +331,7 @@ impl App {
             .compression(spec.compression)
             .explorer(explorer(&spec.explorer))
             .limits(limits(&spec.limits))
+            .require_host()
             .guard_host(spec.listen.ip().is_loopback().then(Loopback::default));
         if let Some(Access::Tokens(tokens)) = &spec.auth {
             gateway = gateway.auth(Auth::Tokens(tokens.iter().map(|token| token.reveal().to_string()).collect()));
@@ -399,7 +400,7 @@ fn lens(spec: &LensSpec, heavy_queries: Option<usize>) -> Result<(Lens, Files), 
     let builder = match &spec.cache {
         CacheAt::Memory => builder.cache_source(MemoryCache::default()),
         CacheAt::File(path) => {
-            let cache = RedbCache::open(path)?;
+            let cache = RedbCache::open_keeping(path, spec.kept_corrupt_caches)?;
             files.cache = Some((path.clone(), cache.clone()));
             builder.cache_file(cache)
         }
@@ -476,6 +477,7 @@ fn limits(spec: &LimitsSpec) -> Limits {
         live_queries: spec.live_queries,
         live_per_address: spec.live_per_address,
         patterns: spec.patterns,
+        auth_failures: spec.auth_failures,
     }
 }
 

@@ -28,6 +28,7 @@ use tower::Service as _;
 use super::proxies::Proxies;
 use crate::config::LimitsSpec;
 use crate::gateway::{Budget, Caller, GatewayService, Lease};
+use crate::vista::LogLimit;
 
 /// Connections that are told at a time why they are refused; more are just closed.
 const MOST_REFUSALS: usize = 64;
@@ -77,6 +78,7 @@ pub(super) async fn accept(
     let refusals = Arc::new(Semaphore::new(MOST_REFUSALS));
     let addresses = Budget::new("connections", "per_address", usize::MAX, limits.per_address);
     let http = http(&limits);
+    let lines = LogLimit::default();
     let mut rest = Duration::from_millis(10);
     loop {
         let next = async {
@@ -108,7 +110,9 @@ pub(super) async fn accept(
             }
             Err(error) => {
                 // Out of file descriptors, most likely: it passes when others close.
-                tracing::warn!(%error, "a connection could not be accepted");
+                if let Some(left_out) = lines.pass(()) {
+                    tracing::warn!(%error, left_out, "a connection could not be accepted");
+                }
                 sleep(rest).await;
                 rest = (rest * 2).min(LONGEST_REST);
             }

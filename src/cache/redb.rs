@@ -5,7 +5,7 @@
 //! little-endian. `_meta` holds `format` and, per table, `table/<name>` and in `sum/<name>` the sum of its rows' checksums: a
 //! page that is lost, or an old one, cannot pass for the rows, which the tree itself would not notice. `_versions/<name>` has, by id
 //! and sealed, what is known of rows' versions beside the rows; files of 0.1.0 lack it. A file that cannot be
-//! used is set aside as `<path>.corrupt-<n>` and a new one begun.
+//! used is set aside as `<path>.corrupt-<n>` and a new one begun; of these files, the newest few are kept.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,8 @@ const META: TableDefinition<&str, &[u8]> = TableDefinition::new("_meta");
 const OPTIONS: Options = Options { format: 1, meta: META, cache_size: 16 << 20, check_integrity: false };
 /// Files up to so many bytes are verified at every start, which takes some 3 ms per MiB.
 const VERIFIED: u64 = 64 << 20;
+/// Files set aside that are kept, unless somebody says otherwise.
+pub(crate) const KEPT_ASIDE: usize = 3;
 /// Slots that one batch of a load covers.
 const BATCH: u32 = 4096;
 /// Batches that a load reads ahead per thread.
@@ -67,6 +69,8 @@ struct Inner {
     file: RedbFile,
     /// Where the file is; custom storage cannot be set aside.
     path: Option<PathBuf>,
+    /// How many files that were set aside are kept.
+    kept: usize,
     /// Held while a broken file is opened again.
     healing: Mutex<()>,
     /// How many files have been begun in place of a bad one.
@@ -93,22 +97,31 @@ impl RedbCache {
     /// # Errors
     /// [`CacheError::Locked`] if it is open elsewhere, [`CacheError::Io`] otherwise.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CacheError> {
-        Self::open_verifying(path.as_ref(), VERIFIED)
+        Self::open_keeping(path, KEPT_ASIDE)
     }
 
-    /// [`RedbCache::open`], where files up to `verified` bytes are.
-    pub(super) fn open_verifying(path: &Path, verified: u64) -> Result<Self, CacheError> {
+    /// [`RedbCache::open`], where the newest `kept` of the files that were set aside are kept, and one at least. Older ones are
+    /// removed when another is set aside.
+    ///
+    /// # Errors
+    /// As [`RedbCache::open`].
+    pub fn open_keeping(path: impl AsRef<Path>, kept: usize) -> Result<Self, CacheError> {
+        Self::open_verifying(path.as_ref(), VERIFIED, kept)
+    }
+
+    /// [`RedbCache::open_keeping`], where files up to `verified` bytes are verified.
+    pub(super) fn open_verifying(path: &Path, verified: u64, kept: usize) -> Result<Self, CacheError> {
         let of_path = |fault| cache_error(&path.display().to_string(), fault);
         let is_small = std::fs::metadata(path).is_ok_and(|file| file.len() <= verified);
         let options = Options { check_integrity: mark_open(path) || is_small, ..OPTIONS };
         let (file, set_aside) = match RedbFile::open(path, options) {
             Err(fault @ (Fault::Corrupt(_) | Fault::Newer { .. })) => {
-                let aside = put_aside(path, &fault).map_err(of_path)?;
+                let aside = put_aside(path, &fault, kept).map_err(of_path)?;
                 (RedbFile::open(path, options).map_err(of_path)?, Some(aside))
             }
             opened => (opened.map_err(of_path)?, None),
         };
-        Ok(Self::new(file, Some(path.to_path_buf()), set_aside))
+        Ok(Self::new(file, Some(path.to_path_buf()), set_aside, kept))
     }
 
     /// Opens or creates a cache on custom storage, made anew each time it is opened again.
@@ -117,13 +130,14 @@ impl RedbCache {
     /// [`CacheError`] if it cannot be opened; custom storage is never set aside.
     pub fn with_backend(factory: BackendFactory) -> Result<Self, CacheError> {
         let opened = RedbFile::with_backend(factory, OPTIONS);
-        Ok(Self::new(opened.map_err(|fault| cache_error("(custom storage)", fault))?, None, None))
+        Ok(Self::new(opened.map_err(|fault| cache_error("(custom storage)", fault))?, None, None, KEPT_ASIDE))
     }
 
-    fn new(file: RedbFile, path: Option<PathBuf>, set_aside: Option<PathBuf>) -> Self {
+    fn new(file: RedbFile, path: Option<PathBuf>, set_aside: Option<PathBuf>, kept: usize) -> Self {
         RedbCache(Arc::new(Inner {
             file,
             path,
+            kept,
             healing: Mutex::default(),
             generation: AtomicU64::new(0),
             set_aside: Mutex::new(set_aside),
@@ -230,7 +244,7 @@ impl Inner {
         };
         match (reopened, &self.path) {
             (Err(fault @ (Fault::Corrupt(_) | Fault::Newer { .. })), Some(path)) => {
-                *self.set_aside.lock() = Some(put_aside(path, &fault)?);
+                *self.set_aside.lock() = Some(put_aside(path, &fault, self.kept)?);
                 self.generation.fetch_add(1, Ordering::AcqRel);
                 self.file.reopen()
             }
@@ -253,21 +267,51 @@ fn mark_open(path: &Path) -> bool {
     was_there
 }
 
-/// Renames a file that cannot be used, for people to look at.
-fn put_aside(path: &Path, fault: &Fault) -> Result<PathBuf, Fault> {
-    let mut number = 1;
-    let mut aside = with_suffix(path, ".corrupt-1");
-    while aside.try_exists()? {
-        number += 1;
-        aside = with_suffix(path, &format!(".corrupt-{number}"));
-    }
+/// Renames a file that cannot be used, for people to look at, and removes all but the newest `kept` such files.
+fn put_aside(path: &Path, fault: &Fault, kept: usize) -> Result<PathBuf, Fault> {
+    let mut numbers = aside_numbers(path)?;
+    let number = numbers.iter().max().copied().unwrap_or(0).saturating_add(1);
+    let aside = aside(path, number);
     std::fs::rename(path, &aside)?;
     sync_folder(path)?;
     tracing::warn!(
         path = %path.display(), set_aside = %aside.display(), error = %fault,
         "the cache file cannot be used: it is set aside and filled again"
     );
+    numbers.push(number);
+    numbers.sort_unstable();
+    let old = numbers.len().saturating_sub(kept.max(1));
+    numbers[..old].iter().for_each(|number| remove_aside(path, *number));
     Ok(aside)
+}
+
+/// The name of a file that was set aside.
+fn aside(path: &Path, number: u64) -> PathBuf {
+    with_suffix(path, &format!(".corrupt-{number}"))
+}
+
+/// The numbers of the files that were set aside for the one at `path`.
+fn aside_numbers(path: &Path) -> Result<Vec<u64>, Fault> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.rsplit_once(".corrupt-")?.1.parse().ok());
+        // Compared as a whole, so that neither `+1` nor another file's name passes for one of these.
+        numbers.extend(number.filter(|number| aside(path, *number).file_name() == Some(&name)));
+    }
+    Ok(numbers)
+}
+
+/// Removes a file that was set aside long ago. One that cannot be removed only takes up room.
+fn remove_aside(path: &Path, number: u64) {
+    let old = aside(path, number);
+    match std::fs::remove_file(&old) {
+        Ok(()) => tracing::info!(removed = %old.display(), "an old cache file that was set aside is removed"),
+        Err(error) => {
+            tracing::warn!(path = %old.display(), %error, "a cache file that was set aside cannot be removed")
+        }
+    }
 }
 
 impl Table {
@@ -536,6 +580,20 @@ fn decode_row(table: u64, slot: u32, stored: &[u8], bodies: &mut Vec<u8>) -> Opt
     let id = std::str::from_utf8(id).ok()?.into();
     bodies.extend_from_slice(body);
     Some(Parts { slot, ordinal: eight(10)?, id, json, cbor })
+}
+
+/// Reads a row whose checksum is right and whose content is anything, for fuzzing.
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub fn decode_stored(content: &[u8]) -> Option<(Id, Body)> {
+    let mut stored = vec![VERSION; 9 + content.len()];
+    stored[9..].copy_from_slice(content);
+    let sum = checksum(0, 0, content);
+    stored[1..9].copy_from_slice(&sum.to_le_bytes());
+    let mut bodies = Vec::new();
+    let Parts { id, json, cbor, .. } = decode_row(0, 0, &stored, &mut bodies)?;
+    let bodies = Bytes::from(bodies);
+    Some((id, Body::from_parts(bodies.slice(json), cbor.map(|cbor| bodies.slice(cbor)))))
 }
 
 fn read_batch(table: u64, rows: &ReadOnlyTable<u32, &'static [u8]>, slots: std::ops::RangeInclusive<u32>) -> Batch {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use redb::ReadableTable;
 
 use super::contract_tests::{delete, load, row, upserts};
+use super::redb::KEPT_ASIDE;
 use super::{CacheBatch, CacheError, CacheMeta, RedbCache, RowStore, StoredRow};
 use crate::record::Layout;
 use crate::redb_file::disk::{Disk, Failing, Random, damage, fate, images};
@@ -93,7 +94,7 @@ async fn a_damaged_cache_never_gives_a_wrong_row_and_is_set_aside_if_need_be() {
         let mut bytes = whole.clone();
         damage(&mut bytes, &mut random);
         std::fs::write(&path, &bytes).unwrap();
-        let cache = RedbCache::open_verifying(&path, 0).unwrap();
+        let cache = RedbCache::open_verifying(&path, 0, KEPT_ASIDE).unwrap();
         // An older state that is whole is not damage: the watermark says what is missing.
         let whole_states: Vec<_> = (0..=10).map(after).collect();
         if let Ok(table) = cache.open_table("products").await
@@ -137,13 +138,13 @@ async fn a_cache_that_is_small_or_was_not_closed_is_verified_page_by_page() {
     let at = bytes.windows(5).position(|text| text == b"whole").unwrap();
     bytes[at] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
-    let cache = RedbCache::open_verifying(&path, 0).unwrap();
+    let cache = RedbCache::open_verifying(&path, 0, KEPT_ASIDE).unwrap();
     assert_eq!(cache.set_aside(), None, "not looked at");
     let loaded = load(&*cache.open_table("products").await.unwrap()).await.unwrap().1;
     assert_eq!(loaded.damaged, 1, "found when the row is read");
     drop(cache);
     assert!(mark.exists(), "nobody closed it");
-    assert!(RedbCache::open_verifying(&path, 0).unwrap().set_aside().is_some());
+    assert!(RedbCache::open_verifying(&path, 0, KEPT_ASIDE).unwrap().set_aside().is_some());
     // The same, small and closed.
     std::fs::remove_file(&mark).unwrap();
     std::fs::write(&path, &bytes).unwrap();
@@ -187,6 +188,37 @@ async fn a_table_that_was_complete_in_a_file_set_aside_has_to_be_stored_again() 
     table.commit(upserts([row(2, "x")])).await.unwrap();
     assert_eq!(load(&*other).await.unwrap().0, []);
     other.commit(upserts([row(3, "x")])).await.unwrap();
+}
+
+#[tokio::test]
+async fn of_the_files_set_aside_the_newest_are_kept_and_no_other_file_is_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache.redb");
+    let others = [
+        "cache.journal.redb.corrupt-1",
+        "cache.redb.corrupt-0x1",
+        "cache.redb.corrupt-+1",
+        "cache.redb.corrupt-007",
+        "other.redb.corrupt-1",
+        "cache.redb.corrupt-",
+    ];
+    others.iter().for_each(|name| std::fs::write(folder.path().join(name), "kept").unwrap());
+    let there = |name: &str| folder.path().join(name).exists();
+    let numbers = || (1..20).filter(|number| there(&format!("cache.redb.corrupt-{number}"))).collect::<Vec<_>>();
+    for life in 1..=5 {
+        std::fs::write(&path, format!("not a cache, {life}")).unwrap();
+        let cache = RedbCache::open_keeping(&path, 2).unwrap();
+        assert!(cache.set_aside().is_some_and(|aside| aside.ends_with(format!("cache.redb.corrupt-{life}"))));
+        cache.close().await;
+    }
+    assert_eq!(numbers(), [4, 5]);
+    assert_eq!(std::fs::read_to_string(folder.path().join("cache.redb.corrupt-5")).unwrap(), "not a cache, 5");
+    let cache = RedbCache::open_keeping(&path, 0).unwrap();
+    let table = cache.open_table("a").await.unwrap();
+    cache.find_damaged();
+    assert!(table.commit(upserts([row(1, "x")])).await.is_err());
+    assert_eq!(numbers(), [6], "one that was just set aside stays, also while the server runs");
+    assert!(others.iter().all(|name| there(name)));
 }
 
 #[tokio::test]

@@ -55,6 +55,8 @@ pub struct LimitsSpec {
     pub live_per_address: usize,
     /// Bytes of the compiled patterns of subscribers' filters (default: 64 MiB).
     pub patterns: usize,
+    /// Requests without a valid token or signature in a second, of one address (default: 10).
+    pub auth_failures: u32,
 }
 
 impl Default for LimitsSpec {
@@ -83,6 +85,7 @@ impl Default for LimitsSpec {
             live_queries: 1_000,
             live_per_address: 250,
             patterns: 64 << 20,
+            auth_failures: 10,
         }
     }
 }
@@ -122,6 +125,9 @@ impl LimitsSpec {
             *limit = reader.count(key, range).unwrap_or(*limit);
         }
         spec.heavy_queries = reader.count("heavy_queries", 1..=1_024);
+        if let Some(most) = reader.count("auth_failures", 1..=1_000_000) {
+            spec.auth_failures = u32::try_from(most).unwrap_or(spec.auth_failures);
+        }
         let times: [(&'static str, &mut Duration); 5] = [
             ("header_timeout", &mut spec.header_timeout),
             ("body_timeout", &mut spec.body_timeout),

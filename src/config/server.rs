@@ -147,6 +147,8 @@ pub struct LensSpec {
     pub cache: CacheAt,
     /// Where writes and events are kept (default: beside the cache).
     pub journal: Option<PathBuf>,
+    /// Damaged cache files that are kept when others have taken their place (default: 3).
+    pub kept_corrupt_caches: usize,
     /// Time between two refreshes of a Dio that does not say.
     pub refresh_every: Option<Duration>,
     /// What is kept of deliveries.
@@ -171,6 +173,7 @@ impl Default for LensSpec {
         LensSpec {
             cache: CacheAt::File("cache.redb".into()),
             journal: None,
+            kept_corrupt_caches: 3,
             refresh_every: None,
             inbox: InboxSpec::default(),
             events: EventsSpec::default(),
@@ -189,9 +192,16 @@ impl LensSpec {
         let inbox = reader.table("inbox").map(InboxSpec::read).unwrap_or_default();
         let events = reader.table("events").map(EventsSpec::read).unwrap_or_default();
         let refresh_every = reader.duration("refresh_every");
-        let write_queue_capacity = reader.count("write_queue_capacity", 1..=10_000_000).unwrap_or(100_000);
-        let journal = reader.path("journal");
-        let spec = LensSpec { cache, journal, refresh_every, inbox, events, write_queue_capacity };
+        let default = LensSpec::default();
+        let spec = LensSpec {
+            cache,
+            journal: reader.path("journal"),
+            kept_corrupt_caches: reader.count("kept_corrupt_caches", 1..=1_000).unwrap_or(default.kept_corrupt_caches),
+            refresh_every,
+            inbox,
+            events,
+            write_queue_capacity: reader.count("write_queue_capacity", 1..=10_000_000).unwrap_or(default.write_queue_capacity),
+        };
         reader.finish();
         spec
     }

@@ -185,6 +185,20 @@ fn a_token_that_can_be_guessed_is_refused_and_not_printed() {
 }
 
 #[test]
+fn the_file_of_a_secret_has_an_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let read = |content: usize| {
+        let path = folder.path().join("secret");
+        std::fs::write(&path, "x".repeat(content)).unwrap();
+        let path = path.display();
+        parse(&format!("[server]\nauth = {{ tokens = [\"file:{path}\"] }}\n[dio.a]\nsource = {{ csv = \"a.csv\" }}\n"))
+    };
+    assert!(read(64 << 10).is_ok());
+    let found = read((64 << 10) + 1).unwrap_err();
+    assert!(found.len() == 1 && found[0].contains("it is longer than 65536 bytes"), "{found:?}");
+}
+
+#[test]
 fn limits_are_read_within_their_bounds() {
     let read = |limits: &str| {
         parse(&format!("[server.limits]\n{limits}\n[dio.a]\nsource = {{ csv = \"a.csv\" }}")).map(|c| c.server.limits)
@@ -193,7 +207,7 @@ fn limits_are_read_within_their_bounds() {
     let all = "body = \"2MiB\"\nbulk = \"1 GiB\"\nuri = 4096\ndepth = 10\nnodes = 1_000\nheaders = 50\nheader_bytes = \"16KiB\"\n\
          rows = 500\nmax_connections = 100\nper_address = 10\nmax_sockets = 20\nheader_timeout = \"2s\"\nbody_timeout = \"1m\"\nwrite_timeout = \"3s\"\nstart_wait = \"5s\"\n\
          query_time = \"1s\"\nquery_memory = \"10MiB\"\nheavy_queries = 3\nbodies = \"2MiB\"\nanswers = \"3MiB\"\n\
-         live_queries = 7\nlive_per_address = 2\npatterns = \"4MiB\"";
+         live_queries = 7\nlive_per_address = 2\npatterns = \"4MiB\"\nauth_failures = 5";
     let expected = LimitsSpec {
         body: 2 << 20,
         bulk: 1 << 30,
@@ -218,6 +232,7 @@ fn limits_are_read_within_their_bounds() {
         live_queries: 7,
         live_per_address: 2,
         patterns: 4 << 20,
+        auth_failures: 5,
     };
     assert_eq!(read(all).unwrap(), expected);
     for (wrong, says) in [

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::io::Read as _;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use super::webhook::Written;
 
 /// Bytes of a secret that is sent as it is, at least: whoever has none may try as often as they like.
 pub(super) const LEAST_TOKEN: usize = 16;
+/// Bytes of the file of a secret, at most.
+const MOST_SECRET: u64 = 64 << 10;
 
 /// A secret from the environment or a file. Never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -211,7 +214,7 @@ impl<'a> Reader<'a> {
             Some(("env", name)) => (self.context.env)(name).ok_or(format!("the environment has no {name}")),
             Some(("file", path)) => {
                 let path = self.context.folder.join(path);
-                let read = std::fs::read_to_string(&path).map(|text| text.trim_end().to_string());
+                let read = read_secret(&path).map(|text| text.trim_end().to_string());
                 read.map_err(|error| format!("{} cannot be read: {error}", path.display()))
             }
             _ => Err("a secret does not belong into this file: write \"env:NAME\" or \"file:PATH\"".into()),
@@ -301,6 +304,16 @@ pub(super) fn fill_in(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Resul
     }
     out.push_str(rest);
     Ok(out)
+}
+
+/// Reads the file of a secret, which may be a pipe. Nothing that long is a secret, and some files have no end.
+fn read_secret(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MOST_SECRET + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MOST_SECRET {
+        return Err(std::io::Error::other(format!("it is longer than {MOST_SECRET} bytes")));
+    }
+    Ok(text)
 }
 
 /// The name in `text`, which begins with `${`.

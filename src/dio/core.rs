@@ -26,7 +26,7 @@ use super::tasks::Tasks;
 use crate::hot::{Cmd, Origin, Outcome, State};
 use crate::journal::{Claim, Journal, Seq};
 use crate::record::{Id, Undecodable};
-use crate::vista::{Error, Result, Vista};
+use crate::vista::{Error, LogLimit, Result, Vista};
 
 /// Everything of a Dio but its handle. Readers take [`Core::state`]; whoever changes something sends a [`Cmd`].
 pub(crate) struct Core {
@@ -53,6 +53,8 @@ pub(crate) struct Core {
     pub(super) tally: Tally,
     /// Rows that are not as the schema says.
     pub(super) mismatches: super::mismatch::Mismatches,
+    /// Bounds the lines that callers can cause, by message and code.
+    pub(super) lines: LogLimit<(&'static str, String)>,
     /// How its feeds are doing.
     pub(super) feeds: Mutex<Vec<Arc<super::FeedMeter>>>,
     /// How often rows in doubt may be read.
@@ -188,6 +190,7 @@ impl Core {
             source,
             outlet,
             feeds: Mutex::default(),
+            lines: LogLimit::default(),
             rereads: super::Bucket::new(parts.settings.reread_rate),
             name: parts.vista.name().into(),
             settings: parts.settings,

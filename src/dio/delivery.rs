@@ -117,14 +117,13 @@ async fn conclude(core: &Arc<Core>, guard: &Guard, op: &Op, answered: Result<Ans
 
 /// Says what people may have to do something about.
 fn tell(core: &Core, op: OpId, answer: &Answer) {
-    match answer {
-        Answer::Failed(OpError { code, detail }) => {
-            tracing::warn!(dio = %core.name, operation = %op, code, error = detail, "a write failed and was rolled back");
-        }
-        Answer::Parked(OpError { code, detail }) => {
-            tracing::warn!(dio = %core.name, operation = %op, code, error = detail, "a write was given up for now; retry or discard it");
-        }
-        Answer::Confirmed { .. } | Answer::Routed => {}
+    let (what, OpError { code, detail }) = match answer {
+        Answer::Failed(error) => ("a write failed and was rolled back", error),
+        Answer::Parked(error) => ("a write was given up for now; retry or discard it", error),
+        Answer::Confirmed { .. } | Answer::Routed => return,
+    };
+    if let Some(left_out) = core.lines.pass((what, code.clone())) {
+        tracing::warn!(dio = %core.name, operation = %op, code, error = detail, left_out, "{what}");
     }
 }
 
@@ -140,7 +139,11 @@ async fn settle(core: &Arc<Core>, guard: &Guard, op: OpId, answer: Answer) {
                 return guard.disarm();
             }
             Err(Error::Closed) => return,
-            Err(error) => tracing::warn!(dio = %core.name, %op, %error, "a delivered operation cannot be settled yet"),
+            Err(error) => {
+                if let Some(left_out) = core.lines.pass(("unsettled", String::new())) {
+                    tracing::warn!(dio = %core.name, %op, %error, left_out, "a delivered operation cannot be settled yet");
+                }
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => wait = (wait * 2).min(Duration::from_secs(5)),
@@ -316,7 +319,10 @@ fn pause(core: &Arc<Core>, op: OpId, error: &Error) {
         attempt.unknown |= error.kind() == ErrorKind::Unknown;
         attempt.error = Some(op_error(error));
         attempt.next = Some(Instant::now() + wait.min(LONGEST_RETRY_AFTER.max(core.settings.retry.most)));
-        tracing::info!(dio = %core.name, %op, attempts = attempt.count, %error, "a delivery failed and will be tried again");
+        if let Some(left_out) = core.lines.pass(("repeated", String::new())) {
+            let attempts = attempt.count;
+            tracing::info!(dio = %core.name, %op, attempts, %error, left_out, "a delivery failed and will be tried again");
+        }
     }
     core.wake();
 }

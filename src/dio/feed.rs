@@ -68,8 +68,8 @@ impl FeedMeter {
         *self.heard.lock() = Some(Instant::now());
     }
 
-    pub(crate) fn undecodable(&self) -> u64 {
-        self.undecodable.fetch_add(1, Ordering::Relaxed)
+    pub(crate) fn undecodable(&self) {
+        self.undecodable.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn status(&self) -> FeedStatus {

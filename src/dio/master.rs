@@ -116,7 +116,9 @@ pub(super) async fn list_stamped(core: &Arc<Core>, query: &Query) -> Result<Rows
         let rows = rows.undecodable().cloned();
         if let Some(bad) = &rows {
             let (rows, error) = (bad.count, &bad.first);
-            tracing::warn!(dio = %core.name, rows, error, "rows of the source cannot be decoded; what is known of them is kept");
+            if let Some(left_out) = core.lines.pass(("undecodable", String::new())) {
+                tracing::warn!(dio = %core.name, rows, error, left_out, "rows of the source cannot be decoded; what is known of them is kept");
+            }
         }
         let mut freshness = core.freshness.lock();
         freshness.list_time = started.elapsed();

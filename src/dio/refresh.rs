@@ -187,8 +187,8 @@ impl Core {
         // A source that stays away is one line in the log, not one per try.
         if before.as_ref() == Some(&said) {
             tracing::debug!(dio = %self.name, %error, "{what} again");
-        } else {
-            tracing::warn!(dio = %self.name, %error, "{what}");
+        } else if let Some(left_out) = self.lines.pass((what, String::new())) {
+            tracing::warn!(dio = %self.name, %error, left_out, "{what}");
         }
         self.ring.tell(DioEvent::RefreshFailed { error: said });
         self.wake();

@@ -302,8 +302,10 @@ impl Lanes {
             Err(error) => error.id(),
         };
         let Some(ops) = self.under_way.remove(&task) else { return };
-        if ended.is_err() {
-            tracing::error!(dio = %self.core.name, "a delivery panicked; it is repeated");
+        if ended.is_err()
+            && let Some(left_out) = self.core.lines.pass(("panicked", String::new()))
+        {
+            tracing::error!(dio = %self.core.name, left_out, "a delivery panicked; it is repeated");
         }
         let state = self.core.state();
         for op in ops {

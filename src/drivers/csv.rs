@@ -7,7 +7,7 @@ mod dialect;
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,13 +20,16 @@ use super::infer::{
 };
 use super::{apply, declare};
 use crate::record::{Body, CborValue, Id, Record, RowWriter, Rows, id_to_value};
-use crate::vista::{Capabilities, Column, ColumnType, Error, Query, Result, Schema, TableShell, Vista};
+use crate::vista::{Capabilities, Column, ColumnType, Error, LogLimit, Query, Result, Schema, TableShell, Vista};
 
 /// Bytes of one field, at most.
 const MAX_FIELD: usize = 1 << 20;
 
 /// A row of its own after the file's last: if it does not come out again, a quote was never closed.
 const END: &[u8] = b"\n\x03";
+
+/// Bounds the lines about a file, which is read as often as somebody asks for it.
+static LINES: LazyLock<LogLimit<(PathBuf, &str)>> = LazyLock::new(LogLimit::default);
 
 /// How a CSV file is to be understood. The default infers everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -329,9 +332,11 @@ impl Misfits {
     }
 
     fn report(&self, path: &Path) {
-        if let Some((column, text)) = &self.first {
+        if let Some((column, text)) = &self.first
+            && let Some(left_out) = LINES.pass((path.to_path_buf(), "misfits"))
+        {
             let (path, cells) = (path.display(), self.count);
-            tracing::warn!(%path, cells, column, text, "cells do not fit their column's type and are kept as text");
+            tracing::warn!(%path, cells, column, text, left_out, "cells do not fit their column's type and are kept as text");
         }
     }
 }
@@ -361,6 +366,9 @@ impl<'a> Reader<'a> {
 
     /// Says what was understood in a way that not everybody expects.
     fn say_dialect(&self, header: &[String]) {
+        if LINES.pass((self.path.to_path_buf(), "dialect")).is_none() {
+            return;
+        }
         let path = self.path.display();
         if self.dialect.padded {
             tracing::warn!(%path, "the header has spaces beside its separators: those around all cells are left out");

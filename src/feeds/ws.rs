@@ -24,7 +24,7 @@ use crate::dio::{Dio, FeedMeter, Handle, Inbound, Parcel};
 use crate::hot::Origin;
 use crate::inbound::{self, Request};
 use crate::journal::{Changes, Delivery, DeliveryId, DeliveryState};
-use crate::vista::{Error, Result};
+use crate::vista::{Error, LogLimit, Result};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -97,7 +97,8 @@ impl WsFeed {
         let meter = FeedMeter::new(plain);
         dio.add_feed(Arc::clone(&meter));
         let dio_handle = Arc::downgrade(&dio.0);
-        let listener = Listener { feed: self, trust, meter, dio: dio_handle, place: None, owes: true };
+        let listener =
+            Listener { feed: self, trust, meter, dio: dio_handle, place: None, owes: true, lines: LogLimit::default() };
         dio.listen(listener.run());
         Ok(())
     }
@@ -140,6 +141,8 @@ struct Listener {
     place: Option<(String, u64)>,
     /// Whether the source is to be read again, because something may have been missed.
     owes: bool,
+    /// Bounds the lines that the sender can cause.
+    lines: LogLimit<&'static str>,
 }
 
 /// What became of messages.
@@ -303,9 +306,15 @@ impl Listener {
             Err(error) => {
                 // Whatever it was to say, the source knows it.
                 self.owes = true;
-                if self.meter.undecodable().is_multiple_of(100) {
+                self.meter.undecodable();
+                if let Some(left_out) = self.lines.pass("message") {
                     let feed = self.feed.url.split('?').next().unwrap_or_default();
-                    tracing::warn!(feed, error, "a message of a feed cannot be understood; the source is read again");
+                    tracing::warn!(
+                        feed,
+                        error,
+                        left_out,
+                        "a message of a feed cannot be understood; the source is read again"
+                    );
                 }
             }
         }
@@ -329,9 +338,15 @@ impl Listener {
     fn note_refused(&self, delivery: &Delivery) {
         let feed = self.feed.url.split('?').next().unwrap_or_default();
         for _ in 0..refused(delivery) {
-            if self.meter.undecodable().is_multiple_of(100) {
+            self.meter.undecodable();
+            if let Some(left_out) = self.lines.pass("row") {
                 let error = delivery.detail.as_deref().unwrap_or_default();
-                tracing::warn!(feed, error, "a row of a feed is not as the schema says; it is read from the source");
+                tracing::warn!(
+                    feed,
+                    error,
+                    left_out,
+                    "a row of a feed is not as the schema says; it is read from the source"
+                );
             }
         }
     }
@@ -353,7 +368,9 @@ impl Listener {
             parcel.delivery.attempts += 1;
             let stored = !matches!(error, Error::Storage { .. } | Error::OutcomeUnknown { .. });
             if stored && parcel.delivery.attempts >= ATTEMPTS {
-                tracing::warn!(%error, "messages of a feed could not be applied; the source is read again");
+                if let Some(left_out) = self.lines.pass("unapplied") {
+                    tracing::warn!(%error, left_out, "messages of a feed could not be applied; the source is read again");
+                }
                 self.owes = true;
                 return true;
             }

@@ -8,6 +8,7 @@ use std::io;
 use async_compression::Level;
 use async_compression::tokio::write::{BrotliEncoder, GzipEncoder, ZstdEncoder};
 use axum::body::{Body, Bytes, HttpBody as _};
+use axum::http::Method;
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::response::Response;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
@@ -15,6 +16,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::answer::tags;
 use super::negotiate;
+use super::problem::{ApiError, Code};
 
 /// Smaller bodies gain less than they cost.
 const LEAST: u64 = 1_024;
@@ -78,6 +80,24 @@ pub(super) struct Accepted {
     coding: Option<Coding>,
     /// `If-None-Match` as it came, if tags in it name codings.
     known: Vec<HeaderValue>,
+}
+
+/// Refuses a request whose body is coded: only webhooks take such bodies, and judge them by themselves.
+///
+/// # Errors
+/// 415 that says what is taken.
+pub(super) fn check_request(method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let is_plain = |coding: &HeaderValue| {
+        let coding = coding.as_bytes().trim_ascii();
+        coding.is_empty() || coding.eq_ignore_ascii_case(b"identity")
+    };
+    if method.is_safe() && method.as_str() != "QUERY" || codings.all(is_plain) {
+        return Ok(());
+    }
+    Err(ApiError::new(Code::UnsupportedMediaType, "bodies with a Content-Encoding are not taken here")
+        .hint("send the body without a Content-Encoding")
+        .header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")))
 }
 
 impl Accepted {

@@ -41,6 +41,8 @@ pub struct Limits {
     pub live_per_address: usize,
     /// Bytes of the compiled patterns of subscribers' filters; a quarter of them for one address (default: 64 MiB).
     pub patterns: usize,
+    /// Requests without a valid token or signature in a second, of one address (default: 10); more are told to come again.
+    pub auth_failures: u32,
 }
 
 impl Default for Limits {
@@ -60,6 +62,7 @@ impl Default for Limits {
             live_queries: 1_000,
             live_per_address: 250,
             patterns: 64 << 20,
+            auth_failures: 10,
         }
     }
 }

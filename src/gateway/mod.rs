@@ -18,6 +18,7 @@ mod explain;
 mod explorer;
 mod export;
 mod extract;
+mod failures;
 mod format;
 mod health;
 mod index;
@@ -197,6 +198,13 @@ impl Gateway {
         self
     }
 
+    /// Refuses requests of HTTP/1.1 without the header `Host`, as RFC 9112 asks of servers (default: no, because requests that
+    /// a program makes within itself have none). Several of them are always refused.
+    pub fn require_host(mut self) -> Gateway {
+        self.shared.origins.host_required = true;
+        self
+    }
+
     /// Counts and closes the event sockets (default: 10,000 of them, closed by nobody).
     pub fn sockets(mut self, sockets: Sockets) -> Gateway {
         self.shared.sockets = sockets;
@@ -251,6 +259,8 @@ impl Default for Shared {
             backup: None,
             limits: Limits::default(),
             budgets: Arc::default(),
+            failures: failures::Failures::default(),
+            lines: crate::vista::LogLimit::default(),
             sockets: Sockets::default(),
             openapi: openapi::Document::default(),
             asyncapi: openapi::Document::default(),

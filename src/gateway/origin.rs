@@ -1,7 +1,9 @@
 //! Which hosts and web pages may call. CORS tells browsers; the checks here also stop what browsers send without asking.
 
+use axum::extract::Request;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use axum::http::{Method, Uri};
+use axum::http::uri::Authority;
+use axum::http::{Method, Version};
 
 use super::problem::{ApiError, Code};
 
@@ -19,6 +21,8 @@ pub struct Origins {
     pub listed: Vec<String>,
     /// Set on loopback binds.
     pub loopback: Option<Loopback>,
+    /// Whether requests of HTTP/1.1 need a `Host`, which those that a program makes within itself lack.
+    pub host_required: bool,
 }
 
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, QUERY";
@@ -28,11 +32,38 @@ const EXPOSED: &str = "ETag, Link, Location, Content-Location, Content-Range, Re
      X-Total-Count, Age, Cache-Status, Dio-Position, Dio-Operation, Dio-Durable, Idempotency-Replayed";
 
 impl Origins {
-    /// Whether the `Host` is one of ours.
-    pub(super) fn check_host(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
+    /// Makes the header `Host` name the host that the request is for: that of an absolute URL wins over the header.
+    ///
+    /// # Errors
+    /// 400 for what RFC 9112, section 3.2, has refused: several `Host` headers, one that is not a host, and none where
+    /// [`Origins::host_required`] asks for one.
+    pub(super) fn settle_host(&self, request: &mut Request) -> Result<(), ApiError> {
+        let wrong = |detail: &'static str| {
+            Err(ApiError::new(Code::InvalidHeader, detail).hint("send one header Host with a host and perhaps a port"))
+        };
+        let mut hosts = request.headers().get_all(header::HOST).iter();
+        match (hosts.next(), hosts.next()) {
+            (Some(_), Some(_)) => return wrong("there are several Host headers"),
+            (Some(host), None) if !is_host(host.as_bytes()) => return wrong("the Host header is not a host"),
+            (None, _) if self.host_required && request.version() == Version::HTTP_11 => {
+                return wrong("there is no Host header");
+            }
+            _ => {}
+        }
+        let Some(meant) = request.uri().authority().map(|authority| authority.as_str()) else { return Ok(()) };
+        match HeaderValue::from_str(meant) {
+            Ok(host) if is_host(host.as_bytes()) => {
+                request.headers_mut().insert(header::HOST, host);
+                Ok(())
+            }
+            _ => Err(ApiError::new(Code::InvalidParameter, "the URL does not name a host")),
+        }
+    }
+
+    /// Refuses a `Host` that is not one of ours; see [`Origins::settle_host`].
+    pub(super) fn check_host(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let Some(loopback) = &self.loopback else { return Ok(()) };
-        let host =
-            headers.get(header::HOST).and_then(|host| host.to_str().ok()).or(uri.authority().map(|a| a.as_str()));
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let name = host.map(host_name).unwrap_or_default();
         if is_loopback(name) || loopback.names.iter().any(|own| own.eq_ignore_ascii_case(name)) {
             return Ok(());
@@ -132,6 +163,11 @@ fn is_same(origin: &str, headers: &HeaderMap) -> bool {
     origin.split_once("://").is_some_and(|(_, own)| host.is_some_and(|host| host.eq_ignore_ascii_case(own)))
 }
 
+/// Whether `text` can be the value of a `Host` header: a host with or without a port, or nothing.
+fn is_host(text: &[u8]) -> bool {
+    text.is_empty() || !text.contains(&b'@') && Authority::try_from(text).is_ok()
+}
+
 /// A host without its port and brackets.
 fn host_name(host: &str) -> &str {
     if let Some(rest) = host.strip_prefix('[') {
@@ -157,9 +193,12 @@ mod tests {
 
     #[test]
     fn a_loopback_server_answers_loopback_names_and_pages_only() {
-        let origins = Origins { listed: vec!["https://shop.example".into()], loopback: Some(Loopback::default()) };
-        let uri = Uri::from_static("/");
-        let host = |host: &str| origins.check_host(&headers(host, "x"), &uri).is_ok();
+        let origins = Origins {
+            listed: vec!["https://shop.example".into()],
+            loopback: Some(Loopback::default()),
+            ..Origins::default()
+        };
+        let host = |host: &str| origins.check_host(&headers(host, "x")).is_ok();
         assert!(host("localhost:8080") && host("127.0.0.1") && host("[::1]:80") && host("a.localhost"));
         assert!(!host("evil.example") && !host("127.0.0.1.evil.example") && !host("localhost.evil.example:80"));
         let post = |origin: &str| origins.check_origin(&Method::POST, &headers("localhost:1", origin)).is_ok();
@@ -168,8 +207,41 @@ mod tests {
     }
 
     #[test]
+    fn a_request_is_for_the_host_of_its_url_or_of_its_only_host_header() {
+        let settled = |origins: &Origins, version: Version, uri: &str, hosts: &[&str]| {
+            let mut request = Request::builder().version(version).uri(uri);
+            for host in hosts {
+                request = request.header(header::HOST, *host);
+            }
+            let mut request = request.body(axum::body::Body::empty()).unwrap();
+            let settled = origins.settle_host(&mut request);
+            settled.map(|()| request.headers().get(header::HOST).map(|host| host.to_str().unwrap().to_string()))
+        };
+        let server = Origins { host_required: true, ..Origins::default() };
+        let (old, new) = (Version::HTTP_10, Version::HTTP_11);
+        let host = |host: &str| Some(host.to_string());
+        assert_eq!(settled(&server, new, "/a", &["a:1"]).unwrap(), host("a:1"));
+        assert_eq!(settled(&server, new, "http://b/a", &["a:1"]).unwrap(), host("b"));
+        assert_eq!(settled(&server, new, "/a", &[""]).unwrap(), host(""));
+        assert_eq!(settled(&server, old, "/a", &[]).unwrap(), None);
+        assert_eq!(settled(&Origins::default(), new, "/a", &[]).unwrap(), None, "within a program");
+        let wrong: [(&str, &[&str]); 7] = [
+            ("/a", &[]),
+            ("http://a/", &[]),
+            ("/a", &["a", "a"]),
+            ("http://a/", &["a", "a"]),
+            ("/a", &["a, b"]),
+            ("/a", &["me@a"]),
+            ("http://me@a/", &["a"]),
+        ];
+        for (uri, hosts) in wrong {
+            assert!(settled(&server, new, uri, hosts).is_err(), "{uri} {hosts:?}");
+        }
+    }
+
+    #[test]
     fn a_foreign_page_gets_nothing_done_unless_a_person_follows_its_link() {
-        let guarded = Origins { listed: Vec::new(), loopback: Some(Loopback::default()) };
+        let guarded = Origins { loopback: Some(Loopback::default()), ..Origins::default() };
         let sent = |method: Method, pairs: &[(&'static str, &'static str)]| {
             let pair = |(name, value): &(&'static str, &'static str)| {
                 (HeaderName::from_static(name), HeaderValue::from_static(value))

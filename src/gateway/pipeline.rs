@@ -14,6 +14,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 
 use super::auth;
+use super::budget::Caller;
 use super::coding;
 use super::extract::segments;
 use super::metrics::Running;
@@ -30,15 +31,18 @@ pub(super) async fn pipeline(shared: Arc<Shared>, route: Route, mut request: Req
     let id = own_id(&request);
     request.headers_mut().insert(REQUEST_ID, id.clone());
     auth::hide(request.headers_mut());
+    let caller = Caller::of(request.extensions());
+    let settled = shared.origins.settle_host(&mut request);
     // Events must not wait until there are enough of them.
     let codes = shared.compression && !matches!(route, Route::Events | Route::RowEvents | Route::ManyEvents);
     let accepted = codes.then(|| coding::Accepted::of(request.headers_mut()));
     let method = request.method().clone();
     let dio = route.is_of_dio().then(|| shared.dios.get_index_of(segments(request.uri().path()).0)).flatten();
     let running = shared.metrics.http.begin(&method, route, dio);
-    let page = match route {
-        Route::Hook => Ok(None),
-        _ => shared.origins.check_origin(&method, request.headers()).map(|page| page.cloned()),
+    let page = match (settled, route) {
+        (Err(error), _) => Err(error),
+        (Ok(()), Route::Hook) => Ok(None),
+        (Ok(()), _) => shared.origins.check_origin(&method, request.headers()).map(|page| page.cloned()),
     };
     let mut response = match &page {
         Err(error) => error.clone().into_response(),
@@ -51,6 +55,7 @@ pub(super) async fn pipeline(shared: Arc<Shared>, route: Route, mut request: Req
         },
     };
     let refused = response.extensions_mut().remove::<ApiError>();
+    let refused = refused.map(|error| shared.failures.judge(caller, error));
     if let Some(error) = &refused {
         response = problem(error, &method, &response, &id);
     }
@@ -81,7 +86,16 @@ fn admit(shared: &Shared, route: Route, request: &Request) -> Result<(), ApiErro
         return Err(ApiError::new(Code::UriTooLong, format!("the URL is longer than {} bytes", shared.limits.uri))
             .hint("QUERY {resource} and POST {resource}/_query take the query as a body"));
     }
-    shared.origins.check_host(request.headers(), uri)?;
+    shared.origins.check_host(request.headers())?;
+    check_caller(shared, route, request)?;
+    match route {
+        Route::Hook => Ok(()),
+        _ => coding::check_request(request.method(), request.headers()),
+    }
+}
+
+/// Refuses those who do not say who they are, where that is asked.
+fn check_caller(shared: &Shared, route: Route, request: &Request) -> Result<(), ApiError> {
     match route {
         Route::Hook | Route::Live | Route::Asset => Ok(()),
         // Their pages say themselves that a token is needed, and ask for one.
@@ -119,20 +133,35 @@ fn problem(error: &ApiError, method: &Method, bare: &Response, id: &HeaderValue)
     response
 }
 
-/// Counts the request, and says what a person needs who was given its id. Neither path nor query is logged: they may hold
-/// what is nobody's business.
+/// Counts the request, and says what a person needs who was given its id; of requests that fail alike, only the first of five
+/// seconds is logged. Neither path nor query is: they may hold what is nobody's business.
 fn log(shared: &Shared, running: &Running<'_>, response: &Response, refused: Option<&ApiError>, id: &HeaderValue) {
     let (status, id) = (response.status(), text(id));
     let took = running.end(status);
     let (method, route) = (running.method(), running.route());
     let dio = || running.dio.and_then(|at| shared.dios.get_index(at)).map(|(name, _)| &**name);
-    if let Some(error) = refused.filter(|error| error.code().status().is_server_error()) {
+    if let Some(error) = refused.filter(|error| error.code().status().is_server_error())
+        && let Some(left_out) = shared.lines.pass((error.code().as_str(), running.dio))
+    {
         let (code, detail, cause) = (error.code().as_str(), error.detail(), error.because());
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    request.id = id,
+                    method,
+                    route,
+                    dio = dio(),
+                    code,
+                    detail,
+                    cause,
+                    left_out,
+                    "a request failed"
+                )
+            };
+        }
         match error.code() {
-            Code::Internal => {
-                tracing::error!(request.id = id, method, route, dio = dio(), code, detail, cause, "a request failed");
-            }
-            _ => tracing::warn!(request.id = id, method, route, dio = dio(), code, detail, cause, "a request failed"),
+            Code::Internal => line!(error),
+            _ => line!(warn),
         }
     }
     tracing::debug!(

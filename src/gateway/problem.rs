@@ -120,9 +120,12 @@ impl ApiError {
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> ApiError {
         let retry_after = match code {
             Code::NotReady | Code::QueueFull | Code::StoreUnavailable | Code::Busy => Some(Duration::from_secs(1)),
-            Code::ShuttingDown | Code::RateLimited | Code::InboxFull | Code::TooManyViews | Code::QueryTimeout => {
-                Some(Duration::from_secs(5))
-            }
+            Code::ShuttingDown
+            | Code::RateLimited
+            | Code::InboxFull
+            | Code::TooManyViews
+            | Code::QueryTimeout
+            | Code::InsufficientStorage => Some(Duration::from_secs(5)),
             _ => None,
         };
         ApiError(Box::new(Inner {
@@ -326,6 +329,14 @@ mod tests {
     fn every_code_has_a_word_of_its_own() {
         let words: std::collections::HashSet<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
         assert_eq!(words.len(), Code::ALL.len());
+    }
+
+    #[test]
+    fn a_refusal_that_passes_by_itself_says_when_to_come_again() {
+        for code in Code::ALL.iter().filter(|code| matches!(code.status().as_u16(), 429 | 503 | 507)) {
+            let answer = ApiError::new(*code, "").render("");
+            assert!(answer.headers().contains_key(header::RETRY_AFTER), "{code:?}");
+        }
     }
 
     #[test]

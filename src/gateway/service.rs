@@ -11,6 +11,7 @@ use axum::response::Response;
 use tower::Service;
 
 use super::budget::Budgets;
+use super::failures::Failures;
 use super::metrics::Metrics;
 use super::pipeline::pipeline;
 use super::router::Route;
@@ -29,6 +30,7 @@ impl GatewayService {
     pub(super) fn new(mut shared: Shared) -> GatewayService {
         shared.metrics = Metrics::new(shared.dios.len(), shared.hooks.len());
         shared.budgets = Arc::new(Budgets::new(&shared.limits));
+        shared.failures = Failures::new(shared.limits.auth_failures);
         let shared = Arc::new(shared);
         webhook::recover(&shared);
         let entry = |outside| Entry { shared: Arc::clone(&shared), outside };

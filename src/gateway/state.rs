@@ -18,6 +18,7 @@ use super::backup::Backup;
 use super::budget::{Budgets, Caller};
 use super::events::{Lives, Sockets, Views};
 use super::explorer::Explorer;
+use super::failures::Failures;
 use super::limits::Limits;
 use super::metrics::{Metrics, SocketCounts};
 use super::openapi::Document;
@@ -27,7 +28,7 @@ use super::router::Route;
 use super::webhook::Hook;
 use crate::dio::Dio;
 use crate::vista::query::nearest;
-use crate::vista::{Error, Result, Schema};
+use crate::vista::{Error, LogLimit, Result, Schema};
 
 /// Everything that handlers know; fixed when the router is made.
 #[derive(Debug)]
@@ -52,6 +53,10 @@ pub struct Shared {
     pub limits: Limits,
     /// What callers may hold at a time; made with the router, as the limits say.
     pub budgets: Arc<Budgets>,
+    /// Failures to prove who one is, by address; made with the router, as the limits say.
+    pub(super) failures: Failures,
+    /// Bounds the lines about failed requests, by code and resource.
+    pub(super) lines: LogLimit<(&'static str, Option<usize>)>,
     /// The event sockets.
     pub sockets: Sockets,
     /// What is served, described; made with the router.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use diorama::drivers::MemoryTable;
-use diorama::gateway::{Gateway, MountOptions};
+use diorama::gateway::{Gateway, Limits, MountOptions};
 use diorama::vista::Token;
 use diorama::{
     Capabilities, Column, ColumnType, Dio, Error, Flag, Lens, LensBuilder, Query, Record, Result, Rows, Schema,
@@ -187,7 +187,9 @@ impl App {
         let builder = Lens::new().cache_at(files.path().join("cache.redb")).on_start(seed).on_refresh(seed);
         let lens = Arc::new(lens(builder).build().unwrap());
         let dio = lens.make_dio(Vista::new("products", Shell(Arc::clone(&master)))).await.unwrap();
-        let router = gateway(Gateway::new().try_mount(dio.clone(), options).unwrap()).into_router();
+        // Tests fail more often than a person does.
+        let limits = Limits { auth_failures: 1_000, ..Limits::default() };
+        let router = gateway(Gateway::new().limits(limits).try_mount(dio.clone(), options).unwrap()).into_router();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         #[expect(clippy::disallowed_methods, reason = "the app aborts it when it is dropped")]

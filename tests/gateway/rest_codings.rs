@@ -102,3 +102,33 @@ async fn c2_nothing_is_coded_unless_it_is_turned_on() {
     let answer = app.send("GET", "/products", &[("Accept-Encoding", "gzip")], "").await;
     assert!(answer.header("content-encoding").is_empty() && !varies(&answer));
 }
+
+#[tokio::test]
+async fn bodies_that_are_coded_are_refused_before_they_are_read_and_told_what_is_taken() {
+    let app = app().await;
+    let gzip: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0xab, 0xae, 5, 0, 0x43, 0xbf, 0xa6, 0xa3, 2, 0, 0, 0];
+    for (method, path, media) in [
+        ("POST", "/products", "application/json"),
+        ("POST", "/products", "application/x-ndjson"),
+        ("POST", "/products/a", "application/cbor"),
+        ("PUT", "/products/1", "application/json"),
+        ("PATCH", "/products/1", "application/merge-patch+json"),
+        ("PATCH", "/products?price=lt.5", "application/json"),
+        ("QUERY", "/products", "application/json"),
+        ("POST", "/products/_query", "application/json"),
+    ] {
+        for coding in ["gzip", "br", "zstd", "deflate", "gzip, identity", "x"] {
+            let headers = [("Content-Type", media), ("Content-Encoding", coding)];
+            let refused = app.send(method, path, &headers, gzip).await;
+            assert_eq!(refused.refusal(), (415, "unsupported-media-type".into()), "{method} {path} {coding}");
+            assert_eq!(refused.header("accept-encoding"), "identity");
+        }
+    }
+    let headers = [("Content-Type", "application/json"), ("Content-Encoding", "Identity")];
+    assert_eq!(app.send("PATCH", "/products/1", &headers, r#"{"price":1}"#).await.status, 202);
+    assert_eq!(
+        app.send("GET", "/products/1", &[("Content-Encoding", "gzip")], "").await.status,
+        200,
+        "there is no body"
+    );
+}

@@ -128,6 +128,55 @@ fn every_limit_is_what_the_configuration_says() {
     assert_eq!(server.request("GET", "/orders", &[("x-long", &long)], "").status, 431);
 }
 
+#[test]
+fn a_request_names_its_host_once_and_in_one_way() {
+    let (_dir, server) = configured("");
+    let said = |head: &str| {
+        let mut stream = open(&server);
+        stream.write_all(format!("{head}\r\nconnection: close\r\n\r\n").as_bytes()).unwrap();
+        let answer = rest(stream);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status: u16 = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let is_problem = head.to_ascii_lowercase().contains("content-type: application/problem+json");
+        assert!(status < 400 || is_problem && body.contains("\"code\":"), "{answer}");
+        status
+    };
+    for (head, status) in [
+        ("GET /orders HTTP/1.1\r\nhost: localhost", 200),
+        ("GET http://localhost/orders HTTP/1.1\r\nhost: evil.example", 200),
+        ("GET /orders HTTP/1.1", 400),
+        ("GET http://localhost/orders HTTP/1.1", 400),
+        ("GET /orders HTTP/1.1\r\nhost: localhost\r\nhost: localhost", 400),
+        ("GET /orders HTTP/1.1\r\nhost: localhost\r\nHost: evil.example", 400),
+        ("GET /orders HTTP/1.1\r\nhost: local host", 400),
+        ("GET http://evil.example/orders HTTP/1.1\r\nhost: localhost", 421),
+        ("GET http://evil.example/healthz HTTP/1.1\r\nhost: localhost", 421),
+        ("GET http://evil.example/ HTTP/1.1\r\nhost: evil.example", 421),
+        ("GET /orders HTTP/1.1\r\nhost: evil.example", 421),
+        ("GET /orders HTTP/1.0", 421),
+    ] {
+        assert_eq!(said(head), status, "{head}");
+    }
+}
+
+#[test]
+fn three_hundred_wrong_tokens_are_slowed_down_and_the_right_one_passes() {
+    let dir = folder();
+    let text = "[server]\nauth = { tokens = [\"env:TOKEN\"] }\n[dio.orders]\nsource = { sqlite = \"shop.db\", table = \"orders\" }\n";
+    std::fs::write(dir.path().join("diorama.toml"), text).unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let ask = |token: &str| {
+        let token = format!("Bearer {token}");
+        server.request("GET", "/orders", &[("authorization", &token)], "")
+    };
+    let started = Instant::now();
+    let wrong: Vec<u16> = (0..300).map(|at| ask(&format!("wrong-{at}")).status).collect();
+    let judged = wrong.iter().filter(|status| **status == 401).count() as u64;
+    assert!(judged >= 10 && judged <= 10 * (started.elapsed().as_secs() + 2), "{judged} of 300 were answered 401");
+    assert_eq!(wrong.iter().filter(|status| **status == 429).count() as u64, 300 - judged);
+    assert_eq!(ask(crate::process::TOKEN).status, 200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sockets_are_counted_while_they_are_open() {
     let (_dir, server) = configured("max_sockets = 1");

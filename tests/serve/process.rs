@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -87,7 +88,7 @@ pub(crate) fn ask(
 /// A server that runs.
 pub(crate) struct Server {
     child: Child,
-    lines: Receiver<String>,
+    lines: Mutex<Receiver<String>>,
     pub(crate) printed: Vec<String>,
     pub(crate) address: String,
 }
@@ -131,7 +132,7 @@ impl Server {
                 let _ = send.send(line);
             }
         });
-        let mut server = Server { child, lines, printed: Vec::new(), address: String::new() };
+        let mut server = Server { child, lines: Mutex::new(lines), printed: Vec::new(), address: String::new() };
         let line = server.wait_for("listening on http://");
         server.address = line.trim_start_matches("listening on http://").split('/').next().unwrap().to_string();
         server
@@ -141,7 +142,7 @@ impl Server {
     pub(crate) fn wait_for(&mut self, start: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let line = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+            let line = self.lines.lock().unwrap().recv_timeout(deadline.saturating_duration_since(Instant::now()));
             let line = line.unwrap_or_else(|_| panic!("no {start:?} in {:#?}", self.printed));
             self.printed.push(line.clone());
             if line.starts_with(start) {
@@ -213,7 +214,7 @@ impl Server {
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 // Up to the end of what it printed: the thread that reads it may be behind.
-                self.printed.extend(self.lines.iter());
+                self.printed.extend(self.lines.lock().unwrap().iter());
                 return status;
             }
             assert!(Instant::now() < deadline, "it does not end: {:#?}", self.printed);

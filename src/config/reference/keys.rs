@@ -113,11 +113,21 @@ pub(super) const KEYS: &[Said] = &[
         "\"64MiB\"",
         "Bytes of the compiled patterns of subscribers' filters, a quarter of them for one address; beyond, 503 `busy` or 429.",
     ),
+    (
+        "server.limits.auth_failures",
+        "10",
+        "Requests without a valid token or signature in a second, of one address; beyond, 429 in place of 401. Valid ones always pass.",
+    ),
     ("lens.cache", "\"cache.redb\"", "The file with the copies, or `\"memory\"`; `--cache` overrides it."),
     (
         "lens.journal",
         "beside the cache",
         "What must not be lost: `cache.journal.redb` for `cache.redb`; in memory if the cache is.",
+    ),
+    (
+        "lens.kept_corrupt_caches",
+        "3",
+        "Damaged cache files, `cache.redb.corrupt-1` and on, that are kept; older ones are removed. The journal's are never removed.",
     ),
     ("lens.refresh_every", "never", "Between two reads of a source whose `[dio]` does not say."),
     (

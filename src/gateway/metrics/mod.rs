@@ -68,8 +68,6 @@ pub(super) struct Deliveries {
     changes: [AtomicU64; 7],
     /// By [`Code`].
     refused: [AtomicU64; Code::ALL.len()],
-    /// Second since the start in which a refusal was last logged.
-    logged: AtomicU64,
 }
 
 impl Default for Deliveries {
@@ -79,7 +77,6 @@ impl Default for Deliveries {
             states: Default::default(),
             changes: Default::default(),
             refused: [const { AtomicU64::new(0) }; Code::ALL.len()],
-            logged: AtomicU64::new(0),
         }
     }
 }
@@ -100,13 +97,6 @@ impl Deliveries {
     /// Counts a delivery that was refused.
     pub(super) fn refuse(&self, error: &ApiError) {
         self.refused[error.code() as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How many were refused so far, if something is to be logged: at most once a second, because anybody can send anything.
-    pub(super) fn worth_a_line(&self) -> Option<u64> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let first = self.logged.swap(now, Ordering::Relaxed) != now;
-        first.then(|| self.refused.iter().map(|count| count.load(Ordering::Relaxed)).sum())
     }
 }
 

@@ -81,6 +81,13 @@ fn budgets(text: &mut Text, shared: &Shared) {
     each(gauge, &budgets, |budget| budget.most() as u64);
     let counter = text.counter("diorama_budget_refused_total", "Requests that were refused because it was used up.");
     each(counter, &budgets, Budget::refused);
+    let mut family = text.counter(
+        "diorama_auth_failures_total",
+        "Requests without a valid token or signature, by what they were answered: 429 beyond server.limits.auth_failures.",
+    );
+    for (status, count) in shared.failures.counts() {
+        family.sample(&[("status", status)], count);
+    }
     workers(text, shared);
 }
 

@@ -35,7 +35,7 @@ fn problem(status: u16) -> Response {
         405 => header(response, "Allow", "Methods that would do.", text()),
         415 => header(response, "Accept", "Types that are understood.", text()),
         426 => header(response, "Upgrade", "What to change to.", text()),
-        429 | 502..=504 => header(response, "Retry-After", "Seconds, if it is known.", count()),
+        429 | 502..=504 | 507 => header(response, "Retry-After", "Seconds, if it is known.", count()),
         _ => response,
     }
     .build()

@@ -28,6 +28,7 @@ use super::problem::{ApiError, Code};
 use super::state::Shared;
 use crate::dio::Bucket;
 use crate::inbound;
+use crate::vista::LogLimit;
 
 /// A webhook.
 #[derive(Clone, Debug)]
@@ -75,6 +76,8 @@ struct Intake {
     applying: Mutex<HashSet<String>>,
     /// Topics whose subscriptions a person is to confirm, and where.
     confirmations: Mutex<Vec<(String, String)>>,
+    /// Bounds the lines that senders can cause.
+    lines: LogLimit<&'static str>,
 }
 
 impl Hook {
@@ -103,6 +106,7 @@ impl Intake {
             hands: Arc::new(Semaphore::new(options.in_hand.clamp(1, Semaphore::MAX_PERMITS))),
             applying: Mutex::default(),
             confirmations: Mutex::default(),
+            lines: LogLimit::default(),
         }
     }
 }

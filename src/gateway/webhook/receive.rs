@@ -70,11 +70,11 @@ impl Reporter<'_> {
         self.shared.metrics.hooks.get(self.at)
     }
 
-    /// Strangers can ask as well, so a notice of theirs is worth one line a second.
+    /// Strangers can ask as well, so the lines that they cause are bounded.
     fn asked(&self, reply: &Reply) {
         let Some(notice) = &reply.notice else { return };
         let by_stranger = *notice == Notice::UnknownSecret;
-        if !by_stranger || self.counts().is_none_or(|counts| counts.worth_a_line().is_some()) {
+        if !by_stranger || self.hook.intake.lines.pass("unknown secret").is_some() {
             self.hook.note(notice);
         }
     }
@@ -83,25 +83,29 @@ impl Reporter<'_> {
         if let Some(topic) = self.headers.get("x-amz-sns-topic-arn").and_then(|topic| topic.to_str().ok()) {
             self.hook.is_subscribed(topic);
         }
-        let Some(counts) = self.counts() else { return };
-        counts.count(delivery);
-        if delivery.state == DeliveryState::Undecodable && counts.worth_a_line().is_some() {
+        if let Some(counts) = self.counts() {
+            counts.count(delivery);
+        }
+        if delivery.state == DeliveryState::Undecodable
+            && let Some(left_out) = self.hook.intake.lines.pass("undecodable")
+        {
             let (webhook, dio, id) = (&self.hook.name, &self.hook.dio, request_id(self.headers));
             let Delivery { id: delivery, detail, .. } = delivery;
-            tracing::warn!(webhook, dio, request.id = id, %delivery, detail, "a delivery cannot be understood and is kept");
+            tracing::warn!(webhook, dio, request.id = id, %delivery, detail, left_out, "a delivery cannot be understood and is kept");
         }
     }
 
     /// Our own fault is in the log with the request.
     pub(super) fn refused(&self, error: &ApiError) {
-        let Some(counts) = self.counts() else { return };
-        counts.refuse(error);
+        if let Some(counts) = self.counts() {
+            counts.refuse(error);
+        }
         if error.code().status().is_client_error()
-            && let Some(refused) = counts.worth_a_line()
+            && let Some(left_out) = self.hook.intake.lines.pass(error.code().as_str())
         {
             let (webhook, dio, id) = (&self.hook.name, &self.hook.dio, request_id(self.headers));
             let (code, detail, cause) = (error.code().as_str(), error.detail(), error.because());
-            tracing::warn!(webhook, dio, request.id = id, code, detail, cause, refused, "a delivery was refused");
+            tracing::warn!(webhook, dio, request.id = id, code, detail, cause, left_out, "a delivery was refused");
         }
     }
 }

@@ -100,8 +100,10 @@ impl Job {
                 return Err(error);
             }
             if stored && self.parcel.delivery.attempts >= ATTEMPTS {
-                let (hook, delivery) = (&self.hook.name, self.parcel.delivery.id);
-                tracing::warn!(webhook = hook, %delivery, %error, "an acknowledged delivery could not be applied; replay it");
+                if let Some(left_out) = self.hook.intake.lines.pass("failed") {
+                    let (webhook, delivery) = (&self.hook.name, self.parcel.delivery.id);
+                    tracing::warn!(webhook, %delivery, %error, left_out, "an acknowledged delivery could not be applied; replay it");
+                }
                 self.note_failure(&error);
                 return Err(error);
             }

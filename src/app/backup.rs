@@ -64,7 +64,7 @@ impl Files {
         let beside = self.journal.as_ref().map(|(path, _)| path).or(self.cache.as_ref().map(|(path, _)| path));
         let beside = beside.and_then(|path| path.parent()).filter(|folder| !folder.as_os_str().is_empty());
         let folder = tempfile::Builder::new().prefix(".backup-").tempdir_in(beside.unwrap_or(Path::new(".")));
-        let folder = folder.map_err(failed)?;
+        let folder = folder.map_err(|error| failed(&error))?;
         // The cache first: the journal then has everything that the cache has seen.
         let cache = self.cache.as_ref().map(|(path, cache)| Ok::<_, Error>((path, cache.snapshot()?))).transpose()?;
         let journal =
@@ -85,7 +85,7 @@ impl Files {
             names.push(name);
         }
         let size = |name: &String| Ok(std::fs::metadata(folder.path().join(name))?.len());
-        let sizes = names.iter().map(size).collect::<io::Result<Vec<u64>>>().map_err(failed)?;
+        let sizes = names.iter().map(size).collect::<io::Result<Vec<u64>>>().map_err(|error| failed(&error))?;
         Ok(Copied { folder, names, sizes })
     }
 }
@@ -94,7 +94,7 @@ fn name(path: &Path, usual: &str) -> String {
     path.file_name().map_or_else(|| usual.into(), |name| name.to_string_lossy().into_owned())
 }
 
-fn failed(error: io::Error) -> Error {
+fn failed(error: &io::Error) -> Error {
     let full = error.kind() == io::ErrorKind::StorageFull;
     Error::Storage { detail: format!("the backup cannot be made: {error}"), full }
 }

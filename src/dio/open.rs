@@ -265,6 +265,35 @@ async fn load_once(cache: &dyn RowStore, name: &str, layout: &Layout) -> std::re
     Ok(Cached { table, loaded, rows })
 }
 
+/// A log that may be older than what was there before, or another one.
+struct Older {
+    why: String,
+    /// Whether its epoch ends once the cache has what the log knows of confirmed rows.
+    ends: bool,
+}
+
+/// Compares the log with the journal's own word and with what the cache file has seen. A log that does not continue the cache
+/// begins a new epoch at once, and keeps what made its operations what they are.
+async fn compare(journal: &dyn Journal, log: &mut LogState, meta: &mut CacheMeta) -> Result<Option<Older>> {
+    let fits = meta.epoch.is_empty() || meta.epoch == log.epoch && meta.watermark <= log.head;
+    match (log.doubt.take(), fits) {
+        (None, true) => Ok(None),
+        (Some(why), true) => Ok(Some(Older { why, ends: true })),
+        (said, false) => {
+            // A log that is new has begun its epoch already.
+            let new = log.head == 0 && said.is_none();
+            let why = said.unwrap_or_else(|| "the journal does not continue what the cache file has seen".into());
+            if !new {
+                let at_least = if meta.epoch == log.epoch { meta.watermark } else { 0 };
+                let keep = at_rest(journal, &log.log).await?.kept_entries();
+                *log = journal.new_epoch(&log.log, at_least, &keep, &why).await?;
+            }
+            meta.watermark = log.head;
+            Ok(Some(Older { why, ends: false }))
+        }
+    }
+}
+
 async fn recover(
     journal: &dyn Journal,
     cached: Cached,
@@ -280,34 +309,26 @@ async fn recover(
         // Nobody is told that a row is not there because it could not be read: the source is asked first.
         meta.complete_at = None;
     }
-    let known = !meta.epoch.is_empty();
-    let other = known && (meta.epoch != log.epoch || meta.watermark > log.head);
-    let other = other.then(|| "the journal does not continue what the cache file has seen".to_string());
-    let mut restored = false;
-    let said = log.doubt.take();
-    let goes_on = log.head == 0 && said.is_none();
-    if let Some(why) = said.or(other) {
-        if !goes_on {
-            let at_least = if meta.epoch == log.epoch { meta.watermark } else { 0 };
-            let keep = at_rest(journal, &log.log).await?.kept_entries();
-            log = journal.new_epoch(&log.log, at_least, &keep, &why).await?;
-            restored = true;
-        }
-        meta.watermark = log.head;
-        doubt = Some(why);
+    let older = compare(journal, &mut log, &mut meta).await?;
+    if let Some(Older { why, .. }) = &older {
+        doubt = Some(why.clone());
     } else if meta.watermark + 1 < log.oldest && log.head > 0 {
         doubt = Some("the journal no longer reaches back to the cache file".into());
     } else if meta.bulk {
         doubt = Some("a large refresh was interrupted".into());
     }
-    meta.epoch = log.epoch.clone();
     meta.shape = shape.to_string();
     let epoch: Arc<str> = log.epoch.as_str().into();
     let mut state = State::restore(rules, Arc::clone(&epoch), meta.watermark, rows);
     let versions_kept = versions.is_some();
     versions.into_iter().for_each(|versions| state.restore_versions(versions));
-    let ring = Ring::new(settings.ring, epoch, log.oldest.saturating_sub(1));
+    let mut ring = Ring::new(settings.ring, epoch, log.oldest.saturating_sub(1));
     let (mut behind, mut ledger) = (Vec::new(), Ledger::default());
+    let is_restored = older.is_some();
+    let ends = older.filter(|older| older.ends);
+    if ends.is_some() {
+        log.begun = log.head;
+    }
     let mut carried = Carried::new();
     let bodiless =
         replay(journal, &log, &mut state, (&ring, &mut ledger), meta.watermark, (&mut behind, &mut carried)).await?;
@@ -316,13 +337,19 @@ async fn recover(
     }
     state.advance(log.head);
     carried::retain_queued(&mut carried, &state);
+    if let Some(Older { why, .. }) = ends {
+        log = journal.new_epoch(&log.log, 0, &state.kept_entries(), &why).await?;
+        state.begin_epoch(log.epoch.as_str());
+        ring = Ring::new(settings.ring, log.epoch.as_str().into(), log.oldest.saturating_sub(1));
+        ledger = Ledger::default();
+    }
+    meta.epoch = log.epoch.clone();
     if !versions_kept {
         behind.extend(state.all_versions().map(|(id, versions)| CacheChange::Versions(id, Some(versions))));
     }
     if doubt.is_some() || meta.complete_at.is_none() {
-        // Among damaged rows old ones may look whole.
-        // So may any row be beneath the writes of an older journal.
-        state.doubt_missing(meta.gap || damaged > 0 || restored);
+        // Among damaged rows old ones may look whole, and beneath the writes of an older journal any may lie.
+        state.doubt_missing(meta.gap || damaged > 0 || is_restored);
     }
     if state.lacks_rows() {
         // A next start has to know it too.

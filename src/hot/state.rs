@@ -359,6 +359,11 @@ impl State {
         keep
     }
 
+    /// Goes on in another epoch of the log, at the same position.
+    pub fn begin_epoch(&mut self, epoch: impl Into<Arc<str>>) {
+        self.epoch = epoch.into();
+    }
+
     /// Moves to `seq`, the end of the log that was read back, also where its newest entries are not there any more.
     pub fn advance(&mut self, seq: Seq) {
         self.fold_known();

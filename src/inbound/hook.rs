@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::body::Documents;
 use super::form::Forms;
 use super::signature::{Key, MailgunProof, Sender, TOLERANCE, is_raw};
-use super::{Change, DecodeError, Format, ItemError, Refused, Scheme, cloudevents, coding, native};
+use super::{Change, DecodeError, Format, ItemError, Refused, Scheme, Verifier, cloudevents, coding, native};
 use crate::vista::Schema;
 
 /// Bytes of a delivery's id, at most.
@@ -164,6 +164,14 @@ impl Hook {
     /// The reason, for the log: to the sender every refusal looks the same.
     pub fn verify(&self, request: &Request<'_>) -> Result<(), Refused> {
         self.scheme.verify(request, self.tolerance)
+    }
+
+    /// Begins to check a delivery whose body is still to come: that of `request` is not looked at.
+    ///
+    /// # Errors
+    /// As [`Hook::verify`], if no body can make up for what the head is like.
+    pub fn begin<'a>(&'a self, request: &Request<'a>) -> Result<Verifier<'a>, Refused> {
+        self.scheme.begin(request, self.tolerance)
     }
 
     /// What the delivery says, for a resource with `schema`.

@@ -20,7 +20,7 @@ pub use handshake::{Notice, Reply};
 pub use hook::{Decoded, Hook, Request};
 pub use map::{Map, Problem};
 pub use presets::{PRESETS, preset, preset_filled};
-pub use signature::{Algorithm, Encoding, Hmac, Key, Proof, Refused, Scheme};
+pub use signature::{Algorithm, BodyCheck, Encoding, Hmac, Key, Proof, Refused, Scheme, Verifier};
 
 use crate::record::CborValue;
 use crate::vista::{ChangeEvent, Coercion};

@@ -24,6 +24,8 @@ mod readme;
 mod real;
 mod stop;
 mod storm;
+#[cfg(target_os = "linux")]
+mod webhook_bodies;
 mod webhook_test;
 mod webhooks;
 mod writes;

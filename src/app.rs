@@ -473,6 +473,8 @@ fn limits(spec: &LimitsSpec) -> Limits {
         query_time: spec.query_time,
         query_memory: spec.query_memory,
         bodies: spec.bodies,
+        spooled: spec.spooled,
+        deliveries: spec.deliveries,
         answers: spec.answers,
         live_queries: spec.live_queries,
         live_per_address: spec.live_per_address,

@@ -98,6 +98,7 @@ pub(super) fn inbound(spec: &HookSpec) -> Result<inbound::Hook, String> {
         .tolerance(spec.auth.tolerance.unwrap_or(usual))
         .format(format(spec)?)
         .delivery_header(delivery)
+        .bytes(spec.body.unwrap_or(inbound::MOST_BYTES))
         .verify_tokens(tokens)
         .abort_on_item_error(spec.abort)
         .versions_of(spec.clock.as_deref().map(Into::into))

@@ -82,6 +82,12 @@ pub async fn run(asked: Webhook) -> Result<(), Failure> {
     } else {
         verify(inbound, &request)?;
     }
+    if body.len() > inbound.most_bytes() {
+        return Err(failed(format!(
+            "larger than the {} bytes that this webhook takes: see its key body",
+            inbound.most_bytes()
+        )));
+    }
     if let Some(reply) = inbound.answer_before_decoding(&request) {
         say(format_args!("answered at once: {} {}", reply.status.as_u16(), reply.body));
         return Ok(());

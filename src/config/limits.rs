@@ -47,6 +47,10 @@ pub struct LimitsSpec {
     pub heavy_queries: Option<usize>,
     /// Bytes of request bodies in memory at a time (default: 128 MiB).
     pub bodies: usize,
+    /// Bytes of the bodies of webhooks in temporary files at a time (default: 1 GiB).
+    pub spooled: usize,
+    /// Bytes of memory in which deliveries of webhooks are decoded and applied at a time (default: 128 MiB).
+    pub deliveries: usize,
     /// Bytes of large answers under way at a time (default: 256 MiB).
     pub answers: usize,
     /// Different live queries and filters of subscribers at a time (default: 1,000).
@@ -81,6 +85,8 @@ impl Default for LimitsSpec {
             query_memory: 256 << 20,
             heavy_queries: None,
             bodies: 128 << 20,
+            spooled: 1 << 30,
+            deliveries: 128 << 20,
             answers: 256 << 20,
             live_queries: 1_000,
             live_per_address: 250,
@@ -96,7 +102,7 @@ const TIMES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::f
 impl LimitsSpec {
     pub(super) fn read(reader: Reader<'_>) -> LimitsSpec {
         let mut spec = LimitsSpec::default();
-        let sizes: [(&'static str, &mut usize, RangeInclusive<u64>); 8] = [
+        let sizes: [(&'static str, &mut usize, RangeInclusive<u64>); 10] = [
             ("body", &mut spec.body, 1 << 10..=1 << 28),
             ("bulk", &mut spec.bulk, 1 << 10..=1 << 36),
             // Beyond these, the HTTP library has bounds of its own.
@@ -104,6 +110,8 @@ impl LimitsSpec {
             ("header_bytes", &mut spec.header_bytes, 8 << 10..=1 << 20),
             ("query_memory", &mut spec.query_memory, 1 << 20..=1 << 40),
             ("bodies", &mut spec.bodies, 1 << 20..=1 << 40),
+            ("spooled", &mut spec.spooled, 1 << 20..=1 << 40),
+            ("deliveries", &mut spec.deliveries, 1 << 20..=1 << 40),
             ("answers", &mut spec.answers, 1 << 20..=1 << 40),
             ("patterns", &mut spec.patterns, 1 << 20..=1 << 40),
         ];

@@ -206,7 +206,7 @@ fn limits_are_read_within_their_bounds() {
     assert_eq!(read("").unwrap(), LimitsSpec::default());
     let all = "body = \"2MiB\"\nbulk = \"1 GiB\"\nuri = 4096\ndepth = 10\nnodes = 1_000\nheaders = 50\nheader_bytes = \"16KiB\"\n\
          rows = 500\nmax_connections = 100\nper_address = 10\nmax_sockets = 20\nheader_timeout = \"2s\"\nbody_timeout = \"1m\"\nwrite_timeout = \"3s\"\nstart_wait = \"5s\"\n\
-         query_time = \"1s\"\nquery_memory = \"10MiB\"\nheavy_queries = 3\nbodies = \"2MiB\"\nanswers = \"3MiB\"\n\
+         query_time = \"1s\"\nquery_memory = \"10MiB\"\nheavy_queries = 3\nbodies = \"2MiB\"\nspooled = \"5MiB\"\ndeliveries = \"6MiB\"\nanswers = \"3MiB\"\n\
          live_queries = 7\nlive_per_address = 2\npatterns = \"4MiB\"\nauth_failures = 5";
     let expected = LimitsSpec {
         body: 2 << 20,
@@ -228,6 +228,8 @@ fn limits_are_read_within_their_bounds() {
         query_memory: 10 << 20,
         heavy_queries: Some(3),
         bodies: 2 << 20,
+        spooled: 5 << 20,
+        deliveries: 6 << 20,
         answers: 3 << 20,
         live_queries: 7,
         live_per_address: 2,

@@ -23,6 +23,8 @@ pub struct HookSpec {
     pub auth: HookAuth,
     /// How deliveries are taken.
     pub intake: IntakeSpec,
+    /// Bytes of one delivery, at most.
+    pub body: Option<usize>,
     /// Whether it stands for a feed, under `[dio.NAME.feed]`.
     pub feed: bool,
     /// How deliveries are written: `native`, `cloudevents`, `map`, or the name of a preset.
@@ -115,6 +117,7 @@ impl HookSpec {
             at: 0,
             intake: IntakeSpec::default(),
             feed: false,
+            body: None,
         }
     }
 
@@ -137,6 +140,7 @@ impl HookSpec {
         spec.format(&reader);
         spec.abort = reader.word("on_item_error", &["skip", "abort"]) == Some("abort");
         spec.intake = IntakeSpec::read(&reader);
+        spec.body = reader.size("body", 1 << 10..=64 << 20);
         reader.finish();
         Some(HookSpec { auth: auth?, ..spec })
     }

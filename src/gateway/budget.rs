@@ -21,10 +21,18 @@ use super::limits::Limits;
 use super::params::percent_decoded;
 use super::problem::{ApiError, Code};
 use super::state::{Mounted, Shared};
+use crate::inbound::MOST_BYTES;
 use crate::vista::query::Meter;
 
 /// Bodies of answers up to this size are not counted: the socket takes them.
 const SMALL_ANSWER: usize = 64 << 10;
+/// Bytes of memory that a delivery takes while it is decoded and applied, for each byte of its body. Measured: 4 for long texts, 11
+/// to 56 for rows, 67 for the densest JSON.
+const DELIVERY_BYTE: usize = 64;
+/// The same for each change: a short delivery may make many rows of one. Measured: 0.8 to 3.4 KiB.
+const DELIVERY_CHANGE: usize = 4 << 10;
+/// What the smallest delivery takes.
+const DELIVERY_FLOOR: usize = 16 << 10;
 
 /// The address that a request came from, as far as budgets tell addresses apart: an IPv6 address stands for its /64 network, which
 /// one client has whole.
@@ -171,6 +179,15 @@ impl Lease {
         self.grow(amount.saturating_sub(self.amount))
     }
 
+    /// Holds at least what a delivery of `size` bytes and `changes` changes takes from now on, or the share of one address if that is
+    /// less: the largest delivery passes when nothing else is there.
+    ///
+    /// # Errors
+    /// As [`Budget::take`].
+    pub(super) fn grow_for_delivery(&mut self, size: usize, changes: usize) -> Result<(), ApiError> {
+        self.grow_to(delivery_memory(size, changes).min(self.budget.share))
+    }
+
     /// Gives back all but `amount`.
     pub fn shrink_to(&mut self, amount: usize) {
         let less = self.amount.saturating_sub(amount);
@@ -190,6 +207,10 @@ impl Drop for Lease {
 pub struct Budgets {
     /// Bytes of request bodies that are held in memory.
     pub bodies: Arc<Budget>,
+    /// Bytes of request bodies in temporary files.
+    pub spooled: Arc<Budget>,
+    /// Bytes of memory in which the deliveries of webhooks are decoded and applied, as estimated from their length.
+    pub deliveries: Arc<Budget>,
     /// Bytes of large answers until the socket has taken them, and of the places of rows that are still to be sent.
     pub answers: Arc<Budget>,
     /// Different live queries and filters of subscribers, on the account of the address that brought them.
@@ -202,18 +223,32 @@ pub struct Budgets {
 
 impl Default for Budgets {
     fn default() -> Budgets {
-        Budgets::new(&Limits::default())
+        Budgets::new(&Limits::default(), MOST_BYTES)
     }
 }
 
 impl Budgets {
-    /// Budgets as `limits` say.
-    pub fn new(limits: &Limits) -> Budgets {
+    /// Budgets as `limits` say, of a gateway whose webhooks take deliveries of up to `delivery` bytes.
+    pub fn new(limits: &Limits, delivery: usize) -> Budgets {
         let quarter = |most: usize| (most / 4).max(1);
         // One body of the largest size passes, whatever the budget is.
-        let body_share = quarter(limits.bodies).max(limits.body.saturating_mul(2));
+        let body_share = quarter(limits.bodies).max(limits.body.max(delivery).saturating_mul(2));
+        let spooled_share = quarter(limits.spooled).max(delivery);
+        let delivery_share = quarter(limits.deliveries).max(delivery_memory(delivery, 0).min(limits.deliveries));
         Budgets {
             bodies: Budget::new("bytes of bodies in flight", "bodies", limits.bodies.max(body_share), body_share),
+            spooled: Budget::new(
+                "bytes of spooled bodies",
+                "spooled",
+                limits.spooled.max(spooled_share),
+                spooled_share,
+            ),
+            deliveries: Budget::new(
+                "memory for deliveries",
+                "deliveries",
+                limits.deliveries.max(delivery_share),
+                delivery_share,
+            ),
             answers: Budget::new("bytes of answers under way", "answers", limits.answers, quarter(limits.answers)),
             live: Budget::new("live queries", "live_queries", limits.live_queries, limits.live_per_address),
             patterns: Budget::new("bytes of patterns", "patterns", limits.patterns, quarter(limits.patterns)),
@@ -223,8 +258,8 @@ impl Budgets {
     }
 
     /// All of them, for metrics.
-    pub fn all(&self) -> [&Budget; 4] {
-        [&self.bodies, &self.answers, &self.live, &self.patterns]
+    pub fn all(&self) -> [&Budget; 6] {
+        [&self.bodies, &self.spooled, &self.deliveries, &self.answers, &self.live, &self.patterns]
     }
 
     /// `body` as the body of an answer to `caller`. A large one holds a lease until the socket has taken it.
@@ -238,6 +273,11 @@ impl Budgets {
         let lease = self.answers.take(caller, body.capacity())?;
         Ok(lease.bytes(body))
     }
+}
+
+/// The memory that a delivery of `size` bytes and `changes` changes is estimated to take.
+fn delivery_memory(size: usize, changes: usize) -> usize {
+    size.saturating_mul(DELIVERY_BYTE).max(changes.saturating_mul(DELIVERY_CHANGE)).max(DELIVERY_FLOOR)
 }
 
 /// The bounds within which one request is answered, or one command of a socket obeyed.
@@ -287,6 +327,32 @@ impl Bounds {
     /// As [`Budget::take`].
     pub(super) fn lease_answer(&self, bytes: usize) -> Result<Lease, ApiError> {
         self.budgets.answers.take(self.caller, bytes)
+    }
+
+    /// Takes `bytes` of the bodies in memory.
+    ///
+    /// # Errors
+    /// As [`Budget::take`].
+    pub(super) fn lease_body(&self, bytes: usize) -> Result<Lease, ApiError> {
+        self.budgets.bodies.take(self.caller, bytes)
+    }
+
+    /// Takes `bytes` of the bodies in temporary files.
+    ///
+    /// # Errors
+    /// As [`Budget::take`].
+    pub(super) fn lease_spooled(&self, bytes: usize) -> Result<Lease, ApiError> {
+        self.budgets.spooled.take(self.caller, bytes)
+    }
+
+    /// Takes memory for decoding and applying a delivery of `size` bytes.
+    ///
+    /// # Errors
+    /// As [`Budget::take`].
+    pub(super) fn lease_delivery(&self, size: usize) -> Result<Lease, ApiError> {
+        let mut lease = self.budgets.deliveries.take(self.caller, 0)?;
+        lease.grow_for_delivery(size, 0)?;
+        Ok(lease)
     }
 
     /// Takes a place for one more live query or filter.

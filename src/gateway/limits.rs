@@ -33,6 +33,11 @@ pub struct Limits {
     pub query_memory: usize,
     /// Bytes of request bodies in memory at a time; a quarter of them for one address (default: 128 MiB).
     pub bodies: usize,
+    /// Bytes of the bodies of webhooks in temporary files at a time; a quarter of them for one address (default: 1 GiB).
+    pub spooled: usize,
+    /// Bytes of memory in which deliveries of webhooks are decoded and applied at a time, as estimated from their length; a
+    /// quarter of them, or what the largest one takes, for one address (default: 128 MiB).
+    pub deliveries: usize,
     /// Bytes of large answers under way at a time; a quarter of them for one address (default: 256 MiB).
     pub answers: usize,
     /// Different live queries and filters of subscribers at a time (default: 1,000).
@@ -58,6 +63,8 @@ impl Default for Limits {
             query_time: Duration::from_secs(2),
             query_memory: 256 << 20,
             bodies: 128 << 20,
+            spooled: 1 << 30,
+            deliveries: 128 << 20,
             answers: 256 << 20,
             live_queries: 1_000,
             live_per_address: 250,

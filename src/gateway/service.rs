@@ -29,7 +29,8 @@ pub struct GatewayService {
 impl GatewayService {
     pub(super) fn new(mut shared: Shared) -> GatewayService {
         shared.metrics = Metrics::new(shared.dios.len(), shared.hooks.len());
-        shared.budgets = Arc::new(Budgets::new(&shared.limits));
+        let delivery = shared.hooks.values().map(|hook| hook.inbound.most_bytes()).max().unwrap_or(0);
+        shared.budgets = Arc::new(Budgets::new(&shared.limits, delivery));
         shared.failures = Failures::new(shared.limits.auth_failures);
         let shared = Arc::new(shared);
         webhook::recover(&shared);

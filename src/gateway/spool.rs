@@ -26,13 +26,31 @@ impl Spool {
         Spool { file: Some(SpooledTempFile::new(IN_MEMORY)), dio: dio.clone() }
     }
 
-    /// Appends `bytes`.
-    pub(super) async fn write(&mut self, bytes: Vec<u8>) -> Result<(), ApiError> {
+    /// Creates a spool that holds nothing in memory.
+    pub(super) fn in_file(dio: &Dio) -> Spool {
+        Spool { file: Some(SpooledTempFile::new(0)), dio: dio.clone() }
+    }
+
+    /// Appends `bytes`, off the async threads: they may go to a file.
+    pub(super) async fn write(&mut self, bytes: impl AsRef<[u8]> + Send + 'static) -> Result<(), ApiError> {
         let Some(mut file) = self.file.take() else { return Err(failed("it failed before")) };
-        let work = move || file.write_all(&bytes).map(|()| file);
-        let written = self.dio.0.core.heavy(self.weight(), work).await?;
+        let work = move || file.write_all(bytes.as_ref()).map(|()| file);
+        let written = self.dio.0.core.heavy(usize::MAX, work).await?;
         self.file = Some(written.map_err(failed)?);
         Ok(())
+    }
+
+    /// What was written, which is `length` bytes.
+    pub(super) async fn into_vec(self, length: usize) -> Result<Vec<u8>, ApiError> {
+        let Some(mut file) = self.file else { return Err(failed("it failed before")) };
+        let read = move || {
+            file.rewind()?;
+            let mut bytes = Vec::with_capacity(length);
+            file.take(length as u64).read_to_end(&mut bytes)?;
+            Ok::<_, std::io::Error>(bytes)
+        };
+        let bytes = self.dio.0.core.heavy(usize::MAX, read).await?.map_err(failed)?;
+        if bytes.len() == length { Ok(bytes) } else { Err(failed("the file is shorter than what was written")) }
     }
 
     /// What was written, as a body.
@@ -55,14 +73,6 @@ impl Spool {
             Ok::<_, std::io::Error>((!piece.is_empty()).then(|| (Bytes::from(piece), (file, dio))))
         });
         Ok(Body::from_stream(pieces))
-    }
-
-    /// A file is written off the async threads.
-    fn weight(&self) -> usize {
-        match self.file.as_ref().is_none_or(SpooledTempFile::is_rolled) {
-            true => usize::MAX,
-            false => 0,
-        }
     }
 }
 

@@ -3,48 +3,59 @@
 //! Signatures are of the bytes as they were sent, so a delivery is verified first and decompressed afterwards.
 
 use std::borrow::Cow;
-use std::io::Read as _;
+use std::io::{Read as _, Write};
 
 use flate2::read::MultiGzDecoder;
 use hyper::HeaderMap;
 use hyper::header::CONTENT_ENCODING;
 
-use super::{DecodeError, MOST_BYTES};
+use super::DecodeError;
 
-/// The body as its sender wrote it.
-pub(super) fn decompressed<'b>(headers: &HeaderMap, body: &'b [u8]) -> Result<Cow<'b, [u8]>, DecodeError> {
+/// The body as its sender wrote it, if it has at most `most` bytes when it is decompressed.
+pub(super) fn decompressed<'b>(headers: &HeaderMap, body: &'b [u8], most: usize) -> Result<Cow<'b, [u8]>, DecodeError> {
+    if !is_gzip(headers)? {
+        return Ok(Cow::Borrowed(body));
+    }
+    let mut out = Vec::new();
+    gunzip(body, most, &mut out)?;
+    Ok(Cow::Owned(out))
+}
+
+/// The length of what [`decompressed`] gives, without holding it.
+pub(super) fn decompressed_length(headers: &HeaderMap, body: &[u8], most: usize) -> Result<usize, DecodeError> {
+    if is_gzip(headers)? { gunzip(body, most, &mut std::io::sink()) } else { Ok(body.len()) }
+}
+
+fn is_gzip(headers: &HeaderMap) -> Result<bool, DecodeError> {
     let mut codings = headers.get_all(CONTENT_ENCODING).iter();
     let coding = match (codings.next(), codings.next()) {
-        (None, _) => return Ok(Cow::Borrowed(body)),
+        (None, _) => return Ok(false),
         (Some(coding), None) => coding.to_str().unwrap_or_default().trim(),
         _ => return Err(DecodeError::Coding),
     };
     match coding.to_ascii_lowercase().as_str() {
-        "" | "identity" => Ok(Cow::Borrowed(body)),
-        "gzip" | "x-gzip" => gunzip(body).map(Cow::Owned),
+        "" | "identity" => Ok(false),
+        "gzip" | "x-gzip" => Ok(true),
         _ => Err(DecodeError::Coding),
     }
 }
 
-/// Stops as soon as more comes out than a delivery may have.
-fn gunzip(body: &[u8]) -> Result<Vec<u8>, DecodeError> {
-    let mut out = Vec::new();
-    let most = MOST_BYTES as u64;
-    MultiGzDecoder::new(body)
-        .take(most + 1)
-        .read_to_end(&mut out)
+/// Decompresses to `out` and gives the length; stops as soon as more comes out than `most`.
+fn gunzip(body: &[u8], most: usize, out: &mut impl Write) -> Result<usize, DecodeError> {
+    let mut plain = MultiGzDecoder::new(body).take(most as u64 + 1);
+    let length = std::io::copy(&mut plain, out)
         .map_err(|_| DecodeError::Syntax("the body is not gzip, or not all of it".into()))?;
-    if out.len() > MOST_BYTES { Err(DecodeError::TooLarge) } else { Ok(out) }
+    usize::try_from(length).ok().filter(|length| *length <= most).ok_or(DecodeError::TooLarge(most))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
     use flate2::Compression;
     use flate2::write::GzEncoder;
 
     use super::*;
+
+    const MOST: usize = 1 << 20;
 
     fn gzip(text: &[u8]) -> Vec<u8> {
         let mut coder = GzEncoder::new(Vec::new(), Compression::best());
@@ -58,7 +69,10 @@ mod tests {
             all.append(name, value);
             all
         });
-        decompressed(&headers, body).map(Cow::into_owned)
+        let length = decompressed_length(&headers, body, MOST);
+        let plain = decompressed(&headers, body, MOST).map(Cow::into_owned);
+        assert_eq!(length, plain.as_ref().map(Vec::len).map_err(Clone::clone));
+        plain
     }
 
     #[test]
@@ -83,10 +97,10 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_stopped_at_the_size_of_a_delivery() {
-        let bomb = gzip(&vec![b' '; MOST_BYTES + 1]);
+    fn a_bomb_is_stopped_at_the_size_that_is_taken() {
+        let bomb = gzip(&vec![b' '; MOST + 1]);
         assert!(bomb.len() < 16 << 10);
-        assert_eq!(read(&["gzip"], &bomb), Err(DecodeError::TooLarge));
-        assert_eq!(read(&["gzip"], &gzip(&vec![b' '; MOST_BYTES])).unwrap().len(), MOST_BYTES);
+        assert_eq!(read(&["gzip"], &bomb), Err(DecodeError::TooLarge(MOST)));
+        assert_eq!(read(&["gzip"], &gzip(&vec![b' '; MOST])).unwrap().len(), MOST);
     }
 }

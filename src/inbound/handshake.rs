@@ -198,7 +198,7 @@ impl Hook {
     }
 
     fn slack(&self, request: &Request<'_>) -> Option<Reply> {
-        let body = self.documents(request).ok()?;
+        let body = self.message(request).ok()?;
         let has = |name: &str, wanted: &str| body.member(name).is_some_and(|value| value == wanted);
         match &body {
             // Slack tries its connection to a command's URL out.

@@ -10,7 +10,10 @@ use sha2::{Digest as _, Sha256};
 use super::body::Documents;
 use super::form::Forms;
 use super::signature::{Key, MailgunProof, Sender, TOLERANCE, is_raw};
-use super::{Change, DecodeError, Format, ItemError, Refused, Scheme, cloudevents, coding, native};
+use super::{
+    Change, DecodeError, Format, ItemError, LARGEST_BYTES, MOST_BYTES, Refused, Scheme, Verifier, cloudevents, coding,
+    native,
+};
 use crate::vista::Schema;
 
 /// Bytes of a delivery's id, at most.
@@ -68,6 +71,7 @@ pub struct Hook {
     format: Format,
     delivery: Option<HeaderName>,
     abort: bool,
+    most: usize,
     pub(super) origins: Vec<String>,
     pub(super) verify_tokens: Vec<Key>,
     clock: Option<Arc<str>>,
@@ -82,6 +86,7 @@ impl Hook {
             format: Format::Native,
             delivery: None,
             abort: false,
+            most: MOST_BYTES,
             origins: Vec::new(),
             verify_tokens: Vec::new(),
             clock: None,
@@ -123,6 +128,13 @@ impl Hook {
         self
     }
 
+    /// Bytes of one delivery, as sent and decompressed, 1 MiB unless said otherwise; 64 MiB at most.
+    #[must_use]
+    pub fn bytes(mut self, most: usize) -> Hook {
+        self.most = most.min(LARGEST_BYTES);
+        self
+    }
+
     /// Whether one change that cannot be understood makes the whole delivery an error.
     #[must_use]
     pub fn abort_on_item_error(mut self, abort: bool) -> Hook {
@@ -141,6 +153,11 @@ impl Hook {
     /// The clock of its versions, if it is not its own.
     pub fn clock(&self) -> Option<&Arc<str>> {
         self.clock.as_ref()
+    }
+
+    /// Bytes of one delivery, at most.
+    pub fn most_bytes(&self) -> usize {
+        self.most
     }
 
     /// Whether deliveries are written in the native form.
@@ -166,13 +183,41 @@ impl Hook {
         self.scheme.verify(request, self.tolerance)
     }
 
+    /// Begins to check a delivery whose body is still to come: that of `request` is not looked at.
+    ///
+    /// # Errors
+    /// As [`Hook::verify`], if no body can make up for what the head is like.
+    pub fn begin<'a>(&'a self, request: &Request<'a>) -> Result<Verifier<'a>, Refused> {
+        self.scheme.begin(request, self.tolerance)
+    }
+
     /// What the delivery says, for a resource with `schema`.
     ///
     /// # Errors
     /// [`DecodeError::MediaType`] if it is written in a way that is not understood, others if nothing of it is.
     pub fn decode(&self, request: &Request<'_>, schema: &Schema) -> Result<Decoded, DecodeError> {
+        self.decode_up_to(self.most, request, schema)
+    }
+
+    /// What a delivery says that was taken before, perhaps when larger ones were.
+    ///
+    /// # Errors
+    /// As [`Hook::decode`].
+    pub fn decode_kept(&self, request: &Request<'_>, schema: &Schema) -> Result<Decoded, DecodeError> {
+        self.decode_up_to(LARGEST_BYTES, request, schema)
+    }
+
+    /// Bytes of the body when it is decompressed.
+    ///
+    /// # Errors
+    /// As [`Hook::decode`].
+    pub fn length(&self, request: &Request<'_>) -> Result<usize, DecodeError> {
+        coding::decompressed_length(request.headers, request.body, self.most)
+    }
+
+    fn decode_up_to(&self, most: usize, request: &Request<'_>, schema: &Schema) -> Result<Decoded, DecodeError> {
         let kind = media_type(request.headers);
-        let documents = self.documents(request)?;
+        let documents = self.documents(most, request)?;
         let in_body = self.scheme.delivery_member().and_then(|member| documents.member(member));
         let in_body = in_body.or_else(|| self.mailgun_token(request));
         let mut decoded = match &self.format {
@@ -195,13 +240,18 @@ impl Hook {
         }
     }
 
-    /// Reads the body: decompressed, and without the envelope that its sender puts around every message.
-    pub(super) fn documents(&self, request: &Request<'_>) -> Result<Documents, DecodeError> {
-        let body = coding::decompressed(request.headers, request.body)?;
+    /// Reads the body: decompressed to at most `most` bytes, and without the envelope that its sender puts around every message.
+    fn documents(&self, most: usize, request: &Request<'_>) -> Result<Documents, DecodeError> {
+        let body = coding::decompressed(request.headers, request.body, most)?;
         match self.scheme.sender() {
             Sender::Sns => Documents::of_sns(&body, is_raw(request)),
             _ => Documents::read(&body, &media_type(request.headers), self.forms()),
         }
+    }
+
+    /// Reads the body of a delivery that has just come.
+    pub(super) fn message(&self, request: &Request<'_>) -> Result<Documents, DecodeError> {
+        self.documents(self.most, request)
     }
 
     /// Meaning of forms in deliveries.

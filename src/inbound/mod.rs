@@ -2,8 +2,8 @@
 //! CloudEvents (`cloudevents.rs`), or in any other form that a mapping describes (`map/`; `presets/` has those of well-known
 //! senders). Pure: bytes in, values out.
 //!
-//! A [`Hook`] is all of it for one webhook: [`Hook::answer_before_verifying`], [`Hook::verify`], then
-//! [`Hook::answer_before_decoding`], then [`Hook::decode`].
+//! A [`Hook`] is all of it for one webhook: [`Hook::answer_before_verifying`], [`Hook::verify`] (or [`Hook::begin`], while the
+//! body arrives), then [`Hook::answer_before_decoding`], then [`Hook::decode`].
 
 mod body;
 mod cloudevents;
@@ -20,7 +20,7 @@ pub use handshake::{Notice, Reply};
 pub use hook::{Decoded, Hook, Request};
 pub use map::{Map, Problem};
 pub use presets::{PRESETS, preset, preset_filled};
-pub use signature::{Algorithm, Encoding, Hmac, Key, Proof, Refused, Scheme};
+pub use signature::{Algorithm, BodyCheck, Encoding, Hmac, Key, Proof, Refused, Scheme, Verifier};
 
 use crate::record::CborValue;
 use crate::vista::{ChangeEvent, Coercion};
@@ -40,8 +40,10 @@ pub struct Change {
     pub coercion: Coercion,
 }
 
-/// Bytes of one delivery, at most; also of what comes out of a compressed one.
-pub const MOST_BYTES: usize = 8 << 20;
+/// Bytes of one delivery, unless it is said otherwise; also of what comes out of a compressed one.
+pub const MOST_BYTES: usize = 1 << 20;
+/// Bytes of one delivery, at most, whatever is said.
+pub const LARGEST_BYTES: usize = 64 << 20;
 /// Changes in one delivery, at most.
 pub const MOST_CHANGES: usize = 10_000;
 
@@ -82,8 +84,8 @@ pub enum DecodeError {
     #[error("deliveries are taken as they are or as gzip")]
     Coding,
     /// More comes out of a compressed body than a delivery may have.
-    #[error("the delivery has more than {MOST_BYTES} bytes when it is decompressed")]
-    TooLarge,
+    #[error("the delivery has more than {0} bytes when it is decompressed")]
+    TooLarge(usize),
     /// It is not written as its type says.
     #[error("{0}")]
     Syntax(String),

@@ -13,6 +13,7 @@ mod timed;
 mod token;
 mod twilio;
 mod url;
+mod verifier;
 
 pub use contentful::Contentful;
 pub use hmac::{Hmac, Message};
@@ -27,6 +28,8 @@ pub(super) use token::known;
 pub use twilio::Twilio;
 pub use url::{Sns, UrlToken};
 pub(super) use url::{SnsMessage, is_raw};
+use verifier::InBody;
+pub use verifier::{BodyCheck, Verifier};
 
 use hyper::HeaderMap;
 use hyper::header::HeaderName;
@@ -159,22 +162,35 @@ impl Scheme {
     /// # Errors
     /// The reason, for the log.
     pub fn verify(&self, request: &Request<'_>, tolerance: u64) -> Result<(), Refused> {
+        let mut verifier = self.begin(request, tolerance)?;
+        verifier.update(request.body);
+        verifier.finish()?.check(request.body)
+    }
+
+    /// Begins to check a delivery whose body is still to come: that of `request` is not looked at.
+    ///
+    /// # Errors
+    /// The reason, for the log, if no body can make up for what the head is like.
+    pub fn begin<'a>(&'a self, request: &Request<'a>, tolerance: u64) -> Result<Verifier<'a>, Refused> {
         match self {
-            Scheme::Standard(standard) => standard.verify(request, tolerance),
-            Scheme::Hmac(hmac) => hmac.verify(request, tolerance),
-            Scheme::Timed(timed) => timed.verify(request, tolerance),
-            Scheme::Contentful(contentful) => contentful.verify(request, tolerance),
-            Scheme::Gitlab(gitlab) => gitlab.verify(request, tolerance),
-            Scheme::Bearer(tokens) => token::bearer(tokens, request),
-            Scheme::Header(name, tokens) => token::header(name, tokens, request),
-            Scheme::Basic(users) => token::basic(users, request),
-            Scheme::Url(token) => token.verify(request),
-            Scheme::Sns(sns) => sns.verify(request),
-            Scheme::Twilio(twilio) => twilio.verify(request),
-            Scheme::Mailgun(mailgun) => mailgun.verify(request, tolerance),
-            Scheme::Graph(graph) => graph.verify(request),
-            Scheme::None => Ok(()),
+            Scheme::Standard(standard) => return standard.begin(request, tolerance),
+            Scheme::Hmac(hmac) => return hmac.begin(request, tolerance),
+            Scheme::Timed(timed) => return timed.begin(request, tolerance),
+            Scheme::Contentful(contentful) => return contentful.begin(request, tolerance),
+            Scheme::Gitlab(gitlab) => return gitlab.begin(request, tolerance),
+            Scheme::Sns(sns) => return sns.begin(request),
+            Scheme::Twilio(twilio) => return twilio.begin(request),
+            Scheme::Mailgun(mailgun) => {
+                return Ok(Verifier::head_only(request).then(InBody::Mailgun(mailgun), tolerance));
+            }
+            Scheme::Graph(graph) => return Ok(Verifier::head_only(request).then(InBody::Graph(graph), tolerance)),
+            Scheme::Bearer(tokens) => token::bearer(tokens, request)?,
+            Scheme::Header(name, tokens) => token::header(name, tokens, request)?,
+            Scheme::Basic(users) => token::basic(users, request)?,
+            Scheme::Url(token) => token.verify(request)?,
+            Scheme::None => {}
         }
+        Ok(Verifier::head_only(request))
     }
 
     /// Who signs so.

@@ -15,13 +15,13 @@ async fn app(count: usize, change: impl FnOnce(&mut Limits)) -> App {
 }
 
 /// What callers hold of a budget.
-async fn held(app: &App, budget: &str) -> u64 {
+pub(crate) async fn held(app: &App, budget: &str) -> u64 {
     let metrics = app.get("/metrics").await;
     let line = format!("diorama_budget_held{{budget=\"{budget}\"}} ");
     metrics.text().lines().find_map(|text| text.strip_prefix(&line)).unwrap().parse().unwrap()
 }
 
-async fn until_held(app: &App, budget: &str, expected: impl std::ops::RangeBounds<u64>) {
+pub(crate) async fn until_held(app: &App, budget: &str, expected: impl std::ops::RangeBounds<u64>) {
     let reached = async {
         while !expected.contains(&held(app, budget).await) {
             tokio::task::yield_now().await;
@@ -30,7 +30,7 @@ async fn until_held(app: &App, budget: &str, expected: impl std::ops::RangeBound
     tokio::time::timeout(Duration::from_secs(30), reached).await.expect("the budget is as expected in the end");
 }
 
-fn refused(answer: &Answer, status: u16, code: &str) {
+pub(crate) fn refused(answer: &Answer, status: u16, code: &str) {
     assert_eq!(answer.refusal(), (status, code.to_string()));
     assert!(!answer.header("retry-after").is_empty() || status == 400, "{answer:?}");
 }
@@ -191,7 +191,7 @@ async fn patterns_of_subscribers_are_counted() {
 async fn every_budget_has_a_gauge_a_limit_and_a_count_of_refusals() {
     let app = app(1, |_| {}).await;
     let metrics = app.get("/metrics").await;
-    for budget in ["bodies", "answers", "live_queries", "patterns"] {
+    for budget in ["bodies", "spooled", "deliveries", "answers", "live_queries", "patterns"] {
         for name in ["held", "limit", "refused_total"] {
             assert!(
                 metrics.text().contains(&format!("diorama_budget_{name}{{budget=\"{budget}\"}} ")),

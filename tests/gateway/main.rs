@@ -36,6 +36,7 @@ mod rest_refresh;
 mod rest_refusals;
 mod rest_write;
 mod row_checks;
+mod webhook_bodies;
 mod ws;
 mod ws_conformance;
 mod ws_raw;

@@ -28,6 +28,8 @@ mod stop;
 mod storm;
 #[cfg(unix)]
 mod surgery;
+#[cfg(target_os = "linux")]
+mod webhook_bodies;
 mod webhook_test;
 mod webhooks;
 mod writes;

@@ -201,6 +201,14 @@ impl Server {
         std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
     }
 
+    /// The files in `folder` that it has open.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn open_files(&self, folder: &Path) -> Vec<std::path::PathBuf> {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let links = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        links.filter(|link| link.starts_with(folder)).collect()
+    }
+
     #[cfg(target_os = "linux")]
     fn status(&self, name: &str) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

@@ -98,6 +98,17 @@ pub(super) const KEYS: &[Said] = &[
         "Bytes of request bodies in memory at a time, a quarter of them for one address; beyond, 503 `busy` or 429.",
     ),
     (
+        "server.limits.spooled",
+        "\"1GiB\"",
+        "Bytes of the bodies of webhooks in temporary files, a quarter of them for one address; beyond, 503 `busy` or 429.",
+    ),
+    (
+        "server.limits.deliveries",
+        "\"128MiB\"",
+        "Bytes of memory in which deliveries of webhooks are decoded and applied, 64 for each byte of a body, or 4 KiB for each change if that is more; a quarter of them, or \
+         what the largest one takes, for one address; beyond, 503 `busy` or 429.",
+    ),
+    (
         "server.limits.answers",
         "\"256MiB\"",
         "Bytes of large answers under way, a quarter of them for one address; beyond, 503 `busy` or 429.",
@@ -260,6 +271,11 @@ pub(super) const KEYS: &[Said] = &[
         "`abort`: one change that does not fit keeps the others from being applied.",
     ),
     ("webhook.*.on_undecodable", "\"park\"", "Keep what cannot be understood and answer 202, or refuse it with 422."),
+    (
+        "webhook.*.body",
+        "\"1MiB\"",
+        "Bytes of one delivery, as sent and decompressed, up to `\"64MiB\"`; more is refused (413).",
+    ),
     ("webhook.*.rate", "5_000", "Deliveries in a second; more are told to come again (429)."),
     ("webhook.*.in_hand", "256", "Deliveries that are being applied at a time; more are told to come again (503)."),
     (

@@ -15,6 +15,7 @@ use super::work::{Applying, Job, Told, decode_kept, parcel, undecodable};
 use super::{Hook, find};
 use crate::dio::Dio;
 use crate::gateway::answer::{self, TOTAL};
+use crate::gateway::budget::Bounds;
 use crate::gateway::extract::{Prefix, Segment, segment};
 use crate::gateway::operations::{Asked, asked, moment};
 use crate::gateway::problem::{ApiError, Code};
@@ -111,6 +112,7 @@ pub(in crate::gateway) async fn replay(
     Segment(name): Segment<1>,
     Segment(id): Segment<3>,
     Prefix(prefix): Prefix,
+    bounds: Bounds,
 ) -> Result<Response, ApiError> {
     let (_, hook) = find(&shared, &name)?;
     let dio = &shared.dio(&hook.dio)?.dio;
@@ -122,12 +124,16 @@ pub(in crate::gateway) async fn replay(
         Some(key) => Some(Applying::begin(hook, key).ok_or_else(in_progress)?),
         None => None,
     };
+    let mut memory = bounds.lease_delivery(raw.body.len())?;
     let delivery = Delivery { changes: Changes::default(), detail: None, ..delivery };
     let done = match decode_kept(hook, dio, &raw) {
         Ok(decoded) => {
+            memory.grow_for_delivery(0, decoded.changes.len())?;
             let parcel = parcel(hook, delivery, (None, &raw.body), decoded, true);
             let (hook, owner, told) = (Arc::clone(hook), dio.clone(), Arc::new(Told::default()));
-            ended(dio.run(Job { dio: owner, hook, parcel, told, hand: None, applying }.run()).await)?
+            ended(
+                dio.run(Job { dio: owner, hook, parcel, told, hand: None, applying, memory: Some(memory) }.run()).await,
+            )?
         }
         Err(error) => {
             let delivery = undecodable(Delivery { attempts: delivery.attempts.saturating_add(1), ..delivery }, &error);

@@ -4,6 +4,7 @@
 //! sender (`work.rs`), and kept, to be looked at and applied again (`deliveries.rs`). A 2xx means durable: applied, known
 //! already, or in the journal and going to be applied, also by the next process.
 
+mod body;
 mod deliveries;
 mod handshake;
 mod raw;

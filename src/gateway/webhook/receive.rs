@@ -1,4 +1,5 @@
-//! `POST /webhooks/{hook}`: in this order size, signature over the raw bytes, rate, meaning, and then the changes.
+//! `POST /webhooks/{hook}`: in this order what the head proves, size, signature over the raw bytes, rate, meaning, and then the
+//! changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,19 +15,19 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::body::Arriving;
 use super::handshake::plain;
 use super::work::{Applying, Job, Told, parcel, undecodable, unkept};
 use super::{Hook, find, raw};
 use crate::dio::{Dio, Parcel};
 use crate::gateway::answer::{self, DURABLE};
-use crate::gateway::budget::Caller;
+use crate::gateway::budget::{Bounds, Lease};
 use crate::gateway::extract::{Segment, check_ready};
-use crate::gateway::limits::Limits;
 use crate::gateway::metrics::Deliveries;
 use crate::gateway::pipeline::request_id;
 use crate::gateway::problem::{ApiError, Code};
 use crate::gateway::state::Shared;
-use crate::inbound::{self, DecodeError, Decoded, MOST_BYTES, Notice, Refused, Reply};
+use crate::inbound::{self, BodyCheck, DecodeError, Decoded, Notice, Refused, Reply};
 use crate::journal::{Changes, Delivery, DeliveryState, Kept, Raw};
 use crate::vista::{Error, Result as DioResult};
 
@@ -44,8 +45,8 @@ pub(in crate::gateway) async fn receive(
 ) -> Result<Response, ApiError> {
     let (at, hook) = find(&shared, &name)?;
     let (Parts { method, headers, extensions, .. }, body) = request.into_parts();
-    let caller = Caller::of(&extensions);
-    let taken = take(&shared, hook, (&method, &uri, &headers), caller, body).await;
+    let bounds = Bounds::of(&shared, &extensions);
+    let taken = take(&shared, hook, (&method, &uri, &headers), &bounds, body).await;
     // Where what was answered 2xx is safe: with a volatile journal it ends with the process.
     let durable = shared.dio(&hook.dio).is_ok_and(|at| at.dio.is_durable());
     let reporter = Reporter { shared: &shared, at, hook, headers: &headers };
@@ -168,18 +169,24 @@ async fn take(
     shared: &Shared,
     hook: &Arc<Hook>,
     (method, uri, headers): (&Method, &Uri, &HeaderMap),
-    caller: Caller,
+    bounds: &Bounds,
     body: Body,
 ) -> Result<Taken, ApiError> {
     let dio = &shared.dio(&hook.dio)?.dio;
-    let limits = Limits { body: MOST_BYTES, ..shared.limits };
-    let body = limits.read(headers, body, shared.budgets.bodies.take(caller, 0)?).await?;
-    let request =
-        inbound::Request { method, path: uri.path(), query: uri.query(), headers, body: &body, now: Timestamp::now() };
-    if let Some(reply) = hook.inbound.answer_before_verifying(&request) {
+    let head =
+        inbound::Request { method, path: uri.path(), query: uri.query(), headers, body: &[], now: Timestamp::now() };
+    if let Some(reply) = hook.inbound.answer_before_verifying(&head) {
         return Ok(Taken::Asked(reply));
     }
-    hook.inbound.verify(&request).map_err(|reason| unproven(hook, reason))?;
+    let (check, body) = read(shared, hook, dio, bounds, &head, body).await?;
+    // What stands in the body is read before it is proven, so this has its bound as well.
+    let mut memory = bounds.lease_delivery(body.len())?;
+    check.check(&body).map_err(|reason| unproven(hook, reason))?;
+    let request = inbound::Request { body: &body, ..head };
+    // What cannot be decompressed is not decoded either.
+    if let Ok(length) = hook.inbound.length(&request) {
+        memory.grow_for_delivery(length, 0)?;
+    }
     if let Some(reply) = hook.inbound.answer_before_decoding(&request) {
         return Ok(Taken::Asked(reply));
     }
@@ -192,12 +199,37 @@ async fn take(
     }
     check_ready(dio).map_err(|error| error.retry_after(Some(Duration::from_secs(5))))?;
     let decoded = hook.inbound.decode(&request, &dio.schema());
+    let shown = hook.inbound.acknowledgement(&request);
     let (raw, delivery) = arrived(hook, uri, headers, &body);
+    drop(body);
     let delivery = match decoded {
-        Ok(decoded) => apply(hook, dio, delivery, raw, decoded).await?,
+        Ok(decoded) => {
+            memory.grow_for_delivery(0, decoded.changes.len())?;
+            apply(hook, dio, delivery, raw, (decoded, memory)).await?
+        }
         Err(error) => park(hook, dio, delivery, raw, &error).await?,
     };
-    Ok(Taken::Delivery(delivery, hook.inbound.acknowledgement(&request)))
+    Ok(Taken::Delivery(delivery, shown))
+}
+
+/// Reads a delivery whose head is not refused, and checks its signature meanwhile.
+async fn read<'a>(
+    shared: &Shared,
+    hook: &'a Hook,
+    dio: &Dio,
+    bounds: &Bounds,
+    head: &inbound::Request<'a>,
+    body: Body,
+) -> Result<(BodyCheck<'a>, Bytes), ApiError> {
+    let mut verifier = hook.inbound.begin(head).map_err(|reason| unproven(hook, reason))?;
+    let mut arriving = Arriving::new(dio, bounds, hook.inbound.most_bytes())?;
+    let read = arriving.read(head.headers, body, &mut verifier);
+    match tokio::time::timeout(shared.limits.body_time, read).await {
+        Ok(read) => read?,
+        Err(_) => return Err(ApiError::new(Code::RequestTimeout, "the delivery did not arrive in time")),
+    }
+    let check = verifier.finish().map_err(|reason| unproven(hook, reason))?;
+    Ok((check, arriving.into_bytes().await?))
 }
 
 /// A delivery of which nothing is known but that it is here.
@@ -210,7 +242,7 @@ fn arrived(hook: &Hook, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> (Raw, D
 /// What cannot be understood is kept for a person to see, and the sender is not asked to send it again: many would give the
 /// webhook up.
 async fn park(hook: &Hook, dio: &Dio, delivery: Delivery, raw: Raw, error: &DecodeError) -> Result<Delivery, ApiError> {
-    if matches!(error, DecodeError::MediaType(_) | DecodeError::Coding | DecodeError::TooLarge)
+    if matches!(error, DecodeError::MediaType(_) | DecodeError::Coding | DecodeError::TooLarge(_))
         || hook.options.reject_undecodable
     {
         return Err(refused(error));
@@ -225,7 +257,7 @@ async fn apply(
     dio: &Dio,
     delivery: Delivery,
     raw: Raw,
-    decoded: Decoded,
+    (decoded, memory): (Decoded, Lease),
 ) -> Result<Delivery, ApiError> {
     let key = decoded.delivery.clone();
     let applying = match &key {
@@ -242,7 +274,8 @@ async fn apply(
     let told = Arc::new(Told::default());
     let (hook, owner) = (Arc::clone(hook), dio.clone());
     let (patience, reject) = (hook.options.answer_within, hook.options.reject_undecodable);
-    let job = Job { dio: owner, hook, parcel, told: Arc::clone(&told), hand: Some(hand), applying };
+    let job =
+        Job { dio: owner, hook, parcel, told: Arc::clone(&told), hand: Some(hand), applying, memory: Some(memory) };
     // The Dio owns the task: it waits for it when it is closed.
     let mut task = dio.run(job.run());
     let done = match tokio::time::timeout(patience, &mut task).await {
@@ -316,7 +349,7 @@ pub(super) fn refused(error: &DecodeError) -> ApiError {
             .hint("send application/json or application/x-ndjson"),
         DecodeError::Coding => ApiError::new(Code::UnsupportedMediaType, error.to_string())
             .header(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, identity")),
-        DecodeError::TooMany | DecodeError::TooLarge => ApiError::new(Code::PayloadTooLarge, error.to_string()),
+        DecodeError::TooMany | DecodeError::TooLarge(_) => ApiError::new(Code::PayloadTooLarge, error.to_string()),
         _ => ApiError::new(Code::UndecodableEvent, error.to_string()),
     }
 }

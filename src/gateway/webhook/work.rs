@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Hook, Shared, raw};
 use crate::dio::{Dio, Inbound, Parcel};
+use crate::gateway::budget::Lease;
 use crate::hot::Origin;
 use crate::inbound::{self, DecodeError, Decoded};
 use crate::journal::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Kept, Raw};
@@ -62,6 +63,8 @@ pub(super) struct Job {
     /// Its place among those of the hook.
     pub(super) hand: Option<OwnedSemaphorePermit>,
     pub(super) applying: Option<Applying>,
+    /// The memory that it takes; none for what an earlier process acknowledged.
+    pub(super) memory: Option<Lease>,
 }
 
 /// Keeps a second delivery with the same id waiting for the first.
@@ -119,7 +122,7 @@ impl Job {
         if delivery.state == DeliveryState::Undecodable && !(self.told.end() && self.hook.options.reject_undecodable) {
             self.dio.keep_delivery(Kept { delivery: delivery.clone(), raw: self.parcel.raw }).await?;
         }
-        drop((self.hand, self.applying));
+        drop((self.hand, self.applying, self.memory));
         Ok(delivery)
     }
 
@@ -193,7 +196,7 @@ pub(super) fn decode_kept(hook: &Hook, dio: &Dio, raw: &Raw) -> std::result::Res
         body: &raw.body,
         now: Timestamp::now(),
     };
-    hook.inbound.decode(&request, &dio.schema())
+    hook.inbound.decode_kept(&request, &dio.schema())
 }
 
 /// Has what earlier processes acknowledged applied, in the order of its receipt.
@@ -267,7 +270,7 @@ async fn recover_one(hook: &Arc<Hook>, dio: &Dio, delivery: Delivery, raw: &Raw)
     };
     let parcel = parcel(hook, delivery, (None, &raw.body), decoded, false);
     let (hook, dio, told) = (Arc::clone(hook), dio.clone(), Arc::new(Told::before()));
-    Job { dio, hook, parcel, told, hand: None, applying }.run().await.map(drop)
+    Job { dio, hook, parcel, told, hand: None, applying, memory: None }.run().await.map(drop)
 }
 
 /// A delivery to `hook` of which nothing is known, and of which nothing is to be kept.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Algorithm, Encoding, Key, Refused, Unit, decide, fresh, mac, one};
+use super::{Algorithm, Encoding, Key, Refused, Unit, Verifier, fresh, one};
 use crate::inbound::Request;
 
 pub(super) const SIGNATURE: &str = "x-contentful-signature";
@@ -21,8 +21,8 @@ pub struct Contentful {
 }
 
 impl Contentful {
-    pub(super) fn verify(&self, request: &Request<'_>, tolerance: u64) -> Result<(), Refused> {
-        let presented = [Encoding::Hex.decode(one(request.headers, SIGNATURE)?)];
+    pub(super) fn begin<'a>(&self, request: &Request<'a>, tolerance: u64) -> Result<Verifier<'a>, Refused> {
+        let presented = vec![Encoding::Hex.decode(one(request.headers, SIGNATURE)?)];
         let timestamp = one(request.headers, TIMESTAMP)?;
         let names = one(request.headers, SIGNED_HEADERS)?;
         let mut names: Vec<String> = names.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
@@ -38,10 +38,9 @@ impl Contentful {
         }
         let path = canonical(self.public_path.as_deref().unwrap_or(request.path), request.query);
         let head = format!("{}\n{path}\n{}\n", request.method, headers.join(";"));
-        let known =
-            mac::any(&self.secrets, Algorithm::Sha256, &presented, |mac| mac.feed(head.as_bytes()).feed(request.body));
-        decide(known)?;
-        fresh(timestamp, Unit::Milliseconds, request.now, tolerance)
+        fresh(timestamp, Unit::Milliseconds, request.now, tolerance)?;
+        let keys = (&self.secrets[..], Algorithm::Sha256);
+        Verifier::signatures(request, keys, presented, Vec::new(), |mac| mac.feed(head.as_bytes()))
     }
 }
 

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::mac::Mac;
-use super::{Algorithm, Encoding, Key, Refused, Sender, Unit, decide, fresh, mac, one};
+use super::{Algorithm, Encoding, InBody, Key, Refused, Sender, Unit, Verifier, fresh, one};
 use crate::inbound::Request;
 
 /// An HMAC in a header.
@@ -73,7 +73,10 @@ impl Hmac {
         Hmac {
             prefix: "v0=".into(),
             timestamp: Some(HeaderName::from_static(timestamp)),
-            message: Message(vec![Piece::Text("v0:".into()), Piece::Timestamp, Piece::Text(":".into()), Piece::Body]),
+            message: Message {
+                before: vec![Piece::Text("v0:".into()), Piece::Timestamp, Piece::Text(":".into())],
+                after: Vec::new(),
+            },
             sender,
             ..own
         }
@@ -86,7 +89,7 @@ impl Hmac {
         Hmac {
             prefix: "sha256=".into(),
             timestamp: Some(HeaderName::from_static("twitch-eventsub-message-timestamp")),
-            message: Message(vec![Piece::Header(id), Piece::Timestamp, Piece::Body]),
+            message: Message { before: vec![Piece::Header(id), Piece::Timestamp], after: Vec::new() },
             sender: Sender::Twitch,
             ..own
         }
@@ -115,29 +118,31 @@ impl Hmac {
         Hmac { prefix: "hmac-sha256=".into(), sender: Sender::Airtable, ..own }
     }
 
-    pub(super) fn verify(&self, request: &Request<'_>, tolerance: u64) -> Result<(), Refused> {
-        let Signed { presented, timestamp, message } = self.signed(request)?;
-        let known = mac::any(&self.secrets, self.algorithm, &presented, |mac| {
-            message.iter().fold(mac, |mac, piece| mac.feed(piece))
-        });
-        decide(known)?;
+    pub(super) fn begin<'a>(&'a self, request: &Request<'a>, tolerance: u64) -> Result<Verifier<'a>, Refused> {
+        let signed = self.signed(request)?;
         match self.timestamp {
-            Some(_) if self.sender == Sender::Twitch => fresh(timestamp, Unit::Rfc3339, request.now, tolerance),
-            Some(_) => fresh(timestamp, Unit::Seconds, request.now, tolerance),
-            None if self.sender == Sender::Airtable => fresh_body(request, tolerance),
-            None => Ok(()),
+            Some(_) if self.sender == Sender::Twitch => {
+                fresh(signed.timestamp, Unit::Rfc3339, request.now, tolerance)?;
+            }
+            Some(_) => fresh(signed.timestamp, Unit::Seconds, request.now, tolerance)?,
+            None => {}
         }
+        let verifier = signed.verifier(request, &self.secrets, self.algorithm)?;
+        Ok(match self.sender {
+            Sender::Airtable => verifier.then(InBody::Time, tolerance),
+            _ => verifier,
+        })
     }
 
     /// The HMAC of `text` with the secret that signed `request`, in hexadecimal digits.
     pub(in crate::inbound) fn answer(&self, request: &Request<'_>, text: &str) -> Option<String> {
-        let Signed { presented, message, .. } = self.signed(request).ok()?;
         let signed = |key: &&Key| {
-            let keys = std::slice::from_ref(*key);
-            let feed = |mac| message.iter().fold(mac, |mac: Mac, piece| mac.feed(piece));
-            bool::from(mac::any(keys, self.algorithm, &presented, feed))
+            let signed = self.signed(request)?;
+            let mut verifier = signed.verifier(request, std::slice::from_ref(*key), self.algorithm)?;
+            verifier.update(request.body);
+            verifier.finish()
         };
-        let key = self.secrets.iter().find(signed)?;
+        let key = self.secrets.iter().find(|key| signed(key).is_ok())?;
         Mac::new(key, self.algorithm).map(|mac| mac.feed(text.as_bytes()).hex())
     }
 
@@ -155,15 +160,26 @@ impl Hmac {
             Some(name) => one(request.headers, name.as_str())?,
             None => "",
         };
-        Ok(Signed { presented, timestamp, message: self.message.pieces(request, timestamp)? })
+        let before = pieces(&self.message.before, request, timestamp)?;
+        let after = pieces(&self.message.after, request, timestamp)?;
+        Ok(Signed { presented, timestamp, before, after })
     }
 }
 
-/// Signatures of a delivery, and what they are of.
+/// Signatures of a delivery, and what they are of: something before the body, the body, and something after it.
 struct Signed<'a> {
     presented: Vec<Vec<u8>>,
     timestamp: &'a str,
-    message: Vec<&'a [u8]>,
+    before: Vec<&'a [u8]>,
+    after: Vec<&'a [u8]>,
+}
+
+impl<'a> Signed<'a> {
+    fn verifier(self, request: &Request<'a>, keys: &[Key], algorithm: Algorithm) -> Result<Verifier<'a>, Refused> {
+        let before = |mac| self.before.iter().fold(mac, |mac: Mac, piece| mac.feed(piece));
+        let verifier = Verifier::signatures(request, (keys, algorithm), self.presented, Vec::new(), before)?;
+        Ok(verifier.followed_by(self.after))
+    }
 }
 
 /// A body that is signed and says no time has none that is too far off.
@@ -173,7 +189,7 @@ struct Timed {
 }
 
 /// Whether the time in the body is near: what was recorded once is not good for ever.
-fn fresh_body(request: &Request<'_>, tolerance: u64) -> Result<(), Refused> {
+pub(super) fn fresh_body(request: &Request<'_>, tolerance: u64) -> Result<(), Refused> {
     let Ok(Timed { timestamp: Some(at) }) = serde_json::from_slice(request.body) else { return Ok(()) };
     let at: Timestamp = at.parse().map_err(|_| Refused::Malformed)?;
     let off = at.as_second().abs_diff(request.now.as_second());
@@ -182,12 +198,14 @@ fn fresh_body(request: &Request<'_>, tolerance: u64) -> Result<(), Refused> {
 
 /// What is signed: parts of a delivery with text between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message(Vec<Piece>);
+pub struct Message {
+    before: Vec<Piece>,
+    after: Vec<Piece>,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Text(String),
-    Body,
     Timestamp,
     Method,
     Path,
@@ -197,21 +215,27 @@ enum Piece {
 impl Message {
     /// The body alone.
     pub fn body() -> Message {
-        Message(vec![Piece::Body])
+        Message { before: Vec::new(), after: Vec::new() }
     }
 
-    /// Of a text in which `{body}`, `{timestamp}`, `{method}`, `{path}` and `{header:NAME}` stand for parts of the delivery.
+    /// Of a text in which `{body}`, `{timestamp}`, `{method}`, `{path}` and `{header:NAME}` stand for parts of the delivery. The body
+    /// stands there once: it is hashed as it arrives.
     ///
     /// # Errors
     /// Says which of the words in braces is not known.
     pub fn parse(text: &str) -> Result<Message, String> {
-        let mut pieces = Vec::new();
+        let (mut before, mut pieces) = (None, Vec::new());
         let mut rest = text;
-        while let Some((before, after)) = rest.split_once('{') {
-            pieces.extend((!before.is_empty()).then(|| Piece::Text(before.into())));
+        while let Some((plain, after)) = rest.split_once('{') {
+            pieces.extend((!plain.is_empty()).then(|| Piece::Text(plain.into())));
             let (word, after) = after.split_once('}').ok_or("message has a { without }")?;
+            rest = after;
             pieces.push(match word.split_once(':') {
-                None if word == "body" => Piece::Body,
+                None if word == "body" && before.is_some() => return Err("message must contain {body} once".into()),
+                None if word == "body" => {
+                    before = Some(std::mem::take(&mut pieces));
+                    continue;
+                }
                 None if word == "timestamp" => Piece::Timestamp,
                 None if word == "method" => Piece::Method,
                 None if word == "path" => Piece::Path,
@@ -223,26 +247,22 @@ impl Message {
                     return Err(format!("{{{word}}} in message is not known: there are {known}"));
                 }
             });
-            rest = after;
         }
         pieces.extend((!rest.is_empty()).then(|| Piece::Text(rest.into())));
-        if !pieces.contains(&Piece::Body) {
-            return Err("message must contain {body}: what is not signed proves nothing".into());
-        }
-        Ok(Message(pieces))
+        let before = before.ok_or("message must contain {body}: what is not signed proves nothing")?;
+        Ok(Message { before, after: pieces })
     }
+}
 
-    fn pieces<'a>(&'a self, request: &Request<'a>, timestamp: &'a str) -> Result<Vec<&'a [u8]>, Refused> {
-        let piece = |piece: &'a Piece| {
-            Ok(match piece {
-                Piece::Text(text) => text.as_bytes(),
-                Piece::Body => request.body,
-                Piece::Timestamp => timestamp.as_bytes(),
-                Piece::Method => request.method.as_str().as_bytes(),
-                Piece::Path => request.path.as_bytes(),
-                Piece::Header(name) => one(request.headers, name.as_str())?.as_bytes(),
-            })
-        };
-        self.0.iter().map(piece).collect()
-    }
+fn pieces<'a>(pieces: &'a [Piece], request: &Request<'a>, timestamp: &'a str) -> Result<Vec<&'a [u8]>, Refused> {
+    let piece = |piece: &'a Piece| {
+        Ok(match piece {
+            Piece::Text(text) => text.as_bytes(),
+            Piece::Timestamp => timestamp.as_bytes(),
+            Piece::Method => request.method.as_str().as_bytes(),
+            Piece::Path => request.path.as_bytes(),
+            Piece::Header(name) => one(request.headers, name.as_str())?.as_bytes(),
+        })
+    };
+    pieces.iter().map(piece).collect()
 }

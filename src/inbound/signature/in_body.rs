@@ -3,8 +3,9 @@
 use serde::Deserialize;
 use subtle::Choice;
 
+use super::mac::{self, Mac};
 use super::token::known;
-use super::{Algorithm, Encoding, Key, Refused, Unit, decide, fresh, mac};
+use super::{Algorithm, Encoding, Key, Refused, Unit, decide, fresh};
 use crate::inbound::Request;
 use crate::inbound::form::fields;
 use crate::inbound::hook::media_type;
@@ -48,9 +49,9 @@ impl Mailgun {
     pub(super) fn verify(&self, request: &Request<'_>, tolerance: u64) -> Result<(), Refused> {
         let proof = MailgunProof::of(request).ok_or(Refused::Malformed)?;
         let presented = [Encoding::Hex.decode(&proof.signature)];
-        decide(mac::any(&self.secrets, Algorithm::Sha256, &presented, |mac| {
-            mac.feed(proof.timestamp.as_bytes()).feed(proof.token.as_bytes())
-        }))?;
+        let macs = self.secrets.iter().filter_map(|key| Mac::new(key, Algorithm::Sha256));
+        let fed = macs.map(|mac| mac.feed(proof.timestamp.as_bytes()).feed(proof.token.as_bytes()));
+        decide(mac::any(fed, &presented))?;
         fresh(&proof.timestamp, Unit::Seconds, request.now, tolerance)
     }
 }

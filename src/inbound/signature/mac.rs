@@ -48,6 +48,17 @@ pub enum Algorithm {
     Sha512,
 }
 
+impl Algorithm {
+    /// Bytes of a signature.
+    pub(super) fn length(self) -> usize {
+        match self {
+            Algorithm::Sha1 => 20,
+            Algorithm::Sha256 => 32,
+            Algorithm::Sha512 => 64,
+        }
+    }
+}
+
 /// An HMAC under way.
 pub(super) enum Mac {
     Sha1(hmac::Hmac<Sha1>),
@@ -65,12 +76,16 @@ impl Mac {
         })
     }
 
-    pub(super) fn feed(mut self, bytes: &[u8]) -> Mac {
-        match &mut self {
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        match self {
             Mac::Sha1(mac) => mac.update(bytes),
             Mac::Sha256(mac) => mac.update(bytes),
             Mac::Sha512(mac) => mac.update(bytes),
         }
+    }
+
+    pub(super) fn feed(mut self, bytes: &[u8]) -> Mac {
+        self.update(bytes);
         self
     }
 
@@ -94,8 +109,7 @@ impl Mac {
     }
 }
 
-/// Whether some key makes one of `presented` of what `feed` feeds. All are tried, whichever fits.
-pub(super) fn any(keys: &[Key], algorithm: Algorithm, presented: &[Vec<u8>], feed: impl Fn(Mac) -> Mac) -> Choice {
-    let macs = keys.iter().filter_map(|key| Mac::new(key, algorithm));
-    macs.fold(Choice::from(0), |known, mac| known | feed(mac).fits(presented))
+/// Whether one of `macs` comes to one of `presented`. All are compared, whichever fits.
+pub(super) fn any(macs: impl IntoIterator<Item = Mac>, presented: &[Vec<u8>]) -> Choice {
+    macs.into_iter().fold(Choice::from(0), |known, mac| known | mac.fits(presented))
 }

@@ -1,8 +1,6 @@
 //! Proofs of senders with the examples of their own documentation, and what must not pass.
 
-use hyper::Method;
-use hyper::header::HeaderValue;
-
+use super::tests::{Parts, verified};
 use super::*;
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -28,14 +26,12 @@ impl Sent {
     }
 
     fn verify(&self, scheme: &Scheme) -> Result<(), Refused> {
-        let mut headers = HeaderMap::new();
-        for (name, value) in &self.headers {
-            headers.append(*name, HeaderValue::from_str(value).unwrap());
-        }
-        let now = Timestamp::from_second(self.at).unwrap();
-        let (query, body) = (self.query.as_deref(), self.body.as_bytes());
-        let request = Request { method: &Method::POST, path: "/myapp.php", query, headers: &headers, body, now };
-        scheme.verify(&request, TOLERANCE)
+        self.parts().request(|request| verified(scheme, request))
+    }
+
+    fn parts(&self) -> Parts {
+        let (headers, query) = (self.headers.clone(), self.query.clone());
+        Parts { headers, path: "/myapp.php", query, body: self.body.clone().into_bytes(), at: self.at * 1_000 }
     }
 
     fn with(&self, change: impl FnOnce(&mut Sent)) -> Sent {
@@ -43,6 +39,41 @@ impl Sent {
         change(&mut other);
         other
     }
+}
+
+/// A delivery of each sender, and a scheme that it fits.
+pub(super) fn examples() -> Vec<(Scheme, Parts)> {
+    let (zoom, twitch_at) = (format!("v0={}", hex_of("k", &format!("v0:{NOW}:{{}}"))), "2025-06-01T12:00:00Z");
+    let twitch = format!("sha256={}", hex_of("k", &format!("id{twitch_at}{{}}")));
+    let airtable = r#"{"timestamp":"2025-06-01T12:00:00Z"}"#;
+    let signed = hex_of("k", &format!("{NOW}t"));
+    let mailgun = format!("timestamp={NOW}&token=t&signature={signed}");
+    let mailgun_json = format!(r#"{{"signature":{{"timestamp":"{NOW}","token":"t","signature":"{signed}"}}}}"#);
+    let topic = "arn:aws:sns:us-west-2:123456789012:MyTopic";
+    let around = Message::parse("a{body}b{header:x-id}").unwrap();
+    let around = Hmac { message: around, ..Hmac::new(keys("k"), HeaderName::from_static("x-signature")) };
+    let sent = [
+        (twilio(None), twilio_form()),
+        (twilio(None), twilio_json()),
+        (Scheme::Hmac(Hmac::zoom(keys("k"))), {
+            Sent::new(&[("x-zm-signature", &zoom), ("x-zm-request-timestamp", &NOW.to_string())], None, "{}")
+        }),
+        (Scheme::Hmac(Hmac::twitch(keys("k"))), {
+            let (id, at) = (("twitch-eventsub-message-id", "id"), ("twitch-eventsub-message-timestamp", twitch_at));
+            Sent::new(&[id, at, ("twitch-eventsub-message-signature", &twitch)], None, "{}")
+        }),
+        (Scheme::Hmac(Hmac::airtable(keys("k"))), {
+            let signature = format!("hmac-sha256={}", hex_of("k", airtable));
+            Sent::new(&[("x-airtable-content-mac", &signature)], None, airtable)
+        }),
+        (Scheme::Hmac(around), { Sent::new(&[("x-signature", &hex_of("k", "a{}b7")), ("x-id", "7")], None, "{}") }),
+        (Scheme::Mailgun(Mailgun { secrets: keys("k") }), Sent::new(&[("content-type", FORM)], None, &mailgun)),
+        (Scheme::Mailgun(Mailgun { secrets: keys("k") }), Sent::new(&[], None, &mailgun_json)),
+        (Scheme::Graph(Graph::new(["k"]).unwrap()), Sent::new(&[], None, r#"{"value":[{"clientState":"k"}]}"#)),
+        (Scheme::Url(UrlToken::new("key", keys("k"))), Sent::new(&[], Some("key=k"), "{}")),
+        (Scheme::Sns(Sns::new("token", keys("k"), vec![topic.into()])), Sent::new(&[], Some("token=k"), NOTIFICATION)),
+    ];
+    sent.into_iter().map(|(scheme, sent)| (scheme, sent.parts())).collect()
 }
 
 fn hex_of(secret: &str, message: &str) -> String {
@@ -97,16 +128,20 @@ fn twilio_knows_the_url_from_the_configuration_behind_a_proxy() {
     assert!(sent.verify(&twilio(Some("http://mycompany.com/myapp.php"))).is_err());
 }
 
-#[test]
-fn twilio_signs_the_hash_of_other_bodies() {
-    // From the tests of Twilio's libraries ("validate with body").
+/// From the tests of Twilio's libraries ("validate with body").
+fn twilio_json() -> Sent {
     let query = "foo=1&bar=2&bodySHA256=0a1ff7634d9ab3b95db5c9a2dfe9416e41502b283a80c7cf19632632f96e6620";
     let headers = [
         ("content-type", "application/json"),
         ("host", "mycompany.com"),
         ("x-twilio-signature", "a9nBmqA0ju/hNViExpshrM61xv4="),
     ];
-    let sent = Sent::new(&headers, Some(query), r#"{"property": "value", "boolean": true}"#);
+    Sent::new(&headers, Some(query), r#"{"property": "value", "boolean": true}"#)
+}
+
+#[test]
+fn twilio_signs_the_hash_of_other_bodies() {
+    let sent = twilio_json();
     assert_eq!(sent.verify(&twilio(None)), Ok(()));
     assert!(sent.with(|sent| sent.body = sent.body.replace("true", "null")).verify(&twilio(None)).is_err());
     assert!(sent.with(|sent| sent.query = Some("foo=1&bar=2".into())).verify(&twilio(None)).is_err());

@@ -2,12 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ed25519_dalek::{Signature, VerifyingKey};
+use ed25519_dalek::{Signature, StreamVerifier, VerifyingKey};
 use hyper::HeaderMap;
-use subtle::Choice;
 
 use super::key::public;
-use super::{Algorithm, Encoding, Key, MOST_SIGNATURES, Refused, Unit, decide, fresh, mac, one};
+use super::{Algorithm, Encoding, Key, MOST_SIGNATURES, Refused, Unit, Verifier, fresh, one};
 use crate::inbound::Request;
 
 /// Signatures with private keys that are tried of one delivery, at most: each one hashes the whole body.
@@ -44,31 +43,35 @@ impl Standard {
         Ok(own)
     }
 
-    pub(super) fn verify(&self, request: &Request<'_>, tolerance: u64) -> Result<(), Refused> {
+    pub(super) fn begin<'a>(&self, request: &Request<'a>, tolerance: u64) -> Result<Verifier<'a>, Refused> {
         let [id, timestamp, signature] = names(request.headers)?;
         let id = one(request.headers, id)?;
         let timestamp = one(request.headers, timestamp)?;
         let given = one(request.headers, signature)?;
         let of = |version: &'static str| given.split(' ').filter_map(move |given| given.strip_prefix(version));
         let shared: Vec<_> = of("v1,").take(MOST_SIGNATURES).map(|text| Encoding::Base64.decode(text)).collect();
-        let known = mac::any(&self.shared, Algorithm::Sha256, &shared, |mac| {
-            mac.feed(id.as_bytes()).feed(b".").feed(timestamp.as_bytes()).feed(b".").feed(request.body)
-        });
+        fresh(timestamp, Unit::Seconds, request.now, tolerance)?;
+        let before = [id.as_bytes(), b".", timestamp.as_bytes(), b"."];
         let signed: Vec<Signature> = of("v1a,").take(MOST_PUBLIC).filter_map(ed25519).collect();
-        decide(known | self.signed(&signed, id, timestamp, request.body))?;
-        fresh(timestamp, Unit::Seconds, request.now, tolerance)
-    }
-
-    fn signed(&self, presented: &[Signature], id: &str, timestamp: &str, body: &[u8]) -> Choice {
-        if self.public.is_empty() || presented.is_empty() {
-            return Choice::from(0);
-        }
-        let message = [id.as_bytes(), b".", timestamp.as_bytes(), b".", body].concat();
-        let tries = self.public.iter().flat_map(|key| presented.iter().map(move |signature| (key, signature)));
-        tries.fold(Choice::from(0), |known, (key, signature)| {
-            known | Choice::from(u8::from(key.verify_strict(&message, signature).is_ok()))
+        let tries = self.public.iter().flat_map(|key| signed.iter().filter_map(|signature| stream(key, signature)));
+        let fed = |mut stream: StreamVerifier| {
+            before.iter().for_each(|piece| stream.update(piece));
+            stream
+        };
+        let streams = tries.map(fed).collect();
+        let keys = (&self.shared[..], Algorithm::Sha256);
+        Verifier::signatures(request, keys, shared, streams, |mac| {
+            before.iter().fold(mac, |mac, piece| mac.feed(piece))
         })
     }
+}
+
+/// A verifier of a message that arrives in pieces, as strict as `VerifyingKey::verify_strict`: neither the key (see
+/// [`public`]) nor the signature's point may be of small order. A signature is made in two passes over its message, but checked
+/// in one, so that no message is kept.
+fn stream(key: &VerifyingKey, signature: &Signature) -> Option<StreamVerifier> {
+    let point = VerifyingKey::from_bytes(signature.r_bytes()).ok()?;
+    if point.is_weak() { None } else { key.verify_stream(signature).ok() }
 }
 
 fn ed25519(text: &str) -> Option<Signature> {

@@ -2,6 +2,8 @@
 
 use hyper::Method;
 use hyper::header::{AUTHORIZATION, HeaderValue};
+use proptest::prelude::*;
+use proptest::sample::Index;
 use serde_json::Value;
 
 use super::*;
@@ -23,6 +25,72 @@ const SIGNATURES: [&str; 12] = [
     "x-gitlab-token",
     "authorization",
 ];
+
+/// What a check of the whole body at once comes to, after it was seen that checks of its single bytes come to the same.
+pub(super) fn verified(scheme: &Scheme, request: &Request<'_>) -> Result<(), Refused> {
+    let whole = scheme.verify(request, TOLERANCE);
+    assert_eq!(in_pieces(scheme, request, 1..request.body.len()), whole);
+    whole
+}
+
+/// What a check of the body comes to that arrives cut at these places, in order.
+fn in_pieces(scheme: &Scheme, request: &Request<'_>, cuts: impl IntoIterator<Item = usize>) -> Result<(), Refused> {
+    let mut verifier = scheme.begin(&Request { body: b"still to come", ..*request }, TOLERANCE)?;
+    let end = cuts.into_iter().fold(0, |from, to| {
+        verifier.update(&request.body[from..to]);
+        to
+    });
+    verifier.update(&request.body[end..]);
+    verifier.finish()?.check(request.body)
+}
+
+proptest! {
+    #[test]
+    fn a_body_in_pieces_is_judged_as_the_whole_body(
+        at in any::<Index>(),
+        cuts in proptest::collection::vec(any::<Index>(), 0..9),
+        flipped in proptest::option::of((any::<Index>(), 1_u8..)),
+        late in prop_oneof![Just(0_i64), Just(301)],
+    ) {
+        let cases: Vec<_> = cases().into_iter().map(|case| ((case.make)(&[&case.secret]), case.sent())).collect();
+        let all = [cases, sender_tests::examples()].concat();
+        let (scheme, mut sent) = at.get(&all).clone();
+        let fits = flipped.is_none() && late == 0;
+        if let Some((at, bits)) = flipped.filter(|_| !sent.body.is_empty()) {
+            let at = at.index(sent.body.len());
+            sent.body[at] ^= bits;
+        }
+        sent.at += late * 1_000;
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(sent.body.len() + 1)).collect();
+        cuts.sort_unstable();
+        let (whole, pieces) = sent.request(|request| (scheme.verify(request, TOLERANCE), in_pieces(&scheme, request, cuts)));
+        prop_assert_eq!(whole, pieces);
+        prop_assert!(!fits || whole.is_ok());
+    }
+}
+
+/// The parts of a request.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub(super) headers: Vec<(&'static str, String)>,
+    pub(super) path: &'static str,
+    pub(super) query: Option<String>,
+    pub(super) body: Vec<u8>,
+    /// Unix milliseconds.
+    pub(super) at: i64,
+}
+
+impl Parts {
+    /// Asks `what` of the request that has these parts.
+    pub(super) fn request<T>(&self, what: impl FnOnce(&Request<'_>) -> T) -> T {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.headers {
+            headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        let (query, now) = (self.query.as_deref(), Timestamp::from_millisecond(self.at).unwrap());
+        what(&Request { method: &Method::POST, path: self.path, query, headers: &headers, body: &self.body, now })
+    }
+}
 
 /// How a scheme is made of its secrets.
 type Make = fn(&[&str]) -> Scheme;
@@ -46,13 +114,12 @@ impl Case {
     }
 
     fn verify_as(&self, scheme: &Scheme) -> Result<(), Refused> {
-        let mut headers = HeaderMap::new();
-        for (name, value) in &self.headers {
-            headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
-        }
-        let (body, now) = (self.body.as_bytes(), Timestamp::from_millisecond(self.at).unwrap());
-        let (path, query) = (self.path, self.query);
-        scheme.verify(&Request { method: &Method::POST, path, query, headers: &headers, body, now }, TOLERANCE)
+        self.sent().request(|request| verified(scheme, request))
+    }
+
+    fn sent(&self) -> Parts {
+        let (headers, body) = (self.headers.clone(), self.body.clone().into_bytes());
+        Parts { headers, path: self.path, query: self.query.map(str::to_string), body, at: self.at }
     }
 
     fn signature(&mut self) -> &mut String {
@@ -325,13 +392,13 @@ fn a_gitlab_signing_token_signs_as_standard_webhooks_do() {
 
 #[test]
 fn a_message_is_made_of_what_it_names() {
-    let message = Message::parse("{method} {path} {header:X-Id} {timestamp}|{body}").unwrap();
+    let message = Message::parse("{method} {path} {header:X-Id}|{body}|{timestamp}").unwrap();
     let scheme = |message| {
         let timestamp = Some(HeaderName::from_static("x-time"));
         Scheme::Hmac(Hmac { message, timestamp, ..Hmac::new(plain(&["k"]), HeaderName::from_static("x-signature")) })
     };
     let key = Key::plain("k").unwrap();
-    let mac = mac::Mac::new(&key, Algorithm::Sha256).unwrap().feed(b"POST /webhooks/a id-1 1748779200|{}");
+    let mac = mac::Mac::new(&key, Algorithm::Sha256).unwrap().feed(b"POST /webhooks/a id-1|{}|1748779200");
     let mac::Mac::Sha256(mac) = mac else { panic!() };
     use ::hmac::Mac as _;
     let signature: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -342,7 +409,7 @@ fn a_message_is_made_of_what_it_names() {
         Case { make, secret: String::new(), headers, body: "{}".into(), at: 1_748_779_200_000, path, query: None };
     assert_eq!(case.verify_as(&scheme(message)), Ok(()));
     assert_eq!(case.verify_as(&scheme(Message::body())), Err(Refused::Signature));
-    for wrong in ["{timestamp}", "{body", "{body}{cookie}", "{body}{header:a b}"] {
+    for wrong in ["{timestamp}", "{body", "{body}{cookie}", "{body}{header:a b}", "{body}.{body}"] {
         assert!(Message::parse(wrong).is_err(), "{wrong}");
     }
 }
@@ -395,4 +462,36 @@ fn secrets_that_protect_nothing_are_refused_and_none_is_printed() {
         format!("{:?}", Scheme::Basic(plain(&["u:hush"]))),
     ];
     assert!(printed.iter().all(|text| text.contains("Key(..)") && !text.contains("hush")), "{printed:?}");
+}
+
+#[test]
+fn what_the_head_proves_or_fails_to_prove_needs_no_body() {
+    let begun = |scheme: &Scheme, sent: &Parts| sent.request(|request| scheme.begin(request, TOLERANCE).map(drop));
+    for case in cases() {
+        let (scheme, sent) = ((case.make)(&[&case.secret]), case.sent());
+        let without = Parts { headers: Vec::new(), ..sent.clone() };
+        assert_eq!(begun(&scheme, &without), Err(Refused::Missing), "{:?}", case.headers);
+        assert_eq!(begun(&scheme, &sent), Ok(()), "{:?}", case.headers);
+        if case.is_timed() && !case.headers.iter().any(|(name, _)| name.contains("airtable")) {
+            let late = Parts { at: sent.at + 1_000_000, ..sent };
+            assert_eq!(begun(&scheme, &late), Err(Refused::Stale), "{:?}", case.headers);
+        } else if case.is_token() {
+            let other = Parts { headers: vec![(case.headers[0].0, "Basic eDp5".into())], ..sent };
+            assert_eq!(begun(&scheme, &other), Err(Refused::Signature), "{:?}", case.headers);
+        }
+    }
+    let short = Parts { headers: vec![("x-signature", "00".into())], ..cases().remove(0).sent() };
+    assert_eq!(begun(&generic(&["k"], Algorithm::Sha256), &short), Err(Refused::Signature));
+}
+
+#[test]
+fn a_signature_with_a_point_of_small_order_is_refused() {
+    let case = cases().into_iter().find(|case| case.secret.starts_with("whpk_")).unwrap();
+    let mut forged = case.clone();
+    let mut signature = [0; 64];
+    signature[0] = 1;
+    use base64::Engine as _;
+    *forged.signature() = format!("v1a,{}", base64::engine::general_purpose::STANDARD.encode(signature));
+    let begun = forged.sent().request(|request| (case.make)(&[&case.secret]).begin(request, TOLERANCE).map(drop));
+    assert_eq!(begun, Err(Refused::Signature));
 }

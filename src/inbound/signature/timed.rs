@@ -2,7 +2,7 @@
 
 use hyper::header::HeaderName;
 
-use super::{Algorithm, Encoding, Key, MOST_SIGNATURES, Refused, Unit, decide, fresh, mac, one};
+use super::{Algorithm, Encoding, Key, MOST_SIGNATURES, Refused, Unit, Verifier, fresh, one};
 use crate::inbound::Request;
 
 /// A header with the time and signatures of `{time}.{body}`.
@@ -33,7 +33,7 @@ impl Timed {
         &self.header
     }
 
-    pub(super) fn verify(&self, request: &Request<'_>, tolerance: u64) -> Result<(), Refused> {
+    pub(super) fn begin<'a>(&self, request: &Request<'a>, tolerance: u64) -> Result<Verifier<'a>, Refused> {
         let mut timestamp = None;
         let mut presented = Vec::new();
         let parts = one(request.headers, self.header.as_str())?.split([',', ' ']).filter(|part| !part.is_empty());
@@ -46,10 +46,8 @@ impl Timed {
             }
         }
         let timestamp = timestamp.ok_or(Refused::Malformed)?;
-        let known = mac::any(&self.secrets, Algorithm::Sha256, &presented, |mac| {
-            mac.feed(timestamp.as_bytes()).feed(b".").feed(request.body)
-        });
-        decide(known)?;
-        fresh(timestamp, self.unit, request.now, tolerance)
+        fresh(timestamp, self.unit, request.now, tolerance)?;
+        let keys = (&self.secrets[..], Algorithm::Sha256);
+        Verifier::signatures(request, keys, presented, Vec::new(), |mac| mac.feed(timestamp.as_bytes()).feed(b"."))
     }
 }

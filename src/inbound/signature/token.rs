@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use hyper::header::{AUTHORIZATION, HeaderName};
 use subtle::Choice;
 
-use super::{Key, Refused, Standard, decide, one};
+use super::{Key, Refused, Standard, Verifier, decide, one};
 use crate::inbound::Request;
 
 pub(super) const GITLAB_TOKEN: &str = "x-gitlab-token";
@@ -41,13 +41,16 @@ impl Gitlab {
         Ok(Gitlab { tokens, signing })
     }
 
-    pub(super) fn verify(&self, request: &Request<'_>, tolerance: u64) -> Result<(), Refused> {
+    pub(super) fn begin<'a>(&self, request: &Request<'a>, tolerance: u64) -> Result<Verifier<'a>, Refused> {
         match &self.signing {
             // A signature that is there must fit, even if the token does.
             Some(signing) if self.tokens.is_empty() || request.headers.contains_key("webhook-signature") => {
-                signing.verify(request, tolerance)
+                signing.begin(request, tolerance)
             }
-            _ => matches(&self.tokens, one(request.headers, GITLAB_TOKEN)?.as_bytes()),
+            _ => {
+                matches(&self.tokens, one(request.headers, GITLAB_TOKEN)?.as_bytes())?;
+                Ok(Verifier::head_only(request))
+            }
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Twilio's signature: over the URL and the sorted fields of the form, or over the URL with a hash of the body in it.
 
-use sha2::{Digest as _, Sha256};
-use subtle::{Choice, ConstantTimeEq as _};
+use subtle::Choice;
 
-use super::{Algorithm, Encoding, Key, Refused, decide, mac, one};
+use super::mac::{self, Mac};
+use super::{Algorithm, Encoding, InBody, Key, Refused, Verifier, decide, one};
 use crate::inbound::Request;
 use crate::inbound::body::parameter;
 use crate::inbound::form::fields;
@@ -22,20 +22,32 @@ pub struct Twilio {
 }
 
 impl Twilio {
-    pub(super) fn verify(&self, request: &Request<'_>) -> Result<(), Refused> {
+    /// The fields of a form are signed in their order, so a form is checked when all of it is there. Of other bodies, the signed
+    /// URL has the hash.
+    pub(super) fn begin<'a>(&'a self, request: &Request<'a>) -> Result<Verifier<'a>, Refused> {
+        if media_type(request.headers) == "application/x-www-form-urlencoded" {
+            one(request.headers, SIGNATURE)?;
+            return Ok(Verifier::head_only(request).then(InBody::Twilio(self), 0));
+        }
+        decide(self.signs(request, "")?)?;
+        let given = request.query.and_then(|query| parameter(query, "bodySHA256")).ok_or(Refused::Missing)?;
+        Ok(Verifier::hash(request, Encoding::Hex.decode(&given)))
+    }
+
+    /// Checks the signature of the URL and of a form.
+    pub(super) fn verify_form(&self, request: &Request<'_>) -> Result<(), Refused> {
+        decide(self.signs(request, &sorted(request.body)?)?)
+    }
+
+    /// Compares the signature with those of the URL and `text`.
+    fn signs(&self, request: &Request<'_>, text: &str) -> Result<Choice, Refused> {
         let presented = [Encoding::Base64.decode(one(request.headers, SIGNATURE)?)];
         let urls = self.urls(request)?;
-        let (signed, whole) = match media_type(request.headers).as_str() {
-            "application/x-www-form-urlencoded" => (sorted(request.body)?, Choice::from(1)),
-            _ => (String::new(), body_fits(request)?),
+        let of = |url: &str| {
+            let macs = self.secrets.iter().filter_map(|key| Mac::new(key, Algorithm::Sha1));
+            mac::any(macs.map(|mac| mac.feed(url.as_bytes()).feed(text.as_bytes())), &presented)
         };
-        let known = urls.iter().fold(Choice::from(0), |known, url| {
-            known
-                | mac::any(&self.secrets, Algorithm::Sha1, &presented, |mac| {
-                    mac.feed(url.as_bytes()).feed(signed.as_bytes())
-                })
-        });
-        decide(known & whole)
+        Ok(urls.iter().fold(Choice::from(0), |known, url| known | of(url)))
     }
 
     /// The URL as Twilio may have signed it: with the port of its scheme, and without any.
@@ -66,12 +78,6 @@ fn sorted(body: &[u8]) -> Result<String, Refused> {
     fields.sort_unstable();
     fields.dedup();
     Ok(fields.into_iter().map(|(name, value)| name + &value).collect())
-}
-
-/// Compares the body's hash with the one in the signed URL.
-fn body_fits(request: &Request<'_>) -> Result<Choice, Refused> {
-    let given = request.query.and_then(|query| parameter(query, "bodySHA256")).ok_or(Refused::Missing)?;
-    Ok(Sha256::digest(request.body).as_slice().ct_eq(&Encoding::Hex.decode(&given)))
 }
 
 #[cfg(test)]

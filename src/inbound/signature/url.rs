@@ -4,7 +4,7 @@ use serde::Deserialize;
 use subtle::Choice;
 
 use super::token::{authorization, known};
-use super::{Key, Refused, Sender, decide, one};
+use super::{InBody, Key, Refused, Sender, Verifier, decide, one};
 use crate::inbound::Request;
 use crate::inbound::body::parameter;
 
@@ -74,21 +74,28 @@ impl Sns {
         Sns { token: UrlToken { sender: Sender::Sns, ..UrlToken::new(parameter, secrets) }, topics }
     }
 
-    pub(super) fn verify(&self, request: &Request<'_>) -> Result<(), Refused> {
+    pub(super) fn begin<'a>(&'a self, request: &Request<'a>) -> Result<Verifier<'a>, Refused> {
         let in_url = self.token.fits(request);
         let given = authorization(request, "basic ").ok().and_then(super::token::decoded);
         let in_header = given.map(|given| known(&self.token.secrets, &given));
         let both = in_url.into_iter().chain(in_header).reduce(|one, other| one | other);
         decide(both.ok_or(Refused::Missing)?)?;
-        let expected = |topic: &str| self.topics.iter().any(|own| own == topic);
         match one(request.headers, "x-amz-sns-topic-arn") {
-            Ok(topic) if !expected(topic) => return Err(Refused::Topic),
-            Err(_) if is_raw(request) => return Err(Refused::Missing),
-            _ if is_raw(request) => return Ok(()),
-            _ => {}
+            Ok(topic) if !self.expects(topic) => Err(Refused::Topic),
+            Err(_) if is_raw(request) => Err(Refused::Missing),
+            _ if is_raw(request) => Ok(Verifier::head_only(request)),
+            _ => Ok(Verifier::head_only(request).then(InBody::Sns(self), 0)),
         }
+    }
+
+    fn expects(&self, topic: &str) -> bool {
+        self.topics.iter().any(|own| own == topic)
+    }
+
+    /// Checks the topic of a message, and the address that it asks to open.
+    pub(super) fn verify_body(&self, request: &Request<'_>) -> Result<(), Refused> {
         let message: SnsMessage = serde_json::from_slice(request.body).map_err(|_| Refused::Malformed)?;
-        if !expected(&message.topic) {
+        if !self.expects(&message.topic) {
             return Err(Refused::Topic);
         }
         let asks = message.kind != "Notification";

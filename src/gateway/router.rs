@@ -16,8 +16,8 @@ use super::extract::{Segment, cut, segments};
 use super::problem::{ApiError, Code};
 use super::state::{Place, Shared};
 use super::{
-    aggregate, answer, assets, delete, events, health, index, insert, list, metrics, openapi, operations, patch, query,
-    record, refresh, replace, schema, webhook, write,
+    aggregate, answer, assets, delete, events, health, index, insert, list, metrics, openapi, operations, patch, purge,
+    query, record, refresh, replace, schema, webhook, write,
 };
 
 /// What a path can be.
@@ -47,6 +47,7 @@ pub(super) enum Route {
     Query,
     Aggregate,
     Refresh,
+    Purge,
     Schema,
     Row,
     RowEvents,
@@ -58,12 +59,12 @@ type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 impl Route {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Route; 28] = {
+    pub(super) const ALL: [Route; 29] = {
         use Route::*;
         [
             Index, Docs, Live, Ready, Metrics, OpenApi, AsyncApi, Asset, Problem, Operations, RetryMany, Operation,
             Retry, Hook, Deliveries, Delivery, Replay, ManyEvents, Rows, Events, LiveRows, Query, Aggregate, Refresh,
-            Schema, Row, RowEvents, None,
+            Purge, Schema, Row, RowEvents, None,
         ]
     };
 
@@ -108,6 +109,7 @@ impl Route {
             (_, (Some("_query"), None, _)) => Route::Query,
             (_, (Some("_aggregate"), None, _)) => Route::Aggregate,
             (_, (Some("_refresh"), None, _)) => Route::Refresh,
+            (_, (Some("_purge"), None, _)) => Route::Purge,
             (_, (Some("_schema"), None, _)) => Route::Schema,
             (_, (Some(_), None, _)) => Route::Row,
             (_, (Some(_), Some("events"), None)) => Route::RowEvents,
@@ -142,6 +144,7 @@ impl Route {
             Route::Query => "/{dio}/_query",
             Route::Aggregate => "/{dio}/_aggregate",
             Route::Refresh => "/{dio}/_refresh",
+            Route::Purge => "/{dio}/_purge",
             Route::Schema => "/{dio}/_schema",
             Route::Row => "/{dio}/{id}",
             Route::RowEvents => "/{dio}/{id}/events",
@@ -191,6 +194,7 @@ impl Route {
             (Route::Events, "GET") => events::subscribe.call(request, shared),
             (Route::LiveRows, "GET") => events::live.call(request, shared),
             (Route::Refresh, "POST") => refresh::refresh.call(request, shared),
+            (Route::Purge, "POST") => purge::purge.call(request, shared),
             (Route::Schema, "GET") => schema::schema.call(request, shared),
             (Route::Row, "GET") => record::record.call(request, shared),
             (Route::Row, "POST") => insert::insert_at.call(request, shared),
@@ -209,14 +213,16 @@ impl Route {
         let changes = matches!(method, "POST" | "PUT" | "PATCH" | "DELETE");
         let allow = match self {
             // A word of the URL where an id would stand: writes are told so, whatever else the word can do.
-            Route::Events | Route::LiveRows | Route::Query | Route::Refresh | Route::Schema if changes => {
+            Route::Events | Route::LiveRows | Route::Query | Route::Refresh | Route::Purge | Route::Schema
+                if changes =>
+            {
                 return write::reserved(word);
             }
             Route::Rows | Route::Row => match shared.dio(dio) {
                 Ok(at) => at.allowed(if self == Route::Rows { Place::Rows } else { Place::Row }),
                 Err(error) => return error,
             },
-            Route::RetryMany | Route::Retry | Route::Query | Route::Refresh | Route::Replay => {
+            Route::RetryMany | Route::Retry | Route::Query | Route::Refresh | Route::Purge | Route::Replay => {
                 HeaderValue::from_static("POST")
             }
             Route::Hook => HeaderValue::from_static("POST, OPTIONS"),

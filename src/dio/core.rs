@@ -68,6 +68,8 @@ pub(crate) struct Core {
     pub(super) listing: tokio::sync::Mutex<()>,
     /// What readers saw when the refresh under way began; see [`Core::standing_view`].
     pub(super) before_refresh: Mutex<Option<Arc<State>>>,
+    /// Held while a purge is under way: they are finished in their order.
+    pub(super) purging: tokio::sync::Mutex<()>,
     /// Entries of the journal before this are trimmed.
     pub(super) trimmed: tokio::sync::Mutex<u64>,
     /// What the journal holds.
@@ -213,6 +215,7 @@ impl Core {
             answered: tokio::sync::Mutex::default(),
             listing: tokio::sync::Mutex::new(()),
             before_refresh: Mutex::new(None),
+            purging: tokio::sync::Mutex::default(),
             trimmed: tokio::sync::Mutex::new(0),
             ledger: Mutex::new(parts.ledger),
             room,

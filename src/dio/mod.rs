@@ -27,6 +27,7 @@ mod master;
 mod mismatch;
 mod open;
 mod operations;
+mod purge;
 mod refresh;
 mod replacement;
 mod reread;
@@ -58,6 +59,7 @@ pub use inbox::Parcel;
 pub use ingest::{Inbound, Reconciled};
 pub use mismatch::{DroppedColumn, Mismatch};
 pub use operations::{Operation, OperationQuery, OperationState};
+pub use purge::Purged;
 pub use refresh::RefreshReport;
 #[doc(hidden)]
 pub use ring::{At, Old, Ring, RingItem};
@@ -78,6 +80,7 @@ pub(crate) use coverage::Coverage;
 pub(crate) use feed::FeedMeter;
 pub(crate) use hooks::{Hooks, hook, hook_with};
 pub(crate) use open::{Surroundings, at_rest, check_memory_log, open};
+pub(crate) use purge::MOST_IDS;
 pub(crate) use view::{Route, View};
 
 use std::borrow::Cow;

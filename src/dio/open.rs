@@ -202,6 +202,9 @@ async fn begin(dio: &Dio, doubt: Option<String>) -> Result<()> {
             core.invalidate(None);
         }
     }
+    if let Err(error) = core.finish_purges().await {
+        tracing::warn!(dio = %core.name, %error, "a purge is not finished yet: the next one, or the next start, goes on with it");
+    }
     // What is served from the cache at once has its indexes; what is listed first, after that.
     core.build_configured().await?;
     start::run(dio).await?;

@@ -217,6 +217,15 @@ impl Attempts {
         (attempt.unknown, attempt.carried) = (true, Some(over));
     }
 
+    /// What the source said of these operations is forgotten: it may quote their rows.
+    pub(super) fn forget_errors(&mut self, ops: impl IntoIterator<Item = OpId>) {
+        for op in ops {
+            if let Some(attempt) = self.all.get_mut(&op) {
+                attempt.error = None;
+            }
+        }
+    }
+
     /// The route is back: what waits is due.
     pub(super) fn wake_all(&mut self) {
         self.all.values_mut().filter(|attempt| !attempt.running).for_each(|attempt| attempt.next = None);

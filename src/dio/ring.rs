@@ -4,6 +4,7 @@
 //! missed and goes on.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 
 use super::core::Core;
 use super::event::{DioEvent, EventEntry, Position, event_of};
-use crate::hot::{Entry, Frame};
+use crate::hot::{Entry, Eraser, Frame};
 use crate::journal::Seq;
 use crate::record::{Body, Layout, Record};
 use crate::vista::{Error, Result};
@@ -49,6 +50,7 @@ impl RingItem {
     /// An event of the log; `None` if nobody is told of `entry`.
     pub(super) fn of(entry: Entry, old: Old, new: Option<Body>) -> Option<RingItem> {
         let event = event_of(&entry.frame, entry.id.as_deref(), entry.cause.op)?;
+        let (old, new) = if entry.erased { (Old::Unknown, None) } else { (old, new) };
         Some(RingItem { seq: Some(entry.seq), event, entry: Some(entry), old, new, frame: OnceLock::new() })
     }
 
@@ -141,6 +143,7 @@ pub struct Ring {
     oldest: Seq,
     items: RwLock<Items>,
     head: watch::Sender<u64>,
+    erased: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -186,7 +189,13 @@ impl Ring {
     /// An empty ring that stands for all events after `floor`.
     pub(super) fn new(limits: RingLimits, epoch: Arc<str>, floor: Seq) -> Ring {
         let items = Items { epoch, queue: VecDeque::new(), first: 0, weight: 0, bytes: 0, floor, closed: false };
-        Ring { limits, oldest: floor, items: RwLock::new(items), head: watch::Sender::new(0) }
+        Ring {
+            limits,
+            oldest: floor,
+            items: RwLock::new(items),
+            head: watch::Sender::new(0),
+            erased: AtomicU64::new(0),
+        }
     }
 
     /// Adds events of the log, then wakes everyone.
@@ -212,6 +221,34 @@ impl Ring {
     /// Adds an event that is not in the log.
     pub(super) fn tell(&self, event: DioEvent) {
         self.push([RingItem::bus_only(event)]);
+    }
+
+    /// Erases rows from the events up to position `upto`, as the journal has them from now on.
+    pub(super) fn erase(&self, eraser: &mut Eraser, upto: Seq) {
+        let mut items = self.items.write();
+        let Items { queue, bytes, .. } = &mut *items;
+        for kept in queue.iter_mut() {
+            let Some(entry) = kept.item.entry.as_ref().filter(|entry| entry.seq <= upto) else { continue };
+            if !eraser.concerns(entry) {
+                continue;
+            }
+            let mut entry = entry.clone();
+            let (before, old, new) = (kept.item.size(), kept.item.old.clone(), kept.item.new.clone());
+            if eraser.erase(&mut entry)
+                && let Some(item) = RingItem::of(entry, old, new)
+            {
+                *bytes = *bytes - before + item.size();
+                kept.item = Arc::new(item);
+            }
+        }
+        drop(items);
+        self.erased.fetch_max(upto, Ordering::AcqRel);
+    }
+
+    /// The newest position from which rows were erased: what was made of the rows as they were up to there is not to be told any
+    /// more.
+    pub fn erased(&self) -> Seq {
+        self.erased.load(Ordering::Acquire)
     }
 
     /// Nothing will be added any more.

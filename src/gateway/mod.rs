@@ -36,6 +36,7 @@ mod patch;
 mod pipeline;
 mod prefer;
 mod problem;
+mod purge;
 mod query;
 mod record;
 mod refresh;

@@ -17,7 +17,7 @@ use super::problem::{ApiError, Code};
 use super::state::{Place, Shared};
 use super::{
     aggregate, answer, assets, backup, delete, events, health, index, insert, list, metrics, openapi, operations,
-    patch, query, record, refresh, replace, schema, webhook, write,
+    patch, purge, query, record, refresh, replace, schema, webhook, write,
 };
 
 /// What a path can be.
@@ -48,6 +48,7 @@ pub(super) enum Route {
     Query,
     Aggregate,
     Refresh,
+    Purge,
     Schema,
     Row,
     RowEvents,
@@ -59,12 +60,12 @@ type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 impl Route {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Route; 29] = {
+    pub(super) const ALL: [Route; 30] = {
         use Route::*;
         [
             Index, Docs, Live, Ready, Metrics, OpenApi, AsyncApi, Asset, Problem, Operations, RetryMany, Operation,
             Retry, Backup, Hook, Deliveries, Delivery, Replay, ManyEvents, Rows, Events, LiveRows, Query, Aggregate,
-            Refresh, Schema, Row, RowEvents, None,
+            Refresh, Purge, Schema, Row, RowEvents, None,
         ]
     };
 
@@ -110,6 +111,7 @@ impl Route {
             (_, (Some("_query"), None, _)) => Route::Query,
             (_, (Some("_aggregate"), None, _)) => Route::Aggregate,
             (_, (Some("_refresh"), None, _)) => Route::Refresh,
+            (_, (Some("_purge"), None, _)) => Route::Purge,
             (_, (Some("_schema"), None, _)) => Route::Schema,
             (_, (Some(_), None, _)) => Route::Row,
             (_, (Some(_), Some("events"), None)) => Route::RowEvents,
@@ -145,6 +147,7 @@ impl Route {
             Route::Query => "/{dio}/_query",
             Route::Aggregate => "/{dio}/_aggregate",
             Route::Refresh => "/{dio}/_refresh",
+            Route::Purge => "/{dio}/_purge",
             Route::Schema => "/{dio}/_schema",
             Route::Row => "/{dio}/{id}",
             Route::RowEvents => "/{dio}/{id}/events",
@@ -195,6 +198,7 @@ impl Route {
             (Route::Events, "GET") => events::subscribe.call(request, shared),
             (Route::LiveRows, "GET") => events::live.call(request, shared),
             (Route::Refresh, "POST") => refresh::refresh.call(request, shared),
+            (Route::Purge, "POST") => purge::purge.call(request, shared),
             (Route::Schema, "GET") => schema::schema.call(request, shared),
             (Route::Row, "GET") => record::record.call(request, shared),
             (Route::Row, "POST") => insert::insert_at.call(request, shared),
@@ -213,14 +217,22 @@ impl Route {
         let changes = matches!(method, "POST" | "PUT" | "PATCH" | "DELETE");
         let allow = match self {
             // A word of the URL where an id would stand: writes are told so, whatever else the word can do.
-            Route::Events | Route::LiveRows | Route::Query | Route::Refresh | Route::Schema if changes => {
+            Route::Events | Route::LiveRows | Route::Query | Route::Refresh | Route::Purge | Route::Schema
+                if changes =>
+            {
                 return write::reserved(word);
             }
             Route::Rows | Route::Row => match shared.dio(dio) {
                 Ok(at) => at.allowed(if self == Route::Rows { Place::Rows } else { Place::Row }),
                 Err(error) => return error,
             },
-            Route::RetryMany | Route::Retry | Route::Backup | Route::Query | Route::Refresh | Route::Replay => {
+            Route::RetryMany
+            | Route::Retry
+            | Route::Backup
+            | Route::Query
+            | Route::Refresh
+            | Route::Purge
+            | Route::Replay => {
                 HeaderValue::from_static("POST")
             }
             Route::Hook => HeaderValue::from_static("POST, OPTIONS"),

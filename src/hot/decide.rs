@@ -87,6 +87,10 @@ pub enum Cmd {
     Attach(Arc<Built>),
     /// An index is not worth its memory.
     Detach(Spec),
+    /// Everything that is known of these rows goes; see [`Entry::purge`].
+    Purge(Arc<[Id]>),
+    /// The purge at this position has ended.
+    Purged(Seq),
 }
 
 /// A write as it enters the State.
@@ -400,6 +404,8 @@ impl State {
                 draft.decision.outcome = Outcome::Applied { inserted: 0, changed: 0, removed: 0 };
             }
             Cmd::Detach(spec) => draft.note(Note::Detach(spec.clone())),
+            Cmd::Purge(ids) => self.decide_purge(&mut draft, ids)?,
+            Cmd::Purged(seq) => draft.note(Note::Purged(*seq)),
         }
         for entry in &mut draft.decision.entries {
             let row = match &entry.base {

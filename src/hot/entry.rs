@@ -54,6 +54,20 @@ pub struct Entry {
     /// Positions that feeds have reached with this entry.
     #[serde(rename = "m", default, skip_serializing_if = "Vec::is_empty")]
     pub marks: Vec<FeedMark>,
+    /// Whether the values of its row were erased, by a purge: nobody can tell any more what the row was before and after.
+    #[serde(rename = "x", default, skip_serializing_if = "std::ops::Not::not")]
+    pub erased: bool,
+    /// Ids of rows that are to be erased from all older entries. None once that is done.
+    #[serde(rename = "z", default = "no_ids", skip_serializing_if = "is_none")]
+    pub purge: Arc<[Id]>,
+}
+
+fn no_ids() -> Arc<[Id]> {
+    Arc::from([])
+}
+
+fn is_none(ids: &Arc<[Id]>) -> bool {
+    ids.is_empty()
 }
 
 /// Versions of a row by clock: the Dio's own version column, or the sender of an upstream event.
@@ -365,6 +379,8 @@ impl Entry {
             frame: Frame::Silent,
             former: Former::Unknown,
             marks: Vec::new(),
+            erased: false,
+            purge: no_ids(),
         }
     }
 
@@ -395,6 +411,8 @@ impl Entry {
     /// filters judge it by the row as it is, which mostly is the confirmed one.
     pub(crate) fn remember(&mut self, old: Option<&Body>, new: Option<&Body>, layout: &Layout) {
         match self.frame {
+            // What goes with a purge is kept nowhere.
+            _ if self.erased => {}
             Frame::Changed | Frame::Removed => self.former = Former::between(old, new, layout),
             Frame::WriteCommitted if self.visible_body() != new => self.former = Former::Same(new.cloned()),
             _ => {}

@@ -6,6 +6,7 @@
 mod decide;
 mod diff;
 mod entry;
+mod erase;
 mod former;
 mod op;
 pub mod plan;
@@ -23,6 +24,7 @@ pub use diff::{confirmed, confirmed_at, diff, may_change, missing};
 pub use entry::{
     Base, BulkRow, COLUMN_CLOCK, Cause, Entry, FeedMark, Frame, Many, OpChange, Origin, Versions, Visible,
 };
+pub use erase::Eraser;
 pub use former::Former;
 pub use op::{Assumed, Effect, Op, OpError, OpId, OpState};
 pub(crate) use state::NO_ROW;

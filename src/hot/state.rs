@@ -111,6 +111,8 @@ pub struct State {
     /// Whether every entry is applied to the State that it was decided on, so that what it says of the visible row holds: not while
     /// a log with gaps is read back.
     sequential: bool,
+    /// Purges whose rows may still be in older entries of the log, by position.
+    pub(super) purges: OrdMap<Seq, Arc<[Id]>>,
     /// While entries from before the position of the cache are read: rows to be folded when they are through, each once however
     /// many operations lie over it, and where those that the master does not have were shown last.
     unfolded: Option<IndexMap<Id, Option<Ordinal>>>,
@@ -144,6 +146,10 @@ pub enum Note {
     Attach(Arc<Built>),
     /// An index is gone.
     Detach(Spec),
+    /// What settled operations wrote to these rows is forgotten.
+    Forget(Arc<std::collections::HashSet<Id>>),
+    /// The purge at this position has ended.
+    Purged(Seq),
 }
 
 /// What [`State::apply`] found and did, for those who tell others.
@@ -206,6 +212,7 @@ impl State {
             lost: HashSet::new(),
             gap: false,
             sequential: false,
+            purges: OrdMap::new(),
             unfolded: None,
         }
     }
@@ -349,11 +356,13 @@ impl State {
         self.table.last_ordinal().map_or(ORDINAL_STEP, |last| (last / ORDINAL_STEP + 1).saturating_mul(ORDINAL_STEP))
     }
 
-    /// Positions of entries that must outlive a trim: those that made the operations what they are. Operations that have
-    /// ended are among them as long as they are remembered: one may have been open at the position of the cache.
+    /// Positions of entries that must outlive a trim: purges that have not ended, and those that made the operations what they
+    /// are. Operations that have ended are among them as long as they are remembered: one may have been open at the position of
+    /// the cache.
     pub fn kept_entries(&self) -> Vec<Seq> {
         let mut keep: Vec<Seq> =
             self.ops.values().flat_map(|op| std::iter::once(op.staged).chain(op.log.iter().copied())).collect();
+        keep.extend(self.purges.keys().copied());
         keep.sort_unstable();
         keep.dedup();
         keep
@@ -465,6 +474,9 @@ impl State {
     /// applied, or after [`State::advance`].
     pub fn apply(&mut self, entry: &Entry) -> Applied {
         let mut applied = Applied::default();
+        if !entry.purge.is_empty() {
+            self.purges.insert(entry.seq, Arc::clone(&entry.purge));
+        }
         if entry.seq <= self.seq {
             self.apply_known(entry);
             return applied;
@@ -558,6 +570,8 @@ impl State {
                 self.table.attach(built.index().clone(), built.from());
             }
             Note::Detach(spec) => self.table.detach(spec),
+            Note::Forget(ids) => self.forget_values(ids),
+            Note::Purged(seq) => drop(self.purges.remove(seq)),
         }
     }
 

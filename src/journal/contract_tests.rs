@@ -6,7 +6,7 @@ use super::double::FaultyJournal;
 use super::memory::unix_ms;
 use super::{
     AppendError, Changes, Claim, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Fence, InboxLimits, InboxUse,
-    Journal, JournalError, Kept, LogBatch, LogEntry, Mark, MemoryJournal, Raw, RedbJournal, Seq,
+    Journal, JournalError, Kept, LogBatch, LogEntry, Mark, MemoryJournal, Raw, RedbJournal, Rewrite, Seq,
 };
 
 const NEVER: u64 = u64::MAX;
@@ -285,6 +285,39 @@ async fn what_is_done_is_dropped_first_and_what_waits_never(journal: &dyn Journa
     journal.limit_inbox(InboxLimits::default());
 }
 
+async fn a_rewrite_replaces_what_is_there_and_moves_nothing(journal: &dyn Journal) {
+    use DeliveryState::Applied;
+    let state = journal.open("rewrite", "s").await.unwrap();
+    journal.open("untouched", "s").await.unwrap();
+    append(journal, batch("rewrite", 0, ["a", "b", "c", "d"])).await.unwrap();
+    append(journal, batch("untouched", 0, ["a", "b"])).await.unwrap();
+    keep(journal, "rewrite", [delivery(101, Applied), delivery(102, Applied)]).await;
+    let before = journal.inbox();
+    journal.trim("rewrite", 2, &[], 0).await.unwrap();
+    let entries = [(1, "gone"), (2, "x"), (4, "a longer one"), (9, "never there")];
+    let entries = entries.map(|(seq, text)| LogEntry { seq, bytes: text.into() });
+    let deliveries = [101, 109].map(DeliveryId::from_u128).into();
+    journal
+        .rewrite(Rewrite { entries: entries.into(), deliveries, ..Rewrite::nothing(&"rewrite".into()) })
+        .await
+        .unwrap();
+    journal.rewrite(Rewrite::nothing(&"rewrite".into())).await.unwrap();
+    for _ in 0..2 {
+        let stored = journal.read("rewrite", 0, usize::MAX).await.unwrap();
+        let stored: Vec<(Seq, &[u8])> = stored.iter().map(|entry| (entry.seq, &entry.bytes[..])).collect();
+        assert_eq!(stored, [(2, &b"x"[..]), (3, b"c"), (4, b"a longer one")]);
+        assert_eq!(journal.read("untouched", 0, usize::MAX).await.unwrap(), batch("untouched", 0, ["a", "b"]).entries);
+        let now = journal.open("rewrite", "s").await.unwrap();
+        assert_eq!((now.epoch, now.head, now.oldest), (state.epoch.clone(), 4, 2));
+        assert_eq!(journal.delivery(DeliveryId::from_u128(101)).await.unwrap(), None);
+        assert!(journal.delivery(DeliveryId::from_u128(102)).await.unwrap().is_some());
+        assert_eq!((journal.inbox().count, journal.inbox().bytes), (before.count - 1, before.bytes - 100));
+        journal.reopen().await.unwrap();
+    }
+    append(journal, batch("rewrite", 4, ["e"])).await.unwrap();
+    assert!(journal.rewrite(Rewrite::nothing(&"never opened".into())).await.is_err());
+}
+
 async fn claims_have_a_bound_within_which_expired_ones_make_room(journal: &dyn Journal) {
     journal.open("bound", "s").await.unwrap();
     let others = journal.inbox().claims;
@@ -334,6 +367,7 @@ async fn a_closed_journal_says_so(journal: &dyn Journal) {
     assert!(matches!(journal.claim("order").await, Err(JournalError::Closed)));
     assert!(matches!(journal.logs().await, Err(JournalError::Closed)));
     assert!(matches!(journal.trim("order", 0, &[], 0).await, Err(JournalError::Closed)));
+    assert!(matches!(journal.rewrite(Rewrite::nothing(&"order".into())).await, Err(JournalError::Closed)));
     assert!(append(journal, batch("order", 3, ["x"])).await.is_err());
     journal.close().await;
 }
@@ -349,6 +383,7 @@ pub(super) async fn keeps_the_contract(journal: &dyn Journal) {
     a_new_epoch_carries_over_what_it_is_told_to_with_claims_marks_and_deliveries(journal).await;
     deliveries_are_kept_with_what_was_sent_and_found_by_state_and_hook(journal).await;
     what_is_done_is_dropped_first_and_what_waits_never(journal).await;
+    a_rewrite_replaces_what_is_there_and_moves_nothing(journal).await;
     claims_have_a_bound_within_which_expired_ones_make_room(journal).await;
     heads_follow_what_is_stored(journal).await;
     reopening_keeps_everything(journal).await;

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::{
     AppendError, Delivery, DeliveryId, DeliveryQuery, Fence, InboxLimits, InboxUse, Journal, JournalError, LogBatch,
-    LogEntry, LogId, LogState, Raw, Seq,
+    LogEntry, LogId, LogState, Raw, Rewrite, Seq,
 };
 
 /// What goes wrong with one append.
@@ -313,6 +313,13 @@ impl Journal for FaultyJournal {
 
     async fn trim(&self, log: &str, before: Seq, keep: &[Seq], now: u64) -> Result<(), JournalError> {
         self.inner.trim(log, before, keep, now).await
+    }
+
+    async fn rewrite(&self, rewrite: Rewrite) -> Result<(), JournalError> {
+        if self.plan.lock().broken {
+            return Err(JournalError::Io { path: "(double)".into(), detail: "reopen first".into() });
+        }
+        self.inner.rewrite(rewrite).await
     }
 
     async fn lease(&self, log: &str) -> Result<Fence, JournalError> {

@@ -314,7 +314,8 @@ impl Index {
         self.remove(id);
     }
 
-    fn remove(&mut self, id: u128) {
+    /// Takes note that one is not stored any more.
+    pub(super) fn remove(&mut self, id: u128) {
         let Some(held) = self.held.remove(&id) else { return };
         self.bytes -= held.bytes;
         if held.state == DeliveryState::Received {

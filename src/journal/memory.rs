@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::inbox::Index;
 use super::{
     AppendError, Delivery, DeliveryId, DeliveryQuery, Fence, InboxLimits, InboxUse, Journal, JournalError, LogBatch,
-    LogEntry, LogId, LogState, Raw, Seq, new_epoch,
+    LogEntry, LogId, LogState, Raw, Rewrite, Seq, new_epoch,
 };
 
 /// A journal in memory.
@@ -233,6 +233,19 @@ impl Journal for MemoryJournal {
         stored.entries.retain(|seq, _| *seq >= before || keep.binary_search(seq).is_ok());
         stored.oldest = stored.oldest.max(before.min(stored.head + 1));
         store.sweep_claims(now);
+        Ok(())
+    }
+
+    async fn rewrite(&self, rewrite: Rewrite) -> Result<(), JournalError> {
+        let mut store = self.store.lock();
+        let log = store.log(&rewrite.log)?;
+        for entry in rewrite.entries {
+            log.entries.entry(entry.seq).and_modify(|bytes| *bytes = entry.bytes);
+        }
+        for id in rewrite.deliveries {
+            store.deliveries.remove(&id);
+            store.index.remove(id.as_u128());
+        }
         Ok(())
     }
 

@@ -22,7 +22,7 @@ pub use self::redb::RedbJournal;
 pub use crate::redb_file::disk;
 pub use inbox::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, InboxLimits, InboxUse, Kept, Raw};
 pub use memory::MemoryJournal;
-pub use salvage::{Salvaged, salvage, salvage_deliveries};
+pub use salvage::{Measured, Salvaged, salvage, salvage_deliveries};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -99,6 +99,24 @@ pub struct LogBatch {
     pub deliveries: Vec<Kept>,
     /// Marks that are overwritten with them.
     pub marks: Vec<Mark>,
+}
+
+/// A change of what one log holds already, for the erasure of rows: all of it or nothing.
+#[derive(Clone, Debug)]
+pub struct Rewrite {
+    /// The log.
+    pub log: LogId,
+    /// Stored entries as they are from now on, each at its old position. Positions that hold no entry any more are left out.
+    pub entries: Vec<LogEntry>,
+    /// Deliveries that are dropped, whatever became of them.
+    pub deliveries: Vec<DeliveryId>,
+}
+
+impl Rewrite {
+    /// A rewrite that changes nothing: whether a journal takes it tells whether it can rewrite.
+    pub fn nothing(log: &LogId) -> Rewrite {
+        Rewrite { log: LogId::clone(log), entries: Vec::new(), deliveries: Vec::new() }
+    }
 }
 
 /// A small value that each append may overwrite: the position that a feed has reached at its sender.
@@ -183,6 +201,12 @@ pub enum JournalError {
     /// It was closed.
     #[error("the journal is closed")]
     Closed,
+    /// The journal cannot do that; nothing was tried.
+    #[error("this journal cannot {what}")]
+    Unsupported {
+        /// What was asked, as a verb phrase.
+        what: &'static str,
+    },
 }
 
 /// An ordered, conditional, durable log per Dio.
@@ -270,6 +294,16 @@ pub trait Journal: Send + Sync + 'static {
     /// # Errors
     /// [`JournalError`] if it cannot be stored; nothing is dropped then.
     async fn trim(&self, log: &str, before: Seq, keep: &[Seq], now: u64) -> Result<(), JournalError>;
+
+    /// Replaces entries and drops deliveries: durable on return, all of it or nothing. Positions, heads and epoch stay as they
+    /// are. Journals that cannot do it keep this default.
+    ///
+    /// # Errors
+    /// [`JournalError::Unsupported`] if it cannot rewrite, whatever is asked; another if it cannot be stored.
+    async fn rewrite(&self, rewrite: Rewrite) -> Result<(), JournalError> {
+        let _ = rewrite;
+        Err(JournalError::Unsupported { what: "rewrite entries" })
+    }
 
     /// The right to append to a log.
     ///

@@ -22,7 +22,7 @@ use super::memory::{Budget, Heads, check_batch, not_open, unix_ms};
 use super::redb_inbox::{self, Stored};
 use super::{
     AppendError, Delivery, DeliveryId, DeliveryQuery, InboxLimits, InboxUse, Journal, JournalError, Kept, LogBatch,
-    LogEntry, LogId, LogState, Raw, Seq, new_epoch,
+    LogEntry, LogId, LogState, Raw, Rewrite, Seq, new_epoch,
 };
 use crate::redb_file::{BackendFactory, Copy, Fault, Options, Owner, RedbFile, blocking, seal, unseal};
 
@@ -517,6 +517,30 @@ impl Inner {
         Ok(())
     }
 
+    fn rewrite(&self, rewrite: &Rewrite) -> Result<(), Fault> {
+        let mut writer = self.writer.lock();
+        let Some(log) = self.logs.read().get(&rewrite.log).cloned() else {
+            self.file.with(|_| Ok(()))?;
+            return Err(Fault::Io { detail: not_open(&self.file.label(), &rewrite.log).to_string(), full: false });
+        };
+        if rewrite.entries.is_empty() && rewrite.deliveries.is_empty() {
+            return self.file.with(|_| Ok(()));
+        }
+        self.write(&mut writer, |_, transaction| {
+            let mut entries = transaction.open_table(ENTRIES)?;
+            for entry in &rewrite.entries {
+                if entries.get((log.id, entry.seq))?.is_some() {
+                    let sealed = seal(entry_salt(log.id, entry.seq), &[&entry.bytes]);
+                    entries.insert((log.id, entry.seq), sealed.as_slice())?;
+                }
+            }
+            redb_inbox::remove(transaction, &rewrite.deliveries)
+        })?;
+        let mut inbox = self.inbox.write();
+        rewrite.deliveries.iter().for_each(|id| inbox.remove(id.as_u128()));
+        Ok(())
+    }
+
     fn claim_room(&self) -> Result<bool, Fault> {
         let mut writer = self.writer.lock();
         if !self.inbox.read().claim_room() && self.inbox.write().may_sweep() {
@@ -774,6 +798,10 @@ impl Journal for RedbJournal {
     async fn trim(&self, log: &str, before: Seq, keep: &[Seq], now: u64) -> Result<(), JournalError> {
         let (log, keep) = (log.to_string(), keep.to_vec());
         self.run(move |inner| inner.trim(&log, before, &keep, now)).await
+    }
+
+    async fn rewrite(&self, rewrite: Rewrite) -> Result<(), JournalError> {
+        self.run(move |inner| inner.rewrite(&rewrite)).await
     }
 
     async fn reopen(&self) -> Result<(), JournalError> {

@@ -60,6 +60,19 @@ pub(super) fn store(transaction: &WriteTransaction, kept: &[&Kept], index: &Inde
     Ok(stored)
 }
 
+/// Stages the removal of these deliveries.
+pub(super) fn remove(transaction: &WriteTransaction, ids: &[DeliveryId]) -> Result<(), Fault> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let mut table = transaction.open_table(DELIVERIES)?;
+    for id in ids.iter().map(|id| id.as_u128()) {
+        table.remove((id, KNOWN))?;
+        table.remove((id, SENT))?;
+    }
+    Ok(())
+}
+
 /// Fills an empty index with what the file holds.
 pub(super) fn load(database: &Database, index: &mut Index) -> Result<(), Fault> {
     let Some(table) = open(database)? else { return Ok(()) };

@@ -52,12 +52,22 @@ impl Salvaged {
     }
 }
 
-/// Reads what can be read of the journal at `path`, log by log. `measure` gives length and position of an entry that bytes begin
-/// with, if they do.
+/// An entry that bytes begin with.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    /// Its length.
+    pub length: usize,
+    /// Its position.
+    pub seq: Seq,
+    /// Whether values were erased from it. Of two entries of one position the erased one is the newer.
+    pub erased: bool,
+}
+
+/// Reads what can be read of the journal at `path`, log by log. `measure` knows an entry that bytes begin with, if they do.
 ///
 /// # Errors
 /// [`JournalError::Locked`] if somebody has it open, [`JournalError::Io`] if the file cannot be read at all. Damage is no error.
-pub fn salvage(path: &Path, measure: impl Fn(&[u8]) -> Option<(usize, Seq)>) -> Result<Vec<Salvaged>, JournalError> {
+pub fn salvage(path: &Path, measure: impl Fn(&[u8]) -> Option<Measured>) -> Result<Vec<Salvaged>, JournalError> {
     let bytes = read(path).map_err(|fault| journal_error(&path.display().to_string(), fault))?;
     let mut table = Found::default();
     // Verified first; what does not pass is read as far as it goes.
@@ -166,19 +176,22 @@ fn drop_quietly(file: RedbFile) {
 }
 
 /// Entries anywhere in `bytes`. A page that was freed may hold some that had been dropped, or were never committed.
-fn carve(bytes: &[u8], measure: impl Fn(&[u8]) -> Option<(usize, Seq)>) -> BTreeMap<(u32, Seq), Bytes> {
-    let mut found = BTreeMap::new();
+fn carve(bytes: &[u8], measure: impl Fn(&[u8]) -> Option<Measured>) -> BTreeMap<(u32, Seq), Bytes> {
+    let mut found: BTreeMap<(u32, Seq), (bool, Bytes)> = BTreeMap::new();
     for at in memchr::memchr_iter(SEAL_VERSION, bytes) {
-        let Some((length, seq)) = bytes.get(at + SEAL..).and_then(&measure) else { continue };
+        let Some(Measured { length, seq, erased }) = bytes.get(at + SEAL..).and_then(&measure) else { continue };
         let Some(sealed) = bytes.get(at..at + SEAL + length) else { continue };
         // A salt is the log's number, forty bits up, with the position.
         let Some(log) = salt_of(sealed).map(|salt| salt ^ seq).filter(|log| log.trailing_zeros() >= 40) else {
             continue;
         };
         let Ok(log) = u32::try_from(log >> 40) else { continue };
-        found.insert((log, seq), Bytes::copy_from_slice(&sealed[SEAL..]));
+        let known = found.get(&(log, seq)).is_some_and(|(known, _)| *known && !erased);
+        if !known {
+            found.insert((log, seq), (erased, Bytes::copy_from_slice(&sealed[SEAL..])));
+        }
     }
-    found
+    found.into_iter().map(|(at, (_, bytes))| (at, bytes)).collect()
 }
 
 /// Bytes of a log's name, at most, that are tried.

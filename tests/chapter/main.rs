@@ -14,6 +14,7 @@ mod facade;
 mod lens;
 mod live;
 mod narrowing;
+mod purge;
 mod refresh;
 mod reopen;
 mod replacement;

@@ -32,6 +32,7 @@ mod rest_list;
 mod rest_operations;
 mod rest_prefer;
 mod rest_pressure;
+mod rest_purge;
 mod rest_refresh;
 mod rest_refusals;
 mod rest_write;

@@ -1,27 +1,36 @@
 //! A journal that can be held.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use diorama::journal::{
     AppendError, Delivery, DeliveryId, DeliveryQuery, InboxLimits, InboxUse, Journal, JournalError, LogBatch, LogEntry,
-    LogId, LogState, MemoryJournal, Raw, Seq,
+    LogId, LogState, MemoryJournal, Raw, Rewrite, Seq,
 };
 use tokio::sync::watch;
 
 use super::Gate;
 
-/// A memory journal whose appends pass a gate.
+/// A memory journal whose appends pass a gate, and that cannot rewrite unless it is told to.
 #[derive(Default)]
 pub struct GatedJournal {
-    journal: MemoryJournal,
+    journal: Arc<MemoryJournal>,
     gate: Gate,
     lasting: bool,
+    rewrites: Option<AtomicUsize>,
 }
 
 impl GatedJournal {
     /// One that calls itself durable.
     pub fn lasting() -> GatedJournal {
         GatedJournal { lasting: true, ..GatedJournal::default() }
+    }
+
+    /// One on `journal` that can rewrite so many times, and fails from then on.
+    pub fn rewriting(journal: Arc<MemoryJournal>, times: usize) -> GatedJournal {
+        GatedJournal { journal, rewrites: Some(AtomicUsize::new(times)), ..GatedJournal::default() }
     }
 
     /// The gate that every append passes.
@@ -87,6 +96,15 @@ impl Journal for GatedJournal {
 
     async fn trim(&self, log: &str, before: Seq, keep: &[Seq], now: u64) -> Result<(), JournalError> {
         self.journal.trim(log, before, keep, now).await
+    }
+
+    async fn rewrite(&self, rewrite: Rewrite) -> Result<(), JournalError> {
+        let Some(left) = &self.rewrites else { return Err(JournalError::Unsupported { what: "rewrite entries" }) };
+        let taken = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        match taken {
+            Ok(_) => self.journal.rewrite(rewrite).await,
+            Err(_) => Err(JournalError::Io { path: "(gated)".into(), detail: "told to fail".into() }),
+        }
     }
 
     async fn reopen(&self) -> Result<(), JournalError> {

@@ -20,6 +20,8 @@ mod openapi;
 mod ops;
 mod process;
 #[cfg(unix)]
+mod purge;
+#[cfg(unix)]
 mod readme;
 mod real;
 #[cfg(unix)]

@@ -14,7 +14,7 @@ use crate::app::{Failure, OTHER};
 use crate::dio::Operation;
 use crate::gateway::{delivery_json, operation_json};
 use crate::hot::{Effect, Entry, Op, OpState, Rules, State};
-use crate::journal::{Delivery, Raw, Salvaged, salvage, salvage_deliveries};
+use crate::journal::{Delivery, Measured, Raw, Salvaged, salvage, salvage_deliveries};
 use crate::vista::Schema;
 
 /// Writes what `journal` holds to `to`, or to the standard output, and says what is lost.
@@ -22,7 +22,10 @@ pub(super) fn run(journal: &Path, to: Option<&Path>) -> Result<(), Failure> {
     // Damaged pages make redb panic. It is caught, and no news to whoever salvages.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let found = salvage(journal, |bytes| Entry::decode_first(bytes).map(|(entry, length)| (length, entry.seq)));
+    let found = salvage(journal, |bytes| {
+        let (entry, length) = Entry::decode_first(bytes)?;
+        Some(Measured { length, seq: entry.seq, erased: entry.erased })
+    });
     let deliveries = salvage_deliveries(journal);
     std::panic::set_hook(hook);
     let found = found?;

@@ -86,7 +86,8 @@ impl View {
     /// What is told of the event with the number `at` in the ring, or of one that is not there any more.
     pub(super) fn tell(&self, item: &RingItem, at: Option<u64>) -> Option<Told> {
         let entry = item.entry.as_ref()?;
-        if self.filter.is_none() && self.goes_as_it_is() {
+        // What was remembered of the event has the row that was erased since.
+        if entry.erased || self.filter.is_none() && self.goes_as_it_is() {
             return self.told(item, entry);
         }
         let Some(at) = at else { return self.told(item, entry) };
@@ -150,7 +151,9 @@ impl View {
     /// Whether the verdict on an event needs the row before it, which is not known. What was not written is judged without.
     pub(super) fn is_blind(&self, item: &RingItem) -> bool {
         let needs = |entry: &Entry| {
-            matches!(entry.frame, Frame::Changed | Frame::Removed) && !matches!(entry.visible, Visible::Same)
+            let told = matches!(entry.frame, Frame::Changed | Frame::Removed);
+            // That a row was erased is told to everybody: nobody can tell any more who saw it.
+            told && !matches!(entry.visible, Visible::Same) && !entry.erased
         };
         self.filter.is_some() && item.old == Old::Unknown && item.entry.as_ref().is_some_and(needs)
     }

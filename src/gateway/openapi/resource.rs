@@ -84,6 +84,16 @@ impl Resource<'_> {
         let refresh = refresh.response("200", answers::json("What changed.", named("Refreshed")).build());
         let refresh = answers::refusals(refresh, &[400, 409, 502, 503, 504]);
         api.add(&format!("{}/_refresh", self.list_path()), HttpMethod::Post, refresh);
+        let about = "Erase what is kept of rows";
+        let purge = self.operation(api, "purge", false, &HttpMethod::Post, about);
+        let purge = purge.description(Some(
+            "Rows, what the log remembers of them, values of settled writes and kept deliveries that name them. The source is not \
+             touched: delete the rows there first, else they come back with the next refresh.",
+        ));
+        let purge = purge.request_body(Some(body(&["application/json", "application/cbor"], named("Purge"))));
+        let purge = purge.response("200", answers::json("What was erased.", named("Purged")).build());
+        let purge = answers::refusals(purge, &[400, 405, 408, 409, 413, 415, 422, 503, 507]);
+        api.add(&format!("{}/_purge", self.list_path()), HttpMethod::Post, purge);
         let schema = self.operation(api, "describe", false, &HttpMethod::Get, "Columns, and what can be done");
         let schema = schema.response("200", answers::json("The description.", named("Description")).build());
         api.add(&format!("{}/_schema", self.list_path()), HttpMethod::Get, schema);

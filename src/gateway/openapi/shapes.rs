@@ -83,6 +83,8 @@ pub(super) fn add(api: &mut Api) {
     ]);
     api.schema("FilterResult", result.property("problem", named("Problem")));
     api.schema("Refreshed", refreshed());
+    api.schema("Purge", purge());
+    api.schema("Purged", purged());
     api.schema("Explained", explained());
     api.schema("Query", query());
     api.schema("Filter", filter());
@@ -166,6 +168,26 @@ fn refreshed() -> ObjectBuilder {
         ("undecodable", count().into()),
         ("seconds", of(Type::Number).into()),
     ])
+}
+
+fn purge() -> ObjectBuilder {
+    let ids = array(text()).min_items(Some(1)).max_items(Some(crate::dio::MOST_IDS));
+    object([("ids", ids.build().into())]).additional_properties(Some(AdditionalProperties::FreeForm(false)))
+}
+
+fn purged() -> ObjectBuilder {
+    let gone = |what: &str| count().description(Some(what.to_string()));
+    let ids = |what: &str| array(text()).description(Some(what.to_string()));
+    let left = ids("Ids that the source still has; null if it was not asked or did not answer.");
+    object([
+        ("position", text().into()),
+        ("rows", gone("Rows that were removed from what readers see.").into()),
+        ("entries", gone("Entries of the log that were rewritten.").into()),
+        ("operations", gone("Settled writes whose values were erased.").into()),
+        ("deliveries", gone("Kept deliveries that named one of the rows and were dropped.").into()),
+        ("returned", ids("Ids that readers see again.").build().into()),
+    ])
+    .property("in_source", left)
 }
 
 fn filter() -> ObjectBuilder {

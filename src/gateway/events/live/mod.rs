@@ -40,6 +40,7 @@ use super::super::state::Mounted;
 use super::frame::{self, Encoding};
 use super::view::prepared;
 use super::wish::{LiveWish, Of};
+use crate::dio::Ring;
 use crate::journal::Seq;
 use crate::record::{Body, CborValue, Id, Layout, Record, value_to_json};
 use crate::scenery::{Generation, Shown, TableScenery, ValueScenery};
@@ -70,6 +71,7 @@ pub(super) struct Live {
     encoding: Encoding,
     writer: Writer,
     records: bool,
+    ring: Arc<Ring>,
     log: Mutex<Log>,
     /// What it holds of the gateway's budgets, on the account of who asked first.
     _leases: [Lease; 2],
@@ -95,6 +97,22 @@ struct Log {
     /// The position before it.
     floor: Seq,
     bytes: usize,
+}
+
+impl Log {
+    /// Forgets changes that led to the list at `upto` or before: whoever has not got all of them gets the rows.
+    fn forget(&mut self, upto: Seq) {
+        while self.changes.front().is_some_and(|oldest| oldest.seq <= upto) {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some(old) = self.changes.pop_front() else { return };
+        self.bytes -= old.bytes;
+        self.floor = old.seq;
+        self.first += 1;
+    }
 }
 
 /// The frames of one change, which leads to the list at `seq`.
@@ -137,10 +155,11 @@ impl Live {
                 Writer::new(encoding.of_rows(), &crate::vista::Query::default(), &aggregation.schema())?
             }
         };
+        let ring = Arc::clone(at.dio.ring());
         let Shown { version, seq, total, rows } = scene.shown();
         let rows = rows.into_iter().map(|(id, body)| Row { id, body }).collect();
         let log = Log { version, seq, total, rows, changes: VecDeque::new(), first: 0, floor: seq, bytes: 0 };
-        Ok(Live { scene, encoding, writer, records: wish.records, log: Mutex::new(log), _leases: leases })
+        Ok(Live { scene, encoding, writer, records: wish.records, ring, log: Mutex::new(log), _leases: leases })
     }
 
     /// Moves when there may be something new.
@@ -159,6 +178,8 @@ impl Live {
             true => log.seq = seq,
             false => self.note(&mut log, self.scene.shown()),
         }
+        // They may have rows that were erased: whoever lacks some gets the rows anew.
+        log.forget(self.ring.erased());
         with(&mut log)
     }
 
@@ -180,10 +201,7 @@ impl Live {
             log.changes.push_back(Told { frames, seq: shown.seq, bytes });
         }
         while log.changes.len() > MOST_CHANGES || log.bytes > MOST_KEPT {
-            let Some(old) = log.changes.pop_front() else { break };
-            log.bytes -= old.bytes;
-            log.floor = old.seq;
-            log.first += 1;
+            log.drop_oldest();
         }
     }
 

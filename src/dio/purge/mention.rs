@@ -1,0 +1,104 @@
+//! Deliveries that name a row: its id is looked for as a word in what was sent.
+//!
+//! Which rows a delivery is about is not kept, and its webhook may be set up otherwise by now. So a delivery that has the id
+//! anywhere counts, also where it means something else.
+
+use std::collections::HashSet;
+
+use percent_encoding::percent_decode;
+use regex_automata::meta::{Config, Regex};
+use regex_automata::util::syntax;
+use serde_json::Value;
+
+use crate::journal::Raw;
+use crate::record::Id;
+use crate::vista::{Error, Result};
+
+/// Bytes of the compiled search, at most: a thousand long ids take about a tenth.
+const MOST_COMPILED: usize = 64 << 20;
+
+/// A search for ids.
+pub(super) struct Mentions {
+    ids: Vec<Id>,
+    words: Regex,
+}
+
+impl Mentions {
+    pub(super) fn of(ids: &HashSet<Id>) -> Result<Mentions> {
+        let ids: Vec<Id> = ids.iter().cloned().collect();
+        let word = |id: &Id| format!("(?:^|[^0-9A-Za-z_])(?:{})(?:$|[^0-9A-Za-z_])", regex_syntax::escape(id));
+        let patterns: Vec<String> = ids.iter().map(word).collect();
+        let words = Regex::builder()
+            .configure(Config::new().utf8_empty(false).nfa_size_limit(Some(MOST_COMPILED)))
+            .syntax(syntax::Config::new().utf8(false).unicode(false))
+            .build_many(&patterns)
+            .map_err(|error| Error::invalid(format!("these ids are too long to be searched for: {error}")))?;
+        Ok(Mentions { ids, words })
+    }
+
+    /// An id that `raw` has somewhere.
+    pub(super) fn first(&self, raw: &Raw) -> Option<&Id> {
+        let found = self.words.find(&text(raw)[..])?;
+        self.ids.get(found.pattern().as_usize())
+    }
+}
+
+/// What was sent, as it is and as forms, URLs and JSON mean it.
+fn text(raw: &Raw) -> Vec<u8> {
+    let mut text = raw.body.to_vec();
+    for more in std::iter::once(&raw.uri).chain(raw.headers.iter().map(|(_, value)| value)) {
+        text.push(b'\n');
+        text.extend_from_slice(more.as_bytes());
+    }
+    let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    text.push(b'\n');
+    text.extend(percent_decode(&spaced));
+    let values = serde_json::Deserializer::from_slice(&raw.body).into_iter::<Value>();
+    values.map_while(|value| value.ok()).for_each(|value| strings(&value, &mut text));
+    text
+}
+
+fn strings(value: &Value, text: &mut Vec<u8>) {
+    let mut word = |word: &str| {
+        text.push(b'\n');
+        text.extend_from_slice(word.as_bytes());
+    };
+    match value {
+        Value::String(string) => word(string),
+        Value::Object(members) => {
+            members.keys().for_each(|name| word(name));
+            members.values().for_each(|value| strings(value, text));
+        }
+        Value::Array(values) => values.iter().for_each(|value| strings(value, text)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(id: &str, body: &str) -> bool {
+        let raw = Raw { uri: "/webhooks/shop?row=url-id".into(), headers: Vec::new(), body: body.to_string().into() };
+        Mentions::of(&HashSet::from([Id::from(id), Id::from("another")])).unwrap().first(&raw).is_some()
+    }
+
+    #[test]
+    fn an_id_is_found_however_the_sender_wrote_it() {
+        for (id, body) in [
+            ("42", r#"{"id":42}"#),
+            ("42", r#"{"id":"42","name":"Bun"}"#),
+            ("42", "{\"id\":1}\n{\"id\":\"gid://shop/Product/42\"}"),
+            ("ann@example.org", "email=ann%40example.org&x=1"),
+            ("a b", "row=a+b"),
+            ("Grüße/1", r#"{"row":{"Gr\u00fc\u00dfe\/1":true}}"#),
+            ("1.5(x)", "1.5(x)"),
+            ("url-id", ""),
+        ] {
+            assert!(names(id, body), "{id} in {body}");
+        }
+        for (id, body) in [("42", r#"{"id":142,"at":"420"}"#), ("42", "x42"), ("1.5", "1x5"), ("row_1", "row_12")] {
+            assert!(!names(id, body), "{id} in {body}");
+        }
+    }
+}

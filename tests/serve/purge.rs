@@ -1,0 +1,137 @@
+//! Purges of a server that runs, is killed in the midst of them, and starts again.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::process::{PATIENCE, Server, folder};
+
+const CONFIG: &str = r#"
+[lens]
+cache = "cache.redb"
+
+[dio.orders]
+source = { sqlite = "shop.db", table = "orders" }
+
+[webhook.orders]
+auth = { scheme = "none" }
+"#;
+
+/// Text that nobody must find any more.
+const MARK: &str = "Hidden-text";
+
+fn shop() -> TempDir {
+    let dir = folder();
+    std::fs::write(dir.path().join("diorama.toml"), CONFIG).unwrap();
+    dir
+}
+
+fn send(server: &Server, method: &str, path: &str, body: &Value) -> u16 {
+    server.request(method, path, &[("content-type", "application/json")], &body.to_string()).status
+}
+
+/// Waits until no write waits for the source.
+fn settle(server: &Server) {
+    let deadline = Instant::now() + PATIENCE;
+    while server.get("/operations?state=queued,running,unknown").json() != json!([]) {
+        assert!(Instant::now() < deadline, "writes are never settled");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Paths whose answers show rows, as they are or as they were.
+fn answers(server: &Server, since: &str) -> String {
+    let paths = [
+        "/orders?limit=1000".to_string(),
+        format!("/orders/events?since={since}"),
+        format!("/orders/events?since={since}&item=like.*idden*"),
+        "/orders/events?since=earliest".into(),
+        "/operations?limit=1000".into(),
+        "/webhooks/orders/deliveries".into(),
+    ];
+    let mut all = String::new();
+    for path in paths {
+        all += &server.get(&path).body;
+    }
+    for delivery in server.get("/webhooks/orders/deliveries?limit=1000").json().as_array().unwrap() {
+        all += &server.get(delivery["links"]["self"].as_str().unwrap()).body;
+    }
+    all
+}
+
+/// Gives the rows `gone` values that are to be found nowhere later, and deletes them at the source.
+fn fill(server: &Server, dir: &Path, rounds: usize) {
+    for round in 0..rounds {
+        for id in ["gone", "stays"] {
+            let item = format!("{} {round}", if id == "gone" { MARK } else { "plain" });
+            assert!(send(server, "PUT", &format!("/orders/{id}"), &json!({ "item": item, "price": round })) < 300);
+            let new = json!({ "id": id, "item": format!("{item} told"), "price": round });
+            let told = json!({ "op": "upsert", "id": id, "new": new });
+            assert!(send(server, "POST", "/webhooks/orders", &told) < 300);
+        }
+    }
+    settle(server);
+    let source = rusqlite::Connection::open(dir.join("shop.db")).unwrap();
+    source.busy_timeout(PATIENCE).unwrap();
+    source.execute("DELETE FROM orders WHERE id = 'gone'", []).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_purged_row_is_in_no_answer_of_a_server_nor_of_the_next() {
+    let dir = shop();
+    let mut server = Server::start(dir.path(), &[]);
+    let since = server.get("/orders").raw_header("dio-position").unwrap().to_string();
+    fill(&server, dir.path(), 5);
+    assert!(answers(&server, &since).contains(MARK));
+    let purged = server.post("/orders/_purge", r#"{"ids":["gone"]}"#);
+    assert_eq!(purged.status, 200, "{purged:?}");
+    assert_eq!(purged.json()["in_source"], json!([]), "{purged:?}");
+    for _ in 0..2 {
+        let all = answers(&server, &since);
+        assert!(!all.contains(MARK), "{all}");
+        assert!(all.contains("plain 4"), "the other row is told as before");
+        assert_eq!(server.get("/orders/gone").status, 404);
+        server.kill();
+        server = Server::start(dir.path(), &[]);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_purge_that_a_kill_interrupts_has_happened_or_not_and_is_finished_by_the_next_start() {
+    let dir = shop();
+    let mut interrupted = 0;
+    for life in 0..12 {
+        let server = Server::start(dir.path(), &[]);
+        let since = server.get("/orders").raw_header("dio-position").unwrap().to_string();
+        fill(&server, dir.path(), 20);
+        let address = server.address.clone();
+        let purging = std::thread::spawn(move || {
+            let headers = [("content-type", "application/json")];
+            crate::process::ask(&address, "POST", "/orders/_purge", &headers, r#"{"ids":["gone"]}"#)
+        });
+        std::thread::sleep(Duration::from_micros(life * 1_500));
+        let mut server = server;
+        server.kill();
+        let answered = purging.join().unwrap().is_ok_and(|answer| answer.status == 200);
+        interrupted += u64::from(!answered);
+        let server = Server::start(dir.path(), &[]);
+        settle(&server);
+        let all = answers(&server, &since);
+        let gone = server.get("/orders/gone").status == 404;
+        assert!(all.contains("plain 19"), "{life}");
+        // What the source said of its own deletion removes the row as well: the purge is known by what is left of the log.
+        if answered {
+            assert!(gone && !all.contains(MARK), "life {life}: {all}");
+        }
+        let erased = !server.get(&format!("/orders/events?since={since}")).body.contains(MARK);
+        assert_eq!(erased, !all.contains(MARK), "life {life}: all of it or nothing: {all}");
+        let again = server.post("/orders/_purge", r#"{"ids":["gone"]}"#);
+        assert_eq!(again.status, 200, "{again:?}");
+        assert!(!answers(&server, &since).contains(MARK), "life {life}");
+    }
+    println!("{interrupted} of 12 purges were interrupted");
+}

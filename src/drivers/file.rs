@@ -28,6 +28,9 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// Readings of a file that never stays the same, before the caller is told to come again.
 const READINGS: usize = 12;
 
+/// Rows of a list that may vanish without anybody taking it for a mistake.
+const SHRINK_FLOOR: usize = 100;
+
 /// Opens a regular file for reading. Anything else is refused at once: a FIFO without a writer would never be opened.
 ///
 /// # Errors
@@ -126,6 +129,7 @@ impl Version {
 /// The version of a file that was believed last.
 #[derive(Debug)]
 struct Accepted {
+    fingerprint: Fingerprint,
     closed: bool,
     /// Hashes of the rows' ids, sorted.
     ids: Vec<u64>,
@@ -263,6 +267,7 @@ impl Known {
         let why = match &result {
             _ if written => Some("was changed while it was being read".to_string()),
             Err(error) => after.is_young(settle).then(|| format!("was written just now and cannot be read ({error})")),
+            Ok(_) if self.accepted.as_ref().is_some_and(|accepted| accepted.fingerprint == fingerprint) => None,
             Ok(_) => self.doubts(content.is_closed(), ids.as_deref(), after.is_young(settle)),
         };
         // Somebody was seen writing, and has written more since.
@@ -272,7 +277,7 @@ impl Known {
         let Some(why) = why.filter(|_| written || !rested) else {
             self.doubt = None;
             if let (Ok(_), Some(ids)) = (&result, ids) {
-                self.accepted = Some(Accepted { closed: content.is_closed(), ids });
+                self.accept(fingerprint, content.is_closed(), ids);
             }
             return Reading::Done(result);
         };
@@ -281,6 +286,14 @@ impl Known {
         let rest = settle.saturating_sub(since.elapsed());
         self.doubt = Some(doubt);
         Reading::Doubtful(rest)
+    }
+
+    /// Notes a list that was believed. One that lost most of its rows may yet be refused by the caller's shrink guard: the rows
+    /// before it remain the measure.
+    fn accept(&mut self, fingerprint: Fingerprint, closed: bool, ids: Vec<u64>) {
+        let before = self.accepted.take().map(|accepted| accepted.ids).unwrap_or_default();
+        let collapsed = before.len() > SHRINK_FLOOR && ids.len() < before.len() / 2;
+        self.accepted = Some(Accepted { fingerprint, closed, ids: if collapsed { before } else { ids } });
     }
 
     /// Why a reading that nobody disturbed may be a part of the file.
@@ -338,5 +351,5 @@ pub(super) fn io_error(path: &Path, error: &std::io::Error) -> Error {
     Error::transient(format!("cannot read {}: {error}", path.display()))
 }
 
-#[cfg(all(test, feature = "csv", feature = "json"))]
+#[cfg(test)]
 mod tests;

@@ -244,15 +244,19 @@ fn open(path: &Path, name: &str, options: &SqliteOptions) -> Result<Sqlite> {
 }
 
 fn connect(path: &Path, role: Role, options: &SqliteOptions) -> Result<Connection> {
-    let access = match role {
-        Role::Reader => OpenFlags::SQLITE_OPEN_READ_ONLY,
-        Role::Writer => OpenFlags::SQLITE_OPEN_READ_WRITE,
+    // A reader, too, may be the first to come after a crash, and has to roll back what that interrupted.
+    let access = match options.read_only {
+        true => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        false => OpenFlags::SQLITE_OPEN_READ_WRITE,
     };
     let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(|error| Error::source(kind_of(&error), error))?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     // Or a quoted name of a column that is gone would be read as a text.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false).map_err(failed)?;
+    if role == Role::Reader {
+        connection.pragma_update(None, "query_only", true).map_err(failed)?;
+    }
     if let (Role::Writer, Some(mode)) = (role, options.journal_mode)
         && !switch_journal(&connection, mode).map_err(failed)?
     {

@@ -423,4 +423,22 @@ async fn writers_whose_writes_another_has_taken_wait_for_no_lock() {
     assert!(written.is_empty() && other.execute_batch("ROLLBACK").is_ok());
 }
 
+/// In rollback mode a crash leaves a journal, which the first who reads has to play back.
+#[tokio::test]
+async fn a_transaction_that_a_crash_interrupted_is_rolled_back_when_the_file_is_opened() {
+    let before = Fixture::new("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER, text TEXT)");
+    let program = before.direct();
+    let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+        INSERT INTO t SELECT i, 1, printf('%0200d', i) FROM n; PRAGMA cache_size = 5; BEGIN; UPDATE t SET n = 2;";
+    program.execute_batch(fill).unwrap();
+    let after = Fixture { dir: tempfile::tempdir().unwrap() };
+    for name in ["shop.db", "shop.db-journal"] {
+        std::fs::copy(before.dir.path().join(name), after.dir.path().join(name)).unwrap();
+    }
+    let vista = after.open("t").await.unwrap();
+    let rows = vista.list_values().await.unwrap();
+    assert_eq!((rows.len(), &rows.get("2000").unwrap()["n"]), (2_000, &1.into()));
+    vista.patch_value("1", &record([("n", 3.into())])).await.unwrap();
+}
+
 mod replaced;

@@ -6,7 +6,7 @@ mod text;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::process::{Answer, PATIENCE, Server};
+use crate::process::{Answer, PATIENCE, Server, ask};
 
 pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -27,8 +27,20 @@ pub(crate) fn rename(dir: &Path, name: &str, content: &str) {
 
 /// Asks for a refresh; how long it took, too.
 pub(crate) fn refresh(server: &Server) -> (Answer, Duration) {
+    refresh_at(&server.address)
+}
+
+fn refresh_at(address: &str) -> (Answer, Duration) {
     let started = Instant::now();
-    (server.post("/goods/_refresh", ""), started.elapsed())
+    (ask(address, "POST", "/goods/_refresh", &[JSON], "").unwrap(), started.elapsed())
+}
+
+/// Asks for a refresh, and has `meanwhile` look at the server until it is answered.
+pub(crate) fn refresh_while(server: &Server, meanwhile: impl FnOnce()) -> (Answer, Duration) {
+    let address = server.address.clone();
+    let refreshing = std::thread::spawn(move || refresh_at(&address));
+    meanwhile();
+    refreshing.join().unwrap()
 }
 
 /// The number of rows that are served.

@@ -8,7 +8,7 @@ use serde::Deserialize as _;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as WordError, StrDeserializer};
 
-use crate::config::{Ack, ColumnSpec, Config, DioSpec, Source, WriteRoute};
+use crate::config::{Ack, ColumnSpec, Config, DioSpec, Source, SqliteTable, WriteRoute};
 use crate::dio::{OnUnknown, Settings, WriteOrder};
 use crate::drivers::Late;
 use crate::hot::OpId;
@@ -18,7 +18,7 @@ use crate::vista::{Column, ColumnType, Error, Flag, Result, UnknownColumns, Vist
 
 /// What is missing of a source, if it is a file that is not there.
 pub(super) fn missing(source: &Source) -> Option<String> {
-    let (Source::Csv(path) | Source::Json(path, _) | Source::Sqlite(path, _)) = source;
+    let (Source::Csv(path) | Source::Json(path, _) | Source::Sqlite(SqliteTable { path, .. })) = source;
     (!path.exists()).then(|| format!("there is no file {}", path.display()))
 }
 
@@ -49,18 +49,19 @@ pub(super) async fn open(spec: &DioSpec) -> Result<Vista> {
         Source::Csv(path) => {
             let tabs = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("tsv"));
             let delimiter = tabs.then_some(b'\t');
-            let options = crate::drivers::CsvOptions { id, columns, null_values: spec.null_values.clone(), delimiter };
+            let (null_values, settle) = (spec.null_values.clone(), spec.settle);
+            let options = crate::drivers::CsvOptions { id, columns, null_values, delimiter, settle };
             crate::drivers::Csv::open(name, path, options).await
         }
         #[cfg(feature = "json")]
         Source::Json(path, pointer) => {
-            let options = crate::drivers::JsonOptions { id, path: pointer.clone(), columns };
+            let options = crate::drivers::JsonOptions { id, path: pointer.clone(), columns, settle: spec.settle };
             crate::drivers::Json::open(name, path, options).await
         }
         #[cfg(feature = "sqlite")]
-        Source::Sqlite(path, table) => {
-            let options = crate::drivers::SqliteOptions { id, columns, read_only: false };
-            crate::drivers::Sqlite::open(name, path, table, options).await
+        Source::Sqlite(at) => {
+            let options = crate::drivers::SqliteOptions { id, columns, ..sqlite_options(at)? };
+            crate::drivers::Sqlite::open(name, &at.path, &at.table, options).await
         }
         #[allow(unreachable_patterns, reason = "drivers that were left out of this program")]
         _ => {
@@ -76,12 +77,21 @@ pub(super) async fn open(spec: &DioSpec) -> Result<Vista> {
 pub(super) async fn open_route(name: &str, route: &WriteRoute) -> Result<Vista> {
     match route {
         #[cfg(feature = "sqlite")]
-        WriteRoute::Sqlite(path, table) => {
-            crate::drivers::Sqlite::open(name, path, table, crate::drivers::SqliteOptions::default()).await
-        }
+        WriteRoute::Sqlite(at) => crate::drivers::Sqlite::open(name, &at.path, &at.table, sqlite_options(at)?).await,
         #[allow(unreachable_patterns, reason = "drivers that were left out of this program")]
         _ => Err(Error::Config(format!("{name}: this program was built without the sqlite driver: --features sqlite"))),
     }
+}
+
+#[cfg(feature = "sqlite")]
+fn sqlite_options(at: &SqliteTable) -> Result<crate::drivers::SqliteOptions> {
+    use crate::drivers::{JournalMode, SqliteOptions};
+    let mode = |word: &str| {
+        let modes = [JournalMode::Delete, JournalMode::Truncate, JournalMode::Persist, JournalMode::Wal];
+        let mode = modes.into_iter().find(|mode| mode.as_str() == word);
+        mode.ok_or_else(|| Error::Config(format!("{word:?} is not a valid journal mode")))
+    };
+    Ok(SqliteOptions { journal_mode: at.journal_mode.map(mode).transpose()?, ..SqliteOptions::default() })
 }
 
 /// Delivers one write over a route, whose other end knows by the operation's id what it has done already. A change of a row that
@@ -159,7 +169,7 @@ fn column(spec: &ColumnSpec) -> Result<Column> {
 pub(super) fn describe(source: &Source) -> String {
     match source {
         Source::Csv(path) | Source::Json(path, _) => path.display().to_string(),
-        Source::Sqlite(path, table) => format!("{} {table}", path.display()),
+        Source::Sqlite(at) => format!("{} {}", at.path.display(), at.table),
     }
 }
 
@@ -204,7 +214,9 @@ mod tests {
         let sql = "CREATE TABLE a (id TEXT PRIMARY KEY, n INTEGER); INSERT INTO a VALUES ('1', 1);
             CREATE TABLE history (n); CREATE TRIGGER t AFTER UPDATE ON a BEGIN INSERT INTO history VALUES (new.n); END;";
         database.execute_batch(sql).unwrap();
-        let target = open_route("a", &WriteRoute::Sqlite(path, "a".into())).await.unwrap();
+        let target = open_route("a", &WriteRoute::Sqlite(SqliteTable { path, table: "a".into(), journal_mode: None }))
+            .await
+            .unwrap();
         let tables = "SELECT count(*) FROM sqlite_master WHERE name = '_diorama_ops'";
         let count = |sql: &str| database.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(count(tables), 0, "nothing is made before it is needed");

@@ -13,6 +13,8 @@ pub struct DioSpec {
     pub name: String,
     /// Where its rows come from.
     pub source: Source,
+    /// How long a source file that may be half written has to stay the same before it is believed.
+    pub settle: Option<Duration>,
     /// The column that identifies rows.
     pub id: Option<String>,
     /// Columns as declared.
@@ -92,7 +94,7 @@ pub enum Source {
     /// A JSON file, and where in it the rows are.
     Json(PathBuf, Option<String>),
     /// A table of a SQLite database.
-    Sqlite(PathBuf, String),
+    Sqlite(SqliteTable),
 }
 
 /// Where writes go instead of to the source.
@@ -100,8 +102,22 @@ pub enum Source {
 #[non_exhaustive]
 pub enum WriteRoute {
     /// A table of a SQLite database.
-    Sqlite(PathBuf, String),
+    Sqlite(SqliteTable),
 }
+
+/// A table of a SQLite database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqliteTable {
+    /// The database file.
+    pub path: PathBuf,
+    /// The table's name.
+    pub table: String,
+    /// The journal mode that the database is switched to: one of [`JOURNAL_MODES`].
+    pub journal_mode: Option<&'static str>,
+}
+
+/// Journal modes of SQLite databases.
+pub const JOURNAL_MODES: [&str; 4] = ["delete", "truncate", "persist", "wal"];
 
 /// A declared column.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +144,7 @@ impl DioSpec {
         DioSpec {
             name: name.into(),
             source,
+            settle: None,
             id: None,
             columns: Vec::new(),
             null_values: Vec::new(),
@@ -164,7 +181,7 @@ impl DioSpec {
         if let Err(problem) = super::file::check_name(&name) {
             reader.problem(reader.at, problem);
         }
-        let source = source(&name, &reader);
+        let (source, settle) = source(&name, &reader);
         let feed = reader.table("feed").and_then(|feed| FeedSpec::read(&name, feed));
         let spec = DioSpec {
             id: reader.text("id"),
@@ -202,24 +219,32 @@ impl DioSpec {
             ..DioSpec::new(name, Source::Csv(PathBuf::new()))
         };
         reader.finish();
-        Some(DioSpec { source: source?, ..spec })
+        Some(DioSpec { source: source?, settle, ..spec })
     }
 }
 
-fn source(name: &str, reader: &Reader<'_>) -> Option<Source> {
+/// Where rows come from, and how long a doubtful file has to stay the same.
+fn source(name: &str, reader: &Reader<'_>) -> (Option<Source>, Option<Duration>) {
     if reader.place("source").is_none() {
         reader.problem(reader.at, format!("[dio.{name}] {SOURCE}"));
     }
-    let table = reader.table("source")?;
+    let Some(table) = reader.table("source") else { return (None, None) };
     let (csv, json, sqlite) = (table.path("csv"), table.path("json"), table.path("sqlite"));
+    let mut settle = None;
     let source = match (csv, json, sqlite) {
-        (Some(path), None, None) => Some(Source::Csv(path)),
-        (None, Some(path), None) => Some(Source::Json(path, table.text("path"))),
+        (Some(path), None, None) => {
+            settle = table.duration("settle");
+            Some(Source::Csv(path))
+        }
+        (None, Some(path), None) => {
+            settle = table.duration("settle");
+            Some(Source::Json(path, table.text("path")))
+        }
         (None, None, Some(path)) => {
             if table.place("table").is_none() {
                 table.problem(table.at, r#"a sqlite source needs table = "TABLE""#);
             }
-            table.text("table").map(|table| Source::Sqlite(path, table))
+            sqlite_table(path, &table).map(Source::Sqlite)
         }
         _ => {
             if ["csv", "json", "sqlite"].iter().filter(|key| table.place(key).is_some()).count() != 1 {
@@ -229,17 +254,22 @@ fn source(name: &str, reader: &Reader<'_>) -> Option<Source> {
         }
     };
     table.finish();
-    source
+    (source, settle)
+}
+
+fn sqlite_table(path: PathBuf, reader: &Reader<'_>) -> Option<SqliteTable> {
+    let (table, journal_mode) = (reader.text("table"), reader.word("journal_mode", &JOURNAL_MODES));
+    Some(SqliteTable { path, table: table?, journal_mode })
 }
 
 fn write(reader: &Reader<'_>) -> Option<WriteRoute> {
     let table = reader.table("write")?;
-    let route = table.path("sqlite").zip(table.text("table"));
+    let route = table.path("sqlite").and_then(|path| sqlite_table(path, &table));
     if route.is_none() {
         table.problem(table.at, r#"write is { sqlite = "FILE", table = "TABLE" }"#);
     }
     table.finish();
-    route.map(|(path, table)| WriteRoute::Sqlite(path, table))
+    route.map(WriteRoute::Sqlite)
 }
 
 fn columns(reader: &Reader<'_>) -> Vec<ColumnSpec> {

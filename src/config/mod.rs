@@ -13,7 +13,7 @@ mod server;
 mod value;
 mod webhook;
 
-pub use dio::{Ack, ColumnSpec, DioSpec, Source, WriteRoute};
+pub use dio::{Ack, ColumnSpec, DioSpec, JOURNAL_MODES, Source, SqliteTable, WriteRoute};
 pub use feed::FeedSpec;
 pub use file::{File, resource_name};
 pub use intake::{EventsSpec, InboxSpec, IntakeSpec};

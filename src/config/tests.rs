@@ -63,7 +63,14 @@ fn a_whole_file_is_read() {
     assert_eq!((config.lens.cache, config.lens.refresh_every), (CacheAt::Memory, Some(Duration::from_secs(300))));
     let [products, orders] = &config.dios[..] else { panic!() };
     assert_eq!(products.source, Source::Csv("shop/data/products.csv".into()));
-    assert_eq!(products.write, Some(WriteRoute::Sqlite("shop/shop.db".into(), "products".into())));
+    assert_eq!(
+        products.write,
+        Some(WriteRoute::Sqlite(SqliteTable {
+            path: "shop/shop.db".into(),
+            table: "products".into(),
+            journal_mode: None
+        }))
+    );
     assert_eq!((orders.refresh_every, orders.max_limit), (Some(Duration::from_secs(10)), Some(1_000)));
     let price = ColumnSpec { name: "price".into(), ty: "integer", flags: vec!["mandatory"] };
     assert_eq!(orders.columns, [price]);

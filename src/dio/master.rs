@@ -52,7 +52,12 @@ impl Core {
     /// The rows of the master that `query` asks for.
     pub(super) async fn list_master(&self, query: &Query) -> Result<Rows> {
         let (shell, query) = (Arc::clone(self.vista.shell()), query.clone());
-        self.ask_master(None, self.settings.refresh_timeout, async move { shell.list(&query).await }).await
+        let list = self.ask_master(None, self.settings.refresh_timeout, async move { shell.list(&query).await });
+        tokio::select! {
+            listed = list => listed,
+            // A source may wait for a long time until it gives its list.
+            () = self.tasks.closing().cancelled() => Err(Error::Closed),
+        }
     }
 
     /// How many rows of the master match `query`.
@@ -140,6 +145,14 @@ impl TableShell for Stamped {
 
     fn reads_one(&self) -> bool {
         self.inner.reads_one()
+    }
+
+    fn withheld(&self) -> Option<String> {
+        self.inner.withheld()
+    }
+
+    fn is_replaced(&self) -> bool {
+        self.inner.is_replaced()
     }
 
     async fn count(&self, query: &Query) -> Result<u64> {

@@ -252,6 +252,7 @@ impl Dio {
             age: freshness.at.map(|at| at.elapsed()),
             stale: core.is_stale(),
             refresh_failed: freshness.failed,
+            withheld: core.vista.shell().withheld(),
             queued: state.backlog().0,
             held_by: core.held_by(&state),
             durable: core.journal.durable(),
@@ -501,6 +502,8 @@ pub struct Status {
     pub stale: bool,
     /// What the last refresh said, if it failed.
     pub refresh_failed: Option<String>,
+    /// Why the source holds its list back, if it does: a file that looks half written, say. The rows from before are served.
+    pub withheld: Option<String>,
     /// Operations that wait for the master.
     pub queued: usize,
     /// The oldest of them, if it fails and the others wait for it.

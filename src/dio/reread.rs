@@ -55,7 +55,7 @@ pub(super) async fn admitted(core: &Core, left_out: impl Fn(&str)) -> bool {
 }
 
 /// Reads rows that are in doubt from the master again, one at a time (R5); a master that only lists is listed instead, seldom
-/// enough that writes cannot keep it busy.
+/// enough that writes cannot keep it busy. A master that was replaced by another is listed again, too.
 pub(super) async fn reread(core: Arc<Core>, handle: std::sync::Weak<Handle>) {
     let closing = core.tasks.closing().clone();
     tokio::select! {
@@ -72,19 +72,20 @@ async fn reread_for_ever(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
         let state = core.state();
         let ready: Vec<Id> = state.rereadable().cloned().collect();
         drop(state);
-        if ready.is_empty() {
+        let replaced = core.vista.shell().is_replaced();
+        if ready.is_empty() && !replaced {
             if published.changed().await.is_err() {
                 return;
             }
             continue;
         }
         let single = core.vista.shell().reads_one();
-        if !single {
+        if !single && !replaced {
             let list_time = core.freshness.lock().list_time;
             tokio::time::sleep((list_time * 10).max(Duration::from_secs(10))).await;
         }
         let probe = admitted(core, |_| {}).await;
-        let done = match (single, core.hooks.on_refresh.is_some(), handle.upgrade()) {
+        let done = match (single && !replaced, core.hooks.on_refresh.is_some(), handle.upgrade()) {
             (true, ..) => read_rows(core, ready).await,
             (false, true, Some(handle)) => core.refresh(&handle).await.map(drop),
             (false, false, Some(_)) => list_rows(core).await,

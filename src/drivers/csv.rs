@@ -5,20 +5,20 @@
 
 mod dialect;
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use csv::{ByteRecord, Position, ReaderBuilder, Trim};
 
 use self::dialect::Dialect;
-use super::file::{MAX_ROW, Sorted, io_error, read_whole};
+use super::file::{Content, MAX_ROW, Sorted, SourceFile, io_error, open_regular};
 use super::infer::{
     ANOTHER_ID, Cell, IdChoice, Kinds, Uniqueness, cell, choose_id, is_id, is_id_name, is_null_word, keeps_null_words,
 };
-use super::{apply, blocking, declare};
+use super::{apply, declare};
 use crate::record::{Body, CborValue, Id, Record, RowWriter, Rows, id_to_value};
 use crate::vista::{Capabilities, Column, ColumnType, Error, Query, Result, Schema, TableShell, Vista};
 
@@ -41,6 +41,8 @@ pub struct CsvOptions {
     pub null_values: Vec<String>,
     /// What separates fields; else the one of comma, semicolon, tab and bar that stands most often in the header.
     pub delimiter: Option<u8>,
+    /// How long a file that may be half written has to stay the same before it is believed; else 5 seconds.
+    pub settle: Option<Duration>,
 }
 
 /// A CSV file as a source.
@@ -49,7 +51,7 @@ pub struct Csv(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    path: PathBuf,
+    file: Arc<SourceFile>,
     options: CsvOptions,
     schema: Arc<Schema>,
     id: IdChoice,
@@ -61,8 +63,9 @@ impl Csv {
     /// # Errors
     /// [`Error::Source`] if it cannot be read or is no CSV, [`Error::Config`] if the options do not fit it.
     pub async fn open(name: &str, path: impl Into<PathBuf>, options: CsvOptions) -> Result<Vista> {
-        let (vista, path) = (name.to_string(), path.into());
-        let csv = blocking(move || read_whole(&path, |file| learn(&vista, &path, file, &options))).await?;
+        let (vista, file) = (name.to_string(), Arc::new(SourceFile::new(path.into(), options.settle)));
+        let source = Arc::clone(&file);
+        let csv = file.study(move |content| learn(&vista, &source, content, &options)).await?;
         Ok(Vista::new(name, csv))
     }
 }
@@ -78,36 +81,46 @@ impl TableShell for Csv {
     }
 
     async fn list(&self, query: &Query) -> Result<Rows> {
-        let (inner, query) = (Arc::clone(&self.0), query.clone());
-        blocking(move || {
-            let rows = read_whole(&inner.path, |file| inner.read(file))?;
-            Ok(apply(&query, &inner.schema, rows))
-        })
-        .await
+        let inner = Arc::clone(&self.0);
+        let rows = self.0.file.list(move |content| inner.read(content)).await?;
+        Ok(apply(query, &self.0.schema, rows))
+    }
+
+    fn withheld(&self) -> Option<String> {
+        self.0.file.doubt()
     }
 }
 
 /// Columns, types and id of a file. Which columns repeat nothing matters only if no name says which is the id.
-fn learn(vista: &str, path: &Path, file: File, options: &CsvOptions) -> Result<Csv> {
-    match study(vista, path, file, options, false)? {
-        Some(csv) => Ok(csv),
+fn learn(vista: &str, file: &Arc<SourceFile>, content: &mut Content, options: &CsvOptions) -> Result<Csv> {
+    let path = file.path();
+    let learned = match study(vista, path, content, options, false)? {
+        Some(learned) => learned,
         None => {
-            let file = File::open(path).map_err(|error| io_error(path, &error))?;
-            let csv = study(vista, path, file, options, true)?;
-            csv.ok_or_else(|| Error::permanent(format!("{} has no id", path.display())))
+            content.rewind().map_err(|error| io_error(path, &error))?;
+            let learned = study(vista, path, content, options, true)?;
+            learned.ok_or_else(|| Error::permanent(format!("{} has no id", path.display())))?
         }
-    }
+    };
+    let (schema, id) = learned;
+    Ok(Csv(Arc::new(Inner { file: Arc::clone(file), options: options.clone(), schema, id })))
 }
 
 /// `None` if a column bears the name of an id and can be none: then all have to be compared.
-fn study(vista: &str, path: &Path, file: File, options: &CsvOptions, compares: bool) -> Result<Option<Csv>> {
+fn study(
+    vista: &str,
+    path: &Path,
+    content: &mut Content,
+    options: &CsvOptions,
+    compares: bool,
+) -> Result<Option<(Arc<Schema>, IdChoice)>> {
     #[derive(Default)]
     struct Learned {
         kinds: Kinds,
         unique: Uniqueness,
         null_words: bool,
     }
-    let mut reader = Reader::new(path, file, options)?;
+    let mut reader = Reader::new(path, content, options)?;
     let header = reader.header()?;
     reader.say_dialect(&header);
     let compares = compares || options.id.is_none() && !header.iter().any(|name| is_id_name(vista, name));
@@ -151,7 +164,7 @@ fn study(vista: &str, path: &Path, file: File, options: &CsvOptions, compares: b
         columns.insert(0, Column::new(name.as_str(), ColumnType::Integer));
     }
     let schema = Arc::new(Schema::new(id.column(), columns));
-    Ok(Some(Csv(Arc::new(Inner { path: path.to_path_buf(), options: options.clone(), schema, id }))))
+    Ok(Some((schema, id)))
 }
 
 /// Where the cells of one column come from: a field of the file, or `None` for the row's number.
@@ -162,8 +175,8 @@ struct Source<'a> {
 }
 
 impl Inner {
-    fn read(&self, file: File) -> Result<Rows> {
-        let mut reader = Reader::new(&self.path, file, &self.options)?;
+    fn read(&self, content: &mut Content) -> Result<Rows> {
+        let mut reader = Reader::new(self.file.path(), content, &self.options)?;
         let header = reader.header()?;
         let sources = self.sources(&header)?;
         let mut writer = RowWriter::new(sources.iter().map(|source| source.name));
@@ -203,7 +216,7 @@ impl Inner {
             }
         }
         sorted.check()?;
-        misfits.report(&self.path);
+        misfits.report(self.file.path());
         Ok(rows)
     }
 
@@ -212,7 +225,7 @@ impl Inner {
         let positional = matches!(self.id, IdChoice::RowNumber(_));
         if header.iter().any(|name| name == self.id.column()) == positional {
             let change = if positional { "has now a" } else { "no longer has its" };
-            let (path, id) = (self.path.display(), self.id.column());
+            let (path, id) = (self.file.path().display(), self.id.column());
             return Err(Error::permanent(format!(
                 "{path} {change} column {id:?}: its header was changed, open it anew"
             )));
@@ -276,8 +289,8 @@ impl Inner {
 
     /// The line of the first row with this id, by reading up to it again: only errors ask for it.
     fn line_of(&self, id: &str) -> Result<Option<u64>> {
-        let file = File::open(&self.path).map_err(|error| io_error(&self.path, &error))?;
-        let mut reader = Reader::new(&self.path, file, &self.options)?;
+        let mut content = Content::new(open_regular(self.file.path())?);
+        let mut reader = Reader::new(self.file.path(), &mut content, &self.options)?;
         let header = reader.header()?;
         let sources = self.sources(&header)?;
         while reader.advance()? {
@@ -327,15 +340,15 @@ impl Misfits {
 struct Reader<'a> {
     path: &'a Path,
     dialect: Dialect,
-    csv: csv::Reader<Bounded>,
+    csv: csv::Reader<Bounded<'a>>,
     record: ByteRecord,
     start: Position,
 }
 
 impl<'a> Reader<'a> {
-    fn new(path: &'a Path, mut file: File, options: &CsvOptions) -> Result<Reader<'a>> {
-        let dialect = Dialect::of(&mut file, options.delimiter).map_err(|error| io_error(path, &error))?;
-        let bounded = Bounded { file, allowance: 0, refused: false, total: 0, closed: false, end: END };
+    fn new(path: &'a Path, content: &'a mut Content, options: &CsvOptions) -> Result<Reader<'a>> {
+        let dialect = Dialect::of(content, options.delimiter).map_err(|error| io_error(path, &error))?;
+        let bounded = Bounded { content, allowance: 0, refused: false, total: 0, end: END };
         let csv = ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
@@ -406,8 +419,8 @@ impl<'a> Reader<'a> {
     fn leave_out(&self, error: Error, sorted: &mut Sorted) -> Result<()> {
         let source = self.csv.get_ref();
         let ended = source.end.len() < END.len() && self.csv.position().byte() >= source.total;
-        if ended && !source.closed {
-            return Err(error);
+        if ended && !source.content.is_closed() {
+            return Err(Error::transient(error.to_string()));
         }
         sorted.bad(error);
         Ok(())
@@ -420,7 +433,8 @@ impl<'a> Reader<'a> {
             Ok(true) => {}
             Ok(false) => {
                 self.start = before;
-                return Err(self.error("opens a quote that is never closed"));
+                // A file that was cut off in a text, perhaps.
+                return Err(Error::transient(self.error("opens a quote that is never closed").to_string()));
             }
             Err(_) if self.csv.get_ref().refused => {
                 return Err(self.error("is larger than 4 MiB: is a quote not closed?"));
@@ -468,7 +482,7 @@ impl<'a> Reader<'a> {
     /// The line on which the present row begins. The reader's own position still is before the line feed of a CRLF and
     /// before blank lines, so these are skipped here, in the file, since only errors ask.
     fn line(&self) -> u64 {
-        let Ok(mut file) = File::open(self.path) else { return self.start.line() };
+        let Ok(mut file) = open_regular(self.path) else { return self.start.line() };
         let mut skipped = 0;
         if file.seek(SeekFrom::Start(self.start.byte())).is_ok() {
             let bytes = std::io::BufReader::new(file).bytes().map_while(std::result::Result::ok);
@@ -479,28 +493,23 @@ impl<'a> Reader<'a> {
 }
 
 /// A file that gives no more than one row's allowance at a time, and [`END`] at its end.
-struct Bounded {
-    file: File,
+struct Bounded<'a> {
+    content: &'a mut Content,
     allowance: usize,
     refused: bool,
     total: u64,
-    /// Whether what was read ends with a line's end.
-    closed: bool,
     end: &'static [u8],
 }
 
-impl Read for Bounded {
+impl Read for Bounded<'_> {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
         let room = into.len().min(self.allowance);
         if room == 0 {
             self.refused = true;
             return Err(std::io::Error::other("row too large"));
         }
-        let mut read = self.file.read(&mut into[..room])?;
+        let mut read = self.content.read(&mut into[..room])?;
         self.total += read as u64;
-        if let Some(last) = into[..read].last() {
-            self.closed = matches!(last, b'\n' | b'\r');
-        }
         if read == 0 {
             read = self.end.read(&mut into[..room])?;
         }

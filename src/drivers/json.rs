@@ -1,19 +1,19 @@
 //! JSON files: an array of objects, one object per line, or an object that has such an array. Read-only, like CSV.
 
 use std::fmt;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use indexmap::IndexMap;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
-use super::file::{MAX_ROW, Sorted, io_error, read_whole};
+use super::file::{Content, MAX_ROW, Sorted, SourceFile, io_error};
 use super::infer::{ANOTHER_ID, IdChoice, Kinds, Uniqueness, choose_id};
-use super::{apply, blocking, declare};
+use super::{apply, declare};
 use crate::record::{Body, CborValue, Id, Record, Rows, id_from_value};
 use crate::vista::{Capabilities, Column, ColumnType, Error, Query, Result, Schema, TableShell, Vista};
 
@@ -33,6 +33,8 @@ pub struct JsonOptions {
     pub path: Option<String>,
     /// Columns with declared types and flags; the types of others are inferred from all their values.
     pub columns: Vec<Column>,
+    /// How long a file that may be half written has to stay the same before it is believed; else 5 seconds.
+    pub settle: Option<Duration>,
 }
 
 /// A JSON file as a source.
@@ -41,7 +43,7 @@ pub struct Json(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    path: PathBuf,
+    file: Arc<SourceFile>,
     options: JsonOptions,
     schema: Arc<Schema>,
     id: IdChoice,
@@ -53,8 +55,9 @@ impl Json {
     /// # Errors
     /// [`Error::Source`] if it cannot be read or holds no rows, [`Error::Config`] if the options do not fit it.
     pub async fn open(name: &str, path: impl Into<PathBuf>, options: JsonOptions) -> Result<Vista> {
-        let (vista, path) = (name.to_string(), path.into());
-        let json = blocking(move || read_whole(&path, |file| learn(&vista, &path, file, &options))).await?;
+        let (vista, file) = (name.to_string(), Arc::new(SourceFile::new(path.into(), options.settle)));
+        let source = Arc::clone(&file);
+        let json = file.study(move |content| learn(&vista, &source, content, &options)).await?;
         Ok(Vista::new(name, json))
     }
 }
@@ -70,17 +73,18 @@ impl TableShell for Json {
     }
 
     async fn list(&self, query: &Query) -> Result<Rows> {
-        let (inner, query) = (Arc::clone(&self.0), query.clone());
-        blocking(move || {
-            let rows = read_whole(&inner.path, |file| inner.read(file))?;
-            Ok(apply(&query, &inner.schema, rows))
-        })
-        .await
+        let inner = Arc::clone(&self.0);
+        let rows = self.0.file.list(move |content| inner.read(content)).await?;
+        Ok(apply(query, &self.0.schema, rows))
+    }
+
+    fn withheld(&self) -> Option<String> {
+        self.0.file.doubt()
     }
 }
 
 /// Columns, types and id of a file.
-fn learn(vista: &str, path: &Path, file: File, options: &JsonOptions) -> Result<Json> {
+fn learn(vista: &str, file: &Arc<SourceFile>, content: &mut Content, options: &JsonOptions) -> Result<Json> {
     #[derive(Default)]
     struct Learned {
         kinds: Kinds,
@@ -89,7 +93,7 @@ fn learn(vista: &str, path: &Path, file: File, options: &JsonOptions) -> Result<
     }
     let mut learned: IndexMap<String, Learned> = IndexMap::new();
     let (mut count, mut sorted) = (0, Sorted::default());
-    each_row(path, file, options.path.as_deref(), &mut |_, record| {
+    each_row(file.path(), content, options.path.as_deref(), &mut |_, record| {
         let record = match record {
             Ok(record) => record,
             Err(error) => {
@@ -122,14 +126,14 @@ fn learn(vista: &str, path: &Path, file: File, options: &JsonOptions) -> Result<
         columns.insert(0, Column::new(name.as_str(), ColumnType::Integer));
     }
     let schema = Arc::new(Schema::new(id.column(), columns));
-    Ok(Json(Arc::new(Inner { path: path.to_path_buf(), options: options.clone(), schema, id })))
+    Ok(Json(Arc::new(Inner { file: Arc::clone(file), options: options.clone(), schema, id })))
 }
 
 impl Inner {
-    fn read(&self, file: File) -> Result<Rows> {
+    fn read(&self, content: &mut Content) -> Result<Rows> {
         let mut rows = Rows::with_layout(Arc::clone(self.schema.layout()));
         let (mut places, mut sorted, mut count) = (Vec::new(), Sorted::default(), 0);
-        each_row(&self.path, file, self.options.path.as_deref(), &mut |place, record| {
+        each_row(self.file.path(), content, self.options.path.as_deref(), &mut |place, record| {
             count += 1;
             let (id, body) = match record.and_then(|record| self.encode(place, count, record)) {
                 Ok(row) => row,
@@ -184,7 +188,7 @@ impl Inner {
     }
 
     fn error(&self, place: Place, detail: &str) -> Error {
-        row_error(&self.path, place, detail)
+        row_error(self.file.path(), place, detail)
     }
 }
 
@@ -213,19 +217,24 @@ impl fmt::Display for Place {
 type Sink<'a> = &'a mut dyn FnMut(Place, Result<Record>) -> Result<()>;
 
 /// Gives every row of a file to `sink`, or what is wrong with it, whatever shape the file has.
-fn each_row(path: &Path, file: File, pointer: Option<&str>, sink: Sink<'_>) -> Result<()> {
+fn each_row(path: &Path, content: &mut Content, pointer: Option<&str>, sink: Sink<'_>) -> Result<()> {
     let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| io_error(path, &error))?;
+    content.by_ref().take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| io_error(path, &error))?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(Error::permanent(format!("{} is larger than 1 GiB", path.display())));
     }
     let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     let lines = path.extension().is_some_and(|end| end == "ndjson" || end == "jsonl");
-    match json.iter().find(|byte| !byte.is_ascii_whitespace()) {
+    let first = json.iter().find(|byte| !byte.is_ascii_whitespace());
+    let many = lines || first == Some(&b'{') && is_many(json);
+    if pointer.is_some() || !many {
+        // A document that is cut off is not valid.
+        content.set_framed();
+    }
+    match first {
         _ if pointer.is_some() => from_document(path, json, pointer, sink),
-        _ if lines => from_lines(path, json, sink),
+        _ if many => from_lines(path, json, sink),
         Some(b'[') => from_array(path, json, sink),
-        Some(b'{') if is_many(json) => from_lines(path, json, sink),
         Some(b'{') => from_document(path, json, None, sink),
         Some(_) => Err(Error::permanent(format!("{} holds no rows: {}", path.display(), EXPECTED))),
         None => Err(Error::permanent(format!("{} is empty: {}", path.display(), EXPECTED))),
@@ -256,7 +265,7 @@ fn from_lines(path: &Path, json: &[u8], sink: Sink<'_>) -> Result<()> {
         match serde_json::from_slice(line) {
             Ok(value) => sink(place, to_record(path, place, value))?,
             // The file ends in the middle of it: it was cut short.
-            Err(error) if error.is_eof() && end => return Err(wrong(&error)),
+            Err(error) if error.is_eof() && end => return Err(Error::transient(wrong(&error).to_string())),
             Err(error) => sink(place, Err(wrong(&error)))?,
         }
     }
@@ -374,7 +383,9 @@ fn is_shallow(value: &CborValue, depth: usize) -> bool {
 }
 
 fn syntax_error(path: &Path, error: &serde_json::Error) -> Error {
-    Error::permanent(format!("{} is not valid JSON: {error}", path.display()))
+    let message = format!("{} is not valid JSON: {error}", path.display());
+    // The rest of it may come yet.
+    if error.is_eof() { Error::transient(message) } else { Error::permanent(message) }
 }
 
 #[cfg(test)]

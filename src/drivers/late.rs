@@ -77,6 +77,14 @@ impl TableShell for Late {
         self.shape.reads_one
     }
 
+    fn withheld(&self) -> Option<String> {
+        self.source.get().and_then(|source| source.withheld())
+    }
+
+    fn is_replaced(&self) -> bool {
+        self.source.get().is_some_and(|source| source.is_replaced())
+    }
+
     async fn count(&self, query: &Query) -> Result<u64> {
         self.source().await?.count(query).await
     }

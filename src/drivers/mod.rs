@@ -15,6 +15,8 @@ mod infer;
 mod json;
 mod late;
 mod memory;
+#[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
+mod regular;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -25,7 +27,7 @@ pub use self::json::{Json, JsonOptions};
 pub use late::Late;
 pub use memory::MemoryTable;
 #[cfg(feature = "sqlite")]
-pub use sqlite::{Sqlite, SqliteOptions};
+pub use sqlite::{JournalMode, Sqlite, SqliteOptions};
 
 use std::sync::Arc;
 

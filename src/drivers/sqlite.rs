@@ -2,8 +2,9 @@
 //!
 //! A query goes into SQL only where SQL means exactly what the crate's evaluator means (`plan.rs`); the rest is judged by
 //! that evaluator after a wider select. Names are quoted and values bound, always. Reads have a connection of their own, so
-//! that in WAL mode no write makes them wait.
+//! that in WAL mode no write makes them wait. Connections follow the file when it is replaced (`database.rs`).
 
+mod database;
 mod ops;
 mod plan;
 mod table;
@@ -23,6 +24,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter, types::Value};
 use tokio::sync::oneshot;
 
+use self::database::{Connections, Database, Use};
 use self::plan::Plan;
 use self::table::{Natural, Table};
 use super::{apply, blocking, count, foreign_token, sorted_page};
@@ -38,7 +40,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Writes of one transaction that come together, at most.
 const BATCH: usize = 256;
 
-/// From one attempt to switch to WAL mode to the next.
+/// From one attempt to switch the journal mode to the next.
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// How a table is to be understood. The default takes everything from its declaration.
@@ -50,6 +52,33 @@ pub struct SqliteOptions {
     pub columns: Vec<Column>,
     /// Never write, and advertise no write.
     pub read_only: bool,
+    /// The journal mode that the database is switched to; else it is left as it is.
+    pub journal_mode: Option<JournalMode>,
+}
+
+/// How SQLite makes a transaction whole. The database file remembers `Wal`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JournalMode {
+    /// A rollback journal that is deleted: the default of SQLite.
+    Delete,
+    /// A rollback journal that is emptied.
+    Truncate,
+    /// A rollback journal that is overwritten.
+    Persist,
+    /// A write-ahead log: reads and writes do not wait for each other.
+    Wal,
+}
+
+impl JournalMode {
+    /// The mode as SQLite calls it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            JournalMode::Delete => "delete",
+            JournalMode::Truncate => "truncate",
+            JournalMode::Persist => "persist",
+            JournalMode::Wal => "wal",
+        }
+    }
 }
 
 /// A table or view of a SQLite database as a source.
@@ -59,8 +88,11 @@ pub struct Sqlite(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     table: Table,
-    reader: Mutex<Connection>,
-    writer: Option<Mutex<Connection>>,
+    options: SqliteOptions,
+    database: Arc<Database>,
+    connections: Arc<Connections>,
+    /// Whether there is something to write to.
+    writes: bool,
     /// Writes that wait for it; whoever has it next takes them all.
     waiting: Mutex<Vec<Waiting>>,
     /// Operations written under their ids.
@@ -75,7 +107,7 @@ struct Waiting {
 }
 
 impl Sqlite {
-    /// Opens `table` in the database file at `path` and switches the database to WAL mode.
+    /// Opens `table` in the database file at `path`. When another file is put there, that one is opened in its place.
     ///
     /// # Errors
     /// [`Error::Config`] if there is no such table or it has no usable id, [`Error::Source`] if the file cannot be opened.
@@ -95,22 +127,30 @@ impl Sqlite {
         work: impl FnOnce(&Table, &Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let inner = Arc::clone(&self.0);
-        blocking(move || work(&inner.table, &inner.reader.lock())).await
+        blocking(move || {
+            let held = inner.database.hold()?;
+            let mut slot = inner.connections.reader.lock();
+            work(&inner.table, inner.connection(&held, &mut slot, Role::Reader)?)
+        })
+        .await
     }
 
     /// Carries out writes in their order, in one transaction with all that wait for the connection by then: the more come at a
     /// time, the less each costs. The answer ends with the first failure that may pass.
     async fn take(&self, writes: Vec<write::Write>) -> Result<Vec<Result<Written>>> {
-        if self.0.writer.is_none() {
-            return self.change(|_, _| Err(Error::transient("there is no connection to write on"))).await;
+        if !self.0.writes {
+            return Err(self.0.cannot_write());
         }
         let (reply, answer) = oneshot::channel();
         self.0.waiting.lock().push(Waiting { writes, reply });
         let inner = Arc::clone(&self.0);
-        self.change(move |table, connection| {
+        self.change(move |table, connection, held| {
             let waiting = std::mem::take(&mut *inner.waiting.lock());
             let (groups, replies): (Vec<_>, Vec<_>) = waiting.into_iter().map(|it| (it.writes, it.reply)).unzip();
-            let written = write::all(table, connection, &groups);
+            let mut written = write::all(table, connection, &groups);
+            if let Err(error) = held.check() {
+                written = groups.iter().map(|_| vec![Err(error.clone())]).collect();
+            }
             // Whoever does not wait any more finds it out when asking again.
             replies.into_iter().zip(written).for_each(|(reply, written)| drop(reply.send(written)));
             Ok(())
@@ -131,54 +171,111 @@ impl Sqlite {
 
     async fn change<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Table, &mut Connection) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Table, &mut Connection, &Use<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        if !self.0.writes {
+            return Err(self.0.cannot_write());
+        }
         let inner = Arc::clone(&self.0);
-        blocking(move || match &inner.writer {
-            Some(writer) => work(&inner.table, &mut writer.lock()),
-            None => Err(Error::Unsupported { vista: inner.table.name.as_str().into(), what: "write" }),
+        blocking(move || {
+            let held = inner.database.hold()?;
+            let mut slot = inner.connections.writer.lock();
+            work(&inner.table, inner.connection(&held, &mut slot, Role::Writer)?, &held)
         })
         .await
     }
 }
 
-fn open(path: &Path, name: &str, options: &SqliteOptions) -> Result<Sqlite> {
-    let connect = |flags| {
-        let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-            .map_err(|error| Error::source(kind_of(&error), error))?;
-        connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
-        // Or a quoted name of a column that is gone would be read as a text.
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false).map_err(failed)?;
-        Ok::<_, Error>(connection)
-    };
-    let writer = if options.read_only { None } else { Some(connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?) };
-    if let Some(writer) = &writer
-        && !use_wal(writer).map_err(failed)?
-    {
-        tracing::warn!(path = %path.display(), "the database has no WAL mode: writes make reads wait");
-    }
-    let reader = connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    let table = Table::learn(&reader, path, name, options)?;
-    let writer = writer.filter(|_| table.natural != Natural::AsGiven).map(Mutex::new);
-    Ok(Sqlite(Arc::new(Inner {
-        table,
-        reader: Mutex::new(reader),
-        writer,
-        waiting: Mutex::default(),
-        written: AtomicU64::new(0),
-    })))
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Reader,
+    Writer,
 }
 
-/// Switches the database to WAL mode, if it can be. Here SQLite's own busy handler is not called, because two connections that
-/// both want the switch would wait for each other: the one that is refused lets go and asks again.
-fn use_wal(connection: &Connection) -> rusqlite::Result<bool> {
+impl Inner {
+    /// The connection in `slot`, opened anew if there is none. A table that is not the one that is served is refused.
+    fn connection<'s>(
+        &self,
+        held: &Use<'_>,
+        slot: &'s mut Option<Connection>,
+        role: Role,
+    ) -> Result<&'s mut Connection> {
+        if let Some(connection) = slot.take() {
+            return Ok(slot.insert(connection));
+        }
+        let opened = held.connect(|path| {
+            let connection = connect(path, role, &self.options)?;
+            let table = Table::learn(&connection, path, &self.table.name, &self.options);
+            if table.as_ref().is_ok_and(|table| table.is_like(&self.table)) {
+                return Ok(connection);
+            }
+            let (path, name) = (path.display(), &self.table.name);
+            let why = table.map_or_else(|error| error.to_string(), |_| "its columns are others".to_string());
+            // Nothing is wrong with the writes that wait: the right file may come back.
+            Err(Error::transient(format!(
+                "{path} was replaced, and table {name:?} is not the one that is served ({why}): put a database with that \
+                 table there, or restart to serve what is there now"
+            )))
+        })?;
+        Ok(slot.insert(opened))
+    }
+
+    fn cannot_write(&self) -> Error {
+        Error::Unsupported { vista: self.table.name.as_str().into(), what: "write" }
+    }
+}
+
+fn open(path: &Path, name: &str, options: &SqliteOptions) -> Result<Sqlite> {
+    let database = Database::at(path)?;
+    let connections = Arc::new(Connections::default());
+    let held = database.hold()?;
+    let reader = held.connect(|path| connect(path, Role::Reader, options))?;
+    let table = Table::learn(&reader, path, name, options)?;
+    let writes = !options.read_only && table.natural != Natural::AsGiven;
+    if writes {
+        *connections.writer.lock() = Some(held.connect(|path| connect(path, Role::Writer, options))?);
+    }
+    *connections.reader.lock() = Some(reader);
+    database.join(&connections);
+    drop(held);
+    let (waiting, written) = (Mutex::default(), AtomicU64::new(0));
+    Ok(Sqlite(Arc::new(Inner { table, options: options.clone(), database, connections, writes, waiting, written })))
+}
+
+fn connect(path: &Path, role: Role, options: &SqliteOptions) -> Result<Connection> {
+    // A reader, too, may be the first to come after a crash, and has to roll back what that interrupted.
+    let access = match options.read_only {
+        true => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        false => OpenFlags::SQLITE_OPEN_READ_WRITE,
+    };
+    let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(|error| Error::source(kind_of(&error), error))?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    // Or a quoted name of a column that is gone would be read as a text.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false).map_err(failed)?;
+    if role == Role::Reader {
+        connection.pragma_update(None, "query_only", true).map_err(failed)?;
+    }
+    if let (Role::Writer, Some(mode)) = (role, options.journal_mode)
+        && !switch_journal(&connection, mode).map_err(failed)?
+    {
+        tracing::warn!(path = %path.display(), mode = mode.as_str(), "the database cannot be switched to that journal mode");
+    }
+    Ok(connection)
+}
+
+/// Switches the journal mode, if that can be. Here SQLite's own busy handler is not called, because two connections that both want
+/// the switch would wait for each other: the one that is refused lets go and asks again.
+fn switch_journal(connection: &Connection, mode: JournalMode) -> rusqlite::Result<bool> {
     let deadline = Instant::now() + BUSY_TIMEOUT;
+    let sql = format!("PRAGMA journal_mode = {}", mode.as_str());
     loop {
-        match connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0)) {
+        match connection.query_row(&sql, [], |row| row.get::<_, String>(0)) {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < deadline => {
                 std::thread::sleep(BUSY_PAUSE);
             }
-            mode => return mode.map(|mode| mode.eq_ignore_ascii_case("wal")),
+            now => return now.map(|now| now.eq_ignore_ascii_case(mode.as_str())),
         }
     }
 }
@@ -190,19 +287,29 @@ impl TableShell for Sqlite {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let can = if self.0.writer.is_some() { Capabilities::all() } else { Capabilities::reads() };
+        let can = if self.0.writes { Capabilities::all() } else { Capabilities::reads() };
         // A view has no order of its own to continue in.
         Capabilities { can_fetch_next: self.0.table.natural != Natural::AsGiven, ..can }
     }
 
     async fn list(&self, query: &Query) -> Result<Rows> {
-        let query = query.clone();
+        let (query, whole) = (query.clone(), *query == Query::default());
+        let connections = Arc::clone(&self.0.connections);
         self.read(move |table, connection| {
+            // Before it is read: the file cannot be replaced unnoticed in between.
+            let owed = whole && connections.replaced.swap(false, Ordering::AcqRel);
             let plan = Plan::new(table, &query);
-            let rows = select(table, connection, &plan.select(table, &query), plan.params(&query))?;
+            let rows =
+                select(table, connection, &plan.select(table, &query), plan.params(&query)).inspect_err(|_| {
+                    connections.replaced.fetch_or(owed, Ordering::AcqRel);
+                })?;
             Ok(if plan.is_exact { rows } else { apply(&query, &table.schema, rows) })
         })
         .await
+    }
+
+    fn is_replaced(&self) -> bool {
+        self.0.connections.replaced.load(Ordering::Acquire)
     }
 
     async fn get(&self, id: &str) -> Result<Option<Record>> {
@@ -272,7 +379,7 @@ impl TableShell for Sqlite {
     }
 
     fn batch_size(&self) -> usize {
-        if self.0.writer.is_some() { BATCH } else { 1 }
+        if self.0.writes { BATCH } else { 1 }
     }
 
     async fn write_batch(&self, writes: &[(String, WriteOp)]) -> Vec<Result<Written>> {
@@ -284,12 +391,16 @@ impl TableShell for Sqlite {
     }
 
     fn writes_once(&self) -> bool {
-        self.0.writer.is_some()
+        self.0.writes
     }
 
     async fn insert_return_id(&self, record: &Record) -> Result<Written> {
         let record = record.clone();
-        self.change(move |table, connection| write::insert_return_id(table, connection, &record)).await
+        self.change(move |table, connection, held| {
+            let written = write::insert_return_id(table, connection, &record)?;
+            held.check().map(|()| written)
+        })
+        .await
     }
 }
 
@@ -365,7 +476,12 @@ fn kind_of(error: &rusqlite::Error) -> ErrorKind {
             | Code::OutOfMemory
             | Code::OperationInterrupted
             | Code::FileLockingProtocolFailed
-            | Code::SchemaChanged,
+            | Code::SchemaChanged
+            // The file is at fault and not the statement: it may be put right, or back.
+            | Code::DatabaseCorrupt
+            | Code::NotADatabase
+            | Code::ReadOnly
+            | Code::PermissionDenied,
         ) => ErrorKind::Transient,
         _ => ErrorKind::Permanent,
     }

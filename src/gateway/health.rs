@@ -52,6 +52,9 @@ fn describe(at: &Mounted, stopping: bool) -> Value {
     if let Some(error) = &status.refresh_failed {
         reasons.push(format!("the last refresh failed: {error}"));
     }
+    if let Some(why) = &status.withheld {
+        reasons.push(format!("the source holds its list back: {why}"));
+    }
     for (what, reach) in
         std::iter::once(("source", &status.source)).chain(status.route.iter().map(|at| ("write route", at)))
     {

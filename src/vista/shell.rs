@@ -45,6 +45,17 @@ pub trait TableShell: Send + Sync + 'static {
         false
     }
 
+    /// Why the last list is held back, for people: the source looks half written, say. Must not do I/O.
+    fn withheld(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether another source stands in the place of the one that was last listed as a whole: its rows may be others, so that
+    /// it is to be listed again. Must not do I/O.
+    fn is_replaced(&self) -> bool {
+        false
+    }
+
     /// How many rows match `query` (its limit and offset do not count).
     ///
     /// # Errors

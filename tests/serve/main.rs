@@ -22,6 +22,8 @@ mod process;
 #[cfg(unix)]
 mod readme;
 mod real;
+#[cfg(unix)]
+mod source_files;
 mod stop;
 mod storm;
 mod webhook_test;

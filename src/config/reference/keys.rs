@@ -129,6 +129,16 @@ pub(super) const KEYS: &[Said] = &[
     ("dio.*.source.sqlite", "", "A SQLite database."),
     ("dio.*.source.table", "", "`sqlite`: the table."),
     (
+        "dio.*.source.settle",
+        "\"5s\"",
+        "`csv`, `json`: how long a file that may be half written has to stay the same before it is believed.",
+    ),
+    (
+        "dio.*.source.journal_mode",
+        "as it is",
+        "`sqlite`: the journal mode that the database is switched to; with `wal`, reads and writes do not wait for each other.",
+    ),
+    (
         "dio.*.id",
         "found",
         "The column that identifies rows; `\"#\"` numbers them. Found: `id`, `NAME_id`, else the first without repetitions.",
@@ -140,6 +150,7 @@ pub(super) const KEYS: &[Said] = &[
     ("dio.*.write", "to the source", "See `[dio.NAME.write]`."),
     ("dio.*.write.sqlite", REQUIRED, "A SQLite database."),
     ("dio.*.write.table", REQUIRED, "Its table."),
+    ("dio.*.write.journal_mode", "as it is", "The journal mode that the database is switched to."),
     (
         "dio.*.routed_ttl",
         "for ever",

@@ -1,8 +1,9 @@
 //! How a file is written: what separates its fields, and whether spaces beside the separators mean anything. The header tells.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::path::Path;
+
+use crate::drivers::file::{Content, open_regular};
 
 /// Separators that are looked for; the first wins where two stand equally often.
 const SEPARATORS: [u8; 4] = [b',', b';', b'\t', b'|'];
@@ -19,11 +20,11 @@ pub(super) struct Dialect {
 }
 
 impl Dialect {
-    /// Looks at the beginning of `file` and leaves it there.
-    pub(super) fn of(file: &mut File, delimiter: Option<u8>) -> std::io::Result<Dialect> {
+    /// Looks at the beginning of a file and leaves it there.
+    pub(super) fn of(content: &mut Content, delimiter: Option<u8>) -> std::io::Result<Dialect> {
         let mut start = Vec::new();
-        file.take(LOOK).read_to_end(&mut start)?;
-        file.seek(SeekFrom::Start(0))?;
+        content.by_ref().take(LOOK).read_to_end(&mut start)?;
+        content.rewind()?;
         Ok(Dialect::of_header(&start, delimiter))
     }
 
@@ -60,7 +61,7 @@ fn bare(line: &[u8]) -> impl Iterator<Item = (usize, u8)> {
 /// What a file that is not UTF-8 is probably written in, as `iconv` calls it.
 pub(super) fn encoding(path: &Path) -> &'static str {
     let mut mark = [0; 2];
-    let marked = File::open(path).is_ok_and(|mut file| file.read_exact(&mut mark).is_ok());
+    let marked = open_regular(path).is_ok_and(|mut file| file.read_exact(&mut mark).is_ok());
     if marked && matches!(mark, [0xff, 0xfe] | [0xfe, 0xff]) { "UTF-16" } else { "WINDOWS-1252" }
 }
 

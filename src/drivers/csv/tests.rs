@@ -1,3 +1,4 @@
+use std::fs::File;
 use std::io::Write as _;
 
 use proptest::prelude::*;
@@ -24,7 +25,17 @@ impl Fixture {
     }
 
     async fn open(&self, options: CsvOptions) -> Result<Vista> {
-        Csv::open("products", self.path(), options).await
+        // These tests write the file just before they read it.
+        Csv::open("products", self.path(), CsvOptions { settle: Some(Duration::ZERO), ..options }).await
+    }
+
+    /// Learns and reads without a runtime.
+    fn read(&self) -> (Csv, Rows) {
+        let file = Arc::new(SourceFile::new(self.path(), None));
+        let content = || Content::new(open_regular(file.path()).unwrap());
+        let csv = learn("x", &file, &mut content(), &CsvOptions::default()).unwrap();
+        let rows = csv.0.read(&mut content()).unwrap();
+        (csv, rows)
     }
 
     /// An error's text without the folder.
@@ -197,7 +208,13 @@ async fn options_decide_over_inference() {
     let fixture = Fixture::new();
     fixture.write("sku;price;raw\nb;-;AQI\na;1;AQI\n");
     let columns = vec![Column::new("price", ColumnType::Decimal), Column::new("raw", ColumnType::Bytes)];
-    let options = CsvOptions { id: Some("sku".into()), columns, null_values: vec!["-".into()], delimiter: Some(b';') };
+    let options = CsvOptions {
+        id: Some("sku".into()),
+        columns,
+        null_values: vec!["-".into()],
+        delimiter: Some(b';'),
+        ..CsvOptions::default()
+    };
     let vista = fixture.open(options.clone()).await.unwrap();
     let rows = vista.list_values().await.unwrap();
     assert_eq!(
@@ -272,8 +289,7 @@ proptest! {
         }
         let fixture = Fixture::new();
         fixture.write(file.into_inner().unwrap());
-        let csv = read_whole(&fixture.path(), |file| learn("x", &fixture.path(), file, &CsvOptions::default())).unwrap();
-        let rows = read_whole(&fixture.path(), |file| csv.0.read(file)).unwrap();
+        let (csv, rows) = fixture.read();
         prop_assert_eq!(rows.len(), cells.len());
         for ((id, body), (text, integer, ..)) in rows.bodies().zip(&cells) {
             let record = body.decode().unwrap();
@@ -304,11 +320,8 @@ fn reads_fast() {
     }
     drop(file);
     let start = std::time::Instant::now();
-    let csv = read_whole(&fixture.path(), |file| learn("x", &fixture.path(), file, &CsvOptions::default())).unwrap();
-    let learned = start.elapsed();
-    let start = std::time::Instant::now();
-    let rows = read_whole(&fixture.path(), |file| csv.0.read(file)).unwrap();
-    println!("{} rows: learned in {learned:?}, read in {:?}", rows.len(), start.elapsed());
+    let (_, rows) = fixture.read();
+    println!("{} rows: learned and read in {:?}", rows.len(), start.elapsed());
 }
 
 #[tokio::test]

@@ -103,6 +103,13 @@ impl Table {
         Ok(Table { name: name.to_string(), quoted: quote(name), schema, fields, id, natural, selected })
     }
 
+    /// Whether statements made for `other` mean the same here.
+    pub(super) fn is_like(&self, other: &Table) -> bool {
+        let columns = |table: &Table| table.schema.columns().to_vec();
+        (columns(self), &self.selected, &self.natural, self.id)
+            == (columns(other), &other.selected, &other.natural, other.id)
+    }
+
     /// A field by the name of its column.
     pub(super) fn field(&self, column: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name == column)

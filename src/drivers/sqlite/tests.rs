@@ -30,6 +30,11 @@ impl Fixture {
     }
 }
 
+/// Options that switch to WAL mode.
+fn wal() -> SqliteOptions {
+    SqliteOptions { journal_mode: Some(JournalMode::Wal), ..SqliteOptions::default() }
+}
+
 /// Transactions in the WAL file: the last frame of each says how large the database is after it.
 fn transactions(fixture: &Fixture) -> usize {
     let wal = std::fs::read(fixture.path().with_extension("db-wal")).unwrap();
@@ -41,7 +46,7 @@ fn transactions(fixture: &Fixture) -> usize {
 async fn twenty_at_a_time(conflict: &str) -> usize {
     let sql = format!("CREATE TABLE products (id TEXT PRIMARY KEY, n INTEGER UNIQUE {conflict});");
     let fixture = Fixture::new(&sql);
-    let sqlite = super::open(&fixture.path(), "products", &SqliteOptions::default()).unwrap();
+    let sqlite = super::open(&fixture.path(), "products", &wal()).unwrap();
     let number = |n: i64| record([("n", n.into())]);
     sqlite.write_once("op_0", &WriteOp::Insert { id: "0".into(), record: number(0) }).await.unwrap();
     let (other, before) = (fixture.direct(), transactions(&fixture));
@@ -202,7 +207,7 @@ async fn refusals_say_what_the_data_did_wrong() {
 async fn a_lock_is_transient_and_reads_go_on() {
     let fixture = Fixture::new("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER); INSERT INTO t VALUES (1, 1);");
     let sqlite = open(&fixture.path(), "t", &SqliteOptions::default()).unwrap();
-    sqlite.0.writer.as_ref().unwrap().lock().busy_timeout(Duration::ZERO).unwrap();
+    sqlite.0.connections.writer.lock().as_ref().unwrap().busy_timeout(Duration::ZERO).unwrap();
     let vista = Vista::new("t", sqlite);
     let other = fixture.direct();
     other.execute_batch("BEGIN IMMEDIATE; UPDATE t SET n = 2").unwrap();
@@ -218,7 +223,7 @@ async fn a_lock_is_transient_and_reads_go_on() {
 fn several_dios_open_a_fresh_database_at_once() {
     for _ in 0..30 {
         let fixture = Fixture::new("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER)");
-        let open = || super::open(&fixture.path(), "t", &SqliteOptions::default()).map(drop);
+        let open = || super::open(&fixture.path(), "t", &wal()).map(drop);
         std::thread::scope(|scope| {
             let opened = [(); 4].map(|()| scope.spawn(open));
             opened.into_iter().for_each(|opened| opened.join().unwrap().unwrap());
@@ -333,10 +338,11 @@ mod plans {
         #[test]
         fn sql_answers_as_the_evaluator_does(queries in proptest::collection::vec(query(), 32)) {
             let sqlite = table();
-            let (table, connection) = (&sqlite.0.table, sqlite.0.reader.lock());
+            let (table, connection) = (&sqlite.0.table, sqlite.0.connections.reader.lock());
+            let connection = connection.as_ref().unwrap();
             let ask = |query: &Query| {
                 let plan = Plan::new(table, query);
-                let rows = select(table, &connection, &plan.select(table, query), plan.params(query)).unwrap();
+                let rows = select(table, connection, &plan.select(table, query), plan.params(query)).unwrap();
                 if plan.is_exact { rows } else { apply(query, &table.schema, rows) }
             };
             let all = ask(&Query::default());
@@ -358,7 +364,7 @@ fn inserts(numbers: impl IntoIterator<Item = i64>) -> Vec<(String, WriteOp)> {
 #[tokio::test]
 async fn a_batch_is_one_transaction_in_which_a_refusal_takes_no_other_write_with_it() {
     let fixture = Fixture::new("CREATE TABLE products (id TEXT PRIMARY KEY, n INTEGER CHECK (n <> 3));");
-    let sqlite = super::open(&fixture.path(), "products", &SqliteOptions::default()).unwrap();
+    let sqlite = super::open(&fixture.path(), "products", &wal()).unwrap();
     sqlite.write_batch(&inserts([0])).await.remove(0).unwrap();
     let before = transactions(&fixture);
     let written = sqlite.write_batch(&inserts(1..=5)).await;
@@ -381,9 +387,7 @@ async fn a_batch_whose_commit_is_refused_is_carried_out_one_by_one_in_its_order(
          INSERT INTO parents VALUES ('1'), ('2');",
     );
     let sqlite = super::open(&fixture.path(), "products", &SqliteOptions::default()).unwrap();
-    if let Some(writer) = &sqlite.0.writer {
-        writer.lock().execute_batch("PRAGMA foreign_keys = ON").unwrap();
-    }
+    sqlite.0.connections.writer.lock().as_ref().unwrap().execute_batch("PRAGMA foreign_keys = ON").unwrap();
     let insert = |id: &str, parent: &str| {
         let record = record([("n", parent.into())]);
         (format!("op_{id}"), WriteOp::Insert { id: id.into(), record })
@@ -399,9 +403,7 @@ async fn a_batch_whose_commit_is_refused_is_carried_out_one_by_one_in_its_order(
 async fn a_batch_ends_with_the_first_failure_that_may_pass() {
     let fixture = Fixture::new("CREATE TABLE products (id TEXT PRIMARY KEY, n INTEGER);");
     let sqlite = super::open(&fixture.path(), "products", &SqliteOptions::default()).unwrap();
-    if let Some(writer) = &sqlite.0.writer {
-        writer.lock().busy_timeout(Duration::ZERO).unwrap();
-    }
+    sqlite.0.connections.writer.lock().as_ref().unwrap().busy_timeout(Duration::ZERO).unwrap();
     let other = fixture.direct();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let written = sqlite.write_batch(&inserts(1..=3)).await;
@@ -417,8 +419,26 @@ async fn writers_whose_writes_another_has_taken_wait_for_no_lock() {
     let sqlite = super::open(&fixture.path(), "products", &SqliteOptions::default()).unwrap();
     let other = fixture.direct();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    if let Some(writer) = &sqlite.0.writer {
-        let written = write::all(&sqlite.0.table, &mut writer.lock(), &[]);
-        assert!(written.is_empty() && other.execute_batch("ROLLBACK").is_ok());
-    }
+    let written = write::all(&sqlite.0.table, sqlite.0.connections.writer.lock().as_mut().unwrap(), &[]);
+    assert!(written.is_empty() && other.execute_batch("ROLLBACK").is_ok());
 }
+
+/// In rollback mode a crash leaves a journal, which the first who reads has to play back.
+#[tokio::test]
+async fn a_transaction_that_a_crash_interrupted_is_rolled_back_when_the_file_is_opened() {
+    let before = Fixture::new("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER, text TEXT)");
+    let program = before.direct();
+    let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+        INSERT INTO t SELECT i, 1, printf('%0200d', i) FROM n; PRAGMA cache_size = 5; BEGIN; UPDATE t SET n = 2;";
+    program.execute_batch(fill).unwrap();
+    let after = Fixture { dir: tempfile::tempdir().unwrap() };
+    for name in ["shop.db", "shop.db-journal"] {
+        std::fs::copy(before.dir.path().join(name), after.dir.path().join(name)).unwrap();
+    }
+    let vista = after.open("t").await.unwrap();
+    let rows = vista.list_values().await.unwrap();
+    assert_eq!((rows.len(), &rows.get("2000").unwrap()["n"]), (2_000, &1.into()));
+    vista.patch_value("1", &record([("n", 3.into())])).await.unwrap();
+}
+
+mod replaced;

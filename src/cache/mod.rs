@@ -18,8 +18,10 @@ mod slots;
 
 pub use self::redb::RedbCache;
 #[cfg(any(test, feature = "testing"))]
-pub use self::redb::Stored;
+pub use self::redb::{Stored, decode_stored};
 pub(crate) use by_id::ById;
+#[cfg(any(test, feature = "testing"))]
+pub use by_id::decode_stored_meta;
 pub use memory::MemoryCache;
 pub use row::CachedRow;
 pub(crate) use slots::{CacheBatch, CacheMeta, Loaded, RowStore, RowTable, StoredRow};

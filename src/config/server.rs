@@ -200,7 +200,9 @@ impl LensSpec {
             refresh_every,
             inbox,
             events,
-            write_queue_capacity: reader.count("write_queue_capacity", 1..=10_000_000).unwrap_or(default.write_queue_capacity),
+            write_queue_capacity: reader
+                .count("write_queue_capacity", 1..=10_000_000)
+                .unwrap_or(default.write_queue_capacity),
         };
         reader.finish();
         spec

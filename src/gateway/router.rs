@@ -232,9 +232,7 @@ impl Route {
             | Route::Query
             | Route::Refresh
             | Route::Purge
-            | Route::Replay => {
-                HeaderValue::from_static("POST")
-            }
+            | Route::Replay => HeaderValue::from_static("POST"),
             Route::Hook => HeaderValue::from_static("POST, OPTIONS"),
             Route::Operation => HeaderValue::from_static("GET, HEAD, DELETE"),
             _ => HeaderValue::from_static("GET, HEAD"),

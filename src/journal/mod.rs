@@ -22,6 +22,8 @@ pub use self::redb::RedbJournal;
 pub use crate::redb_file::disk;
 pub use inbox::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, InboxLimits, InboxUse, Kept, Raw};
 pub use memory::MemoryJournal;
+#[cfg(any(test, feature = "testing"))]
+pub use redb_inbox::decode_stored;
 pub use salvage::{Measured, Salvaged, salvage, salvage_deliveries};
 
 use async_trait::async_trait;

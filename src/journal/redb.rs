@@ -697,6 +697,14 @@ pub(super) fn decode_log(key: &str, sealed: &[u8]) -> Result<Log, Fault> {
     log.ok_or_else(|| Fault::Corrupt(format!("the record {key:?} is damaged")))
 }
 
+#[cfg(any(test, feature = "testing"))]
+pub(super) fn decode_stored(content: &[u8]) {
+    let _ = decode_log("log/a", &seal(xxh3_64(b"log/a"), &[content]));
+    let _ = unseal_claim("a", &seal(xxh3_64(b"a"), &[content]));
+    // Content that is itself sealed, rightly or not.
+    let _ = (decode_log("log/a", content), unseal_claim("a", content), unseal_entry(1, 1, content));
+}
+
 fn entry_salt(id: u32, seq: Seq) -> u64 {
     (u64::from(id) << 40) ^ seq
 }

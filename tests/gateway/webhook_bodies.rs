@@ -49,7 +49,10 @@ fn hooks(gateway: Gateway) -> Gateway {
 }
 
 async fn start(limits: Limits, lens: impl FnOnce(LensBuilder) -> LensBuilder) -> App {
-    App::with(products(), rows(7), lens, MountOptions::default(), |gateway| hooks(gateway.limits(Limits { auth_failures: 1_000, ..limits }))).await
+    App::with(products(), rows(7), lens, MountOptions::default(), |gateway| {
+        hooks(gateway.limits(Limits { auth_failures: 1_000, ..limits }))
+    })
+    .await
 }
 
 async fn usual() -> App {

@@ -14,8 +14,7 @@ use super::entry::{Base, Entry, Frame, OpChange, Origin, Visible};
 use super::former::Former;
 use super::op::{Effect, Op, OpError, OpId, OpState};
 use super::state::{Note, State};
-use crate::journal::Seq;
-use crate::record::{Body, Id};
+use crate::record::{Body, Id, Seq};
 use crate::vista::{Error, Result};
 
 /// Detail of an error that may have quoted an erased row.

@@ -310,7 +310,10 @@ async fn a_purge_in_a_log_of_50_000_entries_lets_writers_in() {
     let (_lens, dio) = open(reconciling(seeding(on_file(&dir))), &master).await;
     let change = async |n: i64| match n % 2 {
         0 => dio.patched("1", marked("1", n)).await,
-        _ => dio.patched(format!("r{}", n % 500), marked("2", n)).await,
+        _ => {
+            let id = format!("r{}", n % 500);
+            dio.patched(&id, product(&id, &format!("Plain {n}"), n, 1)).await
+        }
     };
     futures_util::StreamExt::for_each_concurrent(futures_util::stream::iter(0..50_000), 256, async |n| {
         change(n).await.unwrap();

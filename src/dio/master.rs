@@ -54,6 +54,7 @@ impl Core {
         let (shell, query) = (Arc::clone(self.vista.shell()), query.clone());
         let list = self.ask_master(None, self.settings.refresh_timeout, async move { shell.list(&query).await });
         tokio::select! {
+            biased;
             listed = list => listed,
             // A source may wait for a long time until it gives its list.
             () = self.tasks.closing().cancelled() => Err(Error::Closed),

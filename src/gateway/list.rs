@@ -69,7 +69,7 @@ async fn asked(at: &Arc<Mounted>, raw: &str, bounds: &Bounds) -> Result<(Arc<Ask
     Ok(bounds.read(at, raw.as_bytes(), read).await??)
 }
 
-/// Rows that room is made for before they are seen.
+/// Rows that room is made for before they are seen, and that are copied without a turn among the heavy queries.
 const MOST_AT_ONCE: usize = 1_000;
 
 /// What a query found, encoded.
@@ -111,10 +111,15 @@ pub(super) async fn find(
     let natural = query.is_unfiltered() && query.order.is_empty();
     if let (true, true, Format::Json, Some(limit)) = (natural, query.select.is_empty(), format, page.limit) {
         let offset = natural_start(table, query).saturating_add(as_len(page.offset));
-        let mut body = Vec::with_capacity(256 * as_len(limit).min(MOST_AT_ONCE));
-        body.push(b'[');
-        let shown = table.natural_page_into(offset, as_len(limit), &mut body);
-        body.push(b']');
+        let (state, limit) = (Arc::clone(&view.state), as_len(limit));
+        let copy = move || {
+            let mut body = Vec::with_capacity(256 * limit.min(MOST_AT_ONCE));
+            body.push(b'[');
+            let shown = state.table().natural_page_into(offset, limit, &mut body);
+            body.push(b']');
+            (body, shown)
+        };
+        let (body, shown) = if limit > MOST_AT_ONCE { bounds.run(at, copy).await? } else { copy() };
         let end = offset.saturating_add(shown);
         let last = table.natural(end.saturating_sub(1)).next().filter(|_| shown > 0 && end < table.len());
         let next = last.filter(|_| query.after.is_some()).map(|row| cursor(&row, query, &at.schema).to_string());

@@ -22,7 +22,7 @@ folder="$(mktemp -d)"
 trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null || true; rm -rf "$folder"' EXIT
 # The demo, with a token, so that whatever ignores it is found; its webhook unsigned, as signatures cannot be made up.
 cp "$here"/../../demo/* "$here"/{schemathesis.toml,hooks.py} "$folder"
-sed -i -e 's/^listen = .*/listen = "127.0.0.1:0"\nauth = { tokens = ["env:TOKEN"] }/' \
+sed -i -e 's/^listen = .*/listen = "127.0.0.1:0"\nauth = { tokens = ["env:TOKEN"] }\nlimits = { auth_failures = 100_000 }/' \
     -e 's/^auth = { scheme = "standard".*/auth = { scheme = "none" }/' "$folder/diorama.toml"
 cd "$folder"
 export TOKEN=the-token-of-the-fuzz

@@ -178,7 +178,8 @@ fn purge() -> ObjectBuilder {
 fn purged() -> ObjectBuilder {
     let gone = |what: &str| count().description(Some(what.to_string()));
     let ids = |what: &str| array(text()).description(Some(what.to_string()));
-    let left = ids("Ids that the source still has; null if it was not asked or did not answer.");
+    let left = ids("Ids that the source still has; null if it was not asked or did not answer.")
+        .schema_type(SchemaType::from_iter([Type::Array, Type::Null]));
     object([
         ("position", text().into()),
         ("rows", gone("Rows that were removed from what readers see.").into()),

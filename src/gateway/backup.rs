@@ -60,7 +60,8 @@ pub(super) async fn backup(State(shared): State<Arc<Shared>>, headers: HeaderMap
         return Err(ApiError::new(Code::NotFound, "rows and writes are in memory: there is nothing to back up"));
     };
     let Ok(turn) = Arc::clone(&backup.turn).try_acquire_owned() else {
-        return Err(ApiError::new(Code::Busy, "another backup is under way").hint("one is made at a time"));
+        return Err(ApiError::new(Code::Busy, "another backup is under way")
+            .hint("one is made at a time: come again when it has been sent"));
     };
     let archive = (backup.make)().await?;
     let pieces = archive.pieces.map(move |piece| {

@@ -119,7 +119,8 @@ pub(super) async fn find(
             body.push(b']');
             (body, shown)
         };
-        let (body, shown) = if limit > MOST_AT_ONCE { bounds.run(at, copy).await? } else { copy() };
+        let many = table.len().saturating_sub(offset).min(limit) > MOST_AT_ONCE;
+        let (body, shown) = if many { bounds.run(at, copy).await? } else { copy() };
         let end = offset.saturating_add(shown);
         let last = table.natural(end.saturating_sub(1)).next().filter(|_| shown > 0 && end < table.len());
         let next = last.filter(|_| query.after.is_some()).map(|row| cursor(&row, query, &at.schema).to_string());

@@ -5,14 +5,25 @@ use std::io::{Read as _, Seek as _, Write as _};
 use axum::body::{Body, Bytes};
 use futures_util::stream;
 use tempfile::SpooledTempFile;
+use tokio::sync::Semaphore;
 
 use super::problem::{ApiError, Code};
 use crate::dio::Dio;
+use crate::vista::Error;
 
 /// Bytes that are held in memory.
 const IN_MEMORY: usize = 1 << 20;
 /// Bytes that are read at a time.
 const PIECE: usize = 64 << 10;
+
+/// Spools of the process that are written or read at a time; more wait. Each of them takes a thread, which has memory of its own.
+static TURNS: Semaphore = Semaphore::const_new(4);
+
+/// Runs `job`, which may read or write a file, off the async threads when it is its turn.
+async fn on_disk<T: Send + 'static>(dio: &Dio, job: impl FnOnce() -> T + Send + 'static) -> crate::vista::Result<T> {
+    let _turn = TURNS.acquire().await.map_err(|_| Error::Closed)?;
+    dio.0.core.heavy(usize::MAX, job).await
+}
 
 /// Bytes that are written first and read then.
 pub(super) struct Spool {
@@ -35,7 +46,7 @@ impl Spool {
     pub(super) async fn write(&mut self, bytes: impl AsRef<[u8]> + Send + 'static) -> Result<(), ApiError> {
         let Some(mut file) = self.file.take() else { return Err(failed("it failed before")) };
         let work = move || file.write_all(bytes.as_ref()).map(|()| file);
-        let written = self.dio.0.core.heavy(usize::MAX, work).await?;
+        let written = on_disk(&self.dio, work).await?;
         self.file = Some(written.map_err(failed)?);
         Ok(())
     }
@@ -49,7 +60,7 @@ impl Spool {
             file.take(length as u64).read_to_end(&mut bytes)?;
             Ok::<_, std::io::Error>(bytes)
         };
-        let bytes = self.dio.0.core.heavy(usize::MAX, read).await?.map_err(failed)?;
+        let bytes = on_disk(&self.dio, read).await?.map_err(failed)?;
         if bytes.len() == length { Ok(bytes) } else { Err(failed("the file is shorter than what was written")) }
     }
 
@@ -69,7 +80,7 @@ impl Spool {
                 piece.truncate(length);
                 Ok::<_, std::io::Error>((piece, file))
             };
-            let (piece, file) = dio.0.core.heavy(usize::MAX, read).await.map_err(std::io::Error::other)??;
+            let (piece, file) = on_disk(&dio, read).await.map_err(std::io::Error::other)??;
             Ok::<_, std::io::Error>((!piece.is_empty()).then(|| (Bytes::from(piece), (file, dio))))
         });
         Ok(Body::from_stream(pieces))

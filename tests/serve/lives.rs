@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::process::{Answer, Server, folder};
 
-const CONFIG: &str = r#"
+/// Orders in a database, and a webhook for them that asks for no proof.
+pub(crate) const CONFIG: &str = r#"
 [lens]
 cache = "cache.redb"
 

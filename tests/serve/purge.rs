@@ -6,18 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::lives::CONFIG;
 use crate::process::{PATIENCE, Server, ask, folder};
-
-const CONFIG: &str = r#"
-[lens]
-cache = "cache.redb"
-
-[dio.orders]
-source = { sqlite = "shop.db", table = "orders" }
-
-[webhook.orders]
-auth = { scheme = "none" }
-"#;
 
 /// Lives of the server that is killed.
 const LIVES: u32 = 12;

@@ -3,8 +3,11 @@
 //! Which rows a delivery is about is not kept, and its webhook may be set up otherwise by now. So a delivery that has the id
 //! anywhere counts, also where it means something else.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
+use std::io::Read as _;
 
+use flate2::read::MultiGzDecoder;
 use percent_encoding::percent_decode;
 use regex_automata::meta::{Config, Regex};
 use regex_automata::util::syntax;
@@ -16,6 +19,11 @@ use crate::vista::{Error, Result};
 
 /// Bytes of the compiled search, at most: a thousand long ids take about a tenth.
 const MOST_COMPILED: usize = 64 << 20;
+
+/// Bytes of a decompressed body that are searched, at most: no delivery has more.
+const MOST_PLAIN: u64 = 64 << 20;
+/// How a gzip body begins. Bodies are kept as they were sent.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// A search for ids.
 pub(super) struct Mentions {
@@ -45,7 +53,8 @@ impl Mentions {
 
 /// What was sent, as it is and as forms, URLs and JSON mean it.
 fn text(raw: &Raw) -> Vec<u8> {
-    let mut text = raw.body.to_vec();
+    let body = plain(&raw.body);
+    let mut text = body.to_vec();
     for more in std::iter::once(&raw.uri).chain(raw.headers.iter().map(|(_, value)| value)) {
         text.push(b'\n');
         text.extend_from_slice(more.as_bytes());
@@ -53,9 +62,20 @@ fn text(raw: &Raw) -> Vec<u8> {
     let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
     text.push(b'\n');
     text.extend(percent_decode(&spaced));
-    let values = serde_json::Deserializer::from_slice(&raw.body).into_iter::<Value>();
+    let values = serde_json::Deserializer::from_slice(&body).into_iter::<Value>();
     values.map_while(|value| value.ok()).for_each(|value| strings(&value, &mut text));
     text
+}
+
+/// A body as its sender wrote it; of a damaged gzip body, what can be read.
+fn plain(body: &[u8]) -> Cow<'_, [u8]> {
+    if !body.starts_with(&GZIP) {
+        return Cow::Borrowed(body);
+    }
+    let mut plain = Vec::new();
+    // What was read before the damage is in `plain`.
+    let _ = MultiGzDecoder::new(body).take(MOST_PLAIN).read_to_end(&mut plain);
+    Cow::Owned(plain)
 }
 
 fn strings(value: &Value, text: &mut Vec<u8>) {
@@ -76,10 +96,15 @@ fn strings(value: &Value, text: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
     use super::*;
 
-    fn names(id: &str, body: &str) -> bool {
-        let raw = Raw { uri: "/webhooks/shop?row=url-id".into(), headers: Vec::new(), body: body.to_string().into() };
+    fn names(id: &str, body: impl Into<Vec<u8>>) -> bool {
+        let raw = Raw { uri: "/webhooks/shop?row=url-id".into(), headers: Vec::new(), body: body.into().into() };
         Mentions::of(&HashSet::from([Id::from(id), Id::from("another")])).unwrap().first(&raw).is_some()
     }
 
@@ -100,5 +125,16 @@ mod tests {
         for (id, body) in [("42", r#"{"id":142,"at":"420"}"#), ("42", "x42"), ("1.5", "1x5"), ("row_1", "row_12")] {
             assert!(!names(id, body), "{id} in {body}");
         }
+    }
+
+    #[test]
+    fn an_id_is_found_in_a_compressed_body_also_before_its_damage() {
+        let mut coder = GzEncoder::new(Vec::new(), Compression::none());
+        coder.write_all(br#"{"id":"\u0034\u0032","padding":""#).unwrap();
+        coder.write_all(&[b' '; 10_000]).unwrap();
+        coder.write_all(br#""} {"id":"7"}"#).unwrap();
+        let body = coder.finish().unwrap();
+        assert!(names("42", body.clone()) && names("7", body.clone()) && !names("43", body.clone()));
+        assert!(names("u0034", &body[..100]), "what can be read of a damaged body counts");
     }
 }

@@ -12,7 +12,7 @@ use crate::gateway::spool::Spool;
 use crate::inbound::Verifier;
 
 /// Bytes of one body in memory before it is proven; more are spooled.
-const IN_MEMORY: usize = 64 << 10;
+const IN_MEMORY: usize = 16 << 10;
 /// Bytes of a piece that is written to the file by itself.
 const LARGE_PIECE: usize = 16 << 10;
 

@@ -3,6 +3,7 @@
 //! redb may panic on damaged bytes, and its handle is dead after the first I/O error. So every use runs inside
 //! [`RedbFile::with`], which turns panics into [`Fault::Corrupt`], and the handle can be replaced by [`RedbFile::reopen`].
 
+mod copy;
 #[cfg(any(test, feature = "testing"))]
 pub mod disk;
 
@@ -21,6 +22,8 @@ use redb::{
     BackendError, Builder, Database, ReadTransaction, ReadableDatabase, StorageBackend, TableDefinition, TableHandle,
 };
 use xxhash_rust::xxh3::xxh3_64;
+
+pub(crate) use copy::{Copy, note_erased};
 
 /// Makes the storage under a file each time it is opened; tests put faults in it.
 pub(crate) type BackendFactory = Arc<dyn Fn() -> io::Result<Box<dyn StorageBackend>> + Send + Sync>;
@@ -108,6 +111,8 @@ pub(crate) struct Options {
     pub(crate) cache_size: usize,
     /// Whether every page is verified before anything is trusted.
     pub(crate) check_integrity: bool,
+    /// Copies every table that there may be.
+    pub(crate) tables: fn(&Copy, &ReadTransaction) -> Result<(), Fault>,
 }
 
 /// A redb file that survives its handle.
@@ -220,20 +225,28 @@ impl RedbFile {
     }
 
     fn database(&self) -> Result<Database, Fault> {
-        let database = if let Some(factory) = &self.factory {
-            self.options.database(Boxed(factory()?))?
-        } else {
-            if !self.path.try_exists()? {
-                self.options.create(&self.path)?;
-            }
-            let file = OpenOptions::new().read(true).write(true).open(&self.path)?;
-            if file.metadata()?.len() == 0 {
-                return Err(Fault::Corrupt("it is empty".into()));
-            }
-            self.options.database(redb::backends::FileBackend::new(file)?)?
-        };
+        let Some(factory) = &self.factory else { return self.of_path() };
+        let database = self.options.database(Boxed(factory()?))?;
         self.options.prepare(&database)?;
         Ok(database)
+    }
+
+    fn of_path(&self) -> Result<Database, Fault> {
+        if !self.path.try_exists()? {
+            self.options.create(&self.path)?;
+        }
+        let file = OpenOptions::new().read(true).write(true).open(&self.path)?;
+        let opened = file.metadata()?;
+        if opened.len() == 0 {
+            return Err(Fault::Corrupt("it is empty".into()));
+        }
+        let database = self.options.database(redb::backends::FileBackend::new(file)?)?;
+        // Whoever had it until now may have put a copy in its place.
+        if !copy::is_at(&opened, &self.path)? {
+            return Err(Fault::Locked);
+        }
+        self.options.prepare(&database)?;
+        Ok(copy::without_erased(database, &self.path, self.options))
     }
 }
 
@@ -372,57 +385,6 @@ impl Options {
         let stored = transaction.open_table(self.meta)?.get("format")?;
         let format = stored.and_then(|bytes| bytes.value().try_into().ok()).map(u32::from_le_bytes);
         format.map(Some).ok_or_else(|| Fault::Corrupt("it does not say its format".into()))
-    }
-}
-
-/// A new file that takes the tables of another while that one goes on.
-pub(crate) struct Copy(Database);
-
-/// Bytes of a copy in one transaction, about.
-const COPIED: usize = 4 << 20;
-
-impl Copy {
-    /// Creates the file at `path`, readable by its owner only.
-    pub(crate) fn begin(path: &Path, options: Options) -> Result<Copy, Fault> {
-        options.draft(path).map(Copy)
-    }
-
-    /// Copies a table, if it is there.
-    pub(crate) fn table<K: redb::Key + 'static>(
-        &self,
-        from: &ReadTransaction,
-        table: TableDefinition<'_, K, &'static [u8]>,
-    ) -> Result<(), Fault> {
-        no_panic(|| {
-            let rows = match from.open_table(table) {
-                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
-                rows => rows?,
-            };
-            let mut rows = rows.range::<K::SelfType<'_>>(..)?;
-            loop {
-                let transaction = self.0.begin_write()?;
-                let mut copied = 0;
-                {
-                    let mut copy = transaction.open_table(table)?;
-                    while copied < COPIED
-                        && let Some(row) = rows.next()
-                    {
-                        let (key, value) = row?;
-                        copied += value.value().len() + 64;
-                        copy.insert(key.value(), value.value())?;
-                    }
-                }
-                transaction.commit()?;
-                if copied < COPIED {
-                    return Ok(());
-                }
-            }
-        })
-    }
-
-    /// Closes the file.
-    pub(crate) fn end(self) -> Result<(), Fault> {
-        no_panic(|| Ok(self.0.close()?))
     }
 }
 

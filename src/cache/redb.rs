@@ -25,14 +25,16 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use super::{CacheBatch, CacheError, CacheMeta, Loaded, RowStore, RowTable, StoredRow};
 use crate::record::{Body, Id, Layout};
 use crate::redb_file::{
-    BackendFactory, Copy, Fault, Options, Owner, RedbFile, blocking, seal, sync_folder, unseal, with_suffix,
+    BackendFactory, Copy, Fault, Options, Owner, RedbFile, blocking, note_erased, seal, sync_folder, unseal,
+    with_suffix,
 };
 
 type Versions<'a> = TableDefinition<'a, &'static str, &'static [u8]>;
 type Rows<'a> = TableDefinition<'a, u32, &'static [u8]>;
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("_meta");
-const OPTIONS: Options = Options { format: 1, meta: META, cache_size: 16 << 20, check_integrity: false };
+const OPTIONS: Options =
+    Options { format: 1, meta: META, cache_size: 16 << 20, check_integrity: false, tables: copy_tables };
 /// Files up to so many bytes are verified at every start, which takes some 3 ms per MiB.
 const VERIFIED: u64 = 64 << 20;
 /// Files set aside that are kept, unless somebody says otherwise.
@@ -208,15 +210,20 @@ impl CacheSnapshot {
 
     fn copy(&self, path: &Path) -> Result<(), Fault> {
         let copy = Copy::begin(path, OPTIONS)?;
-        for table in self.0.list_tables()? {
-            match table.name() {
-                name if name == META.name() => copy.table(&self.0, META)?,
-                name if name.starts_with("_versions/") => copy.table(&self.0, Versions::new(name))?,
-                name => copy.table(&self.0, Rows::new(name))?,
-            }
-        }
+        copy.all(&self.0)?;
         copy.end()
     }
+}
+
+fn copy_tables(copy: &Copy, from: &ReadTransaction) -> Result<(), Fault> {
+    for table in from.list_tables()? {
+        match table.name() {
+            name if name == META.name() => copy.table(from, META)?,
+            name if name.starts_with("_versions/") => copy.table(from, Versions::new(name))?,
+            name => copy.table(from, Rows::new(name))?,
+        }
+    }
+    Ok(())
 }
 
 impl Inner {
@@ -400,6 +407,14 @@ impl Table {
             known.insert(key.as_str(), sealed.as_slice())?;
         }
         Ok(())
+    }
+
+    fn note_erased(&self) -> Result<(), Fault> {
+        self.inner.with(|database| {
+            let transaction = begin(database)?;
+            note_erased(&transaction, OPTIONS)?;
+            Ok(transaction.commit()?)
+        })
     }
 
     fn clear(&self) -> Result<(), Fault> {
@@ -720,5 +735,9 @@ impl RowTable for RedbTable {
 
     async fn clear(&self) -> Result<(), CacheError> {
         self.run(Table::clear).await
+    }
+
+    async fn note_erased(&self) -> Result<(), CacheError> {
+        self.run(Table::note_erased).await
     }
 }

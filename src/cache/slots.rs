@@ -49,6 +49,15 @@ pub(crate) trait RowTable: Send + Sync + 'static {
     /// # Errors
     /// [`CacheError`]; what is stored then is unspecified until the next success.
     async fn clear(&self) -> Result<(), CacheError>;
+
+    /// Notes that the next commit erases rows: what is left of their bytes when it was applied is to go when the storage is opened
+    /// again. By default nothing is left.
+    ///
+    /// # Errors
+    /// [`CacheError`] if that cannot be noted.
+    async fn note_erased(&self) -> Result<(), CacheError> {
+        Ok(())
+    }
 }
 
 /// One confirmed row as stored. Its key is `slot`, so that a load is sequential and a seed appends.

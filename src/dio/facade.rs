@@ -73,11 +73,26 @@ impl Core {
         schema: &Arc<Schema>,
         meter: &Arc<Meter>,
     ) -> Result<(Picked, Plan)> {
+        self.pick_then(state, query, schema, meter, |picked, plan, _| Ok((picked, plan))).await
+    }
+
+    /// What `then` makes of what [`Core::pick`] gives, as one piece of work.
+    ///
+    /// # Errors
+    /// As [`Core::pick`], and what `then` says.
+    pub(crate) async fn pick_then<T: Send + 'static>(
+        &self,
+        state: &Arc<State>,
+        query: &Query,
+        schema: &Arc<Schema>,
+        meter: &Arc<Meter>,
+        then: impl FnOnce(Picked, Plan, &Meter) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let plan = plan(state.table(), query, schema)?;
         self.note_plan(state, &plan);
         let (state, query, schema) = (Arc::clone(state), query.clone(), Arc::clone(schema));
         let weight = if query.filter.has_patterns() { HEAVY } else { plan.cost() };
-        let work = move |meter: &Meter| plan.run(state.table(), &query, &schema, meter).map(|picked| (picked, plan));
+        let work = move |meter: &Meter| then(plan.run(state.table(), &query, &schema, meter)?, plan, meter);
         self.work(weight, meter, work).await
     }
 

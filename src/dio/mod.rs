@@ -74,6 +74,7 @@ pub use write::{IdempotencyKey, Ticket, WriteOptions};
 pub use crate::hot::{Condition, OpError, OpId, Origin};
 
 pub(crate) use self::core::{Core, Glance};
+pub(crate) use aggregate::Each;
 pub(crate) use bucket::Bucket;
 pub(crate) use commit::{Committer, now};
 pub(crate) use coverage::Coverage;

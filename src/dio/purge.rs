@@ -134,7 +134,7 @@ impl Core {
         let mut eraser = Eraser::new(ids.iter().cloned());
         let rewritten = self.erase_log(&mut eraser, seq).await?;
         self.ring.erase(&mut eraser, seq);
-        self.store.flush().await?;
+        self.store.flush_erased().await?;
         let deliveries = self.deliveries_of(&ids.iter().cloned().collect(), false).await?;
         for deliveries in deliveries.chunks(CHUNK) {
             self.rewrite_log(Vec::new(), deliveries.to_vec()).await?;

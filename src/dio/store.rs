@@ -98,6 +98,12 @@ impl Store {
         }
     }
 
+    /// [`Store::flush`] of what erases rows.
+    pub(super) async fn flush_erased(&self) -> Result<Seq, CacheError> {
+        self.table.note_erased().await?;
+        self.flush().await
+    }
+
     /// [`Store::flush`] for those who go on without: says once that the file is behind, until it no longer is.
     pub(super) async fn flush_or_tell(&self, dio: &str) {
         if let Err(error) = self.flush().await {

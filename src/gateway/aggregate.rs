@@ -18,8 +18,9 @@ use super::negotiate;
 use super::params::{self, ParamOptions, percent_decoded};
 use super::problem::{ApiError, Code};
 use super::state::{Mounted, Shared};
+use crate::dio::Each;
 use crate::record::{Body, Record};
-use crate::vista::query::{AggregateItem, Aggregation, Meter, Path};
+use crate::vista::query::{AggregateItem, Aggregation, Meter, Path, numbered};
 use crate::vista::{Error, Query, Schema};
 
 /// Items of one select, at most.
@@ -55,21 +56,21 @@ pub(super) async fn aggregate(
         return Ok(view.not_modified(etag));
     }
     let (state, meter) = (Arc::clone(&view.state), &bounds.meter);
-    let groups = at.dio.0.core.aggregate(state, &asked.rows, &asked.aggregation, &at.schema, meter).await?;
     let writer = Writer::new(format, &Query::default(), &asked.schema)?;
-    let (offset, count) = (asked.groups.offset, groups.len());
-    let page = move |meter: &Meter| Ok(page(groups, &asked, &writer, meter));
-    let (body, shown, total) = at.dio.0.core.work(count, meter, page).await?;
+    let (rows, aggregation, offset) = (asked.rows.clone(), Arc::clone(&asked.aggregation), asked.groups.offset);
+    let page = move |groups: Each<'_>, meter: &Meter| page(groups, &asked, &writer, meter);
+    let page = at.dio.0.core.aggregate(state, &rows, &aggregation, &at.schema, meter, page).await?;
+    let (body, shown, total) = page;
     Ok(Found::new(bounds.answer(body)?, offset, shown, total).respond(&view, etag, format, None))
 }
 
 /// The page of `groups` that is asked for, written; how many it shows, and how many there are.
-fn page(groups: Vec<Record>, asked: &Asked, writer: &Writer, meter: &Meter) -> (Vec<u8>, u64, u64) {
-    // Numbered, so that groups that are equal in the order asked for keep their own.
-    let numbered = groups.into_iter().enumerate().map(|(number, group)| (format!("{number:08}"), group));
+fn page(groups: Each<'_>, asked: &Asked, writer: &Writer, meter: &Meter) -> Result<(Vec<u8>, u64, u64), Error> {
     let Query { offset, limit, .. } = asked.groups;
-    let page = asked.groups.prepare(&asked.schema).top_within(numbered, offset, limit, meter);
-    (write(writer, &asked.schema, &page.rows), page.rows.len() as u64, page.total)
+    let mut failed = Ok(());
+    let page = asked.groups.prepare(&asked.schema).top_within(numbered(groups, &mut failed), offset, limit, meter);
+    failed?;
+    Ok((write(writer, &asked.schema, &page.rows), page.rows.len() as u64, page.total))
 }
 
 fn write(writer: &Writer, schema: &Schema, groups: &[(String, Record)]) -> Vec<u8> {

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
+use redb::{
+    ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
@@ -24,7 +26,7 @@ use super::{
     AppendError, Delivery, DeliveryId, DeliveryQuery, InboxLimits, InboxUse, Journal, JournalError, Kept, LogBatch,
     LogEntry, LogId, LogState, Raw, Rewrite, Seq, new_epoch,
 };
-use crate::redb_file::{BackendFactory, Copy, Fault, Options, Owner, RedbFile, blocking, seal, unseal};
+use crate::redb_file::{BackendFactory, Copy, Fault, Options, Owner, RedbFile, blocking, note_erased, seal, unseal};
 
 type Entries<'t> = Table<'t, (u32, u64), &'static [u8]>;
 type Claims<'t> = Table<'t, &'static str, &'static [u8]>;
@@ -35,7 +37,8 @@ const MARKS: TableDefinition<&str, &[u8]> = TableDefinition::new("marks");
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 /// Format 2 has entries of format 2 beside those of format 1, and marks.
 const FORMAT: u32 = 2;
-pub(super) const OPTIONS: Options = Options { format: FORMAT, meta: META, cache_size: 16 << 20, check_integrity: true };
+pub(super) const OPTIONS: Options =
+    Options { format: FORMAT, meta: META, cache_size: 16 << 20, check_integrity: true, tables: copy_tables };
 /// Claims that one trim looks at, so that it does not hold appends up for long.
 const CLAIMS_A_TRIM: usize = 4096;
 
@@ -180,7 +183,7 @@ impl RedbJournal {
 }
 
 /// A journal at one position.
-pub(crate) struct JournalSnapshot(redb::ReadTransaction);
+pub(crate) struct JournalSnapshot(ReadTransaction);
 
 impl JournalSnapshot {
     /// Writes it to a new file at `path`, with a head beside it that says that it is a copy. Blocks the thread.
@@ -190,11 +193,7 @@ impl JournalSnapshot {
 
     fn copy(&self, path: &Path) -> Result<(), Fault> {
         let copy = Copy::begin(path, OPTIONS)?;
-        copy.table(&self.0, ENTRIES)?;
-        copy.table(&self.0, CLAIMS)?;
-        copy.table(&self.0, MARKS)?;
-        copy.table(&self.0, redb_inbox::DELIVERIES)?;
-        copy.table(&self.0, META)?;
+        copy.all(&self.0)?;
         copy.end()?;
         let mut logs = Vec::new();
         for stored in self.0.open_table(META)?.range("log/"..LOGS_END)? {
@@ -535,6 +534,7 @@ impl Inner {
                     entries.insert((log.id, entry.seq), sealed.as_slice())?;
                 }
             }
+            note_erased(transaction, OPTIONS)?;
             redb_inbox::remove(transaction, &rewrite.deliveries)
         })?;
         let mut inbox = self.inbox.write();
@@ -552,6 +552,14 @@ impl Inner {
         }
         Ok(self.inbox.read().claim_room())
     }
+}
+
+fn copy_tables(copy: &Copy, from: &ReadTransaction) -> Result<(), Fault> {
+    copy.table(from, ENTRIES)?;
+    copy.table(from, CLAIMS)?;
+    copy.table(from, MARKS)?;
+    copy.table(from, redb_inbox::DELIVERIES)?;
+    copy.table(from, META)
 }
 
 /// Identifies a log; `known` if it has an origin already.

@@ -712,7 +712,7 @@ impl Task {
                         anew = anew.max(Some(item.seq.unwrap_or(Seq::MAX)));
                         invalidated |= !item.covered();
                     }
-                    _ => read |= self.matters(item),
+                    _ => read = read || self.matters(item),
                 },
             }
         }

@@ -11,11 +11,11 @@ use tokio::sync::watch;
 
 use super::follow::{Follower, Told};
 use super::{Generation, Lead, Shown};
-use crate::dio::{Core, Coverage, Dio, DioEvent, Handle, Route};
+use crate::dio::{Core, Coverage, Dio, DioEvent, Each, Handle, Route};
 use crate::hot::{RowRef, State};
 use crate::journal::Seq;
 use crate::record::{Body, CborValue, Id, Record, Rows};
-use crate::vista::query::{AggregateItem, Aggregation, Function, JsonRow, Meter, Prepared};
+use crate::vista::query::{AggregateItem, Aggregation, Function, JsonRow, Meter, Prepared, numbered};
 use crate::vista::{Error, Filter, Query, Result, Schema};
 
 type Custom = Arc<dyn Fn(&Rows) -> Result<CborValue> + Send + Sync>;
@@ -321,14 +321,15 @@ impl Computation {
         }
         let seq = view.state.seq();
         if let What::Groups(aggregation, page) = &self.what {
-            let found = match &given {
-                Some(ids) => aggregation.fold(cells(rows_of(&view.state, ids)))?,
+            let meter = Arc::new(Meter::background());
+            let (value, total) = match &given {
+                Some(ids) => paged(&mut aggregation.fold_within(cells(rows_of(&view.state, ids)), &meter)?, page)?,
                 None => {
-                    let meter = Arc::new(Meter::background());
-                    core.aggregate_in(view.state, &self.query, aggregation, &self.schema, &meter).await?
+                    let page = Arc::clone(page);
+                    let page = move |groups: Each<'_>, _: &Meter| paged(groups, &page);
+                    core.aggregate_in(view.state, &self.query, aggregation, &self.schema, &meter, page).await?
                 }
             };
-            let (value, total) = paged(found, page);
             return Ok(Computed { value, total: Some(total), seq });
         }
         let sum = self.clone();
@@ -402,12 +403,12 @@ async fn ask_again(told: &[Told], query: &Query, core: &Arc<Core>, handle: &Weak
 }
 
 /// The groups that `page` asks for as a list of maps, and how many there are in all.
-fn paged(groups: Vec<Record>, (prepared, page): &(Prepared, Arc<Query>)) -> (CborValue, u64) {
-    // Numbered, so that groups that are equal in the order asked for keep their own.
-    let numbered = groups.into_iter().enumerate().map(|(number, group)| (format!("{number:08}"), group));
-    let top = prepared.top(numbered, page.offset, page.limit);
+fn paged(groups: Each<'_>, (prepared, page): &(Prepared, Arc<Query>)) -> Result<(CborValue, u64)> {
+    let mut failed = Ok(());
+    let top = prepared.top(numbered(groups, &mut failed), page.offset, page.limit);
+    failed?;
     let map = |(_, group): (String, Record)| {
         CborValue::Map(group.iter().map(|(name, value)| (name.as_str().into(), value.clone())).collect())
     };
-    (CborValue::Array(top.rows.into_iter().map(map).collect()), top.total)
+    Ok((CborValue::Array(top.rows.into_iter().map(map).collect()), top.total))
 }

@@ -91,6 +91,48 @@ fn a_purged_row_is_in_no_answer_of_a_server_nor_of_the_next() {
     }
 }
 
+/// Files of the server that have the values in any of their bytes.
+fn with_the_mark(dir: &Path) -> Vec<&'static str> {
+    let holds = |name: &&str| {
+        let bytes = std::fs::read(dir.join(name)).unwrap();
+        bytes.windows(MARK.len()).any(|bytes| bytes == MARK.as_bytes())
+    };
+    ["cache.redb", "cache.journal.redb"].into_iter().filter(holds).collect()
+}
+
+fn epoch(server: &Server) -> String {
+    let position = server.get("/orders").raw_header("dio-position").unwrap().to_string();
+    position.split(':').next().unwrap().to_string()
+}
+
+#[cfg(unix)]
+#[test]
+fn after_a_purge_and_a_start_the_bytes_of_the_row_are_in_no_file() {
+    let dir = shop();
+    let mut server = Server::start(dir.path(), &[]);
+    fill(&server, dir.path(), 50);
+    server.signal("TERM");
+    assert!(server.ended().success());
+    server = Server::start(dir.path(), &[]);
+    assert_eq!(with_the_mark(dir.path()), ["cache.redb", "cache.journal.redb"], "or this test shows nothing");
+    let before = epoch(&server);
+    let purged = server.post("/orders/_purge", r#"{"ids":["gone"]}"#);
+    assert_eq!(purged.status, 200, "{purged:?}");
+    assert_eq!(
+        with_the_mark(dir.path()),
+        ["cache.redb", "cache.journal.redb"],
+        "free pages are left, or the docs are wrong"
+    );
+    server.kill();
+    // What an interrupted copy has left is in nobody's way.
+    std::fs::write(dir.path().join("cache.redb.clean"), MARK).unwrap();
+    let server = Server::start(dir.path(), &[]);
+    assert_eq!(with_the_mark(dir.path()), [""; 0]);
+    assert!(!dir.path().join("cache.redb.clean").exists());
+    assert_eq!(server.get("/orders/stays").json()["price"], json!(49));
+    assert_eq!(epoch(&server), before, "nothing of the log was lost");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_purge_that_a_kill_interrupts_has_happened_or_not_and_is_finished_by_the_next_start() {

@@ -174,10 +174,10 @@ impl Aggregation {
     /// # Errors
     /// [`Error::Invalid`] for a cell that cannot be added, a sum beyond what an integer holds, more than [`MAX_GROUPS`] groups.
     pub fn fold<F: Fields>(&self, rows: impl IntoIterator<Item = F>) -> Result<Vec<Record>> {
-        self.fold_within(rows, &Meter::unbounded())
+        self.fold_within(rows, &Meter::unbounded())?.collect()
     }
 
-    /// [`Aggregation::fold`] within the bounds of `meter`.
+    /// [`Aggregation::fold`] within the bounds of `meter`; each group becomes a record when it is asked for.
     ///
     /// # Errors
     /// As [`Aggregation::fold`] and [`Meter::check`].
@@ -185,7 +185,7 @@ impl Aggregation {
         &self,
         rows: impl IntoIterator<Item = F>,
         meter: &Meter,
-    ) -> Result<Vec<Record>> {
+    ) -> Result<Groups<'_>> {
         let mut places: BTreeMap<Vec<Key<'static>>, usize> = BTreeMap::new();
         let mut groups: Vec<Group> = Vec::new();
         let grouped: Vec<&Compiled> = self.items.iter().filter(|item| item.function.is_none()).collect();
@@ -217,15 +217,15 @@ impl Aggregation {
             }
         }
         meter.check()?;
-        places.into_values().map(|at| self.record(&mut groups[at])).collect()
+        Ok(Groups { asked: self, places: places.into_values(), groups })
     }
 
-    /// Memory of a group and of its results, about.
+    /// Memory of a group, about.
     fn bytes(&self, key: &[Key<'static>]) -> usize {
-        /// Of each item: its cell, its name and its fold.
-        const ITEM: usize = 160;
-        let cells: usize = key.iter().map(|cell| size_of::<Key<'_>>() + cell.heap()).sum();
-        3 * cells + self.items.len() * ITEM
+        /// Of its place, beside the key.
+        const PLACE: usize = 2 * size_of::<(Vec<Key<'_>>, usize)>();
+        let cells: usize = key.iter().map(|cell| size_of::<Key<'_>>() + size_of::<CborValue>() + 2 * cell.heap()).sum();
+        PLACE + size_of::<Group>() + cells + (self.items.len() - key.len()) * size_of::<Fold>()
     }
 
     fn record(&self, group: &mut Group) -> Result<Record> {
@@ -237,6 +237,36 @@ impl Aggregation {
         let values: Result<Vec<CborValue>> = self.items.iter().map(value).collect();
         Ok(self.items.iter().map(|item| item.name.clone()).zip(values?).collect())
     }
+}
+
+/// The groups of an aggregation, in the order of what they are grouped by.
+pub(crate) struct Groups<'a> {
+    asked: &'a Aggregation,
+    places: std::collections::btree_map::IntoValues<Vec<Key<'static>>, usize>,
+    groups: Vec<Group>,
+}
+
+impl Iterator for Groups<'_> {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Result<Record>> {
+        let at = self.places.next()?;
+        Some(self.asked.record(&mut self.groups[at]))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.places.size_hint()
+    }
+}
+
+/// Groups of which a page is asked for: each with its number, so that groups that are equal in the order asked for keep their own.
+/// Ends at the first that fails, which is in `failed` then.
+pub(crate) fn numbered(
+    mut groups: impl Iterator<Item = Result<Record>>,
+    failed: &mut Result<()>,
+) -> impl Iterator<Item = (String, Record)> {
+    let group = move || groups.next()?.map_err(|error| *failed = Err(error)).ok();
+    std::iter::from_fn(group).enumerate().map(|(number, group)| (format!("{number:08}"), group))
 }
 
 impl Compiled {

@@ -19,6 +19,7 @@ mod search;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use aggregate::numbered;
 pub use aggregate::{AggregateItem, Aggregation, Function, MAX_GROUPS};
 pub use compare::{Key, SortKey};
 pub use cursor::Cursor;

@@ -159,6 +159,7 @@ fn column(spec: &ColumnSpec) -> Result<Column> {
     let word = |word: &'static str| -> StrDeserializer<'static, WordError> { word.into_deserializer() };
     let ty = ColumnType::deserialize(word(spec.ty)).map_err(wrong)?;
     let mut column = Column::new(spec.name.as_str(), ty);
+    column.timezone = spec.timezone.as_deref().map(Into::into);
     for flag in &spec.flags {
         column = column.with(Flag::deserialize(word(flag)).map_err(wrong)?);
     }

@@ -128,6 +128,8 @@ pub struct ColumnSpec {
     pub ty: &'static str,
     /// What it is for: `id`, `title`, `searchable`, `orderable`, `hidden`, `mandatory`.
     pub flags: Vec<&'static str>,
+    /// IANA name of the time zone of dates and times that are written without an offset; UTC if it is missing.
+    pub timezone: Option<String>,
 }
 
 /// Types of columns.
@@ -288,8 +290,20 @@ fn columns(reader: &Reader<'_>) -> Vec<ColumnSpec> {
             known.copied()
         });
         let flags = flags.collect();
+        let timezone = column.text("timezone").filter(|zone| {
+            let known = jiff::tz::TimeZone::get(zone).is_ok();
+            if !known {
+                let at = column.place("timezone").unwrap_or(column.at);
+                column.problem(at, format!("{zone:?} is not the name of a time zone: write Europe/Berlin, say"));
+            }
+            known
+        });
+        if timezone.is_some() && !matches!(ty, Some("date" | "datetime")) {
+            let at = column.place("timezone").unwrap_or(column.at);
+            column.problem(at, "timezone is for columns of the type date or datetime");
+        }
         column.finish();
-        Some(ColumnSpec { name, ty: ty?, flags })
+        Some(ColumnSpec { name, ty: ty?, flags, timezone })
     };
     reader.tables("columns").into_iter().filter_map(column).collect()
 }

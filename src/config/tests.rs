@@ -77,7 +77,7 @@ fn a_whole_file_is_read() {
         }))
     );
     assert_eq!((orders.refresh_every, orders.max_limit), (Some(Duration::from_secs(10)), Some(1_000)));
-    let price = ColumnSpec { name: "price".into(), ty: "integer", flags: vec!["mandatory"] };
+    let price = ColumnSpec { name: "price".into(), ty: "integer", flags: vec!["mandatory"], timezone: None };
     assert_eq!(orders.columns, [price]);
     let [products, gh] = &config.webhooks[..] else { panic!() };
     assert_eq!((&*products.dio, products.auth.scheme), ("products", AuthScheme::Standard));

@@ -15,9 +15,26 @@ impl Core {
     /// [`Error::Invalid`] with every column that is wrong, [`Error::Conflict`] if the row says another id.
     pub(super) fn checked_row<'r>(&self, id: &str, row: Cow<'r, Record>, shape: Shape) -> Result<Cow<'r, Record>> {
         check_key(id)?;
-        let schema = self.vista.schema();
-        let check = RowCheck::new(&schema, shape).unknown(self.settings.unknown_columns);
+        let (schema, held) = (self.vista.schema(), self.held_row(id));
+        let check = RowCheck::new(&schema, shape).unknown(self.settings.unknown_columns).held(held.as_ref());
         check.check_under(id, row).map(|checked| checked.row)
+    }
+
+    /// The row under `id` as readers see it, if it is held.
+    pub(crate) fn held_row(&self, id: &str) -> Option<Record> {
+        // Bytes that cannot be decoded are of a damaged cache; nothing is said of that row.
+        self.state().get(id)?.body().decode().ok()
+    }
+
+    /// The id under which the row of `id` is held: a UUID may be spelled otherwise. `id` itself if there is no such row.
+    pub(crate) fn known_id<'i>(&self, id: &'i str) -> Cow<'i, str> {
+        let Some(uuid) = self.vista.schema().uuid_of(id) else { return Cow::Borrowed(id) };
+        let (state, lower) = (self.state(), uuid.to_string());
+        if state.get(id).is_some() {
+            return Cow::Borrowed(id);
+        }
+        let upper = lower.to_uppercase();
+        [lower, upper].into_iter().find(|spelled| state.get(spelled).is_some()).map_or(Cow::Borrowed(id), Cow::Owned)
     }
 
     /// The row of an upstream event as its columns hold it, if the event brings one. Unknown columns are left out where they

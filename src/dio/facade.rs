@@ -223,6 +223,7 @@ impl TableShell for Facade {
         let core = &self.handle.core;
         let coverage = core.readable()?;
         self.handle.refresh_if_stale();
+        let id = &*core.known_id(id);
         if let Some(row) = core.state().get(id) {
             return Ok(row.decode().ok());
         }

@@ -174,7 +174,7 @@ impl Core {
             }
         };
         let event = Upstream {
-            id: Id::from(id.as_str()),
+            id: Id::from(&*self.known_id(id)),
             change,
             version: inbound.version.clone().map(|version| Stamped { clock: self.clock_of(inbound), version }),
             delivery: inbound.delivery.as_deref().map(Arc::from),

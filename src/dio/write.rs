@@ -117,19 +117,22 @@ impl Core {
         let layout = schema.layout();
         Ok(match op {
             WriteOp::Insert { id, record } => {
+                let id = self.known_id(&id);
                 let record = self.checked_row(&id, Cow::Owned(record), Shape::Whole)?;
-                (Some(Id::from(id.as_str())), Effect::Insert(Body::encode(&id, &record, layout)))
+                (Some(Id::from(&*id)), Effect::Insert(Body::encode(&id, &record, layout)))
             }
             WriteOp::Replace { id, record } => {
+                let id = self.known_id(&id);
                 let record = self.checked_row(&id, Cow::Owned(record), Shape::Whole)?;
-                (Some(Id::from(id.as_str())), Effect::Replace(Body::encode(&id, &record, layout)))
+                (Some(Id::from(&*id)), Effect::Replace(Body::encode(&id, &record, layout)))
             }
             WriteOp::Patch { id, record } => {
+                let id = self.known_id(&id);
                 let mut record = self.checked_row(&id, Cow::Owned(record), Shape::Part)?.into_owned();
                 record.remove(layout.id_column());
-                (Some(Id::from(id.as_str())), Effect::Patch(Body::encode_plain(&record, layout)))
+                (Some(Id::from(&*id)), Effect::Patch(Body::encode_plain(&record, layout)))
             }
-            WriteOp::Delete { id } => (Some(Id::from(id)), Effect::Delete),
+            WriteOp::Delete { id } => (Some(Id::from(&*self.known_id(&id))), Effect::Delete),
             WriteOp::DeleteAll => (None, Effect::DeleteAll),
         })
     }

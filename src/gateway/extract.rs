@@ -63,6 +63,10 @@ impl FromRequestParts<Arc<Shared>> for OnRow {
         let (name, id) = segments(parts.uri.path());
         let id = decoded(id)?.into_owned();
         let at = ready(shared.dio(&decoded(name)?)?)?;
+        let id = match at.dio.0.core.known_id(&id) {
+            Cow::Owned(known) => known,
+            Cow::Borrowed(_) => id,
+        };
         at.check_method(&parts.method, Place::Row).map(|()| OnRow { at, id })
     }
 }

@@ -48,7 +48,7 @@ pub(super) async fn insert_at(row: OnRow, change: Change) -> Result<Response, Ap
 
 /// A new row, and its id unless the master has to choose it.
 pub(super) fn new(at: &Mounted, value: CborValue) -> Result<(Option<String>, Record), ApiError> {
-    let row = record::row(value, at, Shape::Whole)?;
+    let row = record::row(value, at, Shape::Whole, None)?;
     // What is there can be an id: that was checked.
     let id = row.get(at.schema.id_column()).and_then(id_from_value).or_else(|| minted_id(at));
     if let Some(id) = &id {

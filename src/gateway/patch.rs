@@ -12,7 +12,7 @@ use crate::vista::WriteOp;
 /// Merges the body into the row.
 pub(super) async fn patch(row: OnRow, change: Change) -> Result<Response, ApiError> {
     let OnRow { at, id } = row;
-    let record = change.part(&at)?;
+    let record = change.part(&at, Some(&id))?;
     write::same_id(&at, &id, &record)?;
     write::accept(&at, &change, WriteOp::Patch { id, record }).await
 }
@@ -23,7 +23,7 @@ pub(super) async fn patch_many(
     RawQuery(raw): RawQuery,
     change: Change,
 ) -> Result<Response, ApiError> {
-    let mut record = change.part(&at)?;
+    let mut record = change.part(&at, None)?;
     record.remove(at.schema.id_column());
     let ids = many::targets(&at, &change, raw.as_deref().unwrap_or_default()).await?;
     let ops = ids.into_iter().map(|id| WriteOp::Patch { id, record: record.clone() });

@@ -140,8 +140,9 @@ fn unambiguous(value: &CborValue) -> Result<(), ApiError> {
     }
 }
 
-/// A value as a row: a map whose cells are what their columns hold. Says everything that is wrong with it at once.
-pub(super) fn row(value: CborValue, at: &Mounted, shape: Shape) -> Result<Record, ApiError> {
+/// A value as a row: a map whose cells are what their columns hold, or what they hold in the row `id` as it is. Says everything
+/// that is wrong with it at once.
+pub(super) fn row(value: CborValue, at: &Mounted, shape: Shape, id: Option<&str>) -> Result<Record, ApiError> {
     let CborValue::Map(members) = value else {
         return Err(ApiError::new(Code::ValidationFailed, "a row is an object").hint("send {\"column\": value, ...}"));
     };
@@ -150,6 +151,7 @@ pub(super) fn row(value: CborValue, at: &Mounted, shape: Shape) -> Result<Record
         _ => Err(ApiError::new(Code::ValidationFailed, "names of columns are text")),
     });
     let record: Record = cells.collect::<Result<_, _>>()?;
-    let check = RowCheck::new(&at.schema, shape).unknown(at.dio.unknown_columns());
+    let held = id.and_then(|id| at.dio.0.core.held_row(id));
+    let check = RowCheck::new(&at.schema, shape).unknown(at.dio.unknown_columns()).held(held.as_ref());
     Ok(check.check(Cow::Owned(record))?.row.into_owned())
 }

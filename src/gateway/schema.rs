@@ -20,7 +20,13 @@ pub(super) async fn schema(State(shared): State<Arc<Shared>>, Segment(dio): Segm
 
 fn describe(at: &Mounted) -> Value {
     let columns = at.schema.columns().iter().map(|column| {
-        json!({ "name": &*column.name, "type": column.ty, "original_type": column.original_type, "flags": column.flags })
+        let mut told = json!({
+            "name": &*column.name, "type": column.ty, "original_type": column.original_type, "flags": column.flags
+        });
+        if let Some(zone) = &column.timezone {
+            told["timezone"] = json!(&**zone);
+        }
+        told
     });
     let references = at.schema.references().iter().map(|reference| {
         let many = if reference.many { "many" } else { "one" };

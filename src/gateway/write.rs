@@ -77,15 +77,15 @@ impl Change {
 
     /// The body as a whole row under `id`.
     pub(super) fn row(&self, at: &Mounted, id: &str) -> Result<Record, ApiError> {
-        let row = record::row(self.value()?, at, Shape::Whole)?;
+        let row = record::row(self.value()?, at, Shape::Whole, Some(id))?;
         same_id(at, id, &row)?;
         check_id(at, id)?;
         Ok(row)
     }
 
-    /// The body as a part of a row.
-    pub(super) fn part(&self, at: &Mounted) -> Result<Record, ApiError> {
-        record::row(self.value()?, at, Shape::Part)
+    /// The body as a part of the row `id`, or of any.
+    pub(super) fn part(&self, at: &Mounted, id: Option<&str>) -> Result<Record, ApiError> {
+        record::row(self.value()?, at, Shape::Part, id)
     }
 
     fn options(&self) -> WriteOptions {
@@ -98,7 +98,7 @@ impl Change {
 pub(super) fn same_id(at: &Mounted, id: &str, row: &Record) -> Result<(), ApiError> {
     let column = at.schema.id_column();
     match row.get(column).filter(|value| !value.is_null()) {
-        Some(value) if crate::record::id_from_value(value).as_deref() != Some(id) => {
+        Some(value) if !crate::record::id_from_value(value).is_some_and(|own| at.schema.is_same_id(&own, id)) => {
             Err(ApiError::new(Code::IdMismatch, format!("the path says {id:?}, the body's {column:?} something else"))
                 .hint("leave the id out of the body, or make both the same"))
         }

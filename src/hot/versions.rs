@@ -259,7 +259,7 @@ fn compare_values(a: &CborValue, b: &CborValue) -> Order {
     if let (Some(a), Some(b)) = (time(a), time(b)) {
         return a.cmp(&b);
     }
-    Key::of(a, false).cmp(&Key::of(b, false))
+    Key::plain(a).cmp(&Key::plain(b))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::cell::{self, Coercion, expected};
 use super::query::nearest;
 use super::{Column, ColumnType, Error, Flag, Result, Schema};
-use crate::record::{CborValue, Record, id_from_value};
+use crate::record::{CborValue, Record, id_from_value, value_to_json};
 
 /// Part of a row that a record holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,7 @@ pub struct RowCheck<'a> {
     shape: Shape,
     coercion: Coercion,
     unknown: UnknownColumns,
+    held: Option<&'a Record>,
 }
 
 /// A row that passed the check.
@@ -72,13 +73,20 @@ enum Verdict {
 impl<'a> RowCheck<'a> {
     /// A check of typed cells that keeps unknown columns.
     pub fn new(schema: &'a Schema, shape: Shape) -> RowCheck<'a> {
-        RowCheck { schema, shape, coercion: Coercion::Typed, unknown: UnknownColumns::Keep }
+        RowCheck { schema, shape, coercion: Coercion::Typed, unknown: UnknownColumns::Keep, held: None }
     }
 
     /// Sets how text is taken.
     #[must_use]
     pub fn coercion(self, coercion: Coercion) -> RowCheck<'a> {
         RowCheck { coercion, ..self }
+    }
+
+    /// Sets the row as it is held now: cells that are given as they are read there pass, whatever their column wants, so that a row
+    /// that was read can be written back.
+    #[must_use]
+    pub fn held(self, held: Option<&'a Record>) -> RowCheck<'a> {
+        RowCheck { held, ..self }
     }
 
     /// Sets the policy for unknown columns.
@@ -128,7 +136,7 @@ impl<'a> RowCheck<'a> {
         let column = self.schema.id_column();
         match checked.row.get(column) {
             Some(CborValue::Null) => drop(checked.row.to_mut().remove(column)),
-            Some(value) if id_from_value(value).as_deref() != Some(id) => {
+            Some(value) if !id_from_value(value).is_some_and(|own| self.schema.is_same_id(&own, id)) => {
                 let detail = format!("has another id in its column {column:?}");
                 return Err(Error::Conflict { id: id.to_string(), detail });
             }
@@ -161,6 +169,9 @@ impl<'a> RowCheck<'a> {
         }
         if column.has(Flag::Id) {
             return id_cell(column, value);
+        }
+        if let Some(verdict) = self.held.and_then(|held| held.get(name)).and_then(|held| unchanged(held, value)) {
+            return verdict;
         }
         match cell::convert(column.ty, value, self.coercion) {
             Ok(None) => Verdict::Fits,
@@ -196,6 +207,16 @@ impl<'a> RowCheck<'a> {
             }
         }
     }
+}
+
+/// Judges a cell that is what is held, `None` if it is another. Cells that JSON cannot hold are given as they are read: bytes as
+/// base64url text, say.
+fn unchanged(held: &CborValue, value: &CborValue) -> Option<Verdict> {
+    if held == value {
+        return Some(Verdict::Fits);
+    }
+    let same = matches!(value, CborValue::Text(_)) && value_to_json(held) == value_to_json(value);
+    same.then(|| Verdict::Becomes(held.clone()))
 }
 
 /// Judges the cell of an id column. Ids are compared as text, so text and whole numbers stand for each other where the spelling

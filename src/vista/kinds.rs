@@ -56,7 +56,7 @@ fn is_json_of_kind(ty: ColumnType, value: &[u8]) -> bool {
     let Some(first) = value.first() else { return true };
     match (ty, first) {
         (ColumnType::Json, _) | (_, b'n') => true,
-        (ColumnType::Number, b'-' | b'0'..=b'9') => true,
+        (ColumnType::Number | ColumnType::Datetime, b'-' | b'0'..=b'9') => true,
         (ColumnType::Integer, b'-' | b'0'..=b'9') => is_whole(value),
         (ColumnType::Boolean, b't' | b'f') => true,
         (

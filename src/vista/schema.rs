@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
+
 use crate::record::Layout;
 
 /// What the cells of a column are.
@@ -60,12 +62,15 @@ pub struct Column {
     pub original_type: String,
     /// What it is for.
     pub flags: Vec<Flag>,
+    /// IANA name of the time zone of its dates and times that have no offset; UTC if it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<Arc<str>>,
 }
 
 impl Column {
     /// A column without flags.
     pub fn new(name: impl Into<Arc<str>>, ty: ColumnType) -> Column {
-        Column { name: name.into(), ty, original_type: String::new(), flags: Vec::new() }
+        Column { name: name.into(), ty, original_type: String::new(), flags: Vec::new(), timezone: None }
     }
 
     /// The same with `flag`.
@@ -82,6 +87,18 @@ impl Column {
     pub fn original(mut self, name: impl Into<String>) -> Column {
         self.original_type = name.into();
         self
+    }
+
+    /// The same with dates and times that have no offset in the time zone `name`, an IANA name such as `Europe/Berlin`.
+    #[must_use]
+    pub fn in_zone(mut self, name: impl Into<Arc<str>>) -> Column {
+        self.timezone = Some(name.into());
+        self
+    }
+
+    /// The zone of its dates and times that have no offset: UTC unless it has another, and if that is not known.
+    pub(crate) fn zone(&self) -> TimeZone {
+        self.timezone.as_deref().and_then(|name| TimeZone::get(name).ok()).unwrap_or(TimeZone::UTC)
     }
 
     /// Whether it has `flag`.
@@ -155,6 +172,18 @@ impl Schema {
     /// The column that holds the id.
     pub fn id_column(&self) -> &str {
         self.layout.id_column()
+    }
+
+    /// Whether `a` and `b` are the same id: in a column of UUIDs they are if they spell the same one.
+    pub fn is_same_id(&self, a: &str, b: &str) -> bool {
+        let uuid = |id: &str| self.uuid_of(id);
+        a == b || uuid(a).is_some_and(|a| uuid(b) == Some(a))
+    }
+
+    /// The UUID that `id` spells, where ids are UUIDs.
+    pub(crate) fn uuid_of(&self, id: &str) -> Option<uuid::Uuid> {
+        let column = self.column(self.id_column()).filter(|column| column.ty == ColumnType::Uuid);
+        column.and_then(|_| uuid::Uuid::try_parse(id).ok())
     }
 
     /// Relations to other Vistas.

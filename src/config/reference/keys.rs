@@ -182,6 +182,11 @@ pub(super) const KEYS: &[Said] = &[
     ),
     ("dio.*.columns", "inferred", "See `[dio.NAME.columns.COLUMN]`."),
     ("dio.*.columns.*.type", REQUIRED, "What its cells are."),
+    (
+        "dio.*.columns.*.timezone",
+        "UTC",
+        "Time zone of dates and times that are written without an offset, by its IANA name: `Europe/Berlin`.",
+    ),
     ("dio.*.columns.*.flags", "[]", "What it is for: `id`, `title`, `searchable`, `orderable`, `hidden`, `mandatory`."),
     ("dio.*.null_values", "[]", "CSV cells that mean null in every column."),
     ("dio.*.write", "to the source", "See `[dio.NAME.write]`."),

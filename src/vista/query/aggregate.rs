@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::collation::Collation;
 use super::compare::Key;
 use super::fields::{Fields, Path};
 use super::json::{split_name, unquoted};
@@ -116,7 +117,7 @@ struct Compiled {
     function: Option<Function>,
     path: Option<Path>,
     ty: ColumnType,
-    decimal: bool,
+    collation: Collation,
 }
 
 /// The cells of one group, on the way to its results.
@@ -200,7 +201,7 @@ impl Aggregation {
             let mut at = 0;
             if !grouped.is_empty() {
                 let key: Vec<Key<'static>> =
-                    grouped.iter().map(|item| Key::of_cow(item.cell(&row), item.decimal).into_owned()).collect();
+                    grouped.iter().map(|item| Key::of_cow(item.cell(&row), &item.collation).into_owned()).collect();
                 let bytes = self.bytes(&key);
                 at = *places.entry(key).or_insert(groups.len());
                 if at == MAX_GROUPS {
@@ -291,7 +292,8 @@ impl Compiled {
             (None, Some(function), None) => function.name().to_string(),
             (None, None, column) => column.unwrap_or_default().to_string(),
         };
-        Ok(Compiled { name, function: item.function, path, ty, decimal: ty == ColumnType::Decimal })
+        let collation = path.as_ref().map_or(Collation::Plain, |path| Collation::at(path, schema));
+        Ok(Compiled { name, function: item.function, path, ty, collation })
     }
 
     fn cell<'a>(&self, row: &'a impl Fields) -> Option<Cow<'a, CborValue>> {
@@ -335,12 +337,14 @@ impl Fold {
         let Some(cell) = item.cell(row) else { return Ok(()) };
         match self {
             Fold::Count(count) => *count += 1,
-            Fold::Sum(total) | Fold::Avg(total) => total.add(&cell, item.decimal).map_err(|wrong| {
-                let column = item.path.as_ref().map_or("", Path::column);
-                Error::invalid(format!("column {column:?} {wrong}"))
-            })?,
-            Fold::Min(best) => keep(best, &cell, item.decimal, |key, best| key < best),
-            Fold::Max(best) => keep(best, &cell, item.decimal, |key, best| key > best),
+            Fold::Sum(total) | Fold::Avg(total) => {
+                total.add(&cell, item.ty == ColumnType::Decimal).map_err(|wrong| {
+                    let column = item.path.as_ref().map_or("", Path::column);
+                    Error::invalid(format!("column {column:?} {wrong}"))
+                })?
+            }
+            Fold::Min(best) => keep(best, &cell, &item.collation, |key, best| key < best),
+            Fold::Max(best) => keep(best, &cell, &item.collation, |key, best| key > best),
         }
         Ok(())
     }
@@ -361,10 +365,10 @@ impl Fold {
 fn keep(
     best: &mut Option<(Key<'static>, CborValue)>,
     cell: &CborValue,
-    decimal: bool,
+    collation: &Collation,
     beats: fn(&Key<'_>, &Key<'_>) -> bool,
 ) {
-    let key = Key::of(cell, decimal);
+    let key = Key::of(cell, collation);
     if best.as_ref().is_none_or(|(best, _)| beats(&key, best)) {
         *best = Some((key.into_owned(), cell.clone()));
     }

@@ -1,11 +1,13 @@
-//! The one order of values and of rows: bool < number < text < bytes < arrays < maps < tagged, null outside of it.
+//! The one order of values and of rows: bool < number < moment < UUID < text < bytes < arrays < maps < tagged, null outside of it.
 
 pub(super) mod bytes;
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
+use super::Collation;
 use crate::record::CborValue;
+use crate::vista::Instant;
 
 /// A cell as it compares. Equal keys are equal values: 3 is 3.0, and members of maps have no order.
 ///
@@ -17,6 +19,10 @@ pub enum Key<'a> {
     Bool(bool),
     /// A number of any representation.
     Number(Number),
+    /// A moment in a column of dates or times.
+    Instant(Instant),
+    /// A UUID in a column of those.
+    Uuid(u128),
     /// Text, by code points.
     Text(Cow<'a, str>),
     /// Bytes.
@@ -32,36 +38,62 @@ pub enum Key<'a> {
 }
 
 impl<'a> Key<'a> {
-    /// The key of `value`; `decimal` reads texts as exact decimals where they are.
-    pub fn of(value: &'a CborValue, decimal: bool) -> Key<'a> {
+    /// The key of `value` in a column that compares by `collation`.
+    pub fn of(value: &'a CborValue, collation: &Collation) -> Key<'a> {
+        Key::read(value, collation).unwrap_or_else(|| Key::plain(value))
+    }
+
+    /// The key of `value` as what it is, whatever column it is in.
+    pub fn plain(value: &'a CborValue) -> Key<'a> {
         match value {
             CborValue::Bool(value) => Key::Bool(*value),
-            CborValue::Integer(number) => Key::number(Number(Repr::Int(i128::from(*number))), decimal),
-            CborValue::Float(number) => Key::number(Number(Repr::Float(*number)), decimal),
-            CborValue::Text(text) => match decimal.then(|| Decimal::parse(text)).flatten() {
-                Some(number) => Key::Number(Number(Repr::Decimal(Box::new(number)))),
-                None => Key::Text(Cow::Borrowed(text)),
-            },
+            CborValue::Integer(number) => Key::Number(Number(Repr::Int(i128::from(*number)))),
+            CborValue::Float(number) => Key::Number(Number(Repr::Float(*number))),
+            CborValue::Text(text) => Key::Text(Cow::Borrowed(text)),
             CborValue::Bytes(bytes) => Key::Bytes(Cow::Borrowed(bytes)),
-            CborValue::Array(items) => Key::Array(items.iter().map(|item| Key::of(item, false)).collect()),
+            CborValue::Array(items) => Key::Array(items.iter().map(Key::plain).collect()),
             CborValue::Map(members) => {
                 let mut members: Vec<_> =
-                    members.iter().map(|(key, value)| (Key::of(key, false), Key::of(value, false))).collect();
+                    members.iter().map(|(key, value)| (Key::plain(key), Key::plain(value))).collect();
                 members.sort();
                 Key::Map(members)
             }
-            CborValue::Tag(tag, inner) => Key::Tag(*tag, Box::new(Key::of(inner, false))),
+            CborValue::Tag(tag, inner) => Key::Tag(*tag, Box::new(Key::plain(inner))),
             _ => Key::Null,
         }
     }
 
+    /// The key that only this collation gives, `None` for a value that is nothing of its kind.
+    fn read(value: &CborValue, collation: &Collation) -> Option<Key<'static>> {
+        match (collation, value) {
+            (Collation::Plain, _) => None,
+            (Collation::Decimal, CborValue::Integer(number)) => Key::decimal(Repr::Int(i128::from(*number))),
+            (Collation::Decimal, CborValue::Float(number)) => Key::decimal(Repr::Float(*number)),
+            (Collation::Decimal, CborValue::Text(text)) => {
+                Some(Key::Number(Number(Repr::Decimal(Box::new(Decimal::parse(text)?)))))
+            }
+            (Collation::Instant(zone), CborValue::Text(text)) => Instant::of_text(text, zone).map(Key::Instant),
+            (Collation::Instant(_), CborValue::Integer(number)) => {
+                Instant::of_integer(i128::from(*number)).map(Key::Instant)
+            }
+            (Collation::Instant(_), CborValue::Float(number)) => Instant::of_float(*number).map(Key::Instant),
+            (Collation::Uuid, CborValue::Text(text)) => {
+                uuid::Uuid::try_parse(text).ok().map(|uuid| Key::Uuid(uuid.as_u128()))
+            }
+            (Collation::Uuid, CborValue::Bytes(bytes)) => {
+                <[u8; 16]>::try_from(&bytes[..]).ok().map(|bytes| Key::Uuid(u128::from_be_bytes(bytes)))
+            }
+            _ => None,
+        }
+    }
+
     /// [`Key::of`] that keeps what it can of an owned value.
-    pub(super) fn of_cow(value: Option<Cow<'a, CborValue>>, decimal: bool) -> Key<'a> {
+    pub(super) fn of_cow(value: Option<Cow<'a, CborValue>>, collation: &Collation) -> Key<'a> {
         match value {
             None => Key::Null,
-            Some(Cow::Borrowed(value)) => Key::of(value, decimal),
-            Some(Cow::Owned(CborValue::Text(text))) if !decimal => Key::Text(Cow::Owned(text)),
-            Some(Cow::Owned(value)) => Key::of(&value, decimal).into_owned(),
+            Some(Cow::Borrowed(value)) => Key::of(value, collation),
+            Some(Cow::Owned(CborValue::Text(text))) if *collation == Collation::Plain => Key::Text(Cow::Owned(text)),
+            Some(Cow::Owned(value)) => Key::of(&value, collation).into_owned(),
         }
     }
 
@@ -70,6 +102,8 @@ impl<'a> Key<'a> {
         match self {
             Key::Bool(value) => Key::Bool(value),
             Key::Number(number) => Key::Number(number),
+            Key::Instant(moment) => Key::Instant(moment),
+            Key::Uuid(uuid) => Key::Uuid(uuid),
             Key::Text(text) => Key::Text(Cow::Owned(text.into_owned())),
             Key::Bytes(bytes) => Key::Bytes(Cow::Owned(bytes.into_owned())),
             Key::Array(items) => Key::Array(items.into_iter().map(Key::into_owned).collect()),
@@ -92,7 +126,7 @@ impl<'a> Key<'a> {
             }
             Key::Tag(_, inner) => size_of::<Key<'_>>() + inner.heap(),
             Key::Number(Number(Repr::Decimal(_))) => 64,
-            Key::Bool(_) | Key::Number(_) | Key::Null => 0,
+            Key::Bool(_) | Key::Number(_) | Key::Instant(_) | Key::Uuid(_) | Key::Null => 0,
         }
     }
 
@@ -107,11 +141,9 @@ impl<'a> Key<'a> {
         (same_kind && !self.is_null()).then(|| self.cmp(other))
     }
 
-    fn number(number: Number, decimal: bool) -> Key<'static> {
-        if decimal && let Some(decimal) = number.to_decimal() {
-            return Key::Number(Number(Repr::Decimal(Box::new(decimal))));
-        }
-        Key::Number(number)
+    fn decimal(number: Repr) -> Option<Key<'static>> {
+        let decimal = Number(number).to_decimal()?;
+        Some(Key::Number(Number(Repr::Decimal(Box::new(decimal)))))
     }
 }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
+use super::collation::Collation;
 use super::compare::{Key, SortKey, TermKey};
 use super::fields::{Fields, Path, json_string};
 use super::keys::Term;
@@ -12,7 +13,7 @@ use super::pattern::Compiled;
 use super::search::Search;
 use super::{Cursor, Filter, Query, Test, Truth};
 use crate::record::CborValue;
-use crate::vista::{ColumnType, Schema};
+use crate::vista::Schema;
 
 /// A [`Query`] compiled for rows of one schema. Made once per request, applied to any number of rows.
 #[derive(Clone, Debug)]
@@ -42,7 +43,7 @@ enum Node {
     All(Vec<Node>),
     Any(Vec<Node>),
     Not(Box<Node>),
-    Test { path: Path, decimal: bool, check: Check },
+    Test { path: Path, collation: Collation, check: Check },
 }
 
 #[derive(Clone, Debug)]
@@ -236,8 +237,9 @@ impl Node {
             Filter::Not(inner) => Node::Not(Box::new(Node::new(inner, schema))),
             Filter::Test { column, test } => {
                 let path = Path::resolve(column, schema);
-                let decimal = path.column_type(schema) == ColumnType::Decimal;
-                Node::Test { path, decimal, check: Check::new(test, decimal) }
+                let collation = Collation::at(&path, schema);
+                let check = Check::new(test, &collation);
+                Node::Test { path, collation, check }
             }
         }
     }
@@ -257,9 +259,9 @@ impl Node {
             Node::All(parts) => fold(parts, row, false),
             Node::Any(parts) => fold(parts, row, true),
             Node::Not(inner) => inner.eval(row).map(|matches| !matches),
-            Node::Test { path, decimal, check } => {
+            Node::Test { path, collation, check } => {
                 let cell = row.field(path).unwrap_or(Cow::Owned(CborValue::Null));
-                check.eval(&cell, *decimal)
+                check.eval(&cell, collation)
             }
         }
     }
@@ -279,8 +281,8 @@ fn fold(parts: &[Node], row: &impl Fields, decisive: bool) -> Option<bool> {
 }
 
 impl Check {
-    fn new(test: &Test, decimal: bool) -> Check {
-        let key = |value| Key::of(value, decimal).into_owned();
+    fn new(test: &Test, collation: &Collation) -> Check {
+        let key = |value| Key::of(value, collation).into_owned();
         match test {
             Test::Eq(value) => Check::Compare(key(value), |order| order == Some(Ordering::Equal)),
             Test::Neq(value) => Check::Compare(key(value), |order| order != Some(Ordering::Equal)),
@@ -302,15 +304,15 @@ impl Check {
         }
     }
 
-    fn eval(&self, cell: &CborValue, decimal: bool) -> Option<bool> {
+    fn eval(&self, cell: &CborValue, collation: &Collation) -> Option<bool> {
         match self {
-            Check::Is(Truth::Null | Truth::Unknown) => return Some(Key::of(cell, false).is_null()),
+            Check::Is(Truth::Null | Truth::Unknown) => return Some(Key::plain(cell).is_null()),
             Check::Is(Truth::True) => return Some(*cell == CborValue::Bool(true)),
             Check::Is(Truth::False) => return Some(*cell == CborValue::Bool(false)),
             Check::Pattern(pattern) => return text_of(cell).map(|text| pattern.is_match(&text)),
             _ => {}
         }
-        let cell = Key::of(cell, decimal);
+        let cell = Key::of(cell, collation);
         match self {
             Check::IsDistinct(value) => Some(cell.cmp(value).is_ne()),
             Check::Compare(value, holds) => {

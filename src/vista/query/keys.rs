@@ -5,15 +5,15 @@ use std::borrow::Cow;
 use super::compare::bytes::{NULL_FIRST, NULL_LAST};
 use super::compare::{IdKey, Key, TermKey};
 use super::fields::{Fields, Path};
-use super::{Cursor, OrderTerm};
+use super::{Collation, Cursor, OrderTerm};
 use crate::record::CborValue;
-use crate::vista::{ColumnType, Schema};
+use crate::vista::Schema;
 
 /// One term of an order, compiled.
 #[derive(Clone, Debug)]
 pub(super) struct Term {
     path: Path,
-    decimal: bool,
+    collation: Collation,
     pub(super) descending: bool,
     nulls_first: bool,
 }
@@ -21,8 +21,8 @@ pub(super) struct Term {
 impl Term {
     pub(super) fn new(term: &OrderTerm, schema: &Schema) -> Term {
         let path = Path::resolve(&term.column, schema);
-        let decimal = path.column_type(schema) == ColumnType::Decimal;
-        Term { path, decimal, descending: term.descending, nulls_first: term.nulls_first }
+        let collation = Collation::at(&path, schema);
+        Term { path, collation, descending: term.descending, nulls_first: term.nulls_first }
     }
 
     pub(super) fn key<'a>(&self, row: &'a impl Fields) -> TermKey<'a> {
@@ -30,7 +30,7 @@ impl Term {
     }
 
     pub(super) fn key_of<'a>(&self, cell: Option<Cow<'a, CborValue>>) -> TermKey<'a> {
-        TermKey::new(Key::of_cow(cell, self.decimal), self.descending, self.nulls_first)
+        TermKey::new(Key::of_cow(cell, &self.collation), self.descending, self.nulls_first)
     }
 }
 
@@ -80,7 +80,7 @@ impl KeyMaker {
     /// without the second. `None` if there are none.
     pub(crate) fn between(&self, at: usize, bound: Bound, value: &CborValue) -> Option<(Vec<u8>, Vec<u8>)> {
         let term = &self.terms[at];
-        let key = Key::of(value, term.decimal);
+        let key = Key::of(value, &term.collation);
         if key.is_null() {
             return None;
         }

@@ -2,12 +2,13 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::tz::TimeZone;
 
 use super::compare::is_decimal;
 use super::fields::json_string;
 use super::{Filter, Test};
 use crate::record::CborValue;
-use crate::vista::ColumnType;
+use crate::vista::{ColumnType, Instant};
 
 /// What a text means in a column.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +39,12 @@ impl Reading {
                 Some(typed) => return Ok(Reading::Either(typed, text.into())),
                 None => text.into(),
             },
-            ColumnType::String | ColumnType::Date | ColumnType::Datetime | ColumnType::Uuid => text.into(),
+            ColumnType::Date | ColumnType::Datetime => moment(text, ty).ok_or_else(|| {
+                wanted("a date or time: write 2026-01-31, 2026-01-31T12:00:00Z, or seconds since 1970")
+            })?,
+            ColumnType::Uuid if uuid::Uuid::try_parse(text).is_ok() => text.into(),
+            ColumnType::Uuid => return Err(wanted("a UUID, like 01890a5d-ac96-774b-bcce-b302099a8057")),
+            ColumnType::String => text.into(),
         }))
     }
 
@@ -48,10 +54,7 @@ impl Reading {
     /// # Errors
     /// Says what the value should have been.
     pub fn of_json(value: &CborValue, ty: ColumnType) -> Result<CborValue, String> {
-        let holds_text = !matches!(
-            ty,
-            ColumnType::Integer | ColumnType::Number | ColumnType::Boolean | ColumnType::Bytes | ColumnType::Json
-        );
+        let holds_text = matches!(ty, ColumnType::String | ColumnType::Decimal | ColumnType::Uuid);
         match value {
             CborValue::Text(text) if ty != ColumnType::Json => match Reading::of_text(text, ty)? {
                 Reading::One(value) | Reading::Either(value, _) => Ok(value),
@@ -101,6 +104,37 @@ fn number(text: &str) -> Option<CborValue> {
     }
     text.parse::<f64>().ok().filter(|number| number.is_finite()).map(CborValue::from)
 }
+
+/// Fewest digits of seconds since 1970 in a column of dates: fewer could be a date without its hyphens.
+const SECONDS_DIGITS: usize = 9;
+
+/// A moment in any spelling that compares as one; the text itself unless it is a number.
+fn moment(text: &str, ty: ColumnType) -> Option<CborValue> {
+    if Instant::of_text(text, &TimeZone::UTC).is_some() {
+        return Some(text.into());
+    }
+    // A `+` that was not written as %2B arrives as a space.
+    if let Some((civil, offset)) = text.rsplit_once(' ')
+        && matches!(offset.as_bytes(), [_, _, b':', _, _])
+        && civil.len() > DATE.len()
+    {
+        let meant = format!("{civil}+{offset}");
+        if Instant::of_text(&meant, &TimeZone::UTC).is_some() {
+            return Some(meant.into());
+        }
+    }
+    let value = number(text)?;
+    let digits = text.bytes().take_while(|byte| *byte != b'.').filter(u8::is_ascii_digit).count();
+    let known = match &value {
+        CborValue::Integer(number) => Instant::of_integer(i128::from(*number)).is_some(),
+        CborValue::Float(number) => Instant::of_float(*number).is_some(),
+        _ => false,
+    };
+    (known && (ty == ColumnType::Datetime || digits >= SECONDS_DIGITS)).then_some(value)
+}
+
+/// Shape of a date, after which a time may follow.
+const DATE: &str = "YYYY-MM-DD";
 
 fn boolean(text: &str) -> Option<CborValue> {
     if text.eq_ignore_ascii_case("true") {

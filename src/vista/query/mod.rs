@@ -4,6 +4,7 @@
 //! A query is prepared once per request and then meets every row as a [`Fields`]: a decoded record or its JSON bytes.
 
 mod aggregate;
+mod collation;
 mod compare;
 mod cursor;
 mod eval;
@@ -21,6 +22,7 @@ mod tests;
 
 pub(crate) use aggregate::numbered;
 pub use aggregate::{AggregateItem, Aggregation, Function, MAX_GROUPS};
+pub use collation::Collation;
 pub use compare::{Key, SortKey};
 pub use cursor::Cursor;
 pub use eval::{Prepared, Top};

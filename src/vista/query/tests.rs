@@ -23,6 +23,10 @@ fn schema() -> Schema {
             column("cost", ColumnType::Decimal),
             column("meta", ColumnType::Json),
             column("odd->name", ColumnType::Json),
+            column("at", ColumnType::Datetime),
+            column("day", ColumnType::Date),
+            column("there", ColumnType::Datetime).in_zone("Europe/Berlin"),
+            column("key", ColumnType::Uuid),
         ],
     )
 }
@@ -246,7 +250,110 @@ fn bytes_that_are_no_row_have_no_fields_and_do_no_harm() {
     }
 }
 
+// --- moments and UUIDs -----------------------------------------------------------------------------------------------
+
+/// Ids of the rows that pass `filter`, in the order of `column`.
+fn passing(rows: &[(&str, Record)], filter: Filter, column: &str) -> Vec<String> {
+    let query = Query { filter, order: vec![OrderTerm::new(column, false)], ..Query::default() };
+    let rows = rows.iter().map(|(id, row)| ((*id).to_string(), row.clone()));
+    query.prepare(&schema()).top(rows, 0, None).rows.into_iter().map(|(id, _)| id).collect()
+}
+
+fn cell<V: Into<CborValue>>(column: &str, value: V) -> Record {
+    std::iter::once((column.to_string(), value.into())).collect()
+}
+
+#[test]
+fn moments_compare_as_moments_however_they_are_written() {
+    let rows = [
+        ("1", cell("at", "2024-01-01T00:00:00Z")),
+        ("2", cell("at", "2024-01-01T00:00:00.250Z")),
+        ("3", cell("at", "2023-12-31T23:30:00-01:00")),
+        ("4", cell("at", "2023-01-29 12:00:00")),
+        ("5", cell("at", 1_675_000_001)),
+        ("6", cell("at", "soon")),
+        ("7", cell("at", CborValue::Null)),
+    ];
+    let at = |test: fn(CborValue) -> Test, value: &str| {
+        let value = Reading::of_text(value, ColumnType::Datetime).unwrap();
+        passing(&rows, value.any("at", test), "at")
+    };
+    assert_eq!(at(Test::Gte, "2024-01-01T00:00:00Z"), ["1", "2", "3"]);
+    assert_eq!(at(Test::Gte, "2024-01-01"), ["1", "2", "3"], "a date is its midnight");
+    assert_eq!(at(Test::Eq, "2024-01-01T00:30:00.0Z"), ["3"]);
+    assert_eq!(at(Test::Gte, "2023-01-29T00:00:00Z"), ["4", "5", "1", "2", "3"]);
+    assert_eq!(at(Test::Eq, "1675000001"), ["5"]);
+    assert_eq!(at(Test::Eq, "2023-01-29T13:46:41Z"), ["5"]);
+    assert_eq!(at(Test::Eq, "2023-01-29T14:46:41 01:00"), ["5"], "a plus that arrived as a space");
+    assert_eq!(at(Test::Lt, "9999-12-31"), ["4", "5", "1", "2", "3"], "what is no moment is not before one");
+    assert_eq!(passing(&rows, Filter::default(), "at"), ["4", "5", "1", "2", "3", "6", "7"]);
+}
+
+#[test]
+fn moments_without_an_offset_are_of_the_columns_zone() {
+    let rows = [("1", cell("there", "2024-07-01 12:00:00")), ("2", cell("there", "2024-07-01T10:30:00Z"))];
+    let from = |value: &str| passing(&rows, Filter::test("there", Test::Gte(value.into())), "there");
+    assert_eq!(from("2024-07-01T10:00:00Z"), ["1", "2"]);
+    assert_eq!(from("2024-07-01T10:00:01Z"), ["2"]);
+    assert_eq!(from("2024-07-01 12:00:01"), ["2"], "of the value, too");
+}
+
+#[test]
+fn days_compare_with_moments() {
+    let rows = [("1", cell("day", "2024-01-01")), ("2", cell("day", "2024-01-02"))];
+    let day = |test: Test| passing(&rows, Filter::test("day", test), "day");
+    assert_eq!(day(Test::Gt("2024-01-01T00:00:00Z".into())), ["2"]);
+    assert_eq!(day(Test::In(vec!["2024-01-01T00:00:00Z".into(), "2024-01-03".into()])), ["1"]);
+}
+
+#[test]
+fn groups_and_extremes_of_moments_are_those_of_time() {
+    let rows =
+        ["2024-01-01T00:00:00Z", "2024-01-01 00:00:00.250", "2023-12-31T23:00:00-01:00", "2023-12-31T23:30:00-01:00"];
+    let fold = |select: &str| {
+        let items: Vec<_> = select.split(',').map(|item| AggregateItem::parse(item).unwrap()).collect();
+        Aggregation::new(&items, &schema()).unwrap().fold(rows.map(|text| cell("at", text))).unwrap()
+    };
+    let [found] = &fold("min(at),max(at)")[..] else { panic!() };
+    assert_eq!((&found["min_at"], &found["max_at"]), (&rows[0].into(), &rows[3].into()));
+    assert_eq!(fold("at").len(), 3, "the first and the third are one moment");
+}
+
+#[test]
+fn uuids_compare_by_value() {
+    let (lower, upper) = ("01890a5d-ac96-774b-bcce-b302099a8057", "01890A5D-AC96-774B-BCCE-B302099A8057");
+    let rows = [("1", cell("key", lower)), ("2", cell("key", upper)), ("3", cell("key", "0"))];
+    for value in [lower, upper, "01890a5dac96774bbcceb302099a8057"] {
+        let value = Reading::of_text(value, ColumnType::Uuid).unwrap();
+        assert_eq!(passing(&rows, value.any("key", Test::Eq), "key"), ["1", "2"]);
+    }
+}
+
+#[test]
+fn what_is_no_moment_and_no_uuid_is_refused_with_a_hint() {
+    for text in ["yesterday", "2020-1-9", "", "2024-13-01", "12:00", "31.12.2024"] {
+        let refused = Reading::of_text(text, ColumnType::Datetime).unwrap_err();
+        assert!(refused.contains("write 2026-01-31"), "{refused}");
+        assert!(Reading::of_text(text, ColumnType::Date).is_err(), "{text}");
+    }
+    assert!(Reading::of_text("20240101", ColumnType::Date).is_err(), "not 1970-08-23");
+    assert!(Reading::of_text("1675000001", ColumnType::Date).is_ok());
+    assert!(Reading::of_text("x", ColumnType::Uuid).is_err());
+}
+
 // --- references ------------------------------------------------------------------------------------------------------
+
+/// Every rule by which a column may compare.
+pub(super) fn collation() -> impl Strategy<Value = Collation> {
+    let zone = jiff::tz::TimeZone::fixed(jiff::tz::offset(5));
+    prop::sample::select(vec![
+        Collation::Plain,
+        Collation::Decimal,
+        Collation::Instant(jiff::tz::TimeZone::UTC),
+        Collation::Instant(zone),
+        Collation::Uuid,
+    ])
+}
 
 /// Values whose equality and order the reference can tell by plain means: floats are small multiples of 0.5.
 pub(super) fn value() -> impl Strategy<Value = CborValue> {
@@ -447,7 +554,7 @@ proptest! {
         let json = JsonRow::from(&body);
         for (column, value) in &row {
             let found = json.field(&Path::plain(column)).unwrap().into_owned();
-            prop_assert_eq!(Key::of(&found, false), Key::of(value, false));
+            prop_assert_eq!(Key::plain(&found), Key::plain(value));
             prop_assert_eq!(json_string(&found), json_string(value));
         }
         prop_assert!(json.field(&Path::plain("absent")).is_none());
@@ -458,11 +565,11 @@ proptest! {
         mut keys in proptest::collection::vec(
             prop_oneof![value(), any::<i64>().prop_map(CborValue::from), any::<f64>().prop_map(CborValue::from),
                 "-?[0-9]{1,3}(\\.[0-9]{1,2})?".prop_map(CborValue::from)], 3),
-        decimal: bool,
+        collation in collation(),
     ) {
-        keys.sort_by(|a, b| Key::of(a, decimal).cmp(&Key::of(b, decimal)));
+        keys.sort_by(|a, b| Key::of(a, &collation).cmp(&Key::of(b, &collation)));
         let [a, b, c] = &keys[..] else { unreachable!() };
-        let (a, b, c) = (Key::of(a, decimal), Key::of(b, decimal), Key::of(c, decimal));
+        let (a, b, c) = (Key::of(a, &collation), Key::of(b, &collation), Key::of(c, &collation));
         prop_assert!(a <= b && b <= c && a <= c);
         prop_assert_eq!(a == c, a == b && b == c);
         prop_assert_eq!(a.cmp(&b), b.cmp(&a).reverse());

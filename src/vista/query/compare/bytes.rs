@@ -4,6 +4,7 @@
 //! other, and a column is turned round by turning its bytes round. All rows of one value stand together.
 
 use super::{Decimal, IdKey, Key, Number, Repr, TermKey};
+use crate::vista::Instant;
 
 /// Stands before every other cell.
 pub(in crate::vista::query) const NULL_FIRST: u8 = 0x00;
@@ -17,6 +18,11 @@ impl Key<'_> {
         match self {
             Key::Bool(value) => out.push(u8::from(*value)),
             Key::Number(number) => number.bytes_into(out),
+            Key::Instant(Instant { seconds, nanos }) => {
+                out.extend_from_slice(&(seconds.cast_unsigned() ^ SIGN).to_be_bytes());
+                out.extend_from_slice(&nanos.to_be_bytes());
+            }
+            Key::Uuid(uuid) => out.extend_from_slice(&uuid.to_be_bytes()),
             Key::Text(text) => escaped(text.as_bytes(), out),
             Key::Bytes(bytes) => escaped(bytes, out),
             Key::Array(items) => {
@@ -43,12 +49,14 @@ impl Key<'_> {
         match self {
             Key::Bool(_) => 1,
             Key::Number(_) => 2,
-            Key::Text(_) => 3,
-            Key::Bytes(_) => 4,
-            Key::Array(_) => 5,
-            Key::Map(_) => 6,
-            Key::Tag(..) => 7,
-            Key::Null => 8,
+            Key::Instant(_) => 3,
+            Key::Uuid(_) => 4,
+            Key::Text(_) => 5,
+            Key::Bytes(_) => 6,
+            Key::Array(_) => 7,
+            Key::Map(_) => 8,
+            Key::Tag(..) => 9,
+            Key::Null => 10,
         }
     }
 }
@@ -172,7 +180,24 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::*;
-    use crate::vista::query::tests::value;
+    use crate::vista::query::tests::{collation, value};
+
+    const MOMENTS: [&str; 9] = [
+        "2024-01-01",
+        "2024-01-01T00:00:00Z",
+        "2024-01-01T00:00:00.25Z",
+        "2023-12-31T23:30:00-01:00",
+        "2024-01-01 00:00:00",
+        "1969-12-31T23:59:59.999999999Z",
+        "-009999-01-01",
+        "2024-02-30",
+        "soon",
+    ];
+    const UUIDS: [&str; 3] = [
+        "01890a5d-ac96-774b-bcce-b302099a8057",
+        "01890A5D-AC96-774B-BCCE-B302099A8057",
+        "01010101-0101-0101-0101-010101010101",
+    ];
 
     fn any_value() -> impl Strategy<Value = CborValue> {
         let numbers =
@@ -184,6 +209,9 @@ mod tests {
         odd.extend(
             ["1.50", "1.5", "-0.05", "15e-1", "-1e9", "00", "", "\0", "\u{1}", "\0a", "a\0", "ü"].map(CborValue::from),
         );
+        odd.extend(MOMENTS.map(CborValue::from));
+        odd.extend(UUIDS.map(CborValue::from));
+        odd.push(CborValue::Bytes(vec![1; 16]));
         odd.push(CborValue::Tag(1, Box::new(1.into())));
         prop_oneof![value(), prop::sample::select(odd)]
     }
@@ -193,9 +221,9 @@ mod tests {
 
         #[test]
         fn bytes_sort_as_keys_do(
-            a in any_value(), b in any_value(), decimal: bool, descending: bool, nulls_first: bool,
+            a in any_value(), b in any_value(), collation in collation(), descending: bool, nulls_first: bool,
         ) {
-            let term = |value| TermKey::new(Key::of(value, decimal), descending, nulls_first);
+            let term = |value| TermKey::new(Key::of(value, &collation), descending, nulls_first);
             let bytes = |term: &TermKey<'_>| {
                 let mut out = Vec::new();
                 term.bytes_into(&mut out);

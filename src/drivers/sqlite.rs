@@ -240,7 +240,12 @@ fn open(path: &Path, name: &str, options: &SqliteOptions) -> Result<Sqlite> {
     database.join(&connections);
     drop(held);
     let (waiting, written) = (Mutex::default(), AtomicU64::new(0));
-    Ok(Sqlite(Arc::new(Inner { table, options: options.clone(), database, connections, writes, waiting, written })))
+    let mut options = options.clone();
+    if table.id_field().is_rowid {
+        // Should the file be replaced, the same identifies its rows.
+        options.id = Some(table.id_field().name.clone());
+    }
+    Ok(Sqlite(Arc::new(Inner { table, options, database, connections, writes, waiting, written })))
 }
 
 fn connect(path: &Path, role: Role, options: &SqliteOptions) -> Result<Connection> {

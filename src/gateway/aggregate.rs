@@ -26,7 +26,8 @@ use crate::vista::{Error, Query, Schema};
 /// Items of one select, at most.
 const MAX_ITEMS: usize = 50;
 /// Parameters about the groups; all others are about the rows.
-const OF_GROUPS: [&str; 9] = ["order", "limit", "offset", "_sort", "_order", "_page", "_limit", "_start", "_end"];
+const OF_GROUPS: [&str; 10] =
+    ["order", "limit", "offset", "_sort", "_order", "_page", "_limit", "_per_page", "_start", "_end"];
 
 /// Sums up rows.
 pub(super) async fn aggregate(

@@ -50,22 +50,39 @@ struct Bulk<'a> {
     key: Option<String>,
     /// How long it may still wait for the master.
     patience: Duration,
+    /// The turn of a row whose id the source chooses.
+    at_master: tokio::sync::Mutex<()>,
 }
 
 /// A row of the body, if it is one.
 struct Row {
     line: usize,
-    op: Result<WriteOp, ApiError>,
+    op: Result<NewRow, ApiError>,
     /// Hash of what was sent, for its key.
     fingerprint: u128,
+}
+
+/// A new row.
+enum NewRow {
+    Named(WriteOp),
+    /// One whose id the source chooses.
+    Unnamed(Record),
 }
 
 /// What became of a row.
 struct Done {
     line: usize,
     id: Option<String>,
-    written: Result<Option<OpId>, ApiError>,
+    written: Result<Written, ApiError>,
     replayed: bool,
+}
+
+/// How a row was taken.
+enum Written {
+    /// In the queue; `None` if it was there already.
+    Queued(Option<OpId>),
+    /// By the source itself.
+    AtMaster,
 }
 
 /// Rows of an array, JSON or CBOR; answered by a JSON array.
@@ -165,17 +182,16 @@ async fn batch(at: &Mounted, lines: &mut Lines, limits: &Limits) -> Result<Vec<R
     Ok(rows)
 }
 
-fn parse(at: &Mounted, line: &[u8], limits: &Limits) -> Result<WriteOp, ApiError> {
+fn parse(at: &Mounted, line: &[u8], limits: &Limits) -> Result<NewRow, ApiError> {
     record::value(Media::Json, line, limits).and_then(|value| read(at, value))
 }
 
 /// One row as an insert.
-fn read(at: &Mounted, value: CborValue) -> Result<WriteOp, ApiError> {
-    let (id, record) = insert::new(at, value)?;
-    let id = id.ok_or_else(|| {
-        ApiError::new(Code::ValidationFailed, "rows in bulk need an id here: the source chooses ids one row at a time")
-    })?;
-    Ok(WriteOp::Insert { id, record })
+fn read(at: &Mounted, value: CborValue) -> Result<NewRow, ApiError> {
+    Ok(match insert::new(at, value)? {
+        (Some(id), record) => NewRow::Named(WriteOp::Insert { id, record }),
+        (None, record) => NewRow::Unnamed(record),
+    })
 }
 
 /// Refuses what is asked of one row and cannot be kept for many.
@@ -206,9 +222,9 @@ impl Wrong<'_> {
         Wrong { at, key, known: at.dio.state(), seen: HashMap::new(), count: 0, code: None, errors: BTreeMap::new() }
     }
 
-    async fn look(&mut self, line: usize, row: Result<&WriteOp, &ApiError>) -> Result<(), ApiError> {
+    async fn look(&mut self, line: usize, row: Result<&NewRow, &ApiError>) -> Result<(), ApiError> {
         let (code, detail) = match row {
-            Ok(WriteOp::Insert { id, record }) => match self.conflict(id, record) {
+            Ok(NewRow::Named(WriteOp::Insert { id, record })) => match self.conflict(id, record) {
                 Some(detail) if !self.is_repeated(line).await? => (Code::AlreadyExists, detail),
                 _ => return Ok(()),
             },
@@ -259,13 +275,14 @@ fn row_key(key: &str, line: usize) -> String {
 
 impl Bulk<'_> {
     fn new<'a>(at: &'a Mounted, prefix: &'a str, prefer: &Prefer, key: Option<String>) -> Bulk<'a> {
-        Bulk { at, prefix, key, patience: prefer.patience(at.options.ack.patience()) }
+        let patience = prefer.patience(at.options.ack.patience());
+        Bulk { at, prefix, key, patience, at_master: tokio::sync::Mutex::default() }
     }
 
     /// The results of rows, in their order.
     async fn insert(&mut self, rows: Vec<Row>) -> Vec<Value> {
-        let done = join_all(rows.into_iter().map(|row| self.one(row))).await;
         let started = Instant::now();
+        let done = join_all(rows.into_iter().map(|row| self.one(row))).await;
         let mut results = Vec::with_capacity(done.len());
         for row in done {
             let left = self.patience.saturating_sub(started.elapsed());
@@ -278,15 +295,16 @@ impl Bulk<'_> {
     async fn one(&self, row: Row) -> Done {
         let Row { line, op, fingerprint } = row;
         let op = match op {
-            Ok(op) => op,
+            Ok(NewRow::Named(op)) => op,
+            Ok(NewRow::Unnamed(record)) => return self.unnamed(line, &record).await,
             Err(error) => return Done { line, id: None, written: Err(error), replayed: false },
         };
         let id = op.id().map(str::to_string);
         let key = self.key.as_ref().map(|key| IdempotencyKey { key: row_key(key, line), fingerprint });
         match self.at.dio.write(op, WriteOptions { key, ..WriteOptions::default() }).await {
-            Ok(ticket) => Done { line, id, written: Ok(ticket.operation), replayed: false },
+            Ok(ticket) => Done { line, id, written: Ok(Written::Queued(ticket.operation)), replayed: false },
             Err(Error::Replayed { operation }) => match write::replayed(self.at, &operation) {
-                Ok(known) => Done { line, id: known.id, written: Ok(known.operation), replayed: true },
+                Ok(known) => Done { line, id: known.id, written: Ok(Written::Queued(known.operation)), replayed: true },
                 Err(error) => Done { line, id: None, written: Err(error), replayed: true },
             },
             Err(Error::Conflict { .. }) => {
@@ -297,13 +315,27 @@ impl Bulk<'_> {
         }
     }
 
+    /// A row whose id the source chooses: in the order of their lines, so that their ids are.
+    async fn unnamed(&self, line: usize, record: &Record) -> Done {
+        let _turn = self.at_master.lock().await;
+        let written = match self.key {
+            Some(_) => Err(insert::no_key()),
+            None => insert::at_master(self.at, record).await,
+        };
+        match written {
+            Ok(id) => Done { line, id: Some(id), written: Ok(Written::AtMaster), replayed: false },
+            Err(error) => Done { line, id: None, written: Err(error), replayed: false },
+        }
+    }
+
     async fn result(&self, row: Done, patience: Duration) -> Value {
         let Done { line, id, written, replayed } = row;
         let (status, operation, problem) = match written {
             Err(error) => (error.code().status().as_u16(), None, Some(error)),
-            Ok(None) => (200, None, None),
-            Ok(Some(op)) if patience.is_zero() && !replayed => (202, Some(op), None),
-            Ok(Some(op)) => {
+            Ok(Written::AtMaster) => (201, None, None),
+            Ok(Written::Queued(None)) => (200, None, None),
+            Ok(Written::Queued(Some(op))) if patience.is_zero() && !replayed => (202, Some(op), None),
+            Ok(Written::Queued(Some(op))) => {
                 let (status, problem) = write::standing(self.at, op, patience, self.prefix).await;
                 (status, Some(op), problem)
             }

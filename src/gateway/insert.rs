@@ -65,12 +65,22 @@ fn minted_id(at: &Mounted) -> Option<String> {
 /// The master makes the row and says which id it has; nothing is queued.
 async fn master_assigned(at: &Mounted, change: &Change, row: Record) -> Result<Response, ApiError> {
     if change.key.is_some() {
-        let detail = "an Idempotency-Key cannot be kept for a row whose id the source chooses";
-        return Err(ApiError::new(Code::InvalidHeader, detail).hint("give the row an id, or leave the key out"));
+        return Err(no_key());
     }
+    Ok(write::made(at, change, at_master(at, &row).await?))
+}
+
+/// Refuses a key for a row that the master names: nobody could say later whether it is the same.
+pub(super) fn no_key() -> ApiError {
+    let detail = "an Idempotency-Key cannot be kept for a row whose id the source chooses";
+    ApiError::new(Code::InvalidHeader, detail).hint("give the row an id, or leave the key out")
+}
+
+/// Has the master make a row; gives the id that it chose.
+pub(super) async fn at_master(at: &Mounted, row: &Record) -> Result<String, ApiError> {
     let vista = at.dio.vista();
-    match tokio::time::timeout(write::LONGEST_INSERT, vista.insert_return_id(&row)).await {
-        Ok(id) => Ok(write::made(at, change, id.map_err(|error| at.refusal(error))?)),
+    match tokio::time::timeout(write::LONGEST_INSERT, vista.insert_return_id(row)).await {
+        Ok(id) => id.map_err(|error| at.refusal(error)),
         Err(_) => Err(ApiError::new(
             Code::UpstreamTimeout,
             "the source did not say which id it chose, in time; nothing is queued",

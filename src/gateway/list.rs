@@ -36,7 +36,7 @@ pub(super) async fn list(bounds: Bounds, On(at): On, request: Request) -> Result
     }
     let (asked, mut page) = asked(&at, raw, &bounds).await?;
     if page.limit.is_none() && !format.is_streamed() {
-        page.limit = Some(at.options.default_limit);
+        page.limit = Some(at.options.limit_of(asked.query.query(), &at.schema));
     }
     if explain::is_asked(&asked.extra)? {
         return explain::explain(&at, &view, &paged(&asked.query, page), &bounds).await;

@@ -22,9 +22,24 @@ const OPERATORS: [&str; 13] =
 /// Operators of PostgREST that are refused by name.
 const FOREIGN: [&str; 12] = ["fts", "plfts", "phfts", "wfts", "cs", "cd", "ov", "sl", "sr", "nxr", "nxl", "adj"];
 /// Parameters that are no columns, unless written in double quotes.
-const RESERVED: [&str; 16] = [
-    "select", "order", "limit", "offset", "after", "q", "or", "and", "not.or", "not.and", "_page", "_limit", "_sort",
-    "_order", "_start", "_end",
+const RESERVED: [&str; 17] = [
+    "select",
+    "order",
+    "limit",
+    "offset",
+    "after",
+    "q",
+    "or",
+    "and",
+    "not.or",
+    "not.and",
+    "_page",
+    "_limit",
+    "_sort",
+    "_order",
+    "_start",
+    "_end",
+    "_per_page",
 ];
 /// Suffixes of json-server and FakeRest on column names.
 const SUFFIXES: [(&str, &str); 7] = [
@@ -190,7 +205,7 @@ impl Parser<'_> {
             "limit" => once(key, &mut self.paging.limit, number(key, value)?)?,
             "offset" => once(key, &mut self.paging.offset, number(key, value)?)?,
             "_page" => once(key, &mut self.paging.page, number(key, value)?)?,
-            "_limit" => once(key, &mut self.paging.page_size, number(key, value)?)?,
+            "_limit" | "_per_page" => once(key, &mut self.paging.page_size, number(key, value)?)?,
             "_start" => once(key, &mut self.paging.start, number(key, value)?)?,
             "_end" => once(key, &mut self.paging.end, number(key, value)?)?,
             "after" => once(key, &mut self.out.query.after, cursor(value)?)?,
@@ -487,7 +502,7 @@ impl Parser<'_> {
         if foreign && limit.or(offset).is_some() {
             return Err(ParamError::invalid(
                 "limit",
-                "limit and offset cannot stand beside _page, _limit, _start or _end",
+                "limit and offset cannot stand beside _page, _limit, _per_page, _start or _end",
             ));
         }
         if self.out.query.after.is_some() && offset.or(page).or(start).or(end).is_some() {

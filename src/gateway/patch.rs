@@ -24,8 +24,12 @@ pub(super) async fn patch_many(
     change: Change,
 ) -> Result<Response, ApiError> {
     let mut record = change.part(&at, None)?;
-    record.remove(at.schema.id_column());
     let ids = many::targets(&at, &change, raw.as_deref().unwrap_or_default()).await?;
+    // Which is refused unless the filter found that one row.
+    for id in &ids {
+        write::same_id(&at, id, &record)?;
+    }
+    record.remove(at.schema.id_column());
     let ops = ids.into_iter().map(|id| WriteOp::Patch { id, record: record.clone() });
     many::write(&at, &change, ops.collect()).await
 }

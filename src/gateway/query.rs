@@ -46,7 +46,7 @@ pub(super) async fn query(
         query.validate(&at.schema).map_err(wrong)?;
     }
     match query.limit {
-        None if !format.is_streamed() => query.limit = Some(at.options.default_limit),
+        None if !format.is_streamed() => query.limit = Some(at.options.limit_of(&query, &at.schema)),
         Some(limit) if limit > at.options.max_limit => {
             return Err(ApiError::new(Code::LimitTooLarge, format!("limit: at most {}", at.options.max_limit)));
         }

@@ -28,7 +28,7 @@ use super::router::Route;
 use super::webhook::Hook;
 use crate::dio::Dio;
 use crate::vista::query::nearest;
-use crate::vista::{Error, LogLimit, Result, Schema};
+use crate::vista::{Error, LogLimit, Query, Result, Schema};
 
 /// Everything that handlers know; fixed when the router is made.
 #[derive(Debug)]
@@ -203,6 +203,14 @@ pub struct MountOptions {
     pub ack: Ack,
     /// Different live queries that are followed at a time, at most (default: 500).
     pub max_live: usize,
+}
+
+impl MountOptions {
+    /// The limit of a list that says none: the default, and more where ids are enumerated, so that all of them are answered.
+    pub(super) fn limit_of(&self, query: &Query, schema: &Schema) -> u64 {
+        let ids = query.filter.most_by(schema.id_column()).unwrap_or(0);
+        self.default_limit.max(ids.min(self.max_limit))
+    }
 }
 
 impl Default for MountOptions {

@@ -6,12 +6,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::CborValue;
+use super::{CborValue, bignum};
 
 /// JSON that is not accepted, with the place where reading stopped.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct JsonError(String);
+
+impl JsonError {
+    pub(super) fn new(detail: impl Into<String>) -> JsonError {
+        JsonError(detail.into())
+    }
+}
 
 /// Bounds on what [`parse_json`] builds.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +41,8 @@ impl Default for JsonLimits {
 /// Says line and column, or which bound was passed.
 pub fn parse_json(bytes: &[u8], limits: JsonLimits) -> Result<CborValue, JsonError> {
     let mut budget = limits.nodes;
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let marked = bignum::marked(bytes)?;
+    let mut reader = serde_json::Deserializer::from_slice(marked.as_deref().unwrap_or(bytes));
     let value = Seed { budget: &mut budget, depth: limits.depth }
         .deserialize(&mut reader)
         .map_err(|error| JsonError(error.to_string()))?;
@@ -48,8 +55,8 @@ pub(crate) fn from_json(bytes: &[u8]) -> Result<CborValue, JsonError> {
     parse_json(bytes, JsonLimits { nodes: usize::MAX, depth: 120 })
 }
 
-/// A value as JSON text. Not exact are bytes (base64url), tags (their content), NaN and infinities (null), integers beyond 64
-/// bits (decimal text) and maps with keys that are not text.
+/// A value as JSON text. Not exact are bytes (base64url), tags (their content), NaN and infinities (text: `"NaN"`, `"Infinity"`,
+/// `"-Infinity"`) and maps with keys that are not text.
 pub fn value_to_json(value: &CborValue) -> Vec<u8> {
     let mut out = Vec::new();
     write_value(&mut out, value);
@@ -58,20 +65,20 @@ pub fn value_to_json(value: &CborValue) -> Vec<u8> {
 
 /// Appends `value` as JSON; returns whether the text holds it exactly.
 ///
-/// Not exact: bytes (base64url), tags (their content), NaN and infinities (null), integers beyond 64 bits (decimal text),
-/// maps with keys that are not text (keys rendered as JSON). Members of nested maps are sorted by key.
+/// Not exact: bytes (base64url), tags (their content), NaN and infinities (text), text that is not UTF-8 (with replacement
+/// characters), maps with keys that are not text (keys rendered as JSON). Members of nested maps are sorted by key.
 pub(crate) fn write_value(out: &mut Vec<u8>, value: &CborValue) -> bool {
     match value {
         CborValue::Null => out.extend_from_slice(b"null"),
         CborValue::Bool(true) => out.extend_from_slice(b"true"),
         CborValue::Bool(false) => out.extend_from_slice(b"false"),
-        CborValue::Integer(number) => return write_integer(out, i128::from(*number)),
+        CborValue::Integer(number) => out.extend_from_slice(i128::from(*number).to_string().as_bytes()),
         CborValue::Float(number) if number.is_finite() => {
             // Debug is Rust's shortest round-trip form and always has a `.` or an `e`: floats stay floats.
             out.extend_from_slice(format!("{number:?}").as_bytes());
         }
-        CborValue::Float(_) => {
-            out.extend_from_slice(b"null");
+        CborValue::Float(number) => {
+            write_text(out, not_finite(*number));
             return false;
         }
         CborValue::Text(text) => write_text(out, text),
@@ -81,8 +88,15 @@ pub(crate) fn write_value(out: &mut Vec<u8>, value: &CborValue) -> bool {
         }
         CborValue::Array(items) => return write_array(out, items),
         CborValue::Map(members) => return write_map(out, members),
-        CborValue::Tag(_, inner) => {
-            write_value(out, inner);
+        CborValue::Tag(tag, inner) => {
+            if let Some((digits, exact)) = bignum::digits_of(value) {
+                out.extend_from_slice(digits.as_bytes());
+                return exact;
+            }
+            match &**inner {
+                CborValue::Bytes(text) if *tag == NOT_UTF8 => write_text(out, &String::from_utf8_lossy(text)),
+                inner => drop(write_value(out, inner)),
+            }
             return false;
         }
         _ => {
@@ -93,14 +107,16 @@ pub(crate) fn write_value(out: &mut Vec<u8>, value: &CborValue) -> bool {
     true
 }
 
-fn write_integer(out: &mut Vec<u8>, number: i128) -> bool {
-    let exact = i64::try_from(number).is_ok() || u64::try_from(number).is_ok();
-    if exact {
-        out.extend_from_slice(number.to_string().as_bytes());
-    } else {
-        write_text(out, &number.to_string());
+/// CBOR tag of bytes that a source holds as text and that are not UTF-8; its number is this crate's own.
+pub(crate) const NOT_UTF8: u64 = 0x6e75_7466_3800;
+
+/// The word for a float that JSON has no number for, as PostgreSQL writes it.
+pub(super) fn not_finite(number: f64) -> &'static str {
+    match number {
+        f64::INFINITY => "Infinity",
+        f64::NEG_INFINITY => "-Infinity",
+        _ => "NaN",
     }
-    exact
 }
 
 fn write_array(out: &mut Vec<u8>, items: &[CborValue]) -> bool {
@@ -210,12 +226,12 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_str<E: serde::de::Error>(mut self, value: &str) -> Result<CborValue, E> {
         self.spend()?;
-        Ok(value.into())
+        Ok(bignum::unmarked(value).unwrap_or_else(|| value.into()))
     }
 
     fn visit_string<E: serde::de::Error>(mut self, value: String) -> Result<CborValue, E> {
         self.spend()?;
-        Ok(value.into())
+        Ok(bignum::unmarked(&value).unwrap_or_else(|| value.into()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<CborValue, A::Error> {
@@ -265,6 +281,7 @@ mod tests {
         assert_eq!(text(1.0.into()), "1.0");
         assert_eq!(text(1e300.into()), "1e300");
         assert_eq!(text(u64::MAX.into()), "18446744073709551615");
-        assert_eq!(text(f64::NAN.into()), "null");
+        assert_eq!(text(f64::NAN.into()), r#""NaN""#);
+        assert_eq!(text(f64::NEG_INFINITY.into()), r#""-Infinity""#);
     }
 }

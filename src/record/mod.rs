@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of sources, caches or tasks; everything above builds on it.
 
+mod bignum;
 mod body;
 mod json;
 mod layout;
@@ -11,10 +12,12 @@ mod serial;
 #[cfg(test)]
 mod testing;
 
+pub(crate) use bignum::{as_big, of_digits};
 #[cfg(feature = "csv")]
 pub(crate) use body::RowWriter;
 pub use body::{Body, BodyError};
 pub(crate) use body::{decode_parts, hash_parts, id_to_value};
+pub(crate) use json::NOT_UTF8;
 pub use json::{JsonError, JsonLimits, parse_json, value_to_json};
 pub use layout::Layout;
 pub use merge::{join_patches, merge_patch};
@@ -39,8 +42,8 @@ pub type Seq = u64;
 /// `V` is [`CborValue`] nearly everywhere; drivers may use others on the way.
 ///
 /// With serde it is an object of column name to value, in its order; a column that stands twice is an error. Text formats such
-/// as JSON get cells as HTTP answers have them: bytes as base64url, a tag as its content, integers beyond 64 bits as decimal
-/// text, NaN and infinities as null; integers of 64 bits are exact. Binary formats such as CBOR get every cell exactly.
+/// as JSON get cells as HTTP answers have them: bytes as base64url, a tag as its content, NaN and infinities as text; integers
+/// beyond 64 bits, which are plain digits in HTTP answers, as decimal text; integers of 64 bits are exact. Binary formats such as CBOR get every cell exactly.
 ///
 /// ```
 /// use diorama::Record;

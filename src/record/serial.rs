@@ -8,8 +8,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::json::{Seed, value_to_json};
-use super::{CborValue, Record, Rows};
+use super::json::{NOT_UTF8, Seed, not_finite, value_to_json};
+use super::{CborValue, Record, Rows, bignum};
 
 /// Nesting of a cell, at most; formats have bounds of their own, too.
 const DEPTH: usize = 120;
@@ -63,7 +63,7 @@ impl<'de> Visitor<'de> for RecordVisitor {
     }
 }
 
-/// A value as [`value_to_json`] writes it.
+/// A value as [`value_to_json`] writes it, but for integers beyond 64 bits: serde has no number for them, so they are text.
 struct Readable<'a>(&'a CborValue);
 
 impl Serialize for Readable<'_> {
@@ -79,6 +79,7 @@ impl Serialize for Readable<'_> {
                 }
             }
             CborValue::Float(number) if number.is_finite() => serializer.serialize_f64(*number),
+            CborValue::Float(number) => serializer.serialize_str(not_finite(*number)),
             CborValue::Text(text) => serializer.serialize_str(text),
             CborValue::Bytes(bytes) => serializer.serialize_str(&URL_SAFE_NO_PAD.encode(bytes)),
             CborValue::Array(items) => serializer.collect_seq(items.iter().map(Readable)),
@@ -88,7 +89,13 @@ impl Serialize for Readable<'_> {
                 named.sort_by(|a, b| a.0.cmp(&b.0));
                 serializer.collect_map(named)
             }
-            CborValue::Tag(_, inner) => Readable(inner).serialize(serializer),
+            CborValue::Tag(tag, inner) => match (bignum::digits_of(self.0), &**inner) {
+                (Some((digits, _)), _) => serializer.serialize_str(&digits),
+                (None, CborValue::Bytes(text)) if *tag == NOT_UTF8 => {
+                    serializer.serialize_str(&String::from_utf8_lossy(text))
+                }
+                (None, inner) => Readable(inner).serialize(serializer),
+            },
             _ => serializer.serialize_unit(),
         }
     }
@@ -285,7 +292,7 @@ mod tests {
             concat!(
                 r#"{"name":"Muffin","price":175,"big":9007199254740993,"bigger":18446744073709551615,"#,
                 r#""beyond":"-18446744073709551616","weight":1.0,"raw":"-_8","tagged":"2026-11-05T06:00:00Z","#,
-                r#""none":null,"nested":{"a":null,"b":true}}"#
+                r#""none":null,"nested":{"a":"NaN","b":true}}"#
             )
         );
         let wrong = |json: &str| serde_json::from_str::<Record>(json).unwrap_err().to_string();

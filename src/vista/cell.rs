@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::tz::TimeZone;
 
 use super::{ColumnType, Instant};
-use crate::record::CborValue;
+use crate::record::{CborValue, as_big, of_digits};
 
 /// Reading of text where the column holds something else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -49,6 +49,10 @@ pub(super) fn convert(
         }
         (ColumnType::Decimal, CborValue::Integer(number)) => Some(i128::from(*number).to_string().into()),
         (ColumnType::Decimal, CborValue::Float(number)) if number.is_finite() => Some(number.to_string().into()),
+        (ColumnType::Decimal, CborValue::Tag(..)) => as_big(value).map(|number| number.to_string().into()),
+        (ColumnType::Number, CborValue::Text(text)) if not_finite(text).is_some() => {
+            not_finite(text).map(CborValue::from)
+        }
         (ColumnType::Bytes, CborValue::Text(text)) => {
             URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok().map(CborValue::Bytes)
         }
@@ -81,7 +85,7 @@ pub(super) fn is_of_kind(ty: ColumnType, value: &CborValue) -> bool {
     match ty {
         ColumnType::Json => true,
         ColumnType::Integer => matches!(value, CborValue::Integer(number) if i64::try_from(*number).is_ok()),
-        ColumnType::Number => matches!(value, CborValue::Integer(_) | CborValue::Float(_)),
+        ColumnType::Number => matches!(value, CborValue::Integer(_) | CborValue::Float(_)) || as_big(value).is_some(),
         ColumnType::Boolean => value.is_bool(),
         ColumnType::Bytes => value.is_bytes(),
         ColumnType::Datetime => matches!(value, CborValue::Text(_) | CborValue::Integer(_) | CborValue::Float(_)),
@@ -95,7 +99,7 @@ fn spelled(ty: ColumnType, text: &str) -> Option<CborValue> {
         (ColumnType::Boolean, "true") => Some(true.into()),
         (ColumnType::Boolean, "false") => Some(false.into()),
         (ColumnType::Integer, _) => whole(text).map(CborValue::from),
-        (ColumnType::Number, _) => whole(text).map(CborValue::from).or_else(|| fraction(text)),
+        (ColumnType::Number, _) => number_of(text),
         _ => None,
     }
 }
@@ -103,6 +107,22 @@ fn spelled(ty: ColumnType, text: &str) -> Option<CborValue> {
 /// Reads a whole number of 64 bits in its canonical spelling: `007` and `+7` are not.
 pub(super) fn whole(text: &str) -> Option<i64> {
     text.parse::<i64>().ok().filter(|number| number.to_string() == text)
+}
+
+/// Reads a float that JSON has no number for, in the word for it.
+fn not_finite(text: &str) -> Option<f64> {
+    match text {
+        "Infinity" => Some(f64::INFINITY),
+        "-Infinity" => Some(f64::NEG_INFINITY),
+        "NaN" => Some(f64::NAN),
+        _ => None,
+    }
+}
+
+/// Reads a number of which no digit is lost: an integer in its canonical spelling, or a fraction.
+fn number_of(text: &str) -> Option<CborValue> {
+    let canonical = text.len() < 2 || !text.trim_start_matches('-').starts_with('0') && text != "-0";
+    of_digits(text).filter(|_| canonical).or_else(|| fraction(text))
 }
 
 /// Reads a number that a float holds with every digit; 15 digits always fit.
@@ -187,7 +207,6 @@ mod tests {
             (ColumnType::Number, "0.12345678901234567890"),
             (ColumnType::Number, "1e999"),
             (ColumnType::Number, "1e-999"),
-            (ColumnType::Number, "NaN"),
             (ColumnType::Number, "inf"),
             (ColumnType::Boolean, "1"),
             (ColumnType::Boolean, "yes"),

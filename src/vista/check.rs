@@ -136,11 +136,18 @@ impl<'a> RowCheck<'a> {
         let column = self.schema.id_column();
         match checked.row.get(column) {
             Some(CborValue::Null) => drop(checked.row.to_mut().remove(column)),
-            Some(value) if !id_from_value(value).is_some_and(|own| self.schema.is_same_id(&own, id)) => {
-                let detail = format!("has another id in its column {column:?}");
-                return Err(Error::Conflict { id: id.to_string(), detail });
-            }
-            _ => {}
+            Some(value) => match id_from_value(value) {
+                Some(own) if own == id => {}
+                // The row keeps the spelling that it has.
+                Some(own) if self.schema.is_same_id(&own, id) => {
+                    drop(checked.row.to_mut().insert(column, id.into()));
+                }
+                _ => {
+                    let detail = format!("has another id in its column {column:?}");
+                    return Err(Error::Conflict { id: id.to_string(), detail });
+                }
+            },
+            None => {}
         }
         Ok(checked)
     }

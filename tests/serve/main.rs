@@ -30,6 +30,7 @@ mod stop;
 mod storm;
 #[cfg(unix)]
 mod surgery;
+mod values;
 #[cfg(target_os = "linux")]
 mod webhook_bodies;
 mod webhook_test;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row, types::Value};
 
-use super::value::{Codec, from_sql};
+use super::value::{Codec, blob_key, from_sql};
 use super::{SqliteOptions, failed, id_of};
 use crate::drivers::declare;
 use crate::record::{Record, id_to_value};
@@ -46,6 +46,32 @@ pub(super) struct Field {
     in_key: bool,
 }
 
+/// The declared id that is no column but a number for each row.
+const ROW_NUMBER: &str = "#";
+
+impl Field {
+    /// The rowid under the name `alias`.
+    fn rowid(alias: &str) -> Field {
+        Field { is_rowid: true, ..Field::number(alias) }
+    }
+
+    /// An integer that every row has.
+    fn number(name: &str) -> Field {
+        Field {
+            name: name.to_string(),
+            quoted: name.to_string(),
+            codec: Codec::Plain,
+            kind: ColumnType::Integer,
+            default: None,
+            is_generated: false,
+            is_rowid: false,
+            ty: "INTEGER".into(),
+            is_mandatory: false,
+            in_key: false,
+        }
+    }
+}
+
 /// The order of rows that nobody sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Natural {
@@ -82,12 +108,38 @@ impl Table {
             (_, Some(alias)) => Natural::RowId(alias),
             (_, None) => Natural::Id,
         };
-        let key: Vec<usize> = (0..fields.len()).filter(|at| fields[*at].in_key).collect();
+        let mut key: Vec<usize> = (0..fields.len()).filter(|at| fields[*at].in_key).collect();
         if let ([only], true) = (key.as_slice(), rowid.is_some()) {
             fields[*only].is_rowid = fields[*only].ty.eq_ignore_ascii_case("integer");
             fields[*only].is_mandatory &= !fields[*only].is_rowid;
         }
-        let id = choose_id(name, &mut fields, &key, rowid, options)?;
+        if let ([only], Some(alias), None) = (key.as_slice(), rowid, &options.id)
+            && !fields[*only].is_rowid
+            && has_null(connection, name, &fields[*only])?
+        {
+            let column = &fields[*only].name;
+            tracing::warn!(
+                table = name,
+                column,
+                "rows without a key are there: all rows are identified by their {alias}"
+            );
+            key.clear();
+        }
+        // Rows that nothing identifies are numbered.
+        let is_numbered = options.id.as_deref() == Some(ROW_NUMBER) && rowid.is_none();
+        let is_numbered = is_numbered && !fields.iter().any(|field| field.name == ROW_NUMBER);
+        let (natural, quoted, id) = if is_numbered {
+            let column = if fields.iter().any(|field| field.name == "id") { "_row" } else { "id" };
+            fields.insert(0, Field::number(column));
+            let numbered = format!("(SELECT row_number() OVER () AS {column}, * FROM {})", quote(name));
+            (Natural::AsGiven, numbered, 0)
+        } else {
+            let id = choose_id(name, &mut fields, &key, rowid, options)?;
+            (natural, quote(name), id)
+        };
+        if fields[id].kind == ColumnType::Bytes {
+            fields[id].codec = Codec::BlobKey;
+        }
         let columns = declare(name, columns(&fields), &options.columns)?;
         for column in &options.columns {
             for field in fields.iter_mut().filter(|field| *field.name == *column.name) {
@@ -100,7 +152,7 @@ impl Table {
         }
         let selected = selected.join(", ");
         let schema = Arc::new(Schema::new(&fields[id].name, columns));
-        Ok(Table { name: name.to_string(), quoted: quote(name), schema, fields, id, natural, selected })
+        Ok(Table { name: name.to_string(), quoted, schema, fields, id, natural, selected })
     }
 
     /// Whether statements made for `other` mean the same here.
@@ -147,6 +199,10 @@ impl Table {
             return (format!("{column} = ?"), Value::Integer(number));
         }
         match self.id_field().kind {
+            ColumnType::Bytes => match blob_key(id) {
+                Some(key) => (format!("{column} = ?"), Value::Blob(key)),
+                None => (format!("{column} = ?"), Value::Text(id.to_string())),
+            },
             ColumnType::String => (format!("{column} = ? COLLATE BINARY"), Value::Text(id.to_string())),
             _ if id.trim().parse::<f64>().is_err() => {
                 (format!("{column} = ? COLLATE BINARY"), Value::Text(id.to_string()))
@@ -180,7 +236,9 @@ impl Table {
             Natural::Id | Natural::AsGiven => {
                 let number =
                     id_to_value(token, self.schema.layout()).as_integer().and_then(|id| i64::try_from(id).ok());
-                let value = number.map_or_else(|| Value::Text(token.to_string()), Value::Integer);
+                let blob = (self.id_field().codec == Codec::BlobKey).then(|| blob_key(token)).flatten();
+                let value = blob
+                    .map_or_else(|| number.map_or_else(|| Value::Text(token.to_string()), Value::Integer), Value::Blob);
                 Some((format!("{} > ?", self.id_field().quoted), value))
             }
         }
@@ -210,11 +268,20 @@ fn fields(connection: &Connection, name: &str) -> Result<Vec<Field>> {
     fields.and_then(Iterator::collect).map_err(failed)
 }
 
+/// Whether rows lack what should identify them: SQLite lets keys that are no integers be null.
+fn has_null(connection: &Connection, name: &str, field: &Field) -> Result<bool> {
+    let sql = format!("SELECT 1 FROM {} WHERE {} IS NULL LIMIT 1", quote(name), field.quoted);
+    let found = connection.query_row(&sql, [], |_| Ok(())).optional();
+    found.map(|row| row.is_some()).map_err(failed)
+}
+
 fn columns(fields: &[Field]) -> Vec<Column> {
     fields
         .iter()
         .map(|field| {
-            let column = Column::new(field.name.as_str(), field.kind).original(&*field.ty);
+            // A binary key is text to everybody else.
+            let ty = if field.codec == Codec::BlobKey { ColumnType::String } else { field.kind };
+            let column = Column::new(field.name.as_str(), ty).original(&*field.ty);
             if field.is_mandatory { column.with(Flag::Mandatory) } else { column }
         })
         .collect()
@@ -225,10 +292,10 @@ fn column_type(declared: &str) -> ColumnType {
     let ty = declared.to_ascii_uppercase();
     let has = |part: &str| ty.contains(part);
     match ty.as_str() {
-        "" => ColumnType::Json,
+        "" | "ANY" => ColumnType::Json,
         "BOOLEAN" | "BOOL" => ColumnType::Boolean,
         "DATE" => ColumnType::Date,
-        "DATETIME" | "TIMESTAMP" => ColumnType::Datetime,
+        ty if ty.starts_with("DATETIME") || ty.starts_with("TIMESTAMP") => ColumnType::Datetime,
         "JSON" => ColumnType::Json,
         "UUID" => ColumnType::Uuid,
         _ if has("INT") => ColumnType::Integer,
@@ -249,27 +316,21 @@ fn choose_id(
     let find = |column: &str| fields.iter().position(|field| field.name == column);
     let names = || fields.iter().map(|field| field.name.as_str()).collect::<Vec<_>>().join(", ");
     match (&options.id, key, rowid) {
+        (Some(column), _, Some(alias)) if column == ROW_NUMBER || column == alias && find(column).is_none() => {
+            fields.insert(0, Field::rowid(alias));
+            Ok(0)
+        }
         (Some(column), ..) => find(column)
             .ok_or_else(|| Error::Config(format!("{name} has no column {column:?} for the id: it has {}", names()))),
         (None, [only], _) => Ok(*only),
         (None, _, Some(alias)) => {
-            let field = Field {
-                name: alias.to_string(),
-                quoted: alias.to_string(),
-                codec: Codec::Plain,
-                kind: ColumnType::Integer,
-                default: None,
-                is_generated: false,
-                is_rowid: true,
-                ty: "INTEGER".into(),
-                is_mandatory: false,
-                in_key: false,
-            };
-            fields.insert(0, field);
+            fields.insert(0, Field::rowid(alias));
             Ok(0)
         }
         (None, _, None) => find("id").ok_or_else(|| {
-            Error::Config(format!("{name} has no primary key of one column: say which of {} is the id", names()))
+            let names = names();
+            let hint = "`id` says which of them identifies the rows, id = \"#\" numbers them";
+            Error::Config(format!("{name} has no primary key of one column; it has {names}: {hint}"))
         }),
     }
 }

@@ -249,7 +249,10 @@ async fn ids_come_from_the_key_the_rowid_or_the_options() {
     plain.replace_value("9", &record([("name", "e".into())])).await.unwrap();
     assert_eq!(plain.list_values().await.unwrap().ids().collect::<Vec<_>>(), ["1", "2", "3", "9"]);
     let error = fixture.open("pair").await.unwrap_err();
-    assert_eq!(error.to_string(), "pair has no primary key of one column: say which of a, b is the id");
+    assert_eq!(
+        error.to_string(),
+        "pair has no primary key of one column; it has a, b: `id` says which of them identifies the rows, id = \"#\" numbers them"
+    );
     let mut keyed = fixture.open("keyed").await.unwrap();
     keyed.set_page_size(1).unwrap();
     let (page, token) = keyed.fetch_next(None).await.unwrap();

@@ -1,10 +1,13 @@
 //! Writes: those that come at a time in one transaction, each whole or not at all, each answered with the row as it is stored
 //! afterwards.
 
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, ffi, params_from_iter, types::Value};
+use rusqlite::{
+    Connection, ErrorCode, Transaction, TransactionBehavior, ffi, params_from_iter,
+    types::{Value, ValueRef},
+};
 
 use super::table::{Field, Table};
-use super::value::{from_sql, to_sql};
+use super::value::{Codec, from_sql, is_as_read, to_sql};
 use super::{failed, id_of, ops};
 use crate::drivers::{field_error, with_id};
 use crate::record::{CborValue, Record, merge_patch};
@@ -169,6 +172,8 @@ pub(super) fn insert_return_id(table: &Table, connection: &mut Connection, recor
     let id = transaction
         .query_row(&sql, params_from_iter(values), |row| Ok(from_sql(field.codec, row.get_ref(0)?)))
         .map_err(refused)?;
+    // What a virtual table returns is not the rowid that it chose.
+    let id = if field.is_rowid { transaction.last_insert_rowid().into() } else { id };
     let id = id_of(&table.name, &id)?;
     let record = table.read(&transaction, &id)?;
     transaction.commit().map_err(refused)?;
@@ -176,8 +181,11 @@ pub(super) fn insert_return_id(table: &Table, connection: &mut Connection, recor
 }
 
 fn mint(table: &Table, connection: &Connection) -> Result<CborValue> {
-    if table.id_field().kind != ColumnType::Integer {
-        return Ok(uuid::Uuid::now_v7().to_string().into());
+    let uuid = uuid::Uuid::now_v7();
+    match table.id_field().kind {
+        ColumnType::Integer => {}
+        ColumnType::Bytes => return Ok(from_sql(Codec::BlobKey, ValueRef::Blob(uuid.as_bytes()))),
+        _ => return Ok(uuid.to_string().into()),
     }
     let sql = format!("SELECT max({}) FROM {}", table.id_field().quoted, table.quoted);
     let highest: Option<i64> = connection.query_row(&sql, [], |row| row.get(0)).map_err(failed)?;
@@ -226,7 +234,8 @@ fn replace(table: &Table, connection: &Connection, id: &str, record: &Record) ->
     }
     let (columns, values) = cells(table, &keyed(table, id, record)?)?;
     let mut sets: Vec<String> = columns.iter().map(|field| format!("{} = ?", field.quoted)).collect();
-    let absent = table.fields.iter().filter(|field| !columns.iter().any(|given| given.name == field.name));
+    let absent =
+        table.fields.iter().filter(|field| !record.contains(&field.name) && field.name != table.id_field().name);
     for field in absent.filter(|field| !field.is_generated && !field.is_rowid) {
         sets.push(format!("{} = ({})", field.quoted, field.default.as_deref().unwrap_or("NULL")));
     }
@@ -277,7 +286,7 @@ fn cells<'a>(table: &'a Table, record: &Record) -> Result<(Vec<&'a Field>, Vec<V
         let field = table
             .field(column)
             .ok_or_else(|| field_error(column, &format!("is not there: {} has {}", table.name, names(table))))?;
-        if !field.is_generated {
+        if !field.is_generated && !is_as_read(value) {
             columns.push(field);
             values.push(to_sql(column, field.codec, value)?);
         }

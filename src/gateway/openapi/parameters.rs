@@ -94,7 +94,11 @@ pub(super) fn page(at: &Mounted) -> Vec<Parameter> {
     vec![
         query("order", "`column.desc.nullsfirst,other`: asc and nullslast if nothing is said.", text()),
         select(),
-        query("limit", "Rows, at most. NDJSON, CSV and CBOR have no limit unless one is given.", limit),
+        query(
+            "limit",
+            "Rows, at most; where ids are enumerated, as many as they are. NDJSON, CSV and CBOR have no limit unless one is given.",
+            limit,
+        ),
         query("offset", "Rows to skip.", count().maximum(Some(usize::MAX))),
         after(
             "A place between two rows, from an earlier answer's `Link`; empty for the first page. Not beside `offset`.",

@@ -11,7 +11,7 @@ use super::fields::{Fields, Path};
 use super::json::{split_name, unquoted};
 use super::literal::nearest;
 use super::meter::Meter;
-use crate::record::{CborValue, Record};
+use crate::record::{CborValue, Record, as_big};
 use crate::vista::{Column, ColumnType, Error, Result, Schema};
 
 /// Groups of one answer, at most.
@@ -398,7 +398,11 @@ impl Total {
                 let (digits, places) = decimal_of(text).ok_or("holds something that is no decimal of its size")?;
                 self.add_decimal(digits, places).ok_or("has a sum of more digits than can be added exactly")?;
             }
-            _ => return Err("holds something that is no number"),
+            _ => {
+                let number = as_big(cell).ok_or("holds something that is no number")?;
+                let sum = i128::try_from(&number).ok().and_then(|number| self.integers.checked_add(number));
+                self.integers = sum.ok_or("has a sum of more digits than can be added exactly")?;
+            }
         }
         Ok(())
     }

@@ -5,8 +5,11 @@ pub(super) mod bytes;
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
+use num_bigint::BigInt;
+use num_traits::FromPrimitive;
+
 use super::Collation;
-use crate::record::CborValue;
+use crate::record::{CborValue, as_big};
 use crate::vista::Instant;
 
 /// A cell as it compares. Equal keys are equal values: 3 is 3.0, and members of maps have no order.
@@ -58,7 +61,10 @@ impl<'a> Key<'a> {
                 members.sort();
                 Key::Map(members)
             }
-            CborValue::Tag(tag, inner) => Key::Tag(*tag, Box::new(Key::plain(inner))),
+            CborValue::Tag(tag, inner) => match as_big(value) {
+                Some(number) => Key::Number(Number::of_big(number)),
+                None => Key::Tag(*tag, Box::new(Key::plain(inner))),
+            },
             _ => Key::Null,
         }
     }
@@ -69,6 +75,9 @@ impl<'a> Key<'a> {
             (Collation::Plain, _) => None,
             (Collation::Decimal, CborValue::Integer(number)) => Key::decimal(Repr::Int(i128::from(*number))),
             (Collation::Decimal, CborValue::Float(number)) => Key::decimal(Repr::Float(*number)),
+            (Collation::Decimal, CborValue::Tag(..)) => {
+                as_big(value).and_then(|number| Key::decimal(Repr::Big(Box::new(number))))
+            }
             (Collation::Decimal, CborValue::Text(text)) => {
                 Some(Key::Number(Number(Repr::Decimal(Box::new(Decimal::parse(text)?)))))
             }
@@ -125,7 +134,7 @@ impl<'a> Key<'a> {
                 members.iter().map(|(key, value)| 2 * size_of::<Key<'_>>() + key.heap() + value.heap()).sum()
             }
             Key::Tag(_, inner) => size_of::<Key<'_>>() + inner.heap(),
-            Key::Number(Number(Repr::Decimal(_))) => 64,
+            Key::Number(Number(Repr::Decimal(_) | Repr::Big(_))) => 64,
             Key::Bool(_) | Key::Number(_) | Key::Instant(_) | Key::Uuid(_) | Key::Null => 0,
         }
     }
@@ -157,6 +166,8 @@ enum Repr {
     Float(f64),
     /// Only in decimal columns, where every finite number becomes one.
     Decimal(Box<Decimal>),
+    /// Beyond what an integer of CBOR can be.
+    Big(Box<BigInt>),
 }
 
 impl Number {
@@ -167,7 +178,31 @@ impl Number {
             Repr::Float(number) if number.is_finite() => Decimal::parse(&format!("{number:?}")),
             Repr::Float(_) => None,
             Repr::Decimal(number) => Some((**number).clone()),
+            Repr::Big(number) => Decimal::parse(&number.to_string()),
         }
+    }
+
+    fn of_big(number: BigInt) -> Number {
+        // Up to here, an integer.
+        const WIDE: i128 = 1 << 65;
+        match i128::try_from(&number) {
+            Ok(number) if (-WIDE..=WIDE).contains(&number) => Number(Repr::Int(number)),
+            _ => Number(Repr::Big(Box::new(number))),
+        }
+    }
+}
+
+/// Compares exactly; every integer of CBOR lies between the negative and the positive ones of these.
+fn compare_big(big: &BigInt, other: &Repr) -> Ordering {
+    match other {
+        Repr::Big(other) => big.cmp(other),
+        Repr::Float(other) => match BigInt::from_f64(*other) {
+            // What is cut off is less than one, and floats so large have nothing behind the point.
+            Some(whole) => big.cmp(&whole),
+            None if *other == f64::NEG_INFINITY => Ordering::Greater,
+            None => Ordering::Less,
+        },
+        _ => big.cmp(&BigInt::ZERO),
     }
 }
 
@@ -179,6 +214,8 @@ impl Ord for Number {
             (Repr::Int(a), Repr::Float(b)) => compare_int_with_float(*a, *b),
             (Repr::Float(a), Repr::Int(b)) => compare_int_with_float(*b, *a).reverse(),
             (Repr::Decimal(a), Repr::Decimal(b)) => a.cmp(b),
+            (Repr::Big(big), other) if !matches!(other, Repr::Decimal(_)) => compare_big(big, other),
+            (other, Repr::Big(big)) if !matches!(other, Repr::Decimal(_)) => compare_big(big, other).reverse(),
             (a, b) => match (self.to_decimal(), other.to_decimal()) {
                 (Some(a), Some(b)) => a.cmp(&b),
                 _ => compare_floats(beyond(a), beyond(b)),

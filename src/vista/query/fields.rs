@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use memchr::{memchr2, memchr3};
 
 use super::literal::nearest;
-use crate::record::{Body, CborValue, JsonLimits, Record, parse_json, value_to_json};
+use crate::record::{Body, CborValue, JsonLimits, Record, of_digits, parse_json, value_to_json};
 use crate::vista::{ColumnType, Schema};
 
 /// A row whose cells can be asked for.
@@ -323,7 +323,7 @@ pub(super) fn decode(json: &[u8]) -> Option<CborValue> {
             if let Ok(number) = text.parse::<u64>() {
                 return Some(number.into());
             }
-            text.parse::<f64>().ok().map(CborValue::from)
+            of_digits(text).or_else(|| text.parse::<f64>().ok().map(CborValue::from))
         }
         _ => parse_json(json, JsonLimits { nodes: usize::MAX, depth: 120 }).ok(),
     }

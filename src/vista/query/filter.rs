@@ -148,6 +148,20 @@ impl Filter {
         }
     }
 
+    /// Rows that can match at most, where `column` has no value twice and the filter enumerates its values.
+    pub fn most_by(&self, column: &str) -> Option<u64> {
+        match self {
+            Filter::All(parts) => parts.iter().filter_map(|part| part.most_by(column)).min(),
+            Filter::Any(parts) => parts.iter().map(|part| part.most_by(column)).sum(),
+            Filter::Test { column: own, test } if own == column => match test {
+                Test::Eq(_) => Some(1),
+                Test::In(values) => Some(values.len() as u64),
+                _ => None,
+            },
+            Filter::Test { .. } | Filter::Not(_) => None,
+        }
+    }
+
     /// How many tests it has.
     pub fn tests(&self) -> usize {
         match self {

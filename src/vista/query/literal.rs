@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use super::compare::is_decimal;
 use super::fields::json_string;
 use super::{Filter, Test};
-use crate::record::CborValue;
+use crate::record::{CborValue, of_digits};
 use crate::vista::{ColumnType, Instant};
 
 /// What a text means in a column.
@@ -92,6 +92,12 @@ impl Reading {
 }
 
 fn number(text: &str) -> Option<CborValue> {
+    match text {
+        "Infinity" => return Some(f64::INFINITY.into()),
+        "-Infinity" => return Some(f64::NEG_INFINITY.into()),
+        "NaN" => return Some(f64::NAN.into()),
+        _ => {}
+    }
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return None;
@@ -101,6 +107,9 @@ fn number(text: &str) -> Option<CborValue> {
     }
     if let Ok(number) = text.parse::<u64>() {
         return Some(number.into());
+    }
+    if let Some(number) = of_digits(text.strip_prefix('+').unwrap_or(text)) {
+        return Some(number);
     }
     text.parse::<f64>().ok().filter(|number| number.is_finite()).map(CborValue::from)
 }

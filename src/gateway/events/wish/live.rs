@@ -117,7 +117,7 @@ fn windowed(mut query: Query, at: &Mounted) -> Result<Query, ApiError> {
         return Err(wrong("after", "makes no sense for live rows: their window is a place in the list")
             .hint("offset and limit say which"));
     }
-    query.limit = Some(query.limit.unwrap_or(at.options.default_limit.min(MOST_ROWS)));
+    query.limit = Some(query.limit.unwrap_or_else(|| at.options.limit_of(&query, &at.schema).min(MOST_ROWS)));
     check_limit(&query)?;
     Ok(query)
 }

@@ -3,6 +3,9 @@
 //! The bytes of one key are never the beginning of another's, so keys of several columns are joined by writing one after the
 //! other, and a column is turned round by turning its bytes round. All rows of one value stand together.
 
+use num_bigint::BigInt;
+use num_traits::{FromPrimitive, ToPrimitive};
+
 use super::{Decimal, IdKey, Key, Number, Repr, TermKey};
 use crate::vista::Instant;
 
@@ -130,9 +133,35 @@ impl Number {
                 float_into(below, (*number - below as i128) as u16, out);
             }
             Repr::Decimal(number) => number.bytes_into(out),
+            Repr::Big(number) => big_into(number, out),
         }
     }
 }
+
+/// The float below, and what is missing: with its length where that is more than an integer of CBOR can miss.
+fn big_into(number: &BigInt, out: &mut Vec<u8>) {
+    let near = number.to_f64().unwrap_or(f64::INFINITY).clamp(f64::MIN, f64::MAX);
+    let whole = |float: f64| BigInt::from_f64(float).unwrap_or_default();
+    let below = if whole(near) > *number { near.next_down() } else { near };
+    let more = number - whole(below);
+    match u16::try_from(&more) {
+        Ok(more) if more < MORE => float_into(below, more, out),
+        _ => {
+            float_into(below, 0, out);
+            let (_, more) = more.to_bytes_be();
+            // Of at most 308 digits.
+            let length = u8::try_from(more.len()).unwrap_or(u8::MAX);
+            out.truncate(out.len() - 1);
+            out.extend_from_slice(&[LONGER, length]);
+            out.extend_from_slice(&more);
+        }
+    }
+}
+
+/// What is added to a float is less than this, or written with its length.
+const MORE: u16 = 0x1000;
+/// Stands before a length, after all that needs none.
+const LONGER: u8 = 0x20;
 
 /// A float of any size, then what is to be added to it.
 fn float_into(number: f64, more: u16, out: &mut Vec<u8>) {
@@ -146,7 +175,7 @@ fn float_into(number: f64, more: u16, out: &mut Vec<u8>) {
     out.extend_from_slice(&ordered.to_be_bytes());
     match more {
         0 => out.push(0),
-        more => out.extend_from_slice(&(0x1000 | more).to_be_bytes()),
+        more => out.extend_from_slice(&(MORE | more).to_be_bytes()),
     }
 }
 
@@ -199,6 +228,18 @@ mod tests {
         "01010101-0101-0101-0101-010101010101",
     ];
 
+    const WIDE: [&str; 9] = [
+        "18446744073709551616",
+        "-18446744073709551617",
+        "36893488147419103232",
+        "36893488147419103233",
+        "36893488147419111425",
+        "123456789012345678901234567890",
+        "123456789012345678901234567891",
+        "-123456789012345678901234567890",
+        "1000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000001",
+    ];
+
     fn any_value() -> impl Strategy<Value = CborValue> {
         let numbers =
             [0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 9007199254740992.0, 1.8446744073709552e19];
@@ -209,6 +250,7 @@ mod tests {
         odd.extend(
             ["1.50", "1.5", "-0.05", "15e-1", "-1e9", "00", "", "\0", "\u{1}", "\0a", "a\0", "ü"].map(CborValue::from),
         );
+        odd.extend(WIDE.map(|digits| crate::record::of_digits(digits).unwrap()));
         odd.extend(MOMENTS.map(CborValue::from));
         odd.extend(UUIDS.map(CborValue::from));
         odd.push(CborValue::Bytes(vec![1; 16]));

@@ -6,6 +6,7 @@
 
 mod accept;
 mod backup;
+mod check;
 pub mod demo;
 mod hooks;
 pub mod ops;
@@ -35,12 +36,12 @@ use tokio_util::task::TaskTracker;
 
 use self::accept::{Current, Front};
 use self::backup::Files;
+pub use self::check::{check, check_all};
 use self::proxies::Proxies;
 use crate::cache::{CacheError, MemoryCache, RedbCache};
 use crate::config::{Access, CacheAt, Config, DioSpec, LensSpec, LimitsSpec, Page};
 use crate::dio::Dio;
 use crate::gateway::{Ack, Auth, Explorer, Gateway, Limits, Loopback, MountOptions, Sockets};
-use crate::hot::COLUMN_CLOCK;
 use crate::journal::{JournalError, RedbJournal};
 use crate::lens::Lens;
 use crate::vista::{Result as VistaResult, Vista};
@@ -84,70 +85,17 @@ impl From<JournalError> for Failure {
     }
 }
 
-/// Checks what can be checked without opening anything but the files' names.
-///
-/// # Errors
-/// Everything that is wrong, one per line.
-pub fn check(config: &Config) -> Result<(), Failure> {
-    check_with(config, false)
-}
-
-/// [`check`] for a program that has served before: a source that is away may have a copy.
-fn check_with(config: &Config, cached: bool) -> Result<(), Failure> {
-    let hooks = config.webhooks.iter().filter_map(|spec| hooks::hook(spec).err());
-    let missing = config
-        .dios
-        .iter()
-        .filter(|_| !cached)
-        .filter_map(|spec| source::missing(&spec.source).map(|what| format!("[dio.{}] {what}", spec.name)));
-    let public = !config.server.listen.ip().is_loopback();
-    let unguarded = (public && config.server.auth.is_none()).then(|| crate::config::PUBLIC.to_string());
-    let open = config.webhooks.iter().filter(|spec| public && spec.auth.scheme == crate::config::AuthScheme::None);
-    let open = open.map(|spec| format!("[webhook.{}] scheme \"none\" is for loopback addresses only", spec.name));
-    let unkept = config.dios.iter().filter(|spec| spec.ack == crate::config::Ack::Memory && spec.write.is_some());
-    let unkept = unkept.map(|spec| {
-        format!(
-            "[dio.{}] ack = \"memory\" does not go with write: what goes around the source is kept in the journal",
-            spec.name
-        )
-    });
-    let clockless = config.webhooks.iter().filter(|spec| {
-        let versioned = |dio: &&DioSpec| dio.name == spec.dio && dio.version.is_some();
-        spec.clock.as_deref() == Some(COLUMN_CLOCK) && !config.dios.iter().any(|dio| versioned(&dio))
-    });
-    let clockless = clockless.map(|spec| {
-        format!(
-            "[webhook.{}] clock = \"column\" is the version column of [dio.{}]: it needs version",
-            spec.name, spec.dio
-        )
-    });
-    let unrouted = config.dios.iter().filter(|spec| spec.routed_ttl.is_some() && spec.write.is_none());
-    let unrouted = unrouted
-        .map(|spec| format!("[dio.{}] routed_ttl is for writes that go around the source: it needs write", spec.name));
-    let pageless = match &config.server.explorer {
-        Page::Folder(folder) if !folder.join("index.html").is_file() => {
-            Some(format!("server.explorer: there is no file {}", folder.join("index.html").display()))
-        }
-        _ => None,
-    };
-    let wrong: Vec<String> = hooks
-        .chain(missing)
-        .chain(pageless)
-        .chain(unguarded)
-        .chain(open)
-        .chain(unkept)
-        .chain(clockless)
-        .chain(unrouted)
-        .collect();
-    if wrong.is_empty() { Ok(()) } else { Err(Failure::config(wrong.join("\n"))) }
-}
-
 /// What `document` says of what `config` serves. Sources are opened to see their columns; nothing is kept.
 ///
 /// # Errors
 /// Everything that is wrong with the configuration.
 pub async fn describe<T>(config: &Config, document: impl FnOnce(&Gateway) -> T) -> Result<T, Failure> {
     check(config)?;
+    opened(config, document).await
+}
+
+/// [`describe`] without [`check`].
+async fn opened<T>(config: &Config, document: impl FnOnce(&Gateway) -> T) -> Result<T, Failure> {
     let lens = Lens::new().cache_source(MemoryCache::default()).build().map_err(Failure::config)?;
     // Nothing is read, so nothing is to be read again.
     let mut still = config.clone();
@@ -173,7 +121,7 @@ pub async fn serve(config: Config) -> Result<(), Failure> {
 /// # Errors
 /// As [`serve`].
 pub async fn serve_with(config: Config, ready: impl FnOnce(&str)) -> Result<(), Failure> {
-    check_with(&config, matches!(&config.lens.cache, CacheAt::File(path) if path.exists()))?;
+    check::check_with(&config, matches!(&config.lens.cache, CacheAt::File(path) if path.exists()))?;
     let mut signals = signals::Signals::new().map_err(|error| other(format!("signals: {error}")))?;
     let mut server = Server::bind(&config).await?;
     let base = format!("http://{}{}", server.address, base_path(&config));
@@ -436,6 +384,7 @@ fn list(dio: &Dio) -> impl Future<Output = VistaResult<()>> + Send + use<> {
 
 async fn open_dio(lens: &Lens, spec: &DioSpec, config: &Config) -> VistaResult<Dio> {
     let vista = source::open_or_remember(spec, lens).await?;
+    source::check_version(spec, &vista.schema())?;
     let mut builder = lens.dio(vista).settings(|settings| source::settings(spec, config, settings));
     if let Some(route) = &spec.write {
         let target: Arc<Vista> = Arc::new(source::open_route(&spec.name, route).await?);
@@ -466,6 +415,7 @@ fn limits(spec: &LimitsSpec) -> Limits {
         body: spec.body,
         bulk: spec.bulk,
         uri: spec.uri,
+        header_bytes: spec.header_bytes,
         depth: spec.depth,
         nodes: spec.nodes,
         body_time: spec.body_timeout,

@@ -55,6 +55,9 @@ enum Command {
         /// The configuration.
         #[arg(default_value = "diorama.toml")]
         file: PathBuf,
+        /// Do not open the sources.
+        #[arg(long)]
+        offline: bool,
     },
 }
 
@@ -182,9 +185,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Backup(asked) => runtime()?.block_on(ops::backup(asked)),
         Command::Ops(asked) => runtime()?.block_on(ops::run(asked)),
         Command::Webhook(asked) => runtime()?.block_on(webhook::run(asked)),
-        Command::Check { file } => {
+        Command::Check { file, offline } => {
             let config = app::read(&file)?;
-            app::check(&config)?;
+            match offline {
+                true => app::check(&config)?,
+                false => runtime()?.block_on(app::check_all(&config))?,
+            }
             let (dios, hooks) = (config.dios.len(), config.webhooks.len());
             app::say(format_args!("{} is fine: {dios} resources, {hooks} webhooks", file.display()));
             Ok(())

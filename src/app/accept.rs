@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -27,7 +27,7 @@ use tower::Service as _;
 
 use super::proxies::Proxies;
 use crate::config::LimitsSpec;
-use crate::gateway::{Budget, Caller, GatewayService, Lease};
+use crate::gateway::{Budget, Caller, GatewayService, Lease, unreadable};
 use crate::vista::LogLimit;
 
 /// Connections that are told at a time why they are refused; more are just closed.
@@ -36,6 +36,8 @@ const MOST_REFUSALS: usize = 64;
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
 /// hyper's own bound on headers, which costs less than the same one set.
 const HYPER_HEADERS: usize = 100;
+/// Bytes of an answer that hyper gives by itself are fewer.
+const LONGEST_BARE: usize = 256;
 /// The longest rest after a failed accept.
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
@@ -96,8 +98,8 @@ pub(super) async fn accept(
                 rest = Duration::from_millis(10);
                 let share = if proxies.trust(peer.ip()) { 0 } else { 1 };
                 if let Ok(lease) = addresses.take(Caller::new(peer.ip()), share) {
-                    let (patience, stalled) = (limits.write_timeout, None);
-                    let stream = Counted { stream, patience, stalled, _place: place, _lease: lease };
+                    let (patience, stalled, refusal) = (limits.write_timeout, None, None);
+                    let stream = Counted { stream, patience, stalled, refusal, _place: place, _lease: lease };
                     let peer = Peer { address: peer.ip(), proxies: proxies.clone() };
                     connections.spawn(serve(stream, peer, http.clone(), Arc::clone(&current), closing.clone()));
                 } else if let Ok(turn) = Arc::clone(&refusals).try_acquire_owned() {
@@ -153,6 +155,8 @@ struct Counted {
     patience: Duration,
     /// When that is over; `None` while it takes what it is sent.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// What is said in place of a bare refusal, and how much of it was written.
+    refusal: Option<(Vec<u8>, usize)>,
     _place: OwnedSemaphorePermit,
     _lease: Lease,
 }
@@ -169,6 +173,18 @@ impl Counted {
     }
 }
 
+/// The status of an answer that hyper gives by itself, to what it cannot read: it has no body, and the connection ends with it.
+fn bare_refusal(written: &[u8]) -> Option<u16> {
+    if !written.starts_with(b"HTTP/1.1 4") {
+        return None;
+    }
+    let head = std::str::from_utf8(written).ok()?.strip_prefix("HTTP/1.1 ")?;
+    // All others have that header.
+    let bare =
+        head.contains("\r\ncontent-length: 0\r\n") && head.ends_with("\r\n\r\n") && !head.contains("x-request-id");
+    head.get(..3).filter(|_| bare)?.parse().ok()
+}
+
 impl AsyncRead for Counted {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
@@ -177,6 +193,22 @@ impl AsyncRead for Counted {
 
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.refusal.is_none() && buf.len() < LONGEST_BARE {
+            self.refusal = bare_refusal(buf).and_then(unreadable).map(|refusal| (refusal, 0));
+        }
+        while let Counted { stream, refusal: Some((refusal, at)), .. } = &mut *self
+            && *at < refusal.len()
+        {
+            let write = Pin::new(stream).poll_write(cx, &refusal[*at..]);
+            match ready!(self.taken(cx, write)) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(written) => self.refusal.iter_mut().for_each(|(_, at)| *at += written),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        if self.refusal.is_some() {
+            return Poll::Ready(Ok(buf.len()));
+        }
         let write = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.taken(cx, write)
     }
@@ -186,6 +218,9 @@ impl AsyncWrite for Counted {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [only] = bufs {
+            return self.poll_write(cx, only);
+        }
         let write = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.taken(cx, write)
     }

@@ -38,13 +38,28 @@ pub fn unpack(folder: &Path) -> Result<PathBuf, Failure> {
         made.map_err(|error| failed(&path, error))
     };
     for (name, text) in FILES {
-        write(name, &|path| fs::write(path, text).map_err(|error| error.to_string()))?;
+        let script = text.starts_with("#!");
+        write(name, &|path| {
+            let written = fs::write(path, text).and_then(|()| if script { make_executable(path) } else { Ok(()) });
+            written.map_err(|error| error.to_string())
+        })?;
     }
     write(DATABASE, &|path| {
         let _ = fs::remove_file(path);
         database(path).map_err(|error| error.to_string())
     })?;
     Ok(folder.join(CONFIG))
+}
+
+#[cfg(unix)]
+fn make_executable(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+}
+
+#[cfg(not(unix))]
+fn make_executable(_: &Path) -> std::io::Result<()> {
+    Ok(())
 }
 
 #[cfg(all(feature = "csv", feature = "sqlite"))]

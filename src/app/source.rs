@@ -14,7 +14,8 @@ use crate::drivers::Late;
 use crate::hot::OpId;
 use crate::lens::Lens;
 use crate::record::Record;
-use crate::vista::{Column, ColumnType, Error, Flag, Result, UnknownColumns, Vista, WriteOp};
+use crate::vista::query::Path;
+use crate::vista::{Column, ColumnType, Error, Flag, Result, Schema, UnknownColumns, Vista, WriteOp};
 
 /// What is missing of a source, if it is a file that is not there.
 pub(super) fn missing(source: &Source) -> Option<String> {
@@ -35,6 +36,16 @@ pub(super) async fn open_or_remember(spec: &DioSpec, lens: &Lens) -> Result<Vist
         let spec = again.clone();
         async move { open(&spec).await }.boxed()
     }))
+}
+
+/// Checks that the version column is there.
+pub(super) fn check_version(spec: &DioSpec, schema: &Schema) -> Result<()> {
+    match &spec.version {
+        Some(version) => Path::checked(version, schema)
+            .map(drop)
+            .map_err(|wrong| Error::Config(format!("version = {version:?}: {wrong}"))),
+        None => Ok(()),
+    }
 }
 
 /// Opens the source of a Dio.

@@ -271,7 +271,15 @@ impl<'a> Reader<'a> {
             let whose = if self.name.is_empty() { "the file".to_string() } else { format!("[{}]", self.name) };
             let hint = match nearest(own, asked.iter().copied()) {
                 Some(near) => format!("did you mean {near}?"),
-                None => format!("it knows {}", asked.join(", ")),
+                None => {
+                    let mut known: Vec<&str> = Vec::new();
+                    for key in asked.iter().filter(|key| !key.is_empty()) {
+                        if !known.contains(key) {
+                            known.push(key);
+                        }
+                    }
+                    format!("it knows {}", known.join(", "))
+                }
             };
             self.problem(key.span().start, format!("{whose} has no key {own:?}: {hint}"));
         }

@@ -19,6 +19,8 @@ pub struct Limits {
     pub bulk: usize,
     /// Bytes of path and query (default: 8 KiB).
     pub uri: usize,
+    /// Bytes of the names and values of all headers (default: 64 KiB).
+    pub header_bytes: usize,
     /// Nesting of a document (default: 64).
     pub depth: usize,
     /// Values in a document (default: 100,000).
@@ -56,6 +58,7 @@ impl Default for Limits {
             body: 1 << 20,
             bulk: 256 << 20,
             uri: 8 << 10,
+            header_bytes: 64 << 10,
             depth: 64,
             nodes: 100_000,
             body_time: Duration::from_secs(30),

@@ -61,6 +61,7 @@ pub use events::Sockets;
 pub use explorer::Explorer;
 pub use limits::Limits;
 pub use origin::Loopback;
+pub(crate) use problem::unreadable;
 pub use problem::{ApiError, Code};
 pub use service::GatewayService;
 pub use state::{Ack, MountOptions, Mounted, Shared};

@@ -98,7 +98,11 @@ fn choose(headers: &HeaderMap, formats: &[Format]) -> Result<Format, ApiError> {
     if accepted.peek().is_none_or(|first| *first == "*/*" || *first == "application/json") {
         return Ok(Format::Json);
     }
-    let ranges: Vec<(&str, f32)> = accepted.flat_map(|value| value.split(',')).map(range).collect();
+    let ranges = accepted.flat_map(|value| value.split(',')).map(range).filter(|(name, _)| !name.is_empty());
+    let ranges: Vec<(&str, f32)> = ranges.collect();
+    if ranges.is_empty() {
+        return Ok(Format::Json);
+    }
     let quality = |format: Format| {
         let fits = ranges.iter().filter_map(|(range, q)| Some((format.answers(range)?, *q)));
         fits.max_by_key(|(rank, _)| *rank).map_or(0.0, |(_, q)| q)
@@ -120,7 +124,8 @@ fn choose(headers: &HeaderMap, formats: &[Format]) -> Result<Format, ApiError> {
 pub(super) fn range(text: &str) -> (&str, f32) {
     let mut parts = text.split(';').map(str::trim);
     let name = parts.next().unwrap_or_default();
-    let q = parts.find_map(|part| part.strip_prefix("q=")).map_or(1.0, |q| q.parse().unwrap_or(0.0));
+    let q = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+    let q = q.map_or(1.0, |q| q.trim().parse().unwrap_or(0.0));
     (name, q)
 }
 
@@ -140,6 +145,9 @@ mod tests {
             ("application/json;q=0, */*", Some(Format::Ndjson)),
             ("application/jsonl", Some(Format::Ndjson)),
             ("image/png", None),
+            ("", Some(Format::Json)),
+            (" , ", Some(Format::Json)),
+            ("text/csv;q=0, text/csv;q=0", None),
         ] {
             let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
             assert_eq!(of_list(&headers).ok(), expected, "{accept}");

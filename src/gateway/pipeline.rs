@@ -86,6 +86,12 @@ fn admit(shared: &Shared, route: Route, request: &Request) -> Result<(), ApiErro
         return Err(ApiError::new(Code::UriTooLong, format!("the URL is longer than {} bytes", shared.limits.uri))
             .hint("QUERY {resource} and POST {resource}/_query take the query as a body"));
     }
+    // What reads requests stops some way behind the bound.
+    let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if headers > shared.limits.header_bytes {
+        let most = shared.limits.header_bytes;
+        return Err(ApiError::new(Code::HeadersTooLarge, format!("the headers are longer than {most} bytes")));
+    }
     shared.origins.check_host(request.headers())?;
     check_caller(shared, route, request)?;
     match route {

@@ -46,6 +46,8 @@ macro_rules! codes {
 }
 
 codes! {
+    MalformedRequest = "malformed-request", BAD_REQUEST, "The request is not HTTP/1.1";
+    HeadersTooLarge = "headers-too-large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too large";
     MalformedBody = "malformed-body", BAD_REQUEST, "The body cannot be read";
     InvalidParameter = "invalid-parameter", BAD_REQUEST, "A parameter cannot be read";
     UnknownParameter = "unknown-parameter", BAD_REQUEST, "There is no such parameter";
@@ -235,6 +237,29 @@ impl ApiError {
         headers.extend(inner.headers.clone());
         response
     }
+}
+
+/// The whole answer, head and body, to a request that could not be read, in place of the bare one with `status` that the HTTP
+/// library has for it. `None` for any other status.
+pub(crate) fn unreadable(status: u16) -> Option<Vec<u8>> {
+    let error = match status {
+        400 => {
+            ApiError::new(Code::MalformedRequest, "the request cannot be read: its first line or a header is not valid")
+                .hint("in a URL, write \" as %22, < as %3C, > as %3E and a space as %20")
+        }
+        414 => ApiError::new(Code::UriTooLong, "the URL is too long"),
+        431 => ApiError::new(Code::HeadersTooLarge, "the headers are too many or too large"),
+        _ => return None,
+    };
+    let (body, status) = (error.to_json(None).to_string(), error.code().status());
+    let reason = status.canonical_reason().unwrap_or_default();
+    let head = format!(
+        "HTTP/1.1 {} {reason}\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n",
+        status.as_u16(),
+        body.len()
+    );
+    Some((head + &body).into_bytes())
 }
 
 impl IntoResponse for ApiError {

@@ -345,3 +345,43 @@ async fn streams_and_long_answers_that_nobody_takes_are_cut_off() {
     .await;
     assert!(server.get("/healthz").status == 200);
 }
+
+#[test]
+fn every_refusal_is_a_problem_also_of_what_is_not_http() {
+    let (_dir, server) = configured("header_bytes = \"16KiB\"");
+    let asked = |request: &str| {
+        let mut stream = open(&server);
+        stream.write_all(request.as_bytes()).unwrap();
+        rest(stream)
+    };
+    let host = "host: localhost\r\nconnection: close\r\n";
+    let long = |bytes: usize| format!("GET /orders HTTP/1.1\r\n{host}x-a: {}\r\n\r\n", "a".repeat(bytes));
+    for (request, status, code) in [
+        (format!("GET /orders?\"id\"=eq.1 HTTP/1.1\r\n{host}\r\n"), 400, "malformed-request"),
+        (format!("GET /orders?price=gt.<5> HTTP/1.1\r\n{host}\r\n"), 400, "malformed-request"),
+        (format!("GET /orders/a b HTTP/1.1\r\n{host}\r\n"), 400, "malformed-request"),
+        ("BLAH\r\n\r\n".to_string(), 400, "malformed-request"),
+        (format!("GET /orders HTTP/1.1\r\n{host}host: localhost\r\n\r\n"), 400, "invalid-header"),
+        ("GET /orders HTTP/1.1\r\nconnection: close\r\n\r\n".to_string(), 400, "invalid-header"),
+        (format!("GET /orders HTTP/1.1\r\n{host}bad header: x\r\n\r\n"), 400, "malformed-request"),
+        (long(17 << 10), 431, "headers-too-large"),
+        (long(100_000), 431, "headers-too-large"),
+        (format!("GET /orders HTTP/1.1\r\n{host}{}\r\n", "x: y\r\n".repeat(200)), 431, "headers-too-large"),
+        (format!("GET /orders?q={} HTTP/1.1\r\n{host}\r\n", "a".repeat(12_000)), 414, "uri-too-long"),
+        (format!("GET /orders HTTP/1.1\r\n{host}accept: image/png\r\n\r\n"), 406, "not-acceptable"),
+        (format!("GET /orders/events HTTP/1.1\r\n{host}accept: text/event-stream;q=0\r\n\r\n"), 406, "not-acceptable"),
+    ] {
+        let answer = asked(&request);
+        let start = &request[..request.len().min(60)];
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{start}: {answer}"));
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{start}: {head}");
+        assert!(head.to_lowercase().contains("content-type: application/problem+json"), "{start}: {head}");
+        let problem: serde_json::Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{start}: {body}"));
+        assert_eq!((problem["code"].as_str(), problem["status"].as_u64()), (Some(code), Some(status)), "{start}");
+    }
+    assert!(asked(&long(15_000)).starts_with("HTTP/1.1 200"));
+    assert!(
+        asked(&format!("GET /orders HTTP/1.1\r\n{host}accept:\r\n\r\n")).starts_with("HTTP/1.1 200"),
+        "an empty Accept"
+    );
+}

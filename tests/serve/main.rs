@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod checks;
 mod demo;
 mod events;
 #[cfg(target_os = "linux")]

@@ -296,7 +296,9 @@ fn transport(headers: &HeaderMap) -> Result<Transport, ApiError> {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let names: Vec<String> = accepted
         .flat_map(|value| value.split(','))
-        .map(|range| range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+        .map(negotiate::range)
+        .filter(|(_, quality)| *quality > 0.0)
+        .map(|(name, _)| name.to_ascii_lowercase())
         .collect();
     if names.iter().any(|name| name == "text/event-stream") {
         return Ok(Transport::Sse);

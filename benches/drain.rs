@@ -29,20 +29,20 @@ fn main() {
     if let Some(folder) = value("--drain") {
         return runtime.block_on(drain_found(Path::new(folder), writes));
     }
-    for (rows, lanes) in [(writes, 1), (writes, 64), (100, 1)] {
-        println!("\n{writes} writes over {rows} rows, {lanes} lanes");
-        runtime.block_on(drain(writes, rows, lanes));
+    for (rows, lanes, journal) in [(writes, 1, "WAL"), (writes, 64, "WAL"), (100, 1, "WAL"), (writes, 1, "DELETE")] {
+        println!("\n{writes} writes over {rows} rows, {lanes} lanes, journal_mode = {journal}");
+        runtime.block_on(drain(writes, rows, lanes, journal));
     }
     println!("\n{writes} writes over {writes} rows, 1 lane, queued by a process that was killed");
     killed(writes);
 }
 
-/// A folder with an empty table.
-fn shop() -> tempfile::TempDir {
+/// A folder with an empty table of a database in this journal mode.
+fn shop(journal: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a folder");
     let database = rusqlite::Connection::open(dir.path().join("shop.db")).expect("a database");
-    let sql = "PRAGMA journal_mode = WAL; CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT, price INTEGER)";
-    database.execute_batch(sql).expect("a table");
+    let table = "CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT, price INTEGER)";
+    database.execute_batch(&format!("PRAGMA journal_mode = {journal}; {table}")).expect("a table");
     dir
 }
 
@@ -124,8 +124,8 @@ async fn watch(dio: &Dio, writes: usize) {
     println!("  each tenth: {}", rates.iter().map(|rate| format!("{rate:.0}")).collect::<Vec<_>>().join(" "));
 }
 
-async fn drain(writes: usize, rows: usize, lanes: usize) {
-    let dir = shop();
+async fn drain(writes: usize, rows: usize, lanes: usize, journal: &str) {
+    let dir = shop(journal);
     let (lens, dio) = open(dir.path(), writes, lanes).await;
     let lock = hold(dir.path());
     let (began, spent) = (Instant::now(), cpu());
@@ -160,7 +160,7 @@ async fn drain_found(folder: &Path, writes: usize) {
 
 fn killed(writes: usize) {
     use std::io::{BufRead as _, BufReader, Write as _};
-    let dir = shop();
+    let dir = shop("WAL");
     let own = std::env::current_exe().expect("this program");
     let arguments =
         |what: &str| [what.to_string(), dir.path().display().to_string(), "--writes".into(), writes.to_string()];

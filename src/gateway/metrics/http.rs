@@ -17,9 +17,9 @@ use crate::dio::{Histogram, Times};
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY", "other"];
 
 /// Statuses that the gateway answers with.
-const STATUSES: [u16; 36] = [
+const STATUSES: [u16; 37] = [
     101, 200, 201, 202, 204, 206, 303, 304, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409, 410, 411, 412, 413, 414,
-    415, 416, 417, 421, 422, 426, 428, 429, 500, 502, 503, 504, 507,
+    415, 416, 417, 421, 422, 426, 428, 429, 431, 500, 502, 503, 504, 507,
 ];
 
 const ROUTES: usize = Route::ALL.len();

@@ -21,6 +21,7 @@ mod ops;
 mod process;
 #[cfg(unix)]
 mod purge;
+mod reading;
 #[cfg(unix)]
 mod readme;
 mod real;

@@ -23,7 +23,7 @@ use super::file::{Content, Sorted, SourceFile, io_error, open_regular};
 use super::infer::{
     ANOTHER_ID, Cell, IdChoice, NULL_WORDS, Uniqueness, cell, choose_id, is_id, is_id_name, keeps_null_words,
 };
-use super::number::Notation;
+use super::number::{Notation, trimmed};
 use super::{apply, declare, say};
 use crate::record::{Body, CborValue, Id, Record, RowWriter, Rows, id_to_value};
 use crate::vista::{
@@ -155,7 +155,7 @@ struct Studied {
 
 impl Studied {
     fn see(&mut self, text: &str, reader: &Reader<'_>, options: &CsvOptions) {
-        let value = text.trim_matches(' ');
+        let value = trimmed(text);
         let null = value.is_empty() || options.null_values.iter().any(|null| null == text);
         if let Some(unique) = &mut self.unique {
             unique.see((!null).then_some(value), || format!("line {}", reader.line()));
@@ -362,7 +362,7 @@ impl Inner {
             return Cell::Null;
         }
         if !keeps_null_words(source.ty) {
-            let value = text.trim_matches(' ');
+            let value = trimmed(text);
             if value.is_empty() || self.options.is_null_word(value) {
                 return Cell::Null;
             }

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::number::{Notation, Number, decimal, number};
+use super::number::{Notation, Number, decimal, number, trimmed};
 use crate::record::{CborValue, JsonLimits, parse_json};
 use crate::vista::{Column, ColumnType, Error, Inferred, Result};
 
@@ -93,7 +93,7 @@ pub(super) enum Cell<'a> {
 
 /// Reads `text`, which is not null, as `ty`. Spaces around values other than texts mean nothing.
 pub(super) fn cell(ty: ColumnType, notation: Notation, text: &str) -> Cell<'_> {
-    let value = text.trim_matches(' ');
+    let value = trimmed(text);
     let fitting = match ty {
         ColumnType::Integer => match number(value, notation) {
             Some(Number::Integer(integer)) => Some(Cell::Integer(integer)),

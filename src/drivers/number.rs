@@ -31,18 +31,31 @@ pub(super) struct Fits(u8);
 
 impl Fits {
     pub(super) fn of(text: &str) -> Fits {
-        if !text.starts_with(|first: char| first.is_ascii_digit() || matches!(first, '+' | '-' | '.' | ',')) {
+        if !matches!(text.as_bytes(), [b'0'..=b'9' | b'+' | b'-' | b'.' | b',', ..]) {
             return Fits(0);
         }
         if integer(text).is_some() {
             return Fits(0b11_1111);
         }
-        let bit = |notation: Notation| match number(text, notation) {
+        Fits(
+            Fits::under(text, Notation::Plain)
+                | Fits::under(text, Notation::Comma)
+                | Fits::under(text, Notation::Grouped),
+        )
+    }
+
+    /// The bits for one notation.
+    fn under(text: &str, notation: Notation) -> u8 {
+        let Some(parts) = Parts::of(text, notation) else { return 0 };
+        // Short ones with a fraction are finite.
+        if !parts.is_whole && !parts.has_exponent && text.len() < 100 {
+            return 1 << notation as u8;
+        }
+        match number(text, notation) {
             None => 0,
             Some(Number::Float(_)) => 1 << notation as u8,
             Some(Number::Integer(_)) => 0b1001 << notation as u8,
-        };
-        NOTATIONS.into_iter().map(bit).fold(Fits(0), |fits, bit| Fits(fits.0 | bit))
+        }
     }
 
     pub(super) fn is_number(self, notation: Notation) -> bool {
@@ -98,6 +111,7 @@ struct Parts {
     /// Whether it is plain as it stands.
     is_plain: bool,
     is_whole: bool,
+    has_exponent: bool,
 }
 
 impl Parts {
@@ -150,7 +164,8 @@ impl Parts {
             rest = if !after.is_empty() && digits(after) == after.len() { &[] } else { rest };
         }
         let is_plain = !plus && !grouped && point == b'.' && whole > 0 && fraction != Some(0);
-        rest.is_empty().then_some(Parts { is_plain, is_whole: fraction.is_none() && !exponent })
+        let is_whole = fraction.is_none() && !exponent;
+        rest.is_empty().then_some(Parts { is_plain, is_whole, has_exponent: exponent })
     }
 
     fn plain<'t>(&self, text: &'t str, notation: Notation) -> Cow<'t, str> {
@@ -180,7 +195,15 @@ impl Parts {
 }
 
 fn digits(bytes: &[u8]) -> usize {
-    bytes.iter().take_while(|byte| byte.is_ascii_digit()).count()
+    bytes.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(bytes.len())
+}
+
+/// `text` without the spaces around it, which most cells do not have.
+pub(super) fn trimmed(text: &str) -> &str {
+    match text.as_bytes() {
+        [b' ', ..] | [.., b' '] => text.trim_matches(' '),
+        _ => text,
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What a column of a CSV file holds, as all its cells show.
 
 use crate::drivers::infer::Kinds;
-use crate::drivers::number::{Fits, NOTATIONS, Notation};
+use crate::drivers::number::{Fits, NOTATIONS, Notation, trimmed};
 use crate::vista::{ColumnType, Inferred};
 
 /// Cells after which a column of texts is not looked at more closely.
@@ -65,7 +65,7 @@ impl Survey {
         if self.count > SETTLED && self.is_settled() {
             return;
         }
-        let text = text.trim_matches(' ');
+        let text = trimmed(text);
         let fits = Fits::of(text);
         let kinds = if fits.is_some() { Kinds::default() } else { Kinds::of_text(text) };
         match self.classes.iter_mut().find(|class| (class.kinds, class.fits) == (kinds, fits)) {

@@ -187,8 +187,9 @@ impl Reading {
         let those = &reading.rows[reading.header..];
         reading.agreeing = those.iter().filter(|row| row.fields.len() == width).count();
         let share = reading.agreeing as f64 / those.len() as f64;
-        let fits = if those.first()?.fields.len() == width { 1.0 } else { 0.25 };
-        reading.score = fits * share.powi(3) * (width as f64).log2();
+        let fits = if fits(&those.first()?.fields, width) { 1.0 } else { 0.25 };
+        let strays = strays(body, delimiter, whole) as f64;
+        reading.score = fits * share.powi(3) * (width as f64).log2() / (1.0 + strays);
         Some(reading)
     }
 
@@ -200,7 +201,7 @@ impl Reading {
         }
         let header = &self.rows[titles];
         let blank = header.line > self.rows[titles - 1].line + 1;
-        let fits = header.fields.len() == self.width;
+        let fits = fits(&header.fields, self.width);
         let heads = || self.heads(&header.fields, titles + 1) || (self.width > 2 && is_names(&header.fields));
         if fits && (blank || heads()) { titles } else { 0 }
     }
@@ -246,6 +247,32 @@ impl Reading {
         let (agreeing, width) = (self.agreeing, self.width);
         format!("{agreeing} of the first {rows} rows, the header among them, have {width} fields so")
     }
+}
+
+/// Whether a header has as many names as rows have fields; names that are empty at its end may have none.
+fn fits(header: &ByteRecord, width: usize) -> bool {
+    let unnamed = header.iter().rev().take_while(|name| name.trim_ascii().is_empty()).count();
+    (header.len() - unnamed..=header.len()).contains(&width)
+}
+
+/// Quotes that neither begin nor end a field: there are many where something else separates fields.
+fn strays(body: &[u8], delimiter: u8, whole: bool) -> usize {
+    let is_end = |byte: &u8| *byte == delimiter || matches!(byte, b'\r' | b'\n');
+    let (mut strays, mut quoted, mut begins) = (0, false, true);
+    let mut bytes = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).iter().peekable();
+    while let Some(byte) = bytes.next() {
+        match (quoted, byte) {
+            (true, b'"') if bytes.next_if(|next| **next == b'"').is_none() => {
+                quoted = false;
+                strays += usize::from(bytes.peek().is_some_and(|next| !is_end(next)));
+            }
+            (false, b'"') if begins => quoted = true,
+            (false, b'"') => strays += 1,
+            _ => {}
+        }
+        begins = !quoted && is_end(byte);
+    }
+    strays + usize::from(quoted && whole)
 }
 
 /// Whether every field is a text of its own.
@@ -311,7 +338,8 @@ fn is_quoted(header: &[u8], delimiter: u8) -> bool {
         let special =
             |byte: &u8| *byte == delimiter || SEPARATORS.contains(byte) || matches!(byte, b'"' | b'\r' | b'\n');
         let ends = [name.first(), name.last()];
-        ends.iter().any(|end| end.is_none_or(|end| matches!(end, b' ' | b'#'))) || name.iter().any(special)
+        let mark = name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"sep="));
+        mark || ends.iter().any(|end| end.is_none_or(|end| matches!(end, b' ' | b'#'))) || name.iter().any(special)
     };
     let mut from = 0;
     let ends = bare(header).filter(|(_, byte)| *byte == delimiter).map(|(at, _)| at).chain([header.len()]);

@@ -52,6 +52,8 @@ pub(super) struct Reader<'a> {
     start: Position,
     /// Fields of the present row that are `""`, once somebody has asked.
     empty_texts: OnceCell<Vec<usize>>,
+    /// Names in the header but for those that are empty at its end: their fields may be missing.
+    named: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -72,7 +74,7 @@ impl<'a> Reader<'a> {
             .buffer_capacity(64 << 10)
             .from_reader(Bounded::new(text));
         let (record, start) = (ByteRecord::new(), Position::new());
-        Ok(Reader { path, coding, dialect, csv, record, start, empty_texts: OnceCell::new() })
+        Ok(Reader { path, coding, dialect, csv, record, start, empty_texts: OnceCell::new(), named: 0 })
     }
 
     pub(super) fn separator(&self) -> u8 {
@@ -122,6 +124,8 @@ impl<'a> Reader<'a> {
         if !self.read()? {
             return Err(Error::permanent(format!("{} is empty: it has no header line", self.path.display())));
         }
+        let unnamed = self.record.iter().rev().take_while(|name| name.trim_ascii().is_empty()).count();
+        self.named = self.record.len() - unnamed;
         let text = self.text()?;
         let own: Vec<&str> = (0..self.record.len()).map(|at| self.field(text, at)).collect::<Result<_>>()?;
         let mut taken: HashSet<String> = own.iter().map(|name| name.to_string()).collect();
@@ -155,9 +159,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The row's fields, all in one, if they are as many as there are columns.
+    /// The row's fields, all in one, if they are as many as there are columns. More may follow if they are empty.
     pub(super) fn row(&self, columns: usize) -> Result<&str> {
-        if self.record.len() != columns {
+        let fits = match self.record.len() {
+            own if own > columns => self.record.iter().skip(columns).all(<[u8]>::is_empty),
+            own => own == columns || own >= self.named.max(1),
+        };
+        if !fits {
             let (fields, separator) = (self.record.len(), char::from(self.dialect.delimiter));
             return Err(self.error(&format!(
                 "has {fields} fields, the header has {columns}: the first line must name the columns, and a text with \

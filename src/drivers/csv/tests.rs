@@ -143,7 +143,7 @@ async fn f31_a_row_that_cannot_be_decoded_is_left_out_and_counted_and_a_file_tha
     };
     for (content, first) in [
         (&b"id,name\n1,a\n2\n3,c\n4,d\n"[..], "line 3 has 1 fields"),
-        (b"id,name\n1,a\n2,b,\n3,c\n4,d", "line 3 has 3 fields"),
+        (b"id,name\n1,a\n2,b,c\n3,c\n4,d", "line 3 has 3 fields"),
         (b"id,name\r\n1,\xc3\xa9\r\n2,\xff\r\n3,\xc3\xbc\r\n4,d\r\n", "line 3 is not UTF-8"),
         (b"id,name\n1,a\n,b\n3,c\n4,d\n", "line 3 has no id"),
     ] {

@@ -39,6 +39,12 @@ async fn the_first_rows_tell_the_separator_and_the_header() {
         ("titles", "Report of 2024;;\n;;\nid;name;n\n1;a;2\n", r#"{"id":1,"name":"a","n":2}"#),
         ("blank rows", "id;name;n\n1;a;2\n;;\n2;b;3\n;;\n", r#"{"id":1,"name":"a","n":2}|{"id":2,"name":"b","n":3}"#),
         ("blank rows number nothing", "k,l\nx,x\n,\nx,x\n", r#"{"id":1,"k":"x","l":"x"}|{"id":2,"k":"x","l":"x"}"#),
+        (
+            "a separator too many in the header",
+            "id,name,\n1,a\n2,b\n",
+            r#"{"id":1,"name":"a","column_3":null}|{"id":2,"name":"b","column_3":null}"#,
+        ),
+        ("a separator too many in rows", "id,name\n1,a,\n2,b,\n", r#"{"id":1,"name":"a"}|{"id":2,"name":"b"}"#),
         ("names twice", "a,a,,a.1\n1,2,3,4\n", r#"{"a":1,"a.2":2,"column_3":3,"a.1":4}"#),
     ] {
         assert_eq!(served(content).await.0, expected, "{what}");

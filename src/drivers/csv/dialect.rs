@@ -79,7 +79,7 @@ impl Dialect {
         let mut above = before.what;
         if let Some(best) = best.as_ref().filter(|best| best.header > 0) {
             let header = &best.rows[best.header];
-            skipped = (skipped.0 + header.at as u64, skipped.1 + header.line - 1);
+            skipped = (skipped.0 + header.at as u64, skipped.1 + physical(&body[..header.at]).count() as u64);
             above = Some("titles");
         } else if let Some(comment) = before.last_comment.filter(|_| movable)
             && best.as_ref().is_some_and(|best| best.takes_header(&start[comment.0..before.bytes]))
@@ -134,7 +134,7 @@ impl Preamble {
             }
             found.last_comment = text.starts_with(b"#").then_some((mark + at, found.lines));
             found.bytes = mark + at + line.len();
-            found.lines += line.iter().filter(|byte| **byte == b'\n').count().max(1) as u64;
+            found.lines += 1;
         }
         // The mark stays with what is read.
         if found.bytes == mark {
@@ -239,7 +239,8 @@ impl Reading {
             line.get(1).is_none_or(|next| next.is_ascii_whitespace() && *next != self.delimiter || *next == b'#');
         let Some(row) = rows(line, self.delimiter).pop().filter(|_| !spaced) else { return false };
         let first = &self.rows[0].fields;
-        row.fields.len() == self.width && !self.heads(first, 1) && !(is_names(first) && !self.heads(&row.fields, 0))
+        let has_header = self.heads(first, 1) || (is_names(first) && !self.heads(&row.fields, 0));
+        row.fields.len() == self.width && !has_header
     }
 
     fn because(&self) -> String {

@@ -47,5 +47,9 @@ attacks() {
     DIORAMA_ATTACK_SECONDS=2 tests/attack.sh "$CARGO_TARGET_DIR/debug/diorama" || { [ $? = 77 ] && [ "${CI:-}" != true ]; }
 }
 step attacks
+real() {
+    DIORAMA_REAL=short tests/real.sh "$CARGO_TARGET_DIR/debug/diorama" || { [ $? = 77 ] && [ "${CI:-}" != true ]; }
+}
+step real
 disks() { tests/disk.sh || { [ $? = 77 ] && [ "${CI:-}" != true ]; }; }
 step disks

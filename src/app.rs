@@ -39,7 +39,7 @@ use self::backup::Files;
 pub use self::check::{check, check_all};
 use self::proxies::Proxies;
 use crate::cache::{CacheError, MemoryCache, RedbCache};
-use crate::config::{Access, CacheAt, Config, DioSpec, LensSpec, LimitsSpec, Page};
+use crate::config::{Access, CacheAt, Config, DioSpec, File, LensSpec, LimitsSpec, Page};
 use crate::dio::Dio;
 use crate::gateway::{Ack, Auth, Explorer, Gateway, Limits, Loopback, MountOptions, Sockets};
 use crate::journal::{JournalError, RedbJournal};
@@ -444,6 +444,15 @@ fn mount_options(spec: &DioSpec, rows: usize) -> MountOptions {
         max_live: spec.max_live.unwrap_or(default.max_live),
         ack: if spec.ack == crate::config::Ack::Applied { Ack::Applied } else { Ack::Journal },
     }
+}
+
+/// A configuration that serves `files`; one with several arrays of objects becomes a resource for each.
+///
+/// # Errors
+/// Everything that is wrong with them, one per line.
+pub fn of_files(files: &[File]) -> Result<Config, Failure> {
+    let config = File::config(files).map_err(Failure::config)?;
+    Ok(Config { dios: source::spread(config.dios), ..config })
 }
 
 /// Reads the configuration at `path`.

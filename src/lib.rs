@@ -502,8 +502,8 @@ pub use lens::{Lens, LensBuilder};
 pub use record::{CborValue, Record, Rows};
 pub use scenery::{Generation, LoadState, RecordScenery, RecordStatus, TableScenery, ValueScenery};
 pub use vista::{
-    Capabilities, ChangeEvent, Column, ColumnType, Error, Filter, Flag, OrderTerm, Query, Result, Schema, TableShell,
-    Vista, WriteOp, Written,
+    Capabilities, ChangeEvent, Column, ColumnType, Error, Filter, Flag, Inferred, OrderTerm, Query, Result, Schema,
+    TableShell, Vista, WriteOp, Written,
 };
 
 /// The README's example is compiled like those of the documentation.

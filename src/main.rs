@@ -139,7 +139,7 @@ fn zero_config(arguments: &[String]) -> Result<Config, Failure> {
         return Err(Failure::config(wrong.join("\n")));
     }
     let files: Vec<File> = parsed.into_iter().flatten().collect();
-    File::config(&files).map_err(Failure::config)
+    app::of_files(&files)
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

@@ -1,5 +1,6 @@
 //! From the configuration's words to Vistas and write routes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use serde::Deserialize as _;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as WordError, StrDeserializer};
 
-use crate::config::{Ack, ColumnSpec, Config, DioSpec, Source, SqliteTable, WriteRoute};
+use crate::config::{
+    Ack, ColumnSpec, Config, DioSpec, Source, SqliteTable, WriteRoute, check_name, resource_name, stem,
+};
 use crate::dio::{OnUnknown, Settings, WriteOrder};
 use crate::drivers::Late;
 use crate::hot::OpId;
@@ -21,6 +24,38 @@ use crate::vista::{Column, ColumnType, Error, Flag, Result, Schema, UnknownColum
 pub(super) fn missing(source: &Source) -> Option<String> {
     let (Source::Csv(path) | Source::Json(path, _) | Source::Sqlite(SqliteTable { path, .. })) = source;
     (!path.exists()).then(|| format!("there is no file {}", path.display()))
+}
+
+/// Gives each array of a JSON file like json-server's `db.json` a resource of its own, and says so: files that were named without
+/// a configuration hold what they hold.
+pub(super) fn spread(dios: Vec<DioSpec>) -> Vec<DioSpec> {
+    let mut taken: HashSet<String> = dios.iter().map(|spec| spec.name.clone()).collect();
+    let mut spread = Vec::new();
+    for spec in dios {
+        let (path, names) = match &spec.source {
+            #[cfg(feature = "json")]
+            Source::Json(path, None) => (path.clone(), crate::drivers::arrays(path)),
+            _ => Default::default(),
+        };
+        if names.is_empty() {
+            spread.push(spec);
+            continue;
+        }
+        let renamed = spec.name != resource_name(&stem(&path));
+        let own = names.into_iter().map(|array| {
+            let fit = resource_name(&array);
+            let is_free = !renamed && check_name(&fit).is_ok() && !taken.contains(&fit);
+            let name = if is_free { fit } else { format!("{}_{fit}", spec.name) };
+            taken.insert(name.clone());
+            let pointer = format!("/{}", array.replace('~', "~0").replace('/', "~1"));
+            DioSpec { name, source: Source::Json(path.clone(), Some(pointer)), ..spec.clone() }
+        });
+        let own: Vec<DioSpec> = own.collect();
+        let served = own.iter().map(|spec| format!("/{}", spec.name)).collect::<Vec<_>>().join(", ");
+        super::say(format_args!("{} has several arrays: each is a resource, {served}", path.display()));
+        spread.extend(own);
+    }
+    spread
 }
 
 /// Opens the source of a Dio; one that is away, and that `lens` has a whole copy of, is opened when it is back.
@@ -58,15 +93,26 @@ pub(super) async fn open(spec: &DioSpec) -> Result<Vista> {
     match &spec.source {
         #[cfg(feature = "csv")]
         Source::Csv(path) => {
-            let tabs = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("tsv"));
-            let delimiter = tabs.then_some(b'\t');
             let (null_values, settle) = (spec.null_values.clone(), spec.settle);
-            let options = crate::drivers::CsvOptions { id, columns, null_values, delimiter, settle };
+            let crate::config::ReadingSpec { separator: delimiter, header, decimal, encoding, null } =
+                spec.reading.clone();
+            let options = crate::drivers::CsvOptions {
+                id,
+                columns,
+                null_values,
+                null,
+                delimiter,
+                header,
+                decimal,
+                encoding,
+                settle,
+            };
             crate::drivers::Csv::open(name, path, options).await
         }
         #[cfg(feature = "json")]
         Source::Json(path, pointer) => {
-            let options = crate::drivers::JsonOptions { id, path: pointer.clone(), columns, settle: spec.settle };
+            let (path_inside, encoding) = (pointer.clone(), spec.reading.encoding.clone());
+            let options = crate::drivers::JsonOptions { id, path: path_inside, columns, encoding, settle: spec.settle };
             crate::drivers::Json::open(name, path, options).await
         }
         #[cfg(feature = "sqlite")]

@@ -15,6 +15,8 @@ pub struct DioSpec {
     pub source: Source,
     /// How long a source file that may be half written has to stay the same before it is believed.
     pub settle: Option<Duration>,
+    /// How a source file is written, where that is not to be found out.
+    pub reading: ReadingSpec,
     /// The column that identifies rows.
     pub id: Option<String>,
     /// Columns as declared.
@@ -71,6 +73,53 @@ pub struct DioSpec {
     pub reread_rate: Option<u32>,
     /// What tells of changes beside webhooks.
     pub feed: Option<FeedSpec>,
+}
+
+/// How a CSV or JSON file is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadingSpec {
+    /// What separates fields.
+    pub separator: Option<u8>,
+    /// The line of the header, from 1.
+    pub header: Option<u64>,
+    /// The decimal mark.
+    pub decimal: Option<u8>,
+    /// The encoding's name.
+    pub encoding: Option<String>,
+    /// Words that mean null among numbers, booleans and dates.
+    pub null: Option<Vec<String>>,
+}
+
+impl ReadingSpec {
+    fn read(table: &Reader<'_>, is_csv: bool) -> ReadingSpec {
+        let encoding = table.text("encoding");
+        if !is_csv {
+            return ReadingSpec { encoding, ..ReadingSpec::default() };
+        }
+        let byte = |word: Option<&'static str>| word.and_then(|word| word.bytes().next());
+        ReadingSpec {
+            separator: separator(table),
+            header: table.number("header"),
+            decimal: byte(table.word("decimal", &[".", ","])),
+            encoding,
+            null: table.texts("null"),
+        }
+    }
+}
+
+/// One character of ASCII that separates fields.
+fn separator(table: &Reader<'_>) -> Option<u8> {
+    let text = table.text("separator")?;
+    match text.as_bytes() {
+        [byte] if byte.is_ascii() && !byte.is_ascii_alphanumeric() && !matches!(byte, b'"' | b'\r' | b'\n') => {
+            Some(*byte)
+        }
+        _ => {
+            let at = table.place("separator").unwrap_or(table.at);
+            table.problem(at, r#"separator is one character, like ";" or "\t""#);
+            None
+        }
+    }
 }
 
 /// When a write is answered.
@@ -147,6 +196,7 @@ impl DioSpec {
             name: name.into(),
             source,
             settle: None,
+            reading: ReadingSpec::default(),
             id: None,
             columns: Vec::new(),
             null_values: Vec::new(),
@@ -183,7 +233,7 @@ impl DioSpec {
         if let Err(problem) = super::file::check_name(&name) {
             reader.problem(reader.at, problem);
         }
-        let (source, settle) = source(&name, &reader);
+        let (source, settle, reading) = source(&name, &reader);
         let feed = reader.table("feed").and_then(|feed| FeedSpec::read(&name, feed));
         let spec = DioSpec {
             id: reader.text("id"),
@@ -221,25 +271,25 @@ impl DioSpec {
             ..DioSpec::new(name, Source::Csv(PathBuf::new()))
         };
         reader.finish();
-        Some(DioSpec { source: source?, settle, ..spec })
+        Some(DioSpec { source: source?, settle, reading, ..spec })
     }
 }
 
-/// Where rows come from, and how long a doubtful file has to stay the same.
-fn source(name: &str, reader: &Reader<'_>) -> (Option<Source>, Option<Duration>) {
+/// Where rows come from, how long a doubtful file has to stay the same, and how it is written.
+fn source(name: &str, reader: &Reader<'_>) -> (Option<Source>, Option<Duration>, ReadingSpec) {
     if reader.place("source").is_none() {
         reader.problem(reader.at, format!("[dio.{name}] {SOURCE}"));
     }
-    let Some(table) = reader.table("source") else { return (None, None) };
+    let Some(table) = reader.table("source") else { return (None, None, ReadingSpec::default()) };
     let (csv, json, sqlite) = (table.path("csv"), table.path("json"), table.path("sqlite"));
-    let mut settle = None;
+    let (mut settle, mut reading) = (None, ReadingSpec::default());
     let source = match (csv, json, sqlite) {
         (Some(path), None, None) => {
-            settle = table.duration("settle");
+            (settle, reading) = (table.duration("settle"), ReadingSpec::read(&table, true));
             Some(Source::Csv(path))
         }
         (None, Some(path), None) => {
-            settle = table.duration("settle");
+            (settle, reading) = (table.duration("settle"), ReadingSpec::read(&table, false));
             Some(Source::Json(path, table.text("path")))
         }
         (None, None, Some(path)) => {
@@ -256,7 +306,7 @@ fn source(name: &str, reader: &Reader<'_>) -> (Option<Source>, Option<Duration>)
         }
     };
     table.finish();
-    (source, settle)
+    (source, settle, reading)
 }
 
 fn sqlite_table(path: PathBuf, reader: &Reader<'_>) -> Option<SqliteTable> {

@@ -70,7 +70,10 @@ pub(super) fn read<'a>(context: &'a Context<'a>, table: &'a DeTable<'a>) -> Conf
 }
 
 /// Whether `name` can be a resource.
-pub(super) fn check_name(name: &str) -> Result<(), String> {
+///
+/// # Errors
+/// Says why not.
+pub fn check_name(name: &str) -> Result<(), String> {
     let fits = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
     if RESERVED.contains(&name) {
         return Err(format!("{name:?} is a route of the server itself: choose another name"));
@@ -105,7 +108,7 @@ impl File {
             return Ok(File { name: name.into(), path: path.into(), renamed: false });
         }
         let path = PathBuf::from(argument);
-        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let stem = stem(&path);
         let name = resource_name(&stem);
         check_name(&name).map_err(|error| format!("{argument}: {error}, or write NAME={argument}"))?;
         Ok(File { renamed: name != stem, name, path })
@@ -116,15 +119,15 @@ impl File {
     /// # Errors
     /// Names the endings that are known.
     pub fn source(&self) -> Result<Source, String> {
-        let ending = self.path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
+        let ending = unpacked(&self.path).extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
         match ending.as_deref() {
-            Some("csv" | "tsv") => Ok(Source::Csv(self.path.clone())),
+            Some("csv" | "tsv" | "tab" | "txt") => Ok(Source::Csv(self.path.clone())),
             Some("json" | "ndjson" | "jsonl" | "geojson") => Ok(Source::Json(self.path.clone(), None)),
             _ => {
                 let path = self.path.display();
                 Err(format!(
-                    "{path}: the ending is not known: .csv, .tsv, .json, .geojson, .ndjson and .jsonl are; other files and \
-                     databases need a diorama.toml"
+                    "{path}: the ending is not known: .csv, .tsv, .tab, .txt, .json, .geojson, .ndjson and .jsonl are, also as .gz; \
+                     other files and databases need a diorama.toml"
                 ))
             }
         }
@@ -149,6 +152,17 @@ impl File {
         }
         if wrong.is_empty() { Ok(Config { dios, ..Config::default() }) } else { Err(wrong.join("\n")) }
     }
+}
+
+/// The path of what is in a packed file.
+fn unpacked(path: &Path) -> PathBuf {
+    let packed = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"));
+    if packed { path.with_extension("") } else { path.to_path_buf() }
+}
+
+/// A file's name without its endings.
+pub fn stem(path: &Path) -> String {
+    unpacked(path).file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// `stem` made to fit into a URL.

@@ -13,9 +13,9 @@ mod server;
 mod value;
 mod webhook;
 
-pub use dio::{Ack, ColumnSpec, DioSpec, JOURNAL_MODES, Source, SqliteTable, WriteRoute};
+pub use dio::{Ack, ColumnSpec, DioSpec, JOURNAL_MODES, ReadingSpec, Source, SqliteTable, WriteRoute};
 pub use feed::FeedSpec;
-pub use file::{File, resource_name};
+pub use file::{File, check_name, resource_name, stem};
 pub use intake::{EventsSpec, InboxSpec, IntakeSpec};
 pub use limits::LimitsSpec;
 pub use problems::{ConfigError, Problem};

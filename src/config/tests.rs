@@ -258,11 +258,40 @@ fn files_become_resources_of_their_names() {
     assert_eq!(named("data/products.csv"), Ok(("products".into(), false)));
     assert_eq!(named("my shop (2).csv"), Ok(("my_shop__2_".into(), true)));
     assert_eq!(named("items=my shop.csv"), Ok(("items".into(), false)));
+    assert_eq!(named("data/products.csv.gz"), Ok(("products".into(), false)));
     assert!(named("events.csv").is_err());
     assert!(named("a b=x.csv").is_err());
     let files = ["a.csv", "b/a.json", "c.xls"].map(|file| File::parse(file).unwrap());
     let error = File::config(&files).unwrap_err();
     assert!(error.contains("two files are called \"a\"") && error.contains("c.xls"), "{error}");
+}
+
+#[test]
+fn how_files_are_written_is_read() {
+    let text = |source: &str| format!("[dio.a]\nsource = {{ {source} }}\n");
+    let read = |source: &str| parse(&text(source)).unwrap().dios[0].reading.clone();
+    assert_eq!(read("csv = \"a.csv\""), ReadingSpec::default());
+    let said = read(
+        "csv = \"a.csv\", separator = \"\\t\", header = 3, decimal = \",\", encoding = \"windows-1252\", null = [\"-\"]",
+    );
+    let expected = ReadingSpec {
+        separator: Some(b'\t'),
+        header: Some(3),
+        decimal: Some(b','),
+        encoding: Some("windows-1252".into()),
+        null: Some(vec!["-".into()]),
+    };
+    assert_eq!(said, expected);
+    assert_eq!(read("json = \"a.json\", encoding = \"utf-16\"").encoding.as_deref(), Some("utf-16"));
+    for (wrong, says) in [
+        ("csv = \"a.csv\", separator = \"ab\"", "separator is one character"),
+        ("csv = \"a.csv\", separator = \"\\\"\"", "separator is one character"),
+        ("csv = \"a.csv\", decimal = \";\"", "decimal is one of ., ,"),
+        ("json = \"a.json\", separator = \";\"", "has no key \"separator\""),
+    ] {
+        let found = parse(&text(wrong)).unwrap_err();
+        assert!(found[0].contains(says), "{wrong}: {found:#?}");
+    }
 }
 
 #[test]

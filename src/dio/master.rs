@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::breaker::Line;
 use super::core::Core;
 use crate::record::{Id, Record, Rows, Stamp};
-use crate::vista::{Capabilities, Error, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written};
+use crate::vista::{Capabilities, Error, Inferred, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written};
 
 /// A shell over the master's own that stamps what it lists.
 pub(super) struct Stamped {
@@ -148,6 +148,10 @@ impl TableShell for Stamped {
 
     fn reads_one(&self) -> bool {
         self.inner.reads_one()
+    }
+
+    fn inferred(&self) -> Vec<Inferred> {
+        self.inner.inferred()
     }
 
     fn withheld(&self) -> Option<String> {

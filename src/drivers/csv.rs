@@ -1,32 +1,34 @@
 //! CSV files: read-only, and read again for every list (which is what a cache in front of them is for).
 //!
-//! What the file says is kept or reported, never guessed around: ragged rows, unclosed quotes, bytes that are no UTF-8 and
-//! ids that are missing or stand twice are errors that name the line. Memory is bounded by the rows, not by the file's faults.
+//! How a file is written is found out from its rows, and said: see [`Vista::shell`]'s `inferred`. What it says is kept or reported:
+//! ragged rows, unclosed quotes and ids that are missing are errors that name the line. Memory is bounded by the rows, not by the
+//! file's faults.
 
+mod column;
 mod dialect;
+mod reader;
 
-use std::io::{Read, Seek, SeekFrom};
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use csv::{ByteRecord, Position, ReaderBuilder, Trim};
+use encoding_rs::Encoding;
 
-use self::dialect::Dialect;
-use super::file::{Content, MAX_ROW, Sorted, SourceFile, io_error, open_regular};
+use self::column::{Numbers, Survey};
+use self::reader::Reader;
+use super::file::{Content, Sorted, SourceFile, io_error, open_regular};
 use super::infer::{
-    ANOTHER_ID, Cell, IdChoice, Kinds, Uniqueness, cell, choose_id, is_id, is_id_name, is_null_word, keeps_null_words,
+    ANOTHER_ID, Cell, IdChoice, NULL_WORDS, Uniqueness, cell, choose_id, is_id, is_id_name, keeps_null_words,
 };
-use super::{apply, declare};
+use super::number::{Notation, trimmed};
+use super::{apply, declare, say};
 use crate::record::{Body, CborValue, Id, Record, RowWriter, Rows, id_to_value};
-use crate::vista::{Capabilities, Column, ColumnType, Error, LogLimit, Query, Result, Schema, TableShell, Vista};
-
-/// Bytes of one field, at most.
-const MAX_FIELD: usize = 1 << 20;
-
-/// A row of its own after the file's last: if it does not come out again, a quote was never closed.
-const END: &[u8] = b"\n\x03";
+use crate::vista::{
+    Capabilities, Column, ColumnType, Error, Inferred, LogLimit, Query, Result, Schema, TableShell, Vista,
+};
 
 /// Bounds the lines about a file, which is read as often as somebody asks for it.
 static LINES: LazyLock<LogLimit<(PathBuf, &str)>> = LazyLock::new(LogLimit::default);
@@ -39,11 +41,19 @@ pub struct CsvOptions {
     pub id: Option<String>,
     /// Columns with declared types and flags; the types of others are inferred from all their cells.
     pub columns: Vec<Column>,
-    /// Cells that mean null in every column, besides empty ones (`NA`, `N/A`, `NaN` and `null` do so anyway where the others
-    /// are numbers, booleans or dates).
+    /// Cells that mean null in every column, besides empty ones.
     pub null_values: Vec<String>,
-    /// What separates fields; else the one of comma, semicolon, tab and bar that stands most often in the header.
+    /// Words that mean null among numbers, booleans and dates; else those of pandas, `\N` and Excel's errors.
+    pub null: Option<Vec<String>>,
+    /// What separates fields; else the one of comma, semicolon, tab and bar under which the rows agree with the header.
     pub delimiter: Option<u8>,
+    /// The line of the header; else the first behind comments, titles and blank lines.
+    pub header: Option<u64>,
+    /// The decimal mark, a point or a comma; else each column's cells show it.
+    pub decimal: Option<u8>,
+    /// The encoding, as the WHATWG calls it; else UTF-8, UTF-16 if the first bytes show it, windows-1252 if the bytes are not
+    /// UTF-8.
+    pub encoding: Option<String>,
     /// How long a file that may be half written has to stay the same before it is believed; else 5 seconds.
     pub settle: Option<Duration>,
 }
@@ -58,6 +68,9 @@ struct Inner {
     options: CsvOptions,
     schema: Arc<Schema>,
     id: IdChoice,
+    /// How columns of numbers are written.
+    notations: HashMap<String, Notation>,
+    inferred: Vec<Inferred>,
 }
 
 impl Csv {
@@ -69,6 +82,7 @@ impl Csv {
         let (vista, file) = (name.to_string(), Arc::new(SourceFile::new(path.into(), options.settle)));
         let source = Arc::clone(&file);
         let csv = file.study(move |content| learn(&vista, &source, content, &options)).await?;
+        say(name, csv.0.file.path(), &csv.0.inferred);
         Ok(Vista::new(name, csv))
     }
 }
@@ -92,42 +106,92 @@ impl TableShell for Csv {
     fn withheld(&self) -> Option<String> {
         self.0.file.doubt()
     }
+
+    fn inferred(&self) -> Vec<Inferred> {
+        self.0.inferred.clone()
+    }
+}
+
+/// The declared encoding.
+fn encoding(options: &CsvOptions) -> Result<Option<&'static Encoding>> {
+    let label = |label: &String| {
+        Encoding::for_label(label.as_bytes()).ok_or_else(|| Error::Config(format!("{label:?} is not a known encoding")))
+    };
+    options.encoding.as_ref().map(label).transpose()
+}
+
+/// What is learned of a file.
+struct Learned {
+    schema: Arc<Schema>,
+    id: IdChoice,
+    notations: HashMap<String, Notation>,
+    inferred: Vec<Inferred>,
 }
 
 /// Columns, types and id of a file. Which columns repeat nothing matters only if no name says which is the id.
 fn learn(vista: &str, file: &Arc<SourceFile>, content: &mut Content, options: &CsvOptions) -> Result<Csv> {
     let path = file.path();
-    let learned = match study(vista, path, content, options, false)? {
+    let learned = match reader::read(path, content, options, |reader| study(vista, reader, options, false))? {
         Some(learned) => learned,
         None => {
             content.rewind().map_err(|error| io_error(path, &error))?;
-            let learned = study(vista, path, content, options, true)?;
+            let learned = reader::read(path, content, options, |reader| study(vista, reader, options, true))?;
             learned.ok_or_else(|| Error::permanent(format!("{} has no id", path.display())))?
         }
     };
-    let (schema, id) = learned;
-    Ok(Csv(Arc::new(Inner { file: Arc::clone(file), options: options.clone(), schema, id })))
+    let Learned { schema, id, notations, inferred } = learned;
+    Ok(Csv(Arc::new(Inner { file: Arc::clone(file), options: options.clone(), schema, id, notations, inferred })))
 }
 
-/// `None` if a column bears the name of an id and can be none: then all have to be compared.
-fn study(
-    vista: &str,
-    path: &Path,
-    content: &mut Content,
-    options: &CsvOptions,
-    compares: bool,
-) -> Result<Option<(Arc<Schema>, IdChoice)>> {
-    #[derive(Default)]
-    struct Learned {
-        kinds: Kinds,
-        unique: Uniqueness,
-        null_words: bool,
+/// What one column shows.
+#[derive(Default)]
+struct Studied {
+    survey: Survey,
+    /// Of columns that may be the id.
+    unique: Option<Uniqueness>,
+    /// The first null word and its line.
+    null_word: Option<(String, u64)>,
+}
+
+impl Studied {
+    fn see(&mut self, text: &str, reader: &Reader<'_>, options: &CsvOptions) {
+        let value = trimmed(text);
+        let null = value.is_empty() || options.null_values.iter().any(|null| null == text);
+        if let Some(unique) = &mut self.unique {
+            unique.see((!null).then_some(value), || format!("line {}", reader.line()));
+        }
+        if !null && options.is_null_word(value) {
+            self.null_word.get_or_insert_with(|| (value.to_string(), reader.line()));
+        } else if !null {
+            self.survey.see(text, || reader.line());
+        }
     }
-    let mut reader = Reader::new(path, content, options)?;
+}
+
+impl CsvOptions {
+    /// Whether `text` means null where the other cells are not texts.
+    fn is_null_word(&self, text: &str) -> bool {
+        match &self.null {
+            Some(words) => words.iter().any(|word| word == text),
+            None => {
+                matches!(text.as_bytes(), [b'N' | b'n' | b'#' | b'<' | b'-' | b'1' | b'\\', ..])
+                    && NULL_WORDS.contains(&text)
+            }
+        }
+    }
+}
+
+/// `None` if a column bears the name of an id and can be none: then `compares`, of all columns, has to be true.
+fn study(vista: &str, reader: &mut Reader<'_>, options: &CsvOptions, compares: bool) -> Result<Option<Learned>> {
     let header = reader.header()?;
-    reader.say_dialect(&header);
-    let compares = compares || options.id.is_none() && !header.iter().any(|name| is_id_name(vista, name));
-    let mut learned: Vec<Learned> = header.iter().map(|_| Learned::default()).collect();
+    let mut inferred = reader.inferred(&header);
+    let named = options.id.is_none() && header.iter().any(|name| is_id_name(vista, name));
+    let compares = compares || options.id.is_none() && !named;
+    let may_be_id = |name: &String| compares || (named && is_id_name(vista, name));
+    let mut studied: Vec<Studied> = header
+        .iter()
+        .map(|name| Studied { unique: may_be_id(name).then(Uniqueness::default), ..Studied::default() })
+        .collect();
     let mut sorted = Sorted::default();
     while reader.advance()? {
         let text = match reader.row(header.len()) {
@@ -138,36 +202,47 @@ fn study(
             }
         };
         sorted.good();
-        for (at, column) in learned.iter_mut().enumerate() {
-            let text = reader.field(text, at)?;
-            let null = text.is_empty() || options.null_values.iter().any(|null| null == text);
-            if compares {
-                column.unique.see((!null).then_some(text));
-            }
-            if is_null_word(text) {
-                column.null_words = true;
-            } else if !null {
-                column.kinds.see_text(text);
-            }
+        for (at, column) in studied.iter_mut().enumerate() {
+            column.see(reader.field(text, at)?, reader, options);
         }
     }
     sorted.check()?;
-    let types = learned.iter().map(|column| column.kinds.column_type(ColumnType::String));
-    let found = header.iter().zip(types).map(|(name, ty)| Column::new(name.as_str(), ty)).collect();
+    let numbers = Numbers { decimal: options.decimal, separator: reader.separator() };
+    let verdicts: Vec<_> =
+        header.iter().zip(&studied).map(|(name, column)| column.survey.verdict(name, numbers)).collect();
+    let found = header.iter().zip(&verdicts).map(|(name, verdict)| Column::new(name.as_str(), verdict.ty)).collect();
     let mut columns = declare(vista, found, &options.columns)?;
-    if !compares && options.id.is_none() && !columns.iter().any(|column| is_id(vista, column)) {
+    let of = |name: &str| columns.iter().zip(&studied).find(|(column, _)| &*column.name == name);
+    let unfit = |name: &str| of(name).and_then(|(_, column)| column.unique.as_ref()?.unfit(0));
+    let may_stay = columns.iter().any(|column| is_id(vista, column) && unfit(&column.name).is_none());
+    if !compares && options.id.is_none() && !may_stay {
         return Ok(None);
     }
     let unique = |name: &str| {
-        let at = columns.iter().position(|column| &*column.name == name);
-        at.is_some_and(|at| learned[at].unique.holds() && (!learned[at].null_words || keeps_null_words(columns[at].ty)))
+        let holds = |studied: &Studied| studied.unique.as_ref().is_some_and(Uniqueness::holds);
+        of(name).is_some_and(|(column, studied)| {
+            holds(studied) && (studied.null_word.is_none() || keeps_null_words(column.ty))
+        })
     };
-    let id = choose_id(vista, options.id.as_deref(), &columns, unique)?;
+    let (id, guess) = choose_id(vista, options.id.as_deref(), &columns, unique, unfit)?;
+    inferred.extend(guess);
+    let mut notations = HashMap::new();
+    for (((name, column), verdict), studied) in header.iter().zip(&columns).zip(verdicts).zip(&studied) {
+        let declared = options.columns.iter().any(|own| own.name == column.name);
+        inferred.extend(verdict.guess.filter(|_| !declared));
+        if let Some((word, line)) = studied.null_word.as_ref().filter(|_| !keeps_null_words(column.ty)) {
+            let because = format!("line {line} has it among other cells than texts");
+            inferred.push(Inferred::new(format!("null in {name:?}"), format!("{word:?}"), because, "null in source"));
+        }
+        if verdict.notation != Notation::default() {
+            notations.insert(name.clone(), verdict.notation);
+        }
+    }
     if let IdChoice::RowNumber(name) = &id {
         columns.insert(0, Column::new(name.as_str(), ColumnType::Integer));
     }
     let schema = Arc::new(Schema::new(id.column(), columns));
-    Ok(Some((schema, id)))
+    Ok(Some(Learned { schema, id, notations, inferred }))
 }
 
 /// Where the cells of one column come from: a field of the file, or `None` for the row's number.
@@ -175,11 +250,15 @@ struct Source<'a> {
     name: &'a str,
     field: Option<usize>,
     ty: ColumnType,
+    notation: Notation,
 }
 
 impl Inner {
     fn read(&self, content: &mut Content) -> Result<Rows> {
-        let mut reader = Reader::new(self.file.path(), content, &self.options)?;
+        reader::read(self.file.path(), content, &self.options, |reader| self.rows(reader))
+    }
+
+    fn rows(&self, reader: &mut Reader<'_>) -> Result<Rows> {
         let header = reader.header()?;
         let sources = self.sources(&header)?;
         let mut writer = RowWriter::new(sources.iter().map(|source| source.name));
@@ -188,7 +267,7 @@ impl Inner {
         while reader.advance()? {
             count += 1;
             let number = count.to_string();
-            let row = reader.row(header.len()).and_then(|text| Ok((text, self.id(&sources, &reader, text, &number)?)));
+            let row = reader.row(header.len()).and_then(|text| Ok((text, self.id(&sources, reader, text, &number)?)));
             let (text, id) = match row {
                 Ok(row) => row,
                 Err(error) => {
@@ -203,19 +282,20 @@ impl Inner {
                     writer.integer(&number);
                     continue;
                 };
-                let cell = self.cell(source.ty, reader.field(text, field)?);
+                let own = reader.field(text, field)?;
+                let cell = self.cell(source, own, reader, field);
                 if let Cell::Misfit(text) = cell {
                     misfits.see(source, text);
                 }
-                write(&mut writer, cell, text, &reader, field);
+                write(&mut writer, cell, own);
             }
             let id = Id::from(id);
             let body = match writer.finish() {
                 Some(body) => body,
-                None => self.encode(&sources, &reader, text, &id)?,
+                None => self.encode(&sources, reader, text, &id)?,
             };
             if !rows.push_body(Arc::clone(&id), body) {
-                return Err(self.duplicate(&reader, &id));
+                return Err(self.duplicate(reader, &id));
             }
         }
         sorted.check()?;
@@ -238,11 +318,13 @@ impl Inner {
             .enumerate()
             .map(|(field, name)| {
                 let ty = self.schema.column(name).map_or(ColumnType::String, |column| column.ty);
-                Source { name, field: Some(field), ty }
+                let notation = self.notations.get(name).copied().unwrap_or_default();
+                Source { name, field: Some(field), ty, notation }
             })
             .collect();
         if positional {
-            sources.push(Source { name: self.id.column(), field: None, ty: ColumnType::Integer });
+            let (ty, notation) = (ColumnType::Integer, Notation::default());
+            sources.push(Source { name: self.id.column(), field: None, ty, notation });
         }
         let rank = |source: &Source<'_>| self.schema.layout().rank(source.name).unwrap_or(usize::MAX);
         sources.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.name.cmp(b.name)));
@@ -250,18 +332,42 @@ impl Inner {
     }
 
     /// What identifies the row `text`, which is the file's `number`-th.
-    fn id<'t>(&self, sources: &[Source<'_>], reader: &Reader<'_>, text: &'t str, number: &'t str) -> Result<&'t str> {
+    fn id<'t>(
+        &self,
+        sources: &[Source<'_>],
+        reader: &Reader<'_>,
+        text: &'t str,
+        number: &'t str,
+    ) -> Result<Cow<'t, str>> {
         let source = sources.iter().find(|source| source.name == self.id.column());
-        let Some((source, field)) = source.and_then(|source| Some((source, source.field?))) else { return Ok(number) };
+        let Some((source, field)) = source.and_then(|source| Some((source, source.field?))) else {
+            return Ok(number.into());
+        };
         let id = reader.field(text, field)?;
-        match self.cell(source.ty, id) {
+        let cell = if id.is_empty() { Cell::Null } else { self.cell(source, id, reader, field) };
+        match cell {
             Cell::Null => Err(reader.error(&format!("has no id: column {:?} is empty. {ANOTHER_ID}", source.name))),
-            _ => Ok(id),
+            Cell::Integer(value) if !is_canonical(id) => Ok(value.to_string().into()),
+            Cell::Text(value) if !keeps_null_words(source.ty) => Ok(value),
+            _ => Ok(id.into()),
         }
     }
 
-    fn cell<'t>(&self, ty: ColumnType, text: &'t str) -> Cell<'t> {
-        if self.options.null_values.iter().any(|null| null == text) { Cell::Null } else { cell(ty, text) }
+    fn cell<'t>(&self, source: &Source<'_>, text: &'t str, reader: &Reader<'_>, field: usize) -> Cell<'t> {
+        if self.options.null_values.iter().any(|null| null == text) {
+            return Cell::Null;
+        }
+        let holds_empty = matches!(source.ty, ColumnType::String | ColumnType::Bytes);
+        if text.is_empty() && !(holds_empty && reader.is_empty_text(field)) {
+            return Cell::Null;
+        }
+        if !keeps_null_words(source.ty) {
+            let value = trimmed(text);
+            if value.is_empty() || self.options.is_null_word(value) {
+                return Cell::Null;
+            }
+        }
+        cell(source.ty, source.notation, text)
     }
 
     /// The slow way, for rows that JSON does not hold exactly.
@@ -270,12 +376,13 @@ impl Inner {
         for source in sources {
             let value = match source.field {
                 None => id_to_value(id, self.schema.layout()),
-                Some(field) => match self.cell(source.ty, reader.field(text, field)?) {
+                Some(field) => match self.cell(source, reader.field(text, field)?, reader, field) {
                     Cell::Null => CborValue::Null,
                     Cell::Bool(value) => value.into(),
                     Cell::Integer(value) => value.into(),
                     Cell::Float(value) => value.into(),
-                    Cell::Text(value) | Cell::Misfit(value) => value.into(),
+                    Cell::Text(value) => (&*value).into(),
+                    Cell::Misfit(value) => value.into(),
                     Cell::Value(value) => value,
                 },
             };
@@ -293,27 +400,34 @@ impl Inner {
     /// The line of the first row with this id, by reading up to it again: only errors ask for it.
     fn line_of(&self, id: &str) -> Result<Option<u64>> {
         let mut content = Content::new(open_regular(self.file.path())?);
-        let mut reader = Reader::new(self.file.path(), &mut content, &self.options)?;
-        let header = reader.header()?;
-        let sources = self.sources(&header)?;
-        while reader.advance()? {
-            let text = reader.row(header.len());
-            if text.and_then(|text| self.id(&sources, &reader, text, "")).is_ok_and(|own| own == id) {
-                return Ok(Some(reader.line()));
+        reader::read(self.file.path(), &mut content, &self.options, |reader| {
+            let header = reader.header()?;
+            let sources = self.sources(&header)?;
+            while reader.advance()? {
+                let text = reader.row(header.len());
+                if text.and_then(|text| self.id(&sources, reader, text, "")).is_ok_and(|own| own == id) {
+                    return Ok(Some(reader.line()));
+                }
             }
-        }
-        Ok(None)
+            Ok(None)
+        })
     }
 }
 
-fn write(writer: &mut RowWriter, cell: Cell<'_>, row: &str, reader: &Reader<'_>, field: usize) {
+/// Whether the digits of an integer are those that JSON has for it.
+fn is_canonical(text: &str) -> bool {
+    text.strip_prefix('-').unwrap_or(text).bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn write(writer: &mut RowWriter, cell: Cell<'_>, own: &str) {
     match cell {
         Cell::Null => writer.value(&CborValue::Null),
         Cell::Bool(value) => writer.value(&value.into()),
-        // Integers are accepted in canonical form only, so their digits are their JSON.
-        Cell::Integer(_) => writer.integer(reader.field(row, field).unwrap_or_default()),
+        Cell::Integer(_) if is_canonical(own) => writer.integer(own),
+        Cell::Integer(value) => writer.integer(&value.to_string()),
         Cell::Float(value) => writer.value(&value.into()),
-        Cell::Text(text) | Cell::Misfit(text) => writer.text(text),
+        Cell::Text(text) => writer.text(&text),
+        Cell::Misfit(text) => writer.text(text),
         Cell::Value(value) => writer.value(&value),
     }
 }
@@ -338,191 +452,6 @@ impl Misfits {
             let (path, cells) = (path.display(), self.count);
             tracing::warn!(%path, cells, column, text, left_out, "cells do not fit their column's type and are kept as text");
         }
-    }
-}
-
-/// Records of a CSV file, each checked as it is read.
-struct Reader<'a> {
-    path: &'a Path,
-    dialect: Dialect,
-    csv: csv::Reader<Bounded<'a>>,
-    record: ByteRecord,
-    start: Position,
-}
-
-impl<'a> Reader<'a> {
-    fn new(path: &'a Path, content: &'a mut Content, options: &CsvOptions) -> Result<Reader<'a>> {
-        let dialect = Dialect::of(content, options.delimiter).map_err(|error| io_error(path, &error))?;
-        let bounded = Bounded { content, allowance: 0, refused: false, total: 0, end: END };
-        let csv = ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            .delimiter(dialect.delimiter)
-            .trim(if dialect.padded { Trim::All } else { Trim::None })
-            .buffer_capacity(64 << 10)
-            .from_reader(bounded);
-        Ok(Reader { path, dialect, csv, record: ByteRecord::new(), start: Position::new() })
-    }
-
-    /// Says what was understood in a way that not everybody expects.
-    fn say_dialect(&self, header: &[String]) {
-        if LINES.pass((self.path.to_path_buf(), "dialect")).is_none() {
-            return;
-        }
-        let path = self.path.display();
-        if self.dialect.padded {
-            tracing::warn!(%path, "the header has spaces beside its separators: those around all cells are left out");
-        }
-        for (at, _) in self.record.iter().enumerate().filter(|(_, name)| name.trim_ascii().is_empty()) {
-            tracing::warn!(%path, "column {} has no name in the header: it is called {:?}", at + 1, header[at]);
-        }
-    }
-
-    /// The column names.
-    fn header(&mut self) -> Result<Vec<String>> {
-        if !self.read()? {
-            return Err(Error::permanent(format!("{} is empty: it has no header line", self.path.display())));
-        }
-        let text = self.text()?;
-        let mut names: Vec<String> = Vec::with_capacity(self.record.len());
-        for at in 0..self.record.len() {
-            let name = match self.field(text, at)? {
-                name if name.trim().is_empty() => format!("column_{}", at + 1),
-                name => name.to_string(),
-            };
-            if let Some(first) = names.iter().position(|own| *own == name) {
-                let (first, second) = (first + 1, at + 1);
-                return Err(
-                    self.error(&format!("calls columns {first} and {second} both {name:?}: rename one of them"))
-                );
-            }
-            names.push(name);
-        }
-        Ok(names)
-    }
-
-    /// Reads the next row; `false` after the last. What fails here is the file, not the row.
-    fn advance(&mut self) -> Result<bool> {
-        self.read()
-    }
-
-    /// The row's fields, all in one, if they are as many as there are columns.
-    fn row(&self, columns: usize) -> Result<&str> {
-        if self.record.len() != columns {
-            let (fields, separator) = (self.record.len(), char::from(self.dialect.delimiter));
-            return Err(self.error(&format!(
-                "has {fields} fields, the header has {columns}: the first line must name the columns, and a text with \
-                 {separator:?} in it must be in double quotes"
-            )));
-        }
-        let text = self.text()?;
-        if !text.is_ascii() {
-            (0..columns).try_for_each(|at| self.field(text, at).map(drop))?;
-        }
-        Ok(text)
-    }
-
-    /// Leaves the present row out because of `error`, unless the file ends in the middle of it: then it was cut short, and who
-    /// knows how much of it is missing.
-    fn leave_out(&self, error: Error, sorted: &mut Sorted) -> Result<()> {
-        let source = self.csv.get_ref();
-        let ended = source.end.len() < END.len() && self.csv.position().byte() >= source.total;
-        if ended && !source.content.is_closed() {
-            return Err(Error::transient(error.to_string()));
-        }
-        sorted.bad(error);
-        Ok(())
-    }
-
-    fn read(&mut self) -> Result<bool> {
-        let before = std::mem::replace(&mut self.start, self.csv.position().clone());
-        self.csv.get_mut().allowance = MAX_ROW;
-        match self.csv.read_byte_record(&mut self.record) {
-            Ok(true) => {}
-            Ok(false) => {
-                self.start = before;
-                // A file that was cut off in a text, perhaps.
-                return Err(Error::transient(self.error("opens a quote that is never closed").to_string()));
-            }
-            Err(_) if self.csv.get_ref().refused => {
-                return Err(self.error("is larger than 4 MiB: is a quote not closed?"));
-            }
-            Err(error) => return Err(Error::transient(format!("cannot read {}: {error}", self.path.display()))),
-        }
-        let source = self.csv.get_ref();
-        let at_end = source.end.is_empty() && self.csv.position().byte() >= source.total + END.len() as u64;
-        if at_end && self.record.len() == 1 && self.record.as_slice() == &END[1..] {
-            return Ok(false);
-        }
-        if self.record.as_slice().len() > MAX_FIELD {
-            if self.record.as_slice().len() > MAX_ROW {
-                return Err(self.error("is larger than 4 MiB: is a quote not closed?"));
-            }
-            if let Some(at) = self.record.iter().position(|field| field.len() > MAX_FIELD) {
-                return Err(self.error(&format!("has more than 1 MiB in field {}: is a quote not closed?", at + 1)));
-            }
-        }
-        Ok(true)
-    }
-
-    /// The row's fields, all in one.
-    fn text(&self) -> Result<&str> {
-        std::str::from_utf8(self.record.as_slice()).map_err(|_| self.not_utf8())
-    }
-
-    /// A field out of [`Reader::text`].
-    fn field<'t>(&self, text: &'t str, at: usize) -> Result<&'t str> {
-        let range = self.record.range(at).unwrap_or_default();
-        // Halves of one character in two fields are whole only when put together.
-        text.get(range).ok_or_else(|| self.not_utf8())
-    }
-
-    fn not_utf8(&self) -> Error {
-        let path = self.path.display();
-        let known = dialect::encoding(self.path);
-        self.error(&format!("is not UTF-8. To convert the file: iconv -f {known} -t UTF-8 {path} > utf8.csv"))
-    }
-
-    fn error(&self, detail: &str) -> Error {
-        Error::permanent(format!("{} line {} {detail}", self.path.display(), self.line()))
-    }
-
-    /// The line on which the present row begins. The reader's own position still is before the line feed of a CRLF and
-    /// before blank lines, so these are skipped here, in the file, since only errors ask.
-    fn line(&self) -> u64 {
-        let Ok(mut file) = open_regular(self.path) else { return self.start.line() };
-        let mut skipped = 0;
-        if file.seek(SeekFrom::Start(self.start.byte())).is_ok() {
-            let bytes = std::io::BufReader::new(file).bytes().map_while(std::result::Result::ok);
-            skipped = bytes.take_while(|byte| matches!(byte, b'\r' | b'\n')).filter(|byte| *byte == b'\n').count();
-        }
-        self.start.line() + skipped as u64
-    }
-}
-
-/// A file that gives no more than one row's allowance at a time, and [`END`] at its end.
-struct Bounded<'a> {
-    content: &'a mut Content,
-    allowance: usize,
-    refused: bool,
-    total: u64,
-    end: &'static [u8],
-}
-
-impl Read for Bounded<'_> {
-    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        let room = into.len().min(self.allowance);
-        if room == 0 {
-            self.refused = true;
-            return Err(std::io::Error::other("row too large"));
-        }
-        let mut read = self.content.read(&mut into[..room])?;
-        self.total += read as u64;
-        if read == 0 {
-            read = self.end.read(&mut into[..room])?;
-        }
-        self.allowance -= read;
-        Ok(read)
     }
 }
 

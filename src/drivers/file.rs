@@ -74,6 +74,11 @@ impl Content {
         self.file.seek(SeekFrom::Start(0)).map(drop)
     }
 
+    /// Notes the last byte of the text that was read, where it is not the file's own.
+    pub(super) fn set_last(&mut self, last: Option<u8>) {
+        self.last = last;
+    }
+
     /// Notes that the format itself says where the file ends, whether with a line end or not.
     pub(super) fn set_framed(&mut self) {
         self.framed = true;

@@ -1,12 +1,15 @@
 //! Types and ids of files that declare neither: what CSV and JSON share.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::tz::TimeZone;
 
-use crate::record::{CborValue, JsonLimits, parse_json};
-use crate::vista::{Column, ColumnType, Error, Result};
+use super::number::{Notation, Number, decimal, number, trimmed};
+use crate::record::{CborValue, JsonLimits, as_big, of_digits, parse_json};
+use crate::vista::{Column, ColumnType, Error, Inferred, Instant, Result};
 
 /// Kinds of cells seen in one column so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,18 +23,24 @@ impl Kinds {
     const DATETIME: u8 = 16;
     const TEXT: u8 = 32;
     const NESTED: u8 = 64;
+    const DAYS_AND_TIMES: u8 = Kinds::DATE | Kinds::DATETIME;
 
-    /// Takes a cell of a text file into account. The caller leaves nulls out.
-    pub(super) fn see_text(&mut self, text: &str) {
-        // Once it is text it stays text.
-        if self.0 & Kinds::TEXT == 0 {
-            self.0 |= match text {
-                _ if integer(text).is_some() => Kinds::INTEGER,
-                _ if number(text).is_some() => Kinds::NUMBER,
-                _ if text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false") => Kinds::BOOLEAN,
-                _ => kind_of_text(text),
-            };
+    /// The kind of one cell of a text file that is neither null nor a number.
+    pub(super) fn of_text(text: &str) -> Kinds {
+        match text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false") {
+            true => Kinds(Kinds::BOOLEAN),
+            false => Kinds(kind_of_text(text)),
         }
+    }
+
+    /// Takes cells of these kinds into account.
+    pub(super) fn see(&mut self, kinds: Kinds) {
+        self.0 |= kinds.0;
+    }
+
+    /// Whether these are cells of plain text.
+    pub(super) fn is_text(self) -> bool {
+        self.0 & Kinds::TEXT != 0
     }
 
     /// Takes a JSON value into account.
@@ -42,6 +51,7 @@ impl Kinds {
             CborValue::Float(_) => Kinds::NUMBER,
             CborValue::Bool(_) => Kinds::BOOLEAN,
             CborValue::Text(text) => kind_of_text(text),
+            _ if as_big(value).is_some() => Kinds::NUMBER,
             _ => Kinds::NESTED,
         };
     }
@@ -55,7 +65,8 @@ impl Kinds {
             Kinds::INTEGER => ColumnType::Integer,
             Kinds::BOOLEAN => ColumnType::Boolean,
             Kinds::DATE => ColumnType::Date,
-            Kinds::DATETIME => ColumnType::Datetime,
+            // A day is its midnight.
+            Kinds::DATETIME | Kinds::DAYS_AND_TIMES => ColumnType::Datetime,
             seen if seen & !NUMBERS == 0 => ColumnType::Number,
             seen if seen & !TEXTS == 0 => ColumnType::String,
             _ => mixed,
@@ -78,93 +89,50 @@ pub(super) enum Cell<'a> {
     Bool(bool),
     Integer(i64),
     Float(f64),
-    Text(&'a str),
+    Text(Cow<'a, str>),
     Value(CborValue),
     /// Not of the column's type: kept as text, never lost.
     Misfit(&'a str),
 }
 
-/// Reads `text` as `ty`.
-pub(super) fn cell(ty: ColumnType, text: &str) -> Cell<'_> {
-    if text.is_empty() || (is_null_word(text) && !keeps_null_words(ty)) {
-        return Cell::Null;
-    }
+/// Reads `text`, which is not null, as `ty`. Spaces around values other than texts mean nothing.
+pub(super) fn cell(ty: ColumnType, notation: Notation, text: &str) -> Cell<'_> {
+    let value = trimmed(text);
     let fitting = match ty {
-        ColumnType::Integer => integer(text).map(Cell::Integer),
-        ColumnType::Number => number(text),
-        ColumnType::Boolean => boolean(text).map(Cell::Bool),
-        ColumnType::Date => is_date(text).then_some(Cell::Text(text)),
-        ColumnType::Datetime => is_datetime(text).then_some(Cell::Text(text)),
-        ColumnType::Decimal => is_number(text).then_some(Cell::Text(text)),
-        ColumnType::Uuid => uuid::Uuid::try_parse(text).is_ok().then_some(Cell::Text(text)),
+        ColumnType::Integer => match number(value, notation) {
+            Some(Number::Integer(integer)) => Some(Cell::Integer(integer)),
+            _ => None,
+        },
+        ColumnType::Number => number(value, notation).map(|number| match number {
+            Number::Integer(integer) => Cell::Integer(integer),
+            Number::Float(float) => Cell::Float(float),
+            Number::Wide => {
+                decimal(value, notation).and_then(|digits| of_digits(&digits)).map_or(Cell::Null, Cell::Value)
+            }
+        }),
+        ColumnType::Boolean => boolean(value).map(Cell::Bool),
+        ColumnType::Date => is_date(value).then_some(Cell::Text(value.into())),
+        ColumnType::Datetime => is_datetime(value).then_some(Cell::Text(value.into())),
+        ColumnType::Decimal => decimal(value, notation).map(Cell::Text),
+        ColumnType::Uuid => uuid::Uuid::try_parse(value).is_ok().then_some(Cell::Text(value.into())),
         ColumnType::Bytes => URL_SAFE_NO_PAD.decode(text).ok().map(|bytes| Cell::Value(CborValue::Bytes(bytes))),
         ColumnType::Json => parse_json(text.as_bytes(), JsonLimits::default()).ok().map(Cell::Value),
-        ColumnType::String => Some(Cell::Text(text)),
+        ColumnType::String => Some(Cell::Text(text.into())),
     };
     fitting.unwrap_or(Cell::Misfit(text))
 }
 
-/// Words that mean "nothing" in columns of numbers, booleans and dates.
-pub(super) fn is_null_word(text: &str) -> bool {
-    matches!(text, "NA" | "N/A" | "NaN" | "null")
-}
+/// Words that mean "nothing" in columns of numbers, booleans and dates: those of pandas, the spellings of Excel's errors, and `\N` of
+/// MySQL, PostgreSQL and Hive. `-`, `.` and `?` are not among them.
+pub(super) const NULL_WORDS: [&str; 26] = [
+    "NA", "N/A", "n/a", "NULL", "null", "NaN", "nan", "None", "<NA>", "#N/A", "#N/A N/A", "#NA", "-NaN", "-nan",
+    "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN", "\\N", "#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!",
+    "#NV",
+];
 
-/// Whether `NA` and its like are values in columns of this type.
+/// Whether [`NULL_WORDS`] are values in columns of this type.
 pub(super) fn keeps_null_words(ty: ColumnType) -> bool {
     matches!(ty, ColumnType::String | ColumnType::Json | ColumnType::Bytes)
-}
-
-/// An integer of 64 bits that is written as such: `007` and `+7` are text.
-fn integer(text: &str) -> Option<i64> {
-    let digits = text.strip_prefix('-').unwrap_or(text).as_bytes();
-    let canonical = match digits {
-        [b'0'] => digits.len() == text.len(),
-        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    if canonical { text.parse().ok() } else { None }
-}
-
-/// A number as JSON writes it. Whole numbers beyond 64 bits only where a float holds every digit.
-fn number(text: &str) -> Option<Cell<'static>> {
-    if let Some(integer) = integer(text) {
-        return Some(Cell::Integer(integer));
-    }
-    if !is_number(text) {
-        return None;
-    }
-    let number: f64 = text.parse().ok().filter(|number: &f64| number.is_finite())?;
-    let whole = !text.bytes().any(|byte| matches!(byte, b'.' | b'e' | b'E'));
-    if whole && text != "-0" && format!("{number:.0}") != text {
-        return None;
-    }
-    Some(Cell::Float(number))
-}
-
-/// JSON's grammar of numbers.
-fn is_number(text: &str) -> bool {
-    let digits = |bytes: &[u8]| bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let mut rest = text.strip_prefix('-').unwrap_or(text).as_bytes();
-    let whole = digits(rest);
-    if whole == 0 || (whole > 1 && rest[0] == b'0') {
-        return false;
-    }
-    rest = &rest[whole..];
-    if let [b'.', fraction @ ..] = rest {
-        let count = digits(fraction);
-        if count == 0 {
-            return false;
-        }
-        rest = &fraction[count..];
-    }
-    if let [b'e' | b'E', exponent @ ..] = rest {
-        let exponent = match exponent {
-            [b'+' | b'-', unsigned @ ..] => unsigned,
-            unsigned => unsigned,
-        };
-        return !exponent.is_empty() && digits(exponent) == exponent.len();
-    }
-    rest.is_empty()
 }
 
 fn boolean(text: &str) -> Option<bool> {
@@ -182,19 +150,11 @@ fn is_date(text: &str) -> bool {
     bytes.len() == 10 && bytes[4] == b'-' && bytes[7] == b'-' && text.parse::<jiff::civil::Date>().is_ok()
 }
 
-/// RFC 3339: with a `T` and an offset.
+/// A day and a time, to the minute at least, with or without an offset.
 fn is_datetime(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    if bytes.len() < 20 || bytes[10] != b'T' || bytes[13] != b':' || bytes[16] != b':' || !text.is_ascii() {
-        return false;
-    }
-    let offset = &bytes[19..];
-    let fraction = match offset {
-        [b'.', digits @ ..] => 1 + digits.iter().take_while(|byte| byte.is_ascii_digit()).count(),
-        _ => 0,
-    };
-    let known_offset = matches!(&offset[fraction..], b"Z" | [b'+' | b'-', _, _, b':', _, _]);
-    known_offset && is_date(&text[..10]) && text.parse::<jiff::Timestamp>().is_ok()
+    let shaped =
+        matches!(text.as_bytes(), [_, _, _, _, b'-', _, _, b'-', _, _, b'T' | b't' | b' ', _, _, b':', _, _, ..]);
+    shaped && Instant::of_text(text, &TimeZone::UTC).is_some()
 }
 
 /// Where the ids of a file's rows come from.
@@ -222,7 +182,8 @@ pub(super) const ANOTHER_ID: &str = "Every row needs an id of its own: id = \"CO
 const ROW_NUMBER: &str = "#";
 
 /// Chooses the id of a file called `vista`: what was declared, else a column named for it, else the first column that is
-/// unique, else the row number. `unique` names columns without a null or a duplicate.
+/// unique, else the row number. `unique` names columns without a null or a duplicate; `unfit` says why a column that is named for
+/// an id cannot be it.
 ///
 /// # Errors
 /// [`Error::Config`] if the declared column is not there or its cells cannot be ids.
@@ -231,11 +192,12 @@ pub(super) fn choose_id(
     declared: Option<&str>,
     columns: &[Column],
     unique: impl Fn(&str) -> bool,
-) -> Result<IdChoice> {
+    unfit: impl Fn(&str) -> Option<String>,
+) -> Result<(IdChoice, Option<Inferred>)> {
     let find = |name: &str| columns.iter().find(|column| &*column.name == name);
     let number = if find("id").is_some() { "_row" } else { "id" };
     if declared == Some(ROW_NUMBER) && find(ROW_NUMBER).is_none() {
-        return Ok(IdChoice::RowNumber(number.to_string()));
+        return Ok((IdChoice::RowNumber(number.to_string()), None));
     }
     if let Some(name) = declared {
         let names = || columns.iter().map(|column| &*column.name).collect::<Vec<_>>().join(", ");
@@ -245,28 +207,36 @@ pub(super) fn choose_id(
             let ty = column.ty;
             return Err(Error::Config(format!("column {name:?} of {vista} cannot be the id: its cells are {ty:?}")));
         }
-        return Ok(IdChoice::Column(name.to_string()));
+        return Ok((IdChoice::Column(name.to_string()), None));
     }
-    let usable = |name: &String| find(name).is_some_and(|column| holds_ids(column.ty));
-    if let Some(name) = id_names(vista).into_iter().find(usable) {
-        return Ok(IdChoice::Column(name));
+    let guess = |value: &str, because: String| Inferred::new("id", value, because, "id");
+    let mut refused = String::new();
+    for name in id_names(vista).into_iter().filter(|name| find(name).is_some()) {
+        let why = match find(&name) {
+            Some(column) if !holds_ids(column.ty) => Some(format!("has cells of type {:?}", column.ty)),
+            _ => unfit(&name),
+        };
+        match why {
+            None if refused.is_empty() => {
+                let because = "a column of that name is taken for it".to_string();
+                return Ok((IdChoice::Column(name.clone()), Some(guess(&name, because))));
+            }
+            None => {
+                let guessed = guess(&name, format!("{refused}this one does")).doubtful();
+                return Ok((IdChoice::Column(name), Some(guessed)));
+            }
+            Some(why) => refused += &format!("column {name:?} {why} and cannot identify rows; "),
+        }
     }
-    let plain = columns.iter().filter(|column| matches!(column.ty, ColumnType::String | ColumnType::Integer));
-    if let Some(column) = plain.into_iter().find(|column| unique(&column.name)) {
-        tracing::warn!(
-            vista,
-            column = &*column.name,
-            "rows are identified by the first column without repetitions, which may be chance: `id` in its [dio] of a \
-             diorama.toml names another"
-        );
-        return Ok(IdChoice::Column(column.name.to_string()));
+    let mut plain = columns.iter().filter(|column| matches!(column.ty, ColumnType::String | ColumnType::Integer));
+    if let Some(column) = plain.find(|column| unique(&column.name)) {
+        let because = format!("{refused}the first column without repetitions does, which may be chance");
+        return Ok((IdChoice::Column(column.name.to_string()), Some(guess(&column.name, because).doubtful())));
     }
-    tracing::warn!(
-        vista,
-        "no column identifies the rows: they are numbered, and an inserted row renumbers those below; `id` in its [dio] of a \
-         diorama.toml names a column"
+    let because = format!(
+        "{refused}no column identifies rows: they are numbered under {number:?}, and a row that is inserted renumbers those below"
     );
-    Ok(IdChoice::RowNumber(number.to_string()))
+    Ok((IdChoice::RowNumber(number.to_string()), Some(guess("#", because).doubtful())))
 }
 
 /// Whether a column of this name is meant as the id.
@@ -300,23 +270,38 @@ fn holds_ids(ty: ColumnType) -> bool {
 pub(super) struct Uniqueness {
     /// Hashes, not values: 16 bytes a row however long the texts are.
     seen: HashSet<u128>,
-    failed: bool,
+    values: u64,
+    missing: u64,
+    /// The first value that came again, and where.
+    again: Option<(String, String)>,
 }
 
 impl Uniqueness {
-    pub(super) fn see(&mut self, value: Option<&str>) {
-        if self.failed {
+    pub(super) fn see(&mut self, value: Option<&str>, place: impl FnOnce() -> String) {
+        let Some(value) = value else {
+            self.missing += 1;
             return;
-        }
-        if !value.is_some_and(|value| self.seen.insert(xxhash_rust::xxh3::xxh3_128(value.as_bytes()))) {
-            self.failed = true;
+        };
+        self.values += 1;
+        if self.again.is_none() && !self.seen.insert(xxhash_rust::xxh3::xxh3_128(value.as_bytes())) {
+            self.again = Some((value.chars().take(40).collect(), place()));
             self.seen = HashSet::new();
         }
     }
 
     /// Whether there were values, none missing, none twice.
     pub(super) fn holds(&self) -> bool {
-        !self.failed && !self.seen.is_empty()
+        self.again.is_none() && self.missing == 0 && self.values > 0
+    }
+
+    /// Why the column cannot identify rows, `missing` of which lack it altogether. A few without an id are left out of the list.
+    pub(super) fn unfit(&self, missing: u64) -> Option<String> {
+        if let Some((value, place)) = &self.again {
+            return Some(format!("repeats {value:?} ({place})"));
+        }
+        let missing = self.missing + missing;
+        (missing > 0 && missing >= self.values)
+            .then(|| format!("is missing in {missing} of {} rows", missing + self.values))
     }
 }
 
@@ -324,49 +309,16 @@ impl Uniqueness {
 mod tests {
     use super::*;
 
-    fn infer(cells: &[&str]) -> ColumnType {
-        let mut kinds = Kinds::default();
-        cells.iter().filter(|cell| !cell.is_empty() && !is_null_word(cell)).for_each(|cell| kinds.see_text(cell));
-        kinds.column_type(ColumnType::String)
-    }
-
-    #[test]
-    fn types_are_the_narrowest_that_lose_nothing() {
-        for (cells, expected) in [
-            (&["1", "-20", "", "NA"][..], ColumnType::Integer),
-            (&["1", "2.50"], ColumnType::Number),
-            (&["1e3", "-0"], ColumnType::Number),
-            (&["00123", "45678"], ColumnType::String),
-            (&["+49", "1"], ColumnType::String),
-            (&["9223372036854775807"], ColumnType::Integer),
-            (&["9223372036854775809"], ColumnType::String),
-            (&["18446744073709551616"], ColumnType::Number),
-            (&["1e999"], ColumnType::String),
-            (&["inf", "1"], ColumnType::String),
-            (&[".5"], ColumnType::String),
-            (&["true", "FALSE", "null"], ColumnType::Boolean),
-            (&["0", "1"], ColumnType::Integer),
-            (&["true", "1"], ColumnType::String),
-            (&["2024-02-29"], ColumnType::Date),
-            (&["2023-02-29"], ColumnType::String),
-            (&["2013-01-01T10:00:00Z", "2013-01-01T10:00:00.5+02:00"], ColumnType::Datetime),
-            (&["2013-01-01 10:00:00"], ColumnType::String),
-            (&["2013-01-01", "2013-01-01T10:00:00Z"], ColumnType::String),
-            (&["", "NA"], ColumnType::String),
-        ] {
-            assert_eq!(infer(cells), expected, "{cells:?}");
-        }
-    }
-
     #[test]
     fn cells_that_do_not_fit_their_type_are_kept_as_text() {
+        let cell = |ty, text| cell(ty, Notation::Plain, text);
         assert_eq!(cell(ColumnType::Integer, "12"), Cell::Integer(12));
         assert_eq!(cell(ColumnType::Integer, "012"), Cell::Misfit("012"));
         assert_eq!(cell(ColumnType::Number, "12"), Cell::Integer(12));
         assert_eq!(cell(ColumnType::Number, "1.50"), Cell::Float(1.5));
-        assert_eq!(cell(ColumnType::Number, "NaN"), Cell::Null);
-        assert_eq!(cell(ColumnType::String, "NaN"), Cell::Text("NaN"));
-        assert_eq!(cell(ColumnType::String, ""), Cell::Null);
+        assert_eq!(cell(ColumnType::String, "NaN"), Cell::Text("NaN".into()));
+        assert_eq!(cell(ColumnType::Integer, "  +5 "), Cell::Integer(5));
+        assert_eq!(cell(ColumnType::Date, " 2024-02-29"), Cell::Text("2024-02-29".into()));
         assert_eq!(cell(ColumnType::Boolean, "maybe"), Cell::Misfit("maybe"));
         assert_eq!(cell(ColumnType::Bytes, "AQI"), Cell::Value(CborValue::Bytes(vec![1, 2])));
         assert_eq!(cell(ColumnType::Json, "[1]"), Cell::Value(CborValue::Array(vec![1.into()])));
@@ -376,7 +328,15 @@ mod tests {
     fn the_id_is_found_by_name_then_by_uniqueness_then_by_counting() {
         let text = |name: &str| Column::new(name, ColumnType::String);
         let choose = |vista: &str, columns: &[Column], unique: &[&str]| {
-            choose_id(vista, None, columns, |name| unique.contains(&name)).unwrap()
+            choose_id(
+                vista,
+                None,
+                columns,
+                |name| unique.contains(&name),
+                |name| name.starts_with("twice").then(|| "repeats 7".into()),
+            )
+            .unwrap()
+            .0
         };
         let column = |name: &str| IdChoice::Column(name.into());
         assert_eq!(choose("x", &[text("a"), text("id")], &["a"]), column("id"));
@@ -387,9 +347,10 @@ mod tests {
         assert_eq!(choose("x", &[text("a"), text("b"), text("c")], &["b", "c"]), column("b"));
         assert_eq!(choose("x", &[Column::new("a", ColumnType::Number)], &["a"]), IdChoice::RowNumber("id".into()));
         assert_eq!(choose("x", &[Column::new("id", ColumnType::Number)], &[]), IdChoice::RowNumber("_row".into()));
-        let numbered = choose_id("x", Some("#"), &[text("id")], |_| true).unwrap();
+        let numbered = choose_id("x", Some("#"), &[text("id")], |_| true, |_| None).unwrap().0;
         assert_eq!(numbered, IdChoice::RowNumber("_row".into()));
-        let error = choose_id("x", Some("b"), &[text("a")], |_| false).unwrap_err();
+        assert_eq!(choose("twice", &[text("twice_id"), text("b")], &["b"]), column("b"));
+        let error = choose_id("x", Some("b"), &[text("a")], |_| false, |_| None).unwrap_err();
         assert_eq!(error.to_string(), "x has no column \"b\" for the id: it has a");
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 
 use crate::record::{Record, Rows};
 use crate::vista::{
-    Capabilities, Error, Query, Result, Schema, SourceShape, TableShell, Token, Vista, WriteOp, Written,
+    Capabilities, Error, Inferred, Query, Result, Schema, SourceShape, TableShell, Token, Vista, WriteOp, Written,
 };
 
 type Open = Box<dyn Fn() -> BoxFuture<'static, Result<Vista>> + Send + Sync>;
@@ -75,6 +75,10 @@ impl TableShell for Late {
 
     fn reads_one(&self) -> bool {
         self.shape.reads_one
+    }
+
+    fn inferred(&self) -> Vec<Inferred> {
+        self.source.get().map_or(Vec::new(), |source| source.inferred())
     }
 
     fn withheld(&self) -> Option<String> {

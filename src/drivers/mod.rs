@@ -15,13 +15,20 @@ mod infer;
 mod json;
 mod late;
 mod memory;
+#[cfg(any(feature = "csv", feature = "json"))]
+#[cfg_attr(not(feature = "csv"), allow(dead_code, reason = "each format uses its part"))]
+mod number;
 #[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
 mod regular;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "csv", feature = "json"))]
+mod text;
 
 #[cfg(feature = "csv")]
 pub use self::csv::{Csv, CsvOptions};
+#[cfg(feature = "json")]
+pub(crate) use self::json::arrays;
 #[cfg(feature = "json")]
 pub use self::json::{Json, JsonOptions};
 pub use late::Late;
@@ -132,6 +139,20 @@ fn declare(vista: &str, mut found: Vec<Column>, declared: &[Column]) -> Result<V
         }
     }
     Ok(found)
+}
+
+/// Says once what was found out about a file, louder if some of it may be wrong. `GET /{dio}/_schema` has all of it.
+#[cfg(any(feature = "csv", feature = "json"))]
+fn say(vista: &str, path: &std::path::Path, inferred: &[crate::vista::Inferred]) {
+    const SHOWN: usize = 10;
+    let (doubtful, sure): (Vec<_>, Vec<_>) = inferred.iter().partition(|guess| guess.is_doubtful);
+    let shown: Vec<String> = doubtful.iter().chain(&sure).take(SHOWN).map(ToString::to_string).collect();
+    let (shown, path, more) = (shown.join("; "), path.display(), inferred.len().saturating_sub(SHOWN));
+    match (doubtful.is_empty(), inferred.is_empty()) {
+        (_, true) => {}
+        (true, false) => tracing::info!(vista, %path, more, "inferred from the file: {shown}"),
+        (false, false) => tracing::warn!(vista, %path, more, "inferred from the file, check it: {shown}"),
+    }
 }
 
 /// Runs `work`, which waits for the disk, off the async threads.

@@ -53,7 +53,7 @@ impl Writer {
         match self.format {
             Format::Json => out.push(b'['),
             Format::Ndjson => {}
-            Format::Csv => write_line(self.columns.iter().map(|name| CborValue::from(&**name)), out),
+            Format::Csv => write_header(&self.columns, out),
             Format::Cbor => match count {
                 Some(count) => cbor_head(0x80, count as u64, out),
                 None => out.push(0x9F),
@@ -160,6 +160,33 @@ fn columns(query: &Query, schema: &Schema) -> Vec<Arc<str>> {
     names
 }
 
+/// The header line of CSV. Names that a reader could take for something else are in quotes: a comment, other separators, spaces.
+fn write_header(names: &[Arc<str>], out: &mut Vec<u8>) {
+    for (at, name) in names.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        let plain = !name.is_empty()
+            && !name.starts_with([' ', '#'])
+            && !name.ends_with(' ')
+            && !name.contains([',', ';', '\t', '|', '"', '\r', '\n'])
+            && !name.to_ascii_lowercase().starts_with("sep=");
+        if plain { out.extend_from_slice(name.as_bytes()) } else { write_quoted(name.as_bytes(), out) }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_quoted(text: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    for byte in text {
+        if *byte == b'"' {
+            out.push(b'"');
+        }
+        out.push(*byte);
+    }
+    out.push(b'"');
+}
+
 /// One line of CSV. Null is an empty cell, empty text is `""`.
 fn write_line(cells: impl Iterator<Item = CborValue>, out: &mut Vec<u8>) {
     for (at, cell) in cells.enumerate() {
@@ -180,14 +207,7 @@ fn write_line(cells: impl Iterator<Item = CborValue>, out: &mut Vec<u8>) {
             out.extend_from_slice(&text);
             continue;
         }
-        out.push(b'"');
-        for byte in text {
-            if byte == b'"' {
-                out.push(b'"');
-            }
-            out.push(byte);
-        }
-        out.push(b'"');
+        write_quoted(&text, out);
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -215,7 +235,93 @@ pub(super) fn cbor_head(major: u8, count: u64, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::record::Id;
+    use crate::vista::{Column, ColumnType};
+
+    /// Names of columns, a text that nothing can be mistaken for, and cells.
+    type Cells = Vec<(Option<String>, Option<i64>, Option<f64>, Option<bool>)>;
+
+    fn exported(schema: &Schema, cells: &Cells) -> (Rows, Vec<u8>) {
+        let names: Vec<&str> = schema.columns().iter().map(|column| &*column.name).collect();
+        let mut rows = Rows::with_layout(Arc::clone(schema.layout()));
+        for (at, (text, integer, float, flag)) in cells.iter().enumerate() {
+            let values: [CborValue; 5] = [
+                format!("row {at}").into(),
+                text.as_deref().map_or(CborValue::Null, CborValue::from),
+                integer.map_or(CborValue::Null, CborValue::from),
+                float.map_or(CborValue::Null, CborValue::from),
+                flag.map_or(CborValue::Null, CborValue::from),
+            ];
+            let record = names.iter().map(|name| name.to_string()).zip(values).collect();
+            let id = Id::from(format!("row {at}"));
+            rows.push_body(Arc::clone(&id), Body::encode(&id, &record, schema.layout()));
+        }
+        let writer = Writer::new(Format::Csv, &Query::default(), schema).unwrap();
+        let file = writer.all(&rows);
+        (rows, file)
+    }
+
+    #[cfg(feature = "csv")]
+    fn imported(file: &[u8], columns: Vec<Column>, id: &str) -> (Arc<Schema>, Rows) {
+        use crate::drivers::{Csv, CsvOptions};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("own.csv");
+        std::fs::write(&path, file).unwrap();
+        let settle = Some(std::time::Duration::ZERO);
+        let options = CsvOptions { id: Some(id.into()), columns, settle, ..CsvOptions::default() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let vista = Csv::open("own", path, options).await.unwrap();
+            (vista.schema(), vista.list_values().await.unwrap())
+        })
+    }
+
+    #[cfg(feature = "csv")]
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// What was exported as CSV comes back as the same rows, whatever the names of columns and the texts are.
+        #[test]
+        fn an_own_export_comes_back_the_same(
+            names in proptest::collection::hash_set("[a-z#;,|= \t\"é]{1,6}", 5).prop_filter(
+                "names of their own", |names| names.iter().all(|name| !name.trim().is_empty()),
+            ),
+            cells in proptest::collection::vec((
+                proptest::option::of("[a-c0-9,;|#\"\t\r\n .+é-]{0,8}|NA|null|1,20|007|true|2024-01-01"),
+                proptest::option::of(any::<i64>()),
+                proptest::option::of(proptest::num::f64::NORMAL),
+                proptest::option::of(any::<bool>()),
+            ), 1..12),
+            declares in any::<bool>(),
+        ) {
+            use ColumnType::{Boolean, Integer, Number, String};
+            let names: Vec<_> = names.into_iter().collect();
+            let types = [String, String, Integer, Number, Boolean];
+            let columns: Vec<Column> = names.iter().zip(types).map(|(name, ty)| Column::new(name.as_str(), ty)).collect();
+            let schema = Schema::new(&names[0], columns.clone());
+            let mut cells = cells;
+            if !declares {
+                // A text among the texts, and a cell of each type: then the types are evident.
+                cells.push((Some("a text".into()), Some(1), Some(1.5), Some(true)));
+            }
+            let (rows, file) = exported(&schema, &cells);
+            let declared = if declares { columns } else { Vec::new() };
+            let (found, read) = imported(&file, declared, &names[0]);
+            prop_assert_eq!(found.columns(), schema.columns(), "{}", std::string::String::from_utf8_lossy(&file));
+            let bodies = |rows: &Rows| rows.bodies().map(|(id, body)| (Arc::clone(id), body.clone())).collect::<Vec<_>>();
+            prop_assert_eq!(bodies(&read), bodies(&rows));
+        }
+    }
+
+    #[test]
+    fn names_that_a_reader_could_mistake_are_in_quotes() {
+        let mut out = Vec::new();
+        write_header(&["id", "#n", "a;b", " x", "sep=;", "y z"].map(Arc::from), &mut out);
+        assert_eq!(std::string::String::from_utf8(out).unwrap(), "id,\"#n\",\"a;b\",\" x\",\"sep=;\",y z\r\n");
+    }
 
     #[test]
     fn csv_tells_null_from_empty_and_quotes_what_it_must() {

@@ -45,9 +45,19 @@ fn describe(at: &Mounted) -> Value {
         },
     });
     if let Some(members) = described.as_object_mut() {
+        members.extend(inferred(&at.dio));
         members.extend(differences(&at.dio));
     }
     described
+}
+
+/// What the driver found out by looking at the source, each with its reason and the key that settles it.
+fn inferred(dio: &Dio) -> Option<(String, Value)> {
+    let guesses = dio.0.core.vista.shell().inferred().into_iter();
+    let guesses: Vec<Value> = guesses
+        .map(|it| json!({ "what": it.what, "value": it.value, "because": it.because, "key": it.key, "doubtful": it.is_doubtful }))
+        .collect();
+    (!guesses.is_empty()).then(|| ("inferred".to_string(), guesses.into()))
 }
 
 /// Differences from the schema since the start: cells of the source, and columns that were left out of what others sent.

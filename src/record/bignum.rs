@@ -111,6 +111,21 @@ pub(super) fn unmarked(text: &str) -> Option<CborValue> {
     of_digits(text.strip_prefix(MARK.as_str())?)
 }
 
+/// Turns the texts that [`marked`] made of integers back, for parsers that know nothing of them.
+#[cfg(feature = "json")]
+pub(crate) fn unmark(value: &mut CborValue) {
+    match value {
+        CborValue::Text(text) => {
+            if let Some(number) = unmarked(text) {
+                *value = number;
+            }
+        }
+        CborValue::Array(items) => items.iter_mut().for_each(unmark),
+        CborValue::Map(members) => members.iter_mut().for_each(|(_, member)| unmark(member)),
+        _ => {}
+    }
+}
+
 fn is_long_around(json: &[u8], at: usize) -> bool {
     let before = json[..at].iter().rev().take_while(|byte| byte.is_ascii_digit()).take(LONG).count();
     let behind = json[at..].iter().take_while(|byte| byte.is_ascii_digit()).take(LONG).count();

@@ -12,7 +12,9 @@ mod serial;
 #[cfg(test)]
 mod testing;
 
-pub(crate) use bignum::{as_big, of_digits};
+#[cfg(feature = "json")]
+pub(crate) use bignum::unmark;
+pub(crate) use bignum::{as_big, marked, of_digits};
 #[cfg(feature = "csv")]
 pub(crate) use body::RowWriter;
 pub use body::{Body, BodyError};
@@ -95,6 +97,12 @@ impl<V> Record<V> {
     /// Whether there is no column.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Values in the order of their columns.
+    #[cfg(feature = "json")]
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.0.values_mut()
     }
 
     /// Columns and values in order.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::narrowing::{self, Narrowing};
-use super::{Capabilities, Error, ErrorKind, Query, Result, Schema, Vista, WriteOp, Written};
+use super::{Capabilities, Error, ErrorKind, Inferred, Query, Result, Schema, Vista, WriteOp, Written};
 use crate::record::{Record, Rows};
 
 /// An opaque continuation: what `fetch_next` gives and takes.
@@ -48,6 +48,11 @@ pub trait TableShell: Send + Sync + 'static {
     /// Why the last list is held back, for people: the source looks half written, say. Must not do I/O.
     fn withheld(&self) -> Option<String> {
         None
+    }
+
+    /// What was found out by looking at the source, and not declared. Must not do I/O.
+    fn inferred(&self) -> Vec<Inferred> {
+        Vec::new()
     }
 
     /// Whether another source stands in the place of the one that was last listed as a whole: its rows may be others, so that

@@ -7,14 +7,16 @@ import sys
 from client import Socket, name_of, quoted, request
 
 url, files = sys.argv[1], sys.argv[2:]
-NULLS = {"NA", "N/A", "NaN", "null"}
+NULLS = {"NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None"}
 
 
 def source(path):
     """Rows of a file; cells of CSV files are texts."""
     if path.endswith(".json"):
         document = json.load(open(path))
-        return document["features"] if isinstance(document, dict) else document
+        if isinstance(document, dict):
+            return [feature["properties"] | {"id": feature["id"], "geometry": feature["geometry"]} for feature in document["features"]]
+        return document
     with open(path, newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file, delimiter="\t" if path.endswith(".tsv") else ","))
 

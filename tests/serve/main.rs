@@ -22,6 +22,7 @@ mod ops;
 mod process;
 #[cfg(unix)]
 mod purge;
+mod reading;
 #[cfg(unix)]
 mod readme;
 mod real;

@@ -157,10 +157,14 @@ async fn six_lines_of_configuration_bring_writes_and_webhooks() {
 fn a_file_that_cannot_be_read_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     for (name, content, said) in [
-        ("latin1.csv", &b"id,name\n1,Cr\xe8me\n"[..], "iconv -f WINDOWS-1252 -t UTF-8 latin1.csv > utf8.csv"),
-        ("title.csv", b"An export\nid,name\n1,a\n", "the first line must name the columns"),
-        ("twice.csv", b"id,name,name\n1,a,b\n", "rename one of them"),
-        ("notes.txt", b"id\n1\n", ".csv, .tsv, .json, .geojson, .ndjson and .jsonl are"),
+        (
+            "mixed.csv",
+            &b"id,name\n1,\xc3\xa9\n2,\xff\n3,\xfc\xc3\xbc\n"[..],
+            "iconv -f WINDOWS-1252 -t UTF-8 mixed.csv > utf8.csv",
+        ),
+        ("prose.txt", b"note\nhello, world\nbye, now\n", "the first line must name the columns"),
+        ("rows.json", b"[[1,2],[3,4]]", "[0] is not an object"),
+        ("notes.xls", b"id\n1\n", ".csv, .tsv, .tab, .txt, .json, .geojson, .ndjson and .jsonl are"),
     ] {
         std::fs::write(dir.path().join(name), content).unwrap();
         let output = crate::process::run(dir.path(), &["serve", name, "--listen", "127.0.0.1:0", "--cache", "memory"]);

@@ -160,15 +160,46 @@ pub(super) const KEYS: &[Said] = &[
     ("lens.events.bytes", "\"256MiB\"", "Their bytes."),
     ("lens.events.age", "\"24h\"", "For how long."),
     ("dio.*.source", REQUIRED, "See `[dio.NAME.source]`."),
-    ("dio.*.source.csv", "", "A CSV or TSV file."),
-    ("dio.*.source.json", "", "A JSON, GeoJSON or NDJSON file."),
-    ("dio.*.source.path", "found", "`json`: where in the file the rows are, like `/features`."),
+    ("dio.*.source.csv", "", "A CSV, TSV or text file, also as `.gz`."),
+    ("dio.*.source.json", "", "A JSON, GeoJSON or NDJSON file, also as `.gz`."),
+    (
+        "dio.*.source.path",
+        "found",
+        "`json`: where in the file the rows are, like `/posts`; `\"\"` is the whole of it. Elements of GeoJSON are then as they stand.",
+    ),
     ("dio.*.source.sqlite", "", "A SQLite database."),
     ("dio.*.source.table", "", "`sqlite`: the table."),
     (
         "dio.*.source.settle",
         "\"5s\"",
         "`csv`, `json`: how long a file that may be half written has to stay the same before it is believed.",
+    ),
+    (
+        "dio.*.source.separator",
+        "found",
+        "`csv`: what separates fields. Found: the one of comma, semicolon, tab and bar under which the first rows agree with the header.",
+    ),
+    (
+        "dio.*.source.header",
+        "found",
+        "`csv`: the line of the header, from 1. Found: the first line behind comments (`#`), titles and blank lines.",
+    ),
+    (
+        "dio.*.source.decimal",
+        "found",
+        "`csv`: the decimal mark; the other one groups digits. Found: by each column's cells, where `1.250` beside `1,20` is 1250.",
+    ),
+    (
+        "dio.*.source.null",
+        "those of pandas, and more",
+        "`csv`: words that mean null among numbers, booleans and dates: `[]` for none. Else `NA`, `N/A`, `n/a`, `NULL`, `null`, `NaN`, `nan`, \
+         `None`, `<NA>`, `#N/A`, `#NA`, `-NaN`, `-nan`, `1.#IND`, `1.#QNAN`, `\\N`, and Excel's errors like `#DIV/0!`; not `-`, `.` and `?`.",
+    ),
+    (
+        "dio.*.source.encoding",
+        "found",
+        "`csv`, `json`: `\"utf-8\"`, `\"windows-1252\"`, `\"shift_jis\"` and so on. Found: UTF-8, UTF-16 by its first bytes, \
+         windows-1252 where bytes are not UTF-8.",
     ),
     (
         "dio.*.source.journal_mode",
@@ -188,7 +219,7 @@ pub(super) const KEYS: &[Said] = &[
         "Time zone of dates and times that are written without an offset, by its IANA name: `Europe/Berlin`.",
     ),
     ("dio.*.columns.*.flags", "[]", "What it is for: `id`, `title`, `searchable`, `orderable`, `hidden`, `mandatory`."),
-    ("dio.*.null_values", "[]", "CSV cells that mean null in every column."),
+    ("dio.*.null_values", "[]", "CSV cells that mean null in every column, also of texts."),
     ("dio.*.write", "to the source", "See `[dio.NAME.write]`."),
     ("dio.*.write.sqlite", REQUIRED, "A SQLite database."),
     ("dio.*.write.table", REQUIRED, "Its table."),

@@ -1,3 +1,5 @@
+mod shapes;
+
 use tempfile::TempDir;
 
 use super::*;
@@ -132,18 +134,9 @@ async fn f31_a_row_that_cannot_be_decoded_is_left_out_and_counted_and_a_file_tha
 #[tokio::test]
 async fn faults_are_reported_with_their_place() {
     for (content, expected) in [
-        (
-            "",
-            "products.json is empty: an array of objects, one object per line, or an object with an array of objects is expected",
-        ),
-        (
-            "7",
-            "products.json holds no rows: an array of objects, one object per line, or an object with an array of objects is expected",
-        ),
-        (
-            r#"{"a":1}"#,
-            "products.json holds no rows: an array of objects, one object per line, or an object with an array of objects is expected",
-        ),
+        ("", "products.json is empty: {EXPECTED}"),
+        ("7", "products.json holds no rows: {EXPECTED}"),
+        ("{}", "products.json holds no rows: {EXPECTED}"),
         (r#"{"a":[{}],"b":[{}]}"#, "products.json has several arrays of objects: set path to one of \"/a\", \"/b\""),
         ("[{\"id\":1},\n{\"id\":}]", "products.json is not valid JSON: expected value at line 2 column 7"),
         ("[{\"id\":1}] x", "products.json is not valid JSON: trailing characters at line 1 column 12"),
@@ -156,11 +149,16 @@ async fn faults_are_reported_with_their_place() {
         (r#"[{"id":1},{"id":""}]"#, "products.json [1] has no id: \"id\" is empty. {ANOTHER_ID}"),
     ] {
         let fixture = Fixture::new(content);
-        let error = match fixture.open(JsonOptions::default()).await {
+        let options = JsonOptions { id: content.contains("id").then(|| "id".into()), ..JsonOptions::default() };
+        let error = match fixture.open(options).await {
             Ok(vista) => vista.list_values().await.unwrap_err(),
             Err(error) => error,
         };
-        assert_eq!(fixture.text(&error), expected.replace("{ANOTHER_ID}", ANOTHER_ID), "{content}");
+        assert_eq!(
+            fixture.text(&error),
+            expected.replace("{ANOTHER_ID}", ANOTHER_ID).replace("{EXPECTED}", rows::EXPECTED),
+            "{content}"
+        );
     }
     let fixture = Fixture::new(&format!("[{{\"id\":1,\"deep\":{}{}}}]", "[".repeat(100), "]".repeat(100)));
     let error = fixture.open(JsonOptions::default()).await.unwrap_err();

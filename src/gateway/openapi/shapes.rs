@@ -234,6 +234,16 @@ fn description() -> ObjectBuilder {
     let dropped = by_name(object([("rows", count().into()), ("first", text().into())])).description(Some(
         "Columns that upstream events brought and that were left out, since the start; absent if there are none.",
     ));
+    let guess = object([
+        ("what", text().into()),
+        ("value", text().into()),
+        ("because", text().into()),
+        ("key", text().description(Some("The key of the configuration that settles it.")).into()),
+        ("doubtful", of(Type::Boolean).into()),
+    ]);
+    let inferred = array(guess).description(Some(
+        "What was found out by looking at the source: separator, encoding, id, types that may surprise; absent if nothing was.",
+    ));
     object([
         ("name", text().into()),
         ("id", text().into()),
@@ -242,6 +252,7 @@ fn description() -> ObjectBuilder {
         ("capabilities", capabilities.into()),
         ("limits", limits.into()),
     ])
+    .property("inferred", inferred)
     .property("mismatches", mismatches)
     .property("dropped_columns", dropped)
 }

@@ -237,7 +237,7 @@ mod tests {
             ("1,234,567.5", Grouped, Some(Float(1_234_567.5))),
             ("1,250", Grouped, Some(Integer(1250))),
             ("18446744073709551616", Plain, Some(Float(18_446_744_073_709_551_616.0))),
-            ("18446744073709551615", Plain, None),
+            ("18446744073709551615", Plain, Some(Number::Wide)),
             ("9223372036854775808", Grouped, Some(Float(9_223_372_036_854_775_808.0))),
             ("007", Plain, None),
             ("00.5", Plain, None),

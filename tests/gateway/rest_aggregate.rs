@@ -96,5 +96,5 @@ async fn c2_what_cannot_be_computed_is_a_typed_refusal() {
     assert_eq!(app.json("POST", "/products/_aggregate", "{}").await.refusal(), (405, "method-not-allowed".into()));
     app.json("PATCH", "/products/1", &format!(r#"{{"price":{}}}"#, u64::MAX)).await;
     let sum = app.get("/products/_aggregate?select=sum(price)").await;
-    assert!(sum.refusal().0 >= 400 && sum.text().contains("greater than an integer"), "{}", sum.text());
+    assert!(sum.text().contains(r#""sum_price":184467440737095"#), "beyond 64 bits, with every digit: {}", sum.text());
 }

@@ -127,6 +127,11 @@ fn integers_of_any_size_keep_their_digits() {
     assert_eq!(ids(&server, "/d?order=n"), json!([2, 1]));
     let csv = server.request("GET", "/d?select=n", &[("accept", "text/csv")], "");
     assert_eq!(csv.body.lines().nth(1), Some(big));
+    std::fs::write(dir.path().join("c.csv"), format!("id,n,at\n1,{big},2023-01-29 12:00:00\n2,7,2023-01-30\n"))
+        .unwrap();
+    let files = Server::start(dir.path(), &["c.csv", "--cache", "memory"]);
+    assert_eq!(files.get("/c/1").body, format!("{{\"id\":1,\"n\":{big},\"at\":\"2023-01-29 12:00:00\"}}"));
+    assert_eq!(ids(&files, "/c?at=gt.2023-01-29T12:00:00Z"), json!([2]));
     let sum = server.get("/d/_aggregate?select=sum(n),max(n)");
     assert!(sum.body.contains(&format!("\"max_n\":{big}")), "{sum:?}");
 }

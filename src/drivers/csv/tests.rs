@@ -74,7 +74,12 @@ async fn files_are_understood_whatever_wrote_them() {
             r#"{"id":1,"name":"NA","price":null}|{"id":2,"name":"b","price":2.5}"#,
         ),
         ("zip codes", "id,zip\n1,00123\n2,90210\n", r#"{"id":1,"zip":"00123"}|{"id":2,"zip":"90210"}"#),
-        ("big integers", "id,n\n1,18446744073709551615\n", r#"{"id":1,"n":"18446744073709551615"}"#),
+        (
+            "wide integers",
+            "id,n\n1,123456789012345678901234567890\n2,7\n",
+            r#"{"id":1,"n":123456789012345678901234567890}|{"id":2,"n":7}"#,
+        ),
+        ("big integers", "id,n\n1,18446744073709551615\n", r#"{"id":1,"n":18446744073709551615}"#),
         ("named id", "price,product_id\n1,x\n1,y\n", r#"{"price":1,"product_id":"x"}|{"price":1,"product_id":"y"}"#),
         ("first unique column", "kind,sku\na,x\na,y\n", r#"{"kind":"a","sku":"x"}|{"kind":"a","sku":"y"}"#),
         ("row numbers", "kind\na\na\n", r#"{"id":1,"kind":"a"}|{"id":2,"kind":"a"}"#),

@@ -11,7 +11,7 @@ use super::fields::{Fields, Path};
 use super::json::{split_name, unquoted};
 use super::literal::nearest;
 use super::meter::Meter;
-use crate::record::{CborValue, Record, as_big};
+use crate::record::{CborValue, Record, as_big, of_digits};
 use crate::vista::{Column, ColumnType, Error, Result, Schema};
 
 /// Groups of one answer, at most.
@@ -431,7 +431,7 @@ impl Total {
                 let digits = digits.checked_add(scaled(self.integers, places)?)?;
                 Some(CborValue::Text(written(digits, places)))
             }
-            (None, None) => Some(CborValue::Integer(ciborium::value::Integer::try_from(self.integers).ok()?)),
+            (None, None) => of_digits(&self.integers.to_string()),
         }
     }
 

@@ -195,7 +195,12 @@ impl Reading {
 
     /// The first row that may be the header: those before it are titles, as far as the rows behind it show.
     fn find_header(&self) -> usize {
-        let titles = self.rows.iter().take(TITLES).take_while(|row| self.is_title(row)).count();
+        let before_blank = |at: usize| {
+            let next = self.rows.get(at + 1).is_some_and(|next| next.line > self.rows[at].line + 1);
+            next && self.rows[at].fields.len() < self.width
+        };
+        let is_title = |(at, row): &(usize, &Row)| self.is_title(row) || before_blank(*at);
+        let titles = self.rows.iter().enumerate().take(TITLES).take_while(is_title).count();
         if titles == 0 || titles >= self.rows.len() {
             return 0;
         }

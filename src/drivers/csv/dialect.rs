@@ -173,6 +173,7 @@ fn separator(line: &[u8]) -> Option<u8> {
 
 impl Reading {
     fn of(body: &[u8], delimiter: u8, whole: bool, movable: bool) -> Option<Reading> {
+        memchr::memchr(delimiter, body)?;
         let mut rows = rows(body, delimiter);
         if !whole && rows.len() > 1 && rows.len() < ROWS {
             // The last one goes on behind what was looked at.

@@ -34,7 +34,7 @@ fn told(options: &CsvOptions, inferred: &[Inferred]) -> CsvOptions {
         assert!(!guess.because.is_empty() && !guess.key.is_empty(), "{guess}");
         match guess.what.as_str() {
             "separator" => {
-                let byte = [b',', b';', b'\t', b'|'].into_iter().find(|byte| format!("{:?}", char::from(*byte)) == guess.value);
+                let byte = (0..128_u8).find(|byte| format!("{:?}", char::from(*byte)) == guess.value);
                 told.delimiter = byte.or(told.delimiter);
             }
             "header" => told.header = guess.value.strip_prefix("line ").and_then(|line| line.parse().ok()),

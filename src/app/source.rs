@@ -1,6 +1,7 @@
 //! From the configuration's words to Vistas and write routes.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub(super) fn spread(dios: Vec<DioSpec>) -> Vec<DioSpec> {
     let mut taken: HashSet<String> = dios.iter().map(|spec| spec.name.clone()).collect();
     let mut spread = Vec::new();
     for spec in dios {
-        let (path, names) = match &spec.source {
+        let (path, names): (PathBuf, Vec<String>) = match &spec.source {
             #[cfg(feature = "json")]
             Source::Json(path, None) => (path.clone(), crate::drivers::arrays(path)),
             _ => Default::default(),

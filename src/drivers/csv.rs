@@ -158,7 +158,9 @@ impl Studied {
         let value = trimmed(text);
         let null = value.is_empty() || options.null_values.iter().any(|null| null == text);
         if let Some(unique) = &mut self.unique {
-            unique.see((!null).then_some(value), || format!("line {}", reader.line()));
+            // A plus says nothing about a number.
+            let bare = value.strip_prefix('+').filter(|digits| is_canonical(digits)).unwrap_or(value);
+            unique.see((!null).then_some(bare), || format!("line {}", reader.line()));
         }
         if !null && options.is_null_word(value) {
             self.null_word.get_or_insert_with(|| (value.to_string(), reader.line()));
@@ -212,7 +214,8 @@ fn study(vista: &str, reader: &mut Reader<'_>, options: &CsvOptions, compares: b
         header.iter().zip(&studied).map(|(name, column)| column.survey.verdict(name, numbers)).collect();
     let found = header.iter().zip(&verdicts).map(|(name, verdict)| Column::new(name.as_str(), verdict.ty)).collect();
     let mut columns = declare(vista, found, &options.columns)?;
-    let of = |name: &str| columns.iter().zip(&studied).find(|(column, _)| &*column.name == name);
+    let places: HashMap<&str, usize> = header.iter().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
+    let of = |name: &str| places.get(name).map(|at| (&columns[*at], &studied[*at]));
     let unfit = |name: &str| of(name).and_then(|(_, column)| column.unique.as_ref()?.unfit(0));
     let may_stay = columns.iter().any(|column| is_id(vista, column) && unfit(&column.name).is_none());
     if !compares && options.id.is_none() && !may_stay {

@@ -230,7 +230,10 @@ pub(super) fn choose_id(
     }
     let mut plain = columns.iter().filter(|column| matches!(column.ty, ColumnType::String | ColumnType::Integer));
     if let Some(column) = plain.find(|column| unique(&column.name)) {
-        let because = format!("{refused}the first column without repetitions does, which may be chance");
+        let because = match refused.is_empty() {
+            true => "it is the first column without repetitions, which may be chance".to_string(),
+            false => format!("{refused}the first column without repetitions does, which may be chance"),
+        };
         return Ok((IdChoice::Column(column.name.to_string()), Some(guess(&column.name, because).doubtful())));
     }
     let because = format!(

@@ -23,6 +23,7 @@ mod regular;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(any(feature = "csv", feature = "json"))]
+#[cfg_attr(not(feature = "csv"), allow(dead_code, reason = "each format uses its part"))]
 mod text;
 
 #[cfg(feature = "csv")]

@@ -77,10 +77,9 @@ impl Dialect {
         let delimiter = best.as_ref().map_or(separators[separators.len() - 1], |best| best.delimiter);
         let mut skipped = (before.bytes as u64, before.lines);
         let mut above = before.what;
-        if let Some(best) = best.as_ref().filter(|best| best.header > 0) {
-            let header = &best.rows[best.header];
+        if let Some(header) = best.as_ref().map(|best| &best.rows[best.header]).filter(|header| header.at > 0) {
             skipped = (skipped.0 + header.at as u64, skipped.1 + physical(&body[..header.at]).count() as u64);
-            above = Some("titles");
+            above = if best.as_ref().is_some_and(|best| best.header > 0) { Some("titles") } else { above };
         } else if let Some(comment) = before.last_comment.filter(|_| movable)
             && best.as_ref().is_some_and(|best| best.takes_header(&start[comment.0..before.bytes]))
         {
@@ -99,7 +98,7 @@ impl Dialect {
             quoted: is_quoted(line, delimiter),
             skipped,
             because,
-            above,
+            above: above.filter(|_| movable),
         }
     }
 }
@@ -127,7 +126,7 @@ impl Preamble {
             }
             match separator(text) {
                 Some(separator) if found.separator.is_none() => found.separator = Some(separator),
-                _ if header.is_some() => found.what = Some("lines above the header"),
+                _ if header.is_some() => {}
                 _ if text.starts_with(b"#") => found.what = Some("comments"),
                 _ if text.is_empty() => {}
                 _ => break,
@@ -173,6 +172,7 @@ fn separator(line: &[u8]) -> Option<u8> {
 
 impl Reading {
     fn of(body: &[u8], delimiter: u8, whole: bool, movable: bool) -> Option<Reading> {
+        memchr::memchr(delimiter, body)?;
         let mut rows = rows(body, delimiter);
         if !whole && rows.len() > 1 && rows.len() < ROWS {
             // The last one goes on behind what was looked at.
@@ -195,7 +195,12 @@ impl Reading {
 
     /// The first row that may be the header: those before it are titles, as far as the rows behind it show.
     fn find_header(&self) -> usize {
-        let titles = self.rows.iter().take(TITLES).take_while(|row| self.is_title(row)).count();
+        let before_blank = |at: usize| {
+            let next = self.rows.get(at + 1).is_some_and(|next| next.line > self.rows[at].line + 1);
+            next && self.rows[at].fields.len() < self.width
+        };
+        let is_title = |(at, row): &(usize, &Row)| self.is_title(row) || before_blank(*at);
+        let titles = self.rows.iter().enumerate().take(TITLES).take_while(is_title).count();
         if titles == 0 || titles >= self.rows.len() {
             return 0;
         }

@@ -1,7 +1,7 @@
 //! Records of a CSV file, each checked as it is read.
 
 use std::cell::OnceCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::path::Path;
 
@@ -129,16 +129,22 @@ impl<'a> Reader<'a> {
         let text = self.text()?;
         let own: Vec<&str> = (0..self.record.len()).map(|at| self.field(text, at)).collect::<Result<_>>()?;
         let mut taken: HashSet<String> = own.iter().map(|name| name.to_string()).collect();
-        let mut seen = HashSet::new();
+        let (mut seen, mut numbers) = (HashSet::new(), HashMap::new());
         let mut name = |(at, own): (usize, &str)| {
             let is_named = !own.trim().is_empty();
             if is_named && seen.insert(own.to_string()) {
                 return own.to_string();
             }
             let stem = if is_named { own.to_string() } else { format!("column_{}", at + 1) };
-            let numbered = (1_usize..).map(|number| format!("{stem}.{number}"));
-            let mut names = (!is_named).then(|| stem.clone()).into_iter().chain(numbered);
-            names.find(|name| taken.insert(name.clone())).unwrap_or_default()
+            if !is_named && taken.insert(stem.clone()) {
+                return stem;
+            }
+            // Numbers go on where the last one of that name ended: a header may have the same name everywhere.
+            let next = numbers.entry(stem.clone()).or_insert(1_usize);
+            let mut names = (*next..).map(|number| (number, format!("{stem}.{number}")));
+            let (number, name) = names.find(|(_, name)| taken.insert(name.clone())).unwrap_or_default();
+            *next = number + 1;
+            name
         };
         Ok(own.into_iter().enumerate().map(&mut name).collect())
     }
@@ -244,7 +250,7 @@ impl<'a> Reader<'a> {
             return false;
         }
         let row = || source.since(self.start.byte(), self.csv.position().byte());
-        self.empty_texts.get_or_init(|| empty_texts(row(), self.dialect.delimiter)).contains(&at)
+        self.empty_texts.get_or_init(|| empty_texts(row(), self.dialect.delimiter)).binary_search(&at).is_ok()
     }
 
     fn not_utf8(&self) -> Error {

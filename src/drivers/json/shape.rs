@@ -1,5 +1,6 @@
 //! Where the rows are in a document that is one object.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use super::rows::EXPECTED;
@@ -141,19 +142,17 @@ impl Shape {
 
 /// The column for the names of `members`, each a row; `None` if their `id`s are those names.
 pub(super) fn key_column(members: &Members) -> Option<String> {
-    let own = |value: &CborValue, column: &str| {
-        let cells = value.as_map()?;
-        cells.iter().find(|(name, _)| name.as_text() == Some(column)).map(|(_, cell)| cell.clone())
-    };
     let same = |(name, value): &(CborValue, CborValue)| {
-        own(value, "id").and_then(|id| id_from_value(&id)).is_some_and(|id| Some(&*id) == name.as_text())
+        let own = value.as_map().and_then(|cells| cells.iter().find(|(column, _)| column.as_text() == Some("id")));
+        own.and_then(|(_, id)| id_from_value(id)).is_some_and(|id| Some(&*id) == name.as_text())
     };
     if !members.is_empty() && members.iter().all(same) {
         return None;
     }
-    let free = |column: &String| members.iter().all(|(_, value)| own(value, column).is_none());
+    let columns = members.iter().filter_map(|(_, value)| value.as_map()).flatten();
+    let taken: HashSet<&str> = columns.filter_map(|(name, _)| name.as_text()).collect();
     let names = ["id", "key", "name"].map(str::to_string).into_iter();
-    names.chain((1..).map(|number| format!("key_{number}"))).find(free)
+    names.chain((1..).map(|number| format!("key_{number}"))).find(|name| !taken.contains(name.as_str()))
 }
 
 /// Pointers to arrays of objects in `members`, with the numbers of these.

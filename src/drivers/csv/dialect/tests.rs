@@ -46,6 +46,10 @@ fn the_header_is_found_under_comments_titles_and_blank_lines() {
         ("An export of 2024\n", "id,name\n1,a\n"),
         ("Sales, 2024;;\nof Friday;;\n;;\n", "id;name;price\n1;a;2\n2;b;3\n"),
         ("\"Data Source\",\"Bank\",\n\n\"Updated\",\"2020\",\n\n", "a,b,c,d,e,f\nx,y,z,u,1,2\nx,y,z,u,3,4\n"),
+        (
+            "\"Data Source\",\"Bank\",\n\n\"Updated\",\"2020\",\n\n",
+            "\"a\",\"b\",\"1960\",\"1961\",\nx,y,1,2,\nz,u,3,4,\n",
+        ),
         ("# seps\n", "a;b\n1;2\n"),
         ("", "#,Name,Type\n1,Bulbasaur,Grass\n2,Ivysaur,Grass\n"),
         ("##version 1\n", "#chrom\tpos\tid\nx\t1\ta\nx\t2\tb\n"),

@@ -45,6 +45,7 @@ async fn the_first_rows_tell_the_separator_and_the_header() {
             r#"{"id":1,"name":"a","column_3":null}|{"id":2,"name":"b","column_3":null}"#,
         ),
         ("a separator too many in rows", "id,name\n1,a,\n2,b,\n", r#"{"id":1,"name":"a"}|{"id":2,"name":"b"}"#),
+        ("a blank row above the header", ";;\nid;name;n\n1;a;2\n", r#"{"id":1,"name":"a","n":2}"#),
         ("names twice", "a,a,,a.1\n1,2,3,4\n", r#"{"a":1,"a.2":2,"column_3":3,"a.1":4}"#),
     ] {
         assert_eq!(served(content).await.0, expected, "{what}");
@@ -55,7 +56,7 @@ async fn the_first_rows_tell_the_separator_and_the_header() {
     let options = CsvOptions { delimiter: Some(b'/'), header: Some(2), ..CsvOptions::default() };
     let (rows, inferred) = served_as("x,y,z\nid/name\n1/a,b\n", options).await;
     assert_eq!(rows, r#"{"id":1,"name":"a,b"}"#);
-    assert_eq!(guess(&inferred, "separator"), None);
+    assert!(guess(&inferred, "separator").is_none() && guess(&inferred, "header").is_none(), "both were declared");
 }
 
 #[tokio::test]

@@ -46,48 +46,18 @@ export const parameter = (name) => (RESERVED.has(name) || /^(?:["_]|$)/.test(nam
 /** A column within `order` and `select`. @param {string} name */
 export const quoted = (name) => (/^[\w-]+$/.test(name) ? name : inQuotes(name));
 
+/** What `select` has between its commas. @param {string} select */
+const itemsOf = (select) => (select.match(/(?:"(?:[^"\\]|\\[^])*"|[^",])+/g) ?? []).map((item) => item.trim());
+
 /** The names within `select`; none that is renamed or a path, which are no columns. @param {string} select */
-export function namesOf(select) {
-  const items = select.match(/(?:"(?:[^"\\]|\\[^])*"|[^",])+/g) ?? [];
-  return items.map((item) => item.trim()).map((item) => (/^".*"$/s.test(item) ? item.slice(1, -1).replace(/\\([^])/g, "$1") : item));
-}
+export const namesOf = (select) =>
+  itemsOf(select).map((item) => (/^".*"$/s.test(item) ? item.slice(1, -1).replace(/\\([^])/g, "$1") : item));
 
-/** What a query has to select so that `id` is in the rows, which lead nowhere without. @param {string | null} select @param {string} id */
-export function withId(select, id) {
-  if (!select || select === "*" || namesOf(select).some((name) => name === id || name === "*")) return select;
-  return `${quoted(id)},${select}`;
-}
+/** Whether `select` has every column in the rows. @param {string} select */
+export const isAll = (select) => select === "" || itemsOf(select).includes("*");
 
-/** What a click on a header makes of the order: up, down, none. @param {string} order @param {string} name */
-export function nextOrder(order, name) {
-  const own = quoted(name);
-  if (order === own || order === `${own}.asc`) return `${own}.desc`;
-  return order === `${own}.desc` ? "" : own;
-}
-
-/** How a column is sorted. @param {string} order @param {string} name @returns {"ascending" | "descending" | "none"} */
-export function direction(order, name) {
-  const own = quoted(name);
-  if (order === own || order.startsWith(`${own},`) || order.startsWith(`${own}.asc`)) return "ascending";
-  return order.startsWith(`${own}.desc`) ? "descending" : "none";
-}
-
-/** A query for people to read: what needs no code stays as it is. @param {URLSearchParams} query */
-export const readable = (query) =>
-  [...query].map(([name, value]) => `${readablePart(name)}=${readablePart(value)}`).join("&");
-
-const readablePart = (/** @type {string} */ text) =>
-  encodeURIComponent(text).replace(/%(?:2C|22|28|29|2A|3A|2F)/g, (code) => (code === "%22" ? '"' : decodeURIComponent(code)));
-
-/** @param {string} url @param {boolean} guarded */
-export const asCurl = (url, guarded) =>
-  `curl '${url.replaceAll("'", "%27")}'${guarded ? ' -H "Authorization: Bearer $TOKEN"' : ""}`;
-
-/** @param {string} url @param {boolean} guarded */
-export function asFetch(url, guarded) {
-  const headers = guarded ? ", { headers: { Authorization: `Bearer ${token}` } }" : "";
-  return `await (await fetch(${JSON.stringify(url)}${headers})).json()`;
-}
+/** What a query has to select so that `id` is in the rows, which lead nowhere without. @param {string} select @param {string} id */
+export const withId = (select, id) => (isAll(select) || namesOf(select).includes(id) ? select : `${quoted(id)},${select}`);
 
 /** Ids that no path of the API can have: words of its own, and what browsers leave out of paths. @param {string} id */
 export const isWord = (id) => ["", ".", "..", "events", "live"].includes(id) || id.startsWith("_");

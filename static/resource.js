@@ -95,8 +95,9 @@ class View {
 
   /** The columns that are shown; the id always, because it leads to the row. @param {URLSearchParams} query */
   #choice(query) {
-    const names = queries.namesOf(query.get("select") ?? "");
-    if (!names.length || names.includes("*")) return this.columns;
+    const select = query.get("select") ?? "";
+    if (queries.isAll(select)) return this.columns;
+    const names = queries.namesOf(select);
     return this.columns.filter(({ name }) => name === this.id || names.includes(name));
   }
 
@@ -120,8 +121,7 @@ class View {
   #ask(query) {
     const shown = new URLSearchParams(query);
     for (const each of ["limit", "offset", "after"]) shown.delete(each);
-    const select = queries.withId(shown.get("select"), this.id);
-    if (select) shown.set("select", select);
+    if (shown.has("select")) shown.set("select", queries.withId(shown.get("select") ?? "", this.id));
     const asked = `${shown}`;
     if (asked === this.asked) return;
     this.asked = asked;

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { canBeEmpty, cell, kindOf, restored, shown, typed, visible } from "./static/cells.js";
 import { difference, isObject, Numeral, numeral, own, parse, pretty, same, write } from "./static/json.js";
-import { namesOf, parameter, parsePlace, placeOfRow, quoted, withId } from "./static/query.js";
+import { isAll, namesOf, parameter, parsePlace, placeOfRow, quoted, withId } from "./static/query.js";
 
 const NUMBERS = ["0", "-0", "-0.0", "1.50", "1e400", "1E+2", "9007199254740993", "-9223372036854775808", "18446744073709551615", "0.1000000000000000055511151231257827"];
 
@@ -124,7 +124,8 @@ test("names of columns are quoted so that each is found again, whatever is in it
   assert.deepEqual(namesOf("id,name, price"), ["id", "name", "price"]);
   assert.deepEqual(namesOf(""), []);
   assert.equal(withId('"a,id"', "id"), 'id,"a,id"');
-  assert.deepEqual([withId("name,id", "id"), withId("*", "id"), withId(null, "id"), withId("x", "the id")], ["name,id", "*", null, '"the id",x']);
+  assert.deepEqual([withId("name,id", "id"), withId("*", "id"), withId("", "id"), withId("x", "the id")], ["name,id", "*", "", '"the id",x']);
+  assert.deepEqual([isAll("a, *"), isAll('a,"*"'), isAll("")], [true, false, true]);
   assert.deepEqual(["a,b", '"a"', "_x", "limit", "", "sort"].map(parameter), ["a,b", '"\\"a\\""', '"_x"', '"limit"', '""', '"sort"']);
 });
 

@@ -59,6 +59,37 @@ export const isAll = (select) => select === "" || itemsOf(select).includes("*");
 /** What a query has to select so that `id` is in the rows, which lead nowhere without. @param {string} select @param {string} id */
 export const withId = (select, id) => (isAll(select) || namesOf(select).includes(id) ? select : `${quoted(id)},${select}`);
 
+/** What a click on a header makes of the order: up, down, none. @param {string} order @param {string} name */
+export function nextOrder(order, name) {
+  const own = quoted(name);
+  if (order === own || order === `${own}.asc`) return `${own}.desc`;
+  return order === `${own}.desc` ? "" : own;
+}
+
+/** How a column is sorted. @param {string} order @param {string} name @returns {"ascending" | "descending" | "none"} */
+export function direction(order, name) {
+  const own = quoted(name);
+  if (order === own || order.startsWith(`${own},`) || order.startsWith(`${own}.asc`)) return "ascending";
+  return order.startsWith(`${own}.desc`) ? "descending" : "none";
+}
+
+/** A query for people to read: what needs no code stays as it is. @param {URLSearchParams} query */
+export const readable = (query) =>
+  [...query].map(([name, value]) => `${readablePart(name)}=${readablePart(value)}`).join("&");
+
+const readablePart = (/** @type {string} */ text) =>
+  encodeURIComponent(text).replace(/%(?:2C|22|28|29|2A|3A|2F)/g, (code) => (code === "%22" ? '"' : decodeURIComponent(code)));
+
+/** @param {string} url @param {boolean} guarded */
+export const asCurl = (url, guarded) =>
+  `curl '${url.replaceAll("'", "%27")}'${guarded ? ' -H "Authorization: Bearer $TOKEN"' : ""}`;
+
+/** @param {string} url @param {boolean} guarded */
+export function asFetch(url, guarded) {
+  const headers = guarded ? ", { headers: { Authorization: `Bearer ${token}` } }" : "";
+  return `await (await fetch(${JSON.stringify(url)}${headers})).json()`;
+}
+
 /** Ids that no path of the API can have: words of its own, and what browsers leave out of paths. @param {string} id */
 export const isWord = (id) => ["", ".", "..", "events", "live"].includes(id) || id.startsWith("_");
 

@@ -11,6 +11,10 @@ import { chromium } from "playwright-core";
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const { CHROMIUM, DIORAMA, SHOTS, WORK } = process.env;
 
+/** Servers that a test which failed has left. */
+const running = new Set();
+process.on("exit", () => running.forEach((each) => each.kill("SIGKILL")));
+
 /** The demo, as a process. `configure` may change its configuration. */
 export class Server {
   constructor(configure = (text) => text) {
@@ -40,7 +44,11 @@ export class Server {
       this.prepare(this.folder);
     }
     this.process = spawn(DIORAMA, options, { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, DIORAMA_LOG: "error" } });
+    running.add(this.process);
     const text = await said(this.process, this.begun);
+    // It keeps no test waiting.
+    this.process.unref();
+    this.process.stdout.unref();
     this.url ??= text.match(/^listening on (.*)$/m)[1];
     this.listen = new URL(this.url).host;
     return this;
@@ -48,9 +56,11 @@ export class Server {
 
   /** Ends the process; `SIGKILL` as a crash would. */
   async stop(signal = "SIGTERM") {
+    this.process.ref();
     const ended = once(this.process, "exit");
     this.process.kill(signal);
     await ended;
+    running.delete(this.process);
   }
 
   async restart(signal) {

@@ -19,7 +19,8 @@ export async function documents(host, { parts: [name] }) {
   const url = URL.createObjectURL(file);
   host.replaceChildren(
     h("h1", null, `/${name}`),
-    h("p", { class: "actions" }, h("code", null, at(`/${name}`)), button("Copy", copy), link("Save", url, { download: name === "metrics" ? "metrics.txt" : name }), said),
+    h("p", { class: "actions" },
+      h("code", null, at(`/${name}`)), button("Copy", copy), link("Save", url, { download: name === "metrics" ? "metrics.txt" : name }), said),
     h("pre", { class: "document", tabIndex: 0, role: "region", "aria-label": `/${name}` }, readable(got)));
   return { end: () => URL.revokeObjectURL(url) };
 }

@@ -7,7 +7,7 @@ import { write } from "./json.js";
 /** @typedef {import("./query.js").Column} Column */
 
 /** What a control says of what is not there. */
-const ABSENT = { null: "null", undefined: "not there" };
+const ABSENT = { null: "null", undefined: "not set" };
 let count = 0;
 
 export class Field {
@@ -107,7 +107,8 @@ export class Field {
     const more = { id: this.id, name, readOnly: this.readOnly, autocomplete: "off", spellcheck: false };
     if (tag === "select") {
       const known = ["true", "false", "null"];
-      const all = [...(known.includes(text) ? [] : [text]), ...known].map((each) => /** @type {[string, string]} */ ([each, each || ABSENT.undefined]));
+      const other = known.includes(text) ? [] : [text];
+      const all = [...other, ...known].map((each) => /** @type {[string, string]} */ ([each, each || ABSENT.undefined]));
       this.#replace(select(all, text, { ...more, disabled: this.readOnly, onchange: () => this.#written() }));
       return;
     }

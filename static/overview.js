@@ -31,7 +31,8 @@ export async function overview(host, place, failed) {
       news.textContent = ready.status === "ready" ? "" : `The server is ${ready.status}.`;
     } catch (error) {
       if (isUnknown(error)) failed(error);
-      else news.textContent = error instanceof Problem ? `The server says: ${error.message}` : "The server cannot be reached; it is being tried again.";
+      else if (error instanceof Problem) news.textContent = `The server says: ${error.message}`;
+      else news.textContent = "The server cannot be reached; it is being tried again.";
     }
   };
   await update();

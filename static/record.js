@@ -99,7 +99,10 @@ class Editor {
     this.#renew(row, etag, this.#states);
   }
 
-  /** Fills the form with a version, but for what was written since it was in these `states`. @param {Row} row @param {string | undefined} etag @param {Map<string, string>} states */
+  /**
+   * Fills the form with a version, but for what was written since it was in these `states`.
+   * @param {Row} row @param {string | undefined} etag @param {Map<string, string>} states
+   */
   #renew(row, etag, states) {
     this.base = row;
     this.etag = etag;
@@ -141,7 +144,9 @@ class Editor {
         if (!this.isNew && same(before, value)) continue;
         changes[name] = this.isNew ? value : difference(before, value);
       } catch (error) {
-        field.fail(error instanceof RangeError ? `A change cannot make the member ${JSON.stringify(error.message)} null: leave it out, or write another value.` : /** @type {Error} */ (error).message);
+        const { message } = /** @type {Error} */ (error);
+        const isNull = error instanceof RangeError;
+        field.fail(isNull ? `A change cannot make the member ${JSON.stringify(message)} null: leave it out, or write another value.` : message);
         failed ??= field;
       }
     }

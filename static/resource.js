@@ -63,7 +63,8 @@ class View {
       h("div", { class: "tools" },
         h("div", { role: "search" }, field("Search", this.words.control)),
         h("div", { class: "wide" }, field("Query", this.written.control)),
-        menu(this.summary, this.columns.map(({ name, type }) => h("label", null, this.boxes.get(name), ` ${name}`, h("span", { class: "soft" }, ` ${type}`))))),
+        menu(this.summary, this.columns.map(({ name, type }) =>
+          h("label", null, this.boxes.get(name), ` ${name}`, h("span", { class: "soft" }, ` ${type}`))))),
       this.problem,
       this.grid.element,
     ];
@@ -111,7 +112,8 @@ class View {
     for (const head of this.heads.values()) head.show(query);
     if (chosen.map(({ name }) => name).join("\0") !== this.chosen.map(({ name }) => name).join("\0")) {
       this.chosen = chosen;
-      const row = (/** @type {"sort" | "filter"} */ part) => h("tr", { class: part === "filter" ? "filters" : undefined }, chosen.map(({ name }) => this.heads.get(name)?.[part]));
+      const row = (/** @type {"sort" | "filter"} */ part) =>
+        h("tr", { class: part === "filter" ? "filters" : undefined }, chosen.map(({ name }) => this.heads.get(name)?.[part]));
       staying(() => this.grid.setColumns(chosen, [row("sort"), row("filter")]));
     }
     this.#ask(query);

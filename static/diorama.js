@@ -6,8 +6,10 @@
  *
  * @typedef {Record<string, any>} Row
  * @typedef {string | URLSearchParams | Record<string, any>} Query
- * @typedef {{ token?: string, ifMatch?: string, wait?: number, headers?: Record<string, string>, signal?: AbortSignal }} Options
- *   `ifMatch`: change only this version (an ETag); `wait`: seconds to wait for the source.
+ * @typedef {{ parse(text: string): any, stringify(value: any): string }} Json
+ * @typedef {{ token?: string, ifMatch?: string, wait?: number, headers?: Record<string, string>, signal?: AbortSignal, json?: Json }} Options
+ *   `ifMatch`: change only this version (an ETag); `wait`: seconds to wait for the source; `json`: reads and writes rows in place of
+ *   JSON, which rounds numbers beyond 2^53.
  * @typedef {{ status: number, etag?: string, position?: string, operation?: string }} Told
  * @typedef {{ type: string, id?: string, seq?: number, position?: string, record?: Row, changed?: string[] } & Row} Frame
  * @typedef {"loading" | "live" | "offline" | "failed" | "closed"} Status
@@ -67,10 +69,10 @@ export const remove = (resource, id, options) => write("DELETE", resource, id, o
  * Follows the events of rows that match: each once and in order, or a `reset` frame that says to read again. Goes over a
  * WebSocket, or server-sent events, or polls; comes back by itself where it was.
  * @param {string} resource @param {Query} query
- * @param {{ since?: string, token?: string, onFrame: (frame: Frame, position: string) => void, onState?: (state: State) => void }} options
+ * @param {{ since?: string, token?: string, json?: Json, onFrame: (frame: Frame, position: string) => void, onState?: (state: State) => void }} options
  * @returns {{ close(): void, readonly position: string }}
  */
-export function subscribe(resource, query, { since = "now", token, onFrame, onState = () => {} }) {
+export function subscribe(resource, query, { since = "now", token, json, onFrame, onState = () => {} }) {
   const ended = new AbortController();
   let best = TRANSPORTS.length; // the first transport that has ever worked here
 
@@ -103,7 +105,7 @@ export function subscribe(resource, query, { since = "now", token, onFrame, onSt
     let error;
     try {
       const place = (/** @type {object=} */ more) => address(`${resource}/events`, query, { since, ...more });
-      await run(place, take, { token, signal: connection.signal });
+      await run(place, take, { token, json, signal: connection.signal });
     } catch (reason) {
       error = reason;
     }
@@ -141,13 +143,13 @@ export function subscribe(resource, query, { since = "now", token, onFrame, onSt
  * A change of cells that the order does not look at is made in place; after any other that concerns the query, the rows are read
  * again, once for all that came meanwhile. Rows are never changed, but replaced.
  * @param {string} resource @param {Query} query
- * @param {{ token?: string, onChange: (rows: Row[], about: { total: number, offset: number, position?: string, frames: Frame[] }) => void,
+ * @param {{ token?: string, json?: Json, onChange: (rows: Row[], about: { total: number, offset: number, position?: string, frames: Frame[] }) => void,
  *   onState?: (state: State) => void, onFrame?: (frame: Frame) => void }} options
  * @returns {{ close(): void, move(offset: number, limit: number): void, readonly rows: Row[], readonly total: number }}
  */
-export function live(resource, query, { token, onChange, onState = () => {}, onFrame = () => {} }) {
+export function live(resource, query, { token, json, onChange, onState = () => {}, onFrame = () => {} }) {
   const ended = new AbortController();
-  const options = { token, signal: ended.signal };
+  const options = { token, json, signal: ended.signal };
   const asked = address(resource, query).searchParams;
   let moved = false; // while rows of another page were being read
   const order = ["order", "_sort", "sort"].map((name) => asked.get(name) ?? "").join();
@@ -182,7 +184,7 @@ export function live(resource, query, { token, onChange, onState = () => {}, onF
     const { id, record, changed, type } = frame;
     if (type !== "RecordChanged" || !plain || !record || !changed?.every((name) => !order.includes(name))) return false;
     // Other ids may be written otherwise in their row.
-    if (!rows.every((row) => typeof row[idColumn] === "string" || Number.isSafeInteger(row[idColumn]))) return false;
+    if (!rows.every((row) => isExact(row[idColumn]))) return false;
     rows = rows.map((row) => (String(row[idColumn]) === id ? record : row));
     return true;
   }
@@ -230,7 +232,7 @@ export function live(resource, query, { token, onChange, onState = () => {}, onF
     if (ended.signal.aborted) return;
     change();
     caughtUp();
-    events ??= subscribe(resource, filter, { since: position, token, onFrame: take, onState: (state) => onState((stream = state)) });
+    events ??= subscribe(resource, filter, { since: position, token, json, onFrame: take, onState: (state) => onState((stream = state)) });
     // Bursts are read once.
     timer = setTimeout(drain, 100);
     reading = false;
@@ -264,6 +266,8 @@ export function live(resource, query, { token, onChange, onState = () => {}, onF
 
 const OF_LISTS = "order limit offset after _sort _order _page _limit _start _end _per_page sort range explain".split(" ");
 const CHANGES = new Set(["RecordInserted", "RecordChanged", "RecordRemoved", "Invalidated", "reset"]);
+/** Whether an id is the text of its value. A number that is an object comes from another JSON, and knows its own text. @param {any} id */
+const isExact = (id) => typeof id === "string" || Number.isSafeInteger(id) || (typeof id === "object" && /^-?\d+$/.test(id));
 /** Refusals that trying again does not help. */
 const FINAL = new Set([400, 401, 403, 404, 405, 406, 414]);
 
@@ -278,12 +282,12 @@ const TRANSPORTS = [
 ];
 
 /** @type {Run} */
-function overSocket(place, take, { token, signal }) {
+function overSocket(place, take, { token, json = JSON, signal }) {
   const url = place();
   url.protocol = url.protocol.replace("http", "ws");
   const bearer = token && `bearer.${btoa(token).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "")}`;
   const socket = new WebSocket(url, ["diorama.v1+json", bearer ?? []].flat());
-  socket.onmessage = ({ data }) => take(JSON.parse(data));
+  socket.onmessage = ({ data }) => take(json.parse(data));
   return new Promise((done) => {
     socket.onclose = done;
     signal?.addEventListener("abort", () => done(socket.close()));
@@ -302,7 +306,7 @@ async function overStream(place, take, options) {
     for (const event of events) {
       const field = (/** @type {string} */ name) => event.match(`(?:^|\n)${name}: (.*)`)?.[1];
       const [data, position] = [field("data"), field("id")];
-      take(data ? JSON.parse(data) : position && { type: "heartbeat", position });
+      take(data ? (options.json ?? JSON).parse(data) : position && { type: "heartbeat", position });
     }
   }
 }
@@ -340,11 +344,11 @@ async function call(method, url, options, row) {
   const { status, headers } = response;
   const header = (/** @type {string} */ name) => headers.get(name) ?? undefined;
   const told = { status, etag: header("ETag"), position: header("Dio-Position"), operation: header("Dio-Operation") };
-  return { told, headers, body: status === 204 ? undefined : await response.json() };
+  return { told, headers, body: status === 204 ? undefined : (options?.json ?? JSON).parse(await response.text()) };
 }
 
 /** @param {string} method @param {URL} url @param {Options} [options] @param {Row} [row] */
-async function ask(method, url, { token, ifMatch, wait, headers, signal } = {}, row) {
+async function ask(method, url, { token, ifMatch, wait, headers, signal, json = JSON } = {}, row) {
   const all = {
     Accept: "application/json",
     ...(row && { "Content-Type": "application/json" }),
@@ -353,14 +357,14 @@ async function ask(method, url, { token, ifMatch, wait, headers, signal } = {}, 
     ...(wait && { Prefer: `wait=${wait}` }),
     ...headers,
   };
-  const response = await fetch(url, { method, headers: all, body: row && JSON.stringify(row), signal });
+  const response = await fetch(url, { method, headers: all, body: row && json.stringify(row), signal });
   if (response.ok) return response;
   const said = await response.json().catch(() => ({ detail: `the server answered ${response.status}` }));
   throw new Problem({ ...said, status: response.status });
 }
 
 /** Waits: longer after each failure, and not all clients at the same time. */
-function backoff(/** @type {number} */ failures) {
+export function backoff(/** @type {number} */ failures) {
   const longest = Math.min(15_000, 250 * 2 ** failures);
   return new Promise((done) => setTimeout(done, longest * (0.5 + Math.random() / 2)));
 }

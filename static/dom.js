@@ -15,7 +15,7 @@ export function h(tag, properties, ...children) {
     else if (name.includes("-") || ATTRIBUTES.has(name)) element.setAttribute(name, value);
     else Object.assign(element, { [name]: value });
   }
-  element.append(...children.flat().filter((child) => child !== undefined && child !== null && child !== false));
+  element.append(...children.flat(Infinity).filter((child) => child !== undefined && child !== null && child !== false));
   return element;
 }
 
@@ -37,9 +37,16 @@ export const select = (options, value, more) =>
 /** A word about a state. @param {string} word @param {"good" | "bad" | "soft" | "busy"} kind */
 export const badge = (word, kind) => h("span", { class: `badge ${kind}` }, word);
 
-/** What went wrong, as people are told. @param {any} error */
+/** What went wrong, as people are told; what the network does is a TypeError. @param {any} error */
 export const trouble = (error) =>
-  h("p", { class: "trouble", role: "alert" }, h("strong", null, error?.message ?? String(error)), error?.hint && ` ${error.hint}`);
+  h("p", { class: "trouble", role: "alert" },
+    h("strong", null, error instanceof TypeError ? "The server cannot be reached." : error?.message ?? String(error)), error?.hint && ` ${error.hint}`);
+
+/** What is being tried again, with what the server says about it. @param {any} error @param {string[]} reasons */
+export const failure = (error, reasons) =>
+  h("div", null, trouble(error),
+    reasons.length > 0 && h("ul", null, reasons.map((reason) => h("li", null, reason))),
+    h("p", { class: "soft" }, "It is being tried again."));
 
 /** @param {string} title @param {...any} children */
 export const panel = (title, ...children) => h("section", { class: "panel" }, h("h2", null, title), ...children);
@@ -54,9 +61,6 @@ export const table = (about, columns, rows) =>
     h("table", { class: "plain" },
       h("thead", null, h("tr", null, columns.map((name) => h("th", { scope: "col", class: name.startsWith("#") ? "number" : undefined }, name.replace("#", ""))))),
       h("tbody", null, rows)));
-
-/** The text of a cell. @param {unknown} value */
-export const cell = (value) => (value === null || value === undefined ? "" : typeof value === "object" ? JSON.stringify(value) : String(value));
 
 /** @param {number} value */
 export const number = (value) => value.toLocaleString("en").replaceAll(",", "\u202f");

@@ -1,39 +1,40 @@
 /** The events of a resource as they happen: filtered, paused, taken up from a position. */
 
-import { subscribe } from "./diorama.js";
-import { badge, button, field, h, select } from "./dom.js";
+import { Problem, subscribe } from "./diorama.js";
+import { badge, button, failure, field, h, select } from "./dom.js";
 import { readable } from "./query.js";
 import { eventLine } from "./record.js";
-import { at, options, read, segment } from "./session.js";
+import { at, isUnknown, options, read, segment } from "./session.js";
 
 /** Events that the page keeps. */
 const MOST = 500;
 
 /** @type {import("./explorer.js").Page} */
-export async function events(host, { parts, query }) {
+export async function events(host, { parts, query }, failed) {
   const names = Object.keys((await read("/")).resources);
   const name = parts[0] === "events" ? names[0] : parts[0];
-  const filter = new URLSearchParams(query);
-  filter.delete("since");
+  let filter = new URLSearchParams();
   let subscription = /** @type {ReturnType<typeof subscribe> | undefined} */ (undefined);
 
   const state = h("span", null);
   const place = h("output", { class: "code" });
+  const problem = h("div", null);
   const lines = h("ol", { class: "events" });
   const which = select(names.map((each) => [each, each]), name, {});
-  const words = h("input", { class: "code", value: readable(filter), placeholder: "price=lt.300&ops=insert,delete", spellcheck: false, autocapitalize: "off" });
-  const from = h("input", { class: "code", value: query.get("since") ?? "", placeholder: "now", spellcheck: false, autocapitalize: "off", list: "positions" });
+  // What is written here is followed when the button is pressed; the URL says what is followed.
+  const words = h("input", { class: "code", placeholder: "price=lt.300&ops=insert,delete", spellcheck: false, autocapitalize: "off" });
+  const from = h("input", { class: "code", placeholder: "now", spellcheck: false, autocapitalize: "off", list: "positions" });
   const toggle = button("Pause", () => (subscription ? pause() : follow(from.value || place.textContent)));
   const onsubmit = (/** @type {Event} */ event) => {
     event.preventDefault();
     const next = new URLSearchParams(words.value);
     if (from.value) next.set("since", from.value);
     const text = readable(next);
-    const target = `#/${segment(which.value)}/events${text && `?${text}`}`;
-    if (target === location.hash) window.dispatchEvent(new HashChangeEvent("hashchange"));
-    else location.hash = target;
+    const before = location.hash;
+    location.hash = `#/${segment(which.value)}/events${text && `?${text}`}`;
+    if (location.hash === before) window.dispatchEvent(new HashChangeEvent("hashchange"));
   };
-  host.append(
+  host.replaceChildren(
     h("div", { class: "title" }, h("h1", null, `Events of ${name}`), h("p", null, state, " at ", place)),
     h("form", { class: "tools", onsubmit },
       field("Resource", which),
@@ -41,18 +42,20 @@ export async function events(host, { parts, query }) {
       field("From position", from),
       h("datalist", { id: "positions" }, ["now", "earliest"].map((value) => h("option", { value }))),
       h("div", { class: "actions" }, button("Follow", () => {}, { type: "submit", class: "primary" }), toggle)),
-    lines,
+    problem, lines,
   );
 
   const show = (/** @type {string} */ word, /** @type {"good" | "busy" | "soft"} */ kind) => state.replaceChildren(badge(word, kind));
 
   /** @param {string} since */
   function follow(since) {
+    subscription?.close();
     toggle.textContent = "Pause";
-    subscription = subscribe(at(`/${segment(name)}`), filter, {
+    const mine = subscribe(at(`/${segment(name)}`), filter, {
       ...options(),
       since: since || "now",
       onFrame(frame, position) {
+        if (subscription !== mine) return;
         place.textContent = position;
         const isEvent = /^[A-Z]/.test(frame.type);
         if (!isEvent && frame.type !== "reset") return;
@@ -60,11 +63,17 @@ export async function events(host, { parts, query }) {
         lines.prepend(item);
         while (lines.children.length > MOST) lines.lastChild?.remove();
       },
-      onState: ({ status, transport }) => {
-        if (status !== "closed") show(status, status === "live" ? "good" : "busy");
+      onState({ status, transport, error }) {
+        if (status === "closed" || (subscription && subscription !== mine)) return;
+        if (isUnknown(error)) return failed(error);
+        show(status, status === "live" ? "good" : "busy");
         state.title = transport ?? "";
+        // Only the transports that read an answer can say why.
+        if (status === "live") problem.replaceChildren();
+        else if (error instanceof Problem) problem.replaceChildren(failure(error, []));
       },
     });
+    subscription = mine;
   }
 
   function pause() {
@@ -75,6 +84,17 @@ export async function events(host, { parts, query }) {
     show("paused", "soft");
   }
 
-  follow(query.get("since") ?? "now");
-  return () => subscription?.close();
+  /** Follows what a query says. @param {URLSearchParams} query */
+  function begin(query) {
+    filter = new URLSearchParams(query);
+    filter.delete("since");
+    if (document.activeElement !== words) words.value = readable(filter);
+    if (document.activeElement !== from) from.value = query.get("since") ?? "";
+    problem.replaceChildren();
+    lines.replaceChildren();
+    follow(query.get("since") ?? "now");
+  }
+
+  begin(query);
+  return { end: () => subscription?.close(), change: (place) => begin(place.query) };
 }

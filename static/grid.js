@@ -1,6 +1,8 @@
 /** A table of which only the rows in sight are there: it asks for others while it is scrolled. */
 
-import { cell, h } from "./dom.js";
+import { cell, visible } from "./cells.js";
+import { h } from "./dom.js";
+import { own } from "./json.js";
 
 /** @typedef {import("./diorama.js").Row} Row */
 
@@ -15,6 +17,7 @@ export class Grid {
   #offset = 0;
   #total = 0;
   #columns = /** @type {import("./query.js").Column[]} */ ([]);
+  #anew = true;
 
   /**
    * @param {{ label: string, id: string, href: (id: string) => string, onMove: (offset: number, limit: number) => void }} about
@@ -38,6 +41,12 @@ export class Grid {
     this.sizes.disconnect();
   }
 
+  /** What is shown next is another list: from its beginning, and no change of this one. */
+  begin() {
+    this.#anew = true;
+    this.element.scrollTop = 0;
+  }
+
   /** @param {import("./query.js").Column[]} columns @param {HTMLElement[]} head rows of the header */
   setColumns(columns, head) {
     this.#columns = columns;
@@ -51,6 +60,7 @@ export class Grid {
     }));
     this.table.querySelector("colgroup")?.remove();
     this.table.prepend(group);
+    if (this.#rows.length) this.show(this.#rows, this.#offset, this.#total);
   }
 
   /**
@@ -59,7 +69,8 @@ export class Grid {
    * @returns {number} rows with cells that differ.
    */
   show(rows, offset, total, entered = new Set()) {
-    const before = new Map(this.#rows.map((row) => [this.#idOf(row), row]));
+    const before = new Map((this.#anew ? [] : this.#rows).map((row) => [this.#idOf(row), row]));
+    const isNew = (/** @type {string} */ id) => !this.#anew && entered.has(id) && !before.has(id);
     this.#rows = rows;
     this.#offset = offset;
     this.#total = total;
@@ -68,15 +79,16 @@ export class Grid {
     const line = (/** @type {Row} */ row, /** @type {number} */ at) => {
       const id = this.#idOf(row);
       const old = before.get(id);
-      const differs = (/** @type {string} */ name) => old !== undefined && old !== row && cell(old[name]) !== cell(row[name]);
+      const differs = (/** @type {string} */ name) => old !== undefined && old !== row && cell(own(old, name)) !== cell(own(row, name));
       if (columns.some(({ name }) => differs(name))) changed += 1;
-      return h("tr", { "aria-rowindex": offset + at + 2, class: entered.has(id) && !old ? "entered" : undefined },
+      return h("tr", { "aria-rowindex": offset + at + 2, class: isNew(id) ? "entered" : undefined },
         columns.map((column) => this.#cell(row, id, column, differs(column.name))));
     };
     const focused = this.body.contains(document.activeElement) && document.activeElement?.getAttribute("href");
     // Before the rows change: a table that is shorter for a moment is scrolled back.
     this.#place();
     this.body.replaceChildren(...rows.map(line));
+    this.#anew = false;
     if (focused) this.body.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
     this.table.setAttribute("aria-rowcount", String(total + 1));
     return changed;
@@ -84,17 +96,17 @@ export class Grid {
 
   /** @param {Row} row @param {string} id @param {import("./query.js").Column} column @param {boolean} differs */
   #cell(row, id, column, differs) {
-    const value = row[column.name];
+    const value = own(row, column.name);
     const text = cell(value);
     const kind = [isNumeric(column) && "number", differs && "flash", (value === null || value === undefined) && "null"];
     const classes = kind.filter(Boolean).join(" ") || undefined;
     if (column.name !== this.about.id) return h("td", { class: classes, title: text.length > 24 ? text : undefined }, text);
-    return h("th", { scope: "row", class: classes }, h("a", { href: this.about.href(id) }, text));
+    return h("th", { scope: "row", class: classes }, h("a", { href: this.about.href(id) }, visible(text)));
   }
 
   /** @param {Row} row */
   #idOf(row) {
-    return String(row[this.about.id]);
+    return String(own(row, this.about.id));
   }
 
   #visible() {

@@ -2,7 +2,7 @@
 
 import { button, h, select, trouble } from "./dom.js";
 import { operationTable } from "./record.js";
-import { every, read, segment, send } from "./session.js";
+import { every, isUnknown, read, segment, send } from "./session.js";
 
 const SECONDS = 2;
 const STATES = /** @type {[string, string][]} */ ([
@@ -10,29 +10,35 @@ const STATES = /** @type {[string, string][]} */ ([
 ]);
 
 /** @type {import("./explorer.js").Page} */
-export async function operations(host, { query }) {
+export async function operations(host, { query }, failed) {
   const names = Object.keys((await read("/")).resources);
-  const [state, dio] = ["state", "dio"].map((name) => query.get(name) ?? "");
   const body = h("div", { "aria-live": "polite" });
   const said = h("div", null);
   const go = () => {
     const next = Object.entries({ state: states.value, dio: dios.value }).filter(([, value]) => value);
     location.hash = `#/operations?${next.map(([name, value]) => `${name}=${segment(value)}`).join("&")}`;
   };
-  const states = select(STATES, state, { "aria-label": "State", onchange: go });
-  const dios = select([["", "every resource"], .../** @type {[string, string][]} */ (names.map((name) => [name, name]))], dio, { "aria-label": "Resource", onchange: go });
+  const states = select(STATES, "", { "aria-label": "State", onchange: go });
+  const dios = select([["", "every resource"], .../** @type {[string, string][]} */ (names.map((name) => [name, name]))], "", { "aria-label": "Resource", onchange: go });
+  let state = "";
+  let dio = "";
   let shown = "";
+  let turn = 0;
   const update = async (/** @type {boolean} */ anew) => {
+    turn += 1;
+    const mine = turn;
     try {
       const all = await read(`/operations?limit=200${state && `&state=${segment(state)}`}${dio && `&dio=${segment(dio)}`}`);
       const now = JSON.stringify(all);
-      // What has the focus is not taken away for nothing.
-      if (now === shown && !anew) return;
+      // What has the focus is not taken away for nothing; a later question has a newer answer.
+      if (mine !== turn || (now === shown && !anew)) return;
       shown = now;
-      body.replaceChildren(all.length ? operationTable(all, () => update(true)) : h("p", { class: "soft" }, "There are none."));
+      body.replaceChildren(all.length ? operationTable(all, () => update(true), true) : h("p", { class: "soft" }, "There are none."));
     } catch (error) {
+      if (mine !== turn) return;
       shown = "";
-      body.replaceChildren(trouble(error));
+      if (isUnknown(error)) failed(error);
+      else body.replaceChildren(trouble(error));
     }
   };
   const retryAll = button("Retry all parked", async () => {
@@ -44,7 +50,12 @@ export async function operations(host, { query }) {
       said.replaceChildren(trouble(error));
     }
   });
-  host.append(h("h1", null, "Operations"), h("div", { class: "tools" }, states, dios, h("div", { class: "actions" }, retryAll)), said, body);
-  await update(true);
-  return every(SECONDS, () => update(false));
+  const show = (/** @type {URLSearchParams} */ query) => {
+    states.value = state = query.get("state") ?? "";
+    dios.value = dio = query.get("dio") ?? "";
+    return update(true);
+  };
+  host.replaceChildren(h("h1", null, "Operations"), h("div", { class: "tools" }, states, dios, h("div", { class: "actions" }, retryAll)), said, body);
+  await show(query);
+  return { end: every(SECONDS, () => update(false)), change: (place) => show(place.query) };
 }

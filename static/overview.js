@@ -1,7 +1,8 @@
 /** All resources: how they are, in words and numbers. */
 
+import { Problem } from "./diorama.js";
 import { ago, badge, h, link, number } from "./dom.js";
-import { every, read, segment, text } from "./session.js";
+import { every, isUnknown, read, readiness, segment, text } from "./session.js";
 
 const SECONDS = 2;
 /** Moments that the plot of events shows. */
@@ -9,12 +10,12 @@ const MOMENTS = 40;
 const HEADS = [["Resource"], ["Rows", "number"], ["Health"], ["Last refresh"], ["Queue", "number"], ["Subscribers", "number"], ["Events"]];
 
 /** @type {import("./explorer.js").Page} */
-export async function overview(host) {
+export async function overview(host, place, failed) {
   const names = Object.keys((await read("/")).resources);
   const body = h("tbody", null);
   const news = h("p", { class: "soft", "aria-live": "polite" });
   const rates = new Map(names.map((name) => [name, new Rate()]));
-  host.append(
+  host.replaceChildren(
     h("h1", null, "Resources"),
     h("div", { class: "scroll", role: "region", "aria-label": "Resources", tabIndex: 0 },
       h("table", { class: "plain overview" },
@@ -28,16 +29,15 @@ export async function overview(host) {
       const row = (/** @type {string} */ name) => describe(name, ready.dios[name], (metric) => metrics.get(`${metric} ${name}`) ?? 0, rates.get(name));
       body.replaceChildren(...names.map(row));
       news.textContent = ready.status === "ready" ? "" : `The server is ${ready.status}.`;
-    } catch {
-      news.textContent = "The server cannot be reached; it is being tried again.";
+    } catch (error) {
+      if (isUnknown(error)) failed(error);
+      else if (error instanceof Problem) news.textContent = `The server says: ${error.message}`;
+      else news.textContent = "The server cannot be reached; it is being tried again.";
     }
   };
   await update();
-  return every(SECONDS, update);
+  return { end: every(SECONDS, update) };
 }
-
-/** `/readyz` says how things are also when it says no. */
-const readiness = () => read("/readyz").catch((problem) => (problem.dios ? problem : Promise.reject(problem)));
 
 /**
  * Samples of resources, by metric and resource.

@@ -2,7 +2,10 @@
 
 /** @typedef {{ name: string, type: string, flags: string[] }} Column */
 
-const RESERVED = new Set("order select limit offset after q or and not explain since snapshot records ids ops heartbeat wait".split(" "));
+/** What parameters of lists and of events are called. */
+const RESERVED = new Set((
+  "order select limit offset after q or and not not.or not.and explain range sort filter all " +
+  "since snapshot records ids ops heartbeat wait live").split(" "));
 
 /** What people choose from; the others of the API are written by hand. @type {[string, string][]} */
 const OPERATORS = [["eq", "="], ["neq", "≠"], ["gte", "≥"], ["gt", ">"], ["lte", "≤"], ["lt", "<"]];
@@ -35,11 +38,27 @@ export function formatFilter({ operator, value }) {
   return operator === "ilike" ? `ilike.*${value}*` : `${operator}.${value}`;
 }
 
+/** @param {string} name */
+const inQuotes = (name) => `"${name.replace(/["\\]/g, "\\$&")}"`;
+
 /** The parameter that filters a column. @param {string} name */
-export const parameter = (name) => (RESERVED.has(name) || name.startsWith("_") ? `"${name}"` : name);
+export const parameter = (name) => (RESERVED.has(name) || /^(?:["_]|$)/.test(name) ? inQuotes(name) : name);
 
 /** A column within `order` and `select`. @param {string} name */
-export const quoted = (name) => (/^[\w-]+$/.test(name) ? name : `"${name}"`);
+export const quoted = (name) => (/^[\w-]+$/.test(name) ? name : inQuotes(name));
+
+/** What `select` has between its commas. @param {string} select */
+const itemsOf = (select) => (select.match(/(?:"(?:[^"\\]|\\[^])*"|[^",])+/g) ?? []).map((item) => item.trim());
+
+/** The names within `select`; none that is renamed or a path, which are no columns. @param {string} select */
+export const namesOf = (select) =>
+  itemsOf(select).map((item) => (/^".*"$/s.test(item) ? item.slice(1, -1).replace(/\\([^])/g, "$1") : item));
+
+/** Whether `select` has every column in the rows. @param {string} select */
+export const isAll = (select) => select === "" || itemsOf(select).includes("*");
+
+/** What a query has to select so that `id` is in the rows, which lead nowhere without. @param {string} select @param {string} id */
+export const withId = (select, id) => (isAll(select) || namesOf(select).includes(id) ? select : `${quoted(id)},${select}`);
 
 /** What a click on a header makes of the order: up, down, none. @param {string} order @param {string} name */
 export function nextOrder(order, name) {
@@ -70,6 +89,15 @@ export const asCurl = (url, guarded) =>
 export function asFetch(url, guarded) {
   const headers = guarded ? ", { headers: { Authorization: `Bearer ${token}` } }" : "";
   return `await (await fetch(${JSON.stringify(url)}${headers})).json()`;
+}
+
+/** Ids that no path of the API can have: words of its own, and what browsers leave out of paths. @param {string} id */
+export const isWord = (id) => ["", ".", "..", "events", "live"].includes(id) || id.startsWith("_");
+
+/** The place of a row. @param {string} name of its resource @param {string} id */
+export function placeOfRow(name, id) {
+  const text = encodeURIComponent(id);
+  return `#/${encodeURIComponent(name)}/${isWord(id) ? `_row?id=${text}` : text}`;
 }
 
 /** A place of the explorer: the path and the query of the API that it shows. @param {string} hash */

@@ -1,7 +1,12 @@
 /** One row: its fields, what becomes of changes, and its history. */
 
-import { get, insert, patch, Problem, remove, subscribe } from "./diorama.js";
-import { badge, button, cell, clock, field, h, link, panel, select, since, table, trouble } from "./dom.js";
+import { cell, visible } from "./cells.js";
+import { insert, Problem } from "./diorama.js";
+import { badge, button, clock, h, link, panel, since, table, trouble } from "./dom.js";
+import { Field } from "./field.js";
+import { difference, own, pretty, same } from "./json.js";
+import { placeOfRow } from "./query.js";
+import { rowAt } from "./row.js";
 import { at, options, read, segment, send } from "./session.js";
 
 /** @typedef {import("./diorama.js").Row} Row */
@@ -11,20 +16,23 @@ import { at, options, read, segment, send } from "./session.js";
 const MOST = 200;
 
 /** @type {import("./explorer.js").Page} */
-export async function record(host, { parts: [name, id] }) {
+export async function record(host, { parts: [name, word], query }) {
   const path = `/${segment(name)}`;
+  const isNew = word === "_new";
+  const id = word === "_row" ? query.get("id") ?? "" : word;
   const schema = await read(`${path}/_schema`);
-  const editor = new Editor(schema, path, id);
-  host.append(h("p", null, link(`← ${name}`, `#${path}`)), h("h1", null, id === "_new" ? `New row of ${name}` : id), editor.element);
-  if (id === "_new") return editor.begin({}, undefined);
+  const row = rowAt(path, schema.id, id);
+  const { record, etag } = isNew ? {} : await row.get();
+  const editor = new Editor(schema, name, isNew ? undefined : id, row);
+  host.replaceChildren(
+    h("p", null, link(`← ${name}`, `#${path}`)), h("h1", null, isNew ? `New row of ${name}` : visible(id)), editor.element);
+  editor.begin(record ?? {}, etag);
+  if (isNew) return {};
 
-  const { record: row, etag } = await get(at(path), id, options());
-  editor.begin(row ?? {}, etag);
   const history = new History();
   host.append(panel("Operations", editor.operations.element), panel("History", history.element));
-  await editor.operations.find();
-  const events = subscribe(`${at(path)}/${segment(id)}`, "", {
-    ...options(),
+  editor.operations.find();
+  const events = row.subscribe({
     since: "earliest",
     onFrame(frame) {
       history.add(frame);
@@ -32,51 +40,89 @@ export async function record(host, { parts: [name, id] }) {
       if (frame.record || frame.type === "RecordRemoved" || frame.type === "reset") editor.look();
     },
   });
-  return () => events.close();
+  return { end: () => events.close() };
 }
 
-/** The form. It is filled with one version of the row, and saves what differs from that version only if it is the newest. */
+/** The form. It is filled with one version of the row, and saves what somebody changed in it only if that version is the newest. */
 class Editor {
-  /** @param {any} schema @param {string} path @param {string} id */
-  constructor(schema, path, id) {
-    this.path = path;
+  /** @param {any} schema @param {string} name @param {string | undefined} id @param {ReturnType<typeof rowAt>} row */
+  constructor(schema, name, id, row) {
+    this.name = name;
+    this.path = `/${segment(name)}`;
     this.id = id;
+    this.row = row;
     this.columns = /** @type {Column[]} */ (schema.columns);
     this.idColumn = schema.id;
-    this.refused = schema.capabilities.refused;
-    this.operations = new Operations(path, id);
+    this.operations = new Operations(this.path, id ?? "");
     this.news = h("div", { "aria-live": "polite" });
-    this.element = h("div", null);
     this.base = /** @type {Row} */ ({});
     this.etag = /** @type {string | undefined} */ (undefined);
-    this.controls = /** @type {Map<string, any>} */ (new Map());
-  }
-
-  get isNew() {
-    return this.id === "_new";
-  }
-
-  /** Fills the form with a version. @param {Row} row @param {string | undefined} etag */
-  begin(row, etag) {
-    this.base = row;
-    this.etag = etag;
-    this.controls = new Map(this.#all(row).map((column) => [column.name, this.#control(column, row[column.name])]));
-    const fields = [...this.controls].map(([name, control]) => field(name, control));
-    const canSave = !this.refused.includes(this.isNew ? "insert" : "update");
-    const canDelete = !this.isNew && !this.refused.includes("delete");
+    this.fields = /** @type {Map<string, Field>} */ (new Map());
+    this.place = h("div", { class: "fields" });
+    /** Answers are taken in the order in which they were asked for. */
+    this.turn = 0;
+    this.saving = false;
+    this.again = false;
+    /** Whether a newer version waits for somebody to leave a field. */
+    this.behind = false;
+    const refused = schema.capabilities.refused;
+    const canSave = !refused.includes(this.isNew ? "insert" : "update");
+    const canDelete = !this.isNew && !refused.includes("delete");
     const onsubmit = (/** @type {Event} */ event) => {
       event.preventDefault();
       this.#save();
     };
-    this.element.replaceChildren(
-      h("form", { class: "panel fields", onsubmit },
-        fields,
-        h("p", { class: "actions" },
-          canSave && button(this.isNew ? "Add" : "Save", () => {}, { type: "submit", class: "primary" }),
-          canDelete && button("Delete", () => this.#remove(), { class: "danger" }),
-          !canSave && h("span", { class: "soft" }, "This resource cannot be changed."))),
-      this.news,
-    );
+    this.form = h("form", { class: "panel", onsubmit, onfocusout: () => this.behind && setTimeout(() => this.look()), onkeydown: saveKey },
+      this.place,
+      h("p", { class: "actions" },
+        canSave && button(this.isNew ? "Add" : "Save", () => {}, { type: "submit", class: "primary" }),
+        canDelete && button("Delete", () => this.#remove(), { class: "danger" }),
+        !canSave && h("span", { class: "soft" }, "This resource cannot be changed.")));
+    this.element = h("div", null, this.form, this.news);
+  }
+
+  get isNew() {
+    return this.id === undefined;
+  }
+
+  get #changed() {
+    return [...this.fields.values()].some((field) => field.changed);
+  }
+
+  /** What is in the controls. */
+  get #states() {
+    return new Map([...this.fields].map(([name, field]) => [name, field.state]));
+  }
+
+  /** Fills the form with a version, whatever is in it. @param {Row} row @param {string | undefined} etag */
+  begin(row, etag) {
+    this.#renew(row, etag, this.#states);
+  }
+
+  /**
+   * Fills the form with a version, but for what was written since it was in these `states`.
+   * @param {Row} row @param {string | undefined} etag @param {Map<string, string>} states
+   */
+  #renew(row, etag, states) {
+    this.base = row;
+    this.etag = etag;
+    const columns = this.#all(row);
+    for (const [name, field] of this.fields) {
+      if (columns.some((column) => column.name === name) || field.changed) continue;
+      this.fields.delete(name);
+      field.element.remove();
+    }
+    for (const column of columns) {
+      const field = this.fields.get(column.name);
+      const value = own(row, column.name);
+      if (field) {
+        field.renew(value, states.get(column.name) ?? field.state);
+        continue;
+      }
+      const added = new Field(column, value, column.name === this.idColumn && !this.isNew);
+      this.fields.set(column.name, added);
+      this.place.append(added.element);
+    }
   }
 
   /** Columns of the schema, and what else the row has. @param {Row} row @returns {Column[]} */
@@ -86,75 +132,107 @@ class Editor {
     return [...this.columns, ...others.map((name) => ({ name, type: "json", flags: [] }))];
   }
 
-  /** @param {Column} column @param {unknown} value */
-  #control(column, value) {
-    const text = cell(value);
-    const readOnly = column.name === this.idColumn && !this.isNew;
-    const more = { name: column.name, "data-type": column.type, readOnly, autocomplete: "off" };
-    if (column.type === "boolean") {
-      return select([["", ""], ["true", "true"], ["false", "false"]], text, more);
-    }
-    if (column.type === "json" || text.length > 60) return h("textarea", { ...more, value: text, rows: 3 });
-    const inputMode = ["integer", "number", "decimal"].includes(column.type) ? "decimal" : "text";
-    return h("input", { ...more, value: text, inputMode });
-  }
-
-  /** What the form says and its version does not. */
+  /** What somebody changed in the form, by column; nothing if a field does not say a value. */
   #changes() {
-    const changes = /** @type {Row} */ ({});
-    for (const [name, control] of this.controls) {
-      if (control.value !== cell(this.base[name])) changes[name] = typed(control.value, control.dataset.type);
+    const changes = /** @type {Row} */ (Object.create(null));
+    let failed = /** @type {Field | undefined} */ (undefined);
+    for (const [name, field] of this.fields) {
+      field.fail("");
+      if (!field.changed) continue;
+      try {
+        const [before, value] = [own(this.base, name), field.read()];
+        if (!this.isNew && same(before, value)) continue;
+        changes[name] = this.isNew ? value : difference(before, value);
+      } catch (error) {
+        const { message } = /** @type {Error} */ (error);
+        const isNull = error instanceof RangeError;
+        field.fail(isNull ? `A change cannot make the member ${JSON.stringify(message)} null: leave it out, or write another value.` : message);
+        failed ??= field;
+      }
     }
-    return changes;
+    failed?.control.focus();
+    return failed ? undefined : changes;
   }
 
   async #save() {
+    if (this.saving) {
+      // What was written meanwhile is saved on top of it.
+      this.again = true;
+      return;
+    }
     const changes = this.#changes();
+    if (!changes) return this.news.replaceChildren(h("p", { class: "trouble", role: "alert" }, "Nothing was saved: a field is wrong."));
     if (!Object.keys(changes).length) return this.news.replaceChildren(h("p", { class: "soft" }, "Nothing has changed."));
+    const states = this.#states;
+    this.saving = true;
+    // What was asked for before is older than what comes of this.
+    this.turn += 1;
     await this.#try(async () => {
       if (this.isNew) {
         const { record } = await insert(at(this.path), changes, options());
-        location.hash = `#${this.path}/${segment(record?.[this.idColumn] ?? "")}`;
+        location.hash = placeOfRow(this.name, String(own(record ?? {}, this.idColumn) ?? ""));
         return;
       }
-      const done = await patch(at(this.path), this.id, changes, { ...options(), ifMatch: this.etag });
+      await this.row.patch(changes, this.etag);
       this.news.replaceChildren(h("p", { class: "soft" }, "Accepted."));
-      const newest = await get(at(this.path), this.id, options());
-      this.begin(newest.record ?? {}, newest.etag);
-      await this.operations.find();
-      return done;
-    }, changes);
+      const newest = await this.row.get();
+      this.#renew(newest.record ?? {}, newest.etag, states);
+      this.operations.find();
+    });
+    this.saving = false;
+    const { again, behind } = this;
+    this.again = false;
+    if (again && this.#changed) await this.#save();
+    else if (behind) await this.look();
   }
 
   #remove() {
     const sure = button("Delete this row", () => this.#try(async () => {
-      await remove(at(this.path), this.id, { ...options(), ifMatch: this.etag });
+      await this.row.remove(this.etag);
       location.hash = `#${this.path}`;
     }), { class: "danger" });
     this.news.replaceChildren(h("p", { class: "actions" }, sure, button("Keep it", () => this.news.replaceChildren())));
     sure.focus();
   }
 
-  /** @param {() => Promise<unknown>} act @param {Row} [changes] */
-  async #try(act, changes) {
+  /** @param {() => Promise<unknown>} act */
+  async #try(act) {
     try {
       await act();
     } catch (error) {
-      const conflict = error instanceof Problem && /** @type {any} */ (error).status === 412;
-      if (conflict) await this.#conflict(changes ?? {});
-      else this.news.replaceChildren(trouble(error), fieldErrors(error));
+      try {
+        const conflict = error instanceof Problem && /** @type {any} */ (error).status === 412;
+        if (conflict) await this.#conflict();
+        else this.#refused(error);
+      } catch (another) {
+        this.#refused(another);
+      }
     }
   }
 
-  /** Somebody was faster: both versions, and a choice. @param {Row} mine */
-  async #conflict(mine) {
-    const { record: theirs = {}, etag } = await get(at(this.path), this.id, options());
-    const names = [...this.controls.keys()].filter((name) => name in mine || cell(theirs[name]) !== cell(this.base[name]));
+  /** Says what was refused, beside its fields where it is about some. @param {any} error */
+  #refused(error) {
+    const others = Object.entries(error?.errors ?? {}).filter(([name, text]) => {
+      const field = this.fields.get(name);
+      field?.fail(String(text));
+      return !field;
+    });
+    this.news.replaceChildren(trouble(error), h("ul", null, others.map(([name, text]) => h("li", null, h("strong", null, name), ` ${text}`))));
+  }
+
+  /** Somebody was faster: both versions, and a choice. */
+  async #conflict() {
+    const { record: theirs = {}, etag } = await this.row.get();
+    const mine = this.#changes() ?? {};
+    const names = [...this.fields.keys()].filter((name) => name in mine || cell(own(theirs, name)) !== cell(own(this.base, name)));
+    const values = (/** @type {string} */ name) =>
+      [own(this.base, name), own(theirs, name), name in mine ? this.fields.get(name)?.read() : own(theirs, name)];
     const line = (/** @type {string} */ name) =>
-      h("tr", null, h("th", { scope: "row" }, name), ...[this.base, theirs, { ...theirs, ...mine }].map((row) => h("td", null, cell(row[name]))));
+      h("tr", null, h("th", { scope: "row" }, name),
+        values(name).map((value) => h("td", { class: value === null || value === undefined ? "null" : undefined }, cell(value))));
     const keep = () => {
-      this.begin(theirs, etag);
-      for (const [name, value] of Object.entries(mine)) this.controls.get(name).value = cell(value);
+      const untouched = new Map([...this.fields].map(([name, field]) => [name, field.changed ? "" : field.state]));
+      this.#renew(theirs, etag, untouched);
       this.news.replaceChildren();
       this.#save();
     };
@@ -169,40 +247,41 @@ class Editor {
         }))));
   }
 
-  /** The row may have changed: the form shows it, unless somebody is writing in it. */
+  /** Whether somebody writes, or is about to. */
+  get #isBusy() {
+    const active = document.activeElement;
+    return this.#changed || (this.form.contains(active) && active?.tagName !== "BUTTON");
+  }
+
+  /** The row may have changed: the form shows it, unless somebody is in one of its fields. */
   async look() {
-    if (Object.keys(this.#changes()).length) return;
-    const found = await get(at(this.path), this.id, options()).catch((error) => error);
+    this.behind = this.saving;
+    if (this.saving) return;
+    this.turn += 1;
+    const mine = this.turn;
+    const found = await this.row.get().catch((error) => error);
+    // A later question, or a save, has a newer answer.
+    if (mine !== this.turn) return;
     if (found instanceof Problem && /** @type {any} */ (found).status === 404) {
       this.news.replaceChildren(h("p", { class: "trouble", role: "alert" }, "This row is deleted."));
-    } else if (found.record && found.etag !== this.etag && !Object.keys(this.#changes()).length) {
-      const focused = /** @type {any} */ (document.activeElement)?.name;
-      const before = this.base;
-      this.begin(found.record, found.etag);
-      for (const [name, control] of this.controls) {
-        if (cell(before[name]) !== cell(found.record[name])) control.classList.add("flash");
-      }
-      if (focused) this.controls.get(focused)?.focus();
+      return;
+    }
+    if (!found.record || found.etag === this.etag) return;
+    this.behind = this.#isBusy;
+    if (this.behind) return;
+    const before = this.base;
+    this.begin(found.record, found.etag);
+    for (const [name, field] of this.fields) {
+      field.control.classList.toggle("flash", cell(own(before, name)) !== cell(own(found.record, name)));
     }
   }
 }
 
-/** The value of what was written into a field. @param {string} text @param {string} type */
-function typed(text, type) {
-  if (text === "") return null;
-  if (type === "boolean") return text === "true";
-  if (["integer", "number"].includes(type) && Number.isFinite(Number(text))) return Number(text);
-  if (type !== "json") return text;
-  try {
-    return JSON.parse(text);
-  } catch {
-    return text;
-  }
+/** In a control of several lines Enter begins a line; with Control it saves. @param {KeyboardEvent} event */
+function saveKey(event) {
+  const form = /** @type {any} */ (event.currentTarget);
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing) form.requestSubmit();
 }
-
-/** @param {any} error */
-const fieldErrors = (error) =>
-  h("ul", null, Object.entries(error?.errors ?? {}).map(([name, text]) => h("li", null, h("strong", null, name), ` ${text}`)));
 
 /** The writes of a row that have not just worked, and the newest one. */
 class Operations {
@@ -210,16 +289,15 @@ class Operations {
   constructor(path, id) {
     this.query = `/operations?dio=${path.slice(1)}&record=${segment(id)}&limit=10`;
     this.element = h("div", { "aria-live": "polite" });
-    this.told = h("p", { class: "soft" });
+    this.turn = 0;
   }
 
   async find() {
-    try {
-      const all = await read(this.query);
-      this.element.replaceChildren(all.length ? operationTable(all, () => this.find()) : h("p", { class: "soft" }, "No writes are remembered."));
-    } catch (error) {
-      this.element.replaceChildren(trouble(error));
-    }
+    this.turn += 1;
+    const mine = this.turn;
+    const found = await read(this.query).then(
+      (all) => (all.length ? operationTable(all, () => this.find()) : h("p", { class: "soft" }, "No writes are remembered.")), trouble);
+    if (mine === this.turn) this.element.replaceChildren(found);
   }
 }
 
@@ -231,9 +309,9 @@ const WORDS = /** @type {Record<string, string>} */ ({ queued: "pending", runnin
 
 /**
  * Writes, with what can be done about them.
- * @param {any[]} all @param {() => unknown} again called when something was done
+ * @param {any[]} all @param {() => unknown} again called when something was done @param {boolean} [ofAll] whether they are of several resources
  */
-export function operationTable(all, again) {
+export function operationTable(all, again, ofAll = false) {
   const act = (/** @type {string} */ text, /** @type {string} */ method, /** @type {string} */ path) =>
     button(text, async (/** @type {any} */ event) => {
       const place = event.target.parentElement;
@@ -248,14 +326,15 @@ export function operationTable(all, again) {
     h("tr", null,
       h("td", null, badge(WORDS[op.state] ?? op.state, KINDS[op.state] ?? "soft")),
       h("td", null, op.op),
-      h("td", null, op.record ? link(op.record, `#/${segment(op.dio)}/${segment(op.record)}`) : op.dio),
+      ofAll && h("td", null, link(op.dio, `#/${segment(op.dio)}`)),
+      h("td", null, typeof op.record === "string" ? link(visible(op.record), placeOfRow(op.dio, op.record)) : h("span", { class: "soft" }, "no single one")),
       h("td", { title: op.created }, since(op.created)),
       h("td", { class: "number" }, String(op.attempts)),
       h("td", null,
         op.error && h("span", { class: "why" }, op.error.detail ?? cell(op.error)),
         op.state === "parked" && h("span", { class: "actions" },
           act("Retry", "POST", `/operations/${op.id}/retry`), act("Discard", "DELETE", `/operations/${op.id}`))));
-  return table("Writes", ["State", "Write", "Row", "Accepted", "#Attempts", "Remarks"], all.map(line));
+  return table("Writes", ["State", "Write", ofAll ? "Resource" : [], "Row", "Accepted", "#Attempts", "Remarks"].flat(), all.map(line));
 }
 
 /** The events of one row, the newest first. */
@@ -293,8 +372,8 @@ export function eventLine(frame) {
         h("span", { class: "seq soft" }, String(frame.seq ?? "")), " ",
         h("time", { class: "soft" }, clock(frame.at)), " ",
         badge(frame.type, /** @type {any} */ (kind)), " ",
-        frame.id && h("strong", null, frame.id), " ",
+        frame.id !== undefined && h("strong", null, visible(frame.id)), " ",
         h("span", { class: "about" }, about), " ",
         h("span", { class: "soft" }, frame.origin ?? "")),
-      h("pre", { tabIndex: 0 }, JSON.stringify(frame, null, 2))));
+      h("pre", { tabIndex: 0 }, pretty(frame))));
 }

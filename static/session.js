@@ -1,31 +1,42 @@
 /** The server that this page came from, and the token that it may want. */
 
 import { list, Problem } from "./diorama.js";
+import { parse, write } from "./json.js";
 
 /** Where the gateway is: its address without a slash at the end. */
 export const base = new URL("..", import.meta.url).href.replace(/\/$/, "");
 
-/** What every request needs. */
-export const options = () => ({ token: sessionStorage.getItem("diorama.token") ?? undefined });
+const token = () => sessionStorage.getItem("diorama.token") ?? undefined;
+
+/** What every request for rows needs: a token, and numbers as they are written. */
+export const options = () => ({ token: token(), json: { parse, stringify: write } });
 
 /** @returns {Record<string, string>} */
 function bearer() {
-  const { token } = options();
-  return token ? { Authorization: `Bearer ${token}` } : {};
+  const known = token();
+  return known ? { Authorization: `Bearer ${known}` } : {};
 }
 
-/** @param {string} token Kept while the tab is open. */
-export const keepToken = (token) => sessionStorage.setItem("diorama.token", token);
+/** Whether there is a token. */
+export const hasToken = () => Boolean(token());
+
+/** Keeps a token while the tab is open, if the server knows it: else it throws what the server says. @param {string} given */
+export async function keepToken(given) {
+  // A header holds no others, and neither does a token.
+  if (/[^!-~]/.test(given)) throw new Problem({ detail: "the token is not known", hint: "It has characters that no token has.", status: 401 });
+  await list(at("/"), "", { token: given });
+  sessionStorage.setItem("diorama.token", given);
+}
 
 /** The address of an API path. @param {string} path */
 export const at = (path) => base + path;
 
 /**
- * The document at a path.
+ * The document at a path, which has no numbers that are rounded.
  * @param {string} path
  * @returns {Promise<any>}
  */
-export const read = async (path) => (await list(at(path), "", options())).rows;
+export const read = async (path) => (await list(at(path), "", { token: token() })).rows;
 
 /**
  * Sends what changes something that is no row.
@@ -40,11 +51,32 @@ export async function send(method, path, { body, headers } = {}) {
   return said;
 }
 
-/** The text at a path. @param {string} path */
-export async function text(path) {
+/**
+ * The text at a path, also that of an answer of one of the statuses `also`.
+ * @param {string} path @param {number[]} [also]
+ */
+export async function text(path, also = []) {
   const response = await fetch(at(path), { headers: bearer() });
-  if (!response.ok) throw new Problem({ detail: `the server answered ${response.status}`, status: response.status });
-  return response.text();
+  if (response.ok || also.includes(response.status)) return response.text();
+  const said = await response.json().catch(() => undefined);
+  throw new Problem({ detail: `the server answered ${response.status}`, ...said, status: response.status });
+}
+
+/** Whether the server is not there, or not yet able: what may be over when it is tried again. @param {any} error */
+export const isPassing = (error) =>
+  error instanceof TypeError || (error instanceof Problem && [429, 502, 503, 504].includes(/** @type {any} */ (error).status));
+
+/** @param {any} error */
+export const isUnknown = (error) => error instanceof Problem && /** @type {any} */ (error).status === 401;
+
+/** `/readyz` says how things are also when it says no. @returns {Promise<any>} */
+export const readiness = () => read("/readyz").catch((problem) => (problem.dios ? problem : Promise.reject(problem)));
+
+/** Why a resource cannot be read, as far as the server says. @param {string} name @returns {Promise<string[]>} */
+export async function reasons(name) {
+  const ready = await readiness().catch(() => undefined);
+  const dio = ready && Object.hasOwn(ready.dios, name) ? ready.dios[name] : undefined;
+  return dio && !dio.ready ? dio.reasons : [];
 }
 
 /** Writes into the path of a URL what is not meant as a part of it. @param {string} text */

@@ -30,21 +30,27 @@ macro_rules! files {
 
 /// The files, each with its type and text.
 const FILES: &[(&str, &str, &str)] = files! {
+    "cells.js": SCRIPT,
     "diorama.js": SCRIPT,
     "docs.css": STYLE,
     "docs.js": SCRIPT,
+    "documents.js": SCRIPT,
     "dom.js": SCRIPT,
     "events.js": SCRIPT,
     "explorer.css": STYLE,
     "explorer.js": SCRIPT,
+    "field.js": SCRIPT,
     "grid.js": SCRIPT,
+    "json.js": SCRIPT,
     "operations.js": SCRIPT,
     "overview.js": SCRIPT,
     "query.js": SCRIPT,
     "record.js": SCRIPT,
     "resource.js": SCRIPT,
+    "row.js": SCRIPT,
     "session.js": SCRIPT,
     "webhooks.js": SCRIPT,
+    "written.js": SCRIPT,
 };
 
 /// The files of Swagger UI that `/docs` needs, with their types.

@@ -420,6 +420,10 @@ impl Parser<'_> {
         for item in split_outside_quotes(value) {
             let item = SelectItem::parse(item).map_err(|error| ParamError::invalid("select", error.to_string()))?;
             let item = match item {
+                // It is out of its quotes already, and may have some of its own.
+                SelectItem::Column { column, alias } if Path::checked(&column, self.schema).is_ok() => {
+                    SelectItem::Column { column, alias }
+                }
                 SelectItem::Column { column, alias } => {
                     SelectItem::Column { column: self.required("select", &column)?.name, alias }
                 }

@@ -212,15 +212,25 @@ test("a signed test delivery is sent, listed with its effect, and replayed", asy
   await page.getByRole("link", { name: "products" }).first().click();
   await page.getByLabel("Secret").fill(readFileSync(`${server.folder}/webhook.secret`, "utf8").trim());
   await page.getByLabel("Body", { exact: true }).fill('{"op":"update","id":"espresso","partial":true,"new":{"price":265}}');
+  await page.getByText("it changes the rows of products").waitFor();
   await page.getByRole("button", { name: "Sign and send" }).click();
+  await page.getByText("This is no rehearsal").waitFor();
+  const posts = [];
+  page.on("request", (request) => request.method() === "POST" && posts.push(request.url()));
+  await page.getByRole("button", { name: "Leave it" }).click();
+  assert.deepEqual(posts, []);
+  await page.getByRole("button", { name: "Sign and send" }).click();
+  await page.getByRole("button", { name: "Send it" }).click();
   await page.locator("form").getByText("applied", { exact: true }).waitFor();
   await page.getByRole("button", { name: /^msg_/ }).click();
   await page.getByText('"price": 265').waitFor();
-  await page.getByRole("button", { name: "Replay" }).click();
+  await page.getByRole("button", { name: "Replay", exact: true }).click();
+  await page.getByRole("button", { name: "Replay it" }).click();
   await page.getByText(/tried 2 times/).waitFor();
   await look("deliveries");
   await page.getByLabel("Secret").fill("whsec_AAAA");
   await page.getByRole("button", { name: "Sign and send" }).click();
+  await page.getByRole("button", { name: "Send it" }).click();
   await page.getByRole("alert").waitFor();
 });
 
@@ -254,7 +264,11 @@ test("a token is asked for, and kept while the tab is open", async () => {
   await look("token");
   await page.getByLabel("Token").fill("another-token-of-16-bytes");
   await page.getByRole("button", { name: "Go on" }).click();
+  await shows("This token is wrong.");
   await shows("A token is required");
+  await page.getByLabel("Token").fill("kein Schlüssel");
+  await page.getByRole("button", { name: "Go on" }).click();
+  await shows("This token is wrong.");
   await page.getByLabel("Token").fill(process.env.EXPLORER_TOKEN);
   await page.getByRole("button", { name: "Go on" }).click();
   await page.getByRole("link", { name: "products", exact: true }).click();

@@ -1,7 +1,7 @@
 // A server of the demo, a browser, and waiting for what must become true.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -11,6 +11,10 @@ import { chromium } from "playwright-core";
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const { CHROMIUM, DIORAMA, SHOTS, WORK } = process.env;
 
+/** Servers that a test which failed has left. */
+const running = new Set();
+process.on("exit", () => running.forEach((each) => each.kill("SIGKILL")));
+
 /** The demo, as a process. `configure` may change its configuration. */
 export class Server {
   constructor(configure = (text) => text) {
@@ -18,6 +22,10 @@ export class Server {
     this.configure = configure;
     this.listen = "127.0.0.1:0";
     this.files = {};
+    /** What is made in its folder before it starts. */
+    this.prepare = (folder) => folder;
+    /** What it prints when it can be used. */
+    this.begun = /^ready/m;
   }
 
   async start() {
@@ -33,9 +41,14 @@ export class Server {
       const text = readFileSync(path, "utf8").replaceAll(/^refresh_every = .*$/gm, 'refresh_every = "1h"');
       writeFileSync(path, this.configure(text));
       for (const [name, text] of Object.entries(this.files)) writeFileSync(`${this.folder}/${name}`, text);
+      this.prepare(this.folder);
     }
     this.process = spawn(DIORAMA, options, { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, DIORAMA_LOG: "error" } });
-    const text = await said(this.process, /^ready/m);
+    running.add(this.process);
+    const text = await said(this.process, this.begun);
+    // It keeps no test waiting.
+    this.process.unref();
+    this.process.stdout.unref();
     this.url ??= text.match(/^listening on (.*)$/m)[1];
     this.listen = new URL(this.url).host;
     return this;
@@ -43,9 +56,11 @@ export class Server {
 
   /** Ends the process; `SIGKILL` as a crash would. */
   async stop(signal = "SIGTERM") {
+    this.process.ref();
     const ended = once(this.process, "exit");
     this.process.kill(signal);
     await ended;
+    running.delete(this.process);
   }
 
   async restart(signal) {
@@ -73,6 +88,27 @@ export async function said(process, pattern) {
     }
   }
   throw new Error(`the server ended: ${text}`);
+}
+
+/**
+ * Runs statements on a SQLite file, each an SQL text with its values: a blob is `{ blob: HEX }`, an integer beyond 2^53 a BigInt. Gives the
+ * rows of the last one; every cell with its type and exact bytes.
+ */
+export function sqlite(path, statements) {
+  const script = `
+import json, sqlite3, sys
+path, statements = json.load(sys.stdin)
+value = lambda v: bytes.fromhex(v["blob"]) if isinstance(v, dict) and "blob" in v else int(v["int"]) if isinstance(v, dict) else v
+exact = lambda v: ["null"] if v is None else ["blob", v.hex()] if isinstance(v, bytes) else ["real", v.hex()] if isinstance(v, float) else ["integer", str(v)] if isinstance(v, int) else ["text", v]
+with sqlite3.connect(path, timeout=30) as db:
+    for sql, values in statements:
+        rows = db.execute(sql, [value(v) for v in values]).fetchall()
+print(json.dumps([[exact(v) for v in row] for row in rows]))
+`;
+  const input = JSON.stringify([path, statements.map(([sql, values = []]) => [sql, values])], (_, value) => (typeof value === "bigint" ? { int: `${value}` } : value));
+  const done = spawnSync("python3", ["-c", script], { input, encoding: "utf8", maxBuffer: 64 << 20 });
+  if (done.status !== 0) throw new Error(done.stderr);
+  return JSON.parse(done.stdout);
 }
 
 export const launch = () => chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A real browser uses the client and the explorer of a running server: run.sh PATH-TO-DIORAMA. Exits with 77 where Chromium, npm or
 # Python is missing. Screenshots are left in target/browser. A second argument names one suite (docs), or the measurement with a million
-# rows (million), which is no part of the tests.
+# rows (million), which is no part of the tests. Random rows are edited for DIORAMA_EDIT_SECONDS (30), as SEED says.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 root="$(cd "$here/../.." && pwd)"

@@ -104,6 +104,24 @@ fn logic_nests_and_quotes() {
 }
 
 #[test]
+fn a_column_is_named_in_its_quotes_whatever_is_in_it() {
+    let names =
+        ["a,b", "a\"b", "\"a\"", "\"", "a.b", " a", "[a]", "(a)", "*", "a:b", "a->b", "a\\b", "a.desc", "limit"];
+    let columns = names.iter().map(|name| SchemaColumn::new(*name, ColumnType::String));
+    let schema = Schema::new("id", columns.chain([SchemaColumn::new("id", ColumnType::Integer)]).collect());
+    let quoted = names.map(|name| format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\"")));
+    let encoded: Vec<_> = quoted.iter().map(|name| crate::gateway::extract::segment(name)).collect();
+    let raw = format!("select={0}&order={0}&{1}=eq.x", encoded.join(","), encoded.join("=eq.x&"));
+    let query = parse(&raw, &schema, &ParamOptions::default()).unwrap_or_else(|error| panic!("{error:?}")).query;
+    let selected = query.select.iter().map(|item| match item {
+        SelectItem::Column { column, .. } => column.clone(),
+        SelectItem::Everything => "everything".to_string(),
+    });
+    assert_eq!(selected.collect::<Vec<_>>(), names);
+    assert_eq!(query.order.iter().map(|term| term.column.clone()).collect::<Vec<_>>(), names);
+}
+
+#[test]
 fn order_select_limit_and_search_are_read() {
     let asked =
         list("order=price.desc.nullsfirst,meta->size,name.asc&select=id,n:name,meta->size,*&limit=50&offset=10&q=a+b");

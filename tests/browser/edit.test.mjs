@@ -176,7 +176,7 @@ test("numbers are those of the source: in ids, links, filters, events, cells and
     await link.waitFor();
     assert.equal(await link.getAttribute("href"), `#/bigs/${id}`);
     await link.click();
-    assert.equal(await page.locator("h1").textContent(), id);
+    await page.locator("h1", { hasText: id }).waitFor();
     assert.equal(await control("number").inputValue(), id);
     await control("name").fill(`edited ${id}`);
     await save();

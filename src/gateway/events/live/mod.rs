@@ -47,7 +47,7 @@ use crate::scenery::{Generation, Shown, TableScenery, ValueScenery};
 use crate::vista::query::{Aggregation, Prepared};
 
 /// Bytes of the frames of changes that are kept, at most.
-const MOST_KEPT: usize = 512 << 10;
+const MOST_KEPT: usize = 256 << 10;
 /// Changes that are kept, at most.
 const MOST_CHANGES: usize = 256;
 /// Bytes of one change's frames, at most; the rows themselves are sent instead.

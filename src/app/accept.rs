@@ -155,7 +155,7 @@ struct Counted {
     patience: Duration,
     /// When that is over; `None` while it takes what it is sent.
     stalled: Option<Pin<Box<Sleep>>>,
-    /// What is said in place of a bare refusal, and how much of it was written.
+    /// Answer in place of a bare refusal, and how much of it was written.
     refusal: Option<(Vec<u8>, usize)>,
     _place: OwnedSemaphorePermit,
     _lease: Lease,

@@ -55,6 +55,10 @@ fn missing_folders(config: &Config) -> impl Iterator<Item = String> {
 /// [`check`] for a program that has served before: a source that is away may have a copy.
 pub(super) fn check_with(config: &Config, cached: bool) -> Result<(), Failure> {
     let hooks = config.webhooks.iter().filter_map(|spec| hooks::hook(spec).err());
+    let feeds = config.dios.iter().filter_map(|spec| {
+        let wrong = hooks::feed(spec.feed.as_ref()?).err()?;
+        Some(format!("[dio.{}.feed] {wrong}", spec.name))
+    });
     let missing = config
         .dios
         .iter()
@@ -91,6 +95,7 @@ pub(super) fn check_with(config: &Config, cached: bool) -> Result<(), Failure> {
         _ => None,
     };
     let wrong: Vec<String> = hooks
+        .chain(feeds)
         .chain(missing)
         .chain(pageless)
         .chain(unguarded)

@@ -15,7 +15,7 @@ pub struct DioSpec {
     pub source: Source,
     /// How long a source file that may be half written has to stay the same before it is believed.
     pub settle: Option<Duration>,
-    /// How a source file is written, where that is not to be found out.
+    /// Notation of a source file, where it is not to be found out.
     pub reading: ReadingSpec,
     /// The column that identifies rows.
     pub id: Option<String>,
@@ -75,10 +75,10 @@ pub struct DioSpec {
     pub feed: Option<FeedSpec>,
 }
 
-/// How a CSV or JSON file is written.
+/// Notation of a CSV or JSON file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadingSpec {
-    /// What separates fields.
+    /// Separator of fields.
     pub separator: Option<u8>,
     /// The line of the header, from 1.
     pub header: Option<u64>,
@@ -275,7 +275,7 @@ impl DioSpec {
     }
 }
 
-/// Where rows come from, how long a doubtful file has to stay the same, and how it is written.
+/// Origin of rows, time that a doubtful file has to stay the same, and its notation.
 fn source(name: &str, reader: &Reader<'_>) -> (Option<Source>, Option<Duration>, ReadingSpec) {
     if reader.place("source").is_none() {
         reader.problem(reader.at, format!("[dio.{name}] {SOURCE}"));

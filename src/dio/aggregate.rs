@@ -11,10 +11,10 @@ use crate::vista::query::{Aggregation, JsonRow, Meter};
 use crate::vista::{Error, Query, Result, Schema};
 
 /// The groups of an aggregation, one after the other.
-pub(crate) type Each<'a> = &'a mut dyn Iterator<Item = Result<Record>>;
+pub(crate) type GroupIter<'a> = &'a mut dyn Iterator<Item = Result<Record>>;
 
 impl Core {
-    /// What `page` makes of the groups that `asked` makes of the rows of `state` that pass the filter and search of `query`.
+    /// Groups the rows of `state` that pass the filter and search of `query`, and gives what `page` makes of the groups.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if only a part of the rows is held: no slice is summed up. [`Error::NotReady`] before the first copy.
@@ -26,7 +26,7 @@ impl Core {
         asked: &Arc<Aggregation>,
         schema: &Arc<Schema>,
         meter: &Arc<Meter>,
-        page: impl FnOnce(Each<'_>, &Meter) -> Result<T> + Send + 'static,
+        page: impl FnOnce(GroupIter<'_>, &Meter) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         if self.readable()? == Coverage::Partial {
             let what = "aggregate (its rows are only partly cached)";
@@ -46,7 +46,7 @@ impl Core {
         asked: &Arc<Aggregation>,
         schema: &Arc<Schema>,
         meter: &Arc<Meter>,
-        page: impl FnOnce(Each<'_>, &Meter) -> Result<T> + Send + 'static,
+        page: impl FnOnce(GroupIter<'_>, &Meter) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         // Of a mere number, no row is looked at.
         let limit = asked.is_count().then_some(0);

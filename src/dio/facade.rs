@@ -76,7 +76,7 @@ impl Core {
         self.pick_then(state, query, schema, meter, |picked, plan, _| Ok((picked, plan))).await
     }
 
-    /// What `then` makes of what [`Core::pick`] gives, as one piece of work.
+    /// Runs `then` on what [`Core::pick`] gives, as one piece of work.
     ///
     /// # Errors
     /// As [`Core::pick`], and what `then` says.

@@ -74,7 +74,7 @@ pub use write::{IdempotencyKey, Ticket, WriteOptions};
 pub use crate::hot::{Condition, OpError, OpId, Origin};
 
 pub(crate) use self::core::{Core, Glance};
-pub(crate) use aggregate::Each;
+pub(crate) use aggregate::GroupIter;
 pub(crate) use bucket::Bucket;
 pub(crate) use commit::{Committer, now};
 pub(crate) use coverage::Coverage;
@@ -179,7 +179,7 @@ impl Dio {
         Vista::new(Arc::clone(&core.name), shell)
     }
 
-    /// A Vista backed by this Dio: reads go through the cache, writes through the queue. Each call gives an independent
+    /// A Vista backed by this Dio: reads go through the cache, writes through the queue. GroupIter call gives an independent
     /// narrowing.
     pub fn vista(&self) -> Vista {
         let schema = self.schema();

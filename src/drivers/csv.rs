@@ -45,7 +45,7 @@ pub struct CsvOptions {
     pub null_values: Vec<String>,
     /// Words that mean null among numbers, booleans and dates; else those of pandas, `\N` and Excel's errors.
     pub null: Option<Vec<String>>,
-    /// What separates fields; else the one of comma, semicolon, tab and bar under which the rows agree with the header.
+    /// Separator of fields; else the one of comma, semicolon, tab and bar under which the rows agree with the header.
     pub delimiter: Option<u8>,
     /// The line of the header; else the first behind comments, titles and blank lines.
     pub header: Option<u64>,
@@ -68,7 +68,7 @@ struct Inner {
     options: CsvOptions,
     schema: Arc<Schema>,
     id: IdChoice,
-    /// How columns of numbers are written.
+    /// Notations of the columns of numbers.
     notations: HashMap<String, Notation>,
     inferred: Vec<Inferred>,
 }
@@ -120,7 +120,7 @@ fn encoding(options: &CsvOptions) -> Result<Option<&'static Encoding>> {
     options.encoding.as_ref().map(label).transpose()
 }
 
-/// What is learned of a file.
+/// Findings about a file.
 struct Learned {
     schema: Arc<Schema>,
     id: IdChoice,
@@ -143,11 +143,11 @@ fn learn(vista: &str, file: &Arc<SourceFile>, content: &mut Content, options: &C
     Ok(Csv(Arc::new(Inner { file: Arc::clone(file), options: options.clone(), schema, id, notations, inferred })))
 }
 
-/// What one column shows.
+/// Findings about one column.
 #[derive(Default)]
 struct Studied {
     survey: Survey,
-    /// Of columns that may be the id.
+    /// Kept for columns that may be the id.
     unique: Option<Uniqueness>,
     /// The first null word and its line.
     null_word: Option<(String, u64)>,
@@ -171,7 +171,7 @@ impl Studied {
 }
 
 impl CsvOptions {
-    /// Whether `text` means null where the other cells are not texts.
+    /// Tells whether `text` means null where the other cells are not texts.
     fn is_null_word(&self, text: &str) -> bool {
         match &self.null {
             Some(words) => words.iter().any(|word| word == text),
@@ -417,7 +417,7 @@ impl Inner {
     }
 }
 
-/// Whether the digits of an integer are those that JSON has for it.
+/// Tells whether the digits of an integer are those that JSON has for it.
 fn is_canonical(text: &str) -> bool {
     text.strip_prefix('-').unwrap_or(text).bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -38,7 +38,7 @@ impl Kinds {
         self.0 |= kinds.0;
     }
 
-    /// Whether these are cells of plain text.
+    /// Tells whether these are cells of plain text.
     pub(super) fn is_text(self) -> bool {
         self.0 & Kinds::TEXT != 0
     }
@@ -112,7 +112,13 @@ pub(super) fn cell(ty: ColumnType, notation: Notation, text: &str) -> Cell<'_> {
         }),
         ColumnType::Boolean => boolean(value).map(Cell::Bool),
         ColumnType::Date => is_date(value).then_some(Cell::Text(value.into())),
-        ColumnType::Datetime => is_datetime(value).then_some(Cell::Text(value.into())),
+        ColumnType::Datetime if is_date(value) || is_datetime(value) => Some(Cell::Text(value.into())),
+        // Seconds since 1970.
+        ColumnType::Datetime => match number(value, notation) {
+            Some(Number::Integer(integer)) => Some(Cell::Integer(integer)),
+            Some(Number::Float(float)) => Some(Cell::Float(float)),
+            Some(Number::Wide) | None => None,
+        },
         ColumnType::Decimal => decimal(value, notation).map(Cell::Text),
         ColumnType::Uuid => uuid::Uuid::try_parse(value).is_ok().then_some(Cell::Text(value.into())),
         ColumnType::Bytes => URL_SAFE_NO_PAD.decode(text).ok().map(|bytes| Cell::Value(CborValue::Bytes(bytes))),
@@ -130,7 +136,7 @@ pub(super) const NULL_WORDS: [&str; 26] = [
     "#NV",
 ];
 
-/// Whether [`NULL_WORDS`] are values in columns of this type.
+/// Tells whether [`NULL_WORDS`] are values in columns of this type.
 pub(super) fn keeps_null_words(ty: ColumnType) -> bool {
     matches!(ty, ColumnType::String | ColumnType::Json | ColumnType::Bytes)
 }
@@ -322,6 +328,9 @@ mod tests {
         assert_eq!(cell(ColumnType::String, "NaN"), Cell::Text("NaN".into()));
         assert_eq!(cell(ColumnType::Integer, "  +5 "), Cell::Integer(5));
         assert_eq!(cell(ColumnType::Date, " 2024-02-29"), Cell::Text("2024-02-29".into()));
+        assert_eq!(cell(ColumnType::Datetime, "2024-02-29"), Cell::Text("2024-02-29".into()));
+        assert_eq!(cell(ColumnType::Datetime, "1675000001"), Cell::Integer(1_675_000_001));
+        assert_eq!(cell(ColumnType::Datetime, "soon"), Cell::Misfit("soon"));
         assert_eq!(cell(ColumnType::Boolean, "maybe"), Cell::Misfit("maybe"));
         assert_eq!(cell(ColumnType::Bytes, "AQI"), Cell::Value(CborValue::Bytes(vec![1, 2])));
         assert_eq!(cell(ColumnType::Json, "[1]"), Cell::Value(CborValue::Array(vec![1.into()])));

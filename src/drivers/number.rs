@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use crate::record::of_digits;
 
-/// How the numbers of a column are written.
+/// Notation of the numbers of a column.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Notation {
     /// `1234.5`
@@ -70,7 +70,7 @@ impl Fits {
         self.0 & 0b1000 << notation as u8 != 0
     }
 
-    /// Whether it is a number under any notation.
+    /// Tells whether it is a number under any notation.
     pub(super) fn is_some(self) -> bool {
         self.0 != 0
     }
@@ -111,9 +111,9 @@ pub(super) fn decimal(text: &str, notation: Notation) -> Option<Cow<'_, str>> {
     Some(Parts::of(text, notation)?.plain(text, notation))
 }
 
-/// Where the parts of a number are.
+/// Places of the parts of a number.
 struct Parts {
-    /// Whether it is plain as it stands.
+    /// Set if it is plain as it stands.
     is_plain: bool,
     is_whole: bool,
     has_exponent: bool,

@@ -16,14 +16,14 @@ const LOOK: u64 = 256;
 /// Bytes that are decoded at a time.
 const PIECE: usize = 16 << 10;
 
-/// How the bytes of a file become text.
+/// Decoding of a file's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Coding {
     pub(super) gzip: bool,
     pub(super) encoding: &'static Encoding,
     /// Why this encoding; `None` if it is UTF-8 without a mark.
     pub(super) because: Option<&'static str>,
-    /// Whether a key says so.
+    /// Set if a key says so.
     declared: bool,
 }
 
@@ -150,12 +150,12 @@ impl<'a> Text<'a> {
         Text { raw, decoding, tally: Tally::default(), last: None }
     }
 
-    /// Whether what was read so far is rather windows-1252 than UTF-8.
+    /// Tells whether what was read so far is rather windows-1252 than UTF-8.
     pub(super) fn is_western(&self) -> bool {
         self.decoding.is_none() && self.tally.wrong > self.tally.right
     }
 
-    /// Whether the file ends where a writer would end it.
+    /// Tells whether the file ends where a writer would end it.
     pub(super) fn is_closed(&self) -> bool {
         self.raw.content().is_closed()
     }

@@ -18,7 +18,7 @@ use super::negotiate;
 use super::params::{self, ParamOptions, percent_decoded};
 use super::problem::{ApiError, Code};
 use super::state::{Mounted, Shared};
-use crate::dio::Each;
+use crate::dio::GroupIter;
 use crate::record::{Body, Record};
 use crate::vista::query::{AggregateItem, Aggregation, Meter, Path, numbered};
 use crate::vista::{Error, Query, Schema};
@@ -59,14 +59,14 @@ pub(super) async fn aggregate(
     let (state, meter) = (Arc::clone(&view.state), &bounds.meter);
     let writer = Writer::new(format, &Query::default(), &asked.schema)?;
     let (rows, aggregation, offset) = (asked.rows.clone(), Arc::clone(&asked.aggregation), asked.groups.offset);
-    let page = move |groups: Each<'_>, meter: &Meter| page(groups, &asked, &writer, meter);
+    let page = move |groups: GroupIter<'_>, meter: &Meter| page(groups, &asked, &writer, meter);
     let page = at.dio.0.core.aggregate(state, &rows, &aggregation, &at.schema, meter, page).await?;
     let (body, shown, total) = page;
     Ok(Found::new(bounds.answer(body)?, offset, shown, total).respond(&view, etag, format, None))
 }
 
 /// The page of `groups` that is asked for, written; how many it shows, and how many there are.
-fn page(groups: Each<'_>, asked: &Asked, writer: &Writer, meter: &Meter) -> Result<(Vec<u8>, u64, u64), Error> {
+fn page(groups: GroupIter<'_>, asked: &Asked, writer: &Writer, meter: &Meter) -> Result<(Vec<u8>, u64, u64), Error> {
     let Query { offset, limit, .. } = asked.groups;
     let mut failed = Ok(());
     let page = asked.groups.prepare(&asked.schema).top_within(numbered(groups, &mut failed), offset, limit, meter);

@@ -77,7 +77,7 @@ struct Done {
     replayed: bool,
 }
 
-/// How a row was taken.
+/// Way that a row was taken.
 enum Written {
     /// In the queue; `None` if it was there already.
     Queued(Option<OpId>),

@@ -51,7 +51,7 @@ fn describe(at: &Mounted) -> Value {
     described
 }
 
-/// What the driver found out by looking at the source, each with its reason and the key that settles it.
+/// Findings of the driver about its source, each with its reason and the key that settles it.
 fn inferred(dio: &Dio) -> Option<(String, Value)> {
     let guesses = dio.0.core.vista.shell().inferred().into_iter();
     let guesses: Vec<Value> = guesses

@@ -52,7 +52,7 @@ pub(crate) fn as_big(value: &CborValue) -> Option<BigInt> {
     }
 }
 
-/// Whether a value is a bignum that JSON holds exactly: as digits, of which not too many.
+/// Tells whether a value is a bignum that JSON holds exactly: as digits, of which not too many.
 pub(super) fn digits_of(value: &CborValue) -> Option<(String, bool)> {
     let number = as_big(value)?;
     let digits = number.to_string();
@@ -62,7 +62,7 @@ pub(super) fn digits_of(value: &CborValue) -> Option<(String, bool)> {
 
 // --- in JSON ---------------------------------------------------------------------------------------------------------------
 
-/// What stands before the digits of a long integer that was made a text. Nobody else knows it.
+/// Mark before the digits of a long integer that was made a text. Nobody else knows it.
 static MARK: LazyLock<String> = LazyLock::new(|| format!("\u{1}integer {}:", uuid::Uuid::new_v4()));
 
 /// JSON in which integers beyond 64 bits are texts, for parsers that would make floats of them: [`unmarked`] knows those texts.

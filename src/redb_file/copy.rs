@@ -121,7 +121,7 @@ fn copied(database: &Database, path: &Path, options: Options) -> Result<Option<D
     Ok(Some(copy.database))
 }
 
-/// Whether the file that is `opened` is the one at `path`.
+/// Tells whether the file that is `opened` is the one at `path`.
 #[cfg(unix)]
 pub(super) fn is_at(opened: &Metadata, path: &Path) -> Result<bool, Fault> {
     use std::os::unix::fs::MetadataExt;
@@ -129,7 +129,7 @@ pub(super) fn is_at(opened: &Metadata, path: &Path) -> Result<bool, Fault> {
     Ok((opened.dev(), opened.ino()) == (there.dev(), there.ino()))
 }
 
-/// Whether the file that is `opened` is the one at `path`; open files are not replaced here.
+/// Tells whether the file that is `opened` is the one at `path`; open files are not replaced here.
 #[cfg(not(unix))]
 pub(super) fn is_at(_: &Metadata, _: &Path) -> Result<bool, Fault> {
     Ok(true)

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::follow::{Follower, Told};
 use super::{Generation, Lead, Shown};
-use crate::dio::{Core, Coverage, Dio, DioEvent, Each, Handle, Route};
+use crate::dio::{Core, Coverage, Dio, DioEvent, GroupIter, Handle, Route};
 use crate::hot::{RowRef, State};
 use crate::journal::Seq;
 use crate::record::{Body, CborValue, Id, Record, Rows};
@@ -326,7 +326,7 @@ impl Computation {
                 Some(ids) => paged(&mut aggregation.fold_within(cells(rows_of(&view.state, ids)), &meter)?, page)?,
                 None => {
                     let page = Arc::clone(page);
-                    let page = move |groups: Each<'_>, _: &Meter| paged(groups, &page);
+                    let page = move |groups: GroupIter<'_>, _: &Meter| paged(groups, &page);
                     core.aggregate_in(view.state, &self.query, aggregation, &self.schema, &meter, page).await?
                 }
             };
@@ -403,7 +403,7 @@ async fn ask_again(told: &[Told], query: &Query, core: &Arc<Core>, handle: &Weak
 }
 
 /// The groups that `page` asks for as a list of maps, and how many there are in all.
-fn paged(groups: Each<'_>, (prepared, page): &(Prepared, Arc<Query>)) -> Result<(CborValue, u64)> {
+fn paged(groups: GroupIter<'_>, (prepared, page): &(Prepared, Arc<Query>)) -> Result<(CborValue, u64)> {
     let mut failed = Ok(());
     let top = prepared.top(numbered(groups, &mut failed), page.offset, page.limit);
     failed?;

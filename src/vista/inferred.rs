@@ -3,7 +3,7 @@
 /// A guess of a driver, for people: what it took for what, why, and which key of the configuration decides otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inferred {
-    /// What was guessed: `separator`, or `type of "price"`.
+    /// Subject of the guess: `separator`, or `type of "price"`.
     pub what: String,
     /// The guess.
     pub value: String,
@@ -11,7 +11,7 @@ pub struct Inferred {
     pub because: String,
     /// The key that settles it.
     pub key: String,
-    /// Whether the guess may well be wrong.
+    /// Set if the guess may well be wrong.
     pub is_doubtful: bool,
 }
 

@@ -126,6 +126,8 @@ pub struct Schema {
     columns: Vec<Column>,
     references: Vec<Reference>,
     layout: Arc<Layout>,
+    /// Set if ids are UUIDs.
+    uuid_ids: bool,
 }
 
 impl Schema {
@@ -138,7 +140,8 @@ impl Schema {
         }
         let integer_id = columns.iter().any(|column| &*column.name == id_column && column.ty == ColumnType::Integer);
         let layout = Arc::new(Layout::new(id_column, integer_id, columns.iter().map(|column| &*column.name)));
-        Schema { columns, references: Vec::new(), layout }
+        let uuid_ids = columns.iter().any(|column| &*column.name == id_column && column.ty == ColumnType::Uuid);
+        Schema { columns, references: Vec::new(), layout, uuid_ids }
     }
 
     /// The same with relations.
@@ -174,7 +177,7 @@ impl Schema {
         self.layout.id_column()
     }
 
-    /// Whether `a` and `b` are the same id: in a column of UUIDs they are if they spell the same one.
+    /// Tells whether `a` and `b` are the same id: in a column of UUIDs they are if they spell the same one.
     pub fn is_same_id(&self, a: &str, b: &str) -> bool {
         let uuid = |id: &str| self.uuid_of(id);
         a == b || uuid(a).is_some_and(|a| uuid(b) == Some(a))
@@ -182,8 +185,7 @@ impl Schema {
 
     /// The UUID that `id` spells, where ids are UUIDs.
     pub(crate) fn uuid_of(&self, id: &str) -> Option<uuid::Uuid> {
-        let column = self.column(self.id_column()).filter(|column| column.ty == ColumnType::Uuid);
-        column.and_then(|_| uuid::Uuid::try_parse(id).ok())
+        if self.uuid_ids { uuid::Uuid::try_parse(id).ok() } else { None }
     }
 
     /// Relations to other Vistas.

@@ -50,7 +50,7 @@ pub trait TableShell: Send + Sync + 'static {
         None
     }
 
-    /// What was found out by looking at the source, and not declared. Must not do I/O.
+    /// Findings about the source that were not declared. Must not do I/O.
     fn inferred(&self) -> Vec<Inferred> {
         Vec::new()
     }

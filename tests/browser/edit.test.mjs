@@ -1,10 +1,9 @@
 // Rows of a SQLite file are edited in the explorer; what has become of them is read from the file.
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, beforeEach, test } from "node:test";
-import { accessible, launch, Server, shot, sqlite, until } from "./harness.mjs";
+import { beforeEach, test } from "node:test";
+import { accessible, Server, shot, sqlite, suite, until } from "./harness.mjs";
 
-const WIDE = { viewport: { width: 1280, height: 800 } };
 const CRLF = "first\r\nsecond\r\n";
 const KINDS = `CREATE TABLE kinds (
   id TEXT PRIMARY KEY, note TEXT, other TEXT, whole INTEGER, ratio REAL, amount TEXT, flag BOOLEAN, blob BLOB, doc JSON, day DATE,
@@ -14,15 +13,9 @@ const ODD = ["events", "live", "_new", "_row", "_schema", "a/b", "..", ".", "%2F
 const NAMES = ["a,b", 'a"b', '"a"', "a.b", "a b", "[a]", "*", "é", "limit", "a:b", "(a)", "__proto__"];
 const name = (text) => `"${text.replaceAll('"', '""')}"`;
 
-let browser;
-let server;
-let page;
-let complaints;
-
-before(async () => {
-  browser = await launch();
+function makeServer() {
   const dio = (table, more = "") => `\n[dio.${table}]\nsource = { sqlite = "kinds.db", table = "${table}" }\nrefresh_every = "1h"\n${more}`;
-  server = new Server((text) => text + dio("kinds", '[dio.kinds.columns]\namount = { type = "decimal" }\n') + dio("bigs") + dio("odd"));
+  const server = new Server((text) => text + dio("kinds", '[dio.kinds.columns]\namount = { type = "decimal" }\n') + dio("bigs") + dio("odd"));
   server.prepare = (folder) => {
     const texts = {
       crlf: CRLF, lf: "a\nb\n", cr: "a\rb", mixed: "a\r\nb\nc\rd", blank: " \t a\t ", long: `${"x".repeat(70)}\r\n`, nothing: "", missing: null,
@@ -39,23 +32,13 @@ before(async () => {
       [`CREATE TABLE odd (id TEXT PRIMARY KEY, ${NAMES.map((each) => `${name(each)} TEXT`).join(", ")})`], ...odd,
     ]);
   };
-  await server.start();
-});
-after(async () => {
-  await browser?.close();
-  await server?.stop();
-});
-beforeEach(async () => {
-  page = await browser.newPage(WIDE);
-  page.setDefaultTimeout(30_000);
-  complaints = [];
-  page.on("pageerror", (error) => complaints.push(error.stack));
-  page.on("console", (message) => /Content Security Policy/.test(message.text()) && complaints.push(message.text()));
-});
-afterEach(async () => {
-  await page.close();
-  assert.deepEqual(complaints, []);
-});
+  return server;
+}
+
+let server;
+let page;
+const own = suite(makeServer, 30_000);
+beforeEach(() => ({ server, page } = own));
 
 const at = (place) => page.goto(`${server.url}/#${place}`);
 const control = (column) => page.getByLabel(column, { exact: true });

@@ -4,37 +4,20 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
-import { after, afterEach, before, beforeEach, test } from "node:test";
-import { accessible, launch, Server, shot, until } from "./harness.mjs";
+import { beforeEach, test } from "node:test";
+import { accessible, Server, shot, suite, until } from "./harness.mjs";
 
-const WIDE = { viewport: { width: 1280, height: 800 } };
 const PHONE = { viewport: { width: 390, height: 800 }, colorScheme: "dark" };
 
-let browser;
+function makeServer() {
+  const configure = (text) => text.replace("[dio.products]", '[dio.products]\nmax_age = "1s"\nattempt_timeout = "500ms"');
+  return new Server((text) => configure(text).replace("[server]", '[server]\nbase_path = "/api/v1"'));
+}
+
 let server;
 let page;
-let complaints;
-
-before(async () => {
-  browser = await launch();
-  const configure = (text) => text.replace("[dio.products]", '[dio.products]\nmax_age = "1s"\nattempt_timeout = "500ms"');
-  server = await new Server((text) => configure(text).replace("[server]", '[server]\nbase_path = "/api/v1"')).start();
-});
-after(async () => {
-  await browser?.close();
-  await server?.stop();
-});
-beforeEach(async () => {
-  page = await browser.newPage(WIDE);
-  page.setDefaultTimeout(20_000);
-  complaints = [];
-  page.on("pageerror", (error) => complaints.push(error.stack));
-  page.on("console", (message) => /Content Security Policy/.test(message.text()) && complaints.push(message.text()));
-});
-afterEach(async () => {
-  await page.close();
-  assert.deepEqual(complaints, []);
-});
+const own = suite(makeServer, 20_000);
+beforeEach(() => ({ server, page } = own));
 
 const open = (hash = "#/") => page.goto(`${server.url}${hash}`);
 const shows = (text) => page.getByText(text, { exact: true }).first().waitFor();
@@ -43,7 +26,7 @@ const shows = (text) => page.getByText(text, { exact: true }).first().waitFor();
 async function look(name) {
   await shot(page, name);
   await accessible(page);
-  const narrow = await browser.newPage(PHONE);
+  const narrow = await own.browser.newPage(PHONE);
   await narrow.goto(page.url());
   await narrow.locator("h1").waitFor();
   await narrow.waitForLoadState("load");

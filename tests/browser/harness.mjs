@@ -5,6 +5,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { after, afterEach, before, beforeEach } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { chromium } from "playwright-core";
 
@@ -112,6 +113,35 @@ print(json.dumps([[exact(v) for v in row] for row in rows]))
 }
 
 export const launch = () => chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });
+
+/**
+ * A browser and a server for all tests of a file, and a page for each, in which no script fails and no policy is broken. `server` makes the
+ * server, not started yet. What it gives has them as `browser`, `server` and `page` while a test runs.
+ */
+export function suite(server, timeout = 60_000) {
+  const own = {};
+  let complaints;
+  before(async () => {
+    own.browser = await launch();
+    own.server = await server().start();
+  });
+  after(async () => {
+    await own.browser?.close();
+    await own.server?.stop();
+  });
+  beforeEach(async () => {
+    own.page = await own.browser.newPage({ viewport: { width: 1280, height: 800 } });
+    own.page.setDefaultTimeout(timeout);
+    complaints = [];
+    own.page.on("pageerror", (error) => complaints.push(error.stack));
+    own.page.on("console", (message) => /Content Security Policy/.test(message.text()) && complaints.push(message.text()));
+  });
+  afterEach(async () => {
+    await own.page.close();
+    assert.deepEqual(complaints, []);
+  });
+  return own;
+}
 
 /** Waits until `look` gives something true. */
 export async function until(what, look, seconds = 60) {

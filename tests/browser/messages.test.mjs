@@ -1,35 +1,15 @@
 // What the explorer says when something is not as it should be, and that it recovers by itself.
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, beforeEach, test } from "node:test";
+import { beforeEach, test } from "node:test";
 import { readFileSync, writeFileSync } from "node:fs";
-import { accessible, launch, Server, shot, until } from "./harness.mjs";
+import { accessible, Server, shot, suite, until } from "./harness.mjs";
 
 const TOKEN = "a-token-of-the-explorer";
-let browser;
 let server;
 let page;
-let complaints;
-
-before(async () => {
-  browser = await launch();
-  server = await new Server((text) => text.replace('csv = "products.csv"', 'csv = "products.csv", settle = "1s"')).start();
-});
-after(async () => {
-  await browser?.close();
-  await server?.stop();
-});
-beforeEach(async () => {
-  page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
-  page.setDefaultTimeout(60_000);
-  complaints = [];
-  page.on("pageerror", (error) => complaints.push(error.stack));
-  page.on("console", (message) => /Content Security Policy/.test(message.text()) && complaints.push(message.text()));
-});
-afterEach(async () => {
-  await page.close();
-  assert.deepEqual(complaints, []);
-});
+const own = suite(() => new Server((text) => text.replace('csv = "products.csv"', 'csv = "products.csv", settle = "1s"')), 60_000);
+beforeEach(() => ({ server, page } = own));
 
 const open = (place = "/", of = server) => page.goto(`${of.url}/#${place}`);
 const shows = (text) => page.getByText(text).first().waitFor();

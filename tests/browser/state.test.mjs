@@ -1,33 +1,14 @@
 // What somebody writes in the explorer is theirs: answers that come late, or in another order, and changes by others do not touch it.
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, beforeEach, test } from "node:test";
+import { beforeEach, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { launch, Server, until } from "./harness.mjs";
+import { Server, suite, until } from "./harness.mjs";
 
-let browser;
 let server;
 let page;
-let complaints;
-
-before(async () => {
-  browser = await launch();
-  server = await new Server().start();
-});
-after(async () => {
-  await browser?.close();
-  await server?.stop();
-});
-beforeEach(async () => {
-  page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
-  page.setDefaultTimeout(60_000);
-  complaints = [];
-  page.on("pageerror", (error) => complaints.push(error.stack));
-});
-afterEach(async () => {
-  await page.close();
-  assert.deepEqual(complaints, []);
-});
+const own = suite(() => new Server(), 60_000);
+beforeEach(() => ({ server, page } = own));
 
 const open = (place) => page.goto(`${server.url}/#${place}`);
 const filter = (column) => page.getByLabel(`Filter ${column}`, { exact: true });

@@ -22,6 +22,10 @@ source = { sqlite = \"shop.db\", table = \"orders\" }
 version = \"changed\"
 [dio.broken]
 source = { json = \"broken.json\" }
+[dio.fed]
+source = { csv = \"a.csv\" }
+id = \"Name\"
+feed = { ws = \"ws://localhost:1/\", headers = { \"bad header\" = \"x\" } }
 [dio.missing]
 source = { csv = \"b.csv\" }
 [dio.fine]
@@ -38,10 +42,11 @@ columns.when = { type = \"datetime\" }
         ("routed", "no table \"nothing\""),
         ("orders", "\"changed\""),
         ("broken", "broken.json"),
+        ("fed", "bad header"),
         ("missing", "there is no file"),
         ("fine", "no column \"when\""),
     ] {
-        let own: Vec<&str> = told.lines().filter(|line| line.contains(&format!("[dio.{resource}]"))).collect();
+        let own: Vec<&str> = told.lines().filter(|line| line.contains(&format!("[dio.{resource}"))).collect();
         assert!(own.len() == 1 && own[0].contains(what), "{resource}: {told}");
     }
     assert!(told.contains("[lens] cache: there is no folder"), "{told}");

@@ -48,6 +48,9 @@ fn moments_are_found_by_time_whatever_their_spelling() {
     assert_eq!(ids(&server, "/notes?at=eq.1675000001"), json!([1]));
     assert_eq!(ids(&server, "/notes?at=gt.2023-01-29T13:46:41Z"), json!([2]));
     assert_eq!(ids(&server, "/notes?order=created.desc"), json!([3, 1, 2]));
+    for wrong in ["NaN", "Infinity"] {
+        assert_eq!(server.get(&format!("/notes?id=gt.{wrong}")).status, 400, "whole numbers are finite");
+    }
     for wrong in ["yesterday", "2020-1-9"] {
         let refused = server.get(&format!("/notes?created=gt.{wrong}"));
         assert_eq!(refused.status, 400, "{refused:?}");
@@ -146,6 +149,10 @@ fn tables_that_are_odd_are_served_and_written() {
         CREATE TABLE nullkeys (k TEXT PRIMARY KEY, v INT); INSERT INTO nullkeys VALUES (NULL, 1), ('a', 2), (NULL, 3);
         CREATE TABLE plain (id INTEGER PRIMARY KEY, name TEXT);";
     let dir = shop(sql, &["fts", "anything", "blobs", "nullkeys", "plain"]);
+    let declared =
+        "[dio.declared]\nsource = { sqlite = \"shop.db\", table = \"blobs\" }\ncolumns.k = { type = \"string\" }\n";
+    let config = std::fs::read_to_string(dir.path().join("diorama.toml")).unwrap();
+    std::fs::write(dir.path().join("diorama.toml"), config + declared).unwrap();
     let server = Server::start(dir.path(), &[]);
 
     let made = send(&server, "POST", "/fts", r#"{"title":"t","body":"b"}"#);
@@ -157,6 +164,8 @@ fn tables_that_are_odd_are_served_and_written() {
     );
     assert_eq!(server.get("/anything/_schema").json()["columns"][1]["type"], "json");
 
+    assert_eq!(server.get("/declared").json(), server.get("/blobs").json(), "declared columns change nothing of that");
+    assert_eq!(server.get("/declared/AQI").json()["v"], "one");
     assert_eq!(server.get("/blobs").json(), json!([{"k": "AQI", "v": "one"}, {"k": "_-4", "v": "two"}]));
     assert_eq!(send(&server, "PATCH", "/blobs/_-4", r#"{"v":"2"}"#).status, 200);
     assert_eq!(send(&server, "PUT", "/blobs/AQID", r#"{"v":"new"}"#).status, 201);

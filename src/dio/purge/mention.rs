@@ -22,7 +22,7 @@ const MOST_COMPILED: usize = 64 << 20;
 
 /// Bytes of a decompressed body that are searched, at most: no delivery has more.
 const MOST_PLAIN: u64 = 64 << 20;
-/// How a gzip body begins. Bodies are kept as they were sent.
+/// First bytes of a gzip body. Bodies are kept as they were sent.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// A search for ids.

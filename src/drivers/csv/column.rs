@@ -28,7 +28,7 @@ pub(super) struct Survey {
     count: u64,
 }
 
-/// How a column is read.
+/// Reading of a column.
 #[derive(Debug)]
 pub(super) struct Verdict {
     pub(super) ty: ColumnType,
@@ -37,7 +37,7 @@ pub(super) struct Verdict {
     pub(super) guess: Option<Inferred>,
 }
 
-/// What is known of a file's numbers beside its cells.
+/// Facts about a file's numbers beside its cells.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Numbers {
     /// The key `decimal`.
@@ -77,7 +77,7 @@ impl Survey {
         }
     }
 
-    /// Whether most cells are texts, so that nothing else will come of it.
+    /// Tells whether most cells are texts, so that nothing else will come of it.
     fn is_settled(&self) -> bool {
         self.classes.iter().any(|class| class.kinds.is_text() && class.count > SETTLED / 2)
     }
@@ -112,7 +112,7 @@ impl Survey {
         self.classes.iter().filter(|class| class.fits.is_number(notation)).map(|class| class.count).sum()
     }
 
-    /// What is said of a column of texts most of whose cells are something else.
+    /// Remark on a column of texts most of whose cells are something else.
     fn few(&self, name: &str, notations: &[Notation]) -> Option<Inferred> {
         let typed = [
             (Kinds::of_text("true"), "true or false"),
@@ -141,7 +141,7 @@ impl Survey {
         Some(Inferred::new(format!("type of {name:?}"), "string", because, key).doubtful())
     }
 
-    /// What is said of numbers that would be others in another notation.
+    /// Remark on numbers that would be others in another notation.
     fn doubt(&self, name: &str, notation: Notation, numbers: Numbers) -> Option<Inferred> {
         let what = format!("numbers of {name:?}");
         let first =
@@ -168,7 +168,7 @@ impl Survey {
     }
 }
 
-/// Whether the cell is a number however people write it.
+/// Tells whether the cell is a number however people write it.
 pub(super) fn is_numeric(text: &str) -> bool {
     let fits = Fits::of(text.trim());
     NOTATIONS.into_iter().any(|notation| fits.is_number(notation))

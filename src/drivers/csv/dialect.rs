@@ -18,7 +18,7 @@ const ROWS: usize = 200;
 /// Lines that may stand above a header as titles.
 const TITLES: usize = 20;
 
-/// What is said of a file instead of being found out.
+/// Declarations about a file, which are not to be found out.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Said {
     pub(super) separator: Option<u8>,
@@ -26,19 +26,19 @@ pub(super) struct Said {
     pub(super) header: Option<u64>,
 }
 
-/// What the beginning shows.
+/// Findings about the beginning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Dialect {
     pub(super) delimiter: u8,
     /// `id, name`: spaces are there for the eye.
     pub(super) padded: bool,
-    /// Whether everything is in quotes, so that `""` cannot be told from nothing.
+    /// Set if everything is in quotes, so that `""` cannot be told from nothing.
     pub(super) quoted: bool,
     /// Bytes and lines before the header.
     pub(super) skipped: (u64, u64),
     /// Why this separator; `None` if there is nothing to separate.
     pub(super) because: Option<String>,
-    /// What the lines before the header are.
+    /// Kinds of the lines before the header.
     pub(super) above: Option<&'static str>,
 }
 
@@ -108,7 +108,7 @@ impl Dialect {
 struct Preamble {
     bytes: usize,
     lines: u64,
-    /// What a line `sep=;` says.
+    /// Separator that a line `sep=;` declares.
     separator: Option<u8>,
     /// Byte and line of the comment right before the next line.
     last_comment: Option<(usize, u64)>,
@@ -158,7 +158,7 @@ fn physical(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     })
 }
 
-/// What Excel's first line `sep=;` says.
+/// Separator that Excel's first line `sep=;` declares.
 fn separator(line: &[u8]) -> Option<u8> {
     let bare = line.strip_prefix(b"\"").and_then(|line| line.strip_suffix(b"\"")).unwrap_or(line);
     let (word, separator) = bare.split_at_checked(4)?;
@@ -211,7 +211,7 @@ impl Reading {
         if fits && (blank || heads()) { titles } else { 0 }
     }
 
-    /// Whether the row has but one field, or far fewer than the others.
+    /// Tells whether the row has but one field, or far fewer than the others.
     fn is_title(&self, row: &Row) -> bool {
         let (fields, width) = (&row.fields, self.width);
         let alone = fields.iter().skip(1).all(|field| field.trim_ascii().is_empty());
@@ -223,7 +223,7 @@ impl Reading {
         }
     }
 
-    /// Whether a row has names over columns of numbers.
+    /// Tells whether a row has names over columns of numbers.
     fn heads(&self, fields: &ByteRecord, from: usize) -> bool {
         let text = |field: &[u8]| std::str::from_utf8(field).is_ok_and(is_numeric);
         let numbers = |at: usize| {
@@ -237,7 +237,7 @@ impl Reading {
         fields.iter().enumerate().any(|(at, name)| !name.is_empty() && !text(name) && numbers(at))
     }
 
-    /// Whether the comment `line` right above the rows is their header, as in `#name,value`.
+    /// Tells whether the comment `line` right above the rows is their header, as in `#name,value`.
     fn takes_header(&self, line: &[u8]) -> bool {
         let line = line.trim_ascii();
         let spaced =
@@ -255,7 +255,7 @@ impl Reading {
     }
 }
 
-/// Whether a header has as many names as rows have fields; names that are empty at its end may have none.
+/// Tells whether a header has as many names as rows have fields; names that are empty at its end may have none.
 fn fits(header: &ByteRecord, width: usize) -> bool {
     let unnamed = header.iter().rev().take_while(|name| name.trim_ascii().is_empty()).count();
     (header.len() - unnamed..=header.len()).contains(&width)
@@ -281,7 +281,7 @@ fn strays(body: &[u8], delimiter: u8, whole: bool) -> usize {
     strays + usize::from(quoted && whole)
 }
 
-/// Whether every field is a text of its own.
+/// Tells whether every field is a text of its own.
 fn is_names(fields: &ByteRecord) -> bool {
     let name = |field: &[u8]| !field.trim_ascii().is_empty() && !std::str::from_utf8(field).is_ok_and(is_numeric);
     let mut seen = std::collections::HashSet::new();
@@ -331,14 +331,14 @@ fn bare(line: &[u8]) -> impl Iterator<Item = (usize, u8)> {
     })
 }
 
-/// Whether spaces stand beside the separators of a header.
+/// Tells whether spaces stand beside the separators of a header.
 fn is_padded(header: &[u8], delimiter: u8) -> bool {
     let space = |at: usize| header.get(at) == Some(&b' ');
     let mut separators = bare(header).filter(|(_, byte)| *byte == delimiter);
     separators.any(|(at, _)| space(at + 1) || at.checked_sub(1).is_some_and(space))
 }
 
-/// Whether a name in the header is in quotes that it does not need: then whoever wrote the file quotes everything.
+/// Tells whether a name in the header is in quotes that it does not need: then whoever wrote the file quotes everything.
 fn is_quoted(header: &[u8], delimiter: u8) -> bool {
     let needs = |name: &[u8]| {
         let special =

@@ -81,7 +81,7 @@ impl<'a> Reader<'a> {
         self.dialect.delimiter
     }
 
-    /// What the file's beginning shows, and was not declared.
+    /// Findings about the file's beginning that were not declared.
     pub(super) fn inferred(&self, header: &[String]) -> Vec<Inferred> {
         let dialect = &self.dialect;
         let mut found = Vec::new();
@@ -243,7 +243,7 @@ impl<'a> Reader<'a> {
         text.get(range).ok_or_else(|| self.not_utf8())
     }
 
-    /// Whether an empty field is written as `""`, which is a text in files that do not quote everything.
+    /// Tells whether an empty field is written as `""`, which is a text in files that do not quote everything.
     pub(super) fn is_empty_text(&self, at: usize) -> bool {
         let source = self.csv.get_ref();
         if self.dialect.quoted || !source.has_quotes {
@@ -313,9 +313,9 @@ struct Bounded<'a> {
     refused: bool,
     total: u64,
     end: &'static [u8],
-    /// Where the present row begins.
+    /// Start of the present row.
     row: u64,
-    /// What was given since about there, and where that begins.
+    /// Bytes given since about there, and their start.
     kept: Vec<u8>,
     from: u64,
     has_quotes: bool,
@@ -336,7 +336,7 @@ impl<'a> Bounded<'a> {
         }
     }
 
-    /// What was given from one place to another, as far as it is kept.
+    /// Bytes given from one place to another, as far as they are kept.
     fn since(&self, from: u64, to: u64) -> &[u8] {
         let place = |at: u64| usize::try_from(at.saturating_sub(self.from)).unwrap_or(usize::MAX).min(self.kept.len());
         &self.kept[place(from)..place(to).max(place(from))]

@@ -60,7 +60,7 @@ impl<'de> Deserialize<'de> for Outline {
     }
 }
 
-/// How many objects an array has that has nothing else.
+/// Number of the objects of an array that has nothing else.
 struct Length(Option<usize>);
 
 /// Whether a value is an object.

@@ -23,7 +23,7 @@ const MAX_DEPTH: usize = 64;
 pub(super) const EXPECTED: &str =
     "an array of objects, one object per line, objects by name, or an object with an array of objects is expected";
 
-/// Where a row stands.
+/// Place of a row.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place {
     /// In an array, counted from 0.
@@ -47,7 +47,7 @@ pub(super) fn row_error(path: &Path, place: Place, detail: &str) -> Error {
 
 pub(super) type Sink<'a> = &'a mut dyn FnMut(Place, Result<Record>) -> Result<()>;
 
-/// What a file is, beside its rows.
+/// Findings about a file, beside its rows.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// The column that has the names of the members that rows are.
@@ -120,14 +120,14 @@ fn load(path: &Path, content: &mut Content, options: &JsonOptions) -> Result<(Ve
     }
 }
 
-/// Whether the file's name says that each line is a value.
+/// Tells whether the file's name says that each line is a value.
 fn has_lines(path: &Path) -> bool {
     let stem = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
     let stem = stem.strip_suffix(".gz").unwrap_or(&stem);
     stem.ends_with(".ndjson") || stem.ends_with(".jsonl")
 }
 
-/// Whether a value is followed by another: lines, not one document.
+/// Tells whether a value is followed by another: lines, not one document.
 fn is_many(json: &[u8]) -> bool {
     let mut values = serde_json::Deserializer::from_slice(json).into_iter::<IgnoredAny>();
     values.next().is_some_and(|first| first.is_ok()) && values.next().is_some()

@@ -208,7 +208,7 @@ fn flatten(feature: CborValue) -> CborValue {
     CborValue::Map(first.into_iter().chain(properties).chain(last).collect())
 }
 
-/// Whether all members have plain cells under `0`, `1` and so on, as `DataFrame.to_json` writes them.
+/// Tells whether all members have plain cells under `0`, `1` and so on, as `DataFrame.to_json` writes them.
 fn are_columns(members: &Members) -> bool {
     let is_column = |(_, value): &(CborValue, CborValue)| {
         let CborValue::Map(cells) = value else { return false };

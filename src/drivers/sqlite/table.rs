@@ -142,7 +142,8 @@ impl Table {
         }
         let columns = declare(name, columns(&fields), &options.columns)?;
         for column in &options.columns {
-            for field in fields.iter_mut().filter(|field| *field.name == *column.name) {
+            let of_column = |field: &&mut Field| *field.name == *column.name && field.codec != Codec::BlobKey;
+            for field in fields.iter_mut().filter(of_column) {
                 field.codec = Codec::of(column.ty, "JSON");
             }
         }
@@ -268,7 +269,7 @@ fn fields(connection: &Connection, name: &str) -> Result<Vec<Field>> {
     fields.and_then(Iterator::collect).map_err(failed)
 }
 
-/// Whether rows lack what should identify them: SQLite lets keys that are no integers be null.
+/// Tells whether rows lack what should identify them: SQLite lets keys that are no integers be null.
 fn has_null(connection: &Connection, name: &str, field: &Field) -> Result<bool> {
     let sql = format!("SELECT 1 FROM {} WHERE {} IS NULL LIMIT 1", quote(name), field.quoted);
     let found = connection.query_row(&sql, [], |_| Ok(())).optional();

@@ -56,7 +56,7 @@ pub(super) fn blob_key(id: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(id.trim_end_matches('=')).ok()
 }
 
-/// Whether a value is text of the database that is not UTF-8. It cannot have come from anywhere else, so whoever writes it back
+/// Tells whether a value is text of the database that is not UTF-8. It cannot have come from anywhere else, so whoever writes it back
 /// leaves the cell as it is.
 pub(super) fn is_as_read(value: &CborValue) -> bool {
     matches!(value, CborValue::Tag(NOT_UTF8, _))

@@ -27,7 +27,8 @@ impl Reading {
     pub fn of_text(text: &str, ty: ColumnType) -> Result<Reading, String> {
         let wanted = |what: &str| format!("{text:?} is not {what}");
         Ok(Reading::One(match ty {
-            ColumnType::Integer | ColumnType::Number => number(text).ok_or_else(|| wanted("a number"))?,
+            ColumnType::Number => number(text).ok_or_else(|| wanted("a number"))?,
+            ColumnType::Integer => finite_number(text).ok_or_else(|| wanted("a number"))?,
             ColumnType::Boolean => boolean(text).ok_or_else(|| wanted("true or false"))?,
             ColumnType::Decimal if is_decimal(text) => text.into(),
             ColumnType::Decimal => return Err(wanted("a decimal number")),
@@ -93,11 +94,14 @@ impl Reading {
 
 fn number(text: &str) -> Option<CborValue> {
     match text {
-        "Infinity" => return Some(f64::INFINITY.into()),
-        "-Infinity" => return Some(f64::NEG_INFINITY.into()),
-        "NaN" => return Some(f64::NAN.into()),
-        _ => {}
+        "Infinity" => Some(f64::INFINITY.into()),
+        "-Infinity" => Some(f64::NEG_INFINITY.into()),
+        "NaN" => Some(f64::NAN.into()),
+        _ => finite_number(text),
     }
+}
+
+fn finite_number(text: &str) -> Option<CborValue> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return None;
@@ -132,7 +136,7 @@ fn moment(text: &str, ty: ColumnType) -> Option<CborValue> {
             return Some(meant.into());
         }
     }
-    let value = number(text)?;
+    let value = finite_number(text)?;
     let digits = text.bytes().take_while(|byte| *byte != b'.').filter(u8::is_ascii_digit).count();
     let known = match &value {
         CborValue::Integer(number) => Instant::of_integer(i128::from(*number)).is_some(),

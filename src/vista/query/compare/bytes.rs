@@ -158,7 +158,7 @@ fn big_into(number: &BigInt, out: &mut Vec<u8>) {
     }
 }
 
-/// What is added to a float is less than this, or written with its length.
+/// Bound of what is added to a float without its length.
 const MORE: u16 = 0x1000;
 /// Stands before a length, after all that needs none.
 const LONGER: u8 = 0x20;

@@ -93,6 +93,8 @@ test("one field of a random row is changed, and all others keep their bytes", { 
   }
 });
 
+const digits = (text) => (text.match(/\d{10,}/g) ?? []).sort();
+
 /** Changes a field of a row as somebody does, and waits until the source has it; gives what the file should have then, or a test of it. */
 async function edit(page, server, id, name, cell) {
   await page.goto(`${server.url}/#/random/${id}`);
@@ -101,7 +103,8 @@ async function edit(page, server, id, name, cell) {
   await control.waitFor();
   const shown = await control.inputValue();
   if (name === "whole" && cell[0] === "integer") assert.equal(shown, cell[1]);
-  if (name === "doc" && cell[0] === "text") assert.deepEqual(shown.match(/\d{10,}/g), cell[1].match(/\d{10,}/g));
+  // Members of a document come in the order of their names.
+  if (name === "doc" && cell[0] === "text") assert.deepEqual(digits(shown), digits(cell[1]));
   let expected;
   if (name === "flag") {
     const next = shown === "true" ? "false" : "true";

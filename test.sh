@@ -23,14 +23,14 @@ need curl curl "the commands of the README and of the demo"
 need openssl openssl "the signed webhooks of the README and of the demo"
 
 step cargo fmt --check
-step cargo clippy --locked --all-targets -- -D warnings
-RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps --quiet
+step cargo clippy --locked --workspace --all-targets -- -D warnings
+RUSTDOCFLAGS="-D warnings" step cargo doc --locked --workspace --no-deps --quiet
 if command -v cargo-nextest >/dev/null; then
-    step cargo nextest run --locked --no-fail-fast
+    step cargo nextest run --locked --workspace --no-fail-fast
 else
-    step cargo test --locked --lib --bins --tests --examples
+    step cargo test --locked --workspace --lib --bins --tests --examples
 fi
-step cargo test --locked --doc
+step cargo test --locked --workspace --doc
 step cargo build --locked --bin diorama
 # 77: skipped, which only a person at home may do.
 openapi_fuzz() { tests/openapi/run.sh "$CARGO_TARGET_DIR/debug/diorama" || { [ $? = 77 ] && [ "${CI:-}" != true ]; }; }

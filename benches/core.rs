@@ -12,12 +12,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use diorama::drivers::MemoryTable;
-use diorama::hot::plan::pick;
-use diorama::hot::{Entry, Former, Index, ORDINAL_STEP, Spec, Table, TableBuilder};
+use diorama::connect::MemoryTable;
 use diorama::record::{Body, Layout};
 use diorama::vista::query::Test;
 use diorama::{CborValue, Dio, Filter, Lens, OrderTerm, Query, Record, Rows, Vista};
+use diorama_core::hot::plan::pick;
+use diorama_core::hot::{Entry, Former, Index, ORDINAL_STEP, Spec, Table, TableBuilder};
 
 use crate::products::{id, record, schema};
 

@@ -11,8 +11,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use diorama::connect::{Sqlite, SqliteOptions};
 use diorama::dio::{Settings, WriteOptions};
-use diorama::drivers::{Sqlite, SqliteOptions};
 use diorama::{Dio, Lens, Record, WriteOp};
 
 /// Writers at a time.

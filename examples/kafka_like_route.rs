@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use diorama::cache::MemoryCache;
-use diorama::drivers::MemoryTable;
+use diorama::connect::MemoryTable;
 use diorama::{
     ChangeEvent, Column, ColumnType, Dio, DioEvent, Error, Lens, Record, Result, Schema, TableShell, Vista, WriteOp,
 };

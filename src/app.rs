@@ -38,13 +38,13 @@ use self::accept::{Current, Front};
 use self::backup::Files;
 pub use self::check::{check, check_all};
 use self::proxies::Proxies;
-use crate::cache::{CacheError, MemoryCache, RedbCache};
 use crate::config::{Access, CacheAt, Config, DioSpec, File, LensSpec, LimitsSpec, Page};
-use crate::dio::Dio;
-use crate::gateway::{Ack, Auth, Explorer, Gateway, Limits, Loopback, MountOptions, Sockets};
-use crate::journal::{JournalError, RedbJournal};
-use crate::lens::Lens;
-use crate::vista::{Result as VistaResult, Vista};
+use diorama_core::cache::{CacheError, MemoryCache, RedbCache};
+use diorama_core::dio::Dio;
+use diorama_core::journal::{JournalError, RedbJournal};
+use diorama_core::lens::Lens;
+use diorama_core::vista::{Result as VistaResult, Vista};
+use diorama_gateway::{Ack, Auth, Explorer, Gateway, Limits, Loopback, MountOptions, Sockets};
 
 /// Why a server did not start, or did not end well.
 #[derive(Debug)]

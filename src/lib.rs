@@ -25,7 +25,7 @@
 //!                             cache + events
 //! ```
 //!
-//! Where sources come from: [`drivers`], or your own [`TableShell`]. Who serves Dios over HTTP: [`gateway`], in any axum app. The
+//! Where sources come from: [`connect`], or your own [`TableShell`]. Who serves Dios over HTTP: [`gateway`], in any axum app. The
 //! guides in the repository's `docs/` are about queries, writes, events, webhooks and operating.
 //!
 //! # Building a Lens
@@ -33,7 +33,7 @@
 //! A Lens is built once and shared by all Dios that are made with it. The usual `on_start` seeds the cache from the master:
 //!
 //! ```
-//! # use diorama::drivers::MemoryTable;
+//! # use diorama::connect::MemoryTable;
 //! # use diorama::{Column, ColumnType, Record, Schema, Vista};
 //! # fn products() -> Vista {
 //! #     let columns = [("id", ColumnType::String), ("name", ColumnType::String), ("price", ColumnType::Integer), ("category_id", ColumnType::Integer)];
@@ -101,7 +101,7 @@
 //! again:
 //!
 //! ```
-//! # use diorama::drivers::MemoryTable;
+//! # use diorama::connect::MemoryTable;
 //! # use diorama::{Column, ColumnType, Record, Schema, Vista};
 //! # fn products() -> Vista {
 //! #     let columns = [("id", ColumnType::String), ("name", ColumnType::String), ("price", ColumnType::Integer), ("category_id", ColumnType::Integer)];
@@ -128,7 +128,7 @@
 //! The cache is a simple store of rows by id:
 //!
 //! ```
-//! # use diorama::drivers::MemoryTable;
+//! # use diorama::connect::MemoryTable;
 //! # use diorama::{Column, ColumnType, Record, Schema, Vista};
 //! # fn products() -> Vista {
 //! #     let columns = [("id", ColumnType::String), ("name", ColumnType::String), ("price", ColumnType::Integer), ("category_id", ColumnType::Integer)];
@@ -165,7 +165,7 @@
 //! The facade is a Vista over the Dio: reads from the cache, writes through the queue, schema from the master.
 //!
 //! ```
-//! # use diorama::drivers::MemoryTable;
+//! # use diorama::connect::MemoryTable;
 //! # use diorama::{Column, ColumnType, Record, Schema, Vista};
 //! # fn products() -> Vista {
 //! #     let columns = [("id", ColumnType::String), ("name", ColumnType::String), ("price", ColumnType::Integer), ("category_id", ColumnType::Integer)];
@@ -200,7 +200,7 @@
 //! A write becomes a [`WriteOp`] on the Dio's queue. When the call returns it is in the journal and every reader sees it:
 //!
 //! ```
-//! # use diorama::drivers::MemoryTable;
+//! # use diorama::connect::MemoryTable;
 //! # use diorama::{Column, ColumnType, Schema, Vista};
 //! # fn products() -> Vista {
 //! #     let columns = [("id", ColumnType::String), ("name", ColumnType::String), ("price", ColumnType::Integer), ("category_id", ColumnType::Integer)];
@@ -243,7 +243,7 @@
 //! # Events
 //!
 //! ```
-//! # use diorama::drivers::MemoryTable;
+//! # use diorama::connect::MemoryTable;
 //! # use diorama::{Column, ColumnType, Record, Schema, Vista};
 //! # fn products() -> Vista {
 //! #     let columns = [("id", ColumnType::String), ("name", ColumnType::String), ("price", ColumnType::Integer), ("category_id", ColumnType::Integer)];
@@ -303,7 +303,7 @@
 //! built-in rules reconcile them; with it the program does:
 //!
 //! ```
-//! # use diorama::drivers::MemoryTable;
+//! # use diorama::connect::MemoryTable;
 //! # use diorama::{Column, ColumnType, Record, Schema, Vista};
 //! # fn products() -> Vista {
 //! #     let columns = [("id", ColumnType::String), ("name", ColumnType::String), ("price", ColumnType::Integer), ("category_id", ColumnType::Integer)];
@@ -370,7 +370,7 @@
 //! `on_refresh` runs on the timer, and by hand. `Invalidated` is published when it is done:
 //!
 //! ```
-//! # use diorama::drivers::MemoryTable;
+//! # use diorama::connect::MemoryTable;
 //! # use diorama::{Column, ColumnType, Record, Schema, Vista};
 //! # fn products() -> Vista {
 //! #     let columns = [("id", ColumnType::String), ("name", ColumnType::String), ("price", ColumnType::Integer), ("category_id", ColumnType::Integer)];
@@ -406,7 +406,7 @@
 //! # Putting it together
 //!
 //! ```
-//! # use diorama::drivers::MemoryTable;
+//! # use diorama::connect::MemoryTable;
 //! # use diorama::{Column, ColumnType, Record, Schema, Vista};
 //! # fn products() -> Vista {
 //! #     let columns = [("id", ColumnType::String), ("name", ColumnType::String), ("price", ColumnType::Integer), ("category_id", ColumnType::Integer)];
@@ -471,39 +471,29 @@
 //!
 //! | feature | default | brings |
 //! |---|---|---|
-//! | `csv` | yes | CSV files: `drivers::Csv` |
-//! | `json` | yes | JSON and NDJSON files: `drivers::Json` |
-//! | `sqlite` | yes | SQLite tables: `drivers::Sqlite`; SQLite itself is compiled in |
+//! | `csv` | yes | CSV files: `connect::Csv` |
+//! | `json` | yes | JSON and NDJSON files: `connect::Json` |
+//! | `sqlite` | yes | SQLite tables: `connect::Sqlite`; SQLite itself is compiled in |
 //! | `mimalloc` | yes | the command's allocator, which gives memory back; the library brings none |
 //! | `testing` | no | a journal that fails on demand and disks that lose power: `journal::double`, `journal::disk` |
 
+#[cfg(feature = "command")]
 pub mod app;
-pub mod cache;
+#[cfg(feature = "command")]
 pub mod config;
-pub mod dio;
-pub mod drivers;
-pub mod feeds;
-pub mod gateway;
-// What a Dio knows, in memory. Public for the tests, benches and fuzz targets of this repository; no part of the interface: what
-// users meet of it is in `dio`.
-#[doc(hidden)]
-pub mod hot;
-pub mod inbound;
-pub mod journal;
-pub mod lens;
-pub mod record;
-mod redb_file;
-pub mod scenery;
-pub mod vista;
 
-pub use cache::CacheBackend;
-pub use dio::{Dio, DioEvent, EventReceiver, QueryRoute, WeakDio};
-pub use lens::{Lens, LensBuilder};
-pub use record::{CborValue, Record, Rows};
-pub use scenery::{Generation, LoadState, RecordScenery, RecordStatus, TableScenery, ValueScenery};
-pub use vista::{
-    Capabilities, ChangeEvent, Column, ColumnType, Error, Filter, Flag, Inferred, OrderTerm, Query, Result, Schema,
-    TableShell, Vista, WriteOp, Written,
+pub use diorama_connect as connect;
+pub use diorama_core::{cache, dio, journal, lens, record, scenery, vista};
+#[cfg(feature = "gateway")]
+pub use diorama_gateway as gateway;
+#[cfg(feature = "gateway")]
+pub use diorama_inbound as inbound;
+
+pub use diorama_core::{
+    CacheBackend, Capabilities, CborValue, ChangeEvent, Column, ColumnType, Dio, DioEvent, Error, EventReceiver,
+    Filter, Flag, Generation, Inferred, Lens, LensBuilder, LoadState, OrderTerm, Query, QueryRoute, Record,
+    RecordScenery, RecordStatus, Result, Rows, Schema, TableScenery, TableShell, ValueScenery, Vista, WeakDio, WriteOp,
+    Written,
 };
 
 /// The README's example is compiled like those of the documentation.

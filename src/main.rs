@@ -11,7 +11,7 @@ use axum::body::Bytes;
 use clap::{Args, Parser, Subcommand};
 use diorama::app::{self, Failure, demo, ops, webhook};
 use diorama::config::{Access, CacheAt, Config, File, HookSpec};
-use diorama::gateway::Gateway;
+use diorama_gateway::Gateway;
 
 /// A list of a source is many small pieces that are all freed together: unlike glibc's, this allocator gives their memory back.
 #[cfg(feature = "mimalloc")]

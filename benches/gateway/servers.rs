@@ -15,7 +15,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::{MethodFilter, on};
-use diorama::drivers::MemoryTable;
+use diorama::connect::MemoryTable;
 use diorama::gateway::Gateway;
 use diorama::gateway::webhook::{Hook, HookOptions};
 use diorama::inbound::signature::Standard;

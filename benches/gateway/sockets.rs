@@ -68,7 +68,7 @@ where
 pub(crate) async fn ours(folder: &Path) {
     let rows = (0..ROWS).map(|at| (products::id(at), products::record(at)));
     let lens = Lens::new().cache_at(folder.join("sockets.redb")).build().expect("a Lens");
-    let master = diorama::drivers::MemoryTable::vista("products", products::schema(), rows);
+    let master = diorama::connect::MemoryTable::vista("products", products::schema(), rows);
     let dio = lens.make_dio(master).await.expect("a Dio");
     let told = async |State(dio): State<Dio>, Segments(load): Segments<(usize, u64)>| {
         publish(load, |at| {

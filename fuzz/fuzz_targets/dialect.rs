@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use diorama::Inferred;
-use diorama::drivers::{Csv, CsvOptions};
+use diorama::connect::{Csv, CsvOptions};
 use diorama::record::Rows;
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;

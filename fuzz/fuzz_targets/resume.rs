@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use diorama::cache::RedbCache;
 use diorama::dio::{Position, WriteOptions};
-use diorama::drivers::MemoryTable;
+use diorama::connect::MemoryTable;
 use diorama::gateway::{Gateway, GatewayService};
 use diorama::journal::RedbJournal;
 use diorama::journal::disk::Disk;

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use diorama::Inferred;
-use diorama::drivers::{Json, JsonOptions};
+use diorama::connect::{Json, JsonOptions};
 use diorama::record::Rows;
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use diorama::drivers::{Csv, CsvOptions, Json, JsonOptions};
+use diorama::connect::{Csv, CsvOptions, Json, JsonOptions};
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};

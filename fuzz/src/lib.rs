@@ -2,7 +2,7 @@
 
 use axum::Router;
 use diorama::cache::MemoryCache;
-use diorama::drivers::MemoryTable;
+use diorama::connect::MemoryTable;
 use diorama::gateway::Gateway;
 use diorama::gateway::webhook::Hook;
 use diorama::inbound::{self, Scheme};

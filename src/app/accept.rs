@@ -27,8 +27,8 @@ use tower::Service as _;
 
 use super::proxies::Proxies;
 use crate::config::LimitsSpec;
-use crate::gateway::{Budget, Caller, GatewayService, Lease, unreadable};
-use crate::vista::LogLimit;
+use diorama_core::vista::LogLimit;
+use diorama_gateway::{Budget, Caller, GatewayService, Lease, unreadable};
 
 /// Connections that are told at a time why they are refused; more are just closed.
 const MOST_REFUSALS: usize = 64;

@@ -9,10 +9,10 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use crate::cache::RedbCache;
-use crate::gateway::{Archive, Backup};
-use crate::journal::RedbJournal;
-use crate::vista::{Error, Result};
+use diorama_core::cache::RedbCache;
+use diorama_core::journal::RedbJournal;
+use diorama_core::vista::{Error, Result};
+use diorama_gateway::{Archive, Backup};
 
 /// Bytes of one piece.
 const PIECE: usize = 256 << 10;
@@ -114,7 +114,7 @@ impl Copied {
             let mut header = tar::Header::new_gnu();
             header.set_size(*size);
             header.set_mode(0o600);
-            header.set_mtime(crate::dio::now() / 1000);
+            header.set_mtime(diorama_core::dio::now() / 1000);
             tar.append_data(&mut header, name, File::open(self.folder.path().join(name))?)?;
         }
         tar.into_inner()?.flush()

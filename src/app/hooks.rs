@@ -3,12 +3,12 @@
 use axum::http::{HeaderName, HeaderValue};
 
 use crate::config::{AuthScheme, EventsSpec, FeedSpec, HookAuth, HookSpec, InboxSpec, IntakeSpec, Secret};
-use crate::dio::Settings;
-use crate::feeds::{FeedFormat, WsFeed};
-use crate::gateway::webhook::{Hook, HookOptions};
-use crate::inbound::signature::{Contentful, Gitlab, Graph, Mailgun, Message, Sns, Standard, Timed, Twilio, UrlToken};
-use crate::inbound::{self, Algorithm, Encoding, Format, Hmac, Key, Map, Problem, Scheme};
-use crate::journal::InboxLimits;
+use diorama_connect::{FeedFormat, WsFeed};
+use diorama_core::dio::Settings;
+use diorama_core::journal::InboxLimits;
+use diorama_gateway::webhook::{Hook, HookOptions};
+use diorama_inbound::signature::{Contentful, Gitlab, Graph, Mailgun, Message, Sns, Standard, Timed, Twilio, UrlToken};
+use diorama_inbound::{self as inbound, Algorithm, Encoding, Format, Hmac, Key, Map, Problem, Scheme};
 
 /// Contentful's own tolerance, in seconds.
 const CONTENTFUL_TOLERANCE: u64 = 30;
@@ -56,8 +56,8 @@ pub(super) fn events(spec: &EventsSpec, settings: &mut Settings) {
 ///
 /// # Errors
 /// Says which of its words cannot be.
-pub(super) fn feed(spec: &FeedSpec) -> crate::vista::Result<WsFeed> {
-    let config = crate::vista::Error::Config;
+pub(super) fn feed(spec: &FeedSpec) -> diorama_core::vista::Result<WsFeed> {
+    let config = diorama_core::vista::Error::Config;
     let format = match &spec.format {
         Some(format) => FeedFormat::Inbound(Box::new(inbound(format).map_err(config)?)),
         None => FeedFormat::Diorama,
@@ -208,7 +208,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Config, FORMATS};
-    use crate::inbound::PRESETS;
+    use diorama_inbound::PRESETS;
 
     fn config(hook: &str) -> Config {
         let text = format!("[dio.a]\nsource = {{ csv = \"a.csv\" }}\n{hook}");

@@ -6,7 +6,7 @@ use tokio::time::{Instant, interval};
 
 use super::{say, source};
 use crate::config::DioSpec;
-use crate::dio::Dio;
+use diorama_core::dio::Dio;
 
 /// Waits until `dio` can be read: the library tries again what fails. Gives the seconds it took.
 pub(super) async fn first_copy(dio: &Dio, started: Instant) -> f64 {

@@ -13,13 +13,13 @@ use serde::de::value::{Error as WordError, StrDeserializer};
 use crate::config::{
     Ack, ColumnSpec, Config, DioSpec, Source, SqliteTable, WriteRoute, check_name, resource_name, stem,
 };
-use crate::dio::{OnUnknown, Settings, WriteOrder};
-use crate::drivers::Late;
-use crate::hot::OpId;
-use crate::lens::Lens;
-use crate::record::Record;
-use crate::vista::query::Path;
-use crate::vista::{Column, ColumnType, Error, Flag, Result, Schema, UnknownColumns, Vista, WriteOp};
+use diorama_connect::Late;
+use diorama_core::dio::{OnUnknown, Settings, WriteOrder};
+use diorama_core::hot::OpId;
+use diorama_core::lens::Lens;
+use diorama_core::record::Record;
+use diorama_core::vista::query::Path;
+use diorama_core::vista::{Column, ColumnType, Error, Flag, Result, Schema, UnknownColumns, Vista, WriteOp};
 
 /// What is missing of a source, if it is a file that is not there.
 pub(super) fn missing(source: &Source) -> Option<String> {
@@ -35,7 +35,7 @@ pub(super) fn spread(dios: Vec<DioSpec>) -> Vec<DioSpec> {
     for spec in dios {
         let (path, names): (PathBuf, Vec<String>) = match &spec.source {
             #[cfg(feature = "json")]
-            Source::Json(path, None) => (path.clone(), crate::drivers::arrays(path)),
+            Source::Json(path, None) => (path.clone(), diorama_connect::arrays(path)),
             _ => Default::default(),
         };
         if names.is_empty() {
@@ -97,7 +97,7 @@ pub(super) async fn open(spec: &DioSpec) -> Result<Vista> {
             let (null_values, settle) = (spec.null_values.clone(), spec.settle);
             let crate::config::ReadingSpec { separator: delimiter, header, decimal, encoding, null } =
                 spec.reading.clone();
-            let options = crate::drivers::CsvOptions {
+            let options = diorama_connect::CsvOptions {
                 id,
                 columns,
                 null_values,
@@ -108,18 +108,19 @@ pub(super) async fn open(spec: &DioSpec) -> Result<Vista> {
                 encoding,
                 settle,
             };
-            crate::drivers::Csv::open(name, path, options).await
+            diorama_connect::Csv::open(name, path, options).await
         }
         #[cfg(feature = "json")]
         Source::Json(path, pointer) => {
             let (path_inside, encoding) = (pointer.clone(), spec.reading.encoding.clone());
-            let options = crate::drivers::JsonOptions { id, path: path_inside, columns, encoding, settle: spec.settle };
-            crate::drivers::Json::open(name, path, options).await
+            let options =
+                diorama_connect::JsonOptions { id, path: path_inside, columns, encoding, settle: spec.settle };
+            diorama_connect::Json::open(name, path, options).await
         }
         #[cfg(feature = "sqlite")]
         Source::Sqlite(at) => {
-            let options = crate::drivers::SqliteOptions { id, columns, ..sqlite_options(at)? };
-            crate::drivers::Sqlite::open(name, &at.path, &at.table, options).await
+            let options = diorama_connect::SqliteOptions { id, columns, ..sqlite_options(at)? };
+            diorama_connect::Sqlite::open(name, &at.path, &at.table, options).await
         }
         #[allow(unreachable_patterns, reason = "drivers that were left out of this program")]
         _ => {
@@ -135,15 +136,15 @@ pub(super) async fn open(spec: &DioSpec) -> Result<Vista> {
 pub(super) async fn open_route(name: &str, route: &WriteRoute) -> Result<Vista> {
     match route {
         #[cfg(feature = "sqlite")]
-        WriteRoute::Sqlite(at) => crate::drivers::Sqlite::open(name, &at.path, &at.table, sqlite_options(at)?).await,
+        WriteRoute::Sqlite(at) => diorama_connect::Sqlite::open(name, &at.path, &at.table, sqlite_options(at)?).await,
         #[allow(unreachable_patterns, reason = "drivers that were left out of this program")]
         _ => Err(Error::Config(format!("{name}: this program was built without the sqlite driver: --features sqlite"))),
     }
 }
 
 #[cfg(feature = "sqlite")]
-fn sqlite_options(at: &SqliteTable) -> Result<crate::drivers::SqliteOptions> {
-    use crate::drivers::{JournalMode, SqliteOptions};
+fn sqlite_options(at: &SqliteTable) -> Result<diorama_connect::SqliteOptions> {
+    use diorama_connect::{JournalMode, SqliteOptions};
     let mode = |word: &str| {
         let modes = [JournalMode::Delete, JournalMode::Truncate, JournalMode::Persist, JournalMode::Wal];
         let mode = modes.into_iter().find(|mode| mode.as_str() == word);
@@ -280,7 +281,7 @@ mod tests {
         let count = |sql: &str| database.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(count(tables), 0, "nothing is made before it is needed");
         let (target, operation) = (Arc::new(target), OpId::new());
-        let record = crate::record::Record::from_iter([("n".to_string(), 2.into())]);
+        let record = diorama_core::record::Record::from_iter([("n".to_string(), 2.into())]);
         for _ in 0..3 {
             let op = WriteOp::Patch { id: "1".into(), record: record.clone() };
             deliver(Arc::clone(&target), Some(operation), op, || None).await.unwrap();

@@ -9,15 +9,15 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
 use super::{Failure, OTHER, hooks, say, source};
-use crate::cache::MemoryCache;
 use crate::config::{Config, DioSpec, HookSpec};
-use crate::dio::{Dio, DioEvent, Settings};
-use crate::gateway::webhook::trial::{self, Trial};
-use crate::inbound::{Hook, ItemError, Request};
-use crate::journal::DeliveryState;
-use crate::lens::Lens;
-use crate::record::{CborValue, value_to_json};
-use crate::vista::{ChangeEvent, Error};
+use diorama_core::cache::MemoryCache;
+use diorama_core::dio::{Dio, DioEvent, Settings};
+use diorama_core::journal::DeliveryState;
+use diorama_core::lens::Lens;
+use diorama_core::record::{CborValue, value_to_json};
+use diorama_core::vista::{ChangeEvent, Error};
+use diorama_gateway::webhook::trial::{self, Trial};
+use diorama_inbound::{Hook, ItemError, Request};
 
 /// Try webhooks out.
 #[derive(Debug, Subcommand)]

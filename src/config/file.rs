@@ -7,22 +7,9 @@ use toml::de::DeTable;
 
 use super::problems::{Problem, Problems};
 use super::value::{Context, Reader};
-use super::{Config, ConfigError, DioSpec, HookSpec, LensSpec, ServerSpec, Source};
+use diorama_gateway::RESERVED;
 
-/// First path segments of the server's own.
-const RESERVED: [&str; 11] = [
-    "events",
-    "webhooks",
-    "operations",
-    "docs",
-    "healthz",
-    "readyz",
-    "metrics",
-    "openapi.json",
-    "asyncapi.json",
-    "problems",
-    "static",
-];
+use super::{Config, ConfigError, DioSpec, HookSpec, LensSpec, ServerSpec, Source};
 
 pub(super) fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
     let folder = path.parent().unwrap_or(Path::new(""));

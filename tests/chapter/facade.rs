@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use diorama::drivers::{Csv, CsvOptions};
+use diorama::connect::{Csv, CsvOptions};
 use diorama::vista::{Capabilities, Reference};
 use diorama::{CborValue, Column, ColumnType, Flag, LensBuilder, Record, Rows, Schema, Vista};
 

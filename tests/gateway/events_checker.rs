@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use diorama::connect::MemoryTable;
 use diorama::dio::At;
-use diorama::drivers::MemoryTable;
 use diorama::gateway::Gateway;
 use diorama::{Dio, Lens, Record, Vista};
 use futures_util::StreamExt as _;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ciborium::Value as Cbor;
 use diorama::cache::MemoryCache;
-use diorama::drivers::MemoryTable;
+use diorama::connect::MemoryTable;
 use diorama::gateway::{Gateway, MountOptions};
 use diorama::{Lens, Record};
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use diorama::cache::MemoryCache;
-use diorama::drivers::MemoryTable;
+use diorama::connect::MemoryTable;
 use diorama::gateway::{Gateway, Limits, MountOptions};
 use diorama::{Dio, Lens, Record, Result};
 use futures_util::StreamExt as _;

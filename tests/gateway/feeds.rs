@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use diorama::connect::{FeedFormat, WsFeed};
 use diorama::dio::FeedStatus;
-use diorama::feeds::{FeedFormat, WsFeed};
 use diorama::gateway::{MountOptions, Sockets};
 use diorama::inbound::{self, Scheme};
 use diorama::{Dio, Record};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use diorama::drivers::MemoryTable;
+use diorama::connect::MemoryTable;
 use diorama::gateway::{Gateway, Limits, MountOptions};
 use diorama::vista::Token;
 use diorama::{

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
-use diorama::drivers::MemoryTable;
+use diorama::connect::MemoryTable;
 use diorama::gateway::webhook::{Hook, HookOptions};
 use diorama::gateway::{Gateway, MountOptions};
 use diorama::inbound::{self, Key, Scheme};

@@ -3,8 +3,8 @@
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode, header};
 use diorama::cache::MemoryCache;
+use diorama::connect::MemoryTable;
 use diorama::dio::Settings;
-use diorama::drivers::MemoryTable;
 use diorama::gateway::webhook::Hook;
 use diorama::gateway::{Auth, Gateway, Loopback, MountOptions};
 use diorama::inbound::{self, Scheme};

@@ -140,7 +140,7 @@ async fn c2_a_cursor_outlives_the_process_that_gave_it() {
             async move { dio.reconcile(dio.master().list_values().await?).await.map(drop) }
         };
         let lens = diorama::Lens::new().cache_at(files.path().join("c.redb")).on_start(seed).build().unwrap();
-        let master = diorama::drivers::MemoryTable::vista("products", products(), rows(7));
+        let master = diorama::connect::MemoryTable::vista("products", products(), rows(7));
         (lens.make_dio(master).await.unwrap(), lens)
     };
     let next = async |dio: &Dio, token: Option<String>| {

@@ -137,7 +137,7 @@ async fn g_requests_are_bounded() {
 
 #[tokio::test]
 async fn c3_what_the_source_cannot_do_is_405() {
-    let read_only = diorama::drivers::MemoryTable::new(products(), rows(2)).with_capabilities(Capabilities::reads());
+    let read_only = diorama::connect::MemoryTable::new(products(), rows(2)).with_capabilities(Capabilities::reads());
     let lens = Lens::new().cache_source(diorama::cache::MemoryCache::default()).build().unwrap();
     let dio = lens.make_dio(diorama::Vista::new("fixed", read_only)).await.unwrap();
     let router = Gateway::new().mount(dio).into_router();
@@ -155,7 +155,7 @@ async fn g_a_dio_without_its_first_copy_says_when_to_come_again() {
         .on_start(|_| std::future::pending())
         .build()
         .unwrap();
-    let vista = diorama::drivers::MemoryTable::vista("slow", products(), rows(2));
+    let vista = diorama::connect::MemoryTable::vista("slow", products(), rows(2));
     let router = Gateway::new().mount(lens.make_dio(vista).await.unwrap()).into_router();
     for (path, status) in
         [("/slow", 503), ("/slow/1", 503), ("/readyz", 503), ("/healthz", 200), ("/slow/_schema", 200)]
@@ -176,7 +176,7 @@ async fn a_first_copy_that_failed_is_said_with_its_reason_by_every_route() {
         .on_start(|_| async { Err(diorama::Error::permanent("there is no such file")) })
         .build()
         .unwrap();
-    let dio = lens.make_dio(diorama::drivers::MemoryTable::vista("slow", products(), rows(2))).await.unwrap();
+    let dio = lens.make_dio(diorama::connect::MemoryTable::vista("slow", products(), rows(2))).await.unwrap();
     let mut bus = dio.subscribe_events();
     while dio.status().refresh_failed.is_none() {
         bus.recv().await.unwrap();
@@ -216,7 +216,7 @@ async fn a_first_copy_that_failed_is_said_with_its_reason_by_every_route() {
 async fn c1_names_that_cannot_be_resources_are_refused_and_never_panic() {
     for name in ["events", "healthz", "_x", "a b", "", "a/b", "{x}", "ä"] {
         let lens = Lens::new().cache_source(diorama::cache::MemoryCache::default()).build().unwrap();
-        let dio = lens.make_dio(diorama::drivers::MemoryTable::vista(name, products(), rows(1))).await.unwrap();
+        let dio = lens.make_dio(diorama::connect::MemoryTable::vista(name, products(), rows(1))).await.unwrap();
         assert!(Gateway::new().try_mount(dio.clone(), MountOptions::default()).is_err(), "{name}");
         drop(Gateway::new().mount(dio).into_router());
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use diorama::drivers::MemoryTable;
+use diorama::connect::MemoryTable;
 use diorama::vista::{Capabilities, ErrorKind, Token};
 use diorama::{Error, Query, Record, Result, Rows, Schema, TableShell, Vista, WriteOp, Written};
 use tokio::sync::watch;

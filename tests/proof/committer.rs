@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use diorama::cache::MemoryCache;
 use diorama::dio::{Dio, IdempotencyKey, Inbound, OperationState, Reconciled, Ticket, WriteOptions};
-use diorama::hot::{Base, Cause, Condition, Entry, Frame, OpChange, OpId, Visible};
 use diorama::journal::double::{Fault, FaultRates, FaultyJournal};
 use diorama::journal::{Journal, MemoryJournal};
 use diorama::record::Body;
 use diorama::{ChangeEvent, DioEvent, Error, Lens, LensBuilder, WriteOp};
+use diorama_core::hot::{Base, Cause, Condition, Entry, Frame, OpChange, OpId, Visible};
 
 use super::harness::*;
 

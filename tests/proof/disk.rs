@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use diorama::cache::RedbCache;
 use diorama::dio::{Dio, IdempotencyKey, Inbound, OperationState, WriteOptions};
-use diorama::hot::OpId;
 use diorama::journal::disk::{Disk, Failing};
 use diorama::journal::{Journal, RedbJournal};
 use diorama::{ChangeEvent, Error, Lens, Result};
+use diorama_core::hot::OpId;
 
 use super::harness::*;
 

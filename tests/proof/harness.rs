@@ -6,11 +6,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use diorama::cache::{CacheBackend, CachedRow, RedbCache};
 use diorama::dio::Dio;
-use diorama::hot::State;
 use diorama::{
     Capabilities, CborValue, Column, ColumnType, Error, Query, Record, Result, Rows, Schema, TableShell, Vista,
     WriteOp, Written,
 };
+use diorama_core::hot::State;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 

@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use diorama::connect::MemoryTable;
 use diorama::dio::{Dio, WriteOptions};
-use diorama::drivers::MemoryTable;
-use diorama::hot::{Entry, Frame, OpChange, OpState};
 use diorama::{DioEvent, Lens, LensBuilder, Vista};
+use diorama_core::hot::{Entry, Frame, OpChange, OpState};
 use parking_lot::Mutex;
 
 use super::harness::*;

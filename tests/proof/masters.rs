@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use diorama::dio::{BreakerState, OnUnknown, OperationState, Retry, WriteOptions, WriteOrder};
-use diorama::hot::OpId;
 use diorama::vista::ErrorKind;
 use diorama::{Capabilities, CborValue, Dio, DioEvent, Error, Record, WriteOp};
+use diorama_core::hot::OpId;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -331,8 +331,8 @@ async fn f27_a_list_that_ends_early_wherever_that_is_changes_nothing() {
     let whole = format!("[{}]", rows.join(","));
     std::fs::write(&path, &whole).unwrap();
     // Each part is as it is: nobody waits for the rest of it.
-    let options = diorama::drivers::JsonOptions { settle: Some(std::time::Duration::ZERO), ..Default::default() };
-    let vista = diorama::drivers::Json::open("products", &path, options).await.unwrap();
+    let options = diorama::connect::JsonOptions { settle: Some(std::time::Duration::ZERO), ..Default::default() };
+    let vista = diorama::connect::Json::open("products", &path, options).await.unwrap();
     let lens = reconciling(seeding(memory())).build().unwrap();
     let dio = lens.make_dio(vista).await.unwrap();
     let (before, mut bus) = (dio.state().rows_seq(), dio.subscribe_events());

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use diorama::connect::{Sqlite, SqliteOptions};
 use diorama::dio::{OperationState, Retry};
-use diorama::drivers::{Sqlite, SqliteOptions};
-use diorama::hot::OpId;
 use diorama::{
     Capabilities, Dio, Error, Lens, Query, Record, Result, Rows, Schema, TableShell, Vista, WriteOp, Written,
 };
+use diorama_core::hot::OpId;
 
 use super::masters::{patch, write};
 use super::shop::*;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use diorama::cache::MemoryCache;
 use diorama::dio::{Dio, Inbound, OperationState, WriteOptions, WriteRoute};
-use diorama::hot::{Base, Entry, Frame, State};
 use diorama::journal::{Journal, MemoryJournal};
 use diorama::{ChangeEvent, Error, Lens, LensBuilder, WriteOp};
+use diorama_core::hot::{Base, Entry, Frame, State};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 

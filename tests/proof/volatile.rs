@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use diorama::cache::MemoryCache;
 use diorama::dio::{Dio, Settings, WriteOptions};
-use diorama::hot::OpId;
 use diorama::journal::Journal;
 use diorama::{Error, Lens, LensBuilder, WriteOp};
+use diorama_core::hot::OpId;
 
 use super::harness::*;
 use super::shop::{GatedJournal, soon};

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use diorama::cache::MemoryCache;
-use diorama::drivers::MemoryTable;
+use diorama::connect::MemoryTable;
 use diorama::{
     Capabilities, CborValue, Column, ColumnType, Dio, Error, Generation, Lens, LensBuilder, Query, Record, Result,
     Rows, Schema, TableShell, Vista, WriteOp, Written,

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use diorama::drivers::{Sqlite, SqliteOptions};
+use diorama::connect::{Sqlite, SqliteOptions};
 use diorama::vista::Token;
 use diorama::{Filter, OrderTerm};
 

@@ -174,7 +174,7 @@ impl std::fmt::Display for Client {
 /// Parameters after others.
 fn query(asked: &[(&str, Option<&str>)]) -> String {
     let given =
-        asked.iter().filter_map(|(name, value)| Some(format!("&{name}={}", crate::gateway::segment((*value)?))));
+        asked.iter().filter_map(|(name, value)| Some(format!("&{name}={}", diorama_gateway::segment((*value)?))));
     given.collect()
 }
 

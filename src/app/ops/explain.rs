@@ -31,7 +31,7 @@ pub struct Explain {
 pub async fn explain(asked: Explain) -> Result<(), Failure> {
     let Explain { dio, query, url, token } = asked;
     let client = Client::new(&url, token.as_deref())?;
-    let path = format!("/{}?{}&explain=true", crate::gateway::segment(&dio), written(&query));
+    let path = format!("/{}?{}&explain=true", diorama_gateway::segment(&dio), written(&query));
     let said: Value = client.send("GET", path.replace("?&", "?").as_str())?;
     print(&format!("{said:#}\n"))
 }

@@ -11,11 +11,11 @@ use serde_json::json;
 
 use super::config;
 use crate::app::{Failure, OTHER};
-use crate::dio::Operation;
-use crate::gateway::{delivery_json, operation_json};
-use crate::hot::{Effect, Entry, Op, OpState, Rules, State};
-use crate::journal::{Delivery, Measured, Raw, Salvaged, salvage, salvage_deliveries};
-use crate::vista::Schema;
+use diorama_core::dio::Operation;
+use diorama_core::hot::{Effect, Entry, Op, OpState, Rules, State};
+use diorama_core::journal::{Delivery, Measured, Raw, Salvaged, salvage, salvage_deliveries};
+use diorama_core::vista::Schema;
+use diorama_gateway::{delivery_json, operation_json};
 
 /// Writes what `journal` holds to `to`, or to the standard output, and says what is lost.
 pub(super) fn run(journal: &Path, to: Option<&Path>) -> Result<(), Failure> {

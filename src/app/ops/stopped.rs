@@ -11,15 +11,17 @@ use serde_json::Value;
 
 use super::{Narrowed, config, unknown, usage};
 use crate::app::{self, Failure, LOCKED, OTHER};
-use crate::cache::{RedbCache, RowStore as _, StoredRow};
 use crate::config::{CacheAt, Config, LensSpec};
-use crate::dio::{self, Dio, Operation, OperationState};
-use crate::gateway::operation_json;
-use crate::hot::{Op, OpId, State};
-use crate::journal::{Journal, RedbJournal};
-use crate::lens::Lens;
-use crate::record::{CborValue, Layout, Rows};
-use crate::vista::{Capabilities, Column, ColumnType, Error, Query, Result as VistaResult, Schema, TableShell, Vista};
+use diorama_core::cache::{RedbCache, RowStore as _, StoredRow};
+use diorama_core::dio::{self, Dio, Operation, OperationState};
+use diorama_core::hot::{Op, OpId, State};
+use diorama_core::journal::{Journal, RedbJournal};
+use diorama_core::lens::Lens;
+use diorama_core::record::{CborValue, Layout, Rows};
+use diorama_core::vista::{
+    Capabilities, Column, ColumnType, Error, Query, Result as VistaResult, Schema, TableShell, Vista,
+};
+use diorama_gateway::operation_json;
 
 /// A stopped server's files, opened for ourselves alone.
 pub(super) struct Stopped {

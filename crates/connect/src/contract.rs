@@ -1,0 +1,229 @@
+//! What every driver must do, written once: the reads over every source of the same rows, the writes over every writable one.
+
+use diorama_core::record::{CborValue, Record, Rows};
+use diorama_core::vista::{Capabilities, Error, Vista};
+
+/// The rows that [`reads`] and [`writes`] expect: `id,name,price,category_id` in this natural order.
+pub(super) const CSV: &str = "id,name,price,category_id\n\
+    1,Cupcake,120,1\n2,Doughnut,135,1\n10,Tart,220,2\n4,Pie,299,2\n3,Cookies,,1\n6,Éclair,99,3\n7,Flan,20,3\n";
+
+/// [`CSV`] as records.
+pub(super) fn rows() -> Vec<(String, Record)> {
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.split(',').collect();
+        let number = |text: &str| text.parse::<i64>().map_or(CborValue::Null, CborValue::from);
+        let record = [("id", number(cells[0])), ("name", cells[1].into()), ("price", number(cells[2]))];
+        let record = record.into_iter().chain([("category_id", number(cells[3]))]);
+        (cells[0].to_string(), record.map(|(column, value)| (column.to_string(), value)).collect())
+    };
+    CSV.lines().skip(1).map(row).collect()
+}
+
+fn ids(rows: &Rows) -> String {
+    rows.ids().collect::<Vec<_>>().join(" ")
+}
+
+async fn listed(vista: &Vista) -> String {
+    ids(&vista.list_values().await.unwrap())
+}
+
+/// Advertised reads work, the others are refused.
+pub(super) async fn reads(vista: &Vista) {
+    assert_eq!(listed(vista).await, "1 2 10 4 3 6 7");
+    let tart = vista.get_value("10").await.unwrap().unwrap();
+    assert_eq!(tart, rows()[2].1);
+    assert_eq!(vista.get_value("11").await.unwrap(), None);
+    assert_eq!(vista.get_value("010").await.unwrap(), None);
+    assert_eq!(vista.get_some_value().await.unwrap().unwrap().0, "1");
+    let can = vista.capabilities();
+    filters(vista, can.can_filter).await;
+    orders(vista, can.can_order).await;
+    searches(vista, can.can_search).await;
+    pages(vista, can).await;
+}
+
+fn refused<T>(result: &Result<T, Error>) -> bool {
+    matches!(result, Err(Error::Unsupported { .. }))
+}
+
+async fn filters(vista: &Vista, can: bool) {
+    let mut narrow = vista.clone();
+    if !can {
+        return assert!(refused(&narrow.add_condition_eq("category_id", 1.into())));
+    }
+    narrow.add_condition_eq("category_id", 1.into()).unwrap();
+    assert_eq!(listed(&narrow).await, "1 2 3");
+    narrow.add_condition_eq("price", 135.0.into()).unwrap();
+    assert_eq!(listed(&narrow).await, "2", "conditions accrete, and 135 is 135.0");
+    assert_eq!(narrow.get_value("1").await.unwrap(), None, "a row outside of the narrowed set");
+    narrow.add_condition_eq("name", "Tart".into()).unwrap();
+    assert_eq!(listed(&narrow).await, "");
+    assert_eq!(listed(vista).await, "1 2 10 4 3 6 7", "the handle it was cloned from is as it was");
+    let mut by_id = vista.clone();
+    by_id.with_id("10").unwrap();
+    assert_eq!(listed(&by_id).await, "10");
+    let mut text = vista.clone();
+    text.add_condition_eq("price", "135".into()).unwrap();
+    assert_eq!(listed(&text).await, "", "text is no number");
+    assert!(matches!(vista.clone().add_condition_eq("nope", 1.into()), Err(Error::Invalid { .. })));
+}
+
+async fn orders(vista: &Vista, can: bool) {
+    let mut sorted = vista.clone();
+    if !can {
+        return assert!(refused(&sorted.add_order("price", false)));
+    }
+    sorted.add_order("price", false).unwrap();
+    assert_eq!(listed(&sorted).await, "7 6 1 2 10 4 3", "as numbers, nulls last");
+    sorted.add_order("price", true).unwrap();
+    assert_eq!(listed(&sorted).await, "4 10 2 1 6 7 3", "replaced, nulls still last");
+    sorted.add_order("category_id", true).unwrap();
+    assert_eq!(listed(&sorted).await, "7 6 10 4 3 2 1", "ties by id as a number, in the direction of the order");
+    sorted.add_order("name", false).unwrap();
+    assert_eq!(listed(&sorted).await, "3 1 2 7 4 10 6", "by code points");
+}
+
+async fn searches(vista: &Vista, can: bool) {
+    let mut found = vista.clone();
+    if !can {
+        return assert!(refused(&found.add_search("tart")));
+    }
+    found.add_search("éCLAIR").unwrap();
+    assert_eq!(listed(&found).await, "6");
+    found.add_search("c 1").unwrap();
+    assert_eq!(listed(&found).await, "1 3", "replaced; every word counts, in any column");
+    if vista.capabilities().can_count {
+        assert_eq!(found.get_count().await.unwrap(), 2);
+    }
+}
+
+async fn pages(vista: &Vista, can: Capabilities) {
+    if can.can_count {
+        assert_eq!(vista.get_count().await.unwrap(), 7);
+    } else {
+        assert!(refused(&vista.get_count().await));
+    }
+    let mut paged = vista.clone();
+    if !can.can_fetch_page {
+        assert!(refused(&paged.set_page_size(3)));
+        return assert!(refused(&paged.fetch_page(1).await));
+    }
+    paged.set_page_size(3).unwrap();
+    let mut seen = Vec::new();
+    for number in 1..=4 {
+        seen.push(ids(&paged.fetch_page(number).await.unwrap()));
+    }
+    assert_eq!(seen, ["1 2 10", "4 3 6", "7", ""]);
+    assert!(matches!(paged.fetch_page(0).await, Err(Error::Invalid { .. })));
+    assert_eq!(walk(&paged).await, ["1 2 10", "4 3 6", "7"]);
+    paged.add_order("category_id", false).unwrap();
+    assert_eq!(ids(&paged.fetch_page(2).await.unwrap()), "4 10 6");
+    assert_eq!(walk(&paged).await, ["1 2 3", "4 10 6", "7"]);
+    paged.add_condition_eq("category_id", 3.into()).unwrap();
+    assert_eq!((paged.get_count().await.unwrap(), walk(&paged).await), (2, vec!["6 7".to_string()]));
+    let error = vista.fetch_next(Some("?".into())).await;
+    assert!(matches!(error, Err(Error::Invalid { .. })), "a token that is not its own");
+}
+
+async fn walk(vista: &Vista) -> Vec<String> {
+    let (mut seen, mut token) = (Vec::new(), None);
+    loop {
+        let (rows, next) = vista.fetch_next(token).await.unwrap();
+        seen.push(ids(&rows));
+        token = next;
+        if token.is_none() {
+            return seen;
+        }
+    }
+}
+
+/// A source that advertises no write refuses all of them and stays as it is.
+pub(super) async fn refuses_writes(vista: &Vista) {
+    let record = rows()[0].1.clone();
+    assert!(refused(&vista.insert("9", &record).await));
+    assert!(refused(&vista.insert_return_id(&record).await));
+    assert!(refused(&vista.replace_value("1", &record).await));
+    assert!(refused(&vista.patch_value("1", &record).await));
+    assert!(refused(&vista.delete("1").await));
+    assert!(refused(&vista.delete_all().await));
+    assert_eq!(vista.list_values().await.unwrap().len(), 7);
+}
+
+fn cells<const N: usize>(cells: [(&str, CborValue); N]) -> Record {
+    cells.into_iter().map(|(column, value)| (column.to_string(), value)).collect()
+}
+
+/// All writes work on a source of [`rows`] whose ids are integers.
+pub(super) async fn writes(vista: &Vista) {
+    let muffin = cells([("id", 8.into()), ("name", "Muffin".into()), ("price", 150.into()), ("category_id", 1.into())]);
+    vista.insert("8", &muffin).await.unwrap();
+    assert_eq!(vista.get_value("8").await.unwrap().unwrap(), muffin);
+    vista.insert("8", &muffin).await.expect("the same again is a retry");
+    let other = cells([("name", "Scone".into()), ("price", 150.into()), ("category_id", 1.into())]);
+    assert!(matches!(vista.insert("8", &other).await, Err(Error::Conflict { .. })));
+    assert!(matches!(vista.insert("9", &muffin).await, Err(Error::Invalid { .. })), "another id in the record");
+
+    vista.replace_value("8", &cells([("name", "Scone".into())])).await.unwrap();
+    let scone = vista.get_value("8").await.unwrap().unwrap();
+    assert_eq!((&scone["name"], scone.get("price").unwrap_or(&CborValue::Null)), (&"Scone".into(), &CborValue::Null));
+    vista.replace_value("9", &cells([("name", "Strudel".into()), ("price", 1.into())])).await.unwrap();
+    assert_eq!(vista.get_count().await.unwrap(), 9, "replacing adds a row that is not there");
+
+    vista.patch_value("9", &cells([("price", 180.into())])).await.unwrap();
+    let strudel = vista.get_value("9").await.unwrap().unwrap();
+    assert_eq!((&strudel["name"], &strudel["price"]), (&"Strudel".into(), &180.into()));
+    vista.patch_value("9", &cells([("price", CborValue::Null)])).await.unwrap();
+    assert_eq!(vista.get_value("9").await.unwrap().unwrap()["price"], CborValue::Null);
+    assert!(matches!(vista.patch_value("99", &muffin_price()).await, Err(Error::NotFound { .. })));
+
+    vista.delete("9").await.unwrap();
+    vista.delete("9").await.expect("a row that is not there is fine");
+    assert_eq!(vista.get_value("9").await.unwrap(), None);
+
+    let id = vista.insert_return_id(&cells([("name", "Bagel".into())])).await.unwrap();
+    assert_eq!(id, "11");
+    assert_eq!(vista.get_value(&id).await.unwrap().unwrap()["id"], 11.into());
+
+    let mut narrow = vista.clone();
+    narrow.add_condition_eq("category_id", 3.into()).unwrap();
+    bounded_writes(vista, &narrow).await;
+    narrow.delete_all().await.unwrap();
+    assert_eq!(vista.get_count().await.unwrap(), 7, "deletes only what it is narrowed to");
+    vista.delete_all().await.unwrap();
+    assert_eq!(vista.get_count().await.unwrap(), 0);
+}
+
+/// `narrow` is `vista` with rows of category 3 only: it writes as if there were no others, and leaves rows 6 and 7.
+async fn bounded_writes(vista: &Vista, narrow: &Vista) {
+    let all = vista.list_values().await.unwrap();
+    let price = muffin_price();
+    narrow.delete("1").await.expect("a row that is not there is fine");
+    assert!(matches!(narrow.patch_value("1", &price).await, Err(Error::NotFound { .. })));
+    assert!(matches!(narrow.insert("1", &price).await, Err(Error::Conflict { .. })));
+    assert!(matches!(narrow.replace_value("1", &price).await, Err(Error::Conflict { .. })));
+    let away = cells([("category_id", 1.into())]);
+    for refused in [
+        narrow.patch_value("6", &away).await,
+        narrow.replace_value("6", &away).await,
+        narrow.insert("20", &away).await,
+        narrow.insert_return_id(&away).await.map(drop),
+    ] {
+        let Err(Error::Invalid { fields, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(fields.keys().collect::<Vec<_>>(), ["category_id"]);
+    }
+    assert_eq!(vista.list_values().await.unwrap(), all, "nothing of that was done");
+    let tart = cells([("name", "Tart".into())]);
+    narrow.insert("20", &tart).await.unwrap();
+    let chosen = narrow.insert_return_id(&tart).await.unwrap();
+    narrow.replace_value("20", &cells([("name", "Pie".into())])).await.unwrap();
+    narrow.patch_value("20", &price).await.unwrap();
+    for id in ["20", &chosen] {
+        assert_eq!(vista.get_value(id).await.unwrap().unwrap()["category_id"], 3.into());
+        narrow.delete(id).await.unwrap();
+    }
+    assert_eq!(vista.list_values().await.unwrap(), all);
+}
+
+fn muffin_price() -> Record {
+    cells([("price", 1.into())])
+}

@@ -1,0 +1,508 @@
+//! SQLite tables and views: every capability, one transaction for all writes that come at a time.
+//!
+//! A query goes into SQL only where SQL means exactly what the crate's evaluator means (`plan.rs`); the rest is judged by
+//! that evaluator after a wider select. Names are quoted and values bound, always. Reads have a connection of their own, so
+//! that in WAL mode no write makes them wait. Connections follow the file when it is replaced (`database.rs`).
+
+mod database;
+mod ops;
+mod plan;
+mod table;
+#[cfg(test)]
+mod tests;
+mod value;
+mod write;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter, types::Value};
+use tokio::sync::oneshot;
+
+use self::database::{Connections, Database, Use};
+use self::plan::Plan;
+use self::table::{Natural, Table};
+use super::{apply, blocking, count, foreign_token, sorted_page};
+use diorama_core::record::{Record, Rows, id_from_value};
+use diorama_core::vista::{
+    Capabilities, Column, Error, ErrorKind, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp,
+    Written,
+};
+
+/// How long a statement waits for another program's lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Writes of one transaction that come together, at most.
+const BATCH: usize = 256;
+
+/// From one attempt to switch the journal mode to the next.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
+
+/// How a table is to be understood. The default takes everything from its declaration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SqliteOptions {
+    /// The column that identifies rows; else the primary key, else the rowid. Views need one (or a column `id`).
+    pub id: Option<String>,
+    /// Columns with declared types and flags in place of those that the database declares.
+    pub columns: Vec<Column>,
+    /// Never write, and advertise no write.
+    pub read_only: bool,
+    /// The journal mode that the database is switched to; else it is left as it is.
+    pub journal_mode: Option<JournalMode>,
+}
+
+/// How SQLite makes a transaction whole. The database file remembers `Wal`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JournalMode {
+    /// A rollback journal that is deleted: the default of SQLite.
+    Delete,
+    /// A rollback journal that is emptied.
+    Truncate,
+    /// A rollback journal that is overwritten.
+    Persist,
+    /// A write-ahead log: reads and writes do not wait for each other.
+    Wal,
+}
+
+impl JournalMode {
+    /// The mode as SQLite calls it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            JournalMode::Delete => "delete",
+            JournalMode::Truncate => "truncate",
+            JournalMode::Persist => "persist",
+            JournalMode::Wal => "wal",
+        }
+    }
+}
+
+/// A table or view of a SQLite database as a source.
+#[derive(Clone, Debug)]
+pub struct Sqlite(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    table: Table,
+    options: SqliteOptions,
+    database: Arc<Database>,
+    connections: Arc<Connections>,
+    /// Whether there is something to write to.
+    writes: bool,
+    /// Writes that wait for it; whoever has it next takes them all.
+    waiting: Mutex<Vec<Waiting>>,
+    /// Operations written under their ids.
+    written: AtomicU64,
+}
+
+/// Writes that wait together, and who waits for them.
+#[derive(Debug)]
+struct Waiting {
+    writes: Vec<write::Write>,
+    reply: oneshot::Sender<Vec<Result<Written>>>,
+}
+
+impl Sqlite {
+    /// Opens `table` in the database file at `path`. When another file is put there, that one is opened in its place.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is no such table or it has no usable id, [`Error::Source`] if the file cannot be opened.
+    pub async fn open(
+        name: &str,
+        path: impl Into<PathBuf>,
+        table: impl Into<String>,
+        options: SqliteOptions,
+    ) -> Result<Vista> {
+        let (path, table) = (path.into(), table.into());
+        let sqlite = blocking(move || open(&path, &table, &options)).await?;
+        Ok(Vista::new(name, sqlite))
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Table, &Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || {
+            let held = inner.database.hold()?;
+            let mut slot = inner.connections.reader.lock();
+            work(&inner.table, inner.connection(&held, &mut slot, Role::Reader)?)
+        })
+        .await
+    }
+
+    /// Carries out writes in their order, in one transaction with all that wait for the connection by then: the more come at a
+    /// time, the less each costs. The answer ends with the first failure that may pass.
+    async fn take(&self, writes: Vec<write::Write>) -> Result<Vec<Result<Written>>> {
+        if !self.0.writes {
+            return Err(self.0.cannot_write());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.0.waiting.lock().push(Waiting { writes, reply });
+        let inner = Arc::clone(&self.0);
+        self.change(move |table, connection, held| {
+            let waiting = std::mem::take(&mut *inner.waiting.lock());
+            let (groups, replies): (Vec<_>, Vec<_>) = waiting.into_iter().map(|it| (it.writes, it.reply)).unzip();
+            let mut written = write::all(table, connection, &groups);
+            if let Err(error) = held.check() {
+                written = groups.iter().map(|_| vec![Err(error.clone())]).collect();
+            }
+            // Whoever does not wait any more finds it out when asking again.
+            replies.into_iter().zip(written).for_each(|(reply, written)| drop(reply.send(written)));
+            Ok(())
+        })
+        .await?;
+        answer.await.map_err(|_| Error::unknown("the writes were taken up and not answered"))
+    }
+
+    async fn take_one(&self, write: write::Write) -> Result<Written> {
+        let written = self.take(vec![write]).await?.into_iter().next();
+        written.unwrap_or_else(|| Err(Error::unknown("the write was taken up and not answered")))
+    }
+
+    fn operation(&self, id: &str) -> write::Operation {
+        let tidy = self.0.written.fetch_add(1, Ordering::Relaxed).is_multiple_of(ops::TIDY_EVERY);
+        write::Operation { id: id.to_string(), tidy }
+    }
+
+    async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Table, &mut Connection, &Use<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        if !self.0.writes {
+            return Err(self.0.cannot_write());
+        }
+        let inner = Arc::clone(&self.0);
+        blocking(move || {
+            let held = inner.database.hold()?;
+            let mut slot = inner.connections.writer.lock();
+            work(&inner.table, inner.connection(&held, &mut slot, Role::Writer)?, &held)
+        })
+        .await
+    }
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Reader,
+    Writer,
+}
+
+impl Inner {
+    /// The connection in `slot`, opened anew if there is none. A table that is not the one that is served is refused.
+    fn connection<'s>(
+        &self,
+        held: &Use<'_>,
+        slot: &'s mut Option<Connection>,
+        role: Role,
+    ) -> Result<&'s mut Connection> {
+        if let Some(connection) = slot.take() {
+            return Ok(slot.insert(connection));
+        }
+        let opened = held.connect(|path| {
+            let connection = connect(path, role, &self.options)?;
+            let table = Table::learn(&connection, path, &self.table.name, &self.options);
+            if table.as_ref().is_ok_and(|table| table.is_like(&self.table)) {
+                return Ok(connection);
+            }
+            let (path, name) = (path.display(), &self.table.name);
+            let why = table.map_or_else(|error| error.to_string(), |_| "its columns are others".to_string());
+            // Nothing is wrong with the writes that wait: the right file may come back.
+            Err(Error::transient(format!(
+                "{path} was replaced, and table {name:?} is not the one that is served ({why}): put a database with that \
+                 table there, or restart to serve what is there now"
+            )))
+        })?;
+        Ok(slot.insert(opened))
+    }
+
+    fn cannot_write(&self) -> Error {
+        Error::Unsupported { vista: self.table.name.as_str().into(), what: "write" }
+    }
+}
+
+fn open(path: &Path, name: &str, options: &SqliteOptions) -> Result<Sqlite> {
+    let database = Database::at(path)?;
+    let connections = Arc::new(Connections::default());
+    let held = database.hold()?;
+    let reader = held.connect(|path| connect(path, Role::Reader, options))?;
+    let table = Table::learn(&reader, path, name, options)?;
+    let writes = !options.read_only && table.natural != Natural::AsGiven;
+    if writes {
+        *connections.writer.lock() = Some(held.connect(|path| connect(path, Role::Writer, options))?);
+    }
+    *connections.reader.lock() = Some(reader);
+    database.join(&connections);
+    drop(held);
+    let (waiting, written) = (Mutex::default(), AtomicU64::new(0));
+    let mut options = options.clone();
+    if table.id_field().is_rowid {
+        // Should the file be replaced, the same identifies its rows.
+        options.id = Some(table.id_field().name.clone());
+    }
+    Ok(Sqlite(Arc::new(Inner { table, options, database, connections, writes, waiting, written })))
+}
+
+fn connect(path: &Path, role: Role, options: &SqliteOptions) -> Result<Connection> {
+    // A reader, too, may be the first to come after a crash, and has to roll back what that interrupted.
+    let access = match options.read_only {
+        true => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        false => OpenFlags::SQLITE_OPEN_READ_WRITE,
+    };
+    let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(|error| Error::source(kind_of(&error), error))?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    // Or a quoted name of a column that is gone would be read as a text.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false).map_err(failed)?;
+    if role == Role::Reader {
+        connection.pragma_update(None, "query_only", true).map_err(failed)?;
+    }
+    if let (Role::Writer, Some(mode)) = (role, options.journal_mode)
+        && !switch_journal(&connection, mode).map_err(failed)?
+    {
+        tracing::warn!(path = %path.display(), mode = mode.as_str(), "the database cannot be switched to that journal mode");
+    }
+    Ok(connection)
+}
+
+/// Switches the journal mode, if that can be. Here SQLite's own busy handler is not called, because two connections that both want
+/// the switch would wait for each other: the one that is refused lets go and asks again.
+fn switch_journal(connection: &Connection, mode: JournalMode) -> rusqlite::Result<bool> {
+    let deadline = Instant::now() + BUSY_TIMEOUT;
+    let sql = format!("PRAGMA journal_mode = {}", mode.as_str());
+    loop {
+        match connection.query_row(&sql, [], |row| row.get::<_, String>(0)) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < deadline => {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            now => return now.map(|now| now.eq_ignore_ascii_case(mode.as_str())),
+        }
+    }
+}
+
+#[async_trait]
+impl TableShell for Sqlite {
+    fn schema(&self) -> Arc<Schema> {
+        Arc::clone(&self.0.table.schema)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut can = if self.0.writes { Capabilities::all() } else { Capabilities::reads() };
+        // A view has no order of its own to continue in.
+        can.can_fetch_next = self.0.table.natural != Natural::AsGiven;
+        can
+    }
+
+    async fn list(&self, query: &Query) -> Result<Rows> {
+        let (query, whole) = (query.clone(), *query == Query::default());
+        let connections = Arc::clone(&self.0.connections);
+        self.read(move |table, connection| {
+            // Before it is read: the file cannot be replaced unnoticed in between.
+            let owed = whole && connections.replaced.swap(false, Ordering::AcqRel);
+            let plan = Plan::new(table, &query);
+            let rows =
+                select(table, connection, &plan.select(table, &query), plan.params(&query)).inspect_err(|_| {
+                    connections.replaced.fetch_or(owed, Ordering::AcqRel);
+                })?;
+            Ok(if plan.is_exact { rows } else { apply(&query, &table.schema, rows) })
+        })
+        .await
+    }
+
+    fn is_replaced(&self) -> bool {
+        self.0.connections.replaced.load(Ordering::Acquire)
+    }
+
+    async fn get(&self, id: &str) -> Result<Option<Record>> {
+        let id = id.to_string();
+        self.read(move |table, connection| table.read(connection, &id)).await
+    }
+
+    fn reads_one(&self) -> bool {
+        true
+    }
+
+    async fn count(&self, query: &Query) -> Result<u64> {
+        let query = Query { limit: None, offset: 0, order: Vec::new(), ..query.clone() };
+        self.read(move |table, connection| {
+            let plan = Plan::new(table, &query);
+            if !plan.is_exact {
+                let rows = select(table, connection, &plan.select(table, &query), plan.params(&query))?;
+                return Ok(count(&query, &table.schema, &rows));
+            }
+            let sql = format!("SELECT count(*) FROM {}{}", table.quoted, plan.filter());
+            let counted: i64 = connection
+                .prepare_cached(&sql)
+                .and_then(|mut statement| statement.query_row(params_from_iter(plan.values()), |row| row.get(0)))
+                .map_err(failed)?;
+            Ok(counted.unsigned_abs())
+        })
+        .await
+    }
+
+    async fn next(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
+        let (query, token) = (query.clone(), token.cloned());
+        self.read(move |table, connection| {
+            if !query.order.is_empty() || table.natural == Natural::AsGiven {
+                let all = Query { order: Vec::new(), limit: None, offset: 0, ..query.clone() };
+                let plan = Plan::new(table, &all);
+                let rows = select(table, connection, &plan.select(table, &all), plan.params(&all))?;
+                return sorted_page(&query, &table.schema, &rows, token.as_ref());
+            }
+            natural_page(table, connection, &query, token.as_ref())
+        })
+        .await
+    }
+
+    async fn write(&self, op: &WriteOp) -> Result<Written> {
+        self.take_one(write::Write { operation: None, op: op.clone(), within: None }).await
+    }
+
+    /// Judges and writes in one transaction.
+    async fn write_within(&self, op: &WriteOp, within: &Query) -> Result<Written> {
+        let within = Narrowing::new(within, &self.0.table.schema);
+        if op.id().is_some() {
+            let op = within.completed(op.clone());
+            return self.take_one(write::Write { operation: None, op, within: Some(within) }).await;
+        }
+        for id in self.list(within.query()).await?.ids() {
+            match self.write_within(&WriteOp::Delete { id: id.to_string() }, within.query()).await {
+                Ok(_) | Err(Error::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Written::default())
+    }
+
+    async fn write_once(&self, operation: &str, op: &WriteOp) -> Result<Written> {
+        let operation = Some(self.operation(operation));
+        self.take_one(write::Write { operation, op: op.clone(), within: None }).await
+    }
+
+    fn batch_size(&self) -> usize {
+        if self.0.writes { BATCH } else { 1 }
+    }
+
+    async fn write_batch(&self, writes: &[(String, WriteOp)]) -> Vec<Result<Written>> {
+        let write = |(id, op): &(String, WriteOp)| {
+            let operation = Some(self.operation(id));
+            write::Write { operation, op: op.clone(), within: None }
+        };
+        self.take(writes.iter().map(write).collect()).await.unwrap_or_else(|error| vec![Err(error)])
+    }
+
+    fn writes_once(&self) -> bool {
+        self.0.writes
+    }
+
+    async fn knows(&self, operation: &str) -> Result<bool> {
+        let operation = operation.to_string();
+        self.read(move |_, connection| ops::knows(connection, &operation)).await
+    }
+
+    async fn insert_return_id(&self, record: &Record) -> Result<Written> {
+        let record = record.clone();
+        self.change(move |table, connection, held| {
+            let written = write::insert_return_id(table, connection, &record)?;
+            held.check().map(|()| written)
+        })
+        .await
+    }
+}
+
+/// All rows that `sql` selects.
+fn select(table: &Table, connection: &Connection, sql: &str, params: Vec<Value>) -> Result<Rows> {
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let mut found = statement.query(params_from_iter(params)).map_err(failed)?;
+    let mut rows = Rows::with_layout(Arc::clone(table.schema.layout()));
+    while let Some(row) = found.next().map_err(failed)? {
+        let (id, record) = match table.row(row) {
+            Ok(row) => row,
+            Err(error) => {
+                rows.skip(error.to_string());
+                continue;
+            }
+        };
+        if !rows.push(id.as_str(), &record) {
+            return Err(Error::permanent(format!("{} has more than one row with id {id:?}", table.name)));
+        }
+    }
+    Ok(rows)
+}
+
+/// The next rows in natural order. The token is the place of the last row, so what comes and goes elsewhere does not matter.
+fn natural_page(
+    table: &Table,
+    connection: &Connection,
+    query: &Query,
+    token: Option<&Token>,
+) -> Result<(Rows, Option<Token>)> {
+    let plan = Plan::new(table, &Query { limit: None, offset: 0, ..query.clone() });
+    let mut params = plan.values();
+    let mut filter = plan.filter();
+    if let Some(token) = token {
+        let (after, value) = table.after(token).ok_or_else(foreign_token)?;
+        filter = format!("{filter}{} {after}", if filter.is_empty() { " WHERE" } else { " AND" });
+        params.push(value);
+    }
+    let sql = format!("SELECT {} FROM {}{filter}{}", table.selected, table.quoted, table.natural_order());
+    let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
+    let mut found = statement.query(params_from_iter(params)).map_err(failed)?;
+    let limit = query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let prepared = query.prepare(&table.schema);
+    let mut rows = Rows::with_layout(Arc::clone(table.schema.layout()));
+    let mut last = None;
+    while let Some(row) = found.next().map_err(failed)? {
+        let (id, record) = table.row(row)?;
+        if !prepared.matches(&record) {
+            continue;
+        }
+        if rows.len() >= limit {
+            return Ok((rows, last));
+        }
+        last = Some(table.token(row, &id)?);
+        rows.push(id, &record);
+    }
+    Ok((rows, None))
+}
+
+/// A failed statement, other than a write.
+fn failed(error: rusqlite::Error) -> Error {
+    Error::source(kind_of(&error), error)
+}
+
+fn kind_of(error: &rusqlite::Error) -> ErrorKind {
+    use rusqlite::ErrorCode as Code;
+    match error.sqlite_error_code() {
+        Some(
+            Code::DatabaseBusy
+            | Code::DatabaseLocked
+            | Code::CannotOpen
+            | Code::SystemIoFailure
+            | Code::OutOfMemory
+            | Code::OperationInterrupted
+            | Code::FileLockingProtocolFailed
+            | Code::SchemaChanged
+            // The file is at fault and not the statement: it may be put right, or back.
+            | Code::DatabaseCorrupt
+            | Code::NotADatabase
+            | Code::ReadOnly
+            | Code::PermissionDenied,
+        ) => ErrorKind::Transient,
+        _ => ErrorKind::Permanent,
+    }
+}
+
+/// The id that a row's cell gives.
+fn id_of(table: &str, value: &diorama_core::record::CborValue) -> Result<String> {
+    id_from_value(value).ok_or_else(|| {
+        Error::permanent(format!(
+            "{table} has a row whose id is neither text nor an integer: declare another column as id"
+        ))
+    })
+}

@@ -1,0 +1,444 @@
+//! Starting a Dio: cache file, journal, ring, tasks, `on_start`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::carried::{self, Carried};
+use super::commit::{Committer, apply};
+use super::core::{Core, LastList, Parts};
+use super::hooks::Hooks;
+use super::ledger::Ledger;
+use super::ring::{Ring, RingItem};
+use super::settings::{Settings, WriteRoute};
+use super::store::Store;
+use super::{Dio, Handle, reread, start, worker};
+use crate::cache::{CacheError, CacheMeta, Loaded, RowStore, RowTable, StoredRow};
+use crate::hot::{Base, CacheChange, Entry, OpState, Rules, State, TableBuilder};
+use crate::journal::{Journal, JournalError, LogEntry, LogState, Seq};
+use crate::record::Layout;
+use crate::vista::{Error, Result, Schema, SourceShape, Vista};
+
+/// What a Lens gives its Dios.
+pub(crate) struct Surroundings {
+    pub(crate) cache: Arc<dyn RowStore>,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) committer: Arc<Committer>,
+    pub(crate) settings: Settings,
+    pub(crate) hooks: Hooks,
+}
+
+impl From<JournalError> for Error {
+    fn from(error: JournalError) -> Error {
+        match error {
+            JournalError::Closed => Error::Closed,
+            other => Error::Storage { detail: other.to_string(), full: false },
+        }
+    }
+}
+
+impl From<CacheError> for Error {
+    fn from(error: CacheError) -> Error {
+        match error {
+            CacheError::Closed => Error::Closed,
+            CacheError::Io { full, .. } => Error::Storage { detail: error.to_string(), full },
+            other => Error::Storage { detail: other.to_string(), full: false },
+        }
+    }
+}
+
+/// A Dio's memory as the two files have it.
+struct Recovered {
+    state: State,
+    meta: CacheMeta,
+    ring: Ring,
+    ledger: Ledger,
+    /// What the log says of confirmed rows and the cache file has not seen.
+    behind: Vec<CacheChange>,
+    /// Rows may not be what the log says: subscribers read again, and so do we.
+    doubt: Option<String>,
+    /// Operations of an older journal.
+    carried: Carried,
+}
+
+/// A Dio whose tasks run and whose `on_start` does not yet. Dropped before it has begun, it ends, whoever holds a clone.
+pub(crate) struct Opened {
+    pub(crate) dio: Dio,
+    doubt: Option<String>,
+    begun: bool,
+}
+
+impl Opened {
+    /// Runs `on_start`.
+    pub(crate) async fn begin(mut self) -> Result<Dio> {
+        let begun = begin(&self.dio, self.doubt.take()).await;
+        if begun.is_err() {
+            // The name is free only once nothing of this Dio runs any more.
+            Arc::clone(&self.dio.0.core).finish().await;
+        }
+        self.begun = true;
+        begun.map(|()| self.dio.clone())
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if !self.begun {
+            self.dio.0.end();
+        }
+    }
+}
+
+/// Opens the Dio of `vista`: recovers what the files hold and starts its tasks.
+pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Opened> {
+    let source = SourceShape::of(&vista);
+    let schema = vista.schema();
+    let shape = schema.id_column().to_string();
+    check_shape(&*around.journal, vista.name(), &shape).await?;
+    let cached = load(&*around.cache, vista.name(), schema.layout()).await?;
+    let table = Arc::clone(&cached.table);
+    let damaged = cached.loaded.damaged > 0;
+    let log = around.journal.open(vista.name(), &shape).await?;
+    let rules = Arc::new(Rules {
+        version: around.settings.version.clone(),
+        trust_payload: around.settings.trust_payload,
+        routed_ttl: around.settings.routed_ttl.map(|ttl| ttl.as_millis().try_into().unwrap_or(u64::MAX)),
+        ..Rules::new(schema)
+    });
+    let recovered = recover(&*around.journal, cached, log, rules, &around.settings, &shape).await?;
+    let doubt = recovered.doubt;
+    let last_list = LastList { complete: recovered.meta.complete_at.is_some(), ..LastList::default() };
+    let committer = around.committer.handle(&around.journal);
+    let store = Store::new(table, CacheMeta { source: Some(source), ..recovered.meta });
+    store.learn(recovered.behind, recovered.state.seq());
+    let core = Arc::new(Core::new(Parts {
+        settings: around.settings,
+        hooks: around.hooks,
+        vista,
+        journal: around.journal,
+        committer,
+        state: recovered.state,
+        ring: recovered.ring,
+        store,
+        last_list,
+        ledger: recovered.ledger,
+    }));
+    if damaged && let Err(error) = core.store.rewrite(|| core.state()).await {
+        // The writer finds the damage again, or the next start does.
+        tracing::warn!(dio = %core.name, %error, "what is left of the damaged rows could not be cleared away");
+    }
+    // Until the source was listed; else a delivery could meet the reading of the very row it lies over.
+    core.seeding.store(core.state().lacks_rows(), Ordering::Release);
+    mark_unknown(&core, recovered.carried);
+    let dio = Dio(Arc::new(Handle::new(Arc::clone(&core))));
+    start_tasks(&dio);
+    Ok(Opened { dio, doubt, begun: false })
+}
+
+/// Refuses a log in memory where accepted writes would be lost from sight: those that wait in the `durable` journal, and those
+/// that a route takes around the master, which only the log knows of.
+pub(crate) async fn check_memory_log(
+    vista: &Vista,
+    durable: &dyn Journal,
+    settings: &Settings,
+    hooks: &Hooks,
+) -> Result<()> {
+    if hooks.on_write.is_some() && settings.write_route == WriteRoute::Around {
+        let detail = "writes that go around the source are known from the log alone until the source shows them: \
+                      they need one that is on disk (ack = \"journal\" or \"applied\")";
+        return Err(Error::Config(detail.into()));
+    }
+    if !durable.logs().await?.iter().any(|log| **log == *vista.name()) {
+        return Ok(());
+    }
+    let left = standing(&at_rest(durable, vista.name()).await?);
+    if left == 0 {
+        return Ok(());
+    }
+    Err(Error::Config(format!(
+        "{left} accepted writes wait in the journal on disk, which a log in memory does not read: serve once more with \
+         ack = \"journal\" until they are settled, or settle them with `diorama ops`"
+    )))
+}
+
+/// Refuses another id column where accepted writes would be lost from sight: they are about rows by the ids of the old one.
+async fn check_shape(journal: &dyn Journal, log: &str, shape: &str) -> Result<()> {
+    let Some(stored) = journal.shape(log).await?.filter(|stored| stored != shape) else { return Ok(()) };
+    match standing(&at_rest(journal, log).await?) {
+        0 => Ok(()),
+        left => Err(Error::Config(format!(
+            "{left} accepted writes wait for rows by the id column {stored:?}, which is now {shape:?}: serve once more with \
+             id = {stored:?} until they are settled, or settle them with `diorama ops`"
+        ))),
+    }
+}
+
+/// What a log says of operations. Its rows are not looked at: all of it is from before this State.
+pub async fn at_rest(journal: &dyn Journal, log: &str) -> Result<State> {
+    let mut state = State::new(Arc::new(Rules::new(Arc::new(Schema::new("id", Vec::new())))), "", Seq::MAX);
+    let mut after = 0;
+    loop {
+        let entries = journal.read(log, after, REPLAYED).await?;
+        let Some(last) = entries.last() else { return Ok(state) };
+        after = last.seq;
+        for stored in &entries {
+            state.apply(&decode(stored, log)?);
+        }
+    }
+}
+
+/// How many operations of a State have not ended.
+fn standing(state: &State) -> usize {
+    state.ops().filter(|op| op.is_open() || op.state == OpState::Parked).count()
+}
+
+/// Says so if the rows are in doubt, runs `on_start`, and reads everything again if that did not.
+async fn begin(dio: &Dio, doubt: Option<String>) -> Result<()> {
+    let core = &dio.0.core;
+    let doubted = doubt.is_some();
+    if let Some(why) = doubt {
+        tracing::warn!(dio = %core.name, why, "cached rows may be older than the log; subscribers are told to read again");
+        // A journal that cannot be written now does not keep the rows from being read.
+        if core.tell_all(false).await.is_err() {
+            core.invalidate(None);
+        }
+    }
+    if let Err(error) = core.finish_purges().await {
+        tracing::warn!(dio = %core.name, %error, "a purge is not finished yet: the next one, or the next start, goes on with it");
+    }
+    // What is served from the cache at once has its indexes; what is listed first, after that.
+    core.build_configured().await?;
+    start::run(dio).await?;
+    if doubted && core.hooks.on_refresh.is_some() && core.last_list.lock().at.is_none() {
+        let (core, handle) = (Arc::clone(core), Arc::downgrade(&dio.0));
+        let tasks = core.tasks.clone();
+        tasks.spawn(async move {
+            if let Some(handle) = handle.upgrade() {
+                // Its outcome is on the bus and in the freshness.
+                let _ = core.refresh(&handle).await;
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Bytes of the log that are read at a time.
+const REPLAYED: usize = 4 << 20;
+
+/// A table of the cache with what it holds.
+struct Cached {
+    table: Arc<dyn RowTable>,
+    loaded: Loaded,
+    rows: crate::hot::Table,
+}
+
+/// Attempts to read a table: damage may show only while it is read; the file is set aside then, and the next attempt finds a
+/// new one. The Dios of a Lens meet it one after the other.
+const LOADS: u32 = 4;
+
+async fn load(cache: &dyn RowStore, name: &str, layout: &Layout) -> Result<Cached> {
+    let mut attempt = 1;
+    loop {
+        match load_once(cache, name, layout).await {
+            Err(error @ (CacheError::Corrupt { .. } | CacheError::Io { .. })) if attempt < LOADS => {
+                tracing::warn!(dio = name, %error, "the cache cannot be read; trying again");
+                attempt += 1;
+            }
+            loaded => return Ok(loaded?),
+        }
+    }
+}
+
+async fn load_once(cache: &dyn RowStore, name: &str, layout: &Layout) -> std::result::Result<Cached, CacheError> {
+    let table = cache.open_table(name).await?;
+    let mut builder = TableBuilder::new();
+    let mut sink = |rows: Vec<StoredRow>| {
+        for row in rows {
+            builder.push_at(row.slot, &row.id, &row.body, row.ordinal);
+        }
+    };
+    let mut loaded = table.load(layout, &mut sink).await?;
+    let mut rows = builder.finish();
+    let known = loaded.meta.as_ref().map_or("", |meta| &meta.shape);
+    if known != layout.id_column() && !(known.is_empty() && rows.is_empty()) {
+        // Rows under other ids are not these rows.
+        table.clear().await?;
+        rows = crate::hot::Table::new();
+        (loaded.meta, loaded.versions) = (None, None);
+    }
+    Ok(Cached { table, loaded, rows })
+}
+
+/// A log that may be older than what was there before, or another one.
+struct Older {
+    why: String,
+    /// Whether its epoch ends once the cache has what the log knows of confirmed rows.
+    ends: bool,
+}
+
+/// Compares the log with the journal's own word and with what the cache file has seen. A log that does not continue the cache
+/// begins a new epoch at once, and keeps what made its operations what they are.
+async fn compare(journal: &dyn Journal, log: &mut LogState, meta: &mut CacheMeta) -> Result<Option<Older>> {
+    let fits = meta.epoch.is_empty() || meta.epoch == log.epoch && meta.watermark <= log.head;
+    match (log.doubt.take(), fits) {
+        (None, true) => Ok(None),
+        (Some(why), true) => Ok(Some(Older { why, ends: true })),
+        (said, false) => {
+            // A log that is new has begun its epoch already.
+            let new = log.head == 0 && said.is_none();
+            let why = said.unwrap_or_else(|| "the journal does not continue what the cache file has seen".into());
+            if !new {
+                let at_least = if meta.epoch == log.epoch { meta.watermark } else { 0 };
+                let keep = at_rest(journal, &log.log).await?.kept_entries();
+                *log = journal.new_epoch(&log.log, at_least, &keep, &why).await?;
+            }
+            meta.watermark = log.head;
+            Ok(Some(Older { why, ends: false }))
+        }
+    }
+}
+
+async fn recover(
+    journal: &dyn Journal,
+    cached: Cached,
+    mut log: LogState,
+    rules: Arc<Rules>,
+    settings: &Settings,
+    shape: &str,
+) -> Result<Recovered> {
+    let Cached { loaded: Loaded { meta, damaged, versions }, rows, .. } = cached;
+    let mut doubt = (damaged > 0).then(|| "rows of the cache file are damaged".to_string());
+    let mut meta = meta.unwrap_or_default();
+    if damaged > 0 {
+        // Nobody is told that a row is not there because it could not be read: the source is asked first.
+        meta.complete_at = None;
+    }
+    let older = compare(journal, &mut log, &mut meta).await?;
+    if let Some(Older { why, .. }) = &older {
+        doubt = Some(why.clone());
+    } else if meta.watermark + 1 < log.oldest && log.head > 0 {
+        doubt = Some("the journal no longer reaches back to the cache file".into());
+    } else if meta.bulk {
+        doubt = Some("a large refresh was interrupted".into());
+    }
+    meta.shape = shape.to_string();
+    let epoch: Arc<str> = log.epoch.as_str().into();
+    let mut state = State::restore(rules, Arc::clone(&epoch), meta.watermark, rows);
+    let versions_kept = versions.is_some();
+    versions.into_iter().for_each(|versions| state.restore_versions(versions));
+    let mut ring = Ring::new(settings.ring, epoch, log.oldest.saturating_sub(1));
+    let (mut behind, mut ledger) = (Vec::new(), Ledger::default());
+    let is_restored = older.is_some();
+    let ends = older.filter(|older| older.ends);
+    if ends.is_some() {
+        log.begun = log.head;
+    }
+    let mut carried = Carried::new();
+    let bodiless =
+        replay(journal, &log, &mut state, (&ring, &mut ledger), meta.watermark, (&mut behind, &mut carried)).await?;
+    if bodiless {
+        doubt = Some("a large refresh was interrupted".into());
+    }
+    state.advance(log.head);
+    carried::retain_queued(&mut carried, &state);
+    if let Some(Older { why, .. }) = ends {
+        log = journal.new_epoch(&log.log, 0, &state.kept_entries(), &why).await?;
+        state.begin_epoch(log.epoch.as_str());
+        ring = Ring::new(settings.ring, log.epoch.as_str().into(), log.oldest.saturating_sub(1));
+        ledger = Ledger::default();
+    }
+    meta.epoch = log.epoch.clone();
+    if !versions_kept {
+        behind.extend(state.all_versions().map(|(id, versions)| CacheChange::Versions(id, Some(versions))));
+    }
+    if doubt.is_some() || meta.complete_at.is_none() {
+        // Among damaged rows old ones may look whole, and beneath the writes of an older journal any may lie.
+        state.doubt_missing(meta.gap || damaged > 0 || is_restored);
+    }
+    if state.lacks_rows() {
+        // A next start has to know it too.
+        meta.complete_at = None;
+        meta.gap = state.has_gap();
+    }
+    Ok(Recovered { state, meta, ring, ledger, behind, doubt, carried })
+}
+
+/// Brings `state` up to the log's head, refills the ring, gathers what the cache file lacks in `behind` and the operations of
+/// earlier epochs in `carried`. Says whether rows changed that the log does not carry.
+async fn replay(
+    journal: &dyn Journal,
+    log: &LogState,
+    state: &mut State,
+    (ring, ledger): (&Ring, &mut Ledger),
+    watermark: u64,
+    (behind, carried): (&mut Vec<CacheChange>, &mut Carried),
+) -> Result<bool> {
+    let layout = Arc::clone(state.rules().schema.layout());
+    let mut after = 0;
+    let mut bodiless = false;
+    loop {
+        let entries = journal.read(&log.log, after, REPLAYED).await?;
+        let Some(last) = entries.last() else { return Ok(bodiless) };
+        after = last.seq;
+        let mut items = Vec::new();
+        for stored in entries {
+            let entry = decode(&stored, &log.log)?;
+            let at = entry.at;
+            if stored.seq <= log.begun {
+                carried::note(carried, &entry, &layout);
+            }
+            bodiless |= stored.seq > watermark && lacks_rows(&entry);
+            let cached = (stored.seq <= watermark).then(|| entry.clone());
+            let (change, item) = apply(state, entry, &mut false);
+            if !matches!(change, CacheChange::None) {
+                behind.push(change);
+            }
+            if stored.seq >= log.oldest {
+                ledger.note(stored.seq, at, stored.bytes.len());
+                // Of rows that the cache file has in a later state only the entry tells.
+                items.extend(match cached {
+                    Some(entry) => RingItem::read_back(entry, &layout),
+                    None => item,
+                });
+            }
+        }
+        ring.push(items);
+    }
+}
+
+/// Whether an entry changed rows that it does not carry.
+fn lacks_rows(entry: &Entry) -> bool {
+    matches!(&entry.base, Base::Many { carried, .. } if carried.is_empty())
+}
+
+fn decode(stored: &LogEntry, log: &str) -> Result<Entry> {
+    let wrong = |detail| format!("entry {} of {log}: {detail}", stored.seq);
+    Entry::decode(&stored.bytes).map_err(|detail| Error::Storage { detail: wrong(detail), full: false })
+}
+
+/// Operations that an earlier process accepted may have been delivered by it, but for those that waited behind others. Of those
+/// that an older journal brought back, any may have been.
+fn mark_unknown(core: &Arc<Core>, carried: Carried) {
+    let state = core.state();
+    let mut attempts = core.attempts.lock();
+    state.queue().filter(|op| state.is_next(op)).for_each(|op| attempts.doubt(op.id));
+    carried.into_iter().for_each(|(op, over)| attempts.carry(op, over));
+}
+
+fn start_tasks(dio: &Dio) {
+    let core = &dio.0.core;
+    let weak = Arc::downgrade(&dio.0);
+    core.tasks.spawn(super::writeback::run(Arc::clone(core)));
+    if core.settings.offline {
+        return;
+    }
+    core.tasks.spawn(worker::run(Arc::clone(core), weak.clone()));
+    core.tasks.spawn(super::indexer::run(Arc::clone(core)));
+    core.tasks.spawn(reread::reread(Arc::clone(core), weak.clone()));
+    match (core.settings.refresh_every, &core.hooks.on_refresh) {
+        (Some(every), Some(_)) => drop(core.tasks.spawn(reread::timer(Arc::clone(core), weak, every))),
+        (Some(_), None) => {
+            tracing::warn!(dio = %core.name, "refresh_every is set without on_refresh: nothing refreshes by itself");
+        }
+        (None, _) => {}
+    }
+}

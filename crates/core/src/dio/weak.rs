@@ -1,0 +1,57 @@
+//! [`WeakDio`]: a Dio that its holder does not keep alive.
+
+use std::sync::{Arc, Weak};
+
+use super::{Dio, Handle};
+
+/// Reference to a [`Dio`] that does not keep it alive; see [`Dio::downgrade`].
+///
+/// A task that lasts as long as the program, such as a consumer of a queue or a timer, holds one and upgrades it for each thing
+/// that it does: with a [`Dio`] of its own it would keep the Dio from ending when everybody else has dropped it.
+///
+/// ```
+/// # async fn each_news(_: impl AsyncFnMut(String) -> bool) {}
+/// # async fn consume(products: diorama_core::Dio) {
+/// let products = products.downgrade();
+/// each_news(async move |id| {
+///     let Some(products) = products.upgrade() else { return false }; // it has ended
+///     products.invalidate_record(id);
+///     true
+/// })
+/// .await;
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct WeakDio {
+    name: Arc<str>,
+    handle: Weak<Handle>,
+}
+
+impl std::fmt::Debug for WeakDio {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let alive = self.upgrade().is_some();
+        f.debug_struct("WeakDio").field("name", &self.name).field("alive", &alive).finish()
+    }
+}
+
+impl Dio {
+    /// Makes a reference that does not keep this Dio alive.
+    pub fn downgrade(&self) -> WeakDio {
+        WeakDio { name: Arc::clone(&self.0.core.name), handle: Arc::downgrade(&self.0) }
+    }
+}
+
+impl WeakDio {
+    /// The Dio, as long as it can be used: `None` once its last handle is gone (a [`Dio`], a facade Vista or a Scenery), or once
+    /// [`Dio::close`] was called, although its queue may still be draining.
+    pub fn upgrade(&self) -> Option<Dio> {
+        let handle = self.handle.upgrade()?;
+        let closing = handle.core.tasks.closing().is_cancelled();
+        (!closing).then(|| Dio(handle))
+    }
+
+    /// The Dio's name, also after its end.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}

@@ -1,0 +1,65 @@
+//! One Dio that differs from the others of its Lens.
+
+use std::future::Future;
+use std::time::Duration;
+
+use super::Lens;
+use super::callbacks::callbacks;
+use crate::dio::{ChunkRequest, ChunkSink, Dio, Hooks, QueryRoute, Settings, hook, hook_with};
+use crate::vista::{ChangeEvent, Query, Result, Vista, WriteOp};
+
+/// Makes a Dio whose callbacks or settings are its own: each that is set here replaces the Lens', the others are the Lens'.
+///
+/// ```
+/// # use diorama_core::{Dio, Lens, Result, Vista, WriteOp};
+/// # async fn send(op: WriteOp) -> Result<()> { Ok(()) }
+/// # async fn open(lens: &Lens, products: Vista, orders: Vista) -> Result<(Dio, Dio)> {
+/// let products = lens.make_dio(products).await?;
+/// let orders = lens.dio(orders).on_write(|_dio, op| send(op)).make().await?;
+/// # Ok((products, orders))
+/// # }
+/// ```
+#[must_use = "a builder does nothing until the Dio is made"]
+pub struct DioBuilder<'a> {
+    lens: &'a Lens,
+    vista: Vista,
+    settings: Settings,
+    hooks: Hooks,
+}
+
+impl std::fmt::Debug for DioBuilder<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DioBuilder").field("vista", &self.vista.name()).finish_non_exhaustive()
+    }
+}
+
+impl Lens {
+    /// Begins a Dio of `vista` that differs from the others.
+    pub fn dio(&self, vista: Vista) -> DioBuilder<'_> {
+        DioBuilder { lens: self, vista, settings: self.settings.clone(), hooks: self.hooks.clone() }
+    }
+}
+
+callbacks!(DioBuilder<'_>);
+
+impl DioBuilder<'_> {
+    /// Time between two refreshes.
+    pub fn refresh_every(mut self, every: Duration) -> Self {
+        self.settings.refresh_every = Some(every);
+        self
+    }
+
+    /// Changes any setting.
+    pub fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.settings);
+        self
+    }
+
+    /// Makes the Dio.
+    ///
+    /// # Errors
+    /// As [`Lens::make_dio`].
+    pub async fn make(self) -> Result<Dio> {
+        self.lens.open(self.vista, self.settings, self.hooks).await
+    }
+}

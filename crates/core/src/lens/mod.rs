@@ -1,0 +1,208 @@
+//! [`Lens`]: long-lived shared infrastructure. Cache backend, journal, callbacks and policies, built once, used by every Dio.
+//!
+//! [`LensBuilder`] takes all of it; [`Lens::make_dio`] binds a Vista, [`Lens::dio`] does so with callbacks and settings of that Dio's own. All
+//! Dios of a Lens share its committer, so that writes of several become durable together.
+
+mod builder;
+mod callbacks;
+mod dio_builder;
+mod storage;
+
+pub use builder::LensBuilder;
+pub use dio_builder::DioBuilder;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use self::storage::{Plan, Storage};
+use crate::dio::{self, Dio, Hooks, Settings, Surroundings};
+use crate::journal::Journal;
+use crate::vista::{Error, Result, SourceShape, Vista};
+
+/// Shared infrastructure of many Dios: cache backend, journal, callbacks, default policies. Built once, shared by `Arc`.
+///
+/// # Example
+/// See the crate's front page.
+pub struct Lens {
+    /// Empty as long as an earlier Lens of this process has the files.
+    storage: OnceCell<Storage>,
+    plan: Plan,
+    settings: Settings,
+    hooks: Hooks,
+    /// Dios that live, by name, with what is cancelled when they have ended.
+    dios: Mutex<HashMap<Arc<str>, Slot>>,
+}
+
+enum Slot {
+    Opening,
+    Open(std::sync::Weak<dio::Core>, CancellationToken),
+}
+
+impl std::fmt::Debug for Lens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lens").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Lens {
+    /// Begins a Lens.
+    #[expect(clippy::new_ret_no_self, reason = "the chapter's word: a Lens is built by a chain that begins with it")]
+    pub fn new() -> LensBuilder {
+        LensBuilder::default()
+    }
+
+    /// Binds `vista` to this Lens: opens the cache table named after it, starts the write worker and the refresh timer, runs
+    /// `on_start`, and returns the Dio, ready to use.
+    ///
+    /// A Dio of that name that is still draining is waited for. If the cache holds a whole copy and a blocking `on_start` fails
+    /// with a transient error or without an answer, the Dio serves that copy, its [`Status`](crate::dio::Status) says that it is
+    /// stale and why, and `on_start` is tried again in the background.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a Dio of that name lives already, [`Error::Storage`] if a file cannot be used, and what a blocking
+    /// `on_start` says otherwise.
+    pub async fn make_dio(&self, vista: Vista) -> Result<Dio> {
+        self.make_dio_with(vista, |_| {}).await
+    }
+
+    /// [`Lens::make_dio`] with settings that differ from the Lens' own for this Dio.
+    ///
+    /// # Errors
+    /// As [`Lens::make_dio`].
+    pub async fn make_dio_with(&self, vista: Vista, change: impl FnOnce(&mut Settings)) -> Result<Dio> {
+        let mut settings = self.settings.clone();
+        change(&mut settings);
+        self.open(vista, settings, self.hooks.clone()).await
+    }
+
+    pub(crate) async fn open(&self, vista: Vista, settings: Settings, hooks: Hooks) -> Result<Dio> {
+        let name: Arc<str> = vista.name().into();
+        let storage = self.storage().await?;
+        let place = self.claim(&name).await?;
+        let durable = &*storage.log.journal;
+        let in_memory = settings.log_in_memory && durable.durable();
+        if in_memory {
+            dio::check_memory_log(&vista, durable, &settings, &hooks).await?;
+        }
+        let log = if in_memory { &storage.memory } else { &storage.log };
+        let around = Surroundings {
+            cache: Arc::clone(&storage.cache),
+            journal: Arc::clone(&log.journal),
+            committer: Arc::clone(&log.committer),
+            settings,
+            hooks,
+        };
+        let opened = dio::open(vista, around).await?;
+        // Before `on_start`: should this future be dropped, the name is free only when the Dio has ended.
+        place.fill(&opened.dio);
+        opened.begin().await
+    }
+
+    /// Cache and journal, opened now if they could not be when the Lens was built.
+    async fn storage(&self) -> Result<&Storage> {
+        self.storage.get_or_try_init(|| self.plan.open_later(self.settings.drain_timeout)).await
+    }
+
+    /// Takes the name; waits for one that is draining.
+    async fn claim(&self, name: &Arc<str>) -> Result<Place<'_>> {
+        loop {
+            let ended = {
+                let mut dios = self.dios.lock();
+                match dios.get(name) {
+                    Some(Slot::Opening) => return Err(taken(name)),
+                    Some(Slot::Open(core, ended)) if !ended.is_cancelled() => {
+                        match core.upgrade() {
+                            Some(core) if core.tasks.closing().is_cancelled() => ended.clone(),
+                            Some(_) => return Err(taken(name)),
+                            None => {
+                                // Its runtime ended before it did.
+                                dios.remove(name);
+                                continue;
+                            }
+                        }
+                    }
+                    Some(Slot::Open(..)) | None => {
+                        dios.insert(Arc::clone(name), Slot::Opening);
+                        return Ok(Place { lens: self, name: Arc::clone(name), filled: false });
+                    }
+                }
+            };
+            ended.cancelled().await;
+        }
+    }
+
+    /// Closes every Dio that lives, then cache and journal.
+    pub async fn close(&self) {
+        let cores: Vec<_> = {
+            let dios = self.dios.lock();
+            dios.values()
+                .filter_map(|slot| match slot {
+                    Slot::Open(core, _) => core.upgrade(),
+                    Slot::Opening => None,
+                })
+                .collect()
+        };
+        for core in cores {
+            core.finish().await;
+        }
+        let Some(storage) = self.storage.get() else { return };
+        storage.cache.close().await;
+        for log in [&storage.log, &storage.memory] {
+            log.journal.close().await;
+            log.committer.stop().await;
+        }
+    }
+
+    /// What the source called `name` was when its rows were last read, if a whole copy of them is in the cache: with it they can
+    /// be served although the source cannot be opened (`diorama::connect::Late`).
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if the cache cannot be read.
+    pub async fn remembered(&self, name: &str) -> Result<Option<SourceShape>> {
+        let meta = self.storage().await?.cache.open_table(name).await?.meta().await?;
+        Ok(meta.filter(|meta| meta.complete_at.is_some()).and_then(|meta| meta.source))
+    }
+
+    /// The journal, for tools that look into it.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if the files could not be opened when the Lens was built, and cannot be now.
+    pub async fn journal(&self) -> Result<Arc<dyn Journal>> {
+        Ok(Arc::clone(&self.storage().await?.log.journal))
+    }
+}
+
+fn taken(name: &str) -> Error {
+    Error::Config(format!("this Lens has a Dio called {name:?} already: each needs a Vista of another name"))
+}
+
+/// A name that is being opened; given back if that fails.
+struct Place<'a> {
+    lens: &'a Lens,
+    name: Arc<str>,
+    filled: bool,
+}
+
+impl Place<'_> {
+    fn fill(mut self, dio: &Dio) {
+        let core = &dio.0.core;
+        let slot = Slot::Open(Arc::downgrade(core), core.ended.clone());
+        self.lens.dios.lock().insert(Arc::clone(&self.name), slot);
+        self.filled = true;
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if !self.filled {
+            self.lens.dios.lock().remove(&self.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

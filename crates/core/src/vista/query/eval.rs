@@ -1,0 +1,342 @@
+//! The matcher: a query compiled for one schema, applied to rows.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use super::collation::Collation;
+use super::compare::{Key, SortKey, TermKey};
+use super::fields::{Fields, Path, json_string};
+use super::keys::Term;
+use super::meter::Meter;
+use super::pattern::Compiled;
+use super::search::Search;
+use super::{Cursor, Filter, Query, Test, Truth};
+use crate::record::CborValue;
+use crate::vista::Schema;
+
+/// A [`Query`] compiled for rows of one schema. Made once per request, applied to any number of rows.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    filter: Node,
+    search: Option<Search>,
+    order: Vec<Term>,
+    integer_ids: bool,
+    unfiltered: bool,
+    /// The place behind which rows are wanted, if there is an order.
+    after: Option<SortKey<'static>>,
+}
+
+/// What [`Prepared::top`] picked of the rows that match.
+#[derive(Debug)]
+pub struct Top<R> {
+    /// The rows, in order.
+    pub rows: Vec<R>,
+    /// How many match before the first of them.
+    pub before: u64,
+    /// How many match in all.
+    pub total: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Node {
+    All(Vec<Node>),
+    Any(Vec<Node>),
+    Not(Box<Node>),
+    Test { path: Path, collation: Collation, check: Check },
+}
+
+#[derive(Clone, Debug)]
+enum Check {
+    Compare(Key<'static>, fn(Option<Ordering>) -> bool),
+    /// Sorted; the flag says that null was among them.
+    In(Vec<Key<'static>>, bool),
+    Pattern(Compiled),
+    Is(Truth),
+    IsDistinct(Key<'static>),
+}
+
+impl Prepared {
+    pub(super) fn new(query: &Query, schema: &Schema) -> Prepared {
+        let search = query.search.as_deref().and_then(|words| Search::new(words, schema));
+        let order = query.order.iter().map(|term| Term::new(term, schema));
+        let mut prepared = Prepared {
+            filter: Node::new(&query.filter, schema),
+            unfiltered: query.filter.is_everything() && search.is_none(),
+            search,
+            order: order.collect(),
+            integer_ids: schema.layout().integer_id(),
+            after: None,
+        };
+        prepared.after = query.after.as_ref().and_then(|after| prepared.key_of(after));
+        prepared
+    }
+
+    /// Whether every row matches.
+    pub fn is_unfiltered(&self) -> bool {
+        self.unfiltered
+    }
+
+    /// Bytes of its compiled patterns, about.
+    pub fn pattern_bytes(&self) -> usize {
+        self.filter.pattern_bytes()
+    }
+
+    /// Whether an order is asked for; without one, rows stay in the order they come in.
+    pub fn has_order(&self) -> bool {
+        !self.order.is_empty()
+    }
+
+    /// Whether `row` passes filter and search.
+    pub fn matches(&self, row: &impl Fields) -> bool {
+        self.unfiltered
+            || (self.filter.eval(row) == Some(true) && self.search.as_ref().is_none_or(|search| search.matches(row)))
+    }
+
+    /// Order of two rows, each with its id; by ids alone if no order is asked for. A total order over ids.
+    pub fn compare<F: Fields>(&self, a: (&str, &F), b: (&str, &F)) -> Ordering {
+        for term in &self.order {
+            let order = term.key(a.1).cmp(&term.key(b.1));
+            if order.is_ne() {
+                return order;
+            }
+        }
+        self.key_of_id(Vec::new(), Cow::Borrowed(a.0)).cmp(&self.key_of_id(Vec::new(), Cow::Borrowed(b.0)))
+    }
+
+    /// The place of a row in this order: [`Prepared::compare`] as a value of its own.
+    pub fn sort_key(&self, id: &str, row: &impl Fields) -> SortKey<'static> {
+        let terms = self.order.iter().map(|term| term.key(row).into_owned()).collect();
+        self.key_of_id(terms, Cow::Owned(id.to_string()))
+    }
+
+    /// The place of `cursor` in this order. `None` if it is the beginning, or there is no order.
+    pub fn key_of(&self, cursor: &Cursor) -> Option<SortKey<'static>> {
+        let (cells, id) = cursor.row().filter(|_| self.has_order())?;
+        let terms =
+            self.order.iter().zip(cells).map(|(term, cell)| term.key_of(Some(Cow::Borrowed(cell))).into_owned());
+        Some(self.key_of_id(terms.collect(), Cow::Owned(id.to_string())))
+    }
+
+    /// Those of `rows` that match, in order behind the query's cursor (or as they come), `offset` skipped and at most `limit`
+    /// kept.
+    pub fn top<I, F>(&self, rows: impl IntoIterator<Item = (I, F)>, offset: u64, limit: Option<u64>) -> Top<(I, F)>
+    where
+        I: AsRef<str>,
+        F: Fields,
+    {
+        self.top_within(rows, offset, limit, &Meter::unbounded())
+    }
+
+    /// [`Prepared::top`] within the bounds of `meter`; what it gives is only right if [`Meter::check`] says so afterwards.
+    pub fn top_within<I, F>(
+        &self,
+        rows: impl IntoIterator<Item = (I, F)>,
+        offset: u64,
+        limit: Option<u64>,
+        meter: &Meter,
+    ) -> Top<(I, F)>
+    where
+        I: AsRef<str>,
+        F: Fields,
+    {
+        let mut before = offset;
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let end = limit.map(|limit| offset.saturating_add(usize::try_from(limit).unwrap_or(usize::MAX)));
+        let mut total = 0;
+        let matching = meter.rows(rows.into_iter()).filter(|(_, row)| self.matches(row)).inspect(|_| total += 1);
+        let behind = |keyed: &Keyed<(I, F)>| {
+            let behind = self.after.as_ref().is_none_or(|after| keyed.key > *after);
+            before += u64::from(!behind);
+            behind
+        };
+        let rows = match (self.has_order(), end) {
+            (false, end) => {
+                // Every match is counted, also those that are not kept.
+                let range = offset..end.unwrap_or(usize::MAX);
+                matching.enumerate().filter(|(at, _)| range.contains(at)).map(|(_, row)| row).collect()
+            }
+            (true, Some(end)) => {
+                let least = least(matching.map(|row| self.keyed(row)).filter(behind), end, meter);
+                least.into_iter().skip(offset).map(|keyed| keyed.row).collect()
+            }
+            (true, None) => {
+                let keyed = matching.map(|row| self.keyed(row)).filter(behind);
+                let mut sorted: Vec<_> = keyed.inspect(|keyed| meter.charge(keyed.bytes())).collect();
+                meter.sort(&mut sorted);
+                sorted.into_iter().skip(offset).map(|keyed| keyed.row).collect()
+            }
+        };
+        Top { rows, before, total }
+    }
+
+    fn keyed<I: AsRef<str>, F: Fields>(&self, row: (I, F)) -> Keyed<(I, F)> {
+        Keyed { key: self.sort_key(row.0.as_ref(), &row.1), row }
+    }
+
+    fn key_of_id<'a>(&self, terms: Vec<TermKey<'a>>, id: Cow<'a, str>) -> SortKey<'a> {
+        SortKey::new(terms, id, self.integer_ids, self.order.last().is_some_and(|term| term.descending))
+    }
+}
+
+/// The first `count` rows in order. Holds no more than that many.
+fn least<T>(rows: impl Iterator<Item = Keyed<T>>, count: usize, meter: &Meter) -> Vec<Keyed<T>> {
+    let mut heap = BinaryHeap::new();
+    for keyed in rows {
+        if heap.len() < count {
+            meter.charge(keyed.bytes());
+            heap.push(keyed);
+        } else if let Some(mut last) = heap.peek_mut()
+            && keyed < *last
+        {
+            *last = keyed;
+        }
+    }
+    heap.into_sorted_vec()
+}
+
+/// A row that compares by its key.
+struct Keyed<T> {
+    key: SortKey<'static>,
+    row: T,
+}
+
+impl<T> Keyed<T> {
+    /// Its memory, about.
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.key.heap()
+    }
+}
+
+impl<T> Ord for Keyed<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key.cmp(&other.key)
+    }
+}
+
+impl<T> PartialOrd for Keyed<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> PartialEq for Keyed<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl<T> Eq for Keyed<T> {}
+
+impl Node {
+    fn new(filter: &Filter, schema: &Schema) -> Node {
+        let all = |parts: &[Filter]| parts.iter().map(|part| Node::new(part, schema)).collect();
+        match filter {
+            Filter::All(parts) => Node::All(all(parts)),
+            Filter::Any(parts) => Node::Any(all(parts)),
+            Filter::Not(inner) => Node::Not(Box::new(Node::new(inner, schema))),
+            Filter::Test { column, test } => {
+                let path = Path::resolve(column, schema);
+                let collation = Collation::at(&path, schema);
+                let check = Check::new(test, &collation);
+                Node::Test { path, collation, check }
+            }
+        }
+    }
+
+    fn pattern_bytes(&self) -> usize {
+        match self {
+            Node::All(parts) | Node::Any(parts) => parts.iter().map(Node::pattern_bytes).sum(),
+            Node::Not(inner) => inner.pattern_bytes(),
+            Node::Test { check: Check::Pattern(pattern), .. } => pattern.bytes(),
+            Node::Test { .. } => 0,
+        }
+    }
+
+    /// `None` is SQL's unknown.
+    fn eval(&self, row: &impl Fields) -> Option<bool> {
+        match self {
+            Node::All(parts) => fold(parts, row, false),
+            Node::Any(parts) => fold(parts, row, true),
+            Node::Not(inner) => inner.eval(row).map(|matches| !matches),
+            Node::Test { path, collation, check } => {
+                let cell = row.field(path).unwrap_or(Cow::Owned(CborValue::Null));
+                check.eval(&cell, collation)
+            }
+        }
+    }
+}
+
+/// `decisive` is the answer of one part that settles the whole; else any unknown part leaves it unknown.
+fn fold(parts: &[Node], row: &impl Fields, decisive: bool) -> Option<bool> {
+    let mut result = Some(!decisive);
+    for part in parts {
+        match part.eval(row) {
+            Some(answer) if answer == decisive => return Some(decisive),
+            Some(_) => {}
+            None => result = None,
+        }
+    }
+    result
+}
+
+impl Check {
+    fn new(test: &Test, collation: &Collation) -> Check {
+        let key = |value| Key::of(value, collation).into_owned();
+        match test {
+            Test::Eq(value) => Check::Compare(key(value), |order| order == Some(Ordering::Equal)),
+            Test::Neq(value) => Check::Compare(key(value), |order| order != Some(Ordering::Equal)),
+            Test::Gt(value) => Check::Compare(key(value), |order| order.is_some_and(Ordering::is_gt)),
+            Test::Gte(value) => Check::Compare(key(value), |order| order.is_some_and(Ordering::is_ge)),
+            Test::Lt(value) => Check::Compare(key(value), |order| order.is_some_and(Ordering::is_lt)),
+            Test::Lte(value) => Check::Compare(key(value), |order| order.is_some_and(Ordering::is_le)),
+            Test::Like(pattern) | Test::Ilike(pattern) | Test::Match(pattern) | Test::Imatch(pattern) => {
+                Check::Pattern(pattern.compile())
+            }
+            Test::In(values) => {
+                let mut keys: Vec<_> = values.iter().map(key).collect();
+                keys.sort();
+                let null = keys.last().is_some_and(Key::is_null);
+                Check::In(keys, null)
+            }
+            Test::Is(truth) => Check::Is(*truth),
+            Test::IsDistinct(value) => Check::IsDistinct(key(value)),
+        }
+    }
+
+    fn eval(&self, cell: &CborValue, collation: &Collation) -> Option<bool> {
+        match self {
+            Check::Is(Truth::Null | Truth::Unknown) => return Some(Key::plain(cell).is_null()),
+            Check::Is(Truth::True) => return Some(*cell == CborValue::Bool(true)),
+            Check::Is(Truth::False) => return Some(*cell == CborValue::Bool(false)),
+            Check::Pattern(pattern) => return text_of(cell).map(|text| pattern.is_match(&text)),
+            _ => {}
+        }
+        let cell = Key::of(cell, collation);
+        match self {
+            Check::IsDistinct(value) => Some(cell.cmp(value).is_ne()),
+            Check::Compare(value, holds) => {
+                (!cell.is_null() && !value.is_null()).then(|| holds(cell.compare_within_kind(value)))
+            }
+            Check::In(values, with_null) => {
+                if cell.is_null() {
+                    return None;
+                }
+                match values.binary_search_by(|value| value.cmp(&cell)) {
+                    Ok(_) => Some(true),
+                    Err(_) => (!with_null).then_some(false),
+                }
+            }
+            Check::Pattern(_) | Check::Is(_) => None,
+        }
+    }
+}
+
+/// What patterns see of a cell: texts, and anything else as JSON writes it; nothing of null.
+fn text_of(cell: &CborValue) -> Option<Cow<'_, str>> {
+    match cell {
+        CborValue::Text(text) => Some(Cow::Borrowed(text)),
+        CborValue::Null => None,
+        other => Some(Cow::Owned(json_string(other))),
+    }
+}

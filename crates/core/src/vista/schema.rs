@@ -1,0 +1,206 @@
+//! Columns, their types and what they are for.
+
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+use crate::record::Layout;
+
+/// What the cells of a column are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ColumnType {
+    /// Text.
+    String,
+    /// Whole numbers of 64 bits.
+    Integer,
+    /// Any number.
+    Number,
+    /// true and false.
+    Boolean,
+    /// Exact decimals, held as text.
+    Decimal,
+    /// `YYYY-MM-DD`, held as text.
+    Date,
+    /// RFC 3339, held as text.
+    Datetime,
+    /// Bytes; base64url in JSON.
+    Bytes,
+    /// UUIDs, held as text.
+    Uuid,
+    /// Anything, nested or not.
+    Json,
+}
+
+/// What a column is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Flag {
+    /// Identifies the row.
+    Id,
+    /// Names the row for people.
+    Title,
+    /// Searched; if no column is flagged, all are.
+    Searchable,
+    /// Can be sorted by.
+    Orderable,
+    /// Not shown by default.
+    Hidden,
+    /// Must not be null or missing.
+    Mandatory,
+}
+
+/// One column.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Column {
+    /// Its name, as rows have it.
+    pub name: Arc<str>,
+    /// What its cells are.
+    pub ty: ColumnType,
+    /// What the source itself calls that type.
+    pub original_type: String,
+    /// What it is for.
+    pub flags: Vec<Flag>,
+    /// IANA name of the time zone of its dates and times that have no offset; UTC if it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<Arc<str>>,
+}
+
+impl Column {
+    /// A column without flags.
+    pub fn new(name: impl Into<Arc<str>>, ty: ColumnType) -> Column {
+        Column { name: name.into(), ty, original_type: String::new(), flags: Vec::new(), timezone: None }
+    }
+
+    /// The same with `flag`.
+    #[must_use]
+    pub fn with(mut self, flag: Flag) -> Column {
+        if !self.has(flag) {
+            self.flags.push(flag);
+        }
+        self
+    }
+
+    /// The same with the source's own name of the type.
+    #[must_use]
+    pub fn original(mut self, name: impl Into<String>) -> Column {
+        self.original_type = name.into();
+        self
+    }
+
+    /// The same with dates and times that have no offset in the time zone `name`, an IANA name such as `Europe/Berlin`.
+    #[must_use]
+    pub fn in_zone(mut self, name: impl Into<Arc<str>>) -> Column {
+        self.timezone = Some(name.into());
+        self
+    }
+
+    /// The zone of its dates and times that have no offset: UTC unless it has another, and if that is not known.
+    pub(crate) fn zone(&self) -> TimeZone {
+        self.timezone.as_deref().and_then(|name| TimeZone::get(name).ok()).unwrap_or(TimeZone::UTC)
+    }
+
+    /// Whether it has `flag`.
+    pub fn has(&self, flag: Flag) -> bool {
+        self.flags.contains(&flag)
+    }
+}
+
+/// A relation to another Vista: `column` here holds that one's id (or, for `many`, its `column` holds ours).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// Its name.
+    pub relation: String,
+    /// Name of the other Vista.
+    pub target: String,
+    /// The joining column.
+    pub column: String,
+    /// Whether there are many rows on the other side.
+    pub many: bool,
+}
+
+/// The shape of a source's rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schema {
+    columns: Vec<Column>,
+    references: Vec<Reference>,
+    layout: Arc<Layout>,
+    /// Set if ids are UUIDs.
+    uuid_ids: bool,
+}
+
+impl Schema {
+    /// A schema whose rows are identified by `id_column`; it is added in front if `columns` lacks it.
+    pub fn new(id_column: &str, mut columns: Vec<Column>) -> Schema {
+        match columns.iter_mut().find(|column| &*column.name == id_column) {
+            Some(column) if !column.has(Flag::Id) => column.flags.push(Flag::Id),
+            Some(_) => {}
+            None => columns.insert(0, Column::new(id_column, ColumnType::String).with(Flag::Id)),
+        }
+        let integer_id = columns.iter().any(|column| &*column.name == id_column && column.ty == ColumnType::Integer);
+        let layout = Arc::new(Layout::new(id_column, integer_id, columns.iter().map(|column| &*column.name)));
+        let uuid_ids = columns.iter().any(|column| &*column.name == id_column && column.ty == ColumnType::Uuid);
+        Schema { columns, references: Vec::new(), layout, uuid_ids }
+    }
+
+    /// The same with relations.
+    #[must_use]
+    pub fn with_references(mut self, references: Vec<Reference>) -> Schema {
+        self.references = references;
+        self
+    }
+
+    /// The same with every column flagged so; what a cache of the whole table adds.
+    #[must_use]
+    pub fn with_flag_on_all(mut self, flag: Flag) -> Schema {
+        for column in &mut self.columns {
+            if !column.has(flag) {
+                column.flags.push(flag);
+            }
+        }
+        self
+    }
+
+    /// Columns in order.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// A column by name.
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| &*column.name == name)
+    }
+
+    /// The column that holds the id.
+    pub fn id_column(&self) -> &str {
+        self.layout.id_column()
+    }
+
+    /// Tells whether `a` and `b` are the same id: in a column of UUIDs they are if they spell the same one.
+    pub fn is_same_id(&self, a: &str, b: &str) -> bool {
+        let uuid = |id: &str| self.uuid_of(id);
+        a == b || uuid(a).is_some_and(|a| uuid(b) == Some(a))
+    }
+
+    /// The UUID that `id` spells, where ids are UUIDs.
+    pub(crate) fn uuid_of(&self, id: &str) -> Option<uuid::Uuid> {
+        if self.uuid_ids { uuid::Uuid::try_parse(id).ok() } else { None }
+    }
+
+    /// Relations to other Vistas.
+    pub fn references(&self) -> &[Reference] {
+        &self.references
+    }
+
+    /// How rows of this shape are encoded.
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// Names of the columns that a search looks into: those flagged searchable, or all if none is.
+    pub fn searchable(&self) -> Vec<Arc<str>> {
+        let flagged: Vec<_> =
+            self.columns.iter().filter(|c| c.has(Flag::Searchable)).map(|c| Arc::clone(&c.name)).collect();
+        if flagged.is_empty() { self.columns.iter().map(|c| Arc::clone(&c.name)).collect() } else { flagged }
+    }
+}

@@ -1,0 +1,151 @@
+//! What clients say on a socket: ping, and on `/events` subscribe, unsubscribe and auth.
+
+use std::sync::{Arc, Weak};
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use bytes::Bytes;
+
+use super::super::budget::may_hold_regex;
+use super::super::problem::{ApiError, Code};
+use super::super::state::Shared;
+use super::frame::{self, Encoding};
+use super::subs::{MOST_SUBS, Subs, resource};
+use super::wish::{LiveWish, Wish};
+use diorama_core::record::{CborValue, JsonLimits, parse_json};
+
+/// Bytes of a subscription's name, at most.
+const MOST_NAME: usize = 128;
+
+/// What commands are made of.
+const LIMITS: JsonLimits = JsonLimits { nodes: 10_000, depth: 16 };
+
+/// A client's message.
+pub(super) struct Command {
+    members: Vec<(CborValue, CborValue)>,
+    /// Whether it may hold regular expressions, which take long to compile.
+    may_hold_regex: bool,
+}
+
+/// Reads a message, `None` if it is no object.
+pub(super) fn read(encoding: Encoding, said: &[u8]) -> Option<Command> {
+    let value = match encoding {
+        Encoding::Json => parse_json(said, LIMITS).ok()?,
+        Encoding::Cbor => {
+            let mut rest = said;
+            let value = ciborium::de::from_reader_with_recursion_limit(&mut rest, LIMITS.depth).ok()?;
+            rest.is_empty().then_some(value)?
+        }
+    };
+    match value {
+        CborValue::Map(members) => {
+            // A text in several pieces may hide the word.
+            let pieces = encoding == Encoding::Cbor && said.contains(&0x7f);
+            Some(Command { members, may_hold_regex: pieces || may_hold_regex(said) })
+        }
+        _ => None,
+    }
+}
+
+/// What a socket understands.
+pub(super) fn known(many: bool) -> &'static str {
+    match many {
+        true => {
+            r#"this socket understands {"type":"subscribe","dio":...}, {"type":"unsubscribe","sub":...}, {"type":"auth","token":...} and {"type":"ping","n":1}"#
+        }
+        false => r#"this socket understands {"type":"ping","n":1}; sockets of /events can subscribe"#,
+    }
+}
+
+/// Does what a command says; gives the answer, `None` if it is not understood here.
+pub(super) async fn obey(
+    command: Command,
+    subs: &mut Subs,
+    shared: Option<&Weak<Shared>>,
+) -> Option<impl Iterator<Item = Bytes> + use<>> {
+    let encoding = subs.encoding;
+    let answer = match (command.text("type")?, shared) {
+        ("ping", _) => Some(frame::pong(encoding, command.member("n"), subs.position().as_ref())),
+        ("subscribe", Some(shared)) => {
+            let name = command.text("sub").or(command.text("dio"))?;
+            let refused = subscribe(&command, name, subs, shared).await.err();
+            // A hello is the answer of what went well.
+            refused.map(|error| frame::tagged(encoding, name, &refusal(encoding, &error)))
+        }
+        ("unsubscribe", Some(_)) => {
+            let name = command.text("sub")?;
+            let answer = match subs.remove(name) {
+                true => frame::word(encoding, "unsubscribed"),
+                false => frame::error(encoding, "not-found", "there is no such subscription", None),
+            };
+            Some(frame::tagged(encoding, name, &answer))
+        }
+        ("auth", Some(shared)) => Some(match authenticate(command.text("token")?, shared) {
+            Ok(()) => frame::word(encoding, "authenticated"),
+            Err(error) => refusal(encoding, &error),
+        }),
+        _ => return None,
+    };
+    Some(answer.into_iter())
+}
+
+impl Command {
+    fn member(&self, name: &str) -> Option<&CborValue> {
+        self.members.iter().find(|(key, _)| key.as_text() == Some(name)).map(|(_, value)| value)
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.member(name)?.as_text()
+    }
+}
+
+async fn subscribe(command: &Command, name: &str, subs: &mut Subs, shared: &Weak<Shared>) -> Result<(), ApiError> {
+    let bad = |detail: String| ApiError::new(Code::InvalidParameter, detail);
+    let shared = shared.upgrade().ok_or_else(|| ApiError::new(Code::ShuttingDown, "the server is stopping"))?;
+    if name.is_empty() || name.len() > MOST_NAME {
+        return Err(bad(format!("sub is a text of 1 to {MOST_NAME} bytes")));
+    }
+    if subs.has(name) {
+        return Err(bad("there is a subscription of this name already; unsubscribe it, or choose another sub".into()));
+    }
+    if subs.len() >= MOST_SUBS {
+        return Err(ApiError::new(Code::LimitTooLarge, format!("at most {MOST_SUBS} subscriptions on one connection")));
+    }
+    let dio = command.text("dio").ok_or_else(|| bad("dio is the name of a resource".into()))?;
+    let at = resource(&shared, dio)?;
+    let bounds = subs.bounds();
+    match command.member("live") {
+        None | Some(CborValue::Bool(false)) => {
+            let wish = match command.may_hold_regex {
+                false => Wish::from_frame(&command.members, &at.schema),
+                true => {
+                    let (members, schema) = (command.members.clone(), Arc::clone(&at.schema));
+                    bounds.run(at, move || Wish::from_frame(&members, &schema)).await?
+                }
+            }?;
+            subs.add(Some(name), at, wish).await
+        }
+        Some(CborValue::Bool(true)) => {
+            let wish = match command.may_hold_regex {
+                false => LiveWish::from_frame(&command.members, at),
+                true => {
+                    let (members, owner) = (command.members.clone(), Arc::clone(at));
+                    bounds.run(at, move || LiveWish::from_frame(&members, &owner)).await?
+                }
+            }?;
+            subs.add_live(Some(name), at, wish).await
+        }
+        Some(_) => Err(bad("live is true or false".into())),
+    }
+}
+
+/// Tokens do not expire while a socket is open; a client that wants to know whether a new one is taken may ask.
+fn authenticate(token: &str, shared: &Weak<Shared>) -> Result<(), ApiError> {
+    let shared = shared.upgrade().ok_or_else(|| ApiError::new(Code::ShuttingDown, "the server is stopping"))?;
+    let value = HeaderValue::from_str(&format!("Bearer {token}"));
+    let value = value.map_err(|_| ApiError::new(Code::Unauthenticated, "the token cannot be read"))?;
+    shared.auth.check(&HeaderMap::from_iter([(header::AUTHORIZATION, value)]))
+}
+
+fn refusal(encoding: Encoding, error: &ApiError) -> Bytes {
+    frame::error(encoding, error.code().as_str(), error.detail(), error.tip())
+}

@@ -1,0 +1,404 @@
+//! Frames as they go over the wire: one object each, as JSON text or as CBOR.
+//!
+//! Control frames are lower case, events bear their own names. A row's bytes are spliced in as they are.
+
+mod window;
+
+pub(super) use window::{WindowOp, window, window_begin};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::super::format::cbor_head;
+use super::super::negotiate::Format;
+use diorama_core::dio::{Position, RingItem};
+use diorama_core::hot::{Entry, Frame};
+use diorama_core::journal::Seq;
+use diorama_core::record::{Body, CborValue, value_to_json};
+
+/// How frames are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Encoding {
+    /// JSON text.
+    Json,
+    /// CBOR, RFC 8949, with the tags that rows have.
+    Cbor,
+}
+
+impl Encoding {
+    /// The format of rows within frames.
+    pub(super) fn of_rows(self) -> Format {
+        match self {
+            Encoding::Json => Format::Json,
+            Encoding::Cbor => Format::Cbor,
+        }
+    }
+}
+
+/// Why a client must drop what it has and read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reset {
+    /// Its position belongs to another history.
+    Epoch,
+    /// Events after its position are gone.
+    Trimmed,
+    /// Its position has not happened.
+    Future,
+    /// It was too slow.
+    Overflow,
+}
+
+impl Reset {
+    fn as_str(self) -> &'static str {
+        match self {
+            Reset::Epoch => "epoch",
+            Reset::Trimmed => "trimmed",
+            Reset::Future => "future",
+            Reset::Overflow => "overflow",
+        }
+    }
+}
+
+/// What a subscriber is told of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Inserted,
+    /// The row begins to match.
+    Entered,
+    Changed,
+    Removed,
+    /// The row ceases to match.
+    Left,
+    Failed,
+    Committed,
+    Invalidated,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Inserted | Kind::Entered => "RecordInserted",
+            Kind::Changed => "RecordChanged",
+            Kind::Removed | Kind::Left => "RecordRemoved",
+            Kind::Failed => "WriteFailed",
+            Kind::Committed => "WriteCommitted",
+            Kind::Invalidated => "Invalidated",
+        }
+    }
+
+    fn flag(self) -> Option<&'static str> {
+        match self {
+            Kind::Entered => Some("entered"),
+            Kind::Left => Some("left"),
+            _ => None,
+        }
+    }
+}
+
+/// The frame of an event of the log. `row` is what is shown of the row, where it is shown.
+pub(super) fn event(encoding: Encoding, kind: Kind, item: &RingItem, entry: &Entry, row: Option<&[u8]>) -> Bytes {
+    let mut frame = Object::new(encoding, kind.name());
+    frame.member("seq", &json!(entry.seq));
+    if let Some(id) = &entry.id {
+        frame.member("id", &json!(&**id));
+    }
+    if let Some(flag) = kind.flag() {
+        frame.member(flag, &json!(true));
+    }
+    if let (Kind::Inserted | Kind::Entered | Kind::Changed, Some(body)) = (kind, &item.new) {
+        if let Some(row) = row {
+            frame.raw("record", row);
+        }
+        if let (Kind::Changed, Frame::Changed, Some(changed)) = (kind, &entry.frame, item.changed()) {
+            frame.member("changed", &json!(changed));
+        }
+        frame.member("etag", &json!(entity_tag(body)));
+    }
+    frame.member("origin", &json!(entry.cause.origin));
+    if let Some(op) = entry.cause.op {
+        frame.member("op", &json!(op.to_string()));
+    }
+    match &entry.frame {
+        Frame::WriteFailed(error) => frame.member("error", &json!({ "code": error.code, "detail": error.detail })),
+        Frame::Invalidated { covered } => frame.member("covered", &json!(covered)),
+        Frame::Inserted | Frame::Changed | Frame::Removed | Frame::WriteCommitted | Frame::Silent => {}
+    }
+    frame.member("at", &json!(timestamp(entry.at)));
+    frame.finish()
+}
+
+/// The newest state of a row in place of its events: the row and what is shown of it, `None` if it is not to be seen.
+pub(super) fn newest(encoding: Encoding, kind: Kind, id: &str, seq: Seq, row: Option<(&Body, Option<&[u8]>)>) -> Bytes {
+    let mut frame = Object::new(encoding, kind.name());
+    frame.member("seq", &json!(seq));
+    frame.member("id", &json!(id));
+    if let Some(flag) = kind.flag() {
+        frame.member(flag, &json!(true));
+    }
+    frame.member("conflated", &json!(true));
+    if let Some((body, shown)) = row {
+        if let Some(shown) = shown {
+            frame.raw("record", shown);
+        }
+        frame.member("etag", &json!(entity_tag(body)));
+    }
+    frame.finish()
+}
+
+/// The row's ETag, as `If-Match` takes it.
+fn entity_tag(body: &Body) -> String {
+    format!("\"{}\"", URL_SAFE_NO_PAD.encode(body.hash().to_be_bytes()))
+}
+
+/// What the first frame says.
+pub(super) struct Hello<'a> {
+    pub(super) dio: &'a str,
+    pub(super) position: &'a Position,
+    pub(super) resumed: bool,
+    /// Events that have happened since the position and still follow.
+    pub(super) missed: u64,
+    pub(super) heartbeat: u64,
+    /// Whether a snapshot follows.
+    pub(super) snapshot: bool,
+}
+
+/// The first frame: what is subscribed to. Everything after its position follows.
+pub(super) fn hello(encoding: Encoding, said: &Hello<'_>) -> Bytes {
+    let mut frame = Object::new(encoding, "hello");
+    frame.member("v", &json!(1));
+    frame.member("dio", &json!(said.dio));
+    frame.place(said.position);
+    frame.member("resumed", &json!(said.resumed));
+    frame.member("missed", &json!(said.missed));
+    frame.member("snapshot", &json!(said.snapshot));
+    frame.member("heartbeat", &json!(said.heartbeat));
+    frame.finish()
+}
+
+/// Drop what you have and read again; everything after `position` follows.
+pub(super) fn reset(encoding: Encoding, reason: Reset, position: &Position) -> Bytes {
+    let mut frame = Object::new(encoding, "reset");
+    frame.member("reason", &json!(reason.as_str()));
+    frame.place(position);
+    frame.finish()
+}
+
+/// Drop what you have: rows follow, of about `position`. `count` of them, if that is known.
+pub(super) fn snapshot_begin(encoding: Encoding, position: &Position, count: Option<usize>) -> Bytes {
+    let mut frame = Object::new(encoding, "snapshot_begin");
+    frame.place(position);
+    if let Some(count) = count {
+        frame.member("count", &json!(count));
+    }
+    frame.finish()
+}
+
+/// That were all rows; everything after `position` follows.
+pub(super) fn snapshot_end(encoding: Encoding, position: &Position) -> Bytes {
+    let mut frame = Object::new(encoding, "snapshot_end");
+    frame.place(position);
+    frame.finish()
+}
+
+/// Rows of a snapshot, each with its id.
+pub(super) struct Rows {
+    encoding: Encoding,
+    count: u64,
+    rows: Vec<u8>,
+}
+
+impl Rows {
+    pub(super) fn new(encoding: Encoding) -> Rows {
+        Rows { encoding, count: 0, rows: Vec::new() }
+    }
+
+    /// Adds a row: its id, and what is shown of it.
+    pub(super) fn push(&mut self, id: &str, row: Option<&[u8]>) {
+        let id = json!(id);
+        match self.encoding {
+            Encoding::Json => {
+                self.rows.extend_from_slice(if self.count == 0 { b"[" } else { b",[" });
+                self.rows.extend_from_slice(id.to_string().as_bytes());
+                if let Some(row) = row {
+                    self.rows.push(b',');
+                    self.rows.extend_from_slice(row);
+                }
+                self.rows.push(b']');
+            }
+            Encoding::Cbor => {
+                cbor_head(0x80, 1 + u64::from(row.is_some()), &mut self.rows);
+                write_cbor(&id, &mut self.rows);
+                self.rows.extend_from_slice(row.unwrap_or_default());
+            }
+        }
+        self.count += 1;
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.count
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn finish(self) -> Bytes {
+        let mut all = Vec::with_capacity(self.rows.len() + 16);
+        match self.encoding {
+            Encoding::Json => all.push(b'['),
+            Encoding::Cbor => cbor_head(0x80, self.count, &mut all),
+        }
+        all.extend_from_slice(&self.rows);
+        if self.encoding == Encoding::Json {
+            all.push(b']');
+        }
+        let mut frame = Object::new(self.encoding, "rows");
+        frame.raw("rows", &all);
+        frame.finish()
+    }
+}
+
+/// A bookmark: everything up to `position` was sent.
+pub(super) fn heartbeat(encoding: Encoding, position: &Position) -> Bytes {
+    let mut frame = Object::new(encoding, "heartbeat");
+    frame.place(position);
+    frame.member("at", &json!(format!("{:.3}", jiff::Timestamp::now())));
+    frame.finish()
+}
+
+/// The answer to a client's `ping`; with the position, if the socket has one.
+pub(super) fn pong(encoding: Encoding, n: Option<&CborValue>, position: Option<&Position>) -> Bytes {
+    let mut frame = Object::new(encoding, "pong");
+    frame.value("n", n.unwrap_or(&CborValue::Null));
+    if let Some(position) = position {
+        frame.place(position);
+    }
+    frame.finish()
+}
+
+/// A client's message was not understood, or cannot be obeyed.
+pub(super) fn error(encoding: Encoding, code: &str, detail: &str, hint: Option<&str>) -> Bytes {
+    let mut frame = Object::new(encoding, "error");
+    frame.member("code", &json!(code));
+    frame.member("detail", &json!(detail));
+    if let Some(hint) = hint {
+        frame.member("hint", &json!(hint));
+    }
+    frame.finish()
+}
+
+/// A frame that says no more than its type.
+pub(super) fn word(encoding: Encoding, kind: &str) -> Bytes {
+    Object::new(encoding, kind).finish()
+}
+
+/// The last frame before the server ends the stream.
+pub(super) fn bye(encoding: Encoding, code: u16, reason: &str) -> Bytes {
+    let mut frame = Object::new(encoding, "bye");
+    frame.member("code", &json!(code));
+    frame.member("reason", &json!(reason));
+    frame.finish()
+}
+
+/// `frame` as one of the subscription `sub`.
+pub(super) fn tagged(encoding: Encoding, sub: &str, frame: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(frame.len() + sub.len() + 16);
+    let sub = json!(sub);
+    let Some((first, rest)) = frame.split_first() else { return Bytes::new() };
+    match encoding {
+        Encoding::Json => {
+            out.extend_from_slice(b"{\"sub\":");
+            out.extend_from_slice(sub.to_string().as_bytes());
+            out.push(b',');
+        }
+        Encoding::Cbor => {
+            // Frames have fewer than 23 members: the head of the map is one byte.
+            out.push(first + 1);
+            write_cbor(&json!("sub"), &mut out);
+            write_cbor(&sub, &mut out);
+        }
+    }
+    out.extend_from_slice(rest);
+    out.into()
+}
+
+fn timestamp(unix_ms: u64) -> String {
+    let at = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    format!("{:.3}", at.unwrap_or_default())
+}
+
+fn write_cbor(value: &Value, out: &mut Vec<u8>) {
+    // A Vec takes every write.
+    let _ = ciborium::into_writer(value, out);
+}
+
+/// An object under construction; its type comes first, members keep their order.
+struct Object {
+    encoding: Encoding,
+    members: u8,
+    bytes: Vec<u8>,
+}
+
+impl Object {
+    fn new(encoding: Encoding, kind: &str) -> Object {
+        let mut object = Object { encoding, members: 0, bytes: vec![b'{'] };
+        object.member("type", &json!(kind));
+        object
+    }
+
+    fn place(&mut self, position: &Position) {
+        self.member("position", &json!(position.to_string()));
+        self.member("epoch", &json!(&*position.epoch));
+        self.member("seq", &json!(position.seq));
+    }
+
+    fn member(&mut self, name: &str, value: &Value) {
+        match self.encoding {
+            Encoding::Json => self.raw(name, value.to_string().as_bytes()),
+            Encoding::Cbor => {
+                let mut cbor = Vec::new();
+                write_cbor(value, &mut cbor);
+                self.raw(name, &cbor);
+            }
+        }
+    }
+
+    fn value(&mut self, name: &str, value: &CborValue) {
+        match self.encoding {
+            Encoding::Json => self.raw(name, &value_to_json(value)),
+            Encoding::Cbor => {
+                let mut cbor = Vec::new();
+                // A Vec takes every write.
+                let _ = ciborium::into_writer(value, &mut cbor);
+                self.raw(name, &cbor);
+            }
+        }
+    }
+
+    /// A member whose value is written already.
+    fn raw(&mut self, name: &str, value: &[u8]) {
+        match self.encoding {
+            Encoding::Json => {
+                self.bytes.extend_from_slice(if self.members == 0 { b"\"" } else { b",\"" });
+                self.bytes.extend_from_slice(name.as_bytes());
+                self.bytes.extend_from_slice(b"\":");
+            }
+            Encoding::Cbor => write_cbor(&json!(name), &mut self.bytes),
+        }
+        self.bytes.extend_from_slice(value);
+        self.members += 1;
+    }
+
+    fn finish(mut self) -> Bytes {
+        match self.encoding {
+            Encoding::Json => self.bytes.push(b'}'),
+            Encoding::Cbor => self.bytes[0] = 0xA0 | self.members,
+        }
+        self.bytes.into()
+    }
+}
+
+#[cfg(test)]
+mod tests;

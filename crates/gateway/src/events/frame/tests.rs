@@ -1,0 +1,82 @@
+//! Frames of a small Dio's events, as its views make them.
+
+use futures_util::FutureExt as _;
+
+use super::*;
+use crate::budget::Bounds;
+use crate::events::testing::{mounted, record, wish};
+use crate::events::view::Views;
+use crate::state::Mounted;
+use diorama_core::Dio;
+
+async fn items(dio: &Dio, count: usize, change: impl AsyncFnOnce()) -> Vec<std::sync::Arc<RingItem>> {
+    let at = dio.ring().end();
+    change().await;
+    let mut items = Vec::new();
+    while items.len() < count {
+        match dio.ring().at(at + items.len() as u64) {
+            diorama_core::dio::At::Item(item) => items.push(item),
+            _ => dio.ring().watch().changed().await.unwrap(),
+        }
+    }
+    items
+}
+
+fn told(at: &Mounted, query: &str, item: &RingItem) -> Option<Value> {
+    let wish = wish(at, query);
+    let bounds = Bounds::default();
+    let view = Views::get(at, &wish.query, wish.records, Encoding::Json, &bounds);
+    let view = view.now_or_never().expect("it waits for patterns only").unwrap();
+    view.tell(item, item.seq).map(|told| serde_json::from_slice(&told.frame).unwrap())
+}
+
+#[tokio::test]
+async fn events_carry_the_row_what_changed_and_why() {
+    let at = mounted().await;
+    let inserted = items(&at.dio, 2, async || {
+        at.dio.vista().insert("muffin", &record("Muffin", 1)).await.unwrap();
+    });
+    let inserted = inserted.await;
+    assert_eq!(told(&at, "", &inserted[1]).unwrap()["type"], "WriteCommitted");
+    let inserted = told(&at, "", &inserted[0]).unwrap();
+    assert_eq!(inserted["type"], "RecordInserted");
+    assert_eq!(inserted["record"], json!({"id": "muffin", "name": "Muffin", "price": 1}));
+    assert_eq!(inserted["origin"], "write");
+    assert!(inserted["op"].as_str().unwrap().starts_with("op_"));
+    assert!(inserted["at"].as_str().unwrap().ends_with('Z'));
+    let changed = items(&at.dio, 1, async || at.dio.patched("muffin", record("Muffin", 2)).await.unwrap()).await;
+    let changed = told(&at, "", &changed[0]).unwrap();
+    assert_eq!((&changed["type"], &changed["changed"]), (&json!("RecordChanged"), &json!(["price"])));
+    assert_eq!(changed["origin"], "program");
+    assert!(changed["etag"].as_str().unwrap().starts_with('"'));
+}
+
+#[tokio::test]
+async fn a_change_of_a_row_that_is_gone_is_its_removal() {
+    let at = mounted().await;
+    let gone = items(&at.dio, 1, async || at.dio.invalidate_record("nobody")).await;
+    let frame = told(&at, "", &gone[0]).unwrap();
+    assert_eq!((&frame["type"], &frame["id"]), (&json!("RecordRemoved"), &json!("nobody")));
+    assert_eq!(frame.get("record"), None);
+}
+
+#[tokio::test]
+async fn cbor_frames_say_the_same_with_exact_rows() {
+    let at = mounted().await;
+    let item = items(&at.dio, 1, async || at.dio.patched("a", record("A", 1)).await.unwrap()).await;
+    let wish = wish(&at, "");
+    let view = Views::get(&at, &wish.query, true, Encoding::Cbor, &Bounds::default()).await.unwrap();
+    let frame = view.tell(&item[0], item[0].seq).unwrap().frame;
+    for frame in [frame.clone(), tagged(Encoding::Cbor, "a1", &frame)] {
+        let value: CborValue = ciborium::from_reader(&frame[..]).unwrap();
+        let as_json: Value = serde_json::from_slice(&value_to_json(&value)).unwrap();
+        assert_eq!(as_json["record"], json!({"id": "a", "name": "A", "price": 1}));
+        assert_eq!(as_json["seq"], item[0].seq.unwrap());
+    }
+    let mut rows = Rows::new(Encoding::Cbor);
+    for n in 0..30 {
+        rows.push(&n.to_string(), Some(&[0x01]));
+    }
+    let value: CborValue = ciborium::from_reader(&rows.finish()[..]).unwrap();
+    assert_eq!(value.as_map().unwrap()[1].1.as_array().unwrap().len(), 30);
+}

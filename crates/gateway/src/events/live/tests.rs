@@ -1,0 +1,280 @@
+//! Live queries against fresh reads.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+use crate::events::feed::Sent;
+use crate::events::testing::{mounted, record};
+use diorama_core::dio::{Ticket, WriteOptions};
+use diorama_core::vista::WriteOp;
+use diorama_core::vista::query::Meter;
+
+/// A client's list, kept as the frames say.
+#[derive(Debug, Default)]
+struct List {
+    rows: Vec<(String, Value)>,
+    total: u64,
+    resets: usize,
+    hello: Value,
+}
+
+impl List {
+    /// Applies a frame; gives the position, where the list is that of one.
+    fn apply(&mut self, frame: &Value) -> Option<u64> {
+        let at = |name: &str| frame[name].as_u64().map(|at| at as usize);
+        let row = || (frame["id"].as_str().unwrap().to_string(), frame["record"].clone());
+        if let Some(total) = frame["total"].as_u64() {
+            self.total = total;
+        }
+        match frame["type"].as_str().unwrap() {
+            "hello" => self.hello = frame.clone(),
+            "reset" => self.resets += 1,
+            "snapshot_begin" => self.rows.clear(),
+            "rows" => {
+                for row in frame["rows"].as_array().unwrap() {
+                    self.rows.push((row[0].as_str().unwrap().to_string(), row[1].clone()));
+                }
+            }
+            "snapshot_end" => return frame["seq"].as_u64(),
+            "window" => {
+                match frame["op"].as_str() {
+                    Some("insert") => self.rows.insert(at("index").unwrap(), row()),
+                    Some("update") => {
+                        assert_eq!(self.rows[at("index").unwrap()].0, frame["id"]);
+                        self.rows[at("index").unwrap()] = row();
+                    }
+                    Some("remove") => assert_eq!(self.rows.remove(at("index").unwrap()).0, frame["id"]),
+                    Some("move") => {
+                        let mut old = self.rows.remove(at("from").unwrap());
+                        assert_eq!(old.0, frame["id"]);
+                        old.1 = frame.get("record").cloned().unwrap_or(old.1);
+                        self.rows.insert(at("index").unwrap(), old);
+                    }
+                    None => assert!(frame["total"].is_u64()),
+                    other => panic!("{other:?}"),
+                }
+                return frame["seq"].as_u64();
+            }
+            "heartbeat" => {}
+            other => panic!("{other}"),
+        }
+        None
+    }
+}
+
+fn json_of(sent: &[Sent]) -> Vec<Value> {
+    sent.iter().map(|sent| serde_json::from_slice(&sent.frame).unwrap()).collect()
+}
+
+async fn follow(at: &Mounted, query: &str) -> Follow {
+    Follow::open(at, LiveWish::parse(query, at).unwrap().0, Encoding::Json, 5, &Bounds::default()).await.unwrap()
+}
+
+/// What a fresh read gives.
+async fn fresh(at: &Mounted, query: &str) -> (Vec<(String, Value)>, u64) {
+    let Of::Rows(query) = LiveWish::parse(query, at).unwrap().0.of else { panic!("rows") };
+    let state = at.dio.state();
+    let (picked, _) = at.dio.select(&state, &query, &at.schema, &Arc::new(Meter::unbounded())).await.unwrap();
+    let rows = picked.slots.iter().filter_map(|slot| state.table().at(*slot));
+    let rows = rows.map(|row| (row.id().to_string(), serde_json::from_slice(row.json()).unwrap()));
+    (rows.collect(), picked.total)
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put(u8, i64),
+    Remove(u8),
+    /// The reader takes what there is, until it has what a fresh read has.
+    Read,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (0..10u8, 0..8i64).prop_map(|(id, price)| Step::Put(id, price)),
+        2 => (0..10u8).prop_map(Step::Remove),
+        3 => Just(Step::Read),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+/// The live list is true at every position that it names, and catches up.
+async fn check(query: &str, steps: &[Step]) {
+    let at = mounted().await;
+    for id in 0..5 {
+        put(&at, id, i64::from(id)).await;
+    }
+    let mut live = follow(&at, query).await;
+    let mut list = List::default();
+    // What a fresh read gave at the position of each write, and so at all positions before the next.
+    let mut read = BTreeMap::from([(0, fresh(&at, query).await)]);
+    for step in steps.iter().chain([&Step::Read]) {
+        let written = match step {
+            Step::Put(id, price) => put(&at, *id, *price).await,
+            Step::Remove(id) => {
+                at.dio.write(WriteOp::Delete { id: id.to_string() }, WriteOptions::default()).await.ok()
+            }
+            Step::Read => {
+                let want = fresh(&at, query).await;
+                while (&list.rows, list.total) != (&want.0, want.1) || list.hello.is_null() {
+                    live.ready().await;
+                    for frame in json_of(&live.batch().unwrap()) {
+                        if let Some(seq) = list.apply(&frame) {
+                            let (_, then) = read.range(..=seq).next_back().unwrap();
+                            assert_eq!((&list.rows, list.total), (&then.0, then.1), "{query} at {seq}: {frame}");
+                        }
+                    }
+                }
+                None
+            }
+        };
+        if let Some(ticket) = written {
+            read.insert(ticket.position.seq, fresh(&at, query).await);
+        }
+    }
+    assert_eq!(list.resets, 0);
+}
+
+async fn put(at: &Mounted, id: u8, price: i64) -> Option<Ticket> {
+    let op = WriteOp::Replace { id: id.to_string(), record: record("Bun", price) };
+    Some(at.dio.write(op, WriteOptions::default()).await.unwrap())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn the_frames_make_of_the_rows_what_a_fresh_read_gives(
+        steps in steps(),
+        order in prop::sample::select(vec!["", "&order=price", "&order=price.desc,id", "&order=name,price"]),
+        filter in prop::sample::select(vec!["", "&price=gte.3", "&or=(price.lt.2,price.gt.5)"]),
+        offset in 0..4u64,
+        limit in 0..6u64,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(check(&format!("offset={offset}&limit={limit}{order}{filter}"), &steps));
+    }
+}
+
+async fn rows_of(follow: &mut Follow, list: &mut List) {
+    while follow.is_ready() {
+        for frame in json_of(&follow.batch().unwrap()) {
+            list.apply(&frame);
+        }
+    }
+}
+
+/// Reads until the window has what a fresh read has.
+async fn catch_up(at: &Mounted, query: &str, follow: &mut Follow, list: &mut List) {
+    let want = fresh(at, query).await;
+    while (&list.rows, list.total) != (&want.0, want.1) {
+        follow.ready().await;
+        rows_of(follow, list).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn equal_queries_share_one_scenery_and_there_are_only_so_many() {
+    let mut at = mounted().await;
+    at.options.max_live = 2;
+    let (one, two) = (follow(&at, "price=gte.1&limit=3").await, follow(&at, "limit=3&price=gte.1").await);
+    assert!(Arc::ptr_eq(&one.live, &two.live));
+    assert_eq!(at.lives.len(), 1);
+    let other = follow(&at, "limit=4").await;
+    let wish = LiveWish::parse("limit=5", &at).unwrap().0;
+    let refused = Follow::open(&at, wish.clone(), Encoding::Json, 5, &Bounds::default()).await.err().unwrap();
+    assert_eq!(refused.code(), Code::TooManyViews);
+    drop((one, two));
+    assert!(
+        Follow::open(&at, wish, Encoding::Json, 5, &Bounds::default()).await.is_ok(),
+        "nobody has the first any more"
+    );
+    drop(other);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_falls_behind_what_is_kept_gets_the_rows_anew() {
+    let at = mounted().await;
+    put(&at, 0, 0).await;
+    let (mut slow, mut quick) = (follow(&at, "").await, follow(&at, "").await);
+    let (mut old, mut new) = (List::default(), List::default());
+    rows_of(&mut slow, &mut old).await;
+    rows_of(&mut quick, &mut new).await;
+    for price in 1..=(MOST_CHANGES as i64 + 20) {
+        put(&at, 0, price).await;
+        catch_up(&at, "", &mut quick, &mut new).await;
+    }
+    assert_eq!(new.resets, 0);
+    let kept = slow.live.look(|log| log.changes.len());
+    assert!(kept <= MOST_CHANGES, "{kept}");
+    catch_up(&at, "", &mut slow, &mut old).await;
+    assert_eq!((old.resets, &old.rows), (1, &new.rows));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_is_larger_than_its_rows_are_worth_is_told_by_them() {
+    let at = mounted().await;
+    let mut live = follow(&at, "").await;
+    let mut list = List::default();
+    rows_of(&mut live, &mut list).await;
+    for id in 0..3 {
+        let op = WriteOp::Replace { id: id.to_string(), record: record(&"x".repeat(100_000), id) };
+        at.dio.write(op, WriteOptions::default()).await.unwrap();
+    }
+    catch_up(&at, "", &mut live, &mut list).await;
+    let held = live.live.look(|log| log.bytes);
+    assert!(held <= MOST_KEPT && list.rows.len() == 3 && list.resets == 1, "{held} {}", list.resets);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_resumes_from_its_own_position_and_no_other() {
+    let at = mounted().await;
+    put(&at, 0, 0).await;
+    let keep = follow(&at, "").await;
+    let mut live = follow(&at, "").await;
+    let mut list = List::default();
+    rows_of(&mut live, &mut list).await;
+    let since = live.bookmark().unwrap();
+    drop(live);
+    put(&at, 1, 1).await;
+    let mut again = keep;
+    let mut other = List::default();
+    catch_up(&at, "", &mut again, &mut other).await;
+    let mut live = follow(&at, &format!("since={since}")).await;
+    list.hello = Value::Null;
+    rows_of(&mut live, &mut list).await;
+    assert_eq!((&list.hello["resumed"], &list.hello["missed"]), (&true.into(), &1.into()));
+    assert_eq!(list.rows, fresh(&at, "").await.0);
+    for since in ["OTHER00000:1".to_string(), format!("{}:1000", since.epoch), format!("{}:0", since.epoch)] {
+        let mut live = follow(&at, &format!("since={since}")).await;
+        let mut list = List::default();
+        rows_of(&mut live, &mut list).await;
+        assert_eq!((&list.hello["resumed"], list.rows.len()), (&false.into(), 2), "{since}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_shown_changes_nothing_but_the_bookmark() {
+    let at = mounted().await;
+    put(&at, 0, 0).await;
+    let mut live = follow(&at, "select=name").await;
+    let mut list = List::default();
+    rows_of(&mut live, &mut list).await;
+    let written = put(&at, 0, 7).await.unwrap().position.seq;
+    // The scenery looks in its own time.
+    while live.bookmark().unwrap().seq < written {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert!(!live.is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_dio_ends_its_live_queries() {
+    let at = mounted().await;
+    let mut live = follow(&at, "").await;
+    rows_of(&mut live, &mut List::default()).await;
+    at.dio.close().await;
+    live.ready().await;
+    assert_eq!(live.batch().err(), Some(crate::events::feed::Ended::Closed));
+}

@@ -1,0 +1,320 @@
+//! `GET /{dio}/events`, `/{dio}/{id}/events` and `/events`: a Dio's events, over WebSocket, as server-sent events or by polling;
+//! `GET /{dio}/live` and live aggregates: lists that are kept true, in the same ways.
+//!
+//! `wish.rs` reads what is asked for, `view.rs` makes frames of events (`frame.rs`) for all who see the same, `feed.rs` is one
+//! subscription, `live/` one of a live query, and `subs.rs` has those of one connection; `session.rs` (with `command.rs`) and
+//! `stream.rs` carry them to clients.
+
+mod command;
+mod feed;
+mod frame;
+mod live;
+mod places;
+mod session;
+mod stream;
+mod subs;
+#[cfg(test)]
+pub(crate) mod testing;
+mod view;
+mod wish;
+
+pub(crate) use live::Lives;
+pub use places::Sockets;
+pub(crate) use view::Views;
+pub(crate) use wish::{LiveWish, MOST_ROWS, Manner};
+
+use std::sync::Arc;
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{FromRequestParts as _, Query, RawQuery, Request, State};
+use axum::http::HeaderMap;
+use axum::http::header::{self, HeaderName, HeaderValue};
+use axum::response::Response;
+
+use self::frame::Encoding;
+use self::places::Place;
+use self::session::{MOST_MESSAGE, Session};
+use self::stream::Transport;
+use self::subs::{MOST_SUBS, Subs, resource};
+use self::wish::{Since, Wish};
+use super::budget::Bounds;
+use super::extract::{Segment, check_ready};
+use super::negotiate::{self, Format};
+use super::problem::{ApiError, Code};
+use super::state::{Mounted, Shared};
+use diorama_core::dio::Position;
+
+/// The subprotocols, the preferred one first, which is also what is spoken to a client that offers none.
+const SUBPROTOCOLS: [(&str, Encoding); 2] = [("diorama.v1+json", Encoding::Json), ("diorama.v1+cbor", Encoding::Cbor)];
+/// Bytes that wait for a slow socket, at most.
+const WRITE_BUFFER: usize = 1 << 20;
+/// Where a browser's event source was when its connection broke.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+
+/// Subscribes to a Dio's events.
+pub(super) async fn subscribe(
+    State(shared): State<Arc<Shared>>,
+    Segment(dio): Segment<0>,
+    RawQuery(raw): RawQuery,
+    bounds: Bounds,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Result<Response, ApiError> {
+    let (wish, manner) = asked(&shared, &dio, raw, &bounds).await?;
+    one(&shared, &dio, bounds, wish, manner, &headers, upgrade).await
+}
+
+/// Subscribes to the events of one row.
+pub(super) async fn subscribe_one(
+    State(shared): State<Arc<Shared>>,
+    Segment(dio): Segment<0>,
+    Segment(id): Segment<1>,
+    RawQuery(raw): RawQuery,
+    bounds: Bounds,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Result<Response, ApiError> {
+    let (wish, manner) = asked(&shared, &dio, raw, &bounds).await?;
+    let wish = Wish { ids: Some([id].into()), ..wish };
+    one(&shared, &dio, bounds, wish, manner, &headers, upgrade).await
+}
+
+/// What the query string of one resource's events asks for.
+async fn asked(shared: &Shared, dio: &str, raw: Option<String>, bounds: &Bounds) -> Result<(Wish, Manner), ApiError> {
+    let (at, raw) = (resource(shared, dio)?, raw.unwrap_or_default());
+    let (schema, text) = (Arc::clone(&at.schema), raw.clone());
+    bounds.read(at, raw.as_bytes(), move || wish::parse(&text, &schema)).await?
+}
+
+/// Follows the rows of a list.
+pub(super) async fn live(
+    State(shared): State<Arc<Shared>>,
+    Segment(dio): Segment<0>,
+    RawQuery(raw): RawQuery,
+    bounds: Bounds,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Result<Response, ApiError> {
+    let (at, raw) = (resource(&shared, &dio)?, raw.unwrap_or_default());
+    let (owner, text) = (Arc::clone(at), raw.clone());
+    let asked = bounds.read(at, raw.as_bytes(), move || LiveWish::parse(&text, &owner)).await??;
+    follow(&shared, at, bounds, asked, &headers, upgrade).await
+}
+
+/// Follows the groups of an aggregate.
+pub(super) async fn live_groups(
+    shared: &Arc<Shared>,
+    at: &Mounted,
+    bounds: Bounds,
+    asked: (LiveWish, Manner),
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (mut parts, _) = request.into_parts();
+    let upgrade = Upgrade::from_request_parts(&mut parts, &()).await.unwrap_or_else(|never| match never {});
+    follow(shared, at, bounds, asked, &parts.headers, upgrade).await
+}
+
+/// Subscribes to the events of several Dios.
+pub(super) async fn subscribe_many(
+    State(shared): State<Arc<Shared>>,
+    Query(parameters): Query<Vec<(String, String)>>,
+    bounds: Bounds,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Result<Response, ApiError> {
+    let carrier = Carrier::of(&headers, upgrade)?;
+    let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).filter(|_| carrier.is_sse());
+    let many = wish::parse_many(&parameters, last)?;
+    if many.subs.len() > MOST_SUBS {
+        return Err(ApiError::new(Code::LimitTooLarge, format!("dio names more than {MOST_SUBS} resources")));
+    }
+    if many.subs.is_empty() && !carrier.is_socket() {
+        return Err(ApiError::new(Code::InvalidParameter, "dio names the resources to follow")
+            .hint("GET /events?dio=a,b; a WebSocket may subscribe later"));
+    }
+    let place = place(&shared)?;
+    let mut subs = Subs::new(carrier.encoding(), many.manner.heartbeat, bounds);
+    let wanted = many.subs.into_iter().map(|(name, wish)| Ok((resource(&shared, &name)?, name, wish)));
+    let wanted = wanted.collect::<Result<Vec<_>, ApiError>>()?;
+    let resources: Vec<&Mounted> = wanted.iter().map(|(at, ..)| &***at).collect();
+    if let Err(error) = carrier.wait(&shared, &resources, many.manner, &place).await {
+        return carrier.not_ready(error);
+    }
+    for (at, name, wish) in wanted {
+        subs.add(Some(&name), at, wish).await?;
+    }
+    Ok(carrier.carry(subs, many.manner, place, Some(&shared)))
+}
+
+async fn one(
+    shared: &Arc<Shared>,
+    dio: &str,
+    bounds: Bounds,
+    mut wish: Wish,
+    manner: Manner,
+    headers: &HeaderMap,
+    upgrade: Upgrade,
+) -> Result<Response, ApiError> {
+    let carrier = Carrier::of(headers, upgrade)?;
+    if let Some(last) = headers.get(LAST_EVENT_ID).filter(|_| carrier.is_sse()) {
+        // A browser does not come back after a refusal: what is no position belongs to another history.
+        let since = last.to_str().ok().and_then(wish::since);
+        wish.since = Some(since.unwrap_or_else(|| Since::Position(Position { epoch: "".into(), seq: 0 })));
+    }
+    let (place, at) = (place(shared)?, resource(shared, dio)?);
+    if let Err(error) = carrier.wait(shared, &[at], manner, &place).await {
+        return carrier.not_ready(error);
+    }
+    let mut subs = Subs::new(carrier.encoding(), manner.heartbeat, bounds);
+    subs.add(None, at, wish).await?;
+    Ok(carrier.carry(subs, manner, place, None))
+}
+
+async fn follow(
+    shared: &Arc<Shared>,
+    at: &Mounted,
+    bounds: Bounds,
+    (mut wish, manner): (LiveWish, Manner),
+    headers: &HeaderMap,
+    upgrade: Upgrade,
+) -> Result<Response, ApiError> {
+    let carrier = Carrier::of(headers, upgrade)?;
+    if let Some(last) = headers.get(LAST_EVENT_ID).filter(|_| carrier.is_sse()) {
+        // Of what is no position nothing is known: the rows are sent.
+        wish.since = last.to_str().ok().and_then(wish::since);
+    }
+    let place = place(shared)?;
+    if let Err(error) = carrier.wait(shared, &[at], manner, &place).await {
+        return carrier.not_ready(error);
+    }
+    let mut subs = Subs::new(carrier.encoding(), manner.heartbeat, bounds);
+    subs.add_live(None, at, wish).await?;
+    Ok(carrier.carry(subs, manner, place, None))
+}
+
+fn place(shared: &Shared) -> Result<Place, ApiError> {
+    let place = shared.sockets.place();
+    place.ok_or_else(|| ApiError::new(Code::RateLimited, "too many event sockets and streams are open"))
+}
+
+/// What brings frames to the client.
+enum Carrier {
+    Socket(WebSocketUpgrade, Encoding),
+    Body(Transport),
+}
+
+impl Carrier {
+    fn of(headers: &HeaderMap, upgrade: Upgrade) -> Result<Carrier, ApiError> {
+        let handshake = [header::UPGRADE, header::SEC_WEBSOCKET_KEY, header::SEC_WEBSOCKET_VERSION];
+        match upgrade {
+            Ok(upgrade) => {
+                let offered =
+                    |name: &str| upgrade.requested_protocols().any(|offer| offer.as_bytes() == name.as_bytes());
+                let chosen = SUBPROTOCOLS.iter().find(|(name, _)| offered(name));
+                let encoding = chosen.map_or(Encoding::Json, |(_, encoding)| *encoding);
+                Ok(Carrier::Socket(upgrade, encoding))
+            }
+            Err(_) if handshake.iter().any(|name| headers.contains_key(name)) => Err(no_socket()),
+            Err(_) => transport(headers).map(Carrier::Body),
+        }
+    }
+
+    fn is_sse(&self) -> bool {
+        matches!(self, Carrier::Body(Transport::Sse))
+    }
+
+    fn is_socket(&self) -> bool {
+        matches!(self, Carrier::Socket(..))
+    }
+
+    fn encoding(&self) -> Encoding {
+        match self {
+            Carrier::Socket(_, encoding) => *encoding,
+            Carrier::Body(_) => Encoding::Json,
+        }
+    }
+
+    /// Waits until the resources have their first copy: streams and sockets as long as the server lets them, polls as long as
+    /// they wait for events.
+    async fn wait(
+        &self,
+        shared: &Shared,
+        resources: &[&Mounted],
+        manner: Manner,
+        place: &Place,
+    ) -> Result<(), ApiError> {
+        let patience = match self {
+            Carrier::Socket(..) | Carrier::Body(Transport::Sse) => shared.limits.start_wait,
+            Carrier::Body(Transport::Array | Transport::Lines) => manner.wait(),
+        };
+        let ready = async {
+            for at in resources {
+                // One that is closed meanwhile is refused below.
+                let _ = at.dio.ready().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = ready => {}
+            () = tokio::time::sleep(patience) => {}
+            () = place.stopping() => {}
+        }
+        resources.iter().try_for_each(|at| check_ready(&at.dio))
+    }
+
+    /// Sends a client away that has waited for the first copy. An event source gets an answer that ends at once: it takes a
+    /// refusal for final, and comes back after the end of a stream.
+    fn not_ready(self, error: ApiError) -> Result<Response, ApiError> {
+        if self.is_sse() && error.code() == Code::NotReady { Ok(stream::come_back()) } else { Err(error) }
+    }
+
+    /// Answers with the events of `subs`; with `shared`, a client may subscribe to more.
+    fn carry(self, subs: Subs, manner: Manner, place: Place, shared: Option<&Arc<Shared>>) -> Response {
+        let upgrade = match self {
+            Carrier::Socket(upgrade, _) => upgrade,
+            Carrier::Body(transport) => return stream::respond(subs, manner, transport, place),
+        };
+        let upgrade = upgrade
+            .protocols(SUBPROTOCOLS.map(|(name, _)| name))
+            .read_buffer_size(1 << 10)
+            .write_buffer_size(32 << 10)
+            .max_write_buffer_size(WRITE_BUFFER)
+            .max_message_size(MOST_MESSAGE)
+            .max_frame_size(MOST_MESSAGE);
+        let session = Session::new(subs, manner, shared.map(Arc::downgrade));
+        upgrade.on_upgrade(move |socket| async move {
+            session.run(socket, &place).await;
+        })
+    }
+}
+
+/// The form of an answer that is no socket: NDJSON, unless something else is asked for by name.
+fn transport(headers: &HeaderMap) -> Result<Transport, ApiError> {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let names: Vec<String> = accepted
+        .flat_map(|value| value.split(','))
+        .map(negotiate::range)
+        .filter(|(_, quality)| *quality > 0.0)
+        .map(|(name, _)| name.to_ascii_lowercase())
+        .collect();
+    if names.iter().any(|name| name == "text/event-stream") {
+        return Ok(Transport::Sse);
+    }
+    let by_name = names.iter().any(|name| name == "application/json");
+    Ok(match negotiate::of_log(headers)? {
+        Format::Json if by_name => Transport::Array,
+        _ => Transport::Lines,
+    })
+}
+
+/// A handshake that is none.
+fn no_socket() -> ApiError {
+    ApiError::new(Code::UpgradeRequired, "this is no handshake of a WebSocket, version 13")
+        .hint("connect with a WebSocket client, for example: websocat ws://HOST/RESOURCE/events")
+        .header(header::UPGRADE, HeaderValue::from_static("websocket"))
+        .header(header::CONNECTION, HeaderValue::from_static("Upgrade"))
+        .header(HeaderName::from_static("sec-websocket-version"), HeaderValue::from_static("13"))
+}

@@ -1,0 +1,254 @@
+//! Sessions over a pipe in place of a socket.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_util::sync::{PollSendError, PollSender};
+
+use super::*;
+use crate::budget::Bounds;
+use crate::events::Sockets;
+use crate::events::testing::{mounted, record, wish};
+use crate::state::Mounted;
+use diorama_core::dio::Position;
+use serde_json::Value;
+
+/// The server's end of a socket whose client takes messages when it likes.
+struct Pipe {
+    out: PollSender<Message>,
+    incoming: mpsc::Receiver<Result<Message, PollSendError<Message>>>,
+}
+
+impl Stream for Pipe {
+    type Item = Result<Message, PollSendError<Message>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.incoming.poll_recv(cx)
+    }
+}
+
+impl Sink<Message> for Pipe {
+    type Error = PollSendError<Message>;
+
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.out.poll_ready_unpin(cx)
+    }
+
+    fn start_send(mut self: Pin<&mut Self>, item: Message) -> Result<(), Self::Error> {
+        self.out.start_send_unpin(item)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.out.poll_flush_unpin(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.out.poll_close_unpin(cx)
+    }
+}
+
+/// A client and the session that serves it.
+struct Client {
+    frames: mpsc::Receiver<Message>,
+    say: mpsc::Sender<Result<Message, PollSendError<Message>>>,
+    sockets: Sockets,
+    session: tokio::task::JoinHandle<Option<u16>>,
+}
+
+impl Client {
+    async fn new(at: &Mounted, query: &str) -> Client {
+        let (out, frames) = mpsc::channel(4);
+        let (say, incoming) = mpsc::channel(4);
+        let sockets = Sockets::default();
+        let mut subs = Subs::new(Encoding::Json, 5, Bounds::default());
+        subs.add(None, at, wish(at, query)).await.unwrap();
+        let session = Session::new(subs, Manner { heartbeat: 5, wait: 0 }, None);
+        let pipe = Pipe { out: PollSender::new(out), incoming };
+        let place = sockets.place().unwrap();
+        #[expect(clippy::disallowed_methods, reason = "the client waits for it")]
+        let session = tokio::spawn(async move { session.run(pipe, &place).await });
+        Client { frames, say, sockets, session }
+    }
+
+    async fn frame(&mut self) -> Value {
+        loop {
+            match self.frames.recv().await {
+                Some(Message::Text(text)) => return serde_json::from_str(&text).unwrap(),
+                Some(Message::Close(Some(frame))) => return json!(frame.code),
+                Some(_) => {}
+                None => return Value::Null,
+            }
+        }
+    }
+
+    async fn skip_to(&mut self, kind: &str) -> Value {
+        loop {
+            let frame = self.frame().await;
+            if frame["type"] == kind || frame.is_null() {
+                return frame;
+            }
+        }
+    }
+
+    /// Lets the session end as if the client were gone; gives the code it had closed with before.
+    async fn leave(self) -> Option<u16> {
+        drop((self.say, self.frames));
+        self.session.await.unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hello_comes_first_then_events_then_bookmarks() {
+    let at = mounted().await;
+    let dio = &at.dio;
+    let mut client = Client::new(&at, "").await;
+    let hello = client.frame().await;
+    assert_eq!(
+        (&hello["type"], &hello["dio"], &hello["resumed"]),
+        (&json!("hello"), &json!("products"), &json!(false))
+    );
+    assert_eq!(hello["position"], dio.position().to_string());
+    dio.patched("a", record("A", 1)).await.unwrap();
+    let event = client.frame().await;
+    assert_eq!((&event["type"], &event["id"]), (&json!("RecordChanged"), &json!("a")));
+    let beat = client.frame().await;
+    assert_eq!(beat["type"], "heartbeat");
+    assert_eq!(beat["seq"], event["seq"]);
+    client.leave().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn since_replays_what_was_missed() {
+    let at = mounted().await;
+    let dio = &at.dio;
+    let position = dio.position();
+    for price in 0..3 {
+        dio.patched("a", record("A", price)).await.unwrap();
+    }
+    let mut client = Client::new(&at, &format!("since={position}")).await;
+    let hello = client.frame().await;
+    assert_eq!((&hello["resumed"], &hello["missed"]), (&json!(true), &json!(3)));
+    for price in 0..3 {
+        assert_eq!(client.frame().await["record"]["price"], price);
+    }
+    client.leave().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_position_that_cannot_be_resumed_says_why() {
+    let at = mounted().await;
+    let dio = &at.dio;
+    let start = dio.position();
+    for price in 0..20 {
+        dio.patched("a", record("A", price)).await.unwrap();
+    }
+    let foreign = Position { epoch: "OTHER00000".into(), seq: 1 };
+    let future = Position { seq: 1_000, ..start.clone() };
+    for (since, reason) in [(foreign, "epoch"), (future, "future")] {
+        let mut client = Client::new(&at, &format!("since={since}")).await;
+        assert_eq!(client.frame().await["resumed"], false);
+        let reset = client.frame().await;
+        assert_eq!((&reset["type"], &reset["reason"]), (&json!("reset"), &json!(reason)));
+        assert_eq!(reset["position"], dio.position().to_string());
+        client.leave().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_rows_asked_for_are_sent_and_the_bookmark_moves_on() {
+    let at = mounted().await;
+    let dio = &at.dio;
+    let mut client = Client::new(&at, "ids=b").await;
+    client.skip_to("hello").await;
+    dio.patched("a", record("A", 1)).await.unwrap();
+    dio.patched("b", record("B", 1)).await.unwrap();
+    dio.patched("a", record("A", 2)).await.unwrap();
+    assert_eq!(client.frame().await["id"], "b");
+    let beat = client.skip_to("heartbeat").await;
+    assert_eq!(beat["position"], dio.position().to_string());
+    client.leave().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_socket_that_takes_nothing_is_closed() {
+    let at = mounted().await;
+    let dio = &at.dio;
+    let client = Client::new(&at, "").await;
+    for price in 0..8 {
+        dio.patched("a", record("A", price)).await.unwrap();
+    }
+    client.session.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_socket_behind_the_ring_reads_on_from_the_journal() {
+    let at = mounted().await;
+    let mut client = Client::new(&at, "").await;
+    client.skip_to("hello").await;
+    let start = at.dio.position().seq;
+    for price in 0..40 {
+        at.dio.patched("a", record("A", price)).await.unwrap();
+    }
+    for price in 0..40 {
+        let frame = client.frame().await;
+        assert_eq!((&frame["seq"], &frame["record"]["price"]), (&json!(start + 1 + price), &json!(price)));
+    }
+    client.leave().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_says_goodbye() {
+    let at = mounted().await;
+    let mut client = Client::new(&at, "").await;
+    client.skip_to("hello").await;
+    let sockets = client.sockets.clone();
+    let said = async {
+        assert_eq!(client.frame().await["type"], "bye");
+        assert_eq!(client.frame().await, 1001);
+        assert_eq!(client.leave().await, Some(1001));
+    };
+    tokio::join!(sockets.close(), said);
+}
+#[allow(unused)]
+#[tokio::test(start_paused = true)]
+async fn a_closed_dio_ends_its_sockets() {
+    let at = mounted().await;
+    let dio = &at.dio;
+    let mut client = Client::new(&at, "").await;
+    client.skip_to("hello").await;
+    dio.close().await;
+    assert_eq!(client.skip_to("bye").await["code"], 1001);
+    client.leave().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_may_ping_and_nothing_else() {
+    let at = mounted().await;
+    let mut client = Client::new(&at, "").await;
+    client.skip_to("hello").await;
+    let say = |text: &str| Ok(Message::Text(text.to_string().into()));
+    client.say.send(say(r#"{"type":"ping","n":7}"#)).await.unwrap();
+    let pong = client.frame().await;
+    assert_eq!((&pong["type"], &pong["n"]), (&json!("pong"), &json!(7)));
+    for _ in 0..3 {
+        client.say.send(say("hello?")).await.unwrap();
+        assert_eq!(client.frame().await["type"], "error");
+    }
+    assert_eq!(client.frame().await, 4508);
+    client.leave().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_is_closed() {
+    let at = mounted().await;
+    let mut client = Client::new(&at, "").await;
+    client.skip_to("hello").await;
+    let mut last = Value::Null;
+    while !last.is_number() {
+        last = client.frame().await;
+    }
+    assert_eq!(last, 4001);
+    client.leave().await;
+}

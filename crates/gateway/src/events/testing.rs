@@ -1,0 +1,39 @@
+//! What the tests of this folder share.
+
+use super::wish::{self, Wish};
+use crate::MountOptions;
+use crate::state::Mounted;
+use diorama_connect::MemoryTable;
+use diorama_core::cache::MemoryCache;
+use diorama_core::{Column, ColumnType, Dio, Lens, Record, Schema};
+
+/// A Dio in memory with nothing in it and a ring of eight events.
+pub(crate) async fn small_dio() -> Dio {
+    dio_with_ring(8).await
+}
+
+/// A Dio in memory with nothing in it and a ring of so many events.
+pub(super) async fn dio_with_ring(events: usize) -> Dio {
+    let columns = [("id", ColumnType::String), ("name", ColumnType::String), ("price", ColumnType::Integer)];
+    let schema = Schema::new("id", columns.map(|(name, ty)| Column::new(name, ty)).to_vec());
+    let lens = Lens::new()
+        .cache_source(MemoryCache::default())
+        .settings(|settings| settings.ring.events = events)
+        .build()
+        .unwrap();
+    lens.make_dio(MemoryTable::vista("products", schema, [])).await.unwrap()
+}
+
+/// [`small_dio`] as a resource.
+pub(super) async fn mounted() -> Mounted {
+    Mounted::new(small_dio().await, MountOptions::default())
+}
+
+/// What a query string asks for.
+pub(super) fn wish(at: &Mounted, query: &str) -> Wish {
+    wish::parse(query, &at.schema).unwrap().0
+}
+
+pub(crate) fn record(name: &str, price: i64) -> Record {
+    Record::from_iter([("name".to_string(), name.into()), ("price".to_string(), price.into())])
+}

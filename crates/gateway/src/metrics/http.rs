@@ -1,0 +1,202 @@
+//! Requests by route, method, status and resource.
+//!
+//! A request finds its place by arithmetic on three small numbers; places are made when the first request comes to them. No
+//! lock, no allocation and no name is made per request.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use tokio::time::Instant;
+
+use super::super::router::Route;
+use diorama_core::dio::{Histogram, Times};
+
+/// Methods by place; the last stands for all others.
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY", "other"];
+
+/// Statuses that the gateway answers with.
+const STATUSES: [u16; 37] = [
+    101, 200, 201, 202, 204, 206, 303, 304, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409, 410, 411, 412, 413, 414,
+    415, 416, 417, 421, 422, 426, 428, 429, 431, 500, 502, 503, 504, 507,
+];
+
+const ROUTES: usize = Route::ALL.len();
+
+/// Counts of requests.
+#[derive(Debug)]
+pub(crate) struct Http {
+    dios: usize,
+    /// By resource (0 for none), route and method.
+    places: Box<[OnceLock<Box<Place>>]>,
+    in_flight: AtomicI64,
+}
+
+#[derive(Debug)]
+struct Place {
+    /// By place in [`STATUSES`]; the last for all others.
+    statuses: [AtomicU64; STATUSES.len() + 1],
+    times: Histogram,
+}
+
+/// What is known of one place.
+pub(super) struct Seen {
+    pub(super) route: &'static str,
+    pub(super) method: &'static str,
+    /// Place of the resource among the gateway's.
+    pub(super) dio: Option<usize>,
+    /// Statuses (`None` for unusual ones) that were answered, and how often.
+    pub(super) statuses: Vec<(Option<u16>, u64)>,
+    pub(super) times: Times,
+}
+
+impl Http {
+    pub(super) fn new(dios: usize) -> Http {
+        let places = ROUTES * METHODS.len() * (dios + 1);
+        Http {
+            dios,
+            places: std::iter::repeat_with(OnceLock::new).take(places).collect(),
+            in_flight: AtomicI64::new(0),
+        }
+    }
+
+    /// A request begins, for the resource in place `dio` if it is there.
+    pub(crate) fn begin(&self, method: &Method, route: Route, dio: Option<usize>) -> Running<'_> {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let (method, dio) = (place_of(method), dio.filter(|dio| *dio < self.dios));
+        Running { http: self, route, method, dio, started: Instant::now() }
+    }
+
+    pub(super) fn in_flight(&self) -> i64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Everything that was ever asked for.
+    pub(super) fn seen(&self) -> impl Iterator<Item = Seen> {
+        self.places.iter().enumerate().filter_map(move |(at, place)| {
+            let place = place.get()?;
+            let (method, rest) = (at % METHODS.len(), at / METHODS.len());
+            Some(Seen {
+                route: Route::ALL[rest % ROUTES].template(),
+                method: METHODS[method],
+                dio: (rest / ROUTES).checked_sub(1),
+                statuses: place.answered(),
+                times: place.times.read(),
+            })
+        })
+    }
+}
+
+fn place_of(method: &Method) -> usize {
+    METHODS.iter().position(|known| *known == method.as_str()).unwrap_or(METHODS.len() - 1)
+}
+
+impl Place {
+    fn new() -> Box<Place> {
+        let statuses = [const { AtomicU64::new(0) }; STATUSES.len() + 1];
+        Box::new(Place { statuses, times: Histogram::default() })
+    }
+
+    fn answered(&self) -> Vec<(Option<u16>, u64)> {
+        let names = STATUSES.iter().copied().map(Some).chain([None]);
+        let counts = self.statuses.iter().map(|count| count.load(Ordering::Relaxed));
+        names.zip(counts).filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+/// A request that is being answered.
+#[derive(Debug)]
+pub(crate) struct Running<'a> {
+    http: &'a Http,
+    route: Route,
+    method: usize,
+    pub(crate) dio: Option<usize>,
+    started: Instant,
+}
+
+impl Running<'_> {
+    /// The route's template.
+    pub(crate) fn route(&self) -> &'static str {
+        self.route.template()
+    }
+
+    /// The method, `other` if nobody knows it.
+    pub(crate) fn method(&self) -> &'static str {
+        METHODS[self.method]
+    }
+
+    /// Counts the answer; gives the time it took.
+    pub(crate) fn end(&self, status: StatusCode) -> Duration {
+        let took = self.started.elapsed();
+        let at = (self.dio.map_or(0, |dio| dio + 1) * ROUTES + self.route as usize) * METHODS.len() + self.method;
+        let Some(place) = self.http.places.get(at) else { return took };
+        let place = place.get_or_init(Place::new);
+        let status = STATUSES.binary_search(&status.as_u16()).unwrap_or(STATUSES.len());
+        place.statuses[status].fetch_add(1, Ordering::Relaxed);
+        place.times.add(took);
+        took
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.http.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Code;
+
+    #[test]
+    fn every_status_of_a_refusal_is_counted_by_itself() {
+        assert!(STATUSES.is_sorted());
+        for code in Code::ALL {
+            assert!(STATUSES.contains(&code.status().as_u16()), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_counted_by_route_and_resource() {
+        let http = Http::new(2);
+        for (route, dio, seen) in [
+            (Route::Row, Some(1), Some(1)),
+            (Route::RowEvents, Some(0), Some(0)),
+            (Route::Rows, None, None),
+            (Route::Rows, Some(2), None),
+            (Route::None, None, None),
+        ] {
+            let running = http.begin(&Method::GET, route, dio);
+            assert_eq!((running.route(), running.dio), (route.template(), seen));
+            running.end(StatusCode::OK);
+        }
+        assert_eq!((http.seen().count(), http.in_flight()), (4, 0));
+    }
+
+    #[test]
+    fn methods_and_statuses_that_nobody_knows_are_one_each() {
+        let http = Http::new(2);
+        for method in ["BREW", "WHEN"] {
+            http.begin(&method.parse().unwrap(), Route::Rows, Some(1)).end(StatusCode::IM_A_TEAPOT);
+        }
+        let seen: Vec<Seen> = http.seen().collect();
+        assert_eq!((seen.len(), seen[0].method, seen[0].dio), (1, "other", Some(1)));
+        assert_eq!((seen[0].statuses.clone(), seen[0].times.count), (vec![(None, 2)], 2));
+    }
+
+    /// Prints what counting costs a request; run it with `--release --ignored --nocapture`.
+    #[test]
+    #[ignore = "a measurement"]
+    fn what_counting_costs() {
+        let http = Http::new(2);
+        const ROUNDS: u32 = 1_000_000;
+        let started = std::time::Instant::now();
+        for _ in 0..ROUNDS {
+            let running = http.begin(&Method::GET, std::hint::black_box(Route::Row), Some(1));
+            std::hint::black_box(running.end(StatusCode::OK));
+        }
+        println!("{:?} per request", started.elapsed() / ROUNDS);
+    }
+}

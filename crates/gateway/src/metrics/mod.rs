@@ -1,0 +1,139 @@
+//! `GET /metrics`: what the gateway counts and what its Dios say, for Prometheus.
+//!
+//! Counted here is only what nobody else knows: requests (`http.rs`), deliveries of webhooks, ends of event sockets. All else
+//! is read from the Dios when somebody asks (`scrape.rs`). Labels come from fixed sets (templates of routes, names of resources
+//! and hooks, codes), never from what a client sends, so the number of series is bounded.
+
+mod http;
+mod scrape;
+mod text;
+
+pub(super) use http::{Http, Running};
+pub(super) use scrape::scrape;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use super::problem::{ApiError, Code};
+use diorama_core::journal::{Changes, Delivery, DeliveryState};
+
+/// What the gateway counts.
+#[derive(Debug)]
+pub struct Metrics {
+    pub(super) http: Http,
+    /// In the order of the hooks.
+    pub(super) hooks: Vec<Deliveries>,
+    started: SystemTime,
+}
+
+impl Default for Metrics {
+    /// Counts nothing but requests.
+    fn default() -> Metrics {
+        Metrics::new(0, 0)
+    }
+}
+
+impl Metrics {
+    /// Counts for so many Dios and so many hooks.
+    pub(super) fn new(dios: usize, hooks: usize) -> Metrics {
+        Metrics {
+            http: Http::new(dios),
+            hooks: std::iter::repeat_with(Deliveries::default).take(hooks).collect(),
+            started: SystemTime::now(),
+        }
+    }
+}
+
+/// How many changes had each result.
+pub(super) fn results(changes: &Changes) -> [(&'static str, u64); 7] {
+    [
+        ("applied", changes.applied),
+        ("unchanged", changes.unchanged),
+        ("deferred", changes.deferred),
+        ("stale", changes.stale),
+        ("duplicate", changes.duplicates),
+        ("ignored", changes.ignored),
+        ("skipped", changes.skipped),
+    ]
+}
+
+/// Deliveries of one webhook.
+#[derive(Debug)]
+pub(super) struct Deliveries {
+    taken: AtomicU64,
+    /// By what was said of them, in the order of [`DeliveryState::ALL`].
+    states: [AtomicU64; DeliveryState::ALL.len()],
+    /// By result, in the order of [`results`].
+    changes: [AtomicU64; 7],
+    /// By [`Code`].
+    refused: [AtomicU64; Code::ALL.len()],
+}
+
+impl Default for Deliveries {
+    fn default() -> Deliveries {
+        Deliveries {
+            taken: AtomicU64::new(0),
+            states: Default::default(),
+            changes: Default::default(),
+            refused: [const { AtomicU64::new(0) }; Code::ALL.len()],
+        }
+    }
+}
+
+impl Deliveries {
+    /// Counts what became of a delivery.
+    pub(super) fn count(&self, delivery: &Delivery) {
+        for (total, (_, new)) in self.changes.iter().zip(results(&delivery.changes)) {
+            total.fetch_add(new, Ordering::Relaxed);
+        }
+        let state = DeliveryState::ALL.iter().zip(&self.states).find(|(state, _)| **state == delivery.state);
+        if let Some((_, count)) = state {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.taken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a delivery that was refused.
+    pub(super) fn refuse(&self, error: &ApiError) {
+        self.refused[error.code() as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The event sockets and streams of one Dio.
+#[derive(Debug, Default)]
+pub struct SocketCounts {
+    open: AtomicI64,
+    /// By place in [`CLOSES`]; the last for all others.
+    closes: [AtomicU64; CLOSES.len() + 1],
+}
+
+/// Close codes that the gateway sends; 0 stands for a client that went by itself.
+const CLOSES: [u16; 10] = [0, 1001, 1002, 1003, 1007, 1009, 4001, 4008, 4429, 4508];
+
+impl SocketCounts {
+    /// One is open until what is returned is dropped.
+    pub(super) fn enter(self: &Arc<Self>) -> OpenSocket {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        OpenSocket(Arc::clone(self))
+    }
+}
+
+/// An open socket.
+#[derive(Debug)]
+pub(super) struct OpenSocket(Arc<SocketCounts>);
+
+impl OpenSocket {
+    /// It ended with this code, `None` if the client went.
+    pub(super) fn closed(self, code: Option<u16>) {
+        let code = code.unwrap_or(0);
+        let at = CLOSES.iter().position(|known| *known == code).unwrap_or(CLOSES.len());
+        self.0.closes[at].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for OpenSocket {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,129 @@
+//! Prometheus' text format, version 0.0.4.
+//!
+//! The older of its two formats: every scraper takes it, Prometheus itself without being told so, and it needs no negotiation.
+
+use std::fmt::{Display, Write as _};
+
+use diorama_core::dio::Times;
+
+/// Its media type; Prometheus 3 insists on one.
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A page of metrics.
+#[derive(Debug, Default)]
+pub(super) struct Text(String);
+
+/// The samples of one name; they stand together, beneath what the name means.
+pub(super) struct Family<'a> {
+    out: &'a mut String,
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    begun: bool,
+}
+
+impl Text {
+    /// Something that goes up and down.
+    pub(super) fn gauge(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
+        self.family(name, "gauge", help)
+    }
+
+    /// Something that only grows while the process lives.
+    pub(super) fn counter(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
+        self.family(name, "counter", help)
+    }
+
+    /// Durations.
+    pub(super) fn histogram(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
+        self.family(name, "histogram", help)
+    }
+
+    fn family(&mut self, name: &'static str, kind: &'static str, help: &'static str) -> Family<'_> {
+        Family { out: &mut self.0, name, kind, help, begun: false }
+    }
+
+    /// The page.
+    pub(super) fn finish(self) -> String {
+        self.0
+    }
+}
+
+impl Family<'_> {
+    /// One value.
+    pub(super) fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        self.line("", labels, None, value);
+    }
+
+    /// One histogram.
+    pub(super) fn times(&mut self, labels: &[(&str, &str)], times: &Times) {
+        for (bound, count) in &times.buckets {
+            self.line("_bucket", labels, Some(&bound.as_secs_f64()), count);
+        }
+        self.line("_bucket", labels, Some(&"+Inf"), times.count);
+        self.line("_sum", labels, None, times.total.as_secs_f64());
+        self.line("_count", labels, None, times.count);
+    }
+
+    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], bound: Option<&dyn Display>, value: impl Display) {
+        if !std::mem::replace(&mut self.begun, true) {
+            let _ = writeln!(self.out, "# HELP {0} {1}\n# TYPE {0} {2}", self.name, self.help, self.kind);
+        }
+        self.out.push_str(self.name);
+        self.out.push_str(suffix);
+        let mut before = '{';
+        for (name, value) in labels {
+            let _ = write!(self.out, "{before}{name}=\"{}\"", escaped(value));
+            before = ',';
+        }
+        if let Some(bound) = bound {
+            let _ = write!(self.out, "{before}le=\"{bound}\"");
+            before = ',';
+        }
+        if before == ',' {
+            self.out.push('}');
+        }
+        // A String takes every write.
+        let _ = writeln!(self.out, " {value}");
+    }
+}
+
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use diorama_core::dio::Histogram;
+    use std::time::Duration;
+
+    #[test]
+    fn values_of_labels_cannot_break_out() {
+        let mut text = Text::default();
+        let mut family = text.gauge("rows", "Rows.");
+        family.sample(&[("dio", "a\"b\\c\nd"), ("x", "y")], 0.5);
+        family.sample(&[], 7);
+        assert_eq!(
+            text.finish(),
+            "# HELP rows Rows.\n# TYPE rows gauge\nrows{dio=\"a\\\"b\\\\c\\nd\",x=\"y\"} 0.5\nrows 7\n"
+        );
+    }
+
+    #[test]
+    fn a_family_without_samples_is_not_there_and_a_histogram_ends_with_all() {
+        let mut text = Text::default();
+        text.counter("nothing_total", "Nothing.");
+        let histogram = Histogram::default();
+        histogram.add(Duration::from_millis(3));
+        text.histogram("took_seconds", "Time.").times(&[("dio", "a")], &histogram.read());
+        let text = text.finish();
+        assert!(!text.contains("nothing"));
+        assert!(text.contains(
+            "took_seconds_bucket{dio=\"a\",le=\"0.0025\"} 0\ntook_seconds_bucket{dio=\"a\",le=\"0.005\"} 1\n"
+        ));
+        assert!(
+            text.ends_with("le=\"+Inf\"} 1\ntook_seconds_sum{dio=\"a\"} 0.003\ntook_seconds_count{dio=\"a\"} 1\n"),
+            "{text}"
+        );
+    }
+}

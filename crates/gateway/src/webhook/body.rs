@@ -1,0 +1,128 @@
+//! The body of a delivery while nothing proves it: checked as it arrives, a little of it in memory, the rest in a temporary file that
+//! nobody else sees and that ends with the process.
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, header};
+use futures_util::StreamExt as _;
+
+use crate::budget::{Bounds, Lease};
+use crate::problem::{ApiError, Code};
+use crate::spool::Spool;
+use diorama_core::dio::Dio;
+use diorama_inbound::Verifier;
+
+/// Bytes of one body in memory before it is proven; more are spooled.
+const IN_MEMORY: usize = 16 << 10;
+/// Bytes of a piece that is written to the file by itself.
+const LARGE_PIECE: usize = 16 << 10;
+
+/// A body that is arriving.
+pub(super) struct Arriving {
+    dio: Dio,
+    most: usize,
+    length: usize,
+    /// The end of the body, as far as it is not spooled.
+    tail: Vec<u8>,
+    spool: Option<Spool>,
+    memory: Lease,
+    spooled: Lease,
+}
+
+impl Arriving {
+    /// A body of at most `most` bytes, on the account of who sends it.
+    ///
+    /// # Errors
+    /// As [`Lease::grow`].
+    pub(super) fn new(dio: &Dio, bounds: &Bounds, most: usize) -> Result<Arriving, ApiError> {
+        Ok(Arriving {
+            dio: dio.clone(),
+            most,
+            length: 0,
+            tail: Vec::new(),
+            spool: None,
+            memory: bounds.lease_body(0)?,
+            spooled: bounds.lease_spooled(0)?,
+        })
+    }
+
+    /// Reads all of `body` and feeds it to `verifier`.
+    ///
+    /// # Errors
+    /// 413 for what is too large, and as [`Lease::grow`].
+    pub(super) async fn read(
+        &mut self,
+        headers: &HeaderMap,
+        body: Body,
+        verifier: &mut Verifier<'_>,
+    ) -> Result<(), ApiError> {
+        let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        self.admit(announced.unwrap_or(0))?;
+        let mut pieces = body.into_data_stream();
+        while let Some(piece) = pieces.next().await {
+            let piece =
+                piece.map_err(|error| ApiError::new(Code::MalformedBody, format!("the body broke off: {error}")))?;
+            self.admit(self.length.saturating_add(piece.len()))?;
+            verifier.update(&piece);
+            self.push(piece).await?;
+        }
+        Ok(())
+    }
+
+    fn admit(&self, length: usize) -> Result<(), ApiError> {
+        if length <= self.most {
+            return Ok(());
+        }
+        let detail = format!("the delivery is larger than {} bytes", self.most);
+        Err(ApiError::new(Code::PayloadTooLarge, detail).hint("the webhook's key body is the bound"))
+    }
+
+    async fn push(&mut self, piece: Bytes) -> Result<(), ApiError> {
+        self.length += piece.len();
+        if self.tail.len() + piece.len() > IN_MEMORY {
+            self.spill().await?;
+            if piece.len() >= LARGE_PIECE {
+                // The connection holds it anyway: it is not copied.
+                return self.write(piece).await;
+            }
+        }
+        let length = self.tail.len() + piece.len();
+        if length > self.tail.capacity() {
+            let room = length.max((2 * self.tail.capacity()).min(IN_MEMORY));
+            self.memory.grow_to(room)?;
+            self.tail.reserve_exact(room - self.tail.len());
+        }
+        self.tail.extend_from_slice(&piece);
+        Ok(())
+    }
+
+    /// Writes what is in memory to the temporary file.
+    async fn spill(&mut self) -> Result<(), ApiError> {
+        let tail = std::mem::take(&mut self.tail);
+        if !tail.is_empty() {
+            self.write(tail).await?;
+        }
+        self.memory.shrink_to(0);
+        Ok(())
+    }
+
+    async fn write(&mut self, bytes: impl AsRef<[u8]> + Send + 'static) -> Result<(), ApiError> {
+        self.spooled.grow(bytes.as_ref().len())?;
+        let spool = self.spool.get_or_insert_with(|| Spool::in_file(&self.dio));
+        spool.write(bytes).await
+    }
+
+    /// The whole body in memory; its bytes hold a lease.
+    ///
+    /// # Errors
+    /// As [`Lease::grow`].
+    pub(super) async fn into_bytes(mut self) -> Result<Bytes, ApiError> {
+        if self.spool.is_some() {
+            self.spill().await?;
+        }
+        let Some(spool) = self.spool else { return Ok(self.memory.bytes(self.tail)) };
+        self.memory.grow_to(self.length)?;
+        let body = spool.into_vec(self.length).await?;
+        self.memory.shrink_to(self.length);
+        Ok(self.memory.bytes(body))
+    }
+}

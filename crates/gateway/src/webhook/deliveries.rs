@@ -1,0 +1,197 @@
+//! `/webhooks/{hook}/deliveries`: what came, what became of it, and another try.
+
+use std::sync::Arc;
+
+use axum::extract::{OriginalUri, State};
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::receive::{ended, in_progress};
+use super::work::{Applying, Job, Told, decode_kept, parcel, undecodable};
+use super::{Hook, find};
+use crate::answer::{self, TOTAL};
+use crate::budget::Bounds;
+use crate::extract::{Prefix, Segment, segment};
+use crate::operations::{Asked, asked, moment};
+use crate::problem::{ApiError, Code};
+use crate::state::Shared;
+use diorama_core::dio::Dio;
+use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Kept, Raw};
+
+/// Deliveries of one answer, at most.
+const MOST: usize = 1_000;
+/// Deliveries of an answer that does not say.
+const USUAL: usize = 100;
+
+/// Which deliveries are asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Narrowed {
+    state: Option<String>,
+    limit: Option<usize>,
+    after: Option<String>,
+}
+
+impl Narrowed {
+    fn query(&self, hook: &Hook) -> Result<DeliveryQuery, ApiError> {
+        let limit = self.limit.unwrap_or(USUAL);
+        if limit > MOST {
+            let detail = format!("limit={limit} is more than the {MOST} deliveries that one answer holds");
+            return Err(ApiError::new(Code::LimitTooLarge, detail).hint("take the next page with after="));
+        }
+        let after = self.after.as_deref().filter(|after| !after.is_empty()).map(str::parse::<DeliveryId>).transpose();
+        let wrong = |()| ApiError::new(Code::InvalidParameter, "after is the id of a delivery, like dlv_0197..");
+        Ok(DeliveryQuery { hook: Some(hook.name.clone()), states: self.states()?, after: after.map_err(wrong)?, limit })
+    }
+
+    fn states(&self) -> Result<Vec<DeliveryState>, ApiError> {
+        let words = self.state.as_deref().unwrap_or_default().split(',').filter(|word| !word.is_empty());
+        let read = |word: &str| {
+            let known = DeliveryState::ALL.into_iter().find(|state| state.as_str() == word);
+            known.ok_or_else(|| {
+                let all: Vec<_> = DeliveryState::ALL.iter().map(|state| state.as_str()).collect();
+                let error = ApiError::new(Code::InvalidParameter, format!("state: there is no state {word:?}"));
+                error.hint(format!("one of {}, or several with commas", all.join(", ")))
+            })
+        };
+        words.map(read).collect()
+    }
+}
+
+/// Lists the deliveries of a webhook, newest first.
+pub(crate) async fn list(
+    State(shared): State<Arc<Shared>>,
+    Segment(name): Segment<1>,
+    OriginalUri(uri): OriginalUri,
+    query: Asked<Narrowed>,
+    Prefix(prefix): Prefix,
+) -> Result<Response, ApiError> {
+    let (_, hook) = find(&shared, &name)?;
+    let narrowed = asked(query)?;
+    let query = narrowed.query(hook)?;
+    let dio = &shared.dio(&hook.dio)?.dio;
+    // One more than is shown tells whether there are more.
+    let more = DeliveryQuery { limit: query.limit.saturating_add(1), ..query.clone() };
+    let (mut found, total) = dio.deliveries(&more).await?;
+    let more = found.len() > query.limit;
+    found.truncate(query.limit);
+    let mut response = answer::json(&found.iter().map(|delivery| describe(delivery, &prefix)).collect());
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(TOTAL, HeaderValue::from(total));
+    if let Some(last) = found.last().filter(|_| more) {
+        let state = narrowed.state.as_deref().map(|state| format!("state={}&", segment(state)));
+        let (path, limit) = (uri.path(), query.limit);
+        let next = format!("<{path}?{}limit={limit}&after={}>; rel=\"next\"", state.unwrap_or_default(), last.id);
+        headers.insert(header::LINK, answer::text(next));
+    }
+    Ok(response)
+}
+
+/// Gives one delivery with what was sent.
+pub(crate) async fn delivery(
+    State(shared): State<Arc<Shared>>,
+    Segment(name): Segment<1>,
+    Segment(id): Segment<3>,
+    Prefix(prefix): Prefix,
+) -> Result<Response, ApiError> {
+    let (_, hook) = find(&shared, &name)?;
+    let (delivery, raw) = one(hook, &shared.dio(&hook.dio)?.dio, &id).await?;
+    let mut response = answer::json(&describe_whole(&delivery, &raw, &prefix));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// Applies a delivery again, as the webhook is set up now and whether it was applied before or not; says what that did.
+pub(crate) async fn replay(
+    State(shared): State<Arc<Shared>>,
+    Segment(name): Segment<1>,
+    Segment(id): Segment<3>,
+    Prefix(prefix): Prefix,
+    bounds: Bounds,
+) -> Result<Response, ApiError> {
+    let (_, hook) = find(&shared, &name)?;
+    let dio = &shared.dio(&hook.dio)?.dio;
+    let (delivery, raw) = one(hook, dio, &id).await?;
+    if delivery.state == DeliveryState::Received {
+        return Err(in_progress());
+    }
+    let applying = match &delivery.key {
+        Some(key) => Some(Applying::begin(hook, key).ok_or_else(in_progress)?),
+        None => None,
+    };
+    let mut memory = bounds.lease_delivery(raw.body.len())?;
+    let delivery = Delivery { changes: Changes::default(), detail: None, ..delivery };
+    let done = match decode_kept(hook, dio, &raw) {
+        Ok(decoded) => {
+            memory.grow_for_delivery(0, decoded.changes.len())?;
+            let parcel = parcel(hook, delivery, (None, &raw.body), decoded, true);
+            let (hook, owner, told) = (Arc::clone(hook), dio.clone(), Arc::new(Told::default()));
+            ended(
+                dio.run(Job { dio: owner, hook, parcel, told, hand: None, applying, memory: Some(memory) }.run()).await,
+            )?
+        }
+        Err(error) => {
+            let delivery = undecodable(Delivery { attempts: delivery.attempts.saturating_add(1), ..delivery }, &error);
+            dio.keep_delivery(Kept { delivery: delivery.clone(), raw: None }).await?;
+            delivery
+        }
+    };
+    Ok(answer::json(&describe(&done, &prefix)))
+}
+
+async fn one(hook: &Hook, dio: &Dio, id: &str) -> Result<(Delivery, Raw), ApiError> {
+    let unknown = || {
+        ApiError::new(Code::NotFound, format!("webhook {:?} has no delivery {id:?} any more", hook.name))
+            .hint(format!("GET /webhooks/{}/deliveries lists those that are kept", segment(&hook.name)))
+    };
+    let found = dio.delivery(id.parse().map_err(|()| unknown())?).await?;
+    found.filter(|(delivery, _)| *delivery.hook == *hook.name).ok_or_else(unknown)
+}
+
+/// A delivery with what was sent.
+pub fn describe_whole(delivery: &Delivery, raw: &Raw, prefix: &str) -> Value {
+    let mut shown = describe(delivery, prefix);
+    if let Some(members) = shown.as_object_mut() {
+        members.extend(describe_raw(raw));
+    }
+    shown
+}
+
+/// A delivery as it is shown; links begin with `prefix`.
+fn describe(delivery: &Delivery, prefix: &str) -> Value {
+    let own = format!("{prefix}/webhooks/{}/deliveries/{}", segment(&delivery.hook), delivery.id);
+    json!({
+        "id": delivery.id.to_string(),
+        "hook": &*delivery.hook,
+        "dio": &*delivery.dio,
+        "key": delivery.key,
+        "state": delivery.state,
+        "changes": delivery.changes,
+        "detail": delivery.detail,
+        "attempts": delivery.attempts,
+        "received": moment(delivery.received),
+        "updated": moment(delivery.updated),
+        "size": delivery.size,
+        "links": { "self": own, "replay": format!("{own}/replay") },
+    })
+}
+
+/// What was sent: the body as text, or in base64 if it is none.
+fn describe_raw(raw: &Raw) -> Vec<(String, Value)> {
+    let headers = raw.headers.iter().map(|(name, value)| json!({ "name": name, "value": value }));
+    let (text, base64) = match std::str::from_utf8(&raw.body) {
+        Ok(text) => (Some(text), None),
+        Err(_) => (None, Some(STANDARD.encode(&raw.body))),
+    };
+    vec![
+        ("uri".into(), raw.uri.as_str().into()),
+        ("headers".into(), headers.collect()),
+        ("body".into(), json!(text)),
+        ("body_base64".into(), json!(base64)),
+    ]
+}

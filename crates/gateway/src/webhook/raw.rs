@@ -1,0 +1,104 @@
+//! A delivery as it is kept: everything but what proves who sent it.
+
+use std::borrow::Cow;
+
+use axum::body::Bytes;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+
+use super::Hook;
+use crate::params::percent_decoded;
+use diorama_core::journal::Raw;
+use diorama_inbound::Proof;
+
+/// Stands for a value that is nobody's business.
+const REDACTED: &str = "[redacted]";
+/// Parts of names of headers and parameters whose values prove something.
+const TELLING: [&str; 11] =
+    ["auth", "cookie", "signature", "token", "secret", "hmac", "password", "api-key", "apikey", "api_key", "-mac"];
+/// Needed to apply a delivery again, and no secrets.
+const PLAIN: [&str; 2] = ["webhook-id", "svix-id"];
+
+/// What is kept of a request to `hook`.
+pub(super) fn keep(hook: &Hook, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Raw {
+    let (proofs, parameter) = match hook.inbound.scheme().proof() {
+        Proof::Headers(headers) => (headers.into_iter().map(|(name, _)| name).collect(), None),
+        Proof::Query(parameter) => (Vec::new(), Some(parameter)),
+        Proof::Nothing | Proof::Bearer | Proof::Basic | Proof::Body => (Vec::new(), None),
+    };
+    let secret = |name: &str| {
+        let proof = || proofs.iter().any(|proof| proof.eq_ignore_ascii_case(name)) && !name.contains("timestamp");
+        !PLAIN.contains(&name) && (is_telling(name) || proof())
+    };
+    let kept = headers.iter().map(|(name, value)| {
+        let hidden = value.is_sensitive() || secret(name.as_str());
+        let value = if hidden { REDACTED.into() } else { String::from_utf8_lossy(value.as_bytes()).into_owned() };
+        (name.to_string(), value)
+    });
+    // A copy: the body may be a slice of something larger.
+    let mut body = body.to_vec();
+    hook.inbound.scheme().redact(&mut body);
+    Raw { uri: plain_uri(uri, parameter.as_deref()), headers: kept.collect(), body: body.into() }
+}
+
+fn is_telling(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    TELLING.iter().any(|part| name.contains(part))
+}
+
+/// Redacts the values of parameters that prove something, such as `proof`.
+fn plain_uri(uri: &Uri, proof: Option<&str>) -> String {
+    let Some(query) = uri.query() else { return uri.path().to_string() };
+    let plain = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, _)) if is_telling(name) || ["key", "sig"].contains(&name) || proof == Some(&*plain_name(name)) => {
+            format!("{name}={REDACTED}")
+        }
+        _ => pair.to_string(),
+    });
+    format!("{}?{}", uri.path(), plain.collect::<Vec<_>>().join("&"))
+}
+
+fn plain_name(name: &str) -> String {
+    percent_decoded(name, true).map_or_else(String::new, Cow::into_owned)
+}
+
+/// The headers that were sent, as far as they are kept.
+pub(super) fn headers(raw: &Raw) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(raw.headers.len());
+    for (name, value) in &raw.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use diorama_inbound::{self as inbound, Scheme};
+
+    #[test]
+    fn secrets_and_signatures_are_not_kept() {
+        let hook = Hook::new("a", "a", inbound::Hook::new(Scheme::None));
+        let sent = [
+            ("authorization", "Bearer hunter2"),
+            ("x-gitlab-token", "hunter2"),
+            ("x-shopify-hmac-sha256", "hunter2"),
+            ("x-airtable-content-mac", "hunter2"),
+            ("webhook-signature", "v1,hunter2"),
+            ("cookie", "hunter2"),
+            ("webhook-id", "msg_1"),
+            ("content-type", "application/json"),
+        ];
+        let sent: HeaderMap = sent
+            .into_iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect();
+        let uri: Uri = "/webhooks/a?token=hunter2&shop=1".parse().unwrap();
+        let raw = keep(&hook, &uri, &sent, &Bytes::from_static(b"{}"));
+        assert!(!format!("{raw:?}").contains("hunter2"));
+        assert_eq!(raw.uri, "/webhooks/a?token=[redacted]&shop=1");
+        assert_eq!(headers(&raw)["webhook-id"], "msg_1");
+        assert_eq!(headers(&raw)["content-type"], "application/json");
+    }
+}

@@ -1,0 +1,355 @@
+//! `POST /webhooks/{hook}`: in this order what the head proves, size, signature over the raw bytes, rate, meaning, and then the
+//! changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{OriginalUri, Request, State};
+use axum::http::header::{self, HeaderValue};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::Response;
+use futures_util::FutureExt as _;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::body::Arriving;
+use super::handshake::plain;
+use super::work::{Applying, Job, Told, parcel, undecodable, unkept};
+use super::{Hook, find, raw};
+use crate::answer::{self, DURABLE};
+use crate::budget::{Bounds, Lease};
+use crate::extract::{Segment, check_ready};
+use crate::metrics::Deliveries;
+use crate::pipeline::request_id;
+use crate::problem::{ApiError, Code};
+use crate::state::Shared;
+use diorama_core::dio::{Dio, Parcel};
+use diorama_core::journal::{Changes, Delivery, DeliveryState, Kept, Raw};
+use diorama_core::vista::{Error, Result as DioResult};
+use diorama_inbound::{self as inbound, BodyCheck, DecodeError, Decoded, Notice, Refused, Reply};
+
+/// Bytes that keeping a delivery takes beside what was sent, about.
+const OVERHEAD: u64 = 512;
+/// When a sender is to come again whose earlier attempt is still being applied.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Takes a delivery.
+pub(crate) async fn receive(
+    State(shared): State<Arc<Shared>>,
+    Segment(name): Segment<1>,
+    OriginalUri(uri): OriginalUri,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (at, hook) = find(&shared, &name)?;
+    let (Parts { method, headers, extensions, .. }, body) = request.into_parts();
+    let bounds = Bounds::of(&shared, &extensions);
+    let taken = take(&shared, hook, (&method, &uri, &headers), &bounds, body).await;
+    // Where what was answered 2xx is safe: with a volatile journal it ends with the process.
+    let durable = shared.dio(&hook.dio).is_ok_and(|at| at.dio.is_durable());
+    let reporter = Reporter { shared: &shared, at, hook, headers: &headers };
+    match &taken {
+        Ok(Taken::Asked(reply)) => reporter.asked(reply),
+        Ok(Taken::Delivery(delivery, _)) => reporter.taken(delivery),
+        Err(error) => reporter.refused(error),
+    }
+    taken.map(|taken| taken.answer(durable))
+}
+
+/// Counts what came to a webhook, and says in the log what a person needs to know.
+pub(super) struct Reporter<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) at: usize,
+    pub(super) hook: &'a Hook,
+    pub(super) headers: &'a HeaderMap,
+}
+
+impl Reporter<'_> {
+    fn counts(&self) -> Option<&Deliveries> {
+        self.shared.metrics.hooks.get(self.at)
+    }
+
+    /// Strangers can ask as well, so the lines that they cause are bounded.
+    fn asked(&self, reply: &Reply) {
+        let Some(notice) = &reply.notice else { return };
+        let by_stranger = *notice == Notice::UnknownSecret;
+        if !by_stranger || self.hook.intake.lines.pass("unknown secret").is_some() {
+            self.hook.note(notice);
+        }
+    }
+
+    fn taken(&self, delivery: &Delivery) {
+        if let Some(topic) = self.headers.get("x-amz-sns-topic-arn").and_then(|topic| topic.to_str().ok()) {
+            self.hook.is_subscribed(topic);
+        }
+        if let Some(counts) = self.counts() {
+            counts.count(delivery);
+        }
+        if delivery.state == DeliveryState::Undecodable
+            && let Some(left_out) = self.hook.intake.lines.pass("undecodable")
+        {
+            let (webhook, dio, id) = (&self.hook.name, &self.hook.dio, request_id(self.headers));
+            let Delivery { id: delivery, detail, .. } = delivery;
+            tracing::warn!(webhook, dio, request.id = id, %delivery, detail, left_out, "a delivery cannot be understood and is kept");
+        }
+    }
+
+    /// Our own fault is in the log with the request.
+    pub(super) fn refused(&self, error: &ApiError) {
+        if let Some(counts) = self.counts() {
+            counts.refuse(error);
+        }
+        if error.code().status().is_client_error()
+            && let Some(left_out) = self.hook.intake.lines.pass(error.code().as_str())
+        {
+            let (webhook, dio, id) = (&self.hook.name, &self.hook.dio, request_id(self.headers));
+            let (code, detail, cause) = (error.code().as_str(), error.detail(), error.because());
+            tracing::warn!(webhook, dio, request.id = id, code, detail, cause, left_out, "a delivery was refused");
+        }
+    }
+}
+
+/// What there is to say to a sender who is believed.
+enum Taken {
+    /// It only wanted to know whether anybody is there.
+    Asked(Reply),
+    /// Outcome of the delivery so far, and the answer that its sender needs instead of it.
+    Delivery(Delivery, Option<Reply>),
+}
+
+impl Taken {
+    fn answer(self, durable: bool) -> Response {
+        match self {
+            Taken::Asked(reply) => plain(reply),
+            Taken::Delivery(delivery, shown) => {
+                let mut response = match shown {
+                    Some(reply) => plain(reply),
+                    None => said(&delivery),
+                };
+                let durable = HeaderValue::from_static(if durable { "disk" } else { "memory" });
+                response.headers_mut().insert(DURABLE, durable);
+                response
+            }
+        }
+    }
+}
+
+fn said(delivery: &Delivery) -> Response {
+    let mut response = answer::json(&told(delivery));
+    if matches!(delivery.state, DeliveryState::Received | DeliveryState::Undecodable) {
+        *response.status_mut() = StatusCode::ACCEPTED;
+    }
+    response
+}
+
+/// The answer's body.
+fn told(delivery: &Delivery) -> Value {
+    let Changes { received, applied, unchanged, deferred, stale, duplicates, ignored, skipped } = delivery.changes;
+    let queued = if delivery.state == DeliveryState::Received { received - ignored - skipped } else { 0 };
+    json!({
+        "delivery": delivery.id.to_string(),
+        "state": delivery.state,
+        "duplicate": delivery.state == DeliveryState::Duplicate,
+        "received": received,
+        "applied": applied,
+        "unchanged": unchanged,
+        "deferred": deferred,
+        "stale": stale,
+        "duplicates": duplicates,
+        "ignored": ignored,
+        "skipped": skipped,
+        "queued": queued,
+        "detail": delivery.detail,
+    })
+}
+
+async fn take(
+    shared: &Shared,
+    hook: &Arc<Hook>,
+    (method, uri, headers): (&Method, &Uri, &HeaderMap),
+    bounds: &Bounds,
+    body: Body,
+) -> Result<Taken, ApiError> {
+    let dio = &shared.dio(&hook.dio)?.dio;
+    let head =
+        inbound::Request { method, path: uri.path(), query: uri.query(), headers, body: &[], now: Timestamp::now() };
+    if let Some(reply) = hook.inbound.answer_before_verifying(&head) {
+        return Ok(Taken::Asked(reply));
+    }
+    let (check, body) = read(shared, hook, dio, bounds, &head, body).await?;
+    // What stands in the body is read before it is proven, so this has its bound as well.
+    let mut memory = bounds.lease_delivery(body.len())?;
+    check.check(&body).map_err(|reason| unproven(hook, reason))?;
+    let request = inbound::Request { body: &body, ..head };
+    // What cannot be decompressed is not decoded either.
+    if let Ok(length) = hook.inbound.length(&request) {
+        memory.grow_for_delivery(length, 0)?;
+    }
+    if let Some(reply) = hook.inbound.answer_before_decoding(&request) {
+        return Ok(Taken::Asked(reply));
+    }
+    if shared.closing.is_cancelled() {
+        return Err(Error::Closed.into());
+    }
+    if let Err(wait) = hook.intake.bucket.take(Instant::now()) {
+        let detail = format!("webhook {:?} takes {} deliveries a second", hook.name, hook.options.rate);
+        return Err(ApiError::new(Code::RateLimited, detail).retry_after(Some(wait.max(Duration::from_secs(1)))));
+    }
+    check_ready(dio).map_err(|error| error.retry_after(Some(Duration::from_secs(5))))?;
+    let decoded = hook.inbound.decode(&request, &dio.schema());
+    let shown = hook.inbound.acknowledgement(&request);
+    let (raw, delivery) = arrived(hook, uri, headers, &body);
+    drop(body);
+    let delivery = match decoded {
+        Ok(decoded) => {
+            memory.grow_for_delivery(0, decoded.changes.len())?;
+            apply(hook, dio, delivery, raw, (decoded, memory)).await?
+        }
+        Err(error) => park(hook, dio, delivery, raw, &error).await?,
+    };
+    Ok(Taken::Delivery(delivery, shown))
+}
+
+/// Reads a delivery whose head is not refused, and checks its signature meanwhile.
+async fn read<'a>(
+    shared: &Shared,
+    hook: &'a Hook,
+    dio: &Dio,
+    bounds: &Bounds,
+    head: &inbound::Request<'a>,
+    body: Body,
+) -> Result<(BodyCheck<'a>, Bytes), ApiError> {
+    let mut verifier = hook.inbound.begin(head).map_err(|reason| unproven(hook, reason))?;
+    let mut arriving = Arriving::new(dio, bounds, hook.inbound.most_bytes())?;
+    let read = arriving.read(head.headers, body, &mut verifier);
+    match tokio::time::timeout(shared.limits.body_time, read).await {
+        Ok(read) => read?,
+        Err(_) => return Err(ApiError::new(Code::RequestTimeout, "the delivery did not arrive in time")),
+    }
+    let check = verifier.finish().map_err(|reason| unproven(hook, reason))?;
+    Ok((check, arriving.into_bytes().await?))
+}
+
+/// A delivery of which nothing is known but that it is here.
+fn arrived(hook: &Hook, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> (Raw, Delivery) {
+    let raw = raw::keep(hook, uri, headers, body);
+    let delivery = Delivery { size: raw.size() + OVERHEAD, ..unkept(hook) };
+    (raw, delivery)
+}
+
+/// What cannot be understood is kept for a person to see, and the sender is not asked to send it again: many would give the
+/// webhook up.
+async fn park(hook: &Hook, dio: &Dio, delivery: Delivery, raw: Raw, error: &DecodeError) -> Result<Delivery, ApiError> {
+    if matches!(error, DecodeError::MediaType(_) | DecodeError::Coding | DecodeError::TooLarge(_))
+        || hook.options.reject_undecodable
+    {
+        return Err(refused(error));
+    }
+    let delivery = undecodable(delivery, error);
+    dio.keep_delivery(Kept { delivery: delivery.clone(), raw: Some(raw) }).await?;
+    Ok(delivery)
+}
+
+async fn apply(
+    hook: &Arc<Hook>,
+    dio: &Dio,
+    delivery: Delivery,
+    raw: Raw,
+    (decoded, memory): (Decoded, Lease),
+) -> Result<Delivery, ApiError> {
+    let key = decoded.delivery.clone();
+    let applying = match &key {
+        Some(key) => Some(Applying::begin(hook, key).ok_or_else(in_progress)?),
+        None => None,
+    };
+    let Ok(hand) = Arc::clone(&hook.intake.hands).try_acquire_owned() else {
+        let detail = format!("webhook {:?} has {} deliveries in hand", hook.name, hook.options.in_hand);
+        return Err(ApiError::new(Code::QueueFull, detail).retry_after(Some(Duration::from_secs(5))));
+    };
+    let body = raw.body.clone();
+    let parcel = parcel(hook, Delivery { key, ..delivery }, (Some(raw), &body), decoded, false);
+    let received = waiting(&parcel);
+    let told = Arc::new(Told::default());
+    let (hook, owner) = (Arc::clone(hook), dio.clone());
+    let (patience, reject) = (hook.options.answer_within, hook.options.reject_undecodable);
+    let job =
+        Job { dio: owner, hook, parcel, told: Arc::clone(&told), hand: Some(hand), applying, memory: Some(memory) };
+    // The Dio owns the task: it waits for it when it is closed.
+    let mut task = dio.run(job.run());
+    let done = match tokio::time::timeout(patience, &mut task).await {
+        Ok(done) => done,
+        Err(_) if dio.inbox().room && told.acknowledge() => {
+            dio.keep_delivery(received.clone()).await?;
+            match (&mut task).now_or_never() {
+                Some(done) => done,
+                None => return Ok(received.delivery),
+            }
+        }
+        Err(_) if told.has_ended() => task.await,
+        Err(_) => {
+            let detail = "too many deliveries wait to be applied; this one is still being applied";
+            return Err(ApiError::new(Code::InboxFull, detail));
+        }
+    };
+    let delivery = ended(done)?;
+    if delivery.state == DeliveryState::Undecodable && reject {
+        let detail = delivery.detail.unwrap_or_default();
+        return Err(ApiError::new(Code::UndecodableEvent, detail));
+    }
+    Ok(delivery)
+}
+
+/// The delivery as it is kept until it is applied.
+fn waiting(parcel: &Parcel) -> Kept {
+    let mut delivery = parcel.delivery.clone();
+    delivery.changes.received += parcel.changes.len() as u64;
+    Kept { delivery, raw: parcel.raw.clone() }
+}
+
+/// What a task said; one that was given up because the server stops said nothing.
+pub(super) fn ended(done: Result<Option<DioResult<Delivery>>, tokio::task::JoinError>) -> Result<Delivery, ApiError> {
+    match done {
+        Ok(Some(done)) => done.map_err(failed),
+        Ok(None) => Err(Error::Closed.into()),
+        Err(error) => Err(ApiError::new(Code::Internal, "something is wrong inside").cause(error.to_string())),
+    }
+}
+
+/// What went wrong is never the sender's fault: the delivery was understood.
+fn failed(error: Error) -> ApiError {
+    let answer = ApiError::from(error);
+    if !answer.code().status().is_client_error() {
+        return answer;
+    }
+    let cause = answer.detail().to_string();
+    ApiError::new(Code::DeliveryFailed, "the delivery was understood and could not be applied").cause(cause)
+}
+
+/// Says that a delivery with the same id is being applied.
+pub(super) fn in_progress() -> ApiError {
+    ApiError::new(Code::InProgress, "the same delivery is being applied").retry_after(Some(AGAIN))
+}
+
+/// Refuses a delivery without a proof. All refusals look the same from outside; the log has the reason.
+pub(super) fn unproven(hook: &Hook, reason: Refused) -> ApiError {
+    let error = ApiError::new(Code::SignatureInvalid, "the delivery is not signed as this webhook needs it")
+        .cause(reason.to_string());
+    match hook.inbound.scheme().authenticate() {
+        Some(asked) => error.header(header::WWW_AUTHENTICATE, HeaderValue::from_static(asked)),
+        None => error,
+    }
+}
+
+/// A delivery that is not understood, where it is not kept.
+pub(super) fn refused(error: &DecodeError) -> ApiError {
+    match error {
+        DecodeError::MediaType(_) => ApiError::new(Code::UnsupportedMediaType, error.to_string())
+            .hint("send application/json or application/x-ndjson"),
+        DecodeError::Coding => ApiError::new(Code::UnsupportedMediaType, error.to_string())
+            .header(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, identity")),
+        DecodeError::TooMany | DecodeError::TooLarge(_) => ApiError::new(Code::PayloadTooLarge, error.to_string()),
+        _ => ApiError::new(Code::UndecodableEvent, error.to_string()),
+    }
+}

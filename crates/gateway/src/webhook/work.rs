@@ -1,0 +1,301 @@
+//! Applying deliveries: tasks of their Dio, which go on when the sender has gone or was told 202.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use axum::http::{Method, Uri};
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Hook, Shared, raw};
+use crate::budget::Lease;
+use diorama_core::dio::{Dio, Inbound, Parcel};
+use diorama_core::hot::Origin;
+use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Kept, Raw};
+use diorama_core::vista::{Error, Result};
+use diorama_inbound::{self as inbound, DecodeError, Decoded};
+
+/// Between two attempts to apply what was acknowledged, at first and at most.
+const REST: Duration = Duration::from_millis(250);
+const LONGEST_REST: Duration = Duration::from_secs(30);
+/// Attempts, unless it is the journal that fails.
+const ATTEMPTS: u32 = 8;
+
+/// Whether the sender still waits for a word.
+#[derive(Debug, Default)]
+pub(super) struct Told(AtomicU8);
+
+const WAITS: u8 = 0;
+const ACKNOWLEDGED: u8 = 1;
+const ENDED: u8 = 2;
+
+impl Told {
+    /// For a delivery that was acknowledged by an earlier process.
+    fn before() -> Told {
+        Told(AtomicU8::new(ACKNOWLEDGED))
+    }
+
+    /// The sender is going to be told that it will be applied; `false` if it has just failed.
+    pub(super) fn acknowledge(&self) -> bool {
+        self.0.compare_exchange(WAITS, ACKNOWLEDGED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Whether the sender will be told of a failure.
+    pub(super) fn has_ended(&self) -> bool {
+        self.0.load(Ordering::Acquire) == ENDED
+    }
+
+    /// The sender is going to be told of a failure; `false` if it was acknowledged.
+    fn end(&self) -> bool {
+        self.0.compare_exchange(WAITS, ENDED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+/// A delivery that is being applied.
+pub(super) struct Job {
+    pub(super) dio: Dio,
+    pub(super) hook: Arc<Hook>,
+    pub(super) parcel: Parcel,
+    pub(super) told: Arc<Told>,
+    /// Its place among those of the hook.
+    pub(super) hand: Option<OwnedSemaphorePermit>,
+    pub(super) applying: Option<Applying>,
+    /// The memory that it takes; none for what an earlier process acknowledged.
+    pub(super) memory: Option<Lease>,
+}
+
+/// Keeps a second delivery with the same id waiting for the first.
+pub(super) struct Applying(Arc<Hook>, String);
+
+impl Applying {
+    /// `None` if a delivery with this id is being applied.
+    pub(super) fn begin(hook: &Arc<Hook>, key: &str) -> Option<Applying> {
+        let new = hook.intake.applying.lock().insert(key.to_string());
+        new.then(|| Applying(Arc::clone(hook), key.to_string()))
+    }
+}
+
+impl Drop for Applying {
+    fn drop(&mut self) {
+        self.0.intake.applying.lock().remove(&self.1);
+    }
+}
+
+impl Job {
+    /// Applies the delivery. Until the sender is acknowledged a failure is the sender's to repeat; afterwards it is ours.
+    pub(super) async fn run(mut self) -> Result<Delivery> {
+        let mut rest = REST;
+        loop {
+            let error = match self.dio.deliver(&self.parcel).await {
+                Ok(delivery) => return self.applied(delivery).await,
+                Err(error) => error,
+            };
+            self.parcel.delivery.attempts += 1;
+            if self.told.end() {
+                self.note_failure(&error);
+                return Err(error);
+            }
+            let stored = !matches!(error, Error::Storage { .. } | Error::OutcomeUnknown { .. });
+            if matches!(error, Error::Closed) {
+                return Err(error);
+            }
+            if stored && self.parcel.delivery.attempts >= ATTEMPTS {
+                if let Some(left_out) = self.hook.intake.lines.pass("failed") {
+                    let (webhook, delivery) = (&self.hook.name, self.parcel.delivery.id);
+                    tracing::warn!(webhook, %delivery, %error, left_out, "an acknowledged delivery could not be applied; replay it");
+                }
+                self.note_failure(&error);
+                return Err(error);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(rest) => rest = (rest * 2).min(LONGEST_REST),
+                () = self.dio.closing() => return Err(Error::Closed),
+            }
+        }
+    }
+
+    /// What nobody waits for any more is stored here, whatever it came to.
+    async fn applied(self, delivery: Delivery) -> Result<Delivery> {
+        if delivery.state == DeliveryState::Undecodable && !(self.told.end() && self.hook.options.reject_undecodable) {
+            self.dio.keep_delivery(Kept { delivery: delivery.clone(), raw: self.parcel.raw }).await?;
+        }
+        drop((self.hand, self.applying, self.memory));
+        Ok(delivery)
+    }
+
+    fn note_failure(&self, error: &Error) {
+        let state = DeliveryState::Failed;
+        let delivery =
+            Delivery { state, detail: Some(error.to_string()), updated: now(), ..self.parcel.delivery.clone() };
+        self.dio.keep_delivery_later(delivery, self.parcel.raw.clone());
+    }
+}
+
+/// The delivery `delivery` of which `decoded` was understood in `body`.
+pub(super) fn parcel(
+    hook: &Hook,
+    delivery: Delivery,
+    (raw, body): (Option<Raw>, &[u8]),
+    decoded: Decoded,
+    again: bool,
+) -> Parcel {
+    let Decoded { changes, ignored, why, .. } = decoded;
+    let (mut skipped, mut wrong, mut right) = (0, None, Vec::with_capacity(changes.len()));
+    let clock = hook.clock();
+    for change in changes {
+        match change {
+            Ok(change) => right.push(Inbound {
+                event: change.event,
+                version: change.version,
+                clock: Some(Arc::clone(&clock)),
+                partial: change.partial,
+                delivery: change.delivery,
+                origin: Origin::Webhook,
+                coercion: change.coercion,
+            }),
+            Err(error) => {
+                skipped += 1;
+                wrong.get_or_insert(error.to_string());
+            }
+        }
+    }
+    let same = (delivery.key.is_none() && right.iter().all(|change| change.delivery.is_none())).then(|| {
+        let mut hash = Hash(Sha256::new_with_prefix(body));
+        // Headers have a say in what a body means. The words of a type's debug form are good for the few minutes of this hash.
+        let _ = write!(hash, "{right:?}");
+        hash.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    });
+    let ignored = ignored as u64;
+    let changes = Changes { received: ignored + skipped, ignored, skipped, ..Changes::default() };
+    let delivery = Delivery { changes, detail: wrong.or(why), ..delivery };
+    Parcel { delivery, raw, changes: right, abort: hook.inbound.aborts_on_item_error(), again, same }
+}
+
+/// A hash that text can be written to.
+struct Hash(Sha256);
+
+impl std::fmt::Write for Hash {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.update(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// Decodes a delivery that is kept, as the hook understands it now.
+pub(super) fn decode_kept(hook: &Hook, dio: &Dio, raw: &Raw) -> std::result::Result<Decoded, DecodeError> {
+    let headers = raw::headers(raw);
+    let uri: Uri = raw.uri.parse().unwrap_or_default();
+    let request = inbound::Request {
+        method: &Method::POST,
+        path: uri.path(),
+        query: uri.query(),
+        headers: &headers,
+        body: &raw.body,
+        now: Timestamp::now(),
+    };
+    hook.inbound.decode_kept(&request, &dio.schema())
+}
+
+/// Has what earlier processes acknowledged applied, in the order of its receipt.
+pub(crate) fn recover(shared: &Shared) {
+    let known: Vec<String> = shared.hooks.values().map(|hook| hook.name.clone()).collect();
+    for at in shared.dios.values().filter(|at| at.dio.inbox().received > 0) {
+        drop(at.dio.run(tell_orphans(at.dio.clone(), known.clone())));
+    }
+    for hook in shared.hooks.values() {
+        if let Some(at) = shared.dios.get(hook.dio.as_str()).filter(|at| at.dio.inbox().received > 0) {
+            let (hook, dio) = (Arc::clone(hook), at.dio.clone());
+            // The Dio owns the task: it waits for it when it is closed.
+            drop(at.dio.run(async move {
+                if let Err(error) = recover_hook(&hook, &dio).await {
+                    tracing::error!(webhook = hook.name, %error, "acknowledged deliveries wait for the next start");
+                }
+            }));
+        }
+    }
+}
+
+/// Says so if acknowledged deliveries wait for a webhook that is not configured any more.
+async fn tell_orphans(dio: Dio, known: Vec<String>) {
+    let query = DeliveryQuery { states: vec![DeliveryState::Received], limit: usize::MAX, ..DeliveryQuery::default() };
+    let waiting = dio.deliveries(&query).await.map_or(Vec::new(), |(waiting, _)| waiting);
+    let orphan =
+        |delivery: &&Delivery| *delivery.dio == *dio.name() && !known.iter().any(|hook| **hook == *delivery.hook);
+    let orphans: Vec<_> = waiting.iter().filter(orphan).collect();
+    if let Some(first) = orphans.first() {
+        let (webhook, count) = (&*first.hook, orphans.len());
+        tracing::warn!(
+            dio = dio.name(),
+            webhook,
+            count,
+            "acknowledged deliveries wait for a webhook that is not configured"
+        );
+    }
+}
+
+async fn recover_hook(hook: &Arc<Hook>, dio: &Dio) -> Result<()> {
+    let query = DeliveryQuery {
+        hook: Some(hook.name.clone()),
+        states: vec![DeliveryState::Received],
+        limit: usize::MAX,
+        ..DeliveryQuery::default()
+    };
+    let (waiting, _) = dio.deliveries(&query).await?;
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    tracing::info!(webhook = hook.name, count = waiting.len(), "applying deliveries that were acknowledged before");
+    tokio::select! {
+        ready = dio.ready() => if ready.is_err() { return Ok(()) },
+        () = dio.closing() => return Ok(()),
+    }
+    for delivery in waiting.into_iter().rev() {
+        let Some((delivery, raw)) = dio.delivery(delivery.id).await? else { continue };
+        if let Err(Error::Closed) = recover_one(hook, dio, delivery, &raw).await {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// What cannot be applied is noted by the job itself.
+async fn recover_one(hook: &Arc<Hook>, dio: &Dio, delivery: Delivery, raw: &Raw) -> Result<()> {
+    let applying = delivery.key.as_deref().and_then(|key| Applying::begin(hook, key));
+    let decoded = match decode_kept(hook, dio, raw) {
+        Ok(decoded) => decoded,
+        Err(error) => return dio.keep_delivery(Kept { delivery: undecodable(delivery, &error), raw: None }).await,
+    };
+    let parcel = parcel(hook, delivery, (None, &raw.body), decoded, false);
+    let (hook, dio, told) = (Arc::clone(hook), dio.clone(), Arc::new(Told::before()));
+    Job { dio, hook, parcel, told, hand: None, applying, memory: None }.run().await.map(drop)
+}
+
+/// A delivery to `hook` of which nothing is known, and of which nothing is to be kept.
+pub(super) fn unkept(hook: &Hook) -> Delivery {
+    let now = now();
+    Delivery {
+        id: DeliveryId::new(),
+        hook: hook.name.as_str().into(),
+        dio: hook.dio.as_str().into(),
+        key: None,
+        state: DeliveryState::Received,
+        changes: Changes::default(),
+        detail: None,
+        attempts: 0,
+        received: now,
+        updated: now,
+        size: 0,
+    }
+}
+
+/// `delivery` after `error`.
+pub(super) fn undecodable(delivery: Delivery, error: &DecodeError) -> Delivery {
+    Delivery { state: DeliveryState::Undecodable, detail: Some(error.to_string()), updated: now(), ..delivery }
+}
+
+pub(super) fn now() -> u64 {
+    u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0)
+}

@@ -1,0 +1,392 @@
+//! The mapping language: a table of `diorama.toml` says where in a sender's body the change is.
+//!
+//! Rules are tried in order, the first whose `match` holds is taken: its `scope` finds the root, `each` the items in it, `when`
+//! those of concern; `op`, `id`, `row` and `version` say what became of which row. `read.rs` makes rules of TOML and refuses what
+//! cannot work, `select.rs` finds values, and here they are put together.
+
+mod read;
+mod select;
+mod table;
+
+pub use read::Problem;
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use super::body::Documents;
+use super::{Change, DecodeError, Decoded, MOST_CHANGES, Request};
+use diorama_core::record::{CborValue, Record, id_from_value};
+use diorama_core::vista::{ChangeEvent, Coercion};
+use select::{Fan, Path, Scope, Selector, fits, plain};
+
+/// Bytes that one delivery may be made into.
+const MOST_MADE: usize = 64 << 20;
+
+/// How to understand a sender's bodies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Map {
+    rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Rule {
+    scope: Vec<Path>,
+    matching: Vec<Test>,
+    each: Option<Path>,
+    when: Vec<Test>,
+    op: Op,
+    id: Option<Source>,
+    /// Where the row had another id before.
+    old_id: Option<Source>,
+    row: Option<Row>,
+    mode: Mode,
+    version: Option<Source>,
+    delivery: Option<Source>,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq)]
+enum Source {
+    /// The first of these that is there.
+    First(Vec<Selector>),
+    /// Text with values in it, all of which must be there.
+    Template(Vec<Piece>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Piece {
+    Text(String),
+    Value(Selector),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Test {
+    source: Source,
+    check: Check,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Check {
+    Eq(CborValue),
+    Ne(CborValue),
+    In(Vec<CborValue>),
+    Exists(bool),
+    Glob(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Insert,
+    Update,
+    Delete,
+    Invalidate,
+    Ignore,
+    Reject,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Op {
+    Always(Action),
+    Cases {
+        source: Source,
+        exact: HashMap<String, Action>,
+        /// With stars in them; the longest first.
+        globs: Vec<(String, Action)>,
+        otherwise: Action,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Full,
+    Partial,
+    None,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Row {
+    source: Source,
+    pick: Option<Vec<String>>,
+    drop: Vec<String>,
+    rename: Vec<(String, String)>,
+    set: Vec<(String, Source)>,
+    unset: Option<CborValue>,
+}
+
+impl Map {
+    /// What a body says to a resource whose rows are identified by `id_column`.
+    pub(super) fn decode(
+        &self,
+        documents: Documents,
+        request: &Request<'_>,
+        id_column: &str,
+    ) -> Result<Decoded, DecodeError> {
+        let mut decoded = Decoded::default();
+        let values = match documents {
+            Documents::Nothing => Vec::new(),
+            // Senders that batch put what they send otherwise one by one into an array.
+            Documents::One(CborValue::Array(values)) if !self.reads_arrays() => values,
+            Documents::One(value) => vec![value],
+            Documents::Lines(values) => values,
+        };
+        if values.len() > MOST_CHANGES {
+            return Err(DecodeError::TooMany);
+        }
+        if values.is_empty() {
+            decoded.ignore("the body is empty".into());
+        }
+        let budget = Cell::new(MOST_MADE);
+        for value in &values {
+            let scope = Scope { request, id_column, root: value, item: value, key: None, budget: &budget };
+            self.document(&scope, values.len() > 1, &mut decoded)?;
+        }
+        if budget.get() == 0 {
+            return Err(DecodeError::Syntax("what is to be made of this delivery is too large".into()));
+        }
+        Ok(decoded)
+    }
+
+    /// Whether a rule looks into a body that is an array.
+    fn reads_arrays(&self) -> bool {
+        self.rules.iter().any(|rule| rule.each.iter().chain(&rule.scope).any(Path::begins_in_array))
+    }
+
+    /// Understands one message, of several or of one.
+    fn document(&self, scope: &Scope<'_>, several: bool, decoded: &mut Decoded) -> Result<(), DecodeError> {
+        for rule in &self.rules {
+            let root = rule.scope.iter().find_map(|path| path.find(scope.root)).unwrap_or(scope.root);
+            let scope = Scope { root, item: root, ..*scope };
+            if root.is_null() {
+                decoded.ignore("the body is empty".into());
+                return Ok(());
+            }
+            if rule.matching.iter().all(|test| test.holds(&scope)) {
+                return rule.apply(&scope, several, decoded);
+            }
+        }
+        let detail = "the mapping has no rule for it (a last rule with op = \"ignore\" passes over all others)";
+        decoded.reject(detail.into());
+        Ok(())
+    }
+}
+
+impl Rule {
+    fn apply(&self, scope: &Scope<'_>, several: bool, decoded: &mut Decoded) -> Result<(), DecodeError> {
+        let delivery = self.delivery.as_ref().and_then(|source| plain(&*source.find(scope)?));
+        let first = decoded.changes.len();
+        let done = first + decoded.ignored;
+        let items = match &self.each {
+            None => vec![(CborValue::Null, scope.root)],
+            Some(path) => match path.fan(scope.root, MOST_CHANGES - done.min(MOST_CHANGES)) {
+                Ok(items) => items,
+                Err(Fan::TooMany) => return Err(DecodeError::TooMany),
+                Err(Fan::Absent) => {
+                    decoded.reject(format!(
+                        "each = {:?} leads to no list in it: look at what was sent, and mend the path, or add a rule for such bodies",
+                        path.to_string()
+                    ));
+                    return Ok(());
+                }
+            },
+        };
+        if items.is_empty() {
+            decoded.ignore("there are no items in it".into());
+        }
+        for (key, item) in &items {
+            let scope = Scope { item, key: self.each.as_ref().map(|_| key), ..*scope };
+            match self.change(&scope) {
+                Ok(Told::Changes { old, change, remark }) => {
+                    decoded.changes.extend(old.map(|old| Ok(*old)));
+                    decoded.changes.push(Ok(*change));
+                    decoded.why = decoded.why.take().or(remark);
+                }
+                Ok(Told::Nothing(why)) => decoded.ignore(why),
+                Err(detail) => decoded.reject(detail),
+            }
+        }
+        if several {
+            // Each message of a batch has an id of its own.
+            for (number, change) in decoded.changes[first..].iter_mut().enumerate() {
+                if let (Ok(change), Some(delivery)) = (change, &delivery) {
+                    change.delivery = Some(if number == 0 { delivery.clone() } else { format!("{delivery}#{number}") });
+                }
+            }
+        } else {
+            decoded.delivery = delivery;
+        }
+        Ok(())
+    }
+
+    /// The change, or why the item is of no concern.
+    fn change(&self, scope: &Scope<'_>) -> Result<Told, String> {
+        if !self.when.iter().all(|test| test.holds(scope)) {
+            return Ok(Told::Nothing("it is not about this resource".into()));
+        }
+        let (action, told) = self.op.action(scope);
+        let id = || {
+            let source = self.id.as_ref().ok_or("the mapping has no id")?;
+            let value = source.find(scope).ok_or("the id is not there")?;
+            let id = id_from_value(&value).filter(|id| scope.spend(id.len()));
+            id.ok_or("the id is a text that is not empty, or an integer")
+        };
+        let mut partial = false;
+        let event = match action {
+            Action::Ignore => return Ok(Told::Nothing(format!("{told} is to be ignored"))),
+            Action::Reject => return Err(format!("{told} is not known to the mapping")),
+            Action::Invalidate => ChangeEvent::Invalidated,
+            Action::Delete => ChangeEvent::Deleted { id: id()? },
+            Action::Insert | Action::Update => {
+                let id = id()?;
+                let row = self.row.as_ref().filter(|_| self.mode != Mode::None);
+                let new = row.map(|row| row.make(scope)).transpose()?.flatten();
+                partial = new.as_ref().is_some_and(|(_, cut)| *cut || self.mode == Mode::Partial);
+                let new = new.map(|(row, _)| row);
+                match action {
+                    Action::Insert => ChangeEvent::Inserted { id, new },
+                    _ => ChangeEvent::Updated { id, new },
+                }
+            }
+        };
+        let said = self.version.as_ref().filter(|_| action != Action::Invalidate).and_then(|source| source.find(scope));
+        let version = said.as_deref().and_then(guard);
+        let remark = said.filter(|_| version.is_none()).map(|said| {
+            let shown: String = plain(&said).unwrap_or_default().chars().take(64).collect();
+            format!("the version {shown:?} is neither a number nor a time: the change was taken without it")
+        });
+        let old = self.old_id.as_ref().filter(|_| matches!(action, Action::Insert | Action::Update));
+        let old =
+            old.and_then(|source| id_from_value(&*source.find(scope)?)).filter(|old| event.id() != Some(old.as_str()));
+        let change = |event, partial| Change {
+            event,
+            version: version.clone(),
+            partial,
+            delivery: None,
+            coercion: Coercion::Loose,
+        };
+        let old = old.map(|id| Box::new(change(ChangeEvent::Deleted { id }, false)));
+        Ok(Told::Changes { old, change: Box::new(change(event, partial)), remark })
+    }
+}
+
+/// What an item says.
+enum Told {
+    Changes {
+        /// The removal of the row under the id that it had before.
+        old: Option<Box<Change>>,
+        change: Box<Change>,
+        /// What was left out of it.
+        remark: Option<String>,
+    },
+    /// Why it is of no concern.
+    Nothing(String),
+}
+
+/// A version that can be compared: a number, or a time.
+fn guard(value: &CborValue) -> Option<CborValue> {
+    match value {
+        CborValue::Integer(_) | CborValue::Float(_) => Some(value.clone()),
+        CborValue::Text(text) => text.parse::<Timestamp>().ok().map(|_| value.clone()),
+        _ => None,
+    }
+}
+
+impl Source {
+    fn find<'s>(&'s self, scope: &Scope<'s>) -> Option<Cow<'s, CborValue>> {
+        match self {
+            Source::First(all) => all.iter().find_map(|selector| selector.find(scope).filter(|value| !value.is_null())),
+            Source::Template(pieces) => {
+                let mut text = String::new();
+                for piece in pieces {
+                    match piece {
+                        Piece::Text(own) => text.push_str(own),
+                        Piece::Value(selector) => text.push_str(&plain(&*selector.find(scope)?)?),
+                    }
+                }
+                scope.spend(text.len()).then_some(Cow::Owned(CborValue::Text(text)))
+            }
+        }
+    }
+}
+
+impl Test {
+    fn holds(&self, scope: &Scope<'_>) -> bool {
+        let value = self.source.find(scope);
+        let value = value.as_deref();
+        match &self.check {
+            Check::Eq(wanted) => value == Some(wanted),
+            Check::Ne(wanted) => value != Some(wanted),
+            Check::In(wanted) => value.is_some_and(|value| wanted.contains(value)),
+            Check::Exists(wanted) => value.is_some() == *wanted,
+            Check::Glob(pattern) => value.and_then(CborValue::as_text).is_some_and(|text| fits(pattern, text)),
+        }
+    }
+}
+
+impl Op {
+    /// What to do, and what said so.
+    fn action(&self, scope: &Scope<'_>) -> (Action, String) {
+        match self {
+            Op::Always(action) => (*action, "everything".into()),
+            Op::Cases { source, exact, globs, otherwise } => {
+                let Some(told) = source.find(scope).and_then(|value| plain(&value)) else {
+                    return (*otherwise, "an operation that is not there".into());
+                };
+                let glob = || globs.iter().find(|(pattern, _)| fits(pattern, &told)).map(|(_, action)| action);
+                let action = *exact.get(&told).or_else(glob).unwrap_or(otherwise);
+                let shown: String = told.chars().take(64).collect();
+                (action, format!("the operation {shown:?}"))
+            }
+        }
+    }
+}
+
+impl Row {
+    /// The row, and whether something was cut out of it; `None` if there is no row.
+    fn make(&self, scope: &Scope<'_>) -> Result<Option<(Record, bool)>, String> {
+        let Some(value) = self.source.find(scope) else { return Ok(None) };
+        let CborValue::Map(members) = value.as_ref() else { return Err("the row is an object".into()) };
+        let fits_any = |patterns: &[String], name: &str| patterns.iter().any(|pattern| fits(pattern, name));
+        let mut row = Record::new();
+        for (name, value) in members {
+            let Some(name) = name.as_text() else { continue };
+            if self.pick.as_ref().is_some_and(|pick| !fits_any(pick, name)) || fits_any(&self.drop, name) {
+                continue;
+            }
+            let renamed = self.rename.iter().find(|(from, _)| from == name).map_or(name, |(_, to)| to);
+            if !scope.spend(renamed.len() + weight(value)) {
+                return Ok(None);
+            }
+            row.insert(renamed, value.clone());
+        }
+        for (name, source) in &self.set {
+            match source.find(scope) {
+                Some(value) if scope.spend(weight(&value)) => drop(row.insert(name, value.into_owned())),
+                _ => drop(row.remove(name)),
+            }
+        }
+        let before = row.len();
+        if let Some(marker) = &self.unset {
+            row = row.into_iter().filter(|(_, value)| value != marker).collect();
+        }
+        let cut = row.len() < before;
+        Ok(Some((row, cut)))
+    }
+}
+
+/// About how many bytes a copy of `value` takes.
+fn weight(value: &CborValue) -> usize {
+    32 + match value {
+        CborValue::Text(text) => text.len(),
+        CborValue::Bytes(bytes) => bytes.len(),
+        CborValue::Array(items) => items.iter().map(weight).sum(),
+        CborValue::Map(members) => members.iter().map(|(name, value)| weight(name) + weight(value)).sum(),
+        CborValue::Tag(_, inner) => weight(inner),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

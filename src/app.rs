@@ -387,7 +387,7 @@ async fn open_dio(lens: &Lens, spec: &DioSpec, config: &Config) -> VistaResult<D
     source::check_version(spec, &vista.schema())?;
     let mut builder = lens.dio(vista).settings(|settings| source::settings(spec, config, settings));
     if let Some(route) = &spec.write {
-        let target: Arc<Vista> = Arc::new(source::open_route(&spec.name, route).await?);
+        let target: Arc<Vista> = Arc::new(route.open(&spec.name).await?);
         let route = Vista::clone(&target);
         builder = builder.settings(|settings| settings.route = Some(route));
         builder = builder.on_write(move |dio, op| {
@@ -397,7 +397,7 @@ async fn open_dio(lens: &Lens, spec: &DioSpec, config: &Config) -> VistaResult<D
     }
     let dio = builder.make().await?;
     if let Some(feed) = &spec.feed {
-        hooks::feed(feed)?.start(&dio)?;
+        feed.feed.start(&dio, hooks::feed_format(feed)?)?;
     }
     Ok(dio)
 }

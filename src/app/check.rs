@@ -1,6 +1,6 @@
 //! `diorama check`: every mistake of a configuration at once.
 
-use super::{Failure, hooks, source};
+use super::{Failure, hooks};
 use crate::config::{CacheAt, Config, DioSpec, HookSpec, Page};
 use diorama_core::hot::COLUMN_CLOCK;
 
@@ -23,7 +23,7 @@ pub async fn check_all(config: &Config) -> Result<(), Failure> {
         None => wrong = Some(message),
     };
     missing_folders(config).for_each(&mut add);
-    for spec in config.dios.iter().filter(|spec| source::missing(&spec.source).is_none()) {
+    for spec in config.dios.iter().filter(|spec| spec.source.missing().is_none()) {
         // Each by itself, so that a mistake in one hides none of another.
         let one = Config { dios: vec![spec.clone()], ..config.clone() };
         let one = Config { webhooks: of_dio(&one.webhooks, &spec.name), ..one };
@@ -56,14 +56,15 @@ fn missing_folders(config: &Config) -> impl Iterator<Item = String> {
 pub(super) fn check_with(config: &Config, cached: bool) -> Result<(), Failure> {
     let hooks = config.webhooks.iter().filter_map(|spec| hooks::hook(spec).err());
     let feeds = config.dios.iter().filter_map(|spec| {
-        let wrong = hooks::feed(spec.feed.as_ref()?).err()?;
+        let feed = spec.feed.as_ref()?;
+        let wrong = feed.feed.check().and_then(|()| hooks::feed_format(feed).map(drop)).err()?;
         Some(format!("[dio.{}.feed] {wrong}", spec.name))
     });
     let missing = config
         .dios
         .iter()
         .filter(|_| !cached)
-        .filter_map(|spec| source::missing(&spec.source).map(|what| format!("[dio.{}] {what}", spec.name)));
+        .filter_map(|spec| spec.source.missing().map(|what| format!("[dio.{}] {what}", spec.name)));
     let public = !config.server.listen.ip().is_loopback();
     let unguarded = (public && config.server.auth.is_none()).then(|| crate::config::PUBLIC.to_string());
     let open = config.webhooks.iter().filter(|spec| public && spec.auth.scheme == crate::config::AuthScheme::None);

@@ -1,9 +1,9 @@
 //! From the configuration's webhooks to the gateway's.
 
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::HeaderName;
 
 use crate::config::{AuthScheme, EventsSpec, FeedSpec, HookAuth, HookSpec, InboxSpec, IntakeSpec, Secret};
-use diorama_connect::{FeedFormat, WsFeed};
+use diorama_connect::FeedFormat;
 use diorama_core::dio::Settings;
 use diorama_core::journal::InboxLimits;
 use diorama_gateway::webhook::{Hook, HookOptions};
@@ -52,31 +52,15 @@ pub(super) fn events(spec: &EventsSpec, settings: &mut Settings) {
     settings.keep_for = spec.age.unwrap_or(settings.keep_for);
 }
 
-/// The feed that `spec` describes.
+/// How the messages of a feed are understood.
 ///
 /// # Errors
 /// Says which of its words cannot be.
-pub(super) fn feed(spec: &FeedSpec) -> diorama_core::vista::Result<WsFeed> {
-    let config = diorama_core::vista::Error::Config;
-    let format = match &spec.format {
-        Some(format) => FeedFormat::Inbound(Box::new(inbound(format).map_err(config)?)),
-        None => FeedFormat::Diorama,
-    };
-    let mut feed = WsFeed::new(spec.ws.clone(), format);
-    for (name, value) in &spec.headers {
-        let mut value = HeaderValue::from_str(value.reveal())
-            .map_err(|_| config(format!("feed.headers.{name}: a header cannot hold that value")))?;
-        value.set_sensitive(true);
-        feed.headers.push((header(name).map_err(config)?, value));
+pub(super) fn feed_format(spec: &FeedSpec) -> diorama_core::vista::Result<FeedFormat> {
+    match &spec.format {
+        Some(format) => Ok(FeedFormat::Inbound(Box::new(inbound(format).map_err(diorama_core::vista::Error::Config)?))),
+        None => Ok(FeedFormat::Diorama),
     }
-    if let Some(path) = &spec.ca {
-        let pem = std::fs::read(path);
-        feed.ca = Some(pem.map_err(|error| config(format!("feed.ca: {}: {error}", path.display())))?);
-    }
-    feed.subscribe = spec.subscribe.clone();
-    feed.idle = spec.idle.unwrap_or(feed.idle);
-    feed.max_message = spec.max_message.unwrap_or(feed.max_message);
-    Ok(feed)
 }
 
 /// How the webhook that `spec` describes verifies and decodes.
@@ -204,6 +188,7 @@ fn header(name: &str) -> Result<HeaderName, String> {
 mod tests {
     use std::path::Path;
 
+    use axum::http::HeaderValue;
     use axum::http::header::CONTENT_TYPE;
 
     use super::*;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, interval};
 
-use super::{say, source};
+use super::say;
 use crate::config::DioSpec;
 use diorama_core::dio::Dio;
 
@@ -42,7 +42,7 @@ pub(super) fn table(dios: &[Dio], specs: &[DioSpec], seconds: &[f64], base: &str
         let kept = if status.durable { "on disk" } else { "in memory" };
         lines.push([
             dio.name().to_string(),
-            source::describe(&spec.source),
+            spec.source.describe(),
             status.rows.to_string(),
             format!("{seconds:.2}"),
             format!("{base}/{}", dio.name()),

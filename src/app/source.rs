@@ -10,10 +10,8 @@ use serde::Deserialize as _;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as WordError, StrDeserializer};
 
-use crate::config::{
-    Ack, ColumnSpec, Config, DioSpec, Source, SqliteTable, WriteRoute, check_name, resource_name, stem,
-};
-use diorama_connect::Late;
+use crate::config::{Ack, ColumnSpec, Config, DioSpec, check_name, resource_name, stem};
+use diorama_connect::{Late, SourceRequest};
 use diorama_core::dio::{OnUnknown, Settings, WriteOrder};
 use diorama_core::hot::OpId;
 use diorama_core::lens::Lens;
@@ -21,35 +19,24 @@ use diorama_core::record::Record;
 use diorama_core::vista::query::Path;
 use diorama_core::vista::{Column, ColumnType, Error, Flag, Result, Schema, UnknownColumns, Vista, WriteOp};
 
-/// What is missing of a source, if it is a file that is not there.
-pub(super) fn missing(source: &Source) -> Option<String> {
-    let (Source::Csv(path) | Source::Json(path, _) | Source::Sqlite(SqliteTable { path, .. })) = source;
-    (!path.exists()).then(|| format!("there is no file {}", path.display()))
-}
-
 /// Gives each array of a JSON file like json-server's `db.json` a resource of its own, and says so: files that were named without
 /// a configuration hold what they hold.
 pub(super) fn spread(dios: Vec<DioSpec>) -> Vec<DioSpec> {
     let mut taken: HashSet<String> = dios.iter().map(|spec| spec.name.clone()).collect();
     let mut spread = Vec::new();
     for spec in dios {
-        let (path, names): (PathBuf, Vec<String>) = match &spec.source {
-            #[cfg(feature = "json")]
-            Source::Json(path, None) => (path.clone(), diorama_connect::arrays(path)),
-            _ => Default::default(),
-        };
-        if names.is_empty() {
+        let parts = spec.source.parts();
+        let Some(path) = spec.source.as_file().filter(|_| !parts.is_empty()).map(PathBuf::from) else {
             spread.push(spec);
             continue;
-        }
+        };
         let renamed = spec.name != resource_name(&stem(&path));
-        let own = names.into_iter().map(|array| {
+        let own = parts.into_iter().map(|(array, source)| {
             let fit = resource_name(&array);
             let is_free = !renamed && check_name(&fit).is_ok() && !taken.contains(&fit);
             let name = if is_free { fit } else { format!("{}_{fit}", spec.name) };
             taken.insert(name.clone());
-            let pointer = format!("/{}", array.replace('~', "~0").replace('/', "~1"));
-            DioSpec { name, source: Source::Json(path.clone(), Some(pointer)), ..spec.clone() }
+            DioSpec { name, source, ..spec.clone() }
         });
         let own: Vec<DioSpec> = own.collect();
         let served = own.iter().map(|spec| format!("/{}", spec.name)).collect::<Vec<_>>().join(", ");
@@ -87,70 +74,12 @@ pub(super) fn check_version(spec: &DioSpec, schema: &Schema) -> Result<()> {
 /// Opens the source of a Dio.
 pub(super) async fn open(spec: &DioSpec) -> Result<Vista> {
     let columns = spec.columns.iter().map(column).collect::<Result<Vec<_>>>()?;
-    if let Some(missing) = missing(&spec.source) {
+    if let Some(missing) = spec.source.missing() {
         return Err(Error::transient(missing));
     }
-    let (name, id) = (spec.name.as_str(), spec.id.clone());
-    match &spec.source {
-        #[cfg(feature = "csv")]
-        Source::Csv(path) => {
-            let (null_values, settle) = (spec.null_values.clone(), spec.settle);
-            let crate::config::ReadingSpec { separator: delimiter, header, decimal, encoding, null } =
-                spec.reading.clone();
-            let options = diorama_connect::CsvOptions {
-                id,
-                columns,
-                null_values,
-                null,
-                delimiter,
-                header,
-                decimal,
-                encoding,
-                settle,
-            };
-            diorama_connect::Csv::open(name, path, options).await
-        }
-        #[cfg(feature = "json")]
-        Source::Json(path, pointer) => {
-            let (path_inside, encoding) = (pointer.clone(), spec.reading.encoding.clone());
-            let options =
-                diorama_connect::JsonOptions { id, path: path_inside, columns, encoding, settle: spec.settle };
-            diorama_connect::Json::open(name, path, options).await
-        }
-        #[cfg(feature = "sqlite")]
-        Source::Sqlite(at) => {
-            let options = diorama_connect::SqliteOptions { id, columns, ..sqlite_options(at)? };
-            diorama_connect::Sqlite::open(name, &at.path, &at.table, options).await
-        }
-        #[allow(unreachable_patterns, reason = "drivers that were left out of this program")]
-        _ => {
-            let _ = (name, id, columns);
-            Err(Error::Config(
-                "this program was built without that driver: build it with --features csv,json,sqlite".into(),
-            ))
-        }
-    }
-}
-
-/// Opens the other end of a write route.
-pub(super) async fn open_route(name: &str, route: &WriteRoute) -> Result<Vista> {
-    match route {
-        #[cfg(feature = "sqlite")]
-        WriteRoute::Sqlite(at) => diorama_connect::Sqlite::open(name, &at.path, &at.table, sqlite_options(at)?).await,
-        #[allow(unreachable_patterns, reason = "drivers that were left out of this program")]
-        _ => Err(Error::Config(format!("{name}: this program was built without the sqlite driver: --features sqlite"))),
-    }
-}
-
-#[cfg(feature = "sqlite")]
-fn sqlite_options(at: &SqliteTable) -> Result<diorama_connect::SqliteOptions> {
-    use diorama_connect::{JournalMode, SqliteOptions};
-    let mode = |word: &str| {
-        let modes = [JournalMode::Delete, JournalMode::Truncate, JournalMode::Persist, JournalMode::Wal];
-        let mode = modes.into_iter().find(|mode| mode.as_str() == word);
-        mode.ok_or_else(|| Error::Config(format!("{word:?} is not a valid journal mode")))
-    };
-    Ok(SqliteOptions { journal_mode: at.journal_mode.map(mode).transpose()?, ..SqliteOptions::default() })
+    let request =
+        SourceRequest { name: spec.name.clone(), id: spec.id.clone(), columns, null_values: spec.null_values.clone() };
+    spec.source.open(request).await
 }
 
 /// Delivers one write over a route, whose other end knows by the operation's id what it has done already. A change of a row that
@@ -208,7 +137,7 @@ pub(super) fn settings(spec: &DioSpec, config: &Config, settings: &mut Settings)
 
 /// The policy for columns that are not declared. A table refuses what it has no column for; better at once than after a 202.
 pub(super) fn unknown_columns(spec: &DioSpec) -> UnknownColumns {
-    let typed = matches!(spec.source, Source::Sqlite(..));
+    let typed = spec.source.has_fixed_columns();
     let keep = spec.unknown_columns.unwrap_or(spec.columns.is_empty() && !typed);
     if keep { UnknownColumns::Keep } else { UnknownColumns::Refuse }
 }
@@ -223,14 +152,6 @@ fn column(spec: &ColumnSpec) -> Result<Column> {
         column = column.with(Flag::deserialize(word(flag)).map_err(wrong)?);
     }
     Ok(column)
-}
-
-/// The source in a few words.
-pub(super) fn describe(source: &Source) -> String {
-    match source {
-        Source::Csv(path) | Source::Json(path, _) => path.display().to_string(),
-        Source::Sqlite(at) => format!("{} {}", at.path.display(), at.table),
-    }
 }
 
 #[cfg(test)]
@@ -270,13 +191,13 @@ mod tests {
     async fn a_write_that_comes_over_a_route_again_changes_nothing_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("shop.db");
-        let database = rusqlite::Connection::open(&path).unwrap();
+        let database = rusqlite::Connection::open(path).unwrap();
         let sql = "CREATE TABLE a (id TEXT PRIMARY KEY, n INTEGER); INSERT INTO a VALUES ('1', 1);
             CREATE TABLE history (n); CREATE TRIGGER t AFTER UPDATE ON a BEGIN INSERT INTO history VALUES (new.n); END;";
         database.execute_batch(sql).unwrap();
-        let target = open_route("a", &WriteRoute::Sqlite(SqliteTable { path, table: "a".into(), journal_mode: None }))
-            .await
-            .unwrap();
+        let text = "[dio.a]\nsource = { csv = \"a.csv\" }\nwrite = { sqlite = \"shop.db\", table = \"a\" }";
+        let config = Config::parse(text, &dir.path().join("diorama.toml"), &|_| None).unwrap();
+        let target = config.dios[0].write.as_ref().unwrap().open("a").await.unwrap();
         let tables = "SELECT count(*) FROM sqlite_master WHERE name = '_diorama_ops'";
         let count = |sql: &str| database.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(count(tables), 0, "nothing is made before it is needed");

@@ -1,7 +1,11 @@
 //! `[dio.NAME]`
 
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use async_trait::async_trait;
+use diorama_connect::{Connector, Route, Source, SourceRequest};
+use diorama_core::vista::{Error, Result, Vista};
 
 use super::feed::FeedSpec;
 use super::value::Reader;
@@ -12,11 +16,7 @@ pub struct DioSpec {
     /// Its name, as in the URL.
     pub name: String,
     /// Where its rows come from.
-    pub source: Source,
-    /// How long a source file that may be half written has to stay the same before it is believed.
-    pub settle: Option<Duration>,
-    /// Notation of a source file, where it is not to be found out.
-    pub reading: ReadingSpec,
+    pub source: Arc<dyn Source>,
     /// The column that identifies rows.
     pub id: Option<String>,
     /// Columns as declared.
@@ -24,7 +24,7 @@ pub struct DioSpec {
     /// Texts that mean null in a CSV file.
     pub null_values: Vec<String>,
     /// Where writes go instead of to the source.
-    pub write: Option<WriteRoute>,
+    pub write: Option<Arc<dyn Route>>,
     /// How long a write that went there may stay over its row while the source does not show it.
     pub routed_ttl: Option<Duration>,
     /// Time between two refreshes.
@@ -75,53 +75,6 @@ pub struct DioSpec {
     pub feed: Option<FeedSpec>,
 }
 
-/// Notation of a CSV or JSON file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ReadingSpec {
-    /// Separator of fields.
-    pub separator: Option<u8>,
-    /// The line of the header, from 1.
-    pub header: Option<u64>,
-    /// The decimal mark.
-    pub decimal: Option<u8>,
-    /// The encoding's name.
-    pub encoding: Option<String>,
-    /// Words that mean null among numbers, booleans and dates.
-    pub null: Option<Vec<String>>,
-}
-
-impl ReadingSpec {
-    fn read(table: &Reader<'_>, is_csv: bool) -> ReadingSpec {
-        let encoding = table.text("encoding");
-        if !is_csv {
-            return ReadingSpec { encoding, ..ReadingSpec::default() };
-        }
-        let byte = |word: Option<&'static str>| word.and_then(|word| word.bytes().next());
-        ReadingSpec {
-            separator: separator(table),
-            header: table.number("header"),
-            decimal: byte(table.word("decimal", &[".", ","])),
-            encoding,
-            null: table.texts("null"),
-        }
-    }
-}
-
-/// One character of ASCII that separates fields.
-fn separator(table: &Reader<'_>) -> Option<u8> {
-    let text = table.text("separator")?;
-    match text.as_bytes() {
-        [byte] if byte.is_ascii() && !byte.is_ascii_alphanumeric() && !matches!(byte, b'"' | b'\r' | b'\n') => {
-            Some(*byte)
-        }
-        _ => {
-            let at = table.place("separator").unwrap_or(table.at);
-            table.problem(at, r#"separator is one character, like ";" or "\t""#);
-            None
-        }
-    }
-}
-
 /// When a write is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ack {
@@ -133,40 +86,6 @@ pub enum Ack {
     /// When it is in memory: what the source has not taken is lost with the process.
     Memory,
 }
-
-/// Where rows come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Source {
-    /// A CSV file.
-    Csv(PathBuf),
-    /// A JSON file, and where in it the rows are.
-    Json(PathBuf, Option<String>),
-    /// A table of a SQLite database.
-    Sqlite(SqliteTable),
-}
-
-/// Where writes go instead of to the source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum WriteRoute {
-    /// A table of a SQLite database.
-    Sqlite(SqliteTable),
-}
-
-/// A table of a SQLite database.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SqliteTable {
-    /// The database file.
-    pub path: PathBuf,
-    /// The table's name.
-    pub table: String,
-    /// The journal mode that the database is switched to: one of [`JOURNAL_MODES`].
-    pub journal_mode: Option<&'static str>,
-}
-
-/// Journal modes of SQLite databases.
-pub const JOURNAL_MODES: [&str; 4] = ["delete", "truncate", "persist", "wal"];
 
 /// A declared column.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,16 +106,12 @@ pub(super) const TYPES: [&str; 10] =
 /// Flags of columns.
 pub(super) const FLAGS: [&str; 6] = ["id", "title", "searchable", "orderable", "hidden", "mandatory"];
 
-const SOURCE: &str = r#"needs source = { csv = "FILE" }, { json = "FILE" } or { sqlite = "FILE", table = "TABLE" }"#;
-
 impl DioSpec {
     /// A resource of `source` with every setting at its default.
-    pub fn new(name: impl Into<String>, source: Source) -> DioSpec {
+    pub fn new(name: impl Into<String>, source: Arc<dyn Source>) -> DioSpec {
         DioSpec {
             name: name.into(),
             source,
-            settle: None,
-            reading: ReadingSpec::default(),
             id: None,
             columns: Vec::new(),
             null_values: Vec::new(),
@@ -228,12 +143,11 @@ impl DioSpec {
         }
     }
 
-    /// `None` if it has no source to speak of.
-    pub(super) fn read(name: String, reader: Reader<'_>) -> Option<DioSpec> {
+    pub(super) fn read(name: String, reader: Reader<'_>) -> DioSpec {
         if let Err(problem) = super::file::check_name(&name) {
             reader.problem(reader.at, problem);
         }
-        let (source, settle, reading) = source(&name, &reader);
+        let source = source(&name, &reader);
         let feed = reader.table("feed").and_then(|feed| FeedSpec::read(&name, feed));
         let spec = DioSpec {
             id: reader.text("id"),
@@ -268,60 +182,100 @@ impl DioSpec {
             read_timeout: reader.duration("read_timeout"),
             reread_rate: reader.count("reread_rate", 1..=100_000).and_then(|rate| u32::try_from(rate).ok()),
             feed,
-            ..DioSpec::new(name, Source::Csv(PathBuf::new()))
+            ..DioSpec::new(name, source.unwrap_or_else(|| Arc::new(Unread)))
         };
         reader.finish();
-        Some(DioSpec { source: source?, settle, reading, ..spec })
+        spec
     }
 }
 
-/// Origin of rows, time that a doubtful file has to stay the same, and its notation.
-fn source(name: &str, reader: &Reader<'_>) -> (Option<Source>, Option<Duration>, ReadingSpec) {
-    if reader.place("source").is_none() {
-        reader.problem(reader.at, format!("[dio.{name}] {SOURCE}"));
+/// Stands in for a source with a mistake while the rest of the file is read: with a mistake there is no configuration.
+#[derive(Debug)]
+struct Unread;
+
+#[async_trait]
+impl Source for Unread {
+    fn describe(&self) -> String {
+        String::new()
     }
-    let Some(table) = reader.table("source") else { return (None, None, ReadingSpec::default()) };
-    let (csv, json, sqlite) = (table.path("csv"), table.path("json"), table.path("sqlite"));
-    let (mut settle, mut reading) = (None, ReadingSpec::default());
-    let source = match (csv, json, sqlite) {
-        (Some(path), None, None) => {
-            (settle, reading) = (table.duration("settle"), ReadingSpec::read(&table, true));
-            Some(Source::Csv(path))
-        }
-        (None, Some(path), None) => {
-            (settle, reading) = (table.duration("settle"), ReadingSpec::read(&table, false));
-            Some(Source::Json(path, table.text("path")))
-        }
-        (None, None, Some(path)) => {
-            if table.place("table").is_none() {
-                table.problem(table.at, r#"a sqlite source needs table = "TABLE""#);
-            }
-            sqlite_table(path, &table).map(Source::Sqlite)
-        }
-        _ => {
-            if ["csv", "json", "sqlite"].iter().filter(|key| table.place(key).is_some()).count() != 1 {
-                table.problem(table.at, format!("[dio.{name}] {SOURCE}"));
-            }
+
+    async fn open(&self, _: SourceRequest) -> Result<Vista> {
+        Err(Error::Config("the source has a mistake".into()))
+    }
+}
+
+/// Origin of rows.
+fn source(name: &str, reader: &Reader<'_>) -> Option<Arc<dyn Source>> {
+    let registry = reader.context.registry;
+    let forms = || alternatives(registry.connectors().filter_map(Connector::source_form));
+    if reader.place("source").is_none() {
+        reader.problem(reader.at, format!("[dio.{name}] needs source = {}", forms()));
+    }
+    let table = reader.table("source")?;
+    let connectors = registry.connectors().filter(|connector| connector.source_form().is_some());
+    let source = match chosen(&table, connectors) {
+        Chosen::One(connector) => connector.source(&table),
+        Chosen::LeftOut => None,
+        Chosen::NoneOrSeveral => {
+            table.problem(table.at, format!("[dio.{name}] needs source = {}", forms()));
             None
         }
     };
     table.finish();
-    (source, settle, reading)
+    source
 }
 
-fn sqlite_table(path: PathBuf, reader: &Reader<'_>) -> Option<SqliteTable> {
-    let (table, journal_mode) = (reader.text("table"), reader.word("journal_mode", &JOURNAL_MODES));
-    Some(SqliteTable { path, table: table?, journal_mode })
-}
-
-fn write(reader: &Reader<'_>) -> Option<WriteRoute> {
+/// Where writes go instead of to the source.
+fn write(reader: &Reader<'_>) -> Option<Arc<dyn Route>> {
     let table = reader.table("write")?;
-    let route = table.path("sqlite").and_then(|path| sqlite_table(path, &table));
-    if route.is_none() {
-        table.problem(table.at, r#"write is { sqlite = "FILE", table = "TABLE" }"#);
-    }
+    let registry = reader.context.registry;
+    let route = match chosen(&table, registry.connectors().filter(|connector| connector.route_form().is_some())) {
+        Chosen::One(connector) => connector.route(&table),
+        Chosen::LeftOut => None,
+        Chosen::NoneOrSeveral => {
+            let forms = alternatives(registry.connectors().filter_map(Connector::route_form));
+            table.problem(table.at, format!("write is {forms}"));
+            None
+        }
+    };
     table.finish();
-    route.map(WriteRoute::Sqlite)
+    route
+}
+
+/// The connector that a table names by a key of its own.
+pub(super) enum Chosen<'r> {
+    /// This one.
+    One(&'r dyn Connector),
+    /// One that this program was built without, which has been said.
+    LeftOut,
+    /// None of them, or more than one.
+    NoneOrSeveral,
+}
+
+/// The one of `connectors` that `table` names.
+pub(super) fn chosen<'r>(table: &Reader<'_>, connectors: impl Iterator<Item = &'r dyn Connector>) -> Chosen<'r> {
+    let named: Vec<&dyn Connector> = connectors.filter(|connector| table.place(connector.name()).is_some()).collect();
+    if let [one] = named.as_slice() {
+        return Chosen::One(*one);
+    }
+    let left_out = table.context.registry.left_out().iter().find_map(|name| Some((name, table.place(name)?)));
+    match left_out.filter(|_| named.is_empty()) {
+        Some((name, at)) => {
+            table.problem(at, format!("this program was built without {name}: build it with --features {name}"));
+            Chosen::LeftOut
+        }
+        None => Chosen::NoneOrSeveral,
+    }
+}
+
+/// `a`, `a or b`, `a, b or c`.
+fn alternatives<'f>(forms: impl Iterator<Item = &'f str>) -> String {
+    let forms: Vec<&str> = forms.collect();
+    match forms.split_last() {
+        Some((last, [])) => (*last).to_string(),
+        Some((last, before)) => format!("{} or {last}", before.join(", ")),
+        None => String::new(),
+    }
 }
 
 fn columns(reader: &Reader<'_>) -> Vec<ColumnSpec> {

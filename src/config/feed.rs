@@ -1,41 +1,38 @@
 //! `[dio.NAME.feed]`
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
 
+use diorama_connect::{Connector, Feed};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::value::{Reader, Secret};
+use super::dio::{Chosen, chosen};
+use super::value::Reader;
 use super::webhook::HookSpec;
 
-/// A WebSocket that tells of changes.
+/// What tells of changes beside webhooks.
 #[derive(Clone, Debug)]
 pub struct FeedSpec {
-    /// `ws://` or `wss://`
-    pub ws: String,
+    /// The sender.
+    pub feed: Arc<dyn Feed>,
     /// How its messages are written, as those of a webhook; `None` for the events of another Diorama.
     pub format: Option<HookSpec>,
-    /// Headers of the request.
-    pub headers: Vec<(String, Secret)>,
-    /// The certificates to trust instead of the public ones.
-    pub ca: Option<PathBuf>,
-    /// What is sent first.
-    pub subscribe: Option<String>,
-    /// How long it may be silent.
-    pub idle: Option<Duration>,
-    /// Bytes of one message.
-    pub max_message: Option<usize>,
 }
 
 impl FeedSpec {
+    /// `None` if there is a mistake in it.
     pub(super) fn read(dio: &str, reader: Reader<'_>) -> Option<FeedSpec> {
-        let ws = reader.text("ws");
-        let known = |ws: &String| ws.starts_with("ws://") || ws.starts_with("wss://");
-        if !ws.as_ref().is_some_and(known) {
-            let at = reader.place("ws").unwrap_or(reader.at);
-            reader.problem(at, format!("[dio.{dio}.feed] needs ws = \"wss://HOST/PATH\""));
-        }
+        let registry = reader.context.registry;
+        let feed = match chosen(&reader, registry.connectors().filter(|connector| connector.feed_form().is_some())) {
+            Chosen::One(connector) => connector.feed(&reader),
+            Chosen::LeftOut => None,
+            Chosen::NoneOrSeveral => {
+                let form = registry.connectors().find_map(Connector::feed_form).unwrap_or_default();
+                let form = form.trim_matches(['{', '}', ' ']);
+                reader.problem(reader.at, format!("[dio.{dio}.feed] needs {form}"));
+                None
+            }
+        };
         // Without a word it is another Diorama.
         let other = reader.place("map").is_some() || reader.value("format").is_some_and(is_other);
         let mut format = HookSpec { feed: true, at: reader.at, ..HookSpec::open(dio) };
@@ -43,17 +40,8 @@ impl FeedSpec {
             format.format(&reader);
             format.abort = reader.word("on_item_error", &["skip", "abort"]) == Some("abort");
         }
-        let spec = FeedSpec {
-            ws: ws.unwrap_or_default(),
-            format: other.then_some(format),
-            headers: reader.secret_texts("headers"),
-            ca: reader.path("ca"),
-            subscribe: reader.text("subscribe"),
-            idle: reader.duration("idle"),
-            max_message: reader.size("max_message", 1 << 10..=64 << 20),
-        };
         reader.finish();
-        Some(spec).filter(|spec| known(&spec.ws))
+        Some(FeedSpec { feed: feed?, format: other.then_some(format) })
     }
 }
 

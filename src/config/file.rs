@@ -2,16 +2,23 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use toml::de::DeTable;
 
 use super::problems::{Problem, Problems};
 use super::value::{Context, Reader};
+use diorama_connect::{Registry, Source};
 use diorama_gateway::RESERVED;
 
-use super::{Config, ConfigError, DioSpec, HookSpec, LensSpec, ServerSpec, Source};
+use super::{Config, ConfigError, DioSpec, HookSpec, LensSpec, ServerSpec};
 
-pub(super) fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
+pub(super) fn parse(
+    text: &str,
+    path: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    registry: &Registry,
+) -> Result<Config, ConfigError> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let context = Context {
         problems: Problems::default(),
@@ -19,6 +26,7 @@ pub(super) fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String
         folder,
         text,
         env,
+        registry,
         #[cfg(test)]
         asked: std::cell::RefCell::default(),
     };
@@ -45,7 +53,7 @@ pub(super) fn read<'a>(context: &'a Context<'a>, table: &'a DeTable<'a>) -> Conf
     };
     let tables = root.tables("dio");
     let names: Vec<String> = tables.iter().map(|(name, _)| name.clone()).collect();
-    let dios: Vec<DioSpec> = tables.into_iter().filter_map(|(name, reader)| DioSpec::read(name, reader)).collect();
+    let dios: Vec<DioSpec> = tables.into_iter().map(|(name, reader)| DioSpec::read(name, reader)).collect();
     if names.is_empty() {
         root.problem(0, "there is no [dio.NAME]: a server needs something to serve");
     }
@@ -105,19 +113,18 @@ impl File {
     ///
     /// # Errors
     /// Names the endings that are known.
-    pub fn source(&self) -> Result<Source, String> {
+    fn source(&self, registry: &Registry) -> Result<Arc<dyn Source>, String> {
         let ending = unpacked(&self.path).extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
-        match ending.as_deref() {
-            Some("csv" | "tsv" | "tab" | "txt") => Ok(Source::Csv(self.path.clone())),
-            Some("json" | "ndjson" | "jsonl" | "geojson") => Ok(Source::Json(self.path.clone(), None)),
-            _ => {
-                let path = self.path.display();
-                Err(format!(
-                    "{path}: the ending is not known: .csv, .tsv, .tab, .txt, .json, .geojson, .ndjson and .jsonl are, also as .gz; \
-                     other files and databases need a diorama.toml"
-                ))
-            }
-        }
+        ending.and_then(|ending| registry.file(&ending, &self.path)).ok_or_else(|| {
+            let endings = registry.connectors().flat_map(|connector| connector.endings());
+            let endings: Vec<String> = endings.map(|ending| format!(".{ending}")).collect();
+            let known = endings.split_last().map(|(last, before)| format!("{} and {last}", before.join(", ")));
+            format!(
+                "{}: the ending is not known: {} are, also as .gz; other files and databases need a diorama.toml",
+                self.path.display(),
+                known.unwrap_or_default()
+            )
+        })
     }
 
     /// A configuration that serves `files`.
@@ -125,6 +132,7 @@ impl File {
     /// # Errors
     /// Everything that is wrong with them, one per line.
     pub fn config(files: &[File]) -> Result<Config, String> {
+        let registry = Registry::builtin();
         let mut seen = HashSet::new();
         let mut wrong = Vec::new();
         let mut dios = Vec::new();
@@ -132,7 +140,7 @@ impl File {
             if !seen.insert(&file.name) {
                 wrong.push(format!("two files are called {:?}: name one of them with NAME=PATH", file.name));
             }
-            match file.source() {
+            match file.source(&registry) {
                 Ok(source) => dios.push(DioSpec::new(file.name.clone(), source)),
                 Err(error) => wrong.push(error),
             }

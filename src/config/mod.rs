@@ -13,7 +13,7 @@ mod server;
 mod value;
 mod webhook;
 
-pub use dio::{Ack, ColumnSpec, DioSpec, JOURNAL_MODES, ReadingSpec, Source, SqliteTable, WriteRoute};
+pub use dio::{Ack, ColumnSpec, DioSpec};
 pub use feed::FeedSpec;
 pub use file::{File, check_name, resource_name, stem};
 pub use intake::{EventsSpec, InboxSpec, IntakeSpec};
@@ -25,6 +25,8 @@ pub use value::Secret;
 pub use webhook::{AuthScheme, FORMATS, HookAuth, HookSpec, SCHEMES, Written};
 
 use std::path::Path;
+
+use diorama_connect::Registry;
 
 /// What a server is to be.
 #[derive(Clone, Debug, Default)]
@@ -45,10 +47,18 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn read(path: &Path) -> Result<Config, ConfigError> {
+        Config::read_with(path, &Registry::builtin())
+    }
+
+    /// [`Config::read`] where sources, routes and feeds are those of `registry`.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn read_with(path: &Path, registry: &Registry) -> Result<Config, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             ConfigError::new(path, "", vec![Problem::new(0, format!("the file cannot be read: {error}"))])
         })?;
-        Config::parse(&text, path, &|name| std::env::var(name).ok())
+        file::parse(&text, path, &|name| std::env::var(name).ok(), registry)
     }
 
     /// Reads `text` as the file at `path` would hold it; `env` knows the environment.
@@ -56,7 +66,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
-        file::parse(text, path, env)
+        file::parse(text, path, env, &Registry::builtin())
     }
 }
 

@@ -1,6 +1,10 @@
 //! What a configuration means, and what is said of one that means nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use diorama_connect::{Connector, CsvOptions, Feed, Settings};
+use parking_lot::Mutex;
 
 use super::*;
 
@@ -67,15 +71,9 @@ fn a_whole_file_is_read() {
     assert!(matches!(&config.server.auth, Some(Access::Tokens(tokens)) if tokens[0].reveal() == "s3cr3t-0123456789"));
     assert_eq!((config.lens.cache, config.lens.refresh_every), (CacheAt::Memory, Some(Duration::from_secs(300))));
     let [products, orders] = &config.dios[..] else { panic!() };
-    assert_eq!(products.source, Source::Csv("shop/data/products.csv".into()));
-    assert_eq!(
-        products.write,
-        Some(WriteRoute::Sqlite(SqliteTable {
-            path: "shop/shop.db".into(),
-            table: "products".into(),
-            journal_mode: None
-        }))
-    );
+    assert_eq!(products.source.describe(), "shop/data/products.csv");
+    let route = format!("{:?}", products.write.as_ref().unwrap());
+    assert_eq!(route, r#"SqliteTable { path: "shop/shop.db", table: "products", journal_mode: None }"#);
     assert_eq!((orders.refresh_every, orders.max_limit), (Some(Duration::from_secs(10)), Some(1_000)));
     let price = ColumnSpec { name: "price".into(), ty: "integer", flags: vec!["mandatory"], timezone: None };
     assert_eq!(orders.columns, [price]);
@@ -146,10 +144,7 @@ fn a_base_path_is_a_plain_path() {
 fn the_environment_fills_in() {
     let csv = |path: &str| {
         let config = parse(&format!("[dio.a]\nsource = {{ csv = '{path}' }}")).unwrap();
-        match &config.dios[0].source {
-            Source::Csv(path) => path.to_str().unwrap().to_string(),
-            other => panic!("{other:?}"),
-        }
+        config.dios[0].source.describe()
     };
     assert_eq!(csv("${DATA}/${TOKEN}.csv"), "shop/data/s3cr3t-0123456789.csv");
     assert_eq!(csv("a$${DATA}"), "shop/a${DATA}");
@@ -269,20 +264,22 @@ fn files_become_resources_of_their_names() {
 #[test]
 fn how_files_are_written_is_read() {
     let text = |source: &str| format!("[dio.a]\nsource = {{ {source} }}\n");
-    let read = |source: &str| parse(&text(source)).unwrap().dios[0].reading.clone();
-    assert_eq!(read("csv = \"a.csv\""), ReadingSpec::default());
+    let read = |source: &str| format!("{:?}", parse(&text(source)).unwrap().dios[0].source);
+    let default = CsvOptions::default();
+    assert!(read("csv = \"a.csv\"").ends_with(&format!("options: {default:?} }}")));
     let said = read(
         "csv = \"a.csv\", separator = \"\\t\", header = 3, decimal = \",\", encoding = \"windows-1252\", null = [\"-\"]",
     );
-    let expected = ReadingSpec {
-        separator: Some(b'\t'),
+    let expected = CsvOptions {
+        delimiter: Some(b'\t'),
         header: Some(3),
         decimal: Some(b','),
         encoding: Some("windows-1252".into()),
         null: Some(vec!["-".into()]),
+        ..default
     };
-    assert_eq!(said, expected);
-    assert_eq!(read("json = \"a.json\", encoding = \"utf-16\"").encoding.as_deref(), Some("utf-16"));
+    assert!(said.ends_with(&format!("options: {expected:?} }}")), "{said}");
+    assert!(read("json = \"a.json\", encoding = \"utf-16\"").contains("encoding: Some(\"utf-16\")"));
     for (wrong, says) in [
         ("csv = \"a.csv\", separator = \"ab\"", "separator is one character"),
         ("csv = \"a.csv\", separator = \"\\\"\"", "separator is one character"),
@@ -340,18 +337,51 @@ on_undecodable = "reject"
     assert_eq!(config.lens.events, events);
     let [a, b] = &config.dios[..] else { panic!() };
     let (feed, other) = (a.feed.as_ref().unwrap(), b.feed.as_ref().unwrap());
-    let headers: Vec<_> = feed.headers.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();
-    assert_eq!(headers, [("Authorization", "Bearer s3cr3t-0123456789"), ("Origin", "here")]);
-    assert!(feed.format.is_none() && a.reread_rate == Some(7) && feed.idle == Some(Duration::from_secs(30)));
+    let said = format!("{:?}", feed.feed);
+    assert!(said.contains(r#"headers: ["Authorization", "Origin"]"#) && said.contains("idle: Some(30s)"), "{said}");
+    assert!(feed.format.is_none() && a.reread_rate == Some(7));
     let format = other.format.as_ref().unwrap();
     assert!(format.feed && format.abort && format.format == "debezium");
-    assert_eq!((other.subscribe.as_deref(), other.max_message), (Some("all"), Some(64 << 10)));
+    let said = format!("{:?}", other.feed);
+    assert!(said.contains(r#"subscribe: Some("all")"#) && said.contains("max_message: Some(65536)"), "{said}");
     let patience = Some(Duration::from_secs(1));
     let intake = IntakeSpec { rate: Some(9), in_hand: Some(3), answer_within: patience, reject_undecodable: true };
     assert_eq!(config.webhooks[0].intake, intake);
     let wrong = text.replace("wss://", "https://").replace("env:TOKEN\", Origin", "env:NOTHING\", Origin");
     let wrong = problems(&wrong).join("\n");
     assert!(wrong.contains("needs ws = \"wss://HOST/PATH\"") && wrong.contains("no NOTHING"), "{wrong}");
+}
+
+/// Keeps what it is told.
+struct Probe(Arc<Mutex<Vec<(String, String)>>>);
+
+impl Connector for Probe {
+    fn name(&self) -> &'static str {
+        "probe"
+    }
+
+    fn feed_form(&self) -> Option<&'static str> {
+        Some("{ probe = true }")
+    }
+
+    fn feed(&self, settings: &dyn Settings) -> Option<Arc<dyn Feed>> {
+        assert_eq!(settings.flag("probe"), Some(true));
+        self.0.lock().extend(settings.secret_texts("headers"));
+        None
+    }
+}
+
+#[test]
+fn a_connector_from_outside_gets_its_settings_with_the_secrets_in_them() {
+    let told = Arc::default();
+    let registry = Registry::builtin().with(Probe(Arc::clone(&told)));
+    let text = "[dio.a]\nsource = { csv = \"a.csv\" }\n\
+                feed = { probe = true, headers = { Authorization = \"Bearer env:TOKEN\", Origin = \"here\" } }";
+    let path = Path::new("diorama.toml");
+    super::file::parse(text, path, &|_| Some("s3cr3t-0123456789".into()), &registry).unwrap();
+    let told = told.lock();
+    let told: Vec<_> = told.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(told, [("Authorization", "Bearer s3cr3t-0123456789"), ("Origin", "here")]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use diorama_connect::{Registry, Settings};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -43,6 +44,8 @@ pub(super) struct Context<'a> {
     pub(super) folder: &'a Path,
     pub(super) text: &'a str,
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
+    /// Connectors that the file may name.
+    pub(super) registry: &'a Registry,
     /// What was asked for: table, key and what is expected, as the reference shows it.
     #[cfg(test)]
     pub(super) asked: RefCell<Vec<(String, &'static str, String)>>,
@@ -290,6 +293,52 @@ impl<'a> Reader<'a> {
             self.problem(at, message);
             text.to_string()
         })
+    }
+}
+
+impl Settings for Reader<'_> {
+    fn text(&self, key: &'static str) -> Option<String> {
+        Reader::text(self, key)
+    }
+
+    fn path(&self, key: &'static str) -> Option<PathBuf> {
+        Reader::path(self, key)
+    }
+
+    fn word(&self, key: &'static str, words: &[&'static str]) -> Option<&'static str> {
+        Reader::word(self, key, words)
+    }
+
+    fn flag(&self, key: &'static str) -> Option<bool> {
+        Reader::flag(self, key)
+    }
+
+    fn number(&self, key: &'static str) -> Option<u64> {
+        Reader::number(self, key)
+    }
+
+    fn size(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<usize> {
+        Reader::size(self, key, range)
+    }
+
+    fn duration(&self, key: &'static str) -> Option<Duration> {
+        Reader::duration(self, key)
+    }
+
+    fn texts(&self, key: &'static str) -> Option<Vec<String>> {
+        Reader::texts(self, key)
+    }
+
+    fn secret_texts(&self, key: &'static str) -> Vec<(String, String)> {
+        Reader::secret_texts(self, key).into_iter().map(|(name, secret)| (name, secret.0)).collect()
+    }
+
+    fn has(&self, key: &'static str) -> bool {
+        self.place(key).is_some()
+    }
+
+    fn wrong(&self, key: &'static str, problem: String) {
+        self.problem(self.place(key).unwrap_or(self.at), problem);
     }
 }
 

@@ -1,173 +1,45 @@
-//! Sources: one file (or folder) per driver, each a [`TableShell`](diorama_core::TableShell).
+//! Systems that Diorama connects to: a folder for each, behind a feature each.
 //!
-//! What the drivers share is here: judging listed rows by a query, and the checks that every write passes.
+//! A source is a [`TableShell`](diorama_core::TableShell), a feed tells a Dio of changes. What a system reads from the configuration is in its
+//! `config.rs`; [`Registry`] lists all connectors, and takes others that implement [`Connector`].
 
+#[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
+mod blocking;
+mod connector;
 #[cfg(test)]
 mod contract;
 #[cfg(feature = "csv")]
-mod csv;
-#[cfg(feature = "ws")]
-mod feeds;
-#[cfg(any(feature = "csv", feature = "json"))]
-mod file;
-#[cfg(any(feature = "csv", feature = "json"))]
-#[cfg_attr(not(all(feature = "csv", feature = "json")), allow(dead_code, reason = "each format uses its part"))]
-mod infer;
-#[cfg(feature = "json")]
-mod json;
-mod late;
-mod memory;
-#[cfg(any(feature = "csv", feature = "json"))]
-#[cfg_attr(not(feature = "csv"), allow(dead_code, reason = "each format uses its part"))]
-mod number;
+pub mod csv;
+#[cfg(feature = "feed")]
+mod feed;
 #[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
-mod regular;
+mod file;
+#[cfg(feature = "json")]
+pub mod json;
+mod late;
+pub mod memory;
+mod registry;
+mod rows;
 #[cfg(feature = "sqlite")]
-mod sqlite;
-#[cfg(any(feature = "csv", feature = "json"))]
-#[cfg_attr(not(feature = "csv"), allow(dead_code, reason = "each format uses its part"))]
-mod text;
+mod sql;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+#[cfg(feature = "ws")]
+pub mod ws;
 
+#[cfg(feature = "feed")]
+pub use self::connector::Feed;
+pub use self::connector::{Connector, Key, Route, Settings, Source, SourceRequest};
 #[cfg(feature = "csv")]
 pub use self::csv::{Csv, CsvOptions};
-#[cfg(feature = "json")]
-pub use self::json::arrays;
+#[cfg(feature = "feed")]
+pub use self::feed::FeedFormat;
 #[cfg(feature = "json")]
 pub use self::json::{Json, JsonOptions};
-#[cfg(feature = "ws")]
-pub use feeds::{FeedFormat, WsFeed};
-pub use late::Late;
-pub use memory::MemoryTable;
+pub use self::late::Late;
+pub use self::memory::MemoryTable;
+pub use self::registry::Registry;
 #[cfg(feature = "sqlite")]
-pub use sqlite::{JournalMode, Sqlite, SqliteOptions};
-
-use std::sync::Arc;
-
-use diorama_core::record::{Body, CborValue, Id, Record, Rows, id_from_value, id_to_value};
-#[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
-use diorama_core::vista::Column;
-use diorama_core::vista::query::Cursor;
-use diorama_core::vista::{Error, Query, Result, Schema, Token};
-
-/// The rows that `query` asks for, out of all `rows` in their source's order.
-pub(crate) fn apply(query: &Query, schema: &Schema, rows: Rows) -> Rows {
-    let whole = query.offset == 0 && query.limit.is_none_or(|limit| limit >= rows.len() as u64);
-    if whole && query.is_unfiltered() && query.order.is_empty() {
-        return rows;
-    }
-    let found = query.prepare(schema).top(rows.bodies(), query.offset, query.limit);
-    pick(schema, found.rows)
-}
-
-/// How many of `rows` match; limit and offset do not count.
-pub(crate) fn count(query: &Query, schema: &Schema, rows: &Rows) -> u64 {
-    let prepared = query.prepare(schema);
-    rows.bodies().filter(|(_, body)| prepared.matches(body)).count() as u64
-}
-
-fn pick<'a>(schema: &Schema, items: impl IntoIterator<Item = (&'a Id, &'a Body)>) -> Rows {
-    let mut picked = Rows::with_layout(Arc::clone(schema.layout()));
-    for (id, body) in items {
-        picked.push_body(Arc::clone(id), body.clone());
-    }
-    picked
-}
-
-/// The next page of a sorted list. The token holds the last row's sort columns, so that rows that come and go in between
-/// neither hide others nor repeat them.
-pub(crate) fn sorted_page(
-    query: &Query,
-    schema: &Schema,
-    rows: &Rows,
-    token: Option<&Token>,
-) -> Result<(Rows, Option<Token>)> {
-    let prepared = query.prepare(schema);
-    let sorted = prepared.top(rows.bodies(), 0, None).rows;
-    let start = match token {
-        None => 0,
-        Some(token) => {
-            let cursor = Cursor::parse(token).map_err(|_| foreign_token())?;
-            cursor.check(&query.order).map_err(|_| foreign_token())?;
-            let last = prepared.key_of(&cursor).ok_or_else(foreign_token)?;
-            sorted.partition_point(|(id, body)| prepared.sort_key(id, body) <= last)
-        }
-    };
-    let limit = query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let page = &sorted[start..start.saturating_add(limit).min(sorted.len())];
-    let next = match page.last() {
-        Some((id, body)) if start + page.len() < sorted.len() => Some(query.cursor(id, body, schema).to_string()),
-        _ => None,
-    };
-    Ok((pick(schema, page.iter().copied()), next))
-}
-
-pub(crate) fn foreign_token() -> Error {
-    Error::invalid("that token was not given by this source: start again without one")
-}
-
-/// `record` with its id column set to `id`.
-pub(crate) fn with_id(id: &str, record: &Record, schema: &Schema) -> Result<Record> {
-    let column = schema.id_column();
-    if id.is_empty() {
-        return Err(field_error(column, "must not be empty"));
-    }
-    match record.get(column) {
-        None | Some(CborValue::Null) => {}
-        Some(value) if id_from_value(value).as_deref() == Some(id) => {}
-        Some(_) => return Err(field_error(column, &format!("must be {id:?}, the id that the row is written under"))),
-    }
-    let mut record = record.clone();
-    record.insert(column, id_to_value(id, schema.layout()));
-    Ok(record)
-}
-
-pub(crate) fn field_error(column: &str, detail: &str) -> Error {
-    Error::Invalid {
-        detail: format!("column {column:?} {detail}"),
-        fields: [(column.to_string(), detail.to_string())].into(),
-    }
-}
-
-/// Columns as found, with what was declared of them in place of what was inferred.
-///
-/// # Errors
-/// [`Error::Config`] if a declared column is not there.
-#[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
-fn declare(vista: &str, mut found: Vec<Column>, declared: &[Column]) -> Result<Vec<Column>> {
-    for column in declared {
-        match found.iter_mut().find(|own| own.name == column.name) {
-            Some(own) => *own = column.clone(),
-            None => {
-                let names = found.iter().map(|own| &*own.name).collect::<Vec<_>>().join(", ");
-                return Err(Error::Config(format!("{vista} has no column {:?}: it has {names}", column.name)));
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Says once what was found out about a file, louder if some of it may be wrong. `GET /{dio}/_schema` has all of it.
-#[cfg(any(feature = "csv", feature = "json"))]
-fn say(vista: &str, path: &std::path::Path, inferred: &[diorama_core::vista::Inferred]) {
-    const SHOWN: usize = 10;
-    let (doubtful, sure): (Vec<_>, Vec<_>) = inferred.iter().partition(|guess| guess.is_doubtful);
-    let shown: Vec<String> = doubtful.iter().chain(&sure).take(SHOWN).map(ToString::to_string).collect();
-    let (shown, path, more) = (shown.join("; "), path.display(), inferred.len().saturating_sub(SHOWN));
-    match (doubtful.is_empty(), inferred.is_empty()) {
-        (_, true) => {}
-        (true, false) => tracing::info!(vista, %path, more, "inferred from the file: {shown}"),
-        (false, false) => tracing::warn!(vista, %path, more, "inferred from the file, check it: {shown}"),
-    }
-}
-
-/// Runs `work`, which waits for the disk, off the async threads.
-#[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    #[expect(clippy::disallowed_methods, reason = "drivers are one of the places where blocking work belongs")]
-    let done = tokio::task::spawn_blocking(work).await;
-    match done {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => Err(Error::unknown(format!("the driver panicked: {error}"))),
-        Err(_) => Err(Error::transient("the program is stopping")),
-    }
-}
+pub use self::sqlite::{JournalMode, Sqlite, SqliteOptions};
+#[cfg(feature = "ws")]
+pub use self::ws::WsFeed;

@@ -14,7 +14,7 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     ("lens.inbox", "What is kept of the deliveries of webhooks; what was applied goes first."),
     ("lens.events", "What is kept of the events of each resource, for subscribers that come back."),
     ("dio.*", "One resource, `/NAME` in the URL: letters, digits, `-` and `_`."),
-    ("dio.*.source", "Where its rows come from: one of `csv`, `json` and `sqlite`."),
+    ("dio.*.source", "Where its rows come from."),
     ("dio.*.columns.*", "A declared column; others are inferred."),
     ("dio.*.write", "Where writes go instead of to the source."),
     ("dio.*.feed", "A WebSocket that tells of changes, beside webhooks."),
@@ -160,52 +160,6 @@ pub(super) const KEYS: &[Said] = &[
     ("lens.events.bytes", "\"256MiB\"", "Their bytes."),
     ("lens.events.age", "\"24h\"", "For how long."),
     ("dio.*.source", REQUIRED, "See `[dio.NAME.source]`."),
-    ("dio.*.source.csv", "", "A CSV, TSV or text file, also as `.gz`."),
-    ("dio.*.source.json", "", "A JSON, GeoJSON or NDJSON file, also as `.gz`."),
-    (
-        "dio.*.source.path",
-        "found",
-        "`json`: where in the file the rows are, like `/posts`; `\"\"` is the whole of it. Elements of GeoJSON are then as they stand.",
-    ),
-    ("dio.*.source.sqlite", "", "A SQLite database."),
-    ("dio.*.source.table", "", "`sqlite`: the table."),
-    (
-        "dio.*.source.settle",
-        "\"5s\"",
-        "`csv`, `json`: how long a file that may be half written has to stay the same before it is believed.",
-    ),
-    (
-        "dio.*.source.separator",
-        "found",
-        "`csv`: what separates fields. Found: the one of comma, semicolon, tab and bar under which the first rows agree with the header.",
-    ),
-    (
-        "dio.*.source.header",
-        "found",
-        "`csv`: the line of the header, from 1. Found: the first line behind comments (`#`), titles and blank lines.",
-    ),
-    (
-        "dio.*.source.decimal",
-        "found",
-        "`csv`: the decimal mark; the other one groups digits. Found: by each column's cells, where `1.250` beside `1,20` is 1250.",
-    ),
-    (
-        "dio.*.source.null",
-        "those of pandas, and more",
-        "`csv`: words that mean null among numbers, booleans and dates: `[]` for none. Else `NA`, `N/A`, `n/a`, `NULL`, `null`, `NaN`, `nan`, \
-         `None`, `<NA>`, `#N/A`, `#NA`, `-NaN`, `-nan`, `1.#IND`, `1.#QNAN`, `\\N`, and Excel's errors like `#DIV/0!`; not `-`, `.` and `?`.",
-    ),
-    (
-        "dio.*.source.encoding",
-        "found",
-        "`csv`, `json`: `\"utf-8\"`, `\"windows-1252\"`, `\"shift_jis\"` and so on. Found: UTF-8, UTF-16 by its first bytes, \
-         windows-1252 where bytes are not UTF-8.",
-    ),
-    (
-        "dio.*.source.journal_mode",
-        "as it is",
-        "`sqlite`: the journal mode that the database is switched to; with `wal`, reads and writes do not wait for each other.",
-    ),
     (
         "dio.*.id",
         "found",
@@ -221,9 +175,6 @@ pub(super) const KEYS: &[Said] = &[
     ("dio.*.columns.*.flags", "[]", "What it is for: `id`, `title`, `searchable`, `orderable`, `hidden`, `mandatory`."),
     ("dio.*.null_values", "[]", "CSV cells that mean null in every column, also of texts."),
     ("dio.*.write", "to the source", "See `[dio.NAME.write]`."),
-    ("dio.*.write.sqlite", REQUIRED, "A SQLite database."),
-    ("dio.*.write.table", REQUIRED, "Its table."),
-    ("dio.*.write.journal_mode", "as it is", "The journal mode that the database is switched to."),
     (
         "dio.*.routed_ttl",
         "for ever",
@@ -254,7 +205,6 @@ pub(super) const KEYS: &[Said] = &[
     ("dio.*.version", "none", "A column that rises with each change: the newer row wins."),
     ("dio.*.reread_rate", "100", "Rows in doubt that are read from the source in a second."),
     ("dio.*.feed", "none", "See `[dio.NAME.feed]`."),
-    ("dio.*.feed.ws", REQUIRED, "`ws://...` or `wss://...`"),
     ("dio.*.feed.format", "\"diorama\"", "As of webhooks; `diorama` is another Diorama's `/NAME/events`."),
     ("dio.*.feed.map", "", "As of webhooks."),
     ("dio.*.feed.only", "", "As of webhooks."),
@@ -262,11 +212,6 @@ pub(super) const KEYS: &[Said] = &[
     ("dio.*.feed.origins", "[]", "As of webhooks; of no use here."),
     ("dio.*.feed.clock", "\"feed\"", "As of webhooks."),
     ("dio.*.feed.on_item_error", "\"skip\"", "As of webhooks."),
-    ("dio.*.feed.headers", "{}", "Headers of the request: `{ authorization = \"Bearer env:TOKEN\" }`."),
-    ("dio.*.feed.ca", "the public ones", "A PEM file with the certificates to trust instead."),
-    ("dio.*.feed.subscribe", "nothing", "A text that is sent first."),
-    ("dio.*.feed.idle", "\"60s\"", "How long it may be silent before it is connected anew."),
-    ("dio.*.feed.max_message", "\"1MiB\"", "Bytes of one message."),
     (
         "dio.*.ack",
         "\"journal\"",

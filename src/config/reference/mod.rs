@@ -13,7 +13,8 @@ use toml::de::DeTable;
 use super::problems::Problems;
 use super::value::Context;
 use super::webhook::FORMATS;
-use keys::{KEYS, REQUIRED, TABLES};
+use diorama_connect::{Connector, Registry};
+use keys::{KEYS, REQUIRED, Said, TABLES};
 
 /// Between them, these have every table and every branch.
 const SAMPLES: [&str; 4] = [
@@ -81,9 +82,13 @@ impl Key {
         self.path.rsplit_once('.').map_or(&self.path, |(_, name)| name)
     }
 
-    fn said(&self) -> &'static keys::Said {
-        let said = KEYS.iter().find(|(path, ..)| *path == self.path);
-        said.unwrap_or_else(|| panic!("src/config/reference/keys.rs says nothing of {}", self.path))
+    fn said(&self) -> Said {
+        let own = KEYS.iter().copied().find(|(path, ..)| *path == self.path);
+        let of_connector = || of_connectors().into_iter().find(|(path, ..)| *path == self.path).map(|(_, said)| said);
+        let said = own.or_else(of_connector);
+        said.unwrap_or_else(|| {
+            panic!("neither src/config/reference/keys.rs nor a connector says what {} is", self.path)
+        })
     }
 
     fn schema(&self) -> Value {
@@ -100,7 +105,7 @@ impl Key {
             path if self.expected == "a table" => table(path),
             _ => type_of(&self.expected),
         };
-        schema["description"] = (*sentence).into();
+        schema["description"] = sentence.into();
         if let Ok(Some(default)) = toml_value(default) {
             schema["default"] = default;
         }
@@ -114,10 +119,33 @@ fn toml_value(text: &str) -> Result<Option<Value>, serde_json::Error> {
     read.and_then(|table| table.get("v").cloned()).map(serde_json::to_value).transpose()
 }
 
+/// Keys of connectors with their paths in the file.
+fn of_connectors() -> Vec<(String, Said)> {
+    let keys = Registry::builtin();
+    let keys = keys.connectors().flat_map(Connector::keys);
+    keys.map(|key| (format!("dio.*.{}", key.path), (key.path, key.default, key.help))).collect()
+}
+
+/// A file for each source, route and feed of a connector.
+fn samples() -> Vec<String> {
+    let registry = Registry::builtin();
+    let mut samples: Vec<String> = SAMPLES.map(String::from).to_vec();
+    for connector in registry.connectors() {
+        let source = connector.source_form().unwrap_or(r#"{ csv = "a.csv" }"#);
+        let mut sample = format!("[dio.a]\nsource = {source}\n");
+        for (key, form) in [("write", connector.route_form()), ("feed", connector.feed_form())] {
+            sample.extend(form.map(|form| format!("{key} = {form}\n")));
+        }
+        samples.push(sample);
+    }
+    samples
+}
+
 /// Every key that is asked for, in the order of the code.
 fn asked() -> Vec<Key> {
     let mut keys: Vec<Key> = Vec::new();
-    for text in SAMPLES {
+    let registry = Registry::builtin();
+    for text in &samples() {
         let path = Path::new("diorama.toml");
         let context = Context {
             problems: Problems::default(),
@@ -125,6 +153,7 @@ fn asked() -> Vec<Key> {
             folder: Path::new(""),
             text,
             env: &|_| Some("0123456789abcdef".into()),
+            registry: &registry,
             asked: Default::default(),
         };
         let table = DeTable::parse(text).unwrap();
@@ -286,6 +315,9 @@ fn every_key_that_is_described_exists_and_stands_in_a_table() {
     let keys = asked();
     for (path, ..) in KEYS {
         assert!(keys.iter().any(|key| key.path == *path), "nothing reads {path}: take it out of keys.rs");
+    }
+    for (path, _) in of_connectors() {
+        assert!(keys.iter().any(|key| key.path == path), "nothing reads {path}: take it out of its connector's keys");
     }
     for key in &keys {
         assert!(TABLES.iter().any(|(table, _)| *table == key.table()), "there is no table for {}", key.path);

@@ -1,7 +1,7 @@
 //! What a column of a CSV file holds, as all its cells show.
 
-use crate::infer::Kinds;
-use crate::number::{Fits, NOTATIONS, Notation, trimmed};
+use crate::file::infer::Kinds;
+use crate::file::number::{Fits, NOTATIONS, Notation, trimmed};
 use diorama_core::vista::{ColumnType, Inferred};
 
 /// Cells after which a column of texts is not looked at more closely.

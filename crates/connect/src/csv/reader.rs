@@ -8,10 +8,10 @@ use std::path::Path;
 use csv::{ByteRecord, Position, ReaderBuilder, Trim};
 use memchr::memmem;
 
-use super::CsvOptions;
 use super::dialect::{self, Dialect, Said};
-use crate::file::{Content, MAX_ROW, Sorted, io_error};
-use crate::text::{Coding, Text};
+use super::source::CsvOptions;
+use crate::file::source::{Content, MAX_ROW, Sorted, io_error};
+use crate::file::text::{Coding, Text};
 use diorama_core::vista::{Error, Inferred, Result};
 
 /// Bytes of one field, at most.
@@ -28,7 +28,7 @@ pub(super) fn read<T>(
     mut work: impl FnMut(&mut Reader<'_>) -> Result<T>,
 ) -> Result<T> {
     let io = |error| io_error(path, &error);
-    let mut coding = Coding::of(content, super::encoding(options)?).map_err(io)?;
+    let mut coding = Coding::of(content, super::source::encoding(options)?).map_err(io)?;
     loop {
         let mut reader = Reader::new(path, content, options, coding)?;
         let done = work(&mut reader);

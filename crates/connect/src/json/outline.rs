@@ -7,8 +7,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::file::{Content, open_regular};
-use crate::text::{Coding, Text};
+use crate::file::source::{Content, open_regular};
+use crate::file::text::{Coding, Text};
 
 /// Names of the arrays of objects in a JSON file that is one object, if at least two have elements: each is a resource. Nothing is
 /// said of a file that cannot be read; whoever opens it says more.

@@ -7,10 +7,10 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
-use super::JsonOptions;
 use super::shape::{self, Shape};
-use crate::file::{Content, io_error};
-use crate::text::{Coding, Text};
+use super::source::JsonOptions;
+use crate::file::source::{Content, io_error};
+use crate::file::text::{Coding, Text};
 use diorama_core::record::{CborValue, Record, marked, unmark};
 use diorama_core::vista::{Error, Inferred, Result};
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rusqlite::Connection;
 
-use crate::regular::{Identity, check_regular};
+use crate::file::regular::{Identity, check_regular};
 use diorama_core::vista::{Error, Result};
 
 /// How long another program may keep the log of a file that was replaced from being emptied.

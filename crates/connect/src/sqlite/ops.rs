@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, params};
 
-use super::failed;
+use super::source::failed;
 use diorama_core::vista::Result;
 
 /// Where they are kept. Other programs may look, and should leave it alone.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row, types::Value};
 
+use super::source::{SqliteOptions, failed, id_of};
 use super::value::{Codec, blob_key, from_sql};
-use super::{SqliteOptions, failed, id_of};
-use crate::declare;
+use crate::rows::declare;
+use crate::sql::quote;
 use diorama_core::record::{Record, id_to_value};
 use diorama_core::vista::{Column, ColumnType, Error, Flag, Result, Schema};
 
@@ -81,11 +82,6 @@ pub(super) enum Natural {
     Id,
     /// As a view gives them.
     AsGiven,
-}
-
-/// A name as SQL takes it, whatever is in it.
-pub(super) fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 impl Table {

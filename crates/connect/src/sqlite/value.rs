@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rusqlite::types::{Value, ValueRef};
 
-use crate::field_error;
+use crate::rows::field_error;
 use diorama_core::record::{CborValue, JsonLimits, NOT_UTF8, parse_json, value_to_json};
 use diorama_core::vista::{ColumnType, Result};
 

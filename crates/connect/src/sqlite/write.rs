@@ -6,10 +6,11 @@ use rusqlite::{
     types::{Value, ValueRef},
 };
 
+use super::ops;
+use super::source::{failed, id_of};
 use super::table::{Field, Table};
 use super::value::{Codec, from_sql, is_as_read, to_sql};
-use super::{failed, id_of, ops};
-use crate::{field_error, with_id};
+use crate::rows::{field_error, with_id};
 use diorama_core::record::{CborValue, Record, merge_patch};
 use diorama_core::vista::{ColumnType, Error, ErrorKind, Narrowing, Result, WriteOp, Written};
 

@@ -6,6 +6,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::*;
+use crate::json::arrays;
 
 async fn served(content: &str) -> String {
     let fixture = Fixture::new(content);

@@ -4,10 +4,6 @@
 //! ragged rows, unclosed quotes and ids that are missing are errors that name the line. Memory is bounded by the rows, not by the
 //! file's faults.
 
-mod column;
-mod dialect;
-mod reader;
-
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -17,14 +13,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use encoding_rs::Encoding;
 
-use self::column::{Numbers, Survey};
-use self::reader::Reader;
-use super::file::{Content, Sorted, SourceFile, io_error, open_regular};
-use super::infer::{
+use super::column::{Numbers, Survey};
+use super::reader::{self, Reader};
+use crate::file::infer::{
     ANOTHER_ID, Cell, IdChoice, NULL_WORDS, Uniqueness, cell, choose_id, is_id, is_id_name, keeps_null_words,
 };
-use super::number::{Notation, trimmed};
-use super::{apply, declare, say};
+use crate::file::number::{Notation, trimmed};
+use crate::file::say;
+use crate::file::source::{Content, Sorted, SourceFile, io_error, open_regular};
+use crate::rows::{apply, declare};
 use diorama_core::record::{Body, CborValue, Id, Record, RowWriter, Rows, id_to_value};
 use diorama_core::vista::{
     Capabilities, Column, ColumnType, Error, Inferred, LogLimit, Query, Result, Schema, TableShell, Vista,
@@ -115,7 +112,7 @@ impl TableShell for Csv {
 }
 
 /// The declared encoding.
-fn encoding(options: &CsvOptions) -> Result<Option<&'static Encoding>> {
+pub(super) fn encoding(options: &CsvOptions) -> Result<Option<&'static Encoding>> {
     let label = |label: &String| {
         Encoding::for_label(label.as_bytes()).ok_or_else(|| Error::Config(format!("{label:?} is not a known encoding")))
     };
@@ -461,4 +458,5 @@ impl Misfits {
 }
 
 #[cfg(test)]
+#[path = "tests/mod.rs"]
 mod tests;

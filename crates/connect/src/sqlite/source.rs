@@ -4,14 +4,9 @@
 //! that evaluator after a wider select. Names are quoted and values bound, always. Reads have a connection of their own, so
 //! that in WAL mode no write makes them wait. Connections follow the file when it is replaced (`database.rs`).
 
-mod database;
-mod ops;
-mod plan;
-mod table;
 #[cfg(test)]
+#[path = "tests/mod.rs"]
 mod tests;
-mod value;
-mod write;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,10 +19,12 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter, types::Value};
 use tokio::sync::oneshot;
 
-use self::database::{Connections, Database, Use};
-use self::plan::Plan;
-use self::table::{Natural, Table};
-use super::{apply, blocking, count, foreign_token, sorted_page};
+use super::database::{Connections, Database, Use};
+use super::table::{Natural, Table};
+use super::{ops, write};
+use crate::blocking::blocking;
+use crate::rows::{apply, count, foreign_token, sorted_page};
+use crate::sql::Plan;
 use diorama_core::record::{Record, Rows, id_from_value};
 use diorama_core::vista::{
     Capabilities, Column, Error, ErrorKind, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp,
@@ -70,6 +67,10 @@ pub enum JournalMode {
 }
 
 impl JournalMode {
+    /// All of them.
+    pub(crate) const ALL: [JournalMode; 4] =
+        [JournalMode::Delete, JournalMode::Truncate, JournalMode::Persist, JournalMode::Wal];
+
     /// The mode as SQLite calls it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -305,8 +306,8 @@ impl TableShell for Sqlite {
             // Before it is read: the file cannot be replaced unnoticed in between.
             let owed = whole && connections.replaced.swap(false, Ordering::AcqRel);
             let plan = Plan::new(table, &query);
-            let rows =
-                select(table, connection, &plan.select(table, &query), plan.params(&query)).inspect_err(|_| {
+            let rows = select(table, connection, &plan.select(&table.selected, &table.quoted), plan.params())
+                .inspect_err(|_| {
                     connections.replaced.fetch_or(owed, Ordering::AcqRel);
                 })?;
             Ok(if plan.is_exact { rows } else { apply(&query, &table.schema, rows) })
@@ -332,7 +333,7 @@ impl TableShell for Sqlite {
         self.read(move |table, connection| {
             let plan = Plan::new(table, &query);
             if !plan.is_exact {
-                let rows = select(table, connection, &plan.select(table, &query), plan.params(&query))?;
+                let rows = select(table, connection, &plan.select(&table.selected, &table.quoted), plan.params())?;
                 return Ok(count(&query, &table.schema, &rows));
             }
             let sql = format!("SELECT count(*) FROM {}{}", table.quoted, plan.filter());
@@ -351,7 +352,7 @@ impl TableShell for Sqlite {
             if !query.order.is_empty() || table.natural == Natural::AsGiven {
                 let all = Query { order: Vec::new(), limit: None, offset: 0, ..query.clone() };
                 let plan = Plan::new(table, &all);
-                let rows = select(table, connection, &plan.select(table, &all), plan.params(&all))?;
+                let rows = select(table, connection, &plan.select(&table.selected, &table.quoted), plan.params())?;
                 return sorted_page(&query, &table.schema, &rows, token.as_ref());
             }
             natural_page(table, connection, &query, token.as_ref())
@@ -443,7 +444,7 @@ fn natural_page(
     token: Option<&Token>,
 ) -> Result<(Rows, Option<Token>)> {
     let plan = Plan::new(table, &Query { limit: None, offset: 0, ..query.clone() });
-    let mut params = plan.values();
+    let mut params = plan.values().to_vec();
     let mut filter = plan.filter();
     if let Some(token) = token {
         let (after, value) = table.after(token).ok_or_else(foreign_token)?;
@@ -472,7 +473,7 @@ fn natural_page(
 }
 
 /// A failed statement, other than a write.
-fn failed(error: rusqlite::Error) -> Error {
+pub(super) fn failed(error: rusqlite::Error) -> Error {
     Error::source(kind_of(&error), error)
 }
 
@@ -499,7 +500,7 @@ fn kind_of(error: &rusqlite::Error) -> ErrorKind {
 }
 
 /// The id that a row's cell gives.
-fn id_of(table: &str, value: &diorama_core::record::CborValue) -> Result<String> {
+pub(super) fn id_of(table: &str, value: &diorama_core::record::CborValue) -> Result<String> {
     id_from_value(value).ok_or_else(|| {
         Error::permanent(format!(
             "{table} has a row whose id is neither text nor an integer: declare another column as id"

@@ -156,7 +156,7 @@ async fn faults_are_reported_with_their_place() {
         };
         assert_eq!(
             fixture.text(&error),
-            expected.replace("{ANOTHER_ID}", ANOTHER_ID).replace("{EXPECTED}", rows::EXPECTED),
+            expected.replace("{ANOTHER_ID}", ANOTHER_ID).replace("{EXPECTED}", super::super::rows::EXPECTED),
             "{content}"
         );
     }

@@ -7,21 +7,21 @@ use diorama_core::vista::{Error, Result};
 
 /// Which file stands at a path: another one has another identity, whatever it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     device: u64,
     inode: u64,
 }
 
 impl Identity {
     #[cfg(unix)]
-    pub(super) fn of(metadata: &Metadata) -> Identity {
+    pub(crate) fn of(metadata: &Metadata) -> Identity {
         use std::os::unix::fs::MetadataExt as _;
         Identity { device: metadata.dev(), inode: metadata.ino() }
     }
 
     /// Elsewhere a file that is open cannot be replaced.
     #[cfg(not(unix))]
-    pub(super) fn of(_: &Metadata) -> Identity {
+    pub(crate) fn of(_: &Metadata) -> Identity {
         Identity { device: 0, inode: 0 }
     }
 }
@@ -30,7 +30,7 @@ impl Identity {
 ///
 /// # Errors
 /// Says what stands at `path` instead; somebody may put it right.
-pub(super) fn check_regular(path: &Path, metadata: &Metadata) -> Result<()> {
+pub(crate) fn check_regular(path: &Path, metadata: &Metadata) -> Result<()> {
     if metadata.is_file() {
         return Ok(());
     }

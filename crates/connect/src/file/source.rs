@@ -14,13 +14,13 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::blocking;
 use super::regular::{Identity, check_regular};
+use crate::blocking::blocking;
 use diorama_core::record::Rows;
 use diorama_core::vista::{Error, Result};
 
 /// Bytes of one row, at most.
-pub(super) const MAX_ROW: usize = 4 << 20;
+pub(crate) const MAX_ROW: usize = 4 << 20;
 
 /// Time that a doubtful file has to stay the same, where the options do not say.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -35,7 +35,7 @@ const SHRINK_FLOOR: usize = 100;
 ///
 /// # Errors
 /// Why it cannot be read; it may come back or become readable.
-pub(super) fn open_regular(path: &Path) -> Result<File> {
+pub(crate) fn open_regular(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
@@ -54,7 +54,7 @@ pub(super) fn open_regular(path: &Path) -> Result<File> {
 }
 
 /// The bytes of a file as they are read, with their hash.
-pub(super) struct Content {
+pub(crate) struct Content {
     file: File,
     hash: Box<Xxh3>,
     read: u64,
@@ -63,29 +63,29 @@ pub(super) struct Content {
 }
 
 impl Content {
-    pub(super) fn new(file: File) -> Content {
+    pub(crate) fn new(file: File) -> Content {
         Content { file, hash: Box::default(), read: 0, last: None, framed: false }
     }
 
     /// Goes back to the beginning.
-    pub(super) fn rewind(&mut self) -> std::io::Result<()> {
+    pub(crate) fn rewind(&mut self) -> std::io::Result<()> {
         self.hash.reset();
         (self.read, self.last) = (0, None);
         self.file.seek(SeekFrom::Start(0)).map(drop)
     }
 
     /// Notes the last byte of the text that was read, where it is not the file's own.
-    pub(super) fn set_last(&mut self, last: Option<u8>) {
+    pub(crate) fn set_last(&mut self, last: Option<u8>) {
         self.last = last;
     }
 
     /// Notes that the format itself says where the file ends, whether with a line end or not.
-    pub(super) fn set_framed(&mut self) {
+    pub(crate) fn set_framed(&mut self) {
         self.framed = true;
     }
 
     /// Whether the file ends where a writer would end it.
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.framed || self.last.is_none_or(|last| matches!(last, b'\n' | b'\r'))
     }
 
@@ -158,7 +158,7 @@ struct Known {
 
 /// A file that is read again and again.
 #[derive(Debug)]
-pub(super) struct SourceFile {
+pub(crate) struct SourceFile {
     path: PathBuf,
     settle: Duration,
     known: Mutex<Known>,
@@ -173,16 +173,16 @@ enum Reading<T> {
 
 impl SourceFile {
     /// The file at `path`; it is opened when it is read.
-    pub(super) fn new(path: PathBuf, settle: Option<Duration>) -> SourceFile {
+    pub(crate) fn new(path: PathBuf, settle: Option<Duration>) -> SourceFile {
         SourceFile { path, settle: settle.unwrap_or(SETTLE), known: Mutex::default() }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Why the file is not believed at present.
-    pub(super) fn doubt(&self) -> Option<String> {
+    pub(crate) fn doubt(&self) -> Option<String> {
         let known = self.known.lock();
         let doubt = known.doubt.as_ref()?;
         let (path, settle) = (self.path.display(), self.settle.as_secs_f32());
@@ -193,7 +193,7 @@ impl SourceFile {
     ///
     /// # Errors
     /// What `read` says, or why the file cannot be read.
-    pub(super) async fn study<T: Send + 'static>(
+    pub(crate) async fn study<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl Fn(&mut Content) -> Result<T> + Send + Sync + 'static,
     ) -> Result<T> {
@@ -204,7 +204,7 @@ impl SourceFile {
     ///
     /// # Errors
     /// What `read` says, or why the file cannot be read.
-    pub(super) async fn list(
+    pub(crate) async fn list(
         self: &Arc<Self>,
         read: impl Fn(&mut Content) -> Result<Rows> + Send + Sync + 'static,
     ) -> Result<Rows> {
@@ -325,25 +325,25 @@ fn ids(rows: &Rows) -> Vec<u64> {
 /// Rows of a file that cannot be decoded, beside those that can. A few are left out and counted; where there are as many of them
 /// as of others, the file is not what it is taken for.
 #[derive(Debug, Default)]
-pub(super) struct Sorted {
+pub(crate) struct Sorted {
     good: u64,
     bad: u64,
     first: Option<Error>,
 }
 
 impl Sorted {
-    pub(super) fn good(&mut self) {
+    pub(crate) fn good(&mut self) {
         self.good += 1;
     }
 
-    pub(super) fn bad(&mut self, error: Error) {
+    pub(crate) fn bad(&mut self, error: Error) {
         self.bad += 1;
         self.first.get_or_insert(error);
     }
 
     /// # Errors
     /// What is wrong with the first bad row, if there are as many as good ones.
-    pub(super) fn check(self) -> Result<()> {
+    pub(crate) fn check(self) -> Result<()> {
         match self.first {
             Some(error) if self.bad >= self.good => Err(error),
             _ => Ok(()),
@@ -352,9 +352,10 @@ impl Sorted {
 }
 
 /// The file may come back or become readable: trying again can help.
-pub(super) fn io_error(path: &Path, error: &std::io::Error) -> Error {
+pub(crate) fn io_error(path: &Path, error: &std::io::Error) -> Error {
     Error::transient(format!("cannot read {}: {error}", path.display()))
 }
 
 #[cfg(test)]
+#[path = "tests.rs"]
 mod tests;

@@ -13,7 +13,7 @@ use diorama_core::vista::{Column, ColumnType, Error, Inferred, Instant, Result};
 
 /// Kinds of cells seen in one column so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Kinds(u8);
+pub(crate) struct Kinds(u8);
 
 impl Kinds {
     const INTEGER: u8 = 1;
@@ -26,7 +26,7 @@ impl Kinds {
     const DAYS_AND_TIMES: u8 = Kinds::DATE | Kinds::DATETIME;
 
     /// The kind of one cell of a text file that is neither null nor a number.
-    pub(super) fn of_text(text: &str) -> Kinds {
+    pub(crate) fn of_text(text: &str) -> Kinds {
         match text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false") {
             true => Kinds(Kinds::BOOLEAN),
             false => Kinds(kind_of_text(text)),
@@ -34,17 +34,17 @@ impl Kinds {
     }
 
     /// Takes cells of these kinds into account.
-    pub(super) fn see(&mut self, kinds: Kinds) {
+    pub(crate) fn see(&mut self, kinds: Kinds) {
         self.0 |= kinds.0;
     }
 
     /// Tells whether these are cells of plain text.
-    pub(super) fn is_text(self) -> bool {
+    pub(crate) fn is_text(self) -> bool {
         self.0 & Kinds::TEXT != 0
     }
 
     /// Takes a JSON value into account.
-    pub(super) fn see_value(&mut self, value: &CborValue) {
+    pub(crate) fn see_value(&mut self, value: &CborValue) {
         self.0 |= match value {
             CborValue::Null => 0,
             CborValue::Integer(_) => Kinds::INTEGER,
@@ -57,7 +57,7 @@ impl Kinds {
     }
 
     /// The narrowest type that holds all that was seen; `mixed` where there is none, or nothing was seen.
-    pub(super) fn column_type(self, mixed: ColumnType) -> ColumnType {
+    pub(crate) fn column_type(self, mixed: ColumnType) -> ColumnType {
         const TEXTS: u8 = Kinds::TEXT | Kinds::DATE | Kinds::DATETIME;
         const NUMBERS: u8 = Kinds::INTEGER | Kinds::NUMBER;
         match self.0 {
@@ -84,7 +84,7 @@ fn kind_of_text(text: &str) -> u8 {
 
 /// A cell of a text file under its column's type.
 #[derive(Debug, PartialEq)]
-pub(super) enum Cell<'a> {
+pub(crate) enum Cell<'a> {
     Null,
     Bool(bool),
     Integer(i64),
@@ -96,7 +96,7 @@ pub(super) enum Cell<'a> {
 }
 
 /// Reads `text`, which is not null, as `ty`. Spaces around values other than texts mean nothing.
-pub(super) fn cell(ty: ColumnType, notation: Notation, text: &str) -> Cell<'_> {
+pub(crate) fn cell(ty: ColumnType, notation: Notation, text: &str) -> Cell<'_> {
     let value = trimmed(text);
     let fitting = match ty {
         ColumnType::Integer => match number(value, notation) {
@@ -130,14 +130,14 @@ pub(super) fn cell(ty: ColumnType, notation: Notation, text: &str) -> Cell<'_> {
 
 /// Words that mean "nothing" in columns of numbers, booleans and dates: those of pandas, the spellings of Excel's errors, and `\N` of
 /// MySQL, PostgreSQL and Hive. `-`, `.` and `?` are not among them.
-pub(super) const NULL_WORDS: [&str; 26] = [
+pub(crate) const NULL_WORDS: [&str; 26] = [
     "NA", "N/A", "n/a", "NULL", "null", "NaN", "nan", "None", "<NA>", "#N/A", "#N/A N/A", "#NA", "-NaN", "-nan",
     "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN", "\\N", "#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!",
     "#NV",
 ];
 
 /// Tells whether [`NULL_WORDS`] are values in columns of this type.
-pub(super) fn keeps_null_words(ty: ColumnType) -> bool {
+pub(crate) fn keeps_null_words(ty: ColumnType) -> bool {
     matches!(ty, ColumnType::String | ColumnType::Json | ColumnType::Bytes)
 }
 
@@ -165,7 +165,7 @@ fn is_datetime(text: &str) -> bool {
 
 /// Where the ids of a file's rows come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum IdChoice {
+pub(crate) enum IdChoice {
     /// From this column.
     Column(String),
     /// Rows are numbered from 1, under this name. Positional: a row inserted above changes every id below.
@@ -174,7 +174,7 @@ pub(super) enum IdChoice {
 
 impl IdChoice {
     /// The name of the id column.
-    pub(super) fn column(&self) -> &str {
+    pub(crate) fn column(&self) -> &str {
         match self {
             IdChoice::Column(name) | IdChoice::RowNumber(name) => name,
         }
@@ -182,7 +182,7 @@ impl IdChoice {
 }
 
 /// What to do about rows whose ids are missing or stand twice.
-pub(super) const ANOTHER_ID: &str = "Every row needs an id of its own: id = \"COLUMN\" in a diorama.toml names another column, id = \"#\" numbers the rows";
+pub(crate) const ANOTHER_ID: &str = "Every row needs an id of its own: id = \"COLUMN\" in a diorama.toml names another column, id = \"#\" numbers the rows";
 
 /// The declared id that is no column but the row number.
 const ROW_NUMBER: &str = "#";
@@ -193,7 +193,7 @@ const ROW_NUMBER: &str = "#";
 ///
 /// # Errors
 /// [`Error::Config`] if the declared column is not there or its cells cannot be ids.
-pub(super) fn choose_id(
+pub(crate) fn choose_id(
     vista: &str,
     declared: Option<&str>,
     columns: &[Column],
@@ -250,13 +250,13 @@ pub(super) fn choose_id(
 
 /// Whether a column of this name is meant as the id.
 #[cfg(feature = "csv")]
-pub(super) fn is_id_name(vista: &str, name: &str) -> bool {
+pub(crate) fn is_id_name(vista: &str, name: &str) -> bool {
     id_names(vista).iter().any(|own| own == name)
 }
 
 /// Whether a column is taken for the id by its name.
 #[cfg(feature = "csv")]
-pub(super) fn is_id(vista: &str, column: &Column) -> bool {
+pub(crate) fn is_id(vista: &str, column: &Column) -> bool {
     is_id_name(vista, &column.name) && holds_ids(column.ty)
 }
 
@@ -276,7 +276,7 @@ fn holds_ids(ty: ColumnType) -> bool {
 
 /// Whether the values of a column are all there and all different.
 #[derive(Debug, Default)]
-pub(super) struct Uniqueness {
+pub(crate) struct Uniqueness {
     /// Hashes, not values: 16 bytes a row however long the texts are.
     seen: HashSet<u128>,
     values: u64,
@@ -286,7 +286,7 @@ pub(super) struct Uniqueness {
 }
 
 impl Uniqueness {
-    pub(super) fn see(&mut self, value: Option<&str>, place: impl FnOnce() -> String) {
+    pub(crate) fn see(&mut self, value: Option<&str>, place: impl FnOnce() -> String) {
         let Some(value) = value else {
             self.missing += 1;
             return;
@@ -299,12 +299,12 @@ impl Uniqueness {
     }
 
     /// Whether there were values, none missing, none twice.
-    pub(super) fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         self.again.is_none() && self.missing == 0 && self.values > 0
     }
 
     /// Why the column cannot identify rows, `missing` of which lack it altogether. A few without an id are left out of the list.
-    pub(super) fn unfit(&self, missing: u64) -> Option<String> {
+    pub(crate) fn unfit(&self, missing: u64) -> Option<String> {
         if let Some((value, place)) = &self.again {
             return Some(format!("repeats {value:?} ({place})"));
         }

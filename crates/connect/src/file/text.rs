@@ -8,7 +8,7 @@ use std::io::{Error, ErrorKind, Read};
 use encoding_rs::{Decoder, Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
 use flate2::read::MultiGzDecoder;
 
-use super::file::Content;
+use super::source::Content;
 
 /// Bytes that show a mark or the zeros of UTF-16.
 const LOOK: u64 = 256;
@@ -18,18 +18,18 @@ const PIECE: usize = 16 << 10;
 
 /// Decoding of a file's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Coding {
-    pub(super) gzip: bool,
-    pub(super) encoding: &'static Encoding,
+pub(crate) struct Coding {
+    pub(crate) gzip: bool,
+    pub(crate) encoding: &'static Encoding,
     /// Why this encoding; `None` if it is UTF-8 without a mark.
-    pub(super) because: Option<&'static str>,
+    pub(crate) because: Option<&'static str>,
     /// Set if a key says so.
     declared: bool,
 }
 
 impl Coding {
     /// Looks at the first bytes and goes back to the beginning.
-    pub(super) fn of(content: &mut Content, declared: Option<&'static Encoding>) -> std::io::Result<Coding> {
+    pub(crate) fn of(content: &mut Content, declared: Option<&'static Encoding>) -> std::io::Result<Coding> {
         let gzip = start(content, false)?.starts_with(b"\x1f\x8b");
         let first = start(content, gzip)?;
         let marked = Encoding::for_bom(&first).map(|(encoding, _)| encoding);
@@ -47,7 +47,7 @@ impl Coding {
     }
 
     /// The fallback for bytes that are not UTF-8, if nothing else is said.
-    pub(super) fn western(self) -> Option<Coding> {
+    pub(crate) fn western(self) -> Option<Coding> {
         let because = Some("it has bytes that are not UTF-8");
         let may = !self.declared && self.encoding == UTF_8 && self.because.is_none();
         may.then_some(Coding { encoding: WINDOWS_1252, because, ..self })
@@ -115,7 +115,7 @@ impl Read for Raw<'_> {
 }
 
 /// UTF-8 of a file.
-pub(super) struct Text<'a> {
+pub(crate) struct Text<'a> {
     raw: Raw<'a>,
     decoding: Option<Decoding>,
     tally: Tally,
@@ -131,7 +131,7 @@ struct Decoding {
 }
 
 impl<'a> Text<'a> {
-    pub(super) fn new(content: &'a mut Content, coding: Coding) -> Text<'a> {
+    pub(crate) fn new(content: &'a mut Content, coding: Coding) -> Text<'a> {
         let decoding = (coding.encoding != UTF_8).then(|| Decoding {
             decoder: coding.encoding.new_decoder_with_bom_removal(),
             piece: vec![0; PIECE].into(),
@@ -151,12 +151,12 @@ impl<'a> Text<'a> {
     }
 
     /// Tells whether what was read so far is rather windows-1252 than UTF-8.
-    pub(super) fn is_western(&self) -> bool {
+    pub(crate) fn is_western(&self) -> bool {
         self.decoding.is_none() && self.tally.wrong > self.tally.right
     }
 
     /// Tells whether the file ends where a writer would end it.
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.raw.content().is_closed()
     }
 }

@@ -161,7 +161,7 @@ async fn values_come_back_as_they_were_written() {
 async fn hostile_names_and_values_stay_names_and_values() {
     let table = "a\"; DROP TABLE x; --";
     let column = "c\"] = 1 OR 1=1; --'";
-    let (quoted, quoted_column) = (table::quote(table), table::quote(column));
+    let (quoted, quoted_column) = (crate::sql::quote(table), crate::sql::quote(column));
     let fixture = Fixture::new(&format!(
         "CREATE TABLE {quoted} (id TEXT PRIMARY KEY, {quoted_column} TEXT); CREATE TABLE x (y);"
     ));
@@ -345,7 +345,7 @@ mod plans {
             let connection = connection.as_ref().unwrap();
             let ask = |query: &Query| {
                 let plan = Plan::new(table, query);
-                let rows = select(table, connection, &plan.select(table, query), plan.params(query)).unwrap();
+                let rows = select(table, connection, &plan.select(&table.selected, &table.quoted), plan.params()).unwrap();
                 if plan.is_exact { rows } else { apply(query, &table.schema, rows) }
             };
             let all = ask(&Query::default());

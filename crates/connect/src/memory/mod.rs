@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use super::{apply, count, field_error, foreign_token, sorted_page, with_id};
+use crate::rows::{apply, count, field_error, foreign_token, sorted_page, with_id};
 use diorama_core::record::{Body, CborValue, Id, Record, Rows, merge_patch};
 use diorama_core::vista::{
     Capabilities, ColumnType, Error, Flag, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,

@@ -1,10 +1,6 @@
 //! JSON files: an array of objects, one object per line, objects by name, features, or an object that has such rows. Read-only,
 //! like CSV.
 
-mod outline;
-mod rows;
-mod shape;
-
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +9,11 @@ use async_trait::async_trait;
 use encoding_rs::Encoding;
 use indexmap::IndexMap;
 
-pub use self::outline::arrays;
-use self::rows::{Place, each_row, row_error};
-use super::file::{Content, MAX_ROW, Sorted, SourceFile};
-use super::infer::{ANOTHER_ID, IdChoice, Kinds, Uniqueness, choose_id};
-use super::{apply, declare, say};
+use super::rows::{Place, each_row, row_error};
+use crate::file::infer::{ANOTHER_ID, IdChoice, Kinds, Uniqueness, choose_id};
+use crate::file::say;
+use crate::file::source::{Content, MAX_ROW, Sorted, SourceFile};
+use crate::rows::{apply, declare};
 use diorama_core::record::{Body, CborValue, Id, Record, Rows, id_from_value};
 use diorama_core::vista::{
     Capabilities, Column, ColumnType, Error, Inferred, Query, Result, Schema, TableShell, Vista,
@@ -98,7 +94,7 @@ impl TableShell for Json {
 }
 
 impl JsonOptions {
-    fn encoding(&self) -> Result<Option<&'static Encoding>> {
+    pub(super) fn encoding(&self) -> Result<Option<&'static Encoding>> {
         let label = |label: &String| {
             Encoding::for_label(label.as_bytes())
                 .ok_or_else(|| Error::Config(format!("{label:?} is not a known encoding")))
@@ -223,4 +219,5 @@ impl Inner {
 }
 
 #[cfg(test)]
+#[path = "tests/mod.rs"]
 mod tests;

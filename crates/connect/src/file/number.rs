@@ -8,7 +8,7 @@ use diorama_core::record::of_digits;
 
 /// Notation of the numbers of a column.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Notation {
+pub(crate) enum Notation {
     /// `1234.5`
     #[default]
     Plain,
@@ -18,11 +18,11 @@ pub(super) enum Notation {
     Grouped,
 }
 
-pub(super) const NOTATIONS: [Notation; 3] = [Notation::Plain, Notation::Comma, Notation::Grouped];
+pub(crate) const NOTATIONS: [Notation; 3] = [Notation::Plain, Notation::Comma, Notation::Grouped];
 
 /// A number of a text file.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Number {
+pub(crate) enum Number {
     Integer(i64),
     Float(f64),
     /// An integer beyond 64 bits, of which a float would lose digits.
@@ -31,10 +31,10 @@ pub(super) enum Number {
 
 /// Notations under which a cell is a number, and under which of them it is an integer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Fits(u8);
+pub(crate) struct Fits(u8);
 
 impl Fits {
-    pub(super) fn of(text: &str) -> Fits {
+    pub(crate) fn of(text: &str) -> Fits {
         if !matches!(text.as_bytes(), [b'0'..=b'9' | b'+' | b'-' | b'.' | b',', ..]) {
             return Fits(0);
         }
@@ -62,22 +62,22 @@ impl Fits {
         }
     }
 
-    pub(super) fn is_number(self, notation: Notation) -> bool {
+    pub(crate) fn is_number(self, notation: Notation) -> bool {
         self.0 & 1 << notation as u8 != 0
     }
 
-    pub(super) fn is_integer(self, notation: Notation) -> bool {
+    pub(crate) fn is_integer(self, notation: Notation) -> bool {
         self.0 & 0b1000 << notation as u8 != 0
     }
 
     /// Tells whether it is a number under any notation.
-    pub(super) fn is_some(self) -> bool {
+    pub(crate) fn is_some(self) -> bool {
         self.0 != 0
     }
 }
 
 /// An integer of 64 bits in the one form that JSON has for it: not `007`, not `+7`.
-pub(super) fn integer(text: &str) -> Option<i64> {
+pub(crate) fn integer(text: &str) -> Option<i64> {
     let digits = text.strip_prefix('-').unwrap_or(text).as_bytes();
     let canonical = match digits {
         [b'0'] => digits.len() == text.len(),
@@ -88,7 +88,7 @@ pub(super) fn integer(text: &str) -> Option<i64> {
 }
 
 /// A number in `notation`.
-pub(super) fn number(text: &str, notation: Notation) -> Option<Number> {
+pub(crate) fn number(text: &str, notation: Notation) -> Option<Number> {
     if let Some(integer) = integer(text) {
         return Some(Number::Integer(integer));
     }
@@ -107,7 +107,7 @@ pub(super) fn number(text: &str, notation: Notation) -> Option<Number> {
 }
 
 /// A number's text in the form that JSON has for it, digit by digit.
-pub(super) fn decimal(text: &str, notation: Notation) -> Option<Cow<'_, str>> {
+pub(crate) fn decimal(text: &str, notation: Notation) -> Option<Cow<'_, str>> {
     Some(Parts::of(text, notation)?.plain(text, notation))
 }
 
@@ -204,7 +204,7 @@ fn digits(bytes: &[u8]) -> usize {
 }
 
 /// `text` without the spaces around it, which most cells do not have.
-pub(super) fn trimmed(text: &str) -> &str {
+pub(crate) fn trimmed(text: &str) -> &str {
     match text.as_bytes() {
         [b' ', ..] | [.., b' '] => text.trim_matches(' '),
         _ => text,

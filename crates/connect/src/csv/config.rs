@@ -1,0 +1,120 @@
+//! `source = { csv = "FILE" }`
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::source::{Csv, CsvOptions};
+use crate::connector::{Connector, Key, Settings, Source, SourceRequest};
+use crate::file::{self, ENCODING, SETTLE};
+use diorama_core::vista::{Result, Vista};
+
+/// CSV files.
+#[derive(Clone, Copy, Debug)]
+pub struct CsvConnector;
+
+impl Connector for CsvConnector {
+    fn name(&self) -> &'static str {
+        "csv"
+    }
+
+    fn keys(&self) -> &'static [Key] {
+        KEYS
+    }
+
+    fn source_form(&self) -> Option<&'static str> {
+        Some(r#"{ csv = "FILE" }"#)
+    }
+
+    fn source(&self, settings: &dyn Settings) -> Option<Arc<dyn Source>> {
+        let path = settings.path("csv");
+        let byte = |word: Option<&'static str>| word.and_then(|word| word.bytes().next());
+        let options = CsvOptions {
+            settle: settings.duration("settle"),
+            encoding: settings.text("encoding"),
+            delimiter: separator(settings),
+            header: settings.number("header"),
+            decimal: byte(settings.word("decimal", &[".", ","])),
+            null: settings.texts("null"),
+            ..CsvOptions::default()
+        };
+        Some(Arc::new(CsvFile { path: path?, options }))
+    }
+
+    fn endings(&self) -> &'static [&'static str] {
+        &["csv", "tsv", "tab", "txt"]
+    }
+
+    fn file(&self, path: &Path) -> Option<Arc<dyn Source>> {
+        Some(Arc::new(CsvFile { path: path.to_path_buf(), options: CsvOptions::default() }))
+    }
+}
+
+/// One character of ASCII that separates fields.
+fn separator(settings: &dyn Settings) -> Option<u8> {
+    let text = settings.text("separator")?;
+    match text.as_bytes() {
+        [byte] if byte.is_ascii() && !byte.is_ascii_alphanumeric() && !matches!(byte, b'"' | b'\r' | b'\n') => {
+            Some(*byte)
+        }
+        _ => {
+            settings.wrong("separator", r#"separator is one character, like ";" or "\t""#.into());
+            None
+        }
+    }
+}
+
+#[derive(Debug)]
+struct CsvFile {
+    path: PathBuf,
+    options: CsvOptions,
+}
+
+#[async_trait]
+impl Source for CsvFile {
+    fn describe(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    async fn open(&self, request: SourceRequest) -> Result<Vista> {
+        let SourceRequest { name, id, columns, null_values } = request;
+        let options = CsvOptions { id, columns, null_values, ..self.options.clone() };
+        Csv::open(&name, &self.path, options).await
+    }
+
+    fn missing(&self) -> Option<String> {
+        file::missing(&self.path)
+    }
+
+    fn as_file(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+}
+
+const KEYS: &[Key] = &[
+    Key::new("source.csv", "", "A CSV, TSV or text file, also as `.gz`."),
+    Key::new(
+        "source.separator",
+        "found",
+        "`csv`: what separates fields. Found: the one of comma, semicolon, tab and bar under which the first rows agree with the header.",
+    ),
+    Key::new(
+        "source.header",
+        "found",
+        "`csv`: the line of the header, from 1. Found: the first line behind comments (`#`), titles and blank lines.",
+    ),
+    Key::new(
+        "source.decimal",
+        "found",
+        "`csv`: the decimal mark; the other one groups digits. Found: by each column's cells, where `1.250` beside `1,20` is 1250.",
+    ),
+    Key::new(
+        "source.null",
+        "those of pandas, and more",
+        "`csv`: words that mean null among numbers, booleans and dates: `[]` for none. Else `NA`, `N/A`, `n/a`, `NULL`, `null`, `NaN`, `nan`, \
+         `None`, `<NA>`, `#N/A`, `#NA`, `-NaN`, `-nan`, `1.#IND`, `1.#QNAN`, `\\N`, and Excel's errors like `#DIV/0!`; not `-`, `.` and `?`.",
+    ),
+    SETTLE,
+    ENCODING,
+];

@@ -1,0 +1,10 @@
+//! CSV files.
+
+mod column;
+mod config;
+mod dialect;
+mod reader;
+mod source;
+
+pub use self::config::CsvConnector;
+pub use self::source::{Csv, CsvOptions};

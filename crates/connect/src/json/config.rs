@@ -1,0 +1,99 @@
+//! `source = { json = "FILE" }`
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::outline::arrays;
+use super::source::{Json, JsonOptions};
+use crate::connector::{Connector, Key, Settings, Source, SourceRequest};
+use crate::file::{self, ENCODING, SETTLE};
+use diorama_core::vista::{Result, Vista};
+
+/// JSON files.
+#[derive(Clone, Copy, Debug)]
+pub struct JsonConnector;
+
+impl Connector for JsonConnector {
+    fn name(&self) -> &'static str {
+        "json"
+    }
+
+    fn keys(&self) -> &'static [Key] {
+        KEYS
+    }
+
+    fn source_form(&self) -> Option<&'static str> {
+        Some(r#"{ json = "FILE" }"#)
+    }
+
+    fn source(&self, settings: &dyn Settings) -> Option<Arc<dyn Source>> {
+        let path = settings.path("json");
+        let options = JsonOptions {
+            path: settings.text("path"),
+            settle: settings.duration("settle"),
+            encoding: settings.text("encoding"),
+            ..JsonOptions::default()
+        };
+        Some(Arc::new(JsonFile { path: path?, options }))
+    }
+
+    fn endings(&self) -> &'static [&'static str] {
+        &["json", "geojson", "ndjson", "jsonl"]
+    }
+
+    fn file(&self, path: &Path) -> Option<Arc<dyn Source>> {
+        Some(Arc::new(JsonFile { path: path.to_path_buf(), options: JsonOptions::default() }))
+    }
+}
+
+#[derive(Debug)]
+struct JsonFile {
+    path: PathBuf,
+    options: JsonOptions,
+}
+
+#[async_trait]
+impl Source for JsonFile {
+    fn describe(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    async fn open(&self, request: SourceRequest) -> Result<Vista> {
+        let SourceRequest { name, id, columns, .. } = request;
+        Json::open(&name, &self.path, JsonOptions { id, columns, ..self.options.clone() }).await
+    }
+
+    fn missing(&self) -> Option<String> {
+        file::missing(&self.path)
+    }
+
+    fn as_file(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+
+    /// Arrays of a file like json-server's `db.json`.
+    fn parts(&self) -> Vec<(String, Arc<dyn Source>)> {
+        if self.options.path.is_some() {
+            return Vec::new();
+        }
+        let part = |array: String| -> (String, Arc<dyn Source>) {
+            let pointer = format!("/{}", array.replace('~', "~0").replace('/', "~1"));
+            let options = JsonOptions { path: Some(pointer), ..self.options.clone() };
+            (array, Arc::new(JsonFile { path: self.path.clone(), options }))
+        };
+        arrays(&self.path).into_iter().map(part).collect()
+    }
+}
+
+const KEYS: &[Key] = &[
+    Key::new("source.json", "", "A JSON, GeoJSON or NDJSON file, also as `.gz`."),
+    Key::new(
+        "source.path",
+        "found",
+        "`json`: where in the file the rows are, like `/posts`; `\"\"` is the whole of it. Elements of GeoJSON are then as they stand.",
+    ),
+    SETTLE,
+    ENCODING,
+];

@@ -1,0 +1,70 @@
+//! The one list of connectors.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::connector::{Connector, Source};
+
+/// Connectors that a configuration may name.
+#[derive(Clone, Default)]
+pub struct Registry {
+    connectors: Vec<Arc<dyn Connector>>,
+    /// Those that this program was built without; each is behind the feature of its name.
+    left_out: Vec<&'static str>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.connectors().map(Connector::name)).finish()
+    }
+}
+
+/// Fills a registry with each connector whose feature is there.
+macro_rules! fill {
+    ($registry:ident, $($feature:literal => $connector:path),+ $(,)?) => {
+        $(
+            #[cfg(feature = $feature)]
+            $registry.connectors.push(Arc::new($connector));
+            #[cfg(not(feature = $feature))]
+            $registry.left_out.push($feature);
+        )+
+    };
+}
+
+impl Registry {
+    /// The connectors of this crate.
+    pub fn builtin() -> Registry {
+        let mut registry = Registry::default();
+        fill!(registry,
+            "csv" => crate::csv::CsvConnector,
+            "json" => crate::json::JsonConnector,
+            "sqlite" => crate::sqlite::SqliteConnector,
+            "ws" => crate::ws::WsConnector,
+        );
+        registry
+    }
+
+    /// Adds a connector; one of the same name is replaced.
+    #[must_use]
+    pub fn with(mut self, connector: impl Connector) -> Registry {
+        self.connectors.retain(|own| own.name() != connector.name());
+        self.left_out.retain(|name| *name != connector.name());
+        self.connectors.push(Arc::new(connector));
+        self
+    }
+
+    /// All of them, in the order of messages and documents.
+    pub fn connectors(&self) -> impl Iterator<Item = &dyn Connector> {
+        self.connectors.iter().map(AsRef::as_ref)
+    }
+
+    /// Names of connectors that this program was built without.
+    pub fn left_out(&self) -> &[&'static str] {
+        &self.left_out
+    }
+
+    /// The source of a file that has nothing but its ending to say what it is; `None` if no connector knows that.
+    pub fn file(&self, ending: &str, path: &Path) -> Option<Arc<dyn Source>> {
+        self.connectors().find(|connector| connector.endings().contains(&ending))?.file(path)
+    }
+}

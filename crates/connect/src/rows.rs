@@ -1,0 +1,106 @@
+//! Lists and writes as every source judges them: filter, count and pages of rows that were listed, ids of rows that are written.
+
+use std::sync::Arc;
+
+use diorama_core::record::{Body, CborValue, Id, Record, Rows, id_from_value, id_to_value};
+#[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
+use diorama_core::vista::Column;
+use diorama_core::vista::query::Cursor;
+use diorama_core::vista::{Error, Query, Result, Schema, Token};
+
+/// The rows that `query` asks for, out of all `rows` in their source's order.
+pub(crate) fn apply(query: &Query, schema: &Schema, rows: Rows) -> Rows {
+    let whole = query.offset == 0 && query.limit.is_none_or(|limit| limit >= rows.len() as u64);
+    if whole && query.is_unfiltered() && query.order.is_empty() {
+        return rows;
+    }
+    let found = query.prepare(schema).top(rows.bodies(), query.offset, query.limit);
+    pick(schema, found.rows)
+}
+
+/// How many of `rows` match; limit and offset do not count.
+pub(crate) fn count(query: &Query, schema: &Schema, rows: &Rows) -> u64 {
+    let prepared = query.prepare(schema);
+    rows.bodies().filter(|(_, body)| prepared.matches(body)).count() as u64
+}
+
+fn pick<'a>(schema: &Schema, items: impl IntoIterator<Item = (&'a Id, &'a Body)>) -> Rows {
+    let mut picked = Rows::with_layout(Arc::clone(schema.layout()));
+    for (id, body) in items {
+        picked.push_body(Arc::clone(id), body.clone());
+    }
+    picked
+}
+
+/// The next page of a sorted list. The token holds the last row's sort columns, so that rows that come and go in between
+/// neither hide others nor repeat them.
+pub(crate) fn sorted_page(
+    query: &Query,
+    schema: &Schema,
+    rows: &Rows,
+    token: Option<&Token>,
+) -> Result<(Rows, Option<Token>)> {
+    let prepared = query.prepare(schema);
+    let sorted = prepared.top(rows.bodies(), 0, None).rows;
+    let start = match token {
+        None => 0,
+        Some(token) => {
+            let cursor = Cursor::parse(token).map_err(|_| foreign_token())?;
+            cursor.check(&query.order).map_err(|_| foreign_token())?;
+            let last = prepared.key_of(&cursor).ok_or_else(foreign_token)?;
+            sorted.partition_point(|(id, body)| prepared.sort_key(id, body) <= last)
+        }
+    };
+    let limit = query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let page = &sorted[start..start.saturating_add(limit).min(sorted.len())];
+    let next = match page.last() {
+        Some((id, body)) if start + page.len() < sorted.len() => Some(query.cursor(id, body, schema).to_string()),
+        _ => None,
+    };
+    Ok((pick(schema, page.iter().copied()), next))
+}
+
+pub(crate) fn foreign_token() -> Error {
+    Error::invalid("that token was not given by this source: start again without one")
+}
+
+/// `record` with its id column set to `id`.
+pub(crate) fn with_id(id: &str, record: &Record, schema: &Schema) -> Result<Record> {
+    let column = schema.id_column();
+    if id.is_empty() {
+        return Err(field_error(column, "must not be empty"));
+    }
+    match record.get(column) {
+        None | Some(CborValue::Null) => {}
+        Some(value) if id_from_value(value).as_deref() == Some(id) => {}
+        Some(_) => return Err(field_error(column, &format!("must be {id:?}, the id that the row is written under"))),
+    }
+    let mut record = record.clone();
+    record.insert(column, id_to_value(id, schema.layout()));
+    Ok(record)
+}
+
+pub(crate) fn field_error(column: &str, detail: &str) -> Error {
+    Error::Invalid {
+        detail: format!("column {column:?} {detail}"),
+        fields: [(column.to_string(), detail.to_string())].into(),
+    }
+}
+
+/// Columns as found, with what was declared of them in place of what was inferred.
+///
+/// # Errors
+/// [`Error::Config`] if a declared column is not there.
+#[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
+pub(crate) fn declare(vista: &str, mut found: Vec<Column>, declared: &[Column]) -> Result<Vec<Column>> {
+    for column in declared {
+        match found.iter_mut().find(|own| own.name == column.name) {
+            Some(own) => *own = column.clone(),
+            None => {
+                let names = found.iter().map(|own| &*own.name).collect::<Vec<_>>().join(", ");
+                return Err(Error::Config(format!("{vista} has no column {:?}: it has {names}", column.name)));
+            }
+        }
+    }
+    Ok(found)
+}

@@ -1,70 +1,34 @@
 //! [`Gateway`]: Dios as HTTP resources, in a plain [`axum::Router`].
 //!
-//! The URL table is `router.rs`; each verb has a file. Every request passes one pipeline (`pipeline.rs`: request id, host,
-//! origin, authentication, panics), every refusal is an [`ApiError`] and leaves as problem+json (`problem.rs`).
+//! The URL table is `router.rs`; each verb has a file. Every request passes one pipeline (`http/pipeline.rs`: request id, host,
+//! origin, authentication, panics), every refusal is an [`ApiError`] and leaves as problem+json (`http/problem.rs`).
 
-mod aggregate;
-mod answer;
-mod asked;
-mod assets;
-mod auth;
-mod backup;
-mod budget;
-mod bulk;
-mod coding;
-mod delete;
+mod admin;
 mod events;
-mod explain;
-mod explorer;
-mod export;
-mod extract;
-mod failures;
-mod format;
-mod health;
-mod index;
-mod insert;
-mod limits;
-mod list;
-mod many;
+mod http;
 mod metrics;
-mod negotiate;
 mod openapi;
-mod operations;
-mod origin;
+mod pages;
 pub mod params;
-mod patch;
-mod pipeline;
-mod prefer;
-mod problem;
-mod purge;
-mod query;
-mod record;
-mod refresh;
-mod replace;
 mod router;
-mod schema;
+mod rows;
 mod service;
-mod spool;
 mod state;
 pub mod webhook;
-mod write;
 
-pub use budget::{Budget, Lease};
-pub use extract::segment;
-pub use operations::describe as operation_json;
-pub use webhook::describe_whole as delivery_json;
-
-pub use auth::Auth;
-pub use backup::{Archive, Backup};
-pub use budget::Caller;
+pub use admin::backup::{Archive, Backup};
+pub use admin::operations::describe as operation_json;
 pub use events::Sockets;
-pub use explorer::Explorer;
-pub use limits::Limits;
-pub use origin::Loopback;
-pub use problem::unreadable;
-pub use problem::{ApiError, Code};
+pub use http::auth::Auth;
+pub use http::budget::{Budget, Caller, Lease};
+pub use http::extract::segment;
+pub use http::limits::Limits;
+pub use http::origin::Loopback;
+pub use http::problem::{ApiError, Code, unreadable};
+pub use pages::explorer::Explorer;
 pub use service::GatewayService;
 pub use state::{Ack, MountOptions, Mounted, RESERVED, Shared};
+pub use webhook::describe_whole as delivery_json;
 
 use std::sync::Arc;
 
@@ -255,13 +219,13 @@ impl Default for Shared {
             hooks: IndexMap::new(),
             base_path: String::new(),
             auth: Auth::default(),
-            origins: origin::Origins::default(),
+            origins: http::origin::Origins::default(),
             compression: false,
             explorer: Explorer::default(),
             backup: None,
             limits: Limits::default(),
             budgets: Arc::default(),
-            failures: failures::Failures::default(),
+            failures: http::failures::Failures::default(),
             lines: diorama_core::vista::LogLimit::default(),
             sockets: Sockets::default(),
             openapi: openapi::Document::default(),

@@ -818,7 +818,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-pub(super) fn split_outside_quotes(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn split_outside_quotes(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text).filter(|text| !text.trim().is_empty());
     std::iter::from_fn(move || {
         let (item, tail) = split_name(rest?, ',');
@@ -868,7 +868,7 @@ fn decode(text: &str) -> Parsed<Cow<'_, str>> {
 }
 
 /// Percent-decoding, with `+` as a space or as itself. A `%` that begins no code stands for itself. `None` if it is not UTF-8.
-pub(super) fn percent_decoded(text: &str, plus_is_space: bool) -> Option<Cow<'_, str>> {
+pub(crate) fn percent_decoded(text: &str, plus_is_space: bool) -> Option<Cow<'_, str>> {
     if !text.bytes().any(|byte| byte == b'%' || (byte == b'+' && plus_is_space)) {
         return Some(Cow::Borrowed(text));
     }

@@ -12,17 +12,18 @@ use axum::handler::Handler as _;
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 
-use super::extract::{Segment, cut, segments};
-use super::problem::{ApiError, Code};
-use super::state::{Place, Shared};
-use super::{
-    aggregate, answer, assets, backup, delete, events, health, index, insert, list, metrics, openapi, operations,
-    patch, purge, query, record, refresh, replace, schema, webhook, write,
-};
+use crate::admin::{backup, health, operations, purge, refresh};
+use crate::http::extract::{Segment, cut, segments};
+use crate::http::problem::{ApiError, Code};
+use crate::http::response;
+use crate::pages::{assets, index};
+use crate::rows::{aggregate, delete, insert, list, patch, query, record, replace, schema, write};
+use crate::state::{Place, Shared};
+use crate::{events, metrics, openapi, webhook};
 
 /// What a path can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Route {
+pub(crate) enum Route {
     Index,
     Docs,
     Live,
@@ -60,7 +61,7 @@ type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 impl Route {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Route; 30] = {
+    pub(crate) const ALL: [Route; 30] = {
         use Route::*;
         [
             Index, Docs, Live, Ready, Metrics, OpenApi, AsyncApi, Asset, Problem, Operations, RetryMany, Operation,
@@ -70,7 +71,7 @@ impl Route {
     };
 
     /// The route of a path within the gateway.
-    pub(super) fn of(path: &str) -> Route {
+    pub(crate) fn of(path: &str) -> Route {
         let mut left = Some(path.strip_prefix('/').unwrap_or(path));
         let mut part = || {
             let (part, rest) = cut(left?);
@@ -120,7 +121,7 @@ impl Route {
     }
 
     /// The route as documents and metrics write it.
-    pub(super) fn template(self) -> &'static str {
+    pub(crate) fn template(self) -> &'static str {
         match self {
             Route::Index => "/",
             Route::Docs => "/docs",
@@ -156,12 +157,12 @@ impl Route {
     }
 
     /// Whether a path of this route begins with the name of a resource.
-    pub(super) fn is_of_dio(self) -> bool {
+    pub(crate) fn is_of_dio(self) -> bool {
         self.template().starts_with("/{dio}")
     }
 
     /// The answer to `request`, whose path is this route.
-    pub(super) fn answer(self, request: Request, shared: Arc<Shared>) -> Answer {
+    pub(crate) fn answer(self, request: Request, shared: Arc<Shared>) -> Answer {
         let method = match request.method().as_str() {
             "HEAD" => "GET",
             method => method,
@@ -265,7 +266,7 @@ async fn problem(Segment(code): Segment<1>) -> Result<Response, ApiError> {
     let code = Code::ALL.iter().find(|known| known.as_str() == code);
     let code = code.ok_or_else(|| ApiError::new(Code::NotFound, "there is no such problem"))?;
     let body = serde_json::json!({ "code": code.as_str(), "title": code.title(), "status": code.status().as_u16() });
-    Ok(answer::json(&body))
+    Ok(response::json(&body))
 }
 
 #[cfg(test)]

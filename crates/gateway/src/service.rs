@@ -10,13 +10,13 @@ use axum::extract::Request;
 use axum::response::Response;
 use tower::Service;
 
-use super::budget::Budgets;
-use super::failures::Failures;
-use super::metrics::Metrics;
-use super::pipeline::pipeline;
-use super::router::Route;
-use super::state::Shared;
-use super::webhook;
+use crate::http::budget::Budgets;
+use crate::http::failures::Failures;
+use crate::http::pipeline::pipeline;
+use crate::metrics::Metrics;
+use crate::router::Route;
+use crate::state::Shared;
+use crate::webhook;
 
 /// A gateway that answers requests without a router around it, for a server that serves nothing else. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub struct GatewayService {
 }
 
 impl GatewayService {
-    pub(super) fn new(mut shared: Shared) -> GatewayService {
+    pub(crate) fn new(mut shared: Shared) -> GatewayService {
         shared.metrics = Metrics::new(shared.dios.len(), shared.hooks.len());
         let delivery = shared.hooks.values().map(|hook| hook.inbound.most_bytes()).max().unwrap_or(0);
         shared.budgets = Arc::new(Budgets::new(&shared.limits, delivery));
@@ -42,7 +42,7 @@ impl GatewayService {
         GatewayService { root: entry(false), nested }
     }
 
-    pub(super) fn into_router(self) -> Router {
+    pub(crate) fn into_router(self) -> Router {
         self.nested.unwrap_or_else(|| Router::new().fallback_service(self.root))
     }
 

@@ -5,12 +5,12 @@ use std::sync::{Arc, Weak};
 use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 
-use super::super::budget::may_hold_regex;
-use super::super::problem::{ApiError, Code};
-use super::super::state::Shared;
 use super::frame::{self, Encoding};
 use super::subs::{MOST_SUBS, Subs, resource};
 use super::wish::{LiveWish, Wish};
+use crate::http::budget::may_hold_regex;
+use crate::http::problem::{ApiError, Code};
+use crate::state::Shared;
 use diorama_core::record::{CborValue, JsonLimits, parse_json};
 
 /// Bytes of a subscription's name, at most.

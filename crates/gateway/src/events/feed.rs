@@ -16,12 +16,12 @@ use tokio::time::Instant;
 
 use self::lag::Newest;
 use self::rows::Remaining;
-use super::super::budget::Bounds;
-use super::super::problem::ApiError;
-use super::super::state::Mounted;
 use super::frame::{self, Encoding, Hello, Kind, Reset};
 use super::view::{View, Views};
 use super::wish::{Ops, Since, Snapshot, Wish};
+use crate::http::budget::Bounds;
+use crate::http::problem::ApiError;
+use crate::state::Mounted;
 use diorama_core::dio::{At, EventLog, Position, Ring, RingItem};
 use diorama_core::journal::Seq;
 

@@ -38,11 +38,11 @@ use self::session::{MOST_MESSAGE, Session};
 use self::stream::Transport;
 use self::subs::{MOST_SUBS, Subs, resource};
 use self::wish::{Since, Wish};
-use super::budget::Bounds;
-use super::extract::{Segment, check_ready};
-use super::negotiate::{self, Format};
-use super::problem::{ApiError, Code};
-use super::state::{Mounted, Shared};
+use crate::http::budget::Bounds;
+use crate::http::extract::{Segment, check_ready};
+use crate::http::negotiate::{self, Format};
+use crate::http::problem::{ApiError, Code};
+use crate::state::{Mounted, Shared};
 use diorama_core::dio::Position;
 
 /// The subprotocols, the preferred one first, which is also what is spoken to a client that offers none.
@@ -55,7 +55,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
 /// Subscribes to a Dio's events.
-pub(super) async fn subscribe(
+pub(crate) async fn subscribe(
     State(shared): State<Arc<Shared>>,
     Segment(dio): Segment<0>,
     RawQuery(raw): RawQuery,
@@ -68,7 +68,7 @@ pub(super) async fn subscribe(
 }
 
 /// Subscribes to the events of one row.
-pub(super) async fn subscribe_one(
+pub(crate) async fn subscribe_one(
     State(shared): State<Arc<Shared>>,
     Segment(dio): Segment<0>,
     Segment(id): Segment<1>,
@@ -90,7 +90,7 @@ async fn asked(shared: &Shared, dio: &str, raw: Option<String>, bounds: &Bounds)
 }
 
 /// Follows the rows of a list.
-pub(super) async fn live(
+pub(crate) async fn live(
     State(shared): State<Arc<Shared>>,
     Segment(dio): Segment<0>,
     RawQuery(raw): RawQuery,
@@ -105,7 +105,7 @@ pub(super) async fn live(
 }
 
 /// Follows the groups of an aggregate.
-pub(super) async fn live_groups(
+pub(crate) async fn live_groups(
     shared: &Arc<Shared>,
     at: &Mounted,
     bounds: Bounds,
@@ -118,7 +118,7 @@ pub(super) async fn live_groups(
 }
 
 /// Subscribes to the events of several Dios.
-pub(super) async fn subscribe_many(
+pub(crate) async fn subscribe_many(
     State(shared): State<Arc<Shared>>,
     Query(parameters): Query<Vec<(String, String)>>,
     bounds: Bounds,

@@ -10,13 +10,13 @@ use futures_util::future::poll_immediate;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::super::state::Shared;
 use super::command;
 use super::feed::Ended;
 use super::frame::{self, Encoding};
 use super::places::Place;
 use super::subs::Subs;
 use super::wish::Manner;
+use crate::state::Shared;
 
 /// Bytes of a client's message, at most: they only send small commands.
 pub(super) const MOST_MESSAGE: usize = 64 << 10;

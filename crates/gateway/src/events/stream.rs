@@ -10,12 +10,12 @@ use bytes::Bytes;
 use futures_util::stream;
 use tokio::time::{Instant, sleep_until};
 
-use super::super::negotiate::Format;
 use super::feed::Sent;
 use super::frame::{self, Encoding};
 use super::places::Place;
 use super::subs::Subs;
 use super::wish::Manner;
+use crate::http::negotiate::Format;
 
 /// Milliseconds after which a browser comes back.
 const RETRY: u32 = 2_000;

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use futures_util::future::select_all;
 
-use super::super::budget::Bounds;
-use super::super::extract::check_ready;
-use super::super::metrics::OpenSocket;
-use super::super::problem::{ApiError, Code};
-use super::super::state::{Mounted, Shared};
 use super::feed::{Ended, Feed, Sent};
 use super::frame::{self, Encoding};
 use super::live::Follow;
 use super::wish::{LiveWish, Wish};
+use crate::http::budget::Bounds;
+use crate::http::extract::check_ready;
+use crate::http::problem::{ApiError, Code};
+use crate::metrics::OpenSocket;
+use crate::state::{Mounted, Shared};
 use diorama_core::dio::Position;
 
 /// Subscriptions of one connection, at most.

@@ -9,11 +9,11 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::super::budget::{Bounds, Lease};
-use super::super::format::{self, Writer};
-use super::super::problem::{ApiError, Code};
-use super::super::state::Mounted;
 use super::frame::{self, Encoding, Kind};
+use crate::http::budget::{Bounds, Lease};
+use crate::http::problem::{ApiError, Code};
+use crate::rows::format::{self, Writer};
+use crate::state::Mounted;
 use diorama_core::dio::{Old, RingItem};
 use diorama_core::hot::{Entry, Frame, Visible};
 use diorama_core::record::Body;

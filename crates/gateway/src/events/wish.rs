@@ -8,9 +8,9 @@ pub(crate) use live::{LiveWish, MOST_ROWS};
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::super::params::{self, ParamOptions};
-use super::super::problem::{ApiError, Code};
 use super::frame::Kind;
+use crate::http::problem::{ApiError, Code};
+use crate::params::{self, ParamOptions};
 use diorama_core::dio::Position;
 use diorama_core::record::CborValue;
 use diorama_core::vista::{Query, Schema};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode};
 use tokio::time::Instant;
 
-use super::super::router::Route;
+use crate::router::Route;
 use diorama_core::dio::{Histogram, Times};
 
 /// Methods by place; the last stands for all others.

@@ -10,8 +10,8 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::text::{CONTENT_TYPE, Family, Text};
 use super::{CLOSES, Metrics, results};
-use crate::budget::Budget;
-use crate::problem::Code;
+use crate::http::budget::Budget;
+use crate::http::problem::Code;
 use crate::state::{Mounted, Shared};
 use diorama_core::dio::{BreakerState, Counters, FeedStatus, Reach, Status, Workers};
 use diorama_core::hot::State as Rows;

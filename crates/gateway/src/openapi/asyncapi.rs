@@ -8,7 +8,7 @@ use utoipa::openapi::{RefOr, Schema};
 
 use super::parameters;
 use super::{Api, BEARER, frames, rows, shapes, titles};
-use crate::auth::Auth;
+use crate::http::auth::Auth;
 use crate::state::{Mounted, Shared};
 
 const ABOUT: &str = "What a Diorama server pushes, over WebSocket. The same frames come as server-sent events (`Accept: \

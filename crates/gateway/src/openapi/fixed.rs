@@ -9,7 +9,7 @@ use utoipa::openapi::{Required, ResponseBuilder, Tag};
 
 use super::shapes::{any, array, count, flag, named, object, text, word};
 use super::{Api, answers, parameters};
-use crate::problem::Code;
+use crate::http::problem::Code;
 use crate::state::Shared;
 use crate::webhook::Hook;
 use diorama_inbound::Proof;

@@ -27,9 +27,9 @@ use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, O
 use utoipa::openapi::{Schema, Tag};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::answer;
-use super::auth::Auth;
-use super::state::Shared;
+use crate::http::auth::Auth;
+use crate::http::response;
+use crate::state::Shared;
 
 /// The document as it is sent.
 #[derive(Clone, Debug, Default)]
@@ -39,39 +39,39 @@ pub struct Document {
 }
 
 impl Document {
-    pub(super) fn of(shared: &Shared) -> Document {
+    pub(crate) fn of(shared: &Shared) -> Document {
         Document::new(build(shared).to_pretty_json().unwrap_or_default())
     }
 
-    pub(super) fn of_events(shared: &Shared) -> Document {
+    pub(crate) fn of_events(shared: &Shared) -> Document {
         Document::new(serde_json::to_string_pretty(&asyncapi::build(shared)).unwrap_or_default())
     }
 
     fn new(mut json: String) -> Document {
         json.push('\n');
-        let etag = answer::text(format!("\"{:x}\"", xxh3_64(json.as_bytes())));
+        let etag = response::text(format!("\"{:x}\"", xxh3_64(json.as_bytes())));
         Document { json: json.into(), etag: Some(etag) }
     }
 
-    pub(super) fn json(&self) -> Bytes {
+    pub(crate) fn json(&self) -> Bytes {
         self.json.clone()
     }
 }
 
 /// Serves the document.
-pub(super) async fn openapi(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+pub(crate) async fn openapi(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
     serve(&shared.openapi, &headers)
 }
 
 /// Serves the document of events.
-pub(super) async fn asyncapi(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+pub(crate) async fn asyncapi(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
     serve(&shared.asyncapi, &headers)
 }
 
 fn serve(document: &Document, headers: &HeaderMap) -> Response {
     let Document { json, etag } = document.clone();
     let etag = etag.unwrap_or(HeaderValue::from_static("\"\""));
-    let mut response = match answer::is_known(headers, &etag) {
+    let mut response = match response::is_known(headers, &etag) {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
     };

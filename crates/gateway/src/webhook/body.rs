@@ -5,9 +5,9 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt as _;
 
-use crate::budget::{Bounds, Lease};
-use crate::problem::{ApiError, Code};
-use crate::spool::Spool;
+use crate::http::budget::{Bounds, Lease};
+use crate::http::problem::{ApiError, Code};
+use crate::http::spool::Spool;
 use diorama_core::dio::Dio;
 use diorama_inbound::Verifier;
 

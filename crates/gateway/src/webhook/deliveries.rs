@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 use super::receive::{ended, in_progress};
 use super::work::{Applying, Job, Told, decode_kept, parcel, undecodable};
 use super::{Hook, find};
-use crate::answer::{self, TOTAL};
-use crate::budget::Bounds;
-use crate::extract::{Prefix, Segment, segment};
-use crate::operations::{Asked, asked, moment};
-use crate::problem::{ApiError, Code};
+use crate::admin::operations::{Asked, asked, moment};
+use crate::http::budget::Bounds;
+use crate::http::extract::{Prefix, Segment, segment};
+use crate::http::problem::{ApiError, Code};
+use crate::http::response::{self, TOTAL};
 use crate::state::Shared;
 use diorama_core::dio::Dio;
 use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Kept, Raw};
@@ -79,7 +79,7 @@ pub(crate) async fn list(
     let (mut found, total) = dio.deliveries(&more).await?;
     let more = found.len() > query.limit;
     found.truncate(query.limit);
-    let mut response = answer::json(&found.iter().map(|delivery| describe(delivery, &prefix)).collect());
+    let mut response = response::json(&found.iter().map(|delivery| describe(delivery, &prefix)).collect());
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(TOTAL, HeaderValue::from(total));
@@ -87,7 +87,7 @@ pub(crate) async fn list(
         let state = narrowed.state.as_deref().map(|state| format!("state={}&", segment(state)));
         let (path, limit) = (uri.path(), query.limit);
         let next = format!("<{path}?{}limit={limit}&after={}>; rel=\"next\"", state.unwrap_or_default(), last.id);
-        headers.insert(header::LINK, answer::text(next));
+        headers.insert(header::LINK, response::text(next));
     }
     Ok(response)
 }
@@ -101,7 +101,7 @@ pub(crate) async fn delivery(
 ) -> Result<Response, ApiError> {
     let (_, hook) = find(&shared, &name)?;
     let (delivery, raw) = one(hook, &shared.dio(&hook.dio)?.dio, &id).await?;
-    let mut response = answer::json(&describe_whole(&delivery, &raw, &prefix));
+    let mut response = response::json(&describe_whole(&delivery, &raw, &prefix));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
@@ -141,7 +141,7 @@ pub(crate) async fn replay(
             delivery
         }
     };
-    Ok(answer::json(&describe(&done, &prefix)))
+    Ok(response::json(&describe(&done, &prefix)))
 }
 
 async fn one(hook: &Hook, dio: &Dio, id: &str) -> Result<(Delivery, Raw), ApiError> {

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 
 use super::receive::{Reporter, unproven};
 use super::{Hook, find};
-use crate::extract::Segment;
-use crate::problem::{ApiError, Code};
+use crate::http::extract::Segment;
+use crate::http::problem::{ApiError, Code};
 use crate::state::Shared;
 use diorama_inbound::{self as inbound, Notice, Reply};
 

@@ -13,10 +13,10 @@ pub mod trial;
 mod work;
 
 pub use deliveries::describe_whole;
-pub(super) use deliveries::{delivery, list, replay};
-pub(super) use handshake::{challenge, options};
-pub(super) use receive::receive;
-pub(super) use work::recover;
+pub(crate) use deliveries::{delivery, list, replay};
+pub(crate) use handshake::{challenge, options};
+pub(crate) use receive::receive;
+pub(crate) use work::recover;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::problem::{ApiError, Code};
-use super::state::Shared;
+use crate::http::problem::{ApiError, Code};
+use crate::state::Shared;
 use diorama_core::dio::Bucket;
 use diorama_core::vista::LogLimit;
 use diorama_inbound as inbound;

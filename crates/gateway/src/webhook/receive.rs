@@ -19,12 +19,12 @@ use super::body::Arriving;
 use super::handshake::plain;
 use super::work::{Applying, Job, Told, parcel, undecodable, unkept};
 use super::{Hook, find, raw};
-use crate::answer::{self, DURABLE};
-use crate::budget::{Bounds, Lease};
-use crate::extract::{Segment, check_ready};
+use crate::http::budget::{Bounds, Lease};
+use crate::http::extract::{Segment, check_ready};
+use crate::http::pipeline::request_id;
+use crate::http::problem::{ApiError, Code};
+use crate::http::response::{self, DURABLE};
 use crate::metrics::Deliveries;
-use crate::pipeline::request_id;
-use crate::problem::{ApiError, Code};
 use crate::state::Shared;
 use diorama_core::dio::{Dio, Parcel};
 use diorama_core::journal::{Changes, Delivery, DeliveryState, Kept, Raw};
@@ -137,7 +137,7 @@ impl Taken {
 }
 
 fn said(delivery: &Delivery) -> Response {
-    let mut response = answer::json(&told(delivery));
+    let mut response = response::json(&told(delivery));
     if matches!(delivery.state, DeliveryState::Received | DeliveryState::Undecodable) {
         *response.status_mut() = StatusCode::ACCEPTED;
     }

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Hook, Shared, raw};
-use crate::budget::Lease;
+use crate::http::budget::Lease;
 use diorama_core::dio::{Dio, Inbound, Parcel};
 use diorama_core::hot::Origin;
 use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Kept, Raw};

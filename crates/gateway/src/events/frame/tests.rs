@@ -3,9 +3,9 @@
 use futures_util::FutureExt as _;
 
 use super::*;
-use crate::budget::Bounds;
 use crate::events::testing::{mounted, record, wish};
 use crate::events::view::Views;
+use crate::http::budget::Bounds;
 use crate::state::Mounted;
 use diorama_core::Dio;
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::super::super::budget::Bounds;
-use super::super::super::problem::ApiError;
-use super::super::super::state::Mounted;
 use super::super::feed::{Ended, Sent};
 use super::super::frame::{self, Encoding, Hello, Reset};
 use super::super::wish::{LiveWish, Since};
 use super::{Live, Lives, Log, Row, Shelf};
+use crate::http::budget::Bounds;
+use crate::http::problem::ApiError;
+use crate::state::Mounted;
 use diorama_core::dio::{EventLog, Position};
 use diorama_core::journal::Seq;
 use diorama_core::scenery::Generation;

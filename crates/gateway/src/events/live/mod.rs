@@ -33,13 +33,13 @@ use parking_lot::Mutex;
 use tokio::sync::{OnceCell, watch};
 
 use self::diff::{Change, diff};
-use super::super::budget::{Bounds, Lease};
-use super::super::format::Writer;
-use super::super::problem::{ApiError, Code};
-use super::super::state::Mounted;
 use super::frame::{self, Encoding};
 use super::view::prepared;
 use super::wish::{LiveWish, Of};
+use crate::http::budget::{Bounds, Lease};
+use crate::http::problem::{ApiError, Code};
+use crate::rows::format::Writer;
+use crate::state::Mounted;
 use diorama_core::dio::Ring;
 use diorama_core::journal::Seq;
 use diorama_core::record::{Body, CborValue, Id, Layout, Record, value_to_json};

@@ -8,9 +8,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{PollSendError, PollSender};
 
 use super::*;
-use crate::budget::Bounds;
 use crate::events::Sockets;
 use crate::events::testing::{mounted, record, wish};
+use crate::http::budget::Bounds;
 use crate::state::Mounted;
 use diorama_core::dio::Position;
 use serde_json::Value;

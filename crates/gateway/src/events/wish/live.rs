@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use super::{Manner, Since, of_type, since, unknown, wrong};
-use crate::aggregate::Asked;
+use crate::http::problem::{ApiError, Code};
 use crate::params::{self, ParamOptions, percent_decoded};
-use crate::problem::{ApiError, Code};
+use crate::rows::aggregate::Asked;
 use crate::state::Mounted;
 use diorama_core::record::CborValue;
 use diorama_core::vista::Query;

@@ -9,7 +9,6 @@ mod http;
 mod metrics;
 mod openapi;
 mod pages;
-pub mod params;
 mod router;
 mod rows;
 mod service;
@@ -21,7 +20,6 @@ pub use admin::operations::describe as operation_json;
 pub use events::Sockets;
 pub use http::auth::Auth;
 pub use http::budget::{Budget, Caller, Lease};
-pub use http::extract::segment;
 pub use http::limits::Limits;
 pub use http::origin::Loopback;
 pub use http::problem::{ApiError, Code, unreadable};
@@ -29,6 +27,8 @@ pub use pages::explorer::Explorer;
 pub use service::GatewayService;
 pub use state::{Ack, MountOptions, Mounted, RESERVED, Shared};
 pub use webhook::describe_whole as delivery_json;
+
+pub use diorama_core::vista::query::url::segment;
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::http::extract::{Prefix, Segment, segment};
+use crate::http::extract::{Prefix, Segment};
 use crate::http::negotiate::{self, Format};
 use crate::http::prefer::{LONGEST, Prefer};
 use crate::http::problem::{ApiError, Code};
@@ -20,6 +20,7 @@ use crate::state::{Mounted, Shared};
 use diorama_core::dio::{Operation, OperationQuery, OperationState};
 use diorama_core::hot::OpId;
 use diorama_core::vista::Error;
+use diorama_core::vista::query::url::segment;
 
 /// Operations of one answer, at most.
 const MOST: usize = 1_000;

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use super::frame::Kind;
 use crate::http::problem::{ApiError, Code};
-use crate::params::{self, ParamOptions};
 use diorama_core::dio::Position;
 use diorama_core::record::CborValue;
+use diorama_core::vista::query::url::{self, ParamOptions};
 use diorama_core::vista::{Query, Schema};
 
 /// Ids in one subscription, at most.
@@ -117,7 +117,7 @@ impl Ops {
 /// Reads the query string of one resource's `/events`; nothing is ignored.
 pub(super) fn parse(raw: &str, schema: &Schema) -> Result<(Wish, Manner), ApiError> {
     refuse_paging(raw)?;
-    let asked = params::parse(raw, schema, &ParamOptions { extra: &OWN, ..ParamOptions::default() })?;
+    let asked = url::parse(raw, schema, &ParamOptions { extra: &OWN, ..ParamOptions::default() })?;
     if !asked.query.order.is_empty() || asked.query.limit.is_some() || asked.query.offset > 0 {
         return Err(of_lists("an order or a page"));
     }

@@ -19,9 +19,9 @@ use parking_lot::Mutex;
 
 use crate::http::limits::Limits;
 use crate::http::problem::{ApiError, Code};
-use crate::params::percent_decoded;
 use crate::state::{Mounted, Shared};
 use diorama_core::vista::query::Meter;
+use diorama_core::vista::query::url::percent_decoded;
 use diorama_inbound::MOST_BYTES;
 
 /// Bodies of answers up to this size are not counted: the socket takes them.

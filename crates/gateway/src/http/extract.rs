@@ -7,9 +7,9 @@ use axum::extract::{FromRequestParts, OriginalUri};
 use axum::http::request::Parts;
 
 use crate::http::problem::{ApiError, Code};
-use crate::params::percent_decoded;
 use crate::state::{Mounted, Place, Shared};
 use diorama_core::dio::Dio;
+use diorama_core::vista::query::url::percent_decoded;
 
 /// The resource that the path names. Refuses while its first copy is being made.
 pub(crate) struct On(pub(crate) Arc<Mounted>);
@@ -115,25 +115,15 @@ pub(crate) fn decoded(segment: &str) -> Result<Cow<'_, str>, ApiError> {
         .ok_or_else(|| ApiError::new(Code::InvalidParameter, "the path cannot be read: it is not UTF-8"))
 }
 
-/// `text` as one segment of a path.
-pub fn segment(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
+    use diorama_core::vista::query::url::segment;
+
     #[test]
     fn an_id_is_one_segment_whatever_is_in_it() {
         let id = "a/b ü?#%+";
-        assert_eq!(super::segment(id), "a%2Fb%20%C3%BC%3F%23%25%2B");
-        assert_eq!(super::decoded(&super::segment(id)).unwrap(), id);
+        assert_eq!(segment(id), "a%2Fb%20%C3%BC%3F%23%25%2B");
+        assert_eq!(super::decoded(&segment(id)).unwrap(), id);
         assert_eq!(super::decoded("a+b%").unwrap(), "a+b%");
         assert!(super::decoded("%FF").is_err());
     }

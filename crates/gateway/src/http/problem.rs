@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 
-use crate::params::{ParamCode, ParamError};
+use diorama_core::vista::query::url::{ParamCode, ParamError};
 use diorama_core::vista::{Error, ErrorKind};
 
 macro_rules! codes {

@@ -22,6 +22,7 @@ use crate::http::{negotiate, response};
 use crate::pages::explorer::{self, Explorer};
 use crate::router::Route;
 use crate::state::{Mounted, Shared};
+use diorama_core::vista::query::url::segment;
 
 const PAGE: &str = include_str!("../../../../static/index.html");
 const DOCS: &str = include_str!("../../../../static/docs.html");
@@ -166,7 +167,7 @@ fn row(prefix: &str, name: &str, at: &Mounted) -> String {
 
 /// Two things to do with a resource.
 fn example(prefix: &str, name: &str, at: &Mounted) -> String {
-    let last = at.schema.columns().last().map(|column| crate::http::extract::segment(&column.name)).unwrap_or_default();
+    let last = at.schema.columns().last().map(|column| segment(&column.name)).unwrap_or_default();
     let url = format!("{prefix}/{name}?limit=3&amp;order={last}.desc");
     format!(
         "<p><a href=\"{url}\"><code>{url}</code></a></p>\n<p>Each change is told to who subscribes:</p>\n\

@@ -14,12 +14,12 @@ use crate::http::extract::{Segment, check_ready};
 use crate::http::negotiate;
 use crate::http::problem::{ApiError, Code};
 use crate::http::response::{self, View};
-use crate::params::{self, ParamOptions, percent_decoded};
 use crate::rows::format::Writer;
 use crate::rows::list::Found;
 use crate::state::{Mounted, Shared};
 use diorama_core::dio::GroupIter;
 use diorama_core::record::{Body, Record};
+use diorama_core::vista::query::url::{self, ParamOptions, percent_decoded};
 use diorama_core::vista::query::{AggregateItem, Aggregation, Meter, Path, numbered};
 use diorama_core::vista::{Error, Query, Schema};
 
@@ -107,7 +107,7 @@ impl Asked {
         let (of_groups, of_rows): (Vec<&str>, Vec<&str>) = raw.split('&').partition(of_groups);
         // What is not to be live may say so.
         let options = ParamOptions { max_limit: at.options.max_limit, extra: &["select", "live"] };
-        let mut asked = params::parse(&of_rows.join("&"), &at.schema, &options)?;
+        let mut asked = url::parse(&of_rows.join("&"), &at.schema, &options)?;
         if asked.query.after.is_some() {
             return Err(ApiError::new(Code::InvalidParameter, "after: groups are paged with limit and offset"));
         }
@@ -115,7 +115,7 @@ impl Asked {
         let aggregation = compile(&asked.extra, &at.schema)?;
         let schema = aggregation.schema();
         let options = ParamOptions { max_limit: at.options.max_limit, extra: &[] };
-        let groups = params::parse(&of_groups.join("&"), &schema, &options)?.query;
+        let groups = url::parse(&of_groups.join("&"), &schema, &options)?.query;
         Ok(Asked { aggregation: Arc::new(aggregation), rows: asked.query, groups, schema })
     }
 }
@@ -126,7 +126,7 @@ fn compile(selects: &[(String, String)], schema: &Schema) -> Result<Aggregation,
         let detail = if selects.is_empty() { "select: it is missing" } else { "select: it is given twice" };
         return Err(ApiError::new(Code::InvalidParameter, detail).hint(hint));
     };
-    let items = params::split_outside_quotes(select).map(AggregateItem::parse).collect::<Result<Vec<_>, Error>>();
+    let items = url::split_outside_quotes(select).map(AggregateItem::parse).collect::<Result<Vec<_>, Error>>();
     let items = items.map_err(wrong)?;
     if items.len() > MAX_ITEMS {
         return Err(ApiError::new(Code::LimitTooLarge, format!("select: at most {MAX_ITEMS} results")));

@@ -12,12 +12,12 @@ use crate::http::pipeline::request_id;
 use crate::http::prefer::Kind;
 use crate::http::problem::{ApiError, Code};
 use crate::http::response::APPLIED;
-use crate::params::{self, ParamOptions};
 use crate::rows::write::{self, Change};
 use crate::state::Mounted;
 use diorama_core::dio::WriteOptions;
 use diorama_core::hot::plan::Picked;
 use diorama_core::hot::{Condition, OpId};
+use diorama_core::vista::query::url::{self, ParamOptions};
 use diorama_core::vista::{Error, Query, WriteOp};
 
 /// Writes in flight at a time; they share journal commits.
@@ -32,7 +32,7 @@ pub(crate) async fn targets(at: &Arc<Mounted>, change: &Change, raw: &str) -> Re
     let (owner, text) = (Arc::clone(at), raw.to_string());
     let read = move || {
         let options = ParamOptions { max_limit: owner.options.max_limit, extra: &["all"] };
-        params::parse(&text, &owner.schema, &options)
+        url::parse(&text, &owner.schema, &options)
     };
     let asked = change.bounds.read(at, raw.as_bytes(), read).await??;
     if asked.extra.iter().any(|(_, value)| value != "true" && value != "false") {

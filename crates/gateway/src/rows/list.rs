@@ -14,7 +14,6 @@ use crate::http::extract::On;
 use crate::http::negotiate::{self, Format};
 use crate::http::problem::{ApiError, Code};
 use crate::http::response::{self, Line, TOTAL, View};
-use crate::params::ParamOptions;
 use crate::rows::explain;
 use crate::rows::export;
 use crate::rows::format::Writer;
@@ -23,6 +22,7 @@ use crate::state::Mounted;
 use diorama_core::hot::plan::{Page, Picked, Repeated, cursor, natural_start};
 use diorama_core::record::Rows;
 use diorama_core::vista::Query;
+use diorama_core::vista::query::url::ParamOptions;
 
 /// Lists rows.
 pub(crate) async fn list(bounds: Bounds, On(at): On, request: Request) -> Result<Response, ApiError> {

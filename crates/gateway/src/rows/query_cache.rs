@@ -10,9 +10,9 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::params::{self, ListQuery, ParamError, ParamOptions};
 use diorama_core::hot::plan::{Page, Repeated};
 use diorama_core::vista::Schema;
+use diorama_core::vista::query::url::{self, ListQuery, ParamError, ParamOptions};
 
 /// Texts of a generation. With its plan, a text takes some 10 KiB at most: patterns are compiled when a query runs, and not kept.
 const MOST_TEXTS: usize = 1_024;
@@ -32,7 +32,7 @@ pub(crate) struct Asked {
 
 impl Asked {
     fn read(text: &str, schema: &Schema, options: &ParamOptions<'_>) -> Result<Arc<Asked>, ParamError> {
-        let ListQuery { query, extra, without_paging } = params::parse(text, schema, options)?;
+        let ListQuery { query, extra, without_paging } = url::parse(text, schema, options)?;
         Ok(Arc::new(Asked { text: text.into(), query: Arc::new(Repeated::new(query)), extra, without_paging }))
     }
 }
@@ -51,7 +51,7 @@ impl Texts {
     /// Reads a query string, or finds it read.
     ///
     /// # Errors
-    /// As [`params::parse`].
+    /// As [`url::parse`].
     pub(crate) fn read(
         &self,
         raw: &str,
@@ -195,7 +195,7 @@ mod tests {
                     let query = Query { limit: page.limit, offset: page.offset, ..asked.query.query().clone() };
                     ListQuery { query, extra: asked.extra.clone(), without_paging: asked.without_paging.clone() }
                 });
-                prop_assert_eq!(read, params::parse(&raw, &schema, &OPTIONS), "{}", raw);
+                prop_assert_eq!(read, url::parse(&raw, &schema, &OPTIONS), "{}", raw);
             }
         }
     }

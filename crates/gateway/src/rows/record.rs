@@ -13,10 +13,10 @@ use crate::http::limits::Limits;
 use crate::http::negotiate::{self, Format};
 use crate::http::problem::{ApiError, Code};
 use crate::http::response::{self, View};
-use crate::params::{self, ParamOptions};
 use crate::rows::format::Writer;
 use crate::state::Mounted;
 use diorama_core::record::{Body, CborValue, Record, parse_json};
+use diorama_core::vista::query::url::{self, ParamOptions};
 use diorama_core::vista::{Error, Query, RowCheck, Shape};
 
 /// Gives one row.
@@ -55,7 +55,7 @@ async fn elsewhere(at: &Mounted, id: &str, view: &View, format: Format) -> Resul
 
 /// What is shown of one row: nothing but `select` can be asked.
 fn select(raw: &str, at: &Mounted) -> Result<Query, ApiError> {
-    let query = params::parse(raw, &at.schema, &ParamOptions::default())?.query;
+    let query = url::parse(raw, &at.schema, &ParamOptions::default())?.query;
     if query != (Query { select: query.select.clone(), ..Query::default() }) {
         return Err(ApiError::new(Code::InvalidParameter, "one row takes no parameter but select")
             .hint("to ask for rows by filter, leave the id out of the path"));

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::http::budget::Bounds;
-use crate::http::extract::{Prefix, segment};
+use crate::http::extract::Prefix;
 use crate::http::limits::Limits;
 use crate::http::negotiate::Format;
 use crate::http::pipeline::request_id;
@@ -25,6 +25,7 @@ use crate::state::{Mounted, Shared, is_reserved_id};
 use diorama_core::dio::{IdempotencyKey, Operation, OperationState, Position, WriteOptions};
 use diorama_core::hot::{Condition, OpId};
 use diorama_core::record::{CborValue, Record};
+use diorama_core::vista::query::url::segment;
 use diorama_core::vista::{Error, Shape, WriteKind, WriteOp, check};
 
 /// A request that changes something.

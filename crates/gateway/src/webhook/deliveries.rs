@@ -15,12 +15,13 @@ use super::work::{Applying, Job, Told, decode_kept, parcel, undecodable};
 use super::{Hook, find};
 use crate::admin::operations::{Asked, asked, moment};
 use crate::http::budget::Bounds;
-use crate::http::extract::{Prefix, Segment, segment};
+use crate::http::extract::{Prefix, Segment};
 use crate::http::problem::{ApiError, Code};
 use crate::http::response::{self, TOTAL};
 use crate::state::Shared;
 use diorama_core::dio::Dio;
 use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Kept, Raw};
+use diorama_core::vista::query::url::segment;
 
 /// Deliveries of one answer, at most.
 const MOST: usize = 1_000;

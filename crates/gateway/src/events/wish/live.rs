@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::{Manner, Since, of_type, since, unknown, wrong};
 use crate::http::problem::{ApiError, Code};
-use crate::params::{self, ParamOptions, percent_decoded};
 use crate::rows::aggregate::Asked;
 use crate::state::Mounted;
 use diorama_core::record::CborValue;
 use diorama_core::vista::Query;
 use diorama_core::vista::query::Aggregation;
+use diorama_core::vista::query::url::{self, ParamOptions, percent_decoded};
 
 /// Rows of a window, at most: each change of it looks at all of them.
 pub(crate) const MOST_ROWS: u64 = 1_000;
@@ -41,7 +41,7 @@ impl LiveWish {
     /// Reads the query string of `/{dio}/live`; nothing is ignored.
     pub(in crate::events) fn parse(raw: &str, at: &Mounted) -> Result<(LiveWish, Manner), ApiError> {
         let options = ParamOptions { max_limit: MOST_ROWS.min(at.options.max_limit), extra: &OWN };
-        let asked = params::parse(raw, &at.schema, &options)?;
+        let asked = url::parse(raw, &at.schema, &options)?;
         let mut wish = LiveWish { since: None, records: true, of: Of::Rows(windowed(asked.query, at)?.into()) };
         let mut manner = Manner::default();
         for (name, value) in &asked.extra {

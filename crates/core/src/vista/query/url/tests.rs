@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use diorama_core::record::Record;
-use diorama_core::vista::Column as SchemaColumn;
+use crate::record::{CborValue, JsonLimits, Record, parse_json, value_to_json};
+use crate::vista::query::{Cursor, Filter, MAX_TESTS, OrderTerm, SelectItem};
+use crate::vista::{Column as SchemaColumn, ColumnType, Schema};
 
 fn schema() -> Schema {
     let column = SchemaColumn::new;
@@ -110,7 +111,7 @@ fn a_column_is_named_in_its_quotes_whatever_is_in_it() {
     let columns = names.iter().map(|name| SchemaColumn::new(*name, ColumnType::String));
     let schema = Schema::new("id", columns.chain([SchemaColumn::new("id", ColumnType::Integer)]).collect());
     let quoted = names.map(|name| format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\"")));
-    let encoded: Vec<_> = quoted.iter().map(|name| crate::http::extract::segment(name)).collect();
+    let encoded: Vec<_> = quoted.iter().map(|name| segment(name)).collect();
     let raw = format!("select={0}&order={0}&{1}=eq.x", encoded.join(","), encoded.join("=eq.x&"));
     let query = parse(&raw, &schema, &ParamOptions::default()).unwrap_or_else(|error| panic!("{error:?}")).query;
     let selected = query.select.iter().map(|item| match item {

@@ -12,19 +12,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::backup::Backup;
-use crate::events::{Lives, Sockets, Views};
+use crate::events::{EventViews, LiveQueries, Sockets};
 use crate::http::auth::Auth;
 use crate::http::budget::{Budgets, Caller};
 use crate::http::failures::Failures;
 use crate::http::limits::Limits;
 use crate::http::origin::Origins;
 use crate::http::problem::{ApiError, Code};
-use crate::http::response::{self, Common};
+use crate::http::response::{self, CommonHeaders};
 use crate::metrics::{Metrics, SocketCounts};
 use crate::openapi::Document;
 use crate::pages::explorer::Explorer;
 use crate::router::Route;
-use crate::rows::query_cache::Texts;
+use crate::rows::query_cache::QueryCache;
 use crate::webhook::Hook;
 use diorama_core::dio::Dio;
 use diorama_core::vista::query::nearest;
@@ -32,9 +32,9 @@ use diorama_core::vista::{Error, LogLimit, Query, Result, Schema};
 
 /// Everything that handlers know; fixed when the router is made.
 #[derive(Debug)]
-pub struct Shared {
+pub struct GatewayState {
     /// Resources by name.
-    pub dios: IndexMap<Arc<str>, Arc<Mounted>>,
+    pub dios: IndexMap<Arc<str>, Arc<Resource>>,
     /// Webhooks by name.
     pub hooks: IndexMap<Arc<str>, Arc<Hook>>,
     /// Empty, or a path that begins with `/` and does not end so.
@@ -71,7 +71,7 @@ pub struct Shared {
     pub metrics: Metrics,
 }
 
-impl Shared {
+impl GatewayState {
     /// Reads the whole body of the request with `parts`, within the budget of bodies.
     ///
     /// # Errors
@@ -90,7 +90,7 @@ impl Shared {
     ///
     /// # Errors
     /// 404 with the nearest name.
-    pub fn dio(&self, name: &str) -> Result<&Arc<Mounted>, ApiError> {
+    pub fn dio(&self, name: &str) -> Result<&Arc<Resource>, ApiError> {
         self.dios.get(name).ok_or_else(|| {
             let error = ApiError::new(Code::DioNotFound, format!("there is no resource {name:?}"));
             let names = || self.dios.keys().map(|name| &**name);
@@ -104,7 +104,7 @@ impl Shared {
 
 /// Where a path points within a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum PathTarget {
     /// All rows.
     Rows,
     /// One of them.
@@ -113,7 +113,7 @@ pub(crate) enum Place {
 
 /// One Dio as a resource.
 #[derive(Debug)]
-pub struct Mounted {
+pub struct Resource {
     /// The Dio.
     pub dio: Dio,
     /// The shape of its rows, every column sortable and searchable.
@@ -123,16 +123,16 @@ pub struct Mounted {
     /// Its event sockets.
     pub sockets: Arc<SocketCounts>,
     /// What their subscribers see.
-    pub(crate) views: Views,
+    pub(crate) views: EventViews,
     /// The live queries that are followed.
-    pub(crate) lives: Lives,
+    pub(crate) live_queries: LiveQueries,
     /// Headers of the answers to readers, as they were last.
-    pub(crate) common: ArcSwapOption<Common>,
+    pub(crate) common_headers: ArcSwapOption<CommonHeaders>,
     /// What was asked of it.
-    pub(crate) texts: Texts,
+    pub(crate) query_cache: QueryCache,
 }
 
-impl Mounted {
+impl Resource {
     /// What the Dio refused, as an answer; a 405 says which methods would do.
     pub(crate) fn refusal(&self, error: Error) -> ApiError {
         let unsupported = matches!(error, Error::Unsupported { .. });
@@ -140,13 +140,13 @@ impl Mounted {
         if !unsupported {
             return answer;
         }
-        answer.header(header::ALLOW, self.allowed(Place::Row))
+        answer.header(header::ALLOW, self.allowed(PathTarget::Row))
     }
 
     /// The methods that do something there.
-    pub(crate) fn allowed(&self, place: Place) -> HeaderValue {
+    pub(crate) fn allowed(&self, place: PathTarget) -> HeaderValue {
         let can = self.dio.vista().capabilities();
-        let list = place == Place::Rows;
+        let list = place == PathTarget::Rows;
         let methods = [
             (can.can_insert, ", POST"),
             (can.can_update && !list, ", PUT"),
@@ -159,7 +159,7 @@ impl Mounted {
     }
 
     /// Refuses what the resource cannot do, before anything else is read of the request.
-    pub(crate) fn check_method(&self, method: &Method, place: Place) -> Result<(), ApiError> {
+    pub(crate) fn check_method(&self, method: &Method, place: PathTarget) -> Result<(), ApiError> {
         if !matches!(*method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE) {
             return Ok(());
         }
@@ -174,16 +174,16 @@ impl Mounted {
         Err(error.header(header::ALLOW, self.allowed(place)))
     }
 
-    pub(crate) fn new(dio: Dio, options: MountOptions) -> Mounted {
-        Mounted {
+    pub(crate) fn new(dio: Dio, options: MountOptions) -> Resource {
+        Resource {
             schema: dio.schema(),
             dio,
             options,
             sockets: Arc::default(),
-            views: Views::default(),
-            lives: Lives::default(),
-            common: ArcSwapOption::empty(),
-            texts: Texts::default(),
+            views: EventViews::default(),
+            live_queries: LiveQueries::default(),
+            common_headers: ArcSwapOption::empty(),
+            query_cache: QueryCache::default(),
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::http::origin;
 use crate::http::problem::{ApiError, Code};
-use crate::state::Shared;
+use crate::state::GatewayState;
 use diorama_core::vista::Result;
 
 /// A backup that is ready to be sent.
@@ -54,9 +54,9 @@ impl Backup {
 }
 
 /// Sends a backup. No page of another origin gets one, whatever it may do otherwise.
-pub(crate) async fn backup(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub(crate) async fn backup(State(gateway): State<Arc<GatewayState>>, headers: HeaderMap) -> Result<Response, ApiError> {
     origin::check_own(&headers)?;
-    let Some(backup) = &shared.backup else {
+    let Some(backup) = &gateway.backup else {
         return Err(ApiError::new(Code::NotFound, "rows and writes are in memory: there is nothing to back up"));
     };
     let Ok(turn) = Arc::clone(&backup.turn).try_acquire_owned() else {

@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use crate::http::response;
-use crate::state::{Mounted, Shared};
+use crate::state::{GatewayState, Resource};
 use diorama_core::dio::{BreakerState, Reach};
 
 /// The process runs.
@@ -17,11 +17,11 @@ pub(crate) async fn live() -> Response {
 }
 
 /// Whether every resource can be read, and writes are taken.
-pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
-    let stopping = shared.closing.is_cancelled();
-    let all = !stopping && shared.dios.values().all(|at| at.dio.is_ready());
+pub(crate) async fn ready(State(gateway): State<Arc<GatewayState>>) -> Response {
+    let stopping = gateway.closing.is_cancelled();
+    let all = !stopping && gateway.dios.values().all(|resource| resource.dio.is_ready());
     let dios: Map<String, Value> =
-        shared.dios.iter().map(|(name, at)| (name.to_string(), describe(at, stopping))).collect();
+        gateway.dios.iter().map(|(name, resource)| (name.to_string(), describe(resource, stopping))).collect();
     let status = match (stopping, all) {
         (true, _) => "stopping",
         (false, true) => "ready",
@@ -36,8 +36,8 @@ pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 /// How a resource is. Reasons are all that a person may want to know of, also what does not keep it from being read.
-fn describe(at: &Mounted, stopping: bool) -> Value {
-    let status = at.dio.status();
+fn describe(resource: &Resource, stopping: bool) -> Value {
+    let status = resource.dio.status();
     let ready = status.ready;
     let mut reasons = Vec::new();
     if stopping {

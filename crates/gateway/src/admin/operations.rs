@@ -16,7 +16,7 @@ use crate::http::negotiate::{self, Format};
 use crate::http::prefer::{LONGEST, Prefer};
 use crate::http::problem::{ApiError, Code};
 use crate::http::response::{self, APPLIED, TOTAL};
-use crate::state::{Mounted, Shared};
+use crate::state::{GatewayState, Resource};
 use diorama_core::dio::{Operation, OperationQuery, OperationState};
 use diorama_core::hot::OpId;
 use diorama_core::vista::Error;
@@ -29,9 +29,9 @@ const USUAL: usize = 100;
 /// Operations of one piece of an answer.
 const PIECE: usize = 256;
 
-pub(crate) type Asked<T> = Result<Query<T>, axum::extract::rejection::QueryRejection>;
+pub(crate) type QueryParameters<T> = Result<Query<T>, axum::extract::rejection::QueryRejection>;
 
-pub(crate) fn asked<T>(query: Asked<T>) -> Result<T, ApiError> {
+pub(crate) fn asked<T>(query: QueryParameters<T>) -> Result<T, ApiError> {
     match query {
         Ok(Query(asked)) => Ok(asked),
         Err(error) => Err(ApiError::new(Code::InvalidParameter, error.body_text())),
@@ -41,15 +41,15 @@ pub(crate) fn asked<T>(query: Asked<T>) -> Result<T, ApiError> {
 /// How long to wait for an operation.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Patience {
+pub(crate) struct WaitParameters {
     wait: Option<u64>,
 }
 
 /// Gives one operation; with `?wait=N` or `Prefer: wait=N`, when it has ended or the time is over.
 pub(crate) async fn operation(
-    State(shared): State<Arc<Shared>>,
+    State(gateway): State<Arc<GatewayState>>,
     Segment(id): Segment<1>,
-    query: Asked<Patience>,
+    query: QueryParameters<WaitParameters>,
     Prefix(prefix): Prefix,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -62,10 +62,10 @@ pub(crate) async fn operation(
                 .hint("ask again when the time is over"));
         }
     };
-    let (at, op) = find(&shared, &id)?;
+    let (resource, op) = find(&gateway, &id)?;
     let operation = tokio::select! {
-        operation = at.dio.settled(op, patience) => operation,
-        () = shared.closing.cancelled() => at.dio.operation(op),
+        operation = resource.dio.settled(op, patience) => operation,
+        () = gateway.closing.cancelled() => resource.dio.operation(op),
     };
     let operation = operation.ok_or_else(|| unknown(&id))?;
     let mut response = response::json(&describe(&operation, &prefix));
@@ -83,7 +83,7 @@ pub(crate) async fn operation(
 /// What a list of operations is narrowed by.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Narrowed {
+pub(crate) struct OperationFilter {
     dio: Option<String>,
     state: Option<String>,
     record: Option<String>,
@@ -91,7 +91,7 @@ pub(crate) struct Narrowed {
     after: Option<String>,
 }
 
-impl Narrowed {
+impl OperationFilter {
     fn query(&self, usual: usize) -> Result<OperationQuery, ApiError> {
         let wrong = |what: String| ApiError::new(Code::InvalidParameter, what);
         let after = self.after.as_deref().map(str::parse::<OpId>).transpose();
@@ -125,16 +125,16 @@ impl Narrowed {
 
 /// Lists operations, newest first.
 pub(crate) async fn operations(
-    State(shared): State<Arc<Shared>>,
+    State(gateway): State<Arc<GatewayState>>,
     OriginalUri(uri): OriginalUri,
-    query: Asked<Narrowed>,
+    query: QueryParameters<OperationFilter>,
     Prefix(prefix): Prefix,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let narrowed = asked(query)?;
     let format = negotiate::of_log(&headers)?;
     let query = narrowed.query(if format == Format::Ndjson { usize::MAX } else { USUAL })?;
-    let (shown, total, more) = list(&shared, narrowed.dio.as_deref(), &query)?;
+    let (shown, total, more) = list(&gateway, narrowed.dio.as_deref(), &query)?;
     let next = shown.last().filter(|_| more).map(|last| next_page(uri.path(), &narrowed, query.limit, last.id));
     let mut response = match format {
         Format::Ndjson => Response::new(lines(shown, prefix)),
@@ -153,12 +153,16 @@ pub(crate) async fn operations(
 }
 
 /// One page of all Dios together, how many operations there are on all pages, and whether another page follows.
-fn list(shared: &Shared, dio: Option<&str>, query: &OperationQuery) -> Result<(Vec<Operation>, usize, bool), ApiError> {
+fn list(
+    gateway: &GatewayState,
+    dio: Option<&str>,
+    query: &OperationQuery,
+) -> Result<(Vec<Operation>, usize, bool), ApiError> {
     let (mut found, mut total) = (Vec::new(), 0);
     // One more than is shown tells whether there are more.
     let query = OperationQuery { limit: query.limit.saturating_add(1), ..query.clone() };
-    for at in chosen(shared, dio)? {
-        let (operations, of_dio) = at.dio.operations_by(&query);
+    for resource in chosen(gateway, dio)? {
+        let (operations, of_dio) = resource.dio.operations_by(&query);
         found.extend(operations);
         total += of_dio;
     }
@@ -168,7 +172,7 @@ fn list(shared: &Shared, dio: Option<&str>, query: &OperationQuery) -> Result<(V
     Ok((found, total, more))
 }
 
-fn next_page(path: &str, narrowed: &Narrowed, limit: usize, last: OpId) -> HeaderValue {
+fn next_page(path: &str, narrowed: &OperationFilter, limit: usize, last: OpId) -> HeaderValue {
     let given = [("dio", &narrowed.dio), ("state", &narrowed.state), ("record", &narrowed.record)];
     let given = given.iter().filter_map(|(name, value)| Some(format!("{name}={}&", segment(value.as_deref()?))));
     response::text(format!("<{path}?{}limit={limit}&after={last}>; rel=\"next\"", given.collect::<String>()))
@@ -189,12 +193,12 @@ fn lines(shown: Vec<Operation>, prefix: String) -> Body {
 
 /// Gives a parked operation another try: a new operation at the end of the queue.
 pub(crate) async fn retry(
-    State(shared): State<Arc<Shared>>,
+    State(gateway): State<Arc<GatewayState>>,
     Segment(id): Segment<1>,
     Prefix(prefix): Prefix,
 ) -> Result<Response, ApiError> {
-    let (at, op) = find(&shared, &id)?;
-    let operation = again(at, op).await?;
+    let (resource, op) = find(&gateway, &id)?;
+    let operation = again(resource, op).await?;
     let mut response = response::json(&describe(&operation, &prefix));
     *response.status_mut() = StatusCode::ACCEPTED;
     let place = response::text(format!("{prefix}/operations/{}", operation.id));
@@ -204,8 +208,8 @@ pub(crate) async fn retry(
 
 /// Gives parked operations another try, in the order in which they were accepted; what became of each is told.
 pub(crate) async fn retry_many(
-    State(shared): State<Arc<Shared>>,
-    query: Asked<Narrowed>,
+    State(gateway): State<Arc<GatewayState>>,
+    query: QueryParameters<OperationFilter>,
     Prefix(prefix): Prefix,
 ) -> Result<Response, ApiError> {
     let narrowed = asked(query)?;
@@ -215,12 +219,12 @@ pub(crate) async fn retry_many(
             .hint("write state=parked, and perhaps dio, record and limit"));
     }
     let all = OperationQuery { states: vec![OperationState::Parked], limit: usize::MAX, ..query.clone() };
-    let (mut parked, total, _) = list(&shared, narrowed.dio.as_deref(), &all)?;
+    let (mut parked, total, _) = list(&gateway, narrowed.dio.as_deref(), &all)?;
     parked.sort_by_key(|operation| operation.id);
     let mut told = Vec::new();
     for operation in parked.iter().take(query.limit) {
-        let at = shared.dio(&operation.dio)?;
-        let refused = match again(at, operation.id).await {
+        let resource = gateway.dio(&operation.dio)?;
+        let refused = match again(resource, operation.id).await {
             Ok(new) => {
                 let new = describe(&new, &prefix);
                 told.push(json!({ "id": operation.id.to_string(), "status": 202, "operation": new }));
@@ -244,15 +248,18 @@ pub(crate) async fn retry_many(
     Ok(response)
 }
 
-async fn again(at: &Mounted, op: OpId) -> Result<Operation, ApiError> {
-    let new = at.dio.retry(op).await.map_err(|error| refused(op, error))?;
-    at.dio.operation(new).ok_or_else(|| unknown(&new.to_string()))
+async fn again(resource: &Resource, op: OpId) -> Result<Operation, ApiError> {
+    let new = resource.dio.retry(op).await.map_err(|error| refused(op, error))?;
+    resource.dio.operation(new).ok_or_else(|| unknown(&new.to_string()))
 }
 
 /// Gives a parked operation up.
-pub(crate) async fn discard(State(shared): State<Arc<Shared>>, Segment(id): Segment<1>) -> Result<Response, ApiError> {
-    let (at, op) = find(&shared, &id)?;
-    at.dio.discard(op).await.map_err(|error| refused(op, error))?;
+pub(crate) async fn discard(
+    State(gateway): State<Arc<GatewayState>>,
+    Segment(id): Segment<1>,
+) -> Result<Response, ApiError> {
+    let (resource, op) = find(&gateway, &id)?;
+    resource.dio.discard(op).await.map_err(|error| refused(op, error))?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -270,17 +277,17 @@ fn refused(op: OpId, error: Error) -> ApiError {
     }
 }
 
-fn chosen<'a>(shared: &'a Shared, dio: Option<&str>) -> Result<Vec<&'a Arc<Mounted>>, ApiError> {
+fn chosen<'a>(gateway: &'a GatewayState, dio: Option<&str>) -> Result<Vec<&'a Arc<Resource>>, ApiError> {
     match dio {
-        Some(name) => shared.dio(name).map(|at| vec![at]),
-        None => Ok(shared.dios.values().collect()),
+        Some(name) => gateway.dio(name).map(|at| vec![at]),
+        None => Ok(gateway.dios.values().collect()),
     }
 }
 
-fn find<'a>(shared: &'a Shared, id: &str) -> Result<(&'a Arc<Mounted>, OpId), ApiError> {
+fn find<'a>(gateway: &'a GatewayState, id: &str) -> Result<(&'a Arc<Resource>, OpId), ApiError> {
     let op: OpId = id.parse().map_err(|_| unknown(id))?;
-    let at = shared.dios.values().find(|at| at.dio.operation(op).is_some());
-    at.map(|at| (at, op)).ok_or_else(|| unknown(id))
+    let resource = gateway.dios.values().find(|resource| resource.dio.operation(op).is_some());
+    resource.map(|resource| (resource, op)).ok_or_else(|| unknown(id))
 }
 
 fn unknown(id: &str) -> ApiError {

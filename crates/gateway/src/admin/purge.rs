@@ -3,7 +3,7 @@
 use axum::response::Response;
 use serde_json::json;
 
-use crate::http::extract::On;
+use crate::http::extract::PathResource;
 use crate::http::problem::{ApiError, Code};
 use crate::http::response;
 use crate::rows::write::Change;
@@ -12,8 +12,8 @@ use diorama_core::record::CborValue;
 use diorama_core::vista::Error;
 
 /// Erases the rows whose ids the body has, and says what that did.
-pub(crate) async fn purge(On(at): On, change: Change) -> Result<Response, ApiError> {
-    let purged = at.dio.purge(ids(change.value()?)?).await.map_err(refused)?;
+pub(crate) async fn purge(PathResource(resource): PathResource, change: Change) -> Result<Response, ApiError> {
+    let purged = resource.dio.purge(ids(change.value()?)?).await.map_err(refused)?;
     Ok(response::json(&json!({
         "position": purged.position.to_string(),
         "rows": purged.rows,

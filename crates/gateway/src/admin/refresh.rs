@@ -3,16 +3,19 @@
 use axum::extract::RawQuery;
 use axum::response::Response;
 
-use crate::http::extract::On;
+use crate::http::extract::PathResource;
 use crate::http::problem::{ApiError, Code};
 use crate::http::response;
 use diorama_core::vista::{Error, ErrorKind};
 
 /// Refreshes, or joins the refresh under way, and says what changed.
-pub(crate) async fn refresh(On(at): On, RawQuery(raw): RawQuery) -> Result<Response, ApiError> {
+pub(crate) async fn refresh(
+    PathResource(resource): PathResource,
+    RawQuery(raw): RawQuery,
+) -> Result<Response, ApiError> {
     let refreshed = match raw.as_deref().unwrap_or_default() {
-        "" | "allow_shrink=false" => at.dio.refresh().await,
-        "allow_shrink=true" => at.dio.refresh_allowing_shrink().await,
+        "" | "allow_shrink=false" => resource.dio.refresh().await,
+        "allow_shrink=true" => resource.dio.refresh_allowing_shrink().await,
         _ => {
             let error = ApiError::new(Code::UnknownParameter, "a refresh takes no such parameter");
             return Err(error.hint("there is one: allow_shrink=true, for a source that lost most of its rows"));

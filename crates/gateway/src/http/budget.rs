@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use crate::http::limits::Limits;
 use crate::http::problem::{ApiError, Code};
-use crate::state::{Mounted, Shared};
+use crate::state::{GatewayState, Resource};
 use diorama_core::vista::query::Meter;
 use diorama_core::vista::query::url::percent_decoded;
 use diorama_inbound::MOST_BYTES;
@@ -69,12 +69,12 @@ pub struct Budget {
     most: usize,
     /// The most that one address may hold.
     share: usize,
-    held: Mutex<Held>,
+    held: Mutex<Holdings>,
     refused: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct Holdings {
     all: usize,
     by_caller: HashMap<Caller, usize>,
 }
@@ -288,18 +288,18 @@ pub(crate) struct Bounds {
     pub(crate) meter: Arc<Meter>,
 }
 
-impl FromRequestParts<Arc<Shared>> for Bounds {
+impl FromRequestParts<Arc<GatewayState>> for Bounds {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Bounds, Infallible> {
-        Ok(Bounds::of(shared, &parts.extensions))
+    async fn from_request_parts(parts: &mut Parts, gateway: &Arc<GatewayState>) -> Result<Bounds, Infallible> {
+        Ok(Bounds::of(gateway, &parts.extensions))
     }
 }
 
 impl Bounds {
     /// The bounds of the request that has these extensions.
-    pub(crate) fn of(shared: &Shared, extensions: &Extensions) -> Bounds {
-        Bounds::new(&shared.budgets, Caller::of(extensions))
+    pub(crate) fn of(gateway: &GatewayState, extensions: &Extensions) -> Bounds {
+        Bounds::new(&gateway.budgets, Caller::of(extensions))
     }
 
     /// Bounds of `caller`.
@@ -378,12 +378,12 @@ impl Bounds {
     /// As [`Workers::run`](diorama_core::dio::Workers).
     pub(crate) async fn read<T: Send + 'static>(
         &self,
-        at: &Mounted,
+        resource: &Resource,
         text: &[u8],
         read: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
         match may_hold_regex(text) {
-            true => self.run(at, read).await,
+            true => self.run(resource, read).await,
             false => Ok(read()),
         }
     }
@@ -394,10 +394,10 @@ impl Bounds {
     /// As [`Workers::run`](diorama_core::dio::Workers).
     pub(crate) async fn run<T: Send + 'static>(
         &self,
-        at: &Mounted,
+        resource: &Resource,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
-        Ok(at.dio.workers().run(&self.meter, |_| Ok(work())).await?)
+        Ok(resource.dio.workers().run(&self.meter, |_| Ok(work())).await?)
     }
 }
 
@@ -412,7 +412,7 @@ pub(crate) fn may_hold_regex(text: &[u8]) -> bool {
 }
 
 /// Bytes with the lease that they hold.
-struct Leased {
+struct LeasedBytes {
     body: Vec<u8>,
     _lease: Lease,
 }
@@ -420,11 +420,11 @@ struct Leased {
 impl Lease {
     /// `body`, with this lease as long as its bytes are there.
     pub(crate) fn bytes(self, body: Vec<u8>) -> Bytes {
-        Bytes::from_owner(Leased { body, _lease: self })
+        Bytes::from_owner(LeasedBytes { body, _lease: self })
     }
 }
 
-impl AsRef<[u8]> for Leased {
+impl AsRef<[u8]> for LeasedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.body
     }

@@ -76,7 +76,7 @@ impl Coding {
 
 /// What a request says of codings, kept until it is answered.
 #[derive(Debug, Default)]
-pub(crate) struct Accepted {
+pub(crate) struct AcceptedCodings {
     coding: Option<Coding>,
     /// `If-None-Match` as it came, if tags in it name codings.
     known: Vec<HeaderValue>,
@@ -100,13 +100,13 @@ pub(crate) fn check_request(method: &Method, headers: &HeaderMap) -> Result<(), 
         .header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")))
 }
 
-impl Accepted {
+impl AcceptedCodings {
     /// Takes from `headers` what handlers need not know.
-    pub(crate) fn of(headers: &mut HeaderMap) -> Accepted {
+    pub(crate) fn of(headers: &mut HeaderMap) -> AcceptedCodings {
         let coding = Coding::accepted(headers);
         let known: Vec<HeaderValue> = headers.get_all(header::IF_NONE_MATCH).iter().cloned().collect();
         if !known.iter().flat_map(tags).any(|tag| plain(tag).is_some()) {
-            return Accepted { coding, known: Vec::new() };
+            return AcceptedCodings { coding, known: Vec::new() };
         }
         headers.remove(header::IF_NONE_MATCH);
         for value in &known {
@@ -115,7 +115,7 @@ impl Accepted {
                 headers.append(header::IF_NONE_MATCH, value);
             }
         }
-        Accepted { coding, known }
+        AcceptedCodings { coding, known }
     }
 
     /// `response` in the coding that was asked for, if it is worth it.
@@ -313,7 +313,7 @@ mod tests {
     fn handlers_see_the_tags_of_what_they_make() {
         let tags = r#"W/"a-gz", "b" , "c-n-br","d-zs""#;
         let mut headers = HeaderMap::from_iter([(header::IF_NONE_MATCH, tags.parse().unwrap())]);
-        let accepted = Accepted::of(&mut headers);
+        let accepted = AcceptedCodings::of(&mut headers);
         assert_eq!(headers[header::IF_NONE_MATCH], r#""a", "b", "c-n", "d""#);
         let mut answer = HeaderMap::from_iter([(header::ETAG, HeaderValue::from_static("\"c-n\""))]);
         accepted.name_as_known(&mut answer);

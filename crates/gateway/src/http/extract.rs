@@ -7,29 +7,29 @@ use axum::extract::{FromRequestParts, OriginalUri};
 use axum::http::request::Parts;
 
 use crate::http::problem::{ApiError, Code};
-use crate::state::{Mounted, Place, Shared};
+use crate::state::{GatewayState, PathTarget, Resource};
 use diorama_core::dio::Dio;
 use diorama_core::vista::query::url::percent_decoded;
 
 /// The resource that the path names. Refuses while its first copy is being made.
-pub(crate) struct On(pub(crate) Arc<Mounted>);
+pub(crate) struct PathResource(pub(crate) Arc<Resource>);
 
 /// The resource that the path names, which can do what the method asks of its rows.
-pub(crate) struct Writable(pub(crate) Arc<Mounted>);
+pub(crate) struct WritableResource(pub(crate) Arc<Resource>);
 
 /// A row that the path names; it need not be there. Its resource can do what the method asks.
-pub(crate) struct OnRow {
-    pub(crate) at: Arc<Mounted>,
+pub(crate) struct PathRow {
+    pub(crate) resource: Arc<Resource>,
     pub(crate) id: String,
 }
 
 /// One segment of the path, the first is number 0.
 pub(crate) struct Segment<const AT: usize>(pub(crate) String);
 
-impl<const AT: usize> FromRequestParts<Arc<Shared>> for Segment<AT> {
+impl<const AT: usize> FromRequestParts<Arc<GatewayState>> for Segment<AT> {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<Shared>) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<GatewayState>) -> Result<Self, ApiError> {
         let segment = parts.uri.path().trim_start_matches('/').split('/').nth(AT).unwrap_or_default();
         Ok(Segment(decoded(segment)?.into_owned()))
     }
@@ -38,45 +38,45 @@ impl<const AT: usize> FromRequestParts<Arc<Shared>> for Segment<AT> {
 /// What links begin with: everything before the gateway's own paths, wherever it is nested.
 pub(crate) struct Prefix(pub(crate) String);
 
-impl FromRequestParts<Arc<Shared>> for On {
+impl FromRequestParts<Arc<GatewayState>> for PathResource {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, gateway: &Arc<GatewayState>) -> Result<Self, ApiError> {
         let (name, _) = segments(parts.uri.path());
-        ready(shared.dio(&decoded(name)?)?).map(On)
+        ready(gateway.dio(&decoded(name)?)?).map(PathResource)
     }
 }
 
-impl FromRequestParts<Arc<Shared>> for Writable {
+impl FromRequestParts<Arc<GatewayState>> for WritableResource {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
-        let On(at) = On::from_request_parts(parts, shared).await?;
-        at.check_method(&parts.method, Place::Rows).map(|()| Writable(at))
+    async fn from_request_parts(parts: &mut Parts, gateway: &Arc<GatewayState>) -> Result<Self, ApiError> {
+        let PathResource(resource) = PathResource::from_request_parts(parts, gateway).await?;
+        resource.check_method(&parts.method, PathTarget::Rows).map(|()| WritableResource(resource))
     }
 }
 
-impl FromRequestParts<Arc<Shared>> for OnRow {
+impl FromRequestParts<Arc<GatewayState>> for PathRow {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, gateway: &Arc<GatewayState>) -> Result<Self, ApiError> {
         let (name, id) = segments(parts.uri.path());
         let id = decoded(id)?.into_owned();
-        let at = ready(shared.dio(&decoded(name)?)?)?;
-        let id = match at.dio.known_id(&id) {
+        let resource = ready(gateway.dio(&decoded(name)?)?)?;
+        let id = match resource.dio.known_id(&id) {
             Cow::Owned(known) => known,
             Cow::Borrowed(_) => id,
         };
-        at.check_method(&parts.method, Place::Row).map(|()| OnRow { at, id })
+        resource.check_method(&parts.method, PathTarget::Row).map(|()| PathRow { resource, id })
     }
 }
 
-impl FromRequestParts<Arc<Shared>> for Prefix {
+impl FromRequestParts<Arc<GatewayState>> for Prefix {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, gateway: &Arc<GatewayState>) -> Result<Self, ApiError> {
         let own = parts.uri.path().to_string();
-        let original = OriginalUri::from_request_parts(parts, shared).await.map(|uri| uri.path().to_string());
+        let original = OriginalUri::from_request_parts(parts, gateway).await.map(|uri| uri.path().to_string());
         let original = original.unwrap_or_default();
         let prefix = match own.as_str() {
             // The root of a nested router is asked for without its slash.
@@ -87,8 +87,8 @@ impl FromRequestParts<Arc<Shared>> for Prefix {
     }
 }
 
-fn ready(at: &Arc<Mounted>) -> Result<Arc<Mounted>, ApiError> {
-    check_ready(&at.dio).map(|()| Arc::clone(at))
+fn ready(resource: &Arc<Resource>) -> Result<Arc<Resource>, ApiError> {
+    check_ready(&resource.dio).map(|()| Arc::clone(resource))
 }
 
 /// Refuses while there is no first copy.

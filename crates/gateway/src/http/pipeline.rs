@@ -20,49 +20,49 @@ use crate::http::extract::segments;
 use crate::http::negotiate;
 use crate::http::origin;
 use crate::http::problem::{ApiError, Code};
-use crate::metrics::Running;
+use crate::metrics::RequestTimer;
 use crate::router::Route;
-use crate::state::Shared;
+use crate::state::GatewayState;
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Runs one request.
-pub(crate) async fn pipeline(shared: Arc<Shared>, route: Route, mut request: Request) -> Response {
+pub(crate) async fn pipeline(gateway: Arc<GatewayState>, route: Route, mut request: Request) -> Response {
     let id = own_id(&request);
     request.headers_mut().insert(REQUEST_ID, id.clone());
     auth::hide(request.headers_mut());
     let caller = Caller::of(request.extensions());
-    let settled = shared.origins.settle_host(&mut request);
+    let settled = gateway.origins.settle_host(&mut request);
     // Events must not wait until there are enough of them.
-    let codes = shared.compression && !matches!(route, Route::Events | Route::RowEvents | Route::ManyEvents);
-    let accepted = codes.then(|| coding::Accepted::of(request.headers_mut()));
+    let codes = gateway.compression && !matches!(route, Route::Events | Route::RowEvents | Route::ManyEvents);
+    let accepted = codes.then(|| coding::AcceptedCodings::of(request.headers_mut()));
     let method = request.method().clone();
-    let dio = route.is_of_dio().then(|| shared.dios.get_index_of(segments(request.uri().path()).0)).flatten();
-    let running = shared.metrics.http.begin(&method, route, dio);
+    let dio = route.is_of_dio().then(|| gateway.dios.get_index_of(segments(request.uri().path()).0)).flatten();
+    let running = gateway.metrics.http.begin(&method, route, dio);
     let page = match (settled, route) {
         (Err(error), _) => Err(error),
         (Ok(()), Route::Hook) => Ok(None),
-        (Ok(()), _) => shared.origins.check_origin(&method, request.headers()).map(|page| page.cloned()),
+        (Ok(()), _) => gateway.origins.check_origin(&method, request.headers()).map(|page| page.cloned()),
     };
     let mut response = match &page {
         Err(error) => error.clone().into_response(),
         Ok(Some(_)) if origin::is_preflight(&method, request.headers()) => {
             (StatusCode::NO_CONTENT, origin::preflight()).into_response()
         }
-        Ok(_) => match admit(&shared, route, &request) {
-            Ok(()) => run(request, route, &shared).await,
+        Ok(_) => match admit(&gateway, route, &request) {
+            Ok(()) => run(request, route, &gateway).await,
             Err(error) => error.into_response(),
         },
     };
     let refused = response.extensions_mut().remove::<ApiError>();
-    let refused = refused.map(|error| shared.failures.judge(caller, error));
+    let refused = refused.map(|error| gateway.failures.judge(caller, error));
     if let Some(error) = &refused {
         response = problem(error, &method, &response, &id);
     }
     if let Some(accepted) = accepted {
         response = accepted.apply(response).await;
     }
-    log(&shared, &running, &response, refused.as_ref(), &id);
+    log(&gateway, &running, &response, refused.as_ref(), &id);
     finish(&mut response, id, page.ok().flatten().as_ref());
     if method == Method::HEAD { bare(response) } else { response }
 }
@@ -79,21 +79,21 @@ fn bare(mut response: Response) -> Response {
 }
 
 /// Whether the request may reach a handler.
-fn admit(shared: &Shared, route: Route, request: &Request) -> Result<(), ApiError> {
+fn admit(gateway: &GatewayState, route: Route, request: &Request) -> Result<(), ApiError> {
     let uri = request.uri();
     let length = uri.path_and_query().map_or(0, |text| text.as_str().len());
-    if length > shared.limits.uri {
-        return Err(ApiError::new(Code::UriTooLong, format!("the URL is longer than {} bytes", shared.limits.uri))
+    if length > gateway.limits.uri {
+        return Err(ApiError::new(Code::UriTooLong, format!("the URL is longer than {} bytes", gateway.limits.uri))
             .hint("QUERY {resource} and POST {resource}/_query take the query as a body"));
     }
     // What reads requests stops some way behind the bound.
     let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if headers > shared.limits.header_bytes {
-        let most = shared.limits.header_bytes;
+    if headers > gateway.limits.header_bytes {
+        let most = gateway.limits.header_bytes;
         return Err(ApiError::new(Code::HeadersTooLarge, format!("the headers are longer than {most} bytes")));
     }
-    shared.origins.check_host(request.headers())?;
-    check_caller(shared, route, request)?;
+    gateway.origins.check_host(request.headers())?;
+    check_caller(gateway, route, request)?;
     match route {
         Route::Hook => Ok(()),
         _ => coding::check_request(request.method(), request.headers()),
@@ -101,18 +101,18 @@ fn admit(shared: &Shared, route: Route, request: &Request) -> Result<(), ApiErro
 }
 
 /// Refuses those who do not say who they are, where that is asked.
-fn check_caller(shared: &Shared, route: Route, request: &Request) -> Result<(), ApiError> {
+fn check_caller(gateway: &GatewayState, route: Route, request: &Request) -> Result<(), ApiError> {
     match route {
         Route::Hook | Route::Live | Route::Asset => Ok(()),
         // Their pages say themselves that a token is needed, and ask for one.
-        Route::Index | Route::Docs if shared.has_page(route) && negotiate::prefers_html(request.headers()) => Ok(()),
-        _ => shared.auth.check(request.headers()),
+        Route::Index | Route::Docs if gateway.has_page(route) && negotiate::prefers_html(request.headers()) => Ok(()),
+        _ => gateway.auth.check(request.headers()),
     }
 }
 
 /// The handler. A panic is a bug: it is logged with the request, and costs this request only.
-async fn run(request: Request, route: Route, shared: &Arc<Shared>) -> Response {
-    let answer = AssertUnwindSafe(async { route.answer(request, Arc::clone(shared)).await });
+async fn run(request: Request, route: Route, gateway: &Arc<GatewayState>) -> Response {
+    let answer = AssertUnwindSafe(async { route.answer(request, Arc::clone(gateway)).await });
     match answer.catch_unwind().await {
         Ok(response) => response,
         Err(panic) => {
@@ -141,13 +141,19 @@ fn problem(error: &ApiError, method: &Method, bare: &Response, id: &HeaderValue)
 
 /// Counts the request, and says what a person needs who was given its id; of requests that fail alike, only the first of five
 /// seconds is logged. Neither path nor query is: they may hold what is nobody's business.
-fn log(shared: &Shared, running: &Running<'_>, response: &Response, refused: Option<&ApiError>, id: &HeaderValue) {
+fn log(
+    gateway: &GatewayState,
+    running: &RequestTimer<'_>,
+    response: &Response,
+    refused: Option<&ApiError>,
+    id: &HeaderValue,
+) {
     let (status, id) = (response.status(), text(id));
     let took = running.end(status);
     let (method, route) = (running.method(), running.route());
-    let dio = || running.dio.and_then(|at| shared.dios.get_index(at)).map(|(name, _)| &**name);
+    let dio = || running.dio.and_then(|at| gateway.dios.get_index(at)).map(|(name, _)| &**name);
     if let Some(error) = refused.filter(|error| error.code().status().is_server_error())
-        && let Some(left_out) = shared.lines.pass((error.code().as_str(), running.dio))
+        && let Some(left_out) = gateway.lines.pass((error.code().as_str(), running.dio))
     {
         let (code, detail, cause) = (error.code().as_str(), error.detail(), error.because());
         macro_rules! line {

@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::http::negotiate::Format;
 use crate::http::pipeline::REQUEST_ID;
-use crate::state::Mounted;
+use crate::state::Resource;
 use diorama_core::dio::{Freshness, Position};
 use diorama_core::hot::{RowRef, State};
 
@@ -35,17 +35,17 @@ enum Kind {
 /// The headers that all answers from one State have within a second, made once. Those that are each answer's own stand in it
 /// empty: to fill one costs half of adding it.
 #[derive(Debug)]
-pub(crate) struct Common {
+pub(crate) struct CommonHeaders {
     /// Of which State: nothing else can be where one was, as long as this points there.
     state: Weak<State>,
     freshness: (Option<u64>, bool, bool),
     kinds: [HeaderMap; 3],
 }
 
-impl Common {
-    fn of(state: &Arc<State>, freshness: &Freshness, ttl: Option<u64>) -> Common {
+impl CommonHeaders {
+    fn of(state: &Arc<State>, freshness: &Freshness, ttl: Option<u64>) -> CommonHeaders {
         let kinds = [Kind::Row, Kind::List, Kind::NotModified].map(|kind| headers(kind, state, freshness, ttl));
-        Common { state: Arc::downgrade(state), freshness: seen(freshness), kinds }
+        CommonHeaders { state: Arc::downgrade(state), freshness: seen(freshness), kinds }
     }
 
     fn is_of(&self, state: &Arc<State>, freshness: &Freshness) -> bool {
@@ -100,32 +100,32 @@ fn cache_status(freshness: &Freshness, ttl: Option<u64>) -> HeaderValue {
 const MOST_HEADERS: usize = 24;
 
 /// One consistent look at a Dio, from which one answer is made.
-pub(crate) struct View {
+pub(crate) struct Snapshot {
     pub(crate) state: Arc<State>,
-    common: Arc<Common>,
+    common: Arc<CommonHeaders>,
 }
 
-impl View {
+impl Snapshot {
     /// The Dio as it is now. Rows older than they should be are refreshed in the background.
-    pub(crate) fn of(at: &Mounted) -> View {
-        let freshness = at.dio.freshness();
+    pub(crate) fn of(resource: &Resource) -> Snapshot {
+        let freshness = resource.dio.freshness();
         if freshness.stale {
-            at.dio.refresh_if_stale();
+            resource.dio.refresh_if_stale();
         }
-        let state = at.dio.state();
-        let known = at.common.load_full().filter(|common| common.is_of(&state, &freshness));
+        let state = resource.dio.state();
+        let known = resource.common_headers.load_full().filter(|common| common.is_of(&state, &freshness));
         let common = known.unwrap_or_else(|| {
-            let ttl = at.dio.cache_ttl().map(|ttl| ttl.as_secs());
-            let common = Arc::new(Common::of(&state, &freshness, ttl));
-            at.common.store(Some(Arc::clone(&common)));
+            let ttl = resource.dio.cache_ttl().map(|ttl| ttl.as_secs());
+            let common = Arc::new(CommonHeaders::of(&state, &freshness, ttl));
+            resource.common_headers.store(Some(Arc::clone(&common)));
             common
         });
-        View { state, common }
+        Snapshot { state, common }
     }
 
     /// The version of a list: any change of any row makes another.
     pub(crate) fn list_etag(&self, query: &[u8], format: Format) -> HeaderValue {
-        let mut line = Line::with_capacity(80);
+        let mut line = HeaderBuilder::with_capacity(80);
         line.put("\"").put(&**self.state.epoch()).put(".").number(self.state.rows_seq()).put("-").hex(xxh3_64(query));
         line.put(format.suffix()).put("\"");
         line.value()
@@ -135,7 +135,7 @@ impl View {
     pub(crate) fn record_etag(row: &RowRef<'_>, query: &str, format: Format) -> HeaderValue {
         let mut hash = [0; 24];
         let length = URL_SAFE_NO_PAD.encode_slice(row.hash().to_be_bytes(), &mut hash).unwrap_or_default();
-        let mut line = Line::with_capacity(48);
+        let mut line = HeaderBuilder::with_capacity(48);
         line.put("\"").put(&hash[..length]);
         if !query.is_empty() {
             line.put("-").hex(xxh3_64(query.as_bytes()));
@@ -206,29 +206,29 @@ pub(crate) fn text(text: impl Into<String>) -> HeaderValue {
 
 /// A header's value being put together, without the machinery of `fmt`, which costs more than a row.
 #[derive(Debug)]
-pub(crate) struct Line(Vec<u8>);
+pub(crate) struct HeaderBuilder(Vec<u8>);
 
-impl Line {
-    pub(crate) fn with_capacity(bytes: usize) -> Line {
-        Line(Vec::with_capacity(bytes))
+impl HeaderBuilder {
+    pub(crate) fn with_capacity(bytes: usize) -> HeaderBuilder {
+        HeaderBuilder(Vec::with_capacity(bytes))
     }
 
-    pub(crate) fn put(&mut self, text: impl AsRef<[u8]>) -> &mut Line {
+    pub(crate) fn put(&mut self, text: impl AsRef<[u8]>) -> &mut HeaderBuilder {
         self.0.extend_from_slice(text.as_ref());
         self
     }
 
     /// In decimal.
-    pub(crate) fn number(&mut self, number: u64) -> &mut Line {
+    pub(crate) fn number(&mut self, number: u64) -> &mut HeaderBuilder {
         self.in_base::<10>(number)
     }
 
     /// In lower-case hexadecimal.
-    pub(crate) fn hex(&mut self, number: u64) -> &mut Line {
+    pub(crate) fn hex(&mut self, number: u64) -> &mut HeaderBuilder {
         self.in_base::<16>(number)
     }
 
-    fn in_base<const BASE: u64>(&mut self, mut number: u64) -> &mut Line {
+    fn in_base<const BASE: u64>(&mut self, mut number: u64) -> &mut HeaderBuilder {
         let (mut text, mut from) = ([b'0'; 20], 20);
         loop {
             from -= 1;
@@ -251,7 +251,7 @@ impl Line {
     }
 }
 
-impl AsRef<[u8]> for Line {
+impl AsRef<[u8]> for HeaderBuilder {
     fn as_ref(&self) -> &[u8] {
         &self.0
     }
@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn digits_are_those_of_fmt() {
         for number in [0, 7, 10, 255, 1_000_007, u64::MAX] {
-            let mut line = Line::with_capacity(0);
+            let mut line = HeaderBuilder::with_capacity(0);
             line.put("a").number(number).put("-").hex(number);
             assert_eq!(line.value(), format!("a{number}-{number:x}"));
         }

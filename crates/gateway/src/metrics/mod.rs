@@ -8,7 +8,7 @@ mod http;
 mod scrape;
 mod text;
 
-pub(crate) use http::{Http, Running};
+pub(crate) use http::{Http, RequestTimer};
 pub(crate) use scrape::scrape;
 
 use std::sync::Arc;

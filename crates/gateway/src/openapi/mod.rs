@@ -29,7 +29,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::http::auth::Auth;
 use crate::http::response;
-use crate::state::Shared;
+use crate::state::GatewayState;
 
 /// The document as it is sent.
 #[derive(Clone, Debug, Default)]
@@ -39,12 +39,12 @@ pub struct Document {
 }
 
 impl Document {
-    pub(crate) fn of(shared: &Shared) -> Document {
-        Document::new(build(shared).to_pretty_json().unwrap_or_default())
+    pub(crate) fn of(gateway: &GatewayState) -> Document {
+        Document::new(build(gateway).to_pretty_json().unwrap_or_default())
     }
 
-    pub(crate) fn of_events(shared: &Shared) -> Document {
-        Document::new(serde_json::to_string_pretty(&asyncapi::build(shared)).unwrap_or_default())
+    pub(crate) fn of_events(gateway: &GatewayState) -> Document {
+        Document::new(serde_json::to_string_pretty(&asyncapi::build(gateway)).unwrap_or_default())
     }
 
     fn new(mut json: String) -> Document {
@@ -59,13 +59,13 @@ impl Document {
 }
 
 /// Serves the document.
-pub(crate) async fn openapi(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    serve(&shared.openapi, &headers)
+pub(crate) async fn openapi(State(gateway): State<Arc<GatewayState>>, headers: HeaderMap) -> Response {
+    serve(&gateway.openapi, &headers)
 }
 
 /// Serves the document of events.
-pub(crate) async fn asyncapi(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    serve(&shared.asyncapi, &headers)
+pub(crate) async fn asyncapi(State(gateway): State<Arc<GatewayState>>, headers: HeaderMap) -> Response {
+    serve(&gateway.asyncapi, &headers)
 }
 
 fn serve(document: &Document, headers: &HeaderMap) -> Response {
@@ -130,11 +130,11 @@ impl Api {
     }
 }
 
-fn build(shared: &Shared) -> OpenApi {
+fn build(gateway: &GatewayState) -> OpenApi {
     let mut api = Api {
-        guarded: matches!(shared.auth, Auth::Tokens(_)),
-        origins: shared.origins.loopback.is_some() || !shared.origins.listed.is_empty(),
-        hosts: shared.origins.loopback.is_some(),
+        guarded: matches!(gateway.auth, Auth::Tokens(_)),
+        origins: gateway.origins.loopback.is_some() || !gateway.origins.listed.is_empty(),
+        hosts: gateway.origins.loopback.is_some(),
         ..Api::default()
     };
     if api.guarded {
@@ -142,14 +142,14 @@ fn build(shared: &Shared) -> OpenApi {
         api.securities.insert(BEARER.to_string(), SecurityScheme::Http(scheme.build()));
     }
     shapes::add(&mut api);
-    fixed::add(&mut api, shared);
+    fixed::add(&mut api, gateway);
     let mut tags = vec![fixed::tag()];
-    for (title, at) in titles(shared.dios.keys()).into_iter().zip(shared.dios.values()) {
-        tags.push(Tag::new(at.dio.name()));
-        rows::add(&mut api, &title, at);
-        resource::add(&mut api, &title, at);
+    for (title, resource) in titles(gateway.dios.keys()).into_iter().zip(gateway.dios.values()) {
+        tags.push(Tag::new(resource.dio.name()));
+        rows::add(&mut api, &title, resource);
+        resource::add(&mut api, &title, resource);
     }
-    for hook in shared.hooks.values() {
+    for hook in gateway.hooks.values() {
         fixed::hook(&mut api, hook);
         deliveries::add(&mut api, hook);
     }
@@ -161,7 +161,7 @@ fn build(shared: &Shared) -> OpenApi {
     for (name, scheme) in securities {
         components = components.security_scheme(name, scheme);
     }
-    let base = if shared.base_path.is_empty() { "/" } else { shared.base_path.as_str() };
+    let base = if gateway.base_path.is_empty() { "/" } else { gateway.base_path.as_str() };
     let license = LicenseBuilder::new().name(env!("CARGO_PKG_LICENSE")).identifier(Some(env!("CARGO_PKG_LICENSE")));
     let info = InfoBuilder::new()
         .title("Diorama")

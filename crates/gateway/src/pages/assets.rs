@@ -17,7 +17,7 @@ use crate::http::problem::{ApiError, Code};
 use crate::http::response;
 use crate::pages::explorer::{self, Explorer};
 use crate::pages::index::POLICY;
-use crate::state::Shared;
+use crate::state::GatewayState;
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
@@ -63,12 +63,12 @@ const COMMON: [&str; 3] = ["diorama.js", "docs.css", "docs.js"];
 
 /// Gives a file. They hold nothing that is not public: nobody is asked for a token, which a page cannot send with them.
 pub(crate) async fn asset(
-    State(shared): State<Arc<Shared>>,
+    State(gateway): State<Arc<GatewayState>>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let path = uri.path().split_once("static/").map_or("", |(_, path)| path);
-    let (kind, body) = match &shared.explorer {
+    let (kind, body) = match &gateway.explorer {
         Explorer::Folder(folder) => theirs(folder, path).await?,
         Explorer::Own | Explorer::Off => own(path, |_| true).await?,
     };
@@ -80,7 +80,7 @@ pub(crate) async fn asset(
     response.headers_mut().insert(header::ETAG, etag);
     // The next version of the program has them under the same names.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    if matches!(shared.explorer, Explorer::Folder(_)) {
+    if matches!(gateway.explorer, Explorer::Folder(_)) {
         // Whatever the folder has, it is not let do more than the page.
         response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     }

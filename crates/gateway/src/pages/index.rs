@@ -21,7 +21,7 @@ use crate::http::problem::{ApiError, Code};
 use crate::http::{negotiate, response};
 use crate::pages::explorer::{self, Explorer};
 use crate::router::Route;
-use crate::state::{Mounted, Shared};
+use crate::state::{GatewayState, Resource};
 use diorama_core::vista::query::url::segment;
 
 const PAGE: &str = include_str!("../../../../static/index.html");
@@ -33,17 +33,21 @@ pub(crate) const POLICY: &str = "default-src 'self'; script-src 'self'; style-sr
 const MOST_COLUMNS: usize = 12;
 
 /// The resources and where they are.
-pub(crate) async fn index(State(shared): State<Arc<Shared>>, Prefix(prefix): Prefix, headers: HeaderMap) -> Response {
-    let wants_page = shared.has_page(Route::Index) && negotiate::prefers_html(&headers);
+pub(crate) async fn index(
+    State(gateway): State<Arc<GatewayState>>,
+    Prefix(prefix): Prefix,
+    headers: HeaderMap,
+) -> Response {
+    let wants_page = gateway.has_page(Route::Index) && negotiate::prefers_html(&headers);
     let mut response = match wants_page {
         true => {
-            let known = shared.auth.check(&headers).is_ok();
-            match template(&shared.explorer).await {
-                Ok(template) => page(render(&template, &shared, &prefix, known), known),
+            let known = gateway.auth.check(&headers).is_ok();
+            match template(&gateway.explorer).await {
+                Ok(template) => page(render(&template, &gateway, &prefix, known), known),
                 Err(error) => error.into_response(),
             }
         }
-        false => response::json(&document(&shared, &prefix)),
+        false => response::json(&document(&gateway, &prefix)),
     };
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     response
@@ -57,13 +61,13 @@ async fn template(explorer: &Explorer) -> Result<Cow<'static, str>, ApiError> {
     page.map(|page| String::from_utf8_lossy(&page).into_owned().into()).ok_or_else(missing)
 }
 
-fn document(shared: &Shared, prefix: &str) -> Value {
+fn document(gateway: &GatewayState, prefix: &str) -> Value {
     let links = |name: &str| {
         let own = format!("{prefix}/{name}");
         json!({ "list": own, "schema": format!("{own}/_schema"), "events": format!("{own}/events") })
     };
-    let resources: Map<String, Value> = shared.dios.keys().map(|name| (name.to_string(), links(name))).collect();
-    let hooks = shared.hooks.values().map(|hook| {
+    let resources: Map<String, Value> = gateway.dios.keys().map(|name| (name.to_string(), links(name))).collect();
+    let hooks = gateway.hooks.values().map(|hook| {
         let own = format!("{prefix}/webhooks/{}", hook.name);
         let mut links = json!({ "dio": &*hook.dio, "receive": own, "deliveries": format!("{own}/deliveries") });
         let confirm = hook.confirmations();
@@ -77,8 +81,12 @@ fn document(shared: &Shared, prefix: &str) -> Value {
 }
 
 /// The OpenAPI document as a page.
-pub(crate) async fn docs(State(shared): State<Arc<Shared>>, Prefix(prefix): Prefix, headers: HeaderMap) -> Response {
-    let known = shared.auth.check(&headers).is_ok();
+pub(crate) async fn docs(
+    State(gateway): State<Arc<GatewayState>>,
+    Prefix(prefix): Prefix,
+    headers: HeaderMap,
+) -> Response {
+    let known = gateway.auth.check(&headers).is_ok();
     let prefix = escape(&prefix);
     let status = match known {
         true => "This page needs its script.",
@@ -112,19 +120,19 @@ fn page(text: String, known: bool) -> Response {
     response
 }
 
-fn render(template: &str, shared: &Shared, prefix: &str, known: bool) -> String {
+fn render(template: &str, gateway: &GatewayState, prefix: &str, known: bool) -> String {
     let prefix = escape(prefix);
-    let ready = shared.dios.values().all(|at| at.dio.is_ready());
-    let status = match (shared.closing.is_cancelled(), ready) {
+    let ready = gateway.dios.values().all(|resource| resource.dio.is_ready());
+    let status = match (gateway.closing.is_cancelled(), ready) {
         _ if !known => "A token is required.",
         (true, _) => "This server is about to stop.",
         (false, true) => "Every resource is ready.",
         (false, false) => "Some resources are still being read.",
     };
-    let dios = || shared.dios.iter().filter(|_| known);
+    let dios = || gateway.dios.iter().filter(|_| known);
     let resources: String = dios().map(|(name, at)| row(&prefix, &escape(name), at)).collect();
     let example = dios().next().map(|(name, at)| example(&prefix, &escape(name), at)).unwrap_or_default();
-    let hooks = shared.hooks.keys().filter(|_| known);
+    let hooks = gateway.hooks.keys().filter(|_| known);
     let hooks: Vec<_> = hooks.map(|n| format!("<code>POST {prefix}/webhooks/{}</code>", escape(n))).collect();
     let webhooks = match hooks.is_empty() {
         true => String::new(),
@@ -142,8 +150,8 @@ fn render(template: &str, shared: &Shared, prefix: &str, known: bool) -> String 
     })
 }
 
-fn row(prefix: &str, name: &str, at: &Mounted) -> String {
-    let status = at.dio.status();
+fn row(prefix: &str, name: &str, resource: &Resource) -> String {
+    let status = resource.dio.status();
     let age = status.age.map(ago);
     let (class, state) = match (status.ready, status.refresh_failed.is_some(), status.stale) {
         (false, true, _) => ("bad", "cannot be read, is tried again".to_string()),
@@ -152,8 +160,9 @@ fn row(prefix: &str, name: &str, at: &Mounted) -> String {
         (true, false, true) => ("bad", format!("stale: read {}", age.as_deref().unwrap_or("by an earlier process"))),
         (true, false, false) => ("good", age.unwrap_or_else(|| "by an earlier process".to_string())),
     };
-    let columns: Vec<_> = at.schema.columns().iter().take(MOST_COLUMNS).map(|column| escape(&column.name)).collect();
-    let more = if at.schema.columns().len() > MOST_COLUMNS { ", …" } else { "" };
+    let columns: Vec<_> =
+        resource.schema.columns().iter().take(MOST_COLUMNS).map(|column| escape(&column.name)).collect();
+    let more = if resource.schema.columns().len() > MOST_COLUMNS { ", …" } else { "" };
     let columns = columns.join(", ");
     let own = format!("{prefix}/{name}");
     format!(
@@ -166,8 +175,8 @@ fn row(prefix: &str, name: &str, at: &Mounted) -> String {
 }
 
 /// Two things to do with a resource.
-fn example(prefix: &str, name: &str, at: &Mounted) -> String {
-    let last = at.schema.columns().last().map(|column| segment(&column.name)).unwrap_or_default();
+fn example(prefix: &str, name: &str, resource: &Resource) -> String {
+    let last = resource.schema.columns().last().map(|column| segment(&column.name)).unwrap_or_default();
     let url = format!("{prefix}/{name}?limit=3&amp;order={last}.desc");
     format!(
         "<p><a href=\"{url}\"><code>{url}</code></a></p>\n<p>Each change is told to who subscribes:</p>\n\
@@ -244,9 +253,9 @@ mod tests {
 
     #[test]
     fn every_place_of_the_page_is_filled() {
-        let shared = Shared::default();
-        assert!(!render(PAGE, &shared, "", true).contains("{{"));
-        assert!(render(PAGE, &shared, "/a\"b", true).contains("href=\"/a&quot;b/readyz\""));
+        let gateway = GatewayState::default();
+        assert!(!render(PAGE, &gateway, "", true).contains("{{"));
+        assert!(render(PAGE, &gateway, "/a\"b", true).contains("href=\"/a&quot;b/readyz\""));
     }
 
     #[test]

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 
-use crate::events::{self, LiveWish};
+use crate::events::{self, LiveSubscription};
 use crate::http::budget::Bounds;
 use crate::http::extract::{Segment, check_ready};
 use crate::http::negotiate;
 use crate::http::problem::{ApiError, Code};
-use crate::http::response::{self, View};
+use crate::http::response::{self, Snapshot};
 use crate::rows::format::Writer;
-use crate::rows::list::Found;
-use crate::state::{Mounted, Shared};
+use crate::rows::list::ListPage;
+use crate::state::{GatewayState, Resource};
 use diorama_core::dio::GroupIter;
 use diorama_core::record::{Body, Record};
 use diorama_core::vista::query::url::{self, ParamOptions, percent_decoded};
@@ -31,28 +31,28 @@ const OF_GROUPS: [&str; 10] =
 
 /// Sums up rows.
 pub(crate) async fn aggregate(
-    State(shared): State<Arc<Shared>>,
+    State(gateway): State<Arc<GatewayState>>,
     Segment(dio): Segment<0>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let at = Arc::clone(shared.dio(&dio)?);
-    let bounds = Bounds::of(&shared, request.extensions());
+    let resource = Arc::clone(gateway.dio(&dio)?);
+    let bounds = Bounds::of(&gateway, request.extensions());
     let raw = request.uri().query().unwrap_or_default().to_string();
-    let (owner, text) = (Arc::clone(&at), raw.clone());
-    let live = bounds.read(&at, raw.as_bytes(), move || LiveWish::parse_groups(&text, &owner)).await??;
+    let (owner, text) = (Arc::clone(&resource), raw.clone());
+    let live = bounds.read(&resource, raw.as_bytes(), move || LiveSubscription::parse_groups(&text, &owner)).await??;
     if let Some(asked) = live {
-        return events::live_groups(&shared, &at, bounds, asked, request).await;
+        return events::live_groups(&gateway, &resource, bounds, asked, request).await;
     }
-    check_ready(&at.dio)?;
+    check_ready(&resource.dio)?;
     let headers = request.headers();
     let format = negotiate::of_list(headers)?;
-    let view = View::of(&at);
+    let view = Snapshot::of(&resource);
     let etag = view.list_etag(&[b"_aggregate?", raw.as_bytes()].concat(), format);
     if response::is_named(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let (owner, text) = (Arc::clone(&at), raw.clone());
-    let asked = bounds.read(&at, raw.as_bytes(), move || Asked::read(&text, &owner)).await??;
+    let (owner, text) = (Arc::clone(&resource), raw.clone());
+    let asked = bounds.read(&resource, raw.as_bytes(), move || AggregateRequest::read(&text, &owner)).await??;
     if response::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
@@ -60,13 +60,18 @@ pub(crate) async fn aggregate(
     let writer = Writer::new(format, &Query::default(), &asked.schema)?;
     let (rows, aggregation, offset) = (asked.rows.clone(), Arc::clone(&asked.aggregation), asked.groups.offset);
     let page = move |groups: GroupIter<'_>, meter: &Meter| page(groups, &asked, &writer, meter);
-    let page = at.dio.aggregate(state, &rows, &aggregation, &at.schema, meter, page).await?;
+    let page = resource.dio.aggregate(state, &rows, &aggregation, &resource.schema, meter, page).await?;
     let (body, shown, total) = page;
-    Ok(Found::new(bounds.answer(body)?, offset, shown, total).respond(&view, etag, format, None))
+    Ok(ListPage::new(bounds.answer(body)?, offset, shown, total).respond(&view, etag, format, None))
 }
 
 /// The page of `groups` that is asked for, written; how many it shows, and how many there are.
-fn page(groups: GroupIter<'_>, asked: &Asked, writer: &Writer, meter: &Meter) -> Result<(Vec<u8>, u64, u64), Error> {
+fn page(
+    groups: GroupIter<'_>,
+    asked: &AggregateRequest,
+    writer: &Writer,
+    meter: &Meter,
+) -> Result<(Vec<u8>, u64, u64), Error> {
     let Query { offset, limit, .. } = asked.groups;
     let mut failed = Ok(());
     let page = asked.groups.prepare(&asked.schema).top_within(numbered(groups, &mut failed), offset, limit, meter);
@@ -85,7 +90,7 @@ fn write(writer: &Writer, schema: &Schema, groups: &[(String, Record)]) -> Vec<u
 }
 
 /// What the URL asks for.
-pub(crate) struct Asked {
+pub(crate) struct AggregateRequest {
     pub(crate) aggregation: Arc<Aggregation>,
     pub(crate) rows: Query,
     pub(crate) groups: Query,
@@ -93,8 +98,8 @@ pub(crate) struct Asked {
     schema: Schema,
 }
 
-impl Asked {
-    pub(crate) fn read(raw: &str, at: &Mounted) -> Result<Asked, ApiError> {
+impl AggregateRequest {
+    pub(crate) fn read(raw: &str, resource: &Resource) -> Result<AggregateRequest, ApiError> {
         let of_groups = |piece: &&str| {
             let key = piece.split('=').next().unwrap_or_default();
             let value = piece.get(key.len() + 1..).unwrap_or_default();
@@ -106,17 +111,17 @@ impl Asked {
         };
         let (of_groups, of_rows): (Vec<&str>, Vec<&str>) = raw.split('&').partition(of_groups);
         // What is not to be live may say so.
-        let options = ParamOptions { max_limit: at.options.max_limit, extra: &["select", "live"] };
-        let mut asked = url::parse(&of_rows.join("&"), &at.schema, &options)?;
+        let options = ParamOptions { max_limit: resource.options.max_limit, extra: &["select", "live"] };
+        let mut asked = url::parse(&of_rows.join("&"), &resource.schema, &options)?;
         if asked.query.after.is_some() {
             return Err(ApiError::new(Code::InvalidParameter, "after: groups are paged with limit and offset"));
         }
         asked.extra.retain(|(name, _)| name == "select");
-        let aggregation = compile(&asked.extra, &at.schema)?;
+        let aggregation = compile(&asked.extra, &resource.schema)?;
         let schema = aggregation.schema();
-        let options = ParamOptions { max_limit: at.options.max_limit, extra: &[] };
+        let options = ParamOptions { max_limit: resource.options.max_limit, extra: &[] };
         let groups = url::parse(&of_groups.join("&"), &schema, &options)?.query;
-        Ok(Asked { aggregation: Arc::new(aggregation), rows: asked.query, groups, schema })
+        Ok(AggregateRequest { aggregation: Arc::new(aggregation), rows: asked.query, groups, schema })
     }
 }
 

@@ -30,7 +30,7 @@ use crate::http::spool::Spool;
 use crate::rows::insert;
 use crate::rows::record::{self, Media};
 use crate::rows::write::{self, Change};
-use crate::state::{Mounted, Shared};
+use crate::state::{GatewayState, Resource};
 use diorama_core::dio::{IdempotencyKey, WriteOptions};
 use diorama_core::hot::{OpId, State};
 use diorama_core::record::{Body as RowBody, CborValue, Record};
@@ -45,7 +45,7 @@ const MOST_NAMED: usize = 100;
 
 /// A bulk insert under way.
 struct Bulk<'a> {
-    at: &'a Mounted,
+    resource: &'a Resource,
     prefix: &'a str,
     key: Option<String>,
     /// How long it may still wait for the master.
@@ -70,15 +70,15 @@ enum NewRow {
 }
 
 /// What became of a row.
-struct Done {
+struct RowResult {
     line: usize,
     id: Option<String>,
-    written: Result<Written, ApiError>,
+    written: Result<RowOutcome, ApiError>,
     replayed: bool,
 }
 
 /// Way that a row was taken.
-enum Written {
+enum RowOutcome {
     /// In the queue; `None` if it was there already.
     Queued(Option<OpId>),
     /// By the source itself.
@@ -86,21 +86,21 @@ enum Written {
 }
 
 /// Rows of an array, JSON or CBOR; answered by a JSON array.
-pub(crate) async fn array(at: &Mounted, change: &Change, rows: Vec<CborValue>) -> Result<Response, ApiError> {
+pub(crate) async fn array(resource: &Resource, change: &Change, rows: Vec<CborValue>) -> Result<Response, ApiError> {
     plain(&change.headers)?;
     let count = rows.len();
     let fingerprint = change.key.as_ref().map_or(0, |key| key.fingerprint);
-    let row = |(index, row)| Row { line: index + 1, op: read(at, row), fingerprint };
+    let row = |(index, row)| Row { line: index + 1, op: read(resource, row), fingerprint };
     let rows: Vec<Row> = rows.into_iter().enumerate().map(row).collect();
     let key = change.key.as_ref().map(|key| key.key.clone());
     if change.prefer.is_strict() {
-        let mut wrong = Wrong::new(at, key.as_deref());
+        let mut wrong = RowRefusals::new(resource, key.as_deref());
         for row in &rows {
             wrong.look(row.line, row.op.as_ref()).await?;
         }
         wrong.check()?;
     }
-    let mut bulk = Bulk::new(at, &change.prefix, &change.prefer, key);
+    let mut bulk = Bulk::new(resource, &change.prefix, &change.prefer, key);
     let mut results = Vec::with_capacity(count);
     let mut rows = rows.into_iter();
     loop {
@@ -110,27 +110,37 @@ pub(crate) async fn array(at: &Mounted, change: &Change, rows: Vec<CborValue>) -
         }
         results.extend(bulk.insert(batch).await);
     }
-    tracing::debug!(request.id = request_id(&change.headers), dio = at.dio.name(), rows = count, "a bulk insert is in");
-    Ok(respond(at, &change.prefer, Value::from(results).to_string().into(), "application/json"))
+    tracing::debug!(
+        request.id = request_id(&change.headers),
+        dio = resource.dio.name(),
+        rows = count,
+        "a bulk insert is in"
+    );
+    Ok(respond(resource, &change.prefer, Value::from(results).to_string().into(), "application/json"))
 }
 
 /// Rows of NDJSON, in bounded memory. What was accepted stays, should the body break off.
-pub(crate) async fn lines(at: &Mounted, request: Request, prefix: &str, shared: &Shared) -> Result<Response, ApiError> {
+pub(crate) async fn lines(
+    resource: &Resource,
+    request: Request,
+    prefix: &str,
+    gateway: &GatewayState,
+) -> Result<Response, ApiError> {
     plain(request.headers())?;
-    let limits = &shared.limits;
-    let _lease = shared.budgets.bodies.take(Caller::of(request.extensions()), limits.body + BYTES_AT_ONCE)?;
+    let limits = &gateway.limits;
+    let _lease = gateway.budgets.bodies.take(Caller::of(request.extensions()), limits.body + BYTES_AT_ONCE)?;
     let prefer = Prefer::of(request.headers()).check()?;
     let key = write::key(request.headers())?;
     let (parts, mut body) = request.into_parts();
     if prefer.is_strict() {
-        body = validated(at, body, key.as_deref(), limits).await?;
+        body = validated(resource, body, key.as_deref(), limits).await?;
     }
     let mut lines = Lines::new(body, *limits);
-    let mut bulk = Bulk::new(at, prefix, &prefer, key);
-    let mut results = Spool::new(&at.dio);
+    let mut bulk = Bulk::new(resource, prefix, &prefer, key);
+    let mut results = Spool::new(&resource.dio);
     let mut done = 0;
     loop {
-        let batch = batch(at, &mut lines, limits).await.map_err(|error| match done {
+        let batch = batch(resource, &mut lines, limits).await.map_err(|error| match done {
             0 => error,
             _ => error.hint(format!(
                 "the {done} rows before that were taken; under an Idempotency-Key the request can be repeated"
@@ -143,17 +153,22 @@ pub(crate) async fn lines(at: &Mounted, request: Request, prefix: &str, shared: 
         let text: String = bulk.insert(batch).await.iter().map(|result| format!("{result}\n")).collect();
         results.write(text.into_bytes()).await?;
     }
-    tracing::debug!(request.id = request_id(&parts.headers), dio = at.dio.name(), rows = done, "a bulk insert is in");
-    Ok(respond(at, &prefer, results.into_body()?, "application/x-ndjson"))
+    tracing::debug!(
+        request.id = request_id(&parts.headers),
+        dio = resource.dio.name(),
+        rows = done,
+        "a bulk insert is in"
+    );
+    Ok(respond(resource, &prefer, results.into_body()?, "application/x-ndjson"))
 }
 
 /// Reads the whole body and keeps it aside. Unless every line is a row, all of it is refused.
-async fn validated(at: &Mounted, body: Body, key: Option<&str>, limits: &Limits) -> Result<Body, ApiError> {
+async fn validated(resource: &Resource, body: Body, key: Option<&str>, limits: &Limits) -> Result<Body, ApiError> {
     let mut lines = Lines::new(body, *limits);
-    let (mut kept, mut wrong, mut next) = (Spool::new(&at.dio), Wrong::new(at, key), 1);
+    let (mut kept, mut wrong, mut next) = (Spool::new(&resource.dio), RowRefusals::new(resource, key), 1);
     let mut text = Vec::new();
     while let Some((number, line)) = lines.next().await? {
-        wrong.look(number, parse(at, &line, limits).as_ref()).await?;
+        wrong.look(number, parse(resource, &line, limits).as_ref()).await?;
         // Blank lines are kept: they count.
         text.resize(text.len() + number - next, b'\n');
         text.extend_from_slice(&line);
@@ -169,26 +184,26 @@ async fn validated(at: &Mounted, body: Body, key: Option<&str>, limits: &Limits)
 }
 
 /// The next lines as rows; none at the end.
-async fn batch(at: &Mounted, lines: &mut Lines, limits: &Limits) -> Result<Vec<Row>, ApiError> {
+async fn batch(resource: &Resource, lines: &mut Lines, limits: &Limits) -> Result<Vec<Row>, ApiError> {
     // No more than the queue has places for: others would wait behind all of them.
-    let most = at.dio.free_places().clamp(1, AT_ONCE);
+    let most = resource.dio.free_places().clamp(1, AT_ONCE);
     let mut rows = Vec::with_capacity(most);
     let mut bytes = 0;
     while rows.len() < most && bytes < BYTES_AT_ONCE {
         let Some((line, text)) = lines.next().await? else { break };
         bytes += text.len();
-        rows.push(Row { line, op: parse(at, &text, limits), fingerprint: xxh3_128(&text) });
+        rows.push(Row { line, op: parse(resource, &text, limits), fingerprint: xxh3_128(&text) });
     }
     Ok(rows)
 }
 
-fn parse(at: &Mounted, line: &[u8], limits: &Limits) -> Result<NewRow, ApiError> {
-    record::value(Media::Json, line, limits).and_then(|value| read(at, value))
+fn parse(resource: &Resource, line: &[u8], limits: &Limits) -> Result<NewRow, ApiError> {
+    record::value(Media::Json, line, limits).and_then(|value| read(resource, value))
 }
 
 /// One row as an insert.
-fn read(at: &Mounted, value: CborValue) -> Result<NewRow, ApiError> {
-    Ok(match insert::new(at, value)? {
+fn read(resource: &Resource, value: CborValue) -> Result<NewRow, ApiError> {
+    Ok(match insert::new(resource, value)? {
         (Some(id), record) => NewRow::Named(WriteOp::Insert { id, record }),
         (None, record) => NewRow::Unnamed(record),
     })
@@ -205,8 +220,8 @@ fn plain(headers: &HeaderMap) -> Result<(), ApiError> {
 
 /// Rows that are wrong, where one wrong row is enough. What is there already is judged by the rows as they are now: a row that
 /// somebody adds after that is refused by itself.
-struct Wrong<'a> {
-    at: &'a Mounted,
+struct RowRefusals<'a> {
+    resource: &'a Resource,
     key: Option<&'a str>,
     known: Arc<State>,
     /// Hashes of the ids of the request and of their rows.
@@ -217,9 +232,17 @@ struct Wrong<'a> {
     errors: BTreeMap<String, String>,
 }
 
-impl Wrong<'_> {
-    fn new<'a>(at: &'a Mounted, key: Option<&'a str>) -> Wrong<'a> {
-        Wrong { at, key, known: at.dio.state(), seen: HashMap::new(), count: 0, code: None, errors: BTreeMap::new() }
+impl RowRefusals<'_> {
+    fn new<'a>(resource: &'a Resource, key: Option<&'a str>) -> RowRefusals<'a> {
+        RowRefusals {
+            resource,
+            key,
+            known: resource.dio.state(),
+            seen: HashMap::new(),
+            count: 0,
+            code: None,
+            errors: BTreeMap::new(),
+        }
     }
 
     async fn look(&mut self, line: usize, row: Result<&NewRow, &ApiError>) -> Result<(), ApiError> {
@@ -242,14 +265,14 @@ impl Wrong<'_> {
     /// Whether the row was accepted before, from this request.
     async fn is_repeated(&self, line: usize) -> Result<bool, ApiError> {
         match self.key {
-            Some(key) => Ok(self.at.dio.knows_key(&row_key(key, line)).await?),
+            Some(key) => Ok(self.resource.dio.knows_key(&row_key(key, line)).await?),
             None => Ok(false),
         }
     }
 
     /// What is in the way of a new row. The same row again is not.
     fn conflict(&mut self, id: &str, record: &Record) -> Option<String> {
-        let hash = RowBody::encode(id, record, self.at.schema.layout()).hash();
+        let hash = RowBody::encode(id, record, self.resource.schema.layout()).hash();
         if self.known.get(id).is_some_and(|row| row.hash() != hash) {
             return Some(format!("there is a row {id:?} already"));
         }
@@ -274,9 +297,9 @@ fn row_key(key: &str, line: usize) -> String {
 }
 
 impl Bulk<'_> {
-    fn new<'a>(at: &'a Mounted, prefix: &'a str, prefer: &Prefer, key: Option<String>) -> Bulk<'a> {
-        let patience = prefer.patience(at.options.ack.patience());
-        Bulk { at, prefix, key, patience, at_master: tokio::sync::Mutex::default() }
+    fn new<'a>(resource: &'a Resource, prefix: &'a str, prefer: &Prefer, key: Option<String>) -> Bulk<'a> {
+        let patience = prefer.patience(resource.options.ack.patience());
+        Bulk { resource, prefix, key, patience, at_master: tokio::sync::Mutex::default() }
     }
 
     /// The results of rows, in their order.
@@ -292,51 +315,53 @@ impl Bulk<'_> {
         results
     }
 
-    async fn one(&self, row: Row) -> Done {
+    async fn one(&self, row: Row) -> RowResult {
         let Row { line, op, fingerprint } = row;
         let op = match op {
             Ok(NewRow::Named(op)) => op,
             Ok(NewRow::Unnamed(record)) => return self.unnamed(line, &record).await,
-            Err(error) => return Done { line, id: None, written: Err(error), replayed: false },
+            Err(error) => return RowResult { line, id: None, written: Err(error), replayed: false },
         };
         let id = op.id().map(str::to_string);
         let key = self.key.as_ref().map(|key| IdempotencyKey { key: row_key(key, line), fingerprint });
-        match self.at.dio.write(op, WriteOptions { key, ..WriteOptions::default() }).await {
-            Ok(ticket) => Done { line, id, written: Ok(Written::Queued(ticket.operation)), replayed: false },
-            Err(Error::Replayed { operation }) => match write::replayed(self.at, &operation) {
-                Ok(known) => Done { line, id: known.id, written: Ok(Written::Queued(known.operation)), replayed: true },
-                Err(error) => Done { line, id: None, written: Err(error), replayed: true },
+        match self.resource.dio.write(op, WriteOptions { key, ..WriteOptions::default() }).await {
+            Ok(ticket) => RowResult { line, id, written: Ok(RowOutcome::Queued(ticket.operation)), replayed: false },
+            Err(Error::Replayed { operation }) => match write::replayed(self.resource, &operation) {
+                Ok(known) => {
+                    RowResult { line, id: known.id, written: Ok(RowOutcome::Queued(known.operation)), replayed: true }
+                }
+                Err(error) => RowResult { line, id: None, written: Err(error), replayed: true },
             },
             Err(Error::Conflict { .. }) => {
                 let detail = format!("there is a row {:?} already", id.as_deref().unwrap_or_default());
-                Done { line, id, written: Err(ApiError::new(Code::AlreadyExists, detail)), replayed: false }
+                RowResult { line, id, written: Err(ApiError::new(Code::AlreadyExists, detail)), replayed: false }
             }
-            Err(error) => Done { line, id, written: Err(error.into()), replayed: false },
+            Err(error) => RowResult { line, id, written: Err(error.into()), replayed: false },
         }
     }
 
     /// A row whose id the source chooses: in the order of their lines, so that their ids are.
-    async fn unnamed(&self, line: usize, record: &Record) -> Done {
+    async fn unnamed(&self, line: usize, record: &Record) -> RowResult {
         let _turn = self.at_master.lock().await;
         let written = match self.key {
             Some(_) => Err(insert::no_key()),
-            None => insert::at_master(self.at, record).await,
+            None => insert::at_master(self.resource, record).await,
         };
         match written {
-            Ok(id) => Done { line, id: Some(id), written: Ok(Written::AtMaster), replayed: false },
-            Err(error) => Done { line, id: None, written: Err(error), replayed: false },
+            Ok(id) => RowResult { line, id: Some(id), written: Ok(RowOutcome::AtMaster), replayed: false },
+            Err(error) => RowResult { line, id: None, written: Err(error), replayed: false },
         }
     }
 
-    async fn result(&self, row: Done, patience: Duration) -> Value {
-        let Done { line, id, written, replayed } = row;
+    async fn result(&self, row: RowResult, patience: Duration) -> Value {
+        let RowResult { line, id, written, replayed } = row;
         let (status, operation, problem) = match written {
             Err(error) => (error.code().status().as_u16(), None, Some(error)),
-            Ok(Written::AtMaster) => (201, None, None),
-            Ok(Written::Queued(None)) => (200, None, None),
-            Ok(Written::Queued(Some(op))) if patience.is_zero() && !replayed => (202, Some(op), None),
-            Ok(Written::Queued(Some(op))) => {
-                let (status, problem) = write::standing(self.at, op, patience, self.prefix).await;
+            Ok(RowOutcome::AtMaster) => (201, None, None),
+            Ok(RowOutcome::Queued(None)) => (200, None, None),
+            Ok(RowOutcome::Queued(Some(op))) if patience.is_zero() && !replayed => (202, Some(op), None),
+            Ok(RowOutcome::Queued(Some(op))) => {
+                let (status, problem) = write::standing(self.resource, op, patience, self.prefix).await;
                 (status, Some(op), problem)
             }
         };
@@ -416,10 +441,10 @@ impl Lines {
     }
 }
 
-fn respond(at: &Mounted, prefer: &Prefer, body: Body, media: &'static str) -> Response {
+fn respond(resource: &Resource, prefer: &Prefer, body: Body, media: &'static str) -> Response {
     let mut response = body.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
-    write::safe(at, &at.dio.position(), response.headers_mut());
+    write::safe(resource, &resource.dio.position(), response.headers_mut());
     if let Some(applied) = prefer.applied(Kind::Bulk) {
         response.headers_mut().insert(APPLIED, applied);
     }

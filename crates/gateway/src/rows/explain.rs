@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::http::budget::Bounds;
 use crate::http::problem::{ApiError, Code};
-use crate::http::response::View;
-use crate::state::Mounted;
+use crate::http::response::Snapshot;
+use crate::state::Resource;
 use diorama_core::vista::Query;
 
 /// The parameter.
@@ -25,13 +25,18 @@ pub(crate) fn is_asked(extra: &[(String, String)]) -> Result<bool, ApiError> {
 }
 
 /// Answers the query once and says what that took.
-pub(crate) async fn explain(at: &Mounted, view: &View, query: &Query, bounds: &Bounds) -> Result<Response, ApiError> {
-    if !at.dio.is_complete() {
+pub(crate) async fn explain(
+    resource: &Resource,
+    view: &Snapshot,
+    query: &Query,
+    bounds: &Bounds,
+) -> Result<Response, ApiError> {
+    if !resource.dio.is_complete() {
         return Err(ApiError::new(Code::InvalidParameter, "the rows are only partly cached: the source answers lists")
             .hint("ask the source how it does"));
     }
     let started = Instant::now();
-    let (picked, plan) = at.dio.select(&view.state, query, &at.schema, &bounds.meter).await?;
+    let (picked, plan) = resource.dio.select(&view.state, query, &resource.schema, &bounds.meter).await?;
     let took = started.elapsed();
     let table = view.state.table();
     let body = json!({

@@ -48,8 +48,17 @@ pub(crate) async fn body(
     let filter = (!query.is_unfiltered()).then(|| query.prepare(schema));
     let held = slots.capacity() * size_of::<Slot>() + filter.as_ref().map_or(0, Prepared::pattern_bytes);
     let lease = bounds.lease_answer(if count <= FEW { 0 } else { held + 2 * PIECE })?;
-    let mut rest =
-        Rest { dio: dio.clone(), slots, at: 0, begun: false, writer, filter, rows_seq, count: known, _lease: lease };
+    let mut rest = RemainingRows {
+        dio: dio.clone(),
+        slots,
+        at: 0,
+        begun: false,
+        writer,
+        filter,
+        rows_seq,
+        count: known,
+        _lease: lease,
+    };
     if count <= FEW {
         rest.write(&state, usize::MAX, &mut out);
         return Ok(bounds.answer(out)?.into());
@@ -85,7 +94,7 @@ pub(crate) async fn body(
 }
 
 /// The rows that are still to be sent. Slots are never given to another row.
-struct Rest {
+struct RemainingRows {
     dio: Dio,
     slots: Vec<Slot>,
     at: usize,
@@ -101,7 +110,7 @@ struct Rest {
     _lease: Lease,
 }
 
-impl Rest {
+impl RemainingRows {
     fn is_done(&self) -> bool {
         self.at >= self.slots.len()
     }

@@ -21,7 +21,7 @@ const LONGEST: usize = 1_024;
 
 /// A query string but for the page that it asks for.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct ParsedQuery {
     text: Box<str>,
     pub(crate) query: Arc<Repeated>,
     /// Parameters that the route reads itself.
@@ -30,24 +30,24 @@ pub(crate) struct Asked {
     pub(crate) without_paging: String,
 }
 
-impl Asked {
-    fn read(text: &str, schema: &Schema, options: &ParamOptions<'_>) -> Result<Arc<Asked>, ParamError> {
+impl ParsedQuery {
+    fn read(text: &str, schema: &Schema, options: &ParamOptions<'_>) -> Result<Arc<ParsedQuery>, ParamError> {
         let ListQuery { query, extra, without_paging } = url::parse(text, schema, options)?;
-        Ok(Arc::new(Asked { text: text.into(), query: Arc::new(Repeated::new(query)), extra, without_paging }))
+        Ok(Arc::new(ParsedQuery { text: text.into(), query: Arc::new(Repeated::new(query)), extra, without_paging }))
     }
 }
 
 /// The texts that one resource was asked for, by hash. When the young are too many they become the old, and the old go.
 #[derive(Debug, Default)]
-pub(crate) struct Texts(RwLock<Generations>);
+pub(crate) struct QueryCache(RwLock<Generations>);
 
 #[derive(Debug, Default)]
 struct Generations {
-    young: HashMap<u64, Arc<Asked>>,
-    old: HashMap<u64, Arc<Asked>>,
+    young: HashMap<u64, Arc<ParsedQuery>>,
+    old: HashMap<u64, Arc<ParsedQuery>>,
 }
 
-impl Texts {
+impl QueryCache {
     /// Reads a query string, or finds it read.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Texts {
         raw: &str,
         schema: &Schema,
         options: &ParamOptions<'_>,
-    ) -> Result<(Arc<Asked>, Page), ParamError> {
+    ) -> Result<(Arc<ParsedQuery>, Page), ParamError> {
         let fits = |page: &Option<Page>| page.and_then(|page| page.limit).is_none_or(|most| most <= options.max_limit);
         // What is wrong is said of the whole.
         if let Some((text, page)) = split(raw).filter(|(text, page)| text.len() <= LONGEST && fits(page))
@@ -73,17 +73,17 @@ impl Texts {
                 Some(_) => {}
             }
         }
-        let asked = Asked::read(raw, schema, options)?;
+        let asked = ParsedQuery::read(raw, schema, options)?;
         let page = Page::of(asked.query.query());
         Ok((asked, page))
     }
 
-    fn find(&self, text: &str, schema: &Schema, options: &ParamOptions<'_>) -> Result<Arc<Asked>, ParamError> {
+    fn find(&self, text: &str, schema: &Schema, options: &ParamOptions<'_>) -> Result<Arc<ParsedQuery>, ParamError> {
         let hash = xxh3_64(text.as_bytes());
         let (known, is_young) = {
             let texts = self.0.read();
             let found =
-                |texts: &HashMap<u64, Arc<Asked>>| texts.get(&hash).filter(|asked| *asked.text == *text).cloned();
+                |texts: &HashMap<u64, Arc<ParsedQuery>>| texts.get(&hash).filter(|asked| *asked.text == *text).cloned();
             match found(&texts.young) {
                 Some(asked) => (Some(asked), true),
                 None => (found(&texts.old), false),
@@ -92,7 +92,7 @@ impl Texts {
         let asked = match known {
             Some(asked) if is_young => return Ok(asked),
             Some(asked) => asked,
-            None => Asked::read(text, schema, options)?,
+            None => ParsedQuery::read(text, schema, options)?,
         };
         let mut texts = self.0.write();
         if texts.young.len() >= MOST_TEXTS {
@@ -188,7 +188,7 @@ mod tests {
         fn a_text_that_is_known_means_what_it_says(
             asked in proptest::collection::vec(proptest::collection::vec(piece(), 0..5), 1..12),
         ) {
-            let (schema, texts) = (schema(), Texts::default());
+            let (schema, texts) = (schema(), QueryCache::default());
             for pieces in asked {
                 let raw = pieces.join("&");
                 let read = texts.read(&raw, &schema, &OPTIONS).map(|(asked, page)| {
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn texts_are_bounded_and_those_in_use_stay() {
-        let (schema, texts) = (schema(), Texts::default());
+        let (schema, texts) = (schema(), QueryCache::default());
         let ask = |raw: &str| texts.read(raw, &schema, &OPTIONS).unwrap().0;
         let first = ask("a=0&limit=5");
         for number in 1..5 * MOST_TEXTS {

@@ -8,54 +8,54 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::http::extract::OnRow;
+use crate::http::extract::PathRow;
 use crate::http::limits::Limits;
 use crate::http::negotiate::{self, Format};
 use crate::http::problem::{ApiError, Code};
-use crate::http::response::{self, View};
+use crate::http::response::{self, Snapshot};
 use crate::rows::format::Writer;
-use crate::state::Mounted;
+use crate::state::Resource;
 use diorama_core::record::{Body, CborValue, Record, parse_json};
 use diorama_core::vista::query::url::{self, ParamOptions};
 use diorama_core::vista::{Error, Query, RowCheck, Shape};
 
 /// Gives one row.
-pub(crate) async fn record(row: OnRow, request: Request) -> Result<Response, ApiError> {
-    let OnRow { at, id } = row;
+pub(crate) async fn record(row: PathRow, request: Request) -> Result<Response, ApiError> {
+    let PathRow { resource, id } = row;
     let (raw, headers) = (request.uri().query().unwrap_or_default(), request.headers());
     let format = negotiate::of_record(headers)?;
-    let view = View::of(&at);
-    let Some(row) = view.state.get(&id) else { return elsewhere(&at, &id, &view, format).await };
-    let etag = View::record_etag(&row, raw, format);
+    let view = Snapshot::of(&resource);
+    let Some(row) = view.state.get(&id) else { return elsewhere(&resource, &id, &view, format).await };
+    let etag = Snapshot::record_etag(&row, raw, format);
     if response::is_named(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
     let whole = raw.is_empty() && format == Format::Json;
-    let shown = if whole { None } else { Some(select(raw, &at)?) };
+    let shown = if whole { None } else { Some(select(raw, &resource)?) };
     if response::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
     let Some(shown) = shown else { return Ok(view.ok(etag, format, row.json().to_vec())) };
-    let writer = Writer::new(format, &shown, &at.schema)?;
+    let writer = Writer::new(format, &shown, &resource.schema)?;
     Ok(view.ok(etag, format, writer.one(&row)))
 }
 
 /// A row that is not in the copy: if the copy is a part only, the master is asked.
-async fn elsewhere(at: &Mounted, id: &str, view: &View, format: Format) -> Result<Response, ApiError> {
+async fn elsewhere(resource: &Resource, id: &str, view: &Snapshot, format: Format) -> Result<Response, ApiError> {
     let missing = || ApiError::from(Error::NotFound { id: id.to_string() });
-    if at.dio.is_complete() {
+    if resource.dio.is_complete() {
         return Err(missing());
     }
-    let row = at.dio.vista().get_value(id).await?.ok_or_else(missing)?;
-    let body = Body::encode(id, &row, at.schema.layout());
-    let writer = Writer::new(format, &Query::default(), &at.schema)?;
+    let row = resource.dio.vista().get_value(id).await?.ok_or_else(missing)?;
+    let body = Body::encode(id, &row, resource.schema.layout());
+    let writer = Writer::new(format, &Query::default(), &resource.schema)?;
     let etag = response::text(format!("\"{}{}\"", URL_SAFE_NO_PAD.encode(body.hash().to_be_bytes()), format.suffix()));
     Ok(view.ok(etag, format, writer.one(&body)))
 }
 
 /// What is shown of one row: nothing but `select` can be asked.
-fn select(raw: &str, at: &Mounted) -> Result<Query, ApiError> {
-    let query = url::parse(raw, &at.schema, &ParamOptions::default())?.query;
+fn select(raw: &str, resource: &Resource) -> Result<Query, ApiError> {
+    let query = url::parse(raw, &resource.schema, &ParamOptions::default())?.query;
     if query != (Query { select: query.select.clone(), ..Query::default() }) {
         return Err(ApiError::new(Code::InvalidParameter, "one row takes no parameter but select")
             .hint("to ask for rows by filter, leave the id out of the path"));
@@ -142,7 +142,7 @@ fn unambiguous(value: &CborValue) -> Result<(), ApiError> {
 
 /// A value as a row: a map whose cells are what their columns hold, or what they hold in the row `id` as it is. Says everything
 /// that is wrong with it at once.
-pub(crate) fn row(value: CborValue, at: &Mounted, shape: Shape, id: Option<&str>) -> Result<Record, ApiError> {
+pub(crate) fn row(value: CborValue, resource: &Resource, shape: Shape, id: Option<&str>) -> Result<Record, ApiError> {
     let CborValue::Map(members) = value else {
         return Err(ApiError::new(Code::ValidationFailed, "a row is an object").hint("send {\"column\": value, ...}"));
     };
@@ -151,7 +151,7 @@ pub(crate) fn row(value: CborValue, at: &Mounted, shape: Shape, id: Option<&str>
         _ => Err(ApiError::new(Code::ValidationFailed, "names of columns are text")),
     });
     let record: Record = cells.collect::<Result<_, _>>()?;
-    let held = id.and_then(|id| at.dio.held_row(id));
-    let check = RowCheck::new(&at.schema, shape).unknown(at.dio.unknown_columns()).held(held.as_ref());
+    let held = id.and_then(|id| resource.dio.held_row(id));
+    let check = RowCheck::new(&resource.schema, shape).unknown(resource.dio.unknown_columns()).held(held.as_ref());
     Ok(check.check(Cow::Owned(record))?.row.into_owned())
 }

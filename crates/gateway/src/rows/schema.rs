@@ -9,17 +9,20 @@ use serde_json::{Map, Value, json};
 use crate::http::extract::Segment;
 use crate::http::problem::ApiError;
 use crate::http::response;
-use crate::state::{Mounted, Shared};
+use crate::state::{GatewayState, Resource};
 use diorama_core::dio::Dio;
 use diorama_core::vista::Capabilities;
 
 /// Describes a resource; also while its first copy is being made.
-pub(crate) async fn schema(State(shared): State<Arc<Shared>>, Segment(dio): Segment<0>) -> Result<Response, ApiError> {
-    Ok(response::json(&describe(shared.dio(&dio)?)))
+pub(crate) async fn schema(
+    State(gateway): State<Arc<GatewayState>>,
+    Segment(dio): Segment<0>,
+) -> Result<Response, ApiError> {
+    Ok(response::json(&describe(gateway.dio(&dio)?)))
 }
 
-fn describe(at: &Mounted) -> Value {
-    let columns = at.schema.columns().iter().map(|column| {
+fn describe(resource: &Resource) -> Value {
+    let columns = resource.schema.columns().iter().map(|column| {
         let mut told = json!({
             "name": &*column.name, "type": column.ty, "original_type": column.original_type, "flags": column.flags
         });
@@ -28,25 +31,25 @@ fn describe(at: &Mounted) -> Value {
         }
         told
     });
-    let references = at.schema.references().iter().map(|reference| {
+    let references = resource.schema.references().iter().map(|reference| {
         let many = if reference.many { "many" } else { "one" };
         json!({ "relation": reference.relation, "target": reference.target, "column": reference.column, "kind": many })
     });
     let mut described = json!({
-        "name": at.dio.name(),
-        "id": at.schema.id_column(),
+        "name": resource.dio.name(),
+        "id": resource.schema.id_column(),
         "columns": columns.collect::<Vec<_>>(),
         "references": references.collect::<Vec<_>>(),
-        "capabilities": capabilities(at.dio.source_capabilities(), at.dio.vista().capabilities()),
+        "capabilities": capabilities(resource.dio.source_capabilities(), resource.dio.vista().capabilities()),
         "limits": {
-            "default_limit": at.options.default_limit,
-            "max_limit": at.options.max_limit,
-            "max_affected": at.options.max_affected,
+            "default_limit": resource.options.default_limit,
+            "max_limit": resource.options.max_limit,
+            "max_affected": resource.options.max_affected,
         },
     });
     if let Some(members) = described.as_object_mut() {
-        members.extend(inferred(&at.dio));
-        members.extend(differences(&at.dio));
+        members.extend(inferred(&resource.dio));
+        members.extend(differences(&resource.dio));
     }
     described
 }

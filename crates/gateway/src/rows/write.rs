@@ -19,9 +19,9 @@ use crate::http::negotiate::Format;
 use crate::http::pipeline::request_id;
 use crate::http::prefer::{Kind, Prefer};
 use crate::http::problem::{ApiError, Code};
-use crate::http::response::{self, APPLIED, DURABLE, OPERATION, POSITION, REPLAYED, View};
+use crate::http::response::{self, APPLIED, DURABLE, OPERATION, POSITION, REPLAYED, Snapshot};
 use crate::rows::record;
-use crate::state::{Mounted, Shared, is_reserved_id};
+use crate::state::{GatewayState, Resource, is_reserved_id};
 use diorama_core::dio::{IdempotencyKey, Operation, OperationState, Position, WriteOptions};
 use diorama_core::hot::{Condition, OpId};
 use diorama_core::record::{CborValue, Record};
@@ -40,21 +40,21 @@ pub(crate) struct Change {
     pub(crate) prefix: String,
 }
 
-impl FromRequest<Arc<Shared>> for Change {
+impl FromRequest<Arc<GatewayState>> for Change {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, gateway: &Arc<GatewayState>) -> Result<Self, ApiError> {
         let (mut parts, body) = request.into_parts();
-        let Prefix(prefix) = Prefix::from_request_parts(&mut parts, shared).await?;
-        let body = shared.body(&parts, body).await?;
+        let Prefix(prefix) = Prefix::from_request_parts(&mut parts, gateway).await?;
+        let body = gateway.body(&parts, body).await?;
         Ok(Change {
             prefer: Prefer::of(&parts.headers).check()?,
             condition: condition(&parts.headers)?,
             key: key(&parts.headers)?.map(|key| IdempotencyKey { key, fingerprint: fingerprint(&parts, &body) }),
-            bounds: Bounds::of(shared, &parts.extensions),
+            bounds: Bounds::of(gateway, &parts.extensions),
             headers: parts.headers,
             body,
-            limits: shared.limits,
+            limits: gateway.limits,
             prefix,
         })
     }
@@ -77,16 +77,16 @@ impl Change {
     }
 
     /// The body as a whole row under `id`.
-    pub(crate) fn row(&self, at: &Mounted, id: &str) -> Result<Record, ApiError> {
-        let row = record::row(self.value()?, at, Shape::Whole, Some(id))?;
-        same_id(at, id, &row)?;
-        check_id(at, id)?;
+    pub(crate) fn row(&self, resource: &Resource, id: &str) -> Result<Record, ApiError> {
+        let row = record::row(self.value()?, resource, Shape::Whole, Some(id))?;
+        same_id(resource, id, &row)?;
+        check_id(resource, id)?;
         Ok(row)
     }
 
     /// The body as a part of the row `id`, or of any.
-    pub(crate) fn part(&self, at: &Mounted, id: Option<&str>) -> Result<Record, ApiError> {
-        record::row(self.value()?, at, Shape::Part, id)
+    pub(crate) fn part(&self, resource: &Resource, id: Option<&str>) -> Result<Record, ApiError> {
+        record::row(self.value()?, resource, Shape::Part, id)
     }
 
     fn options(&self) -> WriteOptions {
@@ -96,11 +96,11 @@ impl Change {
 }
 
 /// The path's id and the body's, if it has one, must be one.
-pub(crate) fn same_id(at: &Mounted, id: &str, row: &Record) -> Result<(), ApiError> {
-    let column = at.schema.id_column();
+pub(crate) fn same_id(resource: &Resource, id: &str, row: &Record) -> Result<(), ApiError> {
+    let column = resource.schema.id_column();
     match row.get(column).filter(|value| !value.is_null()) {
         Some(value)
-            if !diorama_core::record::id_from_value(value).is_some_and(|own| at.schema.is_same_id(&own, id)) =>
+            if !diorama_core::record::id_from_value(value).is_some_and(|own| resource.schema.is_same_id(&own, id)) =>
         {
             Err(ApiError::new(Code::IdMismatch, format!("the path says {id:?}, the body's {column:?} something else"))
                 .hint("leave the id out of the body, or make both the same"))
@@ -110,8 +110,8 @@ pub(crate) fn same_id(at: &Mounted, id: &str, row: &Record) -> Result<(), ApiErr
 }
 
 /// Refuses ids that a route would hide, and those that the id column cannot hold.
-pub(crate) fn check_id(at: &Mounted, id: &str) -> Result<(), ApiError> {
-    check::check_id(&at.schema, id)?;
+pub(crate) fn check_id(resource: &Resource, id: &str) -> Result<(), ApiError> {
+    check::check_id(&resource.schema, id)?;
     if is_reserved_id(id) {
         return Err(reserved(id));
     }
@@ -196,7 +196,7 @@ pub(crate) fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
 // --- answering -----------------------------------------------------------------------------------------------------------
 
 /// How an accepted write stands when it is answered.
-pub(crate) struct Accepted {
+pub(crate) struct AcceptedWrite {
     pub(crate) id: Option<String>,
     kind: WriteKind,
     pub(crate) operation: Option<OpId>,
@@ -209,15 +209,17 @@ pub(crate) struct Accepted {
 }
 
 /// Accepts `op` and answers it: 202 at once, or what the master said within the time that the request waits.
-pub(crate) async fn accept(at: &Mounted, change: &Change, op: WriteOp) -> Result<Response, ApiError> {
+pub(crate) async fn accept(resource: &Resource, change: &Change, op: WriteOp) -> Result<Response, ApiError> {
     let (id, kind) = (op.id().map(str::to_string), op.kind());
-    require_version(at, change, kind)?;
+    require_version(resource, change, kind)?;
     let gone = match (&op, &id) {
-        (WriteOp::Delete { .. }, Some(id)) => at.dio.state().get(id).map(|row| Bytes::copy_from_slice(row.json())),
+        (WriteOp::Delete { .. }, Some(id)) => {
+            resource.dio.state().get(id).map(|row| Bytes::copy_from_slice(row.json()))
+        }
         _ => None,
     };
-    let mut accepted = match at.dio.write(op, change.options()).await {
-        Ok(ticket) => Accepted {
+    let mut accepted = match resource.dio.write(op, change.options()).await {
+        Ok(ticket) => AcceptedWrite {
             id,
             kind,
             operation: ticket.operation,
@@ -227,27 +229,28 @@ pub(crate) async fn accept(at: &Mounted, change: &Change, op: WriteOp) -> Result
             settled: ticket.operation.is_none(),
             replayed: false,
         },
-        Err(Error::Replayed { operation }) => replayed(at, &operation)?,
+        Err(Error::Replayed { operation }) => replayed(resource, &operation)?,
         Err(Error::Conflict { id, .. }) if kind == WriteKind::Insert => return Err(exists(&id)),
-        Err(error) => return Err(at.refusal(error)),
+        Err(error) => return Err(resource.refusal(error)),
     };
     tracing::debug!(
         request.id = request_id(&change.headers),
-        dio = at.dio.name(),
+        dio = resource.dio.name(),
         operation = accepted.operation.map(tracing::field::display),
         position = accepted.position.seq,
         write = kind.as_str(),
         "a write was accepted"
     );
-    settle(at, change, &mut accepted).await?;
-    Ok(answer(at, change, &accepted))
+    settle(resource, change, &mut accepted).await?;
+    Ok(answer(resource, change, &accepted))
 }
 
 /// Waits for the master as long as the request says.
-async fn settle(at: &Mounted, change: &Change, accepted: &mut Accepted) -> Result<(), ApiError> {
+async fn settle(resource: &Resource, change: &Change, accepted: &mut AcceptedWrite) -> Result<(), ApiError> {
     let Some(op) = accepted.operation.filter(|_| !accepted.settled) else { return Ok(()) };
-    let patience = change.prefer.patience(at.options.ack.patience());
-    let operation = if patience.is_zero() && !accepted.replayed { None } else { at.dio.settled(op, patience).await };
+    let patience = change.prefer.patience(resource.options.ack.patience());
+    let operation =
+        if patience.is_zero() && !accepted.replayed { None } else { resource.dio.settled(op, patience).await };
     match operation {
         Some(operation) if operation.state == OperationState::Applied => accepted.settled = true,
         Some(operation) if operation.state.is_final() => return Err(failed(&operation, &change.prefix)),
@@ -257,17 +260,17 @@ async fn settle(at: &Mounted, change: &Change, accepted: &mut Accepted) -> Resul
 }
 
 /// A request that was accepted before: what became of it.
-pub(crate) fn replayed(at: &Mounted, operation: &str) -> Result<Accepted, ApiError> {
-    let known = operation.parse().ok().and_then(|op: OpId| at.dio.operation(op));
+pub(crate) fn replayed(resource: &Resource, operation: &str) -> Result<AcceptedWrite, ApiError> {
+    let known = operation.parse().ok().and_then(|op: OpId| resource.dio.operation(op));
     let Some(known) = known else {
         return Err(ApiError::new(Code::Conflict, format!("this was accepted before, as operation {operation}"))
             .hint("that operation is too old to be followed; read the row"));
     };
-    Ok(Accepted {
+    Ok(AcceptedWrite {
         id: known.record,
         kind: known.op,
         operation: Some(known.id),
-        position: Position { epoch: at.dio.position().epoch, seq: known.position },
+        position: Position { epoch: resource.dio.position().epoch, seq: known.position },
         created: known.op == WriteKind::Insert,
         gone: None,
         settled: false,
@@ -280,8 +283,8 @@ fn exists(id: &str) -> ApiError {
         .hint("PUT replaces a row, PATCH changes it")
 }
 
-fn require_version(at: &Mounted, change: &Change, kind: WriteKind) -> Result<(), ApiError> {
-    if at.options.require_if_match && kind != WriteKind::Insert && change.condition == Condition::None {
+fn require_version(resource: &Resource, change: &Change, kind: WriteKind) -> Result<(), ApiError> {
+    if resource.options.require_if_match && kind != WriteKind::Insert && change.condition == Condition::None {
         return Err(ApiError::new(
             Code::PreconditionRequired,
             "changes here must say which version they were made for",
@@ -310,9 +313,9 @@ pub(crate) fn failed(operation: &Operation, prefix: &str) -> ApiError {
     ApiError::new(code, detail).hint(format!("GET {path} tells more")).header(OPERATION, response::text(path))
 }
 
-fn answer(at: &Mounted, change: &Change, accepted: &Accepted) -> Response {
+fn answer(resource: &Resource, change: &Change, accepted: &AcceptedWrite) -> Response {
     let created = accepted.created && accepted.kind != WriteKind::Delete;
-    let view = View::of(at);
+    let view = Snapshot::of(resource);
     let row = accepted.id.as_deref().and_then(|id| view.state.get(id));
     let body = accepted.gone.clone().or_else(|| row.map(|row| Bytes::copy_from_slice(row.json())));
     let body = body.filter(|_| !change.prefer.is_minimal());
@@ -323,7 +326,7 @@ fn answer(at: &Mounted, change: &Change, accepted: &Accepted) -> Response {
         (true, Some(_)) => StatusCode::OK,
     };
     let mut response = status.into_response();
-    describe(at, change, accepted, response.headers_mut());
+    describe(resource, change, accepted, response.headers_mut());
     // A row that is here at once without an operation was made by the master, unless it was there already.
     let kind = if accepted.operation.is_none() && accepted.created { Kind::Made } else { Kind::One };
     if let Some(applied) = change.prefer.applied(kind) {
@@ -331,9 +334,9 @@ fn answer(at: &Mounted, change: &Change, accepted: &Accepted) -> Response {
     }
     let Some(body) = body else { return response };
     if let (true, Some(row), None) = (accepted.settled, row, &accepted.gone) {
-        let etag = View::record_etag(&row, "", Format::Json);
+        let etag = Snapshot::record_etag(&row, "", Format::Json);
         response.headers_mut().insert(header::ETAG, etag);
-        let place = response::text(place(at, change, accepted.id.as_deref().unwrap_or_default()));
+        let place = response::text(place(resource, change, accepted.id.as_deref().unwrap_or_default()));
         response.headers_mut().insert(header::CONTENT_LOCATION, place);
     }
     response.headers_mut().insert(header::CONTENT_TYPE, Format::Json.content_type());
@@ -341,9 +344,9 @@ fn answer(at: &Mounted, change: &Change, accepted: &Accepted) -> Response {
     response
 }
 
-fn describe(at: &Mounted, change: &Change, accepted: &Accepted, headers: &mut HeaderMap) {
-    let confirmed = accepted.settled && accepted.operation.is_some() && !at.dio.writes_around();
-    safe(at, &accepted.position, headers);
+fn describe(resource: &Resource, change: &Change, accepted: &AcceptedWrite, headers: &mut HeaderMap) {
+    let confirmed = accepted.settled && accepted.operation.is_some() && !resource.dio.writes_around();
+    safe(resource, &accepted.position, headers);
     if confirmed {
         headers.insert(DURABLE, HeaderValue::from_static("master"));
     }
@@ -351,7 +354,7 @@ fn describe(at: &Mounted, change: &Change, accepted: &Accepted, headers: &mut He
         headers.insert(OPERATION, response::text(format!("{}/operations/{op}", change.prefix)));
     }
     if let Some(id) = accepted.id.as_deref().filter(|_| accepted.created || accepted.kind == WriteKind::Insert) {
-        headers.insert(header::LOCATION, response::text(place(at, change, id)));
+        headers.insert(header::LOCATION, response::text(place(resource, change, id)));
     }
     if accepted.replayed {
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
@@ -359,16 +362,21 @@ fn describe(at: &Mounted, change: &Change, accepted: &Accepted, headers: &mut He
 }
 
 /// What every answer to an accepted write says: where it is in the history, and where it is safe.
-pub(crate) fn safe(at: &Mounted, position: &Position, headers: &mut HeaderMap) {
-    let durable = if at.dio.is_durable() { "disk" } else { "memory" };
+pub(crate) fn safe(resource: &Resource, position: &Position, headers: &mut HeaderMap) {
+    let durable = if resource.dio.is_durable() { "disk" } else { "memory" };
     headers.insert(POSITION, response::position(position));
     headers.insert(DURABLE, HeaderValue::from_static(durable));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
 /// How one of many operations stands after a wait of at most `patience`: its status, and what the master said against it.
-pub(crate) async fn standing(at: &Mounted, op: OpId, patience: Duration, prefix: &str) -> (u16, Option<ApiError>) {
-    match at.dio.settled(op, patience).await {
+pub(crate) async fn standing(
+    resource: &Resource,
+    op: OpId,
+    patience: Duration,
+    prefix: &str,
+) -> (u16, Option<ApiError>) {
+    match resource.dio.settled(op, patience).await {
         Some(operation) if operation.state == OperationState::Applied => match operation.op {
             WriteKind::Insert => (201, None),
             _ => (200, None),
@@ -382,23 +390,23 @@ pub(crate) async fn standing(at: &Mounted, op: OpId, patience: Duration, prefix:
 }
 
 /// The URL of a row.
-pub(crate) fn place(at: &Mounted, change: &Change, id: &str) -> String {
-    format!("{}/{}/{}", change.prefix, at.dio.name(), segment(id))
+pub(crate) fn place(resource: &Resource, change: &Change, id: &str) -> String {
+    format!("{}/{}/{}", change.prefix, resource.dio.name(), segment(id))
 }
 
 /// 201 for a row that the master made at once.
-pub(crate) fn made(at: &Mounted, change: &Change, id: String) -> Response {
-    let accepted = Accepted {
+pub(crate) fn made(resource: &Resource, change: &Change, id: String) -> Response {
+    let accepted = AcceptedWrite {
         id: Some(id),
         kind: WriteKind::Insert,
         operation: None,
-        position: at.dio.position(),
+        position: resource.dio.position(),
         created: true,
         gone: None,
         settled: true,
         replayed: false,
     };
-    let mut response = answer(at, change, &accepted);
+    let mut response = answer(resource, change, &accepted);
     *response.status_mut() = StatusCode::CREATED;
     response
 }

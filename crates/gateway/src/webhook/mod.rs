@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::http::problem::{ApiError, Code};
-use crate::state::Shared;
+use crate::state::GatewayState;
 use diorama_core::dio::Bucket;
 use diorama_core::vista::LogLimit;
 use diorama_inbound as inbound;
@@ -113,11 +113,11 @@ impl Intake {
 }
 
 /// The hook `name` and its number.
-fn find<'a>(shared: &'a Shared, name: &str) -> Result<(usize, &'a Arc<Hook>), ApiError> {
+fn find<'a>(gateway: &'a GatewayState, name: &str) -> Result<(usize, &'a Arc<Hook>), ApiError> {
     let unknown = || {
-        let names: Vec<_> = shared.hooks.keys().map(|name| &**name).collect();
+        let names: Vec<_> = gateway.hooks.keys().map(|name| &**name).collect();
         let error = ApiError::new(Code::NotFound, format!("there is no webhook {name:?}"));
         if names.is_empty() { error } else { error.hint(format!("webhooks are {}", names.join(", "))) }
     };
-    shared.hooks.get_full(name).map(|(at, _, hook)| (at, hook)).ok_or_else(unknown)
+    gateway.hooks.get_full(name).map(|(at, _, hook)| (at, hook)).ok_or_else(unknown)
 }

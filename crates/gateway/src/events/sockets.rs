@@ -47,20 +47,20 @@ impl Sockets {
     }
 
     /// A place for one more, `None` if all are taken.
-    pub(super) fn place(&self) -> Option<Place> {
+    pub(super) fn permit(&self) -> Option<SocketPermit> {
         let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        Some(Place { sockets: self.clone(), _permit: permit, _task: self.tasks.token() })
+        Some(SocketPermit { sockets: self.clone(), _permit: permit, _task: self.tasks.token() })
     }
 }
 
 /// The right to be of one socket or stream; given back when dropped.
-pub(super) struct Place {
+pub(super) struct SocketPermit {
     sockets: Sockets,
     _permit: OwnedSemaphorePermit,
     _task: TaskTrackerToken,
 }
 
-impl Place {
+impl SocketPermit {
     /// Returns when it is time to end.
     ///
     /// # Cancel safety
@@ -86,21 +86,21 @@ mod tests {
     #[test]
     fn there_are_only_so_many_places() {
         let sockets = Sockets::new(1);
-        let place = sockets.place();
-        assert!(place.is_some() && sockets.place().is_none());
+        let permit = sockets.permit();
+        assert!(permit.is_some() && sockets.permit().is_none());
         assert_eq!(sockets.open(), 1);
-        drop(place);
-        assert!(sockets.place().is_some());
+        drop(permit);
+        assert!(sockets.permit().is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn many_sockets_end_one_after_the_other_within_two_seconds() {
         let sockets = Sockets::new(2_000);
-        let places: Vec<_> = (0..2_000).map(|_| sockets.place().unwrap()).collect();
+        let places: Vec<_> = (0..2_000).map(|_| sockets.permit().unwrap()).collect();
         let start = tokio::time::Instant::now();
         sockets.closing.cancel();
-        let ends = futures_util::future::join_all(places.iter().map(|place| async {
-            place.closing().await;
+        let ends = futures_util::future::join_all(places.iter().map(|permit| async {
+            permit.closing().await;
             start.elapsed()
         }));
         let ends = ends.await;

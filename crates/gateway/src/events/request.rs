@@ -2,8 +2,8 @@
 
 mod live;
 
-pub(super) use live::Of;
-pub(crate) use live::{LiveWish, MOST_ROWS};
+pub(super) use live::LiveTarget;
+pub(crate) use live::{LiveSubscription, MOST_ROWS};
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -28,10 +28,10 @@ const OF_LISTS: [&str; 4] = ["order", "limit", "offset", "after"];
 
 /// What a subscriber asks for.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Wish {
+pub(super) struct Subscription {
     /// Where to begin; now, if nothing is said.
-    pub(super) since: Option<Since>,
-    pub(super) snapshot: Snapshot,
+    pub(super) since: Option<StartPoint>,
+    pub(super) snapshot: SnapshotMode,
     /// Whether rows are sent with their events.
     pub(super) records: bool,
     /// Only these rows; `None` for all.
@@ -44,22 +44,22 @@ pub(super) struct Wish {
 
 /// How a connection behaves, whatever is subscribed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Manner {
+pub(crate) struct ConnectionOptions {
     /// Seconds between two heartbeats.
     pub(super) heartbeat: u64,
     /// Seconds that a long poll waits for the first event.
     pub(super) wait: u64,
 }
 
-impl Default for Manner {
-    fn default() -> Manner {
-        Manner { heartbeat: HEARTBEAT, wait: 0 }
+impl Default for ConnectionOptions {
+    fn default() -> ConnectionOptions {
+        ConnectionOptions { heartbeat: HEARTBEAT, wait: 0 }
     }
 }
 
 /// Where a subscription begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Since {
+pub(super) enum StartPoint {
     Now,
     Earliest,
     Position(Position),
@@ -67,7 +67,7 @@ pub(super) enum Since {
 
 /// Whether rows come before events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Snapshot {
+pub(super) enum SnapshotMode {
     #[default]
     None,
     Full,
@@ -115,41 +115,41 @@ impl Ops {
 }
 
 /// Reads the query string of one resource's `/events`; nothing is ignored.
-pub(super) fn parse(raw: &str, schema: &Schema) -> Result<(Wish, Manner), ApiError> {
+pub(super) fn parse(raw: &str, schema: &Schema) -> Result<(Subscription, ConnectionOptions), ApiError> {
     refuse_paging(raw)?;
     let asked = url::parse(raw, schema, &ParamOptions { extra: &OWN, ..ParamOptions::default() })?;
     if !asked.query.order.is_empty() || asked.query.limit.is_some() || asked.query.offset > 0 {
         return Err(of_lists("an order or a page"));
     }
-    let mut wish = Wish { records: true, query: asked.query, ..Wish::default() };
-    let mut manner = Manner::default();
+    let mut subscription = Subscription { records: true, query: asked.query, ..Subscription::default() };
+    let mut connection = ConnectionOptions::default();
     for (name, value) in &asked.extra {
         match name.as_str() {
-            "heartbeat" | "wait" => manner.set(name, value)?,
+            "heartbeat" | "wait" => connection.set(name, value)?,
             "dio" => return Err(unknown(name).hint("the path says it; GET /events?dio=a,b follows several resources")),
-            _ => wish.set(name, value)?,
+            _ => subscription.set(name, value)?,
         }
     }
-    Ok((wish, manner))
+    Ok((subscription, connection))
 }
 
 /// What is subscribed to on a connection that takes several subscriptions.
-pub(super) struct Many {
+pub(super) struct ManySubscriptions {
     /// Resources, each with what is asked for.
-    pub(super) subs: Vec<(String, Wish)>,
-    pub(super) manner: Manner,
+    pub(super) subs: Vec<(String, Subscription)>,
+    pub(super) connection: ConnectionOptions,
 }
 
 /// Reads the query string of `/events`: resources, and what is asked for of all of them.
-pub(super) fn parse_many(parameters: &[(String, String)], last: Option<&str>) -> Result<Many, ApiError> {
-    let (mut names, mut since, mut manner): (Vec<&str>, _, _) = (Vec::new(), last, Manner::default());
-    let mut wish = Wish { records: true, ..Wish::default() };
+pub(super) fn parse_many(parameters: &[(String, String)], last: Option<&str>) -> Result<ManySubscriptions, ApiError> {
+    let (mut names, mut since, mut connection): (Vec<&str>, _, _) = (Vec::new(), last, ConnectionOptions::default());
+    let mut subscription = Subscription { records: true, ..Subscription::default() };
     for (name, value) in parameters {
         match name.as_str() {
             "dio" => names.extend(value.split(',').filter(|name| !name.is_empty())),
             "since" => since = last.or(Some(value)),
-            "heartbeat" | "wait" => manner.set(name, value)?,
-            "snapshot" | "records" | "ops" => wish.set(name, value)?,
+            "heartbeat" | "wait" => connection.set(name, value)?,
+            "snapshot" | "records" | "ops" => subscription.set(name, value)?,
             _ if OF_LISTS.contains(&name.as_str()) => return Err(of_lists(name)),
             _ => {
                 let hint = "here are dio, since, snapshot, records, ops, heartbeat and wait; filters go into the events of one \
@@ -158,30 +158,32 @@ pub(super) fn parse_many(parameters: &[(String, String)], last: Option<&str>) ->
             }
         }
     }
-    let mut subs: Vec<(String, Wish)> = Vec::new();
+    let mut subs: Vec<(String, Subscription)> = Vec::new();
     for name in names {
         if subs.iter().any(|(known, _)| known == name) {
             return Err(wrong("dio", format!("names {name:?} twice")));
         }
-        subs.push((name.to_string(), wish.clone()));
+        subs.push((name.to_string(), subscription.clone()));
     }
     match since {
-        Some(all) if !all.contains('=') => subs.iter_mut().try_for_each(|(_, wish)| wish.set("since", all))?,
+        Some(all) if !all.contains('=') => {
+            subs.iter_mut().try_for_each(|(_, subscription)| subscription.set("since", all))?
+        }
         Some(each) => {
             for part in each.split(';') {
                 let (name, position) = part.split_once('=').unwrap_or((part, ""));
-                let Some((_, wish)) = subs.iter_mut().find(|(known, _)| known == name) else {
+                let Some((_, subscription)) = subs.iter_mut().find(|(known, _)| known == name) else {
                     return Err(wrong("since", format!("has a position of {name:?}, which is not subscribed to")));
                 };
-                wish.set("since", position)?;
+                subscription.set("since", position)?;
             }
         }
         None => {}
     }
-    Ok(Many { subs, manner })
+    Ok(ManySubscriptions { subs, connection })
 }
 
-impl Manner {
+impl ConnectionOptions {
     /// How long a poll waits.
     pub(super) fn wait(self) -> Duration {
         Duration::from_secs(self.wait)
@@ -199,7 +201,7 @@ impl Manner {
     }
 }
 
-impl Wish {
+impl Subscription {
     fn set(&mut self, name: &str, value: &str) -> Result<(), ApiError> {
         let bad = |detail: &str| wrong(name, detail);
         match name {
@@ -209,9 +211,9 @@ impl Wish {
             "records" => self.records = value.parse().map_err(|_| bad("is true or false"))?,
             "snapshot" => {
                 self.snapshot = match value {
-                    "none" => Snapshot::None,
-                    "full" => Snapshot::Full,
-                    "auto" => Snapshot::Auto,
+                    "none" => SnapshotMode::None,
+                    "full" => SnapshotMode::Full,
+                    "auto" => SnapshotMode::Auto,
                     _ => return Err(bad("is none, full or auto")),
                 }
             }
@@ -232,21 +234,23 @@ impl Wish {
     }
 
     /// Reads a `subscribe` frame's members but those that say what is subscribed to.
-    pub(super) fn from_frame(members: &[(CborValue, CborValue)], schema: &Schema) -> Result<Wish, ApiError> {
-        let mut wish = Wish { records: true, ..Wish::default() };
+    pub(super) fn from_frame(members: &[(CborValue, CborValue)], schema: &Schema) -> Result<Subscription, ApiError> {
+        let mut subscription = Subscription { records: true, ..Subscription::default() };
         let mut query = Vec::new();
         for (key, value) in members {
             let name = key.as_text().unwrap_or_default();
             match (name, value) {
                 ("type" | "sub" | "dio" | "live", _) => {}
-                (name, CborValue::Text(text)) if matches!(name, "since" | "snapshot") => wish.set(name, text)?,
-                ("records", CborValue::Bool(records)) => wish.records = *records,
+                (name, CborValue::Text(text)) if matches!(name, "since" | "snapshot") => {
+                    subscription.set(name, text)?
+                }
+                ("records", CborValue::Bool(records)) => subscription.records = *records,
                 ("ids" | "ops", CborValue::Array(words)) => {
                     let words = words.iter().map(|word| word.as_text().map(str::to_string).or_else(|| number(word)));
                     let words = words.collect::<Option<Vec<_>>>().ok_or_else(|| wrong(name, "is an array of texts"))?;
                     match name {
-                        "ids" => wish.add_ids(words.iter().map(String::as_str))?,
-                        _ => wish.set("ops", &words.join(","))?,
+                        "ids" => subscription.add_ids(words.iter().map(String::as_str))?,
+                        _ => subscription.set("ops", &words.join(","))?,
                     }
                 }
                 (name, _) if OF_LISTS.contains(&name) => return Err(of_lists(name)),
@@ -255,8 +259,8 @@ impl Wish {
             }
         }
         let query = Query::from_json(&CborValue::Map(query), schema);
-        wish.query = query.map_err(|error| ApiError::new(Code::InvalidParameter, error.to_string()))?;
-        Ok(wish)
+        subscription.query = query.map_err(|error| ApiError::new(Code::InvalidParameter, error.to_string()))?;
+        Ok(subscription)
     }
 }
 
@@ -265,11 +269,11 @@ fn number(value: &CborValue) -> Option<String> {
 }
 
 /// Reads a position, `now` or `earliest`.
-pub(super) fn since(value: &str) -> Option<Since> {
+pub(super) fn since(value: &str) -> Option<StartPoint> {
     Some(match value {
-        "now" => Since::Now,
-        "earliest" => Since::Earliest,
-        position => Since::Position(position.parse().ok()?),
+        "now" => StartPoint::Now,
+        "earliest" => StartPoint::Earliest,
+        position => StartPoint::Position(position.parse().ok()?),
     })
 }
 
@@ -300,7 +304,7 @@ mod tests {
     use super::*;
     use diorama_core::{Column, ColumnType};
 
-    fn read(query: &str) -> Result<(Wish, Manner), ApiError> {
+    fn read(query: &str) -> Result<(Subscription, ConnectionOptions), ApiError> {
         let columns = [("id", ColumnType::String), ("price", ColumnType::Integer)];
         parse(query, &Schema::new("id", columns.map(|(name, ty)| Column::new(name, ty)).to_vec()))
     }
@@ -309,13 +313,17 @@ mod tests {
     fn parameters_are_read_or_refused() {
         let query =
             "since=K3V9Q2M7XA:1042&records=false&ids=7,8&ids=muffin%20top&heartbeat=5&wait=30&ops=insert,delete";
-        let (wish, manner) = read(&format!("{query}&price=gte.100&q=bun&select=id&snapshot=auto")).unwrap();
-        assert_eq!(wish.since, Some(Since::Position("K3V9Q2M7XA:1042".parse().unwrap())));
-        assert!(!wish.records && wish.snapshot == Snapshot::Auto);
-        assert_eq!(wish.ids, Some(["7", "8", "muffin top"].map(String::from).into()));
-        assert_eq!(manner, Manner { heartbeat: 5, wait: 30 });
-        assert_eq!(wish.ops, Some(Ops { insert: true, update: false, delete: true }));
-        assert!(!wish.query.is_unfiltered() && wish.query.search.is_some() && wish.query.select.len() == 1);
+        let (subscription, connection) = read(&format!("{query}&price=gte.100&q=bun&select=id&snapshot=auto")).unwrap();
+        assert_eq!(subscription.since, Some(StartPoint::Position("K3V9Q2M7XA:1042".parse().unwrap())));
+        assert!(!subscription.records && subscription.snapshot == SnapshotMode::Auto);
+        assert_eq!(subscription.ids, Some(["7", "8", "muffin top"].map(String::from).into()));
+        assert_eq!(connection, ConnectionOptions { heartbeat: 5, wait: 30 });
+        assert_eq!(subscription.ops, Some(Ops { insert: true, update: false, delete: true }));
+        assert!(
+            !subscription.query.is_unfiltered()
+                && subscription.query.search.is_some()
+                && subscription.query.select.len() == 1
+        );
         assert_eq!(read("").unwrap().0.since, None);
         for refused in ["since=yesterday", "records=maybe", "heartbeat=1", "wait=31", "ids=", "limit=5", "ops=x"] {
             assert_eq!(read(refused).unwrap_err().code(), Code::InvalidParameter, "{refused}");
@@ -334,10 +342,10 @@ mod tests {
         let text =
             |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect::<Vec<_>>();
         let many = parse_many(&text(&[("dio", "a,b"), ("since", "a=E:1;b=now")]), None).unwrap();
-        let since: Vec<_> = many.subs.into_iter().map(|(_, wish)| wish.since.unwrap()).collect();
-        assert_eq!(since, [Since::Position("E:1".parse().unwrap()), Since::Now]);
+        let since: Vec<_> = many.subs.into_iter().map(|(_, subscription)| subscription.since.unwrap()).collect();
+        assert_eq!(since, [StartPoint::Position("E:1".parse().unwrap()), StartPoint::Now]);
         let many = parse_many(&text(&[("dio", "a"), ("dio", "b"), ("since", "now")]), Some("earliest")).unwrap();
-        assert!(many.subs.iter().all(|(_, wish)| wish.since == Some(Since::Earliest)));
+        assert!(many.subs.iter().all(|(_, subscription)| subscription.since == Some(StartPoint::Earliest)));
         for refused in [("dio", "a,a"), ("since", "c=E:1"), ("price", "5"), ("limit", "5")] {
             assert!(parse_many(&text(&[("dio", "a"), refused]), None).is_err(), "{refused:?}");
         }

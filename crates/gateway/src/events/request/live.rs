@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::{Manner, Since, of_type, since, unknown, wrong};
+use super::{ConnectionOptions, StartPoint, of_type, since, unknown, wrong};
 use crate::http::problem::{ApiError, Code};
-use crate::rows::aggregate::Asked;
-use crate::state::Mounted;
+use crate::rows::aggregate::AggregateRequest;
+use crate::state::Resource;
 use diorama_core::record::CborValue;
 use diorama_core::vista::Query;
 use diorama_core::vista::query::Aggregation;
@@ -19,42 +19,52 @@ const OWN: [&str; 5] = ["since", "records", "heartbeat", "wait", "live"];
 
 /// What a live query asks for.
 #[derive(Clone, Debug)]
-pub(crate) struct LiveWish {
+pub(crate) struct LiveSubscription {
     /// The position that a list is of that the client has.
-    pub(in crate::events) since: Option<Since>,
+    pub(in crate::events) since: Option<StartPoint>,
     /// Whether rows are sent, or their ids only.
     pub(in crate::events) records: bool,
     /// What is shown.
-    pub(in crate::events) of: Of,
+    pub(in crate::events) of: LiveTarget,
 }
 
 /// What a live query shows.
 #[derive(Clone, Debug)]
-pub(crate) enum Of {
+pub(crate) enum LiveTarget {
     /// A window of rows; it has a limit.
     Rows(Arc<Query>),
     /// Groups of the rows that pass a filter, and a window of these.
     Groups { aggregation: Arc<Aggregation>, rows: Arc<Query>, page: Arc<Query> },
 }
 
-impl LiveWish {
+impl LiveSubscription {
     /// Reads the query string of `/{dio}/live`; nothing is ignored.
-    pub(in crate::events) fn parse(raw: &str, at: &Mounted) -> Result<(LiveWish, Manner), ApiError> {
-        let options = ParamOptions { max_limit: MOST_ROWS.min(at.options.max_limit), extra: &OWN };
-        let asked = url::parse(raw, &at.schema, &options)?;
-        let mut wish = LiveWish { since: None, records: true, of: Of::Rows(windowed(asked.query, at)?.into()) };
-        let mut manner = Manner::default();
+    pub(in crate::events) fn parse(
+        raw: &str,
+        resource: &Resource,
+    ) -> Result<(LiveSubscription, ConnectionOptions), ApiError> {
+        let options = ParamOptions { max_limit: MOST_ROWS.min(resource.options.max_limit), extra: &OWN };
+        let asked = url::parse(raw, &resource.schema, &options)?;
+        let mut subscription = LiveSubscription {
+            since: None,
+            records: true,
+            of: LiveTarget::Rows(windowed(asked.query, resource)?.into()),
+        };
+        let mut connection = ConnectionOptions::default();
         for (name, value) in &asked.extra {
             match name.as_str() {
                 "live" => return Err(unknown(name).hint("the path says it")),
-                _ => wish.set(name, value, &mut manner)?,
+                _ => subscription.set(name, value, &mut connection)?,
             }
         }
-        Ok((wish, manner))
+        Ok((subscription, connection))
     }
 
     /// Reads the query string of `/{dio}/_aggregate`, `None` if it is not to be live.
-    pub(crate) fn parse_groups(raw: &str, at: &Mounted) -> Result<Option<(LiveWish, Manner)>, ApiError> {
+    pub(crate) fn parse_groups(
+        raw: &str,
+        resource: &Resource,
+    ) -> Result<Option<(LiveSubscription, ConnectionOptions)>, ApiError> {
         let decoded = |text: &str| percent_decoded(text, true).map(std::borrow::Cow::into_owned).unwrap_or_default();
         let name = |piece: &str| decoded(piece.split('=').next().unwrap_or_default());
         let (own, asked): (Vec<&str>, Vec<&str>) =
@@ -66,25 +76,27 @@ impl LiveWish {
             "false" => return Ok(None),
             _ => return Err(wrong("live", "is true or false")),
         }
-        let Asked { aggregation, rows, mut groups, .. } = Asked::read(&asked.join("&"), at)?;
+        let AggregateRequest { aggregation, rows, mut groups, .. } =
+            AggregateRequest::read(&asked.join("&"), resource)?;
         groups.limit = Some(groups.limit.unwrap_or(MOST_ROWS));
         check_limit(&groups)?;
-        let of = Of::Groups { aggregation, rows: rows.into(), page: groups.into() };
-        let (mut wish, mut manner) = (LiveWish { since: None, records: true, of }, Manner::default());
+        let of = LiveTarget::Groups { aggregation, rows: rows.into(), page: groups.into() };
+        let (mut subscription, mut connection) =
+            (LiveSubscription { since: None, records: true, of }, ConnectionOptions::default());
         for piece in own {
             let name = name(piece);
             if name != "live" {
-                wish.set(&name, &value(piece), &mut manner)?;
+                subscription.set(&name, &value(piece), &mut connection)?;
             }
         }
-        Ok(Some((wish, manner)))
+        Ok(Some((subscription, connection)))
     }
 
     /// Reads a `subscribe` frame's members but those that say what is subscribed to.
     pub(in crate::events) fn from_frame(
         members: &[(CborValue, CborValue)],
-        at: &Mounted,
-    ) -> Result<LiveWish, ApiError> {
+        resource: &Resource,
+    ) -> Result<LiveSubscription, ApiError> {
         let (mut from, mut records, mut query) = (None, true, Vec::new());
         for (key, value) in members {
             match (key.as_text().unwrap_or_default(), value) {
@@ -96,28 +108,29 @@ impl LiveWish {
                 _ => query.push((key.clone(), value.clone())),
             }
         }
-        let query = Query::from_json(&CborValue::Map(query), &at.schema);
+        let query = Query::from_json(&CborValue::Map(query), &resource.schema);
         let query = query.map_err(|error| ApiError::new(Code::InvalidParameter, error.to_string()))?;
-        Ok(LiveWish { since: from, records, of: Of::Rows(windowed(query, at)?.into()) })
+        Ok(LiveSubscription { since: from, records, of: LiveTarget::Rows(windowed(query, resource)?.into()) })
     }
 
-    fn set(&mut self, name: &str, value: &str, manner: &mut Manner) -> Result<(), ApiError> {
+    fn set(&mut self, name: &str, value: &str, connection: &mut ConnectionOptions) -> Result<(), ApiError> {
         match name {
             "since" => self.since = Some(read_since(value)?),
             "records" => self.records = value.parse().map_err(|_| wrong(name, "is true or false"))?,
-            _ => manner.set(name, value)?,
+            _ => connection.set(name, value)?,
         }
         Ok(())
     }
 }
 
 /// A window of the rows: a list's, but no longer than can be followed.
-fn windowed(mut query: Query, at: &Mounted) -> Result<Query, ApiError> {
+fn windowed(mut query: Query, resource: &Resource) -> Result<Query, ApiError> {
     if query.after.is_some() {
         return Err(wrong("after", "makes no sense for live rows: their window is a place in the list")
             .hint("offset and limit say which"));
     }
-    query.limit = Some(query.limit.unwrap_or_else(|| at.options.limit_of(&query, &at.schema).min(MOST_ROWS)));
+    query.limit =
+        Some(query.limit.unwrap_or_else(|| resource.options.limit_of(&query, &resource.schema).min(MOST_ROWS)));
     check_limit(&query)?;
     Ok(query)
 }
@@ -131,9 +144,9 @@ fn check_limit(query: &Query) -> Result<(), ApiError> {
     }
 }
 
-fn read_since(text: &str) -> Result<Since, ApiError> {
+fn read_since(text: &str) -> Result<StartPoint, ApiError> {
     match since(text) {
-        Some(Since::Position(position)) => Ok(Since::Position(position)),
+        Some(StartPoint::Position(position)) => Ok(StartPoint::Position(position)),
         _ => Err(wrong("since", "is the position of a list that this live query gave")),
     }
 }

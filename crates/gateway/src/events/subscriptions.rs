@@ -6,79 +6,79 @@ use std::sync::Arc;
 
 use futures_util::future::select_all;
 
-use super::feed::{Ended, Feed, Sent};
+use super::cursor::{CursorEnd, EventCursor, OutgoingFrame};
 use super::frame::{self, Encoding};
-use super::live::Follow;
-use super::wish::{LiveWish, Wish};
+use super::live::LiveCursor;
+use super::request::{LiveSubscription, Subscription};
 use crate::http::budget::Bounds;
 use crate::http::extract::check_ready;
 use crate::http::problem::{ApiError, Code};
 use crate::metrics::OpenSocket;
-use crate::state::{Mounted, Shared};
+use crate::state::{GatewayState, Resource};
 use diorama_core::dio::Position;
 
 /// Subscriptions of one connection, at most.
 pub(super) const MOST_SUBS: usize = 64;
 
 /// One subscription.
-struct Sub {
+struct OpenSubscription {
     /// What its frames bear, where there can be several.
     name: Option<Arc<str>>,
-    source: Source,
+    source: FrameSource,
     open: OpenSocket,
 }
 
 /// Where frames come from.
-enum Source {
+enum FrameSource {
     /// Events.
-    Log(Box<Feed>),
+    Log(Box<EventCursor>),
     /// A live query.
-    Live(Box<Follow>),
+    Live(Box<LiveCursor>),
 }
 
-impl Source {
+impl FrameSource {
     fn bookmark(&self) -> Option<Position> {
         match self {
-            Source::Log(feed) => feed.bookmark(),
-            Source::Live(follow) => follow.bookmark(),
+            FrameSource::Log(cursor) => cursor.bookmark(),
+            FrameSource::Live(follow) => follow.bookmark(),
         }
     }
 
     fn is_ready(&self) -> bool {
         match self {
-            Source::Log(feed) => feed.is_ready(),
-            Source::Live(follow) => follow.is_ready(),
+            FrameSource::Log(cursor) => cursor.is_ready(),
+            FrameSource::Live(follow) => follow.is_ready(),
         }
     }
 
     async fn ready(&mut self) {
         match self {
-            Source::Log(feed) => feed.ready().await,
-            Source::Live(follow) => follow.ready().await,
+            FrameSource::Log(cursor) => cursor.ready().await,
+            FrameSource::Live(follow) => follow.ready().await,
         }
     }
 
-    async fn batch(&mut self) -> Result<Vec<Sent>, Ended> {
+    async fn batch(&mut self) -> Result<Vec<OutgoingFrame>, CursorEnd> {
         match self {
-            Source::Log(feed) => feed.batch().await,
-            Source::Live(follow) => follow.batch(),
+            FrameSource::Log(cursor) => cursor.batch().await,
+            FrameSource::Live(follow) => follow.batch(),
         }
     }
 }
 
 /// The subscriptions of one connection, served in turn.
-pub(super) struct Subs {
+pub(super) struct Subscriptions {
     pub(super) encoding: Encoding,
     heartbeat: u64,
     /// The caller's.
     bounds: Bounds,
-    all: Vec<Sub>,
+    all: Vec<OpenSubscription>,
     turn: usize,
 }
 
-impl Subs {
-    pub(super) fn new(encoding: Encoding, heartbeat: u64, bounds: Bounds) -> Subs {
-        Subs { encoding, heartbeat, bounds, all: Vec::new(), turn: 0 }
+impl Subscriptions {
+    pub(super) fn new(encoding: Encoding, heartbeat: u64, bounds: Bounds) -> Subscriptions {
+        Subscriptions { encoding, heartbeat, bounds, all: Vec::new(), turn: 0 }
     }
 
     /// Bounds of one more command.
@@ -87,31 +87,41 @@ impl Subs {
     }
 
     /// Adds one, under a name where there can be several.
-    pub(super) async fn add(&mut self, name: Option<&str>, at: &Mounted, wish: Wish) -> Result<(), ApiError> {
-        check_ready(&at.dio)?;
-        if wish.snapshot != super::wish::Snapshot::None && !at.dio.is_complete() {
-            let detail = format!("{} holds a part of its rows only: there is no snapshot of it", at.dio.name());
+    pub(super) async fn add(
+        &mut self,
+        name: Option<&str>,
+        resource: &Resource,
+        subscription: Subscription,
+    ) -> Result<(), ApiError> {
+        check_ready(&resource.dio)?;
+        if subscription.snapshot != super::request::SnapshotMode::None && !resource.dio.is_complete() {
+            let detail = format!("{} holds a part of its rows only: there is no snapshot of it", resource.dio.name());
             return Err(ApiError::new(Code::InvalidParameter, detail).hint("subscribe without snapshot"));
         }
-        let feed = Feed::open(at, wish, self.encoding, self.heartbeat, &self.bounds()).await?;
-        self.push(name, at, Source::Log(Box::new(feed)));
+        let cursor = EventCursor::open(resource, subscription, self.encoding, self.heartbeat, &self.bounds()).await?;
+        self.push(name, resource, FrameSource::Log(Box::new(cursor)));
         Ok(())
     }
 
     /// Adds a live query, under a name where there can be several.
-    pub(super) async fn add_live(&mut self, name: Option<&str>, at: &Mounted, wish: LiveWish) -> Result<(), ApiError> {
-        check_ready(&at.dio)?;
-        if !at.dio.is_complete() {
-            let detail = format!("{} holds a part of its rows only: they have no places", at.dio.name());
+    pub(super) async fn add_live(
+        &mut self,
+        name: Option<&str>,
+        resource: &Resource,
+        subscription: LiveSubscription,
+    ) -> Result<(), ApiError> {
+        check_ready(&resource.dio)?;
+        if !resource.dio.is_complete() {
+            let detail = format!("{} holds a part of its rows only: they have no places", resource.dio.name());
             return Err(ApiError::new(Code::InvalidParameter, detail).hint("follow its events"));
         }
-        let follow = Follow::open(at, wish, self.encoding, self.heartbeat, &self.bounds()).await?;
-        self.push(name, at, Source::Live(Box::new(follow)));
+        let follow = LiveCursor::open(resource, subscription, self.encoding, self.heartbeat, &self.bounds()).await?;
+        self.push(name, resource, FrameSource::Live(Box::new(follow)));
         Ok(())
     }
 
-    fn push(&mut self, name: Option<&str>, at: &Mounted, source: Source) {
-        self.all.push(Sub { name: name.map(Arc::from), source, open: at.sockets.enter() });
+    fn push(&mut self, name: Option<&str>, resource: &Resource, source: FrameSource) {
+        self.all.push(OpenSubscription { name: name.map(Arc::from), source, open: resource.sockets.enter() });
     }
 
     /// Takes one away; whether there was one.
@@ -129,7 +139,7 @@ impl Subs {
         self.all.len()
     }
 
-    /// Waits until [`Subs::batch`] has something to do.
+    /// Waits until [`Subscriptions::batch`] has something to do.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
@@ -148,7 +158,7 @@ impl Subs {
     }
 
     /// What the next subscription has that has something, each frame with the place to go on from after it.
-    pub(super) async fn batch(&mut self) -> Result<Vec<Sent>, Ended> {
+    pub(super) async fn batch(&mut self) -> Result<Vec<OutgoingFrame>, CursorEnd> {
         let count = self.all.len();
         let Some(at) = (0..count).map(|n| (self.turn + n) % count).find(|at| self.all[*at].source.is_ready()) else {
             return Ok(Vec::new());
@@ -164,12 +174,12 @@ impl Subs {
                 Ok(sent)
             }
             // The others go on.
-            Err(Ended::Closed) => {
+            Err(CursorEnd::Closed) => {
                 self.all.remove(at);
                 let gone = frame::tagged(encoding, &name, &frame::word(encoding, "unsubscribed"));
-                Ok(vec![Sent::word(gone, None)])
+                Ok(vec![OutgoingFrame::word(gone, None)])
             }
-            Err(Ended::Slow) => Err(Ended::Slow),
+            Err(CursorEnd::Slow) => Err(CursorEnd::Slow),
         }
     }
 
@@ -187,7 +197,7 @@ impl Subs {
     /// Where a client is that has got everything so far, where there is one subscription without a name.
     pub(super) fn position(&self) -> Option<Position> {
         match &self.all[..] {
-            [Sub { name: None, source, .. }] => source.bookmark(),
+            [OpenSubscription { name: None, source, .. }] => source.bookmark(),
             _ => None,
         }
     }
@@ -195,8 +205,8 @@ impl Subs {
     /// The epoch of positions, where there is one subscription without a name.
     pub(super) fn epoch(&self) -> Option<Arc<str>> {
         match &self.all[..] {
-            [Sub { name: None, source: Source::Log(feed), .. }] => Some(feed.epoch()),
-            [Sub { name: None, source: Source::Live(follow), .. }] => Some(follow.epoch()),
+            [OpenSubscription { name: None, source: FrameSource::Log(cursor), .. }] => Some(cursor.epoch()),
+            [OpenSubscription { name: None, source: FrameSource::Live(follow), .. }] => Some(follow.epoch()),
             _ => None,
         }
     }
@@ -221,9 +231,9 @@ impl Subs {
 }
 
 /// The resource `name`, to be subscribed to.
-pub(super) fn resource<'a>(shared: &'a Shared, name: &str) -> Result<&'a Arc<Mounted>, ApiError> {
-    if shared.closing.is_cancelled() {
+pub(super) fn find_resource<'a>(gateway: &'a GatewayState, name: &str) -> Result<&'a Arc<Resource>, ApiError> {
+    if gateway.closing.is_cancelled() {
         return Err(ApiError::new(Code::ShuttingDown, "the server is stopping"));
     }
-    shared.dio(name)
+    gateway.dio(name)
 }

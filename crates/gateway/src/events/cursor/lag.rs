@@ -6,9 +6,9 @@ use std::time::Duration;
 use indexmap::IndexSet;
 use tokio::time::Instant;
 
-use super::{BATCH, BATCH_BYTES, Ended, Feed, PIECE, Sent, Work};
+use super::{BATCH, BATCH_BYTES, CursorEnd, CursorWork, EventCursor, OutgoingFrame, PIECE};
 use crate::events::frame::{self, Kind, Reset};
-use crate::events::wish::Snapshot;
+use crate::events::request::SnapshotMode;
 use diorama_core::dio::{At, RingItem};
 use diorama_core::journal::Seq;
 use diorama_core::record::Id;
@@ -25,16 +25,16 @@ const RESET_SPAN: Duration = Duration::from_secs(60);
 pub(super) struct Newest {
     ids: indexmap::set::IntoIter<Id>,
     /// What is never left out.
-    rest: Vec<Sent>,
+    rest: Vec<OutgoingFrame>,
     /// Where events go on afterwards.
     to: Seq,
     next: u64,
     weight: u64,
 }
 
-impl Feed {
+impl EventCursor {
     /// Looks through all that has happened and notes which rows are other than the reader thinks.
-    pub(super) async fn conflate(&mut self) -> Result<Vec<Sent>, Ended> {
+    pub(super) async fn conflate(&mut self) -> Result<Vec<OutgoingFrame>, CursorEnd> {
         let (mut ids, mut rest, mut bytes) = (IndexSet::new(), Vec::new(), 0);
         let (mut next, mut to) = (self.next, self.position.seq);
         let ring = Arc::clone(self.log.ring());
@@ -71,14 +71,14 @@ impl Feed {
     }
 
     /// Notes the row of an event, or keeps its frame if it must be sent; gives the size of that.
-    fn sort(&self, item: &RingItem, at: Option<u64>, ids: &mut IndexSet<Id>, rest: &mut Vec<Sent>) -> usize {
+    fn sort(&self, item: &RingItem, at: Option<u64>, ids: &mut IndexSet<Id>, rest: &mut Vec<OutgoingFrame>) -> usize {
         if item.seq.is_none_or(|seq| seq <= self.position.seq) || !self.concerns(item) {
             return 0;
         }
         match (self.view.tell(item, at), item.entry.as_ref().and_then(|entry| entry.id.clone())) {
             (Some(told), _) if matches!(told.kind, Kind::Failed | Kind::Invalidated) => {
                 let size = told.frame.len();
-                rest.push(Sent::news(told.frame, item.seq));
+                rest.push(OutgoingFrame::news(told.frame, item.seq));
                 size
             }
             (Some(_), Some(id)) => {
@@ -89,7 +89,7 @@ impl Feed {
         }
     }
 
-    pub(super) fn newest(&mut self, mut newest: Newest) -> Vec<Sent> {
+    pub(super) fn newest(&mut self, mut newest: Newest) -> Vec<OutgoingFrame> {
         let (mut out, mut bytes) = (Vec::new(), 0);
         let state = self.log.state();
         while bytes < BATCH_BYTES && out.len() < BATCH {
@@ -99,40 +99,40 @@ impl Feed {
                 self.mark = newest.weight;
                 out.append(&mut newest.rest);
                 let bookmark = frame::heartbeat(self.encoding(), &self.position);
-                out.push(Sent::word(bookmark, Some(self.position.seq)));
+                out.push(OutgoingFrame::word(bookmark, Some(self.position.seq)));
                 return out;
             };
             let row = state.get(&id).map(|row| row.body());
             let told = self.view.newest(&id, self.position.seq, row.as_ref());
             if self.ops.is_none_or(|ops| ops.has_newest(told.kind)) {
                 bytes += told.frame.len();
-                out.push(Sent::news(told.frame, None));
+                out.push(OutgoingFrame::news(told.frame, None));
             }
         }
-        self.work = Work::Newest(newest);
+        self.work = CursorWork::Newest(newest);
         out
     }
 
     /// Gives up on what a slow reader has missed.
-    pub(super) fn reset(&mut self) -> Result<Vec<Sent>, Ended> {
+    pub(super) fn reset(&mut self) -> Result<Vec<OutgoingFrame>, CursorEnd> {
         self.reset_because(Reset::Overflow)
     }
 
     /// Gives up on what the reader has missed.
-    pub(super) fn reset_because(&mut self, reason: Reset) -> Result<Vec<Sent>, Ended> {
+    pub(super) fn reset_because(&mut self, reason: Reset) -> Result<Vec<OutgoingFrame>, CursorEnd> {
         let now = Instant::now();
         self.resets.retain(|at| now.duration_since(*at) < RESET_SPAN);
         self.resets.push_back(now);
         if self.resets.len() >= RESETS {
-            return Err(Ended::Slow);
+            return Err(CursorEnd::Slow);
         }
         let ring = Arc::clone(self.log.ring());
         self.mark = ring.weight();
         self.position = self.log.position();
         self.next = Some(ring.after(self.position.seq).unwrap_or_else(|| ring.end()));
-        let snapshot = self.snapshot != Snapshot::None;
+        let snapshot = self.snapshot != SnapshotMode::None;
         let reset = frame::reset(self.encoding(), reason, &self.position);
-        let mut out = vec![Sent::news(reset, (!snapshot).then_some(self.position.seq))];
+        let mut out = vec![OutgoingFrame::news(reset, (!snapshot).then_some(self.position.seq))];
         if snapshot {
             out.push(self.begin_snapshot());
         }

@@ -17,11 +17,11 @@ use tokio::time::Instant;
 use self::lag::Newest;
 use self::rows::Remaining;
 use super::frame::{self, Encoding, Hello, Kind, Reset};
-use super::view::{View, Views};
-use super::wish::{Ops, Since, Snapshot, Wish};
+use super::request::{Ops, SnapshotMode, StartPoint, Subscription};
+use super::view::{EventView, EventViews};
 use crate::http::budget::Bounds;
 use crate::http::problem::ApiError;
-use crate::state::Mounted;
+use crate::state::Resource;
 use diorama_core::dio::{At, EventLog, Position, Ring, RingItem};
 use diorama_core::journal::Seq;
 
@@ -36,7 +36,7 @@ const MOST_BEHIND: u64 = 4 << 20;
 
 /// A frame on its way.
 #[derive(Clone, Debug)]
-pub(super) struct Sent {
+pub(super) struct OutgoingFrame {
     pub(super) frame: Bytes,
     /// The position that a client may go on from once it has this frame.
     pub(super) seq: Option<Seq>,
@@ -46,19 +46,19 @@ pub(super) struct Sent {
     pub(super) is_event: bool,
 }
 
-impl Sent {
-    pub(super) fn news(frame: Bytes, seq: Option<Seq>) -> Sent {
-        Sent { frame, seq, rereads: false, is_event: true }
+impl OutgoingFrame {
+    pub(super) fn news(frame: Bytes, seq: Option<Seq>) -> OutgoingFrame {
+        OutgoingFrame { frame, seq, rereads: false, is_event: true }
     }
 
-    pub(super) fn word(frame: Bytes, seq: Option<Seq>) -> Sent {
-        Sent { frame, seq, rereads: false, is_event: false }
+    pub(super) fn word(frame: Bytes, seq: Option<Seq>) -> OutgoingFrame {
+        OutgoingFrame { frame, seq, rereads: false, is_event: false }
     }
 }
 
 /// Why a feed has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(super) enum CursorEnd {
     /// The Dio was closed.
     Closed,
     /// The reader was reset too often.
@@ -66,7 +66,7 @@ pub(super) enum Ended {
 }
 
 /// What a feed is at.
-enum Work {
+enum CursorWork {
     /// Events, one after the other.
     Follow,
     /// The rows of a snapshot, from this slot on, or these.
@@ -76,12 +76,12 @@ enum Work {
 }
 
 /// A subscription.
-pub(super) struct Feed {
+pub(super) struct EventCursor {
     log: EventLog,
-    view: Arc<View>,
+    view: Arc<EventView>,
     ids: Option<HashSet<String>>,
     ops: Option<Ops>,
-    snapshot: Snapshot,
+    snapshot: SnapshotMode,
     head: watch::Receiver<u64>,
     /// The next item of the ring; `None` while it has to read from the journal.
     next: Option<u64>,
@@ -92,70 +92,71 @@ pub(super) struct Feed {
     mark: u64,
     /// Whether it still reads the past that it resumes from.
     resuming: bool,
-    work: Work,
-    greeting: Vec<Sent>,
+    work: CursorWork,
+    greeting: Vec<OutgoingFrame>,
     resets: VecDeque<Instant>,
 }
 
-impl Feed {
-    /// Begins where `wish` says. The first batch is the greeting.
+impl EventCursor {
+    /// Begins where `subscription` says. The first batch is the greeting.
     pub(super) async fn open(
-        at: &Mounted,
-        wish: Wish,
+        resource: &Resource,
+        subscription: Subscription,
         encoding: Encoding,
         heartbeat: u64,
         bounds: &Bounds,
-    ) -> Result<Feed, ApiError> {
-        let view = Views::get(at, &wish.query, wish.records, encoding, bounds).await?;
-        let log = at.dio.log();
+    ) -> Result<EventCursor, ApiError> {
+        let view = EventViews::get(resource, &subscription.query, subscription.records, encoding, bounds).await?;
+        let log = resource.dio.log();
         let head = log.ring().watch();
         // What is published from here on is in the ring; what the ring has and readers saw before is skipped by position.
         let (mark, now) = (log.ring().weight(), log.position());
-        let (position, gap) = match resolve(&log, &now, wish.since.as_ref()).await {
+        let (position, gap) = match resolve(&log, &now, subscription.since.as_ref()).await {
             Ok(position) => (position, None),
             Err(gap) => (now.clone(), gap),
         };
-        let resumed = gap.is_none() && matches!(&wish.since, Some(Since::Earliest | Since::Position(_)));
-        let snapshot = match wish.snapshot {
-            Snapshot::None => false,
-            Snapshot::Full => true,
-            Snapshot::Auto => wish.since.is_none() || gap.is_some(),
+        let resumed =
+            gap.is_none() && matches!(&subscription.since, Some(StartPoint::Earliest | StartPoint::Position(_)));
+        let snapshot = match subscription.snapshot {
+            SnapshotMode::None => false,
+            SnapshotMode::Full => true,
+            SnapshotMode::Auto => subscription.since.is_none() || gap.is_some(),
         };
         // A snapshot shows what is there now.
         let position = if snapshot { now.clone() } else { position };
         let next = log.ring().after(position.seq);
         let missed = next.map_or(now.seq.saturating_sub(position.seq), |next| log.ring().told_from(next));
         let hello = Hello { dio: log.dio(), position: &position, resumed, missed, heartbeat, snapshot };
-        let greeting = vec![Sent::word(frame::hello(encoding, &hello), (!snapshot).then_some(position.seq))];
-        let mut feed = Feed {
+        let greeting = vec![OutgoingFrame::word(frame::hello(encoding, &hello), (!snapshot).then_some(position.seq))];
+        let mut cursor = EventCursor {
             view,
-            ids: wish.ids,
-            ops: wish.ops,
-            snapshot: wish.snapshot,
+            ids: subscription.ids,
+            ops: subscription.ops,
+            snapshot: subscription.snapshot,
             head,
             next,
             position,
             mark,
             resuming: next.is_none(),
-            work: Work::Follow,
+            work: CursorWork::Follow,
             greeting,
             resets: VecDeque::new(),
             log,
         };
         if let Some(reason) = gap {
-            let reset = frame::reset(encoding, reason, &feed.position);
-            feed.greeting.push(Sent::news(reset, (!snapshot).then_some(feed.position.seq)));
+            let reset = frame::reset(encoding, reason, &cursor.position);
+            cursor.greeting.push(OutgoingFrame::news(reset, (!snapshot).then_some(cursor.position.seq)));
         }
         if snapshot {
-            let begin = feed.begin_snapshot();
-            feed.greeting.push(begin);
+            let begin = cursor.begin_snapshot();
+            cursor.greeting.push(begin);
         }
-        Ok(feed)
+        Ok(cursor)
     }
 
     /// Where a client may go on that has got everything so far; nowhere in the midst of a snapshot.
     pub(super) fn bookmark(&self) -> Option<Position> {
-        (!matches!(self.work, Work::Rows(_))).then(|| self.position.clone())
+        (!matches!(self.work, CursorWork::Rows(_))).then(|| self.position.clone())
     }
 
     /// The epoch of its positions.
@@ -167,13 +168,13 @@ impl Feed {
         self.view.encoding
     }
 
-    /// Whether [`Feed::batch`] has something to do.
+    /// Whether [`EventCursor::batch`] has something to do.
     pub(super) fn is_ready(&self) -> bool {
-        let busy = !self.greeting.is_empty() || !matches!(self.work, Work::Follow);
+        let busy = !self.greeting.is_empty() || !matches!(self.work, CursorWork::Follow);
         busy || self.next.is_none_or(|next| !matches!(self.log.ring().at(next), At::End))
     }
 
-    /// Waits until [`Feed::batch`] has something to do.
+    /// Waits until [`EventCursor::batch`] has something to do.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
@@ -187,7 +188,7 @@ impl Feed {
     }
 
     /// What can be sent at once; it may be nothing, although there is more.
-    pub(super) async fn batch(&mut self) -> Result<Vec<Sent>, Ended> {
+    pub(super) async fn batch(&mut self) -> Result<Vec<OutgoingFrame>, CursorEnd> {
         if !self.greeting.is_empty() {
             return Ok(std::mem::take(&mut self.greeting));
         }
@@ -195,14 +196,14 @@ impl Feed {
             self.resuming = self.next.is_none();
             self.mark = self.log.ring().weight();
         }
-        match std::mem::replace(&mut self.work, Work::Follow) {
-            Work::Rows(remaining) => Ok(self.rows(remaining)),
-            Work::Newest(newest) => Ok(self.newest(newest)),
-            Work::Follow if self.log.ring().weight().saturating_sub(self.mark) > MOST_BEHIND => {
+        match std::mem::replace(&mut self.work, CursorWork::Follow) {
+            CursorWork::Rows(remaining) => Ok(self.rows(remaining)),
+            CursorWork::Newest(newest) => Ok(self.newest(newest)),
+            CursorWork::Follow if self.log.ring().weight().saturating_sub(self.mark) > MOST_BEHIND => {
                 // Boxed, as whatever is rare: a feed that keeps up is to be small.
                 Box::pin(self.conflate()).await
             }
-            Work::Follow => match self.next {
+            CursorWork::Follow => match self.next {
                 Some(next) => self.follow(next),
                 None => Box::pin(self.catch_up()).await,
             },
@@ -211,7 +212,7 @@ impl Feed {
 
     // --- events ------------------------------------------------------------------------------------------------------
 
-    fn follow(&mut self, mut next: u64) -> Result<Vec<Sent>, Ended> {
+    fn follow(&mut self, mut next: u64) -> Result<Vec<OutgoingFrame>, CursorEnd> {
         let (mut out, mut bytes) = (Vec::new(), 0);
         let ring = Arc::clone(self.log.ring());
         for _ in 0..BATCH {
@@ -226,7 +227,7 @@ impl Feed {
                     self.next = None;
                     return Ok(out);
                 }
-                At::Closed if out.is_empty() => return Err(Ended::Closed),
+                At::Closed if out.is_empty() => return Err(CursorEnd::Closed),
                 At::Closed => break,
             }
             if bytes >= BATCH_BYTES {
@@ -239,7 +240,7 @@ impl Feed {
     }
 
     /// Reads a piece of the journal, until the ring has all that follows.
-    async fn catch_up(&mut self) -> Result<Vec<Sent>, Ended> {
+    async fn catch_up(&mut self) -> Result<Vec<OutgoingFrame>, CursorEnd> {
         let Ok(Some(past)) = self.log.past(self.position.seq, PIECE).await else { return self.reset() };
         let mut out = Vec::new();
         let stuck = past.reached == self.position.seq;
@@ -258,7 +259,7 @@ impl Feed {
     }
 
     /// Adds what is told of an event to `out`; gives its size.
-    fn take(&mut self, item: &RingItem, at: Option<u64>, out: &mut Vec<Sent>) -> usize {
+    fn take(&mut self, item: &RingItem, at: Option<u64>, out: &mut Vec<OutgoingFrame>) -> usize {
         let Some(seq) = item.seq.filter(|seq| *seq > self.position.seq) else { return 0 };
         self.position.seq = seq;
         let Some(sent) = self.told(item, at) else { return 0 };
@@ -271,14 +272,14 @@ impl Feed {
         size
     }
 
-    fn told(&self, item: &RingItem, at: Option<u64>) -> Option<Sent> {
+    fn told(&self, item: &RingItem, at: Option<u64>) -> Option<OutgoingFrame> {
         if !self.concerns(item) {
             return None;
         }
         let told = self.view.tell(item, at)?;
         let wanted = self.ops.is_none_or(|ops| ops.has(told.kind));
         let rereads = told.kind == Kind::Invalidated && !item.covered();
-        wanted.then(|| Sent { rereads, ..Sent::news(told.frame, item.seq) })
+        wanted.then(|| OutgoingFrame { rereads, ..OutgoingFrame::news(told.frame, item.seq) })
     }
 
     /// Whether nobody can tell what an event is for this subscriber, because its entry is of a format that does not keep the row
@@ -297,11 +298,11 @@ impl Feed {
 }
 
 /// The position after which a subscription begins; else why it cannot, `None` if it wants no past.
-async fn resolve(log: &EventLog, now: &Position, since: Option<&Since>) -> Result<Position, Option<Reset>> {
+async fn resolve(log: &EventLog, now: &Position, since: Option<&StartPoint>) -> Result<Position, Option<Reset>> {
     let from = match since {
-        None | Some(Since::Now) => return Err(None),
-        Some(Since::Earliest) => return Ok(Position { seq: log.earliest().await, ..now.clone() }),
-        Some(Since::Position(position)) => position.clone(),
+        None | Some(StartPoint::Now) => return Err(None),
+        Some(StartPoint::Earliest) => return Ok(Position { seq: log.earliest().await, ..now.clone() }),
+        Some(StartPoint::Position(position)) => position.clone(),
     };
     if from.epoch != now.epoch {
         return Err(Some(Reset::Epoch));

@@ -1,6 +1,6 @@
 //! The rows that come before events, if a snapshot is asked for.
 
-use super::{BATCH_BYTES, Feed, Sent, Work};
+use super::{BATCH_BYTES, CursorWork, EventCursor, OutgoingFrame};
 use crate::events::frame;
 use diorama_core::hot::Slot;
 use diorama_core::vista::query::JsonRow;
@@ -16,20 +16,20 @@ pub(super) enum Remaining {
     Ids(std::vec::IntoIter<String>),
 }
 
-impl Feed {
-    pub(super) fn begin_snapshot(&mut self) -> Sent {
-        self.work = Work::Rows(match &self.ids {
+impl EventCursor {
+    pub(super) fn begin_snapshot(&mut self) -> OutgoingFrame {
+        self.work = CursorWork::Rows(match &self.ids {
             Some(ids) => Remaining::Ids(ids.iter().cloned().collect::<Vec<_>>().into_iter()),
             None => Remaining::From(0),
         });
         let all = self.ids.is_none() && self.view.is_unfiltered();
         let count = all.then(|| self.log.state().table().len());
-        Sent::news(frame::snapshot_begin(self.encoding(), &self.position, count), None)
+        OutgoingFrame::news(frame::snapshot_begin(self.encoding(), &self.position, count), None)
     }
 
     /// A frame of rows. They are looked up anew each time, so that a slow reader pins nothing: a later frame may show what
     /// events are going to tell. Slots stay with their rows whatever the order of the rows does.
-    pub(super) fn rows(&mut self, mut remaining: Remaining) -> Vec<Sent> {
+    pub(super) fn rows(&mut self, mut remaining: Remaining) -> Vec<OutgoingFrame> {
         let state = self.log.state();
         let (table, mut rows) = (state.table(), frame::Rows::new(self.encoding()));
         let mut over = false;
@@ -62,13 +62,13 @@ impl Feed {
         }
         let mut out = Vec::new();
         if rows.len() > 0 {
-            out.push(Sent::news(rows.finish(), None));
+            out.push(OutgoingFrame::news(rows.finish(), None));
         }
         if over {
             let end = frame::snapshot_end(self.encoding(), &self.position);
-            out.push(Sent::news(end, Some(self.position.seq)));
+            out.push(OutgoingFrame::news(end, Some(self.position.seq)));
         } else {
-            self.work = Work::Rows(remaining);
+            self.work = CursorWork::Rows(remaining);
         }
         out
     }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::super::feed::{Ended, Sent};
+use super::super::cursor::{CursorEnd, OutgoingFrame};
 use super::super::frame::{self, Encoding, Hello, Reset};
-use super::super::wish::{LiveWish, Since};
-use super::{Live, Lives, Log, Row, Shelf};
+use super::super::request::{LiveSubscription, StartPoint};
+use super::{LiveQueries, LiveQuery, LiveQuerySlot, Log, Row};
 use crate::http::budget::Bounds;
 use crate::http::problem::ApiError;
-use crate::state::Mounted;
+use crate::state::Resource;
 use diorama_core::dio::{EventLog, Position};
 use diorama_core::journal::Seq;
 use diorama_core::scenery::Generation;
@@ -22,38 +22,47 @@ const ROWS: u64 = 500;
 const BATCH_BYTES: usize = 256 << 10;
 
 /// A subscription. Behind by too much, it gets the rows anew: so a slow reader holds one window, and what is sent of it.
-pub(in crate::events) struct Follow {
+pub(in crate::events) struct LiveCursor {
     log: EventLog,
-    pub(super) live: Arc<Live>,
-    _shelf: Arc<Shelf>,
+    pub(super) live: Arc<LiveQuery>,
+    _shelf: Arc<LiveQuerySlot>,
     generation: watch::Receiver<Generation>,
     closing: CancellationToken,
     /// The number of the next change.
     next: u64,
     /// What was sent makes the list of this position.
     seq: Seq,
-    greeting: Vec<Sent>,
+    greeting: Vec<OutgoingFrame>,
     /// Rows that are still to be sent, from this one on.
     rows: Option<(Arc<[Row]>, usize)>,
 }
 
-impl Follow {
-    /// Begins with the rows, or where `wish` says, if the changes since then are at hand.
+impl LiveCursor {
+    /// Begins with the rows, or where `subscription` says, if the changes since then are at hand.
     pub(in crate::events) async fn open(
-        at: &Mounted,
-        wish: LiveWish,
+        resource: &Resource,
+        subscription: LiveSubscription,
         encoding: Encoding,
         heartbeat: u64,
         bounds: &Bounds,
-    ) -> Result<Follow, ApiError> {
-        let (shelf, live) = Lives::get(at, &wish, encoding, bounds).await?;
-        let log = at.dio.log();
+    ) -> Result<LiveCursor, ApiError> {
+        let (shelf, live) = LiveQueries::get(resource, &subscription, encoding, bounds).await?;
+        let log = resource.dio.log();
         let (generation, closing) = (live.generation(), log.closing().clone());
-        let mut follow =
-            Follow { log, live, _shelf: shelf, generation, closing, next: 0, seq: 0, greeting: Vec::new(), rows: None };
+        let mut follow = LiveCursor {
+            log,
+            live,
+            _shelf: shelf,
+            generation,
+            closing,
+            next: 0,
+            seq: 0,
+            greeting: Vec::new(),
+            rows: None,
+        };
         let epoch = follow.log.position().epoch;
-        let since = match &wish.since {
-            Some(Since::Position(from)) if from.epoch == epoch => Some(from.seq),
+        let since = match &subscription.since {
+            Some(StartPoint::Position(from)) if from.epoch == epoch => Some(from.seq),
             _ => None,
         };
         let live = Arc::clone(&follow.live);
@@ -74,7 +83,7 @@ impl Follow {
             heartbeat,
             snapshot: rows.is_some(),
         };
-        follow.greeting.push(Sent::word(frame::hello(encoding, &hello), rows.is_none().then_some(seq)));
+        follow.greeting.push(OutgoingFrame::word(frame::hello(encoding, &hello), rows.is_none().then_some(seq)));
         follow.greeting.extend(rows);
         Ok(follow)
     }
@@ -91,13 +100,13 @@ impl Follow {
         self.log.position().epoch
     }
 
-    /// Whether [`Follow::batch`] has something to do.
+    /// Whether [`LiveCursor::batch`] has something to do.
     pub(in crate::events) fn is_ready(&self) -> bool {
         let busy = !self.greeting.is_empty() || self.rows.is_some() || self.closing.is_cancelled();
         busy || self.live.look(|log| self.next != log.end())
     }
 
-    /// Waits until [`Follow::batch`] has something to do.
+    /// Waits until [`LiveCursor::batch`] has something to do.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
@@ -115,7 +124,7 @@ impl Follow {
     }
 
     /// What can be sent at once.
-    pub(in crate::events) fn batch(&mut self) -> Result<Vec<Sent>, Ended> {
+    pub(in crate::events) fn batch(&mut self) -> Result<Vec<OutgoingFrame>, CursorEnd> {
         if !self.greeting.is_empty() {
             return Ok(std::mem::take(&mut self.greeting));
         }
@@ -125,23 +134,23 @@ impl Follow {
         let live = Arc::clone(&self.live);
         let sent = live.look(|log| self.changes(log));
         match sent.is_empty() && self.closing.is_cancelled() {
-            true => Err(Ended::Closed),
+            true => Err(CursorEnd::Closed),
             false => Ok(sent),
         }
     }
 
-    fn changes(&mut self, log: &Log) -> Vec<Sent> {
+    fn changes(&mut self, log: &Log) -> Vec<OutgoingFrame> {
         let Some(from) = self.next.checked_sub(log.first) else {
             let position = Position { seq: log.seq, ..self.log.position() };
             self.seq = log.seq;
-            let reset = Sent::word(frame::reset(self.live.encoding, Reset::Overflow, &position), None);
+            let reset = OutgoingFrame::word(frame::reset(self.live.encoding, Reset::Overflow, &position), None);
             return vec![reset, self.begin(log)];
         };
         let (mut out, mut bytes) = (Vec::new(), 0);
         for change in log.changes.iter().skip(usize::try_from(from).unwrap_or(usize::MAX)) {
             let last = change.frames.len() - 1;
             let told = change.frames.iter().enumerate();
-            out.extend(told.map(|(at, frame)| Sent::news(frame.clone(), (at == last).then_some(change.seq))));
+            out.extend(told.map(|(at, frame)| OutgoingFrame::news(frame.clone(), (at == last).then_some(change.seq))));
             self.next += 1;
             self.seq = change.seq;
             bytes += change.bytes;
@@ -153,16 +162,16 @@ impl Follow {
     }
 
     /// The rows are sent next, as they are now.
-    fn begin(&mut self, log: &Log) -> Sent {
+    fn begin(&mut self, log: &Log) -> OutgoingFrame {
         self.next = log.end();
         self.seq = log.seq;
         self.rows = Some((Arc::clone(&log.rows), 0));
         let position = Position { seq: log.seq, ..self.log.position() };
-        Sent::word(frame::window_begin(self.live.encoding, &position, log.rows.len(), log.total), None)
+        OutgoingFrame::word(frame::window_begin(self.live.encoding, &position, log.rows.len(), log.total), None)
     }
 
     /// A frame of rows from `from` on, and the end after the last.
-    fn rows(&mut self, rows: Arc<[Row]>, from: usize) -> Vec<Sent> {
+    fn rows(&mut self, rows: Arc<[Row]>, from: usize) -> Vec<OutgoingFrame> {
         let mut frame = frame::Rows::new(self.live.encoding);
         let mut at = from;
         while at < rows.len() && frame.len() < ROWS && frame.bytes() < BATCH_BYTES {
@@ -172,7 +181,7 @@ impl Follow {
         let mut out = Vec::new();
         if at > from {
             // Of a list, the rows are the news.
-            out.push(Sent::news(frame.finish(), None));
+            out.push(OutgoingFrame::news(frame.finish(), None));
         }
         if at < rows.len() {
             self.rows = Some((rows, at));
@@ -180,7 +189,7 @@ impl Follow {
         }
         let position = Position { seq: self.seq, ..self.log.position() };
         let end = frame::snapshot_end(self.live.encoding, &position);
-        out.push(Sent::news(end, Some(self.seq)));
+        out.push(OutgoingFrame::news(end, Some(self.seq)));
         out
     }
 }

@@ -1,70 +1,34 @@
 //! [`Gateway`]: Dios as HTTP resources, in a plain [`axum::Router`].
 //!
-//! The URL table is `router.rs`; each verb has a file. Every request passes one pipeline (`pipeline.rs`: request id, host,
-//! origin, authentication, panics), every refusal is an [`ApiError`] and leaves as problem+json (`problem.rs`).
+//! The URL table is `router.rs`; each verb has a file. Every request passes one pipeline (`http/pipeline.rs`: request id, host,
+//! origin, authentication, panics), every refusal is an [`ApiError`] and leaves as problem+json (`http/problem.rs`).
 
-mod aggregate;
-mod answer;
-mod asked;
-mod assets;
-mod auth;
-mod backup;
-mod budget;
-mod bulk;
-mod coding;
-mod delete;
+mod admin;
 mod events;
-mod explain;
-mod explorer;
-mod export;
-mod extract;
-mod failures;
-mod format;
-mod health;
-mod index;
-mod insert;
-mod limits;
-mod list;
-mod many;
+mod http;
 mod metrics;
-mod negotiate;
 mod openapi;
-mod operations;
-mod origin;
-pub mod params;
-mod patch;
-mod pipeline;
-mod prefer;
-mod problem;
-mod purge;
-mod query;
-mod record;
-mod refresh;
-mod replace;
+mod pages;
 mod router;
-mod schema;
+mod rows;
 mod service;
-mod spool;
 mod state;
 pub mod webhook;
-mod write;
 
-pub use budget::{Budget, Lease};
-pub use extract::segment;
-pub use operations::describe as operation_json;
+pub use admin::backup::{Archive, Backup};
+pub use admin::operations::describe as operation_json;
+pub use events::Sockets;
+pub use http::auth::Auth;
+pub use http::budget::{Budget, Caller, Lease};
+pub use http::limits::Limits;
+pub use http::origin::Loopback;
+pub use http::problem::{ApiError, Code, unreadable};
+pub use pages::explorer::Explorer;
+pub use service::GatewayService;
+pub use state::{Ack, GatewayState, MountOptions, RESERVED, Resource};
 pub use webhook::describe_whole as delivery_json;
 
-pub use auth::Auth;
-pub use backup::{Archive, Backup};
-pub use budget::Caller;
-pub use events::Sockets;
-pub use explorer::Explorer;
-pub use limits::Limits;
-pub use origin::Loopback;
-pub use problem::unreadable;
-pub use problem::{ApiError, Code};
-pub use service::GatewayService;
-pub use state::{Ack, MountOptions, Mounted, RESERVED, Shared};
+pub use diorama_core::vista::query::url::segment;
 
 use std::sync::Arc;
 
@@ -89,7 +53,7 @@ use diorama_core::vista::{Error, Result};
 #[derive(Debug, Default)]
 #[must_use = "a gateway does nothing until it is a router"]
 pub struct Gateway {
-    shared: Shared,
+    gateway: GatewayState,
 }
 
 impl Gateway {
@@ -118,10 +82,10 @@ impl Gateway {
     fn add(&mut self, dio: Dio, options: MountOptions) -> Result<()> {
         let name: Arc<str> = dio.name().into();
         state::check_name(&name)?;
-        if self.shared.dios.contains_key(&name) {
+        if self.gateway.dios.contains_key(&name) {
             return Err(Error::Config(format!("two resources are called {name:?}: give one another name")));
         }
-        self.shared.dios.insert(name, Arc::new(Mounted::new(dio, options)));
+        self.gateway.dios.insert(name, Arc::new(Resource::new(dio, options)));
         Ok(())
     }
 
@@ -130,13 +94,13 @@ impl Gateway {
     /// # Errors
     /// [`Error::Config`] if a hook of that name is there already, or its Dio is not mounted yet.
     pub fn try_hook(mut self, hook: webhook::Hook) -> Result<Gateway> {
-        if !self.shared.dios.contains_key(hook.dio.as_str()) {
-            let names: Vec<_> = self.shared.dios.keys().map(|name| &**name).collect();
+        if !self.gateway.dios.contains_key(hook.dio.as_str()) {
+            let names: Vec<_> = self.gateway.dios.keys().map(|name| &**name).collect();
             let detail =
                 format!("webhook {:?} feeds {:?}, but there are only {}", hook.name, hook.dio, names.join(", "));
             return Err(Error::Config(detail));
         }
-        match self.shared.hooks.insert(hook.name.as_str().into(), Arc::new(hook)) {
+        match self.gateway.hooks.insert(hook.name.as_str().into(), Arc::new(hook)) {
             None => Ok(self),
             Some(hook) => Err(Error::Config(format!("two webhooks are called {:?}: give one another name", hook.name))),
         }
@@ -147,92 +111,92 @@ impl Gateway {
     pub fn base_path(mut self, path: &str) -> Gateway {
         let path = path.trim_matches('/');
         let plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte));
-        self.shared.base_path = if path.is_empty() { String::new() } else { format!("/{path}") };
+        self.gateway.base_path = if path.is_empty() { String::new() } else { format!("/{path}") };
         if !plain || path.contains("//") {
             tracing::error!(
                 path,
                 "base_path takes letters, digits, - . _ ~ and single slashes: everything is served at / instead"
             );
-            self.shared.base_path.clear();
+            self.gateway.base_path.clear();
         }
         self
     }
 
     /// Asks who calls, on every route but `/healthz` and the webhooks.
     pub fn auth(mut self, auth: Auth) -> Gateway {
-        self.shared.auth = auth;
+        self.gateway.auth = auth;
         self
     }
 
     /// Lets pages of these origins (`https://shop.example`) read and write.
     pub fn cors(mut self, origins: Vec<String>) -> Gateway {
-        self.shared.origins.listed = origins;
+        self.gateway.origins.listed = origins;
         self
     }
 
     /// Sends bodies as zstd, br or gzip to who accepts it (default: no, because the app around may do so itself).
     pub fn compression(mut self, on: bool) -> Gateway {
-        self.shared.compression = on;
+        self.gateway.compression = on;
         self
     }
 
     /// Where the page at `/` comes from (default: the program's own).
     pub fn explorer(mut self, explorer: Explorer) -> Gateway {
-        self.shared.explorer = explorer;
+        self.gateway.explorer = explorer;
         self
     }
 
     /// Bounds on what a request may be.
     pub fn limits(mut self, limits: Limits) -> Gateway {
-        self.shared.limits = limits;
+        self.gateway.limits = limits;
         self
     }
 
     /// Guards a server that binds loopback: only loopback names in `Host`, only loopback origins beside those listed.
     pub fn guard_host(mut self, loopback: Option<Loopback>) -> Gateway {
-        self.shared.origins.loopback = loopback;
+        self.gateway.origins.loopback = loopback;
         self
     }
 
     /// Sends backups at `POST /_backup` (default: there is nothing to back up).
     pub fn backup(mut self, backup: Option<Backup>) -> Gateway {
-        self.shared.backup = backup;
+        self.gateway.backup = backup;
         self
     }
 
     /// Refuses requests of HTTP/1.1 without the header `Host`, as RFC 9112 asks of servers (default: no, because requests that
     /// a program makes within itself have none). Several of them are always refused.
     pub fn require_host(mut self) -> Gateway {
-        self.shared.origins.host_required = true;
+        self.gateway.origins.host_required = true;
         self
     }
 
     /// Counts and closes the event sockets (default: 10,000 of them, closed by nobody).
     pub fn sockets(mut self, sockets: Sockets) -> Gateway {
-        self.shared.sockets = sockets;
+        self.gateway.sockets = sockets;
         self
     }
 
     /// Cancel this and `/readyz` says no; events and webhooks watch it as well.
     pub fn closing(mut self, closing: tokio_util::sync::CancellationToken) -> Gateway {
-        self.shared.closing = closing;
+        self.gateway.closing = closing;
         self
     }
 
     /// Where the server keeps its connections, so that `/metrics` can say how many there are.
     pub fn connections(mut self, connections: tokio_util::task::TaskTracker) -> Gateway {
-        self.shared.connections = Some(connections);
+        self.gateway.connections = Some(connections);
         self
     }
 
     /// What is served, as an OpenAPI 3.1 document: the bytes that `GET /openapi.json` answers with.
     pub fn openapi(&self) -> axum::body::Bytes {
-        openapi::Document::of(&self.shared).json()
+        openapi::Document::of(&self.gateway).json()
     }
 
     /// Its events and live queries, as an AsyncAPI 3.0 document: the bytes that `GET /asyncapi.json` answers with.
     pub fn asyncapi(&self) -> axum::body::Bytes {
-        openapi::Document::of_events(&self.shared).json()
+        openapi::Document::of_events(&self.gateway).json()
     }
 
     /// A router to serve or to nest.
@@ -242,26 +206,26 @@ impl Gateway {
 
     /// What answers requests, for a server that serves nothing else: a router around it would cost each request a tenth more.
     pub fn into_service(mut self) -> GatewayService {
-        self.shared.openapi = openapi::Document::of(&self.shared);
-        self.shared.asyncapi = openapi::Document::of_events(&self.shared);
-        GatewayService::new(self.shared)
+        self.gateway.openapi = openapi::Document::of(&self.gateway);
+        self.gateway.asyncapi = openapi::Document::of_events(&self.gateway);
+        GatewayService::new(self.gateway)
     }
 }
 
-impl Default for Shared {
-    fn default() -> Shared {
-        Shared {
+impl Default for GatewayState {
+    fn default() -> GatewayState {
+        GatewayState {
             dios: IndexMap::new(),
             hooks: IndexMap::new(),
             base_path: String::new(),
             auth: Auth::default(),
-            origins: origin::Origins::default(),
+            origins: http::origin::Origins::default(),
             compression: false,
             explorer: Explorer::default(),
             backup: None,
             limits: Limits::default(),
             budgets: Arc::default(),
-            failures: failures::Failures::default(),
+            failures: http::failures::Failures::default(),
             lines: diorama_core::vista::LogLimit::default(),
             sockets: Sockets::default(),
             openapi: openapi::Document::default(),

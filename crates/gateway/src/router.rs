@@ -12,17 +12,18 @@ use axum::handler::Handler as _;
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 
-use super::extract::{Segment, cut, segments};
-use super::problem::{ApiError, Code};
-use super::state::{Place, Shared};
-use super::{
-    aggregate, answer, assets, backup, delete, events, health, index, insert, list, metrics, openapi, operations,
-    patch, purge, query, record, refresh, replace, schema, webhook, write,
-};
+use crate::admin::{backup, health, operations, purge, refresh};
+use crate::http::extract::{Segment, cut, segments};
+use crate::http::problem::{ApiError, Code};
+use crate::http::response;
+use crate::pages::{assets, index};
+use crate::rows::{aggregate, delete, insert, list, patch, query, record, replace, schema, write};
+use crate::state::{GatewayState, PathTarget};
+use crate::{events, metrics, openapi, webhook};
 
 /// What a path can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Route {
+pub(crate) enum Route {
     Index,
     Docs,
     Live,
@@ -60,7 +61,7 @@ type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 impl Route {
     /// All of them, in the order of their declaration.
-    pub(super) const ALL: [Route; 30] = {
+    pub(crate) const ALL: [Route; 30] = {
         use Route::*;
         [
             Index, Docs, Live, Ready, Metrics, OpenApi, AsyncApi, Asset, Problem, Operations, RetryMany, Operation,
@@ -70,7 +71,7 @@ impl Route {
     };
 
     /// The route of a path within the gateway.
-    pub(super) fn of(path: &str) -> Route {
+    pub(crate) fn of(path: &str) -> Route {
         let mut left = Some(path.strip_prefix('/').unwrap_or(path));
         let mut part = || {
             let (part, rest) = cut(left?);
@@ -120,7 +121,7 @@ impl Route {
     }
 
     /// The route as documents and metrics write it.
-    pub(super) fn template(self) -> &'static str {
+    pub(crate) fn template(self) -> &'static str {
         match self {
             Route::Index => "/",
             Route::Docs => "/docs",
@@ -156,63 +157,63 @@ impl Route {
     }
 
     /// Whether a path of this route begins with the name of a resource.
-    pub(super) fn is_of_dio(self) -> bool {
+    pub(crate) fn is_of_dio(self) -> bool {
         self.template().starts_with("/{dio}")
     }
 
     /// The answer to `request`, whose path is this route.
-    pub(super) fn answer(self, request: Request, shared: Arc<Shared>) -> Answer {
+    pub(crate) fn answer(self, request: Request, gateway: Arc<GatewayState>) -> Answer {
         let method = match request.method().as_str() {
             "HEAD" => "GET",
             method => method,
         };
         match (self, method) {
-            (Route::Index, "GET") => root(request, shared),
-            (Route::Docs, "GET") => index::docs.call(request, shared),
-            (Route::Live, "GET") => health::live.call(request, shared),
-            (Route::Ready, "GET") => health::ready.call(request, shared),
-            (Route::Metrics, "GET") => metrics::scrape.call(request, shared),
-            (Route::OpenApi, "GET") => openapi::openapi.call(request, shared),
-            (Route::AsyncApi, "GET") => openapi::asyncapi.call(request, shared),
-            (Route::Asset, "GET") => assets::asset.call(request, shared),
-            (Route::Problem, "GET") => problem.call(request, shared),
-            (Route::Operations, "GET") => operations::operations.call(request, shared),
-            (Route::RetryMany, "POST") => operations::retry_many.call(request, shared),
-            (Route::Operation, "GET") => operations::operation.call(request, shared),
-            (Route::Operation, "DELETE") => operations::discard.call(request, shared),
-            (Route::Retry, "POST") => operations::retry.call(request, shared),
-            (Route::Backup, "POST") => backup::backup.call(request, shared),
-            (Route::Hook, "POST") => webhook::receive.call(request, shared),
-            (Route::Hook, "GET") => webhook::challenge.call(request, shared),
-            (Route::Hook, "OPTIONS") => webhook::options.call(request, shared),
-            (Route::Deliveries, "GET") => webhook::list.call(request, shared),
-            (Route::Delivery, "GET") => webhook::delivery.call(request, shared),
-            (Route::Replay, "POST") => webhook::replay.call(request, shared),
-            (Route::Rows, "GET") => list::list.call(request, shared),
-            (Route::Rows, "POST") => insert::insert.call(request, shared),
-            (Route::Rows, "PATCH") => patch::patch_many.call(request, shared),
-            (Route::Rows, "DELETE") => delete::delete_many.call(request, shared),
-            (Route::Rows, "QUERY") | (Route::Query, "POST") => query::query.call(request, shared),
-            (Route::Aggregate, "GET") => aggregate::aggregate.call(request, shared),
-            (Route::ManyEvents, "GET") => events::subscribe_many.call(request, shared),
-            (Route::Events, "GET") => events::subscribe.call(request, shared),
-            (Route::LiveRows, "GET") => events::live.call(request, shared),
-            (Route::Refresh, "POST") => refresh::refresh.call(request, shared),
-            (Route::Purge, "POST") => purge::purge.call(request, shared),
-            (Route::Schema, "GET") => schema::schema.call(request, shared),
-            (Route::Row, "GET") => record::record.call(request, shared),
-            (Route::Row, "POST") => insert::insert_at.call(request, shared),
-            (Route::Row, "PUT") => replace::replace.call(request, shared),
-            (Route::Row, "PATCH") => patch::patch.call(request, shared),
-            (Route::Row, "DELETE") => delete::delete.call(request, shared),
-            (Route::RowEvents, "GET") => events::subscribe_one.call(request, shared),
+            (Route::Index, "GET") => root(request, gateway),
+            (Route::Docs, "GET") => index::docs.call(request, gateway),
+            (Route::Live, "GET") => health::live.call(request, gateway),
+            (Route::Ready, "GET") => health::ready.call(request, gateway),
+            (Route::Metrics, "GET") => metrics::scrape.call(request, gateway),
+            (Route::OpenApi, "GET") => openapi::openapi.call(request, gateway),
+            (Route::AsyncApi, "GET") => openapi::asyncapi.call(request, gateway),
+            (Route::Asset, "GET") => assets::asset.call(request, gateway),
+            (Route::Problem, "GET") => problem.call(request, gateway),
+            (Route::Operations, "GET") => operations::operations.call(request, gateway),
+            (Route::RetryMany, "POST") => operations::retry_many.call(request, gateway),
+            (Route::Operation, "GET") => operations::operation.call(request, gateway),
+            (Route::Operation, "DELETE") => operations::discard.call(request, gateway),
+            (Route::Retry, "POST") => operations::retry.call(request, gateway),
+            (Route::Backup, "POST") => backup::backup.call(request, gateway),
+            (Route::Hook, "POST") => webhook::receive.call(request, gateway),
+            (Route::Hook, "GET") => webhook::challenge.call(request, gateway),
+            (Route::Hook, "OPTIONS") => webhook::options.call(request, gateway),
+            (Route::Deliveries, "GET") => webhook::list.call(request, gateway),
+            (Route::Delivery, "GET") => webhook::delivery.call(request, gateway),
+            (Route::Replay, "POST") => webhook::replay.call(request, gateway),
+            (Route::Rows, "GET") => list::list.call(request, gateway),
+            (Route::Rows, "POST") => insert::insert.call(request, gateway),
+            (Route::Rows, "PATCH") => patch::patch_many.call(request, gateway),
+            (Route::Rows, "DELETE") => delete::delete_many.call(request, gateway),
+            (Route::Rows, "QUERY") | (Route::Query, "POST") => query::query.call(request, gateway),
+            (Route::Aggregate, "GET") => aggregate::aggregate.call(request, gateway),
+            (Route::ManyEvents, "GET") => events::subscribe_many.call(request, gateway),
+            (Route::Events, "GET") => events::subscribe.call(request, gateway),
+            (Route::LiveRows, "GET") => events::live.call(request, gateway),
+            (Route::Refresh, "POST") => refresh::refresh.call(request, gateway),
+            (Route::Purge, "POST") => purge::purge.call(request, gateway),
+            (Route::Schema, "GET") => schema::schema.call(request, gateway),
+            (Route::Row, "GET") => record::record.call(request, gateway),
+            (Route::Row, "POST") => insert::insert_at.call(request, gateway),
+            (Route::Row, "PUT") => replace::replace.call(request, gateway),
+            (Route::Row, "PATCH") => patch::patch.call(request, gateway),
+            (Route::Row, "DELETE") => delete::delete.call(request, gateway),
+            (Route::RowEvents, "GET") => events::subscribe_one.call(request, gateway),
             (Route::None, _) => at_once(nothing(request.uri())),
-            _ => at_once(self.wrong_method(method, request.uri().path(), &shared)),
+            _ => at_once(self.wrong_method(method, request.uri().path(), &gateway)),
         }
     }
 
     /// What is said to a method that has no handler.
-    fn wrong_method(self, method: &str, path: &str, shared: &Shared) -> ApiError {
+    fn wrong_method(self, method: &str, path: &str, gateway: &GatewayState) -> ApiError {
         let (dio, word) = segments(path);
         let changes = matches!(method, "POST" | "PUT" | "PATCH" | "DELETE");
         let allow = match self {
@@ -222,8 +223,8 @@ impl Route {
             {
                 return write::reserved(word);
             }
-            Route::Rows | Route::Row => match shared.dio(dio) {
-                Ok(at) => at.allowed(if self == Route::Rows { Place::Rows } else { Place::Row }),
+            Route::Rows | Route::Row => match gateway.dio(dio) {
+                Ok(resource) => resource.allowed(if self == Route::Rows { PathTarget::Rows } else { PathTarget::Row }),
                 Err(error) => return error,
             },
             Route::RetryMany
@@ -248,10 +249,10 @@ fn at_once(answer: impl IntoResponse) -> Answer {
 }
 
 /// The resources. A nested root has no slash at its end; people write one.
-fn root(request: Request, shared: Arc<Shared>) -> Answer {
+fn root(request: Request, gateway: Arc<GatewayState>) -> Answer {
     let original = request.extensions().get::<OriginalUri>().map_or("/", |uri| uri.path());
     match original.strip_suffix('/') {
-        None | Some("") => index::index.call(request, shared),
+        None | Some("") => index::index.call(request, gateway),
         Some(bare) => at_once(Redirect::permanent(bare)),
     }
 }
@@ -265,7 +266,7 @@ async fn problem(Segment(code): Segment<1>) -> Result<Response, ApiError> {
     let code = Code::ALL.iter().find(|known| known.as_str() == code);
     let code = code.ok_or_else(|| ApiError::new(Code::NotFound, "there is no such problem"))?;
     let body = serde_json::json!({ "code": code.as_str(), "title": code.title(), "status": code.status().as_u16() });
-    Ok(answer::json(&body))
+    Ok(response::json(&body))
 }
 
 #[cfg(test)]

@@ -10,13 +10,13 @@ use axum::extract::Request;
 use axum::response::Response;
 use tower::Service;
 
-use super::budget::Budgets;
-use super::failures::Failures;
-use super::metrics::Metrics;
-use super::pipeline::pipeline;
-use super::router::Route;
-use super::state::Shared;
-use super::webhook;
+use crate::http::budget::Budgets;
+use crate::http::failures::Failures;
+use crate::http::pipeline::pipeline;
+use crate::metrics::Metrics;
+use crate::router::Route;
+use crate::state::GatewayState;
+use crate::webhook;
 
 /// A gateway that answers requests without a router around it, for a server that serves nothing else. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -27,22 +27,22 @@ pub struct GatewayService {
 }
 
 impl GatewayService {
-    pub(super) fn new(mut shared: Shared) -> GatewayService {
-        shared.metrics = Metrics::new(shared.dios.len(), shared.hooks.len());
-        let delivery = shared.hooks.values().map(|hook| hook.inbound.most_bytes()).max().unwrap_or(0);
-        shared.budgets = Arc::new(Budgets::new(&shared.limits, delivery));
-        shared.failures = Failures::new(shared.limits.auth_failures);
-        let shared = Arc::new(shared);
-        webhook::recover(&shared);
-        let entry = |outside| Entry { shared: Arc::clone(&shared), outside };
-        let nested = match shared.base_path.as_str() {
+    pub(crate) fn new(mut gateway: GatewayState) -> GatewayService {
+        gateway.metrics = Metrics::new(gateway.dios.len(), gateway.hooks.len());
+        let delivery = gateway.hooks.values().map(|hook| hook.inbound.most_bytes()).max().unwrap_or(0);
+        gateway.budgets = Arc::new(Budgets::new(&gateway.limits, delivery));
+        gateway.failures = Failures::new(gateway.limits.auth_failures);
+        let gateway = Arc::new(gateway);
+        webhook::recover(&gateway);
+        let entry = |outside| Entry { gateway: Arc::clone(&gateway), outside };
+        let nested = match gateway.base_path.as_str() {
             "" => None,
             base => Some(Router::new().nest_service(base, entry(false)).fallback_service(entry(true))),
         };
         GatewayService { root: entry(false), nested }
     }
 
-    pub(super) fn into_router(self) -> Router {
+    pub(crate) fn into_router(self) -> Router {
         self.nested.unwrap_or_else(|| Router::new().fallback_service(self.root))
     }
 
@@ -61,16 +61,16 @@ impl GatewayService {
 /// Answers every request for a path within the gateway.
 #[derive(Clone, Debug)]
 struct Entry {
-    shared: Arc<Shared>,
+    gateway: Arc<GatewayState>,
     /// Whether paths begin outside of the base path: nothing is there.
     outside: bool,
 }
 
 impl Entry {
     fn answer(&self, request: Request) -> impl Future<Output = Response> + Send + use<> {
-        let shared = Arc::clone(&self.shared);
+        let gateway = Arc::clone(&self.gateway);
         let route = if self.outside { Route::None } else { Route::of(request.uri().path()) };
-        pipeline(shared, route, request)
+        pipeline(gateway, route, request)
     }
 }
 

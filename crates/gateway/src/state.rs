@@ -11,30 +11,30 @@ use indexmap::IndexMap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::answer::{self, Common};
-use super::asked::Texts;
-use super::auth::Auth;
-use super::backup::Backup;
-use super::budget::{Budgets, Caller};
-use super::events::{Lives, Sockets, Views};
-use super::explorer::Explorer;
-use super::failures::Failures;
-use super::limits::Limits;
-use super::metrics::{Metrics, SocketCounts};
-use super::openapi::Document;
-use super::origin::Origins;
-use super::problem::{ApiError, Code};
-use super::router::Route;
-use super::webhook::Hook;
+use crate::admin::backup::Backup;
+use crate::events::{EventViews, LiveQueries, Sockets};
+use crate::http::auth::Auth;
+use crate::http::budget::{Budgets, Caller};
+use crate::http::failures::Failures;
+use crate::http::limits::Limits;
+use crate::http::origin::Origins;
+use crate::http::problem::{ApiError, Code};
+use crate::http::response::{self, CommonHeaders};
+use crate::metrics::{Metrics, SocketCounts};
+use crate::openapi::Document;
+use crate::pages::explorer::Explorer;
+use crate::router::Route;
+use crate::rows::query_cache::QueryCache;
+use crate::webhook::Hook;
 use diorama_core::dio::Dio;
 use diorama_core::vista::query::nearest;
 use diorama_core::vista::{Error, LogLimit, Query, Result, Schema};
 
 /// Everything that handlers know; fixed when the router is made.
 #[derive(Debug)]
-pub struct Shared {
+pub struct GatewayState {
     /// Resources by name.
-    pub dios: IndexMap<Arc<str>, Arc<Mounted>>,
+    pub dios: IndexMap<Arc<str>, Arc<Resource>>,
     /// Webhooks by name.
     pub hooks: IndexMap<Arc<str>, Arc<Hook>>,
     /// Empty, or a path that begins with `/` and does not end so.
@@ -54,9 +54,9 @@ pub struct Shared {
     /// What callers may hold at a time; made with the router, as the limits say.
     pub budgets: Arc<Budgets>,
     /// Failures to prove who one is, by address; made with the router, as the limits say.
-    pub(super) failures: Failures,
+    pub(crate) failures: Failures,
     /// Bounds the lines about failed requests, by code and resource.
-    pub(super) lines: LogLimit<(&'static str, Option<usize>)>,
+    pub(crate) lines: LogLimit<(&'static str, Option<usize>)>,
     /// The event sockets.
     pub sockets: Sockets,
     /// What is served, described; made with the router.
@@ -71,18 +71,18 @@ pub struct Shared {
     pub metrics: Metrics,
 }
 
-impl Shared {
+impl GatewayState {
     /// Reads the whole body of the request with `parts`, within the budget of bodies.
     ///
     /// # Errors
     /// As [`Limits::read`].
-    pub(super) async fn body(&self, parts: &Parts, body: Body) -> Result<Bytes, ApiError> {
+    pub(crate) async fn body(&self, parts: &Parts, body: Body) -> Result<Bytes, ApiError> {
         let lease = self.budgets.bodies.take(Caller::of(&parts.extensions), 0)?;
         self.limits.read(&parts.headers, body, lease).await
     }
 
     /// Whether browsers get a page there.
-    pub(super) fn has_page(&self, route: Route) -> bool {
+    pub(crate) fn has_page(&self, route: Route) -> bool {
         route == Route::Docs || route == Route::Index && !matches!(self.explorer, Explorer::Off)
     }
 
@@ -90,7 +90,7 @@ impl Shared {
     ///
     /// # Errors
     /// 404 with the nearest name.
-    pub fn dio(&self, name: &str) -> Result<&Arc<Mounted>, ApiError> {
+    pub fn dio(&self, name: &str) -> Result<&Arc<Resource>, ApiError> {
         self.dios.get(name).ok_or_else(|| {
             let error = ApiError::new(Code::DioNotFound, format!("there is no resource {name:?}"));
             let names = || self.dios.keys().map(|name| &**name);
@@ -104,7 +104,7 @@ impl Shared {
 
 /// Where a path points within a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum PathTarget {
     /// All rows.
     Rows,
     /// One of them.
@@ -113,7 +113,7 @@ pub(super) enum Place {
 
 /// One Dio as a resource.
 #[derive(Debug)]
-pub struct Mounted {
+pub struct Resource {
     /// The Dio.
     pub dio: Dio,
     /// The shape of its rows, every column sortable and searchable.
@@ -123,30 +123,30 @@ pub struct Mounted {
     /// Its event sockets.
     pub sockets: Arc<SocketCounts>,
     /// What their subscribers see.
-    pub(super) views: Views,
+    pub(crate) views: EventViews,
     /// The live queries that are followed.
-    pub(super) lives: Lives,
+    pub(crate) live_queries: LiveQueries,
     /// Headers of the answers to readers, as they were last.
-    pub(super) common: ArcSwapOption<Common>,
+    pub(crate) common_headers: ArcSwapOption<CommonHeaders>,
     /// What was asked of it.
-    pub(super) texts: Texts,
+    pub(crate) query_cache: QueryCache,
 }
 
-impl Mounted {
+impl Resource {
     /// What the Dio refused, as an answer; a 405 says which methods would do.
-    pub(super) fn refusal(&self, error: Error) -> ApiError {
+    pub(crate) fn refusal(&self, error: Error) -> ApiError {
         let unsupported = matches!(error, Error::Unsupported { .. });
         let answer = ApiError::from(error);
         if !unsupported {
             return answer;
         }
-        answer.header(header::ALLOW, self.allowed(Place::Row))
+        answer.header(header::ALLOW, self.allowed(PathTarget::Row))
     }
 
     /// The methods that do something there.
-    pub(super) fn allowed(&self, place: Place) -> HeaderValue {
+    pub(crate) fn allowed(&self, place: PathTarget) -> HeaderValue {
         let can = self.dio.vista().capabilities();
-        let list = place == Place::Rows;
+        let list = place == PathTarget::Rows;
         let methods = [
             (can.can_insert, ", POST"),
             (can.can_update && !list, ", PUT"),
@@ -155,11 +155,11 @@ impl Mounted {
             (list, ", QUERY"),
         ];
         let allowed = methods.iter().filter(|(can, _)| *can);
-        answer::text(allowed.fold("GET, HEAD".to_string(), |allowed, (_, more)| allowed + more))
+        response::text(allowed.fold("GET, HEAD".to_string(), |allowed, (_, more)| allowed + more))
     }
 
     /// Refuses what the resource cannot do, before anything else is read of the request.
-    pub(super) fn check_method(&self, method: &Method, place: Place) -> Result<(), ApiError> {
+    pub(crate) fn check_method(&self, method: &Method, place: PathTarget) -> Result<(), ApiError> {
         if !matches!(*method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE) {
             return Ok(());
         }
@@ -174,16 +174,16 @@ impl Mounted {
         Err(error.header(header::ALLOW, self.allowed(place)))
     }
 
-    pub(super) fn new(dio: Dio, options: MountOptions) -> Mounted {
-        Mounted {
+    pub(crate) fn new(dio: Dio, options: MountOptions) -> Resource {
+        Resource {
             schema: dio.schema(),
             dio,
             options,
             sockets: Arc::default(),
-            views: Views::default(),
-            lives: Lives::default(),
-            common: ArcSwapOption::empty(),
-            texts: Texts::default(),
+            views: EventViews::default(),
+            live_queries: LiveQueries::default(),
+            common_headers: ArcSwapOption::empty(),
+            query_cache: QueryCache::default(),
         }
     }
 }
@@ -207,7 +207,7 @@ pub struct MountOptions {
 
 impl MountOptions {
     /// The limit of a list that says none: the default, and more where ids are enumerated, so that all of them are answered.
-    pub(super) fn limit_of(&self, query: &Query, schema: &Schema) -> u64 {
+    pub(crate) fn limit_of(&self, query: &Query, schema: &Schema) -> u64 {
         let ids = query.filter.most_by(schema.id_column()).unwrap_or(0);
         self.default_limit.max(ids.min(self.max_limit))
     }
@@ -237,7 +237,7 @@ pub enum Ack {
 }
 
 impl Ack {
-    pub(super) fn patience(self) -> Duration {
+    pub(crate) fn patience(self) -> Duration {
         match self {
             Ack::Journal => Duration::ZERO,
             Ack::Applied => Duration::from_secs(10),
@@ -261,7 +261,7 @@ pub const RESERVED: [&str; 11] = [
 ];
 
 /// Whether `name` can be a resource.
-pub(super) fn check_name(name: &str) -> Result<()> {
+pub(crate) fn check_name(name: &str) -> Result<()> {
     let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     let rest = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
     if RESERVED.contains(&name) {
@@ -276,6 +276,6 @@ pub(super) fn check_name(name: &str) -> Result<()> {
 }
 
 /// Whether a row under this id would be hidden by a route.
-pub(super) fn is_reserved_id(id: &str) -> bool {
+pub(crate) fn is_reserved_id(id: &str) -> bool {
     id == "events" || id == "live" || id.starts_with('_')
 }

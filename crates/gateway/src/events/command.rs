@@ -5,12 +5,12 @@ use std::sync::{Arc, Weak};
 use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 
-use super::super::budget::may_hold_regex;
-use super::super::problem::{ApiError, Code};
-use super::super::state::Shared;
 use super::frame::{self, Encoding};
-use super::subs::{MOST_SUBS, Subs, resource};
-use super::wish::{LiveWish, Wish};
+use super::request::{LiveSubscription, Subscription};
+use super::subscriptions::{MOST_SUBS, Subscriptions, find_resource};
+use crate::http::budget::may_hold_regex;
+use crate::http::problem::{ApiError, Code};
+use crate::state::GatewayState;
 use diorama_core::record::{CborValue, JsonLimits, parse_json};
 
 /// Bytes of a subscription's name, at most.
@@ -59,15 +59,15 @@ pub(super) fn known(many: bool) -> &'static str {
 /// Does what a command says; gives the answer, `None` if it is not understood here.
 pub(super) async fn obey(
     command: Command,
-    subs: &mut Subs,
-    shared: Option<&Weak<Shared>>,
+    subs: &mut Subscriptions,
+    gateway: Option<&Weak<GatewayState>>,
 ) -> Option<impl Iterator<Item = Bytes> + use<>> {
     let encoding = subs.encoding;
-    let answer = match (command.text("type")?, shared) {
+    let answer = match (command.text("type")?, gateway) {
         ("ping", _) => Some(frame::pong(encoding, command.member("n"), subs.position().as_ref())),
-        ("subscribe", Some(shared)) => {
+        ("subscribe", Some(gateway)) => {
             let name = command.text("sub").or(command.text("dio"))?;
-            let refused = subscribe(&command, name, subs, shared).await.err();
+            let refused = subscribe(&command, name, subs, gateway).await.err();
             // A hello is the answer of what went well.
             refused.map(|error| frame::tagged(encoding, name, &refusal(encoding, &error)))
         }
@@ -79,7 +79,7 @@ pub(super) async fn obey(
             };
             Some(frame::tagged(encoding, name, &answer))
         }
-        ("auth", Some(shared)) => Some(match authenticate(command.text("token")?, shared) {
+        ("auth", Some(gateway)) => Some(match authenticate(command.text("token")?, gateway) {
             Ok(()) => frame::word(encoding, "authenticated"),
             Err(error) => refusal(encoding, &error),
         }),
@@ -98,9 +98,14 @@ impl Command {
     }
 }
 
-async fn subscribe(command: &Command, name: &str, subs: &mut Subs, shared: &Weak<Shared>) -> Result<(), ApiError> {
+async fn subscribe(
+    command: &Command,
+    name: &str,
+    subs: &mut Subscriptions,
+    gateway: &Weak<GatewayState>,
+) -> Result<(), ApiError> {
     let bad = |detail: String| ApiError::new(Code::InvalidParameter, detail);
-    let shared = shared.upgrade().ok_or_else(|| ApiError::new(Code::ShuttingDown, "the server is stopping"))?;
+    let gateway = gateway.upgrade().ok_or_else(|| ApiError::new(Code::ShuttingDown, "the server is stopping"))?;
     if name.is_empty() || name.len() > MOST_NAME {
         return Err(bad(format!("sub is a text of 1 to {MOST_NAME} bytes")));
     }
@@ -111,39 +116,39 @@ async fn subscribe(command: &Command, name: &str, subs: &mut Subs, shared: &Weak
         return Err(ApiError::new(Code::LimitTooLarge, format!("at most {MOST_SUBS} subscriptions on one connection")));
     }
     let dio = command.text("dio").ok_or_else(|| bad("dio is the name of a resource".into()))?;
-    let at = resource(&shared, dio)?;
+    let resource = find_resource(&gateway, dio)?;
     let bounds = subs.bounds();
     match command.member("live") {
         None | Some(CborValue::Bool(false)) => {
-            let wish = match command.may_hold_regex {
-                false => Wish::from_frame(&command.members, &at.schema),
+            let subscription = match command.may_hold_regex {
+                false => Subscription::from_frame(&command.members, &resource.schema),
                 true => {
-                    let (members, schema) = (command.members.clone(), Arc::clone(&at.schema));
-                    bounds.run(at, move || Wish::from_frame(&members, &schema)).await?
+                    let (members, schema) = (command.members.clone(), Arc::clone(&resource.schema));
+                    bounds.run(resource, move || Subscription::from_frame(&members, &schema)).await?
                 }
             }?;
-            subs.add(Some(name), at, wish).await
+            subs.add(Some(name), resource, subscription).await
         }
         Some(CborValue::Bool(true)) => {
-            let wish = match command.may_hold_regex {
-                false => LiveWish::from_frame(&command.members, at),
+            let subscription = match command.may_hold_regex {
+                false => LiveSubscription::from_frame(&command.members, resource),
                 true => {
-                    let (members, owner) = (command.members.clone(), Arc::clone(at));
-                    bounds.run(at, move || LiveWish::from_frame(&members, &owner)).await?
+                    let (members, owner) = (command.members.clone(), Arc::clone(resource));
+                    bounds.run(resource, move || LiveSubscription::from_frame(&members, &owner)).await?
                 }
             }?;
-            subs.add_live(Some(name), at, wish).await
+            subs.add_live(Some(name), resource, subscription).await
         }
         Some(_) => Err(bad("live is true or false".into())),
     }
 }
 
 /// Tokens do not expire while a socket is open; a client that wants to know whether a new one is taken may ask.
-fn authenticate(token: &str, shared: &Weak<Shared>) -> Result<(), ApiError> {
-    let shared = shared.upgrade().ok_or_else(|| ApiError::new(Code::ShuttingDown, "the server is stopping"))?;
+fn authenticate(token: &str, gateway: &Weak<GatewayState>) -> Result<(), ApiError> {
+    let gateway = gateway.upgrade().ok_or_else(|| ApiError::new(Code::ShuttingDown, "the server is stopping"))?;
     let value = HeaderValue::from_str(&format!("Bearer {token}"));
     let value = value.map_err(|_| ApiError::new(Code::Unauthenticated, "the token cannot be read"))?;
-    shared.auth.check(&HeaderMap::from_iter([(header::AUTHORIZATION, value)]))
+    gateway.auth.check(&HeaderMap::from_iter([(header::AUTHORIZATION, value)]))
 }
 
 fn refusal(encoding: Encoding, error: &ApiError) -> Bytes {

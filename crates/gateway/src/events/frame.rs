@@ -11,8 +11,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::super::format::cbor_head;
-use super::super::negotiate::Format;
+use crate::http::negotiate::Format;
+use crate::rows::format::cbor_head;
 use diorama_core::dio::{Position, RingItem};
 use diorama_core::hot::{Entry, Frame};
 use diorama_core::journal::Seq;

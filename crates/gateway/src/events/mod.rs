@@ -1,27 +1,27 @@
 //! `GET /{dio}/events`, `/{dio}/{id}/events` and `/events`: a Dio's events, over WebSocket, as server-sent events or by polling;
 //! `GET /{dio}/live` and live aggregates: lists that are kept true, in the same ways.
 //!
-//! `wish.rs` reads what is asked for, `view.rs` makes frames of events (`frame.rs`) for all who see the same, `feed.rs` is one
-//! subscription, `live/` one of a live query, and `subs.rs` has those of one connection; `session.rs` (with `command.rs`) and
+//! `request.rs` reads what is asked for, `view.rs` makes frames of events (`frame.rs`) for all who see the same, `cursor.rs` is one
+//! subscription, `live/` one of a live query, and `subscriptions.rs` has those of one connection; `session.rs` (with `command.rs`) and
 //! `stream.rs` carry them to clients.
 
 mod command;
-mod feed;
+mod cursor;
 mod frame;
 mod live;
-mod places;
+mod request;
 mod session;
+mod sockets;
 mod stream;
-mod subs;
+mod subscriptions;
 #[cfg(test)]
 pub(crate) mod testing;
 mod view;
-mod wish;
 
-pub(crate) use live::Lives;
-pub use places::Sockets;
-pub(crate) use view::Views;
-pub(crate) use wish::{LiveWish, MOST_ROWS, Manner};
+pub(crate) use live::LiveQueries;
+pub(crate) use request::{ConnectionOptions, LiveSubscription, MOST_ROWS};
+pub use sockets::Sockets;
+pub(crate) use view::EventViews;
 
 use std::sync::Arc;
 
@@ -33,16 +33,16 @@ use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::response::Response;
 
 use self::frame::Encoding;
-use self::places::Place;
+use self::request::{StartPoint, Subscription};
 use self::session::{MOST_MESSAGE, Session};
+use self::sockets::SocketPermit;
 use self::stream::Transport;
-use self::subs::{MOST_SUBS, Subs, resource};
-use self::wish::{Since, Wish};
-use super::budget::Bounds;
-use super::extract::{Segment, check_ready};
-use super::negotiate::{self, Format};
-use super::problem::{ApiError, Code};
-use super::state::{Mounted, Shared};
+use self::subscriptions::{MOST_SUBS, Subscriptions, find_resource};
+use crate::http::budget::Bounds;
+use crate::http::extract::{Segment, check_ready};
+use crate::http::negotiate::{self, Format};
+use crate::http::problem::{ApiError, Code};
+use crate::state::{GatewayState, Resource};
 use diorama_core::dio::Position;
 
 /// The subprotocols, the preferred one first, which is also what is spoken to a client that offers none.
@@ -55,21 +55,21 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
 /// Subscribes to a Dio's events.
-pub(super) async fn subscribe(
-    State(shared): State<Arc<Shared>>,
+pub(crate) async fn subscribe(
+    State(gateway): State<Arc<GatewayState>>,
     Segment(dio): Segment<0>,
     RawQuery(raw): RawQuery,
     bounds: Bounds,
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
-    let (wish, manner) = asked(&shared, &dio, raw, &bounds).await?;
-    one(&shared, &dio, bounds, wish, manner, &headers, upgrade).await
+    let (subscription, connection) = asked(&gateway, &dio, raw, &bounds).await?;
+    one(&gateway, &dio, bounds, subscription, connection, &headers, upgrade).await
 }
 
 /// Subscribes to the events of one row.
-pub(super) async fn subscribe_one(
-    State(shared): State<Arc<Shared>>,
+pub(crate) async fn subscribe_one(
+    State(gateway): State<Arc<GatewayState>>,
     Segment(dio): Segment<0>,
     Segment(id): Segment<1>,
     RawQuery(raw): RawQuery,
@@ -77,49 +77,54 @@ pub(super) async fn subscribe_one(
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
-    let (wish, manner) = asked(&shared, &dio, raw, &bounds).await?;
-    let wish = Wish { ids: Some([id].into()), ..wish };
-    one(&shared, &dio, bounds, wish, manner, &headers, upgrade).await
+    let (subscription, connection) = asked(&gateway, &dio, raw, &bounds).await?;
+    let subscription = Subscription { ids: Some([id].into()), ..subscription };
+    one(&gateway, &dio, bounds, subscription, connection, &headers, upgrade).await
 }
 
 /// What the query string of one resource's events asks for.
-async fn asked(shared: &Shared, dio: &str, raw: Option<String>, bounds: &Bounds) -> Result<(Wish, Manner), ApiError> {
-    let (at, raw) = (resource(shared, dio)?, raw.unwrap_or_default());
-    let (schema, text) = (Arc::clone(&at.schema), raw.clone());
-    bounds.read(at, raw.as_bytes(), move || wish::parse(&text, &schema)).await?
+async fn asked(
+    gateway: &GatewayState,
+    dio: &str,
+    raw: Option<String>,
+    bounds: &Bounds,
+) -> Result<(Subscription, ConnectionOptions), ApiError> {
+    let (resource, raw) = (find_resource(gateway, dio)?, raw.unwrap_or_default());
+    let (schema, text) = (Arc::clone(&resource.schema), raw.clone());
+    bounds.read(resource, raw.as_bytes(), move || request::parse(&text, &schema)).await?
 }
 
 /// Follows the rows of a list.
-pub(super) async fn live(
-    State(shared): State<Arc<Shared>>,
+pub(crate) async fn live(
+    State(gateway): State<Arc<GatewayState>>,
     Segment(dio): Segment<0>,
     RawQuery(raw): RawQuery,
     bounds: Bounds,
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
-    let (at, raw) = (resource(&shared, &dio)?, raw.unwrap_or_default());
-    let (owner, text) = (Arc::clone(at), raw.clone());
-    let asked = bounds.read(at, raw.as_bytes(), move || LiveWish::parse(&text, &owner)).await??;
-    follow(&shared, at, bounds, asked, &headers, upgrade).await
+    let (resource, raw) = (find_resource(&gateway, &dio)?, raw.unwrap_or_default());
+    let (owner, text) = (Arc::clone(resource), raw.clone());
+    let asked = bounds.read(resource, raw.as_bytes(), move || LiveSubscription::parse(&text, &owner)).await??;
+    follow(&gateway, resource, bounds, asked, &headers, upgrade).await
 }
 
 /// Follows the groups of an aggregate.
-pub(super) async fn live_groups(
-    shared: &Arc<Shared>,
-    at: &Mounted,
+pub(crate) async fn live_groups(
+    gateway: &Arc<GatewayState>,
+    resource: &Resource,
     bounds: Bounds,
-    asked: (LiveWish, Manner),
+    asked: (LiveSubscription, ConnectionOptions),
     request: Request,
 ) -> Result<Response, ApiError> {
     let (mut parts, _) = request.into_parts();
     let upgrade = Upgrade::from_request_parts(&mut parts, &()).await.unwrap_or_else(|never| match never {});
-    follow(shared, at, bounds, asked, &parts.headers, upgrade).await
+    follow(gateway, resource, bounds, asked, &parts.headers, upgrade).await
 }
 
 /// Subscribes to the events of several Dios.
-pub(super) async fn subscribe_many(
-    State(shared): State<Arc<Shared>>,
+pub(crate) async fn subscribe_many(
+    State(gateway): State<Arc<GatewayState>>,
     Query(parameters): Query<Vec<(String, String)>>,
     bounds: Bounds,
     headers: HeaderMap,
@@ -127,7 +132,7 @@ pub(super) async fn subscribe_many(
 ) -> Result<Response, ApiError> {
     let carrier = Carrier::of(&headers, upgrade)?;
     let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).filter(|_| carrier.is_sse());
-    let many = wish::parse_many(&parameters, last)?;
+    let many = request::parse_many(&parameters, last)?;
     if many.subs.len() > MOST_SUBS {
         return Err(ApiError::new(Code::LimitTooLarge, format!("dio names more than {MOST_SUBS} resources")));
     }
@@ -135,69 +140,70 @@ pub(super) async fn subscribe_many(
         return Err(ApiError::new(Code::InvalidParameter, "dio names the resources to follow")
             .hint("GET /events?dio=a,b; a WebSocket may subscribe later"));
     }
-    let place = place(&shared)?;
-    let mut subs = Subs::new(carrier.encoding(), many.manner.heartbeat, bounds);
-    let wanted = many.subs.into_iter().map(|(name, wish)| Ok((resource(&shared, &name)?, name, wish)));
+    let permit = permit(&gateway)?;
+    let mut subs = Subscriptions::new(carrier.encoding(), many.connection.heartbeat, bounds);
+    let wanted =
+        many.subs.into_iter().map(|(name, subscription)| Ok((find_resource(&gateway, &name)?, name, subscription)));
     let wanted = wanted.collect::<Result<Vec<_>, ApiError>>()?;
-    let resources: Vec<&Mounted> = wanted.iter().map(|(at, ..)| &***at).collect();
-    if let Err(error) = carrier.wait(&shared, &resources, many.manner, &place).await {
+    let resources: Vec<&Resource> = wanted.iter().map(|(resource, ..)| &***resource).collect();
+    if let Err(error) = carrier.wait(&gateway, &resources, many.connection, &permit).await {
         return carrier.not_ready(error);
     }
-    for (at, name, wish) in wanted {
-        subs.add(Some(&name), at, wish).await?;
+    for (resource, name, subscription) in wanted {
+        subs.add(Some(&name), resource, subscription).await?;
     }
-    Ok(carrier.carry(subs, many.manner, place, Some(&shared)))
+    Ok(carrier.carry(subs, many.connection, permit, Some(&gateway)))
 }
 
 async fn one(
-    shared: &Arc<Shared>,
+    gateway: &Arc<GatewayState>,
     dio: &str,
     bounds: Bounds,
-    mut wish: Wish,
-    manner: Manner,
+    mut subscription: Subscription,
+    connection: ConnectionOptions,
     headers: &HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
     let carrier = Carrier::of(headers, upgrade)?;
     if let Some(last) = headers.get(LAST_EVENT_ID).filter(|_| carrier.is_sse()) {
         // A browser does not come back after a refusal: what is no position belongs to another history.
-        let since = last.to_str().ok().and_then(wish::since);
-        wish.since = Some(since.unwrap_or_else(|| Since::Position(Position { epoch: "".into(), seq: 0 })));
+        let since = last.to_str().ok().and_then(request::since);
+        subscription.since = Some(since.unwrap_or_else(|| StartPoint::Position(Position { epoch: "".into(), seq: 0 })));
     }
-    let (place, at) = (place(shared)?, resource(shared, dio)?);
-    if let Err(error) = carrier.wait(shared, &[at], manner, &place).await {
+    let (permit, resource) = (permit(gateway)?, find_resource(gateway, dio)?);
+    if let Err(error) = carrier.wait(gateway, &[resource], connection, &permit).await {
         return carrier.not_ready(error);
     }
-    let mut subs = Subs::new(carrier.encoding(), manner.heartbeat, bounds);
-    subs.add(None, at, wish).await?;
-    Ok(carrier.carry(subs, manner, place, None))
+    let mut subs = Subscriptions::new(carrier.encoding(), connection.heartbeat, bounds);
+    subs.add(None, resource, subscription).await?;
+    Ok(carrier.carry(subs, connection, permit, None))
 }
 
 async fn follow(
-    shared: &Arc<Shared>,
-    at: &Mounted,
+    gateway: &Arc<GatewayState>,
+    resource: &Resource,
     bounds: Bounds,
-    (mut wish, manner): (LiveWish, Manner),
+    (mut subscription, connection): (LiveSubscription, ConnectionOptions),
     headers: &HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
     let carrier = Carrier::of(headers, upgrade)?;
     if let Some(last) = headers.get(LAST_EVENT_ID).filter(|_| carrier.is_sse()) {
         // Of what is no position nothing is known: the rows are sent.
-        wish.since = last.to_str().ok().and_then(wish::since);
+        subscription.since = last.to_str().ok().and_then(request::since);
     }
-    let place = place(shared)?;
-    if let Err(error) = carrier.wait(shared, &[at], manner, &place).await {
+    let permit = permit(gateway)?;
+    if let Err(error) = carrier.wait(gateway, &[resource], connection, &permit).await {
         return carrier.not_ready(error);
     }
-    let mut subs = Subs::new(carrier.encoding(), manner.heartbeat, bounds);
-    subs.add_live(None, at, wish).await?;
-    Ok(carrier.carry(subs, manner, place, None))
+    let mut subs = Subscriptions::new(carrier.encoding(), connection.heartbeat, bounds);
+    subs.add_live(None, resource, subscription).await?;
+    Ok(carrier.carry(subs, connection, permit, None))
 }
 
-fn place(shared: &Shared) -> Result<Place, ApiError> {
-    let place = shared.sockets.place();
-    place.ok_or_else(|| ApiError::new(Code::RateLimited, "too many event sockets and streams are open"))
+fn permit(gateway: &GatewayState) -> Result<SocketPermit, ApiError> {
+    let permit = gateway.sockets.permit();
+    permit.ok_or_else(|| ApiError::new(Code::RateLimited, "too many event sockets and streams are open"))
 }
 
 /// What brings frames to the client.
@@ -241,28 +247,28 @@ impl Carrier {
     /// they wait for events.
     async fn wait(
         &self,
-        shared: &Shared,
-        resources: &[&Mounted],
-        manner: Manner,
-        place: &Place,
+        gateway: &GatewayState,
+        resources: &[&Resource],
+        connection: ConnectionOptions,
+        permit: &SocketPermit,
     ) -> Result<(), ApiError> {
         let patience = match self {
-            Carrier::Socket(..) | Carrier::Body(Transport::Sse) => shared.limits.start_wait,
-            Carrier::Body(Transport::Array | Transport::Lines) => manner.wait(),
+            Carrier::Socket(..) | Carrier::Body(Transport::Sse) => gateway.limits.start_wait,
+            Carrier::Body(Transport::Array | Transport::Lines) => connection.wait(),
         };
         let ready = async {
-            for at in resources {
+            for resource in resources {
                 // One that is closed meanwhile is refused below.
-                let _ = at.dio.ready().await;
+                let _ = resource.dio.ready().await;
             }
         };
         tokio::select! {
             biased;
             () = ready => {}
             () = tokio::time::sleep(patience) => {}
-            () = place.stopping() => {}
+            () = permit.stopping() => {}
         }
-        resources.iter().try_for_each(|at| check_ready(&at.dio))
+        resources.iter().try_for_each(|resource| check_ready(&resource.dio))
     }
 
     /// Sends a client away that has waited for the first copy. An event source gets an answer that ends at once: it takes a
@@ -271,11 +277,17 @@ impl Carrier {
         if self.is_sse() && error.code() == Code::NotReady { Ok(stream::come_back()) } else { Err(error) }
     }
 
-    /// Answers with the events of `subs`; with `shared`, a client may subscribe to more.
-    fn carry(self, subs: Subs, manner: Manner, place: Place, shared: Option<&Arc<Shared>>) -> Response {
+    /// Answers with the events of `subs`; with `gateway`, a client may subscribe to more.
+    fn carry(
+        self,
+        subs: Subscriptions,
+        connection: ConnectionOptions,
+        permit: SocketPermit,
+        gateway: Option<&Arc<GatewayState>>,
+    ) -> Response {
         let upgrade = match self {
             Carrier::Socket(upgrade, _) => upgrade,
-            Carrier::Body(transport) => return stream::respond(subs, manner, transport, place),
+            Carrier::Body(transport) => return stream::respond(subs, connection, transport, permit),
         };
         let upgrade = upgrade
             .protocols(SUBPROTOCOLS.map(|(name, _)| name))
@@ -284,9 +296,9 @@ impl Carrier {
             .max_write_buffer_size(WRITE_BUFFER)
             .max_message_size(MOST_MESSAGE)
             .max_frame_size(MOST_MESSAGE);
-        let session = Session::new(subs, manner, shared.map(Arc::downgrade));
+        let session = Session::new(subs, connection, gateway.map(Arc::downgrade));
         upgrade.on_upgrade(move |socket| async move {
-            session.run(socket, &place).await;
+            session.run(socket, &permit).await;
         })
     }
 }

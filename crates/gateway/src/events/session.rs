@@ -10,13 +10,13 @@ use futures_util::future::poll_immediate;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::super::state::Shared;
 use super::command;
-use super::feed::Ended;
+use super::cursor::CursorEnd;
 use super::frame::{self, Encoding};
-use super::places::Place;
-use super::subs::Subs;
-use super::wish::Manner;
+use super::request::ConnectionOptions;
+use super::sockets::SocketPermit;
+use super::subscriptions::Subscriptions;
+use crate::state::GatewayState;
 
 /// Bytes of a client's message, at most: they only send small commands.
 pub(super) const MOST_MESSAGE: usize = 64 << 10;
@@ -47,10 +47,10 @@ type End = (u16, &'static str);
 
 /// One socket.
 pub(super) struct Session {
-    subs: Subs,
-    manner: Manner,
+    subs: Subscriptions,
+    connection: ConnectionOptions,
     /// What can be subscribed to; `None` where the path says it. A socket keeps no Dio from closing.
-    shared: Option<Weak<Shared>>,
+    gateway: Option<Weak<GatewayState>>,
     /// Messages that the client may send now.
     allowance: f64,
     heard: Instant,
@@ -58,19 +58,23 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(subs: Subs, manner: Manner, shared: Option<Weak<Shared>>) -> Session {
-        Session { subs, manner, shared, allowance: BURST, heard: Instant::now(), strikes: 0 }
+    pub(super) fn new(
+        subs: Subscriptions,
+        connection: ConnectionOptions,
+        gateway: Option<Weak<GatewayState>>,
+    ) -> Session {
+        Session { subs, connection, gateway, allowance: BURST, heard: Instant::now(), strikes: 0 }
     }
 
     /// Serves the socket until one side closes it; gives the close code, `None` if the client went by itself.
-    pub(super) async fn run<S, E>(mut self, mut socket: S, place: &Place) -> Option<u16>
+    pub(super) async fn run<S, E>(mut self, mut socket: S, permit: &SocketPermit) -> Option<u16>
     where
         S: Stream<Item = Result<Message, E>> + Sink<Message, Error = E> + Unpin,
         E: std::fmt::Display,
     {
         let end = tokio::select! {
             end = self.serve(&mut socket) => end,
-            () = place.closing() => Some((close::GOING_AWAY, "the server is stopping")),
+            () = permit.closing() => Some((close::GOING_AWAY, "the server is stopping")),
         };
         let (encoding, code) = (self.subs.encoding, end.map(|(code, _)| code));
         // The Dios need not wait for what follows.
@@ -98,7 +102,7 @@ impl Session {
         S: Stream<Item = Result<Message, E>> + Sink<Message, Error = E> + Unpin,
         E: std::fmt::Display,
     {
-        let every = Duration::from_secs(self.manner.heartbeat);
+        let every = Duration::from_secs(self.connection.heartbeat);
         let mut beat = interval(every);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         beat.reset();
@@ -139,8 +143,8 @@ impl Session {
                 let encoding = self.subs.encoding;
                 put(socket, sent.into_iter().map(|sent| message(encoding, sent.frame))).await
             }
-            Err(Ended::Closed) => Err(Some((close::GOING_AWAY, "the resource is closed"))),
-            Err(Ended::Slow) => Err(Some((close::SLOW, "too slow: read again"))),
+            Err(CursorEnd::Closed) => Err(Some((close::GOING_AWAY, "the resource is closed"))),
+            Err(CursorEnd::Slow) => Err(Some((close::SLOW, "too slow: read again"))),
         }
     }
 
@@ -170,7 +174,7 @@ impl Session {
         };
         let answer = match command::read(self.subs.encoding, &said) {
             // Boxed, as whatever is rare: a socket that only listens is to be small.
-            Some(command) => Box::pin(command::obey(command, &mut self.subs, self.shared.as_ref())).await,
+            Some(command) => Box::pin(command::obey(command, &mut self.subs, self.gateway.as_ref())).await,
             None => None,
         };
         let encoding = self.subs.encoding;
@@ -178,7 +182,7 @@ impl Session {
             return put(socket, answer.map(|answer| message(encoding, answer))).await;
         }
         self.strikes += 1;
-        let error = frame::error(encoding, "bad-message", command::known(self.shared.is_some()), None);
+        let error = frame::error(encoding, "bad-message", command::known(self.gateway.is_some()), None);
         put(socket, [message(encoding, error)]).await?;
         if self.strikes >= STRIKES { Err(Some((close::BAD_MESSAGE, "not understood"))) } else { Ok(()) }
     }

@@ -10,12 +10,12 @@ use bytes::Bytes;
 use futures_util::stream;
 use tokio::time::{Instant, sleep_until};
 
-use super::super::negotiate::Format;
-use super::feed::Sent;
+use super::cursor::OutgoingFrame;
 use super::frame::{self, Encoding};
-use super::places::Place;
-use super::subs::Subs;
-use super::wish::Manner;
+use super::request::ConnectionOptions;
+use super::sockets::SocketPermit;
+use super::subscriptions::Subscriptions;
+use crate::http::negotiate::Format;
 
 /// Milliseconds after which a browser comes back.
 const RETRY: u32 = 2_000;
@@ -40,8 +40,8 @@ enum Phase {
 }
 
 struct Stream {
-    subs: Subs,
-    place: Place,
+    subs: Subscriptions,
+    permit: SocketPermit,
     transport: Transport,
     phase: Phase,
     every: Duration,
@@ -53,13 +53,18 @@ struct Stream {
 }
 
 /// An answer whose body is made while events happen.
-pub(super) fn respond(subs: Subs, manner: Manner, transport: Transport, place: Place) -> Response {
+pub(super) fn respond(
+    subs: Subscriptions,
+    connection: ConnectionOptions,
+    transport: Transport,
+    permit: SocketPermit,
+) -> Response {
     let every = match transport {
-        Transport::Sse => Duration::from_secs(manner.heartbeat),
-        Transport::Array | Transport::Lines => manner.wait(),
+        Transport::Sse => Duration::from_secs(connection.heartbeat),
+        Transport::Array | Transport::Lines => connection.wait(),
     };
     let due = Instant::now() + every;
-    let stream = Stream { subs, place, transport, phase: Phase::Head, every, due, told: false, count: 0 };
+    let stream = Stream { subs, permit, transport, phase: Phase::Head, every, due, told: false, count: 0 };
     let body = stream::unfold(stream, |mut stream| async {
         let piece = stream.piece().await?;
         Some((Ok::<_, Infallible>(piece), stream))
@@ -112,9 +117,9 @@ impl Stream {
             }
             tokio::select! {
                 biased;
-                () = self.place.stopping() => {
+                () = self.permit.stopping() => {
                     let bye = frame::bye(Encoding::Json, 1001, "the server is stopping");
-                    let mut last = self.render(&[Sent::word(bye, None)]);
+                    let mut last = self.render(&[OutgoingFrame::word(bye, None)]);
                     last.extend(self.end());
                     return Some(last.into());
                 }
@@ -138,7 +143,7 @@ impl Stream {
     fn beat(&mut self) -> Bytes {
         self.due = Instant::now() + self.every;
         match self.subs.bookmark() {
-            Some(place) => format!(": heartbeat\nid: {place}\n\n").into(),
+            Some(permit) => format!(": heartbeat\nid: {permit}\n\n").into(),
             None => Bytes::from_static(b": heartbeat\n\n"),
         }
     }
@@ -149,7 +154,7 @@ impl Stream {
         if self.transport == Transport::Sse {
             return Bytes::new();
         }
-        let beats: Vec<_> = self.subs.heartbeats().map(|frame| Sent::word(frame, None)).collect();
+        let beats: Vec<_> = self.subs.heartbeats().map(|frame| OutgoingFrame::word(frame, None)).collect();
         let mut last = self.render(&beats);
         if self.transport == Transport::Array {
             last.extend_from_slice(b"]\n");
@@ -157,7 +162,7 @@ impl Stream {
         last.into()
     }
 
-    fn render(&mut self, batch: &[Sent]) -> Vec<u8> {
+    fn render(&mut self, batch: &[OutgoingFrame]) -> Vec<u8> {
         let mut out = Vec::with_capacity(batch.iter().map(|sent| sent.frame.len() + 48).sum());
         let single = self.subs.epoch();
         let last = batch.iter().rposition(|sent| sent.seq.is_some());
@@ -166,15 +171,15 @@ impl Stream {
                 Transport::Array if self.count > 0 => out.extend_from_slice(b",\n"),
                 Transport::Array | Transport::Lines => {}
                 Transport::Sse => {
-                    let place = match (&single, sent.seq) {
+                    let permit = match (&single, sent.seq) {
                         (Some(epoch), Some(seq)) => Some(format!("{epoch}:{seq}")),
                         // The others of several subscriptions are where the batch ends.
                         (None, Some(_)) if last == Some(at) => self.subs.bookmark(),
                         _ => None,
                     };
-                    if let Some(place) = place {
+                    if let Some(permit) = permit {
                         out.extend_from_slice(b"id: ");
-                        out.extend_from_slice(place.as_bytes());
+                        out.extend_from_slice(permit.as_bytes());
                         out.push(b'\n');
                     }
                     out.extend_from_slice(b"data: ");

@@ -1,8 +1,8 @@
 //! What the tests of this folder share.
 
-use super::wish::{self, Wish};
+use super::request::{self, Subscription};
 use crate::MountOptions;
-use crate::state::Mounted;
+use crate::state::Resource;
 use diorama_connect::MemoryTable;
 use diorama_core::cache::MemoryCache;
 use diorama_core::{Column, ColumnType, Dio, Lens, Record, Schema};
@@ -25,13 +25,13 @@ pub(super) async fn dio_with_ring(events: usize) -> Dio {
 }
 
 /// [`small_dio`] as a resource.
-pub(super) async fn mounted() -> Mounted {
-    Mounted::new(small_dio().await, MountOptions::default())
+pub(super) async fn mounted() -> Resource {
+    Resource::new(small_dio().await, MountOptions::default())
 }
 
 /// What a query string asks for.
-pub(super) fn wish(at: &Mounted, query: &str) -> Wish {
-    wish::parse(query, &at.schema).unwrap().0
+pub(super) fn subscription(resource: &Resource, query: &str) -> Subscription {
+    request::parse(query, &resource.schema).unwrap().0
 }
 
 pub(crate) fn record(name: &str, price: i64) -> Record {

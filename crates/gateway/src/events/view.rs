@@ -1,6 +1,6 @@
 //! What a subscriber sees of a Dio: a filter, what is shown of rows, and how it is written.
 //!
-//! Equal views of one Dio are one [`View`], shared by all sockets that have it: an event is judged and its frame made once, by
+//! Equal views of one Dio are one [`EventView`], shared by all sockets that have it: an event is judged and its frame made once, by
 //! the first that comes to it. An event that goes out as it is has its frame in the ring, for all views.
 
 use std::collections::HashMap;
@@ -9,11 +9,11 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::super::budget::{Bounds, Lease};
-use super::super::format::{self, Writer};
-use super::super::problem::{ApiError, Code};
-use super::super::state::Mounted;
 use super::frame::{self, Encoding, Kind};
+use crate::http::budget::{Bounds, Lease};
+use crate::http::problem::{ApiError, Code};
+use crate::rows::format::{self, Writer};
+use crate::state::Resource;
 use diorama_core::dio::{Old, RingItem};
 use diorama_core::hot::{Entry, Frame, Visible};
 use diorama_core::record::Body;
@@ -31,14 +31,14 @@ const MOST_RECORD: usize = 256 << 10;
 
 /// What a subscriber is told of an event.
 #[derive(Clone, Debug)]
-pub(super) struct Told {
+pub(super) struct EventFrame {
     pub(super) kind: Kind,
     pub(super) frame: Bytes,
 }
 
 /// What a subscriber sees of a Dio.
 #[derive(Debug)]
-pub(super) struct View {
+pub(super) struct EventView {
     pub(super) encoding: Encoding,
     filter: Option<Prepared>,
     writer: Writer,
@@ -52,7 +52,7 @@ pub(super) struct View {
 /// What was made of the newest events: the event with number `n` is at `n % REMEMBERED`.
 #[derive(Debug, Default)]
 struct Recent {
-    told: Vec<(u64, Option<Told>)>,
+    told: Vec<(u64, Option<EventFrame>)>,
     bytes: usize,
 }
 
@@ -64,15 +64,15 @@ enum Before {
     Unknown,
 }
 
-impl View {
+impl EventView {
     fn new(
         query: &Query,
         filter: Option<Prepared>,
         records: bool,
         encoding: Encoding,
         (schema, leases): (&Schema, Vec<Lease>),
-    ) -> Result<View, ApiError> {
-        Ok(View {
+    ) -> Result<EventView, ApiError> {
+        Ok(EventView {
             encoding,
             filter,
             writer: Writer::new(encoding.of_rows(), query, schema)?,
@@ -84,7 +84,7 @@ impl View {
     }
 
     /// What is told of the event with the number `at` in the ring, or of one that is not there any more.
-    pub(super) fn tell(&self, item: &RingItem, at: Option<u64>) -> Option<Told> {
+    pub(super) fn tell(&self, item: &RingItem, at: Option<u64>) -> Option<EventFrame> {
         let entry = item.entry.as_ref()?;
         // What was remembered of the event has the row that was erased since.
         if entry.erased || self.filter.is_none() && self.goes_as_it_is() {
@@ -108,7 +108,7 @@ impl View {
         self.encoding == Encoding::Json && self.records && !self.projected
     }
 
-    fn told(&self, item: &RingItem, entry: &Entry) -> Option<Told> {
+    fn told(&self, item: &RingItem, entry: &Entry) -> Option<EventFrame> {
         let kind = self.verdict(item, entry)?;
         let encode = || {
             let row = item.new.as_ref().and_then(|row| self.shown(row));
@@ -120,7 +120,7 @@ impl View {
             true => item.frame.get_or_init(encode).clone(),
             false => encode(),
         };
-        Some(Told { kind, frame })
+        Some(EventFrame { kind, frame })
     }
 
     /// What the event is for whoever sees this view; `None` if nothing.
@@ -175,18 +175,18 @@ impl View {
     }
 
     /// Whether rows are shown whole, and as the ring has them.
-    pub(super) fn newest(&self, id: &str, seq: u64, row: Option<&Body>) -> Told {
+    pub(super) fn newest(&self, id: &str, seq: u64, row: Option<&Body>) -> EventFrame {
         let row = row.filter(|row| self.matches(*row));
         let kind = if row.is_some() { Kind::Changed } else { Kind::Removed };
         let shown = row.and_then(|row| self.shown(row));
         let frame = frame::newest(self.encoding, kind, id, seq, row.map(|row| (row, shown.as_deref())));
-        Told { kind, frame }
+        EventFrame { kind, frame }
     }
 }
 
 impl Recent {
-    fn keep(&mut self, slot: usize, at: u64, told: Option<Told>) {
-        let size = |told: &Option<Told>| told.as_ref().map_or(0, |told| told.frame.len());
+    fn keep(&mut self, slot: usize, at: u64, told: Option<EventFrame>) {
+        let size = |told: &Option<EventFrame>| told.as_ref().map_or(0, |told| told.frame.len());
         self.bytes += size(&told);
         self.bytes -= size(&std::mem::replace(&mut self.told[slot], (at, told)).1);
         if self.bytes > MOST_REMEMBERED {
@@ -222,32 +222,32 @@ fn is_gone(item: &RingItem, entry: &Entry) -> bool {
 
 /// The views of one Dio that somebody has.
 #[derive(Debug, Default)]
-pub(crate) struct Views(Mutex<HashMap<String, Weak<View>>>);
+pub(crate) struct EventViews(Mutex<HashMap<String, Weak<EventView>>>);
 
-impl Views {
+impl EventViews {
     /// The view of `query`, `encoding` and so on; equal ones are one. A new one that is not everything as it is counts for the
     /// caller who brings it.
     pub(super) async fn get(
-        at: &Mounted,
+        resource: &Resource,
         query: &Query,
         records: bool,
         encoding: Encoding,
         bounds: &Bounds,
-    ) -> Result<Arc<View>, ApiError> {
+    ) -> Result<Arc<EventView>, ApiError> {
         let key = format!("{encoding:?} {records} {:?} {:?} {:?}", query.filter, query.search, query.select);
-        if let Some(view) = at.views.0.lock().get(&key).and_then(Weak::upgrade) {
+        if let Some(view) = resource.views.0.lock().get(&key).and_then(Weak::upgrade) {
             return Ok(view);
         }
         let plain = query.is_unfiltered() && query.select.is_empty();
         let place = if plain { None } else { Some(bounds.lease_live()?) };
-        let filter = prepared(at, query, bounds).await?;
+        let filter = prepared(resource, query, bounds).await?;
         let patterns = filter.as_ref().map_or(0, Prepared::pattern_bytes);
         let leases = place.into_iter().chain(Some(bounds.lease_patterns(patterns)?)).collect();
-        at.views.insert(key, View::new(query, filter, records, encoding, (&at.schema, leases))?)
+        resource.views.insert(key, EventView::new(query, filter, records, encoding, (&resource.schema, leases))?)
     }
 
     /// Keeps a view, unless an equal one is there by now.
-    fn insert(&self, key: String, view: View) -> Result<Arc<View>, ApiError> {
+    fn insert(&self, key: String, view: EventView) -> Result<Arc<EventView>, ApiError> {
         let mut views = self.0.lock();
         if let Some(view) = views.get(&key).and_then(Weak::upgrade) {
             return Ok(view);
@@ -274,15 +274,19 @@ impl Views {
 }
 
 /// The filter of `query`, if it has one; compiled off the async threads where that takes long.
-pub(super) async fn prepared(at: &Mounted, query: &Query, bounds: &Bounds) -> Result<Option<Prepared>, ApiError> {
+pub(super) async fn prepared(
+    resource: &Resource,
+    query: &Query,
+    bounds: &Bounds,
+) -> Result<Option<Prepared>, ApiError> {
     if query.is_unfiltered() {
         return Ok(None);
     }
     if !query.filter.has_patterns() {
-        return Ok(Some(query.prepare(&at.schema)));
+        return Ok(Some(query.prepare(&resource.schema)));
     }
-    let (query, schema) = (query.clone(), Arc::clone(&at.schema));
-    Ok(Some(bounds.run(at, move || query.prepare(&schema)).await?))
+    let (query, schema) = (query.clone(), Arc::clone(&resource.schema));
+    Ok(Some(bounds.run(resource, move || query.prepare(&schema)).await?))
 }
 
 #[cfg(test)]

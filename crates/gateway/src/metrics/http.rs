@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode};
 use tokio::time::Instant;
 
-use super::super::router::Route;
+use crate::router::Route;
 use diorama_core::dio::{Histogram, Times};
 
 /// Methods by place; the last stands for all others.
@@ -29,19 +29,19 @@ const ROUTES: usize = Route::ALL.len();
 pub(crate) struct Http {
     dios: usize,
     /// By resource (0 for none), route and method.
-    places: Box<[OnceLock<Box<Place>>]>,
+    places: Box<[OnceLock<Box<RequestCounts>>]>,
     in_flight: AtomicI64,
 }
 
 #[derive(Debug)]
-struct Place {
+struct RequestCounts {
     /// By place in [`STATUSES`]; the last for all others.
     statuses: [AtomicU64; STATUSES.len() + 1],
     times: Histogram,
 }
 
 /// What is known of one place.
-pub(super) struct Seen {
+pub(super) struct RequestStats {
     pub(super) route: &'static str,
     pub(super) method: &'static str,
     /// Place of the resource among the gateway's.
@@ -62,10 +62,10 @@ impl Http {
     }
 
     /// A request begins, for the resource in place `dio` if it is there.
-    pub(crate) fn begin(&self, method: &Method, route: Route, dio: Option<usize>) -> Running<'_> {
+    pub(crate) fn begin(&self, method: &Method, route: Route, dio: Option<usize>) -> RequestTimer<'_> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         let (method, dio) = (place_of(method), dio.filter(|dio| *dio < self.dios));
-        Running { http: self, route, method, dio, started: Instant::now() }
+        RequestTimer { http: self, route, method, dio, started: Instant::now() }
     }
 
     pub(super) fn in_flight(&self) -> i64 {
@@ -73,11 +73,11 @@ impl Http {
     }
 
     /// Everything that was ever asked for.
-    pub(super) fn seen(&self) -> impl Iterator<Item = Seen> {
+    pub(super) fn seen(&self) -> impl Iterator<Item = RequestStats> {
         self.places.iter().enumerate().filter_map(move |(at, place)| {
             let place = place.get()?;
             let (method, rest) = (at % METHODS.len(), at / METHODS.len());
-            Some(Seen {
+            Some(RequestStats {
                 route: Route::ALL[rest % ROUTES].template(),
                 method: METHODS[method],
                 dio: (rest / ROUTES).checked_sub(1),
@@ -92,10 +92,10 @@ fn place_of(method: &Method) -> usize {
     METHODS.iter().position(|known| *known == method.as_str()).unwrap_or(METHODS.len() - 1)
 }
 
-impl Place {
-    fn new() -> Box<Place> {
+impl RequestCounts {
+    fn new() -> Box<RequestCounts> {
         let statuses = [const { AtomicU64::new(0) }; STATUSES.len() + 1];
-        Box::new(Place { statuses, times: Histogram::default() })
+        Box::new(RequestCounts { statuses, times: Histogram::default() })
     }
 
     fn answered(&self) -> Vec<(Option<u16>, u64)> {
@@ -107,7 +107,7 @@ impl Place {
 
 /// A request that is being answered.
 #[derive(Debug)]
-pub(crate) struct Running<'a> {
+pub(crate) struct RequestTimer<'a> {
     http: &'a Http,
     route: Route,
     method: usize,
@@ -115,7 +115,7 @@ pub(crate) struct Running<'a> {
     started: Instant,
 }
 
-impl Running<'_> {
+impl RequestTimer<'_> {
     /// The route's template.
     pub(crate) fn route(&self) -> &'static str {
         self.route.template()
@@ -131,7 +131,7 @@ impl Running<'_> {
         let took = self.started.elapsed();
         let at = (self.dio.map_or(0, |dio| dio + 1) * ROUTES + self.route as usize) * METHODS.len() + self.method;
         let Some(place) = self.http.places.get(at) else { return took };
-        let place = place.get_or_init(Place::new);
+        let place = place.get_or_init(RequestCounts::new);
         let status = STATUSES.binary_search(&status.as_u16()).unwrap_or(STATUSES.len());
         place.statuses[status].fetch_add(1, Ordering::Relaxed);
         place.times.add(took);
@@ -139,7 +139,7 @@ impl Running<'_> {
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for RequestTimer<'_> {
     fn drop(&mut self) {
         self.http.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
@@ -181,7 +181,7 @@ mod tests {
         for method in ["BREW", "WHEN"] {
             http.begin(&method.parse().unwrap(), Route::Rows, Some(1)).end(StatusCode::IM_A_TEAPOT);
         }
-        let seen: Vec<Seen> = http.seen().collect();
+        let seen: Vec<RequestStats> = http.seen().collect();
         assert_eq!((seen.len(), seen[0].method, seen[0].dio), (1, "other", Some(1)));
         assert_eq!((seen[0].statuses.clone(), seen[0].times.count), (vec![(None, 2)], 2));
     }

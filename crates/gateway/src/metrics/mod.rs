@@ -8,22 +8,22 @@ mod http;
 mod scrape;
 mod text;
 
-pub(super) use http::{Http, Running};
-pub(super) use scrape::scrape;
+pub(crate) use http::{Http, RequestTimer};
+pub(crate) use scrape::scrape;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use super::problem::{ApiError, Code};
+use crate::http::problem::{ApiError, Code};
 use diorama_core::journal::{Changes, Delivery, DeliveryState};
 
 /// What the gateway counts.
 #[derive(Debug)]
 pub struct Metrics {
-    pub(super) http: Http,
+    pub(crate) http: Http,
     /// In the order of the hooks.
-    pub(super) hooks: Vec<Deliveries>,
+    pub(crate) hooks: Vec<Deliveries>,
     started: SystemTime,
 }
 
@@ -36,7 +36,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Counts for so many Dios and so many hooks.
-    pub(super) fn new(dios: usize, hooks: usize) -> Metrics {
+    pub(crate) fn new(dios: usize, hooks: usize) -> Metrics {
         Metrics {
             http: Http::new(dios),
             hooks: std::iter::repeat_with(Deliveries::default).take(hooks).collect(),
@@ -46,7 +46,7 @@ impl Metrics {
 }
 
 /// How many changes had each result.
-pub(super) fn results(changes: &Changes) -> [(&'static str, u64); 7] {
+pub(crate) fn results(changes: &Changes) -> [(&'static str, u64); 7] {
     [
         ("applied", changes.applied),
         ("unchanged", changes.unchanged),
@@ -60,7 +60,7 @@ pub(super) fn results(changes: &Changes) -> [(&'static str, u64); 7] {
 
 /// Deliveries of one webhook.
 #[derive(Debug)]
-pub(super) struct Deliveries {
+pub(crate) struct Deliveries {
     taken: AtomicU64,
     /// By what was said of them, in the order of [`DeliveryState::ALL`].
     states: [AtomicU64; DeliveryState::ALL.len()],
@@ -83,7 +83,7 @@ impl Default for Deliveries {
 
 impl Deliveries {
     /// Counts what became of a delivery.
-    pub(super) fn count(&self, delivery: &Delivery) {
+    pub(crate) fn count(&self, delivery: &Delivery) {
         for (total, (_, new)) in self.changes.iter().zip(results(&delivery.changes)) {
             total.fetch_add(new, Ordering::Relaxed);
         }
@@ -95,7 +95,7 @@ impl Deliveries {
     }
 
     /// Counts a delivery that was refused.
-    pub(super) fn refuse(&self, error: &ApiError) {
+    pub(crate) fn refuse(&self, error: &ApiError) {
         self.refused[error.code() as usize].fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -113,7 +113,7 @@ const CLOSES: [u16; 10] = [0, 1001, 1002, 1003, 1007, 1009, 4001, 4008, 4429, 45
 
 impl SocketCounts {
     /// One is open until what is returned is dropped.
-    pub(super) fn enter(self: &Arc<Self>) -> OpenSocket {
+    pub(crate) fn enter(self: &Arc<Self>) -> OpenSocket {
         self.open.fetch_add(1, Ordering::Relaxed);
         OpenSocket(Arc::clone(self))
     }
@@ -121,11 +121,11 @@ impl SocketCounts {
 
 /// An open socket.
 #[derive(Debug)]
-pub(super) struct OpenSocket(Arc<SocketCounts>);
+pub(crate) struct OpenSocket(Arc<SocketCounts>);
 
 impl OpenSocket {
     /// It ended with this code, `None` if the client went.
-    pub(super) fn closed(self, code: Option<u16>) {
+    pub(crate) fn closed(self, code: Option<u16>) {
         let code = code.unwrap_or(0);
         let at = CLOSES.iter().position(|known| *known == code).unwrap_or(CLOSES.len());
         self.0.closes[at].fetch_add(1, Ordering::Relaxed);

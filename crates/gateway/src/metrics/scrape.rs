@@ -10,21 +10,21 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::text::{CONTENT_TYPE, Family, Text};
 use super::{CLOSES, Metrics, results};
-use crate::budget::Budget;
-use crate::problem::Code;
-use crate::state::{Mounted, Shared};
+use crate::http::budget::Budget;
+use crate::http::problem::Code;
+use crate::state::{GatewayState, Resource};
 use diorama_core::dio::{BreakerState, Counters, FeedStatus, Reach, Status, Workers};
 use diorama_core::hot::State as Rows;
 use diorama_core::journal::{Changes, DeliveryState, InboxUse};
 
 /// Gives all metrics.
-pub(crate) async fn scrape(State(shared): State<Arc<Shared>>) -> Response {
+pub(crate) async fn scrape(State(gateway): State<Arc<GatewayState>>) -> Response {
     let mut text = Text::default();
-    process(&mut text, &shared.metrics);
-    http(&mut text, &shared);
-    budgets(&mut text, &shared);
-    dios(&mut text, &shared);
-    hooks(&mut text, &shared);
+    process(&mut text, &gateway.metrics);
+    http(&mut text, &gateway);
+    budgets(&mut text, &gateway);
+    dios(&mut text, &gateway);
+    hooks(&mut text, &gateway);
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -42,10 +42,10 @@ fn process(text: &mut Text, metrics: &Metrics) {
     }
 }
 
-fn http(text: &mut Text, shared: &Shared) {
-    let http = &shared.metrics.http;
+fn http(text: &mut Text, gateway: &GatewayState) {
+    let http = &gateway.metrics.http;
     let seen: Vec<_> = http.seen().collect();
-    let name = |dio: Option<usize>| dio.and_then(|at| shared.dios.get_index(at)).map_or("", |(name, _)| &**name);
+    let name = |dio: Option<usize>| dio.and_then(|at| gateway.dios.get_index(at)).map_or("", |(name, _)| &**name);
     let mut family = text.counter(
         "diorama_http_requests_total",
         "Requests that were answered, by template of the route (none for unknown paths), method, status and resource.",
@@ -67,14 +67,14 @@ fn http(text: &mut Text, shared: &Shared) {
     }
     text.gauge("diorama_http_requests_in_flight", "Requests that are being answered, this one among them.")
         .sample(&[], http.in_flight());
-    if let Some(connections) = &shared.connections {
+    if let Some(connections) = &gateway.connections {
         text.gauge("diorama_http_connections", "Open connections, those of sockets among them.")
             .sample(&[], connections.len());
     }
 }
 
-fn budgets(text: &mut Text, shared: &Shared) {
-    let budgets = shared.budgets.all();
+fn budgets(text: &mut Text, gateway: &GatewayState) {
+    let budgets = gateway.budgets.all();
     let gauge = text.gauge("diorama_budget_held", "What callers hold of a budget, by its key in [server.limits].");
     each(gauge, &budgets, |budget| budget.held() as u64);
     let gauge = text.gauge("diorama_budget_limit", "The most that they may hold.");
@@ -85,15 +85,15 @@ fn budgets(text: &mut Text, shared: &Shared) {
         "diorama_auth_failures_total",
         "Requests without a valid token or signature, by what they were answered: 429 beyond server.limits.auth_failures.",
     );
-    for (status, count) in shared.failures.counts() {
+    for (status, count) in gateway.failures.counts() {
         family.sample(&[("status", status)], count);
     }
-    workers(text, shared);
+    workers(text, gateway);
 }
 
 /// The workers of all resources; those of one Lens share theirs.
-fn workers(text: &mut Text, shared: &Shared) {
-    let mut all: Vec<&Workers> = shared.dios.values().map(|at| at.dio.workers()).collect();
+fn workers(text: &mut Text, gateway: &GatewayState) {
+    let mut all: Vec<&Workers> = gateway.dios.values().map(|resource| resource.dio.workers()).collect();
     all.sort_by_key(|workers| std::ptr::from_ref(*workers));
     all.dedup_by_key(|workers| std::ptr::from_ref(*workers));
     let sum = |of: fn(&Workers) -> usize| all.iter().map(|workers| of(workers)).sum::<usize>();
@@ -109,22 +109,22 @@ fn each(mut family: Family<'_>, budgets: &[&Budget], value: fn(&Budget) -> u64) 
 }
 
 /// What one Dio says in one look.
-struct Look<'a> {
-    at: &'a Mounted,
+struct DioSample<'a> {
+    resource: &'a Resource,
     rows: Arc<Rows>,
     status: Status,
     counters: Counters,
     sockets: i64,
 }
 
-impl Look<'_> {
-    fn of(at: &Mounted) -> Look<'_> {
-        Look {
-            rows: at.dio.state(),
-            status: at.dio.status(),
-            counters: at.dio.counters(),
-            sockets: at.sockets.open.load(Ordering::Relaxed),
-            at,
+impl DioSample<'_> {
+    fn of(resource: &Resource) -> DioSample<'_> {
+        DioSample {
+            rows: resource.dio.state(),
+            status: resource.dio.status(),
+            counters: resource.dio.counters(),
+            sockets: resource.sockets.open.load(Ordering::Relaxed),
+            resource,
         }
     }
 
@@ -135,11 +135,11 @@ impl Look<'_> {
     }
 }
 
-type Value = fn(&Look<'_>) -> Option<f64>;
+type Value = fn(&DioSample<'_>) -> Option<f64>;
 
 /// Gauges of a Dio: name, meaning, value. A value that is not known (yet) has no sample.
 const GAUGES: &[(&str, &str, Value)] = &[
-    ("diorama_dio_ready", "Whether reads can be answered.", |dio| Some(truth(dio.at.dio.is_ready()))),
+    ("diorama_dio_ready", "Whether reads can be answered.", |dio| Some(truth(dio.resource.dio.is_ready()))),
     ("diorama_dio_rows", "Rows that readers see.", |dio| Some(dio.status.rows as f64)),
     ("diorama_dio_resident_bytes", "Memory of the rows, about.", |dio| Some(dio.rows.table().bytes() as f64)),
     ("diorama_dio_indexes", "Indexes of the rows.", |dio| Some(dio.rows.table().indexes().len() as f64)),
@@ -181,7 +181,7 @@ const GAUGES: &[(&str, &str, Value)] = &[
     }),
     ("diorama_dio_sockets", "Event sockets and streams that are open.", |dio| Some(dio.sockets as f64)),
     ("diorama_dio_receivers", "Subscribers inside the process: receivers of events and sceneries.", |dio| {
-        Some((dio.at.dio.ring().watchers() as i64 - dio.sockets).max(0) as f64)
+        Some((dio.resource.dio.ring().watchers() as i64 - dio.sockets).max(0) as f64)
     }),
     ("diorama_dio_feeds", "Feeds that are connected.", |dio| {
         fed(dio, |feeds| feeds.iter().filter(|feed| feed.connected).count() as f64)
@@ -202,12 +202,13 @@ const GAUGES: &[(&str, &str, Value)] = &[
 ];
 
 /// Of the feeds, if there are any.
-fn fed(dio: &Look<'_>, of: fn(&[FeedStatus]) -> f64) -> Option<f64> {
+fn fed(dio: &DioSample<'_>, of: fn(&[FeedStatus]) -> f64) -> Option<f64> {
     (!dio.status.feeds.is_empty()).then(|| of(&dio.status.feeds))
 }
 
-fn dios(text: &mut Text, shared: &Shared) {
-    let looks: Vec<(&str, Look<'_>)> = shared.dios.iter().map(|(name, at)| (&**name, Look::of(at))).collect();
+fn dios(text: &mut Text, gateway: &GatewayState) {
+    let looks: Vec<(&str, DioSample<'_>)> =
+        gateway.dios.iter().map(|(name, resource)| (&**name, DioSample::of(resource))).collect();
     for (name, help, value) in GAUGES {
         let mut family = text.gauge(name, help);
         for (dio, look) in &looks {
@@ -219,7 +220,7 @@ fn dios(text: &mut Text, shared: &Shared) {
     counted(text, &looks, "diorama_dio_operations_accepted_total", "Writes that were accepted.", |of| of.accepted);
     let help = "Writes that ended; one that is retried ends as discarded and is accepted anew.";
     let mut family = text.counter("diorama_dio_operations_ended_total", help);
-    for (dio, Look { counters: of, .. }) in &looks {
+    for (dio, DioSample { counters: of, .. }) in &looks {
         let states =
             [("applied", of.applied), ("failed", of.failed), ("parked", of.parked), ("discarded", of.discarded)];
         for (state, count) in states {
@@ -229,12 +230,12 @@ fn dios(text: &mut Text, shared: &Shared) {
     counted(text, &looks, "diorama_dio_events_total", "Events that subscribers were told of.", |of| of.events);
     let mut family =
         text.counter("diorama_dio_refreshes_total", "Refreshes that ended, the first copy not among them.");
-    for (dio, Look { counters: of, .. }) in &looks {
+    for (dio, DioSample { counters: of, .. }) in &looks {
         family.sample(&[("dio", dio), ("result", "ok")], of.refreshed.count);
         family.sample(&[("dio", dio), ("result", "failed")], of.refresh_failed.count);
     }
     let mut family = text.histogram("diorama_dio_refresh_duration_seconds", "Time that refreshes took.");
-    for (dio, Look { counters: of, .. }) in &looks {
+    for (dio, DioSample { counters: of, .. }) in &looks {
         family.times(&[("dio", dio), ("result", "ok")], &of.refreshed);
         family.times(&[("dio", dio), ("result", "failed")], &of.refresh_failed);
     }
@@ -247,7 +248,7 @@ fn dios(text: &mut Text, shared: &Shared) {
     let mut family = text.counter("diorama_dio_socket_closes_total", help);
     for (dio, look) in &looks {
         let names = CLOSES.iter().map(|code| if *code == 0 { "none".to_string() } else { code.to_string() });
-        for (code, count) in names.chain(["other".to_string()]).zip(&look.at.sockets.closes) {
+        for (code, count) in names.chain(["other".to_string()]).zip(&look.resource.sockets.closes) {
             family.sample(&[("dio", dio), ("code", &code)], count.load(Ordering::Relaxed));
         }
     }
@@ -255,7 +256,7 @@ fn dios(text: &mut Text, shared: &Shared) {
 
 fn counted(
     text: &mut Text,
-    looks: &[(&str, Look<'_>)],
+    looks: &[(&str, DioSample<'_>)],
     name: &'static str,
     help: &'static str,
     of: fn(&Counters) -> u64,
@@ -286,26 +287,30 @@ const CLAIMS: &[(&str, &str, Fill)] = &[
     ("diorama_claims_limit", "How many of them the journal may remember.", |inbox| inbox.claims_limit as f64),
 ];
 
-fn claims(text: &mut Text, shared: &Shared) {
+fn claims(text: &mut Text, gateway: &GatewayState) {
     for (name, help, fill) in CLAIMS {
         let mut family = text.gauge(name, help);
-        shared.dios.values().for_each(|at| family.sample(&[("dio", at.dio.name())], fill(&at.dio.inbox())));
+        gateway
+            .dios
+            .values()
+            .for_each(|resource| family.sample(&[("dio", resource.dio.name())], fill(&resource.dio.inbox())));
     }
 }
 
-fn inbox(text: &mut Text, shared: &Shared) {
-    let fed = shared.dios.values().filter(|at| shared.hooks.values().any(|hook| hook.dio == at.dio.name()));
-    let fed: Vec<_> = fed.map(|at| (at.dio.name(), at.dio.inbox())).collect();
+fn inbox(text: &mut Text, gateway: &GatewayState) {
+    let fed =
+        gateway.dios.values().filter(|resource| gateway.hooks.values().any(|hook| hook.dio == resource.dio.name()));
+    let fed: Vec<_> = fed.map(|resource| (resource.dio.name(), resource.dio.inbox())).collect();
     for (name, help, fill) in INBOX {
         let mut family = text.gauge(name, help);
         fed.iter().for_each(|(dio, inbox)| family.sample(&[("dio", dio)], fill(inbox)));
     }
 }
 
-fn hooks(text: &mut Text, shared: &Shared) {
-    claims(text, shared);
-    inbox(text, shared);
-    let all = || shared.hooks.values().map(|hook| (hook.name.as_str(), hook.dio.as_str())).zip(&shared.metrics.hooks);
+fn hooks(text: &mut Text, gateway: &GatewayState) {
+    claims(text, gateway);
+    inbox(text, gateway);
+    let all = || gateway.hooks.values().map(|hook| (hook.name.as_str(), hook.dio.as_str())).zip(&gateway.metrics.hooks);
     let mut family = text.counter("diorama_webhook_deliveries_total", "Deliveries that were taken.");
     for ((hook, dio), counts) in all() {
         family.sample(&[("hook", hook), ("dio", dio)], counts.taken.load(Ordering::Relaxed));

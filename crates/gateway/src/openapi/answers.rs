@@ -7,7 +7,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{HeaderBuilder, Ref};
 
 use super::shapes::{Shape, count, named, of, text, word};
-use crate::problem::Code;
+use crate::http::problem::Code;
 
 /// The form of refusals.
 pub(super) const PROBLEM: &str = "application/problem+json";

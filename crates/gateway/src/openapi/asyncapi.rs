@@ -8,8 +8,8 @@ use utoipa::openapi::{RefOr, Schema};
 
 use super::parameters;
 use super::{Api, BEARER, frames, rows, shapes, titles};
-use crate::auth::Auth;
-use crate::state::{Mounted, Shared};
+use crate::http::auth::Auth;
+use crate::state::{GatewayState, Resource};
 
 const ABOUT: &str = "What a Diorama server pushes, over WebSocket. The same frames come as server-sent events (`Accept: \
     text/event-stream`) and as the answers of long polls; see openapi.json. Clients ignore types and members they do not \
@@ -24,12 +24,12 @@ struct Schemas<'a> {
 }
 
 /// The document.
-pub(super) fn build(shared: &Shared) -> Value {
+pub(super) fn build(gateway: &GatewayState) -> Value {
     let mut api = Api::default();
     shapes::add(&mut api);
     frames::tagged(&mut api);
-    let dios: Vec<(String, &Mounted)> =
-        titles(shared.dios.keys()).into_iter().zip(shared.dios.values().map(|at| &**at)).collect();
+    let dios: Vec<(String, &Resource)> =
+        titles(gateway.dios.keys()).into_iter().zip(gateway.dios.values().map(|at| &**at)).collect();
     dios.iter().for_each(|(title, at)| rows::add(&mut api, title, at));
     let mut schemas = Schemas { all: &api.schemas, used: BTreeMap::new(), messages: Map::new() };
     let (mut channels, mut operations) = (Map::new(), Map::new());
@@ -48,10 +48,10 @@ pub(super) fn build(shared: &Shared) -> Value {
         "description": "Where the server is; `wss` behind a proxy that speaks TLS.",
         "variables": { "host": { "default": "127.0.0.1:8080", "description": "Its name and port." } },
     });
-    if !shared.base_path.is_empty() {
-        server["pathname"] = json!(shared.base_path);
+    if !gateway.base_path.is_empty() {
+        server["pathname"] = json!(gateway.base_path);
     }
-    if matches!(shared.auth, Auth::Tokens(_)) {
+    if matches!(gateway.auth, Auth::Tokens(_)) {
         let about = "One of the server's tokens, in `Authorization`; where that cannot be set, as the subprotocol \
             `bearer.TOKEN` beside the one that is spoken.";
         let scheme = json!({ "type": "http", "scheme": "bearer", "description": about });
@@ -113,12 +113,13 @@ fn many() -> Channel<'static> {
     }
 }
 
-fn of_dio<'a>(title: &str, at: &Mounted) -> [Channel<'a>; 4] {
-    let name = at.dio.name();
+fn of_dio<'a>(title: &str, resource: &Resource) -> [Channel<'a>; 4] {
+    let name = resource.dio.name();
     let mut sends = ["RecordInserted", "RecordChanged"].map(|kind| format!("{title}{kind}Frame")).to_vec();
     sends.extend(of_events());
     let live = frames::OF_LIVE.iter().map(|name| name.to_string()).collect::<Vec<_>>();
-    let groups = parameters::groups(at).into_iter().chain(parameters::filters(at)).chain(parameters::live_groups());
+    let groups =
+        parameters::groups(resource).into_iter().chain(parameters::filters(resource)).chain(parameters::live_groups());
     let id = ("id".to_string(), json!({ "description": "The row's id, percent-encoded." }));
     let channel =
         |kind: &str, path: &str, what: &str, about: &'static str, query: Vec<Parameter>, sends: &[String]| Channel {
@@ -133,7 +134,7 @@ fn of_dio<'a>(title: &str, at: &Mounted) -> [Channel<'a>; 4] {
         };
     let row_about = "What happens to one row.";
     let mut row =
-        channel("RowEvents", "/{id}/events", "Events of a row", row_about, parameters::events(at, true), &sends);
+        channel("RowEvents", "/{id}/events", "Events of a row", row_about, parameters::events(resource, true), &sends);
     row.path.extend([id]);
     [
         channel(
@@ -141,7 +142,7 @@ fn of_dio<'a>(title: &str, at: &Mounted) -> [Channel<'a>; 4] {
             "/events",
             "Events",
             "What happens to the rows, from any position on that is still at hand; a filter sees rows enter and leave.",
-            parameters::events(at, false),
+            parameters::events(resource, false),
             &sends,
         ),
         row,
@@ -150,7 +151,7 @@ fn of_dio<'a>(title: &str, at: &Mounted) -> [Channel<'a>; 4] {
             "/live",
             "A live list",
             "The rows of a list, then every change of it with its place, to be applied one after the other.",
-            parameters::live(at),
+            parameters::live(resource),
             &live,
         ),
         channel(

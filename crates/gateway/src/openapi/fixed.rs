@@ -9,8 +9,8 @@ use utoipa::openapi::{Required, ResponseBuilder, Tag};
 
 use super::shapes::{any, array, count, flag, named, object, text, word};
 use super::{Api, answers, parameters};
-use crate::problem::Code;
-use crate::state::Shared;
+use crate::http::problem::Code;
+use crate::state::GatewayState;
 use crate::webhook::Hook;
 use diorama_inbound::Proof;
 
@@ -23,11 +23,11 @@ pub(super) fn tag() -> Tag {
     tag
 }
 
-pub(super) fn add(api: &mut Api, shared: &Shared) {
+pub(super) fn add(api: &mut Api, gateway: &GatewayState) {
     server(api);
     documents(api);
     events(api);
-    operations(api, shared);
+    operations(api, gateway);
     backup(api);
 }
 
@@ -130,8 +130,8 @@ fn events(api: &mut Api) {
     api.add("/events", HttpMethod::Get, watch);
 }
 
-fn operations(api: &mut Api, shared: &Shared) {
-    let dios: Vec<&str> = shared.dios.keys().map(|name| &**name).collect();
+fn operations(api: &mut Api, gateway: &GatewayState) {
+    let dios: Vec<&str> = gateway.dios.keys().map(|name| &**name).collect();
     let states = ["queued", "running", "unknown", "applied", "failed", "parked", "discarded"];
     let list = get(api, "listOperations", "Accepted writes, newest first");
     let list = list.parameters(Some(parameters::operations(&dios, &states)));

@@ -27,9 +27,9 @@ use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, O
 use utoipa::openapi::{Schema, Tag};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::answer;
-use super::auth::Auth;
-use super::state::Shared;
+use crate::http::auth::Auth;
+use crate::http::response;
+use crate::state::GatewayState;
 
 /// The document as it is sent.
 #[derive(Clone, Debug, Default)]
@@ -39,39 +39,39 @@ pub struct Document {
 }
 
 impl Document {
-    pub(super) fn of(shared: &Shared) -> Document {
-        Document::new(build(shared).to_pretty_json().unwrap_or_default())
+    pub(crate) fn of(gateway: &GatewayState) -> Document {
+        Document::new(build(gateway).to_pretty_json().unwrap_or_default())
     }
 
-    pub(super) fn of_events(shared: &Shared) -> Document {
-        Document::new(serde_json::to_string_pretty(&asyncapi::build(shared)).unwrap_or_default())
+    pub(crate) fn of_events(gateway: &GatewayState) -> Document {
+        Document::new(serde_json::to_string_pretty(&asyncapi::build(gateway)).unwrap_or_default())
     }
 
     fn new(mut json: String) -> Document {
         json.push('\n');
-        let etag = answer::text(format!("\"{:x}\"", xxh3_64(json.as_bytes())));
+        let etag = response::text(format!("\"{:x}\"", xxh3_64(json.as_bytes())));
         Document { json: json.into(), etag: Some(etag) }
     }
 
-    pub(super) fn json(&self) -> Bytes {
+    pub(crate) fn json(&self) -> Bytes {
         self.json.clone()
     }
 }
 
 /// Serves the document.
-pub(super) async fn openapi(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    serve(&shared.openapi, &headers)
+pub(crate) async fn openapi(State(gateway): State<Arc<GatewayState>>, headers: HeaderMap) -> Response {
+    serve(&gateway.openapi, &headers)
 }
 
 /// Serves the document of events.
-pub(super) async fn asyncapi(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    serve(&shared.asyncapi, &headers)
+pub(crate) async fn asyncapi(State(gateway): State<Arc<GatewayState>>, headers: HeaderMap) -> Response {
+    serve(&gateway.asyncapi, &headers)
 }
 
 fn serve(document: &Document, headers: &HeaderMap) -> Response {
     let Document { json, etag } = document.clone();
     let etag = etag.unwrap_or(HeaderValue::from_static("\"\""));
-    let mut response = match answer::is_known(headers, &etag) {
+    let mut response = match response::is_known(headers, &etag) {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
     };
@@ -130,11 +130,11 @@ impl Api {
     }
 }
 
-fn build(shared: &Shared) -> OpenApi {
+fn build(gateway: &GatewayState) -> OpenApi {
     let mut api = Api {
-        guarded: matches!(shared.auth, Auth::Tokens(_)),
-        origins: shared.origins.loopback.is_some() || !shared.origins.listed.is_empty(),
-        hosts: shared.origins.loopback.is_some(),
+        guarded: matches!(gateway.auth, Auth::Tokens(_)),
+        origins: gateway.origins.loopback.is_some() || !gateway.origins.listed.is_empty(),
+        hosts: gateway.origins.loopback.is_some(),
         ..Api::default()
     };
     if api.guarded {
@@ -142,14 +142,14 @@ fn build(shared: &Shared) -> OpenApi {
         api.securities.insert(BEARER.to_string(), SecurityScheme::Http(scheme.build()));
     }
     shapes::add(&mut api);
-    fixed::add(&mut api, shared);
+    fixed::add(&mut api, gateway);
     let mut tags = vec![fixed::tag()];
-    for (title, at) in titles(shared.dios.keys()).into_iter().zip(shared.dios.values()) {
-        tags.push(Tag::new(at.dio.name()));
-        rows::add(&mut api, &title, at);
-        resource::add(&mut api, &title, at);
+    for (title, resource) in titles(gateway.dios.keys()).into_iter().zip(gateway.dios.values()) {
+        tags.push(Tag::new(resource.dio.name()));
+        rows::add(&mut api, &title, resource);
+        resource::add(&mut api, &title, resource);
     }
-    for hook in shared.hooks.values() {
+    for hook in gateway.hooks.values() {
         fixed::hook(&mut api, hook);
         deliveries::add(&mut api, hook);
     }
@@ -161,7 +161,7 @@ fn build(shared: &Shared) -> OpenApi {
     for (name, scheme) in securities {
         components = components.security_scheme(name, scheme);
     }
-    let base = if shared.base_path.is_empty() { "/" } else { shared.base_path.as_str() };
+    let base = if gateway.base_path.is_empty() { "/" } else { gateway.base_path.as_str() };
     let license = LicenseBuilder::new().name(env!("CARGO_PKG_LICENSE")).identifier(Some(env!("CARGO_PKG_LICENSE")));
     let info = InfoBuilder::new()
         .title("Diorama")

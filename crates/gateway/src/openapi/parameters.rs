@@ -6,7 +6,7 @@ use utoipa::openapi::schema::ObjectBuilder;
 
 use super::shapes::{count, flag, text, word};
 use crate::events::MOST_ROWS;
-use crate::state::Mounted;
+use crate::state::Resource;
 use diorama_core::vista::{ColumnType, Flag};
 
 fn query(name: &str, about: impl Into<String>, schema: ObjectBuilder) -> Parameter {
@@ -37,8 +37,8 @@ pub(super) fn path(name: &str, about: &str, schema: ObjectBuilder) -> Parameter 
 }
 
 /// The id in the path of one row.
-pub(super) fn row(at: &Mounted, new: bool) -> Parameter {
-    let schema = match at.schema.layout().integer_id() {
+pub(super) fn row(resource: &Resource, new: bool) -> Parameter {
+    let schema = match resource.schema.layout().integer_id() {
         true => super::shapes::of(utoipa::openapi::schema::Type::Integer)
             .minimum(Some(isize::MIN))
             .maximum(Some(isize::MAX)),
@@ -49,7 +49,7 @@ pub(super) fn row(at: &Mounted, new: bool) -> Parameter {
 }
 
 /// Filters: one parameter per column, and what joins them.
-pub(super) fn filters(at: &Mounted) -> Vec<Parameter> {
+pub(super) fn filters(resource: &Resource) -> Vec<Parameter> {
     const RESERVED: [&str; 8] = ["select", "order", "limit", "offset", "after", "q", "or", "explain"];
     let column = |column: &diorama_core::vista::Column| {
         // A column with the name of a parameter is written in double quotes.
@@ -65,7 +65,7 @@ pub(super) fn filters(at: &Mounted) -> Vec<Parameter> {
         let about = format!("Rows by column `{}`: a value, or `operator.value`, like `{name}={example}`.", column.name);
         query(&name, about, text())
     };
-    let mut all: Vec<Parameter> = at.schema.columns().iter().map(column).collect();
+    let mut all: Vec<Parameter> = resource.schema.columns().iter().map(column).collect();
     all.push(query("or", "Rows for which one of these holds: `(price.gt.5,name.like.a*)`; groups nest.", text()));
     all.push(query("and", "Rows for which all of these hold: `(price.gt.5,not.or(a.eq.1,b.eq.2))`.", text()));
     all.push(query("q", "Words that must all be found in a searchable column.", text()));
@@ -73,8 +73,8 @@ pub(super) fn filters(at: &Mounted) -> Vec<Parameter> {
 }
 
 /// What an aggregate takes beside filters.
-pub(super) fn groups(at: &Mounted) -> Vec<Parameter> {
-    let most = usize::try_from(at.options.max_limit).unwrap_or(usize::MAX);
+pub(super) fn groups(resource: &Resource) -> Vec<Parameter> {
+    let most = usize::try_from(resource.options.max_limit).unwrap_or(usize::MAX);
     let select = ParameterBuilder::new().name("select").parameter_in(ParameterIn::Query).required(Required::True);
     let about = "Columns to group by, and functions: `category,count(),total:sum(price),avg(price),min(price),max(price)`. \
         `count(price)` counts what is not null; columns alone give their distinct values. A result bears its alias, or a \
@@ -88,9 +88,9 @@ pub(super) fn groups(at: &Mounted) -> Vec<Parameter> {
 }
 
 /// What a list takes beside filters.
-pub(super) fn page(at: &Mounted) -> Vec<Parameter> {
-    let most = usize::try_from(at.options.max_limit).unwrap_or(usize::MAX);
-    let limit = count().maximum(Some(most)).default(Some(at.options.default_limit.into()));
+pub(super) fn page(resource: &Resource) -> Vec<Parameter> {
+    let most = usize::try_from(resource.options.max_limit).unwrap_or(usize::MAX);
+    let limit = count().maximum(Some(most)).default(Some(resource.options.default_limit.into()));
     vec![
         query("order", "`column.desc.nullsfirst,other`: asc and nullslast if nothing is said.", text()),
         select(),
@@ -170,7 +170,7 @@ pub(super) fn idempotency_key() -> Parameter {
 }
 
 /// What a subscription to one resource takes; to a row of it, if `one`.
-pub(super) fn events(at: &Mounted, one: bool) -> Vec<Parameter> {
+pub(super) fn events(resource: &Resource, one: bool) -> Vec<Parameter> {
     let since = "`now`, `earliest`, or a position (`Dio-Position`): everything after it follows.";
     let mut all = vec![query("since", since, text().pattern(Some("^(now|earliest|[0-9A-Za-z]+:[0-9]+)$")))];
     all.extend(streams());
@@ -179,7 +179,7 @@ pub(super) fn events(at: &Mounted, one: bool) -> Vec<Parameter> {
         all.push(query("ids", about, text().min_length(Some(1))));
     }
     let own: Vec<String> = all.iter().map(|parameter| parameter.name.clone()).collect();
-    let columns = filters(at).into_iter().filter(|column| !own.contains(&column.name));
+    let columns = filters(resource).into_iter().filter(|column| !own.contains(&column.name));
     all.extend(columns);
     all.push(select());
     all
@@ -195,9 +195,9 @@ pub(super) fn many_events() -> Vec<Parameter> {
 }
 
 /// What a live query takes beside filters.
-pub(super) fn live(at: &Mounted) -> Vec<Parameter> {
-    let most = usize::try_from(at.options.max_limit.min(MOST_ROWS)).unwrap_or(usize::MAX);
-    let limit = count().maximum(Some(most)).default(Some(at.options.default_limit.min(MOST_ROWS).into()));
+pub(super) fn live(resource: &Resource) -> Vec<Parameter> {
+    let most = usize::try_from(resource.options.max_limit.min(MOST_ROWS)).unwrap_or(usize::MAX);
+    let limit = count().maximum(Some(most)).default(Some(resource.options.default_limit.min(MOST_ROWS).into()));
     let mut all = vec![
         query("order", "`column.desc.nullsfirst,other`: asc and nullslast if nothing is said.", text()),
         query("limit", "Rows of the window.", limit),
@@ -206,7 +206,7 @@ pub(super) fn live(at: &Mounted) -> Vec<Parameter> {
     ];
     all.extend(resumed("Whether rows are sent, or their ids only."));
     let own: Vec<String> = all.iter().map(|parameter| parameter.name.clone()).collect();
-    all.extend(filters(at).into_iter().filter(|column| !own.contains(&column.name)));
+    all.extend(filters(resource).into_iter().filter(|column| !own.contains(&column.name)));
     all
 }
 

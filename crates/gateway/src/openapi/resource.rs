@@ -9,28 +9,28 @@ use utoipa::openapi::{Ref, Required};
 
 use super::shapes::{Shape, array, named, text};
 use super::{Api, answers, parameters, rows, shapes};
-use crate::state::Mounted;
+use crate::state::Resource;
 
 /// Statuses of refusals that every write has.
 const WRITE: [u16; 8] = [400, 405, 408, 409, 413, 422, 503, 507];
 
 /// What the descriptions of one Dio's operations are made of.
-struct Resource<'a> {
+struct ResourcePaths<'a> {
     title: &'a str,
     name: &'a str,
-    at: &'a Mounted,
+    resource: &'a Resource,
 }
 
 /// The operations of `at`, whose names end with `title`.
-pub(super) fn add(api: &mut Api, title: &str, at: &Mounted) {
-    let resource = Resource { title, name: at.dio.name(), at };
-    resource.reads(api);
-    resource.writes(api);
-    resource.by_filter(api);
-    resource.events(api);
+pub(super) fn add(api: &mut Api, title: &str, resource: &Resource) {
+    let paths = ResourcePaths { title, name: resource.dio.name(), resource };
+    paths.reads(api);
+    paths.writes(api);
+    paths.by_filter(api);
+    paths.events(api);
 }
 
-impl Resource<'_> {
+impl ResourcePaths<'_> {
     fn list_path(&self) -> String {
         format!("/{}", self.name)
     }
@@ -53,8 +53,8 @@ impl Resource<'_> {
     fn reads(&self, api: &mut Api) {
         for (method, verb) in [(HttpMethod::Get, "list"), (HttpMethod::Head, "count")] {
             let operation = self.operation(api, verb, false, &method, "Rows by filter, order and page");
-            let operation = operation.parameters(Some(parameters::filters(self.at)));
-            let operation = operation.parameters(Some(parameters::page(self.at)));
+            let operation = operation.parameters(Some(parameters::filters(self.resource)));
+            let operation = operation.parameters(Some(parameters::page(self.resource)));
             let operation = operation.parameter(parameters::explain()).parameter(parameters::if_none_match());
             let found = match method {
                 HttpMethod::Get => {
@@ -68,7 +68,7 @@ impl Resource<'_> {
         }
         for (method, verb) in [(HttpMethod::Get, "get"), (HttpMethod::Head, "check")] {
             let operation = self.operation(api, verb, true, &method, "One row");
-            let operation = operation.parameter(parameters::row(self.at, false)).parameter(parameters::select());
+            let operation = operation.parameter(parameters::row(self.resource, false)).parameter(parameters::select());
             let operation = operation.parameter(parameters::if_none_match());
             let row = match method {
                 HttpMethod::Get => cbor(answers::json("The row.", rows::shown(self.title))),
@@ -115,8 +115,8 @@ impl Resource<'_> {
     fn aggregate(&self, api: &mut Api) {
         for (method, verb) in [(HttpMethod::Get, "aggregate"), (HttpMethod::Head, "countGroups")] {
             let operation = self.operation(api, verb, false, &method, "Counts, sums, means and extremes, by groups");
-            let operation = operation.parameters(Some(parameters::groups(self.at)));
-            let mut others = parameters::filters(self.at);
+            let operation = operation.parameters(Some(parameters::groups(self.resource)));
+            let mut others = parameters::filters(self.resource);
             let live = parameters::live_groups();
             others.retain(|filter| !live.iter().any(|own| own.name == filter.name));
             let operation = operation.parameters(Some(others)).parameters(Some(live));
@@ -142,7 +142,7 @@ impl Resource<'_> {
     /// A Dio that holds a part of its rows only asks the source for the others.
     fn readable(&self, operation: OperationBuilder, refusals: &[u16]) -> OperationBuilder {
         let operation = answers::refusals(operation, refusals);
-        match self.at.dio.loads_chunks() {
+        match self.resource.dio.loads_chunks() {
             true => answers::refusals(operation, &[502, 504]),
             false => operation,
         }
@@ -157,26 +157,27 @@ impl Resource<'_> {
     // --- writes of one row -------------------------------------------------------------------------------------------
 
     fn writes(&self, api: &mut Api) {
-        let can = self.at.dio.vista().capabilities();
+        let can = self.resource.dio.vista().capabilities();
         if can.can_insert {
             self.insert(api);
         }
-        let needed = self.at.options.require_if_match;
+        let needed = self.resource.options.require_if_match;
         if can.can_update {
             let put = self.operation(api, "replace", true, &HttpMethod::Put, "Put a row, new or not");
-            let put = put.parameter(parameters::row(self.at, true));
+            let put = put.parameter(parameters::row(self.resource, true));
             let put = put.parameter(parameters::if_match(needed)).parameter(parameters::if_absent());
             let put = put.request_body(Some(body(ROW, self.schema("Replace"))));
             api.add(&self.row_path(), HttpMethod::Put, self.settled(put, &["200", "201", "202", "204"], &[404, 415]));
             let patch = self.operation(api, "patch", true, &HttpMethod::Patch, "Change some columns of a row");
-            let patch = patch.parameter(parameters::row(self.at, false)).parameter(parameters::if_match(needed));
+            let patch = patch.parameter(parameters::row(self.resource, false)).parameter(parameters::if_match(needed));
             let types = &["application/json", "application/merge-patch+json", "application/cbor"];
             let patch = patch.request_body(Some(body(types, self.schema("Patch"))));
             api.add(&self.row_path(), HttpMethod::Patch, self.settled(patch, &["200", "202", "204"], &[404, 415]));
         }
         if can.can_delete {
             let delete = self.operation(api, "delete", true, &HttpMethod::Delete, "Take a row away");
-            let delete = delete.parameter(parameters::row(self.at, false)).parameter(parameters::if_match(needed));
+            let delete =
+                delete.parameter(parameters::row(self.resource, false)).parameter(parameters::if_match(needed));
             api.add(&self.row_path(), HttpMethod::Delete, self.settled(delete, &["200", "202", "204"], &[404]));
         }
     }
@@ -197,7 +198,7 @@ impl Resource<'_> {
         api.add(&self.list_path(), HttpMethod::Post, insert.response("200", answers::written(both).build()));
 
         let insert = self.operation(api, "insertAs", true, &HttpMethod::Post, "Add a row under this id");
-        let insert = insert.parameter(parameters::row(self.at, true)).parameter(parameters::if_absent());
+        let insert = insert.parameter(parameters::row(self.resource, true)).parameter(parameters::if_absent());
         let insert = insert.request_body(Some(body(ROW, self.schema("Replace"))));
         api.add(&self.row_path(), HttpMethod::Post, self.settled(insert, &one, &[404, 415]));
     }
@@ -217,7 +218,7 @@ impl Resource<'_> {
         let operation = answers::refusals(operation, &WRITE);
         let operation = answers::refusals(operation, &[412, 502]);
         let operation = answers::refusals(operation, refusals);
-        match self.at.options.require_if_match {
+        match self.resource.options.require_if_match {
             true => answers::refusals(operation, &[428]),
             false => operation,
         }
@@ -226,14 +227,14 @@ impl Resource<'_> {
     // --- writes by filter --------------------------------------------------------------------------------------------
 
     fn by_filter(&self, api: &mut Api) {
-        let can = self.at.dio.vista().capabilities();
-        let most = self.at.options.max_affected;
+        let can = self.resource.dio.vista().capabilities();
+        let most = self.resource.options.max_affected;
         let about = format!(
             "At most {most} rows, unless `all=true` asks for every one. No `Idempotency-Key`: a repeated request is about the \
              rows that match then, which may be others; to be sure of them, write to each by its id."
         );
         let many = |operation: OperationBuilder| {
-            let operation = operation.parameters(Some(parameters::filters(self.at))).parameter(parameters::all());
+            let operation = operation.parameters(Some(parameters::filters(self.resource))).parameter(parameters::all());
             let accepted = answers::json("The writes are in the journal and visible.", named("Affected"));
             let operation = operation.response("202", answers::durable(accepted).build());
             let nothing = answers::json(
@@ -260,15 +261,15 @@ impl Resource<'_> {
     fn events(&self, api: &mut Api) {
         for (row, summary) in [(false, "Events of all rows"), (true, "Events of one row")] {
             let watch = self.operation(api, "watch", row, &HttpMethod::Get, summary);
-            let watch = watch.description(Some(EVENTS)).parameters(Some(parameters::events(self.at, row)));
-            let watch = if row { watch.parameter(parameters::row(self.at, false)) } else { watch };
+            let watch = watch.description(Some(EVENTS)).parameters(Some(parameters::events(self.resource, row)));
+            let watch = if row { watch.parameter(parameters::row(self.resource, false)) } else { watch };
             let watch = answers::events(watch, self.schema("Frame"));
             let watch = if api.origins { answers::refusals(watch, &[403]) } else { watch };
             let path = if row { self.row_path() } else { self.list_path() };
             api.add(&format!("{path}/events"), HttpMethod::Get, watch);
         }
         let watch = self.operation(api, "follow", false, &HttpMethod::Get, "A list that is kept true");
-        let watch = watch.description(Some(LIVE)).parameters(Some(parameters::live(self.at)));
+        let watch = watch.description(Some(LIVE)).parameters(Some(parameters::live(self.resource)));
         let watch = answers::events(watch, named("LiveFrame"));
         let watch = if api.origins { answers::refusals(watch, &[403]) } else { watch };
         api.add(&format!("{}/live", self.list_path()), HttpMethod::Get, watch);

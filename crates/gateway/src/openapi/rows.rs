@@ -9,7 +9,7 @@ use utoipa::openapi::Schema;
 use super::Api;
 use super::frames::frame_of;
 use super::shapes::{Shape, any, array, moment, named, object, text, word};
-use crate::state::Mounted;
+use crate::state::Resource;
 use diorama_core::vista::{Column, ColumnType, Flag, UnknownColumns};
 
 /// The rows that a list gives: whole ones, or what `select` leaves of them.
@@ -23,10 +23,10 @@ pub(super) fn shown(title: &str) -> AnyOfBuilder {
 }
 
 /// The schemas of `at`, whose names begin with `title`.
-pub(super) fn add(api: &mut Api, title: &str, at: &Mounted) {
-    let columns = at.schema.columns();
+pub(super) fn add(api: &mut Api, title: &str, resource: &Resource) {
+    let columns = resource.schema.columns();
     let open = AdditionalProperties::FreeForm(true);
-    let own = AdditionalProperties::FreeForm(at.dio.unknown_columns() == UnknownColumns::Keep);
+    let own = AdditionalProperties::FreeForm(resource.dio.unknown_columns() == UnknownColumns::Keep);
 
     let mut row = ObjectBuilder::new();
     let mut part = ObjectBuilder::new();
@@ -41,16 +41,16 @@ pub(super) fn add(api: &mut Api, title: &str, at: &Mounted) {
     let about = "What `select` leaves of a row.";
     api.schema(format!("{title}Part"), part.additional_properties(Some(open)).description(Some(about)));
 
-    let can = at.dio.vista().capabilities();
+    let can = resource.dio.vista().capabilities();
     if can.can_insert || can.can_update {
-        bodies(api, title, at, &own);
+        bodies(api, title, resource, &own);
     }
     events(api, title);
 }
 
 /// What writes take.
-fn bodies(api: &mut Api, title: &str, at: &Mounted, own: &AdditionalProperties<Schema>) {
-    let columns = at.schema.columns();
+fn bodies(api: &mut Api, title: &str, resource: &Resource, own: &AdditionalProperties<Schema>) {
+    let columns = resource.schema.columns();
     let (mut insert, mut replace, mut patch) = (ObjectBuilder::new(), ObjectBuilder::new(), ObjectBuilder::new());
     for column in columns {
         let name = &*column.name;
@@ -65,7 +65,7 @@ fn bodies(api: &mut Api, title: &str, at: &Mounted, own: &AdditionalProperties<S
         replace = replace.property(name, schema.clone());
         patch = patch.property(name, schema);
     }
-    let minted = !at.schema.layout().integer_id();
+    let minted = !resource.schema.layout().integer_id();
     let about = match minted {
         true => "A new row; without an id it gets one.",
         false => "A new row; without an id the source chooses one.",

@@ -6,7 +6,7 @@ use utoipa::openapi::schema::{
 use utoipa::openapi::{Ref, RefOr, Schema};
 
 use super::Api;
-use crate::problem::Code;
+use crate::http::problem::Code;
 
 /// A schema, or where it is.
 pub(super) type Shape = RefOr<Schema>;

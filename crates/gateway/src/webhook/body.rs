@@ -5,9 +5,9 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt as _;
 
-use crate::budget::{Bounds, Lease};
-use crate::problem::{ApiError, Code};
-use crate::spool::Spool;
+use crate::http::budget::{Bounds, Lease};
+use crate::http::problem::{ApiError, Code};
+use crate::http::spool::Spool;
 use diorama_core::dio::Dio;
 use diorama_inbound::Verifier;
 
@@ -17,7 +17,7 @@ const IN_MEMORY: usize = 16 << 10;
 const LARGE_PIECE: usize = 16 << 10;
 
 /// A body that is arriving.
-pub(super) struct Arriving {
+pub(super) struct IncomingBody {
     dio: Dio,
     most: usize,
     length: usize,
@@ -28,13 +28,13 @@ pub(super) struct Arriving {
     spooled: Lease,
 }
 
-impl Arriving {
+impl IncomingBody {
     /// A body of at most `most` bytes, on the account of who sends it.
     ///
     /// # Errors
     /// As [`Lease::grow`].
-    pub(super) fn new(dio: &Dio, bounds: &Bounds, most: usize) -> Result<Arriving, ApiError> {
-        Ok(Arriving {
+    pub(super) fn new(dio: &Dio, bounds: &Bounds, most: usize) -> Result<IncomingBody, ApiError> {
+        Ok(IncomingBody {
             dio: dio.clone(),
             most,
             length: 0,

@@ -11,16 +11,17 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::receive::{ended, in_progress};
-use super::work::{Applying, Job, Told, decode_kept, parcel, undecodable};
+use super::work::{Acknowledgement, ApplyingGuard, Job, decode_kept, parcel, undecodable};
 use super::{Hook, find};
-use crate::answer::{self, TOTAL};
-use crate::budget::Bounds;
-use crate::extract::{Prefix, Segment, segment};
-use crate::operations::{Asked, asked, moment};
-use crate::problem::{ApiError, Code};
-use crate::state::Shared;
+use crate::admin::operations::{QueryParameters, asked, moment};
+use crate::http::budget::Bounds;
+use crate::http::extract::{Prefix, Segment};
+use crate::http::problem::{ApiError, Code};
+use crate::http::response::{self, TOTAL};
+use crate::state::GatewayState;
 use diorama_core::dio::Dio;
 use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Kept, Raw};
+use diorama_core::vista::query::url::segment;
 
 /// Deliveries of one answer, at most.
 const MOST: usize = 1_000;
@@ -30,13 +31,13 @@ const USUAL: usize = 100;
 /// Which deliveries are asked for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Narrowed {
+pub(crate) struct DeliveryFilter {
     state: Option<String>,
     limit: Option<usize>,
     after: Option<String>,
 }
 
-impl Narrowed {
+impl DeliveryFilter {
     fn query(&self, hook: &Hook) -> Result<DeliveryQuery, ApiError> {
         let limit = self.limit.unwrap_or(USUAL);
         if limit > MOST {
@@ -64,22 +65,22 @@ impl Narrowed {
 
 /// Lists the deliveries of a webhook, newest first.
 pub(crate) async fn list(
-    State(shared): State<Arc<Shared>>,
+    State(gateway): State<Arc<GatewayState>>,
     Segment(name): Segment<1>,
     OriginalUri(uri): OriginalUri,
-    query: Asked<Narrowed>,
+    query: QueryParameters<DeliveryFilter>,
     Prefix(prefix): Prefix,
 ) -> Result<Response, ApiError> {
-    let (_, hook) = find(&shared, &name)?;
+    let (_, hook) = find(&gateway, &name)?;
     let narrowed = asked(query)?;
     let query = narrowed.query(hook)?;
-    let dio = &shared.dio(&hook.dio)?.dio;
+    let dio = &gateway.dio(&hook.dio)?.dio;
     // One more than is shown tells whether there are more.
     let more = DeliveryQuery { limit: query.limit.saturating_add(1), ..query.clone() };
     let (mut found, total) = dio.deliveries(&more).await?;
     let more = found.len() > query.limit;
     found.truncate(query.limit);
-    let mut response = answer::json(&found.iter().map(|delivery| describe(delivery, &prefix)).collect());
+    let mut response = response::json(&found.iter().map(|delivery| describe(delivery, &prefix)).collect());
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(TOTAL, HeaderValue::from(total));
@@ -87,41 +88,41 @@ pub(crate) async fn list(
         let state = narrowed.state.as_deref().map(|state| format!("state={}&", segment(state)));
         let (path, limit) = (uri.path(), query.limit);
         let next = format!("<{path}?{}limit={limit}&after={}>; rel=\"next\"", state.unwrap_or_default(), last.id);
-        headers.insert(header::LINK, answer::text(next));
+        headers.insert(header::LINK, response::text(next));
     }
     Ok(response)
 }
 
 /// Gives one delivery with what was sent.
 pub(crate) async fn delivery(
-    State(shared): State<Arc<Shared>>,
+    State(gateway): State<Arc<GatewayState>>,
     Segment(name): Segment<1>,
     Segment(id): Segment<3>,
     Prefix(prefix): Prefix,
 ) -> Result<Response, ApiError> {
-    let (_, hook) = find(&shared, &name)?;
-    let (delivery, raw) = one(hook, &shared.dio(&hook.dio)?.dio, &id).await?;
-    let mut response = answer::json(&describe_whole(&delivery, &raw, &prefix));
+    let (_, hook) = find(&gateway, &name)?;
+    let (delivery, raw) = one(hook, &gateway.dio(&hook.dio)?.dio, &id).await?;
+    let mut response = response::json(&describe_whole(&delivery, &raw, &prefix));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
 /// Applies a delivery again, as the webhook is set up now and whether it was applied before or not; says what that did.
 pub(crate) async fn replay(
-    State(shared): State<Arc<Shared>>,
+    State(gateway): State<Arc<GatewayState>>,
     Segment(name): Segment<1>,
     Segment(id): Segment<3>,
     Prefix(prefix): Prefix,
     bounds: Bounds,
 ) -> Result<Response, ApiError> {
-    let (_, hook) = find(&shared, &name)?;
-    let dio = &shared.dio(&hook.dio)?.dio;
+    let (_, hook) = find(&gateway, &name)?;
+    let dio = &gateway.dio(&hook.dio)?.dio;
     let (delivery, raw) = one(hook, dio, &id).await?;
     if delivery.state == DeliveryState::Received {
         return Err(in_progress());
     }
     let applying = match &delivery.key {
-        Some(key) => Some(Applying::begin(hook, key).ok_or_else(in_progress)?),
+        Some(key) => Some(ApplyingGuard::begin(hook, key).ok_or_else(in_progress)?),
         None => None,
     };
     let mut memory = bounds.lease_delivery(raw.body.len())?;
@@ -130,7 +131,7 @@ pub(crate) async fn replay(
         Ok(decoded) => {
             memory.grow_for_delivery(0, decoded.changes.len())?;
             let parcel = parcel(hook, delivery, (None, &raw.body), decoded, true);
-            let (hook, owner, told) = (Arc::clone(hook), dio.clone(), Arc::new(Told::default()));
+            let (hook, owner, told) = (Arc::clone(hook), dio.clone(), Arc::new(Acknowledgement::default()));
             ended(
                 dio.run(Job { dio: owner, hook, parcel, told, hand: None, applying, memory: Some(memory) }.run()).await,
             )?
@@ -141,7 +142,7 @@ pub(crate) async fn replay(
             delivery
         }
     };
-    Ok(answer::json(&describe(&done, &prefix)))
+    Ok(response::json(&describe(&done, &prefix)))
 }
 
 async fn one(hook: &Hook, dio: &Dio, id: &str) -> Result<(Delivery, Raw), ApiError> {

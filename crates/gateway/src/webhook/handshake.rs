@@ -10,9 +10,9 @@ use jiff::Timestamp;
 
 use super::receive::{Reporter, unproven};
 use super::{Hook, find};
-use crate::extract::Segment;
-use crate::problem::{ApiError, Code};
-use crate::state::Shared;
+use crate::http::extract::Segment;
+use crate::http::problem::{ApiError, Code};
+use crate::state::GatewayState;
 use diorama_inbound::{self as inbound, Notice, Reply};
 
 /// Subscriptions that wait for a person, at most.
@@ -20,19 +20,19 @@ const MOST_CONFIRMATIONS: usize = 16;
 
 /// Answers a challenge of senders that ask by `GET`.
 pub(crate) async fn challenge(
-    State(shared): State<Arc<Shared>>,
+    State(gateway): State<Arc<GatewayState>>,
     Segment(name): Segment<1>,
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let (at, hook) = find(&shared, &name)?;
+    let (at, hook) = find(&gateway, &name)?;
     let (path, query, now) = (uri.path(), uri.query(), Timestamp::now());
     let request = inbound::Request { method: &Method::GET, path, query, headers: &headers, body: &[], now };
     match hook.inbound.challenge(&request) {
         Some(Ok(reply)) => Ok(plain(reply)),
         Some(Err(reason)) => {
             let error = unproven(hook, reason);
-            let reporter = Reporter { shared: &shared, at, hook, headers: &headers };
+            let reporter = Reporter { gateway: &gateway, at, hook, headers: &headers };
             reporter.refused(&error);
             Err(error)
         }
@@ -44,13 +44,13 @@ pub(crate) async fn challenge(
 
 /// Says how deliveries are made.
 pub(crate) async fn options(
-    State(shared): State<Arc<Shared>>,
+    State(gateway): State<Arc<GatewayState>>,
     Segment(name): Segment<1>,
     method: Method,
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let (_, hook) = find(&shared, &name)?;
+    let (_, hook) = find(&gateway, &name)?;
     let (path, query, now) = (uri.path(), uri.query(), Timestamp::now());
     let request = inbound::Request { method: &method, path, query, headers: &headers, body: &[], now };
     if let Some(reply) = hook.inbound.handshake(&request) {

@@ -13,10 +13,10 @@ pub mod trial;
 mod work;
 
 pub use deliveries::describe_whole;
-pub(super) use deliveries::{delivery, list, replay};
-pub(super) use handshake::{challenge, options};
-pub(super) use receive::receive;
-pub(super) use work::recover;
+pub(crate) use deliveries::{delivery, list, replay};
+pub(crate) use handshake::{challenge, options};
+pub(crate) use receive::receive;
+pub(crate) use work::recover;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::problem::{ApiError, Code};
-use super::state::Shared;
+use crate::http::problem::{ApiError, Code};
+use crate::state::GatewayState;
 use diorama_core::dio::Bucket;
 use diorama_core::vista::LogLimit;
 use diorama_inbound as inbound;
@@ -113,11 +113,11 @@ impl Intake {
 }
 
 /// The hook `name` and its number.
-fn find<'a>(shared: &'a Shared, name: &str) -> Result<(usize, &'a Arc<Hook>), ApiError> {
+fn find<'a>(gateway: &'a GatewayState, name: &str) -> Result<(usize, &'a Arc<Hook>), ApiError> {
     let unknown = || {
-        let names: Vec<_> = shared.hooks.keys().map(|name| &**name).collect();
+        let names: Vec<_> = gateway.hooks.keys().map(|name| &**name).collect();
         let error = ApiError::new(Code::NotFound, format!("there is no webhook {name:?}"));
         if names.is_empty() { error } else { error.hint(format!("webhooks are {}", names.join(", "))) }
     };
-    shared.hooks.get_full(name).map(|(at, _, hook)| (at, hook)).ok_or_else(unknown)
+    gateway.hooks.get_full(name).map(|(at, _, hook)| (at, hook)).ok_or_else(unknown)
 }

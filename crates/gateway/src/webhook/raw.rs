@@ -6,8 +6,8 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::Hook;
-use crate::params::percent_decoded;
 use diorama_core::journal::Raw;
+use diorama_core::vista::query::url::percent_decoded;
 use diorama_inbound::Proof;
 
 /// Stands for a value that is nobody's business.

@@ -15,17 +15,17 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::body::Arriving;
+use super::body::IncomingBody;
 use super::handshake::plain;
-use super::work::{Applying, Job, Told, parcel, undecodable, unkept};
+use super::work::{Acknowledgement, ApplyingGuard, Job, parcel, undecodable, unkept};
 use super::{Hook, find, raw};
-use crate::answer::{self, DURABLE};
-use crate::budget::{Bounds, Lease};
-use crate::extract::{Segment, check_ready};
+use crate::http::budget::{Bounds, Lease};
+use crate::http::extract::{Segment, check_ready};
+use crate::http::pipeline::request_id;
+use crate::http::problem::{ApiError, Code};
+use crate::http::response::{self, DURABLE};
 use crate::metrics::Deliveries;
-use crate::pipeline::request_id;
-use crate::problem::{ApiError, Code};
-use crate::state::Shared;
+use crate::state::GatewayState;
 use diorama_core::dio::{Dio, Parcel};
 use diorama_core::journal::{Changes, Delivery, DeliveryState, Kept, Raw};
 use diorama_core::vista::{Error, Result as DioResult};
@@ -38,21 +38,21 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 /// Takes a delivery.
 pub(crate) async fn receive(
-    State(shared): State<Arc<Shared>>,
+    State(gateway): State<Arc<GatewayState>>,
     Segment(name): Segment<1>,
     OriginalUri(uri): OriginalUri,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (at, hook) = find(&shared, &name)?;
+    let (at, hook) = find(&gateway, &name)?;
     let (Parts { method, headers, extensions, .. }, body) = request.into_parts();
-    let bounds = Bounds::of(&shared, &extensions);
-    let taken = take(&shared, hook, (&method, &uri, &headers), &bounds, body).await;
+    let bounds = Bounds::of(&gateway, &extensions);
+    let taken = take(&gateway, hook, (&method, &uri, &headers), &bounds, body).await;
     // Where what was answered 2xx is safe: with a volatile journal it ends with the process.
-    let durable = shared.dio(&hook.dio).is_ok_and(|at| at.dio.is_durable());
-    let reporter = Reporter { shared: &shared, at, hook, headers: &headers };
+    let durable = gateway.dio(&hook.dio).is_ok_and(|resource| resource.dio.is_durable());
+    let reporter = Reporter { gateway: &gateway, at, hook, headers: &headers };
     match &taken {
-        Ok(Taken::Asked(reply)) => reporter.asked(reply),
-        Ok(Taken::Delivery(delivery, _)) => reporter.taken(delivery),
+        Ok(DeliveryOutcome::Asked(reply)) => reporter.asked(reply),
+        Ok(DeliveryOutcome::Delivery(delivery, _)) => reporter.taken(delivery),
         Err(error) => reporter.refused(error),
     }
     taken.map(|taken| taken.answer(durable))
@@ -60,7 +60,7 @@ pub(crate) async fn receive(
 
 /// Counts what came to a webhook, and says in the log what a person needs to know.
 pub(super) struct Reporter<'a> {
-    pub(super) shared: &'a Shared,
+    pub(super) gateway: &'a GatewayState,
     pub(super) at: usize,
     pub(super) hook: &'a Hook,
     pub(super) headers: &'a HeaderMap,
@@ -68,7 +68,7 @@ pub(super) struct Reporter<'a> {
 
 impl Reporter<'_> {
     fn counts(&self) -> Option<&Deliveries> {
-        self.shared.metrics.hooks.get(self.at)
+        self.gateway.metrics.hooks.get(self.at)
     }
 
     /// Strangers can ask as well, so the lines that they cause are bounded.
@@ -112,18 +112,18 @@ impl Reporter<'_> {
 }
 
 /// What there is to say to a sender who is believed.
-enum Taken {
+enum DeliveryOutcome {
     /// It only wanted to know whether anybody is there.
     Asked(Reply),
     /// Outcome of the delivery so far, and the answer that its sender needs instead of it.
     Delivery(Delivery, Option<Reply>),
 }
 
-impl Taken {
+impl DeliveryOutcome {
     fn answer(self, durable: bool) -> Response {
         match self {
-            Taken::Asked(reply) => plain(reply),
-            Taken::Delivery(delivery, shown) => {
+            DeliveryOutcome::Asked(reply) => plain(reply),
+            DeliveryOutcome::Delivery(delivery, shown) => {
                 let mut response = match shown {
                     Some(reply) => plain(reply),
                     None => said(&delivery),
@@ -137,7 +137,7 @@ impl Taken {
 }
 
 fn said(delivery: &Delivery) -> Response {
-    let mut response = answer::json(&told(delivery));
+    let mut response = response::json(&told(delivery));
     if matches!(delivery.state, DeliveryState::Received | DeliveryState::Undecodable) {
         *response.status_mut() = StatusCode::ACCEPTED;
     }
@@ -166,19 +166,19 @@ fn told(delivery: &Delivery) -> Value {
 }
 
 async fn take(
-    shared: &Shared,
+    gateway: &GatewayState,
     hook: &Arc<Hook>,
     (method, uri, headers): (&Method, &Uri, &HeaderMap),
     bounds: &Bounds,
     body: Body,
-) -> Result<Taken, ApiError> {
-    let dio = &shared.dio(&hook.dio)?.dio;
+) -> Result<DeliveryOutcome, ApiError> {
+    let dio = &gateway.dio(&hook.dio)?.dio;
     let head =
         inbound::Request { method, path: uri.path(), query: uri.query(), headers, body: &[], now: Timestamp::now() };
     if let Some(reply) = hook.inbound.answer_before_verifying(&head) {
-        return Ok(Taken::Asked(reply));
+        return Ok(DeliveryOutcome::Asked(reply));
     }
-    let (check, body) = read(shared, hook, dio, bounds, &head, body).await?;
+    let (check, body) = read(gateway, hook, dio, bounds, &head, body).await?;
     // What stands in the body is read before it is proven, so this has its bound as well.
     let mut memory = bounds.lease_delivery(body.len())?;
     check.check(&body).map_err(|reason| unproven(hook, reason))?;
@@ -188,9 +188,9 @@ async fn take(
         memory.grow_for_delivery(length, 0)?;
     }
     if let Some(reply) = hook.inbound.answer_before_decoding(&request) {
-        return Ok(Taken::Asked(reply));
+        return Ok(DeliveryOutcome::Asked(reply));
     }
-    if shared.closing.is_cancelled() {
+    if gateway.closing.is_cancelled() {
         return Err(Error::Closed.into());
     }
     if let Err(wait) = hook.intake.bucket.take(Instant::now()) {
@@ -209,12 +209,12 @@ async fn take(
         }
         Err(error) => park(hook, dio, delivery, raw, &error).await?,
     };
-    Ok(Taken::Delivery(delivery, shown))
+    Ok(DeliveryOutcome::Delivery(delivery, shown))
 }
 
 /// Reads a delivery whose head is not refused, and checks its signature meanwhile.
 async fn read<'a>(
-    shared: &Shared,
+    gateway: &GatewayState,
     hook: &'a Hook,
     dio: &Dio,
     bounds: &Bounds,
@@ -222,9 +222,9 @@ async fn read<'a>(
     body: Body,
 ) -> Result<(BodyCheck<'a>, Bytes), ApiError> {
     let mut verifier = hook.inbound.begin(head).map_err(|reason| unproven(hook, reason))?;
-    let mut arriving = Arriving::new(dio, bounds, hook.inbound.most_bytes())?;
+    let mut arriving = IncomingBody::new(dio, bounds, hook.inbound.most_bytes())?;
     let read = arriving.read(head.headers, body, &mut verifier);
-    match tokio::time::timeout(shared.limits.body_time, read).await {
+    match tokio::time::timeout(gateway.limits.body_time, read).await {
         Ok(read) => read?,
         Err(_) => return Err(ApiError::new(Code::RequestTimeout, "the delivery did not arrive in time")),
     }
@@ -261,7 +261,7 @@ async fn apply(
 ) -> Result<Delivery, ApiError> {
     let key = decoded.delivery.clone();
     let applying = match &key {
-        Some(key) => Some(Applying::begin(hook, key).ok_or_else(in_progress)?),
+        Some(key) => Some(ApplyingGuard::begin(hook, key).ok_or_else(in_progress)?),
         None => None,
     };
     let Ok(hand) = Arc::clone(&hook.intake.hands).try_acquire_owned() else {
@@ -271,7 +271,7 @@ async fn apply(
     let body = raw.body.clone();
     let parcel = parcel(hook, Delivery { key, ..delivery }, (Some(raw), &body), decoded, false);
     let received = waiting(&parcel);
-    let told = Arc::new(Told::default());
+    let told = Arc::new(Acknowledgement::default());
     let (hook, owner) = (Arc::clone(hook), dio.clone());
     let (patience, reject) = (hook.options.answer_within, hook.options.reject_undecodable);
     let job =

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Hook, Shared, raw};
-use crate::budget::Lease;
+use super::{GatewayState, Hook, raw};
+use crate::http::budget::Lease;
 use diorama_core::dio::{Dio, Inbound, Parcel};
 use diorama_core::hot::Origin;
 use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Kept, Raw};
@@ -26,16 +26,16 @@ const ATTEMPTS: u32 = 8;
 
 /// Whether the sender still waits for a word.
 #[derive(Debug, Default)]
-pub(super) struct Told(AtomicU8);
+pub(super) struct Acknowledgement(AtomicU8);
 
 const WAITS: u8 = 0;
 const ACKNOWLEDGED: u8 = 1;
 const ENDED: u8 = 2;
 
-impl Told {
+impl Acknowledgement {
     /// For a delivery that was acknowledged by an earlier process.
-    fn before() -> Told {
-        Told(AtomicU8::new(ACKNOWLEDGED))
+    fn before() -> Acknowledgement {
+        Acknowledgement(AtomicU8::new(ACKNOWLEDGED))
     }
 
     /// The sender is going to be told that it will be applied; `false` if it has just failed.
@@ -59,26 +59,26 @@ pub(super) struct Job {
     pub(super) dio: Dio,
     pub(super) hook: Arc<Hook>,
     pub(super) parcel: Parcel,
-    pub(super) told: Arc<Told>,
+    pub(super) told: Arc<Acknowledgement>,
     /// Its place among those of the hook.
     pub(super) hand: Option<OwnedSemaphorePermit>,
-    pub(super) applying: Option<Applying>,
+    pub(super) applying: Option<ApplyingGuard>,
     /// The memory that it takes; none for what an earlier process acknowledged.
     pub(super) memory: Option<Lease>,
 }
 
 /// Keeps a second delivery with the same id waiting for the first.
-pub(super) struct Applying(Arc<Hook>, String);
+pub(super) struct ApplyingGuard(Arc<Hook>, String);
 
-impl Applying {
+impl ApplyingGuard {
     /// `None` if a delivery with this id is being applied.
-    pub(super) fn begin(hook: &Arc<Hook>, key: &str) -> Option<Applying> {
+    pub(super) fn begin(hook: &Arc<Hook>, key: &str) -> Option<ApplyingGuard> {
         let new = hook.intake.applying.lock().insert(key.to_string());
-        new.then(|| Applying(Arc::clone(hook), key.to_string()))
+        new.then(|| ApplyingGuard(Arc::clone(hook), key.to_string()))
     }
 }
 
-impl Drop for Applying {
+impl Drop for ApplyingGuard {
     fn drop(&mut self) {
         self.0.intake.applying.lock().remove(&self.1);
     }
@@ -200,16 +200,17 @@ pub(super) fn decode_kept(hook: &Hook, dio: &Dio, raw: &Raw) -> std::result::Res
 }
 
 /// Has what earlier processes acknowledged applied, in the order of its receipt.
-pub(crate) fn recover(shared: &Shared) {
-    let known: Vec<String> = shared.hooks.values().map(|hook| hook.name.clone()).collect();
-    for at in shared.dios.values().filter(|at| at.dio.inbox().received > 0) {
-        drop(at.dio.run(tell_orphans(at.dio.clone(), known.clone())));
+pub(crate) fn recover(gateway: &GatewayState) {
+    let known: Vec<String> = gateway.hooks.values().map(|hook| hook.name.clone()).collect();
+    for resource in gateway.dios.values().filter(|resource| resource.dio.inbox().received > 0) {
+        drop(resource.dio.run(tell_orphans(resource.dio.clone(), known.clone())));
     }
-    for hook in shared.hooks.values() {
-        if let Some(at) = shared.dios.get(hook.dio.as_str()).filter(|at| at.dio.inbox().received > 0) {
-            let (hook, dio) = (Arc::clone(hook), at.dio.clone());
+    for hook in gateway.hooks.values() {
+        if let Some(resource) = gateway.dios.get(hook.dio.as_str()).filter(|resource| resource.dio.inbox().received > 0)
+        {
+            let (hook, dio) = (Arc::clone(hook), resource.dio.clone());
             // The Dio owns the task: it waits for it when it is closed.
-            drop(at.dio.run(async move {
+            drop(resource.dio.run(async move {
                 if let Err(error) = recover_hook(&hook, &dio).await {
                     tracing::error!(webhook = hook.name, %error, "acknowledged deliveries wait for the next start");
                 }
@@ -263,13 +264,13 @@ async fn recover_hook(hook: &Arc<Hook>, dio: &Dio) -> Result<()> {
 
 /// What cannot be applied is noted by the job itself.
 async fn recover_one(hook: &Arc<Hook>, dio: &Dio, delivery: Delivery, raw: &Raw) -> Result<()> {
-    let applying = delivery.key.as_deref().and_then(|key| Applying::begin(hook, key));
+    let applying = delivery.key.as_deref().and_then(|key| ApplyingGuard::begin(hook, key));
     let decoded = match decode_kept(hook, dio, raw) {
         Ok(decoded) => decoded,
         Err(error) => return dio.keep_delivery(Kept { delivery: undecodable(delivery, &error), raw: None }).await,
     };
     let parcel = parcel(hook, delivery, (None, &raw.body), decoded, false);
-    let (hook, dio, told) = (Arc::clone(hook), dio.clone(), Arc::new(Told::before()));
+    let (hook, dio, told) = (Arc::clone(hook), dio.clone(), Arc::new(Acknowledgement::before()));
     Job { dio, hook, parcel, told, hand: None, applying, memory: None }.run().await.map(drop)
 }
 

@@ -19,6 +19,7 @@ mod project;
 mod search;
 #[cfg(test)]
 mod tests;
+pub mod url;
 
 pub use aggregate::numbered;
 pub use aggregate::{AggregateItem, Aggregation, Function, MAX_GROUPS};

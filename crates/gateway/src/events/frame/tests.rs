@@ -3,10 +3,10 @@
 use futures_util::FutureExt as _;
 
 use super::*;
-use crate::budget::Bounds;
-use crate::events::testing::{mounted, record, wish};
-use crate::events::view::Views;
-use crate::state::Mounted;
+use crate::events::testing::{mounted, record, subscription};
+use crate::events::view::EventViews;
+use crate::http::budget::Bounds;
+use crate::state::Resource;
 use diorama_core::Dio;
 
 async fn items(dio: &Dio, count: usize, change: impl AsyncFnOnce()) -> Vec<std::sync::Arc<RingItem>> {
@@ -22,30 +22,31 @@ async fn items(dio: &Dio, count: usize, change: impl AsyncFnOnce()) -> Vec<std::
     items
 }
 
-fn told(at: &Mounted, query: &str, item: &RingItem) -> Option<Value> {
-    let wish = wish(at, query);
+fn told(resource: &Resource, query: &str, item: &RingItem) -> Option<Value> {
+    let subscription = subscription(resource, query);
     let bounds = Bounds::default();
-    let view = Views::get(at, &wish.query, wish.records, Encoding::Json, &bounds);
+    let view = EventViews::get(resource, &subscription.query, subscription.records, Encoding::Json, &bounds);
     let view = view.now_or_never().expect("it waits for patterns only").unwrap();
     view.tell(item, item.seq).map(|told| serde_json::from_slice(&told.frame).unwrap())
 }
 
 #[tokio::test]
 async fn events_carry_the_row_what_changed_and_why() {
-    let at = mounted().await;
-    let inserted = items(&at.dio, 2, async || {
-        at.dio.vista().insert("muffin", &record("Muffin", 1)).await.unwrap();
+    let resource = mounted().await;
+    let inserted = items(&resource.dio, 2, async || {
+        resource.dio.vista().insert("muffin", &record("Muffin", 1)).await.unwrap();
     });
     let inserted = inserted.await;
-    assert_eq!(told(&at, "", &inserted[1]).unwrap()["type"], "WriteCommitted");
-    let inserted = told(&at, "", &inserted[0]).unwrap();
+    assert_eq!(told(&resource, "", &inserted[1]).unwrap()["type"], "WriteCommitted");
+    let inserted = told(&resource, "", &inserted[0]).unwrap();
     assert_eq!(inserted["type"], "RecordInserted");
     assert_eq!(inserted["record"], json!({"id": "muffin", "name": "Muffin", "price": 1}));
     assert_eq!(inserted["origin"], "write");
     assert!(inserted["op"].as_str().unwrap().starts_with("op_"));
     assert!(inserted["at"].as_str().unwrap().ends_with('Z'));
-    let changed = items(&at.dio, 1, async || at.dio.patched("muffin", record("Muffin", 2)).await.unwrap()).await;
-    let changed = told(&at, "", &changed[0]).unwrap();
+    let changed =
+        items(&resource.dio, 1, async || resource.dio.patched("muffin", record("Muffin", 2)).await.unwrap()).await;
+    let changed = told(&resource, "", &changed[0]).unwrap();
     assert_eq!((&changed["type"], &changed["changed"]), (&json!("RecordChanged"), &json!(["price"])));
     assert_eq!(changed["origin"], "program");
     assert!(changed["etag"].as_str().unwrap().starts_with('"'));
@@ -53,19 +54,19 @@ async fn events_carry_the_row_what_changed_and_why() {
 
 #[tokio::test]
 async fn a_change_of_a_row_that_is_gone_is_its_removal() {
-    let at = mounted().await;
-    let gone = items(&at.dio, 1, async || at.dio.invalidate_record("nobody")).await;
-    let frame = told(&at, "", &gone[0]).unwrap();
+    let resource = mounted().await;
+    let gone = items(&resource.dio, 1, async || resource.dio.invalidate_record("nobody")).await;
+    let frame = told(&resource, "", &gone[0]).unwrap();
     assert_eq!((&frame["type"], &frame["id"]), (&json!("RecordRemoved"), &json!("nobody")));
     assert_eq!(frame.get("record"), None);
 }
 
 #[tokio::test]
 async fn cbor_frames_say_the_same_with_exact_rows() {
-    let at = mounted().await;
-    let item = items(&at.dio, 1, async || at.dio.patched("a", record("A", 1)).await.unwrap()).await;
-    let wish = wish(&at, "");
-    let view = Views::get(&at, &wish.query, true, Encoding::Cbor, &Bounds::default()).await.unwrap();
+    let resource = mounted().await;
+    let item = items(&resource.dio, 1, async || resource.dio.patched("a", record("A", 1)).await.unwrap()).await;
+    let subscription = subscription(&resource, "");
+    let view = EventViews::get(&resource, &subscription.query, true, Encoding::Cbor, &Bounds::default()).await.unwrap();
     let frame = view.tell(&item[0], item[0].seq).unwrap().frame;
     for frame in [frame.clone(), tagged(Encoding::Cbor, "a1", &frame)] {
         let value: CborValue = ciborium::from_reader(&frame[..]).unwrap();

@@ -1,7 +1,7 @@
 //! Live queries: the rows of a list, or groups of an aggregate, and then every change of them with its place.
 //!
-//! Equal ones of a Dio are one [`Live`], built on one scenery: whoever comes first when that has moved finds the changes and
-//! makes their frames, once for all. A subscription ([`Follow`]) is a cursor on them. It gets, after its `hello`, either the
+//! Equal ones of a Dio are one [`LiveQuery`], built on one scenery: whoever comes first when that has moved finds the changes and
+//! makes their frames, once for all. A subscription ([`LiveCursor`]) is a cursor on them. It gets, after its `hello`, either the
 //! rows as a snapshot does (`snapshot_begin` with `count` and `total`, `rows` in their order, `snapshot_end`), or, where it
 //! resumes, nothing; and then
 //!
@@ -17,12 +17,12 @@
 //! the list is as it is at that position, and `total`, if how many rows there are in all has changed. Who has fallen behind
 //! what is kept, or when too much has changed at once, gets `reset` and the rows anew.
 
+mod cursor;
 mod diff;
-mod follow;
 #[cfg(test)]
 mod tests;
 
-pub(super) use follow::Follow;
+pub(super) use cursor::LiveCursor;
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -33,13 +33,13 @@ use parking_lot::Mutex;
 use tokio::sync::{OnceCell, watch};
 
 use self::diff::{Change, diff};
-use super::super::budget::{Bounds, Lease};
-use super::super::format::Writer;
-use super::super::problem::{ApiError, Code};
-use super::super::state::Mounted;
 use super::frame::{self, Encoding};
+use super::request::{LiveSubscription, LiveTarget};
 use super::view::prepared;
-use super::wish::{LiveWish, Of};
+use crate::http::budget::{Bounds, Lease};
+use crate::http::problem::{ApiError, Code};
+use crate::rows::format::Writer;
+use crate::state::Resource;
 use diorama_core::dio::Ring;
 use diorama_core::journal::Seq;
 use diorama_core::record::{Body, CborValue, Id, Layout, Record, value_to_json};
@@ -66,8 +66,8 @@ pub(super) struct Row {
 
 /// What a live query shows, for all who ask for the same.
 #[derive(Debug)]
-pub(super) struct Live {
-    scene: Scene,
+pub(super) struct LiveQuery {
+    scene: LiveSource,
     encoding: Encoding,
     writer: Writer,
     records: bool,
@@ -78,7 +78,7 @@ pub(super) struct Live {
 }
 
 #[derive(Debug)]
-enum Scene {
+enum LiveSource {
     Rows { scenery: TableScenery, range: Range<u64> },
     Groups { scenery: ValueScenery, aggregation: Arc<Aggregation>, layout: Arc<Layout> },
 }
@@ -91,7 +91,7 @@ struct Log {
     seq: Seq,
     total: Option<u64>,
     rows: Arc<[Row]>,
-    changes: VecDeque<Told>,
+    changes: VecDeque<ListChange>,
     /// The number of the first change that is kept.
     first: u64,
     /// The position before it.
@@ -117,56 +117,69 @@ impl Log {
 
 /// The frames of one change, which leads to the list at `seq`.
 #[derive(Debug)]
-struct Told {
+struct ListChange {
     frames: Vec<Bytes>,
     seq: Seq,
     bytes: usize,
 }
 
-impl Live {
-    async fn open(at: &Mounted, wish: &LiveWish, encoding: Encoding, bounds: &Bounds) -> Result<Live, ApiError> {
-        let query = match &wish.of {
-            Of::Rows(query) => query,
-            Of::Groups { rows, .. } => rows,
+impl LiveQuery {
+    async fn open(
+        resource: &Resource,
+        subscription: &LiveSubscription,
+        encoding: Encoding,
+        bounds: &Bounds,
+    ) -> Result<LiveQuery, ApiError> {
+        let query = match &subscription.of {
+            LiveTarget::Rows(query) => query,
+            LiveTarget::Groups { rows, .. } => rows,
         };
         let place = bounds.lease_live()?;
-        let patterns = prepared(at, query, bounds).await?.as_ref().map_or(0, Prepared::pattern_bytes);
+        let patterns = prepared(resource, query, bounds).await?.as_ref().map_or(0, Prepared::pattern_bytes);
         if patterns > MOST_PATTERNS {
             return Err(ApiError::new(Code::LimitTooLarge, "the patterns of a live query are too big")
                 .hint("use fewer or smaller patterns, and like in place of match"));
         }
         let leases = [place, bounds.lease_patterns(2 * patterns)?];
-        let scene = match &wish.of {
-            Of::Rows(query) => {
-                let scenery = at.dio.table_scenery().query((**query).clone()).open().await?;
+        let scene = match &subscription.of {
+            LiveTarget::Rows(query) => {
+                let scenery = resource.dio.table_scenery().query((**query).clone()).open().await?;
                 let range = query.offset..query.offset.saturating_add(query.limit.unwrap_or_default());
-                Scene::Rows { scenery, range }
+                LiveSource::Rows { scenery, range }
             }
-            Of::Groups { aggregation, rows, page } => {
-                let scenery = at.dio.value_scenery().filter(rows.filter.clone()).search(rows.search.clone());
+            LiveTarget::Groups { aggregation, rows, page } => {
+                let scenery = resource.dio.value_scenery().filter(rows.filter.clone()).search(rows.search.clone());
                 let scenery = scenery.groups(Arc::clone(aggregation), Arc::clone(page)).open().await?;
                 let layout = Arc::clone(aggregation.schema().layout());
-                Scene::Groups { scenery, aggregation: Arc::clone(aggregation), layout }
+                LiveSource::Groups { scenery, aggregation: Arc::clone(aggregation), layout }
             }
         };
-        let writer = match &wish.of {
-            Of::Rows(query) => Writer::new(encoding.of_rows(), query, &at.schema)?,
-            Of::Groups { aggregation, .. } => {
+        let writer = match &subscription.of {
+            LiveTarget::Rows(query) => Writer::new(encoding.of_rows(), query, &resource.schema)?,
+            LiveTarget::Groups { aggregation, .. } => {
                 Writer::new(encoding.of_rows(), &diorama_core::vista::Query::default(), &aggregation.schema())?
             }
         };
-        let ring = Arc::clone(at.dio.ring());
+        let ring = Arc::clone(resource.dio.ring());
         let Shown { version, seq, total, rows } = scene.shown();
         let rows = rows.into_iter().map(|(id, body)| Row { id, body }).collect();
         let log = Log { version, seq, total, rows, changes: VecDeque::new(), first: 0, floor: seq, bytes: 0 };
-        Ok(Live { scene, encoding, writer, records: wish.records, ring, log: Mutex::new(log), _leases: leases })
+        Ok(LiveQuery {
+            scene,
+            encoding,
+            writer,
+            records: subscription.records,
+            ring,
+            log: Mutex::new(log),
+            _leases: leases,
+        })
     }
 
     /// Moves when there may be something new.
     fn generation(&self) -> watch::Receiver<Generation> {
         match &self.scene {
-            Scene::Rows { scenery, .. } => scenery.subscribe(),
-            Scene::Groups { scenery, .. } => scenery.subscribe(),
+            LiveSource::Rows { scenery, .. } => scenery.subscribe(),
+            LiveSource::Groups { scenery, .. } => scenery.subscribe(),
         }
     }
 
@@ -198,7 +211,7 @@ impl Live {
         }
         if !frames.is_empty() {
             log.bytes += bytes;
-            log.changes.push_back(Told { frames, seq: shown.seq, bytes });
+            log.changes.push_back(ListChange { frames, seq: shown.seq, bytes });
         }
         while log.changes.len() > MOST_CHANGES || log.bytes > MOST_KEPT {
             log.drop_oldest();
@@ -249,18 +262,18 @@ impl Live {
     }
 }
 
-impl Scene {
+impl LiveSource {
     fn version(&self) -> (u64, Seq) {
         match self {
-            Scene::Rows { scenery, .. } => scenery.version(),
-            Scene::Groups { scenery, .. } => scenery.version(),
+            LiveSource::Rows { scenery, .. } => scenery.version(),
+            LiveSource::Groups { scenery, .. } => scenery.version(),
         }
     }
 
     fn shown(&self) -> Shown {
         match self {
-            Scene::Rows { scenery, range } => scenery.shown(range.clone()),
-            Scene::Groups { scenery, aggregation, layout } => {
+            LiveSource::Rows { scenery, range } => scenery.shown(range.clone()),
+            LiveSource::Groups { scenery, aggregation, layout } => {
                 scenery.shown(|group| group_row(group, aggregation, layout))
             }
         }
@@ -278,28 +291,29 @@ fn group_row(group: &CborValue, aggregation: &Aggregation, layout: &Layout) -> (
 
 /// The live queries of one Dio that somebody follows.
 #[derive(Debug, Default)]
-pub(crate) struct Lives(Mutex<HashMap<String, Weak<Shelf>>>);
+pub(crate) struct LiveQueries(Mutex<HashMap<String, Weak<LiveQuerySlot>>>);
 
 /// Where a live query is while somebody has it, or is about to.
-pub(super) type Shelf = OnceCell<Arc<Live>>;
+pub(super) type LiveQuerySlot = OnceCell<Arc<LiveQuery>>;
 
-impl Lives {
+impl LiveQueries {
     /// What is asked for; equal queries are one.
     pub(super) async fn get(
-        at: &Mounted,
-        wish: &LiveWish,
+        resource: &Resource,
+        subscription: &LiveSubscription,
         encoding: Encoding,
         bounds: &Bounds,
-    ) -> Result<(Arc<Shelf>, Arc<Live>), ApiError> {
-        let key = format!("{encoding:?} {} {:?}", wish.records, wish.of);
-        let shelf = at.lives.shelf(key, at.options.max_live)?;
-        let live =
-            shelf.get_or_try_init(|| async { Live::open(at, wish, encoding, bounds).await.map(Arc::new) }).await?;
+    ) -> Result<(Arc<LiveQuerySlot>, Arc<LiveQuery>), ApiError> {
+        let key = format!("{encoding:?} {} {:?}", subscription.records, subscription.of);
+        let shelf = resource.live_queries.shelf(key, resource.options.max_live)?;
+        let live = shelf
+            .get_or_try_init(|| async { LiveQuery::open(resource, subscription, encoding, bounds).await.map(Arc::new) })
+            .await?;
         let live = Arc::clone(live);
         Ok((shelf, live))
     }
 
-    fn shelf(&self, key: String, most: usize) -> Result<Arc<Shelf>, ApiError> {
+    fn shelf(&self, key: String, most: usize) -> Result<Arc<LiveQuerySlot>, ApiError> {
         let mut lives = self.0.lock();
         if let Some(shelf) = lives.get(&key).and_then(Weak::upgrade) {
             return Ok(shelf);

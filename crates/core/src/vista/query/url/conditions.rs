@@ -1,0 +1,140 @@
+//! Conditions on one column: an operator and its operand, read as a [`Filter`].
+
+use super::error::{ParamError, Parsed};
+use super::reader::Reader;
+use crate::record::CborValue;
+use crate::vista::ColumnType;
+use crate::vista::query::{Filter, MAX_IN, Pattern, Reading, Test, Truth, nearest};
+
+/// Operators with a value, by name.
+pub(super) const OPERATORS: [&str; 13] =
+    ["eq", "neq", "gt", "gte", "lt", "lte", "like", "ilike", "match", "imatch", "in", "is", "isdistinct"];
+/// Operators of PostgREST that are refused by name.
+const FOREIGN: [&str; 12] = ["fts", "plfts", "phfts", "wfts", "cs", "cd", "ov", "sl", "sr", "nxr", "nxl", "adj"];
+
+/// A column or path that exists.
+#[derive(Clone)]
+pub(super) struct Column {
+    /// As filters name it.
+    pub(super) name: String,
+    pub(super) ty: ColumnType,
+}
+
+impl Column {
+    pub(super) fn read(&self, parameter: &str, text: &str) -> Parsed<Reading> {
+        Reading::of_text(text, self.ty).map_err(|detail| {
+            let error = ParamError::invalid(parameter, format!("{detail}, as column {:?} needs", self.name));
+            if text.eq_ignore_ascii_case("null") { error.hint("use is.null") } else { error }
+        })
+    }
+}
+
+/// What `value` asks of `column` if it begins like an operator.
+pub(super) fn operation(parameter: &str, column: &Column, value: &str) -> Parsed<Option<Filter>> {
+    let (negated, rest) = match value.strip_prefix("not.") {
+        Some(rest) => (true, rest),
+        None => (false, value),
+    };
+    let word = rest.split_once('.').map_or("", |(word, _)| word);
+    let name = word.split_once('(').map_or(word, |(name, _)| name);
+    if name != word && (OPERATORS.contains(&name) || FOREIGN.contains(&name)) || FOREIGN.contains(&word) {
+        return Err(ParamError::invalid(parameter, format!("the operator {word:?} is not supported"))
+            .hint(format!("for the text itself write eq.{value}")));
+    }
+    if !OPERATORS.contains(&word) {
+        let broken = || unknown_operator(parameter, rest.split('.').next().unwrap_or(rest), &format!("eq.{value}"));
+        return if negated { Err(broken()) } else { Ok(None) };
+    }
+    let operand = &rest[word.len() + 1..];
+    let filter = if word == "in" {
+        let mut reader = Reader { parameter, rest: operand };
+        let hint = |error: ParamError| error.hint(format!("lists are in.(a,b); for the text itself write eq.{value}"));
+        reader.expect('(').map_err(hint)?;
+        let values = reader.list().map_err(hint)?;
+        if !reader.rest.is_empty() {
+            return Err(hint(reader.error(format!("{:?} follows the list", reader.rest))));
+        }
+        in_list(parameter, column, &values)?
+    } else {
+        tested(parameter, column, word, operand)?
+    };
+    Ok(Some(if negated { filter.not() } else { filter }))
+}
+
+pub(super) fn starts_like_operator(value: &str) -> bool {
+    let value = value.strip_prefix("not.").unwrap_or(value);
+    value.split_once('.').is_some_and(|(word, _)| OPERATORS.contains(&word))
+}
+
+pub(super) fn unknown_operator(parameter: &str, word: &str, instead: &str) -> ParamError {
+    let error = ParamError::invalid(parameter, format!("{word:?} is no operator"));
+    match nearest(word, OPERATORS) {
+        Some(meant) => error.hint(format!("did you mean {meant:?}? For the text itself write {instead}")),
+        None => error.hint(format!("operators are {}; for the text itself write {instead}", OPERATORS.join(", "))),
+    }
+}
+
+/// `column.operator.text`, any operator but `in`.
+pub(super) fn tested(parameter: &str, column: &Column, operator: &str, text: &str) -> Parsed<Filter> {
+    let name = &column.name;
+    let read = || column.read(parameter, text);
+    let pattern = |test: crate::vista::Result<Test>| match test {
+        Ok(test) => Ok(Filter::test(name, test)),
+        Err(error) => Err(ParamError::invalid(parameter, error.to_string())),
+    };
+    match operator {
+        "eq" => Ok(read()?.any(name, Test::Eq)),
+        "neq" => Ok(read()?.all(name, Test::Neq)),
+        "gt" => Ok(read()?.any(name, Test::Gt)),
+        "gte" => Ok(read()?.any(name, Test::Gte)),
+        "lt" => Ok(read()?.any(name, Test::Lt)),
+        "lte" => Ok(read()?.any(name, Test::Lte)),
+        "like" => pattern(Test::like(text)),
+        "ilike" => pattern(Test::ilike(text)),
+        "match" => pattern(Test::matches(text)),
+        "imatch" => pattern(Test::imatches(text)),
+        "isdistinct" if text == "null" => Ok(Filter::test(name, Test::IsDistinct(CborValue::Null))),
+        "isdistinct" => Ok(read()?.all(name, Test::IsDistinct)),
+        "is" if text.eq_ignore_ascii_case("not_null") => Ok(Filter::test(name, Test::Is(Truth::Null)).not()),
+        "is" => match Truth::parse(text) {
+            Some(truth) => Ok(Filter::test(name, Test::Is(truth))),
+            None => Err(ParamError::invalid(parameter, "is takes null, not_null, true, false or unknown")
+                .hint(format!("for the text itself write eq.is.{text}"))),
+        },
+        other => Err(unknown_operator(parameter, other, &format!("eq.{text}"))),
+    }
+}
+
+/// A condition by json-server's suffix, whose `_like` is "contains, whatever the case".
+pub(super) fn suffixed(parameter: &str, column: &Column, operator: &str, text: &str) -> Parsed<Filter> {
+    match operator {
+        "contains" => tested(parameter, column, "ilike", &Pattern::containing(text)),
+        _ => tested(parameter, column, operator, text),
+    }
+}
+
+/// `error` as one about an operator, if the unreadable `value` begins with a word and a dot.
+pub(super) fn meant_operator(error: ParamError, value: &str) -> ParamError {
+    match value.split_once('.') {
+        Some((word, _)) if !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphabetic()) => {
+            let hint = match nearest(word, OPERATORS) {
+                Some(meant) => format!("did you mean the operator {meant:?}?"),
+                None => format!("operators are {}", OPERATORS.join(", ")),
+            };
+            ParamError { detail: format!("{}, and {word:?} is no operator", error.detail), ..error }.hint(hint)
+        }
+        _ => error,
+    }
+}
+
+pub(super) fn in_list(parameter: &str, column: &Column, values: &[String]) -> Parsed<Filter> {
+    let readings = values.iter().map(|value| column.read(parameter, value)).collect::<Parsed<_>>()?;
+    one_of(parameter, column, readings)
+}
+
+pub(super) fn one_of(parameter: &str, column: &Column, readings: Vec<Reading>) -> Parsed<Filter> {
+    if readings.len() > MAX_IN {
+        return Err(ParamError::too_many(parameter, format!("at most {MAX_IN} values can be asked for at once")));
+    }
+    Ok(Filter::test(&column.name, Test::In(readings.into_iter().flat_map(Reading::values).collect())))
+}

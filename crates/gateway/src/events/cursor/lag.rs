@@ -1,0 +1,141 @@
+//! What a reader gets that is too far behind: the newest state of every row that changed, or a reset.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use indexmap::IndexSet;
+use tokio::time::Instant;
+
+use super::{BATCH, BATCH_BYTES, CursorEnd, CursorWork, EventCursor, OutgoingFrame, PIECE};
+use crate::events::frame::{self, Kind, Reset};
+use crate::events::request::SnapshotMode;
+use diorama_core::dio::{At, RingItem};
+use diorama_core::journal::Seq;
+use diorama_core::record::Id;
+
+/// Rows whose newest state is sent in place of their events, at most.
+const MOST_IDS: usize = 10_000;
+/// Bytes of frames that must be sent as they are, while newest states are sent, at most.
+const MOST_REST: usize = 1 << 20;
+/// So many resets of a slow reader within [`RESET_SPAN`] are the last.
+const RESETS: usize = 3;
+const RESET_SPAN: Duration = Duration::from_secs(60);
+
+/// Newest states that are still to be sent.
+pub(super) struct Newest {
+    ids: indexmap::set::IntoIter<Id>,
+    /// What is never left out.
+    rest: Vec<OutgoingFrame>,
+    /// Where events go on afterwards.
+    to: Seq,
+    next: u64,
+    weight: u64,
+}
+
+impl EventCursor {
+    /// Looks through all that has happened and notes which rows are other than the reader thinks.
+    pub(super) async fn conflate(&mut self) -> Result<Vec<OutgoingFrame>, CursorEnd> {
+        let (mut ids, mut rest, mut bytes) = (IndexSet::new(), Vec::new(), 0);
+        let (mut next, mut to) = (self.next, self.position.seq);
+        let ring = Arc::clone(self.log.ring());
+        let next = loop {
+            match next {
+                Some(at) => match ring.at(at) {
+                    At::Item(item) => {
+                        to = item.seq.unwrap_or(to).max(to);
+                        bytes += self.sort(&item, Some(at), &mut ids, &mut rest);
+                        next = Some(at + 1);
+                    }
+                    At::End | At::Closed => break at,
+                    At::Gone { .. } => next = None,
+                },
+                None => {
+                    let Ok(Some(past)) = self.log.past(to, PIECE).await else { return self.reset() };
+                    for item in &past.items {
+                        bytes += self.sort(item, None, &mut ids, &mut rest);
+                    }
+                    let stuck = past.reached == to;
+                    to = past.reached;
+                    next = ring.after(to);
+                    if stuck && next.is_none() {
+                        return self.reset();
+                    }
+                }
+            }
+            if ids.len() > MOST_IDS || bytes > MOST_REST {
+                return self.reset();
+            }
+        };
+        let weight = ring.weight_before(next).unwrap_or(self.mark);
+        Ok(self.newest(Newest { ids: ids.into_iter(), rest, to, next, weight }))
+    }
+
+    /// Notes the row of an event, or keeps its frame if it must be sent; gives the size of that.
+    fn sort(&self, item: &RingItem, at: Option<u64>, ids: &mut IndexSet<Id>, rest: &mut Vec<OutgoingFrame>) -> usize {
+        if item.seq.is_none_or(|seq| seq <= self.position.seq) || !self.concerns(item) {
+            return 0;
+        }
+        match (self.view.tell(item, at), item.entry.as_ref().and_then(|entry| entry.id.clone())) {
+            (Some(told), _) if matches!(told.kind, Kind::Failed | Kind::Invalidated) => {
+                let size = told.frame.len();
+                rest.push(OutgoingFrame::news(told.frame, item.seq));
+                size
+            }
+            (Some(_), Some(id)) => {
+                ids.insert(id);
+                0
+            }
+            _ => 0,
+        }
+    }
+
+    pub(super) fn newest(&mut self, mut newest: Newest) -> Vec<OutgoingFrame> {
+        let (mut out, mut bytes) = (Vec::new(), 0);
+        let state = self.log.state();
+        while bytes < BATCH_BYTES && out.len() < BATCH {
+            let Some(id) = newest.ids.next() else {
+                self.position.seq = newest.to;
+                self.next = Some(newest.next);
+                self.mark = newest.weight;
+                out.append(&mut newest.rest);
+                let bookmark = frame::heartbeat(self.encoding(), &self.position);
+                out.push(OutgoingFrame::word(bookmark, Some(self.position.seq)));
+                return out;
+            };
+            let row = state.get(&id).map(|row| row.body());
+            let told = self.view.newest(&id, self.position.seq, row.as_ref());
+            if self.ops.is_none_or(|ops| ops.has_newest(told.kind)) {
+                bytes += told.frame.len();
+                out.push(OutgoingFrame::news(told.frame, None));
+            }
+        }
+        self.work = CursorWork::Newest(newest);
+        out
+    }
+
+    /// Gives up on what a slow reader has missed.
+    pub(super) fn reset(&mut self) -> Result<Vec<OutgoingFrame>, CursorEnd> {
+        self.reset_because(Reset::Overflow)
+    }
+
+    /// Gives up on what the reader has missed.
+    pub(super) fn reset_because(&mut self, reason: Reset) -> Result<Vec<OutgoingFrame>, CursorEnd> {
+        let now = Instant::now();
+        self.resets.retain(|at| now.duration_since(*at) < RESET_SPAN);
+        self.resets.push_back(now);
+        if self.resets.len() >= RESETS {
+            return Err(CursorEnd::Slow);
+        }
+        let ring = Arc::clone(self.log.ring());
+        self.mark = ring.weight();
+        self.position = self.log.position();
+        self.next = Some(ring.after(self.position.seq).unwrap_or_else(|| ring.end()));
+        let snapshot = self.snapshot != SnapshotMode::None;
+        let reset = frame::reset(self.encoding(), reason, &self.position);
+        let mut out = vec![OutgoingFrame::news(reset, (!snapshot).then_some(self.position.seq))];
+        if snapshot {
+            out.push(self.begin_snapshot());
+        }
+        Ok(out)
+    }
+}

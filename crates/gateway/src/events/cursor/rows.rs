@@ -1,0 +1,75 @@
+//! The rows that come before events, if a snapshot is asked for.
+
+use super::{BATCH_BYTES, CursorWork, EventCursor, OutgoingFrame};
+use crate::events::frame;
+use diorama_core::hot::Slot;
+use diorama_core::vista::query::JsonRow;
+
+/// Rows of a snapshot that are looked at in one batch, at most.
+const LOOKED_AT: usize = 4_096;
+/// Rows of one frame of a snapshot, at most.
+const ROWS: u64 = 500;
+
+/// Rows that are still to be sent.
+pub(super) enum Remaining {
+    From(Slot),
+    Ids(std::vec::IntoIter<String>),
+}
+
+impl EventCursor {
+    pub(super) fn begin_snapshot(&mut self) -> OutgoingFrame {
+        self.work = CursorWork::Rows(match &self.ids {
+            Some(ids) => Remaining::Ids(ids.iter().cloned().collect::<Vec<_>>().into_iter()),
+            None => Remaining::From(0),
+        });
+        let all = self.ids.is_none() && self.view.is_unfiltered();
+        let count = all.then(|| self.log.state().table().len());
+        OutgoingFrame::news(frame::snapshot_begin(self.encoding(), &self.position, count), None)
+    }
+
+    /// A frame of rows. They are looked up anew each time, so that a slow reader pins nothing: a later frame may show what
+    /// events are going to tell. Slots stay with their rows whatever the order of the rows does.
+    pub(super) fn rows(&mut self, mut remaining: Remaining) -> Vec<OutgoingFrame> {
+        let state = self.log.state();
+        let (table, mut rows) = (state.table(), frame::Rows::new(self.encoding()));
+        let mut over = false;
+        for _ in 0..LOOKED_AT {
+            let row = match &mut remaining {
+                Remaining::From(slot) if *slot >= table.next_slot() => {
+                    over = true;
+                    break;
+                }
+                Remaining::From(slot) => {
+                    *slot += 1;
+                    table.at(*slot - 1)
+                }
+                Remaining::Ids(ids) => match ids.next() {
+                    Some(id) => table.get(&id),
+                    None => {
+                        over = true;
+                        break;
+                    }
+                },
+            };
+            if let Some(row) =
+                row.filter(|row| self.view.matches(&JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..]))))
+            {
+                rows.push(row.id(), self.view.shown(&row).as_deref());
+            }
+            if rows.len() >= ROWS || rows.bytes() >= BATCH_BYTES {
+                break;
+            }
+        }
+        let mut out = Vec::new();
+        if rows.len() > 0 {
+            out.push(OutgoingFrame::news(rows.finish(), None));
+        }
+        if over {
+            let end = frame::snapshot_end(self.encoding(), &self.position);
+            out.push(OutgoingFrame::news(end, Some(self.position.seq)));
+        } else {
+            self.work = CursorWork::Rows(remaining);
+        }
+        out
+    }
+}

@@ -1,0 +1,265 @@
+//! Readers that are far behind.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+use crate::MountOptions;
+use crate::events::testing::{dio_with_ring, mounted, record, subscription};
+use diorama_core::dio::{Inbound, WriteOptions};
+use diorama_core::vista::{ChangeEvent, ColumnType, WriteOp};
+
+/// Rows of 5,000 bytes that are too much to be told one by one.
+const FAR: usize = 1_000;
+
+/// Changes of so many rows, one after the other.
+async fn fill(resource: &Resource, rows: usize, bytes: usize) {
+    let name = "x".repeat(bytes);
+    join_all((0..rows).map(|id| resource.dio.patched(id.to_string(), record(&name, 1)))).await;
+}
+
+async fn open(resource: &Resource, query: &str) -> EventCursor {
+    let mut cursor = EventCursor::open(resource, subscription(resource, query), Encoding::Json, 25, &Bounds::default())
+        .await
+        .unwrap();
+    cursor.batch().await.unwrap();
+    cursor
+}
+
+/// Everything there is, as far as it goes.
+async fn all(cursor: &mut EventCursor) -> Result<Vec<Value>, CursorEnd> {
+    let mut frames = Vec::new();
+    while cursor.is_ready() {
+        let sent = cursor.batch().await?;
+        frames.extend(sent.iter().map(|sent| serde_json::from_slice::<Value>(&sent.frame).unwrap()));
+    }
+    Ok(frames)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_behind_the_ring_gets_the_newest_state_of_each_row_from_the_journal() {
+    let resource = mounted().await;
+    let mut cursor = open(&resource, "records=false").await;
+    fill(&resource, FAR, 5_000).await;
+    fill(&resource, 10, 5_000).await;
+    assert!(resource.dio.ring().floor() > cursor.position.seq, "the ring has none of it");
+    let frames = all(&mut cursor).await.unwrap();
+    let (states, rest): (Vec<_>, Vec<_>) = frames.iter().partition(|frame| frame["conflated"] == true);
+    let mut ids: Vec<_> = states.iter().map(|frame| frame["id"].as_str().unwrap()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!((states.len(), ids.len()), (FAR, FAR), "each row once, whatever happened to it");
+    assert_eq!((rest.len(), &rest[0]["type"]), (1, &"heartbeat".into()));
+    assert_eq!(rest[0]["seq"], resource.dio.position().seq);
+    fill(&resource, 1, 5_000).await;
+    let next = all(&mut cursor).await.unwrap();
+    assert_eq!((next.len(), &next[0]["conflated"]), (1, &Value::Null), "events go on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_missed_more_rows_than_are_worth_it_is_reset_and_at_the_third_time_let_go() {
+    let resource = mounted().await;
+    let mut cursor = open(&resource, "records=false").await;
+    fill(&resource, 10_001, 300).await;
+    let frames = all(&mut cursor).await.unwrap();
+    assert_eq!((frames.len(), &frames[0]["type"], &frames[0]["reason"]), (1, &"reset".into(), &"overflow".into()));
+    assert_eq!(frames[0]["seq"], resource.dio.position().seq);
+    assert!(cursor.reset().is_ok());
+    assert_eq!(cursor.reset().unwrap_err(), CursorEnd::Slow);
+}
+
+/// A feed from the beginning of the log, read from the ring or from the journal.
+async fn past(resource: &Resource, query: &str, from_journal: bool) -> Vec<Value> {
+    let since = Position { seq: 0, ..resource.dio.position() };
+    past_since(resource, &since, query, from_journal).await
+}
+
+/// A feed from `since` on, read from the ring or from the journal.
+async fn past_since(resource: &Resource, since: &Position, query: &str, from_journal: bool) -> Vec<Value> {
+    let mut cursor = open(resource, &format!("since={since}&{query}")).await;
+    if from_journal {
+        cursor.next = None;
+    }
+    all(&mut cursor).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_event_the_journal_tells_each_filter_of_changes_as_the_ring_does() {
+    let resource = Resource::new(dio_with_ring(1_000).await, MountOptions::default());
+    for (id, price) in [("a", 5), ("b", 5), ("c", 2_000), ("d", 1_500), ("e", 1)] {
+        resource.dio.patched(id, record(id, price)).await.unwrap();
+    }
+    for (id, price) in [("a", 6), ("c", 2_001), ("e", 5_000), ("d", 10), ("c", 2_001)] {
+        resource.dio.patched(id, record("again", price)).await.unwrap();
+    }
+    resource.dio.vista().delete("b").await.unwrap();
+    resource.dio.vista().delete("c").await.unwrap();
+    resource.dio.cache().delete_value("d").await.unwrap();
+    resource.dio.patched("d", record("d", 3_000)).await.unwrap();
+    for query in
+        ["", "price=gte.1000", "price=lt.1000", "name=eq.again", "price=gte.1000&select=name", "ops=insert,delete"]
+    {
+        let told = past(&resource, query, false).await;
+        assert_eq!(past(&resource, query, true).await, told, "{query}");
+        assert!(!told.is_empty(), "{query}");
+    }
+    let told = past(&resource, "price=gte.1000", true).await;
+    // That the removal of a row was committed is told whoever saw the row: it is not there to be judged.
+    let is_row = |frame: &&Value| frame["type"] != "WriteCommitted";
+    let never_matched = |frame: &Value| frame["id"] == "a" || frame["id"] == "b";
+    assert!(!told.iter().filter(is_row).any(never_matched), "{told:#?}");
+    assert!(told.iter().any(|frame| frame["id"] == "e" && frame["entered"] == true));
+    assert!(told.iter().any(|frame| frame["id"] == "d" && frame["left"] == true));
+    let changed = |frame: &Value| frame["id"] == "c" && frame["changed"] == serde_json::json!(["name", "price"]);
+    assert!(told.iter().any(changed), "{told:#?}");
+}
+
+/// Something that happens to a Dio, to row `n` of five.
+#[derive(Clone, Debug)]
+enum Step {
+    Patched(u8, i64),
+    Insert(u8, i64),
+    Replace(u8, i64),
+    Patch(u8, i64),
+    Delete(u8),
+    CacheInsert(u8, i64),
+    CacheDelete(u8),
+    Invalidate(u8),
+    InvalidateAll,
+    Event(u8, Option<i64>, i64),
+    List(Vec<(u8, i64)>),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (row, price) = (0..5u8, prop_oneof![Just(5), Just(1_000), 900..1_100i64]);
+    let both = (row.clone(), price.clone());
+    prop_oneof![
+        both.clone().prop_map(|(row, price)| Step::Patched(row, price)),
+        both.clone().prop_map(|(row, price)| Step::Insert(row, price)),
+        both.clone().prop_map(|(row, price)| Step::Replace(row, price)),
+        both.clone().prop_map(|(row, price)| Step::Patch(row, price)),
+        row.clone().prop_map(Step::Delete),
+        both.clone().prop_map(|(row, price)| Step::CacheInsert(row, price)),
+        row.clone().prop_map(Step::CacheDelete),
+        row.clone().prop_map(Step::Invalidate),
+        Just(Step::InvalidateAll),
+        (row, proptest::option::of(price), 0..9i64).prop_map(|(row, price, at)| Step::Event(row, price, at)),
+        proptest::collection::vec(both, 0..5).prop_map(Step::List),
+    ]
+}
+
+/// Does a step, and waits until what it began has ended. A write that the master refuses, because it has never heard of the row,
+/// is one of the things that happen.
+async fn take(dio: &diorama_core::Dio, step: Step) {
+    let name = |row: u8| ["a", "b", "c", "d", "e"][usize::from(row)].to_string();
+    let price = |price: i64| diorama_core::Record::from_iter([("price".to_string(), price.into())]);
+    let write = async |op: WriteOp| {
+        let accepted = dio.write(op, WriteOptions::default()).await;
+        if let Some(op) = accepted.ok().and_then(|ticket| ticket.operation) {
+            dio.settled(op, Duration::from_secs(30)).await.unwrap();
+        }
+    };
+    match step {
+        Step::Patched(row, at) => dio.patched(name(row), record("patched", at)).await.unwrap(),
+        Step::Insert(row, at) => write(WriteOp::Insert { id: name(row), record: record("new", at) }).await,
+        Step::Replace(row, at) => write(WriteOp::Replace { id: name(row), record: record("put", at) }).await,
+        Step::Patch(row, at) => write(WriteOp::Patch { id: name(row), record: price(at) }).await,
+        Step::Delete(row) => write(WriteOp::Delete { id: name(row) }).await,
+        Step::CacheInsert(row, at) => dio.cache().insert_value(&name(row), &record("raw", at)).await.unwrap(),
+        Step::CacheDelete(row) => dio.cache().delete_value(&name(row)).await.unwrap(),
+        Step::Invalidate(row) => dio.invalidate_record(name(row)),
+        Step::InvalidateAll => dio.invalidate_all(),
+        Step::Event(row, new, at) => {
+            let event = match new {
+                Some(new) => ChangeEvent::Updated { id: name(row), new: Some(record("told", new)) },
+                None => ChangeEvent::Deleted { id: name(row) },
+            };
+            let inbound = Inbound { version: Some(at.into()), clock: Some("sender".into()), ..Inbound::from(event) };
+            dio.handle_event(inbound).await.unwrap();
+        }
+        Step::List(rows) => {
+            let mut list = dio.begin_list().await.unwrap();
+            let rows: BTreeMap<u8, i64> = rows.into_iter().collect();
+            rows.iter().for_each(|(row, at)| list.push(name(*row), &record("listed", *at)).unwrap());
+            list.finish(diorama_core::Rows::new()).await.unwrap();
+        }
+    }
+}
+
+async fn resource_on(dir: &std::path::Path) -> (diorama_core::Lens, Resource) {
+    let columns = [("id", ColumnType::String), ("name", ColumnType::String), ("price", ColumnType::Integer)];
+    let schema =
+        diorama_core::Schema::new("id", columns.map(|(name, ty)| diorama_core::Column::new(name, ty)).to_vec());
+    let settings = |settings: &mut diorama_core::dio::Settings| settings.allow_shrink = true;
+    let lens = diorama_core::Lens::new().cache_at(dir.join("cache.redb")).settings(settings).build().unwrap();
+    let dio = lens.make_dio(diorama_connect::MemoryTable::vista("products", schema, [])).await.unwrap();
+    (lens, Resource::new(dio, MountOptions::default()))
+}
+
+/// Frames up to `seq`. An `Invalidated` at the end is left out: one that follows takes its place.
+fn upto(mut frames: Vec<Value>, seq: u64) -> Vec<Value> {
+    frames.retain(|frame| frame["seq"].as_u64() <= Some(seq));
+    while frames.last().is_some_and(|last| last["covered"] == false) {
+        frames.pop();
+    }
+    frames
+}
+
+const FILTERS: [&str; 6] =
+    ["", "price=gte.1000", "price=lt.1000", "name=eq.patched", "price=not.eq.5", "or=(price.eq.5,name.eq.new)"];
+const OPS: [&str; 4] = ["", "ops=insert", "ops=update,delete", "ops=insert,update"];
+const SHOWN: [&str; 4] = ["", "select=name", "records=false", "ids=a,b"];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_event_the_journal_tells_what_the_ring_told_also_after_a_restart(
+        steps in proptest::collection::vec(step(), 1..40),
+        asked in proptest::collection::vec((0..FILTERS.len(), 0..OPS.len(), 0..SHOWN.len(), any::<u16>()), 12),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        runtime.block_on(async {
+            let (lens, resource) = resource_on(dir.path()).await;
+            let mut positions = vec![resource.dio.position()];
+            for step in &steps {
+                take(&resource.dio, step.clone()).await;
+                positions.push(resource.dio.position());
+            }
+            let asked: Vec<_> = asked
+                .iter()
+                .map(|(filter, ops, shown, since)| {
+                    let query = [FILTERS[*filter], OPS[*ops], SHOWN[*shown]].join("&");
+                    (query.replace("&&", "&").trim_matches('&').to_string(), &positions[usize::from(*since) % positions.len()])
+                })
+                .collect();
+            // What was begun and not waited for has ended once the Dio is closed; its events are compared after the restart only.
+            let mut told = Vec::new();
+            let now = resource.dio.position();
+            for (query, since) in &asked {
+                let ring = past_since(&resource, since, query, false).await;
+                let journal = past_since(&resource, since, query, true).await;
+                let ring = upto(ring, now.seq);
+                prop_assert_eq!(upto(journal, now.seq), ring.clone(), "{} since {} from the journal", query, since);
+                told.push(ring);
+            }
+            lens.close().await;
+            drop((resource, lens));
+            let (lens, at) = resource_on(dir.path()).await;
+            for ((query, since), told) in asked.iter().zip(told) {
+                for from_journal in [false, true] {
+                    let again = past_since(&at, since, query, from_journal).await;
+                    let again = upto(again, now.seq);
+                    prop_assert_eq!(again, told.clone(), "{} since {} after a restart, from the journal: {}", query, since, from_journal);
+                }
+            }
+            lens.close().await;
+            Ok(())
+        })?;
+    }
+}

@@ -1,0 +1,208 @@
+//! One subscription to a live query: a cursor on its changes.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::super::cursor::{CursorEnd, OutgoingFrame};
+use super::super::frame::{self, Encoding, Hello, Reset};
+use super::super::request::{LiveSubscription, StartPoint};
+use super::{LiveQueries, LiveQuery, LiveQuerySlot, Log, Row};
+use crate::http::budget::Bounds;
+use crate::http::problem::ApiError;
+use crate::state::Resource;
+use diorama_core::dio::{EventLog, Position};
+use diorama_core::journal::Seq;
+use diorama_core::scenery::Generation;
+
+/// Rows of one frame of a snapshot, at most.
+const ROWS: u64 = 500;
+/// Bytes of one batch, about.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// A subscription. Behind by too much, it gets the rows anew: so a slow reader holds one window, and what is sent of it.
+pub(in crate::events) struct LiveCursor {
+    log: EventLog,
+    pub(super) live: Arc<LiveQuery>,
+    _shelf: Arc<LiveQuerySlot>,
+    generation: watch::Receiver<Generation>,
+    closing: CancellationToken,
+    /// The number of the next change.
+    next: u64,
+    /// What was sent makes the list of this position.
+    seq: Seq,
+    greeting: Vec<OutgoingFrame>,
+    /// Rows that are still to be sent, from this one on.
+    rows: Option<(Arc<[Row]>, usize)>,
+}
+
+impl LiveCursor {
+    /// Begins with the rows, or where `subscription` says, if the changes since then are at hand.
+    pub(in crate::events) async fn open(
+        resource: &Resource,
+        subscription: LiveSubscription,
+        encoding: Encoding,
+        heartbeat: u64,
+        bounds: &Bounds,
+    ) -> Result<LiveCursor, ApiError> {
+        let (shelf, live) = LiveQueries::get(resource, &subscription, encoding, bounds).await?;
+        let log = resource.dio.log();
+        let (generation, closing) = (live.generation(), log.closing().clone());
+        let mut follow = LiveCursor {
+            log,
+            live,
+            _shelf: shelf,
+            generation,
+            closing,
+            next: 0,
+            seq: 0,
+            greeting: Vec::new(),
+            rows: None,
+        };
+        let epoch = follow.log.position().epoch;
+        let since = match &subscription.since {
+            Some(StartPoint::Position(from)) if from.epoch == epoch => Some(from.seq),
+            _ => None,
+        };
+        let live = Arc::clone(&follow.live);
+        let (seq, missed, rows) = live.look(|log| match since.and_then(|since| Some((since, log.after(since)?))) {
+            Some((since, next)) => {
+                follow.next = next;
+                (since, log.end() - next, None)
+            }
+            None => (log.seq, 0, Some(follow.begin(log))),
+        });
+        follow.seq = seq;
+        let position = Position { epoch, seq };
+        let hello = Hello {
+            dio: follow.log.dio(),
+            position: &position,
+            resumed: rows.is_none(),
+            missed,
+            heartbeat,
+            snapshot: rows.is_some(),
+        };
+        follow.greeting.push(OutgoingFrame::word(frame::hello(encoding, &hello), rows.is_none().then_some(seq)));
+        follow.greeting.extend(rows);
+        Ok(follow)
+    }
+
+    /// Where the list is that a client has which has got everything so far; nowhere in the midst of its rows.
+    pub(in crate::events) fn bookmark(&self) -> Option<Position> {
+        let is_up = self.rows.is_none() && self.greeting.is_empty();
+        let seq = self.live.look(|log| if is_up && self.next == log.end() { log.seq } else { self.seq });
+        self.rows.is_none().then(|| Position { seq, ..self.log.position() })
+    }
+
+    /// The epoch of its positions.
+    pub(in crate::events) fn epoch(&self) -> Arc<str> {
+        self.log.position().epoch
+    }
+
+    /// Whether [`LiveCursor::batch`] has something to do.
+    pub(in crate::events) fn is_ready(&self) -> bool {
+        let busy = !self.greeting.is_empty() || self.rows.is_some() || self.closing.is_cancelled();
+        busy || self.live.look(|log| self.next != log.end())
+    }
+
+    /// Waits until [`LiveCursor::batch`] has something to do.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub(in crate::events) async fn ready(&mut self) {
+        loop {
+            self.generation.borrow_and_update();
+            if self.is_ready() {
+                return;
+            }
+            tokio::select! {
+                moved = self.generation.changed() => if moved.is_err() { return },
+                () = self.closing.cancelled() => return,
+            }
+        }
+    }
+
+    /// What can be sent at once.
+    pub(in crate::events) fn batch(&mut self) -> Result<Vec<OutgoingFrame>, CursorEnd> {
+        if !self.greeting.is_empty() {
+            return Ok(std::mem::take(&mut self.greeting));
+        }
+        if let Some((rows, at)) = self.rows.take() {
+            return Ok(self.rows(rows, at));
+        }
+        let live = Arc::clone(&self.live);
+        let sent = live.look(|log| self.changes(log));
+        match sent.is_empty() && self.closing.is_cancelled() {
+            true => Err(CursorEnd::Closed),
+            false => Ok(sent),
+        }
+    }
+
+    fn changes(&mut self, log: &Log) -> Vec<OutgoingFrame> {
+        let Some(from) = self.next.checked_sub(log.first) else {
+            let position = Position { seq: log.seq, ..self.log.position() };
+            self.seq = log.seq;
+            let reset = OutgoingFrame::word(frame::reset(self.live.encoding, Reset::Overflow, &position), None);
+            return vec![reset, self.begin(log)];
+        };
+        let (mut out, mut bytes) = (Vec::new(), 0);
+        for change in log.changes.iter().skip(usize::try_from(from).unwrap_or(usize::MAX)) {
+            let last = change.frames.len() - 1;
+            let told = change.frames.iter().enumerate();
+            out.extend(told.map(|(at, frame)| OutgoingFrame::news(frame.clone(), (at == last).then_some(change.seq))));
+            self.next += 1;
+            self.seq = change.seq;
+            bytes += change.bytes;
+            if bytes >= BATCH_BYTES {
+                break;
+            }
+        }
+        out
+    }
+
+    /// The rows are sent next, as they are now.
+    fn begin(&mut self, log: &Log) -> OutgoingFrame {
+        self.next = log.end();
+        self.seq = log.seq;
+        self.rows = Some((Arc::clone(&log.rows), 0));
+        let position = Position { seq: log.seq, ..self.log.position() };
+        OutgoingFrame::word(frame::window_begin(self.live.encoding, &position, log.rows.len(), log.total), None)
+    }
+
+    /// A frame of rows from `from` on, and the end after the last.
+    fn rows(&mut self, rows: Arc<[Row]>, from: usize) -> Vec<OutgoingFrame> {
+        let mut frame = frame::Rows::new(self.live.encoding);
+        let mut at = from;
+        while at < rows.len() && frame.len() < ROWS && frame.bytes() < BATCH_BYTES {
+            frame.push(&rows[at].id, self.live.shown(&rows[at]).as_deref());
+            at += 1;
+        }
+        let mut out = Vec::new();
+        if at > from {
+            // Of a list, the rows are the news.
+            out.push(OutgoingFrame::news(frame.finish(), None));
+        }
+        if at < rows.len() {
+            self.rows = Some((rows, at));
+            return out;
+        }
+        let position = Position { seq: self.seq, ..self.log.position() };
+        let end = frame::snapshot_end(self.live.encoding, &position);
+        out.push(OutgoingFrame::news(end, Some(self.seq)));
+        out
+    }
+}
+
+impl Log {
+    /// The number after the newest change.
+    fn end(&self) -> u64 {
+        self.first + self.changes.len() as u64
+    }
+
+    /// The number of the first change after `seq`, `None` if what is at hand does not begin there.
+    fn after(&self, seq: Seq) -> Option<u64> {
+        let behind = self.changes.partition_point(|change| change.seq <= seq) as u64;
+        (self.floor <= seq && seq <= self.seq).then(|| self.first + behind)
+    }
+}

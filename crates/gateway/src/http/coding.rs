@@ -1,0 +1,322 @@
+//! Content codings: bodies are sent as zstd, br or gzip to who accepts it.
+//!
+//! A coded answer is another representation: its strong ETag has a suffix of its own, and `Vary` says what it depends on. A
+//! handler knows nothing of this: it sees the tags of what it makes itself, whichever coding the client got them with.
+
+use std::io;
+
+use async_compression::Level;
+use async_compression::tokio::write::{BrotliEncoder, GzipEncoder, ZstdEncoder};
+use axum::body::{Body, Bytes, HttpBody as _};
+use axum::http::Method;
+use axum::http::header::{self, HeaderMap, HeaderValue};
+use axum::response::Response;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+
+use crate::http::negotiate;
+use crate::http::problem::{ApiError, Code};
+use crate::http::response::tags;
+
+/// Smaller bodies gain less than they cost.
+const LEAST: u64 = 1_024;
+/// From here on a piece is coded off the async threads: it takes milliseconds.
+const HEAVY: usize = 32 * 1024;
+
+/// How a body is coded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coding {
+    Zstd,
+    Brotli,
+    Gzip,
+}
+
+/// All of them; of those that a client likes equally, the first is taken: it costs the least for the same size.
+const ALL: [Coding; 3] = [Coding::Zstd, Coding::Brotli, Coding::Gzip];
+
+impl Coding {
+    fn name(self) -> &'static str {
+        match self {
+            Coding::Zstd => "zstd",
+            Coding::Brotli => "br",
+            Coding::Gzip => "gzip",
+        }
+    }
+
+    /// What a strong ETag ends in.
+    fn suffix(self) -> &'static str {
+        match self {
+            Coding::Zstd => "-zs\"",
+            Coding::Brotli => "-br\"",
+            Coding::Gzip => "-gz\"",
+        }
+    }
+
+    /// The coding that the client likes best, if it likes none less than no coding.
+    fn accepted(headers: &HeaderMap) -> Option<Coding> {
+        let accepted = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+        let ranges: Vec<(&str, f32)> = accepted.flat_map(|value| value.split(',')).map(negotiate::range).collect();
+        let named = |name: &str| ranges.iter().find(|(range, _)| range.eq_ignore_ascii_case(name)).map(|(_, q)| *q);
+        let quality = |coding: &Coding| {
+            let alias = if *coding == Coding::Gzip { named("x-gzip") } else { None };
+            named(coding.name()).or(alias).or(named("*")).unwrap_or(0.0)
+        };
+        // Nobody says that it takes a body as it is; who does, prefers it that way.
+        let least = named("identity").unwrap_or(0.0);
+        let mut best: Option<(Coding, f32)> = None;
+        for coding in ALL {
+            let q = quality(&coding);
+            if q > 0.0 && q >= least && best.is_none_or(|(_, best)| q > best) {
+                best = Some((coding, q));
+            }
+        }
+        best.map(|(coding, _)| coding)
+    }
+}
+
+/// What a request says of codings, kept until it is answered.
+#[derive(Debug, Default)]
+pub(crate) struct AcceptedCodings {
+    coding: Option<Coding>,
+    /// `If-None-Match` as it came, if tags in it name codings.
+    known: Vec<HeaderValue>,
+}
+
+/// Refuses a request whose body is coded: only webhooks take such bodies, and judge them by themselves.
+///
+/// # Errors
+/// 415 that says what is taken.
+pub(crate) fn check_request(method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let is_plain = |coding: &HeaderValue| {
+        let coding = coding.as_bytes().trim_ascii();
+        coding.is_empty() || coding.eq_ignore_ascii_case(b"identity")
+    };
+    if method.is_safe() && method.as_str() != "QUERY" || codings.all(is_plain) {
+        return Ok(());
+    }
+    Err(ApiError::new(Code::UnsupportedMediaType, "bodies with a Content-Encoding are not taken here")
+        .hint("send the body without a Content-Encoding")
+        .header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")))
+}
+
+impl AcceptedCodings {
+    /// Takes from `headers` what handlers need not know.
+    pub(crate) fn of(headers: &mut HeaderMap) -> AcceptedCodings {
+        let coding = Coding::accepted(headers);
+        let known: Vec<HeaderValue> = headers.get_all(header::IF_NONE_MATCH).iter().cloned().collect();
+        if !known.iter().flat_map(tags).any(|tag| plain(tag).is_some()) {
+            return AcceptedCodings { coding, known: Vec::new() };
+        }
+        headers.remove(header::IF_NONE_MATCH);
+        for value in &known {
+            let plain: Vec<_> = tags(value).map(|tag| plain(tag).unwrap_or_else(|| tag.to_vec())).collect();
+            if let Ok(value) = HeaderValue::from_bytes(&plain.join(&b", "[..])) {
+                headers.append(header::IF_NONE_MATCH, value);
+            }
+        }
+        AcceptedCodings { coding, known }
+    }
+
+    /// `response` in the coding that was asked for, if it is worth it.
+    pub(crate) async fn apply(self, mut response: Response) -> Response {
+        let not_modified = response.status() == axum::http::StatusCode::NOT_MODIFIED;
+        if !not_modified && !can_be_coded(&response) {
+            return response;
+        }
+        vary(response.headers_mut());
+        if not_modified {
+            self.name_as_known(response.headers_mut());
+            return response;
+        }
+        let size = response.body().size_hint();
+        match self.coding {
+            Some(coding) if size.exact().is_none_or(|size| size >= LEAST) => code(response, coding).await,
+            _ => response,
+        }
+    }
+
+    /// The client keeps what it has, under the tag that it knows.
+    fn name_as_known(&self, headers: &mut HeaderMap) {
+        let Some(etag) = headers.get(header::ETAG) else { return };
+        let mut tags = self.known.iter().flat_map(tags);
+        let known = tags.find(|tag| plain(tag).is_some_and(|plain| plain == etag.as_bytes()));
+        if let Some(known) = known.and_then(|known| HeaderValue::from_bytes(known).ok()) {
+            headers.insert(header::ETAG, known);
+        }
+    }
+}
+
+/// A tag without the suffix of a coding, if it has one.
+fn plain(tag: &[u8]) -> Option<Vec<u8>> {
+    ALL.iter().find_map(|coding| tag.strip_suffix(coding.suffix().as_bytes())).map(|tag| [tag, b"\""].concat())
+}
+
+/// Whether the answer is of a kind that gets smaller, is not coded yet, and is not a stream of events, which must not wait.
+fn can_be_coded(response: &Response) -> bool {
+    let headers = response.headers();
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return false;
+    }
+    let is = |name: header::HeaderName, value: &str| headers.get(name).is_some_and(|own| own == value);
+    // What nearly all answers are.
+    if is(header::CONTENT_TYPE, "application/json") && is(header::CACHE_CONTROL, "no-cache") {
+        return true;
+    }
+    let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media = text(header::CONTENT_TYPE);
+    let media = media.split(';').next().unwrap_or_default().trim();
+    let fits = (media.starts_with("text/") && media != "text/event-stream")
+        || ["json", "cbor", "javascript", "ndjson", "xml", "jsonl"].iter().any(|kind| media.ends_with(kind));
+    fits && !text(header::CACHE_CONTROL).contains("no-transform")
+}
+
+fn vary(headers: &mut HeaderMap) {
+    match headers.get(header::VARY) {
+        Some(vary) if vary == "Accept" => {
+            headers.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+        }
+        _ => {
+            headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        }
+    }
+}
+
+async fn code(response: Response, coding: Coding) -> Response {
+    let (mut parts, body) = response.into_parts();
+    parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+    parts.headers.remove(header::CONTENT_LENGTH);
+    if let Some(etag) = parts.headers.get(header::ETAG)
+        && let Some(opaque) = etag.as_bytes().strip_suffix(b"\"")
+        && let Ok(etag) = HeaderValue::from_bytes(&[opaque, coding.suffix().as_bytes()].concat())
+    {
+        parts.headers.insert(header::ETAG, etag);
+    }
+    let body = match body.size_hint().exact() {
+        Some(_) => whole(body, coding).await,
+        None => streamed(body, coding),
+    };
+    Response::from_parts(parts, body)
+}
+
+/// A body that is there, coded in one piece, so that its length is known.
+async fn whole(body: Body, coding: Coding) -> Body {
+    let coded = async {
+        let body = axum::body::to_bytes(body, usize::MAX).await?;
+        let coder = Coder::new(coding);
+        let (_, out) = coder.put(body, true).await.map_err(axum::Error::new)?;
+        Ok::<_, axum::Error>(out)
+    };
+    match coded.await {
+        Ok(out) => out.into(),
+        Err(error) => Body::from_stream(stream::once(std::future::ready(Err::<Bytes, _>(error)))),
+    }
+}
+
+/// A body that is coded while it is made. Without its end it is broken for the client too.
+fn streamed(body: Body, coding: Coding) -> Body {
+    let state = Some((Coder::new(coding), body.into_data_stream()));
+    let coded = stream::try_unfold(state, |state| async {
+        let Some((mut coder, mut pieces)) = state else { return Ok(None) };
+        loop {
+            let piece = pieces.next().await.transpose()?;
+            let last = piece.is_none();
+            let out;
+            (coder, out) = coder.put(piece.unwrap_or_default(), last).await.map_err(axum::Error::new)?;
+            if last || !out.is_empty() {
+                let rest = (!last).then_some((coder, pieces));
+                return Ok::<_, axum::Error>(Some((Bytes::from(out), rest)));
+            }
+        }
+    });
+    Body::from_stream(coded)
+}
+
+/// Writes into memory, so it never waits.
+enum Coder {
+    Zstd(ZstdEncoder<Vec<u8>>),
+    Brotli(Box<BrotliEncoder<Vec<u8>>>),
+    Gzip(GzipEncoder<Vec<u8>>),
+}
+
+impl Coder {
+    /// The levels at which rows get about as small as at any: more effort doubles the time for a few hundredths of the size.
+    fn new(coding: Coding) -> Coder {
+        let out = Vec::new();
+        match coding {
+            Coding::Zstd => Coder::Zstd(ZstdEncoder::with_quality(out, Level::Precise(1))),
+            Coding::Brotli => Coder::Brotli(Box::new(BrotliEncoder::with_quality(out, Level::Precise(3)))),
+            Coding::Gzip => Coder::Gzip(GzipEncoder::with_quality(out, Level::Precise(4))),
+        }
+    }
+
+    /// Takes `piece`, perhaps the last one, and gives what is coded so far.
+    async fn put(mut self, piece: Bytes, last: bool) -> io::Result<(Coder, Vec<u8>)> {
+        if piece.len() < HEAVY {
+            return self.put_here(&piece, last).map(|out| (self, out));
+        }
+        #[expect(clippy::disallowed_methods, reason = "coding a large piece keeps a thread busy for milliseconds")]
+        let done = tokio::task::spawn_blocking(move || self.put_here(&piece, last).map(|out| (self, out))).await;
+        done.map_err(io::Error::other)?
+    }
+
+    fn put_here(&mut self, piece: &[u8], last: bool) -> io::Result<Vec<u8>> {
+        match self {
+            Coder::Zstd(coder) => write(coder, piece, last)?,
+            Coder::Brotli(coder) => write(coder, piece, last)?,
+            Coder::Gzip(coder) => write(coder, piece, last)?,
+        }
+        Ok(std::mem::take(match self {
+            Coder::Zstd(coder) => coder.get_mut(),
+            Coder::Brotli(coder) => coder.get_mut(),
+            Coder::Gzip(coder) => coder.get_mut(),
+        }))
+    }
+}
+
+fn write(coder: &mut (impl AsyncWrite + Unpin), piece: &[u8], last: bool) -> io::Result<()> {
+    let written = async {
+        coder.write_all(piece).await?;
+        if last { coder.shutdown().await } else { Ok(()) }
+    };
+    written.now_or_never().unwrap_or_else(|| Err(io::Error::other("memory does not wait")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_liked_coding_is_taken_and_none_where_none_is_wanted() {
+        for (accept, expected) in [
+            ("gzip, deflate, br, zstd", Some(Coding::Zstd)),
+            ("gzip, deflate, br", Some(Coding::Brotli)),
+            ("GZip;q=0.5", Some(Coding::Gzip)),
+            ("x-gzip", Some(Coding::Gzip)),
+            ("gzip;q=1.0, br;q=0.9, *;q=0", Some(Coding::Gzip)),
+            ("*", Some(Coding::Zstd)),
+            ("zstd;q=0, *;q=0.1", Some(Coding::Brotli)),
+            ("gzip;q=0", None),
+            ("identity", None),
+            ("identity, gzip;q=0.5", None),
+            ("identity;q=0, gzip;q=0.1", Some(Coding::Gzip)),
+            ("deflate, compress", None),
+            ("", None),
+        ] {
+            let headers = HeaderMap::from_iter([(header::ACCEPT_ENCODING, accept.parse().unwrap())]);
+            assert_eq!(Coding::accepted(&headers), expected, "{accept}");
+        }
+        assert_eq!(Coding::accepted(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn handlers_see_the_tags_of_what_they_make() {
+        let tags = r#"W/"a-gz", "b" , "c-n-br","d-zs""#;
+        let mut headers = HeaderMap::from_iter([(header::IF_NONE_MATCH, tags.parse().unwrap())]);
+        let accepted = AcceptedCodings::of(&mut headers);
+        assert_eq!(headers[header::IF_NONE_MATCH], r#""a", "b", "c-n", "d""#);
+        let mut answer = HeaderMap::from_iter([(header::ETAG, HeaderValue::from_static("\"c-n\""))]);
+        accepted.name_as_known(&mut answer);
+        assert_eq!(answer[header::ETAG], "\"c-n-br\"");
+    }
+}

@@ -1,0 +1,125 @@
+//! Bounds on requests, and reading bodies within them.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, header};
+use futures_util::StreamExt as _;
+
+use crate::http::budget::Lease;
+use crate::http::problem::{ApiError, Code};
+use diorama_core::record::JsonLimits;
+
+/// Bounds on what a request may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of one row or query (default: 1 MiB).
+    pub body: usize,
+    /// Bytes of a bulk insert (default: 256 MiB).
+    pub bulk: usize,
+    /// Bytes of path and query (default: 8 KiB).
+    pub uri: usize,
+    /// Bytes of the names and values of all headers (default: 64 KiB).
+    pub header_bytes: usize,
+    /// Nesting of a document (default: 64).
+    pub depth: usize,
+    /// Values in a document (default: 100,000).
+    pub nodes: usize,
+    /// Time to send a body (default: 30 s).
+    pub body_time: Duration,
+    /// Time that event streams and sockets wait for the first copy of a resource (default: 20 s).
+    pub start_wait: Duration,
+    /// Time that one query may take, waiting for its turn included (default: 2 s).
+    pub query_time: Duration,
+    /// Bytes that one query may hold for its groups and for what it sorts by (default: 256 MiB).
+    pub query_memory: usize,
+    /// Bytes of request bodies in memory at a time; a quarter of them for one address (default: 128 MiB).
+    pub bodies: usize,
+    /// Bytes of the bodies of webhooks in temporary files at a time; a quarter of them for one address (default: 1 GiB).
+    pub spooled: usize,
+    /// Bytes of memory in which deliveries of webhooks are decoded and applied at a time, as estimated from their length; a
+    /// quarter of them, or what the largest one takes, for one address (default: 128 MiB).
+    pub deliveries: usize,
+    /// Bytes of large answers under way at a time; a quarter of them for one address (default: 256 MiB).
+    pub answers: usize,
+    /// Different live queries and filters of subscribers at a time (default: 1,000).
+    pub live_queries: usize,
+    /// Those of them that one address may bring (default: 250).
+    pub live_per_address: usize,
+    /// Bytes of the compiled patterns of subscribers' filters; a quarter of them for one address (default: 64 MiB).
+    pub patterns: usize,
+    /// Requests without a valid token or signature in a second, of one address (default: 10); more are told to come again.
+    pub auth_failures: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            body: 1 << 20,
+            bulk: 256 << 20,
+            uri: 8 << 10,
+            header_bytes: 64 << 10,
+            depth: 64,
+            nodes: 100_000,
+            body_time: Duration::from_secs(30),
+            start_wait: Duration::from_secs(20),
+            query_time: Duration::from_secs(2),
+            query_memory: 256 << 20,
+            bodies: 128 << 20,
+            spooled: 1 << 30,
+            deliveries: 128 << 20,
+            answers: 256 << 20,
+            live_queries: 1_000,
+            live_per_address: 250,
+            patterns: 64 << 20,
+            auth_failures: 10,
+        }
+    }
+}
+
+impl Limits {
+    pub(crate) fn json(&self) -> JsonLimits {
+        JsonLimits { nodes: self.nodes, depth: self.depth }
+    }
+
+    /// Reads a whole body. Its bytes hold `lease`, which grows as they arrive.
+    ///
+    /// # Errors
+    /// 413 for what is larger than [`Limits::body`], 408 for what takes longer than [`Limits::body_time`], and as
+    /// [`Lease::grow`].
+    pub(crate) async fn read(&self, headers: &HeaderMap, body: Body, lease: Lease) -> Result<Bytes, ApiError> {
+        let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        if announced.is_some_and(|length: usize| length > self.body) {
+            return Err(self.too_large());
+        }
+        match tokio::time::timeout(self.body_time, self.collect(body, lease)).await {
+            Ok(read) => read,
+            Err(_) => Err(ApiError::new(Code::RequestTimeout, "the body did not arrive in time")),
+        }
+    }
+
+    async fn collect(&self, body: Body, mut lease: Lease) -> Result<Bytes, ApiError> {
+        let mut stream = body.into_data_stream();
+        let mut read: Vec<u8> = Vec::new();
+        while let Some(chunk) = stream.next().await {
+            let chunk =
+                chunk.map_err(|error| ApiError::new(Code::MalformedBody, format!("the body broke off: {error}")))?;
+            let length = read.len() + chunk.len();
+            if length > self.body {
+                return Err(self.too_large());
+            }
+            if length > read.capacity() {
+                let room = length.max(2 * read.capacity()).min(self.body);
+                lease.grow_to(room)?;
+                read.reserve_exact(room - read.len());
+            }
+            read.extend_from_slice(&chunk);
+        }
+        Ok(lease.bytes(read))
+    }
+
+    fn too_large(&self) -> ApiError {
+        ApiError::new(Code::PayloadTooLarge, format!("the body is larger than {} bytes", self.body))
+            .hint("send rows in bulk as application/x-ndjson, one per line")
+    }
+}

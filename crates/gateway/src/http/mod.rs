@@ -1,0 +1,15 @@
+//! The HTTP side of every request, whatever it asks for: identity, origin, bounds, content negotiation, refusals.
+
+pub(crate) mod auth;
+pub(crate) mod budget;
+pub(crate) mod coding;
+pub(crate) mod extract;
+pub(crate) mod failures;
+pub(crate) mod limits;
+pub(crate) mod negotiate;
+pub(crate) mod origin;
+pub(crate) mod pipeline;
+pub(crate) mod prefer;
+pub(crate) mod problem;
+pub(crate) mod response;
+pub(crate) mod spool;

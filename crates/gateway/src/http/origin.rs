@@ -1,0 +1,272 @@
+//! Which hosts and web pages may call. CORS tells browsers; the checks here also stop what browsers send without asking.
+
+use axum::extract::Request;
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::uri::Authority;
+use axum::http::{Method, Version};
+
+use crate::http::problem::{ApiError, Code};
+
+/// A server that binds loopback answers loopback names only: a page elsewhere cannot point its own name at it.
+#[derive(Clone, Debug, Default)]
+pub struct Loopback {
+    /// Names that are answered as well.
+    pub names: Vec<String>,
+}
+
+/// Which pages may call.
+#[derive(Clone, Debug, Default)]
+pub struct Origins {
+    /// `https://shop.example`, or `null`.
+    pub listed: Vec<String>,
+    /// Set on loopback binds.
+    pub loopback: Option<Loopback>,
+    /// Whether requests of HTTP/1.1 need a `Host`, which those that a program makes within itself lack.
+    pub host_required: bool,
+}
+
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, QUERY";
+const REQUEST_HEADERS: &str = "Authorization, Content-Type, Accept, If-Match, If-None-Match, Prefer, Idempotency-Key, Range, \
+     Last-Event-ID, X-Request-Id, traceparent";
+const EXPOSED: &str = "ETag, Link, Location, Content-Location, Content-Range, Retry-After, Preference-Applied, X-Request-Id, \
+     X-Total-Count, Age, Cache-Status, Dio-Position, Dio-Operation, Dio-Durable, Idempotency-Replayed";
+
+impl Origins {
+    /// Makes the header `Host` name the host that the request is for: that of an absolute URL wins over the header.
+    ///
+    /// # Errors
+    /// 400 for what RFC 9112, section 3.2, has refused: several `Host` headers, one that is not a host, and none where
+    /// [`Origins::host_required`] asks for one.
+    pub(crate) fn settle_host(&self, request: &mut Request) -> Result<(), ApiError> {
+        let wrong = |detail: &'static str| {
+            Err(ApiError::new(Code::InvalidHeader, detail).hint("send one header Host with a host and perhaps a port"))
+        };
+        let mut hosts = request.headers().get_all(header::HOST).iter();
+        match (hosts.next(), hosts.next()) {
+            (Some(_), Some(_)) => return wrong("there are several Host headers"),
+            (Some(host), None) if !is_host(host.as_bytes()) => return wrong("the Host header is not a host"),
+            (None, _) if self.host_required && request.version() == Version::HTTP_11 => {
+                return wrong("there is no Host header");
+            }
+            _ => {}
+        }
+        let Some(meant) = request.uri().authority().map(|authority| authority.as_str()) else { return Ok(()) };
+        match HeaderValue::from_str(meant) {
+            Ok(host) if is_host(host.as_bytes()) => {
+                request.headers_mut().insert(header::HOST, host);
+                Ok(())
+            }
+            _ => Err(ApiError::new(Code::InvalidParameter, "the URL does not name a host")),
+        }
+    }
+
+    /// Refuses a `Host` that is not one of ours; see [`Origins::settle_host`].
+    pub(crate) fn check_host(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let Some(loopback) = &self.loopback else { return Ok(()) };
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let name = host.map(host_name).unwrap_or_default();
+        if is_loopback(name) || loopback.names.iter().any(|own| own.eq_ignore_ascii_case(name)) {
+            return Ok(());
+        }
+        Err(ApiError::new(Code::MisdirectedHost, format!("this server does not answer for {name:?}"))
+            .hint("it binds loopback: use localhost or 127.0.0.1, or configure a public address"))
+    }
+
+    /// The page behind the request, if it may read the answer.
+    ///
+    /// # Errors
+    /// 403 for what a browser sends on behalf of a foreign page, but for a person who follows a link: even an answer that the
+    /// page cannot read costs work. Browsers say it by `Origin`, or by `Sec-Fetch-Site` where they send none.
+    pub(crate) fn check_origin<'a>(
+        &self,
+        method: &Method,
+        headers: &'a HeaderMap,
+    ) -> Result<Option<&'a HeaderValue>, ApiError> {
+        let origin = headers.get(header::ORIGIN);
+        let text = origin.and_then(|origin| origin.to_str().ok()).unwrap_or_default();
+        if origin.is_some() && (self.allows(text) || is_same(text, headers)) {
+            return Ok(origin);
+        }
+        let guarded = self.loopback.is_some() || !self.listed.is_empty();
+        let foreign = origin.is_some() || said(headers, SEC_FETCH_SITE) == "cross-site";
+        if !guarded || !foreign || is_visit(method, headers) {
+            return Ok(None);
+        }
+        let page = if origin.is_some() { format!("pages of {text:?}") } else { "pages of other sites".to_string() };
+        Err(ApiError::new(Code::OriginNotAllowed, format!("{page} may not do this"))
+            .hint("list the origin under [server] cors"))
+    }
+
+    fn allows(&self, origin: &str) -> bool {
+        let local = || match origin.split_once("://") {
+            Some((_, host)) => self.loopback.is_some() && is_loopback(host_name(host)),
+            None => false,
+        };
+        self.listed.iter().any(|listed| listed == origin || listed == "*") || local()
+    }
+}
+
+/// Refuses what a page of another origin sends, whatever is allowed to it otherwise.
+///
+/// # Errors
+/// 403 for it.
+pub(crate) fn check_own(headers: &HeaderMap) -> Result<(), ApiError> {
+    let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
+    let foreign = match origin {
+        Some(origin) => !is_same(origin, headers),
+        None => matches!(said(headers, SEC_FETCH_SITE), "cross-site" | "same-site"),
+    };
+    match foreign {
+        true => Err(ApiError::new(Code::OriginNotAllowed, "pages of other origins may not do this")
+            .hint("use the command line")),
+        false => Ok(()),
+    }
+}
+
+/// Tells the browser that `origin` may read the answer.
+pub(crate) fn allow(origin: &HeaderValue, headers: &mut HeaderMap) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+}
+
+/// Whether a request is a browser's question before the real one.
+pub(crate) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    *method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// The headers of the answer to that question.
+pub(crate) fn preflight() -> [(HeaderName, HeaderValue); 3] {
+    [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS)),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(REQUEST_HEADERS)),
+        (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600")),
+    ]
+}
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+
+fn said(headers: &HeaderMap, name: HeaderName) -> &str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// Whether a person follows a link to us: a tab shows the answer, and no page gets at it.
+fn is_visit(method: &Method, headers: &HeaderMap) -> bool {
+    let shown = said(headers, SEC_FETCH_MODE) == "navigate" && said(headers, SEC_FETCH_DEST) == "document";
+    shown && matches!(*method, Method::GET | Method::HEAD) && !headers.contains_key(header::UPGRADE)
+}
+
+/// Whether a page asks the server that it came from.
+fn is_same(origin: &str, headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    origin.split_once("://").is_some_and(|(_, own)| host.is_some_and(|host| host.eq_ignore_ascii_case(own)))
+}
+
+/// Whether `text` can be the value of a `Host` header: a host with or without a port, or nothing.
+fn is_host(text: &[u8]) -> bool {
+    text.is_empty() || !text.contains(&b'@') && Authority::try_from(text).is_ok()
+}
+
+/// A host without its port and brackets.
+fn host_name(host: &str) -> &str {
+    if let Some(rest) = host.strip_prefix('[') {
+        return rest.split(']').next().unwrap_or(rest);
+    }
+    host.bytes().rposition(|byte| byte == b':').map_or(host, |at| &host[..at])
+}
+
+fn is_loopback(name: &str) -> bool {
+    name == "localhost"
+        || name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost"))
+        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(host: &str, origin: &str) -> HeaderMap {
+        let pairs = [(header::HOST, host), (header::ORIGIN, origin)];
+        pairs.into_iter().map(|(name, value)| (name, value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_loopback_server_answers_loopback_names_and_pages_only() {
+        let origins = Origins {
+            listed: vec!["https://shop.example".into()],
+            loopback: Some(Loopback::default()),
+            ..Origins::default()
+        };
+        let host = |host: &str| origins.check_host(&headers(host, "x")).is_ok();
+        assert!(host("localhost:8080") && host("127.0.0.1") && host("[::1]:80") && host("a.localhost"));
+        assert!(!host("evil.example") && !host("127.0.0.1.evil.example") && !host("localhost.evil.example:80"));
+        let post = |origin: &str| origins.check_origin(&Method::POST, &headers("localhost:1", origin)).is_ok();
+        assert!(post("http://localhost:3000") && post("https://shop.example") && post("http://[::1]:5"));
+        assert!(!post("null") && !post("https://shop.example.evil") && !post("http://evil.example"));
+    }
+
+    #[test]
+    fn a_request_is_for_the_host_of_its_url_or_of_its_only_host_header() {
+        let settled = |origins: &Origins, version: Version, uri: &str, hosts: &[&str]| {
+            let mut request = Request::builder().version(version).uri(uri);
+            for host in hosts {
+                request = request.header(header::HOST, *host);
+            }
+            let mut request = request.body(axum::body::Body::empty()).unwrap();
+            let settled = origins.settle_host(&mut request);
+            settled.map(|()| request.headers().get(header::HOST).map(|host| host.to_str().unwrap().to_string()))
+        };
+        let server = Origins { host_required: true, ..Origins::default() };
+        let (old, new) = (Version::HTTP_10, Version::HTTP_11);
+        let host = |host: &str| Some(host.to_string());
+        assert_eq!(settled(&server, new, "/a", &["a:1"]).unwrap(), host("a:1"));
+        assert_eq!(settled(&server, new, "http://b/a", &["a:1"]).unwrap(), host("b"));
+        assert_eq!(settled(&server, new, "/a", &[""]).unwrap(), host(""));
+        assert_eq!(settled(&server, old, "/a", &[]).unwrap(), None);
+        assert_eq!(settled(&Origins::default(), new, "/a", &[]).unwrap(), None, "within a program");
+        let wrong: [(&str, &[&str]); 7] = [
+            ("/a", &[]),
+            ("http://a/", &[]),
+            ("/a", &["a", "a"]),
+            ("http://a/", &["a", "a"]),
+            ("/a", &["a, b"]),
+            ("/a", &["me@a"]),
+            ("http://me@a/", &["a"]),
+        ];
+        for (uri, hosts) in wrong {
+            assert!(settled(&server, new, uri, hosts).is_err(), "{uri} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn a_foreign_page_gets_nothing_done_unless_a_person_follows_its_link() {
+        let guarded = Origins { loopback: Some(Loopback::default()), ..Origins::default() };
+        let sent = |method: Method, pairs: &[(&'static str, &'static str)]| {
+            let pair = |(name, value): &(&'static str, &'static str)| {
+                (HeaderName::from_static(name), HeaderValue::from_static(value))
+            };
+            let headers: HeaderMap = [("host", "localhost:1")].iter().chain(pairs).map(pair).collect();
+            guarded.check_origin(&method, &headers).map(|page| page.cloned())
+        };
+        let cross = ("sec-fetch-site", "cross-site");
+        let evil = ("origin", "http://evil.example");
+        let visit = [cross, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+        for refused in [&[evil][..], &[cross], &[cross, ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")]] {
+            assert!(sent(Method::GET, refused).is_err(), "{refused:?}");
+        }
+        let framed = [cross, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")];
+        assert!(sent(Method::GET, &framed).is_err() && sent(Method::POST, &visit).is_err());
+        assert!(sent(Method::OPTIONS, &[evil]).is_err(), "the question before is answered alike");
+        assert_eq!(sent(Method::GET, &visit).unwrap(), None);
+        assert_eq!(sent(Method::GET, &[]).unwrap(), None, "curl");
+        assert_eq!(sent(Method::GET, &[("sec-fetch-site", "none")]).unwrap(), None, "an address that was typed");
+        assert_eq!(sent(Method::GET, &[("sec-fetch-site", "same-origin")]).unwrap(), None);
+        let own = sent(Method::POST, &[("origin", "http://localhost:3000"), ("sec-fetch-site", "same-site")]);
+        assert_eq!(own.unwrap().unwrap(), "http://localhost:3000");
+        // A part of somebody's app leaves it to the app.
+        let nested = Origins::default();
+        let headers = HeaderMap::from_iter([(header::ORIGIN, HeaderValue::from_static("http://evil.example"))]);
+        assert!(nested.check_origin(&Method::GET, &headers).is_ok());
+    }
+}

@@ -1,0 +1,226 @@
+//! What every request passes, in this order: an id, bounds on the URL, host, origin, authentication, the handler (whose panics
+//! are caught), and the last word on the answer's headers. Every one is counted, and logged at the level `debug`.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::body::{Body, HttpBody as _};
+use axum::extract::Request;
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
+
+use crate::http::auth;
+use crate::http::budget::Caller;
+use crate::http::coding;
+use crate::http::extract::segments;
+use crate::http::negotiate;
+use crate::http::origin;
+use crate::http::problem::{ApiError, Code};
+use crate::metrics::RequestTimer;
+use crate::router::Route;
+use crate::state::GatewayState;
+
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Runs one request.
+pub(crate) async fn pipeline(gateway: Arc<GatewayState>, route: Route, mut request: Request) -> Response {
+    let id = own_id(&request);
+    request.headers_mut().insert(REQUEST_ID, id.clone());
+    auth::hide(request.headers_mut());
+    let caller = Caller::of(request.extensions());
+    let settled = gateway.origins.settle_host(&mut request);
+    // Events must not wait until there are enough of them.
+    let codes = gateway.compression && !matches!(route, Route::Events | Route::RowEvents | Route::ManyEvents);
+    let accepted = codes.then(|| coding::AcceptedCodings::of(request.headers_mut()));
+    let method = request.method().clone();
+    let dio = route.is_of_dio().then(|| gateway.dios.get_index_of(segments(request.uri().path()).0)).flatten();
+    let running = gateway.metrics.http.begin(&method, route, dio);
+    let page = match (settled, route) {
+        (Err(error), _) => Err(error),
+        (Ok(()), Route::Hook) => Ok(None),
+        (Ok(()), _) => gateway.origins.check_origin(&method, request.headers()).map(|page| page.cloned()),
+    };
+    let mut response = match &page {
+        Err(error) => error.clone().into_response(),
+        Ok(Some(_)) if origin::is_preflight(&method, request.headers()) => {
+            (StatusCode::NO_CONTENT, origin::preflight()).into_response()
+        }
+        Ok(_) => match admit(&gateway, route, &request) {
+            Ok(()) => run(request, route, &gateway).await,
+            Err(error) => error.into_response(),
+        },
+    };
+    let refused = response.extensions_mut().remove::<ApiError>();
+    let refused = refused.map(|error| gateway.failures.judge(caller, error));
+    if let Some(error) = &refused {
+        response = problem(error, &method, &response, &id);
+    }
+    if let Some(accepted) = accepted {
+        response = accepted.apply(response).await;
+    }
+    log(&gateway, &running, &response, refused.as_ref(), &id);
+    finish(&mut response, id, page.ok().flatten().as_ref());
+    if method == Method::HEAD { bare(response) } else { response }
+}
+
+/// The answer to `HEAD`: what `GET` would say, without the body.
+fn bare(mut response: Response) -> Response {
+    let length = response.body().size_hint().exact();
+    let headers = response.headers_mut();
+    if let (Some(length), header::Entry::Vacant(unsaid)) = (length, headers.entry(header::CONTENT_LENGTH)) {
+        unsaid.insert(HeaderValue::from(length));
+    }
+    *response.body_mut() = Body::empty();
+    response
+}
+
+/// Whether the request may reach a handler.
+fn admit(gateway: &GatewayState, route: Route, request: &Request) -> Result<(), ApiError> {
+    let uri = request.uri();
+    let length = uri.path_and_query().map_or(0, |text| text.as_str().len());
+    if length > gateway.limits.uri {
+        return Err(ApiError::new(Code::UriTooLong, format!("the URL is longer than {} bytes", gateway.limits.uri))
+            .hint("QUERY {resource} and POST {resource}/_query take the query as a body"));
+    }
+    // What reads requests stops some way behind the bound.
+    let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if headers > gateway.limits.header_bytes {
+        let most = gateway.limits.header_bytes;
+        return Err(ApiError::new(Code::HeadersTooLarge, format!("the headers are longer than {most} bytes")));
+    }
+    gateway.origins.check_host(request.headers())?;
+    check_caller(gateway, route, request)?;
+    match route {
+        Route::Hook => Ok(()),
+        _ => coding::check_request(request.method(), request.headers()),
+    }
+}
+
+/// Refuses those who do not say who they are, where that is asked.
+fn check_caller(gateway: &GatewayState, route: Route, request: &Request) -> Result<(), ApiError> {
+    match route {
+        Route::Hook | Route::Live | Route::Asset => Ok(()),
+        // Their pages say themselves that a token is needed, and ask for one.
+        Route::Index | Route::Docs if gateway.has_page(route) && negotiate::prefers_html(request.headers()) => Ok(()),
+        _ => gateway.auth.check(request.headers()),
+    }
+}
+
+/// The handler. A panic is a bug: it is logged with the request, and costs this request only.
+async fn run(request: Request, route: Route, gateway: &Arc<GatewayState>) -> Response {
+    let answer = AssertUnwindSafe(async { route.answer(request, Arc::clone(gateway)).await });
+    match answer.catch_unwind().await {
+        Ok(response) => response,
+        Err(panic) => {
+            let said = panic.downcast_ref::<&str>().copied();
+            let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or_default();
+            let error = ApiError::new(Code::Internal, "something is wrong inside");
+            error.cause(format!("a panic: {said}")).into_response()
+        }
+    }
+}
+
+/// A refusal with its body. `OPTIONS` asks what is allowed, and that is no refusal.
+fn problem(error: &ApiError, method: &Method, bare: &Response, id: &HeaderValue) -> Response {
+    // What the refusal says is more than what the table of routes knows.
+    let allow = error.own_header(&header::ALLOW).or(bare.headers().get(header::ALLOW)).cloned();
+    let asks = *method == Method::OPTIONS && error.code() == Code::MethodNotAllowed;
+    let mut response = match asks {
+        true => StatusCode::NO_CONTENT.into_response(),
+        false => error.render(text(id)),
+    };
+    if let Some(allow) = allow {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
+}
+
+/// Counts the request, and says what a person needs who was given its id; of requests that fail alike, only the first of five
+/// seconds is logged. Neither path nor query is: they may hold what is nobody's business.
+fn log(
+    gateway: &GatewayState,
+    running: &RequestTimer<'_>,
+    response: &Response,
+    refused: Option<&ApiError>,
+    id: &HeaderValue,
+) {
+    let (status, id) = (response.status(), text(id));
+    let took = running.end(status);
+    let (method, route) = (running.method(), running.route());
+    let dio = || running.dio.and_then(|at| gateway.dios.get_index(at)).map(|(name, _)| &**name);
+    if let Some(error) = refused.filter(|error| error.code().status().is_server_error())
+        && let Some(left_out) = gateway.lines.pass((error.code().as_str(), running.dio))
+    {
+        let (code, detail, cause) = (error.code().as_str(), error.detail(), error.because());
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    request.id = id,
+                    method,
+                    route,
+                    dio = dio(),
+                    code,
+                    detail,
+                    cause,
+                    left_out,
+                    "a request failed"
+                )
+            };
+        }
+        match error.code() {
+            Code::Internal => line!(error),
+            _ => line!(warn),
+        }
+    }
+    tracing::debug!(
+        request.id = id,
+        method,
+        route,
+        dio = dio(),
+        status = status.as_u16(),
+        code = refused.map(|error| error.code().as_str()),
+        duration_ms = took.as_secs_f64() * 1e3,
+        "answered"
+    );
+}
+
+/// A request's id as text; it is checked to be that.
+fn text(id: &HeaderValue) -> &str {
+    id.to_str().unwrap_or_default()
+}
+
+fn finish(response: &mut Response, id: HeaderValue, page: Option<&HeaderValue>) {
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id);
+    if !headers.contains_key(header::X_CONTENT_TYPE_OPTIONS) {
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
+    if let Some(page) = page {
+        origin::allow(page, headers);
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    }
+}
+
+/// The id of the request that came with `headers`, for the log.
+pub(crate) fn request_id(headers: &HeaderMap) -> Option<&str> {
+    headers.get(REQUEST_ID).map(text)
+}
+
+/// The request's own id if it is fit to be logged, else a new one.
+fn own_id(request: &Request) -> HeaderValue {
+    static PROCESS: LazyLock<u64> = LazyLock::new(|| (uuid::Uuid::new_v4().as_u128() >> 64) as u64);
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
+    match request.headers().get(REQUEST_ID) {
+        Some(id) if (1..=64).contains(&id.len()) && id.as_bytes().iter().all(fit) => id.clone(),
+        _ => {
+            let number = PROCESS.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            let digit = |at: usize| b"0123456789abcdef"[(number >> (60 - 4 * at) & 15) as usize];
+            HeaderValue::from_bytes(&std::array::from_fn::<u8, 16, _>(digit)).unwrap_or(HeaderValue::from_static("-"))
+        }
+    }
+}

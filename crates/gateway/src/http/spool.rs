@@ -1,0 +1,95 @@
+//! Bytes of any length on their way through: in memory while they are few, else in a temporary file that nobody else sees.
+
+use std::io::{Read as _, Seek as _, Write as _};
+
+use axum::body::{Body, Bytes};
+use futures_util::stream;
+use tempfile::SpooledTempFile;
+use tokio::sync::Semaphore;
+
+use crate::http::problem::{ApiError, Code};
+use diorama_core::dio::Dio;
+use diorama_core::vista::Error;
+
+/// Bytes that are held in memory.
+const IN_MEMORY: usize = 1 << 20;
+/// Bytes that are read at a time.
+const PIECE: usize = 64 << 10;
+
+/// Spools of the process that are written or read at a time; more wait. Each of them takes a thread, which has memory of its own.
+static TURNS: Semaphore = Semaphore::const_new(4);
+
+/// Runs `job`, which may read or write a file, off the async threads when it is its turn.
+async fn on_disk<T: Send + 'static>(
+    dio: &Dio,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> diorama_core::vista::Result<T> {
+    let _turn = TURNS.acquire().await.map_err(|_| Error::Closed)?;
+    dio.blocking(job).await
+}
+
+/// Bytes that are written first and read then.
+pub(crate) struct Spool {
+    /// `None` only while it is being written.
+    file: Option<SpooledTempFile>,
+    dio: Dio,
+}
+
+impl Spool {
+    pub(crate) fn new(dio: &Dio) -> Spool {
+        Spool { file: Some(SpooledTempFile::new(IN_MEMORY)), dio: dio.clone() }
+    }
+
+    /// Creates a spool that holds nothing in memory.
+    pub(crate) fn in_file(dio: &Dio) -> Spool {
+        Spool { file: Some(SpooledTempFile::new(0)), dio: dio.clone() }
+    }
+
+    /// Appends `bytes`, off the async threads: they may go to a file.
+    pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]> + Send + 'static) -> Result<(), ApiError> {
+        let Some(mut file) = self.file.take() else { return Err(failed("it failed before")) };
+        let work = move || file.write_all(bytes.as_ref()).map(|()| file);
+        let written = on_disk(&self.dio, work).await?;
+        self.file = Some(written.map_err(failed)?);
+        Ok(())
+    }
+
+    /// What was written, which is `length` bytes.
+    pub(crate) async fn into_vec(self, length: usize) -> Result<Vec<u8>, ApiError> {
+        let Some(mut file) = self.file else { return Err(failed("it failed before")) };
+        let read = move || {
+            file.rewind()?;
+            let mut bytes = Vec::with_capacity(length);
+            file.take(length as u64).read_to_end(&mut bytes)?;
+            Ok::<_, std::io::Error>(bytes)
+        };
+        let bytes = on_disk(&self.dio, read).await?.map_err(failed)?;
+        if bytes.len() == length { Ok(bytes) } else { Err(failed("the file is shorter than what was written")) }
+    }
+
+    /// What was written, as a body.
+    pub(crate) fn into_body(self) -> Result<Body, ApiError> {
+        let Some(mut file) = self.file else { return Err(failed("it failed before")) };
+        file.rewind().map_err(failed)?;
+        if !file.is_rolled() {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).map_err(failed)?;
+            return Ok(bytes.into());
+        }
+        let pieces = stream::try_unfold((file, self.dio), |(mut file, dio)| async move {
+            let read = move || {
+                let mut piece = vec![0; PIECE];
+                let length = file.read(&mut piece)?;
+                piece.truncate(length);
+                Ok::<_, std::io::Error>((piece, file))
+            };
+            let (piece, file) = on_disk(&dio, read).await.map_err(std::io::Error::other)??;
+            Ok::<_, std::io::Error>((!piece.is_empty()).then(|| (Bytes::from(piece), (file, dio))))
+        });
+        Ok(Body::from_stream(pieces))
+    }
+}
+
+fn failed(error: impl Into<Box<dyn std::error::Error>>) -> ApiError {
+    ApiError::new(Code::InsufficientStorage, "there is no room for a temporary file").cause(error.into().to_string())
+}

@@ -1,0 +1,452 @@
+//! Bulk inserts: an array or a line per row, each with a result of its own.
+//!
+//! Lines are read as the journal takes them, and their results are kept aside until the body has come to its end: a client
+//! that sends everything before it reads anything would wait for a server that answers meanwhile, and the server for it.
+//!
+//! Under an `Idempotency-Key` every row has a key of its own, made of that key and its line. So a repeated request goes on where
+//! the first one broke off, and says of the rows before that what became of them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream};
+use axum::extract::Request;
+use axum::http::header::{self, HeaderMap, HeaderValue};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::http::budget::Caller;
+use crate::http::limits::Limits;
+use crate::http::pipeline::request_id;
+use crate::http::prefer::{Kind, Prefer};
+use crate::http::problem::{ApiError, Code};
+use crate::http::response::APPLIED;
+use crate::http::spool::Spool;
+use crate::rows::insert;
+use crate::rows::record::{self, Media};
+use crate::rows::write::{self, Change};
+use crate::state::{GatewayState, Resource};
+use diorama_core::dio::{IdempotencyKey, WriteOptions};
+use diorama_core::hot::{OpId, State};
+use diorama_core::record::{Body as RowBody, CborValue, Record};
+use diorama_core::vista::{Error, WriteOp};
+
+/// Rows in flight at a time; they share journal commits.
+const AT_ONCE: usize = 128;
+/// Bytes of lines in flight at a time, after the first.
+const BYTES_AT_ONCE: usize = 1 << 20;
+/// Lines that one refusal names.
+const MOST_NAMED: usize = 100;
+
+/// A bulk insert under way.
+struct Bulk<'a> {
+    resource: &'a Resource,
+    prefix: &'a str,
+    key: Option<String>,
+    /// How long it may still wait for the master.
+    patience: Duration,
+    /// The turn of a row whose id the source chooses.
+    at_master: tokio::sync::Mutex<()>,
+}
+
+/// A row of the body, if it is one.
+struct Row {
+    line: usize,
+    op: Result<NewRow, ApiError>,
+    /// Hash of what was sent, for its key.
+    fingerprint: u128,
+}
+
+/// A new row.
+enum NewRow {
+    Named(WriteOp),
+    /// One whose id the source chooses.
+    Unnamed(Record),
+}
+
+/// What became of a row.
+struct RowResult {
+    line: usize,
+    id: Option<String>,
+    written: Result<RowOutcome, ApiError>,
+    replayed: bool,
+}
+
+/// Way that a row was taken.
+enum RowOutcome {
+    /// In the queue; `None` if it was there already.
+    Queued(Option<OpId>),
+    /// By the source itself.
+    AtMaster,
+}
+
+/// Rows of an array, JSON or CBOR; answered by a JSON array.
+pub(crate) async fn array(resource: &Resource, change: &Change, rows: Vec<CborValue>) -> Result<Response, ApiError> {
+    plain(&change.headers)?;
+    let count = rows.len();
+    let fingerprint = change.key.as_ref().map_or(0, |key| key.fingerprint);
+    let row = |(index, row)| Row { line: index + 1, op: read(resource, row), fingerprint };
+    let rows: Vec<Row> = rows.into_iter().enumerate().map(row).collect();
+    let key = change.key.as_ref().map(|key| key.key.clone());
+    if change.prefer.is_strict() {
+        let mut wrong = RowRefusals::new(resource, key.as_deref());
+        for row in &rows {
+            wrong.look(row.line, row.op.as_ref()).await?;
+        }
+        wrong.check()?;
+    }
+    let mut bulk = Bulk::new(resource, &change.prefix, &change.prefer, key);
+    let mut results = Vec::with_capacity(count);
+    let mut rows = rows.into_iter();
+    loop {
+        let batch: Vec<Row> = rows.by_ref().take(AT_ONCE).collect();
+        if batch.is_empty() {
+            break;
+        }
+        results.extend(bulk.insert(batch).await);
+    }
+    tracing::debug!(
+        request.id = request_id(&change.headers),
+        dio = resource.dio.name(),
+        rows = count,
+        "a bulk insert is in"
+    );
+    Ok(respond(resource, &change.prefer, Value::from(results).to_string().into(), "application/json"))
+}
+
+/// Rows of NDJSON, in bounded memory. What was accepted stays, should the body break off.
+pub(crate) async fn lines(
+    resource: &Resource,
+    request: Request,
+    prefix: &str,
+    gateway: &GatewayState,
+) -> Result<Response, ApiError> {
+    plain(request.headers())?;
+    let limits = &gateway.limits;
+    let _lease = gateway.budgets.bodies.take(Caller::of(request.extensions()), limits.body + BYTES_AT_ONCE)?;
+    let prefer = Prefer::of(request.headers()).check()?;
+    let key = write::key(request.headers())?;
+    let (parts, mut body) = request.into_parts();
+    if prefer.is_strict() {
+        body = validated(resource, body, key.as_deref(), limits).await?;
+    }
+    let mut lines = Lines::new(body, *limits);
+    let mut bulk = Bulk::new(resource, prefix, &prefer, key);
+    let mut results = Spool::new(&resource.dio);
+    let mut done = 0;
+    loop {
+        let batch = batch(resource, &mut lines, limits).await.map_err(|error| match done {
+            0 => error,
+            _ => error.hint(format!(
+                "the {done} rows before that were taken; under an Idempotency-Key the request can be repeated"
+            )),
+        })?;
+        if batch.is_empty() {
+            break;
+        }
+        done += batch.len();
+        let text: String = bulk.insert(batch).await.iter().map(|result| format!("{result}\n")).collect();
+        results.write(text.into_bytes()).await?;
+    }
+    tracing::debug!(
+        request.id = request_id(&parts.headers),
+        dio = resource.dio.name(),
+        rows = done,
+        "a bulk insert is in"
+    );
+    Ok(respond(resource, &prefer, results.into_body()?, "application/x-ndjson"))
+}
+
+/// Reads the whole body and keeps it aside. Unless every line is a row, all of it is refused.
+async fn validated(resource: &Resource, body: Body, key: Option<&str>, limits: &Limits) -> Result<Body, ApiError> {
+    let mut lines = Lines::new(body, *limits);
+    let (mut kept, mut wrong, mut next) = (Spool::new(&resource.dio), RowRefusals::new(resource, key), 1);
+    let mut text = Vec::new();
+    while let Some((number, line)) = lines.next().await? {
+        wrong.look(number, parse(resource, &line, limits).as_ref()).await?;
+        // Blank lines are kept: they count.
+        text.resize(text.len() + number - next, b'\n');
+        text.extend_from_slice(&line);
+        text.push(b'\n');
+        next = number + 1;
+        if text.len() >= BYTES_AT_ONCE {
+            kept.write(std::mem::take(&mut text)).await?;
+        }
+    }
+    wrong.check()?;
+    kept.write(text).await?;
+    kept.into_body()
+}
+
+/// The next lines as rows; none at the end.
+async fn batch(resource: &Resource, lines: &mut Lines, limits: &Limits) -> Result<Vec<Row>, ApiError> {
+    // No more than the queue has places for: others would wait behind all of them.
+    let most = resource.dio.free_places().clamp(1, AT_ONCE);
+    let mut rows = Vec::with_capacity(most);
+    let mut bytes = 0;
+    while rows.len() < most && bytes < BYTES_AT_ONCE {
+        let Some((line, text)) = lines.next().await? else { break };
+        bytes += text.len();
+        rows.push(Row { line, op: parse(resource, &text, limits), fingerprint: xxh3_128(&text) });
+    }
+    Ok(rows)
+}
+
+fn parse(resource: &Resource, line: &[u8], limits: &Limits) -> Result<NewRow, ApiError> {
+    record::value(Media::Json, line, limits).and_then(|value| read(resource, value))
+}
+
+/// One row as an insert.
+fn read(resource: &Resource, value: CborValue) -> Result<NewRow, ApiError> {
+    Ok(match insert::new(resource, value)? {
+        (Some(id), record) => NewRow::Named(WriteOp::Insert { id, record }),
+        (None, record) => NewRow::Unnamed(record),
+    })
+}
+
+/// Refuses what is asked of one row and cannot be kept for many.
+fn plain(headers: &HeaderMap) -> Result<(), ApiError> {
+    match [header::IF_MATCH, header::IF_NONE_MATCH].iter().find(|name| headers.contains_key(*name)) {
+        None => Ok(()),
+        Some(name) => Err(ApiError::new(Code::InvalidHeader, format!("a bulk insert cannot keep {name}"))
+            .hint("rows that carry their ids can be sent again: a row that is there already is not written twice")),
+    }
+}
+
+/// Rows that are wrong, where one wrong row is enough. What is there already is judged by the rows as they are now: a row that
+/// somebody adds after that is refused by itself.
+struct RowRefusals<'a> {
+    resource: &'a Resource,
+    key: Option<&'a str>,
+    known: Arc<State>,
+    /// Hashes of the ids of the request and of their rows.
+    seen: HashMap<u128, u128>,
+    count: usize,
+    /// What is wrong with all of them, while that is one thing.
+    code: Option<Code>,
+    errors: BTreeMap<String, String>,
+}
+
+impl RowRefusals<'_> {
+    fn new<'a>(resource: &'a Resource, key: Option<&'a str>) -> RowRefusals<'a> {
+        RowRefusals {
+            resource,
+            key,
+            known: resource.dio.state(),
+            seen: HashMap::new(),
+            count: 0,
+            code: None,
+            errors: BTreeMap::new(),
+        }
+    }
+
+    async fn look(&mut self, line: usize, row: Result<&NewRow, &ApiError>) -> Result<(), ApiError> {
+        let (code, detail) = match row {
+            Ok(NewRow::Named(WriteOp::Insert { id, record })) => match self.conflict(id, record) {
+                Some(detail) if !self.is_repeated(line).await? => (Code::AlreadyExists, detail),
+                _ => return Ok(()),
+            },
+            Ok(_) => return Ok(()),
+            Err(error) => (error.code(), error.detail().to_string()),
+        };
+        self.code = if self.count == 0 { Some(code) } else { self.code.filter(|own| *own == code) };
+        self.count += 1;
+        if self.errors.len() < MOST_NAMED {
+            self.errors.insert(format!("line {line}"), detail);
+        }
+        Ok(())
+    }
+
+    /// Whether the row was accepted before, from this request.
+    async fn is_repeated(&self, line: usize) -> Result<bool, ApiError> {
+        match self.key {
+            Some(key) => Ok(self.resource.dio.knows_key(&row_key(key, line)).await?),
+            None => Ok(false),
+        }
+    }
+
+    /// What is in the way of a new row. The same row again is not.
+    fn conflict(&mut self, id: &str, record: &Record) -> Option<String> {
+        let hash = RowBody::encode(id, record, self.resource.schema.layout()).hash();
+        if self.known.get(id).is_some_and(|row| row.hash() != hash) {
+            return Some(format!("there is a row {id:?} already"));
+        }
+        let first = *self.seen.entry(xxh3_128(id.as_bytes())).or_insert(hash);
+        (first != hash).then(|| format!("there is another row {id:?} before it"))
+    }
+
+    fn check(self) -> Result<(), ApiError> {
+        let code = self.code.filter(|code| *code == Code::AlreadyExists).unwrap_or(Code::ValidationFailed);
+        match self.count {
+            0 => Ok(()),
+            count => Err(ApiError::new(code, format!("{count} rows are wrong; nothing was done"))
+                .errors(self.errors)
+                .hint("without Prefer: handling=strict, the other rows are taken")),
+        }
+    }
+}
+
+/// The key of one row of a request. No key of a client's has a space in it.
+fn row_key(key: &str, line: usize) -> String {
+    format!("{key} {line}")
+}
+
+impl Bulk<'_> {
+    fn new<'a>(resource: &'a Resource, prefix: &'a str, prefer: &Prefer, key: Option<String>) -> Bulk<'a> {
+        let patience = prefer.patience(resource.options.ack.patience());
+        Bulk { resource, prefix, key, patience, at_master: tokio::sync::Mutex::default() }
+    }
+
+    /// The results of rows, in their order.
+    async fn insert(&mut self, rows: Vec<Row>) -> Vec<Value> {
+        let started = Instant::now();
+        let done = join_all(rows.into_iter().map(|row| self.one(row))).await;
+        let mut results = Vec::with_capacity(done.len());
+        for row in done {
+            let left = self.patience.saturating_sub(started.elapsed());
+            results.push(self.result(row, left).await);
+        }
+        self.patience = self.patience.saturating_sub(started.elapsed());
+        results
+    }
+
+    async fn one(&self, row: Row) -> RowResult {
+        let Row { line, op, fingerprint } = row;
+        let op = match op {
+            Ok(NewRow::Named(op)) => op,
+            Ok(NewRow::Unnamed(record)) => return self.unnamed(line, &record).await,
+            Err(error) => return RowResult { line, id: None, written: Err(error), replayed: false },
+        };
+        let id = op.id().map(str::to_string);
+        let key = self.key.as_ref().map(|key| IdempotencyKey { key: row_key(key, line), fingerprint });
+        match self.resource.dio.write(op, WriteOptions { key, ..WriteOptions::default() }).await {
+            Ok(ticket) => RowResult { line, id, written: Ok(RowOutcome::Queued(ticket.operation)), replayed: false },
+            Err(Error::Replayed { operation }) => match write::replayed(self.resource, &operation) {
+                Ok(known) => {
+                    RowResult { line, id: known.id, written: Ok(RowOutcome::Queued(known.operation)), replayed: true }
+                }
+                Err(error) => RowResult { line, id: None, written: Err(error), replayed: true },
+            },
+            Err(Error::Conflict { .. }) => {
+                let detail = format!("there is a row {:?} already", id.as_deref().unwrap_or_default());
+                RowResult { line, id, written: Err(ApiError::new(Code::AlreadyExists, detail)), replayed: false }
+            }
+            Err(error) => RowResult { line, id, written: Err(error.into()), replayed: false },
+        }
+    }
+
+    /// A row whose id the source chooses: in the order of their lines, so that their ids are.
+    async fn unnamed(&self, line: usize, record: &Record) -> RowResult {
+        let _turn = self.at_master.lock().await;
+        let written = match self.key {
+            Some(_) => Err(insert::no_key()),
+            None => insert::at_master(self.resource, record).await,
+        };
+        match written {
+            Ok(id) => RowResult { line, id: Some(id), written: Ok(RowOutcome::AtMaster), replayed: false },
+            Err(error) => RowResult { line, id: None, written: Err(error), replayed: false },
+        }
+    }
+
+    async fn result(&self, row: RowResult, patience: Duration) -> Value {
+        let RowResult { line, id, written, replayed } = row;
+        let (status, operation, problem) = match written {
+            Err(error) => (error.code().status().as_u16(), None, Some(error)),
+            Ok(RowOutcome::AtMaster) => (201, None, None),
+            Ok(RowOutcome::Queued(None)) => (200, None, None),
+            Ok(RowOutcome::Queued(Some(op))) if patience.is_zero() && !replayed => (202, Some(op), None),
+            Ok(RowOutcome::Queued(Some(op))) => {
+                let (status, problem) = write::standing(self.resource, op, patience, self.prefix).await;
+                (status, Some(op), problem)
+            }
+        };
+        let mut result = json!({ "line": line, "status": status, "id": id });
+        if let Some(op) = operation {
+            result["operation"] = op.to_string().into();
+        }
+        if let Some(problem) = problem {
+            result["problem"] = problem.to_json(None);
+        }
+        if replayed {
+            result["replayed"] = true.into();
+        }
+        result
+    }
+}
+
+/// The lines of a body that are not blank, with their numbers from 1.
+struct Lines {
+    body: BodyDataStream,
+    limits: Limits,
+    buffer: Vec<u8>,
+    /// Where the first line of the buffer begins.
+    start: usize,
+    read: usize,
+    number: usize,
+    ended: bool,
+}
+
+impl Lines {
+    fn new(body: Body, limits: Limits) -> Lines {
+        Lines { body: body.into_data_stream(), limits, buffer: Vec::new(), start: 0, read: 0, number: 0, ended: false }
+    }
+
+    async fn next(&mut self) -> Result<Option<(usize, Vec<u8>)>, ApiError> {
+        loop {
+            let rest = &self.buffer[self.start..];
+            let end = memchr::memchr(b'\n', rest);
+            let line = rest[..end.unwrap_or(rest.len())].trim_ascii();
+            if line.len() > self.limits.body {
+                let detail = format!("line {} is longer than {} bytes", self.number + 1, self.limits.body);
+                return Err(ApiError::new(Code::PayloadTooLarge, detail));
+            }
+            if end.is_none() && !self.ended {
+                self.fill().await?;
+                continue;
+            }
+            let line = line.to_vec();
+            self.start += end.map_or(rest.len(), |end| end + 1);
+            self.number += 1;
+            if !line.is_empty() {
+                return Ok(Some((self.number, line)));
+            }
+            if end.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn fill(&mut self) -> Result<(), ApiError> {
+        self.buffer.drain(..std::mem::take(&mut self.start));
+        let chunk = tokio::time::timeout(self.limits.body_time, self.body.next()).await;
+        let chunk = chunk.map_err(|_| ApiError::new(Code::RequestTimeout, "the body stopped arriving"))?;
+        let Some(chunk) = chunk else {
+            self.ended = true;
+            return Ok(());
+        };
+        let chunk =
+            chunk.map_err(|error| ApiError::new(Code::MalformedBody, format!("the body broke off: {error}")))?;
+        self.read += chunk.len();
+        if self.read > self.limits.bulk {
+            let detail = format!("the body is larger than {} bytes", self.limits.bulk);
+            return Err(ApiError::new(Code::PayloadTooLarge, detail).hint("send the rows in several requests"));
+        }
+        self.buffer.extend_from_slice(&chunk);
+        Ok(())
+    }
+}
+
+fn respond(resource: &Resource, prefer: &Prefer, body: Body, media: &'static str) -> Response {
+    let mut response = body.into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+    write::safe(resource, &resource.dio.position(), response.headers_mut());
+    if let Some(applied) = prefer.applied(Kind::Bulk) {
+        response.headers_mut().insert(APPLIED, applied);
+    }
+    response
+}

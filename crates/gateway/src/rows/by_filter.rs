@@ -1,0 +1,149 @@
+//! Writes by filter: one operation per row, within a bound.
+
+use std::sync::Arc;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::http::pipeline::request_id;
+use crate::http::prefer::Kind;
+use crate::http::problem::{ApiError, Code};
+use crate::http::response::APPLIED;
+use crate::rows::write::{self, Change};
+use crate::state::Resource;
+use diorama_core::dio::WriteOptions;
+use diorama_core::hot::plan::Picked;
+use diorama_core::hot::{Condition, OpId};
+use diorama_core::vista::query::url::{self, ParamOptions};
+use diorama_core::vista::{Error, Query, WriteOp};
+
+/// Writes in flight at a time; they share journal commits.
+const AT_ONCE: usize = 128;
+
+/// Ids of the rows that a filter lets through. Without a filter, everything must be asked for by name.
+pub(crate) async fn targets(resource: &Arc<Resource>, change: &Change, raw: &str) -> Result<Vec<String>, ApiError> {
+    if change.condition != Condition::None || change.key.is_some() {
+        return Err(ApiError::new(Code::InvalidHeader, "a write by filter takes neither If-Match nor Idempotency-Key")
+            .hint("repeated, it is about the rows that match then; to be sure of them, write to each by its id"));
+    }
+    let (owner, text) = (Arc::clone(resource), raw.to_string());
+    let read = move || {
+        let options = ParamOptions { max_limit: owner.options.max_limit, extra: &["all"] };
+        url::parse(&text, &owner.schema, &options)
+    };
+    let asked = change.bounds.read(resource, raw.as_bytes(), read).await??;
+    if asked.extra.iter().any(|(_, value)| value != "true" && value != "false") {
+        return Err(ApiError::new(Code::InvalidParameter, "all is true or false"));
+    }
+    let all = asked.extra.iter().any(|(_, value)| value == "true");
+    let query = asked.query;
+    if query != (Query { filter: query.filter.clone(), search: query.search.clone(), ..Query::default() }) {
+        return Err(ApiError::new(Code::InvalidParameter, "a write by filter takes filters only"));
+    }
+    if query.is_unfiltered() && !all {
+        return Err(
+            ApiError::new(Code::InvalidParameter, "this would touch every row").hint("add a filter, or say all=true")
+        );
+    }
+    let most = resource.options.max_affected.min(change.prefer.max_affected.unwrap_or(u64::MAX));
+    let state = resource.dio.state();
+    let (Picked { slots, total, .. }, _) =
+        resource.dio.select(&state, &query, &resource.schema, &change.bounds.meter).await?;
+    if total > most && !(all && change.prefer.max_affected.is_none()) {
+        return Err(ApiError::new(
+            Code::MaxAffected,
+            format!("{total} rows match, {most} may be touched; nothing was done"),
+        )
+        .hint("narrow the filter"));
+    }
+    Ok(slots.into_iter().filter_map(|slot| state.table().at(slot)).map(|row| row.id().to_string()).collect())
+}
+
+/// Accepts `ops`, and waits for the master as long as the request says. A row that went away meanwhile is not counted.
+pub(crate) async fn write(resource: &Resource, change: &Change, ops: Vec<WriteOp>) -> Result<Response, ApiError> {
+    let (mut operations, all) = (Vec::new(), ops.len());
+    let mut rest = &ops[..];
+    while !rest.is_empty() {
+        // No more than the queue has places for: others would wait behind all of them.
+        let (ops, later) = rest.split_at(resource.dio.free_places().clamp(1, AT_ONCE).min(rest.len()));
+        rest = later;
+        let written = ops.iter().map(|op| resource.dio.write(op.clone(), WriteOptions::default()));
+        for (op, ticket) in ops.iter().zip(join_all(written).await) {
+            match ticket {
+                Ok(ticket) => operations.extend(ticket.operation.map(|done| (op.id().map(str::to_string), done))),
+                Err(Error::NotFound { .. }) => {}
+                Err(error) => return Err(partly(error, operations.len(), all)),
+            }
+        }
+    }
+    Ok(accepted(resource, change, operations.len(), &operations).await)
+}
+
+/// Accepts the one operation that takes all rows away, where the source has it.
+pub(crate) async fn delete_all(resource: &Resource, change: &Change, affected: usize) -> Result<Response, ApiError> {
+    let ticket = resource.dio.write(WriteOp::DeleteAll, WriteOptions::default()).await?;
+    let operation = ticket.operation.map(|op| (None, op));
+    Ok(accepted(resource, change, affected, operation.as_slice()).await)
+}
+
+/// Answers for operations and the rows that they are about: 202 while the master does not have them all.
+async fn accepted(
+    resource: &Resource,
+    change: &Change,
+    affected: usize,
+    operations: &[(Option<String>, OpId)],
+) -> Response {
+    let (request, dio) = (request_id(&change.headers), resource.dio.name());
+    tracing::debug!(request.id = request, dio, writes = affected, "writes by filter were accepted");
+    let ids: Vec<String> = operations.iter().map(|(_, op)| op.to_string()).collect();
+    let mut body = json!({ "affected": affected, "operations": ids });
+    let patience = change.prefer.patience(resource.options.ack.patience());
+    // Nothing matched: there is nothing to wait for.
+    let mut status = if operations.is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    if !patience.is_zero() {
+        let results = settled(resource, change, operations, Instant::now() + patience).await;
+        if results.iter().all(|result| result["status"] != 202) {
+            status = StatusCode::OK;
+        }
+        body["results"] = results.into();
+    }
+    let mut response = (status, body.to_string()).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    write::safe(resource, &resource.dio.position(), headers);
+    if let Some(applied) = change.prefer.applied(Kind::Filter) {
+        headers.insert(APPLIED, applied);
+    }
+    response
+}
+
+/// How each operation stands when all have ended, or at `deadline`.
+async fn settled(
+    resource: &Resource,
+    change: &Change,
+    operations: &[(Option<String>, OpId)],
+    deadline: Instant,
+) -> Vec<Value> {
+    let mut results = Vec::with_capacity(operations.len());
+    for (id, op) in operations {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (status, problem) = write::standing(resource, *op, left, &change.prefix).await;
+        let mut result = json!({ "id": id, "status": status, "operation": op.to_string() });
+        if let Some(problem) = problem {
+            result["problem"] = problem.to_json(None);
+        }
+        results.push(result);
+    }
+    results
+}
+
+fn partly(error: Error, done: usize, of: usize) -> ApiError {
+    match done {
+        0 => error.into(),
+        _ => ApiError::from(error)
+            .hint(format!("{done} of at least {of} rows were written before; repeating the request is safe")),
+    }
+}

@@ -1,0 +1,30 @@
+//! `DELETE /{dio}/{id}` and `DELETE /{dio}` by filter, or `?all=true`.
+
+use axum::extract::RawQuery;
+use axum::response::Response;
+
+use crate::http::extract::{PathRow, WritableResource};
+use crate::http::problem::ApiError;
+use crate::rows::by_filter;
+use crate::rows::write::{self, Change};
+use diorama_core::vista::WriteOp;
+
+/// Takes the row away; the answer shows it a last time.
+pub(crate) async fn delete(row: PathRow, change: Change) -> Result<Response, ApiError> {
+    let PathRow { resource, id } = row;
+    write::accept(&resource, &change, WriteOp::Delete { id }).await
+}
+
+/// Takes every row away that the filter lets through.
+pub(crate) async fn delete_many(
+    WritableResource(resource): WritableResource,
+    RawQuery(raw): RawQuery,
+    change: Change,
+) -> Result<Response, ApiError> {
+    let raw = raw.unwrap_or_default();
+    let ids = by_filter::targets(&resource, &change, &raw).await?;
+    if raw == "all=true" && resource.dio.vista().capabilities().can_delete_all {
+        return by_filter::delete_all(&resource, &change, ids.len()).await;
+    }
+    by_filter::write(&resource, &change, ids.into_iter().map(|id| WriteOp::Delete { id }).collect()).await
+}

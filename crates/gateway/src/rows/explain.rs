@@ -1,0 +1,58 @@
+//! `GET /{dio}?...&explain=true`: how a list is answered, instead of its rows.
+
+use std::time::Instant;
+
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use serde_json::json;
+
+use crate::http::budget::Bounds;
+use crate::http::problem::{ApiError, Code};
+use crate::http::response::Snapshot;
+use crate::state::Resource;
+use diorama_core::vista::Query;
+
+/// The parameter.
+pub(crate) const EXPLAIN: &str = "explain";
+
+/// Whether the request asks for it.
+pub(crate) fn is_asked(extra: &[(String, String)]) -> Result<bool, ApiError> {
+    match extra.iter().rev().find(|(name, _)| name == EXPLAIN).map(|(_, value)| value.as_str()) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(ApiError::new(Code::InvalidParameter, "explain is true or false")),
+    }
+}
+
+/// Answers the query once and says what that took.
+pub(crate) async fn explain(
+    resource: &Resource,
+    view: &Snapshot,
+    query: &Query,
+    bounds: &Bounds,
+) -> Result<Response, ApiError> {
+    if !resource.dio.is_complete() {
+        return Err(ApiError::new(Code::InvalidParameter, "the rows are only partly cached: the source answers lists")
+            .hint("ask the source how it does"));
+    }
+    let started = Instant::now();
+    let (picked, plan) = resource.dio.select(&view.state, query, &resource.schema, &bounds.meter).await?;
+    let took = started.elapsed();
+    let table = view.state.table();
+    let body = json!({
+        "plan": plan.explain(table, query),
+        "rows": table.len(),
+        "examined": picked.examined,
+        "matched": picked.total,
+        "returned": picked.slots.len(),
+        "microseconds": u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        "indexes": table.indexes().iter().map(|index| json!({
+            "index": index.spec().to_string(), "bytes": index.bytes(), "uses": index.uses(),
+        })).collect::<Vec<_>>(),
+    });
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    Ok((headers, body.to_string()).into_response())
+}

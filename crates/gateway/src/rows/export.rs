@@ -1,0 +1,138 @@
+//! Bodies of many rows, made while they are sent: whoever reads slowly holds a few megabytes and no old rows.
+//!
+//! A page of up to [`AT_ONCE`] bytes is one consistent read. In what is longer, and in answers without a limit, rows are shown
+//! as they are when their turn comes, and those that are gone or no longer match are left out: a reader who takes his time
+//! would otherwise hold every version of every row that changes meanwhile.
+
+use std::convert::Infallible;
+use std::future::ready;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use futures_util::stream;
+
+use crate::http::budget::{Bounds, Lease};
+use crate::http::problem::ApiError;
+use crate::rows::format::Writer;
+use diorama_core::dio::Dio;
+use diorama_core::hot::{RowRef, Slot, State};
+use diorama_core::vista::query::{JsonRow, Meter, Prepared};
+use diorama_core::vista::{Query, Schema};
+
+/// Rows up to which a body is made in one piece, however large they are.
+const FEW: usize = 1_000;
+/// Bytes of a page that one reader may hold.
+const AT_ONCE: usize = 4 << 20;
+/// Bytes of a piece, about.
+const PIECE: usize = 64 << 10;
+
+/// The rows in `slots` of `state` as a body.
+pub(crate) async fn body(
+    dio: &Dio,
+    state: Arc<State>,
+    slots: Vec<Slot>,
+    writer: Writer,
+    (query, is_page, schema): (&Query, bool, &Schema),
+    bounds: &Bounds,
+) -> Result<Body, ApiError> {
+    let count = slots.len();
+    let mut out = Vec::new();
+    let known = (count <= FEW).then_some(count);
+    writer.begin(known, &mut out);
+    if count <= FEW && writer.copies() {
+        state.table().rows_into(&slots, &mut out);
+        writer.end(known, &mut out);
+        return Ok(bounds.answer(out)?.into());
+    }
+    let rows_seq = state.rows_seq();
+    let filter = (!query.is_unfiltered()).then(|| query.prepare(schema));
+    let held = slots.capacity() * size_of::<Slot>() + filter.as_ref().map_or(0, Prepared::pattern_bytes);
+    let lease = bounds.lease_answer(if count <= FEW { 0 } else { held + 2 * PIECE })?;
+    let mut rest = RemainingRows {
+        dio: dio.clone(),
+        slots,
+        at: 0,
+        begun: false,
+        writer,
+        filter,
+        rows_seq,
+        count: known,
+        _lease: lease,
+    };
+    if count <= FEW {
+        rest.write(&state, usize::MAX, &mut out);
+        return Ok(bounds.answer(out)?.into());
+    }
+    let at_once = if is_page { AT_ONCE } else { PIECE };
+    let first = move |meter: &Meter| {
+        // Between two looks at the clock lie the rows of a piece.
+        while !rest.is_done() && out.len() < at_once && meter.check().is_ok() {
+            let most = at_once.min(out.len() + PIECE);
+            rest.write(&state, most, &mut out);
+        }
+        out.shrink_to_fit();
+        Ok((rest, out))
+    };
+    let (rest, first) = dio.work(count, &bounds.meter, first).await?;
+    if rest.is_done() {
+        return Ok(bounds.answer(first)?.into());
+    }
+    let first = bounds.answer(first)?;
+    let pieces = stream::unfold((rest, first), |(mut rest, mut piece)| {
+        if piece.is_empty() && rest.is_done() {
+            return ready(None);
+        }
+        if piece.is_empty() {
+            let state = rest.dio.state();
+            let mut next = Vec::with_capacity(PIECE);
+            rest.write(&state, PIECE, &mut next);
+            piece = next.into();
+        }
+        ready(Some((Ok::<_, Infallible>(piece), (rest, Bytes::new()))))
+    });
+    Ok(Body::from_stream(pieces))
+}
+
+/// The rows that are still to be sent. Slots are never given to another row.
+struct RemainingRows {
+    dio: Dio,
+    slots: Vec<Slot>,
+    at: usize,
+    /// Whether a row was sent.
+    begun: bool,
+    writer: Writer,
+    /// What the rows have to pass, if not all do.
+    filter: Option<Prepared>,
+    /// When they were picked.
+    rows_seq: u64,
+    /// How many will be sent, if it is certain.
+    count: Option<usize>,
+    _lease: Lease,
+}
+
+impl RemainingRows {
+    fn is_done(&self) -> bool {
+        self.at >= self.slots.len()
+    }
+
+    /// Appends rows until `most` bytes are there; what ends the answer behind the last.
+    fn write(&mut self, state: &State, most: usize, out: &mut Vec<u8>) {
+        let changed = state.rows_seq() != self.rows_seq;
+        while out.len() < most && !self.is_done() {
+            let row = state.table().at(self.slots[self.at]);
+            self.at += 1;
+            let matches = |row: &RowRef<'_>, filter: &Prepared| {
+                filter.matches(&JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..])))
+            };
+            if let Some(row) = row
+                && (!changed || self.filter.as_ref().is_none_or(|filter| matches(&row, filter)))
+            {
+                self.writer.row(&row, !self.begun, out);
+                self.begun = true;
+            }
+        }
+        if self.is_done() {
+            self.writer.end(self.count, out);
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! Rows as bytes, in any format. JSON is copied, not made: rows are kept ready.
+
+use std::sync::Arc;
+
+use crate::http::negotiate::Format;
+use diorama_core::hot::RowRef;
+use diorama_core::record::{Body, CborValue, Record, Rows, decode_parts, value_to_json};
+use diorama_core::vista::query::{JsonRow, Path, Projection, SelectItem};
+use diorama_core::vista::{Query, Result, Schema};
+
+/// A row's bytes, wherever they are.
+#[derive(Clone, Copy)]
+pub(crate) struct Bytes<'a> {
+    json: &'a [u8],
+    cbor: Option<&'a [u8]>,
+}
+
+impl<'a> From<&RowRef<'a>> for Bytes<'a> {
+    fn from(row: &RowRef<'a>) -> Self {
+        Bytes { json: row.json(), cbor: row.cbor().map(|cbor| &cbor[..]) }
+    }
+}
+
+impl<'a> From<&'a Body> for Bytes<'a> {
+    fn from(row: &'a Body) -> Self {
+        Bytes { json: row.json(), cbor: row.cbor().map(|cbor| &cbor[..]) }
+    }
+}
+
+/// Writes the rows of one answer.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    format: Format,
+    projection: Option<Projection>,
+    /// The header line of CSV.
+    columns: Vec<Arc<str>>,
+}
+
+impl Writer {
+    pub(crate) fn new(format: Format, query: &Query, schema: &Schema) -> Result<Writer> {
+        let projection = query.projection(schema)?;
+        let columns = if format == Format::Csv { columns(query, schema) } else { Vec::new() };
+        Ok(Writer { format, projection, columns })
+    }
+
+    /// Whether rows are sent as they are kept.
+    pub(crate) fn copies(&self) -> bool {
+        self.format == Format::Json && self.projection.is_none()
+    }
+
+    /// What comes before the rows, of which there are `count` if that is certain.
+    pub(crate) fn begin(&self, count: Option<usize>, out: &mut Vec<u8>) {
+        match self.format {
+            Format::Json => out.push(b'['),
+            Format::Ndjson => {}
+            Format::Csv => write_header(&self.columns, out),
+            Format::Cbor => match count {
+                Some(count) => cbor_head(0x80, count as u64, out),
+                None => out.push(0x9F),
+            },
+        }
+    }
+
+    /// One row; `first` of its answer or not.
+    pub(crate) fn row<'a>(&self, row: impl Into<Bytes<'a>>, first: bool, out: &mut Vec<u8>) {
+        let row = row.into();
+        match self.format {
+            Format::Json => {
+                if !first {
+                    out.push(b',');
+                }
+                self.json(row, out);
+            }
+            Format::Ndjson => {
+                self.json(row, out);
+                out.push(b'\n');
+            }
+            Format::Csv => {
+                let record = self.record(row);
+                write_line(self.columns.iter().map(|name| record.get(name).cloned().unwrap_or(CborValue::Null)), out);
+            }
+            Format::Cbor => self.cbor(row, out),
+        }
+    }
+
+    /// What comes after the last row; `count` as at the beginning.
+    pub(crate) fn end(&self, count: Option<usize>, out: &mut Vec<u8>) {
+        match (self.format, count) {
+            (Format::Json, _) => out.push(b']'),
+            (Format::Cbor, None) => out.push(0xFF),
+            _ => {}
+        }
+    }
+
+    /// One row by itself.
+    pub(crate) fn one<'a>(&self, row: impl Into<Bytes<'a>>) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.row(row, true, &mut out);
+        out
+    }
+
+    /// All of `rows`.
+    pub(crate) fn all(&self, rows: &Rows) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.begin(Some(rows.len()), &mut out);
+        for (at, (_, row)) in rows.bodies().enumerate() {
+            self.row(row, at == 0, &mut out);
+        }
+        self.end(Some(rows.len()), &mut out);
+        out
+    }
+
+    fn json(&self, row: Bytes<'_>, out: &mut Vec<u8>) {
+        match &self.projection {
+            None => out.extend_from_slice(row.json),
+            Some(projection) => projection.write_json(&JsonRow(row.json, row.cbor), out),
+        }
+    }
+
+    fn cbor(&self, row: Bytes<'_>, out: &mut Vec<u8>) {
+        if let (Some(cbor), None) = (row.cbor, &self.projection) {
+            return out.extend_from_slice(cbor);
+        }
+        let record = self.record(row);
+        cbor_head(0xA0, record.len() as u64, out);
+        for (column, value) in record {
+            for value in [CborValue::from(column), value] {
+                // A Vec takes every write.
+                let _ = ciborium::into_writer(&value, &mut *out);
+            }
+        }
+    }
+
+    /// Stored bytes decode: they were encoded by this program.
+    fn record(&self, row: Bytes<'_>) -> Record {
+        let record = decode_parts(row.json, row.cbor).unwrap_or_default();
+        match &self.projection {
+            None => record,
+            Some(projection) => projection.apply(&record),
+        }
+    }
+}
+
+/// The names that a query's rows are shown under.
+fn columns(query: &Query, schema: &Schema) -> Vec<Arc<str>> {
+    let all = || schema.columns().iter().map(|column| Arc::clone(&column.name));
+    if query.select.is_empty() {
+        return all().collect();
+    }
+    let mut names: Vec<Arc<str>> = Vec::new();
+    for item in &query.select {
+        match item {
+            SelectItem::Everything => names.extend(all()),
+            SelectItem::Column { alias: Some(alias), .. } => names.push(alias.as_str().into()),
+            SelectItem::Column { column, alias: None } => names.push(Path::resolve(column, schema).name().into()),
+        }
+    }
+    let mut seen = std::collections::HashSet::new();
+    names.retain(|name| seen.insert(Arc::clone(name)));
+    names
+}
+
+/// The header line of CSV. Names that a reader could take for something else are in quotes: a comment, other separators, spaces.
+fn write_header(names: &[Arc<str>], out: &mut Vec<u8>) {
+    for (at, name) in names.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        let plain = !name.is_empty()
+            && !name.starts_with([' ', '#'])
+            && !name.ends_with(' ')
+            && !name.contains([',', ';', '\t', '|', '"', '\r', '\n'])
+            && !name.to_ascii_lowercase().starts_with("sep=");
+        if plain { out.extend_from_slice(name.as_bytes()) } else { write_quoted(name.as_bytes(), out) }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_quoted(text: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    for byte in text {
+        if *byte == b'"' {
+            out.push(b'"');
+        }
+        out.push(*byte);
+    }
+    out.push(b'"');
+}
+
+/// One line of CSV. Null is an empty cell, empty text is `""`.
+fn write_line(cells: impl Iterator<Item = CborValue>, out: &mut Vec<u8>) {
+    for (at, cell) in cells.enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        let text = match &cell {
+            CborValue::Null => continue,
+            CborValue::Text(text) => text.as_bytes().to_vec(),
+            CborValue::Bytes(_) => value_to_json(&cell)
+                .trim_ascii()
+                .strip_prefix(b"\"")
+                .map_or(Vec::new(), |rest| rest[..rest.len() - 1].to_vec()),
+            other => value_to_json(other),
+        };
+        let plain = !text.is_empty() && !text.iter().any(|byte| matches!(byte, b',' | b'"' | b'\r' | b'\n'));
+        if plain {
+            out.extend_from_slice(&text);
+            continue;
+        }
+        write_quoted(&text, out);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The head of an array or map of definite length.
+pub(crate) fn cbor_head(major: u8, count: u64, out: &mut Vec<u8>) {
+    let bytes = count.to_be_bytes();
+    match count {
+        0..24 => out.push(major | bytes[7]),
+        24..0x100 => out.extend_from_slice(&[major | 24, bytes[7]]),
+        0x100..0x1_0000 => {
+            out.push(major | 25);
+            out.extend_from_slice(&bytes[6..]);
+        }
+        0x1_0000..0x1_0000_0000 => {
+            out.push(major | 26);
+            out.extend_from_slice(&bytes[4..]);
+        }
+        _ => {
+            out.push(major | 27);
+            out.extend_from_slice(&bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use diorama_core::record::Id;
+    use diorama_core::vista::{Column, ColumnType};
+
+    /// Names of columns, a text that nothing can be mistaken for, and cells.
+    type Cells = Vec<(Option<String>, Option<i64>, Option<f64>, Option<bool>)>;
+
+    fn exported(schema: &Schema, cells: &Cells) -> (Rows, Vec<u8>) {
+        let names: Vec<&str> = schema.columns().iter().map(|column| &*column.name).collect();
+        let mut rows = Rows::with_layout(Arc::clone(schema.layout()));
+        for (at, (text, integer, float, flag)) in cells.iter().enumerate() {
+            let values: [CborValue; 5] = [
+                format!("row {at}").into(),
+                text.as_deref().map_or(CborValue::Null, CborValue::from),
+                integer.map_or(CborValue::Null, CborValue::from),
+                float.map_or(CborValue::Null, CborValue::from),
+                flag.map_or(CborValue::Null, CborValue::from),
+            ];
+            let record = names.iter().map(|name| name.to_string()).zip(values).collect();
+            let id = Id::from(format!("row {at}"));
+            rows.push_body(Arc::clone(&id), Body::encode(&id, &record, schema.layout()));
+        }
+        let writer = Writer::new(Format::Csv, &Query::default(), schema).unwrap();
+        let file = writer.all(&rows);
+        (rows, file)
+    }
+
+    fn imported(file: &[u8], columns: Vec<Column>, id: &str) -> (Arc<Schema>, Rows) {
+        use diorama_connect::{Csv, CsvOptions};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("own.csv");
+        std::fs::write(&path, file).unwrap();
+        let settle = Some(std::time::Duration::ZERO);
+        let options = CsvOptions { id: Some(id.into()), columns, settle, ..CsvOptions::default() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let vista = Csv::open("own", path, options).await.unwrap();
+            (vista.schema(), vista.list_values().await.unwrap())
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// What was exported as CSV comes back as the same rows, whatever the names of columns and the texts are.
+        #[test]
+        fn an_own_export_comes_back_the_same(
+            names in proptest::collection::hash_set("[a-z#;,|= \t\"é]{1,6}", 5).prop_filter(
+                "names of their own", |names| names.iter().all(|name| !name.trim().is_empty()),
+            ),
+            cells in proptest::collection::vec((
+                proptest::option::of("[a-c0-9,;|#\"\t\r\n .+é-]{0,8}|NA|null|1,20|007|true|2024-01-01"),
+                proptest::option::of(any::<i64>()),
+                proptest::option::of(proptest::num::f64::NORMAL),
+                proptest::option::of(any::<bool>()),
+            ), 1..12),
+            declares in any::<bool>(),
+        ) {
+            use ColumnType::{Boolean, Integer, Number, String};
+            let names: Vec<_> = names.into_iter().collect();
+            let types = [String, String, Integer, Number, Boolean];
+            let columns: Vec<Column> = names.iter().zip(types).map(|(name, ty)| Column::new(name.as_str(), ty)).collect();
+            let schema = Schema::new(&names[0], columns.clone());
+            let mut cells = cells;
+            if !declares {
+                // A text among the texts, and a cell of each type: then the types are evident.
+                cells.push((Some("a text".into()), Some(1), Some(1.5), Some(true)));
+            }
+            let (rows, file) = exported(&schema, &cells);
+            let declared = if declares { columns } else { Vec::new() };
+            let (found, read) = imported(&file, declared, &names[0]);
+            prop_assert_eq!(found.columns(), schema.columns(), "{}", std::string::String::from_utf8_lossy(&file));
+            let bodies = |rows: &Rows| rows.bodies().map(|(id, body)| (Arc::clone(id), body.clone())).collect::<Vec<_>>();
+            prop_assert_eq!(bodies(&read), bodies(&rows));
+        }
+    }
+
+    #[test]
+    fn names_that_a_reader_could_mistake_are_in_quotes() {
+        let mut out = Vec::new();
+        write_header(&["id", "#n", "a;b", " x", "sep=;", "y z"].map(Arc::from), &mut out);
+        assert_eq!(std::string::String::from_utf8(out).unwrap(), "id,\"#n\",\"a;b\",\" x\",\"sep=;\",y z\r\n");
+    }
+
+    #[test]
+    fn csv_tells_null_from_empty_and_quotes_what_it_must() {
+        let mut out = Vec::new();
+        let cells =
+            [CborValue::Null, "".into(), "a,\"b\"".into(), 1.5.into(), CborValue::Array(vec![1.into(), 2.into()])];
+        write_line(cells.into_iter(), &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), ",\"\",\"a,\"\"b\"\"\",1.5,\"[1,2]\"\r\n");
+    }
+
+    #[test]
+    fn cbor_heads_are_the_shortest() {
+        for (count, head) in
+            [(3, vec![0x83]), (24, vec![0x98, 24]), (256, vec![0x99, 1, 0]), (65_536, vec![0x9A, 0, 1, 0, 0])]
+        {
+            let mut out = Vec::new();
+            cbor_head(0x80, count, &mut out);
+            assert_eq!(out, head);
+        }
+    }
+}

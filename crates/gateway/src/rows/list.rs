@@ -1,0 +1,244 @@
+//! `GET /{dio}`: rows by filter, order and page.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{OriginalUri, Request};
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::http::budget::Bounds;
+use crate::http::extract::PathResource;
+use crate::http::negotiate::{self, Format};
+use crate::http::problem::{ApiError, Code};
+use crate::http::response::{self, HeaderBuilder, Snapshot, TOTAL};
+use crate::rows::explain;
+use crate::rows::export;
+use crate::rows::format::Writer;
+use crate::rows::query_cache::ParsedQuery;
+use crate::state::Resource;
+use diorama_core::hot::plan::{Page, Picked, Repeated, cursor, natural_start};
+use diorama_core::record::Rows;
+use diorama_core::vista::Query;
+use diorama_core::vista::query::url::ParamOptions;
+
+/// Lists rows.
+pub(crate) async fn list(
+    bounds: Bounds,
+    PathResource(resource): PathResource,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (raw, headers) = (request.uri().query().unwrap_or_default(), request.headers());
+    let format = negotiate::of_list(headers)?;
+    let view = Snapshot::of(&resource);
+    let etag = view.list_etag(raw.as_bytes(), format);
+    // Of a part, the master may have changed without our knowing.
+    if resource.dio.is_complete() && response::is_named(headers, &etag) {
+        return Ok(view.not_modified(etag));
+    }
+    let (asked, mut page) = asked(&resource, raw, &bounds).await?;
+    if page.limit.is_none() && !format.is_streamed() {
+        page.limit = Some(resource.options.limit_of(asked.query.query(), &resource.schema));
+    }
+    if explain::is_asked(&asked.extra)? {
+        return explain::explain(&resource, &view, &paged(&asked.query, page), &bounds).await;
+    }
+    let mut found = find(&resource, &view, &asked.query, page, format, &bounds).await?;
+    let etag = found.etag.take().unwrap_or(etag);
+    if response::is_known(headers, &etag) {
+        return Ok(view.not_modified(etag));
+    }
+    // Links begin where the client began, outside of all that the gateway is nested in.
+    let path = request.extensions().get::<OriginalUri>().map_or(request.uri(), |uri| &uri.0).path();
+    let links = match (page.limit, &asked.query.query().after) {
+        (None, _) => None,
+        (Some(limit), None) => Some(found.links(path, &asked.without_paging, limit)),
+        (Some(limit), Some(_)) => {
+            let and = if asked.without_paging.is_empty() { "" } else { "&" };
+            Some(found.cursor_links(&format!("{path}?{}{and}limit={limit}&", asked.without_paging)))
+        }
+    };
+    Ok(found.respond(&view, etag, format, links))
+}
+
+/// What the URL asks for.
+async fn asked(resource: &Arc<Resource>, raw: &str, bounds: &Bounds) -> Result<(Arc<ParsedQuery>, Page), ApiError> {
+    let (owner, text) = (Arc::clone(resource), raw.to_string());
+    let read = move || {
+        let options = ParamOptions { max_limit: owner.options.max_limit, extra: &[explain::EXPLAIN] };
+        owner.query_cache.read(&text, &owner.schema, &options)
+    };
+    Ok(bounds.read(resource, raw.as_bytes(), read).await??)
+}
+
+/// Rows that room is made for before they are seen, and that are copied without a turn among the heavy queries.
+const MOST_AT_ONCE: usize = 1_000;
+
+/// What a query found, encoded.
+pub(crate) struct ListPage {
+    body: Body,
+    offset: u64,
+    shown: u64,
+    /// How many match in all, if that is known.
+    total: Option<u64>,
+    /// The place to go on from, if the query began at one and has not come to the end.
+    next: Option<String>,
+    /// Its own version, if it is not that of our rows.
+    pub(crate) etag: Option<HeaderValue>,
+}
+
+/// Characters of a cursor, at most: it has to fit into a URL.
+const MOST_CURSOR: usize = 4_096;
+
+/// `query` with its page.
+fn paged(query: &Repeated, page: Page) -> Query {
+    Query { limit: page.limit, offset: page.offset, ..query.query().clone() }
+}
+
+/// A page of the rows that a query asks for, in `format`.
+pub(crate) async fn find(
+    resource: &Resource,
+    view: &Snapshot,
+    asked: &Arc<Repeated>,
+    page: Page,
+    format: Format,
+    bounds: &Bounds,
+) -> Result<ListPage, ApiError> {
+    let query = asked.query();
+    let writer = Writer::new(format, query, &resource.schema)?;
+    if !resource.dio.is_complete() {
+        return at_master(resource, &paged(asked, page), &writer, format, bounds).await;
+    }
+    let table = view.state.table();
+    let natural = query.is_unfiltered() && query.order.is_empty();
+    if let (true, true, Format::Json, Some(limit)) = (natural, query.select.is_empty(), format, page.limit) {
+        let offset = natural_start(table, query).saturating_add(as_len(page.offset));
+        let (state, limit) = (Arc::clone(&view.state), as_len(limit));
+        let copy = move || {
+            let mut body = Vec::with_capacity(256 * limit.min(MOST_AT_ONCE));
+            body.push(b'[');
+            let shown = state.table().natural_page_into(offset, limit, &mut body);
+            body.push(b']');
+            (body, shown)
+        };
+        let many = table.len().saturating_sub(offset).min(limit) > MOST_AT_ONCE;
+        let (body, shown) = if many { bounds.run(resource, copy).await? } else { copy() };
+        let end = offset.saturating_add(shown);
+        let last = table.natural(end.saturating_sub(1)).next().filter(|_| shown > 0 && end < table.len());
+        let next = last.filter(|_| query.after.is_some()).map(|row| cursor(&row, query, &resource.schema).to_string());
+        let (body, total) = (bounds.answer(body)?, Some(table.len() as u64));
+        return Ok(ListPage { body: body.into(), offset: offset as u64, shown: shown as u64, total, next, etag: None });
+    }
+    let picked = resource.dio.select_prepared(&view.state, asked, page, &resource.schema, &bounds.meter).await?;
+    let next =
+        query.after.as_ref().and_then(|_| picked.next(table, query, &resource.schema)).map(|next| next.to_string());
+    if next.as_ref().is_some_and(|next| next.len() > MOST_CURSOR) {
+        return Err(ApiError::new(Code::InvalidParameter, "after: a value that the rows are ordered by is too long")
+            .hint("order by other columns, or page with offset"));
+    }
+    let Picked { slots, before, total, .. } = picked;
+    let shown = slots.len() as u64;
+    let what = (query, page.limit.is_some(), &*resource.schema);
+    let body = export::body(&resource.dio, Arc::clone(&view.state), slots, writer, what, bounds).await?;
+    Ok(ListPage { body, offset: before, shown, total: Some(total), next, etag: None })
+}
+
+/// Rows of a Dio that holds a part of them only: the master answers, if it can.
+async fn at_master(
+    resource: &Resource,
+    query: &Query,
+    writer: &Writer,
+    format: Format,
+    bounds: &Bounds,
+) -> Result<ListPage, ApiError> {
+    let vista = resource.dio.vista();
+    let rows: Rows = vista.shell().list(query).await?;
+    let total = match vista.capabilities().can_count {
+        true => Some(vista.shell().count(query).await?),
+        false => None,
+    };
+    let body = writer.all(&rows);
+    let mut etag = HeaderBuilder::with_capacity(32);
+    etag.put("\"m-").hex(xxh3_64(&body)).put(format.suffix()).put("\"");
+    let (etag, body) = (Some(etag.value()), bounds.answer(body)?);
+    Ok(ListPage { body: body.into(), offset: query.offset, shown: rows.len() as u64, total, next: None, etag })
+}
+
+impl ListPage {
+    /// What was found in one piece.
+    pub(crate) fn new(body: impl Into<Body>, offset: u64, shown: u64, total: u64) -> ListPage {
+        ListPage { body: body.into(), offset, shown, total: Some(total), next: None, etag: None }
+    }
+
+    /// 200 with the rows, their numbers and where others are.
+    pub(crate) fn respond(
+        self,
+        view: &Snapshot,
+        etag: HeaderValue,
+        format: Format,
+        links: Option<HeaderValue>,
+    ) -> Response {
+        let mut range = HeaderBuilder::with_capacity(48);
+        match self.shown {
+            0 => range.put("*"),
+            shown => range.number(self.offset).put("-").number(self.offset + shown - 1),
+        };
+        range.put("/");
+        match self.total {
+            Some(total) => range.number(total),
+            None => range.put("*"),
+        };
+        let mut response = view.ok_list(etag, format, self.body);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_RANGE, range.value());
+        for (name, value) in [(TOTAL, self.total.map(HeaderValue::from)), (header::LINK, links)] {
+            match value {
+                Some(value) => headers.insert(name, value),
+                None => headers.remove(name),
+            };
+        }
+        response
+    }
+
+    /// Where the first page and the next are, in steps from row to row; `url` ends where the cursor is to stand.
+    pub(crate) fn cursor_links(&self, url: &str) -> HeaderValue {
+        let first = format!("<{url}after=>; rel=\"first\"");
+        response::text(match &self.next {
+            Some(next) => format!("{first}, <{url}after={next}>; rel=\"next\""),
+            None => first,
+        })
+    }
+
+    /// Where the pages around this one are.
+    fn links(&self, path: &str, kept: &str, limit: u64) -> HeaderValue {
+        // What all of them have in common.
+        let mut url = HeaderBuilder::with_capacity(path.len() + kept.len() + 32);
+        url.put(path).put("?").put(kept).put(if kept.is_empty() { "limit=" } else { "&limit=" }).number(limit);
+        let mut links = HeaderBuilder::with_capacity(4 * (path.len() + kept.len() + 72));
+        let mut link = |offset: u64, rel: &str| {
+            links.put(if links.is_empty() { "<" } else { ", <" }).put(&url);
+            if offset > 0 {
+                links.put("&offset=").number(offset);
+            }
+            links.put(">; rel=\"").put(rel).put("\"");
+        };
+        link(0, "first");
+        if self.offset > 0 {
+            link(self.offset.saturating_sub(limit), "prev");
+        }
+        let end = self.offset.saturating_add(self.shown);
+        if limit > 0 && self.shown > 0 && self.total.is_none_or(|total| end < total) {
+            link(end, "next");
+        }
+        if let (Some(total), true) = (self.total, limit > 0) {
+            link(total.saturating_sub(1) / limit * limit, "last");
+        }
+        links.value()
+    }
+}
+
+fn as_len(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

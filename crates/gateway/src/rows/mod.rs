@@ -1,0 +1,18 @@
+//! Routes that read and write the rows of a resource.
+
+pub(crate) mod aggregate;
+mod bulk;
+mod by_filter;
+pub(crate) mod delete;
+mod explain;
+mod export;
+pub(crate) mod format;
+pub(crate) mod insert;
+pub(crate) mod list;
+pub(crate) mod patch;
+pub(crate) mod query;
+pub(crate) mod query_cache;
+pub(crate) mod record;
+pub(crate) mod replace;
+pub(crate) mod schema;
+pub(crate) mod write;

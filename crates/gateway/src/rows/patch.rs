@@ -1,0 +1,35 @@
+//! `PATCH /{dio}/{id}` and `PATCH /{dio}` by filter: RFC 7396 merge patches.
+
+use axum::extract::RawQuery;
+use axum::response::Response;
+
+use crate::http::extract::{PathRow, WritableResource};
+use crate::http::problem::ApiError;
+use crate::rows::by_filter;
+use crate::rows::write::{self, Change};
+use diorama_core::vista::WriteOp;
+
+/// Merges the body into the row.
+pub(crate) async fn patch(row: PathRow, change: Change) -> Result<Response, ApiError> {
+    let PathRow { resource, id } = row;
+    let record = change.part(&resource, Some(&id))?;
+    write::same_id(&resource, &id, &record)?;
+    write::accept(&resource, &change, WriteOp::Patch { id, record }).await
+}
+
+/// Merges the body into every row that the filter lets through.
+pub(crate) async fn patch_many(
+    WritableResource(resource): WritableResource,
+    RawQuery(raw): RawQuery,
+    change: Change,
+) -> Result<Response, ApiError> {
+    let mut record = change.part(&resource, None)?;
+    let ids = by_filter::targets(&resource, &change, raw.as_deref().unwrap_or_default()).await?;
+    // Which is refused unless the filter found that one row.
+    for id in &ids {
+        write::same_id(&resource, id, &record)?;
+    }
+    record.remove(resource.schema.id_column());
+    let ops = ids.into_iter().map(|id| WriteOp::Patch { id, record: record.clone() });
+    by_filter::write(&resource, &change, ops.collect()).await
+}

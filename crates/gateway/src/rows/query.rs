@@ -1,0 +1,75 @@
+//! `QUERY /{dio}` and `POST /{dio}/_query`: the query of a list as a JSON body.
+//!
+//! With `"after"` in the body, the `Link` header says where the next page is: the same request to that URL, whose cursor wins
+//! over the body's.
+
+use std::sync::Arc;
+
+use axum::extract::{OriginalUri, Request, State};
+use axum::response::Response;
+
+use crate::http::budget::Bounds;
+use crate::http::extract::PathResource;
+use crate::http::negotiate;
+use crate::http::problem::{ApiError, Code};
+use crate::http::response::{self, Snapshot};
+use crate::rows::list;
+use crate::rows::record;
+use crate::state::GatewayState;
+use diorama_core::hot::plan::{Page, Repeated};
+use diorama_core::vista::query::Cursor;
+use diorama_core::vista::{Error, Query};
+
+/// Lists what the body asks for.
+pub(crate) async fn query(
+    bounds: Bounds,
+    PathResource(resource): PathResource,
+    OriginalUri(uri): OriginalUri,
+    State(gateway): State<Arc<GatewayState>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let (headers, raw) = (&parts.headers, parts.uri.query().unwrap_or_default());
+    let format = negotiate::of_list(headers)?;
+    let media = record::media(headers)?;
+    let body = gateway.body(&parts, body).await?;
+    let value = record::value(media, &body, &gateway.limits)?;
+    let schema = Arc::clone(&resource.schema);
+    let read = bounds.read(&resource, &body, move || Query::from_json(&value, &schema));
+    let mut query = read.await?.map_err(wrong)?;
+    if !raw.is_empty() {
+        let Some(after) = raw.strip_prefix("after=") else {
+            return Err(ApiError::new(Code::UnknownParameter, "this URL takes no parameter but after")
+                .hint("put the query into the body"));
+        };
+        query.after = Some(Cursor::parse(after).map_err(wrong)?);
+        query.validate(&resource.schema).map_err(wrong)?;
+    }
+    match query.limit {
+        None if !format.is_streamed() => query.limit = Some(resource.options.limit_of(&query, &resource.schema)),
+        Some(limit) if limit > resource.options.max_limit => {
+            return Err(ApiError::new(Code::LimitTooLarge, format!("limit: at most {}", resource.options.max_limit)));
+        }
+        _ => {}
+    }
+    let (page, starts) = (Page::of(&query), query.after.is_some());
+    let view = Snapshot::of(&resource);
+    let etag = view.list_etag(&[raw.as_bytes(), &body].join(&b'\n'), format);
+    if resource.dio.is_complete() && response::is_known(headers, &etag) {
+        return Ok(view.not_modified(etag));
+    }
+    let mut found = list::find(&resource, &view, &Arc::new(Repeated::new(query)), page, format, &bounds).await?;
+    let etag = found.etag.take().unwrap_or(etag);
+    if response::is_known(headers, &etag) {
+        return Ok(view.not_modified(etag));
+    }
+    let links = starts.then(|| found.cursor_links(&format!("{}?", uri.path())));
+    Ok(found.respond(&view, etag, format, links))
+}
+
+fn wrong(error: Error) -> ApiError {
+    match error {
+        Error::Invalid { detail, fields } => ApiError::new(Code::InvalidParameter, detail).errors(fields),
+        other => other.into(),
+    }
+}

@@ -1,0 +1,157 @@
+//! `GET /{dio}/{id}`, and reading rows from request bodies.
+
+use std::borrow::Cow;
+
+use axum::extract::Request;
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::http::extract::PathRow;
+use crate::http::limits::Limits;
+use crate::http::negotiate::{self, Format};
+use crate::http::problem::{ApiError, Code};
+use crate::http::response::{self, Snapshot};
+use crate::rows::format::Writer;
+use crate::state::Resource;
+use diorama_core::record::{Body, CborValue, Record, parse_json};
+use diorama_core::vista::query::url::{self, ParamOptions};
+use diorama_core::vista::{Error, Query, RowCheck, Shape};
+
+/// Gives one row.
+pub(crate) async fn record(row: PathRow, request: Request) -> Result<Response, ApiError> {
+    let PathRow { resource, id } = row;
+    let (raw, headers) = (request.uri().query().unwrap_or_default(), request.headers());
+    let format = negotiate::of_record(headers)?;
+    let view = Snapshot::of(&resource);
+    let Some(row) = view.state.get(&id) else { return elsewhere(&resource, &id, &view, format).await };
+    let etag = Snapshot::record_etag(&row, raw, format);
+    if response::is_named(headers, &etag) {
+        return Ok(view.not_modified(etag));
+    }
+    let whole = raw.is_empty() && format == Format::Json;
+    let shown = if whole { None } else { Some(select(raw, &resource)?) };
+    if response::is_known(headers, &etag) {
+        return Ok(view.not_modified(etag));
+    }
+    let Some(shown) = shown else { return Ok(view.ok(etag, format, row.json().to_vec())) };
+    let writer = Writer::new(format, &shown, &resource.schema)?;
+    Ok(view.ok(etag, format, writer.one(&row)))
+}
+
+/// A row that is not in the copy: if the copy is a part only, the master is asked.
+async fn elsewhere(resource: &Resource, id: &str, view: &Snapshot, format: Format) -> Result<Response, ApiError> {
+    let missing = || ApiError::from(Error::NotFound { id: id.to_string() });
+    if resource.dio.is_complete() {
+        return Err(missing());
+    }
+    let row = resource.dio.vista().get_value(id).await?.ok_or_else(missing)?;
+    let body = Body::encode(id, &row, resource.schema.layout());
+    let writer = Writer::new(format, &Query::default(), &resource.schema)?;
+    let etag = response::text(format!("\"{}{}\"", URL_SAFE_NO_PAD.encode(body.hash().to_be_bytes()), format.suffix()));
+    Ok(view.ok(etag, format, writer.one(&body)))
+}
+
+/// What is shown of one row: nothing but `select` can be asked.
+fn select(raw: &str, resource: &Resource) -> Result<Query, ApiError> {
+    let query = url::parse(raw, &resource.schema, &ParamOptions::default())?.query;
+    if query != (Query { select: query.select.clone(), ..Query::default() }) {
+        return Err(ApiError::new(Code::InvalidParameter, "one row takes no parameter but select")
+            .hint("to ask for rows by filter, leave the id out of the path"));
+    }
+    Ok(query)
+}
+
+// --- bodies --------------------------------------------------------------------------------------------------------------
+
+/// What a body is, by `Content-Type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Media {
+    Json,
+    Ndjson,
+    Cbor,
+}
+
+/// The type of a body.
+pub(crate) fn media(headers: &HeaderMap) -> Result<Media, ApiError> {
+    let named = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let mut parts = named.split(';').map(str::trim);
+    let name = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let charset = parts.find_map(|part| part.to_ascii_lowercase().strip_prefix("charset=").map(str::to_string));
+    let utf8 = charset.is_none_or(|charset| charset.trim_matches('"') == "utf-8");
+    match name.as_str() {
+        "application/x-ndjson" | "application/jsonl" | "application/ndjson" if utf8 => Ok(Media::Ndjson),
+        "application/cbor" => Ok(Media::Cbor),
+        "application/json-patch+json" => Err(unsupported(&name)),
+        _ if utf8 && (name == "application/json" || name.ends_with("+json")) => Ok(Media::Json),
+        _ => Err(unsupported(named)),
+    }
+}
+
+fn unsupported(named: &str) -> ApiError {
+    let accept = axum::http::HeaderValue::from_static("application/json, application/cbor, application/x-ndjson");
+    let detail = match named {
+        "" => "the body has no Content-Type".to_string(),
+        named => format!("a body of type {named:?} is not understood"),
+    };
+    ApiError::new(Code::UnsupportedMediaType, detail)
+        .hint("send Content-Type: application/json (curl: use --json instead of -d)")
+        .header(header::ACCEPT, accept)
+}
+
+/// The value that a body holds.
+pub(crate) fn value(media: Media, body: &[u8], limits: &Limits) -> Result<CborValue, ApiError> {
+    let malformed = |detail: String| ApiError::new(Code::MalformedBody, detail);
+    match media {
+        Media::Json | Media::Ndjson => {
+            parse_json(body, limits.json()).map_err(|error| malformed(format!("the body is not JSON: {error}")))
+        }
+        Media::Cbor => {
+            let mut rest = body;
+            let value: CborValue = ciborium::de::from_reader_with_recursion_limit(&mut rest, limits.depth)
+                .map_err(|error| malformed(format!("the body is not CBOR: {error}")))?;
+            match rest {
+                [] => unambiguous(&value).map(|()| value),
+                _ => Err(malformed("something follows the value".to_string())),
+            }
+        }
+    }
+}
+
+/// CBOR lets a map say the same thing twice.
+fn unambiguous(value: &CborValue) -> Result<(), ApiError> {
+    match value {
+        CborValue::Array(items) => items.iter().try_for_each(unambiguous),
+        CborValue::Tag(_, inner) => unambiguous(inner),
+        CborValue::Map(members) => {
+            let mut names = std::collections::HashSet::new();
+            for (key, value) in members {
+                if let CborValue::Text(name) = key
+                    && !names.insert(name)
+                {
+                    return Err(ApiError::new(Code::MalformedBody, format!("member {name:?} stands twice")));
+                }
+                unambiguous(value)?;
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A value as a row: a map whose cells are what their columns hold, or what they hold in the row `id` as it is. Says everything
+/// that is wrong with it at once.
+pub(crate) fn row(value: CborValue, resource: &Resource, shape: Shape, id: Option<&str>) -> Result<Record, ApiError> {
+    let CborValue::Map(members) = value else {
+        return Err(ApiError::new(Code::ValidationFailed, "a row is an object").hint("send {\"column\": value, ...}"));
+    };
+    let cells = members.into_iter().map(|(key, value)| match key {
+        CborValue::Text(name) => Ok((name, value)),
+        _ => Err(ApiError::new(Code::ValidationFailed, "names of columns are text")),
+    });
+    let record: Record = cells.collect::<Result<_, _>>()?;
+    let held = id.and_then(|id| resource.dio.held_row(id));
+    let check = RowCheck::new(&resource.schema, shape).unknown(resource.dio.unknown_columns()).held(held.as_ref());
+    Ok(check.check(Cow::Owned(record))?.row.into_owned())
+}

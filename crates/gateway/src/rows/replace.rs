@@ -1,0 +1,15 @@
+//! `PUT /{dio}/{id}`: the whole row, new or not.
+
+use axum::response::Response;
+
+use crate::http::extract::PathRow;
+use crate::http::problem::ApiError;
+use crate::rows::write::{self, Change};
+use diorama_core::vista::WriteOp;
+
+/// Puts the row. A body that says another id than the path is refused.
+pub(crate) async fn replace(row: PathRow, change: Change) -> Result<Response, ApiError> {
+    let PathRow { resource, id } = row;
+    let record = change.row(&resource, &id)?;
+    write::accept(&resource, &change, WriteOp::Replace { id, record }).await
+}

@@ -1,0 +1,415 @@
+//! What all writes have in common: what a request asks for beside its row, and how an accepted write is answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts as _, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use xxhash_rust::xxh3::Xxh3Default;
+
+use crate::http::budget::Bounds;
+use crate::http::extract::Prefix;
+use crate::http::limits::Limits;
+use crate::http::negotiate::Format;
+use crate::http::pipeline::request_id;
+use crate::http::prefer::{Kind, Prefer};
+use crate::http::problem::{ApiError, Code};
+use crate::http::response::{self, APPLIED, DURABLE, OPERATION, POSITION, REPLAYED, Snapshot};
+use crate::rows::record;
+use crate::state::{GatewayState, Resource, is_reserved_id};
+use diorama_core::dio::{IdempotencyKey, Operation, OperationState, Position, WriteOptions};
+use diorama_core::hot::{Condition, OpId};
+use diorama_core::record::{CborValue, Record};
+use diorama_core::vista::query::url::segment;
+use diorama_core::vista::{Error, Shape, WriteKind, WriteOp, check};
+
+/// A request that changes something.
+pub(crate) struct Change {
+    pub(crate) headers: HeaderMap,
+    pub(crate) prefer: Prefer,
+    pub(crate) condition: Condition,
+    pub(crate) key: Option<IdempotencyKey>,
+    pub(crate) body: Bytes,
+    pub(crate) limits: Limits,
+    pub(crate) bounds: Bounds,
+    pub(crate) prefix: String,
+}
+
+impl FromRequest<Arc<GatewayState>> for Change {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, gateway: &Arc<GatewayState>) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let Prefix(prefix) = Prefix::from_request_parts(&mut parts, gateway).await?;
+        let body = gateway.body(&parts, body).await?;
+        Ok(Change {
+            prefer: Prefer::of(&parts.headers).check()?,
+            condition: condition(&parts.headers)?,
+            key: key(&parts.headers)?.map(|key| IdempotencyKey { key, fingerprint: fingerprint(&parts, &body) }),
+            bounds: Bounds::of(gateway, &parts.extensions),
+            headers: parts.headers,
+            body,
+            limits: gateway.limits,
+            prefix,
+        })
+    }
+}
+
+/// Hash of what is asked for, by which a repeated request is known.
+fn fingerprint(parts: &Parts, body: &[u8]) -> u128 {
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    let mut hash = Xxh3Default::new();
+    for part in [parts.method.as_str().as_bytes(), b"\n", target.as_bytes(), b"\n", body] {
+        hash.update(part);
+    }
+    hash.digest128()
+}
+
+impl Change {
+    /// The body as a value.
+    pub(crate) fn value(&self) -> Result<CborValue, ApiError> {
+        record::value(record::media(&self.headers)?, &self.body, &self.limits)
+    }
+
+    /// The body as a whole row under `id`.
+    pub(crate) fn row(&self, resource: &Resource, id: &str) -> Result<Record, ApiError> {
+        let row = record::row(self.value()?, resource, Shape::Whole, Some(id))?;
+        same_id(resource, id, &row)?;
+        check_id(resource, id)?;
+        Ok(row)
+    }
+
+    /// The body as a part of the row `id`, or of any.
+    pub(crate) fn part(&self, resource: &Resource, id: Option<&str>) -> Result<Record, ApiError> {
+        record::row(self.value()?, resource, Shape::Part, id)
+    }
+
+    fn options(&self) -> WriteOptions {
+        let (condition, key) = (self.condition.clone(), self.key.clone());
+        WriteOptions { condition, key, refuse_when_full: true, ..WriteOptions::default() }
+    }
+}
+
+/// The path's id and the body's, if it has one, must be one.
+pub(crate) fn same_id(resource: &Resource, id: &str, row: &Record) -> Result<(), ApiError> {
+    let column = resource.schema.id_column();
+    match row.get(column).filter(|value| !value.is_null()) {
+        Some(value)
+            if !diorama_core::record::id_from_value(value).is_some_and(|own| resource.schema.is_same_id(&own, id)) =>
+        {
+            Err(ApiError::new(Code::IdMismatch, format!("the path says {id:?}, the body's {column:?} something else"))
+                .hint("leave the id out of the body, or make both the same"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses ids that a route would hide, and those that the id column cannot hold.
+pub(crate) fn check_id(resource: &Resource, id: &str) -> Result<(), ApiError> {
+    check::check_id(&resource.schema, id)?;
+    if is_reserved_id(id) {
+        return Err(reserved(id));
+    }
+    Ok(())
+}
+
+/// A row under this id could not be reached.
+pub(crate) fn reserved(id: &str) -> ApiError {
+    ApiError::new(Code::ReservedId, format!("{id:?} is a word of the URL and cannot be an id"))
+        .hint("ids are not events or live and do not begin with _; rows that have such an id are found by filter")
+}
+
+/// Versions that a header names.
+enum Versions {
+    Any,
+    These(Vec<u128>),
+}
+
+/// What `If-Match` and `If-None-Match` ask for, as RFC 9110 says: the former compares strongly, the latter weakly, and both
+/// must hold. The committer judges it, in the order of all writes.
+fn condition(headers: &HeaderMap) -> Result<Condition, ApiError> {
+    let wanted = versions(headers, &header::IF_MATCH, version)?;
+    let unwanted = versions(headers, &header::IF_NONE_MATCH, |tag| version(tag.strip_prefix("W/").unwrap_or(tag)))?;
+    Ok(match (wanted, unwanted) {
+        (None, None) => Condition::None,
+        (None, Some(Versions::Any)) => Condition::Absent,
+        (None, Some(Versions::These(from))) => Condition::Differs { from, or_absent: true },
+        (Some(Versions::Any), None) => Condition::Exists,
+        (Some(Versions::These(tags)), None) => Condition::Matches(tags),
+        // There is no row that is there and is not.
+        (Some(_), Some(Versions::Any)) => Condition::Matches(Vec::new()),
+        (Some(Versions::Any), Some(Versions::These(from))) => Condition::Differs { from, or_absent: false },
+        (Some(Versions::These(mut tags)), Some(Versions::These(from))) => {
+            tags.retain(|tag| !from.contains(tag));
+            Condition::Matches(tags)
+        }
+    })
+}
+
+fn versions(
+    headers: &HeaderMap,
+    name: &header::HeaderName,
+    read: impl Fn(&str) -> Option<u128>,
+) -> Result<Option<Versions>, ApiError> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let tags: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
+    match tags.as_slice() {
+        [] => Ok(None),
+        ["*"] => Ok(Some(Versions::Any)),
+        tags if tags.contains(&"*") => {
+            Err(ApiError::new(Code::InvalidHeader, format!("{name} is either * or a list of ETags")))
+        }
+        // One that is not ours is the version of no row.
+        tags => Ok(Some(Versions::These(tags.iter().filter_map(|tag| read(tag)).collect()))),
+    }
+}
+
+/// The row's hash in its ETag, whatever representation that was of. Weak tags never match, as RFC 9110 says.
+fn version(tag: &str) -> Option<u128> {
+    let opaque = tag.strip_prefix('"')?.strip_suffix('"')?;
+    let (hash, suffix) = opaque.split_at_checked(22)?;
+    if !suffix.is_empty() && !suffix.starts_with('-') {
+        return None;
+    }
+    Some(u128::from_be_bytes(URL_SAFE_NO_PAD.decode(hash).ok()?.try_into().ok()?))
+}
+
+/// The key of `Idempotency-Key`: in quotes, as the draft says, or bare.
+pub(crate) fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim();
+    let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    if text.is_empty() || text.len() > 255 || !text.bytes().all(|byte| byte.is_ascii_graphic()) || text.contains('/') {
+        return Err(ApiError::new(
+            Code::InvalidHeader,
+            "Idempotency-Key is 1 to 255 visible ASCII characters without /",
+        ));
+    }
+    Ok(Some(text.to_string()))
+}
+
+// --- answering -----------------------------------------------------------------------------------------------------------
+
+/// How an accepted write stands when it is answered.
+pub(crate) struct AcceptedWrite {
+    pub(crate) id: Option<String>,
+    kind: WriteKind,
+    pub(crate) operation: Option<OpId>,
+    position: Position,
+    created: bool,
+    /// The row that was deleted.
+    gone: Option<Bytes>,
+    settled: bool,
+    replayed: bool,
+}
+
+/// Accepts `op` and answers it: 202 at once, or what the master said within the time that the request waits.
+pub(crate) async fn accept(resource: &Resource, change: &Change, op: WriteOp) -> Result<Response, ApiError> {
+    let (id, kind) = (op.id().map(str::to_string), op.kind());
+    require_version(resource, change, kind)?;
+    let gone = match (&op, &id) {
+        (WriteOp::Delete { .. }, Some(id)) => {
+            resource.dio.state().get(id).map(|row| Bytes::copy_from_slice(row.json()))
+        }
+        _ => None,
+    };
+    let mut accepted = match resource.dio.write(op, change.options()).await {
+        Ok(ticket) => AcceptedWrite {
+            id,
+            kind,
+            operation: ticket.operation,
+            position: ticket.position,
+            created: ticket.created,
+            gone,
+            settled: ticket.operation.is_none(),
+            replayed: false,
+        },
+        Err(Error::Replayed { operation }) => replayed(resource, &operation)?,
+        Err(Error::Conflict { id, .. }) if kind == WriteKind::Insert => return Err(exists(&id)),
+        Err(error) => return Err(resource.refusal(error)),
+    };
+    tracing::debug!(
+        request.id = request_id(&change.headers),
+        dio = resource.dio.name(),
+        operation = accepted.operation.map(tracing::field::display),
+        position = accepted.position.seq,
+        write = kind.as_str(),
+        "a write was accepted"
+    );
+    settle(resource, change, &mut accepted).await?;
+    Ok(answer(resource, change, &accepted))
+}
+
+/// Waits for the master as long as the request says.
+async fn settle(resource: &Resource, change: &Change, accepted: &mut AcceptedWrite) -> Result<(), ApiError> {
+    let Some(op) = accepted.operation.filter(|_| !accepted.settled) else { return Ok(()) };
+    let patience = change.prefer.patience(resource.options.ack.patience());
+    let operation =
+        if patience.is_zero() && !accepted.replayed { None } else { resource.dio.settled(op, patience).await };
+    match operation {
+        Some(operation) if operation.state == OperationState::Applied => accepted.settled = true,
+        Some(operation) if operation.state.is_final() => return Err(failed(&operation, &change.prefix)),
+        Some(_) | None => {}
+    }
+    Ok(())
+}
+
+/// A request that was accepted before: what became of it.
+pub(crate) fn replayed(resource: &Resource, operation: &str) -> Result<AcceptedWrite, ApiError> {
+    let known = operation.parse().ok().and_then(|op: OpId| resource.dio.operation(op));
+    let Some(known) = known else {
+        return Err(ApiError::new(Code::Conflict, format!("this was accepted before, as operation {operation}"))
+            .hint("that operation is too old to be followed; read the row"));
+    };
+    Ok(AcceptedWrite {
+        id: known.record,
+        kind: known.op,
+        operation: Some(known.id),
+        position: Position { epoch: resource.dio.position().epoch, seq: known.position },
+        created: known.op == WriteKind::Insert,
+        gone: None,
+        settled: false,
+        replayed: true,
+    })
+}
+
+fn exists(id: &str) -> ApiError {
+    ApiError::new(Code::AlreadyExists, format!("there is a row {id:?} already"))
+        .hint("PUT replaces a row, PATCH changes it")
+}
+
+fn require_version(resource: &Resource, change: &Change, kind: WriteKind) -> Result<(), ApiError> {
+    if resource.options.require_if_match && kind != WriteKind::Insert && change.condition == Condition::None {
+        return Err(ApiError::new(
+            Code::PreconditionRequired,
+            "changes here must say which version they were made for",
+        )
+        .hint("send If-Match with the row's ETag, or If-None-Match: * for a new row"));
+    }
+    Ok(())
+}
+
+/// What the master said against it.
+pub(crate) fn failed(operation: &Operation, prefix: &str) -> ApiError {
+    let error = operation.error.as_ref();
+    let code = match (operation.state, error.map(|error| error.code.as_str())) {
+        (OperationState::Failed, Some("conflict")) => Code::Conflict,
+        (OperationState::Failed, Some("not-found")) => Code::NotFound,
+        (OperationState::Failed, Some("validation-failed")) => Code::ValidationFailed,
+        (OperationState::Failed, Some("unsupported")) => Code::Unsupported,
+        (OperationState::Failed, Some("precondition-failed")) => Code::PreconditionFailed,
+        _ => Code::WriteFailed,
+    };
+    let detail = match code {
+        Code::WriteFailed => "the source did not take the write; it was rolled back".to_string(),
+        _ => error.map_or_else(String::new, |error| error.detail.clone()),
+    };
+    let path = format!("{prefix}/operations/{}", operation.id);
+    ApiError::new(code, detail).hint(format!("GET {path} tells more")).header(OPERATION, response::text(path))
+}
+
+fn answer(resource: &Resource, change: &Change, accepted: &AcceptedWrite) -> Response {
+    let created = accepted.created && accepted.kind != WriteKind::Delete;
+    let view = Snapshot::of(resource);
+    let row = accepted.id.as_deref().and_then(|id| view.state.get(id));
+    let body = accepted.gone.clone().or_else(|| row.map(|row| Bytes::copy_from_slice(row.json())));
+    let body = body.filter(|_| !change.prefer.is_minimal());
+    let status = match (accepted.settled, &body) {
+        (false, _) => StatusCode::ACCEPTED,
+        (true, _) if created && accepted.operation.is_some() => StatusCode::CREATED,
+        (true, None) => StatusCode::NO_CONTENT,
+        (true, Some(_)) => StatusCode::OK,
+    };
+    let mut response = status.into_response();
+    describe(resource, change, accepted, response.headers_mut());
+    // A row that is here at once without an operation was made by the master, unless it was there already.
+    let kind = if accepted.operation.is_none() && accepted.created { Kind::Made } else { Kind::One };
+    if let Some(applied) = change.prefer.applied(kind) {
+        response.headers_mut().insert(APPLIED, applied);
+    }
+    let Some(body) = body else { return response };
+    if let (true, Some(row), None) = (accepted.settled, row, &accepted.gone) {
+        let etag = Snapshot::record_etag(&row, "", Format::Json);
+        response.headers_mut().insert(header::ETAG, etag);
+        let place = response::text(place(resource, change, accepted.id.as_deref().unwrap_or_default()));
+        response.headers_mut().insert(header::CONTENT_LOCATION, place);
+    }
+    response.headers_mut().insert(header::CONTENT_TYPE, Format::Json.content_type());
+    *response.body_mut() = body.into();
+    response
+}
+
+fn describe(resource: &Resource, change: &Change, accepted: &AcceptedWrite, headers: &mut HeaderMap) {
+    let confirmed = accepted.settled && accepted.operation.is_some() && !resource.dio.writes_around();
+    safe(resource, &accepted.position, headers);
+    if confirmed {
+        headers.insert(DURABLE, HeaderValue::from_static("master"));
+    }
+    if let Some(op) = accepted.operation {
+        headers.insert(OPERATION, response::text(format!("{}/operations/{op}", change.prefix)));
+    }
+    if let Some(id) = accepted.id.as_deref().filter(|_| accepted.created || accepted.kind == WriteKind::Insert) {
+        headers.insert(header::LOCATION, response::text(place(resource, change, id)));
+    }
+    if accepted.replayed {
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+}
+
+/// What every answer to an accepted write says: where it is in the history, and where it is safe.
+pub(crate) fn safe(resource: &Resource, position: &Position, headers: &mut HeaderMap) {
+    let durable = if resource.dio.is_durable() { "disk" } else { "memory" };
+    headers.insert(POSITION, response::position(position));
+    headers.insert(DURABLE, HeaderValue::from_static(durable));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}
+
+/// How one of many operations stands after a wait of at most `patience`: its status, and what the master said against it.
+pub(crate) async fn standing(
+    resource: &Resource,
+    op: OpId,
+    patience: Duration,
+    prefix: &str,
+) -> (u16, Option<ApiError>) {
+    match resource.dio.settled(op, patience).await {
+        Some(operation) if operation.state == OperationState::Applied => match operation.op {
+            WriteKind::Insert => (201, None),
+            _ => (200, None),
+        },
+        Some(operation) if operation.state.is_final() => {
+            let error = failed(&operation, prefix);
+            (error.code().status().as_u16(), Some(error))
+        }
+        Some(_) | None => (202, None),
+    }
+}
+
+/// The URL of a row.
+pub(crate) fn place(resource: &Resource, change: &Change, id: &str) -> String {
+    format!("{}/{}/{}", change.prefix, resource.dio.name(), segment(id))
+}
+
+/// 201 for a row that the master made at once.
+pub(crate) fn made(resource: &Resource, change: &Change, id: String) -> Response {
+    let accepted = AcceptedWrite {
+        id: Some(id),
+        kind: WriteKind::Insert,
+        operation: None,
+        position: resource.dio.position(),
+        created: true,
+        gone: None,
+        settled: true,
+        replayed: false,
+    };
+    let mut response = answer(resource, change, &accepted);
+    *response.status_mut() = StatusCode::CREATED;
+    response
+}
+
+/// How long a master may take to choose an id.
+pub(crate) const LONGEST_INSERT: Duration = Duration::from_secs(30);

@@ -15,9 +15,9 @@ use crate::config::{
 };
 use diorama_connect::Late;
 use diorama_core::dio::{OnUnknown, Settings, WriteOrder};
-use diorama_core::hot::OpId;
 use diorama_core::lens::Lens;
 use diorama_core::record::Record;
+use diorama_core::state::OpId;
 use diorama_core::vista::query::Path;
 use diorama_core::vista::{Column, ColumnType, Error, Flag, Result, Schema, UnknownColumns, Vista, WriteOp};
 

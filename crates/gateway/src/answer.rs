@@ -14,7 +14,8 @@ use super::negotiate::Format;
 use super::pipeline::REQUEST_ID;
 use super::state::Mounted;
 use diorama_core::dio::{Freshness, Position};
-use diorama_core::hot::{RowRef, State};
+use diorama_core::state::State;
+use diorama_core::table::RowRef;
 
 pub(super) const POSITION: HeaderName = HeaderName::from_static("dio-position");
 pub(super) const OPERATION: HeaderName = HeaderName::from_static("dio-operation");

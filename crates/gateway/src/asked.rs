@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::params::{self, ListQuery, ParamError, ParamOptions};
-use diorama_core::hot::plan::{Page, Repeated};
+use diorama_core::plan::{Page, Repeated};
 use diorama_core::vista::Schema;
 
 /// Texts of a generation. With its plan, a text takes some 10 KiB at most: patterns are compiled when a query runs, and not kept.

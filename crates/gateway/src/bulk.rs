@@ -32,8 +32,8 @@ use super::spool::Spool;
 use super::state::{Mounted, Shared};
 use super::write::{self, Change};
 use diorama_core::dio::{IdempotencyKey, WriteOptions};
-use diorama_core::hot::{OpId, State};
 use diorama_core::record::{Body as RowBody, CborValue, Record};
+use diorama_core::state::{OpId, State};
 use diorama_core::vista::{Error, WriteOp};
 
 /// Rows in flight at a time; they share journal commits.

@@ -20,7 +20,7 @@ use super::negotiate::{self, Format};
 use super::params::ParamOptions;
 use super::problem::{ApiError, Code};
 use super::state::Mounted;
-use diorama_core::hot::plan::{Page, Picked, Repeated, cursor, natural_start};
+use diorama_core::plan::{Page, Picked, Repeated, cursor, natural_start};
 use diorama_core::record::Rows;
 use diorama_core::vista::Query;
 

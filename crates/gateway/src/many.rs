@@ -16,8 +16,8 @@ use super::problem::{ApiError, Code};
 use super::state::Mounted;
 use super::write::{self, Change};
 use diorama_core::dio::WriteOptions;
-use diorama_core::hot::plan::Picked;
-use diorama_core::hot::{Condition, OpId};
+use diorama_core::plan::Picked;
+use diorama_core::state::{Condition, OpId};
 use diorama_core::vista::{Error, Query, WriteOp};
 
 /// Writes in flight at a time; they share journal commits.

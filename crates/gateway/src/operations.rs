@@ -18,7 +18,7 @@ use super::prefer::{LONGEST, Prefer};
 use super::problem::{ApiError, Code};
 use super::state::{Mounted, Shared};
 use diorama_core::dio::{Operation, OperationQuery, OperationState};
-use diorama_core::hot::OpId;
+use diorama_core::state::OpId;
 use diorama_core::vista::Error;
 
 /// Operations of one answer, at most.

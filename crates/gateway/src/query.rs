@@ -16,7 +16,7 @@ use super::negotiate;
 use super::problem::{ApiError, Code};
 use super::record;
 use super::state::Shared;
-use diorama_core::hot::plan::{Page, Repeated};
+use diorama_core::plan::{Page, Repeated};
 use diorama_core::vista::query::Cursor;
 use diorama_core::vista::{Error, Query};
 

@@ -23,8 +23,8 @@ use super::problem::{ApiError, Code};
 use super::record;
 use super::state::{Mounted, Shared, is_reserved_id};
 use diorama_core::dio::{IdempotencyKey, Operation, OperationState, Position, WriteOptions};
-use diorama_core::hot::{Condition, OpId};
 use diorama_core::record::{CborValue, Record};
+use diorama_core::state::{Condition, OpId};
 use diorama_core::vista::{Error, Shape, WriteKind, WriteOp, check};
 
 /// A request that changes something.

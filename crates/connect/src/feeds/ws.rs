@@ -21,8 +21,8 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_asyn
 
 use super::frames::{self, Place};
 use diorama_core::dio::{Dio, FeedMeter, Inbound, Parcel, WeakDio};
-use diorama_core::hot::Origin;
 use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryState};
+use diorama_core::state::Origin;
 use diorama_core::vista::{Error, LogLimit, Result};
 use diorama_inbound::{self as inbound, Request};
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::core::Core;
 use super::coverage::Coverage;
-use crate::hot::State;
-use crate::hot::plan::{Picked, Plan};
+use crate::plan::{Picked, Plan};
 use crate::record::Record;
+use crate::state::State;
 use crate::vista::query::{Aggregation, JsonRow, Meter};
 use crate::vista::{Error, Query, Result, Schema};
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::core::Core;
-use crate::hot::{Cmd, check_size};
 use crate::record::{Body, Id, Record, Rows};
+use crate::state::{Cmd, check_size};
 use crate::vista::{Result, Shape};
 
 /// The cached rows of a Dio by id.

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use super::core::Core;
 use super::delivery::is_of;
 use super::settings::WriteRoute;
-use crate::hot::{Answer, Effect, Entry, NO_ROW, Op, OpChange, OpError, OpId, OpState, State};
 use crate::record::{Body, Id, Layout, Record, merge_patch};
+use crate::state::{Answer, Effect, Entry, NO_ROW, Op, OpChange, OpError, OpId, OpState, State};
 use crate::vista::Result;
 
 /// Hash of the row that an operation was accepted over, [`NO_ROW`] if there was none; `None` if the log does not say it.

@@ -20,9 +20,9 @@ use super::counters::Moves;
 use super::ring::{Old, RingItem};
 use super::room::{Held, Place};
 use super::trouble::Trouble;
-use crate::hot::{Base, CacheChange, Cmd, Decision, Entry, Outcome, State};
 use crate::journal::{AppendError, Claim, Fence, Journal, JournalError, Kept, LogBatch, LogEntry, Seq};
 use crate::record::Body;
+use crate::state::{Base, CacheChange, Cmd, Decision, Entry, Outcome, State};
 use crate::vista::{Error, Result};
 
 /// Commands of one Dio in one turn, at most.

@@ -24,9 +24,9 @@ use super::settings::Settings;
 use super::start::Start;
 use super::store::Store;
 use super::tasks::Tasks;
-use crate::hot::{Cmd, Origin, Outcome, State};
 use crate::journal::{Claim, Journal, Seq};
 use crate::record::{Id, Undecodable};
+use crate::state::{Cmd, Origin, Outcome, State};
 use crate::vista::{Error, LogLimit, Result, Vista};
 
 /// Everything of a Dio but its handle. Readers take [`Core::state`]; whoever changes something sends a [`Cmd`].

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::hot::{OpChange, OpState};
+use crate::state::{OpChange, OpState};
 
 /// What a Dio has counted since it was opened.
 #[derive(Clone, Debug)]

@@ -12,8 +12,8 @@ use super::core::{Core, Guard};
 use super::hooks::{self, Kind, Scope};
 use super::settings::{OnUnknown, WriteRoute};
 use super::{Dio, Handle};
-use crate::hot::{Answer, Cmd, Effect, Op, OpError, OpId};
 use crate::record::{Body, Id, Record, merge_patch};
+use crate::state::{Answer, Cmd, Effect, Op, OpError, OpId};
 use crate::vista::{Error, ErrorKind, Result, WriteKind, Written};
 
 /// Whether an operation has waited long enough to be given up when it fails.

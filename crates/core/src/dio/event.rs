@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::hot::{Frame, OpError, OpId, Origin};
 use crate::journal::Seq;
 use crate::record::Record;
+use crate::state::{Frame, OpError, OpId, Origin};
 
 /// Something happened in a Dio. Carries ids, not rows: whoever wants the row reads it, and sees it, because an event is
 /// published only after readers can see its row.

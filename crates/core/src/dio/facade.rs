@@ -1,4 +1,4 @@
-//! The facade: a Vista backed by the Dio. Reads from the hot tier, writes through the queue, schema from the master.
+//! The facade: a Vista backed by the Dio. Reads from memory, writes through the queue, schema from the master.
 
 use std::sync::Arc;
 
@@ -9,9 +9,10 @@ use super::core::Core;
 use super::coverage::Coverage;
 use super::refresh::HEAVY;
 use super::write::WriteOptions;
-use crate::hot::plan::{Page, Picked, Plan, Repeated, plan};
-use crate::hot::{Slot, State};
+use crate::plan::{Page, Picked, Plan, Repeated, plan};
 use crate::record::{Id, Record, Rows};
+use crate::state::State;
+use crate::table::Slot;
 use crate::vista::query::{Cursor, Meter};
 use crate::vista::{
     Capabilities, Error, Flag, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,

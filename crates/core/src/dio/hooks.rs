@@ -12,8 +12,8 @@ use tokio_util::task::AbortOnDropHandle;
 use super::Dio;
 use super::core::{Core, Guard};
 use super::replacement::Gathered;
-use crate::hot::{OpId, Outcome};
 use crate::record::Rows;
+use crate::state::{OpId, Outcome};
 use crate::vista::{ChangeEvent, Error, Query, Result, WriteOp};
 
 /// A callback's future.

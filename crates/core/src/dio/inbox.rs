@@ -16,11 +16,11 @@ use super::core::Core;
 use super::ingest::{Heard, Inbound};
 use super::write::{delivery_claim, same_claim};
 use super::{Dio, Handle, Reconciled};
-use crate::hot::{Cmd, Outcome, Upstream, UpstreamChange};
 use crate::journal::{
     Changes, Claim, Delivery, DeliveryId, DeliveryQuery, DeliveryState, InboxUse, JournalError, Kept, Raw,
 };
 use crate::record::Id;
+use crate::state::{Cmd, Outcome, Upstream, UpstreamChange};
 use crate::vista::{Error, Result};
 
 /// Changes of one append.

@@ -15,8 +15,9 @@ use tokio::time::Instant;
 
 use super::core::Core;
 use super::{Dio, commit::now};
-use crate::hot::plan::Plan;
-use crate::hot::{Built, Cmd, Index, Outcome, Spec, State};
+use crate::plan::Plan;
+use crate::state::{Cmd, Outcome, State};
+use crate::table::{Built, Index, Spec};
 use crate::vista::{Error, Result};
 
 /// Indexes that wait to be built, at most; more are asked for again by the next query.

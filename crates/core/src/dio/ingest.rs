@@ -7,8 +7,8 @@ use super::core::Core;
 use super::hooks::{self, Kind, Scope};
 use super::write::delivery_claim;
 use super::{Dio, Handle};
-use crate::hot::{COLUMN_CLOCK, Cmd, Origin, Stamped, Upstream, UpstreamChange, check_size};
 use crate::record::{Body, CborValue, Id, Record};
+use crate::state::{COLUMN_CLOCK, Cmd, Origin, Stamped, Upstream, UpstreamChange, check_size};
 use crate::vista::{ChangeEvent, Coercion, Error, Narrowing, Result, RowCheck, Shape};
 
 /// A [`ChangeEvent`] with what its sender said beside it.
@@ -213,7 +213,7 @@ impl Core {
         let id = written.id.ok_or_else(|| Error::permanent("the source did not say which id it chose"))?;
         let row = written.record.as_ref().unwrap_or(&record);
         let body = Body::encode(&id, row, self.vista.schema().layout());
-        let item = crate::hot::Item { id: Id::from(id.as_str()), row: Some(body), ordinal: None };
+        let item = crate::state::Item { id: Id::from(id.as_str()), row: Some(body), ordinal: None };
         self.commit(Cmd::News { items: vec![item], mark: guard.mark, told: true }).await?;
         Ok(id)
     }

@@ -8,8 +8,8 @@ use super::Dio;
 use super::core::Core;
 use super::event::Position;
 use super::ring::{Past, Ring};
-use crate::hot::State;
 use crate::journal::Seq;
+use crate::state::State;
 use crate::vista::Result;
 
 /// Events of a Dio for readers with a position of their own: the newest from the [`Ring`], those before from the journal.

@@ -8,8 +8,8 @@ use indexmap::IndexMap;
 use parking_lot::Mutex;
 
 use super::core::Core;
-use crate::hot::Item;
 use crate::record::{Body, Rows};
+use crate::state::Item;
 use crate::vista::query::JsonRow;
 use crate::vista::{ColumnType, Kinds, Result, RowCheck, Schema, Shape, expected};
 

@@ -1,4 +1,4 @@
-//! [`Dio`]: a Vista bound to a Lens. Owns the hot tier, the write queue, the event log and the refresh task.
+//! [`Dio`]: a Vista bound to a Lens. Owns the rows in memory, the write queue, the event log and the refresh task.
 //!
 //! Everything that changes a Dio passes through one committer (`commit.rs`), in one order; the other files send it commands:
 //! `write.rs` for users, `worker.rs` for the master's answers, `refresh.rs` for what the master lists, `ingest.rs` for upstream
@@ -76,7 +76,7 @@ pub use workers::Workers;
 pub use write::{IdempotencyKey, Ticket, WriteOptions};
 
 #[doc(inline)]
-pub use crate::hot::{Condition, OpError, OpId, Origin};
+pub use crate::state::{Condition, OpError, OpId, Origin};
 
 pub(crate) use self::core::Core;
 pub use bucket::Bucket;
@@ -94,8 +94,8 @@ use std::time::Duration;
 
 use tokio::runtime;
 
-use crate::hot::{Cmd, State, check_size};
 use crate::record::{Body, Id, Record, Rows};
+use crate::state::{Cmd, State, check_size};
 use crate::vista::{Result, Schema, Shape, UnknownColumns, Vista, WriteOp};
 
 /// A Vista bound to a Lens: reads from its own copy, writes through a queue, events from a log.

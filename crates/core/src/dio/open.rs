@@ -13,9 +13,10 @@ use super::settings::{Settings, WriteRoute};
 use super::store::Store;
 use super::{Dio, Handle, reread, start, worker};
 use crate::cache::{CacheError, CacheMeta, Loaded, RowStore, RowTable, StoredRow};
-use crate::hot::{Base, CacheChange, Entry, OpState, Rules, State, TableBuilder};
 use crate::journal::{Journal, JournalError, LogEntry, LogState, Seq};
 use crate::record::Layout;
+use crate::state::{Base, CacheChange, Entry, OpState, Rules, State};
+use crate::table::TableBuilder;
 use crate::vista::{Error, Result, Schema, SourceShape, Vista};
 
 /// What a Lens gives its Dios.
@@ -228,7 +229,7 @@ const REPLAYED: usize = 4 << 20;
 struct Cached {
     table: Arc<dyn RowTable>,
     loaded: Loaded,
-    rows: crate::hot::Table,
+    rows: crate::table::Table,
 }
 
 /// Attempts to read a table: damage may show only while it is read; the file is set aside then, and the next attempt finds a
@@ -262,7 +263,7 @@ async fn load_once(cache: &dyn RowStore, name: &str, layout: &Layout) -> std::re
     if known != layout.id_column() && !(known.is_empty() && rows.is_empty()) {
         // Rows under other ids are not these rows.
         table.clear().await?;
-        rows = crate::hot::Table::new();
+        rows = crate::table::Table::new();
         (loaded.meta, loaded.versions) = (None, None);
     }
     Ok(Cached { table, loaded, rows })

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::HeldBy;
 use super::carried::Over;
 use super::core::Core;
-use crate::hot::{Cmd, Op, OpError, OpId, OpState, State};
 use crate::journal::Seq;
+use crate::state::{Cmd, Op, OpError, OpId, OpState, State};
 use crate::vista::{Result, WriteKind};
 
 /// Where a write stands.
@@ -110,7 +110,7 @@ impl Operation {
     /// An operation as the journal has it, while no worker delivers.
     pub fn at_rest(dio: Arc<str>, op: &Op) -> Operation {
         let record = match op.effect {
-            crate::hot::Effect::DeleteAll => None,
+            crate::state::Effect::DeleteAll => None,
             _ => op.targets.first().map(ToString::to_string),
         };
         Operation {

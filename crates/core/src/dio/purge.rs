@@ -15,9 +15,9 @@ use super::Dio;
 use super::core::Core;
 use super::event::Position;
 use super::refresh::HEAVY;
-use crate::hot::{Cmd, Entry, Eraser, OpChange, OpId, Outcome};
 use crate::journal::{DeliveryId, DeliveryQuery, DeliveryState, JournalError, LogEntry, Rewrite, Seq};
 use crate::record::Id;
+use crate::state::{Cmd, Entry, Eraser, OpChange, OpId, Outcome};
 use crate::vista::{Error, Result};
 
 /// Ids of one purge, at most.

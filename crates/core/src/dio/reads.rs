@@ -10,9 +10,9 @@ use std::time::Duration;
 use super::Dio;
 use super::aggregate::GroupIter;
 use super::settings::WriteRoute;
-use crate::hot::State;
-use crate::hot::plan::{Page, Picked, Plan, Repeated};
+use crate::plan::{Page, Picked, Plan, Repeated};
 use crate::record::Record;
+use crate::state::State;
 use crate::vista::query::{Aggregation, Meter};
 use crate::vista::{Capabilities, Inferred, Query, Result, Schema};
 

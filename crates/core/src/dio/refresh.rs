@@ -13,9 +13,10 @@ use super::event::{DioEvent, Position};
 use super::hooks::{self, Kind, Scope, scope_of};
 use super::{Dio, Handle};
 use crate::cache::CacheMeta;
-use crate::hot::{Cmd, Item, Outcome, TableBuilder, check_size, confirmed_at, diff, may_change, missing};
 use crate::journal::Seq;
 use crate::record::{Body, Id, Rows};
+use crate::state::{Cmd, Item, Outcome, check_size, confirmed_at, diff, may_change, missing};
+use crate::table::TableBuilder;
 use crate::vista::{Error, Result};
 
 /// A refresh under way, joined by all who ask meanwhile.
@@ -406,7 +407,7 @@ impl Core {
                 core.look_at_rows(&listed);
                 let mut builder = TableBuilder::new();
                 for (at, (id, body)) in listed.bodies().enumerate() {
-                    builder.push(id, body, (at as u64 + 1).saturating_mul(crate::hot::ORDINAL_STEP));
+                    builder.push(id, body, (at as u64 + 1).saturating_mul(crate::table::ORDINAL_STEP));
                 }
                 builder.finish()
             })
@@ -484,7 +485,10 @@ impl Core {
         if rows < HEAVY {
             return Ok(work());
         }
-        #[expect(clippy::disallowed_methods, reason = "scans of many rows are the hot tier's only blocking work")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "scans of many rows are the only blocking work on rows in memory"
+        )]
         let done = tokio::task::spawn_blocking(work).await;
         done.map_err(|error| Error::permanent(format!("an internal error: {error}")))
     }

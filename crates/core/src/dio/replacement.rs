@@ -11,8 +11,8 @@ use indexmap::IndexMap;
 use super::core::{Core, Guard};
 use super::hooks::{self, Kind, Scope, scope_of};
 use super::refresh::Listing;
-use crate::hot::check_size;
 use crate::record::{Body, Id, Layout, Rows};
+use crate::state::check_size;
 use crate::vista::Result;
 
 /// The rows of a replacement so far.

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::Handle;
 use super::breaker::Standing;
 use super::core::Core;
-use crate::hot::{Cmd, Item, check_size};
 use crate::record::{Body, Id};
+use crate::state::{Cmd, Item, check_size};
 use crate::vista::{Error, Result};
 
 /// Between two attempts to read the same rows in doubt, at most.

@@ -13,9 +13,9 @@ use tokio::sync::watch;
 
 use super::core::Core;
 use super::event::{DioEvent, EventEntry, Position, event_of};
-use crate::hot::{Entry, Eraser, Frame};
 use crate::journal::Seq;
 use crate::record::{Body, Layout, Record};
+use crate::state::{Entry, Eraser, Frame};
 use crate::vista::{Error, Result};
 
 /// The row before a change.

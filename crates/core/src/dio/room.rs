@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::hot::State;
+use crate::state::State;
 use crate::vista::{Error, Result};
 
 /// The places of one Dio's queue.

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tokio::time::Instant;
 
-use crate::hot::{Op, OpId, State};
 use crate::journal::Seq;
 use crate::record::Id;
+use crate::state::{Op, OpId, State};
 
 /// Where an operation stands that is the oldest of its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,8 +172,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::hot::{Answer, Cmd, Effect, NewWrite, Rules};
     use crate::record::{Body, Record};
+    use crate::state::{Answer, Cmd, Effect, NewWrite, Rules};
     use crate::vista::Schema;
 
     fn run(state: &mut State, cmd: &Cmd) {

@@ -12,9 +12,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::cache::{CacheBatch, CacheError, CacheMeta, RowTable, StoredRow};
-use crate::hot::{BaseRow, CacheChange, Slot, State, Table};
 use crate::journal::Seq;
 use crate::record::Id;
+use crate::state::{BaseRow, CacheChange, State};
+use crate::table::{Slot, Table};
 
 /// Changes that wait for the cache file.
 #[derive(Default)]

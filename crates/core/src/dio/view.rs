@@ -9,8 +9,8 @@ use super::event::DioEvent;
 use super::hooks::{self, ChunkRequest, ChunkSink, Kind, QueryRoute, Scope};
 use super::ring::At;
 use super::{Dio, Handle};
-use crate::hot::{Base, Cmd, Entry, Frame, Item, OpChange, State, Visible};
 use crate::record::{Body, Id, Rows, Stamp};
+use crate::state::{Base, Cmd, Entry, Frame, Item, OpChange, State, Visible};
 use crate::vista::query::JsonRow;
 use crate::vista::{Error, Query, Result};
 

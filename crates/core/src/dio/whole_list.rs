@@ -11,8 +11,8 @@ use super::Dio;
 use super::core::{Core, Guard};
 use super::hooks::scope_of;
 use super::refresh::{Listing, RefreshReport, report};
-use crate::hot::check_size;
 use crate::record::{Record, Rows};
+use crate::state::check_size;
 use crate::vista::{Error, Result};
 
 /// A whole list of the master that is being read: see [`Dio::begin_list`]. Dropped before [`WholeList::finish`], it changes

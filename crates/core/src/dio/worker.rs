@@ -17,7 +17,7 @@ use super::breaker::Standing;
 use super::core::Core;
 use super::delivery::{deliver, deliver_batch, give_up, is_old};
 use super::schedule::Schedule;
-use crate::hot::{Op, OpId, OpState, State};
+use crate::state::{Op, OpId, OpState, State};
 use crate::vista::Error;
 
 /// Bytes of one batch, about.

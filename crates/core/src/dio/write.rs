@@ -10,9 +10,9 @@ use super::commit::now;
 use super::core::Core;
 use super::event::Position;
 use super::operations::Operation;
-use crate::hot::{Cmd, Condition, Effect, NewWrite, OpId, Outcome};
 use crate::journal::Claim;
 use crate::record::{Body, Id};
+use crate::state::{Cmd, Condition, Effect, NewWrite, OpId, Outcome};
 use crate::vista::{Error, Narrowing, Result, Shape, WriteOp};
 
 /// How long an idempotency key is remembered.

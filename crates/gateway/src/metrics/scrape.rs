@@ -14,8 +14,8 @@ use crate::budget::Budget;
 use crate::problem::Code;
 use crate::state::{Mounted, Shared};
 use diorama_core::dio::{BreakerState, Counters, FeedStatus, Reach, Status, Workers};
-use diorama_core::hot::State as Rows;
 use diorama_core::journal::{Changes, DeliveryState, InboxUse};
+use diorama_core::state::State as Rows;
 
 /// Gives all metrics.
 pub(crate) async fn scrape(State(shared): State<Arc<Shared>>) -> Response {

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use crate::hot::plan::{cursor, pick, plan};
-use crate::hot::{ORDINAL_STEP, Table};
+use crate::plan::{cursor, pick, plan};
 use crate::record::{Body, CborValue, Layout, Record};
+use crate::table::{ORDINAL_STEP, Table};
 use crate::vista::query::{Cursor, JsonRow};
 use crate::vista::{Column, ColumnType, Filter, OrderTerm, Query, Schema};
 

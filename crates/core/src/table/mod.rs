@@ -7,7 +7,8 @@ mod ids;
 pub(crate) mod index;
 pub mod order;
 mod rows;
-pub(in crate::hot) mod trie;
+pub mod text;
+mod trie;
 
 #[cfg(test)]
 mod index_tests;
@@ -18,7 +19,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use self::ids::{Cell, Ids};
-use self::index::Index;
+pub use self::index::{Built, Index, Spec, Tie};
 use self::order::{Entries, Order};
 pub use self::rows::RowRef;
 use self::rows::{CHUNK, Chunk, Draft, NewRow, copy_joined};
@@ -500,7 +501,7 @@ impl TableBuilder {
 }
 
 /// Inserts without the doubling of `Vec`: these live long and in great numbers.
-pub(in crate::hot) fn insert_tight<T>(items: &mut Vec<T>, at: usize, item: T) {
+pub(in crate::table) fn insert_tight<T>(items: &mut Vec<T>, at: usize, item: T) {
     if items.len() == items.capacity() {
         items.reserve_exact(items.len() / 16 + 1);
     }

@@ -5,10 +5,10 @@ use std::collections::BinaryHeap;
 use std::ops::Range;
 
 use super::clauses::{Part, Reach, Want};
-use crate::hot::table::index::{Index, Tie, place_into};
-use crate::hot::table::order::{Entries, MOST_KEY};
-use crate::hot::{Slot, Table};
 use crate::record::CborValue;
+use crate::table::index::{Index, Tie, place_into};
+use crate::table::order::{Entries, MOST_KEY};
+use crate::table::{Slot, Table};
 use crate::vista::query::KeyMaker;
 use crate::vista::{OrderTerm, Query, Schema};
 

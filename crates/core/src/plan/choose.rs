@@ -4,8 +4,8 @@ use super::clauses::{Part, Reach, Want, parts};
 use super::source::{Source, narrowest, reaches, union};
 use super::walk::{Walk, free};
 use super::{Access, Plan, clamp, natural_start};
-use crate::hot::Table;
-use crate::hot::table::index::{Spec, Tie};
+use crate::table::Table;
+use crate::table::{Spec, Tie};
 use crate::vista::{Filter, OrderTerm, Query, Schema};
 
 /// Rows from which an index is worth its memory.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::hot::table::index::{Index, Tie};
-use crate::hot::{Rules, State};
 use crate::record::{Body, CborValue, Record};
+use crate::state::{Rules, State};
+use crate::table::{Index, Tie};
 use crate::vista::query::{Test, Truth};
 use crate::vista::{Column, ColumnType, Filter, OrderTerm};
 
@@ -196,7 +196,7 @@ fn check_repeated(tables: &[&Table], query: &Query, schema: &Schema) {
 
 /// 20,000 rows: `a` has 20 values, `b` 5,000, `d` is null in every tenth row.
 fn big() -> Table {
-    let (schema, mut builder) = (schema(), crate::hot::TableBuilder::new());
+    let (schema, mut builder) = (schema(), crate::table::TableBuilder::new());
     for at in 0..20_000u64 {
         let mut row = Record::new();
         row.insert("a", CborValue::from(at % 20));
@@ -205,7 +205,7 @@ fn big() -> Table {
             row.insert("d", CborValue::from((at * 31 % 977).to_string()));
         }
         let id = at.to_string();
-        builder.push(&id, &Body::encode(&id, &row, schema.layout()), (at + 1) * crate::hot::ORDINAL_STEP);
+        builder.push(&id, &Body::encode(&id, &row, schema.layout()), (at + 1) * crate::table::ORDINAL_STEP);
     }
     builder.finish()
 }

@@ -11,9 +11,9 @@ use super::decide::{Draft, Outcome, Upstream, UpstreamChange, frame_between};
 use super::entry::{Base, COLUMN_CLOCK, Cause, Entry, OpChange, Visible};
 use super::op::{OpId, OpState};
 use super::state::{BaseRow, Note, State};
-use super::table::Ordinal;
 use super::versions::{Own, Stamped};
 use crate::record::{Body, Id};
+use crate::table::Ordinal;
 
 /// What somebody says a row is.
 pub(super) struct News<'a> {

@@ -9,11 +9,11 @@ const BITS: u32 = 5;
 const FAN: usize = 1 << BITS;
 
 /// What a value counts for in its subtrees. A value of weight 0 is dropped.
-pub(in crate::hot) trait Weigh {
+pub(in crate::table) trait Weigh {
     fn weight(&self) -> u32;
 }
 
-pub(in crate::hot) struct Trie<T> {
+pub(in crate::table) struct Trie<T> {
     root: Option<Arc<Node<T>>>,
     /// Levels of nodes; grows as indices demand and never shrinks.
     height: u32,
@@ -108,15 +108,15 @@ fn span(height: u32) -> u64 {
 }
 
 impl<T: Weigh> Trie<T> {
-    pub(in crate::hot) fn new() -> Self {
+    pub(in crate::table) fn new() -> Self {
         Trie { root: None, height: 1 }
     }
 
-    pub(in crate::hot) fn weight(&self) -> u32 {
+    pub(in crate::table) fn weight(&self) -> u32 {
         self.root.as_ref().map_or(0, |root| root.weight())
     }
 
-    pub(in crate::hot) fn get(&self, index: u32) -> Option<&T> {
+    pub(in crate::table) fn get(&self, index: u32) -> Option<&T> {
         if u64::from(index) >= span(self.height) {
             return None;
         }
@@ -133,7 +133,7 @@ impl<T: Weigh> Trie<T> {
     }
 
     /// Lets `change` put, replace or take the value at `index`.
-    pub(in crate::hot) fn edit<R>(&mut self, index: u32, change: impl FnOnce(&mut Option<Arc<T>>) -> R) -> R {
+    pub(in crate::table) fn edit<R>(&mut self, index: u32, change: impl FnOnce(&mut Option<Arc<T>>) -> R) -> R {
         while u64::from(index) >= span(self.height) {
             if let Some(root) = self.root.take() {
                 let mut fan = Fan::default();
@@ -151,7 +151,7 @@ impl<T: Weigh> Trie<T> {
     }
 
     /// The value that holds unit `nth` of the whole weight: its index, the value, and how far into it.
-    pub(in crate::hot) fn nth(&self, nth: usize) -> Option<(u32, &T, usize)> {
+    pub(in crate::table) fn nth(&self, nth: usize) -> Option<(u32, &T, usize)> {
         let mut node = self.root.as_deref()?;
         let mut rest = u32::try_from(nth).ok()?;
         let mut index = 0;
@@ -171,7 +171,7 @@ impl<T: Weigh> Trie<T> {
     }
 
     /// The weight of everything before `index`.
-    pub(in crate::hot) fn rank(&self, index: u32) -> usize {
+    pub(in crate::table) fn rank(&self, index: u32) -> usize {
         if u64::from(index) >= span(self.height) {
             return self.weight() as usize;
         }
@@ -188,19 +188,19 @@ impl<T: Weigh> Trie<T> {
     }
 
     /// The first value at `index` or after it.
-    pub(in crate::hot) fn next(&self, index: u32) -> Option<(u32, &T)> {
+    pub(in crate::table) fn next(&self, index: u32) -> Option<(u32, &T)> {
         let (found, value, _) = self.nth(self.rank(index))?;
         Some((found, value))
     }
 
     /// The last value before `index`.
-    pub(in crate::hot) fn prev(&self, index: u32) -> Option<(u32, &T)> {
+    pub(in crate::table) fn prev(&self, index: u32) -> Option<(u32, &T)> {
         let (found, value, _) = self.nth(self.rank(index).checked_sub(1)?)?;
         Some((found, value))
     }
 
     /// The last value.
-    pub(in crate::hot) fn last(&self) -> Option<(u32, &T)> {
+    pub(in crate::table) fn last(&self) -> Option<(u32, &T)> {
         let (found, value, _) = self.nth((self.weight() as usize).checked_sub(1)?)?;
         Some((found, value))
     }

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::hot::Table;
-use crate::hot::table::index::Index;
 use crate::record::CborValue;
+use crate::table::Index;
+use crate::table::Table;
 use crate::vista::Filter;
 use crate::vista::query::{Bound, Test, Truth};
 

@@ -6,10 +6,9 @@ use super::entry::{Base, BulkRow, Cause, Entry, Frame, Many, OpChange, Origin, V
 use super::op::{Assumed, Effect, Op, OpError, OpId, OpState};
 use super::reconcile::{News, Source};
 use super::state::{NO_ROW, Note, State};
-use super::table::index::{Built, Spec};
-use super::table::{Ordinal, Table};
 use super::versions::{Stamped, version_of};
 use crate::record::{Body, CborValue, Id, Seq};
+use crate::table::{Built, ORDINAL_STEP, Ordinal, Spec, Table};
 use crate::vista::query::JsonRow;
 use crate::vista::{Error, Narrowing, Result};
 
@@ -314,7 +313,7 @@ impl<'a> Draft<'a> {
     /// An ordinal after every other, also those given out by this decision.
     pub(super) fn append_ordinal(&mut self) -> Ordinal {
         let next = self.next_ordinal.unwrap_or_else(|| self.state.next_ordinal());
-        self.next_ordinal = Some(next.saturating_add(super::table::ORDINAL_STEP));
+        self.next_ordinal = Some(next.saturating_add(ORDINAL_STEP));
         next
     }
 

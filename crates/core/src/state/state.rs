@@ -12,10 +12,9 @@ use indexmap::IndexMap;
 
 use super::entry::{Base, BulkRow, Entry, Many, OpChange, Visible};
 use super::op::{Effect, Op, OpError, OpId, OpState};
-use super::table::index::{Built, Spec};
-use super::table::{ORDINAL_STEP, Ordinal, RowRef, Slot, Table};
 use super::versions::RowVersions;
 use crate::record::{Body, Id, Seq};
+use crate::table::{Built, ORDINAL_STEP, Ordinal, RowRef, Slot, Spec, Table};
 use crate::vista::Schema;
 
 /// Stands for the hash of a row that is not there.

@@ -1,8 +1,8 @@
 //! Sets of rows that hold all that match, and perhaps others: ranges of indexes, and what is made of them.
 
 use super::clauses::{Part, Reach, parts};
-use crate::hot::text::SlotSet;
-use crate::hot::{Slot, Table};
+use crate::table::text::SlotSet;
+use crate::table::{Slot, Table};
 use crate::vista::Filter;
 
 /// Slots in no order that matters.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::decide::Item;
 use super::state::{State, same_body};
-use super::table::{ORDINAL_STEP, Ordinal};
 use crate::record::{Body, Id, Rows};
+use crate::table::{ORDINAL_STEP, Ordinal};
 
 /// Compares a list with the confirmed rows of `state`. A complete list also says which rows are gone and in which order the
 /// others come; a partial one only adds and changes. `rows` must be encoded under the state's layout.

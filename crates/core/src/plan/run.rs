@@ -2,8 +2,8 @@
 
 use super::source::Source;
 use super::{Access, Page, Picked, Plan, clamp, fields, natural_start};
-use crate::hot::text::SlotSet;
-use crate::hot::{RowRef, Slot, Table};
+use crate::table::text::SlotSet;
+use crate::table::{RowRef, Slot, Table};
 use crate::vista::query::{JsonRow, Meter, Prepared};
 use crate::vista::{Query, Result, Schema};
 

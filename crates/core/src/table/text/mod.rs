@@ -21,8 +21,8 @@ pub use self::slots::SlotSet;
 use self::slots::{List, intersection, union};
 use self::terms::{Term, each_term, gram, short, tokens};
 use super::Slot;
-use super::table::insert_tight;
-use super::table::trie::{Trie, Weigh};
+use super::insert_tight;
+use super::trie::{Trie, Weigh};
 use crate::vista::Schema;
 use crate::vista::query::{Fields, Searchable};
 

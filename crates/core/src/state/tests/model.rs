@@ -7,8 +7,9 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::*;
-use crate::hot::reconcile::News;
-use crate::hot::versions::{Own, Stamped};
+use crate::state::reconcile::News;
+use crate::state::versions::{Own, Stamped};
+use crate::table::TableBuilder;
 
 /// Where writes go.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{SlotSet, TextIndex};
-use crate::hot::Slot;
 use crate::record::{CborValue, Record};
+use crate::table::Slot;
 use crate::vista::query::Query;
 use crate::vista::{Column, ColumnType, Schema};
 

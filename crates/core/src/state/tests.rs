@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::record::{Body, Id};
+use crate::table::{Table, TableBuilder};
 use crate::vista::{Column, ColumnType, Error, Schema};
 
 fn schema() -> Arc<Schema> {
@@ -611,5 +612,5 @@ fn rows_that_were_confirmed_while_the_master_was_read_are_none_that_its_list_has
     let Outcome::Mark(mark) = run(&mut state, &Cmd::Open).outcome else { panic!("no mark {mark}") };
     run(&mut state, &Cmd::Write(write(2, Some(&id(2)), Effect::Insert(plain(2, 1)))));
     run(&mut state, &Cmd::Statement { rows: vec![(id(2), Some(plain(2, 1)))], told: false });
-    assert_eq!((crate::hot::confirmed(&state), confirmed_at(&state, mark)), (3, 2));
+    assert_eq!((crate::state::confirmed(&state), confirmed_at(&state, mark)), (3, 2));
 }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::former::Former;
 use super::op::{Effect, Op, OpError, OpId, OpState};
-use super::table::{Ordinal, Table};
 use crate::record::{Body, CborValue, Id, Layout, Seq};
+use crate::table::{Ordinal, RowRef, Table};
 
 /// One change of a Dio: one position, at most one frame.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -221,8 +221,7 @@ impl Many {
             Many::Unknown => None,
             Many::Rows(rows) => Some(rows.clone()),
             Many::Table(table) => {
-                let row =
-                    |row: super::RowRef<'_>| BulkRow { id: Id::from(row.id()), row: Some((row.body(), row.ordinal())) };
+                let row = |row: RowRef<'_>| BulkRow { id: Id::from(row.id()), row: Some((row.body(), row.ordinal())) };
                 Some(table.natural(0).map(row).collect())
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::hot::Slot;
+use crate::table::Slot;
 
 /// Slots of one block: small enough that a change copies little, large enough that a sparse set has few blocks.
 const BLOCK: u32 = 1 << 14;
@@ -111,7 +111,7 @@ impl SlotSet {
         SlotSet::of(blocks)
     }
 
-    pub(in crate::hot) fn heap(&self) -> usize {
+    pub(crate) fn heap(&self) -> usize {
         let blocks: usize = self.blocks.iter().map(|(_, block)| block.heap() + 2 * size_of::<usize>()).sum();
         blocks + self.blocks.capacity() * size_of::<(u32, Arc<Block>)>()
     }

@@ -6,7 +6,7 @@ use arc_swap::ArcSwapOption;
 
 use super::run::Checks;
 use super::{Page, Picked, Plan, plan};
-use crate::hot::State;
+use crate::state::State;
 use crate::vista::query::Meter;
 use crate::vista::{Query, Result, Schema};
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::record::Layout;
+use crate::table::{RowRef, Slot, TableBuilder};
 
 type Stored = BTreeMap<Slot, (Id, BaseRow)>;
 

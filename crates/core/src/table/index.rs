@@ -12,8 +12,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::order::{MOST_KEY, Order};
 use super::rows::RowRef;
 use super::{CHUNK, Slot, Table};
-use crate::hot::text::TextIndex;
 use crate::record::Body;
+use crate::table::text::TextIndex;
 use crate::vista::query::{JsonRow, KeyMaker, Path};
 use crate::vista::{Error, OrderTerm, Result, Schema};
 

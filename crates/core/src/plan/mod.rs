@@ -15,8 +15,7 @@ mod walk;
 pub use self::repeated::{Ready, Repeated};
 use self::source::Source;
 use self::walk::Walk;
-use super::table::index::Spec;
-use super::{RowRef, Slot, Table};
+use crate::table::{RowRef, Slot, Spec, Table};
 use crate::vista::query::{Cursor, JsonRow, Meter};
 use crate::vista::{Query, Result, Schema};
 

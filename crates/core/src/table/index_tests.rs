@@ -152,9 +152,9 @@ proptest! {
         for index in table.indexes() {
             if let Some(text) = index.text(&schema) {
                 let rows = || table.iter_slots().map(|row| (row.slot(), row.body()));
-                let anew = crate::hot::text::TextIndex::build(&schema, table.len(), rows);
+                let anew = crate::table::text::TextIndex::build(&schema, table.len(), rows);
                 for word in ["a", "10", "long", "é", "ngl"] {
-                    let find = |text: &crate::hot::text::TextIndex| {
+                    let find = |text: &crate::table::text::TextIndex| {
                         let found = text.lookup(word).unwrap().find();
                         let prepared = Query { search: Some(word.into()), ..Query::default() }.prepare(&schema);
                         let holds = |slot| prepared.matches(&table.at(slot).unwrap().body());

@@ -1,7 +1,7 @@
-//! The hot tier: what a Dio knows, in memory. Pure and synchronous: no disk, no network, no task.
+//! [`State`]: everything a Dio knows, and how it changes. Pure and synchronous: no disk, no network, no task.
 //!
 //! [`State::decide`] turns a [`Cmd`] into log entries or a refusal, [`State::apply`] changes a State by an [`Entry`]. Rows are
-//! in a persistent [`Table`], so that readers hold a State while the committer prepares the next one.
+//! in a persistent [`Table`](crate::table::Table), so that readers hold a State while the committer prepares the next one.
 
 mod decide;
 mod diff;
@@ -9,11 +9,8 @@ mod entry;
 mod erase;
 mod former;
 mod op;
-pub mod plan;
 mod reconcile;
 mod state;
-pub mod table;
-pub mod text;
 mod versions;
 
 #[cfg(test)]
@@ -29,6 +26,4 @@ pub use former::Former;
 pub use op::{Assumed, Effect, Op, OpError, OpId, OpState};
 pub(crate) use state::NO_ROW;
 pub use state::{Applied, BaseRow, CacheChange, Fold, Note, Rules, State};
-pub use table::index::{Built, Index, Spec, Tie};
-pub use table::{ORDINAL_STEP, Ordinal, RowRef, Slot, Table, TableBuilder};
 pub use versions::Stamped;

@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Dio;
 use super::core::{Core, Guard};
-use super::replacement::Gathered;
+use super::sync::replacement::Gathered;
 use crate::record::Rows;
 use crate::state::{OpId, Outcome};
 use crate::vista::{ChangeEvent, Error, Query, Result, WriteOp};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ring::RingLimits;
-use super::workers::Workers;
+use super::events::ring::RingLimits;
+use super::read::workers::Workers;
 use crate::journal::InboxLimits;
 use crate::vista::{UnknownColumns, Vista};
 

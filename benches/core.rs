@@ -1,4 +1,4 @@
-//! What the core costs, without HTTP: reads from the hot tier, commits, loads, bytes per row.
+//! What the core costs, without HTTP: reads from memory, commits, loads, bytes per row.
 //!
 //! `cargo bench --bench core` prints one table; `-- --rows 100000` for another size. Nothing is asserted: figures depend on the
 //! machine, and `benches/README.md` says what was measured where.
@@ -16,8 +16,9 @@ use diorama::connect::MemoryTable;
 use diorama::record::{Body, Layout};
 use diorama::vista::query::Test;
 use diorama::{CborValue, Dio, Filter, Lens, OrderTerm, Query, Record, Rows, Vista};
-use diorama_core::hot::plan::pick;
-use diorama_core::hot::{Entry, Former, Index, ORDINAL_STEP, Spec, Table, TableBuilder};
+use diorama_core::plan::pick;
+use diorama_core::state::{Entry, Former};
+use diorama_core::table::{Index, ORDINAL_STEP, Spec, Table, TableBuilder};
 
 use crate::products::{id, record, schema};
 

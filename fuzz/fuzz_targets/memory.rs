@@ -13,7 +13,7 @@ use diorama::cache::{decode_stored as decode_row, decode_stored_meta};
 use diorama::config::Config;
 use diorama::connect::{Csv, CsvOptions, Json, JsonOptions};
 use diorama::vista::query::url::{ParamOptions, parse};
-use diorama_core::hot::Entry;
+use diorama_core::state::Entry;
 use diorama::inbound::{Format, Hook, Map, PRESETS, Request, Scheme, preset};
 use diorama::journal::decode_stored as decode_kept;
 use diorama::record::{JsonLimits, parse_json};

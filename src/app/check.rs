@@ -2,7 +2,7 @@
 
 use super::{Failure, hooks};
 use crate::config::{CacheAt, Config, DioSpec, HookSpec, Page};
-use diorama_core::hot::COLUMN_CLOCK;
+use diorama_core::state::COLUMN_CLOCK;
 
 /// Checks what can be checked without opening anything but the files' names.
 ///

@@ -13,9 +13,9 @@ use serde::de::value::{Error as WordError, StrDeserializer};
 use crate::config::{Ack, ColumnSpec, Config, DioSpec, check_name, resource_name, stem};
 use diorama_connect::{Late, SourceRequest};
 use diorama_core::dio::{OnUnknown, Settings, WriteOrder};
-use diorama_core::hot::OpId;
 use diorama_core::lens::Lens;
 use diorama_core::record::Record;
+use diorama_core::state::OpId;
 use diorama_core::vista::query::Path;
 use diorama_core::vista::{Column, ColumnType, Error, Flag, Result, Schema, UnknownColumns, Vista, WriteOp};
 

@@ -577,6 +577,6 @@ async fn the_log_keeps_who_asked_for_a_write() {
     let options = WriteOptions { principal: Some("key:till-3".into()), ..WriteOptions::default() };
     let written = dio.write(op, options).await.unwrap();
     let log = lens.journal().await.unwrap().read("products", written.position.seq - 1, usize::MAX).await.unwrap();
-    let entry = diorama_core::hot::Entry::decode(&log[0].bytes).unwrap();
+    let entry = diorama_core::state::Entry::decode(&log[0].bytes).unwrap();
     assert_eq!((entry.cause.op, entry.cause.principal.as_deref()), (written.operation, Some("key:till-3")));
 }

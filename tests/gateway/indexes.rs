@@ -84,7 +84,7 @@ async fn an_index_is_right_whatever_is_written_while_it_is_built() {
     let state = app.dio.state();
     assert!(!state.table().indexes().is_empty());
     for index in state.table().indexes() {
-        let anew = diorama_core::hot::Index::build(index.spec().clone(), state.table(), &app.dio.schema());
+        let anew = diorama_core::table::Index::build(index.spec().clone(), state.table(), &app.dio.schema());
         assert!(index.holds_the_same(&anew), "{}", index.spec());
     }
 }
@@ -97,7 +97,7 @@ async fn a_refresh_of_most_rows_leaves_every_index_right() {
     let state = app.dio.state();
     assert_eq!((state.table().len(), state.table().indexes().len()), (1_300, 2));
     for index in state.table().indexes() {
-        let anew = diorama_core::hot::Index::build(index.spec().clone(), state.table(), &app.dio.schema());
+        let anew = diorama_core::table::Index::build(index.spec().clone(), state.table(), &app.dio.schema());
         assert!(index.holds_the_same(&anew), "{}", index.spec());
     }
     let some = explained(&app, "order=price&limit=5").await;

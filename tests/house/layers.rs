@@ -12,12 +12,14 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("record", vec![]),
         ("redb_file", vec![]),
         ("vista", vec!["record"]),
-        ("hot", parts(&[])),
+        ("table", parts(&[])),
+        ("state", parts(&["table"])),
+        ("plan", parts(&["table", "state"])),
         ("cache", parts(&["redb_file"])),
         ("journal", vec!["record", "redb_file"]),
-        ("dio", parts(&["cache", "journal", "hot"])),
-        ("lens", parts(&["cache", "journal", "hot", "dio", "redb_file"])),
-        ("scenery", parts(&["cache", "journal", "hot", "dio"])),
+        ("dio", parts(&["cache", "journal", "table", "state", "plan"])),
+        ("lens", parts(&["cache", "journal", "table", "state", "plan", "dio", "redb_file"])),
+        ("scenery", parts(&["cache", "journal", "table", "state", "plan", "dio"])),
     ])
 }
 

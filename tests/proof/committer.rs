@@ -11,7 +11,7 @@ use diorama::journal::double::{Fault, FaultRates, FaultyJournal};
 use diorama::journal::{Journal, MemoryJournal};
 use diorama::record::Body;
 use diorama::{ChangeEvent, DioEvent, Error, Lens, LensBuilder, WriteOp};
-use diorama_core::hot::{Base, Cause, Condition, Entry, Frame, OpChange, OpId, Visible};
+use diorama_core::state::{Base, Cause, Condition, Entry, Frame, OpChange, OpId, Visible};
 
 use super::harness::*;
 

@@ -11,7 +11,7 @@ use diorama::dio::{Dio, IdempotencyKey, Inbound, OperationState, WriteOptions};
 use diorama::journal::disk::{Disk, Failing};
 use diorama::journal::{Journal, RedbJournal};
 use diorama::{ChangeEvent, Error, Lens, Result};
-use diorama_core::hot::OpId;
+use diorama_core::state::OpId;
 
 use super::harness::*;
 

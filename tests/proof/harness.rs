@@ -10,7 +10,7 @@ use diorama::{
     Capabilities, CborValue, Column, ColumnType, Error, Query, Record, Result, Rows, Schema, TableShell, Vista,
     WriteOp, Written,
 };
-use diorama_core::hot::State;
+use diorama_core::state::State;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 

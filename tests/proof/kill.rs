@@ -10,7 +10,7 @@ use std::time::Duration;
 use diorama::connect::MemoryTable;
 use diorama::dio::{Dio, WriteOptions};
 use diorama::{DioEvent, Lens, LensBuilder, Vista};
-use diorama_core::hot::{Entry, Frame, OpChange, OpState};
+use diorama_core::state::{Entry, Frame, OpChange, OpState};
 use parking_lot::Mutex;
 
 use super::harness::*;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use diorama::dio::{BreakerState, OnUnknown, OperationState, Retry, WriteOptions, WriteOrder};
 use diorama::vista::ErrorKind;
 use diorama::{Capabilities, CborValue, Dio, DioEvent, Error, Record, WriteOp};
-use diorama_core::hot::OpId;
+use diorama_core::state::OpId;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 

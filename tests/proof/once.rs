@@ -10,7 +10,7 @@ use diorama::dio::{OperationState, Retry};
 use diorama::{
     Capabilities, Dio, Error, Lens, Query, Record, Result, Rows, Schema, TableShell, Vista, WriteOp, Written,
 };
-use diorama_core::hot::OpId;
+use diorama_core::state::OpId;
 
 use super::masters::{patch, write};
 use super::shop::*;

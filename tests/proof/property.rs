@@ -8,7 +8,7 @@ use diorama::cache::MemoryCache;
 use diorama::dio::{Dio, Inbound, OperationState, WriteOptions, WriteRoute};
 use diorama::journal::{Journal, MemoryJournal};
 use diorama::{ChangeEvent, Error, Lens, LensBuilder, WriteOp};
-use diorama_core::hot::{Base, Entry, Frame, State};
+use diorama_core::state::{Base, Entry, Frame, State};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 

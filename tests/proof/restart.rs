@@ -9,7 +9,7 @@ use std::time::Duration;
 use diorama::cache::RedbCache;
 use diorama::dio::{At, Dio, OperationState, Retry, WriteOptions};
 use diorama::{DioEvent, Error, Lens, LensBuilder, WriteOp};
-use diorama_core::hot::OpId;
+use diorama_core::state::OpId;
 
 use redb::ReadableTable;
 
@@ -180,7 +180,7 @@ async fn a_trim_forgets_neither_routed_nor_parked_writes_nor_what_became_of_them
     end(two, parked_dio).await;
     let one = small(dir.path()).build().unwrap();
     let dio = one.make_dio(master.vista("d")).await.unwrap();
-    assert_eq!(dio.state().op(op).map(|op| op.state), Some(diorama_core::hot::OpState::Routed));
+    assert_eq!(dio.state().op(op).map(|op| op.state), Some(diorama_core::state::OpState::Routed));
     assert_eq!(visible(&dio.state()).get("muffin"), Some(&(5, 5)));
     assert_eq!(deliveries.load(Ordering::SeqCst), 1);
     let two = parking(other.path()).build().unwrap();

@@ -7,7 +7,7 @@ use diorama::cache::MemoryCache;
 use diorama::dio::{Dio, Settings, WriteOptions};
 use diorama::journal::Journal;
 use diorama::{Error, Lens, LensBuilder, WriteOp};
-use diorama_core::hot::OpId;
+use diorama_core::state::OpId;
 
 use super::harness::*;
 use super::shop::{GatedJournal, soon};

@@ -16,8 +16,8 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use diorama_core::dio::{Dio, FeedMeter, Inbound, Parcel, WeakDio};
-use diorama_core::hot::Origin;
 use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryState};
+use diorama_core::state::Origin;
 use diorama_core::vista::{Error, LogLimit};
 use diorama_inbound::{self as inbound, Request};
 

@@ -4,15 +4,19 @@
 
 pub mod cache;
 pub mod dio;
-// What a Dio knows, in memory. Public for the tests, benches and fuzz targets of this repository; no part of the interface: what
-// users meet of it is in `dio`.
-#[doc(hidden)]
-pub mod hot;
 pub mod journal;
 pub mod lens;
+// `plan`, `state` and `table` are public for the other crates, tests, benches and fuzz targets of this repository; they are not part
+// of the interface: users meet them through `dio`.
+#[doc(hidden)]
+pub mod plan;
 pub mod record;
 mod redb_file;
 pub mod scenery;
+#[doc(hidden)]
+pub mod state;
+#[doc(hidden)]
+pub mod table;
 pub mod vista;
 
 pub use cache::CacheBackend;

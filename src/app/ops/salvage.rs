@@ -12,8 +12,8 @@ use serde_json::json;
 use super::config;
 use crate::app::{Failure, OTHER};
 use diorama_core::dio::Operation;
-use diorama_core::hot::{Effect, Entry, Op, OpState, Rules, State};
 use diorama_core::journal::{Delivery, Measured, Raw, Salvaged, salvage, salvage_deliveries};
+use diorama_core::state::{Effect, Entry, Op, OpState, Rules, State};
 use diorama_core::vista::Schema;
 use diorama_gateway::{delivery_json, operation_json};
 

@@ -14,10 +14,10 @@ use crate::app::{self, Failure, LOCKED, OTHER};
 use crate::config::{CacheAt, Config, LensSpec};
 use diorama_core::cache::{RedbCache, RowStore as _, StoredRow};
 use diorama_core::dio::{self, Dio, Operation, OperationState};
-use diorama_core::hot::{Op, OpId, State};
 use diorama_core::journal::{Journal, RedbJournal};
 use diorama_core::lens::Lens;
 use diorama_core::record::{CborValue, Layout, Rows};
+use diorama_core::state::{Op, OpId, State};
 use diorama_core::vista::{
     Capabilities, Column, ColumnType, Error, Query, Result as VistaResult, Schema, TableShell, Vista,
 };

@@ -14,7 +14,7 @@ use diorama::journal::{
     LogId, LogState, Raw, RedbJournal, Seq,
 };
 use diorama::{ChangeEvent, DioEvent, Error, Lens, WriteOp};
-use diorama_core::hot::{OpId, OpState, State};
+use diorama_core::state::{OpId, OpState, State};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 

@@ -21,7 +21,7 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_asyn
 use super::frames::{self, Place};
 use crate::feed::{Channel, FeedFormat, Intake, follow};
 use diorama_core::dio::{Dio, Inbound};
-use diorama_core::hot::Origin;
+use diorama_core::state::Origin;
 use diorama_core::vista::{Error, Result};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;

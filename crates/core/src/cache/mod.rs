@@ -3,7 +3,7 @@
 //! A [`CacheBackend`] gives one [`CacheTable`] per Dio. What is in it is disposable: the journal and the master can rebuild it.
 //! It is read once, at start; after that only the Dio's cache writer calls it, behind the readers' backs.
 //!
-//! [`MemoryCache`] is a backend. The crate's own file, [`RedbCache`], keeps rows by the slots of the hot tier instead (`slots.rs`),
+//! [`MemoryCache`] is a backend. The crate's own file, [`RedbCache`], keeps rows by the slots of the table in memory instead (`slots.rs`),
 //! which is what Dios ask for; `by_id.rs` makes that of any backend.
 
 mod by_id;

@@ -63,7 +63,7 @@ pub trait RowTable: Send + Sync + 'static {
 /// One confirmed row as stored. Its key is `slot`, so that a load is sequential and a seed appends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredRow {
-    /// Its place in the hot tier, stable for the row's life.
+    /// Its slot in the table in memory, stable for the row's life.
     pub slot: u32,
     /// Its place in the master's order (gapped key).
     pub ordinal: u64,

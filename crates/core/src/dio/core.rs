@@ -10,23 +10,23 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
-use super::breaker::Line;
-use super::commit::{Command, Committed, CommitterHandle, Reply};
+use super::commit::committer::{Command, Committed, CommitterHandle, Reply};
+use super::commit::ledger::Ledger;
+use super::commit::room::{Held, Room};
+use super::commit::store::Store;
 use super::counters::Tally;
-use super::event::Position;
+use super::deliver::breaker::Line;
+use super::deliver::operations::Attempts;
+use super::events::event::Position;
+use super::events::ring::Ring;
 use super::hooks::{Hooks, scope_of};
-use super::ledger::Ledger;
-use super::operations::Attempts;
-use super::reads::Freshness;
-use super::ring::Ring;
-use super::room::{Held, Room};
+use super::read::reads::Freshness;
 use super::settings::Settings;
-use super::start::Start;
-use super::store::Store;
+use super::sync::start::Start;
 use super::tasks::Tasks;
-use crate::hot::{Cmd, Origin, Outcome, State};
 use crate::journal::{Claim, Journal, Seq};
 use crate::record::{Id, Undecodable};
+use crate::state::{Cmd, Origin, Outcome, State};
 use crate::vista::{Error, LogLimit, Result, Vista};
 
 /// Everything of a Dio but its handle. Readers take [`Core::state`]; whoever changes something sends a [`Cmd`].
@@ -53,15 +53,15 @@ pub(crate) struct Core {
     pub(super) outlet: Arc<Line>,
     pub(super) tally: Tally,
     /// Rows that are not as the schema says.
-    pub(super) mismatches: super::mismatch::Mismatches,
+    pub(super) mismatches: super::sync::mismatch::Mismatches,
     /// Bounds the lines that callers can cause, by message and code.
     pub(super) lines: LogLimit<(&'static str, String)>,
     /// How its feeds are doing.
     pub(super) feeds: Mutex<Vec<Arc<super::FeedMeter>>>,
     /// How often rows in doubt may be read.
     pub(super) rereads: super::Bucket,
-    pub(super) indexer: super::indexer::Indexer,
-    pub(super) refreshing: Mutex<Option<super::refresh::Flight>>,
+    pub(super) indexer: super::read::indexer::Indexer,
+    pub(super) refreshing: Mutex<Option<super::sync::refresh::Flight>>,
     /// Position of the last `Invalidated` of a refresh that `on_query` began; see [`Core::answered_until`].
     pub(super) answered: tokio::sync::Mutex<Seq>,
     /// Held while the program reads the whole source, in `on_start` or `on_refresh`: what one reading finds as it was before is
@@ -191,7 +191,7 @@ impl Core {
             published: watch::Sender::new(parts.state.seq()),
             root: ArcSwap::from_pointee(parts.state),
             tally: Tally::new(parts.ring.end()),
-            mismatches: super::mismatch::Mismatches::new(&schema),
+            mismatches: super::sync::mismatch::Mismatches::new(&schema),
             ring: Arc::new(parts.ring),
             store: parts.store,
             journal: parts.journal,
@@ -200,7 +200,7 @@ impl Core {
             invalid: Mutex::new(Invalid::default()),
             attempts: Mutex::default(),
             last_list: Mutex::new(parts.last_list),
-            indexer: super::indexer::Indexer::default(),
+            indexer: super::read::indexer::Indexer::default(),
             refreshing: Mutex::new(None),
             answered: tokio::sync::Mutex::default(),
             listing: tokio::sync::Mutex::new(()),

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::hot::{OpChange, OpState};
+use crate::state::{OpChange, OpState};
 
 /// What a Dio has counted since it was opened.
 #[derive(Clone, Debug)]
@@ -168,7 +168,7 @@ impl Tally {
     pub(super) fn refreshed(&self, well: bool, took: Duration) {
         if well {
             self.refreshed.add(took);
-            self.last_refresh.store(super::commit::now(), Ordering::Relaxed);
+            self.last_refresh.store(super::commit::committer::now(), Ordering::Relaxed);
         } else {
             self.refresh_failed.add(took);
         }

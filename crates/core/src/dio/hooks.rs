@@ -11,9 +11,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Dio;
 use super::core::{Core, Guard};
-use super::replacement::Gathered;
-use crate::hot::{OpId, Outcome};
+use super::sync::replacement::Gathered;
 use crate::record::Rows;
+use crate::state::{OpId, Outcome};
 use crate::vista::{ChangeEvent, Error, Query, Result, WriteOp};
 
 /// A callback's future.

@@ -1,92 +1,60 @@
-//! [`Dio`]: a Vista bound to a Lens. Owns the hot tier, the write queue, the event log and the refresh task.
+//! [`Dio`]: a Vista bound to a Lens. Owns the rows in memory, the write queue, the event log and the refresh task.
 //!
 //! Everything that changes a Dio passes through one committer (`commit.rs`), in one order; the other files send it commands:
 //! `write.rs` for users, `worker.rs` for the master's answers, `refresh.rs` for what the master lists, `ingest.rs` for upstream
 //! events, `cache.rs` for the program's own statements.
 
-mod aggregate;
-mod breaker;
-mod bucket;
-mod cache;
-mod carried;
-mod check;
 mod commit;
 mod core;
 mod counters;
-mod coverage;
-mod delivery;
-mod event;
-mod facade;
-mod feed;
+mod deliver;
+mod events;
 mod hooks;
-mod inbox;
-mod indexer;
-mod ingest;
-mod ledger;
-mod log;
-mod master;
-mod mismatch;
 mod open;
-mod operations;
-mod purge;
-mod reads;
-mod refresh;
-mod replacement;
-mod reread;
-mod ring;
-mod room;
-mod schedule;
+mod read;
 mod settings;
-mod start;
-mod store;
+mod sync;
 mod tasks;
-mod trouble;
-mod view;
 mod weak;
-mod whole_list;
-mod worker;
-mod workers;
-mod write;
-mod writeback;
 
-pub use aggregate::GroupIter;
-pub use breaker::{BreakerState, Reach};
-pub use cache::DioCache;
 #[cfg(test)]
-pub(crate) use commit::PANICS;
+pub(crate) use commit::committer::PANICS;
+pub use commit::purge::{MOST_IDS, Purged};
+pub use commit::write::{IdempotencyKey, Ticket, WriteOptions};
 pub use counters::{Counters, Histogram, Times};
-pub use event::{DioEvent, EventEntry, Position};
-pub use feed::{FeedMeter, FeedStatus};
-pub use hooks::{ChunkRequest, ChunkSink, QueryRoute};
-pub use inbox::Parcel;
-pub use ingest::{Inbound, Reconciled};
-pub use log::EventLog;
-pub use mismatch::{DroppedColumn, Mismatch};
-pub use operations::{Operation, OperationQuery, OperationState};
-pub use purge::{MOST_IDS, Purged};
-pub use reads::Freshness;
-pub use refresh::RefreshReport;
+pub use deliver::breaker::{BreakerState, Reach};
+pub use deliver::operations::{Operation, OperationQuery, OperationState};
+pub use events::event::{DioEvent, EventEntry, Position};
+pub use events::log::EventLog;
 #[doc(hidden)]
-pub use ring::{At, Old, Past, Ring, RingItem};
-pub use ring::{EventReceiver, RingLimits};
+pub use events::ring::{At, Old, Past, Ring, RingItem};
+pub use events::ring::{EventReceiver, RingLimits};
+pub use hooks::{ChunkRequest, ChunkSink, QueryRoute};
+pub use read::aggregate::GroupIter;
+pub use read::reads::Freshness;
+pub use read::workers::Workers;
 pub use settings::{BreakerLimits, OnUnknown, Retry, Settings, WriteOrder, WriteRoute};
+pub use sync::cache::DioCache;
+pub use sync::feed::{FeedMeter, FeedStatus};
+pub use sync::inbox::Parcel;
+pub use sync::ingest::{Inbound, Reconciled};
+pub use sync::mismatch::{DroppedColumn, Mismatch};
+pub use sync::refresh::RefreshReport;
+pub use sync::whole_list::WholeList;
 pub use weak::WeakDio;
-pub use whole_list::WholeList;
-pub use workers::Workers;
-pub use write::{IdempotencyKey, Ticket, WriteOptions};
 
 #[doc(inline)]
-pub use crate::hot::{Condition, OpError, OpId, Origin};
+pub use crate::state::{Condition, OpError, OpId, Origin};
 
 pub(crate) use self::core::Core;
-pub use bucket::Bucket;
-pub(crate) use commit::Committer;
-pub use commit::now;
-pub(crate) use coverage::Coverage;
+pub(crate) use commit::committer::Committer;
+pub use commit::committer::now;
 pub(crate) use hooks::{Hooks, hook, hook_with};
 pub use open::at_rest;
 pub(crate) use open::{Surroundings, check_memory_log, open};
-pub(crate) use view::{Route, View};
+pub(crate) use read::coverage::Coverage;
+pub(crate) use read::view::{Route, View};
+pub use sync::bucket::Bucket;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -94,8 +62,8 @@ use std::time::Duration;
 
 use tokio::runtime;
 
-use crate::hot::{Cmd, State, check_size};
 use crate::record::{Body, Id, Record, Rows};
+use crate::state::{Cmd, State, check_size};
 use crate::vista::{Result, Schema, Shape, UnknownColumns, Vista, WriteOp};
 
 /// A Vista bound to a Lens: reads from its own copy, writes through a queue, events from a log.
@@ -168,7 +136,7 @@ impl Dio {
 
     /// The shape of its rows: the master's, with every column sortable and searchable.
     pub fn schema(&self) -> Arc<Schema> {
-        facade::lifted_schema(&self.0.core)
+        read::facade::lifted_schema(&self.0.core)
     }
 
     /// The rows as a simple store.
@@ -179,7 +147,7 @@ impl Dio {
     /// The source itself. What it lists carries the mark of its reading, so that the cache can judge it.
     pub fn master(&self) -> Vista {
         let core = &self.0.core;
-        let shell = master::Stamped { core: Arc::downgrade(core), inner: Arc::clone(core.vista.shell()) };
+        let shell = sync::master::Stamped { core: Arc::downgrade(core), inner: Arc::clone(core.vista.shell()) };
         Vista::new(Arc::clone(&core.name), shell)
     }
 
@@ -187,7 +155,7 @@ impl Dio {
     /// narrowing.
     pub fn vista(&self) -> Vista {
         let schema = self.schema();
-        Vista::new(Arc::clone(&self.0.core.name), facade::Facade { handle: Arc::clone(&self.0), schema })
+        Vista::new(Arc::clone(&self.0.core.name), read::facade::Facade { handle: Arc::clone(&self.0), schema })
     }
 
     /// The threads that its queries over many rows run on.
@@ -304,7 +272,7 @@ impl Dio {
     /// # Cancel safety
     /// A write whose future is dropped may or may not be accepted.
     pub async fn write(&self, op: WriteOp, options: WriteOptions) -> Result<Ticket> {
-        let caps = facade::capabilities(&self.0.core);
+        let caps = read::facade::capabilities(&self.0.core);
         let (can, what) = match &op {
             WriteOp::Insert { .. } => (caps.can_insert, "insert"),
             WriteOp::Replace { .. } | WriteOp::Patch { .. } => (caps.can_update, "update"),
@@ -465,7 +433,7 @@ impl Dio {
         let core = &self.0.core;
         match core.gathering() {
             Some(scope) => core.gather(&scope, rows, true).await.map(|()| RefreshReport::default()),
-            None => core.apply_list(rows, true, true).await.map(|outcome| refresh::report(&outcome)),
+            None => core.apply_list(rows, true, true).await.map(|outcome| sync::refresh::report(&outcome)),
         }
     }
 

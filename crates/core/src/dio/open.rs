@@ -3,19 +3,23 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::carried::{self, Carried};
-use super::commit::{Committer, apply};
+use super::commit::committer::{Committer, apply};
+use super::commit::ledger::Ledger;
+use super::commit::store::Store;
 use super::core::{Core, LastList, Parts};
+use super::deliver::carried::{self, Carried};
+use super::deliver::worker;
+use super::events::ring::{Ring, RingItem};
 use super::hooks::Hooks;
-use super::ledger::Ledger;
-use super::ring::{Ring, RingItem};
 use super::settings::{Settings, WriteRoute};
-use super::store::Store;
-use super::{Dio, Handle, reread, start, worker};
+use super::sync::reread;
+use super::sync::start;
+use super::{Dio, Handle};
 use crate::cache::{CacheError, CacheMeta, Loaded, RowStore, RowTable, StoredRow};
-use crate::hot::{Base, CacheChange, Entry, OpState, Rules, State, TableBuilder};
 use crate::journal::{Journal, JournalError, LogEntry, LogState, Seq};
 use crate::record::Layout;
+use crate::state::{Base, CacheChange, Entry, OpState, Rules, State};
+use crate::table::TableBuilder;
 use crate::vista::{Error, Result, Schema, SourceShape, Vista};
 
 /// What a Lens gives its Dios.
@@ -228,7 +232,7 @@ const REPLAYED: usize = 4 << 20;
 struct Cached {
     table: Arc<dyn RowTable>,
     loaded: Loaded,
-    rows: crate::hot::Table,
+    rows: crate::table::Table,
 }
 
 /// Attempts to read a table: damage may show only while it is read; the file is set aside then, and the next attempt finds a
@@ -262,7 +266,7 @@ async fn load_once(cache: &dyn RowStore, name: &str, layout: &Layout) -> std::re
     if known != layout.id_column() && !(known.is_empty() && rows.is_empty()) {
         // Rows under other ids are not these rows.
         table.clear().await?;
-        rows = crate::hot::Table::new();
+        rows = crate::table::Table::new();
         (loaded.meta, loaded.versions) = (None, None);
     }
     Ok(Cached { table, loaded, rows })
@@ -427,12 +431,12 @@ fn mark_unknown(core: &Arc<Core>, carried: Carried) {
 fn start_tasks(dio: &Dio) {
     let core = &dio.0.core;
     let weak = Arc::downgrade(&dio.0);
-    core.tasks.spawn(super::writeback::run(Arc::clone(core)));
+    core.tasks.spawn(super::commit::writeback::run(Arc::clone(core)));
     if core.settings.offline {
         return;
     }
     core.tasks.spawn(worker::run(Arc::clone(core), weak.clone()));
-    core.tasks.spawn(super::indexer::run(Arc::clone(core)));
+    core.tasks.spawn(super::read::indexer::run(Arc::clone(core)));
     core.tasks.spawn(reread::reread(Arc::clone(core), weak.clone()));
     match (core.settings.refresh_every, &core.hooks.on_refresh) {
         (Some(every), Some(_)) => drop(core.tasks.spawn(reread::timer(Arc::clone(core), weak, every))),

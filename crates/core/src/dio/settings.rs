@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ring::RingLimits;
-use super::workers::Workers;
+use super::events::ring::RingLimits;
+use super::read::workers::Workers;
 use crate::journal::InboxLimits;
 use crate::vista::{UnknownColumns, Vista};
 
@@ -87,7 +87,7 @@ pub struct Settings {
     /// Whether a complete list may be much smaller than what is cached (default: no).
     pub allow_shrink: bool,
     /// Indexes that are built before the Dio is ready and never dropped (default: none): `category` for filters,
-    /// `category,price.desc` for filters whose rows are then sorted; see [`Spec::parse`](crate::hot::Spec::parse). Others are
+    /// `category,price.desc` for filters whose rows are then sorted; see [`Spec::parse`](crate::table::Spec::parse). Others are
     /// built when queries need them.
     pub indexes: Vec<String>,
     /// How many indexes there may be (default: 16).

@@ -12,9 +12,10 @@ use tokio::sync::watch;
 use super::follow::{Follower, Told};
 use super::{Generation, Lead, Shown};
 use crate::dio::{Core, Coverage, Dio, DioEvent, GroupIter, Handle, Route};
-use crate::hot::{RowRef, State};
 use crate::journal::Seq;
 use crate::record::{Body, CborValue, Id, Record, Rows};
+use crate::state::State;
+use crate::table::RowRef;
 use crate::vista::query::{AggregateItem, Aggregation, Function, JsonRow, Meter, Prepared, numbered};
 use crate::vista::{Error, Filter, Query, Result, Schema};
 

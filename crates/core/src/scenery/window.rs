@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::dio::{DioEvent, RingItem};
-use crate::hot::Origin;
 use crate::journal::Seq;
 use crate::record::{Body, Id};
+use crate::state::Origin;
 
 /// One row in its place.
 #[derive(Clone, Debug)]

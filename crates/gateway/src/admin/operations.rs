@@ -18,7 +18,7 @@ use crate::http::problem::{ApiError, Code};
 use crate::http::response::{self, APPLIED, TOTAL};
 use crate::state::{GatewayState, Resource};
 use diorama_core::dio::{Operation, OperationQuery, OperationState};
-use diorama_core::hot::OpId;
+use diorama_core::state::OpId;
 use diorama_core::vista::Error;
 use diorama_core::vista::query::url::segment;
 

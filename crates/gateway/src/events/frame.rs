@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use crate::http::negotiate::Format;
 use crate::rows::format::cbor_head;
 use diorama_core::dio::{Position, RingItem};
-use diorama_core::hot::{Entry, Frame};
 use diorama_core::journal::Seq;
 use diorama_core::record::{Body, CborValue, value_to_json};
+use diorama_core::state::{Entry, Frame};
 
 /// How frames are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

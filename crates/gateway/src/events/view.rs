@@ -15,8 +15,8 @@ use crate::http::problem::{ApiError, Code};
 use crate::rows::format::{self, Writer};
 use crate::state::Resource;
 use diorama_core::dio::{Old, RingItem};
-use diorama_core::hot::{Entry, Frame, Visible};
 use diorama_core::record::Body;
+use diorama_core::state::{Entry, Frame, Visible};
 use diorama_core::vista::query::{Fields, Prepared};
 use diorama_core::vista::{Query, Schema};
 

@@ -14,7 +14,8 @@ use crate::http::negotiate::Format;
 use crate::http::pipeline::REQUEST_ID;
 use crate::state::Resource;
 use diorama_core::dio::{Freshness, Position};
-use diorama_core::hot::{RowRef, State};
+use diorama_core::state::State;
+use diorama_core::table::RowRef;
 
 pub(crate) const POSITION: HeaderName = HeaderName::from_static("dio-position");
 pub(crate) const OPERATION: HeaderName = HeaderName::from_static("dio-operation");

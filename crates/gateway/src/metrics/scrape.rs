@@ -14,8 +14,8 @@ use crate::http::budget::Budget;
 use crate::http::problem::Code;
 use crate::state::{GatewayState, Resource};
 use diorama_core::dio::{BreakerState, Counters, FeedStatus, Reach, Status, Workers};
-use diorama_core::hot::State as Rows;
 use diorama_core::journal::{Changes, DeliveryState, InboxUse};
+use diorama_core::state::State as Rows;
 
 /// Gives all metrics.
 pub(crate) async fn scrape(State(gateway): State<Arc<GatewayState>>) -> Response {

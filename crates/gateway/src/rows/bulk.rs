@@ -32,8 +32,8 @@ use crate::rows::record::{self, Media};
 use crate::rows::write::{self, Change};
 use crate::state::{GatewayState, Resource};
 use diorama_core::dio::{IdempotencyKey, WriteOptions};
-use diorama_core::hot::{OpId, State};
 use diorama_core::record::{Body as RowBody, CborValue, Record};
+use diorama_core::state::{OpId, State};
 use diorama_core::vista::{Error, WriteOp};
 
 /// Rows in flight at a time; they share journal commits.

@@ -15,8 +15,8 @@ use crate::http::response::APPLIED;
 use crate::rows::write::{self, Change};
 use crate::state::Resource;
 use diorama_core::dio::WriteOptions;
-use diorama_core::hot::plan::Picked;
-use diorama_core::hot::{Condition, OpId};
+use diorama_core::plan::Picked;
+use diorama_core::state::{Condition, OpId};
 use diorama_core::vista::query::url::{self, ParamOptions};
 use diorama_core::vista::{Error, Query, WriteOp};
 

@@ -15,7 +15,8 @@ use crate::http::budget::{Bounds, Lease};
 use crate::http::problem::ApiError;
 use crate::rows::format::Writer;
 use diorama_core::dio::Dio;
-use diorama_core::hot::{RowRef, Slot, State};
+use diorama_core::state::State;
+use diorama_core::table::{RowRef, Slot};
 use diorama_core::vista::query::{JsonRow, Meter, Prepared};
 use diorama_core::vista::{Query, Schema};
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::http::negotiate::Format;
-use diorama_core::hot::RowRef;
 use diorama_core::record::{Body, CborValue, Record, Rows, decode_parts, value_to_json};
+use diorama_core::table::RowRef;
 use diorama_core::vista::query::{JsonRow, Path, Projection, SelectItem};
 use diorama_core::vista::{Query, Result, Schema};
 

@@ -19,7 +19,7 @@ use crate::rows::export;
 use crate::rows::format::Writer;
 use crate::rows::query_cache::ParsedQuery;
 use crate::state::Resource;
-use diorama_core::hot::plan::{Page, Picked, Repeated, cursor, natural_start};
+use diorama_core::plan::{Page, Picked, Repeated, cursor, natural_start};
 use diorama_core::record::Rows;
 use diorama_core::vista::Query;
 use diorama_core::vista::query::url::ParamOptions;

@@ -16,7 +16,7 @@ use crate::http::response::{self, Snapshot};
 use crate::rows::list;
 use crate::rows::record;
 use crate::state::GatewayState;
-use diorama_core::hot::plan::{Page, Repeated};
+use diorama_core::plan::{Page, Repeated};
 use diorama_core::vista::query::Cursor;
 use diorama_core::vista::{Error, Query};
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use xxhash_rust::xxh3::xxh3_64;
 
-use diorama_core::hot::plan::{Page, Repeated};
+use diorama_core::plan::{Page, Repeated};
 use diorama_core::vista::Schema;
 use diorama_core::vista::query::url::{self, ListQuery, ParamError, ParamOptions};
 

@@ -23,8 +23,8 @@ use crate::http::response::{self, APPLIED, DURABLE, OPERATION, POSITION, REPLAYE
 use crate::rows::record;
 use crate::state::{GatewayState, Resource, is_reserved_id};
 use diorama_core::dio::{IdempotencyKey, Operation, OperationState, Position, WriteOptions};
-use diorama_core::hot::{Condition, OpId};
 use diorama_core::record::{CborValue, Record};
+use diorama_core::state::{Condition, OpId};
 use diorama_core::vista::query::url::segment;
 use diorama_core::vista::{Error, Shape, WriteKind, WriteOp, check};
 

@@ -13,8 +13,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{GatewayState, Hook, raw};
 use crate::http::budget::Lease;
 use diorama_core::dio::{Dio, Inbound, Parcel};
-use diorama_core::hot::Origin;
 use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Kept, Raw};
+use diorama_core::state::Origin;
 use diorama_core::vista::{Error, Result};
 use diorama_inbound::{self as inbound, DecodeError, Decoded};
 

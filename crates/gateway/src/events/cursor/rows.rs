@@ -2,7 +2,7 @@
 
 use super::{BATCH_BYTES, CursorWork, EventCursor, OutgoingFrame};
 use crate::events::frame;
-use diorama_core::hot::Slot;
+use diorama_core::table::Slot;
 use diorama_core::vista::query::JsonRow;
 
 /// Rows of a snapshot that are looked at in one batch, at most.

@@ -1,0 +1,137 @@
+//! How much the journal holds of a Dio, by position: what its bounds are judged by. Pure.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::journal::Seq;
+
+/// Marks that are remembered, at most. Of more, two become one: the bounds are kept a little coarser then.
+const MOST: usize = 4_096;
+
+/// What the journal may hold of one Dio's events.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) count: u64,
+    pub(crate) bytes: u64,
+    pub(crate) age: Duration,
+}
+
+impl Bounds {
+    /// A tenth more: what is trimmed at once, because each trim is a transaction of its own.
+    pub(crate) fn with_slack(self) -> Bounds {
+        Bounds {
+            count: self.count.saturating_add((self.count / 10).max(1)),
+            bytes: self.bytes.saturating_add(self.bytes / 10),
+            age: self.age.saturating_add(self.age / 10),
+        }
+    }
+}
+
+/// Where entries end, when they were written, and how many bytes there were up to them.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    marks: VecDeque<Mark>,
+    /// Bytes of all entries that ever were noted.
+    bytes: u64,
+    /// Of these, bytes of what was trimmed.
+    gone: u64,
+    /// Notes that one mark stands for.
+    grain: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    seq: Seq,
+    /// Unix milliseconds.
+    at: u64,
+    /// Bytes up to and with it.
+    bytes: u64,
+    /// How many notes it stands for.
+    notes: u32,
+}
+
+impl Ledger {
+    /// Entries up to `seq` were written at `at`, of so many bytes.
+    pub(crate) fn note(&mut self, seq: Seq, at: u64, bytes: usize) {
+        self.bytes += bytes as u64;
+        let new = Mark { seq, at, bytes: self.bytes, notes: 1 };
+        match self.marks.back_mut().filter(|last| last.notes < self.grain) {
+            Some(last) => *last = Mark { notes: last.notes + 1, ..new },
+            None => self.marks.push_back(new),
+        }
+        if self.marks.len() > MOST {
+            // Of each two, the later stands for both.
+            self.grain = (self.grain * 2).max(2);
+            let mut number = 0;
+            let newest = self.marks.len();
+            self.marks.retain(|_| {
+                number += 1;
+                number % 2 == 0 || number == newest
+            });
+        }
+    }
+
+    /// The position before which entries go, so that what is left keeps within `bounds` at `now` (Unix milliseconds).
+    pub(crate) fn before(&self, bounds: Bounds, head: Seq, now: u64) -> Seq {
+        let age = u64::try_from(bounds.age.as_millis()).unwrap_or(u64::MAX);
+        let old = self.marks.iter().take_while(|mark| mark.at < now.saturating_sub(age)).last();
+        let heavy = match self.bytes - self.gone > bounds.bytes {
+            true => self.marks.iter().find(|mark| self.bytes - mark.bytes <= bounds.bytes),
+            false => None,
+        };
+        let marked = [heavy, old].into_iter().flatten().map(|mark| mark.seq + 1).max();
+        head.saturating_sub(bounds.count).max(marked.unwrap_or(0))
+    }
+
+    /// Entries before `seq` are gone.
+    pub(crate) fn trimmed(&mut self, seq: Seq) {
+        while let Some(mark) = self.marks.front().copied().filter(|mark| mark.seq < seq) {
+            self.gone = mark.bytes;
+            self.marks.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Bounds = Bounds { count: 1_000, bytes: 1_000_000, age: Duration::from_secs(1_000) };
+
+    /// Ten entries of 100 bytes, a second apart.
+    fn ten() -> Ledger {
+        let mut ledger = Ledger::default();
+        (1..=10).for_each(|seq| ledger.note(seq, seq * 1_000, 100));
+        ledger
+    }
+
+    #[test]
+    fn each_bound_holds_by_itself_and_the_narrowest_counts() {
+        let (ledger, now) = (ten(), 10_000);
+        assert_eq!(ledger.before(ALL, 10, now), 0);
+        assert_eq!(ledger.before(Bounds { count: 4, ..ALL }, 10, now), 6);
+        assert_eq!(ledger.before(Bounds { bytes: 350, ..ALL }, 10, now), 8, "three are left");
+        assert_eq!(ledger.before(Bounds { bytes: 50, ..ALL }, 10, now), 11, "not even one fits");
+        assert_eq!(ledger.before(Bounds { age: Duration::from_secs(3), ..ALL }, 10, now), 7);
+        assert_eq!(ledger.before(Bounds { age: Duration::from_secs(3), bytes: 250, ..ALL }, 10, now), 9);
+    }
+
+    #[test]
+    fn what_was_trimmed_does_not_count() {
+        let mut ledger = ten();
+        let bounds = Bounds { bytes: 350, ..ALL };
+        ledger.trimmed(ledger.before(bounds, 10, 0));
+        assert_eq!(ledger.before(bounds, 10, 0), 0, "it fits");
+        ledger.note(11, 11_000, 100);
+        assert_eq!(ledger.before(bounds, 11, 0), 9);
+    }
+
+    #[test]
+    fn few_marks_are_kept_and_bytes_are_not_lost_with_them() {
+        let mut ledger = Ledger::default();
+        (1..=100_000).for_each(|seq| ledger.note(seq, seq, 10));
+        assert!(ledger.marks.len() <= MOST);
+        let before = ledger.before(Bounds { bytes: 500_000, count: u64::MAX, age: Duration::MAX }, 100_000, 0);
+        assert!((50_001..50_200).contains(&before), "{before}");
+    }
+}

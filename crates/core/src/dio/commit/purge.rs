@@ -1,0 +1,316 @@
+//! Purges: everything that is kept of some rows goes, except at the master.
+//!
+//! The removal of the rows and the ids that are to be erased are one append; older entries of the log are rewritten after that, in
+//! transactions of at most [`CHUNK`] entries, so that appends pass in between. The last of them takes the ids out of the log. Until
+//! then the State lists the purge as not finished, and the next purge or the next start goes on with it.
+
+mod mention;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::mention::Mentions;
+use crate::dio::Dio;
+use crate::dio::core::Core;
+use crate::dio::events::event::Position;
+use crate::dio::sync::refresh::HEAVY;
+use crate::journal::{DeliveryId, DeliveryQuery, DeliveryState, JournalError, LogEntry, Rewrite, Seq};
+use crate::record::Id;
+use crate::state::{Cmd, Entry, Eraser, OpChange, OpId, Outcome};
+use crate::vista::{Error, Result};
+
+/// Ids of one purge, at most.
+pub const MOST_IDS: usize = 1_000;
+/// Entries that one transaction rewrites, at most.
+const CHUNK: usize = 1_000;
+/// Bytes of the log that are read at a time, about.
+const PIECE: usize = 1 << 20;
+/// Rows that the source is asked for after a purge, at most.
+const MOST_ASKED: usize = 100;
+/// Time that the source has to say whether it still has the rows.
+const ASKING: Duration = Duration::from_secs(2);
+
+/// What a purge did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Purged {
+    /// Position of the removal; the present one if there was nothing to erase.
+    pub position: Position,
+    /// Rows that were removed from what readers see.
+    pub rows: u64,
+    /// Entries of the log that were rewritten.
+    pub entries: u64,
+    /// Settled operations whose values were erased.
+    pub operations: u64,
+    /// Kept deliveries that were dropped because they name one of the rows.
+    pub deliveries: u64,
+    /// Ids that readers see again: an event, a read or a write has brought the row back meanwhile.
+    pub returned: Vec<String>,
+    /// Ids that the source still has, `None` if it was not asked or did not answer. Their rows come back with the next refresh.
+    pub in_source: Option<Vec<String>>,
+}
+
+/// What the log holds of some rows.
+#[derive(Debug, Default)]
+struct Survey {
+    held: bool,
+    /// Other ids that inserts of these rows had before the master chose the ids.
+    aliases: HashSet<Id>,
+}
+
+impl Core {
+    /// Erases what is kept of the rows `ids`. Goes on to its end when its caller goes away.
+    async fn purge(self: &Arc<Self>, ids: HashSet<Id>) -> Result<Purged> {
+        let core = Arc::clone(self);
+        let purge = async move { core.purge_now(ids).await };
+        let task = self.tasks.spawn_bounded(self.settings.drain_timeout, purge);
+        task.await.ok().flatten().unwrap_or(Err(Error::Closed))
+    }
+
+    async fn purge_now(self: &Arc<Self>, asked: HashSet<Id>) -> Result<Purged> {
+        let _alone = self.purging.lock().await;
+        // What cannot be finished is not begun.
+        self.journal.rewrite(Rewrite::nothing(&self.name)).await.map_err(|error| self.rewriting(error))?;
+        self.finish_each().await?;
+        // Deliveries that were answered before they were stored are stored after this.
+        self.commit(Cmd::Invalidate(Vec::new())).await?;
+        let Survey { held, aliases } = self.survey(&asked).await?;
+        let ids: HashSet<Id> = asked.iter().cloned().chain(aliases).collect();
+        let deliveries = self.deliveries_of(&ids, true).await?;
+        let state = self.state();
+        let operations = state.settled_with_values(&ids);
+        let mut purged = Purged {
+            position: self.position(),
+            rows: 0,
+            entries: 0,
+            operations: operations as u64,
+            deliveries: deliveries.len() as u64,
+            returned: Vec::new(),
+            in_source: None,
+        };
+        let nothing = !held && operations == 0 && deliveries.is_empty() && ids.iter().all(|id| state.is_absent(id));
+        drop(state);
+        if !nothing {
+            let mut sorted: Vec<Id> = ids.iter().cloned().collect();
+            sorted.sort_unstable();
+            let committed = self.write(Cmd::Purge(sorted.into()), None, None, true).await?;
+            purged.position.seq = committed.seq;
+            if let Outcome::Applied { removed, .. } = committed.outcome {
+                purged.rows = removed;
+            }
+            let state = self.state();
+            let about = state.ops().filter(|op| op.targets.iter().any(|id| ids.contains(id)));
+            self.attempts.lock().forget_errors(about.map(|op| op.id));
+            purged.entries = self.finish_each().await?;
+        }
+        let state = self.state();
+        purged.returned = asked.iter().filter(|id| state.get(id).is_some()).map(ToString::to_string).collect();
+        purged.returned.sort_unstable();
+        purged.in_source = self.left_in_source(&asked).await;
+        Ok(purged)
+    }
+
+    /// Goes on with purges that an earlier process, or a failing journal, left unfinished.
+    pub(crate) async fn finish_purges(self: &Arc<Self>) -> Result<()> {
+        if self.state().purges().next().is_none() {
+            return Ok(());
+        }
+        let _alone = self.purging.lock().await;
+        self.finish_each().await.map(drop)
+    }
+
+    /// Finishes every purge that is not; gives how many entries were rewritten.
+    async fn finish_each(self: &Arc<Self>) -> Result<u64> {
+        let unfinished: Vec<_> = self.state().purges().collect();
+        let mut rewritten = 0;
+        for (seq, ids) in unfinished {
+            rewritten += self.finish_purge(seq, &ids).await?;
+        }
+        Ok(rewritten)
+    }
+
+    async fn finish_purge(self: &Arc<Self>, seq: Seq, ids: &[Id]) -> Result<u64> {
+        let mut eraser = Eraser::new(ids.iter().cloned());
+        let rewritten = self.erase_log(&mut eraser, seq).await?;
+        self.ring.erase(&mut eraser, seq);
+        self.store.flush_erased().await?;
+        let deliveries = self.deliveries_of(&ids.iter().cloned().collect(), false).await?;
+        for deliveries in deliveries.chunks(CHUNK) {
+            self.rewrite_log(Vec::new(), deliveries.to_vec()).await?;
+        }
+        let stored = self.read_log(seq - 1, 1).await?;
+        for stored in stored.into_iter().filter(|stored| stored.seq == seq) {
+            let mut entry = decode(&stored)?;
+            entry.purge = Arc::from([]);
+            self.rewrite_log(vec![LogEntry { seq, bytes: entry.encode() }], Vec::new()).await?;
+        }
+        self.commit(Cmd::Purged(seq)).await?;
+        tracing::info!(dio = %self.name, rows = ids.len(), entries = rewritten, "rows were purged");
+        Ok(rewritten)
+    }
+
+    /// Rewrites entries up to position `upto`; gives how many.
+    async fn erase_log(self: &Arc<Self>, eraser: &mut Eraser, upto: Seq) -> Result<u64> {
+        let (mut after, mut rewritten) = (0, 0);
+        while after < upto {
+            let stored = self.read_log(after, PIECE).await?;
+            let Some(last) = stored.last() else { break };
+            after = last.seq;
+            let mut own = eraser.clone();
+            let erase = move || {
+                let mut changed = Vec::new();
+                for stored in stored.iter().take_while(|stored| stored.seq <= upto) {
+                    let mut entry = decode(stored)?;
+                    if own.erase(&mut entry) {
+                        changed.push(LogEntry { seq: stored.seq, bytes: entry.encode() });
+                    }
+                }
+                Ok::<_, Error>((own, changed))
+            };
+            let changed;
+            (*eraser, changed) = self.heavy(HEAVY, erase).await??;
+            rewritten += changed.len() as u64;
+            for entries in changed.chunks(CHUNK) {
+                self.rewrite_log(entries.to_vec(), Vec::new()).await?;
+            }
+        }
+        Ok(rewritten)
+    }
+
+    /// Reads the whole log for what it holds of `ids`.
+    async fn survey(self: &Arc<Self>, ids: &HashSet<Id>) -> Result<Survey> {
+        let (mut after, mut survey) = (0, Survey::default());
+        let mut eraser = Eraser::new(ids.iter().cloned());
+        let mut staged: HashMap<OpId, Id> = HashMap::new();
+        loop {
+            let stored = self.read_log(after, PIECE).await?;
+            let Some(last) = stored.last() else { break };
+            after = last.seq;
+            let look = move || {
+                for stored in &stored {
+                    let mut entry = decode(stored)?;
+                    survey.look(&mut staged, &mut eraser, &mut entry);
+                }
+                Ok::<_, Error>((survey, staged, eraser))
+            };
+            (survey, staged, eraser) = self.heavy(HEAVY, look).await??;
+        }
+        let state = self.state();
+        survey.aliases.retain(|id| state.is_absent(id));
+        survey.held |= !survey.aliases.is_empty();
+        Ok(survey)
+    }
+
+    /// Deliveries that name one of the rows. Those that are still to be applied are left alone, or refused.
+    async fn deliveries_of(&self, ids: &HashSet<Id>, refuse: bool) -> Result<Vec<DeliveryId>> {
+        let query = DeliveryQuery { limit: usize::MAX, ..DeliveryQuery::default() };
+        let (known, _) = self.journal.deliveries(&query).await?;
+        let known: Vec<_> = known.into_iter().filter(|delivery| delivery.dio == self.name).collect();
+        if known.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mentions = Arc::new(Mentions::of(ids)?);
+        let mut found = Vec::new();
+        for delivery in known {
+            let Some((_, raw)) = self.journal.delivery(delivery.id).await? else { continue };
+            let weight = usize::try_from(raw.size()).unwrap_or(usize::MAX);
+            let mentions = Arc::clone(&mentions);
+            let Some(id) = self.heavy(weight, move || mentions.first(&raw).cloned()).await? else { continue };
+            match delivery.state {
+                DeliveryState::Received if refuse => {
+                    let detail = format!("is named by a delivery that is still to be applied, {}", delivery.id);
+                    return Err(Error::Conflict { id: id.to_string(), detail });
+                }
+                DeliveryState::Received => {}
+                _ => found.push(delivery.id),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The rows that the source still has, if it can be asked cheaply and answers.
+    async fn left_in_source(&self, ids: &HashSet<Id>) -> Option<Vec<String>> {
+        if ids.len() > MOST_ASKED || self.settings.offline || !self.vista.shell().reads_one() {
+            return None;
+        }
+        let ask = async {
+            let mut left = Vec::new();
+            for id in ids {
+                if self.read_one(id).await.ok()?.is_some() {
+                    left.push(id.to_string());
+                }
+            }
+            left.sort_unstable();
+            Some(left)
+        };
+        tokio::time::timeout(ASKING, ask).await.ok().flatten()
+    }
+
+    async fn read_log(&self, after: Seq, bytes: usize) -> Result<Vec<LogEntry>> {
+        Ok(self.journal.read(&self.name, after, bytes).await?)
+    }
+
+    async fn rewrite_log(self: &Arc<Self>, entries: Vec<LogEntry>, deliveries: Vec<DeliveryId>) -> Result<()> {
+        let rewrite = Rewrite { log: Arc::clone(&self.name), entries, deliveries };
+        self.journal.rewrite(rewrite).await.map_err(|error| {
+            self.committer.journal_failed(self, &error);
+            self.rewriting(error)
+        })
+    }
+
+    fn rewriting(&self, error: JournalError) -> Error {
+        match error {
+            JournalError::Unsupported { .. } => {
+                let what = "erase rows: its journal cannot rewrite entries";
+                Error::Unsupported { vista: Arc::clone(&self.name), what }
+            }
+            error => error.into(),
+        }
+    }
+}
+
+impl Survey {
+    fn look(&mut self, staged: &mut HashMap<OpId, Id>, eraser: &mut Eraser, entry: &mut Entry) {
+        if let (Some(op), Some(id)) = (entry.cause.op, &entry.id) {
+            match &entry.op {
+                OpChange::Stage(own) if own.targets.len() == 1 => drop(staged.insert(op, Arc::clone(id))),
+                _ => {
+                    // The master gave the row of this insert another id.
+                    let first = staged.get(&op).filter(|first| *first != id && eraser.erases(id));
+                    self.aliases.extend(first.cloned());
+                }
+            }
+        }
+        self.held |= eraser.erase(entry);
+    }
+}
+
+fn decode(stored: &LogEntry) -> Result<Entry> {
+    let wrong = |detail| format!("entry {} cannot be read: {detail}", stored.seq);
+    Entry::decode(&stored.bytes).map_err(|detail| Error::Storage { detail: wrong(detail), full: false })
+}
+
+impl Dio {
+    /// Erases everything that is kept of rows: the rows themselves, what the log remembers of them, the values of settled
+    /// operations, and kept deliveries that name them. Durable when this returns. The source is not touched: a row that it
+    /// still has comes back with the next refresh, so delete it there first. Subscribers are told that the rows are gone.
+    ///
+    /// Ids stay in the log, as do positions, times and versions. Ids of which nothing is kept are no error. A purge that has
+    /// begun is finished in any case: by the next purge or the next start if the process ends or the journal fails meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] while an operation on one of the rows, or a delivery that names one, is not settled; nothing is changed
+    /// then. [`Error::Invalid`] for no ids or more than 1,000. [`Error::Unsupported`] if the journal cannot rewrite entries.
+    /// [`Error::Storage`], [`Error::Closed`].
+    ///
+    /// # Cancel safety
+    /// A purge whose future is dropped goes on.
+    pub async fn purge(&self, ids: impl IntoIterator<Item = impl Into<String>>) -> Result<Purged> {
+        let ids: HashSet<Id> = ids.into_iter().take(MOST_IDS + 1).map(|id| Id::from(id.into())).collect();
+        if ids.is_empty() || ids.len() > MOST_IDS {
+            return Err(Error::invalid(format!("a purge takes 1 to {MOST_IDS} ids")));
+        }
+        self.0.core.purge(ids).await
+    }
+}

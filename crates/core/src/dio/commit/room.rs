@@ -1,0 +1,186 @@
+//! Bounds of the write queue: how many operations, and how many of their bytes, may wait at a time.
+//!
+//! Places are given out in the order in which writers ask. A place belongs to the writer until its operation is in the queue,
+//! then to the operation until it has left the queue.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::state::State;
+use crate::vista::{Error, Result};
+
+/// The places of one Dio's queue.
+#[derive(Debug)]
+pub(crate) struct Room {
+    places: Resource,
+    bytes: Resource,
+    /// Whether parked operations take places, too.
+    with_parked: bool,
+}
+
+/// What a writer holds until its command was answered.
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    place: Option<OwnedSemaphorePermit>,
+    bytes: Option<OwnedSemaphorePermit>,
+}
+
+impl Place {
+    /// Hands over what is held to the operation that is in the queue now; gives how much that is.
+    pub(crate) fn keep(&mut self) -> Held {
+        let keep = |permit: Option<OwnedSemaphorePermit>| {
+            permit.map_or(0, |permit| {
+                let held = permit.num_permits();
+                permit.forget();
+                held
+            })
+        };
+        Held { count: keep(self.place.take()), bytes: keep(self.bytes.take()) }
+    }
+}
+
+/// Places and bytes that belong to operations in the queue.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Held {
+    count: usize,
+    bytes: usize,
+}
+
+impl std::ops::AddAssign for Held {
+    fn add_assign(&mut self, other: Held) {
+        self.count += other.count;
+        self.bytes += other.bytes;
+    }
+}
+
+#[derive(Debug)]
+struct Resource {
+    free: Arc<Semaphore>,
+    capacity: usize,
+    /// What belongs to operations in the queue.
+    held: Mutex<usize>,
+}
+
+impl Resource {
+    fn new(capacity: usize) -> Resource {
+        let capacity = capacity.clamp(1, Semaphore::MAX_PERMITS);
+        Resource { free: Arc::new(Semaphore::new(capacity)), capacity, held: Mutex::new(0) }
+    }
+
+    /// What a request for `count` takes at most, so that a single one always fits.
+    fn share(&self, count: usize) -> u32 {
+        u32::try_from(count.min(self.capacity)).unwrap_or(u32::MAX)
+    }
+
+    fn try_take(&self, count: usize) -> Result<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).try_acquire_many_owned(self.share(count)).map_err(|_| Error::QueueFull)
+    }
+
+    async fn take(&self, count: usize) -> Result<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).acquire_many_owned(self.share(count)).await.map_err(|_| Error::Closed)
+    }
+
+    /// The queue takes up `used` now; `kept` of it was handed over by writers. What is missing, because operations came without
+    /// a place (a hook's own, recovered ones), is taken as soon as it is free.
+    fn settle(&self, kept: usize, used: usize) {
+        let mut held = self.held.lock();
+        *held += kept;
+        let used = used.min(self.capacity);
+        if *held > used {
+            self.free.add_permits(*held - used);
+            *held = used;
+        } else if *held < used {
+            *held += self.free.forget_permits(used - *held);
+        }
+    }
+}
+
+impl Room {
+    pub(crate) fn new(capacity: usize, bytes: usize, with_parked: bool) -> Room {
+        Room { places: Resource::new(capacity), bytes: Resource::new(bytes), with_parked }
+    }
+
+    /// A place for an operation of `size` bytes, if there is one now.
+    pub(crate) fn try_take(&self, size: usize) -> Result<Place> {
+        let bytes = self.bytes.try_take(size)?;
+        Ok(Place { place: Some(self.places.try_take(1)?), bytes: Some(bytes) })
+    }
+
+    /// A place for an operation of `size` bytes; waits until there is one.
+    pub(crate) async fn take(&self, size: usize, closing: &CancellationToken) -> Result<Place> {
+        let taking = async {
+            let place = self.places.take(1).await?;
+            Ok(Place { place: Some(place), bytes: Some(self.bytes.take(size).await?) })
+        };
+        tokio::select! {
+            taken = taking => taken,
+            () = closing.cancelled() => Err(Error::Closed),
+        }
+    }
+
+    /// Room for the bytes of a hook's own write, which needs no place: what would make room may wait for that hook.
+    pub(crate) fn try_take_bytes(&self, size: usize) -> Result<Place> {
+        Ok(Place { place: None, bytes: Some(self.bytes.try_take(size)?) })
+    }
+
+    /// Places that are free now.
+    pub(crate) fn free(&self) -> usize {
+        self.places.free.available_permits()
+    }
+
+    /// `state` is what readers see now; `kept` was handed over by writers since the last time.
+    pub(crate) fn settle(&self, kept: Held, state: &State) {
+        let (mut count, mut bytes) = state.backlog();
+        if self.with_parked {
+            let parked = state.parked();
+            (count, bytes) = (count + parked.0, bytes + parked.1);
+        }
+        self.places.settle(kept.count, count);
+        self.bytes.settle(kept.bytes, bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_free_again_when_its_operation_has_left_the_queue() {
+        let places = Resource::new(3);
+        let first = places.try_take(1).unwrap();
+        first.forget();
+        places.settle(1, 1);
+        assert_eq!(places.free.available_permits(), 2);
+        places.settle(0, 0);
+        assert_eq!(places.free.available_permits(), 3);
+    }
+
+    #[test]
+    fn operations_that_came_without_a_place_take_the_next_free_ones() {
+        let places = Resource::new(2);
+        let writer = places.try_take(1).unwrap();
+        places.settle(0, 5);
+        assert_eq!(places.free.available_permits(), 0, "recovered ones fill the queue");
+        drop(writer);
+        assert!(places.try_take(1).is_ok(), "nobody has looked since");
+        places.settle(0, 4);
+        assert!(places.try_take(1).is_err());
+        places.settle(0, 1);
+        assert_eq!(places.free.available_permits(), 1);
+    }
+
+    #[test]
+    fn one_operation_larger_than_the_bound_still_fits_an_empty_queue() {
+        let bytes = Resource::new(100);
+        let taken = bytes.try_take(1_000).unwrap();
+        assert_eq!(taken.num_permits(), 100);
+        taken.forget();
+        bytes.settle(100, 1_000);
+        assert_eq!(bytes.free.available_permits(), 0);
+        bytes.settle(0, 0);
+        assert_eq!(bytes.free.available_permits(), 100);
+    }
+}

@@ -1,0 +1,200 @@
+//! Writes as users make them: from a [`WriteOp`] to an accepted operation.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::committer::now;
+use crate::dio::core::Core;
+use crate::dio::deliver::operations::Operation;
+use crate::dio::events::event::Position;
+use crate::journal::Claim;
+use crate::record::{Body, Id};
+use crate::state::{Cmd, Condition, Effect, NewWrite, OpId, Outcome};
+use crate::vista::{Error, Narrowing, Result, Shape, WriteOp};
+
+/// How long an idempotency key is remembered.
+const KEY_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// What a write asks for beyond itself.
+#[derive(Clone, Debug, Default)]
+pub struct WriteOptions {
+    /// What must hold of the row that readers see, judged in commit order.
+    pub condition: Condition,
+    /// A key under which the same request is accepted once only.
+    pub key: Option<IdempotencyKey>,
+    /// Refuse with [`Error::QueueFull`] instead of waiting for a place.
+    pub refuse_when_full: bool,
+    /// The rows that the write may see and make, judged in commit order. Not with [`WriteOp::DeleteAll`], which is one operation
+    /// of the source: delete such rows one by one.
+    pub within: Option<Arc<Narrowing>>,
+    /// The identity of whoever asks, kept with the change in the log.
+    pub principal: Option<Arc<str>>,
+}
+
+/// A client's key for a request, with a fingerprint of that request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// The key, unique per Dio.
+    pub key: String,
+    /// Hash of the request: the same key with another one is refused.
+    pub fingerprint: u128,
+}
+
+/// An accepted write.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    /// The operation, `None` when everything was there already.
+    pub operation: Option<OpId>,
+    /// Where the write is in the Dio's history; a read from there on sees it.
+    pub position: Position,
+    /// Whether the row is new.
+    pub created: bool,
+}
+
+impl Core {
+    /// Accepts `op`: durable and visible when this returns.
+    pub(crate) async fn submit(self: &Arc<Self>, op: WriteOp, options: WriteOptions) -> Result<Ticket> {
+        self.writable()?;
+        let op = match &options.within {
+            Some(_) if op == WriteOp::DeleteAll => {
+                let what = "delete some of its rows in one operation";
+                return Err(Error::Unsupported { vista: Arc::clone(&self.name), what });
+            }
+            Some(within) => within.completed(op),
+            None => op,
+        };
+        let (id, effect) = self.effect(op)?;
+        let operation = OpId::new();
+        let claim = options.key.as_ref().map(|key| claim(&self.name, key, operation));
+        if let Some(claim) = &claim
+            && let Some(by) = self.claimable(&claim.key).await?
+        {
+            return Err(replayed(Some(claim), &by));
+        }
+        let size = effect.size() + 128;
+        let WriteOptions { condition, within, principal, refuse_when_full, .. } = options;
+        let wait = !refuse_when_full;
+        let write = NewWrite { condition, within, principal, ..NewWrite::new(operation, id, effect) };
+        let committed = self.write(Cmd::Write(write), Some(size), claim, wait).await?;
+        let position = Position { epoch: self.position().epoch, seq: committed.seq };
+        Ok(match committed.outcome {
+            Outcome::Staged { op, created } => Ticket { operation: Some(op), position, created },
+            _ => Ticket { operation: None, position, created: false },
+        })
+    }
+
+    /// Whether a request under this idempotency key was accepted before.
+    pub(crate) async fn knows_key(self: &Arc<Self>, key: &str) -> Result<bool> {
+        self.claimed(&claim_key(&self.name, key)).await.map(|taken| taken.is_some())
+    }
+
+    /// What a key was taken with, if it was. A journal that cannot be read is tried again by the committer.
+    pub(crate) async fn claimed(self: &Arc<Self>, key: &str) -> Result<Option<Bytes>> {
+        let taken = self.journal.claim(key).await;
+        Ok(taken.inspect_err(|error| self.committer.journal_failed(self, error))?)
+    }
+
+    /// As [`Core::claimed`], for who is about to take the key if it is free.
+    ///
+    /// # Errors
+    /// [`Error::ClaimsFull`] if it is free and no more claims are remembered.
+    pub(crate) async fn claimable(self: &Arc<Self>, key: &str) -> Result<Option<Bytes>> {
+        let taken = self.claimed(key).await?;
+        if taken.is_none() {
+            let room = self.journal.claim_room().await;
+            let room = room.inspect_err(|error| self.committer.journal_failed(self, error))?;
+            return if room { Ok(None) } else { Err(Error::ClaimsFull) };
+        }
+        Ok(taken)
+    }
+
+    /// Checks and encodes a write; here rather than in the committer's turn.
+    fn effect(&self, op: WriteOp) -> Result<(Option<Id>, Effect)> {
+        let schema = self.vista.schema();
+        let layout = schema.layout();
+        Ok(match op {
+            WriteOp::Insert { id, record } => {
+                let id = self.known_id(&id);
+                let record = self.checked_row(&id, Cow::Owned(record), Shape::Whole)?;
+                (Some(Id::from(&*id)), Effect::Insert(Body::encode(&id, &record, layout)))
+            }
+            WriteOp::Replace { id, record } => {
+                let id = self.known_id(&id);
+                let record = self.checked_row(&id, Cow::Owned(record), Shape::Whole)?;
+                (Some(Id::from(&*id)), Effect::Replace(Body::encode(&id, &record, layout)))
+            }
+            WriteOp::Patch { id, record } => {
+                let id = self.known_id(&id);
+                let mut record = self.checked_row(&id, Cow::Owned(record), Shape::Part)?.into_owned();
+                record.remove(layout.id_column());
+                (Some(Id::from(&*id)), Effect::Patch(Body::encode_plain(&record, layout)))
+            }
+            WriteOp::Delete { id } => (Some(Id::from(&*self.known_id(&id))), Effect::Delete),
+            WriteOp::DeleteAll => (None, Effect::DeleteAll),
+        })
+    }
+
+    /// Waits until `op` has ended (or was taken by the route), at most `patience`; gives how it stands then.
+    pub(crate) async fn settled(self: &Arc<Self>, op: OpId, patience: Duration) -> Option<Operation> {
+        let mut published = self.published.subscribe();
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            published.borrow_and_update();
+            let operation = self.operation(op)?;
+            if operation.state.is_final() {
+                return Some(operation);
+            }
+            tokio::select! {
+                changed = published.changed() => if changed.is_err() { return Some(operation) },
+                () = tokio::time::sleep_until(deadline) => return self.operation(op),
+            }
+        }
+    }
+}
+
+/// The claim of an idempotency key: a fingerprint and the operation it became.
+fn claim(dio: &str, key: &IdempotencyKey, op: OpId) -> Claim {
+    let mut value = Vec::with_capacity(33);
+    value.push(b'w');
+    value.extend_from_slice(&key.fingerprint.to_be_bytes());
+    value.extend_from_slice(&op.as_u128().to_be_bytes());
+    let expires = now() + KEY_TTL.as_millis() as u64;
+    Claim { key: claim_key(dio, &key.key), value: value.into(), expires }
+}
+
+fn claim_key(dio: &str, key: &str) -> String {
+    format!("k/{dio}/{key}")
+}
+
+/// The claim of a delivery.
+pub(crate) fn delivery_claim(dio: &str, delivery: &str) -> Claim {
+    let expires = now() + 7 * KEY_TTL.as_millis() as u64;
+    Claim { key: format!("d/{dio}/{delivery}"), value: Bytes::from_static(b"d"), expires }
+}
+
+/// How long the bytes of a delivery without an id are remembered: longer than senders take to try again at once.
+const SAME_TTL: Duration = Duration::from_secs(300);
+
+/// The claim of a delivery that has no id, by what was sent.
+pub(crate) fn same_claim(dio: &str, hook: &str, same: &str) -> Claim {
+    let expires = now() + SAME_TTL.as_millis() as u64;
+    Claim { key: format!("s/{dio}/{hook}:{same}"), value: Bytes::from_static(b"s"), expires }
+}
+
+/// What the second to come with a key is told.
+pub(crate) fn replayed(claim: Option<&Claim>, by: &Bytes) -> Error {
+    let key = claim.map(|claim| claim.key.rsplit('/').next().unwrap_or_default().to_string()).unwrap_or_default();
+    match (by.first(), by.get(1..17), by.get(17..33)) {
+        (Some(b'w'), Some(fingerprint), Some(op)) => {
+            if claim.and_then(|claim| claim.value.get(1..17)).is_some_and(|own| own != fingerprint) {
+                return Error::KeyReused { key };
+            }
+            let bits = u128::from_be_bytes(op.try_into().unwrap_or_default());
+            Error::Replayed { operation: OpId::from_u128(bits).to_string() }
+        }
+        _ => Error::Replayed { operation: key },
+    }
+}

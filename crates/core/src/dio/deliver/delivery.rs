@@ -1,0 +1,350 @@
+//! One delivery: an operation, or a batch of them, goes to `on_write` or to the master; what comes back is committed.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use super::breaker::LONGEST_RETRY_AFTER;
+use super::carried;
+use crate::dio::core::{Core, Guard};
+use crate::dio::hooks::{self, Kind, Scope};
+use crate::dio::settings::{OnUnknown, WriteRoute};
+use crate::dio::{Dio, Handle};
+use crate::record::{Body, Id, Record, merge_patch};
+use crate::state::{Answer, Cmd, Effect, Op, OpError, OpId};
+use crate::vista::{Error, ErrorKind, Result, WriteKind, Written};
+
+/// Whether an operation has waited long enough to be given up when it fails.
+pub(crate) fn is_old(core: &Core, op: &Op) -> bool {
+    let age = crate::dio::commit::committer::now().saturating_sub(op.created);
+    u128::from(age) > core.settings.retry.max_age.as_millis()
+}
+
+/// Parks an operation whose master has been away for too long.
+pub(crate) async fn give_up(core: Arc<Core>, op: Op, error: Error) {
+    match open_guard(&core, &op).await {
+        Ok(guard) => settle(&core, &guard, op.id, Answer::Parked(op_error(&error))).await,
+        Err(_) => pause(&core, op.id, &Error::Closed),
+    }
+}
+
+async fn open_guard(core: &Arc<Core>, op: &Op) -> Result<Guard> {
+    match &*op.targets {
+        [id] => core.open_guard_for(id).await,
+        _ => core.open_guard().await,
+    }
+}
+
+/// Delivers one operation by the one route there is, and commits the answer.
+pub(crate) async fn deliver(core: Arc<Core>, handle: Weak<Handle>, op: Op, probe: bool) {
+    let Ok(guard) = open_guard(&core, &op).await else {
+        core.outlet.release(probe, Instant::now());
+        return pause(&core, op.id, &Error::Closed);
+    };
+    let patience = core.settings.retry.attempt_timeout;
+    let answered = match tokio::time::timeout(patience, attempt(&core, &handle, &op)).await {
+        Ok(answered) => answered,
+        Err(_) => Err(unanswered(patience)),
+    };
+    hear(&core, &op, &answered);
+    core.outlet.release(probe, Instant::now());
+    conclude(&core, &guard, &op, answered).await;
+}
+
+/// Delivers operations that wait for different rows to a master that takes several in one transaction.
+pub(crate) async fn deliver_batch(core: Arc<Core>, ops: Vec<Op>) {
+    let rows: Vec<Id> = ops.iter().filter_map(|op| op.targets.first().cloned()).collect();
+    let Ok(guards) = core.open_guards_for(&rows).await else {
+        return ops.iter().for_each(|op| pause(&core, op.id, &Error::Closed));
+    };
+    let answers = attempt_batch(&core, &ops).await;
+    let untried = ops.get(answers.len()..).unwrap_or_default();
+    untried.iter().for_each(|op| core.attempts.lock().not_tried(op.id));
+    ops.iter().zip(&answers).for_each(|(op, answer)| hear(&core, op, answer));
+    let concluding = ops.iter().zip(answers).zip(&guards);
+    join_all(concluding.map(|((op, answer), guard)| conclude(&core, guard, op, answer))).await;
+}
+
+/// What the master says of each operation of a batch, up to the first failure that may pass.
+async fn attempt_batch(core: &Arc<Core>, ops: &[Op]) -> Vec<Result<Answer>> {
+    let mut writes = Vec::with_capacity(ops.len());
+    for op in ops {
+        match op.effect.to_write_op(op.targets.first().map(AsRef::as_ref).unwrap_or_default()) {
+            Ok(write) => writes.push((op.id.to_string(), write)),
+            Err(error) if writes.is_empty() => return vec![Err(error)],
+            Err(_) => break,
+        }
+    }
+    let (shell, patience) = (Arc::clone(core.vista.shell()), core.settings.retry.attempt_timeout);
+    let asked = core.ask_driver(async move { Ok(shell.write_batch(&writes).await) });
+    let written = match tokio::time::timeout(patience, asked).await {
+        Ok(Ok(written)) if !written.is_empty() => written,
+        Ok(Ok(_)) => vec![Err(Error::unknown("the source answered none of its writes"))],
+        // Any of them may have taken effect.
+        Ok(Err(error)) => ops.iter().map(|_| Err(error.clone())).collect(),
+        Err(_) => ops.iter().map(|_| Err(unanswered(patience))).collect(),
+    };
+    let answer = |(op, written): (&Op, Result<Written>)| written.map(|written| confirmed(core, &op.targets, written));
+    ops.iter().zip(written).map(answer).collect()
+}
+
+fn unanswered(patience: Duration) -> Error {
+    Error::unknown(format!("no answer within {} s", patience.as_secs_f32()))
+}
+
+/// Tells the breaker what an answer says of the route. A row that fails again says nothing new of a master that others read; a
+/// write route that is delivered to in order has no other calls.
+fn hear(core: &Core, op: &Op, answered: &Result<Answer>) {
+    let only_calls = core.hooks.on_write.is_some() && core.settings.delivers_in_order();
+    let row = if op.targets.len() == 1 && !only_calls { op.targets.first() } else { None };
+    core.hear(&core.outlet, row, answered);
+}
+
+/// Commits what an answer means, or has the delivery repeated.
+async fn conclude(core: &Arc<Core>, guard: &Guard, op: &Op, answered: Result<Answer>) {
+    let first = core.attempts.lock().get(op.id).is_none_or(|attempt| attempt.count <= 1);
+    let answer = match answered {
+        Ok(answer) => answer,
+        Err(error) => match judge(core, op, &error, first).await {
+            Some(answer) => answer,
+            None => return pause(core, op.id, &error),
+        },
+    };
+    settle(core, guard, op.id, answer).await;
+}
+
+/// Says what people may have to do something about.
+fn tell(core: &Core, op: OpId, answer: &Answer) {
+    let (what, OpError { code, detail }) = match answer {
+        Answer::Failed(error) => ("a write failed and was rolled back", error),
+        Answer::Parked(error) => ("a write was given up for now; retry or discard it", error),
+        Answer::Confirmed { .. } | Answer::Routed => return,
+    };
+    if let Some(left_out) = core.lines.pass((what, code.clone())) {
+        tracing::warn!(dio = %core.name, operation = %op, code, error = detail, left_out, "{what}");
+    }
+}
+
+/// Commits the answer; tries again while the journal is away, because the master has it already.
+async fn settle(core: &Arc<Core>, guard: &Guard, op: OpId, answer: Answer) {
+    let mut wait = Duration::from_millis(50);
+    loop {
+        let settled = core.commit(Cmd::Settle { op, mark: guard.mark, answer: answer.clone() }).await;
+        match settled {
+            Ok(_) => {
+                tell(core, op, &answer);
+                core.attempts.lock().ended(op);
+                return guard.disarm();
+            }
+            Err(Error::Closed) => return,
+            Err(error) => {
+                if let Some(left_out) = core.lines.pass(("unsettled", String::new())) {
+                    tracing::warn!(dio = %core.name, %op, %error, left_out, "a delivered operation cannot be settled yet");
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => wait = (wait * 2).min(Duration::from_secs(5)),
+            () = core.tasks.closing().cancelled() => return,
+        }
+    }
+}
+
+/// One delivery by the one route there is.
+async fn attempt(core: &Arc<Core>, handle: &Weak<Handle>, op: &Op) -> Result<Answer> {
+    let id = op.targets.first().map(AsRef::as_ref).unwrap_or_default();
+    let write = op.effect.to_write_op(id)?;
+    if let Some(answer) = resolve(core, op).await? {
+        return Ok(answer);
+    }
+    let Some(on_write) = core.hooks.on_write.clone() else {
+        let (shell, operation) = (Arc::clone(core.vista.shell()), op.id.to_string());
+        let written = core.ask_driver(async move { shell.write_once(&operation, &write).await }).await?;
+        return Ok(confirmed(core, &op.targets, written));
+    };
+    // The last handle may be gone while the queue drains: the hook gets one of its own.
+    let handle = handle.upgrade().unwrap_or_else(|| Arc::new(Handle::new(Arc::clone(core))));
+    let scope = Scope { op: Some(op.id), ..Scope::new(&core.name, Kind::Write) };
+    let delivery = hooks::calling(Dio(handle), move |dio| on_write(dio, write));
+    hooks::run(core, Arc::new(scope), delivery).await?;
+    Ok(match core.settings.write_route {
+        WriteRoute::Around => Answer::Routed,
+        WriteRoute::Through => Answer::Confirmed { row: None, id: None },
+    })
+}
+
+/// What became of an operation that may have taken effect already: an answer, or `None` to send it (again). Settled by the
+/// first that can: the master's own proof, an effect that can be repeated without harm, the row as it is now, `on_unknown`.
+async fn resolve(core: &Arc<Core>, op: &Op) -> Result<Option<Answer>> {
+    let over = core.attempts.lock().get(op.id).and_then(|attempt| attempt.carried);
+    if let Some(over) = over {
+        return carried::resolve(core, op, over).await;
+    }
+    let routed = core.hooks.on_write.is_some();
+    let shell = core.vista.shell();
+    let proven = if routed { core.settings.route_writes_once } else { shell.writes_once() };
+    if proven || !is_unknown(core, op) || matches!(op.effect, Effect::Replace(_) | Effect::Delete) {
+        return Ok(None);
+    }
+    if !routed && shell.reads_one() && op.effect != Effect::DeleteAll {
+        let id = op.targets.first().cloned().unwrap_or_else(|| Id::from(""));
+        let row = core.read_one(&id).await?;
+        match found(core, op, &id, row.as_ref()) {
+            Found::Applied => {
+                let row = row.map(|row| Body::encode(&id, &row, core.vista.schema().layout()));
+                return Ok(Some(Answer::Confirmed { row, id: None }));
+            }
+            Found::Untouched => return Ok(None),
+            Found::Other => {}
+        }
+    }
+    Ok(match core.settings.on_unknown {
+        OnUnknown::Retry => None,
+        OnUnknown::Park => {
+            let said = core.attempts.lock().get(op.id).and_then(|attempt| attempt.error.clone());
+            let said = said.map_or_else(|| "the program ended meanwhile".to_string(), |error| error.detail);
+            let detail =
+                format!("it is not known whether this took effect ({said}): look at the row, then retry or discard");
+            Some(Answer::Parked(OpError { code: "outcome-unknown".into(), detail }))
+        }
+    })
+}
+
+/// What the master's row says of an operation.
+enum Found {
+    /// It has taken effect, or makes no difference.
+    Applied,
+    /// The row is as it was before.
+    Untouched,
+    /// Somebody changed the row; perhaps this operation was among it.
+    Other,
+}
+
+fn found(core: &Core, op: &Op, id: &Id, row: Option<&Record>) -> Found {
+    let schema = core.vista.schema();
+    match (&op.effect, row) {
+        (Effect::Insert(_), None) => Found::Untouched,
+        (Effect::Insert(body), Some(row)) if is_of(body, row, schema.id_column()) => Found::Applied,
+        (Effect::Patch(body), Some(row)) => {
+            let patch = body.decode().unwrap_or_default();
+            let before = core.state().base(id).and_then(|base| base.body.decode().ok());
+            if merge_patch(row.clone(), &patch, schema.layout()) == *row {
+                return Found::Applied;
+            }
+            let same = before.is_some_and(|before| patch.columns().all(|column| before.get(column) == row.get(column)));
+            if same { Found::Untouched } else { Found::Other }
+        }
+        _ => Found::Other,
+    }
+}
+
+/// Whether `row` has what an insert of `body` would have put there.
+pub(crate) fn is_of(body: &Body, row: &Record, id_column: &str) -> bool {
+    let ours: Record = body.decode().unwrap_or_default();
+    ours.iter().all(|(column, value)| &**column == id_column || row.get(column) == Some(value))
+}
+
+fn confirmed(core: &Core, targets: &[Id], written: Written) -> Answer {
+    let schema = core.vista.schema();
+    let id: Option<Id> = written.id.map(Id::from).or_else(|| targets.first().cloned());
+    let row = match (&written.record, &id) {
+        (Some(record), Some(id)) => Some(Body::encode(id, record, schema.layout())),
+        _ => None,
+    };
+    if let Some(id) = &id {
+        core.look_at(id, row.as_ref());
+    }
+    Answer::Confirmed { row, id }
+}
+
+/// What a failed delivery means: an answer, or `None` to try again.
+async fn judge(core: &Arc<Core>, op: &Op, error: &Error, first: bool) -> Option<Answer> {
+    match (error.kind(), op.effect.kind(), error) {
+        (_, _, Error::Closed) => None,
+        (ErrorKind::Permanent, WriteKind::Delete | WriteKind::DeleteAll, Error::NotFound { .. }) => {
+            Some(Answer::Confirmed { row: None, id: None })
+        }
+        (ErrorKind::Permanent, WriteKind::Insert, Error::Conflict { .. }) if !first || is_unknown(core, op) => {
+            read_back(core, op, error).await
+        }
+        (ErrorKind::Permanent, _, _) => Some(Answer::Failed(op_error(error))),
+        (ErrorKind::Transient | ErrorKind::Unknown, _, _) => {
+            let given_up = is_old(core, op) || holds_up_others(core, op);
+            given_up.then(|| Answer::Parked(op_error(error)))
+        }
+    }
+}
+
+/// Whether an operation that holds its queue has failed for too long at a master that answers everything else.
+fn holds_up_others(core: &Core, op: &Op) -> bool {
+    let since = core.attempts.lock().get(op.id).and_then(|attempt| attempt.failing_since);
+    let patience = core.settings.head_patience;
+    core.settings.delivers_in_order() && since.is_some_and(|since| core.outlet.answers_others(since, patience))
+}
+
+/// Whether an attempt ended without an answer, or with an earlier process.
+fn is_unknown(core: &Core, op: &Op) -> bool {
+    core.attempts.lock().get(op.id).is_some_and(|attempt| attempt.unknown)
+}
+
+/// An insert that was tried before conflicts, perhaps with itself: the master's row tells.
+/// `None` while it cannot be asked.
+async fn read_back(core: &Arc<Core>, op: &Op, error: &Error) -> Option<Answer> {
+    let id = op.targets.first().map(AsRef::as_ref).unwrap_or_default();
+    let row = core.read_one(id).await.ok()?;
+    let (Effect::Insert(body), Some(row)) = (&op.effect, row) else {
+        return Some(Answer::Failed(op_error(error)));
+    };
+    let schema = core.vista.schema();
+    Some(match is_of(body, &row, schema.id_column()) {
+        true => Answer::Confirmed { row: Some(Body::encode(id, &row, schema.layout())), id: None },
+        false => Answer::Failed(op_error(error)),
+    })
+}
+
+/// Notes a failed attempt and when the next one is due, and wakes the worker.
+fn pause(core: &Arc<Core>, op: OpId, error: &Error) {
+    if let Some(attempt) = core.attempts.lock().get_mut(op) {
+        let chance = f64::from(fraction()) / f64::from(u32::MAX);
+        let wait = error.retry_after().unwrap_or_else(|| {
+            let wait = core.settings.retry.wait(attempt.count, chance);
+            // One that holds all others is the one that finds out whether the route is back.
+            if core.settings.delivers_in_order() { wait.min(core.settings.breaker.most) } else { wait }
+        });
+        attempt.running = false;
+        attempt.failing_since.get_or_insert_with(Instant::now);
+        // Only the master's word ends that: a later attempt that was not taken up says nothing of this one.
+        attempt.unknown |= error.kind() == ErrorKind::Unknown;
+        attempt.error = Some(op_error(error));
+        attempt.next = Some(Instant::now() + wait.min(LONGEST_RETRY_AFTER.max(core.settings.retry.most)));
+        if let Some(left_out) = core.lines.pass(("repeated", String::new())) {
+            let attempts = attempt.count;
+            tracing::info!(dio = %core.name, %op, attempts, %error, left_out, "a delivery failed and will be tried again");
+        }
+    }
+    core.wake();
+}
+
+/// Random bits for jitter.
+pub(crate) fn fraction() -> u32 {
+    (uuid::Uuid::new_v4().as_u128() >> 96) as u32
+}
+
+/// An error as operations and events carry it.
+pub(crate) fn op_error(error: &Error) -> OpError {
+    OpError { code: code(error).to_string(), detail: error.to_string() }
+}
+
+/// A stable code for why a delivery failed.
+fn code(error: &Error) -> &'static str {
+    match error {
+        Error::Conflict { .. } => "conflict",
+        Error::NotFound { .. } => "not-found",
+        Error::Invalid { .. } => "validation-failed",
+        Error::Unsupported { .. } => "unsupported",
+        Error::Precondition { .. } => "precondition-failed",
+        _ => "upstream-error",
+    }
+}

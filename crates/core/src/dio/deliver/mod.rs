@@ -1,0 +1,8 @@
+//! Writes on their way to the source: the queue, attempts, circuit breakers, operations.
+
+pub(super) mod breaker;
+pub(super) mod carried;
+pub(super) mod delivery;
+pub(super) mod operations;
+pub(super) mod schedule;
+pub(super) mod worker;

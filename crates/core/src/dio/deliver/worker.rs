@@ -1,0 +1,324 @@
+//! The worker: decides which operations are delivered next, in order and at least once, and starts their deliveries.
+//!
+//! With one lane and [`WriteOrder::Queue`](crate::dio::WriteOrder) the oldest operation holds the queue until it has settled; else
+//! only operations of one row follow each other (`schedule.rs`). What waits for a master that takes several writes in one
+//! transaction is delivered in batches.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use tokio::task::{Id as TaskId, JoinError, JoinSet};
+use tokio::time::Instant;
+
+use super::breaker::Standing;
+use super::delivery::{deliver, deliver_batch, give_up, is_old};
+use super::schedule::Schedule;
+use crate::dio::Handle;
+use crate::dio::core::Core;
+use crate::state::{Op, OpId, OpState, State};
+use crate::vista::Error;
+
+/// Bytes of one batch, about.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Delivers until the Dio closes and the queue is empty (or its patience at an end).
+pub(crate) async fn run(core: Arc<Core>, handle: Weak<Handle>) {
+    let mut published = core.published.subscribe();
+    let closing = core.tasks.closing().clone();
+    let mut deadline: Option<Instant> = None;
+    let mut lanes = Lanes::new(Arc::clone(&core), handle);
+    loop {
+        published.borrow_and_update();
+        let due = lanes.start_due();
+        let idle = lanes.running.is_empty() && due.is_none_or(|_| deadline.is_some());
+        if deadline.is_some() && idle && (core.state().queue().next().is_none() || due.is_some()) {
+            // What is left has failed before and waits: it is in the journal.
+            return;
+        }
+        tokio::select! {
+            Some(ended) = lanes.running.join_next_with_id() => lanes.ended(&ended),
+            changed = published.changed() => if changed.is_err() { return },
+            () = wait_until(due) => {}
+            () = closing.cancelled(), if deadline.is_none() => {
+                deadline = Some(Instant::now() + core.settings.drain_timeout);
+            }
+            () = wait_until(deadline) => {
+                lanes.running.shutdown().await;
+                return;
+            }
+        }
+    }
+}
+
+async fn wait_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The deliveries under way, and what may follow them.
+struct Lanes {
+    core: Arc<Core>,
+    handle: Weak<Handle>,
+    running: JoinSet<()>,
+    /// What each of them delivers.
+    under_way: HashMap<TaskId, Vec<Op>>,
+    /// Not used where the queue is delivered in its own order.
+    schedule: Schedule,
+    /// How often the route had come back when the schedule heard of it.
+    returns: u64,
+}
+
+impl Lanes {
+    fn new(core: Arc<Core>, handle: Weak<Handle>) -> Lanes {
+        Lanes {
+            core,
+            handle,
+            running: JoinSet::new(),
+            under_way: HashMap::new(),
+            schedule: Schedule::default(),
+            returns: 0,
+        }
+    }
+
+    /// Starts what may be delivered now; gives when to look again.
+    fn start_due(&mut self) -> Option<Instant> {
+        let state = self.core.state();
+        if self.core.seeding.load(Ordering::Acquire) && state.lacks_rows() {
+            return None;
+        }
+        let now = Instant::now();
+        if self.core.settings.delivers_in_order() {
+            return self.start_in_order(&state, now);
+        }
+        self.schedule.look(&state, now);
+        let returns = self.core.outlet.returns();
+        if std::mem::replace(&mut self.returns, returns) != returns {
+            self.schedule.wake_all();
+        }
+        match self.core.outlet.standing(now) {
+            Standing::Closed => self.start_all(&state, now),
+            Standing::Due => self.start_probe(&state, now),
+            Standing::Resting(until) => {
+                self.give_up_old(&state);
+                Some(until)
+            }
+            Standing::Probing => {
+                self.give_up_old(&state);
+                // The probe's answer wakes the worker, unless it never comes.
+                Some(now + self.core.settings.breaker.first)
+            }
+        }
+    }
+
+    // --- in the order of the queue -----------------------------------------------------------------------------------
+
+    /// Delivers the oldest operation, with those right behind it if the master takes several at a time.
+    fn start_in_order(&mut self, state: &State, now: Instant) -> Option<Instant> {
+        let head = state.queue().next().filter(|_| self.running.is_empty())?;
+        let (count, rests) =
+            self.core.attempts.lock().get(head.id).map_or((0, None), |attempt| (attempt.count, attempt.next));
+        match self.core.outlet.standing(now) {
+            standing @ (Standing::Resting(_) | Standing::Probing) => {
+                if is_old(&self.core, head) {
+                    self.start_giving_up(head.clone());
+                    return None;
+                }
+                let Standing::Resting(until) = standing else { return Some(now + self.core.settings.breaker.first) };
+                return Some(until);
+            }
+            Standing::Closed | Standing::Due => {}
+        }
+        if let Some(until) = rests.filter(|until| *until > now) {
+            return Some(until);
+        }
+        if self.core.outlet.standing(now) == Standing::Due {
+            return match self.core.outlet.admit(now) {
+                Ok(probe) => {
+                    self.start_one(head.clone(), probe);
+                    None
+                }
+                Err(at) => Some(at),
+            };
+        }
+        if let Err(at) = self.core.outlet.spend(count == 0, now) {
+            return Some(at);
+        }
+        match count {
+            0 => self.start_batch(self.batch(state, state.queue())),
+            _ => self.start_one(head.clone(), false),
+        }
+        None
+    }
+
+    /// The first of `ops` with those after it that can be delivered together: untried writes of different rows.
+    fn batch<'a>(&self, state: &State, ops: impl Iterator<Item = &'a Op>) -> Vec<Op> {
+        let most = if self.core.batches() { self.core.vista.shell().batch_size().max(1) } else { 1 };
+        let attempts = self.core.attempts.lock();
+        let mut bytes = 0;
+        let mut batch: Vec<Op> = Vec::new();
+        for op in ops {
+            bytes += op.size();
+            // What an older journal brought back is looked at first, each by itself.
+            let untried =
+                |op: &Op| attempts.get(op.id).is_none_or(|attempt| attempt.count == 0 && attempt.carried.is_none());
+            let joins = untried(op) && batch.first().is_none_or(untried);
+            let fits = batch.len() < most && bytes <= BATCH_BYTES && joins && op.targets.len() == 1;
+            // The first one is delivered in any case.
+            let together = batch.is_empty() || fits && state.is_next(op);
+            if !together {
+                break;
+            }
+            batch.push(op.clone());
+        }
+        batch
+    }
+
+    // --- in the order of each row ------------------------------------------------------------------------------------
+
+    /// Starts everything that is due, as far as lanes and budget go.
+    fn start_all(&mut self, state: &State, now: Instant) -> Option<Instant> {
+        let mut refused: Option<Instant> = None;
+        while !self.is_full() {
+            let Some((id, tried)) = self.schedule.next(refused.is_none()) else { break };
+            let Some(op) = self.still_queued(state, id) else { continue };
+            if let Err(at) = self.core.outlet.spend(!tried, now) {
+                refused = Some(at);
+                continue;
+            }
+            match tried {
+                true => self.start_one(op, false),
+                false => self.start_fresh(state, op),
+            }
+        }
+        match (refused, self.schedule.next_due()) {
+            (Some(refused), Some(due)) => Some(refused.min(due)),
+            (refused, due) => refused.or(due),
+        }
+    }
+
+    /// Starts an operation that was not tried yet, with others like it if the master takes several at a time.
+    fn start_fresh(&mut self, state: &State, first: Op) {
+        if !self.core.batches() || first.targets.len() != 1 {
+            return self.start_one(first, false);
+        }
+        let ids = self.schedule.fresh(self.core.vista.shell().batch_size());
+        let others = ids.into_iter().filter(|id| *id != first.id).filter_map(|id| state.op(id));
+        let others = others.filter(|op| op.state == OpState::Queued && op.targets.len() == 1);
+        let batch = self.batch(state, std::iter::once(&first).chain(others));
+        self.start_batch(batch);
+    }
+
+    /// Starts the one of those that are due whose delivery tells most of the master.
+    fn start_probe(&mut self, state: &State, now: Instant) -> Option<Instant> {
+        // Its answer wakes the worker, unless it never comes.
+        let later = Some(now + self.core.settings.breaker.first);
+        while !self.is_full() {
+            let Some(id) = self.schedule.probe() else { return self.schedule.next_due() };
+            let Some(op) = self.still_queued(state, id) else { continue };
+            return match self.core.outlet.admit(now) {
+                Ok(probe) => {
+                    self.start_one(op, probe);
+                    later
+                }
+                Err(at) => Some(at),
+            };
+        }
+        later
+    }
+
+    /// Parks what has waited for too long for a master that is left alone: behind a young one there are no old ones.
+    fn give_up_old(&mut self, state: &State) {
+        while !self.is_full() {
+            let Some(id) = self.schedule.oldest() else { return };
+            let Some(op) = self.still_queued(state, id) else { continue };
+            if !is_old(&self.core, &op) {
+                return;
+            }
+            self.start_giving_up(op);
+        }
+    }
+
+    /// The operation, unless it went with another: then those behind it may be due.
+    fn still_queued(&mut self, state: &State, id: OpId) -> Option<Op> {
+        match state.op(id) {
+            Some(op) if op.state == OpState::Queued => Some(op.clone()),
+            Some(op) => {
+                self.schedule.ended(state, id, &op.targets);
+                None
+            }
+            None => {
+                self.schedule.ended(state, id, &[]);
+                None
+            }
+        }
+    }
+
+    // --- deliveries --------------------------------------------------------------------------------------------------
+
+    fn is_full(&self) -> bool {
+        self.running.len() >= self.core.settings.write_concurrency.max(1)
+    }
+
+    fn start_one(&mut self, op: Op, probe: bool) {
+        self.core.attempts.lock().begin(op.id);
+        let delivery = deliver(Arc::clone(&self.core), self.handle.clone(), op.clone(), probe);
+        self.start(vec![op], delivery);
+    }
+
+    fn start_batch(&mut self, mut batch: Vec<Op>) {
+        if batch.len() == 1
+            && let Some(op) = batch.pop()
+        {
+            return self.start_one(op, false);
+        }
+        let mut attempts = self.core.attempts.lock();
+        batch.iter().for_each(|op| attempts.begin(op.id));
+        drop(attempts);
+        let delivery = deliver_batch(Arc::clone(&self.core), batch.clone());
+        self.start(batch, delivery);
+    }
+
+    fn start_giving_up(&mut self, op: Op) {
+        self.core.attempts.lock().hold(op.id);
+        let said = self.core.outlet.error().unwrap_or_default();
+        let giving_up = give_up(Arc::clone(&self.core), op.clone(), Error::transient(said));
+        self.start(vec![op], giving_up);
+    }
+
+    fn start(&mut self, ops: Vec<Op>, delivery: impl Future<Output = ()> + Send + 'static) {
+        ops.iter().for_each(|op| self.schedule.start(op.id));
+        let task = self.running.spawn(delivery);
+        self.under_way.insert(task.id(), ops);
+    }
+
+    /// A delivery has ended, one way or the other.
+    fn ended(&mut self, ended: &Result<(TaskId, ()), JoinError>) {
+        let task = match ended {
+            Ok((task, ())) => *task,
+            Err(error) => error.id(),
+        };
+        let Some(ops) = self.under_way.remove(&task) else { return };
+        if ended.is_err()
+            && let Some(left_out) = self.core.lines.pass(("panicked", String::new()))
+        {
+            tracing::error!(dio = %self.core.name, left_out, "a delivery panicked; it is repeated");
+        }
+        let state = self.core.state();
+        for op in ops {
+            let waits = state.op(op.id).is_some_and(|op| op.state == OpState::Queued);
+            let (tried, next) = {
+                let mut attempts = self.core.attempts.lock();
+                attempts.release(op.id);
+                attempts.get(op.id).map_or((false, None), |attempt| (attempt.count > 0, attempt.next))
+            };
+            match waits {
+                true => self.schedule.back(op.id, tried, next),
+                false => self.schedule.ended(&state, op.id, &op.targets),
+            }
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The facade: a Vista backed by the Dio. Reads from memory, writes through the queue, schema from the master.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::coverage::Coverage;
+use crate::dio::Handle;
+use crate::dio::commit::write::WriteOptions;
+use crate::dio::core::Core;
+use crate::dio::sync::refresh::HEAVY;
+use crate::plan::{Page, Picked, Plan, Repeated, plan};
+use crate::record::{Id, Record, Rows};
+use crate::state::State;
+use crate::table::Slot;
+use crate::vista::query::{Cursor, Meter};
+use crate::vista::{
+    Capabilities, Error, Flag, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,
+};
+
+/// Rows from which work that nobody waits for is done off the async threads: there may be hundreds of such at a time.
+const FEW: usize = 500;
+
+/// The shell of [`Dio::vista`](crate::dio::Dio::vista). Keeps the Dio alive.
+pub(crate) struct Facade {
+    pub(crate) handle: Arc<Handle>,
+    pub(crate) schema: Arc<Schema>,
+}
+
+/// The master's schema with what a whole copy adds: every column can be sorted by and searched.
+pub(crate) fn lifted_schema(core: &Core) -> Arc<Schema> {
+    let schema = (*core.vista.schema()).clone();
+    Arc::new(schema.with_flag_on_all(Flag::Orderable).with_flag_on_all(Flag::Searchable))
+}
+
+/// What the facade can do: the union of the master's and what the cache and the hooks provide.
+pub(crate) fn capabilities(core: &Core) -> Capabilities {
+    let master = core.vista.capabilities();
+    let routed = core.hooks.on_write.is_some();
+    let mut caps = if core.is_complete() { Capabilities::reads() } else { master };
+    caps.can_insert = routed || master.can_insert;
+    caps.can_update = routed || master.can_update;
+    caps.can_delete = routed || master.can_delete;
+    caps.can_delete_all = routed || master.can_delete_all;
+    caps
+}
+
+impl Core {
+    /// Rows that `query` asks for, and how many match in all.
+    pub(crate) async fn select(self: &Arc<Self>, query: &Query, schema: &Arc<Schema>) -> Result<(Rows, u64)> {
+        self.select_from(self.state(), query, schema, Meter::unbounded()).await
+    }
+
+    /// [`Core::select`] from a State of the caller's, within bounds.
+    pub(crate) async fn select_from(
+        &self,
+        state: Arc<State>,
+        query: &Query,
+        schema: &Arc<Schema>,
+        meter: Meter,
+    ) -> Result<(Rows, u64)> {
+        let (picked, _) = self.pick(&state, query, schema, &Arc::new(meter)).await?;
+        Ok((encode(&state, &picked.slots, schema), picked.total))
+    }
+
+    /// The one way rows are picked for an answer; says how, too.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a cursor that does not fit, and as [`Workers::run`](super::workers::Workers::run).
+    pub(crate) async fn pick(
+        &self,
+        state: &Arc<State>,
+        query: &Query,
+        schema: &Arc<Schema>,
+        meter: &Arc<Meter>,
+    ) -> Result<(Picked, Plan)> {
+        self.pick_then(state, query, schema, meter, |picked, plan, _| Ok((picked, plan))).await
+    }
+
+    /// Runs `then` on what [`Core::pick`] gives, as one piece of work.
+    ///
+    /// # Errors
+    /// As [`Core::pick`], and what `then` says.
+    pub(crate) async fn pick_then<T: Send + 'static>(
+        &self,
+        state: &Arc<State>,
+        query: &Query,
+        schema: &Arc<Schema>,
+        meter: &Arc<Meter>,
+        then: impl FnOnce(Picked, Plan, &Meter) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let plan = plan(state.table(), query, schema)?;
+        self.note_plan(state, &plan);
+        let (state, query, schema) = (Arc::clone(state), query.clone(), Arc::clone(schema));
+        let weight = if query.filter.has_patterns() { HEAVY } else { plan.cost() };
+        let work = move |meter: &Meter| then(plan.run(state.table(), &query, &schema, meter)?, plan, meter);
+        self.work(weight, meter, work).await
+    }
+
+    /// [`Core::pick`] for a query that is asked again and again.
+    ///
+    /// # Errors
+    /// As [`Core::pick`].
+    pub(crate) async fn pick_again(
+        &self,
+        state: &Arc<State>,
+        query: &Arc<Repeated>,
+        page: Page,
+        schema: &Arc<Schema>,
+        meter: &Arc<Meter>,
+    ) -> Result<Picked> {
+        let ready = query.ready(state, page, schema)?;
+        self.note_plan(state, ready.plan());
+        if ready.plan().cost() < HEAVY && !query.has_patterns() {
+            return ready.run(state, query.query(), page, schema, meter);
+        }
+        let (state, query, schema) = (Arc::clone(state), Arc::clone(query), Arc::clone(schema));
+        let work = move |meter: &Meter| ready.run(&state, query.query(), page, &schema, meter);
+        self.settings.workers.run(meter, work).await
+    }
+
+    /// Runs `work` within the bounds of `meter`, by the [`Workers`](super::workers::Workers) if it is about many rows.
+    ///
+    /// # Errors
+    /// What `work` says, and as [`Workers::run`](super::workers::Workers::run).
+    pub(crate) async fn work<T: Send + 'static>(
+        &self,
+        rows: usize,
+        meter: &Arc<Meter>,
+        work: impl FnOnce(&Meter) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let most = if meter.is_background() { FEW } else { HEAVY };
+        if rows < most {
+            return work(meter);
+        }
+        self.settings.workers.run(meter, work).await
+    }
+
+    /// Answers `query` from the master, if the copy is not whole and the master can.
+    async fn at_master(self: &Arc<Self>, query: &Query) -> Result<Rows> {
+        self.master_takes(query)?;
+        self.load_page(query).await
+    }
+
+    /// Whether the master itself can answer `query`.
+    pub(crate) fn master_takes(&self, query: &Query) -> Result<()> {
+        let caps = self.vista.capabilities();
+        let refuse = |what| Err(Error::Unsupported { vista: Arc::clone(&self.name), what });
+        if !query.filter.is_everything() && !caps.can_filter {
+            return refuse("filter (its rows are only partly cached)");
+        }
+        if query.search.is_some() && !caps.can_search {
+            return refuse("search (its rows are only partly cached)");
+        }
+        if !query.order.is_empty() && !caps.can_order {
+            return refuse("sort (its rows are only partly cached)");
+        }
+        if query.after.is_some() {
+            return refuse("continue from a cursor (its rows are only partly cached)");
+        }
+        if (query.limit.is_some() || query.offset > 0) && !caps.can_fetch_page {
+            return refuse("page (its rows are only partly cached)");
+        }
+        Ok(())
+    }
+}
+
+/// The rows in `slots`, encoded.
+fn encode(state: &State, slots: &[Slot], schema: &Schema) -> Rows {
+    let mut rows = Rows::with_layout(Arc::clone(schema.layout()));
+    for row in slots.iter().filter_map(|slot| state.table().at(*slot)) {
+        rows.push_body(Id::from(row.id()), row.body());
+    }
+    rows
+}
+
+/// Options of a write that `within` bounds.
+fn bounded(within: &Arc<Narrowing>) -> WriteOptions {
+    WriteOptions { within: Some(Arc::clone(within)), ..WriteOptions::default() }
+}
+
+impl Facade {
+    /// Inserts a row that says no id: under a new one where ids are text, else under one that the master chooses.
+    async fn insert_new(&self, record: &Record, within: Option<Arc<Narrowing>>) -> Result<Written> {
+        let core = &self.handle.core;
+        let master = core.vista.schema();
+        let id = if !master.layout().integer_id() {
+            let id = uuid::Uuid::now_v7().to_string();
+            let op = WriteOp::Insert { id: id.clone(), record: record.clone() };
+            core.submit(op, WriteOptions { within, ..WriteOptions::default() }).await?;
+            id
+        } else if core.hooks.on_write.is_some() {
+            let detail =
+                format!("give the row an id in its column {:?}: the write route cannot choose one", master.id_column());
+            return Err(Error::invalid(detail));
+        } else {
+            core.writable()?;
+            core.insert_at_master(record, within.as_deref()).await?
+        };
+        Ok(Written { id: Some(id), record: None })
+    }
+}
+
+#[async_trait]
+impl TableShell for Facade {
+    fn schema(&self) -> Arc<Schema> {
+        Arc::clone(&self.schema)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        capabilities(&self.handle.core)
+    }
+
+    async fn list(&self, query: &Query) -> Result<Rows> {
+        let core = &self.handle.core;
+        if core.readable()? == Coverage::Partial {
+            return core.at_master(query).await;
+        }
+        self.handle.refresh_if_stale();
+        core.select(query, &self.schema).await.map(|(rows, _)| rows)
+    }
+
+    async fn get(&self, id: &str) -> Result<Option<Record>> {
+        let core = &self.handle.core;
+        let coverage = core.readable()?;
+        self.handle.refresh_if_stale();
+        let id = &*core.known_id(id);
+        if let Some(row) = core.state().get(id) {
+            return Ok(row.decode().ok());
+        }
+        if coverage == Coverage::Whole {
+            return Ok(None);
+        }
+        core.load_row(id).await?;
+        Ok(core.state().get(id).and_then(|row| row.decode().ok()))
+    }
+
+    fn reads_one(&self) -> bool {
+        true
+    }
+
+    async fn count(&self, query: &Query) -> Result<u64> {
+        let core = &self.handle.core;
+        if core.readable()? == Coverage::Partial {
+            return core.count_master(query).await;
+        }
+        self.handle.refresh_if_stale();
+        let query = Query { limit: Some(0), offset: 0, after: None, order: Vec::new(), ..query.clone() };
+        core.select(&query, &self.schema).await.map(|(_, total)| total)
+    }
+
+    /// Tokens are cursors: rows that come and go between pages neither hide others nor repeat them.
+    async fn next(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
+        let core = &self.handle.core;
+        if core.readable()? == Coverage::Partial {
+            return core.next_of_master(query, token).await;
+        }
+        self.handle.refresh_if_stale();
+        let after = token.map_or(Ok(Cursor::start()), |token| Cursor::parse(token))?;
+        let query = Query { after: Some(after), offset: 0, ..query.clone() };
+        let (state, schema) = (core.state(), &self.schema);
+        let (picked, _) = core.pick(&state, &query, schema, &Arc::new(Meter::unbounded())).await?;
+        let next = picked.next(state.table(), &query, schema);
+        Ok((encode(&state, &picked.slots, schema), next.map(|next| next.to_string())))
+    }
+
+    async fn write(&self, op: &WriteOp) -> Result<Written> {
+        self.handle.core.submit(op.clone(), WriteOptions::default()).await?;
+        Ok(Written::default())
+    }
+
+    /// Judged in the order of all writes.
+    async fn write_within(&self, op: &WriteOp, within: &Query) -> Result<Written> {
+        let core = &self.handle.core;
+        let within = Arc::new(Narrowing::new(within, &self.schema));
+        let Some(id) = op.id() else {
+            for id in self.list(within.query()).await?.ids() {
+                let op = WriteOp::Delete { id: id.to_string() };
+                match core.submit(op, bounded(&within)).await {
+                    Ok(_) | Err(Error::NotFound { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            return Ok(Written::default());
+        };
+        if !core.is_complete() && core.state().get(id).is_none() {
+            // A row that is not in the copy may be one that is outside.
+            core.load_row(id).await?;
+        }
+        core.submit(op.clone(), bounded(&within)).await?;
+        Ok(Written::default())
+    }
+
+    async fn insert_return_id(&self, record: &Record) -> Result<Written> {
+        self.insert_new(record, None).await
+    }
+
+    async fn insert_return_id_within(&self, record: &Record, within: &Query) -> Result<Written> {
+        self.insert_new(record, Some(Arc::new(Narrowing::new(within, &self.schema)))).await
+    }
+
+    fn reference(&self, relation: &str, row: &Record) -> Result<Vista> {
+        self.handle.core.vista.get_ref(relation, row)
+    }
+}
+
+#[cfg(test)]
+mod tests;

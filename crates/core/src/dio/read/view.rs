@@ -1,0 +1,252 @@
+//! What standing views (sceneries) need of a Dio: rows that never show half a refresh, and rows loaded piece by piece.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::coverage::Coverage;
+use crate::dio::core::{Core, Guard};
+use crate::dio::events::event::DioEvent;
+use crate::dio::events::ring::At;
+use crate::dio::hooks::{self, ChunkRequest, ChunkSink, Kind, QueryRoute, Scope};
+use crate::dio::{Dio, Handle};
+use crate::record::{Body, Id, Rows, Stamp};
+use crate::state::{Base, Cmd, Entry, Frame, Item, OpChange, State, Visible};
+use crate::vista::query::JsonRow;
+use crate::vista::{Error, Query, Result};
+
+/// Rows of one list that are kept, at most: who reads a whole table through does not want it in the cache.
+const MOST_KEPT: usize = 10_000;
+
+/// What a standing view may show.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) state: Arc<State>,
+    /// How much of the master it holds.
+    pub(crate) coverage: Coverage,
+}
+
+/// Source of the rows that a standing view reads.
+#[derive(Debug)]
+pub(crate) enum Route {
+    /// The copy, or the master where that is not whole.
+    Cache,
+    /// `on_load_chunk`, with the view's query.
+    Load,
+    /// The program: these rows of the cache.
+    Given(Vec<Id>),
+    /// No answer yet.
+    Later,
+}
+
+impl Core {
+    /// What a standing view shows: the newest State; while `on_refresh` runs, the one before it with all that was told since,
+    /// because a callback may change row by row what belongs together.
+    pub(crate) fn standing_view(&self) -> View {
+        let before = {
+            // A refresh that begins waits for this lock: the State taken under it is not half refreshed.
+            let before = self.before_refresh.lock();
+            match &*before {
+                Some(before) => Arc::clone(before),
+                None => {
+                    // In this order: a State that is taken later holds no less.
+                    let coverage = self.coverage();
+                    return View { state: self.state(), coverage };
+                }
+            }
+        };
+        let (mut state, newest) = ((*before).clone(), self.state());
+        let mut at = self.ring.after(before.seq()).unwrap_or(0);
+        loop {
+            match self.ring.at(at) {
+                At::Item(item) => {
+                    if let Some(entry) = item.entry.as_ref().filter(|entry| entry.seq > before.seq()) {
+                        state.apply(&as_it_is(entry, &newest));
+                    }
+                    at += 1;
+                }
+                At::Gone { next, .. } => at = next,
+                At::End | At::Closed => return View { state: Arc::new(state), coverage: Coverage::Whole },
+            }
+        }
+    }
+
+    /// From here until [`Core::leave_refresh`], views of a whole copy show what is there now. A partial copy has no gaps that
+    /// a refresh could fill.
+    pub(crate) fn enter_refresh(&self) {
+        let mut before = self.before_refresh.lock();
+        *before = (self.coverage() == Coverage::Whole).then(|| self.state());
+    }
+
+    /// Views show the newest rows again.
+    pub(crate) fn leave_refresh(&self) {
+        *self.before_refresh.lock() = None;
+    }
+
+    /// Whether a complete list of the master was seen, so that counts are exact.
+    pub(crate) fn has_whole_copy(&self) -> bool {
+        self.last_list.lock().complete
+    }
+
+    /// Asks `on_query` who answers a read of a scenery, and keeps the rows that it gives. Without the callback, the Dio does.
+    pub(crate) async fn route(self: &Arc<Self>, dio: Dio, query: Query) -> Result<Route> {
+        let Some(on_query) = &self.hooks.on_query else { return Ok(Route::Cache) };
+        let guard = self.open_guard().await?;
+        let range = query.limit.map(|limit| query.offset..query.offset.saturating_add(limit));
+        let answer = on_query(&dio, query);
+        // Held until the callback ends, it could not be closed by dropping all others.
+        drop(dio);
+        let said =
+            self.unless_loading(hooks::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), answer).await)?;
+        Ok(match said {
+            // Before the first copy nothing is shown; the view asks again when that is there.
+            _ if self.is_loading() => Route::Cache,
+            None | Some(QueryRoute::Cache) => Route::Cache,
+            Some(QueryRoute::Load) => Route::Load,
+            Some(QueryRoute::Later) => Route::Later,
+            Some(QueryRoute::Rows(rows)) => Route::Given(self.keep_given(rows, guard, range).await?),
+        })
+    }
+
+    async fn keep_given(self: &Arc<Self>, rows: Rows, guard: Guard, range: Option<Range<u64>>) -> Result<Vec<Id>> {
+        match range {
+            Some(range) => self.keep_chunk(rows, guard, &range, self.is_complete()).await,
+            None => self.keep(rows, guard, self.is_complete()).await,
+        }
+    }
+
+    /// `None` for what a callback could not find out because there is no first copy yet: the scenery that asked is loading.
+    fn unless_loading<T>(&self, done: Result<T>) -> Result<Option<T>> {
+        match done {
+            Err(Error::NotReady { dio, .. }) if dio == self.name && self.is_loading() => Ok(None),
+            done => done.map(Some),
+        }
+    }
+
+    /// What `total_provider` says.
+    pub(crate) async fn ask_total(self: &Arc<Self>, dio: &Dio) -> Result<Option<u64>> {
+        let Some(total) = &self.hooks.total_provider else { return Ok(None) };
+        let done = hooks::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), total(dio)).await;
+        self.unless_loading(done)
+    }
+
+    /// Loads a range of the rows of `query` through `on_load_chunk` and stores them as confirmed rows.
+    pub(crate) async fn load_range(self: &Arc<Self>, dio: Dio, query: &Query, range: Range<u64>) -> Result<Vec<Id>> {
+        let Some(on_load_chunk) = &self.hooks.on_load_chunk else { return Err(self.cannot_load()) };
+        let guard = self.open_guard().await?;
+        let sink = ChunkSink::default();
+        let scope = Arc::new(Scope::new(&self.name, Kind::Load));
+        let chunk = on_load_chunk(&dio, (ChunkRequest::new(query, range.clone()), sink.clone()));
+        drop(dio);
+        hooks::run(self, scope, chunk).await?;
+        let Some(rows) = sink.take() else {
+            let what = "on_load_chunk ended without rows: call sink.put(rows), with no rows for a range past the end";
+            return Err(Error::permanent(what));
+        };
+        self.keep_chunk(rows, guard, &range, false).await
+    }
+
+    /// Checks that ranges can be loaded through `on_load_chunk`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`].
+    pub(crate) fn loads_chunks(&self) -> Result<()> {
+        self.hooks.on_load_chunk.as_ref().map(drop).ok_or_else(|| self.cannot_load())
+    }
+
+    fn cannot_load(&self) -> Error {
+        Error::Unsupported { vista: Arc::clone(&self.name), what: "load a range of rows (it has no on_load_chunk)" }
+    }
+
+    /// Loads a page of a narrowed or sorted query from a master that can answer it, and stores its rows.
+    pub(crate) async fn load_query(self: &Arc<Self>, query: &Query, range: Range<u64>) -> Result<Vec<Id>> {
+        let query = Query { offset: range.start, limit: Some(range.end - range.start), ..query.clone() };
+        self.master_takes(&query)?;
+        let guard = self.open_guard().await?;
+        let rows = self.list_master(&query).await?;
+        self.keep_chunk(rows, guard, &range, false).await
+    }
+
+    /// Rows that the master lists for `query`, as they are under the writes that wait for it. A page of them is kept.
+    pub(crate) async fn load_page(self: &Arc<Self>, query: &Query) -> Result<Rows> {
+        let whole = Query { select: Vec::new(), ..query.clone() };
+        let guard = self.open_guard().await?;
+        let listed = self.list_master(&whole).await?;
+        if query.limit.is_none() || listed.len() > MOST_KEPT {
+            return Ok(listed);
+        }
+        let stamp = Stamp { mark: guard.mark, complete: false, _guard: Arc::new(guard) };
+        self.apply_list(listed.clone().stamped(stamp), false, false).await?;
+        let (state, schema) = (self.state(), self.vista.schema());
+        let prepared = whole.prepare(&schema);
+        let mut rows = Rows::with_layout(Arc::clone(schema.layout()));
+        for id in listed.ids() {
+            // A write that waits may have taken the row away, or out of the query.
+            if let Some(row) = state.get(id).filter(|row| prepared.matches(&JsonRow::from(&row.body()))) {
+                rows.push_body(Id::from(id), row.body());
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Keeps the rows of a range; `told` says whether subscribers hear of what is different.
+    async fn keep_chunk(self: &Arc<Self>, rows: Rows, guard: Guard, range: &Range<u64>, told: bool) -> Result<Vec<Id>> {
+        let asked = range.end - range.start;
+        if rows.len() as u64 > asked {
+            let given = rows.len();
+            return Err(Error::permanent(format!(
+                "{given} rows came for the range {}..{}: load exactly the rows that are asked for",
+                range.start, range.end
+            )));
+        }
+        let end = range.start + rows.len() as u64;
+        let ids = self.keep(rows, guard, told).await?;
+        self.ring.tell(DioEvent::Loaded { start: range.start, end });
+        Ok(ids)
+    }
+
+    async fn keep(self: &Arc<Self>, rows: Rows, guard: Guard, told: bool) -> Result<Vec<Id>> {
+        let ids = rows.bodies().map(|(id, _)| Arc::clone(id)).collect();
+        let stamp = Stamp { mark: guard.mark, complete: false, _guard: Arc::new(guard) };
+        self.apply_list(rows.stamped(stamp), told, false).await?;
+        Ok(ids)
+    }
+
+    /// Reads one row of the master into the cache, if it is there.
+    pub(crate) async fn load_row(self: &Arc<Self>, id: &str) -> Result<()> {
+        let guard = self.open_guard().await?;
+        let Some(record) = self.read_one(id).await? else { return Ok(()) };
+        let row = Some(Body::encode(id, &record, self.vista.schema().layout()));
+        self.look_at(id, row.as_ref());
+        let item = Item { id: Id::from(id), row, ordinal: None };
+        self.commit(Cmd::News { items: vec![item], mark: guard.mark, told: false }).await.map(drop)
+    }
+}
+
+/// What was told of a row, as an entry that shows the row as readers see it now. What brought it about may be in entries that
+/// nobody is told of.
+fn as_it_is(told: &Entry, newest: &State) -> Entry {
+    let row = matches!(told.frame, Frame::Inserted | Frame::Changed | Frame::Removed);
+    let id = told.id.clone().filter(|_| row);
+    let shown = id.as_ref().map(|id| newest.get(id));
+    let visible = match shown {
+        Some(Some(row)) => Visible::Row { body: row.body(), ordinal: row.ordinal() },
+        Some(None) => Visible::Gone,
+        None => Visible::Same,
+    };
+    let mut entry = told.clone();
+    (entry.id, entry.visible, entry.base, entry.op) = (id, visible, Base::Keep, OpChange::None);
+    entry
+}
+
+impl Handle {
+    /// Starts a refresh in the background if a view opens on stale rows and the settings say so.
+    pub(crate) fn refresh_on_open(self: &Arc<Self>) {
+        let core = &self.core;
+        // Before the first copy, `on_start` is about to bring newer rows.
+        let ready = !core.is_loading();
+        if ready && core.settings.refresh_on_open && core.hooks.on_refresh.is_some() && core.is_stale() {
+            let handle = Arc::clone(self);
+            core.tasks.spawn(async move { handle.core.refresh(&handle).await });
+        }
+    }
+}

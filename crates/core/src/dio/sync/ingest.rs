@@ -1,0 +1,220 @@
+//! Upstream events: from `handle_event` to the reconcile rules, or through the program's own `on_event`.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::dio::commit::write::delivery_claim;
+use crate::dio::core::Core;
+use crate::dio::hooks::{self, Kind, Scope};
+use crate::dio::{Dio, Handle};
+use crate::record::{Body, CborValue, Id, Record};
+use crate::state::{COLUMN_CLOCK, Cmd, Origin, Stamped, Upstream, UpstreamChange, check_size};
+use crate::vista::{ChangeEvent, Coercion, Error, Narrowing, Result, RowCheck, Shape};
+
+/// A [`ChangeEvent`] with what its sender said beside it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inbound {
+    /// The event.
+    pub event: ChangeEvent,
+    /// The row's version after the change. Of two changes with versions of one clock the newer one counts, whenever they come.
+    pub version: Option<CborValue>,
+    /// The clock that the version is of: a name of the sender's, or [`COLUMN_CLOCK`] for versions as the Dio's own version column
+    /// has them. `None`: the Dio's own if it has a version column.
+    pub clock: Option<Arc<str>>,
+    /// Whether `new` holds only some columns, to be merged into the known row.
+    pub partial: bool,
+    /// The sender's id of the delivery: a second one with the same id has no effect.
+    pub delivery: Option<String>,
+    /// Through what it came.
+    pub origin: Origin,
+    /// Reading of the text in its row.
+    pub coercion: Coercion,
+}
+
+impl From<ChangeEvent> for Inbound {
+    fn from(event: ChangeEvent) -> Inbound {
+        let coercion = Coercion::Typed;
+        let origin = Origin::Webhook;
+        Inbound { event, version: None, clock: None, partial: false, delivery: None, origin, coercion }
+    }
+}
+
+/// The clock of events that name none, where there is no version column.
+const EVENTS_CLOCK: &str = "events";
+
+/// An upstream event, checked.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    /// As the State takes it, `None` for one about everything.
+    pub(crate) event: Option<Upstream>,
+    /// Columns that were left out of its row.
+    pub(crate) dropped: Vec<String>,
+}
+
+/// What an upstream event came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reconciled {
+    /// It changed something (or the program's `on_event` took it).
+    Applied,
+    /// Everything was so already.
+    Unchanged,
+    /// It will be, once the row was read from the master.
+    Deferred,
+    /// It was older than what is known.
+    Stale,
+    /// The same delivery was applied before.
+    Duplicate,
+}
+
+impl Core {
+    pub(crate) async fn ingest(self: &Arc<Self>, handle: &Arc<Handle>, inbound: Inbound) -> Result<Reconciled> {
+        let claim = inbound.delivery.as_deref().map(|delivery| delivery_claim(&self.name, delivery));
+        if let Some(claim) = &claim {
+            let taken = self.claimable(&claim.key).await?;
+            if taken.is_some() {
+                return Ok(Reconciled::Duplicate);
+            }
+        }
+        if self.hooks.on_event.is_some() {
+            let inbound = match self.checked_inbound(&inbound) {
+                Ok(checked) => checked.unwrap_or(inbound),
+                Err(error) => return Err(self.refused(&inbound, error).await),
+            };
+            return self.ask_program(handle, inbound, claim).await;
+        }
+        let Heard { event, dropped } = match self.upstream(&inbound) {
+            Ok(heard) => heard,
+            Err(error) => return Err(self.refused(&inbound, error).await),
+        };
+        self.mismatches.note_dropped(inbound.event.id().unwrap_or_default(), &dropped);
+        let cmd = match event {
+            Some(event) => Cmd::Upstream(event),
+            None => {
+                // Whatever changed, a refresh that begins now finds it; the delivery is remembered once it has.
+                self.refresh_anew(handle).await?;
+                match claim {
+                    None => return Ok(Reconciled::Applied),
+                    claim => return self.claim_only(claim).await,
+                }
+            }
+        };
+        match self.write(cmd, None, claim, true).await {
+            Ok(committed) => Ok(Reconciled::of(&committed.outcome)),
+            Err(Error::Replayed { .. }) => Ok(Reconciled::Duplicate),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has the row of a refused event read from the master, so that nothing is lost; gives the error that its sender is told.
+    async fn refused(self: &Arc<Self>, inbound: &Inbound, error: Error) -> Error {
+        match self.checked_event(inbound) {
+            Ok(_) => error,
+            Err(_) => self.doubt([inbound]).await.err().unwrap_or(error),
+        }
+    }
+
+    /// Runs `on_event`, whose changes commit by themselves; then the delivery is remembered (at least once over a crash).
+    async fn ask_program(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        inbound: Inbound,
+        claim: Option<crate::journal::Claim>,
+    ) -> Result<Reconciled> {
+        let Some(on_event) = self.hooks.on_event.clone() else { return Err(Error::Closed) };
+        let event = self.full(&inbound);
+        let scope = Scope::new(&self.name, Kind::Event);
+        let dio = Dio(Arc::clone(handle));
+        hooks::run(self, Arc::new(scope), hooks::calling(dio, move |dio| on_event(dio, event))).await?;
+        match claim {
+            None => Ok(Reconciled::Applied),
+            claim => self.claim_only(claim).await,
+        }
+    }
+
+    async fn claim_only(self: &Arc<Self>, claim: Option<crate::journal::Claim>) -> Result<Reconciled> {
+        match self.write(Cmd::Invalidate(Vec::new()), None, claim, true).await {
+            Ok(_) => Ok(Reconciled::Applied),
+            Err(Error::Replayed { .. }) => Ok(Reconciled::Duplicate),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The event with a whole row: partial ones are merged into what is known before the program sees them.
+    fn full(&self, inbound: &Inbound) -> ChangeEvent {
+        let merge = |id: &str, new: &Option<Record>| -> Option<Record> {
+            let part = new.as_ref()?;
+            if !inbound.partial {
+                return Some(part.clone());
+            }
+            let row = self.state().base(id)?.body.decode().ok()?;
+            Some(crate::record::merge_patch(row, part, self.vista.schema().layout()))
+        };
+        match &inbound.event {
+            ChangeEvent::Inserted { id, new } => ChangeEvent::Inserted { id: id.clone(), new: merge(id, new) },
+            ChangeEvent::Updated { id, new } => ChangeEvent::Updated { id: id.clone(), new: merge(id, new) },
+            other => other.clone(),
+        }
+    }
+
+    /// The event as the State takes it, checked.
+    pub(crate) fn upstream(&self, inbound: &Inbound) -> Result<Heard> {
+        let schema = self.vista.schema();
+        let checked = self.checked_event(inbound)?;
+        let (id, change) = match (&inbound.event, &checked) {
+            (ChangeEvent::Invalidated, _) => return Ok(Heard::default()),
+            (ChangeEvent::Deleted { id }, _) => (id, UpstreamChange::Gone),
+            (ChangeEvent::Inserted { id, .. } | ChangeEvent::Updated { id, .. }, None) => (id, UpstreamChange::Thin),
+            (ChangeEvent::Inserted { id, .. } | ChangeEvent::Updated { id, .. }, Some(checked)) => {
+                let (row, layout) = (&checked.row, schema.layout());
+                let body =
+                    if inbound.partial { Body::encode_plain(row, layout) } else { Body::encode(id, row, layout) };
+                check_size(id, &body)?;
+                (id, if inbound.partial { UpstreamChange::Part(body) } else { UpstreamChange::Row(body) })
+            }
+        };
+        let event = Upstream {
+            id: Id::from(&*self.known_id(id)),
+            change,
+            version: inbound.version.clone().map(|version| Stamped { clock: self.clock_of(inbound), version }),
+            delivery: inbound.delivery.as_deref().map(Arc::from),
+            origin: inbound.origin,
+        };
+        Ok(Heard { event: Some(event), dropped: checked.map(|checked| checked.dropped).unwrap_or_default() })
+    }
+
+    /// The clock of an event's version.
+    fn clock_of(&self, inbound: &Inbound) -> Arc<str> {
+        match &inbound.clock {
+            Some(clock) => Arc::clone(clock),
+            None if self.settings.version.is_some() => COLUMN_CLOCK.into(),
+            None => EVENTS_CLOCK.into(),
+        }
+    }
+
+    /// A row that the master made itself, at the program's request: visible when this returns, unless the master's own news of
+    /// it came first and it has to be asked for.
+    pub(crate) async fn insert_at_master(
+        self: &Arc<Self>,
+        record: &Record,
+        within: Option<&Narrowing>,
+    ) -> Result<String> {
+        let schema = self.vista.schema();
+        let mut record = record.clone();
+        if let Some(within) = within {
+            within.complete(&mut record);
+        }
+        let check = RowCheck::new(&schema, Shape::Whole).unknown(self.settings.unknown_columns);
+        let mut record = check.check(Cow::Owned(record))?.row.into_owned();
+        record.remove(schema.id_column());
+        within.map_or(Ok(()), |within| within.check_after(&record))?;
+        let guard = self.open_guard().await?;
+        let written = self.vista.shell().insert_return_id(&record).await?;
+        let id = written.id.ok_or_else(|| Error::permanent("the source did not say which id it chose"))?;
+        let row = written.record.as_ref().unwrap_or(&record);
+        let body = Body::encode(&id, row, self.vista.schema().layout());
+        let item = crate::state::Item { id: Id::from(id.as_str()), row: Some(body), ordinal: None };
+        self.commit(Cmd::News { items: vec![item], mark: guard.mark, told: true }).await?;
+        Ok(id)
+    }
+}

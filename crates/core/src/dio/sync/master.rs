@@ -1,0 +1,208 @@
+//! The master as hooks see it: every list carries the mark of its reading.
+
+use std::future::Future;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::dio::core::Core;
+use crate::dio::deliver::breaker::Line;
+use crate::record::{Id, Record, Rows, Stamp};
+use crate::vista::{Capabilities, Error, Inferred, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written};
+
+/// A shell over the master's own that stamps what it lists.
+pub(crate) struct Stamped {
+    pub(crate) core: Weak<Core>,
+    pub(crate) inner: Arc<dyn TableShell>,
+}
+
+impl Stamped {
+    fn core(&self) -> Result<Arc<Core>> {
+        self.core.upgrade().ok_or(Error::Closed)
+    }
+}
+
+impl Core {
+    /// Runs a driver's future in a task of its own: a panic in there is a failed request, and one that its caller gives up
+    /// is ended, lest it reach the master after its successor (work that the driver blocks a thread with runs on).
+    pub(crate) async fn ask_driver<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let task = self.tasks.spawn_bounded(self.settings.drain_timeout, future);
+        match AbortOnDropHandle::new(task).await {
+            Ok(done) => done.unwrap_or(Err(Error::Closed)),
+            Err(error) if error.is_panic() => Err(Error::unknown("the driver panicked")),
+            Err(_) => Err(Error::Closed),
+        }
+    }
+
+    /// One row of the master.
+    pub(crate) async fn read_one(&self, id: &str) -> Result<Option<Record>> {
+        let (shell, row, id) = (Arc::clone(self.vista.shell()), Id::from(id), id.to_string());
+        // A master that only lists needs as long as a list.
+        let settings = &self.settings;
+        let patience = if shell.reads_one() { settings.read_timeout } else { settings.refresh_timeout };
+        self.ask_master(Some(&row), patience, async move { shell.get(&id).await }).await
+    }
+
+    /// The rows of the master that `query` asks for.
+    pub(crate) async fn list_master(&self, query: &Query) -> Result<Rows> {
+        let (shell, query) = (Arc::clone(self.vista.shell()), query.clone());
+        let list = self.ask_master(None, self.settings.refresh_timeout, async move { shell.list(&query).await });
+        tokio::select! {
+            biased;
+            listed = list => listed,
+            // A source may wait for a long time until it gives its list.
+            () = self.tasks.closing().cancelled() => Err(Error::Closed),
+        }
+    }
+
+    /// How many rows of the master match `query`.
+    pub(crate) async fn count_master(&self, query: &Query) -> Result<u64> {
+        let (shell, query) = (Arc::clone(self.vista.shell()), query.clone());
+        self.ask_master(None, self.settings.read_timeout, async move { shell.count(&query).await }).await
+    }
+
+    /// The next page of the master.
+    pub(crate) async fn next_of_master(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
+        let (shell, query, token) = (Arc::clone(self.vista.shell()), query.clone(), token.cloned());
+        let read = async move { shell.next(&query, token.as_ref()).await };
+        self.ask_master(None, self.settings.read_timeout, read).await
+    }
+
+    /// A read of the master: given up after `patience`, so that one that hangs holds nobody for ever. The breaker hears of it.
+    pub(crate) async fn ask_master<T: Send + 'static>(
+        &self,
+        row: Option<&Id>,
+        patience: Duration,
+        read: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let answer = match tokio::time::timeout(patience, self.ask_driver(read)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::transient(format!("the source gave no answer within {} s", patience.as_secs_f32()))),
+        };
+        self.source.note_other(&answer);
+        self.hear(&self.source, row, &answer);
+        answer
+    }
+
+    /// Takes note of what an answer says of the one who gave it. What waited for somebody who is back is due now.
+    pub(crate) fn hear<T>(&self, line: &Line, row: Option<&Id>, answer: &Result<T>) {
+        if !line.hear(&self.name, row, answer) {
+            return;
+        }
+        if std::ptr::eq(line, &*self.outlet) {
+            self.attempts.lock().wake_all();
+        }
+        self.wake();
+    }
+
+    /// Has worker and rereader look again.
+    pub(crate) fn wake(&self) {
+        self.published.send_modify(|_| {});
+    }
+}
+
+/// Lists the master under a fresh mark.
+pub(crate) async fn list_stamped(core: &Arc<Core>, query: &Query) -> Result<Rows> {
+    let guard = core.open_guard().await?;
+    let started = Instant::now();
+    let complete = *query == Query::default();
+    let rows = core.list_master(query).await?;
+    if complete {
+        let rows = rows.undecodable().cloned();
+        if let Some(bad) = &rows {
+            let (rows, error) = (bad.count, &bad.first);
+            if let Some(left_out) = core.lines.pass(("undecodable", String::new())) {
+                tracing::warn!(dio = %core.name, rows, error, left_out, "rows of the source cannot be decoded; what is known of them is kept");
+            }
+        }
+        let mut freshness = core.last_list.lock();
+        freshness.list_time = started.elapsed();
+        freshness.undecodable = rows;
+    }
+    Ok(rows.stamped(Stamp { mark: guard.mark, complete, _guard: Arc::new(guard) }))
+}
+
+#[async_trait]
+impl TableShell for Stamped {
+    fn schema(&self) -> Arc<Schema> {
+        self.inner.schema()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn list(&self, query: &Query) -> Result<Rows> {
+        list_stamped(&self.core()?, query).await
+    }
+
+    async fn get(&self, id: &str) -> Result<Option<Record>> {
+        self.core()?.read_one(id).await
+    }
+
+    fn reads_one(&self) -> bool {
+        self.inner.reads_one()
+    }
+
+    fn inferred(&self) -> Vec<Inferred> {
+        self.inner.inferred()
+    }
+
+    fn withheld(&self) -> Option<String> {
+        self.inner.withheld()
+    }
+
+    fn is_replaced(&self) -> bool {
+        self.inner.is_replaced()
+    }
+
+    async fn count(&self, query: &Query) -> Result<u64> {
+        self.core()?.count_master(query).await
+    }
+
+    async fn next(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
+        self.core()?.next_of_master(query, token).await
+    }
+
+    async fn write(&self, op: &WriteOp) -> Result<Written> {
+        self.inner.write(op).await
+    }
+
+    async fn write_within(&self, op: &WriteOp, within: &Query) -> Result<Written> {
+        self.inner.write_within(op, within).await
+    }
+
+    async fn insert_return_id_within(&self, record: &Record, within: &Query) -> Result<Written> {
+        self.inner.insert_return_id_within(record, within).await
+    }
+
+    async fn write_once(&self, operation: &str, op: &WriteOp) -> Result<Written> {
+        self.inner.write_once(operation, op).await
+    }
+
+    fn writes_once(&self) -> bool {
+        self.inner.writes_once()
+    }
+
+    fn batch_size(&self) -> usize {
+        self.inner.batch_size()
+    }
+
+    async fn write_batch(&self, writes: &[(String, WriteOp)]) -> Vec<Result<Written>> {
+        self.inner.write_batch(writes).await
+    }
+
+    async fn insert_return_id(&self, record: &Record) -> Result<Written> {
+        self.inner.insert_return_id(record).await
+    }
+
+    fn reference(&self, relation: &str, row: &Record) -> Result<Vista> {
+        self.inner.reference(relation, row)
+    }
+}

@@ -1,0 +1,15 @@
+//! News of the source: refreshes, lists, upstream events, deliveries of webhooks and feeds.
+
+pub(super) mod bucket;
+pub(super) mod cache;
+pub(super) mod check;
+pub(super) mod feed;
+pub(super) mod inbox;
+pub(super) mod ingest;
+pub(super) mod master;
+pub(super) mod mismatch;
+pub(super) mod refresh;
+pub(super) mod replacement;
+pub(super) mod reread;
+pub(super) mod start;
+pub(super) mod whole_list;

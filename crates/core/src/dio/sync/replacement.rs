@@ -1,0 +1,161 @@
+//! Replacing all rows in a hook: from `dio.cache().clear()` on, what the hook writes is gathered, and applied as one whole list
+//! when it has returned.
+//!
+//! Applied one by one, a clear and the inserts after it would show readers an empty Dio, and the clear would count as newer than
+//! the list that was read before it.
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::refresh::Listing;
+use crate::dio::core::{Core, Guard};
+use crate::dio::hooks::{self, Kind, Scope, scope_of};
+use crate::record::{Body, Id, Layout, Rows};
+use crate::state::check_size;
+use crate::vista::Result;
+
+/// The rows of a replacement so far.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    /// In the order in which they first came; `None` for a row that was taken away again.
+    rows: IndexMap<Id, Option<Body>>,
+    present: usize,
+    /// Whether a complete list of the master is among them.
+    whole: bool,
+    /// Whether rows are missing from them that could not be decoded.
+    undecodable: bool,
+    /// Counts as a read under way from the clear on: other reads that find a row unchanged note it, so that the rows of the
+    /// hook, which may be older, do not change it back.
+    _guard: Guard,
+}
+
+impl Gathered {
+    fn new(guard: Guard) -> Gathered {
+        Gathered { rows: IndexMap::new(), present: 0, whole: false, undecodable: false, _guard: guard }
+    }
+
+    fn put(&mut self, id: Id, row: Option<Body>) {
+        let now = usize::from(row.is_some());
+        let before = self.rows.insert(id, row).flatten();
+        self.present = self.present + now - usize::from(before.is_some());
+    }
+
+    fn forget(&mut self) {
+        self.rows.clear();
+        (self.present, self.whole, self.undecodable) = (0, false, false);
+    }
+
+    /// One row.
+    pub(crate) fn get(&self, id: &str) -> Option<&Body> {
+        self.rows.get(id)?.as_ref()
+    }
+
+    /// How many rows there are.
+    pub(crate) fn len(&self) -> usize {
+        self.present
+    }
+
+    /// The rows.
+    pub(crate) fn rows(&self, layout: &Arc<Layout>) -> Rows {
+        let mut rows = Rows::with_layout(Arc::clone(layout));
+        for (id, row) in &self.rows {
+            if let Some(body) = row {
+                rows.push_body(Arc::clone(id), body.clone());
+            }
+        }
+        rows
+    }
+}
+
+impl Core {
+    /// The surroundings of an `on_start` or `on_refresh` that begins now, with the mark of its beginning.
+    pub(crate) async fn hook_scope(self: &Arc<Self>, kind: Kind, allow_shrink: bool) -> Result<Arc<Scope>> {
+        // No row has this id: what changes is noted, and neither events nor the hook's own statements meet a read under way.
+        let guard = self.open_guard_for(&Id::from("")).await?;
+        Ok(Arc::new(Scope { allow_shrink, guard: Some(guard), ..Scope::new(&self.name, kind) }))
+    }
+
+    /// From here on the running hook's writes are gathered; `false` if it is not one that makes the copy.
+    pub(crate) async fn begin_replacement(self: &Arc<Self>) -> Result<bool> {
+        let Some(scope) = scope_of(&self.name).filter(|scope| scope.guard.is_some()) else { return Ok(false) };
+        let guard = self.open_guard().await?;
+        *scope.gathered.lock() = Some(Gathered::new(guard));
+        // A list that was given to the cache before says nothing of the rows after it.
+        *scope.listed.lock() = None;
+        Ok(true)
+    }
+
+    /// The running hook's surroundings, if its writes are gathered.
+    pub(crate) fn gathering(&self) -> Option<Arc<Scope>> {
+        scope_of(&self.name).filter(|scope| scope.gathered.lock().is_some())
+    }
+
+    /// Looks at the rows that the running hook has gathered, if it does.
+    pub(crate) fn gathered<T>(&self, look: impl FnOnce(&Gathered, &Arc<Layout>) -> T) -> Option<T> {
+        let scope = scope_of(&self.name)?;
+        let gathered = scope.gathered.lock();
+        gathered.as_ref().map(|gathered| look(gathered, self.vista.schema().layout()))
+    }
+
+    /// Adds one row to those that are gathered, or takes one away; `false` if none are.
+    pub(crate) fn gather_row(&self, id: &str, row: Option<&Body>) -> bool {
+        let Some(scope) = scope_of(&self.name) else { return false };
+        let mut gathered = scope.gathered.lock();
+        gathered.as_mut().map(|gathered| gathered.put(Id::from(id), row.cloned())).is_some()
+    }
+
+    /// Adds rows to those that are gathered. With `reconcile` a complete list takes the place of all of them.
+    pub(crate) async fn gather(self: &Arc<Self>, scope: &Scope, rows: Rows, reconcile: bool) -> Result<()> {
+        let schema = self.vista.schema();
+        let rows = rows.under(schema.layout());
+        let Some(complete) = rows.stamp().map(|stamp| stamp.complete) else {
+            let rows = self.converted(rows).await?;
+            rows.bodies().try_for_each(|(id, body)| check_size(id, body))?;
+            return self.gather_rows(scope, &rows, false, false);
+        };
+        let rows = rows.without(|id, body| check_size(id, body).err().map(|error| error.to_string()));
+        self.gather_rows(scope, &rows, complete, complete && reconcile)
+    }
+
+    /// Adds checked rows to those that are gathered; `complete` ones are a whole list, `alone` puts them in place of all others.
+    pub(crate) fn gather_rows(&self, scope: &Scope, rows: &Rows, complete: bool, alone: bool) -> Result<()> {
+        let decoded = self.check_decoded(rows, complete)?;
+        let mut gathered = scope.gathered.lock();
+        let Some(gathered) = gathered.as_mut() else { return Ok(()) };
+        if alone {
+            gathered.forget();
+        }
+        gathered.whole |= complete;
+        gathered.undecodable |= !decoded;
+        rows.bodies().for_each(|(id, body)| gathered.put(Arc::clone(id), Some(body.clone())));
+        Ok(())
+    }
+
+    /// After an `on_start` or `on_refresh` that has returned `Ok`: what it gathered takes the place of all rows, or what a
+    /// complete list that it gave to the cache lacks is gone.
+    pub(crate) async fn finish_hook(self: &Arc<Self>, scope: &Arc<Scope>) -> Result<()> {
+        let gathered = scope.gathered.lock().take();
+        match (gathered, &scope.guard) {
+            (Some(gathered), Some(guard)) => hooks::within(scope, self.replace_all(&gathered, guard.mark)).await,
+            _ => self.finish_listing(scope).await,
+        }
+    }
+
+    async fn replace_all(self: &Arc<Self>, gathered: &Gathered, mark: u64) -> Result<()> {
+        let schema = self.vista.schema();
+        let rows = Arc::new(gathered.rows(schema.layout()));
+        // Rows that could not be decoded are kept as they are known.
+        let list = Listing { mark, whole: true, removes: !gathered.undecodable, told: true, allow_shrink: true };
+        let applied = self.apply_rows(&rows, &list).await?;
+        if gathered.whole || self.hooks.on_load_chunk.is_none() {
+            self.mark_complete().await;
+        } else {
+            self.mark_partial().await;
+        }
+        if applied.seeded {
+            self.tell_whole(true).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! What reads the master by itself: the refresh timer, and the rereader of single rows that are in doubt.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::dio::Handle;
+use crate::dio::core::Core;
+use crate::dio::deliver::breaker::Standing;
+use crate::record::{Body, Id};
+use crate::state::{Cmd, Item, check_size};
+use crate::vista::{Error, Result};
+
+/// Between two attempts to read the same rows in doubt, at most.
+const MOST_REST: Duration = Duration::from_secs(8);
+
+/// Refreshes every `every`, from one interval after the start, with a little jitter so that many Dios do not list at once.
+/// While the master is left alone the refresh is left out; it is made up for as soon as it may be asked again.
+pub(crate) async fn timer(core: Arc<Core>, handle: std::sync::Weak<Handle>, every: Duration) {
+    let ticking = async {
+        loop {
+            let most = (every / 20).min(Duration::from_secs(1));
+            let jitter = most.mul_f64(f64::from(crate::dio::deliver::delivery::fraction()) / f64::from(u32::MAX));
+            tokio::time::sleep(every + jitter).await;
+            let left_out = |error: &str| {
+                tracing::debug!(dio = %core.name, error, "a timed refresh is left out: the source is left alone");
+                let said = || format!("left out while the source is left alone: {error}");
+                core.last_list.lock().failed.get_or_insert_with(said);
+            };
+            let probe = admitted(&core, left_out).await;
+            let Some(handle) = handle.upgrade() else { return };
+            // Its outcome is on the bus and in the freshness.
+            let _ = core.refresh(&handle).await;
+            core.source.release(probe, Instant::now());
+        }
+    };
+    tokio::select! {
+        () = ticking => {}
+        () = core.tasks.closing().cancelled() => {}
+    }
+}
+
+/// Waits until the master may be asked something that nobody waits for; says whether that is the probe.
+pub(crate) async fn admitted(core: &Core, left_out: impl Fn(&str)) -> bool {
+    loop {
+        match core.source.admit(Instant::now()) {
+            Ok(probe) => return probe,
+            Err(until) => {
+                left_out(&core.source.error().unwrap_or_default());
+                tokio::time::sleep_until(until).await;
+            }
+        }
+    }
+}
+
+/// Reads rows that are in doubt from the master again, one at a time (R5); a master that only lists is listed instead, seldom
+/// enough that writes cannot keep it busy. A master that was replaced by another is listed again, too.
+pub(crate) async fn reread(core: Arc<Core>, handle: std::sync::Weak<Handle>) {
+    let closing = core.tasks.closing().clone();
+    tokio::select! {
+        () = reread_for_ever(&core, &handle) => {}
+        () = closing.cancelled() => {}
+    }
+}
+
+async fn reread_for_ever(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
+    let mut published = core.published.subscribe();
+    let mut rest = Duration::from_millis(20);
+    loop {
+        published.borrow_and_update();
+        let state = core.state();
+        let ready: Vec<Id> = state.rereadable().cloned().collect();
+        drop(state);
+        let replaced = core.vista.shell().is_replaced();
+        if ready.is_empty() && !replaced {
+            if published.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        let single = core.vista.shell().reads_one();
+        if !single && !replaced {
+            let list_time = core.last_list.lock().list_time;
+            tokio::time::sleep((list_time * 10).max(Duration::from_secs(10))).await;
+        }
+        let probe = admitted(core, |_| {}).await;
+        let done = match (single && !replaced, core.hooks.on_refresh.is_some(), handle.upgrade()) {
+            (true, ..) => read_rows(core, ready).await,
+            (false, true, Some(handle)) => core.refresh(&handle).await.map(drop),
+            (false, false, Some(_)) => list_rows(core).await,
+            (false, _, None) => return,
+        };
+        core.source.release(probe, Instant::now());
+        rest = if done.is_ok() { Duration::from_millis(20) } else { (rest * 2).min(MOST_REST) };
+        tokio::time::sleep(rest).await;
+    }
+}
+
+/// Reads these rows; one that cannot be read keeps no other waiting. The first error is told.
+async fn read_rows(core: &Arc<Core>, ids: Vec<Id>) -> Result<()> {
+    let mut done = Ok(());
+    for id in ids {
+        while let Err(wait) = core.rereads.take(Instant::now()) {
+            tokio::time::sleep(wait).await;
+        }
+        match read_row(core, &id).await {
+            Ok(()) => {}
+            Err(Error::Closed) => return Err(Error::Closed),
+            Err(error) => {
+                tracing::debug!(dio = %core.name, record = %id, %error, "a row in doubt could not be read");
+                done = done.and(Err(error));
+                if core.source.standing(Instant::now()) != Standing::Closed {
+                    return done;
+                }
+            }
+        }
+    }
+    done
+}
+
+async fn read_row(core: &Arc<Core>, id: &Id) -> Result<()> {
+    let guard = core.open_guard_for(id).await?;
+    let row = core.read_one(id).await?;
+    let row = row.map(|record| Body::encode(id, &record, core.vista.schema().layout()));
+    row.iter().try_for_each(|body| check_size(id, body))?;
+    core.look_at(id, row.as_ref());
+    let item = Item { id: Arc::clone(id), row, ordinal: None };
+    core.commit(Cmd::News { items: vec![item], mark: guard.mark, told: true }).await.map(drop)
+}
+
+async fn list_rows(core: &Arc<Core>) -> Result<()> {
+    let rows = super::master::list_stamped(core, &crate::vista::Query::default()).await?;
+    core.apply_list(rows, true, true).await.map(drop)
+}

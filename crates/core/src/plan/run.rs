@@ -1,0 +1,228 @@
+//! A plan carried out.
+
+use super::source::Source;
+use super::{Access, Page, Picked, Plan, clamp, fields, natural_start};
+use crate::table::text::SlotSet;
+use crate::table::{RowRef, Slot, Table};
+use crate::vista::query::{JsonRow, Meter, Prepared};
+use crate::vista::{Query, Result, Schema};
+
+/// What is checked on each row.
+#[derive(Debug)]
+pub(super) struct Checks {
+    residual: Option<Prepared>,
+    /// The rows that the search finds.
+    words: Option<SlotSet>,
+    /// How many rows were looked at to know them.
+    looked: u64,
+}
+
+impl Checks {
+    /// Heap bytes, about.
+    pub(super) fn bytes(&self) -> usize {
+        let patterns = self.residual.as_ref().map_or(0, Prepared::pattern_bytes);
+        patterns + self.words.as_ref().map_or(0, SlotSet::heap)
+    }
+
+    /// Whether every row passes.
+    fn is_none(&self) -> bool {
+        self.residual.is_none() && self.words.is_none()
+    }
+
+    fn pass(&self, row: &RowRef<'_>) -> bool {
+        self.words.as_ref().is_none_or(|words| words.contains(row.slot()))
+            && self.residual.as_ref().is_none_or(|residual| residual.matches(&fields(row)))
+    }
+}
+
+impl Plan {
+    /// Picks the rows that `query` asks for from the table that this was planned for.
+    ///
+    /// # Errors
+    /// As [`Meter::check`].
+    pub fn run(&self, table: &Table, query: &Query, schema: &Schema, meter: &Meter) -> Result<Picked> {
+        let page = Page::of(query);
+        match self.counted(query, page) {
+            Some(picked) => Ok(picked),
+            None => self.run_checked(&self.checks(table, query, schema, meter), (table, meter), query, page, schema),
+        }
+    }
+
+    /// The answer to who wants nothing but a number that is known.
+    pub(super) fn counted(&self, query: &Query, page: Page) -> Option<Picked> {
+        let total = self.total.filter(|_| page.limit == Some(0) && query.after.is_none())? as u64;
+        Some(Picked { slots: Vec::new(), before: page.offset, total, examined: 0 })
+    }
+
+    /// Whether no row is looked at before it is shown.
+    pub(super) fn is_exact(&self) -> bool {
+        self.residual.is_none() && self.words.is_none()
+    }
+
+    /// What is checked on each row; what the search finds may be too few if the meter's bounds are reached.
+    pub(super) fn checks(&self, table: &Table, query: &Query, schema: &Schema, meter: &Meter) -> Checks {
+        let (words, looked) = self.words(table, query, schema, meter).unzip();
+        let residual = self.residual.as_ref().map(|residual| residual.prepare(schema));
+        Checks { residual, words, looked: looked.unwrap_or(0) }
+    }
+
+    pub(super) fn run_checked(
+        &self,
+        checks: &Checks,
+        (table, meter): (&Table, &Meter),
+        query: &Query,
+        page: Page,
+        schema: &Schema,
+    ) -> Result<Picked> {
+        let picked = self.pick(checks, (table, meter), query, page, schema);
+        meter.check()?;
+        Ok(Picked { examined: picked.examined + checks.looked, ..picked })
+    }
+
+    /// The rows that the search finds, if an index knows, and how many were looked at for that.
+    fn words(&self, table: &Table, query: &Query, schema: &Schema, meter: &Meter) -> Option<(SlotSet, u64)> {
+        let text = table.indexes()[self.words?].text(schema)?;
+        let hits = text.lookup(query.search.as_deref()?)?.find();
+        let search = Query { search: query.search.clone(), ..Query::default() }.prepare(schema);
+        let mut looked = 0;
+        let mut ended = false;
+        let found = hits.settle(|slot| {
+            looked += 1;
+            ended = ended || (looked % 64 == 0 && meter.check().is_err());
+            !ended && table.at(slot).is_some_and(|row| search.matches(&fields(&row)))
+        });
+        Some((found, looked))
+    }
+
+    fn pick(
+        &self,
+        checks: &Checks,
+        (table, meter): (&Table, &Meter),
+        query: &Query,
+        page: Page,
+        schema: &Schema,
+    ) -> Picked {
+        let skip = |start: usize| if checks.is_none() { start.saturating_add(clamp(page.offset)) } else { start };
+        match &self.access {
+            Access::Natural => {
+                let start = natural_start(table, query);
+                let before = table.natural(0).take(start);
+                self.page(page, checks, start, meter.rows(before), meter.rows(table.natural(skip(start))))
+            }
+            // Rows that are not looked at are not sought either.
+            Access::Walk(walk) if checks.is_none() => {
+                let slots = walk.page(table, clamp(page.offset), page.most());
+                let before = (walk.before() as u64).saturating_add(page.offset);
+                Picked { examined: slots.len() as u64, slots, before, total: self.total.unwrap_or(0) as u64 }
+            }
+            Access::Walk(walk) => {
+                let at = |slot| table.at(slot);
+                let before = meter.rows(walk.skipped(table).filter_map(at));
+                self.page(page, checks, walk.before(), before, meter.rows(walk.slots(table, 0).filter_map(at)))
+            }
+            Access::Some(Source::Words(_))
+                if checks.residual.is_none()
+                    && query.order.is_empty()
+                    && query.after.is_none()
+                    && table.is_in_slot_order() =>
+            {
+                let found = checks.words.as_ref().map_or(0, SlotSet::len) as u64;
+                let shown = checks.words.iter().flat_map(SlotSet::iter).skip(clamp(page.offset));
+                let slots: Vec<Slot> = shown.take(page.most()).collect();
+                Picked { examined: slots.len() as u64, slots, before: page.offset, total: found }
+            }
+            Access::Some(source) => {
+                let slots = source.slots(table, checks.words.as_ref());
+                let examined = slots.len() as u64;
+                let rows = meter.rows(slots.into_iter().filter_map(|slot| table.at(slot)));
+                let matching = rows.filter(|row| checks.pass(row));
+                Picked { examined, ..sorted(matching, query, page, schema, meter) }
+            }
+            Access::Scan => {
+                let matching = meter.rows(table.iter_slots()).filter(|row| checks.pass(row));
+                Picked { examined: table.len() as u64, ..sorted(matching, query, page, schema, meter) }
+            }
+        }
+    }
+
+    /// A page of rows that come in order. Without checks, `rows` begin at the page; with them, behind the cursor, and
+    /// `before` are those that come before it, `skipped` in number.
+    fn page<'a>(
+        &self,
+        page: Page,
+        checks: &Checks,
+        skipped: usize,
+        before: impl Iterator<Item = RowRef<'a>>,
+        mut rows: impl Iterator<Item = RowRef<'a>>,
+    ) -> Picked {
+        let limit = page.most();
+        if checks.is_none() {
+            let slots: Vec<Slot> = rows.take(limit).map(|row| row.slot()).collect();
+            let before = (skipped as u64).saturating_add(page.offset);
+            let examined = slots.len() as u64;
+            return Picked { slots, before, total: self.total.unwrap_or(0) as u64, examined };
+        }
+        // Where only words are asked for, their rows are all that match.
+        let words = checks.words.as_ref().filter(|_| self.words_only).map(SlotSet::len);
+        let known = self.total.or(words);
+        let mut examined = 0;
+        let mut matches = |row: &RowRef<'a>| {
+            examined += 1;
+            checks.pass(row)
+        };
+        let before = before.filter(|row| matches(row)).count();
+        let start = clamp(page.offset);
+        let (mut found, mut slots) = (0usize, Vec::new());
+        let full =
+            |found: usize| known.is_some_and(|total| found >= start.saturating_add(limit) || before + found >= total);
+        while !full(found)
+            && let Some(row) = rows.next()
+        {
+            if matches(&row) {
+                if found >= start && slots.len() < limit {
+                    slots.push(row.slot());
+                }
+                found += 1;
+            }
+        }
+        let total = known.unwrap_or(before + found) as u64;
+        Picked { slots, before: (before as u64).saturating_add(page.offset), total, examined }
+    }
+}
+
+/// The page of `rows`, which all match, in the order of the query.
+fn sorted<'a>(
+    rows: impl Iterator<Item = RowRef<'a>>,
+    query: &Query,
+    page: Page,
+    schema: &Schema,
+    meter: &Meter,
+) -> Picked {
+    if !query.order.is_empty() {
+        let order = Query { order: query.order.clone(), after: query.after.clone(), ..Query::default() };
+        let prepared = order.prepare(schema);
+        let keyed = rows.map(|row| {
+            let fields: JsonRow<'a> = fields(&row);
+            (ById(row), fields)
+        });
+        let top = prepared.top_within(keyed, page.offset, page.limit, meter);
+        let slots = top.rows.into_iter().map(|(ById(row), _)| row.slot()).collect();
+        return Picked { slots, before: top.before, total: top.total, examined: 0 };
+    }
+    let mut places: Vec<_> = rows.map(|row| (row.ordinal(), row.slot())).collect();
+    meter.sort(&mut places);
+    let after = query.after.as_ref().and_then(crate::vista::query::Cursor::numbers);
+    let start = after.map_or(0, |after| places.partition_point(|place| *place <= after));
+    let shown = places.iter().skip(start.saturating_add(clamp(page.offset))).take(page.most());
+    let slots = shown.map(|(_, slot)| *slot).collect();
+    let before = (start as u64).saturating_add(page.offset);
+    Picked { slots, before, total: places.len() as u64, examined: 0 }
+}
+
+struct ById<'a>(RowRef<'a>);
+
+impl AsRef<str> for ById<'_> {
+    fn as_ref(&self) -> &str {
+        self.0.id()
+    }
+}

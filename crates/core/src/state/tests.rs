@@ -1,0 +1,616 @@
+//! The state machine against its guarantees: single scenes here, every interleaving in [`model`], restarts in [`restart`].
+
+mod failing;
+mod model;
+mod restart;
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::record::{Body, Id};
+use crate::table::{Table, TableBuilder};
+use crate::vista::{Column, ColumnType, Error, Schema};
+
+fn schema() -> Arc<Schema> {
+    let columns = ["n", "m", "v"].map(|name| Column::new(name, ColumnType::Integer)).to_vec();
+    Arc::new(Schema::new("id", columns))
+}
+
+fn rules(versioned: bool, trust: bool) -> Arc<Rules> {
+    thread_local!(static SCHEMA: Arc<Schema> = schema());
+    let rules = Rules::new(SCHEMA.with(Arc::clone));
+    Arc::new(Rules { version: versioned.then(|| "v".into()), trust_payload: trust, ..rules })
+}
+
+fn id(key: usize) -> Id {
+    Id::from(["a", "b", "c", "d", "e"][key])
+}
+
+/// A body of these columns, as the schema orders them.
+fn body(key: usize, n: u64, m: Option<u64>, v: Option<u64>) -> Body {
+    let column = |name: &str, value: Option<u64>| value.map_or(String::new(), |value| format!(r#","{name}":{value}"#));
+    let json = format!(r#"{{"id":"{}","n":{n}{}{}}}"#, id(key), column("m", m), column("v", v));
+    Body::from_parts(json.into(), None)
+}
+
+fn plain(key: usize, n: u64) -> Body {
+    body(key, n, None, None)
+}
+
+fn row(versioned: bool, key: usize, n: u64, version: usize) -> Body {
+    body(key, n, None, versioned.then_some(version as u64))
+}
+
+/// A patch that sets `n`.
+fn part(n: u64) -> Body {
+    Body::from_parts(format!(r#"{{"n":{n}}}"#).into(), None)
+}
+
+/// What `n` is.
+fn value_of(body: &Body) -> u64 {
+    let text = std::str::from_utf8(body.json()).unwrap();
+    let digits = text.split("\"n\":").nth(1).unwrap();
+    digits.split([',', '}']).next().unwrap().parse().unwrap()
+}
+
+fn op_id(n: u64) -> OpId {
+    OpId::from_u128(n.into())
+}
+
+fn write(op: u64, id: Option<&Id>, effect: Effect) -> NewWrite {
+    NewWrite::new(op_id(op), id.cloned(), effect)
+}
+
+fn refusal() -> OpError {
+    OpError { code: "refused".into(), detail: "no".into() }
+}
+
+/// Decides and does it; panics on a refusal.
+fn run(state: &mut State, cmd: &Cmd) -> Decision {
+    run_at(state, cmd, 7)
+}
+
+fn run_at(state: &mut State, cmd: &Cmd, now: u64) -> Decision {
+    let decision = state.decide(cmd, now).unwrap();
+    for entry in &decision.entries {
+        state.apply(entry);
+    }
+    for note in &decision.notes {
+        state.note(note);
+    }
+    decision
+}
+
+fn known(versioned: bool) -> State {
+    let mut state = State::new(rules(versioned, true), "epoch", 0);
+    run(
+        &mut state,
+        &Cmd::Statement { rows: vec![(id(0), Some(body(0, 1, Some(1), versioned.then_some(1))))], told: false },
+    );
+    state
+}
+
+fn patch(state: &mut State, op: u64, json: &str) -> Decision {
+    let patch = Body::from_parts(json.to_string().into(), None);
+    run(state, &Cmd::Write(write(op, Some(&id(0)), Effect::Patch(patch))))
+}
+
+fn open(state: &mut State) -> u64 {
+    match run(state, &Cmd::Open).outcome {
+        Outcome::Mark(mark) => mark,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn settle(state: &mut State, op: u64, answer: Answer) -> Decision {
+    let mark = open(state);
+    run(state, &Cmd::Settle { op: op_id(op), mark, answer })
+}
+
+fn read(state: &mut State, row: Option<Body>) -> Decision {
+    let mark = open(state);
+    let items = vec![Item { id: id(0), row, ordinal: None }];
+    let decision = run(state, &Cmd::News { items, mark, told: true });
+    run(state, &Cmd::Close(mark));
+    decision
+}
+
+/// A version as the Dio's own column has it.
+fn by_column(version: u64) -> Stamped {
+    Stamped { clock: COLUMN_CLOCK.into(), version: version.into() }
+}
+
+fn push(state: &mut State, row: Option<Body>, version: Option<u64>) -> Decision {
+    let change = row.map_or(UpstreamChange::Gone, UpstreamChange::Row);
+    let version = version.map(by_column);
+    run(state, &Cmd::Upstream(Upstream { id: id(0), change, version, delivery: None, origin: Origin::Webhook }))
+}
+
+fn confirmed() -> Answer {
+    Answer::Confirmed { row: None, id: None }
+}
+
+fn shown(state: &State) -> Option<String> {
+    state.get("a").map(|row| String::from_utf8(row.json().to_vec()).unwrap())
+}
+
+fn base(state: &State) -> Option<String> {
+    state.base("a").map(|base| String::from_utf8(base.body.json().to_vec()).unwrap())
+}
+
+fn json(n: u64, m: u64) -> Option<String> {
+    Some(format!(r#"{{"id":"a","n":{n},"m":{m}}}"#))
+}
+
+fn frames(decision: &Decision) -> Vec<&Frame> {
+    decision.entries.iter().map(|entry| &entry.frame).collect()
+}
+
+#[test]
+fn rolled_back_a_failed_write_leaves_the_confirmed_row_and_the_writes_behind_it() {
+    let mut state = known(false);
+    patch(&mut state, 1, r#"{"n":2,"m":2}"#);
+    patch(&mut state, 2, r#"{"m":3}"#);
+    assert_eq!(shown(&state), json(2, 3));
+    let decision = settle(&mut state, 1, Answer::Failed(refusal()));
+    assert_eq!(frames(&decision), [&Frame::Changed, &Frame::WriteFailed(refusal())]);
+    assert_eq!(shown(&state), json(1, 3));
+    assert_eq!(base(&state), json(1, 1));
+    assert_eq!(settle(&mut state, 1, Answer::Failed(refusal())).entries.len(), 0, "it failed once");
+    let decision = settle(&mut state, 2, confirmed());
+    assert_eq!(frames(&decision), [&Frame::WriteCommitted]);
+    assert_eq!((base(&state), shown(&state)), (json(1, 3), json(1, 3)));
+    assert_eq!(state.folds().count(), 0);
+}
+
+#[test]
+fn rolled_back_a_failed_insert_takes_its_row_away_before_it_says_so() {
+    let mut state = known(false);
+    run(&mut state, &Cmd::Write(write(1, Some(&id(1)), Effect::Insert(plain(1, 4)))));
+    let decision = settle(&mut state, 1, Answer::Failed(refusal()));
+    assert_eq!(frames(&decision), [&Frame::Removed, &Frame::WriteFailed(refusal())]);
+    assert!(state.get("b").is_none());
+}
+
+#[test]
+fn a9_a_confirmation_that_changes_nothing_visible_leaves_the_position_of_rows() {
+    let mut state = known(false);
+    patch(&mut state, 1, r#"{"n":2}"#);
+    let (seq, rows) = (state.seq(), state.rows_seq());
+    assert_eq!(seq, rows);
+    settle(&mut state, 1, confirmed());
+    assert_eq!(state.rows_seq(), rows);
+    assert_eq!(state.seq(), seq + 1);
+    run(&mut state, &Cmd::InvalidateAll { covered: true, origin: Origin::Refresh });
+    assert_eq!((state.rows_seq(), state.seq()), (rows, seq + 2));
+}
+
+#[test]
+fn writes_that_contradict_the_visible_row_are_refused_and_repeats_are_not() {
+    let mut state = known(false);
+    let attempt = |state: &State, key: usize, effect: Effect, condition: Condition| {
+        state.decide(&Cmd::Write(NewWrite { condition, ..write(9, Some(&id(key)), effect) }), 0)
+    };
+    let none = Condition::None;
+    assert!(matches!(attempt(&state, 1, Effect::Patch(part(1)), none.clone()), Err(Error::NotFound { .. })));
+    assert!(matches!(attempt(&state, 1, Effect::Delete, none.clone()), Err(Error::NotFound { .. })));
+    let other = Effect::Insert(plain(0, 9));
+    assert!(matches!(attempt(&state, 0, other, none.clone()), Err(Error::Conflict { .. })));
+    let same = Effect::Insert(body(0, 1, Some(1), None));
+    assert_eq!(attempt(&state, 0, same, none).unwrap().outcome, Outcome::Identical);
+    let hash = state.get("a").unwrap().hash();
+    let replace = || Effect::Replace(plain(0, 3));
+    assert!(attempt(&state, 0, replace(), Condition::Matches(vec![0, hash])).is_ok());
+    assert!(attempt(&state, 0, replace(), Condition::Exists).is_ok());
+    assert!(attempt(&state, 1, replace(), Condition::Absent).is_ok());
+    for (key, condition) in [(0, Condition::Absent), (1, Condition::Exists), (1, Condition::Matches(vec![hash]))] {
+        assert!(matches!(attempt(&state, key, replace(), condition), Err(Error::Precondition { .. })));
+    }
+    patch(&mut state, 1, r#"{"n":5}"#);
+    let late = attempt(&state, 0, replace(), Condition::Matches(vec![hash]));
+    assert!(matches!(late, Err(Error::Precondition { .. })), "of two writers on one version one wins");
+}
+
+#[test]
+fn delete_all_covers_what_was_visible_and_comes_back_whole() {
+    let mut state = known(false);
+    run(&mut state, &Cmd::Write(write(1, Some(&id(1)), Effect::Insert(plain(1, 4)))));
+    run(&mut state, &Cmd::Write(write(2, None, Effect::DeleteAll)));
+    assert!(state.table().is_empty());
+    run(&mut state, &Cmd::Write(write(3, Some(&id(2)), Effect::Insert(plain(2, 4)))));
+    let op = state.op(op_id(2)).unwrap();
+    assert!(!state.is_next(op), "it waits for the insert of one of its rows");
+    let decision = settle(&mut state, 2, Answer::Failed(refusal()));
+    assert_eq!(frames(&decision), [&Frame::Inserted, &Frame::Inserted, &Frame::WriteFailed(refusal())]);
+    assert_eq!(state.table().len(), 3);
+    run(&mut state, &Cmd::Write(write(4, None, Effect::DeleteAll)));
+    settle(&mut state, 1, confirmed());
+    settle(&mut state, 3, confirmed());
+    settle(&mut state, 4, confirmed());
+    assert_eq!((state.table().len(), state.folds().count(), state.base("a")), (0, 0, None));
+}
+
+#[test]
+fn a2_a_routed_delete_all_ends_row_by_row() {
+    let mut state = known(false);
+    run(&mut state, &Cmd::Statement { rows: vec![(id(1), Some(plain(1, 1)))], told: false });
+    run(&mut state, &Cmd::Write(write(1, None, Effect::DeleteAll)));
+    settle(&mut state, 1, Answer::Routed);
+    read(&mut state, None);
+    assert!(state.table().is_empty(), "news of one row say nothing of the other");
+    assert!(state.op(op_id(1)).unwrap().is_open());
+    push(&mut state, Some(plain(0, 7)), None);
+    assert_eq!(state.table().len(), 1);
+}
+
+#[test]
+fn a2_a_routed_write_survives_reads_that_show_the_confirmed_row() {
+    let mut state = known(false);
+    patch(&mut state, 1, r#"{"n":2}"#);
+    settle(&mut state, 1, Answer::Routed);
+    assert_eq!(read(&mut state, Some(body(0, 1, Some(1), None))).entries.len(), 0);
+    assert_eq!((shown(&state), base(&state)), (json(2, 1), json(1, 1)));
+}
+
+#[test]
+fn a2_a_routed_write_survives_the_loss_of_the_cache_file_however_often() {
+    let mut state = known(false);
+    // The first copy is not in the log.
+    let mut log = patch(&mut state, 1, r#"{"n":2}"#).entries;
+    log.extend(settle(&mut state, 1, Answer::Routed).entries);
+    for loss in 0..3 {
+        let mut state = State::new(rules(false, true), "epoch", 0);
+        log.iter().for_each(|entry| drop(state.apply(&Entry::decode(&entry.encode()).unwrap())));
+        state.doubt_missing(false);
+        for _ in 0..2 {
+            log.extend(read(&mut state, Some(body(0, 1, Some(1), None))).entries);
+            assert_eq!((shown(&state), base(&state)), (json(2, 1), json(1, 1)), "after loss {loss}");
+        }
+        // A restart with the cache file that was filled since.
+        let mut table = TableBuilder::new();
+        let kept = state.base("a").unwrap();
+        table.push_at(kept.slot, "a", &kept.body, kept.ordinal);
+        let mut again = State::restore(rules(false, true), "epoch", state.seq(), table.finish());
+        log.iter().for_each(|entry| drop(again.apply(entry)));
+        again.advance(state.seq());
+        assert_eq!(read(&mut again, Some(body(0, 1, Some(1), None))).entries.len(), 0);
+        assert_eq!((shown(&again), base(&again)), (json(2, 1), json(1, 1)), "after loss {loss} and a restart");
+    }
+}
+
+#[test]
+fn a2_news_of_a_row_that_was_lost_with_the_cache_file_end_a_routed_write() {
+    let mut state = known(false);
+    let mut log = patch(&mut state, 1, r#"{"n":2}"#).entries;
+    log.extend(settle(&mut state, 1, Answer::Routed).entries);
+    for news in [Some(body(0, 7, Some(7), None)), None] {
+        let mut state = State::new(rules(false, true), "epoch", 0);
+        log.iter().for_each(|entry| drop(state.apply(&Entry::decode(&entry.encode()).unwrap())));
+        state.doubt_missing(false);
+        let row = news.as_ref().map(|row| row.json().to_vec());
+        let decision = read(&mut state, news);
+        assert!(!decision.entries.iter().any(|entry| entry.found), "that is not what the route saw beneath the write");
+        assert_eq!(state.table().get("a").map(|row| row.json().to_vec()), row);
+        assert!(!state.op(op_id(1)).unwrap().is_open());
+    }
+}
+
+#[test]
+fn a2_a_row_that_was_never_there_was_not_lost() {
+    let mut state = State::new(rules(false, true), "epoch", 0);
+    let mut log = run(&mut state, &Cmd::Write(write(1, Some(&id(0)), Effect::Replace(plain(0, 1))))).entries;
+    log.extend(settle(&mut state, 1, Answer::Routed).entries);
+    let mut state = State::new(rules(false, true), "epoch", 0);
+    log.iter().for_each(|entry| drop(state.apply(entry)));
+    state.doubt_missing(false);
+    assert!(!state.lacks_rows());
+    read(&mut state, Some(body(0, 7, Some(7), None)));
+    assert_eq!(shown(&state), json(7, 7));
+}
+
+#[test]
+fn a2_a_routed_write_survives_a_lost_cache_file_though_the_log_has_only_an_older_row() {
+    let mut state = known(false);
+    let mut log = patch(&mut state, 1, r#"{"n":2}"#).entries;
+    log.extend(settle(&mut state, 1, Answer::Routed).entries);
+    log.extend(read(&mut state, Some(body(0, 2, Some(1), None))).entries);
+    log.extend(read(&mut state, Some(body(0, 5, Some(1), None))).entries);
+    log.extend(patch(&mut state, 2, r#"{"m":9}"#).entries);
+    log.extend(settle(&mut state, 2, Answer::Routed).entries);
+    assert_eq!((shown(&state), base(&state)), (json(5, 9), json(5, 1)));
+    let (kept, head) = (state.kept_entries(), state.seq());
+    let mut state = State::new(rules(false, true), "epoch", 0);
+    for entry in log.iter().filter(|entry| kept.contains(&entry.seq)) {
+        state.apply(&Entry::decode(&entry.encode()).unwrap());
+    }
+    state.advance(head);
+    state.doubt_missing(false);
+    assert_eq!(base(&state), json(2, 1), "what ended the first write is kept, what came later is not");
+    for _ in 0..2 {
+        read(&mut state, Some(body(0, 5, Some(1), None)));
+        assert_eq!((shown(&state), base(&state)), (json(5, 9), json(5, 1)));
+    }
+    read(&mut state, Some(body(0, 6, Some(1), None)));
+    assert_eq!((shown(&state), state.folds().count()), (json(6, 1), 0), "the master wins, now that its row is known");
+}
+
+#[test]
+fn a2_news_that_match_what_a_routed_write_set_end_it() {
+    let mut state = known(false);
+    patch(&mut state, 1, r#"{"n":2}"#);
+    patch(&mut state, 2, r#"{"n":3}"#);
+    settle(&mut state, 1, Answer::Routed);
+    settle(&mut state, 2, Answer::Routed);
+    read(&mut state, Some(body(0, 2, Some(9), None)));
+    assert_eq!(state.op(op_id(1)).unwrap().state, OpState::Applied);
+    assert_eq!(state.op(op_id(2)).unwrap().state, OpState::Routed);
+    assert_eq!((shown(&state), base(&state)), (json(3, 9), json(2, 9)));
+}
+
+#[test]
+fn a2_other_news_overrule_only_writes_delivered_before_them() {
+    let mut state = known(false);
+    patch(&mut state, 1, r#"{"n":2}"#);
+    let early = open(&mut state);
+    settle(&mut state, 1, Answer::Routed);
+    let items = vec![Item { id: id(0), row: Some(body(0, 5, Some(5), None)), ordinal: None }];
+    run(&mut state, &Cmd::News { items, mark: early, told: true });
+    run(&mut state, &Cmd::Close(early));
+    assert_eq!((shown(&state), base(&state)), (json(2, 5), json(5, 5)), "the read began before the delivery");
+    read(&mut state, Some(body(0, 6, Some(6), None)));
+    assert_eq!((shown(&state), state.folds().count()), (json(6, 6), 0), "the master wins");
+}
+
+#[test]
+fn a2_a_row_set_back_to_what_an_earlier_routed_write_made_is_seen_by_the_second_read() {
+    let mut state = known(false);
+    run(&mut state, &Cmd::Write(write(1, Some(&id(0)), Effect::Delete)));
+    run(&mut state, &Cmd::Write(write(2, Some(&id(0)), Effect::Insert(plain(0, 2)))));
+    settle(&mut state, 1, Answer::Routed);
+    settle(&mut state, 2, Answer::Routed);
+    // The consumer took both, and somebody deleted the row again. Or it has not taken the second yet: one read cannot tell.
+    read(&mut state, None);
+    assert_eq!((value_of(&state.get("a").unwrap().body()), base(&state)), (2, None));
+    read(&mut state, None);
+    assert_eq!((shown(&state), state.folds().count()), (None, 0), "the master wins");
+}
+
+#[test]
+fn a2_a_versioned_read_from_before_the_delivery_does_not_overrule_it() {
+    let mut state = known(true);
+    patch(&mut state, 1, r#"{"n":2}"#);
+    let early = open(&mut state);
+    settle(&mut state, 1, Answer::Routed);
+    let items = vec![Item { id: id(0), row: Some(body(0, 5, Some(5), Some(2))), ordinal: None }];
+    run(&mut state, &Cmd::News { items, mark: early, told: true });
+    assert!(state.op(op_id(1)).unwrap().is_open());
+    assert_eq!(value_of(&state.get("a").unwrap().body()), 2);
+}
+
+#[test]
+fn statements_are_taken_as_given_and_pending_writes_stay_over_them() {
+    let mut state = known(false);
+    patch(&mut state, 1, r#"{"n":2}"#);
+    run(&mut state, &Cmd::Statement { rows: vec![(id(0), Some(body(0, 7, Some(7), None)))], told: true });
+    assert_eq!((shown(&state), base(&state)), (json(2, 7), json(7, 7)));
+    assert!(state.is_dirty("a"), "a write is pending");
+    settle(&mut state, 1, Answer::Routed);
+    run(&mut state, &Cmd::Statement { rows: vec![(id(0), Some(body(0, 2, Some(8), None)))], told: true });
+    assert_eq!((shown(&state), state.folds().count()), (json(2, 8), 0), "it speaks of the routed write");
+    let told = run(&mut state, &Cmd::Statement { rows: vec![(id(0), Some(body(0, 2, Some(8), None)))], told: true });
+    assert_eq!(frames(&told), [&Frame::Changed]);
+    let silent = run(&mut state, &Cmd::Statement { rows: vec![(id(0), None)], told: false });
+    assert_eq!(frames(&silent), [&Frame::Silent]);
+    assert_eq!((shown(&state), state.rows_seq()), (None, state.seq()));
+}
+
+#[test]
+fn versioned_masters_newest_wins_in_every_order() {
+    for order in [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]] {
+        let mut state = State::new(rules(true, true), "epoch", 0);
+        for version in order {
+            let row = (version != 2).then(|| body(0, version, None, Some(version)));
+            push(&mut state, row, Some(version));
+        }
+        assert_eq!(state.get("a").map(|row| value_of(&row.body())), Some(3), "{order:?}");
+    }
+    for order in [[1, 2], [2, 1]] {
+        let mut state = State::new(rules(true, true), "epoch", 0);
+        for version in order {
+            push(&mut state, (version == 1).then(|| body(0, 1, None, Some(1))), Some(version));
+        }
+        assert!(state.get("a").is_none(), "a deleted row stays deleted: {order:?}");
+    }
+}
+
+#[test]
+fn a_versioned_part_is_stored_as_it_was_sent_and_checked() {
+    let mut state = known(true);
+    let change = UpstreamChange::Part(part(4));
+    let event = Upstream { id: id(0), change, version: Some(by_column(5)), delivery: None, origin: Origin::Feed };
+    run(&mut state, &Cmd::Upstream(event));
+    assert_eq!(shown(&state), Some(r#"{"id":"a","n":4,"m":1,"v":1}"#.into()));
+    assert!(state.is_dirty("a"));
+    assert_eq!(push(&mut state, Some(body(0, 9, None, Some(4))), Some(4)).outcome, Outcome::Stale);
+    assert!(state.is_dirty("a"), "a stale event settles nothing");
+    read(&mut state, Some(body(0, 4, Some(8), Some(5))));
+    assert_eq!(shown(&state), Some(r#"{"id":"a","n":4,"m":8,"v":5}"#.into()), "a column that was missed is mended");
+    assert!(!state.is_dirty("a"));
+}
+
+#[test]
+fn parked_writes_are_rolled_back_and_wait_for_a_person() {
+    let mut state = known(false);
+    patch(&mut state, 1, r#"{"n":2}"#);
+    let decision = settle(&mut state, 1, Answer::Parked(refusal()));
+    assert_eq!(frames(&decision), [&Frame::Changed, &Frame::WriteFailed(refusal())]);
+    assert_eq!(shown(&state), json(1, 1));
+    run(&mut state, &Cmd::Retry { op: op_id(1), new: op_id(2) });
+    assert_eq!(state.op(op_id(2)).unwrap().retry_of, Some(op_id(1)));
+    assert_eq!((shown(&state), state.op(op_id(1)).unwrap().state), (json(2, 1), OpState::Discarded));
+    settle(&mut state, 2, Answer::Parked(refusal()));
+    run(&mut state, &Cmd::Discard(op_id(2)));
+    assert!(matches!(state.decide(&Cmd::Discard(op_id(2)), 0), Err(Error::Conflict { .. })));
+    assert!(matches!(state.decide(&Cmd::Discard(op_id(8)), 0), Err(Error::NotFound { .. })));
+}
+
+#[test]
+fn a_hint_during_a_delivery_does_not_make_the_write_blink() {
+    let mut state = known(false);
+    patch(&mut state, 1, r#"{"n":2}"#);
+    let mark = open(&mut state);
+    push(&mut state, Some(body(0, 2, Some(1), None)), None);
+    run(&mut state, &Cmd::Settle { op: op_id(1), mark, answer: confirmed() });
+    assert_eq!((shown(&state), base(&state)), (json(2, 1), json(2, 1)));
+    assert!(state.is_dirty("a"));
+}
+
+#[test]
+fn only_a_read_that_began_later_settles_a_doubt() {
+    let mut state = known(false);
+    let early = open(&mut state);
+    patch(&mut state, 1, r#"{"n":2}"#);
+    read(&mut state, Some(body(0, 4, Some(4), None)));
+    settle(&mut state, 1, Answer::Failed(refusal()));
+    let items = vec![Item { id: id(0), row: Some(body(0, 1, Some(1), None)), ordinal: None }];
+    run(&mut state, &Cmd::News { items, mark: early, told: true });
+    run(&mut state, &Cmd::Close(early));
+    assert!(state.is_dirty("a"));
+    read(&mut state, Some(body(0, 4, Some(4), None)));
+    assert!(!state.is_dirty("a"));
+    assert_eq!(shown(&state), json(4, 4));
+}
+
+#[test]
+fn silent_news_and_bulk_move_rows_without_frames() {
+    let mut state = known(false);
+    let mark = open(&mut state);
+    let items = [
+        Item { id: id(0), row: None, ordinal: None },
+        Item { id: id(1), row: Some(plain(1, 1)), ordinal: None },
+        Item { id: id(2), row: Some(plain(2, 1)), ordinal: None },
+    ];
+    let decision = run(&mut state, &Cmd::News { items: items[..2].to_vec(), mark, told: false });
+    assert_eq!(frames(&decision), [&Frame::Silent, &Frame::Silent]);
+    assert_eq!(decision.outcome, Outcome::Applied { inserted: 1, changed: 0, removed: 1 });
+    patch_other(&mut state);
+    let later = open(&mut state);
+    let decision = run(&mut state, &Cmd::Bulk { items: items[1..].to_vec(), mark: later });
+    assert_eq!((decision.entries.len(), decision.entries[0].id.as_ref()), (1, None));
+    assert_eq!(state.rows_seq(), state.seq());
+    assert!(state.get("c").is_some());
+    assert!(!state.is_dirty("b") || state.has_queued("b"));
+}
+
+fn patch_other(state: &mut State) {
+    run(state, &Cmd::Write(write(5, Some(&id(1)), Effect::Patch(part(3)))));
+}
+
+#[test]
+fn a_seed_is_taken_only_where_nothing_is_known_and_pending_inserts_stay() {
+    let mut table = TableBuilder::new();
+    table.push("b", &plain(1, 1), 1 << 32);
+    let seed = Cmd::Seed { table: table.finish(), mark: 0 };
+    assert!(known(false).decide(&seed, 0).is_err());
+    let mut state = State::new(rules(false, true), "epoch", 0);
+    run(&mut state, &Cmd::Write(write(1, Some(&id(0)), Effect::Insert(plain(0, 4)))));
+    run(&mut state, &seed);
+    assert_eq!(state.table().len(), 2);
+    assert_eq!((state.base("a"), state.base("b").is_some()), (None, true));
+    settle(&mut state, 1, confirmed());
+    assert!(state.base("a").is_some());
+}
+
+#[test]
+fn touches_are_remembered_only_while_something_is_under_way() {
+    let mut state = known(false);
+    push(&mut state, Some(plain(0, 3)), None);
+    assert!(state.touched.is_empty());
+    let (first, second) = (open(&mut state), open(&mut state));
+    run(&mut state, &Cmd::Statement { rows: vec![(id(0), Some(plain(0, 4)))], told: false });
+    assert!(state.touched_after("a", first));
+    run(&mut state, &Cmd::Close(first));
+    assert!(state.touched_after("a", second) && state.in_motion());
+    run(&mut state, &Cmd::Close(second));
+    assert!(state.touched.is_empty() && !state.in_motion());
+}
+
+#[test]
+fn a_write_through_ends_routed_writes_below_it() {
+    let mut state = known(false);
+    patch(&mut state, 1, r#"{"n":2}"#);
+    settle(&mut state, 1, Answer::Routed);
+    patch(&mut state, 2, r#"{"n":3}"#);
+    settle(&mut state, 2, confirmed());
+    assert_eq!((shown(&state), state.folds().count()), (json(3, 1), 0));
+}
+
+#[test]
+fn a_row_that_the_master_names_replaces_the_one_that_was_staged() {
+    let mut state = known(false);
+    run(&mut state, &Cmd::Write(write(1, Some(&id(1)), Effect::Insert(plain(1, 4)))));
+    let answer = Answer::Confirmed { row: Some(plain(2, 4)), id: Some(id(2)) };
+    let decision = settle(&mut state, 1, answer);
+    assert_eq!(frames(&decision), [&Frame::Removed, &Frame::Inserted, &Frame::WriteCommitted]);
+    assert!(state.get("b").is_none() && state.base("c").is_some());
+}
+
+#[test]
+fn never_back_a_bulk_change_obeys_versions_too() {
+    let mut state = known(true);
+    push(&mut state, Some(row(true, 0, 10, 10)), None);
+    let mark = open(&mut state);
+    let old = Item { id: id(0), row: Some(row(true, 0, 1, 1)), ordinal: None };
+    let new = Item { id: id(1), row: Some(row(true, 1, 2, 2)), ordinal: None };
+    run(&mut state, &Cmd::Bulk { items: vec![old, new], mark });
+    assert_eq!(value_of(&state.get("a").unwrap().body()), 10);
+    assert_eq!(value_of(&state.get("b").unwrap().body()), 2);
+}
+
+#[test]
+fn never_back_the_version_of_a_deleted_row_survives_a_restart() {
+    let mut state = known(true);
+    let gone = push(&mut state, None, Some(7));
+    assert!(state.get("a").is_none());
+    // The cache file has seen the delete; the log still tells of it.
+    let mut back = State::restore(rules(true, true), "epoch", state.seq(), Table::new());
+    gone.entries.iter().for_each(|entry| drop(back.apply(entry)));
+    back.advance(state.seq());
+    assert_eq!(push(&mut back, Some(row(true, 0, 6, 6)), Some(6)).outcome, Outcome::Stale);
+    assert!(back.get("a").is_none());
+    push(&mut back, Some(row(true, 0, 8, 8)), Some(8));
+    assert!(back.get("a").is_some());
+}
+
+#[test]
+fn what_has_ended_is_remembered_for_a_day_and_what_is_parked_until_somebody_acts() {
+    const DAY: u64 = 24 * 3_600_000;
+    let mut state = known(false);
+    let mut end = |op: u64, answer: Answer, now: u64| {
+        run_at(&mut state, &Cmd::Write(write(op, Some(&id(0)), Effect::Replace(plain(0, op)))), now);
+        run_at(&mut state, &Cmd::Settle { op: op_id(op), mark: 0, answer }, now);
+        let remembered = state.ops().map(|op| op.id).collect::<Vec<_>>();
+        (remembered, state.parked().0)
+    };
+    end(1, Answer::Failed(refusal()), 1);
+    end(2, Answer::Parked(refusal()), 1);
+    assert_eq!(end(3, Answer::Failed(refusal()), DAY + 1), (vec![op_id(1), op_id(2), op_id(3)], 1));
+    assert_eq!(end(4, Answer::Failed(refusal()), DAY + 2), (vec![op_id(2), op_id(3), op_id(4)], 1));
+    run(&mut state, &Cmd::Discard(op_id(2)));
+    assert_eq!(state.parked(), (0, 0));
+}
+
+#[test]
+fn rows_that_were_confirmed_while_the_master_was_read_are_none_that_its_list_has_lost() {
+    let mut state = State::new(rules(false, true), "epoch", 0);
+    run(&mut state, &Cmd::Statement { rows: vec![(id(0), Some(plain(0, 1)))], told: false });
+    let Outcome::Mark(mark) = run(&mut state, &Cmd::Open).outcome else { panic!("no mark") };
+    run(&mut state, &Cmd::Write(write(1, Some(&id(1)), Effect::Insert(plain(1, 1)))));
+    run(&mut state, &Cmd::Settle { op: op_id(1), mark, answer: Answer::Confirmed { row: None, id: None } });
+    let Outcome::Mark(mark) = run(&mut state, &Cmd::Open).outcome else { panic!("no mark {mark}") };
+    run(&mut state, &Cmd::Write(write(2, Some(&id(2)), Effect::Insert(plain(2, 1)))));
+    run(&mut state, &Cmd::Statement { rows: vec![(id(2), Some(plain(2, 1)))], told: false });
+    assert_eq!((crate::state::confirmed(&state), confirmed_at(&state, mark)), (3, 2));
+}

@@ -1,0 +1,331 @@
+//! Replay and restart: the same entries make the same State, from the beginning or from any position of the cache file.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::record::Layout;
+use crate::table::{RowRef, Slot, TableBuilder};
+
+type Stored = BTreeMap<Slot, (Id, BaseRow)>;
+
+/// A live State with everything it has written.
+struct Life {
+    state: State,
+    entries: Vec<Entry>,
+    /// The cache file after each entry, from before the first on.
+    cache: Vec<Stored>,
+    marks: Vec<u64>,
+    next: u64,
+}
+
+fn learn(stored: &mut Stored, change: CacheChange) {
+    match change {
+        CacheChange::None | CacheChange::Versions(..) => {}
+        CacheChange::Upsert(id, base) => drop(stored.insert(base.slot, (id, base))),
+        CacheChange::Delete(id, slot) => {
+            let gone = stored.remove(&slot);
+            assert!(gone.is_none_or(|(other, _)| other == id), "another row was in the slot of {id}");
+        }
+        CacheChange::Many(changes) => changes.into_iter().for_each(|change| learn(stored, change)),
+    }
+}
+
+const KEYS: usize = 4;
+
+/// What readers and workers can know of a State.
+fn face(state: &State) -> String {
+    let mut lines: Vec<String> = (0..KEYS)
+        .map(|key| {
+            let (id, text) = (id(key), |body: &Body| String::from_utf8(body.json().to_vec()).unwrap());
+            let visible = state.get(&id).map(|row| text(&row.body()));
+            let base = state.base(&id).map(|base| (text(&base.body), base.ordinal));
+            format!("{id} {visible:?} {base:?} {:?}", state.fold(&id).map(|fold| (&fold.ops, &fold.rebased)))
+        })
+        .collect();
+    lines.extend(state.ops().map(|op| {
+        let Op { id, effect, targets, staged, over, state, error, retry_of, .. } = op;
+        format!("{id} {effect:?} {targets:?} {staged} {over} {state:?} {error:?} {retry_of:?}")
+    }));
+    lines.push(format!("{:?} {:?}", state.queue().map(|op| op.id).collect::<Vec<_>>(), state.backlog()));
+    lines.join("\n")
+}
+
+fn check_sound(state: &State, stored: &Stored) {
+    for key in 0..KEYS {
+        let id = id(key);
+        let kept: Vec<&BaseRow> = stored.values().filter(|(other, _)| *other == id).map(|(_, base)| base).collect();
+        assert!(kept.len() <= 1, "{id} has two slots");
+        assert_eq!(kept.first().map(|base| (*base).clone()), state.base(&id), "the cache file follows {id}");
+        if let Some(fold) = state.fold(&id) {
+            assert!(!fold.ops.is_empty());
+            let folded = state.folded(&id, fold.base.as_ref().map(|base| &base.body), &fold.ops);
+            assert_eq!(state.get(&id).map(|row| row.body()), folded, "{id} is its base with its operations over it");
+            if let (Some(row), Some(base)) = (state.get(&id), &fold.base) {
+                assert_eq!((row.slot(), row.ordinal()), (base.slot, base.ordinal));
+            }
+        }
+    }
+    let queued: Vec<OpId> = state.queue().map(|op| op.id).collect();
+    let mut open: Vec<&Op> = state.ops().filter(|op| op.state == OpState::Queued).collect();
+    open.sort_by_key(|op| op.staged);
+    assert_eq!(queued, open.iter().map(|op| op.id).collect::<Vec<_>>());
+    assert_eq!(state.backlog().1, open.iter().map(|op| op.size()).sum::<usize>());
+}
+
+impl Life {
+    fn new(versioned: bool) -> Life {
+        let rules = Rules { keep_routed: 2, ..(*rules(versioned, true)).clone() };
+        let mut state = State::new(Arc::new(rules), "epoch", 0);
+        state.advance(0);
+        Life { state, entries: Vec::new(), cache: vec![Stored::new()], marks: Vec::new(), next: 1 }
+    }
+
+    fn run(&mut self, cmd: &Cmd) {
+        let (before, earlier) = (face(&self.state), self.state.clone());
+        let decided = self.state.decide(cmd, 7);
+        assert_eq!(face(&self.state), before, "deciding changes nothing");
+        let Ok(decision) = decided else { return };
+        for entry in decision.entries {
+            assert_eq!(entry.seq, self.state.seq() + 1, "positions rise by one");
+            let (rows_seq, shown) = (self.state.rows_seq(), self.visible());
+            let applied = self.state.apply(&entry);
+            let mut stored = self.cache.last().unwrap().clone();
+            learn(&mut stored, applied.cache);
+            self.cache.push(stored);
+            if self.visible() != shown {
+                assert_eq!(self.state.rows_seq(), entry.seq, "a visible change moves the position of rows");
+            } else {
+                assert!(self.state.rows_seq() == rows_seq || self.state.rows_seq() == entry.seq);
+            }
+            self.entries.push(entry);
+        }
+        for note in &decision.notes {
+            self.state.note(note);
+        }
+        if let Outcome::Mark(mark) = decision.outcome {
+            self.marks.push(mark);
+        }
+        assert_eq!(face(&earlier), before, "a State taken earlier stays as it was");
+        check_sound(&self.state, self.cache.last().unwrap());
+    }
+
+    fn visible(&self) -> Vec<Option<(Body, u64)>> {
+        (0..KEYS).map(|key| self.state.get(&id(key)).map(|row| (row.body(), row.ordinal()))).collect()
+    }
+
+    /// Kill at the head, with the cache file at `at` and the log as it is, or trimmed as far as it may be.
+    fn restarted(&self, at: usize, trimmed: bool) -> State {
+        let mut table = TableBuilder::new();
+        for (slot, (id, base)) in &self.cache[at] {
+            table.push_at(*slot, id, &base.body, base.ordinal);
+        }
+        let position = at as u64;
+        let rules = Arc::new(self.state.rules().clone());
+        let mut state = State::restore(rules, "epoch", position, table.finish());
+        let kept = self.state.kept_entries();
+        let mut stored = self.cache[at].clone();
+        let there = |entry: &&Entry| !trimmed || entry.seq > position || kept.contains(&entry.seq);
+        for entry in self.entries.iter().filter(there) {
+            // Bulk rows are in the cache file before their entry is in the log; here they come from memory.
+            let decoded = Entry::decode(&entry.encode()).unwrap();
+            let read = if matches!(entry.base, Base::Many { .. }) { entry.clone() } else { decoded };
+            let change = state.apply(&read).cache;
+            assert!(entry.seq > position || matches!(change, CacheChange::None));
+            learn(&mut stored, change);
+        }
+        state.advance(self.state.seq());
+        check_sound(&state, &stored);
+        state
+    }
+
+    fn step(&mut self, (what, key, n, pick): (u8, usize, u64, u16)) {
+        self.next += 1;
+        let (op, ident) = (self.next, id(key));
+        let versioned = self.state.rules().version.is_some();
+        let whole = body(key, n, Some(n % 2), versioned.then_some(n));
+        let mark = self.marks.get(pick as usize % self.marks.len().max(1)).copied().unwrap_or(0);
+        let rows = |count: usize| -> Vec<Item> {
+            (0..count)
+                .map(|other| (key + other) % KEYS)
+                .map(|other| Item {
+                    id: id(other),
+                    row: (!(n + other as u64).is_multiple_of(3))
+                        .then(|| body(other, n, Some(1), versioned.then_some(n))),
+                    ordinal: (pick % 2 == 0).then_some(((other as u64 + n) % 7 + 1) << 32),
+                })
+                .collect()
+        };
+        let queued: Vec<OpId> = self.state.queue().filter(|op| self.state.is_next(op)).map(|op| op.id).collect();
+        let settled = queued.get(pick as usize % queued.len().max(1)).copied();
+        let parked = self.state.ops().find(|op| op.state == OpState::Parked).map(|op| op.id);
+        let settle = |answer| Cmd::Settle { op: settled.unwrap_or(op_id(999)), mark, answer };
+        let upstream = |change| {
+            let version = (pick % 2 == 0).then(|| by_column(n));
+            Cmd::Upstream(Upstream { id: ident.clone(), change, version, delivery: None, origin: Origin::Webhook })
+        };
+        let cmd = match what {
+            0 => Cmd::Write(write(op, Some(&ident), Effect::Insert(whole))),
+            1 => Cmd::Write(write(op, Some(&ident), Effect::Replace(whole))),
+            2 => Cmd::Write(write(op, Some(&ident), Effect::Patch(part(n)))),
+            3 => {
+                let condition =
+                    self.state.get(&ident).map_or(Condition::Exists, |row| Condition::Matches(vec![row.hash()]));
+                Cmd::Write(NewWrite { condition, ..write(op, Some(&ident), Effect::Patch(part(n))) })
+            }
+            4 => Cmd::Write(write(op, Some(&ident), Effect::Delete)),
+            5 => Cmd::Write(write(op, None, Effect::DeleteAll)),
+            6 => Cmd::Open,
+            7 => Cmd::Close(mark),
+            8 => settle(Answer::Confirmed { row: None, id: None }),
+            9 => settle(Answer::Confirmed { row: Some(whole), id: None }),
+            10 | 11 => settle(Answer::Routed),
+            12 => settle(Answer::Failed(refusal())),
+            13 => settle(Answer::Parked(refusal())),
+            14 | 15 => Cmd::News { items: rows(3), mark, told: pick % 3 > 0 },
+            16 => Cmd::Bulk { items: rows(3), mark },
+            17 => upstream(UpstreamChange::Row(whole)),
+            18 => upstream(UpstreamChange::Part(part(n))),
+            19 => upstream(UpstreamChange::Gone),
+            20 => upstream(UpstreamChange::Thin),
+            21 => Cmd::Statement { rows: vec![(ident, (n % 4 > 0).then_some(whole))], told: n % 2 == 0 },
+            22 => Cmd::InvalidateAll { covered: false, origin: Origin::Program },
+            23 => Cmd::Discard(parked.unwrap_or(op_id(999))),
+            24 => Cmd::Retry { op: parked.unwrap_or(op_id(999)), new: op_id(op) },
+            _ => {
+                let mut table = TableBuilder::new();
+                for item in rows(3) {
+                    let row = item.row.unwrap_or(plain(key, 5));
+                    table.push(&item.id, &row, (n + 1) << 32);
+                }
+                Cmd::Seed { table: table.finish(), mark }
+            }
+        };
+        let (seeds, seq) = (matches!(cmd, Cmd::Seed { .. }), self.state.seq());
+        self.run_seeded(&cmd, seeds);
+        if matches!(cmd, Cmd::Settle { .. }) && seq != self.state.seq() {
+            self.marks.retain(|other| *other != mark);
+        }
+    }
+
+    /// A seed is stored by whoever builds its table.
+    fn run_seeded(&mut self, cmd: &Cmd, seeds: bool) {
+        match cmd {
+            Cmd::Seed { table, .. } if seeds && self.state.decide(cmd, 7).is_ok() => {
+                let row = |row: RowRef<'_>| {
+                    let base = BaseRow { body: row.body(), ordinal: row.ordinal(), slot: row.slot() };
+                    (row.slot(), (Id::from(row.id()), base))
+                };
+                let stored = table.iter_slots().map(row).collect();
+                *self.cache.last_mut().unwrap() = stored;
+                // The file is ahead of the log until the entry is in it.
+                let ahead = self.cache.len() - 1;
+                self.run(cmd);
+                self.cache[ahead] = if ahead > 0 { self.cache[ahead - 1].clone() } else { Stored::new() };
+            }
+            _ => self.run(cmd),
+        }
+    }
+}
+
+#[test]
+fn a2_a_row_that_is_told_again_to_be_gone_is_no_change_beneath_a_routed_write_also_after_a_restart() {
+    let mut life = Life::new(true);
+    life.run(&Cmd::Write(write(1, Some(&id(0)), Effect::Insert(body(0, 1, None, None)))));
+    life.run(&Cmd::Settle { op: op_id(1), mark: 0, answer: Answer::Routed });
+    let (id, version) = (id(0), Some(by_column(5)));
+    let gone = Upstream { id, change: UpstreamChange::Gone, version, delivery: None, origin: Origin::Webhook };
+    life.run(&Cmd::Upstream(gone));
+    let expected = face(&life.state);
+    assert!(matches!(life.entries.last().unwrap().base, Base::Gone), "it is noted since when");
+    for at in 0..=life.entries.len() {
+        for trimmed in [false, true] {
+            assert_eq!(face(&life.restarted(at, trimmed)), expected, "restarted with the cache at {at}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn crash_replay_and_restart_at_any_position_give_the_same_state(
+        steps in proptest::collection::vec((0u8..26, 0..KEYS, 0u64..12, any::<u16>()), 1..40),
+        versioned: bool,
+    ) {
+        let mut life = Life::new(versioned);
+        for step in steps {
+            life.step(step);
+        }
+        let expected = face(&life.state);
+        let mut replayed = State::new(Arc::new(life.state.rules().clone()), "epoch", 0);
+        for entry in &life.entries {
+            replayed.apply(entry);
+        }
+        prop_assert_eq!(&face(&replayed), &expected);
+        prop_assert_eq!(replayed.rows_seq(), life.state.rows_seq());
+        let mut told = State::new(Arc::new(life.state.rules().clone()), "epoch", 0);
+        for entry in &life.entries {
+            told.apply(&Entry::decode(&entry.encode_with_rows()).unwrap());
+        }
+        prop_assert_eq!(&face(&told), &expected, "a log that carries all rows needs no cache file");
+        prop_assert!(!told.has_gap());
+        let seeded = life.entries.iter().rposition(|entry| {
+            matches!(&entry.base, Base::Many { rows, .. } if matches!(**rows, Many::Table(_)))
+        });
+        for at in seeded.map_or(0, |at| at + 1)..=life.entries.len() {
+            prop_assert_eq!(&face(&life.restarted(at, true)), &expected, "restarted with the cache at {}", at);
+            prop_assert_eq!(&face(&life.restarted(at, false)), &expected, "restarted with all of the log and {}", at);
+        }
+    }
+
+    #[test]
+    fn any_input_bytes_that_are_no_entry_are_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Entry::decode(&bytes);
+        for format in [1, 2] {
+            let mut framed = vec![format];
+            framed.extend(&bytes);
+            let _ = Entry::decode(&framed);
+            let _ = Entry::decode_first(&framed);
+        }
+    }
+
+    #[test]
+    fn any_input_damaged_entries_do_not_panic(at in 0usize..400, byte: u8) {
+        let mut life = Life::new(true);
+        life.run(&Cmd::Write(write(1, Some(&id(0)), Effect::Insert(body(0, 1, None, Some(2))))));
+        life.run(&Cmd::Settle { op: op_id(1), mark: 0, answer: Answer::Failed(refusal()) });
+        for entry in &life.entries {
+            let bytes = entry.encode();
+            prop_assert_eq!(&Entry::decode(&bytes).unwrap().encode(), &bytes);
+            let mut bytes = bytes.to_vec();
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            let _ = Entry::decode(&bytes);
+        }
+    }
+}
+
+#[test]
+fn an_entry_of_format_1_is_read_with_its_version() {
+    // {"s": 7, "t": 1, "i": "a", "c": {}, "b": "g", "n": 41, "v": "g", "f": "r"}
+    let map = b"\xa8\x61s\x07\x61t\x01\x61i\x61a\x61c\xa0\x61b\x61g\x61n\x18\x29\x61v\x61g\x61f\x61r";
+    let entry = Entry::decode(&[&[1], &map[..]].concat()).unwrap();
+    assert_eq!((entry.seq, entry.versions.column()), (7, Some(&41.into())));
+    assert_eq!(entry.former_row(&Layout::new("id", false, ["id"])), None, "it does not say what the row was");
+    let (again, length) = Entry::decode_first(&entry.encode()).unwrap();
+    assert_eq!(
+        (again.versions.column(), length),
+        (Some(&41.into()), entry.encode().len()),
+        "written in the new format"
+    );
+}
+
+#[test]
+fn an_entry_keeps_principal_marks_and_versions_of_every_clock() {
+    let mut entry = Entry::new(3, 5, Some("a".into()), Cause { principal: Some("key:ci".into()), ..Cause::default() });
+    entry.versions.set(&"stripe".into(), "v7".into());
+    entry.marks = vec![FeedMark { key: "orders".into(), position: "0/16B3748".into(), applied: 2 }];
+    let read = Entry::decode(&entry.encode()).unwrap();
+    assert_eq!((&read.cause, &read.versions, &read.marks), (&entry.cause, &entry.versions, &entry.marks));
+    assert_eq!((read.versions.by("stripe"), read.versions.column()), (Some(&"v7".into()), None));
+}

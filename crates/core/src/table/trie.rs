@@ -1,0 +1,295 @@
+//! A persistent radix tree from small integers to shared values, with a weight per subtree.
+//!
+//! Rows hang their chunks in one, ids their leaves. A clone shares everything; a change copies one node per level.
+
+use std::sync::Arc;
+
+/// Fan-out is a compromise: a change copies this many pointers per level, a lookup walks this many levels fewer.
+const BITS: u32 = 5;
+const FAN: usize = 1 << BITS;
+
+/// What a value counts for in its subtrees. A value of weight 0 is dropped.
+pub(in crate::table) trait Weigh {
+    fn weight(&self) -> u32;
+}
+
+pub(in crate::table) struct Trie<T> {
+    root: Option<Arc<Node<T>>>,
+    /// Levels of nodes; grows as indices demand and never shrinks.
+    height: u32,
+}
+
+enum Node<T> {
+    Inner(Fan<Node<T>>),
+    Last(Fan<T>),
+}
+
+struct Fan<C> {
+    weights: [u32; FAN],
+    children: [Option<Arc<C>>; FAN],
+}
+
+impl<T> Clone for Trie<T> {
+    fn clone(&self) -> Self {
+        Trie { root: self.root.clone(), height: self.height }
+    }
+}
+
+impl<T> Clone for Node<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Node::Inner(fan) => Node::Inner(fan.clone()),
+            Node::Last(fan) => Node::Last(fan.clone()),
+        }
+    }
+}
+
+impl<C> Clone for Fan<C> {
+    fn clone(&self) -> Self {
+        Fan { weights: self.weights, children: self.children.clone() }
+    }
+}
+
+impl<C> Default for Fan<C> {
+    fn default() -> Self {
+        Fan { weights: [0; FAN], children: [const { None }; FAN] }
+    }
+}
+
+impl<C: Weigh> Fan<C> {
+    /// Brings the weight of child `at` up to date after a change below it.
+    fn settle(&mut self, at: usize) {
+        let weight = self.children[at].as_ref().map_or(0, |child| child.weight());
+        self.weights[at] = weight;
+        if weight == 0 {
+            self.children[at] = None;
+        }
+    }
+}
+
+impl<C> Fan<C> {
+    fn weight(&self) -> u32 {
+        self.weights.iter().sum()
+    }
+
+    /// The child that holds unit `nth` of the weight, and how far into it.
+    fn nth(&self, mut nth: u32) -> Option<(usize, u32)> {
+        for (at, &weight) in self.weights.iter().enumerate() {
+            if nth < weight {
+                return Some((at, nth));
+            }
+            nth -= weight;
+        }
+        None
+    }
+
+    fn weight_before(&self, at: usize) -> u32 {
+        self.weights[..at].iter().sum()
+    }
+}
+
+impl<T> Weigh for Node<T> {
+    fn weight(&self) -> u32 {
+        match self {
+            Node::Inner(fan) => fan.weight(),
+            Node::Last(fan) => fan.weight(),
+        }
+    }
+}
+
+/// Which child leads to `index` in a node of `height`.
+fn digit(index: u32, height: u32) -> usize {
+    (index >> (BITS * (height - 1))) as usize % FAN
+}
+
+/// How many indices a node of `height` covers.
+fn span(height: u32) -> u64 {
+    1 << (BITS * height)
+}
+
+impl<T: Weigh> Trie<T> {
+    pub(in crate::table) fn new() -> Self {
+        Trie { root: None, height: 1 }
+    }
+
+    pub(in crate::table) fn weight(&self) -> u32 {
+        self.root.as_ref().map_or(0, |root| root.weight())
+    }
+
+    pub(in crate::table) fn get(&self, index: u32) -> Option<&T> {
+        if u64::from(index) >= span(self.height) {
+            return None;
+        }
+        let mut node = self.root.as_deref()?;
+        let mut height = self.height;
+        loop {
+            let at = digit(index, height);
+            match node {
+                Node::Inner(fan) => node = fan.children[at].as_deref()?,
+                Node::Last(fan) => return fan.children[at].as_deref(),
+            }
+            height -= 1;
+        }
+    }
+
+    /// Lets `change` put, replace or take the value at `index`.
+    pub(in crate::table) fn edit<R>(&mut self, index: u32, change: impl FnOnce(&mut Option<Arc<T>>) -> R) -> R {
+        while u64::from(index) >= span(self.height) {
+            if let Some(root) = self.root.take() {
+                let mut fan = Fan::default();
+                fan.children[0] = Some(root);
+                fan.settle(0);
+                self.root = Some(Arc::new(Node::Inner(fan)));
+            }
+            self.height += 1;
+        }
+        let result = edit(&mut self.root, self.height, index, change);
+        if self.weight() == 0 {
+            self.root = None;
+        }
+        result
+    }
+
+    /// The value that holds unit `nth` of the whole weight: its index, the value, and how far into it.
+    pub(in crate::table) fn nth(&self, nth: usize) -> Option<(u32, &T, usize)> {
+        let mut node = self.root.as_deref()?;
+        let mut rest = u32::try_from(nth).ok()?;
+        let mut index = 0;
+        loop {
+            match node {
+                Node::Inner(fan) => {
+                    let (at, inside) = fan.nth(rest)?;
+                    (index, rest) = ((index << BITS) | at as u32, inside);
+                    node = fan.children[at].as_deref()?;
+                }
+                Node::Last(fan) => {
+                    let (at, inside) = fan.nth(rest)?;
+                    return Some(((index << BITS) | at as u32, fan.children[at].as_deref()?, inside as usize));
+                }
+            }
+        }
+    }
+
+    /// The weight of everything before `index`.
+    pub(in crate::table) fn rank(&self, index: u32) -> usize {
+        if u64::from(index) >= span(self.height) {
+            return self.weight() as usize;
+        }
+        let (mut node, mut height, mut rank) = (self.root.as_deref(), self.height, 0);
+        while let Some(inside) = node {
+            let at = digit(index, height);
+            (rank, node) = match inside {
+                Node::Inner(fan) => (rank + fan.weight_before(at), fan.children[at].as_deref()),
+                Node::Last(fan) => (rank + fan.weight_before(at), None),
+            };
+            height -= 1;
+        }
+        rank as usize
+    }
+
+    /// The first value at `index` or after it.
+    pub(in crate::table) fn next(&self, index: u32) -> Option<(u32, &T)> {
+        let (found, value, _) = self.nth(self.rank(index))?;
+        Some((found, value))
+    }
+
+    /// The last value before `index`.
+    pub(in crate::table) fn prev(&self, index: u32) -> Option<(u32, &T)> {
+        let (found, value, _) = self.nth(self.rank(index).checked_sub(1)?)?;
+        Some((found, value))
+    }
+
+    /// The last value.
+    pub(in crate::table) fn last(&self) -> Option<(u32, &T)> {
+        let (found, value, _) = self.nth((self.weight() as usize).checked_sub(1)?)?;
+        Some((found, value))
+    }
+}
+
+impl<T> Trie<T> {
+    /// Visits every index at which the two hold different values, in time proportional to what they do not share.
+    pub(super) fn differences<'a>(
+        &'a self,
+        other: &'a Trie<T>,
+        visit: &mut impl FnMut(u32, Option<&'a T>, Option<&'a T>),
+    ) {
+        differences((self.root.as_ref(), self.height), (other.root.as_ref(), other.height), 0, visit);
+    }
+}
+
+/// A subtree and its height.
+type Sub<'a, T> = (Option<&'a Arc<Node<T>>>, u32);
+
+fn differences<'a, T>(
+    a: Sub<'a, T>,
+    b: Sub<'a, T>,
+    first: u32,
+    visit: &mut impl FnMut(u32, Option<&'a T>, Option<&'a T>),
+) {
+    let same = match (a.0, b.0) {
+        (None, None) => true,
+        (Some(x), Some(y)) => Arc::ptr_eq(x, y),
+        _ => false,
+    };
+    if same {
+        return;
+    }
+    let height = a.1.max(b.1);
+    for at in 0..FAN {
+        let index = first | (at as u32) << (BITS * (height - 1));
+        if height == 1 {
+            let (x, y) = (last(a.0, at), last(b.0, at));
+            let same = match (x, y) {
+                (None, None) => true,
+                (Some(x), Some(y)) => Arc::ptr_eq(x, y),
+                _ => false,
+            };
+            if !same {
+                visit(index, x.map(|value| &**value), y.map(|value| &**value));
+            }
+        } else {
+            differences(child(a, height, at), child(b, height, at), index, visit);
+        }
+    }
+}
+
+/// Child `at` of a subtree, seen from a node of `height`: a lower one is that node's first child.
+fn child<'a, T>(sub: Sub<'a, T>, height: u32, at: usize) -> Sub<'a, T> {
+    let node = match sub.0.map(|node| &**node) {
+        _ if sub.1 < height => return (sub.0.filter(|_| at == 0), sub.1.min(height - 1)),
+        Some(Node::Inner(fan)) => fan.children[at].as_ref(),
+        Some(Node::Last(_)) | None => None,
+    };
+    (node, height - 1)
+}
+
+fn last<T>(node: Option<&Arc<Node<T>>>, at: usize) -> Option<&Arc<T>> {
+    match &**node? {
+        Node::Last(fan) => fan.children[at].as_ref(),
+        Node::Inner(_) => None,
+    }
+}
+
+fn edit<T: Weigh, R>(
+    node: &mut Option<Arc<Node<T>>>,
+    height: u32,
+    index: u32,
+    change: impl FnOnce(&mut Option<Arc<T>>) -> R,
+) -> R {
+    let at = digit(index, height);
+    let node = node.get_or_insert_with(|| {
+        Arc::new(if height == 1 { Node::Last(Fan::default()) } else { Node::Inner(Fan::default()) })
+    });
+    match Arc::make_mut(node) {
+        Node::Inner(fan) => {
+            let result = edit(&mut fan.children[at], height - 1, index, change);
+            fan.settle(at);
+            result
+        }
+        Node::Last(fan) => {
+            let result = change(&mut fan.children[at]);
+            fan.settle(at);
+            result
+        }
+    }
+}

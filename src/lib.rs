@@ -482,19 +482,104 @@ pub mod app;
 #[cfg(feature = "command")]
 pub mod config;
 
-pub use diorama_connect as connect;
-pub use diorama_core::{cache, dio, journal, lens, record, scenery, vista};
-#[cfg(feature = "gateway")]
-pub use diorama_gateway as gateway;
-#[cfg(feature = "gateway")]
-pub use diorama_inbound as inbound;
-
 pub use diorama_core::{
     CacheBackend, Capabilities, CborValue, ChangeEvent, Column, ColumnType, Dio, DioEvent, Error, EventReceiver,
     Filter, Flag, Generation, Inferred, Lens, LensBuilder, LoadState, OrderTerm, Query, QueryRoute, Record,
     RecordScenery, RecordStatus, Result, Rows, Schema, TableScenery, TableShell, ValueScenery, Vista, WeakDio, WriteOp,
     Written,
 };
+
+/// Storage of a Dio's rows: in memory, in a file, or elsewhere.
+pub mod cache {
+    pub use diorama_core::cache::{Bytes, CacheBackend, CacheError, CacheTable, CachedRow, Id, MemoryCache, RedbCache};
+}
+
+/// The systems that it connects to, and the contract of connectors.
+pub mod connect {
+    #[cfg(not(feature = "ws"))]
+    pub use diorama_connect::Connector;
+    #[cfg(feature = "ws")]
+    pub use diorama_connect::{Connector, Feed, FeedFormat, WsFeed};
+    #[cfg(feature = "csv")]
+    pub use diorama_connect::{Csv, CsvOptions};
+    #[cfg(feature = "sqlite")]
+    pub use diorama_connect::{JournalMode, Sqlite, SqliteOptions};
+    #[cfg(feature = "json")]
+    pub use diorama_connect::{Json, JsonOptions};
+    pub use diorama_connect::{Key, Late, MemoryTable, Registry, Route, Settings, Source, SourceRequest};
+}
+
+/// What is asked of a [`Dio`], and what it says.
+pub mod dio {
+    pub use diorama_core::dio::{
+        BreakerLimits, BreakerState, ChunkRequest, ChunkSink, Condition, Counters, Dio, DioCache, DioEvent,
+        DroppedColumn, EventReceiver, FeedMeter, FeedStatus, Freshness, HeldBy, Histogram, IdempotencyKey, Inbound,
+        Mismatch, OnUnknown, OpError, OpId, Operation, OperationQuery, OperationState, Origin, Position, Purged,
+        QueryRoute, Reach, Reconciled, RefreshReport, Retry, RingLimits, Settings, Status, Ticket, Times, WeakDio,
+        WholeList, Workers, WriteOptions, WriteOrder, WriteRoute,
+    };
+}
+
+/// Dios as HTTP resources in a router of axum's.
+#[cfg(feature = "gateway")]
+pub mod gateway {
+    pub use diorama_gateway::webhook;
+    pub use diorama_gateway::{
+        Ack, ApiError, Archive, Auth, Backup, Caller, Code, Explorer, Gateway, GatewayService, Limits, Loopback,
+        MountOptions, Sockets,
+    };
+}
+
+/// Webhooks: signatures, senders, maps.
+#[cfg(feature = "gateway")]
+pub use diorama_inbound as inbound;
+
+/// The log of what must never be lost: in a file, in memory, or elsewhere.
+pub mod journal {
+    pub use diorama_core::journal::{
+        AppendError, Changes, Claim, Delivery, DeliveryId, DeliveryQuery, DeliveryState, InboxLimits, InboxUse,
+        Journal, JournalError, Kept, LogBatch, LogEntry, LogId, LogState, MemoryJournal, Raw, RedbJournal, Rewrite,
+        Seq,
+    };
+}
+
+/// Infrastructure that Dios share.
+pub mod lens {
+    pub use diorama_core::lens::{DioBuilder, Lens, LensBuilder};
+}
+
+/// Rows and their values.
+pub mod record {
+    pub use diorama_core::record::{
+        Body, BodyError, CborValue, Id, JsonError, JsonLimits, Layout, Record, Rows, RowsIter, Stamp, Undecodable,
+        parse_json, value_to_json,
+    };
+}
+
+/// Standing views onto a Dio.
+pub mod scenery {
+    pub use diorama_core::scenery::{
+        Generation, LoadState, RecordScenery, RecordStatus, TableScenery, TableSceneryBuilder, ValueScenery,
+        ValueSceneryBuilder,
+    };
+}
+
+/// The contract of sources.
+pub mod vista {
+    pub use diorama_core::vista::{
+        Capabilities, ChangeEvent, Coercion, Column, ColumnType, Error, ErrorKind, Filter, Flag, Inferred, Kinds,
+        Narrowing, OrderTerm, Query, Reference, Result, Schema, SourceShape, TableShell, Token, UnknownColumns, Vista,
+        WriteKind, WriteOp, Written,
+    };
+
+    /// The query language.
+    pub mod query {
+        pub use diorama_core::vista::query::{
+            AggregateItem, Aggregation, Cursor, Fields, Filter, Function, JsonRow, OrderTerm, Path, Pattern, Prepared,
+            Projection, Query, SelectItem, Test, Truth,
+        };
+    }
+}
 
 /// The README's example is compiled like those of the documentation.
 #[cfg(doctest)]

@@ -9,13 +9,13 @@
 use std::alloc::System;
 use std::sync::LazyLock;
 
-use diorama::cache::{decode_stored as decode_row, decode_stored_meta};
+use diorama_core::cache::{decode_stored as decode_row, decode_stored_meta};
 use diorama::config::Config;
 use diorama::connect::{Csv, CsvOptions, Json, JsonOptions};
-use diorama::vista::query::url::{ParamOptions, parse};
+use diorama_core::vista::query::url::{ParamOptions, parse};
 use diorama_core::state::Entry;
 use diorama::inbound::{Format, Hook, Map, PRESETS, Request, Scheme, preset};
-use diorama::journal::decode_stored as decode_kept;
+use diorama_core::journal::decode_stored as decode_kept;
 use diorama::record::{JsonLimits, parse_json};
 use diorama::vista::query::{AggregateItem, Aggregation, Cursor};
 use diorama::{Query, Record, Schema};

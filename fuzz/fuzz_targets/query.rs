@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use diorama::dio::Position;
-use diorama::vista::query::url::{ParamOptions, parse};
+use diorama_core::vista::query::url::{ParamOptions, parse};
 use diorama::record::{JsonLimits, parse_json};
 use diorama::vista::query::{AggregateItem, Aggregation, Cursor};
 use diorama::{Query, Record, Schema};

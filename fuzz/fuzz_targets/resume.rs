@@ -12,7 +12,7 @@ use diorama::dio::{Position, WriteOptions};
 use diorama::connect::MemoryTable;
 use diorama::gateway::{Gateway, GatewayService};
 use diorama::journal::RedbJournal;
-use diorama::journal::disk::Disk;
+use diorama_core::journal::disk::Disk;
 use diorama::vista::{ChangeEvent, WriteOp};
 use diorama::{Dio, Lens, Record, Rows, Vista};
 use hyper::Request;

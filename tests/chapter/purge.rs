@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use diorama::dio::{At, WriteOptions};
 use diorama::journal::{Journal, LogEntry, MemoryJournal};
 use diorama::{ChangeEvent, Dio, Error, Lens, Record, WriteOp};
+use diorama_core::dio::{At, WriteOptions};
 use memchr::memmem;
 use proptest::prelude::*;
 

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use diorama::connect::MemoryTable;
-use diorama::dio::At;
 use diorama::gateway::Gateway;
 use diorama::{Dio, Lens, Record, Vista};
+use diorama_core::dio::At;
 use futures_util::StreamExt as _;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use diorama::cache::MemoryCache;
 use diorama::dio::{Dio, IdempotencyKey, Inbound, OperationState, Reconciled, Ticket, WriteOptions};
-use diorama::journal::double::{Fault, FaultRates, FaultyJournal};
 use diorama::journal::{Journal, MemoryJournal};
 use diorama::record::Body;
 use diorama::{ChangeEvent, DioEvent, Error, Lens, LensBuilder, WriteOp};
+use diorama_core::journal::double::{Fault, FaultRates, FaultyJournal};
 use diorama_core::state::{Base, Cause, Condition, Entry, Frame, OpChange, OpId, Visible};
 
 use super::harness::*;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use diorama::cache::RedbCache;
 use diorama::dio::{Dio, IdempotencyKey, Inbound, OperationState, WriteOptions};
-use diorama::journal::disk::{Disk, Failing};
 use diorama::journal::{Journal, RedbJournal};
 use diorama::{ChangeEvent, Error, Lens, Result};
+use diorama_core::journal::disk::{Disk, Failing};
 use diorama_core::state::OpId;
 
 use super::harness::*;

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diorama::cache::RedbCache;
-use diorama::dio::{At, OperationState, Reconciled, WriteOptions};
 use diorama::journal::Seq;
-use diorama::journal::disk::{fate, images};
 use diorama::{DioEvent, Error};
+use diorama_core::dio::{At, OperationState, Reconciled, WriteOptions};
+use diorama_core::journal::disk::{fate, images};
 
 use super::harness::*;
 use life::{Ack, Disks, Life, Told, Was, full_life};

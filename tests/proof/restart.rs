@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use diorama::cache::RedbCache;
-use diorama::dio::{At, Dio, OperationState, Retry, WriteOptions};
 use diorama::{DioEvent, Error, Lens, LensBuilder, WriteOp};
+use diorama_core::dio::{At, Dio, OperationState, Retry, WriteOptions};
 use diorama_core::state::OpId;
 
 use redb::ReadableTable;

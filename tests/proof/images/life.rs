@@ -7,13 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use diorama::cache::RedbCache;
-use diorama::dio::{At, Dio, IdempotencyKey, Inbound, RingLimits, WriteOptions};
-use diorama::journal::disk::{Disk, Random};
 use diorama::journal::{
     AppendError, Delivery, DeliveryId, DeliveryQuery, InboxLimits, InboxUse, Journal, JournalError, LogBatch, LogEntry,
     LogId, LogState, Raw, RedbJournal, Seq,
 };
 use diorama::{ChangeEvent, DioEvent, Error, Lens, WriteOp};
+use diorama_core::dio::{At, Dio, IdempotencyKey, Inbound, RingLimits, WriteOptions};
+use diorama_core::journal::disk::{Disk, Random};
 use diorama_core::state::{OpId, OpState, State};
 use parking_lot::Mutex;
 use tokio::sync::watch;

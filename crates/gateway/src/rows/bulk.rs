@@ -22,9 +22,9 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::http::budget::Caller;
 use crate::http::limits::Limits;
-use crate::http::pipeline::request_id;
 use crate::http::prefer::{Kind, Prefer};
 use crate::http::problem::{ApiError, Code};
+use crate::http::request_id::request_id;
 use crate::http::response::APPLIED;
 use crate::http::spool::Spool;
 use crate::rows::insert;

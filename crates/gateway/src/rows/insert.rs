@@ -5,9 +5,10 @@ use std::sync::Arc;
 use axum::extract::{FromRequest as _, Request, State};
 use axum::response::Response;
 
-use crate::http::extract::{PathRow, Prefix, WritableResource};
+use crate::http::extract::Prefix;
 use crate::http::problem::{ApiError, Code};
 use crate::rows::bulk;
+use crate::rows::extract::{PathRow, WritableResource};
 use crate::rows::record::{self, Media};
 use crate::rows::write::{self, Change};
 use crate::state::{GatewayState, Resource};

@@ -16,13 +16,16 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::body::IncomingBody;
+use super::find::find;
 use super::handshake::plain;
+use super::hook::Hook;
+use super::raw;
 use super::work::{Acknowledgement, ApplyingGuard, Job, parcel, undecodable, unkept};
-use super::{Hook, find, raw};
-use crate::http::budget::{Bounds, Lease};
+use crate::http::bounds::Bounds;
+use crate::http::budget::Lease;
 use crate::http::extract::{Segment, check_ready};
-use crate::http::pipeline::request_id;
 use crate::http::problem::{ApiError, Code};
+use crate::http::request_id::request_id;
 use crate::http::response::{self, DURABLE};
 use crate::metrics::Deliveries;
 use crate::state::GatewayState;
@@ -45,7 +48,7 @@ pub(crate) async fn receive(
 ) -> Result<Response, ApiError> {
     let (at, hook) = find(&gateway, &name)?;
     let (Parts { method, headers, extensions, .. }, body) = request.into_parts();
-    let bounds = Bounds::of(&gateway, &extensions);
+    let bounds = gateway.bounds(&extensions);
     let taken = take(&gateway, hook, (&method, &uri, &headers), &bounds, body).await;
     // Where what was answered 2xx is safe: with a volatile journal it ends with the process.
     let durable = gateway.dio(&hook.dio).is_ok_and(|resource| resource.dio.is_durable());

@@ -1,6 +1,7 @@
 //! The HTTP side of every request, whatever it asks for: identity, origin, bounds, content negotiation, refusals.
 
 pub(crate) mod auth;
+mod body;
 pub(crate) mod bounds;
 pub(crate) mod budget;
 pub(crate) mod coding;

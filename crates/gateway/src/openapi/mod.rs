@@ -112,6 +112,7 @@ fn build(gateway: &GatewayState) -> OpenApi {
         api.securities.insert(BEARER.to_string(), SecurityScheme::Http(scheme.build()));
     }
     shapes::add(&mut api);
+    frames::add(&mut api);
     fixed::add(&mut api, gateway);
     let mut tags = vec![fixed::tag()];
     for (title, resource) in titles(gateway.dios.keys()).into_iter().zip(gateway.dios.values()) {

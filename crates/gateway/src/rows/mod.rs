@@ -12,6 +12,7 @@ pub(crate) mod extract;
 pub(crate) mod format;
 pub(crate) mod insert;
 pub(crate) mod list;
+mod new_row;
 pub(crate) mod patch;
 pub(crate) mod query;
 pub(crate) mod query_cache;

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::find::find;
 use super::hook::Hook;
-use super::receive::{Reporter, unproven};
+use super::report::{Reporter, unproven};
 use crate::http::extract::Segment;
 use crate::http::problem::{ApiError, Code};
 use crate::state::GatewayState;

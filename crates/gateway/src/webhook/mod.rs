@@ -11,6 +11,7 @@ mod handshake;
 pub(crate) mod hook;
 mod raw;
 mod receive;
+mod report;
 pub mod trial;
 mod work;
 

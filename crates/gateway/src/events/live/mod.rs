@@ -32,7 +32,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, watch};
 
-use self::diff::{Change, diff};
+use self::diff::{Change, Row, diff};
 use super::frame::{self, Encoding};
 use super::request::{LiveSubscription, LiveTarget};
 use super::view::{RowSource, prepared};
@@ -56,13 +56,6 @@ const MOST_CHANGE: usize = 256 << 10;
 const MOST_RECORD: usize = 256 << 10;
 /// Bytes of the compiled patterns of one live query, at most: they are compiled again when its rows are read anew.
 const MOST_PATTERNS: usize = 4 << 20;
-
-/// A row of a list, or a group.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Row {
-    id: Id,
-    body: Body,
-}
 
 /// What a live query shows, for all who ask for the same.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! [`Gateway`]: Dios as HTTP resources, in a plain [`axum::Router`].
 //!
-//! The URL table is `router.rs`; each verb has a file. Every request passes one pipeline (`http/pipeline.rs`: request id, host,
+//! The URL table is `router.rs`; each verb has a file. Every request passes one pipeline (`pipeline.rs`: request id, host,
 //! origin, authentication, panics), every refusal is an [`ApiError`] and leaves as problem+json (`http/problem.rs`).
 
 mod admin;
@@ -8,14 +8,16 @@ mod events;
 mod http;
 mod metrics;
 mod openapi;
+mod options;
 mod pages;
+mod pipeline;
 mod router;
 mod rows;
 mod service;
 mod state;
 pub mod webhook;
 
-pub use admin::backup::{Archive, Backup};
+pub use admin::archive::{Archive, Backup};
 pub use admin::operations::describe as operation_json;
 pub use events::Sockets;
 pub use http::auth::Auth;
@@ -23,9 +25,10 @@ pub use http::budget::{Budget, Caller, Lease};
 pub use http::limits::Limits;
 pub use http::origin::Loopback;
 pub use http::problem::{ApiError, Code, unreadable};
+pub use options::{Ack, MountOptions, RESERVED};
 pub use pages::explorer::Explorer;
 pub use service::GatewayService;
-pub use state::{Ack, GatewayState, MountOptions, RESERVED, Resource};
+pub use state::{GatewayState, Resource};
 pub use webhook::describe_whole as delivery_json;
 
 pub use diorama_core::vista::query::url::segment;
@@ -81,7 +84,7 @@ impl Gateway {
 
     fn add(&mut self, dio: Dio, options: MountOptions) -> Result<()> {
         let name: Arc<str> = dio.name().into();
-        state::check_name(&name)?;
+        options::check_name(&name)?;
         if self.gateway.dios.contains_key(&name) {
             return Err(Error::Config(format!("two resources are called {name:?}: give one another name")));
         }
@@ -191,12 +194,12 @@ impl Gateway {
 
     /// What is served, as an OpenAPI 3.1 document: the bytes that `GET /openapi.json` answers with.
     pub fn openapi(&self) -> axum::body::Bytes {
-        openapi::Document::of(&self.gateway).json()
+        openapi::describe(&self.gateway).json()
     }
 
     /// Its events and live queries, as an AsyncAPI 3.0 document: the bytes that `GET /asyncapi.json` answers with.
     pub fn asyncapi(&self) -> axum::body::Bytes {
-        openapi::Document::of_events(&self.gateway).json()
+        openapi::describe_events(&self.gateway).json()
     }
 
     /// A router to serve or to nest.
@@ -206,8 +209,8 @@ impl Gateway {
 
     /// What answers requests, for a server that serves nothing else: a router around it would cost each request a tenth more.
     pub fn into_service(mut self) -> GatewayService {
-        self.gateway.openapi = openapi::Document::of(&self.gateway);
-        self.gateway.asyncapi = openapi::Document::of_events(&self.gateway);
+        self.gateway.openapi = openapi::describe(&self.gateway);
+        self.gateway.asyncapi = openapi::describe_events(&self.gateway);
         GatewayService::new(self.gateway)
     }
 }
@@ -228,8 +231,8 @@ impl Default for GatewayState {
             failures: http::failures::Failures::default(),
             lines: diorama_core::vista::LogLimit::default(),
             sockets: Sockets::default(),
-            openapi: openapi::Document::default(),
-            asyncapi: openapi::Document::default(),
+            openapi: openapi::document::Document::default(),
+            asyncapi: openapi::document::Document::default(),
             closing: tokio_util::sync::CancellationToken::new(),
             connections: None,
             metrics: metrics::Metrics::default(),

@@ -12,9 +12,9 @@ use tower::Service;
 
 use crate::http::budget::Budgets;
 use crate::http::failures::Failures;
-use crate::http::pipeline::pipeline;
+use crate::http::route::Route;
 use crate::metrics::Metrics;
-use crate::router::Route;
+use crate::pipeline::pipeline;
 use crate::state::GatewayState;
 use crate::webhook;
 

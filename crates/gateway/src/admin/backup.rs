@@ -1,57 +1,16 @@
 //! `POST /_backup`: cache and journal of one moment as a tar file, while everything goes on.
 
-use std::io;
 use std::sync::Arc;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use futures_util::StreamExt as _;
-use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
-use tokio::sync::Semaphore;
 
 use crate::http::origin;
 use crate::http::problem::{ApiError, Code};
 use crate::state::GatewayState;
-use diorama_core::vista::Result;
-
-/// A backup that is ready to be sent.
-pub struct Archive {
-    /// Bytes of all pieces.
-    pub length: u64,
-    /// A tar file.
-    pub pieces: BoxStream<'static, io::Result<Bytes>>,
-}
-
-impl std::fmt::Debug for Archive {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Archive").field("length", &self.length).finish_non_exhaustive()
-    }
-}
-
-type Make = dyn Fn() -> BoxFuture<'static, Result<Archive>> + Send + Sync;
-
-/// Makes backups, one at a time.
-#[derive(Clone)]
-pub struct Backup {
-    make: Arc<Make>,
-    turn: Arc<Semaphore>,
-}
-
-impl std::fmt::Debug for Backup {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Backup").finish_non_exhaustive()
-    }
-}
-
-impl Backup {
-    /// Backups as `make` makes them.
-    pub fn new(make: impl Fn() -> BoxFuture<'static, Result<Archive>> + Send + Sync + 'static) -> Backup {
-        Backup { make: Arc::new(make), turn: Arc::new(Semaphore::new(1)) }
-    }
-}
 
 /// Sends a backup. No page of another origin gets one, whatever it may do otherwise.
 pub(crate) async fn backup(State(gateway): State<Arc<GatewayState>>, headers: HeaderMap) -> Result<Response, ApiError> {

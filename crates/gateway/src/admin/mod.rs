@@ -1,7 +1,9 @@
-//! Routes for those who run the server: health, operations, backup, refresh and purge.
+//! Routes for those who run the server: health, metrics, operations, backup, refresh and purge.
 
+pub(crate) mod archive;
 pub(crate) mod backup;
 pub(crate) mod health;
 pub(crate) mod operations;
 pub(crate) mod purge;
 pub(crate) mod refresh;
+pub(crate) mod scrape;

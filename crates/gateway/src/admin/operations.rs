@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{OriginalUri, Query, State};
+use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::http::extract::{Prefix, Segment};
+use crate::http::extract::{Prefix, QueryParameters, Segment, parameters};
 use crate::http::negotiate::{self, Format};
 use crate::http::prefer::{LONGEST, Prefer};
 use crate::http::problem::{ApiError, Code};
@@ -29,15 +29,6 @@ const USUAL: usize = 100;
 /// Operations of one piece of an answer.
 const PIECE: usize = 256;
 
-pub(crate) type QueryParameters<T> = Result<Query<T>, axum::extract::rejection::QueryRejection>;
-
-pub(crate) fn asked<T>(query: QueryParameters<T>) -> Result<T, ApiError> {
-    match query {
-        Ok(Query(asked)) => Ok(asked),
-        Err(error) => Err(ApiError::new(Code::InvalidParameter, error.body_text())),
-    }
-}
-
 /// How long to wait for an operation.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,7 +45,7 @@ pub(crate) async fn operation(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let prefer = Prefer::of(&headers);
-    let patience = match asked(query)?.wait {
+    let patience = match parameters(query)?.wait {
         None => prefer.patience(Duration::ZERO),
         Some(wait) if wait <= LONGEST => Duration::from_secs(wait),
         Some(_) => {
@@ -131,7 +122,7 @@ pub(crate) async fn operations(
     Prefix(prefix): Prefix,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let narrowed = asked(query)?;
+    let narrowed = parameters(query)?;
     let format = negotiate::of_log(&headers)?;
     let query = narrowed.query(if format == Format::Ndjson { usize::MAX } else { USUAL })?;
     let (shown, total, more) = list(&gateway, narrowed.dio.as_deref(), &query)?;
@@ -212,7 +203,7 @@ pub(crate) async fn retry_many(
     query: QueryParameters<OperationFilter>,
     Prefix(prefix): Prefix,
 ) -> Result<Response, ApiError> {
-    let narrowed = asked(query)?;
+    let narrowed = parameters(query)?;
     let query = narrowed.query(MOST)?;
     if query.states.iter().any(|state| *state != OperationState::Parked) || query.after.is_some() {
         return Err(ApiError::new(Code::InvalidParameter, "only parked operations can be tried again")
@@ -307,18 +298,12 @@ pub fn describe(operation: &Operation, prefix: &str) -> Value {
         "op": operation.op,
         "state": operation.state,
         "attempts": operation.attempts,
-        "next_attempt": operation.next_attempt.map(moment),
+        "next_attempt": operation.next_attempt.map(response::moment),
         "error": error,
         "position": operation.position,
-        "created": moment(operation.created),
-        "updated": moment(operation.updated),
+        "created": response::moment(operation.created),
+        "updated": response::moment(operation.updated),
         "retry_of": operation.retry_of.map(|op| op.to_string()),
         "links": { "self": own, "record": record },
     })
-}
-
-/// Unix milliseconds as RFC 3339.
-pub(crate) fn moment(milliseconds: u64) -> Option<String> {
-    let milliseconds = i64::try_from(milliseconds).ok()?;
-    Some(jiff::Timestamp::from_millisecond(milliseconds).ok()?.to_string())
 }

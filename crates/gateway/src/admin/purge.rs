@@ -3,9 +3,9 @@
 use axum::response::Response;
 use serde_json::json;
 
-use crate::http::extract::PathResource;
 use crate::http::problem::{ApiError, Code};
 use crate::http::response;
+use crate::rows::extract::PathResource;
 use crate::rows::write::Change;
 use diorama_core::dio::MOST_IDS;
 use diorama_core::record::CborValue;

@@ -3,9 +3,9 @@
 use axum::extract::RawQuery;
 use axum::response::Response;
 
-use crate::http::extract::PathResource;
 use crate::http::problem::{ApiError, Code};
 use crate::http::response;
+use crate::rows::extract::PathResource;
 use diorama_core::vista::{Error, ErrorKind};
 
 /// Refreshes, or joins the refresh under way, and says what changed.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::frame::{self, Encoding};
 use super::request::{LiveSubscription, Subscription};
 use super::subscriptions::{MOST_SUBS, Subscriptions, find_resource};
-use crate::http::budget::may_hold_regex;
+use crate::http::bounds::may_hold_regex;
 use crate::http::problem::{ApiError, Code};
 use crate::state::GatewayState;
 use diorama_core::record::{CborValue, JsonLimits, parse_json};
@@ -124,17 +124,21 @@ async fn subscribe(
                 false => Subscription::from_frame(&command.members, &resource.schema),
                 true => {
                     let (members, schema) = (command.members.clone(), Arc::clone(&resource.schema));
-                    bounds.run(resource, move || Subscription::from_frame(&members, &schema)).await?
+                    bounds.run(&resource.dio, move || Subscription::from_frame(&members, &schema)).await?
                 }
             }?;
             subs.add(Some(name), resource, subscription).await
         }
         Some(CborValue::Bool(true)) => {
             let subscription = match command.may_hold_regex {
-                false => LiveSubscription::from_frame(&command.members, resource),
+                false => LiveSubscription::from_frame(&command.members, &resource.schema, &resource.options),
                 true => {
                     let (members, owner) = (command.members.clone(), Arc::clone(resource));
-                    bounds.run(resource, move || LiveSubscription::from_frame(&members, &owner)).await?
+                    bounds
+                        .run(&resource.dio, move || {
+                            LiveSubscription::from_frame(&members, &owner.schema, &owner.options)
+                        })
+                        .await?
                 }
             }?;
             subs.add_live(Some(name), resource, subscription).await

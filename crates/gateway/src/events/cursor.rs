@@ -18,8 +18,8 @@ use self::lag::Newest;
 use self::rows::Remaining;
 use super::frame::{self, Encoding, Hello, Kind, Reset};
 use super::request::{Ops, SnapshotMode, StartPoint, Subscription};
-use super::view::{EventView, EventViews};
-use crate::http::budget::Bounds;
+use super::view::EventView;
+use crate::http::bounds::Bounds;
 use crate::http::problem::ApiError;
 use crate::state::Resource;
 use diorama_core::dio::{At, EventLog, Position, Ring, RingItem};
@@ -106,7 +106,8 @@ impl EventCursor {
         heartbeat: u64,
         bounds: &Bounds,
     ) -> Result<EventCursor, ApiError> {
-        let view = EventViews::get(resource, &subscription.query, subscription.records, encoding, bounds).await?;
+        let view =
+            resource.views.get(resource.rows(), &subscription.query, subscription.records, encoding, bounds).await?;
         let log = resource.dio.log();
         let head = log.ring().watch();
         // What is published from here on is in the ring; what the ring has and readers saw before is skipped by position.

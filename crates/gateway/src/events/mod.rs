@@ -8,20 +8,18 @@
 mod command;
 mod cursor;
 mod frame;
-mod live;
+pub(crate) mod live;
 mod request;
 mod session;
-mod sockets;
+pub(crate) mod sockets;
 mod stream;
 mod subscriptions;
 #[cfg(test)]
 pub(crate) mod testing;
-mod view;
+pub(crate) mod view;
 
-pub(crate) use live::LiveQueries;
 pub(crate) use request::{ConnectionOptions, LiveSubscription, MOST_ROWS};
 pub use sockets::Sockets;
-pub(crate) use view::EventViews;
 
 use std::sync::Arc;
 
@@ -38,10 +36,11 @@ use self::session::{MOST_MESSAGE, Session};
 use self::sockets::SocketPermit;
 use self::stream::Transport;
 use self::subscriptions::{MOST_SUBS, Subscriptions, find_resource};
-use crate::http::budget::Bounds;
+use crate::http::bounds::Bounds;
 use crate::http::extract::{Segment, check_ready};
 use crate::http::negotiate::{self, Format};
 use crate::http::problem::{ApiError, Code};
+use crate::rows::aggregate;
 use crate::state::{GatewayState, Resource};
 use diorama_core::dio::Position;
 
@@ -91,7 +90,7 @@ async fn asked(
 ) -> Result<(Subscription, ConnectionOptions), ApiError> {
     let (resource, raw) = (find_resource(gateway, dio)?, raw.unwrap_or_default());
     let (schema, text) = (Arc::clone(&resource.schema), raw.clone());
-    bounds.read(resource, raw.as_bytes(), move || request::parse(&text, &schema)).await?
+    bounds.read(&resource.dio, raw.as_bytes(), move || request::parse(&text, &schema)).await?
 }
 
 /// Follows the rows of a list.
@@ -105,21 +104,29 @@ pub(crate) async fn live(
 ) -> Result<Response, ApiError> {
     let (resource, raw) = (find_resource(&gateway, &dio)?, raw.unwrap_or_default());
     let (owner, text) = (Arc::clone(resource), raw.clone());
-    let asked = bounds.read(resource, raw.as_bytes(), move || LiveSubscription::parse(&text, &owner)).await??;
+    let asked = bounds
+        .read(&resource.dio, raw.as_bytes(), move || LiveSubscription::parse(&text, &owner.schema, &owner.options))
+        .await??;
     follow(&gateway, resource, bounds, asked, &headers, upgrade).await
 }
 
-/// Follows the groups of an aggregate.
-pub(crate) async fn live_groups(
-    gateway: &Arc<GatewayState>,
-    resource: &Resource,
+/// Sums up rows, or follows the groups where that is asked for.
+pub(crate) async fn aggregate(
+    State(gateway): State<Arc<GatewayState>>,
+    Segment(dio): Segment<0>,
     bounds: Bounds,
-    asked: (LiveSubscription, ConnectionOptions),
     request: Request,
 ) -> Result<Response, ApiError> {
+    let resource = Arc::clone(gateway.dio(&dio)?);
+    let raw = request.uri().query().unwrap_or_default().to_string();
+    let (owner, text) = (Arc::clone(&resource), raw.clone());
+    let read = move || LiveSubscription::parse_groups(&text, &owner.schema, &owner.options);
+    let Some(asked) = bounds.read(&resource.dio, raw.as_bytes(), read).await?? else {
+        return aggregate::aggregate(&resource, &bounds, &raw, request.headers()).await;
+    };
     let (mut parts, _) = request.into_parts();
     let upgrade = Upgrade::from_request_parts(&mut parts, &()).await.unwrap_or_else(|never| match never {});
-    follow(gateway, resource, bounds, asked, &parts.headers, upgrade).await
+    follow(&gateway, &resource, bounds, asked, &parts.headers, upgrade).await
 }
 
 /// Subscribes to the events of several Dios.

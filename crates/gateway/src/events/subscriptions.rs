@@ -10,7 +10,7 @@ use super::cursor::{CursorEnd, EventCursor, OutgoingFrame};
 use super::frame::{self, Encoding};
 use super::live::LiveCursor;
 use super::request::{LiveSubscription, Subscription};
-use crate::http::budget::Bounds;
+use crate::http::bounds::Bounds;
 use crate::http::extract::check_ready;
 use crate::http::problem::{ApiError, Code};
 use crate::metrics::OpenSocket;

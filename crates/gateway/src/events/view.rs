@@ -10,11 +10,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::frame::{self, Encoding, Kind};
-use crate::http::budget::{Bounds, Lease};
+use crate::http::bounds::Bounds;
+use crate::http::budget::Lease;
 use crate::http::problem::{ApiError, Code};
 use crate::rows::format::{self, Writer};
-use crate::state::Resource;
-use diorama_core::dio::{Old, RingItem};
+use diorama_core::dio::{Dio, Old, RingItem};
 use diorama_core::record::Body;
 use diorama_core::state::{Entry, Frame, Visible};
 use diorama_core::vista::query::{Fields, Prepared};
@@ -220,6 +220,13 @@ fn is_gone(item: &RingItem, entry: &Entry) -> bool {
     }
 }
 
+/// Rows that views and live queries are made of: a Dio, and the schema that queries are read by.
+#[derive(Clone, Copy)]
+pub(crate) struct RowSource<'a> {
+    pub(crate) dio: &'a Dio,
+    pub(crate) schema: &'a Arc<Schema>,
+}
+
 /// The views of one Dio that somebody has.
 #[derive(Debug, Default)]
 pub(crate) struct EventViews(Mutex<HashMap<String, Weak<EventView>>>);
@@ -228,22 +235,23 @@ impl EventViews {
     /// The view of `query`, `encoding` and so on; equal ones are one. A new one that is not everything as it is counts for the
     /// caller who brings it.
     pub(super) async fn get(
-        resource: &Resource,
+        &self,
+        rows: RowSource<'_>,
         query: &Query,
         records: bool,
         encoding: Encoding,
         bounds: &Bounds,
     ) -> Result<Arc<EventView>, ApiError> {
         let key = format!("{encoding:?} {records} {:?} {:?} {:?}", query.filter, query.search, query.select);
-        if let Some(view) = resource.views.0.lock().get(&key).and_then(Weak::upgrade) {
+        if let Some(view) = self.0.lock().get(&key).and_then(Weak::upgrade) {
             return Ok(view);
         }
         let plain = query.is_unfiltered() && query.select.is_empty();
         let place = if plain { None } else { Some(bounds.lease_live()?) };
-        let filter = prepared(resource, query, bounds).await?;
+        let filter = prepared(rows, query, bounds).await?;
         let patterns = filter.as_ref().map_or(0, Prepared::pattern_bytes);
         let leases = place.into_iter().chain(Some(bounds.lease_patterns(patterns)?)).collect();
-        resource.views.insert(key, EventView::new(query, filter, records, encoding, (&resource.schema, leases))?)
+        self.insert(key, EventView::new(query, filter, records, encoding, (rows.schema, leases))?)
     }
 
     /// Keeps a view, unless an equal one is there by now.
@@ -275,7 +283,7 @@ impl EventViews {
 
 /// The filter of `query`, if it has one; compiled off the async threads where that takes long.
 pub(super) async fn prepared(
-    resource: &Resource,
+    rows: RowSource<'_>,
     query: &Query,
     bounds: &Bounds,
 ) -> Result<Option<Prepared>, ApiError> {
@@ -283,10 +291,10 @@ pub(super) async fn prepared(
         return Ok(None);
     }
     if !query.filter.has_patterns() {
-        return Ok(Some(query.prepare(&resource.schema)));
+        return Ok(Some(query.prepare(rows.schema)));
     }
-    let (query, schema) = (query.clone(), Arc::clone(&resource.schema));
-    Ok(Some(bounds.run(resource, move || query.prepare(&schema)).await?))
+    let (query, schema) = (query.clone(), Arc::clone(rows.schema));
+    Ok(Some(bounds.run(rows.dio, move || query.prepare(&schema)).await?))
 }
 
 #[cfg(test)]

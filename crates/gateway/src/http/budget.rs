@@ -5,23 +5,17 @@
 //! used up: 503 `busy` where the whole server is, 429 `rate-limited` where one address holds its share. Both say when to come again.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::FromRequestParts;
 use axum::http::Extensions;
-use axum::http::request::Parts;
 use parking_lot::Mutex;
 
 use crate::http::limits::Limits;
 use crate::http::problem::{ApiError, Code};
-use crate::state::{GatewayState, Resource};
-use diorama_core::vista::query::Meter;
-use diorama_core::vista::query::url::percent_decoded;
 use diorama_inbound::MOST_BYTES;
 
 /// Bodies of answers up to this size are not counted: the socket takes them.
@@ -217,8 +211,8 @@ pub struct Budgets {
     pub live: Arc<Budget>,
     /// Bytes of the compiled patterns that subscribers' filters keep.
     pub patterns: Arc<Budget>,
-    query_time: Duration,
-    query_memory: usize,
+    pub(super) query_time: Duration,
+    pub(super) query_memory: usize,
 }
 
 impl Default for Budgets {
@@ -280,137 +274,6 @@ fn delivery_memory(size: usize, changes: usize) -> usize {
     size.saturating_mul(DELIVERY_BYTE).max(changes.saturating_mul(DELIVERY_CHANGE)).max(DELIVERY_FLOOR)
 }
 
-/// The bounds within which one request is answered, or one command of a socket obeyed.
-pub(crate) struct Bounds {
-    budgets: Arc<Budgets>,
-    caller: Caller,
-    /// Time and memory of its query.
-    pub(crate) meter: Arc<Meter>,
-}
-
-impl FromRequestParts<Arc<GatewayState>> for Bounds {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, gateway: &Arc<GatewayState>) -> Result<Bounds, Infallible> {
-        Ok(Bounds::of(gateway, &parts.extensions))
-    }
-}
-
-impl Bounds {
-    /// The bounds of the request that has these extensions.
-    pub(crate) fn of(gateway: &GatewayState, extensions: &Extensions) -> Bounds {
-        Bounds::new(&gateway.budgets, Caller::of(extensions))
-    }
-
-    /// Bounds of `caller`.
-    pub(crate) fn new(budgets: &Arc<Budgets>, caller: Caller) -> Bounds {
-        let meter = Arc::new(Meter::new(budgets.query_time, budgets.query_memory));
-        Bounds { budgets: Arc::clone(budgets), caller, meter }
-    }
-
-    /// The same caller's, with the time of a new query.
-    pub(crate) fn again(&self) -> Bounds {
-        Bounds::new(&self.budgets, self.caller)
-    }
-
-    /// `body` as the body of an answer; see [`Budgets::answer`].
-    ///
-    /// # Errors
-    /// As [`Budget::take`].
-    pub(crate) fn answer(&self, body: Vec<u8>) -> Result<Bytes, ApiError> {
-        self.budgets.answer(self.caller, body)
-    }
-
-    /// Takes `bytes` of the answers under way.
-    ///
-    /// # Errors
-    /// As [`Budget::take`].
-    pub(crate) fn lease_answer(&self, bytes: usize) -> Result<Lease, ApiError> {
-        self.budgets.answers.take(self.caller, bytes)
-    }
-
-    /// Takes `bytes` of the bodies in memory.
-    ///
-    /// # Errors
-    /// As [`Budget::take`].
-    pub(crate) fn lease_body(&self, bytes: usize) -> Result<Lease, ApiError> {
-        self.budgets.bodies.take(self.caller, bytes)
-    }
-
-    /// Takes `bytes` of the bodies in temporary files.
-    ///
-    /// # Errors
-    /// As [`Budget::take`].
-    pub(crate) fn lease_spooled(&self, bytes: usize) -> Result<Lease, ApiError> {
-        self.budgets.spooled.take(self.caller, bytes)
-    }
-
-    /// Takes memory for decoding and applying a delivery of `size` bytes.
-    ///
-    /// # Errors
-    /// As [`Budget::take`].
-    pub(crate) fn lease_delivery(&self, size: usize) -> Result<Lease, ApiError> {
-        let mut lease = self.budgets.deliveries.take(self.caller, 0)?;
-        lease.grow_for_delivery(size, 0)?;
-        Ok(lease)
-    }
-
-    /// Takes a place for one more live query or filter.
-    ///
-    /// # Errors
-    /// As [`Budget::take`].
-    pub(crate) fn lease_live(&self) -> Result<Lease, ApiError> {
-        self.budgets.live.take(self.caller, 1)
-    }
-
-    /// Takes what the compiled patterns of a subscriber's filter hold.
-    ///
-    /// # Errors
-    /// As [`Budget::take`].
-    pub(crate) fn lease_patterns(&self, bytes: usize) -> Result<Lease, ApiError> {
-        self.budgets.patterns.take(self.caller, bytes)
-    }
-
-    /// Runs `read`, which reads a query from `text`; off the async threads if it may hold regular expressions, which take long
-    /// to compile.
-    ///
-    /// # Errors
-    /// As [`Workers::run`](diorama_core::dio::Workers).
-    pub(crate) async fn read<T: Send + 'static>(
-        &self,
-        resource: &Resource,
-        text: &[u8],
-        read: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, ApiError> {
-        match may_hold_regex(text) {
-            true => self.run(resource, read).await,
-            false => Ok(read()),
-        }
-    }
-
-    /// Runs `work` off the async threads.
-    ///
-    /// # Errors
-    /// As [`Workers::run`](diorama_core::dio::Workers).
-    pub(crate) async fn run<T: Send + 'static>(
-        &self,
-        resource: &Resource,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, ApiError> {
-        Ok(resource.dio.workers().run(&self.meter, |_| Ok(work())).await?)
-    }
-}
-
-/// Whether a URL's query or a JSON body may name the operators of regular expressions, perhaps with escaped letters.
-pub(crate) fn may_hold_regex(text: &[u8]) -> bool {
-    let holds = |text: &[u8]| text.windows(5).any(|word| word.eq_ignore_ascii_case(b"match"));
-    let escaped = || match std::str::from_utf8(text).ok().and_then(|text| percent_decoded(text, false)) {
-        Some(decoded) => holds(decoded.as_bytes()),
-        None => true,
-    };
-    holds(text) || text.contains(&b'\\') || text.contains(&b'%') && escaped()
-}
-
 /// Bytes with the lease that they hold.
 struct LeasedBytes {
     body: Vec<u8>,
@@ -427,13 +290,6 @@ impl Lease {
 impl AsRef<[u8]> for LeasedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.body
-    }
-}
-
-#[cfg(test)]
-impl Default for Bounds {
-    fn default() -> Bounds {
-        Bounds::new(&Arc::default(), Caller::of(&Extensions::new()))
     }
 }
 
@@ -462,14 +318,6 @@ mod tests {
         drop((first, others));
         assert_eq!(budget.held(), 0);
         assert!(budget.held.lock().by_caller.is_empty());
-    }
-
-    #[test]
-    fn regular_expressions_are_seen_however_they_are_written() {
-        for text in ["a=match.b", "a=imatch.b", "a=m%61tch.b", r#"{"m\u0061tch":1}"#, "%6D%41%54%43%48"] {
-            assert!(may_hold_regex(text.as_bytes()), "{text}");
-        }
-        assert!(!may_hold_regex(b"a=like.*b*&limit=5&name=%C3%BC") && !may_hold_regex(b""));
     }
 
     #[test]

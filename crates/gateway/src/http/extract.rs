@@ -1,35 +1,21 @@
-//! What the path names: a resource, or a row of it.
+//! Parts of the request that handlers ask for: segments of the path, its prefix, the query.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, OriginalUri};
+use axum::extract::{FromRequestParts, OriginalUri, Query};
 use axum::http::request::Parts;
 
 use crate::http::problem::{ApiError, Code};
-use crate::state::{GatewayState, PathTarget, Resource};
 use diorama_core::dio::Dio;
 use diorama_core::vista::query::url::percent_decoded;
-
-/// The resource that the path names. Refuses while its first copy is being made.
-pub(crate) struct PathResource(pub(crate) Arc<Resource>);
-
-/// The resource that the path names, which can do what the method asks of its rows.
-pub(crate) struct WritableResource(pub(crate) Arc<Resource>);
-
-/// A row that the path names; it need not be there. Its resource can do what the method asks.
-pub(crate) struct PathRow {
-    pub(crate) resource: Arc<Resource>,
-    pub(crate) id: String,
-}
 
 /// One segment of the path, the first is number 0.
 pub(crate) struct Segment<const AT: usize>(pub(crate) String);
 
-impl<const AT: usize> FromRequestParts<Arc<GatewayState>> for Segment<AT> {
+impl<S: Send + Sync, const AT: usize> FromRequestParts<S> for Segment<AT> {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<GatewayState>) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let segment = parts.uri.path().trim_start_matches('/').split('/').nth(AT).unwrap_or_default();
         Ok(Segment(decoded(segment)?.into_owned()))
     }
@@ -38,45 +24,12 @@ impl<const AT: usize> FromRequestParts<Arc<GatewayState>> for Segment<AT> {
 /// What links begin with: everything before the gateway's own paths, wherever it is nested.
 pub(crate) struct Prefix(pub(crate) String);
 
-impl FromRequestParts<Arc<GatewayState>> for PathResource {
+impl<S: Send + Sync> FromRequestParts<S> for Prefix {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, gateway: &Arc<GatewayState>) -> Result<Self, ApiError> {
-        let (name, _) = segments(parts.uri.path());
-        ready(gateway.dio(&decoded(name)?)?).map(PathResource)
-    }
-}
-
-impl FromRequestParts<Arc<GatewayState>> for WritableResource {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, gateway: &Arc<GatewayState>) -> Result<Self, ApiError> {
-        let PathResource(resource) = PathResource::from_request_parts(parts, gateway).await?;
-        resource.check_method(&parts.method, PathTarget::Rows).map(|()| WritableResource(resource))
-    }
-}
-
-impl FromRequestParts<Arc<GatewayState>> for PathRow {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, gateway: &Arc<GatewayState>) -> Result<Self, ApiError> {
-        let (name, id) = segments(parts.uri.path());
-        let id = decoded(id)?.into_owned();
-        let resource = ready(gateway.dio(&decoded(name)?)?)?;
-        let id = match resource.dio.known_id(&id) {
-            Cow::Owned(known) => known,
-            Cow::Borrowed(_) => id,
-        };
-        resource.check_method(&parts.method, PathTarget::Row).map(|()| PathRow { resource, id })
-    }
-}
-
-impl FromRequestParts<Arc<GatewayState>> for Prefix {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, gateway: &Arc<GatewayState>) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let own = parts.uri.path().to_string();
-        let original = OriginalUri::from_request_parts(parts, gateway).await.map(|uri| uri.path().to_string());
+        let original = OriginalUri::from_request_parts(parts, state).await.map(|uri| uri.path().to_string());
         let original = original.unwrap_or_default();
         let prefix = match own.as_str() {
             // The root of a nested router is asked for without its slash.
@@ -85,10 +38,6 @@ impl FromRequestParts<Arc<GatewayState>> for Prefix {
         };
         Ok(Prefix(prefix.unwrap_or_default().to_string()))
     }
-}
-
-fn ready(resource: &Arc<Resource>) -> Result<Arc<Resource>, ApiError> {
-    check_ready(&resource.dio).map(|()| Arc::clone(resource))
 }
 
 /// Refuses while there is no first copy.
@@ -113,6 +62,17 @@ pub(crate) fn cut(path: &str) -> (&str, Option<&str>) {
 pub(crate) fn decoded(segment: &str) -> Result<Cow<'_, str>, ApiError> {
     percent_decoded(segment, false)
         .ok_or_else(|| ApiError::new(Code::InvalidParameter, "the path cannot be read: it is not UTF-8"))
+}
+
+/// The parameters of the query, or why they cannot be read.
+pub(crate) type QueryParameters<T> = Result<Query<T>, axum::extract::rejection::QueryRejection>;
+
+/// The parameters of the query.
+pub(crate) fn parameters<T>(query: QueryParameters<T>) -> Result<T, ApiError> {
+    match query {
+        Ok(Query(parameters)) => Ok(parameters),
+        Err(error) => Err(ApiError::new(Code::InvalidParameter, error.body_text())),
+    }
 }
 
 #[cfg(test)]

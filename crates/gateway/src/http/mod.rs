@@ -1,6 +1,8 @@
 //! The HTTP side of every request, whatever it asks for: identity, origin, bounds, content negotiation, refusals.
 
 pub(crate) mod auth;
+mod body;
+pub(crate) mod bounds;
 pub(crate) mod budget;
 pub(crate) mod coding;
 pub(crate) mod extract;
@@ -8,8 +10,9 @@ pub(crate) mod failures;
 pub(crate) mod limits;
 pub(crate) mod negotiate;
 pub(crate) mod origin;
-pub(crate) mod pipeline;
 pub(crate) mod prefer;
 pub(crate) mod problem;
+pub(crate) mod request_id;
 pub(crate) mod response;
+pub(crate) mod route;
 pub(crate) mod spool;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode};
 use tokio::time::Instant;
 
-use crate::router::Route;
+use crate::http::route::Route;
 use diorama_core::dio::{Histogram, Times};
 
 /// Methods by place; the last stands for all others.
@@ -41,18 +41,18 @@ struct RequestCounts {
 }
 
 /// What is known of one place.
-pub(super) struct RequestStats {
-    pub(super) route: &'static str,
-    pub(super) method: &'static str,
+pub(crate) struct RequestStats {
+    pub(crate) route: &'static str,
+    pub(crate) method: &'static str,
     /// Place of the resource among the gateway's.
-    pub(super) dio: Option<usize>,
+    pub(crate) dio: Option<usize>,
     /// Statuses (`None` for unusual ones) that were answered, and how often.
-    pub(super) statuses: Vec<(Option<u16>, u64)>,
-    pub(super) times: Times,
+    pub(crate) statuses: Vec<(Option<u16>, u64)>,
+    pub(crate) times: Times,
 }
 
 impl Http {
-    pub(super) fn new(dios: usize) -> Http {
+    pub(crate) fn new(dios: usize) -> Http {
         let places = ROUTES * METHODS.len() * (dios + 1);
         Http {
             dios,
@@ -68,12 +68,12 @@ impl Http {
         RequestTimer { http: self, route, method, dio, started: Instant::now() }
     }
 
-    pub(super) fn in_flight(&self) -> i64 {
+    pub(crate) fn in_flight(&self) -> i64 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
     /// Everything that was ever asked for.
-    pub(super) fn seen(&self) -> impl Iterator<Item = RequestStats> {
+    pub(crate) fn seen(&self) -> impl Iterator<Item = RequestStats> {
         self.places.iter().enumerate().filter_map(move |(at, place)| {
             let place = place.get()?;
             let (method, rest) = (at % METHODS.len(), at / METHODS.len());

@@ -1,15 +1,13 @@
 //! `GET /metrics`: what the gateway counts and what its Dios say, for Prometheus.
 //!
 //! Counted here is only what nobody else knows: requests (`http.rs`), deliveries of webhooks, ends of event sockets. All else
-//! is read from the Dios when somebody asks (`scrape.rs`). Labels come from fixed sets (templates of routes, names of resources
+//! is read from the Dios when somebody asks (`admin/scrape.rs`). Labels come from fixed sets (templates of routes, names of resources
 //! and hooks, codes), never from what a client sends, so the number of series is bounded.
 
 mod http;
-mod scrape;
-mod text;
+pub(crate) mod text;
 
 pub(crate) use http::{Http, RequestTimer};
-pub(crate) use scrape::scrape;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -24,7 +22,7 @@ pub struct Metrics {
     pub(crate) http: Http,
     /// In the order of the hooks.
     pub(crate) hooks: Vec<Deliveries>,
-    started: SystemTime,
+    pub(crate) started: SystemTime,
 }
 
 impl Default for Metrics {
@@ -61,13 +59,13 @@ pub(crate) fn results(changes: &Changes) -> [(&'static str, u64); 7] {
 /// Deliveries of one webhook.
 #[derive(Debug)]
 pub(crate) struct Deliveries {
-    taken: AtomicU64,
+    pub(crate) taken: AtomicU64,
     /// By what was said of them, in the order of [`DeliveryState::ALL`].
-    states: [AtomicU64; DeliveryState::ALL.len()],
+    pub(crate) states: [AtomicU64; DeliveryState::ALL.len()],
     /// By result, in the order of [`results`].
-    changes: [AtomicU64; 7],
+    pub(crate) changes: [AtomicU64; 7],
     /// By [`Code`].
-    refused: [AtomicU64; Code::ALL.len()],
+    pub(crate) refused: [AtomicU64; Code::ALL.len()],
 }
 
 impl Default for Deliveries {
@@ -103,13 +101,13 @@ impl Deliveries {
 /// The event sockets and streams of one Dio.
 #[derive(Debug, Default)]
 pub struct SocketCounts {
-    open: AtomicI64,
+    pub(crate) open: AtomicI64,
     /// By place in [`CLOSES`]; the last for all others.
-    closes: [AtomicU64; CLOSES.len() + 1],
+    pub(crate) closes: [AtomicU64; CLOSES.len() + 1],
 }
 
 /// Close codes that the gateway sends; 0 stands for a client that went by itself.
-const CLOSES: [u16; 10] = [0, 1001, 1002, 1003, 1007, 1009, 4001, 4008, 4429, 4508];
+pub(crate) const CLOSES: [u16; 10] = [0, 1001, 1002, 1003, 1007, 1009, 4001, 4008, 4429, 4508];
 
 impl SocketCounts {
     /// One is open until what is returned is dropped.

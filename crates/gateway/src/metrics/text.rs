@@ -7,14 +7,14 @@ use std::fmt::{Display, Write as _};
 use diorama_core::dio::Times;
 
 /// Its media type; Prometheus 3 insists on one.
-pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// A page of metrics.
 #[derive(Debug, Default)]
-pub(super) struct Text(String);
+pub(crate) struct Text(String);
 
 /// The samples of one name; they stand together, beneath what the name means.
-pub(super) struct Family<'a> {
+pub(crate) struct Family<'a> {
     out: &'a mut String,
     name: &'static str,
     kind: &'static str,
@@ -24,17 +24,17 @@ pub(super) struct Family<'a> {
 
 impl Text {
     /// Something that goes up and down.
-    pub(super) fn gauge(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
+    pub(crate) fn gauge(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
         self.family(name, "gauge", help)
     }
 
     /// Something that only grows while the process lives.
-    pub(super) fn counter(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
+    pub(crate) fn counter(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
         self.family(name, "counter", help)
     }
 
     /// Durations.
-    pub(super) fn histogram(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
+    pub(crate) fn histogram(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
         self.family(name, "histogram", help)
     }
 
@@ -43,19 +43,19 @@ impl Text {
     }
 
     /// The page.
-    pub(super) fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         self.0
     }
 }
 
 impl Family<'_> {
     /// One value.
-    pub(super) fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+    pub(crate) fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
         self.line("", labels, None, value);
     }
 
     /// One histogram.
-    pub(super) fn times(&mut self, labels: &[(&str, &str)], times: &Times) {
+    pub(crate) fn times(&mut self, labels: &[(&str, &str)], times: &Times) {
         for (bound, count) in &times.buckets {
             self.line("_bucket", labels, Some(&bound.as_secs_f64()), count);
         }

@@ -7,6 +7,7 @@
 mod answers;
 mod asyncapi;
 mod deliveries;
+pub(crate) mod document;
 mod fixed;
 mod frames;
 mod parameters;
@@ -17,45 +18,26 @@ mod shapes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Paths, RefOr, Server};
 use utoipa::openapi::{Schema, Tag};
-use xxhash_rust::xxh3::xxh3_64;
 
+use self::document::{Document, serve};
 use crate::http::auth::Auth;
-use crate::http::response;
 use crate::state::GatewayState;
 
-/// The document as it is sent.
-#[derive(Clone, Debug, Default)]
-pub struct Document {
-    json: Bytes,
-    etag: Option<HeaderValue>,
+/// What the gateway serves, as an OpenAPI document.
+pub(crate) fn describe(gateway: &GatewayState) -> Document {
+    Document::new(build(gateway).to_pretty_json().unwrap_or_default())
 }
 
-impl Document {
-    pub(crate) fn of(gateway: &GatewayState) -> Document {
-        Document::new(build(gateway).to_pretty_json().unwrap_or_default())
-    }
-
-    pub(crate) fn of_events(gateway: &GatewayState) -> Document {
-        Document::new(serde_json::to_string_pretty(&asyncapi::build(gateway)).unwrap_or_default())
-    }
-
-    fn new(mut json: String) -> Document {
-        json.push('\n');
-        let etag = response::text(format!("\"{:x}\"", xxh3_64(json.as_bytes())));
-        Document { json: json.into(), etag: Some(etag) }
-    }
-
-    pub(crate) fn json(&self) -> Bytes {
-        self.json.clone()
-    }
+/// What it pushes, as an AsyncAPI document.
+pub(crate) fn describe_events(gateway: &GatewayState) -> Document {
+    Document::new(serde_json::to_string_pretty(&asyncapi::build(gateway)).unwrap_or_default())
 }
 
 /// Serves the document.
@@ -66,18 +48,6 @@ pub(crate) async fn openapi(State(gateway): State<Arc<GatewayState>>, headers: H
 /// Serves the document of events.
 pub(crate) async fn asyncapi(State(gateway): State<Arc<GatewayState>>, headers: HeaderMap) -> Response {
     serve(&gateway.asyncapi, &headers)
-}
-
-fn serve(document: &Document, headers: &HeaderMap) -> Response {
-    let Document { json, etag } = document.clone();
-    let etag = etag.unwrap_or(HeaderValue::from_static("\"\""));
-    let mut response = match response::is_known(headers, &etag) {
-        true => StatusCode::NOT_MODIFIED.into_response(),
-        false => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
-    };
-    response.headers_mut().insert(header::ETAG, etag);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    response
 }
 
 const ABOUT: &str = "Rows are read from a copy of their source, and writes are queued for it: a 202 means that the write is \
@@ -142,6 +112,7 @@ fn build(gateway: &GatewayState) -> OpenApi {
         api.securities.insert(BEARER.to_string(), SecurityScheme::Http(scheme.build()));
     }
     shapes::add(&mut api);
+    frames::add(&mut api);
     fixed::add(&mut api, gateway);
     let mut tags = vec![fixed::tag()];
     for (title, resource) in titles(gateway.dios.keys()).into_iter().zip(gateway.dios.values()) {

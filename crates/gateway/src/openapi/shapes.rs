@@ -89,7 +89,6 @@ pub(super) fn add(api: &mut Api) {
     api.schema("Query", query());
     api.schema("Filter", filter());
     api.schema("Description", description());
-    super::frames::add(api);
 }
 
 /// What `explain=true` gives instead of rows.

@@ -18,9 +18,9 @@ use serde_json::{Map, Value, json};
 
 use crate::http::extract::Prefix;
 use crate::http::problem::{ApiError, Code};
+use crate::http::route::Route;
 use crate::http::{negotiate, response};
 use crate::pages::explorer::{self, Explorer};
-use crate::router::Route;
 use crate::state::{GatewayState, Resource};
 use diorama_core::vista::query::url::segment;
 

@@ -5,54 +5,42 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 use axum::response::Response;
 
-use crate::events::{self, LiveSubscription};
-use crate::http::budget::Bounds;
-use crate::http::extract::{Segment, check_ready};
+use crate::http::bounds::Bounds;
+use crate::http::extract::check_ready;
 use crate::http::negotiate;
-use crate::http::problem::{ApiError, Code};
-use crate::http::response::{self, Snapshot};
+use crate::http::problem::ApiError;
+use crate::http::response;
+use crate::rows::aggregate_request::AggregateRequest;
 use crate::rows::format::Writer;
 use crate::rows::list::ListPage;
-use crate::state::{GatewayState, Resource};
+use crate::rows::snapshot::Snapshot;
+use crate::state::Resource;
 use diorama_core::dio::GroupIter;
 use diorama_core::record::{Body, Record};
-use diorama_core::vista::query::url::{self, ParamOptions, percent_decoded};
-use diorama_core::vista::query::{AggregateItem, Aggregation, Meter, Path, numbered};
+use diorama_core::vista::query::{Meter, numbered};
 use diorama_core::vista::{Error, Query, Schema};
-
-/// Items of one select, at most.
-const MAX_ITEMS: usize = 50;
-/// Parameters about the groups; all others are about the rows.
-const OF_GROUPS: [&str; 10] =
-    ["order", "limit", "offset", "_sort", "_order", "_page", "_limit", "_per_page", "_start", "_end"];
 
 /// Sums up rows.
 pub(crate) async fn aggregate(
-    State(gateway): State<Arc<GatewayState>>,
-    Segment(dio): Segment<0>,
-    request: Request,
+    resource: &Arc<Resource>,
+    bounds: &Bounds,
+    raw: &str,
+    headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
-    let resource = Arc::clone(gateway.dio(&dio)?);
-    let bounds = Bounds::of(&gateway, request.extensions());
-    let raw = request.uri().query().unwrap_or_default().to_string();
-    let (owner, text) = (Arc::clone(&resource), raw.clone());
-    let live = bounds.read(&resource, raw.as_bytes(), move || LiveSubscription::parse_groups(&text, &owner)).await??;
-    if let Some(asked) = live {
-        return events::live_groups(&gateway, &resource, bounds, asked, request).await;
-    }
     check_ready(&resource.dio)?;
-    let headers = request.headers();
     let format = negotiate::of_list(headers)?;
-    let view = Snapshot::of(&resource);
+    let view = Snapshot::of(resource);
     let etag = view.list_etag(&[b"_aggregate?", raw.as_bytes()].concat(), format);
     if response::is_named(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let (owner, text) = (Arc::clone(&resource), raw.clone());
-    let asked = bounds.read(&resource, raw.as_bytes(), move || AggregateRequest::read(&text, &owner)).await??;
+    let (owner, text) = (Arc::clone(resource), raw.to_string());
+    let asked = bounds
+        .read(&resource.dio, raw.as_bytes(), move || AggregateRequest::read(&text, &owner.schema, &owner.options))
+        .await??;
     if response::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
@@ -87,65 +75,4 @@ fn write(writer: &Writer, schema: &Schema, groups: &[(String, Record)]) -> Vec<u
     }
     writer.end(Some(groups.len()), &mut out);
     out
-}
-
-/// What the URL asks for.
-pub(crate) struct AggregateRequest {
-    pub(crate) aggregation: Arc<Aggregation>,
-    pub(crate) rows: Query,
-    pub(crate) groups: Query,
-    /// The results.
-    schema: Schema,
-}
-
-impl AggregateRequest {
-    pub(crate) fn read(raw: &str, resource: &Resource) -> Result<AggregateRequest, ApiError> {
-        let of_groups = |piece: &&str| {
-            let key = piece.split('=').next().unwrap_or_default();
-            let value = piece.get(key.len() + 1..).unwrap_or_default();
-            let key = percent_decoded(key, true).unwrap_or_default();
-            // simple-rest's are JSON; otherwise these are names of columns.
-            let json =
-                matches!(&*key, "sort" | "range") && percent_decoded(value, true).is_some_and(|v| v.starts_with('['));
-            OF_GROUPS.contains(&&*key) || json
-        };
-        let (of_groups, of_rows): (Vec<&str>, Vec<&str>) = raw.split('&').partition(of_groups);
-        // What is not to be live may say so.
-        let options = ParamOptions { max_limit: resource.options.max_limit, extra: &["select", "live"] };
-        let mut asked = url::parse(&of_rows.join("&"), &resource.schema, &options)?;
-        if asked.query.after.is_some() {
-            return Err(ApiError::new(Code::InvalidParameter, "after: groups are paged with limit and offset"));
-        }
-        asked.extra.retain(|(name, _)| name == "select");
-        let aggregation = compile(&asked.extra, &resource.schema)?;
-        let schema = aggregation.schema();
-        let options = ParamOptions { max_limit: resource.options.max_limit, extra: &[] };
-        let groups = url::parse(&of_groups.join("&"), &schema, &options)?.query;
-        Ok(AggregateRequest { aggregation: Arc::new(aggregation), rows: asked.query, groups, schema })
-    }
-}
-
-fn compile(selects: &[(String, String)], schema: &Schema) -> Result<Aggregation, ApiError> {
-    let hint = "write select=category,count(),sum(price): columns group, functions sum up";
-    let [(_, select)] = selects else {
-        let detail = if selects.is_empty() { "select: it is missing" } else { "select: it is given twice" };
-        return Err(ApiError::new(Code::InvalidParameter, detail).hint(hint));
-    };
-    let items = url::split_outside_quotes(select).map(AggregateItem::parse).collect::<Result<Vec<_>, Error>>();
-    let items = items.map_err(wrong)?;
-    if items.len() > MAX_ITEMS {
-        return Err(ApiError::new(Code::LimitTooLarge, format!("select: at most {MAX_ITEMS} results")));
-    }
-    for column in items.iter().filter_map(|item| item.column.as_deref()) {
-        Path::checked(column, schema)
-            .map_err(|detail| ApiError::new(Code::UnknownColumn, format!("select: {detail}")))?;
-    }
-    Aggregation::new(&items, schema).map_err(wrong)
-}
-
-fn wrong(error: Error) -> ApiError {
-    match error {
-        Error::Invalid { detail, .. } => ApiError::new(Code::InvalidParameter, format!("select: {detail}")),
-        other => other.into(),
-    }
 }

@@ -22,12 +22,12 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::http::budget::Caller;
 use crate::http::limits::Limits;
-use crate::http::pipeline::request_id;
 use crate::http::prefer::{Kind, Prefer};
 use crate::http::problem::{ApiError, Code};
+use crate::http::request_id::request_id;
 use crate::http::response::APPLIED;
 use crate::http::spool::Spool;
-use crate::rows::insert;
+use crate::rows::new_row::{at_master, new_row, no_key};
 use crate::rows::record::{self, Media};
 use crate::rows::write::{self, Change};
 use crate::state::{GatewayState, Resource};
@@ -203,7 +203,7 @@ fn parse(resource: &Resource, line: &[u8], limits: &Limits) -> Result<NewRow, Ap
 
 /// One row as an insert.
 fn read(resource: &Resource, value: CborValue) -> Result<NewRow, ApiError> {
-    Ok(match insert::new(resource, value)? {
+    Ok(match new_row(resource, value)? {
         (Some(id), record) => NewRow::Named(WriteOp::Insert { id, record }),
         (None, record) => NewRow::Unnamed(record),
     })
@@ -344,8 +344,8 @@ impl Bulk<'_> {
     async fn unnamed(&self, line: usize, record: &Record) -> RowResult {
         let _turn = self.at_master.lock().await;
         let written = match self.key {
-            Some(_) => Err(insert::no_key()),
-            None => insert::at_master(self.resource, record).await,
+            Some(_) => Err(no_key()),
+            None => at_master(self.resource, record).await,
         };
         match written {
             Ok(id) => RowResult { line, id: Some(id), written: Ok(RowOutcome::AtMaster), replayed: false },

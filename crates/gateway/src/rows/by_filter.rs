@@ -8,9 +8,9 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::http::pipeline::request_id;
 use crate::http::prefer::Kind;
 use crate::http::problem::{ApiError, Code};
+use crate::http::request_id::request_id;
 use crate::http::response::APPLIED;
 use crate::rows::write::{self, Change};
 use crate::state::Resource;
@@ -34,7 +34,7 @@ pub(crate) async fn targets(resource: &Arc<Resource>, change: &Change, raw: &str
         let options = ParamOptions { max_limit: owner.options.max_limit, extra: &["all"] };
         url::parse(&text, &owner.schema, &options)
     };
-    let asked = change.bounds.read(resource, raw.as_bytes(), read).await??;
+    let asked = change.bounds.read(&resource.dio, raw.as_bytes(), read).await??;
     if asked.extra.iter().any(|(_, value)| value != "true" && value != "false") {
         return Err(ApiError::new(Code::InvalidParameter, "all is true or false"));
     }

@@ -6,9 +6,9 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 
-use crate::http::budget::Bounds;
+use crate::http::bounds::Bounds;
 use crate::http::problem::{ApiError, Code};
-use crate::http::response::Snapshot;
+use crate::rows::snapshot::Snapshot;
 use crate::state::Resource;
 use diorama_core::vista::Query;
 

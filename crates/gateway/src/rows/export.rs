@@ -11,7 +11,8 @@ use std::sync::Arc;
 use axum::body::{Body, Bytes};
 use futures_util::stream;
 
-use crate::http::budget::{Bounds, Lease};
+use crate::http::bounds::Bounds;
+use crate::http::budget::Lease;
 use crate::http::problem::ApiError;
 use crate::rows::format::Writer;
 use diorama_core::dio::Dio;

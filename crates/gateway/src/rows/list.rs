@@ -9,15 +9,16 @@ use axum::response::Response;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::http::budget::Bounds;
-use crate::http::extract::PathResource;
+use crate::http::bounds::Bounds;
 use crate::http::negotiate::{self, Format};
 use crate::http::problem::{ApiError, Code};
-use crate::http::response::{self, HeaderBuilder, Snapshot, TOTAL};
+use crate::http::response::{self, HeaderBuilder, TOTAL};
 use crate::rows::explain;
 use crate::rows::export;
+use crate::rows::extract::PathResource;
 use crate::rows::format::Writer;
 use crate::rows::query_cache::ParsedQuery;
+use crate::rows::snapshot::Snapshot;
 use crate::state::Resource;
 use diorama_core::plan::{Page, Picked, Repeated, cursor, natural_start};
 use diorama_core::record::Rows;
@@ -70,7 +71,7 @@ async fn asked(resource: &Arc<Resource>, raw: &str, bounds: &Bounds) -> Result<(
         let options = ParamOptions { max_limit: owner.options.max_limit, extra: &[explain::EXPLAIN] };
         owner.query_cache.read(&text, &owner.schema, &options)
     };
-    Ok(bounds.read(resource, raw.as_bytes(), read).await??)
+    Ok(bounds.read(&resource.dio, raw.as_bytes(), read).await??)
 }
 
 /// Rows that room is made for before they are seen, and that are copied without a turn among the heavy queries.
@@ -124,7 +125,7 @@ pub(crate) async fn find(
             (body, shown)
         };
         let many = table.len().saturating_sub(offset).min(limit) > MOST_AT_ONCE;
-        let (body, shown) = if many { bounds.run(resource, copy).await? } else { copy() };
+        let (body, shown) = if many { bounds.run(&resource.dio, copy).await? } else { copy() };
         let end = offset.saturating_add(shown);
         let last = table.natural(end.saturating_sub(1)).next().filter(|_| shown > 0 && end < table.len());
         let next = last.filter(|_| query.after.is_some()).map(|row| cursor(&row, query, &resource.schema).to_string());

@@ -1,18 +1,23 @@
 //! Routes that read and write the rows of a resource.
 
 pub(crate) mod aggregate;
+pub(crate) mod aggregate_request;
 mod bulk;
 mod by_filter;
+pub(crate) mod common_headers;
 pub(crate) mod delete;
 mod explain;
 mod export;
+pub(crate) mod extract;
 pub(crate) mod format;
 pub(crate) mod insert;
 pub(crate) mod list;
+mod new_row;
 pub(crate) mod patch;
 pub(crate) mod query;
 pub(crate) mod query_cache;
 pub(crate) mod record;
 pub(crate) mod replace;
 pub(crate) mod schema;
+pub(crate) mod snapshot;
 pub(crate) mod write;

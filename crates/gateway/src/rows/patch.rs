@@ -3,9 +3,9 @@
 use axum::extract::RawQuery;
 use axum::response::Response;
 
-use crate::http::extract::{PathRow, WritableResource};
 use crate::http::problem::ApiError;
 use crate::rows::by_filter;
+use crate::rows::extract::{PathRow, WritableResource};
 use crate::rows::write::{self, Change};
 use diorama_core::vista::WriteOp;
 

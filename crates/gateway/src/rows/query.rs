@@ -8,13 +8,14 @@ use std::sync::Arc;
 use axum::extract::{OriginalUri, Request, State};
 use axum::response::Response;
 
-use crate::http::budget::Bounds;
-use crate::http::extract::PathResource;
+use crate::http::bounds::Bounds;
 use crate::http::negotiate;
 use crate::http::problem::{ApiError, Code};
-use crate::http::response::{self, Snapshot};
+use crate::http::response;
+use crate::rows::extract::PathResource;
 use crate::rows::list;
 use crate::rows::record;
+use crate::rows::snapshot::Snapshot;
 use crate::state::GatewayState;
 use diorama_core::plan::{Page, Repeated};
 use diorama_core::vista::query::Cursor;
@@ -35,7 +36,7 @@ pub(crate) async fn query(
     let body = gateway.body(&parts, body).await?;
     let value = record::value(media, &body, &gateway.limits)?;
     let schema = Arc::clone(&resource.schema);
-    let read = bounds.read(&resource, &body, move || Query::from_json(&value, &schema));
+    let read = bounds.read(&resource.dio, &body, move || Query::from_json(&value, &schema));
     let mut query = read.await?.map_err(wrong)?;
     if !raw.is_empty() {
         let Some(after) = raw.strip_prefix("after=") else {

@@ -8,12 +8,13 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::http::extract::PathRow;
 use crate::http::limits::Limits;
 use crate::http::negotiate::{self, Format};
 use crate::http::problem::{ApiError, Code};
-use crate::http::response::{self, Snapshot};
+use crate::http::response;
+use crate::rows::extract::PathRow;
 use crate::rows::format::Writer;
+use crate::rows::snapshot::Snapshot;
 use crate::state::Resource;
 use diorama_core::record::{Body, CborValue, Record, parse_json};
 use diorama_core::vista::query::url::{self, ParamOptions};

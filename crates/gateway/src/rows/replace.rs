@@ -2,8 +2,8 @@
 
 use axum::response::Response;
 
-use crate::http::extract::PathRow;
 use crate::http::problem::ApiError;
+use crate::rows::extract::PathRow;
 use crate::rows::write::{self, Change};
 use diorama_core::vista::WriteOp;
 

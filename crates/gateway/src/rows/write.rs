@@ -12,16 +12,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use xxhash_rust::xxh3::Xxh3Default;
 
-use crate::http::budget::Bounds;
+use crate::http::bounds::Bounds;
 use crate::http::extract::Prefix;
 use crate::http::limits::Limits;
 use crate::http::negotiate::Format;
-use crate::http::pipeline::request_id;
 use crate::http::prefer::{Kind, Prefer};
 use crate::http::problem::{ApiError, Code};
-use crate::http::response::{self, APPLIED, DURABLE, OPERATION, POSITION, REPLAYED, Snapshot};
+use crate::http::request_id::request_id;
+use crate::http::response::{self, APPLIED, DURABLE, OPERATION, POSITION, REPLAYED};
+use crate::options::is_reserved_id;
 use crate::rows::record;
-use crate::state::{GatewayState, Resource, is_reserved_id};
+use crate::rows::snapshot::Snapshot;
+use crate::state::{GatewayState, Resource};
 use diorama_core::dio::{IdempotencyKey, Operation, OperationState, Position, WriteOptions};
 use diorama_core::record::{CborValue, Record};
 use diorama_core::state::{Condition, OpId};
@@ -51,7 +53,7 @@ impl FromRequest<Arc<GatewayState>> for Change {
             prefer: Prefer::of(&parts.headers).check()?,
             condition: condition(&parts.headers)?,
             key: key(&parts.headers)?.map(|key| IdempotencyKey { key, fingerprint: fingerprint(&parts, &body) }),
-            bounds: Bounds::of(gateway, &parts.extensions),
+            bounds: gateway.bounds(&parts.extensions),
             headers: parts.headers,
             body,
             limits: gateway.limits,

@@ -5,7 +5,8 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt as _;
 
-use crate::http::budget::{Bounds, Lease};
+use crate::http::bounds::Bounds;
+use crate::http::budget::Lease;
 use crate::http::problem::{ApiError, Code};
 use crate::http::spool::Spool;
 use diorama_core::dio::Dio;

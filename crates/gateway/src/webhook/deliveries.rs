@@ -10,12 +10,12 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::find::find;
+use super::hook::Hook;
 use super::receive::{ended, in_progress};
 use super::work::{Acknowledgement, ApplyingGuard, Job, decode_kept, parcel, undecodable};
-use super::{Hook, find};
-use crate::admin::operations::{QueryParameters, asked, moment};
-use crate::http::budget::Bounds;
-use crate::http::extract::{Prefix, Segment};
+use crate::http::bounds::Bounds;
+use crate::http::extract::{Prefix, QueryParameters, Segment, parameters};
 use crate::http::problem::{ApiError, Code};
 use crate::http::response::{self, TOTAL};
 use crate::state::GatewayState;
@@ -72,7 +72,7 @@ pub(crate) async fn list(
     Prefix(prefix): Prefix,
 ) -> Result<Response, ApiError> {
     let (_, hook) = find(&gateway, &name)?;
-    let narrowed = asked(query)?;
+    let narrowed = parameters(query)?;
     let query = narrowed.query(hook)?;
     let dio = &gateway.dio(&hook.dio)?.dio;
     // One more than is shown tells whether there are more.
@@ -175,8 +175,8 @@ fn describe(delivery: &Delivery, prefix: &str) -> Value {
         "changes": delivery.changes,
         "detail": delivery.detail,
         "attempts": delivery.attempts,
-        "received": moment(delivery.received),
-        "updated": moment(delivery.updated),
+        "received": response::moment(delivery.received),
+        "updated": response::moment(delivery.updated),
         "size": delivery.size,
         "links": { "self": own, "replay": format!("{own}/replay") },
     })

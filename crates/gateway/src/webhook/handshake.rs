@@ -8,8 +8,9 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use jiff::Timestamp;
 
-use super::receive::{Reporter, unproven};
-use super::{Hook, find};
+use super::find::find;
+use super::hook::Hook;
+use super::report::{Reporter, unproven};
 use crate::http::extract::Segment;
 use crate::http::problem::{ApiError, Code};
 use crate::state::GatewayState;

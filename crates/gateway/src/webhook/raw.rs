@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
-use super::Hook;
+use super::hook::Hook;
 use diorama_core::journal::Raw;
 use diorama_core::vista::query::url::percent_decoded;
 use diorama_inbound::Proof;

@@ -16,20 +16,22 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::body::IncomingBody;
+use super::find::find;
 use super::handshake::plain;
+use super::hook::Hook;
+use super::raw;
+use super::report::{Reporter, unproven};
 use super::work::{Acknowledgement, ApplyingGuard, Job, parcel, undecodable, unkept};
-use super::{Hook, find, raw};
-use crate::http::budget::{Bounds, Lease};
+use crate::http::bounds::Bounds;
+use crate::http::budget::Lease;
 use crate::http::extract::{Segment, check_ready};
-use crate::http::pipeline::request_id;
 use crate::http::problem::{ApiError, Code};
 use crate::http::response::{self, DURABLE};
-use crate::metrics::Deliveries;
 use crate::state::GatewayState;
 use diorama_core::dio::{Dio, Parcel};
 use diorama_core::journal::{Changes, Delivery, DeliveryState, Kept, Raw};
 use diorama_core::vista::{Error, Result as DioResult};
-use diorama_inbound::{self as inbound, BodyCheck, DecodeError, Decoded, Notice, Refused, Reply};
+use diorama_inbound::{self as inbound, BodyCheck, DecodeError, Decoded, Reply};
 
 /// Bytes that keeping a delivery takes beside what was sent, about.
 const OVERHEAD: u64 = 512;
@@ -45,7 +47,7 @@ pub(crate) async fn receive(
 ) -> Result<Response, ApiError> {
     let (at, hook) = find(&gateway, &name)?;
     let (Parts { method, headers, extensions, .. }, body) = request.into_parts();
-    let bounds = Bounds::of(&gateway, &extensions);
+    let bounds = gateway.bounds(&extensions);
     let taken = take(&gateway, hook, (&method, &uri, &headers), &bounds, body).await;
     // Where what was answered 2xx is safe: with a volatile journal it ends with the process.
     let durable = gateway.dio(&hook.dio).is_ok_and(|resource| resource.dio.is_durable());
@@ -56,59 +58,6 @@ pub(crate) async fn receive(
         Err(error) => reporter.refused(error),
     }
     taken.map(|taken| taken.answer(durable))
-}
-
-/// Counts what came to a webhook, and says in the log what a person needs to know.
-pub(super) struct Reporter<'a> {
-    pub(super) gateway: &'a GatewayState,
-    pub(super) at: usize,
-    pub(super) hook: &'a Hook,
-    pub(super) headers: &'a HeaderMap,
-}
-
-impl Reporter<'_> {
-    fn counts(&self) -> Option<&Deliveries> {
-        self.gateway.metrics.hooks.get(self.at)
-    }
-
-    /// Strangers can ask as well, so the lines that they cause are bounded.
-    fn asked(&self, reply: &Reply) {
-        let Some(notice) = &reply.notice else { return };
-        let by_stranger = *notice == Notice::UnknownSecret;
-        if !by_stranger || self.hook.intake.lines.pass("unknown secret").is_some() {
-            self.hook.note(notice);
-        }
-    }
-
-    fn taken(&self, delivery: &Delivery) {
-        if let Some(topic) = self.headers.get("x-amz-sns-topic-arn").and_then(|topic| topic.to_str().ok()) {
-            self.hook.is_subscribed(topic);
-        }
-        if let Some(counts) = self.counts() {
-            counts.count(delivery);
-        }
-        if delivery.state == DeliveryState::Undecodable
-            && let Some(left_out) = self.hook.intake.lines.pass("undecodable")
-        {
-            let (webhook, dio, id) = (&self.hook.name, &self.hook.dio, request_id(self.headers));
-            let Delivery { id: delivery, detail, .. } = delivery;
-            tracing::warn!(webhook, dio, request.id = id, %delivery, detail, left_out, "a delivery cannot be understood and is kept");
-        }
-    }
-
-    /// Our own fault is in the log with the request.
-    pub(super) fn refused(&self, error: &ApiError) {
-        if let Some(counts) = self.counts() {
-            counts.refuse(error);
-        }
-        if error.code().status().is_client_error()
-            && let Some(left_out) = self.hook.intake.lines.pass(error.code().as_str())
-        {
-            let (webhook, dio, id) = (&self.hook.name, &self.hook.dio, request_id(self.headers));
-            let (code, detail, cause) = (error.code().as_str(), error.detail(), error.because());
-            tracing::warn!(webhook, dio, request.id = id, code, detail, cause, left_out, "a delivery was refused");
-        }
-    }
 }
 
 /// What there is to say to a sender who is believed.
@@ -330,16 +279,6 @@ fn failed(error: Error) -> ApiError {
 /// Says that a delivery with the same id is being applied.
 pub(super) fn in_progress() -> ApiError {
     ApiError::new(Code::InProgress, "the same delivery is being applied").retry_after(Some(AGAIN))
-}
-
-/// Refuses a delivery without a proof. All refusals look the same from outside; the log has the reason.
-pub(super) fn unproven(hook: &Hook, reason: Refused) -> ApiError {
-    let error = ApiError::new(Code::SignatureInvalid, "the delivery is not signed as this webhook needs it")
-        .cause(reason.to_string());
-    match hook.inbound.scheme().authenticate() {
-        Some(asked) => error.header(header::WWW_AUTHENTICATE, HeaderValue::from_static(asked)),
-        None => error,
-    }
 }
 
 /// A delivery that is not understood, where it is not kept.

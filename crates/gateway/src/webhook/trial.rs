@@ -1,6 +1,7 @@
 //! Deliveries that are tried out: applied, change by change, to a Dio that nobody else sees.
 
-use super::{Hook, work};
+use super::hook::Hook;
+use super::work;
 use diorama_core::dio::{Dio, DioEvent};
 use diorama_core::journal::Delivery;
 use diorama_core::vista::Result;

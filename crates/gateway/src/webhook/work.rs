@@ -10,8 +10,10 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{GatewayState, Hook, raw};
+use super::hook::Hook;
+use super::raw;
 use crate::http::budget::Lease;
+use crate::state::GatewayState;
 use diorama_core::dio::{Dio, Inbound, Parcel};
 use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Kept, Raw};
 use diorama_core::state::Origin;

@@ -4,8 +4,7 @@ use futures_util::FutureExt as _;
 
 use super::*;
 use crate::events::testing::{mounted, record, subscription};
-use crate::events::view::EventViews;
-use crate::http::budget::Bounds;
+use crate::http::bounds::Bounds;
 use crate::state::Resource;
 use diorama_core::Dio;
 
@@ -25,7 +24,7 @@ async fn items(dio: &Dio, count: usize, change: impl AsyncFnOnce()) -> Vec<std::
 fn told(resource: &Resource, query: &str, item: &RingItem) -> Option<Value> {
     let subscription = subscription(resource, query);
     let bounds = Bounds::default();
-    let view = EventViews::get(resource, &subscription.query, subscription.records, Encoding::Json, &bounds);
+    let view = resource.views.get(resource.rows(), &subscription.query, subscription.records, Encoding::Json, &bounds);
     let view = view.now_or_never().expect("it waits for patterns only").unwrap();
     view.tell(item, item.seq).map(|told| serde_json::from_slice(&told.frame).unwrap())
 }
@@ -66,7 +65,11 @@ async fn cbor_frames_say_the_same_with_exact_rows() {
     let resource = mounted().await;
     let item = items(&resource.dio, 1, async || resource.dio.patched("a", record("A", 1)).await.unwrap()).await;
     let subscription = subscription(&resource, "");
-    let view = EventViews::get(&resource, &subscription.query, true, Encoding::Cbor, &Bounds::default()).await.unwrap();
+    let view = resource
+        .views
+        .get(resource.rows(), &subscription.query, true, Encoding::Cbor, &Bounds::default())
+        .await
+        .unwrap();
     let frame = view.tell(&item[0], item[0].seq).unwrap().frame;
     for frame in [frame.clone(), tagged(Encoding::Cbor, "a1", &frame)] {
         let value: CborValue = ciborium::from_reader(&frame[..]).unwrap();

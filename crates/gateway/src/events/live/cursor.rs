@@ -8,8 +8,9 @@ use tokio_util::sync::CancellationToken;
 use super::super::cursor::{CursorEnd, OutgoingFrame};
 use super::super::frame::{self, Encoding, Hello, Reset};
 use super::super::request::{LiveSubscription, StartPoint};
-use super::{LiveQueries, LiveQuery, LiveQuerySlot, Log, Row};
-use crate::http::budget::Bounds;
+use super::diff::Row;
+use super::{LiveQuery, LiveQuerySlot, Log};
+use crate::http::bounds::Bounds;
 use crate::http::problem::ApiError;
 use crate::state::Resource;
 use diorama_core::dio::{EventLog, Position};
@@ -46,7 +47,10 @@ impl LiveCursor {
         heartbeat: u64,
         bounds: &Bounds,
     ) -> Result<LiveCursor, ApiError> {
-        let (shelf, live) = LiveQueries::get(resource, &subscription, encoding, bounds).await?;
+        let (shelf, live) = resource
+            .live_queries
+            .get(resource.rows(), resource.options.max_live, &subscription, encoding, bounds)
+            .await?;
         let log = resource.dio.log();
         let (generation, closing) = (live.generation(), log.closing().clone());
         let mut follow = LiveCursor {

@@ -1,6 +1,13 @@
 //! What makes one list of another, as few changes as possible, each with its place; pure.
 
-use super::Row;
+use diorama_core::record::{Body, Id};
+
+/// A row of a list, or a group.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::events) struct Row {
+    pub(super) id: Id,
+    pub(super) body: Body,
+}
 
 /// One change of a list. Places are those of the moment: of the list as the changes before it have left it.
 #[derive(Clone, Copy, Debug, PartialEq)]

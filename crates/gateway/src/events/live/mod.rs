@@ -32,14 +32,14 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, watch};
 
-use self::diff::{Change, diff};
+use self::diff::{Change, Row, diff};
 use super::frame::{self, Encoding};
 use super::request::{LiveSubscription, LiveTarget};
-use super::view::prepared;
-use crate::http::budget::{Bounds, Lease};
+use super::view::{RowSource, prepared};
+use crate::http::bounds::Bounds;
+use crate::http::budget::Lease;
 use crate::http::problem::{ApiError, Code};
 use crate::rows::format::Writer;
-use crate::state::Resource;
 use diorama_core::dio::Ring;
 use diorama_core::journal::Seq;
 use diorama_core::record::{Body, CborValue, Id, Layout, Record, value_to_json};
@@ -56,13 +56,6 @@ const MOST_CHANGE: usize = 256 << 10;
 const MOST_RECORD: usize = 256 << 10;
 /// Bytes of the compiled patterns of one live query, at most: they are compiled again when its rows are read anew.
 const MOST_PATTERNS: usize = 4 << 20;
-
-/// A row of a list, or a group.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Row {
-    id: Id,
-    body: Body,
-}
 
 /// What a live query shows, for all who ask for the same.
 #[derive(Debug)]
@@ -125,7 +118,7 @@ struct ListChange {
 
 impl LiveQuery {
     async fn open(
-        resource: &Resource,
+        source: RowSource<'_>,
         subscription: &LiveSubscription,
         encoding: Encoding,
         bounds: &Bounds,
@@ -135,7 +128,7 @@ impl LiveQuery {
             LiveTarget::Groups { rows, .. } => rows,
         };
         let place = bounds.lease_live()?;
-        let patterns = prepared(resource, query, bounds).await?.as_ref().map_or(0, Prepared::pattern_bytes);
+        let patterns = prepared(source, query, bounds).await?.as_ref().map_or(0, Prepared::pattern_bytes);
         if patterns > MOST_PATTERNS {
             return Err(ApiError::new(Code::LimitTooLarge, "the patterns of a live query are too big")
                 .hint("use fewer or smaller patterns, and like in place of match"));
@@ -143,24 +136,24 @@ impl LiveQuery {
         let leases = [place, bounds.lease_patterns(2 * patterns)?];
         let scene = match &subscription.of {
             LiveTarget::Rows(query) => {
-                let scenery = resource.dio.table_scenery().query((**query).clone()).open().await?;
+                let scenery = source.dio.table_scenery().query((**query).clone()).open().await?;
                 let range = query.offset..query.offset.saturating_add(query.limit.unwrap_or_default());
                 LiveSource::Rows { scenery, range }
             }
             LiveTarget::Groups { aggregation, rows, page } => {
-                let scenery = resource.dio.value_scenery().filter(rows.filter.clone()).search(rows.search.clone());
+                let scenery = source.dio.value_scenery().filter(rows.filter.clone()).search(rows.search.clone());
                 let scenery = scenery.groups(Arc::clone(aggregation), Arc::clone(page)).open().await?;
                 let layout = Arc::clone(aggregation.schema().layout());
                 LiveSource::Groups { scenery, aggregation: Arc::clone(aggregation), layout }
             }
         };
         let writer = match &subscription.of {
-            LiveTarget::Rows(query) => Writer::new(encoding.of_rows(), query, &resource.schema)?,
+            LiveTarget::Rows(query) => Writer::new(encoding.of_rows(), query, source.schema)?,
             LiveTarget::Groups { aggregation, .. } => {
                 Writer::new(encoding.of_rows(), &diorama_core::vista::Query::default(), &aggregation.schema())?
             }
         };
-        let ring = Arc::clone(resource.dio.ring());
+        let ring = Arc::clone(source.dio.ring());
         let Shown { version, seq, total, rows } = scene.shown();
         let rows = rows.into_iter().map(|(id, body)| Row { id, body }).collect();
         let log = Log { version, seq, total, rows, changes: VecDeque::new(), first: 0, floor: seq, bytes: 0 };
@@ -299,15 +292,17 @@ pub(super) type LiveQuerySlot = OnceCell<Arc<LiveQuery>>;
 impl LiveQueries {
     /// What is asked for; equal queries are one.
     pub(super) async fn get(
-        resource: &Resource,
+        &self,
+        rows: RowSource<'_>,
+        most: usize,
         subscription: &LiveSubscription,
         encoding: Encoding,
         bounds: &Bounds,
     ) -> Result<(Arc<LiveQuerySlot>, Arc<LiveQuery>), ApiError> {
         let key = format!("{encoding:?} {} {:?}", subscription.records, subscription.of);
-        let shelf = resource.live_queries.shelf(key, resource.options.max_live)?;
+        let shelf = self.shelf(key, most)?;
         let live = shelf
-            .get_or_try_init(|| async { LiveQuery::open(resource, subscription, encoding, bounds).await.map(Arc::new) })
+            .get_or_try_init(|| async { LiveQuery::open(rows, subscription, encoding, bounds).await.map(Arc::new) })
             .await?;
         let live = Arc::clone(live);
         Ok((shelf, live))

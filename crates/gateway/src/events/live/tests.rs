@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::*;
 use crate::events::cursor::OutgoingFrame;
 use crate::events::testing::{mounted, record};
+use crate::state::Resource;
 use diorama_core::dio::{Ticket, WriteOptions};
 use diorama_core::vista::WriteOp;
 use diorama_core::vista::query::Meter;
@@ -72,7 +73,7 @@ fn json_of(sent: &[OutgoingFrame]) -> Vec<Value> {
 async fn follow(resource: &Resource, query: &str) -> LiveCursor {
     LiveCursor::open(
         resource,
-        LiveSubscription::parse(query, resource).unwrap().0,
+        LiveSubscription::parse(query, &resource.schema, &resource.options).unwrap().0,
         Encoding::Json,
         5,
         &Bounds::default(),
@@ -83,7 +84,10 @@ async fn follow(resource: &Resource, query: &str) -> LiveCursor {
 
 /// What a fresh read gives.
 async fn fresh(resource: &Resource, query: &str) -> (Vec<(String, Value)>, u64) {
-    let LiveTarget::Rows(query) = LiveSubscription::parse(query, resource).unwrap().0.of else { panic!("rows") };
+    let LiveTarget::Rows(query) = LiveSubscription::parse(query, &resource.schema, &resource.options).unwrap().0.of
+    else {
+        panic!("rows")
+    };
     let state = resource.dio.state();
     let (picked, _) =
         resource.dio.select(&state, &query, &resource.schema, &Arc::new(Meter::unbounded())).await.unwrap();
@@ -191,7 +195,7 @@ async fn equal_queries_share_one_scenery_and_there_are_only_so_many() {
     assert!(Arc::ptr_eq(&one.live, &two.live));
     assert_eq!(resource.live_queries.len(), 1);
     let other = follow(&resource, "limit=4").await;
-    let subscription = LiveSubscription::parse("limit=5", &resource).unwrap().0;
+    let subscription = LiveSubscription::parse("limit=5", &resource.schema, &resource.options).unwrap().0;
     let refused =
         LiveCursor::open(&resource, subscription.clone(), Encoding::Json, 5, &Bounds::default()).await.err().unwrap();
     assert_eq!(refused.code(), Code::TooManyViews);

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::{ConnectionOptions, StartPoint, of_type, since, unknown, wrong};
 use crate::http::problem::{ApiError, Code};
-use crate::rows::aggregate::AggregateRequest;
-use crate::state::Resource;
+use crate::options::MountOptions;
+use crate::rows::aggregate_request::AggregateRequest;
 use diorama_core::record::CborValue;
-use diorama_core::vista::Query;
 use diorama_core::vista::query::Aggregation;
 use diorama_core::vista::query::url::{self, ParamOptions, percent_decoded};
+use diorama_core::vista::{Query, Schema};
 
 /// Rows of a window, at most: each change of it looks at all of them.
 pub(crate) const MOST_ROWS: u64 = 1_000;
@@ -41,14 +41,15 @@ impl LiveSubscription {
     /// Reads the query string of `/{dio}/live`; nothing is ignored.
     pub(in crate::events) fn parse(
         raw: &str,
-        resource: &Resource,
+        schema: &Schema,
+        options: &MountOptions,
     ) -> Result<(LiveSubscription, ConnectionOptions), ApiError> {
-        let options = ParamOptions { max_limit: MOST_ROWS.min(resource.options.max_limit), extra: &OWN };
-        let asked = url::parse(raw, &resource.schema, &options)?;
+        let parameters = ParamOptions { max_limit: MOST_ROWS.min(options.max_limit), extra: &OWN };
+        let asked = url::parse(raw, schema, &parameters)?;
         let mut subscription = LiveSubscription {
             since: None,
             records: true,
-            of: LiveTarget::Rows(windowed(asked.query, resource)?.into()),
+            of: LiveTarget::Rows(windowed(asked.query, schema, options)?.into()),
         };
         let mut connection = ConnectionOptions::default();
         for (name, value) in &asked.extra {
@@ -63,7 +64,8 @@ impl LiveSubscription {
     /// Reads the query string of `/{dio}/_aggregate`, `None` if it is not to be live.
     pub(crate) fn parse_groups(
         raw: &str,
-        resource: &Resource,
+        schema: &Schema,
+        options: &MountOptions,
     ) -> Result<Option<(LiveSubscription, ConnectionOptions)>, ApiError> {
         let decoded = |text: &str| percent_decoded(text, true).map(std::borrow::Cow::into_owned).unwrap_or_default();
         let name = |piece: &str| decoded(piece.split('=').next().unwrap_or_default());
@@ -77,7 +79,7 @@ impl LiveSubscription {
             _ => return Err(wrong("live", "is true or false")),
         }
         let AggregateRequest { aggregation, rows, mut groups, .. } =
-            AggregateRequest::read(&asked.join("&"), resource)?;
+            AggregateRequest::read(&asked.join("&"), schema, options)?;
         groups.limit = Some(groups.limit.unwrap_or(MOST_ROWS));
         check_limit(&groups)?;
         let of = LiveTarget::Groups { aggregation, rows: rows.into(), page: groups.into() };
@@ -95,7 +97,8 @@ impl LiveSubscription {
     /// Reads a `subscribe` frame's members but those that say what is subscribed to.
     pub(in crate::events) fn from_frame(
         members: &[(CborValue, CborValue)],
-        resource: &Resource,
+        schema: &Schema,
+        options: &MountOptions,
     ) -> Result<LiveSubscription, ApiError> {
         let (mut from, mut records, mut query) = (None, true, Vec::new());
         for (key, value) in members {
@@ -108,9 +111,9 @@ impl LiveSubscription {
                 _ => query.push((key.clone(), value.clone())),
             }
         }
-        let query = Query::from_json(&CborValue::Map(query), &resource.schema);
+        let query = Query::from_json(&CborValue::Map(query), schema);
         let query = query.map_err(|error| ApiError::new(Code::InvalidParameter, error.to_string()))?;
-        Ok(LiveSubscription { since: from, records, of: LiveTarget::Rows(windowed(query, resource)?.into()) })
+        Ok(LiveSubscription { since: from, records, of: LiveTarget::Rows(windowed(query, schema, options)?.into()) })
     }
 
     fn set(&mut self, name: &str, value: &str, connection: &mut ConnectionOptions) -> Result<(), ApiError> {
@@ -124,13 +127,12 @@ impl LiveSubscription {
 }
 
 /// A window of the rows: a list's, but no longer than can be followed.
-fn windowed(mut query: Query, resource: &Resource) -> Result<Query, ApiError> {
+fn windowed(mut query: Query, schema: &Schema, options: &MountOptions) -> Result<Query, ApiError> {
     if query.after.is_some() {
         return Err(wrong("after", "makes no sense for live rows: their window is a place in the list")
             .hint("offset and limit say which"));
     }
-    query.limit =
-        Some(query.limit.unwrap_or_else(|| resource.options.limit_of(&query, &resource.schema).min(MOST_ROWS)));
+    query.limit = Some(query.limit.unwrap_or_else(|| options.limit_of(&query, schema).min(MOST_ROWS)));
     check_limit(&query)?;
     Ok(query)
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::{PollSendError, PollSender};
 use super::*;
 use crate::events::Sockets;
 use crate::events::testing::{mounted, record, subscription};
-use crate::http::budget::Bounds;
+use crate::http::bounds::Bounds;
 use crate::state::Resource;
 use diorama_core::dio::Position;
 use serde_json::Value;

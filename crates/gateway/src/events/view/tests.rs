@@ -14,7 +14,7 @@ use diorama_core::record::Body;
 fn view(resource: &Resource, query: &str) -> Arc<EventView> {
     let subscription = subscription(resource, query);
     let bounds = Bounds::default();
-    let got = EventViews::get(resource, &subscription.query, subscription.records, Encoding::Json, &bounds);
+    let got = resource.views.get(resource.rows(), &subscription.query, subscription.records, Encoding::Json, &bounds);
     got.now_or_never().expect("it waits for patterns only").unwrap()
 }
 
@@ -96,11 +96,20 @@ async fn equal_views_are_one_and_judge_an_event_once() {
     assert_eq!(resource.views.len(), 0);
     let held: Vec<_> = (0..MOST_VIEWS).map(|n| view(&resource, &format!("price={n}"))).collect();
     let subscription = subscription(&resource, "price=gt.7");
-    let refused =
-        EventViews::get(&resource, &subscription.query, true, Encoding::Json, &Bounds::default()).await.unwrap_err();
+    let refused = resource
+        .views
+        .get(resource.rows(), &subscription.query, true, Encoding::Json, &Bounds::default())
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::TooManyViews);
     drop(held);
-    assert!(EventViews::get(&resource, &subscription.query, true, Encoding::Json, &Bounds::default()).await.is_ok());
+    assert!(
+        resource
+            .views
+            .get(resource.rows(), &subscription.query, true, Encoding::Json, &Bounds::default())
+            .await
+            .is_ok()
+    );
 }
 
 #[tokio::test]

@@ -8,10 +8,10 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 
-use super::text::{CONTENT_TYPE, Family, Text};
-use super::{CLOSES, Metrics, results};
 use crate::http::budget::Budget;
 use crate::http::problem::Code;
+use crate::metrics::text::{CONTENT_TYPE, Family, Text};
+use crate::metrics::{CLOSES, Metrics, results};
 use crate::state::{GatewayState, Resource};
 use diorama_core::dio::{BreakerState, Counters, FeedStatus, Reach, Status, Workers};
 use diorama_core::journal::{Changes, DeliveryState, InboxUse};

@@ -3,12 +3,10 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
-use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::header::{self, HeaderValue};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
@@ -20,11 +18,11 @@ use crate::http::extract::segments;
 use crate::http::negotiate;
 use crate::http::origin;
 use crate::http::problem::{ApiError, Code};
+use crate::http::request_id::{REQUEST_ID, own_id, text};
+use crate::http::route::Route;
 use crate::metrics::RequestTimer;
-use crate::router::Route;
+use crate::router::dispatch;
 use crate::state::GatewayState;
-
-pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Runs one request.
 pub(crate) async fn pipeline(gateway: Arc<GatewayState>, route: Route, mut request: Request) -> Response {
@@ -112,7 +110,7 @@ fn check_caller(gateway: &GatewayState, route: Route, request: &Request) -> Resu
 
 /// The handler. A panic is a bug: it is logged with the request, and costs this request only.
 async fn run(request: Request, route: Route, gateway: &Arc<GatewayState>) -> Response {
-    let answer = AssertUnwindSafe(async { route.answer(request, Arc::clone(gateway)).await });
+    let answer = AssertUnwindSafe(async { dispatch(route, request, Arc::clone(gateway)).await });
     match answer.catch_unwind().await {
         Ok(response) => response,
         Err(panic) => {
@@ -188,11 +186,6 @@ fn log(
     );
 }
 
-/// A request's id as text; it is checked to be that.
-fn text(id: &HeaderValue) -> &str {
-    id.to_str().unwrap_or_default()
-}
-
 fn finish(response: &mut Response, id: HeaderValue, page: Option<&HeaderValue>) {
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
@@ -202,25 +195,5 @@ fn finish(response: &mut Response, id: HeaderValue, page: Option<&HeaderValue>) 
     if let Some(page) = page {
         origin::allow(page, headers);
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
-    }
-}
-
-/// The id of the request that came with `headers`, for the log.
-pub(crate) fn request_id(headers: &HeaderMap) -> Option<&str> {
-    headers.get(REQUEST_ID).map(text)
-}
-
-/// The request's own id if it is fit to be logged, else a new one.
-fn own_id(request: &Request) -> HeaderValue {
-    static PROCESS: LazyLock<u64> = LazyLock::new(|| (uuid::Uuid::new_v4().as_u128() >> 64) as u64);
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
-    match request.headers().get(REQUEST_ID) {
-        Some(id) if (1..=64).contains(&id.len()) && id.as_bytes().iter().all(fit) => id.clone(),
-        _ => {
-            let number = PROCESS.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-            let digit = |at: usize| b"0123456789abcdef"[(number >> (60 - 4 * at) & 15) as usize];
-            HeaderValue::from_bytes(&std::array::from_fn::<u8, 16, _>(digit)).unwrap_or(HeaderValue::from_static("-"))
-        }
     }
 }

@@ -1,0 +1,149 @@
+//! The bounds within which one request is answered: its caller's budgets, and the time and memory of its query.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+
+use crate::http::budget::{Budgets, Caller, Lease};
+use crate::http::problem::ApiError;
+use diorama_core::dio::Dio;
+use diorama_core::vista::query::Meter;
+use diorama_core::vista::query::url::percent_decoded;
+
+/// The bounds within which one request is answered, or one command of a socket obeyed.
+pub(crate) struct Bounds {
+    budgets: Arc<Budgets>,
+    caller: Caller,
+    /// Time and memory of its query.
+    pub(crate) meter: Arc<Meter>,
+}
+
+impl Bounds {
+    /// Bounds of `caller`.
+    pub(crate) fn new(budgets: &Arc<Budgets>, caller: Caller) -> Bounds {
+        let meter = Arc::new(Meter::new(budgets.query_time, budgets.query_memory));
+        Bounds { budgets: Arc::clone(budgets), caller, meter }
+    }
+
+    /// The same caller's, with the time of a new query.
+    pub(crate) fn again(&self) -> Bounds {
+        Bounds::new(&self.budgets, self.caller)
+    }
+
+    /// `body` as the body of an answer; see [`Budgets::answer`].
+    ///
+    /// # Errors
+    /// As [`Budget::take`].
+    pub(crate) fn answer(&self, body: Vec<u8>) -> Result<Bytes, ApiError> {
+        self.budgets.answer(self.caller, body)
+    }
+
+    /// Takes `bytes` of the answers under way.
+    ///
+    /// # Errors
+    /// As [`Budget::take`].
+    pub(crate) fn lease_answer(&self, bytes: usize) -> Result<Lease, ApiError> {
+        self.budgets.answers.take(self.caller, bytes)
+    }
+
+    /// Takes `bytes` of the bodies in memory.
+    ///
+    /// # Errors
+    /// As [`Budget::take`].
+    pub(crate) fn lease_body(&self, bytes: usize) -> Result<Lease, ApiError> {
+        self.budgets.bodies.take(self.caller, bytes)
+    }
+
+    /// Takes `bytes` of the bodies in temporary files.
+    ///
+    /// # Errors
+    /// As [`Budget::take`].
+    pub(crate) fn lease_spooled(&self, bytes: usize) -> Result<Lease, ApiError> {
+        self.budgets.spooled.take(self.caller, bytes)
+    }
+
+    /// Takes memory for decoding and applying a delivery of `size` bytes.
+    ///
+    /// # Errors
+    /// As [`Budget::take`].
+    pub(crate) fn lease_delivery(&self, size: usize) -> Result<Lease, ApiError> {
+        let mut lease = self.budgets.deliveries.take(self.caller, 0)?;
+        lease.grow_for_delivery(size, 0)?;
+        Ok(lease)
+    }
+
+    /// Takes a place for one more live query or filter.
+    ///
+    /// # Errors
+    /// As [`Budget::take`].
+    pub(crate) fn lease_live(&self) -> Result<Lease, ApiError> {
+        self.budgets.live.take(self.caller, 1)
+    }
+
+    /// Takes what the compiled patterns of a subscriber's filter hold.
+    ///
+    /// # Errors
+    /// As [`Budget::take`].
+    pub(crate) fn lease_patterns(&self, bytes: usize) -> Result<Lease, ApiError> {
+        self.budgets.patterns.take(self.caller, bytes)
+    }
+
+    /// Runs `read`, which reads a query from `text`; off the async threads if it may hold regular expressions, which take long
+    /// to compile.
+    ///
+    /// # Errors
+    /// As [`Workers::run`](diorama_core::dio::Workers).
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        dio: &Dio,
+        text: &[u8],
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        match may_hold_regex(text) {
+            true => self.run(dio, read).await,
+            false => Ok(read()),
+        }
+    }
+
+    /// Runs `work` off the async threads.
+    ///
+    /// # Errors
+    /// As [`Workers::run`](diorama_core::dio::Workers).
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        dio: &Dio,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        Ok(dio.workers().run(&self.meter, |_| Ok(work())).await?)
+    }
+}
+
+/// Whether a URL's query or a JSON body may name the operators of regular expressions, perhaps with escaped letters.
+pub(crate) fn may_hold_regex(text: &[u8]) -> bool {
+    let holds = |text: &[u8]| text.windows(5).any(|word| word.eq_ignore_ascii_case(b"match"));
+    let escaped = || match std::str::from_utf8(text).ok().and_then(|text| percent_decoded(text, false)) {
+        Some(decoded) => holds(decoded.as_bytes()),
+        None => true,
+    };
+    holds(text) || text.contains(&b'\\') || text.contains(&b'%') && escaped()
+}
+
+#[cfg(test)]
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds::new(&Arc::default(), Caller::of(&axum::http::Extensions::new()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regular_expressions_are_seen_however_they_are_written() {
+        for text in ["a=match.b", "a=imatch.b", "a=m%61tch.b", r#"{"m\u0061tch":1}"#, "%6D%41%54%43%48"] {
+            assert!(may_hold_regex(text.as_bytes()), "{text}");
+        }
+        assert!(!may_hold_regex(b"a=like.*b*&limit=5&name=%C3%BC") && !may_hold_regex(b""));
+    }
+}

@@ -1,0 +1,142 @@
+//! The routes of the gateway: what a path can be, and how documents and metrics write it.
+
+use crate::http::extract::cut;
+
+/// What a path can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    Index,
+    Docs,
+    Live,
+    Ready,
+    Metrics,
+    OpenApi,
+    AsyncApi,
+    Asset,
+    Problem,
+    Operations,
+    RetryMany,
+    Operation,
+    Retry,
+    Backup,
+    Hook,
+    Deliveries,
+    Delivery,
+    Replay,
+    ManyEvents,
+    Rows,
+    Events,
+    LiveRows,
+    Query,
+    Aggregate,
+    Refresh,
+    Purge,
+    Schema,
+    Row,
+    RowEvents,
+    /// Nothing.
+    None,
+}
+
+impl Route {
+    /// All of them, in the order of their declaration.
+    pub(crate) const ALL: [Route; 30] = {
+        use Route::*;
+        [
+            Index, Docs, Live, Ready, Metrics, OpenApi, AsyncApi, Asset, Problem, Operations, RetryMany, Operation,
+            Retry, Backup, Hook, Deliveries, Delivery, Replay, ManyEvents, Rows, Events, LiveRows, Query, Aggregate,
+            Refresh, Purge, Schema, Row, RowEvents, None,
+        ]
+    };
+
+    /// The route of a path within the gateway.
+    pub(crate) fn of(path: &str) -> Route {
+        let mut left = Some(path.strip_prefix('/').unwrap_or(path));
+        let mut part = || {
+            let (part, rest) = cut(left?);
+            left = rest;
+            Some(part)
+        };
+        let first = part().unwrap_or_default();
+        let rest = (part(), part(), part());
+        let more = (part(), part());
+        match (first, rest) {
+            ("", (None, ..)) => Route::Index,
+            ("docs", (None, ..)) => Route::Docs,
+            ("healthz", (None, ..)) => Route::Live,
+            ("readyz", (None, ..)) => Route::Ready,
+            ("metrics", (None, ..)) => Route::Metrics,
+            ("openapi.json", (None, ..)) => Route::OpenApi,
+            ("asyncapi.json", (None, ..)) => Route::AsyncApi,
+            ("operations", (None, ..)) => Route::Operations,
+            ("events", (None, ..)) => Route::ManyEvents,
+            ("_backup", (None, ..)) => Route::Backup,
+            ("", _) | (_, (Some(""), ..)) => Route::None,
+            ("static", (Some(_), ..)) => Route::Asset,
+            ("problems", (Some(_), None, _)) => Route::Problem,
+            ("operations", (Some("_retry"), None, _)) => Route::RetryMany,
+            ("operations", (Some(_), None, _)) => Route::Operation,
+            ("operations", (Some(_), Some("retry"), None)) => Route::Retry,
+            // Senders append a slash, people copy one.
+            ("webhooks", (Some(_), None, _) | (Some(_), Some(""), None)) => Route::Hook,
+            ("webhooks", (Some(_), Some("deliveries"), None)) => Route::Deliveries,
+            ("webhooks", (Some(_), Some("deliveries"), Some(_))) => match more {
+                (None, _) => Route::Delivery,
+                (Some("replay"), None) => Route::Replay,
+                _ => Route::None,
+            },
+            (_, (None, ..)) => Route::Rows,
+            (_, (Some("events"), None, _)) => Route::Events,
+            (_, (Some("live"), None, _)) => Route::LiveRows,
+            (_, (Some("_query"), None, _)) => Route::Query,
+            (_, (Some("_aggregate"), None, _)) => Route::Aggregate,
+            (_, (Some("_refresh"), None, _)) => Route::Refresh,
+            (_, (Some("_purge"), None, _)) => Route::Purge,
+            (_, (Some("_schema"), None, _)) => Route::Schema,
+            (_, (Some(_), None, _)) => Route::Row,
+            (_, (Some(_), Some("events"), None)) => Route::RowEvents,
+            _ => Route::None,
+        }
+    }
+
+    /// The route as documents and metrics write it.
+    pub(crate) fn template(self) -> &'static str {
+        match self {
+            Route::Index => "/",
+            Route::Docs => "/docs",
+            Route::Live => "/healthz",
+            Route::Ready => "/readyz",
+            Route::Metrics => "/metrics",
+            Route::OpenApi => "/openapi.json",
+            Route::AsyncApi => "/asyncapi.json",
+            Route::Asset => "/static/{file}",
+            Route::Problem => "/problems/{code}",
+            Route::Operations => "/operations",
+            Route::RetryMany => "/operations/_retry",
+            Route::Operation => "/operations/{id}",
+            Route::Retry => "/operations/{id}/retry",
+            Route::Backup => "/_backup",
+            Route::Hook => "/webhooks/{hook}",
+            Route::Deliveries => "/webhooks/{hook}/deliveries",
+            Route::Delivery => "/webhooks/{hook}/deliveries/{id}",
+            Route::Replay => "/webhooks/{hook}/deliveries/{id}/replay",
+            Route::ManyEvents => "/events",
+            Route::Rows => "/{dio}",
+            Route::Events => "/{dio}/events",
+            Route::LiveRows => "/{dio}/live",
+            Route::Query => "/{dio}/_query",
+            Route::Aggregate => "/{dio}/_aggregate",
+            Route::Refresh => "/{dio}/_refresh",
+            Route::Purge => "/{dio}/_purge",
+            Route::Schema => "/{dio}/_schema",
+            Route::Row => "/{dio}/{id}",
+            Route::RowEvents => "/{dio}/{id}/events",
+            Route::None => "none",
+        }
+    }
+
+    /// Whether a path of this route begins with the name of a resource.
+    pub(crate) fn is_of_dio(self) -> bool {
+        self.template().starts_with("/{dio}")
+    }
+}

@@ -1,0 +1,76 @@
+//! The request of an aggregate: what is summed up of which rows, and the page of groups that is shown.
+
+use std::sync::Arc;
+
+use crate::http::problem::{ApiError, Code};
+use crate::options::MountOptions;
+use diorama_core::vista::query::url::{self, ParamOptions, percent_decoded};
+use diorama_core::vista::query::{AggregateItem, Aggregation, Path};
+use diorama_core::vista::{Error, Query, Schema};
+
+/// Items of one select, at most.
+const MAX_ITEMS: usize = 50;
+/// Parameters about the groups; all others are about the rows.
+const OF_GROUPS: [&str; 10] =
+    ["order", "limit", "offset", "_sort", "_order", "_page", "_limit", "_per_page", "_start", "_end"];
+
+/// What the URL asks for.
+pub(crate) struct AggregateRequest {
+    pub(crate) aggregation: Arc<Aggregation>,
+    pub(crate) rows: Query,
+    pub(crate) groups: Query,
+    /// The results.
+    pub(crate) schema: Schema,
+}
+
+impl AggregateRequest {
+    pub(crate) fn read(raw: &str, rows: &Schema, options: &MountOptions) -> Result<AggregateRequest, ApiError> {
+        let of_groups = |piece: &&str| {
+            let key = piece.split('=').next().unwrap_or_default();
+            let value = piece.get(key.len() + 1..).unwrap_or_default();
+            let key = percent_decoded(key, true).unwrap_or_default();
+            // simple-rest's are JSON; otherwise these are names of columns.
+            let json =
+                matches!(&*key, "sort" | "range") && percent_decoded(value, true).is_some_and(|v| v.starts_with('['));
+            OF_GROUPS.contains(&&*key) || json
+        };
+        let (of_groups, of_rows): (Vec<&str>, Vec<&str>) = raw.split('&').partition(of_groups);
+        // What is not to be live may say so.
+        let parameters = ParamOptions { max_limit: options.max_limit, extra: &["select", "live"] };
+        let mut asked = url::parse(&of_rows.join("&"), rows, &parameters)?;
+        if asked.query.after.is_some() {
+            return Err(ApiError::new(Code::InvalidParameter, "after: groups are paged with limit and offset"));
+        }
+        asked.extra.retain(|(name, _)| name == "select");
+        let aggregation = compile(&asked.extra, rows)?;
+        let schema = aggregation.schema();
+        let parameters = ParamOptions { max_limit: options.max_limit, extra: &[] };
+        let groups = url::parse(&of_groups.join("&"), &schema, &parameters)?.query;
+        Ok(AggregateRequest { aggregation: Arc::new(aggregation), rows: asked.query, groups, schema })
+    }
+}
+
+fn compile(selects: &[(String, String)], schema: &Schema) -> Result<Aggregation, ApiError> {
+    let hint = "write select=category,count(),sum(price): columns group, functions sum up";
+    let [(_, select)] = selects else {
+        let detail = if selects.is_empty() { "select: it is missing" } else { "select: it is given twice" };
+        return Err(ApiError::new(Code::InvalidParameter, detail).hint(hint));
+    };
+    let items = url::split_outside_quotes(select).map(AggregateItem::parse).collect::<Result<Vec<_>, Error>>();
+    let items = items.map_err(wrong)?;
+    if items.len() > MAX_ITEMS {
+        return Err(ApiError::new(Code::LimitTooLarge, format!("select: at most {MAX_ITEMS} results")));
+    }
+    for column in items.iter().filter_map(|item| item.column.as_deref()) {
+        Path::checked(column, schema)
+            .map_err(|detail| ApiError::new(Code::UnknownColumn, format!("select: {detail}")))?;
+    }
+    Aggregation::new(&items, schema).map_err(wrong)
+}
+
+fn wrong(error: Error) -> ApiError {
+    match error {
+        Error::Invalid { detail, .. } => ApiError::new(Code::InvalidParameter, format!("select: {detail}")),
+        other => other.into(),
+    }
+}

@@ -1,0 +1,92 @@
+//! A snapshot of a resource, from which one answer is made, and the versions of what it shows.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use axum::http::header::{self, HeaderValue};
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::http::negotiate::Format;
+use crate::http::response::HeaderBuilder;
+use crate::rows::common_headers::{CommonHeaders, Kind};
+use crate::state::Resource;
+use diorama_core::state::State;
+use diorama_core::table::RowRef;
+
+/// One consistent look at a Dio, from which one answer is made.
+pub(crate) struct Snapshot {
+    pub(crate) state: Arc<State>,
+    common: Arc<CommonHeaders>,
+}
+
+impl Snapshot {
+    /// The Dio as it is now. Rows older than they should be are refreshed in the background.
+    pub(crate) fn of(resource: &Resource) -> Snapshot {
+        let freshness = resource.dio.freshness();
+        if freshness.stale {
+            resource.dio.refresh_if_stale();
+        }
+        let state = resource.dio.state();
+        let known = resource.common_headers.load_full().filter(|common| common.is_of(&state, &freshness));
+        let common = known.unwrap_or_else(|| {
+            let ttl = resource.dio.cache_ttl().map(|ttl| ttl.as_secs());
+            let common = Arc::new(CommonHeaders::of(&state, &freshness, ttl));
+            resource.common_headers.store(Some(Arc::clone(&common)));
+            common
+        });
+        Snapshot { state, common }
+    }
+
+    /// The version of a list: any change of any row makes another.
+    pub(crate) fn list_etag(&self, query: &[u8], format: Format) -> HeaderValue {
+        let mut line = HeaderBuilder::with_capacity(80);
+        line.put("\"").put(&**self.state.epoch()).put(".").number(self.state.rows_seq()).put("-").hex(xxh3_64(query));
+        line.put(format.suffix()).put("\"");
+        line.value()
+    }
+
+    /// The version of one row, shown by `query`.
+    pub(crate) fn record_etag(row: &RowRef<'_>, query: &str, format: Format) -> HeaderValue {
+        let mut hash = [0; 24];
+        let length = URL_SAFE_NO_PAD.encode_slice(row.hash().to_be_bytes(), &mut hash).unwrap_or_default();
+        let mut line = HeaderBuilder::with_capacity(48);
+        line.put("\"").put(&hash[..length]);
+        if !query.is_empty() {
+            line.put("-").hex(xxh3_64(query.as_bytes()));
+        }
+        line.put(format.suffix()).put("\"");
+        line.value()
+    }
+
+    /// 200 with `body`, which is one row or what stands for one.
+    pub(crate) fn ok(&self, etag: HeaderValue, format: Format, body: impl Into<Body>) -> Response {
+        self.answer(Kind::Row, etag, format, body.into())
+    }
+
+    /// 200 with rows. The headers `Content-Range`, `X-Total-Count` and `Link` are there and empty: fill them, or take them out.
+    pub(crate) fn ok_list(&self, etag: HeaderValue, format: Format, body: impl Into<Body>) -> Response {
+        self.answer(Kind::List, etag, format, body.into())
+    }
+
+    /// 304: what the client has is what there is.
+    pub(crate) fn not_modified(&self, etag: HeaderValue) -> Response {
+        let mut response = self.answer(Kind::NotModified, etag, Format::Json, Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    }
+
+    fn answer(&self, kind: Kind, etag: HeaderValue, format: Format, body: Body) -> Response {
+        let mut response = Response::new(body);
+        let headers = response.headers_mut();
+        *headers = self.common.kinds[kind as usize].clone();
+        headers.insert(header::ETAG, etag);
+        if format != Format::Json {
+            headers.insert(header::CONTENT_TYPE, format.content_type());
+        }
+        response
+    }
+}

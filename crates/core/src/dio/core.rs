@@ -1,32 +1,32 @@
 //! What the tasks and handles of one Dio share.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use super::commit::committer::{Command, Committed, CommitterHandle, Reply};
+use super::command::CommitterHandle;
+use super::commit::invalid::Invalid;
 use super::commit::ledger::Ledger;
 use super::commit::room::{Held, Room};
 use super::commit::store::Store;
 use super::counters::Tally;
+use super::deliver::attempts::Attempts;
 use super::deliver::breaker::Line;
-use super::deliver::operations::Attempts;
 use super::events::event::Position;
 use super::events::ring::Ring;
-use super::hooks::{Hooks, scope_of};
-use super::read::reads::Freshness;
+use super::hooks::Hooks;
+use super::read::freshness::Freshness;
 use super::settings::Settings;
-use super::sync::start::Start;
-use super::tasks::Tasks;
-use crate::journal::{Claim, Journal, Seq};
-use crate::record::{Id, Undecodable};
-use crate::state::{Cmd, Origin, Outcome, State};
+use super::sync::report::Start;
+use super::tasks::{HEAVY, Tasks};
+use crate::journal::{Journal, Seq};
+use crate::record::Undecodable;
+use crate::state::State;
 use crate::vista::{Error, LogLimit, Result, Vista};
 
 /// Everything of a Dio but its handle. Readers take [`Core::state`]; whoever changes something sends a [`Cmd`].
@@ -60,8 +60,8 @@ pub(crate) struct Core {
     pub(super) feeds: Mutex<Vec<Arc<super::FeedMeter>>>,
     /// How often rows in doubt may be read.
     pub(super) rereads: super::Bucket,
-    pub(super) indexer: super::read::indexer::Indexer,
-    pub(super) refreshing: Mutex<Option<super::sync::refresh::Flight>>,
+    pub(super) indexer: super::read::index_requests::Indexer,
+    pub(super) refreshing: Mutex<Option<super::sync::report::Flight>>,
     /// Position of the last `Invalidated` of a refresh that `on_query` began; see [`Core::answered_until`].
     pub(super) answered: tokio::sync::Mutex<Seq>,
     /// Held while the program reads the whole source, in `on_start` or `on_refresh`: what one reading finds as it was before is
@@ -78,8 +78,8 @@ pub(crate) struct Core {
     /// Places of operations that wait for the master.
     pub(super) room: Room,
     /// Places of all other commands that wait for the committer.
-    inbox: Arc<Semaphore>,
-    closed: AtomicBool,
+    pub(super) inbox: Arc<Semaphore>,
+    pub(super) closed: AtomicBool,
     /// Whether there is no first copy yet; see [`Core::coverage`].
     pub(super) seeding: AtomicBool,
     /// How it stands with `on_start`.
@@ -96,47 +96,8 @@ impl std::fmt::Debug for Core {
     }
 }
 
-/// Calls of `invalidate_*` that subscribers are to be told of with the next turn.
-#[derive(Debug, Default)]
-pub(super) struct Invalid {
-    /// The rows, in the order of the calls; `None` for all rows.
-    calls: VecDeque<Option<Id>>,
-    pub(super) poked: bool,
-}
-
-impl Invalid {
-    /// Adds calls before the others or after them. Where too many wait, one for all rows takes the place of all.
-    fn add(&mut self, calls: impl IntoIterator<Item = Option<Id>>, before: bool) {
-        let mut calls: VecDeque<Option<Id>> = calls.into_iter().collect();
-        if before {
-            std::mem::swap(&mut self.calls, &mut calls);
-        }
-        self.calls.append(&mut calls);
-        if self.calls.len() > MOST_INVALID {
-            self.calls = VecDeque::from([None]);
-        }
-    }
-
-    /// What tells subscribers of all calls so far, in their order.
-    pub(super) fn take(&mut self) -> Vec<Cmd> {
-        self.poked = false;
-        let mut cmds = Vec::new();
-        for call in self.calls.drain(..) {
-            match (call, cmds.last_mut()) {
-                (None, _) => cmds.push(Cmd::InvalidateAll { covered: false, origin: Origin::Program }),
-                (Some(id), Some(Cmd::Invalidate(ids))) => ids.push(id),
-                (Some(id), _) => cmds.push(Cmd::Invalidate(vec![id])),
-            }
-        }
-        cmds
-    }
-}
-
 /// Commands that are no operations and wait for the committer, at most.
 const INBOX: usize = 256;
-
-/// Beyond so many calls that wait, everything is invalidated.
-const MOST_INVALID: usize = 10_000;
 
 /// When the rows were last known to be what the master has.
 #[derive(Clone, Debug, Default)]
@@ -200,7 +161,7 @@ impl Core {
             invalid: Mutex::new(Invalid::default()),
             attempts: Mutex::default(),
             last_list: Mutex::new(parts.last_list),
-            indexer: super::read::indexer::Indexer::default(),
+            indexer: super::read::index_requests::Indexer::default(),
             refreshing: Mutex::new(None),
             answered: tokio::sync::Mutex::default(),
             listing: tokio::sync::Mutex::new(()),
@@ -263,180 +224,23 @@ impl Core {
             (None, at) => last.failed.is_some() || at.is_none(),
         }
     }
-
-    /// Sends a command of the program itself (settlements, news, guards): no place in the queue is needed.
-    pub(super) async fn commit(self: &Arc<Self>, cmd: Cmd) -> Result<Committed> {
-        if self.ended.is_cancelled() {
-            return Err(Error::Closed);
-        }
-        self.answered(Command::new(self, cmd)).await
-    }
-
-    /// Sends a command and waits for what became of it.
-    pub(super) async fn answered(self: &Arc<Self>, command: Command) -> Result<Committed> {
-        let (reply, answer): (Reply, _) = tokio::sync::oneshot::channel();
-        self.committer.send(command.reply(reply))?;
-        answer.await.map_err(|_| Error::Closed)?
-    }
-
-    /// [`Core::commit`] for senders that cannot wait.
-    pub(super) fn commit_later(self: &Arc<Self>, cmd: Cmd) {
-        // A committer that is gone has no State that would need to know.
-        let _ = self.committer.send(Command::new(self, cmd));
-    }
-
-    /// Tells everybody that rows may be different; `covered` if all differences were told one by one.
-    pub(super) async fn tell_all(self: &Arc<Self>, covered: bool) -> Result<Committed> {
-        // Taken before the commit: what is written silently meanwhile is told next time.
-        let untold = self.untold.swap(false, Ordering::AcqRel);
-        let covered = covered && !untold;
-        let told = self.commit(Cmd::InvalidateAll { covered, origin: Origin::Refresh }).await;
-        if told.is_err() {
-            self.untold.fetch_or(untold, Ordering::AcqRel);
-        }
-        told
-    }
-
-    /// Sends a user's command. `size` is what it adds to the backlog, `None` for nothing; `wait` says whether a full queue is
-    /// waited for or refused.
-    pub(super) async fn write(
-        self: &Arc<Self>,
-        cmd: Cmd,
-        size: Option<usize>,
-        claim: Option<Claim>,
-        wait: bool,
-    ) -> Result<Committed> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(Error::Closed);
-        }
-        let mut command = Command::new(self, cmd);
-        self.reserve(&mut command, size, wait).await?;
-        command.claims.extend(claim);
-        self.answered(command).await
-    }
-
-    /// Room for what a command needs: an operation of `size` bytes a place in the queue, everything else one in the committer's
-    /// inbox. A hook's own writes need room for their bytes only: what would make room may wait for that hook.
-    async fn reserve(&self, command: &mut Command, size: Option<usize>, wait: bool) -> Result<()> {
-        let inside = scope_of(&self.name).is_some();
-        match (size, inside, wait) {
-            (None, true, _) => {}
-            (None, false, true) => command.inbox = Some(self.inbox_place().await?),
-            (None, false, false) => {
-                let inbox = Arc::clone(&self.inbox);
-                command.inbox = Some(inbox.try_acquire_owned().map_err(|_| Error::QueueFull)?);
-            }
-            (Some(size), true, _) => command.place = self.room.try_take_bytes(size)?,
-            (Some(size), false, true) => command.place = self.room.take(size, self.tasks.closing()).await?,
-            (Some(size), false, false) => command.place = self.room.try_take(size)?,
-        }
-        Ok(())
-    }
-
-    /// A place in the committer's inbox for a command that is not an operation.
-    pub(super) async fn inbox_place(&self) -> Result<OwnedSemaphorePermit> {
-        Arc::clone(&self.inbox).acquire_owned().await.map_err(|_| Error::Closed)
-    }
-
-    /// How many more operations the queue has places for.
-    pub(crate) fn free_places(&self) -> usize {
-        self.room.free()
-    }
-
-    /// Opens a guard: a read of the master or a delivery begins.
-    pub(super) async fn open_guard(self: &Arc<Self>) -> Result<Guard> {
-        self.guard(Cmd::Open).await
-    }
-
-    /// [`Core::open_guard`] for a read or a delivery of one row.
-    pub(super) async fn open_guard_for(self: &Arc<Self>, id: &Id) -> Result<Guard> {
-        self.guard(Cmd::OpenFor(Arc::clone(id))).await
-    }
-
-    /// [`Core::open_guard_for`] for deliveries to several rows.
-    pub(super) async fn open_guards_for(self: &Arc<Self>, rows: &[Id]) -> Result<Vec<Guard>> {
-        let open = rows.iter().map(|id| Cmd::OpenFor(Arc::clone(id))).collect();
-        let opened = self.answered(Command::all(self, open)).await?.each;
-        opened.iter().map(|outcome| self.opened(outcome)).collect()
-    }
-
-    async fn guard(self: &Arc<Self>, open: Cmd) -> Result<Guard> {
-        let outcome = self.commit(open).await?.outcome;
-        self.opened(&outcome)
-    }
-
-    fn opened(self: &Arc<Self>, outcome: &Outcome) -> Result<Guard> {
-        match outcome {
-            Outcome::Mark(mark) => Ok(Guard { core: Arc::clone(self), mark: *mark, armed: AtomicBool::new(true) }),
-            _ => Err(Error::Closed),
-        }
-    }
-
-    /// Whether the master takes several writes in one transaction, and proves by their ids that none takes effect twice.
-    pub(super) fn batches(&self) -> bool {
-        let shell = self.vista.shell();
-        self.hooks.on_write.is_none() && shell.writes_once() && shell.batch_size() > 1
-    }
-
-    /// Has subscribers told of a row, or of all rows, with the next turn.
-    pub(super) fn invalidate(self: &Arc<Self>, id: Option<Id>) {
-        let poke = {
-            let mut invalid = self.invalid.lock();
-            invalid.add([id], false);
-            !std::mem::replace(&mut invalid.poked, true)
-        };
-        if poke {
-            let _ = self.committer.poke(self);
-        }
-    }
-
-    /// Takes back what subscribers could not be told.
-    pub(super) fn keep_invalid(&self, cmds: &[Cmd]) {
-        let calls = cmds.iter().flat_map(|cmd| match cmd {
-            Cmd::Invalidate(ids) => ids.iter().cloned().map(Some).collect(),
-            _ => vec![None],
-        });
-        self.invalid.lock().add(calls, true);
-    }
-
-    /// Has what was taken back told with the next turn.
-    pub(super) fn poke_again(self: &Arc<Self>) {
-        let waits = {
-            let mut invalid = self.invalid.lock();
-            let waits = !invalid.poked && !invalid.calls.is_empty();
-            invalid.poked |= waits;
-            waits
-        };
-        if waits {
-            let _ = self.committer.poke(self);
-        }
-    }
-
-    /// Refuses writes from now on.
-    pub(super) fn close_writes(&self) {
-        self.closed.store(true, Ordering::Release);
-    }
 }
 
-/// An open mark: closes by itself when dropped.
-#[derive(Debug)]
-pub(super) struct Guard {
-    core: Arc<Core>,
-    pub(super) mark: u64,
-    armed: AtomicBool,
-}
-
-impl Guard {
-    /// The command that was sent with this mark closes it.
-    pub(super) fn disarm(&self) {
-        self.armed.store(false, Ordering::Release);
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if self.armed.load(Ordering::Acquire) {
-            self.core.commit_later(Cmd::Close(self.mark));
+impl Core {
+    /// Runs `work` off the async threads if it is about many rows.
+    pub(crate) async fn heavy<T: Send + 'static>(
+        &self,
+        rows: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        if rows < HEAVY {
+            return Ok(work());
         }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "scans of many rows are the only blocking work on rows in memory"
+        )]
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|error| Error::permanent(format!("an internal error: {error}")))
     }
 }

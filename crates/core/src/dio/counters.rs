@@ -168,7 +168,7 @@ impl Tally {
     pub(super) fn refreshed(&self, well: bool, took: Duration) {
         if well {
             self.refreshed.add(took);
-            self.last_refresh.store(super::commit::committer::now(), Ordering::Relaxed);
+            self.last_refresh.store(crate::dio::clock::now(), Ordering::Relaxed);
         } else {
             self.refresh_failed.add(took);
         }

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::commit::committer::{Committer, apply};
+use super::commit::committer::Committer;
 use super::commit::ledger::Ledger;
+use super::commit::stage::apply;
 use super::commit::store::Store;
 use super::core::{Core, LastList, Parts};
 use super::deliver::carried::{self, Carried};
 use super::deliver::worker;
 use super::events::ring::{Ring, RingItem};
+use super::handle::{Dio, Handle};
 use super::hooks::Hooks;
 use super::settings::{Settings, WriteRoute};
-use super::sync::reread;
-use super::sync::start;
-use super::{Dio, Handle};
+use super::sync::{reread, start};
 use crate::cache::{CacheError, CacheMeta, Loaded, RowStore, RowTable, StoredRow};
 use crate::journal::{Journal, JournalError, LogEntry, LogState, Seq};
 use crate::record::Layout;

@@ -51,3 +51,6 @@ impl Tasks {
         self.tracker.len()
     }
 }
+
+/// Rows from which work is done off the async threads.
+pub(crate) const HEAVY: usize = 5_000;

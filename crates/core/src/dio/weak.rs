@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use super::{Dio, Handle};
+use super::handle::{Dio, Handle};
 
 /// Reference to a [`Dio`] that does not keep it alive; see [`Dio::downgrade`].
 ///

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::mention::Mentions;
-use crate::dio::Dio;
 use crate::dio::core::Core;
 use crate::dio::events::event::Position;
-use crate::dio::sync::refresh::HEAVY;
+use crate::dio::handle::Dio;
+use crate::dio::tasks::HEAVY;
 use crate::journal::{DeliveryId, DeliveryQuery, DeliveryState, JournalError, LogEntry, Rewrite, Seq};
 use crate::record::Id;
 use crate::state::{Cmd, Entry, Eraser, OpChange, OpId, Outcome};

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::journal::AppendError;
+use crate::vista::Error;
+
 /// What the journal said when it failed, until something was stored again. A clone is the same.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trouble(Arc<Mutex<Option<String>>>);
@@ -27,4 +30,14 @@ impl Trouble {
     pub(crate) fn now(&self) -> Option<String> {
         self.0.lock().clone()
     }
+}
+
+/// The error of a write that the journal did not take.
+pub(super) fn storage(detail: &str, full: bool) -> Error {
+    Error::Storage { detail: detail.to_string(), full }
+}
+
+/// The result of an append of which the journal said nothing.
+pub(super) fn lost() -> std::result::Result<(), AppendError> {
+    Err(AppendError::Io("the journal did not answer for every log".into()))
 }

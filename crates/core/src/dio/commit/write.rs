@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::committer::now;
+use crate::dio::clock::now;
 use crate::dio::core::Core;
-use crate::dio::deliver::operations::Operation;
 use crate::dio::events::event::Position;
 use crate::journal::Claim;
 use crate::record::{Body, Id};
@@ -135,23 +134,6 @@ impl Core {
             WriteOp::Delete { id } => (Some(Id::from(&*self.known_id(&id))), Effect::Delete),
             WriteOp::DeleteAll => (None, Effect::DeleteAll),
         })
-    }
-
-    /// Waits until `op` has ended (or was taken by the route), at most `patience`; gives how it stands then.
-    pub(crate) async fn settled(self: &Arc<Self>, op: OpId, patience: Duration) -> Option<Operation> {
-        let mut published = self.published.subscribe();
-        let deadline = tokio::time::Instant::now() + patience;
-        loop {
-            published.borrow_and_update();
-            let operation = self.operation(op)?;
-            if operation.state.is_final() {
-                return Some(operation);
-            }
-            tokio::select! {
-                changed = published.changed() => if changed.is_err() { return Some(operation) },
-                () = tokio::time::sleep_until(deadline) => return self.operation(op),
-            }
-        }
     }
 }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::committer::now;
 use super::ledger::Bounds;
 use crate::cache::CacheError;
+use crate::dio::clock::now;
 use crate::dio::core::Core;
 
 /// How long a confirmed row may wait for the cache file.

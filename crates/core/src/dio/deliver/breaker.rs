@@ -260,7 +260,7 @@ impl Line {
 
     /// Takes note of an answer; says so if that changes how it is treated, and whether it is back after a rest.
     pub(crate) fn hear<T>(&self, dio: &str, row: Option<&Id>, answer: &Result<T>) -> bool {
-        let (now, chance) = (Instant::now(), f64::from(super::delivery::fraction()) / f64::from(u32::MAX));
+        let (now, chance) = (Instant::now(), f64::from(crate::dio::clock::fraction()) / f64::from(u32::MAX));
         let (before, after, error, rest) = {
             let mut breaker = self.breaker.lock();
             let before = breaker.phase;

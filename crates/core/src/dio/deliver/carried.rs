@@ -8,15 +8,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::delivery::is_of;
+use super::attempts::Over;
 use crate::dio::core::Core;
 use crate::dio::settings::WriteRoute;
 use crate::record::{Body, Id, Layout, Record, merge_patch};
 use crate::state::{Answer, Effect, Entry, NO_ROW, Op, OpChange, OpError, OpId, OpState, State};
 use crate::vista::Result;
-
-/// Hash of the row that an operation was accepted over, [`NO_ROW`] if there was none; `None` if the log does not say it.
-pub(crate) type Over = Option<u128>;
 
 /// Operations that were carried over and wait for delivery.
 pub(crate) type Carried = HashMap<OpId, Over>;
@@ -94,4 +91,10 @@ fn parked() -> Answer {
     let detail = "it comes from an older journal, and the row is neither as it was when this was accepted nor as this makes it: \
                   look at the row, then retry or discard";
     Answer::Parked(OpError { code: "outcome-unknown".into(), detail: detail.into() })
+}
+
+/// Whether `row` has what an insert of `body` would have put there.
+pub(crate) fn is_of(body: &Body, row: &Record, id_column: &str) -> bool {
+    let ours: Record = body.decode().unwrap_or_default();
+    ours.iter().all(|(column, value)| &**column == id_column || row.get(column) == Some(value))
 }

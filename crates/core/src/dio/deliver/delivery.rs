@@ -8,17 +8,21 @@ use tokio::time::Instant;
 
 use super::breaker::LONGEST_RETRY_AFTER;
 use super::carried;
-use crate::dio::core::{Core, Guard};
-use crate::dio::hooks::{self, Kind, Scope};
+use super::carried::is_of;
+use crate::dio::clock::fraction;
+use crate::dio::core::Core;
+use crate::dio::guard::Guard;
+use crate::dio::handle::{Dio, Handle};
+use crate::dio::scope;
+use crate::dio::scope::{Kind, Scope};
 use crate::dio::settings::{OnUnknown, WriteRoute};
-use crate::dio::{Dio, Handle};
 use crate::record::{Body, Id, Record, merge_patch};
 use crate::state::{Answer, Cmd, Effect, Op, OpError, OpId};
 use crate::vista::{Error, ErrorKind, Result, WriteKind, Written};
 
 /// Whether an operation has waited long enough to be given up when it fails.
 pub(crate) fn is_old(core: &Core, op: &Op) -> bool {
-    let age = crate::dio::commit::committer::now().saturating_sub(op.created);
+    let age = crate::dio::clock::now().saturating_sub(op.created);
     u128::from(age) > core.settings.retry.max_age.as_millis()
 }
 
@@ -167,8 +171,8 @@ async fn attempt(core: &Arc<Core>, handle: &Weak<Handle>, op: &Op) -> Result<Ans
     // The last handle may be gone while the queue drains: the hook gets one of its own.
     let handle = handle.upgrade().unwrap_or_else(|| Arc::new(Handle::new(Arc::clone(core))));
     let scope = Scope { op: Some(op.id), ..Scope::new(&core.name, Kind::Write) };
-    let delivery = hooks::calling(Dio(handle), move |dio| on_write(dio, write));
-    hooks::run(core, Arc::new(scope), delivery).await?;
+    let delivery = scope::calling(Dio(handle), move |dio| on_write(dio, write));
+    scope::run(core, Arc::new(scope), delivery).await?;
     Ok(match core.settings.write_route {
         WriteRoute::Around => Answer::Routed,
         WriteRoute::Through => Answer::Confirmed { row: None, id: None },
@@ -238,12 +242,6 @@ fn found(core: &Core, op: &Op, id: &Id, row: Option<&Record>) -> Found {
         }
         _ => Found::Other,
     }
-}
-
-/// Whether `row` has what an insert of `body` would have put there.
-pub(crate) fn is_of(body: &Body, row: &Record, id_column: &str) -> bool {
-    let ours: Record = body.decode().unwrap_or_default();
-    ours.iter().all(|(column, value)| &**column == id_column || row.get(column) == Some(value))
 }
 
 fn confirmed(core: &Core, targets: &[Id], written: Written) -> Answer {
@@ -325,11 +323,6 @@ fn pause(core: &Arc<Core>, op: OpId, error: &Error) {
         }
     }
     core.wake();
-}
-
-/// Random bits for jitter.
-pub(crate) fn fraction() -> u32 {
-    (uuid::Uuid::new_v4().as_u128() >> 96) as u32
 }
 
 /// An error as operations and events carry it.

@@ -1,5 +1,6 @@
 //! Writes on their way to the source: the queue, attempts, circuit breakers, operations.
 
+pub(super) mod attempts;
 pub(super) mod breaker;
 pub(super) mod carried;
 pub(super) mod delivery;

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use super::breaker::Standing;
 use super::delivery::{deliver, deliver_batch, give_up, is_old};
 use super::schedule::Schedule;
-use crate::dio::Handle;
 use crate::dio::core::Core;
+use crate::dio::handle::Handle;
 use crate::state::{Op, OpId, OpState, State};
 use crate::vista::Error;
 
@@ -320,5 +320,13 @@ impl Lanes {
                 false => self.schedule.ended(&state, op.id, &op.targets),
             }
         }
+    }
+}
+
+impl Core {
+    /// Whether the master takes several writes in one transaction, and proves by their ids that none takes effect twice.
+    pub(super) fn batches(&self) -> bool {
+        let shell = self.vista.shell();
+        self.hooks.on_write.is_none() && shell.writes_once() && shell.batch_size() > 1
     }
 }

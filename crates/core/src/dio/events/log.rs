@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::event::Position;
-use super::ring::{Past, Ring};
-use crate::dio::Dio;
+use super::ring::{Ring, RingItem};
 use crate::dio::core::Core;
+use crate::dio::handle::Dio;
 use crate::journal::Seq;
-use crate::state::State;
+use crate::state::{Entry, State};
 use crate::vista::Result;
 
 /// Events of a Dio for readers with a position of their own: the newest from the [`Ring`], those before from the journal.
@@ -63,5 +63,43 @@ impl EventLog {
     /// Cancelled when the Dio begins to close.
     pub fn closing(&self) -> &CancellationToken {
         self.0.tasks.closing()
+    }
+}
+
+/// Events that were read back from the journal.
+#[derive(Debug)]
+pub struct Past {
+    /// Oldest first.
+    pub items: Vec<RingItem>,
+    /// Everything up to here is among them.
+    pub reached: Seq,
+}
+
+impl Core {
+    /// Events of the log after `after`, about `bytes` of them, of those that readers see; `None` if some are gone.
+    pub(crate) async fn past(&self, after: Seq, bytes: usize) -> Result<Option<Past>> {
+        // The journal has an entry before readers see its row.
+        let seen = self.state().seq();
+        let layout = Arc::clone(self.vista.schema().layout());
+        let mut past = Past { items: Vec::new(), reached: after };
+        for stored in self.journal.read(&self.name, after, bytes).await? {
+            if stored.seq > seen {
+                break;
+            }
+            // Entries that are kept for their operations lie before a gap.
+            if stored.seq != past.reached + 1 {
+                return Ok(None);
+            }
+            let Ok(entry) = Entry::decode(&stored.bytes) else { return Ok(None) };
+            past.reached = stored.seq;
+            past.items.extend(RingItem::read_back(entry, &layout));
+        }
+        Ok(Some(past))
+    }
+
+    /// The position after which all events are at hand.
+    pub(crate) async fn earliest(&self) -> Seq {
+        let trimmed = self.trimmed.lock().await.saturating_sub(1);
+        self.ring.oldest.max(trimmed).min(self.ring.floor())
     }
 }

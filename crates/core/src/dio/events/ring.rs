@@ -12,7 +12,6 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::event::{DioEvent, EventEntry, Position, event_of};
-use crate::dio::core::Core;
 use crate::journal::Seq;
 use crate::record::{Body, Layout, Record};
 use crate::state::{Entry, Eraser, Frame};
@@ -140,7 +139,7 @@ impl Default for RingLimits {
 pub struct Ring {
     limits: RingLimits,
     /// Every event of the log after this position was in the journal when the ring was made.
-    oldest: Seq,
+    pub(super) oldest: Seq,
     items: RwLock<Items>,
     head: watch::Sender<u64>,
     erased: AtomicU64,
@@ -330,44 +329,6 @@ impl Ring {
     /// How many wait for events.
     pub fn watchers(&self) -> usize {
         self.head.receiver_count()
-    }
-}
-
-/// Events that were read back from the journal.
-#[derive(Debug)]
-pub struct Past {
-    /// Oldest first.
-    pub items: Vec<RingItem>,
-    /// Everything up to here is among them.
-    pub reached: Seq,
-}
-
-impl Core {
-    /// Events of the log after `after`, about `bytes` of them, of those that readers see; `None` if some are gone.
-    pub(crate) async fn past(&self, after: Seq, bytes: usize) -> Result<Option<Past>> {
-        // The journal has an entry before readers see its row.
-        let seen = self.state().seq();
-        let layout = Arc::clone(self.vista.schema().layout());
-        let mut past = Past { items: Vec::new(), reached: after };
-        for stored in self.journal.read(&self.name, after, bytes).await? {
-            if stored.seq > seen {
-                break;
-            }
-            // Entries that are kept for their operations lie before a gap.
-            if stored.seq != past.reached + 1 {
-                return Ok(None);
-            }
-            let Ok(entry) = Entry::decode(&stored.bytes) else { return Ok(None) };
-            past.reached = stored.seq;
-            past.items.extend(RingItem::read_back(entry, &layout));
-        }
-        Ok(Some(past))
-    }
-
-    /// The position after which all events are at hand.
-    pub(crate) async fn earliest(&self) -> Seq {
-        let trimmed = self.trimmed.lock().await.saturating_sub(1);
-        self.ring.oldest.max(trimmed).min(self.ring.floor())
     }
 }
 

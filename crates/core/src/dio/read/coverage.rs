@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::watch;
 
 use crate::dio::core::Core;
-use crate::dio::hooks::scope_of;
+use crate::dio::scope::scope_of;
 use crate::vista::{Error, Result};
 
 /// How much of the master's rows is here.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::coverage::Coverage;
-use crate::dio::Handle;
 use crate::dio::commit::write::WriteOptions;
 use crate::dio::core::Core;
-use crate::dio::sync::refresh::HEAVY;
+use crate::dio::handle::Handle;
+use crate::dio::tasks::HEAVY;
 use crate::plan::{Page, Picked, Plan, Repeated, plan};
 use crate::record::{Id, Record, Rows};
 use crate::state::State;

@@ -4,85 +4,20 @@
 //! meanwhile; the committer itself only brings the last few changes in. Queries scan until then. How many indexes there are
 //! and how many bytes they take is bounded: those that were not used for longest go first, those of the settings never.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use indexmap::IndexSet;
-use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
-
-use crate::dio::Dio;
-use crate::dio::commit::committer::now;
+use crate::dio::clock::now;
 use crate::dio::core::Core;
+use crate::dio::handle::Dio;
 use crate::plan::Plan;
 use crate::state::{Cmd, Outcome, State};
 use crate::table::{Built, Index, Spec};
 use crate::vista::{Error, Result};
 
-/// Indexes that wait to be built, at most; more are asked for again by the next query.
-const MOST_ASKED: usize = 16;
-/// Specs that are remembered as refused, at most.
-const MOST_REFUSED: usize = 64;
 /// How often a build that the table outran is begun again.
 const ATTEMPTS: usize = 4;
 /// Rows whose changes a build may leave to the committer.
 const LAST_FEW: usize = 1_000;
-
-/// What is to be built.
-#[derive(Debug, Default)]
-pub(crate) struct Indexer {
-    asked: Mutex<Asked>,
-    wake: Notify,
-    /// How many are asked for or being built.
-    pending: watch::Sender<usize>,
-}
-
-#[derive(Debug, Default)]
-struct Asked {
-    waiting: IndexSet<Spec>,
-    building: Option<Spec>,
-    refused: HashMap<Spec, Instant>,
-}
-
-impl Indexer {
-    /// Has an index built in the background.
-    fn ask(&self, spec: &Spec, rest: Duration) {
-        let mut asked = self.asked.lock();
-        let known = asked.building.as_ref() == Some(spec) || asked.waiting.contains(spec);
-        let refused = asked.refused.get(spec).is_some_and(|at| at.elapsed() < rest);
-        if known || refused || asked.waiting.len() >= MOST_ASKED {
-            return;
-        }
-        asked.waiting.insert(spec.clone());
-        self.tell(&asked);
-        drop(asked);
-        self.wake.notify_one();
-    }
-
-    fn take(&self) -> Option<Spec> {
-        let mut asked = self.asked.lock();
-        asked.building = asked.waiting.shift_remove_index(0);
-        asked.building.clone()
-    }
-
-    fn done(&self, refused: bool, rest: Duration) {
-        let mut asked = self.asked.lock();
-        let built = asked.building.take();
-        if let Some(spec) = built.filter(|_| refused) {
-            asked.refused.retain(|_, at| at.elapsed() < rest);
-            if asked.refused.len() < MOST_REFUSED {
-                asked.refused.insert(spec, Instant::now());
-            }
-        }
-        self.tell(&asked);
-    }
-
-    fn tell(&self, asked: &Asked) {
-        self.pending.send_replace(asked.waiting.len() + usize::from(asked.building.is_some()));
-    }
-}
 
 /// Builds what is asked for, one after the other, until the Dio closes.
 pub(crate) async fn run(core: Arc<Core>) {

@@ -8,25 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::aggregate::GroupIter;
-use crate::dio::Dio;
+use super::freshness::Freshness;
+use crate::dio::handle::Dio;
 use crate::dio::settings::WriteRoute;
 use crate::plan::{Page, Picked, Plan, Repeated};
 use crate::record::Record;
 use crate::state::State;
 use crate::vista::query::{Aggregation, Meter};
 use crate::vista::{Capabilities, Inferred, Query, Result, Schema};
-
-/// Age of the rows, and whether that is too much.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct Freshness {
-    /// Time since the last complete list.
-    pub age: Option<Duration>,
-    /// Whether that is longer than `cache_ttl`, or the last refresh failed.
-    pub stale: bool,
-    /// Whether the last refresh failed.
-    pub refresh_failed: bool,
-}
 
 impl Dio {
     /// Refuses while there is no first copy, with what the last attempt said.

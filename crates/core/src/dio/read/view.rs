@@ -4,11 +4,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::coverage::Coverage;
-use crate::dio::core::{Core, Guard};
+use crate::dio::core::Core;
 use crate::dio::events::event::DioEvent;
 use crate::dio::events::ring::At;
-use crate::dio::hooks::{self, ChunkRequest, ChunkSink, Kind, QueryRoute, Scope};
-use crate::dio::{Dio, Handle};
+use crate::dio::guard::Guard;
+use crate::dio::handle::{Dio, Handle};
+use crate::dio::hooks::{ChunkRequest, ChunkSink, QueryRoute};
+use crate::dio::scope;
+use crate::dio::scope::{Kind, Scope};
 use crate::record::{Body, Id, Rows, Stamp};
 use crate::state::{Base, Cmd, Entry, Frame, Item, OpChange, State, Visible};
 use crate::vista::query::JsonRow;
@@ -96,7 +99,7 @@ impl Core {
         // Held until the callback ends, it could not be closed by dropping all others.
         drop(dio);
         let said =
-            self.unless_loading(hooks::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), answer).await)?;
+            self.unless_loading(scope::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), answer).await)?;
         Ok(match said {
             // Before the first copy nothing is shown; the view asks again when that is there.
             _ if self.is_loading() => Route::Cache,
@@ -125,7 +128,7 @@ impl Core {
     /// What `total_provider` says.
     pub(crate) async fn ask_total(self: &Arc<Self>, dio: &Dio) -> Result<Option<u64>> {
         let Some(total) = &self.hooks.total_provider else { return Ok(None) };
-        let done = hooks::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), total(dio)).await;
+        let done = scope::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), total(dio)).await;
         self.unless_loading(done)
     }
 
@@ -137,7 +140,7 @@ impl Core {
         let scope = Arc::new(Scope::new(&self.name, Kind::Load));
         let chunk = on_load_chunk(&dio, (ChunkRequest::new(query, range.clone()), sink.clone()));
         drop(dio);
-        hooks::run(self, scope, chunk).await?;
+        scope::run(self, scope, chunk).await?;
         let Some(rows) = sink.take() else {
             let what = "on_load_chunk ended without rows: call sink.put(rows), with no rows for a range past the end";
             return Err(Error::permanent(what));

@@ -1,12 +1,15 @@
 //! The check of rows at the doors of a Dio: those of users and of the program, and those that others send.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::ingest::Inbound;
 use crate::dio::core::Core;
-use crate::record::Record;
+use crate::record::{Body, Record, Rows};
+use crate::state::Item;
 use crate::vista::check::Checked;
-use crate::vista::{ChangeEvent, Error, Result, RowCheck, Shape};
+use crate::vista::query::JsonRow;
+use crate::vista::{ChangeEvent, Error, Kinds, Result, RowCheck, Schema, Shape};
 
 impl Core {
     /// A row of a user or of the program under `id`, every cell as its column holds it.
@@ -78,4 +81,43 @@ pub(crate) fn check_key(id: &str) -> Result<()> {
         return Err(Error::invalid(format!("{id:?} cannot be an id: 1 to 1024 bytes without control characters")));
     }
     Ok(())
+}
+
+impl Core {
+    /// [`Mismatches::look`] at one row of the source.
+    pub(crate) fn look_at(&self, id: &str, row: Option<&Body>) {
+        self.mismatches.look(&self.name, row.map(|row| (id, row)));
+    }
+
+    /// [`Mismatches::look`] at the rows of a list.
+    pub(crate) fn look_at_rows(&self, rows: &Rows) {
+        self.mismatches.look(&self.name, rows.bodies().map(|(id, body)| (&**id, body)));
+    }
+
+    /// [`Mismatches::look`] at the rows of a read that differ from what is known.
+    pub(crate) fn look_at_items(&self, items: &[Item]) {
+        self.mismatches.look(&self.name, items.iter().filter_map(|item| Some((&*item.id, item.row.as_ref()?))));
+    }
+
+    /// A list that the program made: cells that convert are converted, the others are kept as they are and counted.
+    pub(crate) async fn converted(self: &Arc<Self>, rows: Rows) -> Result<Rows> {
+        let (core, count) = (Arc::clone(self), rows.len());
+        let convert = move || {
+            let rows = convert_all(rows, &core.vista.schema(), &core.mismatches.kinds);
+            core.look_at_rows(&rows);
+            rows
+        };
+        self.heavy(count, convert).await
+    }
+}
+
+fn convert_all(rows: Rows, schema: &Schema, kinds: &Kinds) -> Rows {
+    let check = RowCheck::new(schema, Shape::Whole);
+    let converted = |id: &str, body: &Body| {
+        let mut differs = false;
+        kinds.differences(JsonRow::from(body), |_| differs = true);
+        let record = if differs { body.decode().ok()? } else { return None };
+        check.convert(&record).map(|record| Body::encode(id, &record, schema.layout()))
+    };
+    rows.map_bodies(converted)
 }

@@ -12,15 +12,15 @@ use std::sync::Arc;
 
 use super::check::check_key;
 use super::ingest::{Heard, Inbound};
-use crate::dio::commit::committer::{Command, Committed, now};
+use crate::dio::clock::now;
+use crate::dio::command::{Command, Committed};
+use crate::dio::commit::reconciled::{Reconciled, concluded};
 use crate::dio::commit::write::{delivery_claim, same_claim};
 use crate::dio::core::Core;
-use crate::dio::{Dio, Handle, Reconciled};
-use crate::journal::{
-    Changes, Claim, Delivery, DeliveryId, DeliveryQuery, DeliveryState, InboxUse, JournalError, Kept, Raw,
-};
+use crate::dio::handle::{Dio, Handle};
+use crate::journal::{Claim, Delivery, DeliveryId, DeliveryQuery, DeliveryState, InboxUse, JournalError, Kept, Raw};
 use crate::record::Id;
-use crate::state::{Cmd, Outcome, Upstream, UpstreamChange};
+use crate::state::{Cmd, Upstream, UpstreamChange};
 use crate::vista::{Error, Result};
 
 /// Changes of one append.
@@ -43,52 +43,6 @@ pub struct Parcel {
     pub again: bool,
     /// A hash of what was sent and what it means, if the sender gave it no id.
     pub same: Option<String>,
-}
-
-impl Changes {
-    /// Adds what became of one change.
-    fn count(&mut self, outcome: Reconciled) {
-        *match outcome {
-            Reconciled::Applied => &mut self.applied,
-            Reconciled::Unchanged => &mut self.unchanged,
-            Reconciled::Deferred => &mut self.deferred,
-            Reconciled::Stale => &mut self.stale,
-            Reconciled::Duplicate => &mut self.duplicates,
-        } += 1;
-    }
-
-    /// What became of the whole.
-    fn state(&self) -> DeliveryState {
-        match self {
-            _ if self.applied + self.unchanged + self.deferred > 0 => DeliveryState::Applied,
-            _ if self.stale > 0 => DeliveryState::Stale,
-            _ if self.duplicates > 0 => DeliveryState::Duplicate,
-            _ if self.skipped > 0 => DeliveryState::Undecodable,
-            _ => DeliveryState::Ignored,
-        }
-    }
-}
-
-impl Reconciled {
-    pub(crate) fn of(outcome: &Outcome) -> Reconciled {
-        match outcome {
-            Outcome::Applied { .. } => Reconciled::Applied,
-            Outcome::Deferred => Reconciled::Deferred,
-            Outcome::Stale => Reconciled::Stale,
-            _ => Reconciled::Unchanged,
-        }
-    }
-}
-
-/// `kept` with what became of its changes, if that is not known yet.
-pub(crate) fn concluded(kept: &Kept, each: &[Outcome]) -> Kept {
-    let mut kept = kept.clone();
-    let delivery = &mut kept.delivery;
-    if delivery.state == DeliveryState::Applied {
-        each.iter().for_each(|outcome| delivery.changes.count(Reconciled::of(outcome)));
-        delivery.state = delivery.changes.state();
-    }
-    kept
 }
 
 impl Core {

@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use crate::dio::commit::reconciled::Reconciled;
 use crate::dio::commit::write::delivery_claim;
 use crate::dio::core::Core;
-use crate::dio::hooks::{self, Kind, Scope};
-use crate::dio::{Dio, Handle};
+use crate::dio::handle::{Dio, Handle};
+use crate::dio::scope;
+use crate::dio::scope::{Kind, Scope};
 use crate::record::{Body, CborValue, Id, Record};
 use crate::state::{COLUMN_CLOCK, Cmd, Origin, Stamped, Upstream, UpstreamChange, check_size};
 use crate::vista::{ChangeEvent, Coercion, Error, Narrowing, Result, RowCheck, Shape};
@@ -49,22 +51,6 @@ pub(crate) struct Heard {
     pub(crate) event: Option<Upstream>,
     /// Columns that were left out of its row.
     pub(crate) dropped: Vec<String>,
-}
-
-/// What an upstream event came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Reconciled {
-    /// It changed something (or the program's `on_event` took it).
-    Applied,
-    /// Everything was so already.
-    Unchanged,
-    /// It will be, once the row was read from the master.
-    Deferred,
-    /// It was older than what is known.
-    Stale,
-    /// The same delivery was applied before.
-    Duplicate,
 }
 
 impl Core {
@@ -125,7 +111,7 @@ impl Core {
         let event = self.full(&inbound);
         let scope = Scope::new(&self.name, Kind::Event);
         let dio = Dio(Arc::clone(handle));
-        hooks::run(self, Arc::new(scope), hooks::calling(dio, move |dio| on_event(dio, event))).await?;
+        scope::run(self, Arc::new(scope), scope::calling(dio, move |dio| on_event(dio, event))).await?;
         match claim {
             None => Ok(Reconciled::Applied),
             claim => self.claim_only(claim).await,

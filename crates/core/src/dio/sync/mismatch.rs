@@ -2,16 +2,12 @@
 //!
 //! Beside them, the columns that upstream events brought and the schema does not declare, where they are left out.
 
-use std::sync::Arc;
-
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 
-use crate::dio::core::Core;
-use crate::record::{Body, Rows};
-use crate::state::Item;
+use crate::record::Body;
 use crate::vista::query::JsonRow;
-use crate::vista::{ColumnType, Kinds, Result, RowCheck, Schema, Shape, expected};
+use crate::vista::{ColumnType, Kinds, Schema, expected};
 
 /// Names of dropped columns that are remembered, at most: others choose them.
 const MOST_NAMES: usize = 100;
@@ -45,7 +41,7 @@ pub struct DroppedColumn {
 /// Counts mismatches of one Dio.
 #[derive(Debug)]
 pub(crate) struct Mismatches {
-    kinds: Kinds,
+    pub(super) kinds: Kinds,
     columns: Vec<(String, ColumnType)>,
     found: Mutex<Found>,
 }
@@ -144,43 +140,4 @@ impl Mismatches {
         };
         found.dropped.iter().map(one).collect()
     }
-}
-
-impl Core {
-    /// [`Mismatches::look`] at one row of the source.
-    pub(crate) fn look_at(&self, id: &str, row: Option<&Body>) {
-        self.mismatches.look(&self.name, row.map(|row| (id, row)));
-    }
-
-    /// [`Mismatches::look`] at the rows of a list.
-    pub(crate) fn look_at_rows(&self, rows: &Rows) {
-        self.mismatches.look(&self.name, rows.bodies().map(|(id, body)| (&**id, body)));
-    }
-
-    /// [`Mismatches::look`] at the rows of a read that differ from what is known.
-    pub(crate) fn look_at_items(&self, items: &[Item]) {
-        self.mismatches.look(&self.name, items.iter().filter_map(|item| Some((&*item.id, item.row.as_ref()?))));
-    }
-
-    /// A list that the program made: cells that convert are converted, the others are kept as they are and counted.
-    pub(crate) async fn converted(self: &Arc<Self>, rows: Rows) -> Result<Rows> {
-        let (core, count) = (Arc::clone(self), rows.len());
-        let convert = move || {
-            let rows = convert_all(rows, &core.vista.schema(), &core.mismatches.kinds);
-            core.look_at_rows(&rows);
-            rows
-        };
-        self.heavy(count, convert).await
-    }
-}
-
-fn convert_all(rows: Rows, schema: &Schema, kinds: &Kinds) -> Rows {
-    let check = RowCheck::new(schema, Shape::Whole);
-    let converted = |id: &str, body: &Body| {
-        let mut differs = false;
-        kinds.differences(JsonRow::from(body), |_| differs = true);
-        let record = if differs { body.decode().ok()? } else { return None };
-        check.convert(&record).map(|record| Body::encode(id, &record, schema.layout()))
-    };
-    rows.map_bodies(converted)
 }

@@ -1,15 +1,19 @@
 //! News of the source: refreshes, lists, upstream events, deliveries of webhooks and feeds.
 
+pub(super) mod apply;
 pub(super) mod bucket;
 pub(super) mod cache;
 pub(super) mod check;
 pub(super) mod feed;
+pub(super) mod gathered;
 pub(super) mod inbox;
 pub(super) mod ingest;
 pub(super) mod master;
 pub(super) mod mismatch;
 pub(super) mod refresh;
 pub(super) mod replacement;
+pub(super) mod report;
 pub(super) mod reread;
+pub(super) mod seed;
 pub(super) mod start;
 pub(super) mod whole_list;

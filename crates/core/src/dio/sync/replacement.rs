@@ -6,67 +6,14 @@
 
 use std::sync::Arc;
 
-use indexmap::IndexMap;
-
-use super::refresh::Listing;
-use crate::dio::core::{Core, Guard};
-use crate::dio::hooks::{self, Kind, Scope, scope_of};
+use super::apply::Listing;
+use super::gathered::Gathered;
+use crate::dio::core::Core;
+use crate::dio::scope;
+use crate::dio::scope::{Kind, Scope, scope_of};
 use crate::record::{Body, Id, Layout, Rows};
 use crate::state::check_size;
 use crate::vista::Result;
-
-/// The rows of a replacement so far.
-#[derive(Debug)]
-pub(crate) struct Gathered {
-    /// In the order in which they first came; `None` for a row that was taken away again.
-    rows: IndexMap<Id, Option<Body>>,
-    present: usize,
-    /// Whether a complete list of the master is among them.
-    whole: bool,
-    /// Whether rows are missing from them that could not be decoded.
-    undecodable: bool,
-    /// Counts as a read under way from the clear on: other reads that find a row unchanged note it, so that the rows of the
-    /// hook, which may be older, do not change it back.
-    _guard: Guard,
-}
-
-impl Gathered {
-    fn new(guard: Guard) -> Gathered {
-        Gathered { rows: IndexMap::new(), present: 0, whole: false, undecodable: false, _guard: guard }
-    }
-
-    fn put(&mut self, id: Id, row: Option<Body>) {
-        let now = usize::from(row.is_some());
-        let before = self.rows.insert(id, row).flatten();
-        self.present = self.present + now - usize::from(before.is_some());
-    }
-
-    fn forget(&mut self) {
-        self.rows.clear();
-        (self.present, self.whole, self.undecodable) = (0, false, false);
-    }
-
-    /// One row.
-    pub(crate) fn get(&self, id: &str) -> Option<&Body> {
-        self.rows.get(id)?.as_ref()
-    }
-
-    /// How many rows there are.
-    pub(crate) fn len(&self) -> usize {
-        self.present
-    }
-
-    /// The rows.
-    pub(crate) fn rows(&self, layout: &Arc<Layout>) -> Rows {
-        let mut rows = Rows::with_layout(Arc::clone(layout));
-        for (id, row) in &self.rows {
-            if let Some(body) = row {
-                rows.push_body(Arc::clone(id), body.clone());
-            }
-        }
-        rows
-    }
-}
 
 impl Core {
     /// The surroundings of an `on_start` or `on_refresh` that begins now, with the mark of its beginning.
@@ -137,7 +84,7 @@ impl Core {
     pub(crate) async fn finish_hook(self: &Arc<Self>, scope: &Arc<Scope>) -> Result<()> {
         let gathered = scope.gathered.lock().take();
         match (gathered, &scope.guard) {
-            (Some(gathered), Some(guard)) => hooks::within(scope, self.replace_all(&gathered, guard.mark)).await,
+            (Some(gathered), Some(guard)) => scope::within(scope, self.replace_all(&gathered, guard.mark)).await,
             _ => self.finish_listing(scope).await,
         }
     }

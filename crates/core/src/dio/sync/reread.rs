@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::dio::Handle;
 use crate::dio::core::Core;
 use crate::dio::deliver::breaker::Standing;
+use crate::dio::handle::Handle;
 use crate::record::{Body, Id};
 use crate::state::{Cmd, Item, check_size};
 use crate::vista::{Error, Result};
@@ -21,7 +21,7 @@ pub(crate) async fn timer(core: Arc<Core>, handle: std::sync::Weak<Handle>, ever
     let ticking = async {
         loop {
             let most = (every / 20).min(Duration::from_secs(1));
-            let jitter = most.mul_f64(f64::from(crate::dio::deliver::delivery::fraction()) / f64::from(u32::MAX));
+            let jitter = most.mul_f64(f64::from(crate::dio::clock::fraction()) / f64::from(u32::MAX));
             tokio::time::sleep(every + jitter).await;
             let left_out = |error: &str| {
                 tracing::debug!(dio = %core.name, error, "a timed refresh is left out: the source is left alone");

@@ -9,31 +9,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::refresh::{RefreshReport, report};
+use super::report::{RefreshReport, Start, report};
 use super::reread::admitted;
 use crate::dio::core::Core;
-use crate::dio::hooks::{self, Covered, HookFuture, Kind};
-use crate::dio::{Dio, Handle};
+use crate::dio::handle::{Dio, Handle};
+use crate::dio::hooks::HookFuture;
+use crate::dio::scope;
+use crate::dio::scope::{Covered, Kind};
 use crate::vista::{Error, ErrorKind, Result};
 
 /// Rest before the second attempt; each later one is twice as long.
 const FIRST_REST: Duration = Duration::from_secs(1);
 /// The longest rest between two attempts.
 const LONGEST_REST: Duration = Duration::from_secs(30);
-
-/// How it stands with `on_start`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Start {
-    /// It has succeeded, or there is none.
-    Done,
-    /// It runs for the first time.
-    Running,
-    /// It failed.
-    Failed {
-        /// Whether it is tried again without being asked.
-        again: bool,
-    },
-}
 
 /// A failed `on_start`.
 struct Failure {
@@ -151,7 +139,7 @@ impl Core {
     /// The call of `on_start`, if there is one.
     fn start_hook(&self, dio: &Dio) -> Option<HookFuture<()>> {
         let on_start = self.hooks.on_start.clone()?;
-        Some(hooks::calling(dio.clone(), move |dio| on_start(dio)))
+        Some(scope::calling(dio.clone(), move |dio| on_start(dio)))
     }
 
     /// Runs `on_start`; when it succeeds, there is a first copy.
@@ -159,7 +147,7 @@ impl Core {
         let refused = |error| Failure { error, passes: false };
         let scope = self.hook_scope(Kind::Start, allow_shrink).await.map_err(refused)?;
         let done = async {
-            hooks::run(self, Arc::clone(&scope), future).await?;
+            scope::run(self, Arc::clone(&scope), future).await?;
             self.finish_hook(&scope).await?;
             self.build_configured().await
         };

@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::refresh::{Listing, RefreshReport, report};
-use crate::dio::Dio;
-use crate::dio::core::{Core, Guard};
-use crate::dio::hooks::scope_of;
+use super::apply::Listing;
+use super::report::{RefreshReport, report};
+use crate::dio::core::Core;
+use crate::dio::guard::Guard;
+use crate::dio::handle::Dio;
+use crate::dio::scope::scope_of;
 use crate::record::{Record, Rows};
 use crate::state::check_size;
 use crate::vista::{Error, Result};

@@ -1,0 +1,200 @@
+//! Recovery of the committer after a failed append: opens the journal again and looks at what is there.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::room::Held;
+use super::stage::{Stage, apply};
+use super::trouble::{lost, storage};
+use super::turn::Turns;
+use crate::dio::clock::now;
+use crate::dio::core::Core;
+use crate::dio::counters::Moves;
+use crate::journal::{AppendError, Claim, Fence, JournalError, Kept, LogBatch, LogEntry};
+use crate::state::Entry;
+use crate::vista::{Error, Result};
+
+/// How long answers are held while the journal is opened again after an error.
+const HOLD: Duration = Duration::from_secs(5);
+
+/// What the journal holds of a stage whose append failed.
+struct Found {
+    stored: bool,
+    /// Everything after the State it was decided on.
+    entries: Vec<LogEntry>,
+}
+
+impl Turns {
+    /// Tries a journal that failed with a claim that has expired already. Nobody may be writing: writers with a key give up
+    /// before they come here, because their key cannot be looked up.
+    pub(super) async fn probe(&mut self) {
+        if self.broken.is_some()
+            && let Err(error) = self.heal().await
+        {
+            return self.trouble.begin(&error.to_string());
+        }
+        let Some(core) = self.dios.values().find_map(Weak::upgrade) else { return };
+        let claim = Claim { key: "probe".into(), value: now().to_le_bytes().to_vec().into(), expires: 0 };
+        let (log, expect) = (Arc::clone(&core.name), core.root.load().seq());
+        let batch = LogBatch {
+            log,
+            expect,
+            fence: Fence::LOCAL,
+            entries: Vec::new(),
+            claims: vec![claim],
+            deliveries: Vec::new(),
+            marks: Vec::new(),
+        };
+        match self.journal.append(vec![batch]).await.pop().unwrap_or_else(lost) {
+            Ok(()) => self.trouble.end(),
+            Err(AppendError::Full(detail)) => self.trouble.begin(&full(&detail)),
+            Err(AppendError::Unknown(detail) | AppendError::Io(detail)) => {
+                self.trouble.begin(&detail);
+                self.broken = Some(detail);
+            }
+            Err(AppendError::Moved { missed }) => catch_up(&core, &missed),
+            Err(AppendError::Claimed { .. } | AppendError::Fenced) => {}
+        }
+    }
+
+    /// Brings a Dio on after an append that did not go through; those of which more must be known go to `unknown`.
+    pub(super) fn failed(&mut self, stage: Stage, error: AppendError, unknown: &mut Vec<(Stage, String)>) {
+        match error {
+            AppendError::Moved { missed } => {
+                catch_up(&stage.core, &missed);
+                self.again(stage.into_commands());
+            }
+            AppendError::Claimed { key, by } => {
+                let mut rest = VecDeque::new();
+                for done in stage.done {
+                    let own = done.command.claims.iter().find(|claim| claim.key == key);
+                    if let Some(own) = own {
+                        let result = Err(super::write::replayed(Some(own), &by));
+                        done.command.answer(result);
+                    } else {
+                        rest.push_back(done.command);
+                    }
+                }
+                self.again(rest);
+            }
+            AppendError::Fenced => self.waiting.extend(stage.refuse(|_| Error::Closed)),
+            AppendError::Full(detail) => {
+                stage.core.tally.append_failed();
+                self.trouble.begin(&full(&detail));
+                self.waiting.extend(stage.refuse(|_| storage(&detail, true)));
+            }
+            AppendError::Unknown(detail) | AppendError::Io(detail) => {
+                stage.core.tally.append_failed();
+                unknown.push((stage, detail));
+            }
+        }
+    }
+
+    /// The appends may be on disk: hold the answers, open the journal again and look.
+    pub(super) async fn unknown(&mut self, stages: Vec<(Stage, String)>) {
+        let Some((stage, detail)) = stages.first() else { return };
+        tracing::debug!(dio = %stage.core.name, error = %detail, "the journal failed; opening it again");
+        self.trouble.begin(detail);
+        self.broken = Some(detail.clone());
+        let deadline = Instant::now() + HOLD;
+        let mut wait = Duration::from_millis(10);
+        let found = loop {
+            match self.look(&stages).await {
+                Ok(found) => break found,
+                Err(error) if Instant::now() + wait > deadline => {
+                    self.broken = Some(error.to_string());
+                    for (stage, detail) in stages {
+                        self.waiting.extend(stage.refuse(|op| match op {
+                            Some(operation) => Error::OutcomeUnknown { operation },
+                            None => storage(&detail, false),
+                        }));
+                    }
+                    return;
+                }
+                Err(_) => tokio::time::sleep(wait).await,
+            }
+            wait = (wait * 2).min(Duration::from_secs(1));
+        };
+        self.broken = None;
+        for ((stage, detail), found) in stages.into_iter().zip(found) {
+            let core = Arc::clone(&stage.core);
+            if found.stored {
+                // The successor and not the log's entries: rows of bulk entries are only here.
+                stage.publish().await;
+            } else {
+                self.waiting.extend(stage.refuse(|_| storage(&detail, false)));
+            }
+            catch_up(&core, &found.entries);
+        }
+    }
+
+    /// Opens the journal again and looks what became of each stage.
+    async fn look(&self, stages: &[(Stage, String)]) -> Result<Vec<Found>> {
+        let failed = |error: JournalError| storage(&error.to_string(), false);
+        self.journal.reopen().await.map_err(failed)?;
+        let mut all = Vec::with_capacity(stages.len());
+        for (stage, _) in stages {
+            let name = &stage.core.name;
+            let entries = self.journal.read(name, stage.before.seq(), usize::MAX).await.map_err(failed)?;
+            let stored = match (&stage.entries[..], stage.claims.first(), stage.kept.first()) {
+                ([], Some(claim), _) => {
+                    self.journal.claim(&claim.key).await.map_err(failed)?.is_some_and(|by| by == claim.value)
+                }
+                ([], None, Some(Kept { delivery, .. })) => {
+                    let found = self.journal.delivery(delivery.id).await.map_err(failed)?;
+                    found.is_some_and(|(found, _)| found == *delivery)
+                }
+                (own, ..) => entries.starts_with(own),
+            };
+            all.push(Found { stored, entries });
+        }
+        Ok(all)
+    }
+
+    /// Opens the journal again and applies what it holds that is not published yet.
+    pub(super) async fn heal(&mut self) -> Result<()> {
+        self.journal.reopen().await.map_err(|error| storage(&error.to_string(), false))?;
+        self.dios.retain(|_, core| core.strong_count() > 0);
+        for core in self.dios.values().filter_map(Weak::upgrade).collect::<Vec<_>>() {
+            let missed = self.journal.read(&core.name, core.root.load().seq(), usize::MAX).await;
+            catch_up(&core, &missed.map_err(|error| storage(&error.to_string(), false))?);
+            core.poke_again();
+        }
+        self.broken = None;
+        Ok(())
+    }
+}
+
+fn full(detail: &str) -> String {
+    format!("the disk is full: {detail}")
+}
+
+/// Applies and publishes entries that the journal holds and the Dio has not seen.
+fn catch_up(core: &Arc<Core>, missed: &[LogEntry]) {
+    let mut next = (**core.root.load()).clone();
+    let (mut changes, mut items, mut moves) = (Vec::new(), Vec::new(), Moves::default());
+    for entry in missed.iter().filter(|entry| entry.seq > next.seq()).cloned().collect::<Vec<_>>() {
+        match Entry::decode(&entry.bytes) {
+            Ok(entry) => {
+                moves.add(Moves::of(&entry.op));
+                let (change, item) = apply(&mut next, entry, &mut false);
+                changes.push(change);
+                items.extend(item);
+            }
+            Err(error) => {
+                tracing::error!(dio = %core.name, seq = entry.seq, %error, "an entry of the journal cannot be read");
+                next.advance(entry.seq);
+            }
+        }
+    }
+    let seq = next.seq();
+    core.store.learn(changes, seq);
+    core.room.settle(Held::default(), &next);
+    core.root.store(Arc::new(next));
+    core.tally.moved(moves);
+    core.ring.push(items);
+    core.published.send_replace(seq);
+}

@@ -1,0 +1,87 @@
+//! The first copy, and what the cache file notes of whole copies.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::cache::CacheMeta;
+use crate::dio::core::Core;
+use crate::record::Rows;
+use crate::state::Cmd;
+use crate::table::TableBuilder;
+use crate::vista::{Error, Result};
+
+impl Core {
+    /// The first copy: built aside, stored, published once. `false` if rows arrived meanwhile.
+    pub(super) async fn seed(self: &Arc<Self>, rows: &Arc<Rows>, mark: u64) -> Result<bool> {
+        if rows.is_empty() {
+            return Ok(false);
+        }
+        let (core, listed) = (Arc::clone(self), Arc::clone(rows));
+        let table = self
+            .heavy(rows.len(), move || {
+                core.look_at_rows(&listed);
+                let mut builder = TableBuilder::new();
+                for (at, (id, body)) in listed.bodies().enumerate() {
+                    builder.push(id, body, (at as u64 + 1).saturating_mul(crate::table::ORDINAL_STEP));
+                }
+                builder.finish()
+            })
+            .await?;
+        let stored = self.store.seed(&table).await;
+        match self.commit(Cmd::Seed { table, mark }).await {
+            Ok(_) => {
+                match stored {
+                    Ok(()) => self.set_bulk(false).await,
+                    Err(error) => {
+                        tracing::warn!(dio = %self.name, %error, "the first copy could not be stored; trying again");
+                        self.rewrite().await;
+                    }
+                }
+                Ok(true)
+            }
+            Err(refused) => {
+                // The file has rows now that the State has not.
+                self.rewrite().await;
+                if matches!(refused, Error::Conflict { .. }) { Ok(false) } else { Err(refused) }
+            }
+        }
+    }
+
+    /// Stores every row again. Until that has worked, a next start knows that rows may be missing.
+    async fn rewrite(&self) {
+        if let Err(error) = self.store.rewrite(|| self.state()).await {
+            tracing::warn!(dio = %self.name, %error, "the cache file could not be written");
+        }
+    }
+
+    pub(super) async fn set_bulk(&self, bulk: bool) {
+        if let Err(error) = self.store.set_meta(|meta| meta.bulk = bulk).await {
+            tracing::warn!(dio = %self.name, %error, "the cache file could not be written");
+        }
+    }
+
+    /// Notes that the rows are a whole copy of the master as of now.
+    pub(crate) async fn mark_complete(&self) {
+        {
+            let mut freshness = self.last_list.lock();
+            freshness.at = Some(Instant::now());
+            freshness.complete = true;
+            freshness.failed = None;
+        }
+        // Rows that were lost and not found yet are missing from the file, and a next start has to know it.
+        let whole = (!self.state().lacks_rows()).then(crate::dio::clock::now);
+        let note = |meta: &mut CacheMeta| (meta.complete_at, meta.gap) = (whole, meta.gap && whole.is_none());
+        if let Err(error) = self.store.set_meta(note).await {
+            tracing::warn!(dio = %self.name, %error, "the cache file could not be written");
+        }
+    }
+
+    /// Notes that the rows are a part of what the master has.
+    pub(crate) async fn mark_partial(&self) {
+        self.last_list.lock().complete = false;
+        if let Err(error) = self.store.set_meta(|meta| meta.complete_at = None).await {
+            tracing::warn!(dio = %self.name, %error, "the cache file could not be written");
+        }
+    }
+}

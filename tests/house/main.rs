@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot read its sources has failed")]
 
+mod door;
 mod layers;
 mod licences;
 mod public;

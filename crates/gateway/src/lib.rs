@@ -13,6 +13,7 @@ mod pages;
 mod pipeline;
 mod router;
 mod rows;
+mod scope;
 mod service;
 mod state;
 pub mod webhook;

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::archive::Backup;
 use crate::events::live::LiveQueries;
 use crate::events::sockets::Sockets;
-use crate::events::view::{EventViews, RowSource};
+use crate::events::view::EventViews;
 use crate::http::auth::Auth;
 use crate::http::bounds::Bounds;
 use crate::http::budget::{Budgets, Caller};
@@ -165,7 +165,7 @@ impl Resource {
 
     /// The methods that do something there.
     pub(crate) fn allowed(&self, place: PathTarget) -> HeaderValue {
-        let can = self.dio.vista().capabilities();
+        let can = self.dio.capabilities();
         let list = place == PathTarget::Rows;
         let methods = [
             (can.can_insert, ", POST"),
@@ -183,7 +183,7 @@ impl Resource {
         if !matches!(*method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE) {
             return Ok(());
         }
-        let can = self.dio.vista().capabilities();
+        let can = self.dio.capabilities();
         let what = match *method {
             Method::POST if !can.can_insert => "insert",
             Method::PUT | Method::PATCH if !can.can_update => "update",
@@ -192,11 +192,6 @@ impl Resource {
         };
         let error = ApiError::from(Error::Unsupported { vista: self.dio.name().into(), what });
         Err(error.header(header::ALLOW, self.allowed(place)))
-    }
-
-    /// Its rows, for views and live queries.
-    pub(crate) fn rows(&self) -> RowSource<'_> {
-        RowSource { dio: &self.dio, schema: &self.schema }
     }
 
     pub(crate) fn new(dio: Dio, options: MountOptions) -> Resource {

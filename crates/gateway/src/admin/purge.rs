@@ -5,15 +5,15 @@ use serde_json::json;
 
 use crate::http::problem::{ApiError, Code};
 use crate::http::response;
-use crate::rows::extract::PathResource;
+use crate::rows::extract::PathScope;
 use crate::rows::write::Change;
 use diorama_core::dio::MOST_IDS;
 use diorama_core::record::CborValue;
 use diorama_core::vista::Error;
 
 /// Erases the rows whose ids the body has, and says what that did.
-pub(crate) async fn purge(PathResource(resource): PathResource, change: Change) -> Result<Response, ApiError> {
-    let purged = resource.dio.purge(ids(change.value()?)?).await.map_err(refused)?;
+pub(crate) async fn purge(PathScope(scope): PathScope, change: Change) -> Result<Response, ApiError> {
+    let purged = scope.dio.purge(ids(change.value()?)?).await.map_err(refused)?;
     Ok(response::json(&json!({
         "position": purged.position.to_string(),
         "rows": purged.rows,

@@ -5,17 +5,14 @@ use axum::response::Response;
 
 use crate::http::problem::{ApiError, Code};
 use crate::http::response;
-use crate::rows::extract::PathResource;
+use crate::rows::extract::PathScope;
 use diorama_core::vista::{Error, ErrorKind};
 
 /// Refreshes, or joins the refresh under way, and says what changed.
-pub(crate) async fn refresh(
-    PathResource(resource): PathResource,
-    RawQuery(raw): RawQuery,
-) -> Result<Response, ApiError> {
+pub(crate) async fn refresh(PathScope(scope): PathScope, RawQuery(raw): RawQuery) -> Result<Response, ApiError> {
     let refreshed = match raw.as_deref().unwrap_or_default() {
-        "" | "allow_shrink=false" => resource.dio.refresh().await,
-        "allow_shrink=true" => resource.dio.refresh_allowing_shrink().await,
+        "" | "allow_shrink=false" => scope.dio.refresh().await,
+        "allow_shrink=true" => scope.dio.refresh_allowing_shrink().await,
         _ => {
             let error = ApiError::new(Code::UnknownParameter, "a refresh takes no such parameter");
             return Err(error.hint("there is one: allow_shrink=true, for a source that lost most of its rows"));

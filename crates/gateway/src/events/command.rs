@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::frame::{self, Encoding};
 use super::request::{LiveSubscription, Subscription};
-use super::subscriptions::{MOST_SUBS, Subscriptions, find_resource};
+use super::subscriptions::{MOST_SUBS, Subscriptions, find_scope};
 use crate::http::bounds::may_hold_regex;
 use crate::http::problem::{ApiError, Code};
 use crate::state::GatewayState;
@@ -116,32 +116,32 @@ async fn subscribe(
         return Err(ApiError::new(Code::LimitTooLarge, format!("at most {MOST_SUBS} subscriptions on one connection")));
     }
     let dio = command.text("dio").ok_or_else(|| bad("dio is the name of a resource".into()))?;
-    let resource = find_resource(&gateway, dio)?;
+    let scope = find_scope(&gateway, dio)?;
     let bounds = subs.bounds();
     match command.member("live") {
         None | Some(CborValue::Bool(false)) => {
             let subscription = match command.may_hold_regex {
-                false => Subscription::from_frame(&command.members, &resource.schema),
+                false => Subscription::from_frame(&command.members, &scope.schema),
                 true => {
-                    let (members, schema) = (command.members.clone(), Arc::clone(&resource.schema));
-                    bounds.run(&resource.dio, move || Subscription::from_frame(&members, &schema)).await?
+                    let (members, schema) = (command.members.clone(), Arc::clone(&scope.schema));
+                    bounds.run(scope.dio.workers(), move || Subscription::from_frame(&members, &schema)).await?
                 }
             }?;
-            subs.add(Some(name), resource, subscription).await
+            subs.add(Some(name), &scope, subscription).await
         }
         Some(CborValue::Bool(true)) => {
             let subscription = match command.may_hold_regex {
-                false => LiveSubscription::from_frame(&command.members, &resource.schema, &resource.options),
+                false => LiveSubscription::from_frame(&command.members, &scope.schema, &scope.options),
                 true => {
-                    let (members, owner) = (command.members.clone(), Arc::clone(resource));
+                    let (members, owner) = (command.members.clone(), scope.clone());
                     bounds
-                        .run(&resource.dio, move || {
+                        .run(scope.dio.workers(), move || {
                             LiveSubscription::from_frame(&members, &owner.schema, &owner.options)
                         })
                         .await?
                 }
             }?;
-            subs.add_live(Some(name), resource, subscription).await
+            subs.add_live(Some(name), &scope, subscription).await
         }
         Some(_) => Err(bad("live is true or false".into())),
     }

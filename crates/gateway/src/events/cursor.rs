@@ -21,7 +21,7 @@ use super::request::{Ops, SnapshotMode, StartPoint, Subscription};
 use super::view::EventView;
 use crate::http::bounds::Bounds;
 use crate::http::problem::ApiError;
-use crate::state::Resource;
+use crate::scope::Scope;
 use diorama_core::dio::{At, EventLog, Position, Ring, RingItem};
 use diorama_core::journal::Seq;
 
@@ -100,15 +100,14 @@ pub(super) struct EventCursor {
 impl EventCursor {
     /// Begins where `subscription` says. The first batch is the greeting.
     pub(super) async fn open(
-        resource: &Resource,
+        scope: &Scope,
         subscription: Subscription,
         encoding: Encoding,
         heartbeat: u64,
         bounds: &Bounds,
     ) -> Result<EventCursor, ApiError> {
-        let view =
-            resource.views.get(resource.rows(), &subscription.query, subscription.records, encoding, bounds).await?;
-        let log = resource.dio.log();
+        let view = scope.views.get(&scope.rows, &subscription.query, subscription.records, encoding, bounds).await?;
+        let log = scope.rows.log();
         let head = log.ring().watch();
         // What is published from here on is in the ring; what the ring has and readers saw before is skipped by position.
         let (mark, now) = (log.ring().weight(), log.position());

@@ -35,13 +35,14 @@ use self::request::{StartPoint, Subscription};
 use self::session::{MOST_MESSAGE, Session};
 use self::sockets::SocketPermit;
 use self::stream::Transport;
-use self::subscriptions::{MOST_SUBS, Subscriptions, find_resource};
+use self::subscriptions::{MOST_SUBS, Subscriptions, find_scope};
 use crate::http::bounds::Bounds;
 use crate::http::extract::{Segment, check_ready};
 use crate::http::negotiate::{self, Format};
 use crate::http::problem::{ApiError, Code};
 use crate::rows::aggregate;
-use crate::state::{GatewayState, Resource};
+use crate::scope::Scope;
+use crate::state::GatewayState;
 use diorama_core::dio::Position;
 
 /// The subprotocols, the preferred one first, which is also what is spoken to a client that offers none.
@@ -88,9 +89,9 @@ async fn asked(
     raw: Option<String>,
     bounds: &Bounds,
 ) -> Result<(Subscription, ConnectionOptions), ApiError> {
-    let (resource, raw) = (find_resource(gateway, dio)?, raw.unwrap_or_default());
-    let (schema, text) = (Arc::clone(&resource.schema), raw.clone());
-    bounds.read(&resource.dio, raw.as_bytes(), move || request::parse(&text, &schema)).await?
+    let (scope, raw) = (find_scope(gateway, dio)?, raw.unwrap_or_default());
+    let (schema, text) = (Arc::clone(&scope.schema), raw.clone());
+    bounds.read(scope.dio.workers(), raw.as_bytes(), move || request::parse(&text, &schema)).await?
 }
 
 /// Follows the rows of a list.
@@ -102,12 +103,14 @@ pub(crate) async fn live(
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
-    let (resource, raw) = (find_resource(&gateway, &dio)?, raw.unwrap_or_default());
-    let (owner, text) = (Arc::clone(resource), raw.clone());
+    let (scope, raw) = (find_scope(&gateway, &dio)?, raw.unwrap_or_default());
+    let (owner, text) = (scope.clone(), raw.clone());
     let asked = bounds
-        .read(&resource.dio, raw.as_bytes(), move || LiveSubscription::parse(&text, &owner.schema, &owner.options))
+        .read(scope.dio.workers(), raw.as_bytes(), move || {
+            LiveSubscription::parse(&text, &owner.schema, &owner.options)
+        })
         .await??;
-    follow(&gateway, resource, bounds, asked, &headers, upgrade).await
+    follow(&gateway, &scope, bounds, asked, &headers, upgrade).await
 }
 
 /// Sums up rows, or follows the groups where that is asked for.
@@ -117,16 +120,16 @@ pub(crate) async fn aggregate(
     bounds: Bounds,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let resource = Arc::clone(gateway.dio(&dio)?);
+    let scope = Scope::of(&gateway, &dio)?;
     let raw = request.uri().query().unwrap_or_default().to_string();
-    let (owner, text) = (Arc::clone(&resource), raw.clone());
+    let (owner, text) = (scope.clone(), raw.clone());
     let read = move || LiveSubscription::parse_groups(&text, &owner.schema, &owner.options);
-    let Some(asked) = bounds.read(&resource.dio, raw.as_bytes(), read).await?? else {
-        return aggregate::aggregate(&resource, &bounds, &raw, request.headers()).await;
+    let Some(asked) = bounds.read(scope.dio.workers(), raw.as_bytes(), read).await?? else {
+        return aggregate::aggregate(&scope, &bounds, &raw, request.headers()).await;
     };
     let (mut parts, _) = request.into_parts();
     let upgrade = Upgrade::from_request_parts(&mut parts, &()).await.unwrap_or_else(|never| match never {});
-    follow(&gateway, &resource, bounds, asked, &parts.headers, upgrade).await
+    follow(&gateway, &scope, bounds, asked, &parts.headers, upgrade).await
 }
 
 /// Subscribes to the events of several Dios.
@@ -150,14 +153,14 @@ pub(crate) async fn subscribe_many(
     let permit = permit(&gateway)?;
     let mut subs = Subscriptions::new(carrier.encoding(), many.connection.heartbeat, bounds);
     let wanted =
-        many.subs.into_iter().map(|(name, subscription)| Ok((find_resource(&gateway, &name)?, name, subscription)));
+        many.subs.into_iter().map(|(name, subscription)| Ok((find_scope(&gateway, &name)?, name, subscription)));
     let wanted = wanted.collect::<Result<Vec<_>, ApiError>>()?;
-    let resources: Vec<&Resource> = wanted.iter().map(|(resource, ..)| &***resource).collect();
-    if let Err(error) = carrier.wait(&gateway, &resources, many.connection, &permit).await {
+    let scopes: Vec<&Scope> = wanted.iter().map(|(scope, ..)| scope).collect();
+    if let Err(error) = carrier.wait(&gateway, &scopes, many.connection, &permit).await {
         return carrier.not_ready(error);
     }
-    for (resource, name, subscription) in wanted {
-        subs.add(Some(&name), resource, subscription).await?;
+    for (scope, name, subscription) in wanted {
+        subs.add(Some(&name), &scope, subscription).await?;
     }
     Ok(carrier.carry(subs, many.connection, permit, Some(&gateway)))
 }
@@ -177,18 +180,18 @@ async fn one(
         let since = last.to_str().ok().and_then(request::since);
         subscription.since = Some(since.unwrap_or_else(|| StartPoint::Position(Position { epoch: "".into(), seq: 0 })));
     }
-    let (permit, resource) = (permit(gateway)?, find_resource(gateway, dio)?);
-    if let Err(error) = carrier.wait(gateway, &[resource], connection, &permit).await {
+    let (permit, scope) = (permit(gateway)?, find_scope(gateway, dio)?);
+    if let Err(error) = carrier.wait(gateway, &[&scope], connection, &permit).await {
         return carrier.not_ready(error);
     }
     let mut subs = Subscriptions::new(carrier.encoding(), connection.heartbeat, bounds);
-    subs.add(None, resource, subscription).await?;
+    subs.add(None, &scope, subscription).await?;
     Ok(carrier.carry(subs, connection, permit, None))
 }
 
 async fn follow(
     gateway: &Arc<GatewayState>,
-    resource: &Resource,
+    scope: &Scope,
     bounds: Bounds,
     (mut subscription, connection): (LiveSubscription, ConnectionOptions),
     headers: &HeaderMap,
@@ -200,11 +203,11 @@ async fn follow(
         subscription.since = last.to_str().ok().and_then(request::since);
     }
     let permit = permit(gateway)?;
-    if let Err(error) = carrier.wait(gateway, &[resource], connection, &permit).await {
+    if let Err(error) = carrier.wait(gateway, &[scope], connection, &permit).await {
         return carrier.not_ready(error);
     }
     let mut subs = Subscriptions::new(carrier.encoding(), connection.heartbeat, bounds);
-    subs.add_live(None, resource, subscription).await?;
+    subs.add_live(None, scope, subscription).await?;
     Ok(carrier.carry(subs, connection, permit, None))
 }
 
@@ -255,7 +258,7 @@ impl Carrier {
     async fn wait(
         &self,
         gateway: &GatewayState,
-        resources: &[&Resource],
+        scopes: &[&Scope],
         connection: ConnectionOptions,
         permit: &SocketPermit,
     ) -> Result<(), ApiError> {
@@ -264,9 +267,9 @@ impl Carrier {
             Carrier::Body(Transport::Array | Transport::Lines) => connection.wait(),
         };
         let ready = async {
-            for resource in resources {
+            for scope in scopes {
                 // One that is closed meanwhile is refused below.
-                let _ = resource.dio.ready().await;
+                let _ = scope.dio.ready().await;
             }
         };
         tokio::select! {
@@ -275,7 +278,7 @@ impl Carrier {
             () = tokio::time::sleep(patience) => {}
             () = permit.stopping() => {}
         }
-        resources.iter().try_for_each(|resource| check_ready(&resource.dio))
+        scopes.iter().try_for_each(|scope| check_ready(&scope.dio))
     }
 
     /// Sends a client away that has waited for the first copy. An event source gets an answer that ends at once: it takes a

@@ -153,7 +153,7 @@ pub(super) fn parse_many(parameters: &[(String, String)], last: Option<&str>) ->
             _ if OF_LISTS.contains(&name.as_str()) => return Err(of_lists(name)),
             _ => {
                 let hint = "here are dio, since, snapshot, records, ops, heartbeat and wait; filters go into the events of one \
-                    resource, or into a subscribe frame";
+                    scope, or into a subscribe frame";
                 return Err(unknown(name).hint(hint));
             }
         }

@@ -14,7 +14,8 @@ use crate::http::bounds::Bounds;
 use crate::http::extract::check_ready;
 use crate::http::problem::{ApiError, Code};
 use crate::metrics::OpenSocket;
-use crate::state::{GatewayState, Resource};
+use crate::scope::Scope;
+use crate::state::GatewayState;
 use diorama_core::dio::Position;
 
 /// Subscriptions of one connection, at most.
@@ -90,16 +91,16 @@ impl Subscriptions {
     pub(super) async fn add(
         &mut self,
         name: Option<&str>,
-        resource: &Resource,
+        scope: &Scope,
         subscription: Subscription,
     ) -> Result<(), ApiError> {
-        check_ready(&resource.dio)?;
-        if subscription.snapshot != super::request::SnapshotMode::None && !resource.dio.is_complete() {
-            let detail = format!("{} holds a part of its rows only: there is no snapshot of it", resource.dio.name());
+        check_ready(&scope.dio)?;
+        if subscription.snapshot != super::request::SnapshotMode::None && !scope.dio.is_complete() {
+            let detail = format!("{} holds a part of its rows only: there is no snapshot of it", scope.dio.name());
             return Err(ApiError::new(Code::InvalidParameter, detail).hint("subscribe without snapshot"));
         }
-        let cursor = EventCursor::open(resource, subscription, self.encoding, self.heartbeat, &self.bounds()).await?;
-        self.push(name, resource, FrameSource::Log(Box::new(cursor)));
+        let cursor = EventCursor::open(scope, subscription, self.encoding, self.heartbeat, &self.bounds()).await?;
+        self.push(name, scope, FrameSource::Log(Box::new(cursor)));
         Ok(())
     }
 
@@ -107,21 +108,21 @@ impl Subscriptions {
     pub(super) async fn add_live(
         &mut self,
         name: Option<&str>,
-        resource: &Resource,
+        scope: &Scope,
         subscription: LiveSubscription,
     ) -> Result<(), ApiError> {
-        check_ready(&resource.dio)?;
-        if !resource.dio.is_complete() {
-            let detail = format!("{} holds a part of its rows only: they have no places", resource.dio.name());
+        check_ready(&scope.dio)?;
+        if !scope.dio.is_complete() {
+            let detail = format!("{} holds a part of its rows only: they have no places", scope.dio.name());
             return Err(ApiError::new(Code::InvalidParameter, detail).hint("follow its events"));
         }
-        let follow = LiveCursor::open(resource, subscription, self.encoding, self.heartbeat, &self.bounds()).await?;
-        self.push(name, resource, FrameSource::Live(Box::new(follow)));
+        let follow = LiveCursor::open(scope, subscription, self.encoding, self.heartbeat, &self.bounds()).await?;
+        self.push(name, scope, FrameSource::Live(Box::new(follow)));
         Ok(())
     }
 
-    fn push(&mut self, name: Option<&str>, resource: &Resource, source: FrameSource) {
-        self.all.push(OpenSubscription { name: name.map(Arc::from), source, open: resource.sockets.enter() });
+    fn push(&mut self, name: Option<&str>, scope: &Scope, source: FrameSource) {
+        self.all.push(OpenSubscription { name: name.map(Arc::from), source, open: scope.sockets.enter() });
     }
 
     /// Takes one away; whether there was one.
@@ -230,10 +231,10 @@ impl Subscriptions {
     }
 }
 
-/// The resource `name`, to be subscribed to.
-pub(super) fn find_resource<'a>(gateway: &'a GatewayState, name: &str) -> Result<&'a Arc<Resource>, ApiError> {
+/// What may be seen of the resource `name`, to be subscribed to.
+pub(super) fn find_scope(gateway: &GatewayState, name: &str) -> Result<Scope, ApiError> {
     if gateway.closing.is_cancelled() {
         return Err(ApiError::new(Code::ShuttingDown, "the server is stopping"));
     }
-    gateway.dio(name)
+    Scope::of(gateway, name)
 }

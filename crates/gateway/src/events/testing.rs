@@ -1,11 +1,15 @@
 //! What the tests of this folder share.
 
+use std::sync::Arc;
+
 use super::request::{self, Subscription};
 use crate::MountOptions;
+use crate::rows::scoped_rows::Principal;
+use crate::scope::Scope;
 use crate::state::Resource;
 use diorama_connect::MemoryTable;
 use diorama_core::cache::MemoryCache;
-use diorama_core::{Column, ColumnType, Dio, Lens, Record, Schema};
+use diorama_core::{Column, ColumnType, Dio, Filter, Lens, Record, Schema};
 
 /// A Dio in memory with nothing in it and a ring of eight events.
 pub(crate) async fn small_dio() -> Dio {
@@ -24,14 +28,25 @@ pub(super) async fn dio_with_ring(events: usize) -> Dio {
     lens.make_dio(MemoryTable::vista("products", schema, [])).await.unwrap()
 }
 
+/// All of `dio`, as the handlers of a gateway see it.
+pub(crate) fn scope_of(dio: Dio) -> Scope {
+    scope_with(dio, MountOptions::default())
+}
+
+/// [`scope_of`] with bounds of its own.
+pub(super) fn scope_with(dio: Dio, options: MountOptions) -> Scope {
+    let resource = Arc::new(Resource::new(dio, options));
+    Scope::new(resource, Principal::Anybody, Filter::default())
+}
+
 /// [`small_dio`] as a resource.
-pub(super) async fn mounted() -> Resource {
-    Resource::new(small_dio().await, MountOptions::default())
+pub(super) async fn mounted() -> Scope {
+    scope_of(small_dio().await)
 }
 
 /// What a query string asks for.
-pub(super) fn subscription(resource: &Resource, query: &str) -> Subscription {
-    request::parse(query, &resource.schema).unwrap().0
+pub(super) fn subscription(scope: &Scope, query: &str) -> Subscription {
+    request::parse(query, &scope.schema).unwrap().0
 }
 
 pub(crate) fn record(name: &str, price: i64) -> Record {

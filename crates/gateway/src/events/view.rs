@@ -14,7 +14,8 @@ use crate::http::bounds::Bounds;
 use crate::http::budget::Lease;
 use crate::http::problem::{ApiError, Code};
 use crate::rows::format::{self, Writer};
-use diorama_core::dio::{Dio, Old, RingItem};
+use crate::rows::scoped_rows::ScopedRows;
+use diorama_core::dio::{Old, RingItem};
 use diorama_core::record::Body;
 use diorama_core::state::{Entry, Frame, Visible};
 use diorama_core::vista::query::{Fields, Prepared};
@@ -220,13 +221,6 @@ fn is_gone(item: &RingItem, entry: &Entry) -> bool {
     }
 }
 
-/// Rows that views and live queries are made of: a Dio, and the schema that queries are read by.
-#[derive(Clone, Copy)]
-pub(crate) struct RowSource<'a> {
-    pub(crate) dio: &'a Dio,
-    pub(crate) schema: &'a Arc<Schema>,
-}
-
 /// The views of one Dio that somebody has.
 #[derive(Debug, Default)]
 pub(crate) struct EventViews(Mutex<HashMap<String, Weak<EventView>>>);
@@ -236,13 +230,15 @@ impl EventViews {
     /// caller who brings it.
     pub(super) async fn get(
         &self,
-        rows: RowSource<'_>,
+        rows: &ScopedRows,
         query: &Query,
         records: bool,
         encoding: Encoding,
         bounds: &Bounds,
     ) -> Result<Arc<EventView>, ApiError> {
-        let key = format!("{encoding:?} {records} {:?} {:?} {:?}", query.filter, query.search, query.select);
+        let query = &rows.narrow(query.clone());
+        let key =
+            format!("{encoding:?} {records} {:?} {:?} {:?} {:?}", rows.id(), query.filter, query.search, query.select);
         if let Some(view) = self.0.lock().get(&key).and_then(Weak::upgrade) {
             return Ok(view);
         }
@@ -251,7 +247,7 @@ impl EventViews {
         let filter = prepared(rows, query, bounds).await?;
         let patterns = filter.as_ref().map_or(0, Prepared::pattern_bytes);
         let leases = place.into_iter().chain(Some(bounds.lease_patterns(patterns)?)).collect();
-        self.insert(key, EventView::new(query, filter, records, encoding, (rows.schema, leases))?)
+        self.insert(key, EventView::new(query, filter, records, encoding, (rows.schema(), leases))?)
     }
 
     /// Keeps a view, unless an equal one is there by now.
@@ -282,19 +278,15 @@ impl EventViews {
 }
 
 /// The filter of `query`, if it has one; compiled off the async threads where that takes long.
-pub(super) async fn prepared(
-    rows: RowSource<'_>,
-    query: &Query,
-    bounds: &Bounds,
-) -> Result<Option<Prepared>, ApiError> {
+pub(super) async fn prepared(rows: &ScopedRows, query: &Query, bounds: &Bounds) -> Result<Option<Prepared>, ApiError> {
     if query.is_unfiltered() {
         return Ok(None);
     }
     if !query.filter.has_patterns() {
-        return Ok(Some(query.prepare(rows.schema)));
+        return Ok(Some(query.prepare(rows.schema())));
     }
-    let (query, schema) = (query.clone(), Arc::clone(rows.schema));
-    Ok(Some(bounds.run(rows.dio, move || query.prepare(&schema)).await?))
+    let (query, schema) = (query.clone(), Arc::clone(rows.schema()));
+    Ok(Some(bounds.run(rows.workers(), move || query.prepare(&schema)).await?))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use axum::body::Bytes;
 
 use crate::http::budget::{Budgets, Caller, Lease};
 use crate::http::problem::ApiError;
-use diorama_core::dio::Dio;
+use diorama_core::dio::Workers;
 use diorama_core::vista::query::Meter;
 use diorama_core::vista::query::url::percent_decoded;
 
@@ -95,12 +95,12 @@ impl Bounds {
     /// As [`Workers::run`](diorama_core::dio::Workers).
     pub(crate) async fn read<T: Send + 'static>(
         &self,
-        dio: &Dio,
+        workers: &Workers,
         text: &[u8],
         read: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
         match may_hold_regex(text) {
-            true => self.run(dio, read).await,
+            true => self.run(workers, read).await,
             false => Ok(read()),
         }
     }
@@ -111,10 +111,10 @@ impl Bounds {
     /// As [`Workers::run`](diorama_core::dio::Workers).
     pub(crate) async fn run<T: Send + 'static>(
         &self,
-        dio: &Dio,
+        workers: &Workers,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
-        Ok(dio.workers().run(&self.meter, |_| Ok(work())).await?)
+        Ok(workers.run(&self.meter, |_| Ok(work())).await?)
     }
 }
 

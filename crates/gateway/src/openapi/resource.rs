@@ -157,7 +157,7 @@ impl ResourcePaths<'_> {
     // --- writes of one row -------------------------------------------------------------------------------------------
 
     fn writes(&self, api: &mut Api) {
-        let can = self.resource.dio.vista().capabilities();
+        let can = self.resource.dio.capabilities();
         if can.can_insert {
             self.insert(api);
         }
@@ -227,7 +227,7 @@ impl ResourcePaths<'_> {
     // --- writes by filter --------------------------------------------------------------------------------------------
 
     fn by_filter(&self, api: &mut Api) {
-        let can = self.resource.dio.vista().capabilities();
+        let can = self.resource.dio.capabilities();
         let most = self.resource.options.max_affected;
         let about = format!(
             "At most {most} rows, unless `all=true` asks for every one. No `Idempotency-Key`: a repeated request is about the \

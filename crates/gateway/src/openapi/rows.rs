@@ -41,7 +41,7 @@ pub(super) fn add(api: &mut Api, title: &str, resource: &Resource) {
     let about = "What `select` leaves of a row.";
     api.schema(format!("{title}Part"), part.additional_properties(Some(open)).description(Some(about)));
 
-    let can = resource.dio.vista().capabilities();
+    let can = resource.dio.capabilities();
     if can.can_insert || can.can_update {
         bodies(api, title, resource, &own);
     }

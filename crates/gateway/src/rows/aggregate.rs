@@ -17,7 +17,7 @@ use crate::rows::aggregate_request::AggregateRequest;
 use crate::rows::format::Writer;
 use crate::rows::list::ListPage;
 use crate::rows::snapshot::Snapshot;
-use crate::state::Resource;
+use crate::scope::Scope;
 use diorama_core::dio::GroupIter;
 use diorama_core::record::{Body, Record};
 use diorama_core::vista::query::{Meter, numbered};
@@ -25,30 +25,29 @@ use diorama_core::vista::{Error, Query, Schema};
 
 /// Sums up rows.
 pub(crate) async fn aggregate(
-    resource: &Arc<Resource>,
+    scope: &Scope,
     bounds: &Bounds,
     raw: &str,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
-    check_ready(&resource.dio)?;
+    check_ready(&scope.dio)?;
     let format = negotiate::of_list(headers)?;
-    let view = Snapshot::of(resource);
+    let view = Snapshot::of(scope);
     let etag = view.list_etag(&[b"_aggregate?", raw.as_bytes()].concat(), format);
     if response::is_named(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let (owner, text) = (Arc::clone(resource), raw.to_string());
+    let (owner, text) = (scope.clone(), raw.to_string());
     let asked = bounds
-        .read(&resource.dio, raw.as_bytes(), move || AggregateRequest::read(&text, &owner.schema, &owner.options))
+        .read(scope.dio.workers(), raw.as_bytes(), move || AggregateRequest::read(&text, &owner.schema, &owner.options))
         .await??;
     if response::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let (state, meter) = (Arc::clone(&view.state), &bounds.meter);
     let writer = Writer::new(format, &Query::default(), &asked.schema)?;
     let (rows, aggregation, offset) = (asked.rows.clone(), Arc::clone(&asked.aggregation), asked.groups.offset);
     let page = move |groups: GroupIter<'_>, meter: &Meter| page(groups, &asked, &writer, meter);
-    let page = resource.dio.aggregate(state, &rows, &aggregation, &resource.schema, meter, page).await?;
+    let page = scope.rows.aggregate(view.state(), &rows, &aggregation, &bounds.meter, page).await?;
     let (body, shown, total) = page;
     Ok(ListPage::new(bounds.answer(body)?, offset, shown, total).respond(&view, etag, format, None))
 }

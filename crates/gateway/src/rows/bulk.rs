@@ -30,7 +30,8 @@ use crate::http::spool::Spool;
 use crate::rows::new_row::{at_master, new_row, no_key};
 use crate::rows::record::{self, Media};
 use crate::rows::write::{self, Change};
-use crate::state::{GatewayState, Resource};
+use crate::scope::Scope;
+use crate::state::GatewayState;
 use diorama_core::dio::{IdempotencyKey, WriteOptions};
 use diorama_core::record::{Body as RowBody, CborValue, Record};
 use diorama_core::state::{OpId, State};
@@ -45,7 +46,7 @@ const MOST_NAMED: usize = 100;
 
 /// A bulk insert under way.
 struct Bulk<'a> {
-    resource: &'a Resource,
+    scope: &'a Scope,
     prefix: &'a str,
     key: Option<String>,
     /// How long it may still wait for the master.
@@ -86,21 +87,21 @@ enum RowOutcome {
 }
 
 /// Rows of an array, JSON or CBOR; answered by a JSON array.
-pub(crate) async fn array(resource: &Resource, change: &Change, rows: Vec<CborValue>) -> Result<Response, ApiError> {
+pub(crate) async fn array(scope: &Scope, change: &Change, rows: Vec<CborValue>) -> Result<Response, ApiError> {
     plain(&change.headers)?;
     let count = rows.len();
     let fingerprint = change.key.as_ref().map_or(0, |key| key.fingerprint);
-    let row = |(index, row)| Row { line: index + 1, op: read(resource, row), fingerprint };
+    let row = |(index, row)| Row { line: index + 1, op: read(scope, row), fingerprint };
     let rows: Vec<Row> = rows.into_iter().enumerate().map(row).collect();
     let key = change.key.as_ref().map(|key| key.key.clone());
     if change.prefer.is_strict() {
-        let mut wrong = RowRefusals::new(resource, key.as_deref());
+        let mut wrong = RowRefusals::new(scope, key.as_deref());
         for row in &rows {
             wrong.look(row.line, row.op.as_ref()).await?;
         }
         wrong.check()?;
     }
-    let mut bulk = Bulk::new(resource, &change.prefix, &change.prefer, key);
+    let mut bulk = Bulk::new(scope, &change.prefix, &change.prefer, key);
     let mut results = Vec::with_capacity(count);
     let mut rows = rows.into_iter();
     loop {
@@ -112,16 +113,16 @@ pub(crate) async fn array(resource: &Resource, change: &Change, rows: Vec<CborVa
     }
     tracing::debug!(
         request.id = request_id(&change.headers),
-        dio = resource.dio.name(),
+        dio = scope.dio.name(),
         rows = count,
         "a bulk insert is in"
     );
-    Ok(respond(resource, &change.prefer, Value::from(results).to_string().into(), "application/json"))
+    Ok(respond(scope, &change.prefer, Value::from(results).to_string().into(), "application/json"))
 }
 
 /// Rows of NDJSON, in bounded memory. What was accepted stays, should the body break off.
 pub(crate) async fn lines(
-    resource: &Resource,
+    scope: &Scope,
     request: Request,
     prefix: &str,
     gateway: &GatewayState,
@@ -133,14 +134,14 @@ pub(crate) async fn lines(
     let key = write::key(request.headers())?;
     let (parts, mut body) = request.into_parts();
     if prefer.is_strict() {
-        body = validated(resource, body, key.as_deref(), limits).await?;
+        body = validated(scope, body, key.as_deref(), limits).await?;
     }
     let mut lines = Lines::new(body, *limits);
-    let mut bulk = Bulk::new(resource, prefix, &prefer, key);
-    let mut results = Spool::new(&resource.dio);
+    let mut bulk = Bulk::new(scope, prefix, &prefer, key);
+    let mut results = Spool::new(&scope.dio);
     let mut done = 0;
     loop {
-        let batch = batch(resource, &mut lines, limits).await.map_err(|error| match done {
+        let batch = batch(scope, &mut lines, limits).await.map_err(|error| match done {
             0 => error,
             _ => error.hint(format!(
                 "the {done} rows before that were taken; under an Idempotency-Key the request can be repeated"
@@ -155,20 +156,20 @@ pub(crate) async fn lines(
     }
     tracing::debug!(
         request.id = request_id(&parts.headers),
-        dio = resource.dio.name(),
+        dio = scope.dio.name(),
         rows = done,
         "a bulk insert is in"
     );
-    Ok(respond(resource, &prefer, results.into_body()?, "application/x-ndjson"))
+    Ok(respond(scope, &prefer, results.into_body()?, "application/x-ndjson"))
 }
 
 /// Reads the whole body and keeps it aside. Unless every line is a row, all of it is refused.
-async fn validated(resource: &Resource, body: Body, key: Option<&str>, limits: &Limits) -> Result<Body, ApiError> {
+async fn validated(scope: &Scope, body: Body, key: Option<&str>, limits: &Limits) -> Result<Body, ApiError> {
     let mut lines = Lines::new(body, *limits);
-    let (mut kept, mut wrong, mut next) = (Spool::new(&resource.dio), RowRefusals::new(resource, key), 1);
+    let (mut kept, mut wrong, mut next) = (Spool::new(&scope.dio), RowRefusals::new(scope, key), 1);
     let mut text = Vec::new();
     while let Some((number, line)) = lines.next().await? {
-        wrong.look(number, parse(resource, &line, limits).as_ref()).await?;
+        wrong.look(number, parse(scope, &line, limits).as_ref()).await?;
         // Blank lines are kept: they count.
         text.resize(text.len() + number - next, b'\n');
         text.extend_from_slice(&line);
@@ -184,26 +185,26 @@ async fn validated(resource: &Resource, body: Body, key: Option<&str>, limits: &
 }
 
 /// The next lines as rows; none at the end.
-async fn batch(resource: &Resource, lines: &mut Lines, limits: &Limits) -> Result<Vec<Row>, ApiError> {
+async fn batch(scope: &Scope, lines: &mut Lines, limits: &Limits) -> Result<Vec<Row>, ApiError> {
     // No more than the queue has places for: others would wait behind all of them.
-    let most = resource.dio.free_places().clamp(1, AT_ONCE);
+    let most = scope.dio.free_places().clamp(1, AT_ONCE);
     let mut rows = Vec::with_capacity(most);
     let mut bytes = 0;
     while rows.len() < most && bytes < BYTES_AT_ONCE {
         let Some((line, text)) = lines.next().await? else { break };
         bytes += text.len();
-        rows.push(Row { line, op: parse(resource, &text, limits), fingerprint: xxh3_128(&text) });
+        rows.push(Row { line, op: parse(scope, &text, limits), fingerprint: xxh3_128(&text) });
     }
     Ok(rows)
 }
 
-fn parse(resource: &Resource, line: &[u8], limits: &Limits) -> Result<NewRow, ApiError> {
-    record::value(Media::Json, line, limits).and_then(|value| read(resource, value))
+fn parse(scope: &Scope, line: &[u8], limits: &Limits) -> Result<NewRow, ApiError> {
+    record::value(Media::Json, line, limits).and_then(|value| read(scope, value))
 }
 
 /// One row as an insert.
-fn read(resource: &Resource, value: CborValue) -> Result<NewRow, ApiError> {
-    Ok(match new_row(resource, value)? {
+fn read(scope: &Scope, value: CborValue) -> Result<NewRow, ApiError> {
+    Ok(match new_row(scope, value)? {
         (Some(id), record) => NewRow::Named(WriteOp::Insert { id, record }),
         (None, record) => NewRow::Unnamed(record),
     })
@@ -221,7 +222,7 @@ fn plain(headers: &HeaderMap) -> Result<(), ApiError> {
 /// Rows that are wrong, where one wrong row is enough. What is there already is judged by the rows as they are now: a row that
 /// somebody adds after that is refused by itself.
 struct RowRefusals<'a> {
-    resource: &'a Resource,
+    scope: &'a Scope,
     key: Option<&'a str>,
     known: Arc<State>,
     /// Hashes of the ids of the request and of their rows.
@@ -233,11 +234,11 @@ struct RowRefusals<'a> {
 }
 
 impl RowRefusals<'_> {
-    fn new<'a>(resource: &'a Resource, key: Option<&'a str>) -> RowRefusals<'a> {
+    fn new<'a>(scope: &'a Scope, key: Option<&'a str>) -> RowRefusals<'a> {
         RowRefusals {
-            resource,
+            scope,
             key,
-            known: resource.dio.state(),
+            known: scope.rows.state(),
             seen: HashMap::new(),
             count: 0,
             code: None,
@@ -265,14 +266,14 @@ impl RowRefusals<'_> {
     /// Whether the row was accepted before, from this request.
     async fn is_repeated(&self, line: usize) -> Result<bool, ApiError> {
         match self.key {
-            Some(key) => Ok(self.resource.dio.knows_key(&row_key(key, line)).await?),
+            Some(key) => Ok(self.scope.dio.knows_key(&row_key(key, line)).await?),
             None => Ok(false),
         }
     }
 
     /// What is in the way of a new row. The same row again is not.
     fn conflict(&mut self, id: &str, record: &Record) -> Option<String> {
-        let hash = RowBody::encode(id, record, self.resource.schema.layout()).hash();
+        let hash = RowBody::encode(id, record, self.scope.schema.layout()).hash();
         if self.known.get(id).is_some_and(|row| row.hash() != hash) {
             return Some(format!("there is a row {id:?} already"));
         }
@@ -297,9 +298,9 @@ fn row_key(key: &str, line: usize) -> String {
 }
 
 impl Bulk<'_> {
-    fn new<'a>(resource: &'a Resource, prefix: &'a str, prefer: &Prefer, key: Option<String>) -> Bulk<'a> {
-        let patience = prefer.patience(resource.options.ack.patience());
-        Bulk { resource, prefix, key, patience, at_master: tokio::sync::Mutex::default() }
+    fn new<'a>(scope: &'a Scope, prefix: &'a str, prefer: &Prefer, key: Option<String>) -> Bulk<'a> {
+        let patience = prefer.patience(scope.options.ack.patience());
+        Bulk { scope, prefix, key, patience, at_master: tokio::sync::Mutex::default() }
     }
 
     /// The results of rows, in their order.
@@ -324,9 +325,9 @@ impl Bulk<'_> {
         };
         let id = op.id().map(str::to_string);
         let key = self.key.as_ref().map(|key| IdempotencyKey { key: row_key(key, line), fingerprint });
-        match self.resource.dio.write(op, WriteOptions { key, ..WriteOptions::default() }).await {
+        match self.scope.rows.write(op, WriteOptions { key, ..WriteOptions::default() }).await {
             Ok(ticket) => RowResult { line, id, written: Ok(RowOutcome::Queued(ticket.operation)), replayed: false },
-            Err(Error::Replayed { operation }) => match write::replayed(self.resource, &operation) {
+            Err(Error::Replayed { operation }) => match write::replayed(self.scope, &operation) {
                 Ok(known) => {
                     RowResult { line, id: known.id, written: Ok(RowOutcome::Queued(known.operation)), replayed: true }
                 }
@@ -345,7 +346,7 @@ impl Bulk<'_> {
         let _turn = self.at_master.lock().await;
         let written = match self.key {
             Some(_) => Err(no_key()),
-            None => at_master(self.resource, record).await,
+            None => at_master(self.scope, record).await,
         };
         match written {
             Ok(id) => RowResult { line, id: Some(id), written: Ok(RowOutcome::AtMaster), replayed: false },
@@ -361,7 +362,7 @@ impl Bulk<'_> {
             Ok(RowOutcome::Queued(None)) => (200, None, None),
             Ok(RowOutcome::Queued(Some(op))) if patience.is_zero() && !replayed => (202, Some(op), None),
             Ok(RowOutcome::Queued(Some(op))) => {
-                let (status, problem) = write::standing(self.resource, op, patience, self.prefix).await;
+                let (status, problem) = write::standing(self.scope, op, patience, self.prefix).await;
                 (status, Some(op), problem)
             }
         };
@@ -441,10 +442,10 @@ impl Lines {
     }
 }
 
-fn respond(resource: &Resource, prefer: &Prefer, body: Body, media: &'static str) -> Response {
+fn respond(scope: &Scope, prefer: &Prefer, body: Body, media: &'static str) -> Response {
     let mut response = body.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
-    write::safe(resource, &resource.dio.position(), response.headers_mut());
+    write::safe(scope, &scope.dio.position(), response.headers_mut());
     if let Some(applied) = prefer.applied(Kind::Bulk) {
         response.headers_mut().insert(APPLIED, applied);
     }

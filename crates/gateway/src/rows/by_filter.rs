@@ -1,7 +1,5 @@
 //! Writes by filter: one operation per row, within a bound.
 
-use std::sync::Arc;
-
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::future::join_all;
@@ -12,8 +10,9 @@ use crate::http::prefer::Kind;
 use crate::http::problem::{ApiError, Code};
 use crate::http::request_id::request_id;
 use crate::http::response::APPLIED;
+use crate::rows::snapshot::Snapshot;
 use crate::rows::write::{self, Change};
-use crate::state::Resource;
+use crate::scope::Scope;
 use diorama_core::dio::WriteOptions;
 use diorama_core::plan::Picked;
 use diorama_core::state::{Condition, OpId};
@@ -24,17 +23,17 @@ use diorama_core::vista::{Error, Query, WriteOp};
 const AT_ONCE: usize = 128;
 
 /// Ids of the rows that a filter lets through. Without a filter, everything must be asked for by name.
-pub(crate) async fn targets(resource: &Arc<Resource>, change: &Change, raw: &str) -> Result<Vec<String>, ApiError> {
+pub(crate) async fn targets(scope: &Scope, change: &Change, raw: &str) -> Result<Vec<String>, ApiError> {
     if change.condition != Condition::None || change.key.is_some() {
         return Err(ApiError::new(Code::InvalidHeader, "a write by filter takes neither If-Match nor Idempotency-Key")
             .hint("repeated, it is about the rows that match then; to be sure of them, write to each by its id"));
     }
-    let (owner, text) = (Arc::clone(resource), raw.to_string());
+    let (owner, text) = (scope.clone(), raw.to_string());
     let read = move || {
         let options = ParamOptions { max_limit: owner.options.max_limit, extra: &["all"] };
         url::parse(&text, &owner.schema, &options)
     };
-    let asked = change.bounds.read(&resource.dio, raw.as_bytes(), read).await??;
+    let asked = change.bounds.read(scope.dio.workers(), raw.as_bytes(), read).await??;
     if asked.extra.iter().any(|(_, value)| value != "true" && value != "false") {
         return Err(ApiError::new(Code::InvalidParameter, "all is true or false"));
     }
@@ -48,10 +47,9 @@ pub(crate) async fn targets(resource: &Arc<Resource>, change: &Change, raw: &str
             ApiError::new(Code::InvalidParameter, "this would touch every row").hint("add a filter, or say all=true")
         );
     }
-    let most = resource.options.max_affected.min(change.prefer.max_affected.unwrap_or(u64::MAX));
-    let state = resource.dio.state();
-    let (Picked { slots, total, .. }, _) =
-        resource.dio.select(&state, &query, &resource.schema, &change.bounds.meter).await?;
+    let most = scope.options.max_affected.min(change.prefer.max_affected.unwrap_or(u64::MAX));
+    let view = Snapshot::of(scope);
+    let (Picked { slots, total, .. }, _) = scope.rows.select(view.state(), &query, &change.bounds.meter).await?;
     if total > most && !(all && change.prefer.max_affected.is_none()) {
         return Err(ApiError::new(
             Code::MaxAffected,
@@ -59,18 +57,18 @@ pub(crate) async fn targets(resource: &Arc<Resource>, change: &Change, raw: &str
         )
         .hint("narrow the filter"));
     }
-    Ok(slots.into_iter().filter_map(|slot| state.table().at(slot)).map(|row| row.id().to_string()).collect())
+    Ok(slots.into_iter().filter_map(|slot| view.state().table().at(slot)).map(|row| row.id().to_string()).collect())
 }
 
 /// Accepts `ops`, and waits for the master as long as the request says. A row that went away meanwhile is not counted.
-pub(crate) async fn write(resource: &Resource, change: &Change, ops: Vec<WriteOp>) -> Result<Response, ApiError> {
+pub(crate) async fn write(scope: &Scope, change: &Change, ops: Vec<WriteOp>) -> Result<Response, ApiError> {
     let (mut operations, all) = (Vec::new(), ops.len());
     let mut rest = &ops[..];
     while !rest.is_empty() {
         // No more than the queue has places for: others would wait behind all of them.
-        let (ops, later) = rest.split_at(resource.dio.free_places().clamp(1, AT_ONCE).min(rest.len()));
+        let (ops, later) = rest.split_at(scope.dio.free_places().clamp(1, AT_ONCE).min(rest.len()));
         rest = later;
-        let written = ops.iter().map(|op| resource.dio.write(op.clone(), WriteOptions::default()));
+        let written = ops.iter().map(|op| scope.rows.write(op.clone(), WriteOptions::default()));
         for (op, ticket) in ops.iter().zip(join_all(written).await) {
             match ticket {
                 Ok(ticket) => operations.extend(ticket.operation.map(|done| (op.id().map(str::to_string), done))),
@@ -79,32 +77,27 @@ pub(crate) async fn write(resource: &Resource, change: &Change, ops: Vec<WriteOp
             }
         }
     }
-    Ok(accepted(resource, change, operations.len(), &operations).await)
+    Ok(accepted(scope, change, operations.len(), &operations).await)
 }
 
 /// Accepts the one operation that takes all rows away, where the source has it.
-pub(crate) async fn delete_all(resource: &Resource, change: &Change, affected: usize) -> Result<Response, ApiError> {
-    let ticket = resource.dio.write(WriteOp::DeleteAll, WriteOptions::default()).await?;
+pub(crate) async fn delete_all(scope: &Scope, change: &Change, affected: usize) -> Result<Response, ApiError> {
+    let ticket = scope.rows.write(WriteOp::DeleteAll, WriteOptions::default()).await?;
     let operation = ticket.operation.map(|op| (None, op));
-    Ok(accepted(resource, change, affected, operation.as_slice()).await)
+    Ok(accepted(scope, change, affected, operation.as_slice()).await)
 }
 
 /// Answers for operations and the rows that they are about: 202 while the master does not have them all.
-async fn accepted(
-    resource: &Resource,
-    change: &Change,
-    affected: usize,
-    operations: &[(Option<String>, OpId)],
-) -> Response {
-    let (request, dio) = (request_id(&change.headers), resource.dio.name());
+async fn accepted(scope: &Scope, change: &Change, affected: usize, operations: &[(Option<String>, OpId)]) -> Response {
+    let (request, dio) = (request_id(&change.headers), scope.dio.name());
     tracing::debug!(request.id = request, dio, writes = affected, "writes by filter were accepted");
     let ids: Vec<String> = operations.iter().map(|(_, op)| op.to_string()).collect();
     let mut body = json!({ "affected": affected, "operations": ids });
-    let patience = change.prefer.patience(resource.options.ack.patience());
+    let patience = change.prefer.patience(scope.options.ack.patience());
     // Nothing matched: there is nothing to wait for.
     let mut status = if operations.is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED };
     if !patience.is_zero() {
-        let results = settled(resource, change, operations, Instant::now() + patience).await;
+        let results = settled(scope, change, operations, Instant::now() + patience).await;
         if results.iter().all(|result| result["status"] != 202) {
             status = StatusCode::OK;
         }
@@ -113,7 +106,7 @@ async fn accepted(
     let mut response = (status, body.to_string()).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    write::safe(resource, &resource.dio.position(), headers);
+    write::safe(scope, &scope.dio.position(), headers);
     if let Some(applied) = change.prefer.applied(Kind::Filter) {
         headers.insert(APPLIED, applied);
     }
@@ -122,7 +115,7 @@ async fn accepted(
 
 /// How each operation stands when all have ended, or at `deadline`.
 async fn settled(
-    resource: &Resource,
+    scope: &Scope,
     change: &Change,
     operations: &[(Option<String>, OpId)],
     deadline: Instant,
@@ -130,7 +123,7 @@ async fn settled(
     let mut results = Vec::with_capacity(operations.len());
     for (id, op) in operations {
         let left = deadline.saturating_duration_since(Instant::now());
-        let (status, problem) = write::standing(resource, *op, left, &change.prefix).await;
+        let (status, problem) = write::standing(scope, *op, left, &change.prefix).await;
         let mut result = json!({ "id": id, "status": status, "operation": op.to_string() });
         if let Some(problem) = problem {
             result["problem"] = problem.to_json(None);

@@ -5,26 +5,26 @@ use axum::response::Response;
 
 use crate::http::problem::ApiError;
 use crate::rows::by_filter;
-use crate::rows::extract::{PathRow, WritableResource};
+use crate::rows::extract::{PathRow, WritableScope};
 use crate::rows::write::{self, Change};
 use diorama_core::vista::WriteOp;
 
 /// Takes the row away; the answer shows it a last time.
 pub(crate) async fn delete(row: PathRow, change: Change) -> Result<Response, ApiError> {
-    let PathRow { resource, id } = row;
-    write::accept(&resource, &change, WriteOp::Delete { id }).await
+    let PathRow { scope, id } = row;
+    write::accept(&scope, &change, WriteOp::Delete { id }).await
 }
 
 /// Takes every row away that the filter lets through.
 pub(crate) async fn delete_many(
-    WritableResource(resource): WritableResource,
+    WritableScope(scope): WritableScope,
     RawQuery(raw): RawQuery,
     change: Change,
 ) -> Result<Response, ApiError> {
     let raw = raw.unwrap_or_default();
-    let ids = by_filter::targets(&resource, &change, &raw).await?;
-    if raw == "all=true" && resource.dio.vista().capabilities().can_delete_all {
-        return by_filter::delete_all(&resource, &change, ids.len()).await;
+    let ids = by_filter::targets(&scope, &change, &raw).await?;
+    if raw == "all=true" && scope.dio.capabilities().can_delete_all {
+        return by_filter::delete_all(&scope, &change, ids.len()).await;
     }
-    by_filter::write(&resource, &change, ids.into_iter().map(|id| WriteOp::Delete { id }).collect()).await
+    by_filter::write(&scope, &change, ids.into_iter().map(|id| WriteOp::Delete { id }).collect()).await
 }

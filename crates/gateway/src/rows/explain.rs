@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::http::bounds::Bounds;
 use crate::http::problem::{ApiError, Code};
 use crate::rows::snapshot::Snapshot;
-use crate::state::Resource;
+use crate::scope::Scope;
 use diorama_core::vista::Query;
 
 /// The parameter.
@@ -26,19 +26,19 @@ pub(crate) fn is_asked(extra: &[(String, String)]) -> Result<bool, ApiError> {
 
 /// Answers the query once and says what that took.
 pub(crate) async fn explain(
-    resource: &Resource,
+    scope: &Scope,
     view: &Snapshot,
     query: &Query,
     bounds: &Bounds,
 ) -> Result<Response, ApiError> {
-    if !resource.dio.is_complete() {
+    if !scope.dio.is_complete() {
         return Err(ApiError::new(Code::InvalidParameter, "the rows are only partly cached: the source answers lists")
             .hint("ask the source how it does"));
     }
     let started = Instant::now();
-    let (picked, plan) = resource.dio.select(&view.state, query, &resource.schema, &bounds.meter).await?;
+    let (picked, plan) = scope.rows.select(view.state(), query, &bounds.meter).await?;
     let took = started.elapsed();
-    let table = view.state.table();
+    let table = view.state().table();
     let body = json!({
         "plan": plan.explain(table, query),
         "rows": table.len(),

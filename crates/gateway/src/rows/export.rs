@@ -15,7 +15,7 @@ use crate::http::bounds::Bounds;
 use crate::http::budget::Lease;
 use crate::http::problem::ApiError;
 use crate::rows::format::Writer;
-use diorama_core::dio::Dio;
+use crate::scope::Scope;
 use diorama_core::state::State;
 use diorama_core::table::{RowRef, Slot};
 use diorama_core::vista::query::{JsonRow, Meter, Prepared};
@@ -30,7 +30,7 @@ const PIECE: usize = 64 << 10;
 
 /// The rows in `slots` of `state` as a body.
 pub(crate) async fn body(
-    dio: &Dio,
+    scope: &Scope,
     state: Arc<State>,
     slots: Vec<Slot>,
     writer: Writer,
@@ -51,7 +51,7 @@ pub(crate) async fn body(
     let held = slots.capacity() * size_of::<Slot>() + filter.as_ref().map_or(0, Prepared::pattern_bytes);
     let lease = bounds.lease_answer(if count <= FEW { 0 } else { held + 2 * PIECE })?;
     let mut rest = RemainingRows {
-        dio: dio.clone(),
+        scope: scope.clone(),
         slots,
         at: 0,
         begun: false,
@@ -75,7 +75,7 @@ pub(crate) async fn body(
         out.shrink_to_fit();
         Ok((rest, out))
     };
-    let (rest, first) = dio.work(count, &bounds.meter, first).await?;
+    let (rest, first) = scope.dio.work(count, &bounds.meter, first).await?;
     if rest.is_done() {
         return Ok(bounds.answer(first)?.into());
     }
@@ -85,7 +85,7 @@ pub(crate) async fn body(
             return ready(None);
         }
         if piece.is_empty() {
-            let state = rest.dio.state();
+            let state = rest.scope.rows.state();
             let mut next = Vec::with_capacity(PIECE);
             rest.write(&state, PIECE, &mut next);
             piece = next.into();
@@ -97,7 +97,7 @@ pub(crate) async fn body(
 
 /// The rows that are still to be sent. Slots are never given to another row.
 struct RemainingRows {
-    dio: Dio,
+    scope: Scope,
     slots: Vec<Slot>,
     at: usize,
     /// Whether a row was sent.

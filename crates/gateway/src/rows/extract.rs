@@ -8,35 +8,36 @@ use axum::http::request::Parts;
 
 use crate::http::extract::{check_ready, decoded, segments};
 use crate::http::problem::ApiError;
-use crate::state::{GatewayState, PathTarget, Resource};
+use crate::scope::Scope;
+use crate::state::{GatewayState, PathTarget};
 
 /// The resource that the path names. Refuses while its first copy is being made.
-pub(crate) struct PathResource(pub(crate) Arc<Resource>);
+pub(crate) struct PathScope(pub(crate) Scope);
 
 /// The resource that the path names, which can do what the method asks of its rows.
-pub(crate) struct WritableResource(pub(crate) Arc<Resource>);
+pub(crate) struct WritableScope(pub(crate) Scope);
 
 /// A row that the path names; it need not be there. Its resource can do what the method asks.
 pub(crate) struct PathRow {
-    pub(crate) resource: Arc<Resource>,
+    pub(crate) scope: Scope,
     pub(crate) id: String,
 }
 
-impl FromRequestParts<Arc<GatewayState>> for PathResource {
+impl FromRequestParts<Arc<GatewayState>> for PathScope {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, gateway: &Arc<GatewayState>) -> Result<Self, ApiError> {
         let (name, _) = segments(parts.uri.path());
-        ready(gateway.dio(&decoded(name)?)?).map(PathResource)
+        ready(Scope::of(gateway, &decoded(name)?)?).map(PathScope)
     }
 }
 
-impl FromRequestParts<Arc<GatewayState>> for WritableResource {
+impl FromRequestParts<Arc<GatewayState>> for WritableScope {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, gateway: &Arc<GatewayState>) -> Result<Self, ApiError> {
-        let PathResource(resource) = PathResource::from_request_parts(parts, gateway).await?;
-        resource.check_method(&parts.method, PathTarget::Rows).map(|()| WritableResource(resource))
+        let PathScope(scope) = PathScope::from_request_parts(parts, gateway).await?;
+        scope.check_method(&parts.method, PathTarget::Rows).map(|()| WritableScope(scope))
     }
 }
 
@@ -46,15 +47,15 @@ impl FromRequestParts<Arc<GatewayState>> for PathRow {
     async fn from_request_parts(parts: &mut Parts, gateway: &Arc<GatewayState>) -> Result<Self, ApiError> {
         let (name, id) = segments(parts.uri.path());
         let id = decoded(id)?.into_owned();
-        let resource = ready(gateway.dio(&decoded(name)?)?)?;
-        let id = match resource.dio.known_id(&id) {
+        let scope = ready(Scope::of(gateway, &decoded(name)?)?)?;
+        let id = match scope.rows.known_id(&id) {
             Cow::Owned(known) => known,
             Cow::Borrowed(_) => id,
         };
-        resource.check_method(&parts.method, PathTarget::Row).map(|()| PathRow { resource, id })
+        scope.check_method(&parts.method, PathTarget::Row).map(|()| PathRow { scope, id })
     }
 }
 
-fn ready(resource: &Arc<Resource>) -> Result<Arc<Resource>, ApiError> {
-    check_ready(&resource.dio).map(|()| Arc::clone(resource))
+fn ready(scope: Scope) -> Result<Scope, ApiError> {
+    check_ready(&scope.dio).map(|()| scope)
 }

@@ -8,50 +8,51 @@ use axum::response::Response;
 use crate::http::extract::Prefix;
 use crate::http::problem::ApiError;
 use crate::rows::bulk;
-use crate::rows::extract::{PathRow, WritableResource};
+use crate::rows::extract::{PathRow, WritableScope};
 use crate::rows::new_row::{at_master, new_row, no_key};
 use crate::rows::record::{self, Media};
 use crate::rows::write::{self, Change};
-use crate::state::{GatewayState, Resource};
+use crate::scope::Scope;
+use crate::state::GatewayState;
 use diorama_core::record::{CborValue, Record};
 use diorama_core::vista::WriteOp;
 
 /// Adds a row whose id is in its id column, or is chosen here or by the master; or many rows.
 pub(crate) async fn insert(
-    WritableResource(resource): WritableResource,
+    WritableScope(scope): WritableScope,
     State(gateway): State<Arc<GatewayState>>,
     Prefix(prefix): Prefix,
     request: Request,
 ) -> Result<Response, ApiError> {
     if record::media(request.headers())? == Media::Ndjson {
-        return bulk::lines(&resource, request, &prefix, &gateway).await;
+        return bulk::lines(&scope, request, &prefix, &gateway).await;
     }
     let change = Change::from_request(request, &gateway).await?;
     match change.value()? {
-        CborValue::Array(rows) => bulk::array(&resource, &change, rows).await,
-        value => one(&resource, &change, value).await,
+        CborValue::Array(rows) => bulk::array(&scope, &change, rows).await,
+        value => one(&scope, &change, value).await,
     }
 }
 
-async fn one(resource: &Resource, change: &Change, value: CborValue) -> Result<Response, ApiError> {
-    let (id, row) = new_row(resource, value)?;
+async fn one(scope: &Scope, change: &Change, value: CborValue) -> Result<Response, ApiError> {
+    let (id, row) = new_row(scope, value)?;
     match id {
-        Some(id) => write::accept(resource, change, WriteOp::Insert { id, record: row }).await,
-        None => master_assigned(resource, change, row).await,
+        Some(id) => write::accept(scope, change, WriteOp::Insert { id, record: row }).await,
+        None => master_assigned(scope, change, row).await,
     }
 }
 
 /// Adds a row under the id of the path.
 pub(crate) async fn insert_at(row: PathRow, change: Change) -> Result<Response, ApiError> {
-    let PathRow { resource, id } = row;
-    let record = change.row(&resource, &id)?;
-    write::accept(&resource, &change, WriteOp::Insert { id, record }).await
+    let PathRow { scope, id } = row;
+    let record = change.row(&scope, &id)?;
+    write::accept(&scope, &change, WriteOp::Insert { id, record }).await
 }
 
 /// The master makes the row and says which id it has; nothing is queued.
-async fn master_assigned(resource: &Resource, change: &Change, row: Record) -> Result<Response, ApiError> {
+async fn master_assigned(scope: &Scope, change: &Change, row: Record) -> Result<Response, ApiError> {
     if change.key.is_some() {
         return Err(no_key());
     }
-    Ok(write::made(resource, change, at_master(resource, &row).await?))
+    Ok(write::made(scope, change, at_master(scope, &row).await?))
 }

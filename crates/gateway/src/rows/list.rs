@@ -15,38 +15,34 @@ use crate::http::problem::{ApiError, Code};
 use crate::http::response::{self, HeaderBuilder, TOTAL};
 use crate::rows::explain;
 use crate::rows::export;
-use crate::rows::extract::PathResource;
+use crate::rows::extract::PathScope;
 use crate::rows::format::Writer;
 use crate::rows::query_cache::ParsedQuery;
 use crate::rows::snapshot::Snapshot;
-use crate::state::Resource;
+use crate::scope::Scope;
 use diorama_core::plan::{Page, Picked, Repeated, cursor, natural_start};
 use diorama_core::record::Rows;
 use diorama_core::vista::Query;
 use diorama_core::vista::query::url::ParamOptions;
 
 /// Lists rows.
-pub(crate) async fn list(
-    bounds: Bounds,
-    PathResource(resource): PathResource,
-    request: Request,
-) -> Result<Response, ApiError> {
+pub(crate) async fn list(bounds: Bounds, PathScope(scope): PathScope, request: Request) -> Result<Response, ApiError> {
     let (raw, headers) = (request.uri().query().unwrap_or_default(), request.headers());
     let format = negotiate::of_list(headers)?;
-    let view = Snapshot::of(&resource);
+    let view = Snapshot::of(&scope);
     let etag = view.list_etag(raw.as_bytes(), format);
     // Of a part, the master may have changed without our knowing.
-    if resource.dio.is_complete() && response::is_named(headers, &etag) {
+    if scope.dio.is_complete() && response::is_named(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let (asked, mut page) = asked(&resource, raw, &bounds).await?;
+    let (asked, mut page) = asked(&scope, raw, &bounds).await?;
     if page.limit.is_none() && !format.is_streamed() {
-        page.limit = Some(resource.options.limit_of(asked.query.query(), &resource.schema));
+        page.limit = Some(scope.options.limit_of(asked.query.query(), &scope.schema));
     }
     if explain::is_asked(&asked.extra)? {
-        return explain::explain(&resource, &view, &paged(&asked.query, page), &bounds).await;
+        return explain::explain(&scope, &view, &paged(&asked.query, page), &bounds).await;
     }
-    let mut found = find(&resource, &view, &asked.query, page, format, &bounds).await?;
+    let mut found = find(&scope, &view, &asked.query, page, format, &bounds).await?;
     let etag = found.etag.take().unwrap_or(etag);
     if response::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
@@ -65,13 +61,13 @@ pub(crate) async fn list(
 }
 
 /// What the URL asks for.
-async fn asked(resource: &Arc<Resource>, raw: &str, bounds: &Bounds) -> Result<(Arc<ParsedQuery>, Page), ApiError> {
-    let (owner, text) = (Arc::clone(resource), raw.to_string());
+async fn asked(scope: &Scope, raw: &str, bounds: &Bounds) -> Result<(Arc<ParsedQuery>, Page), ApiError> {
+    let (owner, text) = (scope.clone(), raw.to_string());
     let read = move || {
         let options = ParamOptions { max_limit: owner.options.max_limit, extra: &[explain::EXPLAIN] };
-        owner.query_cache.read(&text, &owner.schema, &options)
+        owner.query_cache.read(&owner.rows, &text, &options)
     };
-    Ok(bounds.read(&resource.dio, raw.as_bytes(), read).await??)
+    Ok(bounds.read(scope.dio.workers(), raw.as_bytes(), read).await??)
 }
 
 /// Rows that room is made for before they are seen, and that are copied without a turn among the heavy queries.
@@ -100,7 +96,7 @@ fn paged(query: &Repeated, page: Page) -> Query {
 
 /// A page of the rows that a query asks for, in `format`.
 pub(crate) async fn find(
-    resource: &Resource,
+    scope: &Scope,
     view: &Snapshot,
     asked: &Arc<Repeated>,
     page: Page,
@@ -108,15 +104,15 @@ pub(crate) async fn find(
     bounds: &Bounds,
 ) -> Result<ListPage, ApiError> {
     let query = asked.query();
-    let writer = Writer::new(format, query, &resource.schema)?;
-    if !resource.dio.is_complete() {
-        return at_master(resource, &paged(asked, page), &writer, format, bounds).await;
+    let writer = Writer::new(format, query, &scope.schema)?;
+    if !scope.dio.is_complete() {
+        return at_master(scope, &paged(asked, page), &writer, format, bounds).await;
     }
-    let table = view.state.table();
+    let table = view.state().table();
     let natural = query.is_unfiltered() && query.order.is_empty();
     if let (true, true, Format::Json, Some(limit)) = (natural, query.select.is_empty(), format, page.limit) {
         let offset = natural_start(table, query).saturating_add(as_len(page.offset));
-        let (state, limit) = (Arc::clone(&view.state), as_len(limit));
+        let (state, limit) = (Arc::clone(view.state()), as_len(limit));
         let copy = move || {
             let mut body = Vec::with_capacity(256 * limit.min(MOST_AT_ONCE));
             body.push(b'[');
@@ -125,36 +121,35 @@ pub(crate) async fn find(
             (body, shown)
         };
         let many = table.len().saturating_sub(offset).min(limit) > MOST_AT_ONCE;
-        let (body, shown) = if many { bounds.run(&resource.dio, copy).await? } else { copy() };
+        let (body, shown) = if many { bounds.run(scope.dio.workers(), copy).await? } else { copy() };
         let end = offset.saturating_add(shown);
         let last = table.natural(end.saturating_sub(1)).next().filter(|_| shown > 0 && end < table.len());
-        let next = last.filter(|_| query.after.is_some()).map(|row| cursor(&row, query, &resource.schema).to_string());
+        let next = last.filter(|_| query.after.is_some()).map(|row| cursor(&row, query, &scope.schema).to_string());
         let (body, total) = (bounds.answer(body)?, Some(table.len() as u64));
         return Ok(ListPage { body: body.into(), offset: offset as u64, shown: shown as u64, total, next, etag: None });
     }
-    let picked = resource.dio.select_prepared(&view.state, asked, page, &resource.schema, &bounds.meter).await?;
-    let next =
-        query.after.as_ref().and_then(|_| picked.next(table, query, &resource.schema)).map(|next| next.to_string());
+    let picked = scope.rows.select_prepared(view.state(), asked, page, &bounds.meter).await?;
+    let next = query.after.as_ref().and_then(|_| picked.next(table, query, &scope.schema)).map(|next| next.to_string());
     if next.as_ref().is_some_and(|next| next.len() > MOST_CURSOR) {
         return Err(ApiError::new(Code::InvalidParameter, "after: a value that the rows are ordered by is too long")
             .hint("order by other columns, or page with offset"));
     }
     let Picked { slots, before, total, .. } = picked;
     let shown = slots.len() as u64;
-    let what = (query, page.limit.is_some(), &*resource.schema);
-    let body = export::body(&resource.dio, Arc::clone(&view.state), slots, writer, what, bounds).await?;
+    let what = (query, page.limit.is_some(), &*scope.schema);
+    let body = export::body(scope, Arc::clone(view.state()), slots, writer, what, bounds).await?;
     Ok(ListPage { body, offset: before, shown, total: Some(total), next, etag: None })
 }
 
 /// Rows of a Dio that holds a part of them only: the master answers, if it can.
 async fn at_master(
-    resource: &Resource,
+    scope: &Scope,
     query: &Query,
     writer: &Writer,
     format: Format,
     bounds: &Bounds,
 ) -> Result<ListPage, ApiError> {
-    let vista = resource.dio.vista();
+    let vista = scope.rows.vista()?;
     let rows: Rows = vista.shell().list(query).await?;
     let total = match vista.capabilities().can_count {
         true => Some(vista.shell().count(query).await?),

@@ -19,5 +19,6 @@ pub(crate) mod query_cache;
 pub(crate) mod record;
 pub(crate) mod replace;
 pub(crate) mod schema;
+pub(crate) mod scoped_rows;
 pub(crate) mod snapshot;
 pub(crate) mod write;

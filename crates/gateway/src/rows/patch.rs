@@ -5,31 +5,31 @@ use axum::response::Response;
 
 use crate::http::problem::ApiError;
 use crate::rows::by_filter;
-use crate::rows::extract::{PathRow, WritableResource};
+use crate::rows::extract::{PathRow, WritableScope};
 use crate::rows::write::{self, Change};
 use diorama_core::vista::WriteOp;
 
 /// Merges the body into the row.
 pub(crate) async fn patch(row: PathRow, change: Change) -> Result<Response, ApiError> {
-    let PathRow { resource, id } = row;
-    let record = change.part(&resource, Some(&id))?;
-    write::same_id(&resource, &id, &record)?;
-    write::accept(&resource, &change, WriteOp::Patch { id, record }).await
+    let PathRow { scope, id } = row;
+    let record = change.part(&scope, Some(&id))?;
+    write::same_id(&scope, &id, &record)?;
+    write::accept(&scope, &change, WriteOp::Patch { id, record }).await
 }
 
 /// Merges the body into every row that the filter lets through.
 pub(crate) async fn patch_many(
-    WritableResource(resource): WritableResource,
+    WritableScope(scope): WritableScope,
     RawQuery(raw): RawQuery,
     change: Change,
 ) -> Result<Response, ApiError> {
-    let mut record = change.part(&resource, None)?;
-    let ids = by_filter::targets(&resource, &change, raw.as_deref().unwrap_or_default()).await?;
+    let mut record = change.part(&scope, None)?;
+    let ids = by_filter::targets(&scope, &change, raw.as_deref().unwrap_or_default()).await?;
     // Which is refused unless the filter found that one row.
     for id in &ids {
-        write::same_id(&resource, id, &record)?;
+        write::same_id(&scope, id, &record)?;
     }
-    record.remove(resource.schema.id_column());
+    record.remove(scope.schema.id_column());
     let ops = ids.into_iter().map(|id| WriteOp::Patch { id, record: record.clone() });
-    by_filter::write(&resource, &change, ops.collect()).await
+    by_filter::write(&scope, &change, ops.collect()).await
 }

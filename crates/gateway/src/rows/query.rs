@@ -12,19 +12,19 @@ use crate::http::bounds::Bounds;
 use crate::http::negotiate;
 use crate::http::problem::{ApiError, Code};
 use crate::http::response;
-use crate::rows::extract::PathResource;
+use crate::rows::extract::PathScope;
 use crate::rows::list;
 use crate::rows::record;
 use crate::rows::snapshot::Snapshot;
 use crate::state::GatewayState;
-use diorama_core::plan::{Page, Repeated};
+use diorama_core::plan::Page;
 use diorama_core::vista::query::Cursor;
 use diorama_core::vista::{Error, Query};
 
 /// Lists what the body asks for.
 pub(crate) async fn query(
     bounds: Bounds,
-    PathResource(resource): PathResource,
+    PathScope(scope): PathScope,
     OriginalUri(uri): OriginalUri,
     State(gateway): State<Arc<GatewayState>>,
     request: Request,
@@ -35,8 +35,8 @@ pub(crate) async fn query(
     let media = record::media(headers)?;
     let body = gateway.body(&parts, body).await?;
     let value = record::value(media, &body, &gateway.limits)?;
-    let schema = Arc::clone(&resource.schema);
-    let read = bounds.read(&resource.dio, &body, move || Query::from_json(&value, &schema));
+    let schema = Arc::clone(&scope.schema);
+    let read = bounds.read(scope.dio.workers(), &body, move || Query::from_json(&value, &schema));
     let mut query = read.await?.map_err(wrong)?;
     if !raw.is_empty() {
         let Some(after) = raw.strip_prefix("after=") else {
@@ -44,22 +44,22 @@ pub(crate) async fn query(
                 .hint("put the query into the body"));
         };
         query.after = Some(Cursor::parse(after).map_err(wrong)?);
-        query.validate(&resource.schema).map_err(wrong)?;
+        query.validate(&scope.schema).map_err(wrong)?;
     }
     match query.limit {
-        None if !format.is_streamed() => query.limit = Some(resource.options.limit_of(&query, &resource.schema)),
-        Some(limit) if limit > resource.options.max_limit => {
-            return Err(ApiError::new(Code::LimitTooLarge, format!("limit: at most {}", resource.options.max_limit)));
+        None if !format.is_streamed() => query.limit = Some(scope.options.limit_of(&query, &scope.schema)),
+        Some(limit) if limit > scope.options.max_limit => {
+            return Err(ApiError::new(Code::LimitTooLarge, format!("limit: at most {}", scope.options.max_limit)));
         }
         _ => {}
     }
     let (page, starts) = (Page::of(&query), query.after.is_some());
-    let view = Snapshot::of(&resource);
+    let view = Snapshot::of(&scope);
     let etag = view.list_etag(&[raw.as_bytes(), &body].join(&b'\n'), format);
-    if resource.dio.is_complete() && response::is_known(headers, &etag) {
+    if scope.dio.is_complete() && response::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
-    let mut found = list::find(&resource, &view, &Arc::new(Repeated::new(query)), page, format, &bounds).await?;
+    let mut found = list::find(&scope, &view, &scope.rows.prepare(query), page, format, &bounds).await?;
     let etag = found.etag.take().unwrap_or(etag);
     if response::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));

@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::rows::scoped_rows::{ScopeId, ScopedRows};
 use diorama_core::plan::{Page, Repeated};
-use diorama_core::vista::Schema;
 use diorama_core::vista::query::url::{self, ListQuery, ParamError, ParamOptions};
 
 /// Texts of a generation. With its plan, a text takes some 10 KiB at most: patterns are compiled when a query runs, and not kept.
@@ -23,6 +23,8 @@ const LONGEST: usize = 1_024;
 #[derive(Debug)]
 pub(crate) struct ParsedQuery {
     text: Box<str>,
+    scope: ScopeId,
+    /// As it is asked in the scope.
     pub(crate) query: Arc<Repeated>,
     /// Parameters that the route reads itself.
     pub(crate) extra: Vec<(String, String)>,
@@ -31,9 +33,10 @@ pub(crate) struct ParsedQuery {
 }
 
 impl ParsedQuery {
-    fn read(text: &str, schema: &Schema, options: &ParamOptions<'_>) -> Result<Arc<ParsedQuery>, ParamError> {
-        let ListQuery { query, extra, without_paging } = url::parse(text, schema, options)?;
-        Ok(Arc::new(ParsedQuery { text: text.into(), query: Arc::new(Repeated::new(query)), extra, without_paging }))
+    fn read(rows: &ScopedRows, text: &str, options: &ParamOptions<'_>) -> Result<Arc<ParsedQuery>, ParamError> {
+        let ListQuery { query, extra, without_paging } = url::parse(text, rows.schema(), options)?;
+        let query = rows.prepare(query);
+        Ok(Arc::new(ParsedQuery { text: text.into(), scope: rows.id(), query, extra, without_paging }))
     }
 }
 
@@ -54,14 +57,14 @@ impl QueryCache {
     /// As [`url::parse`].
     pub(crate) fn read(
         &self,
+        rows: &ScopedRows,
         raw: &str,
-        schema: &Schema,
         options: &ParamOptions<'_>,
     ) -> Result<(Arc<ParsedQuery>, Page), ParamError> {
         let fits = |page: &Option<Page>| page.and_then(|page| page.limit).is_none_or(|most| most <= options.max_limit);
         // What is wrong is said of the whole.
         if let Some((text, page)) = split(raw).filter(|(text, page)| text.len() <= LONGEST && fits(page))
-            && let Ok(asked) = self.find(&text, schema, options)
+            && let Ok(asked) = self.find(rows, &text, options)
         {
             match page {
                 None => {
@@ -73,17 +76,18 @@ impl QueryCache {
                 Some(_) => {}
             }
         }
-        let asked = ParsedQuery::read(raw, schema, options)?;
+        let asked = ParsedQuery::read(rows, raw, options)?;
         let page = Page::of(asked.query.query());
         Ok((asked, page))
     }
 
-    fn find(&self, text: &str, schema: &Schema, options: &ParamOptions<'_>) -> Result<Arc<ParsedQuery>, ParamError> {
-        let hash = xxh3_64(text.as_bytes());
+    fn find(&self, rows: &ScopedRows, text: &str, options: &ParamOptions<'_>) -> Result<Arc<ParsedQuery>, ParamError> {
+        let hash = xxh3_64_with_seed(text.as_bytes(), rows.id().number());
         let (known, is_young) = {
             let texts = self.0.read();
-            let found =
-                |texts: &HashMap<u64, Arc<ParsedQuery>>| texts.get(&hash).filter(|asked| *asked.text == *text).cloned();
+            let found = |texts: &HashMap<u64, Arc<ParsedQuery>>| {
+                texts.get(&hash).filter(|asked| *asked.text == *text && asked.scope == rows.id()).cloned()
+            };
             match found(&texts.young) {
                 Some(asked) => (Some(asked), true),
                 None => (found(&texts.old), false),
@@ -92,7 +96,7 @@ impl QueryCache {
         let asked = match known {
             Some(asked) if is_young => return Ok(asked),
             Some(asked) => asked,
-            None => ParsedQuery::read(text, schema, options)?,
+            None => ParsedQuery::read(rows, text, options)?,
         };
         let mut texts = self.0.write();
         if texts.young.len() >= MOST_TEXTS {
@@ -142,10 +146,26 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use diorama_core::vista::{Column, ColumnType, Query};
+    use crate::rows::scoped_rows::Principal;
+    use diorama_connect::MemoryTable;
+    use diorama_core::Lens;
+    use diorama_core::cache::MemoryCache;
+    use diorama_core::vista::{Column, ColumnType, Filter, Query, Schema};
+    use tokio::runtime::Runtime;
 
     fn schema() -> Schema {
         Schema::new("id", vec![Column::new("id", ColumnType::Integer), Column::new("a", ColumnType::Json)])
+    }
+
+    /// All rows of a Dio that has none.
+    fn rows() -> (Runtime, ScopedRows) {
+        let runtime = Runtime::new().unwrap();
+        let dio = runtime.block_on(async {
+            let lens = Lens::new().cache_source(MemoryCache::default()).build().unwrap();
+            lens.make_dio(MemoryTable::vista("a", schema(), [])).await.unwrap()
+        });
+        let rows = ScopedRows::new(&dio, &dio.schema(), Principal::Anybody, Filter::default());
+        (runtime, rows)
     }
 
     const OPTIONS: ParamOptions<'_> = ParamOptions { max_limit: 100, extra: &["explain"] };
@@ -188,22 +208,22 @@ mod tests {
         fn a_text_that_is_known_means_what_it_says(
             asked in proptest::collection::vec(proptest::collection::vec(piece(), 0..5), 1..12),
         ) {
-            let (schema, texts) = (schema(), QueryCache::default());
+            let ((_runtime, rows), texts) = (rows(), QueryCache::default());
             for pieces in asked {
                 let raw = pieces.join("&");
-                let read = texts.read(&raw, &schema, &OPTIONS).map(|(asked, page)| {
+                let read = texts.read(&rows, &raw, &OPTIONS).map(|(asked, page)| {
                     let query = Query { limit: page.limit, offset: page.offset, ..asked.query.query().clone() };
                     ListQuery { query, extra: asked.extra.clone(), without_paging: asked.without_paging.clone() }
                 });
-                prop_assert_eq!(read, url::parse(&raw, &schema, &OPTIONS), "{}", raw);
+                prop_assert_eq!(read, url::parse(&raw, rows.schema(), &OPTIONS), "{}", raw);
             }
         }
     }
 
     #[test]
     fn texts_are_bounded_and_those_in_use_stay() {
-        let (schema, texts) = (schema(), QueryCache::default());
-        let ask = |raw: &str| texts.read(raw, &schema, &OPTIONS).unwrap().0;
+        let ((_runtime, rows), texts) = (rows(), QueryCache::default());
+        let ask = |raw: &str| texts.read(&rows, raw, &OPTIONS).unwrap().0;
         let first = ask("a=0&limit=5");
         for number in 1..5 * MOST_TEXTS {
             ask(&format!("a={number}"));

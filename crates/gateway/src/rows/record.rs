@@ -15,48 +15,48 @@ use crate::http::response;
 use crate::rows::extract::PathRow;
 use crate::rows::format::Writer;
 use crate::rows::snapshot::Snapshot;
-use crate::state::Resource;
+use crate::scope::Scope;
 use diorama_core::record::{Body, CborValue, Record, parse_json};
 use diorama_core::vista::query::url::{self, ParamOptions};
 use diorama_core::vista::{Error, Query, RowCheck, Shape};
 
 /// Gives one row.
 pub(crate) async fn record(row: PathRow, request: Request) -> Result<Response, ApiError> {
-    let PathRow { resource, id } = row;
+    let PathRow { scope, id } = row;
     let (raw, headers) = (request.uri().query().unwrap_or_default(), request.headers());
     let format = negotiate::of_record(headers)?;
-    let view = Snapshot::of(&resource);
-    let Some(row) = view.state.get(&id) else { return elsewhere(&resource, &id, &view, format).await };
+    let view = Snapshot::of(&scope);
+    let Some(row) = view.row(&id) else { return elsewhere(&scope, &id, &view, format).await };
     let etag = Snapshot::record_etag(&row, raw, format);
     if response::is_named(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
     let whole = raw.is_empty() && format == Format::Json;
-    let shown = if whole { None } else { Some(select(raw, &resource)?) };
+    let shown = if whole { None } else { Some(select(raw, &scope)?) };
     if response::is_known(headers, &etag) {
         return Ok(view.not_modified(etag));
     }
     let Some(shown) = shown else { return Ok(view.ok(etag, format, row.json().to_vec())) };
-    let writer = Writer::new(format, &shown, &resource.schema)?;
+    let writer = Writer::new(format, &shown, &scope.schema)?;
     Ok(view.ok(etag, format, writer.one(&row)))
 }
 
 /// A row that is not in the copy: if the copy is a part only, the master is asked.
-async fn elsewhere(resource: &Resource, id: &str, view: &Snapshot, format: Format) -> Result<Response, ApiError> {
+async fn elsewhere(scope: &Scope, id: &str, view: &Snapshot, format: Format) -> Result<Response, ApiError> {
     let missing = || ApiError::from(Error::NotFound { id: id.to_string() });
-    if resource.dio.is_complete() {
+    if scope.dio.is_complete() {
         return Err(missing());
     }
-    let row = resource.dio.vista().get_value(id).await?.ok_or_else(missing)?;
-    let body = Body::encode(id, &row, resource.schema.layout());
-    let writer = Writer::new(format, &Query::default(), &resource.schema)?;
+    let row = scope.rows.vista()?.get_value(id).await?.ok_or_else(missing)?;
+    let body = Body::encode(id, &row, scope.schema.layout());
+    let writer = Writer::new(format, &Query::default(), &scope.schema)?;
     let etag = response::text(format!("\"{}{}\"", URL_SAFE_NO_PAD.encode(body.hash().to_be_bytes()), format.suffix()));
     Ok(view.ok(etag, format, writer.one(&body)))
 }
 
 /// What is shown of one row: nothing but `select` can be asked.
-fn select(raw: &str, resource: &Resource) -> Result<Query, ApiError> {
-    let query = url::parse(raw, &resource.schema, &ParamOptions::default())?.query;
+fn select(raw: &str, scope: &Scope) -> Result<Query, ApiError> {
+    let query = url::parse(raw, &scope.schema, &ParamOptions::default())?.query;
     if query != (Query { select: query.select.clone(), ..Query::default() }) {
         return Err(ApiError::new(Code::InvalidParameter, "one row takes no parameter but select")
             .hint("to ask for rows by filter, leave the id out of the path"));
@@ -143,7 +143,7 @@ fn unambiguous(value: &CborValue) -> Result<(), ApiError> {
 
 /// A value as a row: a map whose cells are what their columns hold, or what they hold in the row `id` as it is. Says everything
 /// that is wrong with it at once.
-pub(crate) fn row(value: CborValue, resource: &Resource, shape: Shape, id: Option<&str>) -> Result<Record, ApiError> {
+pub(crate) fn row(value: CborValue, scope: &Scope, shape: Shape, id: Option<&str>) -> Result<Record, ApiError> {
     let CborValue::Map(members) = value else {
         return Err(ApiError::new(Code::ValidationFailed, "a row is an object").hint("send {\"column\": value, ...}"));
     };
@@ -152,7 +152,7 @@ pub(crate) fn row(value: CborValue, resource: &Resource, shape: Shape, id: Optio
         _ => Err(ApiError::new(Code::ValidationFailed, "names of columns are text")),
     });
     let record: Record = cells.collect::<Result<_, _>>()?;
-    let held = id.and_then(|id| resource.dio.held_row(id));
-    let check = RowCheck::new(&resource.schema, shape).unknown(resource.dio.unknown_columns()).held(held.as_ref());
+    let held = id.and_then(|id| scope.rows.held_row(id));
+    let check = RowCheck::new(&scope.schema, shape).unknown(scope.dio.unknown_columns()).held(held.as_ref());
     Ok(check.check(Cow::Owned(record))?.row.into_owned())
 }

@@ -9,7 +9,7 @@ use diorama_core::vista::WriteOp;
 
 /// Puts the row. A body that says another id than the path is refused.
 pub(crate) async fn replace(row: PathRow, change: Change) -> Result<Response, ApiError> {
-    let PathRow { resource, id } = row;
-    let record = change.row(&resource, &id)?;
-    write::accept(&resource, &change, WriteOp::Replace { id, record }).await
+    let PathRow { scope, id } = row;
+    let record = change.row(&scope, &id)?;
+    write::accept(&scope, &change, WriteOp::Replace { id, record }).await
 }

@@ -40,7 +40,7 @@ fn describe(resource: &Resource) -> Value {
         "id": resource.schema.id_column(),
         "columns": columns.collect::<Vec<_>>(),
         "references": references.collect::<Vec<_>>(),
-        "capabilities": capabilities(resource.dio.source_capabilities(), resource.dio.vista().capabilities()),
+        "capabilities": capabilities(resource.dio.source_capabilities(), resource.dio.capabilities()),
         "limits": {
             "default_limit": resource.options.default_limit,
             "max_limit": resource.options.max_limit,

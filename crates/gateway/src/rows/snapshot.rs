@@ -13,38 +13,54 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::http::negotiate::Format;
 use crate::http::response::HeaderBuilder;
 use crate::rows::common_headers::{CommonHeaders, Kind};
-use crate::state::Resource;
+use crate::rows::scoped_rows::{ScopeId, ScopedRows};
+use crate::scope::Scope;
 use diorama_core::state::State;
 use diorama_core::table::RowRef;
+use diorama_core::vista::query::JsonRow;
 
 /// One consistent look at a Dio, from which one answer is made.
 pub(crate) struct Snapshot {
-    pub(crate) state: Arc<State>,
+    state: Arc<State>,
     common: Arc<CommonHeaders>,
+    rows: ScopedRows,
 }
 
 impl Snapshot {
     /// The Dio as it is now. Rows older than they should be are refreshed in the background.
-    pub(crate) fn of(resource: &Resource) -> Snapshot {
-        let freshness = resource.dio.freshness();
+    pub(crate) fn of(scope: &Scope) -> Snapshot {
+        let freshness = scope.dio.freshness();
         if freshness.stale {
-            resource.dio.refresh_if_stale();
+            scope.dio.refresh_if_stale();
         }
-        let state = resource.dio.state();
-        let known = resource.common_headers.load_full().filter(|common| common.is_of(&state, &freshness));
+        let state = scope.rows.state();
+        let known = scope.common_headers.load_full().filter(|common| common.is_of(&state, &freshness));
         let common = known.unwrap_or_else(|| {
-            let ttl = resource.dio.cache_ttl().map(|ttl| ttl.as_secs());
+            let ttl = scope.dio.cache_ttl().map(|ttl| ttl.as_secs());
             let common = Arc::new(CommonHeaders::of(&state, &freshness, ttl));
-            resource.common_headers.store(Some(Arc::clone(&common)));
+            scope.common_headers.store(Some(Arc::clone(&common)));
             common
         });
-        Snapshot { state, common }
+        Snapshot { state, common, rows: scope.rows.clone() }
     }
 
-    /// The version of a list: any change of any row makes another.
+    /// The row under `id`, if it is held and in the scope.
+    pub(crate) fn row(&self, id: &str) -> Option<RowRef<'_>> {
+        self.state.get(id).filter(|row| self.rows.sees(&JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..]))))
+    }
+
+    /// All rows, in or out of the scope: for what a query of the scope selected.
+    pub(crate) fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// The version of a list in this scope: any change of any row makes another.
     pub(crate) fn list_etag(&self, query: &[u8], format: Format) -> HeaderValue {
         let mut line = HeaderBuilder::with_capacity(80);
         line.put("\"").put(&**self.state.epoch()).put(".").number(self.state.rows_seq()).put("-").hex(xxh3_64(query));
+        if self.rows.id() != ScopeId::default() {
+            line.put("-").hex(self.rows.id().number());
+        }
         line.put(format.suffix()).put("\"");
         line.value()
     }

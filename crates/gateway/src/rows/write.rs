@@ -23,7 +23,8 @@ use crate::http::response::{self, APPLIED, DURABLE, OPERATION, POSITION, REPLAYE
 use crate::options::is_reserved_id;
 use crate::rows::record;
 use crate::rows::snapshot::Snapshot;
-use crate::state::{GatewayState, Resource};
+use crate::scope::Scope;
+use crate::state::GatewayState;
 use diorama_core::dio::{IdempotencyKey, Operation, OperationState, Position, WriteOptions};
 use diorama_core::record::{CborValue, Record};
 use diorama_core::state::{Condition, OpId};
@@ -79,16 +80,16 @@ impl Change {
     }
 
     /// The body as a whole row under `id`.
-    pub(crate) fn row(&self, resource: &Resource, id: &str) -> Result<Record, ApiError> {
-        let row = record::row(self.value()?, resource, Shape::Whole, Some(id))?;
-        same_id(resource, id, &row)?;
-        check_id(resource, id)?;
+    pub(crate) fn row(&self, scope: &Scope, id: &str) -> Result<Record, ApiError> {
+        let row = record::row(self.value()?, scope, Shape::Whole, Some(id))?;
+        same_id(scope, id, &row)?;
+        check_id(scope, id)?;
         Ok(row)
     }
 
     /// The body as a part of the row `id`, or of any.
-    pub(crate) fn part(&self, resource: &Resource, id: Option<&str>) -> Result<Record, ApiError> {
-        record::row(self.value()?, resource, Shape::Part, id)
+    pub(crate) fn part(&self, scope: &Scope, id: Option<&str>) -> Result<Record, ApiError> {
+        record::row(self.value()?, scope, Shape::Part, id)
     }
 
     fn options(&self) -> WriteOptions {
@@ -98,11 +99,11 @@ impl Change {
 }
 
 /// The path's id and the body's, if it has one, must be one.
-pub(crate) fn same_id(resource: &Resource, id: &str, row: &Record) -> Result<(), ApiError> {
-    let column = resource.schema.id_column();
+pub(crate) fn same_id(scope: &Scope, id: &str, row: &Record) -> Result<(), ApiError> {
+    let column = scope.schema.id_column();
     match row.get(column).filter(|value| !value.is_null()) {
         Some(value)
-            if !diorama_core::record::id_from_value(value).is_some_and(|own| resource.schema.is_same_id(&own, id)) =>
+            if !diorama_core::record::id_from_value(value).is_some_and(|own| scope.schema.is_same_id(&own, id)) =>
         {
             Err(ApiError::new(Code::IdMismatch, format!("the path says {id:?}, the body's {column:?} something else"))
                 .hint("leave the id out of the body, or make both the same"))
@@ -112,8 +113,8 @@ pub(crate) fn same_id(resource: &Resource, id: &str, row: &Record) -> Result<(),
 }
 
 /// Refuses ids that a route would hide, and those that the id column cannot hold.
-pub(crate) fn check_id(resource: &Resource, id: &str) -> Result<(), ApiError> {
-    check::check_id(&resource.schema, id)?;
+pub(crate) fn check_id(scope: &Scope, id: &str) -> Result<(), ApiError> {
+    check::check_id(&scope.schema, id)?;
     if is_reserved_id(id) {
         return Err(reserved(id));
     }
@@ -211,16 +212,14 @@ pub(crate) struct AcceptedWrite {
 }
 
 /// Accepts `op` and answers it: 202 at once, or what the master said within the time that the request waits.
-pub(crate) async fn accept(resource: &Resource, change: &Change, op: WriteOp) -> Result<Response, ApiError> {
+pub(crate) async fn accept(scope: &Scope, change: &Change, op: WriteOp) -> Result<Response, ApiError> {
     let (id, kind) = (op.id().map(str::to_string), op.kind());
-    require_version(resource, change, kind)?;
+    require_version(scope, change, kind)?;
     let gone = match (&op, &id) {
-        (WriteOp::Delete { .. }, Some(id)) => {
-            resource.dio.state().get(id).map(|row| Bytes::copy_from_slice(row.json()))
-        }
+        (WriteOp::Delete { .. }, Some(id)) => Snapshot::of(scope).row(id).map(|row| Bytes::copy_from_slice(row.json())),
         _ => None,
     };
-    let mut accepted = match resource.dio.write(op, change.options()).await {
+    let mut accepted = match scope.rows.write(op, change.options()).await {
         Ok(ticket) => AcceptedWrite {
             id,
             kind,
@@ -231,28 +230,27 @@ pub(crate) async fn accept(resource: &Resource, change: &Change, op: WriteOp) ->
             settled: ticket.operation.is_none(),
             replayed: false,
         },
-        Err(Error::Replayed { operation }) => replayed(resource, &operation)?,
+        Err(Error::Replayed { operation }) => replayed(scope, &operation)?,
         Err(Error::Conflict { id, .. }) if kind == WriteKind::Insert => return Err(exists(&id)),
-        Err(error) => return Err(resource.refusal(error)),
+        Err(error) => return Err(scope.refusal(error)),
     };
     tracing::debug!(
         request.id = request_id(&change.headers),
-        dio = resource.dio.name(),
+        dio = scope.dio.name(),
         operation = accepted.operation.map(tracing::field::display),
         position = accepted.position.seq,
         write = kind.as_str(),
         "a write was accepted"
     );
-    settle(resource, change, &mut accepted).await?;
-    Ok(answer(resource, change, &accepted))
+    settle(scope, change, &mut accepted).await?;
+    Ok(answer(scope, change, &accepted))
 }
 
 /// Waits for the master as long as the request says.
-async fn settle(resource: &Resource, change: &Change, accepted: &mut AcceptedWrite) -> Result<(), ApiError> {
+async fn settle(scope: &Scope, change: &Change, accepted: &mut AcceptedWrite) -> Result<(), ApiError> {
     let Some(op) = accepted.operation.filter(|_| !accepted.settled) else { return Ok(()) };
-    let patience = change.prefer.patience(resource.options.ack.patience());
-    let operation =
-        if patience.is_zero() && !accepted.replayed { None } else { resource.dio.settled(op, patience).await };
+    let patience = change.prefer.patience(scope.options.ack.patience());
+    let operation = if patience.is_zero() && !accepted.replayed { None } else { scope.dio.settled(op, patience).await };
     match operation {
         Some(operation) if operation.state == OperationState::Applied => accepted.settled = true,
         Some(operation) if operation.state.is_final() => return Err(failed(&operation, &change.prefix)),
@@ -262,8 +260,8 @@ async fn settle(resource: &Resource, change: &Change, accepted: &mut AcceptedWri
 }
 
 /// A request that was accepted before: what became of it.
-pub(crate) fn replayed(resource: &Resource, operation: &str) -> Result<AcceptedWrite, ApiError> {
-    let known = operation.parse().ok().and_then(|op: OpId| resource.dio.operation(op));
+pub(crate) fn replayed(scope: &Scope, operation: &str) -> Result<AcceptedWrite, ApiError> {
+    let known = operation.parse().ok().and_then(|op: OpId| scope.dio.operation(op));
     let Some(known) = known else {
         return Err(ApiError::new(Code::Conflict, format!("this was accepted before, as operation {operation}"))
             .hint("that operation is too old to be followed; read the row"));
@@ -272,7 +270,7 @@ pub(crate) fn replayed(resource: &Resource, operation: &str) -> Result<AcceptedW
         id: known.record,
         kind: known.op,
         operation: Some(known.id),
-        position: Position { epoch: resource.dio.position().epoch, seq: known.position },
+        position: Position { epoch: scope.dio.position().epoch, seq: known.position },
         created: known.op == WriteKind::Insert,
         gone: None,
         settled: false,
@@ -285,8 +283,8 @@ fn exists(id: &str) -> ApiError {
         .hint("PUT replaces a row, PATCH changes it")
 }
 
-fn require_version(resource: &Resource, change: &Change, kind: WriteKind) -> Result<(), ApiError> {
-    if resource.options.require_if_match && kind != WriteKind::Insert && change.condition == Condition::None {
+fn require_version(scope: &Scope, change: &Change, kind: WriteKind) -> Result<(), ApiError> {
+    if scope.options.require_if_match && kind != WriteKind::Insert && change.condition == Condition::None {
         return Err(ApiError::new(
             Code::PreconditionRequired,
             "changes here must say which version they were made for",
@@ -315,10 +313,10 @@ pub(crate) fn failed(operation: &Operation, prefix: &str) -> ApiError {
     ApiError::new(code, detail).hint(format!("GET {path} tells more")).header(OPERATION, response::text(path))
 }
 
-fn answer(resource: &Resource, change: &Change, accepted: &AcceptedWrite) -> Response {
+fn answer(scope: &Scope, change: &Change, accepted: &AcceptedWrite) -> Response {
     let created = accepted.created && accepted.kind != WriteKind::Delete;
-    let view = Snapshot::of(resource);
-    let row = accepted.id.as_deref().and_then(|id| view.state.get(id));
+    let view = Snapshot::of(scope);
+    let row = accepted.id.as_deref().and_then(|id| view.row(id));
     let body = accepted.gone.clone().or_else(|| row.map(|row| Bytes::copy_from_slice(row.json())));
     let body = body.filter(|_| !change.prefer.is_minimal());
     let status = match (accepted.settled, &body) {
@@ -328,7 +326,7 @@ fn answer(resource: &Resource, change: &Change, accepted: &AcceptedWrite) -> Res
         (true, Some(_)) => StatusCode::OK,
     };
     let mut response = status.into_response();
-    describe(resource, change, accepted, response.headers_mut());
+    describe(scope, change, accepted, response.headers_mut());
     // A row that is here at once without an operation was made by the master, unless it was there already.
     let kind = if accepted.operation.is_none() && accepted.created { Kind::Made } else { Kind::One };
     if let Some(applied) = change.prefer.applied(kind) {
@@ -338,7 +336,7 @@ fn answer(resource: &Resource, change: &Change, accepted: &AcceptedWrite) -> Res
     if let (true, Some(row), None) = (accepted.settled, row, &accepted.gone) {
         let etag = Snapshot::record_etag(&row, "", Format::Json);
         response.headers_mut().insert(header::ETAG, etag);
-        let place = response::text(place(resource, change, accepted.id.as_deref().unwrap_or_default()));
+        let place = response::text(place(scope, change, accepted.id.as_deref().unwrap_or_default()));
         response.headers_mut().insert(header::CONTENT_LOCATION, place);
     }
     response.headers_mut().insert(header::CONTENT_TYPE, Format::Json.content_type());
@@ -346,9 +344,9 @@ fn answer(resource: &Resource, change: &Change, accepted: &AcceptedWrite) -> Res
     response
 }
 
-fn describe(resource: &Resource, change: &Change, accepted: &AcceptedWrite, headers: &mut HeaderMap) {
-    let confirmed = accepted.settled && accepted.operation.is_some() && !resource.dio.writes_around();
-    safe(resource, &accepted.position, headers);
+fn describe(scope: &Scope, change: &Change, accepted: &AcceptedWrite, headers: &mut HeaderMap) {
+    let confirmed = accepted.settled && accepted.operation.is_some() && !scope.dio.writes_around();
+    safe(scope, &accepted.position, headers);
     if confirmed {
         headers.insert(DURABLE, HeaderValue::from_static("master"));
     }
@@ -356,7 +354,7 @@ fn describe(resource: &Resource, change: &Change, accepted: &AcceptedWrite, head
         headers.insert(OPERATION, response::text(format!("{}/operations/{op}", change.prefix)));
     }
     if let Some(id) = accepted.id.as_deref().filter(|_| accepted.created || accepted.kind == WriteKind::Insert) {
-        headers.insert(header::LOCATION, response::text(place(resource, change, id)));
+        headers.insert(header::LOCATION, response::text(place(scope, change, id)));
     }
     if accepted.replayed {
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
@@ -364,21 +362,16 @@ fn describe(resource: &Resource, change: &Change, accepted: &AcceptedWrite, head
 }
 
 /// What every answer to an accepted write says: where it is in the history, and where it is safe.
-pub(crate) fn safe(resource: &Resource, position: &Position, headers: &mut HeaderMap) {
-    let durable = if resource.dio.is_durable() { "disk" } else { "memory" };
+pub(crate) fn safe(scope: &Scope, position: &Position, headers: &mut HeaderMap) {
+    let durable = if scope.dio.is_durable() { "disk" } else { "memory" };
     headers.insert(POSITION, response::position(position));
     headers.insert(DURABLE, HeaderValue::from_static(durable));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
 /// How one of many operations stands after a wait of at most `patience`: its status, and what the master said against it.
-pub(crate) async fn standing(
-    resource: &Resource,
-    op: OpId,
-    patience: Duration,
-    prefix: &str,
-) -> (u16, Option<ApiError>) {
-    match resource.dio.settled(op, patience).await {
+pub(crate) async fn standing(scope: &Scope, op: OpId, patience: Duration, prefix: &str) -> (u16, Option<ApiError>) {
+    match scope.dio.settled(op, patience).await {
         Some(operation) if operation.state == OperationState::Applied => match operation.op {
             WriteKind::Insert => (201, None),
             _ => (200, None),
@@ -392,23 +385,23 @@ pub(crate) async fn standing(
 }
 
 /// The URL of a row.
-pub(crate) fn place(resource: &Resource, change: &Change, id: &str) -> String {
-    format!("{}/{}/{}", change.prefix, resource.dio.name(), segment(id))
+pub(crate) fn place(scope: &Scope, change: &Change, id: &str) -> String {
+    format!("{}/{}/{}", change.prefix, scope.dio.name(), segment(id))
 }
 
 /// 201 for a row that the master made at once.
-pub(crate) fn made(resource: &Resource, change: &Change, id: String) -> Response {
+pub(crate) fn made(scope: &Scope, change: &Change, id: String) -> Response {
     let accepted = AcceptedWrite {
         id: Some(id),
         kind: WriteKind::Insert,
         operation: None,
-        position: resource.dio.position(),
+        position: scope.dio.position(),
         created: true,
         gone: None,
         settled: true,
         replayed: false,
     };
-    let mut response = answer(resource, change, &accepted);
+    let mut response = answer(scope, change, &accepted);
     *response.status_mut() = StatusCode::CREATED;
     response
 }

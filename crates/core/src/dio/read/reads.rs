@@ -57,7 +57,12 @@ impl Dio {
         core.hooks.on_write.is_some() && core.settings.write_route == WriteRoute::Around
     }
 
-    /// Capabilities of the source itself; those of the Dio are `dio.vista().capabilities()`.
+    /// Capabilities of its facade.
+    pub fn capabilities(&self) -> Capabilities {
+        super::facade::capabilities(&self.0.core)
+    }
+
+    /// Capabilities of the source itself; those of the Dio are [`Dio::capabilities`].
     pub fn source_capabilities(&self) -> Capabilities {
         self.0.core.vista.capabilities()
     }

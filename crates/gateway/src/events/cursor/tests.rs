@@ -8,8 +8,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::MountOptions;
-use crate::events::testing::{dio_with_ring, mounted, record, subscription};
+use crate::events::testing::{dio_with_ring, mounted, record, scope_of, subscription};
 use diorama_core::dio::{Inbound, WriteOptions};
 use diorama_core::vista::{ChangeEvent, ColumnType, WriteOp};
 
@@ -17,15 +16,14 @@ use diorama_core::vista::{ChangeEvent, ColumnType, WriteOp};
 const FAR: usize = 1_000;
 
 /// Changes of so many rows, one after the other.
-async fn fill(resource: &Resource, rows: usize, bytes: usize) {
+async fn fill(scope: &Scope, rows: usize, bytes: usize) {
     let name = "x".repeat(bytes);
-    join_all((0..rows).map(|id| resource.dio.patched(id.to_string(), record(&name, 1)))).await;
+    join_all((0..rows).map(|id| scope.dio.patched(id.to_string(), record(&name, 1)))).await;
 }
 
-async fn open(resource: &Resource, query: &str) -> EventCursor {
-    let mut cursor = EventCursor::open(resource, subscription(resource, query), Encoding::Json, 25, &Bounds::default())
-        .await
-        .unwrap();
+async fn open(scope: &Scope, query: &str) -> EventCursor {
+    let mut cursor =
+        EventCursor::open(scope, subscription(scope, query), Encoding::Json, 25, &Bounds::default()).await.unwrap();
     cursor.batch().await.unwrap();
     cursor
 }
@@ -42,11 +40,11 @@ async fn all(cursor: &mut EventCursor) -> Result<Vec<Value>, CursorEnd> {
 
 #[tokio::test(start_paused = true)]
 async fn who_is_behind_the_ring_gets_the_newest_state_of_each_row_from_the_journal() {
-    let resource = mounted().await;
-    let mut cursor = open(&resource, "records=false").await;
-    fill(&resource, FAR, 5_000).await;
-    fill(&resource, 10, 5_000).await;
-    assert!(resource.dio.ring().floor() > cursor.position.seq, "the ring has none of it");
+    let scope = mounted().await;
+    let mut cursor = open(&scope, "records=false").await;
+    fill(&scope, FAR, 5_000).await;
+    fill(&scope, 10, 5_000).await;
+    assert!(scope.dio.ring().floor() > cursor.position.seq, "the ring has none of it");
     let frames = all(&mut cursor).await.unwrap();
     let (states, rest): (Vec<_>, Vec<_>) = frames.iter().partition(|frame| frame["conflated"] == true);
     let mut ids: Vec<_> = states.iter().map(|frame| frame["id"].as_str().unwrap()).collect();
@@ -54,33 +52,33 @@ async fn who_is_behind_the_ring_gets_the_newest_state_of_each_row_from_the_journ
     ids.dedup();
     assert_eq!((states.len(), ids.len()), (FAR, FAR), "each row once, whatever happened to it");
     assert_eq!((rest.len(), &rest[0]["type"]), (1, &"heartbeat".into()));
-    assert_eq!(rest[0]["seq"], resource.dio.position().seq);
-    fill(&resource, 1, 5_000).await;
+    assert_eq!(rest[0]["seq"], scope.dio.position().seq);
+    fill(&scope, 1, 5_000).await;
     let next = all(&mut cursor).await.unwrap();
     assert_eq!((next.len(), &next[0]["conflated"]), (1, &Value::Null), "events go on");
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_has_missed_more_rows_than_are_worth_it_is_reset_and_at_the_third_time_let_go() {
-    let resource = mounted().await;
-    let mut cursor = open(&resource, "records=false").await;
-    fill(&resource, 10_001, 300).await;
+    let scope = mounted().await;
+    let mut cursor = open(&scope, "records=false").await;
+    fill(&scope, 10_001, 300).await;
     let frames = all(&mut cursor).await.unwrap();
     assert_eq!((frames.len(), &frames[0]["type"], &frames[0]["reason"]), (1, &"reset".into(), &"overflow".into()));
-    assert_eq!(frames[0]["seq"], resource.dio.position().seq);
+    assert_eq!(frames[0]["seq"], scope.dio.position().seq);
     assert!(cursor.reset().is_ok());
     assert_eq!(cursor.reset().unwrap_err(), CursorEnd::Slow);
 }
 
 /// A feed from the beginning of the log, read from the ring or from the journal.
-async fn past(resource: &Resource, query: &str, from_journal: bool) -> Vec<Value> {
-    let since = Position { seq: 0, ..resource.dio.position() };
-    past_since(resource, &since, query, from_journal).await
+async fn past(scope: &Scope, query: &str, from_journal: bool) -> Vec<Value> {
+    let since = Position { seq: 0, ..scope.dio.position() };
+    past_since(scope, &since, query, from_journal).await
 }
 
 /// A feed from `since` on, read from the ring or from the journal.
-async fn past_since(resource: &Resource, since: &Position, query: &str, from_journal: bool) -> Vec<Value> {
-    let mut cursor = open(resource, &format!("since={since}&{query}")).await;
+async fn past_since(scope: &Scope, since: &Position, query: &str, from_journal: bool) -> Vec<Value> {
+    let mut cursor = open(scope, &format!("since={since}&{query}")).await;
     if from_journal {
         cursor.next = None;
     }
@@ -89,25 +87,25 @@ async fn past_since(resource: &Resource, since: &Position, query: &str, from_jou
 
 #[tokio::test(start_paused = true)]
 async fn every_event_the_journal_tells_each_filter_of_changes_as_the_ring_does() {
-    let resource = Resource::new(dio_with_ring(1_000).await, MountOptions::default());
+    let scope = scope_of(dio_with_ring(1_000).await);
     for (id, price) in [("a", 5), ("b", 5), ("c", 2_000), ("d", 1_500), ("e", 1)] {
-        resource.dio.patched(id, record(id, price)).await.unwrap();
+        scope.dio.patched(id, record(id, price)).await.unwrap();
     }
     for (id, price) in [("a", 6), ("c", 2_001), ("e", 5_000), ("d", 10), ("c", 2_001)] {
-        resource.dio.patched(id, record("again", price)).await.unwrap();
+        scope.dio.patched(id, record("again", price)).await.unwrap();
     }
-    resource.dio.vista().delete("b").await.unwrap();
-    resource.dio.vista().delete("c").await.unwrap();
-    resource.dio.cache().delete_value("d").await.unwrap();
-    resource.dio.patched("d", record("d", 3_000)).await.unwrap();
+    scope.dio.vista().delete("b").await.unwrap();
+    scope.dio.vista().delete("c").await.unwrap();
+    scope.dio.cache().delete_value("d").await.unwrap();
+    scope.dio.patched("d", record("d", 3_000)).await.unwrap();
     for query in
         ["", "price=gte.1000", "price=lt.1000", "name=eq.again", "price=gte.1000&select=name", "ops=insert,delete"]
     {
-        let told = past(&resource, query, false).await;
-        assert_eq!(past(&resource, query, true).await, told, "{query}");
+        let told = past(&scope, query, false).await;
+        assert_eq!(past(&scope, query, true).await, told, "{query}");
         assert!(!told.is_empty(), "{query}");
     }
-    let told = past(&resource, "price=gte.1000", true).await;
+    let told = past(&scope, "price=gte.1000", true).await;
     // That the removal of a row was committed is told whoever saw the row: it is not there to be judged.
     let is_row = |frame: &&Value| frame["type"] != "WriteCommitted";
     let never_matched = |frame: &Value| frame["id"] == "a" || frame["id"] == "b";
@@ -190,14 +188,14 @@ async fn take(dio: &diorama_core::Dio, step: Step) {
     }
 }
 
-async fn resource_on(dir: &std::path::Path) -> (diorama_core::Lens, Resource) {
+async fn resource_on(dir: &std::path::Path) -> (diorama_core::Lens, Scope) {
     let columns = [("id", ColumnType::String), ("name", ColumnType::String), ("price", ColumnType::Integer)];
     let schema =
         diorama_core::Schema::new("id", columns.map(|(name, ty)| diorama_core::Column::new(name, ty)).to_vec());
     let settings = |settings: &mut diorama_core::dio::Settings| settings.allow_shrink = true;
     let lens = diorama_core::Lens::new().cache_at(dir.join("cache.redb")).settings(settings).build().unwrap();
     let dio = lens.make_dio(diorama_connect::MemoryTable::vista("products", schema, [])).await.unwrap();
-    (lens, Resource::new(dio, MountOptions::default()))
+    (lens, scope_of(dio))
 }
 
 /// Frames up to `seq`. An `Invalidated` at the end is left out: one that follows takes its place.
@@ -225,11 +223,11 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let dir = tempfile::tempdir().unwrap();
         runtime.block_on(async {
-            let (lens, resource) = resource_on(dir.path()).await;
-            let mut positions = vec![resource.dio.position()];
+            let (lens, scope) = resource_on(dir.path()).await;
+            let mut positions = vec![scope.dio.position()];
             for step in &steps {
-                take(&resource.dio, step.clone()).await;
-                positions.push(resource.dio.position());
+                take(&scope.dio, step.clone()).await;
+                positions.push(scope.dio.position());
             }
             let asked: Vec<_> = asked
                 .iter()
@@ -240,16 +238,16 @@ proptest! {
                 .collect();
             // What was begun and not waited for has ended once the Dio is closed; its events are compared after the restart only.
             let mut told = Vec::new();
-            let now = resource.dio.position();
+            let now = scope.dio.position();
             for (query, since) in &asked {
-                let ring = past_since(&resource, since, query, false).await;
-                let journal = past_since(&resource, since, query, true).await;
+                let ring = past_since(&scope, since, query, false).await;
+                let journal = past_since(&scope, since, query, true).await;
                 let ring = upto(ring, now.seq);
                 prop_assert_eq!(upto(journal, now.seq), ring.clone(), "{} since {} from the journal", query, since);
                 told.push(ring);
             }
             lens.close().await;
-            drop((resource, lens));
+            drop((scope, lens));
             let (lens, at) = resource_on(dir.path()).await;
             for ((query, since), told) in asked.iter().zip(told) {
                 for from_journal in [false, true] {

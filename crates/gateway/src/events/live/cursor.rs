@@ -12,7 +12,7 @@ use super::diff::Row;
 use super::{LiveQuery, LiveQuerySlot, Log};
 use crate::http::bounds::Bounds;
 use crate::http::problem::ApiError;
-use crate::state::Resource;
+use crate::scope::Scope;
 use diorama_core::dio::{EventLog, Position};
 use diorama_core::journal::Seq;
 use diorama_core::scenery::Generation;
@@ -41,17 +41,15 @@ pub(in crate::events) struct LiveCursor {
 impl LiveCursor {
     /// Begins with the rows, or where `subscription` says, if the changes since then are at hand.
     pub(in crate::events) async fn open(
-        resource: &Resource,
+        scope: &Scope,
         subscription: LiveSubscription,
         encoding: Encoding,
         heartbeat: u64,
         bounds: &Bounds,
     ) -> Result<LiveCursor, ApiError> {
-        let (shelf, live) = resource
-            .live_queries
-            .get(resource.rows(), resource.options.max_live, &subscription, encoding, bounds)
-            .await?;
-        let log = resource.dio.log();
+        let (shelf, live) =
+            scope.live_queries.get(&scope.rows, scope.options.max_live, &subscription, encoding, bounds).await?;
+        let log = scope.rows.log();
         let (generation, closing) = (live.generation(), log.closing().clone());
         let mut follow = LiveCursor {
             log,

@@ -35,11 +35,12 @@ use tokio::sync::{OnceCell, watch};
 use self::diff::{Change, Row, diff};
 use super::frame::{self, Encoding};
 use super::request::{LiveSubscription, LiveTarget};
-use super::view::{RowSource, prepared};
+use super::view::prepared;
 use crate::http::bounds::Bounds;
 use crate::http::budget::Lease;
 use crate::http::problem::{ApiError, Code};
 use crate::rows::format::Writer;
+use crate::rows::scoped_rows::ScopedRows;
 use diorama_core::dio::Ring;
 use diorama_core::journal::Seq;
 use diorama_core::record::{Body, CborValue, Id, Layout, Record, value_to_json};
@@ -118,7 +119,7 @@ struct ListChange {
 
 impl LiveQuery {
     async fn open(
-        source: RowSource<'_>,
+        source: &ScopedRows,
         subscription: &LiveSubscription,
         encoding: Encoding,
         bounds: &Bounds,
@@ -136,24 +137,24 @@ impl LiveQuery {
         let leases = [place, bounds.lease_patterns(2 * patterns)?];
         let scene = match &subscription.of {
             LiveTarget::Rows(query) => {
-                let scenery = source.dio.table_scenery().query((**query).clone()).open().await?;
+                let scenery = source.table_scenery(query).open().await?;
                 let range = query.offset..query.offset.saturating_add(query.limit.unwrap_or_default());
                 LiveSource::Rows { scenery, range }
             }
             LiveTarget::Groups { aggregation, rows, page } => {
-                let scenery = source.dio.value_scenery().filter(rows.filter.clone()).search(rows.search.clone());
+                let scenery = source.value_scenery(rows);
                 let scenery = scenery.groups(Arc::clone(aggregation), Arc::clone(page)).open().await?;
                 let layout = Arc::clone(aggregation.schema().layout());
                 LiveSource::Groups { scenery, aggregation: Arc::clone(aggregation), layout }
             }
         };
         let writer = match &subscription.of {
-            LiveTarget::Rows(query) => Writer::new(encoding.of_rows(), query, source.schema)?,
+            LiveTarget::Rows(query) => Writer::new(encoding.of_rows(), query, source.schema())?,
             LiveTarget::Groups { aggregation, .. } => {
                 Writer::new(encoding.of_rows(), &diorama_core::vista::Query::default(), &aggregation.schema())?
             }
         };
-        let ring = Arc::clone(source.dio.ring());
+        let ring = Arc::clone(source.log().ring());
         let Shown { version, seq, total, rows } = scene.shown();
         let rows = rows.into_iter().map(|(id, body)| Row { id, body }).collect();
         let log = Log { version, seq, total, rows, changes: VecDeque::new(), first: 0, floor: seq, bytes: 0 };
@@ -293,13 +294,13 @@ impl LiveQueries {
     /// What is asked for; equal queries are one.
     pub(super) async fn get(
         &self,
-        rows: RowSource<'_>,
+        rows: &ScopedRows,
         most: usize,
         subscription: &LiveSubscription,
         encoding: Encoding,
         bounds: &Bounds,
     ) -> Result<(Arc<LiveQuerySlot>, Arc<LiveQuery>), ApiError> {
-        let key = format!("{encoding:?} {} {:?}", subscription.records, subscription.of);
+        let key = format!("{encoding:?} {:?} {} {:?}", rows.id(), subscription.records, subscription.of);
         let shelf = self.shelf(key, most)?;
         let live = shelf
             .get_or_try_init(|| async { LiveQuery::open(rows, subscription, encoding, bounds).await.map(Arc::new) })

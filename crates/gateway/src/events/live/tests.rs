@@ -6,9 +6,10 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::MountOptions;
 use crate::events::cursor::OutgoingFrame;
-use crate::events::testing::{mounted, record};
-use crate::state::Resource;
+use crate::events::testing::{mounted, record, scope_with, small_dio};
+use crate::scope::Scope;
 use diorama_core::dio::{Ticket, WriteOptions};
 use diorama_core::vista::WriteOp;
 use diorama_core::vista::query::Meter;
@@ -25,7 +26,7 @@ struct List {
 impl List {
     /// Applies a frame; gives the position, where the list is that of one.
     fn apply(&mut self, frame: &Value) -> Option<u64> {
-        let resource = |name: &str| frame[name].as_u64().map(|resource| resource as usize);
+        let at = |name: &str| frame[name].as_u64().map(|at| at as usize);
         let row = || (frame["id"].as_str().unwrap().to_string(), frame["record"].clone());
         if let Some(total) = frame["total"].as_u64() {
             self.total = total;
@@ -42,17 +43,17 @@ impl List {
             "snapshot_end" => return frame["seq"].as_u64(),
             "window" => {
                 match frame["op"].as_str() {
-                    Some("insert") => self.rows.insert(resource("index").unwrap(), row()),
+                    Some("insert") => self.rows.insert(at("index").unwrap(), row()),
                     Some("update") => {
-                        assert_eq!(self.rows[resource("index").unwrap()].0, frame["id"]);
-                        self.rows[resource("index").unwrap()] = row();
+                        assert_eq!(self.rows[at("index").unwrap()].0, frame["id"]);
+                        self.rows[at("index").unwrap()] = row();
                     }
-                    Some("remove") => assert_eq!(self.rows.remove(resource("index").unwrap()).0, frame["id"]),
+                    Some("remove") => assert_eq!(self.rows.remove(at("index").unwrap()).0, frame["id"]),
                     Some("move") => {
-                        let mut old = self.rows.remove(resource("from").unwrap());
+                        let mut old = self.rows.remove(at("from").unwrap());
                         assert_eq!(old.0, frame["id"]);
                         old.1 = frame.get("record").cloned().unwrap_or(old.1);
-                        self.rows.insert(resource("index").unwrap(), old);
+                        self.rows.insert(at("index").unwrap(), old);
                     }
                     None => assert!(frame["total"].is_u64()),
                     other => panic!("{other:?}"),
@@ -70,10 +71,10 @@ fn json_of(sent: &[OutgoingFrame]) -> Vec<Value> {
     sent.iter().map(|sent| serde_json::from_slice(&sent.frame).unwrap()).collect()
 }
 
-async fn follow(resource: &Resource, query: &str) -> LiveCursor {
+async fn follow(scope: &Scope, query: &str) -> LiveCursor {
     LiveCursor::open(
-        resource,
-        LiveSubscription::parse(query, &resource.schema, &resource.options).unwrap().0,
+        scope,
+        LiveSubscription::parse(query, &scope.schema, &scope.options).unwrap().0,
         Encoding::Json,
         5,
         &Bounds::default(),
@@ -83,14 +84,12 @@ async fn follow(resource: &Resource, query: &str) -> LiveCursor {
 }
 
 /// What a fresh read gives.
-async fn fresh(resource: &Resource, query: &str) -> (Vec<(String, Value)>, u64) {
-    let LiveTarget::Rows(query) = LiveSubscription::parse(query, &resource.schema, &resource.options).unwrap().0.of
-    else {
+async fn fresh(scope: &Scope, query: &str) -> (Vec<(String, Value)>, u64) {
+    let LiveTarget::Rows(query) = LiveSubscription::parse(query, &scope.schema, &scope.options).unwrap().0.of else {
         panic!("rows")
     };
-    let state = resource.dio.state();
-    let (picked, _) =
-        resource.dio.select(&state, &query, &resource.schema, &Arc::new(Meter::unbounded())).await.unwrap();
+    let state = scope.dio.state();
+    let (picked, _) = scope.dio.select(&state, &query, &scope.schema, &Arc::new(Meter::unbounded())).await.unwrap();
     let rows = picked.slots.iter().filter_map(|slot| state.table().at(*slot));
     let rows = rows.map(|row| (row.id().to_string(), serde_json::from_slice(row.json()).unwrap()));
     (rows.collect(), picked.total)
@@ -115,22 +114,22 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// The live list is true at every position that it names, and catches up.
 async fn check(query: &str, steps: &[Step]) {
-    let resource = mounted().await;
+    let scope = mounted().await;
     for id in 0..5 {
-        put(&resource, id, i64::from(id)).await;
+        put(&scope, id, i64::from(id)).await;
     }
-    let mut live = follow(&resource, query).await;
+    let mut live = follow(&scope, query).await;
     let mut list = List::default();
     // What a fresh read gave at the position of each write, and so at all positions before the next.
-    let mut read = BTreeMap::from([(0, fresh(&resource, query).await)]);
+    let mut read = BTreeMap::from([(0, fresh(&scope, query).await)]);
     for step in steps.iter().chain([&Step::Read]) {
         let written = match step {
-            Step::Put(id, price) => put(&resource, *id, *price).await,
+            Step::Put(id, price) => put(&scope, *id, *price).await,
             Step::Remove(id) => {
-                resource.dio.write(WriteOp::Delete { id: id.to_string() }, WriteOptions::default()).await.ok()
+                scope.dio.write(WriteOp::Delete { id: id.to_string() }, WriteOptions::default()).await.ok()
             }
             Step::Read => {
-                let want = fresh(&resource, query).await;
+                let want = fresh(&scope, query).await;
                 while (&list.rows, list.total) != (&want.0, want.1) || list.hello.is_null() {
                     live.ready().await;
                     for frame in json_of(&live.batch().unwrap()) {
@@ -144,15 +143,15 @@ async fn check(query: &str, steps: &[Step]) {
             }
         };
         if let Some(ticket) = written {
-            read.insert(ticket.position.seq, fresh(&resource, query).await);
+            read.insert(ticket.position.seq, fresh(&scope, query).await);
         }
     }
     assert_eq!(list.resets, 0);
 }
 
-async fn put(resource: &Resource, id: u8, price: i64) -> Option<Ticket> {
+async fn put(scope: &Scope, id: u8, price: i64) -> Option<Ticket> {
     let op = WriteOp::Replace { id: id.to_string(), record: record("Bun", price) };
-    Some(resource.dio.write(op, WriteOptions::default()).await.unwrap())
+    Some(scope.dio.write(op, WriteOptions::default()).await.unwrap())
 }
 
 proptest! {
@@ -179,8 +178,8 @@ async fn rows_of(follow: &mut LiveCursor, list: &mut List) {
 }
 
 /// Reads until the window has what a fresh read has.
-async fn catch_up(resource: &Resource, query: &str, follow: &mut LiveCursor, list: &mut List) {
-    let want = fresh(resource, query).await;
+async fn catch_up(scope: &Scope, query: &str, follow: &mut LiveCursor, list: &mut List) {
+    let want = fresh(scope, query).await;
     while (&list.rows, list.total) != (&want.0, want.1) {
         follow.ready().await;
         rows_of(follow, list).await;
@@ -189,19 +188,18 @@ async fn catch_up(resource: &Resource, query: &str, follow: &mut LiveCursor, lis
 
 #[tokio::test(start_paused = true)]
 async fn equal_queries_share_one_scenery_and_there_are_only_so_many() {
-    let mut resource = mounted().await;
-    resource.options.max_live = 2;
-    let (one, two) = (follow(&resource, "price=gte.1&limit=3").await, follow(&resource, "limit=3&price=gte.1").await);
+    let scope = scope_with(small_dio().await, MountOptions { max_live: 2, ..MountOptions::default() });
+    let (one, two) = (follow(&scope, "price=gte.1&limit=3").await, follow(&scope, "limit=3&price=gte.1").await);
     assert!(Arc::ptr_eq(&one.live, &two.live));
-    assert_eq!(resource.live_queries.len(), 1);
-    let other = follow(&resource, "limit=4").await;
-    let subscription = LiveSubscription::parse("limit=5", &resource.schema, &resource.options).unwrap().0;
+    assert_eq!(scope.live_queries.len(), 1);
+    let other = follow(&scope, "limit=4").await;
+    let subscription = LiveSubscription::parse("limit=5", &scope.schema, &scope.options).unwrap().0;
     let refused =
-        LiveCursor::open(&resource, subscription.clone(), Encoding::Json, 5, &Bounds::default()).await.err().unwrap();
+        LiveCursor::open(&scope, subscription.clone(), Encoding::Json, 5, &Bounds::default()).await.err().unwrap();
     assert_eq!(refused.code(), Code::TooManyViews);
     drop((one, two));
     assert!(
-        LiveCursor::open(&resource, subscription, Encoding::Json, 5, &Bounds::default()).await.is_ok(),
+        LiveCursor::open(&scope, subscription, Encoding::Json, 5, &Bounds::default()).await.is_ok(),
         "nobody has the first any more"
     );
     drop(other);
@@ -209,59 +207,59 @@ async fn equal_queries_share_one_scenery_and_there_are_only_so_many() {
 
 #[tokio::test(start_paused = true)]
 async fn who_falls_behind_what_is_kept_gets_the_rows_anew() {
-    let resource = mounted().await;
-    put(&resource, 0, 0).await;
-    let (mut slow, mut quick) = (follow(&resource, "").await, follow(&resource, "").await);
+    let scope = mounted().await;
+    put(&scope, 0, 0).await;
+    let (mut slow, mut quick) = (follow(&scope, "").await, follow(&scope, "").await);
     let (mut old, mut new) = (List::default(), List::default());
     rows_of(&mut slow, &mut old).await;
     rows_of(&mut quick, &mut new).await;
     for price in 1..=(MOST_CHANGES as i64 + 20) {
-        put(&resource, 0, price).await;
-        catch_up(&resource, "", &mut quick, &mut new).await;
+        put(&scope, 0, price).await;
+        catch_up(&scope, "", &mut quick, &mut new).await;
     }
     assert_eq!(new.resets, 0);
     let kept = slow.live.look(|log| log.changes.len());
     assert!(kept <= MOST_CHANGES, "{kept}");
-    catch_up(&resource, "", &mut slow, &mut old).await;
+    catch_up(&scope, "", &mut slow, &mut old).await;
     assert_eq!((old.resets, &old.rows), (1, &new.rows));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_change_that_is_larger_than_its_rows_are_worth_is_told_by_them() {
-    let resource = mounted().await;
-    let mut live = follow(&resource, "").await;
+    let scope = mounted().await;
+    let mut live = follow(&scope, "").await;
     let mut list = List::default();
     rows_of(&mut live, &mut list).await;
     for id in 0..3 {
         let op = WriteOp::Replace { id: id.to_string(), record: record(&"x".repeat(100_000), id) };
-        resource.dio.write(op, WriteOptions::default()).await.unwrap();
+        scope.dio.write(op, WriteOptions::default()).await.unwrap();
     }
-    catch_up(&resource, "", &mut live, &mut list).await;
+    catch_up(&scope, "", &mut live, &mut list).await;
     let held = live.live.look(|log| log.bytes);
     assert!(held <= MOST_KEPT && list.rows.len() == 3 && list.resets == 1, "{held} {}", list.resets);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_list_resumes_from_its_own_position_and_no_other() {
-    let resource = mounted().await;
-    put(&resource, 0, 0).await;
-    let keep = follow(&resource, "").await;
-    let mut live = follow(&resource, "").await;
+    let scope = mounted().await;
+    put(&scope, 0, 0).await;
+    let keep = follow(&scope, "").await;
+    let mut live = follow(&scope, "").await;
     let mut list = List::default();
     rows_of(&mut live, &mut list).await;
     let since = live.bookmark().unwrap();
     drop(live);
-    put(&resource, 1, 1).await;
+    put(&scope, 1, 1).await;
     let mut again = keep;
     let mut other = List::default();
-    catch_up(&resource, "", &mut again, &mut other).await;
-    let mut live = follow(&resource, &format!("since={since}")).await;
+    catch_up(&scope, "", &mut again, &mut other).await;
+    let mut live = follow(&scope, &format!("since={since}")).await;
     list.hello = Value::Null;
     rows_of(&mut live, &mut list).await;
     assert_eq!((&list.hello["resumed"], &list.hello["missed"]), (&true.into(), &1.into()));
-    assert_eq!(list.rows, fresh(&resource, "").await.0);
+    assert_eq!(list.rows, fresh(&scope, "").await.0);
     for since in ["OTHER00000:1".to_string(), format!("{}:1000", since.epoch), format!("{}:0", since.epoch)] {
-        let mut live = follow(&resource, &format!("since={since}")).await;
+        let mut live = follow(&scope, &format!("since={since}")).await;
         let mut list = List::default();
         rows_of(&mut live, &mut list).await;
         assert_eq!((&list.hello["resumed"], list.rows.len()), (&false.into(), 2), "{since}");
@@ -270,12 +268,12 @@ async fn a_list_resumes_from_its_own_position_and_no_other() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_shown_changes_nothing_but_the_bookmark() {
-    let resource = mounted().await;
-    put(&resource, 0, 0).await;
-    let mut live = follow(&resource, "select=name").await;
+    let scope = mounted().await;
+    put(&scope, 0, 0).await;
+    let mut live = follow(&scope, "select=name").await;
     let mut list = List::default();
     rows_of(&mut live, &mut list).await;
-    let written = put(&resource, 0, 7).await.unwrap().position.seq;
+    let written = put(&scope, 0, 7).await.unwrap().position.seq;
     // The scenery looks in its own time.
     while live.bookmark().unwrap().seq < written {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -285,10 +283,10 @@ async fn what_is_not_shown_changes_nothing_but_the_bookmark() {
 
 #[tokio::test(start_paused = true)]
 async fn a_closed_dio_ends_its_live_queries() {
-    let resource = mounted().await;
-    let mut live = follow(&resource, "").await;
+    let scope = mounted().await;
+    let mut live = follow(&scope, "").await;
     rows_of(&mut live, &mut List::default()).await;
-    resource.dio.close().await;
+    scope.dio.close().await;
     live.ready().await;
     assert_eq!(live.batch().err(), Some(crate::events::cursor::CursorEnd::Closed));
 }

@@ -11,7 +11,7 @@ use super::*;
 use crate::events::Sockets;
 use crate::events::testing::{mounted, record, subscription};
 use crate::http::bounds::Bounds;
-use crate::state::Resource;
+use crate::scope::Scope;
 use diorama_core::dio::Position;
 use serde_json::Value;
 
@@ -58,12 +58,12 @@ struct Client {
 }
 
 impl Client {
-    async fn new(resource: &Resource, query: &str) -> Client {
+    async fn new(scope: &Scope, query: &str) -> Client {
         let (out, frames) = mpsc::channel(4);
         let (say, incoming) = mpsc::channel(4);
         let sockets = Sockets::default();
         let mut subs = Subscriptions::new(Encoding::Json, 5, Bounds::default());
-        subs.add(None, resource, subscription(resource, query)).await.unwrap();
+        subs.add(None, scope, subscription(scope, query)).await.unwrap();
         let session = Session::new(subs, ConnectionOptions { heartbeat: 5, wait: 0 }, None);
         let pipe = Pipe { out: PollSender::new(out), incoming };
         let permit = sockets.permit().unwrap();
@@ -101,9 +101,9 @@ impl Client {
 
 #[tokio::test(start_paused = true)]
 async fn hello_comes_first_then_events_then_bookmarks() {
-    let resource = mounted().await;
-    let dio = &resource.dio;
-    let mut client = Client::new(&resource, "").await;
+    let scope = mounted().await;
+    let dio = &scope.dio;
+    let mut client = Client::new(&scope, "").await;
     let hello = client.frame().await;
     assert_eq!(
         (&hello["type"], &hello["dio"], &hello["resumed"]),
@@ -121,13 +121,13 @@ async fn hello_comes_first_then_events_then_bookmarks() {
 
 #[tokio::test(start_paused = true)]
 async fn since_replays_what_was_missed() {
-    let resource = mounted().await;
-    let dio = &resource.dio;
+    let scope = mounted().await;
+    let dio = &scope.dio;
     let position = dio.position();
     for price in 0..3 {
         dio.patched("a", record("A", price)).await.unwrap();
     }
-    let mut client = Client::new(&resource, &format!("since={position}")).await;
+    let mut client = Client::new(&scope, &format!("since={position}")).await;
     let hello = client.frame().await;
     assert_eq!((&hello["resumed"], &hello["missed"]), (&json!(true), &json!(3)));
     for price in 0..3 {
@@ -138,8 +138,8 @@ async fn since_replays_what_was_missed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_position_that_cannot_be_resumed_says_why() {
-    let resource = mounted().await;
-    let dio = &resource.dio;
+    let scope = mounted().await;
+    let dio = &scope.dio;
     let start = dio.position();
     for price in 0..20 {
         dio.patched("a", record("A", price)).await.unwrap();
@@ -147,7 +147,7 @@ async fn a_position_that_cannot_be_resumed_says_why() {
     let foreign = Position { epoch: "OTHER00000".into(), seq: 1 };
     let future = Position { seq: 1_000, ..start.clone() };
     for (since, reason) in [(foreign, "epoch"), (future, "future")] {
-        let mut client = Client::new(&resource, &format!("since={since}")).await;
+        let mut client = Client::new(&scope, &format!("since={since}")).await;
         assert_eq!(client.frame().await["resumed"], false);
         let reset = client.frame().await;
         assert_eq!((&reset["type"], &reset["reason"]), (&json!("reset"), &json!(reason)));
@@ -158,9 +158,9 @@ async fn a_position_that_cannot_be_resumed_says_why() {
 
 #[tokio::test(start_paused = true)]
 async fn only_the_rows_asked_for_are_sent_and_the_bookmark_moves_on() {
-    let resource = mounted().await;
-    let dio = &resource.dio;
-    let mut client = Client::new(&resource, "ids=b").await;
+    let scope = mounted().await;
+    let dio = &scope.dio;
+    let mut client = Client::new(&scope, "ids=b").await;
     client.skip_to("hello").await;
     dio.patched("a", record("A", 1)).await.unwrap();
     dio.patched("b", record("B", 1)).await.unwrap();
@@ -173,9 +173,9 @@ async fn only_the_rows_asked_for_are_sent_and_the_bookmark_moves_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_socket_that_takes_nothing_is_closed() {
-    let resource = mounted().await;
-    let dio = &resource.dio;
-    let client = Client::new(&resource, "").await;
+    let scope = mounted().await;
+    let dio = &scope.dio;
+    let client = Client::new(&scope, "").await;
     for price in 0..8 {
         dio.patched("a", record("A", price)).await.unwrap();
     }
@@ -184,12 +184,12 @@ async fn a_socket_that_takes_nothing_is_closed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_socket_behind_the_ring_reads_on_from_the_journal() {
-    let resource = mounted().await;
-    let mut client = Client::new(&resource, "").await;
+    let scope = mounted().await;
+    let mut client = Client::new(&scope, "").await;
     client.skip_to("hello").await;
-    let start = resource.dio.position().seq;
+    let start = scope.dio.position().seq;
     for price in 0..40 {
-        resource.dio.patched("a", record("A", price)).await.unwrap();
+        scope.dio.patched("a", record("A", price)).await.unwrap();
     }
     for price in 0..40 {
         let frame = client.frame().await;
@@ -200,8 +200,8 @@ async fn a_socket_behind_the_ring_reads_on_from_the_journal() {
 
 #[tokio::test(start_paused = true)]
 async fn shutdown_says_goodbye() {
-    let resource = mounted().await;
-    let mut client = Client::new(&resource, "").await;
+    let scope = mounted().await;
+    let mut client = Client::new(&scope, "").await;
     client.skip_to("hello").await;
     let sockets = client.sockets.clone();
     let said = async {
@@ -214,9 +214,9 @@ async fn shutdown_says_goodbye() {
 #[allow(unused)]
 #[tokio::test(start_paused = true)]
 async fn a_closed_dio_ends_its_sockets() {
-    let resource = mounted().await;
-    let dio = &resource.dio;
-    let mut client = Client::new(&resource, "").await;
+    let scope = mounted().await;
+    let dio = &scope.dio;
+    let mut client = Client::new(&scope, "").await;
     client.skip_to("hello").await;
     dio.close().await;
     assert_eq!(client.skip_to("bye").await["code"], 1001);
@@ -225,8 +225,8 @@ async fn a_closed_dio_ends_its_sockets() {
 
 #[tokio::test(start_paused = true)]
 async fn clients_may_ping_and_nothing_else() {
-    let resource = mounted().await;
-    let mut client = Client::new(&resource, "").await;
+    let scope = mounted().await;
+    let mut client = Client::new(&scope, "").await;
     client.skip_to("hello").await;
     let say = |text: &str| Ok(Message::Text(text.to_string().into()));
     client.say.send(say(r#"{"type":"ping","n":7}"#)).await.unwrap();
@@ -242,8 +242,8 @@ async fn clients_may_ping_and_nothing_else() {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_peer_is_closed() {
-    let resource = mounted().await;
-    let mut client = Client::new(&resource, "").await;
+    let scope = mounted().await;
+    let mut client = Client::new(&scope, "").await;
     client.skip_to("hello").await;
     let mut last = Value::Null;
     while !last.is_number() {

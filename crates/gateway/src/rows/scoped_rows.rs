@@ -1,0 +1,219 @@
+//! [`ScopedRows`]: the one door to the rows of a Dio.
+//!
+//! A [`Scope`](crate::scope::Scope) has it. Lists, single rows, counts, groups, exports, explanations, subscriptions and writes go through its methods and
+//! nowhere else, which `tests/house/door.rs` checks. What is kept between requests is kept under its id. Until there are access rules
+//! every scope is everybody's, and is everything.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use diorama_core::dio::{Dio, EventLog, GroupIter, Ticket, Workers, WriteOptions};
+use diorama_core::plan::{Page, Picked, Plan, Repeated};
+use diorama_core::record::Record;
+use diorama_core::scenery::{TableSceneryBuilder, ValueSceneryBuilder};
+use diorama_core::state::State;
+use diorama_core::vista::query::{Aggregation, Fields, Meter, Prepared};
+use diorama_core::vista::{Filter, Narrowing, Query, Result, Schema, Vista, WriteOp};
+
+/// Who calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Principal {
+    /// Anybody whom the server lets in.
+    #[default]
+    Anybody,
+}
+
+impl Principal {
+    /// Name under which the log keeps what the caller did.
+    fn name(self) -> Option<Arc<str>> {
+        match self {
+            Principal::Anybody => None,
+        }
+    }
+}
+
+/// Columns that a caller may see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Columns {
+    /// All of them.
+    #[default]
+    All,
+}
+
+/// Identity of what a scope shows: equal ones show the same rows alike. Zero is everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct ScopeId(u64);
+
+impl ScopeId {
+    /// The number that stands for it in hashes and ETags; zero is everything.
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+}
+
+/// The rows of a Dio that one caller may see and change.
+#[derive(Clone, Debug)]
+pub(crate) struct ScopedRows {
+    dio: Dio,
+    schema: Arc<Schema>,
+    principal: Principal,
+    /// Rows that do not pass are as if they were not there.
+    filter: Filter,
+    /// The filter, if it is one.
+    prepared: Option<Arc<Prepared>>,
+    columns: Columns,
+    id: ScopeId,
+}
+
+impl ScopedRows {
+    /// The rows of `dio`, which have the shape of `schema`, that pass `filter`; all of their columns.
+    pub(crate) fn new(dio: &Dio, schema: &Arc<Schema>, principal: Principal, filter: Filter) -> ScopedRows {
+        let (mut prepared, mut id) = (None, ScopeId::default());
+        if !filter.is_everything() {
+            let query = Query { filter: filter.clone(), ..Query::default() };
+            prepared = Some(Arc::new(query.prepare(schema)));
+            id = ScopeId(xxh3_64(format!("{filter:?}").as_bytes()).max(1));
+        }
+        let (dio, schema) = (dio.clone(), Arc::clone(schema));
+        ScopedRows { dio, schema, principal, filter, prepared, columns: Columns::All, id }
+    }
+
+    /// The shape of the rows.
+    pub(crate) fn schema(&self) -> &Arc<Schema> {
+        &self.schema
+    }
+
+    /// The threads for heavy queries.
+    pub(crate) fn workers(&self) -> &Workers {
+        self.dio.workers()
+    }
+
+    /// Identity of what it shows.
+    pub(crate) fn id(&self) -> ScopeId {
+        self.id
+    }
+
+    /// `query` as it is asked in this scope.
+    pub(crate) fn narrow(&self, mut query: Query) -> Query {
+        // Whoever adds another kind of columns is to bound what is selected, tested and ordered by here.
+        let Columns::All = self.columns;
+        if !self.filter.is_everything() {
+            query.filter = Filter::All(vec![self.filter.clone(), query.filter]);
+        }
+        query
+    }
+
+    /// [`Scope::narrow`], to be asked again and again.
+    pub(crate) fn prepare(&self, query: Query) -> Arc<Repeated> {
+        Arc::new(Repeated::new(self.narrow(query)))
+    }
+
+    /// Whether a row is in the scope.
+    pub(crate) fn sees(&self, row: &impl Fields) -> bool {
+        self.prepared.as_ref().is_none_or(|filter| filter.matches(row))
+    }
+
+    // --- reading -----------------------------------------------------------------------------------------------------
+
+    /// The state of all rows now, in or out of the scope: for slots that a query of this scope selected.
+    pub(crate) fn state(&self) -> Arc<State> {
+        self.dio.state()
+    }
+
+    /// The id under which the row of `id` is held.
+    pub(crate) fn known_id<'i>(&self, id: &'i str) -> Cow<'i, str> {
+        self.dio.known_id(id)
+    }
+
+    /// The row under `id`, if it is held.
+    pub(crate) fn held_row(&self, id: &str) -> Option<Record> {
+        self.dio.held_row(id).filter(|row| self.sees(row))
+    }
+
+    /// The rows of `state` that `query` selects, and how they were found.
+    ///
+    /// # Errors
+    /// As [`Dio::select`](diorama_core::Dio::select).
+    pub(crate) async fn select(&self, state: &Arc<State>, query: &Query, meter: &Arc<Meter>) -> Result<(Picked, Plan)> {
+        let query = self.narrow(query.clone());
+        self.dio.select(state, &query, &self.schema, meter).await
+    }
+
+    /// The rows of `state` that a query selects which [`Scope::prepare`] made.
+    ///
+    /// # Errors
+    /// As [`Scope::select`].
+    pub(crate) async fn select_prepared(
+        &self,
+        state: &Arc<State>,
+        query: &Arc<Repeated>,
+        page: Page,
+        meter: &Arc<Meter>,
+    ) -> Result<Picked> {
+        self.dio.select_prepared(state, query, page, &self.schema, meter).await
+    }
+
+    /// Groups the rows of `state` that pass the filter and search of `query`.
+    ///
+    /// # Errors
+    /// As [`Dio::aggregate`](diorama_core::Dio::aggregate).
+    pub(crate) async fn aggregate<T: Send + 'static>(
+        &self,
+        state: &Arc<State>,
+        query: &Query,
+        aggregation: &Arc<Aggregation>,
+        meter: &Arc<Meter>,
+        page: impl FnOnce(GroupIter<'_>, &Meter) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (state, query, schema) = (Arc::clone(state), self.narrow(query.clone()), &self.schema);
+        self.dio.aggregate(state, &query, aggregation, schema, meter, page).await
+    }
+
+    /// The rows as a Vista, which asks the source for what is not held.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](diorama_core::Error::Unsupported) if the source has to filter and cannot.
+    pub(crate) fn vista(&self) -> Result<Vista> {
+        let mut vista = self.dio.vista();
+        if !self.filter.is_everything() {
+            vista.add_filter(self.filter.clone())?;
+        }
+        Ok(vista)
+    }
+
+    // --- following ---------------------------------------------------------------------------------------------------
+
+    /// The event log of all rows: what is sent of it has to pass a query that [`Scope::narrow`] made.
+    pub(crate) fn log(&self) -> EventLog {
+        self.dio.log()
+    }
+
+    /// A standing view of the rows that `query` selects.
+    pub(crate) fn table_scenery(&self, query: &Query) -> TableSceneryBuilder {
+        self.dio.table_scenery().query(self.narrow(query.clone()))
+    }
+
+    /// A standing value of the rows that pass the filter and search of `query`.
+    pub(crate) fn value_scenery(&self, query: &Query) -> ValueSceneryBuilder {
+        let Query { filter, search, .. } = self.narrow(query.clone());
+        self.dio.value_scenery().filter(filter).search(search)
+    }
+
+    // --- writing -----------------------------------------------------------------------------------------------------
+
+    /// Accepts a write. The row before it and the row that it makes have to be in the scope, which is judged in the order of all
+    /// writes.
+    ///
+    /// # Errors
+    /// As [`Dio::write`](diorama_core::Dio::write).
+    pub(crate) async fn write(&self, op: WriteOp, mut options: WriteOptions) -> Result<Ticket> {
+        if !self.filter.is_everything() {
+            let query = Query { filter: self.filter.clone(), ..Query::default() };
+            options.within = Some(Arc::new(Narrowing::new(&query, &self.schema)));
+        }
+        options.principal = self.principal.name();
+        self.dio.write(op, options).await
+    }
+}

@@ -1,0 +1,126 @@
+//! [`Scope`]: a resource as one caller may see and change it, which the extractors yield.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::http::problem::ApiError;
+use crate::rows::scoped_rows::{Principal, ScopedRows};
+use crate::state::{GatewayState, Resource};
+use diorama_core::vista::Filter;
+
+/// What one caller may see and change of a resource.
+///
+/// It can be used as its [`Resource`] for everything but rows: those are in [`Scope::rows`].
+#[derive(Clone, Debug)]
+pub(crate) struct Scope {
+    resource: Arc<Resource>,
+    /// The rows that the caller may see and change.
+    pub(crate) rows: ScopedRows,
+}
+
+impl Deref for Scope {
+    type Target = Resource;
+
+    fn deref(&self) -> &Resource {
+        &self.resource
+    }
+}
+
+impl Scope {
+    /// The rows of `resource` that pass `filter`, for `principal`.
+    pub(crate) fn new(resource: Arc<Resource>, principal: Principal, filter: Filter) -> Scope {
+        let rows = ScopedRows::new(&resource.dio, &resource.schema, principal, filter);
+        Scope { resource, rows }
+    }
+
+    /// What the caller may see of the resource `name`: everything, until there are access rules.
+    ///
+    /// # Errors
+    /// 404 with the nearest name.
+    pub(crate) fn of(gateway: &GatewayState, name: &str) -> Result<Scope, ApiError> {
+        let resource = Arc::clone(gateway.dio(name)?);
+        Ok(Scope::new(resource, Principal::default(), Filter::default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::MountOptions;
+    use crate::events::testing::{record, small_dio};
+    use crate::http::bounds::Bounds;
+    use crate::http::negotiate::Format;
+    use crate::rows::query_cache::QueryCache;
+    use crate::rows::snapshot::Snapshot;
+    use diorama_core::dio::WriteOptions;
+    use diorama_core::vista::query::url::ParamOptions;
+    use diorama_core::vista::query::{AggregateItem, Aggregation, Test};
+    use diorama_core::vista::{Error, Query, WriteOp};
+
+    /// A resource with a cheap and a dear row: all of it, and the dear rows alone.
+    async fn scopes() -> (Scope, Scope) {
+        let dio = small_dio().await;
+        for (id, price) in [("cheap", 1), ("dear", 500)] {
+            dio.patched(id, record(id, price)).await.unwrap();
+        }
+        let resource = Arc::new(Resource::new(dio, MountOptions::default()));
+        let dear = Filter::Test { column: "price".into(), test: Test::Gte(100.into()) };
+        let scope = |filter| Scope::new(Arc::clone(&resource), Principal::Anybody, filter);
+        (scope(Filter::default()), scope(dear))
+    }
+
+    #[tokio::test]
+    async fn rows_outside_of_a_scope_are_not_there_for_any_read() {
+        let (all, dear) = scopes().await;
+        let (meter, every) = (Arc::clone(&Bounds::default().meter), Query::default());
+        for (scope, shown) in [(&all, vec!["cheap", "dear"]), (&dear, vec!["dear"])] {
+            let view = Snapshot::of(scope);
+            assert_eq!(view.row("cheap").is_some(), shown.contains(&"cheap"));
+            assert_eq!(scope.rows.held_row("cheap").is_some(), shown.contains(&"cheap"));
+            let (found, _) = scope.rows.select(view.state(), &Query::default(), &meter).await.unwrap();
+            let rows = found.slots.iter().filter_map(|slot| view.state().table().at(*slot));
+            let mut ids: Vec<String> = rows.map(|row| row.id().to_string()).collect();
+            ids.sort();
+            assert_eq!(ids, shown);
+            let count = Arc::new(Aggregation::new(&[AggregateItem::parse("count()").unwrap()], &scope.schema).unwrap());
+            let counted = scope.rows.aggregate(view.state(), &every, &count, &meter, |groups, _| {
+                groups.next().unwrap_or_else(|| Ok(Default::default()))
+            });
+            assert_eq!(
+                counted.await.unwrap().iter().next().map(|(_, count)| count.clone()),
+                Some((shown.len() as u64).into())
+            );
+            assert_eq!(scope.rows.vista().unwrap().list_values().await.unwrap().len(), shown.len());
+            let scenery = scope.rows.table_scenery(&Query::default()).open().await.unwrap();
+            assert_eq!(scenery.rows().len(), shown.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_of_one_scope_is_not_given_to_another() {
+        let (all, dear) = scopes().await;
+        let (cache, options) = (QueryCache::default(), ParamOptions::default());
+        let asked = |scope: &Scope| cache.read(&scope.rows, "order=name", &options).unwrap().0;
+        assert!(Arc::ptr_eq(&asked(&all), &asked(&all)));
+        assert!(asked(&all).query.query().is_unfiltered() && !asked(&dear).query.query().is_unfiltered());
+        let etag = |scope: &Scope| Snapshot::of(scope).list_etag(b"order=name", Format::Json);
+        assert_eq!(etag(&all), etag(&all));
+        assert_ne!(etag(&all), etag(&dear));
+    }
+
+    #[tokio::test]
+    async fn a_write_stays_in_its_scope_before_and_after() {
+        let (_, dear) = scopes().await;
+        let write = |op| dear.rows.write(op, WriteOptions::default());
+        let patch = |id: &str, price| WriteOp::Patch { id: id.into(), record: record(id, price) };
+        assert!(matches!(write(patch("cheap", 700)).await, Err(Error::NotFound { .. })));
+        assert!(write(patch("dear", 1)).await.is_err(), "it would leave");
+        assert!(matches!(write(WriteOp::Delete { id: "cheap".into() }).await, Err(Error::NotFound { .. })));
+        assert!(write(WriteOp::Insert { id: "new".into(), record: record("new", 1) }).await.is_err(), "it is outside");
+        write(patch("dear", 600)).await.unwrap();
+        assert_eq!(dear.rows.known_id("dear"), Cow::Borrowed("dear"));
+        assert_eq!(dear.rows.held_row("dear").unwrap()["price"], 600.into());
+    }
+}

@@ -2,6 +2,10 @@
 //!
 //! The URL table is `router.rs`; each verb has a file. Every request passes one pipeline (`pipeline.rs`: request id, host,
 //! origin, authentication, panics), every refusal is an [`ApiError`] and leaves as problem+json (`http/problem.rs`).
+//!
+//! Folders import in one direction: `http` and `metrics` know no other, `rows` is built on them, `events` on `rows`; `webhook`,
+//! `admin`, `pages` and `openapi` come next. `state.rs` holds what all handlers share, so it names types of every folder, in files
+//! that do not import it.
 
 mod admin;
 mod events;

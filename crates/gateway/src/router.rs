@@ -1,7 +1,7 @@
-//! The URL table: which route a path is, and who answers its methods.
+//! The URL table: who answers the methods of each route.
 //!
-//! Paths are looked up here and not by axum's own router: so one place knows a route's template, its handlers and what the other
-//! methods are told, and a request is spared a second level of boxed services.
+//! Paths are looked up by `http/route.rs` and not by axum's own router: so one enum knows a route's template, its handlers and what
+//! the other methods are told, and a request is spared a second level of boxed services.
 
 use std::future::ready;
 use std::pin::Pin;

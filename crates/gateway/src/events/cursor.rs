@@ -1,6 +1,6 @@
 //! One subscription: a cursor into a Dio's log, whatever carries its frames to the client.
 //!
-//! A feed holds no events. It reads from the ring; where it has fallen behind that, from the journal, piece by piece. Too far
+//! A cursor holds no events. It reads from the ring; where it has fallen behind that, from the journal, piece by piece. Too far
 //! behind it gives the newest state of every row that changed in place of the events, and then a `reset`. So a slow reader
 //! costs others nothing and the server a bounded number of bytes: [`BATCH_BYTES`] of frames under way, or 10,000 ids.
 
@@ -56,7 +56,7 @@ impl OutgoingFrame {
     }
 }
 
-/// Why a feed has ended.
+/// Why a cursor has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CursorEnd {
     /// The Dio was closed.
@@ -65,7 +65,7 @@ pub(super) enum CursorEnd {
     Slow,
 }
 
-/// What a feed is at.
+/// What a cursor is at.
 enum CursorWork {
     /// Events, one after the other.
     Follow,
@@ -200,7 +200,7 @@ impl EventCursor {
             CursorWork::Rows(remaining) => Ok(self.rows(remaining)),
             CursorWork::Newest(newest) => Ok(self.newest(newest)),
             CursorWork::Follow if self.log.ring().weight().saturating_sub(self.mark) > MOST_BEHIND => {
-                // Boxed, as whatever is rare: a feed that keeps up is to be small.
+                // Boxed, as whatever is rare: a cursor that keeps up is to be small.
                 Box::pin(self.conflate()).await
             }
             CursorWork::Follow => match self.next {

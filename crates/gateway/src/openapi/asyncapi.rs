@@ -27,6 +27,7 @@ struct Schemas<'a> {
 pub(super) fn build(gateway: &GatewayState) -> Value {
     let mut api = Api::default();
     shapes::add(&mut api);
+    frames::add(&mut api);
     frames::tagged(&mut api);
     let dios: Vec<(String, &Resource)> =
         titles(gateway.dios.keys()).into_iter().zip(gateway.dios.values().map(|at| &**at)).collect();

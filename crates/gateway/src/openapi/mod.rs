@@ -1,7 +1,7 @@
 //! `GET /openapi.json`: what this gateway serves, as OpenAPI 3.1, made from the live schemas when the router is made; and
 //! `GET /asyncapi.json`, the same of events and live queries as AsyncAPI 3.0.
 //!
-//! `resource.rs` has the paths of one Dio and `fixed.rs` all others; `rows.rs` has the schemas of a Dio's rows and `shapes.rs`
+//! `document.rs` is a document as it is sent; `resource.rs` has the paths of one Dio and `fixed.rs` all others; `rows.rs` has the schemas of a Dio's rows and `shapes.rs`
 //! those that are the same everywhere, `frames.rs` those of frames; `parameters.rs` and `answers.rs` have what operations share.
 
 mod answers;

@@ -70,13 +70,13 @@ async fn who_has_missed_more_rows_than_are_worth_it_is_reset_and_at_the_third_ti
     assert_eq!(cursor.reset().unwrap_err(), CursorEnd::Slow);
 }
 
-/// A feed from the beginning of the log, read from the ring or from the journal.
+/// A cursor from the beginning of the log, read from the ring or from the journal.
 async fn past(scope: &Scope, query: &str, from_journal: bool) -> Vec<Value> {
     let since = Position { seq: 0, ..scope.dio.position() };
     past_since(scope, &since, query, from_journal).await
 }
 
-/// A feed from `since` on, read from the ring or from the journal.
+/// A cursor from `since` on, read from the ring or from the journal.
 async fn past_since(scope: &Scope, since: &Position, query: &str, from_journal: bool) -> Vec<Value> {
     let mut cursor = open(scope, &format!("since={since}&{query}")).await;
     if from_journal {

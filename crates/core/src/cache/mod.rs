@@ -11,8 +11,6 @@ mod by_id;
 mod contract_tests;
 mod memory;
 mod redb;
-#[cfg(test)]
-mod redb_tests;
 mod row;
 mod slots;
 

@@ -36,11 +36,11 @@ struct Store {
 
 #[derive(Debug)]
 struct Log {
-    epoch: String,
-    shape: String,
+    pub(super) epoch: String,
+    pub(super) shape: String,
     head: Seq,
     oldest: Seq,
-    begun: Seq,
+    pub(super) begun: Seq,
     entries: BTreeMap<Seq, Bytes>,
 }
 

@@ -12,9 +12,6 @@ mod head;
 mod inbox;
 mod memory;
 mod redb;
-mod redb_inbox;
-#[cfg(test)]
-mod redb_tests;
 mod salvage;
 
 pub use self::redb::RedbJournal;
@@ -23,7 +20,7 @@ pub use crate::redb_file::disk;
 pub use inbox::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, InboxLimits, InboxUse, Kept, Raw};
 pub use memory::MemoryJournal;
 #[cfg(any(test, feature = "testing"))]
-pub use redb_inbox::decode_stored;
+pub use redb::inbox::decode_stored;
 pub use salvage::{Measured, Salvaged, salvage, salvage_deliveries};
 
 use async_trait::async_trait;

@@ -14,8 +14,9 @@ use redb::backends::InMemoryBackend;
 use redb::{ReadableDatabase as _, StorageBackend};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::redb::{ENTRIES, LOGS_END, Log, META, OPTIONS, decode_log, journal_error, unseal_entry};
-use super::{Delivery, JournalError, Raw, Seq, redb_inbox};
+use super::redb::log::{Log, decode_log};
+use super::redb::tables::{ENTRIES, LOGS_END, META, OPTIONS, journal_error, unseal_entry};
+use super::{Delivery, JournalError, Raw, Seq, redb::inbox as redb_inbox};
 use crate::redb_file::{BackendFactory, Fault, Options, RedbFile, SEAL, SEAL_VERSION, no_panic, salt_of};
 
 /// What was read of one log.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::decide::Item;
-use super::state::{State, same_body};
+use super::apply::same_body;
+use super::cmd::Item;
+use super::data::State;
 use crate::record::{Body, Id, Rows};
 use crate::table::{ORDINAL_STEP, Ordinal};
 

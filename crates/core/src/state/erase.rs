@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::decide::{Draft, cause};
+use super::data::{Note, State};
+use super::decision::{Draft, cause};
 use super::entry::{Base, Entry, Frame, OpChange, Origin, Visible};
 use super::former::Former;
 use super::op::{Effect, Op, OpError, OpId, OpState};
-use super::state::{Note, State};
 use crate::record::{Body, Id, Seq};
 use crate::vista::{Error, Result};
 

@@ -279,6 +279,16 @@ impl Op {
     }
 }
 
+impl Effect {
+    /// The columns that this effect sets, `None` for all of the row.
+    pub(super) fn columns(&self) -> Option<Vec<String>> {
+        match self {
+            Effect::Patch(body) => body.decode().ok().map(|patch| patch.columns().map(str::to_string).collect()),
+            _ => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

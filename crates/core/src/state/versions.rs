@@ -8,63 +8,16 @@ use std::cmp::Ordering as Order;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
+use super::data::{CacheChange, State};
 use super::entry::{Base, COLUMN_CLOCK, Entry, Versions};
-use super::reconcile::News;
-use super::state::{CacheChange, State};
-use crate::record::{Body, CborValue, Id, Seq};
+use super::news::News;
+use super::row_versions::{Own, RowVersions, Stamped, version_of};
+use crate::record::{CborValue, Id};
 use crate::vista::query::Key;
 
 /// Rows that are gone whose versions are remembered, at most.
 const TOMBSTONES: usize = 100_000;
-
-/// A version as the sender of an upstream event states it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Stamped {
-    /// The clock that it is of: [`COLUMN_CLOCK`] for the Dio's own, else a name of the sender's.
-    pub clock: Arc<str>,
-    /// The row's version after the change.
-    pub version: CborValue,
-}
-
-/// What is known of a row's versions beside the row.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct RowVersions {
-    /// By the Dio's own clock.
-    #[serde(rename = "w", default)]
-    pub(super) own: Own,
-    /// The newest that was taken by each other clock.
-    #[serde(rename = "o", default)]
-    pub(super) others: Versions,
-    /// The clock among them by which the row came that is confirmed now; `None` if something else has changed it since.
-    #[serde(rename = "l", default)]
-    pub(super) latest: Option<Arc<str>>,
-    /// Since when the row is gone.
-    #[serde(rename = "g", default)]
-    gone: Option<Seq>,
-}
-
-/// A row's version by the Dio's own clock.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) enum Own {
-    /// As the row says.
-    #[default]
-    #[serde(rename = "r")]
-    InRow,
-    /// Not known: the master took a write and did not say what it made of it, or the row was missing from a read. Only another
-    /// read tells.
-    #[serde(rename = "u")]
-    Unknown,
-    /// As it was told beside the row, or when the row went.
-    #[serde(rename = "t")]
-    Told(CborValue),
-}
-
-/// The version that a row carries in `column`.
-pub(super) fn version_of(body: &Body, column: &str) -> Option<CborValue> {
-    body.decode().ok()?.remove(column).filter(|version| !version.is_null())
-}
 
 impl State {
     /// How the news' version stands to the known one, `None` when neither is known to be newer and the rules for masters

@@ -3,8 +3,10 @@
 //! Three structures behind `Arc`s: chunks of rows by slot (`rows`), slots by id (`ids`) and, only once rows no longer come
 //! in slot order, an [`Order`] of slots by ordinal. Readers hold a clone; the one writer changes its own.
 
+mod builder;
 mod ids;
 pub(crate) mod index;
+mod iter;
 pub mod order;
 mod rows;
 pub mod text;
@@ -18,11 +20,13 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
+pub use self::builder::TableBuilder;
 use self::ids::{Cell, Ids};
 pub use self::index::{Built, Index, Spec, Tie};
-use self::order::{Entries, Order};
+use self::iter::{Natural, Slots};
+use self::order::Order;
 pub use self::rows::RowRef;
-use self::rows::{CHUNK, Chunk, Draft, NewRow, copy_joined};
+use self::rows::{CHUNK, Chunk, NewRow, copy_joined};
 use self::trie::Trie;
 use crate::record::Body;
 
@@ -357,146 +361,6 @@ impl Table {
         let mut entries: Vec<_> = self.iter_slots().map(entry).collect();
         entries.sort_unstable();
         Order::from_sorted(entries.iter().map(|(key, slot)| (&key[..], *slot)))
-    }
-}
-
-/// Rows in slot order: along a chunk, then on to the next.
-struct Slots<'a> {
-    table: &'a Table,
-    row: Option<RowRef<'a>>,
-}
-
-impl<'a> Iterator for Slots<'a> {
-    type Item = RowRef<'a>;
-
-    fn next(&mut self) -> Option<RowRef<'a>> {
-        let row = self.row?;
-        self.row = row.after().or_else(|| {
-            let (number, chunk) = self.table.rows.next(row.slot() / CHUNK + 1)?;
-            Some(chunk.row(number, 0))
-        });
-        Some(row)
-    }
-}
-
-/// Rows in natural order.
-enum Natural<'a> {
-    Slots(Slots<'a>),
-    /// Keeps the chunk it was in last: neighbours in natural order mostly are neighbours by slot.
-    Ordered {
-        table: &'a Table,
-        entries: Entries<'a>,
-        chunk: Option<(u32, &'a Chunk)>,
-    },
-}
-
-impl<'a> Iterator for Natural<'a> {
-    type Item = RowRef<'a>;
-
-    fn next(&mut self) -> Option<RowRef<'a>> {
-        match self {
-            Natural::Slots(slots) => slots.next(),
-            Natural::Ordered { table, entries, chunk } => {
-                let slot = entries.next()?.slot;
-                let number = slot / CHUNK;
-                if chunk.is_none_or(|(known, _)| known != number) {
-                    *chunk = table.rows.get(number).map(|found| (number, found));
-                }
-                chunk.as_ref().and_then(|(_, chunk)| chunk.find(slot))
-            }
-        }
-    }
-}
-
-/// Builds a table bottom-up from rows in slot order, as when a source is seeded or a cache is loaded.
-pub struct TableBuilder {
-    table: Table,
-    draft: Draft,
-    cells: Vec<Cell>,
-    /// The last ordinal, while slot order is natural order.
-    ascending: Option<Ordinal>,
-    /// Rows whose slots did not ascend.
-    late: Vec<(Slot, Box<str>, Body, Ordinal)>,
-}
-
-impl Default for TableBuilder {
-    fn default() -> Self {
-        TableBuilder::new()
-    }
-}
-
-impl fmt::Debug for TableBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TableBuilder").field("len", &self.cells.len()).finish_non_exhaustive()
-    }
-}
-
-impl TableBuilder {
-    /// A builder without rows.
-    pub fn new() -> TableBuilder {
-        TableBuilder {
-            table: Table::new(),
-            draft: Draft::default(),
-            cells: Vec::new(),
-            ascending: Some(0),
-            late: Vec::new(),
-        }
-    }
-
-    /// Adds a row in the next slot.
-    pub fn push(&mut self, id: &str, body: &Body, ordinal: Ordinal) -> Slot {
-        let slot = self.table.next_slot;
-        self.push_at(slot, id, body, ordinal);
-        slot
-    }
-
-    /// Adds a row in a given slot. Slots should ascend: of two rows with one id the higher slot stays, and rows out
-    /// of turn are put last, one by one.
-    pub fn push_at(&mut self, slot: Slot, id: &str, body: &Body, ordinal: Ordinal) {
-        let next = self.table.next_slot;
-        if slot < next || slot == Slot::MAX {
-            self.late.push((slot, id.into(), body.clone(), ordinal));
-            return;
-        }
-        if next > 0 && slot / CHUNK != (next - 1) / CHUNK {
-            self.flush();
-        }
-        self.draft.push(slot, NewRow { id, body, ordinal });
-        self.cells.push(Cell { hash: self.table.ids.hash(id), slot });
-        self.ascending = self.ascending.filter(|last| *last <= ordinal).map(|_| ordinal);
-        self.table.next_slot = slot + 1;
-    }
-
-    /// The table.
-    pub fn finish(mut self) -> Table {
-        self.flush();
-        let TableBuilder { mut table, cells, ascending, late, .. } = self;
-        let same = |a, b| match (table.at(a), table.at(b)) {
-            (Some(a), Some(b)) => a.id() == b.id(),
-            _ => false,
-        };
-        let mut ids = table.ids.clone();
-        let beaten = ids.fill(&cells, same);
-        table.ids = ids;
-        for slot in beaten {
-            table.replace(slot, None);
-        }
-        if ascending.is_none() {
-            table.order = Some(table.build_order());
-        }
-        for (slot, id, body, ordinal) in late {
-            table.put(slot, &id, &body, ordinal);
-        }
-        table
-    }
-
-    /// Hangs the chunk in progress into the table.
-    fn flush(&mut self) {
-        if let Some(chunk) = self.draft.take_chunk() {
-            self.table.chunk_bytes += chunk.heap();
-            let number = (self.table.next_slot - 1) / CHUNK;
-            self.table.rows.edit(number, |place| *place = Some(Arc::new(chunk)));
-        }
     }
 }
 

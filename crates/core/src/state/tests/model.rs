@@ -7,8 +7,8 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::*;
-use crate::state::reconcile::News;
-use crate::state::versions::{Own, Stamped};
+use crate::state::news::News;
+use crate::state::row_versions::{Own, Stamped};
 use crate::table::TableBuilder;
 
 /// Where writes go.

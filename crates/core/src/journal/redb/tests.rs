@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::time::Instant;
 
-use super::{AppendError, Claim, Fence, Journal, JournalError, LogBatch, LogEntry, RedbJournal, Seq};
+use crate::journal::{AppendError, Claim, Fence, Journal, JournalError, LogBatch, LogEntry, RedbJournal, Seq};
 use crate::redb_file::disk::{Disk, Failing, Random, damage, fate, images};
 
 const LOGS: [&str; 2] = ["products", "orders"];

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use redb::ReadableTable;
 
-use super::contract_tests::{delete, load, row, upserts};
-use super::redb::KEPT_ASIDE;
-use super::{CacheBatch, CacheError, CacheMeta, RedbCache, RowStore, StoredRow};
+use super::KEPT_ASIDE;
+use crate::cache::contract_tests::{delete, load, row, upserts};
+use crate::cache::{CacheBatch, CacheError, CacheMeta, RedbCache, RowStore, StoredRow};
 use crate::record::Layout;
 use crate::redb_file::disk::{Disk, Failing, Random, damage, fate, images};
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
-use super::inbox::Index;
-use super::{Delivery, DeliveryId, DeliveryState, Kept, Raw};
+use crate::journal::inbox::Index;
+use crate::journal::{Delivery, DeliveryId, DeliveryState, Kept, Raw};
 use crate::redb_file::{Fault, RedbFile, seal, unseal};
 
 /// By id and part: what is known of a delivery, then what was sent.
@@ -108,7 +108,7 @@ pub(super) fn whole(database: &Database, id: DeliveryId) -> Result<Option<(Deliv
 }
 
 /// What can be read of a file that may be damaged, oldest first: deliveries, with what was sent if that is there.
-pub(super) fn rescue(file: &RedbFile) -> Vec<(Delivery, Option<Raw>)> {
+pub(in crate::journal) fn rescue(file: &RedbFile) -> Vec<(Delivery, Option<Raw>)> {
     let (mut known, mut sent) = (BTreeMap::new(), BTreeMap::new());
     let mut read = |backward: bool| {
         file.with(|database| {
@@ -156,7 +156,7 @@ pub fn decode_stored(content: &[u8]) {
     if let Some(raw) = Raw::decode(content) {
         assert_eq!(Raw::decode(&raw.encode()).as_ref(), Some(&raw));
     }
-    super::redb::decode_stored(content);
+    super::tables::decode_stored(content);
 }
 
 fn damaged(id: u128) -> Fault {

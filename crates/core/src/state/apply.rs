@@ -1,0 +1,444 @@
+//! Applying an entry: the only thing that changes rows and operations.
+
+use std::sync::Arc;
+
+use super::data::{Applied, BaseRow, CacheChange, Fold, NO_ROW, State};
+use super::entry::{Base, BulkRow, Entry, Many, OpChange, Visible};
+use super::op::{Effect, Op, OpError, OpId, OpState};
+use crate::record::{Body, Id, Seq};
+use crate::table::{Ordinal, RowRef};
+
+impl State {
+    /// Goes on in another epoch of the log, at the same position.
+    pub fn begin_epoch(&mut self, epoch: impl Into<Arc<str>>) {
+        self.epoch = epoch.into();
+    }
+
+    /// Moves to `seq`, the end of the log that was read back, also where its newest entries are not there any more.
+    pub fn advance(&mut self, seq: Seq) {
+        self.fold_known();
+        self.sequential = true;
+        self.gap |= seq > self.seq;
+        self.seq = self.seq.max(seq);
+        self.clock = self.clock.max(seq);
+    }
+
+    /// Notes that confirmed rows may be missing, because the cache file was lost or is not what the log says: the first news
+    /// of such a row are no contradiction to the operations over it. Where the log was trimmed, now or (`gap`) for an earlier
+    /// process that lost them, the rows that it still has may be older than those that were lost.
+    pub fn doubt_missing(&mut self, gap: bool) {
+        self.gap |= gap;
+        let inserts = |fold: &Fold| {
+            let first = fold.ops.front().and_then(|op| self.ops.get(op));
+            first.is_some_and(|op| matches!(op.effect, Effect::Insert(_)))
+        };
+        let missing = |fold: &Fold| match fold.base {
+            None => !inserts(fold) && self.beneath(fold) != Some(NO_ROW),
+            Some(_) => self.gap,
+        };
+        let lost = self.folds.iter().filter(|(_, fold)| missing(fold));
+        self.lost = lost.map(|(id, _)| Arc::clone(id)).collect();
+    }
+
+    /// Does what `entry` says. Entries come in order; one that is known already only has its effect on operations looked at,
+    /// so that a log may be read from before the position of the cache. Readers see what such entries did once a later one is
+    /// applied, or after [`State::advance`].
+    pub fn apply(&mut self, entry: &Entry) -> Applied {
+        let mut applied = Applied::default();
+        if !entry.purge.is_empty() {
+            self.purges.insert(entry.seq, Arc::clone(&entry.purge));
+        }
+        if entry.seq <= self.seq {
+            self.apply_known(entry);
+            return applied;
+        }
+        self.fold_known();
+        if entry.seq > self.seq + 1 {
+            self.gap = true;
+            self.sequential = false;
+        }
+        self.seq = entry.seq;
+        self.clock += 1;
+        let Some(id) = &entry.id else {
+            if let Base::Many { rows, carried } = &entry.base {
+                applied.cache = CacheChange::Many(self.apply_many(rows, carried, entry));
+            }
+            return applied;
+        };
+        let beneath = self.folds.contains_key(id);
+        let old = self.table.get(id);
+        let place = old.map(|row| row.ordinal());
+        applied.old = old.map(|row| row.body());
+        applied.cache = self.apply_base(id, &entry.base, entry);
+        self.apply_op(id, entry);
+        self.apply_visible(id, entry, beneath);
+        if self.table.get(id).map(|row| row.ordinal()) != place {
+            self.rows_seq = entry.seq;
+        }
+        applied
+    }
+
+    /// An entry from before the position of the cache: its operation is laid over the rows, or taken off them.
+    fn apply_known(&mut self, entry: &Entry) {
+        let Some(id) = &entry.id else { return };
+        let unfolded = self.unfolded.get_or_insert_default();
+        match entry.visible {
+            Visible::Row { ordinal, .. } | Visible::Staged(ordinal) => {
+                unfolded.insert(Arc::clone(id), Some(ordinal));
+            }
+            Visible::Gone => drop(unfolded.insert(Arc::clone(id), None)),
+            Visible::Same | Visible::Base => {}
+        }
+        if entry.base.changes() && !entry.found {
+            self.rebase(id, entry.seq);
+        }
+        if !self.versions_kept {
+            self.note_versions(id, &entry.base, entry);
+        }
+        self.apply_op(id, entry);
+        self.refold(id, None);
+        if let OpChange::Stage(op) = &entry.op {
+            op.targets.iter().for_each(|other| self.refold(other, None));
+        }
+    }
+
+    /// Folds the rows that entries from before the position of the cache were about.
+    fn fold_known(&mut self) {
+        for (id, place) in self.unfolded.take().unwrap_or_default() {
+            self.refold(&id, place);
+        }
+    }
+
+    fn apply_base(&mut self, id: &Id, base: &Base, entry: &Entry) -> CacheChange {
+        let mut versions = self.note_versions(id, base, entry);
+        if base.changes() {
+            self.touch(id, true);
+            self.lost.remove(id);
+            if !entry.found {
+                self.rebase(id, entry.seq);
+            }
+        }
+        let row = match base {
+            Base::Keep | Base::Many { .. } => CacheChange::None,
+            Base::Set { body, ordinal } => {
+                let row = self.set_base(id, body.clone(), *ordinal);
+                CacheChange::Upsert(Arc::clone(id), row)
+            }
+            Base::Gone => {
+                let old = self.base(id);
+                match self.folds.get_mut(id) {
+                    Some(fold) => fold.base = None,
+                    None => drop(self.table.remove(id)),
+                }
+                old.map_or(CacheChange::None, |old| CacheChange::Delete(Id::clone(id), old.slot))
+            }
+        };
+        if versions.is_empty() {
+            return row;
+        }
+        versions.push(row);
+        CacheChange::Many(versions)
+    }
+
+    /// The confirmed row beneath routed operations has changed.
+    fn rebase(&mut self, id: &Id, seq: Seq) {
+        let Some(fold) = self.folds.get_mut(id) else { return };
+        // Routed ones come first: a row's operations are delivered in their order.
+        let is_routed = |op: &&OpId| self.ops.get(*op).is_some_and(|op| op.state == OpState::Routed);
+        let new = fold.ops.iter().take_while(is_routed).filter(|op| !fold.rebased.contains(op));
+        let new: Vec<OpId> = new.copied().collect();
+        for op in new {
+            fold.rebased.push(op);
+            if let Some(record) = self.ops.get_mut(&op) {
+                record.log.push(seq);
+            }
+        }
+    }
+
+    /// Stores a confirmed row: beneath its operations if it has any, else as what readers see.
+    fn set_base(&mut self, id: &Id, body: Body, ordinal: Ordinal) -> BaseRow {
+        let known = self.folds.get(id).and_then(|fold| fold.base.as_ref().map(|row| row.slot));
+        let slot = known.or_else(|| self.table.slot_of(id)).unwrap_or_else(|| self.table.reserve(1));
+        let row = BaseRow { body, ordinal, slot };
+        match self.folds.get_mut(id) {
+            Some(fold) => fold.base = Some(row.clone()),
+            None => self.table.put(slot, id, &row.body, ordinal),
+        }
+        row
+    }
+
+    fn apply_many(&mut self, many: &Many, carried: &[BulkRow], entry: &Entry) -> Vec<CacheChange> {
+        self.rows_seq = entry.seq;
+        match many {
+            Many::Unknown if !carried.is_empty() => self.apply_bulk_rows(carried, entry),
+            Many::Unknown => {
+                self.gap = true;
+                Vec::new()
+            }
+            Many::Table(table) => {
+                let folds = self.folds.clone();
+                let place = |id: &Id| self.table.get(id).map(|row| (Arc::clone(id), row.ordinal()));
+                let places: std::collections::HashMap<Id, Ordinal> = folds.keys().filter_map(place).collect();
+                self.table = table.clone();
+                for id in folds.keys() {
+                    let base = self.table.get(id).map(|row| BaseRow {
+                        body: row.body(),
+                        ordinal: row.ordinal(),
+                        slot: row.slot(),
+                    });
+                    if let Some(fold) = self.folds.get_mut(id) {
+                        fold.base = base;
+                    }
+                    self.touch(id, true);
+                    self.refold(id, places.get(id).copied());
+                }
+                Vec::new()
+            }
+            Many::Rows(rows) => self.apply_bulk_rows(rows, entry),
+        }
+    }
+
+    fn apply_bulk_rows(&mut self, rows: &[BulkRow], entry: &Entry) -> Vec<CacheChange> {
+        // Indexes follow all of them at once.
+        let held = self.table.hold_indexes();
+        let changes = rows.iter().map(|row| self.apply_bulk_row(row, entry)).collect();
+        self.table.release_indexes(&held);
+        changes
+    }
+
+    fn apply_bulk_row(&mut self, row: &BulkRow, entry: &Entry) -> CacheChange {
+        let base = match &row.row {
+            Some((body, ordinal)) => Base::Set { body: body.clone(), ordinal: *ordinal },
+            None => Base::Gone,
+        };
+        let change = self.apply_base(&row.id, &base, entry);
+        self.refold(&row.id, None);
+        change
+    }
+
+    fn apply_op(&mut self, id: &Id, entry: &Entry) {
+        match &entry.op {
+            // The entry that stages an operation is the one that a trim keeps: it lays the operation over all its rows.
+            OpChange::None | OpChange::Join => {}
+            OpChange::Stage(op) => self.stage(op, entry),
+            OpChange::Settle { state, error, beneath } => self.settle(entry, *state, error.as_ref(), *beneath),
+            OpChange::Merge { older, effect } => self.merge(entry, *older, effect),
+            OpChange::Absorb(ops) => ops.iter().for_each(|op| self.absorb(id, *op, entry)),
+        }
+    }
+
+    fn stage(&mut self, op: &Op, entry: &Entry) {
+        if self.ops.contains_key(&op.id) {
+            return;
+        }
+        let mut op = op.clone();
+        op.staged = entry.seq;
+        op.state = OpState::Queued;
+        op.updated = entry.at;
+        op.over = op.targets.len();
+        self.queued_bytes += op.size();
+        self.queue.insert(entry.seq, op.id);
+        for id in op.targets.iter() {
+            let base = self.base(id);
+            self.folds.entry(Arc::clone(id)).or_insert_with(|| Fold { base, ..Fold::default() }).ops.push_back(op.id);
+            self.rereadable.remove(id);
+        }
+        self.ops.insert(op.id, op);
+    }
+
+    /// The master has spoken of one row of an operation; the operation has ended when it has of all.
+    fn absorb(&mut self, id: &Id, op: OpId, entry: &Entry) {
+        let lies_over = self.folds.get(id).is_some_and(|fold| fold.ops.contains(&op));
+        let Some(record) = self.ops.get_mut(&op).filter(|_| lies_over) else { return };
+        if record.over <= 1 {
+            return self.end(op, OpState::Applied, None, entry);
+        }
+        record.over -= 1;
+        record.log.push(entry.seq);
+        self.lift_off(id, op, entry);
+    }
+
+    fn settle(&mut self, entry: &Entry, state: OpState, error: Option<&OpError>, beneath: Option<u128>) {
+        let Some(op) = entry.cause.op else { return };
+        if state == OpState::Routed {
+            let clock = self.clock;
+            if let Some(op) = self.ops.get_mut(&op).filter(|op| op.state == OpState::Queued) {
+                op.state = OpState::Routed;
+                op.delivered = clock;
+                op.beneath = beneath;
+                op.updated = entry.at;
+                op.log.push(entry.seq);
+                self.queue.remove(&op.staged);
+                self.queued_bytes = self.queued_bytes.saturating_sub(op.size());
+                let targets = Arc::clone(&op.targets);
+                targets.iter().for_each(|id| self.sort_doubt(id));
+            }
+            return;
+        }
+        self.end(op, state, error.cloned(), entry);
+    }
+
+    /// Of two routed operations the newer one does from now on what both did.
+    fn merge(&mut self, entry: &Entry, older: OpId, effect: &Effect) {
+        let Some(newer) = entry.cause.op.and_then(|op| self.ops.get_mut(&op)) else { return };
+        if newer.state == OpState::Routed {
+            newer.effect = effect.clone();
+            newer.log.push(entry.seq);
+            self.end(older, OpState::Applied, None, entry);
+        }
+    }
+
+    /// Takes an operation off its rows and remembers how it ended.
+    fn end(&mut self, op: OpId, state: OpState, error: Option<OpError>, entry: &Entry) {
+        let standing = |op: &&mut Op| op.is_open() || op.state == OpState::Parked;
+        let Some(record) = self.ops.get_mut(&op).filter(standing) else { return };
+        let was = std::mem::replace(&mut record.state, state);
+        record.error = error.or_else(|| record.error.take());
+        record.updated = entry.at;
+        record.over = 0;
+        record.log.push(entry.seq);
+        let (staged, size, targets) = (record.staged, record.size(), Arc::clone(&record.targets));
+        if was == OpState::Queued {
+            self.queue.remove(&staged);
+            self.queued_bytes = self.queued_bytes.saturating_sub(size);
+        }
+        if was == OpState::Parked {
+            self.parked = (self.parked.0.saturating_sub(1), self.parked.1.saturating_sub(size));
+        }
+        if state == OpState::Parked {
+            self.parked = (self.parked.0 + 1, self.parked.1 + size);
+        }
+        for id in targets.iter() {
+            self.lift_off(id, op, entry);
+        }
+        self.remember(op, state, entry);
+    }
+
+    fn lift_off(&mut self, id: &Id, op: OpId, entry: &Entry) {
+        let Some(fold) = self.folds.get_mut(id) else { return };
+        // Mostly the first; the list may be long.
+        match fold.ops.front() {
+            Some(first) if *first == op => drop(fold.ops.pop_front()),
+            _ => fold.ops.retain(|other| *other != op),
+        }
+        fold.rebased.retain(|other| *other != op);
+        if fold.ops.is_empty() {
+            self.unfold(id);
+        } else if !self.sequential || entry.id.as_ref() != Some(id) {
+            self.refold(id, None);
+        }
+        // Else the entry itself says what readers see: laying many writes over the row again would cost as much as there are.
+        self.sort_doubt(id);
+    }
+
+    /// Nothing lies over the row any more: readers see what is confirmed.
+    fn unfold(&mut self, id: &Id) {
+        let Some(fold) = self.folds.remove(id) else { return };
+        match fold.base {
+            Some(base) => {
+                let same = self.table.get(id).is_some_and(|row| {
+                    row.ordinal() == base.ordinal && row.slot() == base.slot && same_body(&row, &base.body)
+                });
+                if !same {
+                    self.table.put(base.slot, id, &base.body, base.ordinal);
+                }
+            }
+            None => drop(self.table.remove(id)),
+        }
+    }
+
+    /// Parked operations stay until a person acts; of the others only the newest are remembered.
+    fn remember(&mut self, op: OpId, state: OpState, entry: &Entry) {
+        if state == OpState::Parked {
+            return;
+        }
+        self.ended.insert((entry.seq, op), ());
+        while let Some(oldest) = self.ended.get_min().map(|(key, ())| *key) {
+            let old = self.ops.get(&oldest.1).is_none_or(|op| op.updated + REMEMBERED < entry.at);
+            if !old && self.ended.len() <= self.rules.keep_finished {
+                return;
+            }
+            self.ended.remove(&oldest);
+            self.ops.remove(&oldest.1);
+        }
+    }
+
+    /// Shows what the entry says. `beneath`: whether operations lay over the row before it.
+    fn apply_visible(&mut self, id: &Id, entry: &Entry, beneath: bool) {
+        let row = match &entry.visible {
+            Visible::Same => {
+                if entry.base.changes() && !beneath {
+                    self.rows_seq = entry.seq;
+                }
+                self.follow(id);
+                return;
+            }
+            Visible::Gone => None,
+            Visible::Row { ordinal, .. } | Visible::Staged(ordinal) => {
+                entry.visible_body().map(|body| (body.clone(), *ordinal))
+            }
+            Visible::Base if !self.folds.contains_key(id) => {
+                // Storing the confirmed row has shown it already.
+                self.rows_seq = entry.seq;
+                return;
+            }
+            Visible::Base => self.base(id).map(|base| (base.body, base.ordinal)),
+        };
+        self.rows_seq = entry.seq;
+        self.show(id, row);
+    }
+
+    /// Makes `row` what readers see, under the slot of the confirmed row if there is one.
+    fn show(&mut self, id: &Id, row: Option<(Body, Ordinal)>) {
+        match row {
+            None => drop(self.table.remove(id)),
+            Some((body, ordinal)) => {
+                let confirmed = self.folds.get(id).and_then(|fold| fold.base.as_ref().map(|base| base.slot));
+                match confirmed.or_else(|| self.table.slot_of(id)) {
+                    Some(slot) => self.table.put(slot, id, &body, ordinal),
+                    None => drop(self.table.upsert(id, &body, Some(ordinal))),
+                }
+            }
+        }
+    }
+
+    /// Moves a row with operations over it to the place of its confirmed row.
+    fn follow(&mut self, id: &Id) {
+        if let Some(base) = self.folds.get(id).and_then(|fold| fold.base.as_ref()) {
+            let place = base.ordinal;
+            self.table.set_ordinal(id, place);
+        }
+    }
+
+    /// Recomputes what readers see of a row from its confirmed row and its operations. A row that the master does not have yet
+    /// stays where it is, or comes to `place`, or to the end.
+    fn refold(&mut self, id: &Id, place: Option<Ordinal>) {
+        if let Some(unfolded) = &mut self.unfolded {
+            unfolded.entry(Arc::clone(id)).or_insert(place);
+            return;
+        }
+        let Some(fold) = self.folds.get(id).cloned() else { return };
+        let body = self.folded(id, fold.base.as_ref().map(|base| &base.body), &fold.ops);
+        let confirmed = fold.base.as_ref().map(|base| base.ordinal);
+        let ordinal = confirmed
+            .or_else(|| self.table.get(id).map(|row| row.ordinal()))
+            .or(place)
+            .unwrap_or_else(|| self.next_ordinal());
+        let same = match (&body, self.table.get(id)) {
+            (Some(body), Some(row)) => row.ordinal() == ordinal && same_body(&row, body),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            self.show(id, body.map(|body| (body, ordinal)));
+        }
+    }
+}
+
+/// Whether a visible row has exactly these bytes.
+pub(super) fn same_body(row: &RowRef<'_>, body: &Body) -> bool {
+    row.json() == &body.json()[..] && row.cbor() == body.cbor()
+}
+
+/// How long finished operations are remembered, in milliseconds.
+const REMEMBERED: u64 = 24 * 3_600_000;

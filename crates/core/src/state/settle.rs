@@ -1,0 +1,251 @@
+//! Settling an operation: confirmed, routed, failed or parked, and what becomes of the row.
+
+use std::sync::Arc;
+
+use super::cmd::Answer;
+use super::data::{NO_ROW, Note, State};
+use super::decision::{Draft, Outcome, frame_between, op_cause};
+use super::entry::{Base, Cause, Frame, OpChange, Versions, Visible};
+use super::op::{Assumed, Op, OpError, OpId, OpState};
+use super::row_versions::version_of;
+use crate::record::{Body, CborValue, Id};
+
+impl State {
+    pub(super) fn decide_settle(&self, draft: &mut Draft<'_>, op: OpId, mark: u64, answer: &Answer) {
+        draft.note(Note::Close(mark));
+        let Some(record) = self.ops.get(&op) else { return };
+        if record.state != OpState::Queued {
+            // Settled before, by a commit whose notes were lost with its answer.
+            record.targets.iter().for_each(|id| draft.note(Note::Dirty(Arc::clone(id))));
+            return;
+        }
+        match answer {
+            Answer::Routed => {
+                let beneath = match &*record.targets {
+                    [id] if !self.lost.contains(id) => Some(self.base(id).map_or(NO_ROW, |base| base.body.hash())),
+                    _ => None,
+                };
+                let entry = draft.entry(record.targets.first(), &op_cause(op));
+                entry.op = OpChange::Settle { state: OpState::Routed, error: None, beneath };
+                entry.frame = Frame::WriteCommitted;
+                self.condense(draft, record);
+            }
+            Answer::Confirmed { row, id } => self.confirm(draft, record, mark, row.as_ref(), id.as_ref()),
+            Answer::Failed(error) => self.roll_back(draft, record, OpState::Failed, error),
+            Answer::Parked(error) => self.roll_back(draft, record, OpState::Parked, error),
+        }
+        draft.decision.outcome.add(&Outcome::Applied { inserted: 0, changed: 0, removed: 0 });
+    }
+
+    /// The master has the write (R4): its row becomes the confirmed one, unless something newer arrived meanwhile.
+    fn confirm(&self, draft: &mut Draft<'_>, op: &Op, mark: u64, row: Option<&Body>, new_id: Option<&Id>) {
+        let cause = op_cause(op.id);
+        let drafted = draft.decision.entries.len();
+        // The worker's own guard is open; a second one means that a read may not have seen this write.
+        for id in op.targets.iter() {
+            let reading = self.motions(id) > 1;
+            let Some(fold) = self.folds.get(id) else { continue };
+            let told = row.filter(|_| new_id.is_none_or(|new_id| new_id == id)).and_then(|row| self.version_in(row));
+            if self.changed_after(id, mark) && !self.is_newer(id, told.as_ref()) {
+                // Not known which came last at the master: keep what is confirmed and ask.
+                let base = fold.base.as_ref().map(|base| base.body.clone());
+                let rest: Vec<OpId> = fold.ops.iter().copied().filter(|other| *other != op.id).collect();
+                self.show_fold(draft, id, base.as_ref(), &rest, Base::Keep, &cause);
+                draft.note(Note::Dirty(Arc::clone(id)));
+                continue;
+            }
+            let upto = fold.ops.iter().position(|other| *other == op.id).map_or(0, |at| at + 1);
+            let done: Vec<OpId> = fold.ops.iter().take(upto).copied().collect();
+            let confirmed = match (row, new_id) {
+                (_, Some(new_id)) if new_id != id => None,
+                (Some(row), _) => Some(row.clone()),
+                (None, _) => self.folded(id, fold.base.as_ref().map(|base| &base.body), &done),
+            };
+            // What the master made of the row is mostly what readers see: then nothing needs to be laid over it again.
+            let expected = row.is_none() && new_id.is_none_or(|new_id| new_id == id)
+                || self.folded(id, fold.base.as_ref().map(|base| &base.body), &done) == confirmed;
+            let after = match expected {
+                true => self.table.get(id).map(|row| row.body()),
+                false => self.folded(id, confirmed.as_ref(), fold.ops.iter().skip(upto)),
+            };
+            let base = match (&confirmed, &fold.base) {
+                (Some(body), _) => Base::Set { body: body.clone(), ordinal: draft.ordinal_of(id) },
+                (None, Some(_)) => Base::Gone,
+                (None, None) => Base::Keep,
+            };
+            // Routed operations below this one are part of what was confirmed.
+            let routed = done.into_iter().filter(|other| *other != op.id).collect();
+            self.show_confirmed(draft, id, after, base, &cause, routed, told.clone());
+            let unclear = self.rules.version.is_some() && told.is_none();
+            if reading || unclear || self.lost.contains(id) || self.touched_after(id, mark) {
+                draft.note(Note::Dirty(Arc::clone(id)));
+            }
+        }
+        if let (Some(new_id), Some(row)) = (new_id.filter(|new| !op.targets.contains(new)), row) {
+            let rest = self.folds.get(new_id).map(|fold| fold.ops.clone()).unwrap_or_default();
+            let base = Base::Set { body: row.clone(), ordinal: draft.ordinal_of(new_id) };
+            let told = self.version_in(row);
+            let after = self.folded(new_id, Some(row), &rest);
+            self.show_confirmed(draft, new_id, after, base, &cause, Vec::new(), told);
+        }
+        let settle = OpChange::Settle { state: OpState::Applied, error: None, beneath: None };
+        let entry = match &mut draft.decision.entries[drafted..] {
+            // What the master made of the row is what readers see: one entry says that, and that it is so.
+            [only] if only.id.as_ref() == op.targets.first() && only.only_confirms() && op.targets.len() == 1 => only,
+            _ => draft.entry(op.targets.first(), &cause),
+        };
+        (entry.op, entry.frame) = (settle, Frame::WriteCommitted);
+    }
+
+    /// The version that a row of the master bears.
+    fn version_in(&self, row: &Body) -> Option<CborValue> {
+        version_of(row, self.rules.version.as_deref()?)
+    }
+
+    /// [`State::show_row`] of what the master confirmed, with what goes with it.
+    #[expect(clippy::too_many_arguments, reason = "they are the parts of one entry")]
+    fn show_confirmed(
+        &self,
+        draft: &mut Draft<'_>,
+        id: &Id,
+        after: Option<Body>,
+        base: Base,
+        cause: &Cause,
+        routed: Vec<OpId>,
+        told: Option<CborValue>,
+    ) {
+        let before = draft.decision.entries.len();
+        self.show_row(draft, id, after, base, cause);
+        if draft.decision.entries.len() == before && routed.is_empty() {
+            return;
+        }
+        if draft.decision.entries.len() == before {
+            draft.entry(Some(id), cause);
+        }
+        let entry = &mut draft.decision.entries[before];
+        entry.versions = Versions::of_column(told);
+        if !routed.is_empty() {
+            entry.op = OpChange::Absorb(routed);
+        }
+    }
+
+    /// Where many routed writes lie over the row of `op`, which is routed now, two of them become one, so that a row that is
+    /// written often does not pile them up while the master stays silent. The oldest do: what the master shows, when it is
+    /// behind, is rather what one of the newer ones made.
+    fn condense(&self, draft: &mut Draft<'_>, op: &Op) {
+        let [id] = &*op.targets else { return };
+        let Some(fold) = self.folds.get(id).filter(|fold| fold.rebased.is_empty()) else { return };
+        let routed = fold.ops.iter().filter_map(|op| self.ops.get(op));
+        let routed: Vec<&Op> = routed.take_while(|op| op.state == OpState::Routed && op.targets.len() == 1).collect();
+        if routed.len() < self.rules.keep_routed {
+            return;
+        }
+        let layout = self.rules.schema.layout();
+        let merged =
+            routed.windows(2).find_map(|pair| Some((pair[0], pair[1], pair[0].effect.then(&pair[1].effect, layout)?)));
+        if let Some((older, newer, effect)) = merged {
+            draft.entry(Some(id), &op_cause(newer.id)).op = OpChange::Merge { older: older.id, effect };
+        }
+    }
+
+    /// The write had no effect, and those have none that were made for the row as it would have left it: they go first, the
+    /// newest of them before the others.
+    fn roll_back(&self, draft: &mut Draft<'_>, op: &Op, state: OpState, error: &OpError) {
+        let mut rest = self.clone();
+        for later in self.built_on(op).into_iter().rev() {
+            let detail =
+                format!("it was made for the row as {} would have left it, which failed: {}", op.id, error.detail);
+            rest.take_back(draft, later, OpState::Failed, &OpError { code: "precondition-failed".into(), detail });
+        }
+        rest.take_back(draft, op, state, error);
+    }
+
+    /// Writes whose condition held only because of `op`, oldest first.
+    fn built_on(&self, op: &Op) -> Vec<&Op> {
+        let layout = self.rules.schema.layout();
+        let mut found: Vec<&Op> = Vec::new();
+        for id in op.targets.iter() {
+            let Some(fold) = self.folds.get(id) else { continue };
+            let Some(at) = fold.ops.iter().position(|own| *own == op.id) else { continue };
+            let conditional = |later: &OpId| self.ops.get(later).is_some_and(|later| later.assumed.is_some());
+            if !fold.ops.iter().skip(at + 1).any(conditional) {
+                continue;
+            }
+            let mut without = self.folded(id, fold.base.as_ref().map(|base| &base.body), fold.ops.iter().take(at));
+            let mut with = op.effect.on(without.as_ref(), id, layout);
+            for later in fold.ops.iter().skip(at + 1).filter_map(|later| self.ops.get(later)) {
+                let broken = match later.assumed {
+                    None => false,
+                    Some(Assumed::Version) => with != without,
+                    Some(Assumed::Present) => with.is_some() && without.is_none(),
+                    Some(Assumed::Absent) => with.is_none() && without.is_some(),
+                };
+                with = later.effect.on(with.as_ref(), id, layout);
+                if broken {
+                    found.push(later);
+                } else {
+                    without = later.effect.on(without.as_ref(), id, layout);
+                }
+            }
+        }
+        found.sort_by_key(|op| op.staged);
+        found
+    }
+
+    /// Routed writes that the master should have shown long ago: a read that began at `mark` shows the row without them.
+    pub(super) fn expire(&self, draft: &mut Draft<'_>, id: &Id, mark: u64) {
+        let (Some(ttl), Some(fold)) = (self.rules.routed_ttl, self.folds.get(id)) else { return };
+        let now = draft.now;
+        let is_due =
+            |op: &&Op| op.state == OpState::Routed && op.delivered <= mark && now.saturating_sub(op.updated) >= ttl;
+        let detail = format!("the source does not show it, {} s after the write route took it", ttl / 1_000);
+        let error = OpError { code: "unconfirmed".into(), detail };
+        let mut rest = self.clone();
+        for op in fold.ops.iter().rev().filter_map(|op| self.ops.get(op)).filter(is_due) {
+            rest.take_back(draft, op, OpState::Failed, &error);
+        }
+    }
+
+    /// Readers see the confirmed row with the other writes over it; then exactly one `WriteFailed`. What is drafted is done to
+    /// this State, so that the next to be taken back finds it.
+    fn take_back(&mut self, draft: &mut Draft<'_>, op: &Op, state: OpState, error: &OpError) {
+        let cause = op_cause(op.id);
+        let drafted = draft.decision.entries.len();
+        for id in op.targets.iter() {
+            let Some(fold) = self.folds.get(id) else { continue };
+            let rest: Vec<OpId> = fold.ops.iter().copied().filter(|other| *other != op.id).collect();
+            let base = fold.base.as_ref().map(|base| base.body.clone());
+            self.show_fold(draft, id, base.as_ref(), &rest, Base::Keep, &cause);
+        }
+        let entry = draft.entry(op.targets.first(), &cause);
+        entry.op = OpChange::Settle { state, error: Some(error.clone()), beneath: None };
+        entry.frame = Frame::WriteFailed(error.clone());
+        draft.decision.entries[drafted..].iter().for_each(|entry| drop(self.apply(entry)));
+    }
+
+    /// An entry that makes `base` the confirmed row and shows it with `rest` laid over, if either changes anything.
+    fn show_fold(&self, draft: &mut Draft<'_>, id: &Id, body: Option<&Body>, rest: &[OpId], base: Base, cause: &Cause) {
+        self.show_row(draft, id, self.folded(id, body, rest), base, cause);
+    }
+
+    /// An entry that makes `base` the confirmed row and shows `after`, if either changes anything.
+    fn show_row(&self, draft: &mut Draft<'_>, id: &Id, after: Option<Body>, base: Base, cause: &Cause) {
+        let before = self.table.get(id).map(|row| row.body());
+        if before == after && !base.changes() {
+            return;
+        }
+        let ordinal = draft.ordinal_of(id);
+        let entry = draft.entry(Some(id), cause);
+        entry.base = base;
+        if before != after {
+            entry.frame = frame_between(before.is_some(), after.is_some());
+            entry.visible = match after {
+                None => Visible::Gone,
+                Some(body) => match &entry.base {
+                    Base::Set { body: confirmed, .. } if *confirmed == body => Visible::Base,
+                    _ => Visible::Row { body, ordinal },
+                },
+            };
+        }
+    }
+}

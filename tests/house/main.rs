@@ -5,4 +5,5 @@
 mod door;
 mod layers;
 mod licences;
+mod paths;
 mod public;

@@ -79,11 +79,11 @@ pub enum Cmd {
     },
     /// A person gives a parked operation up.
     Discard(OpId),
-    /// An index was built aside. Refused without harm ([`Outcome::Unchanged`]) if too much has changed since.
+    /// An index was built aside. Refused without harm ([`Outcome::Unchanged`](super::Outcome::Unchanged)) if too much has changed since.
     Attach(Arc<Built>),
     /// An index is not worth its memory.
     Detach(Spec),
-    /// Everything that is known of these rows goes; see [`Entry::purge`].
+    /// Everything that is known of these rows goes; see [`Entry::purge`](super::Entry::purge).
     Purge(Arc<[Id]>),
     /// The purge at this position has ended.
     Purged(Seq),

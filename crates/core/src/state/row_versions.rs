@@ -10,7 +10,7 @@ use crate::record::{Body, CborValue, Seq};
 /// A version as the sender of an upstream event states it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stamped {
-    /// The clock that it is of: [`COLUMN_CLOCK`] for the Dio's own, else a name of the sender's.
+    /// The clock that it is of: [`COLUMN_CLOCK`](super::COLUMN_CLOCK) for the Dio's own, else a name of the sender's.
     pub clock: Arc<str>,
     /// The row's version after the change.
     pub version: CborValue,

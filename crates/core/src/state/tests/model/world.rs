@@ -1,0 +1,491 @@
+//! The scripted master and the Dio beside it: what can happen to both, and what must hold after it.
+
+use super::*;
+
+/// Where writes go.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Route {
+    /// To the master, which answers with the stored row or without.
+    Through { returns: bool },
+    /// Elsewhere; the master never learns of them.
+    Around,
+    /// To a consumer that tells the master later; `feedback` says whether the master then sends an event.
+    Consumer { feedback: bool },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Hooks {
+    None,
+    Thin,
+    Full,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setup {
+    pub(super) keys: usize,
+    pub(super) route: Route,
+    pub(super) hooks: Hooks,
+    /// The master also sends events about writes that came through it.
+    pub(super) echo: bool,
+    pub(super) versioned: bool,
+    /// Events bear versions of a clock of their sender's.
+    pub(super) clocked: bool,
+    pub(super) trust: bool,
+    pub(super) deletes: bool,
+    pub(super) delete_all: bool,
+    pub(super) externals: u8,
+    pub(super) writes: u8,
+    pub(super) refreshes: u8,
+    pub(super) restarts: u8,
+    /// Restarts without the cache file, or without a row of it; for random walks only.
+    pub(super) losses: u8,
+}
+
+/// What a restart does not find in the cache file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Lost {
+    Nothing,
+    Row(usize),
+    File,
+}
+
+/// A read of the master under way.
+#[derive(Clone, Debug)]
+pub(super) struct Read {
+    /// The row that is read again, `None` for the list.
+    pub(super) key: Option<usize>,
+    pub(super) mark: u64,
+    /// How long each row's history was when it began.
+    pub(super) begun: Vec<usize>,
+    /// Which version of each row it saw, once it has.
+    pub(super) seen: Option<Vec<usize>>,
+}
+
+/// A write on its way to the master.
+#[derive(Clone, Debug)]
+pub(super) struct Delivery {
+    pub(super) op: OpId,
+    pub(super) mark: u64,
+    /// What the master said: refused, or the versions that it made.
+    pub(super) answer: Option<Option<Vec<(usize, usize)>>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Action {
+    External { key: usize, delete: bool },
+    Write { key: usize, delete: bool },
+    WriteAll,
+    Deliver(OpId),
+    Judge { accept: bool },
+    Answer,
+    Refresh,
+    Reread(usize),
+    See(usize),
+    Arrive(usize),
+    Hook(usize),
+    Consume,
+    Restart(Lost),
+}
+
+#[derive(Clone)]
+pub(super) struct World {
+    pub(super) setup: Setup,
+    pub(super) state: State,
+    /// Entries that a trim would have kept.
+    pub(super) entries: Vec<Arc<Entry>>,
+    /// Every row that the master ever had, by key; its place is its version.
+    pub(super) history: Vec<Vec<Option<u64>>>,
+    /// The version that each confirmed row has reached.
+    pub(super) shown: Vec<usize>,
+    /// The version up to which a list that began later has been taken in.
+    pub(super) listed: Vec<usize>,
+    /// Whether a list has shown the present row once more after it was known; kept for consumers only.
+    pub(super) relisted: Vec<bool>,
+    pub(super) events: Vec<(usize, usize)>,
+    pub(super) reads: Vec<Read>,
+    pub(super) delivery: Option<Delivery>,
+    pub(super) consumer: VecDeque<OpId>,
+    pub(super) written: Vec<bool>,
+    pub(super) next: u64,
+    pub(super) externals: u8,
+    pub(super) writes: u8,
+    pub(super) refreshes: u8,
+    pub(super) restarts: u8,
+    pub(super) losses: u8,
+    /// A refresh follows a restart.
+    pub(super) stale: bool,
+    /// The master was not listed yet since rows were lost.
+    pub(super) seeding: bool,
+    /// Rows that nobody is shown, since they were lost, until the master was listed; what readers saw of them before, if that
+    /// was all that the master and the writes had said.
+    pub(super) blank: Vec<bool>,
+    pub(super) before: Vec<Option<(usize, Option<u64>)>>,
+    /// Rows that were lost beneath routed writes: whether the master changed since is not known.
+    pub(super) spared: Vec<bool>,
+}
+
+impl World {
+    pub(super) fn new(setup: Setup) -> World {
+        let mut state = State::new(rules(setup.versioned, setup.trust), "epoch", 0);
+        state.advance(0);
+        let rows = (0..setup.keys).map(|key| (id(key), Some(row(setup.versioned, key, 0, 0)))).collect();
+        run(&mut state, &Cmd::Statement { rows, told: false });
+        World {
+            setup,
+            state,
+            entries: Vec::new(),
+            history: vec![vec![Some(0)]; setup.keys],
+            shown: vec![0; setup.keys],
+            listed: vec![0; setup.keys],
+            relisted: vec![false; setup.keys],
+            events: Vec::new(),
+            reads: Vec::new(),
+            delivery: None,
+            consumer: VecDeque::new(),
+            written: vec![false; setup.keys],
+            next: 1,
+            externals: setup.externals,
+            writes: setup.writes,
+            refreshes: setup.refreshes,
+            restarts: setup.restarts,
+            losses: setup.losses,
+            stale: false,
+            seeding: false,
+            blank: vec![false; setup.keys],
+            before: vec![None; setup.keys],
+            spared: vec![false; setup.keys],
+        }
+    }
+
+    pub(super) fn actions(&self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let blank = self.blank.contains(&true);
+        for key in 0..self.setup.keys {
+            let here = self.master(key).is_some();
+            let visible = self.state.get(&id(key)).is_some();
+            if self.externals > 0 {
+                actions.push(Action::External { key, delete: false });
+                if self.setup.deletes && here {
+                    actions.push(Action::External { key, delete: true });
+                }
+            }
+            if self.writes > 0 && !blank {
+                actions.push(Action::Write { key, delete: false });
+                if self.setup.deletes && visible {
+                    actions.push(Action::Write { key, delete: true });
+                }
+            }
+            let doubtful = self.state.is_dirty(&id(key)) && !self.state.has_queued(&id(key));
+            if doubtful && self.reads.iter().all(|read| read.key != Some(key)) {
+                actions.push(Action::Reread(key));
+            }
+        }
+        if self.writes > 0 && !blank && self.setup.delete_all && !self.state.table().is_empty() {
+            actions.push(Action::WriteAll);
+        }
+        match &self.delivery {
+            // Nothing is delivered while rows beneath writes are missing.
+            None if self.seeding && self.state.lacks_rows() => {}
+            None => {
+                let ready = self.state.queue().filter(|op| self.state.is_next(op));
+                actions.extend(ready.map(|op| Action::Deliver(op.id)));
+            }
+            Some(Delivery { answer: None, .. }) => {
+                actions.push(Action::Judge { accept: true });
+                actions.push(Action::Judge { accept: false });
+            }
+            Some(_) => actions.push(Action::Answer),
+        }
+        for (at, read) in self.reads.iter().enumerate() {
+            actions.push(if read.seen.is_none() { Action::See(at) } else { Action::Arrive(at) });
+        }
+        actions.extend((0..self.events.len()).map(Action::Hook));
+        if !self.consumer.is_empty() {
+            actions.push(Action::Consume);
+        }
+        if self.restarts > 0 {
+            actions.push(Action::Restart(Lost::Nothing));
+        }
+        if self.losses > 0 {
+            actions.push(Action::Restart(Lost::File));
+            actions.extend((0..self.setup.keys).map(|key| Action::Restart(Lost::Row(key))));
+        }
+        let listing = self.reads.iter().any(|read| read.key.is_none());
+        // One more when nothing else is left to do, so that every walk can come to rest.
+        if !listing && (self.refreshes > 0 || self.stale || actions.is_empty() && !self.is_listed()) {
+            actions.push(Action::Refresh);
+        }
+        actions
+    }
+
+    pub(super) fn master(&self, key: usize) -> Option<u64> {
+        *self.history[key].last().unwrap()
+    }
+
+    pub(super) fn row_at(&self, key: usize, version: usize) -> Option<Body> {
+        self.history[key][version].map(|n| row(self.setup.versioned, key, n, version))
+    }
+
+    /// The master's row changes.
+    pub(super) fn change(&mut self, key: usize, n: Option<u64>, event: bool) -> usize {
+        self.history[key].push(n);
+        self.relisted[key] = false;
+        let version = self.history[key].len() - 1;
+        if event && self.setup.hooks != Hooks::None {
+            self.events.push((key, version));
+            self.events.sort_unstable();
+        }
+        version
+    }
+
+    pub(super) fn step(&mut self, action: Action) {
+        match action {
+            Action::External { key, delete } => {
+                self.externals -= 1;
+                let n = (!delete).then(|| self.fresh_value());
+                self.change(key, n, true);
+            }
+            Action::Write { key, delete } => {
+                self.writes -= 1;
+                self.written[key] = true;
+                let n = self.fresh_value();
+                let effect = match delete {
+                    true => Effect::Delete,
+                    false if self.setup.versioned && self.state.get(&id(key)).is_some() => Effect::Patch(part(n)),
+                    false => Effect::Replace(plain(key, n)),
+                };
+                self.run(&Cmd::Write(write(n, Some(&id(key)), effect)));
+            }
+            Action::WriteAll => {
+                self.writes -= 1;
+                let n = self.fresh_value();
+                self.run(&Cmd::Write(write(n, None, Effect::DeleteAll)));
+            }
+            Action::Deliver(op) => {
+                self.before.fill(None);
+                let mark = self.open();
+                if matches!(self.setup.route, Route::Through { .. }) {
+                    self.delivery = Some(Delivery { op, mark, answer: None });
+                } else {
+                    self.run(&Cmd::Settle { op, mark, answer: Answer::Routed });
+                    if self.setup.route != Route::Around {
+                        self.consumer.push_back(op);
+                    }
+                }
+            }
+            Action::Judge { accept } => {
+                let op = self.delivery.as_ref().unwrap().op;
+                let made = accept.then(|| self.at_master(op, self.setup.echo));
+                self.delivery.as_mut().unwrap().answer = Some(made);
+            }
+            Action::Answer => self.answer(),
+            Action::Refresh => {
+                self.refreshes = self.refreshes.saturating_sub(1);
+                self.stale = false;
+                self.read(None);
+            }
+            Action::Reread(key) => self.read(Some(key)),
+            Action::See(at) => {
+                let seen = self.history.iter().map(|history| history.len() - 1).collect();
+                self.reads[at].seen = Some(seen);
+            }
+            Action::Arrive(at) => self.arrive(at),
+            Action::Hook(at) => {
+                let (key, version) = self.events.remove(at);
+                self.event(key, version);
+            }
+            Action::Consume => {
+                let op = self.consumer.pop_front().unwrap();
+                self.at_master(op, self.setup.route == Route::Consumer { feedback: true });
+            }
+            Action::Restart(lost) => self.restart(lost),
+        }
+        self.check();
+    }
+
+    pub(super) fn fresh_value(&mut self) -> u64 {
+        self.next += 1;
+        self.next - 1
+    }
+
+    /// The master does what an operation says.
+    pub(super) fn at_master(&mut self, op: OpId, event: bool) -> Vec<(usize, usize)> {
+        let op = self.state.op(op).unwrap().clone();
+        let made = match op.effect {
+            Effect::Delete | Effect::DeleteAll => None,
+            _ => Some(op.id.as_u128() as u64),
+        };
+        let keys: Vec<usize> = (0..self.setup.keys).filter(|key| op.targets.contains(&id(*key))).collect();
+        keys.into_iter().map(|key| (key, self.change(key, made, event))).collect()
+    }
+
+    pub(super) fn answer(&mut self) {
+        let Delivery { op, mark, answer } = self.delivery.take().unwrap();
+        let answer = match answer.unwrap() {
+            None => Answer::Failed(refusal()),
+            Some(made) => {
+                let stored = |(key, version): &(usize, usize)| self.row_at(*key, *version);
+                let returns = self.setup.route == Route::Through { returns: true };
+                let row = made.first().filter(|_| returns && made.len() == 1).and_then(stored);
+                Answer::Confirmed { row, id: None }
+            }
+        };
+        self.run(&Cmd::Settle { op, mark, answer });
+    }
+
+    pub(super) fn open(&mut self) -> u64 {
+        match run(&mut self.state, &Cmd::Open).outcome {
+            Outcome::Mark(mark) => mark,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) fn read(&mut self, key: Option<usize>) {
+        let mark = self.open();
+        let begun = self.history.iter().map(|history| history.len() - 1).collect();
+        self.reads.push(Read { key, mark, begun, seen: None });
+    }
+
+    pub(super) fn arrive(&mut self, at: usize) {
+        let read = self.reads.remove(at);
+        let seen = read.seen.unwrap();
+        let keys = match read.key {
+            Some(key) => key..key + 1,
+            None => 0..self.setup.keys,
+        };
+        let items = keys
+            .map(|key| Item { id: id(key), row: self.row_at(key, seen[key]), ordinal: None })
+            .filter(|item| {
+                let known = self.state.base(&item.id).map(|base| base.body);
+                let doubtful = self.state.is_dirty(&item.id) || self.state.fold(&item.id).is_some();
+                read.key.is_some() || doubtful || known != item.row
+            })
+            .collect();
+        let consumed = matches!(self.setup.route, Route::Consumer { .. });
+        let base = |key: usize| self.state.base(&id(key)).map(|base| value_of(&base.body));
+        let known: Vec<bool> = (0..self.setup.keys).map(|key| consumed && base(key) == self.master(key)).collect();
+        self.run(&Cmd::News { items, mark: read.mark, told: true });
+        self.run(&Cmd::Close(read.mark));
+        if read.key.is_none() {
+            assert!(!self.state.lacks_rows(), "a list leaves rows beneath writes missing");
+            self.seeding = false;
+            for (key, begun) in read.begun.into_iter().enumerate() {
+                self.relisted[key] |= known[key] && begun + 1 == self.history[key].len();
+                self.listed[key] = begun.max(self.listed[key]);
+                self.unblank(key);
+            }
+        }
+    }
+
+    pub(super) fn event(&mut self, key: usize, version: usize) {
+        let change = match (self.setup.hooks, self.row_at(key, version)) {
+            (Hooks::Full, Some(body)) => UpstreamChange::Row(body),
+            (Hooks::Full, None) => UpstreamChange::Gone,
+            _ => UpstreamChange::Thin,
+        };
+        let by_sender = || Stamped { clock: "sender".into(), version: (version as u64).into() };
+        let told = match self.setup.versioned {
+            true => Some(by_column(version as u64)),
+            false => self.setup.clocked.then(by_sender),
+        };
+        let (row, ident) = (self.row_at(key, version), id(key));
+        let news = News { told: told.as_ref(), ..News::of(&ident, row.as_ref()) };
+        let is_ordered = told.is_some() && self.state.compare_versions(&news).is_some();
+        let event = Upstream { id: id(key), change, version: told, delivery: None, origin: Origin::Webhook };
+        let before = self.state.base(&id(key)).map(|base| base.body);
+        let trusts = self.setup.trust && !is_ordered && !self.setup.versioned && !self.blank[key];
+        if trusts {
+            // Believed though it may be late: the one rule that may show an older row.
+            self.shown[key] = self.shown[key].min(version);
+        }
+        self.run(&Cmd::Upstream(event));
+        if trusts && self.state.base(&id(key)).map(|base| base.body) == before {
+            self.shown[key] = self.shown[key].max(self.position(key, 0).unwrap());
+        }
+    }
+
+    /// Kill and start: the cache file is up to date but for what is lost, the journal was trimmed as far as it may be.
+    pub(super) fn restart(&mut self, lost: Lost) {
+        match lost {
+            Lost::Nothing => self.restarts -= 1,
+            _ => self.losses -= 1,
+        }
+        let is_lost = |key: usize| lost == Lost::File || lost == Lost::Row(key);
+        for key in (0..self.setup.keys).filter(|key| is_lost(*key)) {
+            self.blank(key);
+        }
+        let mut table = TableBuilder::new();
+        let mut bases: Vec<(Id, BaseRow)> = (0..self.setup.keys)
+            .filter(|key| !is_lost(*key))
+            .filter_map(|key| Some((id(key), self.state.base(&id(key))?)))
+            .collect();
+        bases.sort_by_key(|(_, base)| base.slot);
+        for (id, base) in bases {
+            table.push_at(base.slot, &id, &base.body, base.ordinal);
+        }
+        let rules = rules(self.setup.versioned, self.setup.trust);
+        let lacked = self.state.lacks_rows();
+        let gap = lacked && self.state.has_gap();
+        let head = self.state.seq();
+        let watermark = if lost == Lost::File { 0 } else { head };
+        let ids: HashSet<Id> = (0..self.setup.keys).filter(|key| !is_lost(*key)).map(id).collect();
+        let versions: Vec<_> = self.state.all_versions().filter(|(id, _)| ids.contains(id)).collect();
+        self.state = State::restore(rules, "epoch", watermark, table.finish());
+        self.state.restore_versions(versions);
+        for entry in &self.entries {
+            self.state.apply(&Entry::decode(&entry.encode()).unwrap());
+        }
+        self.state.advance(head);
+        // The cache file is not called whole while rows are missing.
+        if lost != Lost::Nothing || lacked {
+            self.state.doubt_missing(gap);
+            self.seeding = true;
+        }
+        self.reads.clear();
+        self.delivery = None;
+        self.stale = true;
+    }
+
+    /// The row is lost.
+    pub(super) fn blank(&mut self, key: usize) {
+        let (id, base) = (id(key), self.state.base(&id(key)).map(|base| value_of(&base.body)));
+        let visible = self.state.get(&id).map(|row| value_of(&row.body()));
+        let sure = self.state.fold(&id).is_none_or(|fold| fold.rebased.is_empty()) && self.delivery.is_none();
+        let told = sure && !self.blank[key] && !self.state.is_dirty(&id) && base == self.master(key);
+        self.before[key] = told.then(|| (self.history[key].len(), visible));
+        self.spared[key] |= self.state.fold(&id).is_some();
+        self.blank[key] = true;
+    }
+
+    /// The master was listed: the row is what it was before it was lost, if nothing else happened to it.
+    pub(super) fn unblank(&mut self, key: usize) {
+        let Some(position) = self.position(key, 0).filter(|_| self.blank[key]) else { return };
+        self.blank[key] = false;
+        self.shown[key] = position;
+        let visible = self.state.get(&id(key)).map(|row| value_of(&row.body()));
+        if let Some((length, before)) = self.before[key].take()
+            && length == self.history[key].len()
+            && !self.state.is_dirty(&id(key))
+        {
+            assert_eq!(visible, before, "row {key} after the loss of the cache file");
+        }
+    }
+
+    pub(super) fn run(&mut self, cmd: &Cmd) {
+        let decision = self.state.decide(cmd, 0).unwrap();
+        for entry in decision.entries {
+            self.state.apply(&entry);
+            self.entries.push(Arc::new(entry));
+            for key in (0..self.setup.keys).filter(|key| !self.blank[*key]) {
+                let position = self.position(key, self.shown[key]);
+                assert!(position.is_some(), "row {key} goes back behind version {}", self.shown[key]);
+                self.shown[key] = position.unwrap();
+            }
+        }
+        for note in &decision.notes {
+            self.state.note(note);
+        }
+        let kept = self.state.kept_entries();
+        self.entries.retain(|entry| kept.contains(&entry.seq));
+    }
+}

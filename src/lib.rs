@@ -512,7 +512,7 @@ pub mod connect {
 /// What is asked of a [`Dio`], and what it says.
 pub mod dio {
     pub use diorama_core::dio::{
-        BreakerLimits, BreakerState, ChunkRequest, ChunkSink, Condition, Counters, Dio, DioCache, DioEvent,
+        Backoff, BreakerLimits, BreakerState, ChunkRequest, ChunkSink, Condition, Counters, Dio, DioCache, DioEvent,
         DroppedColumn, EventReceiver, FeedMeter, FeedStatus, Freshness, HeldBy, Histogram, IdempotencyKey, Inbound,
         Mismatch, OnUnknown, OpError, OpId, Operation, OperationQuery, OperationState, Origin, Position, Purged,
         QueryRoute, Reach, Reconciled, RefreshReport, Retry, RingLimits, Settings, Status, Ticket, Times, WeakDio,

@@ -27,6 +27,7 @@ use tower::Service as _;
 
 use super::proxies::Proxies;
 use crate::config::LimitsSpec;
+use diorama_core::dio::Backoff;
 use diorama_core::vista::LogLimit;
 use diorama_gateway::{Budget, Caller, GatewayService, Lease, unreadable};
 
@@ -81,7 +82,7 @@ pub(super) async fn accept(
     let addresses = Budget::new("connections", "per_address", usize::MAX, limits.per_address);
     let http = http(&limits);
     let lines = LogLimit::default();
-    let mut rest = Duration::from_millis(10);
+    let mut backoff = Backoff::new(Duration::from_millis(10), LONGEST_REST);
     loop {
         let next = async {
             let place = Arc::clone(&places).acquire_owned().await;
@@ -95,7 +96,7 @@ pub(super) async fn accept(
         let Ok(place) = place else { return };
         match accepted {
             Ok((stream, peer)) => {
-                rest = Duration::from_millis(10);
+                backoff.reset();
                 let share = if proxies.trust(peer.ip()) { 0 } else { 1 };
                 if let Ok(lease) = addresses.take(Caller::new(peer.ip()), share) {
                     let (patience, stalled, refusal) = (limits.write_timeout, None, None);
@@ -115,8 +116,7 @@ pub(super) async fn accept(
                 if let Some(left_out) = lines.pass(()) {
                     tracing::warn!(%error, left_out, "a connection could not be accepted");
                 }
-                sleep(rest).await;
-                rest = (rest * 2).min(LONGEST_REST);
+                sleep(backoff.rest()).await;
             }
         }
     }

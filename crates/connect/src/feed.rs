@@ -15,7 +15,7 @@ use http::{HeaderMap, Method};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use diorama_core::dio::{Dio, FeedMeter, Inbound, Parcel, WeakDio};
+use diorama_core::dio::{Backoff, Dio, FeedMeter, Inbound, Parcel, WeakDio};
 use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryState};
 use diorama_core::state::Origin;
 use diorama_core::vista::{Error, LogLimit};
@@ -52,11 +52,10 @@ pub(crate) trait Channel: Send + 'static {
 
 /// Follows `channel` until the future is dropped or the Dio is gone.
 pub(crate) async fn follow(mut channel: impl Channel, mut intake: Intake) {
-    let (first, most) = intake.backoff;
-    let mut wait = first;
+    let mut backoff = intake.backoff();
     // What comes before the first copy could not be judged.
     while intake.dio.upgrade().is_some_and(|dio| !dio.is_ready()) {
-        sleep(first).await;
+        sleep(intake.backoff.0).await;
     }
     loop {
         let error = match channel.connect(&mut intake).await {
@@ -64,8 +63,8 @@ pub(crate) async fn follow(mut channel: impl Channel, mut intake: Intake) {
                 intake.meter.connected();
                 let began = Instant::now();
                 let ended = channel.listen(connection, &mut intake).await;
-                if began.elapsed() > most {
-                    wait = first;
+                if began.elapsed() > backoff.most() {
+                    backoff.reset();
                 }
                 match ended {
                     Ok(()) => return,
@@ -76,10 +75,7 @@ pub(crate) async fn follow(mut channel: impl Channel, mut intake: Intake) {
         };
         tracing::warn!(feed = %intake.name, error, "a feed is not connected; trying again");
         intake.meter.lost(error);
-        // Between half and all of it, so that not all followers come back at once.
-        let jitter = f64::from(uuid::Uuid::new_v4().as_fields().0) / f64::from(u32::MAX);
-        sleep(wait.mul_f64(0.5 + jitter / 2.0)).await;
-        wait = (wait * 2).min(most);
+        sleep(backoff.rest_jittered()).await;
     }
 }
 
@@ -115,6 +111,11 @@ impl Intake {
             next_refresh: Instant::now(),
             lines: LogLimit::default(),
         }
+    }
+
+    /// Rests between attempts, from the first on.
+    fn backoff(&self) -> Backoff {
+        Backoff::new(self.backoff.0, self.backoff.1)
     }
 
     /// Notes a gap: something may have been missed.
@@ -206,7 +207,7 @@ impl Intake {
     /// Applies changes, however often that takes; `false` if the Dio is gone.
     pub(crate) async fn apply(&mut self, changes: Vec<Inbound>) -> bool {
         let mut parcel = parcel(changes);
-        let mut rest = self.backoff.0;
+        let mut backoff = self.backoff();
         loop {
             let Some(dio) = self.dio.upgrade() else { return false };
             let error = match dio.deliver(&parcel).await {
@@ -228,8 +229,7 @@ impl Intake {
                 return true;
             }
             // Meanwhile nothing more is read: the sender is held up, or gives up and is asked again.
-            sleep(rest).await;
-            rest = (rest * 2).min(self.backoff.1);
+            sleep(backoff.rest()).await;
         }
     }
 

@@ -8,6 +8,7 @@
 //! files here are what they share: `Core`, commands, callbacks, the handle.
 
 mod api;
+mod backoff;
 mod clock;
 mod command;
 mod commit;
@@ -63,6 +64,7 @@ pub use weak::WeakDio;
 pub use crate::state::{Condition, OpError, OpId, Origin};
 
 pub(crate) use self::core::Core;
+pub use backoff::Backoff;
 pub use clock::now;
 pub(crate) use commit::committer::Committer;
 pub(crate) use hooks::{Hooks, hook, hook_with};

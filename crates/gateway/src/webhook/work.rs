@@ -14,7 +14,7 @@ use super::hook::Hook;
 use super::raw;
 use crate::http::budget::Lease;
 use crate::state::GatewayState;
-use diorama_core::dio::{Dio, Inbound, Parcel};
+use diorama_core::dio::{Backoff, Dio, Inbound, Parcel};
 use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Kept, Raw};
 use diorama_core::state::Origin;
 use diorama_core::vista::{Error, Result};
@@ -89,7 +89,7 @@ impl Drop for ApplyingGuard {
 impl Job {
     /// Applies the delivery. Until the sender is acknowledged a failure is the sender's to repeat; afterwards it is ours.
     pub(super) async fn run(mut self) -> Result<Delivery> {
-        let mut rest = REST;
+        let mut backoff = Backoff::new(REST, LONGEST_REST);
         loop {
             let error = match self.dio.deliver(&self.parcel).await {
                 Ok(delivery) => return self.applied(delivery).await,
@@ -113,7 +113,7 @@ impl Job {
                 return Err(error);
             }
             tokio::select! {
-                () = tokio::time::sleep(rest) => rest = (rest * 2).min(LONGEST_REST),
+                () = tokio::time::sleep(backoff.rest()) => {}
                 () = self.dio.closing() => return Err(Error::Closed),
             }
         }

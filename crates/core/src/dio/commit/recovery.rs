@@ -10,6 +10,7 @@ use super::room::Held;
 use super::stage::{Stage, apply};
 use super::trouble::{lost, storage};
 use super::turn::Turns;
+use crate::dio::backoff::Backoff;
 use crate::dio::clock::now;
 use crate::dio::core::Core;
 use crate::dio::counters::Moves;
@@ -100,8 +101,9 @@ impl Turns {
         self.trouble.begin(detail);
         self.broken = Some(detail.clone());
         let deadline = Instant::now() + HOLD;
-        let mut wait = Duration::from_millis(10);
+        let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
         let found = loop {
+            let wait = backoff.rest();
             match self.look(&stages).await {
                 Ok(found) => break found,
                 Err(error) if Instant::now() + wait > deadline => {
@@ -116,7 +118,6 @@ impl Turns {
                 }
                 Err(_) => tokio::time::sleep(wait).await,
             }
-            wait = (wait * 2).min(Duration::from_secs(1));
         };
         self.broken = None;
         for ((stage, detail), found) in stages.into_iter().zip(found) {

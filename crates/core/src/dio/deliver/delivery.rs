@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::breaker::LONGEST_RETRY_AFTER;
 use super::carried;
 use super::carried::is_of;
+use crate::dio::backoff::Backoff;
 use crate::dio::clock::fraction;
 use crate::dio::core::Core;
 use crate::dio::guard::Guard;
@@ -133,7 +134,7 @@ fn tell(core: &Core, op: OpId, answer: &Answer) {
 
 /// Commits the answer; tries again while the journal is away, because the master has it already.
 async fn settle(core: &Arc<Core>, guard: &Guard, op: OpId, answer: Answer) {
-    let mut wait = Duration::from_millis(50);
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     loop {
         let settled = core.commit(Cmd::Settle { op, mark: guard.mark, answer: answer.clone() }).await;
         match settled {
@@ -150,7 +151,7 @@ async fn settle(core: &Arc<Core>, guard: &Guard, op: OpId, answer: Answer) {
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(wait) => wait = (wait * 2).min(Duration::from_secs(5)),
+            () = tokio::time::sleep(backoff.rest()) => {}
             () = core.tasks.closing().cancelled() => return,
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::dio::backoff::Backoff;
 use crate::dio::core::Core;
 use crate::dio::deliver::breaker::Standing;
 use crate::dio::handle::Handle;
@@ -66,7 +67,9 @@ pub(crate) async fn reread(core: Arc<Core>, handle: std::sync::Weak<Handle>) {
 
 async fn reread_for_ever(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
     let mut published = core.published.subscribe();
-    let mut rest = Duration::from_millis(20);
+    let pause = Duration::from_millis(20);
+    // After a failure the first rest is longer than the pause.
+    let mut backoff = Backoff::new(2 * pause, MOST_REST);
     loop {
         published.borrow_and_update();
         let state = core.state();
@@ -92,7 +95,13 @@ async fn reread_for_ever(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
             (false, _, None) => return,
         };
         core.source.release(probe, Instant::now());
-        rest = if done.is_ok() { Duration::from_millis(20) } else { (rest * 2).min(MOST_REST) };
+        let rest = match done {
+            Ok(()) => {
+                backoff.reset();
+                pause
+            }
+            Err(_) => backoff.rest(),
+        };
         tokio::time::sleep(rest).await;
     }
 }

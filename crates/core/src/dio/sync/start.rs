@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::report::{RefreshReport, Start, report};
 use super::reread::admitted;
+use crate::dio::backoff::Backoff;
 use crate::dio::core::Core;
 use crate::dio::handle::{Dio, Handle};
 use crate::dio::hooks::HookFuture;
@@ -89,7 +90,7 @@ async fn again(core: Arc<Core>, handle: Weak<Handle>) {
 
 async fn try_again(core: &Arc<Core>, handle: &Weak<Handle>) {
     let mut published = core.published.subscribe();
-    let mut rest = FIRST_REST;
+    let mut backoff = Backoff::new(FIRST_REST, LONGEST_REST);
     loop {
         published.borrow_and_update();
         let now = *core.start.lock();
@@ -103,8 +104,7 @@ async fn try_again(core: &Arc<Core>, handle: &Weak<Handle>) {
                 continue;
             }
         }
-        tokio::time::sleep(rest).await;
-        rest = (rest * 2).min(LONGEST_REST);
+        tokio::time::sleep(backoff.rest()).await;
         let probe = admitted(core, |_| {}).await;
         let Some(handle) = handle.upgrade() else { return };
         if core.start_failed() {

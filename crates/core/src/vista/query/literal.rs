@@ -161,38 +161,20 @@ fn boolean(text: &str) -> Option<CborValue> {
 
 /// The one of `names` that was probably meant by `wrong`.
 pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let wrong: Vec<char> = wrong.chars().take(64).flat_map(char::to_lowercase).collect();
-    let allowed = 1 + wrong.len() / 4;
+    let lower = |text: &str| text.chars().take(64).flat_map(char::to_lowercase).collect::<String>();
+    let wrong = lower(wrong);
+    let letters = wrong.chars().count();
+    let allowed = 1 + letters / 4;
     // Each letter more or less is one change at least; lower case may have up to three letters for one.
     let may_be = |name: &&str| {
         let length = name.chars().take(64).count();
-        length <= wrong.len() + allowed && wrong.len() <= 3 * length + allowed
+        length <= letters + allowed && letters <= 3 * length + allowed
     };
     names
         .into_iter()
         .filter(may_be)
-        .map(|name| (distance(&wrong, &name.chars().take(64).flat_map(char::to_lowercase).collect::<Vec<_>>()), name))
+        .map(|name| (strsim::osa_distance(&wrong, &lower(name)), name))
         .filter(|(distance, name)| *distance <= allowed && *distance < name.chars().count())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
-}
-
-/// How many insertions, deletions, replacements and swaps of neighbours lead from `a` to `b`.
-fn distance(a: &[char], b: &[char]) -> usize {
-    let (mut before, mut row) = (vec![0; b.len() + 1], vec![0; b.len() + 1]);
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        row[0] = i;
-        for j in 1..=b.len() {
-            let replace = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            row[j] = replace.min(last[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                row[j] = row[j].min(before[j - 2] + 1);
-            }
-        }
-        // The oldest row is written over next.
-        std::mem::swap(&mut before, &mut last);
-        std::mem::swap(&mut last, &mut row);
-    }
-    last[b.len()]
 }

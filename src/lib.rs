@@ -496,17 +496,17 @@ pub mod cache {
 
 /// The systems that it connects to, and the contract of connectors.
 pub mod connect {
-    #[cfg(not(feature = "ws"))]
-    pub use diorama_connect::Connector;
     #[cfg(feature = "ws")]
-    pub use diorama_connect::{Connector, Feed, FeedFormat, WsFeed};
+    pub use diorama_connect::WsFeed;
+    pub use diorama_connect::{Connector, Key, Late, MemoryTable, Registry, Route, Settings, Source, SourceRequest};
     #[cfg(feature = "csv")]
     pub use diorama_connect::{Csv, CsvOptions};
+    #[cfg(feature = "feed")]
+    pub use diorama_connect::{Feed, FeedFormat};
     #[cfg(feature = "sqlite")]
     pub use diorama_connect::{JournalMode, Sqlite, SqliteOptions};
     #[cfg(feature = "json")]
     pub use diorama_connect::{Json, JsonOptions};
-    pub use diorama_connect::{Key, Late, MemoryTable, Registry, Route, Settings, Source, SourceRequest};
 }
 
 /// What is asked of a [`Dio`], and what it says.

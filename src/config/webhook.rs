@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use diorama_inbound::PRESETS;
+
 use super::intake::IntakeSpec;
 use super::problems::{ConfigError, Problem};
 use super::value::{Reader, fill_in, nearest};
@@ -73,32 +75,16 @@ impl Written {
 }
 
 /// Formats that are known.
-pub const FORMATS: [&str; 24] = [
-    "native",
-    "cloudevents",
-    "map",
-    "airtable",
-    "asana",
-    "contentful",
-    "debezium",
-    "directus",
-    "dropbox",
-    "eventgrid",
-    "github",
-    "graph",
-    "hasura",
-    "mailgun",
-    "meta",
-    "postgres",
-    "sanity",
-    "shopify",
-    "strapi",
-    "stripe",
-    "supabase",
-    "twilio",
-    "twitch",
-    "zoom",
-];
+pub const FORMATS: [&str; 3 + PRESETS.len()] = {
+    let mut formats = ["native"; 3 + PRESETS.len()];
+    (formats[1], formats[2]) = ("cloudevents", "map");
+    let mut at = 0;
+    while at < PRESETS.len() {
+        formats[3 + at] = PRESETS[at];
+        at += 1;
+    }
+    formats
+};
 
 impl HookSpec {
     /// The hook of a Dio's own name that anybody on this machine may use.

@@ -20,7 +20,7 @@ mod late;
 pub mod memory;
 mod registry;
 mod rows;
-#[cfg(feature = "sqlite")]
+#[cfg(feature = "sql")]
 mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

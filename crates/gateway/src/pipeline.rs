@@ -11,7 +11,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 
-use crate::http::auth;
+use crate::http::auth::{self, Principal};
 use crate::http::budget::Caller;
 use crate::http::coding;
 use crate::http::extract::segments;
@@ -48,7 +48,10 @@ pub(crate) async fn pipeline(gateway: Arc<GatewayState>, route: Route, mut reque
             (StatusCode::NO_CONTENT, origin::preflight()).into_response()
         }
         Ok(_) => match admit(&gateway, route, &request) {
-            Ok(()) => run(request, route, &gateway).await,
+            Ok(principal) => {
+                request.extensions_mut().insert(principal);
+                run(request, route, &gateway).await
+            }
             Err(error) => error.into_response(),
         },
     };
@@ -76,8 +79,8 @@ fn bare(mut response: Response) -> Response {
     response
 }
 
-/// Whether the request may reach a handler.
-fn admit(gateway: &GatewayState, route: Route, request: &Request) -> Result<(), ApiError> {
+/// Who calls, if the request may reach a handler.
+fn admit(gateway: &GatewayState, route: Route, request: &Request) -> Result<Principal, ApiError> {
     let uri = request.uri();
     let length = uri.path_and_query().map_or(0, |text| text.as_str().len());
     if length > gateway.limits.uri {
@@ -91,19 +94,21 @@ fn admit(gateway: &GatewayState, route: Route, request: &Request) -> Result<(), 
         return Err(ApiError::new(Code::HeadersTooLarge, format!("the headers are longer than {most} bytes")));
     }
     gateway.origins.check_host(request.headers())?;
-    check_caller(gateway, route, request)?;
-    match route {
-        Route::Hook => Ok(()),
-        _ => coding::check_request(request.method(), request.headers()),
+    let principal = check_caller(gateway, route, request)?;
+    if route != Route::Hook {
+        coding::check_request(request.method(), request.headers())?;
     }
+    Ok(principal)
 }
 
 /// Refuses those who do not say who they are, where that is asked.
-fn check_caller(gateway: &GatewayState, route: Route, request: &Request) -> Result<(), ApiError> {
+fn check_caller(gateway: &GatewayState, route: Route, request: &Request) -> Result<Principal, ApiError> {
     match route {
-        Route::Hook | Route::Live | Route::Asset => Ok(()),
+        Route::Hook | Route::Live | Route::Asset => Ok(Principal::Anybody),
         // Their pages say themselves that a token is needed, and ask for one.
-        Route::Index | Route::Docs if gateway.has_page(route) && negotiate::prefers_html(request.headers()) => Ok(()),
+        Route::Index | Route::Docs if gateway.has_page(route) && negotiate::prefers_html(request.headers()) => {
+            Ok(Principal::Anybody)
+        }
         _ => gateway.auth.check(request.headers()),
     }
 }

@@ -3,8 +3,9 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use crate::http::auth::Principal;
 use crate::http::problem::ApiError;
-use crate::rows::scoped_rows::{Principal, ScopedRows};
+use crate::rows::scoped_rows::ScopedRows;
 use crate::state::{GatewayState, Resource};
 use diorama_core::vista::Filter;
 
@@ -33,13 +34,13 @@ impl Scope {
         Scope { resource, rows }
     }
 
-    /// What the caller may see of the resource `name`: everything, until there are access rules.
+    /// What `principal` may see of the resource `name`: everything, until there are access rules.
     ///
     /// # Errors
     /// 404 with the nearest name.
-    pub(crate) fn of(gateway: &GatewayState, name: &str) -> Result<Scope, ApiError> {
+    pub(crate) fn of(gateway: &GatewayState, name: &str, principal: Principal) -> Result<Scope, ApiError> {
         let resource = Arc::clone(gateway.dio(name)?);
-        Ok(Scope::new(resource, Principal::default(), Filter::default()))
+        Ok(Scope::new(resource, principal, Filter::default()))
     }
 }
 

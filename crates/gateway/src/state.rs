@@ -17,7 +17,7 @@ use crate::admin::archive::Backup;
 use crate::events::live::LiveQueries;
 use crate::events::sockets::Sockets;
 use crate::events::view::EventViews;
-use crate::http::auth::Auth;
+use crate::http::auth::{Auth, Principal};
 use crate::http::bounds::Bounds;
 use crate::http::budget::{Budgets, Caller};
 use crate::http::failures::Failures;
@@ -90,7 +90,7 @@ impl GatewayState {
 
     /// The bounds of the request that has these extensions.
     pub(crate) fn bounds(&self, extensions: &Extensions) -> Bounds {
-        Bounds::new(&self.budgets, Caller::of(extensions))
+        Bounds::new(&self.budgets, Caller::of(extensions), Principal::of(extensions))
     }
 
     /// Whether browsers get a page there.

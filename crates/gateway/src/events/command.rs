@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::frame::{self, Encoding};
 use super::request::{LiveSubscription, Subscription};
 use super::subscriptions::{MOST_SUBS, Subscriptions, find_scope};
+use crate::http::auth::Principal;
 use crate::http::bounds::may_hold_regex;
 use crate::http::problem::{ApiError, Code};
 use crate::state::GatewayState;
@@ -80,7 +81,10 @@ pub(super) async fn obey(
             Some(frame::tagged(encoding, name, &answer))
         }
         ("auth", Some(gateway)) => Some(match authenticate(command.text("token")?, gateway) {
-            Ok(()) => frame::word(encoding, "authenticated"),
+            Ok(principal) => {
+                subs.authenticate(principal);
+                frame::word(encoding, "authenticated")
+            }
             Err(error) => refusal(encoding, &error),
         }),
         _ => return None,
@@ -116,8 +120,8 @@ async fn subscribe(
         return Err(ApiError::new(Code::LimitTooLarge, format!("at most {MOST_SUBS} subscriptions on one connection")));
     }
     let dio = command.text("dio").ok_or_else(|| bad("dio is the name of a resource".into()))?;
-    let scope = find_scope(&gateway, dio)?;
     let bounds = subs.bounds();
+    let scope = find_scope(&gateway, dio, bounds.principal)?;
     match command.member("live") {
         None | Some(CborValue::Bool(false)) => {
             let subscription = match command.may_hold_regex {
@@ -148,7 +152,7 @@ async fn subscribe(
 }
 
 /// Tokens do not expire while a socket is open; a client that wants to know whether a new one is taken may ask.
-fn authenticate(token: &str, gateway: &Weak<GatewayState>) -> Result<(), ApiError> {
+fn authenticate(token: &str, gateway: &Weak<GatewayState>) -> Result<Principal, ApiError> {
     let gateway = gateway.upgrade().ok_or_else(|| ApiError::new(Code::ShuttingDown, "the server is stopping"))?;
     let value = HeaderValue::from_str(&format!("Bearer {token}"));
     let value = value.map_err(|_| ApiError::new(Code::Unauthenticated, "the token cannot be read"))?;

@@ -10,6 +10,7 @@ use super::cursor::{CursorEnd, EventCursor, OutgoingFrame};
 use super::frame::{self, Encoding};
 use super::live::LiveCursor;
 use super::request::{LiveSubscription, Subscription};
+use crate::http::auth::Principal;
 use crate::http::bounds::Bounds;
 use crate::http::extract::check_ready;
 use crate::http::problem::{ApiError, Code};
@@ -80,6 +81,11 @@ pub(super) struct Subscriptions {
 impl Subscriptions {
     pub(super) fn new(encoding: Encoding, heartbeat: u64, bounds: Bounds) -> Subscriptions {
         Subscriptions { encoding, heartbeat, bounds, all: Vec::new(), turn: 0 }
+    }
+
+    /// Who the next commands are of: a token was taken. Subscriptions that are open stay as they are.
+    pub(super) fn authenticate(&mut self, principal: Principal) {
+        self.bounds.principal = principal;
     }
 
     /// Bounds of one more command.
@@ -231,10 +237,10 @@ impl Subscriptions {
     }
 }
 
-/// What may be seen of the resource `name`, to be subscribed to.
-pub(super) fn find_scope(gateway: &GatewayState, name: &str) -> Result<Scope, ApiError> {
+/// What `principal` may see of the resource `name`, to be subscribed to.
+pub(super) fn find_scope(gateway: &GatewayState, name: &str, principal: Principal) -> Result<Scope, ApiError> {
     if gateway.closing.is_cancelled() {
         return Err(ApiError::new(Code::ShuttingDown, "the server is stopping"));
     }
-    Scope::of(gateway, name)
+    Scope::of(gateway, name, principal)
 }

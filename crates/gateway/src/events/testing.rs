@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::request::{self, Subscription};
 use crate::MountOptions;
-use crate::rows::scoped_rows::Principal;
+use crate::http::auth::Principal;
 use crate::scope::Scope;
 use crate::state::Resource;
 use diorama_connect::MemoryTable;

@@ -1,11 +1,35 @@
 //! Who may call: bearer tokens, compared in constant time.
 
-use axum::http::{HeaderMap, header};
+use std::sync::Arc;
+
+use axum::http::{Extensions, HeaderMap, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use subtle::{Choice, ConstantTimeEq as _};
 
 use crate::http::problem::{ApiError, Code};
+
+/// Who calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Principal {
+    /// Anybody whom the server lets in.
+    #[default]
+    Anybody,
+}
+
+impl Principal {
+    /// Who sent the request that has these extensions.
+    pub(crate) fn of(extensions: &Extensions) -> Principal {
+        extensions.get().copied().unwrap_or_default()
+    }
+
+    /// Name under which the log keeps what the caller did.
+    pub(crate) fn name(self) -> Option<Arc<str>> {
+        match self {
+            Principal::Anybody => None,
+        }
+    }
+}
 
 /// Who may call.
 #[derive(Clone, Default)]
@@ -27,9 +51,9 @@ impl std::fmt::Debug for Auth {
 }
 
 impl Auth {
-    /// Whether the request of `headers` may pass.
-    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        let Auth::Tokens(tokens) = self else { return Ok(()) };
+    /// Who sent the request of `headers`, if it may pass.
+    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<Principal, ApiError> {
+        let Auth::Tokens(tokens) = self else { return Ok(Principal::Anybody) };
         let refuse = |detail: &'static str| Err(ApiError::new(Code::Unauthenticated, detail).hint(HINT));
         let mut given = headers.get_all(header::AUTHORIZATION).iter();
         let one = given.next();
@@ -54,7 +78,7 @@ impl Auth {
                 None => return refuse("a token is required"),
             },
         };
-        if bool::from(known) { Ok(()) } else { refuse("the token is not known") }
+        if bool::from(known) { Ok(Principal::Anybody) } else { refuse("the token is not known") }
     }
 }
 

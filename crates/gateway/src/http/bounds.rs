@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 
+use crate::http::auth::Principal;
 use crate::http::budget::{Budgets, Caller, Lease};
 use crate::http::problem::ApiError;
 use diorama_core::dio::Workers;
@@ -14,20 +15,22 @@ use diorama_core::vista::query::url::percent_decoded;
 pub(crate) struct Bounds {
     budgets: Arc<Budgets>,
     caller: Caller,
+    /// Who calls.
+    pub(crate) principal: Principal,
     /// Time and memory of its query.
     pub(crate) meter: Arc<Meter>,
 }
 
 impl Bounds {
-    /// Bounds of `caller`.
-    pub(crate) fn new(budgets: &Arc<Budgets>, caller: Caller) -> Bounds {
+    /// Bounds of `principal`, who calls from the address of `caller`.
+    pub(crate) fn new(budgets: &Arc<Budgets>, caller: Caller, principal: Principal) -> Bounds {
         let meter = Arc::new(Meter::new(budgets.query_time, budgets.query_memory));
-        Bounds { budgets: Arc::clone(budgets), caller, meter }
+        Bounds { budgets: Arc::clone(budgets), caller, principal, meter }
     }
 
     /// The same caller's, with the time of a new query.
     pub(crate) fn again(&self) -> Bounds {
-        Bounds::new(&self.budgets, self.caller)
+        Bounds::new(&self.budgets, self.caller, self.principal)
     }
 
     /// `body` as the body of an answer; see [`Budgets::answer`].
@@ -131,7 +134,7 @@ pub(crate) fn may_hold_regex(text: &[u8]) -> bool {
 #[cfg(test)]
 impl Default for Bounds {
     fn default() -> Bounds {
-        Bounds::new(&Arc::default(), Caller::of(&axum::http::Extensions::new()))
+        Bounds::new(&Arc::default(), Caller::of(&axum::http::Extensions::new()), Principal::default())
     }
 }
 

@@ -274,7 +274,8 @@ impl RowRefusals<'_> {
     /// What is in the way of a new row. The same row again is not.
     fn conflict(&mut self, id: &str, record: &Record) -> Option<String> {
         let hash = RowBody::encode(id, record, self.scope.schema.layout()).hash();
-        if self.known.get(id).is_some_and(|row| row.hash() != hash) {
+        // A row outside of the scope is in the way, whatever it holds.
+        if self.known.get(id).is_some_and(|row| row.hash() != hash || !self.scope.rows.sees_row(&row)) {
             return Some(format!("there is a row {id:?} already"));
         }
         let first = *self.seen.entry(xxh3_128(id.as_bytes())).or_insert(hash);

@@ -146,7 +146,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::rows::scoped_rows::Principal;
+    use crate::http::auth::Principal;
     use diorama_connect::MemoryTable;
     use diorama_core::Lens;
     use diorama_core::cache::MemoryCache;

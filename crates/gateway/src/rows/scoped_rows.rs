@@ -9,30 +9,15 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::http::auth::Principal;
 use diorama_core::dio::{Dio, EventLog, GroupIter, Ticket, Workers, WriteOptions};
 use diorama_core::plan::{Page, Picked, Plan, Repeated};
 use diorama_core::record::Record;
 use diorama_core::scenery::{TableSceneryBuilder, ValueSceneryBuilder};
 use diorama_core::state::State;
-use diorama_core::vista::query::{Aggregation, Fields, Meter, Prepared};
+use diorama_core::table::RowRef;
+use diorama_core::vista::query::{Aggregation, Fields, JsonRow, Meter, Prepared};
 use diorama_core::vista::{Filter, Narrowing, Query, Result, Schema, Vista, WriteOp};
-
-/// Who calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Principal {
-    /// Anybody whom the server lets in.
-    #[default]
-    Anybody,
-}
-
-impl Principal {
-    /// Name under which the log keeps what the caller did.
-    fn name(self) -> Option<Arc<str>> {
-        match self {
-            Principal::Anybody => None,
-        }
-    }
-}
 
 /// Columns that a caller may see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,11 +80,16 @@ impl ScopedRows {
         self.id
     }
 
+    /// Whether nothing is outside of it.
+    pub(crate) fn is_everything(&self) -> bool {
+        self.filter.is_everything()
+    }
+
     /// `query` as it is asked in this scope.
     pub(crate) fn narrow(&self, mut query: Query) -> Query {
         // Whoever adds another kind of columns is to bound what is selected, tested and ordered by here.
         let Columns::All = self.columns;
-        if !self.filter.is_everything() {
+        if !self.is_everything() {
             query.filter = Filter::All(vec![self.filter.clone(), query.filter]);
         }
         query
@@ -113,6 +103,11 @@ impl ScopedRows {
     /// Whether a row is in the scope.
     pub(crate) fn sees(&self, row: &impl Fields) -> bool {
         self.prepared.as_ref().is_none_or(|filter| filter.matches(row))
+    }
+
+    /// [`ScopedRows::sees`] of a row as it is held.
+    pub(crate) fn sees_row(&self, row: &RowRef<'_>) -> bool {
+        self.is_everything() || self.sees(&JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..])))
     }
 
     // --- reading -----------------------------------------------------------------------------------------------------
@@ -177,7 +172,7 @@ impl ScopedRows {
     /// [`Error::Unsupported`](diorama_core::Error::Unsupported) if the source has to filter and cannot.
     pub(crate) fn vista(&self) -> Result<Vista> {
         let mut vista = self.dio.vista();
-        if !self.filter.is_everything() {
+        if !self.is_everything() {
             vista.add_filter(self.filter.clone())?;
         }
         Ok(vista)
@@ -209,7 +204,11 @@ impl ScopedRows {
     /// # Errors
     /// As [`Dio::write`](diorama_core::Dio::write).
     pub(crate) async fn write(&self, op: WriteOp, mut options: WriteOptions) -> Result<Ticket> {
-        if !self.filter.is_everything() {
+        if !self.is_everything() {
+            if let Some(id) = op.id().filter(|id| !self.dio.is_complete() && self.dio.held_row(id).is_none()) {
+                // A row that is not in the copy may be one that is outside.
+                self.dio.vista().get_value(id).await?;
+            }
             let query = Query { filter: self.filter.clone(), ..Query::default() };
             options.within = Some(Arc::new(Narrowing::new(&query, &self.schema)));
         }

@@ -17,7 +17,6 @@ use crate::rows::scoped_rows::{ScopeId, ScopedRows};
 use crate::scope::Scope;
 use diorama_core::state::State;
 use diorama_core::table::RowRef;
-use diorama_core::vista::query::JsonRow;
 
 /// One consistent look at a Dio, from which one answer is made.
 pub(crate) struct Snapshot {
@@ -46,7 +45,7 @@ impl Snapshot {
 
     /// The row under `id`, if it is held and in the scope.
     pub(crate) fn row(&self, id: &str) -> Option<RowRef<'_>> {
-        self.state.get(id).filter(|row| self.rows.sees(&JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..]))))
+        self.state.get(id).filter(|row| self.rows.sees_row(row))
     }
 
     /// All rows, in or out of the scope: for what a query of the scope selected.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::events::testing::{mounted, record, subscription};
-use crate::rows::scoped_rows::Principal;
+use crate::http::auth::Principal;
 use crate::scope::Scope;
 use diorama_core::dio::At;
 use diorama_core::record::Body;

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
+use axum::routing::any_service;
 use tower::Service;
 
 use crate::http::budget::Budgets;
@@ -42,8 +43,20 @@ impl GatewayService {
         GatewayService { root: entry(false), nested }
     }
 
+    /// A router with a route for each template, so that [`MatchedPath`](axum::extract::MatchedPath) tells whoever is around it which one
+    /// matched. All of them lead to the same service, which looks the path up itself.
     pub(crate) fn into_router(self) -> Router {
-        self.nested.unwrap_or_else(|| Router::new().fallback_service(self.root))
+        let mut routes = Router::new();
+        for route in Route::ALL.into_iter().filter(|route| *route != Route::None) {
+            // What is below `/static` has folders.
+            let template = route.template().replace("{file}", "{*file}");
+            routes = routes.route(&template, any_service(self.root.clone()));
+        }
+        let routes = routes.fallback_service(self.root.clone());
+        match self.root.gateway.base_path.clone().as_str() {
+            "" => routes,
+            base => Router::new().nest(base, routes).fallback_service(Entry { outside: true, ..self.root }),
+        }
     }
 
     /// Answers one request.
@@ -86,5 +99,50 @@ impl Service<Request> for Entry {
     fn call(&mut self, request: Request) -> Self::Future {
         let answer = self.answer(request);
         Box::pin(async move { Ok(answer.await) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::extract::MatchedPath;
+    use axum::http::StatusCode;
+    use axum::middleware::{Next, from_fn};
+    use axum::response::IntoResponse as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::Gateway;
+    use crate::events::testing::{record, small_dio};
+
+    /// Answers with the template that matched, in place of the handler's body.
+    async fn matched(request: Request, next: Next) -> Response {
+        let template = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_string());
+        let status = next.run(request).await.status();
+        (status, template.unwrap_or_default()).into_response()
+    }
+
+    #[tokio::test]
+    async fn who_nests_the_router_knows_which_route_matched() {
+        let dio = small_dio().await;
+        dio.patched("a", record("A", 1)).await.unwrap();
+        let inner = Gateway::new().mount(dio).into_router().route_layer(from_fn(matched));
+        let app = Router::new().nest("/api", inner);
+        for (path, status, template) in [
+            ("/api/products", StatusCode::OK, "/api/{dio}"),
+            ("/api/products/a", StatusCode::OK, "/api/{dio}/{id}"),
+            ("/api/products/_schema", StatusCode::OK, "/api/{dio}/_schema"),
+            ("/api/products/b", StatusCode::NOT_FOUND, "/api/{dio}/{id}"),
+            ("/api/healthz", StatusCode::OK, "/api/healthz"),
+            ("/api/static/explorer.js", StatusCode::OK, "/api/static/{*file}"),
+            ("/api/operations/x", StatusCode::NOT_FOUND, "/api/operations/{id}"),
+        ] {
+            let answer = app.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
+            assert_eq!(answer.status(), status, "{path}");
+            let said = axum::body::to_bytes(answer.into_body(), 1_000).await.unwrap();
+            assert_eq!(said, template, "{path}");
+        }
+        let nothing = app.oneshot(Request::get("/api/products/a/b/c").body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(nothing.status(), StatusCode::NOT_FOUND);
     }
 }

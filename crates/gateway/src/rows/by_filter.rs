@@ -10,7 +10,6 @@ use crate::http::prefer::Kind;
 use crate::http::problem::{ApiError, Code};
 use crate::http::request_id::request_id;
 use crate::http::response::APPLIED;
-use crate::rows::snapshot::Snapshot;
 use crate::rows::write::{self, Change};
 use crate::scope::Scope;
 use diorama_core::dio::WriteOptions;
@@ -48,8 +47,8 @@ pub(crate) async fn targets(scope: &Scope, change: &Change, raw: &str) -> Result
         );
     }
     let most = scope.options.max_affected.min(change.prefer.max_affected.unwrap_or(u64::MAX));
-    let view = Snapshot::of(scope);
-    let (Picked { slots, total, .. }, _) = scope.rows.select(view.state(), &query, &change.bounds.meter).await?;
+    let state = scope.rows.state();
+    let (Picked { slots, total, .. }, _) = scope.rows.select(&state, &query, &change.bounds.meter).await?;
     if total > most && !(all && change.prefer.max_affected.is_none()) {
         return Err(ApiError::new(
             Code::MaxAffected,
@@ -57,7 +56,7 @@ pub(crate) async fn targets(scope: &Scope, change: &Change, raw: &str) -> Result
         )
         .hint("narrow the filter"));
     }
-    Ok(slots.into_iter().filter_map(|slot| view.state().table().at(slot)).map(|row| row.id().to_string()).collect())
+    Ok(slots.into_iter().filter_map(|slot| state.table().at(slot)).map(|row| row.id().to_string()).collect())
 }
 
 /// Accepts `ops`, and waits for the master as long as the request says. A row that went away meanwhile is not counted.

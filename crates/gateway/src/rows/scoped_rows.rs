@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::http::auth::Principal;
@@ -125,6 +126,13 @@ impl ScopedRows {
     /// The row under `id`, if it is held.
     pub(crate) fn held_row(&self, id: &str) -> Option<Record> {
         self.dio.held_row(id).filter(|row| self.sees(row))
+    }
+
+    /// The row under `id` as JSON, if it is held.
+    pub(crate) fn json(&self, id: &str) -> Option<Bytes> {
+        let state = self.state();
+        let row = state.get(id).filter(|row| self.sees_row(row))?;
+        Some(Bytes::copy_from_slice(row.json()))
     }
 
     /// The rows of `state` that `query` selects, and how they were found.

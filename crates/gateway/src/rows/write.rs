@@ -216,7 +216,7 @@ pub(crate) async fn accept(scope: &Scope, change: &Change, op: WriteOp) -> Resul
     let (id, kind) = (op.id().map(str::to_string), op.kind());
     require_version(scope, change, kind)?;
     let gone = match (&op, &id) {
-        (WriteOp::Delete { .. }, Some(id)) => Snapshot::of(scope).row(id).map(|row| Bytes::copy_from_slice(row.json())),
+        (WriteOp::Delete { .. }, Some(id)) => scope.rows.json(id),
         _ => None,
     };
     let mut accepted = match scope.rows.write(op, change.options()).await {

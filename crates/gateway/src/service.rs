@@ -44,19 +44,19 @@ impl GatewayService {
     }
 
     /// A router with a route for each template, so that [`MatchedPath`](axum::extract::MatchedPath) tells whoever is around it which one
-    /// matched. All of them lead to the same service, which looks the path up itself.
+    /// matched. All of them lead to the same service, which looks the path up itself. With a base path the gateway is nested already, as one
+    /// service.
     pub(crate) fn into_router(self) -> Router {
+        if let Some(nested) = self.nested {
+            return nested;
+        }
         let mut routes = Router::new();
         for route in Route::ALL.into_iter().filter(|route| *route != Route::None) {
             // What is below `/static` has folders.
             let template = route.template().replace("{file}", "{*file}");
             routes = routes.route(&template, any_service(self.root.clone()));
         }
-        let routes = routes.fallback_service(self.root.clone());
-        match self.root.gateway.base_path.clone().as_str() {
-            "" => routes,
-            base => Router::new().nest(base, routes).fallback_service(Entry { outside: true, ..self.root }),
-        }
+        routes.fallback_service(self.root)
     }
 
     /// Answers one request.

@@ -56,6 +56,7 @@ export async function operations(host, { query }, failed) {
     return update(true);
   };
   host.replaceChildren(h("h1", null, "Operations"), h("div", { class: "tools" }, states, dios, h("div", { class: "actions" }, retryAll)), said, body);
-  await show(query);
+  // Not waited for: what is chosen before the first answer changes this page, and does not make it anew.
+  show(query);
   return { end: every(SECONDS, () => update(false)), change: (place) => show(place.query) };
 }

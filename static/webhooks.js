@@ -78,7 +78,8 @@ export async function deliveries(host, { parts: [, name], query }, failed) {
     h("h1", null, `Deliveries of ${name}`),
     h("div", { class: "tools" }, states),
     body, detail, testForm(path, dio, update));
-  await show(query);
+  // Not waited for: what is chosen before the first answer changes this page, and does not make it anew.
+  show(query);
   return { end: every(SECONDS, update), change: (place) => show(place.query) };
 }
 

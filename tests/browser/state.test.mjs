@@ -127,6 +127,8 @@ test("a form shows what others write, but for the field that somebody is in", as
 });
 
 test("the body of a delivery stays while deliveries are chosen by their state", async () => {
+  // Also before the first of them has come.
+  await slow((request) => request.url().includes("/deliveries?"), 500);
   await open("/webhooks/products/deliveries");
   await control("Body").fill("written by somebody");
   await page.getByLabel("State").selectOption("failed");

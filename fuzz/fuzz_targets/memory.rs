@@ -2,7 +2,7 @@
 //! first byte says which parser.
 //!
 //! What is counted is all that is asked of the allocator until the input is done with, given back or not. Exceptions: files, which
-//! are read through buffers of their own ([`FILE`]) and are left alone if they are packed, and patterns (`like`, `match` and their kin), which are compiled and have a bound of
+//! are read through buffers of their own ([`FILE`]; twice, if they are not UTF-8) and are left alone if they are packed, and patterns (`like`, `match` and their kin), which are compiled and have a bound of
 //! their own ([`PATTERN`] each).
 #![no_main]
 
@@ -32,7 +32,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const BASE: usize = 64 << 10;
 const TIMES: usize = 200;
-const FILE: usize = 512 << 10;
+const FILE: usize = 768 << 10;
 const PATTERN: usize = 4 << 20;
 
 static SCHEMA: LazyLock<Schema> = LazyLock::new(diorama_fuzz::schema);

@@ -67,6 +67,9 @@ fuzz_target!(|data: &[u8]| {
         let told = told(&options, &inferred);
         let (settled, left) = read(&path, told.clone()).await.unwrap_or_else(|| panic!("{told:?} after {inferred:?}"));
         assert_eq!(settled, rows, "{told:?}");
-        assert!(!left.iter().any(|guess| ["separator", "header", "encoding"].contains(&guess.what.as_str())), "{left:?}");
+        assert!(
+            !left.iter().any(|guess| ["separator", "header", "encoding"].contains(&guess.what.as_str())),
+            "{left:?}"
+        );
     });
 });

@@ -2,23 +2,23 @@
 //! first byte says which parser.
 //!
 //! What is counted is all that is asked of the allocator until the input is done with, given back or not. Exceptions: files, which
-//! are read through buffers of their own ([`FILE`]; twice, if they are not UTF-8) and are left alone if they are packed, and patterns (`like`, `match` and their kin), which are compiled and have a bound of
-//! their own ([`PATTERN`] each).
+//! are read through buffers of their own ([`FILE`]; twice, if they are not UTF-8) and are left alone if they are packed, and patterns
+//! (`like`, `match` and their kin), which are compiled and have a bound of their own ([`PATTERN`] each).
 #![no_main]
 
 use std::alloc::System;
 use std::sync::LazyLock;
 
-use diorama_core::cache::{decode_stored as decode_row, decode_stored_meta};
 use diorama::config::Config;
 use diorama::connect::{Csv, CsvOptions, Json, JsonOptions};
-use diorama_core::vista::query::url::{ParamOptions, parse};
-use diorama_core::state::Entry;
 use diorama::inbound::{Format, Hook, Map, PRESETS, Request, Scheme, preset};
-use diorama_core::journal::decode_stored as decode_kept;
 use diorama::record::{JsonLimits, parse_json};
 use diorama::vista::query::{AggregateItem, Aggregation, Cursor};
 use diorama::{Query, Record, Schema};
+use diorama_core::cache::{decode_stored as decode_row, decode_stored_meta};
+use diorama_core::journal::decode_stored as decode_kept;
+use diorama_core::state::Entry;
+use diorama_core::vista::query::url::{ParamOptions, parse};
 use hyper::Method;
 use hyper::header::{HeaderMap, HeaderValue};
 use jiff::Timestamp;

@@ -4,10 +4,10 @@
 use std::sync::LazyLock;
 
 use diorama::dio::Position;
-use diorama_core::vista::query::url::{ParamOptions, parse};
 use diorama::record::{JsonLimits, parse_json};
 use diorama::vista::query::{AggregateItem, Aggregation, Cursor};
 use diorama::{Query, Record, Schema};
+use diorama_core::vista::query::url::{ParamOptions, parse};
 use libfuzzer_sys::fuzz_target;
 
 static SCHEMA: LazyLock<Schema> = LazyLock::new(diorama_fuzz::schema);

@@ -5,12 +5,12 @@
 use std::sync::LazyLock;
 
 use diorama::Schema;
-use diorama_core::cache::{decode_stored as decode_row, decode_stored_meta};
-use diorama_core::vista::query::url::{ParamOptions, parse};
-use diorama_core::state::Entry;
-use diorama_core::journal::decode_stored as decode_kept;
 use diorama::vista::Kinds;
 use diorama::vista::query::JsonRow;
+use diorama_core::cache::{decode_stored as decode_row, decode_stored_meta};
+use diorama_core::journal::decode_stored as decode_kept;
+use diorama_core::state::Entry;
+use diorama_core::vista::query::url::{ParamOptions, parse};
 use libfuzzer_sys::fuzz_target;
 
 static SCHEMA: LazyLock<Schema> = LazyLock::new(diorama_fuzz::schema);

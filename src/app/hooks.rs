@@ -181,7 +181,7 @@ fn hmac(auth: &HookAuth, keys: impl Fn(Keys) -> Result<Vec<Key>, String>) -> Res
 }
 
 fn header(name: &str) -> Result<HeaderName, String> {
-    name.parse().map_err(|_| format!("{name:?} is no name of a header"))
+    name.parse().map_err(|_| format!("{name:?} is not a valid header name"))
 }
 
 #[cfg(test)]

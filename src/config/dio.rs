@@ -214,7 +214,7 @@ fn source(name: &str, reader: &Reader<'_>) -> Option<Arc<dyn Source>> {
     let table = reader.table("source")?;
     let connectors = registry.connectors().filter(|connector| connector.source_form().is_some());
     let source = match chosen(&table, connectors) {
-        Chosen::One(connector) => connector.source(&table),
+        Chosen::One(connector) => told(&table, connector, || connector.source(&table)),
         Chosen::LeftOut => None,
         Chosen::NoneOrSeveral => {
             table.problem(table.at, format!("[dio.{name}] needs source = {}", forms()));
@@ -230,7 +230,7 @@ fn write(reader: &Reader<'_>) -> Option<Arc<dyn Route>> {
     let table = reader.table("write")?;
     let registry = reader.context.registry;
     let route = match chosen(&table, registry.connectors().filter(|connector| connector.route_form().is_some())) {
-        Chosen::One(connector) => connector.route(&table),
+        Chosen::One(connector) => told(&table, connector, || connector.route(&table)),
         Chosen::LeftOut => None,
         Chosen::NoneOrSeveral => {
             let forms = alternatives(registry.connectors().filter_map(Connector::route_form));
@@ -268,6 +268,17 @@ pub(super) fn chosen<'r>(table: &Reader<'_>, connectors: impl Iterator<Item = &'
     }
 }
 
+/// What a connector makes of its table. One that makes nothing of it has to say why; if it does not, that is said.
+pub(super) fn told<T>(table: &Reader<'_>, connector: &dyn Connector, make: impl FnOnce() -> Option<T>) -> Option<T> {
+    let before = table.context.problems.len();
+    let made = make();
+    if made.is_none() && table.context.problems.len() == before {
+        let detail = format!("the connector {} refuses this and does not say why: ask its authors", connector.name());
+        table.problem(table.at, detail);
+    }
+    made
+}
+
 /// `a`, `a or b`, `a, b or c`.
 fn alternatives<'f>(forms: impl Iterator<Item = &'f str>) -> String {
     let forms: Vec<&str> = forms.collect();
@@ -289,7 +300,7 @@ fn columns(reader: &Reader<'_>) -> Vec<ColumnSpec> {
             let known = FLAGS.iter().find(|known| *known == flag);
             if known.is_none() {
                 let at = column.place("flags").unwrap_or(column.at);
-                column.problem(at, format!("{flag:?} is no flag: they are {}", FLAGS.join(", ")));
+                column.problem(at, format!("{flag:?} is not a valid flag: they are {}", FLAGS.join(", ")));
             }
             known.copied()
         });

@@ -33,7 +33,7 @@ pub(super) fn parse(
     let (table, errors) = DeTable::parse_recoverable(text);
     let config = read(&context, table.get_ref());
     let syntax = errors.iter().map(|error| {
-        Problem::new(error.span().map_or(0, |span| span.start), format!("this is no TOML: {}", error.message()))
+        Problem::new(error.span().map_or(0, |span| span.start), format!("this is not valid TOML: {}", error.message()))
     });
     let mut problems: Vec<Problem> = syntax.collect();
     // What is read from a broken file may be wrong only because of that.

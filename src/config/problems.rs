@@ -67,6 +67,11 @@ impl Problems {
         self.0.borrow_mut().push(Problem::new(at, message));
     }
 
+    /// How many there are so far.
+    pub(super) fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+
     pub(super) fn take(&self) -> Vec<Problem> {
         self.0.take()
     }

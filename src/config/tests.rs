@@ -114,7 +114,7 @@ fn proxies_are_addresses_or_networks() {
 fn broken_toml_says_where() {
     let found = problems("[dio.a]\nsource = { csv = \"a.csv\" \nid = \"id\"\n");
     assert!(found.iter().all(|problem| problem.starts_with("shop/diorama.toml:")), "{found:#?}");
-    assert!(found[0].contains("this is no TOML"));
+    assert!(found[0].contains("this is not valid TOML"));
 }
 
 #[test]
@@ -378,7 +378,8 @@ fn a_connector_from_outside_gets_its_settings_with_the_secrets_in_them() {
     let text = "[dio.a]\nsource = { csv = \"a.csv\" }\n\
                 feed = { probe = true, headers = { Authorization = \"Bearer env:TOKEN\", Origin = \"here\" } }";
     let path = Path::new("diorama.toml");
-    super::file::parse(text, path, &|_| Some("s3cr3t-0123456789".into()), &registry).unwrap();
+    let refused = super::file::parse(text, path, &|_| Some("s3cr3t-0123456789".into()), &registry).unwrap_err();
+    assert!(refused.to_string().contains("the connector probe refuses this"), "it says no why: {refused}");
     let told = told.lock();
     let told: Vec<_> = told.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert_eq!(told, [("Authorization", "Bearer s3cr3t-0123456789"), ("Origin", "here")]);

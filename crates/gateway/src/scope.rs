@@ -55,10 +55,13 @@ mod tests {
     use crate::http::negotiate::Format;
     use crate::rows::query_cache::QueryCache;
     use crate::rows::snapshot::Snapshot;
+    use diorama_connect::MemoryTable;
+    use diorama_core::Lens;
+    use diorama_core::cache::MemoryCache;
     use diorama_core::dio::WriteOptions;
     use diorama_core::vista::query::url::ParamOptions;
     use diorama_core::vista::query::{AggregateItem, Aggregation, Test};
-    use diorama_core::vista::{Error, Query, WriteOp};
+    use diorama_core::vista::{Column, ColumnType, Error, Query, Schema, WriteOp};
 
     /// A resource with a cheap and a dear row: all of it, and the dear rows alone.
     async fn scopes() -> (Scope, Scope) {
@@ -123,5 +126,22 @@ mod tests {
         write(patch("dear", 600)).await.unwrap();
         assert_eq!(dear.rows.known_id("dear"), Cow::Borrowed("dear"));
         assert_eq!(dear.rows.held_row("dear").unwrap()["price"], 600.into());
+    }
+
+    #[tokio::test]
+    async fn a_row_that_is_not_in_the_copy_is_judged_before_it_is_written() {
+        let columns = [("id", ColumnType::String), ("name", ColumnType::String), ("price", ColumnType::Integer)];
+        let schema = Schema::new("id", columns.map(|(name, ty)| Column::new(name, ty)).to_vec());
+        let rows = [("cheap", 1), ("dear", 500)].map(|(id, price)| (id.to_string(), record(id, price)));
+        let lens = Lens::new().cache_source(MemoryCache::default()).on_load_chunk(|_, _, _| async { Ok(()) });
+        let master = MemoryTable::vista("products", schema, rows);
+        let dio = Arc::new(lens.build().unwrap()).make_dio(master).await.unwrap();
+        assert!(!dio.is_complete() && dio.held_row("cheap").is_none());
+        let dear = Filter::Test { column: "price".into(), test: Test::Gte(100.into()) };
+        let resource = Arc::new(Resource::new(dio, MountOptions::default()));
+        let dear = Scope::new(resource, Principal::Anybody, dear);
+        let replace = |id: &str| WriteOp::Replace { id: id.into(), record: record(id, 900) };
+        assert!(dear.rows.write(replace("cheap"), WriteOptions::default()).await.is_err(), "somebody else's row");
+        dear.rows.write(replace("dear"), WriteOptions::default()).await.unwrap();
     }
 }

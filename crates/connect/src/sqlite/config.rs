@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::source::{JournalMode, Sqlite, SqliteOptions};
+use super::options::{JournalMode, SqliteOptions};
+use super::source::Sqlite;
 use crate::connector::{Connector, Key, Route, Settings, Source, SourceRequest};
 use crate::file;
 use diorama_core::vista::{Result, Vista};

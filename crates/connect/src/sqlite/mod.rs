@@ -4,10 +4,12 @@ mod config;
 mod database;
 mod dialect;
 mod ops;
+mod options;
 mod source;
 mod table;
 mod value;
 mod write;
 
 pub use self::config::SqliteConnector;
-pub use self::source::{JournalMode, Sqlite, SqliteOptions};
+pub use self::options::{JournalMode, SqliteOptions};
+pub use self::source::Sqlite;

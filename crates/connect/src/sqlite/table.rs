@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row, types::Value};
 
-use super::source::{SqliteOptions, failed, id_of};
+use super::options::SqliteOptions;
+use super::source::{failed, id_of};
 use super::value::{Codec, blob_key, from_sql};
 use crate::rows::declare;
 use crate::sql::quote;

@@ -32,7 +32,7 @@ impl Connector for WsConnector {
     fn feed(&self, settings: &dyn Settings) -> Option<Arc<dyn Feed>> {
         let url = settings.text("ws").filter(|url| url.starts_with("ws://") || url.starts_with("wss://"));
         if url.is_none() {
-            settings.wrong("ws", r#"needs ws = "wss://HOST/PATH""#.into());
+            settings.wrong("ws", r#"the feed needs ws = "wss://HOST/PATH""#.into());
         }
         let feed = WsSettings {
             headers: settings.secret_texts("headers"),
@@ -78,8 +78,7 @@ impl WsSettings {
             let wrong = |what: &str| Error::Config(format!("feed.headers.{name}: {what}"));
             let mut value = HeaderValue::from_str(value).map_err(|_| wrong("a header cannot hold that value"))?;
             value.set_sensitive(true);
-            let name: HeaderName =
-                name.parse().map_err(|_| Error::Config(format!("{name:?} is no name of a header")))?;
+            let name: HeaderName = name.parse().map_err(|_| wrong("that is not a valid header name"))?;
             feed.headers.push((name, value));
         }
         if let Some(path) = &self.ca {

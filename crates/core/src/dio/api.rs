@@ -255,6 +255,9 @@ impl Dio {
     }
 
     /// Refreshes with a reading that begins now: one that is under way may have begun too early.
+    ///
+    /// # Errors
+    /// As [`Dio::refresh`].
     pub async fn refresh_from_now(&self) -> Result<RefreshReport> {
         self.0.core.refresh_anew(&self.0).await
     }

@@ -177,6 +177,9 @@ async fn check_shape(journal: &dyn Journal, log: &str, shape: &str) -> Result<()
 }
 
 /// What a log says of operations. Its rows are not looked at: all of it is from before this State.
+///
+/// # Errors
+/// [`Error::Storage`](crate::Error::Storage) if the journal cannot be read.
 pub async fn at_rest(journal: &dyn Journal, log: &str) -> Result<State> {
     let mut state = State::new(Arc::new(Rules::new(Arc::new(Schema::new("id", Vec::new())))), "", Seq::MAX);
     let mut after = 0;

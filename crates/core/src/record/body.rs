@@ -168,6 +168,9 @@ impl RowWriter {
 }
 
 /// [`Body::decode`] over borrowed bytes.
+///
+/// # Errors
+/// [`BodyError`] if the bytes are not those of a row.
 pub fn decode_parts(json: &[u8], cbor: Option<&[u8]>) -> Result<Record, BodyError> {
     let value = match cbor {
         Some(cbor) => ciborium::from_reader(cbor).map_err(|error| BodyError(error.to_string()))?,

@@ -151,6 +151,9 @@ impl Effect {
     }
 
     /// As the route or the master gets it.
+    ///
+    /// # Errors
+    /// [`Error::Source`] if what is kept of the row cannot be decoded.
     pub fn to_write_op(&self, id: &str) -> Result<WriteOp, Error> {
         let decode = |body: &Body| body.decode().map_err(|error| Error::permanent(error.to_string()));
         let id = id.to_string();

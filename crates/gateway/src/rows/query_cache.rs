@@ -82,7 +82,7 @@ impl QueryCache {
     }
 
     fn find(&self, rows: &ScopedRows, text: &str, options: &ParamOptions<'_>) -> Result<Arc<ParsedQuery>, ParamError> {
-        let hash = xxh3_64_with_seed(text.as_bytes(), rows.id().number());
+        let hash = xxh3_64_with_seed(text.as_bytes(), rows.id().halves().1);
         let (known, is_young) = {
             let texts = self.0.read();
             let found = |texts: &HashMap<u64, Arc<ParsedQuery>>| {

@@ -1,14 +1,14 @@
 //! [`ScopedRows`]: the one door to the rows of a Dio.
 //!
-//! A [`Scope`](crate::scope::Scope) has it. Lists, single rows, counts, groups, exports, explanations, subscriptions and writes go through its methods and
-//! nowhere else, which `tests/house/door.rs` checks. What is kept between requests is kept under its id. Until there are access rules
-//! every scope is everybody's, and is everything.
+//! A [`Scope`](crate::scope::Scope) has it. Lists, single rows, counts, groups, exports, explanations, subscriptions and writes go
+//! through its methods and nowhere else, which `tests/house/door.rs` checks. What is kept between requests is kept under its id. Until
+//! there are access rules every scope is everybody's, and is everything.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::xxh3_64;
+use sha2::{Digest as _, Sha256};
 
 use crate::http::auth::Principal;
 use diorama_core::dio::{Dio, EventLog, GroupIter, Ticket, Workers, WriteOptions};
@@ -29,13 +29,22 @@ pub(crate) enum Columns {
 }
 
 /// Identity of what a scope shows: equal ones show the same rows alike. Zero is everything.
+///
+/// Half of a SHA-256 of the filter: what is kept for one scope must not be given to another, so nobody may be able to find two filters
+/// with one id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct ScopeId(u64);
+pub(crate) struct ScopeId(u128);
 
 impl ScopeId {
-    /// The number that stands for it in hashes and ETags; zero is everything.
-    pub(crate) fn number(self) -> u64 {
-        self.0
+    fn of(filter: &Filter) -> ScopeId {
+        let digest: [u8; 32] = Sha256::digest(format!("{filter:?}")).into();
+        let half = digest.iter().take(16).fold(0, |number: u128, byte| number << 8 | u128::from(*byte));
+        ScopeId(half.max(1))
+    }
+
+    /// Its halves, which stand for it in ETags and seeds of hashes; both are zero for everything.
+    pub(crate) fn halves(self) -> (u64, u64) {
+        ((self.0 >> 64) as u64, self.0 as u64)
     }
 }
 
@@ -60,7 +69,7 @@ impl ScopedRows {
         if !filter.is_everything() {
             let query = Query { filter: filter.clone(), ..Query::default() };
             prepared = Some(Arc::new(query.prepare(schema)));
-            id = ScopeId(xxh3_64(format!("{filter:?}").as_bytes()).max(1));
+            id = ScopeId::of(&filter);
         }
         let (dio, schema) = (dio.clone(), Arc::clone(schema));
         ScopedRows { dio, schema, principal, filter, prepared, columns: Columns::All, id }
@@ -96,7 +105,7 @@ impl ScopedRows {
         query
     }
 
-    /// [`Scope::narrow`], to be asked again and again.
+    /// [`ScopedRows::narrow`], to be asked again and again.
     pub(crate) fn prepare(&self, query: Query) -> Arc<Repeated> {
         Arc::new(Repeated::new(self.narrow(query)))
     }
@@ -144,10 +153,10 @@ impl ScopedRows {
         self.dio.select(state, &query, &self.schema, meter).await
     }
 
-    /// The rows of `state` that a query selects which [`Scope::prepare`] made.
+    /// The rows of `state` that a query selects which [`ScopedRows::prepare`] made.
     ///
     /// # Errors
-    /// As [`Scope::select`].
+    /// As [`ScopedRows::select`].
     pub(crate) async fn select_prepared(
         &self,
         state: &Arc<State>,
@@ -188,7 +197,7 @@ impl ScopedRows {
 
     // --- following ---------------------------------------------------------------------------------------------------
 
-    /// The event log of all rows: what is sent of it has to pass a query that [`Scope::narrow`] made.
+    /// The event log of all rows: what is sent of it has to pass a query that [`ScopedRows::narrow`] made.
     pub(crate) fn log(&self) -> EventLog {
         self.dio.log()
     }

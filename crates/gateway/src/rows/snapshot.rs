@@ -58,7 +58,8 @@ impl Snapshot {
         let mut line = HeaderBuilder::with_capacity(80);
         line.put("\"").put(&**self.state.epoch()).put(".").number(self.state.rows_seq()).put("-").hex(xxh3_64(query));
         if self.rows.id() != ScopeId::default() {
-            line.put("-").hex(self.rows.id().number());
+            let (high, low) = self.rows.id().halves();
+            line.put("-").hex(high).hex(low);
         }
         line.put(format.suffix()).put("\"");
         line.value()

@@ -20,6 +20,9 @@ impl Bucket {
     }
 
     /// Takes leave for one thing, or says after which time to ask again.
+    ///
+    /// # Errors
+    /// The time after which to ask again.
     pub fn take(&self, now: Instant) -> Result<(), Duration> {
         let mut level = self.level.lock();
         let passed = level.1.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));

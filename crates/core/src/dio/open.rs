@@ -206,7 +206,7 @@ async fn begin(dio: &Dio, doubt: Option<String>) -> Result<()> {
     if let Some(why) = doubt {
         tracing::warn!(dio = %core.name, why, "cached rows may be older than the log; subscribers are told to read again");
         // A journal that cannot be written now does not keep the rows from being read.
-        if core.tell_all(false).await.is_err() {
+        if core.publish_invalidated(false).await.is_err() {
             core.invalidate(None);
         }
     }

@@ -160,7 +160,7 @@ impl Core {
             covered.silent |= silent;
         }
         if silent {
-            self.sync.untold.store(true, Ordering::Release);
+            self.sync.silent_changes.store(true, Ordering::Release);
         }
         if bulk {
             self.set_bulk(true).await;
@@ -186,11 +186,11 @@ impl Core {
     /// Rows changed that no row event told of. Refresh and start say so when they are done; without them it is said here, to
     /// those who were to be told.
     pub(crate) async fn tell_whole(self: &Arc<Self>, told: bool) -> Result<()> {
-        self.sync.untold.store(true, Ordering::Release);
+        self.sync.silent_changes.store(true, Ordering::Release);
         match scope_of(&self.name).filter(|scope| matches!(scope.kind, Kind::Refresh | Kind::Start)) {
             Some(scope) => scope.covered.lock().silent = true,
             None if told => {
-                self.tell_all(false).await?;
+                self.publish_invalidated(false).await?;
             }
             None => {}
         }
@@ -205,7 +205,7 @@ impl Core {
         if let Some(scope) = scope_of(&self.name) {
             scope.covered.lock().silent |= !rows.is_empty();
         }
-        self.sync.untold.store(true, Ordering::Release);
+        self.sync.silent_changes.store(true, Ordering::Release);
         for rows in rows.chunks(CHUNK) {
             let command = Command::Statement { rows: rows.to_vec(), told: false };
             outcome.add(&self.commit(command).await?.outcome);

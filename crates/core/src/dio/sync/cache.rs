@@ -114,7 +114,7 @@ impl DioCache {
         }
         let state = self.core.state();
         let ids: Vec<Id> = state.table().iter_slots().map(|row| Id::from(row.id())).collect();
-        self.core.sync.untold.store(true, Ordering::Release);
+        self.core.sync.silent_changes.store(true, Ordering::Release);
         for ids in ids.chunks(64) {
             let rows = ids.iter().map(|id| (Arc::clone(id), None)).collect();
             self.core.commit(Command::Statement { rows, told: false }).await?;
@@ -126,7 +126,7 @@ impl DioCache {
         if self.core.gather_row(id, row.as_ref()) {
             return Ok(());
         }
-        self.core.sync.untold.store(true, Ordering::Release);
+        self.core.sync.silent_changes.store(true, Ordering::Release);
         let rows = vec![(Id::from(id), row)];
         self.core.commit(Command::Statement { rows, told: false }).await.map(drop)
     }

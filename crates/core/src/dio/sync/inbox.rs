@@ -266,7 +266,7 @@ impl Core {
     /// Sends a command of somebody who waits for a place.
     async fn send(self: &Arc<Self>, mut submission: Submission) -> Result<CommitOutcome> {
         submission.inbox = Some(self.inbox_place().await?);
-        self.answered(submission).await
+        self.submit_and_wait(submission).await
     }
 }
 

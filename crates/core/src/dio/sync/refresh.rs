@@ -109,7 +109,7 @@ impl Core {
         // Whoever hears of it waits here until its position is known.
         let mut answered = if by_query { Some(self.sync.answered.lock().await) } else { None };
         let committed =
-            self.tell_all(covered).await.inspect_err(|error| self.refresh_failed(error, "a refresh failed"))?;
+            self.publish_invalidated(covered).await.inspect_err(|error| self.refresh_failed(error, "a refresh failed"))?;
         if let Some(answered) = &mut answered {
             **answered = committed.seq;
         }

@@ -119,7 +119,7 @@ async fn read_rows(core: &Arc<Core>, ids: Vec<Id>) -> Result<()> {
             Err(error) => {
                 tracing::debug!(dio = %core.name, record = %id, %error, "a row in doubt could not be read");
                 done = done.and(Err(error));
-                if core.deliver.source.standing(Instant::now()) != CallPermit::Closed {
+                if core.deliver.source.permit(Instant::now()) != CallPermit::Closed {
                     return done;
                 }
             }

@@ -74,7 +74,7 @@ async fn first(core: &Arc<Core>, future: HookFuture<()>) -> Result<(), Failure> 
     let _listing = core.sync.listing.lock().await;
     let covered = core.attempt(future, core.settings.allow_shrink).await?;
     if covered.silent {
-        core.tell_all(false).await.map_err(|error| Failure { error, passes: false })?;
+        core.publish_invalidated(false).await.map_err(|error| Failure { error, passes: false })?;
     }
     Ok(())
 }

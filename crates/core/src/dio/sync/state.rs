@@ -35,7 +35,7 @@ pub(crate) struct SyncState {
     /// Progress of `on_start`.
     pub(super) start: Mutex<Start>,
     /// Set when rows changed that no event has told of: the next `Invalidated` is not covered.
-    pub(in crate::dio) untold: AtomicBool,
+    pub(in crate::dio) silent_changes: AtomicBool,
     /// Rate limiter of rereads of single rows.
     pub(super) rereads: Bucket,
     /// Rows that do not match the schema.
@@ -55,7 +55,7 @@ impl SyncState {
             before_refresh: Mutex::new(None),
             seeding: AtomicBool::new(false),
             start: Mutex::new(Start::Done),
-            untold: AtomicBool::new(false),
+            silent_changes: AtomicBool::new(false),
             rereads: Bucket::new(settings.reread_rate),
             mismatches: Mismatches::new(schema),
             feeds: Mutex::default(),

@@ -48,7 +48,7 @@ pub struct Reachability {
     pub retry_in: Option<Duration>,
     /// Last error, while it fails.
     pub error: Option<String>,
-    }
+}
 
 /// Requests that the breaker allows now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -84,7 +84,11 @@ impl std::str::FromStr for Position {
     type Err = crate::vista::Error;
 
     fn from_str(text: &str) -> Result<Position, Self::Err> {
-        let error = || crate::vista::Error::invalid(format!("{text:?} is not a valid position: write EPOCH:NUMBER, as in K3V9Q2M7XA:1042"));
+        let error = || {
+            crate::vista::Error::invalid(format!(
+                "{text:?} is not a valid position: write EPOCH:NUMBER, as in K3V9Q2M7XA:1042"
+            ))
+        };
         let (epoch, seq) = text.split_once(':').ok_or_else(error)?;
         if epoch.is_empty() || !epoch.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Err(error());

@@ -108,8 +108,10 @@ impl Core {
     ) -> Result<RefreshReport> {
         // Whoever hears of it waits here until its position is known.
         let mut answered = if by_query { Some(self.sync.answered.lock().await) } else { None };
-        let committed =
-            self.publish_invalidated(covered).await.inspect_err(|error| self.refresh_failed(error, "a refresh failed"))?;
+        let committed = self
+            .publish_invalidated(covered)
+            .await
+            .inspect_err(|error| self.refresh_failed(error, "a refresh failed"))?;
         if let Some(answered) = &mut answered {
             **answered = committed.seq;
         }

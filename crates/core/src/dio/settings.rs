@@ -14,7 +14,8 @@ use crate::vista::{UnknownColumns, Vista};
 pub struct Settings {
     /// If true, `make_dio` waits for `on_start` (default: true).
     pub on_start_blocking: bool,
-    /// If true, a failed `on_start` is retried also after a permanent error or a panic (default: false).
+    /// If true, an `on_start` that failed to make the first copy is retried also after a permanent error or a panic
+    /// (default: false).
     ///
     /// Other errors are always retried, and [`Dio::refresh`](super::Dio::refresh) retries it in any case.
     pub retry_every_start: bool,
@@ -82,8 +83,8 @@ pub struct Settings {
     pub route: Option<Vista>,
     /// Column with the version of a row (default: none).
     pub version: Option<Arc<str>>,
-    /// If true, full rows of unversioned upstream events are applied when no other change of the row is under way
-    /// (default: true).
+    /// If true, full rows of unversioned upstream events are applied, provided that no write, read or doubt of the row is
+    /// open (default: true). Otherwise the row is read from the master.
     pub trust_payload: bool,
     /// Policy for columns that the schema does not declare, in rows of users and of the program (default: they are kept).
     ///

@@ -20,7 +20,7 @@ pub(crate) struct CommitOutcome {
     pub(crate) outcome: Outcome,
     /// Outcome of each command, in their order.
     pub(crate) each: Vec<Outcome>,
-    /// Position of the submission's last entry, or of the State it was judged on.
+    /// Position of the submission's last entry, or of the State that it was decided on.
     pub(crate) seq: Seq,
 }
 

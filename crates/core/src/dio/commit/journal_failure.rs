@@ -35,7 +35,7 @@ impl JournalFailure {
     }
 }
 
-/// The error of a write that the journal did not take.
+/// Error of a write that the journal could not store.
 pub(super) fn storage(detail: &str, full: bool) -> Error {
     Error::Storage { detail: detail.to_string(), full }
 }

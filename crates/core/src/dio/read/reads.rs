@@ -140,7 +140,8 @@ impl Dio {
         self.0.core.aggregate(state, query, aggregation, schema, meter, page).await
     }
 
-    /// Runs `work` on `rows` rows within the bounds of `meter`: at once if they are few, else on the threads for heavy queries.
+    /// Runs `work` on `rows` rows within the bounds of `meter`: at once if the rows are few, else on the
+    /// [`Workers`](crate::dio::Workers).
     ///
     /// # Errors
     /// Errors of `work`, and as [`Workers::run`](crate::dio::Workers::run).

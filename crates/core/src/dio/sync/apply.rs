@@ -139,9 +139,7 @@ impl Core {
         }
         if rows.is_empty() {
             let (count, first) = (bad.count, &bad.first);
-            return Err(Error::permanent(format!(
-                "none of the {count} rows of the source can be decoded; the first error: {first}"
-            )));
+            return Err(Error::permanent(format!("none of {count} rows of the source can be decoded: {first}")));
         }
         Ok(false)
     }

@@ -85,7 +85,7 @@ impl Core {
     ) -> Result<T> {
         let answer = match tokio::time::timeout(patience, self.ask_driver(read)).await {
             Ok(answer) => answer,
-            Err(_) => Err(Error::transient(format!("the source did not answer within {} s", patience.as_secs_f32()))),
+            Err(_) => Err(Error::transient(format!("the source gave no answer within {} s", patience.as_secs_f32()))),
         };
         self.deliver.source.note_other(&answer);
         self.record_answer(&self.deliver.source, row, &answer);

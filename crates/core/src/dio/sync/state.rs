@@ -23,7 +23,8 @@ pub(crate) struct SyncState {
     pub(in crate::dio) last_list: Mutex<LastList>,
     /// The refresh under way, which later callers join.
     pub(super) refreshing: Mutex<Option<RefreshFuture>>,
-    /// Position of the last `Invalidated` of a refresh that `on_query` began; see [`Core::answered_until`](crate::dio::Core::answered_until).
+    /// Position of the last `Invalidated` of a refresh that `on_query` began.
+    /// See [`Core::answered_until`](crate::dio::Core::answered_until).
     pub(super) query_refresh: tokio::sync::Mutex<Seq>,
     /// Lock that is held while the program reads the whole source, in `on_start` or `on_refresh`.
     ///

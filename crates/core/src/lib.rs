@@ -1,13 +1,13 @@
 //! The library behind Diorama: [`Vista`], [`Lens`], [`Dio`] and Scenery, without HTTP.
 //!
-//! Programs use it through the crate `diorama`, whose documentation has the guide.
+//! Programs use it through the crate `diorama`. The guide is in the documentation of that crate.
 
 pub mod cache;
 pub mod dio;
 pub mod journal;
 pub mod lens;
-// `plan`, `state` and `table` are public for the other crates, tests, benches and fuzz targets of this repository; they are not part
-// of the interface: users meet them through `dio`.
+// `plan`, `state` and `table` are public for the other crates, tests, benches and fuzz targets of this repository. They
+// are not part of the interface: programs use them through `dio`.
 #[doc(hidden)]
 pub mod plan;
 pub mod record;

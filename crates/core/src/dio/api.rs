@@ -1,4 +1,4 @@
-//! Methods of `Dio`: reading, writing, news of the source, ending.
+//! Methods of `Dio`: reading, writing, changes of the source, closing.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,72 +18,75 @@ use crate::vista::{Result, Schema, Shape, UnknownColumns, Vista, WriteOp};
 impl Dio {
     // --- reading -------------------------------------------------------------------------------------------------------
 
-    /// Its name: the Vista's.
+    /// Name of the Dio, which is the Vista's.
     pub fn name(&self) -> &str {
         &self.0.core.name
     }
 
-    /// The shape of its rows: the master's, with every column sortable and searchable.
+    /// Schema of the rows: the master's, with every column sortable and searchable.
     pub fn schema(&self) -> Arc<Schema> {
         facade::lifted_schema(&self.0.core)
     }
 
-    /// The rows as a simple store.
+    /// The cached rows as a simple store.
     pub fn cache(&self) -> DioCache {
         DioCache { core: Arc::clone(&self.0.core) }
     }
 
-    /// The source itself. What it lists carries the mark of its reading, so that the cache can judge it.
+    /// The source itself. Its lists carry the mark of their reading, by which the cache compares them with later changes.
     pub fn master(&self) -> Vista {
         let core = &self.0.core;
         let shell = master::StampingShell { core: Arc::downgrade(core), inner: Arc::clone(core.vista.shell()) };
         Vista::new(Arc::clone(&core.name), shell)
     }
 
-    /// A Vista backed by this Dio: reads go through the cache, writes through the queue. Each call gives an independent
-    /// narrowing.
+    /// A Vista backed by this Dio: reads go through the cache, writes through the queue.
+    ///
+    /// The Vistas of two calls are narrowed independently of each other.
     pub fn vista(&self) -> Vista {
         let schema = self.schema();
         Vista::new(Arc::clone(&self.0.core.name), Facade { handle: Arc::clone(&self.0), schema })
     }
 
-    /// The threads that its queries over many rows run on.
+    /// Threads that run the queries over many rows.
     pub fn workers(&self) -> &Workers {
         &self.0.core.settings.workers
     }
 
-    /// What readers see now, as one consistent whole.
+    /// Snapshot of the rows and operations that readers see now.
     #[doc(hidden)]
     pub fn state(&self) -> Arc<State> {
         self.0.core.state()
     }
 
-    /// Where that is in the Dio's history.
+    /// Position of the current state in the Dio's history.
     pub fn position(&self) -> Position {
         self.0.core.position()
     }
 
-    /// The newest events, for readers with a position of their own.
+    /// The newest events, for readers that keep a cursor of their own.
     #[doc(hidden)]
     pub fn ring(&self) -> &Arc<Ring> {
         &self.0.core.ring
     }
 
-    /// Receives every event from now on.
+    /// Receives every event that is published after this call.
     pub fn subscribe_events(&self) -> EventReceiver {
         EventReceiver::new(Arc::clone(&self.0.core.ring))
     }
 
-    /// Whether reads can be answered: not before `on_start` has made the first copy. Until then reads and writes of the facade
-    /// are refused with [`Error::NotReady`](crate::Error::NotReady), and sceneries are loading.
+    /// Returns true once `on_start` has made the first copy, so that reads can be answered.
+    ///
+    /// Until then reads and writes of the facade fail with [`Error::NotReady`](crate::Error::NotReady), and sceneries are
+    /// loading.
     pub fn is_ready(&self) -> bool {
         !self.0.core.is_loading()
     }
 
-    /// Waits until there is a first copy of the master, however long that takes.
+    /// Waits without a limit until there is a first copy of the master.
     ///
     /// # Errors
-    /// [`Error::Closed`](crate::Error::Closed) if the Dio is closed before.
+    /// [`Error::Closed`](crate::Error::Closed) if the Dio is closed before there is one.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
@@ -101,13 +104,14 @@ impl Dio {
         }
     }
 
-    /// Columns in which rows of the source hold something else than their type says, since it was opened. Such rows are kept as
-    /// they are: filters on these columns may miss them.
+    /// Columns in which rows of the source have had values of another type since the Dio was opened.
+    ///
+    /// Such rows are kept as they are: filters on these columns may miss them.
     pub fn mismatches(&self) -> Vec<Mismatch> {
         self.0.core.sync.mismatches.list()
     }
 
-    /// Columns that upstream events brought and that were left out of their rows, since it was opened. At most 100 are named.
+    /// Undeclared columns of upstream events that were dropped since the Dio was opened, at most 100.
     pub fn dropped_columns(&self) -> Vec<DroppedColumn> {
         self.0.core.sync.mismatches.dropped()
     }
@@ -117,17 +121,19 @@ impl Dio {
         self.0.core.settings.unknown_columns
     }
 
-    /// What it has counted since it was opened.
+    /// Counters since the Dio was opened.
     pub fn counters(&self) -> Counters {
         self.0.core.tally.read(self.0.core.ring.end())
     }
 
     // --- writing -------------------------------------------------------------------------------------------------------
 
-    /// Accepts a write: on return it is in the journal and every reader sees it. The master gets it afterwards.
+    /// Accepts a write: on return it is in the journal and every reader sees it.
+    ///
+    /// It is delivered to the master afterwards.
     ///
     /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported) if neither master nor `on_write` takes such writes,
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if neither the master nor `on_write` supports such writes,
     /// [`Error::Conflict`](crate::Error::Conflict), [`Error::NotFound`](crate::Error::NotFound),
     /// [`Error::Precondition`](crate::Error::Precondition), [`Error::Invalid`](crate::Error::Invalid),
     /// [`Error::Replayed`](crate::Error::Replayed), [`Error::QueueFull`](crate::Error::QueueFull) and
@@ -149,41 +155,43 @@ impl Dio {
         self.0.core.submit(op, options).await
     }
 
-    /// How many more operations the write queue has places for at present.
+    /// Number of operations that the write queue can accept at present.
     pub fn free_places(&self) -> usize {
         self.0.core.free_places()
     }
 
-    /// Waits until an operation is settled, at most `patience`; gives how it stands then, `None` if it is not known.
+    /// Waits until an operation is settled, at most `patience`, and returns its state then.
+    ///
+    /// `None` if the operation is not known.
     pub async fn settled(&self, op: OpId, patience: Duration) -> Option<Operation> {
         self.0.core.settled(op, patience).await
     }
 
-    /// Where a write stands, `None` if it is not known (any more).
+    /// State of a write. `None` if it is not known, or no longer remembered.
     pub fn operation(&self, op: OpId) -> Option<Operation> {
         self.0.core.operation(op)
     }
 
-    /// All writes that are open, parked or remembered, newest first.
+    /// All operations that are open, parked or remembered, newest first.
     pub fn operations(&self) -> Vec<Operation> {
         self.0.core.operations()
     }
 
-    /// The writes that `asked` fits, newest first, and how many fit it whatever its `after` and `limit` say.
-    pub fn operations_by(&self, asked: &OperationQuery) -> (Vec<Operation>, usize) {
-        self.0.core.operations_by(asked)
+    /// Operations that match `query`, newest first, and the number of matches without regard to its `after` and `limit`.
+    pub fn operations_by(&self, query: &OperationQuery) -> (Vec<Operation>, usize) {
+        self.0.core.operations_by(query)
     }
 
-    /// Gives a parked operation another try: a new operation at the end of the queue.
+    /// Retries a parked operation, as a new operation at the end of the queue.
     ///
     /// # Errors
-    /// [`Error::NotFound`](crate::Error::NotFound), [`Error::Conflict`](crate::Error::Conflict) if it is not parked or if its row
-    /// is not such that it could be written again.
+    /// [`Error::NotFound`](crate::Error::NotFound); [`Error::Conflict`](crate::Error::Conflict) if the operation is not
+    /// parked or if the present state of its row does not allow the write.
     pub async fn retry(&self, op: OpId) -> Result<OpId> {
         self.0.core.retry(op).await
     }
 
-    /// Gives a parked operation up for good.
+    /// Discards a parked operation for good.
     ///
     /// # Errors
     /// As [`Dio::retry`].
@@ -191,25 +199,28 @@ impl Dio {
         self.0.core.discard(op).await
     }
 
-    /// The operation that the running `on_write` delivers: hand it to the other side as idempotency key.
+    /// Id of the operation that the running `on_write` delivers. Pass it to the other side as idempotency key.
     pub fn current_operation(&self) -> Option<OpId> {
         scope_of(self.name()).and_then(|scope| scope.op)
     }
 
-    /// The whole row as the write that the running `on_write` delivers leaves it, for destinations that want rows and no
-    /// patches: the master's row with the writes up to this one laid over it. `None` outside of `on_write`, and where the row is
-    /// gone.
+    /// The whole row after the write that the running `on_write` delivers, for destinations that take rows instead of patches.
+    ///
+    /// It is the master's row with all pending writes up to this one applied. `None` outside of `on_write`, and if the
+    /// row is deleted.
     pub fn written_row(&self) -> Option<Record> {
         self.0.core.state().row_after(self.current_operation()?)?.decode().ok()
     }
 
-    // --- what others say -----------------------------------------------------------------------------------------------
+    // --- changes of the source -----------------------------------------------------------------------------------------
 
-    /// Puts a row that an external system told about into the cache and publishes `RecordChanged`, in this order. In a hook that
-    /// replaces all rows (see [`DioCache`]) it is one of the new ones.
+    /// Puts a row from an external system into the cache, then publishes `RecordChanged`.
+    ///
+    /// In a hook that replaces all rows (see [`DioCache`]) it becomes one of the new rows.
     ///
     /// # Errors
-    /// [`Error::Invalid`](crate::Error::Invalid) for a row that is not as the schema says, [`Error::Storage`](crate::Error::Storage),
+    /// [`Error::Invalid`](crate::Error::Invalid) for a row that does not match the schema,
+    /// [`Error::Storage`](crate::Error::Storage),
     /// [`Error::Closed`](crate::Error::Closed).
     pub async fn patched(&self, id: impl Into<String>, record: Record) -> Result<()> {
         let core = &self.0.core;
@@ -223,38 +234,43 @@ impl Dio {
         core.commit(Command::Statement { rows: vec![(Id::from(id), Some(body))], told: true }).await.map(drop)
     }
 
-    /// Publishes `RecordChanged` without touching the cache: one event for each call, in the order of the calls and after what the
-    /// caller has written before. Never waits, never fails. Where 10,000 calls wait to be told, one `Invalidated` takes their place.
+    /// Publishes `RecordChanged` without changing the cache.
+    ///
+    /// Each call publishes one event, in the order of the calls and after the caller's earlier writes. Never waits and
+    /// never fails. When more than 10,000 calls wait to be published, one `Invalidated` replaces them.
     pub fn invalidate_record(&self, id: impl Into<String>) {
         self.0.core.invalidate(Some(Id::from(id.into())));
     }
 
-    /// Publishes `Invalidated`: subscribers read everything again. As [`Dio::invalidate_record`], and subscribers that are told of
-    /// several at a time read once.
+    /// Publishes `Invalidated`, upon which subscribers read everything again.
+    ///
+    /// It behaves as [`Dio::invalidate_record`]. Subscribers that receive several at a time read once.
     pub fn invalidate_all(&self) {
         self.0.core.invalidate(None);
     }
 
-    /// Takes in a change that happened at the master: through `on_event` if there is one, else by the built-in rules.
+    /// Applies a change that happened at the master: through `on_event` if there is one, else by the built-in rules.
     ///
     /// # Errors
-    /// What `on_event` says; [`Error::Invalid`](crate::Error::Invalid) for a row that is not as the schema says (it is read from the
-    /// master then), [`Error::Storage`](crate::Error::Storage).
+    /// The error of `on_event`; [`Error::Invalid`](crate::Error::Invalid) for a row that does not match the schema (the
+    /// row is then read from the master); [`Error::Storage`](crate::Error::Storage).
     pub async fn handle_event(&self, event: impl Into<Inbound>) -> Result<Reconciled> {
         self.0.core.ingest(&self.0, event.into()).await
     }
 
-    /// Refreshes now, or joins the refresh under way: `on_refresh` if there is one, then `Invalidated`. After an `on_start` that
-    /// failed it is another attempt at that.
+    /// Refreshes now, or joins the refresh under way: runs `on_refresh` if there is one, then publishes `Invalidated`.
+    ///
+    /// If `on_start` has failed, the refresh runs `on_start` again instead.
     ///
     /// # Errors
-    /// What `on_refresh` says (then nothing is published but `RefreshFailed`);
+    /// The error of `on_refresh` (only `RefreshFailed` is published then);
     /// [`Error::Reentrant`](crate::Error::Reentrant) inside `on_refresh` itself.
     pub async fn refresh(&self) -> Result<RefreshReport> {
         self.0.core.refresh(&self.0).await
     }
 
-    /// Refreshes with a reading that begins now: one that is under way may have begun too early.
+    /// Refreshes with a read of the source that begins after this call. A refresh under way is waited for and not joined,
+    /// because it may have begun too early.
     ///
     /// # Errors
     /// As [`Dio::refresh`].
@@ -262,12 +278,12 @@ impl Dio {
         self.0.core.refresh_anew(&self.0).await
     }
 
-    /// Shows how a feed is doing.
+    /// Adds a feed to the Dio's [`Status`](super::Status).
     pub fn add_feed(&self, meter: Arc<FeedMeter>) {
         self.0.core.sync.feeds.lock().push(meter);
     }
 
-    /// Runs `feed` until the Dio begins to close, which then waits for its end.
+    /// Runs `feed` in the background until the Dio begins to close. Closing waits for its end.
     pub fn listen(&self, feed: impl Future<Output = ()> + Send + 'static) {
         let closing = self.0.core.tasks.closing().clone();
         let _runtime = self.0.runtime.enter();
@@ -279,8 +295,9 @@ impl Dio {
         }));
     }
 
-    /// Refreshes once with the shrink guard off: for a master that really lost most of its rows. A refresh under way is waited
-    /// for first.
+    /// Refreshes once without the shrink guard, for a master that really lost most of its rows.
+    ///
+    /// A refresh under way is waited for first.
     ///
     /// # Errors
     /// As [`Dio::refresh`].
@@ -288,11 +305,12 @@ impl Dio {
         self.0.core.refresh_allowing_shrink(&self.0).await
     }
 
-    /// Makes the cache equal to what `dio.master()` listed: differences are applied and published one by one, rows missing
-    /// from a complete list are removed. Rows that writes or events touched meanwhile are left and read again.
+    /// Makes the cache equal to a list of `dio.master()`: differences are applied and published one by one, and rows
+    /// missing from a complete list are removed.
     ///
-    /// Rows that the program made are added and changed, none is removed: for those there is [`Dio::reconcile_whole`]. In a hook
-    /// that replaces all rows (see [`DioCache`]) the differences are counted by the refresh and not here.
+    /// Rows that writes or events changed since the list was read are kept and read again. Rows that the program made are
+    /// added and changed, but none is removed: use [`Dio::reconcile_whole`] for that. In a hook that replaces all rows
+    /// (see [`DioCache`]) the differences are counted in the report of the refresh and not in this one.
     ///
     /// # Errors
     /// [`Error::Suspicious`](crate::Error::Suspicious) for a list that shrank by more than half.
@@ -304,10 +322,12 @@ impl Dio {
         }
     }
 
-    // --- ending --------------------------------------------------------------------------------------------------------
+    // --- closing -------------------------------------------------------------------------------------------------------
 
-    /// Stops accepting writes, delivers what is queued (as long as `drain_timeout`), stores everything and ends the tasks.
-    /// What is left is in the journal.
+    /// Closes the Dio: stops accepting writes, delivers the queue (at most for `drain_timeout`), stores everything and
+    /// ends the tasks.
+    ///
+    /// Writes that are not delivered by then stay in the journal.
     pub async fn close(&self) {
         Arc::clone(&self.0.core).finish().await;
     }

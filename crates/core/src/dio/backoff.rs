@@ -1,8 +1,8 @@
-//! [`Backoff`]: rests between attempts.
+//! [`Backoff`]: exponential delays between attempts.
 
 use std::time::Duration;
 
-/// Rests between attempts at the same thing: each is twice the one before, up to a bound.
+/// Exponential backoff: each delay is twice the one before, up to a maximum.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     first: Duration,
@@ -11,30 +11,30 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Rests that begin with `first` and end at `most`.
+    /// Backoff whose delays begin with `first` and grow to `most`.
     pub const fn new(first: Duration, most: Duration) -> Backoff {
         Backoff { first, most, next: first }
     }
 
-    /// The rest before the next attempt; the one after that is twice as long.
+    /// Delay before the next attempt. The delay after that is twice as long.
     pub fn rest(&mut self) -> Duration {
         let rest = self.next;
         self.next = rest.saturating_mul(2).min(self.most);
         rest
     }
 
-    /// [`Backoff::rest`] with jitter: between half and all of it, so that not everybody who waits comes back at once.
+    /// [`Backoff::rest`] with jitter: between half and all of the delay, so that clients do not retry all at once.
     pub fn rest_jittered(&mut self) -> Duration {
         let share = f64::from(super::clock::fraction()) / f64::from(u32::MAX);
         self.rest().mul_f64(0.5 + share / 2.0)
     }
 
-    /// Begins anew: an attempt has succeeded.
+    /// Starts again with the first delay, after an attempt has succeeded.
     pub fn reset(&mut self) {
         self.next = self.first;
     }
 
-    /// The longest rest.
+    /// The longest delay.
     pub const fn most(&self) -> Duration {
         self.most
     }
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rests_double_up_to_their_bound_and_begin_anew_after_a_success() {
+    fn delays_double_up_to_the_maximum_and_start_again_after_a_success() {
         let ms = Duration::from_millis;
         let mut backoff = Backoff::new(ms(100), ms(350));
         assert_eq!(

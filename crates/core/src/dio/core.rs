@@ -1,4 +1,4 @@
-//! What the tasks and handles of one Dio share.
+//! [`Core`]: state that the tasks and handles of one Dio share.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,16 +25,15 @@ use crate::journal::Journal;
 use crate::state::State;
 use crate::vista::{Error, LogLimit, Result, Vista};
 
-/// Everything of a Dio but its handle. Readers take [`Core::state`]; whoever changes something sends a
-/// [`Command`](crate::state::Command).
+/// Shared state of a Dio. Readers take [`Core::state`]; changes are sent as a [`Command`](crate::state::Command).
 pub(crate) struct Core {
     pub(crate) name: Arc<str>,
     pub(crate) settings: Settings,
     pub(crate) hooks: Hooks,
-    /// The master as it is.
+    /// The master itself.
     pub(crate) vista: Vista,
     pub(super) root: ArcSwap<State>,
-    /// Position of the published State; changes after it.
+    /// Position of the published State. Notifies after the State has changed.
     pub(super) published: watch::Sender<u64>,
     pub(crate) ring: Arc<Ring>,
     pub(super) store: Store,
@@ -48,7 +47,7 @@ pub(crate) struct Core {
     /// Rate limiter of log lines that callers can cause, by message and code.
     pub(super) lines: LogLimit<(&'static str, String)>,
     pub(crate) tasks: Tasks,
-    /// Cancelled when everything has ended.
+    /// Cancelled when the Dio has closed.
     pub(crate) ended: CancellationToken,
 }
 
@@ -96,25 +95,25 @@ impl Core {
         }
     }
 
-    /// What readers see now. Holding it pins nothing but memory.
+    /// Snapshot of the State that readers see now. It holds no lock, only memory.
     pub(crate) fn state(&self) -> Arc<State> {
         self.root.load_full()
     }
 
-    /// Where that is.
+    /// Position of that State.
     pub(crate) fn position(&self) -> Position {
         let state = self.root.load();
         Position { epoch: Arc::clone(state.epoch()), seq: state.seq() }
     }
 
-    /// Whatever the source had at the start is here now.
+    /// Notes that the first copy is complete.
     pub(super) fn seeded(&self) {
         self.sync.seeding.store(false, Ordering::Release);
-        // Deliveries and sceneries may have waited for it.
+        // Deliveries and sceneries may wait for it.
         self.wake();
     }
 
-    /// Whether an acknowledged write survives the process.
+    /// Returns true if an acknowledged write survives the process.
     pub(crate) fn is_durable(&self) -> bool {
         self.journal.durable()
     }
@@ -129,14 +128,14 @@ impl Core {
         }
     }
 
-    /// Whether the rows are older than they should be.
+    /// Returns true if the rows are older than `cache_ttl`; see [`LastList::is_stale`].
     pub(crate) fn is_stale(&self) -> bool {
         self.sync.last_list.lock().is_stale(self.settings.cache_ttl)
     }
 }
 
 impl Core {
-    /// Runs `work` off the async threads if it is about many rows.
+    /// Runs `work` off the async threads if `rows` is at least [`HEAVY`].
     pub(crate) async fn heavy<T: Send + 'static>(
         &self,
         rows: usize,

@@ -1,39 +1,39 @@
-//! What a Dio counts: plain atomics, cheap enough to be always on, read by whoever shows them.
+//! Counters of a Dio: plain atomics, cheap enough to be always on.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::state::{OpChange, OpState};
 
-/// What a Dio has counted since it was opened.
+/// Counters of a Dio since it was opened.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Counters {
     /// Operations that were accepted.
     pub accepted: u64,
-    /// Operations that the master or the write route took.
+    /// Operations that the master or the write route accepted.
     pub applied: u64,
     /// Operations that the master refused.
     pub failed: u64,
-    /// Operations that were given up for now; one that is tried again is accepted anew.
+    /// Operations that were parked. A retry counts as a new accepted operation.
     pub parked: u64,
-    /// Operations that were given up for good.
+    /// Operations that were discarded.
     pub discarded: u64,
-    /// Events that subscribers were told of.
+    /// Published events.
     pub events: u64,
-    /// Refreshes that went well, and how long they took.
+    /// Durations of successful refreshes.
     pub refreshed: Times,
-    /// Refreshes that failed, and how long they took.
+    /// Durations of failed refreshes.
     pub refresh_failed: Times,
-    /// Unix milliseconds of the end of the last refresh that went well.
+    /// End of the last successful refresh, in Unix milliseconds.
     pub last_refresh: Option<u64>,
-    /// Appends to the journal that carried this Dio's changes, and how long they took.
+    /// Durations of appends to the journal with changes of this Dio.
     pub appends: Times,
-    /// Appends that failed.
+    /// Failed appends.
     pub append_failures: u64,
 }
 
-/// The bounds of all histograms: from a read out of memory to the refresh of a very slow master.
+/// Bucket bounds of all histograms: from a read in memory to the refresh of a very slow master.
 const BOUNDS: [Duration; 17] = [
     Duration::from_micros(25),
     Duration::from_micros(50),
@@ -54,22 +54,22 @@ const BOUNDS: [Duration; 17] = [
     Duration::from_secs(600),
 ];
 
-/// Durations in fixed buckets. Adding one takes no lock.
+/// Histogram of durations in fixed buckets. Adding takes no lock.
 #[derive(Debug, Default)]
 pub struct Histogram {
-    /// One per bound, and one for what is longer.
+    /// One bucket per bound, and one for longer durations.
     counts: [AtomicU64; BOUNDS.len() + 1],
     nanos: AtomicU64,
 }
 
-/// What a [`Histogram`] holds.
+/// Snapshot of a [`Histogram`].
 #[derive(Clone, Debug)]
 pub struct Times {
-    /// Upper bounds, and how many took at most so long.
+    /// Upper bounds, each with the number of durations up to it.
     pub buckets: Vec<(Duration, u64)>,
-    /// How many there were.
+    /// Number of durations.
     pub count: u64,
-    /// How long they took together.
+    /// Sum of all durations.
     pub total: Duration,
 }
 
@@ -81,7 +81,7 @@ impl Histogram {
         self.nanos.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
     }
 
-    /// What it holds now.
+    /// Takes a snapshot.
     pub fn read(&self) -> Times {
         let mut count = 0;
         let mut upto = |at: usize| {
@@ -94,7 +94,8 @@ impl Histogram {
     }
 }
 
-/// Operations that were accepted or ended, by kind; gathered by a turn of the committer, counted once it is durable.
+/// Numbers of operations that were accepted or settled, by state. Collected in a turn of the committer and counted once
+/// it is durable.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct OpTransitions([u64; 5]);
 
@@ -105,7 +106,8 @@ impl OpTransitions {
     const PARKED: usize = 3;
     const DISCARDED: usize = 4;
 
-    /// Where `change` is counted. What the write route took counts as applied then, not again when the master tells of it.
+    /// Index of the counter of `change`. An operation that the write route took counts as applied then, and not again
+    /// once the master shows it.
     pub(super) fn of(change: &OpChange) -> Option<usize> {
         Some(match change {
             OpChange::Stage(_) => Self::ACCEPTED,
@@ -130,11 +132,11 @@ impl OpTransitions {
     }
 }
 
-/// What [`Counters`] are read from.
+/// Atomics behind [`Counters`].
 #[derive(Debug)]
 pub(super) struct CounterCells {
-    moves: [AtomicU64; 5],
-    /// End of the ring when the Dio was opened: what was replayed into it is nobody's news.
+    transitions: [AtomicU64; 5],
+    /// End of the ring when the Dio was opened: replayed events do not count as published.
     ring_start: u64,
     refreshed: Histogram,
     refresh_failed: Histogram,
@@ -147,7 +149,7 @@ pub(super) struct CounterCells {
 impl CounterCells {
     pub(super) fn new(ring_start: u64) -> CounterCells {
         CounterCells {
-            moves: Default::default(),
+            transitions: Default::default(),
             ring_start,
             refreshed: Histogram::default(),
             refresh_failed: Histogram::default(),
@@ -157,16 +159,16 @@ impl CounterCells {
         }
     }
 
-    /// Counts what a turn made durable.
-    pub(super) fn moved(&self, moves: OpTransitions) {
-        for (total, new) in self.moves.iter().zip(moves.0).filter(|(_, new)| *new > 0) {
+    /// Counts the transitions of a durable turn.
+    pub(super) fn add_transitions(&self, transitions: OpTransitions) {
+        for (total, new) in self.transitions.iter().zip(transitions.0).filter(|(_, new)| *new > 0) {
             total.fetch_add(new, Ordering::Relaxed);
         }
     }
 
     /// Counts a refresh that ended now.
-    pub(super) fn refreshed(&self, well: bool, took: Duration) {
-        if well {
+    pub(super) fn refreshed(&self, success: bool, took: Duration) {
+        if success {
             self.refreshed.add(took);
             self.last_refresh.store(crate::dio::clock::now(), Ordering::Relaxed);
         } else {
@@ -179,13 +181,13 @@ impl CounterCells {
     }
 
     pub(super) fn read(&self, ring_end: u64) -> Counters {
-        let moved = |at: usize| self.moves[at].load(Ordering::Relaxed);
+        let count = |at: usize| self.transitions[at].load(Ordering::Relaxed);
         Counters {
-            accepted: moved(OpTransitions::ACCEPTED),
-            applied: moved(OpTransitions::APPLIED),
-            failed: moved(OpTransitions::FAILED),
-            parked: moved(OpTransitions::PARKED),
-            discarded: moved(OpTransitions::DISCARDED),
+            accepted: count(OpTransitions::ACCEPTED),
+            applied: count(OpTransitions::APPLIED),
+            failed: count(OpTransitions::FAILED),
+            parked: count(OpTransitions::PARKED),
+            discarded: count(OpTransitions::DISCARDED),
             events: ring_end.saturating_sub(self.ring_start),
             refreshed: self.refreshed.read(),
             refresh_failed: self.refresh_failed.read(),
@@ -201,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buckets_are_cumulative_and_hold_their_bound() {
+    fn buckets_are_cumulative_and_include_their_bound() {
         assert!(BOUNDS.is_sorted());
         let histogram = Histogram::default();
         for took in [BOUNDS[0], BOUNDS[0] + Duration::from_nanos(1), BOUNDS[16], BOUNDS[16] * 2] {

@@ -1,4 +1,4 @@
-//! Guard: an open read of the master or delivery, which pins the clock of the State.
+//! [`Guard`]: an open read of the master or an open delivery, whose mark is registered in the State.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use crate::record::Id;
 use crate::state::{Command, Outcome};
 use crate::vista::{Error, Result};
 
-/// An open mark: closes by itself when dropped.
+/// Open mark of a read or a delivery, closed on drop.
 #[derive(Debug)]
 pub(super) struct Guard {
     core: Arc<Core>,
@@ -18,7 +18,7 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// The command that was sent with this mark closes it.
+    /// Disables the close on drop, because a command with this mark has closed it.
     pub(super) fn disarm(&self) {
         self.armed.store(false, Ordering::Release);
     }
@@ -33,7 +33,7 @@ impl Drop for Guard {
 }
 
 impl Core {
-    /// Opens a guard: a read of the master or a delivery begins.
+    /// Opens a guard before a read of the master or a delivery.
     pub(super) async fn open_guard(self: &Arc<Self>) -> Result<Guard> {
         self.guard(Command::Open).await
     }
@@ -46,7 +46,7 @@ impl Core {
     /// [`Core::open_guard_for`] for deliveries to several rows.
     pub(super) async fn open_guards_for(self: &Arc<Self>, rows: &[Id]) -> Result<Vec<Guard>> {
         let open = rows.iter().map(|id| Command::OpenFor(Arc::clone(id))).collect();
-        let opened = self.answered(Submission::all(self, open)).await?.each;
+        let opened = self.submit_and_wait(Submission::all(self, open)).await?.each;
         opened.iter().map(|outcome| self.opened(outcome)).collect()
     }
 

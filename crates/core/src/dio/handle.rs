@@ -1,4 +1,4 @@
-//! `Dio` and the handle that its clones share: the last one to go ends the Dio.
+//! `Dio` and the handle that its clones share. Dropping the last one closes the Dio.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use super::core::Core;
 
 /// A Vista bound to a Lens: reads from its own copy, writes through a queue, events from a log.
 ///
-/// A handle: clones are cheap (one `Arc`) and share everything. Dropping the last one drains the queue and stops the tasks, in
-/// the background; [`Dio::close`] waits for that.
+/// A Dio is a handle: clones are cheap (one `Arc`) and share everything. Dropping the last one drains the queue and stops
+/// the tasks in the background; [`Dio::close`] waits for that.
 #[derive(Clone)]
 pub struct Dio(pub(crate) Arc<Handle>);
 
@@ -19,7 +19,7 @@ impl std::fmt::Debug for Dio {
     }
 }
 
-/// What the clones of a Dio share; its end is the Dio's.
+/// Handle that the clones of a Dio share. Dropping it closes the Dio.
 pub(crate) struct Handle {
     pub(crate) core: Arc<Core>,
     pub(super) runtime: runtime::Handle,
@@ -40,7 +40,7 @@ impl Handle {
 }
 
 impl Handle {
-    /// Ends the Dio in the background.
+    /// Closes the Dio in the background.
     pub(super) fn end(&self) {
         let core = Arc::clone(&self.core);
         core.tasks.closing().cancel();
@@ -55,7 +55,7 @@ impl Drop for Handle {
 }
 
 impl Core {
-    /// Stops accepting, drains, stores, ends. Safe to call more than once.
+    /// Refuses new writes, drains the queue, flushes the cache and closes the ring. Safe to call more than once.
     pub(crate) async fn finish(self: Arc<Self>) {
         self.close_writes();
         self.tasks.closing().cancel();

@@ -1,4 +1,4 @@
-//! Callback slots, the scope a callback runs in, and what it may call.
+//! Callbacks of a Lens and the types of their arguments and results.
 
 use std::future::Future;
 use std::ops::Range;
@@ -11,33 +11,35 @@ use super::handle::Dio;
 use crate::record::Rows;
 use crate::vista::{ChangeEvent, Query, Result, WriteOp};
 
-/// A callback's future.
+/// Future of a callback.
 pub(crate) type HookFuture<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
-/// A callback that takes the Dio and nothing else.
+/// Callback that takes only the Dio.
 pub(crate) type Hook<T> = Arc<dyn Fn(&Dio) -> HookFuture<T> + Send + Sync>;
 
-/// A callback that takes the Dio and one thing more.
+/// Callback that takes the Dio and an argument.
 pub(crate) type HookWith<A, T> = Arc<dyn Fn(&Dio, A) -> HookFuture<T> + Send + Sync>;
 
-/// Route of a scenery's read, as `on_query` returns it. `()` is [`QueryRoute::Cache`], [`Rows`] are [`QueryRoute::Rows`].
+/// Route of a scenery's read, as `on_query` returns it. `()` converts to [`QueryRoute::Cache`], [`Rows`] to
+/// [`QueryRoute::Rows`].
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum QueryRoute {
-    /// The Dio: from its copy if that is whole; else `on_load_chunk` for rows as they are, and the master itself for those of a
-    /// view that is filtered, searched or sorted, if it can.
+    /// The Dio answers: from its copy if that is whole. Otherwise `on_load_chunk` loads the rows of a plain view, and the
+    /// master answers a filtered, searched or sorted one, if it supports that.
     #[default]
     Cache,
-    /// `on_load_chunk`, with the filter, search and order of the view, for the places that are looked at. Value sceneries cannot
-    /// be loaded so.
+    /// `on_load_chunk` loads the visible range, with the filter, search and order of the view. It is not supported for
+    /// value sceneries.
     Load,
-    /// These rows, in this order. They are kept in the cache, like rows that the master has listed, and shown as they are under
-    /// writes that wait and under later changes of them; other rows show when `on_query` has been asked again. In a table scenery
-    /// they are the rows of the query's offset and limit, and fewer of them mean that there are no more behind; in a value scenery
-    /// they are all rows.
+    /// These rows, in this order.
+    ///
+    /// They are stored in the cache like rows of the master, and shown with pending writes and later changes applied.
+    /// Other rows appear once `on_query` has been called again. In a table scenery they are the rows of the query's
+    /// offset and limit, and fewer of them mean that no more follow. In a value scenery they are all rows.
     Rows(Rows),
-    /// No answer yet: what was shown stays, and the load state is loading. When there is an answer, [`Dio::invalidate_all`] has
-    /// `on_query` asked again.
+    /// No answer yet: the shown rows stay, and the load state is loading. Call [`Dio::invalidate_all`] once there is an
+    /// answer; `on_query` is then called again.
     Later,
 }
 
@@ -53,9 +55,10 @@ impl From<Rows> for QueryRoute {
     }
 }
 
-/// Range of places in the rows of a view, counted from 0, that `on_load_chunk` is asked for.
+/// Range of row positions in a view, counted from 0, that `on_load_chunk` has to load.
 ///
-/// It derefs to the [`Range`], and iterates over its places. It is not `Clone` itself, so that `request.clone()` clones the range.
+/// It derefs to the [`Range`] and iterates over its positions. It is not `Clone` itself, so that `request.clone()` clones
+/// the range.
 #[derive(Debug, PartialEq)]
 pub struct ChunkRequest {
     range: Range<u64>,
@@ -63,19 +66,19 @@ pub struct ChunkRequest {
 }
 
 impl ChunkRequest {
-    /// `range` of the rows of `query`.
+    /// Request for `range` of the rows of `query`.
     pub(crate) fn new(query: &Query, range: Range<u64>) -> ChunkRequest {
         let limit = Some(range.end.saturating_sub(range.start));
         let query = Query { offset: range.start, limit, ..query.clone() };
         ChunkRequest { range, query }
     }
 
-    /// Places of the rows: those of the view, or the master's own if the view is neither filtered, searched nor sorted.
+    /// Positions of the rows: those in the view, or the master's own if the view is neither filtered, searched nor sorted.
     pub fn range(&self) -> Range<u64> {
         self.range.clone()
     }
 
-    /// Filter, search and order of the view, with the range as offset and limit: what the master can be asked, if it can answer.
+    /// Filter, search and order of the view, with the range as offset and limit: a query for a master that supports these.
     pub fn query(&self) -> &Query {
         &self.query
     }
@@ -98,7 +101,7 @@ impl IntoIterator for ChunkRequest {
     }
 }
 
-/// The callbacks of a Lens, shared by its Dios.
+/// Callbacks of a Lens, shared by its Dios.
 #[derive(Clone, Default)]
 pub(crate) struct Hooks {
     pub(crate) on_start: Option<Hook<()>>,
@@ -116,8 +119,8 @@ impl std::fmt::Debug for Hooks {
     }
 }
 
-/// Boxes a callback that takes the Dio. It is called inside of the future, so that all of it runs in its scope and a panic
-/// before it gives a future is one like any other.
+/// Boxes a callback that takes the Dio. It is called inside the future, so that it runs in its scope and a panic before
+/// it returns a future is handled like any other.
 pub(crate) fn hook<T: 'static, F, Fut>(callback: F) -> Hook<T>
 where
     F: Fn(&Dio) -> Fut + Send + Sync + 'static,
@@ -127,7 +130,7 @@ where
     Arc::new(move |dio| hook(dio, ()))
 }
 
-/// [`hook`] for a callback that takes the Dio and one thing more.
+/// [`hook`] for a callback that takes the Dio and an argument.
 pub(crate) fn hook_with<A, T, F, Fut>(callback: F) -> HookWith<A, T>
 where
     A: Send + 'static,
@@ -145,12 +148,12 @@ where
     })
 }
 
-/// Where `on_load_chunk` puts the rows it fetched.
+/// Receiver of the rows that `on_load_chunk` has loaded.
 #[derive(Clone, Debug, Default)]
 pub struct ChunkSink(Arc<Mutex<Option<Rows>>>);
 
 impl ChunkSink {
-    /// Hands over the rows of the range that was asked for, in order.
+    /// Hands over the rows of the requested range, in order.
     pub fn put(&self, rows: Rows) {
         *self.0.lock() = Some(rows);
     }

@@ -1,11 +1,11 @@
 //! [`Dio`]: a Vista bound to a Lens. Owns the rows in memory, the write queue, the event log and the refresh task.
 //!
-//! Everything that changes a Dio passes through one committer (`commit/turn.rs`), in one order; the other files send it commands:
-//! `commit/write.rs` for users, `deliver/worker.rs` for the master's answers, `sync/refresh.rs` for what the master lists,
+//! All changes of a Dio pass through one committer (`commit/turn.rs`), in one order. The other files send it commands:
+//! `commit/write.rs` for users, `deliver/worker.rs` for the master's answers, `sync/refresh.rs` for lists of the master,
 //! `sync/ingest.rs` for upstream events, `sync/cache.rs` for the program's own statements.
 //!
-//! Folders, each of which names only those before it: `events/`, `commit/`, `deliver/`, `sync/`; `read/` names the first two. The
-//! files here are what they share: `Core`, commands, callbacks, the handle.
+//! Each folder uses only those before it: `events/`, `commit/`, `deliver/`, `sync/`; `read/` uses the first two. The
+//! files here are shared: `Core`, commands, callbacks, the handle.
 
 mod api;
 mod backoff;

@@ -1,4 +1,4 @@
-//! Starting a Dio: cache file, journal, ring, tasks, `on_start`.
+//! Opening a Dio: cache file, journal, ring, tasks, `on_start`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,7 +23,7 @@ use crate::state::{Base, CacheChange, Entry, OpState, Rules, State};
 use crate::table::TableBuilder;
 use crate::vista::{Error, Result, Schema, SourceShape, Vista};
 
-/// What a Lens gives its Dios.
+/// Resources and settings that a Lens passes to its Dios.
 pub(crate) struct Surroundings {
     pub(crate) cache: Arc<dyn RowStore>,
     pub(crate) journal: Arc<dyn Journal>,
@@ -51,21 +51,22 @@ impl From<CacheError> for Error {
     }
 }
 
-/// A Dio's memory as the two files have it.
+/// State of a Dio as recovered from the cache file and the journal.
 struct RecoveredState {
     state: State,
     meta: CacheMeta,
     ring: Ring,
     retention: Retention,
-    /// What the log says of confirmed rows and the cache file has not seen.
+    /// Changes of confirmed rows in the log that the cache file lacks.
     behind: Vec<CacheChange>,
-    /// Rows may not be what the log says: subscribers read again, and so do we.
+    /// Reason why cached rows may differ from the log, if any: subscribers and the Dio read again.
     doubt: Option<String>,
-    /// Operations of an older journal.
+    /// Operations that an older journal brought back.
     carried_ops: CarriedOps,
 }
 
-/// A Dio whose tasks run and whose `on_start` does not yet. Dropped before it has begun, it ends, whoever holds a clone.
+/// A Dio whose tasks run, before `on_start`. Dropped before [`StartingDio::begin`] is done, it closes, even if there are
+/// clones.
 pub(crate) struct StartingDio {
     pub(crate) dio: Dio,
     doubt: Option<String>,
@@ -77,7 +78,7 @@ impl StartingDio {
     pub(crate) async fn begin(mut self) -> Result<Dio> {
         let begun = begin(&self.dio, self.doubt.take()).await;
         if begun.is_err() {
-            // The name is free only once nothing of this Dio runs any more.
+            // The name is free only once the Dio has closed.
             Arc::clone(&self.dio.0.core).finish().await;
         }
         self.begun = true;
@@ -93,7 +94,7 @@ impl Drop for StartingDio {
     }
 }
 
-/// Opens the Dio of `vista`: recovers what the files hold and starts its tasks.
+/// Opens the Dio of `vista`: recovers its state from the files and starts its tasks.
 pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<StartingDio> {
     let source = SourceShape::of(&vista);
     let schema = vista.schema();
@@ -128,10 +129,10 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<StartingD
         retention: recovered.retention,
     }));
     if damaged && let Err(error) = core.store.rewrite(|| core.state()).await {
-        // The writer finds the damage again, or the next start does.
-        tracing::warn!(dio = %core.name, %error, "what is left of the damaged rows could not be cleared away");
+        // The cache writer or the next start finds the damage again.
+        tracing::warn!(dio = %core.name, %error, "the damaged rows could not be removed from the cache file");
     }
-    // Until the source was listed; else a delivery could meet the reading of the very row it lies over.
+    // Holds until the source was listed: else a delivery could run during the read of its own row.
     core.sync.seeding.store(core.state().lacks_rows(), Ordering::Release);
     mark_unknown(&core, recovered.carried_ops);
     let dio = Dio(Arc::new(Handle::new(Arc::clone(&core))));
@@ -139,8 +140,9 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<StartingD
     Ok(StartingDio { dio, doubt, begun: false })
 }
 
-/// Refuses a log in memory where accepted writes would be lost from sight: those that wait in the `durable` journal, and those
-/// that a route takes around the master, which only the log knows of.
+/// Refuses a log in memory that would hide accepted writes.
+///
+/// These are writes that wait in the `durable` journal, and writes on a route around the master, which only the log has.
 pub(crate) async fn check_memory_log(
     vista: &Vista,
     durable: &dyn Journal,
@@ -148,36 +150,36 @@ pub(crate) async fn check_memory_log(
     hooks: &Hooks,
 ) -> Result<()> {
     if hooks.on_write.is_some() && settings.write_route == WriteRoute::Around {
-        let detail = "writes that go around the source are known from the log alone until the source shows them: \
-                      they need one that is on disk (ack = \"journal\" or \"applied\")";
+        let detail = "writes that go around the source are only in the log until the source shows them: \
+                      they need a log on disk (ack = \"journal\" or \"applied\")";
         return Err(Error::Config(detail.into()));
     }
     if !durable.logs().await?.iter().any(|log| **log == *vista.name()) {
         return Ok(());
     }
-    let left = standing(&at_rest(durable, vista.name()).await?);
+    let left = unsettled(&at_rest(durable, vista.name()).await?);
     if left == 0 {
         return Ok(());
     }
     Err(Error::Config(format!(
-        "{left} accepted writes wait in the journal on disk, which a log in memory does not read: serve once more with \
+        "{left} accepted writes wait in the journal on disk, which a log in memory does not read: start once more with \
          ack = \"journal\" until they are settled, or settle them with `diorama ops`"
     )))
 }
 
-/// Refuses another id column where accepted writes would be lost from sight: they are about rows by the ids of the old one.
+/// Refuses a change of the id column while accepted writes wait, because they name rows by ids of the old column.
 async fn check_shape(journal: &dyn Journal, log: &str, shape: &str) -> Result<()> {
     let Some(stored) = journal.shape(log).await?.filter(|stored| stored != shape) else { return Ok(()) };
-    match standing(&at_rest(journal, log).await?) {
+    match unsettled(&at_rest(journal, log).await?) {
         0 => Ok(()),
         left => Err(Error::Config(format!(
-            "{left} accepted writes wait for rows by the id column {stored:?}, which is now {shape:?}: serve once more with \
+            "{left} accepted writes wait for rows by the id column {stored:?}, which is now {shape:?}: start once more with \
              id = {stored:?} until they are settled, or settle them with `diorama ops`"
         ))),
     }
 }
 
-/// What a log says of operations. Its rows are not looked at: all of it is from before this State.
+/// State with the operations of a log, without its rows.
 ///
 /// # Errors
 /// [`Error::Storage`](crate::Error::Storage) if the journal cannot be read.
@@ -194,26 +196,27 @@ pub async fn at_rest(journal: &dyn Journal, log: &str) -> Result<State> {
     }
 }
 
-/// How many operations of a State have not ended.
-fn standing(state: &State) -> usize {
+/// Number of open and parked operations.
+fn unsettled(state: &State) -> usize {
     state.ops().filter(|op| op.is_open() || op.state == OpState::Parked).count()
 }
 
-/// Says so if the rows are in doubt, runs `on_start`, and reads everything again if that did not.
+/// Publishes `Invalidated` if the rows are in doubt, runs `on_start`, and refreshes if that has not read them again.
 async fn begin(dio: &Dio, doubt: Option<String>) -> Result<()> {
     let core = &dio.0.core;
     let doubted = doubt.is_some();
     if let Some(why) = doubt {
-        tracing::warn!(dio = %core.name, why, "cached rows may be older than the log; subscribers are told to read again");
-        // A journal that cannot be written now does not keep the rows from being read.
-        if core.tell_all(false).await.is_err() {
+        tracing::warn!(dio = %core.name, why, "cached rows may be older than the log; subscribers read again");
+        // If the journal cannot be written now, the rows are read again all the same.
+        if core.publish_invalidated(false).await.is_err() {
             core.invalidate(None);
         }
     }
     if let Err(error) = core.finish_purges().await {
-        tracing::warn!(dio = %core.name, %error, "a purge is not finished yet: the next one, or the next start, goes on with it");
+        tracing::warn!(dio = %core.name, %error, "a purge is not finished yet: the next purge or the next start continues it");
     }
-    // What is served from the cache at once has its indexes; what is listed first, after that.
+    // Indexes of cached rows are built before these are served. If the rows have to be listed first, `on_start` builds
+    // the indexes after that.
     core.build_configured().await?;
     start::run(dio).await?;
     if doubted && core.hooks.on_refresh.is_some() && core.sync.last_list.lock().at.is_none() {
@@ -221,7 +224,7 @@ async fn begin(dio: &Dio, doubt: Option<String>) -> Result<()> {
         let tasks = core.tasks.clone();
         tasks.spawn(async move {
             if let Some(handle) = handle.upgrade() {
-                // Its outcome is on the bus and in the freshness.
+                // The outcome is published as an event and noted in the freshness.
                 let _ = core.refresh(&handle).await;
             }
         });
@@ -232,15 +235,15 @@ async fn begin(dio: &Dio, doubt: Option<String>) -> Result<()> {
 /// Bytes of the log that are read at a time.
 const REPLAYED: usize = 4 << 20;
 
-/// A table of the cache with what it holds.
+/// A table of the cache with its rows.
 struct Cached {
     table: Arc<dyn RowTable>,
     loaded: LoadReport,
     rows: crate::table::Table,
 }
 
-/// Attempts to read a table: damage may show only while it is read; the file is set aside then, and the next attempt finds a
-/// new one. The Dios of a Lens meet it one after the other.
+/// Maximum number of attempts to read a table. Damage that shows only during the read sets the file aside, and the next
+/// attempt gets a new file. Each Dio of a Lens may find such damage.
 const LOADS: u32 = 4;
 
 async fn load(cache: &dyn RowStore, name: &str, layout: &Layout) -> Result<Cached> {
@@ -268,7 +271,7 @@ async fn load_once(cache: &dyn RowStore, name: &str, layout: &Layout) -> std::re
     let mut rows = builder.finish();
     let known = loaded.meta.as_ref().map_or("", |meta| &meta.shape);
     if known != layout.id_column() && !(known.is_empty() && rows.is_empty()) {
-        // Rows under other ids are not these rows.
+        // Rows that are stored by ids of another column are not usable.
         table.clear().await?;
         rows = crate::table::Table::new();
         (loaded.meta, loaded.versions) = (None, None);
@@ -276,24 +279,25 @@ async fn load_once(cache: &dyn RowStore, name: &str, layout: &Layout) -> std::re
     Ok(Cached { table, loaded, rows })
 }
 
-/// A log that may be older than what was there before, or another one.
+/// A log that may be older than the cache, or another log.
 struct OlderLog {
     why: String,
-    /// Whether its epoch ends once the cache has what the log knows of confirmed rows.
+    /// True if its epoch ends once the cache has the confirmed rows of the log.
     ends: bool,
 }
 
-/// Compares the log with the journal's own word and with what the cache file has seen. A log that does not continue the cache
-/// begins a new epoch at once, and keeps what made its operations what they are.
+/// Checks whether the log continues the cache file, and whether the journal itself reports a doubt.
+///
+/// A log that does not continue the cache begins a new epoch at once, and keeps the entries of its operations.
 async fn compare(journal: &dyn Journal, log: &mut LogState, meta: &mut CacheMeta) -> Result<Option<OlderLog>> {
     let fits = meta.epoch.is_empty() || meta.epoch == log.epoch && meta.watermark <= log.head;
     match (log.doubt.take(), fits) {
         (None, true) => Ok(None),
         (Some(why), true) => Ok(Some(OlderLog { why, ends: true })),
-        (said, false) => {
-            // A log that is new has begun its epoch already.
-            let new = log.head == 0 && said.is_none();
-            let why = said.unwrap_or_else(|| "the journal does not continue what the cache file has seen".into());
+        (doubt, false) => {
+            // A new log has begun its epoch already.
+            let new = log.head == 0 && doubt.is_none();
+            let why = doubt.unwrap_or_else(|| "the journal does not continue the state of the cache file".into());
             if !new {
                 let at_least = if meta.epoch == log.epoch { meta.watermark } else { 0 };
                 let keep = at_rest(journal, &log.log).await?.kept_entries();
@@ -317,7 +321,7 @@ async fn recover(
     let mut doubt = (damaged > 0).then(|| "rows of the cache file are damaged".to_string());
     let mut meta = meta.unwrap_or_default();
     if damaged > 0 {
-        // Nobody is told that a row is not there because it could not be read: the source is asked first.
+        // A row that could not be read must not be reported as missing: the source is read first.
         meta.complete_at = None;
     }
     let older = compare(journal, &mut log, &mut meta).await?;
@@ -360,19 +364,21 @@ async fn recover(
         behind.extend(state.all_versions().map(|(id, versions)| CacheChange::Versions(id, Some(versions))));
     }
     if doubt.is_some() || meta.complete_at.is_none() {
-        // Among damaged rows old ones may look whole, and beneath the writes of an older journal any may lie.
+        // Among damaged rows, old ones may look intact; under the writes of an older journal, any row may differ.
         state.doubt_missing(meta.gap || damaged > 0 || is_restored);
     }
     if state.lacks_rows() {
-        // A next start has to know it too.
+        // The next start needs this, too.
         meta.complete_at = None;
         meta.gap = state.has_gap();
     }
     Ok(RecoveredState { state, meta, ring, retention, behind, doubt, carried_ops })
 }
 
-/// Brings `state` up to the log's head, refills the ring, gathers what the cache file lacks in `behind` and the operations of
-/// earlier epochs in `carried_ops`. Says whether rows changed that the log does not carry.
+/// Brings `state` up to the log's head and refills the ring.
+///
+/// Collects the changes that the cache file lacks in `behind`, and the operations of earlier epochs in `carried_ops`.
+/// Returns true if rows changed whose values the log does not have.
 async fn replay(
     journal: &dyn Journal,
     log: &LogState,
@@ -403,7 +409,7 @@ async fn replay(
             }
             if stored.seq >= log.oldest {
                 retention.note(stored.seq, at, stored.bytes.len());
-                // Of rows that the cache file has in a later state only the entry tells.
+                // The cache file may have a later state of the row: then only the entry has this one.
                 items.extend(match cached {
                     Some(entry) => RingItem::read_back(entry, &layout),
                     None => item,
@@ -414,23 +420,23 @@ async fn replay(
     }
 }
 
-/// Whether an entry changed rows that it does not carry.
+/// Returns true if an entry changed rows whose values it does not have.
 fn lacks_rows(entry: &Entry) -> bool {
     matches!(&entry.base, Base::Many { carried, .. } if carried.is_empty())
 }
 
 fn decode(stored: &LogEntry, log: &str) -> Result<Entry> {
-    let wrong = |detail| format!("entry {} of {log}: {detail}", stored.seq);
-    Entry::decode(&stored.bytes).map_err(|detail| Error::Storage { detail: wrong(detail), full: false })
+    let message = |detail| format!("entry {} of log {log:?} cannot be read: {detail}", stored.seq);
+    Entry::decode(&stored.bytes).map_err(|detail| Error::Storage { detail: message(detail), full: false })
 }
 
-/// Operations that an earlier process accepted may have been delivered by it, but for those that waited behind others. Of those
-/// that an older journal brought back, any may have been.
+/// Marks operations that an earlier process may have delivered: those that did not wait behind others, and all that an
+/// older journal brought back.
 fn mark_unknown(core: &Arc<Core>, carried_ops: CarriedOps) {
     let state = core.state();
     let mut attempts = core.deliver.attempts.lock();
     state.queue().filter(|op| state.is_next(op)).for_each(|op| attempts.doubt(op.id));
-    carried_ops.into_iter().for_each(|(op, over)| attempts.carry(op, over));
+    carried_ops.into_iter().for_each(|(op, base_hash)| attempts.carry(op, base_hash));
 }
 
 fn start_tasks(dio: &Dio) {
@@ -446,7 +452,7 @@ fn start_tasks(dio: &Dio) {
     match (core.settings.refresh_every, &core.hooks.on_refresh) {
         (Some(every), Some(_)) => drop(core.tasks.spawn(reread::timer(Arc::clone(core), weak, every))),
         (Some(_), None) => {
-            tracing::warn!(dio = %core.name, "refresh_every is set without on_refresh: nothing refreshes by itself");
+            tracing::warn!(dio = %core.name, "refresh_every is set without on_refresh: there are no timed refreshes");
         }
         (None, _) => {}
     }

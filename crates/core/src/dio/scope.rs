@@ -1,4 +1,4 @@
-//! Scope of a running callback: what its calls on the Dio can know of their surroundings.
+//! Scope of a running callback, which its calls on the Dio can see.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::record::Rows;
 use crate::state::{OpId, Outcome};
 use crate::vista::{Error, Result};
 
-/// Which callback runs.
+/// Kind of the running callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Start,
@@ -27,34 +27,34 @@ pub(crate) enum Kind {
     Load,
 }
 
-/// What a callback's calls on its Dio can know of their surroundings. Task-local: a task that the callback spawns has none.
+/// Scope of a running callback, visible to its calls on the Dio. It is task-local: tasks that the callback spawns have none.
 #[derive(Debug)]
 pub(crate) struct Scope {
     pub(crate) dio: Arc<str>,
     pub(crate) kind: Kind,
     pub(crate) op: Option<OpId>,
-    /// Whether somebody said that the list may be much smaller than what is cached.
+    /// True if the caller allows a list that is much smaller than the cache.
     pub(crate) allow_shrink: bool,
-    /// The last complete list that was given to the cache meanwhile.
+    /// The last complete list that the callback gave to the cache.
     pub(crate) listed: Mutex<Option<Arc<Rows>>>,
-    /// Whether everything the callback changed was told as row events.
+    /// Differences of the callback, and whether they were published as row events.
     pub(crate) covered: Mutex<RefreshNotices>,
-    /// Mark of the callback's beginning, in `on_start` and `on_refresh`.
+    /// Mark of the start of the callback, in `on_start` and `on_refresh`.
     pub(super) guard: Option<Guard>,
-    /// Rows of a replacement: from the callback's `cache().clear()` on.
+    /// Rows of a replacement, which begins with the callback's `cache().clear()`.
     pub(super) replacement_rows: Mutex<Option<ReplacementRows>>,
-    /// Whether the callback panicked.
+    /// True if the callback panicked.
     pub(super) panicked: AtomicBool,
 }
 
-/// How a refresh told its differences.
+/// Differences of a refresh, and how they were published.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RefreshNotices {
-    /// What it changed.
+    /// Numbers of changed rows.
     pub(crate) outcome: Outcome,
-    /// By row events of `reconcile`.
-    pub(crate) told: bool,
-    /// By raw, silent cache writes, or too many for the log.
+    /// True if differences were published as row events.
+    pub(crate) published: bool,
+    /// True if differences were not published: silent cache writes, or too many for the log.
     pub(crate) silent: bool,
 }
 
@@ -73,12 +73,12 @@ impl Scope {
         }
     }
 
-    /// Whether the callback makes the copy: it sees and changes what is there so far.
+    /// Returns true if the callback makes the copy, and may see and change the rows so far.
     pub(super) fn makes_copy(&self) -> bool {
         matches!(self.kind, Kind::Start | Kind::Refresh)
     }
 
-    /// Whether the callback panicked.
+    /// Returns true if the callback panicked.
     pub(super) fn panicked(&self) -> bool {
         self.panicked.load(Ordering::Acquire)
     }
@@ -88,20 +88,22 @@ tokio::task_local! {
     static SCOPE: Arc<Scope>;
 }
 
-/// The scope of the running callback, if it is one of the Dio whose own name is `dio`: a Dio of another Lens may be called the
-/// same.
+/// Scope of the running callback, if it belongs to the Dio that owns the string `dio`. Compared by address, because a Dio
+/// of another Lens may have the same name.
 pub(crate) fn scope_of(dio: &str) -> Option<Arc<Scope>> {
     SCOPE.try_with(Arc::clone).ok().filter(|scope| std::ptr::eq(&*scope.dio, dio))
 }
 
-/// Runs what belongs to a callback that has returned.
+/// Runs `work` in the scope of a callback that has returned.
 pub(super) async fn within<T>(scope: &Arc<Scope>, work: impl Future<Output = T>) -> T {
     SCOPE.scope(Arc::clone(scope), work).await
 }
 
-/// Runs a callback's future in its scope, in a task of its own: a caller that goes away does not cancel it, a panic is an
-/// error, and a closing Dio waits for it no longer than its `drain_timeout`. Only an `on_write` ends with its caller: an
-/// attempt that was given up must not deliver after its successor.
+/// Runs a callback's future in its scope, in a task of its own.
+///
+/// Dropping the caller's future does not cancel it, a panic becomes an error, and a closing Dio waits for it at most
+/// `drain_timeout`. Only an `on_write` is cancelled with its caller, because an abandoned attempt must not deliver after
+/// its successor.
 pub(crate) async fn run<T: Send + 'static>(core: &Core, scope: Arc<Scope>, future: HookFuture<T>) -> Result<T> {
     let grace = core.settings.drain_timeout;
     let delivers = scope.kind == Kind::Write;
@@ -117,14 +119,14 @@ pub(crate) async fn run<T: Send + 'static>(core: &Core, scope: Arc<Scope>, futur
     }
 }
 
-/// A callback's future that begins with calling it: in the scope and in the task that [`run`] gives it.
+/// Future that calls a callback and runs its future, so that the call itself is in the scope and the task of [`run`].
 pub(crate) fn calling<T: 'static>(
     dio: Dio,
     call: impl FnOnce(&Dio) -> HookFuture<T> + Send + 'static,
 ) -> HookFuture<T> {
     Box::pin(async move {
         let future = call(&dio);
-        // A Dio held here until the hook ends could not be closed by dropping all others.
+        // A Dio that is held until the hook ends could not be closed by dropping all others.
         drop(dio);
         future.await
     })

@@ -1,4 +1,4 @@
-//! What a Dio can be told; each setting with its default.
+//! Settings of a Dio with their defaults.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,97 +8,107 @@ use super::read::workers::Workers;
 use crate::journal::InboxLimits;
 use crate::vista::{UnknownColumns, Vista};
 
-/// Settings of the Dios of a Lens. The Lens' builder has a setter for each.
+/// Settings of the Dios of a Lens. The builder of the Lens has a setter for each.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
-    /// Whether `make_dio` waits for `on_start` (default: yes).
+    /// If true, `make_dio` waits for `on_start` (default: true).
     pub on_start_blocking: bool,
-    /// Whether a first copy that `on_start` failed to make is tried again also after a permanent error or a panic (default: no,
-    /// then [`Dio::refresh`](super::Dio::refresh) tries it again; other errors always are).
+    /// If true, an `on_start` that failed to make the first copy is retried also after a permanent error or a panic
+    /// (default: false).
+    ///
+    /// Other errors are always retried, and [`Dio::refresh`](super::Dio::refresh) retries it in any case.
     pub retry_every_start: bool,
-    /// Time between two timed refreshes.
+    /// Interval of timed refreshes (default: none).
     pub refresh_every: Option<Duration>,
-    /// Age from which cached rows are called stale and a read starts a refresh in the background.
+    /// Age from which cached rows count as stale and a read starts a refresh in the background (default: none).
     pub cache_ttl: Option<Duration>,
-    /// Whether a scenery that is opened on a stale Dio refreshes it (default: yes).
+    /// If true, opening a scenery on a stale Dio starts a refresh (default: true).
     pub refresh_on_open: bool,
-    /// How long a scenery's viewport must rest before it is loaded (default: 50 ms).
+    /// Time for which a scenery's viewport must be unchanged before it is loaded (default: 50 ms).
     pub viewport_debounce: Duration,
-    /// Operations that may wait for the master, those in delivery among them; more writers wait for a place, or are refused
-    /// (default: 256). What a callback of the same Dio writes needs no place.
+    /// Maximum number of operations that wait for the master or are being delivered (default: 256).
+    ///
+    /// Further writers wait for a place, or are refused. Writes of a callback of the same Dio need no place.
     pub write_queue_capacity: usize,
-    /// Their bytes (default: 256 MiB).
+    /// Maximum bytes of these operations (default: 256 MiB).
     pub max_pending_bytes: usize,
-    /// Whether operations that are parked until a person decides take places in the queue, too (default: no).
+    /// If true, parked operations take places in the queue, too (default: false).
     pub count_parked: bool,
-    /// Deliveries at a time, of different ids (default: 1).
+    /// Number of concurrent deliveries, each of a different row (default: 1).
     pub write_concurrency: usize,
-    /// Which operations wait for each other (default: with one lane, each for all that were accepted before it).
+    /// Order of deliveries (default: [`WriteOrder::Queue`]).
     pub write_order: WriteOrder,
-    /// How long the oldest operation may hold the queue while the master answers everything else; then it is parked (default:
-    /// 60 s).
+    /// Time for which the oldest operation may block the queue while the master answers all other calls. After that it is
+    /// parked (default: 60 s).
     pub head_patience: Duration,
     /// Bounds of the event ring.
     pub ring: RingLimits,
-    /// Events that the journal keeps (default: 100,000). Older ones go a tenth at a time, once the cache file has what they
-    /// did; those of open writes stay.
+    /// Number of events that the journal keeps (default: 100,000).
+    ///
+    /// Older ones are trimmed a tenth at a time, once the cache file has their changes. Events of open writes stay.
     pub keep_events: u64,
-    /// Their bytes (default: 256 MiB).
+    /// Bytes of events that the journal keeps (default: 256 MiB).
     pub keep_bytes: u64,
-    /// How long it keeps them (default: 24 h); looked at when something is written.
+    /// Time for which the journal keeps events (default: 24 h). Checked after writes.
     pub keep_for: Duration,
-    /// When a failed delivery is tried again.
+    /// Retry policy of failed deliveries.
     pub retry: Retry,
-    /// What happens to a write of which nobody can tell whether it took effect (default: it is sent again).
+    /// Policy for writes whose outcome cannot be determined (default: [`OnUnknown::Retry`]).
     pub on_unknown: OnUnknown,
-    /// When a source or a write route that fails is left alone.
+    /// Limits of the circuit breakers of the source and the write route.
     pub breaker: BreakerLimits,
-    /// How long a list of the master may take (default: 5 min).
+    /// Timeout of a list of the master (default: 5 min).
     pub refresh_timeout: Duration,
-    /// How long any other read of the master may take (default: 30 s).
+    /// Timeout of any other read of the master (default: 30 s).
     pub read_timeout: Duration,
-    /// Rows in doubt that are read from the master in a second, at most (default: 100).
+    /// Maximum number of rows in doubt that are read from the master per second (default: 100).
     pub reread_rate: u32,
-    /// How many deliveries of webhooks the journal keeps, of all Dios of the Lens.
+    /// Bounds of the webhook deliveries that the journal keeps, for all Dios of the Lens.
     pub inbox: InboxLimits,
-    /// Whether the Dio's log is kept in memory beside the Lens' own: an accepted write waits for no disk, and is lost with the
-    /// process unless the master has it by then (default: no).
+    /// If true, the Dio's log is in memory, separate from the journal of the Lens (default: false).
+    ///
+    /// Accepted writes then do not wait for a disk, and are lost on exit unless the master has them by then.
     pub log_in_memory: bool,
-    /// What `Ok` of an `on_write` means.
+    /// Meaning of `Ok` of an `on_write` (default: [`WriteRoute::Around`]).
     pub write_route: WriteRoute,
-    /// How long a write that went around the master may stay over its row while the master does not show it (default: for
-    /// ever). After that, the next read that shows the row without it takes it back, with a `WriteFailed`.
+    /// Time for which a write around the master is shown while the master's row does not have it (default: no limit).
+    ///
+    /// After that, the next read that shows the row without the write rolls it back, with a `WriteFailed`.
     pub routed_ttl: Option<Duration>,
-    /// Whether the `on_write` proves by the operation's id that nothing takes effect twice (default: no).
+    /// If true, the `on_write` guarantees by the operation's id that nothing takes effect twice (default: false).
     pub route_writes_once: bool,
-    /// The other end of the `on_write`, where it can be read: it is asked what became of operations that an older journal brings
-    /// back (default: none).
+    /// Destination of the `on_write`, if it can be read (default: none). It is asked for the outcome of operations that
+    /// an older journal brings back.
     pub route: Option<Vista>,
-    /// Column that holds a row's version.
+    /// Column with the version of a row (default: none).
     pub version: Option<Arc<str>>,
-    /// Whether full rows in unversioned upstream events are believed when nothing else is in motion (default: yes).
+    /// If true, full rows of unversioned upstream events are applied, provided that no write, read or doubt of the row is
+    /// open (default: true). Otherwise the row is read from the master.
     pub trust_payload: bool,
-    /// Policy for columns that the schema does not declare, in rows of users and of the program (default: they are kept). Where
-    /// they are refused, those of upstream events are left out and counted.
+    /// Policy for columns that the schema does not declare, in rows of users and of the program (default: they are kept).
+    ///
+    /// If they are refused, those of upstream events are dropped and counted.
     pub unknown_columns: UnknownColumns,
-    /// How long after closing began deliveries may still run (default: 20 s). What is left is in the journal.
+    /// Time for which deliveries may still run after closing began (default: 20 s). The remaining ones stay in the journal.
     pub drain_timeout: Duration,
-    /// Whether a complete list may be much smaller than what is cached (default: no).
+    /// If true, a complete list may be much smaller than the cache (default: false).
     pub allow_shrink: bool,
-    /// Indexes that are built before the Dio is ready and never dropped (default: none): `category` for filters,
-    /// `category,price.desc` for filters whose rows are then sorted; see [`Spec::parse`](crate::table::Spec::parse). Others are
-    /// built when queries need them.
+    /// Indexes that are built before the Dio is ready and never dropped (default: none).
+    ///
+    /// `category` serves filters; `category,price.desc` serves filters with sorted rows; see
+    /// [`Spec::parse`](crate::table::Spec::parse). Other indexes are built when queries need them.
     pub indexes: Vec<String>,
-    /// How many indexes there may be (default: 16).
+    /// Maximum number of indexes (default: 16).
     pub max_indexes: usize,
-    /// Their bytes (default: 512 MiB).
+    /// Maximum bytes of all indexes (default: 512 MiB).
     pub index_memory: usize,
-    /// How long an index that was used is kept when there is no room for another (default: 60 s).
+    /// Time for which a used index is kept when there is no room for another (default: 60 s).
     pub index_rest: Duration,
-    /// Threads for queries over many rows, shared by all Dios of a Lens (default: one less than there are cores).
+    /// Threads for queries over many rows, shared by all Dios of a Lens (default: the number of cores less one).
     pub workers: Arc<Workers>,
-    /// Whether the master is left alone: nothing is delivered or read by itself. For tools that mend a journal (default: no).
+    /// If true, the Dio neither delivers to the master nor reads it in the background (default: false). For tools that
+    /// repair a journal.
     pub offline: bool,
 }
 
@@ -149,53 +159,57 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Whether operations are delivered in the order in which they were accepted.
+    /// Returns true if operations are delivered in the order in which they were accepted.
     pub(crate) fn delivers_in_order(&self) -> bool {
         self.write_order == WriteOrder::Queue && self.write_concurrency <= 1
     }
 }
 
-/// Which operations wait for each other.
+/// Order of deliveries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WriteOrder {
-    /// Each for all that were accepted before it: one that fails for a moment holds those behind it. Needs one lane; with more
-    /// lanes this is [`WriteOrder::Row`].
+    /// Each operation waits for all earlier ones: one that fails for a moment blocks those behind it. This needs one
+    /// lane; with more lanes it is [`WriteOrder::Row`].
     #[default]
     Queue,
-    /// Each for those of its own row: one that fails holds no other row.
+    /// Each operation waits for the earlier ones of its row: one that fails blocks no other row.
     Row,
 }
 
-/// What `Ok` of an `on_write` means.
+/// Meaning of `Ok` of an `on_write`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WriteRoute {
-    /// The write is on its way: it stays over the row until the master's news speak of it.
+    /// The write is on its way: it is shown instead of the source's row until a read or event from the master confirms or
+    /// overrides it.
     #[default]
     Around,
-    /// The master has it.
+    /// The master has the write.
     Through,
 }
 
-/// What happens to a write whose attempt ended without an answer (or with the process), when neither the master's own proof, nor
-/// that it can be repeated without harm, nor the row as it is now tells whether it took effect.
+/// Policy for a write whose attempt ended without an answer, or with the process.
+///
+/// It applies if the master cannot prove the outcome, the write is not idempotent, and the present row does not show it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnUnknown {
     /// It is sent again.
     #[default]
     Retry,
-    /// It is parked for a person to look.
+    /// It is parked, for a user to decide.
     Park,
 }
 
-/// When a source that fails is left alone: after `failures` of them without an answer between, for `first`, then twice as long
-/// each time up to `most`; after each rest one request finds out.
+/// Limits of a circuit breaker.
+///
+/// It opens after `failures` consecutive failures, for `first`, then for twice as long each time up to `most`. After each
+/// delay one request is sent as a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerLimits {
-    /// Failures in a row; of deliveries and reads of one row only the first counts (default: 5).
+    /// Number of consecutive failures (default: 5). Failures of the same row count once.
     pub failures: u32,
-    /// The first rest (default: 1 s).
+    /// The first delay (default: 1 s).
     pub first: Duration,
-    /// The longest rest (default: 8 s). A source that says itself when to come back is believed up to 5 min.
+    /// The longest delay (default: 8 s). A `Retry-After` of the source can extend it to 5 min.
     pub most: Duration,
 }
 
@@ -205,17 +219,17 @@ impl Default for BreakerLimits {
     }
 }
 
-/// When a failed delivery is tried again: after `first`, then twice as long each time up to `most`, with jitter; given up and
-/// parked after `max_age`.
+/// Retry policy of failed deliveries: after `first`, then after twice as long each time up to `most`, with jitter.
+/// Operations older than `max_age` are parked.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
-    /// The first wait (default: 250 ms).
+    /// The first delay (default: 250 ms).
     pub first: Duration,
-    /// The longest wait (default: 5 min).
+    /// The longest delay (default: 5 min).
     pub most: Duration,
     /// Age at which an operation is parked (default: 24 h).
     pub max_age: Duration,
-    /// How long one attempt may take (default: 10 s).
+    /// Timeout of one attempt (default: 10 s).
     pub attempt_timeout: Duration,
 }
 
@@ -231,7 +245,7 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// The wait before attempt number `attempts + 1`; between half and all of the doubled time, as `chance` (0 to 1) says.
+    /// Delay before attempt number `attempts + 1`: between half and all of the doubled delay, by `chance` (0 to 1).
     pub fn wait(&self, attempts: u32, chance: f64) -> Duration {
         let doubled = self.first.saturating_mul(1 << attempts.saturating_sub(1).min(20)).min(self.most);
         doubled.mul_f64(0.5 + 0.5 * chance.clamp(0.0, 1.0))

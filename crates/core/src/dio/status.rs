@@ -1,62 +1,62 @@
-//! Status of a Dio.
+//! [`Status`] of a Dio.
 
 use std::time::Duration;
 
 use super::handle::Dio;
 use super::{FeedStatus, OpId, Reachability};
 
-/// A write that fails, and that all later ones wait for; see [`WriteOrder::Queue`](super::WriteOrder::Queue).
+/// A failing write that all later writes wait for; see [`WriteOrder::Queue`](super::WriteOrder::Queue).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct BlockingWrite {
-    /// The operation.
+    /// Id of the operation.
     pub operation: OpId,
-    /// Time since its first failure.
+    /// Time since the first failure.
     pub since: Duration,
-    /// What its last delivery said.
+    /// Error of the last delivery.
     pub error: String,
 }
 
-/// How a Dio is.
+/// Status of a Dio.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
-    /// Whether reads can be answered; see [`Dio::is_ready`].
+    /// True if reads can be answered; see [`Dio::is_ready`].
     pub ready: bool,
-    /// Rows that the cache holds.
+    /// Number of cached rows.
     pub rows: u64,
-    /// Whether they are a whole copy of the master, and none of them is in doubt.
+    /// True if the rows are a whole copy of the master, and none of them is in doubt.
     pub complete: bool,
-    /// Time since the last complete list.
+    /// Time since the last complete list, `None` if there was none since the start.
     pub age: Option<Duration>,
-    /// Whether they are older than they should be.
+    /// True if the rows are stale.
     pub stale: bool,
-    /// What the last refresh said, if it failed.
+    /// Error of the last refresh, if it failed.
     pub refresh_failed: Option<String>,
-    /// Why the source holds its list back, if it does: a file that looks half written, say. The rows from before are served.
+    /// Reason why the source withholds its list, for example a file that looks half written. The previous rows are served.
     pub withheld: Option<String>,
-    /// Operations that wait for the master.
+    /// Number of operations that wait for the master.
     pub queued: usize,
-    /// The oldest of them, if it fails and the others wait for it.
+    /// The oldest operation, if it fails and the others wait for it.
     pub held_by: Option<BlockingWrite>,
-    /// Whether an acknowledged write survives the process.
+    /// True if an acknowledged write survives the process.
     pub durable: bool,
-    /// Why writes are refused at present: what the journal said when it failed.
+    /// Error of the journal, while writes are refused because of it.
     pub journal_trouble: Option<String>,
-    /// Tasks that run.
+    /// Number of running tasks.
     pub tasks: usize,
-    /// Rows of the last complete list that could not be decoded; what is known of them is kept.
+    /// Number of rows of the last complete list that could not be decoded. Their known values are kept.
     pub undecodable: u64,
-    /// How the source can be reached.
+    /// Reachability of the source.
     pub source: Reachability,
-    /// How the write route can be reached, if there is one.
+    /// Reachability of the write route, if there is one.
     pub route: Option<Reachability>,
-    /// How its feeds are doing.
+    /// Status of each feed.
     pub feeds: Vec<FeedStatus>,
 }
 
 impl Dio {
-    /// How the Dio is.
+    /// Present status of the Dio.
     pub fn status(&self) -> Status {
         let core = &self.0.core;
         let state = core.state();

@@ -1,4 +1,4 @@
-//! Command: a change on its way to the committer, and the way there.
+//! [`Submission`]: commands on their way to the committer, and the handle that sends them.
 
 use std::sync::Arc;
 
@@ -11,41 +11,41 @@ use crate::journal::{Claim, JournalError, Seq, StoredDelivery};
 use crate::state::{Command, Outcome};
 use crate::vista::{Error, Result};
 
-/// Where the answer of a command goes.
+/// Sender of a submission's answer.
 pub(crate) type Reply = oneshot::Sender<Result<CommitOutcome>>;
 
-/// What became of a command, once it is durable and readers can see it.
+/// Outcome of a submission, once it is durable and readers can see it.
 #[derive(Clone, Debug)]
 pub(crate) struct CommitOutcome {
     pub(crate) outcome: Outcome,
-    /// Of each part of [`Submission::all`].
+    /// Outcome of each command, in their order.
     pub(crate) each: Vec<Outcome>,
-    /// Position of the submission's last entry, or of the State it was judged on.
+    /// Position of the submission's last entry, or of the State that it was decided on.
     pub(crate) seq: Seq,
 }
 
-/// A command on its way.
+/// Commands for the committer, with what they hold until they are answered.
 pub(crate) struct Submission {
     pub(super) core: Arc<Core>,
     pub(super) work: SubmittedWork,
     pub(crate) claims: Vec<Claim>,
-    /// A delivery that is kept with what it changes.
+    /// Delivery to store in the same append as its changes.
     pub(crate) keep: Option<StoredDelivery>,
-    /// The place of an operation in the queue.
+    /// Place of an operation in the queue.
     pub(crate) place: QueuePermit,
-    /// The place of anything else in the inbox.
+    /// Place of any other command in the inbox.
     pub(crate) inbox: Option<OwnedSemaphorePermit>,
     pub(super) reply: Option<Reply>,
 }
 
 pub(super) enum SubmittedWork {
     One(Command),
-    /// One after the other: all of them or none.
+    /// Commands in order, of which all are applied or none.
     All(Vec<Command>),
-    /// Take what `invalidate_*` noted.
+    /// Request to take the calls of `invalidate_*`.
     Poke,
-    /// What they noted, in its order.
-    Told(Vec<Command>),
+    /// Calls of `invalidate_*`, in their order.
+    Invalidations(Vec<Command>),
 }
 
 impl Submission {
@@ -53,7 +53,7 @@ impl Submission {
         Submission::of(core, SubmittedWork::One(command))
     }
 
-    /// All of `commands`, in their order and in one append, or none.
+    /// Submission that applies all of `commands`, in their order and in one append, or none.
     pub(crate) fn all(core: &Arc<Core>, commands: Vec<Command>) -> Submission {
         Submission::of(core, SubmittedWork::All(commands))
     }
@@ -78,13 +78,13 @@ impl Submission {
 
     pub(super) fn answer(self, result: Result<CommitOutcome>) {
         if let Some(reply) = self.reply {
-            // The sender may have stopped waiting; what was decided stands.
+            // The sender may have stopped waiting; the decision is not affected.
             let _ = reply.send(result);
         }
     }
 }
 
-/// The way to a Lens' committer.
+/// Handle of a Lens' committer.
 #[derive(Clone)]
 pub(crate) struct CommitterHandle {
     pub(super) inbox: mpsc::UnboundedSender<Submission>,
@@ -92,21 +92,21 @@ pub(crate) struct CommitterHandle {
 }
 
 impl CommitterHandle {
-    /// Sends a command. The channel itself has no bound: users' writes hold permits, all else is bounded by who sends it.
+    /// Sends a submission. The channel is unbounded: users' writes hold permits, and the senders bound everything else.
     pub(crate) fn send(&self, submission: Submission) -> Result<()> {
         self.inbox.send(submission).map_err(|_| Error::Closed)
     }
 
-    /// Why the journal cannot be written at present.
+    /// Error of the journal if it cannot be written at present.
     pub(crate) fn journal_failure(&self) -> Option<String> {
         self.journal_failure.now()
     }
 
-    /// Takes note that somebody else could not read the journal, and has it tried.
+    /// Notes that a read of the journal failed, and has the committer test it.
     pub(crate) fn journal_failed(&self, core: &Arc<Core>, why: &JournalError) {
         if !matches!(why, JournalError::Closed) {
             self.journal_failure.begin(&why.to_string());
-            // A committer that is gone does not need to know.
+            // If the committer is gone, there is nothing to test.
             let _ = self.poke(core);
         }
     }

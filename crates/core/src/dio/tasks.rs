@@ -1,4 +1,4 @@
-//! The tasks of one Dio: spawned here, stopped by one token, joined on close.
+//! [`Tasks`] of one Dio: spawned here, stopped by one token, joined on close.
 
 use std::future::Future;
 use std::time::Duration;
@@ -15,12 +15,13 @@ pub(crate) struct Tasks {
 }
 
 impl Tasks {
-    /// Runs `future` until it ends; it must end soon after [`Tasks::closing`] is cancelled.
+    /// Spawns `future`, which must end soon after [`Tasks::closing`] is cancelled.
     pub(crate) fn spawn<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         self.tracker.spawn(future)
     }
 
-    /// Runs `future` to its end, whoever waits for it; given up (`None`) when it outlasts the closing of the Dio by `grace`.
+    /// Spawns `future`, which runs to its end even if the handle is dropped. The result is `None` if it is cancelled
+    /// because it runs longer than `grace` after the Dio began to close.
     pub(crate) fn spawn_bounded<T: Send + 'static>(
         &self,
         grace: Duration,
@@ -35,7 +36,7 @@ impl Tasks {
         })
     }
 
-    /// Cancelled when the Dio begins to close.
+    /// Token that is cancelled when the Dio begins to close.
     pub(crate) fn closing(&self) -> &CancellationToken {
         &self.closing
     }
@@ -46,11 +47,11 @@ impl Tasks {
         self.tracker.wait().await;
     }
 
-    /// How many run.
+    /// Number of running tasks.
     pub(crate) fn len(&self) -> usize {
         self.tracker.len()
     }
 }
 
-/// Rows from which work is done off the async threads.
+/// Number of rows from which work runs off the async threads.
 pub(crate) const HEAVY: usize = 5_000;

@@ -1,4 +1,4 @@
-//! [`WeakDio`]: a Dio that its holder does not keep alive.
+//! [`WeakDio`]: a reference that does not keep its Dio alive.
 
 use std::sync::{Arc, Weak};
 
@@ -6,15 +6,15 @@ use super::handle::{Dio, Handle};
 
 /// Reference to a [`Dio`] that does not keep it alive; see [`Dio::downgrade`].
 ///
-/// A task that lasts as long as the program, such as a consumer of a queue or a timer, holds one and upgrades it for each thing
-/// that it does: with a [`Dio`] of its own it would keep the Dio from ending when everybody else has dropped it.
+/// A task that runs as long as the program, such as a consumer of a queue or a timer, holds one and upgrades it for each
+/// piece of work. With a [`Dio`] it would keep the Dio open after all other handles are dropped.
 ///
 /// ```
 /// # async fn each_news(_: impl AsyncFnMut(String) -> bool) {}
 /// # async fn consume(products: diorama_core::Dio) {
 /// let products = products.downgrade();
 /// each_news(async move |id| {
-///     let Some(products) = products.upgrade() else { return false }; // it has ended
+///     let Some(products) = products.upgrade() else { return false }; // the Dio has closed
 ///     products.invalidate_record(id);
 ///     true
 /// })
@@ -42,15 +42,17 @@ impl Dio {
 }
 
 impl WeakDio {
-    /// The Dio, as long as it can be used: `None` once its last handle is gone (a [`Dio`], a facade Vista or a Scenery), or once
-    /// [`Dio::close`] was called, although its queue may still be draining.
+    /// The Dio, as long as it can be used.
+    ///
+    /// `None` once its last handle (a [`Dio`], a facade Vista or a Scenery) is dropped, or once [`Dio::close`] was
+    /// called, although its queue may still be draining.
     pub fn upgrade(&self) -> Option<Dio> {
         let handle = self.handle.upgrade()?;
         let closing = handle.core.tasks.closing().is_cancelled();
         (!closing).then(|| Dio(handle))
     }
 
-    /// The Dio's name, also after its end.
+    /// Name of the Dio, also after it has closed.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -1,7 +1,7 @@
-//! Bounds of the write queue: how many operations, and how many of their bytes, may wait at a time.
+//! Capacity of the write queue: number and bytes of the operations that may wait at a time.
 //!
-//! Places are given out in the order in which writers ask. A place belongs to the writer until its operation is in the queue,
-//! then to the operation until it has left the queue.
+//! Places are given out in the order in which writers request them. A place belongs to the writer until its operation is
+//! in the queue, then to the operation until it has left the queue.
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use tokio_util::sync::CancellationToken;
 use crate::state::State;
 use crate::vista::{Error, Result};
 
-/// The places of one Dio's queue.
+/// Semaphores that bound one Dio's queue.
 #[derive(Debug)]
 pub(crate) struct QueueCapacity {
     places: Resource,
     bytes: Resource,
-    /// Whether parked operations take places, too.
+    /// True if parked operations take places, too.
     with_parked: bool,
 }
 
-/// What a writer holds until its command was answered.
+/// Place and bytes that a writer holds until its command is answered.
 #[derive(Debug, Default)]
 pub(crate) struct QueuePermit {
     place: Option<OwnedSemaphorePermit>,
@@ -29,13 +29,13 @@ pub(crate) struct QueuePermit {
 }
 
 impl QueuePermit {
-    /// Hands over what is held to the operation that is in the queue now; gives how much that is.
+    /// Hands the permit over to the operation that is in the queue now, and returns its size.
     pub(crate) fn keep(&mut self) -> QueueUsage {
         let keep = |permit: Option<OwnedSemaphorePermit>| {
             permit.map_or(0, |permit| {
-                let held = permit.num_permits();
+                let count = permit.num_permits();
                 permit.forget();
-                held
+                count
             })
         };
         QueueUsage { count: keep(self.place.take()), bytes: keep(self.bytes.take()) }
@@ -60,17 +60,17 @@ impl std::ops::AddAssign for QueueUsage {
 struct Resource {
     free: Arc<Semaphore>,
     capacity: usize,
-    /// What belongs to operations in the queue.
-    held: Mutex<usize>,
+    /// Permits that belong to operations in the queue.
+    in_use: Mutex<usize>,
 }
 
 impl Resource {
     fn new(capacity: usize) -> Resource {
         let capacity = capacity.clamp(1, Semaphore::MAX_PERMITS);
-        Resource { free: Arc::new(Semaphore::new(capacity)), capacity, held: Mutex::new(0) }
+        Resource { free: Arc::new(Semaphore::new(capacity)), capacity, in_use: Mutex::new(0) }
     }
 
-    /// What a request for `count` takes at most, so that a single one always fits.
+    /// `count` limited to the capacity, so that a single request always fits.
     fn share(&self, count: usize) -> u32 {
         u32::try_from(count.min(self.capacity)).unwrap_or(u32::MAX)
     }
@@ -83,17 +83,18 @@ impl Resource {
         Arc::clone(&self.free).acquire_many_owned(self.share(count)).await.map_err(|_| Error::Closed)
     }
 
-    /// The queue takes up `used` now; `kept` of it was handed over by writers. What is missing, because operations came without
-    /// a place (a hook's own, recovered ones), is taken as soon as it is free.
+    /// Adjusts the free permits to a queue that takes up `used`, of which writers have handed over `kept`.
+    ///
+    /// Operations of hooks and recovered operations come without a permit. Permits for them are taken as soon as they are free.
     fn settle(&self, kept: usize, used: usize) {
-        let mut held = self.held.lock();
-        *held += kept;
+        let mut in_use = self.in_use.lock();
+        *in_use += kept;
         let used = used.min(self.capacity);
-        if *held > used {
-            self.free.add_permits(*held - used);
-            *held = used;
-        } else if *held < used {
-            *held += self.free.forget_permits(used - *held);
+        if *in_use > used {
+            self.free.add_permits(*in_use - used);
+            *in_use = used;
+        } else if *in_use < used {
+            *in_use += self.free.forget_permits(used - *in_use);
         }
     }
 }
@@ -103,13 +104,16 @@ impl QueueCapacity {
         QueueCapacity { places: Resource::new(capacity), bytes: Resource::new(bytes), with_parked }
     }
 
-    /// A place for an operation of `size` bytes, if there is one now.
+    /// Takes a place for an operation of `size` bytes without waiting.
+    ///
+    /// # Errors
+    /// [`Error::QueueFull`].
     pub(crate) fn try_take(&self, size: usize) -> Result<QueuePermit> {
         let bytes = self.bytes.try_take(size)?;
         Ok(QueuePermit { place: Some(self.places.try_take(1)?), bytes: Some(bytes) })
     }
 
-    /// A place for an operation of `size` bytes; waits until there is one.
+    /// Takes a place for an operation of `size` bytes; waits until there is one.
     pub(crate) async fn take(&self, size: usize, closing: &CancellationToken) -> Result<QueuePermit> {
         let taking = async {
             let place = self.places.take(1).await?;
@@ -121,17 +125,19 @@ impl QueueCapacity {
         }
     }
 
-    /// Room for the bytes of a hook's own write, which needs no place: what would make room may wait for that hook.
+    /// Takes only the bytes of a hook's own write. A place is not required, because the operations in the queue may wait
+    /// for that hook.
     pub(crate) fn try_take_bytes(&self, size: usize) -> Result<QueuePermit> {
         Ok(QueuePermit { place: None, bytes: Some(self.bytes.try_take(size)?) })
     }
 
-    /// Places that are free now.
+    /// Number of places that are free now.
     pub(crate) fn free(&self) -> usize {
         self.places.free.available_permits()
     }
 
-    /// `state` is what readers see now; `kept` was handed over by writers since the last time.
+    /// Adjusts the free places to the queue of `state`, the published State. Writers have handed over `kept` since the
+    /// last call.
     pub(crate) fn settle(&self, kept: QueueUsage, state: &State) {
         let (mut count, mut bytes) = state.backlog();
         if self.with_parked {
@@ -159,13 +165,13 @@ mod tests {
     }
 
     #[test]
-    fn operations_that_came_without_a_place_take_the_next_free_ones() {
+    fn operations_without_a_place_take_the_next_free_ones() {
         let places = Resource::new(2);
         let writer = places.try_take(1).unwrap();
         places.settle(0, 5);
-        assert_eq!(places.free.available_permits(), 0, "recovered ones fill the queue");
+        assert_eq!(places.free.available_permits(), 0, "recovered operations fill the queue");
         drop(writer);
-        assert!(places.try_take(1).is_ok(), "nobody has looked since");
+        assert!(places.try_take(1).is_ok(), "the place is free until the next adjustment");
         places.settle(0, 4);
         assert!(places.try_take(1).is_err());
         places.settle(0, 1);

@@ -1,8 +1,9 @@
-//! The committer: the one task of a Lens through which every change of its Dios passes, in one order.
+//! The committer: the one task of a Lens that makes every change of its Dios, in one order.
 //!
-//! A turn: take what waits -> decide and apply on private successors of the States -> append to the journal, all Dios in one
-//! call -> publish the new States -> tell the rings -> answer. Readers see durable States only, and every answer, refusals
-//! too, comes after the append that made it true. No hook, driver or other user code runs here.
+//! A turn takes the submissions that wait, decides and applies them on private successors of the States, appends to the
+//! journal (all Dios in one call), publishes the new States, pushes the events to the rings, and answers. Readers see
+//! durable States only. Every answer, also a refusal, comes after the append that it depends on. No hook, driver or other
+//! user code runs here.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,14 +18,14 @@ use super::turn::CommitLoop;
 use crate::dio::submission::CommitterHandle;
 use crate::journal::Journal;
 
-/// The committer's task and its owner's end of it.
+/// Owner of the committer's task.
 #[derive(Default)]
 pub(crate) struct Committer {
     started: Mutex<Option<(CommitterHandle, JoinHandle<()>)>>,
 }
 
 impl Committer {
-    /// The way to the committer, which is started by the first who asks.
+    /// Handle of the committer, which is started by the first call.
     pub(crate) fn handle(&self, journal: &Arc<dyn Journal>) -> CommitterHandle {
         let mut started = self.started.lock();
         if let Some((handle, task)) = &*started
@@ -51,12 +52,12 @@ impl Committer {
 }
 
 impl Committer {
-    /// Ends the task. Commands that still wait are answered with `Closed`.
+    /// Stops the task. Commands that still wait are answered with `Closed`.
     pub(crate) async fn stop(&self) {
         let started = self.started.lock().take();
         if let Some((_, task)) = started {
             task.abort();
-            // It was aborted on purpose.
+            // The only error is the abort above.
             let _ = task.await;
         }
     }

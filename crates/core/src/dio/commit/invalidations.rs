@@ -5,19 +5,20 @@ use std::collections::VecDeque;
 use crate::record::Id;
 use crate::state::{Command, Origin};
 
-/// Beyond so many calls that wait, everything is invalidated.
+/// Number of waiting calls beyond which all rows are invalidated instead.
 const MOST_INVALID: usize = 10_000;
 
-/// Calls of `invalidate_*` that subscribers are to be told of with the next turn.
+/// Queue of the calls of `invalidate_*` that the next turn publishes.
 #[derive(Debug, Default)]
 pub(crate) struct Invalidations {
     /// The rows, in the order of the calls; `None` for all rows.
     pub(crate) calls: VecDeque<Option<Id>>,
+    /// True once the committer was sent a submission that takes them.
     pub(crate) poked: bool,
 }
 
 impl Invalidations {
-    /// Adds calls before the others or after them. Where too many wait, one for all rows takes the place of all.
+    /// Adds calls before the others or after them. If too many wait, one call for all rows replaces them.
     pub(crate) fn add(&mut self, calls: impl IntoIterator<Item = Option<Id>>, before: bool) {
         let mut calls: VecDeque<Option<Id>> = calls.into_iter().collect();
         if before {
@@ -29,7 +30,7 @@ impl Invalidations {
         }
     }
 
-    /// What tells subscribers of all calls so far, in their order.
+    /// Takes all calls as commands, in their order.
     pub(crate) fn take(&mut self) -> Vec<Command> {
         self.poked = false;
         let mut commands = Vec::new();

@@ -1,4 +1,4 @@
-//! Changes on their way into the log: writes, the committer and its turns, the cache file, erasure.
+//! Commits: writes, the committer and its turns, the cache file, purges.
 
 pub(super) mod capacity;
 pub(super) mod committer;

@@ -1,8 +1,8 @@
-//! Purges: everything that is kept of some rows goes, except at the master.
+//! Purges: everything that is stored of some rows is erased, except at the master.
 //!
-//! The removal of the rows and the ids that are to be erased are one append; older entries of the log are rewritten after that, in
-//! transactions of at most [`CHUNK`] entries, so that appends pass in between. The last of them takes the ids out of the log. Until
-//! then the State lists the purge as not finished, and the next purge or the next start goes on with it.
+//! One append removes the rows and records the ids to erase. Older entries of the log are rewritten after that, in
+//! transactions of at most [`CHUNK`] entries, so that appends pass in between. The last transaction takes the ids out of
+//! the log. Until then the State lists the purge as unfinished, and the next purge or the next start continues it.
 
 mod id_search;
 
@@ -20,22 +20,22 @@ use crate::record::Id;
 use crate::state::{Command, Entry, Eraser, OpChange, OpId, Outcome};
 use crate::vista::{Error, Result};
 
-/// Ids of one purge, at most.
+/// Maximum number of ids in one purge.
 pub const MOST_IDS: usize = 1_000;
-/// Entries that one transaction rewrites, at most.
+/// Maximum number of entries that one transaction rewrites.
 const CHUNK: usize = 1_000;
-/// Bytes of the log that are read at a time, about.
+/// Approximate bytes of the log that are read at a time.
 const PIECE: usize = 1 << 20;
-/// Rows that the source is asked for after a purge, at most.
-const MOST_ASKED: usize = 100;
-/// Time that the source has to say whether it still has the rows.
-const ASKING: Duration = Duration::from_secs(2);
+/// Maximum number of rows that are looked up in the source after a purge.
+const MOST_LOOKUPS: usize = 100;
+/// Timeout of that lookup.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a purge did.
+/// Result of a purge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PurgeReport {
-    /// Position of the removal; the present one if there was nothing to erase.
+    /// Position of the removal, or the present position if there was nothing to erase.
     pub position: Position,
     /// Rows that were removed from what readers see.
     pub rows: u64,
@@ -45,22 +45,24 @@ pub struct PurgeReport {
     pub operations: u64,
     /// Kept deliveries that were dropped because they name one of the rows.
     pub deliveries: u64,
-    /// Ids that readers see again: an event, a read or a write has brought the row back meanwhile.
+    /// Ids that readers see again, because an event, a read or a write has brought the row back meanwhile.
     pub returned: Vec<String>,
-    /// Ids that the source still has, `None` if it was not asked or did not answer. Their rows come back with the next refresh.
+    /// Ids that the source still has. Their rows come back with the next refresh. `None` if the source was not asked or
+    /// did not answer.
     pub in_source: Option<Vec<String>>,
 }
 
-/// What the log holds of some rows.
+/// Result of searching the log for some rows.
 #[derive(Debug, Default)]
 struct Survey {
-    held: bool,
+    /// True if the log has values of these rows.
+    has_values: bool,
     /// Other ids that inserts of these rows had before the master chose the ids.
     aliases: HashSet<Id>,
 }
 
 impl Core {
-    /// Erases what is kept of the rows `ids`. Goes on to its end when its caller goes away.
+    /// Erases everything that is stored of the rows `ids`. Runs to its end also if the future is dropped.
     async fn purge(self: &Arc<Self>, ids: HashSet<Id>) -> Result<PurgeReport> {
         let core = Arc::clone(self);
         let purge = async move { core.purge_now(ids).await };
@@ -68,15 +70,15 @@ impl Core {
         task.await.ok().flatten().unwrap_or(Err(Error::Closed))
     }
 
-    async fn purge_now(self: &Arc<Self>, asked: HashSet<Id>) -> Result<PurgeReport> {
-        let _alone = self.commit.purging.lock().await;
-        // What cannot be finished is not begun.
-        self.journal.rewrite(Rewrite::nothing(&self.name)).await.map_err(|error| self.rewriting(error))?;
+    async fn purge_now(self: &Arc<Self>, requested: HashSet<Id>) -> Result<PurgeReport> {
+        let _purging = self.commit.purging.lock().await;
+        // Fails before any change if the journal cannot rewrite.
+        self.journal.rewrite(Rewrite::nothing(&self.name)).await.map_err(|error| self.rewrite_error(error))?;
         self.finish_each().await?;
-        // Deliveries that were answered before they were stored are stored after this.
+        // This append also stores the deliveries that were answered before they were stored.
         self.commit(Command::Invalidate(Vec::new())).await?;
-        let Survey { held, aliases } = self.survey(&asked).await?;
-        let ids: HashSet<Id> = asked.iter().cloned().chain(aliases).collect();
+        let Survey { has_values, aliases } = self.survey(&requested).await?;
+        let ids: HashSet<Id> = requested.iter().cloned().chain(aliases).collect();
         let deliveries = self.deliveries_of(&ids, true).await?;
         let state = self.state();
         let operations = state.settled_with_values(&ids);
@@ -89,7 +91,8 @@ impl Core {
             returned: Vec::new(),
             in_source: None,
         };
-        let nothing = !held && operations == 0 && deliveries.is_empty() && ids.iter().all(|id| state.is_absent(id));
+        let nothing =
+            !has_values && operations == 0 && deliveries.is_empty() && ids.iter().all(|id| state.is_absent(id));
         drop(state);
         if !nothing {
             let mut sorted: Vec<Id> = ids.iter().cloned().collect();
@@ -105,22 +108,22 @@ impl Core {
             purged.entries = self.finish_each().await?;
         }
         let state = self.state();
-        purged.returned = asked.iter().filter(|id| state.get(id).is_some()).map(ToString::to_string).collect();
+        purged.returned = requested.iter().filter(|id| state.get(id).is_some()).map(ToString::to_string).collect();
         purged.returned.sort_unstable();
-        purged.in_source = self.left_in_source(&asked).await;
+        purged.in_source = self.left_in_source(&requested).await;
         Ok(purged)
     }
 
-    /// Goes on with purges that an earlier process, or a failing journal, left unfinished.
+    /// Continues purges that an earlier process, or a failing journal, left unfinished.
     pub(crate) async fn finish_purges(self: &Arc<Self>) -> Result<()> {
         if self.state().purges().next().is_none() {
             return Ok(());
         }
-        let _alone = self.commit.purging.lock().await;
+        let _purging = self.commit.purging.lock().await;
         self.finish_each().await.map(drop)
     }
 
-    /// Finishes every purge that is not; gives how many entries were rewritten.
+    /// Finishes every unfinished purge; returns the number of rewritten entries.
     async fn finish_each(self: &Arc<Self>) -> Result<u64> {
         let unfinished: Vec<_> = self.state().purges().collect();
         let mut rewritten = 0;
@@ -150,7 +153,7 @@ impl Core {
         Ok(rewritten)
     }
 
-    /// Rewrites entries up to position `upto`; gives how many.
+    /// Rewrites entries up to position `upto`; returns their number.
     async fn erase_log(self: &Arc<Self>, eraser: &mut Eraser, upto: Seq) -> Result<u64> {
         let (mut after, mut rewritten) = (0, 0);
         while after < upto {
@@ -178,7 +181,7 @@ impl Core {
         Ok(rewritten)
     }
 
-    /// Reads the whole log for what it holds of `ids`.
+    /// Searches the whole log for values and other ids of the rows `ids`.
     async fn survey(self: &Arc<Self>, ids: &HashSet<Id>) -> Result<Survey> {
         let (mut after, mut survey) = (0, Survey::default());
         let mut eraser = Eraser::new(ids.iter().cloned());
@@ -187,22 +190,23 @@ impl Core {
             let stored = self.read_log(after, PIECE).await?;
             let Some(last) = stored.last() else { break };
             after = last.seq;
-            let look = move || {
+            let search = move || {
                 for stored in &stored {
                     let mut entry = decode(stored)?;
-                    survey.look(&mut staged, &mut eraser, &mut entry);
+                    survey.add(&mut staged, &mut eraser, &mut entry);
                 }
                 Ok::<_, Error>((survey, staged, eraser))
             };
-            (survey, staged, eraser) = self.heavy(HEAVY, look).await??;
+            (survey, staged, eraser) = self.heavy(HEAVY, search).await??;
         }
         let state = self.state();
         survey.aliases.retain(|id| state.is_absent(id));
-        survey.held |= !survey.aliases.is_empty();
+        survey.has_values |= !survey.aliases.is_empty();
         Ok(survey)
     }
 
-    /// Deliveries that name one of the rows. Those that are still to be applied are left alone, or refused.
+    /// Deliveries that name one of the rows, without those that are not applied yet. With `refuse`, such a delivery is an
+    /// error.
     async fn deliveries_of(&self, ids: &HashSet<Id>, refuse: bool) -> Result<Vec<DeliveryId>> {
         let query = DeliveryQuery { limit: usize::MAX, ..DeliveryQuery::default() };
         let (known, _) = self.journal.deliveries(&query).await?;
@@ -211,7 +215,7 @@ impl Core {
             return Ok(Vec::new());
         }
         let mentions = Arc::new(IdSearch::of(ids)?);
-        let mut found = Vec::new();
+        let mut applied = Vec::new();
         for delivery in known {
             let Some((_, raw)) = self.journal.delivery(delivery.id).await? else { continue };
             let weight = usize::try_from(raw.size()).unwrap_or(usize::MAX);
@@ -219,22 +223,22 @@ impl Core {
             let Some(id) = self.heavy(weight, move || mentions.first(&raw).cloned()).await? else { continue };
             match delivery.state {
                 DeliveryState::Received if refuse => {
-                    let detail = format!("is named by a delivery that is still to be applied, {}", delivery.id);
+                    let detail = format!("is named by delivery {}, which is not applied yet", delivery.id);
                     return Err(Error::Conflict { id: id.to_string(), detail });
                 }
                 DeliveryState::Received => {}
-                _ => found.push(delivery.id),
+                _ => applied.push(delivery.id),
             }
         }
-        Ok(found)
+        Ok(applied)
     }
 
-    /// The rows that the source still has, if it can be asked cheaply and answers.
+    /// Ids that the source still has. `None` if it reads no single rows, there are too many ids, or it does not answer.
     async fn left_in_source(&self, ids: &HashSet<Id>) -> Option<Vec<String>> {
-        if ids.len() > MOST_ASKED || self.settings.offline || !self.vista.shell().reads_one() {
+        if ids.len() > MOST_LOOKUPS || self.settings.offline || !self.vista.shell().reads_one() {
             return None;
         }
-        let ask = async {
+        let lookup = async {
             let mut left = Vec::new();
             for id in ids {
                 if self.read_one(id).await.ok()?.is_some() {
@@ -244,7 +248,7 @@ impl Core {
             left.sort_unstable();
             Some(left)
         };
-        tokio::time::timeout(ASKING, ask).await.ok().flatten()
+        tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await.ok().flatten()
     }
 
     async fn read_log(&self, after: Seq, bytes: usize) -> Result<Vec<LogEntry>> {
@@ -255,11 +259,11 @@ impl Core {
         let rewrite = Rewrite { log: Arc::clone(&self.name), entries, deliveries };
         self.journal.rewrite(rewrite).await.map_err(|error| {
             self.committer.journal_failed(self, &error);
-            self.rewriting(error)
+            self.rewrite_error(error)
         })
     }
 
-    fn rewriting(&self, error: JournalError) -> Error {
+    fn rewrite_error(&self, error: JournalError) -> Error {
         match error {
             JournalError::Unsupported { .. } => {
                 let what = "erase rows: its journal cannot rewrite entries";
@@ -271,41 +275,43 @@ impl Core {
 }
 
 impl Survey {
-    fn look(&mut self, staged: &mut HashMap<OpId, Id>, eraser: &mut Eraser, entry: &mut Entry) {
+    fn add(&mut self, staged: &mut HashMap<OpId, Id>, eraser: &mut Eraser, entry: &mut Entry) {
         if let (Some(op), Some(id)) = (entry.cause.op, &entry.id) {
             match &entry.op {
                 OpChange::Stage(own) if own.targets.len() == 1 => drop(staged.insert(op, Arc::clone(id))),
                 _ => {
-                    // The master gave the row of this insert another id.
+                    // The master has given the row of this insert another id.
                     let first = staged.get(&op).filter(|first| *first != id && eraser.erases(id));
                     self.aliases.extend(first.cloned());
                 }
             }
         }
-        self.held |= eraser.erase(entry);
+        self.has_values |= eraser.erase(entry);
     }
 }
 
 fn decode(stored: &LogEntry) -> Result<Entry> {
-    let wrong = |detail| format!("entry {} cannot be read: {detail}", stored.seq);
-    Entry::decode(&stored.bytes).map_err(|detail| Error::Storage { detail: wrong(detail), full: false })
+    let message = |detail| format!("entry {} cannot be read: {detail}", stored.seq);
+    Entry::decode(&stored.bytes).map_err(|detail| Error::Storage { detail: message(detail), full: false })
 }
 
 impl Dio {
-    /// Erases everything that is kept of rows: the rows themselves, what the log remembers of them, the values of settled
-    /// operations, and kept deliveries that name them. Durable when this returns. The source is not touched: a row that it
-    /// still has comes back with the next refresh, so delete it there first. Subscribers are told that the rows are gone.
+    /// Erases everything that is stored of rows.
     ///
-    /// Ids stay in the log, as do positions, times and versions. Ids of which nothing is kept are no error. A purge that has
-    /// begun is finished in any case: by the next purge or the next start if the process ends or the journal fails meanwhile.
+    /// Erased are the rows themselves, their values in the log and in settled operations, and kept deliveries that name
+    /// them. The purge is durable when this returns. The source is not touched: a row that it still has comes back with
+    /// the next refresh, so delete it there first. Subscribers receive the removal of the rows.
+    ///
+    /// Ids stay in the log, as do positions, times and versions. Ids of which nothing is stored are ignored. If the
+    /// process ends or the journal fails meanwhile, the next purge or the next start finishes the purge.
     ///
     /// # Errors
-    /// [`Error::Conflict`] while an operation on one of the rows, or a delivery that names one, is not settled; nothing is changed
-    /// then. [`Error::Invalid`] for no ids or more than 1,000. [`Error::Unsupported`] if the journal cannot rewrite entries.
-    /// [`Error::Storage`], [`Error::Closed`].
+    /// [`Error::Conflict`] while an operation on one of the rows, or a delivery that names one, is not settled; nothing
+    /// is changed then. [`Error::Invalid`] for no ids or more than 1,000. [`Error::Unsupported`] if the journal cannot
+    /// rewrite entries. [`Error::Storage`], [`Error::Closed`].
     ///
     /// # Cancel safety
-    /// A purge whose future is dropped goes on.
+    /// A purge whose future is dropped continues.
     pub async fn purge(&self, ids: impl IntoIterator<Item = impl Into<String>>) -> Result<PurgeReport> {
         let ids: HashSet<Id> = ids.into_iter().take(MOST_IDS + 1).map(|id| Id::from(id.into())).collect();
         if ids.is_empty() || ids.len() > MOST_IDS {

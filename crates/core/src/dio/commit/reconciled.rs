@@ -3,17 +3,17 @@
 use crate::journal::{Changes, DeliveryState, StoredDelivery};
 use crate::state::Outcome;
 
-/// What an upstream event came to.
+/// Outcome of an upstream event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reconciled {
-    /// It changed something (or the program's `on_event` took it).
+    /// It changed something, or the program's `on_event` handled it.
     Applied,
-    /// Everything was so already.
+    /// The rows had these values already.
     Unchanged,
-    /// It will be, once the row was read from the master.
+    /// It is applied once the row has been read from the master.
     Deferred,
-    /// It was older than what is known.
+    /// It was older than the known row.
     Stale,
     /// The same delivery was applied before.
     Duplicate,
@@ -31,7 +31,7 @@ impl Reconciled {
 }
 
 impl Changes {
-    /// Adds what became of one change.
+    /// Counts the outcome of one change.
     pub(crate) fn count(&mut self, outcome: Reconciled) {
         *match outcome {
             Reconciled::Applied => &mut self.applied,
@@ -42,7 +42,7 @@ impl Changes {
         } += 1;
     }
 
-    /// What became of the whole.
+    /// State of the whole delivery.
     pub(crate) fn state(&self) -> DeliveryState {
         match self {
             _ if self.applied + self.unchanged + self.deferred > 0 => DeliveryState::Applied,
@@ -54,7 +54,7 @@ impl Changes {
     }
 }
 
-/// `kept` with what became of its changes, if that is not known yet.
+/// `kept` with the outcomes of its changes, if they are not known yet.
 pub(crate) fn concluded(kept: &StoredDelivery, each: &[Outcome]) -> StoredDelivery {
     let mut kept = kept.clone();
     let delivery = &mut kept.delivery;

@@ -1,4 +1,4 @@
-//! Recovery of the committer after a failed append: opens the journal again and looks at what is there.
+//! Recovery of the committer after a failed append: opens the journal again and compares its entries with the append.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -18,19 +18,21 @@ use crate::journal::{AppendError, Claim, Fence, JournalError, LogBatch, LogEntry
 use crate::state::Entry;
 use crate::vista::{Error, Result};
 
-/// How long answers are held while the journal is opened again after an error.
+/// Time for which answers are held back while the journal is opened again after an error.
 const HOLD: Duration = Duration::from_secs(5);
 
-/// What the journal holds of a stage whose append failed.
-struct Found {
+/// Contents of the journal after the append of a stage has failed.
+struct JournalContents {
+    /// True if the append is in the journal.
     stored: bool,
-    /// Everything after the State it was decided on.
+    /// All entries after the State that the stage was decided on.
     entries: Vec<LogEntry>,
 }
 
 impl CommitLoop {
-    /// Tries a journal that failed with a claim that has expired already. Nobody may be writing: writers with a key give up
-    /// before they come here, because their key cannot be looked up.
+    /// Tests a journal that failed by appending a claim that has expired already.
+    ///
+    /// This is done without a writer: writers with a key fail before they get here, because their key cannot be looked up.
     pub(super) async fn probe(&mut self) {
         if self.broken.is_some()
             && let Err(error) = self.heal().await
@@ -61,25 +63,25 @@ impl CommitLoop {
         }
     }
 
-    /// Brings a Dio on after an append that did not go through; those of which more must be known go to `unknown`.
+    /// Handles a stage whose append failed. Stages whose append may be on disk are added to `unknown`.
     pub(super) fn failed(&mut self, stage: Stage, error: AppendError, unknown: &mut Vec<(Stage, String)>) {
         match error {
             AppendError::Moved { missed } => {
                 catch_up(&stage.core, &missed);
-                self.again(stage.into_commands());
+                self.requeue(stage.into_commands());
             }
             AppendError::Claimed { key, by } => {
                 let mut rest = VecDeque::new();
-                for done in stage.done {
-                    let own = done.submission.claims.iter().find(|claim| claim.key == key);
+                for command in stage.decided {
+                    let own = command.submission.claims.iter().find(|claim| claim.key == key);
                     if let Some(own) = own {
                         let result = Err(super::write::replayed(Some(own), &by));
-                        done.submission.answer(result);
+                        command.submission.answer(result);
                     } else {
-                        rest.push_back(done.submission);
+                        rest.push_back(command.submission);
                     }
                 }
-                self.again(rest);
+                self.requeue(rest);
             }
             AppendError::Fenced => self.waiting.extend(stage.refuse(|_| Error::Closed)),
             AppendError::Full(detail) => {
@@ -94,7 +96,7 @@ impl CommitLoop {
         }
     }
 
-    /// The appends may be on disk: hold the answers, open the journal again and look.
+    /// Resolves stages whose appends may be on disk: holds their answers back, opens the journal again and reads it.
     pub(super) async fn unknown(&mut self, stages: Vec<(Stage, String)>) {
         let Some((stage, detail)) = stages.first() else { return };
         tracing::debug!(dio = %stage.core.name, error = %detail, "the journal failed; opening it again");
@@ -102,10 +104,10 @@ impl CommitLoop {
         self.broken = Some(detail.clone());
         let deadline = Instant::now() + HOLD;
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
-        let found = loop {
+        let contents = loop {
             let wait = backoff.rest();
-            match self.look(&stages).await {
-                Ok(found) => break found,
+            match self.inspect(&stages).await {
+                Ok(contents) => break contents,
                 Err(error) if Instant::now() + wait > deadline => {
                     self.broken = Some(error.to_string());
                     for (stage, detail) in stages {
@@ -120,42 +122,42 @@ impl CommitLoop {
             }
         };
         self.broken = None;
-        for ((stage, detail), found) in stages.into_iter().zip(found) {
+        for ((stage, detail), contents) in stages.into_iter().zip(contents) {
             let core = Arc::clone(&stage.core);
-            if found.stored {
-                // The successor and not the log's entries: rows of bulk entries are only here.
+            if contents.stored {
+                // Publishes the successor instead of the log's entries, because rows of bulk entries are only in the successor.
                 stage.publish().await;
             } else {
                 self.waiting.extend(stage.refuse(|_| storage(&detail, false)));
             }
-            catch_up(&core, &found.entries);
+            catch_up(&core, &contents.entries);
         }
     }
 
-    /// Opens the journal again and looks what became of each stage.
-    async fn look(&self, stages: &[(Stage, String)]) -> Result<Vec<Found>> {
+    /// Opens the journal again and reads what it has of each stage.
+    async fn inspect(&self, stages: &[(Stage, String)]) -> Result<Vec<JournalContents>> {
         let failed = |error: JournalError| storage(&error.to_string(), false);
         self.journal.reopen().await.map_err(failed)?;
         let mut all = Vec::with_capacity(stages.len());
         for (stage, _) in stages {
             let name = &stage.core.name;
             let entries = self.journal.read(name, stage.before.seq(), usize::MAX).await.map_err(failed)?;
-            let stored = match (&stage.entries[..], stage.claims.first(), stage.kept.first()) {
+            let stored = match (&stage.entries[..], stage.claims.first(), stage.deliveries.first()) {
                 ([], Some(claim), _) => {
                     self.journal.claim(&claim.key).await.map_err(failed)?.is_some_and(|by| by == claim.value)
                 }
                 ([], None, Some(StoredDelivery { delivery, .. })) => {
-                    let found = self.journal.delivery(delivery.id).await.map_err(failed)?;
-                    found.is_some_and(|(found, _)| found == *delivery)
+                    let kept = self.journal.delivery(delivery.id).await.map_err(failed)?;
+                    kept.is_some_and(|(kept, _)| kept == *delivery)
                 }
                 (own, ..) => entries.starts_with(own),
             };
-            all.push(Found { stored, entries });
+            all.push(JournalContents { stored, entries });
         }
         Ok(all)
     }
 
-    /// Opens the journal again and applies what it holds that is not published yet.
+    /// Opens the journal again and applies its entries that are not published yet.
     pub(super) async fn heal(&mut self) -> Result<()> {
         self.journal.reopen().await.map_err(|error| storage(&error.to_string(), false))?;
         self.dios.retain(|_, core| core.strong_count() > 0);
@@ -173,14 +175,14 @@ fn full(detail: &str) -> String {
     format!("the disk is full: {detail}")
 }
 
-/// Applies and publishes entries that the journal holds and the Dio has not seen.
+/// Applies and publishes entries of the journal that the Dio has not applied yet.
 fn catch_up(core: &Arc<Core>, missed: &[LogEntry]) {
     let mut next = (**core.root.load()).clone();
-    let (mut changes, mut items, mut moves) = (Vec::new(), Vec::new(), OpTransitions::default());
+    let (mut changes, mut items, mut transitions) = (Vec::new(), Vec::new(), OpTransitions::default());
     for entry in missed.iter().filter(|entry| entry.seq > next.seq()).cloned().collect::<Vec<_>>() {
         match Entry::decode(&entry.bytes) {
             Ok(entry) => {
-                moves.add(OpTransitions::of(&entry.op));
+                transitions.add(OpTransitions::of(&entry.op));
                 let (change, item) = apply(&mut next, entry, &mut false);
                 changes.push(change);
                 items.extend(item);
@@ -195,7 +197,7 @@ fn catch_up(core: &Arc<Core>, missed: &[LogEntry]) {
     core.store.learn(changes, seq);
     core.commit.capacity.settle(QueueUsage::default(), &next);
     core.root.store(Arc::new(next));
-    core.tally.moved(moves);
+    core.tally.add_transitions(transitions);
     core.ring.push(items);
     core.published.send_replace(seq);
 }

@@ -1,14 +1,14 @@
-//! How much the journal holds of a Dio, by position: what its bounds are judged by. Pure.
+//! Age and size of a Dio's entries in the journal by position, to decide what to trim. Pure.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::journal::Seq;
 
-/// Marks that are remembered, at most. Of more, two become one: the bounds are kept a little coarser then.
+/// Maximum number of marks. Beyond it, each two become one, and the bounds are kept less exactly.
 const MOST: usize = 4_096;
 
-/// What the journal may hold of one Dio's events.
+/// Bounds of one Dio's events in the journal.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     pub(crate) count: u64,
@@ -17,7 +17,7 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
-    /// A tenth more: what is trimmed at once, because each trim is a transaction of its own.
+    /// The bounds plus a tenth. Trimming starts beyond it, because each trim is a transaction of its own.
     pub(crate) fn with_slack(self) -> Bounds {
         Bounds {
             count: self.count.saturating_add((self.count / 10).max(1)),
@@ -27,15 +27,15 @@ impl Bounds {
     }
 }
 
-/// Where entries end, when they were written, and how many bytes there were up to them.
+/// End position, time and cumulative size of the entries in the journal.
 #[derive(Debug, Default)]
 pub(crate) struct Retention {
     marks: VecDeque<Mark>,
-    /// Bytes of all entries that ever were noted.
+    /// Bytes of all entries since the start, trimmed ones included.
     bytes: u64,
-    /// Of these, bytes of what was trimmed.
-    gone: u64,
-    /// Notes that one mark stands for.
+    /// Bytes of the trimmed entries.
+    trimmed_bytes: u64,
+    /// Number of notes that one mark covers.
     grain: u32,
 }
 
@@ -44,14 +44,14 @@ struct Mark {
     seq: Seq,
     /// Unix milliseconds.
     at: u64,
-    /// Bytes up to and with it.
+    /// Bytes of all entries up to and including `seq`.
     bytes: u64,
-    /// How many notes it stands for.
+    /// Number of notes that the mark covers.
     notes: u32,
 }
 
 impl Retention {
-    /// Entries up to `seq` were written at `at`, of so many bytes.
+    /// Notes that entries up to `seq`, of `bytes` bytes, were written at `at` (Unix milliseconds).
     pub(crate) fn note(&mut self, seq: Seq, at: u64, bytes: usize) {
         self.bytes += bytes as u64;
         let new = Mark { seq, at, bytes: self.bytes, notes: 1 };
@@ -60,7 +60,7 @@ impl Retention {
             None => self.marks.push_back(new),
         }
         if self.marks.len() > MOST {
-            // Of each two, the later stands for both.
+            // The later of each two marks covers both.
             self.grain = (self.grain * 2).max(2);
             let mut number = 0;
             let newest = self.marks.len();
@@ -71,11 +71,11 @@ impl Retention {
         }
     }
 
-    /// The position before which entries go, so that what is left keeps within `bounds` at `now` (Unix milliseconds).
+    /// Position before which entries have to be trimmed to keep the rest within `bounds` at `now` (Unix milliseconds).
     pub(crate) fn before(&self, bounds: Bounds, head: Seq, now: u64) -> Seq {
         let age = u64::try_from(bounds.age.as_millis()).unwrap_or(u64::MAX);
         let old = self.marks.iter().take_while(|mark| mark.at < now.saturating_sub(age)).last();
-        let heavy = match self.bytes - self.gone > bounds.bytes {
+        let heavy = match self.bytes - self.trimmed_bytes > bounds.bytes {
             true => self.marks.iter().find(|mark| self.bytes - mark.bytes <= bounds.bytes),
             false => None,
         };
@@ -83,10 +83,10 @@ impl Retention {
         head.saturating_sub(bounds.count).max(marked.unwrap_or(0))
     }
 
-    /// Entries before `seq` are gone.
+    /// Notes that entries before `seq` were trimmed.
     pub(crate) fn trimmed(&mut self, seq: Seq) {
         while let Some(mark) = self.marks.front().copied().filter(|mark| mark.seq < seq) {
-            self.gone = mark.bytes;
+            self.trimmed_bytes = mark.bytes;
             self.marks.pop_front();
         }
     }
@@ -106,28 +106,28 @@ mod tests {
     }
 
     #[test]
-    fn each_bound_holds_by_itself_and_the_narrowest_counts() {
+    fn each_bound_applies_alone_and_the_narrowest_decides() {
         let (retention, now) = (ten(), 10_000);
         assert_eq!(retention.before(ALL, 10, now), 0);
         assert_eq!(retention.before(Bounds { count: 4, ..ALL }, 10, now), 6);
         assert_eq!(retention.before(Bounds { bytes: 350, ..ALL }, 10, now), 8, "three are left");
-        assert_eq!(retention.before(Bounds { bytes: 50, ..ALL }, 10, now), 11, "not even one fits");
+        assert_eq!(retention.before(Bounds { bytes: 50, ..ALL }, 10, now), 11, "none fits");
         assert_eq!(retention.before(Bounds { age: Duration::from_secs(3), ..ALL }, 10, now), 7);
         assert_eq!(retention.before(Bounds { age: Duration::from_secs(3), bytes: 250, ..ALL }, 10, now), 9);
     }
 
     #[test]
-    fn what_was_trimmed_does_not_count() {
+    fn trimmed_entries_do_not_count() {
         let mut retention = ten();
         let bounds = Bounds { bytes: 350, ..ALL };
         retention.trimmed(retention.before(bounds, 10, 0));
-        assert_eq!(retention.before(bounds, 10, 0), 0, "it fits");
+        assert_eq!(retention.before(bounds, 10, 0), 0, "the rest fits");
         retention.note(11, 11_000, 100);
         assert_eq!(retention.before(bounds, 11, 0), 9);
     }
 
     #[test]
-    fn few_marks_are_kept_and_bytes_are_not_lost_with_them() {
+    fn merged_marks_keep_the_sum_of_bytes() {
         let mut retention = Retention::default();
         (1..=100_000).for_each(|seq| retention.note(seq, seq, 10));
         assert!(retention.marks.len() <= MOST);

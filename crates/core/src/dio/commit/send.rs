@@ -1,4 +1,4 @@
-//! Sending commands to the committer, with the places that they need.
+//! Sending commands to the committer, with the queue capacity that they need.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,16 +14,16 @@ use crate::state::{Command, Origin};
 use crate::vista::{Error, Result};
 
 impl Core {
-    /// Sends a command of the program itself (settlements, news, guards): no place in the queue is needed.
+    /// Sends a command of the Dio itself (settlements, reads, guards), which needs no place in the queue.
     pub(crate) async fn commit(self: &Arc<Self>, command: Command) -> Result<CommitOutcome> {
         if self.ended.is_cancelled() {
             return Err(Error::Closed);
         }
-        self.answered(Submission::new(self, command)).await
+        self.submit_and_wait(Submission::new(self, command)).await
     }
 
-    /// Sends a command and waits for what became of it.
-    pub(crate) async fn answered(self: &Arc<Self>, submission: Submission) -> Result<CommitOutcome> {
+    /// Sends a submission and waits for its outcome.
+    pub(crate) async fn submit_and_wait(self: &Arc<Self>, submission: Submission) -> Result<CommitOutcome> {
         let (reply, answer): (Reply, _) = tokio::sync::oneshot::channel();
         self.committer.send(submission.reply(reply))?;
         answer.await.map_err(|_| Error::Closed)?
@@ -31,24 +31,26 @@ impl Core {
 
     /// [`Core::commit`] for senders that cannot wait.
     pub(crate) fn commit_later(self: &Arc<Self>, command: Command) {
-        // A committer that is gone has no State that would need to know.
+        // If the committer is gone, there is no State left to change.
         let _ = self.committer.send(Submission::new(self, command));
     }
 
-    /// Tells everybody that rows may be different; `covered` if all differences were told one by one.
-    pub(crate) async fn tell_all(self: &Arc<Self>, covered: bool) -> Result<CommitOutcome> {
-        // Taken before the commit: what is written silently meanwhile is told next time.
-        let untold = self.sync.untold.swap(false, Ordering::AcqRel);
-        let covered = covered && !untold;
-        let told = self.commit(Command::InvalidateAll { covered, origin: Origin::Refresh }).await;
-        if told.is_err() {
-            self.sync.untold.fetch_or(untold, Ordering::AcqRel);
+    /// Publishes `Invalidated`. `covered` says that all differences were published as row events before.
+    pub(crate) async fn publish_invalidated(self: &Arc<Self>, covered: bool) -> Result<CommitOutcome> {
+        // Taken before the commit: rows that are written silently meanwhile count for the next call.
+        let silent = self.sync.silent_changes.swap(false, Ordering::AcqRel);
+        let covered = covered && !silent;
+        let committed = self.commit(Command::InvalidateAll { covered, origin: Origin::Refresh }).await;
+        if committed.is_err() {
+            self.sync.silent_changes.fetch_or(silent, Ordering::AcqRel);
         }
-        told
+        committed
     }
 
-    /// Sends a user's command. `size` is what it adds to the backlog, `None` for nothing; `wait` says whether a full queue is
-    /// waited for or refused.
+    /// Sends a user's command.
+    ///
+    /// `size` is the number of bytes that it adds to the backlog, `None` if it is not an operation. If the queue is full,
+    /// the command waits with `wait`, and is refused without.
     pub(crate) async fn write(
         self: &Arc<Self>,
         command: Command,
@@ -62,11 +64,13 @@ impl Core {
         let mut submission = Submission::new(self, command);
         self.reserve(&mut submission, size, wait).await?;
         submission.claims.extend(claim);
-        self.answered(submission).await
+        self.submit_and_wait(submission).await
     }
 
-    /// Room for what a command needs: an operation of `size` bytes a place in the queue, everything else one in the committer's
-    /// inbox. A hook's own writes need room for their bytes only: what would make room may wait for that hook.
+    /// Takes the capacity that a command needs: a place in the queue for an operation of `size` bytes, a place in the
+    /// committer's inbox for anything else.
+    ///
+    /// A hook's own writes need capacity for their bytes only, because the operations in the queue may wait for that hook.
     async fn reserve(&self, submission: &mut Submission, size: Option<usize>, wait: bool) -> Result<()> {
         let inside = scope_of(&self.name).is_some();
         match (size, inside, wait) {
@@ -85,17 +89,17 @@ impl Core {
         Ok(())
     }
 
-    /// A place in the committer's inbox for a command that is not an operation.
+    /// Takes a place in the committer's inbox, for a command that is not an operation.
     pub(crate) async fn inbox_place(&self) -> Result<OwnedSemaphorePermit> {
         Arc::clone(&self.commit.inbox).acquire_owned().await.map_err(|_| Error::Closed)
     }
 
-    /// How many more operations the queue has places for.
+    /// Number of operations that the queue can accept at present.
     pub(crate) fn free_places(&self) -> usize {
         self.commit.capacity.free()
     }
 
-    /// Has subscribers told of a row, or of all rows, with the next turn.
+    /// Publishes the invalidation of a row, or of all rows, with the next turn.
     pub(crate) fn invalidate(self: &Arc<Self>, id: Option<Id>) {
         let poke = {
             let mut invalidations = self.commit.invalidations.lock();
@@ -107,7 +111,7 @@ impl Core {
         }
     }
 
-    /// Takes back what subscribers could not be told.
+    /// Puts back invalidations that could not be published.
     pub(crate) fn keep_invalid(&self, commands: &[Command]) {
         let calls = commands.iter().flat_map(|command| match command {
             Command::Invalidate(ids) => ids.iter().cloned().map(Some).collect(),
@@ -116,7 +120,7 @@ impl Core {
         self.commit.invalidations.lock().add(calls, true);
     }
 
-    /// Has what was taken back told with the next turn.
+    /// Requests a turn for invalidations that were put back.
     pub(crate) fn poke_again(self: &Arc<Self>) {
         let waits = {
             let mut invalidations = self.commit.invalidations.lock();

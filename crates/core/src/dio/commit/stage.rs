@@ -15,25 +15,25 @@ use crate::record::Body;
 use crate::state::{Base, CacheChange, Command, Decision, Entry, Outcome, State};
 use crate::vista::{Error, Result};
 
-/// A Dio's part of a turn.
+/// One Dio's part of a turn, on a private successor of its State.
 pub(super) struct Stage {
     pub(super) core: Arc<Core>,
     pub(super) before: Arc<State>,
     pub(super) next: State,
-    pub(super) done: Vec<Done>,
+    pub(super) decided: Vec<DecidedCommand>,
     pub(super) changes: Vec<CacheChange>,
     pub(super) items: Vec<RingItem>,
     pub(super) claims: Vec<Claim>,
-    pub(super) kept: Vec<StoredDelivery>,
+    pub(super) deliveries: Vec<StoredDelivery>,
     pub(super) entries: Vec<LogEntry>,
-    pub(super) moves: OpTransitions,
+    pub(super) transitions: OpTransitions,
     pub(super) bulk: bool,
-    /// Applying a decision panicked: the successor may hold half of it.
-    pub(super) spoilt: bool,
+    /// True after applying a decision panicked: the successor may have only a part of it.
+    pub(super) poisoned: bool,
 }
 
-/// A command that was decided.
-pub(super) struct Done {
+/// A command with its result.
+pub(super) struct DecidedCommand {
     pub(super) submission: Submission,
     pub(super) result: Result<CommitOutcome>,
     pub(super) wrote: bool,
@@ -46,77 +46,78 @@ impl Stage {
             next: (*before).clone(),
             before,
             core,
-            done: Vec::new(),
+            decided: Vec::new(),
             changes: Vec::new(),
             items: Vec::new(),
             claims: Vec::new(),
-            kept: Vec::new(),
+            deliveries: Vec::new(),
             entries: Vec::new(),
-            moves: OpTransitions::default(),
+            transitions: OpTransitions::default(),
             bulk: false,
-            spoilt: false,
+            poisoned: false,
         }
     }
 
-    /// Begins anew and decides again what was taken, but for what was refused: what panicked is never tried twice.
-    pub(super) fn redone(self) -> Stage {
+    /// Starts a new stage and decides the accepted commands again. Refused commands stay refused: a command that panicked
+    /// is never tried twice.
+    pub(super) fn redecided(self) -> Stage {
         let mut fresh = Stage::new(self.core);
-        for done in self.done {
-            match done.result {
-                Ok(_) => fresh.take(done.submission),
-                Err(_) => fresh.done.push(done),
+        for command in self.decided {
+            match command.result {
+                Ok(_) => fresh.take(command.submission),
+                Err(_) => fresh.decided.push(command),
             }
         }
         fresh
     }
 
-    /// Decides one command and applies what follows to the successor.
+    /// Decides one submission and applies the decisions to the successor.
     pub(super) fn take(&mut self, submission: Submission) {
         match &submission.work {
             SubmittedWork::One(command) => {
-                let decided = match self.twice(&submission) {
+                let decided = match self.claim_conflict(&submission) {
                     Some(refused) => Err(refused),
                     None => decide(&self.next, command),
                 };
                 self.finish(submission, decided);
             }
-            SubmittedWork::Told(commands) => {
-                let done = self.take_all(commands);
-                self.conclude(submission, done);
+            SubmittedWork::Invalidations(commands) => {
+                let outcomes = self.take_all(commands);
+                self.conclude(submission, outcomes);
             }
             SubmittedWork::All(commands) => {
-                let done = match self.twice(&submission) {
+                let outcomes = match self.claim_conflict(&submission) {
                     Some(refused) => Err(refused),
                     None => self.take_all(commands),
                 };
-                self.conclude(submission, done);
+                self.conclude(submission, outcomes);
             }
             SubmittedWork::Poke => {
                 let commands = self.core.commit.invalidations.lock().take();
-                let done = self.take_all(&commands);
-                self.conclude(Submission { work: SubmittedWork::Told(commands), ..submission }, done);
+                let outcomes = self.take_all(&commands);
+                self.conclude(Submission { work: SubmittedWork::Invalidations(commands), ..submission }, outcomes);
             }
         }
     }
 
-    /// The refusal of a command whose key an earlier one of this turn has taken.
-    pub(super) fn twice(&self, submission: &Submission) -> Option<Error> {
+    /// Error of a command whose key an earlier command of this turn has taken.
+    pub(super) fn claim_conflict(&self, submission: &Submission) -> Option<Error> {
         let taken = |claim: &&Claim| self.claims.iter().any(|own| own.key == claim.key);
         let second = submission.claims.iter().find(taken)?;
         let first = self.claims.iter().find(|own| own.key == second.key)?;
         Some(super::write::replayed(Some(second), &first.value))
     }
 
-    /// Decides and applies one command after the other; what they did is taken back if one is refused.
+    /// Decides and applies the commands in order. If one is refused, the changes of all are rolled back.
     pub(super) fn take_all(&mut self, commands: &[Command]) -> Result<(Vec<Outcome>, bool)> {
         let (before, bulk) = (self.next.clone(), self.bulk);
-        let lengths = (self.entries.len(), self.changes.len(), self.items.len(), self.moves);
+        let lengths = (self.entries.len(), self.changes.len(), self.items.len(), self.transitions);
         let mut each = Vec::with_capacity(commands.len());
         for command in commands {
             let decided = decide(&self.next, command);
             let outcome = decided.as_ref().map_or(Outcome::Unchanged, |decision| decision.outcome.clone());
             if let Err(error) = decided.and_then(|decision| self.apply_all(decision)) {
-                (self.next, self.bulk, self.moves) = (before, bulk, lengths.3);
+                (self.next, self.bulk, self.transitions) = (before, bulk, lengths.3);
                 self.entries.truncate(lengths.0);
                 self.changes.truncate(lengths.1);
                 self.items.truncate(lengths.2);
@@ -128,36 +129,37 @@ impl Stage {
     }
 
     pub(super) fn finish(&mut self, submission: Submission, decided: Result<Decision>) {
-        let done = decided.and_then(|decision| {
+        let outcomes = decided.and_then(|decision| {
             let (outcome, wrote) = (decision.outcome.clone(), !decision.entries.is_empty());
             self.apply_all(decision)?;
             Ok((vec![outcome], wrote))
         });
-        self.conclude(submission, done);
+        self.conclude(submission, outcomes);
     }
 
-    /// Takes note of the keys and the delivery of a command, and of its answer.
-    pub(super) fn conclude(&mut self, submission: Submission, done: Result<(Vec<Outcome>, bool)>) {
+    /// Notes the claims, the delivery and the answer of a submission.
+    pub(super) fn conclude(&mut self, submission: Submission, outcomes: Result<(Vec<Outcome>, bool)>) {
         let mut wrote = false;
-        let result = done.map(|(each, some)| {
+        let result = outcomes.map(|(each, some)| {
             let outcome = each.first().cloned().unwrap_or_default();
-            // A write of what is there already made no operation that its key could stand for.
+            // A write of identical values makes no operation that its key could refer to.
             let claims = if outcome == Outcome::Identical { &[] } else { &submission.claims[..] };
-            let kept = submission.keep.as_ref().map(|kept| super::reconciled::concluded(kept, &each));
-            wrote = some || !claims.is_empty() || kept.is_some();
+            let delivery = submission.keep.as_ref().map(|delivery| super::reconciled::concluded(delivery, &each));
+            wrote = some || !claims.is_empty() || delivery.is_some();
             self.claims.extend_from_slice(claims);
-            self.kept.extend(kept);
+            self.deliveries.extend(delivery);
             CommitOutcome { outcome, each, seq: self.next.seq() }
         });
-        self.done.push(Done { submission, result, wrote });
+        self.decided.push(DecidedCommand { submission, result, wrote });
     }
 
-    /// Applies a decision whole, in place: what several commands of a turn touch is copied once. After a panic the stage is
-    /// spoilt, and only this command is refused.
+    /// Applies a whole decision in place, so that data that several commands of a turn change is copied once.
+    ///
+    /// After a panic the stage is poisoned, and only this command is refused.
     pub(super) fn apply_all(&mut self, decision: Decision) -> Result<()> {
         let work = AssertUnwindSafe(|| {
             for entry in decision.entries {
-                self.moves.add(OpTransitions::of(&entry.op));
+                self.transitions.add(OpTransitions::of(&entry.op));
                 let (stored, change, item) = record(&mut self.next, entry, &mut self.bulk);
                 self.entries.push(stored);
                 self.changes.push(change);
@@ -167,13 +169,13 @@ impl Stage {
         });
         std::panic::catch_unwind(work).map_err(|_| {
             tracing::error!(dio = %self.core.name, "applying a decision panicked");
-            self.spoilt = true;
+            self.poisoned = true;
             Error::permanent("an internal error; nothing was changed")
         })
     }
 
     pub(super) fn appends(&self) -> bool {
-        !self.entries.is_empty() || !self.claims.is_empty() || !self.kept.is_empty()
+        !self.entries.is_empty() || !self.claims.is_empty() || !self.deliveries.is_empty()
     }
 
     pub(super) fn batch(&self) -> LogBatch {
@@ -183,37 +185,37 @@ impl Stage {
             fence: Fence::LOCAL,
             entries: self.entries.clone(),
             claims: self.claims.clone(),
-            deliveries: self.kept.clone(),
+            deliveries: self.deliveries.clone(),
             marks: Vec::new(),
         }
     }
 
-    /// Hands over the places of writers whose operations are in the queue now.
+    /// Hands over the queue permits of writers whose operations are in the queue now.
     pub(super) fn keep_places(&mut self) -> QueueUsage {
-        let mut held = QueueUsage::default();
-        for done in &mut self.done {
-            if matches!(done.result, Ok(CommitOutcome { outcome: Outcome::Staged { .. }, .. })) {
-                held += done.submission.place.keep();
+        let mut usage = QueueUsage::default();
+        for command in &mut self.decided {
+            if matches!(command.result, Ok(CommitOutcome { outcome: Outcome::Staged { .. }, .. })) {
+                usage += command.submission.place.keep();
             }
         }
-        held
+        usage
     }
 
-    /// The append is durable: readers first, then subscribers, then the senders.
+    /// Publishes a stage whose append is durable: to readers first, then to subscribers, then to the senders.
     pub(super) async fn publish(mut self) {
         let kept = self.keep_places();
         let seq = self.next.seq();
         let dirty = self.next.dirty().next().is_some();
         self.core.store.learn(self.changes, seq);
         if self.bulk {
-            // Rows of a bulk entry are not in the log: they go to disk before anybody sees them. If they cannot, a restart
-            // knows from the entry that it has to read the master again.
+            // Rows of a bulk entry are not in the log, so the cache file gets them before readers do. If that fails, the
+            // entry tells a restart to read the master again.
             self.core.store.flush_or_tell(&self.core.name).await;
         }
         let next = Arc::new(self.next);
         self.core.root.store(Arc::clone(&next));
         self.core.commit.capacity.settle(kept, &next);
-        self.core.tally.moved(self.moves);
+        self.core.tally.add_transitions(self.transitions);
         if !self.entries.is_empty() {
             let bytes = self.entries.iter().map(|entry| entry.bytes.len()).sum();
             self.core.commit.retention.lock().note(seq, now(), bytes);
@@ -224,40 +226,40 @@ impl Stage {
         if seq != self.before.seq() || dirty {
             self.core.published.send_replace(seq);
         }
-        for done in self.done {
-            done.submission.answer(done.result);
+        for command in self.decided {
+            command.submission.answer(command.result);
         }
         self.core.poke_again();
     }
 
-    /// Answers everything that wanted to write with an error; gives back what only keeps books, to be done again.
+    /// Answers all submissions that write to the log with an error. Returns the others, to be decided again.
     pub(super) fn refuse(self, error: impl Fn(Option<String>) -> Error) -> Vec<Submission> {
-        let mut again = Vec::new();
+        let mut others = Vec::new();
         let core = self.core;
-        for done in self.done {
-            if done.wrote || done.result.is_err() {
-                let op = match &done.submission.work {
+        for command in self.decided {
+            if command.wrote || command.result.is_err() {
+                let op = match &command.submission.work {
                     SubmittedWork::One(Command::Write(write)) => Some(write.op.to_string()),
                     _ => None,
                 };
-                if let SubmittedWork::Told(commands) = &done.submission.work {
+                if let SubmittedWork::Invalidations(commands) = &command.submission.work {
                     core.keep_invalid(commands);
                 }
-                // A refusal was judged on a State that never came to be.
-                done.submission.answer(Err(error(op)));
+                // A refusal was decided on a State that is not published.
+                command.submission.answer(Err(error(op)));
             } else {
-                again.push(done.submission);
+                others.push(command.submission);
             }
         }
-        again
+        others
     }
 
     pub(super) fn into_commands(self) -> VecDeque<Submission> {
-        self.done.into_iter().map(|done| done.submission).collect()
+        self.decided.into_iter().map(|command| command.submission).collect()
     }
 }
 
-/// Decides; a panic in there refuses the command and harms nobody else.
+/// Decides a command. A panic refuses this command only.
 fn decide(state: &State, command: &Command) -> Result<Decision> {
     std::panic::catch_unwind(AssertUnwindSafe(|| state.decide(command, now()))).unwrap_or_else(|_| {
         tracing::error!(?command, "deciding a command panicked");
@@ -265,11 +267,12 @@ fn decide(state: &State, command: &Command) -> Result<Decision> {
     })
 }
 
-/// A row that cannot be applied.
+/// Id of a row that panics when it is applied.
 #[cfg(test)]
 pub(crate) const PANICS: &str = "panics";
 
-/// Applies a new entry and completes it with the row that readers saw before; gives what journal, cache file and ring get.
+/// Applies a new entry and completes it with the row that readers saw before. Returns the parts for the journal, the
+/// cache file and the ring.
 fn record(state: &mut State, mut entry: Entry, bulk: &mut bool) -> (LogEntry, CacheChange, Option<RingItem>) {
     let (cache, old, new) = step(state, &entry, bulk);
     entry.remember(old.as_ref(), new.as_ref(), state.rules().schema.layout());
@@ -277,17 +280,17 @@ fn record(state: &mut State, mut entry: Entry, bulk: &mut bool) -> (LogEntry, Ca
     (stored, cache, RingItem::of(entry, old.map_or(RowBefore::Absent, RowBefore::Known), new))
 }
 
-/// Applies an entry of the log; gives what the cache file and the ring have to know.
+/// Applies an entry of the log. Returns the parts for the cache file and the ring.
 pub(crate) fn apply(state: &mut State, entry: Entry, bulk: &mut bool) -> (CacheChange, Option<RingItem>) {
     let (cache, old, new) = step(state, &entry, bulk);
     (cache, RingItem::of(entry, old.map_or(RowBefore::Absent, RowBefore::Known), new))
 }
 
-/// Applies an entry; gives what the cache file has to know, and the visible row before and after.
+/// Applies an entry. Returns the change for the cache file, and the visible row before and after.
 fn step(state: &mut State, entry: &Entry, bulk: &mut bool) -> (CacheChange, Option<Body>, Option<Body>) {
     let applied = state.apply(entry);
     #[cfg(test)]
-    assert_ne!(entry.id.as_deref(), Some(PANICS), "as a test wants it");
+    assert_ne!(entry.id.as_deref(), Some(PANICS), "the panic of a test");
     *bulk |= matches!(entry.base, Base::Many { .. });
     let new = entry.id.as_deref().and_then(|id| state.get(id)).map(|row| row.body());
     (applied.cache, applied.old, new)

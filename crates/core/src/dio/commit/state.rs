@@ -1,4 +1,4 @@
-//! Shared state of the committer and of whoever sends it submissions.
+//! Shared state of the committer and its senders.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,7 +12,7 @@ use super::retention::Retention;
 use crate::dio::settings::Settings;
 use crate::state::State;
 
-/// Submissions other than operations that wait for the committer, at most.
+/// Maximum number of submissions other than operations that wait for the committer.
 const INBOX: usize = 256;
 
 /// State of one Dio that belongs to `commit/`.
@@ -21,20 +21,20 @@ pub(crate) struct CommitState {
     pub(super) capacity: QueueCapacity,
     /// Permits of all other submissions that wait for the committer.
     pub(super) inbox: Arc<Semaphore>,
-    /// Set once nothing may be submitted any more.
+    /// Set once the Dio refuses new writes.
     pub(super) closed: AtomicBool,
-    /// Calls of `invalidate_*` that the next turn reports to subscribers.
+    /// Calls of `invalidate_*` that the next turn publishes.
     pub(super) invalidations: Mutex<Invalidations>,
     /// Entries of the journal before this position are trimmed.
     pub(in crate::dio) trimmed: tokio::sync::Mutex<u64>,
     /// Age and size of the entries that the journal holds.
     pub(super) retention: Mutex<Retention>,
-    /// Lock of the purge under way: purges finish in the order in which they began.
+    /// Lock that is held by the purge under way: purges finish in the order in which they began.
     pub(super) purging: tokio::sync::Mutex<()>,
 }
 
 impl CommitState {
-    /// State of a Dio that opens with `state` and a log of the size that `retention` says.
+    /// State of a Dio that opens with `state` and a log of the size in `retention`.
     pub(in crate::dio) fn new(settings: &Settings, state: &State, retention: Retention) -> CommitState {
         let Settings { write_queue_capacity, max_pending_bytes, count_parked, .. } = *settings;
         let capacity = QueueCapacity::new(write_queue_capacity, max_pending_bytes, count_parked);

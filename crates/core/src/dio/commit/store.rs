@@ -1,7 +1,7 @@
-//! The cache writer: brings the cache file up to the journal, behind the readers' backs.
+//! The cache writer: brings the cache file up to the journal in the background.
 //!
-//! Changes are coalesced by slot while they wait, so that the backlog is bounded by the table. A failed write is kept and tried
-//! again; readers never notice.
+//! Changes are coalesced by slot while they wait, so that the table bounds the backlog. A failed write is kept and
+//! retried; it does not affect readers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,18 +25,18 @@ struct Backlog {
     upto: Seq,
 }
 
-/// The cache table of a Dio with what waits for it.
+/// The cache table of a Dio with its backlog.
 pub(crate) struct Store {
     table: Arc<dyn RowTable>,
     backlog: Mutex<Backlog>,
     meta: tokio::sync::Mutex<CacheMeta>,
-    /// Asks the writer to flush before its time.
+    /// Requests a flush before the next interval.
     pub(crate) full: Notify,
-    /// Whether somebody was told that the file is behind.
+    /// True once a log line has said that the file is behind.
     behind: AtomicBool,
 }
 
-/// Rows in one transaction of the cache.
+/// Number of rows in one transaction of the cache.
 const CHUNK: usize = 5_000;
 
 impl std::fmt::Debug for Store {
@@ -57,7 +57,7 @@ impl Store {
         }
     }
 
-    /// Takes note of changes up to position `upto`. Never waits.
+    /// Adds changes up to position `upto` to the backlog. Never waits.
     pub(crate) fn learn(&self, changes: impl IntoIterator<Item = CacheChange>, upto: Seq) {
         let mut backlog = self.backlog.lock();
         for change in changes {
@@ -69,7 +69,7 @@ impl Store {
         }
     }
 
-    /// Writes what waits; returns the position that is on disk then.
+    /// Writes the backlog; returns the position that is on disk then.
     pub(crate) async fn flush(&self) -> Result<Seq, CacheError> {
         let mut meta = self.meta.lock().await;
         let taken = std::mem::take(&mut *self.backlog.lock());
@@ -85,7 +85,7 @@ impl Store {
                 Ok(meta.watermark)
             }
             Err(error) => {
-                // What came meanwhile is newer than what could not be written.
+                // Changes that came meanwhile are newer than those that could not be written.
                 let mut backlog = self.backlog.lock();
                 for (slot, row) in taken.rows {
                     backlog.rows.entry(slot).or_insert(row);
@@ -99,13 +99,13 @@ impl Store {
         }
     }
 
-    /// [`Store::flush`] of what erases rows.
+    /// [`Store::flush`] after rows were erased.
     pub(crate) async fn flush_erased(&self) -> Result<Seq, CacheError> {
         self.table.note_erased().await?;
         self.flush().await
     }
 
-    /// [`Store::flush`] for those who go on without: says once that the file is behind, until it no longer is.
+    /// [`Store::flush`] for callers that continue after a failure: logs the first failure in a row.
     pub(crate) async fn flush_or_tell(&self, dio: &str) {
         if let Err(error) = self.flush().await {
             if !self.behind.swap(true, Ordering::Relaxed) {
@@ -116,7 +116,7 @@ impl Store {
         }
     }
 
-    /// Flushes and stores changed meta in the same way.
+    /// Flushes, then stores changed metadata.
     pub(crate) async fn set_meta(&self, change: impl FnOnce(&mut CacheMeta)) -> Result<(), CacheError> {
         self.flush().await?;
         let mut meta = self.meta.lock().await;
@@ -127,11 +127,12 @@ impl Store {
         Ok(())
     }
 
-    /// Stores a whole table built aside, in chunks, marked as under way: nobody has seen it yet.
+    /// Stores a whole table that is not published yet, in chunks, marked as incomplete.
     pub(crate) async fn seed(&self, table: &Table) -> Result<(), CacheError> {
         let mut meta = self.meta.lock().await;
         let next = CacheMeta { bulk: true, ..meta.clone() };
-        // What waits is of rows that are gone, in slots that are given anew. Should others have come, all are stored again.
+        // The backlog is of removed rows, whose slots are reused. If other rows have come meanwhile, the caller stores
+        // all again.
         self.backlog.lock().rows.clear();
         self.table.clear().await?;
         let mut rows = table.iter_slots();
@@ -155,14 +156,14 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets what is stored and stores every confirmed row, marked as under way meanwhile.
+    /// Clears the table and stores every confirmed row again, marked as incomplete meanwhile.
     pub(crate) async fn rewrite(&self, state: impl Fn() -> Arc<State>) -> Result<(), CacheError> {
         {
             let mut meta = self.meta.lock().await;
             meta.bulk = true;
             self.table.clear().await?;
             self.table.commit(CacheBatch { meta: Some(meta.clone()), ..CacheBatch::default() }).await?;
-            // Nothing is flushed meanwhile, and what waits is newer than this State.
+            // Nothing is flushed meanwhile, and changes in the backlog are newer than this State.
             let state = state();
             let hidden = state.folds().map(|(id, _)| Id::clone(id));
             let ids = state.table().iter_slots().map(|row| Id::from(row.id())).chain(hidden);

@@ -1,4 +1,4 @@
-//! A turn of the committer: takes what waits, has it decided, appends it and publishes it.
+//! A turn of the committer: takes the submissions that wait, decides them, appends and publishes.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -14,31 +14,31 @@ use crate::dio::core::Core;
 use crate::dio::submission::Submission;
 use crate::journal::{Journal, LogBatch};
 
-/// Commands of one Dio in one turn, at most.
+/// Maximum number of submissions of one Dio in one turn.
 const TURN: usize = 256;
 
-/// How long a turn may decide before it appends what it has: about what an append takes.
+/// Time after which a turn stops deciding and appends. It is about the duration of an append.
 const TURN_TIME: Duration = Duration::from_millis(4);
 
-/// How often a journal that failed is tried while nobody writes.
+/// Interval between tests of a journal that failed, while there are no writes.
 const PROBE: Duration = Duration::from_secs(1);
-/// How long a turn lets others go first, at most.
+/// Maximum time for which a turn waits for more submissions.
 const GATHER: Duration = Duration::from_millis(5);
 
 pub(super) struct CommitLoop {
     pub(super) journal: Arc<dyn Journal>,
     pub(super) submissions: mpsc::UnboundedReceiver<Submission>,
     pub(super) waiting: VecDeque<Submission>,
-    /// Every Dio that ever sent something.
+    /// Every Dio that has sent a submission.
     pub(super) dios: IndexMap<Arc<str>, Weak<Core>>,
-    /// What the journal said when it failed; it is opened again before the next append.
+    /// Error of the journal after a failure; it is opened again before the next append.
     pub(super) broken: Option<String>,
-    /// The same for others, until an append has gone through.
+    /// The same error for other tasks, until an append succeeds.
     pub(super) journal_failure: JournalFailure,
 }
 
 impl CommitLoop {
-    /// Runs until every sender is gone.
+    /// Runs until every sender is dropped.
     pub(super) async fn run(mut self) {
         while let Some(submission) = self.next().await {
             self.waiting.push_front(submission);
@@ -62,8 +62,10 @@ impl CommitLoop {
         }
     }
 
-    /// Takes what waits. Tasks that are ready to run may be about to write: they go first, as long as that brings something, so
-    /// that more writes share an append. Where nothing else is ready this takes no time.
+    /// Takes the submissions that wait.
+    ///
+    /// Yields to other tasks as long as that brings more submissions, so that more writes share an append. If no other
+    /// task is ready, this takes no time.
     async fn gather(&mut self) {
         let started = Instant::now();
         loop {
@@ -72,8 +74,8 @@ impl CommitLoop {
                 self.waiting.push_back(submission);
             }
             tokio::task::yield_now().await;
-            let came = self.waiting.len() > before || !self.submissions.is_empty();
-            if !came || self.waiting.len() >= TURN || started.elapsed() > GATHER {
+            let more = self.waiting.len() > before || !self.submissions.is_empty();
+            if !more || self.waiting.len() >= TURN || started.elapsed() > GATHER {
                 return;
             }
         }
@@ -129,32 +131,32 @@ impl CommitLoop {
         self.unknown(unknown).await;
     }
 
-    /// Decides what waits, in order, at most [`TURN`] commands of a Dio; the others keep waiting.
+    /// Decides the waiting submissions in order, at most [`TURN`] of each Dio; the others keep waiting.
     fn stage(&mut self) -> Vec<Stage> {
         let started = std::time::Instant::now();
-        // By Core and not by name: one that is ending may still speak when its successor does.
+        // Keyed by Core and not by name: a closing Dio may still send submissions when its successor does.
         let mut stages: IndexMap<*const Core, Stage> = IndexMap::new();
         let mut later = VecDeque::new();
         while let Some(submission) = self.waiting.pop_front() {
             let stage =
                 stages.entry(Arc::as_ptr(&submission.core)).or_insert_with(|| Stage::new(Arc::clone(&submission.core)));
-            let late = started.elapsed() > TURN_TIME && !stage.done.is_empty();
-            if stage.done.len() >= TURN || late || stage.bulk {
+            let late = started.elapsed() > TURN_TIME && !stage.decided.is_empty();
+            if stage.decided.len() >= TURN || late || stage.bulk {
                 later.push_back(submission);
                 continue;
             }
             stage.take(submission);
-            while stage.spoilt {
+            while stage.poisoned {
                 let fresh = Stage::new(Arc::clone(&stage.core));
-                *stage = std::mem::replace(stage, fresh).redone();
+                *stage = std::mem::replace(stage, fresh).redecided();
             }
         }
         self.waiting = later;
         stages.into_values().collect()
     }
 
-    /// Commands that are decided once more, before all others.
-    pub(super) fn again(&mut self, submissions: VecDeque<Submission>) {
+    /// Puts submissions back, to be decided again before all others.
+    pub(super) fn requeue(&mut self, submissions: VecDeque<Submission>) {
         for submission in submissions.into_iter().rev() {
             self.waiting.push_front(submission);
         }

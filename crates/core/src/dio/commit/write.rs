@@ -1,4 +1,4 @@
-//! Writes as users make them: from a [`WriteOp`] to an accepted operation.
+//! Writes of users: from a [`WriteOp`] to an accepted operation.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,22 +14,23 @@ use crate::record::{Body, Id};
 use crate::state::{Command, Condition, Effect, NewWrite, OpId, Outcome};
 use crate::vista::{Error, Narrowing, Result, Shape, WriteOp};
 
-/// How long an idempotency key is remembered.
+/// Time for which an idempotency key is remembered.
 const KEY_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// What a write asks for beyond itself.
+/// Options of a write.
 #[derive(Clone, Debug, Default)]
 pub struct WriteOptions {
-    /// What must hold of the row that readers see, judged in commit order.
+    /// Condition on the row that readers see, checked in commit order.
     pub condition: Condition,
-    /// A key under which the same request is accepted once only.
+    /// Idempotency key: a request with the same key is accepted only once.
     pub key: Option<IdempotencyKey>,
     /// Refuse with [`Error::QueueFull`] instead of waiting for a place.
     pub refuse_when_full: bool,
-    /// The rows that the write may see and make, judged in commit order. Not with [`WriteOp::DeleteAll`], which is one operation
-    /// of the source: delete such rows one by one.
+    /// Restriction of the rows that the write may see and make, checked in commit order.
+    ///
+    /// It is refused with [`WriteOp::DeleteAll`], which is one operation of the source: delete such rows one by one.
     pub within: Option<Arc<Narrowing>>,
-    /// The identity of whoever asks, kept with the change in the log.
+    /// Identity of the caller, stored with the change in the log.
     pub principal: Option<Arc<str>>,
 }
 
@@ -38,18 +39,18 @@ pub struct WriteOptions {
 pub struct IdempotencyKey {
     /// The key, unique per Dio.
     pub key: String,
-    /// Hash of the request: the same key with another one is refused.
+    /// Hash of the request. The same key with another fingerprint is refused.
     pub fingerprint: u128,
 }
 
 /// An accepted write.
 #[derive(Clone, Debug)]
 pub struct Ticket {
-    /// The operation, `None` when everything was there already.
+    /// The operation, `None` if the row had these values already.
     pub operation: Option<OpId>,
-    /// Where the write is in the Dio's history; a read from there on sees it.
+    /// Position of the write in the Dio's history. Reads at this position and later see it.
     pub position: Position,
-    /// Whether the row is new.
+    /// True if the write created the row.
     pub created: bool,
 }
 
@@ -85,21 +86,21 @@ impl Core {
         })
     }
 
-    /// Whether a request under this idempotency key was accepted before.
+    /// Returns true if a request with this idempotency key was accepted before.
     pub(crate) async fn knows_key(self: &Arc<Self>, key: &str) -> Result<bool> {
         self.claimed(&claim_key(&self.name, key)).await.map(|taken| taken.is_some())
     }
 
-    /// What a key was taken with, if it was. A journal that cannot be read is tried again by the committer.
+    /// Value of the claim on a key, if there is one. If the journal cannot be read, the committer tests it again.
     pub(crate) async fn claimed(self: &Arc<Self>, key: &str) -> Result<Option<Bytes>> {
         let taken = self.journal.claim(key).await;
         Ok(taken.inspect_err(|error| self.committer.journal_failed(self, error))?)
     }
 
-    /// As [`Core::claimed`], for who is about to take the key if it is free.
+    /// [`Core::claimed`] for callers that are about to take the key if it is free.
     ///
     /// # Errors
-    /// [`Error::ClaimsFull`] if it is free and no more claims are remembered.
+    /// [`Error::ClaimsFull`] if the key is free and the journal stores no more claims.
     pub(crate) async fn claimable(self: &Arc<Self>, key: &str) -> Result<Option<Bytes>> {
         let taken = self.claimed(key).await?;
         if taken.is_none() {
@@ -110,7 +111,7 @@ impl Core {
         Ok(taken)
     }
 
-    /// Checks and encodes a write; here rather than in the committer's turn.
+    /// Checks and encodes a write, outside of the committer's turn.
     fn effect(&self, op: WriteOp) -> Result<(Option<Id>, Effect)> {
         let schema = self.vista.schema();
         let layout = schema.layout();
@@ -137,7 +138,7 @@ impl Core {
     }
 }
 
-/// The claim of an idempotency key: a fingerprint and the operation it became.
+/// Claim of an idempotency key: the fingerprint and the id of the operation.
 fn claim(dio: &str, key: &IdempotencyKey, op: OpId) -> Claim {
     let mut value = Vec::with_capacity(33);
     value.push(b'w');
@@ -151,22 +152,22 @@ fn claim_key(dio: &str, key: &str) -> String {
     format!("k/{dio}/{key}")
 }
 
-/// The claim of a delivery.
+/// Claim of a delivery's id.
 pub(crate) fn delivery_claim(dio: &str, delivery: &str) -> Claim {
     let expires = now() + 7 * KEY_TTL.as_millis() as u64;
     Claim { key: format!("d/{dio}/{delivery}"), value: Bytes::from_static(b"d"), expires }
 }
 
-/// How long the bytes of a delivery without an id are remembered: longer than senders take to try again at once.
+/// Time for which the bytes of a delivery without an id are remembered: longer than the immediate retries of senders take.
 const SAME_TTL: Duration = Duration::from_secs(300);
 
-/// The claim of a delivery that has no id, by what was sent.
+/// Claim of a delivery without an id, by a hash of the request.
 pub(crate) fn same_claim(dio: &str, hook: &str, same: &str) -> Claim {
     let expires = now() + SAME_TTL.as_millis() as u64;
     Claim { key: format!("s/{dio}/{hook}:{same}"), value: Bytes::from_static(b"s"), expires }
 }
 
-/// What the second to come with a key is told.
+/// Error of a second request with the same key.
 pub(crate) fn replayed(claim: Option<&Claim>, by: &Bytes) -> Error {
     let key = claim.map(|claim| claim.key.rsplit('/').next().unwrap_or_default().to_string()).unwrap_or_default();
     match (by.first(), by.get(1..17), by.get(17..33)) {

@@ -1,4 +1,4 @@
-//! The task behind the cache file: flushes what waits, then lets the journal forget what nobody needs.
+//! The task that writes the cache file: flushes the backlog, then trims the journal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,17 +8,17 @@ use crate::cache::CacheError;
 use crate::dio::clock::now;
 use crate::dio::core::Core;
 
-/// How long a confirmed row may wait for the cache file.
+/// Time for which a confirmed row may wait for the cache file.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Flushes until the Dio closes.
 pub(crate) async fn run(core: Arc<Core>) {
     let mut wait = EVERY;
     let mut published = core.published.subscribe();
-    // What the journal had and the cache file had not waits since before the start.
+    // The backlog has had the entries that the cache file lacks since the start.
     published.mark_changed();
     loop {
-        // Sleep only once there is something to write: an idle Dio costs nothing.
+        // Waits for a change before the interval: an idle Dio does no work.
         tokio::select! {
             changed = published.changed() => if changed.is_err() { return },
             () = core.tasks.closing().cancelled() => return,
@@ -30,7 +30,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         }
         published.borrow_and_update();
         let flushed = match core.store.flush().await {
-            // The file was set aside and a new one begun: it gets every row again.
+            // The file was set aside and a new one created, which needs every row again.
             Err(CacheError::Corrupt { .. }) => match core.store.rewrite(|| core.state()).await {
                 Ok(()) => core.store.flush().await,
                 Err(error) => Err(error),
@@ -51,7 +51,7 @@ pub(crate) async fn run(core: Arc<Core>) {
     }
 }
 
-/// Drops events beyond what is to be kept, never those that the cache file has not seen nor those of open operations.
+/// Trims events beyond the bounds. Events that the cache file lacks and those of open operations stay.
 async fn trim(core: &Arc<Core>, watermark: u64) {
     let (state, settings, now) = (core.state(), &core.settings, now());
     let bounds = Bounds { count: settings.keep_events, bytes: settings.keep_bytes, age: settings.keep_for };

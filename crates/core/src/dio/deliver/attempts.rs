@@ -1,4 +1,4 @@
-//! Attempts: what the worker knows of the deliveries of operations. Not journaled.
+//! Attempts to deliver operations, as the worker tracks them. Not journaled.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -6,27 +6,27 @@ use tokio::time::Instant;
 
 use crate::state::{OpError, OpId};
 
-/// Hash of the row that an operation was accepted over, [`NO_ROW`] if there was none; `None` if the log does not say it.
+/// Hash of the row when an operation was accepted, [`NO_ROW`] if there was no row. `None` if the log does not have it.
 pub(crate) type BaseHash = Option<u128>;
 
-/// What the worker knows of an operation's deliveries; not journaled.
+/// Deliveries of one operation. Not journaled.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Attempt {
     pub(crate) count: u32,
     pub(crate) running: bool,
     pub(crate) unknown: bool,
-    /// What it was accepted over, if an older journal brought it back.
+    /// Row that it was accepted on, if an older journal brought the operation back.
     pub(crate) base_hash: Option<BaseHash>,
     pub(crate) next: Option<Instant>,
     pub(crate) error: Option<OpError>,
-    /// When the first of its deliveries failed.
+    /// Time of its first failed delivery.
     pub(crate) failing_since: Option<Instant>,
 }
 
-/// Operations that have ended whose deliveries are remembered.
+/// Maximum number of settled operations whose deliveries are remembered.
 const MOST_ENDED: usize = 10_000;
 
-/// What the worker knows of the deliveries of all operations that wait, and of the newest that have ended.
+/// Deliveries of all waiting operations, and of the newest settled ones.
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {
     all: HashMap<OpId, Attempt>,
@@ -43,7 +43,7 @@ impl Attempts {
         self.all.get_mut(&op)
     }
 
-    /// A delivery begins.
+    /// Notes that a delivery begins.
     pub(crate) fn begin(&mut self, op: OpId) {
         let attempt = self.all.entry(op).or_default();
         attempt.running = true;
@@ -51,12 +51,12 @@ impl Attempts {
         attempt.next = None;
     }
 
-    /// Something else is done with the operation that no delivery may meet.
+    /// Blocks deliveries of the operation until [`Attempts::release`].
     pub(crate) fn hold(&mut self, op: OpId) {
         self.all.entry(op).or_default().running = true;
     }
 
-    /// A delivery that had begun did not take place.
+    /// Undoes [`Attempts::begin`]: the delivery did not take place.
     pub(crate) fn not_tried(&mut self, op: OpId) {
         if let Some(attempt) = self.all.get_mut(&op) {
             attempt.running = false;
@@ -64,25 +64,25 @@ impl Attempts {
         }
     }
 
-    /// No delivery runs any more, however it ended.
+    /// Notes that the delivery has ended, with any result.
     pub(crate) fn release(&mut self, op: OpId) {
         if let Some(attempt) = self.all.get_mut(&op) {
             attempt.running = false;
         }
     }
 
-    /// An earlier process may have delivered the operation.
+    /// Notes that an earlier process may have delivered the operation.
     pub(crate) fn doubt(&mut self, op: OpId) {
         self.all.entry(op).or_default().unknown = true;
     }
 
-    /// An older journal brought the operation back.
-    pub(crate) fn carry(&mut self, op: OpId, over: BaseHash) {
+    /// Notes that an older journal brought the operation back.
+    pub(crate) fn carry(&mut self, op: OpId, base_hash: BaseHash) {
         let attempt = self.all.entry(op).or_default();
-        (attempt.unknown, attempt.base_hash) = (true, Some(over));
+        (attempt.unknown, attempt.base_hash) = (true, Some(base_hash));
     }
 
-    /// What the source said of these operations is forgotten: it may quote their rows.
+    /// Forgets the errors of these operations, because they may quote their rows.
     pub(crate) fn forget_errors(&mut self, ops: impl IntoIterator<Item = OpId>) {
         for op in ops {
             if let Some(attempt) = self.all.get_mut(&op) {
@@ -91,12 +91,12 @@ impl Attempts {
         }
     }
 
-    /// The route is back: what waits is due.
+    /// Makes all waiting operations due, after the route has recovered.
     pub(crate) fn wake_all(&mut self) {
         self.all.values_mut().filter(|attempt| !attempt.running).for_each(|attempt| attempt.next = None);
     }
 
-    /// The operation has ended; the oldest that had is forgotten in its place.
+    /// Notes that the operation is settled. Beyond the maximum, the oldest settled one is forgotten.
     pub(crate) fn ended(&mut self, op: OpId) {
         self.ended.push_back(op);
         while self.ended.len() > MOST_ENDED {

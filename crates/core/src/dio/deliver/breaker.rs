@@ -1,7 +1,7 @@
-//! When a master is left alone: a circuit breaker with one probe, and a budget for repeated deliveries.
+//! Circuit breaker with one probe, and a budget for repeated deliveries.
 //!
-//! Pure: time and chance are arguments. A source that others deliver to and this one reads from has one [`Upstream`]; an `on_write`
-//! route has another, because what is wrong with it says nothing of the master.
+//! Pure: time and chance are arguments. A source has one [`Upstream`] for its reads and deliveries. An `on_write` route
+//! has another, because its failures are independent of the source's.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,22 +13,22 @@ use crate::dio::settings::BreakerLimits;
 use crate::record::Id;
 use crate::vista::{Error, ErrorKind, Result};
 
-/// The longest time that a master's own `Retry-After` is believed.
+/// Maximum delay that a master's `Retry-After` can set.
 pub(crate) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// How a source is treated.
+/// State of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
-    /// It is asked as if nothing had happened.
+    /// Requests are sent normally.
     Closed,
-    /// It failed too often: nothing is asked of it until its rest is over.
+    /// It failed too often: no requests are sent until the delay is over.
     Open,
-    /// Its rest is over: one request finds out.
+    /// The delay is over: one request is sent as a probe.
     HalfOpen,
 }
 
 impl BreakerState {
-    /// The state's name as logs spell it.
+    /// Name of the state in logs.
     pub fn as_str(self) -> &'static str {
         match self {
             BreakerState::Closed => "closed",
@@ -38,50 +38,50 @@ impl BreakerState {
     }
 }
 
-/// How a source, or a write route, can be reached.
+/// Reachability of a source or a write route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reachability {
-    /// Whether it is asked.
+    /// State of its circuit breaker.
     pub state: BreakerState,
-    /// Time until it is asked again, if it rests.
+    /// Time until the next request, while the breaker is open.
     pub retry_in: Option<Duration>,
-    /// What it said last, while it fails.
+    /// Last error, while it fails.
     pub error: Option<String>,
 }
 
-/// What may be asked now.
+/// Requests that the breaker allows now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallPermit {
-    /// Everything.
+    /// All requests.
     Closed,
     /// One probe.
     Due,
-    /// Nothing until then.
+    /// No requests until that instant.
     Resting(Instant),
-    /// Nothing until the probe under way is answered.
+    /// No requests until the probe under way is answered.
     Probing,
 }
 
-/// What an answer says of the one who gave it.
+/// Meaning of an answer for the breaker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum AnswerKind {
-    /// It is there: it did what was asked, or understood and refused.
-    Well,
-    /// It is away, busy or slow.
-    Failed { retry_after: Option<Duration>, said: String },
-    /// Nothing: the question did not get there.
-    Nothing,
+    /// The upstream answered: it did the request, or refused it.
+    Success,
+    /// The upstream is unreachable, busy or slow.
+    Failure { retry_after: Option<Duration>, error: String },
+    /// The request was not sent.
+    NotSent,
 }
 
 impl AnswerKind {
     fn of<T>(answer: &Result<T>) -> AnswerKind {
         match answer {
-            Err(Error::Closed) => AnswerKind::Nothing,
+            Err(Error::Closed) => AnswerKind::NotSent,
             Err(error) if error.kind() != ErrorKind::Permanent => {
-                AnswerKind::Failed { retry_after: error.retry_after(), said: error.to_string() }
+                AnswerKind::Failure { retry_after: error.retry_after(), error: error.to_string() }
             }
-            Ok(_) | Err(_) => AnswerKind::Well,
+            Ok(_) | Err(_) => AnswerKind::Success,
         }
     }
 }
@@ -93,14 +93,13 @@ enum Phase {
     Probing,
 }
 
-/// The breaker itself.
+/// Circuit breaker.
 #[derive(Debug)]
 struct Breaker {
     limits: BreakerLimits,
     phase: Phase,
     failures: u32,
-    /// Rows whose failures have counted: one that fails again says nothing new of its master, so that a row nobody can write
-    /// keeps no other waiting.
+    /// Rows whose failures have counted. A row counts once, so that a row that cannot be written does not block the others.
     rows: Vec<Id>,
     rest: Duration,
     error: Option<String>,
@@ -111,7 +110,7 @@ impl Breaker {
         Breaker { limits, phase: Phase::Closed, failures: 0, rows: Vec::new(), rest: limits.first, error: None }
     }
 
-    fn standing(&self, now: Instant) -> CallPermit {
+    fn permit(&self, now: Instant) -> CallPermit {
         match self.phase {
             Phase::Closed => CallPermit::Closed,
             Phase::Open { until } if until > now => CallPermit::Resting(until),
@@ -121,30 +120,30 @@ impl Breaker {
     }
 
     fn state(&self, now: Instant) -> BreakerState {
-        match self.standing(now) {
+        match self.permit(now) {
             CallPermit::Closed => BreakerState::Closed,
             CallPermit::Resting(_) => BreakerState::Open,
             CallPermit::Due | CallPermit::Probing => BreakerState::HalfOpen,
         }
     }
 
-    /// Takes note of an answer about `row` (`None`: about all of them).
-    fn hear(&mut self, row: Option<&Id>, heard: AnswerKind, now: Instant, chance: f64) {
-        match heard {
-            AnswerKind::Nothing => {}
-            AnswerKind::Well => *self = Breaker::new(self.limits),
-            AnswerKind::Failed { retry_after, said } => {
-                self.error = Some(said);
+    /// Records an answer about `row`, `None` if it is about all rows.
+    fn record(&mut self, row: Option<&Id>, answer: AnswerKind, now: Instant, chance: f64) {
+        match answer {
+            AnswerKind::NotSent => {}
+            AnswerKind::Success => *self = Breaker::new(self.limits),
+            AnswerKind::Failure { retry_after, error } => {
+                self.error = Some(error);
                 self.count(row);
-                let asked = retry_after.map(|wait| now + wait.min(LONGEST_RETRY_AFTER));
-                match (self.phase, asked) {
-                    // What was under way when it opened.
-                    (Phase::Open { until }, asked) => {
-                        self.phase = Phase::Open { until: asked.map_or(until, |at| at.max(until)) }
+                let retry_at = retry_after.map(|wait| now + wait.min(LONGEST_RETRY_AFTER));
+                match (self.phase, retry_at) {
+                    // The request was under way when the breaker opened.
+                    (Phase::Open { until }, retry_at) => {
+                        self.phase = Phase::Open { until: retry_at.map_or(until, |at| at.max(until)) }
                     }
-                    (Phase::Probing, _) => self.open(now, asked, chance),
-                    (Phase::Closed, Some(_)) => self.open(now, asked, chance),
-                    (Phase::Closed, None) if self.failures >= self.limits.failures => self.open(now, asked, chance),
+                    (Phase::Probing, _) => self.open(now, retry_at, chance),
+                    (Phase::Closed, Some(_)) => self.open(now, retry_at, chance),
+                    (Phase::Closed, None) if self.failures >= self.limits.failures => self.open(now, retry_at, chance),
                     (Phase::Closed, None) => {}
                 }
             }
@@ -159,17 +158,18 @@ impl Breaker {
         }
     }
 
-    /// Rests as long as it asked for, else twice as long as the last time; a fifth less at most, lest all come back at once.
-    fn open(&mut self, now: Instant, asked: Option<Instant>, chance: f64) {
+    /// Opens until `retry_at`, else for twice the last delay, with up to 20 % jitter.
+    fn open(&mut self, now: Instant, retry_at: Option<Instant>, chance: f64) {
         let rest = self.rest.mul_f64(0.8 + 0.2 * chance.clamp(0.0, 1.0));
-        if asked.is_none() {
+        if retry_at.is_none() {
             self.rest = (self.rest * 2).min(self.limits.most.max(self.limits.first));
         }
-        self.phase = Phase::Open { until: asked.unwrap_or(now + rest) };
+        self.phase = Phase::Open { until: retry_at.unwrap_or(now + rest) };
     }
 }
 
-/// Repeated deliveries: one a second, and one for every five first ones, so that a failing master gets probes and not load.
+/// Token bucket of repeated deliveries: one a second, plus one for every five first deliveries, so that a failing master
+/// gets probes and not load.
 #[derive(Debug)]
 struct Budget {
     tokens: f64,
@@ -185,7 +185,7 @@ impl Budget {
         self.tokens = (self.tokens + Self::PER_FIRST).min(Self::MOST);
     }
 
-    /// Takes leave for one, or says when to ask again.
+    /// Takes a token, or returns when the next one is available.
     fn take(&mut self, now: Instant) -> std::result::Result<(), Instant> {
         let passed = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         self.at = Some(now);
@@ -198,15 +198,15 @@ impl Budget {
     }
 }
 
-/// The way to a master or to a write route, shared by all who ask.
+/// Circuit breaker and retry budget of a master or a write route, shared by all its callers.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     what: &'static str,
     breaker: Mutex<Breaker>,
     budget: Mutex<Budget>,
-    /// The first and the last answer to calls that are no deliveries, since one of them failed.
-    others: Mutex<Option<(Instant, Instant)>>,
-    /// How often it came back after a rest.
+    /// Times of the first and the last answer to calls other than deliveries, since the last failure of one.
+    other_calls: Mutex<Option<(Instant, Instant)>>,
+    /// Number of recoveries.
     returns: AtomicU64,
 }
 
@@ -217,19 +217,19 @@ impl Upstream {
             what,
             breaker: Mutex::new(Breaker::new(limits)),
             budget: Mutex::new(budget),
-            others: Mutex::default(),
+            other_calls: Mutex::default(),
             returns: AtomicU64::new(0),
         }
     }
 
-    pub(crate) fn standing(&self, now: Instant) -> CallPermit {
-        self.breaker.lock().standing(now)
+    pub(crate) fn permit(&self, now: Instant) -> CallPermit {
+        self.breaker.lock().permit(now)
     }
 
-    /// Leave for a request that nobody waits for: whether it is the probe, or when to ask again.
+    /// Admits a background request. Returns true if it is the probe, or when to ask again.
     pub(crate) fn admit(&self, now: Instant) -> std::result::Result<bool, Instant> {
         let mut breaker = self.breaker.lock();
-        match breaker.standing(now) {
+        match breaker.permit(now) {
             CallPermit::Closed => Ok(false),
             CallPermit::Due => {
                 breaker.phase = Phase::Probing;
@@ -240,7 +240,7 @@ impl Upstream {
         }
     }
 
-    /// A probe has ended without an answer: another may be sent.
+    /// Notes that a request has ended. If it was an unanswered probe, another may be sent.
     pub(crate) fn release(&self, probe: bool, now: Instant) {
         let mut breaker = self.breaker.lock();
         if probe && breaker.phase == Phase::Probing {
@@ -248,7 +248,8 @@ impl Upstream {
         }
     }
 
-    /// Leave for another delivery of something; first ones earn for others.
+    /// Takes a token for a repeated delivery, or returns when the next one is available. `first` deliveries need none and
+    /// earn a part of one.
     pub(crate) fn spend(&self, first: bool, now: Instant) -> std::result::Result<(), Instant> {
         let mut budget = self.budget.lock();
         if first {
@@ -258,13 +259,13 @@ impl Upstream {
         budget.take(now)
     }
 
-    /// Takes note of an answer; says so if that changes how it is treated, and whether it is back after a rest.
-    pub(crate) fn hear<T>(&self, dio: &str, row: Option<&Id>, answer: &Result<T>) -> bool {
+    /// Records an answer and logs a change of state. Returns true if the upstream has recovered.
+    pub(crate) fn record<T>(&self, dio: &str, row: Option<&Id>, answer: &Result<T>) -> bool {
         let (now, chance) = (Instant::now(), f64::from(crate::dio::clock::fraction()) / f64::from(u32::MAX));
         let (before, after, error, rest) = {
             let mut breaker = self.breaker.lock();
             let before = breaker.phase;
-            breaker.hear(row, AnswerKind::of(answer), now, chance);
+            breaker.record(row, AnswerKind::of(answer), now, chance);
             let rest = match breaker.phase {
                 Phase::Open { until } => until.saturating_duration_since(now),
                 Phase::Closed | Phase::Probing => Duration::ZERO,
@@ -278,7 +279,7 @@ impl Upstream {
                     dio,
                     error,
                     rest_ms = rest.as_millis() as u64,
-                    "breaker open: the {what} fails and is left alone"
+                    "breaker open: the {what} fails and gets no requests"
                 );
             }
             (Phase::Probing, Phase::Open { .. }) => {
@@ -296,36 +297,36 @@ impl Upstream {
         false
     }
 
-    /// Takes note of an answer to a call that is not a delivery.
+    /// Records an answer to a call other than a delivery.
     pub(crate) fn note_other<T>(&self, answer: &Result<T>) {
         let now = Instant::now();
-        let mut others = self.others.lock();
+        let mut other_calls = self.other_calls.lock();
         match AnswerKind::of(answer) {
-            AnswerKind::Well => *others = Some((others.map_or(now, |(first, _)| first), now)),
-            AnswerKind::Failed { .. } => *others = None,
-            AnswerKind::Nothing => {}
+            AnswerKind::Success => *other_calls = Some((other_calls.map_or(now, |(first, _)| first), now)),
+            AnswerKind::Failure { .. } => *other_calls = None,
+            AnswerKind::NotSent => {}
         }
     }
 
-    /// Whether all calls that are no deliveries were answered for `patience` after `since`.
+    /// Returns true if all calls other than deliveries were answered for `patience` after `since`.
     pub(crate) fn answers_others(&self, since: Instant, patience: Duration) -> bool {
-        self.others.lock().is_some_and(|(first, last)| last >= first.max(since) + patience)
+        self.other_calls.lock().is_some_and(|(first, last)| last >= first.max(since) + patience)
     }
 
-    /// How often it came back after a rest.
+    /// Number of recoveries.
     pub(crate) fn returns(&self) -> u64 {
         self.returns.load(Ordering::Acquire)
     }
 
-    /// When the next request may go out, if it is not now.
+    /// Time of the next request, `None` if one may be sent now.
     pub(crate) fn rests_until(&self) -> Option<Instant> {
-        match self.standing(Instant::now()) {
+        match self.permit(Instant::now()) {
             CallPermit::Resting(until) => Some(until),
             CallPermit::Closed | CallPermit::Due | CallPermit::Probing => None,
         }
     }
 
-    /// What the source said last, while it fails.
+    /// Last error, while the upstream fails.
     pub(crate) fn error(&self) -> Option<String> {
         self.breaker.lock().error.clone()
     }
@@ -333,7 +334,7 @@ impl Upstream {
     pub(crate) fn reach(&self) -> Reachability {
         let now = Instant::now();
         let breaker = self.breaker.lock();
-        let retry_in = match breaker.standing(now) {
+        let retry_in = match breaker.permit(now) {
             CallPermit::Resting(until) => Some(until.saturating_duration_since(now)),
             CallPermit::Closed | CallPermit::Due | CallPermit::Probing => None,
         };
@@ -349,98 +350,98 @@ mod tests {
         BreakerLimits { failures: 3, first: Duration::from_secs(1), most: Duration::from_secs(4) };
 
     fn failed(retry_after: Option<u64>) -> AnswerKind {
-        AnswerKind::Failed { retry_after: retry_after.map(Duration::from_secs), said: "away".into() }
+        AnswerKind::Failure { retry_after: retry_after.map(Duration::from_secs), error: "away".into() }
     }
 
     fn open(at: Instant) -> Breaker {
         let mut breaker = Breaker::new(LIMITS);
-        (0..3).for_each(|_| breaker.hear(None, failed(None), at, 1.0));
+        (0..3).for_each(|_| breaker.record(None, failed(None), at, 1.0));
         breaker
     }
 
     #[test]
-    fn it_opens_after_so_many_failures_without_an_answer_between_them() {
+    fn it_opens_after_the_limit_of_consecutive_failures() {
         let at = Instant::now();
         let mut breaker = Breaker::new(LIMITS);
-        breaker.hear(None, failed(None), at, 1.0);
-        breaker.hear(None, failed(None), at, 1.0);
-        breaker.hear(None, AnswerKind::Well, at, 1.0);
-        breaker.hear(None, failed(None), at, 1.0);
-        breaker.hear(None, failed(None), at, 1.0);
-        assert_eq!(breaker.standing(at), CallPermit::Closed);
-        breaker.hear(None, failed(None), at, 1.0);
-        assert_eq!(breaker.standing(at), CallPermit::Resting(at + LIMITS.first));
+        breaker.record(None, failed(None), at, 1.0);
+        breaker.record(None, failed(None), at, 1.0);
+        breaker.record(None, AnswerKind::Success, at, 1.0);
+        breaker.record(None, failed(None), at, 1.0);
+        breaker.record(None, failed(None), at, 1.0);
+        assert_eq!(breaker.permit(at), CallPermit::Closed);
+        breaker.record(None, failed(None), at, 1.0);
+        assert_eq!(breaker.permit(at), CallPermit::Resting(at + LIMITS.first));
         assert_eq!(breaker.state(at), BreakerState::Open);
         assert_eq!(breaker.state(at + LIMITS.first), BreakerState::HalfOpen);
     }
 
     #[test]
-    fn a_row_that_fails_again_says_nothing_new_of_its_master() {
+    fn repeated_failures_of_one_row_count_once() {
         let at = Instant::now();
         let mut breaker = Breaker::new(LIMITS);
         let (poison, other) = (Id::from("7"), Id::from("8"));
-        (0..100).for_each(|_| breaker.hear(Some(&poison), failed(None), at, 1.0));
-        breaker.hear(Some(&other), failed(None), at, 1.0);
-        assert_eq!(breaker.standing(at), CallPermit::Closed);
-        breaker.hear(None, failed(None), at, 1.0);
-        assert!(matches!(breaker.standing(at), CallPermit::Resting(_)));
+        (0..100).for_each(|_| breaker.record(Some(&poison), failed(None), at, 1.0));
+        breaker.record(Some(&other), failed(None), at, 1.0);
+        assert_eq!(breaker.permit(at), CallPermit::Closed);
+        breaker.record(None, failed(None), at, 1.0);
+        assert!(matches!(breaker.permit(at), CallPermit::Resting(_)));
     }
 
     #[test]
-    fn rests_double_up_to_the_longest_and_begin_anew_after_an_answer() {
+    fn delays_double_up_to_the_maximum_and_start_again_after_an_answer() {
         let mut at = Instant::now();
         let mut breaker = open(at);
         for seconds in [1, 2, 4, 4] {
-            assert_eq!(breaker.standing(at), CallPermit::Resting(at + Duration::from_secs(seconds)));
+            assert_eq!(breaker.permit(at), CallPermit::Resting(at + Duration::from_secs(seconds)));
             at += Duration::from_secs(seconds);
-            assert_eq!(breaker.standing(at), CallPermit::Due);
+            assert_eq!(breaker.permit(at), CallPermit::Due);
             breaker.phase = Phase::Probing;
-            breaker.hear(None, failed(None), at, 1.0);
+            breaker.record(None, failed(None), at, 1.0);
         }
-        breaker.hear(None, AnswerKind::Well, at, 1.0);
-        assert_eq!((breaker.standing(at), breaker.rest), (CallPermit::Closed, LIMITS.first));
+        breaker.record(None, AnswerKind::Success, at, 1.0);
+        assert_eq!((breaker.permit(at), breaker.rest), (CallPermit::Closed, LIMITS.first));
     }
 
     #[test]
-    fn one_probe_at_a_time_and_another_if_it_was_never_answered() {
-        let line = Upstream::new("source", BreakerLimits { first: Duration::ZERO, ..LIMITS });
+    fn one_probe_at_a_time_and_another_after_an_unanswered_one() {
+        let upstream = Upstream::new("source", BreakerLimits { first: Duration::ZERO, ..LIMITS });
         let away: Result<()> = Err(Error::transient("away"));
-        (0..3).for_each(|_| assert!(!line.hear("dio", None, &away)));
+        (0..3).for_each(|_| assert!(!upstream.record("dio", None, &away)));
         let now = Instant::now();
-        assert_eq!(line.admit(now), Ok(true));
-        assert!(line.admit(now).is_err(), "one");
-        line.release(false, now);
-        assert!(line.admit(now).is_err(), "somebody else has nothing to give back");
-        line.release(true, now);
-        assert_eq!(line.admit(now), Ok(true));
-        assert!(!line.hear("dio", None, &Err::<(), _>(Error::Closed)), "no answer");
-        assert!(line.hear("dio", None, &Err::<(), _>(Error::permanent("no"))), "who refuses is there");
-        assert_eq!(line.admit(now), Ok(false));
+        assert_eq!(upstream.admit(now), Ok(true));
+        assert!(upstream.admit(now).is_err(), "only one probe");
+        upstream.release(false, now);
+        assert!(upstream.admit(now).is_err(), "only the probe can be released");
+        upstream.release(true, now);
+        assert_eq!(upstream.admit(now), Ok(true));
+        assert!(!upstream.record("dio", None, &Err::<(), _>(Error::Closed)), "no answer");
+        assert!(upstream.record("dio", None, &Err::<(), _>(Error::permanent("no"))), "a refusal is an answer");
+        assert_eq!(upstream.admit(now), Ok(false));
     }
 
     #[test]
-    fn a_master_that_says_when_to_come_back_is_left_alone_until_then() {
+    fn a_masters_retry_after_is_respected_up_to_its_maximum() {
         let at = Instant::now();
         let mut breaker = Breaker::new(LIMITS);
-        breaker.hear(None, failed(Some(30)), at, 0.0);
-        assert_eq!(breaker.standing(at), CallPermit::Resting(at + Duration::from_secs(30)));
-        breaker.hear(None, failed(Some(10)), at, 0.0);
-        assert_eq!(breaker.standing(at), CallPermit::Resting(at + Duration::from_secs(30)), "never sooner");
-        breaker.hear(None, failed(Some(86_400)), at, 0.0);
-        assert_eq!(breaker.standing(at), CallPermit::Resting(at + LONGEST_RETRY_AFTER));
+        breaker.record(None, failed(Some(30)), at, 0.0);
+        assert_eq!(breaker.permit(at), CallPermit::Resting(at + Duration::from_secs(30)));
+        breaker.record(None, failed(Some(10)), at, 0.0);
+        assert_eq!(breaker.permit(at), CallPermit::Resting(at + Duration::from_secs(30)), "never sooner");
+        breaker.record(None, failed(Some(86_400)), at, 0.0);
+        assert_eq!(breaker.permit(at), CallPermit::Resting(at + LONGEST_RETRY_AFTER));
     }
 
     #[test]
-    fn repeated_deliveries_are_one_a_second_and_a_fifth_of_the_first_ones() {
-        let line = Upstream::new("source", LIMITS);
+    fn repeated_deliveries_get_one_token_a_second_and_one_for_five_first_ones() {
+        let upstream = Upstream::new("source", LIMITS);
         let now = Instant::now();
-        let spent = |now| std::iter::from_fn(|| line.spend(false, now).ok()).take(1_000).count();
+        let spent = |now| std::iter::from_fn(|| upstream.spend(false, now).ok()).take(1_000).count();
         assert_eq!(spent(now), 10);
-        (0..20).for_each(|_| line.spend(true, now).unwrap());
+        (0..20).for_each(|_| upstream.spend(true, now).unwrap());
         assert_eq!(spent(now), 4);
-        let next = line.spend(false, now).unwrap_err();
+        let next = upstream.spend(false, now).unwrap_err();
         assert!(next > now + Duration::from_millis(900) && next < now + Duration::from_millis(1_100));
         assert_eq!(spent(next), 1);
-        assert_eq!(spent(next + Duration::from_secs(3_600)), 10, "what is not used is not kept for ever");
+        assert_eq!(spent(next + Duration::from_secs(3_600)), 10, "unused tokens are limited");
     }
 }

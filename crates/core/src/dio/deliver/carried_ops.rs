@@ -1,9 +1,9 @@
-//! Operations that a new epoch carried over: the journal that holds them is an older one, or another server's, so what became of
-//! them since is not known.
+//! Operations that a new epoch carried over from an older journal, or from another server's, so that their later outcome
+//! is unknown.
 //!
-//! Such an operation has taken effect if the master, or the route, knows it by its id, or if the row is as it would make it. It
-//! is delivered if the row is still the one that it was accepted over. Else it is parked: sent again it could undo what was
-//! accepted after it and is in no journal any more.
+//! Such an operation has taken effect if the master, or the route, knows its id, or if the row has the values of the
+//! write. It is delivered if the row is still the one that it was accepted on. Otherwise it is parked: a repeated
+//! delivery could undo writes that were accepted after it and are missing from this journal.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::vista::Result;
 /// Operations that were carried over and wait for delivery.
 pub(crate) type CarriedOps = HashMap<OpId, BaseHash>;
 
-/// Notes what an entry from before the epoch says of its operation.
+/// Notes the operation of an entry from before the epoch.
 pub(crate) fn note(carried_ops: &mut CarriedOps, entry: &Entry, layout: &Layout) {
     if let OpChange::Stage(op) = &entry.op {
         let former_row = if op.targets.len() == 1 { entry.former_row(layout) } else { None };
@@ -26,13 +26,13 @@ pub(crate) fn note(carried_ops: &mut CarriedOps, entry: &Entry, layout: &Layout)
     }
 }
 
-/// Keeps those that still wait.
+/// Keeps only the operations that still wait.
 pub(crate) fn retain_queued(carried_ops: &mut CarriedOps, state: &State) {
     carried_ops.retain(|id, _| state.op(*id).is_some_and(|op| op.state == OpState::Queued));
 }
 
-/// What became of an operation that was carried over: an answer, or `None` to send it.
-pub(crate) async fn resolve(core: &Arc<Core>, op: &Op, over: BaseHash) -> Result<Option<Answer>> {
+/// Decides on an operation that was carried over: an answer, or `None` to deliver it.
+pub(crate) async fn resolve(core: &Arc<Core>, op: &Op, base_hash: BaseHash) -> Result<Option<Answer>> {
     let target = match core.hooks.on_write {
         Some(_) => core.settings.route.as_ref(),
         None => Some(&core.vista),
@@ -40,7 +40,7 @@ pub(crate) async fn resolve(core: &Arc<Core>, op: &Op, over: BaseHash) -> Result
     if let Some(target) = target {
         let (shell, operation) = (Arc::clone(target.shell()), op.id.to_string());
         if core.ask_driver(async move { shell.knows(&operation).await }).await? {
-            // Sent again under its id it changes nothing, and is answered with the row.
+            // A repeated delivery with the same id changes nothing and is answered with the row.
             return Ok(None);
         }
     }
@@ -53,11 +53,11 @@ pub(crate) async fn resolve(core: &Arc<Core>, op: &Op, over: BaseHash) -> Result
             _ => Answer::Confirmed { row, id: None },
         }));
     }
-    let untouched = over == Some(row.as_ref().map_or(NO_ROW, Body::hash));
+    let untouched = base_hash == Some(row.as_ref().map_or(NO_ROW, Body::hash));
     Ok(if untouched { None } else { Some(parked()) })
 }
 
-/// The row where the operation goes. What cannot be read by itself is taken as the last list showed it.
+/// The row at the destination of the operation. If it cannot be read singly, the row of the last list.
 async fn read(core: &Arc<Core>, op: &Op, id: &Id, layout: &Layout) -> Result<Option<Body>> {
     let encode = |row: Record| Body::encode(id, &row, layout);
     match (&core.hooks.on_write, &core.settings.route) {
@@ -65,14 +65,14 @@ async fn read(core: &Arc<Core>, op: &Op, id: &Id, layout: &Layout) -> Result<Opt
         (Some(_), Some(route)) => {
             let (shell, key) = (Arc::clone(route.shell()), id.to_string());
             let row = core.ask_driver(async move { shell.get(&key).await }).await?;
-            // The other end has those rows only that were written before; the others are the source's.
+            // The destination has only rows that were written before; the others are read from the source's list.
             Ok(row.map(encode).or_else(|| core.state().row_before(op.id)))
         }
         _ => Ok(core.state().row_before(op.id)),
     }
 }
 
-/// Whether the row is as the operation makes it.
+/// Returns true if the row has the values of the operation.
 fn is_made(core: &Core, op: &Op, row: Option<&Body>) -> bool {
     let schema = core.vista.schema();
     let Some(row) = row else { return op.effect == Effect::Delete };
@@ -88,12 +88,12 @@ fn is_made(core: &Core, op: &Op, row: Option<&Body>) -> bool {
 }
 
 fn parked() -> Answer {
-    let detail = "it comes from an older journal, and the row is neither as it was when this was accepted nor as this makes it: \
+    let detail = "the write comes from an older journal, and the row has neither the values from before it nor those of the write: \
                   look at the row, then retry or discard";
     Answer::Parked(OpError { code: "outcome-unknown".into(), detail: detail.into() })
 }
 
-/// Whether `row` has what an insert of `body` would have put there.
+/// Returns true if `row` has the values of an insert of `body`. The id column is not compared.
 pub(crate) fn is_of(body: &Body, row: &Record, id_column: &str) -> bool {
     let ours: Record = body.decode().unwrap_or_default();
     ours.iter().all(|(column, value)| &**column == id_column || row.get(column) == Some(value))

@@ -1,4 +1,4 @@
-//! One delivery: an operation, or a batch of them, goes to `on_write` or to the master; what comes back is committed.
+//! Delivery of an operation, or of a batch, to `on_write` or to the master. The answer is committed.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -21,13 +21,13 @@ use crate::record::{Body, Id, Record, merge_patch};
 use crate::state::{Answer, Command, Effect, Op, OpError, OpId};
 use crate::vista::{Error, ErrorKind, Result, WriteKind, Written};
 
-/// Whether an operation has waited long enough to be given up when it fails.
+/// Returns true if an operation is older than `retry.max_age`, so that its next failure parks it.
 pub(crate) fn is_old(core: &Core, op: &Op) -> bool {
     let age = crate::dio::clock::now().saturating_sub(op.created);
     u128::from(age) > core.settings.retry.max_age.as_millis()
 }
 
-/// Parks an operation whose master has been away for too long.
+/// Parks an operation whose master has been unreachable for too long.
 pub(crate) async fn give_up(core: Arc<Core>, op: Op, error: Error) {
     match open_guard(&core, &op).await {
         Ok(guard) => settle(&core, &guard, op.id, Answer::Parked(op_error(&error))).await,
@@ -42,7 +42,7 @@ async fn open_guard(core: &Arc<Core>, op: &Op) -> Result<Guard> {
     }
 }
 
-/// Delivers one operation by the one route there is, and commits the answer.
+/// Delivers one operation to `on_write` or to the master, and commits the answer.
 pub(crate) async fn deliver(core: Arc<Core>, handle: Weak<Handle>, op: Op, probe: bool) {
     let Ok(guard) = open_guard(&core, &op).await else {
         core.deliver.route_breaker.release(probe, Instant::now());
@@ -53,12 +53,12 @@ pub(crate) async fn deliver(core: Arc<Core>, handle: Weak<Handle>, op: Op, probe
         Ok(answered) => answered,
         Err(_) => Err(unanswered(patience)),
     };
-    hear(&core, &op, &answered);
+    record_answer(&core, &op, &answered);
     core.deliver.route_breaker.release(probe, Instant::now());
     conclude(&core, &guard, &op, answered).await;
 }
 
-/// Delivers operations that wait for different rows to a master that takes several in one transaction.
+/// Delivers operations on different rows to a master that takes several in one transaction.
 pub(crate) async fn deliver_batch(core: Arc<Core>, ops: Vec<Op>) {
     let rows: Vec<Id> = ops.iter().filter_map(|op| op.targets.first().cloned()).collect();
     let Ok(guards) = core.open_guards_for(&rows).await else {
@@ -67,12 +67,12 @@ pub(crate) async fn deliver_batch(core: Arc<Core>, ops: Vec<Op>) {
     let answers = attempt_batch(&core, &ops).await;
     let untried = ops.get(answers.len()..).unwrap_or_default();
     untried.iter().for_each(|op| core.deliver.attempts.lock().not_tried(op.id));
-    ops.iter().zip(&answers).for_each(|(op, answer)| hear(&core, op, answer));
+    ops.iter().zip(&answers).for_each(|(op, answer)| record_answer(&core, op, answer));
     let concluding = ops.iter().zip(answers).zip(&guards);
     join_all(concluding.map(|((op, answer), guard)| conclude(&core, guard, op, answer))).await;
 }
 
-/// What the master says of each operation of a batch, up to the first failure that may pass.
+/// Delivers a batch. Returns the master's answers in order, up to the first transient failure.
 async fn attempt_batch(core: &Arc<Core>, ops: &[Op]) -> Vec<Result<Answer>> {
     let mut writes = Vec::with_capacity(ops.len());
     for op in ops {
@@ -83,10 +83,10 @@ async fn attempt_batch(core: &Arc<Core>, ops: &[Op]) -> Vec<Result<Answer>> {
         }
     }
     let (shell, patience) = (Arc::clone(core.vista.shell()), core.settings.retry.attempt_timeout);
-    let asked = core.ask_driver(async move { Ok(shell.write_batch(&writes).await) });
-    let written = match tokio::time::timeout(patience, asked).await {
+    let request = core.ask_driver(async move { Ok(shell.write_batch(&writes).await) });
+    let written = match tokio::time::timeout(patience, request).await {
         Ok(Ok(written)) if !written.is_empty() => written,
-        Ok(Ok(_)) => vec![Err(Error::unknown("the source answered none of its writes"))],
+        Ok(Ok(_)) => vec![Err(Error::unknown("the source answered none of the writes of the batch"))],
         // Any of them may have taken effect.
         Ok(Err(error)) => ops.iter().map(|_| Err(error.clone())).collect(),
         Err(_) => ops.iter().map(|_| Err(unanswered(patience))).collect(),
@@ -99,15 +99,17 @@ fn unanswered(patience: Duration) -> Error {
     Error::unknown(format!("no answer within {} s", patience.as_secs_f32()))
 }
 
-/// Tells the breaker what an answer says of the route. A row that fails again says nothing new of a master that others read; a
-/// write route that is delivered to in order has no other calls.
-fn hear(core: &Core, op: &Op, answered: &Result<Answer>) {
+/// Records an answer in the breaker of the route.
+///
+/// Repeated failures of one row count once, because other calls show the state of the master. On a write route with
+/// ordered delivery there are no other calls, so every failure counts.
+fn record_answer(core: &Core, op: &Op, answered: &Result<Answer>) {
     let only_calls = core.hooks.on_write.is_some() && core.settings.delivers_in_order();
     let row = if op.targets.len() == 1 && !only_calls { op.targets.first() } else { None };
-    core.hear(&core.deliver.route_breaker, row, answered);
+    core.record_answer(&core.deliver.route_breaker, row, answered);
 }
 
-/// Commits what an answer means, or has the delivery repeated.
+/// Commits the meaning of an answer, or schedules a retry.
 async fn conclude(core: &Arc<Core>, guard: &Guard, op: &Op, answered: Result<Answer>) {
     let first = core.deliver.attempts.lock().get(op.id).is_none_or(|attempt| attempt.count <= 1);
     let answer = match answered {
@@ -120,11 +122,11 @@ async fn conclude(core: &Arc<Core>, guard: &Guard, op: &Op, answered: Result<Ans
     settle(core, guard, op.id, answer).await;
 }
 
-/// Says what people may have to do something about.
-fn tell(core: &Core, op: OpId, answer: &Answer) {
+/// Logs failed and parked operations, which an operator may have to act on.
+fn log_failure(core: &Core, op: OpId, answer: &Answer) {
     let (what, OpError { code, detail }) = match answer {
         Answer::Failed(error) => ("a write failed and was rolled back", error),
-        Answer::Parked(error) => ("a write was given up for now; retry or discard it", error),
+        Answer::Parked(error) => ("a write was parked; retry or discard it", error),
         Answer::Confirmed { .. } | Answer::Routed => return,
     };
     if let Some(left_out) = core.lines.pass((what, code.clone())) {
@@ -132,14 +134,14 @@ fn tell(core: &Core, op: OpId, answer: &Answer) {
     }
 }
 
-/// Commits the answer; tries again while the journal is away, because the master has it already.
+/// Commits the answer. Retries while the journal cannot be written, because the master may have the write already.
 async fn settle(core: &Arc<Core>, guard: &Guard, op: OpId, answer: Answer) {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     loop {
         let settled = core.commit(Command::Settle { op, mark: guard.mark, answer: answer.clone() }).await;
         match settled {
             Ok(_) => {
-                tell(core, op, &answer);
+                log_failure(core, op, &answer);
                 core.deliver.attempts.lock().ended(op);
                 return guard.disarm();
             }
@@ -157,7 +159,7 @@ async fn settle(core: &Arc<Core>, guard: &Guard, op: OpId, answer: Answer) {
     }
 }
 
-/// One delivery by the one route there is.
+/// Attempts one delivery to `on_write` or to the master.
 async fn attempt(core: &Arc<Core>, handle: &Weak<Handle>, op: &Op) -> Result<Answer> {
     let id = op.targets.first().map(AsRef::as_ref).unwrap_or_default();
     let write = op.effect.to_write_op(id)?;
@@ -169,7 +171,7 @@ async fn attempt(core: &Arc<Core>, handle: &Weak<Handle>, op: &Op) -> Result<Ans
         let written = core.ask_driver(async move { shell.write_once(&operation, &write).await }).await?;
         return Ok(confirmed(core, &op.targets, written));
     };
-    // The last handle may be gone while the queue drains: the hook gets one of its own.
+    // The last handle may be dropped while the queue drains: the hook gets a new one.
     let handle = handle.upgrade().unwrap_or_else(|| Arc::new(Handle::new(Arc::clone(core))));
     let scope = Scope { op: Some(op.id), ..Scope::new(&core.name, Kind::Write) };
     let delivery = scope::calling(Dio(handle), move |dio| on_write(dio, write));
@@ -180,12 +182,13 @@ async fn attempt(core: &Arc<Core>, handle: &Weak<Handle>, op: &Op) -> Result<Ans
     })
 }
 
-/// What became of an operation that may have taken effect already: an answer, or `None` to send it (again). Settled by the
-/// first that can: the master's own proof, an effect that can be repeated without harm, the row as it is now, `on_unknown`.
+/// Decides on an operation that may have taken effect already: an answer, or `None` to deliver it (again).
+///
+/// The first of these decides: the master's own proof, an idempotent effect, the row as it is now, `on_unknown`.
 async fn resolve(core: &Arc<Core>, op: &Op) -> Result<Option<Answer>> {
-    let over = core.deliver.attempts.lock().get(op.id).and_then(|attempt| attempt.base_hash);
-    if let Some(over) = over {
-        return carried_ops::resolve(core, op, over).await;
+    let base_hash = core.deliver.attempts.lock().get(op.id).and_then(|attempt| attempt.base_hash);
+    if let Some(base_hash) = base_hash {
+        return carried_ops::resolve(core, op, base_hash).await;
     }
     let routed = core.hooks.on_write.is_some();
     let shell = core.vista.shell();
@@ -196,38 +199,38 @@ async fn resolve(core: &Arc<Core>, op: &Op) -> Result<Option<Answer>> {
     if !routed && shell.reads_one() && op.effect != Effect::DeleteAll {
         let id = op.targets.first().cloned().unwrap_or_else(|| Id::from(""));
         let row = core.read_one(&id).await?;
-        match found(core, op, &id, row.as_ref()) {
+        match evidence(core, op, &id, row.as_ref()) {
             Evidence::Applied => {
                 let row = row.map(|row| Body::encode(&id, &row, core.vista.schema().layout()));
                 return Ok(Some(Answer::Confirmed { row, id: None }));
             }
             Evidence::Untouched => return Ok(None),
-            Evidence::Other => {}
+            Evidence::Unclear => {}
         }
     }
     Ok(match core.settings.on_unknown {
         OnUnknown::Retry => None,
         OnUnknown::Park => {
-            let said = core.deliver.attempts.lock().get(op.id).and_then(|attempt| attempt.error.clone());
-            let said = said.map_or_else(|| "the program ended meanwhile".to_string(), |error| error.detail);
+            let cause = core.deliver.attempts.lock().get(op.id).and_then(|attempt| attempt.error.clone());
+            let cause = cause.map_or_else(|| "the program ended meanwhile".to_string(), |error| error.detail);
             let detail =
-                format!("it is not known whether this took effect ({said}): look at the row, then retry or discard");
+                format!("it is not known whether this took effect ({cause}): look at the row, then retry or discard");
             Some(Answer::Parked(OpError { code: "outcome-unknown".into(), detail }))
         }
     })
 }
 
-/// What the master's row says of an operation.
+/// Evidence in the master's row that an operation has taken effect.
 enum Evidence {
     /// It has taken effect, or makes no difference.
     Applied,
     /// The row is as it was before.
     Untouched,
-    /// Somebody changed the row; perhaps this operation was among it.
-    Other,
+    /// The row has changed, perhaps also by this operation.
+    Unclear,
 }
 
-fn found(core: &Core, op: &Op, id: &Id, row: Option<&Record>) -> Evidence {
+fn evidence(core: &Core, op: &Op, id: &Id, row: Option<&Record>) -> Evidence {
     let schema = core.vista.schema();
     match (&op.effect, row) {
         (Effect::Insert(_), None) => Evidence::Untouched,
@@ -239,9 +242,9 @@ fn found(core: &Core, op: &Op, id: &Id, row: Option<&Record>) -> Evidence {
                 return Evidence::Applied;
             }
             let same = before.is_some_and(|before| patch.columns().all(|column| before.get(column) == row.get(column)));
-            if same { Evidence::Untouched } else { Evidence::Other }
+            if same { Evidence::Untouched } else { Evidence::Unclear }
         }
-        _ => Evidence::Other,
+        _ => Evidence::Unclear,
     }
 }
 
@@ -258,7 +261,7 @@ fn confirmed(core: &Core, targets: &[Id], written: Written) -> Answer {
     Answer::Confirmed { row, id }
 }
 
-/// What a failed delivery means: an answer, or `None` to try again.
+/// Decides on a failed delivery: an answer, or `None` to retry.
 async fn judge(core: &Arc<Core>, op: &Op, error: &Error, first: bool) -> Option<Answer> {
     match (error.kind(), op.effect.kind(), error) {
         (_, _, Error::Closed) => None,
@@ -276,7 +279,8 @@ async fn judge(core: &Arc<Core>, op: &Op, error: &Error, first: bool) -> Option<
     }
 }
 
-/// Whether an operation that holds its queue has failed for too long at a master that answers everything else.
+/// Returns true if an operation at the head of an ordered queue has failed for `head_patience`, while the master answered
+/// all other calls.
 fn holds_up_others(core: &Core, op: &Op) -> bool {
     let since = core.deliver.attempts.lock().get(op.id).and_then(|attempt| attempt.failing_since);
     let patience = core.settings.head_patience;
@@ -284,13 +288,13 @@ fn holds_up_others(core: &Core, op: &Op) -> bool {
         && since.is_some_and(|since| core.deliver.route_breaker.answers_others(since, patience))
 }
 
-/// Whether an attempt ended without an answer, or with an earlier process.
+/// Returns true if an attempt ended without an answer, or with an earlier process.
 fn is_unknown(core: &Core, op: &Op) -> bool {
     core.deliver.attempts.lock().get(op.id).is_some_and(|attempt| attempt.unknown)
 }
 
-/// An insert that was tried before conflicts, perhaps with itself: the master's row tells.
-/// `None` while it cannot be asked.
+/// Decides on an insert that was tried before and conflicts, perhaps with itself, by the master's row. `None` if the row
+/// cannot be read.
 async fn read_back(core: &Arc<Core>, op: &Op, error: &Error) -> Option<Answer> {
     let id = op.targets.first().map(AsRef::as_ref).unwrap_or_default();
     let row = core.read_one(id).await.ok()?;
@@ -310,29 +314,29 @@ fn pause(core: &Arc<Core>, op: OpId, error: &Error) {
         let chance = f64::from(fraction()) / f64::from(u32::MAX);
         let wait = error.retry_after().unwrap_or_else(|| {
             let wait = core.settings.retry.wait(attempt.count, chance);
-            // One that holds all others is the one that finds out whether the route is back.
+            // In an ordered queue the blocking operation itself has to find out that the route has recovered.
             if core.settings.delivers_in_order() { wait.min(core.settings.breaker.most) } else { wait }
         });
         attempt.running = false;
         attempt.failing_since.get_or_insert_with(Instant::now);
-        // Only the master's word ends that: a later attempt that was not taken up says nothing of this one.
+        // Only an answer of the master clears this: a later attempt that was refused proves nothing about this one.
         attempt.unknown |= error.kind() == ErrorKind::Unknown;
         attempt.error = Some(op_error(error));
         attempt.next = Some(Instant::now() + wait.min(LONGEST_RETRY_AFTER.max(core.settings.retry.most)));
         if let Some(left_out) = core.lines.pass(("repeated", String::new())) {
             let attempts = attempt.count;
-            tracing::info!(dio = %core.name, %op, attempts, %error, left_out, "a delivery failed and will be tried again");
+            tracing::info!(dio = %core.name, %op, attempts, %error, left_out, "a delivery failed and will be retried");
         }
     }
     core.wake();
 }
 
-/// An error as operations and events carry it.
+/// Error of an operation, as in its state and events.
 pub(crate) fn op_error(error: &Error) -> OpError {
     OpError { code: code(error).to_string(), detail: error.to_string() }
 }
 
-/// A stable code for why a delivery failed.
+/// Stable error code of a failed delivery.
 fn code(error: &Error) -> &'static str {
     match error {
         Error::Conflict { .. } => "conflict",

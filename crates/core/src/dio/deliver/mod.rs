@@ -1,4 +1,4 @@
-//! Writes on their way to the source: the queue, attempts, circuit breakers, operations.
+//! Delivery of writes to the source: the queue, attempts, circuit breakers, operations.
 
 pub(super) mod attempts;
 pub(super) mod breaker;

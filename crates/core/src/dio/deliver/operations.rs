@@ -1,4 +1,4 @@
-//! Operations as people follow them: where a write stands, and what a person may do about it.
+//! [`Operation`]: the state of a write, and the actions on parked ones.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,53 +12,53 @@ use crate::journal::Seq;
 use crate::state::{Command, Op, OpError, OpId, OpState, State};
 use crate::vista::{Result, WriteKind};
 
-/// Where a write stands.
+/// State and progress of one write.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Operation {
-    /// Its id.
+    /// Id of the operation.
     pub id: OpId,
-    /// The Dio.
+    /// Name of the Dio.
     pub dio: Arc<str>,
-    /// The row, `None` for a write to all of them.
+    /// Id of the row, `None` for a write to all rows.
     pub record: Option<String>,
-    /// What it does.
+    /// Kind of the write.
     pub op: WriteKind,
-    /// Where it stands.
+    /// Present state.
     pub state: OperationState,
-    /// Deliveries so far, in this process.
+    /// Number of deliveries so far, in this process.
     pub attempts: u32,
     /// Unix milliseconds of the next delivery, if it waits for one.
     pub next_attempt: Option<u64>,
-    /// Why the last delivery failed, or why it ended without effect.
+    /// Error of the last failed delivery, or the reason why the operation ended without effect.
     pub error: Option<OpError>,
-    /// Its position in the Dio's history.
+    /// Position of the write in the Dio's history.
     pub position: Seq,
-    /// Unix milliseconds of its acceptance.
+    /// Time of acceptance in Unix milliseconds.
     pub created: u64,
-    /// Unix milliseconds of its last change of state.
+    /// Time of the last change of state in Unix milliseconds.
     pub updated: u64,
-    /// The operation it repeats.
+    /// The parked operation that this one retries.
     pub retry_of: Option<OpId>,
 }
 
-/// The states that people see; the State itself knows fewer, because what a worker does right now is not journaled.
+/// State of an operation as users see it. The journal has fewer states, because attempts are not journaled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OperationState {
-    /// It waits for its turn or its next attempt.
+    /// Waits for its turn or its next attempt.
     Queued,
-    /// It is being delivered.
+    /// Is being delivered.
     Running,
-    /// An attempt ended without an answer (or with the process); the next one finds out.
+    /// An attempt ended without an answer, or with the process. The next attempt resolves it.
     Unknown,
-    /// The master or the write route has it.
+    /// The master or the write route has accepted it.
     Applied,
     /// The master refused it; the row was rolled back.
     Failed,
-    /// Given up for now; the row was rolled back; retry or discard it.
+    /// Delivery has stopped and the row was rolled back. Retry or discard it.
     Parked,
-    /// Given up for good.
+    /// Discarded for good; the row was rolled back.
     Discarded,
 }
 
@@ -74,12 +74,12 @@ impl OperationState {
         OperationState::Discarded,
     ];
 
-    /// Whether nothing more happens by itself.
+    /// Returns true if the state does not change any more without a user's action.
     pub fn is_final(self) -> bool {
         !matches!(self, OperationState::Queued | OperationState::Running | OperationState::Unknown)
     }
 
-    /// The state's name as HTTP answers spell it.
+    /// Name of the state in HTTP answers.
     pub fn as_str(self) -> &'static str {
         match self {
             OperationState::Queued => "queued",
@@ -106,7 +106,7 @@ impl From<OpState> for OperationState {
 }
 
 impl Operation {
-    /// An operation as the journal has it, while no worker delivers.
+    /// An operation from the journal alone, while no worker delivers.
     pub fn at_rest(dio: Arc<str>, op: &Op) -> Operation {
         let record = match op.effect {
             crate::state::Effect::DeleteAll => None,
@@ -129,16 +129,16 @@ impl Operation {
     }
 }
 
-/// What a list of operations is narrowed by.
+/// Filter and page of a list of operations.
 #[derive(Clone, Debug, Default)]
 pub struct OperationQuery {
-    /// Only in one of these states; any, if there is none.
+    /// States to list; all if empty.
     pub states: Vec<OperationState>,
-    /// Only about this row.
+    /// Id of the row to list; `None` for all.
     pub record: Option<String>,
-    /// Only older than this one.
+    /// Lists only operations older than this one.
     pub after: Option<OpId>,
-    /// At most so many.
+    /// Maximum number of operations.
     pub limit: usize,
 }
 
@@ -158,30 +158,30 @@ impl Core {
         self.root.load().op(id).map(|op| self.view(op))
     }
 
-    /// All of them, newest first.
+    /// All operations, newest first.
     pub(crate) fn operations(&self) -> Vec<Operation> {
         self.root.load().ops().rev().map(|op| self.view(op)).collect()
     }
 
-    /// Those that `asked` fits, newest first, and how many there are on all pages.
-    pub(crate) fn operations_by(&self, asked: &OperationQuery) -> (Vec<Operation>, usize) {
+    /// Operations that match `query`, newest first, and the number of matches on all pages.
+    pub(crate) fn operations_by(&self, query: &OperationQuery) -> (Vec<Operation>, usize) {
         let root = self.root.load();
         let fits = |op: &&Op| {
             let about = |record: &String| op.targets.iter().any(|id| **id == **record);
-            asked.record.as_ref().is_none_or(about)
-                && (asked.states.is_empty() || asked.states.contains(&self.standing(op)))
+            query.record.as_ref().is_none_or(about)
+                && (query.states.is_empty() || query.states.contains(&self.state_of(op)))
         };
-        let (mut found, mut total) = (Vec::new(), 0);
+        let (mut page, mut total) = (Vec::new(), 0);
         for op in root.ops().rev().filter(fits) {
             total += 1;
-            if found.len() < asked.limit && asked.after.is_none_or(|after| op.id < after) {
-                found.push(self.view(op));
+            if page.len() < query.limit && query.after.is_none_or(|after| op.id < after) {
+                page.push(self.view(op));
             }
         }
-        (found, total)
+        (page, total)
     }
 
-    fn standing(&self, op: &Op) -> OperationState {
+    fn state_of(&self, op: &Op) -> OperationState {
         match op.state {
             OpState::Queued => self.deliver.attempts.lock().get(op.id).map_or(OperationState::Queued, Attempt::state),
             ended => OperationState::from(ended),
@@ -203,7 +203,7 @@ impl Core {
         }
     }
 
-    /// The write that holds the queue, if it has failed.
+    /// The write at the head of an ordered queue, if it has failed.
     pub(crate) fn held_by(&self, state: &State) -> Option<BlockingWrite> {
         let head = state.queue().next().filter(|_| self.settings.delivers_in_order())?;
         let attempts = self.deliver.attempts.lock();
@@ -212,21 +212,21 @@ impl Core {
         Some(BlockingWrite { operation: head.id, since: attempt.failing_since?.elapsed(), error })
     }
 
-    /// Gives a parked operation another try, as a new operation at the end of the queue.
+    /// Retries a parked operation, as a new operation at the end of the queue.
     pub(crate) async fn retry(self: &Arc<Self>, op: OpId) -> Result<OpId> {
         let new = OpId::new();
-        // Parked operations count as waiting ones do: this one needs no room that it has not got.
+        // A retry needs no additional place in the queue.
         self.write(Command::Retry { op, new }, None, None, true).await?;
         Ok(new)
     }
 
-    /// Gives a parked operation up.
+    /// Discards a parked operation.
     pub(crate) async fn discard(self: &Arc<Self>, op: OpId) -> Result<()> {
         self.write(Command::Discard(op), None, None, true).await.map(drop)
     }
 }
 
-/// A moment of the monotonic clock as Unix milliseconds.
+/// Converts an instant of the monotonic clock to Unix milliseconds.
 fn wall_clock(at: Instant) -> u64 {
     let wait = at.saturating_duration_since(Instant::now());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
@@ -234,7 +234,7 @@ fn wall_clock(at: Instant) -> u64 {
 }
 
 impl Core {
-    /// Waits until `op` has ended (or was taken by the route), at most `patience`; gives how it stands then.
+    /// Waits until `op` is settled (or accepted by the route), at most `patience`, and returns it.
     pub(crate) async fn settled(self: &Arc<Self>, op: OpId, patience: Duration) -> Option<Operation> {
         let mut published = self.published.subscribe();
         let deadline = tokio::time::Instant::now() + patience;

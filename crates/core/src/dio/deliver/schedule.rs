@@ -1,7 +1,7 @@
-//! Which operations may be delivered next where only writes of one row follow each other.
+//! Schedule of operations that are ordered by row only: selects those that may be delivered next.
 //!
-//! Pure: time is an argument. The schedule is kept up to date by what changes, so that a look at it costs the same however many
-//! writes wait.
+//! Pure: time is an argument. The schedule is updated incrementally, so that its cost does not depend on the number of
+//! waiting writes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -11,26 +11,26 @@ use crate::journal::Seq;
 use crate::record::Id;
 use crate::state::{Op, OpId, State};
 
-/// Where an operation stands that is the oldest of its row.
+/// Stage of an operation that is the oldest of its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HeadStage {
-    /// It was not tried yet.
+    /// Not tried yet.
     Fresh,
-    /// It was tried and may be tried again.
+    /// Tried, and may be retried now.
     Due,
-    /// It was tried and waits until then.
+    /// Tried, and waits until that instant.
     Resting(Instant),
-    /// It is being delivered.
+    /// Being delivered.
     Running,
 }
 
 /// The oldest waiting operation of each row, by position in the log.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
-    /// Position up to which the queue was looked through.
+    /// Position up to which the queue was read.
     seen: Seq,
-    places: HashMap<OpId, (Seq, HeadStage)>,
-    /// All but those that run.
+    stages: HashMap<OpId, (Seq, HeadStage)>,
+    /// All operations except the running ones.
     waiting: BTreeMap<Seq, OpId>,
     fresh: BTreeSet<Seq>,
     due: BTreeSet<Seq>,
@@ -38,8 +38,8 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Takes in what was accepted since the last look, and what has rested long enough.
-    pub(crate) fn look(&mut self, state: &State, now: Instant) {
+    /// Adds the operations that were accepted since the last update, and makes those due whose delay is over.
+    pub(crate) fn update(&mut self, state: &State, now: Instant) {
         let new: Vec<(Seq, OpId)> = state
             .queue_after(self.seen)
             .map(|op| {
@@ -58,17 +58,17 @@ impl Schedule {
         }
     }
 
-    /// The operation is not known yet and may start.
+    /// Adds an operation that may start, unless it is in the schedule.
     fn offer(&mut self, seq: Seq, op: OpId) {
-        if !self.places.contains_key(&op) {
+        if !self.stages.contains_key(&op) {
             self.put(seq, op, HeadStage::Fresh);
         }
     }
 
-    fn put(&mut self, seq: Seq, op: OpId, place: HeadStage) {
-        self.places.insert(op, (seq, place));
+    fn put(&mut self, seq: Seq, op: OpId, stage: HeadStage) {
+        self.stages.insert(op, (seq, stage));
         self.waiting.insert(seq, op);
-        match place {
+        match stage {
             HeadStage::Fresh => drop(self.fresh.insert(seq)),
             HeadStage::Due => drop(self.due.insert(seq)),
             HeadStage::Resting(until) => drop(self.resting.insert((until, seq))),
@@ -76,11 +76,11 @@ impl Schedule {
         }
     }
 
-    /// Takes an operation out of what waits.
-    fn lift(&mut self, op: OpId) -> Option<Seq> {
-        let (seq, place) = self.places.remove(&op)?;
+    /// Removes an operation from the schedule.
+    fn remove(&mut self, op: OpId) -> Option<Seq> {
+        let (seq, stage) = self.stages.remove(&op)?;
         self.waiting.remove(&seq);
-        match place {
+        match stage {
             HeadStage::Fresh => drop(self.fresh.remove(&seq)),
             HeadStage::Due => drop(self.due.remove(&seq)),
             HeadStage::Resting(until) => drop(self.resting.remove(&(until, seq))),
@@ -89,7 +89,7 @@ impl Schedule {
         Some(seq)
     }
 
-    /// The oldest that may be started now, and whether it was tried before; without `tried` only one that was not.
+    /// The oldest operation that may start now, with true if it was tried before. With `tried` false, only untried ones.
     pub(crate) fn next(&self, tried: bool) -> Option<(OpId, bool)> {
         let fresh = self.fresh.first().map(|seq| (*seq, false));
         let due = self.due.first().filter(|_| tried).map(|seq| (*seq, true));
@@ -100,55 +100,55 @@ impl Schedule {
         Some((*self.waiting.get(&seq)?, tried))
     }
 
-    /// The oldest that were not tried yet, at most so many.
+    /// The oldest untried operations, at most `most`.
     pub(crate) fn fresh(&self, most: usize) -> Vec<OpId> {
         self.fresh.iter().take(most).filter_map(|seq| self.waiting.get(seq).copied()).collect()
     }
 
-    /// One whose delivery tells most of the master: one that was not tried yet, else the oldest.
+    /// The best operation for a probe of the master: an untried one, else the oldest.
     pub(crate) fn probe(&self) -> Option<OpId> {
         let seq = self.fresh.first().or_else(|| self.due.first())?;
         self.waiting.get(seq).copied()
     }
 
-    /// The oldest that is not being delivered.
+    /// The oldest operation that is not being delivered.
     pub(crate) fn oldest(&self) -> Option<OpId> {
         self.waiting.first_key_value().map(|(_, op)| *op)
     }
 
-    /// When the next one has rested long enough.
+    /// Time at which the next delay is over.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.resting.first().map(|(until, _)| *until)
     }
 
-    /// An operation is being delivered.
+    /// Notes that an operation is being delivered.
     pub(crate) fn start(&mut self, op: OpId) {
-        if let Some(seq) = self.lift(op) {
+        if let Some(seq) = self.remove(op) {
             self.put(seq, op, HeadStage::Running);
         }
     }
 
-    /// A delivery ended without an answer for good: the operation waits until `next`, or may be tried at once.
-    pub(crate) fn back(&mut self, op: OpId, tried: bool, next: Option<Instant>) {
-        if let Some(seq) = self.lift(op) {
-            let place = match (tried, next) {
+    /// Notes that a delivery ended without settling the operation, which waits until `next`, or is due at once.
+    pub(crate) fn requeue(&mut self, op: OpId, tried: bool, next: Option<Instant>) {
+        if let Some(seq) = self.remove(op) {
+            let stage = match (tried, next) {
                 (false, _) => HeadStage::Fresh,
                 (true, None) => HeadStage::Due,
                 (true, Some(until)) => HeadStage::Resting(until),
             };
-            self.put(seq, op, place);
+            self.put(seq, op, stage);
         }
     }
 
-    /// An operation waits no longer: those behind it on its rows may start.
+    /// Notes that an operation no longer waits: the next ones of its rows may start.
     pub(crate) fn ended(&mut self, state: &State, op: OpId, rows: &[Id]) {
-        self.lift(op);
+        self.remove(op);
         let next = rows.iter().filter_map(|row| state.first_queued(row)).chain(state.queue().next());
         let next: Vec<(Seq, OpId)> = next.filter(|op| may_start(state, op)).map(|op| (op.staged, op.id)).collect();
         next.into_iter().for_each(|(seq, op)| self.offer(seq, op));
     }
 
-    /// The master is back: nobody rests any longer.
+    /// Makes all waiting operations due, after the master has recovered.
     pub(crate) fn wake_all(&mut self) {
         for (_, seq) in std::mem::take(&mut self.resting) {
             if let Some(op) = self.waiting.get(&seq).copied() {
@@ -158,7 +158,8 @@ impl Schedule {
     }
 }
 
-/// Whether nothing that was accepted earlier has to be delivered before: to the same row; before a write to all rows, anything.
+/// Returns true if no earlier operation has to be delivered first: none on the same row or, for a write to all rows, none
+/// at all.
 fn may_start(state: &State, op: &Op) -> bool {
     match op.targets.len() {
         1 => state.is_next(op),
@@ -203,7 +204,7 @@ mod tests {
     fn the_oldest_write_of_each_row_may_start_and_the_next_one_after_it() {
         let (mut state, mut schedule, now) = (state(), Schedule::default(), Instant::now());
         let (a1, a2, b1) = (put(&mut state, 1, "a"), put(&mut state, 2, "a"), put(&mut state, 3, "b"));
-        schedule.look(&state, now);
+        schedule.update(&state, now);
         assert_eq!(schedule.next(true), Some((a1, false)));
         schedule.start(a1);
         assert_eq!(schedule.next(true), Some((b1, false)), "the second of a row waits");
@@ -215,19 +216,19 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_rests_and_lets_others_go_first_when_the_master_is_to_be_probed() {
+    fn a_failed_operation_waits_and_an_untried_one_is_the_better_probe() {
         let (mut state, mut schedule, now) = (state(), Schedule::default(), Instant::now());
         let (a, b) = (put(&mut state, 1, "a"), put(&mut state, 2, "b"));
-        schedule.look(&state, now);
+        schedule.update(&state, now);
         schedule.start(a);
-        schedule.back(a, true, Some(now + Duration::from_secs(5)));
+        schedule.requeue(a, true, Some(now + Duration::from_secs(5)));
         assert_eq!((schedule.next(true), schedule.oldest()), (Some((b, false)), Some(a)));
         assert_eq!(schedule.next_due(), Some(now + Duration::from_secs(5)));
-        schedule.look(&state, now + Duration::from_secs(5));
+        schedule.update(&state, now + Duration::from_secs(5));
         assert_eq!(schedule.next(true), Some((a, true)));
         assert_eq!((schedule.next(false), schedule.probe()), (Some((b, false)), Some(b)));
         schedule.start(a);
-        schedule.back(a, true, Some(now + Duration::from_secs(60)));
+        schedule.requeue(a, true, Some(now + Duration::from_secs(60)));
         schedule.wake_all();
         assert_eq!((schedule.next(true), schedule.next_due()), (Some((a, true)), None));
     }

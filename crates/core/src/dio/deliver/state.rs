@@ -1,4 +1,4 @@
-//! Shared state of deliveries: their attempts and the circuit breakers of what they are delivered to.
+//! Shared state of deliveries: attempts and circuit breakers.
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ pub(crate) struct DeliverState {
     pub(in crate::dio) attempts: Mutex<Attempts>,
     /// Circuit breaker of the source.
     pub(in crate::dio) source: Arc<Upstream>,
-    /// Circuit breaker of what deliveries go to: the source's, unless there is an `on_write`.
+    /// Circuit breaker of the delivery route: the source's, unless there is an `on_write`.
     pub(in crate::dio) route_breaker: Arc<Upstream>,
 }
 
 impl DeliverState {
-    /// State of a Dio whose deliveries go to a route of their own if `has_route`, else to the source.
+    /// State of a Dio. With `has_route`, deliveries have a breaker of their own; otherwise they share the source's.
     pub(in crate::dio) fn new(limits: BreakerLimits, has_route: bool) -> DeliverState {
         let source = Arc::new(Upstream::new("source", limits));
         let route_breaker =

@@ -1,8 +1,8 @@
-//! The worker: decides which operations are delivered next, in order and at least once, and starts their deliveries.
+//! The worker: selects the operations that are delivered next, in order and at least once, and starts their deliveries.
 //!
-//! With one lane and [`WriteOrder::Queue`](crate::dio::WriteOrder) the oldest operation holds the queue until it has settled; else
-//! only operations of one row follow each other (`schedule.rs`). What waits for a master that takes several writes in one
-//! transaction is delivered in batches.
+//! With one lane and [`WriteOrder::Queue`](crate::dio::WriteOrder) the oldest operation blocks the queue until it is
+//! settled. Otherwise only operations of one row are ordered (`schedule.rs`). If the master takes several writes in one
+//! transaction, they are delivered in batches.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -20,10 +20,10 @@ use crate::dio::handle::Handle;
 use crate::state::{Op, OpId, OpState, State};
 use crate::vista::Error;
 
-/// Bytes of one batch, about.
+/// Approximate maximum bytes of one batch.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// Delivers until the Dio closes and the queue is empty (or its patience at an end).
+/// Delivers until the Dio closes and the queue is empty, or `drain_timeout` is over.
 pub(crate) async fn run(core: Arc<Core>, handle: Weak<Handle>) {
     let mut published = core.published.subscribe();
     let closing = core.tasks.closing().clone();
@@ -34,7 +34,7 @@ pub(crate) async fn run(core: Arc<Core>, handle: Weak<Handle>) {
         let due = lanes.start_due();
         let idle = lanes.running.is_empty() && due.is_none_or(|_| deadline.is_some());
         if deadline.is_some() && idle && (core.state().queue().next().is_none() || due.is_some()) {
-            // What is left has failed before and waits: it is in the journal.
+            // The remaining operations have failed before and wait for a retry. They are in the journal.
             return;
         }
         tokio::select! {
@@ -59,16 +59,16 @@ async fn wait_until(at: Option<Instant>) {
     }
 }
 
-/// The deliveries under way, and what may follow them.
+/// The deliveries under way, and the schedule of the next ones.
 struct ActiveDeliveries {
     core: Arc<Core>,
     handle: Weak<Handle>,
     running: JoinSet<()>,
-    /// What each of them delivers.
+    /// Operations of each delivery.
     under_way: HashMap<TaskId, Vec<Op>>,
-    /// Not used where the queue is delivered in its own order.
+    /// Unused if the queue is delivered in order.
     schedule: Schedule,
-    /// How often the route had come back when the schedule heard of it.
+    /// Number of recoveries of the route that the schedule has taken into account.
     returns: u64,
 }
 
@@ -84,7 +84,7 @@ impl ActiveDeliveries {
         }
     }
 
-    /// Starts what may be delivered now; gives when to look again.
+    /// Starts the deliveries that are due; returns when to check again.
     fn start_due(&mut self) -> Option<Instant> {
         let state = self.core.state();
         if self.core.sync.seeding.load(Ordering::Acquire) && state.lacks_rows() {
@@ -94,12 +94,12 @@ impl ActiveDeliveries {
         if self.core.settings.delivers_in_order() {
             return self.start_in_order(&state, now);
         }
-        self.schedule.look(&state, now);
+        self.schedule.update(&state, now);
         let returns = self.core.deliver.route_breaker.returns();
         if std::mem::replace(&mut self.returns, returns) != returns {
             self.schedule.wake_all();
         }
-        match self.core.deliver.route_breaker.standing(now) {
+        match self.core.deliver.route_breaker.permit(now) {
             CallPermit::Closed => self.start_all(&state, now),
             CallPermit::Due => self.start_probe(&state, now),
             CallPermit::Resting(until) => {
@@ -108,7 +108,7 @@ impl ActiveDeliveries {
             }
             CallPermit::Probing => {
                 self.give_up_old(&state);
-                // The probe's answer wakes the worker, unless it never comes.
+                // The probe's answer wakes the worker. This is the timeout without an answer.
                 Some(now + self.core.settings.breaker.first)
             }
         }
@@ -116,26 +116,26 @@ impl ActiveDeliveries {
 
     // --- in the order of the queue -----------------------------------------------------------------------------------
 
-    /// Delivers the oldest operation, with those right behind it if the master takes several at a time.
+    /// Delivers the oldest operation, with the next ones if the master takes batches.
     fn start_in_order(&mut self, state: &State, now: Instant) -> Option<Instant> {
         let head = state.queue().next().filter(|_| self.running.is_empty())?;
-        let (count, rests) =
+        let (count, next_attempt) =
             self.core.deliver.attempts.lock().get(head.id).map_or((0, None), |attempt| (attempt.count, attempt.next));
-        match self.core.deliver.route_breaker.standing(now) {
-            standing @ (CallPermit::Resting(_) | CallPermit::Probing) => {
+        match self.core.deliver.route_breaker.permit(now) {
+            permit @ (CallPermit::Resting(_) | CallPermit::Probing) => {
                 if is_old(&self.core, head) {
                     self.start_giving_up(head.clone());
                     return None;
                 }
-                let CallPermit::Resting(until) = standing else { return Some(now + self.core.settings.breaker.first) };
+                let CallPermit::Resting(until) = permit else { return Some(now + self.core.settings.breaker.first) };
                 return Some(until);
             }
             CallPermit::Closed | CallPermit::Due => {}
         }
-        if let Some(until) = rests.filter(|until| *until > now) {
+        if let Some(until) = next_attempt.filter(|until| *until > now) {
             return Some(until);
         }
-        if self.core.deliver.route_breaker.standing(now) == CallPermit::Due {
+        if self.core.deliver.route_breaker.permit(now) == CallPermit::Due {
             return match self.core.deliver.route_breaker.admit(now) {
                 Ok(probe) => {
                     self.start_one(head.clone(), probe);
@@ -154,7 +154,7 @@ impl ActiveDeliveries {
         None
     }
 
-    /// The first of `ops` with those after it that can be delivered together: untried writes of different rows.
+    /// A batch of the first of `ops` and those after it that can be delivered with it: untried writes of different rows.
     fn batch<'a>(&self, state: &State, ops: impl Iterator<Item = &'a Op>) -> Vec<Op> {
         let most = if self.core.batches() { self.core.vista.shell().batch_size().max(1) } else { 1 };
         let attempts = self.core.deliver.attempts.lock();
@@ -162,12 +162,12 @@ impl ActiveDeliveries {
         let mut batch: Vec<Op> = Vec::new();
         for op in ops {
             bytes += op.size();
-            // What an older journal brought back is looked at first, each by itself.
+            // Operations that an older journal brought back are resolved singly.
             let untried =
                 |op: &Op| attempts.get(op.id).is_none_or(|attempt| attempt.count == 0 && attempt.base_hash.is_none());
             let joins = untried(op) && batch.first().is_none_or(untried);
             let fits = batch.len() < most && bytes <= BATCH_BYTES && joins && op.targets.len() == 1;
-            // The first one is delivered in any case.
+            // The first operation is always delivered.
             let together = batch.is_empty() || fits && state.is_next(op);
             if !together {
                 break;
@@ -179,7 +179,7 @@ impl ActiveDeliveries {
 
     // --- in the order of each row ------------------------------------------------------------------------------------
 
-    /// Starts everything that is due, as far as lanes and budget go.
+    /// Starts all due deliveries within the lanes and the retry budget.
     fn start_all(&mut self, state: &State, now: Instant) -> Option<Instant> {
         let mut refused: Option<Instant> = None;
         while !self.is_full() {
@@ -200,7 +200,7 @@ impl ActiveDeliveries {
         }
     }
 
-    /// Starts an operation that was not tried yet, with others like it if the master takes several at a time.
+    /// Starts an untried operation, with other untried ones if the master takes batches.
     fn start_fresh(&mut self, state: &State, first: Op) {
         if !self.core.batches() || first.targets.len() != 1 {
             return self.start_one(first, false);
@@ -212,9 +212,9 @@ impl ActiveDeliveries {
         self.start_batch(batch);
     }
 
-    /// Starts the one of those that are due whose delivery tells most of the master.
+    /// Starts the due operation that is the best probe of the master.
     fn start_probe(&mut self, state: &State, now: Instant) -> Option<Instant> {
-        // Its answer wakes the worker, unless it never comes.
+        // The answer wakes the worker. This is the timeout without an answer.
         let later = Some(now + self.core.settings.breaker.first);
         while !self.is_full() {
             let Some(id) = self.schedule.probe() else { return self.schedule.next_due() };
@@ -230,7 +230,8 @@ impl ActiveDeliveries {
         later
     }
 
-    /// Parks what has waited for too long for a master that is left alone: behind a young one there are no old ones.
+    /// Parks operations that are too old while the breaker is open. Stops at the first younger one, because the later
+    /// ones are younger still.
     fn give_up_old(&mut self, state: &State) {
         while !self.is_full() {
             let Some(id) = self.schedule.oldest() else { return };
@@ -242,7 +243,7 @@ impl ActiveDeliveries {
         }
     }
 
-    /// The operation, unless it went with another: then those behind it may be due.
+    /// The operation if it still waits; else removes it from the schedule.
     fn still_queued(&mut self, state: &State, id: OpId) -> Option<Op> {
         match state.op(id) {
             Some(op) if op.state == OpState::Queued => Some(op.clone()),
@@ -284,8 +285,8 @@ impl ActiveDeliveries {
 
     fn start_giving_up(&mut self, op: Op) {
         self.core.deliver.attempts.lock().hold(op.id);
-        let said = self.core.deliver.route_breaker.error().unwrap_or_default();
-        let giving_up = give_up(Arc::clone(&self.core), op.clone(), Error::transient(said));
+        let cause = self.core.deliver.route_breaker.error().unwrap_or_default();
+        let giving_up = give_up(Arc::clone(&self.core), op.clone(), Error::transient(cause));
         self.start(vec![op], giving_up);
     }
 
@@ -295,7 +296,7 @@ impl ActiveDeliveries {
         self.under_way.insert(task.id(), ops);
     }
 
-    /// A delivery has ended, one way or the other.
+    /// Handles the end of a delivery, also after a panic.
     fn ended(&mut self, ended: &Result<(TaskId, ()), JoinError>) {
         let task = match ended {
             Ok((task, ())) => *task,
@@ -305,7 +306,7 @@ impl ActiveDeliveries {
         if ended.is_err()
             && let Some(left_out) = self.core.lines.pass(("panicked", String::new()))
         {
-            tracing::error!(dio = %self.core.name, left_out, "a delivery panicked; it is repeated");
+            tracing::error!(dio = %self.core.name, left_out, "a delivery panicked; it is retried");
         }
         let state = self.core.state();
         for op in ops {
@@ -316,7 +317,7 @@ impl ActiveDeliveries {
                 attempts.get(op.id).map_or((false, None), |attempt| (attempt.count > 0, attempt.next))
             };
             match waits {
-                true => self.schedule.back(op.id, tried, next),
+                true => self.schedule.requeue(op.id, tried, next),
                 false => self.schedule.ended(&state, op.id, &op.targets),
             }
         }
@@ -324,7 +325,8 @@ impl ActiveDeliveries {
 }
 
 impl Core {
-    /// Whether the master takes several writes in one transaction, and proves by their ids that none takes effect twice.
+    /// Returns true if the master takes several writes in one transaction, and guarantees by their ids that each takes
+    /// effect once.
     pub(super) fn batches(&self) -> bool {
         let shell = self.vista.shell();
         self.hooks.on_write.is_none() && shell.writes_once() && shell.batch_size() > 1

@@ -1,4 +1,4 @@
-//! What a Dio tells its subscribers.
+//! Events of a Dio and their positions.
 
 use std::sync::Arc;
 
@@ -6,69 +6,71 @@ use crate::journal::Seq;
 use crate::record::Record;
 use crate::state::{Frame, OpError, OpId, Origin};
 
-/// Something happened in a Dio. Carries ids, not rows: whoever wants the row reads it, and sees it, because an event is
-/// published only after readers can see its row.
+/// Event of a Dio.
+///
+/// It has the id of a row and not the row. A read after the event sees the row, because an event is published only after
+/// readers can see its row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DioEvent {
-    /// A row is different (or somebody says so).
+    /// A row has changed, or was invalidated.
     RecordChanged {
-        /// The row.
+        /// Id of the row.
         id: String,
     },
-    /// A row is new.
+    /// A row was inserted.
     RecordInserted {
-        /// The row.
+        /// Id of the row.
         id: String,
     },
-    /// A row is gone.
+    /// A row was removed.
     RecordRemoved {
-        /// The row.
+        /// Id of the row.
         id: String,
     },
-    /// Anything may be different: read again.
+    /// Any row may have changed: read everything again.
     Invalidated,
     /// A write had no effect at the master and was rolled back.
     WriteFailed {
-        /// The row.
+        /// Id of the row.
         id: String,
-        /// The operation.
+        /// Id of the operation.
         op: String,
-        /// Why.
+        /// Error of the delivery.
         error: String,
     },
-    /// A write reached the master (or was taken by the write route).
+    /// A write reached the master, or was accepted by the write route.
     WriteCommitted {
-        /// The operation.
+        /// Id of the operation.
         op: String,
     },
     /// A refresh has begun.
     Refreshing,
-    /// A refresh failed; the rows are as they were.
+    /// A refresh failed; the rows are unchanged.
     RefreshFailed {
-        /// Why.
+        /// Error of the refresh.
         error: String,
     },
     /// Rows of a range were loaded from the master.
     Loaded {
-        /// The first row.
+        /// Position of the first row.
         start: u64,
-        /// The row after the last.
+        /// Position after the last row.
         end: u64,
     },
-    /// This receiver was too slow: so many events are gone; read again.
+    /// This receiver was too slow and has missed events: read everything again.
     Lagged {
-        /// How many.
+        /// Number of missed events.
         missed: u64,
     },
 }
 
-/// A position in a Dio's history: `epoch:seq`.
+/// Position in a Dio's history, written `epoch:seq`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// The log's epoch; positions of different epochs cannot be compared.
+    /// Epoch of the log. Positions of different epochs cannot be compared.
     pub epoch: Arc<str>,
-    /// The number of the change.
+    /// Number of the change in its epoch.
     pub seq: Seq,
 }
 
@@ -82,35 +84,39 @@ impl std::str::FromStr for Position {
     type Err = crate::vista::Error;
 
     fn from_str(text: &str) -> Result<Position, Self::Err> {
-        let wrong = || crate::vista::Error::invalid(format!("{text:?} is no position: it looks like K3V9Q2M7XA:1042"));
-        let (epoch, seq) = text.split_once(':').ok_or_else(wrong)?;
+        let error = || {
+            crate::vista::Error::invalid(format!(
+                "{text:?} is not a valid position: write EPOCH:NUMBER, as in K3V9Q2M7XA:1042"
+            ))
+        };
+        let (epoch, seq) = text.split_once(':').ok_or_else(error)?;
         if epoch.is_empty() || !epoch.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-            return Err(wrong());
+            return Err(error());
         }
-        Ok(Position { epoch: epoch.into(), seq: seq.parse().map_err(|_| wrong())? })
+        Ok(Position { epoch: epoch.into(), seq: seq.parse().map_err(|_| error())? })
     }
 }
 
-/// An event with all that the log knows of it; see [`EventReceiver::recv_entry`](crate::dio::EventReceiver::recv_entry).
+/// Event with its data in the log; see [`EventReceiver::recv_entry`](crate::dio::EventReceiver::recv_entry).
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventEntry {
-    /// Its position, `None` for events that are not in the log (`Refreshing`, `RefreshFailed`, `Loaded`, `Lagged`).
+    /// Position of the event, `None` for events that are not in the log (`Refreshing`, `RefreshFailed`, `Loaded`, `Lagged`).
     pub position: Option<Position>,
     /// The event.
     pub event: DioEvent,
-    /// The row as it was right after the change, if there is one.
+    /// The row right after the change, if there is one.
     pub record: Option<Record>,
-    /// The columns whose values differ, when the row before is known.
+    /// Columns whose values differ, if the row before the change is known.
     pub changed: Option<Vec<String>>,
-    /// Where it came from.
+    /// Origin of the change.
     pub origin: Option<Origin>,
-    /// The operation behind it.
+    /// Id of the operation that made the change.
     pub op: Option<OpId>,
-    /// For `Invalidated`: whether all differences were told as row events before.
+    /// For `Invalidated`: true if all differences were published as row events before.
     pub covered: bool,
 }
 
-/// The event of a frame, `None` for silent ones.
+/// Event of a frame, `None` for silent frames.
 pub(crate) fn event_of(frame: &Frame, id: Option<&str>, op: Option<OpId>) -> Option<DioEvent> {
     let id = id.unwrap_or_default().to_string();
     let op = op.map(|op| op.to_string()).unwrap_or_default();

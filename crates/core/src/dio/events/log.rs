@@ -1,4 +1,4 @@
-//! [`EventLog`]: a Dio's events, from memory or from its journal.
+//! [`EventLog`]: events of a Dio, from memory or from its journal.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use crate::journal::Seq;
 use crate::state::{Entry, State};
 use crate::vista::Result;
 
-/// Events of a Dio for readers with a position of their own: the newest from the [`Ring`], those before from the journal.
+/// Event log of a Dio for readers with a cursor of their own: the newest events from the [`Ring`], older ones from the journal.
 ///
-/// A clone is one `Arc`. It does not keep the Dio open: when the last handle of that is dropped, the ring is closed.
+/// A clone costs one `Arc`. It does not keep the Dio open: when the last handle of the Dio is dropped, the ring is closed.
 #[derive(Clone, Debug)]
 pub struct EventLog(Arc<Core>);
 
@@ -27,7 +27,7 @@ impl Dio {
 }
 
 impl EventLog {
-    /// The Dio's name.
+    /// Name of the Dio.
     pub fn dio(&self) -> &str {
         &self.0.name
     }
@@ -37,17 +37,19 @@ impl EventLog {
         &self.0.ring
     }
 
-    /// What readers see now.
+    /// Snapshot of the State that readers see now.
     pub fn state(&self) -> Arc<State> {
         self.0.state()
     }
 
-    /// Where that is.
+    /// Position of that State.
     pub fn position(&self) -> Position {
         self.0.position()
     }
 
-    /// Events after `after` that are in the journal and that readers see, about `bytes` of them; `None` if some are gone.
+    /// Events after position `after` from the journal, about `bytes` of them, up to the State that readers see.
+    ///
+    /// `None` if some of them were trimmed.
     ///
     /// # Errors
     /// [`Error::Storage`](crate::Error::Storage) if the journal cannot be read.
@@ -55,12 +57,12 @@ impl EventLog {
         self.0.past(after, bytes).await
     }
 
-    /// The position after which all events are at hand.
+    /// Position after which all events are available.
     pub async fn earliest(&self) -> Seq {
         self.0.earliest().await
     }
 
-    /// Cancelled when the Dio begins to close.
+    /// Token that is cancelled when the Dio begins to close.
     pub fn closing(&self) -> &CancellationToken {
         self.0.tasks.closing()
     }
@@ -69,16 +71,16 @@ impl EventLog {
 /// Events that were read back from the journal.
 #[derive(Debug)]
 pub struct PastEvents {
-    /// Oldest first.
+    /// The events, oldest first.
     pub items: Vec<RingItem>,
-    /// Everything up to here is among them.
+    /// Position up to which the events are complete.
     pub reached: Seq,
 }
 
 impl Core {
-    /// Events of the log after `after`, about `bytes` of them, of those that readers see; `None` if some are gone.
+    /// Events of the log after `after`, about `bytes` of them, up to the State that readers see. `None` if some were trimmed.
     pub(crate) async fn past(&self, after: Seq, bytes: usize) -> Result<Option<PastEvents>> {
-        // The journal has an entry before readers see its row.
+        // The journal has an entry before readers can see its row.
         let seen = self.state().seq();
         let layout = Arc::clone(self.vista.schema().layout());
         let mut past = PastEvents { items: Vec::new(), reached: after };
@@ -86,7 +88,7 @@ impl Core {
             if stored.seq > seen {
                 break;
             }
-            // Entries that are kept for their operations lie before a gap.
+            // Entries that are kept for their operations are followed by a gap.
             if stored.seq != past.reached + 1 {
                 return Ok(None);
             }
@@ -97,7 +99,7 @@ impl Core {
         Ok(Some(past))
     }
 
-    /// The position after which all events are at hand.
+    /// Position after which all events are available.
     pub(crate) async fn earliest(&self) -> Seq {
         let trimmed = self.commit.trimmed.lock().await.saturating_sub(1);
         self.ring.oldest.max(trimmed).min(self.ring.floor())

@@ -1,4 +1,4 @@
-//! Events of a Dio: the ring of the newest ones, positions, the log.
+//! Events of a Dio: positions, the ring of the newest events, the log.
 
 pub(super) mod event;
 pub(super) mod log;

@@ -1,7 +1,7 @@
-//! The event log's newest part in memory: a ring with cursors, not a queue per subscriber.
+//! The newest part of the event log in memory: a ring with cursors, not a queue per subscriber.
 //!
-//! Publishing costs the same however many listen; a receiver is a number. One that falls behind the ring is told how much it
-//! missed and goes on.
+//! The cost of publishing does not depend on the number of receivers; a receiver is a number. A receiver that falls
+//! behind the ring gets the number of missed events and continues.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,40 +20,40 @@ use crate::vista::{Error, Result};
 /// The row before a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowBefore {
-    /// There was none.
+    /// There was no row.
     Absent,
-    /// It was this.
+    /// The row.
     Known(Body),
-    /// Not known: the event was read back from an entry of format 1, or is not in the log.
+    /// The event was read back from an entry of format 1, or is not in the log.
     Unknown,
 }
 
-/// One event as the ring keeps it: owned copies, shared by all who read it.
+/// One event in the ring, shared by all readers.
 #[derive(Debug)]
 pub struct RingItem {
-    /// Its position in the log, `None` for events that are only on the bus.
+    /// Position in the log, `None` for events that are not in the log.
     pub seq: Option<Seq>,
     /// The event.
     pub event: DioEvent,
-    /// The entry it comes from.
+    /// Entry of the log, if the event is from the log.
     pub entry: Option<Entry>,
-    /// The row before.
+    /// The row before the change.
     pub old: RowBefore,
-    /// The row after.
+    /// The row after the change.
     pub new: Option<Body>,
-    /// The wire frame, made by the first who sends it.
+    /// The wire frame, built on first use.
     pub frame: OnceLock<Bytes>,
 }
 
 impl RingItem {
-    /// An event of the log; `None` if nobody is told of `entry`.
+    /// Event of an entry of the log. `None` if `entry` is silent.
     pub(crate) fn of(entry: Entry, old: RowBefore, new: Option<Body>) -> Option<RingItem> {
         let event = event_of(&entry.frame, entry.id.as_deref(), entry.cause.op)?;
         let (old, new) = if entry.erased { (RowBefore::Unknown, None) } else { (old, new) };
         Some(RingItem { seq: Some(entry.seq), event, entry: Some(entry), old, new, frame: OnceLock::new() })
     }
 
-    /// An event of the log as its entry alone tells it, for entries that are read without the State that they led to.
+    /// Event of an entry without the State before it, for entries that are read back from the journal.
     pub(crate) fn read_back(entry: Entry, layout: &Layout) -> Option<RingItem> {
         let old = match entry.former_row(layout) {
             None => RowBefore::Unknown,
@@ -64,7 +64,7 @@ impl RingItem {
         RingItem::of(entry, old, new)
     }
 
-    fn bus_only(event: DioEvent) -> RingItem {
+    fn unlogged(event: DioEvent) -> RingItem {
         RingItem { seq: None, event, entry: None, old: RowBefore::Unknown, new: None, frame: OnceLock::new() }
     }
 
@@ -76,12 +76,12 @@ impl RingItem {
         256 + old + 2 * self.new.as_ref().map_or(0, Body::size)
     }
 
-    /// About what its frame has.
+    /// Approximate bytes of the wire frame.
     fn weight(&self) -> u64 {
         (200 + self.new.as_ref().map_or(0, |body| body.json().len())) as u64
     }
 
-    /// Columns whose values differ, when the row before is known.
+    /// Columns whose values differ, if the row before the change is known.
     pub fn changed(&self) -> Option<Vec<String>> {
         let decode = |body: &Body| body.decode().unwrap_or_default();
         match (&self.old, &self.new) {
@@ -90,7 +90,7 @@ impl RingItem {
         }
     }
 
-    /// Whether an `Invalidated` only notes that everything was told already.
+    /// Returns true for an `Invalidated` whose differences were all published as row events before.
     pub fn covered(&self) -> bool {
         matches!(self.entry, Some(Entry { frame: Frame::Invalidated { covered: true }, .. }))
     }
@@ -118,17 +118,17 @@ fn differing(old: &Record, new: &Record) -> Vec<String> {
     columns
 }
 
-/// Bounds of a ring; the oldest events go first.
+/// Bounds of a ring. The oldest events are dropped first.
 #[derive(Clone, Copy, Debug)]
 pub struct RingLimits {
-    /// Events, at most.
+    /// Maximum number of events.
     pub events: usize,
-    /// Bytes, at most (one event always fits).
+    /// Maximum bytes. One event always fits.
     pub bytes: usize,
 }
 
 impl Default for RingLimits {
-    /// 10,000 events, 16 MiB.
+    /// Returns bounds of 10,000 events and 16 MiB.
     fn default() -> Self {
         RingLimits { events: 10_000, bytes: 16 << 20 }
     }
@@ -138,7 +138,7 @@ impl Default for RingLimits {
 #[derive(Debug)]
 pub struct Ring {
     limits: RingLimits,
-    /// Every event of the log after this position was in the journal when the ring was made.
+    /// Position after which the journal had every event when the ring was created.
     pub(super) oldest: Seq,
     items: RwLock<Items>,
     head: watch::Sender<u64>,
@@ -156,36 +156,36 @@ struct QueuedItem {
 struct Items {
     epoch: Arc<str>,
     queue: VecDeque<QueuedItem>,
-    /// Number of the first item in the queue, counting all that ever were.
+    /// Cursor of the first item in the queue: the number of items before it since the start.
     first: u64,
-    /// Weight of all items that ever were.
+    /// Weight of all items since the start.
     weight: u64,
     bytes: usize,
-    /// Every event of the log after this position is in the queue.
+    /// Position after which every event of the log is in the queue.
     floor: Seq,
     closed: bool,
 }
 
-/// What lies at a cursor.
+/// Result of reading at a cursor.
 #[derive(Debug)]
 pub enum CursorRead {
-    /// An event.
+    /// The event at the cursor.
     Item(Arc<RingItem>),
-    /// Nothing yet.
+    /// No event yet.
     End,
-    /// Events that are gone; the next one there is has this number.
+    /// The event at the cursor was dropped.
     Gone {
-        /// How many are gone.
+        /// Number of dropped events from the cursor on.
         missed: u64,
-        /// Where to go on.
+        /// Cursor of the oldest event in the ring.
         next: u64,
     },
-    /// Nothing any more.
+    /// No more events: the ring is closed.
     Closed,
 }
 
 impl Ring {
-    /// An empty ring that stands for all events after `floor`.
+    /// An empty ring for the events after position `floor`.
     pub(crate) fn new(limits: RingLimits, epoch: Arc<str>, floor: Seq) -> Ring {
         let items = Items { epoch, queue: VecDeque::new(), first: 0, weight: 0, bytes: 0, floor, closed: false };
         Ring {
@@ -197,7 +197,7 @@ impl Ring {
         }
     }
 
-    /// Adds events of the log, then wakes everyone.
+    /// Adds events, then wakes all receivers.
     pub(crate) fn push(&self, new: impl IntoIterator<Item = RingItem>) {
         let mut items = self.items.write();
         for item in new {
@@ -219,10 +219,10 @@ impl Ring {
 
     /// Adds an event that is not in the log.
     pub(crate) fn tell(&self, event: DioEvent) {
-        self.push([RingItem::bus_only(event)]);
+        self.push([RingItem::unlogged(event)]);
     }
 
-    /// Erases rows from the events up to position `upto`, as the journal has them from now on.
+    /// Erases rows from the events up to position `upto`, as a purge does in the journal.
     pub(crate) fn erase(&self, eraser: &mut Eraser, upto: Seq) {
         let mut items = self.items.write();
         let Items { queue, bytes, .. } = &mut *items;
@@ -244,19 +244,18 @@ impl Ring {
         self.erased.fetch_max(upto, Ordering::AcqRel);
     }
 
-    /// The newest position from which rows were erased: what was made of the rows as they were up to there is not to be told any
-    /// more.
+    /// Newest position up to which rows were erased. Values derived from rows up to this position must not be sent any more.
     pub fn erased(&self) -> Seq {
         self.erased.load(Ordering::Acquire)
     }
 
-    /// Nothing will be added any more.
+    /// Closes the ring: no more events are added.
     pub(crate) fn close(&self) {
         self.items.write().closed = true;
         self.head.send_modify(|_| {});
     }
 
-    /// What lies at cursor `at`.
+    /// Reads at cursor `at`.
     pub fn at(&self, at: u64) -> CursorRead {
         let items = self.items.read();
         if at < items.first {
@@ -269,19 +268,19 @@ impl Ring {
         }
     }
 
-    /// The cursor after the newest event.
+    /// Cursor after the newest event.
     pub fn end(&self) -> u64 {
         let items = self.items.read();
         items.first + items.queue.len() as u64
     }
 
-    /// The cursor of the first event after position `seq`, `None` if some of them are gone.
+    /// Cursor of the first event after position `seq`, `None` if some of these events were dropped.
     pub fn after(&self, seq: Seq) -> Option<u64> {
         let items = self.items.read();
         if seq < items.floor {
             return None;
         }
-        // Events that are only on the bus have no position: they count as the one before them.
+        // Events that are not in the log have no position: they have that of the event before them.
         let mut last = items.floor;
         let skip = items.queue.iter().take_while(|kept| {
             last = kept.item.seq.unwrap_or(last);
@@ -290,24 +289,24 @@ impl Ring {
         Some(items.first + skip.count() as u64)
     }
 
-    /// Every event of the log after this position is in the ring.
+    /// Position after which every event of the log is in the ring.
     pub fn floor(&self) -> Seq {
         self.items.read().floor
     }
 
-    /// How many events of the log are at cursor `at` and after it.
+    /// Number of events of the log at cursor `at` and after it.
     pub fn told_from(&self, at: u64) -> u64 {
         let items = self.items.read();
         let skip = usize::try_from(at.saturating_sub(items.first)).unwrap_or(usize::MAX);
         items.queue.iter().skip(skip).filter(|kept| kept.item.seq.is_some()).count() as u64
     }
 
-    /// About how many bytes all events have that were ever published; of two such sums, the difference is what lies between.
+    /// Approximate bytes of all events since the start. The difference of two such sums is the size of the events between.
     pub fn weight(&self) -> u64 {
         self.items.read().weight
     }
 
-    /// [`Ring::weight`] as it was before the event at cursor `at`, `None` if that is gone.
+    /// [`Ring::weight`] before the event at cursor `at`, `None` if that event was dropped.
     pub fn weight_before(&self, at: u64) -> Option<u64> {
         let items = self.items.read();
         match items.queue.get(usize::try_from(at.checked_sub(items.first)?).ok()?) {
@@ -316,23 +315,25 @@ impl Ring {
         }
     }
 
-    /// The log's epoch.
+    /// Epoch of the log.
     pub fn epoch(&self) -> Arc<str> {
         Arc::clone(&self.items.read().epoch)
     }
 
-    /// Follows the cursor after the newest event.
+    /// Watches the cursor after the newest event.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.head.subscribe()
     }
 
-    /// How many wait for events.
+    /// Number of receivers that watch the ring.
     pub fn watchers(&self) -> usize {
         self.head.receiver_count()
     }
 }
 
-/// Receives a Dio's events from the moment it was made. Lag does not end it: it yields [`DioEvent::Lagged`] and goes on.
+/// Receiver of the events that are published after its creation.
+///
+/// A receiver that lags yields [`DioEvent::Lagged`] and continues.
 #[derive(Debug)]
 pub struct EventReceiver {
     ring: Arc<Ring>,
@@ -347,10 +348,10 @@ impl EventReceiver {
         EventReceiver { ring, head, next }
     }
 
-    /// The next event; waits for it.
+    /// Waits for the next event.
     ///
     /// # Errors
-    /// [`Error::Closed`] once the Dio is closed and everything was received.
+    /// [`Error::Closed`] once the Dio is closed and all events were received.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
@@ -361,7 +362,7 @@ impl EventReceiver {
         })
     }
 
-    /// [`EventReceiver::recv`] with the row, its differing columns and what brought it about.
+    /// [`EventReceiver::recv`] with the row, its differing columns, the origin and the operation.
     ///
     /// # Errors
     /// As [`EventReceiver::recv`].
@@ -380,7 +381,7 @@ impl EventReceiver {
         })
     }
 
-    /// The next event if there is one already.
+    /// Returns the next event without waiting, `None` if there is none.
     pub fn try_recv(&mut self) -> Option<DioEvent> {
         match self.ring.at(self.next) {
             CursorRead::Item(item) => {

@@ -1,4 +1,4 @@
-//! Groups of a Dio's rows, from its whole copy.
+//! Aggregations over a Dio's whole copy.
 
 use std::sync::Arc;
 
@@ -10,20 +10,20 @@ use crate::state::State;
 use crate::vista::query::{Aggregation, JsonRow, Meter};
 use crate::vista::{Error, Query, Result, Schema};
 
-/// The groups of an aggregation, one after the other.
+/// Iterator over the groups of an aggregation.
 pub type GroupIter<'a> = &'a mut dyn Iterator<Item = Result<Record>>;
 
 impl Core {
-    /// Groups the rows of `state` that pass the filter and search of `query`, and gives what `page` makes of the groups.
+    /// Groups the rows of `state` that match the filter and search of `query`, and returns the result of `page` on the groups.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if only a part of the rows is held: no slice is summed up. [`Error::NotReady`] before the first copy.
-    /// What the aggregation says.
+    /// [`Error::Unsupported`] if only a part of the rows is cached. [`Error::NotReady`] before the first copy. Errors of
+    /// the aggregation.
     pub(crate) async fn aggregate<T: Send + 'static>(
         &self,
         state: Arc<State>,
         query: &Query,
-        asked: &Arc<Aggregation>,
+        aggregation: &Arc<Aggregation>,
         schema: &Arc<Schema>,
         meter: &Arc<Meter>,
         page: impl FnOnce(GroupIter<'_>, &Meter) -> Result<T> + Send + 'static,
@@ -32,33 +32,33 @@ impl Core {
             let what = "aggregate (its rows are only partly cached)";
             return Err(Error::Unsupported { vista: Arc::clone(&self.name), what });
         }
-        self.aggregate_in(state, query, asked, schema, meter, page).await
+        self.aggregate_in(state, query, aggregation, schema, meter, page).await
     }
 
-    /// [`Core::aggregate`] of a state that has all rows. All of it is one piece of work: no groups wait for another turn.
+    /// [`Core::aggregate`] of a state that has all rows. It is one piece of work, so that groups do not wait for another turn.
     ///
     /// # Errors
-    /// What the aggregation says, and as [`Core::select_slots`].
+    /// Errors of the aggregation and of [`Core::select_slots`].
     pub(crate) async fn aggregate_in<T: Send + 'static>(
         &self,
         state: Arc<State>,
         query: &Query,
-        asked: &Arc<Aggregation>,
+        aggregation: &Arc<Aggregation>,
         schema: &Arc<Schema>,
         meter: &Arc<Meter>,
         page: impl FnOnce(GroupIter<'_>, &Meter) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        // Of a mere number, no row is looked at.
-        let limit = asked.is_count().then_some(0);
+        // A count alone needs no rows.
+        let limit = aggregation.is_count().then_some(0);
         let rows = Query { filter: query.filter.clone(), search: query.search.clone(), limit, ..Query::default() };
-        let (asked, of) = (Arc::clone(asked), Arc::clone(&state));
+        let (aggregation, snapshot) = (Arc::clone(aggregation), Arc::clone(&state));
         let page = move |selection: Selection, _: Plan, meter: &Meter| {
-            if asked.is_count() {
-                return page(&mut std::iter::once(Ok(asked.of_count(selection.total))), meter);
+            if aggregation.is_count() {
+                return page(&mut std::iter::once(Ok(aggregation.of_count(selection.total))), meter);
             }
-            let rows = selection.slots.iter().filter_map(|slot| of.table().at(*slot));
+            let rows = selection.slots.iter().filter_map(|slot| snapshot.table().at(*slot));
             let rows = rows.map(|row| JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..])));
-            page(&mut asked.fold_within(rows, meter)?, meter)
+            page(&mut aggregation.fold_within(rows, meter)?, meter)
         };
         self.select_then(&state, &rows, schema, meter, page).await
     }

@@ -1,4 +1,5 @@
-//! How much of the master a Dio holds. Facade, sceneries, aggregates, gateway and `Status` ask here and nowhere else.
+//! Coverage: how much of the master a Dio has cached. The only source of this for facade, sceneries, aggregates, gateway
+//! and `Status`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,22 +10,22 @@ use crate::dio::core::Core;
 use crate::dio::scope::scope_of;
 use crate::vista::{Error, Result};
 
-/// How much of the master's rows is here.
+/// Part of the master's rows that is cached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Coverage {
-    /// There is no first copy yet: nothing can be said about any row.
+    /// There is no first copy yet, so that no read can be answered.
     Loading {
-        /// What the last attempt to make it said, if it failed.
+        /// Error of the last attempt to make the first copy, if it failed.
         error: Option<String>,
     },
-    /// Some rows, loaded piece by piece: questions about all of them are the master's.
+    /// Some rows, loaded in chunks. Only the master can answer queries over all rows.
     Partial,
-    /// All rows, as far as anybody can know.
+    /// All rows, as of the last list and the changes since.
     Whole,
 }
 
 impl Coverage {
-    /// Refuses while there is no first copy.
+    /// Fails while there is no first copy.
     ///
     /// # Errors
     /// [`Error::NotReady`].
@@ -37,36 +38,36 @@ impl Coverage {
 }
 
 impl Core {
-    /// How much of the master's rows is here.
+    /// Part of the master's rows that is cached.
     pub(crate) fn coverage(&self) -> Coverage {
         if self.is_loading() {
             return Coverage::Loading { error: self.sync.last_list.lock().failed.clone() };
         }
-        self.held()
+        self.copy_coverage()
     }
 
-    /// Whether there is no first copy yet.
+    /// Returns true while there is no first copy.
     pub(crate) fn is_loading(&self) -> bool {
         self.sync.seeding.load(Ordering::Acquire)
     }
 
-    /// Notes whether there is no first copy yet.
+    /// Sets whether the first copy is missing.
     pub(crate) fn loading(&self, loading: bool) {
         self.sync.seeding.store(loading, Ordering::Release);
     }
 
-    /// Moves when the first copy is there or could not be made, and with every turn of the committer.
+    /// Notifies when the first copy is complete or has failed, and after every turn of the committer.
     pub(crate) fn moves(&self) -> watch::Receiver<u64> {
         self.published.subscribe()
     }
 
-    /// Whether the rows, once there is a first copy, answer questions about all of them.
+    /// Returns true if the copy has all rows, once there is a first copy.
     pub(crate) fn is_complete(&self) -> bool {
-        // Without windowed loading the program says what the rows are.
+        // Without chunked loading the program provides all rows.
         self.hooks.on_load_chunk.is_none() || self.sync.last_list.lock().complete
     }
 
-    /// How much of the rows a reader finds who calls from here. The hooks that make the copy see what there is so far.
+    /// Coverage for a read by this caller. The hooks that make the copy see the rows so far.
     ///
     /// # Errors
     /// [`Error::NotReady`] before the first copy.
@@ -74,10 +75,10 @@ impl Core {
         if self.is_loading() && !scope_of(&self.name).is_some_and(|scope| scope.makes_copy()) {
             self.coverage().check(&self.name)?;
         }
-        Ok(self.held())
+        Ok(self.copy_coverage())
     }
 
-    /// Whether a write that is made from here can be judged: not before the first copy, but by the Dio's own hooks.
+    /// Checks that this caller may write. Before the first copy only the Dio's own hooks may.
     ///
     /// # Errors
     /// [`Error::NotReady`].
@@ -88,7 +89,7 @@ impl Core {
         }
     }
 
-    fn held(&self) -> Coverage {
+    fn copy_coverage(&self) -> Coverage {
         if self.is_complete() { Coverage::Whole } else { Coverage::Partial }
     }
 }

@@ -1,4 +1,4 @@
-//! The facade: a Vista backed by the Dio. Reads from memory, writes through the queue, schema from the master.
+//! The facade: a Vista backed by the Dio. It reads from memory, writes through the queue and has the master's schema.
 
 use std::sync::Arc;
 
@@ -18,22 +18,22 @@ use crate::vista::{
     Capabilities, Error, Flag, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,
 };
 
-/// Rows from which work that nobody waits for is done off the async threads: there may be hundreds of such at a time.
+/// Number of rows from which background work runs off the async threads. There may be hundreds of such tasks at a time.
 const FEW: usize = 500;
 
-/// The shell of [`Dio::vista`](crate::dio::Dio::vista). Keeps the Dio alive.
+/// Shell of [`Dio::vista`](crate::dio::Dio::vista). It keeps the Dio alive.
 pub(crate) struct Facade {
     pub(crate) handle: Arc<Handle>,
     pub(crate) schema: Arc<Schema>,
 }
 
-/// The master's schema with what a whole copy adds: every column can be sorted by and searched.
+/// The master's schema with every column orderable and searchable, as a whole copy allows.
 pub(crate) fn lifted_schema(core: &Core) -> Arc<Schema> {
     let schema = (*core.vista.schema()).clone();
     Arc::new(schema.with_flag_on_all(Flag::Orderable).with_flag_on_all(Flag::Searchable))
 }
 
-/// What the facade can do: the union of the master's and what the cache and the hooks provide.
+/// Capabilities of the facade: those of the master, the cache and the hooks together.
 pub(crate) fn capabilities(core: &Core) -> Capabilities {
     let master = core.vista.capabilities();
     let routed = core.hooks.on_write.is_some();
@@ -46,12 +46,12 @@ pub(crate) fn capabilities(core: &Core) -> Capabilities {
 }
 
 impl Core {
-    /// Rows that `query` asks for, and how many match in all.
+    /// Rows of `query`, and the number of all matches.
     pub(crate) async fn select(self: &Arc<Self>, query: &Query, schema: &Arc<Schema>) -> Result<(Rows, u64)> {
         self.select_from(self.state(), query, schema, Meter::unbounded()).await
     }
 
-    /// [`Core::select`] from a State of the caller's, within bounds.
+    /// [`Core::select`] from the caller's State, within the bounds of `meter`.
     pub(crate) async fn select_from(
         &self,
         state: Arc<State>,
@@ -63,7 +63,7 @@ impl Core {
         Ok((encode(&state, &selection.slots, schema), selection.total))
     }
 
-    /// Selects the rows of an answer and gives the plan by which they were found. All reads of rows come through here.
+    /// Selects rows and returns them with the plan of the query. All reads of rows use this function.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a cursor that does not fit, and as [`Workers::run`](super::workers::Workers::run).
@@ -77,10 +77,10 @@ impl Core {
         self.select_then(state, query, schema, meter, |selection, plan, _| Ok((selection, plan))).await
     }
 
-    /// Runs `then` on what [`Core::select_slots`] gives, as one piece of work.
+    /// Runs `then` on the result of [`Core::select_slots`], as one piece of work.
     ///
     /// # Errors
-    /// As [`Core::select_slots`], and what `then` says.
+    /// As [`Core::select_slots`], and errors of `then`.
     pub(crate) async fn select_then<T: Send + 'static>(
         &self,
         state: &Arc<State>,
@@ -97,7 +97,7 @@ impl Core {
         self.work(weight, meter, work).await
     }
 
-    /// [`Core::select_slots`] for a query that is asked again and again.
+    /// [`Core::select_slots`] for a prepared query that runs repeatedly.
     ///
     /// # Errors
     /// As [`Core::select_slots`].
@@ -119,10 +119,10 @@ impl Core {
         self.settings.workers.run(meter, work).await
     }
 
-    /// Runs `work` within the bounds of `meter`, by the [`Workers`](super::workers::Workers) if it is about many rows.
+    /// Runs `work` within the bounds of `meter`, on the [`Workers`](super::workers::Workers) if it is about many rows.
     ///
     /// # Errors
-    /// What `work` says, and as [`Workers::run`](super::workers::Workers::run).
+    /// Errors of `work`, and as [`Workers::run`](super::workers::Workers::run).
     pub(crate) async fn work<T: Send + 'static>(
         &self,
         rows: usize,
@@ -136,13 +136,16 @@ impl Core {
         self.settings.workers.run(meter, work).await
     }
 
-    /// Answers `query` from the master, if the copy is not whole and the master can.
+    /// Answers `query` from the master, for a partial copy.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the master does not support the query.
     async fn at_master(self: &Arc<Self>, query: &Query) -> Result<Rows> {
         self.master_takes(query)?;
         self.load_page(query).await
     }
 
-    /// Whether the master itself can answer `query`.
+    /// Checks that the master itself can answer `query`.
     pub(crate) fn master_takes(&self, query: &Query) -> Result<()> {
         let caps = self.vista.capabilities();
         let refuse = |what| Err(Error::Unsupported { vista: Arc::clone(&self.name), what });
@@ -165,7 +168,7 @@ impl Core {
     }
 }
 
-/// The rows in `slots`, encoded.
+/// Encodes the rows in `slots`.
 fn encode(state: &State, slots: &[Slot], schema: &Schema) -> Rows {
     let mut rows = Rows::with_layout(Arc::clone(schema.layout()));
     for row in slots.iter().filter_map(|slot| state.table().at(*slot)) {
@@ -174,13 +177,13 @@ fn encode(state: &State, slots: &[Slot], schema: &Schema) -> Rows {
     rows
 }
 
-/// Options of a write that `within` bounds.
+/// Options of a write that is restricted to `within`.
 fn bounded(within: &Arc<Narrowing>) -> WriteOptions {
     WriteOptions { within: Some(Arc::clone(within)), ..WriteOptions::default() }
 }
 
 impl Facade {
-    /// Inserts a row that says no id: under a new one where ids are text, else under one that the master chooses.
+    /// Inserts a row without an id: under a new UUID if ids are text, else under an id that the master chooses.
     async fn insert_new(&self, record: &Record, within: Option<Arc<Narrowing>>) -> Result<Written> {
         let core = &self.handle.core;
         let master = core.vista.schema();
@@ -190,8 +193,10 @@ impl Facade {
             core.submit(op, WriteOptions { within, ..WriteOptions::default() }).await?;
             id
         } else if core.hooks.on_write.is_some() {
-            let detail =
-                format!("give the row an id in its column {:?}: the write route cannot choose one", master.id_column());
+            let detail = format!(
+                "the row has no id in column {:?}, and the write route cannot choose one: add an id",
+                master.id_column()
+            );
             return Err(Error::invalid(detail));
         } else {
             core.writable()?;
@@ -249,7 +254,7 @@ impl TableShell for Facade {
         core.select(&query, &self.schema).await.map(|(_, total)| total)
     }
 
-    /// Tokens are cursors: rows that come and go between pages neither hide others nor repeat them.
+    /// Returns cursors as tokens, so that rows inserted and removed between pages neither hide nor repeat others.
     async fn next(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
         let core = &self.handle.core;
         if core.readable()? == Coverage::Partial {
@@ -269,7 +274,7 @@ impl TableShell for Facade {
         Ok(Written::default())
     }
 
-    /// Judged in the order of all writes.
+    /// Checks the restriction in commit order.
     async fn write_within(&self, op: &WriteOp, within: &Query) -> Result<Written> {
         let core = &self.handle.core;
         let within = Arc::new(Narrowing::new(within, &self.schema));
@@ -284,7 +289,7 @@ impl TableShell for Facade {
             return Ok(Written::default());
         };
         if !core.is_complete() && core.state().get(id).is_none() {
-            // A row that is not in the copy may be one that is outside.
+            // A row that is not cached may be outside of the restriction.
             core.load_row(id).await?;
         }
         core.submit(op.clone(), bounded(&within)).await?;

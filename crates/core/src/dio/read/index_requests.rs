@@ -1,4 +1,4 @@
-//! Queue of the indexes that queries have asked for.
+//! Queue of the indexes that queries have requested.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,18 +10,18 @@ use tokio::time::Instant;
 
 use crate::table::Spec;
 
-/// Indexes that wait to be built, at most; more are asked for again by the next query.
-const MOST_ASKED: usize = 16;
+/// Maximum number of indexes that wait to be built. The next query requests further ones again.
+const MOST_WAITING: usize = 16;
 
-/// Specs that are remembered as refused, at most.
+/// Maximum number of specs that are remembered as refused.
 const MOST_REFUSED: usize = 64;
 
-/// What is to be built.
+/// Requests for indexes.
 #[derive(Debug, Default)]
 pub(crate) struct Indexer {
-    asked: Mutex<IndexQueue>,
+    queue: Mutex<IndexQueue>,
     pub(super) wake: Notify,
-    /// How many are asked for or being built.
+    /// Number of indexes that wait or are being built.
     pub(super) pending: watch::Sender<usize>,
 }
 
@@ -33,39 +33,39 @@ struct IndexQueue {
 }
 
 impl Indexer {
-    /// Has an index built in the background.
-    pub(super) fn ask(&self, spec: &Spec, rest: Duration) {
-        let mut asked = self.asked.lock();
-        let known = asked.building.as_ref() == Some(spec) || asked.waiting.contains(spec);
-        let refused = asked.refused.get(spec).is_some_and(|at| at.elapsed() < rest);
-        if known || refused || asked.waiting.len() >= MOST_ASKED {
+    /// Requests an index, which is built in the background.
+    pub(super) fn request(&self, spec: &Spec, rest: Duration) {
+        let mut queue = self.queue.lock();
+        let known = queue.building.as_ref() == Some(spec) || queue.waiting.contains(spec);
+        let refused = queue.refused.get(spec).is_some_and(|at| at.elapsed() < rest);
+        if known || refused || queue.waiting.len() >= MOST_WAITING {
             return;
         }
-        asked.waiting.insert(spec.clone());
-        self.tell(&asked);
-        drop(asked);
+        queue.waiting.insert(spec.clone());
+        self.publish_pending(&queue);
+        drop(queue);
         self.wake.notify_one();
     }
 
     pub(super) fn take(&self) -> Option<Spec> {
-        let mut asked = self.asked.lock();
-        asked.building = asked.waiting.shift_remove_index(0);
-        asked.building.clone()
+        let mut queue = self.queue.lock();
+        queue.building = queue.waiting.shift_remove_index(0);
+        queue.building.clone()
     }
 
     pub(super) fn done(&self, refused: bool, rest: Duration) {
-        let mut asked = self.asked.lock();
-        let built = asked.building.take();
+        let mut queue = self.queue.lock();
+        let built = queue.building.take();
         if let Some(spec) = built.filter(|_| refused) {
-            asked.refused.retain(|_, at| at.elapsed() < rest);
-            if asked.refused.len() < MOST_REFUSED {
-                asked.refused.insert(spec, Instant::now());
+            queue.refused.retain(|_, at| at.elapsed() < rest);
+            if queue.refused.len() < MOST_REFUSED {
+                queue.refused.insert(spec, Instant::now());
             }
         }
-        self.tell(&asked);
+        self.publish_pending(&queue);
     }
 
-    fn tell(&self, asked: &IndexQueue) {
-        self.pending.send_replace(asked.waiting.len() + usize::from(asked.building.is_some()));
+    fn publish_pending(&self, queue: &IndexQueue) {
+        self.pending.send_replace(queue.waiting.len() + usize::from(queue.building.is_some()));
     }
 }

@@ -1,7 +1,7 @@
-//! Reads of servers: queries over one state within bounds, and what an answer says about its rows.
+//! Reads of servers: bounded queries over one state, and metadata of the answers.
 //!
-//! A program that wants rows asks [`Dio::vista`] or a scenery. A server that makes answers of many shapes from one state (lists,
-//! groups, exports, explanations) asks here.
+//! Programs read rows through [`Dio::vista`] or a scenery. A server that makes several kinds of answers from one state
+//! (lists, groups, exports, explanations) uses these methods.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,20 +18,20 @@ use crate::vista::query::{Aggregation, Meter};
 use crate::vista::{Capabilities, Inferred, Query, Result, Schema};
 
 impl Dio {
-    /// Refuses while there is no first copy, with what the last attempt said.
+    /// Checks that there is a first copy.
     ///
     /// # Errors
-    /// [`Error::NotReady`](crate::Error::NotReady).
+    /// [`Error::NotReady`](crate::Error::NotReady) with the error of the last attempt, while there is no first copy.
     pub fn check_ready(&self) -> Result<()> {
         self.0.core.coverage().check(&self.0.core.name)
     }
 
-    /// Whether the copy holds all rows of the source, so that questions about all of them can be answered from it.
+    /// Returns true if the copy has all rows of the source, so that it can answer queries over all of them.
     pub fn is_complete(&self) -> bool {
         self.0.core.is_complete()
     }
 
-    /// Whether rows that are not held are loaded from the source when they are asked for (`on_load_chunk`).
+    /// Returns true if missing rows are loaded from the source on demand (`on_load_chunk`).
     pub fn loads_chunks(&self) -> bool {
         self.0.core.hooks.on_load_chunk.is_some()
     }
@@ -41,7 +41,7 @@ impl Dio {
         self.0.core.age()
     }
 
-    /// Time after which the rows count as stale, if they ever do.
+    /// Age from which the rows count as stale, `None` if there is no limit.
     pub fn cache_ttl(&self) -> Option<Duration> {
         self.0.core.settings.cache_ttl
     }
@@ -51,38 +51,39 @@ impl Dio {
         self.0.refresh_if_stale();
     }
 
-    /// Whether writes reach the source by another way than its driver, so that `Ok` of `on_write` does not confirm them.
+    /// Returns true if writes reach the source by another route than its driver, so that `Ok` of `on_write` does not
+    /// confirm them.
     pub fn writes_around(&self) -> bool {
         let core = &self.0.core;
         core.hooks.on_write.is_some() && core.settings.write_route == WriteRoute::Around
     }
 
-    /// Capabilities of its facade.
+    /// Capabilities of the facade.
     pub fn capabilities(&self) -> Capabilities {
         super::facade::capabilities(&self.0.core)
     }
 
-    /// Capabilities of the source itself; those of the Dio are [`Dio::capabilities`].
+    /// Capabilities of the source itself. For those of the Dio see [`Dio::capabilities`].
     pub fn source_capabilities(&self) -> Capabilities {
         self.0.core.vista.capabilities()
     }
 
-    /// Guesses of the driver about its source, each with its reason and the key that settles it.
+    /// Properties that the driver has inferred about its source, each with the reason and the configuration key that sets it.
     pub fn inferred(&self) -> Vec<Inferred> {
         self.0.core.vista.shell().inferred()
     }
 
-    /// The row under `id` as readers see it, if it is held.
+    /// The row with `id` as readers see it, `None` if it is not cached.
     pub fn held_row(&self, id: &str) -> Option<Record> {
         self.0.core.held_row(id)
     }
 
-    /// The id under which the row of `id` is held: a UUID may be spelled otherwise. `id` itself if there is no such row.
+    /// Spelling of `id` under which its row is cached: a UUID may differ in case or form. `id` itself if there is no such row.
     pub fn known_id<'i>(&self, id: &'i str) -> Cow<'i, str> {
         self.0.core.known_id(id)
     }
 
-    /// Whether a request under this idempotency key was accepted before.
+    /// Returns true if a request with this idempotency key was accepted before.
     ///
     /// # Errors
     /// [`Error::Storage`](crate::Error::Storage) if the journal cannot be read.
@@ -90,7 +91,7 @@ impl Dio {
         self.0.core.knows_key(key).await
     }
 
-    /// The rows of `state` that `query` selects, and the plan by which they were found.
+    /// Selects the rows of `query` from `state`, and returns them with the plan of the query.
     ///
     /// # Errors
     /// [`Error::Invalid`](crate::Error::Invalid) for a cursor that does not fit, and as [`Workers::run`](crate::dio::Workers::run).
@@ -105,7 +106,7 @@ impl Dio {
         self.0.core.select_slots(state, query, schema, meter).await
     }
 
-    /// [`Dio::select`] for a query that is asked again and again.
+    /// [`Dio::select`] for a prepared query that runs repeatedly.
     ///
     /// # Errors
     /// As [`Dio::select`].
@@ -121,11 +122,11 @@ impl Dio {
         self.0.core.select_prepared(state, query, page, schema, meter).await
     }
 
-    /// Groups the rows of `state` that pass the filter and search of `query`, and gives what `page` makes of the groups.
+    /// Groups the rows of `state` that match the filter and search of `query`, and returns the result of `page` on the groups.
     ///
     /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported) if only a part of the rows is held, [`Error::NotReady`](crate::Error::NotReady)
-    /// before the first copy, and what the aggregation and `page` say.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if only a part of the rows is cached,
+    /// [`Error::NotReady`](crate::Error::NotReady) before the first copy, and errors of the aggregation and of `page`.
     #[doc(hidden)]
     pub async fn aggregate<T: Send + 'static>(
         &self,
@@ -139,10 +140,11 @@ impl Dio {
         self.0.core.aggregate(state, query, aggregation, schema, meter, page).await
     }
 
-    /// Runs `work` on `rows` rows within the bounds of `meter`: at once if they are few, else on the threads for heavy queries.
+    /// Runs `work` on `rows` rows within the bounds of `meter`: at once if the rows are few, else on the
+    /// [`Workers`](crate::dio::Workers).
     ///
     /// # Errors
-    /// What `work` says, and as [`Workers::run`](crate::dio::Workers::run).
+    /// Errors of `work`, and as [`Workers::run`](crate::dio::Workers::run).
     #[doc(hidden)]
     pub async fn work<T: Send + 'static>(
         &self,
@@ -153,10 +155,10 @@ impl Dio {
         self.0.core.work(rows, meter, work).await
     }
 
-    /// Runs `work`, which may wait for a disk, off the async threads.
+    /// Runs `work`, which may block on a disk, off the async threads.
     ///
     /// # Errors
-    /// If it panics.
+    /// An internal error if `work` panics.
     #[doc(hidden)]
     pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         self.0.core.heavy(usize::MAX, work).await

@@ -1,4 +1,4 @@
-//! What standing views (sceneries) need of a Dio: rows that never show half a refresh, and rows loaded piece by piece.
+//! Rows for standing views (sceneries): states that never show half a refresh, and rows loaded in chunks.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,33 +17,35 @@ use crate::state::{Base, Command, Entry, Frame, OpChange, ReadRow, State, Visibl
 use crate::vista::query::JsonRow;
 use crate::vista::{Error, Query, Result};
 
-/// Rows of one list that are kept, at most: who reads a whole table through does not want it in the cache.
+/// Maximum number of rows of one list that are cached, so that reading a whole table through does not fill the cache.
 const MOST_KEPT: usize = 10_000;
 
-/// What a standing view may show.
+/// State that a standing view may show.
 #[derive(Debug)]
 pub(crate) struct StandingView {
     pub(crate) state: Arc<State>,
-    /// How much of the master it holds.
+    /// Part of the master's rows that it has.
     pub(crate) coverage: Coverage,
 }
 
 /// Source of the rows that a standing view reads.
 #[derive(Debug)]
 pub(crate) enum Route {
-    /// The copy, or the master where that is not whole.
+    /// The copy, or the master if the copy is not whole.
     Cache,
     /// `on_load_chunk`, with the view's query.
     Load,
-    /// The program: these rows of the cache.
+    /// The program: the cached rows with these ids.
     Given(Vec<Id>),
     /// No answer yet.
     Later,
 }
 
 impl Core {
-    /// What a standing view shows: the newest State; while `on_refresh` runs, the one before it with all that was told since,
-    /// because a callback may change row by row what belongs together.
+    /// State that a standing view shows: the newest State.
+    ///
+    /// While `on_refresh` runs, it is the State before it with all events published since, because the callback may
+    /// change related rows one by one.
     pub(crate) fn standing_view(&self) -> StandingView {
         let before = {
             // A refresh that begins waits for this lock: the State taken under it is not half refreshed.
@@ -51,7 +53,7 @@ impl Core {
             match &*before {
                 Some(before) => Arc::clone(before),
                 None => {
-                    // In this order: a State that is taken later holds no less.
+                    // The coverage is taken first: a later State has at least these rows.
                     let coverage = self.coverage();
                     return StandingView { state: self.state(), coverage };
                 }
@@ -63,7 +65,7 @@ impl Core {
             match self.ring.at(at) {
                 CursorRead::Item(item) => {
                     if let Some(entry) = item.entry.as_ref().filter(|entry| entry.seq > before.seq()) {
-                        state.apply(&as_it_is(entry, &newest));
+                        state.apply(&with_current_row(entry, &newest));
                     }
                     at += 1;
                 }
@@ -75,35 +77,36 @@ impl Core {
         }
     }
 
-    /// From here until [`Core::leave_refresh`], views of a whole copy show what is there now. A partial copy has no gaps that
-    /// a refresh could fill.
+    /// Freezes the views of a whole copy at the present State until [`Core::leave_refresh`]. A partial copy has no gaps
+    /// that a refresh could fill.
     pub(crate) fn enter_refresh(&self) {
         let mut before = self.sync.before_refresh.lock();
         *before = (self.coverage() == Coverage::Whole).then(|| self.state());
     }
 
-    /// Views show the newest rows again.
+    /// Lets the views show the newest rows again.
     pub(crate) fn leave_refresh(&self) {
         *self.sync.before_refresh.lock() = None;
     }
 
-    /// Whether a complete list of the master was seen, so that counts are exact.
+    /// Returns true if a complete list of the master was applied, so that counts are exact.
     pub(crate) fn has_whole_copy(&self) -> bool {
         self.sync.last_list.lock().complete
     }
 
-    /// Asks `on_query` who answers a read of a scenery, and keeps the rows that it gives. Without the callback, the Dio does.
+    /// Asks `on_query` for the route of a scenery's read, and stores the rows that it returns. Without the callback, the
+    /// Dio answers.
     pub(crate) async fn route(self: &Arc<Self>, dio: Dio, query: Query) -> Result<Route> {
         let Some(on_query) = &self.hooks.on_query else { return Ok(Route::Cache) };
         let guard = self.open_guard().await?;
         let range = query.limit.map(|limit| query.offset..query.offset.saturating_add(limit));
         let answer = on_query(&dio, query);
-        // Held until the callback ends, it could not be closed by dropping all others.
+        // A Dio that is held until the callback ends could not be closed by dropping all others.
         drop(dio);
-        let said =
+        let route =
             self.unless_loading(scope::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), answer).await)?;
-        Ok(match said {
-            // Before the first copy nothing is shown; the view asks again when that is there.
+        Ok(match route {
+            // Before the first copy nothing is shown; the view asks again once there is one.
             _ if self.is_loading() => Route::Cache,
             None | Some(QueryRoute::Cache) => Route::Cache,
             Some(QueryRoute::Load) => Route::Load,
@@ -119,7 +122,7 @@ impl Core {
         }
     }
 
-    /// `None` for what a callback could not find out because there is no first copy yet: the scenery that asked is loading.
+    /// Turns [`Error::NotReady`] of this Dio into `None` while there is no first copy, so that the scenery stays loading.
     fn unless_loading<T>(&self, done: Result<T>) -> Result<Option<T>> {
         match done {
             Err(Error::NotReady { dio, .. }) if dio == self.name && self.is_loading() => Ok(None),
@@ -127,7 +130,7 @@ impl Core {
         }
     }
 
-    /// What `total_provider` says.
+    /// Total number of rows from `total_provider`, `None` without the callback or before the first copy.
     pub(crate) async fn ask_total(self: &Arc<Self>, dio: &Dio) -> Result<Option<u64>> {
         let Some(total) = &self.hooks.total_provider else { return Ok(None) };
         let done = scope::run(self, Arc::new(Scope::new(&self.name, Kind::Query)), total(dio)).await;
@@ -144,7 +147,8 @@ impl Core {
         drop(dio);
         scope::run(self, scope, chunk).await?;
         let Some(rows) = sink.take() else {
-            let what = "on_load_chunk ended without rows: call sink.put(rows), with no rows for a range past the end";
+            let what =
+                "on_load_chunk ended without rows: call sink.put(rows), with empty rows for a range past the end";
             return Err(Error::permanent(what));
         };
         self.keep_chunk(rows, guard, &range, false).await
@@ -162,7 +166,7 @@ impl Core {
         Error::Unsupported { vista: Arc::clone(&self.name), what: "load a range of rows (it has no on_load_chunk)" }
     }
 
-    /// Loads a page of a narrowed or sorted query from a master that can answer it, and stores its rows.
+    /// Loads a page of a narrowed or sorted query from a master that supports it, and stores its rows.
     pub(crate) async fn load_query(self: &Arc<Self>, query: &Query, range: Range<u64>) -> Result<Vec<Id>> {
         let query = Query { offset: range.start, limit: Some(range.end - range.start), ..query.clone() };
         self.master_takes(&query)?;
@@ -171,7 +175,7 @@ impl Core {
         self.keep_chunk(rows, guard, &range, false).await
     }
 
-    /// Rows that the master lists for `query`, as they are under the writes that wait for it. A page of them is kept.
+    /// Lists `query` at the master and applies pending writes to the rows. Rows of a page are stored.
     pub(crate) async fn load_page(self: &Arc<Self>, query: &Query) -> Result<Rows> {
         let whole = Query { select: Vec::new(), ..query.clone() };
         let guard = self.open_guard().await?;
@@ -185,7 +189,7 @@ impl Core {
         let prepared = whole.prepare(&schema);
         let mut rows = Rows::with_layout(Arc::clone(schema.layout()));
         for id in listed.ids() {
-            // A write that waits may have taken the row away, or out of the query.
+            // A pending write may have removed the row, or changed it so that it no longer matches.
             if let Some(row) = state.get(id).filter(|row| prepared.matches(&JsonRow::from(&row.body()))) {
                 rows.push_body(Id::from(id), row.body());
             }
@@ -193,30 +197,36 @@ impl Core {
         Ok(rows)
     }
 
-    /// Keeps the rows of a range; `told` says whether subscribers hear of what is different.
-    async fn keep_chunk(self: &Arc<Self>, rows: Rows, guard: Guard, range: &Range<u64>, told: bool) -> Result<Vec<Id>> {
-        let asked = range.end - range.start;
-        if rows.len() as u64 > asked {
+    /// Stores the rows of a range. `publish` says whether differences are published as row events.
+    async fn keep_chunk(
+        self: &Arc<Self>,
+        rows: Rows,
+        guard: Guard,
+        range: &Range<u64>,
+        publish: bool,
+    ) -> Result<Vec<Id>> {
+        let requested = range.end - range.start;
+        if rows.len() as u64 > requested {
             let given = rows.len();
             return Err(Error::permanent(format!(
-                "{given} rows came for the range {}..{}: load exactly the rows that are asked for",
+                "{given} rows came for the range {}..{}: load exactly the requested rows",
                 range.start, range.end
             )));
         }
         let end = range.start + rows.len() as u64;
-        let ids = self.keep(rows, guard, told).await?;
+        let ids = self.keep(rows, guard, publish).await?;
         self.ring.tell(DioEvent::Loaded { start: range.start, end });
         Ok(ids)
     }
 
-    async fn keep(self: &Arc<Self>, rows: Rows, guard: Guard, told: bool) -> Result<Vec<Id>> {
+    async fn keep(self: &Arc<Self>, rows: Rows, guard: Guard, publish: bool) -> Result<Vec<Id>> {
         let ids = rows.bodies().map(|(id, _)| Arc::clone(id)).collect();
         let stamp = Stamp { mark: guard.mark, complete: false, _guard: Arc::new(guard) };
-        self.apply_list(rows.stamped(stamp), told, false).await?;
+        self.apply_list(rows.stamped(stamp), publish, false).await?;
         Ok(ids)
     }
 
-    /// Reads one row of the master into the cache, if it is there.
+    /// Reads one row of the master into the cache, if the master has it.
     pub(crate) async fn load_row(self: &Arc<Self>, id: &str) -> Result<()> {
         let guard = self.open_guard().await?;
         let Some(record) = self.read_one(id).await? else { return Ok(()) };
@@ -227,24 +237,23 @@ impl Core {
     }
 }
 
-/// What was told of a row, as an entry that shows the row as readers see it now. What brought it about may be in entries that
-/// nobody is told of.
-fn as_it_is(told: &Entry, newest: &State) -> Entry {
-    let row = matches!(told.frame, Frame::Inserted | Frame::Changed | Frame::Removed);
-    let id = told.id.clone().filter(|_| row);
+/// Copies a published entry with the row as readers see it now. The change itself may be in silent entries.
+fn with_current_row(published: &Entry, newest: &State) -> Entry {
+    let row = matches!(published.frame, Frame::Inserted | Frame::Changed | Frame::Removed);
+    let id = published.id.clone().filter(|_| row);
     let shown = id.as_ref().map(|id| newest.get(id));
     let visible = match shown {
         Some(Some(row)) => VisibleChange::Row { body: row.body(), ordinal: row.ordinal() },
         Some(None) => VisibleChange::Gone,
         None => VisibleChange::Same,
     };
-    let mut entry = told.clone();
+    let mut entry = published.clone();
     (entry.id, entry.visible, entry.base, entry.op) = (id, visible, Base::Keep, OpChange::None);
     entry
 }
 
 impl Handle {
-    /// Starts a refresh in the background if a view opens on stale rows and the settings say so.
+    /// Starts a refresh in the background if a view opens on stale rows and `refresh_on_open` is set.
     pub(crate) fn refresh_on_open(self: &Arc<Self>) {
         let core = &self.core;
         // Before the first copy, `on_start` is about to bring newer rows.

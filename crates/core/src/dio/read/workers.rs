@@ -1,4 +1,4 @@
-//! Workers: the threads that queries over many rows run on, so few that a core is left to everybody else.
+//! [`Workers`]: threads for queries over many rows, few enough to leave a core to other work.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use tokio::sync::Semaphore;
 use crate::vista::query::Meter;
 use crate::vista::{Error, Result};
 
-/// Queries that may wait for their turn, for each worker.
+/// Number of queries per worker that may wait for their turn.
 const WAITING_PER_WORKER: usize = 256;
 
-/// Bounded work over many rows, off the async threads. Shared by the Dios of a Lens.
+/// Bounded pool for work over many rows, off the async threads. Shared by the Dios of a Lens.
 #[derive(Debug)]
 pub struct Workers {
     turns: Arc<Semaphore>,
-    /// Work that nobody waits for takes one turn at a time.
+    /// Permit of background work, which takes one turn at a time.
     background: Arc<Semaphore>,
     count: usize,
     waiting: AtomicUsize,
@@ -29,7 +29,7 @@ impl Default for Workers {
     }
 }
 
-/// One that waits; counted until dropped.
+/// Waiting query, counted until dropped.
 struct WaitGuard<'a>(&'a AtomicUsize);
 
 impl Drop for WaitGuard<'_> {
@@ -38,7 +38,7 @@ impl Drop for WaitGuard<'_> {
     }
 }
 
-/// Gives the query up when its caller has gone before it was answered.
+/// Cancels the query if its caller drops the future before the answer.
 struct CancelGuard {
     meter: Arc<Meter>,
     answered: bool,
@@ -53,7 +53,7 @@ impl Drop for CancelGuard {
 }
 
 impl Workers {
-    /// `count` workers, one at least.
+    /// Creates `count` workers, at least one and at most 1,024.
     pub fn new(count: usize) -> Workers {
         let count = count.clamp(1, 1_024);
         Workers {
@@ -64,17 +64,17 @@ impl Workers {
         }
     }
 
-    /// How many there are.
+    /// Number of workers.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// How many of them work.
+    /// Number of workers that are busy.
     pub fn busy(&self) -> usize {
         self.count - self.turns.available_permits()
     }
 
-    /// How many queries wait for their turn.
+    /// Number of queries that wait for their turn.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
@@ -82,15 +82,15 @@ impl Workers {
     /// Runs `work` when it is its turn, in the order of the calls.
     ///
     /// # Errors
-    /// [`Error::Busy`] if too many wait already, or the meter's time is up before the turn comes. What `work` says, and
-    /// [`Meter::check`] after it.
+    /// [`Error::Busy`] if too many queries wait already, or the meter's time is up before the turn comes. Errors of
+    /// `work`, and of [`Meter::check`] after it.
     pub async fn run<T: Send + 'static>(
         &self,
         meter: &Arc<Meter>,
         work: impl FnOnce(&Meter) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let turn = async {
-            // Of those, one at most waits beside the queries.
+            // At most one background job waits beside the queries.
             let background = match meter.is_background() {
                 true => Some(Arc::clone(&self.background).acquire_owned().await),
                 false => None,

@@ -1,4 +1,4 @@
-//! Applying a list: its differences become commands, many of them bulk.
+//! Applying a list: its differences become commands, in bulk if they are many.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,49 +9,49 @@ use crate::record::{Body, Id, Rows};
 use crate::state::{Command, Outcome, ReadRow, check_size, confirmed_at, diff, may_change, missing};
 use crate::vista::{Error, Result};
 
-/// Rows in one command.
+/// Number of rows in one command.
 const CHUNK: usize = 64;
 
-/// Rows in one bulk command; nobody's write waits longer than their way to the cache file.
+/// Number of rows in one bulk command. Writes wait at most until these rows are in the cache file.
 const BULK_CHUNK: usize = 1_000;
 
-/// More differences than this are not told one by one.
-const MOST_TOLD: usize = 1_000;
+/// Maximum number of differences that are published as row events.
+const MOST_ROW_EVENTS: usize = 1_000;
 
-/// Below so many rows a list may shrink as it likes.
+/// Number of rows up to which the shrink guard does not apply.
 const SHRINK_FLOOR: usize = 100;
 
-/// How a list is applied.
+/// Properties of a list that is applied.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Listing {
-    /// When its reading began.
+    /// Mark of the beginning of its read.
     pub(crate) mark: u64,
-    /// Whether it has all rows, so that it tells their order.
+    /// True if it has all rows and so determines their order.
     pub(crate) whole: bool,
-    /// Whether rows that it does not have are gone.
+    /// True if rows that it lacks are removed.
     pub(crate) removes: bool,
-    /// Whether subscribers are told of the differences.
-    pub(crate) told: bool,
-    /// Whether it may be much smaller than what is cached.
+    /// True if differences are published as row events.
+    pub(crate) publish: bool,
+    /// True if it may be much smaller than the cache.
     pub(crate) allow_shrink: bool,
 }
 
-/// What a list did.
+/// Result of applying a list.
 #[derive(Debug)]
 pub(crate) struct ListOutcome {
     pub(crate) outcome: Outcome,
-    /// Whether it became the first copy as it is, without row events.
+    /// True if it became the first copy as a whole, without row events.
     pub(crate) seeded: bool,
 }
 
 impl Core {
-    /// After `on_start` or `on_refresh`: rows that a complete list given to the cache did not have, and that nothing touched
-    /// meanwhile, are gone.
+    /// Removes rows after `on_start` or `on_refresh` that a complete list given to the cache lacked and that nothing
+    /// changed meanwhile.
     pub(crate) async fn finish_listing(self: &Arc<Self>, scope: &Scope) -> Result<()> {
         let Some(rows) = scope.listed.lock().take() else { return Ok(()) };
         let Some(stamp) = rows.stamp() else { return Ok(()) };
         let state = self.state();
-        // A list with rows that cannot be decoded says of no row that it is gone.
+        // A list with rows that cannot be decoded removes no rows.
         let mut gone = Vec::new();
         if rows.undecodable().is_none() {
             self.check_shrink(rows.len(), confirmed_at(&state, stamp.mark), scope.allow_shrink)?;
@@ -66,8 +66,8 @@ impl Core {
         Ok(())
     }
 
-    /// Applies a list that `dio.master()` gave: differences only, under the mark of its reading.
-    pub(crate) async fn apply_list(self: &Arc<Self>, rows: Rows, told: bool, removes: bool) -> Result<Outcome> {
+    /// Applies a list of `dio.master()`: only its differences, under the mark of its read.
+    pub(crate) async fn apply_list(self: &Arc<Self>, rows: Rows, publish: bool, removes: bool) -> Result<Outcome> {
         let layout = Arc::clone(self.vista.schema().layout());
         let rows = rows.under(&layout);
         let Some(stamp) = rows.stamp().cloned() else {
@@ -77,15 +77,15 @@ impl Core {
         };
         let rows = rows.without(|id, body| check_size(id, body).err().map(|error| error.to_string()));
         let complete = stamp.complete;
-        // A list with rows that cannot be decoded says of no row that it is gone.
+        // A list with rows that cannot be decoded removes no rows.
         let decoded = self.check_decoded(&rows, complete)?;
-        let said = scope_of(&self.name).is_some_and(|scope| scope.allow_shrink);
+        let allow_shrink = scope_of(&self.name).is_some_and(|scope| scope.allow_shrink);
         let list = Listing {
             mark: stamp.mark,
             whole: complete,
             removes: removes && decoded,
-            told,
-            allow_shrink: said || self.settings.allow_shrink,
+            publish,
+            allow_shrink: allow_shrink || self.settings.allow_shrink,
         };
         let rows = Arc::new(rows);
         let applied = self.apply_rows(&rows, &list).await?;
@@ -94,12 +94,12 @@ impl Core {
             self.mark_complete().await;
         }
         if applied.seeded {
-            self.tell_whole(told).await?;
+            self.note_silent_changes(publish).await?;
         }
         Ok(applied.outcome)
     }
 
-    /// Commits what a list says that is not known yet.
+    /// Commits the differences between a list and the State.
     pub(crate) async fn apply_rows(self: &Arc<Self>, rows: &Arc<Rows>, list: &Listing) -> Result<ListOutcome> {
         if list.removes {
             self.check_shrink(rows.len(), confirmed_at(&self.state(), list.mark), list.allow_shrink)?;
@@ -124,11 +124,14 @@ impl Core {
         if !list.removes {
             items.retain(|item| item.row.is_some());
         }
-        let outcome = self.apply_items(items, list.mark, list.told).await?;
+        let outcome = self.apply_items(items, list.mark, list.publish).await?;
         Ok(ListOutcome { outcome, seeded: false })
     }
 
-    /// Whether all rows of a list could be decoded; an error if none could, because that is no list.
+    /// Returns true if all rows of a list could be decoded.
+    ///
+    /// # Errors
+    /// A permanent error if none could.
     pub(crate) fn check_decoded(&self, rows: &Rows, complete: bool) -> Result<bool> {
         let Some(bad) = rows.undecodable() else { return Ok(true) };
         if complete {
@@ -147,20 +150,20 @@ impl Core {
         }
     }
 
-    /// Commits differences in chunks; many of them as bulk.
-    async fn apply_items(self: &Arc<Self>, items: Vec<ReadRow>, mark: u64, told: bool) -> Result<Outcome> {
+    /// Commits differences in chunks, in bulk if they are many.
+    async fn apply_items(self: &Arc<Self>, items: Vec<ReadRow>, mark: u64, publish: bool) -> Result<Outcome> {
         let bytes: usize = items.iter().map(|item| item.row.as_ref().map_or(0, Body::size)).sum();
-        let bulk = items.len() > MOST_TOLD || bytes > self.settings.ring.bytes / 10;
+        let bulk = items.len() > MOST_ROW_EVENTS || bytes > self.settings.ring.bytes / 10;
         let state = self.state();
-        let silent = (!told || bulk) && items.iter().any(|item| may_change(&state, item));
+        let silent = (!publish || bulk) && items.iter().any(|item| may_change(&state, item));
         drop(state);
         if let Some(scope) = scope_of(&self.name) {
             let mut covered = scope.covered.lock();
-            covered.told |= told;
+            covered.published |= publish;
             covered.silent |= silent;
         }
         if silent {
-            self.sync.untold.store(true, Ordering::Release);
+            self.sync.silent_changes.store(true, Ordering::Release);
         }
         if bulk {
             self.set_bulk(true).await;
@@ -170,12 +173,13 @@ impl Core {
         while items.peek().is_some() {
             let size = if bulk { BULK_CHUNK } else { CHUNK };
             let items: Vec<ReadRow> = items.by_ref().take(size).collect();
-            let command = if bulk { Command::Bulk { items, mark } } else { Command::News { items, mark, told } };
+            let command =
+                if bulk { Command::Bulk { items, mark } } else { Command::News { items, mark, told: publish } };
             outcome.add(&self.commit(command).await?.outcome);
         }
         if bulk {
             self.set_bulk(false).await;
-            self.tell_whole(told).await?;
+            self.note_silent_changes(publish).await?;
         }
         if let Some(scope) = scope_of(&self.name) {
             scope.covered.lock().outcome.add(&outcome);
@@ -183,21 +187,22 @@ impl Core {
         Ok(outcome)
     }
 
-    /// Rows changed that no row event told of. Refresh and start say so when they are done; without them it is said here, to
-    /// those who were to be told.
-    pub(crate) async fn tell_whole(self: &Arc<Self>, told: bool) -> Result<()> {
-        self.sync.untold.store(true, Ordering::Release);
+    /// Notes that rows changed without row events.
+    ///
+    /// A refresh or start publishes `Invalidated` when it is done. Outside of these it is published here, if `publish` is set.
+    pub(crate) async fn note_silent_changes(self: &Arc<Self>, publish: bool) -> Result<()> {
+        self.sync.silent_changes.store(true, Ordering::Release);
         match scope_of(&self.name).filter(|scope| matches!(scope.kind, Kind::Refresh | Kind::Start)) {
             Some(scope) => scope.covered.lock().silent = true,
-            None if told => {
-                self.tell_all(false).await?;
+            None if publish => {
+                self.publish_invalidated(false).await?;
             }
             None => {}
         }
         Ok(())
     }
 
-    /// Rows made by hand: the program's own statements.
+    /// Commits rows that the program made, as statements.
     async fn state_rows(self: &Arc<Self>, rows: &Rows) -> Result<Outcome> {
         let mut outcome = Outcome::Unchanged;
         let rows: Vec<(Id, Option<Body>)> =
@@ -205,7 +210,7 @@ impl Core {
         if let Some(scope) = scope_of(&self.name) {
             scope.covered.lock().silent |= !rows.is_empty();
         }
-        self.sync.untold.store(true, Ordering::Release);
+        self.sync.silent_changes.store(true, Ordering::Release);
         for rows in rows.chunks(CHUNK) {
             let command = Command::Statement { rows: rows.to_vec(), told: false };
             outcome.add(&self.commit(command).await?.outcome);

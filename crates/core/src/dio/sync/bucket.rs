@@ -1,11 +1,11 @@
-//! Leave for so many things in a second.
+//! [`Bucket`]: token-bucket rate limiter.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Gives leave for `rate` things a second, and for as many at once after a rest.
+/// Token-bucket rate limiter of `rate` per second, with bursts of one second's tokens.
 #[derive(Debug)]
 pub struct Bucket {
     rate: f64,
@@ -13,16 +13,16 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A full one.
+    /// Full bucket of `rate` tokens per second, at least 1.
     pub fn new(rate: u32) -> Bucket {
         let rate = f64::from(rate.max(1));
         Bucket { rate, level: Mutex::new((rate, None)) }
     }
 
-    /// Takes leave for one thing, or says after which time to ask again.
+    /// Takes a token.
     ///
     /// # Errors
-    /// The time after which to ask again.
+    /// Time until the next token, if there is none.
     pub fn take(&self, now: Instant) -> Result<(), Duration> {
         let mut level = self.level.lock();
         let passed = level.1.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn leave_is_given_at_the_rate_and_once_for_a_second_of_rest() {
+    fn tokens_come_at_the_rate_and_a_burst_is_one_second() {
         let (bucket, now) = (Bucket::new(10), Instant::now());
         let taken = |now| std::iter::from_fn(|| bucket.take(now).ok()).take(100).count();
         assert_eq!(taken(now), 10);

@@ -1,4 +1,4 @@
-//! `dio.cache()`: the rows as a simple store, without conditions, order or search.
+//! `dio.cache()`: the cached rows as a simple store, without conditions, order or search.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,28 +9,30 @@ use crate::record::{Body, Id, Record, Rows};
 use crate::state::{Command, check_size};
 use crate::vista::{Result, Shape};
 
-/// The cached rows of a Dio by id.
+/// Cached rows of a Dio by id.
 ///
-/// Reads give what readers see, also before the first copy is complete. Writes are statements of the program about the
-/// *confirmed* rows: they go through the Dio's committer and take a position, but publish nothing; pending operations stay over
-/// them. Tell subscribers with [`Dio::invalidate_record`](crate::dio::Dio::invalidate_record).
+/// Reads return the rows that readers see, also before the first copy is complete. Writes are statements of the program
+/// about the *confirmed* rows: they go through the Dio's committer and take a position, but publish no events; pending
+/// operations are still shown instead of them. Notify subscribers with
+/// [`Dio::invalidate_record`](crate::dio::Dio::invalidate_record).
 ///
 /// # Replacing all rows
-/// In `on_start` and `on_refresh`, [`DioCache::clear`] begins a replacement: the rows that the hook puts afterwards are gathered,
-/// and applied together when it returns `Ok`, as [`Dio::reconcile_whole`](crate::dio::Dio::reconcile_whole) does: by differences, each
-/// told as a row event, and a list that shrank is believed. Until then readers see the old rows, and this hook's own
-/// `dio.cache()` the gathered ones. When the hook fails, nothing changes. Rows that something else has changed since the hook
-/// began, or that writes wait for, are kept and read again. Tasks that the hook spawned take no part in it.
+/// In `on_start` and `on_refresh`, [`DioCache::clear`] begins a replacement. The rows that the hook puts afterwards are
+/// collected, and applied together when it returns `Ok`, as [`Dio::reconcile_whole`](crate::dio::Dio::reconcile_whole)
+/// does: by differences, each published as a row event, and without the shrink guard. Until then readers see the old
+/// rows, and this hook's own `dio.cache()` the collected ones. If the hook fails, nothing changes. Rows with other
+/// changes since the hook began, or with pending writes, are kept and read again. Tasks that the hook spawned take no
+/// part in the replacement.
 #[derive(Clone, Debug)]
 pub struct DioCache {
     pub(crate) core: Arc<Core>,
 }
 
 impl DioCache {
-    /// Every row, in the master's order.
+    /// All rows, in the master's order.
     ///
     /// # Errors
-    /// None today; a cache that has to fetch may fail.
+    /// None at present, apart from an internal error.
     pub async fn list_values(&self) -> Result<Rows> {
         if let Some(rows) = self.core.replacement_rows(|replacement_rows, layout| replacement_rows.rows(layout)) {
             return Ok(rows);
@@ -48,7 +50,7 @@ impl DioCache {
             .await
     }
 
-    /// One row.
+    /// The row with `id`, if it is cached.
     ///
     /// # Errors
     /// As [`DioCache::list_values`].
@@ -59,7 +61,7 @@ impl DioCache {
         Ok(self.core.state().get(id).and_then(|row| row.decode().ok()))
     }
 
-    /// How many rows there are.
+    /// Number of rows.
     ///
     /// # Errors
     /// As [`DioCache::list_values`].
@@ -70,11 +72,11 @@ impl DioCache {
         Ok(self.core.state().table().len() as u64)
     }
 
-    /// Puts rows: new ones are added, others replaced, none removed. Rows that `dio.master()` listed are compared first and
-    /// never overwrite what is newer than their reading.
+    /// Puts rows: new ones are added, known ones replaced, none removed.
     ///
-    /// Rows that `dio.master()` listed are kept as they are. Of others, cells that are not of their column's type are converted
-    /// where that loses nothing, else kept; [`Dio::mismatches`](crate::dio::Dio::mismatches) counts those of either.
+    /// Rows that `dio.master()` listed are compared first, never overwrite changes that are newer than their read, and
+    /// are kept as they are. In other rows, values that are not of their column's type are converted if that loses
+    /// nothing, else kept. [`Dio::mismatches`](crate::dio::Dio::mismatches) counts the mismatches of both.
     ///
     /// # Errors
     /// [`Error::Storage`](crate::Error::Storage) if the journal fails, [`Error::Closed`](crate::Error::Closed).
@@ -85,10 +87,10 @@ impl DioCache {
         }
     }
 
-    /// Puts one row, every cell as its column holds it.
+    /// Puts one row, with its values converted to the types of their columns.
     ///
     /// # Errors
-    /// As [`DioCache::insert_values`]; [`Error::Invalid`](crate::Error::Invalid) for a row that is not as the schema says.
+    /// As [`DioCache::insert_values`]; [`Error::Invalid`](crate::Error::Invalid) for a row that does not match the schema.
     pub async fn insert_value(&self, id: &str, record: &Record) -> Result<()> {
         let record = self.core.checked_row(id, Cow::Borrowed(record), Shape::Whole)?;
         let body = Body::encode(id, &record, self.core.vista.schema().layout());
@@ -96,7 +98,7 @@ impl DioCache {
         self.state(id, Some(body)).await
     }
 
-    /// Takes one row away.
+    /// Removes one row.
     ///
     /// # Errors
     /// As [`DioCache::insert_values`].
@@ -104,7 +106,7 @@ impl DioCache {
         self.state(id, None).await
     }
 
-    /// Takes every row away. In `on_start` and `on_refresh` it begins a replacement: see [`DioCache`].
+    /// Removes all rows. In `on_start` and `on_refresh` it begins a replacement: see [`DioCache`].
     ///
     /// # Errors
     /// As [`DioCache::insert_values`].
@@ -114,7 +116,7 @@ impl DioCache {
         }
         let state = self.core.state();
         let ids: Vec<Id> = state.table().iter_slots().map(|row| Id::from(row.id())).collect();
-        self.core.sync.untold.store(true, Ordering::Release);
+        self.core.sync.silent_changes.store(true, Ordering::Release);
         for ids in ids.chunks(64) {
             let rows = ids.iter().map(|id| (Arc::clone(id), None)).collect();
             self.core.commit(Command::Statement { rows, told: false }).await?;
@@ -126,7 +128,7 @@ impl DioCache {
         if self.core.gather_row(id, row.as_ref()) {
             return Ok(());
         }
-        self.core.sync.untold.store(true, Ordering::Release);
+        self.core.sync.silent_changes.store(true, Ordering::Release);
         let rows = vec![(Id::from(id), row)];
         self.core.commit(Command::Statement { rows, told: false }).await.map(drop)
     }

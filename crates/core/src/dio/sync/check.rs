@@ -1,4 +1,4 @@
-//! The check of rows at the doors of a Dio: those of users and of the program, and those that others send.
+//! Checks of the rows that enter a Dio: those of users, of the program, and of upstream events.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::vista::query::JsonRow;
 use crate::vista::{ChangeEvent, Error, Kinds, Result, RowCheck, Schema, Shape};
 
 impl Core {
-    /// A row of a user or of the program under `id`, every cell as its column holds it.
+    /// Checks a row of a user or of the program, and converts its values to the types of their columns.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with every column that is wrong, [`Error::Conflict`] if the row says another id.
+    /// [`Error::Invalid`] with every invalid column, [`Error::Conflict`] if the row has another id than `id`.
     pub(crate) fn checked_row<'r>(&self, id: &str, row: Cow<'r, Record>, shape: Shape) -> Result<Cow<'r, Record>> {
         check_key(id)?;
         let (schema, held) = (self.vista.schema(), self.held_row(id));
@@ -23,13 +23,13 @@ impl Core {
         check.check_under(id, row).map(|checked| checked.row)
     }
 
-    /// The row under `id` as readers see it, if it is held.
+    /// The row with `id` as readers see it, `None` if it is not cached.
     pub(crate) fn held_row(&self, id: &str) -> Option<Record> {
-        // Bytes that cannot be decoded are of a damaged cache; nothing is said of that row.
+        // A row that cannot be decoded is from a damaged cache and counts as unknown.
         self.state().get(id)?.body().decode().ok()
     }
 
-    /// The id under which the row of `id` is held: a UUID may be spelled otherwise. `id` itself if there is no such row.
+    /// Spelling of `id` under which its row is cached: a UUID may differ in case or form. `id` itself if there is no such row.
     pub(crate) fn known_id<'i>(&self, id: &'i str) -> Cow<'i, str> {
         let Some(uuid) = self.vista.schema().uuid_of(id) else { return Cow::Borrowed(id) };
         let (state, lower) = (self.state(), uuid.to_string());
@@ -40,8 +40,8 @@ impl Core {
         [lower, upper].into_iter().find(|spelled| state.get(spelled).is_some()).map_or(Cow::Borrowed(id), Cow::Owned)
     }
 
-    /// The row of an upstream event as its columns hold it, if the event brings one. Unknown columns are left out where they
-    /// would be refused of others: nobody could correct them.
+    /// Checks the row of an upstream event, `None` if the event has no row. If the settings refuse undeclared columns,
+    /// they are dropped here, because the sender could not correct them.
     ///
     /// # Errors
     /// As [`Core::checked_row`].
@@ -59,7 +59,7 @@ impl Core {
         check.check_under(id, Cow::Borrowed(row)).map(Some)
     }
 
-    /// An event whose row had to be converted, for the program's `on_event`; `None` if it is as it should be.
+    /// The event with its row converted, for the program's `on_event`; `None` if nothing had to be converted.
     ///
     /// # Errors
     /// As [`Core::checked_row`].
@@ -75,31 +75,33 @@ impl Core {
     }
 }
 
-/// Refuses what cannot be a key.
+/// Checks that `id` can be an id.
 pub(crate) fn check_key(id: &str) -> Result<()> {
     if id.is_empty() || id.len() > 1024 || id.chars().any(char::is_control) {
-        return Err(Error::invalid(format!("{id:?} cannot be an id: 1 to 1024 bytes without control characters")));
+        return Err(Error::invalid(format!(
+            "{id:?} is not a valid id: it must have 1 to 1024 bytes and no control characters"
+        )));
     }
     Ok(())
 }
 
 impl Core {
-    /// [`Mismatches::look`] at one row of the source.
+    /// [`Mismatches::check`] of one row of the source.
     pub(crate) fn look_at(&self, id: &str, row: Option<&Body>) {
-        self.sync.mismatches.look(&self.name, row.map(|row| (id, row)));
+        self.sync.mismatches.check(&self.name, row.map(|row| (id, row)));
     }
 
-    /// [`Mismatches::look`] at the rows of a list.
+    /// [`Mismatches::check`] of the rows of a list.
     pub(crate) fn look_at_rows(&self, rows: &Rows) {
-        self.sync.mismatches.look(&self.name, rows.bodies().map(|(id, body)| (&**id, body)));
+        self.sync.mismatches.check(&self.name, rows.bodies().map(|(id, body)| (&**id, body)));
     }
 
-    /// [`Mismatches::look`] at the rows of a read that differ from what is known.
+    /// [`Mismatches::check`] of the rows of a read that differ from the known rows.
     pub(crate) fn look_at_items(&self, items: &[ReadRow]) {
-        self.sync.mismatches.look(&self.name, items.iter().filter_map(|item| Some((&*item.id, item.row.as_ref()?))));
+        self.sync.mismatches.check(&self.name, items.iter().filter_map(|item| Some((&*item.id, item.row.as_ref()?))));
     }
 
-    /// A list that the program made: cells that convert are converted, the others are kept as they are and counted.
+    /// Converts the values of a list that the program made. Values that cannot be converted are kept and counted.
     pub(crate) async fn converted(self: &Arc<Self>, rows: Rows) -> Result<Rows> {
         let (core, count) = (Arc::clone(self), rows.len());
         let convert = move || {

@@ -1,4 +1,4 @@
-//! How the feeds of a Dio are doing: counted by them, shown by whoever asks the Dio.
+//! Status of the feeds of a Dio, as they report it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// What a feed counts.
+/// Counters and connection state of a feed.
 #[derive(Debug)]
 pub struct FeedMeter {
     name: String,
@@ -15,32 +15,32 @@ pub struct FeedMeter {
     connects: AtomicU64,
     messages: AtomicU64,
     undecodable: AtomicU64,
-    heard: Mutex<Option<Instant>>,
+    last_message: Mutex<Option<Instant>>,
     error: Mutex<Option<String>>,
 }
 
-/// How a feed is doing.
+/// Status of a feed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FeedStatus {
-    /// Where it comes from, without secrets.
+    /// Address of the feed, without secrets.
     pub name: String,
-    /// Whether it is connected.
+    /// True if it is connected.
     pub connected: bool,
-    /// How often it was connected since the start.
+    /// Number of connections since the start.
     pub connects: u64,
-    /// Messages that came.
+    /// Number of messages.
     pub messages: u64,
-    /// Of these, those that could not be understood.
+    /// Number of messages, or rows of them, that could not be decoded.
     pub undecodable: u64,
-    /// Time since the last of them.
+    /// Time since the last message.
     pub last_message: Option<Duration>,
-    /// What went wrong last, if it is not connected.
+    /// Last error, if it is not connected.
     pub error: Option<String>,
 }
 
 impl FeedMeter {
-    /// Starts at nothing received and no connection; `name` is what [`FeedStatus`] shows.
+    /// Meter without messages and connection. `name` is shown in [`FeedStatus`].
     pub fn new(name: String) -> Arc<FeedMeter> {
         Arc::new(FeedMeter {
             name,
@@ -48,19 +48,19 @@ impl FeedMeter {
             connects: AtomicU64::new(0),
             messages: AtomicU64::new(0),
             undecodable: AtomicU64::new(0),
-            heard: Mutex::new(None),
+            last_message: Mutex::new(None),
             error: Mutex::new(None),
         })
     }
 
-    /// Notes a connection that was made.
+    /// Notes a new connection.
     pub fn connected(&self) {
         self.connects.fetch_add(1, Ordering::Relaxed);
         *self.error.lock() = None;
         self.connected.store(true, Ordering::Release);
     }
 
-    /// Notes the end of a connection, or an attempt that failed.
+    /// Notes the end of a connection, or a failed attempt.
     pub fn lost(&self, error: String) {
         *self.error.lock() = Some(error);
         self.connected.store(false, Ordering::Release);
@@ -69,10 +69,10 @@ impl FeedMeter {
     /// Counts a message.
     pub fn heard(&self) {
         self.messages.fetch_add(1, Ordering::Relaxed);
-        *self.heard.lock() = Some(Instant::now());
+        *self.last_message.lock() = Some(Instant::now());
     }
 
-    /// Counts a message, or a row of one, that was not understood.
+    /// Counts a message, or a row of one, that could not be decoded.
     pub fn undecodable(&self) {
         self.undecodable.fetch_add(1, Ordering::Relaxed);
     }
@@ -84,7 +84,7 @@ impl FeedMeter {
             connects: self.connects.load(Ordering::Relaxed),
             messages: self.messages.load(Ordering::Relaxed),
             undecodable: self.undecodable.load(Ordering::Relaxed),
-            last_message: self.heard.lock().map(|at| at.elapsed()),
+            last_message: self.last_message.lock().map(|at| at.elapsed()),
             error: self.error.lock().clone(),
         }
     }

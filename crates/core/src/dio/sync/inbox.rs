@@ -1,12 +1,12 @@
-//! Deliveries of webhooks and feeds: their changes, the sender's ids of them and the delivery itself in one append.
+//! Deliveries of webhooks and feeds: their changes, the sender's ids and the stored delivery, in one append.
 //!
-//! A delivery of more than [`CHUNK`] changes is several appends, the last of which has the ids: after a crash between them it
-//! comes again and is applied again, which changes nothing that is so already. With a program's `on_event`, which commits by
-//! itself, the ids follow each change.
+//! A delivery of more than [`CHUNK`] changes takes several appends, the last of which has the ids. After a crash between
+//! them the sender repeats it and it is applied again, which does not change rows that have the values already. With a
+//! program's `on_event`, which commits by itself, the ids follow each change.
 //!
-//! A delivery without an id is known by its bytes, for a while. The same bytes may be another delivery (a price goes to 5, to 6,
-//! to 5), so they are a repetition only while everything that they say is still so and nothing is under way that could change
-//! it: what is left out then could have changed nothing. What has the source read again is never left out.
+//! A delivery without an id is recognized by its bytes, for a while. The same bytes may be another delivery (a price goes
+//! to 5, to 6, to 5). So they count as a duplicate only while all their values are current and no change of them is under
+//! way: applying the delivery would have no effect then. A delivery that causes a refresh never counts as a duplicate.
 
 use std::sync::Arc;
 
@@ -25,34 +25,34 @@ use crate::record::Id;
 use crate::state::{Command, UpstreamChange, UpstreamEvent};
 use crate::vista::{Error, Result};
 
-/// Changes of one append.
+/// Maximum number of changes in one append.
 const CHUNK: usize = 256;
-/// How often a delivery is judged anew because the same one came through another door meanwhile.
+/// Number of attempts to apply a delivery while concurrent ones take its ids.
 const ROUNDS: usize = 8;
 
-/// A delivery on its way to the rows.
+/// Delivery to apply, with its decoded changes.
 #[derive(Clone, Debug)]
 pub struct DeliveryBatch {
-    /// What is known of it, with the changes that were left out when it was decoded (ignored, skipped).
+    /// Metadata, with the numbers of changes that the decoder left out (ignored, skipped).
     pub delivery: Delivery,
-    /// What was sent, if the delivery is to be kept and is not yet.
+    /// The request, if the delivery is to be stored and is not stored yet.
     pub raw: Option<RawRequest>,
-    /// What it says, in order.
+    /// The changes, in order.
     pub changes: Vec<Inbound>,
-    /// Whether one change that does not fit keeps the others from being applied.
+    /// True if one invalid change prevents the others from being applied.
     pub abort: bool,
-    /// Whether it is applied even if it was before.
+    /// True if it is applied even if it was applied before.
     pub again: bool,
-    /// A hash of what was sent and what it means, if the sender gave it no id.
+    /// Hash of the request and its meaning, if the sender gave it no id.
     pub same: Option<String>,
 }
 
 impl Core {
     /// Applies a delivery: durable and visible when this returns.
-    async fn deliver(self: &Arc<Self>, handle: &Arc<Handle>, parcel: &DeliveryBatch) -> Result<Delivery> {
+    async fn deliver(self: &Arc<Self>, handle: &Arc<Handle>, batch: &DeliveryBatch) -> Result<Delivery> {
         for _ in 0..ROUNDS {
-            match self.deliver_once(handle, parcel).await {
-                // Somebody else has just taken an id of it: judged again, that is seen beforehand.
+            match self.deliver_once(handle, batch).await {
+                // A concurrent delivery has just taken one of its ids, which the next attempt sees in advance.
                 Err(Error::Replayed { .. }) => {}
                 done => return done,
             }
@@ -60,35 +60,35 @@ impl Core {
         Err(Error::QueueFull)
     }
 
-    async fn deliver_once(self: &Arc<Self>, handle: &Arc<Handle>, parcel: &DeliveryBatch) -> Result<Delivery> {
+    async fn deliver_once(self: &Arc<Self>, handle: &Arc<Handle>, batch: &DeliveryBatch) -> Result<Delivery> {
         let mut delivery = Delivery {
             state: DeliveryState::Applied,
-            attempts: parcel.delivery.attempts.saturating_add(1),
+            attempts: batch.delivery.attempts.saturating_add(1),
             updated: now(),
-            ..parcel.delivery.clone()
+            ..batch.delivery.clone()
         };
-        delivery.changes.received += parcel.changes.len() as u64;
+        delivery.changes.received += batch.changes.len() as u64;
         let mut claims = Vec::new();
         if let Some(key) = &delivery.key {
             let claim = delivery_claim(&self.name, &format!("{}:{key}", delivery.hook));
             match self.claimable(&claim.key).await? {
-                Some(_) if !parcel.again => {
+                Some(_) if !batch.again => {
                     delivery.changes.duplicates = delivery.changes.received;
                     delivery.state = DeliveryState::Duplicate;
-                    return self.keep_later(delivery, parcel.raw.clone());
+                    return self.keep_later(delivery, batch.raw.clone());
                 }
                 Some(_) => {}
                 None => claims.push(claim),
             }
         }
-        if let Some(same) = parcel.same.as_ref().filter(|_| !parcel.again && !parcel.changes.is_empty()) {
+        if let Some(same) = batch.same.as_ref().filter(|_| !batch.again && !batch.changes.is_empty()) {
             let claim = same_claim(&self.name, &delivery.hook, same);
             match self.claimable(&claim.key).await? {
-                Some(_) if self.says_nothing_new(&parcel.changes) => {
+                Some(_) if self.says_nothing_new(&batch.changes) => {
                     delivery.changes.duplicates = delivery.changes.received;
                     delivery.state = DeliveryState::Duplicate;
-                    delivery.detail = Some("the same bytes came before, and all that they say is still so".into());
-                    return self.keep_later(delivery, parcel.raw.clone());
+                    delivery.detail = Some("the same bytes came before, and their values are still current".into());
+                    return self.keep_later(delivery, batch.raw.clone());
                 }
                 Some(_) => {}
                 None => claims.push(claim),
@@ -96,19 +96,19 @@ impl Core {
         }
         match self.hooks.on_event {
             Some(_) => {
-                let alone = parcel.abort || parcel.changes.len() == 1;
-                let mut wrong = parcel.changes.iter().filter_map(|change| self.checked_event(change).err());
-                if let Some(error) = wrong.next().filter(|_| alone) {
-                    return self.refuse(parcel, delivery, &error).await;
+                let alone = batch.abort || batch.changes.len() == 1;
+                let mut errors = batch.changes.iter().filter_map(|change| self.checked_event(change).err());
+                if let Some(error) = errors.next().filter(|_| alone) {
+                    return self.refuse(batch, delivery, &error).await;
                 }
-                self.tell_program(handle, parcel, &mut delivery).await?;
+                self.run_on_event(handle, batch, &mut delivery).await?;
             }
-            None => return self.by_rules(handle, parcel, delivery, claims).await,
+            None => return self.by_rules(handle, batch, delivery, claims).await,
         }
-        self.conclude(Vec::new(), claims, delivery, parcel.raw.clone()).await
+        self.conclude(Vec::new(), claims, delivery, batch.raw.clone()).await
     }
 
-    /// Whether all of this is known.
+    /// Returns true if applying the changes would have no effect.
     fn says_nothing_new(&self, changes: &[Inbound]) -> bool {
         let state = self.state();
         let known = |change| match self.upstream(change) {
@@ -118,35 +118,35 @@ impl Core {
         changes.iter().all(known)
     }
 
-    /// Applies the changes as the rules say, the last of them together with everything that is to be remembered.
+    /// Applies the changes by the built-in rules, the last chunk together with the claims and the stored delivery.
     async fn by_rules(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
-        parcel: &DeliveryBatch,
+        batch: &DeliveryBatch,
         mut delivery: Delivery,
         mut claims: Vec<Claim>,
     ) -> Result<Delivery> {
-        let (mut commands, mut anew) = (Vec::with_capacity(parcel.changes.len()), false);
+        let (mut commands, mut needs_refresh) = (Vec::with_capacity(batch.changes.len()), false);
         let (mut doubted, mut dropped) = (Vec::new(), Vec::new());
-        for inbound in &parcel.changes {
-            let own = self.own_claim(&delivery, inbound.delivery.as_deref());
+        for inbound in &batch.changes {
+            let own = self.change_claim(&delivery, inbound.delivery.as_deref());
             if let Some(own) = &own {
                 let twice = claims.iter().any(|claim| claim.key == own.key);
-                if twice || !parcel.again && self.claimable(&own.key).await?.is_some() {
+                if twice || !batch.again && self.claimable(&own.key).await?.is_some() {
                     delivery.changes.duplicates += 1;
                     continue;
                 }
             }
             match self.upstream(inbound) {
-                Ok(heard) => {
-                    dropped.extend((!heard.dropped.is_empty()).then_some((inbound, heard.dropped)));
-                    match heard.event {
+                Ok(checked) => {
+                    dropped.extend((!checked.dropped.is_empty()).then_some((inbound, checked.dropped)));
+                    match checked.event {
                         Some(event) => commands.push(Command::Upstream(event)),
-                        None => anew = true,
+                        None => needs_refresh = true,
                     }
                 }
-                Err(error) if parcel.abort || parcel.changes.len() == 1 => {
-                    return self.refuse(parcel, delivery, &error).await;
+                Err(error) if batch.abort || batch.changes.len() == 1 => {
+                    return self.refuse(batch, delivery, &error).await;
                 }
                 Err(error) => {
                     doubted.extend(self.checked_event(inbound).is_err().then_some(inbound));
@@ -155,7 +155,7 @@ impl Core {
                     continue;
                 }
             }
-            claims.extend(own.filter(|_| !parcel.again));
+            claims.extend(own.filter(|_| !batch.again));
         }
         for (inbound, names) in dropped {
             self.sync.mismatches.note_dropped(inbound.event.id().unwrap_or_default(), &names);
@@ -166,15 +166,15 @@ impl Core {
             let committed = self.send(Submission::all(self, chunk.to_vec())).await?;
             committed.each.iter().for_each(|outcome| delivery.changes.count(Reconciled::of(outcome)));
         }
-        if anew {
-            // Whatever changed, a refresh that begins now finds it, once for all that is said so.
+        if needs_refresh {
+            // One refresh that begins now covers all such changes of the delivery.
             self.refresh_anew(handle).await?;
             delivery.changes.applied += 1;
         }
-        self.conclude(last, claims, delivery, parcel.raw.clone()).await
+        self.conclude(last, claims, delivery, batch.raw.clone()).await
     }
 
-    /// Has the rows of these events read from the master: what was refused of them is not lost.
+    /// Has the rows of refused events read from the master, so that their changes are not lost.
     pub(crate) async fn doubt<'i>(self: &Arc<Self>, refused: impl IntoIterator<Item = &'i Inbound>) -> Result<()> {
         let thin = |inbound: &Inbound| {
             let id = Id::from(inbound.event.id().filter(|id| check_key(id).is_ok())?);
@@ -189,31 +189,31 @@ impl Core {
         Ok(())
     }
 
-    /// A delivery of which nothing is applied. Its rows are read from the master, so that what it says is not lost. Nothing is
-    /// stored yet: who asked says whether it is to be.
+    /// Refuses a whole delivery. Its rows are read from the master, so that their changes are not lost. Nothing is
+    /// stored: the caller decides on that.
     async fn refuse(
         self: &Arc<Self>,
-        parcel: &DeliveryBatch,
+        batch: &DeliveryBatch,
         mut delivery: Delivery,
         error: &Error,
     ) -> Result<Delivery> {
-        if parcel.changes.iter().any(|inbound| self.checked_event(inbound).is_err()) {
-            self.doubt(&parcel.changes).await?;
+        if batch.changes.iter().any(|inbound| self.checked_event(inbound).is_err()) {
+            self.doubt(&batch.changes).await?;
         }
         delivery.state = DeliveryState::Undecodable;
         delivery.detail = Some(error.to_string());
         Ok(delivery)
     }
 
-    /// Gives the changes to `on_event`, one after the other; each is remembered, so that a repetition goes on behind it.
-    async fn tell_program(
+    /// Passes the changes to `on_event` in order. Each is claimed, so that a repeated delivery continues after it.
+    async fn run_on_event(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
-        parcel: &DeliveryBatch,
+        batch: &DeliveryBatch,
         delivery: &mut Delivery,
     ) -> Result<()> {
-        let several = parcel.changes.len() > 1;
-        for (at, inbound) in parcel.changes.iter().enumerate() {
+        let several = batch.changes.len() > 1;
+        for (at, inbound) in batch.changes.iter().enumerate() {
             if let Err(error) = self.checked_event(inbound) {
                 self.doubt([inbound]).await?;
                 delivery.changes.skipped += 1;
@@ -221,7 +221,7 @@ impl Core {
                 continue;
             }
             let part = delivery.key.as_ref().filter(|_| several).map(|key| format!("{key}#{at}"));
-            let own = inbound.delivery.clone().or(part).filter(|_| !parcel.again);
+            let own = inbound.delivery.clone().or(part).filter(|_| !batch.again);
             let own = own.map(|own| format!("{}:{own}", delivery.hook));
             let done = self.ingest(handle, Inbound { delivery: own, ..inbound.clone() }).await?;
             delivery.changes.count(done);
@@ -230,7 +230,7 @@ impl Core {
         Ok(())
     }
 
-    fn own_claim(&self, delivery: &Delivery, own: Option<&str>) -> Option<Claim> {
+    fn change_claim(&self, delivery: &Delivery, own: Option<&str>) -> Option<Claim> {
         own.map(|own| delivery_claim(&self.name, &format!("{}:{own}", delivery.hook)))
     }
 
@@ -243,7 +243,7 @@ impl Core {
     ) -> Result<Delivery> {
         let kept = StoredDelivery { delivery, raw };
         if commands.is_empty() && claims.is_empty() {
-            // Nothing depends on it: the sender need not wait for the disk.
+            // There is nothing to make durable, so that the sender need not wait for the disk.
             return self.keep_later(concluded(&kept, &[]).delivery, kept.raw);
         }
         let mut submission = Submission::all(self, commands);
@@ -253,7 +253,7 @@ impl Core {
         Ok(concluded(&kept, &committed.each).delivery)
     }
 
-    /// Stores a delivery without waiting for it.
+    /// Stores a delivery without waiting until it is durable.
     fn keep_later(self: &Arc<Self>, delivery: Delivery, raw: Option<RawRequest>) -> Result<Delivery> {
         if is_kept(&delivery) {
             let mut submission = Submission::all(self, Vec::new());
@@ -263,32 +263,32 @@ impl Core {
         Ok(delivery)
     }
 
-    /// Sends a command of somebody who waits for a place.
+    /// Sends a submission; waits for a place in the inbox.
     async fn send(self: &Arc<Self>, mut submission: Submission) -> Result<CommitOutcome> {
         submission.inbox = Some(self.inbox_place().await?);
-        self.answered(submission).await
+        self.submit_and_wait(submission).await
     }
 }
 
-/// Whether deliveries of its kind are kept: those of feeds come too often, and nobody could send them again.
+/// Returns true if deliveries of its kind are stored. Those of feeds (size 0) are not: they are too frequent, and cannot
+/// be replayed.
 fn is_kept(delivery: &Delivery) -> bool {
     delivery.size > 0
 }
 
 impl Dio {
-    /// Applies a delivery, the sender's ids of it and what is kept of it in one append; gives what became of it. A delivery that
-    /// was applied before has no effect.
+    /// Applies a delivery and stores it and the sender's ids in one append; returns its outcome.
     ///
-    /// One whose only change does not fit, or one that is to stop the others, is [`DeliveryState::Undecodable`]: nothing is applied
-    /// and nothing stored.
+    /// A delivery that was applied before has no effect. If its only change is invalid, or one is and `abort` is set, the
+    /// outcome is [`DeliveryState::Undecodable`]: nothing is applied and nothing stored.
     ///
     /// # Errors
-    /// What `on_event` or a refresh says; [`Error::Storage`], [`Error::Closed`].
-    pub async fn deliver(&self, parcel: &DeliveryBatch) -> Result<Delivery> {
-        self.0.core.deliver(&self.0, parcel).await
+    /// Errors of `on_event` or of a refresh; [`Error::Storage`], [`Error::Closed`].
+    pub async fn deliver(&self, batch: &DeliveryBatch) -> Result<Delivery> {
+        self.0.core.deliver(&self.0, batch).await
     }
 
-    /// Stores a delivery, or what has changed of one: durable when this returns.
+    /// Stores a delivery, or its new state. It is durable when this returns.
     ///
     /// # Errors
     /// [`Error::Storage`], [`Error::Closed`].
@@ -299,21 +299,21 @@ impl Dio {
         core.send(submission).await.map(drop)
     }
 
-    /// [`Dio::keep_delivery`] for those who need not wait.
+    /// [`Dio::keep_delivery`] without waiting until it is durable.
     pub fn keep_delivery_later(&self, delivery: Delivery, raw: Option<RawRequest>) {
-        // A Dio that is gone keeps nothing more.
+        // The only error is a closed Dio, which stores nothing any more.
         let _ = self.0.core.keep_later(delivery, raw);
     }
 
-    /// The deliveries that are kept, of all Dios of the Lens, newest first, and how many fit.
+    /// Stored deliveries of all Dios of the Lens that match `query`, newest first, and the number of all matches.
     ///
     /// # Errors
-    /// [`Error::Storage`] if they cannot be read.
+    /// [`Error::Storage`] if the journal cannot be read.
     pub async fn deliveries(&self, query: &DeliveryQuery) -> Result<(Vec<Delivery>, usize)> {
         self.read_inbox(self.0.core.journal.deliveries(query).await)
     }
 
-    /// One delivery with what was sent.
+    /// One delivery with its request.
     ///
     /// # Errors
     /// As [`Dio::deliveries`].
@@ -326,12 +326,12 @@ impl Dio {
         Ok(read.inspect_err(|error| core.committer.journal_failed(core, error))?)
     }
 
-    /// How full the inbox is, of all Dios of the Lens.
+    /// Use of the inbox by all Dios of the Lens.
     pub fn inbox(&self) -> InboxUse {
         self.0.core.journal.inbox()
     }
 
-    /// Runs `future` as a task of this Dio, which waits for it when it is closed, no longer than its `drain_timeout`.
+    /// Spawns `future` as a task of this Dio. Closing the Dio waits for it, at most `drain_timeout`.
     pub fn run<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,
@@ -341,12 +341,12 @@ impl Dio {
         core.tasks.spawn_bounded(core.settings.drain_timeout, future)
     }
 
-    /// Whether what is accepted survives the process.
+    /// Returns true if accepted writes survive the process.
     pub fn is_durable(&self) -> bool {
         self.0.core.is_durable()
     }
 
-    /// Ends when the Dio begins to close.
+    /// Waits until the Dio begins to close.
     pub async fn closing(&self) {
         self.0.core.tasks.closing().cancelled().await;
     }

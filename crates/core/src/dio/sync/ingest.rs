@@ -1,4 +1,4 @@
-//! Upstream events: from `handle_event` to the reconcile rules, or through the program's own `on_event`.
+//! Upstream events: from `handle_event` to the reconcile rules, or to the program's own `on_event`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,23 +13,24 @@ use crate::record::{Body, CborValue, Id, Record};
 use crate::state::{COLUMN_CLOCK, Command, EventVersion, Origin, UpstreamChange, UpstreamEvent, check_size};
 use crate::vista::{ChangeEvent, Coercion, Error, Narrowing, Result, RowCheck, Shape};
 
-/// A [`ChangeEvent`] with what its sender said beside it.
+/// [`ChangeEvent`] with the metadata of its sender.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inbound {
     /// The event.
     pub event: ChangeEvent,
-    /// The row's version after the change. Of two changes with versions of one clock the newer one counts, whenever they come.
+    /// Version of the row after the change. Between changes with versions of one clock, the newer version wins, in any
+    /// order of arrival.
     pub version: Option<CborValue>,
-    /// The clock that the version is of: a name of the sender's, or [`COLUMN_CLOCK`] for versions as the Dio's own version column
-    /// has them. `None`: the Dio's own if it has a version column.
+    /// Clock of the version: a name of the sender's, or [`COLUMN_CLOCK`] for values of the Dio's version column. `None`
+    /// is the Dio's own clock if it has a version column.
     pub clock: Option<Arc<str>>,
-    /// Whether `new` holds only some columns, to be merged into the known row.
+    /// True if `new` has only some columns, to be merged into the known row.
     pub partial: bool,
-    /// The sender's id of the delivery: a second one with the same id has no effect.
+    /// The sender's id of the delivery. A second one with the same id has no effect.
     pub delivery: Option<String>,
-    /// Through what it came.
+    /// Origin of the event.
     pub origin: Origin,
-    /// Reading of the text in its row.
+    /// Conversion of text values in its row.
     pub coercion: Coercion,
 }
 
@@ -41,15 +42,15 @@ impl From<ChangeEvent> for Inbound {
     }
 }
 
-/// The clock of events that name none, where there is no version column.
+/// Clock of events without a clock, if there is no version column.
 const EVENTS_CLOCK: &str = "events";
 
-/// An upstream event, checked.
+/// Checked upstream event.
 #[derive(Debug, Default)]
 pub(crate) struct CheckedEvent {
-    /// As the State takes it, `None` for one about everything.
+    /// The event for the State, `None` for [`ChangeEvent::Invalidated`].
     pub(crate) event: Option<UpstreamEvent>,
-    /// Columns that were left out of its row.
+    /// Columns that were dropped from its row.
     pub(crate) dropped: Vec<String>,
 }
 
@@ -67,17 +68,17 @@ impl Core {
                 Ok(checked) => checked.unwrap_or(inbound),
                 Err(error) => return Err(self.refused(&inbound, error).await),
             };
-            return self.ask_program(handle, inbound, claim).await;
+            return self.call_on_event(handle, inbound, claim).await;
         }
         let CheckedEvent { event, dropped } = match self.upstream(&inbound) {
-            Ok(heard) => heard,
+            Ok(checked) => checked,
             Err(error) => return Err(self.refused(&inbound, error).await),
         };
         self.sync.mismatches.note_dropped(inbound.event.id().unwrap_or_default(), &dropped);
         let command = match event {
             Some(event) => Command::Upstream(event),
             None => {
-                // Whatever changed, a refresh that begins now finds it; the delivery is remembered once it has.
+                // A refresh that begins now sees the change. The delivery is claimed after it.
                 self.refresh_anew(handle).await?;
                 match claim {
                     None => return Ok(Reconciled::Applied),
@@ -92,7 +93,7 @@ impl Core {
         }
     }
 
-    /// Has the row of a refused event read from the master, so that nothing is lost; gives the error that its sender is told.
+    /// Has the row of a refused event read from the master, so that its change is not lost. Returns the error for the sender.
     async fn refused(self: &Arc<Self>, inbound: &Inbound, error: Error) -> Error {
         match self.checked_event(inbound) {
             Ok(_) => error,
@@ -100,8 +101,9 @@ impl Core {
         }
     }
 
-    /// Runs `on_event`, whose changes commit by themselves; then the delivery is remembered (at least once over a crash).
-    async fn ask_program(
+    /// Runs `on_event`, whose changes are committed separately, then claims the delivery. After a crash in between, the
+    /// event is applied again.
+    async fn call_on_event(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
         inbound: Inbound,
@@ -126,7 +128,7 @@ impl Core {
         }
     }
 
-    /// The event with a whole row: partial ones are merged into what is known before the program sees them.
+    /// The event with a whole row: a partial row is merged into the known row.
     fn full(&self, inbound: &Inbound) -> ChangeEvent {
         let merge = |id: &str, new: &Option<Record>| -> Option<Record> {
             let part = new.as_ref()?;
@@ -143,7 +145,7 @@ impl Core {
         }
     }
 
-    /// The event as the State takes it, checked.
+    /// Checks the event and converts it for the State.
     pub(crate) fn upstream(&self, inbound: &Inbound) -> Result<CheckedEvent> {
         let schema = self.vista.schema();
         let checked = self.checked_event(inbound)?;
@@ -169,7 +171,7 @@ impl Core {
         Ok(CheckedEvent { event: Some(event), dropped: checked.map(|checked| checked.dropped).unwrap_or_default() })
     }
 
-    /// The clock of an event's version.
+    /// Clock of an event's version.
     fn clock_of(&self, inbound: &Inbound) -> Arc<str> {
         match &inbound.clock {
             Some(clock) => Arc::clone(clock),
@@ -178,8 +180,8 @@ impl Core {
         }
     }
 
-    /// A row that the master made itself, at the program's request: visible when this returns, unless the master's own news of
-    /// it came first and it has to be asked for.
+    /// Inserts a row under an id that the master chooses. The row is visible when this returns, unless an event of the
+    /// master for it came first and it has to be read again.
     pub(crate) async fn insert_at_master(
         self: &Arc<Self>,
         record: &Record,
@@ -196,7 +198,7 @@ impl Core {
         within.map_or(Ok(()), |within| within.check_after(&record))?;
         let guard = self.open_guard().await?;
         let written = self.vista.shell().insert_return_id(&record).await?;
-        let id = written.id.ok_or_else(|| Error::permanent("the source did not say which id it chose"))?;
+        let id = written.id.ok_or_else(|| Error::permanent("the source did not return the id of the inserted row"))?;
         let row = written.record.as_ref().unwrap_or(&record);
         let body = Body::encode(&id, row, self.vista.schema().layout());
         let item = crate::state::ReadRow { id: Id::from(id.as_str()), row: Some(body), ordinal: None };

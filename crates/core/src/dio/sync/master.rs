@@ -1,4 +1,4 @@
-//! The master as hooks see it: every list carries the mark of its reading.
+//! The master as hooks see it: every list carries the mark of its read.
 
 use std::future::Future;
 use std::sync::{Arc, Weak};
@@ -13,7 +13,7 @@ use crate::dio::deliver::breaker::Upstream;
 use crate::record::{Id, Record, Rows, Stamp};
 use crate::vista::{Capabilities, Error, Inferred, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written};
 
-/// A shell over the master's own that stamps what it lists.
+/// Shell around the master's that stamps its lists.
 pub(crate) struct StampingShell {
     pub(crate) core: Weak<Core>,
     pub(crate) inner: Arc<dyn TableShell>,
@@ -26,8 +26,10 @@ impl StampingShell {
 }
 
 impl Core {
-    /// Runs a driver's future in a task of its own: a panic in there is a failed request, and one that its caller gives up
-    /// is ended, lest it reach the master after its successor (work that the driver blocks a thread with runs on).
+    /// Runs a driver's future in a task of its own.
+    ///
+    /// A panic becomes a failed request. A request whose caller gives up is cancelled, so that it cannot reach the master
+    /// after its successor. Work that blocks a thread of the driver runs on.
     pub(crate) async fn ask_driver<T: Send + 'static>(
         &self,
         future: impl Future<Output = Result<T>> + Send + 'static,
@@ -40,41 +42,41 @@ impl Core {
         }
     }
 
-    /// One row of the master.
+    /// Reads one row of the master, `None` if it is not there.
     pub(crate) async fn read_one(&self, id: &str) -> Result<Option<Record>> {
         let (shell, row, id) = (Arc::clone(self.vista.shell()), Id::from(id), id.to_string());
-        // A master that only lists needs as long as a list.
+        // A master that only lists needs the time of a list.
         let settings = &self.settings;
         let patience = if shell.reads_one() { settings.read_timeout } else { settings.refresh_timeout };
         self.ask_master(Some(&row), patience, async move { shell.get(&id).await }).await
     }
 
-    /// The rows of the master that `query` asks for.
+    /// Lists the rows of `query` at the master.
     pub(crate) async fn list_master(&self, query: &Query) -> Result<Rows> {
         let (shell, query) = (Arc::clone(self.vista.shell()), query.clone());
         let list = self.ask_master(None, self.settings.refresh_timeout, async move { shell.list(&query).await });
         tokio::select! {
             biased;
             listed = list => listed,
-            // A source may wait for a long time until it gives its list.
+            // A source may take a long time to return its list.
             () = self.tasks.closing().cancelled() => Err(Error::Closed),
         }
     }
 
-    /// How many rows of the master match `query`.
+    /// Counts the rows of the master that match `query`.
     pub(crate) async fn count_master(&self, query: &Query) -> Result<u64> {
         let (shell, query) = (Arc::clone(self.vista.shell()), query.clone());
         self.ask_master(None, self.settings.read_timeout, async move { shell.count(&query).await }).await
     }
 
-    /// The next page of the master.
+    /// Reads the next page from the master.
     pub(crate) async fn next_of_master(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
         let (shell, query, token) = (Arc::clone(self.vista.shell()), query.clone(), token.cloned());
         let read = async move { shell.next(&query, token.as_ref()).await };
         self.ask_master(None, self.settings.read_timeout, read).await
     }
 
-    /// A read of the master: given up after `patience`, so that one that hangs holds nobody for ever. The breaker hears of it.
+    /// Reads from the master with the timeout `patience`, and records the answer in the breaker.
     pub(crate) async fn ask_master<T: Send + 'static>(
         &self,
         row: Option<&Id>,
@@ -86,22 +88,22 @@ impl Core {
             Err(_) => Err(Error::transient(format!("the source gave no answer within {} s", patience.as_secs_f32()))),
         };
         self.deliver.source.note_other(&answer);
-        self.hear(&self.deliver.source, row, &answer);
+        self.record_answer(&self.deliver.source, row, &answer);
         answer
     }
 
-    /// Takes note of what an answer says of the one who gave it. What waited for somebody who is back is due now.
-    pub(crate) fn hear<T>(&self, line: &Upstream, row: Option<&Id>, answer: &Result<T>) {
-        if !line.hear(&self.name, row, answer) {
+    /// Records an answer in the breaker of `upstream`. If the upstream has recovered, waiting operations and reads become due.
+    pub(crate) fn record_answer<T>(&self, upstream: &Upstream, row: Option<&Id>, answer: &Result<T>) {
+        if !upstream.record(&self.name, row, answer) {
             return;
         }
-        if std::ptr::eq(line, &*self.deliver.route_breaker) {
+        if std::ptr::eq(upstream, &*self.deliver.route_breaker) {
             self.deliver.attempts.lock().wake_all();
         }
         self.wake();
     }
 
-    /// Has worker and rereader look again.
+    /// Wakes the worker, the rereader and all others that wait for a change of the State.
     pub(crate) fn wake(&self) {
         self.published.send_modify(|_| {});
     }
@@ -118,7 +120,7 @@ pub(crate) async fn list_stamped(core: &Arc<Core>, query: &Query) -> Result<Rows
         if let Some(bad) = &rows {
             let (rows, error) = (bad.count, &bad.first);
             if let Some(left_out) = core.lines.pass(("undecodable", String::new())) {
-                tracing::warn!(dio = %core.name, rows, error, left_out, "rows of the source cannot be decoded; what is known of them is kept");
+                tracing::warn!(dio = %core.name, rows, error, left_out, "rows of the source cannot be decoded; their known values are kept");
             }
         }
         let mut freshness = core.sync.last_list.lock();

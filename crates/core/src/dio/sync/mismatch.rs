@@ -1,6 +1,6 @@
-//! Rows of the source that are not as its schema says: they are kept as they are, and counted by column.
+//! Rows of the source that do not match its schema: they are kept as they are, and counted by column.
 //!
-//! Beside them, the columns that upstream events brought and the schema does not declare, where they are left out.
+//! Also counts the undeclared columns that were dropped from upstream events.
 
 use indexmap::IndexMap;
 use parking_lot::Mutex;
@@ -9,32 +9,32 @@ use crate::record::Body;
 use crate::vista::query::JsonRow;
 use crate::vista::{ColumnType, Kinds, Schema, expected};
 
-/// Names of dropped columns that are remembered, at most: others choose them.
+/// Maximum number of dropped columns that are remembered, because senders choose their names.
 const MOST_NAMES: usize = 100;
 
-/// A column in which rows of the source hold something else than its type says.
+/// Column in which rows of the source have values of another type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Mismatch {
-    /// The column.
+    /// Name of the column.
     pub column: String,
-    /// Number of such rows taken in since the start; a row that changes counts again.
+    /// Number of such rows since the start. A row that changes counts again.
     pub rows: u64,
-    /// The id of the first of them.
+    /// Id of the first such row.
     pub first: String,
     /// Description of what the column should hold.
     pub expected: &'static str,
 }
 
-/// A column that upstream events brought, that the schema does not declare, and that was left out.
+/// Undeclared column that was dropped from upstream events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DroppedColumn {
-    /// Its name.
+    /// Name of the column.
     pub column: String,
-    /// Number of rows that had it since the start.
+    /// Number of rows with it since the start.
     pub rows: u64,
-    /// The id of the first of them.
+    /// Id of the first such row.
     pub first: String,
 }
 
@@ -43,12 +43,12 @@ pub struct DroppedColumn {
 pub(crate) struct Mismatches {
     pub(super) kinds: Kinds,
     columns: Vec<(String, ColumnType)>,
-    found: Mutex<MismatchCounts>,
+    counts: Mutex<MismatchCounts>,
 }
 
 #[derive(Debug, Default)]
 struct MismatchCounts {
-    /// By number of the column.
+    /// Mismatches by index of the column.
     columns: IndexMap<usize, Count>,
     dropped: IndexMap<String, Count>,
 }
@@ -68,11 +68,11 @@ impl Count {
 impl Mismatches {
     pub(crate) fn new(schema: &Schema) -> Mismatches {
         let columns = schema.columns().iter().map(|column| (column.name.to_string(), column.ty)).collect();
-        Mismatches { kinds: Kinds::new(schema), columns, found: Mutex::default() }
+        Mismatches { kinds: Kinds::new(schema), columns, counts: Mutex::default() }
     }
 
-    /// Looks at rows that the source says, and counts cells that are not of their column's kind.
-    pub(crate) fn look<'r>(&self, dio: &str, rows: impl IntoIterator<Item = (&'r str, &'r Body)>) {
+    /// Checks rows of the source, and counts values that are not of their column's type.
+    pub(crate) fn check<'r>(&self, dio: &str, rows: impl IntoIterator<Item = (&'r str, &'r Body)>) {
         let mut new: IndexMap<usize, Count> = IndexMap::new();
         for (id, body) in rows {
             self.kinds.differences(JsonRow::from(body), |column| {
@@ -82,9 +82,9 @@ impl Mismatches {
         if new.is_empty() {
             return;
         }
-        let mut found = self.found.lock();
+        let mut counts = self.counts.lock();
         for (at, count) in new {
-            match found.columns.get_mut(&at) {
+            match counts.columns.get_mut(&at) {
                 Some(known) => known.add(count.rows),
                 None => {
                     if let Some((column, ty)) = self.columns.get(at) {
@@ -94,21 +94,21 @@ impl Mismatches {
                             column,
                             record,
                             expected,
-                            "a row of the source is not as its schema says; it is kept as it is"
+                            "a row of the source does not match its schema; it is kept as it is"
                         );
                     }
-                    found.columns.insert(at, count);
+                    counts.columns.insert(at, count);
                 }
             }
         }
     }
 
-    /// Counts columns that were left out of the row `id`.
+    /// Counts columns that were dropped from the row `id`.
     pub(crate) fn note_dropped(&self, id: &str, names: &[String]) {
         if names.is_empty() {
             return;
         }
-        let dropped = &mut self.found.lock().dropped;
+        let dropped = &mut self.counts.lock().dropped;
         for name in names {
             let capacity = dropped.len() < MOST_NAMES;
             if let Some(count) = dropped.get_mut(name) {
@@ -120,8 +120,8 @@ impl Mismatches {
     }
 
     pub(crate) fn list(&self) -> Vec<Mismatch> {
-        let found = self.found.lock();
-        let mut columns: Vec<_> = found.columns.iter().collect();
+        let counts = self.counts.lock();
+        let mut columns: Vec<_> = counts.columns.iter().collect();
         columns.sort_by_key(|(at, _)| **at);
         let one = |(at, count): (&usize, &Count)| {
             let (column, ty) = self.columns.get(*at)?;
@@ -132,12 +132,12 @@ impl Mismatches {
     }
 
     pub(crate) fn dropped(&self) -> Vec<DroppedColumn> {
-        let found = self.found.lock();
+        let counts = self.counts.lock();
         let one = |(column, count): (&String, &Count)| DroppedColumn {
             column: column.clone(),
             rows: count.rows,
             first: count.first.clone(),
         };
-        found.dropped.iter().map(one).collect()
+        counts.dropped.iter().map(one).collect()
     }
 }

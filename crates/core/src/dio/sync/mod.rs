@@ -1,4 +1,4 @@
-//! News of the source: refreshes, lists, upstream events, deliveries of webhooks and feeds.
+//! Synchronization with the source: refreshes, lists, upstream events, deliveries of webhooks and feeds.
 
 pub(super) mod apply;
 pub(super) mod bucket;

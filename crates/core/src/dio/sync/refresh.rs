@@ -1,4 +1,4 @@
-//! Reading the master again: refreshes, one at a time, and what becomes of a list.
+//! Refreshes: reading the master again, one refresh at a time.
 
 use std::sync::Arc;
 
@@ -14,34 +14,34 @@ use crate::dio::scope::{Kind, scope_of};
 use crate::journal::Seq;
 use crate::vista::{Error, Result};
 
-/// How a refresh was found.
+/// Refresh that a caller waits for.
 enum RefreshStart {
-    Now(RefreshFuture),
-    /// Somebody else began it.
-    Before(RefreshFuture),
+    New(RefreshFuture),
+    /// A refresh that was already under way.
+    UnderWay(RefreshFuture),
 }
 
 impl Core {
     /// Refreshes, or joins the refresh under way.
     pub(crate) async fn refresh(self: &Arc<Self>, handle: &Arc<Handle>) -> Result<RefreshReport> {
-        self.fly(handle, self.settings.allow_shrink).await
+        self.join_refresh(handle, self.settings.allow_shrink).await
     }
 
-    async fn fly(self: &Arc<Self>, handle: &Arc<Handle>, allow_shrink: bool) -> Result<RefreshReport> {
-        match self.take_off(handle, allow_shrink)? {
-            RefreshStart::Now(flight) | RefreshStart::Before(flight) => flight.await,
+    async fn join_refresh(self: &Arc<Self>, handle: &Arc<Handle>, allow_shrink: bool) -> Result<RefreshReport> {
+        match self.begin_refresh(handle, allow_shrink)? {
+            RefreshStart::New(refresh) | RefreshStart::UnderWay(refresh) => refresh.await,
         }
     }
 
     /// Begins a refresh, unless one is under way.
-    fn take_off(self: &Arc<Self>, handle: &Arc<Handle>, allow_shrink: bool) -> Result<RefreshStart> {
+    fn begin_refresh(self: &Arc<Self>, handle: &Arc<Handle>, allow_shrink: bool) -> Result<RefreshStart> {
         let caller = scope_of(&self.name).map(|scope| scope.kind);
         if matches!(caller, Some(Kind::Refresh | Kind::Start)) {
             return Err(Error::Reentrant { what: "refresh" });
         }
         let mut refreshing = self.sync.refreshing.lock();
-        if let Some(flight) = &*refreshing {
-            return Ok(RefreshStart::Before(flight.clone()));
+        if let Some(refresh) = &*refreshing {
+            return Ok(RefreshStart::UnderWay(refresh.clone()));
         }
         let (core, dio) = (Arc::clone(self), Dio(Arc::clone(handle)));
         let task = self.tasks.spawn(async move {
@@ -49,18 +49,18 @@ impl Core {
             *core.sync.refreshing.lock() = None;
             result
         });
-        let flight = task.map(|joined| joined.unwrap_or(Err(Error::Closed))).boxed().shared();
-        *refreshing = Some(flight.clone());
-        Ok(RefreshStart::Now(flight))
+        let refresh = task.map(|joined| joined.unwrap_or(Err(Error::Closed))).boxed().shared();
+        *refreshing = Some(refresh.clone());
+        Ok(RefreshStart::New(refresh))
     }
 
-    /// Refreshes; `by_query` says that `on_query` wants it.
+    /// Runs one refresh. `by_query` says that `on_query` began it.
     async fn refresh_once(self: &Arc<Self>, dio: &Dio, allow_shrink: bool, by_query: bool) -> Result<RefreshReport> {
         let _listing = self.sync.listing.lock().await;
         let started = Instant::now();
         let failed_before = self.sync.last_list.lock().failed.is_some();
         let refreshed = match self.read_again(dio, allow_shrink).await {
-            Ok((report, covered)) => self.tell_refreshed(report, covered, started, by_query).await,
+            Ok((report, covered)) => self.publish_refreshed(report, covered, started, by_query).await,
             Err(error) => Err(error),
         };
         self.tally.refreshed(refreshed.is_ok(), started.elapsed());
@@ -70,7 +70,7 @@ impl Core {
         refreshed
     }
 
-    /// Reads the source; what came of it, and whether all differences were told.
+    /// Reads the source. Returns the report, and true if all differences were published as row events.
     async fn read_again(self: &Arc<Self>, dio: &Dio, allow_shrink: bool) -> Result<(RefreshReport, bool)> {
         self.ring.tell(DioEvent::Refreshing);
         self.enter_refresh();
@@ -98,63 +98,67 @@ impl Core {
         Ok((report, covered))
     }
 
-    /// Tells everybody of a refresh that succeeded.
-    async fn tell_refreshed(
+    /// Publishes `Invalidated` after a successful refresh.
+    async fn publish_refreshed(
         self: &Arc<Self>,
         mut report: RefreshReport,
         covered: bool,
         started: Instant,
         by_query: bool,
     ) -> Result<RefreshReport> {
-        // Whoever hears of it waits here until its position is known.
-        let mut answered = if by_query { Some(self.sync.answered.lock().await) } else { None };
-        let committed =
-            self.tell_all(covered).await.inspect_err(|error| self.refresh_failed(error, "a refresh failed"))?;
-        if let Some(answered) = &mut answered {
-            **answered = committed.seq;
+        // Receivers of the event wait for this lock until its position is known.
+        let mut position = if by_query { Some(self.sync.query_refresh.lock().await) } else { None };
+        let committed = self
+            .publish_invalidated(covered)
+            .await
+            .inspect_err(|error| self.refresh_failed(error, "a refresh failed"))?;
+        if let Some(position) = &mut position {
+            **position = committed.seq;
         }
         report.took = started.elapsed();
         report.position = Some(Position { epoch: self.position().epoch, seq: committed.seq });
         Ok(report)
     }
 
-    /// Position up to which invalidations are no reason to ask `on_query` again: they tell of a refresh that it began itself, for
-    /// one view or another. Without this, two views whose `on_query` refreshes would ask by turns for ever.
+    /// Position up to which invalidations do not cause another call of `on_query`, because they come from a refresh that
+    /// `on_query` began itself, for any view.
+    ///
+    /// Without this, two views whose `on_query` refreshes would call it in turns without end.
     pub(crate) async fn answered_until(&self) -> Seq {
-        *self.sync.answered.lock().await
+        *self.sync.query_refresh.lock().await
     }
 
-    /// Notes why rows could not be read, and tells subscribers and those who wait for the first copy.
+    /// Notes and publishes a failed read of the source, and wakes the callers that wait for the first copy.
     pub(crate) fn refresh_failed(&self, error: &Error, what: &'static str) {
-        let said = error.to_string();
-        let before = self.sync.last_list.lock().failed.replace(said.clone());
-        // A source that stays away is one line in the log, not one per try.
-        if before.as_ref() == Some(&said) {
+        let message = error.to_string();
+        let before = self.sync.last_list.lock().failed.replace(message.clone());
+        // A source that stays unreachable is one line in the log, not one per attempt.
+        if before.as_ref() == Some(&message) {
             tracing::debug!(dio = %self.name, %error, "{what} again");
         } else if let Some(left_out) = self.lines.pass((what, String::new())) {
             tracing::warn!(dio = %self.name, %error, left_out, "{what}");
         }
-        self.ring.tell(DioEvent::RefreshFailed { error: said });
+        self.ring.tell(DioEvent::RefreshFailed { error: message });
         self.wake();
     }
 
-    /// A refresh that begins after this call, so that it sees whatever happened before it.
+    /// Runs a refresh that begins after this call, so that it sees everything that happened before.
     pub(crate) async fn refresh_anew(self: &Arc<Self>, handle: &Arc<Handle>) -> Result<RefreshReport> {
-        let flight = self.sync.refreshing.lock().clone();
-        if let Some(flight) = flight {
-            // It may have read the master already; how it ends does not matter here.
-            let _ = flight.await;
+        let refresh = self.sync.refreshing.lock().clone();
+        if let Some(refresh) = refresh {
+            // It may have read the master already, so that its result does not count.
+            let _ = refresh.await;
         }
         self.refresh(handle).await
     }
 
-    /// A refresh of its own, which believes a list that is much smaller than what is cached.
+    /// Runs a new refresh without the shrink guard.
     pub(crate) async fn refresh_allowing_shrink(self: &Arc<Self>, handle: &Arc<Handle>) -> Result<RefreshReport> {
         loop {
-            match self.take_off(handle, true)? {
-                RefreshStart::Now(flight) => return flight.await,
-                // It was not told so: whatever it says is not the answer, unless there will be no other.
-                RefreshStart::Before(flight) => match flight.await {
+            match self.begin_refresh(handle, true)? {
+                RefreshStart::New(refresh) => return refresh.await,
+                // That refresh may have the shrink guard, so that its result does not count, unless the Dio has closed.
+                RefreshStart::UnderWay(refresh) => match refresh.await {
                     Err(Error::Closed) => return Err(Error::Closed),
                     _ => continue,
                 },
@@ -168,6 +172,6 @@ impl Core {
         scope::run(self, Arc::clone(&scope), scope::calling(dio.clone(), move |dio| on_refresh(dio))).await?;
         self.finish_hook(&scope).await?;
         let covered = std::mem::take(&mut *scope.covered.lock());
-        Ok((report(&covered.outcome), covered.told && !covered.silent))
+        Ok((report(&covered.outcome), covered.published && !covered.silent))
     }
 }

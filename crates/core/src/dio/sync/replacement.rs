@@ -1,8 +1,8 @@
-//! Replacing all rows in a hook: from `dio.cache().clear()` on, what the hook writes is gathered, and applied as one whole list
-//! when it has returned.
+//! Replacing all rows in a hook: after `dio.cache().clear()`, the writes of the hook are collected, and applied as one
+//! whole list when it has returned.
 //!
-//! Applied one by one, a clear and the inserts after it would show readers an empty Dio, and the clear would count as newer than
-//! the list that was read before it.
+//! Applied one by one, a clear and the inserts after it would show readers an empty Dio, and the clear would count as
+//! newer than the list that was read before it.
 
 use std::sync::Arc;
 
@@ -16,43 +16,44 @@ use crate::state::check_size;
 use crate::vista::Result;
 
 impl Core {
-    /// The surroundings of an `on_start` or `on_refresh` that begins now, with the mark of its beginning.
+    /// Scope of an `on_start` or `on_refresh` that begins now, with the mark of its beginning.
     pub(crate) async fn hook_scope(self: &Arc<Self>, kind: Kind, allow_shrink: bool) -> Result<Arc<Scope>> {
-        // No row has this id: what changes is noted, and neither events nor the hook's own statements meet a read under way.
+        // No row has this id: changes are noted, but for events and the hook's own statements no read of their row is
+        // under way.
         let guard = self.open_guard_for(&Id::from("")).await?;
         Ok(Arc::new(Scope { allow_shrink, guard: Some(guard), ..Scope::new(&self.name, kind) }))
     }
 
-    /// From here on the running hook's writes are gathered; `false` if it is not one that makes the copy.
+    /// Begins to collect the running hook's writes. Returns false if the caller is not a hook that makes the copy.
     pub(crate) async fn begin_replacement(self: &Arc<Self>) -> Result<bool> {
         let Some(scope) = scope_of(&self.name).filter(|scope| scope.guard.is_some()) else { return Ok(false) };
         let guard = self.open_guard().await?;
         *scope.replacement_rows.lock() = Some(ReplacementRows::new(guard));
-        // A list that was given to the cache before says nothing of the rows after it.
+        // A list that was given to the cache before is not part of the replacement.
         *scope.listed.lock() = None;
         Ok(true)
     }
 
-    /// The running hook's surroundings, if its writes are gathered.
+    /// Scope of the running hook, if its writes are collected.
     pub(crate) fn gathering(&self) -> Option<Arc<Scope>> {
         scope_of(&self.name).filter(|scope| scope.replacement_rows.lock().is_some())
     }
 
-    /// Looks at the rows that the running hook has gathered, if it does.
-    pub(crate) fn replacement_rows<T>(&self, look: impl FnOnce(&ReplacementRows, &Arc<Layout>) -> T) -> Option<T> {
+    /// Calls `read` with the rows that the running hook has collected, `None` if it collects none.
+    pub(crate) fn replacement_rows<T>(&self, read: impl FnOnce(&ReplacementRows, &Arc<Layout>) -> T) -> Option<T> {
         let scope = scope_of(&self.name)?;
         let replacement_rows = scope.replacement_rows.lock();
-        replacement_rows.as_ref().map(|replacement_rows| look(replacement_rows, self.vista.schema().layout()))
+        replacement_rows.as_ref().map(|replacement_rows| read(replacement_rows, self.vista.schema().layout()))
     }
 
-    /// Adds one row to those that are gathered, or takes one away; `false` if none are.
+    /// Adds one row to the collected rows, or removes one. Returns false if the caller collects none.
     pub(crate) fn gather_row(&self, id: &str, row: Option<&Body>) -> bool {
         let Some(scope) = scope_of(&self.name) else { return false };
         let mut replacement_rows = scope.replacement_rows.lock();
         replacement_rows.as_mut().map(|replacement_rows| replacement_rows.put(Id::from(id), row.cloned())).is_some()
     }
 
-    /// Adds rows to those that are gathered. With `reconcile` a complete list takes the place of all of them.
+    /// Adds rows to the collected rows. With `reconcile`, a complete list replaces all of them.
     pub(crate) async fn gather(self: &Arc<Self>, scope: &Scope, rows: Rows, reconcile: bool) -> Result<()> {
         let schema = self.vista.schema();
         let rows = rows.under(schema.layout());
@@ -65,7 +66,7 @@ impl Core {
         self.gather_rows(scope, &rows, complete, complete && reconcile)
     }
 
-    /// Adds checked rows to those that are gathered; `complete` ones are a whole list, `alone` puts them in place of all others.
+    /// Adds checked rows to the collected rows. `complete` says that they are a whole list; `alone` replaces all others.
     pub(crate) fn gather_rows(&self, scope: &Scope, rows: &Rows, complete: bool, alone: bool) -> Result<()> {
         let decoded = self.check_decoded(rows, complete)?;
         let mut replacement_rows = scope.replacement_rows.lock();
@@ -79,8 +80,8 @@ impl Core {
         Ok(())
     }
 
-    /// After an `on_start` or `on_refresh` that has returned `Ok`: what it gathered takes the place of all rows, or what a
-    /// complete list that it gave to the cache lacks is gone.
+    /// Finishes an `on_start` or `on_refresh` that has returned `Ok`: replaces all rows by the collected ones, or removes
+    /// the rows that its complete list lacks.
     pub(crate) async fn finish_hook(self: &Arc<Self>, scope: &Arc<Scope>) -> Result<()> {
         let replacement_rows = scope.replacement_rows.lock().take();
         match (replacement_rows, &scope.guard) {
@@ -94,9 +95,9 @@ impl Core {
     async fn replace_all(self: &Arc<Self>, replacement_rows: &ReplacementRows, mark: u64) -> Result<()> {
         let schema = self.vista.schema();
         let rows = Arc::new(replacement_rows.rows(schema.layout()));
-        // Rows that could not be decoded are kept as they are known.
+        // Rows that could not be decoded keep their known values.
         let list =
-            Listing { mark, whole: true, removes: !replacement_rows.undecodable, told: true, allow_shrink: true };
+            Listing { mark, whole: true, removes: !replacement_rows.undecodable, publish: true, allow_shrink: true };
         let applied = self.apply_rows(&rows, &list).await?;
         if replacement_rows.whole || self.hooks.on_load_chunk.is_none() {
             self.mark_complete().await;
@@ -104,7 +105,7 @@ impl Core {
             self.mark_partial().await;
         }
         if applied.seeded {
-            self.tell_whole(true).await?;
+            self.note_silent_changes(true).await?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Rows that a hook has gathered for a replacement.
+//! Rows that a hook has collected for a replacement.
 
 use std::sync::Arc;
 
@@ -7,18 +7,18 @@ use indexmap::IndexMap;
 use crate::dio::guard::Guard;
 use crate::record::{Body, Id, Layout, Rows};
 
-/// The rows of a replacement so far.
+/// Rows of a replacement so far.
 #[derive(Debug)]
 pub(crate) struct ReplacementRows {
-    /// In the order in which they first came; `None` for a row that was taken away again.
+    /// Rows in the order of their first insertion; `None` for a row that was removed again.
     pub(super) rows: IndexMap<Id, Option<Body>>,
     pub(super) present: usize,
-    /// Whether a complete list of the master is among them.
+    /// True if a complete list of the master is among them.
     pub(super) whole: bool,
-    /// Whether rows are missing from them that could not be decoded.
+    /// True if rows are missing because they could not be decoded.
     pub(super) undecodable: bool,
-    /// Counts as a read under way from the clear on: other reads that find a row unchanged note it, so that the rows of the
-    /// hook, which may be older, do not change it back.
+    /// Mark of a read under way since the clear: other reads that find a row unchanged note it, so that the possibly
+    /// older rows of the hook do not change it back.
     _guard: Guard,
 }
 
@@ -38,17 +38,17 @@ impl ReplacementRows {
         (self.present, self.whole, self.undecodable) = (0, false, false);
     }
 
-    /// One row.
+    /// The row with `id`.
     pub(crate) fn get(&self, id: &str) -> Option<&Body> {
         self.rows.get(id)?.as_ref()
     }
 
-    /// How many rows there are.
+    /// Number of rows, without removed ones.
     pub(crate) fn len(&self) -> usize {
         self.present
     }
 
-    /// The rows.
+    /// Builds the rows, without removed ones.
     pub(crate) fn rows(&self, layout: &Arc<Layout>) -> Rows {
         let mut rows = Rows::with_layout(Arc::clone(layout));
         for (id, row) in &self.rows {

@@ -8,27 +8,28 @@ use crate::dio::events::event::Position;
 use crate::state::Outcome;
 use crate::vista::Result;
 
-/// A refresh under way, joined by all who ask meanwhile.
+/// Refresh under way, shared by the callers that join it.
 pub(crate) type RefreshFuture = Shared<BoxFuture<'static, Result<RefreshReport>>>;
 
-/// What a refresh did.
+/// Report of a refresh.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RefreshReport {
-    /// Rows that are new.
+    /// Number of new rows.
     pub inserted: u64,
-    /// Rows that are different.
+    /// Number of changed rows.
     pub changed: u64,
-    /// Rows that are gone.
+    /// Number of removed rows.
     pub removed: u64,
-    /// Rows of the last whole list that could not be decoded; what was known of them is kept, and none was removed.
+    /// Number of rows of the last whole list that could not be decoded. Their known values are kept, and no rows are
+    /// removed then.
     pub undecodable: u64,
-    /// How long it took.
+    /// Duration of the refresh.
     pub took: Duration,
-    /// Where the Dio stands after it.
+    /// Position of the Dio after the refresh.
     pub position: Option<Position>,
 }
 
-/// A report of what was done, without the time it took.
+/// Report of an outcome, without its duration.
 pub(crate) fn report(outcome: &Outcome) -> RefreshReport {
     match *outcome {
         Outcome::Applied { inserted, changed, removed } => {
@@ -38,7 +39,7 @@ pub(crate) fn report(outcome: &Outcome) -> RefreshReport {
     }
 }
 
-/// How it stands with `on_start`.
+/// Progress of `on_start`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Start {
     /// It has succeeded, or there is none.
@@ -47,7 +48,7 @@ pub(crate) enum Start {
     Running,
     /// It failed.
     Failed {
-        /// Whether it is tried again without being asked.
+        /// True if it is retried automatically.
         again: bool,
     },
 }

@@ -1,4 +1,4 @@
-//! What reads the master by itself: the refresh timer, and the rereader of single rows that are in doubt.
+//! Background reads of the master: the refresh timer, and the rereader of single rows in doubt.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,25 +13,26 @@ use crate::record::{Body, Id};
 use crate::state::{Command, ReadRow, check_size};
 use crate::vista::{Error, Result};
 
-/// Between two attempts to read the same rows in doubt, at most.
+/// Maximum delay between two attempts to read the same rows in doubt.
 const MOST_REST: Duration = Duration::from_secs(8);
 
-/// Refreshes every `every`, from one interval after the start, with a little jitter so that many Dios do not list at once.
-/// While the master is left alone the refresh is left out; it is made up for as soon as it may be asked again.
+/// Refreshes at the interval `every`, first one interval after the start, with jitter so that many Dios do not list at once.
+///
+/// While the breaker of the source is open, the refresh is delayed until a request is allowed.
 pub(crate) async fn timer(core: Arc<Core>, handle: std::sync::Weak<Handle>, every: Duration) {
     let ticking = async {
         loop {
             let most = (every / 20).min(Duration::from_secs(1));
             let jitter = most.mul_f64(f64::from(crate::dio::clock::fraction()) / f64::from(u32::MAX));
             tokio::time::sleep(every + jitter).await;
-            let left_out = |error: &str| {
-                tracing::debug!(dio = %core.name, error, "a timed refresh is left out: the source is left alone");
-                let said = || format!("left out while the source is left alone: {error}");
-                core.sync.last_list.lock().failed.get_or_insert_with(said);
+            let note_skipped = |error: &str| {
+                tracing::debug!(dio = %core.name, error, "a timed refresh is skipped: the breaker of the source is open");
+                let message = || format!("skipped while the breaker of the source is open: {error}");
+                core.sync.last_list.lock().failed.get_or_insert_with(message);
             };
-            let probe = admitted(&core, left_out).await;
+            let probe = admitted(&core, note_skipped).await;
             let Some(handle) = handle.upgrade() else { return };
-            // Its outcome is on the bus and in the freshness.
+            // The outcome is published as an event and noted in the freshness.
             let _ = core.refresh(&handle).await;
             core.deliver.source.release(probe, Instant::now());
         }
@@ -42,21 +43,24 @@ pub(crate) async fn timer(core: Arc<Core>, handle: std::sync::Weak<Handle>, ever
     }
 }
 
-/// Waits until the master may be asked something that nobody waits for; says whether that is the probe.
-pub(crate) async fn admitted(core: &Core, left_out: impl Fn(&str)) -> bool {
+/// Waits until the breaker of the source admits a background request. Returns true if that is the probe. Calls `on_delay`
+/// with the last error before each wait.
+pub(crate) async fn admitted(core: &Core, on_delay: impl Fn(&str)) -> bool {
     loop {
         match core.deliver.source.admit(Instant::now()) {
             Ok(probe) => return probe,
             Err(until) => {
-                left_out(&core.deliver.source.error().unwrap_or_default());
+                on_delay(&core.deliver.source.error().unwrap_or_default());
                 tokio::time::sleep_until(until).await;
             }
         }
     }
 }
 
-/// Reads rows that are in doubt from the master again, one at a time (R5); a master that only lists is listed instead, seldom
-/// enough that writes cannot keep it busy. A master that was replaced by another is listed again, too.
+/// Reads rows in doubt from the master again, one at a time.
+///
+/// A master that only lists is listed instead, rarely enough that writes cannot keep it busy. A master that was replaced
+/// by another is listed again, too.
 pub(crate) async fn reread(core: Arc<Core>, handle: std::sync::Weak<Handle>) {
     let closing = core.tasks.closing().clone();
     tokio::select! {
@@ -68,7 +72,7 @@ pub(crate) async fn reread(core: Arc<Core>, handle: std::sync::Weak<Handle>) {
 async fn reread_for_ever(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
     let mut published = core.published.subscribe();
     let pause = Duration::from_millis(20);
-    // After a failure the first rest is longer than the pause.
+    // After a failure the first delay is longer than the pause.
     let mut backoff = Backoff::new(2 * pause, MOST_REST);
     loop {
         published.borrow_and_update();
@@ -106,7 +110,7 @@ async fn reread_for_ever(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
     }
 }
 
-/// Reads these rows; one that cannot be read keeps no other waiting. The first error is told.
+/// Reads these rows. A row that cannot be read does not delay the others. Returns the first error.
 async fn read_rows(core: &Arc<Core>, ids: Vec<Id>) -> Result<()> {
     let mut done = Ok(());
     for id in ids {
@@ -119,7 +123,7 @@ async fn read_rows(core: &Arc<Core>, ids: Vec<Id>) -> Result<()> {
             Err(error) => {
                 tracing::debug!(dio = %core.name, record = %id, %error, "a row in doubt could not be read");
                 done = done.and(Err(error));
-                if core.deliver.source.standing(Instant::now()) != CallPermit::Closed {
+                if core.deliver.source.permit(Instant::now()) != CallPermit::Closed {
                     return done;
                 }
             }

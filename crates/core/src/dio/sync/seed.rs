@@ -1,4 +1,4 @@
-//! The first copy, and what the cache file notes of whole copies.
+//! The first copy, and the marks of whole copies in the cache file.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::table::TableBuilder;
 use crate::vista::{Error, Result};
 
 impl Core {
-    /// The first copy: built aside, stored, published once. `false` if rows arrived meanwhile.
+    /// Makes the first copy: builds and stores the table, then publishes it at once. Returns false if rows arrived meanwhile.
     pub(super) async fn seed(self: &Arc<Self>, rows: &Arc<Rows>, mark: u64) -> Result<bool> {
         if rows.is_empty() {
             return Ok(false);
@@ -41,14 +41,14 @@ impl Core {
                 Ok(true)
             }
             Err(refused) => {
-                // The file has rows now that the State has not.
+                // The file has rows now that the State lacks.
                 self.rewrite().await;
                 if matches!(refused, Error::Conflict { .. }) { Ok(false) } else { Err(refused) }
             }
         }
     }
 
-    /// Stores every row again. Until that has worked, a next start knows that rows may be missing.
+    /// Stores every row again. Until that succeeds, the file is marked as incomplete for the next start.
     async fn rewrite(&self) {
         if let Err(error) = self.store.rewrite(|| self.state()).await {
             tracing::warn!(dio = %self.name, %error, "the cache file could not be written");
@@ -61,7 +61,7 @@ impl Core {
         }
     }
 
-    /// Notes that the rows are a whole copy of the master as of now.
+    /// Marks the rows as a whole copy of the master as of now.
     pub(crate) async fn mark_complete(&self) {
         {
             let mut freshness = self.sync.last_list.lock();
@@ -69,7 +69,7 @@ impl Core {
             freshness.complete = true;
             freshness.failed = None;
         }
-        // Rows that were lost and not found yet are missing from the file, and a next start has to know it.
+        // Rows that were lost and are not read again yet are missing from the file, which the next start has to know.
         let whole = (!self.state().lacks_rows()).then(crate::dio::clock::now);
         let note = |meta: &mut CacheMeta| (meta.complete_at, meta.gap) = (whole, meta.gap && whole.is_none());
         if let Err(error) = self.store.set_meta(note).await {
@@ -77,7 +77,7 @@ impl Core {
         }
     }
 
-    /// Notes that the rows are a part of what the master has.
+    /// Marks the rows as a part of the master's.
     pub(crate) async fn mark_partial(&self) {
         self.sync.last_list.lock().complete = false;
         if let Err(error) = self.store.set_meta(|meta| meta.complete_at = None).await {

@@ -1,8 +1,8 @@
-//! `on_start`: the first copy, tried again until it is there.
+//! `on_start`: makes the first copy, and is retried until it succeeds.
 //!
-//! A Dio that waits for it (`on_start_blocking`) fails with it, unless the cache holds a whole copy and the source is merely
-//! away: then that copy is served, and said to be stale. One that does not wait goes on in the background. While `on_start` has
-//! not succeeded, a refresh is another attempt at it.
+//! With `on_start_blocking`, opening the Dio fails if `on_start` fails. If the cache has a whole copy and the failure is
+//! transient, that copy is served instead and counts as stale. Without it, `on_start` continues in the background. While
+//! `on_start` has not succeeded, a refresh is another attempt at it.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -19,26 +19,26 @@ use crate::dio::scope;
 use crate::dio::scope::{Kind, RefreshNotices};
 use crate::vista::{Error, ErrorKind, Result};
 
-/// Rest before the second attempt; each later one is twice as long.
+/// Delay before the second attempt. Each later one is twice as long.
 const FIRST_REST: Duration = Duration::from_secs(1);
-/// The longest rest between two attempts.
+/// Longest delay between two attempts.
 const LONGEST_REST: Duration = Duration::from_secs(30);
 
-/// A failed `on_start`.
+/// Failure of `on_start`.
 struct Failure {
     error: Error,
-    /// Whether it may pass by itself: not a refusal, and not a mistake of the program.
-    passes: bool,
+    /// True if it may pass by itself: not a permanent error, and not a panic.
+    transient: bool,
 }
 
-/// Runs `on_start`, or begins to.
+/// Runs `on_start`, or starts it in the background.
 pub(crate) async fn run(dio: &Dio) -> Result<()> {
     let core = &dio.0.core;
     let Some(future) = core.start_hook(dio) else {
         core.seeded();
         return Ok(());
     };
-    // A whole copy from an earlier life is served at once.
+    // A whole copy from an earlier process is served at once.
     let copied = core.sync.last_list.lock().complete;
     core.loading(!copied);
     *core.sync.start.lock() = Start::Running;
@@ -46,23 +46,23 @@ pub(crate) async fn run(dio: &Dio) -> Result<()> {
     if !core.settings.on_start_blocking {
         let background = Arc::clone(core);
         core.tasks.spawn(async move {
-            if let Err(failure) = first(&background, future).await {
+            if let Err(failure) = first_attempt(&background, future).await {
                 background.note_start(&failure);
-                again(background, weak).await;
+                retry(background, weak).await;
             }
         });
         return Ok(());
     }
-    match first(core, future).await {
+    match first_attempt(core, future).await {
         Ok(()) => Ok(()),
-        Err(failure) if copied && failure.passes => {
+        Err(failure) if copied && failure.transient => {
             core.note_start(&failure);
-            core.tasks.spawn(again(Arc::clone(core), weak));
+            core.tasks.spawn(retry(Arc::clone(core), weak));
             Ok(())
         }
         Err(failure) => {
             if core.state().lacks_rows() {
-                // Nothing will find them any more: what is queued is delivered as it is.
+                // The missing rows will not be read any more: queued operations are delivered without them.
                 core.seeded();
             }
             Err(failure.error)
@@ -70,25 +70,25 @@ pub(crate) async fn run(dio: &Dio) -> Result<()> {
     }
 }
 
-async fn first(core: &Arc<Core>, future: HookFuture<()>) -> Result<(), Failure> {
+async fn first_attempt(core: &Arc<Core>, future: HookFuture<()>) -> Result<(), Failure> {
     let _listing = core.sync.listing.lock().await;
     let covered = core.attempt(future, core.settings.allow_shrink).await?;
     if covered.silent {
-        core.tell_all(false).await.map_err(|error| Failure { error, passes: false })?;
+        core.publish_invalidated(false).await.map_err(|error| Failure { error, transient: false })?;
     }
     Ok(())
 }
 
-/// Tries `on_start` again until it has succeeded, whoever makes the attempt that does.
-async fn again(core: Arc<Core>, handle: Weak<Handle>) {
+/// Retries `on_start` until it has succeeded, here or by a refresh, or the Dio closes.
+async fn retry(core: Arc<Core>, handle: Weak<Handle>) {
     let closing = core.tasks.closing().clone();
     tokio::select! {
-        () = try_again(&core, &handle) => {}
+        () = retry_until_done(&core, &handle) => {}
         () = closing.cancelled() => {}
     }
 }
 
-async fn try_again(core: &Arc<Core>, handle: &Weak<Handle>) {
+async fn retry_until_done(core: &Arc<Core>, handle: &Weak<Handle>) {
     let mut published = core.published.subscribe();
     let mut backoff = Backoff::new(FIRST_REST, LONGEST_REST);
     loop {
@@ -108,7 +108,7 @@ async fn try_again(core: &Arc<Core>, handle: &Weak<Handle>) {
         let probe = admitted(core, |_| {}).await;
         let Some(handle) = handle.upgrade() else { return };
         if core.start_failed() {
-            // Its outcome is on the bus and in the freshness.
+            // The outcome is published as an event and noted in the freshness.
             let _ = core.refresh(&handle).await;
         }
         core.deliver.source.release(probe, Instant::now());
@@ -116,35 +116,35 @@ async fn try_again(core: &Arc<Core>, handle: &Weak<Handle>) {
 }
 
 impl Core {
-    /// Whether `on_start` has failed and not succeeded since.
+    /// Returns true if `on_start` has failed and not succeeded since.
     pub(crate) fn start_failed(&self) -> bool {
         matches!(*self.sync.start.lock(), Start::Failed { .. })
     }
 
-    /// A refresh that is another attempt at `on_start`.
+    /// Runs `on_start` again, as a refresh.
     pub(crate) async fn start_again(self: &Arc<Self>, dio: &Dio, allow_shrink: bool) -> Result<(RefreshReport, bool)> {
         if self.tasks.closing().is_cancelled() {
             return Err(Error::Closed);
         }
         let Some(future) = self.start_hook(dio) else { return Ok((RefreshReport::default(), false)) };
         match self.attempt(future, allow_shrink).await {
-            Ok(covered) => Ok((report(&covered.outcome), covered.told && !covered.silent)),
+            Ok(covered) => Ok((report(&covered.outcome), covered.published && !covered.silent)),
             Err(failure) => {
-                *self.sync.start.lock() = self.after(&failure);
+                *self.sync.start.lock() = self.failed_start(&failure);
                 Err(failure.error)
             }
         }
     }
 
-    /// The call of `on_start`, if there is one.
+    /// Future that calls `on_start`, if there is one.
     fn start_hook(&self, dio: &Dio) -> Option<HookFuture<()>> {
         let on_start = self.hooks.on_start.clone()?;
         Some(scope::calling(dio.clone(), move |dio| on_start(dio)))
     }
 
-    /// Runs `on_start`; when it succeeds, there is a first copy.
+    /// Runs `on_start`. If it succeeds, the first copy is complete.
     async fn attempt(self: &Arc<Self>, future: HookFuture<()>, allow_shrink: bool) -> Result<RefreshNotices, Failure> {
-        let refused = |error| Failure { error, passes: false };
+        let refused = |error| Failure { error, transient: false };
         let scope = self.hook_scope(Kind::Start, allow_shrink).await.map_err(refused)?;
         let done = async {
             scope::run(self, Arc::clone(&scope), future).await?;
@@ -152,22 +152,22 @@ impl Core {
             self.build_configured().await
         };
         if let Err(error) = done.await {
-            let passes = error.kind() != ErrorKind::Permanent && !scope.panicked();
-            return Err(Failure { error, passes });
+            let transient = error.kind() != ErrorKind::Permanent && !scope.panicked();
+            return Err(Failure { error, transient });
         }
         *self.sync.start.lock() = Start::Done;
         self.seeded();
         Ok(std::mem::take(&mut *scope.covered.lock()))
     }
 
-    /// Notes that the first attempt failed, and tells.
+    /// Notes and publishes that the first attempt failed.
     fn note_start(&self, failure: &Failure) {
-        *self.sync.start.lock() = self.after(failure);
+        *self.sync.start.lock() = self.failed_start(failure);
         self.refresh_failed(&failure.error, "on_start failed");
     }
 
-    fn after(&self, failure: &Failure) -> Start {
-        let insists = self.settings.retry_every_start && self.is_loading();
-        Start::Failed { again: failure.passes || insists }
+    fn failed_start(&self, failure: &Failure) -> Start {
+        let always = self.settings.retry_every_start && self.is_loading();
+        Start::Failed { again: failure.transient || always }
     }
 }

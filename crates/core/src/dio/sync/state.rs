@@ -1,4 +1,4 @@
-//! Shared state of everything that reads the source: lists, refreshes, rereads, feeds.
+//! Shared state of lists, refreshes, rereads and feeds.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -23,10 +23,12 @@ pub(crate) struct SyncState {
     pub(in crate::dio) last_list: Mutex<LastList>,
     /// The refresh under way, which later callers join.
     pub(super) refreshing: Mutex<Option<RefreshFuture>>,
-    /// Position of the last `Invalidated` of a refresh that `on_query` began; see [`Core::answered_until`](crate::dio::Core::answered_until).
-    pub(super) answered: tokio::sync::Mutex<Seq>,
-    /// Held while the program reads the whole source, in `on_start` or `on_refresh`: rows that one reading finds unchanged are
-    /// not noted, so that a slower reading beside it could bring back what it saw earlier.
+    /// Position of the last `Invalidated` of a refresh that `on_query` began.
+    /// See [`Core::answered_until`](crate::dio::Core::answered_until).
+    pub(super) query_refresh: tokio::sync::Mutex<Seq>,
+    /// Lock that is held while the program reads the whole source, in `on_start` or `on_refresh`.
+    ///
+    /// Rows that a read finds unchanged are not noted, so that a slower concurrent read could bring older values back.
     pub(super) listing: tokio::sync::Mutex<()>,
     /// State that readers saw when the refresh under way began; see [`Core::standing_view`](crate::dio::Core::standing_view).
     pub(in crate::dio) before_refresh: Mutex<Option<Arc<State>>>,
@@ -34,8 +36,8 @@ pub(crate) struct SyncState {
     pub(in crate::dio) seeding: AtomicBool,
     /// Progress of `on_start`.
     pub(super) start: Mutex<Start>,
-    /// Set when rows changed that no event has told of: the next `Invalidated` is not covered.
-    pub(in crate::dio) untold: AtomicBool,
+    /// Set when rows changed without row events: the next `Invalidated` is not covered.
+    pub(in crate::dio) silent_changes: AtomicBool,
     /// Rate limiter of rereads of single rows.
     pub(super) rereads: Bucket,
     /// Rows that do not match the schema.
@@ -45,17 +47,17 @@ pub(crate) struct SyncState {
 }
 
 impl SyncState {
-    /// State of a Dio of `schema` whose cache holds the list `last_list`.
+    /// State of a Dio with the schema `schema` and the cached list `last_list`.
     pub(in crate::dio) fn new(settings: &Settings, schema: &Schema, last_list: LastList) -> SyncState {
         SyncState {
             last_list: Mutex::new(last_list),
             refreshing: Mutex::new(None),
-            answered: tokio::sync::Mutex::default(),
+            query_refresh: tokio::sync::Mutex::default(),
             listing: tokio::sync::Mutex::new(()),
             before_refresh: Mutex::new(None),
             seeding: AtomicBool::new(false),
             start: Mutex::new(Start::Done),
-            untold: AtomicBool::new(false),
+            silent_changes: AtomicBool::new(false),
             rereads: Bucket::new(settings.reread_rate),
             mismatches: Mismatches::new(schema),
             feeds: Mutex::default(),
@@ -66,20 +68,20 @@ impl SyncState {
 /// The last complete list of the source.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LastList {
-    /// When it was read.
+    /// Time at which it was applied.
     pub(crate) at: Option<Instant>,
-    /// Whether the rows are a whole copy of the master (as far as anybody can know).
+    /// True if the rows are a whole copy of the master, as of the last list and the changes since.
     pub(crate) complete: bool,
     /// Error of the last refresh, if it failed.
     pub(crate) failed: Option<String>,
     /// Time that reading the last list took.
     pub(crate) list_time: Duration,
-    /// Rows of it that could not be decoded.
+    /// Rows of the list that could not be decoded.
     pub(crate) undecodable: Option<Undecodable>,
 }
 
 impl LastList {
-    /// Whether the rows are older than `ttl`; without a `ttl`, whether the last refresh failed or there was none.
+    /// Returns true if the rows are older than `ttl` or, without a `ttl`, if the last refresh failed or there was none.
     pub(in crate::dio) fn is_stale(&self, ttl: Option<Duration>) -> bool {
         match (ttl, self.at) {
             (Some(ttl), Some(at)) => at.elapsed() > ttl,

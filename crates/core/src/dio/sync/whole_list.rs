@@ -1,7 +1,7 @@
-//! Whole lists that the program makes: of rows that it fetched by itself, page by page, or computed.
+//! Whole lists that the program makes, of rows that it has fetched page by page or computed.
 //!
-//! A list can be judged only with the mark of its beginning: what changed later is not undone by it. `dio.master()` stamps what
-//! it lists; a hook has a mark of its own; elsewhere [`Dio::begin_list`] takes one.
+//! A list needs the mark of its beginning, so that it does not undo later changes. `dio.master()` stamps its lists, a
+//! hook has a mark of its own, and elsewhere [`Dio::begin_list`] takes one.
 
 use std::sync::Arc;
 
@@ -17,8 +17,9 @@ use crate::record::{Record, Rows};
 use crate::state::check_size;
 use crate::vista::{Error, Result};
 
-/// A whole list of the master that is being read: see [`Dio::begin_list`]. Dropped before [`WholeList::finish`], it changes
-/// nothing.
+/// Whole list of the master that is being read; see [`Dio::begin_list`].
+///
+/// Dropped before [`WholeList::finish`], it changes nothing.
 #[derive(Debug)]
 #[must_use = "a list changes nothing before it is finished"]
 pub struct WholeList {
@@ -29,7 +30,7 @@ pub struct WholeList {
 }
 
 impl WholeList {
-    /// Adds the rows of a page. Of rows with the same id, the last one counts.
+    /// Adds the rows of a page. Among rows with the same id, the last one wins.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a row that is too large; nothing of the page is added then.
@@ -49,19 +50,20 @@ impl WholeList {
         self.add(page)
     }
 
-    /// How many rows it has so far.
+    /// Number of rows so far.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether it has none so far.
+    /// Returns true if there are no rows so far.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// Adds `last`, the last page, which may be empty, and makes the cache equal to the list: differences are applied and
-    /// published one by one, rows that it does not have are removed, and the copy is complete. Rows that writes or events touched
-    /// since [`Dio::begin_list`] are left and read again.
+    /// Adds the last page, which may be empty, and makes the cache equal to the list.
+    ///
+    /// Differences are applied and published one by one, rows that the list lacks are removed, and the copy is complete.
+    /// Rows that writes or events changed since [`Dio::begin_list`] are kept and read again.
     ///
     /// # Errors
     /// [`Error::Suspicious`] for a list that shrank by more than half; [`Error::Invalid`] as [`WholeList::add`];
@@ -74,9 +76,10 @@ impl WholeList {
 }
 
 impl Dio {
-    /// Begins a whole list that the program reads by itself, perhaps in pages: call this before the first page is asked for, then
-    /// [`WholeList::add`] for each and [`WholeList::finish`] at the end. While it is open, events without a version are not
-    /// believed at once: their rows are read again.
+    /// Begins a whole list that the program reads by itself, perhaps in pages.
+    ///
+    /// Call this before requesting the first page, then [`WholeList::add`] for each page and [`WholeList::finish`] at the
+    /// end. While the list is open, events without a version are not applied at once: their rows are read again.
     ///
     /// # Example
     /// ```
@@ -101,13 +104,14 @@ impl Dio {
         Ok(WholeList { core, guard, began: Instant::now(), rows })
     }
 
-    /// Makes the cache equal to `rows`, which are all there are: as [`Dio::reconcile`] does with a complete list, also when the
-    /// program made them. In `on_start` and `on_refresh` they are judged by when the hook began; rows that `dio.master()` listed,
-    /// perhaps narrowed, by when they were read.
+    /// Makes the cache equal to `rows`, as [`Dio::reconcile`] does with a complete list, also if the program made them.
+    ///
+    /// Changes since the read began are kept: for rows that `dio.master()` listed, perhaps narrowed, since their read;
+    /// for others in `on_start` and `on_refresh`, since the hook began.
     ///
     /// # Errors
-    /// [`Error::Invalid`] elsewhere for rows that the program made: nobody knows when it began to read them; use
-    /// [`Dio::begin_list`]. Otherwise as [`WholeList::finish`].
+    /// [`Error::Invalid`] for rows that the program made outside of these hooks, because the beginning of their read is
+    /// unknown: use [`Dio::begin_list`] instead. Otherwise as [`WholeList::finish`].
     pub async fn reconcile_whole(&self, rows: Rows) -> Result<RefreshReport> {
         let core = &self.0.core;
         let began = Instant::now();
@@ -124,14 +128,14 @@ impl Dio {
             false => rows,
         };
         let report = core.apply_whole(core.checked(rows)?, mark).await?;
-        // It keeps the mark until they are applied.
+        // The stamp keeps the mark open until the rows are applied.
         drop(stamped);
         Ok(RefreshReport { took: began.elapsed(), ..report })
     }
 }
 
 impl Core {
-    /// Rows under the Dio's layout, none too large.
+    /// Converts rows to the Dio's layout, and checks their sizes.
     fn checked(&self, rows: Rows) -> Result<Rows> {
         let schema = self.vista.schema();
         let rows = rows.under(schema.layout());
@@ -139,7 +143,7 @@ impl Core {
         Ok(rows)
     }
 
-    /// Applies a whole list. In a hook that makes the copy it is that hook's.
+    /// Applies a whole list. In a hook that makes the copy it becomes part of the hook's result.
     async fn apply_whole(self: &Arc<Self>, rows: Rows, mark: u64) -> Result<RefreshReport> {
         let scope = scope_of(&self.name).filter(|scope| scope.makes_copy());
         let rows = if rows.stamp().is_some() { rows } else { self.converted(rows).await? };
@@ -151,20 +155,19 @@ impl Core {
         if decoded {
             self.sync.last_list.lock().undecodable = None;
         }
-        let said = scope.as_ref().is_some_and(|scope| scope.allow_shrink);
-        let allow_shrink = said || self.settings.allow_shrink;
-        let list = Listing { mark, whole: true, removes: decoded, told: true, allow_shrink };
+        let allow_shrink = scope.as_ref().is_some_and(|scope| scope.allow_shrink) || self.settings.allow_shrink;
+        let list = Listing { mark, whole: true, removes: decoded, publish: true, allow_shrink };
         let undecodable = rows.undecodable().map_or(0, |bad| bad.count);
         let applied = self.apply_rows(&Arc::new(rows), &list).await?;
         self.mark_complete().await;
         match &scope {
-            // A list that was given to the cache before says nothing of what this one has changed.
+            // A list that was given to the cache before is superseded.
             Some(scope) => *scope.listed.lock() = None,
-            // The first copy need not be the work of `on_start`.
+            // A whole list can make the first copy without `on_start`.
             None => self.seeded(),
         }
         if applied.seeded {
-            self.tell_whole(true).await?;
+            self.note_silent_changes(true).await?;
         }
         Ok(RefreshReport { undecodable, position: Some(self.position()), ..report(&applied.outcome) })
     }

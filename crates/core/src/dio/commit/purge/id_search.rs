@@ -1,7 +1,7 @@
-//! Deliveries that name a row: its id is looked for as a word in what was sent.
+//! Search for deliveries that name a row: its id occurs as a word in the request.
 //!
-//! Which rows a delivery is about is not kept, and its webhook may be set up otherwise by now. So a delivery that has the id
-//! anywhere counts, also where it means something else.
+//! The rows of a delivery are not stored with it, and its webhook may be configured differently by now. So a delivery
+//! matches if it has the id anywhere, even with another meaning.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -17,15 +17,15 @@ use crate::journal::RawRequest;
 use crate::record::Id;
 use crate::vista::{Error, Result};
 
-/// Bytes of the compiled search, at most: a thousand long ids take about a tenth.
+/// Maximum size of the compiled search in bytes. A thousand long ids take about a tenth of it.
 const MOST_COMPILED: usize = 64 << 20;
 
-/// Bytes of a decompressed body that are searched, at most: no delivery has more.
+/// Maximum bytes of a decompressed body that are searched. No delivery has more.
 const MOST_PLAIN: u64 = 64 << 20;
 /// First bytes of a gzip body. Bodies are kept as they were sent.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// A search for ids.
+/// Compiled search for ids.
 pub(super) struct IdSearch {
     ids: Vec<Id>,
     words: Regex,
@@ -40,18 +40,20 @@ impl IdSearch {
             .configure(Config::new().utf8_empty(false).nfa_size_limit(Some(MOST_COMPILED)))
             .syntax(syntax::Config::new().utf8(false).unicode(false))
             .build_many(&patterns)
-            .map_err(|error| Error::invalid(format!("these ids are too long to be searched for: {error}")))?;
+            .map_err(|error| {
+                Error::invalid(format!("the ids are too long to search the stored deliveries for them: {error}"))
+            })?;
         Ok(IdSearch { ids, words })
     }
 
-    /// An id that `raw` has somewhere.
+    /// An id that occurs in `raw`, if there is one.
     pub(super) fn first(&self, raw: &RawRequest) -> Option<&Id> {
-        let found = self.words.find(&text(raw)[..])?;
-        self.ids.get(found.pattern().as_usize())
+        let hit = self.words.find(&text(raw)[..])?;
+        self.ids.get(hit.pattern().as_usize())
     }
 }
 
-/// What was sent, as it is and as forms, URLs and JSON mean it.
+/// Text of the request: as it was sent, percent-decoded, and the strings of its JSON.
 fn text(raw: &RawRequest) -> Vec<u8> {
     let body = plain(&raw.body);
     let mut text = body.to_vec();
@@ -67,13 +69,13 @@ fn text(raw: &RawRequest) -> Vec<u8> {
     text
 }
 
-/// A body as its sender wrote it; of a damaged gzip body, what can be read.
+/// The decompressed body; of a damaged gzip body, the part before the damage.
 fn plain(body: &[u8]) -> Cow<'_, [u8]> {
     if !body.starts_with(&GZIP) {
         return Cow::Borrowed(body);
     }
     let mut plain = Vec::new();
-    // What was read before the damage is in `plain`.
+    // The part before the damage is in `plain`.
     let _ = MultiGzDecoder::new(body).take(MOST_PLAIN).read_to_end(&mut plain);
     Cow::Owned(plain)
 }
@@ -109,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_found_however_the_sender_wrote_it() {
+    fn an_id_is_found_in_json_forms_urls_and_escapes() {
         for (id, body) in [
             ("42", r#"{"id":42}"#),
             ("42", r#"{"id":"42","name":"Bun"}"#),
@@ -128,13 +130,13 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_found_in_a_compressed_body_also_before_its_damage() {
+    fn an_id_is_found_in_a_compressed_body_and_in_the_readable_part_of_a_damaged_one() {
         let mut coder = GzEncoder::new(Vec::new(), Compression::none());
         coder.write_all(br#"{"id":"\u0034\u0032","padding":""#).unwrap();
         coder.write_all(&[b' '; 10_000]).unwrap();
         coder.write_all(br#""} {"id":"7"}"#).unwrap();
         let body = coder.finish().unwrap();
         assert!(names("42", body.clone()) && names("7", body.clone()) && !names("43", body.clone()));
-        assert!(names("u0034", &body[..100]), "what can be read of a damaged body counts");
+        assert!(names("u0034", &body[..100]), "the readable part of a damaged body is searched");
     }
 }

@@ -1,4 +1,4 @@
-//! Paging by cursor while rows come, go and change.
+//! Paging by cursor while rows are inserted, removed and changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +35,7 @@ fn row() -> impl Strategy<Value = Record> {
     })
 }
 
-/// What happens between two pages; ids and places are taken modulo what is there.
+/// Change between two pages. Ids and places are taken modulo the number of rows.
 #[derive(Clone, Debug)]
 enum Step {
     Put(u8, Record),
@@ -59,7 +59,7 @@ fn order() -> impl Strategy<Value = Vec<OrderTerm>> {
     proptest::collection::vec(term, 0..4)
 }
 
-/// Ids are not in the order of their slots, some ordinals are shared.
+/// Ordinal of a place. Some places share one, and ids are not in the order of their slots.
 fn ordinal(place: u8) -> u64 {
     u64::from(place % 8) * ORDINAL_STEP
 }
@@ -71,7 +71,7 @@ fn body(id: &str, row: &Record) -> Body {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
     #[test]
-    fn whoever_pages_by_cursor_sees_every_untouched_row_exactly_once(
+    fn paging_by_cursor_returns_every_untouched_row_exactly_once(
         rows in proptest::collection::vec((row(), any::<u8>()), 0..25),
         order in order(), filtered: bool, limit in 1u64..5,
         steps in proptest::collection::vec(proptest::collection::vec(step(), 0..4), 12),
@@ -92,7 +92,7 @@ proptest! {
         let mut after = Cursor::start();
         let mut fresh = 1_000;
         loop {
-            // As it travels: through its text.
+            // The cursor goes through its text form, as in a request.
             let page = Query { after: Some(Cursor::parse(&after.to_string()).unwrap()), ..query.clone() };
             let selection = select(&table, &page, &schema()).unwrap();
             let whole = select(&table, &Query { limit: None, ..query.clone() }, &schema()).unwrap();
@@ -134,7 +134,7 @@ proptest! {
 }
 
 #[test]
-fn in_natural_order_a_page_far_in_touches_its_own_rows_only() {
+fn in_natural_order_a_deep_page_examines_its_own_rows_only() {
     let mut table = Table::new();
     for id in 0..20_000 {
         let id = id.to_string();

@@ -64,18 +64,18 @@ impl Plan {
     /// inside of one they may need this very thread.
     pub(super) fn open_now(&self) -> Result<Option<Storage>> {
         let files = self.files();
-        if files.iter().any(|path| redb_file::is_left(path)) {
+        if files.iter().any(|path| redb_file::is_abandoned(path)) {
             if tokio::runtime::Handle::try_current().is_ok() {
                 return Ok(None);
             }
-            redb_file::wait_until_given_up(&files, GRACE);
+            redb_file::block_until_closed(&files, GRACE);
         }
         self.open().map(Some)
     }
 
     /// Opens what is planned as soon as tasks of an earlier Lens have given it up. Its Dios may `drain` so long.
     pub(super) async fn open_later(&self, drain: Duration) -> Result<Storage> {
-        redb_file::given_up(&self.files(), drain.saturating_add(GRACE)).await;
+        redb_file::wait_until_closed(&self.files(), drain.saturating_add(GRACE)).await;
         self.open()
     }
 

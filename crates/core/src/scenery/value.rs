@@ -62,7 +62,7 @@ impl ValueSceneryBuilder {
         self.filter(filter).count()
     }
 
-    /// Sums a column of numbers: exact as long as all of them are integers. Nulls are ignored; the computation of no rows is 0.
+    /// Sums a column of numbers: exact as long as all of them are integers. Nulls are ignored; the sum of no rows is 0.
     pub fn sum(self, column: impl Into<String>) -> Self {
         self.function(Function::Sum, Some(&column.into()))
     }

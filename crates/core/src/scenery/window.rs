@@ -76,17 +76,17 @@ impl Window {
         self.total.unwrap_or_else(|| self.end())
     }
 
-    /// Returns true if there are rows after the last one row.
+    /// Returns true if there are rows after the last one held.
     pub(super) fn has_more(&self) -> bool {
         self.total.is_none_or(|total| self.end() < total)
     }
 
-    /// Returns true if every row is row.
+    /// Returns true if every row is held.
     pub(super) fn is_whole(&self) -> bool {
         self.total == Some(self.rows.len() as u64)
     }
 
-    /// Position after the last row row.
+    /// Position after the last row held.
     fn end(&self) -> u64 {
         self.rows.last_key_value().map_or(0, |(at, _)| at + 1)
     }
@@ -134,7 +134,7 @@ impl Window {
         }
     }
 
-    /// Applies one event to partly known rows; returns true if anything changed. `matches` decides if a row row still belongs.
+    /// Applies one event to partly known rows; returns true if anything changed. `matches` decides if a held row still belongs.
     /// Only rows that the program itself writes are added, at the end: the positions of others are known only to the master.
     pub(super) fn follow(&mut self, item: &RingItem, matches: impl Fn(&Body) -> bool, narrowed: bool) -> bool {
         match &item.event {

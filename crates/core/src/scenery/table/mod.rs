@@ -28,9 +28,9 @@ fn search_words(words: &str) -> Option<String> {
 pub enum LoadState {
     /// Rows are being loaded, or there is no first copy yet.
     Loading,
-    /// Some rows are not current: see [`TableScenery::request_load_more`] and [`TableScenery::set_viewport`].
+    /// Some rows are not held: see [`TableScenery::request_load_more`] and [`TableScenery::set_viewport`].
     Partial,
-    /// All rows are current.
+    /// All rows are held.
     Complete,
     /// The last request could not be loaded, or the first copy could not be made, for this reason. The earlier rows are still
     /// shown.
@@ -175,7 +175,7 @@ impl TableScenery {
         rows
     }
 
-    /// What is shown in the places `range`, up to the first row that is not current.
+    /// Returns a snapshot of the rows in `range`, up to the first gap.
     pub fn shown(&self, range: Range<u64>) -> ScenerySnapshot {
         let window = self.0.shared.window.read();
         let rows = window.rows_in(range).map(|row| (Arc::clone(&row.id), row.body.clone()));

@@ -222,7 +222,10 @@ impl RedbFile {
         if let Handle::Open(database) = handle
             && let Err(fault) = no_panic(|| Ok(database.close()?))
         {
-            tracing::warn!(path = %self.path.display(), error = %fault, "the file was not closed cleanly: it is recovered at the next start");
+            tracing::warn!(
+                path = %self.path.display(), error = %fault,
+                "the file was not closed cleanly: the next start recovers it"
+            );
         }
         self.open_file.closed.store(true, Ordering::Release);
     }

@@ -156,7 +156,7 @@ pub struct Delivery {
     pub received: u64,
     /// Unix milliseconds of the last change of state.
     pub updated: u64,
-    /// Size in bytes for the limits of the inbox.
+    /// Size in bytes that counts against the limits of the inbox.
     #[serde(default)]
     pub size: u64,
 }
@@ -173,7 +173,7 @@ pub struct RawRequest {
 }
 
 impl RawRequest {
-    /// Size in bytes for the limits of the inbox.
+    /// Returns the size in bytes that counts against the limits of the inbox.
     pub fn size(&self) -> u64 {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
         (self.uri.len() + headers + self.body.len() + 16) as u64

@@ -82,7 +82,7 @@ pub fn salvage(path: &Path, measure: impl Fn(&[u8]) -> Option<EntryExtent>) -> R
 }
 
 /// Reads deliveries that need attention (received, undecodable, failed), oldest first, each with its raw request if that is
-/// readable. Deliveries that redb cannot read are lost.
+/// readable. Deliveries that redb cannot read are left out.
 ///
 /// # Errors
 /// As [`salvage`].

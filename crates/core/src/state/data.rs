@@ -62,7 +62,7 @@ pub struct Fold {
     pub base: Option<BaseRow>,
     /// Open operations, oldest first.
     pub ops: Vector<OpId>,
-    /// Routed operations since whose acceptance by the route the confirmed row has changed.
+    /// Routed operations beneath which the confirmed row has changed since the route accepted them.
     pub(super) rebased: Vec<OpId>,
 }
 

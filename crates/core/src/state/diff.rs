@@ -132,7 +132,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ordinals_rise_and_as_many_as_possible_are_kept(known in proptest::collection::vec(proptest::option::of(1u64..40), 0..40)) {
+        fn ordinals_rise_and_most_are_kept(known in proptest::collection::vec(proptest::option::of(1u64..40), 0..40)) {
             let kept = keep_increasing(&known);
             let present: Vec<u64> = kept.iter().flatten().copied().collect();
             prop_assert!(present.is_sorted_by(|a, b| a < b));

@@ -76,7 +76,7 @@ impl State {
             let column = self.rules.version.as_deref();
             return match known {
                 Some(OwnVersion::Unknown) => false,
-                Some(OwnVersion::Stated(version)) => *version == version.version,
+                Some(OwnVersion::Stated(known)) => *known == version.version,
                 None | Some(OwnVersion::InRow) => {
                     let row = self.base(id).zip(column).and_then(|(base, column)| version_of(&base.body, column));
                     row.as_ref() == Some(&version.version)

@@ -7,7 +7,7 @@ use parking_lot::{Mutex, RwLock};
 use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::inbox::{self, InboxChanges};
-use super::log::{Log, decode_log, some_origin, store_log};
+use super::log::{Log, decode_log, known_or_new_origin, store_log};
 use super::tables::{
     CLAIMS, ENTRIES, LOGS_END, MARKS, META, OPTIONS, append_all, begin, count, entry_salt, mark_salt, sweep_claims,
     unseal_claim, unseal_entry,
@@ -138,7 +138,8 @@ impl Inner {
             return Ok(LogState { doubt, ..log.state(name) });
         }
         let known = log.origin != 0;
-        log.origin = some_origin(if known { log.origin } else { recorded.map_or(0, |recorded| recorded.origin) });
+        log.origin =
+            known_or_new_origin(if known { log.origin } else { recorded.map_or(0, |recorded| recorded.origin) });
         if head.note(name, log.as_head()) && !known {
             // Reads work even when the disk is full; the next start stores the origin.
             match self.write(writer, |_, transaction| store_log(transaction, name, &log)) {
@@ -168,7 +169,7 @@ impl Inner {
         if let Some(head) = &self.head {
             // Write the head file first. If the process ends in between, the epoch is begun once more.
             let known = log.origin;
-            log.origin = some_origin(known);
+            log.origin = known_or_new_origin(known);
             if !head.lock().note(name, log.as_head()) {
                 log.origin = known;
             }

@@ -33,7 +33,7 @@ async fn rows_outside_of_a_narrowed_facade_are_neither_changed_nor_removed_nor_r
     let plain = cells([("name", "Bun".into())]);
     for put in [vista.insert("1", &plain).await, vista.replace_value("1", &plain).await] {
         let Err(Error::Conflict { detail, .. }) = put else { panic!("{put:?}") };
-        assert_eq!(detail, "is there already");
+        assert_eq!(detail, "already exists");
     }
     assert_eq!(dio.vista().list_values().await.unwrap(), before);
     assert_eq!(master.arrived(), []);

@@ -147,9 +147,7 @@ async fn c3_a_retry_that_no_longer_fits_its_row_is_told_what_is_in_the_way() {
     app.master.lose(["1".to_string()]).await;
     app.dio.refresh().await.unwrap();
     app.dio.patched("new", diorama::Record::from_iter([("name".to_string(), "Other".into())])).await.unwrap();
-    for (path, detail) in
-        [(&insert, "row \\\"new\\\" is there already"), (&patch, "row \\\"1\\\" is not there any more")]
-    {
+    for (path, detail) in [(&insert, "row \\\"new\\\" already exists"), (&patch, "row \\\"1\\\" no longer exists")] {
         let refused = app.send("POST", &format!("{path}/retry"), &[], "").await;
         assert_eq!(refused.refusal(), (409, "conflict".into()));
         assert!(refused.text().contains(detail), "{}", refused.text());

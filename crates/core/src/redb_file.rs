@@ -1,7 +1,7 @@
-//! One redb file: opening, locking, formats, errors and coming back after them; what the cache and the journal share.
+//! Shared redb file handling of the cache and the journal: opening, locking, formats, errors and recovery from them.
 //!
-//! redb may panic on damaged bytes, and its handle is dead after the first I/O error. So every use runs inside
-//! [`RedbFile::with`], which turns panics into [`Fault::Corrupt`], and the handle can be replaced by [`RedbFile::reopen`].
+//! redb may panic on damaged bytes, and its handle is dead after the first I/O error. Every use therefore runs inside
+//! [`RedbFile::with`], which turns panics into [`Fault::Corrupt`]. [`RedbFile::reopen`] replaces a dead handle.
 
 mod copy;
 #[cfg(any(test, feature = "testing"))]
@@ -26,10 +26,10 @@ use redb::{
 pub(crate) use copy::{Copy, note_erased};
 pub(crate) use seal::{SEAL, SEAL_VERSION, salt_of, seal, unseal};
 
-/// Makes the storage under a file each time it is opened; tests put faults in it.
+/// Creates the storage of a file each time it is opened; tests inject faults here.
 pub(crate) type BackendFactory = Arc<dyn Fn() -> io::Result<Box<dyn StorageBackend>> + Send + Sync>;
 
-/// What went wrong with a file.
+/// Failure of a file operation.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
     Io {
@@ -41,7 +41,7 @@ pub(crate) enum Fault {
         found: u32,
     },
     Locked,
-    /// The handle of a reader was given up meanwhile; a new reader finds the new one.
+    /// The reader's handle was replaced during the read; a new reader uses the new handle.
     Replaced,
     Closed,
 }
@@ -61,7 +61,7 @@ impl fmt::Display for Fault {
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Fault {
         match error.kind() {
-            // A file that is shorter than it says has lost its end.
+            // A file shorter than its header declares is truncated.
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Fault::Corrupt(error.to_string()),
             kind => Fault::Io { detail: error.to_string(), full: kind == io::ErrorKind::StorageFull },
         }
@@ -101,84 +101,86 @@ fault_from!(
     redb::SetDurabilityError
 );
 
-/// How a file is to be opened.
+/// Options for opening a file.
 #[derive(Clone, Copy)]
 pub(crate) struct Options {
-    /// The newest format this program reads, and the one it writes.
+    /// Newest format that this program reads; also the format that it writes.
     pub(crate) format: u32,
-    /// The table that holds the format under `"format"`.
+    /// Table that holds the format under `"format"`.
     pub(crate) meta: TableDefinition<'static, &'static str, &'static [u8]>,
-    /// Bytes of redb's page cache.
+    /// Size of redb's page cache in bytes.
     pub(crate) cache_size: usize,
-    /// Whether every page is verified before anything is trusted.
+    /// Verify every page on open.
     pub(crate) check_integrity: bool,
-    /// Copies every table that there may be.
+    /// Copies every table that the file can contain.
     pub(crate) tables: fn(&Copy, &ReadTransaction) -> Result<(), Fault>,
 }
 
-/// A redb file that survives its handle.
+/// A redb file whose handle can be replaced.
 pub(crate) struct RedbFile {
     path: PathBuf,
     factory: Option<BackendFactory>,
     options: Options,
     handle: RwLock<Handle>,
-    /// Dropped after the handle: a file that nobody holds has been given up.
-    hold: Arc<OpenFile>,
+    /// Registration of the open file. Dropped after the handle, so that an unregistered file is closed.
+    open_file: Arc<OpenFile>,
 }
 
 enum Handle {
     Open(Database),
-    /// Dead after a fault, to be opened again.
+    /// Dead after a fault until it is reopened.
     Broken(Fault),
     Closed,
 }
 
 impl RedbFile {
-    /// Opens or creates a file that only its owner may read.
+    /// Opens or creates a file that only its owner can read.
     pub(crate) fn open(path: &Path, options: Options) -> Result<RedbFile, Fault> {
         Self::new(path.to_path_buf(), None, options)
     }
 
-    /// Opens or creates a database on whatever `factory` makes.
+    /// Opens or creates a database on the storage that `factory` creates.
     pub(crate) fn with_backend(factory: BackendFactory, options: Options) -> Result<RedbFile, Fault> {
         Self::new("(custom storage)".into(), Some(factory), options)
     }
 
     fn new(path: PathBuf, factory: Option<BackendFactory>, options: Options) -> Result<RedbFile, Fault> {
-        let (handle, hold) = (RwLock::new(Handle::Closed), Arc::default());
-        let mut file = RedbFile { path, factory, options, handle, hold };
+        let (handle, open_file) = (RwLock::new(Handle::Closed), Arc::default());
+        let mut file = RedbFile { path, factory, options, handle, open_file };
         let database = file.database()?;
         *file.handle.write() = Handle::Open(database);
         if file.factory.is_none() {
-            file.hold = OpenFile::register(&file.path);
+            file.open_file = OpenFile::register(&file.path);
         }
         Ok(file)
     }
 
-    /// The file as whoever opened it has it.
+    /// Returns a guard that marks the file as abandoned when it is dropped.
     pub(crate) fn owner(&self) -> Owner {
-        Owner(Arc::clone(&self.hold))
+        Owner(Arc::clone(&self.open_file))
     }
 
-    /// The path, for people.
+    /// Path for messages.
     pub(crate) fn label(&self) -> String {
         self.path.display().to_string()
     }
 
-    /// Runs `job` on the database; a panic inside is a [`Fault::Corrupt`].
+    /// Runs `job` on the database. A panic inside becomes a [`Fault::Corrupt`].
     pub(crate) fn with<T>(&self, job: impl FnOnce(&Database) -> Result<T, Fault>) -> Result<T, Fault> {
         match &*self.handle.read() {
-            // This handle is open: what is closed is an earlier one that the job still reads from.
+            // This handle is open, so the closed one is an earlier handle that the job still reads from.
             Handle::Open(database) => match no_panic(|| job(database)) {
                 Err(Fault::Closed) => Err(Fault::Replaced),
                 done => done,
             },
-            Handle::Broken(fault) => Err(Fault::Io { detail: format!("broken before: {fault}"), full: false }),
+            Handle::Broken(fault) => {
+                Err(Fault::Io { detail: format!("broken by an earlier error: {fault}"), full: false })
+            }
             Handle::Closed => Err(Fault::Closed),
         }
     }
 
-    /// Gives up the handle after `fault`, until [`RedbFile::reopen`].
+    /// Drops the handle after `fault`. Calls fail until [`RedbFile::reopen`].
     pub(crate) fn set_broken(&self, fault: &Fault) {
         let mut handle = self.handle.write();
         if let Handle::Open(_) = &*handle {
@@ -186,7 +188,7 @@ impl RedbFile {
         }
     }
 
-    /// The fault that broke the handle, if one did.
+    /// Fault that broke the handle, if any.
     pub(crate) fn broken(&self) -> Option<Fault> {
         match &*self.handle.read() {
             Handle::Broken(fault) => Some(fault.clone()),
@@ -194,7 +196,7 @@ impl RedbFile {
         }
     }
 
-    /// Replaces the handle by a new one.
+    /// Replaces the handle with a new one.
     pub(crate) fn reopen(&self) -> Result<(), Fault> {
         let mut handle = self.handle.write();
         if let Handle::Closed = &*handle {
@@ -214,25 +216,28 @@ impl RedbFile {
         }
     }
 
-    /// Gives the file up for good.
+    /// Closes the file permanently.
     pub(crate) fn close(&self) {
         let handle = std::mem::replace(&mut *self.handle.write(), Handle::Closed);
         if let Handle::Open(database) = handle
             && let Err(fault) = no_panic(|| Ok(database.close()?))
         {
-            tracing::warn!(path = %self.path.display(), error = %fault, "closing left the file to be recovered");
+            tracing::warn!(
+                path = %self.path.display(), error = %fault,
+                "the file was not closed cleanly: the next start recovers it"
+            );
         }
-        self.hold.closed.store(true, Ordering::Release);
+        self.open_file.closed.store(true, Ordering::Release);
     }
 
     fn database(&self) -> Result<Database, Fault> {
-        let Some(factory) = &self.factory else { return self.of_path() };
+        let Some(factory) = &self.factory else { return self.open_path() };
         let database = self.options.database(BoxedBackend(factory()?))?;
         self.options.prepare(&database)?;
         Ok(database)
     }
 
-    fn of_path(&self) -> Result<Database, Fault> {
+    fn open_path(&self) -> Result<Database, Fault> {
         if !self.path.try_exists()? {
             self.options.create(&self.path)?;
         }
@@ -242,7 +247,7 @@ impl RedbFile {
             return Err(Fault::Corrupt("it is empty".into()));
         }
         let database = self.options.database(redb::backends::FileBackend::new(file)?)?;
-        // Whoever had it until now may have put a copy in its place.
+        // The previous holder of the lock may have replaced the file with a copy.
         if !copy::is_at(&opened, &self.path)? {
             return Err(Fault::Locked);
         }
@@ -257,65 +262,64 @@ impl fmt::Debug for RedbFile {
     }
 }
 
-/// A file that this process has open. Tasks of a Lens that has ended may have it for some time yet: until they have stored what
-/// they know.
+/// A file that this process has open. Tasks of a closed Lens may keep it open for a while, until they have stored their state.
 #[derive(Debug, Default)]
 struct OpenFile {
     path: PathBuf,
-    /// Whether whoever opened it has ended.
-    left: AtomicBool,
+    /// True once the owner has been dropped.
+    abandoned: AtomicBool,
     closed: AtomicBool,
 }
 
-static HOLDS: Mutex<Vec<Weak<OpenFile>>> = Mutex::new(Vec::new());
+static OPEN_FILES: Mutex<Vec<Weak<OpenFile>>> = Mutex::new(Vec::new());
 
 impl OpenFile {
     fn register(path: &Path) -> Arc<OpenFile> {
         let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-        let hold = Arc::new(OpenFile { path, ..OpenFile::default() });
-        let mut holds = HOLDS.lock();
-        holds.retain(|hold| hold.strong_count() > 0);
-        holds.push(Arc::downgrade(&hold));
-        hold
+        let open_file = Arc::new(OpenFile { path, ..OpenFile::default() });
+        let mut open_files = OPEN_FILES.lock();
+        open_files.retain(|open| open.strong_count() > 0);
+        open_files.push(Arc::downgrade(&open_file));
+        open_file
     }
 }
 
-/// An open file in the hands of whoever opened it; dropped, the file is left to the tasks that still need it.
+/// Owner's guard of an open file. After it is dropped, only background tasks use the file.
 #[derive(Debug)]
 pub(crate) struct Owner(Arc<OpenFile>);
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.0.left.store(true, Ordering::Release);
+        self.0.abandoned.store(true, Ordering::Release);
     }
 }
 
-/// Whether the file at `path` is open in this process for nobody but the tasks of an owner that has ended.
-pub(crate) fn is_left(path: &Path) -> bool {
+/// Returns true if the file at `path` is open in this process only for the tasks of a dropped owner.
+pub(crate) fn is_abandoned(path: &Path) -> bool {
     let Ok(path) = path.canonicalize() else { return false };
-    HOLDS
+    OPEN_FILES
         .lock()
         .iter()
         .filter_map(Weak::upgrade)
-        .any(|hold| hold.path == path && hold.left.load(Ordering::Acquire) && !hold.closed.load(Ordering::Acquire))
+        .any(|file| file.path == path && file.abandoned.load(Ordering::Acquire) && !file.closed.load(Ordering::Acquire))
 }
 
-/// Time between two looks at a file that is given up soon.
-const LOOKS: Duration = Duration::from_millis(2);
+/// Poll interval while waiting for a file to be closed.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Waits until the files that were left are given up, at most `patience`. Blocks the thread: the tasks must run elsewhere.
-pub(crate) fn wait_until_given_up(paths: &[&Path], patience: Duration) {
+/// Waits at most `patience` until abandoned files are closed. Blocks the thread, so the tasks must run on other threads.
+pub(crate) fn block_until_closed(paths: &[&Path], patience: Duration) {
     let began = Instant::now();
-    while paths.iter().any(|path| is_left(path)) && began.elapsed() < patience {
-        std::thread::sleep(LOOKS);
+    while paths.iter().any(|path| is_abandoned(path)) && began.elapsed() < patience {
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// [`wait_until_given_up`] for async code.
-pub(crate) async fn given_up(paths: &[&Path], patience: Duration) {
+/// Async version of [`block_until_closed`].
+pub(crate) async fn wait_until_closed(paths: &[&Path], patience: Duration) {
     let began = Instant::now();
-    while paths.iter().any(|path| is_left(path)) && began.elapsed() < patience {
-        tokio::time::sleep(LOOKS).await;
+    while paths.iter().any(|path| is_abandoned(path)) && began.elapsed() < patience {
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -328,7 +332,7 @@ impl Options {
         })
     }
 
-    /// Makes the file under another name first, so that a crash never leaves half a file under its own.
+    /// Creates the file under a temporary name and renames it, so that a crash never leaves half a file at `path`.
     fn create(self, path: &Path) -> Result<(), Fault> {
         let draft = with_suffix(path, ".new");
         let database = match self.draft(&draft) {
@@ -340,7 +344,7 @@ impl Options {
         };
         no_panic(|| Ok(database.close()?))?;
         match std::fs::rename(&draft, path) {
-            // Another process has drafted the same file and was first.
+            // Another process created the same file first.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             renamed => renamed?,
         }
@@ -357,8 +361,8 @@ impl Options {
         Ok(database)
     }
 
-    /// Writes the format into a database that is fresh or has an older one, and looks at it in any other. Whoever raises a format
-    /// reads what the older ones hold.
+    /// Writes the format into a database that is new or has an older format, and checks it in any other. Code that raises the
+    /// format must still read the older ones.
     fn prepare(self, database: &Database) -> Result<(), Fault> {
         let found = no_panic(|| self.found_format(database))?;
         match found {
@@ -385,11 +389,11 @@ impl Options {
         }
         let stored = transaction.open_table(self.meta)?.get("format")?;
         let format = stored.and_then(|bytes| bytes.value().try_into().ok()).map(u32::from_le_bytes);
-        format.map(Some).ok_or_else(|| Fault::Corrupt("it does not say its format".into()))
+        format.map(Some).ok_or_else(|| Fault::Corrupt("it has no valid format number".into()))
     }
 }
 
-/// Runs `job`, a panic being what redb says about damaged bytes.
+/// Runs `job` and turns a panic, which is redb's reaction to damaged bytes, into a [`Fault::Corrupt`].
 pub(crate) fn no_panic<T>(job: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_string());
@@ -398,7 +402,7 @@ pub(crate) fn no_panic<T>(job: impl FnOnce() -> Result<T, Fault>) -> Result<T, F
     })
 }
 
-/// Runs `job` where it may block.
+/// Runs `job` on a thread that may block.
 pub(crate) async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
@@ -408,21 +412,21 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 fn drop_handle(handle: Handle) {
-    // Dropping a database whose file is damaged may panic like any other use of it.
+    // Dropping a database with a damaged file may panic like any other use of it.
     let _ = no_panic(|| {
         drop(handle);
         Ok(())
     });
 }
 
-/// The path with `suffix` after its file name.
+/// Appends `suffix` to the file name of the path.
 pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-/// Makes a new or changed name of a file durable.
+/// Syncs the folder of `path`, which makes a new or changed file name durable.
 pub(crate) fn sync_folder(path: &Path) -> Result<(), Fault> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     #[cfg(unix)]
@@ -430,7 +434,7 @@ pub(crate) fn sync_folder(path: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-/// A boxed backend as a backend.
+/// Adapter that implements `StorageBackend` for a boxed backend.
 #[derive(Debug)]
 struct BoxedBackend(Box<dyn StorageBackend>);
 

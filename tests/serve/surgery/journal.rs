@@ -197,7 +197,7 @@ fn a_deleted_journal_is_said_aloud_and_what_the_master_has_is_served() {
     shop.said();
     let server = shop.start();
     let said = shop.said();
-    assert!(said.contains("the journal that was here is gone") && said.contains(JOURNAL), "{said}");
+    assert!(said.contains("the earlier journal file is missing") && said.contains(JOURNAL), "{said}");
     assert_ne!(epoch(&server, "orders"), first);
     // What the cache had not learnt yet comes with the list.
     eventually("the source is read", || shown(&server, "/orders/o1") == Some(1));

@@ -1,7 +1,7 @@
-//! Rows by slot on a backend that keeps records by id.
+//! Adapter from rows by slot to a backend that stores records by id.
 //!
-//! Slots are given anew by each load. The backend's meta holds the Dio's and how many rows there are, so that a store that has
-//! lost some (a server of keys in memory that was restarted, an eviction) cannot pass for the whole copy.
+//! Each load assigns slots anew. The backend's meta holds the Dio's meta and the number of rows, so that a store that has lost
+//! rows (a restarted in-memory server, an eviction) is not taken for a complete copy.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use super::{
 use crate::record::{Id, Layout};
 use crate::redb_file::{seal, unseal};
 
-/// The gap between rows that have lost their places.
+/// Gap between the ordinals of rows that have lost theirs.
 const GAP: u64 = 1 << 32;
 
-/// Rows by slot on any backend.
+/// Row store on any backend.
 pub(crate) struct ById(Box<dyn CacheBackend>);
 
 impl ById {
@@ -29,7 +29,7 @@ impl ById {
     }
 }
 
-/// A table of the backend and what is in it.
+/// A table of the backend and its known content.
 struct Table {
     table: Arc<dyn CacheTable>,
     known: Mutex<KnownSlots>,
@@ -41,7 +41,7 @@ struct KnownSlots {
     meta: Option<CacheMeta>,
 }
 
-/// What the backend keeps as its meta, sealed.
+/// Meta as the backend stores it, sealed.
 #[derive(Serialize, Deserialize)]
 struct SealedMeta {
     rows: u64,
@@ -56,18 +56,18 @@ impl SealedMeta {
         Ok(seal(0, &[&cbor]).into())
     }
 
-    /// What was encoded; `None` for bytes of something else, which leave the rows without a meaning.
+    /// Decodes a sealed meta. `None` for other bytes, without which the state of the rows is unknown.
     fn decode(bytes: &[u8]) -> Option<SealedMeta> {
         ciborium::from_reader(unseal(0, bytes)?).ok()
     }
 }
 
-/// Reads a meta whose seal is right and whose content is anything, for fuzzing.
+/// Reads a meta with a correct seal and arbitrary content, for fuzzing.
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub fn decode_stored_meta(content: &[u8]) -> bool {
     let _ = serde_json::from_slice::<CacheMeta>(content);
-    SealedMeta::decode(&seal(0, &[content])).is_some_and(|noted| noted.encode().is_ok())
+    SealedMeta::decode(&seal(0, &[content])).is_some_and(|sealed_meta| sealed_meta.encode().is_ok())
 }
 
 #[async_trait]
@@ -91,10 +91,10 @@ impl RowTable for Table {
     ) -> Result<LoadReport, CacheError> {
         let mut known = self.known.lock().await;
         *known = KnownSlots::default();
-        let mut placing = SlotAssigner { layout, slot: 0, last: 0, damaged: 0 };
-        let loaded = self.table.load(&mut |rows| sink(placing.place(rows))).await;
-        let SlotAssigner { slot: found, mut damaged, .. } = placing;
-        let noted = match loaded {
+        let mut assigner = SlotAssigner { layout, slot: 0, last: 0, damaged: 0 };
+        let loaded = self.table.load(&mut |rows| sink(assigner.place(rows))).await;
+        let SlotAssigner { slot: found, mut damaged, .. } = assigner;
+        let sealed_meta = match loaded {
             Err(error @ CacheError::Corrupt { .. }) => {
                 tracing::warn!(%error, "the cache table is damaged: it is cleared and filled again");
                 self.table.clear().await?;
@@ -103,22 +103,22 @@ impl RowTable for Table {
             loaded => loaded?.and_then(|meta| SealedMeta::decode(&meta)),
         };
         known.slots.extend(0..found);
-        if let Some(noted) = &noted {
-            damaged = damaged.max(noted.rows.abs_diff(u64::from(found)));
+        if let Some(sealed_meta) = &sealed_meta {
+            damaged = damaged.max(sealed_meta.rows.abs_diff(u64::from(found)));
         }
-        known.meta = noted.map(|noted| noted.meta);
+        known.meta = sealed_meta.map(|sealed_meta| sealed_meta.meta);
         Ok(LoadReport { meta: known.meta.clone(), damaged, versions: None })
     }
 
     async fn meta(&self) -> Result<Option<CacheMeta>, CacheError> {
-        let noted = self.table.meta().await?.and_then(|meta| SealedMeta::decode(&meta));
-        Ok(noted.map(|noted| noted.meta))
+        let sealed_meta = self.table.meta().await?.and_then(|meta| SealedMeta::decode(&meta));
+        Ok(sealed_meta.map(|sealed_meta| sealed_meta.meta))
     }
 
     async fn commit(&self, batch: CacheBatch) -> Result<(), CacheError> {
         let mut known = self.known.lock().await;
         let CacheBatch { deletes, upserts, meta, .. } = batch;
-        // A seed deletes nothing.
+        // Skip the sets for a seed, which deletes nothing.
         let (kept, filled): (HashSet<&Id>, HashSet<u32>) = match deletes.is_empty() {
             true => Default::default(),
             false => upserts.iter().map(|row| (&row.id, row.slot)).unzip(),
@@ -129,9 +129,9 @@ impl RowTable for Table {
         let removed: HashSet<Id> = deletes.into_iter().map(|(_, id)| id).filter(|id| !kept.contains(id)).collect();
         let rows = (known.slots.len() + new.len() - gone.len()) as u64;
         let meta = meta.or_else(|| known.meta.clone());
-        let noted = meta.clone().map(|meta| SealedMeta { rows, meta }.encode()).transpose()?;
+        let sealed_meta = meta.clone().map(|meta| SealedMeta { rows, meta }.encode()).transpose()?;
         let puts = upserts.into_iter().map(CachedRow::from).collect();
-        self.table.commit(puts, removed.into_iter().collect(), noted).await?;
+        self.table.commit(puts, removed.into_iter().collect(), sealed_meta).await?;
         for slot in gone {
             known.slots.remove(&slot);
         }
@@ -148,12 +148,12 @@ impl RowTable for Table {
     }
 }
 
-/// Gives slots and ordinals to rows as they are loaded.
+/// Assigns slots and ordinals to rows during a load.
 struct SlotAssigner<'a> {
     layout: &'a Layout,
-    /// The next slot.
+    /// Next free slot.
     slot: u32,
-    /// The highest ordinal so far.
+    /// Highest ordinal so far.
     last: u64,
     damaged: u64,
 }

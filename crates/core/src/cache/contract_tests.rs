@@ -1,5 +1,5 @@
-//! What every store of rows has to do, run over the file and over a backend of records. `tests/chapter/backends.rs` has what a
-//! backend has to do.
+//! Contract of every row store, run on the redb file and on a backend of records. `tests/chapter/backends.rs` has the contract
+//! of backends.
 
 use super::{
     ById, CacheBackend, CacheBatch, CacheError, CacheMeta, CacheTable, CachedRow, LoadReport, MemoryCache, RedbCache,
@@ -37,7 +37,7 @@ fn meta() -> CacheMeta {
 }
 
 async fn keeps_the_contract(cache: &dyn RowStore, keeps_slots: bool) {
-    // Where slots are given anew, rows are compared without them.
+    // A store that assigns slots anew is compared without them.
     let plain = |mut rows: Vec<StoredRow>| {
         if !keeps_slots {
             rows.iter_mut().for_each(|row| row.slot = (row.ordinal >> 32) as u32);
@@ -65,7 +65,7 @@ async fn keeps_the_contract(cache: &dyn RowStore, keeps_slots: bool) {
     );
     assert_eq!(reopened.meta().await.unwrap(), Some(meta.clone()));
 
-    // Deletes come before upserts, unknown ones are nothing, and no meta leaves the meta alone.
+    // Deletes come before upserts, unknown deletes do nothing, and a batch without meta keeps the stored meta.
     let deletes = [0, 3, 5, 77].map(delete).into();
     table.commit(CacheBatch { deletes, ..upserts([row(3, "second"), row(9000, "second")]) }).await.unwrap();
     let expected = [row(3, "second"), row(4095, "first"), row(4096, "first"), row(9000, "second")];
@@ -75,7 +75,7 @@ async fn keeps_the_contract(cache: &dyn RowStore, keeps_slots: bool) {
     assert_eq!((&rows[..4], rows.len()), (&expected[..], 5));
     assert_eq!(loaded, LoadReport { meta: Some(meta), damaged: 0, ..LoadReport::default() });
 
-    // A second handle is the same table.
+    // A second handle reaches the same table.
     reopened.clear().await.unwrap();
     assert_eq!(load(&*table).await.unwrap(), (vec![], LoadReport::default()));
     table.commit(upserts([row(1, "third")])).await.unwrap();
@@ -101,7 +101,7 @@ async fn the_redb_cache_keeps_the_contract() {
     cache.close().await;
 }
 
-/// A table by id over a backend's, and the latter.
+/// Returns a table by id and the backend's table below it.
 async fn by_id() -> (Arc<dyn RowTable>, Arc<dyn CacheTable>) {
     let cache = Arc::new(MemoryCache::new());
     let table = ById::new(Arc::clone(&cache)).open_table("t").await.unwrap();
@@ -109,7 +109,7 @@ async fn by_id() -> (Arc<dyn RowTable>, Arc<dyn CacheTable>) {
 }
 
 #[tokio::test]
-async fn rows_that_a_backend_has_lost_or_brought_back_or_damaged_are_counted() {
+async fn lost_returned_and_damaged_backend_rows_are_counted() {
     let (table, backend) = by_id().await;
     let batch = CacheBatch { meta: Some(meta()), ..upserts((0..10).map(|slot| row(slot, "whole"))) };
     table.commit(batch).await.unwrap();
@@ -127,7 +127,7 @@ async fn rows_that_a_backend_has_lost_or_brought_back_or_damaged_are_counted() {
     let (rows, loaded) = load(&*table).await.unwrap();
     assert_eq!((rows.len(), loaded.damaged), (9, 1));
 
-    // Without its meta, or with that of something else, nothing can be said of rows.
+    // Without a valid meta the state of the rows is unknown.
     backend.commit(vec![], vec![], Some("?".into())).await.unwrap();
     assert_eq!(load(&*table).await.unwrap().1.meta, None);
     assert_eq!(table.meta().await.unwrap(), None);
@@ -151,10 +151,10 @@ async fn a_row_deleted_in_one_slot_and_put_in_another_is_kept_and_counted_once()
 }
 
 #[tokio::test]
-async fn rows_without_a_place_come_in_the_order_in_which_they_are_given() {
+async fn rows_without_a_place_keep_the_order_of_the_load() {
     let (table, backend) = by_id().await;
     let record = |id: &str| Record::from_iter([("text".to_string(), id.into())]);
-    // Columns in no order, and without the id: the layout brings them in order.
+    // Unordered columns without the id: the layout brings them in order.
     let rows =
         [("b", Some(5)), ("a", None), ("c", Some(i64::MIN))].map(|(id, place)| CachedRow::new(id, record(id), place));
     let layout = layout();
@@ -169,14 +169,14 @@ async fn rows_without_a_place_come_in_the_order_in_which_they_are_given() {
     }
 }
 
-/// A table that is damaged as a whole.
-struct Ruin(Arc<dyn CacheTable>);
+/// A table whose load reports damage to the whole table.
+struct DamagedTable(Arc<dyn CacheTable>);
 
 #[async_trait::async_trait]
-impl CacheTable for Ruin {
+impl CacheTable for DamagedTable {
     async fn load(&self, sink: &mut (dyn FnMut(Vec<CachedRow>) + Send)) -> Result<Option<bytes::Bytes>, CacheError> {
         let meta = self.0.load(sink).await?;
-        if meta.is_some() { Err(CacheError::corrupt("ruin", "it fell in")) } else { Ok(meta) }
+        if meta.is_some() { Err(CacheError::corrupt("damaged", "test damage")) } else { Ok(meta) }
     }
 
     async fn commit(
@@ -193,18 +193,18 @@ impl CacheTable for Ruin {
     }
 }
 
-struct Ruins(MemoryCache);
+struct DamagedBackend(MemoryCache);
 
 #[async_trait::async_trait]
-impl CacheBackend for Ruins {
+impl CacheBackend for DamagedBackend {
     async fn open_table(&self, name: &str) -> Result<Arc<dyn CacheTable>, CacheError> {
-        Ok(Arc::new(Ruin(self.0.open_table(name).await?)))
+        Ok(Arc::new(DamagedTable(self.0.open_table(name).await?)))
     }
 }
 
 #[tokio::test]
 async fn a_table_that_is_damaged_as_a_whole_is_cleared() {
-    let table = ById::new(Ruins(MemoryCache::new())).open_table("t").await.unwrap();
+    let table = ById::new(DamagedBackend(MemoryCache::new())).open_table("t").await.unwrap();
     table.commit(CacheBatch { meta: Some(meta()), ..upserts([row(1, "x")]) }).await.unwrap();
     assert_eq!(load(&*table).await.unwrap().1, LoadReport { meta: None, damaged: 1, ..LoadReport::default() });
     assert_eq!(load(&*table).await.unwrap(), (vec![], LoadReport::default()));

@@ -1,4 +1,4 @@
-//! Rows in memory: for tests, and for Dios that are reseeded at every start.
+//! In-memory cache for tests, and for Dios that are reseeded at every start.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,10 +12,9 @@ use crate::record::Id;
 
 const BATCH: usize = 4096;
 
-/// Rows in memory.
+/// In-memory cache backend.
 ///
-/// It keeps what it holds as long as the value lives: a Lens that is built again on the same cache (an `Arc` of one) finds its
-/// rows as after a restart.
+/// The content lives as long as the value: a Lens rebuilt on the same cache (an `Arc` of it) finds its rows as after a restart.
 #[derive(Debug, Default)]
 pub struct MemoryCache {
     tables: Mutex<HashMap<String, Arc<MemoryTable>>>,
@@ -31,7 +30,7 @@ struct Content {
 }
 
 impl MemoryCache {
-    /// An empty cache.
+    /// Creates an empty cache.
     pub fn new() -> Self {
         Self::default()
     }

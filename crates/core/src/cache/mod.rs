@@ -1,10 +1,10 @@
-//! Dumb row storage: confirmed rows by id, no conditions, no order, no search.
+//! Key-value storage of confirmed rows by id, without conditions, order or search.
 //!
-//! A [`CacheBackend`] gives one [`CacheTable`] per Dio. What is in it is disposable: the journal and the master can rebuild it.
-//! It is read once, at start; after that only the Dio's cache writer calls it, behind the readers' backs.
+//! A [`CacheBackend`] provides one [`CacheTable`] per Dio. Its content is disposable: the journal and the master can rebuild
+//! it. It is read once, at start. After that only the Dio's cache writer uses it, in the background.
 //!
-//! [`MemoryCache`] is a backend. The crate's own file, [`RedbCache`], keeps rows by the slots of the table in memory instead (`slots.rs`),
-//! which is what Dios ask for; `by_id.rs` makes that of any backend.
+//! [`MemoryCache`] is a backend. The crate's own file, [`RedbCache`], stores rows by the slots of the in-memory table instead
+//! (`slots.rs`), which is the interface of Dios. `by_id.rs` adapts any backend to it.
 
 mod by_id;
 #[cfg(test)]
@@ -32,46 +32,46 @@ use async_trait::async_trait;
 pub use crate::record::Id;
 pub use bytes::Bytes;
 
-/// Why the cache could not be read or written. A Dio goes on without it: what could not be stored is stored later.
+/// Error of reading or writing the cache. The Dio continues without it and stores the rows later.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CacheError {
     /// Reading or writing failed.
     #[error("cache {path}: {detail}")]
     Io {
-        /// The file, or what else names the cache.
+        /// File, address or name of the cache.
         path: String,
-        /// What happened.
+        /// Description of the failure.
         detail: String,
-        /// Whether the disk is full.
+        /// True if the disk is full.
         full: bool,
     },
     /// The stored bytes are not a cache.
     #[error("cache {path} is damaged: {detail}")]
     Corrupt {
-        /// The file, or what else names the cache.
+        /// File, address or name of the cache.
         path: String,
-        /// What was found.
+        /// Description of the damage.
         detail: String,
     },
-    /// Another process has it open, or a Lens or Dio of this one.
+    /// The cache is open in another process, or in a Lens or Dio of this one.
     #[error("cache {path} is in use by another process, or by a Lens or Dio of this one")]
     Locked {
         /// The file.
         path: String,
     },
-    /// It was closed.
+    /// The cache has been closed.
     #[error("the cache is closed")]
     Closed,
 }
 
 impl CacheError {
-    /// Failed reading or writing of `cache`, its file, address or name. The call is tried again.
+    /// Creates an error for a failed read or write of `cache`, its file, address or name. The call is tried again.
     pub fn io(cache: impl Into<String>, detail: impl Display) -> CacheError {
         CacheError::Io { path: cache.into(), detail: detail.to_string(), full: false }
     }
 
-    /// Damage in `cache`, its file, address or name. The table is cleared and filled again.
+    /// Creates an error for damage in `cache`, its file, address or name. The table is cleared and filled again.
     pub fn corrupt(cache: impl Into<String>, detail: impl Display) -> CacheError {
         CacheError::Corrupt { path: cache.into(), detail: detail.to_string() }
     }
@@ -80,20 +80,21 @@ impl CacheError {
 /// Storage for the rows of all Dios of a Lens: a key-value store of records by id, for
 /// [`LensBuilder::cache_source`](crate::LensBuilder::cache_source).
 ///
-/// An `Arc` of a backend is a backend, so that one can be kept and shared. A table is used by one Lens at a time.
+/// An `Arc` of a backend is also a backend, so that the program can keep and share one. Only one Lens uses a table at a time.
 ///
 /// # Example
-/// `docs/embedding.md` has a whole one.
+/// `docs/embedding.md` has a complete example.
 #[async_trait]
 pub trait CacheBackend: Send + Sync + 'static {
-    /// Opens or creates the table `name`: the rows of the Dio of that name. Opened again, it is the same table.
+    /// Opens or creates the table `name`, which holds the rows of the Dio of that name. Opening it again returns the same
+    /// table.
     ///
     /// # Errors
-    /// [`CacheError`] if it cannot be opened. `Io` and `Corrupt` are tried again a few times, so that a backend can begin anew in
-    /// place of what is damaged; then `make_dio` fails.
+    /// [`CacheError`] if it cannot be opened. `Io` and `Corrupt` are tried again a few times, so that a backend can replace
+    /// damaged storage; then `make_dio` fails.
     async fn open_table(&self, name: &str) -> Result<Arc<dyn CacheTable>, CacheError>;
 
-    /// Flushes and closes what was opened; called by [`Lens::close`](crate::Lens::close). By default nothing is to be done.
+    /// Flushes and closes all tables. [`Lens::close`](crate::Lens::close) calls it. The default does nothing.
     async fn close(&self) {}
 }
 
@@ -108,39 +109,39 @@ impl<T: CacheBackend + ?Sized> CacheBackend for Arc<T> {
     }
 }
 
-/// Records of one Dio by id, as its master confirmed them, and beside them the `meta`: bytes that say how far they have come.
+/// Records of one Dio by id, as its master confirmed them, and the `meta`: bytes that record how far they have come.
 ///
-/// Calls come one at a time. The meta belongs to the rows it was committed with: a table that has one without the other makes a
-/// Dio serve rows that are not so.
+/// Calls come one at a time. The meta belongs to the rows that it was committed with: a table that stores one without the other
+/// makes a Dio serve wrong rows.
 #[async_trait]
 pub trait CacheTable: Send + Sync + 'static {
-    /// Gives every row to `sink`, in as many batches as is convenient, and returns the meta that was committed last. A table that
-    /// gives rows in the order of [`CachedRow::place`] makes Dios whose lists are a little faster; any order is right.
+    /// Passes every row to `sink`, in batches of any size, and returns the meta that was committed last. Any order is correct;
+    /// rows in the order of [`CachedRow::place`] make lists of the Dio slightly faster.
     ///
-    /// Rows made by [`CachedRow::from_bytes`] of damaged bytes, and rows that are missing, are noticed: what is left is served, and
-    /// the master is read again.
+    /// Missing rows, and rows that [`CachedRow::from_bytes`] made from damaged bytes, are detected: the other rows are served,
+    /// and the master is read again.
     ///
     /// # Errors
-    /// [`CacheError::Corrupt`] if the table is damaged as a whole: it is cleared and the master read again. Any other is tried
+    /// [`CacheError::Corrupt`] if the whole table is damaged: it is cleared and the master read again. Any other error is tried
     /// again a few times; then `make_dio` fails.
     async fn load(&self, sink: &mut (dyn FnMut(Vec<CachedRow>) + Send)) -> Result<Option<Bytes>, CacheError>;
 
-    /// Stores `puts`, new rows or new values of known ones, removes the rows of `deletes`, which may be unknown, and keeps `meta`
-    /// if there is one: all of it or, on an error, nothing. No id is in both. What is stored when this returns is what a
-    /// [`CacheTable::load`] after a crash should find.
+    /// Stores `puts` (new rows or new values of known ones), removes the rows of `deletes` (which may be unknown) and stores
+    /// `meta` if there is one. All of it is applied or, on an error, nothing. No id is in both. After this returns, a
+    /// [`CacheTable::load`] after a crash should find the changes.
     ///
     /// # Errors
-    /// [`CacheError`]; the same rows, or newer ones in their place, come again then. After [`CacheError::Corrupt`] the table is
-    /// cleared and every row stored again.
+    /// [`CacheError`]; the same rows, or newer versions of them, are committed again later. After [`CacheError::Corrupt`] the
+    /// table is cleared and every row stored again.
     async fn commit(&self, puts: Vec<CachedRow>, deletes: Vec<Id>, meta: Option<Bytes>) -> Result<(), CacheError>;
 
-    /// Forgets all rows and the meta.
+    /// Removes all rows and the meta.
     ///
     /// # Errors
-    /// [`CacheError`]; what is stored then is unspecified until the next success.
+    /// [`CacheError`]; the stored content is then unspecified until the next success.
     async fn clear(&self) -> Result<(), CacheError>;
 
-    /// The meta alone. By default everything is loaded for it; it is asked for only when a source cannot be opened.
+    /// Returns only the meta. The default loads the whole table. It is called only when a source cannot be opened.
     ///
     /// # Errors
     /// As [`CacheTable::load`].

@@ -1,4 +1,4 @@
-//! [`CachedRow`]: a record with its id, as backends keep it.
+//! [`CachedRow`]: a record with its id, as backends store it.
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
@@ -7,10 +7,10 @@ use super::{CacheError, StoredRow};
 use crate::record::{Body, Id, Layout, Record};
 use crate::redb_file::{seal, unseal};
 
-/// One row as a [`CacheTable`](super::CacheTable) keeps it: an id, a record, and its place in the master's order.
+/// One row as a [`CacheTable`](super::CacheTable) stores it: an id, a record, and its place in the master's order.
 ///
-/// A backend may keep the row itself (memory), its bytes ([`CachedRow::to_bytes`]: stores of bytes by key) or the parts.
-/// [`CachedRow::record`] decodes: a backend that keeps bytes need not know what is in them.
+/// A backend may store the row itself (in memory), its bytes ([`CachedRow::to_bytes`], for stores of bytes by key) or its
+/// parts. Only [`CachedRow::record`] decodes: a backend that stores bytes need not understand them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CachedRow {
     id: Id,
@@ -22,26 +22,26 @@ pub struct CachedRow {
 enum Content {
     /// Canonical bytes.
     Body(Body),
-    /// As a backend made it.
+    /// Record that a backend created.
     Record(Record),
-    /// Bytes that are not those of a row.
+    /// Damaged bytes.
     Damaged,
 }
 
-/// Version of [`CachedRow::to_bytes`] that this crate writes and reads, before it is sealed.
+/// Version of the unsealed format of [`CachedRow::to_bytes`] that this crate writes and reads.
 const VERSION: u8 = 1;
 const PLACED: u8 = 1;
-/// Version, flags, place, length of the JSON.
+/// Length in bytes of version, flags, place and JSON length.
 const HEAD: usize = 1 + 1 + 8 + 8;
 
 impl CachedRow {
-    /// A row as a backend read it: with a place if it kept that.
+    /// Creates a row from the parts that a backend read, with a place if it stored one.
     pub fn new(id: impl Into<Id>, record: Record, place: Option<i64>) -> CachedRow {
         CachedRow { id: id.into(), place, content: Content::Record(record) }
     }
 
-    /// A row of what [`CachedRow::to_bytes`] gave under this id. Bytes that are damaged, or those of another id, make a row that
-    /// [`CacheTable::load`](super::CacheTable::load) may give like any other: it is left out and counted.
+    /// Creates a row from the bytes of [`CachedRow::to_bytes`] for this id. Damaged bytes, or those of another id, make a row
+    /// that [`CacheTable::load`](super::CacheTable::load) may return like any other: it is left out and counted.
     pub fn from_bytes(id: impl Into<Id>, bytes: &[u8]) -> CachedRow {
         let id = id.into();
         match unseal(salt(&id), bytes).and_then(parts) {
@@ -50,7 +50,7 @@ impl CachedRow {
         }
     }
 
-    /// The whole row but for its id, with a checksum over both.
+    /// Encodes the row without its id. The checksum covers both.
     pub fn to_bytes(&self) -> Bytes {
         let made;
         let body = match &self.content {
@@ -69,35 +69,35 @@ impl CachedRow {
         seal(salt(&self.id), &[&head, body.json(), cbor]).into()
     }
 
-    /// The id.
+    /// Returns the id.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The id to keep: a clone shares its text.
+    /// Returns the shared id; a clone shares its text.
     pub fn shared_id(&self) -> &Id {
         &self.id
     }
 
-    /// The record, with its id among the columns.
+    /// Decodes the record, with its id among the columns.
     ///
     /// # Errors
-    /// [`CacheError::Corrupt`] for a row of damaged bytes; rows to be stored are whole.
+    /// [`CacheError::Corrupt`] for a row made from damaged bytes; rows passed to a commit are intact.
     pub fn record(&self) -> Result<Record, CacheError> {
         match &self.content {
             Content::Body(body) => body.decode().map_err(|error| CacheError::corrupt(&*self.id, error)),
             Content::Record(record) => Ok(record.clone()),
-            Content::Damaged => Err(CacheError::corrupt(&*self.id, "the bytes of the row are not whole")),
+            Content::Damaged => Err(CacheError::corrupt(&*self.id, "the stored bytes of the row are damaged")),
         }
     }
 
-    /// A number that says where the row is in the master's order, to be kept beside the record. Rows without one come after
-    /// those that were loaded before them, until the next complete list.
+    /// Position of the row in the master's order, to be stored with the record. Rows without a place come after the rows loaded
+    /// before them, until the next complete list.
     pub fn place(&self) -> Option<i64> {
         self.place
     }
 
-    /// The row as it is stored by slot; `None` if it is damaged. `next` is the ordinal of a row that has lost its place.
+    /// Converts to the form stored by slot; `None` if it is damaged. `next` is the ordinal of a row without a place.
     pub(super) fn into_stored(self, slot: u32, next: u64, layout: &Layout) -> Option<StoredRow> {
         let body = match self.content {
             Content::Body(body) => body,
@@ -119,7 +119,7 @@ fn salt(id: &str) -> u64 {
     xxh3_64(id.as_bytes())
 }
 
-/// Place and body of what was sealed.
+/// Reads place and body from an unsealed payload.
 fn parts(payload: &[u8]) -> Option<(Option<i64>, Body)> {
     let (head, content) = payload.split_at_checked(HEAD)?;
     if head[0] != VERSION {

@@ -1,4 +1,5 @@
-//! Rows by slot: what Dios ask of a cache. The redb file is that by itself, [`ById`](super::ById) makes it of any backend.
+//! Row storage by slot, the interface that Dios use. The redb file implements it directly; [`ById`](super::ById) adapts any
+//! backend.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use super::CacheError;
 use crate::record::{Body, Id, Layout};
 use crate::vista::SourceShape;
 
-/// Where the rows of all Dios of a Lens live.
+/// Storage for the rows of all Dios of a Lens.
 #[async_trait]
 pub trait RowStore: Send + Sync + 'static {
     /// Opens or creates the table `name`.
@@ -18,14 +19,14 @@ pub trait RowStore: Send + Sync + 'static {
     /// [`CacheError`] if it cannot be opened.
     async fn open_table(&self, name: &str) -> Result<Arc<dyn RowTable>, CacheError>;
 
-    /// Flushes and closes every table. Calls after this are [`CacheError::Closed`], or start anew.
+    /// Flushes and closes every table. Later calls return [`CacheError::Closed`], or open it anew.
     async fn close(&self);
 }
 
-/// The rows of one Dio as its master confirmed them.
+/// Rows of one Dio as its master confirmed them.
 #[async_trait]
 pub trait RowTable: Send + Sync + 'static {
-    /// Reads everything, in slot order, in batches of a few thousand rows. Rows that are not whole are left out and counted in
+    /// Reads all rows in slot order, in batches of a few thousand. Damaged rows are left out and counted in
     /// [`LoadReport::damaged`]. `layout` is for records that have no canonical bytes yet.
     ///
     /// # Errors
@@ -36,7 +37,7 @@ pub trait RowTable: Send + Sync + 'static {
         sink: &mut (dyn FnMut(Vec<StoredRow>) + Send),
     ) -> Result<LoadReport, CacheError>;
 
-    /// The meta alone, without the rows.
+    /// Returns only the meta, without the rows.
     ///
     /// # Errors
     /// [`CacheError`] if the table cannot be read at all.
@@ -45,80 +46,80 @@ pub trait RowTable: Send + Sync + 'static {
     /// Applies a batch in one transaction, durable on return: deletes first, then upserts, then `meta` if given.
     ///
     /// # Errors
-    /// [`CacheError`]; nothing of the batch is stored then.
+    /// [`CacheError`]; then nothing of the batch is stored.
     async fn commit(&self, batch: CacheBatch) -> Result<(), CacheError>;
 
-    /// Forgets all rows and the meta.
+    /// Removes all rows and the meta.
     ///
     /// # Errors
-    /// [`CacheError`]; what is stored then is unspecified until the next success.
+    /// [`CacheError`]; the stored content is then unspecified until the next success.
     async fn clear(&self) -> Result<(), CacheError>;
 
-    /// Notes that the next commit erases rows: what is left of their bytes when it was applied is to go when the storage is opened
-    /// again. By default nothing is left.
+    /// Notes that the next commit erases rows. Remnants of their bytes in the storage are removed the next time it is opened.
+    /// The default does nothing, for stores without remnants.
     ///
     /// # Errors
-    /// [`CacheError`] if that cannot be noted.
+    /// [`CacheError`] if the note cannot be stored.
     async fn note_erased(&self) -> Result<(), CacheError> {
         Ok(())
     }
 }
 
-/// One confirmed row as stored. Its key is `slot`, so that a load is sequential and a seed appends.
+/// One confirmed row as stored. Its key is `slot`, so that a load reads sequentially and a seed appends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredRow {
-    /// Its slot in the table in memory, stable for the row's life.
+    /// Slot in the in-memory table, stable for the life of the row.
     pub slot: u32,
-    /// Its place in the master's order (gapped key).
+    /// Position in the master's order (gapped key).
     pub ordinal: u64,
-    /// Its id.
+    /// Id of the row.
     pub id: Id,
-    /// Its bytes.
+    /// Encoded record.
     pub body: Body,
 }
 
-/// How far a cache table has come; stored in the same transaction as the rows it speaks of.
+/// Progress of a cache table, stored in the same transaction as the rows that it describes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CacheMeta {
-    /// The journal epoch that the watermark belongs to.
+    /// Journal epoch of the watermark.
     pub epoch: String,
-    /// Every base change up to this journal position is in the table.
+    /// Journal position up to which every base change is in the table.
     pub watermark: u64,
     /// A bulk change is under way: rows may be newer than the watermark says.
     pub bulk: bool,
-    /// Unix milliseconds when the last complete list was in, if ever.
+    /// Unix milliseconds of the last complete list, if there was one.
     pub complete_at: Option<u64>,
-    /// Fingerprint of the id column; a change makes the table worthless.
+    /// Fingerprint of the id column; a change invalidates the table.
     pub shape: String,
-    /// Rows were lost and the log, from which others were brought back, had gaps: those may be old until the next complete list.
+    /// Rows were lost, and the log that restored others had gaps: restored rows may be stale until the next complete list.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gap: bool,
-    /// What the source was when the rows were read.
+    /// Shape of the source when the rows were read.
     #[serde(default)]
     pub source: Option<SourceShape>,
 }
 
-/// What [`RowTable::load`] found.
+/// Result of [`RowTable::load`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadReport {
     /// The stored meta, `None` in a fresh table.
     pub meta: Option<CacheMeta>,
-    /// Rows that are not whole, or that are missing; at least 1 if anything is not as it was stored.
+    /// Number of damaged or missing rows; at least 1 if anything differs from the stored state.
     pub damaged: u64,
-    /// What was known of rows' versions beside the rows, by id; `None` if that is not kept, as by backends by id and in files of
-    /// 0.1.0.
+    /// Known versions that are stored apart from the rows, by id. `None` if the store keeps none, as backends by id and files
+    /// of 0.1.0 do.
     pub versions: Option<Vec<(Id, Bytes)>>,
 }
 
 /// One transaction of the cache writer.
 #[derive(Clone, Debug, Default)]
 pub struct CacheBatch {
-    /// Slots whose rows are gone, with their ids.
+    /// Slots of removed rows, with their ids.
     pub(crate) deletes: Vec<(u32, Id)>,
-    /// Rows that are new or different.
+    /// New or changed rows.
     pub(crate) upserts: Vec<StoredRow>,
-    /// What is known of rows' versions beside the rows, `None` for nothing any more.
+    /// Changed versions that are stored apart from the rows; `None` removes one.
     pub(crate) versions: Vec<(Id, Option<Bytes>)>,
-    /// The meta from now on, if it changes.
+    /// New meta, if it changes.
     pub(crate) meta: Option<CacheMeta>,
 }

@@ -1,4 +1,4 @@
-//! What every journal has to do, run over each implementation.
+//! Contract of every journal, run on each implementation.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ fn batch<const N: usize>(log: &str, expect: Seq, texts: [&'static str; N]) -> Lo
     }
 }
 
-fn claiming(mut batch: LogBatch, key: &str, value: &'static str, expires: u64) -> LogBatch {
+fn with_claim(mut batch: LogBatch, key: &str, value: &'static str, expires: u64) -> LogBatch {
     batch.claims.push(Claim { key: key.into(), value: value.into(), expires });
     batch
 }
@@ -40,7 +40,7 @@ async fn seqs(journal: &dyn Journal, log: &str) -> Vec<Seq> {
     journal.read(log, 0, usize::MAX).await.unwrap().iter().map(|entry| entry.seq).collect()
 }
 
-async fn entries_come_back_in_order_and_by_budget(journal: &dyn Journal) {
+async fn entries_are_read_in_order_and_within_the_budget(journal: &dyn Journal) {
     let state = journal.open("order", "s").await.unwrap();
     assert_eq!((state.head, state.oldest, state.durable), (0, 1, journal.durable()));
     assert_eq!(state.epoch.len(), 10);
@@ -71,14 +71,14 @@ async fn an_append_is_conditional_on_the_head(journal: &dyn Journal) {
     assert_eq!(seqs(journal, "cond").await, [1, 2]);
 }
 
-async fn a_refused_batch_stores_nothing_and_does_not_hinder_others(journal: &dyn Journal) {
+async fn a_rejected_batch_stores_nothing_and_does_not_affect_others(journal: &dyn Journal) {
     journal.open("some", "s").await.unwrap();
     journal.open("other", "s").await.unwrap();
-    append(journal, claiming(batch("some", 0, ["a"]), "all:1", "first", NEVER)).await.unwrap();
-    let refused = claiming(batch("some", 1, ["x", "y"]), "all:2", "x", NEVER);
+    append(journal, with_claim(batch("some", 0, ["a"]), "all:1", "first", NEVER)).await.unwrap();
+    let refused = with_claim(batch("some", 1, ["x", "y"]), "all:2", "x", NEVER);
     let answers = journal
         .append(vec![
-            claiming(refused, "all:1", "x", NEVER),
+            with_claim(refused, "all:1", "x", NEVER),
             batch("other", 0, ["b"]),
             batch("some", 7, ["z"]),
             batch("other", 1, ["c"]),
@@ -98,32 +98,32 @@ async fn a_claim_is_taken_once_until_it_expires(journal: &dyn Journal) {
     journal.open("claims", "s").await.unwrap();
     let answers = journal
         .append(vec![
-            claiming(batch("claims", 0, ["a"]), "once", "one", NEVER),
-            claiming(batch("claims", 1, ["b"]), "once", "two", NEVER),
+            with_claim(batch("claims", 0, ["a"]), "once", "one", NEVER),
+            with_claim(batch("claims", 1, ["b"]), "once", "two", NEVER),
         ])
         .await;
     assert!(answers[0].is_ok());
     assert!(matches!(&answers[1], Err(AppendError::Claimed { by, .. }) if by == "one"));
     assert_eq!(journal.claim("once").await.unwrap(), Some("one".into()));
-    assert_eq!(journal.claim("nobody's").await.unwrap(), None);
-    append(journal, claiming(batch("claims", 1, []), "expired", "one", 1)).await.unwrap();
+    assert_eq!(journal.claim("unknown").await.unwrap(), None);
+    append(journal, with_claim(batch("claims", 1, []), "expired", "one", 1)).await.unwrap();
     assert_eq!(journal.claim("expired").await.unwrap(), None);
-    append(journal, claiming(batch("claims", 1, []), "expired", "two", NEVER)).await.unwrap();
+    append(journal, with_claim(batch("claims", 1, []), "expired", "two", NEVER)).await.unwrap();
     assert_eq!(journal.claim("expired").await.unwrap(), Some("two".into()));
     journal.trim("claims", 0, &[], NEVER - 1).await.unwrap();
     assert_eq!(journal.claim("once").await.unwrap(), Some("one".into()));
 }
 
-async fn a_mark_is_overwritten_with_its_append_or_not_at_all(journal: &dyn Journal) {
-    let marking = |expect, value: &'static str| {
+async fn a_mark_is_written_atomically_with_its_append(journal: &dyn Journal) {
+    let with_mark = |expect, value: &'static str| {
         let marks = vec![Mark { key: "feed/a".into(), value: value.into() }];
         LogBatch { marks, ..batch("marks", expect, ["a"]) }
     };
     journal.open("marks", "s").await.unwrap();
     assert_eq!(journal.mark("feed/a").await.unwrap(), None);
-    append(journal, marking(0, "1")).await.unwrap();
-    append(journal, marking(1, "2")).await.unwrap();
-    assert!(append(journal, marking(1, "late")).await.is_err(), "the log has moved on");
+    append(journal, with_mark(0, "1")).await.unwrap();
+    append(journal, with_mark(1, "2")).await.unwrap();
+    assert!(append(journal, with_mark(1, "late")).await.is_err(), "the log has moved on");
     assert_eq!(journal.mark("feed/a").await.unwrap(), Some("2".into()));
     assert_eq!(journal.claim("feed/a").await.unwrap(), None, "a mark is not a claim");
     journal.trim("marks", 3, &[], NEVER - 1).await.unwrap();
@@ -131,7 +131,7 @@ async fn a_mark_is_overwritten_with_its_append_or_not_at_all(journal: &dyn Journ
     assert_eq!(journal.mark("feed/a").await.unwrap(), Some("2".into()), "a mark does not expire");
 }
 
-async fn trimming_keeps_what_it_is_told_to(journal: &dyn Journal) {
+async fn trimming_keeps_the_listed_positions(journal: &dyn Journal) {
     journal.open("trim", "s").await.unwrap();
     append(journal, batch("trim", 0, ["a", "b", "c", "d", "e"])).await.unwrap();
     journal.trim("trim", 4, &[2, 5], 0).await.unwrap();
@@ -152,11 +152,11 @@ async fn trimming_keeps_what_it_is_told_to(journal: &dyn Journal) {
     assert_eq!(seqs(journal, "trim").await, [6]);
 }
 
-async fn a_new_epoch_carries_over_what_it_is_told_to_with_claims_marks_and_deliveries(journal: &dyn Journal) {
+async fn a_new_epoch_keeps_listed_positions_claims_marks_and_deliveries(journal: &dyn Journal) {
     assert_eq!(journal.open("carry", "s").await.unwrap().begun, 0);
     let mark = Mark { key: "carry/m".into(), value: "7".into() };
     let first = LogBatch { marks: vec![mark], ..batch("carry", 0, ["a", "b", "c"]) };
-    append(journal, claiming(first, "carry/k", "v", NEVER)).await.unwrap();
+    append(journal, with_claim(first, "carry/k", "v", NEVER)).await.unwrap();
     let carried = journal.new_epoch("carry", 9, &[1, 3], "restored").await.unwrap();
     assert_eq!((carried.head, carried.oldest, carried.begun), (9, 10, 9));
     assert_eq!(seqs(journal, "carry").await, [1, 3]);
@@ -172,7 +172,7 @@ async fn a_new_epoch_carries_over_what_it_is_told_to_with_claims_marks_and_deliv
     assert_eq!(seqs(journal, "carry").await, [3, 10]);
 }
 
-async fn another_shape_or_a_new_epoch_goes_on_from_the_head(journal: &dyn Journal) {
+async fn another_shape_or_a_new_epoch_continues_from_the_head(journal: &dyn Journal) {
     let first = journal.open("epoch", "id:text").await.unwrap();
     append(journal, batch("epoch", 0, ["a", "b"])).await.unwrap();
     assert_eq!(journal.open("epoch", "id:text").await.unwrap().epoch, first.epoch);
@@ -210,26 +210,26 @@ fn delivery(id: u128, state: DeliveryState) -> StoredDelivery {
     StoredDelivery { delivery, raw: Some(raw) }
 }
 
-async fn keep<const N: usize>(journal: &dyn Journal, log: &str, kept: [StoredDelivery; N]) {
+async fn store<const N: usize>(journal: &dyn Journal, log: &str, kept: [StoredDelivery; N]) {
     let expect = *journal.heads(log).borrow();
     append(journal, LogBatch { deliveries: kept.into(), ..batch(log, expect, []) }).await.unwrap();
 }
 
-async fn held(journal: &dyn Journal, states: &[DeliveryState]) -> Vec<u128> {
+async fn stored_ids(journal: &dyn Journal, states: &[DeliveryState]) -> Vec<u128> {
     let query = DeliveryQuery { states: states.to_vec(), limit: usize::MAX, ..DeliveryQuery::default() };
     journal.deliveries(&query).await.unwrap().0.iter().map(|delivery| delivery.id.as_u128()).collect()
 }
 
-async fn deliveries_are_kept_with_what_was_sent_and_found_by_state_and_hook(journal: &dyn Journal) {
+async fn deliveries_are_stored_with_their_request_and_found_by_state_and_hook(journal: &dyn Journal) {
     use DeliveryState::{Applied, Failed, Received};
     journal.open("inbox", "s").await.unwrap();
     let taken = LogBatch { deliveries: vec![delivery(1, Applied)], ..batch("inbox", 0, ["a"]) };
     append(journal, taken).await.unwrap();
     let refused = LogBatch { deliveries: vec![delivery(2, Applied)], ..batch("inbox", 0, ["x"]) };
-    assert!(append(journal, refused).await.is_err(), "nothing of a refused batch is kept");
-    keep(journal, "inbox", [delivery(3, Received), delivery(4, Failed)]).await;
-    assert_eq!(held(journal, &[]).await, [4, 3, 1]);
-    assert_eq!(held(journal, &[Received, Failed]).await, [4, 3]);
+    assert!(append(journal, refused).await.is_err(), "a rejected batch stores no delivery");
+    store(journal, "inbox", [delivery(3, Received), delivery(4, Failed)]).await;
+    assert_eq!(stored_ids(journal, &[]).await, [4, 3, 1]);
+    assert_eq!(stored_ids(journal, &[Received, Failed]).await, [4, 3]);
     let odd = DeliveryQuery { hook: Some("odd".into()), limit: 1, ..DeliveryQuery::default() };
     let (page, total) = journal.deliveries(&odd).await.unwrap();
     assert_eq!((page.len(), page[0].id.as_u128(), total), (1, 3, 2));
@@ -239,60 +239,64 @@ async fn deliveries_are_kept_with_what_was_sent_and_found_by_state_and_hook(jour
     let found = journal.delivery(known.id).await.unwrap().unwrap();
     assert_eq!(Some(found.1), raw);
     assert_eq!(journal.delivery(DeliveryId::from_u128(2)).await.unwrap(), None);
-    // What it came to is stored without the body; a word that it has only been received may be late and changes nothing.
-    keep(journal, "inbox", [StoredDelivery { raw: None, ..delivery(3, Applied) }]).await;
-    keep(journal, "inbox", [delivery(3, Received)]).await;
+    // The final state is stored without the body. A late `Received` changes nothing.
+    store(journal, "inbox", [StoredDelivery { raw: None, ..delivery(3, Applied) }]).await;
+    store(journal, "inbox", [delivery(3, Received)]).await;
     journal.reopen().await.unwrap();
     let (known, kept) = journal.delivery(DeliveryId::from_u128(3)).await.unwrap().unwrap();
     assert_eq!((known.state, Some(kept)), (Applied, raw));
     let InboxUse { count, bytes, received, dropped, room, .. } = journal.inbox();
     assert_eq!((count, bytes, received, dropped, room), (3, 300, 0, 0, true));
-    keep(journal, "inbox", [StoredDelivery { raw: None, ..delivery(9, Applied) }]).await;
-    assert_eq!(held(journal, &[]).await, [4, 3, 1], "of one that was dropped nothing comes back");
+    store(journal, "inbox", [StoredDelivery { raw: None, ..delivery(9, Applied) }]).await;
+    assert_eq!(stored_ids(journal, &[]).await, [4, 3, 1], "an update of a dropped delivery is ignored");
 }
 
-async fn what_is_done_is_dropped_first_and_what_waits_never(journal: &dyn Journal) {
+async fn finished_deliveries_are_dropped_first_and_waiting_ones_never(journal: &dyn Journal) {
     use DeliveryState::{Applied, Duplicate, Failed, Received, Undecodable};
     journal.open("inbox", "s").await.unwrap();
     let limits = InboxLimits { count: 5, ..InboxLimits::default() };
     journal.limit_inbox(limits);
-    keep(journal, "inbox", [delivery(11, Undecodable), delivery(12, Received), delivery(13, Duplicate)]).await;
-    assert_eq!(held(journal, &[]).await, [13, 12, 11, 4, 3], "1 was applied and the oldest");
-    keep(journal, "inbox", [delivery(14, Received)]).await;
-    keep(journal, "inbox", [delivery(15, Received)]).await;
-    assert_eq!(held(journal, &[]).await, [15, 14, 12, 11, 4]);
-    keep(journal, "inbox", [delivery(16, Received)]).await;
-    assert_eq!(held(journal, &[]).await, [16, 15, 14, 12, 11], "then the oldest that failed");
+    store(journal, "inbox", [delivery(11, Undecodable), delivery(12, Received), delivery(13, Duplicate)]).await;
+    assert_eq!(stored_ids(journal, &[]).await, [13, 12, 11, 4, 3], "delivery 1 was the oldest applied one");
+    store(journal, "inbox", [delivery(14, Received)]).await;
+    store(journal, "inbox", [delivery(15, Received)]).await;
+    assert_eq!(stored_ids(journal, &[]).await, [15, 14, 12, 11, 4]);
+    store(journal, "inbox", [delivery(16, Received)]).await;
+    assert_eq!(stored_ids(journal, &[]).await, [16, 15, 14, 12, 11], "then the oldest failed one");
     assert_eq!((journal.inbox().dropped, journal.inbox().room), (1, true));
-    keep(journal, "inbox", [delivery(17, Received)]).await;
-    keep(journal, "inbox", [delivery(18, Received)]).await;
-    assert_eq!(held(journal, &[]).await, [18, 17, 16, 15, 14, 12], "nothing that waits is dropped");
-    assert!(!journal.inbox().room, "who asks is told beforehand");
+    store(journal, "inbox", [delivery(17, Received)]).await;
+    store(journal, "inbox", [delivery(18, Received)]).await;
+    assert_eq!(stored_ids(journal, &[]).await, [18, 17, 16, 15, 14, 12], "no waiting delivery is dropped");
+    assert!(!journal.inbox().room, "the usage shows that the inbox is full");
     let done = [12, 14, 15, 16, 17, 18].map(|id| StoredDelivery { raw: None, ..delivery(id, Applied) });
-    keep(journal, "inbox", done).await;
+    store(journal, "inbox", done).await;
     journal.limit_inbox(InboxLimits { bytes: 250, ..limits });
-    keep(journal, "inbox", [delivery(19, Applied)]).await;
-    assert_eq!(held(journal, &[]).await, [19, 18]);
+    store(journal, "inbox", [delivery(19, Applied)]).await;
+    assert_eq!(stored_ids(journal, &[]).await, [19, 18]);
     journal.limit_inbox(limits);
     let mut old = delivery(17, Failed);
     old.delivery.received = 1;
-    keep(journal, "inbox", [old]).await;
-    keep(journal, "inbox", [delivery(20, Applied)]).await;
-    assert_eq!(held(journal, &[]).await, [20, 19, 18], "what is too old goes though there is room");
+    store(journal, "inbox", [old]).await;
+    store(journal, "inbox", [delivery(20, Applied)]).await;
+    assert_eq!(
+        stored_ids(journal, &[]).await,
+        [20, 19, 18],
+        "a delivery beyond the maximum age is dropped despite room"
+    );
     journal.reopen().await.unwrap();
-    assert_eq!(held(journal, &[]).await, [20, 19, 18]);
-    keep(journal, "inbox", [delivery(21, Applied), delivery(21, Received)]).await;
-    assert_eq!(held(journal, &[Received]).await, [0; 0], "late in one append, too");
+    assert_eq!(stored_ids(journal, &[]).await, [20, 19, 18]);
+    store(journal, "inbox", [delivery(21, Applied), delivery(21, Received)]).await;
+    assert_eq!(stored_ids(journal, &[Received]).await, [0; 0], "a late state in the same append is ignored, too");
     journal.limit_inbox(InboxLimits::default());
 }
 
-async fn a_rewrite_replaces_what_is_there_and_moves_nothing(journal: &dyn Journal) {
+async fn a_rewrite_replaces_stored_entries_and_keeps_positions(journal: &dyn Journal) {
     use DeliveryState::Applied;
     let state = journal.open("rewrite", "s").await.unwrap();
     journal.open("untouched", "s").await.unwrap();
     append(journal, batch("rewrite", 0, ["a", "b", "c", "d"])).await.unwrap();
     append(journal, batch("untouched", 0, ["a", "b"])).await.unwrap();
-    keep(journal, "rewrite", [delivery(101, Applied), delivery(102, Applied)]).await;
+    store(journal, "rewrite", [delivery(101, Applied), delivery(102, Applied)]).await;
     let before = journal.inbox();
     journal.trim("rewrite", 2, &[], 0).await.unwrap();
     let entries = [(1, "gone"), (2, "x"), (4, "a longer one"), (9, "never there")];
@@ -319,21 +323,21 @@ async fn a_rewrite_replaces_what_is_there_and_moves_nothing(journal: &dyn Journa
     assert!(journal.rewrite(Rewrite::nothing(&"never opened".into())).await.is_err());
 }
 
-async fn claims_have_a_bound_within_which_expired_ones_make_room(journal: &dyn Journal) {
+async fn expired_claims_make_room_within_the_limit(journal: &dyn Journal) {
     journal.open("bound", "s").await.unwrap();
     let others = journal.inbox().claims;
     journal.limit_inbox(InboxLimits { claims: others + 2, ..InboxLimits::default() });
-    append(journal, claiming(batch("bound", 0, []), "bound:old", "v", 1)).await.unwrap();
+    append(journal, with_claim(batch("bound", 0, []), "bound:old", "v", 1)).await.unwrap();
     assert!(journal.claim_room().await.unwrap());
-    append(journal, claiming(batch("bound", 0, []), "bound:1", "v", NEVER)).await.unwrap();
+    append(journal, with_claim(batch("bound", 0, []), "bound:1", "v", NEVER)).await.unwrap();
     assert_eq!(journal.inbox().claims, others + 2);
-    assert!(journal.claim_room().await.unwrap(), "the expired one went");
+    assert!(journal.claim_room().await.unwrap(), "the expired claim was removed");
     assert_eq!(journal.inbox().claims, others + 1);
-    append(journal, claiming(batch("bound", 0, []), "bound:2", "v", NEVER)).await.unwrap();
+    append(journal, with_claim(batch("bound", 0, []), "bound:2", "v", NEVER)).await.unwrap();
     assert!(!journal.claim_room().await.unwrap());
     journal.reopen().await.unwrap();
-    assert!(!journal.claim_room().await.unwrap(), "those that are stored count after a restart");
-    assert_eq!(journal.claim("bound:1").await.unwrap(), Some("v".into()), "none that is valid went");
+    assert!(!journal.claim_room().await.unwrap(), "stored claims count after a restart");
+    assert_eq!(journal.claim("bound:1").await.unwrap(), Some("v".into()), "no valid claim was removed");
     journal.limit_inbox(InboxLimits::default());
     assert!(journal.claim_room().await.unwrap());
 }
@@ -353,7 +357,7 @@ async fn heads_follow_what_is_stored(journal: &dyn Journal) {
 
 async fn reopening_keeps_everything(journal: &dyn Journal) {
     let state = journal.open("reopen", "s").await.unwrap();
-    append(journal, claiming(batch("reopen", 0, ["a"]), "reopen", "v", NEVER)).await.unwrap();
+    append(journal, with_claim(batch("reopen", 0, ["a"]), "reopen", "v", NEVER)).await.unwrap();
     journal.reopen().await.unwrap();
     assert_eq!(seqs(journal, "reopen").await, [1]);
     assert_eq!(journal.claim("reopen").await.unwrap(), Some("v".into()));
@@ -361,7 +365,7 @@ async fn reopening_keeps_everything(journal: &dyn Journal) {
     append(journal, batch("reopen", 1, ["b"])).await.unwrap();
 }
 
-async fn a_closed_journal_says_so(journal: &dyn Journal) {
+async fn a_closed_journal_returns_closed(journal: &dyn Journal) {
     assert!(journal.logs().await.unwrap().contains(&"reopen".into()));
     journal.close().await;
     assert!(matches!(journal.read("order", 0, 1).await, Err(JournalError::Closed)));
@@ -374,21 +378,21 @@ async fn a_closed_journal_says_so(journal: &dyn Journal) {
 }
 
 pub(super) async fn keeps_the_contract(journal: &dyn Journal) {
-    entries_come_back_in_order_and_by_budget(journal).await;
+    entries_are_read_in_order_and_within_the_budget(journal).await;
     an_append_is_conditional_on_the_head(journal).await;
-    a_refused_batch_stores_nothing_and_does_not_hinder_others(journal).await;
+    a_rejected_batch_stores_nothing_and_does_not_affect_others(journal).await;
     a_claim_is_taken_once_until_it_expires(journal).await;
-    a_mark_is_overwritten_with_its_append_or_not_at_all(journal).await;
-    trimming_keeps_what_it_is_told_to(journal).await;
-    another_shape_or_a_new_epoch_goes_on_from_the_head(journal).await;
-    a_new_epoch_carries_over_what_it_is_told_to_with_claims_marks_and_deliveries(journal).await;
-    deliveries_are_kept_with_what_was_sent_and_found_by_state_and_hook(journal).await;
-    what_is_done_is_dropped_first_and_what_waits_never(journal).await;
-    a_rewrite_replaces_what_is_there_and_moves_nothing(journal).await;
-    claims_have_a_bound_within_which_expired_ones_make_room(journal).await;
+    a_mark_is_written_atomically_with_its_append(journal).await;
+    trimming_keeps_the_listed_positions(journal).await;
+    another_shape_or_a_new_epoch_continues_from_the_head(journal).await;
+    a_new_epoch_keeps_listed_positions_claims_marks_and_deliveries(journal).await;
+    deliveries_are_stored_with_their_request_and_found_by_state_and_hook(journal).await;
+    finished_deliveries_are_dropped_first_and_waiting_ones_never(journal).await;
+    a_rewrite_replaces_stored_entries_and_keeps_positions(journal).await;
+    expired_claims_make_room_within_the_limit(journal).await;
     heads_follow_what_is_stored(journal).await;
     reopening_keeps_everything(journal).await;
-    a_closed_journal_says_so(journal).await;
+    a_closed_journal_returns_closed(journal).await;
 }
 
 #[tokio::test]
@@ -403,12 +407,12 @@ async fn the_redb_journal_keeps_the_contract() {
 }
 
 #[tokio::test]
-async fn the_double_without_faults_keeps_the_contract() {
+async fn the_faulty_journal_without_faults_keeps_the_contract() {
     keeps_the_contract(&FaultyJournal::new(Arc::new(MemoryJournal::new()), 1)).await;
 }
 
 #[tokio::test]
-async fn a_memory_journal_opened_again_still_has_its_entries() {
+async fn a_reopened_memory_journal_still_has_its_entries() {
     let journal = Arc::new(MemoryJournal::new());
     let state = journal.open("again", "s").await.unwrap();
     append(&*journal, batch("again", 0, ["a"])).await.unwrap();

@@ -1,4 +1,4 @@
-//! A journal that misbehaves on demand, for testing whoever appends.
+//! Fault-injecting journal for testing code that appends.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,46 +14,47 @@ use super::{
     LogEntry, LogId, LogState, RawRequest, Rewrite, Seq,
 };
 
-/// What goes wrong with one append.
+/// Fault injected into one append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Somebody else's entry comes in before the first batch that has entries; needs [`FaultyJournal::set_foreign`].
+    /// Another writer's entry is appended before the first batch that has entries; needs [`FaultyJournal::set_foreign`].
     Moved,
-    /// Somebody else takes the first claim of the call before, with the very value it was to be taken with.
+    /// Another writer takes the first claim of the call first, with the same value.
     Claimed,
-    /// The call is stored but answers [`AppendError::Unknown`]; appends fail until reopened.
+    /// The call is stored but returns [`AppendError::Unknown`]; appends fail until reopened.
     UnknownStored,
-    /// The call is not stored but answers [`AppendError::Unknown`]; appends fail until reopened.
+    /// The call is not stored and returns [`AppendError::Unknown`]; appends fail until reopened.
     UnknownLost,
-    /// Nothing is stored, [`AppendError::Full`]; appends go on.
+    /// Nothing is stored, and the call returns [`AppendError::Full`]; later appends work.
     Full,
-    /// Nothing is stored, [`AppendError::Io`]; appends fail until reopened.
+    /// Nothing is stored, and the call returns [`AppendError::Io`]; appends fail until reopened.
     Io,
 }
 
-/// How often, in appends of a thousand, a fault strikes that nobody has pushed.
+/// Rates of random faults, in appends per thousand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FaultRates {
-    /// Of [`Fault::Moved`].
+    /// Rate of [`Fault::Moved`].
     pub moved: u16,
-    /// Of [`Fault::Claimed`].
+    /// Rate of [`Fault::Claimed`].
     pub claimed: u16,
-    /// Of [`Fault::UnknownStored`].
+    /// Rate of [`Fault::UnknownStored`].
     pub unknown_stored: u16,
-    /// Of [`Fault::UnknownLost`].
+    /// Rate of [`Fault::UnknownLost`].
     pub unknown_lost: u16,
-    /// Of [`Fault::Full`].
+    /// Rate of [`Fault::Full`].
     pub full: u16,
-    /// Of [`Fault::Io`].
+    /// Rate of [`Fault::Io`].
     pub io: u16,
 }
 
 type ForeignEntry = Box<dyn Fn(&str, Seq) -> Bytes + Send + Sync>;
 
-/// A journal over another one that answers as a broken or shared one may.
+/// A journal that wraps another one and injects the faults of a broken or shared one.
 ///
-/// Without rates and pushed faults it is the inner journal. Pushed faults strike first, one an append; [`Fault::Moved`] and
-/// [`Fault::Claimed`] wait for an append they can strike. Every [`Journal::append`] passes the gate of [`FaultyJournal::hold`].
+/// Without rates and pushed faults it behaves as the inner journal. Pushed faults come first, one per append; [`Fault::Moved`]
+/// and [`Fault::Claimed`] wait for an append that they can affect. Every [`Journal::append`] waits while
+/// [`FaultyJournal::hold`] is in effect.
 pub struct FaultyJournal {
     inner: Arc<dyn Journal>,
     foreign: Mutex<Option<ForeignEntry>>,
@@ -71,7 +72,7 @@ struct Plan {
 }
 
 impl FaultyJournal {
-    /// A journal over `inner` that does nothing wrong yet; `seed` decides where random faults will strike.
+    /// Wraps `inner` without any faults yet; `seed` determines the random faults.
     pub fn new(inner: Arc<dyn Journal>, seed: u64) -> Self {
         FaultyJournal {
             inner,
@@ -88,56 +89,56 @@ impl FaultyJournal {
         }
     }
 
-    /// Lets faults strike at random.
+    /// Sets the rates of random faults.
     #[must_use]
     pub fn with_rates(self, rates: FaultRates) -> Self {
         self.set_rates(rates);
         self
     }
 
-    /// Changes how often faults strike at random.
+    /// Changes the rates of random faults.
     pub fn set_rates(&self, rates: FaultRates) {
         self.plan.lock().rates = rates;
     }
 
-    /// Says what bytes another writer appends to a log at a position, which [`Fault::Moved`] needs.
+    /// Sets the bytes that another writer appends to a log at a position, which [`Fault::Moved`] needs.
     pub fn set_foreign(&self, entry: impl Fn(&str, Seq) -> Bytes + Send + Sync + 'static) {
         *self.foreign.lock() = Some(Box::new(entry));
     }
 
-    /// Lets `fault` strike the next append that it can.
+    /// Queues `fault` for the next append that it can affect.
     pub fn push_fault(&self, fault: Fault) {
         self.plan.lock().pushed.push_back(fault);
     }
 
-    /// Lets the next `times` calls of [`Journal::reopen`] fail.
+    /// Makes the next `times` calls of [`Journal::reopen`] fail.
     pub fn fail_reopens(&self, times: u32) {
         self.plan.lock().failing_reopens = times;
     }
 
-    /// Makes appends wait before anything happens, until [`FaultyJournal::release`].
+    /// Blocks appends before they do anything, until [`FaultyJournal::release`].
     pub fn hold(&self) {
         self.held.send_replace(true);
     }
 
-    /// Lets waiting appends go on.
+    /// Unblocks waiting appends.
     pub fn release(&self) {
         self.held.send_replace(false);
     }
 
-    /// How many appends have arrived, held ones included.
+    /// Number of appends that have arrived, blocked ones included.
     pub fn appends(&self) -> usize {
         self.sizes.borrow().len()
     }
 
-    /// Entries of each append that has arrived, in order of arrival.
+    /// Number of entries of each append, in order of arrival.
     pub fn sizes(&self) -> Vec<usize> {
         self.sizes.borrow().clone()
     }
 
     /// Waits until `count` appends have arrived.
     pub async fn wait_for_appends(&self, count: usize) {
-        // The sender lives in self, so the channel cannot be closed meanwhile.
+        // The sender lives in `self`, so the channel cannot close meanwhile.
         let _ = self.sizes.subscribe().wait_for(|sizes| sizes.len() >= count).await;
     }
 
@@ -149,8 +150,8 @@ impl FaultyJournal {
         self.foreign.lock().is_some() && batches.iter().any(|batch| !batch.entries.is_empty())
     }
 
-    /// Puts another writer's entry before the first batch that has entries.
-    async fn intrude(&self, batches: &[LogBatch]) {
+    /// Appends another writer's entry before the first batch that has entries.
+    async fn append_foreign_entry(&self, batches: &[LogBatch]) {
         let Some(batch) = batches.iter().find(|batch| !batch.entries.is_empty()) else { return };
         let seq = batch.expect + 1;
         let Some(bytes) = self.foreign.lock().as_ref().map(|entry| entry(&batch.log, seq)) else { return };
@@ -166,7 +167,7 @@ impl FaultyJournal {
     }
 
     /// Takes the first claim of the call for another writer.
-    async fn snatch(&self, batches: &[LogBatch]) {
+    async fn take_foreign_claim(&self, batches: &[LogBatch]) {
         let Some(batch) = batches.iter().find(|batch| !batch.claims.is_empty()) else { return };
         let claims = batch.claims[..1].to_vec();
         self.append_foreign(LogBatch {
@@ -180,7 +181,7 @@ impl FaultyJournal {
     }
 
     async fn append_foreign(&self, batch: LogBatch) {
-        // If the inner journal refuses it, it will refuse the caller's batch for the same reason.
+        // If the inner journal rejects it, it rejects the caller's batch for the same reason.
         let _ = self.inner.append(vec![LogBatch { fence: Fence::LOCAL, ..batch }]).await;
     }
 }
@@ -196,7 +197,7 @@ impl Plan {
         if let Some(fault) = self.pushed.front().copied() {
             return possible(fault).then(|| self.pushed.pop_front()).flatten();
         }
-        let mut dice = u16::try_from(self.random() % 1000).unwrap_or_default();
+        let mut roll = u16::try_from(self.random() % 1000).unwrap_or_default();
         let FaultRates { moved, claimed, unknown_stored, unknown_lost, full, io } = self.rates;
         let rates = [
             (moved, Fault::Moved),
@@ -207,10 +208,10 @@ impl Plan {
             (io, Fault::Io),
         ];
         for (rate, fault) in rates {
-            if dice < rate {
+            if roll < rate {
                 return possible(fault).then_some(fault);
             }
-            dice -= rate;
+            roll -= rate;
         }
         None
     }
@@ -258,11 +259,11 @@ impl Journal for FaultyJournal {
         match fault {
             None => self.inner.append(batches).await,
             Some(Fault::Moved) => {
-                self.intrude(&batches).await;
+                self.append_foreign_entry(&batches).await;
                 self.inner.append(batches).await
             }
             Some(Fault::Claimed) => {
-                self.snatch(&batches).await;
+                self.take_foreign_claim(&batches).await;
                 self.inner.append(batches).await
             }
             Some(Fault::UnknownStored) => {
@@ -389,7 +390,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pushed_move_is_answered_with_an_entry_that_is_really_there() {
+    async fn a_pushed_move_returns_an_entry_that_is_stored() {
         let journal = faulty().await;
         journal.push_fault(Fault::Moved);
         let Err(AppendError::Moved { missed }) = append_one(&journal, batch(0, "mine", None)).await else {
@@ -410,7 +411,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unknown_outcome_is_either_and_breaks_appends_until_reopened() {
+    async fn an_unknown_append_is_stored_or_not_and_breaks_appends_until_reopened() {
         for (fault, stored) in [(Fault::UnknownStored, 1), (Fault::UnknownLost, 0), (Fault::Io, 0)] {
             let journal = faulty().await;
             journal.push_fault(fault);
@@ -425,7 +426,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_held_append_has_arrived_but_not_happened() {
+    async fn a_blocked_append_has_arrived_but_stored_nothing() {
         let journal = Arc::new(faulty().await);
         journal.hold();
         #[expect(clippy::disallowed_methods, reason = "joined below")]

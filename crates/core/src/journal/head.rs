@@ -1,12 +1,12 @@
-//! The head of a journal: a small file beside it (`<journal>.head`) that remembers how far each log has come, so that an older
-//! journal in its place, or another one, is noticed.
+//! The head file of a journal (`<journal>.head`): a small file that records the position of each log, so that a journal
+//! replaced by an older one, or by another one, is detected.
 //!
-//! It is written in place after each append, without a sync of its own: a killed process leaves it exact, a power loss leaves it
-//! at the journal's position or behind. So it is never ahead of a journal that nobody replaced. Not noticed is a journal that was
-//! put back together with its head.
+//! It is written in place after each append, without a sync of its own. A killed process leaves it exact; a power loss leaves
+//! it at the journal's position or behind. It is therefore never ahead of a journal that was not replaced. A journal that was
+//! restored together with its head file is not detected.
 //!
 //! One block of 64 bytes per log, which no sector boundary divides: hash of the log's name u64, the log's origin u64, position
-//! u64, epoch (10 bytes), 1 if the file is a backup's, zeros, xxh3-64 over all before; integers little-endian.
+//! u64, epoch (10 bytes), 1 if a backup wrote the file, zeros, xxh3-64 over all before. Integers are little-endian.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -20,44 +20,44 @@ use crate::redb_file::{sync_folder, with_suffix};
 
 const BLOCK: usize = 64;
 const EPOCH: usize = 10;
-/// Logs of one file, at most: what is longer was not written by us.
-const MOST: u64 = 100_000;
+/// Maximum number of logs in a file. A longer file was not written by this program.
+const MAX_LOGS: u64 = 100_000;
 
-/// How far a log has come.
+/// Recorded position of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LogHead {
-    /// The log as such, whatever its epoch.
+    /// Identity of the log across epochs.
     pub(super) origin: u64,
     pub(super) epoch: String,
     pub(super) seq: Seq,
-    /// Whether a backup wrote it.
+    /// True if a backup wrote it.
     pub(super) copied: bool,
 }
 
-/// The open head.
+/// An open head file.
 #[derive(Debug)]
 pub(super) struct Head {
     path: PathBuf,
     file: Option<File>,
-    /// Blocks by the hash of the log's name, and what is in them.
+    /// Block number and content, by the hash of the log's name.
     blocks: HashMap<u64, (u64, LogHead)>,
     next: u64,
-    /// Whether somebody was told that it cannot be written.
-    told: bool,
+    /// True once a failed write has been logged.
+    warned: bool,
 }
 
-/// Where the head of the journal at `path` is.
+/// Path of the head file of the journal at `path`.
 pub(super) fn head_path(path: &Path) -> PathBuf {
     with_suffix(path, ".head")
 }
 
 impl Head {
-    /// Reads the head of the journal at `journal`. One that is missing or cannot be read knows nothing.
+    /// Reads the head file of the journal at `journal`. A missing or unreadable file counts as empty.
     pub(super) fn read(journal: &Path) -> Head {
         let path = head_path(journal);
-        let mut head = Head { path, file: None, blocks: HashMap::new(), next: 0, told: false };
+        let mut head = Head { path, file: None, blocks: HashMap::new(), next: 0, warned: false };
         let mut bytes = Vec::new();
-        let read = File::open(&head.path).and_then(|file| file.take(MOST * BLOCK as u64).read_to_end(&mut bytes));
+        let read = File::open(&head.path).and_then(|file| file.take(MAX_LOGS * BLOCK as u64).read_to_end(&mut bytes));
         match read {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -65,37 +65,37 @@ impl Head {
         }
         for (at, block) in bytes.chunks(BLOCK).enumerate() {
             head.next = at as u64 + 1;
-            if let Some((name, seen)) = decode(block) {
-                head.blocks.insert(name, (at as u64, seen));
+            if let Some((name, recorded)) = decode(block) {
+                head.blocks.insert(name, (at as u64, recorded));
             }
         }
         head
     }
 
-    /// What is known of a log.
-    pub(super) fn seen(&self, log: &str) -> Option<&LogHead> {
-        self.blocks.get(&xxh3_64(log.as_bytes())).map(|(_, seen)| seen)
+    /// Returns the recorded position of a log.
+    pub(super) fn get(&self, log: &str) -> Option<&LogHead> {
+        self.blocks.get(&xxh3_64(log.as_bytes())).map(|(_, recorded)| recorded)
     }
 
-    /// Notes how far a log has come; says whether that is written. A head that cannot be written is behind, which costs no more
-    /// than that less is noticed.
-    pub(super) fn note(&mut self, log: &str, seen: LogHead) -> bool {
+    /// Records the position of a log; returns true if it was written. A head file that cannot be written stays behind, so that
+    /// fewer replacements are detected.
+    pub(super) fn note(&mut self, log: &str, recorded: LogHead) -> bool {
         let name = xxh3_64(log.as_bytes());
-        let known = self.blocks.get(&name).map(|(at, known)| (*at, known == &seen));
+        let known = self.blocks.get(&name).map(|(at, known)| (*at, known == &recorded));
         let at = match known {
             Some((_, true)) if self.file.is_some() => return true,
             Some((at, _)) => at,
             None => self.next,
         };
-        // A block that is new must be there for good before the journal counts on it.
+        // A new block must be durable before the journal relies on it.
         let fresh = known.is_none() || self.file.is_none();
-        match self.write(at, &encode(name, &seen), fresh) {
+        match self.write(at, &encode(name, &recorded), fresh) {
             Ok(()) => {
                 self.next = self.next.max(at + 1);
-                self.blocks.insert(name, (at, seen));
+                self.blocks.insert(name, (at, recorded));
                 true
             }
-            Err(error) if !std::mem::replace(&mut self.told, true) => {
+            Err(error) if !std::mem::replace(&mut self.warned, true) => {
                 tracing::warn!(path = %self.path.display(), %error, "the journal's head cannot be written");
                 false
             }
@@ -117,12 +117,12 @@ impl Head {
         if sync { file.sync_data() } else { Ok(()) }
     }
 
-    /// Writes this head as that of a copy of the journal at `journal`, which holds `logs`.
+    /// Writes the head file for a copy of the journal, at `journal`, which holds `logs`.
     pub(super) fn write_copy(journal: &Path, logs: impl Iterator<Item = (String, LogHead)>) -> io::Result<()> {
-        let mut head = Head { path: head_path(journal), file: None, blocks: HashMap::new(), next: 0, told: false };
-        for (log, seen) in logs {
-            let (at, seen) = (head.next, LogHead { copied: true, ..seen });
-            head.write(at, &encode(xxh3_64(log.as_bytes()), &seen), false)?;
+        let mut head = Head { path: head_path(journal), file: None, blocks: HashMap::new(), next: 0, warned: false };
+        for (log, recorded) in logs {
+            let (at, recorded) = (head.next, LogHead { copied: true, ..recorded });
+            head.write(at, &encode(xxh3_64(log.as_bytes()), &recorded), false)?;
             head.next += 1;
         }
         match &head.file {
@@ -140,15 +140,15 @@ fn open(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-fn encode(name: u64, seen: &LogHead) -> [u8; BLOCK] {
+fn encode(name: u64, recorded: &LogHead) -> [u8; BLOCK] {
     let mut block = [0; BLOCK];
     block[..8].copy_from_slice(&name.to_le_bytes());
-    block[8..16].copy_from_slice(&seen.origin.to_le_bytes());
-    block[16..24].copy_from_slice(&seen.seq.to_le_bytes());
-    let epoch = seen.epoch.as_bytes();
+    block[8..16].copy_from_slice(&recorded.origin.to_le_bytes());
+    block[16..24].copy_from_slice(&recorded.seq.to_le_bytes());
+    let epoch = recorded.epoch.as_bytes();
     let length = epoch.len().min(EPOCH);
     block[24..24 + length].copy_from_slice(&epoch[..length]);
-    block[24 + EPOCH] = u8::from(seen.copied);
+    block[24 + EPOCH] = u8::from(recorded.copied);
     let sum = xxh3_64(&block[..BLOCK - 8]);
     block[BLOCK - 8..].copy_from_slice(&sum.to_le_bytes());
     block
@@ -168,22 +168,22 @@ fn decode(block: &[u8]) -> Option<(u64, LogHead)> {
 mod tests {
     use super::*;
 
-    fn seen(seq: Seq) -> LogHead {
+    fn log_head(seq: Seq) -> LogHead {
         LogHead { origin: 7, epoch: "0123456789".into(), seq, copied: false }
     }
 
     #[test]
-    fn a_head_is_read_as_it_was_written_and_a_damaged_block_is_not_believed() {
+    fn a_head_is_read_as_written_and_damaged_blocks_are_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let journal = dir.path().join("j.redb");
         let mut head = Head::read(&journal);
-        assert_eq!(head.seen("a"), None);
+        assert_eq!(head.get("a"), None);
         for at in 1..=20 {
-            head.note("a", seen(at));
-            head.note("b", seen(at * 2));
+            head.note("a", log_head(at));
+            head.note("b", log_head(at * 2));
         }
         let read = Head::read(&journal);
-        assert_eq!((read.seen("a"), read.seen("b"), read.seen("c")), (Some(&seen(20)), Some(&seen(40)), None));
+        assert_eq!((read.get("a"), read.get("b"), read.get("c")), (Some(&log_head(20)), Some(&log_head(40)), None));
         let whole = std::fs::read(head_path(&journal)).unwrap();
         assert_eq!(whole.len(), 2 * BLOCK);
         for at in 0..BLOCK {
@@ -191,9 +191,9 @@ mod tests {
             damaged[at] ^= 1;
             std::fs::write(head_path(&journal), &damaged).unwrap();
             let read = Head::read(&journal);
-            assert_eq!((read.seen("a"), read.seen("b")), (None, Some(&seen(40))), "byte {at}");
+            assert_eq!((read.get("a"), read.get("b")), (None, Some(&log_head(40))), "byte {at}");
         }
         std::fs::write(head_path(&journal), &whole[..BLOCK + 9]).unwrap();
-        assert_eq!(Head::read(&journal).seen("b"), None);
+        assert_eq!(Head::read(&journal).get("b"), None);
     }
 }

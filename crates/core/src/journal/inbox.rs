@@ -1,8 +1,8 @@
-//! The inbox: deliveries of webhooks as they were sent, what became of each, and which go when there is no room.
+//! The inbox: received webhook deliveries, their states, and the choice of deliveries to drop when it is full.
 //!
-//! A journal stores them beside its logs, in the same append as the changes they brought, so one commit serves both. [`Index`]
-//! is what an implementation holds in memory: it finds deliveries without reading them and chooses which are dropped, the
-//! oldest that ended well first, then the oldest that a person may have wanted to see, never one that is still to be applied.
+//! A journal stores deliveries beside its logs, in the same append as the changes that they contain, so one commit serves both.
+//! Each implementation holds an [`Index`] in memory, which finds deliveries without reading them and chooses the ones to drop:
+//! first the oldest that ended well, then the oldest that need attention, never one that is still to be applied.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// Identifies a delivery; a UUIDv7, so ids sort by the time of receipt.
+/// Identifier of a delivery: a UUIDv7, so ids sort by the time of receipt.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryId(u128);
 
 impl DeliveryId {
-    /// A fresh id.
+    /// Generates an id.
     #[expect(clippy::new_without_default, reason = "two defaults would not be equal")]
     pub fn new() -> DeliveryId {
         DeliveryId(uuid::Uuid::now_v7().as_u128())
@@ -55,28 +55,28 @@ impl FromStr for DeliveryId {
     }
 }
 
-/// What became of a delivery.
+/// State of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryState {
-    /// Acknowledged, and still to be applied.
+    /// Acknowledged and still to be applied.
     Received,
-    /// Its changes are in the rows, or will be once the rows in doubt were read from the source.
+    /// The changes are in the rows, or will be once the rows in doubt have been read from the source.
     Applied,
-    /// It had been applied before.
+    /// The delivery had been applied before.
     Duplicate,
-    /// Nothing in it is for this resource.
+    /// The delivery contains nothing for this resource.
     Ignored,
-    /// All that it says is older than what is known.
+    /// All changes are older than the known rows.
     Stale,
-    /// It could not be understood.
+    /// The delivery could not be decoded.
     Undecodable,
-    /// It was understood and could not be applied.
+    /// The delivery was decoded but could not be applied.
     Failed,
 }
 
 impl DeliveryState {
-    /// All of them.
+    /// All states.
     pub const ALL: [DeliveryState; 7] = [
         DeliveryState::Received,
         DeliveryState::Applied,
@@ -87,7 +87,7 @@ impl DeliveryState {
         DeliveryState::Failed,
     ];
 
-    /// Its word.
+    /// Name of the state, as in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             DeliveryState::Received => "received",
@@ -100,80 +100,80 @@ impl DeliveryState {
         }
     }
 
-    /// Whether nobody has to look at it any more.
+    /// Returns true if the delivery needs no attention any more.
     pub fn is_fine(self) -> bool {
         !matches!(self, DeliveryState::Received | DeliveryState::Undecodable | DeliveryState::Failed)
     }
 }
 
-/// How many changes of a delivery had which result.
+/// Numbers of changes of a delivery, by result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Changes {
     /// Changes in the delivery.
     pub received: u64,
-    /// They changed something.
+    /// Changes that changed a row.
     pub applied: u64,
-    /// Everything was so already.
+    /// Changes without effect, because the rows already had the values.
     pub unchanged: u64,
-    /// They will be applied once the rows were read from the source.
+    /// Changes that will be applied once the rows have been read from the source.
     pub deferred: u64,
-    /// They were older than what is known.
+    /// Changes older than the known rows.
     pub stale: u64,
-    /// They had been applied before.
+    /// Changes that had been applied before.
     pub duplicates: u64,
-    /// They are not for this resource.
+    /// Changes for other resources.
     pub ignored: u64,
-    /// They could not be understood, and the others were applied.
+    /// Changes that could not be decoded, while the others were applied.
     pub skipped: u64,
 }
 
-/// A delivery without what was sent.
+/// A delivery without its raw request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivery {
-    /// Its id.
+    /// Id of the delivery.
     #[serde(skip, default = "DeliveryId::new")]
     pub id: DeliveryId,
-    /// The webhook it came to.
+    /// Name of the webhook that received it.
     pub hook: Arc<str>,
-    /// The Dio that it is for.
+    /// Name of the Dio that it is for.
     pub dio: Arc<str>,
-    /// The sender's id of it.
+    /// Id that the sender gave the delivery, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// What became of it.
+    /// State of the delivery.
     pub state: DeliveryState,
-    /// Of its changes.
+    /// Results of its changes.
     #[serde(default)]
     pub changes: Changes,
-    /// Why it could not be understood or applied.
+    /// Reason why the delivery could not be decoded or applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// How often it was applied, or tried to be.
+    /// Number of attempts to apply it.
     #[serde(default)]
     pub attempts: u32,
-    /// Unix milliseconds of its receipt.
+    /// Unix milliseconds of the receipt.
     pub received: u64,
-    /// Unix milliseconds of its last change of state.
+    /// Unix milliseconds of the last change of state.
     pub updated: u64,
-    /// Bytes that keeping it takes.
+    /// Size in bytes that counts against the limits of the inbox.
     #[serde(default)]
     pub size: u64,
 }
 
-/// What was sent.
+/// The request as the sender sent it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RawRequest {
     /// Path and query.
     pub uri: String,
-    /// Headers, those that prove who sent it without their values.
+    /// Headers. The values of authentication headers are removed.
     pub headers: Vec<(String, String)>,
-    /// The body as received.
+    /// Body as received.
     pub body: Bytes,
 }
 
 impl RawRequest {
-    /// Bytes that keeping it takes.
+    /// Returns the size in bytes that counts against the limits of the inbox.
     pub fn size(&self) -> u64 {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
         (self.uri.len() + headers + self.body.len() + 16) as u64
@@ -196,38 +196,38 @@ impl RawRequest {
     }
 }
 
-/// A delivery that an append stores: whole, or what has changed of one that is there.
+/// A delivery that an append stores: complete, or an update of a stored one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredDelivery {
-    /// What is known of it. One that is only [`DeliveryState::Received`] replaces nothing: it may be late.
+    /// State and metadata. One that is only [`DeliveryState::Received`] never replaces a stored one, because it may be late.
     pub delivery: Delivery,
-    /// What was sent; `None` if that is stored already.
+    /// The raw request; `None` if it is already stored.
     pub raw: Option<RawRequest>,
 }
 
-/// Which deliveries are asked for.
+/// Filter for deliveries.
 #[derive(Clone, Debug, Default)]
 pub struct DeliveryQuery {
-    /// Only of this webhook.
+    /// Only deliveries of this webhook.
     pub hook: Option<String>,
-    /// Only in one of these states; empty for all.
+    /// Only deliveries in one of these states; empty for all.
     pub states: Vec<DeliveryState>,
-    /// Only older than this one.
+    /// Only deliveries older than this one.
     pub after: Option<DeliveryId>,
-    /// At most so many.
+    /// Maximum number of deliveries to return.
     pub limit: usize,
 }
 
-/// How many deliveries and claims are kept.
+/// Limits for stored deliveries and claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InboxLimits {
-    /// At most so many (default: 10,000).
+    /// Maximum number of deliveries (default: 10,000).
     pub count: usize,
-    /// With so many bytes (default: 64 MiB).
+    /// Maximum size of all deliveries in bytes (default: 64 MiB).
     pub bytes: u64,
-    /// For so long (default: 7 days).
+    /// Maximum age of a delivery (default: 7 days).
     pub age: Duration,
-    /// Claims that are remembered (default: 5,000,000): idempotency keys and ids of deliveries.
+    /// Maximum number of claims (default: 5,000,000): idempotency keys and delivery ids.
     pub claims: usize,
 }
 
@@ -237,45 +237,46 @@ impl Default for InboxLimits {
     }
 }
 
-/// How full the inbox is.
+/// Usage of the inbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InboxUse {
-    /// Deliveries kept.
+    /// Number of stored deliveries.
     pub count: usize,
-    /// Their bytes.
+    /// Size of stored deliveries in bytes.
     pub bytes: u64,
-    /// Those that are still to be applied.
+    /// Number of deliveries that are still to be applied.
     pub received: usize,
-    /// Dropped to make room though nobody had seen to them (undecodable, failed), since the start.
+    /// Number of undecodable or failed deliveries dropped to make room, since the start.
     pub dropped: u64,
-    /// Whether there is room for one more that is still to be applied.
+    /// True if there is room for one more delivery that is still to be applied.
     pub room: bool,
-    /// Claims that are remembered, expired ones included until they are swept.
+    /// Number of stored claims, including expired ones until they are swept.
     pub claims: usize,
-    /// How many may be.
+    /// Maximum number of claims.
     pub claims_limit: usize,
 }
 
-/// Pause between two searches of a full table of claims, each of which is a transaction.
+/// Pause between two sweeps of a full table of claims, each of which is a transaction.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// Deliveries dropped by one append, at most, so that it does not hold others up for long.
-const MOST_DROPPED: usize = 256;
+/// Maximum number of deliveries that one append drops, so that it does not delay others for long.
+const MAX_DROPPED: usize = 256;
 
-/// What is known of all deliveries without reading them.
+/// In-memory index of all deliveries.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    held: BTreeMap<u128, IndexedDelivery>,
-    /// Those that ended well, and those that did not: the order in which they go.
+    deliveries: BTreeMap<u128, IndexedDelivery>,
+    /// Ids of deliveries that ended well, oldest first. They are dropped first.
     fine: BTreeSet<u128>,
+    /// Ids of undecodable and failed deliveries, oldest first. They are dropped after the fine ones.
     bad: BTreeSet<u128>,
     bytes: u64,
-    /// Bytes of those that are still to be applied.
+    /// Bytes of the deliveries that are still to be applied.
     waiting: u64,
     dropped: u64,
-    /// Claims that are stored.
+    /// Number of stored claims.
     pub(super) claims: usize,
-    /// When a full table of claims was last searched for expired ones.
+    /// Time of the last sweep of a full table of claims.
     swept: Option<Instant>,
     pub(super) limits: InboxLimits,
 }
@@ -289,12 +290,12 @@ struct IndexedDelivery {
 }
 
 impl Index {
-    /// An empty one with these bounds.
+    /// Creates an empty index with these limits.
     pub(super) fn within(limits: InboxLimits) -> Index {
         Index { limits, ..Index::default() }
     }
 
-    /// Takes note of a delivery that is stored.
+    /// Adds or updates a stored delivery.
     pub(super) fn put(&mut self, delivery: &Delivery) {
         let id = delivery.id.as_u128();
         self.remove(id);
@@ -305,36 +306,36 @@ impl Index {
             state if state.is_fine() => drop(self.fine.insert(id)),
             _ => drop(self.bad.insert(id)),
         }
-        self.held.insert(id, IndexedDelivery { hook, state, bytes: delivery.size, received: delivery.received });
+        self.deliveries.insert(id, IndexedDelivery { hook, state, bytes: delivery.size, received: delivery.received });
     }
 
-    /// Takes note that one was dropped to make room.
+    /// Removes a delivery that was dropped to make room, and counts it if it needed attention.
     pub(super) fn drop_one(&mut self, id: u128) {
         self.dropped += u64::from(self.bad.contains(&id));
         self.remove(id);
     }
 
-    /// Takes note that one is not stored any more.
+    /// Removes a delivery that is no longer stored.
     pub(super) fn remove(&mut self, id: u128) {
-        let Some(held) = self.held.remove(&id) else { return };
-        self.bytes -= held.bytes;
-        if held.state == DeliveryState::Received {
-            self.waiting -= held.bytes;
+        let Some(delivery) = self.deliveries.remove(&id) else { return };
+        self.bytes -= delivery.bytes;
+        if delivery.state == DeliveryState::Received {
+            self.waiting -= delivery.bytes;
         }
         self.fine.remove(&id);
         self.bad.remove(&id);
     }
 
-    /// Whether a record is to be stored: one that is only received replaces nothing.
+    /// Returns true if the delivery should be stored: one that is only received replaces nothing.
     pub(super) fn takes(&self, delivery: &Delivery) -> bool {
-        let known = self.held.contains_key(&delivery.id.as_u128());
+        let known = self.deliveries.contains_key(&delivery.id.as_u128());
         !(known && delivery.state == DeliveryState::Received)
     }
 
-    /// Which deliveries go when `coming` are stored at `now`.
+    /// Chooses the deliveries to drop when `coming` are stored at `now` (Unix ms).
     pub(super) fn victims<'a>(&self, coming: &(impl Iterator<Item = &'a Delivery> + Clone), now: u64) -> Vec<u128> {
-        let new = coming.clone().filter(|delivery| !self.held.contains_key(&delivery.id.as_u128()));
-        let (mut count, mut bytes) = (self.held.len(), self.bytes);
+        let new = coming.clone().filter(|delivery| !self.deliveries.contains_key(&delivery.id.as_u128()));
+        let (mut count, mut bytes) = (self.deliveries.len(), self.bytes);
         for delivery in new {
             count += 1;
             bytes += delivery.size;
@@ -344,37 +345,42 @@ impl Index {
         let mut victims = Vec::new();
         for set in [&self.fine, &self.bad] {
             for id in set.iter().filter(stays) {
-                let Some(held) = self.held.get(id) else { continue };
+                let Some(delivery) = self.deliveries.get(id) else { continue };
                 let full = count > self.limits.count || bytes > self.limits.bytes;
-                if victims.len() == MOST_DROPPED || !full && held.received >= oldest {
+                if victims.len() == MAX_DROPPED || !full && delivery.received >= oldest {
                     break;
                 }
                 count -= 1;
-                bytes -= held.bytes;
+                bytes -= delivery.bytes;
                 victims.push(*id);
             }
         }
         victims
     }
 
-    /// The deliveries that `query` fits, newest first, and how many fit it whatever its `after` and `limit` say.
+    /// Returns the deliveries that match `query`, newest first, and the total number regardless of its `after` and `limit`.
     pub(super) fn find(&self, query: &DeliveryQuery) -> (Vec<DeliveryId>, usize) {
-        let fits = |held: &IndexedDelivery| {
-            query.hook.as_deref().is_none_or(|hook| *held.hook == *hook)
-                && (query.states.is_empty() || query.states.contains(&held.state))
+        let matches = |delivery: &IndexedDelivery| {
+            query.hook.as_deref().is_none_or(|hook| *delivery.hook == *hook)
+                && (query.states.is_empty() || query.states.contains(&delivery.state))
         };
-        let fitting = self.held.iter().rev().filter(|(_, held)| fits(held)).map(|(id, _)| DeliveryId::from_u128(*id));
-        let total = fitting.clone().count();
-        let page = fitting.filter(|id| query.after.is_none_or(|after| *id < after)).take(query.limit);
+        let matching = self
+            .deliveries
+            .iter()
+            .rev()
+            .filter(|(_, delivery)| matches(delivery))
+            .map(|(id, _)| DeliveryId::from_u128(*id));
+        let total = matching.clone().count();
+        let page = matching.filter(|id| query.after.is_none_or(|after| *id < after)).take(query.limit);
         (page.collect(), total)
     }
 
-    /// Whether one more claim may be taken.
+    /// Returns true if one more claim may be taken.
     pub(super) fn claim_room(&self) -> bool {
         self.claims < self.limits.claims
     }
 
-    /// Whether a full table of claims is to be searched for expired ones now: once in [`SWEEP_EVERY`].
+    /// Returns true if a full table of claims should be swept now: once per [`SWEEP_EVERY`].
     pub(super) fn may_sweep(&mut self) -> bool {
         let due = self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY);
         if due {
@@ -384,9 +390,9 @@ impl Index {
     }
 
     pub(super) fn usage(&self) -> InboxUse {
-        let received = self.held.len() - self.fine.len() - self.bad.len();
+        let received = self.deliveries.len() - self.fine.len() - self.bad.len();
         InboxUse {
-            count: self.held.len(),
+            count: self.deliveries.len(),
             bytes: self.bytes,
             received,
             dropped: self.dropped,

@@ -1,4 +1,4 @@
-//! A journal in memory: same rules as a durable one, nothing survives the process.
+//! In-memory journal with the rules of a durable one. Nothing survives the process.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,10 +14,10 @@ use super::{
     LogEntry, LogId, LogState, RawRequest, Rewrite, Seq, new_epoch,
 };
 
-/// A journal in memory.
+/// In-memory journal.
 ///
-/// It keeps what it holds as long as the value lives: a Lens that is built again on the same journal finds its logs as after
-/// a restart, because [`Journal::open`] and [`Journal::reopen`] also open a closed memory journal.
+/// The content lives as long as the value: a Lens rebuilt on the same journal finds its logs as after a restart, because
+/// [`Journal::open`] and [`Journal::reopen`] also open a closed memory journal.
 #[derive(Debug, Default)]
 pub struct MemoryJournal {
     store: Mutex<Store>,
@@ -45,7 +45,7 @@ struct Log {
 }
 
 impl MemoryJournal {
-    /// An empty journal.
+    /// Creates an empty journal.
     pub fn new() -> Self {
         Self::default()
     }
@@ -125,7 +125,7 @@ impl Store {
             }
             let id = kept.delivery.id;
             let raw = kept.raw.or_else(|| self.deliveries.remove(&id).map(|(_, raw)| raw));
-            // One that was dropped meanwhile stays dropped.
+            // A delivery that was dropped meanwhile stays dropped.
             let Some(raw) = raw else { continue };
             self.index.put(&kept.delivery);
             self.deliveries.insert(id, (kept.delivery, raw));
@@ -164,13 +164,13 @@ impl Journal for MemoryJournal {
     async fn append(&self, batches: Vec<LogBatch>) -> Vec<Result<(), AppendError>> {
         let mut store = self.store.lock();
         let heads = &self.heads;
-        let mut one = |batch: LogBatch| {
+        let mut append_one = |batch: LogBatch| {
             let (log, head) = (LogId::clone(&batch.log), batch.expect + batch.entries.len() as Seq);
             store.append(batch)?;
             heads.set(&log, head);
             Ok(())
         };
-        batches.into_iter().map(&mut one).collect()
+        batches.into_iter().map(&mut append_one).collect()
     }
 
     async fn read(&self, log: &str, after: Seq, max_bytes: usize) -> Result<Vec<LogEntry>, JournalError> {
@@ -271,7 +271,7 @@ impl Journal for MemoryJournal {
     }
 }
 
-/// The heads of all logs, for those who follow them.
+/// Subscribable heads of all logs.
 #[derive(Debug, Default)]
 pub(super) struct Heads(Mutex<HashMap<LogId, watch::Sender<Seq>>>);
 
@@ -289,7 +289,7 @@ impl Heads {
     }
 }
 
-/// Admits entries up to about a number of bytes, but always the first.
+/// Byte budget for a read. Always admits the first entry.
 pub(super) struct Budget {
     left: usize,
     first: bool,
@@ -307,7 +307,7 @@ impl Budget {
     }
 }
 
-/// Refuses batches that no journal of one process can take.
+/// Rejects batches with a foreign fence or with gaps between entries.
 pub(super) fn check_batch(batch: &LogBatch) -> Result<(), AppendError> {
     if batch.fence != Fence::LOCAL {
         return Err(AppendError::Fenced);

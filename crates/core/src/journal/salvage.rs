@@ -1,7 +1,7 @@
-//! What can still be read of a damaged journal. The file itself is only ever read.
+//! Salvage of the readable parts of a damaged journal. The file itself is only read.
 //!
-//! Two ways, each for what the other cannot see: the database is opened on a copy in memory, where redb may repair it; and the
-//! bytes are searched for entries. An entry is known by its checksum, which covers its log and its position too.
+//! Two methods complement each other: the database is opened on a copy in memory, where redb may repair it, and the bytes are
+//! searched for entries. An entry is recognized by its checksum, which also covers its log and position.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, TryLockError};
@@ -19,24 +19,23 @@ use super::redb::tables::{ENTRIES, LOGS_END, META, OPTIONS, journal_error, unsea
 use super::{Delivery, JournalError, RawRequest, Seq, redb::inbox as redb_inbox};
 use crate::redb_file::{BackendFactory, Fault, Options, RedbFile, SEAL, SEAL_VERSION, no_panic, salt_of};
 
-/// What was read of one log.
+/// Salvaged content of one log.
 #[derive(Clone, Debug, Default)]
 pub struct SalvagedLog {
-    /// Its name; a made-up one if that is lost.
+    /// Name of the log; a generated one if the name is lost.
     pub log: String,
-    /// The entries that were found.
+    /// Salvaged entries by position.
     pub entries: BTreeMap<Seq, Bytes>,
-    /// From where on entries should be there without gaps, if that is known.
+    /// Position from which entries should exist without gaps, if known.
     pub oldest: Option<Seq>,
-    /// The newest position that is known to have been stored.
+    /// Newest position that is known to have been stored.
     pub head: Seq,
-    /// Whether the file is sound as far as this log goes: entries up to its head are all there, and no older ones among them.
+    /// True if the file is intact for this log: all entries up to its head are present, and no older ones among them.
     pub whole: bool,
 }
 
 impl SalvagedLog {
-    /// Positions that should be there and are not, as first and last of each gap. What came after the newest entry that was
-    /// found is not known.
+    /// Returns the missing positions as first and last of each gap. Entries after the newest salvaged one are unknown.
     pub fn missing(&self) -> Vec<(Seq, Seq)> {
         let Some(oldest) = self.oldest.or_else(|| self.entries.keys().next().copied()) else { return Vec::new() };
         let (mut expected, mut missing) = (oldest, Vec::new());
@@ -53,37 +52,37 @@ impl SalvagedLog {
     }
 }
 
-/// An entry that bytes begin with.
+/// Length and position of an entry at the start of some bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct EntryExtent {
-    /// Its length.
+    /// Length in bytes.
     pub length: usize,
-    /// Its position.
+    /// Position of the entry.
     pub seq: Seq,
-    /// Whether values were erased from it. Of two entries of one position the erased one is the newer.
+    /// True if values were erased from it. Of two entries at one position, the erased one is newer.
     pub erased: bool,
 }
 
-/// Reads what can be read of the journal at `path`, log by log. `measure` knows an entry that bytes begin with, if they do.
+/// Reads all salvageable content of the journal at `path`, log by log. `measure` recognizes an entry at the start of bytes.
 ///
 /// # Errors
-/// [`JournalError::Locked`] if somebody has it open, [`JournalError::Io`] if the file cannot be read at all. Damage is no error.
+/// [`JournalError::Locked`] if the file is open elsewhere, [`JournalError::Io`] if it cannot be read. Damage is not an error.
 pub fn salvage(path: &Path, measure: impl Fn(&[u8]) -> Option<EntryExtent>) -> Result<Vec<SalvagedLog>, JournalError> {
     let bytes = read(path).map_err(|fault| journal_error(&path.display().to_string(), fault))?;
     let mut table = SalvageScan::default();
-    // Verified first; what does not pass is read as far as it goes.
+    // First read with verification; if that fails, read as much as possible without.
     let whole = table.read_table(&bytes, true).is_ok();
     if !whole {
         table = SalvageScan::default();
-        // Whatever stopped it, the search goes on from what was read before.
+        // After any fault, continue with the entries read before it.
         let _ = table.read_table(&bytes, false);
     }
     let carved = SalvageScan { logs: carve_logs(&bytes), entries: carve(&bytes, measure) };
     Ok(merge(table, carved, whole))
 }
 
-/// Deliveries that nobody has seen to (received, undecodable, failed), oldest first, each with what was sent if that is there.
-/// What redb cannot read any more is not found.
+/// Reads deliveries that need attention (received, undecodable, failed), oldest first, each with its raw request if that is
+/// readable. Deliveries that redb cannot read are left out.
 ///
 /// # Errors
 /// As [`salvage`].
@@ -97,7 +96,7 @@ pub fn salvage_deliveries(path: &Path) -> Result<Vec<(Delivery, Option<RawReques
     Ok(found)
 }
 
-/// A copy of the file in memory, where redb may repair it.
+/// Opens a copy of the file in memory, where redb may repair it.
 fn open_copy(bytes: &Arc<Vec<u8>>, verified: bool) -> Result<RedbFile, Fault> {
     let bytes = Arc::clone(bytes);
     let copy: BackendFactory = Arc::new(move || {
@@ -108,12 +107,12 @@ fn open_copy(bytes: &Arc<Vec<u8>>, verified: bool) -> Result<RedbFile, Fault> {
     RedbFile::with_backend(copy, Options { check_integrity: verified, ..OPTIONS })
 }
 
-/// The file's bytes, under a lock that keeps writers away meanwhile.
+/// Reads the file's bytes under a lock that excludes writers.
 fn read(path: &Path) -> Result<Arc<Vec<u8>>, Fault> {
     let mut file = File::open(path)?;
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => return Err(Fault::Locked),
-        // A file system without locks has nobody who holds one.
+        // On a file system without locks, no other process can hold one.
         Err(TryLockError::Error(_)) | Ok(()) => {}
     }
     let mut bytes = Vec::new();
@@ -121,7 +120,7 @@ fn read(path: &Path) -> Result<Arc<Vec<u8>>, Fault> {
     Ok(Arc::new(bytes))
 }
 
-/// Logs by number, and entries.
+/// Logs by number, and entries by log number and position.
 #[derive(Default)]
 struct SalvageScan {
     logs: HashMap<u32, (String, Log)>,
@@ -129,7 +128,7 @@ struct SalvageScan {
 }
 
 impl SalvageScan {
-    /// Reads a copy as a database. What was read before a fault is kept.
+    /// Reads a copy as a database. Entries read before a fault are kept.
     fn read_table(&mut self, bytes: &Arc<Vec<u8>>, verified: bool) -> Result<(), Fault> {
         let file = open_copy(bytes, verified)?;
         let logs = file.with(|database| {
@@ -140,7 +139,7 @@ impl SalvageScan {
             }
             Ok(())
         });
-        // Damage in the middle leaves what lies before and what lies behind.
+        // After damage in the middle, the entries behind it can still be read backwards.
         let forward = self.read_entries(&file, false);
         let read = forward.or_else(|fault| self.read_entries(&file, true).and(Err(fault)));
         drop_quietly(file);
@@ -168,7 +167,7 @@ impl SalvageScan {
     }
 }
 
-/// Closing a damaged database may panic like any other use of it.
+/// Closes a database. Closing a damaged one may panic like any other use of it.
 fn drop_quietly(file: RedbFile) {
     let _ = no_panic(|| {
         drop(file);
@@ -176,13 +175,13 @@ fn drop_quietly(file: RedbFile) {
     });
 }
 
-/// Entries anywhere in `bytes`. A page that was freed may hold some that had been dropped, or were never committed.
+/// Finds entries anywhere in `bytes`. Freed pages may hold entries that were dropped or never committed.
 fn carve(bytes: &[u8], measure: impl Fn(&[u8]) -> Option<EntryExtent>) -> BTreeMap<(u32, Seq), Bytes> {
     let mut found: BTreeMap<(u32, Seq), (bool, Bytes)> = BTreeMap::new();
     for at in memchr::memchr_iter(SEAL_VERSION, bytes) {
         let Some(EntryExtent { length, seq, erased }) = bytes.get(at + SEAL..).and_then(&measure) else { continue };
         let Some(sealed) = bytes.get(at..at + SEAL + length) else { continue };
-        // A salt is the log's number, forty bits up, with the position.
+        // A salt is the log's number shifted left by 40 bits, XOR the position.
         let Some(log) = salt_of(sealed).map(|salt| salt ^ seq).filter(|log| log.trailing_zeros() >= 40) else {
             continue;
         };
@@ -195,14 +194,14 @@ fn carve(bytes: &[u8], measure: impl Fn(&[u8]) -> Option<EntryExtent>) -> BTreeM
     found.into_iter().map(|(at, (_, bytes))| (at, bytes)).collect()
 }
 
-/// Bytes of a log's name, at most, that are tried.
-const LONGEST_NAME: usize = 128;
+/// Maximum length in bytes of the log names that are tried.
+const MAX_NAME: usize = 128;
 
-/// Records of logs anywhere in `bytes`: a record is known by its checksum, which covers its key.
+/// Finds log records anywhere in `bytes`. A record is recognized by its checksum, which covers its key.
 fn carve_logs(bytes: &[u8]) -> HashMap<u32, (String, Log)> {
     let mut keys: HashMap<u64, String> = HashMap::new();
     for at in memchr::memmem::find_iter(bytes, b"log/") {
-        for end in at + 5..=(at + 4 + LONGEST_NAME).min(bytes.len()) {
+        for end in at + 5..=(at + 4 + MAX_NAME).min(bytes.len()) {
             let Ok(key) = std::str::from_utf8(&bytes[at..end]) else { continue };
             keys.insert(xxh3_64(key.as_bytes()), key["log/".len()..].to_string());
         }
@@ -235,7 +234,7 @@ fn merge(table: SalvageScan, carved: SalvageScan, whole: bool) -> Vec<SalvagedLo
     logs.values_mut().for_each(|log| log.whole = whole);
     for ((id, seq), bytes) in carved.entries {
         let log = logs.entry(id).or_default();
-        // Of a sound log, what is not in it was dropped; only a last append that was rolled back may lie behind its head.
+        // In an intact log, other entries were dropped. Only a last append that was rolled back may lie behind its head.
         if log.whole && seq <= log.head {
             continue;
         }

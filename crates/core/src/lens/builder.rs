@@ -1,4 +1,4 @@
-//! The chain that builds a Lens.
+//! Builder of a [`Lens`].
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::dio::{
 use crate::journal::Journal;
 use crate::vista::{ChangeEvent, Error, Query, Result, WriteOp};
 
-/// Chainable configuration of a [`Lens`]. Setters are cheap and check nothing; [`LensBuilder::build`] does all that can fail.
+/// Builder of a [`Lens`]. Setters are cheap and check nothing; [`LensBuilder::build`] does everything that can fail.
 #[derive(Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct LensBuilder {
@@ -38,113 +38,115 @@ impl std::fmt::Debug for LensBuilder {
 callbacks!(LensBuilder);
 
 impl LensBuilder {
-    /// Rows are kept in the redb file at `path`, one table per Dio; the journal is beside it (`x.redb`, `x.journal.redb`).
+    /// Stores rows in the redb file at `path`, one table per Dio. The journal is placed beside it (`x.redb`, `x.journal.redb`).
     pub fn cache_at(mut self, path: impl AsRef<Path>) -> Self {
         self.cache = Some(CacheAt::File(path.as_ref().to_path_buf()));
         self
     }
 
-    /// Rows are kept by `backend`, in memory or elsewhere; an `Arc` of one does as well. The journal is in memory then, unless
-    /// [`LensBuilder::journal_at`] says otherwise; with it, rows that outlive the Lens are served by the next one at once.
+    /// Stores rows in `backend`, in memory or elsewhere; an `Arc` of a backend works as well. The journal is then in memory
+    /// unless [`LensBuilder::journal_at`] sets a file. With a journal file, rows that outlive the Lens are served by the next
+    /// one at once.
     pub fn cache_source(mut self, backend: impl CacheBackend) -> Self {
         self.cache = Some(CacheAt::Store(Arc::new(ById::new(backend))));
         self
     }
 
-    /// Rows are kept in `cache`, a file that the program has opened itself. The journal is in memory then, unless
-    /// [`LensBuilder::journal_at`] says otherwise.
+    /// Stores rows in `cache`, a file that the program has opened itself. The journal is then in memory unless
+    /// [`LensBuilder::journal_at`] sets a file.
     pub fn cache_file(mut self, cache: RedbCache) -> Self {
         self.cache = Some(CacheAt::Store(Arc::new(cache)));
         self
     }
 
-    /// The journal is the redb file at `path`.
+    /// Stores the journal in the redb file at `path`.
     pub fn journal_at(mut self, path: impl AsRef<Path>) -> Self {
         self.journal = Some(JournalAt::File(path.as_ref().to_path_buf()));
         self
     }
 
-    /// The journal is `journal`.
+    /// Uses `journal` as the journal.
     pub fn journal_source(mut self, journal: Arc<dyn Journal>) -> Self {
         self.journal = Some(JournalAt::Backend(journal));
         self
     }
 
-    /// Time between two refreshes; needs `on_refresh`.
+    /// Sets the time between two refreshes; needs `on_refresh`.
     pub fn refresh_every(mut self, every: Duration) -> Self {
         self.settings.refresh_every = Some(every);
         self
     }
 
-    /// Whether `make_dio` waits for `on_start` and fails with it (default: yes). If not, reads and writes of the facade are refused
-    /// with [`Error::NotReady`] until the first copy is there, and a failed `on_start` is tried again after 1 s, then after twice
-    /// as long each time, up to 30 s; after a permanent error or a panic when [`Dio::refresh`] is called.
+    /// Makes `make_dio` wait for `on_start` and fail with it (default: true). If false, reads and writes of the facade return
+    /// [`Error::NotReady`] until the first copy is complete. A failed `on_start` is then tried again after 1 s, with a delay
+    /// that doubles up to 30 s; after a permanent error or a panic, it is tried again when [`Dio::refresh`] is called.
     pub fn on_start_blocking(mut self, blocking: bool) -> Self {
         self.settings.on_start_blocking = blocking;
         self
     }
 
-    /// Operations that may wait for the master, those in delivery among them (default: 256); more writers wait for a place.
+    /// Sets the maximum number of operations that wait for the master, including those in delivery (default: 256). Further
+    /// writers wait for capacity.
     pub fn write_queue_capacity(mut self, writes: usize) -> Self {
         self.settings.write_queue_capacity = writes;
         self
     }
 
-    /// Age from which rows are called stale, and a read refreshes them in the background.
+    /// Sets the age at which rows become stale, so that a read refreshes them in the background.
     pub fn cache_ttl(mut self, ttl: Duration) -> Self {
         self.settings.cache_ttl = Some(ttl);
         self
     }
 
-    /// Whether a scenery that is opened on a stale Dio refreshes it (default: yes).
+    /// Makes opening a scenery on a stale Dio refresh the Dio (default: true).
     pub fn refresh_on_open(mut self, refresh: bool) -> Self {
         self.settings.refresh_on_open = refresh;
         self
     }
 
-    /// How long a scenery's viewport must rest before its range is loaded (default: 50 ms).
+    /// Sets the time that a scenery's viewport must be unchanged before its range is loaded (default: 50 ms).
     pub fn viewport_debounce(mut self, rest: Duration) -> Self {
         self.settings.viewport_debounce = rest;
         self
     }
 
-    /// When failed deliveries are tried again.
+    /// Sets the retry policy for failed deliveries.
     pub fn retry(mut self, retry: Retry) -> Self {
         self.settings.retry = retry;
         self
     }
 
-    /// What `Ok` of `on_write` means (default: the write is on its way).
+    /// Sets the meaning of `Ok` from `on_write` (default: the write is on its way).
     pub fn write_route(mut self, route: WriteRoute) -> Self {
         self.settings.write_route = route;
         self
     }
 
-    /// Deliveries at a time, of different ids (default: 1).
+    /// Sets the number of concurrent deliveries, for different ids (default: 1).
     pub fn write_concurrency(mut self, lanes: usize) -> Self {
         self.settings.write_concurrency = lanes;
         self
     }
 
-    /// Threads for queries over many rows, at least one (default: one less than there are cores).
+    /// Sets the number of threads for queries over many rows, at least one (default: number of cores minus one).
     pub fn heavy_queries(mut self, most: usize) -> Self {
         self.settings.workers = Arc::new(Workers::new(most));
         self
     }
 
-    /// Which operations wait for each other (default: each for all that were accepted before it, with one lane).
+    /// Sets the order of deliveries (default: each operation waits for all that were accepted before it, with one lane).
     pub fn write_order(mut self, order: WriteOrder) -> Self {
         self.settings.write_order = order;
         self
     }
 
-    /// Column that holds a row's version: the newest wins.
+    /// Sets the column that holds a row's version: the newest wins.
     pub fn version_column(mut self, column: impl Into<Arc<str>>) -> Self {
         self.settings.version = Some(column.into());
         self
     }
 
-    /// Bounds of each Dio's event ring (default: 10,000 events, 16 MiB).
+    /// Sets the limits of each Dio's event ring (default: 10,000 events, 16 MiB).
     pub fn ring(mut self, limits: RingLimits) -> Self {
         self.settings.ring = limits;
         self
@@ -158,18 +160,17 @@ impl LensBuilder {
 
     /// Opens the files and builds the Lens. Works outside a runtime.
     ///
-    /// Tasks of an earlier Lens of this process may still have the files when all its handles are dropped. Outside a runtime they
-    /// are waited for here, up to 2 s. Inside of one they may need this thread: then the files are opened when the first Dio is
-    /// made, which waits for them as long as Dios may drain (`drain_timeout`) and 2 s more, and has what this would say.
-    /// After [`Lens::close`] nothing needs to be waited for.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for settings that cannot work; [`Error::Storage`] for files that cannot be opened, with the file and
-    /// what to do.
+    /// Tasks of an earlier Lens in this process may still use the files after all its handles have been dropped. Outside a
+    /// runtime, this method waits for them, up to 2 s. Inside a runtime they may need this thread, so the files are opened when
+    /// the first Dio is made. That call waits for `drain_timeout` and 2 s more, and returns the errors of opening. After
+    /// [`Lens::close`] there is nothing to wait for.
+    /// [`Error::Config`] for invalid settings; [`Error::Storage`] for files that cannot be opened, with the file and a remedy.
     pub fn build(self) -> Result<Lens> {
         self.check()?;
         let Some(cache) = self.cache else {
-            return Err(Error::Config("a Lens needs a cache: .cache_at(path) or .cache_source(backend)".into()));
+            return Err(Error::Config(
+                "the Lens has no cache: set one with .cache_at(path) or .cache_source(backend)".into(),
+            ));
         };
         let journal = match (self.journal, &cache) {
             (Some(journal), _) => journal,
@@ -183,7 +184,7 @@ impl LensBuilder {
 
     fn check(&self) -> Result<()> {
         let settings = &self.settings;
-        let zero = |name: &str| Err(Error::Config(format!("{name} must be more than zero")));
+        let zero = |name: &str| Err(Error::Config(format!("{name} must be greater than zero")));
         if settings.refresh_every.is_some_and(|every| every.is_zero()) {
             return zero("refresh_every");
         }
@@ -194,13 +195,13 @@ impl LensBuilder {
             return zero("write_concurrency");
         }
         if settings.refresh_every.is_some() && self.hooks.on_refresh.is_none() {
-            tracing::warn!("refresh_every is set without on_refresh: nothing will refresh by itself");
+            tracing::warn!("refresh_every is set without on_refresh: no refresh will run");
         }
         Ok(())
     }
 }
 
-/// `x.redb` has its journal in `x.journal.redb`.
+/// Returns the journal path for a cache: `x.journal.redb` for `x.redb`.
 fn journal_beside(cache: &Path) -> PathBuf {
     cache.with_extension("journal.redb")
 }

@@ -1,12 +1,12 @@
-//! The callbacks of a Lens and of a single Dio, written once for both builders.
+//! Callback setters shared by the builders of a Lens and of a single Dio.
 
 /// Adds a setter for each callback to a builder that has `hooks`.
 macro_rules! callbacks {
     ($builder:ty) => {
         impl $builder {
-            /// Runs once for each Dio, when it is made, and again if it fails there and the Dio lives on. The usual thing to do is
-            /// to list the master into the cache. Refreshes wait until it has returned, so it must neither wait for one nor go on
-            /// for ever: what follows a source belongs into a task or a feed.
+            /// Runs once for each Dio when it is made, and again if it fails and the Dio stays open. It usually lists the
+            /// master into the cache. Refreshes wait until it returns, so it must neither wait for a refresh nor run forever: a
+            /// task or a feed is the place to follow a source.
             pub fn on_start<F, Fut>(mut self, callback: F) -> Self
             where
                 F: Fn(&Dio) -> Fut + Send + Sync + 'static,
@@ -16,7 +16,7 @@ macro_rules! callbacks {
                 self
             }
 
-            /// Runs at every refresh, timed or asked for; while `on_start` has not succeeded, that runs in its place.
+            /// Runs at every refresh, timed or requested. Until `on_start` has succeeded, `on_start` runs in its place.
             pub fn on_refresh<F, Fut>(mut self, callback: F) -> Self
             where
                 F: Fn(&Dio) -> Fut + Send + Sync + 'static,
@@ -26,7 +26,7 @@ macro_rules! callbacks {
                 self
             }
 
-            /// Gets every write instead of the master.
+            /// Receives every write instead of the master.
             pub fn on_write<F, Fut>(mut self, callback: F) -> Self
             where
                 F: Fn(&Dio, WriteOp) -> Fut + Send + Sync + 'static,
@@ -36,7 +36,7 @@ macro_rules! callbacks {
                 self
             }
 
-            /// Gets every upstream event instead of the built-in rules.
+            /// Receives every upstream event instead of the built-in rules.
             pub fn on_event<F, Fut>(mut self, callback: F) -> Self
             where
                 F: Fn(&Dio, ChangeEvent) -> Fut + Send + Sync + 'static,
@@ -46,13 +46,13 @@ macro_rules! callbacks {
                 self
             }
 
-            /// Runs before a table or value scenery reads: when it is opened, when it gets another search or order, when its viewport
-            /// has come to rest over rows that it does not hold, and when everything may be different (`Invalidated`). Gets what is
-            /// asked: filter, search, order, and the range as offset and limit, in whole pages.
+            /// Runs before a table or value scenery reads: when it is opened, when its search or order changes, when its
+            /// viewport has come to rest over rows that it does not hold, and when everything may have changed (`Invalidated`).
+            /// It receives filter, search, order, and the range as offset and limit, in whole pages.
             ///
-            /// It may fill the cache, and says who answers: `Ok(())` or [`QueryRoute::Cache`] the Dio as usual, the others as
-            /// [`QueryRoute`] says. What it invalidates has it run again, so it should leave that to a task or to `on_refresh`; a
-            /// refresh of its own counts as part of the read.
+            /// It may fill the cache, and returns the source of the answer: `Ok(())` or [`QueryRoute::Cache`] for the Dio as
+            /// usual, otherwise as described in [`QueryRoute`]. An invalidation makes it run again, so it should leave
+            /// invalidations to a task or to `on_refresh`. A refresh by the callback itself counts as part of the read.
             ///
             /// ```
             /// # use diorama_core::{Lens, Result, Rows};
@@ -79,7 +79,7 @@ macro_rules! callbacks {
                 self
             }
 
-            /// Says how many rows there are, when a scenery opens.
+            /// Provides the total number of rows when a scenery opens.
             pub fn total_provider<F, Fut>(mut self, callback: F) -> Self
             where
                 F: Fn(&Dio) -> Fut + Send + Sync + 'static,
@@ -89,12 +89,12 @@ macro_rules! callbacks {
                 self
             }
 
-            /// Fetches a range of rows from the master when a scenery shows it: exactly the rows asked for, fewer at the end. A Dio
-            /// with this callback does not take the cache for a whole copy until it has seen a complete list.
+            /// Fetches a range of rows from the master when a scenery shows it: exactly the requested rows, fewer at the end. A
+            /// Dio with this callback does not treat the cache as a complete copy until it has seen a complete list.
             ///
-            /// The [`ChunkRequest`] is the range, and has the filter, search and order of the view. Those are empty unless `on_query`
-            /// routes a view here by [`QueryRoute::Load`]; without that, the master itself answers a view that is filtered or sorted,
-            /// if it can.
+            /// The [`ChunkRequest`] is the range, with the filter, search and order of the view. Those are empty unless
+            /// `on_query` routes a view here with [`QueryRoute::Load`]. Otherwise the master itself answers a filtered or
+            /// sorted view, if it can.
             ///
             /// ```
             /// use diorama_core::Lens;

@@ -1,4 +1,4 @@
-//! One Dio that differs from the others of its Lens.
+//! Builder of a Dio with its own callbacks or settings.
 
 use std::future::Future;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::callbacks::callbacks;
 use crate::dio::{ChunkRequest, ChunkSink, Dio, Hooks, QueryRoute, Settings, hook, hook_with};
 use crate::vista::{ChangeEvent, Query, Result, Vista, WriteOp};
 
-/// Makes a Dio whose callbacks or settings are its own: each that is set here replaces the Lens', the others are the Lens'.
+/// Builder of a Dio with its own callbacks or settings: each one set here replaces that of the Lens.
 ///
 /// ```
 /// # use diorama_core::{Dio, Lens, Result, Vista, WriteOp};
@@ -34,7 +34,7 @@ impl std::fmt::Debug for DioBuilder<'_> {
 }
 
 impl Lens {
-    /// Begins a Dio of `vista` that differs from the others.
+    /// Starts building a Dio of `vista` with its own callbacks or settings.
     pub fn dio(&self, vista: Vista) -> DioBuilder<'_> {
         DioBuilder { lens: self, vista, settings: self.settings.clone(), hooks: self.hooks.clone() }
     }
@@ -43,7 +43,7 @@ impl Lens {
 callbacks!(DioBuilder<'_>);
 
 impl DioBuilder<'_> {
-    /// Time between two refreshes.
+    /// Sets the time between two refreshes.
     pub fn refresh_every(mut self, every: Duration) -> Self {
         self.settings.refresh_every = Some(every);
         self

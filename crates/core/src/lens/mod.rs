@@ -1,7 +1,7 @@
-//! [`Lens`]: long-lived shared infrastructure. Cache backend, journal, callbacks and policies, built once, used by every Dio.
+//! [`Lens`]: long-lived infrastructure shared by Dios: cache backend, journal, callbacks and policies.
 //!
-//! [`LensBuilder`] takes all of it; [`Lens::make_dio`] binds a Vista, [`Lens::dio`] does so with callbacks and settings of that Dio's own. All
-//! Dios of a Lens share its committer, so that writes of several become durable together.
+//! [`LensBuilder`] configures it. [`Lens::make_dio`] binds a Vista; [`Lens::dio`] does so with callbacks and settings for that
+//! Dio alone. All Dios of a Lens share its committer, so that writes of several Dios become durable together.
 
 mod builder;
 mod callbacks;
@@ -23,17 +23,17 @@ use crate::dio::{self, Dio, Hooks, Settings, Surroundings};
 use crate::journal::Journal;
 use crate::vista::{Error, Result, SourceShape, Vista};
 
-/// Shared infrastructure of many Dios: cache backend, journal, callbacks, default policies. Built once, shared by `Arc`.
+/// Shared infrastructure of many Dios: cache backend, journal, callbacks and default policies. Built once, shared by `Arc`.
 ///
 /// # Example
-/// See the crate's front page.
+/// See the crate documentation.
 pub struct Lens {
-    /// Empty as long as an earlier Lens of this process has the files.
+    /// Empty while an earlier Lens of this process still uses the files.
     storage: OnceCell<Storage>,
     plan: Plan,
     settings: Settings,
     hooks: Hooks,
-    /// Dios that live, by name, with what is cancelled when they have ended.
+    /// Open Dios by name, each with a token that is cancelled when the Dio has ended.
     dios: Mutex<HashMap<Arc<str>, Slot>>,
 }
 
@@ -49,27 +49,27 @@ impl std::fmt::Debug for Lens {
 }
 
 impl Lens {
-    /// Begins a Lens.
-    #[expect(clippy::new_ret_no_self, reason = "the chapter's word: a Lens is built by a chain that begins with it")]
+    /// Starts building a Lens.
+    #[expect(clippy::new_ret_no_self, reason = "a Lens is built by a chain that begins with `Lens::new`")]
     pub fn new() -> LensBuilder {
         LensBuilder::default()
     }
 
-    /// Binds `vista` to this Lens: opens the cache table named after it, starts the write worker and the refresh timer, runs
+    /// Binds `vista` to this Lens: opens the cache table with its name, starts the write worker and the refresh timer, runs
     /// `on_start`, and returns the Dio, ready to use.
     ///
-    /// A Dio of that name that is still draining is waited for. If the cache holds a whole copy and a blocking `on_start` fails
-    /// with a transient error or without an answer, the Dio serves that copy, its [`Status`](crate::dio::Status) says that it is
-    /// stale and why, and `on_start` is tried again in the background.
+    /// If a Dio of that name is still draining, this waits for it. If the cache holds a complete copy and a blocking `on_start`
+    /// fails with a transient error or a timeout, the Dio serves that copy. Its [`Status`](crate::dio::Status) then reports
+    /// that it is stale, with the reason, and `on_start` is tried again in the background.
     ///
     /// # Errors
-    /// [`Error::Config`] if a Dio of that name lives already, [`Error::Storage`] if a file cannot be used, and what a blocking
-    /// `on_start` says otherwise.
+    /// [`Error::Config`] if a Dio of that name is already open, [`Error::Storage`] if a file cannot be used, and the error of a
+    /// blocking `on_start` otherwise.
     pub async fn make_dio(&self, vista: Vista) -> Result<Dio> {
         self.make_dio_with(vista, |_| {}).await
     }
 
-    /// [`Lens::make_dio`] with settings that differ from the Lens' own for this Dio.
+    /// Binds `vista` like [`Lens::make_dio`], with settings for this Dio alone.
     ///
     /// # Errors
     /// As [`Lens::make_dio`].
@@ -82,33 +82,33 @@ impl Lens {
     pub(crate) async fn open(&self, vista: Vista, settings: Settings, hooks: Hooks) -> Result<Dio> {
         let name: Arc<str> = vista.name().into();
         let storage = self.storage().await?;
-        let place = self.claim(&name).await?;
+        let reservation = self.reserve(&name).await?;
         let durable = &*storage.log.journal;
         let in_memory = settings.log_in_memory && durable.durable();
         if in_memory {
             dio::check_memory_log(&vista, durable, &settings, &hooks).await?;
         }
         let log = if in_memory { &storage.memory } else { &storage.log };
-        let around = Surroundings {
+        let surroundings = Surroundings {
             cache: Arc::clone(&storage.cache),
             journal: Arc::clone(&log.journal),
             committer: Arc::clone(&log.committer),
             settings,
             hooks,
         };
-        let opened = dio::open(vista, around).await?;
-        // Before `on_start`: should this future be dropped, the name is free only when the Dio has ended.
-        place.fill(&opened.dio);
+        let opened = dio::open(vista, surroundings).await?;
+        // Before `on_start`: if this future is dropped, the name stays reserved until the Dio has ended.
+        reservation.fill(&opened.dio);
         opened.begin().await
     }
 
-    /// Cache and journal, opened now if they could not be when the Lens was built.
+    /// Returns cache and journal. Opens them if that was not possible when the Lens was built.
     async fn storage(&self) -> Result<&Storage> {
         self.storage.get_or_try_init(|| self.plan.open_later(self.settings.drain_timeout)).await
     }
 
-    /// Takes the name; waits for one that is draining.
-    async fn claim(&self, name: &Arc<str>) -> Result<NameReservation<'_>> {
+    /// Reserves the name. Waits for a Dio of that name that is draining.
+    async fn reserve(&self, name: &Arc<str>) -> Result<NameReservation<'_>> {
         loop {
             let ended = {
                 let mut dios = self.dios.lock();
@@ -119,7 +119,7 @@ impl Lens {
                             Some(core) if core.tasks.closing().is_cancelled() => ended.clone(),
                             Some(_) => return Err(taken(name)),
                             None => {
-                                // Its runtime ended before it did.
+                                // The runtime ended before the Dio did.
                                 dios.remove(name);
                                 continue;
                             }
@@ -135,7 +135,7 @@ impl Lens {
         }
     }
 
-    /// Closes every Dio that lives, then cache and journal.
+    /// Closes every open Dio, then cache and journal.
     pub async fn close(&self) {
         let cores: Vec<_> = {
             let dios = self.dios.lock();
@@ -157,8 +157,8 @@ impl Lens {
         }
     }
 
-    /// What the source called `name` was when its rows were last read, if a whole copy of them is in the cache: with it they can
-    /// be served although the source cannot be opened (`diorama::connect::Late`).
+    /// Returns the shape that the source `name` had when its rows were last read, if the cache holds a complete copy of them.
+    /// With it the rows can be served although the source cannot be opened (`diorama::connect::Late`).
     ///
     /// # Errors
     /// [`Error::Storage`] if the cache cannot be read.
@@ -167,20 +167,20 @@ impl Lens {
         Ok(meta.filter(|meta| meta.complete_at.is_some()).and_then(|meta| meta.source))
     }
 
-    /// The journal, for tools that look into it.
+    /// Returns the journal, for tools that inspect it.
     ///
     /// # Errors
-    /// [`Error::Storage`] if the files could not be opened when the Lens was built, and cannot be now.
+    /// [`Error::Storage`] if the files could not be opened when the Lens was built and still cannot be.
     pub async fn journal(&self) -> Result<Arc<dyn Journal>> {
         Ok(Arc::clone(&self.storage().await?.log.journal))
     }
 }
 
 fn taken(name: &str) -> Error {
-    Error::Config(format!("this Lens has a Dio called {name:?} already: each needs a Vista of another name"))
+    Error::Config(format!("this Lens already has a Dio named {name:?}: each Dio needs a Vista with a different name"))
 }
 
-/// A name that is being opened; given back if that fails.
+/// Reservation of a name during opening; released if opening fails.
 struct NameReservation<'a> {
     lens: &'a Lens,
     name: Arc<str>,

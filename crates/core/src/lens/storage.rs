@@ -1,5 +1,5 @@
-//! What a Lens stands on: cache and journal, opened when it is built or, if an earlier Lens of this process is still giving up its
-//! files, when the first Dio is made.
+//! Cache and journal of a Lens. They are opened when it is built or, if an earlier Lens of this process still uses the files,
+//! when the first Dio is made.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use crate::journal::{InboxLimits, Journal, MemoryJournal, RedbJournal};
 use crate::redb_file::{self, Owner};
 use crate::vista::Result;
 
-/// Time that tasks of an earlier Lens have to give up its files, beside what its Dios may take to drain.
+/// Time for tasks of an earlier Lens to close its files, in addition to the drain time of its Dios.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Where rows are kept.
+/// Location of the rows.
 #[derive(Clone)]
 pub(super) enum CacheAt {
     File(PathBuf),
     Store(Arc<dyn RowStore>),
 }
 
-/// Where the log is kept.
+/// Location of the journal.
 #[derive(Clone)]
 pub(super) enum JournalAt {
     File(PathBuf),
@@ -29,7 +29,7 @@ pub(super) enum JournalAt {
     Memory,
 }
 
-/// What is to be opened.
+/// Storage to open.
 #[derive(Clone)]
 pub(super) struct Plan {
     pub(super) cache: CacheAt,
@@ -37,17 +37,17 @@ pub(super) struct Plan {
     pub(super) inbox: InboxLimits,
 }
 
-/// An open cache and the journals.
+/// Open cache and journals.
 pub(super) struct Storage {
     pub(super) cache: Arc<dyn RowStore>,
     pub(super) log: Log,
-    /// For Dios whose accepted writes need not survive the process.
+    /// Log of Dios whose accepted writes need not survive the process.
     pub(super) memory: Log,
-    /// Files that are left when the Lens ends.
+    /// Guards that mark the files as abandoned when the Lens is dropped.
     _files: Vec<Owner>,
 }
 
-/// A journal and the task that writes it.
+/// A journal and its committer.
 pub(super) struct Log {
     pub(super) journal: Arc<dyn Journal>,
     pub(super) committer: Arc<Committer>,
@@ -60,22 +60,22 @@ impl Log {
 }
 
 impl Plan {
-    /// Opens what is planned, or leaves it to [`Plan::open_later`]: outside a runtime tasks that still have a file are waited for,
-    /// inside of one they may need this very thread.
+    /// Opens the storage, or returns `None` to leave it to [`Plan::open_later`]. Outside a runtime this waits for tasks that
+    /// still use a file; inside a runtime they may need this thread.
     pub(super) fn open_now(&self) -> Result<Option<Storage>> {
         let files = self.files();
-        if files.iter().any(|path| redb_file::is_left(path)) {
+        if files.iter().any(|path| redb_file::is_abandoned(path)) {
             if tokio::runtime::Handle::try_current().is_ok() {
                 return Ok(None);
             }
-            redb_file::wait_until_given_up(&files, GRACE);
+            redb_file::block_until_closed(&files, GRACE);
         }
         self.open().map(Some)
     }
 
-    /// Opens what is planned as soon as tasks of an earlier Lens have given it up. Its Dios may `drain` so long.
+    /// Opens the storage as soon as tasks of an earlier Lens have closed the files. Its Dios may take up to `drain` to end.
     pub(super) async fn open_later(&self, drain: Duration) -> Result<Storage> {
-        redb_file::given_up(&self.files(), drain.saturating_add(GRACE)).await;
+        redb_file::wait_until_closed(&self.files(), drain.saturating_add(GRACE)).await;
         self.open()
     }
 

@@ -1,4 +1,4 @@
-//! A change that cannot be applied, among others of the same turn.
+//! A change that panicking, among others of the same turn.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ impl TableShell for Empty {
 }
 
 #[tokio::test]
-async fn a_change_that_panics_is_refused_alone_and_leaves_nothing_behind() {
+async fn a_change_that_panics_is_rejected_alone_and_leaves_no_trace() {
     let lens = Lens::new().cache_source(MemoryCache::new()).on_write(|_, _| async { Ok(()) });
     let lens = Arc::new(lens.build().unwrap());
     let dio = lens.make_dio(Vista::new("d", Empty)).await.unwrap();
@@ -34,19 +34,19 @@ async fn a_change_that_panics_is_refused_alone_and_leaves_nothing_behind() {
         let record = Record::from_iter([("n".to_string(), n.into())]);
         dio.write(WriteOp::Insert { id: id.into(), record }, WriteOptions::default())
     };
-    // All wait before the committer's first turn, and so share it; the second "a" is refused because of the first.
-    let (a, b, panics, again, c) =
+    // All changes wait before the committer's first turn and so share it. The second "a" is rejected because of the first.
+    let (a, b, panicking, again, c) =
         tokio::join!(insert("a", 1), insert("b", 2), insert(PANICS, 3), insert("a", 4), insert("c", 5));
     assert!(a.is_ok() && b.is_ok() && c.is_ok());
-    assert!(panics.unwrap_err().to_string().contains("internal error"));
+    assert!(panicking.unwrap_err().to_string().contains("internal error"));
     assert!(again.unwrap_err().to_string().contains("\"a\""));
-    let mut told = Vec::new();
-    while told.len() < 3 {
+    let mut events_seen = Vec::new();
+    while events_seen.len() < 3 {
         let entry = events.recv_entry().await.unwrap();
         if let (Some(position), Some(record)) = (entry.position, entry.record) {
-            told.push((position.seq - before, record["n"].clone()));
+            events_seen.push((position.seq - before, record["n"].clone()));
         }
     }
-    assert_eq!(told, [(1, 1.into()), (2, 2.into()), (3, 5.into())]);
+    assert_eq!(events_seen, [(1, 1.into()), (2, 2.into()), (3, 5.into())]);
     assert_eq!(dio.state().table().natural(0).count(), 3);
 }

@@ -1,4 +1,4 @@
-//! Copies of redb files: of one that goes on, for a backup; and of one whose free pages may hold what was erased, in its place.
+//! Copies of redb files: a backup of a file in use, and a replacement for a file whose free pages may hold erased rows.
 
 use std::fs::Metadata;
 use std::path::Path;
@@ -7,25 +7,25 @@ use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition, WriteTr
 
 use super::{Fault, Options, no_panic, sync_folder, with_suffix};
 
-/// Key in the meta table of a file whose free pages may hold what was erased.
+/// Key in the meta table of a file whose free pages may hold erased rows.
 const ERASED: &str = "erased";
-/// Bytes of a copy in one transaction, about.
-const COPIED: usize = 4 << 20;
+/// Approximate number of bytes that one transaction copies.
+const COPY_BYTES: usize = 4 << 20;
 
-/// A new file that takes the tables of another while that one goes on. Its pages hold nothing else.
+/// A new file that receives the tables of another file while that one stays in use. Its pages hold nothing else.
 pub(crate) struct Copy {
     database: Database,
     options: Options,
 }
 
 impl Copy {
-    /// Creates the file at `path`, readable by its owner only.
+    /// Creates the file at `path`, readable only by its owner.
     pub(crate) fn begin(path: &Path, options: Options) -> Result<Copy, Fault> {
         let database = options.draft(path)?;
         Ok(Copy { database, options })
     }
 
-    /// Copies a table, if it is there.
+    /// Copies a table if it exists.
     pub(crate) fn table<K: redb::Key + 'static>(
         &self,
         from: &ReadTransaction,
@@ -42,7 +42,7 @@ impl Copy {
                 let mut copied = 0;
                 {
                     let mut copy = transaction.open_table(table)?;
-                    while copied < COPIED
+                    while copied < COPY_BYTES
                         && let Some(row) = rows.next()
                     {
                         let (key, value) = row?;
@@ -51,7 +51,7 @@ impl Copy {
                     }
                 }
                 transaction.commit()?;
-                if copied < COPIED {
+                if copied < COPY_BYTES {
                     return Ok(());
                 }
             }
@@ -74,19 +74,19 @@ impl Copy {
     }
 }
 
-/// Notes that pages which `transaction` frees hold what was erased: whoever opens the file next copies it.
+/// Notes that the pages freed by `transaction` hold erased rows. The next opening of the file copies it.
 pub(crate) fn note_erased(transaction: &WriteTransaction, options: Options) -> Result<(), Fault> {
     transaction.open_table(options.meta)?.insert(ERASED, [1u8].as_slice())?;
     Ok(())
 }
 
-/// The database, or a copy that is put in the place of the file at `path` because that may hold what was erased. What keeps it
-/// from being copied is logged: the next opening tries again.
+/// Returns the database, or a copy that has replaced the file at `path` because its free pages may hold erased rows. A failed
+/// copy is logged and tried again at the next opening.
 pub(super) fn without_erased(database: Database, path: &Path, options: Options) -> Database {
     match copied(&database, path, options) {
         Ok(None) => database,
         Ok(Some(copy)) => {
-            tracing::info!(path = %path.display(), "the file was copied, to be rid of rows that were erased");
+            tracing::info!(path = %path.display(), "the file was copied to drop erased rows from its free pages");
             copy
         }
         Err(error) => {
@@ -109,9 +109,9 @@ fn copied(database: &Database, path: &Path, options: Options) -> Result<Option<D
         std::fs::remove_file(&draft)?;
     }
     let copy = Copy::begin(&draft, options)?;
-    let put = copy.all(&transaction).and_then(|()| Ok(std::fs::rename(&draft, path)?));
-    if let Err(error) = put {
-        // What is left of it is removed by the next try, if not now.
+    let renamed = copy.all(&transaction).and_then(|()| Ok(std::fs::rename(&draft, path)?));
+    if let Err(error) = renamed {
+        // If this fails, the next attempt removes the rest.
         let _ = std::fs::remove_file(&draft);
         return Err(error);
     }
@@ -121,7 +121,7 @@ fn copied(database: &Database, path: &Path, options: Options) -> Result<Option<D
     Ok(Some(copy.database))
 }
 
-/// Tells whether the file that is `opened` is the one at `path`.
+/// Returns true if `opened` is the file at `path`.
 #[cfg(unix)]
 pub(super) fn is_at(opened: &Metadata, path: &Path) -> Result<bool, Fault> {
     use std::os::unix::fs::MetadataExt;
@@ -129,7 +129,7 @@ pub(super) fn is_at(opened: &Metadata, path: &Path) -> Result<bool, Fault> {
     Ok((opened.dev(), opened.ino()) == (there.dev(), there.ino()))
 }
 
-/// Tells whether the file that is `opened` is the one at `path`; open files are not replaced here.
+/// Always true: open files cannot be replaced on this platform.
 #[cfg(not(unix))]
 pub(super) fn is_at(_: &Metadata, _: &Path) -> Result<bool, Fault> {
     Ok(true)

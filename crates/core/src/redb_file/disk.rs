@@ -1,4 +1,4 @@
-//! A disk in memory that records what is done to it, fails on demand and loses power, for testing.
+//! In-memory disk for tests that records operations, fails on demand and simulates power loss.
 
 use std::io;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use super::BackendFactory;
 const SECTOR: usize = 512;
 const PAGE: usize = 4096;
 
-/// A disk that several backends, one after the other, can be on.
+/// A disk that several backends can use one after the other.
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
     state: Arc<Mutex<State>>,
-    /// Counts what is recorded on this disk and those beside it.
+    /// Number of events recorded on this disk and those beside it.
     clock: Arc<AtomicUsize>,
 }
 
@@ -24,13 +24,13 @@ pub struct Disk {
 struct State {
     live: Vec<u8>,
     before: Vec<u8>,
-    /// What was done, and when by the clock.
+    /// Recorded events with their clock values.
     trace: Vec<(usize, Event)>,
     operations: usize,
     failing: Failing,
 }
 
-/// Which operations of a disk fail, counting reads and all others.
+/// Operations of a disk that fail. Operations are numbered from 0, reads included.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Failing {
     /// None.
@@ -50,46 +50,46 @@ enum Event {
 }
 
 impl Disk {
-    /// A disk that holds `content` safely.
+    /// Creates a disk on which `content` is already synced.
     pub fn new(content: Vec<u8>) -> Disk {
         let state = State { live: content.clone(), before: content, ..State::default() };
         Disk { state: Arc::new(Mutex::new(state)), clock: Arc::default() }
     }
 
-    /// The same disk at the same power supply as `other`: what happens to both has one order.
+    /// Puts this disk on the power supply of `other`: the events of both disks have one order.
     #[must_use]
     pub fn beside(self, other: &Disk) -> Disk {
         Disk { clock: Arc::clone(&other.clock), ..self }
     }
 
-    /// Makes the storage of a file on this disk.
+    /// Returns a factory for the storage of a file on this disk.
     pub fn factory(&self) -> BackendFactory {
         let disk = self.clone();
         Arc::new(move || Ok(Box::new(disk.clone())))
     }
 
-    /// Lets operations fail, counting all that have been.
+    /// Makes operations fail; earlier operations count for the numbering.
     pub fn set_failing(&self, failing: Failing) {
         self.state.lock().failing = failing;
     }
 
-    /// How many operations there have been.
+    /// Number of operations so far.
     pub fn operations(&self) -> usize {
         self.state.lock().operations
     }
 
-    /// How many changes and syncs have been recorded, on the disks beside it too.
+    /// Number of changes and syncs recorded on this disk and the disks beside it.
     pub fn recorded(&self) -> usize {
         self.clock.load(Ordering::SeqCst)
     }
 
-    /// How many syncs have been recorded.
+    /// Number of syncs recorded on this disk.
     pub fn syncs(&self) -> usize {
         self.state.lock().trace.iter().filter(|(_, event)| matches!(event, Event::Sync)).count()
     }
 
-    /// What is on the disk if the power fails after the first `cut` recorded events: everything that was synced, and of the
-    /// rest some sectors and lengths.
+    /// Content of the disk if the power fails after the first `cut` recorded events: everything that was synced, and some
+    /// sectors and lengths of the rest.
     pub fn image(&self, cut: usize, random: &mut Random) -> Disk {
         let state = self.state.lock();
         let trace = &state.trace[..state.trace.partition_point(|(at, _)| *at < cut)];
@@ -189,7 +189,7 @@ impl StorageBackend for Disk {
 pub struct Random(pub u64);
 
 impl Random {
-    /// A number below `limit`.
+    /// Returns a random number below `limit`.
     pub fn below(&mut self, limit: usize) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
@@ -199,19 +199,19 @@ impl Random {
     }
 }
 
-/// What decides where the power is cut; the same every time unless `DIORAMA_IMAGES_SEED` is set.
+/// Random generator for the position of power cuts; the same every time unless `DIORAMA_IMAGES_SEED` is set.
 pub fn fate(own: u64) -> Random {
     let seed: u64 = std::env::var("DIORAMA_IMAGES_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_default();
     Random(own.wrapping_add(seed << 8))
 }
 
-/// How many images of power cuts all tests together open: half of them by the whole Dio, 2 in 5 by the journal alone, the
-/// rest by the cache alone.
+/// Number of power-cut images that all tests together open: half by the whole Dio, 2 in 5 by the journal alone, the rest by the
+/// cache alone.
 pub fn images() -> usize {
     std::env::var("DIORAMA_IMAGES").ok().and_then(|count| count.parse().ok()).unwrap_or(2000)
 }
 
-/// Damages a file's bytes somewhere: flips bits, cuts the end off, zeroes a page, swaps two, or puts garbage at the end.
+/// Damages a file's bytes: flips bits, cuts the end off, zeroes a page, swaps two pages, or appends garbage.
 pub fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
     let page = |random: &mut Random, bytes: &[u8]| random.below(bytes.len() / PAGE) as usize * PAGE;
     match random.below(8) {
@@ -234,7 +234,7 @@ pub fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
         }
         _ => {}
     }
-    // Most of a fresh file is free space; damage goes where something is.
+    // Most of a fresh file is free space; flip bits in used sectors.
     let used: Vec<usize> = bytes
         .chunks(SECTOR)
         .enumerate()

@@ -1,13 +1,13 @@
-//! Checksums over what is stored and its key.
+//! Checksums over stored bytes and their key.
 
 use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) const SEAL_VERSION: u8 = 1;
 
-/// Bytes before what is sealed.
+/// Length in bytes of the version and checksum before the payload.
 pub(crate) const SEAL: usize = 9;
 
-/// Wraps stored bytes: a version, and a checksum over them and `salt` (their key).
+/// Prefixes the payload with a version and a checksum over the payload and `salt` (its key).
 pub(crate) fn seal(salt: u64, payload: &[&[u8]]) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(SEAL + payload.iter().map(|part| part.len()).sum::<usize>());
     sealed.push(SEAL_VERSION);
@@ -18,14 +18,15 @@ pub(crate) fn seal(salt: u64, payload: &[&[u8]]) -> Vec<u8> {
     sealed
 }
 
-/// What [`seal`] wrapped under the same salt, or `None` if a bit of it has changed.
+/// Returns the payload that [`seal`] wrapped under the same salt, or `None` if any bit has changed.
 pub(crate) fn unseal(salt: u64, sealed: &[u8]) -> Option<&[u8]> {
     let (head, payload) = sealed.split_at_checked(SEAL)?;
     let stored = u64::from_le_bytes(head[1..].try_into().ok()?);
     (head[0] == SEAL_VERSION && stored == xxh3_64(payload).wrapping_add(salt)).then_some(payload)
 }
 
-/// The salt under which [`seal`] made `sealed`, if it did; whoever knows what salts can be knows then whether it did.
+/// Returns the salt under which [`seal`] would have made `sealed`. A caller that knows the possible salts can verify it. `None`
+/// if the version differs or bytes are missing.
 pub(crate) fn salt_of(sealed: &[u8]) -> Option<u64> {
     let (head, payload) = sealed.split_at_checked(SEAL)?;
     let stored = u64::from_le_bytes(head[1..].try_into().ok()?);

@@ -1,4 +1,4 @@
-//! How a scenery hears of changes: a cursor on the event ring, read in batches.
+//! Change notification for sceneries: a cursor on the event ring, read in batches.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,22 +9,22 @@ use tokio::time::Instant;
 use crate::dio::{Core, Coverage, CursorRead, Ring, RingItem};
 use crate::journal::Seq;
 
-/// The shortest time between two looks at the rows.
+/// Minimum time between two reads of the rows.
 const PACE: Duration = Duration::from_millis(25);
 
-/// What was told.
+/// Notification about a change.
 #[derive(Debug)]
 pub(super) enum Notice {
     /// An event.
     Item(Arc<RingItem>),
-    /// Events that are gone: anything may have happened.
+    /// Events were lost from the ring: anything may have changed.
     Lagged,
-    /// The first copy is there, or an attempt to make it failed.
+    /// The first copy is complete, or an attempt to make it failed.
     Start,
 }
 
 impl Notice {
-    /// The position of an event of the log.
+    /// Log position of the event; `None` if it has none.
     pub(super) fn seq(&self) -> Option<Seq> {
         match self {
             Notice::Item(item) => item.seq,
@@ -33,17 +33,17 @@ impl Notice {
     }
 }
 
-/// A cursor on the events from its making on.
+/// Cursor on the events since its creation.
 #[derive(Debug)]
 pub(super) struct Follower {
     core: Arc<Core>,
     ring: Arc<Ring>,
     head: watch::Receiver<u64>,
     at: u64,
-    rests_until: Instant,
-    /// Moves when the first copy is there, among other things.
+    paused_until: Instant,
+    /// Changes when the first copy is complete, among other times.
     moves: watch::Receiver<u64>,
-    /// What was last seen, while that is no copy.
+    /// Coverage of the last read, while there is no copy.
     loading: Option<Coverage>,
 }
 
@@ -51,24 +51,25 @@ impl Follower {
     pub(super) fn new(core: &Arc<Core>) -> Follower {
         let (ring, moves) = (Arc::clone(&core.ring), core.moves());
         let (head, at) = (ring.watch(), ring.end());
-        Follower { core: Arc::clone(core), ring, head, at, rests_until: Instant::now(), moves, loading: None }
+        Follower { core: Arc::clone(core), ring, head, at, paused_until: Instant::now(), moves, loading: None }
     }
 
-    /// Notes what a look at the rows found: while that is no copy, its arrival is told.
-    pub(super) fn saw(&mut self, coverage: &Coverage) {
+    /// Records the coverage of a read. While there is no copy, a change of it is reported as [`Notice::Start`].
+    pub(super) fn note_coverage(&mut self, coverage: &Coverage) {
         self.loading = matches!(coverage, Coverage::Loading { .. }).then(|| coverage.clone());
     }
 
-    /// Whether the last look found no copy.
+    /// Returns true if the last read found no copy.
     pub(super) fn is_loading(&self) -> bool {
         self.loading.is_some()
     }
 
-    /// Waits for events, and until the last [`Follower::rest`] is over; gives all that came, `None` once the Dio is closed.
+    /// Waits for events and for the end of the last [`Follower::pause`]. Returns all events since the last call; `None` once
+    /// the Dio is closed.
     ///
     /// # Cancel safety
-    /// Nothing is lost when the future is dropped.
-    pub(super) async fn told(&mut self) -> Option<Vec<Notice>> {
+    /// No event is lost when the future is dropped.
+    pub(super) async fn next_batch(&mut self) -> Option<Vec<Notice>> {
         loop {
             self.head.borrow_and_update();
             self.moves.borrow_and_update();
@@ -86,28 +87,28 @@ impl Follower {
                 CursorRead::Item(_) | CursorRead::Gone { .. } => break,
             }
         }
-        tokio::time::sleep_until(self.rests_until).await;
+        tokio::time::sleep_until(self.paused_until).await;
         Some(self.take())
     }
 
-    /// The rows were looked at: events of the next 25 ms are gathered.
-    pub(super) fn rest(&mut self) {
-        self.rests_until = Instant::now() + PACE;
+    /// Starts the pause after a read: events of the next 25 ms are collected.
+    pub(super) fn pause(&mut self) {
+        self.paused_until = Instant::now() + PACE;
     }
 
     fn take(&mut self) -> Vec<Notice> {
-        let mut told = Vec::new();
+        let mut notices = Vec::new();
         loop {
             match self.ring.at(self.at) {
                 CursorRead::Item(item) => {
                     self.at += 1;
-                    told.push(Notice::Item(item));
+                    notices.push(Notice::Item(item));
                 }
                 CursorRead::Gone { next, .. } => {
                     self.at = next;
-                    told.push(Notice::Lagged);
+                    notices.push(Notice::Lagged);
                 }
-                CursorRead::End | CursorRead::Closed => return told,
+                CursorRead::End | CursorRead::Closed => return notices,
             }
         }
     }

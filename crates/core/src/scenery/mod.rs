@@ -1,14 +1,15 @@
-//! Sceneries: standing, reactive views onto a [`Dio`] for user interfaces. A table ([`TableScenery`]), one record
-//! ([`RecordScenery`]), one aggregated value ([`ValueScenery`]).
+//! Sceneries: live views of a [`Dio`] for user interfaces. A table ([`TableScenery`]), one record ([`RecordScenery`]), one
+//! aggregated value ([`ValueScenery`]).
 //!
-//! A scenery holds what it shows: reading it never waits and never fetches. It follows the Dio's events, reads again when one
-//! of them matters, at most every 25 ms, and moves its [`Generation`] when what it shows has changed; whoever draws it waits
-//! for that on a `watch` channel. While `on_refresh` runs it goes on showing what was there before, with the writes and
-//! upstream events since: never a half-filled cache. Before the first copy it shows that it is loading, or why that failed,
-//! and fills by itself when the copy is there.
+//! A scenery holds its content in memory: reading it never waits and never fetches. It follows the Dio's events, reads again
+//! when one of them matters, at most every 25 ms, and increments its [`Generation`] when its content changes. Drawing code
+//! waits for that on a `watch` channel.
 //!
-//! Handles are cheap clones. They keep the Dio alive; dropping the last one ends the scenery's task.
+//! While `on_refresh` runs, a scenery keeps showing the earlier content with the writes and upstream events since, never a
+//! half-filled cache. Before the first copy it shows that it is loading, or the reason of a failure, and fills by itself when
+//! the copy is complete.
 //!
+//! Handles are cheap to clone. They keep the Dio open; dropping the last one ends the scenery's task.
 //! # Example
 //! ```
 //! # async fn draw(products: &diorama_core::Dio) -> diorama_core::Result<()> {
@@ -48,33 +49,32 @@ use crate::record::{Body, Id};
 use crate::vista::Result;
 
 impl Dio {
-    /// Describes a view of many rows: which, in what order. Nothing happens before
-    /// [`open`](TableSceneryBuilder::open).
+    /// Starts building a view of many rows. Nothing happens before [`open`](TableSceneryBuilder::open).
     pub fn table_scenery(&self) -> TableSceneryBuilder {
         TableSceneryBuilder::new(self.clone())
     }
 
-    /// Opens a view of one row, which may not be there (yet).
+    /// Opens a view of one row, which need not exist yet.
     ///
     /// # Errors
-    /// What the master says, if the Dio holds only part of its rows and not this one.
+    /// Errors of the master, if the Dio holds only part of its rows and not this one.
     pub async fn record_scenery(&self, id: impl Into<String>) -> Result<RecordScenery> {
         RecordScenery::open(self.clone(), id.into()).await
     }
 
-    /// Describes a view of one value that is computed from many rows. Nothing happens before
+    /// Starts building a view of one value that is computed from many rows. Nothing happens before
     /// [`open`](ValueSceneryBuilder::open).
     pub fn value_scenery(&self) -> ValueSceneryBuilder {
         ValueSceneryBuilder::new(self.clone())
     }
 }
 
-/// Counts how often what a scenery shows has changed.
+/// Counter of changes of a scenery's content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(u64);
 
 impl Generation {
-    /// The number.
+    /// Returns the number.
     pub fn get(self) -> u64 {
         self.0
     }
@@ -90,20 +90,20 @@ impl std::fmt::Display for Generation {
     }
 }
 
-/// What a scenery shows, all of one moment.
+/// Consistent snapshot of a scenery's content.
 #[derive(Debug)]
 pub struct ScenerySnapshot {
-    /// Counts how often it was another.
+    /// Number of changes so far.
     pub version: u64,
-    /// The position of the log that it was last seen to be true at.
+    /// Newest log position at which the content is known to be current.
     pub seq: Seq,
-    /// How many rows there are in all, if that is known.
+    /// Total number of rows, if known.
     pub total: Option<u64>,
     /// Rows in order, by id.
     pub rows: Vec<(Id, Body)>,
 }
 
-/// What the clones of a handle share. When it goes, the scenery's task ends.
+/// State shared by the clones of a handle. Dropping it ends the scenery's task.
 struct TaskHandle<T> {
     dio: Dio,
     shared: Arc<T>,

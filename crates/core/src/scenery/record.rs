@@ -1,4 +1,4 @@
-//! [`RecordScenery`]: one row, and how it stands with it.
+//! [`RecordScenery`]: one row and its status.
 
 use std::sync::Arc;
 
@@ -11,35 +11,35 @@ use crate::dio::{Core, Coverage, Dio, DioEvent, StandingView};
 use crate::record::{Body, Record};
 use crate::vista::Result;
 
-/// How it stands with the row of a [`RecordScenery`].
+/// Status of the row of a [`RecordScenery`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RecordStatus {
-    /// There is no first copy yet, so nothing is known of the row.
+    /// There is no first copy yet, so the row is unknown.
     Loading {
-        /// Why the last attempt to make the copy failed, if it did.
+        /// Reason why the last attempt to make the copy failed, if it did.
         error: Option<String>,
     },
-    /// There is no such row.
+    /// The row does not exist.
     Missing,
-    /// It is there, and nothing is on its way.
+    /// The row exists and has no pending writes.
     Present,
-    /// Writes to it wait for the master. It is shown as they make it, which may be: not at all.
+    /// Writes to the row are pending. It is shown with them applied, so a pending delete hides it.
     Pending,
-    /// A write to it failed and was rolled back, and nothing has happened to it since.
+    /// A write to the row failed and was rolled back, and the row has not changed since.
     Failed {
-        /// Why.
+        /// Error of the write.
         error: String,
     },
 }
 
-/// A standing view of one row. Clones share it.
+/// Live view of one row. Clones share it.
 #[derive(Clone)]
 pub struct RecordScenery(Arc<TaskHandle<Shared>>);
 
 struct Shared {
     id: String,
-    held: RwLock<RecordState>,
+    current: RwLock<RecordState>,
     generation: watch::Sender<Generation>,
 }
 
@@ -61,23 +61,23 @@ impl RecordScenery {
         let core = Arc::clone(&dio.0.core);
         let mut follower = Follower::new(&core);
         load_if_unknown(&core, &id).await?;
-        let held = RwLock::new(look(&core, &mut follower, &id, None));
-        let shared = Arc::new(Shared { id, held, generation: watch::Sender::default() });
+        let current = RwLock::new(read_state(&core, &mut follower, &id, None));
+        let shared = Arc::new(Shared { id, current, generation: watch::Sender::default() });
         let task = {
             let shared = Arc::clone(&shared);
             async move {
                 let mut failed = None;
-                while let Some(told) = follower.told().await {
-                    for told in &told {
-                        note_failure(&mut failed, told, &shared.id);
+                while let Some(notices) = follower.next_batch().await {
+                    for notice in &notices {
+                        note_failure(&mut failed, notice, &shared.id);
                     }
                     if follower.is_loading()
                         && let Err(error) = load_if_unknown(&core, &shared.id).await
                     {
                         tracing::debug!(dio = %core.name, record = shared.id, %error, "a row could not be read");
                     }
-                    shared.show(look(&core, &mut follower, &shared.id, failed.as_deref()));
-                    follower.rest();
+                    shared.show(read_state(&core, &mut follower, &shared.id, failed.as_deref()));
+                    follower.pause();
                 }
             }
         };
@@ -85,27 +85,27 @@ impl RecordScenery {
         Ok(RecordScenery(TaskHandle::start(dio, shared, task)))
     }
 
-    /// The row's id.
+    /// Returns the row's id.
     pub fn id(&self) -> &str {
         &self.0.shared.id
     }
 
-    /// The row, if it is there. Never fetches.
+    /// Returns the row if it exists. Never fetches.
     pub fn record(&self) -> Option<Record> {
-        self.0.shared.held.read().body.as_ref().and_then(|body| body.decode().ok())
+        self.0.shared.current.read().body.as_ref().and_then(|body| body.decode().ok())
     }
 
-    /// How it stands with it.
+    /// Returns the status of the row.
     pub fn status(&self) -> RecordStatus {
-        self.0.shared.held.read().status.clone()
+        self.0.shared.current.read().status.clone()
     }
 
-    /// Follows the generation: it moves whenever the row or its status has changed.
+    /// Subscribes to the generation, which changes whenever the row or its status changes.
     pub fn subscribe(&self) -> watch::Receiver<Generation> {
         self.0.shared.generation.subscribe()
     }
 
-    /// The generation now.
+    /// Returns the current generation.
     pub fn generation(&self) -> Generation {
         *self.0.shared.generation.borrow()
     }
@@ -113,17 +113,17 @@ impl RecordScenery {
 
 impl Shared {
     fn show(&self, now: RecordState) {
-        let mut held = self.held.write();
-        let moved = *held != now;
-        *held = now;
-        drop(held);
+        let mut current = self.current.write();
+        let moved = *current != now;
+        *current = now;
+        drop(current);
         if moved {
             Generation::bump(&self.generation);
         }
     }
 }
 
-/// Reads the row from the master if it is not among those that are here, and these are not all.
+/// Reads the row from the master if the cache is partial and does not hold it.
 async fn load_if_unknown(core: &Arc<Core>, id: &str) -> Result<()> {
     let view = core.standing_view();
     if view.coverage == Coverage::Partial && view.state.get(id).is_none() {
@@ -132,9 +132,9 @@ async fn load_if_unknown(core: &Arc<Core>, id: &str) -> Result<()> {
     Ok(())
 }
 
-fn look(core: &Core, follower: &mut Follower, id: &str, failed: Option<&str>) -> RecordState {
+fn read_state(core: &Core, follower: &mut Follower, id: &str, failed: Option<&str>) -> RecordState {
     let StandingView { state, coverage } = core.standing_view();
-    follower.saw(&coverage);
+    follower.note_coverage(&coverage);
     if let Coverage::Loading { error } = coverage {
         return RecordState { body: None, status: RecordStatus::Loading { error } };
     }
@@ -148,9 +148,9 @@ fn look(core: &Core, follower: &mut Follower, id: &str, failed: Option<&str>) ->
     RecordState { body, status }
 }
 
-/// A failed write is remembered until the row changes. (The event that takes it back comes before the one that says so.)
-fn note_failure(failed: &mut Option<String>, told: &Notice, row: &str) {
-    let Notice::Item(item) = told else { return };
+/// Records a failed write until the row changes. The rollback event comes before the failure event.
+fn note_failure(failed: &mut Option<String>, notice: &Notice, row: &str) {
+    let Notice::Item(item) = notice else { return };
     match &item.event {
         DioEvent::WriteFailed { id, error, .. } if id == row => *failed = Some(error.clone()),
         DioEvent::RecordChanged { id } | DioEvent::RecordInserted { id } | DioEvent::RecordRemoved { id }

@@ -1,7 +1,7 @@
 //! [`ValueScenery`]: one value that is computed from many rows.
 //!
-//! Whenever a row changes, the value is computed anew from all rows, at most every 25 ms. That costs a scan; keeping counts and
-//! sums by differences would save it.
+//! After a change the value is recomputed from all rows, at most every 25 ms. That costs a scan; incremental counts and sums
+//! would avoid it.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
@@ -21,7 +21,7 @@ use crate::vista::{Error, Filter, Query, Result, Schema};
 
 type Custom = Arc<dyn Fn(&Rows) -> Result<CborValue> + Send + Sync>;
 
-/// Describes a [`ValueScenery`]. Of several aggregates the one named last counts.
+/// Builder of a [`ValueScenery`]. The last aggregate that is set counts.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it is opened"]
 pub struct ValueSceneryBuilder {
@@ -32,7 +32,7 @@ pub struct ValueSceneryBuilder {
 
 #[derive(Clone)]
 enum Aggregate {
-    Of(AggregateItem),
+    Single(AggregateItem),
     Groups(Arc<Aggregation>, Arc<Query>),
     Custom(Custom),
 }
@@ -48,64 +48,64 @@ impl ValueSceneryBuilder {
         ValueSceneryBuilder {
             dio,
             query: Query::default(),
-            aggregate: Aggregate::Of(AggregateItem::of(Function::Count, None)),
+            aggregate: Aggregate::Single(AggregateItem::of(Function::Count, None)),
         }
     }
 
-    /// How many rows there are. This is the default.
+    /// Counts the rows. This is the default.
     pub fn count(self) -> Self {
-        self.of(Function::Count, None)
+        self.function(Function::Count, None)
     }
 
-    /// How many rows pass `filter`.
+    /// Counts the rows that match `filter`.
     pub fn count_where(self, filter: Filter) -> Self {
         self.filter(filter).count()
     }
 
-    /// The sum of a column of numbers: exact as long as all of them are integers. Nulls do not count; of no rows it is 0.
+    /// Sums a column of numbers: exact as long as all of them are integers. Nulls are ignored; the sum of no rows is 0.
     pub fn sum(self, column: impl Into<String>) -> Self {
-        self.of(Function::Sum, Some(&column.into()))
+        self.function(Function::Sum, Some(&column.into()))
     }
 
-    /// The least value of a column, in the order that lists are sorted in. Nulls do not count; of no rows it is null.
+    /// Returns the smallest value of a column, in sort order. Nulls are ignored; the result for no rows is null.
     pub fn min(self, column: impl Into<String>) -> Self {
-        self.of(Function::Min, Some(&column.into()))
+        self.function(Function::Min, Some(&column.into()))
     }
 
-    /// The greatest value of a column; see [`ValueSceneryBuilder::min`].
+    /// Returns the largest value of a column; see [`ValueSceneryBuilder::min`].
     pub fn max(self, column: impl Into<String>) -> Self {
-        self.of(Function::Max, Some(&column.into()))
+        self.function(Function::Max, Some(&column.into()))
     }
 
-    /// The mean of a column of numbers, a float. Nulls do not count; of no rows it is null.
+    /// Averages a column of numbers, as a float. Nulls are ignored; the result for no rows is null.
     pub fn avg(self, column: impl Into<String>) -> Self {
-        self.of(Function::Avg, Some(&column.into()))
+        self.function(Function::Avg, Some(&column.into()))
     }
 
-    /// Whatever `compute` makes of the rows. It must not block; a panic in it counts as an error.
+    /// Computes a value from the rows with `compute`. It must not block; a panic in it counts as an error.
     pub fn custom(self, compute: impl Fn(&Rows) -> Result<CborValue> + Send + Sync + 'static) -> Self {
         self.aggregate(Aggregate::Custom(Arc::new(compute)))
     }
 
-    /// The groups of an aggregation, as a list of maps; of these the ones that `page` asks for, by the names of the results.
+    /// Computes the groups of an aggregation, as a list of maps. `page` selects the groups, by the names of the results.
     pub fn groups(self, aggregation: Arc<Aggregation>, page: Arc<Query>) -> Self {
         self.aggregate(Aggregate::Groups(aggregation, page))
     }
 
-    /// Looks only at rows that have every word of `words`.
+    /// Restricts the value to rows that contain every word of `words`.
     pub fn search(mut self, words: Option<String>) -> Self {
         self.query.search = words;
         self
     }
 
-    /// Looks only at rows that pass `filter`; adds to what was said before.
+    /// Restricts the value to rows that match `filter`, in addition to earlier filters.
     pub fn filter(mut self, filter: Filter) -> Self {
         self.query.filter.and(filter);
         self
     }
 
-    fn of(self, function: Function, column: Option<&str>) -> Self {
-        self.aggregate(Aggregate::Of(AggregateItem::of(function, column)))
+    fn function(self, function: Function, column: Option<&str>) -> Self {
+        self.aggregate(Aggregate::Single(AggregateItem::of(function, column)))
     }
 
     fn aggregate(mut self, aggregate: Aggregate) -> Self {
@@ -113,28 +113,30 @@ impl ValueSceneryBuilder {
         self
     }
 
-    /// Opens the view: computes the value, and follows the Dio from there on. Before the first copy there is no value yet; it
-    /// comes with the copy.
+    /// Opens the view: computes the value and follows the Dio. Before the first copy there is no value; it appears with the
+    /// copy.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a column that does not exist or does not hold numbers; [`Error::Unsupported`] if the Dio holds
-    /// only part of its rows; what the computation says.
+    /// only part of its rows; errors of the computation.
     pub async fn open(self) -> Result<ValueScenery> {
         let schema = self.dio.schema();
         self.query.validate(&schema)?;
         let core = Arc::clone(&self.dio.0.core);
-        let what = match self.aggregate {
-            Aggregate::Of(item) => Measure::Of(Aggregation::new(std::slice::from_ref(&item), &schema)?, item.function),
+        let measure = match self.aggregate {
+            Aggregate::Single(item) => {
+                Measure::Single(Aggregation::new(std::slice::from_ref(&item), &schema)?, item.function)
+            }
             Aggregate::Groups(aggregation, page) => {
                 let page = Arc::new((page.prepare(&aggregation.schema()), page));
                 Measure::Groups(aggregation, page)
             }
             Aggregate::Custom(compute) => Measure::Custom(compute),
         };
-        let sum = Computation { what, query: self.query, schema };
+        let computation = Computation { measure, query: self.query, schema };
         let mut follower = Follower::new(&core);
-        let mut route = core.route(self.dio.clone(), sum.query.clone()).await?;
-        let (now, error) = match sum.run(&core, &mut follower, &route).await {
+        let mut route = core.route(self.dio.clone(), computation.query.clone()).await?;
+        let (now, error) = match computation.run(&core, &mut follower, &route).await {
             Ok(now) => (Some(now), None),
             Err(error @ Error::NotReady { .. }) => (None, Some(error.to_string())),
             Err(error) if matches!(route, Route::Later) => (None, Some(error.to_string())),
@@ -142,26 +144,26 @@ impl ValueSceneryBuilder {
         };
         // Weak: only handles keep the Dio alive.
         let handle = Arc::downgrade(&self.dio.0);
-        let held = RwLock::new(ValueState { now, error, version: 0 });
-        let shared = Arc::new(Shared { held, generation: watch::Sender::default() });
+        let current = RwLock::new(ValueState { now, error, version: 0 });
+        let shared = Arc::new(Shared { current, generation: watch::Sender::default() });
         let task = {
             let shared = Arc::clone(&shared);
             async move {
-                while let Some(told) = follower.told().await {
-                    if told.iter().any(matters) {
-                        match ask_again(&told, &sum.query, &core, &handle).await {
-                            Ok(Some(anew)) => route = anew,
+                while let Some(notices) = follower.next_batch().await {
+                    if notices.iter().any(may_change_rows) {
+                        match reroute(&notices, &computation.query, &core, &handle).await {
+                            Ok(Some(new_route)) => route = new_route,
                             Ok(None) => {}
                             Err(error) => {
-                                follower.saw(&core.coverage());
+                                follower.note_coverage(&core.coverage());
                                 shared.show(Err(error));
                                 continue;
                             }
                         }
-                        shared.show(sum.run(&core, &mut follower, &route).await);
-                        follower.rest();
-                    } else if let Some(seq) = told.iter().filter_map(Notice::seq).max()
-                        && let Some(now) = &mut shared.held.write().now
+                        shared.show(computation.run(&core, &mut follower, &route).await);
+                        follower.pause();
+                    } else if let Some(seq) = notices.iter().filter_map(Notice::seq).max()
+                        && let Some(now) = &mut shared.current.write().now
                     {
                         now.seq = now.seq.max(seq);
                     }
@@ -173,9 +175,9 @@ impl ValueSceneryBuilder {
     }
 }
 
-/// Whether rows may have changed.
-fn matters(told: &Notice) -> bool {
-    match told {
+/// Returns true if rows may have changed.
+fn may_change_rows(notice: &Notice) -> bool {
+    match notice {
         Notice::Lagged | Notice::Start => true,
         Notice::Item(item) => matches!(
             item.event,
@@ -187,12 +189,12 @@ fn matters(told: &Notice) -> bool {
     }
 }
 
-/// A standing view of one value. Clones share it.
+/// Live view of one value. Clones share it.
 #[derive(Clone)]
 pub struct ValueScenery(Arc<TaskHandle<Shared>>);
 
 struct Shared {
-    held: RwLock<ValueState>,
+    current: RwLock<ValueState>,
     generation: watch::Sender<Generation>,
 }
 
@@ -200,14 +202,14 @@ struct ValueState {
     /// `None` before the first copy.
     now: Option<ComputedValue>,
     error: Option<String>,
-    /// Counts how often it was another.
+    /// Number of changes so far.
     version: u64,
 }
 
-/// A value, and the position of the log that it is of.
+/// A value and its log position.
 struct ComputedValue {
     value: CborValue,
-    /// How many groups there are in all.
+    /// Total number of groups.
     total: Option<u64>,
     seq: Seq,
 }
@@ -219,44 +221,44 @@ impl std::fmt::Debug for ValueScenery {
 }
 
 impl ValueScenery {
-    /// The value: `None` before the Dio's first copy, the last good one while [`ValueScenery::error`] says that it cannot be
-    /// computed.
+    /// Returns the value. `None` before the Dio's first copy; the last good value while [`ValueScenery::error`] reports that it
+    /// cannot be computed.
     pub fn value(&self) -> Option<CborValue> {
-        self.0.shared.held.read().now.as_ref().map(|now| now.value.clone())
+        self.0.shared.current.read().now.as_ref().map(|now| now.value.clone())
     }
 
-    /// The groups, each with what is made of it; see [`ValueSceneryBuilder::groups`].
+    /// Returns a snapshot of the groups, each converted by `make`; see [`ValueSceneryBuilder::groups`].
     pub fn shown(&self, make: impl FnMut(&CborValue) -> (Id, Body)) -> ScenerySnapshot {
-        let held = self.0.shared.held.read();
-        let Some(now) = &held.now else {
-            return ScenerySnapshot { version: held.version, seq: 0, total: None, rows: Vec::new() };
+        let current = self.0.shared.current.read();
+        let Some(now) = &current.now else {
+            return ScenerySnapshot { version: current.version, seq: 0, total: None, rows: Vec::new() };
         };
         let rows = now.value.as_array().into_iter().flatten().map(make).collect();
-        ScenerySnapshot { version: held.version, seq: now.seq, total: now.total, rows }
+        ScenerySnapshot { version: current.version, seq: now.seq, total: now.total, rows }
     }
 
-    /// The version of what is shown, and the position that it was last seen to be true at.
+    /// Returns the version, and the newest log position at which the value is known to be current.
     pub fn version(&self) -> (u64, Seq) {
-        let held = self.0.shared.held.read();
-        (held.version, held.now.as_ref().map_or(0, |now| now.seq))
+        let current = self.0.shared.current.read();
+        (current.version, current.now.as_ref().map_or(0, |now| now.seq))
     }
 
-    /// Why the value is not the newest, or why there is none.
+    /// Returns the reason why the value is outdated or missing.
     pub fn error(&self) -> Option<String> {
-        self.0.shared.held.read().error.clone()
+        self.0.shared.current.read().error.clone()
     }
 
-    /// Follows the generation: it moves when the value does.
+    /// Subscribes to the generation, which changes when the value changes.
     pub fn subscribe(&self) -> watch::Receiver<Generation> {
         self.0.shared.generation.subscribe()
     }
 
-    /// The generation now.
+    /// Returns the current generation.
     pub fn generation(&self) -> Generation {
         *self.0.shared.generation.borrow()
     }
 
-    /// The Dio whose rows it is computed from.
+    /// Returns the Dio from which the value is computed.
     pub fn dio(&self) -> &Dio {
         &self.0.dio
     }
@@ -264,40 +266,40 @@ impl ValueScenery {
 
 impl Shared {
     fn show(&self, computed: Result<ComputedValue>) {
-        let mut held = self.held.write();
+        let mut current = self.current.write();
         let moved = match computed {
             Ok(now) => {
-                held.error = None;
+                current.error = None;
                 let same = |known: &ComputedValue| known.value == now.value && known.total == now.total;
-                let moved = !held.now.as_ref().is_some_and(same);
-                held.version += u64::from(moved);
-                held.now = Some(now);
+                let moved = !current.now.as_ref().is_some_and(same);
+                current.version += u64::from(moved);
+                current.now = Some(now);
                 moved
             }
             Err(error) => {
-                held.error = Some(error.to_string());
+                current.error = Some(error.to_string());
                 false
             }
         };
-        drop(held);
+        drop(current);
         if moved {
             Generation::bump(&self.generation);
         }
     }
 }
 
-/// What is computed of which rows.
+/// A measure and the query that selects its rows.
 #[derive(Clone)]
 struct Computation {
-    what: Measure,
+    measure: Measure,
     query: Query,
     schema: Arc<Schema>,
 }
 
 #[derive(Clone)]
 enum Measure {
-    Of(Aggregation, Option<Function>),
-    /// Groups, and which of them.
+    Single(Aggregation, Option<Function>),
+    /// Groups, and the query that selects the page.
     Groups(Arc<Aggregation>, Arc<(CompiledQuery, Arc<Query>)>),
     Custom(Custom),
 }
@@ -305,14 +307,14 @@ enum Measure {
 impl Computation {
     async fn run(&self, core: &Core, follower: &mut Follower, route: &Route) -> Result<ComputedValue> {
         let view = core.standing_view();
-        follower.saw(&view.coverage);
+        follower.note_coverage(&view.coverage);
         view.coverage.check(&core.name)?;
         let given = match route {
             Route::Given(ids) => Some(ids.clone()),
             Route::Cache => None,
             Route::Later => return Err(Error::transient("on_query has no answer yet")),
             Route::Load => {
-                let what = "compute a value (on_query has its rows loaded piece by piece)";
+                let what = "compute a value (on_query loads its rows in ranges)";
                 return Err(Error::Unsupported { vista: Arc::clone(&core.name), what });
             }
         };
@@ -321,7 +323,7 @@ impl Computation {
             return Err(Error::Unsupported { vista: Arc::clone(&core.name), what });
         }
         let seq = view.state.seq();
-        if let Measure::Groups(aggregation, page) = &self.what {
+        if let Measure::Groups(aggregation, page) = &self.measure {
             let meter = Arc::new(Meter::background());
             let (value, total) = match &given {
                 Some(ids) => paged(&mut aggregation.fold_within(cells(rows_of(&view.state, ids)), &meter)?, page)?,
@@ -333,13 +335,13 @@ impl Computation {
             };
             return Ok(ComputedValue { value, total: Some(total), seq });
         }
-        let sum = self.clone();
+        let computation = self.clone();
         let rows = given.as_ref().map_or(view.state.table().len(), Vec::len);
         let work = move || match &given {
-            Some(ids) => sum.of(rows_of(&view.state, ids)),
-            None => sum.of_all(&view.state),
+            Some(ids) => computation.compute(rows_of(&view.state, ids)),
+            None => computation.compute_all(&view.state),
         };
-        // Somebody else's code runs in there.
+        // The computation runs callers' code.
         let compute = move |_: &Meter| {
             let computed = std::panic::catch_unwind(AssertUnwindSafe(work));
             computed.unwrap_or_else(|_| Err(Error::permanent("the computation panicked")))
@@ -348,15 +350,15 @@ impl Computation {
         Ok(ComputedValue { value, total: None, seq })
     }
 
-    fn of_all(&self, state: &State) -> Result<CborValue> {
+    fn compute_all(&self, state: &State) -> Result<CborValue> {
         let prepared = self.query.prepare(&self.schema);
-        self.of(state.table().natural(0).filter(|row| {
+        self.compute(state.table().natural(0).filter(|row| {
             prepared.is_unfiltered() || prepared.matches(&JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..])))
         }))
     }
 
-    fn of<'a>(&self, rows: impl Iterator<Item = RowRef<'a>>) -> Result<CborValue> {
-        match &self.what {
+    fn compute<'a>(&self, rows: impl Iterator<Item = RowRef<'a>>) -> Result<CborValue> {
+        match &self.measure {
             Measure::Custom(compute) => {
                 let mut selection = Rows::with_layout(Arc::clone(self.schema.layout()));
                 for row in rows {
@@ -364,12 +366,12 @@ impl Computation {
                 }
                 compute(&selection)
             }
-            // They are found by another way.
+            // `run` computes groups separately.
             Measure::Groups(..) => Ok(CborValue::Null),
-            Measure::Of(aggregation, function) => {
+            Measure::Single(aggregation, function) => {
                 let found = aggregation.fold(cells(rows))?.into_iter().flatten().next();
                 Ok(match found {
-                    // Whoever adds up a view of nothing wants to see a number.
+                    // The sum of no rows is 0, not null.
                     Some((_, CborValue::Null)) | None if *function == Some(Function::Sum) => 0.into(),
                     found => found.map_or(CborValue::Null, |(_, value)| value),
                 })
@@ -378,7 +380,7 @@ impl Computation {
     }
 }
 
-/// Rows of `ids` that are there.
+/// Returns the existing rows of `ids`.
 fn rows_of<'a>(state: &'a State, ids: &'a [Id]) -> impl Iterator<Item = RowRef<'a>> {
     ids.iter().filter_map(|id| state.get(id))
 }
@@ -387,23 +389,23 @@ fn cells<'a>(rows: impl Iterator<Item = RowRef<'a>>) -> impl Iterator<Item = Jso
     rows.map(|row| JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..])))
 }
 
-/// Asks `on_query` again, if `told` is a reason to.
-async fn ask_again(told: &[Notice], query: &Query, core: &Arc<Core>, handle: &Weak<Handle>) -> Result<Option<Route>> {
+/// Runs `on_query` again if `notices` require it.
+async fn reroute(notices: &[Notice], query: &Query, core: &Arc<Core>, handle: &Weak<Handle>) -> Result<Option<Route>> {
     if core.hooks.on_query.is_none() || core.is_loading() {
         return Ok(None);
     }
     let answered = core.answered_until().await;
-    let anew = told.iter().any(|told| match told {
+    let changed = notices.iter().any(|notice| match notice {
         Notice::Lagged | Notice::Start => true,
         Notice::Item(item) => item.event == DioEvent::Invalidated && item.seq.is_none_or(|seq| seq > answered),
     });
-    match handle.upgrade().filter(|_| anew) {
+    match handle.upgrade().filter(|_| changed) {
         Some(handle) => core.route(Dio(handle), query.clone()).await.map(Some),
         None => Ok(None),
     }
 }
 
-/// The groups that `page` asks for as a list of maps, and how many there are in all.
+/// Returns the page of groups as a list of maps, and the total number of groups.
 fn paged(groups: GroupIter<'_>, (prepared, page): &(CompiledQuery, Arc<Query>)) -> Result<(CborValue, u64)> {
     let mut failed = Ok(());
     let top = prepared.top(numbered(groups, &mut failed), page.offset, page.limit);

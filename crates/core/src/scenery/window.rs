@@ -1,4 +1,4 @@
-//! The rows that a table scenery holds, by their place in its query; pure.
+//! Rows that a table scenery holds, by their position in its query, without I/O.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,23 +8,23 @@ use crate::journal::Seq;
 use crate::record::{Body, Id};
 use crate::state::Origin;
 
-/// One row in its place.
+/// One row of a window.
 #[derive(Clone, Debug)]
 pub(super) struct WindowRow {
     pub(super) id: Id,
     pub(super) body: Body,
-    /// Which reading of the master it comes from.
+    /// Round of the load that read it.
     round: u64,
 }
 
-/// Rows by place, and how many there are in all as far as anybody knows.
+/// Rows by position, and the total number of rows as far as known.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Window {
     rows: BTreeMap<u64, WindowRow>,
     total: Option<u64>,
-    /// The position of the log that it was last seen to be true at.
+    /// Newest log position at which the window is known to be current.
     pub(super) seq: Seq,
-    /// Counts how often it was another.
+    /// Number of changes so far.
     pub(super) version: u64,
 }
 
@@ -38,60 +38,60 @@ impl PartialEq for Window {
 }
 
 impl Window {
-    /// No rows, of `total`.
+    /// Creates a window without rows, of `total`.
     pub(super) fn empty(total: Option<u64>) -> Window {
         Window { rows: BTreeMap::new(), total, seq: 0, version: 0 }
     }
 
-    /// `rows` in order, the first in place `start`.
+    /// Creates a window of `rows` in order, the first at position `start`.
     pub(super) fn of<'a>(start: u64, rows: impl Iterator<Item = (&'a Id, &'a Body)>, total: u64) -> Window {
         let mut window = Window::empty(Some(total));
         window.put(start, rows, 0);
         window
     }
 
-    /// The row in place `at`.
+    /// Returns the row at position `at`.
     pub(super) fn row(&self, at: u64) -> Option<&WindowRow> {
         self.rows.get(&at)
     }
 
-    /// The rows in `range`, up to the first that is not held.
-    pub(super) fn held_in(&self, range: Range<u64>) -> impl Iterator<Item = &WindowRow> {
+    /// Returns the rows in `range`, up to the first gap.
+    pub(super) fn rows_in(&self, range: Range<u64>) -> impl Iterator<Item = &WindowRow> {
         let rows = self.rows.range(range.clone()).zip(range);
-        rows.take_while(|((at, _), place)| *at == place).map(|((_, held), _)| held)
+        rows.take_while(|((at, _), place)| *at == place).map(|((_, row), _)| row)
     }
 
-    /// The rows in order.
+    /// Returns the rows in order.
     pub(super) fn rows(&self) -> impl Iterator<Item = &WindowRow> {
         self.rows.values()
     }
 
-    /// How many rows there are in all, if that is known.
+    /// Total number of rows, if known.
     pub(super) fn total(&self) -> Option<u64> {
         self.total
     }
 
-    /// How many rows there are, or at least how many are known of.
+    /// Total number of rows, or a lower bound if it is unknown.
     pub(super) fn count(&self) -> u64 {
         self.total.unwrap_or_else(|| self.end())
     }
 
-    /// Whether there are rows after the last one held.
+    /// Returns true if there are rows after the last one held.
     pub(super) fn has_more(&self) -> bool {
         self.total.is_none_or(|total| self.end() < total)
     }
 
-    /// Whether every row there is is held.
+    /// Returns true if every row is held.
     pub(super) fn is_whole(&self) -> bool {
         self.total == Some(self.rows.len() as u64)
     }
 
-    /// The place after the last row held.
+    /// Position after the last row held.
     fn end(&self) -> u64 {
         self.rows.last_key_value().map_or(0, |(at, _)| at + 1)
     }
 
-    /// The parts of `wanted` that were not read in `round`, ascending.
+    /// Returns the parts of `wanted` that were not read in `round`, ascending.
     pub(super) fn gaps(&self, wanted: Range<u64>, round: u64) -> Vec<Range<u64>> {
         let end = self.total.map_or(wanted.end, |total| wanted.end.min(total));
         let mut gaps = Vec::new();
@@ -99,7 +99,7 @@ impl Window {
         if at >= end {
             return gaps;
         }
-        for (place, _) in self.rows.range(wanted.start..end).filter(|(_, held)| held.round == round) {
+        for (place, _) in self.rows.range(wanted.start..end).filter(|(_, row)| row.round == round) {
             if at < *place {
                 gaps.push(at..*place);
             }
@@ -120,10 +120,10 @@ impl Window {
         at
     }
 
-    /// Takes in what a load of `range` gave; `last` says that the master had no more.
+    /// Stores the result of a load of `range`; `last` means that the master had no more rows.
     pub(super) fn loaded(&mut self, range: &Range<u64>, rows: &[(Id, Body)], last: bool, round: u64) {
-        // A row that moved stands where it was read last.
-        self.rows.retain(|at, held| range.contains(at) || rows.iter().all(|(id, _)| *id != held.id));
+        // A row that moved keeps only the position at which it was read last.
+        self.rows.retain(|at, row| range.contains(at) || rows.iter().all(|(id, _)| *id != row.id));
         self.rows.retain(|at, _| !range.contains(at));
         let end = self.put(range.start, rows.iter().map(|(id, body)| (id, body)), round);
         if last {
@@ -134,18 +134,18 @@ impl Window {
         }
     }
 
-    /// Follows one event on rows that are only partly known; says whether anything changed. `matches` judges a row that is
-    /// held; only rows that the program itself writes are added, at the end: where others belong, only the master knows.
+    /// Applies one event to partly known rows; returns true if anything changed. `matches` decides if a held row still belongs.
+    /// Only rows that the program itself writes are added, at the end: the positions of others are known only to the master.
     pub(super) fn follow(&mut self, item: &RingItem, matches: impl Fn(&Body) -> bool, narrowed: bool) -> bool {
         match &item.event {
-            DioEvent::RecordRemoved { id } => match self.place_of(id) {
+            DioEvent::RecordRemoved { id } => match self.position_of(id) {
                 Some(at) => self.close_up(at),
                 None if narrowed => false,
                 None => self.lose_one(),
             },
             DioEvent::RecordChanged { id } | DioEvent::RecordInserted { id } => {
                 let Some(body) = &item.new else { return false };
-                match self.place_of(id) {
+                match self.position_of(id) {
                     Some(at) if !matches(body) => self.close_up(at),
                     Some(at) => self.replace(at, body),
                     None => !narrowed && is_new(item) && self.append(id, body),
@@ -155,25 +155,25 @@ impl Window {
         }
     }
 
-    fn place_of(&self, id: &str) -> Option<u64> {
-        self.rows.iter().find(|(_, held)| &*held.id == id).map(|(at, _)| *at)
+    fn position_of(&self, id: &str) -> Option<u64> {
+        self.rows.iter().find(|(_, row)| &*row.id == id).map(|(at, _)| *at)
     }
 
     fn replace(&mut self, at: u64, body: &Body) -> bool {
         match self.rows.get_mut(&at) {
-            Some(held) if held.body != *body => {
-                held.body = body.clone();
+            Some(row) if row.body != *body => {
+                row.body = body.clone();
                 true
             }
             _ => false,
         }
     }
 
-    /// Takes the row in place `at` out; those behind it move up.
+    /// Removes the row at position `at`; the rows behind it move up.
     fn close_up(&mut self, at: u64) -> bool {
         let mut behind = self.rows.split_off(&at);
         behind.remove(&at);
-        self.rows.extend(behind.into_iter().map(|(at, held)| (at - 1, held)));
+        self.rows.extend(behind.into_iter().map(|(at, row)| (at - 1, row)));
         self.lose_one();
         true
     }
@@ -187,7 +187,7 @@ impl Window {
     fn append(&mut self, id: &str, body: &Body) -> bool {
         let Some(total) = self.total else { return false };
         if self.end() == total {
-            let round = self.rows.last_key_value().map_or(0, |(_, held)| held.round);
+            let round = self.rows.last_key_value().map_or(0, |(_, row)| row.round);
             self.rows.insert(total, WindowRow { id: Id::from(id), body: body.clone(), round });
         }
         self.total = Some(total + 1);
@@ -195,7 +195,7 @@ impl Window {
     }
 }
 
-/// A row that came by a write and was not there before. One that an upstream event speaks of may lie anywhere in the master.
+/// Returns true for a row that a write inserted. A row from an upstream event may be anywhere in the master's order.
 fn is_new(item: &RingItem) -> bool {
     matches!(item.event, DioEvent::RecordInserted { .. })
         && item.entry.as_ref().is_some_and(|entry| entry.cause.origin == Origin::Write)
@@ -212,11 +212,11 @@ mod tests {
     }
 
     fn ids(window: &Window) -> Vec<(u64, String)> {
-        window.rows.iter().map(|(at, held)| (*at, held.id.to_string())).collect()
+        window.rows.iter().map(|(at, row)| (*at, row.id.to_string())).collect()
     }
 
     #[test]
-    fn only_what_was_not_read_in_this_round_is_a_gap() {
+    fn rows_not_read_in_this_round_are_gaps() {
         let mut window = Window::empty(Some(10));
         assert_eq!(window.gaps(0..4, 0), [0..4]);
         window.loaded(&(0..2), &[row("a"), row("b")], false, 0);
@@ -224,11 +224,11 @@ mod tests {
         assert_eq!(window.gaps(0..20, 0), [2..4, 5..10]);
         assert_eq!(window.gaps(0..2, 0), []);
         assert_eq!(window.gaps(0..2, 1), [0..2], "an invalidated row is read again");
-        assert_eq!(window.gaps(12..20, 0), [], "there is nothing past the end");
+        assert_eq!(window.gaps(12..20, 0), [], "no gap after the end");
     }
 
     #[test]
-    fn a_short_chunk_tells_the_end() {
+    fn a_short_chunk_marks_the_end() {
         let mut window = Window::empty(None);
         assert!(window.has_more());
         window.loaded(&(0..3), &[row("a"), row("b"), row("c")], false, 0);
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_stands_where_it_was_read_last() {
+    fn a_moved_row_keeps_only_its_last_position() {
         let mut window = Window::empty(Some(4));
         window.loaded(&(0..2), &[row("a"), row("b")], false, 0);
         window.loaded(&(2..4), &[row("a"), row("d")], false, 0);

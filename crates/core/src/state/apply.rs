@@ -1,4 +1,4 @@
-//! Applying an entry: the only thing that changes rows and operations.
+//! Application of entries, which alone changes rows and operations.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use crate::record::{Body, Id, Seq};
 use crate::table::{Ordinal, RowRef};
 
 impl State {
-    /// Goes on in another epoch of the log, at the same position.
+    /// Continues in another epoch of the log, at the same position.
     pub fn begin_epoch(&mut self, epoch: impl Into<Arc<str>>) {
         self.epoch = epoch.into();
     }
 
-    /// Moves to `seq`, the end of the log that was read back, also where its newest entries are not there any more.
+    /// Advances to `seq`, the end of the log that was read, even if its newest entries are missing.
     pub fn advance(&mut self, seq: Seq) {
         self.fold_known();
         self.sequential = true;
@@ -23,9 +23,9 @@ impl State {
         self.clock = self.clock.max(seq);
     }
 
-    /// Notes that confirmed rows may be missing, because the cache file was lost or is not what the log says: the first news
-    /// of such a row are no contradiction to the operations over it. Where the log was trimmed, now or (`gap`) for an earlier
-    /// process that lost them, the rows that it still has may be older than those that were lost.
+    /// Records that confirmed rows may be missing, because the cache file was lost or differs from the log. The first news of
+    /// such a row then do not contradict its operations. If the log was trimmed, now or (`gap`) for an earlier process that
+    /// lost rows, the remaining rows may be older than the lost ones.
     pub fn doubt_missing(&mut self, gap: bool) {
         self.gap |= gap;
         let inserts = |fold: &Fold| {
@@ -40,9 +40,9 @@ impl State {
         self.lost = lost.map(|(id, _)| Arc::clone(id)).collect();
     }
 
-    /// Does what `entry` says. Entries come in order; one that is known already only has its effect on operations looked at,
-    /// so that a log may be read from before the position of the cache. Readers see what such entries did once a later one is
-    /// applied, or after [`State::advance`].
+    /// Applies `entry`. Entries come in order. For an already known entry, only its effect on operations counts, so that a log
+    /// may be read from before the position of the cache. Readers see the effects of such entries once a later one is applied,
+    /// or after [`State::advance`].
     pub fn apply(&mut self, entry: &Entry) -> Applied {
         let mut applied = Applied::default();
         if !entry.purge.is_empty() {
@@ -78,7 +78,7 @@ impl State {
         applied
     }
 
-    /// An entry from before the position of the cache: its operation is laid over the rows, or taken off them.
+    /// Applies an entry from before the position of the cache: only its operation is applied to the rows or removed from them.
     fn apply_known(&mut self, entry: &Entry) {
         let Some(id) = &entry.id else { return };
         let unfolded = self.unfolded.get_or_insert_default();
@@ -102,7 +102,7 @@ impl State {
         }
     }
 
-    /// Folds the rows that entries from before the position of the cache were about.
+    /// Folds the rows of entries from before the position of the cache.
     fn fold_known(&mut self) {
         for (id, place) in self.unfolded.take().unwrap_or_default() {
             self.refold(&id, place);
@@ -140,10 +140,10 @@ impl State {
         CacheChange::Many(versions)
     }
 
-    /// The confirmed row beneath routed operations has changed.
+    /// Records that the confirmed row beneath routed operations has changed.
     fn rebase(&mut self, id: &Id, seq: Seq) {
         let Some(fold) = self.folds.get_mut(id) else { return };
-        // Routed ones come first: a row's operations are delivered in their order.
+        // Routed operations come first, because a row's operations are delivered in order.
         let is_routed = |op: &&OpId| self.ops.get(*op).is_some_and(|op| op.state == OpState::Routed);
         let new = fold.ops.iter().take_while(is_routed).filter(|op| !fold.rebased.contains(op));
         let new: Vec<OpId> = new.copied().collect();
@@ -155,7 +155,7 @@ impl State {
         }
     }
 
-    /// Stores a confirmed row: beneath its operations if it has any, else as what readers see.
+    /// Stores a confirmed row: beneath its operations if it has any, otherwise as the visible row.
     fn set_base(&mut self, id: &Id, body: Body, ordinal: Ordinal) -> BaseRow {
         let known = self.folds.get(id).and_then(|fold| fold.base.as_ref().map(|row| row.slot));
         let slot = known.or_else(|| self.table.slot_of(id)).unwrap_or_else(|| self.table.reserve(1));
@@ -199,7 +199,7 @@ impl State {
     }
 
     fn apply_bulk_rows(&mut self, rows: &[BulkRow], entry: &Entry) -> Vec<CacheChange> {
-        // Indexes follow all of them at once.
+        // Update the indexes once for all rows.
         let held = self.table.hold_indexes();
         let changes = rows.iter().map(|row| self.apply_bulk_row(row, entry)).collect();
         self.table.release_indexes(&held);
@@ -218,7 +218,7 @@ impl State {
 
     fn apply_op(&mut self, id: &Id, entry: &Entry) {
         match &entry.op {
-            // The entry that stages an operation is the one that a trim keeps: it lays the operation over all its rows.
+            // A trim keeps the entry that stages an operation, which applies the operation to all its rows.
             OpChange::None | OpChange::Join => {}
             OpChange::Stage(op) => self.stage(op, entry),
             OpChange::Settle { state, error, beneath } => self.settle(entry, *state, error.as_ref(), *beneath),
@@ -246,16 +246,16 @@ impl State {
         self.ops.insert(op.id, op);
     }
 
-    /// The master has spoken of one row of an operation; the operation has ended when it has of all.
+    /// Ends an operation for one row that the master has confirmed. The operation has ended after all its rows.
     fn absorb(&mut self, id: &Id, op: OpId, entry: &Entry) {
-        let lies_over = self.folds.get(id).is_some_and(|fold| fold.ops.contains(&op));
-        let Some(record) = self.ops.get_mut(&op).filter(|_| lies_over) else { return };
+        let applies = self.folds.get(id).is_some_and(|fold| fold.ops.contains(&op));
+        let Some(record) = self.ops.get_mut(&op).filter(|_| applies) else { return };
         if record.over <= 1 {
             return self.end(op, OpState::Applied, None, entry);
         }
         record.over -= 1;
         record.log.push(entry.seq);
-        self.lift_off(id, op, entry);
+        self.remove_from_fold(id, op, entry);
     }
 
     fn settle(&mut self, entry: &Entry, state: OpState, error: Option<&OpError>, beneath: Option<u128>) {
@@ -271,14 +271,14 @@ impl State {
                 self.queue.remove(&op.staged);
                 self.queued_bytes = self.queued_bytes.saturating_sub(op.size());
                 let targets = Arc::clone(&op.targets);
-                targets.iter().for_each(|id| self.sort_doubt(id));
+                targets.iter().for_each(|id| self.update_rereadable(id));
             }
             return;
         }
         self.end(op, state, error.cloned(), entry);
     }
 
-    /// Of two routed operations the newer one does from now on what both did.
+    /// Merges two routed operations: the newer one gets the combined effect.
     fn merge(&mut self, entry: &Entry, older: OpId, effect: &Effect) {
         let Some(newer) = entry.cause.op.and_then(|op| self.ops.get_mut(&op)) else { return };
         if newer.state == OpState::Routed {
@@ -288,7 +288,7 @@ impl State {
         }
     }
 
-    /// Takes an operation off its rows and remembers how it ended.
+    /// Ends an operation: removes it from its rows and remembers the result.
     fn end(&mut self, op: OpId, state: OpState, error: Option<OpError>, entry: &Entry) {
         let standing = |op: &&mut Op| op.is_open() || op.state == OpState::Parked;
         let Some(record) = self.ops.get_mut(&op).filter(standing) else { return };
@@ -309,14 +309,14 @@ impl State {
             self.parked = (self.parked.0 + 1, self.parked.1 + size);
         }
         for id in targets.iter() {
-            self.lift_off(id, op, entry);
+            self.remove_from_fold(id, op, entry);
         }
         self.remember(op, state, entry);
     }
 
-    fn lift_off(&mut self, id: &Id, op: OpId, entry: &Entry) {
+    fn remove_from_fold(&mut self, id: &Id, op: OpId, entry: &Entry) {
         let Some(fold) = self.folds.get_mut(id) else { return };
-        // Mostly the first; the list may be long.
+        // Usually the first; the list may be long.
         match fold.ops.front() {
             Some(first) if *first == op => drop(fold.ops.pop_front()),
             _ => fold.ops.retain(|other| *other != op),
@@ -327,11 +327,11 @@ impl State {
         } else if !self.sequential || entry.id.as_ref() != Some(id) {
             self.refold(id, None);
         }
-        // Else the entry itself says what readers see: laying many writes over the row again would cost as much as there are.
-        self.sort_doubt(id);
+        // Otherwise the entry contains the visible row. Applying many writes again would cost as much as there are.
+        self.update_rereadable(id);
     }
 
-    /// Nothing lies over the row any more: readers see what is confirmed.
+    /// Removes the fold of a row without open operations: the confirmed row becomes visible.
     fn unfold(&mut self, id: &Id) {
         let Some(fold) = self.folds.remove(id) else { return };
         match fold.base {
@@ -347,14 +347,14 @@ impl State {
         }
     }
 
-    /// Parked operations stay until a person acts; of the others only the newest are remembered.
+    /// Remembers a finished operation and drops the oldest ones. Parked operations stay until an operator acts.
     fn remember(&mut self, op: OpId, state: OpState, entry: &Entry) {
         if state == OpState::Parked {
             return;
         }
         self.ended.insert((entry.seq, op), ());
         while let Some(oldest) = self.ended.get_min().map(|(key, ())| *key) {
-            let old = self.ops.get(&oldest.1).is_none_or(|op| op.updated + REMEMBERED < entry.at);
+            let old = self.ops.get(&oldest.1).is_none_or(|op| op.updated + FINISHED_TTL < entry.at);
             if !old && self.ended.len() <= self.rules.keep_finished {
                 return;
             }
@@ -363,7 +363,7 @@ impl State {
         }
     }
 
-    /// Shows what the entry says. `beneath`: whether operations lay over the row before it.
+    /// Applies the visible change of an entry. `beneath` is true if the row had open operations before it.
     fn apply_visible(&mut self, id: &Id, entry: &Entry, beneath: bool) {
         let row = match &entry.visible {
             VisibleChange::Same => {
@@ -378,7 +378,7 @@ impl State {
                 entry.visible_body().map(|body| (body.clone(), *ordinal))
             }
             VisibleChange::Base if !self.folds.contains_key(id) => {
-                // Storing the confirmed row has shown it already.
+                // Storing the confirmed row has already shown it.
                 self.rows_seq = entry.seq;
                 return;
             }
@@ -388,7 +388,7 @@ impl State {
         self.show(id, row);
     }
 
-    /// Makes `row` what readers see, under the slot of the confirmed row if there is one.
+    /// Makes `row` the visible row, in the slot of the confirmed row if there is one.
     fn show(&mut self, id: &Id, row: Option<(Body, Ordinal)>) {
         match row {
             None => drop(self.table.remove(id)),
@@ -402,7 +402,7 @@ impl State {
         }
     }
 
-    /// Moves a row with operations over it to the place of its confirmed row.
+    /// Moves a row with open operations to the ordinal of its confirmed row.
     fn follow(&mut self, id: &Id) {
         if let Some(base) = self.folds.get(id).and_then(|fold| fold.base.as_ref()) {
             let place = base.ordinal;
@@ -410,8 +410,8 @@ impl State {
         }
     }
 
-    /// Recomputes what readers see of a row from its confirmed row and its operations. A row that the master does not have yet
-    /// stays where it is, or comes to `place`, or to the end.
+    /// Recomputes the visible row from its confirmed row and its operations. A row that the master does not have yet keeps its
+    /// ordinal, or gets `place`, or comes last.
     fn refold(&mut self, id: &Id, place: Option<Ordinal>) {
         if let Some(unfolded) = &mut self.unfolded {
             unfolded.entry(Arc::clone(id)).or_insert(place);
@@ -435,10 +435,10 @@ impl State {
     }
 }
 
-/// Whether a visible row has exactly these bytes.
+/// Returns true if a visible row has exactly these bytes.
 pub(super) fn same_body(row: &RowRef<'_>, body: &Body) -> bool {
     row.json() == &body.json()[..] && row.cbor() == body.cbor()
 }
 
-/// How long finished operations are remembered, in milliseconds.
-const REMEMBERED: u64 = 24 * 3_600_000;
+/// Milliseconds for which finished operations are remembered.
+const FINISHED_TTL: u64 = 24 * 3_600_000;

@@ -1,4 +1,4 @@
-//! Commands: what a State is asked to decide.
+//! Commands that a State decides.
 
 use std::sync::Arc;
 
@@ -9,140 +9,141 @@ use crate::record::{Body, Id, Seq};
 use crate::table::{BuiltIndex, Ordinal, Spec, Table};
 use crate::vista::Narrowing;
 
-/// Something that wants to change a Dio. Can be decided again after a failed append.
+/// Request to change a Dio. Can be decided again after a failed append.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// A write by a user of the facade.
     Write(NewWrite),
-    /// A worker takes up an operation; or somebody begins to read the master. Answers the mark.
+    /// A delivery or a read of the master begins. The outcome is its mark.
     Open,
-    /// [`Command::Open`] for a read or a delivery of one row, which does not keep news of other rows waiting.
+    /// [`Command::Open`] for a read or a delivery of one row, which does not delay news of other rows.
     OpenFor(Id),
-    /// What began at this mark has ended without news.
+    /// The read or delivery that began at this mark has ended without news.
     Close(u64),
-    /// The route or the master has answered for an operation.
+    /// The route or the master has answered an operation.
     Settle {
         /// The operation.
         op: OpId,
-        /// The mark that was opened for its delivery.
+        /// The mark of its delivery.
         mark: u64,
         /// The answer.
         answer: Answer,
     },
-    /// Rows read from the master by a read that began at `mark`.
+    /// Rows from a read of the master that began at `mark`.
     News {
-        /// The rows that may differ from what is known.
+        /// The rows that may differ from the known ones.
         items: Vec<ReadRow>,
-        /// When the read began.
+        /// Mark at which the read began.
         mark: u64,
-        /// Whether subscribers are told.
+        /// True if subscribers are notified.
         told: bool,
     },
-    /// As [`Command::News`], for more rows than the log should carry: one entry without bodies.
+    /// Variant of [`Command::News`] for more rows than the log should carry: one entry without bodies.
     Bulk {
-        /// The rows that may differ.
+        /// The rows that may differ from the known ones.
         items: Vec<ReadRow>,
-        /// When the read began.
+        /// Mark at which the read began.
         mark: u64,
     },
-    /// A table built aside from a complete list, for a Dio that has shown nothing yet.
+    /// A table built separately from a complete list, for a Dio that has no visible rows yet.
     Seed {
         /// The table.
         table: Table,
-        /// When the read began.
+        /// Mark at which the read began.
         mark: u64,
     },
     /// An upstream event.
     Upstream(UpstreamEvent),
-    /// What the program says about rows: taken as given.
+    /// Rows stated by the program, accepted without a check.
     Statement {
-        /// The rows; `None` for a row that is gone.
+        /// The rows; `None` for a row that no longer exists.
         rows: Vec<(Id, Option<Body>)>,
-        /// Whether subscribers are told (`RecordChanged`, whether new or not).
+        /// True if subscribers are notified (`RecordChanged`, for new rows as well).
         told: bool,
     },
-    /// Subscribers are told that these rows changed, whatever is known of them.
+    /// Notifies subscribers that these rows changed, whatever their known state.
     Invalidate(Vec<Id>),
-    /// Subscribers are told to read everything again, or (covered) that they have seen everything.
+    /// Notifies subscribers to read everything again or, if covered, that they have received all changes.
     InvalidateAll {
-        /// Whether all differences were told as row events.
+        /// True if all differences were reported as row events.
         covered: bool,
-        /// Who says so.
+        /// Origin of the invalidation.
         origin: Origin,
     },
-    /// A person gives a parked operation another try, as a new operation.
+    /// An operator retries a parked operation, as a new operation.
     Retry {
         /// The parked operation.
         op: OpId,
         /// The id of the new one.
         new: OpId,
     },
-    /// A person gives a parked operation up.
+    /// An operator discards a parked operation.
     Discard(OpId),
-    /// An index was built aside. Refused without harm ([`Outcome::Unchanged`](super::Outcome::Unchanged)) if too much has changed since.
+    /// Attaches an index that was built separately. Has no effect ([`Outcome::Unchanged`](super::Outcome::Unchanged)) if too
+    /// much has changed since.
     Attach(Arc<BuiltIndex>),
-    /// An index is not worth its memory.
+    /// Removes an index that is not worth its memory.
     Detach(Spec),
-    /// Everything that is known of these rows goes; see [`Entry::purge`](super::Entry::purge).
+    /// Erases all data of these rows; see [`Entry::purge`](super::Entry::purge).
     Purge(Arc<[Id]>),
     /// The purge at this position has ended.
     Purged(Seq),
 }
 
-/// A write as it enters the State.
+/// A write submitted to the State.
 #[derive(Clone, Debug)]
 pub struct NewWrite {
-    /// The id of the operation it becomes.
+    /// Id of the resulting operation.
     pub op: OpId,
-    /// The row, `None` for [`Effect::DeleteAll`].
+    /// Id of the row; `None` for [`Effect::DeleteAll`].
     pub id: Option<Id>,
-    /// What it does.
+    /// Effect of the write.
     pub effect: Effect,
-    /// What must hold of the visible row.
+    /// Condition on the visible row.
     pub condition: Condition,
-    /// The operation it repeats.
+    /// Operation that this one repeats.
     pub retry_of: Option<OpId>,
-    /// The rows that it may see and make; `None` for all.
+    /// Restriction of the rows that it may see and create; `None` for all rows.
     pub within: Option<Arc<Narrowing>>,
-    /// The identity of whoever asked for it, if the caller says so.
+    /// Identity of the requester, if the caller provides it.
     pub principal: Option<Arc<str>>,
 }
 
 impl NewWrite {
-    /// A write without conditions.
+    /// Creates a write without conditions.
     pub fn new(op: OpId, id: Option<Id>, effect: Effect) -> NewWrite {
         NewWrite { op, id, effect, condition: Condition::None, retry_of: None, within: None, principal: None }
     }
 
-    /// What its entries say brought them about.
+    /// Returns the cause of its entries.
     pub(super) fn cause(&self) -> Cause {
         Cause { op: Some(self.op), principal: self.principal.clone(), ..Cause::default() }
     }
 }
 
-/// A condition on the visible row, judged in commit order.
+/// A condition on the visible row, checked in commit order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Condition {
-    /// None.
+    /// No condition.
     #[default]
     None,
-    /// There is a row with one of these hashes (`If-Match`).
+    /// The row exists with one of these hashes (`If-Match`).
     Matches(Vec<u128>),
-    /// There is a row (`If-Match: *`).
+    /// The row exists (`If-Match: *`).
     Exists,
-    /// There is no row (`If-None-Match: *`).
+    /// The row does not exist (`If-None-Match: *`).
     Absent,
-    /// There is a row with none of these hashes, or there is none and there need not be (`If-None-Match`).
+    /// The row exists with none of these hashes, or is optionally absent (`If-None-Match`).
     Differs {
-        /// What it must not be.
+        /// Hashes that the row must not have.
         from: Vec<u128>,
-        /// Whether no row will do.
+        /// True if an absent row satisfies the condition.
         or_absent: bool,
     },
 }
 
 impl Condition {
-    /// Tells whether it holds of the row that is visible.
+    /// Returns true if the condition holds for the visible row.
     pub(super) fn holds(&self, row: Option<&Body>) -> bool {
         match self {
             Condition::None => true,
@@ -154,59 +155,59 @@ impl Condition {
     }
 }
 
-/// How a delivery ended.
+/// Result of a delivery.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// The master has it; perhaps it says what the row is now, and under which id.
+    /// The master has the write. It may report the resulting row and its id.
     Confirmed {
         /// The row as the master stores it.
         row: Option<Body>,
-        /// Its id at the master, if another.
+        /// The row's id at the master, if it differs.
         id: Option<Id>,
     },
-    /// The write route took it.
+    /// The write route accepted the write.
     Routed,
-    /// Refused for good.
+    /// Rejected permanently.
     Failed(OpError),
-    /// Given up until a person decides.
+    /// Suspended until an operator decides.
     Parked(OpError),
 }
 
 /// One row of a read.
 #[derive(Clone, Debug)]
 pub struct ReadRow {
-    /// Its id.
+    /// Id of the row.
     pub id: Id,
-    /// The row, `None` if the read shows that it is not there.
+    /// The row; `None` if the read shows that it does not exist.
     pub row: Option<Body>,
-    /// Its place in the master's order, if the read tells.
+    /// Ordinal in the master's order, if the read provides it.
     pub ordinal: Option<Ordinal>,
 }
 
-/// An upstream event, encoded.
+/// An upstream event with encoded rows.
 #[derive(Clone, Debug)]
 pub struct UpstreamEvent {
-    /// The row.
+    /// Id of the row.
     pub id: Id,
-    /// What it says.
+    /// Change of the row.
     pub change: UpstreamChange,
-    /// The row's version after the change, if the sender gives one.
+    /// The row's version after the change, if the sender provides one.
     pub version: Option<EventVersion>,
     /// The sender's id of the delivery.
     pub delivery: Option<Arc<str>>,
-    /// Through what it came.
+    /// Channel of the event.
     pub origin: Origin,
 }
 
-/// What an upstream event says of its row.
+/// Change of a row in an upstream event.
 #[derive(Clone, Debug)]
 pub enum UpstreamChange {
-    /// It is this.
+    /// The complete row.
     Row(Body),
-    /// These columns are this.
+    /// The values of some columns.
     Part(Body),
-    /// It is gone.
+    /// The row was deleted.
     Gone,
-    /// It changed: read it again.
+    /// The row changed and must be read again.
     Thin,
 }

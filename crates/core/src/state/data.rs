@@ -1,8 +1,9 @@
-//! What one Dio knows: visible rows, confirmed rows beneath pending operations, the operations, and what is in motion.
+//! State of one Dio: visible rows, confirmed rows beneath open operations, the operations, and reads and deliveries in
+//! progress.
 //!
-//! A [`State`] is persistent: a clone is O(1), readers hold old ones while the committer prepares the next. Only two things
-//! change it: [`State::apply`] of an [`Entry`] (own commits, replay at start, entries of other instances) and [`State::note`] of
-//! bookkeeping that does not outlive the process.
+//! A [`State`] is persistent: a clone is O(1), and readers keep old ones while the committer prepares the next. Only two
+//! functions change it: [`State::apply`] of an [`Entry`] (own commits, replay at start, entries of other instances) and
+//! [`State::note`] of bookkeeping that does not outlive the process.
 
 use std::sync::Arc;
 
@@ -16,28 +17,28 @@ use crate::record::{Body, Id, Seq};
 use crate::table::{BuiltIndex, Ordinal, Slot, Spec, Table};
 use crate::vista::Schema;
 
-/// Stands for the hash of a row that is not there.
+/// Hash value for an absent row.
 pub(crate) const NO_ROW: u128 = 0;
 
-/// What does not change while a Dio lives.
+/// Settings that do not change while a Dio is open.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// The shape of its rows.
+    /// Shape of the rows.
     pub schema: Arc<Schema>,
-    /// Column that holds a row's version, when the master has one: the newest wins.
+    /// Column with a row's version, if the master has one: the newest wins.
     pub version: Option<Arc<str>>,
-    /// Whether a full row in an unversioned upstream event is shown at once when nothing else is in motion.
+    /// Show a full row of an unversioned upstream event at once when no read, delivery or write is in progress.
     pub trust_payload: bool,
-    /// Finished operations that are remembered, at most, for a day.
+    /// Maximum number of finished operations that are remembered, for a day.
     pub keep_finished: usize,
-    /// Routed operations that lie over one row, at most, before the oldest become one.
+    /// Maximum number of routed operations of one row before the oldest are merged.
     pub keep_routed: usize,
-    /// Milliseconds after which a routed operation that the master does not show is taken back.
+    /// Milliseconds after which a routed operation is rolled back if the master does not show it.
     pub routed_ttl: Option<u64>,
 }
 
 impl Rules {
-    /// Rules for an unversioned master.
+    /// Creates rules for an unversioned master.
     pub fn new(schema: Arc<Schema>) -> Rules {
         Rules { schema, version: None, trust_payload: true, keep_finished: 10_000, keep_routed: 32, routed_ttl: None }
     }
@@ -46,26 +47,26 @@ impl Rules {
 /// A confirmed row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseRow {
-    /// Its bytes.
+    /// Encoded row.
     pub body: Body,
-    /// Its place in the master's order.
+    /// Ordinal in the master's order.
     pub ordinal: Ordinal,
-    /// Its slot.
+    /// Slot in the table.
     pub slot: Slot,
 }
 
-/// A row with operations over it.
+/// A row with open operations.
 #[derive(Clone, Debug, Default)]
 pub struct Fold {
-    /// The row as the master last confirmed it.
+    /// Row as the master last confirmed it.
     pub base: Option<BaseRow>,
-    /// The operations, oldest first.
+    /// Open operations, oldest first.
     pub ops: Vector<OpId>,
-    /// Those under which the confirmed row has changed since the route took them.
+    /// Routed operations beneath which the confirmed row has changed since the route accepted them.
     pub(super) rebased: Vec<OpId>,
 }
 
-/// What one Dio knows. See the module's documentation.
+/// State of one Dio. See the module documentation.
 #[derive(Clone, Debug)]
 pub struct State {
     pub(super) rules: Arc<Rules>,
@@ -78,108 +79,109 @@ pub struct State {
     pub(super) queue: OrdMap<Seq, OpId>,
     pub(super) ended: OrdMap<(Seq, OpId), ()>,
     pub(super) queued_bytes: usize,
-    /// How many operations are parked, and their bytes.
+    /// Number of parked operations, and their size in bytes.
     pub(super) parked: (usize, usize),
-    /// Counts every change of a confirmed row, journaled or only hinted at; what marks are taken from.
+    /// Logical clock, the source of marks. Counts every change of a confirmed row, journaled or only reported.
     pub(super) clock: u64,
     pub(super) guards: OrdMap<u64, u32>,
-    /// Marks of guards that are about one row only.
-    pub(super) narrow: HashMap<u64, Id>,
-    /// How many guards are open about each row alone, and how many in all.
-    pub(super) narrow_of: HashMap<Id, u32>,
+    /// Marks of guards for one row only.
+    pub(super) row_guards: HashMap<u64, Id>,
+    /// Number of open guards per row that are for this row only.
+    pub(super) row_guard_counts: HashMap<Id, u32>,
+    /// Number of all open guards.
     pub(super) open_guards: u32,
     pub(super) touched: HashMap<Id, TouchMarks>,
-    /// Since when each row is in doubt; only a read that began later settles it.
+    /// Clock value since which each row is dirty. Only a read that began later settles it.
     pub(super) dirty: HashMap<Id, u64>,
-    /// Rows in doubt that no write waits for: those that are worth reading now.
+    /// Dirty rows without a waiting write, which are worth reading now.
     pub(super) rereadable: HashSet<Id>,
-    /// What the confirmed rows themselves do not say about their versions.
+    /// Known versions that the confirmed rows do not contain.
     pub(super) versions: HashMap<Id, RowVersions>,
-    /// Those of rows that are gone, by when they went.
+    /// Deleted rows with remembered versions, by the position of the deletion.
     pub(super) tombstones: OrdMap<(Seq, Id), ()>,
-    /// Whether they came from the cache file.
+    /// True if the versions came from the cache file.
     pub(super) versions_kept: bool,
-    /// Rows under operations whose confirmed row was in a cache file that is gone.
+    /// Rows with open operations whose confirmed row was lost with a cache file.
     pub(super) lost: HashSet<Id>,
-    /// Whether the log, when it was read back, lacked entries or the rows of some: confirmed rows may be older than they were.
+    /// True if the log lacked entries, or rows of entries, when it was read: confirmed rows may be outdated.
     pub(super) gap: bool,
-    /// Whether every entry is applied to the State that it was decided on, so that what it says of the visible row holds: not while
-    /// a log with gaps is read back.
+    /// True if every entry is applied to the State on which it was decided, so that its visible row is correct. False while a
+    /// log with gaps is read.
     pub(super) sequential: bool,
-    /// Purges whose rows may still be in older entries of the log, by position.
+    /// Purges with rows that may still be in older entries of the log, by position.
     pub(super) purges: OrdMap<Seq, Arc<[Id]>>,
-    /// While entries from before the position of the cache are read: rows to be folded when they are through, each once however
-    /// many operations lie over it, and where those that the master does not have were shown last.
+    /// Rows to fold after the entries before the position of the cache have been read, each once regardless of its number of
+    /// operations. The value is the last visible ordinal of a row that the master does not have.
     pub(super) unfolded: Option<IndexMap<Id, Option<Ordinal>>>,
 }
 
-/// When a row was last touched while a read or delivery was under way.
+/// Clock values at which a row was last touched while a read or delivery was in progress.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TouchMarks {
-    /// By anything, also a hint that it changed at the master.
+    /// Any touch, including a hint that the row changed at the master.
     pub(super) at: u64,
-    /// By a change of the confirmed row.
+    /// Change of the confirmed row.
     pub(super) row: u64,
 }
 
-/// Bookkeeping that is neither journaled nor seen by readers.
+/// Bookkeeping that is not journaled and not visible to readers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// A read or a delivery begins at the present clock.
+    /// A read or a delivery begins at the current clock.
     Open,
-    /// The same, about one row; its mark is the clock after this.
+    /// A read or a delivery of one row begins; its mark is the clock after this note.
     OpenFor(Id),
-    /// The one that began at this mark has ended.
+    /// The read or delivery that began at this mark has ended.
     Close(u64),
-    /// The master may have another row than we know: read it again.
+    /// The row may differ at the master and must be read again.
     Dirty(Id),
-    /// It was read.
+    /// The row was read.
     Clean(Id),
-    /// Something about the row changed at the master; reads in flight may not have seen it.
+    /// The row changed at the master; reads in progress may not have seen the change.
     Touch(Id),
-    /// An index is there from now on.
+    /// Attach an index.
     Attach(Arc<BuiltIndex>),
-    /// An index is gone.
+    /// Remove an index.
     Detach(Spec),
-    /// What settled operations wrote to these rows is forgotten.
+    /// Erase the values that settled operations wrote to these rows.
     Forget(Arc<std::collections::HashSet<Id>>),
     /// The purge at this position has ended.
     Purged(Seq),
 }
 
-/// What [`State::apply`] found and did, for those who tell others.
+/// Result of [`State::apply`].
 #[derive(Clone, Debug, Default)]
 pub struct Applied {
-    /// The row that readers saw before.
+    /// Visible row before the entry.
     pub old: Option<Body>,
-    /// What the cache file has to learn.
+    /// Change for the cache file.
     pub cache: CacheChange,
 }
 
-/// A confirmed row that changed, by slot.
+/// A change of confirmed rows for the cache, by slot.
 #[derive(Clone, Debug, Default)]
 pub enum CacheChange {
-    /// None did.
+    /// No change.
     #[default]
     None,
-    /// This one is new or different.
+    /// A new or changed row.
     Upsert(Id, BaseRow),
-    /// The one of this id in this slot is gone.
+    /// The row with this id in this slot was removed.
     Delete(Id, Slot),
-    /// What is known of this row's versions beside the row is this, or nothing any more.
+    /// New versions of this row that are stored beside it; `None` removes them.
     Versions(Id, Option<Bytes>),
-    /// Many did; see the entry.
+    /// Several changes.
     Many(Vec<CacheChange>),
 }
 
 impl State {
-    /// A Dio that knows nothing yet. `seq` is the journal's head.
+    /// Creates an empty State. `seq` is the journal's head.
     pub fn new(rules: Arc<Rules>, epoch: impl Into<Arc<str>>, seq: Seq) -> State {
         State::restore(rules, epoch, seq, Table::new())
     }
 
-    /// A Dio as its cache file has it: `table` holds the confirmed rows at position `seq`. Entries that the cache has not seen
-    /// are applied next.
+    /// Restores a State from a cache file: `table` holds the confirmed rows at position `seq`. The entries that the cache has
+    /// not seen must be applied next.
     pub fn restore(rules: Arc<Rules>, epoch: impl Into<Arc<str>>, seq: Seq, table: Table) -> State {
         State {
             rules,
@@ -195,8 +197,8 @@ impl State {
             parked: (0, 0),
             clock: seq,
             guards: OrdMap::new(),
-            narrow: HashMap::new(),
-            narrow_of: HashMap::new(),
+            row_guards: HashMap::new(),
+            row_guard_counts: HashMap::new(),
             open_guards: 0,
             touched: HashMap::new(),
             dirty: HashMap::new(),

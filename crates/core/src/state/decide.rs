@@ -1,4 +1,4 @@
-//! Commands, and what each would do: [`State::decide`] looks, refuses or gives entries, and changes nothing.
+//! Decisions: [`State::decide`] checks a command and returns entries or an error, without changing the State.
 
 use std::sync::Arc;
 
@@ -7,16 +7,16 @@ use super::data::{Note, State};
 use super::decision::{Decision, DecisionBuilder, Outcome, cause, check_size, frame_between};
 use super::entry::{Base, Frame, OpChange, Origin, VisibleChange};
 use super::op::{Assumption, Effect, Op, OpState};
-use super::reported_row::{News, ReportSource};
+use super::reported_row::{ReportSource, ReportedRow};
 use crate::record::{Body, Id};
 use crate::vista::query::JsonRow;
 use crate::vista::{Error, Narrowing, Result};
 
 impl State {
-    /// What `command` would do at `now` (Unix milliseconds).
+    /// Decides `command` at `now` (Unix milliseconds).
     ///
     /// # Errors
-    /// Why it is refused. A refused command has changed nothing and needs no entry.
+    /// The reason for the rejection. A rejected command changes nothing and needs no entry.
     pub fn decide(&self, command: &Command, now: u64) -> Result<Decision> {
         let mut draft = DecisionBuilder::new(self, now);
         match command {
@@ -33,7 +33,8 @@ impl State {
             Command::Settle { op, mark, answer } => self.decide_settle(&mut draft, *op, *mark, answer),
             Command::News { items, mark, told } => {
                 for item in items {
-                    let reported_row = News { ordinal: item.ordinal, ..News::of(&item.id, item.row.as_ref()) };
+                    let reported_row =
+                        ReportedRow { ordinal: item.ordinal, ..ReportedRow::of(&item.id, item.row.as_ref()) };
                     self.reconcile(
                         &mut draft,
                         &reported_row,
@@ -42,7 +43,7 @@ impl State {
                     );
                 }
                 if !told {
-                    // What becomes of writes is told in any case.
+                    // The results of writes are always reported.
                     let read = draft.decision.entries.iter_mut().filter(|entry| entry.cause.op.is_none());
                     read.for_each(|entry| entry.frame = Frame::Silent);
                 }
@@ -52,7 +53,7 @@ impl State {
             Command::Upstream(event) => self.decide_upstream(&mut draft, event),
             Command::Statement { rows, told } => {
                 for (id, row) in rows {
-                    self.state_row(&mut draft, id, row.as_ref(), *told);
+                    self.apply_statement(&mut draft, id, row.as_ref(), *told);
                 }
             }
             Command::Invalidate(ids) => {
@@ -80,8 +81,8 @@ impl State {
                 Base::Gone => None,
                 Base::Keep | Base::Many { .. } => continue,
             };
-            // The log has to say so: who replays it does not know any more what the row was, or that it was lost.
-            entry.found = entry.id.as_ref().is_some_and(|id| self.finds(id, row) || self.lies_beneath(id, row));
+            // Record this in the log: a replay no longer knows the earlier row, or that it was lost.
+            entry.found = entry.id.as_ref().is_some_and(|id| self.is_lost_row(id, row) || self.equals_base(id, row));
         }
         Ok(draft.decision)
     }
@@ -90,7 +91,7 @@ impl State {
         let Some(id) = &write.id else { return self.decide_delete_all(draft, write) };
         let there = self.table.get(id).map(|row| row.body());
         let within = write.within.as_deref();
-        // A row outside is one that is not there, until a row is to be put in its place.
+        // A row outside the restriction counts as absent, until a write would replace it.
         let before = there.as_ref().filter(|row| within.is_none_or(|within| within.matches(&JsonRow::from(*row))));
         if !write.condition.holds(before) {
             return Err(Error::Precondition { id: id.to_string() });
@@ -104,7 +105,7 @@ impl State {
                 return Ok(());
             }
             (Effect::Insert(_), Some(_)) => {
-                return Err(Error::Conflict { id: id.to_string(), detail: "is there already".into() });
+                return Err(Error::Conflict { id: id.to_string(), detail: "already exists".into() });
             }
             (Effect::Patch(_) | Effect::Delete, None) => return Err(Error::NotFound { id: id.to_string() }),
             _ => {}
@@ -130,7 +131,7 @@ impl State {
         Ok(())
     }
 
-    /// Judges a bounded write: by the row that is there, then by the one that it makes.
+    /// Checks a restricted write against the existing row, then against the resulting row.
     fn check_within(
         &self,
         write: &NewWrite,

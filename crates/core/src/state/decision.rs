@@ -1,4 +1,4 @@
-//! Decision: the entries and notes that a command leads to, and its outcome.
+//! Decision: the entries and notes that a command produces, and its outcome.
 
 use super::data::{Note, State};
 use super::entry::{Cause, Entry, Frame, Origin};
@@ -7,51 +7,51 @@ use crate::record::{Body, Id, Seq};
 use crate::table::{ORDINAL_STEP, Ordinal};
 use crate::vista::{Error, Result};
 
-/// What became of an accepted command.
+/// Result of an accepted command.
 #[derive(Clone, Debug, Default)]
 pub struct Decision {
-    /// What is to be appended and applied, in this order.
+    /// Entries to append and apply, in this order.
     pub entries: Vec<Entry>,
-    /// What is to be noted after that.
+    /// Notes to apply after the entries.
     pub notes: Vec<Note>,
-    /// What its sender is told.
+    /// Outcome for the sender of the command.
     pub outcome: Outcome,
 }
 
-/// What the sender of a command is told.
+/// Outcome of a command for its sender.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing had to change.
+    /// Nothing changed.
     #[default]
     Unchanged,
-    /// It changed something.
+    /// Rows or operations changed.
     Applied {
-        /// Rows that are new.
+        /// Number of new rows.
         inserted: u64,
-        /// Rows that are different.
+        /// Number of changed rows.
         changed: u64,
-        /// Rows that are gone.
+        /// Number of removed rows.
         removed: u64,
     },
-    /// A write is accepted as this operation.
+    /// A write was accepted as this operation.
     Staged {
         /// The operation.
         op: OpId,
-        /// Whether the row was not there before.
+        /// True if the row did not exist before.
         created: bool,
     },
-    /// A write asks for what is there already.
+    /// A write would change nothing.
     Identical,
-    /// It cannot be judged yet: the row will be read from the master.
+    /// The event cannot be judged yet: the row will be read from the master.
     Deferred,
-    /// It is older than what is known.
+    /// The event is older than the known row.
     Stale,
     /// A read or delivery may begin with this mark.
     Mark(u64),
 }
 
 impl Outcome {
-    /// Adds what another part of the same work did.
+    /// Adds the counts of another part of the same work.
     pub fn add(&mut self, other: &Outcome) {
         let counts = |outcome: &Outcome| match outcome {
             Outcome::Applied { inserted, changed, removed } => (*inserted, *changed, *removed),
@@ -64,18 +64,18 @@ impl Outcome {
     }
 }
 
-/// The largest row that is taken from anybody: the table packs 64 rows into one piece of memory.
-const LARGEST_ROW: usize = 16 << 20;
+/// Maximum size of a row in bytes. The table packs 64 rows into one allocation.
+const MAX_ROW_SIZE: usize = 16 << 20;
 
-/// Refuses a row that is too large to hold.
+/// Rejects a row that is too large to store.
 ///
 /// # Errors
-/// [`Error::Invalid`] with its size and the bound.
+/// [`Error::Invalid`] with its size and the maximum.
 pub fn check_size(id: &str, body: &Body) -> Result<()> {
-    if body.size() <= LARGEST_ROW {
+    if body.size() <= MAX_ROW_SIZE {
         return Ok(());
     }
-    let detail = format!("row {id:?} has {} bytes: a row holds at most {} MiB", body.size(), LARGEST_ROW >> 20);
+    let detail = format!("row {id:?} has {} bytes: the maximum is {} MiB", body.size(), MAX_ROW_SIZE >> 20);
     Err(Error::invalid(detail))
 }
 
@@ -103,14 +103,14 @@ impl<'a> DecisionBuilder<'a> {
         self.decision.notes.push(note);
     }
 
-    /// An ordinal after every other, also those given out by this decision.
+    /// Returns an ordinal after all others, including those assigned by this decision.
     pub(super) fn append_ordinal(&mut self) -> Ordinal {
         let next = self.next_ordinal.unwrap_or_else(|| self.state.next_ordinal());
         self.next_ordinal = Some(next.saturating_add(ORDINAL_STEP));
         next
     }
 
-    /// The place of a row that is or becomes visible.
+    /// Returns the ordinal of a row that is or becomes visible.
     pub(super) fn ordinal_of(&mut self, id: &str) -> Ordinal {
         match self.state.base(id) {
             Some(base) => base.ordinal,
@@ -132,7 +132,7 @@ impl<'a> DecisionBuilder<'a> {
     }
 }
 
-/// What subscribers are told when readers saw `old` and now see `new`.
+/// Returns the frame for a row that was visible (`old`) and is now visible (`new`).
 pub(super) fn frame_between(old: bool, new: bool) -> Frame {
     match (old, new) {
         (false, true) => Frame::Inserted,
@@ -142,7 +142,7 @@ pub(super) fn frame_between(old: bool, new: bool) -> Frame {
     }
 }
 
-/// A cause without an operation.
+/// Creates a cause without an operation.
 pub(super) fn cause(origin: Origin) -> Cause {
     Cause { origin, ..Cause::default() }
 }

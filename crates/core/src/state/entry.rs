@@ -1,4 +1,4 @@
-//! Log entries: the only thing that changes a [`State`](super::State). They hold results, not deltas.
+//! Log entries, which alone change a [`State`](super::State). They hold results, not deltas.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,53 +11,53 @@ use super::op::{Effect, Op, OpError, OpId, OpState};
 use crate::record::{Body, CborValue, Id, Layout, Seq};
 use crate::table::{Ordinal, RowRef, Table};
 
-/// One change of a Dio: one position, at most one frame.
+/// One change of a Dio, at one position, with at most one frame.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Entry {
-    /// Its position.
+    /// Position in the log.
     #[serde(rename = "s")]
     pub seq: Seq,
-    /// Unix milliseconds.
+    /// Unix milliseconds of the change.
     #[serde(rename = "t")]
     pub at: u64,
-    /// The row, `None` when it is about the whole Dio.
+    /// Id of the row; `None` for the whole Dio.
     #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Id>,
-    /// What brought it about.
+    /// Cause of the change.
     #[serde(rename = "c", default)]
     pub cause: Cause,
-    /// What happens to the confirmed row.
+    /// Change of the confirmed row.
     #[serde(rename = "b", default, skip_serializing_if = "Base::is_keep")]
     pub base: Base,
-    /// Versions of the confirmed row by clock, where the row does not say them or is a write's own.
+    /// Versions of the confirmed row by clock, if the row does not contain them or is a write's own.
     #[serde(rename = "k", default, skip_serializing_if = "Versions::is_empty")]
     pub versions: Versions,
-    /// The version by the Dio's own clock, as format 1 has it; read into [`Entry::versions`].
+    /// Version by the Dio's own clock in format 1; moved to [`Entry::versions`] when read.
     #[serde(rename = "n", default, skip_serializing)]
     version: Option<CborValue>,
-    /// Whether the confirmed row is what it was, or one that was lost with the cache file: no change beneath the operations
-    /// over it.
+    /// True if the confirmed row is unchanged, or is one that was lost with the cache file, and so not a change beneath its
+    /// operations.
     #[serde(rename = "l", default, skip_serializing_if = "std::ops::Not::not")]
     pub found: bool,
-    /// What happens to operations.
+    /// Change of operations.
     #[serde(rename = "o", default, skip_serializing_if = "OpChange::is_none")]
     pub op: OpChange,
-    /// What happens to the row that readers see.
+    /// Change of the visible row.
     #[serde(rename = "v", default, skip_serializing_if = "VisibleChange::is_same")]
     pub visible: VisibleChange,
-    /// What subscribers are told.
+    /// Event for subscribers.
     #[serde(rename = "f", default)]
     pub frame: Frame,
-    /// The visible row before, in entries that tell subscribers of a row.
+    /// Visible row before the change, in entries with a row event.
     #[serde(rename = "w", default, skip_serializing_if = "FormerRow::is_unknown")]
     pub former_row: FormerRow,
     /// Positions that feeds have reached with this entry.
     #[serde(rename = "m", default, skip_serializing_if = "Vec::is_empty")]
     pub marks: Vec<FeedMark>,
-    /// Whether the values of its row were erased, by a purge: nobody can tell any more what the row was before and after.
+    /// True if a purge erased the values of the row, so that the rows before and after the change are unknown.
     #[serde(rename = "x", default, skip_serializing_if = "std::ops::Not::not")]
     pub erased: bool,
-    /// Ids of rows that are to be erased from all older entries. None once that is done.
+    /// Ids of rows to erase from all older entries; empty once that is done.
     #[serde(rename = "z", default = "no_ids", skip_serializing_if = "is_none")]
     pub purge: Arc<[Id]>,
 }
@@ -75,73 +75,73 @@ fn is_none(ids: &Arc<[Id]>) -> bool {
 #[serde(transparent)]
 pub struct Versions(BTreeMap<Arc<str>, CborValue>);
 
-/// The clock of the Dio's own version column.
+/// Name of the clock of the Dio's own version column.
 pub const COLUMN_CLOCK: &str = "column";
 
 impl Versions {
-    /// A version by the Dio's own clock, or none.
+    /// Creates versions with an optional version by the Dio's own clock.
     pub fn of_column(version: Option<CborValue>) -> Versions {
         Versions(version.map(|version| (Arc::from(COLUMN_CLOCK), version)).into_iter().collect())
     }
 
-    /// The version by the Dio's own clock.
+    /// Returns the version by the Dio's own clock.
     pub fn column(&self) -> Option<&CborValue> {
         self.by(COLUMN_CLOCK)
     }
 
-    /// The version by `clock`.
+    /// Returns the version by `clock`.
     pub fn by(&self, clock: &str) -> Option<&CborValue> {
         self.0.get(clock)
     }
 
-    /// Notes a version by `clock`.
+    /// Sets the version by `clock`.
     pub fn set(&mut self, clock: &Arc<str>, version: CborValue) {
         self.0.insert(Arc::clone(clock), version);
     }
 
-    /// The versions by other clocks than the Dio's own.
+    /// Iterates over the versions by clocks other than the Dio's own.
     pub fn others(&self) -> impl Iterator<Item = (&Arc<str>, &CborValue)> {
         self.0.iter().filter(|(clock, _)| &***clock != COLUMN_CLOCK)
     }
 
-    /// Whether no clock has said anything.
+    /// Returns true if there is no version.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// The position of a feed at its sender, with what was applied of the message there.
+/// Position of a feed at its sender, with the number of applied changes of the message there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FeedMark {
-    /// The feed.
+    /// Key of the feed.
     #[serde(rename = "k")]
     pub key: Arc<str>,
-    /// The position, in the feed's own terms.
+    /// Position, in the feed's own format.
     #[serde(rename = "p")]
     pub position: Bytes,
-    /// Changes of the message at that position that are applied.
+    /// Number of applied changes of the message at that position.
     #[serde(rename = "a", default)]
     pub applied: u64,
 }
 
-/// What brought an entry about.
+/// Cause of an entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
-    /// Where it came from.
+    /// Origin of the change.
     #[serde(rename = "o", default)]
     pub origin: Origin,
-    /// The operation.
+    /// Operation, if there is one.
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     pub op: Option<OpId>,
-    /// The delivery of an upstream event.
+    /// Delivery of an upstream event.
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<Arc<str>>,
-    /// The identity of whoever asked for it, where the caller said so.
+    /// Identity of the requester, if the caller provided it.
     #[serde(rename = "w", default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<Arc<str>>,
 }
 
-/// Where a change came from.
+/// Origin of a change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
@@ -158,46 +158,46 @@ pub enum Origin {
     Program,
 }
 
-/// What happens to the confirmed row.
+/// Change of the confirmed row.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub enum Base {
-    /// Nothing.
+    /// No change.
     #[default]
     #[serde(rename = "k")]
     Keep,
-    /// It is this.
+    /// Set the row.
     #[serde(rename = "s")]
     Set {
         /// The row.
         #[serde(rename = "b")]
         body: Body,
-        /// Its place in the master's order.
+        /// Ordinal in the master's order.
         #[serde(rename = "o")]
         ordinal: Ordinal,
     },
-    /// It is gone.
+    /// Remove the row.
     #[serde(rename = "g")]
     Gone,
-    /// Many rows changed. In the journal of one process they are in the cache file and not in the log: replaying the entry
-    /// means to read the master again.
+    /// Many rows changed. In the journal of one process the rows are in the cache file and not in the log: a replay of the
+    /// entry must read the master again.
     #[serde(rename = "m")]
     Many {
-        /// The rows, in memory only.
+        /// Rows, in memory only.
         #[serde(skip, default)]
         rows: Arc<BulkRows>,
-        /// The rows, where the log carries them: a journal that several processes share.
+        /// Rows carried by the log, for a journal that several processes share.
         #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
         carried: Vec<BulkRow>,
     },
 }
 
-/// The rows of a bulk entry, in memory only.
+/// Rows of a bulk entry, in memory only.
 #[derive(Clone, Debug, Default)]
 pub enum BulkRows {
-    /// The entry was read back from the log: its rows are not known.
+    /// Unknown, because the entry was read back from the log.
     #[default]
     Unknown,
-    /// A table built aside.
+    /// A table that was built separately.
     Table(Table),
     /// Changed rows.
     Rows(Vec<BulkRow>),
@@ -206,16 +206,16 @@ pub enum BulkRows {
 /// One confirmed row of a bulk entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BulkRow {
-    /// Its id.
+    /// Id of the row.
     #[serde(rename = "i")]
     pub id: Id,
-    /// The row and its place, `None` if it is gone.
+    /// The row and its ordinal; `None` if it was removed.
     #[serde(rename = "r")]
     pub row: Option<(Body, Ordinal)>,
 }
 
 impl BulkRows {
-    /// The rows as a log can carry them; `None` if they are not known.
+    /// Returns the rows for the log; `None` if they are unknown.
     fn rows(&self) -> Option<Vec<BulkRow>> {
         match self {
             BulkRows::Unknown => None,
@@ -233,49 +233,49 @@ impl Base {
         matches!(self, Base::Keep)
     }
 
-    /// Whether the confirmed row changes.
+    /// Returns true if the confirmed row changes.
     pub fn changes(&self) -> bool {
         !self.is_keep()
     }
 }
 
-/// What happens to operations.
+/// Change of operations.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub enum OpChange {
-    /// Nothing.
+    /// No change.
     #[default]
     #[serde(rename = "n")]
     None,
-    /// One is accepted.
+    /// An operation is accepted.
     #[serde(rename = "s")]
     Stage(Op),
-    /// The one of the cause covers this row too (see [`Effect::DeleteAll`](super::Effect::DeleteAll)).
+    /// The operation of the cause covers this row too (see [`Effect::DeleteAll`](super::Effect::DeleteAll)).
     #[serde(rename = "j")]
     Join,
-    /// The one of the cause changes its state.
+    /// The operation of the cause changes its state.
     #[serde(rename = "e")]
     Settle {
-        /// To this.
+        /// New state.
         #[serde(rename = "s")]
         state: OpState,
-        /// Because of this.
+        /// Reason of a failure.
         #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
         error: Option<OpError>,
-        /// When the route takes it: the hash of the confirmed row beneath, 0 if there is none. Tells news of the row from the
-        /// row itself when the cache file was lost.
+        /// Hash of the confirmed row beneath when the route accepts the operation, 0 if there is none. Distinguishes news of
+        /// the row from the row itself after the cache file was lost.
         #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
         beneath: Option<u128>,
     },
-    /// The master's news of the row speak of these routed ones: they are applied and no longer lie over it.
+    /// The master's news confirm these routed operations: they are applied, and no longer apply to the row.
     #[serde(rename = "a")]
     Absorb(Vec<OpId>),
-    /// The one of the cause, and an older one beneath it, are one from now on: both are routed, and the older one ends.
+    /// The operation of the cause and an older one of the row are merged: both are routed, and the older one ends.
     #[serde(rename = "m")]
     Merge {
-        /// The older one.
+        /// The older operation.
         #[serde(rename = "o")]
         older: OpId,
-        /// What both of them do.
+        /// Combined effect.
         #[serde(rename = "e")]
         effect: Effect,
     },
@@ -287,30 +287,30 @@ impl OpChange {
     }
 }
 
-/// What happens to the row that readers see.
+/// Change of the visible row.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub enum VisibleChange {
-    /// Nothing.
+    /// No change.
     #[default]
     #[serde(rename = "-")]
     Same,
-    /// It is this.
+    /// Set the row.
     #[serde(rename = "r")]
     Row {
         /// The row.
         #[serde(rename = "b")]
         body: Body,
-        /// Its place.
+        /// Ordinal of the row.
         #[serde(rename = "o")]
         ordinal: Ordinal,
     },
-    /// It is what the staged operation says (whose body is not stored twice), at this place.
+    /// Set the row of the staged operation (whose body is not stored twice), at this ordinal.
     #[serde(rename = "s")]
     Staged(Ordinal),
-    /// It is the confirmed row (whose body is not stored twice).
+    /// Set the confirmed row (whose body is not stored twice).
     #[serde(rename = "b")]
     Base,
-    /// It is gone.
+    /// Remove the row.
     #[serde(rename = "g")]
     Gone,
 }
@@ -321,10 +321,10 @@ impl VisibleChange {
     }
 }
 
-/// What subscribers are told.
+/// Event for subscribers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Frame {
-    /// Nothing.
+    /// No change.
     #[default]
     #[serde(rename = "-")]
     Silent,
@@ -343,24 +343,24 @@ pub enum Frame {
     /// `WriteCommitted`
     #[serde(rename = "w")]
     WriteCommitted,
-    /// `Invalidated`; covered when all differences were told as row events before.
+    /// `Invalidated`; covered if all differences were reported as row events before.
     #[serde(rename = "x")]
     Invalidated {
-        /// Whether they were.
+        /// True if all differences were reported.
         #[serde(rename = "c")]
         covered: bool,
     },
 }
 
-/// Format of encoded entries; the first byte of each. Format 1 lacks former rows, versions by clock, principals, marks and
-/// carried rows, and is read for ever.
+/// Format of encoded entries, and their first byte. Format 1 lacks former rows, versions by clock, principals, marks and
+/// carried rows, and stays readable.
 const FORMAT: u8 = 2;
 
-/// The oldest format that is read.
+/// Oldest readable format.
 const OLDEST_FORMAT: u8 = 1;
 
 impl Entry {
-    /// An entry about nothing yet.
+    /// Creates an entry without changes.
     pub fn new(seq: Seq, at: u64, id: Option<Id>, cause: Cause) -> Entry {
         Entry {
             seq,
@@ -381,7 +381,7 @@ impl Entry {
         }
     }
 
-    /// The body that readers see from this entry on, if it says so.
+    /// Returns the visible body after this entry, if the entry contains it.
     pub fn visible_body(&self) -> Option<&Body> {
         match (&self.visible, &self.base, &self.op) {
             (VisibleChange::Row { body, .. }, _, _) | (VisibleChange::Base, Base::Set { body, .. }, _) => Some(body),
@@ -398,17 +398,17 @@ impl Entry {
         }
     }
 
-    /// Whether it says no more than what the confirmed row is.
+    /// Returns true if the entry only changes the confirmed row.
     pub(super) fn only_confirms(&self) -> bool {
         self.frame == Frame::Silent && self.op.is_none() && self.visible.is_same()
     }
 
-    /// Keeps the row that readers saw before, for those who read the entry back from the journal. Only entries that tell
-    /// subscribers of a row need it, and an insert says by itself that there was none. `WriteCommitted` changes no row, and
-    /// filters judge it by the row as it is, which mostly is the confirmed one.
+    /// Stores the visible row before the change, for readers of the journal. Only entries with a row event need it, and an
+    /// insert implies that there was none. `WriteCommitted` changes no row; filters test it on the current row, which is
+    /// usually the confirmed one.
     pub(crate) fn remember(&mut self, old: Option<&Body>, new: Option<&Body>, layout: &Layout) {
         match self.frame {
-            // What goes with a purge is kept nowhere.
+            // Do not keep what a purge erases.
             _ if self.erased => {}
             Frame::Changed | Frame::Removed => self.former_row = FormerRow::between(old, new, layout),
             Frame::WriteCommitted if self.visible_body() != new => self.former_row = FormerRow::Same(new.cloned()),
@@ -416,7 +416,7 @@ impl Entry {
         }
     }
 
-    /// The row that readers saw before: `None` if the entry does not say it, `Some(None)` if there was none.
+    /// Returns the visible row before the change: `None` if the entry does not contain it, `Some(None)` if there was none.
     pub fn former_row(&self, layout: &Layout) -> Option<Option<Body>> {
         match &self.frame {
             Frame::Inserted => Some(None),
@@ -424,14 +424,14 @@ impl Entry {
         }
     }
 
-    /// Bytes for the journal: a format byte, then CBOR.
+    /// Encodes the entry for the journal: a format byte, then CBOR.
     pub fn encode(&self) -> Bytes {
         let mut bytes = vec![FORMAT];
         ciborium::into_writer(self, &mut bytes).expect("a Vec takes every write and every field has a CBOR form");
         bytes.into()
     }
 
-    /// [`Entry::encode`] with the rows of a bulk entry, for journals whose readers have no cache file in common.
+    /// Encodes the entry with the rows of a bulk change, for journals whose readers do not share a cache file.
     pub fn encode_with_rows(&self) -> Bytes {
         let mut whole = self.clone();
         if let Base::Many { rows, carried } = &mut whole.base
@@ -442,21 +442,21 @@ impl Entry {
         whole.encode()
     }
 
-    /// Reads what [`Entry::encode`] wrote, in this format or an older one.
+    /// Decodes the bytes of [`Entry::encode`], in this format or an older one.
     ///
     /// # Errors
-    /// Says what is wrong with the bytes; never panics, whatever they are.
+    /// A description of the problem; never panics on any input.
     pub fn decode(bytes: &[u8]) -> Result<Entry, String> {
         match bytes.split_first() {
             Some((&(OLDEST_FORMAT..=FORMAT), rest)) => {
                 ciborium::from_reader(rest).map(Entry::upgraded).map_err(|error| error.to_string())
             }
-            Some((format, _)) => Err(format!("entry format {format} is not known (this program reads up to {FORMAT})")),
+            Some((format, _)) => Err(format!("unknown entry format {format} (this program reads up to {FORMAT})")),
             None => Err("the entry is empty".into()),
         }
     }
 
-    /// What format 1 says elsewhere is moved to where this format has it.
+    /// Moves data of format 1 to its place in the current format.
     fn upgraded(mut self) -> Entry {
         if let Some(version) = self.version.take() {
             self.versions = Versions::of_column(Some(version));
@@ -464,7 +464,7 @@ impl Entry {
         self
     }
 
-    /// Reads an entry that `bytes` begin with; gives it with its length. For bytes that nothing else is known of.
+    /// Decodes an entry at the start of `bytes` and returns it with its length. For bytes of unknown content.
     pub fn decode_first(bytes: &[u8]) -> Option<(Entry, usize)> {
         const MAP: u8 = 5;
         let (format, rest) = bytes.split_first()?;

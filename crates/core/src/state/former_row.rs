@@ -1,43 +1,43 @@
-//! The visible row before an entry, as the entry keeps it: what a subscriber is told of a change is the same whether the change
-//! is read from memory or, after a restart, from the journal.
+//! Visible row before an entry, as the entry stores it. A subscriber receives the same change from memory and, after a restart,
+//! from the journal.
 
 use serde::{Deserialize, Serialize};
 
 use crate::record::{Body, Layout, Record};
 
-/// The row that readers saw before a change.
+/// Visible row before a change.
 ///
-/// Kept as the difference from the row after it, where that is smaller: former values of changed columns, and the names of
-/// columns that are new.
+/// Stored as the difference from the row after it if that is smaller: former values of changed columns, and the names of new
+/// columns.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FormerRow {
-    /// Not recorded: the entry tells nobody of a row, or has format 1.
+    /// Not recorded, because the entry has no row event or has format 1.
     #[default]
     #[serde(rename = "-")]
     Unknown,
     /// There was no row.
     #[serde(rename = "a")]
     Absent,
-    /// The row is as it was; `None` if there is none.
+    /// The row did not change; `None` if there is none.
     #[serde(rename = "s")]
     Same(Option<Body>),
-    /// It was this.
+    /// The complete former row.
     #[serde(rename = "r")]
     Row(Body),
-    /// It differed in these columns.
+    /// The columns that differed.
     #[serde(rename = "c")]
     Columns {
-        /// Former values, encoded as [`Body::encode_plain`] does.
+        /// Former values, encoded like [`Body::encode_plain`].
         #[serde(rename = "v")]
         values: Body,
-        /// Columns that it did not have.
+        /// Columns that the former row did not have.
         #[serde(rename = "n", default, skip_serializing_if = "Vec::is_empty")]
         new: Vec<String>,
     },
 }
 
 impl FormerRow {
-    /// The record of a change from `old` to `new`.
+    /// Creates the former row of a change from `old` to `new`.
     pub(super) fn between(old: Option<&Body>, new: Option<&Body>, layout: &Layout) -> FormerRow {
         match (old, new) {
             (old, new) if old == new => FormerRow::Same(new.cloned()),
@@ -47,7 +47,7 @@ impl FormerRow {
         }
     }
 
-    /// The row before the change that led to `new`: `None` if it is not known, `Some(None)` if there was none.
+    /// Returns the row before the change that led to `new`: `None` if it is unknown, `Some(None)` if there was none.
     pub fn row(&self, new: Option<&Body>, layout: &Layout) -> Option<Option<Body>> {
         match self {
             FormerRow::Unknown => None,
@@ -60,7 +60,7 @@ impl FormerRow {
                 for (column, value) in &values.decode().ok()? {
                     row.insert(column.clone(), value.clone());
                 }
-                // The id is a member already, or the row never had it as one.
+                // The id is already a member, or the row never had it as one.
                 Some(Some(Body::encode_plain(&row, layout)))
             }
         }
@@ -71,7 +71,7 @@ impl FormerRow {
     }
 }
 
-/// The columns in which two rows differ; `None` if the whole former row is smaller, or cannot be made from them again.
+/// Returns the columns in which two rows differ; `None` if the complete former row is smaller or cannot be restored from them.
 fn difference(old: &Body, new: &Body, layout: &Layout) -> Option<FormerRow> {
     let (before, after) = (old.decode().ok()?, new.decode().ok()?);
     let changed = before.iter().filter(|(column, value)| after.get(column) != Some(*value));
@@ -84,7 +84,7 @@ fn difference(old: &Body, new: &Body, layout: &Layout) -> Option<FormerRow> {
 }
 
 impl FormerRow {
-    /// Bytes held, about.
+    /// Approximate size in bytes.
     fn size(&self) -> usize {
         match self {
             FormerRow::Unknown | FormerRow::Absent | FormerRow::Same(None) => 0,
@@ -119,7 +119,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_former_row_is_made_again_from_what_is_kept_of_it(old in row(), new in row()) {
+        fn the_former_row_is_restored_from_its_difference(old in row(), new in row()) {
             let layout = Layout::new("id", false, ["id", "name", "a"]);
             let encode = |row: &Option<Record>| row.as_ref().map(|row| Body::encode("1", row, &layout));
             let (old, new) = (encode(&old), encode(&new));

@@ -1,7 +1,7 @@
-//! [`State`]: everything a Dio knows, and how it changes. Pure and synchronous: no disk, no network, no task.
+//! [`State`]: the rows and operations of a Dio, and their changes. Pure and synchronous: no disk, no network, no task.
 //!
-//! [`State::decide`] turns a [`Command`] into log entries or a refusal, [`State::apply`] changes a State by an [`Entry`]. Rows are
-//! in a persistent [`Table`](crate::table::Table), so that readers hold a State while the committer prepares the next one.
+//! [`State::decide`] turns a [`Command`] into log entries or an error; [`State::apply`] changes a State by an [`Entry`]. Rows
+//! are in a persistent [`Table`](crate::table::Table), so that readers keep a State while the committer prepares the next one.
 
 mod apply;
 mod command;

@@ -1,4 +1,4 @@
-//! What is in motion: guards of reads and deliveries, and rows that changed while any was open.
+//! Guards of reads and deliveries in progress, and rows that changed while any was open.
 
 use std::sync::Arc;
 
@@ -8,23 +8,23 @@ use super::data::{Note, State};
 use crate::record::Id;
 
 impl State {
-    /// How many reads and deliveries under way are about this row, those about all rows among them.
-    pub(super) fn motions(&self, id: &str) -> u32 {
-        let about_others = self.narrow.len() as u32 - self.narrow_of.get(id).copied().unwrap_or(0);
+    /// Returns the number of reads and deliveries in progress for this row, including those for all rows.
+    pub(super) fn active_guards(&self, id: &str) -> u32 {
+        let about_others = self.row_guards.len() as u32 - self.row_guard_counts.get(id).copied().unwrap_or(0);
         self.open_guards.saturating_sub(about_others)
     }
 
-    /// The mark of a guard that is opened now: no guard about one row has the same.
+    /// Returns the mark of a guard opened now. No guard for one row has the same mark.
     pub(super) fn next_mark(&self) -> u64 {
-        self.clock + u64::from(self.narrow.contains_key(&self.clock))
+        self.clock + u64::from(self.row_guards.contains_key(&self.clock))
     }
 
-    /// What a guard opened now would carry.
+    /// Current value of the logical clock.
     pub fn clock(&self) -> u64 {
         self.clock
     }
 
-    /// Keeps a book that is not journaled.
+    /// Applies bookkeeping that is not journaled.
     pub fn note(&mut self, note: &Note) {
         match note {
             Note::Open => {
@@ -34,14 +34,14 @@ impl State {
             Note::OpenFor(id) => {
                 self.clock += 1;
                 self.open_guard();
-                self.narrow.insert(self.clock, Arc::clone(id));
-                *self.narrow_of.entry(Arc::clone(id)).or_insert(0) += 1;
+                self.row_guards.insert(self.clock, Arc::clone(id));
+                *self.row_guard_counts.entry(Arc::clone(id)).or_insert(0) += 1;
             }
             Note::Close(mark) => self.close_guard(*mark),
             Note::Dirty(id) => {
                 self.clock += 1;
                 self.dirty.insert(Arc::clone(id), self.clock);
-                self.sort_doubt(id);
+                self.update_rereadable(id);
             }
             Note::Clean(id) => {
                 self.dirty.remove(id);
@@ -71,10 +71,10 @@ impl State {
         *count -= 1;
         let last = *count == 0;
         self.open_guards = self.open_guards.saturating_sub(1);
-        if let Some(id) = self.narrow.remove(&mark) {
-            match self.narrow_of.get_mut(&id) {
+        if let Some(id) = self.row_guards.remove(&mark) {
+            match self.row_guard_counts.get_mut(&id) {
                 Some(open) if *open > 1 => *open -= 1,
-                _ => drop(self.narrow_of.remove(&id)),
+                _ => drop(self.row_guard_counts.remove(&id)),
             }
         }
         if !last {
@@ -84,14 +84,14 @@ impl State {
         self.guards.remove(&mark);
         match self.guards.get_min().map(|(oldest, _)| *oldest) {
             None => self.touched = HashMap::new(),
-            // Only the oldest guard holds on to what was touched before the next one began.
+            // Only the oldest guard needs the touches from before the next one began.
             Some(oldest) if was_oldest => self.touched.retain(|_, touched| touched.at > oldest),
             Some(_) => {}
         }
     }
 
-    /// Keeps [`State::rereadable`] up to date after a change of the row's doubt or of its queue.
-    pub(super) fn sort_doubt(&mut self, id: &Id) {
+    /// Updates [`State::rereadable`] after a change of the row's dirty mark or queue.
+    pub(super) fn update_rereadable(&mut self, id: &Id) {
         if self.dirty.contains_key(id) && !self.has_queued(id) {
             self.rereadable.insert(Arc::clone(id));
         } else {
@@ -110,23 +110,23 @@ impl State {
         }
     }
 
-    /// Whether the row changed after `mark`, or may have.
+    /// Returns true if the row changed, or may have changed, after `mark`.
     pub(super) fn touched_after(&self, id: &str, mark: u64) -> bool {
         self.touched.get(id).is_some_and(|touched| touched.at > mark)
     }
 
-    /// How many confirmed rows there are that changed after `mark`, while a reading that began there is under way.
+    /// Returns the number of confirmed rows that changed after `mark`, while a read that began at `mark` is in progress.
     pub(super) fn confirmed_since(&self, mark: u64) -> usize {
         let changed = self.touched.iter().filter(|(_, touched)| touched.row > mark);
         changed.filter(|(id, _)| self.base(id).is_some()).count()
     }
 
-    /// Whether the confirmed row changed after `mark`.
+    /// Returns true if the confirmed row changed after `mark`.
     pub(super) fn changed_after(&self, id: &str, mark: u64) -> bool {
         self.touched.get(id).is_some_and(|touched| touched.row > mark)
     }
 
-    /// Whether a read that began at `mark` settles what was in doubt about the row.
+    /// Returns true if a read that began at `mark` settles the doubt about the row.
     pub(super) fn settled_by(&self, id: &str, mark: u64) -> bool {
         self.dirty.get(id).is_none_or(|since| *since <= mark)
     }

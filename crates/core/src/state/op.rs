@@ -9,27 +9,27 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::record::{Body, Id, Layout, join_patches};
 use crate::vista::{Error, WriteKind, WriteOp};
 
-/// Identifies an operation, for ever and everywhere; handed to masters as idempotency key.
+/// Globally unique identifier of an operation; sent to masters as the idempotency key.
 ///
-/// A UUIDv7 in Crockford base32 behind `op_`: sorts by time of creation.
+/// A UUIDv7 in Crockford base32 with the prefix `op_`. Ids sort by time of creation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OpId(u128);
 
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 impl OpId {
-    /// A fresh id.
+    /// Generates an id.
     #[expect(clippy::new_without_default, reason = "two defaults would not be equal")]
     pub fn new() -> OpId {
         OpId(uuid::Uuid::now_v7().as_u128())
     }
 
-    /// The id with these bits.
+    /// Creates the id with these bits.
     pub fn from_u128(bits: u128) -> OpId {
         OpId(bits)
     }
 
-    /// The bits.
+    /// Returns the bits.
     pub fn as_u128(self) -> u128 {
         self.0
     }
@@ -84,28 +84,28 @@ impl<'de> Deserialize<'de> for OpId {
     }
 }
 
-/// What an operation does to a row.
+/// Effect of an operation on a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
-    /// The row is new.
+    /// Insert this row.
     #[serde(rename = "i")]
     Insert(Body),
-    /// The row is this.
+    /// Replace the row with this one.
     #[serde(rename = "r")]
     Replace(Body),
-    /// These columns are this; merged as RFC 7396 says. Encoded as [`Body::encode_plain`] does.
+    /// Merge these columns into the row by RFC 7396. Encoded like [`Body::encode_plain`].
     #[serde(rename = "p")]
     Patch(Body),
-    /// The row is gone.
+    /// Delete the row.
     #[serde(rename = "d")]
     Delete,
-    /// All rows that were visible are gone, in one operation of the master.
+    /// Delete all visible rows, in one operation of the master.
     #[serde(rename = "a")]
     DeleteAll,
 }
 
 impl Effect {
-    /// The kind of write.
+    /// Returns the kind of write.
     pub fn kind(&self) -> WriteKind {
         match self {
             Effect::Insert(_) => WriteKind::Insert,
@@ -116,7 +116,7 @@ impl Effect {
         }
     }
 
-    /// Bytes held.
+    /// Returns the size in bytes.
     pub fn size(&self) -> usize {
         match self {
             Effect::Insert(body) | Effect::Replace(body) | Effect::Patch(body) => body.size(),
@@ -124,7 +124,7 @@ impl Effect {
         }
     }
 
-    /// The row after this, given the row before.
+    /// Returns the row after this effect, given the row before.
     pub fn on(&self, before: Option<&Body>, id: &str, layout: &Layout) -> Option<Body> {
         match self {
             Effect::Insert(body) | Effect::Replace(body) => Some(body.clone()),
@@ -133,7 +133,7 @@ impl Effect {
         }
     }
 
-    /// One effect that does to any row what this and then `next` do; `None` if there is none.
+    /// Returns one effect equal to this effect followed by `next`; `None` if there is none.
     pub fn then(&self, next: &Effect, layout: &Layout) -> Option<Effect> {
         Some(match (self, next) {
             (Effect::Insert(_), Effect::Replace(body)) => Effect::Insert(body.clone()),
@@ -150,10 +150,10 @@ impl Effect {
         })
     }
 
-    /// As the route or the master gets it.
+    /// Converts to the write for the route or the master.
     ///
     /// # Errors
-    /// [`Error::Source`] if what is kept of the row cannot be decoded.
+    /// [`Error::Source`] if the stored row cannot be decoded.
     pub fn to_write_op(&self, id: &str) -> Result<WriteOp, Error> {
         let decode = |body: &Body| body.decode().map_err(|error| Error::permanent(error.to_string()));
         let id = id.to_string();
@@ -167,8 +167,8 @@ impl Effect {
     }
 }
 
-/// `before` with `patch` merged in. Stored bytes decode: they were encoded by this program and carry checksums at rest. Should
-/// they not, the row stays as it was rather than be lost.
+/// Merges `patch` into `before`. Stored bytes were encoded by this program and carry checksums, so they decode. If they do not,
+/// the row stays the same and is not lost.
 fn patched(before: &Body, patch: &Body, id: &str, layout: &Layout) -> Body {
     match (before.decode(), patch.decode()) {
         (Ok(row), Ok(patch)) => Body::encode(id, &crate::record::merge_patch(row, &patch, layout), layout),
@@ -182,43 +182,43 @@ fn patch_body(body: &Body, patch: &Body, layout: &Layout) -> Option<Body> {
     Some(Body::encode(&id, &crate::record::merge_patch(row, &patch, layout), layout))
 }
 
-/// Where an operation stands.
+/// State of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OpState {
-    /// Waits for its turn, or is being delivered.
+    /// Waiting for delivery, or being delivered.
     Queued,
-    /// The write route took it; the master has not said anything about the row yet.
+    /// Accepted by the write route; the master has not reported the row yet.
     Routed,
-    /// The master has it.
+    /// The master has the write.
     Applied,
-    /// The master refused it; the row was rolled back.
+    /// Rejected by the master; the row was rolled back.
     Failed,
-    /// Given up for now; the row was rolled back; a person decides.
+    /// Suspended with the row rolled back, until an operator decides.
     Parked,
-    /// Given up for good by a person.
+    /// Discarded by an operator.
     Discarded,
 }
 
-/// Why an operation ended without effect.
+/// Reason why an operation ended without effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpError {
-    /// A stable code, as in problem+json.
+    /// Stable code, as in problem+json.
     pub code: String,
-    /// In words.
+    /// Description of the failure.
     pub detail: String,
 }
 
-/// What a write was accepted on, of its row.
+/// Assumption about the row on which a write was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Assumption {
-    /// That it was of one version, or not of another.
+    /// The row had one version, or did not have another.
     #[serde(rename = "v")]
     Version,
-    /// That it was there.
+    /// The row existed.
     #[serde(rename = "p")]
     Present,
-    /// That it was not.
+    /// The row did not exist.
     #[serde(rename = "a")]
     Absent,
 }
@@ -226,42 +226,42 @@ pub enum Assumption {
 /// One accepted write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Op {
-    /// Its id.
+    /// Id of the operation.
     pub id: OpId,
-    /// What it does.
+    /// Effect on its rows.
     pub effect: Effect,
-    /// The rows it is about: one, or all that [`Effect::DeleteAll`] covers.
+    /// Ids of its rows: one, or all that [`Effect::DeleteAll`] covers.
     pub targets: Arc<[Id]>,
-    /// Unix milliseconds of its acceptance.
+    /// Unix milliseconds of the acceptance.
     pub created: u64,
-    /// The operation that this one repeats.
+    /// Operation that this one repeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_of: Option<OpId>,
-    /// The condition it was accepted on.
+    /// Assumption on which it was accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assumed: Option<Assumption>,
-    /// Its position in the log.
+    /// Position in the log.
     #[serde(skip, default)]
     pub staged: u64,
-    /// Positions of the later entries that a restart needs to know where it stands.
+    /// Positions of the later entries that a restart needs to restore its state.
     #[serde(skip, default)]
     pub log: Vec<u64>,
-    /// Rows that it still lies over.
+    /// Number of rows to which it still applies.
     #[serde(skip, default)]
     pub over: usize,
-    /// Where it stands; moved by [`State::apply`](super::State::apply) only.
+    /// State; changed only by [`State::apply`](super::State::apply).
     #[serde(skip, default = "queued")]
     pub state: OpState,
-    /// Clock of the State when the route took it.
+    /// Clock of the State when the route accepted it.
     #[serde(skip, default)]
     pub delivered: u64,
-    /// Hash of the confirmed row that it lay over then, 0 if there was none.
+    /// Hash of the confirmed row when the route accepted it, 0 if there was none.
     #[serde(skip, default)]
     pub beneath: Option<u128>,
-    /// Why it ended without effect.
+    /// Reason why it ended without effect.
     #[serde(skip, default)]
     pub error: Option<OpError>,
-    /// Unix milliseconds of its last change of state.
+    /// Unix milliseconds of the last change of state.
     #[serde(skip, default)]
     pub updated: u64,
 }
@@ -271,19 +271,19 @@ fn queued() -> OpState {
 }
 
 impl Op {
-    /// Whether it still lies over the confirmed row.
+    /// Returns true if the operation still applies to the confirmed row.
     pub fn is_open(&self) -> bool {
         matches!(self.state, OpState::Queued | OpState::Routed)
     }
 
-    /// Bytes it is charged with.
+    /// Returns the size in bytes that counts against limits.
     pub fn size(&self) -> usize {
         self.effect.size() + 128
     }
 }
 
 impl Effect {
-    /// The columns that this effect sets, `None` for all of the row.
+    /// Returns the columns that this effect sets; `None` for the whole row.
     pub(super) fn columns(&self) -> Option<Vec<String>> {
         match self {
             Effect::Patch(body) => body.decode().ok().map(|patch| patch.columns().map(str::to_string).collect()),

@@ -1,4 +1,4 @@
-//! Reading a State: rows, operations, what lies over what.
+//! Read access to a State: rows, operations, and rows with operations applied.
 
 use std::sync::Arc;
 
@@ -23,22 +23,22 @@ impl State {
         &self.epoch
     }
 
-    /// The rows that readers see.
+    /// Visible rows.
     pub fn table(&self) -> &Table {
         &self.table
     }
 
-    /// The shape of the rows and how they are reconciled.
+    /// Shape of the rows and rules for their reconciliation.
     pub fn rules(&self) -> &Rules {
         &self.rules
     }
 
-    /// One visible row.
+    /// Returns a visible row.
     pub fn get(&self, id: &str) -> Option<RowRef<'_>> {
         self.table.get(id)
     }
 
-    /// The row as the master last confirmed it.
+    /// Returns the row as the master last confirmed it.
     pub fn base(&self, id: &str) -> Option<BaseRow> {
         match self.folds.get(id) {
             Some(fold) => fold.base.clone(),
@@ -48,27 +48,27 @@ impl State {
         }
     }
 
-    /// The operations over one row, if there are any.
+    /// Returns the open operations of a row, if there are any.
     pub fn fold(&self, id: &str) -> Option<&Fold> {
         self.folds.get(id)
     }
 
-    /// Whether a row should be read again.
+    /// Returns true if a row should be read again.
     pub fn is_dirty(&self, id: &str) -> bool {
         self.dirty.contains_key(id)
     }
 
-    /// Rows with operations over them.
+    /// Iterates over the rows with open operations.
     pub fn folds(&self) -> impl Iterator<Item = (&Id, &Fold)> {
         self.folds.iter()
     }
 
-    /// An operation that is open, parked or remembered.
+    /// Returns an operation that is open, parked or recently finished.
     pub fn op(&self, id: OpId) -> Option<&Op> {
         self.ops.get(&id)
     }
 
-    /// All of them, oldest first.
+    /// Iterates over all of these operations, oldest first.
     pub fn ops(&self) -> impl DoubleEndedIterator<Item = &Op> {
         self.ops.values()
     }
@@ -83,55 +83,55 @@ impl State {
         self.queue.range(after.saturating_add(1)..).filter_map(|(_, id)| self.ops.get(id))
     }
 
-    /// The oldest operation that waits for delivery to row `id`.
+    /// Returns the oldest operation that waits for delivery to row `id`.
     pub fn first_queued(&self, id: &str) -> Option<&Op> {
         let ops = self.folds.get(id)?.ops.iter();
         ops.filter_map(|op| self.ops.get(op)).find(|op| op.state == OpState::Queued)
     }
 
-    /// How many operations wait, and their bytes.
+    /// Returns the number of waiting operations and their size in bytes.
     pub fn backlog(&self) -> (usize, usize) {
         (self.queue.len(), self.queued_bytes)
     }
 
-    /// How many operations are parked, and their bytes.
+    /// Returns the number of parked operations and their size in bytes.
     pub fn parked(&self) -> (usize, usize) {
         self.parked
     }
 
-    /// Whether `op` is the oldest that waits for each of its rows, so that it may be delivered.
+    /// Returns true if `op` is the oldest waiting operation of each of its rows, so that it may be delivered.
     pub fn is_next(&self, op: &Op) -> bool {
         op.targets.iter().all(|id| self.first_queued(id).is_some_and(|first| first.id == op.id))
     }
 
-    /// Ids whose rows should be read again.
+    /// Ids of the rows that should be read again.
     pub fn dirty(&self) -> impl Iterator<Item = &Id> {
         self.dirty.keys()
     }
 
-    /// Those of them that no write waits for.
+    /// Ids of the dirty rows without a waiting write.
     pub fn rereadable(&self) -> impl Iterator<Item = &Id> {
         self.rereadable.iter()
     }
 
-    /// Whether `id` has operations that wait for delivery.
+    /// Returns true if `id` has operations that wait for delivery.
     pub fn has_queued(&self, id: &str) -> bool {
         self.first_queued(id).is_some()
     }
 
-    /// Whether a read of the master or a delivery is under way.
+    /// Returns true if a read of the master or a delivery is in progress.
     pub fn in_motion(&self) -> bool {
         !self.guards.is_empty()
     }
 
-    /// The ordinal after every other.
+    /// Returns the ordinal after all others.
     pub fn next_ordinal(&self) -> Ordinal {
         self.table.last_ordinal().map_or(ORDINAL_STEP, |last| (last / ORDINAL_STEP + 1).saturating_mul(ORDINAL_STEP))
     }
 
-    /// Positions of entries that must outlive a trim: purges that have not ended, and those that made the operations what they
-    /// are. Operations that have ended are among them as long as they are remembered: one may have been open at the position of
-    /// the cache.
+    /// Returns the positions of entries that must survive a trim: unfinished purges, and the entries that determine the state
+    /// of operations. Finished operations are included as long as they are remembered, because one may have been open at the
+    /// position of the cache.
     pub fn kept_entries(&self) -> Vec<Seq> {
         let mut keep: Vec<Seq> =
             self.ops.values().flat_map(|op| std::iter::once(op.staged).chain(op.log.iter().copied())).collect();
@@ -141,44 +141,44 @@ impl State {
         keep
     }
 
-    /// Whether `row`, now told, is the one that was lost with the cache file, and no news. What was not written down is taken
-    /// for it: rather an old write is shown too long than a new one not at all.
-    pub(super) fn finds(&self, id: &Id, row: Option<&Body>) -> bool {
+    /// Returns true if the reported `row` is the row lost with the cache file, and so not a change. If no hash was recorded,
+    /// the row counts as the lost one: showing an old write too long is better than not showing a new one.
+    pub(super) fn is_lost_row(&self, id: &Id, row: Option<&Body>) -> bool {
         if !self.lost.contains(id) {
-            // Mostly; what follows looks through all writes that wait for the row.
+            // The common case. The code below searches all operations of the row.
             return false;
         }
         let beneath = self.folds.get(id).and_then(|fold| self.beneath(fold));
         beneath.is_none_or(|beneath| beneath == row.map_or(NO_ROW, Body::hash))
     }
 
-    /// Whether `row` is the confirmed row beneath operations as it is known.
-    pub(super) fn lies_beneath(&self, id: &Id, row: Option<&Body>) -> bool {
+    /// Returns true if `row` equals the known confirmed row of a row with open operations.
+    pub(super) fn equals_base(&self, id: &Id, row: Option<&Body>) -> bool {
         let known = |fold: &Fold| fold.base.as_ref().map(|base| &base.body) == row;
         !self.lost.contains(id) && self.folds.get(id).is_some_and(known)
     }
 
-    /// Hash of the confirmed row when the newest routed operation over it was taken by the route.
+    /// Hash of the confirmed row when the route accepted the row's newest routed operation.
     pub(super) fn beneath(&self, fold: &Fold) -> Option<u128> {
         fold.ops.iter().rev().find_map(|op| self.ops.get(op)?.beneath)
     }
 
-    /// Whether operations lie over rows that are missing: see [`State::doubt_missing`].
+    /// Returns true if rows with open operations are missing: see [`State::doubt_missing`].
     pub fn lacks_rows(&self) -> bool {
         !self.lost.is_empty()
     }
 
-    /// Whether the row beneath the operations on `id` is missing.
+    /// Returns true if the confirmed row of `id` is missing.
     pub(super) fn is_lost(&self, id: &str) -> bool {
         self.lost.contains(id)
     }
 
-    /// Whether the log lacked entries or the rows of some when it was read.
+    /// Returns true if the log lacked entries, or rows of entries, when it was read.
     pub fn has_gap(&self) -> bool {
         self.gap
     }
 
-    /// `base` with `ops` laid over it.
+    /// Applies `ops` to `base`.
     pub(super) fn folded<'o>(
         &self,
         id: &str,
@@ -191,7 +191,7 @@ impl State {
             .fold(base.cloned(), |row, op| op.effect.on(row.as_ref(), id, layout))
     }
 
-    /// The row as the open operation `op` leaves it: the confirmed row with every write up to this one laid over.
+    /// Returns the row after the open operation `op`: the confirmed row with all writes up to this one applied.
     pub fn row_after(&self, op: OpId) -> Option<Body> {
         let [id] = &*self.ops.get(&op)?.targets else { return None };
         let fold = self.folds.get(id)?;
@@ -199,7 +199,7 @@ impl State {
         self.folded(id, fold.base.as_ref().map(|base| &base.body), fold.ops.iter().take(upto))
     }
 
-    /// The row as the open operation `op` finds it: the confirmed row with every write before this one laid over.
+    /// Returns the row before the open operation `op`: the confirmed row with all earlier writes applied.
     pub fn row_before(&self, op: OpId) -> Option<Body> {
         let [id] = &*self.ops.get(&op)?.targets else { return None };
         let fold = self.folds.get(id)?;

@@ -1,8 +1,9 @@
-//! What the master says about a row meets what is known of it: the rules that keep a confirmed row from going back.
+//! Reconciliation of reported rows with known rows: rules that keep a confirmed row from going back to an older state.
 //!
-//! Versioned masters: the newest version wins. Unversioned ones: a read speaks only of rows that nothing has touched since it
-//! began and that no write waits for (R2, R6); an upstream event is believed at once only when nothing else is in motion (R3);
-//! in doubt the row is dirty and read again (R5). Routed operations stay over the row until the master's news speak of them.
+//! With a versioned master, the newest version wins. With an unversioned one, a read counts only for rows that nothing has
+//! touched since it began and that have no waiting write. An upstream event is accepted at once only when no read, delivery or
+//! write is in progress. In doubt the row is marked dirty and read again. Routed operations stay applied to the row until the
+//! master's news confirm them.
 
 use std::cmp::Ordering as Order;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use super::data::{BaseRow, Note, State};
 use super::decision::{DecisionBuilder, Outcome, frame_between};
 use super::entry::{Base, COLUMN_CLOCK, Cause, Entry, OpChange, VisibleChange};
 use super::op::{OpId, OpState};
-use super::reported_row::{News, ReportSource};
+use super::reported_row::{ReportSource, ReportedRow};
 use super::row_versions::{EventVersion, OwnVersion};
 use crate::record::{Body, Id};
 use crate::table::Ordinal;
@@ -28,29 +29,35 @@ impl State {
                     let effect = super::Effect::Patch(part.clone());
                     effect.on(Some(&base.body), &event.id, self.rules.schema.layout())
                 }
-                None => return self.ask(draft, (&event.id, event.version.as_ref()), &cause),
+                None => return self.defer_to_read(draft, (&event.id, event.version.as_ref()), &cause),
             },
-            UpstreamChange::Thin => return self.ask(draft, (&event.id, event.version.as_ref()), &cause),
+            UpstreamChange::Thin => return self.defer_to_read(draft, (&event.id, event.version.as_ref()), &cause),
         };
         let (sent, part) = match &event.change {
             UpstreamChange::Row(row) => (Some(row), false),
             UpstreamChange::Part(part) => (Some(part), true),
             UpstreamChange::Gone | UpstreamChange::Thin => (None, false),
         };
-        let reported_row =
-            News { id: &event.id, row: row.as_ref(), ordinal: None, told: event.version.as_ref(), sent, part };
+        let reported_row = ReportedRow {
+            id: &event.id,
+            row: row.as_ref(),
+            ordinal: None,
+            version: event.version.as_ref(),
+            sent,
+            part,
+        };
         self.reconcile(draft, &reported_row, ReportSource::Push, &cause);
     }
 
-    /// Whether everything that `event` says is so already, and nothing under way could still say otherwise. An event about which
-    /// the master has to be asked is always news.
+    /// Returns true if everything in `event` is already known and nothing in progress can contradict it. An event that requires
+    /// a read of the master is never known.
     pub fn says_nothing_new(&self, event: &UpstreamEvent) -> bool {
         let id = &event.id;
-        let settled = self.motions(id) == 0 && !self.dirty.contains_key(id) && self.fold(id).is_none();
+        let settled = self.active_guards(id) == 0 && !self.dirty.contains_key(id) && self.fold(id).is_none();
         let base = self.base(id);
         let base = base.as_ref().map(|base| &base.body);
         settled
-            && event.version.as_ref().is_none_or(|told| self.has_noted(id, told))
+            && event.version.as_ref().is_none_or(|version| self.has_noted(id, version))
             && match (&event.change, base) {
                 (UpstreamChange::Row(row), Some(base)) => row == base,
                 (UpstreamChange::Part(part), Some(base)) => {
@@ -62,22 +69,28 @@ impl State {
             }
     }
 
-    /// The row is read from the master before anything is believed. That the sender has told of this version is noted: what it
-    /// tells of older ones later is stale.
-    fn ask(&self, draft: &mut DecisionBuilder<'_>, (id, told): (&Id, Option<&EventVersion>), cause: &Cause) {
-        if let Some(told) = told.filter(|told| *told.clock != *COLUMN_CLOCK && !self.has_noted(id, told)) {
-            draft.entry(Some(id), cause).versions.set(&told.clock, told.version.clone());
+    /// Defers to a read of the master. The version of the event is recorded, so that older versions from the sender count as
+    /// stale.
+    fn defer_to_read(
+        &self,
+        draft: &mut DecisionBuilder<'_>,
+        (id, version): (&Id, Option<&EventVersion>),
+        cause: &Cause,
+    ) {
+        if let Some(version) = version.filter(|version| *version.clock != *COLUMN_CLOCK && !self.has_noted(id, version))
+        {
+            draft.entry(Some(id), cause).versions.set(&version.clock, version.version.clone());
         }
         draft.note(Note::Touch(Arc::clone(id)));
         draft.note(Note::Dirty(Arc::clone(id)));
         draft.decision.outcome = Outcome::Deferred;
     }
 
-    /// Judges `reported_row` and drafts what follows from it.
+    /// Reconciles `reported_row` and drafts the resulting entries.
     pub(super) fn reconcile(
         &self,
         draft: &mut DecisionBuilder<'_>,
-        reported_row: &News<'_>,
+        reported_row: &ReportedRow<'_>,
         source: ReportSource,
         cause: &Cause,
     ) {
@@ -98,14 +111,15 @@ impl State {
             (Some(Order::Greater), ReportSource::Push) => {
                 self.overrule(draft, reported_row, u64::MAX, cause);
                 if reported_row.part {
-                    // A change that was missed may have set other columns.
+                    // A missed change may have set other columns.
                     draft.note(Note::Dirty(Arc::clone(reported_row.id)));
                 }
             }
-            // Also rows of one version that differ: what is known was pieced together, or the version does not tell all.
+            // This includes rows of equal version that differ: the known row was assembled from parts, or the version is
+            // incomplete.
             (_, ReportSource::Read { mark }) => {
                 if self.lost.contains(reported_row.id) && self.touched_or_queued(reported_row.id, mark) {
-                    // What the writes lie over is not known at all: rather an old row until the next read than none.
+                    // The confirmed row is unknown: an old row until the next read is better than none.
                     draft.note(Note::Clean(Arc::clone(reported_row.id)));
                     self.overrule(draft, reported_row, mark, cause);
                     draft.note(Note::Dirty(Arc::clone(reported_row.id)));
@@ -118,9 +132,9 @@ impl State {
                 self.clean(draft, reported_row.id, mark);
                 let entries = draft.decision.entries.len();
                 self.overrule(draft, reported_row, mark, cause);
-                let others = self.motions(reported_row.id) > 1;
+                let others = self.active_guards(reported_row.id) > 1;
                 if others && draft.decision.entries.len() == entries {
-                    // Nothing changed, but a read that saw the row before this one did must not change it any more.
+                    // Nothing changed, but a read that saw the row earlier than this one must not change it any more.
                     draft.note(Note::Touch(Arc::clone(reported_row.id)));
                 }
                 if draft.decision.entries.len() == entries {
@@ -129,48 +143,55 @@ impl State {
             }
             (None, ReportSource::Push) => {
                 let moving = self.has_queued(reported_row.id)
-                    || self.motions(reported_row.id) > 0
+                    || self.active_guards(reported_row.id) > 0
                     || self.dirty.contains_key(reported_row.id);
                 if moving || !self.rules.trust_payload || self.needs_read(reported_row.id) {
-                    self.ask(draft, (reported_row.id, reported_row.told), cause);
+                    self.defer_to_read(draft, (reported_row.id, reported_row.version), cause);
                     if self.base(reported_row.id).as_ref().map(|base| &base.body) == reported_row.row {
                         draft.decision.outcome = Outcome::Unchanged;
                     }
                     return;
                 }
                 self.overrule(draft, reported_row, u64::MAX, cause);
-                // It may be late, and older than what it replaced.
+                // The event may be late, and older than the row that it replaced.
                 draft.note(Note::Dirty(Arc::clone(reported_row.id)));
             }
         }
     }
 
-    /// Whether a read that began at `mark` cannot speak of the row: something happened to it since, or a write waits for it.
+    /// Returns true if a read that began at `mark` does not count for the row: it was touched since, or has a waiting write.
     fn touched_or_queued(&self, id: &Id, mark: u64) -> bool {
         self.has_queued(id) || self.touched_after(id, mark)
     }
 
-    /// A read that began at `mark` has settled what was in doubt, unless the doubt is newer.
+    /// Settles the doubt about a row with a read that began at `mark`, unless the doubt is newer.
     fn clean(&self, draft: &mut DecisionBuilder<'_>, id: &Id, mark: u64) {
         if self.settled_by(id, mark) {
             draft.note(Note::Clean(Arc::clone(id)));
         }
     }
 
-    /// Makes the news the confirmed row. Routed operations that they speak of, or that were delivered before `mark`, are done.
-    pub(super) fn overrule(&self, draft: &mut DecisionBuilder<'_>, reported_row: &News<'_>, mark: u64, cause: &Cause) {
+    /// Makes the reported row the confirmed one. Routed operations that it confirms, or that were delivered before `mark`, are
+    /// done.
+    pub(super) fn overrule(
+        &self,
+        draft: &mut DecisionBuilder<'_>,
+        reported_row: &ReportedRow<'_>,
+        mark: u64,
+        cause: &Cause,
+    ) {
         let fold = self.folds.get(reported_row.id);
         let base = self.base(reported_row.id);
-        // What is known is nothing, if the cache file lost it.
-        let lost = self.lost.contains(reported_row.id) && !self.finds(reported_row.id, reported_row.row);
+        // If the cache file lost the row, nothing is known of it.
+        let lost = self.lost.contains(reported_row.id) && !self.is_lost_row(reported_row.id, reported_row.row);
         let same = !lost && base.as_ref().map(|base| &base.body) == reported_row.row;
         let read = mark != u64::MAX;
         let noted = self.versions_to_note(reported_row);
-        let new_version = reported_row.told.is_some_and(|told| !self.has_noted(reported_row.id, told));
+        let new_version = reported_row.version.is_some_and(|version| !self.has_noted(reported_row.id, version));
         let versions = new_version && noted.column().is_some()
             || read
                 && match self.versions.get(reported_row.id).map(|known| &known.own) {
-                    Some(OwnVersion::Told(_)) => reported_row.row.is_none(),
+                    Some(OwnVersion::Stated(_)) => reported_row.row.is_none(),
                     Some(OwnVersion::Unknown) => reported_row.row.is_some(),
                     None | Some(OwnVersion::InRow) => false,
                 };
@@ -184,10 +205,10 @@ impl State {
             return;
         }
         let (done, rest) = match fold {
-            // No news; but not what the row was when these were delivered.
+            // The row is unchanged, but it differs from the row at the time of these deliveries.
             Some(fold) if same => fold.ops.iter().partition(outdated),
             Some(fold) => {
-                self.absorbed(reported_row, &fold.ops.iter().copied().collect::<Vec<_>>(), base.as_ref(), mark)
+                self.split_absorbed(reported_row, &fold.ops.iter().copied().collect::<Vec<_>>(), base.as_ref(), mark)
             }
             None => (Vec::new(), Vec::new()),
         };
@@ -203,7 +224,7 @@ impl State {
             Some(body) => Base::Set { body: body.clone(), ordinal },
             None => Base::Gone,
         };
-        // Noted beside a row that is the same: it was not this event that made it so.
+        // Record the version even if the row is unchanged: this event did not change it.
         entry.versions = noted;
         if !done.is_empty() {
             entry.op = OpChange::Absorb(done);
@@ -213,10 +234,10 @@ impl State {
         draft.count(&frame);
     }
 
-    /// Which routed operations the news end, and which still lie over the row.
-    fn absorbed(
+    /// Splits the operations into routed ones that the reported row ends and those that still apply.
+    fn split_absorbed(
         &self,
-        reported_row: &News<'_>,
+        reported_row: &ReportedRow<'_>,
         ops: &[OpId],
         base: Option<&BaseRow>,
         mark: u64,
@@ -225,18 +246,18 @@ impl State {
             ops.iter().take_while(|op| self.ops.get(*op).is_some_and(|op| op.state == OpState::Routed)).count();
         let lost = self.lost.contains(reported_row.id);
         let base = if lost { reported_row.row } else { base.map(|base| &base.body) };
-        let seen = (1..=routed).rev().find(|upto| self.speaks_of(reported_row, &ops[..*upto], base));
+        let seen = (1..=routed).rev().find(|upto| self.confirms(reported_row, &ops[..*upto], base));
         match seen {
             Some(upto) => (ops[..upto].to_vec(), ops[upto..].to_vec()),
-            None if self.finds(reported_row.id, reported_row.row) => (Vec::new(), ops.to_vec()),
+            None if self.is_lost_row(reported_row.id, reported_row.row) => (Vec::new(), ops.to_vec()),
             None => ops.iter().partition(|op| {
                 self.ops.get(*op).is_some_and(|op| op.state == OpState::Routed && op.delivered <= mark)
             }),
         }
     }
 
-    /// Whether the news equal what `ops` made of the row, on the columns that they set.
-    fn speaks_of(&self, reported_row: &News<'_>, ops: &[OpId], base: Option<&Body>) -> bool {
+    /// Returns true if the reported row equals the result of `ops`, in the columns that they set.
+    fn confirms(&self, reported_row: &ReportedRow<'_>, ops: &[OpId], base: Option<&Body>) -> bool {
         let made = self.folded(reported_row.id, base, ops);
         let (Some(made), Some(row)) = (&made, reported_row.row) else {
             return made.is_none() && reported_row.row.is_none();
@@ -262,10 +283,10 @@ fn moved(base: Option<&BaseRow>, ordinal: Option<Ordinal>) -> bool {
     }
 }
 
-/// What readers see after `entry`: `after`, which is the confirmed row itself when nothing lies over it.
+/// Sets the visible row after `entry` to `after`, which is the confirmed row itself if no operation is open.
 fn show(entry: &mut Entry, before: Option<&Body>, after: Option<Body>, confirmed: Option<&Body>, ordinal: Ordinal) {
     if before == after.as_ref() {
-        // A row that only moved is shown at its new place, without a frame.
+        // A row that only moved gets its new ordinal without an event.
         if after.is_some() && after.as_ref() == confirmed {
             entry.visible = VisibleChange::Base;
         }

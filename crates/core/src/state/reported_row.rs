@@ -1,36 +1,36 @@
-//! News of a row, and how they came.
+//! A row reported by the master or a sender, and the source of the report.
 
 use super::row_versions::EventVersion;
 use crate::record::{Body, Id};
 use crate::table::Ordinal;
 
-/// What somebody says a row is.
-pub(super) struct News<'a> {
+/// A reported row.
+pub(super) struct ReportedRow<'a> {
     pub(super) id: &'a Id,
-    /// The row, `None` if it is not there.
+    /// The row; `None` if it does not exist.
     pub(super) row: Option<&'a Body>,
-    /// Its place in the master's order, if known.
+    /// Ordinal in the master's order, if known.
     pub(super) ordinal: Option<Ordinal>,
-    /// Its version, if told beside the row.
-    pub(super) told: Option<&'a EventVersion>,
-    /// What was said of it: the row, or the columns of a part.
+    /// Version, if reported beside the row.
+    pub(super) version: Option<&'a EventVersion>,
+    /// Reported data: the row, or the columns of a partial row.
     pub(super) sent: Option<&'a Body>,
-    /// Whether the sender told some columns only, and the others are from what is known.
+    /// True if the sender reported only some columns and the others are the known values.
     pub(super) part: bool,
 }
 
-/// How the news came.
+/// Source of a reported row.
 #[derive(Clone, Copy)]
 pub(super) enum ReportSource {
-    /// By a read of the master that began at `mark`.
+    /// A read of the master that began at `mark`.
     Read { mark: u64 },
-    /// By itself.
+    /// An event from a sender.
     Push,
 }
 
-impl<'a> News<'a> {
-    /// That a row is this, as a read says it.
-    pub(super) fn of(id: &'a Id, row: Option<&'a Body>) -> News<'a> {
-        News { id, row, ordinal: None, told: None, sent: row, part: false }
+impl<'a> ReportedRow<'a> {
+    /// Creates a reported row as from a read.
+    pub(super) fn of(id: &'a Id, row: Option<&'a Body>) -> ReportedRow<'a> {
+        ReportedRow { id, row, ordinal: None, version: None, sent: row, part: false }
     }
 }

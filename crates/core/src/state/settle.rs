@@ -1,4 +1,4 @@
-//! Settling an operation: confirmed, routed, failed or parked, and what becomes of the row.
+//! Settlement of an operation (confirmed, routed, failed or parked) and the resulting row.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ impl State {
         draft.note(Note::Close(mark));
         let Some(record) = self.ops.get(&op) else { return };
         if record.state != OpState::Queued {
-            // Settled before, by a commit whose notes were lost with its answer.
+            // Already settled, by a commit whose notes were lost with its answer.
             record.targets.iter().for_each(|id| draft.note(Note::Dirty(Arc::clone(id))));
             return;
         }
@@ -37,17 +37,17 @@ impl State {
         draft.decision.outcome.add(&Outcome::Applied { inserted: 0, changed: 0, removed: 0 });
     }
 
-    /// The master has the write (R4): its row becomes the confirmed one, unless something newer arrived meanwhile.
+    /// Handles a write that the master has: its row becomes the confirmed one, unless something newer arrived meanwhile.
     fn confirm(&self, draft: &mut DecisionBuilder<'_>, op: &Op, mark: u64, row: Option<&Body>, new_id: Option<&Id>) {
         let cause = op_cause(op.id);
         let drafted = draft.decision.entries.len();
-        // The worker's own guard is open; a second one means that a read may not have seen this write.
+        // The worker's own guard is open. A second guard means that a read may not have seen this write.
         for id in op.targets.iter() {
-            let reading = self.motions(id) > 1;
+            let reading = self.active_guards(id) > 1;
             let Some(fold) = self.folds.get(id) else { continue };
-            let told = row.filter(|_| new_id.is_none_or(|new_id| new_id == id)).and_then(|row| self.version_in(row));
-            if self.changed_after(id, mark) && !self.is_newer(id, told.as_ref()) {
-                // Not known which came last at the master: keep what is confirmed and ask.
+            let version = row.filter(|_| new_id.is_none_or(|new_id| new_id == id)).and_then(|row| self.version_in(row));
+            if self.changed_after(id, mark) && !self.is_newer(id, version.as_ref()) {
+                // The order at the master is unknown: keep the confirmed row and read it again.
                 let base = fold.base.as_ref().map(|base| base.body.clone());
                 let rest: Vec<OpId> = fold.ops.iter().copied().filter(|other| *other != op.id).collect();
                 self.show_fold(draft, id, base.as_ref(), &rest, Base::Keep, &cause);
@@ -61,7 +61,7 @@ impl State {
                 (Some(row), _) => Some(row.clone()),
                 (None, _) => self.folded(id, fold.base.as_ref().map(|base| &base.body), &done),
             };
-            // What the master made of the row is mostly what readers see: then nothing needs to be laid over it again.
+            // The master's row usually equals the visible row. Then the operations need not be applied again.
             let expected = row.is_none() && new_id.is_none_or(|new_id| new_id == id)
                 || self.folded(id, fold.base.as_ref().map(|base| &base.body), &done) == confirmed;
             let after = match expected {
@@ -73,10 +73,10 @@ impl State {
                 (None, Some(_)) => Base::Gone,
                 (None, None) => Base::Keep,
             };
-            // Routed operations below this one are part of what was confirmed.
+            // Earlier routed operations are part of the confirmed row.
             let routed = done.into_iter().filter(|other| *other != op.id).collect();
-            self.show_confirmed(draft, id, after, base, &cause, routed, told.clone());
-            let unclear = self.rules.version.is_some() && told.is_none();
+            self.show_confirmed(draft, id, after, base, &cause, routed, version.clone());
+            let unclear = self.rules.version.is_some() && version.is_none();
             if reading || unclear || self.lost.contains(id) || self.touched_after(id, mark) {
                 draft.note(Note::Dirty(Arc::clone(id)));
             }
@@ -84,25 +84,25 @@ impl State {
         if let (Some(new_id), Some(row)) = (new_id.filter(|new| !op.targets.contains(new)), row) {
             let rest = self.folds.get(new_id).map(|fold| fold.ops.clone()).unwrap_or_default();
             let base = Base::Set { body: row.clone(), ordinal: draft.ordinal_of(new_id) };
-            let told = self.version_in(row);
+            let version = self.version_in(row);
             let after = self.folded(new_id, Some(row), &rest);
-            self.show_confirmed(draft, new_id, after, base, &cause, Vec::new(), told);
+            self.show_confirmed(draft, new_id, after, base, &cause, Vec::new(), version);
         }
         let settle = OpChange::Settle { state: OpState::Applied, error: None, beneath: None };
         let entry = match &mut draft.decision.entries[drafted..] {
-            // What the master made of the row is what readers see: one entry says that, and that it is so.
+            // The confirmed row is already visible: one entry confirms it and settles the operation.
             [only] if only.id.as_ref() == op.targets.first() && only.only_confirms() && op.targets.len() == 1 => only,
             _ => draft.entry(op.targets.first(), &cause),
         };
         (entry.op, entry.frame) = (settle, Frame::WriteCommitted);
     }
 
-    /// The version that a row of the master bears.
+    /// Returns the version in a row of the master.
     fn version_in(&self, row: &Body) -> Option<CborValue> {
         version_of(row, self.rules.version.as_deref()?)
     }
 
-    /// [`State::show_row`] of what the master confirmed, with what goes with it.
+    /// Drafts [`State::show_row`] for a row that the master confirmed, with its versions and absorbed operations.
     #[expect(clippy::too_many_arguments, reason = "they are the parts of one entry")]
     fn show_confirmed(
         &self,
@@ -112,7 +112,7 @@ impl State {
         base: Base,
         cause: &Cause,
         routed: Vec<OpId>,
-        told: Option<CborValue>,
+        version: Option<CborValue>,
     ) {
         let before = draft.decision.entries.len();
         self.show_row(draft, id, after, base, cause);
@@ -123,15 +123,15 @@ impl State {
             draft.entry(Some(id), cause);
         }
         let entry = &mut draft.decision.entries[before];
-        entry.versions = Versions::of_column(told);
+        entry.versions = Versions::of_column(version);
         if !routed.is_empty() {
             entry.op = OpChange::Absorb(routed);
         }
     }
 
-    /// Where many routed writes lie over the row of `op`, which is routed now, two of them become one, so that a row that is
-    /// written often does not pile them up while the master stays silent. The oldest do: what the master shows, when it is
-    /// behind, is rather what one of the newer ones made.
+    /// Merges two routed writes of the row of `op`, which is now routed, if there are many, so that a frequently written row
+    /// does not accumulate them while the master is silent. The oldest are merged, because a master that lags behind is more
+    /// likely to show the result of a newer one.
     fn condense(&self, draft: &mut DecisionBuilder<'_>, op: &Op) {
         let [id] = &*op.targets else { return };
         let Some(fold) = self.folds.get(id).filter(|fold| fold.rebased.is_empty()) else { return };
@@ -148,20 +148,18 @@ impl State {
         }
     }
 
-    /// The write had no effect, and those have none that were made for the row as it would have left it: they go first, the
-    /// newest of them before the others.
+    /// Rolls back a write. Writes whose condition depended on it are rolled back first, newest first.
     fn roll_back(&self, draft: &mut DecisionBuilder<'_>, op: &Op, state: OpState, error: &OpError) {
         let mut rest = self.clone();
-        for later in self.built_on(op).into_iter().rev() {
-            let detail =
-                format!("it was made for the row as {} would have left it, which failed: {}", op.id, error.detail);
-            rest.take_back(draft, later, OpState::Failed, &OpError { code: "precondition-failed".into(), detail });
+        for later in self.dependents(op).into_iter().rev() {
+            let detail = format!("its condition depended on {}, which failed: {}", op.id, error.detail);
+            rest.roll_back_one(draft, later, OpState::Failed, &OpError { code: "precondition-failed".into(), detail });
         }
-        rest.take_back(draft, op, state, error);
+        rest.roll_back_one(draft, op, state, error);
     }
 
-    /// Writes whose condition held only because of `op`, oldest first.
-    fn built_on(&self, op: &Op) -> Vec<&Op> {
+    /// Returns the writes whose condition held only because of `op`, oldest first.
+    fn dependents(&self, op: &Op) -> Vec<&Op> {
         let layout = self.rules.schema.layout();
         let mut found: Vec<&Op> = Vec::new();
         for id in op.targets.iter() {
@@ -192,23 +190,23 @@ impl State {
         found
     }
 
-    /// Routed writes that the master should have shown long ago: a read that began at `mark` shows the row without them.
+    /// Rolls back overdue routed writes: a read that began at `mark` shows the row without them.
     pub(super) fn expire(&self, draft: &mut DecisionBuilder<'_>, id: &Id, mark: u64) {
         let (Some(ttl), Some(fold)) = (self.rules.routed_ttl, self.folds.get(id)) else { return };
         let now = draft.now;
         let is_due =
             |op: &&Op| op.state == OpState::Routed && op.delivered <= mark && now.saturating_sub(op.updated) >= ttl;
-        let detail = format!("the source does not show it, {} s after the write route took it", ttl / 1_000);
+        let detail = format!("the source does not show the write {} s after the write route accepted it", ttl / 1_000);
         let error = OpError { code: "unconfirmed".into(), detail };
         let mut rest = self.clone();
         for op in fold.ops.iter().rev().filter_map(|op| self.ops.get(op)).filter(is_due) {
-            rest.take_back(draft, op, OpState::Failed, &error);
+            rest.roll_back_one(draft, op, OpState::Failed, &error);
         }
     }
 
-    /// Readers see the confirmed row with the other writes over it; then exactly one `WriteFailed`. What is drafted is done to
-    /// this State, so that the next to be taken back finds it.
-    fn take_back(&mut self, draft: &mut DecisionBuilder<'_>, op: &Op, state: OpState, error: &OpError) {
+    /// Drafts the confirmed row with the other writes applied, then exactly one `WriteFailed`. The drafted entries are applied
+    /// to this State, for the next rollback.
+    fn roll_back_one(&mut self, draft: &mut DecisionBuilder<'_>, op: &Op, state: OpState, error: &OpError) {
         let cause = op_cause(op.id);
         let drafted = draft.decision.entries.len();
         for id in op.targets.iter() {
@@ -223,7 +221,7 @@ impl State {
         draft.decision.entries[drafted..].iter().for_each(|entry| drop(self.apply(entry)));
     }
 
-    /// An entry that makes `base` the confirmed row and shows it with `rest` laid over, if either changes anything.
+    /// Drafts an entry that makes `base` the confirmed row and shows it with `rest` applied, if either changes anything.
     fn show_fold(
         &self,
         draft: &mut DecisionBuilder<'_>,
@@ -236,7 +234,7 @@ impl State {
         self.show_row(draft, id, self.folded(id, body, rest), base, cause);
     }
 
-    /// An entry that makes `base` the confirmed row and shows `after`, if either changes anything.
+    /// Drafts an entry that makes `base` the confirmed row and shows `after`, if either changes anything.
     fn show_row(&self, draft: &mut DecisionBuilder<'_>, id: &Id, after: Option<Body>, base: Base, cause: &Cause) {
         let before = self.table.get(id).map(|row| row.body());
         if before == after && !base.changes() {

@@ -1,4 +1,4 @@
-//! Decisions of people, the program's statements, and many rows at once.
+//! Decisions of operators, statements of the program, and bulk changes.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use super::data::{Note, State};
 use super::decision::{DecisionBuilder, Outcome, cause, frame_between, op_cause};
 use super::entry::{Base, BulkRow, BulkRows, Frame, OpChange, Origin};
 use super::op::{Effect, Op, OpId, OpState};
-use super::reported_row::News;
+use super::reported_row::ReportedRow;
 use crate::record::{Body, Id};
 use crate::table::Table;
 use crate::vista::{Error, Result};
@@ -28,12 +28,12 @@ impl State {
         let effect = parked.effect;
         let again = NewWrite { retry_of: Some(op), ..NewWrite::new(new, id, effect) };
         self.decide_write(draft, &again).map_err(|error| match error {
-            // The operation is there; what it would change is not.
-            Error::NotFound { id } => Error::Conflict { id, detail: "is not there any more".into() },
+            // The operation exists, but its row does not.
+            Error::NotFound { id } => Error::Conflict { id, detail: "no longer exists".into() },
             error => error,
         })?;
         if draft.decision.outcome == Outcome::Identical {
-            let detail = "has nothing left to do: everything is as it asks; discard it".to_string();
+            let detail = "has no effect any more: all rows already have its values; discard it".to_string();
             return Err(Error::Conflict { id: op.to_string(), detail });
         }
         let entry = draft.entry(parked.targets.first(), &op_cause(op));
@@ -48,11 +48,11 @@ impl State {
         Ok(())
     }
 
-    /// `patched` and raw cache writes: the confirmed row is as given. Routed operations that it speaks of are done.
-    pub(super) fn state_row(&self, draft: &mut DecisionBuilder<'_>, id: &Id, row: Option<&Body>, told: bool) {
+    /// Applies `patched` and raw cache writes: the confirmed row is as given. Routed operations that it confirms are done.
+    pub(super) fn apply_statement(&self, draft: &mut DecisionBuilder<'_>, id: &Id, row: Option<&Body>, told: bool) {
         let cause = cause(Origin::Program);
         let before = draft.decision.entries.len();
-        self.overrule(draft, &News::of(id, row), u64::MAX, &cause);
+        self.overrule(draft, &ReportedRow::of(id, row), u64::MAX, &cause);
         let frame = if told { Frame::Changed } else { Frame::Silent };
         match draft.decision.entries[before..].first_mut() {
             Some(entry) => entry.frame = frame,
@@ -60,12 +60,12 @@ impl State {
             None => {}
         }
         draft.note(Note::Touch(Arc::clone(id)));
-        if self.has_queued(id) || self.motions(id) > 0 {
+        if self.has_queued(id) || self.active_guards(id) > 0 {
             draft.note(Note::Dirty(Arc::clone(id)));
         }
     }
 
-    /// One entry for all rows that may be applied; the others become dirty, as in [`Command::News`].
+    /// Drafts one entry for all rows that may be applied. The others become dirty, as in [`Command::News`].
     pub(super) fn decide_bulk(&self, draft: &mut DecisionBuilder<'_>, items: &[ReadRow], mark: u64) {
         let mut rows = Vec::with_capacity(items.len());
         for item in items {
@@ -77,7 +77,7 @@ impl State {
                 draft.note(Note::Dirty(Arc::clone(&item.id)));
                 continue;
             }
-            let reported_row = News { ordinal: item.ordinal, ..News::of(&item.id, item.row.as_ref()) };
+            let reported_row = ReportedRow { ordinal: item.ordinal, ..ReportedRow::of(&item.id, item.row.as_ref()) };
             if self.compare_versions(&reported_row) == Some(std::cmp::Ordering::Less) {
                 continue;
             }
@@ -100,12 +100,15 @@ impl State {
     pub(super) fn decide_seed(&self, draft: &mut DecisionBuilder<'_>, table: &Table, mark: u64) -> Result<()> {
         let confirmed = self.folds.values().any(|fold| fold.base.is_some());
         let visible = self.table.iter_slots().any(|row| !self.folds.contains_key(row.id()));
-        // Of routed writes the list is news, which are judged row by row.
+        // For routed writes the list is news, which is reconciled row by row.
         let routed = self.ops.values().any(|op| op.state == OpState::Routed);
         if confirmed || visible || routed || self.clock != mark && !self.touched.is_empty() {
-            return Err(Error::Conflict { id: String::new(), detail: "rows arrived before the first copy".into() });
+            return Err(Error::Conflict {
+                id: String::new(),
+                detail: "rows arrived before the first copy was complete".into(),
+            });
         }
-        // Writes that wait may have been delivered before, while or after it was read.
+        // Waiting writes may have been delivered before, during or after the read.
         self.folds.keys().for_each(|id| draft.note(Note::Dirty(Arc::clone(id))));
         draft.decision.outcome = Outcome::Applied { inserted: table.len() as u64, changed: 0, removed: 0 };
         let entry = draft.entry(None, &cause(Origin::Refresh));

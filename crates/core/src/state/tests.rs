@@ -1,4 +1,4 @@
-//! The state machine against its guarantees: single scenes here, every interleaving in [`model`], restarts in [`restart`].
+//! Tests of the state machine: single scenarios here, all interleavings in [`model`], restarts in [`restart`].
 
 mod failing;
 mod model;
@@ -29,7 +29,7 @@ fn id(key: usize) -> Id {
     Id::from(["a", "b", "c", "d", "e"][key])
 }
 
-/// A body of these columns, as the schema orders them.
+/// Creates a body of these columns in schema order.
 fn body(key: usize, n: u64, m: Option<u64>, v: Option<u64>) -> Body {
     let column = |name: &str, value: Option<u64>| value.map_or(String::new(), |value| format!(r#","{name}":{value}"#));
     let json = format!(r#"{{"id":"{}","n":{n}{}{}}}"#, id(key), column("m", m), column("v", v));
@@ -44,12 +44,12 @@ fn row(versioned: bool, key: usize, n: u64, version: usize) -> Body {
     body(key, n, None, versioned.then_some(version as u64))
 }
 
-/// A patch that sets `n`.
+/// Creates a patch that sets `n`.
 fn part(n: u64) -> Body {
     Body::from_parts(format!(r#"{{"n":{n}}}"#).into(), None)
 }
 
-/// What `n` is.
+/// Returns the value of `n`.
 fn value_of(body: &Body) -> u64 {
     let text = std::str::from_utf8(body.json()).unwrap();
     let digits = text.split("\"n\":").nth(1).unwrap();
@@ -64,11 +64,11 @@ fn write(op: u64, id: Option<&Id>, effect: Effect) -> NewWrite {
     NewWrite::new(op_id(op), id.cloned(), effect)
 }
 
-fn refusal() -> OpError {
+fn rejection() -> OpError {
     OpError { code: "refused".into(), detail: "no".into() }
 }
 
-/// Decides and does it; panics on a refusal.
+/// Decides a command and applies the decision; panics if it is rejected.
 fn run(state: &mut State, command: &Command) -> Decision {
     run_at(state, command, 7)
 }
@@ -84,7 +84,7 @@ fn run_at(state: &mut State, command: &Command, now: u64) -> Decision {
     decision
 }
 
-fn known(versioned: bool) -> State {
+fn state_with_row(versioned: bool) -> State {
     let mut state = State::new(rules(versioned, true), "epoch", 0);
     run(
         &mut state,
@@ -118,7 +118,7 @@ fn read(state: &mut State, row: Option<Body>) -> Decision {
     decision
 }
 
-/// A version as the Dio's own column has it.
+/// Creates a version by the Dio's own column.
 fn by_column(version: u64) -> EventVersion {
     EventVersion { clock: COLUMN_CLOCK.into(), version: version.into() }
 }
@@ -154,15 +154,15 @@ fn frames(decision: &Decision) -> Vec<&Frame> {
 
 #[test]
 fn rolled_back_a_failed_write_leaves_the_confirmed_row_and_the_writes_behind_it() {
-    let mut state = known(false);
+    let mut state = state_with_row(false);
     patch(&mut state, 1, r#"{"n":2,"m":2}"#);
     patch(&mut state, 2, r#"{"m":3}"#);
     assert_eq!(shown(&state), json(2, 3));
-    let decision = settle(&mut state, 1, Answer::Failed(refusal()));
-    assert_eq!(frames(&decision), [&Frame::Changed, &Frame::WriteFailed(refusal())]);
+    let decision = settle(&mut state, 1, Answer::Failed(rejection()));
+    assert_eq!(frames(&decision), [&Frame::Changed, &Frame::WriteFailed(rejection())]);
     assert_eq!(shown(&state), json(1, 3));
     assert_eq!(base(&state), json(1, 1));
-    assert_eq!(settle(&mut state, 1, Answer::Failed(refusal())).entries.len(), 0, "it failed once");
+    assert_eq!(settle(&mut state, 1, Answer::Failed(rejection())).entries.len(), 0, "it has already failed");
     let decision = settle(&mut state, 2, confirmed());
     assert_eq!(frames(&decision), [&Frame::WriteCommitted]);
     assert_eq!((base(&state), shown(&state)), (json(1, 3), json(1, 3)));
@@ -170,17 +170,17 @@ fn rolled_back_a_failed_write_leaves_the_confirmed_row_and_the_writes_behind_it(
 }
 
 #[test]
-fn rolled_back_a_failed_insert_takes_its_row_away_before_it_says_so() {
-    let mut state = known(false);
+fn rolled_back_a_failed_insert_removes_its_row_before_the_failure_event() {
+    let mut state = state_with_row(false);
     run(&mut state, &Command::Write(write(1, Some(&id(1)), Effect::Insert(plain(1, 4)))));
-    let decision = settle(&mut state, 1, Answer::Failed(refusal()));
-    assert_eq!(frames(&decision), [&Frame::Removed, &Frame::WriteFailed(refusal())]);
+    let decision = settle(&mut state, 1, Answer::Failed(rejection()));
+    assert_eq!(frames(&decision), [&Frame::Removed, &Frame::WriteFailed(rejection())]);
     assert!(state.get("b").is_none());
 }
 
 #[test]
-fn a9_a_confirmation_that_changes_nothing_visible_leaves_the_position_of_rows() {
-    let mut state = known(false);
+fn a_confirmation_without_visible_change_keeps_the_position_of_rows() {
+    let mut state = state_with_row(false);
     patch(&mut state, 1, r#"{"n":2}"#);
     let (seq, rows) = (state.seq(), state.rows_seq());
     assert_eq!(seq, rows);
@@ -192,8 +192,8 @@ fn a9_a_confirmation_that_changes_nothing_visible_leaves_the_position_of_rows() 
 }
 
 #[test]
-fn writes_that_contradict_the_visible_row_are_refused_and_repeats_are_not() {
-    let mut state = known(false);
+fn writes_that_conflict_with_the_visible_row_are_rejected_and_repeats_are_not() {
+    let mut state = state_with_row(false);
     let attempt = |state: &State, key: usize, effect: Effect, condition: Condition| {
         state.decide(&Command::Write(NewWrite { condition, ..write(9, Some(&id(key)), effect) }), 0)
     };
@@ -214,20 +214,20 @@ fn writes_that_contradict_the_visible_row_are_refused_and_repeats_are_not() {
     }
     patch(&mut state, 1, r#"{"n":5}"#);
     let late = attempt(&state, 0, replace(), Condition::Matches(vec![hash]));
-    assert!(matches!(late, Err(Error::Precondition { .. })), "of two writers on one version one wins");
+    assert!(matches!(late, Err(Error::Precondition { .. })), "only one of two writers on the same version wins");
 }
 
 #[test]
-fn delete_all_covers_what_was_visible_and_comes_back_whole() {
-    let mut state = known(false);
+fn delete_all_covers_the_visible_rows_and_is_rolled_back_completely() {
+    let mut state = state_with_row(false);
     run(&mut state, &Command::Write(write(1, Some(&id(1)), Effect::Insert(plain(1, 4)))));
     run(&mut state, &Command::Write(write(2, None, Effect::DeleteAll)));
     assert!(state.table().is_empty());
     run(&mut state, &Command::Write(write(3, Some(&id(2)), Effect::Insert(plain(2, 4)))));
     let op = state.op(op_id(2)).unwrap();
-    assert!(!state.is_next(op), "it waits for the insert of one of its rows");
-    let decision = settle(&mut state, 2, Answer::Failed(refusal()));
-    assert_eq!(frames(&decision), [&Frame::Inserted, &Frame::Inserted, &Frame::WriteFailed(refusal())]);
+    assert!(!state.is_next(op), "the delete waits for the insert of one of its rows");
+    let decision = settle(&mut state, 2, Answer::Failed(rejection()));
+    assert_eq!(frames(&decision), [&Frame::Inserted, &Frame::Inserted, &Frame::WriteFailed(rejection())]);
     assert_eq!(state.table().len(), 3);
     run(&mut state, &Command::Write(write(4, None, Effect::DeleteAll)));
     settle(&mut state, 1, confirmed());
@@ -237,25 +237,25 @@ fn delete_all_covers_what_was_visible_and_comes_back_whole() {
 }
 
 #[test]
-fn statements_are_taken_as_given_and_pending_writes_stay_over_them() {
-    let mut state = known(false);
+fn statements_are_accepted_as_given_and_pending_writes_still_apply() {
+    let mut state = state_with_row(false);
     patch(&mut state, 1, r#"{"n":2}"#);
     run(&mut state, &Command::Statement { rows: vec![(id(0), Some(body(0, 7, Some(7), None)))], told: true });
     assert_eq!((shown(&state), base(&state)), (json(2, 7), json(7, 7)));
     assert!(state.is_dirty("a"), "a write is pending");
     settle(&mut state, 1, Answer::Routed);
     run(&mut state, &Command::Statement { rows: vec![(id(0), Some(body(0, 2, Some(8), None)))], told: true });
-    assert_eq!((shown(&state), state.folds().count()), (json(2, 8), 0), "it speaks of the routed write");
-    let told =
+    assert_eq!((shown(&state), state.folds().count()), (json(2, 8), 0), "the statement confirms the routed write");
+    let repeated =
         run(&mut state, &Command::Statement { rows: vec![(id(0), Some(body(0, 2, Some(8), None)))], told: true });
-    assert_eq!(frames(&told), [&Frame::Changed]);
+    assert_eq!(frames(&repeated), [&Frame::Changed]);
     let silent = run(&mut state, &Command::Statement { rows: vec![(id(0), None)], told: false });
     assert_eq!(frames(&silent), [&Frame::Silent]);
     assert_eq!((shown(&state), state.rows_seq()), (None, state.seq()));
 }
 
 #[test]
-fn versioned_masters_newest_wins_in_every_order() {
+fn with_a_versioned_master_the_newest_version_wins_in_every_order() {
     for order in [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]] {
         let mut state = State::new(rules(true, true), "epoch", 0);
         for version in order {
@@ -274,8 +274,8 @@ fn versioned_masters_newest_wins_in_every_order() {
 }
 
 #[test]
-fn a_versioned_part_is_stored_as_it_was_sent_and_checked() {
-    let mut state = known(true);
+fn a_versioned_part_is_stored_as_sent_and_read_again() {
+    let mut state = state_with_row(true);
     let change = UpstreamChange::Part(part(4));
     let event = UpstreamEvent { id: id(0), change, version: Some(by_column(5)), delivery: None, origin: Origin::Feed };
     run(&mut state, &Command::Upstream(event));
@@ -284,29 +284,29 @@ fn a_versioned_part_is_stored_as_it_was_sent_and_checked() {
     assert_eq!(push(&mut state, Some(body(0, 9, None, Some(4))), Some(4)).outcome, Outcome::Stale);
     assert!(state.is_dirty("a"), "a stale event settles nothing");
     read(&mut state, Some(body(0, 4, Some(8), Some(5))));
-    assert_eq!(shown(&state), Some(r#"{"id":"a","n":4,"m":8,"v":5}"#.into()), "a column that was missed is mended");
+    assert_eq!(shown(&state), Some(r#"{"id":"a","n":4,"m":8,"v":5}"#.into()), "the missed column is updated");
     assert!(!state.is_dirty("a"));
 }
 
 #[test]
-fn parked_writes_are_rolled_back_and_wait_for_a_person() {
-    let mut state = known(false);
+fn parked_writes_are_rolled_back_and_wait_for_an_operator() {
+    let mut state = state_with_row(false);
     patch(&mut state, 1, r#"{"n":2}"#);
-    let decision = settle(&mut state, 1, Answer::Parked(refusal()));
-    assert_eq!(frames(&decision), [&Frame::Changed, &Frame::WriteFailed(refusal())]);
+    let decision = settle(&mut state, 1, Answer::Parked(rejection()));
+    assert_eq!(frames(&decision), [&Frame::Changed, &Frame::WriteFailed(rejection())]);
     assert_eq!(shown(&state), json(1, 1));
     run(&mut state, &Command::Retry { op: op_id(1), new: op_id(2) });
     assert_eq!(state.op(op_id(2)).unwrap().retry_of, Some(op_id(1)));
     assert_eq!((shown(&state), state.op(op_id(1)).unwrap().state), (json(2, 1), OpState::Discarded));
-    settle(&mut state, 2, Answer::Parked(refusal()));
+    settle(&mut state, 2, Answer::Parked(rejection()));
     run(&mut state, &Command::Discard(op_id(2)));
     assert!(matches!(state.decide(&Command::Discard(op_id(2)), 0), Err(Error::Conflict { .. })));
     assert!(matches!(state.decide(&Command::Discard(op_id(8)), 0), Err(Error::NotFound { .. })));
 }
 
 #[test]
-fn a_hint_during_a_delivery_does_not_make_the_write_blink() {
-    let mut state = known(false);
+fn a_hint_during_a_delivery_does_not_hide_the_write() {
+    let mut state = state_with_row(false);
     patch(&mut state, 1, r#"{"n":2}"#);
     let mark = open(&mut state);
     push(&mut state, Some(body(0, 2, Some(1), None)), None);
@@ -317,11 +317,11 @@ fn a_hint_during_a_delivery_does_not_make_the_write_blink() {
 
 #[test]
 fn only_a_read_that_began_later_settles_a_doubt() {
-    let mut state = known(false);
+    let mut state = state_with_row(false);
     let early = open(&mut state);
     patch(&mut state, 1, r#"{"n":2}"#);
     read(&mut state, Some(body(0, 4, Some(4), None)));
-    settle(&mut state, 1, Answer::Failed(refusal()));
+    settle(&mut state, 1, Answer::Failed(rejection()));
     let items = vec![ReadRow { id: id(0), row: Some(body(0, 1, Some(1), None)), ordinal: None }];
     run(&mut state, &Command::News { items, mark: early, told: true });
     run(&mut state, &Command::Close(early));
@@ -333,7 +333,7 @@ fn only_a_read_that_began_later_settles_a_doubt() {
 
 #[test]
 fn silent_news_and_bulk_move_rows_without_frames() {
-    let mut state = known(false);
+    let mut state = state_with_row(false);
     let mark = open(&mut state);
     let items = [
         ReadRow { id: id(0), row: None, ordinal: None },
@@ -357,11 +357,11 @@ fn patch_other(state: &mut State) {
 }
 
 #[test]
-fn a_seed_is_taken_only_where_nothing_is_known_and_pending_inserts_stay() {
+fn a_seed_is_accepted_only_by_an_empty_state_and_pending_inserts_stay() {
     let mut table = TableBuilder::new();
     table.push("b", &plain(1, 1), 1 << 32);
     let seed = Command::Seed { table: table.finish(), mark: 0 };
-    assert!(known(false).decide(&seed, 0).is_err());
+    assert!(state_with_row(false).decide(&seed, 0).is_err());
     let mut state = State::new(rules(false, true), "epoch", 0);
     run(&mut state, &Command::Write(write(1, Some(&id(0)), Effect::Insert(plain(0, 4)))));
     run(&mut state, &seed);
@@ -372,8 +372,8 @@ fn a_seed_is_taken_only_where_nothing_is_known_and_pending_inserts_stay() {
 }
 
 #[test]
-fn touches_are_remembered_only_while_something_is_under_way() {
-    let mut state = known(false);
+fn touches_are_recorded_only_while_a_guard_is_open() {
+    let mut state = state_with_row(false);
     push(&mut state, Some(plain(0, 3)), None);
     assert!(state.touched.is_empty());
     let (first, second) = (open(&mut state), open(&mut state));
@@ -386,8 +386,8 @@ fn touches_are_remembered_only_while_something_is_under_way() {
 }
 
 #[test]
-fn a_write_through_ends_routed_writes_below_it() {
-    let mut state = known(false);
+fn a_confirmed_write_ends_earlier_routed_writes() {
+    let mut state = state_with_row(false);
     patch(&mut state, 1, r#"{"n":2}"#);
     settle(&mut state, 1, Answer::Routed);
     patch(&mut state, 2, r#"{"n":3}"#);
@@ -396,8 +396,8 @@ fn a_write_through_ends_routed_writes_below_it() {
 }
 
 #[test]
-fn a_row_that_the_master_names_replaces_the_one_that_was_staged() {
-    let mut state = known(false);
+fn a_row_with_an_id_from_the_master_replaces_the_staged_row() {
+    let mut state = state_with_row(false);
     run(&mut state, &Command::Write(write(1, Some(&id(1)), Effect::Insert(plain(1, 4)))));
     let answer = Answer::Confirmed { row: Some(plain(2, 4)), id: Some(id(2)) };
     let decision = settle(&mut state, 1, answer);
@@ -407,7 +407,7 @@ fn a_row_that_the_master_names_replaces_the_one_that_was_staged() {
 
 #[test]
 fn never_back_a_bulk_change_obeys_versions_too() {
-    let mut state = known(true);
+    let mut state = state_with_row(true);
     push(&mut state, Some(row(true, 0, 10, 10)), None);
     let mark = open(&mut state);
     let old = ReadRow { id: id(0), row: Some(row(true, 0, 1, 1)), ordinal: None };
@@ -419,10 +419,10 @@ fn never_back_a_bulk_change_obeys_versions_too() {
 
 #[test]
 fn never_back_the_version_of_a_deleted_row_survives_a_restart() {
-    let mut state = known(true);
+    let mut state = state_with_row(true);
     let gone = push(&mut state, None, Some(7));
     assert!(state.get("a").is_none());
-    // The cache file has seen the delete; the log still tells of it.
+    // The cache file already contains the delete, but the log still has its entry.
     let mut back = State::restore(rules(true, true), "epoch", state.seq(), Table::new());
     gone.entries.iter().for_each(|entry| drop(back.apply(entry)));
     back.advance(state.seq());
@@ -433,25 +433,25 @@ fn never_back_the_version_of_a_deleted_row_survives_a_restart() {
 }
 
 #[test]
-fn what_has_ended_is_remembered_for_a_day_and_what_is_parked_until_somebody_acts() {
+fn finished_operations_are_remembered_for_a_day_and_parked_ones_until_an_operator_acts() {
     const DAY: u64 = 24 * 3_600_000;
-    let mut state = known(false);
+    let mut state = state_with_row(false);
     let mut end = |op: u64, answer: Answer, now: u64| {
         run_at(&mut state, &Command::Write(write(op, Some(&id(0)), Effect::Replace(plain(0, op)))), now);
         run_at(&mut state, &Command::Settle { op: op_id(op), mark: 0, answer }, now);
         let remembered = state.ops().map(|op| op.id).collect::<Vec<_>>();
         (remembered, state.parked().0)
     };
-    end(1, Answer::Failed(refusal()), 1);
-    end(2, Answer::Parked(refusal()), 1);
-    assert_eq!(end(3, Answer::Failed(refusal()), DAY + 1), (vec![op_id(1), op_id(2), op_id(3)], 1));
-    assert_eq!(end(4, Answer::Failed(refusal()), DAY + 2), (vec![op_id(2), op_id(3), op_id(4)], 1));
+    end(1, Answer::Failed(rejection()), 1);
+    end(2, Answer::Parked(rejection()), 1);
+    assert_eq!(end(3, Answer::Failed(rejection()), DAY + 1), (vec![op_id(1), op_id(2), op_id(3)], 1));
+    assert_eq!(end(4, Answer::Failed(rejection()), DAY + 2), (vec![op_id(2), op_id(3), op_id(4)], 1));
     run(&mut state, &Command::Discard(op_id(2)));
     assert_eq!(state.parked(), (0, 0));
 }
 
 #[test]
-fn rows_that_were_confirmed_while_the_master_was_read_are_none_that_its_list_has_lost() {
+fn rows_confirmed_during_a_read_do_not_count_as_missing_from_its_list() {
     let mut state = State::new(rules(false, true), "epoch", 0);
     run(&mut state, &Command::Statement { rows: vec![(id(0), Some(plain(0, 1)))], told: false });
     let Outcome::Mark(mark) = run(&mut state, &Command::Open).outcome else { panic!("no mark") };

@@ -1,8 +1,8 @@
-//! Versions of rows by clock: how news stand to what is known.
+//! Versions of rows by clock, and their comparison with reported rows.
 //!
 //! The Dio's own clock is its version column, which reads, writes and some senders share. A sender of upstream events may have
-//! another clock, such as the time of its delivery: its versions order its own events and say nothing about rows that came in
-//! another way. A row is stored as it was sent, whatever its sender's version.
+//! another clock, such as the time of its delivery: its versions order its own events and say nothing about rows from other
+//! sources. A row is stored as it was sent, whatever its sender's version.
 
 use std::cmp::Ordering as Order;
 use std::sync::Arc;
@@ -11,94 +11,97 @@ use bytes::Bytes;
 
 use super::data::{CacheChange, State};
 use super::entry::{Base, COLUMN_CLOCK, Entry, Versions};
-use super::reported_row::News;
+use super::reported_row::ReportedRow;
 use super::row_versions::{EventVersion, OwnVersion, RowVersions, version_of};
 use crate::record::{CborValue, Id};
 use crate::vista::query::Key;
 
-/// Rows that are gone whose versions are remembered, at most.
-const TOMBSTONES: usize = 100_000;
+/// Maximum number of deleted rows whose versions are remembered.
+const MAX_TOMBSTONES: usize = 100_000;
 
 impl State {
-    /// How the news' version stands to the known one, `None` when neither is known to be newer and the rules for masters
-    /// without versions apply.
-    pub(super) fn compare_versions(&self, reported_row: &News<'_>) -> Option<Order> {
+    /// Compares the version of a reported row with the known one. `None` if neither is known to be newer and the rules for
+    /// masters without versions apply.
+    pub(super) fn compare_versions(&self, reported_row: &ReportedRow<'_>) -> Option<Order> {
         let own = self.compare_own(reported_row);
-        let Some(told) = reported_row.told.filter(|told| *told.clock != *COLUMN_CLOCK) else { return own };
+        let Some(version) = reported_row.version.filter(|version| *version.clock != *COLUMN_CLOCK) else { return own };
         let known = self.versions.get(reported_row.id);
-        let theirs = known.and_then(|known| compare(&told.version, known.others.by(&told.clock)?));
-        // Of a row that has changed in another way since, the sender's clock only tells what is older.
-        let is_current = known.is_some_and(|known| known.latest.as_deref() == Some(&*told.clock));
+        let theirs = known.and_then(|known| compare(&version.version, known.others.by(&version.clock)?));
+        // For a row that has changed in another way since, the sender's clock only identifies older versions.
+        let is_current = known.is_some_and(|known| known.latest.as_deref() == Some(&*version.clock));
         match (own, theirs) {
             (Some(Order::Less), _) | (_, Some(Order::Less)) => Some(Order::Less),
             (Some(Order::Greater), _) => Some(Order::Greater),
             (_, Some(Order::Greater)) if is_current => Some(Order::Greater),
             (Some(Order::Equal), Some(Order::Equal)) => Some(Order::Equal),
-            // Many clocks tick once a second: events of one version may differ.
+            // Many clocks have a resolution of one second: events of equal version may differ.
             _ => None,
         }
     }
 
-    fn compare_own(&self, reported_row: &News<'_>) -> Option<Order> {
+    fn compare_own(&self, reported_row: &ReportedRow<'_>) -> Option<Order> {
         let column = self.rules.version.as_deref()?;
-        let incoming = match (reported_row.told.filter(|told| *told.clock == *COLUMN_CLOCK), reported_row.sent) {
-            (Some(told), _) => told.version.clone(),
+        let incoming = match (reported_row.version.filter(|version| *version.clock == *COLUMN_CLOCK), reported_row.sent)
+        {
+            (Some(version), _) => version.version.clone(),
             (None, Some(row)) => version_of(row, column)?,
             (None, None) => return None,
         };
         let known = match (self.versions.get(reported_row.id).map(|known| &known.own), self.base(reported_row.id)) {
             (Some(OwnVersion::Unknown), _) => return None,
-            (Some(OwnVersion::Told(version)), _) => version.clone(),
+            (Some(OwnVersion::Stated(version)), _) => version.clone(),
             (None | Some(OwnVersion::InRow), Some(base)) => version_of(&base.body, column)?,
             (None | Some(OwnVersion::InRow), None) => return Some(Order::Greater),
         };
         compare(&incoming, &known)
     }
 
-    /// Whether `version` is newer than the confirmed row, by the Dio's own clock.
+    /// Returns true if `version` is newer than the confirmed row, by the Dio's own clock.
     pub(super) fn is_newer(&self, id: &Id, version: Option<&CborValue>) -> bool {
-        let told = version.map(|version| EventVersion { clock: COLUMN_CLOCK.into(), version: version.clone() });
-        let reported_row = News { told: told.as_ref(), ..News::of(id, None) };
-        told.is_some() && self.compare_own(&reported_row) == Some(Order::Greater)
+        let version = version.map(|version| EventVersion { clock: COLUMN_CLOCK.into(), version: version.clone() });
+        let reported_row = ReportedRow { version: version.as_ref(), ..ReportedRow::of(id, None) };
+        version.is_some() && self.compare_own(&reported_row) == Some(Order::Greater)
     }
 
-    /// Whether only a read can tell which version of the row is known.
+    /// Returns true if only a read can determine the version of the known row.
     pub(super) fn needs_read(&self, id: &Id) -> bool {
         self.versions.get(id).is_some_and(|known| known.own != OwnVersion::InRow)
     }
 
-    /// Whether a version tells nothing new.
-    pub(super) fn has_noted(&self, id: &Id, told: &EventVersion) -> bool {
+    /// Returns true if a version is already known or older.
+    pub(super) fn has_noted(&self, id: &Id, version: &EventVersion) -> bool {
         let known = self.versions.get(id);
-        if *told.clock == *COLUMN_CLOCK {
+        if *version.clock == *COLUMN_CLOCK {
             let known = known.map(|known| &known.own);
             let column = self.rules.version.as_deref();
             return match known {
                 Some(OwnVersion::Unknown) => false,
-                Some(OwnVersion::Told(version)) => *version == told.version,
+                Some(OwnVersion::Stated(known)) => *known == version.version,
                 None | Some(OwnVersion::InRow) => {
                     let row = self.base(id).zip(column).and_then(|(base, column)| version_of(&base.body, column));
-                    row.as_ref() == Some(&told.version)
+                    row.as_ref() == Some(&version.version)
                 }
             };
         }
-        let known = known.and_then(|known| compare(&told.version, known.others.by(&told.clock)?));
+        let known = known.and_then(|known| compare(&version.version, known.others.by(&version.clock)?));
         known.is_some_and(|order| order != Order::Greater)
     }
 
-    /// What the entry about a row has to say of its versions: nothing that the row says itself.
-    pub(super) fn versions_to_note(&self, reported_row: &News<'_>) -> Versions {
+    /// Returns the versions to record in an entry: none that the row itself contains.
+    pub(super) fn versions_to_note(&self, reported_row: &ReportedRow<'_>) -> Versions {
         let mut versions = Versions::default();
-        let Some(told) = reported_row.told else { return versions };
+        let Some(version) = reported_row.version else { return versions };
         let in_row =
             || reported_row.row.zip(self.rules.version.as_deref()).and_then(|(row, column)| version_of(row, column));
-        if *told.clock != *COLUMN_CLOCK || self.rules.version.is_some() && in_row().as_ref() != Some(&told.version) {
-            versions.set(&told.clock, told.version.clone());
+        if *version.clock != *COLUMN_CLOCK
+            || self.rules.version.is_some() && in_row().as_ref() != Some(&version.version)
+        {
+            versions.set(&version.clock, version.version.clone());
         }
         versions
     }
 
-    /// Keeps what the confirmed row after `entry` does not say about its versions; gives what the cache file has to learn.
+    /// Records the versions that the confirmed row after `entry` does not contain. Returns the changes for the cache file.
     pub(super) fn note_versions(&mut self, id: &Id, base: &Base, entry: &Entry) -> Vec<CacheChange> {
         let before = self.versions.get(id).cloned();
         self.take_versions(id, base, entry);
@@ -109,20 +112,20 @@ impl State {
         changes
     }
 
-    /// What is known of a row's versions, as the cache file keeps it.
+    /// Encodes the known versions of a row for the cache file.
     fn stored_versions(&self, id: &Id) -> Option<Bytes> {
         let mut cbor = Vec::new();
         ciborium::into_writer(self.versions.get(id)?, &mut cbor).ok()?;
         Some(cbor.into())
     }
 
-    /// What is known of all rows' versions, as the cache file keeps it.
+    /// Encodes the known versions of all rows for the cache file.
     pub(crate) fn all_versions(&self) -> impl Iterator<Item = (Id, Bytes)> + '_ {
         self.versions.keys().filter_map(|id| Some((Arc::clone(id), self.stored_versions(id)?)))
     }
 
-    /// Takes in what the cache file has kept, in place of what entries from before its position say, of which some may be
-    /// missing. What cannot be read is not known: such rows are read again when news of them come.
+    /// Restores the versions from the cache file. They replace those in entries from before its position, of which some may be
+    /// missing. Unreadable versions are unknown: such rows are read again when news of them arrive.
     pub(crate) fn restore_versions(&mut self, stored: impl IntoIterator<Item = (Id, Bytes)>) {
         self.versions_kept = true;
         for (id, bytes) in stored {
@@ -139,7 +142,7 @@ impl State {
             Base::Gone => true,
             Base::Set { .. } => false,
             Base::Many { .. } => return,
-            Base::Keep => return self.note_told(id, &entry.versions),
+            Base::Keep => return self.note_other_clocks(id, &entry.versions),
         };
         let mut known = self.versions.remove(id).unwrap_or_default();
         if let Some(since) = known.gone.take() {
@@ -147,12 +150,12 @@ impl State {
         }
         known.own = match (entry.versions.column(), self.rules.version.as_deref()) {
             (_, None) => OwnVersion::InRow,
-            (Some(told), Some(column)) => match base {
-                Base::Set { body, .. } if version_of(body, column).as_ref() == Some(told) => OwnVersion::InRow,
-                _ => OwnVersion::Told(told.clone()),
+            (Some(version), Some(column)) => match base {
+                Base::Set { body, .. } if version_of(body, column).as_ref() == Some(version) => OwnVersion::InRow,
+                _ => OwnVersion::Stated(version.clone()),
             },
             (None, Some(_)) if gone => OwnVersion::Unknown,
-            // A write's own row: its version is from before the write.
+            // For a write's own row, the version is from before the write.
             (None, Some(_)) if entry.cause.op.is_some() => OwnVersion::Unknown,
             (None, Some(_)) => OwnVersion::InRow,
         };
@@ -171,21 +174,21 @@ impl State {
         self.versions.insert(Arc::clone(id), known);
     }
 
-    /// Keeps versions that were told of a row which did not change with them, because it is to be read, or was so already.
-    fn note_told(&mut self, id: &Id, told: &Versions) {
-        if told.others().next().is_none() {
+    /// Records versions by other clocks for a row that did not change, because it is to be read or was already known.
+    fn note_other_clocks(&mut self, id: &Id, version: &Versions) {
+        if version.others().next().is_none() {
             return;
         }
         let known = self.versions.entry(Arc::clone(id)).or_default();
         known.latest = None;
-        told.others().for_each(|(clock, version)| known.others.set(clock, version.clone()));
-        // A read under way may have seen the row as it was before.
+        version.others().for_each(|(clock, version)| known.others.set(clock, version.clone()));
+        // A read in progress may have seen the earlier row.
         self.touch(id, false);
     }
 
     fn forget_oldest(&mut self) -> Vec<CacheChange> {
         let mut forgotten = Vec::new();
-        while self.tombstones.len() > TOMBSTONES
+        while self.tombstones.len() > MAX_TOMBSTONES
             && let Some(((_, oldest), ())) = self.tombstones.get_min().cloned()
         {
             self.versions.remove(&oldest);
@@ -196,18 +199,18 @@ impl State {
     }
 }
 
-/// How two versions stand to each other, if they are of one kind.
+/// Compares two versions; `None` if they are of different kinds.
 fn compare(incoming: &CborValue, known: &CborValue) -> Option<Order> {
     comparable(incoming, known).then(|| compare_values(incoming, known))
 }
 
-/// Whether two versions are of one kind, so that one of them is newer.
+/// Returns true if two versions are of one kind, so that one of them can be newer.
 fn comparable(a: &CborValue, b: &CborValue) -> bool {
     let number = |value: &CborValue| matches!(value, CborValue::Integer(_) | CborValue::Float(_));
     std::mem::discriminant(a) == std::mem::discriminant(b) || number(a) && number(b)
 }
 
-/// Times are compared as such, whatever their zones and fractions; all else as lists are sorted.
+/// Compares times as instants, regardless of zones and fractions, and all other values in sort order.
 fn compare_values(a: &CborValue, b: &CborValue) -> Order {
     let time = |value: &CborValue| value.as_text().and_then(|text| text.parse::<jiff::Timestamp>().ok());
     if let (Some(a), Some(b)) = (time(a), time(b)) {

@@ -67,7 +67,7 @@ impl Narrowing {
         }
         Err(match kind {
             WriteKind::Insert | WriteKind::Replace => {
-                Error::Conflict { id: id.to_string(), detail: "is there already".into() }
+                Error::Conflict { id: id.to_string(), detail: "already exists".into() }
             }
             WriteKind::Patch | WriteKind::Delete | WriteKind::DeleteAll => Error::NotFound { id: id.to_string() },
         })

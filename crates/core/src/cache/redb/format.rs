@@ -1,4 +1,4 @@
-//! Format of a stored row, with its checksum.
+//! Format of a stored row with its checksum.
 
 use std::ops::Range;
 
@@ -22,7 +22,7 @@ pub(super) const WITH_CBOR: u8 = 1;
 
 pub(super) fn encode_row(table: u64, row: &StoredRow, buffer: &mut Vec<u8>) -> Result<(), Fault> {
     let (json, cbor) = (row.body.json(), row.body.cbor());
-    let length = |bytes: usize| u32::try_from(bytes).map_err(|_| too_large("a row of 4 GiB cannot be stored"));
+    let length = |bytes: usize| u32::try_from(bytes).map_err(|_| too_large("a row of 4 GiB or more cannot be stored"));
     buffer.clear();
     buffer.push(VERSION);
     buffer.extend_from_slice(&[0; 8]);
@@ -42,33 +42,33 @@ pub(super) fn checksum(table: u64, slot: u32, covered: &[u8]) -> u64 {
     xxh3_64_with_seed(covered, table.wrapping_add(u64::from(slot)))
 }
 
-/// What a stored row adds to the sum of its table: its checksum.
+/// Contribution of a stored row to the sum of its table: its checksum.
 pub(super) fn row_sum(stored: &[u8]) -> u64 {
     stored.get(1..9).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
-/// What is known of rows' versions. What is damaged is left out: it is not known.
+/// Reads the known versions of rows. Damaged entries are left out.
 pub(super) fn stored_versions(transaction: &ReadTransaction, name: &str) -> Result<Option<Vec<(Id, Bytes)>>, Fault> {
     let versions = match transaction.open_table(Versions::new(name)) {
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
         opened => opened?,
     };
-    let mut found = Vec::new();
+    let mut entries = Vec::new();
     for stored in versions.iter()? {
         let (id, sealed) = stored?;
         let known = unseal(xxh3_64(id.value().as_bytes()), sealed.value());
-        found.extend(known.map(|known| (Id::from(id.value()), Bytes::copy_from_slice(known))));
+        entries.extend(known.map(|known| (Id::from(id.value()), Bytes::copy_from_slice(known))));
     }
-    Ok(Some(found))
+    Ok(Some(entries))
 }
 
-/// The sum of a table as stored; that of no rows if there is none.
+/// Stored sum of a table; 0, the sum of an empty table, if there is none.
 pub(super) fn stored_sum(known: &impl ReadableTable<&'static str, &'static [u8]>, key: &str) -> Result<u64, Fault> {
     let stored = known.get(key)?;
     Ok(stored.and_then(|bytes| bytes.value().try_into().ok()).map_or(0, u64::from_le_bytes))
 }
 
-/// A row whose bytes lie in a buffer it shares with its batch.
+/// A row whose body is a range of a buffer shared by its batch.
 pub(super) struct RowBytes {
     pub(super) slot: u32,
     pub(super) ordinal: u64,
@@ -98,7 +98,7 @@ pub(super) fn decode_row(table: u64, slot: u32, stored: &[u8], bodies: &mut Vec<
     Some(RowBytes { slot, ordinal: eight(10)?, id, json, cbor })
 }
 
-/// Reads a row whose checksum is right and whose content is anything, for fuzzing.
+/// Reads a row with a correct checksum and arbitrary content, for fuzzing.
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub fn decode_stored(content: &[u8]) -> Option<(Id, crate::record::Body)> {

@@ -1,11 +1,15 @@
-//! Rows in a redb file: one table per Dio, named like it.
+//! Row storage in a redb file: one table per Dio, with the Dio's name.
 //!
-//! A row is stored under its slot as: version u8, xxh3-64 over the rest (seeded with table and slot: a page of another table is
-//! no rows), flags u8 (1 = CBOR beside the JSON), ordinal u64, id length u32, JSON length u32, id, JSON, CBOR; integers
-//! little-endian. `_meta` holds `format` and, per table, `table/<name>` and in `sum/<name>` the sum of its rows' checksums: a
-//! page that is lost, or an old one, cannot pass for the rows, which the tree itself would not notice. `_versions/<name>` has, by id
-//! and sealed, what is known of rows' versions beside the rows; files of 0.1.0 lack it. A file that cannot be
-//! used is set aside as `<path>.corrupt-<n>` and a new one begun; of these files, the newest few are kept.
+//! A row is stored under its slot as: version u8, xxh3-64 over the rest (seeded with table and slot, so that a page of another
+//! table is detected), flags u8 (1 = CBOR after the JSON), ordinal u64, id length u32, JSON length u32, id, JSON, CBOR.
+//! Integers are little-endian.
+//!
+//! `_meta` holds `format` and, per table, `table/<name>` (its meta) and `sum/<name>` (the sum of its rows' checksums). The sum
+//! detects a lost or old page, which the tree itself would not. `_versions/<name>` holds, by id and sealed, the known versions
+//! that are stored apart from the rows; files of 0.1.0 lack it.
+//!
+//! A file that cannot be used is set aside as `<path>.corrupt-<n>` and a new one created. Only the newest few of these files
+//! are kept.
 
 mod format;
 mod table;
@@ -35,22 +39,21 @@ use crate::record::{Body, Id, Layout};
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("_meta");
 const OPTIONS: Options =
     Options { format: 1, meta: META, cache_size: 16 << 20, check_integrity: false, tables: copy_tables };
-/// Files up to so many bytes are verified at every start, which takes some 3 ms per MiB.
+/// Size in bytes up to which a file is verified at every start, which takes about 3 ms per MiB.
 const VERIFIED: u64 = 64 << 20;
-/// Files set aside that are kept, unless somebody says otherwise.
+/// Default number of set-aside files that are kept.
 pub(crate) const KEPT_ASIDE: usize = 3;
-/// Slots that one batch of a load covers.
+/// Slots per batch of a load.
 const BATCH: u32 = 4096;
-/// Batches that a load reads ahead per thread.
+/// Batches that each thread of a load reads ahead.
 const AHEAD: usize = 4;
 
-/// Rows in a redb file, for all Dios of a Lens of one process.
+/// Row storage in a redb file, for all Dios of a Lens in one process.
 ///
-/// [`LensBuilder::cache_at`](crate::LensBuilder::cache_at) opens one by itself; this is for programs that ask how that went, and
-/// goes into [`LensBuilder::cache_file`](crate::LensBuilder::cache_file). A clone is the same cache. After an I/O error the next
-/// call opens the file again. After damage the next call sets the file
-/// aside and begins a new one; then the tables of all Dios answer [`CacheError::Corrupt`] to commits until they are cleared or
-/// loaded, because what they held before is gone.
+/// [`LensBuilder::cache_at`](crate::LensBuilder::cache_at) opens one by itself. Programs that need the result of opening pass
+/// one to [`LensBuilder::cache_file`](crate::LensBuilder::cache_file). A clone is the same cache. After an I/O error the next
+/// call reopens the file. After damage the next call sets the file aside and creates a new one; then the tables of all Dios
+/// answer commits with [`CacheError::Corrupt`] until they are cleared or loaded, because their earlier content is gone.
 #[derive(Clone, Debug)]
 pub struct RedbCache(Arc<Inner>);
 
@@ -58,44 +61,44 @@ pub struct RedbCache(Arc<Inner>);
 #[cfg(any(test, feature = "testing"))]
 #[derive(Clone, Debug)]
 pub struct TableContent {
-    /// The rows in slot order.
+    /// Rows in slot order.
     pub rows: Vec<(Id, Body)>,
-    /// The position in the journal that they have reached.
+    /// Journal position that the rows have reached.
     pub watermark: u64,
-    /// Rows that are not whole or not there.
+    /// Number of damaged or missing rows.
     pub damaged: u64,
 }
 
 #[derive(Debug)]
 struct Inner {
     file: RedbFile,
-    /// Where the file is; custom storage cannot be set aside.
+    /// Path of the file; `None` for custom storage, which cannot be set aside.
     path: Option<PathBuf>,
-    /// How many files that were set aside are kept.
+    /// Number of set-aside files that are kept.
     kept: usize,
-    /// Held while a broken file is opened again.
+    /// Locked while a broken file is reopened.
     healing: Mutex<()>,
-    /// How many files have been begun in place of a bad one.
+    /// Number of files created to replace a damaged one.
     generation: AtomicU64,
     set_aside: Mutex<Option<PathBuf>>,
 }
 
 impl RedbCache {
-    /// Opens or creates the cache in the file at `path`, readable by its owner only. A file that is damaged or of a newer
-    /// program is set aside, which [`RedbCache::set_aside`] tells.
+    /// Opens or creates the cache in the file at `path`, readable only by its owner. A file that is damaged, or that a newer
+    /// program wrote, is set aside; [`RedbCache::set_aside`] then returns its path.
     ///
-    /// Every page of a file of up to 64 MiB is verified. While it is open, an empty file `<path>.open` lies beside it: one that an
-    /// earlier process left means that the cache was not closed, and a larger file is verified too. redb may end the process over
-    /// damaged pages, but then not twice.
+    /// Every page of a file of up to 64 MiB is verified. While the cache is open, an empty file `<path>.open` exists beside it.
+    /// If an earlier process left one, the cache was not closed, and a larger file is verified too. redb may abort the process
+    /// on damaged pages, but then not twice.
     ///
     /// # Errors
-    /// [`CacheError::Locked`] if it is open elsewhere, [`CacheError::Io`] otherwise.
+    /// [`CacheError::Locked`] if the file is open elsewhere, [`CacheError::Io`] otherwise.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CacheError> {
         Self::open_keeping(path, KEPT_ASIDE)
     }
 
-    /// [`RedbCache::open`], where the newest `kept` of the files that were set aside are kept, and one at least. Older ones are
-    /// removed when another is set aside.
+    /// Opens like [`RedbCache::open`], but keeps the newest `kept` of the set-aside files, at least one. Older ones are removed
+    /// when another file is set aside.
     ///
     /// # Errors
     /// As [`RedbCache::open`].
@@ -103,7 +106,7 @@ impl RedbCache {
         Self::open_verifying(path.as_ref(), VERIFIED, kept)
     }
 
-    /// [`RedbCache::open_keeping`], where files up to `verified` bytes are verified.
+    /// Opens like [`RedbCache::open_keeping`], but verifies files of up to `verified` bytes.
     pub(super) fn open_verifying(path: &Path, verified: u64, kept: usize) -> Result<Self, CacheError> {
         let of_path = |fault| cache_error(&path.display().to_string(), fault);
         let is_small = std::fs::metadata(path).is_ok_and(|file| file.len() <= verified);
@@ -118,10 +121,10 @@ impl RedbCache {
         Ok(Self::new(file, Some(path.to_path_buf()), set_aside, kept))
     }
 
-    /// Opens or creates a cache on custom storage, made anew each time it is opened again.
+    /// Opens or creates a cache on custom storage. `factory` creates the storage anew each time it is reopened.
     ///
     /// # Errors
-    /// [`CacheError`] if it cannot be opened; custom storage is never set aside.
+    /// [`CacheError`] if it cannot be opened. Custom storage is never set aside.
     pub fn with_backend(factory: BackendFactory) -> Result<Self, CacheError> {
         let opened = RedbFile::with_backend(factory, OPTIONS);
         Ok(Self::new(opened.map_err(|fault| cache_error("(custom storage)", fault))?, None, None, KEPT_ASIDE))
@@ -138,20 +141,20 @@ impl RedbCache {
         }))
     }
 
-    /// Where the newest file that could not be used has been put, if there was one since the cache was opened.
+    /// Path of the newest file that was set aside since the cache was opened, if any.
     pub fn set_aside(&self) -> Option<PathBuf> {
         self.0.set_aside.lock().clone()
     }
 
-    /// Flushes and closes the file for all clones; [`Lens::close`](crate::Lens::close) does so. Calls after this are
+    /// Flushes and closes the file for all clones. [`Lens::close`](crate::Lens::close) calls it. Later calls return
     /// [`CacheError::Closed`].
     pub async fn close(&self) {
         let inner = Arc::clone(&self.0);
-        // Closing itself cannot fail; a runtime that is shutting down drops the file instead.
+        // Closing itself cannot fail. A runtime that is shutting down drops the file instead.
         let _ = blocking(move || {
             inner.file.close();
             if let Some(path) = &inner.path {
-                // One that stays costs the next start some time.
+                // A mark that stays only slows the next start down.
                 let _ = std::fs::remove_file(open_mark(path));
             }
             Ok(())
@@ -159,21 +162,21 @@ impl RedbCache {
         .await;
     }
 
-    /// The cache as it is now, to be copied while it goes on.
+    /// Takes a snapshot, which can be copied while the cache stays in use.
     pub fn snapshot(&self) -> Result<CacheSnapshot, CacheError> {
         let begun = self.0.with(|database| Ok(database.begin_read()?));
         begun.map(CacheSnapshot).map_err(|fault| cache_error(&self.0.file.label(), fault))
     }
 
-    /// The file as whoever opened it has it.
+    /// Returns a guard that marks the file as abandoned when it is dropped.
     pub(crate) fn owner(&self) -> Owner {
         self.0.file.owner()
     }
 
-    /// What is stored for the Dio `name`.
+    /// Returns the stored content for the Dio `name`.
     ///
     /// # Errors
-    /// [`CacheError`] if it cannot be read.
+    /// [`CacheError`] if the table cannot be read.
     #[cfg(any(test, feature = "testing"))]
     pub async fn stored(&self, name: &str) -> Result<TableContent, CacheError> {
         let table = self.open_table(name).await?;
@@ -184,19 +187,19 @@ impl RedbCache {
         Ok(TableContent { rows, watermark, damaged: loaded.damaged })
     }
 
-    /// Behaves from now on as if damage had been found.
+    /// Makes the next call behave as if damage had been detected.
     #[cfg(test)]
     pub(super) fn find_damaged(&self) {
         self.0.file.set_broken(&Fault::Corrupt("pretended".into()));
     }
 }
 
-/// A cache at one moment.
+/// Snapshot of a cache.
 #[derive(Debug)]
 pub struct CacheSnapshot(ReadTransaction);
 
 impl CacheSnapshot {
-    /// Writes it to a new file at `path`. Blocks the thread.
+    /// Writes the snapshot to a new file at `path`. Blocks the thread.
     ///
     /// # Errors
     /// [`CacheError`] if a file cannot be read or written.
@@ -223,14 +226,14 @@ fn copy_tables(copy: &Copy, from: &ReadTransaction) -> Result<(), Fault> {
 }
 
 impl Inner {
-    /// Runs `job` on a working handle; a fault is healed by the next call.
+    /// Runs `job` on a working handle. The next call repairs a fault.
     fn with<T>(&self, job: impl FnOnce(&Database) -> Result<T, Fault>) -> Result<T, Fault> {
         self.heal()?;
         let generation = self.generation.load(Ordering::Acquire);
         let done = self.file.with(job);
         if let Err(fault @ (Fault::Io { .. } | Fault::Corrupt(_))) = &done {
             let _healing = self.healing.lock();
-            // What went wrong with a file that was set aside meanwhile says nothing of the new one.
+            // A fault of a file that was set aside meanwhile does not affect the new file.
             if self.generation.load(Ordering::Acquire) == generation {
                 self.file.set_broken(fault);
             }
@@ -260,17 +263,17 @@ fn open_mark(path: &Path) -> PathBuf {
     with_suffix(path, ".open")
 }
 
-/// Leaves the mark of an open cache; says whether one was there. A mark that cannot be made is only missed.
+/// Creates the mark of an open cache. Returns true if one already existed. A mark that cannot be created is only logged.
 fn mark_open(path: &Path) -> bool {
     let mark = open_mark(path);
     let was_there = mark.exists();
     if let Err(error) = std::fs::File::create(&mark) {
-        tracing::debug!(mark = %mark.display(), %error, "the cache is open without its mark");
+        tracing::debug!(mark = %mark.display(), %error, "the mark of the open cache cannot be created");
     }
     was_there
 }
 
-/// Renames a file that cannot be used, for people to look at, and removes all but the newest `kept` such files.
+/// Renames an unusable file so that it can be examined, and removes all but the newest `kept` such files.
 fn put_aside(path: &Path, fault: &Fault, kept: usize) -> Result<PathBuf, Fault> {
     let mut numbers = aside_numbers(path)?;
     let number = numbers.iter().max().copied().unwrap_or(0).saturating_add(1);
@@ -288,25 +291,25 @@ fn put_aside(path: &Path, fault: &Fault, kept: usize) -> Result<PathBuf, Fault> 
     Ok(aside)
 }
 
-/// The name of a file that was set aside.
+/// Path of a set-aside file.
 fn aside(path: &Path, number: u64) -> PathBuf {
     with_suffix(path, &format!(".corrupt-{number}"))
 }
 
-/// The numbers of the files that were set aside for the one at `path`.
+/// Numbers of the files that were set aside for the file at `path`.
 fn aside_numbers(path: &Path) -> Result<Vec<u64>, Fault> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let name = entry?.file_name();
         let number = name.to_str().and_then(|name| name.rsplit_once(".corrupt-")?.1.parse().ok());
-        // Compared as a whole, so that neither `+1` nor another file's name passes for one of these.
+        // Compare the whole name, so that neither `+1` nor another file's name matches.
         numbers.extend(number.filter(|number| aside(path, *number).file_name() == Some(&name)));
     }
     Ok(numbers)
 }
 
-/// Removes a file that was set aside long ago. One that cannot be removed only takes up room.
+/// Removes an old set-aside file. One that cannot be removed only takes up space.
 fn remove_aside(path: &Path, number: u64) {
     let old = aside(path, number);
     match std::fs::remove_file(&old) {
@@ -333,7 +336,7 @@ fn cache_error(path: &str, fault: Fault) -> CacheError {
 impl RowStore for RedbCache {
     async fn open_table(&self, name: &str) -> Result<Arc<dyn RowTable>, CacheError> {
         if name == redb::TableHandle::name(&META) {
-            let detail = format!("no Dio can be named {name:?}, which the file needs for itself");
+            let detail = format!("{name:?} is not a valid Dio name: the cache file reserves it");
             return Err(CacheError::Io { path: self.0.file.label(), detail, full: false });
         }
         let table = RedbTable(Arc::new(Table {

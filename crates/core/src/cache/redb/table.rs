@@ -1,4 +1,4 @@
-//! A Dio's table in the cache file: storing, loading, clearing.
+//! Table of one Dio in the cache file: store, load, clear.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,7 @@ use crate::redb_file::{Fault, blocking, note_erased, seal, unseal};
 pub(super) struct Table {
     pub(super) inner: Arc<Inner>,
     pub(super) name: String,
-    /// The generation of the file that this table is known to be complete in.
+    /// Generation of the file in which this table is known to be complete.
     pub(super) generation: AtomicU64,
 }
 
@@ -44,14 +44,14 @@ impl Table {
         format!("sum/{}", self.name)
     }
 
-    /// What the checksums of its rows begin with.
+    /// Seed of the checksums of the table's rows.
     fn salt(&self) -> u64 {
         xxh3_64(self.name.as_bytes())
     }
 
     pub(super) fn create(&self) -> Result<(), Fault> {
         self.inner.with(|database| {
-            // A full disk does not keep a table from being read.
+            // An existing table can be read even when the disk is full.
             match database.begin_read()?.open_table(self.rows()) {
                 Err(redb::TableError::TableDoesNotExist(_)) => {}
                 Err(error) => return Err(error.into()),
@@ -141,7 +141,7 @@ impl Table {
         Ok(())
     }
 
-    /// The rows, the meta, how many rows there should be, and the highest slot.
+    /// Opens the rows and reads the meta, the expected number of rows and the highest slot.
     fn begin_load(&self) -> Result<Option<Loading>, Fault> {
         self.inner.heal()?;
         let generation = self.inner.generation.load(Ordering::Acquire);
@@ -171,7 +171,7 @@ impl Table {
 }
 
 pub(super) struct Loading {
-    /// What the checksums of the rows begin with.
+    /// Seed of the checksums of the rows.
     table: u64,
     rows: Arc<ReadOnlyTable<u32, &'static [u8]>>,
     meta: Option<CacheMeta>,
@@ -181,13 +181,13 @@ pub(super) struct Loading {
     versions: Option<Vec<(Id, Bytes)>>,
 }
 
-/// A part of a table as it was read.
+/// Part of a table that was read.
 #[derive(Default)]
 pub(super) struct TablePart {
     rows: Vec<StoredRow>,
-    /// Rows that are not whole.
+    /// Number of damaged rows.
     damaged: u64,
-    /// The sum of the checksums of those that are.
+    /// Sum of the checksums of the intact rows.
     sum: u64,
 }
 
@@ -195,12 +195,12 @@ pub(super) struct TablePart {
 pub(super) type Batch = Result<TablePart, Fault>;
 
 impl Loading {
-    /// Reads every second batch of slots, beginning with batch `first`, until nobody listens.
+    /// Reads every second batch of slots, beginning with batch `first`, until the receiver is dropped.
     fn read_batches(&self, inner: &Inner, first: u32, batches: &mpsc::Sender<Batch>) {
         let last = self.last.unwrap_or(0) / BATCH;
         for at in (first..=last).step_by(2) {
             let slots = at * BATCH..=(at * BATCH).saturating_add(BATCH - 1);
-            // The table keeps its transaction; the handle is only held so that nobody closes it in between.
+            // The table keeps its transaction; `with` only prevents the handle from being closed in between.
             let batch = inner.with(|_| read_batch(self.table, &self.rows, slots));
             let failed = batch.is_err();
             if batches.blocking_send(batch).is_err() || failed {
@@ -212,7 +212,7 @@ impl Loading {
 
 pub(super) fn begin(database: &Database) -> Result<WriteTransaction, Fault> {
     let mut transaction = database.begin_write()?;
-    // A start after a crash then need not read the whole file.
+    // With quick repair, a start after a crash need not read the whole file.
     transaction.set_quick_repair(true);
     Ok(transaction)
 }
@@ -242,7 +242,7 @@ pub(super) fn read_batch(
     Ok(TablePart { rows: parts.into_iter().map(row).collect(), damaged, sum })
 }
 
-/// A table that jobs on other threads can hold.
+/// Shared table for jobs on other threads.
 #[derive(Debug)]
 pub(super) struct RedbTable(pub(super) Arc<Table>);
 
@@ -261,7 +261,7 @@ impl RowTable for RedbTable {
     async fn load(&self, _: &Layout, sink: &mut (dyn FnMut(Vec<StoredRow>) + Send)) -> Result<LoadReport, CacheError> {
         let Some(loading) = self.run(Table::begin_load).await? else { return Ok(LoadReport::default()) };
         let loading = Arc::new(loading);
-        // Two threads read alternate batches, which come together here in slot order.
+        // Two threads read alternate batches, which are merged here in slot order.
         let mut readers = Vec::new();
         let mut threads = Vec::new();
         for first in 0..2 {
@@ -273,8 +273,8 @@ impl RowTable for RedbTable {
                 Ok(())
             }));
         }
-        let gathered = async {
-            // Owned here, so that a thread sees that nobody listens as soon as this ends.
+        let merged = async {
+            // Owned here, so that the threads see closed channels as soon as this future ends.
             let mut readers = readers;
             let (mut found, mut damaged, mut sum) = (0, 0, 0u64);
             loop {
@@ -290,11 +290,10 @@ impl RowTable for RedbTable {
                 }
             }
         };
-        let (joined, gathered) =
-            futures_util::future::join(futures_util::future::try_join_all(threads), gathered).await;
-        let (found, mut damaged, sum) = gathered?;
+        let (joined, merged) = futures_util::future::join(futures_util::future::try_join_all(threads), merged).await;
+        let (found, mut damaged, sum) = merged?;
         joined?;
-        // Damage in the tree itself can hide rows or bring old ones back; count and sum are stored elsewhere.
+        // Damage in the tree itself can hide rows or bring old ones back. Count and sum are stored elsewhere.
         damaged = damaged.max(loading.count.saturating_sub(found));
         if damaged == 0 && sum != loading.sum {
             damaged = 1;

@@ -1,4 +1,4 @@
-//! Power cuts, failing disks and damaged files under the redb cache.
+//! Power cuts, disk errors and damaged files under the redb cache.
 
 use std::io::ErrorKind;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use crate::redb_file::disk::{Disk, Failing, Random, damage, fate, images};
 
 const ROWS: u32 = 300;
 
-/// The batch of one step: it rewrites some rows, deletes one, and counts on in the watermark.
+/// Batch of one step: rewrites some rows, deletes one, and sets the watermark to the step.
 fn step_batch(step: u64) -> CacheBatch {
     let text = format!("step {step}");
     let slots = (0..40).map(|at| (step as u32 * 7 + at * 3) % ROWS);
@@ -25,7 +25,7 @@ fn step_batch(step: u64) -> CacheBatch {
     }
 }
 
-/// The rows after a number of steps.
+/// Rows after a number of steps.
 fn after(steps: u64) -> Vec<StoredRow> {
     let mut rows = std::collections::BTreeMap::new();
     for batch in (1..=steps).map(step_batch) {
@@ -78,7 +78,7 @@ async fn after_a_disk_error_the_next_call_opens_the_file_again() {
 }
 
 #[tokio::test]
-async fn a_damaged_cache_never_gives_a_wrong_row_and_is_set_aside_if_need_be() {
+async fn a_damaged_cache_never_returns_a_wrong_row_and_is_set_aside_if_necessary() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cache.redb");
     let cache = RedbCache::open(&path).unwrap();
@@ -95,19 +95,19 @@ async fn a_damaged_cache_never_gives_a_wrong_row_and_is_set_aside_if_need_be() {
         damage(&mut bytes, &mut random);
         std::fs::write(&path, &bytes).unwrap();
         let cache = RedbCache::open_verifying(&path, 0, KEPT_ASIDE).unwrap();
-        // An older state that is whole is not damage: the watermark says what is missing.
+        // A complete older state is not damage: its watermark is older, too.
         let whole_states: Vec<_> = (0..=10).map(after).collect();
         if let Ok(table) = cache.open_table("products").await
             && let Ok((rows, loaded)) = load(&*table).await
         {
             if loaded.damaged == 0 {
-                assert!(whole_states.contains(&rows), "rows are missing and nobody says so");
+                assert!(whole_states.contains(&rows), "missing rows are not reported");
             }
             noticed += u32::from(loaded.damaged > 0 || rows != right);
             let known = |row| whole_states.iter().any(|rows| rows.contains(row));
             assert!(rows.iter().all(known), "a wrong row");
         }
-        // Whatever it was, a cleared table works.
+        // After any damage, a cleared table works.
         let table = match cache.open_table("products").await {
             Err(_) => cache.open_table("products").await.unwrap(),
             table => table.unwrap(),
@@ -133,26 +133,26 @@ async fn a_cache_that_is_small_or_was_not_closed_is_verified_page_by_page() {
     assert!(mark.exists());
     cache.close().await;
     assert!(!mark.exists());
-    // In the middle of a row's text: nothing that the tree itself is made of.
+    // Damage the text of a row, not the tree.
     let mut bytes = std::fs::read(&path).unwrap();
     let at = bytes.windows(5).position(|text| text == b"whole").unwrap();
     bytes[at] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
     let cache = RedbCache::open_verifying(&path, 0, KEPT_ASIDE).unwrap();
-    assert_eq!(cache.set_aside(), None, "not looked at");
+    assert_eq!(cache.set_aside(), None, "not verified on open");
     let loaded = load(&*cache.open_table("products").await.unwrap()).await.unwrap().1;
     assert_eq!(loaded.damaged, 1, "found when the row is read");
     drop(cache);
-    assert!(mark.exists(), "nobody closed it");
+    assert!(mark.exists(), "the mark stays without a close");
     assert!(RedbCache::open_verifying(&path, 0, KEPT_ASIDE).unwrap().set_aside().is_some());
-    // The same, small and closed.
+    // The same file, small and closed.
     std::fs::remove_file(&mark).unwrap();
     std::fs::write(&path, &bytes).unwrap();
     assert!(RedbCache::open(&path).unwrap().set_aside().is_some());
 }
 
 #[tokio::test]
-async fn rows_of_another_table_or_slot_are_damage_and_no_rows() {
+async fn rows_of_another_table_or_slot_count_as_damage() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cache.redb");
     let cache = RedbCache::open(&path).unwrap();
@@ -175,7 +175,7 @@ async fn rows_of_another_table_or_slot_are_damage_and_no_rows() {
 }
 
 #[tokio::test]
-async fn a_table_that_was_complete_in_a_file_set_aside_has_to_be_stored_again() {
+async fn a_table_of_a_file_that_was_set_aside_has_to_be_stored_again() {
     let folder = tempfile::tempdir().unwrap();
     let cache = RedbCache::open(folder.path().join("cache.redb")).unwrap();
     let (table, other) = (cache.open_table("a").await.unwrap(), cache.open_table("b").await.unwrap());
@@ -191,7 +191,7 @@ async fn a_table_that_was_complete_in_a_file_set_aside_has_to_be_stored_again() 
 }
 
 #[tokio::test]
-async fn of_the_files_set_aside_the_newest_are_kept_and_no_other_file_is_touched() {
+async fn the_newest_set_aside_files_are_kept_and_no_other_file_is_touched() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cache.redb");
     let others = [
@@ -217,12 +217,12 @@ async fn of_the_files_set_aside_the_newest_are_kept_and_no_other_file_is_touched
     let table = cache.open_table("a").await.unwrap();
     cache.find_damaged();
     assert!(table.commit(upserts([row(1, "x")])).await.is_err());
-    assert_eq!(numbers(), [6], "one that was just set aside stays, also while the server runs");
+    assert_eq!(numbers(), [6], "the file just set aside stays, even with a limit of 0");
     assert!(others.iter().all(|name| there(name)));
 }
 
 #[tokio::test]
-async fn s15_each_dio_has_a_table_named_like_it() {
+async fn each_dio_has_a_table_with_its_name() {
     use redb::{ReadableDatabase, TableHandle};
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cache.redb");
@@ -255,7 +255,7 @@ async fn a_newer_cache_is_set_aside_and_a_locked_one_refused() {
     assert!(matches!(RedbCache::open(folder.path()), Err(CacheError::Io { .. })));
 }
 
-/// Prints how fast rows load: `cargo test --release --lib load_rate -- --ignored --nocapture`.
+/// Prints the load rate: `cargo test --release --lib load_rate -- --ignored --nocapture`.
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn load_rate() {

@@ -1,4 +1,4 @@
-//! The journal file: its logs, its one writer, its reopening.
+//! The journal file: its logs, its single writer, and reopening.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use parking_lot::{Mutex, RwLock};
 use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::inbox::{self, InboxChanges};
-use super::log::{Log, decode_log, some_origin, store_log};
+use super::log::{Log, decode_log, known_or_new_origin, store_log};
 use super::tables::{
     CLAIMS, ENTRIES, LOGS_END, MARKS, META, OPTIONS, append_all, begin, count, entry_salt, mark_salt, sweep_claims,
     unseal_claim, unseal_entry,
@@ -21,26 +21,26 @@ use crate::redb_file::{Fault, RedbFile, note_erased, seal, unseal};
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) file: RedbFile,
-    /// Held over every transaction that writes.
+    /// Locked during every write transaction.
     pub(super) writer: Mutex<Writer>,
     pub(super) logs: RwLock<HashMap<LogId, Log>>,
     pub(super) heads: Heads,
-    /// How far the logs are known to have come; none where the journal is not a file.
+    /// Head file with the positions of the logs; `None` for a journal on custom storage.
     pub(super) head: Option<Mutex<Head>>,
-    /// What the table of deliveries holds; changed after the commit that changes the table.
+    /// Index of the table of deliveries. Changed after the commit that changes the table.
     pub(super) inbox: RwLock<Index>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Writer {
-    /// Why nothing more is written until reopened.
+    /// Error after which nothing is written until the journal is reopened.
     broken: Option<String>,
-    /// The last claim that a trim has looked at.
+    /// Key of the last claim that a sweep has checked.
     swept: String,
 }
 
 impl Inner {
-    /// Reads what logs there are, with their true heads, and what deliveries.
+    /// Loads the logs, with their actual heads, and the index of deliveries.
     pub(super) fn load_logs(&self) -> Result<(), Fault> {
         let mut inbox = Index::within(self.inbox.read().limits);
         let logs = self.file.with(|database| {
@@ -76,14 +76,14 @@ impl Inner {
         Ok(())
     }
 
-    /// Runs `job` in a durable transaction. If it fails, nothing is written until reopened.
+    /// Runs `job` in a durable transaction. After a failure, nothing is written until the journal is reopened.
     fn write<T>(
         &self,
         writer: &mut Writer,
         job: impl FnOnce(&mut Writer, &WriteTransaction) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         if let Some(why) = &writer.broken {
-            return Err(Fault::Io { detail: format!("failed before: {why}"), full: false });
+            return Err(Fault::Io { detail: format!("an earlier write failed: {why}"), full: false });
         }
         let written = self.file.with(|database| {
             let transaction = begin(database)?;
@@ -103,7 +103,7 @@ impl Inner {
         let mut writer = self.writer.lock();
         let stored = self.logs.read().get(name).cloned();
         let log = match stored {
-            Some(log) if log.shape == shape => return self.take_up(&mut writer, name, log),
+            Some(log) if log.shape == shape => return self.open_existing(&mut writer, name, log),
             Some(mut log) => {
                 log.begin_epoch(0, &format!("the shape changed from {:?} to {shape:?}", log.shape));
                 log.shape = shape.into();
@@ -111,13 +111,13 @@ impl Inner {
             }
             None => {
                 let id = self.logs.read().values().map(|log| log.id + 1).max().unwrap_or(0);
-                // Nothing was in a log that had come nowhere: its first append never happened.
-                if let Some(seen) = self.seen(name).filter(|seen| seen.seq > 0) {
+                // A log at position 0 held nothing: its first append never completed.
+                if let Some(recorded) = self.recorded_head(name).filter(|recorded| recorded.seq > 0) {
                     tracing::warn!(
                         log = name,
                         path = self.file.label(),
-                        position = seen.seq,
-                        "the journal that was here is gone: acknowledged writes that waited in it are lost"
+                        position = recorded.seq,
+                        "the earlier journal file is missing: acknowledged writes that were pending in it are lost"
                     );
                 }
                 let (epoch, why) = (new_epoch(), "created".into());
@@ -127,20 +127,21 @@ impl Inner {
         self.store_epoch(&mut writer, name, log, &[])
     }
 
-    /// Opens a log that is there, with what its head has against it.
-    fn take_up(&self, writer: &mut Writer, name: &str, mut log: Log) -> Result<LogState, Fault> {
+    /// Opens an existing log and compares it with the head file.
+    fn open_existing(&self, writer: &mut Writer, name: &str, mut log: Log) -> Result<LogState, Fault> {
         self.file.with(|_| Ok(()))?;
         let Some(head) = &self.head else { return Ok(log.state(name)) };
         let mut head = head.lock();
-        let seen = head.seen(name).cloned();
-        let doubt = log.doubt(seen.as_ref());
+        let recorded = head.get(name).cloned();
+        let doubt = log.doubt(recorded.as_ref());
         if doubt.is_some() {
             return Ok(LogState { doubt, ..log.state(name) });
         }
         let known = log.origin != 0;
-        log.origin = some_origin(if known { log.origin } else { seen.map_or(0, |seen| seen.origin) });
-        if head.note(name, log.seen()) && !known {
-            // A full disk does not keep a start from answering reads; the next one notes it.
+        log.origin =
+            known_or_new_origin(if known { log.origin } else { recorded.map_or(0, |recorded| recorded.origin) });
+        if head.note(name, log.as_head()) && !known {
+            // Reads work even when the disk is full; the next start stores the origin.
             match self.write(writer, |_, transaction| store_log(transaction, name, &log)) {
                 Ok(()) => drop(self.logs.write().insert(name.into(), log.clone())),
                 Err(error) => tracing::warn!(log = name, %error, "the log's origin cannot be stored"),
@@ -149,9 +150,9 @@ impl Inner {
         Ok(log.state(name))
     }
 
-    /// What the head says of a log.
-    fn seen(&self, name: &str) -> Option<LogHead> {
-        self.head.as_ref().and_then(|head| head.lock().seen(name).cloned())
+    /// Returns the position recorded in the head file.
+    fn recorded_head(&self, name: &str) -> Option<LogHead> {
+        self.head.as_ref().and_then(|head| head.lock().get(name).cloned())
     }
 
     pub(super) fn begin_epoch(&self, name: &str, at_least: Seq, keep: &[Seq], why: &str) -> Result<LogState, Fault> {
@@ -166,10 +167,10 @@ impl Inner {
 
     fn store_epoch(&self, writer: &mut Writer, name: &str, mut log: Log, keep: &[Seq]) -> Result<LogState, Fault> {
         if let Some(head) = &self.head {
-            // First the head: should the process end in between, the epoch is begun once more.
+            // Write the head file first. If the process ends in between, the epoch is begun once more.
             let known = log.origin;
-            log.origin = some_origin(known);
-            if !head.lock().note(name, log.seen()) {
+            log.origin = known_or_new_origin(known);
+            if !head.lock().note(name, log.as_head()) {
                 log.origin = known;
             }
         }
@@ -192,7 +193,7 @@ impl Inner {
             self.logs.read().iter().map(|(name, log)| (LogId::clone(name), (log.id, log.head))).collect();
         let mut committing = false;
         if let Some(why) = &writer.broken {
-            return vec![Err(AppendError::Io(format!("failed before: {why}"))); batches.len()];
+            return vec![Err(AppendError::Io(format!("an earlier write failed: {why}"))); batches.len()];
         }
         let stored = self.file.with(|database| {
             let transaction = begin(database)?;
@@ -220,7 +221,7 @@ impl Inner {
         }
     }
 
-    /// Makes the new heads and deliveries of a commit known.
+    /// Publishes the new heads and deliveries of a commit.
     fn publish(&self, batches: &[LogBatch], logs: &HashMap<LogId, (u32, Seq)>, kept: InboxChanges) {
         kept.publish(&mut self.inbox.write());
         let mut moved = Vec::new();
@@ -231,20 +232,20 @@ impl Inner {
             {
                 log.head = *head;
                 self.heads.set(&batch.log, *head);
-                moved.push((LogId::clone(&batch.log), log.seen()));
+                moved.push((LogId::clone(&batch.log), log.as_head()));
             }
         }
         drop(known);
         if let Some(head) = &self.head {
             let mut head = head.lock();
-            for (log, seen) in moved {
-                head.note(&log, seen);
+            for (log, recorded) in moved {
+                head.note(&log, recorded);
             }
         }
     }
 
-    /// What a failed transaction means for all of its batches, also for those it would have refused: their refusals may speak
-    /// of what is not stored.
+    /// Returns the error of a failed transaction for all of its batches, including those that it would have rejected: their
+    /// rejections may refer to data that was not stored.
     fn failed(&self, writer: &mut Writer, batches: &[LogBatch], fault: &Fault, committing: bool) -> AppendError {
         if matches!(fault, Fault::Closed) {
             return AppendError::Io(fault.to_string());
@@ -255,19 +256,19 @@ impl Inner {
         {
             return AppendError::Full(detail.clone());
         }
-        // Whoever appends has to look before going on, even if the file has just been reopened.
+        // The caller must read before it continues, even if the file has just been reopened.
         writer.broken = Some(fault.to_string());
         if committing { AppendError::Unknown(fault.to_string()) } else { AppendError::Io(fault.to_string()) }
     }
 
-    /// Reopens after a full disk to see that nothing of `batches` has come through.
+    /// Reopens after a full disk and returns true if nothing of `batches` was stored.
     fn nothing_stored(&self, writer: &mut Writer, batches: &[LogBatch]) -> bool {
         let heads = || -> Vec<Option<Seq>> {
             let logs = self.logs.read();
             batches.iter().map(|batch| logs.get(&batch.log).map(|log| log.head)).collect()
         };
         let before = heads();
-        // Claims and deliveries without entries leave no trace in the heads.
+        // Claims and deliveries without entries do not change the heads.
         let bare = |batch: &LogBatch| batch.claims.is_empty() && batch.deliveries.is_empty() && batch.marks.is_empty();
         let traceable = batches.iter().all(|batch| bare(batch) || !batch.entries.is_empty());
         self.reopen_with(writer).is_ok() && traceable && heads() == before

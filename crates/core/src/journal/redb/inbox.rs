@@ -1,4 +1,5 @@
-//! Deliveries in the journal's redb file: one table, two records of each, so that a change of state does not write the body again.
+//! Deliveries in the journal's redb file. One table with two records per delivery, so that a change of state does not rewrite
+//! the body.
 
 use std::collections::BTreeMap;
 
@@ -8,17 +9,17 @@ use crate::journal::inbox::Index;
 use crate::journal::{Delivery, DeliveryId, DeliveryState, RawRequest, StoredDelivery};
 use crate::redb_file::{Fault, RedbFile, seal, unseal};
 
-/// By id and part: what is known of a delivery, then what was sent.
+/// Records by id and part: state and metadata, and the raw request.
 pub(super) const DELIVERIES: TableDefinition<(u128, u8), &[u8]> = TableDefinition::new("deliveries");
-const KNOWN: u8 = 0;
-const SENT: u8 = 1;
+const STATE: u8 = 0;
+const RAW: u8 = 1;
 
-/// What an append does to the table; told to the index once it is durable.
+/// Changes of an append to the table, published to the index once they are durable.
 #[derive(Default)]
 pub(super) struct InboxChanges {
     put: Vec<Delivery>,
     dropped: Vec<u128>,
-    /// How many claims there are then, if that changes.
+    /// New number of claims, if it changes.
     pub(super) claims: Option<usize>,
 }
 
@@ -30,7 +31,7 @@ impl InboxChanges {
     }
 }
 
-/// Stages `kept`, and the removal of what has to go for them.
+/// Stages `kept` and the removal of deliveries to make room.
 pub(super) fn store(
     transaction: &WriteTransaction,
     kept: &[&StoredDelivery],
@@ -44,75 +45,75 @@ pub(super) fn store(
     let mut table = transaction.open_table(DELIVERIES)?;
     stored.dropped = index.victims(&kept.iter().map(|kept| &kept.delivery), now);
     for id in &stored.dropped {
-        table.remove((*id, KNOWN))?;
-        table.remove((*id, SENT))?;
+        table.remove((*id, STATE))?;
+        table.remove((*id, RAW))?;
     }
     for StoredDelivery { delivery, raw } in kept {
         let id = delivery.id.as_u128();
         let late = delivery.state == DeliveryState::Received && stored.put.iter().any(|put| put.id == delivery.id);
-        // One that was dropped meanwhile stays dropped.
-        if late || !index.takes(delivery) || raw.is_none() && table.get((id, SENT))?.is_none() {
+        // A delivery that was dropped meanwhile stays dropped.
+        if late || !index.takes(delivery) || raw.is_none() && table.get((id, RAW))?.is_none() {
             continue;
         }
         if let Some(raw) = raw {
-            table.insert((id, SENT), seal(salt(id, SENT), &[&raw.encode()]).as_slice())?;
+            table.insert((id, RAW), seal(salt(id, RAW), &[&raw.encode()]).as_slice())?;
         }
         let known =
             serde_json::to_vec(delivery).map_err(|error| Fault::Io { detail: error.to_string(), full: false })?;
-        table.insert((id, KNOWN), seal(salt(id, KNOWN), &[&known]).as_slice())?;
+        table.insert((id, STATE), seal(salt(id, STATE), &[&known]).as_slice())?;
         stored.put.push(delivery.clone());
     }
     Ok(stored)
 }
 
-/// Stages the removal of these deliveries.
+/// Stages the removal of deliveries.
 pub(super) fn remove(transaction: &WriteTransaction, ids: &[DeliveryId]) -> Result<(), Fault> {
     if ids.is_empty() {
         return Ok(());
     }
     let mut table = transaction.open_table(DELIVERIES)?;
     for id in ids.iter().map(|id| id.as_u128()) {
-        table.remove((id, KNOWN))?;
-        table.remove((id, SENT))?;
+        table.remove((id, STATE))?;
+        table.remove((id, RAW))?;
     }
     Ok(())
 }
 
-/// Fills an empty index with what the file holds.
+/// Fills an empty index from the file.
 pub(super) fn load(database: &Database, index: &mut Index) -> Result<(), Fault> {
     let Some(table) = open(database)? else { return Ok(()) };
     for stored in table.iter()? {
         let (key, value) = stored?;
         let (id, part) = key.value();
-        if part == KNOWN {
+        if part == STATE {
             index.put(&decode(id, value.value())?);
         }
     }
     Ok(())
 }
 
-/// These deliveries, in this order; those that were dropped meanwhile are left out.
-pub(super) fn known(database: &Database, ids: &[DeliveryId]) -> Result<Vec<Delivery>, Fault> {
+/// Reads deliveries in the order of `ids`. Deliveries that were dropped meanwhile are left out.
+pub(super) fn read_states(database: &Database, ids: &[DeliveryId]) -> Result<Vec<Delivery>, Fault> {
     let Some(table) = open(database)? else { return Ok(Vec::new()) };
     let mut found = Vec::with_capacity(ids.len());
     for id in ids.iter().map(|id| id.as_u128()) {
-        if let Some(stored) = table.get((id, KNOWN))? {
+        if let Some(stored) = table.get((id, STATE))? {
             found.push(decode(id, stored.value())?);
         }
     }
     Ok(found)
 }
 
-/// One delivery with what was sent.
-pub(super) fn whole(database: &Database, id: DeliveryId) -> Result<Option<(Delivery, RawRequest)>, Fault> {
+/// Reads one delivery with its raw request.
+pub(super) fn read_delivery(database: &Database, id: DeliveryId) -> Result<Option<(Delivery, RawRequest)>, Fault> {
     let Some(table) = open(database)? else { return Ok(None) };
     let id = id.as_u128();
-    let (Some(known), Some(sent)) = (table.get((id, KNOWN))?, table.get((id, SENT))?) else { return Ok(None) };
-    let raw = unseal(salt(id, SENT), sent.value()).and_then(RawRequest::decode).ok_or_else(|| damaged(id))?;
+    let (Some(known), Some(sent)) = (table.get((id, STATE))?, table.get((id, RAW))?) else { return Ok(None) };
+    let raw = unseal(salt(id, RAW), sent.value()).and_then(RawRequest::decode).ok_or_else(|| damaged(id))?;
     Ok(Some((decode(id, known.value())?, raw)))
 }
 
-/// What can be read of a file that may be damaged, oldest first: deliveries, with what was sent if that is there.
+/// Reads the intact deliveries of a file that may be damaged, oldest first, each with its raw request if that is readable.
 pub(in crate::journal) fn rescue(file: &RedbFile) -> Vec<(Delivery, Option<RawRequest>)> {
     let (mut known, mut sent) = (BTreeMap::new(), BTreeMap::new());
     let mut read = |backward: bool| {
@@ -122,18 +123,16 @@ pub(in crate::journal) fn rescue(file: &RedbFile) -> Vec<(Delivery, Option<RawRe
             while let Some(stored) = if backward { range.next_back() } else { range.next() } {
                 let (key, value) = stored?;
                 let (id, part) = key.value();
-                if part == KNOWN {
+                if part == STATE {
                     known.extend(decode(id, value.value()).ok().map(|delivery| (id, delivery)));
                 } else {
-                    sent.extend(
-                        unseal(salt(id, SENT), value.value()).and_then(RawRequest::decode).map(|raw| (id, raw)),
-                    );
+                    sent.extend(unseal(salt(id, RAW), value.value()).and_then(RawRequest::decode).map(|raw| (id, raw)));
                 }
             }
             Ok(())
         })
     };
-    // Damage in the middle leaves what lies before and what lies behind.
+    // After damage in the middle, the records behind it can still be read backwards.
     if read(false).is_err() {
         let _ = read(true);
     }
@@ -150,16 +149,16 @@ fn open(database: &Database) -> Result<Option<BodyTable>, Fault> {
 }
 
 fn decode(id: u128, sealed: &[u8]) -> Result<Delivery, Fault> {
-    let known = unseal(salt(id, KNOWN), sealed).and_then(|known| serde_json::from_slice(known).ok());
+    let known = unseal(salt(id, STATE), sealed).and_then(|known| serde_json::from_slice(known).ok());
     let delivery: Delivery = known.ok_or_else(|| damaged(id))?;
     Ok(Delivery { id: DeliveryId::from_u128(id), ..delivery })
 }
 
-/// Reads what is stored of deliveries and logs, whose seals are right and whose content is anything, for fuzzing.
+/// Reads deliveries and logs with correct seals and arbitrary content, for fuzzing.
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub fn decode_stored(content: &[u8]) {
-    let _ = decode(7, &seal(salt(7, KNOWN), &[content]));
+    let _ = decode(7, &seal(salt(7, STATE), &[content]));
     if let Some(raw) = RawRequest::decode(content) {
         assert_eq!(RawRequest::decode(&raw.encode()).as_ref(), Some(&raw));
     }

@@ -1,4 +1,4 @@
-//! A log as the file has it: its epoch, its head and its identity.
+//! Stored form of a log: its epoch, its head and its identity.
 
 use redb::WriteTransaction;
 use serde::{Deserialize, Serialize};
@@ -18,38 +18,38 @@ pub(in crate::journal) struct Log {
     pub(super) why: String,
     pub(in crate::journal) head: Seq,
     pub(in crate::journal) oldest: Seq,
-    /// Where the epoch began; files of 0.1.0 lack it, and carried nothing over.
+    /// Position at which the epoch began. Files of 0.1.0 lack it, and carried nothing over.
     #[serde(default)]
     pub(super) begun: Seq,
-    /// Random bits that identify the log over all its epochs; 0 until its head was written for the first time.
+    /// Random bits that identify the log across epochs; 0 until its head was first written.
     #[serde(default)]
     pub(super) origin: u64,
 }
 
 impl Log {
-    /// The log as its head has it.
-    pub(super) fn seen(&self) -> LogHead {
+    /// Returns the position to record in the head file.
+    pub(super) fn as_head(&self) -> LogHead {
         LogHead { origin: self.origin, epoch: self.epoch.clone(), seq: self.head, copied: false }
     }
 
-    /// What `seen`, which the head says of the log, has against it.
-    pub(super) fn doubt(&self, seen: Option<&LogHead>) -> Option<String> {
-        let Some(seen) = seen else {
+    /// Returns the reason why the log may be incomplete, compared with its position in the head file.
+    pub(super) fn doubt(&self, recorded: Option<&LogHead>) -> Option<String> {
+        let Some(recorded) = recorded else {
             let lost = self.origin != 0;
-            return lost.then(|| "its head file is gone: it may be an older copy".to_string());
+            return lost.then(|| "its head file is missing: it may be an older copy".to_string());
         };
-        // A program of 0.1.0 leaves the origin out when it stores the log.
-        if self.origin != 0 && seen.origin != self.origin {
-            return Some("it is another journal than the one that was here".into());
+        // A program of version 0.1.0 drops the origin when it stores the log.
+        if self.origin != 0 && recorded.origin != self.origin {
+            return Some("it is not the journal that was here before".into());
         }
-        if seen.copied {
+        if recorded.copied {
             return Some("it was restored from a backup".into());
         }
-        if seen.epoch != self.epoch {
-            return Some("it is of another epoch than the one that was here: an older copy".into());
+        if recorded.epoch != self.epoch {
+            return Some("its epoch differs from the recorded one: it is an older copy".into());
         }
-        let behind = seen.seq > self.head;
-        behind.then(|| format!("it ends at {} and had come to {}: it is an older copy", self.head, seen.seq))
+        let behind = recorded.seq > self.head;
+        behind.then(|| format!("it ends at {} but had reached {}: it is an older copy", self.head, recorded.seq))
     }
 
     pub(super) fn begin_epoch(&mut self, at_least: Seq, why: &str) {
@@ -66,8 +66,8 @@ impl Log {
     }
 }
 
-/// Identifies a log; `known` if it has an origin already.
-pub(super) fn some_origin(known: u64) -> u64 {
+/// Returns `known` if it is an origin, otherwise a new random one.
+pub(super) fn known_or_new_origin(known: u64) -> u64 {
     match known {
         0 => uuid::Uuid::new_v4().as_u128() as u64 | 1,
         known => known,

@@ -1,8 +1,8 @@
-//! A journal in a redb file: two-phase commits, verified when opened, never deleted.
+//! A journal in a redb file with two-phase commits. It is verified on open and never deleted.
 //!
-//! Tables: `entries` keyed by log number and sequence number, `claims` and `marks` by key, `deliveries` (`inbox.rs`), `meta` with
-//! `format` and one `log/<name>` per log. Everything stored is sealed with a checksum over itself and its key. A log's head is that of its
-//! last entry, or the one in its meta if that is higher, so an append touches only `entries`.
+//! Tables: `entries` keyed by log number and sequence number, `claims` and `marks` by key, `deliveries` (`inbox.rs`), `meta`
+//! with `format` and one `log/<name>` per log. Every record is sealed with a checksum over itself and its key. The head of a
+//! log is its last entry, or the head in its meta if that is higher, so an append writes only to `entries`.
 
 mod file;
 pub(super) mod inbox;
@@ -31,26 +31,26 @@ use crate::journal::{
 };
 use crate::redb_file::{BackendFactory, Copy, Fault, Owner, RedbFile, blocking};
 
-/// A journal in a redb file, for all Dios of a Lens of one process.
+/// A journal in a redb file, for all Dios of a Lens in one process.
 ///
-/// A clone is the same journal. After a failed append it answers [`AppendError::Io`] until [`Journal::reopen`]; only
-/// [`AppendError::Full`] leaves it usable, because it has then been reopened and nothing was stored.
+/// A clone is the same journal. After a failed append it returns [`AppendError::Io`] until [`Journal::reopen`]. Only
+/// [`AppendError::Full`] leaves it usable, because then it has been reopened and nothing was stored.
 #[derive(Clone, Debug)]
 pub struct RedbJournal(Arc<Inner>);
 
 impl RedbJournal {
-    /// Opens or creates the journal in the file at `path`, readable by its owner only.
+    /// Opens or creates the journal in the file at `path`, readable only by its owner.
     ///
     /// # Errors
-    /// [`JournalError::Corrupt`] if it is damaged (it is left as it is), [`JournalError::Newer`], [`JournalError::Locked`] if
-    /// it is open elsewhere, [`JournalError::Io`] otherwise.
+    /// [`JournalError::Corrupt`] if the file is damaged (it is not changed), [`JournalError::Newer`], [`JournalError::Locked`]
+    /// if it is open elsewhere, [`JournalError::Io`] otherwise.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, JournalError> {
         let path = path.as_ref();
         let head = Some(Mutex::new(Head::read(path)));
         Self::new(RedbFile::open(path, OPTIONS), &path.display().to_string(), head)
     }
 
-    /// Opens or creates a journal on custom storage, made anew each time it is reopened.
+    /// Opens or creates a journal on custom storage. `factory` creates the storage anew each time it is reopened.
     ///
     /// # Errors
     /// As [`RedbJournal::open`].
@@ -73,12 +73,12 @@ impl RedbJournal {
         Ok(RedbJournal(Arc::new(inner)))
     }
 
-    /// The file as whoever opened it has it.
+    /// Returns a guard that marks the file as abandoned when it is dropped.
     pub(crate) fn owner(&self) -> Owner {
         self.0.file.owner()
     }
 
-    /// The journal as it is now, to be copied while it goes on.
+    /// Takes a snapshot, which can be copied while the journal stays in use.
     pub fn snapshot(&self) -> Result<JournalSnapshot, JournalError> {
         let begun = self.0.file.with(|database| Ok(database.begin_read()?));
         begun.map(JournalSnapshot).map_err(|fault| journal_error(&self.0.file.label(), fault))
@@ -93,12 +93,12 @@ impl RedbJournal {
     }
 }
 
-/// A journal at one position.
+/// Snapshot of a journal.
 #[derive(Debug)]
 pub struct JournalSnapshot(ReadTransaction);
 
 impl JournalSnapshot {
-    /// Writes it to a new file at `path`, with a head beside it that says that it is a copy. Blocks the thread.
+    /// Writes the snapshot to a new file at `path`, with a head file that marks it as a copy. Blocks the thread.
     ///
     /// # Errors
     /// [`JournalError`] if a file cannot be read or written.
@@ -114,7 +114,7 @@ impl JournalSnapshot {
         for stored in self.0.open_table(META)?.range("log/"..LOGS_END)? {
             let (key, value) = stored?;
             let log = decode_log(key.value(), value.value())?;
-            logs.push((key.value()["log/".len()..].to_string(), log.seen()));
+            logs.push((key.value()["log/".len()..].to_string(), log.as_head()));
         }
         Ok(Head::write_copy(path, logs.into_iter())?)
     }
@@ -139,7 +139,7 @@ impl Journal for RedbJournal {
     async fn append(&self, batches: Vec<LogBatch>) -> Vec<Result<(), AppendError>> {
         let count = batches.len();
         let answers = self.run(move |inner| Ok(inner.append(&batches))).await;
-        // Only a runtime that is shutting down keeps the job from answering, and it may have run.
+        // Only a runtime that is shutting down prevents an answer; the job may have run.
         answers.unwrap_or_else(|error| vec![Err(AppendError::Unknown(error.to_string())); count])
     }
 
@@ -167,12 +167,12 @@ impl Journal for RedbJournal {
 
     async fn deliveries(&self, query: &DeliveryQuery) -> Result<(Vec<Delivery>, usize), JournalError> {
         let (ids, total) = self.0.inbox.read().find(query);
-        let found = self.run(move |inner| inner.file.with(|database| inbox::known(database, &ids))).await?;
+        let found = self.run(move |inner| inner.file.with(|database| inbox::read_states(database, &ids))).await?;
         Ok((found, total))
     }
 
     async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, RawRequest)>, JournalError> {
-        self.run(move |inner| inner.file.with(|database| inbox::whole(database, id))).await
+        self.run(move |inner| inner.file.with(|database| inbox::read_delivery(database, id))).await
     }
 
     fn inbox(&self) -> InboxUse {
@@ -216,7 +216,7 @@ impl Journal for RedbJournal {
             inner.file.close();
             Ok(())
         });
-        // Closing itself cannot fail; a runtime that is shutting down drops the file instead.
+        // Closing itself cannot fail. A runtime that is shutting down drops the file instead.
         let _ = closed.await;
     }
 

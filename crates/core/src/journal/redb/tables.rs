@@ -1,4 +1,4 @@
-//! Tables of the journal file, and what one append does to them.
+//! Tables of the journal file, and the changes of one append.
 
 use std::collections::HashMap;
 
@@ -23,16 +23,16 @@ pub(super) const MARKS: TableDefinition<&str, &[u8]> = TableDefinition::new("mar
 
 pub(in crate::journal) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
-/// Format 2 has entries of format 2 beside those of format 1, and marks.
+/// Format 2 adds entries of format 2 and marks to format 1.
 pub(super) const FORMAT: u32 = 2;
 
 pub(in crate::journal) const OPTIONS: Options =
     Options { format: FORMAT, meta: META, cache_size: 16 << 20, check_integrity: true, tables: copy_tables };
 
-/// Claims that one trim looks at, so that it does not hold appends up for long.
-pub(super) const CLAIMS_A_TRIM: usize = 4096;
+/// Number of claims that one trim checks, so that it does not delay appends for long.
+pub(super) const CLAIMS_PER_TRIM: usize = 4096;
 
-/// After every key that begins with `log/`.
+/// Exclusive upper bound of the keys that begin with `log/`.
 pub(in crate::journal) const LOGS_END: &str = "log0";
 
 pub(super) fn copy_tables(copy: &Copy, from: &ReadTransaction) -> Result<(), Fault> {
@@ -50,7 +50,7 @@ pub(super) fn begin(database: &redb::Database) -> Result<WriteTransaction, Fault
     Ok(transaction)
 }
 
-/// Stages every batch that can be taken; `logs` moves on with them.
+/// Stages every acceptable batch and advances its log in `logs`. Returns one result per batch.
 pub(super) fn append_all(
     transaction: &WriteTransaction,
     batches: &[LogBatch],
@@ -139,17 +139,17 @@ pub(super) fn store_marks(transaction: &WriteTransaction, batch: &LogBatch) -> R
     Ok(())
 }
 
-/// Differs from the salt of a claim with the same key.
+/// Salt of a mark, which differs from the salt of a claim with the same key.
 pub(super) fn mark_salt(key: &str) -> u64 {
     !xxh3_64(key.as_bytes())
 }
 
-/// Drops expired claims among the next few after `swept`, which moves on; returns how many claims are left.
+/// Removes expired claims among the next few after `swept` and advances it. Returns the number of remaining claims.
 pub(super) fn sweep_claims(claims: &mut Claims<'_>, swept: &mut String, now: u64) -> Result<usize, Fault> {
-    let (mut seen, mut last, mut expired) = (0, String::new(), Vec::new());
-    for stored in claims.range(swept.as_str()..)?.take(CLAIMS_A_TRIM) {
+    let (mut checked, mut last, mut expired) = (0, String::new(), Vec::new());
+    for stored in claims.range(swept.as_str()..)?.take(CLAIMS_PER_TRIM) {
         let (key, value) = stored?;
-        seen += 1;
+        checked += 1;
         last = key.value().to_string();
         if unseal_claim(&last, value.value())?.0 < now {
             expired.push(last.clone());
@@ -158,7 +158,7 @@ pub(super) fn sweep_claims(claims: &mut Claims<'_>, swept: &mut String, now: u64
     for key in &expired {
         claims.remove(key.as_str())?;
     }
-    *swept = if seen < CLAIMS_A_TRIM { String::new() } else { last };
+    *swept = if checked < CLAIMS_PER_TRIM { String::new() } else { last };
     count(claims)
 }
 
@@ -170,7 +170,7 @@ pub(super) fn count(claims: &impl ReadableTableMetadata) -> Result<usize, Fault>
 pub(super) fn decode_stored(content: &[u8]) {
     let _ = super::log::decode_log("log/a", &seal(xxh3_64(b"log/a"), &[content]));
     let _ = unseal_claim("a", &seal(xxh3_64(b"a"), &[content]));
-    // Content that is itself sealed, rightly or not.
+    // Content that is itself sealed, correctly or not.
     let _ = (super::log::decode_log("log/a", content), unseal_claim("a", content), unseal_entry(1, 1, content));
 }
 

@@ -1,4 +1,4 @@
-//! Power cuts, failing disks and damaged files under the redb journal.
+//! Power cuts, disk errors and damaged files under the redb journal.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -8,14 +8,14 @@ use crate::journal::{AppendError, Claim, Fence, Journal, JournalError, LogBatch,
 use crate::redb_file::disk::{Disk, Failing, Random, damage, fate, images};
 
 const LOGS: [&str; 2] = ["products", "orders"];
-/// Damaged files that are opened.
+/// Number of damaged files that are opened.
 const DAMAGED: u32 = 200;
 
 fn text(log: &str, seq: Seq) -> Vec<u8> {
     format!("{log} {seq} ").repeat(1 + (seq as usize * 37) % 60).into_bytes()
 }
 
-/// `count` entries for a log, with a claim named after the last.
+/// Batch of `count` entries for a log, with a claim named after the last.
 fn batch(log: &str, expect: Seq, count: u64) -> LogBatch {
     let entries = (expect + 1..=expect + count).map(|seq| LogEntry { seq, bytes: text(log, seq).into() }).collect();
     let claims =
@@ -31,7 +31,7 @@ fn batch(log: &str, expect: Seq, count: u64) -> LogBatch {
     }
 }
 
-/// What has been asked of a journal, step by step, with the place in the disk's trace where each step was acknowledged.
+/// Steps of a journal, each with the position in the disk's trace at which it was acknowledged.
 #[derive(Default)]
 struct History {
     steps: Vec<(usize, Step)>,
@@ -42,7 +42,7 @@ enum Step {
     Opened,
     /// Heads of both logs.
     Appended([Seq; 2]),
-    /// From where entries of the first log are there, and what is kept below.
+    /// Position from which the first log has entries, and the positions kept below it.
     Trimmed(Seq, Vec<Seq>),
 }
 
@@ -73,7 +73,7 @@ async fn write_history(disk: &Disk) -> History {
 }
 
 impl History {
-    /// Checks a journal opened after a cut: what was acknowledged is there, and of the rest whole steps at most.
+    /// Checks a journal opened after a cut: all acknowledged steps are present, and others only completely.
     async fn check(&self, cut: usize, journal: &RedbJournal) {
         let acked = self.steps.iter().take_while(|(at, _)| *at <= cut).count();
         let (mut heads, mut oldest, mut keep) = ([0, 0], 1, vec![]);
@@ -108,8 +108,8 @@ impl History {
     }
 }
 
-/// Opens the image of a cut. A cut before the first open has returned may leave no journal, which custom storage, unlike a
-/// file, cannot hide.
+/// Opens the image of a cut. A cut before the first open has returned may leave no journal, because custom storage, unlike a
+/// file, has no temporary name.
 fn open_image(image: &Disk, may_be_unfinished: bool) -> Option<RedbJournal> {
     match RedbJournal::with_backend(image.factory()) {
         Err(JournalError::Corrupt { .. }) if may_be_unfinished => None,
@@ -118,12 +118,12 @@ fn open_image(image: &Disk, may_be_unfinished: bool) -> Option<RedbJournal> {
 }
 
 #[tokio::test]
-async fn crash_every_acknowledged_append_survives_a_power_cut_and_one_in_the_recovery() {
+async fn crash_every_acknowledged_append_survives_power_cuts_also_during_recovery() {
     let disk = Disk::default();
     let history = write_history(&disk).await;
     let created = history.steps[0].0;
     let mut random = fate(1);
-    // Each cut is two images.
+    // Each cut opens two images.
     for _ in 0..images() / 5 {
         let cut = random.below(disk.recorded() + 1) as usize;
         let image = disk.image(cut, &mut random);
@@ -140,9 +140,9 @@ async fn crash_every_acknowledged_append_survives_a_power_cut_and_one_in_the_rec
     }
 }
 
-/// Appends like the committer does: after a failure it reopens, looks at what is there, and goes on for a few steps. Returns
+/// Appends as the committer does: after a failure it reopens, reads the stored entries, and continues for a few steps. Returns
 /// the head.
-async fn append_stubbornly(journal: &RedbJournal, disk: &Disk) -> Seq {
+async fn append_with_recovery(journal: &RedbJournal, disk: &Disk) -> Seq {
     let log = LOGS[0];
     let (mut head, mut failed, mut left) = (0, false, 60);
     while left > 0 {
@@ -174,12 +174,12 @@ async fn append_stubbornly(journal: &RedbJournal, disk: &Disk) -> Seq {
 }
 
 #[tokio::test]
-async fn crash_whichever_disk_operation_fails_no_acknowledgement_is_wrong_and_reopening_heals() {
+async fn crash_after_any_failed_disk_operation_acknowledgements_are_right_and_reopening_repairs() {
     let clean = Disk::default();
     let journal = RedbJournal::with_backend(clean.factory()).unwrap();
     journal.open(LOGS[0], "s").await.unwrap();
     let first = clean.operations();
-    append_stubbornly(&journal, &clean).await;
+    append_with_recovery(&journal, &clean).await;
     let operations = clean.operations();
     drop(journal);
     for at in first..operations {
@@ -192,14 +192,14 @@ async fn crash_whichever_disk_operation_fails_no_acknowledgement_is_wrong_and_re
             2 => Failing::Once(at, ErrorKind::StorageFull),
             _ => Failing::From(at, ErrorKind::StorageFull),
         });
-        let head = append_stubbornly(&journal, &disk).await;
+        let head = append_with_recovery(&journal, &disk).await;
         let entries = journal.read(LOGS[0], 0, usize::MAX).await.unwrap();
         assert_eq!(entries, batch(LOGS[0], 0, head).entries, "operation {at}");
     }
 }
 
 #[tokio::test]
-async fn a_damaged_journal_is_refused_or_right_and_never_deleted() {
+async fn a_damaged_journal_is_rejected_or_correct_and_never_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.redb");
     let journal = RedbJournal::open(&path).unwrap();
@@ -223,7 +223,11 @@ async fn a_damaged_journal_is_refused_or_right_and_never_deleted() {
             Err(other) => panic!("{other}"),
             Ok(journal) => {
                 if let Ok(entries) = journal.read(LOGS[0], 0, usize::MAX).await {
-                    assert_eq!(entries, batch(LOGS[0], 0, 100).entries, "it is not what was acknowledged");
+                    assert_eq!(
+                        entries,
+                        batch(LOGS[0], 0, 100).entries,
+                        "the entries differ from the acknowledged ones"
+                    );
                 }
                 journal.close().await;
             }
@@ -257,7 +261,7 @@ async fn a_second_journal_on_the_same_file_is_refused_until_the_first_is_closed(
 }
 
 #[test]
-fn a_file_that_is_no_journal_is_left_alone() {
+fn a_file_that_is_not_a_journal_is_not_changed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.redb");
     for content in ["", "not a journal"] {
@@ -271,7 +275,7 @@ fn a_file_that_is_no_journal_is_left_alone() {
 
 #[cfg(unix)]
 #[test]
-fn a_half_made_draft_is_made_anew_and_only_the_owner_may_read() {
+fn an_incomplete_draft_is_replaced_and_only_the_owner_can_read() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.redb");
@@ -300,7 +304,7 @@ async fn batches_of_one_call_share_one_commit() {
     assert_eq!(disk.syncs() - before, 2 * one, "a refusal costs no sync");
 }
 
-/// Prints what a commit costs here: `cargo test --lib commit_times -- --ignored --nocapture`.
+/// Prints the duration of commits: `cargo test --lib commit_times -- --ignored --nocapture`.
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn commit_times() {
@@ -324,7 +328,7 @@ async fn commit_times() {
 }
 
 #[tokio::test]
-async fn a_log_goes_on_only_as_far_as_its_head_has_seen_it() {
+async fn a_log_that_differs_from_its_head_file_is_in_doubt() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("j.redb");
     let append = |journal: RedbJournal, expect: Seq| async move {
@@ -358,11 +362,11 @@ async fn a_log_goes_on_only_as_far_as_its_head_has_seen_it() {
     assert_eq!((again.doubt, again.epoch, again.head), (None, first.epoch.clone(), 2));
     append(journal.clone(), 2).await;
     journal.close().await;
-    // An older file in its place, as often as it is looked at; until a new epoch has begun.
+    // Replace the file with an older one. The doubt stays until a new epoch has begun.
     std::fs::write(&path, &whole).unwrap();
     for _ in 0..2 {
         let (journal, older) = opened(&path).await;
-        assert!(older.doubt.is_some_and(|why| why.contains("ends at 2 and had come to 3")));
+        assert!(older.doubt.is_some_and(|why| why.contains("ends at 2 but had reached 3")));
         journal.close().await;
     }
     let (journal, _) = opened(&path).await;
@@ -371,14 +375,14 @@ async fn a_log_goes_on_only_as_far_as_its_head_has_seen_it() {
     let (journal, next) = opened(&path).await;
     assert_eq!((next.doubt, next.epoch, next.begun), (None, second.epoch, 2));
     journal.close().await;
-    // Of another epoch; without its head; a backup with its own.
+    // A file of another epoch, a file without its head, and a backup with its own head.
     std::fs::write(&path, &whole).unwrap();
     let (journal, older) = opened(&path).await;
-    assert!(older.doubt.is_some_and(|why| why.contains("another epoch")));
+    assert!(older.doubt.is_some_and(|why| why.contains("epoch differs")));
     journal.close().await;
     std::fs::remove_file(dir.path().join("j.redb.head")).unwrap();
     let (journal, bare) = opened(&path).await;
-    assert!(bare.doubt.is_some_and(|why| why.contains("head file is gone")));
+    assert!(bare.doubt.is_some_and(|why| why.contains("head file is missing")));
     journal.close().await;
     let (journal, backup) = opened(&copy).await;
     assert_eq!((backup.epoch, backup.head), (first.epoch, 1));

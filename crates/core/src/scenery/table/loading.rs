@@ -1,11 +1,11 @@
-//! Loading what the window lacks, range by range.
+//! Loading of missing rows of the window, range by range.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::task::{LoadedRange, MOST_LOADS, RowSource, Task};
+use super::task::{LoadedRange, MAX_LOADS, RowSource, Task};
 use super::{LoadState, ViewRequest};
 use crate::dio::Dio;
 use crate::record::{Body, Id};
@@ -13,7 +13,7 @@ use crate::scenery::Generation;
 use crate::scenery::window::Window;
 use crate::vista::Result;
 
-/// `range` without the `others`.
+/// Subtracts the `others` from `range`.
 pub(super) fn without(range: Range<u64>, others: &[Range<u64>]) -> Vec<Range<u64>> {
     others.iter().fold(vec![range], |parts, other| {
         let cut = |part: Range<u64>| {
@@ -25,17 +25,17 @@ pub(super) fn without(range: Range<u64>, others: &[Range<u64>]) -> Vec<Range<u64
 }
 
 impl Task {
-    /// Begins to load what the viewport lacks, as much as may run at a time.
+    /// Starts loading the missing rows of the viewport, up to the maximum number of concurrent loads.
     pub(super) fn load(&mut self) {
         self.due = None;
         let mut lacking = false;
         for gap in self.gaps() {
             lacking = true;
-            if self.running < MOST_LOADS {
+            if self.running < MAX_LOADS {
                 self.start_load(gap);
             }
         }
-        // What is loaded announces itself.
+        // A load announces its rows itself.
         if std::mem::take(&mut self.announce) && !lacking {
             Generation::bump(&self.shared.generation);
         }
@@ -48,34 +48,34 @@ impl Task {
 
     fn gaps(&self) -> Vec<Range<u64>> {
         let gaps = self.shared.window.read().gaps(self.request.viewport.clone(), self.round);
-        gaps.into_iter().flat_map(|gap| without(gap, &self.asked)).collect()
+        gaps.into_iter().flat_map(|gap| without(gap, &self.loading_ranges)).collect()
     }
 
     fn start_load(&mut self, range: Range<u64>) {
         let Some(handle) = self.handle.upgrade() else { return };
-        self.asked.push(range.clone());
+        self.loading_ranges.push(range.clone());
         self.running += 1;
         let (core, done, era, round) = (Arc::clone(&self.core), self.done.clone(), self.request.era, self.round);
         let query = Arc::clone(&self.request.query);
-        let at_master = self.placing == RowSource::Cache && self.is_narrowed();
-        // A task of its own: rows that arrive are stored also if nobody looks at them any more.
+        let at_master = self.source == RowSource::Cache && self.is_narrowed();
+        // Use a separate task, so that rows are stored even if no view needs them any more.
         self.core.tasks.spawn(async move {
             let ids = match at_master {
                 true => core.load_query(&query, range.clone()).await,
                 false => core.load_range(Dio(handle), &query, range.clone()).await,
             };
-            // The scenery may be gone.
+            // The scenery may have ended.
             let _ = done.send(LoadedRange { era, round, range, ids }).await;
         });
     }
 
-    pub(super) fn finished(&mut self, load: LoadedRange) {
+    pub(super) fn on_loaded(&mut self, load: LoadedRange) {
         self.running -= 1;
-        if load.era == self.request.era && self.loads_pieces() {
+        if load.era == self.request.era && self.loads_ranges() {
             match load.ids {
                 Ok(ids) => {
                     let window = self.shared.window.read().clone();
-                    self.arrived(window, &load.range, &ids, load.round);
+                    self.show_range(window, &load.range, &ids, load.round);
                     if self.running == 0 {
                         self.settle_load();
                     }
@@ -83,15 +83,15 @@ impl Task {
                 Err(error) => self.shared.fail(&error),
             }
         }
-        if self.loads_pieces() && self.running < MOST_LOADS && self.due.is_none() && !self.gaps().is_empty() {
+        if self.loads_ranges() && self.running < MAX_LOADS && self.due.is_none() && !self.gaps().is_empty() {
             self.due = Some(Instant::now());
         }
     }
 
-    /// Shows `window` with the rows of a range.
-    pub(super) fn arrived(&self, mut window: Window, range: &Range<u64>, ids: &[Id], round: u64) {
+    /// Shows `window` with the rows of a loaded range.
+    pub(super) fn show_range(&self, mut window: Window, range: &Range<u64>, ids: &[Id], round: u64) {
         let state = self.core.state();
-        // What a pending write has deleted is not shown, whatever the master still has.
+        // Rows that a pending write deletes are hidden, even if the master still has them.
         let row = |id: &Id| state.get(id).map(|row| (Arc::clone(id), row.body()));
         let rows: Vec<(Id, Body)> = ids.iter().filter_map(row).collect();
         let last = (ids.len() as u64) < range.end - range.start;
@@ -99,7 +99,7 @@ impl Task {
         self.shared.show(window, true);
     }
 
-    /// A failure is said until something else is asked for.
+    /// Settles the load state, but keeps a failure until the next request.
     fn settle_load(&self) {
         if !matches!(*self.shared.load.borrow(), LoadState::Failed(_)) {
             self.shared.settle_load();
@@ -114,19 +114,19 @@ impl Task {
         }
     }
 
-    /// Begins to load a new query piece by piece.
-    pub(super) fn begin_pieces(&mut self) -> Result<()> {
-        if self.placing == RowSource::Chunks {
+    /// Starts loading a new query in ranges.
+    pub(super) fn begin_ranges(&mut self) -> Result<()> {
+        if self.source == RowSource::Chunks {
             self.core.loads_chunks()?;
         } else if self.is_narrowed() {
             self.core.master_takes(&self.request.windowed(self.shared.page))?;
         }
         self.shared.set_load(LoadState::Loading);
-        self.load_when_rested();
+        self.load_after_rest();
         Ok(())
     }
 
-    pub(super) fn load_when_rested(&mut self) {
+    pub(super) fn load_after_rest(&mut self) {
         self.due = Some(Instant::now() + self.core.settings.viewport_debounce);
     }
 }
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_asked_for_twice() {
+    fn ranges_being_loaded_are_not_loaded_twice() {
         assert_eq!(without(0..10, &[]), vec![0..10; 1]);
         assert_eq!(without(0..10, &[2..4, 8..20]), [0..2, 4..8]);
         assert_eq!(without(3..5, &vec![0..10; 1]), []);

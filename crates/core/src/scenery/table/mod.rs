@@ -1,4 +1,4 @@
-//! [`TableScenery`]: rows of a query, by their place in it.
+//! [`TableScenery`]: rows of a query, by their position.
 
 mod builder;
 mod loading;
@@ -18,39 +18,39 @@ use crate::scenery::window::Window;
 use crate::scenery::{Generation, ScenerySnapshot, TaskHandle};
 use crate::vista::{Error, OrderTerm, Query, Result, Schema};
 
-fn searched(words: &str) -> Option<String> {
+fn search_words(words: &str) -> Option<String> {
     (!words.trim().is_empty()).then(|| words.to_string())
 }
 
-/// How much of its rows a [`TableScenery`] has.
+/// Load state of a [`TableScenery`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LoadState {
-    /// Rows are on their way, or there is no first copy yet.
+    /// Rows are being loaded, or there is no first copy yet.
     Loading,
-    /// There are rows that are not held: see [`TableScenery::request_load_more`] and [`TableScenery::set_viewport`].
+    /// Some rows are not held: see [`TableScenery::request_load_more`] and [`TableScenery::set_viewport`].
     Partial,
     /// All rows are held.
     Complete,
-    /// What was asked for last could not be loaded, or the first copy not be made, for this reason; what was there before is
-    /// still shown.
+    /// The last request could not be loaded, or the first copy could not be made, for this reason. The earlier rows are still
+    /// shown.
     Failed(String),
 }
 
-/// What a user asks for; the latest wins.
+/// Request of a user; the latest wins.
 #[derive(Clone, Debug)]
 struct ViewRequest {
-    /// Which rows in which order; its limit and offset do not count.
+    /// Filter, search and order of the rows; its limit and offset are ignored.
     query: Arc<Query>,
-    /// Counts changes of the query.
+    /// Number of changes of the query.
     era: u64,
     viewport: Range<u64>,
-    /// Counts everything that was asked.
-    asked: u64,
+    /// Number of requests.
+    revision: u64,
 }
 
 impl ViewRequest {
-    /// The viewport in whole pages.
+    /// Returns the viewport in whole pages.
     fn pages(&self, page: u64) -> Range<u64> {
         let start = self.viewport.start / page * page;
         start..self.viewport.end.max(start + 1).div_ceil(page).saturating_mul(page)
@@ -62,36 +62,36 @@ impl ViewRequest {
     }
 }
 
-/// What handles read and the task writes.
+/// State that the task writes and handles read.
 struct Shared {
     window: RwLock<Window>,
     generation: watch::Sender<Generation>,
     load: watch::Sender<LoadState>,
     requests: watch::Sender<ViewRequest>,
-    /// What `total_provider` said.
-    told: Option<u64>,
+    /// Total from `total_provider`, if there is one.
+    provided_total: Option<u64>,
     page: u64,
     schema: Arc<Schema>,
 }
 
 impl Shared {
-    /// Shows `window`; a new generation if it differs, or if `announce` says so.
+    /// Shows `window`. The generation changes if it differs, or if `announce` is set.
     fn show(&self, mut window: Window, announce: bool) {
-        let mut held = self.window.write();
-        let moved = *held != window;
-        window.version = held.version + u64::from(moved);
-        *held = window;
-        drop(held);
+        let mut current = self.window.write();
+        let moved = *current != window;
+        window.version = current.version + u64::from(moved);
+        *current = window;
+        drop(current);
         if moved || announce {
             Generation::bump(&self.generation);
         }
     }
 
-    /// What was told does not concern the window: it is true at that position too.
-    fn reached(&self, told: &[Notice]) {
-        if let Some(seq) = told.iter().filter_map(Notice::seq).max() {
-            let mut held = self.window.write();
-            held.seq = held.seq.max(seq);
+    /// Advances the window's position past notices that do not affect it.
+    fn reached(&self, notices: &[Notice]) {
+        if let Some(seq) = notices.iter().filter_map(Notice::seq).max() {
+            let mut current = self.window.write();
+            current.seq = current.seq.max(seq);
         }
     }
 
@@ -115,19 +115,20 @@ impl Shared {
     fn request(&self, change: impl FnOnce(&mut ViewRequest)) {
         self.requests.send_modify(|request| {
             change(request);
-            request.asked += 1;
+            request.revision += 1;
         });
     }
 }
 
-/// A standing view of the rows of a query.
+/// Live view of the rows of a query.
 ///
-/// It holds a window of them, by their place in the query: the first page, then what [`TableScenery::set_viewport`] and
-/// [`TableScenery::request_load_more`] ask for. Clones share it. Of a Dio that has a whole copy, the window is read from that.
-/// Of a Dio that loads its rows piece by piece (`on_load_chunk`), places are the master's own, and what is not held yet is
-/// loaded once the viewport has rested for `viewport_debounce`; a query with filter, search or order is then answered by the
-/// master itself, if it can: never from the part that happens to be cached. `on_query` may route a view elsewhere: to
-/// `on_load_chunk`, or to rows that it gives itself ([`QueryRoute`](crate::dio::QueryRoute)).
+/// It holds a window of rows, by their position in the query: the first page, then the ranges set by
+/// [`TableScenery::set_viewport`] and [`TableScenery::request_load_more`]. Clones share it.
+///
+/// If the Dio has a complete copy, the window is read from it. If the Dio loads its rows in ranges (`on_load_chunk`), positions
+/// are the master's, and missing rows are loaded once the viewport has been unchanged for `viewport_debounce`. A query with
+/// filter, search or order is then answered by the master itself, if it can, and never from the cached part. `on_query` may
+/// route a view to `on_load_chunk` or provide the rows itself ([`QueryRoute`](crate::dio::QueryRoute)).
 #[derive(Clone)]
 pub struct TableScenery(Arc<TaskHandle<Shared>>);
 
@@ -142,63 +143,63 @@ impl std::fmt::Debug for TableScenery {
 }
 
 impl TableScenery {
-    /// How many rows the query has, as far as is known: counted in a whole copy; else what `total_provider` said, moved by
-    /// what happened since; else as many as were seen.
+    /// Returns the number of rows of the query, as far as known: the count in a complete copy; otherwise the total from
+    /// `total_provider`, adjusted by later changes; otherwise the number of rows seen.
     pub fn row_count(&self) -> u64 {
         self.0.shared.window.read().count()
     }
 
-    /// What `total_provider` said when the view was opened; without one, what is known of [`TableScenery::row_count`].
+    /// Returns the total from `total_provider` when the view was opened; without a provider, the known total.
     pub fn estimated_total(&self) -> Option<u64> {
-        self.0.shared.told.or_else(|| self.0.shared.window.read().total())
+        self.0.shared.provided_total.or_else(|| self.0.shared.window.read().total())
     }
 
-    /// Whether there are rows after the last one held.
+    /// Returns true if there are rows after the last one held.
     pub fn has_more(&self) -> bool {
         self.0.shared.window.read().has_more()
     }
 
-    /// The row in place `index` of the query, with its id, if it is held. Never fetches.
+    /// Returns the row at position `index` of the query with its id, if it is held. Never fetches.
     pub fn row(&self, index: u64) -> Option<(String, Record)> {
         let window = self.0.shared.window.read();
-        let held = window.row(index)?;
-        Some((held.id.to_string(), held.body.decode().ok()?))
+        let row = window.row(index)?;
+        Some((row.id.to_string(), row.body.decode().ok()?))
     }
 
-    /// The rows that are held, in order.
+    /// Returns the held rows in order.
     pub fn rows(&self) -> Rows {
         let mut rows = Rows::with_layout(Arc::clone(self.0.shared.schema.layout()));
-        for held in self.0.shared.window.read().rows() {
-            rows.push_body(Arc::clone(&held.id), held.body.clone());
+        for row in self.0.shared.window.read().rows() {
+            rows.push_body(Arc::clone(&row.id), row.body.clone());
         }
         rows
     }
 
-    /// What is shown in the places `range`, up to the first row that is not held.
+    /// Returns a snapshot of the rows in `range`, up to the first gap.
     pub fn shown(&self, range: Range<u64>) -> ScenerySnapshot {
         let window = self.0.shared.window.read();
-        let rows = window.held_in(range).map(|held| (Arc::clone(&held.id), held.body.clone()));
+        let rows = window.rows_in(range).map(|row| (Arc::clone(&row.id), row.body.clone()));
         ScenerySnapshot { version: window.version, seq: window.seq, total: window.total(), rows: rows.collect() }
     }
 
-    /// The version of what is shown, and the position that it was last seen to be true at.
+    /// Returns the version, and the newest log position at which the rows are known to be current.
     pub fn version(&self) -> (u64, Seq) {
         let window = self.0.shared.window.read();
         (window.version, window.seq)
     }
 
-    /// Says which places are looked at. Rows that are not held follow in the background; rows far from it may be let go.
+    /// Sets the visible range. Missing rows are loaded in the background; rows far from the range may be dropped.
     pub fn set_viewport(&self, range: Range<u64>) {
         self.0.shared.request(|request| request.viewport = range.start..range.end.max(range.start));
     }
 
-    /// Asks for one page more.
+    /// Requests one more page.
     pub fn request_load_more(&self) {
         let page = self.0.shared.page;
         self.0.shared.request(|request| request.viewport.end = request.viewport.end.saturating_add(page));
     }
 
-    /// Refreshes the Dio in the background. If that fails, the load state says so.
+    /// Refreshes the Dio in the background. The load state reports a failure.
     pub fn request_refresh(&self) {
         let (dio, shared) = (self.0.dio.clone(), Arc::clone(&self.0.shared));
         self.0.dio.0.core.tasks.spawn(async move {
@@ -208,15 +209,15 @@ impl TableScenery {
         });
     }
 
-    /// Keeps only rows in which every word of `words` occurs, from the first page on; without words, all.
+    /// Keeps only rows that contain every word of `words`, starting at the first page. Without words, all rows are kept.
     pub fn set_search(&self, words: &str) {
-        self.set_query(|query| query.search = searched(words));
+        self.set_query(|query| query.search = search_words(words));
     }
 
-    /// Sorts by `terms`, from the first page on; without terms, as the master does.
+    /// Sorts by `terms`, starting at the first page. Without terms, the order is the master's.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a column that does not exist; the order stays as it was.
+    /// [`Error::Invalid`] for a column that does not exist; the order then stays the same.
     pub fn set_sort(&self, terms: impl IntoIterator<Item = OrderTerm>) -> Result<()> {
         let order: Vec<OrderTerm> = terms.into_iter().collect();
         Query { order: order.clone(), ..Query::default() }.validate(&self.0.shared.schema)?;
@@ -233,22 +234,22 @@ impl TableScenery {
         });
     }
 
-    /// Follows the generation: it moves whenever what is shown has changed.
+    /// Subscribes to the generation, which changes whenever the content changes.
     pub fn subscribe(&self) -> watch::Receiver<Generation> {
         self.0.shared.generation.subscribe()
     }
 
-    /// The generation now.
+    /// Returns the current generation.
     pub fn generation(&self) -> Generation {
         *self.0.shared.generation.borrow()
     }
 
-    /// How much of the rows is here.
+    /// Returns the load state.
     pub fn load_state(&self) -> LoadState {
         self.0.shared.load.borrow().clone()
     }
 
-    /// Follows the load state; failures show here only, because they change no row.
+    /// Subscribes to the load state. Failures appear only here, because they change no row.
     pub fn subscribe_load_state(&self) -> watch::Receiver<LoadState> {
         self.0.shared.load.subscribe()
     }

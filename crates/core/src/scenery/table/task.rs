@@ -1,4 +1,4 @@
-//! The task that keeps the window true: what is asked, who answers, what happens meanwhile.
+//! Task that keeps the window current: requests, routes, events and loads.
 
 use std::ops::Range;
 use std::sync::{Arc, Weak};
@@ -18,10 +18,10 @@ use crate::scenery::window::Window;
 use crate::vista::Result;
 use crate::vista::query::{CompiledQuery, JsonRow, Meter};
 
-/// Ranges of one scenery that are read from the master at a time.
-pub(super) const MOST_LOADS: usize = 2;
+/// Maximum number of ranges that one scenery loads from the master concurrently.
+pub(super) const MAX_LOADS: usize = 2;
 
-/// A load that ended.
+/// Result of a load.
 pub(super) struct LoadedRange {
     pub(super) era: u64,
     pub(super) round: u64,
@@ -29,192 +29,193 @@ pub(super) struct LoadedRange {
     pub(super) ids: Result<Vec<Id>>,
 }
 
-/// Source of a window's rows and of their places.
+/// Source of a window's rows and of their positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RowSource {
-    /// The copy, or the master where that is not whole.
+    /// The copy, or the master if the copy is partial.
     Cache,
     /// `on_load_chunk`.
     Chunks,
-    /// What `on_query` gives.
+    /// Rows from `on_query`.
     Given,
 }
 
-/// Question that `on_query` is busy with.
+/// Running call of `on_query`.
 pub(super) struct PendingQuery {
     pub(super) request: ViewRequest,
-    /// Whether everything may be different.
+    /// True if everything may have changed.
     pub(super) invalidated: bool,
     pub(super) answer: BoxFuture<'static, Result<Route>>,
 }
 
-/// What keeps the window true.
+/// Task that keeps the window current.
 pub(super) struct Task {
     pub(super) core: Arc<Core>,
     /// Weak: only handles keep the Dio alive.
     pub(super) handle: Weak<Handle>,
     pub(super) shared: Arc<Shared>,
     pub(super) requests: watch::Receiver<ViewRequest>,
-    /// What the window answers, or is about to.
+    /// Request that the window shows or is about to show.
     pub(super) request: ViewRequest,
     pub(super) prepared: CompiledQuery,
-    pub(super) placing: RowSource,
-    /// Whether the copy is not whole.
+    pub(super) source: RowSource,
+    /// True if the copy is partial.
     pub(super) partial: bool,
-    pub(super) asking: Option<PendingQuery>,
-    /// When the viewport has rested, so that `on_query` is asked.
-    pub(super) rests: Option<Instant>,
-    /// Whether everything may have become different while `on_query` was busy.
-    pub(super) owed: bool,
-    /// Rows that `total_provider` knew of beyond those that were cached when they were first read.
+    pub(super) pending_query: Option<PendingQuery>,
+    /// Time at which the viewport has been unchanged long enough to run `on_query`.
+    pub(super) rest_deadline: Option<Instant>,
+    /// True if everything may have changed while `on_query` was running.
+    pub(super) reroute_due: bool,
+    /// Number of rows in the total of `total_provider` beyond those cached at the first read.
     pub(super) surplus: Option<u64>,
-    /// Counts invalidations: rows of an earlier round are read again.
+    /// Number of invalidations. Rows of an earlier round are read again.
     pub(super) round: u64,
-    /// Whether an invalidation has not moved the generation yet.
+    /// True if an invalidation has not changed the generation yet.
     pub(super) announce: bool,
-    /// When what the viewport lacks is loaded.
+    /// Time at which the missing rows of the viewport are loaded.
     pub(super) due: Option<Instant>,
-    /// Ranges that were asked for since the last wish; none is asked twice.
-    pub(super) asked: Vec<Range<u64>>,
-    /// Loads under way.
+    /// Ranges loaded since the last request. None is loaded twice.
+    pub(super) loading_ranges: Vec<Range<u64>>,
+    /// Number of running loads.
     pub(super) running: usize,
     pub(super) done: mpsc::Sender<LoadedRange>,
     pub(super) follower: Follower,
 }
 
 impl Task {
-    /// Reads the first window, or begins to load it.
-    pub(super) async fn first(&mut self, route: Route) -> Result<()> {
-        self.place(&route);
+    /// Reads the first window, or starts loading it.
+    pub(super) async fn start(&mut self, route: Route) -> Result<()> {
+        self.set_source(&route);
         self.read(false).await?;
         if !self.reads_copy() && !self.follower.is_loading() {
             self.begin(route)?;
         }
-        // What was read at first is no change.
+        // The first read does not count as a change.
         self.shared.generation.send_replace(Generation::default());
         Ok(())
     }
 
     pub(super) async fn run(mut self, mut finished: mpsc::Receiver<LoadedRange>) {
         loop {
-            let due = self.due.filter(|_| self.running < MOST_LOADS);
+            let due = self.due.filter(|_| self.running < MAX_LOADS);
             tokio::select! {
                 changed = self.requests.changed() => match changed {
-                    Ok(()) => self.requested().await,
+                    Ok(()) => self.on_request().await,
                     Err(_) => return,
                 },
-                answer = answer(&mut self.asking) => self.answered(answer).await,
-                told = self.follower.told() => match told {
-                    Some(told) => self.told(&told).await,
+                answer = answer(&mut self.pending_query) => self.on_answer(answer).await,
+                notices = self.follower.next_batch() => match notices {
+                    Some(notices) => self.on_notices(&notices).await,
                     None => return,
                 },
-                Some(load) = finished.recv() => self.finished(load),
-                () = until(self.rests) => self.rested(),
+                Some(load) = finished.recv() => self.on_loaded(load),
+                () = until(self.rest_deadline) => self.on_rest(),
                 () = until(due) => self.load(),
             }
         }
     }
 
-    /// Notes where rows and places come from; tells whether that is another source than before.
-    fn place(&mut self, route: &Route) -> bool {
-        let placing = match route {
+    /// Sets the source of the rows; returns true if it changed.
+    fn set_source(&mut self, route: &Route) -> bool {
+        let source = match route {
             Route::Cache => RowSource::Cache,
             Route::Load => RowSource::Chunks,
             Route::Given(_) | Route::Later => RowSource::Given,
         };
-        std::mem::replace(&mut self.placing, placing) != placing
+        std::mem::replace(&mut self.source, source) != source
     }
 
-    /// Tells whether the window is read from the whole copy.
+    /// Returns true if the window is read from a complete copy.
     pub(super) fn reads_copy(&self) -> bool {
-        self.placing == RowSource::Cache && !self.partial
+        self.source == RowSource::Cache && !self.partial
     }
 
-    /// Tells whether the window is loaded piece by piece.
-    pub(super) fn loads_pieces(&self) -> bool {
-        self.placing == RowSource::Chunks || self.placing == RowSource::Cache && self.partial
+    /// Returns true if the window is loaded in ranges.
+    pub(super) fn loads_ranges(&self) -> bool {
+        self.source == RowSource::Chunks || self.source == RowSource::Cache && self.partial
     }
 
-    fn asks(&self) -> bool {
+    fn has_query_hook(&self) -> bool {
         self.core.hooks.on_query.is_some()
     }
 
-    /// Asks `on_query` about `request`; what it is still busy with is given up.
-    fn ask(&mut self, request: ViewRequest, invalidated: bool) {
+    /// Runs `on_query` for `request` and cancels a running call.
+    fn run_query_hook(&mut self, request: ViewRequest, invalidated: bool) {
         let Some(handle) = self.handle.upgrade() else { return };
-        let invalidated = invalidated || self.asking.as_ref().is_some_and(|asking| asking.invalidated);
+        let invalidated =
+            invalidated || self.pending_query.as_ref().is_some_and(|pending_query| pending_query.invalidated);
         let (core, query) = (Arc::clone(&self.core), request.windowed(self.shared.page));
         let answer = async move { core.route(Dio(handle), query).await }.boxed();
-        (self.rests, self.owed) = (None, false);
-        self.asking = Some(PendingQuery { request, invalidated, answer });
+        (self.rest_deadline, self.reroute_due) = (None, false);
+        self.pending_query = Some(PendingQuery { request, invalidated, answer });
     }
 
-    /// Asks about the latest wish, because everything may be different: now, or when a question before has been answered.
-    fn ask_again(&mut self, invalidated: bool) {
-        match &mut self.asking {
-            Some(asking) => {
-                asking.invalidated |= invalidated;
-                self.owed = true;
+    /// Runs `on_query` for the latest request because everything may have changed: now, or after the running call.
+    fn reroute(&mut self, invalidated: bool) {
+        match &mut self.pending_query {
+            Some(pending_query) => {
+                pending_query.invalidated |= invalidated;
+                self.reroute_due = true;
             }
             None => {
                 let request = self.requests.borrow().clone();
-                self.ask(request, invalidated);
+                self.run_query_hook(request, invalidated);
             }
         }
     }
 
-    async fn answered(&mut self, answer: Result<Route>) {
-        let Some(PendingQuery { request, invalidated, .. }) = self.asking.take() else { return };
+    async fn on_answer(&mut self, answer: Result<Route>) {
+        let Some(PendingQuery { request, invalidated, .. }) = self.pending_query.take() else { return };
         match answer {
             Ok(route) => self.adopt(request, route, invalidated).await,
             Err(error) => {
-                // Of the rows that stay, the newest are shown.
+                // Keep the window, with its newest rows.
                 if invalidated && self.reads_copy() {
                     self.read_or_fail(true).await;
                 }
                 self.shared.fail(&error);
             }
         }
-        if self.owed {
-            self.ask_again(false);
+        if self.reroute_due {
+            self.reroute(false);
         }
     }
 
-    /// Goes after the latest wish: with `on_query`, once that was asked; a viewport when it has rested.
-    async fn requested(&mut self) {
+    /// Handles the latest request. With `on_query`, a new query runs it first; a new viewport waits until it is unchanged.
+    async fn on_request(&mut self) {
         let request = self.requests.borrow_and_update().clone();
-        let era = self.asking.as_ref().map_or(self.request.era, |asking| asking.request.era);
-        match (self.asks(), request.era == era) {
+        let era = self.pending_query.as_ref().map_or(self.request.era, |pending_query| pending_query.request.era);
+        match (self.has_query_hook(), request.era == era) {
             (false, _) => self.adopt(request, Route::Cache, false).await,
-            (true, false) => self.ask(request, false),
-            (true, true) => self.rests = Some(Instant::now() + self.core.settings.viewport_debounce),
+            (true, false) => self.run_query_hook(request, false),
+            (true, true) => self.rest_deadline = Some(Instant::now() + self.core.settings.viewport_debounce),
         }
     }
 
-    /// The viewport has rested: `on_query` is asked if it shows what is not held.
-    fn rested(&mut self) {
-        self.rests = None;
+    /// Runs `on_query` if the unchanged viewport shows rows that are not held.
+    fn on_rest(&mut self) {
+        self.rest_deadline = None;
         let (request, page) = (self.requests.borrow().clone(), self.shared.page);
-        if let Some(asking) = &mut self.asking
-            && asking.request.pages(page) == request.pages(page)
+        if let Some(pending_query) = &mut self.pending_query
+            && pending_query.request.pages(page) == request.pages(page)
         {
-            asking.request = request;
-        } else if self.asking.is_some() || self.lacks(&request) {
-            self.ask(request, false);
+            pending_query.request = request;
+        } else if self.pending_query.is_some() || self.lacks(&request) {
+            self.run_query_hook(request, false);
         } else {
             self.request = request;
         }
     }
 
-    /// Shows what `route` says of `request`.
+    /// Shows `request` from the source given by `route`.
     async fn adopt(&mut self, request: ViewRequest, route: Route, invalidated: bool) {
         let new_query = request.era != self.request.era;
-        self.asked.clear();
+        self.loading_ranges.clear();
         self.request = request;
         if new_query {
             self.prepared = self.request.query.prepare(&self.shared.schema);
         }
-        if self.place(&route) || new_query || invalidated {
+        if self.set_source(&route) || new_query || invalidated {
             self.round += 1;
         }
         if !self.read_or_fail(invalidated).await || self.follower.is_loading() || self.reads_copy() {
@@ -229,36 +230,36 @@ impl Task {
             }
             Route::Given(ids) => {
                 let window = self.shared.window.read().clone();
-                self.give(window, &ids);
+                self.show_given(window, &ids);
             }
             Route::Later => self.shared.set_load(LoadState::Loading),
-            Route::Cache | Route::Load => self.load_when_rested(),
+            Route::Cache | Route::Load => self.load_after_rest(),
         }
-        // It has rested already.
-        if self.asks() && self.due.is_some() {
+        // The viewport has already rested.
+        if self.has_query_hook() && self.due.is_some() {
             self.due = Some(Instant::now());
         }
     }
 
-    /// Begins a new query that is not read from the copy.
+    /// Starts a new query that is not read from the copy.
     fn begin(&mut self, route: Route) -> Result<()> {
         if let Route::Given(ids) = route {
-            self.give(self.nothing(), &ids);
+            self.show_given(self.empty_window(), &ids);
             return Ok(());
         }
-        self.shared.show(self.nothing(), false);
+        self.shared.show(self.empty_window(), false);
         if let Route::Later = route {
             self.shared.set_load(LoadState::Loading);
             return Ok(());
         }
-        self.begin_pieces()
+        self.begin_ranges()
     }
 
-    /// Shows `window` with the rows that `on_query` gave for the pages that are looked at.
-    fn give(&mut self, window: Window, ids: &[Id]) {
+    /// Shows `window` with the rows from `on_query` for the pages of the viewport.
+    fn show_given(&mut self, window: Window, ids: &[Id]) {
         (self.due, self.announce) = (None, false);
         let (range, round) = (self.request.pages(self.shared.page), self.round);
-        self.arrived(window, &range, ids, round);
+        self.show_range(window, &range, ids, round);
         self.shared.settle_load();
     }
 
@@ -267,10 +268,10 @@ impl Task {
         done.is_ok()
     }
 
-    /// Reads the window from the whole copy, if there is one and nobody else answers; else notes that it is loaded piece by piece.
+    /// Reads the window from the complete copy, if it is the source; otherwise notes that it is loaded in ranges.
     async fn read(&mut self, announce: bool) -> Result<()> {
         let view = self.core.standing_view();
-        self.follower.saw(&view.coverage);
+        self.follower.note_coverage(&view.coverage);
         self.partial = view.coverage == Coverage::Partial;
         match view.coverage {
             Coverage::Loading { error } => {
@@ -288,7 +289,7 @@ impl Task {
             let meter = Meter::background();
             self.core.select_from(view.state, &query, &self.shared.schema, meter).await?
         };
-        self.follower.rest();
+        self.follower.pause();
         let mut window = Window::of(query.offset, rows.bodies(), count + surplus);
         window.seq = seq;
         self.shared.show(window, announce);
@@ -296,21 +297,21 @@ impl Task {
         Ok(())
     }
 
-    /// An empty window, until there is a first copy.
+    /// Shows an empty window until there is a first copy.
     fn await_copy(&self, error: Option<String>) {
-        self.shared.show(self.nothing(), false);
+        self.shared.show(self.empty_window(), false);
         self.shared.set_load(error.map_or(LoadState::Loading, LoadState::Failed));
     }
 
-    /// An empty window, of as many rows as `total_provider` knows of.
-    fn nothing(&self) -> Window {
-        Window::empty(self.shared.told.filter(|_| self.request.query.is_unfiltered()))
+    /// Creates an empty window with the total from `total_provider`.
+    fn empty_window(&self) -> Window {
+        Window::empty(self.shared.provided_total.filter(|_| self.request.query.is_unfiltered()))
     }
 
-    /// Rows that `total_provider` knows of beyond the `cached` ones, as far as that matters.
+    /// Returns the number of rows in the total of `total_provider` beyond the `cached` ones; 0 if the exact count is known.
     fn surplus(&mut self, cached: u64) -> u64 {
-        let told = self.shared.told.unwrap_or(0);
-        let surplus = *self.surplus.get_or_insert(told.saturating_sub(cached));
+        let total = self.shared.provided_total.unwrap_or(0);
+        let surplus = *self.surplus.get_or_insert(total.saturating_sub(cached));
         let exact = self.core.has_whole_copy() || !self.request.query.is_unfiltered();
         if exact { 0 } else { surplus }
     }
@@ -319,60 +320,60 @@ impl Task {
         !self.request.query.is_unfiltered() || !self.request.query.order.is_empty()
     }
 
-    async fn told(&mut self, told: &[Notice]) {
+    async fn on_notices(&mut self, notices: &[Notice]) {
         let mut read = false;
         let mut invalidated = false;
-        // Up to where everything may be different.
-        let mut anew = None;
+        // Log position up to which everything may have changed.
+        let mut changed_until = None;
         let loading = self.follower.is_loading();
-        for told in told {
-            match told {
-                Notice::Lagged | Notice::Start => anew = Some(Seq::MAX),
+        for notice in notices {
+            match notice {
+                Notice::Lagged | Notice::Start => changed_until = Some(Seq::MAX),
                 Notice::Item(item) => match &item.event {
                     DioEvent::Invalidated => {
-                        anew = anew.max(Some(item.seq.unwrap_or(Seq::MAX)));
+                        changed_until = changed_until.max(Some(item.seq.unwrap_or(Seq::MAX)));
                         invalidated |= !item.covered();
                     }
                     _ => read = read || self.matters(item),
                 },
             }
         }
-        if !read && anew.is_none() {
-            return self.shared.reached(told);
+        if !read && changed_until.is_none() {
+            return self.shared.reached(notices);
         }
-        if let Some(seq) = anew
-            && self.asks()
+        if let Some(seq) = changed_until
+            && self.has_query_hook()
             && seq > self.core.answered_until().await
         {
-            return self.told_anew(told, invalidated);
+            return self.on_invalidation(notices, invalidated);
         }
         if !self.read_or_fail(invalidated).await {
             return;
         }
-        if self.loads_pieces() && loading && !self.follower.is_loading() {
-            if let Err(error) = self.begin_pieces() {
+        if self.loads_ranges() && loading && !self.follower.is_loading() {
+            if let Err(error) = self.begin_ranges() {
                 self.shared.fail(&error);
             }
         } else if !self.reads_copy() {
-            self.follow(told, invalidated, self.loads_pieces());
+            self.follow(notices, invalidated, self.loads_ranges());
         }
     }
 
-    /// Everything may be different: `on_query` is asked before it is read, unless there is nothing to read yet.
-    fn told_anew(&mut self, told: &[Notice], invalidated: bool) {
+    /// Runs `on_query` before the next read because everything may have changed, unless there is no copy yet.
+    fn on_invalidation(&mut self, notices: &[Notice], invalidated: bool) {
         let coverage = self.core.coverage();
-        self.follower.saw(&coverage);
+        self.follower.note_coverage(&coverage);
         if let Coverage::Loading { error } = coverage {
             return self.await_copy(error);
         }
         if !self.reads_copy() {
-            self.follow(told, invalidated, false);
+            self.follow(notices, invalidated, false);
         }
-        self.follower.rest();
-        self.ask_again(invalidated);
+        self.follower.pause();
+        self.reroute(invalidated);
     }
 
-    /// Whether a row of this query was or is concerned.
+    /// Returns true if the event concerns a row that is or was in this query.
     fn matters(&self, item: &RingItem) -> bool {
         let row = matches!(
             item.event,
@@ -386,29 +387,29 @@ impl Task {
             RowBefore::Absent => false,
             RowBefore::Unknown => true,
         };
-        // Silent changes may have happened between the row that is held and the one before this event.
+        // Silent changes may lie between the held row and the row before this event.
         before || item.new.as_ref().is_none_or(|body| self.matches(body)) || self.holds(item)
     }
 
     fn holds(&self, item: &RingItem) -> bool {
         let id = item.entry.as_ref().and_then(|entry| entry.id.as_ref());
-        id.is_some_and(|id| self.shared.window.read().rows().any(|held| held.id == *id))
+        id.is_some_and(|id| self.shared.window.read().rows().any(|row| row.id == *id))
     }
 
     fn matches(&self, body: &Body) -> bool {
         self.prepared.matches(&JsonRow(body.json(), body.cbor().map(|cbor| &cbor[..])))
     }
 
-    /// Follows events on rows that are only partly known; `reload` says whether what may be different is loaded again.
-    fn follow(&mut self, told: &[Notice], invalidated: bool, reload: bool) {
-        self.follower.rest();
+    /// Applies events to partly known rows. With `reload`, rows that may have changed are loaded again.
+    fn follow(&mut self, notices: &[Notice], invalidated: bool, reload: bool) {
+        self.follower.pause();
         let mut window = self.shared.window.read().clone();
-        // The program may see otherwise what belongs to its rows, and where a new one does.
-        let given = self.placing == RowSource::Given;
+        // For rows from `on_query`, the program decides about membership and positions.
+        let given = self.source == RowSource::Given;
         let narrowed = given || self.is_narrowed();
         let mut again = invalidated;
-        for told in told {
-            match told {
+        for notice in notices {
+            match notice {
                 Notice::Lagged | Notice::Start => again = true,
                 Notice::Item(item) => {
                     window.follow(item, |body| given || self.matches(body), narrowed);
@@ -416,20 +417,20 @@ impl Task {
             }
         }
         self.shared.show(window, false);
-        self.shared.reached(told);
+        self.shared.reached(notices);
         if again && reload {
             self.round += 1;
-            self.asked.clear();
+            self.loading_ranges.clear();
             self.announce |= invalidated;
-            self.load_when_rested();
+            self.load_after_rest();
         }
     }
 }
 
-/// Answer to the question that `on_query` is busy with; without one, waits for ever.
-pub(super) async fn answer(asking: &mut Option<PendingQuery>) -> Result<Route> {
-    match asking {
-        Some(asking) => (&mut asking.answer).await,
+/// Waits for the running call of `on_query`; forever if there is none.
+pub(super) async fn answer(pending_query: &mut Option<PendingQuery>) -> Result<Route> {
+    match pending_query {
+        Some(pending_query) => (&mut pending_query.answer).await,
         None => pending().await,
     }
 }

@@ -1,7 +1,7 @@
-//! A Dio and a scripted master: every order in which changes elsewhere, writes, reads, upstream events and restarts can meet.
+//! Model test with a Dio and a scripted master: every order of external changes, writes, reads, upstream events and restarts.
 //!
-//! [`explore`] visits all states of one row breadth first; the property tests walk at random over several rows. Both check after
-//! every entry that no confirmed row goes back, and at rest that readers see what the master has.
+//! [`explore`] visits all states of one row breadth first; the property tests walk at random over several rows. Both check
+//! after every entry that no confirmed row goes back to an older state, and at rest that readers see the master's rows.
 
 mod checks;
 mod world;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use self::world::{Action, Hooks, Route, Setup, World};
 use super::*;
-use crate::state::reported_row::News;
+use crate::state::reported_row::ReportedRow;
 use crate::state::row_versions::{EventVersion, OwnVersion};
 use crate::table::TableBuilder;
 
@@ -32,31 +32,31 @@ const SMALL: Setup = Setup {
     losses: 0,
 };
 
-/// Visits every world that `setup` can come to and returns how many there are.
+/// Visits every world reachable from `setup` and returns their number.
 fn explore(setup: Setup) -> usize {
     let first = World::new(setup);
     let mut known = HashSet::from([first.key()]);
-    // How each world was come to, for the report of a failure.
-    let mut ways: Vec<(usize, Option<Action>)> = vec![(0, None)];
+    // The step that led to each world, for the report of a failure.
+    let mut steps: Vec<(usize, Option<Action>)> = vec![(0, None)];
     let mut queue = VecDeque::from([(0, first)]);
     while let Some((number, world)) = queue.pop_front() {
         for action in world.actions() {
             let mut next = world.clone();
             let step = std::panic::AssertUnwindSafe(|| next.step(action));
             if let Err(panic) = std::panic::catch_unwind(step) {
-                let mut way = vec![action];
+                let mut path = vec![action];
                 let mut at = number;
-                while let (before, Some(action)) = ways[at] {
-                    way.push(action);
+                while let (before, Some(action)) = steps[at] {
+                    path.push(action);
                     at = before;
                 }
-                way.reverse();
-                eprintln!("{setup:?}\n{way:#?}");
+                path.reverse();
+                eprintln!("{setup:?}\n{path:#?}");
                 std::panic::resume_unwind(panic);
             }
             if known.insert(next.key()) {
-                ways.push((number, Some(action)));
-                queue.push_back((ways.len() - 1, next));
+                steps.push((number, Some(action)));
+                queue.push_back((steps.len() - 1, next));
             }
         }
     }
@@ -64,7 +64,7 @@ fn explore(setup: Setup) -> usize {
     known.len()
 }
 
-/// Explores each setup; a model that has silently become smaller is an error.
+/// Explores each setup; fails if a model has silently become smaller.
 fn explore_all(setups: &[(usize, Setup)]) {
     for (least, setup) in setups {
         let found = explore(*setup);
@@ -97,7 +97,7 @@ fn rest_is_reached_when_payloads_are_trusted() {
 }
 
 #[test]
-fn never_back_behind_a_change_whose_sender_has_a_clock_of_its_own() {
+fn never_back_after_a_change_whose_sender_has_its_own_clock() {
     let one = Setup { externals: 3, writes: 0, refreshes: 1, hooks: Hooks::Full, trust: true, clocked: true, ..SMALL };
     let shorter = Setup { externals: 2, refreshes: 0, ..one };
     explore_all(&[(1, one), (1, Setup { writes: 1, ..shorter }), (1, Setup { restarts: 1, ..shorter })]);
@@ -110,7 +110,7 @@ fn never_back_a_versioned_master_with_events_in_any_order() {
 }
 
 #[test]
-fn a2_an_acknowledged_routed_write_never_jumps_back() {
+fn an_acknowledged_routed_write_never_goes_back() {
     let one = Setup { externals: 1, writes: 2, refreshes: 1, deletes: false, ..SMALL };
     explore_all(&[
         (5700, Setup { route: Route::Around, restarts: 1, refreshes: 2, ..one }),
@@ -138,16 +138,16 @@ fn all_interleavings_of_two_of_each() {
     ]);
 }
 
-/// Goes where `choices` lead.
+/// Walks along `choices`.
 fn walk(setup: Setup, choices: &[u16]) -> Result<(), TestCaseError> {
     let mut world = World::new(setup);
-    let mut way = Vec::new();
+    let mut path = Vec::new();
     for choice in choices {
         let actions = world.actions();
         let Some(action) = actions.get(usize::from(*choice) % actions.len().max(1)) else { break };
-        way.push(*action);
+        path.push(*action);
         let step = std::panic::AssertUnwindSafe(|| world.step(*action));
-        prop_assert!(std::panic::catch_unwind(step).is_ok(), "{:?}\n{:?}", setup, way);
+        prop_assert!(std::panic::catch_unwind(step).is_ok(), "{:?}\n{:?}", setup, path);
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Replay and restart: the same entries make the same State, from the beginning or from any position of the cache file.
+//! Replay and restart: the same entries produce the same State, from the beginning or from any position of the cache file.
 
 use std::collections::BTreeMap;
 
@@ -8,17 +8,17 @@ use crate::table::{RowRef, Slot, TableBuilder};
 
 type Stored = BTreeMap<Slot, (Id, BaseRow)>;
 
-/// A live State with everything it has written.
+/// A live State with everything that it has written.
 struct Life {
     state: State,
     entries: Vec<Entry>,
-    /// The cache file after each entry, from before the first on.
+    /// Cache file before the first entry and after each entry.
     cache: Vec<Stored>,
     marks: Vec<u64>,
     next: u64,
 }
 
-fn learn(stored: &mut Stored, change: CacheChange) {
+fn apply_cache_change(stored: &mut Stored, change: CacheChange) {
     match change {
         CacheChange::None | CacheChange::Versions(..) => {}
         CacheChange::Upsert(id, base) => drop(stored.insert(base.slot, (id, base))),
@@ -26,14 +26,14 @@ fn learn(stored: &mut Stored, change: CacheChange) {
             let gone = stored.remove(&slot);
             assert!(gone.is_none_or(|(other, _)| other == id), "another row was in the slot of {id}");
         }
-        CacheChange::Many(changes) => changes.into_iter().for_each(|change| learn(stored, change)),
+        CacheChange::Many(changes) => changes.into_iter().for_each(|change| apply_cache_change(stored, change)),
     }
 }
 
 const KEYS: usize = 4;
 
-/// What readers and workers can know of a State.
-fn face(state: &State) -> String {
+/// Renders the state that readers and workers can observe.
+fn observable(state: &State) -> String {
     let mut lines: Vec<String> = (0..KEYS)
         .map(|key| {
             let (id, text) = (id(key), |body: &Body| String::from_utf8(body.json().to_vec()).unwrap());
@@ -55,11 +55,15 @@ fn check_sound(state: &State, stored: &Stored) {
         let id = id(key);
         let kept: Vec<&BaseRow> = stored.values().filter(|(other, _)| *other == id).map(|(_, base)| base).collect();
         assert!(kept.len() <= 1, "{id} has two slots");
-        assert_eq!(kept.first().map(|base| (*base).clone()), state.base(&id), "the cache file follows {id}");
+        assert_eq!(kept.first().map(|base| (*base).clone()), state.base(&id), "the cache file matches {id}");
         if let Some(fold) = state.fold(&id) {
             assert!(!fold.ops.is_empty());
             let folded = state.folded(&id, fold.base.as_ref().map(|base| &base.body), &fold.ops);
-            assert_eq!(state.get(&id).map(|row| row.body()), folded, "{id} is its base with its operations over it");
+            assert_eq!(
+                state.get(&id).map(|row| row.body()),
+                folded,
+                "the visible row {id} is its base with its operations applied"
+            );
             if let (Some(row), Some(base)) = (state.get(&id), &fold.base) {
                 assert_eq!((row.slot(), row.ordinal()), (base.slot, base.ordinal));
             }
@@ -81,16 +85,16 @@ impl Life {
     }
 
     fn run(&mut self, command: &Command) {
-        let (before, earlier) = (face(&self.state), self.state.clone());
+        let (before, earlier) = (observable(&self.state), self.state.clone());
         let decided = self.state.decide(command, 7);
-        assert_eq!(face(&self.state), before, "deciding changes nothing");
+        assert_eq!(observable(&self.state), before, "deciding changes nothing");
         let Ok(decision) = decided else { return };
         for entry in decision.entries {
             assert_eq!(entry.seq, self.state.seq() + 1, "positions rise by one");
             let (rows_seq, shown) = (self.state.rows_seq(), self.visible());
             let applied = self.state.apply(&entry);
             let mut stored = self.cache.last().unwrap().clone();
-            learn(&mut stored, applied.cache);
+            apply_cache_change(&mut stored, applied.cache);
             self.cache.push(stored);
             if self.visible() != shown {
                 assert_eq!(self.state.rows_seq(), entry.seq, "a visible change moves the position of rows");
@@ -105,7 +109,7 @@ impl Life {
         if let Outcome::Mark(mark) = decision.outcome {
             self.marks.push(mark);
         }
-        assert_eq!(face(&earlier), before, "a State taken earlier stays as it was");
+        assert_eq!(observable(&earlier), before, "an earlier State stays the same");
         check_sound(&self.state, self.cache.last().unwrap());
     }
 
@@ -113,7 +117,7 @@ impl Life {
         (0..KEYS).map(|key| self.state.get(&id(key)).map(|row| (row.body(), row.ordinal()))).collect()
     }
 
-    /// Kill at the head, with the cache file at `at` and the log as it is, or trimmed as far as it may be.
+    /// Restarts at the head, with the cache file at `at` and the log complete or trimmed as far as possible.
     fn restarted(&self, at: usize, trimmed: bool) -> State {
         let mut table = TableBuilder::new();
         for (slot, (id, base)) in &self.cache[at] {
@@ -131,14 +135,14 @@ impl Life {
             let read = if matches!(entry.base, Base::Many { .. }) { entry.clone() } else { decoded };
             let change = state.apply(&read).cache;
             assert!(entry.seq > position || matches!(change, CacheChange::None));
-            learn(&mut stored, change);
+            apply_cache_change(&mut stored, change);
         }
         state.advance(self.state.seq());
         check_sound(&state, &stored);
         state
     }
 
-    fn step(&mut self, (what, key, n, select): (u8, usize, u64, u16)) {
+    fn step(&mut self, (kind, key, n, select): (u8, usize, u64, u16)) {
         self.next += 1;
         let (op, ident) = (self.next, id(key));
         let versioned = self.state.rules().version.is_some();
@@ -169,7 +173,7 @@ impl Life {
                 origin: Origin::Webhook,
             })
         };
-        let command = match what {
+        let command = match kind {
             0 => Command::Write(write(op, Some(&ident), Effect::Insert(whole))),
             1 => Command::Write(write(op, Some(&ident), Effect::Replace(whole))),
             2 => Command::Write(write(op, Some(&ident), Effect::Patch(part(n)))),
@@ -185,8 +189,8 @@ impl Life {
             8 => settle(Answer::Confirmed { row: None, id: None }),
             9 => settle(Answer::Confirmed { row: Some(whole), id: None }),
             10 | 11 => settle(Answer::Routed),
-            12 => settle(Answer::Failed(refusal())),
-            13 => settle(Answer::Parked(refusal())),
+            12 => settle(Answer::Failed(rejection())),
+            13 => settle(Answer::Parked(rejection())),
             14 | 15 => Command::News { items: rows(3), mark, told: select % 3 > 0 },
             16 => Command::Bulk { items: rows(3), mark },
             17 => upstream(UpstreamChange::Row(whole)),
@@ -213,7 +217,7 @@ impl Life {
         }
     }
 
-    /// A seed is stored by whoever builds its table.
+    /// Runs a command; a seed's table is stored in the cache file first.
     fn run_seeded(&mut self, command: &Command, seeds: bool) {
         match command {
             Command::Seed { table, .. } if seeds && self.state.decide(command, 7).is_ok() => {
@@ -223,7 +227,7 @@ impl Life {
                 };
                 let stored = table.iter_slots().map(row).collect();
                 *self.cache.last_mut().unwrap() = stored;
-                // The file is ahead of the log until the entry is in it.
+                // The file is ahead of the log until the log contains the entry.
                 let ahead = self.cache.len() - 1;
                 self.run(command);
                 self.cache[ahead] = if ahead > 0 { self.cache[ahead - 1].clone() } else { Stored::new() };
@@ -234,18 +238,18 @@ impl Life {
 }
 
 #[test]
-fn a2_a_row_that_is_told_again_to_be_gone_is_no_change_beneath_a_routed_write_also_after_a_restart() {
+fn a_repeated_delete_event_is_not_a_change_beneath_a_routed_write_also_after_a_restart() {
     let mut life = Life::new(true);
     life.run(&Command::Write(write(1, Some(&id(0)), Effect::Insert(body(0, 1, None, None)))));
     life.run(&Command::Settle { op: op_id(1), mark: 0, answer: Answer::Routed });
     let (id, version) = (id(0), Some(by_column(5)));
     let gone = UpstreamEvent { id, change: UpstreamChange::Gone, version, delivery: None, origin: Origin::Webhook };
     life.run(&Command::Upstream(gone));
-    let expected = face(&life.state);
-    assert!(matches!(life.entries.last().unwrap().base, Base::Gone), "it is noted since when");
+    let expected = observable(&life.state);
+    assert!(matches!(life.entries.last().unwrap().base, Base::Gone), "the time of the deletion is recorded");
     for at in 0..=life.entries.len() {
         for trimmed in [false, true] {
-            assert_eq!(face(&life.restarted(at, trimmed)), expected, "restarted with the cache at {at}");
+            assert_eq!(observable(&life.restarted(at, trimmed)), expected, "restarted with the cache at {at}");
         }
     }
 }
@@ -262,30 +266,30 @@ proptest! {
         for step in steps {
             life.step(step);
         }
-        let expected = face(&life.state);
+        let expected = observable(&life.state);
         let mut replayed = State::new(Arc::new(life.state.rules().clone()), "epoch", 0);
         for entry in &life.entries {
             replayed.apply(entry);
         }
-        prop_assert_eq!(&face(&replayed), &expected);
+        prop_assert_eq!(&observable(&replayed), &expected);
         prop_assert_eq!(replayed.rows_seq(), life.state.rows_seq());
-        let mut told = State::new(Arc::new(life.state.rules().clone()), "epoch", 0);
+        let mut without_cache = State::new(Arc::new(life.state.rules().clone()), "epoch", 0);
         for entry in &life.entries {
-            told.apply(&Entry::decode(&entry.encode_with_rows()).unwrap());
+            without_cache.apply(&Entry::decode(&entry.encode_with_rows()).unwrap());
         }
-        prop_assert_eq!(&face(&told), &expected, "a log that carries all rows needs no cache file");
-        prop_assert!(!told.has_gap());
+        prop_assert_eq!(&observable(&without_cache), &expected, "a log that carries all rows needs no cache file");
+        prop_assert!(!without_cache.has_gap());
         let seeded = life.entries.iter().rposition(|entry| {
             matches!(&entry.base, Base::Many { rows, .. } if matches!(**rows, BulkRows::Table(_)))
         });
         for at in seeded.map_or(0, |at| at + 1)..=life.entries.len() {
-            prop_assert_eq!(&face(&life.restarted(at, true)), &expected, "restarted with the cache at {}", at);
-            prop_assert_eq!(&face(&life.restarted(at, false)), &expected, "restarted with all of the log and {}", at);
+            prop_assert_eq!(&observable(&life.restarted(at, true)), &expected, "restarted with the cache at {}", at);
+            prop_assert_eq!(&observable(&life.restarted(at, false)), &expected, "restarted with all of the log and {}", at);
         }
     }
 
     #[test]
-    fn any_input_bytes_that_are_no_entry_are_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn any_input_invalid_entry_bytes_are_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = Entry::decode(&bytes);
         for format in [1, 2] {
             let mut framed = vec![format];
@@ -299,7 +303,7 @@ proptest! {
     fn any_input_damaged_entries_do_not_panic(at in 0usize..400, byte: u8) {
         let mut life = Life::new(true);
         life.run(&Command::Write(write(1, Some(&id(0)), Effect::Insert(body(0, 1, None, Some(2))))));
-        life.run(&Command::Settle { op: op_id(1), mark: 0, answer: Answer::Failed(refusal()) });
+        life.run(&Command::Settle { op: op_id(1), mark: 0, answer: Answer::Failed(rejection()) });
         for entry in &life.entries {
             let bytes = entry.encode();
             prop_assert_eq!(&Entry::decode(&bytes).unwrap().encode(), &bytes);
@@ -317,7 +321,7 @@ fn an_entry_of_format_1_is_read_with_its_version() {
     let map = b"\xa8\x61s\x07\x61t\x01\x61i\x61a\x61c\xa0\x61b\x61g\x61n\x18\x29\x61v\x61g\x61f\x61r";
     let entry = Entry::decode(&[&[1], &map[..]].concat()).unwrap();
     assert_eq!((entry.seq, entry.versions.column()), (7, Some(&41.into())));
-    assert_eq!(entry.former_row(&Layout::new("id", false, ["id"])), None, "it does not say what the row was");
+    assert_eq!(entry.former_row(&Layout::new("id", false, ["id"])), None, "format 1 has no former row");
     let (again, length) = Entry::decode_first(&entry.encode()).unwrap();
     assert_eq!(
         (again.versions.column(), length),

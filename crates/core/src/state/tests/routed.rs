@@ -1,23 +1,23 @@
-//! Routed writes: what the news of the master keep, settle and overrule.
+//! Routed writes: news of the master that keep, settle or override them.
 
 use super::*;
 
 #[test]
-fn a2_a_routed_delete_all_ends_row_by_row() {
-    let mut state = known(false);
+fn a_routed_delete_all_ends_row_by_row() {
+    let mut state = state_with_row(false);
     run(&mut state, &Command::Statement { rows: vec![(id(1), Some(plain(1, 1)))], told: false });
     run(&mut state, &Command::Write(write(1, None, Effect::DeleteAll)));
     settle(&mut state, 1, Answer::Routed);
     read(&mut state, None);
-    assert!(state.table().is_empty(), "news of one row say nothing of the other");
+    assert!(state.table().is_empty(), "news of one row do not affect the other");
     assert!(state.op(op_id(1)).unwrap().is_open());
     push(&mut state, Some(plain(0, 7)), None);
     assert_eq!(state.table().len(), 1);
 }
 
 #[test]
-fn a2_a_routed_write_survives_reads_that_show_the_confirmed_row() {
-    let mut state = known(false);
+fn a_routed_write_survives_reads_that_show_the_confirmed_row() {
+    let mut state = state_with_row(false);
     patch(&mut state, 1, r#"{"n":2}"#);
     settle(&mut state, 1, Answer::Routed);
     assert_eq!(read(&mut state, Some(body(0, 1, Some(1), None))).entries.len(), 0);
@@ -25,8 +25,8 @@ fn a2_a_routed_write_survives_reads_that_show_the_confirmed_row() {
 }
 
 #[test]
-fn a2_a_routed_write_survives_the_loss_of_the_cache_file_however_often() {
-    let mut state = known(false);
+fn a_routed_write_survives_repeated_losses_of_the_cache_file() {
+    let mut state = state_with_row(false);
     // The first copy is not in the log.
     let mut log = patch(&mut state, 1, r#"{"n":2}"#).entries;
     log.extend(settle(&mut state, 1, Answer::Routed).entries);
@@ -38,7 +38,7 @@ fn a2_a_routed_write_survives_the_loss_of_the_cache_file_however_often() {
             log.extend(read(&mut state, Some(body(0, 1, Some(1), None))).entries);
             assert_eq!((shown(&state), base(&state)), (json(2, 1), json(1, 1)), "after loss {loss}");
         }
-        // A restart with the cache file that was filled since.
+        // A restart with the cache file that has been filled since.
         let mut table = TableBuilder::new();
         let kept = state.base("a").unwrap();
         table.push_at(kept.slot, "a", &kept.body, kept.ordinal);
@@ -51,8 +51,8 @@ fn a2_a_routed_write_survives_the_loss_of_the_cache_file_however_often() {
 }
 
 #[test]
-fn a2_news_of_a_row_that_was_lost_with_the_cache_file_end_a_routed_write() {
-    let mut state = known(false);
+fn news_of_a_row_lost_with_the_cache_file_end_a_routed_write() {
+    let mut state = state_with_row(false);
     let mut log = patch(&mut state, 1, r#"{"n":2}"#).entries;
     log.extend(settle(&mut state, 1, Answer::Routed).entries);
     for reported_row in [Some(body(0, 7, Some(7), None)), None] {
@@ -61,14 +61,17 @@ fn a2_news_of_a_row_that_was_lost_with_the_cache_file_end_a_routed_write() {
         state.doubt_missing(false);
         let row = reported_row.as_ref().map(|row| row.json().to_vec());
         let decision = read(&mut state, reported_row);
-        assert!(!decision.entries.iter().any(|entry| entry.found), "that is not what the route saw beneath the write");
+        assert!(
+            !decision.entries.iter().any(|entry| entry.found),
+            "the row differs from the one beneath the write when it was routed"
+        );
         assert_eq!(state.table().get("a").map(|row| row.json().to_vec()), row);
         assert!(!state.op(op_id(1)).unwrap().is_open());
     }
 }
 
 #[test]
-fn a2_a_row_that_was_never_there_was_not_lost() {
+fn a_row_that_never_existed_does_not_count_as_lost() {
     let mut state = State::new(rules(false, true), "epoch", 0);
     let mut log = run(&mut state, &Command::Write(write(1, Some(&id(0)), Effect::Replace(plain(0, 1))))).entries;
     log.extend(settle(&mut state, 1, Answer::Routed).entries);
@@ -81,8 +84,8 @@ fn a2_a_row_that_was_never_there_was_not_lost() {
 }
 
 #[test]
-fn a2_a_routed_write_survives_a_lost_cache_file_though_the_log_has_only_an_older_row() {
-    let mut state = known(false);
+fn a_routed_write_survives_a_lost_cache_file_if_the_log_has_only_an_older_row() {
+    let mut state = state_with_row(false);
     let mut log = patch(&mut state, 1, r#"{"n":2}"#).entries;
     log.extend(settle(&mut state, 1, Answer::Routed).entries);
     log.extend(read(&mut state, Some(body(0, 2, Some(1), None))).entries);
@@ -97,18 +100,18 @@ fn a2_a_routed_write_survives_a_lost_cache_file_though_the_log_has_only_an_older
     }
     state.advance(head);
     state.doubt_missing(false);
-    assert_eq!(base(&state), json(2, 1), "what ended the first write is kept, what came later is not");
+    assert_eq!(base(&state), json(2, 1), "only the entry that ended the first write is kept");
     for _ in 0..2 {
         read(&mut state, Some(body(0, 5, Some(1), None)));
         assert_eq!((shown(&state), base(&state)), (json(5, 9), json(5, 1)));
     }
     read(&mut state, Some(body(0, 6, Some(1), None)));
-    assert_eq!((shown(&state), state.folds().count()), (json(6, 1), 0), "the master wins, now that its row is known");
+    assert_eq!((shown(&state), state.folds().count()), (json(6, 1), 0), "the master wins once its row is known");
 }
 
 #[test]
-fn a2_news_that_match_what_a_routed_write_set_end_it() {
-    let mut state = known(false);
+fn news_that_equal_the_result_of_a_routed_write_end_it() {
+    let mut state = state_with_row(false);
     patch(&mut state, 1, r#"{"n":2}"#);
     patch(&mut state, 2, r#"{"n":3}"#);
     settle(&mut state, 1, Answer::Routed);
@@ -120,8 +123,8 @@ fn a2_news_that_match_what_a_routed_write_set_end_it() {
 }
 
 #[test]
-fn a2_other_news_overrule_only_writes_delivered_before_them() {
-    let mut state = known(false);
+fn other_news_override_only_writes_delivered_before_them() {
+    let mut state = state_with_row(false);
     patch(&mut state, 1, r#"{"n":2}"#);
     let early = open(&mut state);
     settle(&mut state, 1, Answer::Routed);
@@ -134,13 +137,14 @@ fn a2_other_news_overrule_only_writes_delivered_before_them() {
 }
 
 #[test]
-fn a2_a_row_set_back_to_what_an_earlier_routed_write_made_is_seen_by_the_second_read() {
-    let mut state = known(false);
+fn a_row_reset_to_the_result_of_an_earlier_routed_write_is_recognized_by_the_second_read() {
+    let mut state = state_with_row(false);
     run(&mut state, &Command::Write(write(1, Some(&id(0)), Effect::Delete)));
     run(&mut state, &Command::Write(write(2, Some(&id(0)), Effect::Insert(plain(0, 2)))));
     settle(&mut state, 1, Answer::Routed);
     settle(&mut state, 2, Answer::Routed);
-    // The consumer took both, and somebody deleted the row again. Or it has not taken the second yet: one read cannot tell.
+    // Either the consumer applied both and another client deleted the row again, or it has not applied the second yet: one read
+    // cannot distinguish these cases.
     read(&mut state, None);
     assert_eq!((value_of(&state.get("a").unwrap().body()), base(&state)), (2, None));
     read(&mut state, None);
@@ -148,8 +152,8 @@ fn a2_a_row_set_back_to_what_an_earlier_routed_write_made_is_seen_by_the_second_
 }
 
 #[test]
-fn a2_a_versioned_read_from_before_the_delivery_does_not_overrule_it() {
-    let mut state = known(true);
+fn a_versioned_read_from_before_the_delivery_does_not_override_it() {
+    let mut state = state_with_row(true);
     patch(&mut state, 1, r#"{"n":2}"#);
     let early = open(&mut state);
     settle(&mut state, 1, Answer::Routed);

@@ -1,4 +1,4 @@
-//! What must hold after every step and at rest, and the key that tells states apart.
+//! Invariants after every step and at rest, and the key that distinguishes states.
 
 use super::*;
 
@@ -9,28 +9,28 @@ impl World {
             let routed = !matches!(self.setup.route, Route::Through { .. });
             assert!(
                 !(routed && self.written[key] && !self.blank[key] && visible == Some(0)),
-                "row {key} jumps back to its first value"
+                "row {key} goes back to its first value"
             );
             let dirty = self.state.is_dirty(&id(key));
             if self.delivery.is_some() || !self.reads.is_empty() || self.stale || dirty {
                 continue;
             }
-            let heard = self.listed[key] + 1 >= self.history[key].len() || self.setup.hooks != Hooks::None;
+            let reported = self.listed[key] + 1 >= self.history[key].len() || self.setup.hooks != Hooks::None;
             let waiting = self.state.has_queued(&id(key)) || self.events.iter().any(|event| event.0 == key);
-            if !heard || waiting || !self.consumer.is_empty() {
+            if !reported || waiting || !self.consumer.is_empty() {
                 continue;
             }
             self.check_rest(key, visible);
         }
     }
 
-    /// Everything about the row has arrived.
+    /// Checks a row after everything about it has arrived.
     pub(super) fn check_rest(&self, key: usize, visible: Option<u64>) {
         let base = self.state.base(&id(key)).map(|base| value_of(&base.body));
         let listed = self.listed[key] + 1 >= self.history[key].len();
         match self.setup.route {
             Route::Through { .. } => {
-                // Without an event for its own write a master is known to have it by its answer.
+                // Without an event for its own write, the answer shows that the master has it.
                 assert_eq!(base, self.master(key), "row {key} at rest");
                 assert_eq!(visible, self.master(key), "row {key} at rest");
             }
@@ -46,7 +46,7 @@ impl World {
         }
     }
 
-    /// The same for worlds that go on alike: positions in time only count by their order.
+    /// Returns a key that is equal for worlds with equal futures: times count only by their order.
     pub(super) fn key(&self) -> u128 {
         let state = &self.state;
         let mut times = vec![state.clock()];
@@ -70,7 +70,7 @@ impl World {
             out.push(match state.versions.get(&id).map(|known| &known.own) {
                 None | Some(OwnVersion::InRow) => 0,
                 Some(OwnVersion::Unknown) => 1,
-                Some(OwnVersion::Told(version)) => 2 + u64::try_from(version.as_integer().unwrap()).unwrap(),
+                Some(OwnVersion::Stated(version)) => 2 + u64::try_from(version.as_integer().unwrap()).unwrap(),
             });
             out.push(state.versions.get(&id).map_or(0, |known| {
                 let version =
@@ -119,7 +119,7 @@ impl World {
         xxhash_rust::xxh3::xxh3_128(&bytes)
     }
 
-    /// The first version from `from` on that the confirmed row may be.
+    /// Returns the first version, starting at `from`, that the confirmed row can have.
     pub(super) fn position(&self, key: usize, from: usize) -> Option<usize> {
         let base = self.state.base(&id(key)).map(|base| value_of(&base.body));
         (from..self.history[key].len()).find(|version| self.history[key][*version] == base)
@@ -129,14 +129,14 @@ impl World {
         (0..self.setup.keys).all(|key| self.listed[key] + 1 >= self.history[key].len() && !self.awaits_second_list(key))
     }
 
-    /// Whether routed writes lie over a row that changed beneath them. The master may not have them yet, or it was set back
-    /// since to what an earlier one made of it: only a second read that shows the same tells, and the master wins.
+    /// Returns true if a row with routed writes changed beneath them. The master may not have them yet, or it was reset since
+    /// to the result of an earlier one. Only a second read with the same row decides, and then the master wins.
     pub(super) fn awaits_second_list(&self, key: usize) -> bool {
         self.state.fold(&id(key)).is_some_and(|fold| !fold.rebased.is_empty()) && !self.relisted[key]
     }
 
-    /// Whether a routed write lies over a row that the master had already been without when the route took it: that the
-    /// consumer took it and somebody deleted the row again is not seen (A2). No other value of the master comes twice.
+    /// Returns true for a routed write of a row that the master did not have when the route accepted it. A later deletion after
+    /// the consumer applied the write is not detected. No other value of the master occurs twice.
     pub(super) fn was_set_back(&self, key: usize) -> bool {
         let fold = self.state.fold(&id(key));
         let settled =

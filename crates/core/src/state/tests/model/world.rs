@@ -1,15 +1,15 @@
-//! The scripted master and the Dio beside it: what can happen to both, and what must hold after it.
+//! The scripted master and its Dio: possible actions and their effects.
 
 use super::*;
 
-/// Where writes go.
+/// Destination of writes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Route {
-    /// To the master, which answers with the stored row or without.
+    /// The master, which answers with or without the stored row.
     Through { returns: bool },
-    /// Elsewhere; the master never learns of them.
+    /// Another system; the master never receives the writes.
     Around,
-    /// To a consumer that tells the master later; `feedback` says whether the master then sends an event.
+    /// A consumer that forwards to the master later; with `feedback` the master then sends an event.
     Consumer { feedback: bool },
 }
 
@@ -25,10 +25,10 @@ pub(super) struct Setup {
     pub(super) keys: usize,
     pub(super) route: Route,
     pub(super) hooks: Hooks,
-    /// The master also sends events about writes that came through it.
+    /// The master also sends events for writes through it.
     pub(super) echo: bool,
     pub(super) versioned: bool,
-    /// Events bear versions of a clock of their sender's.
+    /// Events have versions by a clock of their sender.
     pub(super) clocked: bool,
     pub(super) trust: bool,
     pub(super) deletes: bool,
@@ -41,7 +41,7 @@ pub(super) struct Setup {
     pub(super) losses: u8,
 }
 
-/// What a restart does not find in the cache file.
+/// Part of the cache file that is lost before a restart.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Lost {
     Nothing,
@@ -49,15 +49,15 @@ pub(super) enum Lost {
     File,
 }
 
-/// A read of the master under way.
+/// A read of the master in progress.
 #[derive(Clone, Debug)]
 pub(super) struct Read {
-    /// The row that is read again, `None` for the list.
+    /// Row that is read again; `None` for the list.
     pub(super) key: Option<usize>,
     pub(super) mark: u64,
-    /// How long each row's history was when it began.
+    /// Length of each row's history when the read began.
     pub(super) begun: Vec<usize>,
-    /// Which version of each row it saw, once it has.
+    /// Version of each row that the read saw, once it has.
     pub(super) seen: Option<Vec<usize>>,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Read {
 pub(super) struct Delivery {
     pub(super) op: OpId,
     pub(super) mark: u64,
-    /// What the master said: refused, or the versions that it made.
+    /// Answer of the master: rejected, or the resulting versions.
     pub(super) answer: Option<Option<Vec<(usize, usize)>>>,
 }
 
@@ -93,13 +93,13 @@ pub(super) struct World {
     pub(super) state: State,
     /// Entries that a trim would have kept.
     pub(super) entries: Vec<Arc<Entry>>,
-    /// Every row that the master ever had, by key; its place is its version.
+    /// All rows that the master ever had, by key; the index is the version.
     pub(super) history: Vec<Vec<Option<u64>>>,
-    /// The version that each confirmed row has reached.
+    /// Version that each confirmed row has reached.
     pub(super) shown: Vec<usize>,
-    /// The version up to which a list that began later has been taken in.
+    /// Version up to which a list that began later has been applied.
     pub(super) listed: Vec<usize>,
-    /// Whether a list has shown the present row once more after it was known; kept for consumers only.
+    /// True if a list has shown the current row again after it was known; kept for consumers only.
     pub(super) relisted: Vec<bool>,
     pub(super) events: Vec<(usize, usize)>,
     pub(super) reads: Vec<Read>,
@@ -114,13 +114,13 @@ pub(super) struct World {
     pub(super) losses: u8,
     /// A refresh follows a restart.
     pub(super) stale: bool,
-    /// The master was not listed yet since rows were lost.
+    /// The master has not been listed since rows were lost.
     pub(super) seeding: bool,
-    /// Rows that nobody is shown, since they were lost, until the master was listed; what readers saw of them before, if that
-    /// was all that the master and the writes had said.
+    /// Rows that are not checked after they were lost, until the master is listed; and their earlier visible state, if it
+    /// contained everything that the master and the writes had reported.
     pub(super) blank: Vec<bool>,
     pub(super) before: Vec<Option<(usize, Option<u64>)>>,
-    /// Rows that were lost beneath routed writes: whether the master changed since is not known.
+    /// Rows that were lost beneath routed writes: a later change of the master is not detectable.
     pub(super) spared: Vec<bool>,
 }
 
@@ -211,7 +211,7 @@ impl World {
             actions.extend((0..self.setup.keys).map(|key| Action::Restart(Lost::Row(key))));
         }
         let listing = self.reads.iter().any(|read| read.key.is_none());
-        // One more when nothing else is left to do, so that every walk can come to rest.
+        // Allow one more when nothing else is left, so that every walk can come to rest.
         if !listing && (self.refreshes > 0 || self.stale || actions.is_empty() && !self.is_listed()) {
             actions.push(Action::Refresh);
         }
@@ -226,7 +226,7 @@ impl World {
         self.history[key][version].map(|n| row(self.setup.versioned, key, n, version))
     }
 
-    /// The master's row changes.
+    /// Changes the master's row.
     pub(super) fn change(&mut self, key: usize, n: Option<u64>, event: bool) -> usize {
         self.history[key].push(n);
         self.relisted[key] = false;
@@ -308,7 +308,7 @@ impl World {
         self.next - 1
     }
 
-    /// The master does what an operation says.
+    /// Applies an operation at the master.
     pub(super) fn at_master(&mut self, op: OpId, event: bool) -> Vec<(usize, usize)> {
         let op = self.state.op(op).unwrap().clone();
         let made = match op.effect {
@@ -322,7 +322,7 @@ impl World {
     pub(super) fn answer(&mut self) {
         let Delivery { op, mark, answer } = self.delivery.take().unwrap();
         let answer = match answer.unwrap() {
-            None => Answer::Failed(refusal()),
+            None => Answer::Failed(rejection()),
             Some(made) => {
                 let stored = |(key, version): &(usize, usize)| self.row_at(*key, *version);
                 let returns = self.setup.route == Route::Through { returns: true };
@@ -367,7 +367,7 @@ impl World {
         self.run(&Command::News { items, mark: read.mark, told: true });
         self.run(&Command::Close(read.mark));
         if read.key.is_none() {
-            assert!(!self.state.lacks_rows(), "a list leaves rows beneath writes missing");
+            assert!(!self.state.lacks_rows(), "rows beneath writes are missing after a list");
             self.seeding = false;
             for (key, begun) in read.begun.into_iter().enumerate() {
                 self.relisted[key] |= known[key] && begun + 1 == self.history[key].len();
@@ -384,18 +384,19 @@ impl World {
             _ => UpstreamChange::Thin,
         };
         let by_sender = || EventVersion { clock: "sender".into(), version: (version as u64).into() };
-        let told = match self.setup.versioned {
+        let version_sent = match self.setup.versioned {
             true => Some(by_column(version as u64)),
             false => self.setup.clocked.then(by_sender),
         };
         let (row, ident) = (self.row_at(key, version), id(key));
-        let reported_row = News { told: told.as_ref(), ..News::of(&ident, row.as_ref()) };
-        let is_ordered = told.is_some() && self.state.compare_versions(&reported_row).is_some();
-        let event = UpstreamEvent { id: id(key), change, version: told, delivery: None, origin: Origin::Webhook };
+        let reported_row = ReportedRow { version: version_sent.as_ref(), ..ReportedRow::of(&ident, row.as_ref()) };
+        let is_ordered = version_sent.is_some() && self.state.compare_versions(&reported_row).is_some();
+        let event =
+            UpstreamEvent { id: id(key), change, version: version_sent, delivery: None, origin: Origin::Webhook };
         let before = self.state.base(&id(key)).map(|base| base.body);
         let trusts = self.setup.trust && !is_ordered && !self.setup.versioned && !self.blank[key];
         if trusts {
-            // Believed though it may be late: the one rule that may show an older row.
+            // Accepted although it may be late: the only rule that may show an older row.
             self.shown[key] = self.shown[key].min(version);
         }
         self.run(&Command::Upstream(event));
@@ -404,7 +405,7 @@ impl World {
         }
     }
 
-    /// Kill and start: the cache file is up to date but for what is lost, the journal was trimmed as far as it may be.
+    /// Kills and restarts: the cache file is current except for the lost part, and the journal is trimmed as far as possible.
     pub(super) fn restart(&mut self, lost: Lost) {
         match lost {
             Lost::Nothing => self.restarts -= 1,
@@ -436,7 +437,7 @@ impl World {
             self.state.apply(&Entry::decode(&entry.encode()).unwrap());
         }
         self.state.advance(head);
-        // The cache file is not called whole while rows are missing.
+        // The cache file does not count as complete while rows are missing.
         if lost != Lost::Nothing || lacked {
             self.state.doubt_missing(gap);
             self.seeding = true;
@@ -446,18 +447,18 @@ impl World {
         self.stale = true;
     }
 
-    /// The row is lost.
+    /// Marks the row as lost.
     pub(super) fn blank(&mut self, key: usize) {
         let (id, base) = (id(key), self.state.base(&id(key)).map(|base| value_of(&base.body)));
         let visible = self.state.get(&id).map(|row| value_of(&row.body()));
         let sure = self.state.fold(&id).is_none_or(|fold| fold.rebased.is_empty()) && self.delivery.is_none();
-        let told = sure && !self.blank[key] && !self.state.is_dirty(&id) && base == self.master(key);
-        self.before[key] = told.then(|| (self.history[key].len(), visible));
+        let certain = sure && !self.blank[key] && !self.state.is_dirty(&id) && base == self.master(key);
+        self.before[key] = certain.then(|| (self.history[key].len(), visible));
         self.spared[key] |= self.state.fold(&id).is_some();
         self.blank[key] = true;
     }
 
-    /// The master was listed: the row is what it was before it was lost, if nothing else happened to it.
+    /// Checks a row after a list: it equals the row before the loss, if nothing else happened to it.
     pub(super) fn unblank(&mut self, key: usize) {
         let Some(position) = self.position(key, 0).filter(|_| self.blank[key]) else { return };
         self.blank[key] = false;

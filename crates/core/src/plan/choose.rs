@@ -15,7 +15,7 @@ const MAX_TERMS: usize = 6;
 /// Maximum number of values of an `in` for which an index beginning with its column is wanted.
 const MAX_VALUES: usize = 100;
 
-/// A candidate plan and its cost in examined rows. In the weight, rows reached through an index count more than neighbouring rows.
+/// A candidate plan and its cost in examined rows. Rows reached through an index weigh more than neighbouring rows.
 struct Candidate {
     weight: usize,
     cost: usize,

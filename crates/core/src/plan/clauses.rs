@@ -113,7 +113,7 @@ fn without_null(values: &[CborValue]) -> Vec<Cow<'_, CborValue>> {
 /// Match of one index with a conjunction: the ranges of ranks whose rows pass the parts that the index answers.
 #[derive(Clone, Debug)]
 pub(super) struct IndexMatch {
-    /// Number of the index.
+    /// Position of the index in the table.
     pub(super) index: usize,
     /// Bit set of the parts that need no further check.
     pub(super) used: u64,

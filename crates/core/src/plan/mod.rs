@@ -25,15 +25,15 @@ pub struct Plan {
     access: Access,
     /// Filter and search to be checked on each row. `None` if there is nothing to check.
     residual: Option<Query>,
-    /// Number of the index that answers the search.
+    /// Position of the index that answers the search.
     words: Option<usize>,
     /// True if the query has no filter beside its search, so that the rows found by the search are all matches.
     words_only: bool,
     /// Number of matching rows, if ranks give it.
     total: Option<usize>,
-        /// Approximate number of rows to be examined.
+    /// Approximate number of rows to be examined.
     cost: usize,
-        /// Indexes that would make the query cheap.
+    /// Indexes that would make the query cheap.
     wanted_indexes: Vec<Spec>,
 }
 
@@ -137,12 +137,12 @@ pub fn select(table: &Table, query: &Query, schema: &Schema) -> Result<Selection
 }
 
 impl Plan {
-        /// Approximate number of rows to be examined.
+    /// Approximate number of rows to be examined.
     pub fn cost(&self) -> usize {
         self.cost
     }
 
-        /// Indexes that would make the query cheap.
+    /// Indexes that would make the query cheap.
     pub fn wanted_indexes(&self) -> &[Spec] {
         &self.wanted_indexes
     }

@@ -32,7 +32,7 @@ pub struct CachedPlan {
 }
 
 impl PreparedQuery {
-    /// Prepares `query`, whose own page is ignored.
+    /// Prepares `query`, ignoring its own page.
     pub fn new(query: Query) -> PreparedQuery {
         PreparedQuery { has_patterns: query.filter.has_patterns(), query, last: ArcSwapOption::empty() }
     }

@@ -262,7 +262,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn s29_records_round_trip_through_their_bytes(cells in proptest::collection::btree_map("[a-z]{1,5}", value(), 0..6)) {
+        fn records_round_trip_through_their_bytes(cells in proptest::collection::btree_map("[a-z]{1,5}", value(), 0..6)) {
             let mut record: Record = cells.into_iter().collect();
             record.insert("id", "7".into());
             let body = Body::encode("7", &record, &layout());

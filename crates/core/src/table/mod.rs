@@ -1,4 +1,5 @@
-//! Tables: rows by id and in natural order, as a persistent data structure. A clone is O(1); a change copies only what it touches.
+//! Tables: rows by id and in natural order, as a persistent data structure. A clone is O(1); a change copies only the nodes that
+//! it touches.
 //!
 //! A table has three structures behind `Arc`s: chunks of rows by slot (`rows`), slots by id (`ids`) and, only if slot order
 //! differs from natural order, an [`Order`] of slots by ordinal. Readers hold a clone; the single writer changes its own.

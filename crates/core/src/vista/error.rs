@@ -100,7 +100,7 @@ pub enum Error {
     Source {
         /// Message of the source.
         message: String,
-        /// Kind of failure: says whether a retry can help.
+        /// Kind of failure, by the effect of a retry.
         kind: ErrorKind,
         /// Time to wait before a retry, if the source named one.
         retry_after: Option<Duration>,

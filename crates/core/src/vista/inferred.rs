@@ -1,6 +1,6 @@
 //! Properties of a source that its driver inferred.
 
-/// A driver's guess about its source, for people: the subject, the guess, the reason, and the configuration key that overrides it.
+/// A driver's guess about its source, for people: its subject, value and reason, and the configuration key that overrides it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inferred {
     /// Subject of the guess: `separator`, or `type of "price"`.

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_of_a_kind_passes_in_five_seconds_and_says_how_many_did_not() {
+    fn one_line_of_a_kind_passes_per_interval_with_the_number_left_out() {
         let (limit, now) = (LogLimit::default(), Instant::now());
         assert_eq!(limit.pass_at("a", now), Some(0));
         for _ in 0..1_234 {
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_bounded_however_many_there_are() {
+    fn the_number_of_tracked_kinds_is_bounded() {
         let (limit, now) = (LogLimit::default(), Instant::now());
         let passed = (0..3 * MAX_KINDS).filter(|kind| limit.pass_at(*kind, now).is_some()).count();
         assert_eq!((passed, limit.kinds.lock().len()), (MAX_KINDS + 1, MAX_KINDS));

@@ -6,9 +6,10 @@ use super::query::{CompiledQuery, Fields, Path, Test};
 use super::{Error, Filter, Query, Result, Schema, TableShell, WriteKind, WriteOp, Written};
 use crate::record::{CborValue, Record, id_from_value, id_to_value, merge_patch, value_to_json};
 
-/// The rows that a write may see and produce: those that match the filter and search of a query. Compiled once, checked per write.
+/// The rows that a write may see and produce: those that match the filter and search of a query.
 ///
-/// A write is checked as if the other rows did not exist: they are not found, their ids are taken, and no write produces one.
+/// The query is compiled once and checked per write. The other rows are treated as absent: they are not found, their ids are
+/// taken, and no write produces one.
 #[derive(Clone, Debug)]
 pub struct Narrowing {
     query: Query,

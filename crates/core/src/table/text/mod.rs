@@ -1,10 +1,10 @@
 //! Text index: a persistent index for searches, which finds rows that contain all words as substrings, ignoring case.
 //!
-//! The searchable texts of a row are split into tokens. Tokens that are frequent when the index is built form its dictionary, with
-//! a list of rows per token. A word is looked up in the dictionary's tokens, and so finds their rows exactly. For all other tokens
-//! rows are listed by trigram (three consecutive bytes), which gives candidates. Single bytes and pairs are listed for all tokens.
-//! So most words are answered without reading rows, and counted as fast as bitmaps are combined. A clone is O(1); a change copies
-//! only what it touches.
+//! The searchable texts of a row are split into tokens. Tokens that are frequent when the index is built form its dictionary,
+//! with a list of rows per token. A word is looked up in the dictionary's tokens, and so finds their rows exactly. For all other
+//! tokens rows are listed by trigram (three consecutive bytes), which gives candidates. Single bytes and pairs are listed for all
+//! tokens. So most words are answered without reading rows, and counted as fast as bitmaps are combined. A clone is O(1); a
+//! change copies only the lists that it touches.
 
 mod dictionary;
 mod slots;

@@ -1,4 +1,4 @@
-//! The order of values and rows: bool < number < instant < UUID < text < bytes < arrays < maps < tagged. Nulls are placed separately.
+//! The order of values and rows: bool < number < instant < UUID < text < bytes < arrays < maps < tagged. Nulls are separate.
 
 pub(super) mod bytes;
 

@@ -48,7 +48,7 @@ fn hits(filter: &str, row: &str) -> bool {
 }
 
 #[test]
-fn s35_integers_and_floats_compare_as_numbers_and_exactly() {
+fn integers_and_floats_compare_exactly_as_numbers() {
     let eq = |a: CborValue, b: CborValue| {
         let query = Query { filter: Filter::eq("a", a), ..Query::default() };
         query.matches(&Record::from_iter([("a".to_string(), b)]), &schema())
@@ -103,7 +103,7 @@ fn decimals_compare_by_value() {
 }
 
 #[test]
-fn s5_every_word_is_found_somewhere_whatever_the_case() {
+fn every_word_is_found_in_some_column_ignoring_case() {
     let search = |words: &str, row: &str| {
         let query = Query { search: Some(words.into()), ..Query::default() };
         let body = Body::encode("1", &record(row), schema().layout());
@@ -129,7 +129,7 @@ fn s5_every_word_is_found_somewhere_whatever_the_case() {
 }
 
 #[test]
-fn s4_order_puts_numbers_before_texts_nulls_last_and_breaks_ties_by_id_in_the_direction_of_the_last_term() {
+fn order_puts_numbers_before_texts_nulls_last_and_breaks_ties_by_id_in_the_direction_of_the_last_term() {
     let rows = [
         ("1", r#"{"a":10}"#),
         ("2", r#"{"a":null}"#),

@@ -212,7 +212,7 @@ fn unknown_names_are_refused_with_the_nearest_name() {
 }
 
 #[test]
-fn f63_queries_from_clients_are_bounded() {
+fn queries_from_clients_are_bounded() {
     let code = |raw: &str| error(raw).code;
     assert_eq!(code("limit=10001"), ParamCode::LimitTooLarge);
     assert_eq!(code("limit=99999999999999999999999"), ParamCode::LimitTooLarge);

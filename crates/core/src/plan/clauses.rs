@@ -1,4 +1,4 @@
-//! What of a filter an index can answer: tests that every row must pass, each about one column.
+//! Clauses: the parts of a filter that an index can answer. These are tests that every row must pass, each of one column.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -9,23 +9,23 @@ use crate::table::Table;
 use crate::vista::Filter;
 use crate::vista::query::{Bound, IsTest, Test};
 
-/// Ranges of one index that one access reads, at most: the product of the values of its `in`s.
-const MOST_PIECES: usize = 1_000;
-/// Tests of a filter that are looked at; others are checked row by row.
-const MOST_PARTS: usize = 64;
+/// Maximum number of ranges of one index that one access reads: the product of the lengths of its `in`s.
+const MAX_PIECES: usize = 1_000;
+/// Maximum number of tests of a filter that are matched with indexes; others are checked row by row.
+const MAX_PARTS: usize = 64;
 
-/// A filter that every row must pass, and what an index can do with it.
+/// A filter that every row must pass, and its clause if an index can answer it.
 #[derive(Debug)]
 pub(super) struct Conjunct<'q> {
     pub(super) filter: &'q Filter,
     pub(super) clause: Option<Clause<'q>>,
 }
 
-/// A test that is a range of keys, or some.
+/// A test that is equivalent to one or several ranges of keys.
 #[derive(Debug)]
 pub(super) struct Clause<'q> {
     pub(super) column: &'q str,
-    pub(super) want: Restriction<'q>,
+    pub(super) restriction: Restriction<'q>,
 }
 
 #[derive(Debug)]
@@ -34,12 +34,12 @@ pub(super) enum Restriction<'q> {
     Points(Vec<Cow<'q, CborValue>>),
     /// Null or missing.
     Null,
-    /// Greater or less, of the same kind.
+    /// Greater or less, and of the same kind.
     Bound(Bound, &'q CborValue),
 }
 
 impl Restriction<'_> {
-    /// Whether all rows that pass are equal in the column.
+    /// True if all rows that pass are equal in the column.
     pub(super) fn is_fixed(&self) -> bool {
         match self {
             Restriction::Points(points) => points.len() == 1,
@@ -49,17 +49,17 @@ impl Restriction<'_> {
     }
 }
 
-/// The filters of a conjunction, inner conjunctions dissolved.
+/// Filters of a conjunction, with inner conjunctions flattened.
 pub(super) fn parts(filter: &Filter) -> Vec<Conjunct<'_>> {
     let mut all = Vec::new();
-    dissolve(filter, &mut all);
-    let part = |(at, filter)| Conjunct { filter, clause: clause(filter).filter(|_| at < MOST_PARTS) };
+    flatten(filter, &mut all);
+    let part = |(at, filter)| Conjunct { filter, clause: clause(filter).filter(|_| at < MAX_PARTS) };
     all.into_iter().enumerate().map(part).collect()
 }
 
-fn dissolve<'q>(filter: &'q Filter, out: &mut Vec<&'q Filter>) {
+fn flatten<'q>(filter: &'q Filter, out: &mut Vec<&'q Filter>) {
     match filter {
-        Filter::All(parts) => parts.iter().for_each(|part| dissolve(part, out)),
+        Filter::All(parts) => parts.iter().for_each(|part| flatten(part, out)),
         other => out.push(other),
     }
 }
@@ -67,7 +67,7 @@ fn dissolve<'q>(filter: &'q Filter, out: &mut Vec<&'q Filter>) {
 fn clause(filter: &Filter) -> Option<Clause<'_>> {
     match filter {
         Filter::Test { column, test } => {
-            let want = match test {
+            let restriction = match test {
                 Test::Gt(value) => Restriction::Bound(Bound::Above, value),
                 Test::Gte(value) => Restriction::Bound(Bound::From, value),
                 Test::Lt(value) => Restriction::Bound(Bound::Below, value),
@@ -75,9 +75,9 @@ fn clause(filter: &Filter) -> Option<Clause<'_>> {
                 Test::Is(IsTest::Null | IsTest::Unknown) => Restriction::Null,
                 other => Restriction::Points(points(other)?),
             };
-            Some(Clause { column, want })
+            Some(Clause { column, restriction })
         }
-        // One column that is equal to one of several values, as untyped columns are read.
+        // One column that equals one of several values, which is how literals of untyped columns are parsed.
         Filter::Any(any) => {
             let mut all = Vec::new();
             let mut name = None;
@@ -88,13 +88,13 @@ fn clause(filter: &Filter) -> Option<Clause<'_>> {
                 }
                 all.extend(points(test)?);
             }
-            Some(Clause { column: name?, want: Restriction::Points(all) })
+            Some(Clause { column: name?, restriction: Restriction::Points(all) })
         }
         Filter::All(_) | Filter::Not(_) => None,
     }
 }
 
-/// The values one of which a cell must equal.
+/// Values of which a cell must equal one, `None` if the test is not of this kind.
 fn points(test: &Test) -> Option<Vec<Cow<'_, CborValue>>> {
     Some(match test {
         Test::Eq(value) => without_null(std::slice::from_ref(value)),
@@ -105,29 +105,29 @@ fn points(test: &Test) -> Option<Vec<Cow<'_, CborValue>>> {
     })
 }
 
-/// Nothing equals null.
+/// Removes nulls, which nothing equals.
 fn without_null(values: &[CborValue]) -> Vec<Cow<'_, CborValue>> {
     values.iter().filter(|value| !value.is_null()).map(Cow::Borrowed).collect()
 }
 
-/// What one index can say of a conjunction: the ranks between which the rows are that pass the parts it has used.
+/// Match of one index with a conjunction: the ranges of ranks whose rows pass the parts that the index answers.
 #[derive(Clone, Debug)]
 pub(super) struct IndexMatch {
-    /// Number of the index.
+    /// Position of the index in the table.
     pub(super) index: usize,
-    /// Which parts need no further check.
+    /// Bit set of the parts that need no further check.
     pub(super) used: u64,
-    /// How many of the index' columns are held equal.
+    /// Number of the index's leading columns that are fixed by equalities.
     pub(super) depth: usize,
-    /// The one of them that has several values, and how long the key is before it.
+    /// The last of these columns with several values, and the length of the key before it.
     pub(super) several: Option<(usize, usize)>,
-    /// More than one of them has.
+    /// True if more than one of these columns has several values.
     pub(super) product: bool,
-    /// In the order of the index.
+    /// Ranges in the order of the index.
     pub(super) pieces: Vec<PrefixRange>,
 }
 
-/// Neighbours in an index that begin with the same bytes.
+/// Adjacent entries of an index with a common key prefix.
 #[derive(Clone, Debug)]
 pub(super) struct PrefixRange {
     pub(super) prefix: Vec<u8>,
@@ -135,31 +135,32 @@ pub(super) struct PrefixRange {
 }
 
 impl IndexMatch {
-    /// What index number `index` can say of `parts`.
+    /// Matches the index at position `index` with `parts`.
     pub(super) fn of(table: &Table, index: usize, parts: &[Conjunct<'_>]) -> IndexMatch {
         let at = index;
         let index = &table.indexes()[at];
-        let mut reach = IndexMatch { index: at, used: 0, depth: 0, several: None, product: false, pieces: Vec::new() };
+        let mut index_match =
+            IndexMatch { index: at, used: 0, depth: 0, several: None, product: false, pieces: Vec::new() };
         let mut prefixes = vec![Vec::new()];
         for (depth, term) in index.spec().terms.iter().enumerate() {
             let Some(number) = equal(parts, &term.column, prefixes.len()) else { break };
             let cells = cells(index, depth, parts[number].clause.as_ref());
             if cells.len() > 1 {
-                reach.product |= reach.several.is_some();
-                reach.several = Some((depth, prefixes[0].len()));
+                index_match.product |= index_match.several.is_some();
+                index_match.several = Some((depth, prefixes[0].len()));
             }
             let joined = |prefix: &Vec<u8>| {
                 let prefix = prefix.clone();
                 cells.iter().map(move |cell| [&prefix[..], cell].concat())
             };
             prefixes = prefixes.iter().flat_map(joined).collect();
-            reach.used |= 1 << number;
-            reach.depth = depth + 1;
+            index_match.used |= 1 << number;
+            index_match.depth = depth + 1;
             if prefixes.is_empty() {
                 break;
             }
         }
-        let bounds = reach.bounds(index, parts);
+        let bounds = index_match.bounds(index, parts);
         let piece = |prefix: Vec<u8>| {
             let mut ranks = match prefix.is_empty() {
                 true => 0..index.order().len(),
@@ -176,16 +177,16 @@ impl IndexMatch {
             ranks.end = ranks.end.max(ranks.start);
             PrefixRange { prefix, ranks }
         };
-        reach.pieces = prefixes.into_iter().map(piece).collect();
-        reach
+        index_match.pieces = prefixes.into_iter().map(piece).collect();
+        index_match
     }
 
-    /// The bounds on the column behind those that are held equal.
+    /// Bounds on the column after those fixed by equalities.
     fn bounds(&mut self, index: &Index, parts: &[Conjunct<'_>]) -> Vec<Option<(Vec<u8>, Vec<u8>)>> {
         let Some(term) = index.spec().terms.get(self.depth) else { return Vec::new() };
         let mut bounds = Vec::new();
         for (at, part) in parts.iter().enumerate() {
-            if let Some(Clause { column, want: Restriction::Bound(bound, value) }) = &part.clause
+            if let Some(Clause { column, restriction: Restriction::Bound(bound, value) }) = &part.clause
                 && *column == term.column
             {
                 bounds.push(index.keys().between(self.depth, *bound, value));
@@ -195,15 +196,16 @@ impl IndexMatch {
         bounds
     }
 
-    /// How many rows it leads to.
+    /// Number of rows in the ranges.
     pub(super) fn len(&self) -> usize {
         self.pieces.iter().map(|piece| piece.ranks.len()).sum()
     }
 }
 
-/// The part that holds `column` equal to the fewest values, if that makes no more than so many pieces of `pieces`.
+/// The part that fixes `column` to the fewest values, unless `pieces` ranges times these values exceed [`MAX_PIECES`].
 fn equal(parts: &[Conjunct<'_>], column: &str, pieces: usize) -> Option<usize> {
-    let values = |part: &Conjunct<'_>| match part.clause.as_ref().filter(|clause| clause.column == column)?.want {
+    let values = |part: &Conjunct<'_>| match part.clause.as_ref().filter(|clause| clause.column == column)?.restriction
+    {
         Restriction::Points(ref points) => Some(points.len()),
         Restriction::Null => Some(1),
         Restriction::Bound(..) => None,
@@ -213,17 +215,17 @@ fn equal(parts: &[Conjunct<'_>], column: &str, pieces: usize) -> Option<usize> {
         .enumerate()
         .filter_map(|(at, part)| Some((at, values(part)?)))
         .min_by_key(|(_, values)| *values)?;
-    (values * pieces <= MOST_PIECES).then_some(number)
+    (values * pieces <= MAX_PIECES).then_some(number)
 }
 
-/// The bytes of the cells that a clause wants, in order.
+/// Key bytes of the cells that a clause allows, sorted.
 fn cells(index: &Index, depth: usize, clause: Option<&Clause<'_>>) -> Vec<Vec<u8>> {
     let cell = |value: &CborValue| {
         let mut out = Vec::new();
         index.keys().cell(depth, value, &mut out);
         out
     };
-    let mut cells: Vec<Vec<u8>> = match clause.map(|clause| &clause.want) {
+    let mut cells: Vec<Vec<u8>> = match clause.map(|clause| &clause.restriction) {
         Some(Restriction::Points(points)) => points.iter().map(|point| cell(point)).collect(),
         Some(Restriction::Null) => vec![cell(&CborValue::Null)],
         Some(Restriction::Bound(..)) | None => Vec::new(),

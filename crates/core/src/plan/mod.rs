@@ -1,7 +1,7 @@
-//! How a query is answered: which rows are looked at, in which order, and what is still checked on each.
+//! Query planner: chooses the rows to read, their order, and the checks on each row.
 //!
-//! [`plan`] chooses by exact numbers: the ranks of an index say how many rows lie between two keys. What no index answers is
-//! left to the one matcher, the order of what was picked to the one comparator.
+//! [`plan`] chooses by exact counts: the ranks of an index give the number of rows between two keys. Conditions that no index
+//! answers are checked by the matcher, and rows that are not read in order are sorted by the comparator.
 
 mod choose;
 mod clauses;
@@ -19,72 +19,72 @@ use crate::table::{RowRef, Slot, Spec, Table};
 use crate::vista::query::{Cursor, JsonRow, Meter};
 use crate::vista::{Query, Result, Schema};
 
-/// How one query is answered from one table.
+/// Plan of one query over one table.
 #[derive(Clone, Debug)]
 pub struct Plan {
     access: Access,
-    /// What is checked on each row: filter and search of a query. `None` if nothing is.
+    /// Filter and search to be checked on each row. `None` if there is nothing to check.
     residual: Option<Query>,
-    /// Number of the index that answers the search.
+    /// Position of the index that answers the search.
     words: Option<usize>,
-    /// Whether nothing but the search is asked: what it finds is what matches.
+    /// True if the query has no filter beside its search, so that the rows found by the search are all matches.
     words_only: bool,
-    /// How many rows match, where ranks tell.
+    /// Number of matching rows, if ranks give it.
     total: Option<usize>,
-    /// Rows that will be looked at, about.
+    /// Approximate number of rows to be examined.
     cost: usize,
-    /// Indexes that would have made it cheap.
+    /// Indexes that would make the query cheap.
     wanted_indexes: Vec<Spec>,
 }
 
-/// Where rows come from.
+/// Access path of a plan.
 #[derive(Clone, Debug)]
 enum Access {
-    /// All, in natural order.
+    /// All rows, in natural order.
     Natural,
-    /// Along an index, in the order of the query.
+    /// Rows along an index, in the order of the query.
     Walk(Walk),
-    /// Some, in no order; sorted afterwards.
+    /// A set of rows without order; sorted afterwards.
     Some(SlotSource),
-    /// All, sorted afterwards.
+    /// All rows, sorted afterwards.
     Scan,
 }
 
-/// Which of the rows that match are shown.
+/// Page of the matching rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    /// At most so many.
+    /// Maximum number of rows.
     pub limit: Option<u64>,
-    /// After so many.
+    /// Number of rows to skip.
     pub offset: u64,
 }
 
 impl Page {
-    /// The page that `query` asks for.
+    /// The page of `query`.
     pub fn of(query: &Query) -> Page {
         Page { limit: query.limit, offset: query.offset }
     }
 
-    fn most(self) -> usize {
+    fn max_rows(self) -> usize {
         self.limit.map_or(usize::MAX, clamp)
     }
 }
 
-/// Rows picked for an answer.
+/// Rows selected for an answer.
 #[derive(Debug)]
 pub struct Selection {
-    /// Their slots, in order.
+    /// Slots of the rows, in order.
     pub slots: Vec<Slot>,
-    /// How many match before them.
+    /// Number of matching rows before the page.
     pub before: u64,
-    /// How many match in all.
+    /// Number of matching rows in total.
     pub total: u64,
-    /// How many rows were looked at.
+    /// Number of rows examined.
     pub examined: u64,
 }
 
 impl Selection {
-    /// The place behind the last row, if others match behind it.
+    /// Cursor after the last row, `None` if no matching rows follow.
     pub fn next(&self, table: &Table, query: &Query, schema: &Schema) -> Option<Cursor> {
         let more = self.before + (self.slots.len() as u64) < self.total;
         let last = self.slots.last().filter(|_| more)?;
@@ -92,43 +92,43 @@ impl Selection {
     }
 }
 
-/// A [`Plan`] for those who ask how a query is answered.
+/// Description of a [`Plan`], for people.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Explanation {
     /// `natural`, `index`, `some` or `scan`.
     pub access: &'static str,
-    /// The indexes that are read.
+    /// Indexes that are read.
     pub indexes: Vec<String>,
-    /// How many ranges of them.
+    /// Number of index ranges read.
     pub ranges: usize,
-    /// How many entries they hold.
+    /// Number of entries in these ranges.
     pub entries: usize,
-    /// Whether the index is read from its end.
+    /// True if the index is read backwards.
     pub backwards: bool,
     /// Columns that are checked on each row.
     pub checked: Vec<String>,
-    /// Whether words are searched in each row.
+    /// True if words are searched in each row.
     pub searched: bool,
-    /// Whether rows are sorted after they were picked.
+    /// True if rows are sorted after they are selected.
     pub sorted: bool,
-    /// Whether the number of matches is read off an index.
+    /// True if the number of matches is known from an index.
     pub counted_by_index: bool,
-    /// Rows that were expected to be looked at.
+    /// Estimated number of rows to be examined.
     pub estimate: usize,
-    /// Indexes that would make it cheaper.
+    /// Indexes that would make the query cheaper.
     pub wanted: Vec<String>,
 }
 
-/// Chooses how `query` is answered from `table`.
+/// Plans `query` over `table`.
 ///
 /// # Errors
-/// [`Error::Invalid`](crate::Error::Invalid) for a cursor that does not fit.
+/// [`Error::Invalid`](crate::Error::Invalid) for a cursor that does not fit the query.
 pub fn plan(table: &Table, query: &Query, schema: &Schema) -> Result<Plan> {
     query.check_after()?;
     Ok(choose::choose(table, query, schema))
 }
 
-/// Plans and picks in one go.
+/// Plans and runs `query`.
 ///
 /// # Errors
 /// As [`plan`].
@@ -137,17 +137,17 @@ pub fn select(table: &Table, query: &Query, schema: &Schema) -> Result<Selection
 }
 
 impl Plan {
-    /// Rows that will be looked at, about.
+    /// Approximate number of rows to be examined.
     pub fn cost(&self) -> usize {
         self.cost
     }
 
-    /// Indexes that would have made it cheap.
+    /// Indexes that would make the query cheap.
     pub fn wanted_indexes(&self) -> &[Spec] {
         &self.wanted_indexes
     }
 
-    /// The indexes that it reads.
+    /// Positions of the indexes that the plan reads.
     pub fn indexes(&self) -> impl Iterator<Item = usize> + '_ {
         let (one, several) = match &self.access {
             Access::Natural | Access::Scan => (None, Vec::new()),
@@ -157,7 +157,7 @@ impl Plan {
         one.into_iter().chain(several).chain(self.words)
     }
 
-    /// What it does, in words.
+    /// Describes the plan for people.
     pub fn explain(&self, table: &Table, query: &Query) -> Explanation {
         let (access, ranges, entries, backwards) = match &self.access {
             Access::Natural => ("natural", 0, 0, false),
@@ -190,7 +190,7 @@ impl Plan {
     }
 }
 
-/// The place behind `row` in the order that `query` asks for. In natural order it is found by ordinal and slot.
+/// Cursor after `row` in the order of `query`. In natural order it holds ordinal and slot.
 pub fn cursor(row: &RowRef<'_>, query: &Query, schema: &Schema) -> Cursor {
     match query.order.as_slice() {
         [] => Cursor::behind(&[], vec![row.ordinal().into(), row.slot().into()], row.id()),
@@ -198,7 +198,7 @@ pub fn cursor(row: &RowRef<'_>, query: &Query, schema: &Schema) -> Cursor {
     }
 }
 
-/// How many rows come before the query's cursor in natural order; none if it asks for another order.
+/// Number of rows before the query's cursor in natural order; 0 if the query has another order.
 pub fn natural_start(table: &Table, query: &Query) -> usize {
     let numbers = query.after.as_ref().filter(|_| query.order.is_empty()).and_then(Cursor::numbers);
     numbers.map_or(0, |(ordinal, slot)| table.position_behind(ordinal, slot))

@@ -1,4 +1,4 @@
-//! A query that is asked again and again: while the rows stay as they are, so does its plan.
+//! Prepared queries: repeated queries whose plan is cached until the rows change.
 
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -10,10 +10,10 @@ use crate::state::State;
 use crate::vista::query::Meter;
 use crate::vista::{Query, Result, Schema};
 
-/// Bytes of found slots that are kept for the next time, at most.
-const MOST_KEPT: usize = 4 << 10;
+/// Maximum memory in bytes of compiled checks that are cached with a plan.
+const MAX_CACHED: usize = 4 << 10;
 
-/// A query, whatever page of it is asked for, and how it was answered last.
+/// A query for any page, with the plan of its last run.
 #[derive(Debug)]
 pub struct PreparedQuery {
     query: Query,
@@ -24,7 +24,7 @@ pub struct PreparedQuery {
 /// A plan for one State.
 #[derive(Debug)]
 pub struct CachedPlan {
-    /// As long as this points there, no other State is where that one was.
+    /// The State that was planned for. The weak reference keeps its address from being reused.
     state: Weak<State>,
     page: Page,
     plan: Plan,
@@ -32,7 +32,7 @@ pub struct CachedPlan {
 }
 
 impl PreparedQuery {
-    /// `query`, whose own page does not matter.
+    /// Prepares `query`, ignoring its own page.
     pub fn new(query: Query) -> PreparedQuery {
         PreparedQuery { has_patterns: query.filter.has_patterns(), query, last: ArcSwapOption::empty() }
     }
@@ -42,12 +42,12 @@ impl PreparedQuery {
         &self.query
     }
 
-    /// Whether patterns have to be compiled for it.
+    /// True if the query has patterns, which have to be compiled.
     pub fn has_patterns(&self) -> bool {
         self.has_patterns
     }
 
-    /// How a page is picked from `state`; `schema` is always the same.
+    /// Plan for a page of `state`, from the cache if it still applies. `schema` must always be the same.
     ///
     /// # Errors
     /// As [`plan`].
@@ -64,7 +64,7 @@ impl PreparedQuery {
 }
 
 impl CachedPlan {
-    /// Whether this is how `page` of `state` is answered. Where rows are checked one by one, how far the page is decides too.
+    /// True if this plan applies to `page` of `state`. If rows are checked one by one, the plan depends on the offset too.
     fn is_for(&self, state: &Arc<State>, page: Page) -> bool {
         std::ptr::eq(self.state.as_ptr(), Arc::as_ptr(state))
             && self.page.limit == page.limit
@@ -76,12 +76,12 @@ impl CachedPlan {
         &self.plan
     }
 
-    /// Picks `page` of `query` from the State that this was made for.
+    /// Selects `page` of `query` from the State that this was planned for.
     ///
     /// # Errors
     /// As [`Meter::check`].
     pub fn run(&self, state: &State, query: &Query, page: Page, schema: &Schema, meter: &Meter) -> Result<Selection> {
-        if let Some(selection) = self.plan.counted(query, page) {
+        if let Some(selection) = self.plan.count_only(query, page) {
             return Ok(selection);
         }
         let table = state.table();
@@ -90,7 +90,7 @@ impl CachedPlan {
         }
         let checks = self.plan.checks(table, query, schema, meter);
         let selection = self.plan.run_checked(&checks, (table, meter), query, page, schema)?;
-        if checks.bytes() <= MOST_KEPT {
+        if checks.bytes() <= MAX_CACHED {
             let _ = self.checks.set(checks);
         }
         Ok(selection)

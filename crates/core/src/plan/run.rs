@@ -1,4 +1,4 @@
-//! A plan carried out.
+//! Execution of plans.
 
 use super::source::SlotSource;
 use super::{Access, Page, Plan, Selection, clamp, fields, natural_start};
@@ -7,24 +7,24 @@ use crate::table::{RowRef, Slot, Table};
 use crate::vista::query::{CompiledQuery, JsonRow, Meter};
 use crate::vista::{Query, Result, Schema};
 
-/// What is checked on each row.
+/// Compiled checks on each row.
 #[derive(Debug)]
 pub(super) struct Checks {
     residual: Option<CompiledQuery>,
-    /// The rows that the search finds.
+    /// Rows that the search finds.
     words: Option<SlotSet>,
-    /// How many rows were looked at to know them.
-    looked: u64,
+    /// Number of rows examined to find them.
+    examined: u64,
 }
 
 impl Checks {
-    /// Heap bytes, about.
+    /// Approximate heap memory in bytes.
     pub(super) fn bytes(&self) -> usize {
         let patterns = self.residual.as_ref().map_or(0, CompiledQuery::pattern_bytes);
         patterns + self.words.as_ref().map_or(0, SlotSet::heap)
     }
 
-    /// Whether every row passes.
+    /// True if there is nothing to check.
     fn is_none(&self) -> bool {
         self.residual.is_none() && self.words.is_none()
     }
@@ -36,34 +36,34 @@ impl Checks {
 }
 
 impl Plan {
-    /// Picks the rows that `query` asks for from the table that this was planned for.
+    /// Selects the rows of `query` from the table that this was planned for.
     ///
     /// # Errors
     /// As [`Meter::check`].
     pub fn run(&self, table: &Table, query: &Query, schema: &Schema, meter: &Meter) -> Result<Selection> {
         let page = Page::of(query);
-        match self.counted(query, page) {
+        match self.count_only(query, page) {
             Some(selection) => Ok(selection),
             None => self.run_checked(&self.checks(table, query, schema, meter), (table, meter), query, page, schema),
         }
     }
 
-    /// The answer to who wants nothing but a number that is known.
-    pub(super) fn counted(&self, query: &Query, page: Page) -> Option<Selection> {
+    /// The selection for a page of limit 0, if the number of matches is known from an index.
+    pub(super) fn count_only(&self, query: &Query, page: Page) -> Option<Selection> {
         let total = self.total.filter(|_| page.limit == Some(0) && query.after.is_none())? as u64;
         Some(Selection { slots: Vec::new(), before: page.offset, total, examined: 0 })
     }
 
-    /// Whether no row is looked at before it is shown.
+    /// True if no row has to be checked before it is shown.
     pub(super) fn is_exact(&self) -> bool {
         self.residual.is_none() && self.words.is_none()
     }
 
-    /// What is checked on each row; what the search finds may be too few if the meter's bounds are reached.
+    /// Compiles the checks on each row. The rows of the search are incomplete if a limit of `meter` is reached.
     pub(super) fn checks(&self, table: &Table, query: &Query, schema: &Schema, meter: &Meter) -> Checks {
-        let (words, looked) = self.words(table, query, schema, meter).unzip();
+        let (words, examined) = self.words(table, query, schema, meter).unzip();
         let residual = self.residual.as_ref().map(|residual| residual.prepare(schema));
-        Checks { residual, words, looked: looked.unwrap_or(0) }
+        Checks { residual, words, examined: examined.unwrap_or(0) }
     }
 
     pub(super) fn run_checked(
@@ -76,22 +76,22 @@ impl Plan {
     ) -> Result<Selection> {
         let selection = self.select(checks, (table, meter), query, page, schema);
         meter.check()?;
-        Ok(Selection { examined: selection.examined + checks.looked, ..selection })
+        Ok(Selection { examined: selection.examined + checks.examined, ..selection })
     }
 
-    /// The rows that the search finds, if an index knows, and how many were looked at for that.
+    /// Rows that the search finds and the number of rows examined for it, `None` if no index answers the search.
     fn words(&self, table: &Table, query: &Query, schema: &Schema, meter: &Meter) -> Option<(SlotSet, u64)> {
         let text = table.indexes()[self.words?].text(schema)?;
         let hits = text.lookup(query.search.as_deref()?)?.find();
         let search = Query { search: query.search.clone(), ..Query::default() }.prepare(schema);
-        let mut looked = 0;
+        let mut examined = 0;
         let mut ended = false;
         let found = hits.settle(|slot| {
-            looked += 1;
-            ended = ended || (looked % 64 == 0 && meter.check().is_err());
+            examined += 1;
+            ended = ended || (examined % 64 == 0 && meter.check().is_err());
             !ended && table.at(slot).is_some_and(|row| search.matches(&fields(&row)))
         });
-        Some((found, looked))
+        Some((found, examined))
     }
 
     fn select(
@@ -109,9 +109,9 @@ impl Plan {
                 let before = table.natural(0).take(start);
                 self.page(page, checks, start, meter.rows(before), meter.rows(table.natural(skip(start))))
             }
-            // Rows that are not looked at are not sought either.
+            // Without checks the rows themselves need not be read.
             Access::Walk(walk) if checks.is_none() => {
-                let slots = walk.page(table, clamp(page.offset), page.most());
+                let slots = walk.page(table, clamp(page.offset), page.max_rows());
                 let before = (walk.before() as u64).saturating_add(page.offset);
                 Selection { examined: slots.len() as u64, slots, before, total: self.total.unwrap_or(0) as u64 }
             }
@@ -128,7 +128,7 @@ impl Plan {
             {
                 let found = checks.words.as_ref().map_or(0, SlotSet::len) as u64;
                 let shown = checks.words.iter().flat_map(SlotSet::iter).skip(clamp(page.offset));
-                let slots: Vec<Slot> = shown.take(page.most()).collect();
+                let slots: Vec<Slot> = shown.take(page.max_rows()).collect();
                 Selection { examined: slots.len() as u64, slots, before: page.offset, total: found }
             }
             Access::Some(source) => {
@@ -136,17 +136,17 @@ impl Plan {
                 let examined = slots.len() as u64;
                 let rows = meter.rows(slots.into_iter().filter_map(|slot| table.at(slot)));
                 let matching = rows.filter(|row| checks.pass(row));
-                Selection { examined, ..sorted(matching, query, page, schema, meter) }
+                Selection { examined, ..sort_page(matching, query, page, schema, meter) }
             }
             Access::Scan => {
                 let matching = meter.rows(table.iter_slots()).filter(|row| checks.pass(row));
-                Selection { examined: table.len() as u64, ..sorted(matching, query, page, schema, meter) }
+                Selection { examined: table.len() as u64, ..sort_page(matching, query, page, schema, meter) }
             }
         }
     }
 
-    /// A page of rows that come in order. Without checks, `rows` begin at the page; with them, behind the cursor, and
-    /// `before` are those that come before it, `skipped` in number.
+    /// Selects a page of ordered rows. Without checks, `rows` begins at the page; with checks, after the cursor. `before` are the
+    /// rows before the cursor, `skipped` their number.
     fn page<'a>(
         &self,
         page: Page,
@@ -155,14 +155,14 @@ impl Plan {
         before: impl Iterator<Item = RowRef<'a>>,
         mut rows: impl Iterator<Item = RowRef<'a>>,
     ) -> Selection {
-        let limit = page.most();
+        let limit = page.max_rows();
         if checks.is_none() {
             let slots: Vec<Slot> = rows.take(limit).map(|row| row.slot()).collect();
             let before = (skipped as u64).saturating_add(page.offset);
             let examined = slots.len() as u64;
             return Selection { slots, before, total: self.total.unwrap_or(0) as u64, examined };
         }
-        // Where only words are asked for, their rows are all that match.
+        // Without a filter, the rows of the search are all matches.
         let words = checks.words.as_ref().filter(|_| self.words_only).map(SlotSet::len);
         let known = self.total.or(words);
         let mut examined = 0;
@@ -190,8 +190,8 @@ impl Plan {
     }
 }
 
-/// The page of `rows`, which all match, in the order of the query.
-fn sorted<'a>(
+/// Sorts `rows`, which all match, in the order of the query and selects the page.
+fn sort_page<'a>(
     rows: impl Iterator<Item = RowRef<'a>>,
     query: &Query,
     page: Page,
@@ -209,14 +209,14 @@ fn sorted<'a>(
         let slots = top.rows.into_iter().map(|(ById(row), _)| row.slot()).collect();
         return Selection { slots, before: top.before, total: top.total, examined: 0 };
     }
-    let mut places: Vec<_> = rows.map(|row| (row.ordinal(), row.slot())).collect();
-    meter.sort(&mut places);
+    let mut positions: Vec<_> = rows.map(|row| (row.ordinal(), row.slot())).collect();
+    meter.sort(&mut positions);
     let after = query.after.as_ref().and_then(crate::vista::query::Cursor::numbers);
-    let start = after.map_or(0, |after| places.partition_point(|place| *place <= after));
-    let shown = places.iter().skip(start.saturating_add(clamp(page.offset))).take(page.most());
+    let start = after.map_or(0, |after| positions.partition_point(|position| *position <= after));
+    let shown = positions.iter().skip(start.saturating_add(clamp(page.offset))).take(page.max_rows());
     let slots = shown.map(|(_, slot)| *slot).collect();
     let before = (start as u64).saturating_add(page.offset);
-    Selection { slots, before, total: places.len() as u64, examined: 0 }
+    Selection { slots, before, total: positions.len() as u64, examined: 0 }
 }
 
 struct ById<'a>(RowRef<'a>);

@@ -1,4 +1,4 @@
-//! Every plan against the naive evaluator: filter all, sort all, cut.
+//! Every plan against a naive evaluation: filter all, sort all, take the page.
 
 use std::sync::Arc;
 
@@ -102,7 +102,7 @@ fn query() -> impl Strategy<Value = Query> {
     )
 }
 
-/// The slots of all rows that match, in order.
+/// Slots of all matching rows, in order.
 fn naive(table: &Table, query: &Query, schema: &Schema) -> Vec<Slot> {
     let prepared = query.prepare(schema);
     let mut rows: Vec<_> = table.natural(0).filter(|row| prepared.matches(&fields(row))).collect();
@@ -116,19 +116,24 @@ fn check(table: &Table, query: &Query, schema: &Schema) {
     let all = naive(table, query, schema);
     let plan = plan(table, query, schema).unwrap();
     let selection = plan.run(table, query, schema, &Meter::unbounded()).unwrap();
-    let told = || format!("{plan:?}");
+    let plan_text = || format!("{plan:?}");
     let page = all.iter().skip(clamp(query.offset)).take(query.limit.map_or(usize::MAX, clamp));
-    assert!(selection.slots.iter().eq(page), "{:?} of {all:?} by {}", selection.slots, told());
-    assert_eq!((selection.total, selection.before), (all.len() as u64, query.offset), "{}", told());
-    // From each row on.
+    assert!(selection.slots.iter().eq(page), "{:?} of {all:?} by {}", selection.slots, plan_text());
+    assert_eq!((selection.total, selection.before), (all.len() as u64, query.offset), "{}", plan_text());
+    // Pages after each row.
     for (at, slot) in all.iter().enumerate().step_by(3) {
         let row = table.at(*slot).unwrap();
         let after = Some(Cursor::parse(&cursor(&row, query, schema).to_string()).unwrap());
         let behind = Query { after, offset: 0, ..query.clone() };
         let selection = select(table, &behind, schema).unwrap();
         let page = all.iter().skip(at + 1).take(query.limit.map_or(usize::MAX, clamp));
-        assert!(selection.slots.iter().eq(page), "behind {slot}: {:?} of {all:?} by {}", selection.slots, told());
-        assert_eq!((selection.total, selection.before), (all.len() as u64, at as u64 + 1), "behind {slot}: {}", told());
+        assert!(selection.slots.iter().eq(page), "behind {slot}: {:?} of {all:?} by {}", selection.slots, plan_text());
+        assert_eq!(
+            (selection.total, selection.before),
+            (all.len() as u64, at as u64 + 1),
+            "behind {slot}: {}",
+            plan_text()
+        );
     }
 }
 
@@ -161,7 +166,7 @@ proptest! {
         }
         for query in queries {
             check(&table, &query, &schema);
-            // With what the query would like to have.
+                        // With the indexes that the query wants.
             let mut served = table.clone();
             for spec in choose::wanted_indexes(&table, &query) {
                 served.attach(Index::build(spec, &served, &schema), &served.clone());
@@ -176,7 +181,7 @@ proptest! {
     }
 }
 
-/// A query that is asked again, of tables that come and go, is answered as if it were asked for the first time.
+/// Checks that a prepared query over changing tables is answered as a new query.
 fn check_repeated(tables: &[&Table], query: &Query, schema: &Schema) {
     let rules = Arc::new(Rules::new(Arc::new(schema.clone())));
     let repeated = PreparedQuery::new(query.clone());
@@ -210,7 +215,7 @@ fn big() -> Table {
     builder.finish()
 }
 
-/// Picks with the indexes that the query wishes for; says how many rows were looked at without and with them.
+/// Runs the query without and with its wanted indexes. Returns the numbers of rows examined, and the plan with them.
 fn examined(table: &Table, query: &Query) -> (u64, u64, Explanation) {
     let (schema, mut served) = (schema(), table.clone());
     let before = plan(table, query, &schema).unwrap();
@@ -227,7 +232,7 @@ fn examined(table: &Table, query: &Query) -> (u64, u64, Explanation) {
 }
 
 #[test]
-fn with_the_indexes_it_wishes_for_a_query_looks_at_its_page_only() {
+fn with_its_wanted_indexes_a_query_examines_its_page_only() {
     let table = big();
     let eq = |column: &str, value: u64| Filter::eq(column, value.into());
     let among = |values: &[u64]| Filter::test("a", Test::In(values.iter().map(|value| (*value).into()).collect()));
@@ -261,16 +266,16 @@ fn with_the_indexes_it_wishes_for_a_query_looks_at_its_page_only() {
         assert!(walked <= 50, "{what}: {walked} {explained:?}");
         assert!(explained.counted_by_index, "{what}");
     }
-    // A range in natural order is walked to, with the count from its index.
+    // A range in natural order is walked, with the count from its index.
     let (_, walked, explained) = examined(&table, &Query { filter: from(2_500), ..page.clone() });
     assert!(walked < 1_500 && explained.counted_by_index, "{walked} {explained:?}");
-    // Words are looked up; a sorted page of them is walked to.
+    // Words are looked up in the text index; a sorted page of them is walked.
     let search = |words: &str| Query { search: Some(words.into()), ..page.clone() };
     let (scanned, walked, explained) = examined(&table, &search("77"));
     assert!(scanned == 20_000 && walked <= 50, "{walked} {explained:?}");
     let (_, walked, explained) = examined(&table, &Query { order: up("d"), ..search("1") });
     assert!(walked < 1_000 && explained.access == "index", "{walked} {explained:?}");
-    // Branches of an `or`, each with an index of its own.
+    // Branches of an `or`, each with its own index.
     let either = Filter::Any(vec![eq("b", 17), eq("d", 5)]);
     let (_, walked, explained) = examined(&table, &Query { filter: either, order: up("d"), ..Query::default() });
     assert!(walked < 40 && explained.access == "some", "{walked} {explained:?}");

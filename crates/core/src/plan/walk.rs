@@ -1,4 +1,4 @@
-//! A walk along an index in the order that a query asks for.
+//! Walks along an index in the order of a query.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -6,55 +6,55 @@ use std::ops::Range;
 
 use super::clauses::{Conjunct, IndexMatch, Restriction};
 use crate::record::CborValue;
-use crate::table::index::{Index, TieBreak, place_into};
-use crate::table::order::{Entries, MOST_KEY};
+use crate::table::index::{Index, TieBreak, position_into};
+use crate::table::order::{Entries, MAX_KEY};
 use crate::table::{Slot, Table};
 use crate::vista::query::KeyMaker;
 use crate::vista::{OrderTerm, Query, Schema};
 
-/// Ranges of an index, put together so that rows come in the order of a query.
+/// Ranges of an index, arranged so that rows are read in the order of a query.
 #[derive(Clone, Debug)]
 pub(super) struct Walk {
     pub(super) index: usize,
-    /// From the end to the beginning.
+    /// True to read from the end to the beginning.
     pub(super) back: bool,
-    /// One after the other; the ranges of one group are merged.
+    /// Groups, read one after the other; the ranges of a group are merged.
     pub(super) groups: Vec<Group>,
-    /// What comes before the query's cursor.
+    /// Ranges before the query's cursor.
     pub(super) skipped: Vec<Range<usize>>,
 }
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Group {
-    /// Each with the length of what its keys begin with, which does not count among ranges.
+    /// Ranges, each with the length of its keys' prefix, which is ignored when ranges are merged.
     pub(super) runs: Vec<(usize, Range<usize>)>,
-    /// Whether its rows have null in the first column they are sorted by, where that was set apart.
+    /// True if the rows are null in the first sort column, false if not; `None` if nulls are not a separate group.
     null: Option<bool>,
 }
 
-/// How far along the terms of an index a query's order is.
+/// Match of an index's terms with a query's order.
 struct OrderMatch {
     back: bool,
-    /// Nulls of the first column are on the other side.
+    /// True if nulls of the first column are on the other side in the index.
     split: bool,
 }
 
 impl Walk {
-    /// The walk that answers `query`'s order through `reach`, if there is one.
+    /// The walk through `index_match` in `query`'s order, `None` if the index has another order.
     pub(super) fn of(
         table: &Table,
-        reach: &IndexMatch,
+        index_match: &IndexMatch,
         query: &Query,
         parts: &[Conjunct<'_>],
         schema: &Schema,
     ) -> Option<Walk> {
-        let index = &table.indexes()[reach.index];
+        let index = &table.indexes()[index_match.index];
         let (terms, tie) = (&index.spec().terms, index.spec().tie);
         let free = free(&query.order, parts);
-        // An `in` on the very column that is sorted by: its values follow each other.
+        // An `in` on the first sort column: the ranges of its values are read one after the other.
         let leads = |column: &String| free.first().is_some_and(|term| term.column == *column);
-        let chained = reach.several.filter(|(at, _)| !reach.product && leads(&terms[*at].column));
-        let from = chained.map_or(reach.depth, |(at, _)| at);
+        let chained = index_match.several.filter(|(at, _)| !index_match.product && leads(&terms[*at].column));
+        let from = chained.map_or(index_match.depth, |(at, _)| at);
         let fit = match (query.order.last(), tie) {
             (None, TieBreak::Natural) => {
                 terms[from..].is_empty().then_some(OrderMatch { back: false, split: false })?
@@ -64,27 +64,27 @@ impl Walk {
             }
             _ => return None,
         };
-        let mut walk = Walk { index: reach.index, back: fit.back, groups: Vec::new(), skipped: Vec::new() };
-        let runs = reach.pieces.iter().map(|piece| (piece.prefix.len(), piece.ranks.clone()));
+        let mut walk = Walk { index: index_match.index, back: fit.back, groups: Vec::new(), skipped: Vec::new() };
+        let runs = index_match.pieces.iter().map(|piece| (piece.prefix.len(), piece.ranks.clone()));
         if chained.is_some() {
             walk.groups.extend(runs.map(|run| Group { runs: vec![run], null: None }));
             if fit.back {
                 walk.groups.reverse();
             }
         } else if fit.split {
-            walk.groups = split(table, index, reach, free[0].nulls_first);
+            walk.groups = split(table, index, index_match, free[0].nulls_first);
         } else {
             walk.groups.push(Group { runs: runs.collect(), null: None });
         }
-        walk.skip_to_cursor(table, reach, query, parts, (from, chained.map(|(_, len)| len)), schema)?;
+        walk.skip_to_cursor(table, index_match, query, parts, (from, chained.map(|(_, len)| len)), schema)?;
         Some(walk)
     }
 
-    /// Leaves out what comes before the query's cursor. `None` if it cannot be told.
+    /// Skips the entries before the query's cursor. `None` if its position cannot be determined.
     fn skip_to_cursor(
         &mut self,
         table: &Table,
-        reach: &IndexMatch,
+        index_match: &IndexMatch,
         query: &Query,
         parts: &[Conjunct<'_>],
         (from, shared): (usize, Option<usize>),
@@ -97,13 +97,15 @@ impl Walk {
             TieBreak::Words => return None,
             TieBreak::Natural => {
                 let Some((ordinal, slot)) = after.numbers() else { return Some(()) };
-                place_into(ordinal, slot, &mut tail);
+                position_into(ordinal, slot, &mut tail);
             }
             TieBreak::Id { descending } => {
                 let Some((cells, id)) = KeyMaker::cells(after) else { return Some(()) };
                 let mut at = from;
                 for (term, cell) in query.order.iter().zip(cells) {
-                    if fixed(&term.column, parts).is_some_and(|want| !is_fixed_to(want, cell, term, schema)) {
+                    if fixed(&term.column, parts)
+                        .is_some_and(|restriction| !is_fixed_to(restriction, cell, term, schema))
+                    {
                         return None;
                     }
                     if fixed(&term.column, parts).is_none() && first_of(&query.order, term) {
@@ -115,13 +117,13 @@ impl Walk {
                 index.keys().id(id, descending, &mut tail);
             }
         }
-        let place = self.groups.iter().position(|group| group.null.is_some() && group.null == null);
+        let current = self.groups.iter().position(|group| group.null.is_some() && group.null == null);
         for (number, group) in self.groups.iter_mut().enumerate() {
-            for (run, piece) in group.runs.iter_mut().zip(reach.pieces.iter().cycle()) {
+            for (run, piece) in group.runs.iter_mut().zip(index_match.pieces.iter().cycle()) {
                 let ranks = &mut run.1;
-                let (skipped, kept) = match place {
-                    Some(place) if number < place => (ranks.clone(), ranks.end..ranks.end),
-                    Some(place) if number > place => (ranks.start..ranks.start, ranks.clone()),
+                let (skipped, kept) = match current {
+                    Some(current) if number < current => (ranks.clone(), ranks.end..ranks.end),
+                    Some(current) if number > current => (ranks.start..ranks.start, ranks.clone()),
                     _ => {
                         let prefix = &piece.prefix[..shared.unwrap_or(piece.prefix.len())];
                         let key = [prefix, &tail].concat();
@@ -141,23 +143,23 @@ impl Walk {
         Some(())
     }
 
-    /// How many entries come before the cursor.
+    /// Number of entries before the cursor.
     pub(super) fn before(&self) -> usize {
         self.skipped.iter().map(Range::len).sum()
     }
 
-    /// How many entries it goes along.
+    /// Number of entries in the walk.
     pub(super) fn len(&self) -> usize {
         self.groups.iter().map(Group::len).sum()
     }
 
-    /// Slots before the cursor, in no order.
+    /// Slots before the cursor, in no particular order.
     pub(super) fn skipped<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = Slot> + 'a {
         let order = table.indexes()[self.index].order();
         self.skipped.iter().flat_map(move |ranks| order.range(ranks.clone())).map(|entry| entry.slot)
     }
 
-    /// `limit` slots in order, `offset` left out: pieces of leaves, where ranges need not be merged.
+    /// At most `limit` slots in order after skipping `offset`. Copies parts of leaves, except where ranges have to be merged.
     pub(super) fn page(&self, table: &Table, mut offset: usize, limit: usize) -> Vec<Slot> {
         let index = &table.indexes()[self.index];
         let mut slots = Vec::with_capacity(limit.min(self.len().saturating_sub(offset)));
@@ -183,7 +185,7 @@ impl Walk {
         slots
     }
 
-    /// Slots in order, `offset` left out.
+    /// Iterates over slots in order after skipping `offset`.
     pub(super) fn slots<'a>(&'a self, table: &'a Table, mut offset: usize) -> impl Iterator<Item = Slot> + 'a {
         let index = &table.indexes()[self.index];
         let mut groups = &self.groups[..];
@@ -198,7 +200,7 @@ impl Walk {
             let skip = if at == 0 { offset } else { 0 };
             match &group.runs[..] {
                 [(_, ranks)] => Run::one(index, ranks, back, skip),
-                runs => Run::Many(Merge::new(table, index, runs, back, skip)),
+                runs => Run::Merged(Merge::new(table, index, runs, back, skip)),
             }
         })
     }
@@ -210,7 +212,7 @@ impl Group {
     }
 }
 
-/// The terms of an order that tell rows apart: not those in which all rows are equal, nor a second one of the same column.
+/// The terms of an order that distinguish rows: without terms in which all rows are equal, and without repeated columns.
 pub(super) fn free<'q>(order: &'q [OrderTerm], parts: &[Conjunct<'_>]) -> Vec<&'q OrderTerm> {
     order.iter().filter(|term| fixed(&term.column, parts).is_none() && first_of(order, term)).collect()
 }
@@ -219,28 +221,31 @@ fn first_of(order: &[OrderTerm], term: &OrderTerm) -> bool {
     order.iter().find(|other| other.column == term.column).is_some_and(|first| std::ptr::eq(first, term))
 }
 
-/// What all rows are equal to in `column`.
+/// The restriction that fixes `column` to one value in all rows.
 fn fixed<'a, 'q>(column: &str, parts: &'a [Conjunct<'q>]) -> Option<&'a Restriction<'q>> {
     let clauses = parts.iter().filter_map(|part| part.clause.as_ref());
-    clauses.filter(|clause| clause.column == column).map(|clause| &clause.want).find(|want| want.is_fixed())
+    clauses
+        .filter(|clause| clause.column == column)
+        .map(|clause| &clause.restriction)
+        .find(|restriction| restriction.is_fixed())
 }
 
-fn is_fixed_to(want: &Restriction<'_>, cell: &CborValue, term: &OrderTerm, schema: &Schema) -> bool {
+fn is_fixed_to(restriction: &Restriction<'_>, cell: &CborValue, term: &OrderTerm, schema: &Schema) -> bool {
     let keys = KeyMaker::new(std::slice::from_ref(term), schema);
     let bytes = |value: &CborValue| {
         let mut out = Vec::new();
         keys.cell(0, value, &mut out);
         out
     };
-    match want {
+    match restriction {
         Restriction::Points(points) => points.iter().all(|point| bytes(point) == bytes(cell)),
         Restriction::Null => cell.is_null(),
         Restriction::Bound(..) => false,
     }
 }
 
-/// Whether `terms` sort as `order` does, one way or the other. `ties` says whether ids go the same way; `nulls` whether the
-/// first column has any.
+/// Matches index `terms` with `order` in either direction. `ties` is true if ids have the same direction, `nulls` if the first
+/// column may have nulls. `None` if the orders differ.
 fn fit(terms: &[OrderTerm], order: &[&OrderTerm], ties: bool, nulls: bool) -> Option<OrderMatch> {
     let same = terms.len() == order.len() && terms.iter().zip(order).all(|(term, other)| term.column == other.column);
     let back = !ties;
@@ -248,42 +253,42 @@ fn fit(terms: &[OrderTerm], order: &[&OrderTerm], ties: bool, nulls: bool) -> Op
     if !same || !terms.iter().zip(order).all(directed) {
         return None;
     }
-    let nulls_stand = |(term, other): (&OrderTerm, &&OrderTerm)| (term.nulls_first == other.nulls_first) != back;
-    if !terms.iter().zip(order).skip(1).all(nulls_stand) {
+    let same_nulls = |(term, other): (&OrderTerm, &&OrderTerm)| (term.nulls_first == other.nulls_first) != back;
+    if !terms.iter().zip(order).skip(1).all(same_nulls) {
         return None;
     }
-    Some(OrderMatch { back, split: nulls && !terms.iter().zip(order).take(1).all(nulls_stand) })
+    Some(OrderMatch { back, split: nulls && !terms.iter().zip(order).take(1).all(same_nulls) })
 }
 
-/// Rows with null in the column that is sorted by, and the others, each a group.
-fn split(table: &Table, index: &Index, reach: &IndexMatch, nulls_first: bool) -> Vec<Group> {
-    let (boundary, stand_first) = index.keys().null_boundary(reach.depth);
+/// Splits the ranges into a group of rows with null in the first sort column, and a group of the others.
+fn split(table: &Table, index: &Index, index_match: &IndexMatch, nulls_first: bool) -> Vec<Group> {
+    let (boundary, nulls_lead) = index.keys().null_boundary(index_match.depth);
     let (mut nulls, mut others) =
         (Group { null: Some(true), ..Group::default() }, Group { null: Some(false), ..Group::default() });
-    for piece in &reach.pieces {
+    for piece in &index_match.pieces {
         let ranks = &piece.ranks;
         let between = index.rank(&[&piece.prefix[..], &[boundary]].concat(), table).clamp(ranks.start, ranks.end);
         let (before, behind) = (ranks.start..between, between..ranks.end);
-        let (null, other) = if stand_first { (before, behind) } else { (behind, before) };
+        let (null, other) = if nulls_lead { (before, behind) } else { (behind, before) };
         nulls.runs.push((piece.prefix.len(), null));
         others.runs.push((piece.prefix.len(), other));
     }
     if nulls_first { vec![nulls, others] } else { vec![others, nulls] }
 }
 
-/// Slots of a group.
+/// Iterator over the slots of a group.
 enum Run<'a> {
-    On(Entries<'a>),
-    Back(std::iter::Rev<Entries<'a>>),
-    Many(Merge<'a>),
+    Forward(Entries<'a>),
+    Backward(std::iter::Rev<Entries<'a>>),
+    Merged(Merge<'a>),
 }
 
 impl<'a> Run<'a> {
     fn one(index: &'a Index, ranks: &Range<usize>, back: bool, skip: usize) -> Run<'a> {
         if back {
-            Run::Back(index.order().range(ranks.start..ranks.end - skip.min(ranks.len())).rev())
+            Run::Backward(index.order().range(ranks.start..ranks.end - skip.min(ranks.len())).rev())
         } else {
-            Run::On(index.order().range(ranks.start + skip.min(ranks.len())..ranks.end))
+            Run::Forward(index.order().range(ranks.start + skip.min(ranks.len())..ranks.end))
         }
     }
 }
@@ -293,14 +298,14 @@ impl Iterator for Run<'_> {
 
     fn next(&mut self) -> Option<Slot> {
         match self {
-            Run::On(entries) => entries.next().map(|entry| entry.slot),
-            Run::Back(entries) => entries.next().map(|entry| entry.slot),
-            Run::Many(merge) => merge.next(),
+            Run::Forward(entries) => entries.next().map(|entry| entry.slot),
+            Run::Backward(entries) => entries.next().map(|entry| entry.slot),
+            Run::Merged(merge) => merge.next(),
         }
     }
 }
 
-/// Ranges that are each in order, as one.
+/// K-way merge of sorted ranges.
 struct Merge<'a> {
     table: &'a Table,
     index: &'a Index,
@@ -309,7 +314,7 @@ struct Merge<'a> {
     heads: BinaryHeap<Head>,
 }
 
-/// The next entry of a run. The first to come is the greatest, as a heap has it.
+/// The next entry of a run. The first in order is the greatest, because `BinaryHeap` is a max-heap.
 #[derive(PartialEq, Eq)]
 struct Head {
     key: Vec<u8>,
@@ -343,13 +348,13 @@ impl<'a> Merge<'a> {
         merge
     }
 
-    /// Puts the next entry of a run among the heads.
+    /// Moves the next entry of a run to the heap.
     fn pull(&mut self, run: usize, mut key: Vec<u8>) {
         let (prefix, entries) = &mut self.runs[run];
         let Some(entry) = (if self.back { entries.next_back() } else { entries.next() }) else { return };
         entry.key_into(&mut key);
-        // Kept in part only: the row has all of it.
-        if key.len() >= MOST_KEY
+        // A truncated key: compute the full one from the row.
+        if key.len() >= MAX_KEY
             && let Some(row) = self.table.at(entry.slot)
         {
             key = self.index.key_of(&row);

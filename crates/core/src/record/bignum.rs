@@ -9,24 +9,24 @@ use crate::record::json::JsonError;
 
 const POSITIVE: u64 = 2;
 const NEGATIVE: u64 = 3;
-/// Tag of the digits of an integer beyond 128 bits, which ciborium reads no bignum of; its number is this crate's own.
+/// Private tag for the digits of an integer beyond 128 bits, for which ciborium cannot read a bignum.
 const WIDE: u64 = 0x6469_6769_7473;
 
-/// Digits of an integer in JSON, at most: every such integer has a float near it.
-pub(crate) const MOST_DIGITS: usize = 308;
-/// Digits from which an integer may have more than 64 bits.
-const LONG: usize = 19;
+/// Maximum number of digits of an integer in JSON: every such integer is in the range of floats.
+pub(crate) const MAX_DIGITS: usize = 308;
+/// Minimum number of digits of an integer that may have more than 64 bits.
+const MIN_LONG: usize = 19;
 
-/// The integer that `digits` spell, with a `-` in front or not; `None` if they spell none, or have more than `MOST_DIGITS`.
+/// Parses an integer from its digits with an optional `-`. `None` if it is not one, or has more than `MAX_DIGITS` digits.
 pub fn of_digits(digits: &str) -> Option<CborValue> {
     let unsigned = digits.strip_prefix('-').unwrap_or(digits);
-    if unsigned.is_empty() || unsigned.len() > MOST_DIGITS || !unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
+    if unsigned.is_empty() || unsigned.len() > MAX_DIGITS || !unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     digits.parse().ok().map(|number| of_big(&number))
 }
 
-/// An integer of any size as a value.
+/// Converts an integer of any size to a value.
 fn of_big(number: &BigInt) -> CborValue {
     let small = i128::try_from(number).ok().and_then(|number| number.try_into().ok());
     if let Some(small) = small {
@@ -42,38 +42,38 @@ fn of_big(number: &BigInt) -> CborValue {
     CborValue::Tag(tag, Box::new(content))
 }
 
-/// The integer that a bignum is; `None` for any other value, plain integers included.
+/// The integer of a bignum; `None` for any other value, including plain integers.
 pub fn as_big(value: &CborValue) -> Option<BigInt> {
     match value {
         CborValue::Tag(POSITIVE, inner) => Some(BigInt::from_bytes_be(Sign::Plus, inner.as_bytes()?)),
         CborValue::Tag(NEGATIVE, inner) => Some(-(BigInt::from_bytes_be(Sign::Plus, inner.as_bytes()?) + 1u8)),
-        CborValue::Tag(WIDE, inner) => inner.as_text().filter(|text| text.len() <= MOST_DIGITS + 1)?.parse().ok(),
+        CborValue::Tag(WIDE, inner) => inner.as_text().filter(|text| text.len() <= MAX_DIGITS + 1)?.parse().ok(),
         _ => None,
     }
 }
 
-/// Tells whether a value is a bignum that JSON holds exactly: as digits, of which not too many.
+/// Digits of a bignum, and true if JSON represents it exactly; `None` for any other value.
 pub(super) fn digits_of(value: &CborValue) -> Option<(String, bool)> {
     let number = as_big(value)?;
     let digits = number.to_string();
-    let exact = digits.len() <= MOST_DIGITS && of_big(&number) == *value;
+    let exact = digits.len() <= MAX_DIGITS && of_big(&number) == *value;
     Some((digits, exact))
 }
 
 // --- in JSON ---------------------------------------------------------------------------------------------------------------
 
-/// Mark before the digits of a long integer that was made a text. Nobody else knows it.
+/// Random prefix of long integers that were converted to texts. Clients cannot guess it.
 static MARK: LazyLock<String> = LazyLock::new(|| format!("\u{1}integer {}:", uuid::Uuid::new_v4()));
 
-/// JSON in which integers beyond 64 bits are texts, for parsers that would make floats of them: `unmarked` knows those texts.
-/// `None` if there are none, which a quick look tells nearly always.
+/// Converts integers beyond 64 bits in JSON to marked texts, for parsers that would read them as floats; `unmarked` converts
+/// them back. `None` if there are none, which is nearly always found by a quick scan.
 ///
 /// # Errors
-/// [`JsonError`] for an integer of more than `MOST_DIGITS` digits.
+/// [`JsonError`] for an integer of more than `MAX_DIGITS` digits.
 pub fn marked(json: &[u8]) -> Result<Option<Vec<u8>>, JsonError> {
-    // A run of that many digits has one at each such distance.
+    // A run of at least `MIN_LONG` digits has a digit at a multiple of that distance.
     let is_digit = |at: &usize| json[*at].is_ascii_digit();
-    let candidate = (LONG - 1..json.len()).step_by(LONG).filter(is_digit).any(|at| is_long_around(json, at));
+    let candidate = (MIN_LONG - 1..json.len()).step_by(MIN_LONG).filter(is_digit).any(|at| is_long_around(json, at));
     if !candidate {
         return Ok(None);
     }
@@ -87,7 +87,7 @@ pub fn marked(json: &[u8]) -> Result<Option<Vec<u8>>, JsonError> {
                 if let Some(digits) = beyond_64_bits(&json[at..end])? {
                     let out = out.get_or_insert_with(|| Vec::with_capacity(json.len() + 256));
                     out.extend_from_slice(&json[copied..at]);
-                    // The mark's one control character is written as JSON wants it.
+                    // The mark's control character is escaped for JSON.
                     out.extend_from_slice(b"\"\\u0001");
                     out.extend_from_slice(&MARK.as_bytes()[1..]);
                     out.extend_from_slice(digits.as_bytes());
@@ -105,13 +105,13 @@ pub fn marked(json: &[u8]) -> Result<Option<Vec<u8>>, JsonError> {
     Ok(out)
 }
 
-/// The integer that [`marked`] made `text` of.
+/// The integer of a text that [`marked`] produced, `None` for other texts.
 pub(super) fn unmarked(text: &str) -> Option<CborValue> {
     text.strip_prefix('\u{1}')?;
     of_digits(text.strip_prefix(MARK.as_str())?)
 }
 
-/// Turns the texts that [`marked`] made of integers back, for parsers that know nothing of them.
+/// Converts the texts of [`marked`] back to integers, in values from parsers that do not handle them.
 pub fn unmark(value: &mut CborValue) {
     match value {
         CborValue::Text(text) => {
@@ -126,12 +126,12 @@ pub fn unmark(value: &mut CborValue) {
 }
 
 fn is_long_around(json: &[u8], at: usize) -> bool {
-    let before = json[..at].iter().rev().take_while(|byte| byte.is_ascii_digit()).take(LONG).count();
-    let behind = json[at..].iter().take_while(|byte| byte.is_ascii_digit()).take(LONG).count();
-    before + behind >= LONG
+    let before = json[..at].iter().rev().take_while(|byte| byte.is_ascii_digit()).take(MIN_LONG).count();
+    let behind = json[at..].iter().take_while(|byte| byte.is_ascii_digit()).take(MIN_LONG).count();
+    before + behind >= MIN_LONG
 }
 
-/// The place after the string that begins at `at`, or the end.
+/// Position after the string that begins at `at`, or the end of the input.
 fn string_end(json: &[u8], at: usize) -> usize {
     let mut at = at + 1;
     while let Some(found) = json.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
@@ -149,18 +149,18 @@ fn number_end(json: &[u8], at: usize) -> usize {
     at + json[at..].iter().take_while(of_number).count()
 }
 
-/// The digits of an integer that has more than 64 bits.
+/// Digits of an integer of more than 64 bits, `None` for other tokens.
 fn beyond_64_bits(token: &[u8]) -> Result<Option<&str>, JsonError> {
     let unsigned = token.strip_prefix(b"-").unwrap_or(token);
     let Ok(text) = std::str::from_utf8(token) else { return Ok(None) };
-    if unsigned.len() < LONG || unsigned[0] == b'0' || !unsigned.iter().all(u8::is_ascii_digit) {
+    if unsigned.len() < MIN_LONG || unsigned[0] == b'0' || !unsigned.iter().all(u8::is_ascii_digit) {
         return Ok(None);
     }
     if text.parse::<i64>().is_ok() || text.parse::<u64>().is_ok() {
         return Ok(None);
     }
-    if unsigned.len() > MOST_DIGITS {
-        let detail = format!("an integer has {} digits: {MOST_DIGITS} are possible", unsigned.len());
+    if unsigned.len() > MAX_DIGITS {
+        let detail = format!("an integer has {} digits; at most {MAX_DIGITS} are allowed", unsigned.len());
         return Err(JsonError::new(detail));
     }
     Ok(Some(text))
@@ -197,14 +197,14 @@ mod tests {
         ] {
             assert_eq!(round_trip(json), json);
         }
-        let widest = "9".repeat(MOST_DIGITS);
+        let widest = "9".repeat(MAX_DIGITS);
         assert_eq!(round_trip(&widest), widest);
         let error = parse_json(format!("{widest}0").as_bytes(), JsonLimits::default()).unwrap_err();
-        assert_eq!(error.to_string(), "an integer has 309 digits: 308 are possible");
+        assert_eq!(error.to_string(), "an integer has 309 digits; at most 308 are allowed");
     }
 
     #[test]
-    fn what_is_no_integer_is_read_as_before() {
+    fn numbers_that_are_not_integers_are_read_as_floats_or_refused() {
         for (json, expected) in [
             ("1234567890123456789012.5", "1.2345678901234568e21"),
             ("123456789012345678901e2", "1.2345678901234568e22"),
@@ -223,7 +223,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn documents_with_long_integers_come_back(
+            fn documents_with_long_integers_round_trip(
             numbers in proptest::collection::vec("-?[1-9][0-9]{0,60}", 0..6), text in "[0-9\"\\\\\u{1}]{0,40}",
         ) {
             let text = String::from_utf8(value_to_json(&text.into())).unwrap();

@@ -1,4 +1,4 @@
-//! A row's canonical bytes: ready JSON, and canonical CBOR beside it only when JSON cannot hold the row exactly.
+//! Canonical bytes of a row: JSON ready to send, and canonical CBOR only if JSON cannot represent the row exactly.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use super::json::{from_json, write_text, write_value};
 use super::{CborValue, Layout, Record};
 
-/// One row, encoded once when it is committed and then only copied.
+/// An encoded row: encoded once when it is committed, then only copied.
 ///
-/// `json` is always there and is what HTTP answers are made of. `cbor` is there when the JSON is not exact (bytes, tags,
-/// non-finite floats, integers beyond 64 bits, maps with keys that are not text). Equality of bodies made under one
-/// [`Layout`] is equality of rows.
+/// `json` is always present and is used for HTTP answers. `cbor` is present if the JSON is not exact: for bytes, tags, non-finite
+/// floats, and maps with duplicate keys or keys that are not text. Bodies made under the same [`Layout`] are equal if and only if
+/// their rows are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Body {
     #[serde(rename = "j")]
@@ -19,13 +19,13 @@ pub struct Body {
     cbor: Option<Bytes>,
 }
 
-/// Stored bytes that are no row.
+/// Error for stored bytes that are not a row.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("stored row cannot be decoded: {0}")]
 pub struct BodyError(pub(crate) String);
 
 impl Body {
-    /// Encodes `record` canonically: the id under the layout's id column, members in the layout's order.
+    /// Encodes `record` canonically: with the id in the layout's id column, members in the layout's order.
     pub fn encode(id: &str, record: &Record, layout: &Layout) -> Body {
         let id_value;
         let mut members: Vec<(&str, &CborValue)> =
@@ -37,18 +37,18 @@ impl Body {
         encode_sorted(members, layout)
     }
 
-    /// Encodes some columns of a row, such as a patch: like [`Body::encode`] without adding the id.
+    /// Encodes some columns of a row, such as a patch: as [`Body::encode`] without adding the id.
     pub fn encode_plain(record: &Record, layout: &Layout) -> Body {
         encode_sorted(record.iter().map(|(column, value)| (column.as_str(), value)).collect(), layout)
     }
 
-    /// Encodes a row in the order that its columns have.
+    /// Encodes a row in the order of its own columns.
     pub(crate) fn encode_as_is(record: &Record) -> Body {
         let members: Vec<_> = record.iter().map(|(column, value)| (column.as_str(), value)).collect();
         encode_ordered(&members)
     }
 
-    /// Takes bytes that [`Body::json`] and [`Body::cbor`] gave earlier.
+    /// Restores a body from the bytes of [`Body::json`] and [`Body::cbor`].
     pub fn from_parts(json: Bytes, cbor: Option<Bytes>) -> Body {
         Body { json, cbor }
     }
@@ -58,20 +58,20 @@ impl Body {
         &self.json
     }
 
-    /// The row as canonical CBOR, if JSON does not hold it exactly.
+    /// The row as canonical CBOR, if JSON does not represent it exactly.
     pub fn cbor(&self) -> Option<&Bytes> {
         self.cbor.as_ref()
     }
 
-    /// Bytes held.
+    /// Size in bytes.
     pub fn size(&self) -> usize {
         self.json.len() + self.cbor.as_ref().map_or(0, Bytes::len)
     }
 
-    /// The row as a record.
+    /// Decodes the row.
     ///
     /// # Errors
-    /// If the bytes are not what [`Body::encode`] makes.
+    /// [`BodyError`] if the bytes were not made by [`Body::encode`].
     pub fn decode(&self) -> Result<Record, BodyError> {
         decode_parts(&self.json, self.cbor.as_deref())
     }
@@ -107,9 +107,9 @@ fn encode_ordered(members: &[(&str, &CborValue)]) -> Body {
     Body { json: json.into(), cbor }
 }
 
-/// Writes rows of known columns straight into their canonical JSON, without a record in between.
+/// Writer of rows with known columns, directly to canonical JSON without a record in between.
 ///
-/// Gives the bytes of [`Body::encode`] if every row gets a value for each column, in the layout's order.
+/// Produces the bytes of [`Body::encode`] if every row gets a value for each column, in the layout's order.
 #[derive(Debug)]
 pub struct RowWriter {
     /// `{"first":`, `,"second":` and so on.
@@ -120,7 +120,7 @@ pub struct RowWriter {
 }
 
 impl RowWriter {
-    /// For rows of `columns`, which are in the layout's order and include its id column.
+    /// Creates a writer for rows of `columns`, which must be in the layout's order and include its id column.
     pub fn new<'a>(columns: impl Iterator<Item = &'a str>) -> RowWriter {
         let key = |(at, column): (usize, &str)| {
             let mut key = vec![if at == 0 { b'{' } else { b',' }];
@@ -131,25 +131,25 @@ impl RowWriter {
         RowWriter { keys: columns.enumerate().map(key).collect(), at: 0, out: Vec::new(), exact: true }
     }
 
-    /// Writes the next column: any value.
+    /// Writes any value to the next column.
     pub fn value(&mut self, value: &CborValue) {
         self.key();
         self.exact &= write_value(&mut self.out, value);
     }
 
-    /// Writes the next column: a text.
+    /// Writes a text to the next column.
     pub fn text(&mut self, text: &str) {
         self.key();
         write_text(&mut self.out, text);
     }
 
-    /// Writes the next column: an integer that stands as `digits`, without leading zeros or a plus.
+    /// Writes an integer to the next column, given as `digits` without leading zeros or a plus sign.
     pub fn integer(&mut self, digits: &str) {
         self.key();
         self.out.extend_from_slice(digits.as_bytes());
     }
 
-    /// The row that was written, and ready for the next. `None` if JSON does not hold it exactly: encode it as a record.
+    /// Finishes the row and starts the next. `None` if JSON does not represent the row exactly: then encode it as a record.
     pub fn finish(&mut self) -> Option<Body> {
         self.out.push(b'}');
         let json = Bytes::copy_from_slice(&self.out);
@@ -191,7 +191,7 @@ pub fn hash_parts(json: &[u8], cbor: Option<&[u8]>) -> u128 {
     xxhash_rust::xxh3::xxh3_128(cbor.unwrap_or(json))
 }
 
-/// The value that stands for `id` in its column.
+/// The value of `id` in the id column.
 pub fn id_to_value(id: &str, layout: &Layout) -> CborValue {
     match id.parse::<i64>() {
         Ok(number) if layout.integer_id() && number.to_string() == id => number.into(),
@@ -202,11 +202,11 @@ pub fn id_to_value(id: &str, layout: &Layout) -> CborValue {
 fn encode_members(members: &[(&str, &CborValue)]) -> Bytes {
     let map = members.iter().map(|(column, value)| ((*column).into(), sort_keys(value))).collect();
     let mut bytes = Vec::new();
-    ciborium::into_writer(&CborValue::Map(map), &mut bytes).expect("a Vec takes every write");
+    ciborium::into_writer(&CborValue::Map(map), &mut bytes).expect("writing to a Vec does not fail");
     bytes.into()
 }
 
-/// Nested maps in key order, so that equal values have equal bytes.
+/// Sorts nested maps by key, so that equal values have equal bytes.
 fn sort_keys(value: &CborValue) -> CborValue {
     match value {
         CborValue::Array(items) => CborValue::Array(items.iter().map(sort_keys).collect()),
@@ -215,7 +215,7 @@ fn sort_keys(value: &CborValue) -> CborValue {
             let mut members: Vec<_> = members.iter().map(|(k, v)| (sort_keys(k), sort_keys(v))).collect();
             members.sort_by_cached_key(|(key, _)| {
                 let mut bytes = Vec::new();
-                ciborium::into_writer(key, &mut bytes).expect("a Vec takes every write");
+                ciborium::into_writer(key, &mut bytes).expect("writing to a Vec does not fail");
                 bytes
             });
             CborValue::Map(members)
@@ -262,12 +262,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn s29_records_round_trip_through_their_bytes(cells in proptest::collection::btree_map("[a-z]{1,5}", value(), 0..6)) {
+        fn records_round_trip_through_their_bytes(cells in proptest::collection::btree_map("[a-z]{1,5}", value(), 0..6)) {
             let mut record: Record = cells.into_iter().collect();
             record.insert("id", "7".into());
             let body = Body::encode("7", &record, &layout());
             let back = body.decode().unwrap();
-            // Equality of bodies is the crate's equality of rows: nested maps come back in key order.
+                        // Rows are equal if their bodies are: nested maps are decoded in key order.
             prop_assert_eq!(&Body::encode("7", &back, &layout()), &body);
             for (column, value) in record.iter() {
                 prop_assert_eq!(sort_keys(&back[column]), sort_keys(value));

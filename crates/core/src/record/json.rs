@@ -1,4 +1,4 @@
-//! CBOR values to JSON and back, by walking the tree (a serde bridge would mangle bytes, tags and big integers).
+//! Conversion of CBOR values to JSON and back, by walking the tree. A serde bridge would alter bytes, tags and big integers.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::{CborValue, bignum};
 
-/// JSON that is not accepted, with the place where reading stopped.
+/// Error for refused JSON; the message has the position if the syntax is wrong.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct JsonError(String);
@@ -19,12 +19,12 @@ impl JsonError {
     }
 }
 
-/// Bounds on what [`parse_json`] builds.
+/// Limits of [`parse_json`].
 #[derive(Debug, Clone, Copy)]
 pub struct JsonLimits {
-    /// Values of any kind, at most.
+    /// Maximum number of values of any kind.
     pub nodes: usize,
-    /// Nesting, at most.
+    /// Maximum nesting depth.
     pub depth: usize,
 }
 
@@ -35,10 +35,10 @@ impl Default for JsonLimits {
     }
 }
 
-/// Parses untrusted JSON: whole input, bounded, duplicate members refused.
+/// Parses untrusted JSON within limits. Refuses duplicate members and trailing input.
 ///
 /// # Errors
-/// Says line and column, or which bound was passed.
+/// [`JsonError`] with line and column, or with the limit that was exceeded.
 pub fn parse_json(bytes: &[u8], limits: JsonLimits) -> Result<CborValue, JsonError> {
     let mut budget = limits.nodes;
     let marked = bignum::marked(bytes)?;
@@ -55,15 +55,15 @@ pub(crate) fn from_json(bytes: &[u8]) -> Result<CborValue, JsonError> {
     parse_json(bytes, JsonLimits { nodes: usize::MAX, depth: 120 })
 }
 
-/// A value as JSON text. Not exact are bytes (base64url), tags (their content), NaN and infinities (text: `"NaN"`, `"Infinity"`,
-/// `"-Infinity"`) and maps with keys that are not text.
+/// Converts a value to JSON text. Not exact for bytes (base64url), tags (their content), NaN and infinities (the texts `"NaN"`,
+/// `"Infinity"`, `"-Infinity"`) and maps with keys that are not text.
 pub fn value_to_json(value: &CborValue) -> Vec<u8> {
     let mut out = Vec::new();
     write_value(&mut out, value);
     out
 }
 
-/// Appends `value` as JSON; returns whether the text holds it exactly.
+/// Appends `value` as JSON. Returns true if the text represents it exactly.
 ///
 /// Not exact: bytes (base64url), tags (their content), NaN and infinities (text), text that is not UTF-8 (with replacement
 /// characters), maps with keys that are not text (keys rendered as JSON). Members of nested maps are sorted by key.
@@ -74,7 +74,7 @@ pub(crate) fn write_value(out: &mut Vec<u8>, value: &CborValue) -> bool {
         CborValue::Bool(false) => out.extend_from_slice(b"false"),
         CborValue::Integer(number) => out.extend_from_slice(i128::from(*number).to_string().as_bytes()),
         CborValue::Float(number) if number.is_finite() => {
-            // Debug is Rust's shortest round-trip form and always has a `.` or an `e`: floats stay floats.
+            // Debug is Rust's shortest round-trip form and always has a `.` or an `e`, so floats are read back as floats.
             out.extend_from_slice(format!("{number:?}").as_bytes());
         }
         CborValue::Float(number) => {
@@ -107,10 +107,10 @@ pub(crate) fn write_value(out: &mut Vec<u8>, value: &CborValue) -> bool {
     true
 }
 
-/// CBOR tag of bytes that a source holds as text and that are not UTF-8; its number is this crate's own.
+/// Private CBOR tag of bytes that a source holds as text but that are not UTF-8.
 pub const NOT_UTF8: u64 = 0x6e75_7466_3800;
 
-/// The word for a float that JSON has no number for, as PostgreSQL writes it.
+/// Name of a float that JSON numbers cannot express, spelled as in PostgreSQL.
 pub(super) fn not_finite(number: f64) -> &'static str {
     match number {
         f64::INFINITY => "Infinity",
@@ -165,11 +165,11 @@ pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("text always serializes into a Vec");
 }
 
-/// Reads one value within bounds.
+/// Deserializer of one value within limits.
 pub(super) struct Seed<'a> {
-    /// Values that may still come.
+    /// Number of values still allowed.
     pub(super) budget: &'a mut usize,
-    /// Levels that may still come.
+    /// Number of nesting levels still allowed.
     pub(super) depth: usize,
 }
 
@@ -252,7 +252,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
         let mut seen = std::collections::HashSet::new();
         while let Some(key) = map.next_key::<String>()? {
             if !seen.insert(key.clone()) {
-                return Err(A::Error::custom(format!("member {key:?} stands twice")));
+                return Err(A::Error::custom(format!("duplicate member {key:?}")));
             }
             let value = map.next_value_seed(Seed { budget: self.budget, depth })?;
             members.push((key.into(), value));
@@ -271,7 +271,7 @@ mod tests {
         let error = |text: &str| parse_json(text.as_bytes(), limits).unwrap_err().to_string();
         assert!(error("[1,2,3]").contains("too many values"));
         assert!(error("[[[]]]").contains("too deeply"));
-        assert!(error(r#"{"a":1,"a":2}"#).contains("stands twice"));
+        assert!(error(r#"{"a":1,"a":2}"#).contains("duplicate member \"a\""));
         assert!(error("[1] 2").contains("trailing"));
     }
 

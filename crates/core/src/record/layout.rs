@@ -1,11 +1,11 @@
-//! The canonical order of a row's members and which of them is the id.
+//! Layouts: the canonical order of a row's members, and its id column.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Member order of canonical rows: the schema's columns first, in schema order, then all others bytewise.
+/// Member order of canonical rows: the schema's columns first, in schema order, then all others in byte order.
 ///
-/// Two equal rows under one layout have equal bytes, which is what ETags, checksums and diffs compare.
+/// Equal rows under the same layout have equal bytes. ETags, checksums and diffs rely on this.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     id_column: Arc<str>,
@@ -14,23 +14,23 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// A layout with `columns` in this order. `integer_id` says that ids which read as integers are stored as numbers.
+    /// Creates a layout with `columns` in this order. If `integer_id` is true, ids that are integers are stored as numbers.
     pub fn new(id_column: &str, integer_id: bool, columns: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         let ranks = columns.into_iter().enumerate().map(|(rank, column)| (Arc::from(column.as_ref()), rank)).collect();
         Layout { id_column: Arc::from(id_column), integer_id, ranks }
     }
 
-    /// The column that holds the id.
+    /// Name of the column that holds the id.
     pub fn id_column(&self) -> &str {
         &self.id_column
     }
 
-    /// Whether ids that read as integers are stored as numbers.
+    /// True if ids that are integers are stored as numbers.
     pub fn integer_id(&self) -> bool {
         self.integer_id
     }
 
-    /// The place of a declared column, `None` for others.
+    /// Position of a declared column, `None` for others.
     pub fn rank(&self, column: &str) -> Option<usize> {
         self.ranks.get(column).copied()
     }

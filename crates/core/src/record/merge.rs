@@ -2,8 +2,8 @@
 
 use super::{CborValue, Layout, Record};
 
-/// `row` with `patch` merged in: given columns replace, nested maps merge. A null sets a declared column to null and removes
-/// an undeclared one; inside nested maps it removes the member.
+/// Merges `patch` into `row`: columns replace, nested maps merge. A null sets a declared column to null and removes an
+/// undeclared one; inside nested maps it removes the member.
 pub fn merge_patch(mut row: Record, patch: &Record, layout: &Layout) -> Record {
     for (column, value) in patch {
         if value.is_null() && layout.rank(column).is_none() {
@@ -23,12 +23,12 @@ fn merge_value(old: Option<&CborValue>, patch: &CborValue) -> CborValue {
         _ => Vec::new(),
     };
     for (key, change) in changes {
-        let place = members.iter().position(|(known, _)| known == key);
-        match (place, change.is_null()) {
-            (Some(place), true) => {
-                members.remove(place);
+        let position = members.iter().position(|(known, _)| known == key);
+        match (position, change.is_null()) {
+            (Some(position), true) => {
+                members.remove(position);
             }
-            (Some(place), false) => members[place].1 = merge_value(Some(&members[place].1), change),
+            (Some(position), false) => members[position].1 = merge_value(Some(&members[position].1), change),
             (None, true) => {}
             (None, false) => members.push((key.clone(), merge_value(None, change))),
         }
@@ -36,8 +36,8 @@ fn merge_value(old: Option<&CborValue>, patch: &CborValue) -> CborValue {
     CborValue::Map(members)
 }
 
-/// One patch that does what `first` and then `second` do; `None` where none does: a nested map over what was set to something
-/// else would have to say that nothing of the old one stays.
+/// Joins two patches into one with the same effect. `None` if there is no such patch: if `second` merges a nested map into a
+/// value that `first` set to something else, the joined patch could not express that the old members are removed.
 pub fn join_patches(mut first: Record, second: &Record) -> Option<Record> {
     for (column, value) in second {
         let joined = join_values(first.get(column), value)?;
@@ -52,7 +52,7 @@ fn join_values(first: Option<&CborValue>, second: &CborValue) -> Option<CborValu
     let mut members = members.clone();
     for (key, change) in changes {
         match members.iter().position(|(known, _)| known == key) {
-            Some(place) => members[place].1 = join_values(Some(&members[place].1), change)?,
+            Some(position) => members[position].1 = join_values(Some(&members[position].1), change)?,
             None => members.push((key.clone(), change.clone())),
         }
     }
@@ -81,9 +81,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn two_patches_joined_do_what_they_do_one_after_the_other(old in row(), first in row(), second in row()) {
+                fn joined_patches_have_the_effect_of_both_in_order(old in row(), first in row(), second in row()) {
             let layout = Layout::new("id", false, ["id", "p"]);
-            // Rows as they are stored: without nulls within, members in order.
+                        // Stored form of rows: without nested nulls, members in order.
             let encoded = |row: &Record| crate::record::Body::encode("x", row, &layout);
             let old = merge_patch(Record::new(), &old, &layout);
             if let Some(joined) = join_patches(first.clone(), &second) {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn patches_merge_as_rfc_7396_says() {
+    fn patches_merge_as_in_rfc_7396() {
         let layout = Layout::new("id", false, ["id", "price"]);
         for (target, patch, merged) in [
             (r#"{"a":"b"}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),

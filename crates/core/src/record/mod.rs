@@ -1,6 +1,6 @@
-//! Values: [`Record`], its canonical bytes ([`Body`]), ordered sets of rows ([`Rows`]), CBOR <-> JSON.
+//! Values: [`Record`], its canonical bytes ([`Body`]), ordered sets of rows ([`Rows`]), conversion of CBOR and JSON.
 //!
-//! Knows nothing of sources, caches or tasks; everything above builds on it.
+//! The lowest layer of the crate: independent of sources, caches and tasks.
 
 mod bignum;
 mod body;
@@ -28,10 +28,10 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-/// A CBOR value: what a cell of a row holds.
+/// A CBOR value: the content of a row's cell.
 pub type CborValue = ciborium::Value;
 
-/// A row's id as the crate passes it around: immutable text, cheap to clone.
+/// A row's id: immutable text, cheap to clone.
 pub type Id = Arc<str>;
 
 /// A position in a Dio's history. The first change has 1; 0 is before it.
@@ -39,11 +39,12 @@ pub type Seq = u64;
 
 /// An insertion-ordered map of column name to value: one row.
 ///
-/// `V` is [`CborValue`] nearly everywhere; drivers may use others on the way.
+/// `V` is nearly always [`CborValue`]; drivers may use other types in between.
 ///
-/// With serde it is an object of column name to value, in its order; a column that stands twice is an error. Text formats such
-/// as JSON get cells as HTTP answers have them: bytes as base64url, a tag as its content, NaN and infinities as text; integers
-/// beyond 64 bits, which are plain digits in HTTP answers, as decimal text; integers of 64 bits are exact. Binary formats such as CBOR get every cell exactly.
+/// Its serde form is an object of column name to value, in order; a duplicate column is an error. Text formats such as JSON get
+/// cells as in HTTP answers: bytes as base64url, a tag as its content, NaN and infinities as text, and 64-bit integers exactly.
+/// Only integers beyond 64 bits differ: they are decimal text here, plain digits in HTTP answers. Binary formats such as CBOR get
+/// every cell exactly.
 ///
 /// ```
 /// use diorama_core::Record;
@@ -67,37 +68,37 @@ impl<V> Record<V> {
         Self::default()
     }
 
-    /// The value of `column`, if the record has it.
+    /// The value of `column`, `None` if the record does not have it.
     pub fn get(&self, column: &str) -> Option<&V> {
         self.0.get(column)
     }
 
-    /// Sets `column`, keeping its place if it is already there; returns the value it replaces.
+    /// Sets `column` and returns the replaced value. An existing column keeps its position.
     pub fn insert(&mut self, column: impl Into<String>, value: V) -> Option<V> {
         self.0.insert(column.into(), value)
     }
 
-    /// Takes `column` out, keeping the order of the others.
+    /// Removes `column`, keeping the order of the others.
     pub fn remove(&mut self, column: &str) -> Option<V> {
         self.0.shift_remove(column)
     }
 
-    /// Whether the record has `column`.
+    /// True if the record has `column`.
     pub fn contains(&self, column: &str) -> bool {
         self.0.contains_key(column)
     }
 
-    /// How many columns there are.
+    /// Number of columns.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is no column.
+    /// True if there are no columns.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Values in the order of their columns.
+    /// Mutable values in the order of their columns.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
         self.0.values_mut()
     }
@@ -149,7 +150,7 @@ impl<V> std::ops::Index<&str> for Record<V> {
     /// The value of `column`.
     ///
     /// # Panics
-    /// If the record has no such column; [`Record::get`] does not.
+    /// Panics if the record has no such column; [`Record::get`] returns `None` instead.
     fn index(&self, column: &str) -> &V {
         &self.0[column]
     }

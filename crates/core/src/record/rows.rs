@@ -1,4 +1,4 @@
-//! An ordered set of encoded rows: what a source lists and a cache takes.
+//! Ordered sets of encoded rows, as listed by sources and stored by caches.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use indexmap::IndexMap;
 use super::body::Body;
 use super::{CborValue, Id, Layout, Record};
 
-/// Rows in their source's order, by id. Encoded: a million rows cost their bytes, not a million maps.
+/// Rows in their source's order, by id. Rows are kept encoded, so that a million rows do not need a million maps.
 ///
-/// Iterates as `(String, Record)`, decoding one row at a time. Rows that `dio.master()` listed carry a [`Stamp`], so that the
-/// cache knows when they were read.
+/// Iterates as `(String, Record)`, decoding one row at a time. Rows that `dio.master()` listed carry a [`Stamp`] with the time of
+/// reading for the cache.
 ///
-/// With serde it is a list of `{"id":"7","record":{..}}`, in order, with records as [`Record`] says; an id that stands twice is
-/// an error. Stamps and layouts are not written.
+/// The serde form is a list of `{"id":"7","record":{..}}`, in order, with records in the form of [`Record`]; a duplicate id is an
+/// error. Stamps and layouts are not serialized.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
     items: IndexMap<Id, Body>,
@@ -27,18 +27,18 @@ pub struct Rows {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Undecodable {
-    /// How many.
+    /// Number of these rows.
     pub count: u64,
-    /// What is wrong with the first.
+    /// Error of the first one.
     pub first: String,
 }
 
-/// When a master was read: nothing at or before `mark` can be newer than these rows.
+/// Time at which a master was read: no change at or before `mark` is newer than these rows.
 #[derive(Clone)]
 pub struct Stamp {
     /// Position of the Dio when the request was sent.
     pub mark: u64,
-    /// Whether this is the master's whole list.
+    /// True if this is the master's whole list.
     pub complete: bool,
     /// Keeps the mark alive until the rows are dropped.
     pub(crate) _guard: Arc<dyn Any + Send + Sync>,
@@ -51,18 +51,18 @@ impl std::fmt::Debug for Stamp {
 }
 
 impl Rows {
-    /// No rows.
+    /// Creates an empty set.
     pub fn new() -> Rows {
         Rows::default()
     }
 
-    /// No rows yet; those pushed are encoded under `layout`.
+    /// Creates an empty set whose rows are encoded under `layout`.
     pub fn with_layout(layout: Arc<Layout>) -> Rows {
         Rows { layout: Some(layout), ..Rows::default() }
     }
 
-    /// Adds a row at the end. A row whose id is already there replaces it in place and `false` is returned: drivers use that
-    /// to report duplicates.
+    /// Adds a row at the end. If the id exists already, replaces its row in place and returns `false`, so that drivers can report
+    /// duplicates.
     pub fn push(&mut self, id: impl Into<Id>, record: &Record) -> bool {
         let id = id.into();
         let body = match &self.layout {
@@ -77,8 +77,7 @@ impl Rows {
         self.items.insert(id, body).is_none()
     }
 
-    /// Notes a row that is there and cannot be decoded, with what is wrong with it. A list with such rows says of no row that it
-    /// is gone.
+    /// Records that the source has a row that cannot be decoded, with the error. A list with such rows does not delete any row.
     pub fn skip(&mut self, detail: impl Into<String>) {
         match &mut self.undecodable {
             Some(bad) => bad.count += 1,
@@ -86,32 +85,32 @@ impl Rows {
         }
     }
 
-    /// Rows that are there and could not be decoded.
+    /// Rows of the source that could not be decoded, `None` if there are none.
     pub fn undecodable(&self) -> Option<&Undecodable> {
         self.undecodable.as_ref()
     }
 
-    /// How many rows.
+    /// Number of rows.
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Whether there is none.
+    /// True if there are no rows.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// Whether `id` is among them.
+    /// True if there is a row with this id.
     pub fn contains(&self, id: &str) -> bool {
         self.items.contains_key(id)
     }
 
-    /// One row, decoded.
+    /// The row with this id, decoded.
     pub fn get(&self, id: &str) -> Option<Record> {
         self.body(id).and_then(|body| body.decode().ok())
     }
 
-    /// One row's bytes.
+    /// The row with this id, encoded.
     pub fn body(&self, id: &str) -> Option<&Body> {
         self.items.get(id)
     }
@@ -126,17 +125,17 @@ impl Rows {
         self.items.iter()
     }
 
-    /// Rows in order, each decoded as it is reached.
+    /// Iterates over rows in order, decoding each when it is reached. Rows that cannot be decoded are skipped.
     pub fn iter(&self) -> RowsIter<'_> {
         RowsIter { rows: self, at: 0 }
     }
 
-    /// The layout the rows were encoded under.
+    /// Layout of the encoded rows, if one was set.
     pub fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref()
     }
 
-    /// When these rows were read, if a Dio's master listed them.
+    /// Time at which these rows were read, if a Dio's master listed them.
     pub fn stamp(&self) -> Option<&Stamp> {
         self.stamp.as_ref()
     }
@@ -146,7 +145,7 @@ impl Rows {
         self
     }
 
-    /// Adds `other`, which is encoded under this set's layout, with what of it could not be decoded.
+    /// Adds the rows of `other`, which must be encoded under this set's layout, and its record of undecodable rows.
     pub(crate) fn absorb(&mut self, other: Rows) {
         let Rows { items, undecodable, .. } = other;
         for (id, body) in items {
@@ -159,7 +158,7 @@ impl Rows {
         }
     }
 
-    /// The same rows under `layout`, encoded anew unless they already are.
+    /// Converts the rows to `layout`; re-encodes them unless they already have it.
     pub(crate) fn under(self, layout: &Arc<Layout>) -> Rows {
         if self.layout.as_ref().is_some_and(|own| Arc::ptr_eq(own, layout) || own == layout) {
             return self;
@@ -174,15 +173,15 @@ impl Rows {
 }
 
 impl Rows {
-    /// The rows for which `fits` has nothing to say; of the others it is noted.
-    pub(crate) fn without(self, fits: impl Fn(&Id, &Body) -> Option<String>) -> Rows {
-        if self.bodies().all(|(id, body)| fits(id, body).is_none()) {
+    /// Removes the rows for which `problem` returns an error, and records them as undecodable.
+    pub(crate) fn without(self, problem: impl Fn(&Id, &Body) -> Option<String>) -> Rows {
+        if self.bodies().all(|(id, body)| problem(id, body).is_none()) {
             return self;
         }
         let Rows { items, layout, stamp, undecodable, .. } = self;
         let mut rows = Rows { layout, stamp, undecodable, ..Rows::default() };
         for (id, body) in items {
-            match fits(&id, &body) {
+            match problem(&id, &body) {
                 Some(detail) => rows.skip(detail),
                 None => drop(rows.push_body(id, body)),
             }
@@ -192,7 +191,7 @@ impl Rows {
 }
 
 impl Rows {
-    /// The same rows with the bodies that `map` gives.
+    /// Replaces bodies by those that `map` returns; `None` keeps a body.
     pub(crate) fn map_bodies(mut self, map: impl Fn(&str, &Body) -> Option<Body>) -> Rows {
         for (id, body) in &mut self.items {
             if let Some(mapped) = map(id, body) {
@@ -257,13 +256,13 @@ impl Iterator for RowsIter<'_> {
 }
 
 impl PartialEq for Rows {
-    /// Same ids with the same values in the same order; stamps do not count.
+    /// Compares ids, values and order; stamps are ignored.
     fn eq(&self, other: &Rows) -> bool {
         self.len() == other.len() && self.iter().eq(other.iter())
     }
 }
 
-/// The id that a cell can serve as, `None` for null, floats, booleans, bytes and structures.
+/// The id that a cell holds; `None` for empty text, null, floats, booleans, bytes and structures.
 pub fn id_from_value(value: &CborValue) -> Option<String> {
     match value {
         CborValue::Text(text) if !text.is_empty() => Some(text.clone()),

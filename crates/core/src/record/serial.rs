@@ -1,4 +1,4 @@
-//! serde for [`Record`] and [`Rows`]: in text formats the JSON of the wire, in binary formats the exact values.
+//! serde of [`Record`] and [`Rows`]: the JSON of HTTP answers in text formats, exact values in binary formats.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,7 +11,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use super::json::{NOT_UTF8, Seed, not_finite, value_to_json};
 use super::{CborValue, Record, Rows, bignum};
 
-/// Nesting of a cell, at most; formats have bounds of their own, too.
+/// Maximum nesting depth of a cell; formats have their own limits too.
 const DEPTH: usize = 120;
 
 impl Serialize for Record {
@@ -28,7 +28,7 @@ impl Serialize for Record {
     }
 }
 
-/// Text stays text: what stands for bytes or for an integer beyond 64 bits is not guessed.
+/// Text is kept as text: texts that encode bytes or integers beyond 64 bits are not converted back.
 impl<'de> Deserialize<'de> for Record {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Record, D::Error> {
         let text = deserializer.is_human_readable();
@@ -51,7 +51,7 @@ impl<'de> Visitor<'de> for RecordVisitor {
         let (mut record, mut budget) = (Record::new(), usize::MAX);
         while let Some(column) = map.next_key::<String>()? {
             if record.contains(&column) {
-                return Err(de::Error::custom(format!("column {column:?} stands twice")));
+                return Err(de::Error::custom(format!("duplicate column {column:?}")));
             }
             let value = match self.text {
                 true => map.next_value_seed(Seed { budget: &mut budget, depth: DEPTH })?,
@@ -63,7 +63,7 @@ impl<'de> Visitor<'de> for RecordVisitor {
     }
 }
 
-/// A value as [`value_to_json`] writes it, but for integers beyond 64 bits: serde has no number for them, so they are text.
+/// A value in the form of [`value_to_json`], except that integers beyond 64 bits are text, because serde has no number for them.
 struct Readable<'a>(&'a CborValue);
 
 impl Serialize for Readable<'_> {
@@ -101,7 +101,7 @@ impl Serialize for Readable<'_> {
     }
 }
 
-/// The name of a member whose key may be anything.
+/// Member name for a key of any kind.
 fn name(key: &CborValue) -> String {
     match key {
         CborValue::Text(text) => text.clone(),
@@ -109,7 +109,7 @@ fn name(key: &CborValue) -> String {
     }
 }
 
-/// One row beside its id.
+/// A row with its id.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Row<'a> {
     id: std::borrow::Cow<'a, str>,
@@ -147,7 +147,7 @@ impl<'de> Visitor<'de> for RowsVisitor {
         let (mut rows, mut seen) = (Rows::new(), HashSet::new());
         while let Some(Row { id, record }) = list.next_element::<Row<'_>>()? {
             if !seen.insert(id.to_string()) {
-                return Err(de::Error::custom(format!("id {id:?} stands twice")));
+                return Err(de::Error::custom(format!("duplicate id {id:?}")));
             }
             rows.push(&*id, &record);
         }
@@ -170,12 +170,12 @@ mod tests {
         bytes
     }
 
-    /// Whether JSON holds the value exactly.
+    /// True if JSON represents the value exactly.
     fn is_exact(value: &CborValue) -> bool {
         write_value(&mut Vec::new(), value)
     }
 
-    /// Any value that `value_to_json` writes exactly, with nested members in their order.
+    /// Values that `value_to_json` represents exactly, with nested members in order.
     fn plain() -> impl Strategy<Value = Record> {
         cells().prop_map(|record| {
             let exact = |(column, value): (String, CborValue)| {
@@ -225,19 +225,19 @@ mod tests {
         }
 
         #[test]
-        fn json_is_what_the_wire_says(record in cells()) {
+                fn serde_json_equals_the_json_of_http_answers(record in cells()) {
             for (column, value) in &record {
                 let json = serde_json::to_vec(&Record::from_iter([(column.clone(), value.clone())])).unwrap();
-                let said = crate::record::json::from_json(&json);
+                let parsed = crate::record::json::from_json(&json);
                 let mut wire = serde_json::to_vec(column).unwrap();
                 wire = [&b"{"[..], &wire, b":", &value_to_json(value), b"}"].concat();
-                // Nested members that have one name after they were written cannot be read back, in neither form.
-                prop_assert_eq!(said.ok(), crate::record::json::from_json(&wire).ok());
+                                // Nested members with equal names in JSON cannot be read back in either form.
+                prop_assert_eq!(parsed.ok(), crate::record::json::from_json(&wire).ok());
             }
         }
 
         #[test]
-        fn json_gives_back_what_it_can_hold(record in plain()) {
+                fn json_round_trips_values_that_it_can_represent(record in plain()) {
             let json = serde_json::to_string(&record).unwrap();
             let back: Record = serde_json::from_str(&json).unwrap();
             prop_assert!(back.iter().eq(record.iter()), "{back:?}");
@@ -245,26 +245,26 @@ mod tests {
         }
 
         #[test]
-        fn writes_and_changes_come_back_from_json((op, event) in ops(plain())) {
+                fn writes_and_changes_round_trip_through_json((op, event) in ops(plain())) {
             prop_assert_eq!(serde_json::from_str::<WriteOp>(&serde_json::to_string(&op).unwrap()).unwrap(), op);
             prop_assert_eq!(serde_json::from_str::<ChangeEvent>(&serde_json::to_string(&event).unwrap()).unwrap(), event);
         }
 
         #[test]
-        fn writes_and_changes_come_back_from_cbor((op, event) in ops(cells())) {
+                fn writes_and_changes_round_trip_through_cbor((op, event) in ops(cells())) {
             prop_assert_eq!(ciborium::from_reader::<WriteOp, _>(&cbor(&op)[..]).unwrap(), op);
             prop_assert_eq!(ciborium::from_reader::<ChangeEvent, _>(&cbor(&event)[..]).unwrap(), event);
         }
 
         #[test]
-        fn rows_come_back_in_their_order(records in proptest::collection::vec(plain(), 0..4)) {
+                fn rows_round_trip_in_their_order(records in proptest::collection::vec(plain(), 0..4)) {
             let rows: Rows = records.into_iter().enumerate().map(|(at, record)| (format!("r{}", 9 - at), record)).collect();
             prop_assert_eq!(&serde_json::from_str::<Rows>(&serde_json::to_string(&rows).unwrap()).unwrap(), &rows);
             prop_assert_eq!(&ciborium::from_reader::<Rows, _>(&cbor(&rows)[..]).unwrap(), &rows);
         }
 
         #[test]
-        fn rows_of_any_cells_come_back_from_cbor(value in value()) {
+                fn rows_of_any_cells_round_trip_through_cbor(value in value()) {
             let rows: Rows = [("7".to_string(), Record::from_iter([("cell".to_string(), value)]))].into_iter().collect();
             prop_assert_eq!(&ciborium::from_reader::<Rows, _>(&cbor(&rows)[..]).unwrap(), &rows);
         }
@@ -297,8 +297,8 @@ mod tests {
         );
         let wrong = |json: &str| serde_json::from_str::<Record>(json).unwrap_err().to_string();
         assert!(wrong("[1]").contains("an object of column name to value"), "{}", wrong("[1]"));
-        assert!(wrong(r#"{"a":1,"a":2}"#).contains("\"a\" stands twice"));
-        assert!(wrong(r#"{"a":{"b":1,"b":2}}"#).contains("\"b\" stands twice"));
+        assert!(wrong(r#"{"a":1,"a":2}"#).contains("duplicate column \"a\""));
+        assert!(wrong(r#"{"a":{"b":1,"b":2}}"#).contains("duplicate member \"b\""));
     }
 
     #[test]
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(serde_json::to_string(&rows).unwrap(), json);
         assert_eq!(serde_json::from_str::<Rows>(json).unwrap(), rows);
         let twice = r#"[{"id":"b","record":{}},{"id":"b","record":{}}]"#;
-        assert!(serde_json::from_str::<Rows>(twice).unwrap_err().to_string().contains("\"b\" stands twice"));
+        assert!(serde_json::from_str::<Rows>(twice).unwrap_err().to_string().contains("duplicate id \"b\""));
     }
 
     #[test]
@@ -336,13 +336,13 @@ mod tests {
         assert!(wrong(r#"{"op":"insert","id":"muffin"}"#).contains("record"));
         assert!(wrong(r#"{"op":"delete"}"#).contains("id"));
         assert!(wrong(r#"{"op":"bake","id":"muffin"}"#).contains("bake"));
-        // The order of members does not matter, nor do others.
+        // The order of members is irrelevant, and other members are ignored.
         let mixed = r#"{"at":3,"record":{"price":175},"id":"muffin","op":"patch"}"#;
         assert_eq!(serde_json::from_str::<WriteOp>(mixed).unwrap().id(), Some("muffin"));
     }
 
     #[test]
-    fn a_change_is_what_webhooks_take() {
+    fn a_change_has_the_form_that_webhooks_accept() {
         let new = || Some(Record::from_iter([("price".to_string(), 175.into())]));
         let id = || "muffin".to_string();
         for (event, json) in [

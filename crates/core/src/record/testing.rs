@@ -1,4 +1,4 @@
-//! Random cells and records.
+//! Strategies for random cells and records.
 
 use proptest::prelude::*;
 

@@ -8,15 +8,15 @@ use super::rows::{CHUNK, ChunkBuilder, NewRow};
 use super::{Ordinal, Slot, Table};
 use crate::record::Body;
 
-/// Builds a table bottom-up from rows in slot order, as when a source is seeded or a cache is loaded.
+/// Builds a table bottom-up from rows in slot order, for example from a source's first list or a stored cache.
 pub struct TableBuilder {
     table: Table,
     draft: ChunkBuilder,
     cells: Vec<Cell>,
-    /// The last ordinal, while slot order is natural order.
+    /// The last ordinal, `None` once slot order differs from natural order.
     ascending: Option<Ordinal>,
-    /// Rows whose slots did not ascend.
-    late: Vec<(Slot, Box<str>, Body, Ordinal)>,
+    /// Rows whose slots were not ascending.
+    unordered: Vec<(Slot, Box<str>, Body, Ordinal)>,
 }
 
 impl Default for TableBuilder {
@@ -32,14 +32,14 @@ impl fmt::Debug for TableBuilder {
 }
 
 impl TableBuilder {
-    /// A builder without rows.
+    /// Creates a builder without rows.
     pub fn new() -> TableBuilder {
         TableBuilder {
             table: Table::new(),
             draft: ChunkBuilder::default(),
             cells: Vec::new(),
             ascending: Some(0),
-            late: Vec::new(),
+            unordered: Vec::new(),
         }
     }
 
@@ -50,12 +50,12 @@ impl TableBuilder {
         slot
     }
 
-    /// Adds a row in a given slot. Slots should ascend: of two rows with one id the higher slot stays, and rows out
-    /// of turn are put last, one by one.
+    /// Adds a row in a given slot. Slots should be ascending: rows out of order are inserted one by one at the end. If two rows
+    /// have the same id, the one in the higher slot is kept.
     pub fn push_at(&mut self, slot: Slot, id: &str, body: &Body, ordinal: Ordinal) {
         let next = self.table.next_slot;
         if slot < next || slot == Slot::MAX {
-            self.late.push((slot, id.into(), body.clone(), ordinal));
+            self.unordered.push((slot, id.into(), body.clone(), ordinal));
             return;
         }
         if next > 0 && slot / CHUNK != (next - 1) / CHUNK {
@@ -67,35 +67,35 @@ impl TableBuilder {
         self.table.next_slot = slot + 1;
     }
 
-    /// The table.
+    /// Builds the table.
     pub fn finish(mut self) -> Table {
         self.flush();
-        let TableBuilder { mut table, cells, ascending, late, .. } = self;
+        let TableBuilder { mut table, cells, ascending, unordered, .. } = self;
         let same = |a, b| match (table.at(a), table.at(b)) {
             (Some(a), Some(b)) => a.id() == b.id(),
             _ => false,
         };
         let mut ids = table.ids.clone();
-        let beaten = ids.fill(&cells, same);
+        let superseded = ids.fill(&cells, same);
         table.ids = ids;
-        for slot in beaten {
+        for slot in superseded {
             table.replace(slot, None);
         }
         if ascending.is_none() {
             table.order = Some(table.build_order());
         }
-        for (slot, id, body, ordinal) in late {
+        for (slot, id, body, ordinal) in unordered {
             table.put(slot, &id, &body, ordinal);
         }
         table
     }
 
-    /// Hangs the chunk in progress into the table.
+    /// Moves the chunk in progress into the table.
     fn flush(&mut self) {
         if let Some(chunk) = self.draft.take_chunk() {
             self.table.chunk_bytes += chunk.heap();
             let number = (self.table.next_slot - 1) / CHUNK;
-            self.table.rows.edit(number, |place| *place = Some(Arc::new(chunk)));
+            self.table.rows.edit(number, |entry| *entry = Some(Arc::new(chunk)));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Which slot an id has: a linear hash table of small leaves, persistent.
+//! Slots by id: a persistent linear hash table of small leaves.
 //!
-//! A leaf holds (hash, slot) pairs in hash order; the id itself is compared in the row. The number of leaves follows the
-//! number of rows one leaf at a time, so no change ever touches more than two of them.
+//! A leaf holds (hash, slot) pairs in hash order; the id itself is compared in the row. The number of leaves grows and shrinks
+//! with the number of rows one leaf at a time, so a change touches at most two leaves.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::trie::{Trie, Weighted};
 use super::{Slot, insert_tight};
 
-/// Entries per leaf on average, at most. Single leaves have up to twice as many.
+/// Maximum average number of entries per leaf. A single leaf has up to about twice as many.
 const MEAN: usize = 256;
 
 #[derive(Clone)]
 pub(super) struct Ids {
     leaves: Trie<Leaf>,
-    /// How many leaves the hash is spread over; empty ones are not stored.
+    /// Number of leaves, including empty ones, which are not stored.
     buckets: u32,
     len: usize,
-    /// Ids come from outside: whoever does not know the seed cannot make them collide.
+    /// Random seed of the hash, so that clients cannot choose ids that collide.
     seed: u64,
 }
 
@@ -40,7 +40,8 @@ impl Weighted for Leaf {
 }
 
 impl Leaf {
-    /// The first cell whose hash is not below `hash`. Hashes are evenly spread, so the guess is off by a cache line at most.
+    /// Index of the first cell whose hash is not below `hash`. Interpolation search: hashes are evenly distributed, so the first
+    /// guess is usually off by a cache line at most.
     fn seek(&self, hash: u32) -> usize {
         let cells = &self.0;
         let mut at = ((u64::from(hash) * cells.len() as u64) >> 32) as usize;
@@ -54,7 +55,7 @@ impl Leaf {
     }
 }
 
-/// The leaf of `hash` among `buckets`: its low bits, one bit less where that leaf is not split off yet.
+/// Index of the leaf of `hash` among `buckets`: its low bits, one bit less if that leaf is not split off yet.
 fn bucket(hash: u32, buckets: u32) -> u32 {
     let mask = buckets.next_power_of_two() - 1;
     let at = hash & mask;
@@ -66,8 +67,8 @@ impl Ids {
         Ids { leaves: Trie::new(), buckets: 1, len: 0, seed: RandomState::new().build_hasher().finish() }
     }
 
-    /// Takes all of `cells` into an empty table. `same` says whether two slots hold the same id; of such the higher slot
-    /// stays and the lower is returned.
+    /// Fills an empty table with `cells`. `same` returns true if two slots hold the same id; then the higher slot is kept and the
+    /// lower is returned.
     pub(super) fn fill(&mut self, cells: &[Cell], same: impl Fn(Slot, Slot) -> bool) -> Vec<Slot> {
         self.buckets = cells.len().div_ceil(MEAN).max(1) as u32;
         let mut leaves: Vec<Vec<Cell>> = Vec::new();
@@ -75,15 +76,15 @@ impl Ids {
         for cell in cells {
             leaves[bucket(cell.hash, self.buckets) as usize].push(*cell);
         }
-        let mut beaten = Vec::new();
+        let mut superseded = Vec::new();
         for (at, mut leaf) in leaves.into_iter().enumerate() {
             leaf.sort_unstable();
-            drop_beaten(&mut leaf, &same, &mut beaten);
+            drop_superseded(&mut leaf, &same, &mut superseded);
             leaf.shrink_to_fit();
             self.len += leaf.len();
-            self.leaves.edit(at as u32, |place| *place = Some(Arc::new(Leaf(leaf))));
+            self.leaves.edit(at as u32, |entry| *entry = Some(Arc::new(Leaf(leaf))));
         }
-        beaten
+        superseded
     }
 
     pub(super) fn len(&self) -> usize {
@@ -94,17 +95,17 @@ impl Ids {
         xxh3_64_with_seed(id.as_bytes(), self.seed) as u32
     }
 
-    /// What `is` says of the first slot under `hash` that it accepts.
-    pub(super) fn find<T>(&self, hash: u32, is: impl Fn(Slot) -> Option<T>) -> Option<T> {
+    /// Calls `accept` with the slots under `hash` and returns its first result.
+    pub(super) fn find<T>(&self, hash: u32, accept: impl Fn(Slot) -> Option<T>) -> Option<T> {
         let leaf = self.leaves.get(bucket(hash, self.buckets))?;
         let equal = leaf.0[leaf.seek(hash)..].iter().take_while(|cell| cell.hash == hash);
-        equal.map(|cell| cell.slot).find_map(is)
+        equal.map(|cell| cell.slot).find_map(accept)
     }
 
-    /// Adds a slot that is not there.
+    /// Adds a slot, which must not be in the table.
     pub(super) fn insert(&mut self, hash: u32, slot: Slot) {
-        self.leaves.edit(bucket(hash, self.buckets), |place| {
-            let leaf = Arc::make_mut(place.get_or_insert_default());
+        self.leaves.edit(bucket(hash, self.buckets), |entry| {
+            let leaf = Arc::make_mut(entry.get_or_insert_default());
             let at = leaf.seek(hash);
             insert_tight(&mut leaf.0, at, Cell { hash, slot });
         });
@@ -115,8 +116,8 @@ impl Ids {
     }
 
     pub(super) fn remove(&mut self, hash: u32, slot: Slot) {
-        let found = self.leaves.edit(bucket(hash, self.buckets), |place| {
-            let Some(leaf) = place else { return false };
+        let found = self.leaves.edit(bucket(hash, self.buckets), |entry| {
+            let Some(leaf) = entry else { return false };
             let leaf = Arc::make_mut(leaf);
             let at = leaf.seek(hash);
             let Some(found) = leaf.0[at..].iter().position(|cell| *cell == Cell { hash, slot }) else { return false };
@@ -129,36 +130,36 @@ impl Ids {
         }
     }
 
-    /// Adds a bucket: part of one leaf moves there.
+    /// Adds a bucket and moves part of one leaf there.
     fn split(&mut self) {
         let new = self.buckets;
         self.buckets += 1;
-        let moved = self.leaves.edit(bucket(new, new), |place| {
-            let leaf = place.take()?;
+        let moved = self.leaves.edit(bucket(new, new), |entry| {
+            let leaf = entry.take()?;
             let (moved, kept) = leaf.0.iter().partition(|cell| bucket(cell.hash, new + 1) == new);
-            *place = Some(Arc::new(Leaf(kept)));
+            *entry = Some(Arc::new(Leaf(kept)));
             Some(Arc::new(Leaf(moved)))
         });
-        self.leaves.edit(new, |place| *place = moved);
+        self.leaves.edit(new, |entry| *entry = moved);
     }
 
-    /// Takes the last bucket away: its leaf goes back to where it came from.
+    /// Removes the last bucket and moves its cells back to the leaf they were split from.
     fn merge(&mut self) {
         self.buckets -= 1;
         let last = self.buckets;
         if let Some(moved) = self.leaves.edit(last, Option::take) {
-            self.leaves.edit(bucket(last, last), |place| {
-                let mut cells = place.take().map_or(Vec::new(), |leaf| leaf.0.clone());
+            self.leaves.edit(bucket(last, last), |entry| {
+                let mut cells = entry.take().map_or(Vec::new(), |leaf| leaf.0.clone());
                 cells.extend_from_slice(&moved.0);
                 cells.sort_unstable();
-                *place = Some(Arc::new(Leaf(cells)));
+                *entry = Some(Arc::new(Leaf(cells)));
             });
         }
     }
 }
 
-/// Leaves one cell for each id; equal ids have equal hashes and so are neighbours but for rare collisions.
-fn drop_beaten(leaf: &mut Vec<Cell>, same: &impl Fn(Slot, Slot) -> bool, beaten: &mut Vec<Slot>) {
+/// Keeps one cell per id. Equal ids have equal hashes and so are neighbours, except for rare collisions.
+fn drop_superseded(leaf: &mut Vec<Cell>, same: &impl Fn(Slot, Slot) -> bool, superseded: &mut Vec<Slot>) {
     if leaf.windows(2).all(|pair| pair[0].hash != pair[1].hash) {
         return;
     }
@@ -166,7 +167,7 @@ fn drop_beaten(leaf: &mut Vec<Cell>, same: &impl Fn(Slot, Slot) -> bool, beaten:
     for (at, cell) in all.iter().enumerate() {
         let mut later = all[at + 1..].iter().take_while(|other| other.hash == cell.hash);
         if later.any(|other| same(cell.slot, other.slot)) {
-            beaten.push(cell.slot);
+            superseded.push(cell.slot);
         } else {
             leaf.push(*cell);
         }

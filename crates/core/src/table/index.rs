@@ -1,7 +1,7 @@
-//! Indexes: orders of a table's rows by columns, which follow every change of a row.
+//! Indexes: orders of a table's rows by columns, updated with every change of a row.
 //!
-//! A key is the row's cells under the index' terms and what breaks ties, so that no two rows have the same. Of a long key only
-//! the beginning is kept; where that is the same, the rows themselves decide.
+//! A key consists of the row's cells under the index's terms and a tie-breaker, so that keys are unique. Long keys are stored
+//! truncated; if the stored parts are equal, the rows themselves are compared.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::order::{MOST_KEY, Order};
+use super::order::{MAX_KEY, Order};
 use super::rows::RowRef;
 use super::{CHUNK, Slot, Table};
 use crate::record::Body;
@@ -17,30 +17,30 @@ use crate::table::text::TextIndex;
 use crate::vista::query::{JsonRow, KeyMaker, Path};
 use crate::vista::{Error, OrderTerm, Result, Schema};
 
-/// What an index sorts by.
+/// Specification of an index: its columns and its tie-breaker.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Spec {
     /// Columns, or paths into them.
     pub terms: Vec<OrderTerm>,
-    /// What comes first of rows that are equal in all of them.
+    /// Order of rows that are equal in all terms.
     pub tie: TieBreak,
 }
 
-/// What breaks ties.
+/// Tie-breaker of an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TieBreak {
     /// The natural order.
     Natural,
-    /// The id, from low to high or from high to low.
+    /// The id, ascending or descending.
     Id {
-        /// From high to low.
+        /// Sorts from high to low.
         descending: bool,
     },
-    /// Nothing: it is no order, but the rows by the words in them. Without terms.
+    /// None: the index is a word index for searches, without an order and without terms.
     Words,
 }
 
-/// As [`Spec::parse`] reads it.
+/// The form that [`Spec::parse`] accepts.
 impl fmt::Display for Spec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.tie == TieBreak::Words {
@@ -57,38 +57,40 @@ impl fmt::Display for Spec {
             })?;
             f.write_str(if term.nulls_first { ".nullsfirst" } else { "" })?;
         }
-        // Only made for orders whose last column is the same in all rows.
+        // Such indexes are only made for orders whose last column is equal in all rows.
         let along = self.terms.last().map(|term| TieBreak::Id { descending: term.descending });
         let turned = self.tie != TieBreak::Natural && along != Some(self.tie);
-        f.write_str(if turned { " (ids the other way)" } else { "" })
+        f.write_str(if turned { " (ids reversed)" } else { "" })
     }
 }
 
-/// The index that searches are answered from, by the name of their parameter.
+/// Name of the word index in configurations: the parameter of searches.
 const WORDS: &str = "q";
 
 impl Spec {
-    /// Rows by the words in them.
+    /// Specification of a word index.
     pub fn words() -> Spec {
         Spec { terms: Vec::new(), tie: TieBreak::Words }
     }
 
-    /// Reads `category`, `category,price.desc`, `meta->size.asc.nullsfirst`: columns, each with a direction and a place of
-    /// nulls if need be; and `q` (unless it is a column) for searches. If the last one has a direction, rows that are equal are sorted by id, as lists that ask for an order
-    /// have them; if not, they come in natural order, as lists that only filter have them.
+    /// Parses `category`, `category,price.desc`, `meta->size.asc.nullsfirst`: columns, each with an optional direction and an
+    /// optional position of nulls; and `q` (unless it is a column) for searches. If the last column has a direction, equal rows
+    /// are sorted by id, as in lists with an order. If not, they are in natural order, as in lists with filters only.
     ///
     /// # Errors
-    /// [`Error::Config`] for a column that does not exist, and for what cannot be read.
+    /// [`Error::Config`] for a column that does not exist, and for invalid syntax.
     pub fn parse(text: &str, schema: &Schema) -> Result<Spec> {
         let wrong = |detail: &str| Error::Config(format!("index {text:?}: {detail}"));
-        if text.trim() == WORDS && !known(WORDS, schema) {
+        if text.trim() == WORDS && !column_exists(WORDS, schema) {
             return Ok(Spec::words());
         }
         let (mut terms, mut tie) = (Vec::new(), TieBreak::Natural);
         for part in text.split(',') {
             let mut term = OrderTerm::new(part.trim(), false);
             tie = TieBreak::Natural;
-            while let Some((column, word)) = term.column.rsplit_once('.').filter(|_| !known(&term.column, schema)) {
+            while let Some((column, word)) =
+                term.column.rsplit_once('.').filter(|_| !column_exists(&term.column, schema))
+            {
                 match word {
                     "asc" | "desc" => {
                         term.descending = word == "desc";
@@ -106,15 +108,15 @@ impl Spec {
     }
 }
 
-fn known(column: &str, schema: &Schema) -> bool {
+fn column_exists(column: &str, schema: &Schema) -> bool {
     Path::checked(column, schema).is_ok()
 }
 
-/// Rows of a table in one order.
+/// An index of a table: its rows in one order, or by the words in them.
 #[derive(Clone)]
 pub struct Index {
     shape: Arc<Shape>,
-    /// Empty beside a text index.
+    /// Empty if there is a text index.
     order: Order,
     text: Option<TextIndex>,
 }
@@ -122,10 +124,10 @@ pub struct Index {
 struct Shape {
     spec: Spec,
     keys: KeyMaker,
-    /// What searches look at.
+    /// Columns covered by searches.
     searchable: Vec<Arc<str>>,
     uses: AtomicU64,
-    /// When it was used last, in the milliseconds of whoever uses it.
+    /// Time of last use in milliseconds of the caller's clock.
     used_at: AtomicU64,
 }
 
@@ -137,7 +139,7 @@ pub struct BuiltIndex {
 }
 
 impl BuiltIndex {
-    /// An index of the rows of `from`.
+    /// Pairs an index with the table `from` that it was built over.
     pub fn new(index: Index, from: Table) -> BuiltIndex {
         BuiltIndex { index, from }
     }
@@ -147,7 +149,7 @@ impl BuiltIndex {
         &self.index
     }
 
-    /// The table whose rows it has.
+    /// The table that the index was built over.
     pub fn from(&self) -> &Table {
         &self.from
     }
@@ -167,7 +169,7 @@ impl fmt::Debug for Index {
     }
 }
 
-/// Indexes are the same if they sort by the same.
+/// Indexes are equal if their specifications are.
 impl PartialEq for Index {
     fn eq(&self, other: &Index) -> bool {
         self.spec() == other.spec()
@@ -177,7 +179,7 @@ impl PartialEq for Index {
 impl Eq for Index {}
 
 impl Index {
-    /// An index of all rows of `table`.
+    /// Builds an index of all rows of `table`.
     pub fn build(spec: Spec, table: &Table, schema: &Schema) -> Index {
         let keys = KeyMaker::new(&spec.terms, schema);
         let searchable = schema.searchable();
@@ -190,42 +192,42 @@ impl Index {
         Index { shape, order: Order::new(), text }
     }
 
-    /// About how many bytes an index of all rows of `table` would have, judged by some of them.
+    /// Estimated size in bytes of an index of all rows of `table`, from a sample of rows.
     pub fn estimate(spec: &Spec, table: &Table, schema: &Schema) -> usize {
         let keys = KeyMaker::new(&spec.terms, schema);
-        let (step, mut key) = (table.len() / SAMPLED + 1, Vec::new());
+        let (step, mut key) = (table.len() / SAMPLE_SIZE + 1, Vec::new());
         let sampled = (0..table.len()).step_by(step).filter_map(|at| table.natural(at).next());
         if spec.tie == TieBreak::Words {
             let (rows, bytes) = sampled.fold((0, 0), |(rows, bytes), row| (rows + 1, bytes + row.json().len()));
             return table.len() * bytes / rows.max(1);
         }
         let count = sampled.map(|row| keys.row(&fields(&row), &mut key)).count();
-        // Half of a key is shared with its neighbours; a tie, a slot and an end are added.
+        // Half of a key is shared with its neighbours; the tie-breaker, a slot and an end are added.
         table.len() * (key.len() / count.max(1) / 2 + 20)
     }
 
-    /// Notes that it was used, at a time in milliseconds.
+    /// Records a use of the index at a time in milliseconds.
     pub fn touch(&self, at: u64) {
         self.shape.uses.fetch_add(1, Relaxed);
         self.shape.used_at.store(at, Relaxed);
     }
 
-    /// How often it was used.
+    /// Number of uses.
     pub fn uses(&self) -> u64 {
         self.shape.uses.load(Relaxed)
     }
 
-    /// When it was used last.
+    /// Time of last use in milliseconds, as given to [`Index::touch`].
     pub fn used_at(&self) -> u64 {
         self.shape.used_at.load(Relaxed)
     }
 
-    /// What it sorts by.
+    /// Specification of the index.
     pub fn spec(&self) -> &Spec {
         &self.shape.spec
     }
 
-    /// Its entries.
+    /// Entries of the index.
     pub(crate) fn order(&self) -> &Order {
         &self.order
     }
@@ -234,44 +236,44 @@ impl Index {
         &self.shape.keys
     }
 
-    /// Whether both have the same rows in the same order.
+    /// True if both have the same rows in the same order.
     pub fn holds_the_same(&self, other: &Index) -> bool {
         let slots = |index: &Index| index.order.range(0..usize::MAX).map(|entry| entry.slot).collect::<Vec<_>>();
         slots(self) == slots(other)
     }
 
-    /// Heap bytes, about.
+    /// Approximate heap memory in bytes.
     pub fn bytes(&self) -> usize {
         self.order.bytes() + self.text.as_ref().map_or(0, TextIndex::bytes)
     }
 
-    /// Whether the table has grown so much since it was built that one made anew would be better.
+    /// True if the table has grown so much since the index was built that it should be rebuilt.
     pub fn is_outgrown(&self) -> bool {
         self.text.as_ref().is_some_and(TextIndex::is_outgrown)
     }
 
-    /// The words, if it is an index of them that looks at what searches of `schema` look at.
+    /// The text index, if this is a word index over the searchable columns of `schema`.
     pub(crate) fn text(&self, schema: &Schema) -> Option<&TextIndex> {
         self.text.as_ref().filter(|_| self.shape.searchable == schema.searchable())
     }
 
-    /// How many entries come before `key`, which need not be a row's.
+    /// Number of entries before `key`, which need not be the key of a row.
     pub(crate) fn rank(&self, key: &[u8], table: &Table) -> usize {
         self.order.rank(key, |slot| self.shape.tie(key, table.at(slot)))
     }
 
-    /// How many entries come before everything that does not begin with `key` and is after it.
+    /// Number of entries before or with the prefix `key`: the end of the range of that prefix.
     pub(crate) fn rank_end(&self, key: &[u8], table: &Table) -> usize {
         let end = crate::vista::query::after_all_with(key.to_vec());
         if end.is_empty() { self.order.len() } else { self.rank(&end, table) }
     }
 
-    /// The whole key of a row.
+    /// The full key of a row.
     pub(crate) fn key_of(&self, row: &RowRef<'_>) -> Vec<u8> {
         self.shape.key(row)
     }
 
-    /// Makes an index of `from`'s rows one of `table`'s. Says how many rows were different.
+    /// Updates an index of `from` to the rows of `table`, given the `changed` slots. Returns the number of entries that changed.
     pub(crate) fn follow(&mut self, from: &Table, table: &Table, changed: &[Slot]) -> usize {
         let shape = Arc::clone(&self.shape);
         if let Some(text) = &mut self.text {
@@ -281,13 +283,13 @@ impl Index {
             }
             return changed.len();
         }
-        if changed.len() > table.len() / MOST_SINGLY {
+        if changed.len() > table.len() / REBUILD_RATIO {
             *self = Shape::filled(shape, table);
             return changed.len();
         }
         let mut moved = 0;
         let mut added = Vec::new();
-        // All that go first, while every entry's row is in `from`.
+        // Removals first, while every entry's row is still in `from`.
         for slot in changed {
             let (old, new) = (from.at(*slot).map(|row| shape.key(&row)), table.at(*slot).map(|row| shape.key(&row)));
             if old == new {
@@ -307,14 +309,14 @@ impl Index {
     }
 }
 
-/// Rows that are looked at to guess the size of an index.
-const SAMPLED: usize = 200;
+/// Number of rows sampled to estimate the size of an index.
+const SAMPLE_SIZE: usize = 200;
 
-/// So many rows are brought up to date at once, whatever part of all they are.
-const FEW: usize = 1_000;
+/// Number of changed rows up to which an index is always updated, whatever share of the table they are.
+const ALWAYS_UPDATED: usize = 1_000;
 
-/// If more than one row in so many changed, an index is built anew.
-const MOST_SINGLY: usize = 8;
+/// An index is rebuilt if more than one row in this number changed.
+const REBUILD_RATIO: usize = 8;
 
 impl Shape {
     fn key(&self, row: &RowRef<'_>) -> Vec<u8> {
@@ -327,29 +329,29 @@ impl Shape {
         self.keys.row(&fields(row), key);
         match self.spec.tie {
             TieBreak::Words => {}
-            TieBreak::Natural => place_into(row.ordinal(), row.slot(), key),
+            TieBreak::Natural => position_into(row.ordinal(), row.slot(), key),
             TieBreak::Id { descending } => self.keys.id(row.id(), descending, key),
         }
     }
 
-    /// How a row whose kept key is the same as that of `key` stands to it.
+    /// Order of a row relative to `key`, given that their stored keys are equal.
     fn tie(&self, key: &[u8], row: Option<RowRef<'_>>) -> Ordering {
         match row {
-            Some(row) if key.len() >= MOST_KEY => (*self.key(&row)).cmp(key),
+            Some(row) if key.len() >= MAX_KEY => (*self.key(&row)).cmp(key),
             _ => Ordering::Equal,
         }
     }
 
     fn filled(shape: Arc<Shape>, table: &Table) -> Index {
-        // Keys lie in one piece of memory: a million allocations less.
-        let (mut bytes, mut places) = (Vec::new(), Vec::with_capacity(table.len()));
+        // All keys are in one buffer, which saves an allocation per row.
+        let (mut bytes, mut spans) = (Vec::new(), Vec::with_capacity(table.len()));
         for row in table.iter_slots() {
             let start = bytes.len();
             shape.key_into(&row, &mut bytes);
-            places.push((start, bytes.len(), row.slot()));
+            spans.push((start, bytes.len(), row.slot()));
         }
-        places.sort_unstable_by(|a, b| bytes[a.0..a.1].cmp(&bytes[b.0..b.1]));
-        let order = Order::from_sorted(places.iter().map(|(start, end, slot)| (&bytes[*start..*end], *slot)));
+        spans.sort_unstable_by(|a, b| bytes[a.0..a.1].cmp(&bytes[b.0..b.1]));
+        let order = Order::from_sorted(spans.iter().map(|(start, end, slot)| (&bytes[*start..*end], *slot)));
         Index { shape, order, text: None }
     }
 }
@@ -358,38 +360,38 @@ fn fields<'a>(row: &RowRef<'a>) -> JsonRow<'a> {
     JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..]))
 }
 
-/// Appends a place in natural order.
-pub(crate) fn place_into(ordinal: super::Ordinal, slot: Slot, key: &mut Vec<u8>) {
+/// Appends a position in natural order.
+pub(crate) fn position_into(ordinal: super::Ordinal, slot: Slot, key: &mut Vec<u8>) {
     key.extend_from_slice(&ordinal.to_be_bytes());
     key.extend_from_slice(&slot.to_be_bytes());
 }
 
-/// What indexes know of a row.
+/// Entries of a row in all indexes.
 pub(super) struct IndexedKeys {
-    /// Its key in each.
+    /// The row's key in each index.
     keys: Vec<Vec<u8>>,
     /// The row, if there is a text index.
     body: Option<Body>,
 }
 
 impl Table {
-    /// The indexes there are.
+    /// Indexes of the table.
     pub fn indexes(&self) -> &[Index] {
         &self.indexes
     }
 
-    /// The index that sorts by `spec`.
+    /// The index with this specification.
     pub fn index(&self, spec: &Spec) -> Option<&Index> {
         self.indexes.iter().find(|index| index.spec() == spec)
     }
 
-    /// Whether an index that was built over `from` is better built again than brought up to date.
+    /// True if rebuilding an index that was built over `from` is cheaper than updating it.
     pub(crate) fn is_far_from(&self, from: &Table) -> bool {
         let changed = self.changed_since(from).len();
-        changed > FEW && changed > self.len() / MOST_SINGLY
+        changed > ALWAYS_UPDATED && changed > self.len() / REBUILD_RATIO
     }
 
-    /// Takes an index on that was built over `from`, an earlier state of this table. Says how many rows have changed since.
+    /// Adds an index that was built over `from`, an earlier state of this table. Returns the number of rows changed since.
     pub fn attach(&mut self, mut index: Index, from: &Table) -> usize {
         let moved = index.follow(from, self, &self.changed_since(from));
         self.detach(index.spec());
@@ -404,14 +406,14 @@ impl Table {
         }
     }
 
-    /// Begins a change of many rows, at whose end indexes follow all of them at once.
+    /// Begins a change of many rows, after which indexes are updated for all of them at once. Returns the state before.
     pub(crate) fn hold_indexes(&mut self) -> Table {
         let before = self.clone();
         self.indexes = Arc::default();
         before
     }
 
-    /// Ends what [`Table::hold_indexes`] began.
+    /// Ends the change that [`Table::hold_indexes`] began.
     pub(crate) fn release_indexes(&mut self, before: &Table) {
         if before.indexes.is_empty() {
             return;
@@ -424,7 +426,7 @@ impl Table {
         self.indexes = indexes;
     }
 
-    /// Slots whose rows or places are different from those in `from`, about: a change of one row is one of its chunk.
+    /// Slots whose rows or positions differ from those in `from`. Only chunks that are not shared are compared.
     pub(crate) fn changed_since(&self, from: &Table) -> Vec<Slot> {
         let mut slots = Vec::new();
         from.rows.differences(&self.rows, &mut |number, old, new| {
@@ -446,16 +448,16 @@ impl Table {
         slots
     }
 
-    /// What indexes have to forget when the row in `slot` changes.
-    pub(super) fn known_of(&self, slot: Slot) -> Option<IndexedKeys> {
+    /// Index entries of the row in `slot`, which have to be removed when the row changes.
+    pub(super) fn indexed_keys(&self, slot: Slot) -> Option<IndexedKeys> {
         let row = self.at(slot).filter(|_| !self.indexes.is_empty())?;
         let keys = self.indexes.iter().map(|index| index.key_of(&row)).collect();
         let words = self.indexes.iter().any(|index| index.text.is_some());
         Some(IndexedKeys { keys, body: words.then(|| row.body()) })
     }
 
-    /// Brings indexes up to date after the row in `slot` changed; `known` is of the row that was there, if there was one.
-    pub(super) fn reindex_row(&mut self, slot: Slot, known: Option<&IndexedKeys>) {
+    /// Updates the indexes after the row in `slot` changed; `old_keys` are the entries of the previous row, if there was one.
+    pub(super) fn reindex_row(&mut self, slot: Slot, old_keys: Option<&IndexedKeys>) {
         if self.indexes.is_empty() {
             return;
         }
@@ -463,18 +465,18 @@ impl Table {
         let row = self.at(slot);
         for (at, index) in Arc::make_mut(&mut indexes).iter_mut().enumerate() {
             if let Some(text) = &mut index.text {
-                let old = known.and_then(|known| known.body.as_ref());
+                let old = old_keys.and_then(|keys| keys.body.as_ref());
                 let new = row.map(|row| fields(&row));
                 text.change(slot, old, new.as_ref());
                 continue;
             }
-            let (old, new) = (known.and_then(|known| known.keys.get(at)), row.map(|row| index.key_of(&row)));
+            let (old, new) = (old_keys.and_then(|keys| keys.keys.get(at)), row.map(|row| index.key_of(&row)));
             if old == new.as_ref() {
                 continue;
             }
             let shape = Arc::clone(&index.shape);
             if let Some(old) = old {
-                // The row itself has another key already.
+                // The row itself already has its new key.
                 let tie = |other| if other == slot { Ordering::Equal } else { shape.tie(old, self.at(other)) };
                 index.order.remove(old, slot, tie);
             }

@@ -23,7 +23,7 @@ fn schema() -> Schema {
 
 fn cell() -> impl Strategy<Value = Option<CborValue>> {
     let texts = ["", "a", "ab", "é", "z\0", "10", "1.50"].map(CborValue::from);
-    // Longer than what is kept of a key, and different behind that.
+    // Longer than the stored part of a key, and different after it.
     let long = (0..3u8).prop_map(|end| format!("{}{end}", "long".repeat(30)).into());
     prop_oneof![
         1 => Just(None),
@@ -66,7 +66,7 @@ enum Step {
     Remove(u8),
     Move(u8, Ordinal),
     Many(Vec<(u8, Option<Cells>)>),
-    /// An index is built here and taken on later.
+    /// Builds an index, which is attached later.
     Build(Spec),
     Attach,
 }
@@ -88,11 +88,11 @@ fn write(table: &mut Table, id: u8, cells: &Cells, at: Option<Ordinal>, schema: 
     table.upsert(&id.to_string(), &body(id, cells, schema.layout()), at);
 }
 
-/// The rows in the order of `spec`, by the comparator.
+/// The rows in the order of `spec`, sorted by the comparator.
 fn expected(table: &Table, spec: &Spec, schema: &Schema) -> Vec<Slot> {
     let mut terms = spec.terms.clone();
     if let TieBreak::Id { descending } = spec.tie {
-        // The direction of ties is that of the last term: a column that no row has.
+        // Ties have the direction of the last term: a column that no row has.
         terms.push(OrderTerm::new("none", descending));
     }
     let prepared = Query { order: terms, ..Query::default() }.prepare(schema);
@@ -126,7 +126,7 @@ proptest! {
         }
         let mut building: Option<(Index, Table)> = None;
         let before = table.clone();
-        // Of a text index, that it is there.
+                // Empty for a text index.
         let held: Vec<Vec<Slot>> = before.indexes().iter().map(slots).collect();
         for step in steps {
             match step {
@@ -166,7 +166,7 @@ proptest! {
             }
             prop_assert_eq!(slots(index), expected(&table, index.spec(), &schema), "{}", index.spec());
         }
-        prop_assert_eq!(before.indexes().iter().map(slots).collect::<Vec<_>>(), held, "a clone stays as it was");
+        prop_assert_eq!(before.indexes().iter().map(slots).collect::<Vec<_>>(), held, "a clone is not affected by changes");
     }
 }
 

@@ -1,10 +1,10 @@
-//! Rows of a table in slot order and in natural order.
+//! Iterators over the rows of a table in slot order and in natural order.
 
 use super::Table;
 use super::order::Entries;
 use super::rows::{CHUNK, Chunk, RowRef};
 
-/// Rows in slot order: along a chunk, then on to the next.
+/// Iterator over rows in slot order, chunk by chunk.
 pub(super) struct Slots<'a> {
     pub(super) table: &'a Table,
     pub(super) row: Option<RowRef<'a>>,
@@ -23,10 +23,10 @@ impl<'a> Iterator for Slots<'a> {
     }
 }
 
-/// Rows in natural order.
+/// Iterator over rows in natural order.
 pub(super) enum NaturalRows<'a> {
     Slots(Slots<'a>),
-    /// Keeps the chunk it was in last: neighbours in natural order mostly are neighbours by slot.
+    /// Caches the last chunk, because neighbours in natural order are mostly neighbours by slot.
     Ordered {
         table: &'a Table,
         entries: Entries<'a>,
@@ -43,8 +43,8 @@ impl<'a> Iterator for NaturalRows<'a> {
             NaturalRows::Ordered { table, entries, chunk } => {
                 let slot = entries.next()?.slot;
                 let number = slot / CHUNK;
-                if chunk.is_none_or(|(known, _)| known != number) {
-                    *chunk = table.rows.get(number).map(|found| (number, found));
+                if chunk.is_none_or(|(cached, _)| cached != number) {
+                    *chunk = table.rows.get(number).map(|chunk| (number, chunk));
                 }
                 chunk.as_ref().and_then(|(_, chunk)| chunk.find(slot))
             }

@@ -1,7 +1,8 @@
-//! Rows by id and in natural order, persistent: a clone is O(1) and a change copies only what it touches.
+//! Tables: rows by id and in natural order, as a persistent data structure. A clone is O(1); a change copies only the nodes that
+//! it touches.
 //!
-//! Three structures behind `Arc`s: chunks of rows by slot (`rows`), slots by id (`ids`) and, only once rows no longer come
-//! in slot order, an [`Order`] of slots by ordinal. Readers hold a clone; the one writer changes its own.
+//! A table has three structures behind `Arc`s: chunks of rows by slot (`rows`), slots by id (`ids`) and, only if slot order
+//! differs from natural order, an [`Order`] of slots by ordinal. Readers hold a clone; the single writer changes its own.
 
 mod builder;
 mod ids;
@@ -30,26 +31,26 @@ use self::rows::{CHUNK, Chunk, NewRow, copy_joined};
 use self::trie::Trie;
 use crate::record::Body;
 
-/// A place in a table, stable for its row's life and never given to another row.
+/// A row's slot in a table: stable for the row's lifetime and never reused.
 pub type Slot = u32;
 
-/// A place in natural order: a key with gaps. Rows of equal ordinals come in slot order.
+/// A row's position in natural order, as a key with gaps. Rows with equal ordinals are in slot order.
 pub type Ordinal = u64;
 
-/// The gap that appended rows leave.
+/// Gap between the ordinals of appended rows.
 pub const ORDINAL_STEP: u64 = 1 << 32;
 
-/// Rows by id and in natural order. Cheap to clone: clones share all they have in common.
+/// Rows by id and in natural order. Cheap to clone: clones share their common parts.
 #[derive(Clone)]
 pub struct Table {
     rows: Trie<Chunk>,
     ids: Ids,
-    /// `None` while slot order is natural order.
+    /// Natural order; `None` while it equals slot order.
     order: Option<Order>,
     next_slot: Slot,
     /// Heap bytes of all chunks.
     chunk_bytes: usize,
-    /// Orders by columns; every change of a row is in all of them.
+    /// Orders by columns, each updated with every change of a row.
     indexes: Arc<Vec<Index>>,
 }
 
@@ -71,27 +72,27 @@ impl Table {
         Table { rows: Trie::new(), ids: Ids::new(), order: None, next_slot: 0, chunk_bytes: 0, indexes: Arc::default() }
     }
 
-    /// How many rows there are.
+    /// Number of rows.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// Whether there is none.
+    /// True if there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The row of `id`.
+    /// The row with this id.
     pub fn get(&self, id: &str) -> Option<RowRef<'_>> {
         self.ids.find(self.ids.hash(id), |slot| self.at(slot).filter(|row| row.id() == id))
     }
 
-    /// Whether `id` has a row.
+    /// True if there is a row with this id.
     pub fn contains(&self, id: &str) -> bool {
         self.slot_of(id).is_some()
     }
 
-    /// The slot of `id`.
+    /// Slot of the row with this id.
     pub fn slot_of(&self, id: &str) -> Option<Slot> {
         self.get(id).map(|row| row.slot())
     }
@@ -101,12 +102,12 @@ impl Table {
         self.rows.get(slot / CHUNK)?.find(slot)
     }
 
-    /// The slot that the next new row gets.
+    /// Slot of the next new row.
     pub fn next_slot(&self) -> Slot {
         self.next_slot
     }
 
-    /// The highest ordinal there is.
+    /// The highest ordinal, `None` if there are no rows.
     pub fn last_ordinal(&self) -> Option<Ordinal> {
         match &self.order {
             Some(order) => self.at(order.nth(order.len().checked_sub(1)?)?.slot).map(|row| row.ordinal()),
@@ -114,21 +115,22 @@ impl Table {
         }
     }
 
-    /// The ordinal that a row appended now gets: a whole step after the last.
+    /// Ordinal of the next appended row: a whole step after the last.
     pub fn next_ordinal(&self) -> Ordinal {
         let last = self.last_ordinal().unwrap_or(0);
         let next = last.checked_add(ORDINAL_STEP).and_then(|next| next.checked_next_multiple_of(ORDINAL_STEP));
         next.unwrap_or(Ordinal::MAX)
     }
 
-    /// Heap bytes, about. Clones count what they share, each.
+    /// Approximate heap memory in bytes. Parts shared with clones are counted in full.
     pub fn bytes(&self) -> usize {
         let ids = self.len() * size_of::<Cell>() * 9 / 8;
         let indexes: usize = self.indexes.iter().map(Index::bytes).sum();
         self.chunk_bytes + ids + self.order.as_ref().map_or(0, Order::bytes) + indexes
     }
 
-    /// Writes the row of `id` and returns its slot. Without `ordinal` a row keeps its place and a new row is appended.
+    /// Inserts or replaces the row of `id` and returns its slot. Without `ordinal` an existing row keeps its position and a new row
+    /// is appended.
     pub fn upsert(&mut self, id: &str, body: &Body, ordinal: Option<Ordinal>) -> Slot {
         let Some(slot) = self.slot_of(id) else {
             let ordinal = ordinal.unwrap_or_else(|| self.next_ordinal());
@@ -137,13 +139,14 @@ impl Table {
             self.write(slot, NewRow { id, body, ordinal });
             return slot;
         };
-        let kept = || self.at(slot).map_or(0, |row| row.ordinal());
-        let ordinal = ordinal.unwrap_or_else(kept);
+        let current = || self.at(slot).map_or(0, |row| row.ordinal());
+        let ordinal = ordinal.unwrap_or_else(current);
         self.write(slot, NewRow { id, body, ordinal });
         slot
     }
 
-    /// Writes a row into a given slot, as when rows are loaded. Another row in that slot, or of that id elsewhere, goes.
+    /// Writes a row into a given slot, for loading stored rows. Removes another row in that slot, and the row of that id in
+    /// another slot.
     pub fn put(&mut self, slot: Slot, id: &str, body: &Body, ordinal: Ordinal) {
         let before = self.slot_of(id);
         if before != Some(slot) {
@@ -157,43 +160,43 @@ impl Table {
         self.write(slot, NewRow { id, body, ordinal });
     }
 
-    /// Takes the row of `id` out and returns the slot it had.
+    /// Removes the row of `id` and returns its slot.
     pub fn remove(&mut self, id: &str) -> Option<Slot> {
         let slot = self.slot_of(id)?;
         self.clear(slot);
         Some(slot)
     }
 
-    /// Moves the row of `id` in natural order; says whether there is such a row.
+    /// Moves the row of `id` in natural order. Returns true if the row exists.
     pub fn set_ordinal(&mut self, id: &str, ordinal: Ordinal) -> bool {
         let Some(row) = self.get(id) else { return false };
         let (slot, old) = (row.slot(), row.ordinal());
         if old != ordinal {
-            let known = self.known_of(slot);
-            self.rows.edit(slot / CHUNK, |place| {
-                if let Some(chunk) = place
-                    && let Ok(at) = chunk.place(slot)
+            let old_keys = self.indexed_keys(slot);
+            self.rows.edit(slot / CHUNK, |entry| {
+                if let Some(chunk) = entry
+                    && let Ok(at) = chunk.position(slot)
                 {
                     Arc::make_mut(chunk).set_ordinal(at, ordinal);
                 }
             });
             self.reorder(slot, Some(old), Some(ordinal));
-            self.reindex_row(slot, known.as_ref());
+            self.reindex_row(slot, old_keys.as_ref());
         }
         true
     }
 
-    /// Sets `n` slots aside for [`Table::put`] and returns the first.
+    /// Reserves `n` slots for [`Table::put`] and returns the first.
     ///
     /// # Panics
-    /// After four billion new rows; a reload of the table then starts at 0 again.
+    /// Panics after 2^32 new rows since the last reload of the table, which starts at 0 again.
     pub fn reserve(&mut self, n: u32) -> Slot {
         let first = self.next_slot;
         self.next_slot = first.checked_add(n).expect("a table sees fewer than 2^32 new rows between two reloads");
         first
     }
 
-    /// Rows in natural order, from the `offset`-th on.
+    /// Rows in natural order, starting at index `offset`.
     pub fn natural(&self, offset: usize) -> impl Iterator<Item = RowRef<'_>> + '_ {
         match &self.order {
             Some(order) => NaturalRows::Ordered { table: self, entries: order.range(offset..usize::MAX), chunk: None },
@@ -201,17 +204,17 @@ impl Table {
         }
     }
 
-    /// Rows in natural order that come after `ordinal`.
+    /// Rows in natural order with ordinals above `ordinal`.
     pub fn natural_after(&self, ordinal: Ordinal) -> impl Iterator<Item = RowRef<'_>> + '_ {
         self.natural(ordinal.checked_add(1).map_or(self.len(), |next| self.position_of(next)))
     }
 
-    /// How many rows come before `ordinal` in natural order.
+    /// Number of rows before `ordinal` in natural order.
     pub fn position_of(&self, ordinal: Ordinal) -> usize {
         if let Some(order) = &self.order {
             return order.seek(&ordinal.to_be_bytes());
         }
-        // The last chunk that begins before `ordinal` holds the place; find it by halving the chunk numbers.
+        // The last chunk that begins before `ordinal` holds the position; binary search over chunk numbers.
         let (mut low, mut high) = (0, self.rows.last().map_or(0, |(number, _)| number + 1));
         while low < high {
             let middle = low + (high - low) / 2;
@@ -223,14 +226,14 @@ impl Table {
         self.rows.prev(low).map_or(0, |(number, chunk)| self.rows.rank(number) + chunk.rank(ordinal))
     }
 
-    /// How many rows come before the place of `slot` at `ordinal`, or are there.
+    /// Number of rows up to and including the position of `slot` at `ordinal`, in natural order.
     pub fn position_behind(&self, ordinal: Ordinal, slot: Slot) -> usize {
         let from = self.position_of(ordinal);
         let same = self.natural(from).take_while(|row| row.ordinal() == ordinal && row.slot() <= slot);
         from + same.count()
     }
 
-    /// Appends up to `limit` rows in natural order as `row,row`; says how many.
+    /// Appends up to `limit` rows in natural order as `row,row`. Returns their number.
     pub fn natural_page_into(&self, offset: usize, limit: usize, out: &mut Vec<u8>) -> usize {
         let count = self.len().saturating_sub(offset).min(limit);
         if self.order.is_some() {
@@ -252,9 +255,9 @@ impl Table {
         count
     }
 
-    /// Appends the rows of `slots` that are there as `row,row`.
+    /// Appends the existing rows of `slots` as `row,row`.
     ///
-    /// Their places are found first, so that the memory of one is fetched while the next is sought.
+    /// All rows are located before any is copied, so that memory fetches of one overlap with the lookup of the next.
     pub fn rows_into(&self, slots: &[Slot], out: &mut Vec<u8>) {
         let mut rows = Vec::with_capacity(slots.len());
         rows.extend(slots.iter().filter_map(|slot| self.at(*slot)).map(|row| row.json()));
@@ -267,7 +270,7 @@ impl Table {
         }
     }
 
-    /// Whether natural order is the order of slots.
+    /// True if natural order equals slot order.
     pub(crate) fn is_in_slot_order(&self) -> bool {
         self.order.is_none()
     }
@@ -277,47 +280,47 @@ impl Table {
         self.rows_from(0)
     }
 
-    /// Rows in slot order, from the `offset`-th on.
+    /// Rows in slot order, starting at index `offset`.
     fn rows_from(&self, offset: usize) -> Slots<'_> {
         let row = self.rows.nth(offset).map(|(number, chunk, at)| chunk.row(number, at));
         Slots { table: self, row }
     }
 
-    /// Puts a row where the id table already says it is.
+    /// Writes a row into the slot that the id table already has for it.
     fn write(&mut self, slot: Slot, new: NewRow<'_>) {
         let old = self.at(slot).map(|row| row.ordinal());
-        let known = self.known_of(slot);
+        let old_keys = self.indexed_keys(slot);
         self.replace(slot, Some(new));
         self.reorder(slot, old, Some(new.ordinal));
-        self.reindex_row(slot, known.as_ref());
+        self.reindex_row(slot, old_keys.as_ref());
     }
 
-    /// Takes the row in `slot` out, if there is one.
+    /// Removes the row in `slot`, if there is one.
     fn clear(&mut self, slot: Slot) {
         let Some(row) = self.at(slot) else { return };
         let (hash, ordinal) = (self.ids.hash(row.id()), row.ordinal());
-        let known = self.known_of(slot);
+        let old_keys = self.indexed_keys(slot);
         self.ids.remove(hash, slot);
         self.replace(slot, None);
         self.reorder(slot, Some(ordinal), None);
-        self.reindex_row(slot, known.as_ref());
+        self.reindex_row(slot, old_keys.as_ref());
     }
 
     fn replace(&mut self, slot: Slot, new: Option<NewRow<'_>>) {
-        let (before, after) = self.rows.edit(slot / CHUNK, |place| {
-            let before = place.as_ref().map_or(0, |chunk| chunk.heap());
-            let chunk = match place {
+        let (before, after) = self.rows.edit(slot / CHUNK, |entry| {
+            let before = entry.as_ref().map_or(0, |chunk| chunk.heap());
+            let chunk = match entry {
                 Some(chunk) => chunk.with(slot, new),
                 None => Chunk::default().with(slot, new),
             };
             let after = if chunk.len() > 0 { chunk.heap() } else { 0 };
-            *place = Some(Arc::new(chunk));
+            *entry = Some(Arc::new(chunk));
             (before, after)
         });
         self.chunk_bytes = self.chunk_bytes + after - before;
     }
 
-    /// Keeps natural order up to date after the row of `slot` went from one ordinal to another.
+    /// Updates natural order after the ordinal of the row in `slot` changed.
     fn reorder(&mut self, slot: Slot, old: Option<Ordinal>, new: Option<Ordinal>) {
         if old == new {
             return;
@@ -341,10 +344,10 @@ impl Table {
         }
     }
 
-    /// Whether slot order is still natural order with `ordinal` in `slot`, given that it was without.
+    /// True if slot order still equals natural order with `ordinal` in `slot`, given that it did before.
     fn fits(&self, slot: Slot, ordinal: Ordinal) -> bool {
         let (number, Some(chunk)) = (slot / CHUNK, self.rows.get(slot / CHUNK)) else { return false };
-        let Ok(at) = chunk.place(slot) else { return false };
+        let Ok(at) = chunk.position(slot) else { return false };
         let before = match at.checked_sub(1) {
             Some(before) => Some(chunk.ordinal(before)),
             None => self.rows.prev(number).map(|(_, chunk)| chunk.ordinal(chunk.len() - 1)),
@@ -364,7 +367,7 @@ impl Table {
     }
 }
 
-/// Inserts without the doubling of `Vec`: these live long and in great numbers.
+/// Inserts without the capacity doubling of `Vec`, for vectors that are long-lived and numerous.
 pub(in crate::table) fn insert_tight<T>(items: &mut Vec<T>, at: usize, item: T) {
     if items.len() == items.capacity() {
         items.reserve_exact(items.len() / 16 + 1);

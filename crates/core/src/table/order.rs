@@ -1,8 +1,8 @@
-//! The one kind of index: a counted B+tree of (key, slot), persistent.
+//! The data structure of all indexes: a persistent, counted B+tree of (key, slot).
 //!
-//! A key is bytes that sort as what is sorted by; where keys are equal the caller says which slot comes first. Every position
-//! is a rank, so the count of a range is a difference of two and any offset is a seek. Leaves are made to measure and never
-//! changed: a change makes another leaf. What all keys of a leaf begin with is kept once.
+//! Keys are bytes that sort as the indexed values do; for equal keys the caller decides the order of slots. Every position is a
+//! rank, so the count of a range is a difference of two ranks and any offset is a seek. Leaves have exact size and are immutable:
+//! a change makes a new leaf. The common prefix of a leaf's keys is stored once.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -11,14 +11,14 @@ use std::sync::Arc;
 
 use super::Slot;
 
-/// Entries per leaf, at most. A change copies a leaf, a seek halves its way through one.
+/// Maximum number of entries per leaf. A change copies a leaf; a seek is a binary search in one.
 const LEAF: usize = 128;
-/// Children per inner node, at most.
+/// Maximum number of children per inner node.
 const INNER: usize = 64;
-/// Bytes of a key that are kept, at most: beyond, the caller compares what the keys were made of.
-pub const MOST_KEY: usize = 96;
+/// Maximum number of bytes stored of a key. The caller compares the original values of longer keys.
+pub const MAX_KEY: usize = 96;
 
-/// Slots in the order of their keys.
+/// A sorted set of slots by their keys.
 #[derive(Clone)]
 pub struct Order {
     root: Arc<Node>,
@@ -35,15 +35,15 @@ enum Node {
 
 #[derive(Clone, Default)]
 struct Leaf {
-    /// How many of `bytes` every key begins with.
+    /// Length of the keys' common prefix, which is at the start of `bytes`.
     shared: u16,
-    /// Where the rest of each key ends in `bytes`; it begins where the one before ends.
+    /// End of the rest of each key in `bytes`; it begins at the end of the one before.
     ends: Box<[u16]>,
     slots: Box<[Slot]>,
     bytes: Box<[u8]>,
 }
 
-/// A subtree, its first entry and its size. Never empty.
+/// A subtree with its first entry and its number of entries. Never empty.
 #[derive(Clone)]
 struct Child {
     key: Arc<[u8]>,
@@ -57,7 +57,7 @@ struct Child {
 pub struct Entry<'a> {
     start: &'a [u8],
     rest: &'a [u8],
-    /// Its slot.
+    /// Slot of the entry.
     pub slot: Slot,
 }
 
@@ -78,7 +78,7 @@ impl Leaf {
     fn of<K: AsRef<[u8]>>(entries: &[(K, Slot)]) -> Leaf {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Leaf::default() };
         let (first, last) = (first.0.as_ref(), last.0.as_ref());
-        // They are sorted: what the first shares with the last, all share.
+        // The entries are sorted, so the common prefix of the first and the last is common to all.
         let shared = first.iter().zip(last).take_while(|(a, b)| a == b).count();
         let mut bytes = first[..shared].to_vec();
         let mut ends = Vec::with_capacity(entries.len());
@@ -107,7 +107,7 @@ impl Leaf {
         (0..self.len()).map(|at| (self.entry(at).to_key(), self.slots[at])).collect()
     }
 
-    /// How many entries come before `key`.
+    /// Number of entries before `key`.
     fn rank(&self, key: &[u8], tie: &impl Fn(Slot) -> Ordering) -> usize {
         let shared = &self.bytes[..self.shared as usize];
         let Some(rest) = key.strip_prefix(shared) else {
@@ -119,7 +119,7 @@ impl Leaf {
         })
     }
 
-    /// This leaf with an entry more.
+    /// Copy of this leaf with an entry inserted at `rank`.
     fn with(&self, rank: usize, key: &[u8], slot: Slot) -> Leaf {
         let Some(rest) = key.strip_prefix(&self.bytes[..self.shared as usize]).filter(|_| self.len() > 0) else {
             let mut entries = self.entries();
@@ -137,7 +137,7 @@ impl Leaf {
         }
     }
 
-    /// This leaf with an entry less.
+    /// Copy of this leaf without the entry at `rank`.
     fn without(&self, rank: usize) -> Leaf {
         let (start, end) = (self.start(rank), self.ends[rank] as usize);
         let less = (end - start) as u16;
@@ -151,7 +151,7 @@ impl Leaf {
     }
 
     fn heap(&self) -> usize {
-        // With the `Arc`, the allocator's own and a separator above.
+        // Includes the `Arc`, the allocator's overhead and a separator in the parent.
         self.bytes.len() + self.len() * (size_of::<u16>() + size_of::<Slot>()) + size_of::<Node>() + 112
     }
 }
@@ -178,7 +178,7 @@ impl Node {
         }
     }
 
-    /// Joins two nodes of one height, if the result is not too full.
+    /// Joins two nodes of the same height, if the result is not too full.
     fn joined(&self, right: &Node) -> Option<Node> {
         match (self, right) {
             (Node::Leaf(left), Node::Leaf(right)) if left.len() + right.len() <= LEAF * 3 / 4 => {
@@ -207,7 +207,7 @@ impl Child {
         Child { key: key.into(), slot, count, node }
     }
 
-    /// Brings the summary up to date after a change below; `edge` says that the first entry may be another.
+    /// Updates the summary after a change below; `edge` is true if the first entry may have changed.
     fn settle(&mut self, edge: bool) {
         self.count = self.node.count();
         if edge && self.count > 0 {
@@ -217,7 +217,7 @@ impl Child {
     }
 }
 
-/// Inserts at `rank`; gives the right half if the node had to be split. `bytes` follows the leaves.
+/// Inserts at `rank`; returns the right half if the node was split. Updates `bytes` by the size of the leaves.
 fn insert(node: &mut Arc<Node>, rank: usize, key: &[u8], slot: Slot, bytes: &mut usize) -> Option<Arc<Node>> {
     if let Node::Leaf(leaf) = &**node {
         let new = leaf.with(rank, key, slot);
@@ -228,7 +228,7 @@ fn insert(node: &mut Arc<Node>, rank: usize, key: &[u8], slot: Slot, bytes: &mut
             return None;
         }
         let entries = new.entries();
-        // Entries that come in order leave full leaves behind.
+        // An append splits off only the new entry, so that ascending inserts fill leaves completely.
         let (left, right) = entries.split_at(if rank + 1 == entries.len() { rank } else { entries.len() / 2 });
         let (left, right) = (Leaf::of(left), Leaf::of(right));
         *bytes += left.heap() + right.heap();
@@ -247,7 +247,7 @@ fn insert(node: &mut Arc<Node>, rank: usize, key: &[u8], slot: Slot, bytes: &mut
     })
 }
 
-/// Takes the entry at `rank`, which there is.
+/// Removes the entry at `rank`, which must exist.
 fn remove(node: &mut Arc<Node>, rank: usize, bytes: &mut usize) {
     if let Node::Leaf(leaf) = &**node {
         let new = leaf.without(rank);
@@ -294,7 +294,7 @@ fn child_of(children: &[Child], mut rank: usize) -> (usize, usize) {
     unreachable!("ranks are checked against the length")
 }
 
-/// As [`child_of`], but a rank between two children belongs to the left one, where it is an append.
+/// As [`child_of`], but a rank between two children belongs to the left one, as an append.
 fn child_before(children: &[Child], rank: usize) -> (usize, usize) {
     let (at, inside) = child_of(children, rank.saturating_sub(1));
     (at, if rank == 0 { 0 } else { inside + 1 })
@@ -319,24 +319,24 @@ impl Order {
         Order { len: 0, bytes: empty.heap(), root: Arc::new(Node::Leaf(empty)) }
     }
 
-    /// Builds an order from entries that are in order.
+    /// Builds an order from sorted entries.
     pub fn from_sorted<'a>(entries: impl IntoIterator<Item = (&'a [u8], Slot)>) -> Order {
         let (mut level, mut leaf, mut len, mut bytes) = (Vec::new(), Vec::with_capacity(LEAF), 0, 0);
-        let mut hang = |entries: &mut Vec<(&[u8], Slot)>| {
+        let mut push_leaf = |entries: &mut Vec<(&[u8], Slot)>| {
             let leaf = Leaf::of(entries);
             bytes += leaf.heap();
             level.push(Child::new(Arc::new(Node::Leaf(leaf))));
             entries.clear();
         };
         for (key, slot) in entries {
-            leaf.push((&key[..key.len().min(MOST_KEY)], slot));
+            leaf.push((&key[..key.len().min(MAX_KEY)], slot));
             len += 1;
             if leaf.len() == LEAF {
-                hang(&mut leaf);
+                push_leaf(&mut leaf);
             }
         }
         if !leaf.is_empty() {
-            hang(&mut leaf);
+            push_leaf(&mut leaf);
         }
         while level.len() > 1 {
             let up = level.chunks(INNER).map(|children| Child::new(Arc::new(Node::Inner(children.to_vec()))));
@@ -348,24 +348,24 @@ impl Order {
         }
     }
 
-    /// How many entries there are.
+    /// Number of entries.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is none.
+    /// True if there are no entries.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Heap bytes, about.
+    /// Approximate heap memory in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// How many entries come before `key`. Of those whose kept key is the same, `tie` says how they stand to it.
+    /// Number of entries before `key`. For entries whose stored key is equal, `tie` returns their order relative to it.
     pub fn rank(&self, key: &[u8], tie: impl Fn(Slot) -> Ordering) -> usize {
-        let key = &key[..key.len().min(MOST_KEY)];
+        let key = &key[..key.len().min(MAX_KEY)];
         let (mut node, mut rank) = (&*self.root, 0);
         loop {
             match node {
@@ -380,16 +380,16 @@ impl Order {
         }
     }
 
-    /// How many entries have a key below `key`, which is no longer than what is kept.
+    /// Number of entries with a key below `key`, which must not be longer than [`MAX_KEY`].
     pub fn seek(&self, key: &[u8]) -> usize {
         self.rank(key, |_| Ordering::Equal)
     }
 
-    /// Adds an entry and returns its rank. `tie` says how slots stand to it whose kept keys are the same.
+    /// Adds an entry and returns its rank. `tie` returns the order of slots with the same stored key relative to it.
     pub fn insert(&mut self, key: &[u8], slot: Slot, tie: impl Fn(Slot) -> Ordering) -> usize {
         let rank = self.rank(key, tie);
-        let kept = &key[..key.len().min(MOST_KEY)];
-        if let Some(right) = insert(&mut self.root, rank, kept, slot, &mut self.bytes) {
+        let stored = &key[..key.len().min(MAX_KEY)];
+        if let Some(right) = insert(&mut self.root, rank, stored, slot, &mut self.bytes) {
             let left = Arc::clone(&self.root);
             self.root = Arc::new(Node::Inner(vec![Child::new(left), Child::new(right)]));
         }
@@ -397,12 +397,12 @@ impl Order {
         rank
     }
 
-    /// Takes an entry out; `tie` says how slots stand to it whose kept keys are the same, the entry itself being equal.
-    /// Returns its rank, `None` if it is not there.
+    /// Removes an entry and returns its rank, `None` if it does not exist. `tie` returns the order of slots with the same stored
+    /// key relative to it, `Equal` for the entry itself.
     pub fn remove(&mut self, key: &[u8], slot: Slot, tie: impl Fn(Slot) -> Ordering) -> Option<usize> {
         let rank = self.rank(key, tie);
         let found = self.nth(rank)?;
-        if found.slot != slot || found.to_key() != key[..key.len().min(MOST_KEY)] {
+        if found.slot != slot || found.to_key() != key[..key.len().min(MAX_KEY)] {
             return None;
         }
         remove(&mut self.root, rank, &mut self.bytes);
@@ -425,13 +425,13 @@ impl Order {
         self.window(rank)?.get(rank)
     }
 
-    /// Entries from one rank to another, either way; ranks past the end are left out.
+    /// Iterates over a range of ranks, in both directions; ranks past the end are ignored.
     pub fn range(&self, ranks: Range<usize>) -> Entries<'_> {
         let end = ranks.end.min(self.len);
         Entries { order: self, ranks: ranks.start.min(end)..end, front: None, back: None }
     }
 
-    /// Appends the slots from one rank to another, a leaf at a time.
+    /// Appends the slots in a range of ranks, a leaf at a time.
     pub(crate) fn slots_into(&self, ranks: Range<usize>, out: &mut Vec<Slot>) {
         let (mut rank, end) = (ranks.start, ranks.end.min(self.len));
         while rank < end
@@ -462,7 +462,7 @@ impl Order {
     }
 }
 
-/// The first of `0..len` for which `before` does not hold.
+/// Partition point: the first of `0..len` for which `before` is false.
 fn partition(len: usize, before: impl Fn(usize) -> bool) -> usize {
     let (mut low, mut high) = (0, len);
     while low < high {

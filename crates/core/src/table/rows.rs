@@ -1,4 +1,4 @@
-//! Chunks of 64 neighbouring slots: bodies joined by commas, so that a page is a copy; and [`RowRef`], a row inside one.
+//! Chunks of 64 neighbouring slots, with bodies joined by commas, so that a page is a copy; and [`RowRef`], a row in a chunk.
 
 use std::fmt;
 
@@ -11,29 +11,29 @@ use crate::record::{Body, BodyError, Record, decode_parts, hash_parts};
 /// Slots per chunk.
 pub(super) const CHUNK: u32 = 64;
 
-/// The live rows of 64 slots, packed in slot order. Immutable: a change makes another chunk of exactly the size needed.
+/// The rows of 64 slots, packed in slot order. Immutable: a change makes a new chunk of exact size.
 #[derive(Clone, Default)]
 pub(super) struct Chunk {
-    /// Which of the 64 slots hold a row. The n-th set bit belongs to the n-th entry of `rows`.
+    /// Bit set of the slots that hold a row. The n-th set bit belongs to the n-th entry of `rows`.
     live: u64,
     rows: Box<[Entry]>,
     /// `row,row,row,`
     bytes: Box<[u8]>,
     ids: Box<str>,
-    /// By entry number, ascending; only rows that JSON does not hold exactly.
+    /// CBOR by entry number, ascending; only for rows that JSON does not represent exactly.
     cbor: Box<[(u8, Bytes)]>,
 }
 
-/// Where a row ends in the chunk's buffers; it begins where the one before ends.
+/// Ends of a row in the chunk's buffers; it begins at the ends of the row before.
 #[derive(Clone, Copy)]
 struct Entry {
     ordinal: Ordinal,
-    /// Past the row's comma.
+    /// End in `bytes`, after the row's comma.
     end: u32,
     id_end: u32,
 }
 
-/// What a chunk takes in.
+/// A row to be added to a chunk.
 #[derive(Clone, Copy)]
 pub(super) struct NewRow<'a> {
     pub(super) id: &'a str,
@@ -52,20 +52,20 @@ impl Chunk {
         self.rows.len()
     }
 
-    /// The number of `slot`'s row among the chunk's rows, or the number it would have.
-    pub(super) fn place(&self, slot: Slot) -> Result<usize, usize> {
+    /// Position of `slot`'s row among the chunk's rows; `Err` with the position for an insert if there is none.
+    pub(super) fn position(&self, slot: Slot) -> Result<usize, usize> {
         let bit = 1u64 << (slot % CHUNK);
-        let place = (self.live & (bit - 1)).count_ones() as usize;
-        if self.live & bit != 0 { Ok(place) } else { Err(place) }
+        let position = (self.live & (bit - 1)).count_ones() as usize;
+        if self.live & bit != 0 { Ok(position) } else { Err(position) }
     }
 
-    /// The row of `slot`.
+    /// The row in `slot`.
     pub(super) fn find(&self, slot: Slot) -> Option<RowRef<'_>> {
-        let at = self.place(slot).ok()?;
+        let at = self.position(slot).ok()?;
         Some(RowRef { chunk: self, slot, at: at as u32 })
     }
 
-    /// Row number `at` of chunk number `number`.
+    /// The row at position `at` of this chunk, whose number is `number`.
     pub(super) fn row(&self, number: u32, at: usize) -> RowRef<'_> {
         let mut rest = self.live;
         for _ in 0..at {
@@ -88,7 +88,7 @@ impl Chunk {
         self.rows[at].ordinal
     }
 
-    /// How many of the chunk's rows come before `ordinal`; for chunks in natural order.
+    /// Number of the chunk's rows before `ordinal`; for chunks in natural order.
     pub(super) fn rank(&self, ordinal: Ordinal) -> usize {
         self.rows.partition_point(|row| row.ordinal < ordinal)
     }
@@ -97,7 +97,7 @@ impl Chunk {
         self.rows[at].ordinal = ordinal;
     }
 
-    /// Heap bytes, including the chunk itself.
+    /// Memory in bytes, including the chunk itself.
     pub(super) fn heap(&self) -> usize {
         let cbor: usize = self.cbor.iter().map(|(_, cbor)| cbor.len() + size_of::<(u8, Bytes)>()).sum();
         size_of::<Chunk>() + size_of_val(&*self.rows) + self.bytes.len() + self.ids.len() + cbor
@@ -111,14 +111,14 @@ impl Chunk {
         at.checked_sub(1).map_or(0, |before| self.rows[before].id_end as usize)
     }
 
-    /// `row,row` for entries `first..=last`.
+    /// The rows at positions `first..=last` as `row,row`.
     pub(super) fn run(&self, first: usize, last: usize) -> &[u8] {
         &self.bytes[self.start(first)..self.rows[last].end as usize - 1]
     }
 
-    /// This chunk with the row of `slot` replaced, added or (with `None`) gone.
+    /// Copy of this chunk with the row in `slot` replaced, added or (for `None`) removed.
     pub(super) fn with(&self, slot: Slot, new: Option<NewRow<'_>>) -> Chunk {
-        let (at, old) = match self.place(slot) {
+        let (at, old) = match self.position(slot) {
             Ok(at) => (at, 1),
             Err(at) => (at, 0),
         };
@@ -135,7 +135,7 @@ impl Chunk {
     }
 }
 
-/// A chunk being put together.
+/// Builder of a chunk.
 #[derive(Default)]
 pub(super) struct ChunkBuilder {
     live: u64,
@@ -181,7 +181,7 @@ impl ChunkBuilder {
         self.rows.push(Entry { ordinal: row.ordinal, end, id_end });
     }
 
-    /// The chunk, if there is a row, leaving the draft empty with its buffers.
+    /// Builds the chunk, `None` if there are no rows. The builder is empty afterwards and keeps its buffers.
     pub(super) fn take_chunk(&mut self) -> Option<Chunk> {
         let chunk = Chunk {
             live: self.live,
@@ -210,7 +210,7 @@ impl ChunkBuilder {
 }
 
 fn offset(at: usize) -> u32 {
-    u32::try_from(at).expect("64 rows are below 4 GiB: sources and requests limit a row to far less than 64 MiB")
+    u32::try_from(at).expect("64 rows take less than 4 GiB: sources and requests limit a row to far less than 64 MiB")
 }
 
 /// A row of a [`Table`](super::Table), borrowed.
@@ -222,12 +222,12 @@ pub struct RowRef<'a> {
 }
 
 impl<'a> RowRef<'a> {
-    /// Its place in the table.
+    /// Slot of the row.
     pub fn slot(&self) -> Slot {
         self.slot
     }
 
-    /// Its id.
+    /// Id of the row.
     pub fn id(&self) -> &'a str {
         let at = self.at as usize;
         &self.chunk.ids[self.chunk.id_start(at)..self.chunk.rows[at].id_end as usize]
@@ -238,26 +238,26 @@ impl<'a> RowRef<'a> {
         self.chunk.run(self.at as usize, self.at as usize)
     }
 
-    /// The row as canonical CBOR, if JSON does not hold it exactly.
+    /// The row as canonical CBOR, if JSON does not represent it exactly.
     pub fn cbor(&self) -> Option<&'a Bytes> {
         let found = self.chunk.cbor.binary_search_by_key(&self.at, |(at, _)| u32::from(*at)).ok()?;
         Some(&self.chunk.cbor[found].1)
     }
 
-    /// Its place in natural order.
+    /// Ordinal of the row: its position in natural order.
     pub fn ordinal(&self) -> Ordinal {
         self.chunk.rows[self.at as usize].ordinal
     }
 
-    /// A copy that does not keep the table alive.
+    /// Copies the row to a body that does not keep the table alive.
     pub fn body(&self) -> Body {
         Body::from_parts(Bytes::copy_from_slice(self.json()), self.cbor().cloned())
     }
 
-    /// The row as a record.
+    /// Decodes the row.
     ///
     /// # Errors
-    /// If the bytes are not what [`Body::encode`] makes.
+    /// [`BodyError`] if the bytes were not made by [`Body::encode`].
     pub fn decode(&self) -> Result<Record, BodyError> {
         decode_parts(self.json(), self.cbor().map(|cbor| &cbor[..]))
     }
@@ -267,7 +267,7 @@ impl<'a> RowRef<'a> {
         hash_parts(self.json(), self.cbor().map(|cbor| &cbor[..]))
     }
 
-    /// Whether the row holds exactly `body`.
+    /// True if the row equals `body`.
     pub fn holds(&self, body: &Body) -> bool {
         self.json() == &body.json()[..] && self.cbor() == body.cbor()
     }
@@ -284,7 +284,7 @@ impl fmt::Debug for RowRef<'_> {
     }
 }
 
-/// Appends rows as `row,row`, with one copy for each run that is contiguous in a chunk.
+/// Appends rows as `row,row`, with one copy per run of rows that are contiguous in a chunk.
 pub(super) fn copy_joined<'a>(rows: impl Iterator<Item = RowRef<'a>>, out: &mut Vec<u8>) {
     let mut rows = rows.peekable();
     while let Some(first) = rows.next() {

@@ -13,7 +13,7 @@ fn body(n: u64) -> Body {
     Body::from_parts(json.into(), n.is_multiple_of(5).then(|| Bytes::from(n.to_be_bytes().to_vec())))
 }
 
-/// What a table must equal: id -> (slot, ordinal, body).
+/// Reference of a table: id -> (slot, ordinal, body).
 type Model = BTreeMap<String, (Slot, Ordinal, Body)>;
 
 #[derive(Clone, Debug)]
@@ -170,7 +170,7 @@ proptest! {
         type Entry = (u64, std::cmp::Reverse<Slot>);
         let mut entries: Vec<Entry> =
             (0..bulk as u32).map(|slot| (u64::from(slot) / 300, std::cmp::Reverse(slot))).collect();
-        // Ties come in descending slot order, so that the comparator counts.
+                // Ties are in descending slot order, so that the comparator matters.
         entries.sort_unstable();
         let sorted: Vec<_> = entries.iter().map(|(key, slot)| (keys(*key), slot.0)).collect();
         let mut order = Order::from_sorted(sorted.iter().map(|(key, slot)| (&key[..], *slot)));
@@ -191,9 +191,9 @@ proptest! {
                 _ => {}
             }
         }
-        prop_assert!(held(&before) == cut(&kept));
+        prop_assert!(entries_of(&before) == cut(&kept));
         let expected: Vec<_> = entries.iter().map(|(key, slot)| (keys(*key), slot.0)).collect();
-        prop_assert_eq!(held(&order), cut(&expected));
+        prop_assert_eq!(entries_of(&order), cut(&expected));
         prop_assert_eq!(order.len(), entries.len());
         for from in (0..entries.len() + 1).step_by(101) {
             let window = &expected[from..(from + 400).min(expected.len())];
@@ -216,12 +216,12 @@ fn shared(key: u64) -> Vec<u8> {
     [b"one and the same", &vec![b'x'; key as usize][..], &[0]].concat()
 }
 
-/// As long as keys are kept; what makes them different is at the end.
+/// Keys of the maximum stored length that differ only at the end.
 fn long(key: u64) -> Vec<u8> {
-    [&[7; order::MOST_KEY - 8][..], &key.to_be_bytes()].concat()
+    [&[7; order::MAX_KEY - 8][..], &key.to_be_bytes()].concat()
 }
 
-fn held(order: &Order) -> Vec<(Vec<u8>, Slot)> {
+fn entries_of(order: &Order) -> Vec<(Vec<u8>, Slot)> {
     let mut key = Vec::new();
     let entry = |entry: order::Entry<'_>| {
         entry.key_into(&mut key);
@@ -231,7 +231,7 @@ fn held(order: &Order) -> Vec<(Vec<u8>, Slot)> {
 }
 
 fn cut(entries: &[(Vec<u8>, Slot)]) -> Vec<(Vec<u8>, Slot)> {
-    entries.iter().map(|(key, slot)| (key[..key.len().min(order::MOST_KEY)].to_vec(), *slot)).collect()
+    entries.iter().map(|(key, slot)| (key[..key.len().min(order::MAX_KEY)].to_vec(), *slot)).collect()
 }
 
 #[test]
@@ -242,12 +242,12 @@ fn order_grows_and_shrinks_to_nothing_in_any_direction() {
         for n in 0..20_000u64 {
             order.insert(&key(n).to_be_bytes(), n as Slot, |other| other.cmp(&(n as Slot)));
         }
-        assert!(held(&order).is_sorted());
+        assert!(entries_of(&order).is_sorted());
         for n in (0..20_000u64).rev() {
             assert!(order.remove(&key(n).to_be_bytes(), n as Slot, |other| other.cmp(&(n as Slot))).is_some());
             if n % 8_000 == 0 {
                 assert_eq!(order.range(0..usize::MAX).count(), n as usize);
-                assert!(held(&order).is_sorted());
+                assert!(entries_of(&order).is_sorted());
             }
         }
         assert!(order.is_empty() && order.nth(0).is_none());
@@ -295,10 +295,10 @@ fn ids_stay_findable_while_the_table_grows_and_empties() {
 }
 
 #[test]
-fn ids_with_equal_hashes_are_told_apart() {
+fn ids_with_equal_hashes_are_distinguished() {
     let mut ids = Ids::new();
     let cells: Vec<Cell> = (0..40).map(|slot| Cell { hash: slot % 2, slot }).collect();
-    // Slots 10 apart hold the same id.
+    // Slots that differ by 10 hold the same id.
     let mut beaten = ids.fill(&cells, |a, b| a % 10 == b % 10);
     beaten.sort_unstable();
     assert!(beaten.into_iter().eq(0..30));
@@ -310,7 +310,7 @@ fn ids_with_equal_hashes_are_told_apart() {
 }
 
 #[test]
-fn a_builder_takes_slots_out_of_turn() {
+fn a_builder_accepts_slots_out_of_order() {
     let mut builder = TableBuilder::new();
     for (slot, id) in [(70, "a"), (200, "b"), (3, "c"), (200, "d"), (4, "a")] {
         builder.push_at(slot, id, &body(1), u64::from(slot));

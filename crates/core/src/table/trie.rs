@@ -1,21 +1,21 @@
 //! A persistent radix tree from small integers to shared values, with a weight per subtree.
 //!
-//! Rows hang their chunks in one, ids their leaves. A clone shares everything; a change copies one node per level.
+//! Rows store their chunks in one, ids their leaves. A clone shares everything; a change copies one node per level.
 
 use std::sync::Arc;
 
-/// Fan-out is a compromise: a change copies this many pointers per level, a lookup walks this many levels fewer.
+/// Bits per level. A larger fan-out makes changes copy more pointers per level, and lookups walk fewer levels.
 const BITS: u32 = 5;
 const FAN: usize = 1 << BITS;
 
-/// What a value counts for in its subtrees. A value of weight 0 is dropped.
+/// Weight of a value in its subtrees. A value of weight 0 is dropped.
 pub(in crate::table) trait Weighted {
     fn weight(&self) -> u32;
 }
 
 pub(in crate::table) struct Trie<T> {
     root: Option<Arc<Node<T>>>,
-    /// Levels of nodes; grows as indices demand and never shrinks.
+    /// Number of levels; grows with the highest index and never shrinks.
     height: u32,
 }
 
@@ -57,7 +57,7 @@ impl<C> Default for Branch<C> {
 }
 
 impl<C: Weighted> Branch<C> {
-    /// Brings the weight of child `at` up to date after a change below it.
+    /// Updates the weight of child `at` after a change below it.
     fn settle(&mut self, at: usize) {
         let weight = self.children[at].as_ref().map_or(0, |child| child.weight());
         self.weights[at] = weight;
@@ -72,7 +72,7 @@ impl<C> Branch<C> {
         self.weights.iter().sum()
     }
 
-    /// The child that holds unit `nth` of the weight, and how far into it.
+    /// The child that holds unit `nth` of the weight, and the offset inside it.
     fn nth(&self, mut nth: u32) -> Option<(usize, u32)> {
         for (at, &weight) in self.weights.iter().enumerate() {
             if nth < weight {
@@ -97,12 +97,12 @@ impl<T> Weighted for Node<T> {
     }
 }
 
-/// Which child leads to `index` in a node of `height`.
+/// Position of the child that leads to `index` in a node of `height`.
 fn digit(index: u32, height: u32) -> usize {
     (index >> (BITS * (height - 1))) as usize % FAN
 }
 
-/// How many indices a node of `height` covers.
+/// Number of indices that a node of `height` covers.
 fn span(height: u32) -> u64 {
     1 << (BITS * height)
 }
@@ -132,7 +132,7 @@ impl<T: Weighted> Trie<T> {
         }
     }
 
-    /// Lets `change` put, replace or take the value at `index`.
+    /// Calls `change` to insert, replace or remove the value at `index`.
     pub(in crate::table) fn edit<R>(&mut self, index: u32, change: impl FnOnce(&mut Option<Arc<T>>) -> R) -> R {
         while u64::from(index) >= span(self.height) {
             if let Some(root) = self.root.take() {
@@ -150,7 +150,7 @@ impl<T: Weighted> Trie<T> {
         result
     }
 
-    /// The value that holds unit `nth` of the whole weight: its index, the value, and how far into it.
+    /// The value that holds unit `nth` of the total weight: its index, the value, and the offset inside it.
     pub(in crate::table) fn nth(&self, nth: usize) -> Option<(u32, &T, usize)> {
         let mut node = self.root.as_deref()?;
         let mut rest = u32::try_from(nth).ok()?;
@@ -170,7 +170,7 @@ impl<T: Weighted> Trie<T> {
         }
     }
 
-    /// The weight of everything before `index`.
+    /// Total weight of all values before `index`.
     pub(in crate::table) fn rank(&self, index: u32) -> usize {
         if u64::from(index) >= span(self.height) {
             return self.weight() as usize;
@@ -187,19 +187,19 @@ impl<T: Weighted> Trie<T> {
         rank as usize
     }
 
-    /// The first value at `index` or after it.
+    /// The first value at or after `index`, with its index.
     pub(in crate::table) fn next(&self, index: u32) -> Option<(u32, &T)> {
         let (found, value, _) = self.nth(self.rank(index))?;
         Some((found, value))
     }
 
-    /// The last value before `index`.
+    /// The last value before `index`, with its index.
     pub(in crate::table) fn prev(&self, index: u32) -> Option<(u32, &T)> {
         let (found, value, _) = self.nth(self.rank(index).checked_sub(1)?)?;
         Some((found, value))
     }
 
-    /// The last value.
+    /// The last value, with its index.
     pub(in crate::table) fn last(&self) -> Option<(u32, &T)> {
         let (found, value, _) = self.nth((self.weight() as usize).checked_sub(1)?)?;
         Some((found, value))
@@ -207,7 +207,7 @@ impl<T: Weighted> Trie<T> {
 }
 
 impl<T> Trie<T> {
-    /// Visits every index at which the two hold different values, in time proportional to what they do not share.
+    /// Visits every index at which two tries hold different values, in time proportional to the parts that they do not share.
     pub(super) fn differences<'a>(
         &'a self,
         other: &'a Trie<T>,
@@ -253,7 +253,7 @@ fn differences<'a, T>(
     }
 }
 
-/// Child `at` of a subtree, seen from a node of `height`: a lower one is that node's first child.
+/// Child `at` of a subtree, viewed from a node of `height`: a lower subtree is that node's first child.
 fn child<'a, T>(sub: Sub<'a, T>, height: u32, at: usize) -> Sub<'a, T> {
     let node = match sub.0.map(|node| &**node) {
         _ if sub.1 < height => return (sub.0.filter(|_| at == 0), sub.1.min(height - 1)),

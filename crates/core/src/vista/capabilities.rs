@@ -1,8 +1,8 @@
-//! What a source can do by itself.
+//! Operations that a source supports by itself.
 
-/// What a [`Vista`](crate::Vista) advertises. What is `true` works; what is `false` is refused with `Unsupported`.
+/// Operations that a [`Vista`](crate::Vista) supports. An operation whose flag is `false` fails with `Unsupported`.
 ///
-/// Listing everything and reading one row by id every source can do. The default is nothing more than that.
+/// Every source can list all rows and read one row by id. The default is no more than that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -32,12 +32,12 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Everything: what a database table can do.
+    /// Every operation, as a database table supports.
     pub fn all() -> Capabilities {
         Capabilities { can_insert: true, can_update: true, can_delete: true, can_delete_all: true, ..Self::reads() }
     }
 
-    /// Every kind of read, no write.
+    /// Every read operation and no write.
     pub fn reads() -> Capabilities {
         Capabilities {
             can_filter: true,

@@ -1,4 +1,4 @@
-//! Cells against the types of their columns: what fits, what converts without loss, and what a column holds in words.
+//! Checks and lossless conversions of cells to the types of their columns.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,18 +7,18 @@ use jiff::tz::TimeZone;
 use super::{ColumnType, Instant};
 use crate::record::{CborValue, as_big, of_digits};
 
-/// Reading of text where the column holds something else.
+/// Treatment of text in a column of another type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Coercion {
-    /// As text: in a column of whole numbers, `"8"` is refused.
+    /// Refused: in a column of whole numbers, `"8"` is an error.
     #[default]
     Typed,
-    /// As the value that it spells, if nothing is lost: `"8"` becomes 8, `"007"` is refused. For senders whose cells are all
-    /// text, such as forms, mappings and CSV.
+    /// Converted to the value that it spells, if nothing is lost: `"8"` becomes 8, `"007"` is refused. For senders whose cells
+    /// are all text, such as forms, mappings and CSV.
     Loose,
 }
 
-/// Describes what the cells of a column of this type are, in the words of a refusal: "must be ...".
+/// Description of a valid cell of this type, for a refusal: "must be ...".
 pub(crate) fn expected(ty: ColumnType) -> &'static str {
     match ty {
         ColumnType::String => "text",
@@ -34,10 +34,10 @@ pub(crate) fn expected(ty: ColumnType) -> &'static str {
     }
 }
 
-/// Converts `value` to a cell of type `ty`: `None` if it is one already.
+/// Converts `value` to a cell of type `ty`. `Ok(None)` if it already is one.
 ///
 /// # Errors
-/// The type's [`expected`] words for a value that is not of the type and does not convert without loss.
+/// Returns the type's [`expected`] description if the value is not of the type and does not convert without loss.
 pub(super) fn convert(
     ty: ColumnType,
     value: &CborValue,
@@ -67,7 +67,7 @@ pub(super) fn convert(
     converted.map(Some).ok_or(expected(ty))
 }
 
-/// Tells whether `value` is a cell of type `ty` as it stands.
+/// True if `value` is a cell of type `ty` without conversion.
 fn fits(ty: ColumnType, value: &CborValue) -> bool {
     match (ty, value) {
         (ColumnType::Date, CborValue::Text(text)) => is_date(text),
@@ -80,7 +80,7 @@ fn fits(ty: ColumnType, value: &CborValue) -> bool {
     }
 }
 
-/// Tells whether `value` is of the kind that cells of type `ty` have; texts are not read.
+/// True if `value` is of the CBOR kind that cells of type `ty` have; texts are not parsed.
 pub(super) fn is_of_kind(ty: ColumnType, value: &CborValue) -> bool {
     match ty {
         ColumnType::Json => true,
@@ -93,7 +93,7 @@ pub(super) fn is_of_kind(ty: ColumnType, value: &CborValue) -> bool {
     }
 }
 
-/// Reads `text` as the value that it spells, if writing that value down gives the same number.
+/// Parses `text` as the value that it spells, if no digit of it is lost.
 fn spelled(ty: ColumnType, text: &str) -> Option<CborValue> {
     match (ty, text) {
         (ColumnType::Boolean, "true") => Some(true.into()),
@@ -104,12 +104,12 @@ fn spelled(ty: ColumnType, text: &str) -> Option<CborValue> {
     }
 }
 
-/// Reads a whole number of 64 bits in its canonical spelling: `007` and `+7` are not.
+/// Parses a 64-bit integer in its canonical spelling; `None` for `007` and `+7`.
 pub(super) fn whole(text: &str) -> Option<i64> {
     text.parse::<i64>().ok().filter(|number| number.to_string() == text)
 }
 
-/// Reads a float that JSON has no number for, in the word for it.
+/// Parses the words for floats that JSON numbers cannot express.
 fn not_finite(text: &str) -> Option<f64> {
     match text {
         "Infinity" => Some(f64::INFINITY),
@@ -119,29 +119,29 @@ fn not_finite(text: &str) -> Option<f64> {
     }
 }
 
-/// Reads a number of which no digit is lost: an integer in its canonical spelling, or a fraction.
+/// Parses a number without loss of digits: an integer in its canonical spelling, or a fraction.
 fn number_of(text: &str) -> Option<CborValue> {
     let canonical = text.len() < 2 || !text.trim_start_matches('-').starts_with('0') && text != "-0";
     of_digits(text).filter(|_| canonical).or_else(|| fraction(text))
 }
 
-/// Reads a number that a float holds with every digit; 15 digits always fit.
+/// Parses a number if a float can represent every digit; 15 digits always fit.
 fn fraction(text: &str) -> Option<CborValue> {
     let number: f64 = text.parse().ok().filter(|number: &f64| number.is_finite() && is_decimal(text))?;
     let digits = text.split(['e', 'E']).next().unwrap_or_default().bytes().filter(u8::is_ascii_digit).count();
     let plain = !text.trim_start_matches('-').starts_with("00") && (digits <= 15 || number.to_string() == text);
-    // An underflow is a loss, too.
+    // An underflow to zero loses digits too.
     let lost =
         number == 0.0 && text.split(['e', 'E']).next().is_some_and(|text| text.contains(|c| ('1'..='9').contains(&c)));
     (plain && !lost).then_some(CborValue::Float(number))
 }
 
-/// Tells whether a text is `YYYY-MM-DD` and there is such a day.
+/// True if a text is `YYYY-MM-DD` and that day exists.
 fn is_date(text: &str) -> bool {
     text.len() == 10 && text.as_bytes()[4] == b'-' && text.parse::<jiff::civil::Date>().is_ok()
 }
 
-/// Tells whether a text is digits with a sign, a point and an exponent where they are needed, as JSON writes numbers.
+/// True if a text is a number in JSON's notation: digits with optional sign, fraction and exponent.
 fn is_decimal(text: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let signed = |text: &str| digits(text.strip_prefix(['+', '-']).unwrap_or(text));
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_what_its_column_says() {
+    fn text_must_have_the_format_of_its_column_type() {
         let fits = |ty, text: &str| convert(ty, &text.into(), Coercion::Typed).is_ok();
         for (ty, good, bad) in [
             (
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn loose_text_becomes_the_value_it_spells_and_nothing_is_lost() {
+    fn loose_text_converts_only_without_loss() {
         let loose = |ty, text: &str| convert(ty, &text.into(), Coercion::Loose).ok().flatten();
         assert_eq!(loose(ColumnType::Integer, "8"), Some(8.into()));
         assert_eq!(loose(ColumnType::Integer, "-9223372036854775808"), Some(i64::MIN.into()));

@@ -1,16 +1,16 @@
-//! What upstream says has changed.
+//! Change events from upstream.
 
 use crate::record::Record;
 
-/// A change on the master that this program did not make: fed into `dio.handle_event`.
+/// A change on the master that this program did not make. Pass it to `dio.handle_event`.
 ///
-/// With serde it is the object that webhooks take, with what happened as `op`:
+/// Its serde form is the object that webhooks accept, with the kind of change as `op`:
 /// `{"op":"updated","id":"7","new":{"name":"Tart"}}`, `{"op":"deleted","id":"7"}`, `{"op":"invalidated"}`. Other members are
-/// ignored, except `"partial":true`: such a row is for [`Inbound`](crate::dio::Inbound).
+/// ignored, except `"partial":true`, which is an error: a partial row needs an [`Inbound`](crate::dio::Inbound).
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", try_from = "Form")]
 pub enum ChangeEvent {
-    /// A row is new. Without `new` it is read from the master.
+    /// A row was inserted. Without `new` it is read from the master.
     Inserted {
         /// The row's id.
         id: String,
@@ -18,7 +18,7 @@ pub enum ChangeEvent {
         #[serde(skip_serializing_if = "Option::is_none")]
         new: Option<Record>,
     },
-    /// A row is different. Without `new` it is read from the master.
+    /// A row was changed. Without `new` it is read from the master.
     Updated {
         /// The row's id.
         id: String,
@@ -26,16 +26,16 @@ pub enum ChangeEvent {
         #[serde(skip_serializing_if = "Option::is_none")]
         new: Option<Record>,
     },
-    /// A row is gone.
+    /// A row was deleted.
     Deleted {
         /// The row's id.
         id: String,
     },
-    /// Anything may have changed: read everything again.
+    /// Any row may have changed: everything is read again.
     Invalidated,
 }
 
-/// Members of a change that is read. A form of its own: what serde makes of the tag would not let tagged cells of CBOR through.
+/// Wire form of a change. Read by hand because serde's internally tagged enums cannot carry tagged CBOR cells.
 #[derive(serde::Deserialize)]
 struct Form {
     op: ChangeKind,
@@ -45,7 +45,7 @@ struct Form {
     partial: bool,
 }
 
-/// What happened, in the words that webhooks take.
+/// Kind of change, in the words that webhooks accept.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum ChangeKind {
@@ -64,7 +64,7 @@ impl TryFrom<Form> for ChangeEvent {
 
     fn try_from(form: Form) -> Result<ChangeEvent, &'static str> {
         if form.partial {
-            return Err("a ChangeEvent has the whole row; one with some of its columns is an Inbound");
+            return Err("a ChangeEvent must have the whole row; use an Inbound for a partial row");
         }
         let id = || form.id.ok_or("id is missing");
         Ok(match form.op {
@@ -77,7 +77,7 @@ impl TryFrom<Form> for ChangeEvent {
 }
 
 impl ChangeEvent {
-    /// The id it is about, `None` for [`ChangeEvent::Invalidated`].
+    /// Id of the changed row, `None` for [`ChangeEvent::Invalidated`].
     pub fn id(&self) -> Option<&str> {
         match self {
             ChangeEvent::Inserted { id, .. } | ChangeEvent::Updated { id, .. } | ChangeEvent::Deleted { id } => {

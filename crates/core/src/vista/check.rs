@@ -1,7 +1,7 @@
-//! The check of a row against its schema: one set of rules, whoever brings the row.
+//! Checks of rows against their schema: one set of rules for all senders.
 //!
-//! Cells that are not of their column's type are converted where that loses nothing, else the row is refused with everything
-//! that is wrong with it. Rows that a source itself lists are not checked: they are what they are.
+//! A cell that is not of its column's type is converted if nothing is lost. Otherwise the row is refused, with all its errors.
+//! Rows listed by a source are not checked and are kept as they are.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,29 +11,29 @@ use super::query::nearest;
 use super::{Column, ColumnType, Error, Flag, Result, Schema};
 use crate::record::{CborValue, Record, id_from_value, value_to_json};
 
-/// Part of a row that a record holds.
+/// Extent of a record: a whole row or a part of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// The whole row: mandatory columns are there. Its id may be missing: it is known from elsewhere.
+    /// A whole row, which must have the mandatory columns. Its id may be missing, because it is known from elsewhere.
     Whole,
-    /// Some columns, to be merged into a row: no mandatory column is taken away.
+    /// Some columns, to be merged into a row. They must not set a mandatory column to null.
     Part,
 }
 
 /// Policy for columns that the schema does not declare.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum UnknownColumns {
-    /// They are kept as they are.
+    /// Keep them unchanged.
     #[default]
     Keep,
-    /// A row that has them is refused.
+    /// Refuse the row.
     Refuse,
-    /// They are left out of the row.
+    /// Drop them from the row.
     Drop,
 }
 
 impl UnknownColumns {
-    /// The policy for rows that others send and nobody can correct: what would be refused is left out.
+    /// The policy for rows from upstream, whose sender cannot correct them: drops instead of refusing.
     #[must_use]
     pub fn for_upstream(self) -> UnknownColumns {
         match self {
@@ -56,9 +56,9 @@ pub struct RowCheck<'a> {
 /// A row that passed the check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checked<'r> {
-    /// The row, every cell as its column holds it.
+    /// The row, with every cell of its column's type.
     pub row: Cow<'r, Record>,
-    /// Names of the columns that were left out of it.
+    /// Names of the dropped columns.
     pub dropped: Vec<String>,
 }
 
@@ -71,19 +71,19 @@ enum Verdict {
 }
 
 impl<'a> RowCheck<'a> {
-    /// A check of typed cells that keeps unknown columns.
+    /// Creates a check of typed cells that keeps unknown columns.
     pub fn new(schema: &'a Schema, shape: Shape) -> RowCheck<'a> {
         RowCheck { schema, shape, coercion: Coercion::Typed, unknown: UnknownColumns::Keep, held: None }
     }
 
-    /// Sets how text is taken.
+    /// Sets the treatment of text in columns of other types.
     #[must_use]
     pub fn coercion(self, coercion: Coercion) -> RowCheck<'a> {
         RowCheck { coercion, ..self }
     }
 
-    /// Sets the row as it is held now: cells that are given as they are read there pass, whatever their column wants, so that a row
-    /// that was read can be written back.
+    /// Sets the current row. A cell that equals its current value passes even if it does not fit its column, so that a row that
+    /// was read can be written back.
     #[must_use]
     pub fn held(self, held: Option<&'a Record>) -> RowCheck<'a> {
         RowCheck { held, ..self }
@@ -95,10 +95,10 @@ impl<'a> RowCheck<'a> {
         RowCheck { unknown, ..self }
     }
 
-    /// Checks `row`, and converts the cells that convert. A row that fits is not copied.
+    /// Checks `row` and converts its cells where needed. A row that fits is not copied.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with every column that is wrong.
+    /// [`Error::Invalid`] with the error of every invalid column.
     pub fn check<'r>(&self, row: Cow<'r, Record>) -> Result<Checked<'r>> {
         let (mut converted, mut dropped, mut errors) = (Vec::new(), Vec::new(), BTreeMap::new());
         for (name, value) in row.iter() {
@@ -123,8 +123,8 @@ impl<'a> RowCheck<'a> {
         Ok(Checked { row, dropped })
     }
 
-    /// [`RowCheck::check`] for the row `id`, which must not say another id. A row that is there already keeps the id it has, also
-    /// if the id column could not hold it.
+    /// [`RowCheck::check`] for the row `id`, whose id column must not hold another id. For a [`Shape::Part`] the id itself is not
+    /// checked: an existing row keeps its id even if the id column could not hold it.
     ///
     /// # Errors
     /// As [`RowCheck::check`]; [`Error::Invalid`] for an id that the id column cannot hold, [`Error::Conflict`] for another id.
@@ -138,7 +138,7 @@ impl<'a> RowCheck<'a> {
             Some(CborValue::Null) => drop(checked.row.to_mut().remove(column)),
             Some(value) => match id_from_value(value) {
                 Some(own) if own == id => {}
-                // The row keeps the spelling that it has.
+                // The row keeps its own spelling of the id.
                 Some(own) if self.schema.is_same_id(&own, id) => {
                     drop(checked.row.to_mut().insert(column, id.into()));
                 }
@@ -152,7 +152,7 @@ impl<'a> RowCheck<'a> {
         Ok(checked)
     }
 
-    /// Converts the cells of `row` that convert and leaves the others as they are; `None` if there is nothing to convert.
+    /// Converts the cells of `row` where possible and keeps the others; `None` if there is nothing to convert.
     pub fn convert(&self, row: &Record) -> Option<Record> {
         let converted = row.iter().filter_map(|(name, value)| match self.cell(name, value) {
             Verdict::Becomes(value) => Some((name.clone(), value)),
@@ -205,7 +205,7 @@ impl<'a> RowCheck<'a> {
         for column in self.schema.columns().iter().filter(|column| column.has(Flag::Mandatory)) {
             let cell = row.get(&column.name);
             let lacks = match self.shape {
-                // An id can be in the path, or is to be chosen.
+                // The id may be in the path, or chosen later.
                 Shape::Whole => !column.has(Flag::Id) && cell.is_none_or(CborValue::is_null),
                 Shape::Part => cell.is_some_and(CborValue::is_null),
             };
@@ -216,8 +216,8 @@ impl<'a> RowCheck<'a> {
     }
 }
 
-/// Judges a cell that is what is held, `None` if it is another. Cells that JSON cannot hold are given as they are read: bytes as
-/// base64url text, say.
+/// Verdict on a cell that equals the current one, `None` if it differs. Cells that JSON cannot represent also equal their JSON
+/// form, for example base64url text for bytes.
 fn unchanged(held: &CborValue, value: &CborValue) -> Option<Verdict> {
     if held == value {
         return Some(Verdict::Fits);
@@ -226,8 +226,8 @@ fn unchanged(held: &CborValue, value: &CborValue) -> Option<Verdict> {
     same.then(|| Verdict::Becomes(held.clone()))
 }
 
-/// Judges the cell of an id column. Ids are compared as text, so text and whole numbers stand for each other where the spelling
-/// is the canonical one.
+/// Verdict on a cell of an id column. Ids are compared as text, so text and whole numbers are interchangeable if the spelling is
+/// canonical.
 fn id_cell(column: &Column, value: &CborValue) -> Verdict {
     let Some(id) = id_from_value(value) else {
         return Verdict::Wrong("cannot be an id: ids are text or whole numbers".to_string());
@@ -244,10 +244,10 @@ fn id_cell(column: &Column, value: &CborValue) -> Verdict {
     }
 }
 
-/// Checks that the id column of `schema` can hold `id`: where ids are whole numbers, in their canonical spelling.
+/// Checks that the id column of `schema` can hold `id`: in a column of whole numbers, only canonical spellings are valid.
 ///
 /// # Errors
-/// [`Error::Invalid`] that names the id column.
+/// [`Error::Invalid`] naming the id column.
 pub fn check_id(schema: &Schema, id: &str) -> Result<()> {
     if !schema.layout().integer_id() || cell::whole(id).is_some() {
         return Ok(());
@@ -282,23 +282,23 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_wrong_is_told_at_once() {
+    fn all_errors_of_a_row_are_reported_together() {
         let schema = schema();
         let check = RowCheck::new(&schema, Shape::Whole).unknown(UnknownColumns::Refuse);
         let wrong = row([("id", "007".into()), ("price", "8".into()), ("prise", 1.into())]);
         let fields = fields(check.check(Cow::Owned(wrong)).unwrap_err());
-        let told: Vec<_> = fields.iter().map(|(name, detail)| (name.as_str(), detail.as_str())).collect();
+        let reported: Vec<_> = fields.iter().map(|(name, detail)| (name.as_str(), detail.as_str())).collect();
         let expected = [
             ("id", "must be a whole number"),
             ("name", "is mandatory"),
             ("price", "must be a whole number"),
             ("prise", r#"does not exist; did you mean "price"?"#),
         ];
-        assert_eq!(told, expected);
+        assert_eq!(reported, expected);
     }
 
     #[test]
-    fn what_converts_is_converted_and_what_fits_is_not_copied() {
+    fn cells_are_converted_and_a_fitting_row_is_not_copied() {
         let schema = schema();
         let check = RowCheck::new(&schema, Shape::Whole);
         let given = row([("id", "7".into()), ("name", "a".into()), ("price", 8.0.into())]);
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_columns_meet_the_policy() {
+    fn unknown_columns_are_kept_refused_or_dropped_by_policy() {
         let schema = schema();
         let given = row([("name", "a".into()), ("colour", "red".into())]);
         let with = |unknown| RowCheck::new(&schema, Shape::Whole).unknown(unknown).check(Cow::Borrowed(&given));
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_takes_no_mandatory_column_away_and_may_lack_it() {
+    fn a_partial_row_may_lack_a_mandatory_column_but_not_null_it() {
         let schema = schema();
         let check = RowCheck::new(&schema, Shape::Part);
         assert!(check.check(Cow::Owned(row([("price", 8.into())]))).is_ok());
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_of_text_may_be_given_as_a_number() {
+    fn a_number_is_accepted_as_a_text_id() {
         let schema = Schema::new("id", vec![]);
         let checked = RowCheck::new(&schema, Shape::Whole).check(Cow::Owned(row([("id", 7.into())]))).unwrap();
         assert_eq!(checked.row["id"], "7".into());

@@ -1,4 +1,4 @@
-//! The one error of the library's public face.
+//! The error type of the library's public API.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,108 +9,108 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
-/// Why something was not done. Cloneable: one failed commit answers every write that waited for it.
+/// Error of the library. Cloneable, because one failed commit answers every write that waited for it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The source (or its facade) cannot do that; nothing was tried.
-    #[error("{vista} cannot {what}")]
+    /// The source (or its facade) does not support the operation; nothing was tried.
+    #[error("{}", unsupported(.vista, .what))]
     Unsupported {
         /// Name of the Vista.
         vista: Arc<str>,
-        /// What was asked, as a verb phrase.
+        /// The operation, as a verb phrase.
         what: &'static str,
     },
-    /// There is no such row.
+    /// The row does not exist.
     #[error("there is no row {id:?}")]
     NotFound {
-        /// The id asked for.
+        /// The requested id.
         id: String,
     },
-    /// The write contradicts what is there.
+    /// The write conflicts with the current state.
     #[error("row {id:?} {detail}")]
     Conflict {
         /// The id of the row.
         id: String,
-        /// What is in the way.
+        /// The conflict, as a verb phrase about the row.
         detail: String,
     },
-    /// A condition on the row's version did not hold.
+    /// The row's version is not the one that the write requires.
     #[error("row {id:?} is not the version that the write was made for")]
     Precondition {
         /// The id of the row.
         id: String,
     },
-    /// The input itself is wrong.
+    /// The input is not valid.
     #[error("{detail}")]
     Invalid {
-        /// What is wrong.
+        /// The problem.
         detail: String,
-        /// What is wrong per column, if it is about columns.
+        /// The problem of each column, if it is about columns.
         fields: BTreeMap<String, String>,
     },
-    /// The same key or delivery was accepted before.
+    /// The same idempotency key or delivery was accepted before.
     #[error("this was accepted before, as operation {operation}")]
     Replayed {
-        /// The operation (or delivery) it became then.
+        /// Id of the operation (or delivery) that was accepted.
         operation: String,
     },
-    /// The same idempotency key came with another body.
+    /// The idempotency key was used before with another body.
     #[error("idempotency key {key:?} was used for another request")]
     KeyReused {
         /// The key.
         key: String,
     },
-    /// Too much waits already; try again later. The library's own calls wait instead.
+    /// The write queue is full; try again later. The library's own calls wait instead.
     #[error("the write queue is full")]
     QueueFull,
-    /// The first copy is not complete yet.
+    /// The first copy of the master is not complete yet.
     #[error("the first copy of {dio} is still being read{}", last_attempt(.reason.as_deref()))]
     NotReady {
         /// Name of the Dio.
         dio: Arc<str>,
-        /// Why the last attempt to make it failed, if it did.
+        /// Reason why the last attempt to read it failed, if it did.
         reason: Option<String>,
     },
     /// The Dio or the Lens is closing or closed.
     #[error("the Dio is closed")]
     Closed,
-    /// A hook called something that waits for that same hook.
+    /// A hook called a function that waits for that same hook.
     #[error("{what} was called from inside a hook that it would wait for")]
     Reentrant {
-        /// What was called.
+        /// The called function.
         what: &'static str,
     },
     /// The journal or the cache could not be read or written. Nothing was acknowledged.
     #[error("storage: {detail}")]
     Storage {
-        /// What happened.
+        /// The failure.
         detail: String,
-        /// Whether the disk (or a configured bound) is full.
+        /// True if the disk (or a configured bound) is full.
         full: bool,
     },
-    /// The journal did not say whether the write is on disk; its operation tells later.
+    /// The journal did not report whether the write is on disk. The state of its operation shows it later.
     #[error("it is not known yet whether operation {operation} was stored")]
     OutcomeUnknown {
-        /// The operation to ask for.
+        /// Id of the operation to look up.
         operation: String,
     },
     /// The source failed.
     #[error("{message}")]
     Source {
-        /// What it said.
+        /// Message of the source.
         message: String,
-        /// Whether trying again can help.
+        /// Kind of failure, by the effect of a retry.
         kind: ErrorKind,
-        /// How long the source asked to be left alone.
+        /// Time to wait before a retry, if the source named one.
         retry_after: Option<Duration>,
-        /// The error beneath.
+        /// The underlying error.
         #[source]
         cause: Option<Cause>,
     },
-    /// A complete list that is suspiciously smaller than what is cached; it was not applied.
+    /// A complete list has suspiciously fewer rows than the cache; it was not applied.
     #[error(
-        "the master lists {listed} rows where {cached} are cached; nothing was removed (allow_shrink lets it through)"
+        "the master lists {listed} rows, but {cached} are cached; nothing was removed (set allow_shrink to accept the list)"
     )]
     Suspicious {
         /// Rows listed.
@@ -118,71 +118,79 @@ pub enum Error {
         /// Rows cached.
         cached: u64,
     },
-    /// More queries over many rows are asked than can be answered now; try again later.
-    #[error("too many queries over many rows wait for their turn")]
+    /// Too many queries over many rows are waiting; try again later.
+    #[error("too many queries over many rows are waiting; try again later")]
     Busy,
-    /// More idempotency keys and ids of deliveries are remembered than may be; nothing was accepted. Expired ones make room.
-    #[error("no more idempotency keys and ids of deliveries can be remembered now")]
+    /// The store of idempotency keys and delivery ids is full; nothing was accepted. Entries that expire make room.
+    #[error("the store of idempotency keys and delivery ids is full; try again later")]
     ClaimsFull,
-    /// A query was given up because it takes longer than it may.
+    /// A query was cancelled because it exceeded its time limit.
     #[error("the query takes longer than {limit:?}")]
     QueryTime {
-        /// The time that it may take.
+        /// The time limit.
         limit: Duration,
     },
-    /// A query was given up because it holds more than it may, for its groups or for what it sorts by.
-    #[error("the query needs more than {limit} bytes for its groups and for what it sorts by")]
+    /// A query was cancelled because its groups or sort keys exceeded its memory limit.
+    #[error("the query needs more than {limit} bytes for its groups and sort keys")]
     QueryMemory {
-        /// The bytes that it may hold.
+        /// The memory limit in bytes.
         limit: usize,
     },
-    /// A setting cannot work.
+    /// A setting is not valid.
     #[error("{0}")]
     Config(String),
+}
+
+/// Message of [`Error::Unsupported`]; the kinds of writes have a standard phrase.
+fn unsupported(vista: &str, what: &str) -> String {
+    match what {
+        "insert" | "update" | "delete" => format!("resource {vista:?} does not support {what}s"),
+        _ => format!("{vista} cannot {what}"),
+    }
 }
 
 fn last_attempt(reason: Option<&str>) -> String {
     reason.map(|reason| format!("; the last attempt failed: {reason}")).unwrap_or_default()
 }
 
-/// What trying again would bring.
+/// Kind of failure, by the effect of a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// Try again: the source was busy, away or slow, and did not act.
+    /// A retry may succeed: the source was busy, unreachable or slow, and did not act.
     Transient,
-    /// Do not try again: the source understood and refused.
+    /// A retry cannot succeed: the source understood the request and refused it.
     Permanent,
-    /// The request went out and no answer came back.
+    /// The outcome is unknown: the request was sent and no answer was received.
     Unknown,
 }
 
 impl Error {
-    /// A refusal for good.
+    /// A permanent refusal by the source.
     pub fn permanent(message: impl Into<String>) -> Error {
         Error::Source { message: message.into(), kind: ErrorKind::Permanent, retry_after: None, cause: None }
     }
 
-    /// A failure that may pass.
+    /// A transient failure of the source.
     pub fn transient(message: impl Into<String>) -> Error {
         Error::Source { message: message.into(), kind: ErrorKind::Transient, retry_after: None, cause: None }
     }
 
-    /// No answer: it may or may not have happened.
+    /// A failure of the source with unknown outcome: the request may or may not have taken effect.
     pub fn unknown(message: impl Into<String>) -> Error {
         Error::Source { message: message.into(), kind: ErrorKind::Unknown, retry_after: None, cause: None }
     }
 
-    /// A failure of `kind` with the error beneath it.
+    /// A failure of `kind` with its underlying error.
     pub fn source(kind: ErrorKind, cause: impl std::error::Error + Send + Sync + 'static) -> Error {
         Error::Source { message: cause.to_string(), kind, retry_after: None, cause: Some(Arc::new(cause)) }
     }
 
-    /// Wrong input, about no column in particular.
+    /// Invalid input that is not about particular columns.
     pub fn invalid(detail: impl Into<String>) -> Error {
         Error::Invalid { detail: detail.into(), fields: BTreeMap::new() }
     }
 
-    /// What the worker does with a failed delivery is decided here and nowhere else.
+    /// Kind of the failure. This alone decides what the worker does with a failed delivery.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Source { kind, .. } => *kind,
@@ -208,7 +216,7 @@ impl Error {
         }
     }
 
-    /// How long the source asked to be left alone.
+    /// Time to wait before a retry, if the source named one.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Error::Source { retry_after, .. } => *retry_after,

@@ -1,6 +1,6 @@
-//! What a driver found out by looking at its source.
+//! Properties of a source that its driver inferred.
 
-/// A guess of a driver, for people: what it took for what, why, and which key of the configuration decides otherwise.
+/// A driver's guess about its source, for people: its subject, value and reason, and the configuration key that overrides it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inferred {
     /// Subject of the guess: `separator`, or `type of "price"`.
@@ -9,14 +9,14 @@ pub struct Inferred {
     pub value: String,
     /// The reason, in a few words.
     pub because: String,
-    /// The key that settles it.
+    /// The configuration key that overrides it.
     pub key: String,
-    /// Set if the guess may well be wrong.
+    /// True if the guess may well be wrong.
     pub is_doubtful: bool,
 }
 
 impl Inferred {
-    /// A guess that is hardly wrong.
+    /// A guess that is almost certainly right.
     pub fn new(
         what: impl Into<String>,
         value: impl Into<String>,
@@ -27,7 +27,7 @@ impl Inferred {
         Inferred { what, value, because, key, is_doubtful: false }
     }
 
-    /// The same, if it may well be wrong.
+    /// Marks the guess as doubtful.
     #[must_use]
     pub fn doubtful(mut self) -> Inferred {
         self.is_doubtful = true;

@@ -1,28 +1,28 @@
-//! Moments in time as people and databases write them.
+//! Instants in the notations that people and databases use.
 
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime, Time};
 use jiff::fmt::temporal::Pieces;
 use jiff::tz::{Offset, TimeZone};
 
-/// A moment: seconds since 1970 in UTC, rounded down, and nanoseconds after them.
+/// An instant: seconds since 1970 in UTC, rounded down, and the remaining nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant {
     pub(crate) seconds: i64,
     pub(crate) nanos: u32,
 }
 
-/// Numbers from here on are milliseconds, a thousand times that microseconds, then nanoseconds: as seconds they would be after the
-/// year 5138.
+/// Numbers from here on are milliseconds, from a thousand times that microseconds, then nanoseconds. As seconds they would be
+/// after the year 5138.
 const MILLISECONDS_FROM: f64 = 1e11;
 
 impl Instant {
-    /// Reads an ISO 8601 date with an optional time (`T` or a space before it, seconds and fraction may be missing) and an optional
-    /// offset or `[zone]`. A date alone is its midnight. Where neither offset nor zone is written it is of `zone`. `None` if it is
-    /// nothing of that.
+    /// Reads an ISO 8601 date with an optional time (after `T` or a space, seconds and fraction optional) and an optional offset
+    /// or `[zone]`. A date alone is its midnight. `zone` applies if the text has neither offset nor zone. `None` if the text is
+    /// not in this format.
     pub fn of_text(text: &str, zone: &TimeZone) -> Option<Instant> {
         let bytes = text.as_bytes();
-        // jiff would take 20240131, too, which may as well be a number of seconds.
+        // jiff would also accept 20240131, which may as well be a number of seconds.
         if bytes.len() < 10 || bytes[4] != b'-' || bytes[7] != b'-' {
             return None;
         }
@@ -33,12 +33,12 @@ impl Instant {
         }
         let written = pieces.to_time_zone().ok()?;
         let zone = written.as_ref().unwrap_or(zone);
-        // Only of the first and last day that there is.
+        // The conversion fails only on the first and last representable day.
         Some(zone.to_timestamp(civil).map_or_else(|_| Instant::of_civil(civil, Offset::UTC), Instant::from))
     }
 
-    /// The moment at which clocks with this offset show `civil`. Days up to 9999-12-31 have one, which many tables hold in place of
-    /// "never" and a timestamp of jiff cannot.
+    /// The instant at which clocks with this offset show `civil`. Works up to 9999-12-31, which many tables use for "never" and
+    /// which is beyond the range of jiff's timestamps.
     fn of_civil(civil: DateTime, offset: Offset) -> Instant {
         let days = civil.date().since(Date::constant(1970, 1, 1)).map_or(0, |days| i64::from(days.get_days()));
         let time = civil.time();
@@ -48,8 +48,8 @@ impl Instant {
         Instant { seconds: days * 86_400 + seconds - i64::from(offset.seconds()), nanos }
     }
 
-    /// Reads seconds since 1970; milliseconds, microseconds or nanoseconds where the number is so large that seconds would be
-    /// after the year 5138.
+    /// Reads seconds since 1970. Larger numbers are milliseconds, microseconds or nanoseconds: those that would be after the year
+    /// 5138 as seconds.
     pub fn of_integer(number: i128) -> Option<Instant> {
         let mut per_second = 1;
         while (number / per_second).unsigned_abs() >= MILLISECONDS_FROM as u128 && per_second < 1_000_000_000 {
@@ -59,7 +59,7 @@ impl Instant {
         Timestamp::from_nanosecond(nanos).ok().map(Instant::from)
     }
 
-    /// [`Instant::of_integer`] with a fraction, which is taken to the microsecond.
+    /// [`Instant::of_integer`] with a fraction, rounded to the microsecond.
     pub fn of_float(number: f64) -> Option<Instant> {
         if !number.is_finite() {
             return None;
@@ -75,7 +75,7 @@ impl From<Timestamp> for Instant {
     fn from(moment: Timestamp) -> Instant {
         let nanos = moment.as_nanosecond();
         let seconds = nanos.div_euclid(1_000_000_000);
-        // Of a timestamp, both fit.
+        // Both casts fit for every jiff timestamp.
         Instant { seconds: seconds as i64, nanos: (nanos - seconds * 1_000_000_000) as u32 }
     }
 }
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_a_moment_is_that_moment() {
+    fn every_notation_of_an_instant_reads_as_the_same_instant() {
         let one = at("2023-12-31T23:30:00-01:00").unwrap();
         for same in [
             "2024-01-01T00:30:00Z",
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_moment_is_none() {
+    fn text_that_is_not_an_instant_is_none() {
         for text in [
             "",
             "yesterday",
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_seconds_or_finer_by_their_size() {
+    fn the_size_of_a_number_decides_its_unit() {
         let one = at("2023-01-29T13:46:41Z").unwrap();
         for number in [1_675_000_001, 1_675_000_001_000, 1_675_000_001_000_000, 1_675_000_001_000_000_000] {
             assert_eq!(Instant::of_integer(number), Some(one), "{number}");

@@ -1,16 +1,16 @@
-//! Cells of another kind than their column declares, found in a row's canonical bytes without decoding it.
+//! Detection of cells whose kind differs from their column's type, in a row's canonical bytes without decoding it.
 
 use super::cell::is_of_kind;
 use super::query::JsonRow;
 use super::{ColumnType, Schema};
 use crate::record::{CborValue, decode_parts, value_to_json};
 
-/// The declared kinds of a schema's columns, ready to be compared with rows.
+/// The declared kinds of a schema's columns, prepared for comparison with rows.
 ///
-/// Only kinds are compared: a text in a column of dates is a text. Nulls are of every kind.
+/// Only kinds are compared: any text fits a column of dates. Nulls fit every kind.
 #[derive(Clone, Debug)]
 pub struct Kinds {
-    /// Names as canonical JSON has them, in quotes, in the order of canonical rows.
+    /// Names in canonical JSON (in quotes) and types, in the column order of canonical rows.
     columns: Vec<(Vec<u8>, ColumnType)>,
 }
 
@@ -21,12 +21,12 @@ impl Kinds {
         Kinds { columns: schema.columns().iter().map(|column| (name(&column.name), column.ty)).collect() }
     }
 
-    /// Calls `note` with the number of each column whose cell in `row` is of another kind.
+    /// Calls `note` with the index of each column whose cell in `row` is of another kind.
     pub fn differences(&self, row: JsonRow<'_>, mut note: impl FnMut(usize)) {
         if row.1.is_some() {
             return self.differences_decoded(row, note);
         }
-        // Members stand in the order of the columns; those that are not declared follow.
+        // Members are in column order; undeclared ones follow.
         let mut next = 0;
         for (name, value) in row.members() {
             let rest = self.columns[next..].iter().position(|(own, _)| own == name);
@@ -38,7 +38,7 @@ impl Kinds {
         }
     }
 
-    /// [`Kinds::differences`] for a row that JSON does not hold exactly.
+    /// [`Kinds::differences`] for a row that JSON cannot represent exactly.
     fn differences_decoded(&self, row: JsonRow<'_>, mut note: impl FnMut(usize)) {
         let Ok(record) = decode_parts(row.0, row.1) else { return };
         for (name, value) in record.iter().filter(|(_, value)| !value.is_null()) {
@@ -51,7 +51,7 @@ impl Kinds {
     }
 }
 
-/// Tells whether the JSON `value` is of the kind of `ty`, by its first byte as far as that tells.
+/// True if the JSON `value` is of the kind of `ty`. The first byte decides, except for whole numbers.
 fn is_json_of_kind(ty: ColumnType, value: &[u8]) -> bool {
     let Some(first) = value.first() else { return true };
     match (ty, first) {
@@ -63,12 +63,12 @@ fn is_json_of_kind(ty: ColumnType, value: &[u8]) -> bool {
             ColumnType::String | ColumnType::Decimal | ColumnType::Date | ColumnType::Datetime | ColumnType::Uuid,
             b'"',
         ) => true,
-        // Bytes are in rows that have CBOR beside their JSON.
+        // Rows with bytes have CBOR beside their JSON and take the decoded path.
         _ => false,
     }
 }
 
-/// Tells whether a JSON number is whole and has at most 64 bits.
+/// True if a JSON number is a whole number that fits in 64 bits.
 fn is_whole(value: &[u8]) -> bool {
     let digits = value.iter().skip(usize::from(value.first() == Some(&b'-')));
     if !digits.clone().all(u8::is_ascii_digit) {

@@ -1,6 +1,6 @@
-//! The source contract: [`Vista`] is what consumers hold, [`TableShell`] what a driver implements.
+//! The source contract: consumers hold a [`Vista`], drivers implement [`TableShell`].
 //!
-//! One [`Query`] with the only matcher and comparator of the crate, one [`WriteOp`], one [`Error`].
+//! Also the vocabulary that they share: [`Query`] with the crate's only matcher and comparator, [`WriteOp`] and [`Error`].
 
 mod capabilities;
 mod cell;

@@ -1,4 +1,4 @@
-//! A bound on writes: the rows that a narrowed handle sees are the only ones it writes.
+//! Bounds of writes: a narrowed handle writes only the rows that it sees.
 
 use std::sync::Arc;
 
@@ -6,9 +6,10 @@ use super::query::{CompiledQuery, Fields, Path, Test};
 use super::{Error, Filter, Query, Result, Schema, TableShell, WriteKind, WriteOp, Written};
 use crate::record::{CborValue, Record, id_from_value, id_to_value, merge_patch, value_to_json};
 
-/// The rows that a write may see and make, as the filter and the search words of a query say. Prepared once, judged per write.
+/// The rows that a write may see and produce: those that match the filter and search of a query.
 ///
-/// A write is judged as if the other rows were not there: one of them is not found, its id is taken, and no write makes one.
+/// The query is compiled once and checked per write. The other rows are treated as absent: they are not found, their ids are
+/// taken, and no write produces one.
 #[derive(Clone, Debug)]
 pub struct Narrowing {
     query: Query,
@@ -17,28 +18,28 @@ pub struct Narrowing {
 }
 
 impl Narrowing {
-    /// The rows of `schema` that pass filter and search of `query`; its order, limit, offset and projection do not count.
+    /// Bounds writes by the filter and search of `query`, for rows of `schema`; order, limit, offset and projection are ignored.
     pub fn new(query: &Query, schema: &Arc<Schema>) -> Narrowing {
         let query = bounds(query);
         Narrowing { prepared: query.prepare(schema), query, schema: Arc::clone(schema) }
     }
 
-    /// The query that lists these rows.
+    /// The query that lists the rows inside.
     pub fn query(&self) -> &Query {
         &self.query
     }
 
-    /// Tells whether `row` is one of these rows.
+    /// True if `row` is inside.
     pub fn matches(&self, row: &impl Fields) -> bool {
         self.prepared.matches(row)
     }
 
-    /// The value that an equality at the top of the filter gives `column`.
+    /// The value that a top-level equality of the filter fixes for `column`.
     pub fn value_of(&self, column: &str) -> Option<&CborValue> {
         equalities(&self.query.filter).into_iter().find(|(own, _)| *own == column).map(|(_, value)| value)
     }
 
-    /// Gives a whole row the values of the columns that the filter fixes and the row lacks.
+    /// Adds the values that the filter fixes to a whole row that lacks them.
     pub fn complete(&self, row: &mut Record) {
         for (column, value) in equalities(&self.query.filter) {
             let is_cell = Path::resolve(column, &self.schema).is_plain() && column != self.schema.id_column();
@@ -48,7 +49,7 @@ impl Narrowing {
         }
     }
 
-    /// [`Narrowing::complete`] for the row that `op` carries, if it is a whole one.
+    /// Applies [`Narrowing::complete`] to the row of `op`, if it is a whole row.
     #[must_use]
     pub fn completed(&self, mut op: WriteOp) -> WriteOp {
         if let WriteOp::Insert { record, .. } | WriteOp::Replace { record, .. } = &mut op {
@@ -57,10 +58,10 @@ impl Narrowing {
         op
     }
 
-    /// Judges a write of `kind` by the row that is there.
+    /// Checks a write of `kind` against the current row.
     ///
     /// # Errors
-    /// For a row outside: [`Error::Conflict`] where a row is to be put in its place, else [`Error::NotFound`].
+    /// For a row outside: [`Error::Conflict`] if the write would insert or replace it, else [`Error::NotFound`].
     pub fn check_before(&self, kind: WriteKind, id: &str, before: Option<&impl Fields>) -> Result<()> {
         if before.is_none_or(|row| self.matches(row)) {
             return Ok(());
@@ -73,7 +74,7 @@ impl Narrowing {
         })
     }
 
-    /// Judges a write by the row that it makes.
+    /// Checks the row that a write produces.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the columns whose conditions the row does not meet.
@@ -93,13 +94,13 @@ impl Narrowing {
         }
         let detail = match fields.first_key_value() {
             Some((column, detail)) => format!("column {column:?} {detail}"),
-            None => "the row lacks the words of the search that this view is narrowed by".to_string(),
+            None => "the row does not contain the search words that this view is narrowed by".to_string(),
         };
         Err(Error::Invalid { detail, fields })
     }
 }
 
-/// A bounded write to a source that cannot judge it itself: reads, judges, writes.
+/// Carries out a bounded write to a source that cannot check it itself: reads, checks, writes.
 pub(super) async fn write<S: TableShell + ?Sized>(shell: &S, op: &WriteOp, within: &Query) -> Result<Written> {
     let (schema, within) = (shell.schema(), bounds(within));
     let narrowing = Narrowing::new(&within, &schema);
@@ -124,7 +125,7 @@ pub(super) async fn write<S: TableShell + ?Sized>(shell: &S, op: &WriteOp, withi
     shell.write(&op).await
 }
 
-/// `record` with its id in it.
+/// A copy of `record` with its id column set.
 fn with_id(id: &str, record: &Record, schema: &Schema) -> Record {
     let mut record = record.clone();
     record.insert(schema.id_column(), id_to_value(id, schema.layout()));
@@ -136,7 +137,7 @@ pub(super) fn bounds(query: &Query) -> Query {
     Query { filter: query.filter.clone(), search: query.search.clone(), ..Query::default() }
 }
 
-/// Describes what a condition asks of a row.
+/// Description of an unmet condition, for the column's error.
 fn requirement(part: &Filter) -> String {
     match part {
         Filter::Test { test: Test::Eq(value), .. } => {
@@ -147,7 +148,7 @@ fn requirement(part: &Filter) -> String {
     }
 }
 
-/// The conditions that must all hold.
+/// The top-level conditions of a filter, all of which must hold.
 fn parts(filter: &Filter) -> Vec<&Filter> {
     match filter {
         Filter::All(all) => all.iter().flat_map(parts).collect(),
@@ -164,10 +165,10 @@ fn equalities(filter: &Filter) -> Vec<(&str, &CborValue)> {
     parts(filter).into_iter().filter_map(equality).collect()
 }
 
-/// The id that `row` says it has, or that the narrowing gives it.
+/// The id in `row`, or the id that the narrowing fixes.
 pub(super) fn given_id(narrowing: Option<&Narrowing>, row: &Record, id_column: &str) -> Option<String> {
-    let said = row.get(id_column).filter(|value| !value.is_null());
-    said.or_else(|| narrowing?.value_of(id_column)).and_then(id_from_value)
+    let own = row.get(id_column).filter(|value| !value.is_null());
+    own.or_else(|| narrowing?.value_of(id_column)).and_then(id_from_value)
 }
 
 #[cfg(test)]
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_that_an_equality_fixes_are_filled_in_and_others_are_judged() {
+    fn equalities_fill_in_columns_and_other_conditions_are_checked() {
         let mut filter = Filter::eq("kind", 2.into());
         filter.and(Filter::test("price", Test::Gt(5.into())));
         let within = Narrowing::new(&Query { filter, limit: Some(1), ..Query::default() }, &schema());
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_outside_is_not_there_and_its_id_is_taken() {
+    fn a_row_outside_is_not_found_and_its_id_is_taken() {
         let within = Narrowing::new(&Query { filter: Filter::eq("kind", 2.into()), ..Query::default() }, &schema());
         let (inside, outside) = (row(Some(2), 1), row(Some(3), 1));
         for kind in [WriteKind::Insert, WriteKind::Replace, WriteKind::Patch, WriteKind::Delete] {

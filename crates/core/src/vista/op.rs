@@ -1,42 +1,41 @@
-//! One unit of work on the write queue.
+//! Writes: the units of work on the write queue.
 
 use crate::record::Record;
 
 /// A write as it travels from the facade to `on_write` or the master.
 ///
-/// With serde it is an object whose `op` is its kind: `{"op":"patch","id":"muffin","record":{"price":175}}`,
+/// Its serde form is an object whose `op` is the kind: `{"op":"patch","id":"muffin","record":{"price":175}}`,
 /// `{"op":"delete","id":"muffin"}`. Other members are ignored.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", try_from = "Form")]
 pub enum WriteOp {
-    /// A new row.
+    /// Adds a row.
     Insert {
-        /// Its id.
+        /// The row's id.
         id: String,
         /// The whole row.
         record: Record,
     },
-    /// The whole row, new or not.
+    /// Writes a whole row, whether or not it exists.
     Replace {
-        /// Its id.
+        /// The row's id.
         id: String,
         /// The whole row.
         record: Record,
     },
-    /// Some columns of a row that exists.
+    /// Changes some columns of an existing row.
     Patch {
-        /// Its id.
+        /// The row's id.
         id: String,
-        /// Only the columns that were given; merged as RFC 7396 says, see
-        /// [`merge_patch`](crate::record::merge_patch).
+        /// The changed columns only; merged as in RFC 7396, see [`merge_patch`](crate::record::merge_patch).
         record: Record,
     },
-    /// A row goes.
+    /// Deletes a row.
     Delete {
-        /// Its id.
+        /// The row's id.
         id: String,
     },
-    /// Every row goes.
+    /// Deletes every row.
     DeleteAll,
 }
 
@@ -56,7 +55,7 @@ pub enum WriteKind {
     DeleteAll,
 }
 
-/// Members of a write that is read. A form of its own: what serde makes of the tag would not let tagged cells of CBOR through.
+/// Wire form of a write. Read by hand because serde's internally tagged enums cannot carry tagged CBOR cells.
 #[derive(serde::Deserialize)]
 struct Form {
     op: WriteKind,
@@ -82,7 +81,7 @@ impl TryFrom<Form> for WriteOp {
 }
 
 impl WriteKind {
-    /// The kind's name as HTTP answers, logs and metrics spell it.
+    /// Name of the kind in HTTP answers, logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             WriteKind::Insert => "insert",
@@ -95,7 +94,7 @@ impl WriteKind {
 }
 
 impl WriteOp {
-    /// Its kind.
+    /// Kind of the write.
     pub fn kind(&self) -> WriteKind {
         match self {
             WriteOp::Insert { .. } => WriteKind::Insert,
@@ -106,7 +105,7 @@ impl WriteOp {
         }
     }
 
-    /// The id it is about, `None` for [`WriteOp::DeleteAll`].
+    /// Id of the row, `None` for [`WriteOp::DeleteAll`].
     pub fn id(&self) -> Option<&str> {
         match self {
             WriteOp::Insert { id, .. }
@@ -117,7 +116,7 @@ impl WriteOp {
         }
     }
 
-    /// The columns it carries.
+    /// Columns to write, `None` for deletes.
     pub fn record(&self) -> Option<&Record> {
         match self {
             WriteOp::Insert { record, .. } | WriteOp::Replace { record, .. } | WriteOp::Patch { record, .. } => {
@@ -128,11 +127,11 @@ impl WriteOp {
     }
 }
 
-/// What a master says after a write.
+/// A master's answer to a write.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Written {
-    /// The id the row has now, if the master gave it another than was asked.
+    /// The row's id, if the master assigned another than the one requested.
     pub id: Option<String>,
-    /// The row as the master stores it, if it says.
+    /// The row as the master stored it, if it returned the row.
     pub record: Option<Record>,
 }

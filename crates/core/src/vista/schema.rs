@@ -1,4 +1,4 @@
-//! Columns, their types and what they are for.
+//! Schemas: columns, their types and their roles.
 
 use std::sync::Arc;
 
@@ -6,33 +6,33 @@ use jiff::tz::TimeZone;
 
 use crate::record::Layout;
 
-/// What the cells of a column are.
+/// Type of a column's cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ColumnType {
     /// Text.
     String,
-    /// Whole numbers of 64 bits.
+    /// 64-bit signed integers.
     Integer,
     /// Any number.
     Number,
     /// true and false.
     Boolean,
-    /// Exact decimals, held as text.
+    /// Exact decimals, stored as text.
     Decimal,
-    /// `YYYY-MM-DD`, held as text.
+    /// `YYYY-MM-DD`, stored as text.
     Date,
-    /// RFC 3339, held as text.
+    /// RFC 3339, stored as text.
     Datetime,
     /// Bytes; base64url in JSON.
     Bytes,
-    /// UUIDs, held as text.
+    /// UUIDs, stored as text.
     Uuid,
-    /// Anything, nested or not.
+    /// Any value, nested or not.
     Json,
 }
 
-/// What a column is for.
+/// Role of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Flag {
@@ -50,18 +50,18 @@ pub enum Flag {
     Mandatory,
 }
 
-/// One column.
+/// A column of a schema.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Column {
-    /// Its name, as rows have it.
+    /// The column's name in rows.
     pub name: Arc<str>,
-    /// What its cells are.
+    /// Type of the cells.
     pub ty: ColumnType,
-    /// What the source itself calls that type.
+    /// The source's own name of the type.
     pub original_type: String,
-    /// What it is for.
+    /// Roles of the column.
     pub flags: Vec<Flag>,
-    /// IANA name of the time zone of its dates and times that have no offset; UTC if it has none.
+    /// IANA name of the time zone that applies to dates and times without an offset; `None` is UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timezone: Option<Arc<str>>,
 }
@@ -72,7 +72,7 @@ impl Column {
         Column { name: name.into(), ty, original_type: String::new(), flags: Vec::new(), timezone: None }
     }
 
-    /// The same with `flag`.
+    /// Adds `flag`.
     #[must_use]
     pub fn with(mut self, flag: Flag) -> Column {
         if !self.has(flag) {
@@ -81,41 +81,41 @@ impl Column {
         self
     }
 
-    /// The same with the source's own name of the type.
+    /// Sets the source's own name of the type.
     #[must_use]
     pub fn original(mut self, name: impl Into<String>) -> Column {
         self.original_type = name.into();
         self
     }
 
-    /// The same with dates and times that have no offset in the time zone `name`, an IANA name such as `Europe/Berlin`.
+    /// Sets the time zone of dates and times without an offset by its IANA name, such as `Europe/Berlin`.
     #[must_use]
     pub fn in_zone(mut self, name: impl Into<Arc<str>>) -> Column {
         self.timezone = Some(name.into());
         self
     }
 
-    /// The zone of its dates and times that have no offset: UTC unless it has another, and if that is not known.
+    /// Time zone of dates and times without an offset: UTC if none is set or its name is not known.
     pub(crate) fn zone(&self) -> TimeZone {
         self.timezone.as_deref().and_then(|name| TimeZone::get(name).ok()).unwrap_or(TimeZone::UTC)
     }
 
-    /// Whether it has `flag`.
+    /// True if the column has `flag`.
     pub fn has(&self, flag: Flag) -> bool {
         self.flags.contains(&flag)
     }
 }
 
-/// A relation to another Vista: `column` here holds that one's id (or, for `many`, its `column` holds ours).
+/// A relation to another Vista: `column` here holds the other row's id (or, for `many`, `column` there holds this row's id).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
-    /// Its name.
+    /// Name of the relation.
     pub relation: String,
     /// Name of the other Vista.
     pub target: String,
     /// The joining column.
     pub column: String,
-    /// Whether there are many rows on the other side.
+    /// True if there can be many rows on the other side.
     pub many: bool,
 }
 
@@ -125,12 +125,12 @@ pub struct Schema {
     columns: Vec<Column>,
     references: Vec<Reference>,
     layout: Arc<Layout>,
-    /// Set if ids are UUIDs.
+    /// True if ids are UUIDs.
     uuid_ids: bool,
 }
 
 impl Schema {
-    /// A schema whose rows are identified by `id_column`; it is added in front if `columns` lacks it.
+    /// Creates a schema whose rows are identified by `id_column`, which is added in front if `columns` lacks it.
     pub fn new(id_column: &str, mut columns: Vec<Column>) -> Schema {
         match columns.iter_mut().find(|column| &*column.name == id_column) {
             Some(column) if !column.has(Flag::Id) => column.flags.push(Flag::Id),
@@ -143,14 +143,14 @@ impl Schema {
         Schema { columns, references: Vec::new(), layout, uuid_ids }
     }
 
-    /// The same with relations.
+    /// Sets the relations.
     #[must_use]
     pub fn with_references(mut self, references: Vec<Reference>) -> Schema {
         self.references = references;
         self
     }
 
-    /// The same with every column flagged so; what a cache of the whole table adds.
+    /// Adds `flag` to every column, for example the flags that a cache of the whole table can offer.
     #[must_use]
     pub fn with_flag_on_all(mut self, flag: Flag) -> Schema {
         for column in &mut self.columns {
@@ -161,7 +161,7 @@ impl Schema {
         self
     }
 
-    /// Columns in order.
+    /// The columns in order.
     pub fn columns(&self) -> &[Column] {
         &self.columns
     }
@@ -171,18 +171,18 @@ impl Schema {
         self.columns.iter().find(|column| &*column.name == name)
     }
 
-    /// The column that holds the id.
+    /// Name of the column that holds the id.
     pub fn id_column(&self) -> &str {
         self.layout.id_column()
     }
 
-    /// Tells whether `a` and `b` are the same id: in a column of UUIDs they are if they spell the same one.
+    /// True if `a` and `b` are the same id. Ids in a UUID column are the same if they spell the same UUID.
     pub fn is_same_id(&self, a: &str, b: &str) -> bool {
         let uuid = |id: &str| self.uuid_of(id);
         a == b || uuid(a).is_some_and(|a| uuid(b) == Some(a))
     }
 
-    /// The UUID that `id` spells, where ids are UUIDs.
+    /// The UUID that `id` spells, if ids are UUIDs.
     pub(crate) fn uuid_of(&self, id: &str) -> Option<uuid::Uuid> {
         if self.uuid_ids { uuid::Uuid::try_parse(id).ok() } else { None }
     }
@@ -192,12 +192,12 @@ impl Schema {
         &self.references
     }
 
-    /// How rows of this shape are encoded.
+    /// Encoding parameters of rows with this schema.
     pub fn layout(&self) -> &Arc<Layout> {
         &self.layout
     }
 
-    /// Names of the columns that a search looks into: those flagged searchable, or all if none is.
+    /// Names of the columns that a search covers: those flagged searchable, or all if none is.
     pub fn searchable(&self) -> Vec<Arc<str>> {
         let flagged: Vec<_> =
             self.columns.iter().filter(|c| c.has(Flag::Searchable)).map(|c| Arc::clone(&c.name)).collect();

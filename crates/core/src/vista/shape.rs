@@ -1,15 +1,15 @@
-//! What is known of a source without asking it: kept beside its rows, so that they can be served while it is away.
+//! Schema and capabilities of a source, stored beside its cached rows so that they can be served while it is unreachable.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Capabilities, Column, Schema, Vista};
 
-/// The columns of a source and what it can do, as it said when it was last there.
+/// Columns and capabilities of a source, as of the last time it was reachable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceShape {
     id_column: String,
     columns: Vec<Column>,
-    /// What it can do.
+    /// Operations that the source supports.
     pub capabilities: Capabilities,
     /// [`TableShell::reads_one`](super::TableShell::reads_one).
     pub reads_one: bool,
@@ -18,7 +18,7 @@ pub struct SourceShape {
 }
 
 impl SourceShape {
-    /// What `vista` says of itself.
+    /// The shape of `vista`'s source.
     pub fn of(vista: &Vista) -> SourceShape {
         let (schema, shell) = (vista.schema(), vista.shell());
         SourceShape {
@@ -30,7 +30,7 @@ impl SourceShape {
         }
     }
 
-    /// The shape of its rows, without relations.
+    /// Schema of the rows, without relations.
     pub fn schema(&self) -> Schema {
         Schema::new(&self.id_column, self.columns.clone())
     }

@@ -1,4 +1,4 @@
-//! What a driver implements.
+//! [`TableShell`]: the trait that drivers implement.
 
 use std::sync::Arc;
 
@@ -8,31 +8,31 @@ use super::narrowing::{self, Narrowing};
 use super::{Capabilities, Error, ErrorKind, Inferred, Query, Result, Schema, Vista, WriteOp, Written};
 use crate::record::{Record, Rows};
 
-/// An opaque continuation: what `fetch_next` gives and takes.
+/// An opaque continuation token, returned and accepted by `fetch_next`.
 pub type Token = String;
 
-/// One source. A driver needs `schema` and `list`; everything else has a default that says `Unsupported`.
+/// A driver for one source. `schema` and `list` are required; the other operations return `Unsupported` by default.
 ///
-/// A shell is called only for what its [`Capabilities`] advertise: [`Vista`] refuses the rest before it gets here. It must
-/// be safe to call from many tasks at once, and dropping a call's future must leave the source unharmed.
+/// A shell is called only for operations that its [`Capabilities`] advertise: [`Vista`] refuses the others first. It must be
+/// safe to call from many tasks at once, and dropping a call's future must not damage the source.
 #[async_trait]
 pub trait TableShell: Send + Sync + 'static {
-    /// The shape of the rows. Must not do I/O.
+    /// Schema of the rows. Must not do I/O.
     fn schema(&self) -> Arc<Schema>;
 
-    /// What this source can do. Must not do I/O.
+    /// Operations that this source supports. Must not do I/O.
     fn capabilities(&self) -> Capabilities {
         Capabilities::default()
     }
 
-    /// The rows that `query` asks for, in its order. Without capabilities the query is empty: the whole list, in the source's
-    /// own order. Rows must be complete or an error: never a part.
+    /// The rows that `query` selects, in its order. Without capabilities the query is empty: the whole list, in the source's
+    /// own order. The list must be complete: a driver that cannot read all of it returns an error.
     ///
     /// # Errors
     /// [`Error::Source`] when the source fails.
     async fn list(&self, query: &Query) -> Result<Rows>;
 
-    /// One row. The default lists everything and picks it.
+    /// One row. The default lists everything and takes the row from the list.
     ///
     /// # Errors
     /// [`Error::Source`] when the source fails.
@@ -40,28 +40,29 @@ pub trait TableShell: Send + Sync + 'static {
         Ok(self.list(&Query::default()).await?.get(id))
     }
 
-    /// Whether [`TableShell::get`] reads one row without listing all.
+    /// True if [`TableShell::get`] reads one row without listing all.
     fn reads_one(&self) -> bool {
         false
     }
 
-    /// Why the last list is held back, for people: the source looks half written, say. Must not do I/O.
+    /// Reason why the last list is withheld, for people: for example that the source looks half written. `None` if it is not
+    /// withheld. Must not do I/O.
     fn withheld(&self) -> Option<String> {
         None
     }
 
-    /// Findings about the source that were not declared. Must not do I/O.
+    /// Properties of the source that the driver inferred because they were not declared. Must not do I/O.
     fn inferred(&self) -> Vec<Inferred> {
         Vec::new()
     }
 
-    /// Whether another source stands in the place of the one that was last listed as a whole: its rows may be others, so that
-    /// it is to be listed again. Must not do I/O.
+    /// True if the source was replaced by another since it was last listed as a whole. Its rows may differ, so it has to be
+    /// listed again. Must not do I/O.
     fn is_replaced(&self) -> bool {
         false
     }
 
-    /// How many rows match `query` (its limit and offset do not count).
+    /// Number of rows that match `query`, ignoring its limit and offset.
     ///
     /// # Errors
     /// [`Error::Source`] when the source fails.
@@ -70,26 +71,26 @@ pub trait TableShell: Send + Sync + 'static {
         Err(Error::Unsupported { vista: "this source".into(), what: "count" })
     }
 
-    /// The next rows after `token` (`None` starts), at most `query.limit`; the token to go on with, `None` when done.
+    /// At most `query.limit` rows after `token` (`None` for the first rows), and the next token, `None` after the last row.
     ///
     /// # Errors
-    /// [`Error::Source`] when the source fails, [`Error::Invalid`] for a token that is not its own.
+    /// [`Error::Source`] when the source fails, [`Error::Invalid`] for a token that the source did not issue.
     async fn next(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
         let _ = (query, token);
         Err(Error::Unsupported { vista: "this source".into(), what: "continue from a token" })
     }
 
-    /// Carries out one write and returns what the source says of it. Must be all or nothing.
+    /// Carries out one write and returns the source's answer. Must be atomic.
     ///
     /// # Errors
-    /// [`Error::Conflict`], [`Error::NotFound`], [`Error::Invalid`] for refusals, [`Error::Source`] when it fails.
+    /// [`Error::Conflict`], [`Error::NotFound`], [`Error::Invalid`] for refusals, [`Error::Source`] when the source fails.
     async fn write(&self, op: &WriteOp) -> Result<Written> {
         let _ = op;
         Err(Error::Unsupported { vista: "this source".into(), what: "write" })
     }
 
-    /// [`TableShell::write`] for the operation with this id, which may come again when its answer was lost. A source that can
-    /// remembers the id together with the change, and answers a repetition with the row as it is.
+    /// [`TableShell::write`] for the operation with this id, which is retried if its answer was lost. A source with exactly-once
+    /// support stores the id together with the change, and answers a retry with the current row.
     ///
     /// # Errors
     /// As [`TableShell::write`].
@@ -98,13 +99,12 @@ pub trait TableShell: Send + Sync + 'static {
         self.write(op).await
     }
 
-    /// Whether [`TableShell::write_once`] proves that no operation takes effect twice.
+    /// True if [`TableShell::write_once`] guarantees that no operation takes effect twice.
     fn writes_once(&self) -> bool {
         false
     }
 
-    /// Whether the operation with this id is known to have taken effect, by what [`TableShell::write_once`] remembers. By default
-    /// nothing is known.
+    /// True if [`TableShell::write_once`] has recorded that the operation with this id took effect. Always false by default.
     ///
     /// # Errors
     /// [`Error::Source`] when the source fails.
@@ -113,35 +113,35 @@ pub trait TableShell: Send + Sync + 'static {
         Ok(false)
     }
 
-    /// How many writes [`TableShell::write_batch`] takes in one transaction, at most; 1 for a source without transactions.
+    /// Maximum number of writes that [`TableShell::write_batch`] takes in one transaction; 1 for a source without transactions.
     fn batch_size(&self) -> usize {
         1
     }
 
-    /// Carries out [`TableShell::write_once`] for each of `writes`, operation ids with what they do, in their order; a source
-    /// with transactions takes them in one. A refused write takes no other with it. The answer ends with the first failure that
-    /// may pass: what follows was not tried.
+    /// Carries out [`TableShell::write_once`] for each of `writes` (operation ids and their writes) in order; a source with
+    /// transactions uses one for all. A refused write does not affect the others. The answer ends with the first failure that
+    /// is not permanent: the writes after it were not tried.
     async fn write_batch(&self, writes: &[(String, WriteOp)]) -> Vec<Result<Written>> {
         let mut written = Vec::with_capacity(writes.len());
         for (operation, op) in writes {
             let done = self.write_once(operation, op).await;
-            let passes = done.as_ref().err().is_some_and(|error| error.kind() != ErrorKind::Permanent);
+            let is_retryable = done.as_ref().err().is_some_and(|error| error.kind() != ErrorKind::Permanent);
             written.push(done);
-            if passes {
+            if is_retryable {
                 break;
             }
         }
         written
     }
 
-    /// [`TableShell::write`] bounded by the filter and the search words of `within`, as [`Narrowing`] says: as if the other rows
-    /// were not there.
+    /// [`TableShell::write`] bounded by the filter and the search words of `within`: the other rows are treated as absent, see
+    /// [`Narrowing`].
     ///
-    /// The default reads the row, judges, and writes: a write by somebody else in between is not noticed. Sources that can judge
-    /// and write in one step should.
+    /// The default reads the row, checks it, and writes: a concurrent write by another client in between is not noticed. Sources
+    /// that can check and write in one step should do so.
     ///
     /// # Errors
-    /// As [`TableShell::write`]; [`Error::NotFound`] for a row outside, [`Error::Conflict`] where one is in the way,
+    /// As [`TableShell::write`]; [`Error::NotFound`] for a row outside, [`Error::Conflict`] if a row outside has the id,
     /// [`Error::Invalid`] for a row that would be outside.
     async fn write_within(&self, op: &WriteOp, within: &Query) -> Result<Written> {
         narrowing::write(self, op, within).await
@@ -171,7 +171,7 @@ pub trait TableShell: Send + Sync + 'static {
     /// The Vista on the other side of `relation` for `row`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if there is no such relation.
+    /// [`Error::Invalid`] for an unknown relation.
     fn reference(&self, relation: &str, row: &Record) -> Result<Vista> {
         let _ = row;
         Err(Error::invalid(format!("there is no relation {relation:?}")))

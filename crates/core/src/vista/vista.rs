@@ -1,4 +1,4 @@
-//! The handle on one source that consumers hold.
+//! [`Vista`]: the handle through which consumers use a source.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use super::narrowing::{Narrowing, bounds, given_id};
 use super::{Capabilities, Error, Query, Result, Schema, TableShell, Token, WriteOp};
 use crate::record::{CborValue, Record, Rows};
 
-/// A universal handle on one source: its name, schema, capabilities, and a narrowing of its own.
+/// A handle on one source: its name, schema, capabilities, and conditions that narrow the rows it sees.
 ///
-/// Conditions accrete (AND) and cannot be undone: clone first to widen. Search and order replace what was set. Clones share
-/// the source and not the narrowing.
+/// Conditions are ANDed and cannot be removed: to widen, clone the handle before narrowing it. A new search or order replaces
+/// the earlier one. Clones share the source but not the conditions.
 ///
-/// A narrowing bounds writes too, as if the other rows were not there: a row outside is not found, an id that one of them has is
-/// taken, a new row gets the values that equality conditions fix, and a write that would make a row outside is
-/// [`Error::Invalid`]. The facade of a Dio judges this in the order of all writes; drivers say how they do.
+/// The conditions bound writes too, as if the other rows did not exist. A row outside is not found, and its id counts as taken.
+/// A new row gets the values that equality conditions fix. A write whose result would be outside is [`Error::Invalid`]. The
+/// facade of a Dio checks this in the order of all writes; each driver documents how it does.
 #[derive(Clone)]
 pub struct Vista {
     name: Arc<str>,
@@ -31,37 +31,37 @@ impl std::fmt::Debug for Vista {
 }
 
 impl Vista {
-    /// A handle on `shell` under `name`. The name becomes the cache table's and the resource's.
+    /// Creates a handle on `shell`. The cache table and the resource get the same `name`.
     pub fn new(name: impl Into<Arc<str>>, shell: impl TableShell) -> Vista {
         Vista::from_shell(name, Arc::new(shell))
     }
 
-    /// [`Vista::new`] for a shell that is shared already.
+    /// [`Vista::new`] for a shell that is already shared.
     pub fn from_shell(name: impl Into<Arc<str>>, shell: Arc<dyn TableShell>) -> Vista {
         Vista { name: name.into(), shell, query: Query::default(), page_size: 100 }
     }
 
-    /// Its name.
+    /// Name of the source.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The shape of its rows.
+    /// Schema of the source's rows.
     pub fn schema(&self) -> Arc<Schema> {
         self.shell.schema()
     }
 
-    /// What it can do.
+    /// Operations that the source supports.
     pub fn capabilities(&self) -> Capabilities {
         self.shell.capabilities()
     }
 
-    /// The source beneath.
+    /// The driver behind this handle.
     pub fn shell(&self) -> &Arc<dyn TableShell> {
         &self.shell
     }
 
-    /// The narrowing so far.
+    /// Conditions, search and order set so far.
     pub fn query(&self) -> &Query {
         &self.query
     }
@@ -79,7 +79,7 @@ impl Vista {
         Ok(self)
     }
 
-    /// Keeps only what `filter` lets through.
+    /// Keeps only rows that match `filter`.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if the source cannot filter.
@@ -99,7 +99,7 @@ impl Vista {
         self.add_condition_eq(schema.id_column(), value)
     }
 
-    /// Keeps only rows in which every word of `words` occurs; replaces an earlier search.
+    /// Keeps only rows that contain every word of `words`; replaces an earlier search.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if the source cannot search.
@@ -120,14 +120,14 @@ impl Vista {
         Ok(self)
     }
 
-    /// Rows per page of [`Vista::fetch_page`] and [`Vista::fetch_next`].
+    /// Sets the number of rows per page of [`Vista::fetch_page`] and [`Vista::fetch_next`].
     ///
     /// # Errors
     /// [`Error::Unsupported`] if the source does not page, [`Error::Invalid`] for zero.
     pub fn set_page_size(&mut self, rows: u64) -> Result<&mut Self> {
         self.require(self.capabilities().can_set_page_size, "set a page size")?;
         if rows == 0 {
-            return Err(Error::invalid("a page has at least one row"));
+            return Err(Error::invalid("the page size must be at least 1"));
         }
         self.page_size = rows;
         Ok(self)
@@ -152,7 +152,7 @@ impl Vista {
         Ok(row.filter(|row| self.query.is_unfiltered() || self.query.matches(row, &self.schema())))
     }
 
-    /// Any one row of the narrowed set: the first.
+    /// The first row of the narrowed set, with its id.
     ///
     /// # Errors
     /// [`Error::Source`] when the source fails.
@@ -164,7 +164,7 @@ impl Vista {
         Ok(self.shell.list(&query).await?.iter().next())
     }
 
-    /// How many rows the narrowed set has.
+    /// Number of rows in the narrowed set.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if the source cannot count, [`Error::Source`] when it fails.
@@ -173,7 +173,7 @@ impl Vista {
         self.shell.count(&self.query).await
     }
 
-    /// The rows of the narrowed set one by one.
+    /// Streams the rows of the narrowed set.
     pub fn stream_values(&self) -> BoxStream<'static, Result<(String, Record)>> {
         let this = self.clone();
         if !self.capabilities().can_fetch_next {
@@ -196,7 +196,7 @@ impl Vista {
         .boxed()
     }
 
-    /// Page `number`, from 1; empty past the end.
+    /// Page `number`, counted from 1; empty past the end.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if the source does not page, [`Error::Invalid`] for page 0.
@@ -209,10 +209,10 @@ impl Vista {
         self.shell.list(&query).await
     }
 
-    /// The next page after `token` (`None` starts) and the token to go on with, `None` when done.
+    /// The page after `token` (`None` for the first) and the token of the next page, `None` after the last.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if the source has no tokens, [`Error::Invalid`] for a token that is not its own.
+    /// [`Error::Unsupported`] if the source has no tokens, [`Error::Invalid`] for a token that the source did not issue.
     pub async fn fetch_next(&self, token: Option<Token>) -> Result<(Rows, Option<Token>)> {
         self.require(self.capabilities().can_fetch_next, "continue from a token")?;
         let mut query = self.query.clone();
@@ -223,7 +223,7 @@ impl Vista {
     /// The rows that `relation` relates to `row`, as another Vista.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if there is no such relation.
+    /// [`Error::Invalid`] for an unknown relation.
     pub fn get_ref(&self, relation: &str, row: &Record) -> Result<Vista> {
         self.shell.reference(relation, row)
     }
@@ -239,7 +239,7 @@ impl Vista {
         self.write(WriteOp::Insert { id: id.to_string(), record: record.clone() }).await
     }
 
-    /// The same as [`Vista::insert`], under the name its siblings have.
+    /// Alias of [`Vista::insert`], named like its siblings.
     ///
     /// # Errors
     /// As [`Vista::insert`].
@@ -247,7 +247,7 @@ impl Vista {
         self.insert(id, record).await
     }
 
-    /// Adds a row whose id is in its id column, or chosen by the source; returns that id.
+    /// Adds a row whose id is in its id column or chosen by the source, and returns the id.
     ///
     /// # Errors
     /// As [`Vista::insert`].
@@ -266,7 +266,7 @@ impl Vista {
         written.id.ok_or_else(|| Error::permanent("the source did not say which id it chose"))
     }
 
-    /// Puts the whole row `id`, new or not.
+    /// Writes the whole row `id`, whether or not it exists.
     ///
     /// # Errors
     /// [`Error::Unsupported`], [`Error::Invalid`], [`Error::Source`].
@@ -284,7 +284,7 @@ impl Vista {
         self.write(WriteOp::Patch { id: id.to_string(), record: record.clone() }).await
     }
 
-    /// Takes row `id` away. A row that is not there is fine.
+    /// Deletes row `id`. Succeeds if the row does not exist.
     ///
     /// # Errors
     /// [`Error::Unsupported`], [`Error::Source`].
@@ -296,8 +296,8 @@ impl Vista {
         }
     }
 
-    /// Takes every row of the narrowed set away. In a narrowed one each row is judged again when it is its turn: one that has left
-    /// the set by then stays.
+    /// Deletes every row of the narrowed set. If there are conditions, each row is checked again just before it is deleted: a row
+    /// that has left the set by then stays.
     ///
     /// # Errors
     /// [`Error::Unsupported`], [`Error::Source`].
@@ -327,6 +327,6 @@ impl Vista {
         if self.schema().column(column).is_some() {
             return Ok(());
         }
-        Err(Error::invalid(format!("{} has no column {column:?}", self.name)))
+        Err(Error::invalid(format!("resource {:?} has no column {column:?}", self.name)))
     }
 }

@@ -1,4 +1,4 @@
-//! The frequent tokens of a table, frozen when its index is built: which number a token has, which tokens hold a word.
+//! Dictionary of a table's frequent tokens, fixed when its index is built: numbers of tokens, and tokens that contain a word.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -8,32 +8,32 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::terms::gram;
 
-/// Longer tokens stay outside.
-const LONGEST: usize = 48;
-/// A token belongs to the dictionary if it occurs so often, a power of two: below, its trigrams cost less.
-const FREQUENT: u16 = 8;
-/// Counts of a census, at most.
-const MOST_COUNTS: usize = 1 << 22;
+/// Maximum length in bytes of a token in the dictionary.
+const MAX_TOKEN: usize = 48;
+/// Minimum number of occurrences of a token in the dictionary, a power of two. Rarer tokens cost less as trigrams.
+const MIN_COUNT: u16 = 8;
+/// Maximum number of counters.
+const MAX_COUNTERS: usize = 1 << 22;
 
 /// Tokens by number.
 #[derive(Debug, Default)]
 pub(super) struct Dictionary {
     text: String,
-    /// Where each token ends in `text`; it begins where the one before ends.
+    /// End of each token in `text`; it begins at the end of the one before.
     ends: Vec<u32>,
-    /// Open addressing: a token's number plus one, 0 where none is.
-    places: Vec<u32>,
-    /// Three bytes of a token, ascending.
+    /// Hash table with open addressing: a token's number plus one, 0 if empty.
+    buckets: Vec<u32>,
+    /// Trigrams of the tokens, ascending.
     grams: Vec<u32>,
-    /// Where the tokens of each gram end in `holders`.
+    /// End of the tokens of each trigram in `holders`.
     gram_ends: Vec<u32>,
     holders: Vec<u32>,
 }
 
-/// Which tokens are frequent, on the way to a [`Dictionary`].
+/// Counter of token occurrences, to build a [`Dictionary`] of the frequent ones.
 ///
-/// Occurrences are counted by hash, in 8 MiB at most, and only tokens that are frequent are kept. Tokens that share a count may
-/// come in although they are rare, which costs memory, or stay out, which costs their searches time.
+/// Occurrences are counted by hash, in 8 MiB at most, and only frequent tokens are stored. With hash collisions a rare token may
+/// be included, which costs memory, or a frequent one left out, which costs time in searches.
 #[derive(Debug)]
 pub(super) struct TokenCounts {
     counts: Vec<u16>,
@@ -41,26 +41,26 @@ pub(super) struct TokenCounts {
 }
 
 impl TokenCounts {
-    /// For about `rows` rows.
+    /// Creates a counter for about `rows` rows.
     pub(super) fn new(rows: usize) -> TokenCounts {
-        let size = (4 * rows).next_power_of_two().clamp(1 << 12, MOST_COUNTS);
+        let size = (4 * rows).next_power_of_two().clamp(1 << 12, MAX_COUNTERS);
         TokenCounts { counts: vec![0; size], frequent: HashSet::new() }
     }
 
     pub(super) fn count(&mut self, token: &str) {
-        if token.len() > LONGEST {
+        if token.len() > MAX_TOKEN {
             return;
         }
         let at = xxh3_64(token.as_bytes()) as usize & (self.counts.len() - 1);
         let count = self.counts[at].saturating_add(1);
         self.counts[at] = count;
-        // More than once, for those that share the count.
-        if count >= FREQUENT && count.is_power_of_two() && !self.frequent.contains(token) {
+        // Checked at several powers of two, because of tokens that share the counter.
+        if count >= MIN_COUNT && count.is_power_of_two() && !self.frequent.contains(token) {
             self.frequent.insert(token.into());
         }
     }
 
-    /// The tokens that are frequent.
+    /// Builds the dictionary of the frequent tokens.
     pub(super) fn finish(self) -> Dictionary {
         let mut tokens: Vec<_> = self.frequent.into_iter().collect();
         tokens.sort_unstable();
@@ -71,16 +71,16 @@ impl TokenCounts {
 impl Dictionary {
     fn new(tokens: &[Box<str>]) -> Dictionary {
         let size = (tokens.len() * 2).next_power_of_two();
-        let mut new = Dictionary { places: vec![0; size], ..Dictionary::default() };
+        let mut new = Dictionary { buckets: vec![0; size], ..Dictionary::default() };
         let mut holders: Vec<(u32, u32)> = Vec::new();
         for (number, token) in tokens.iter().enumerate() {
             new.text.push_str(token);
             new.ends.push(new.text.len() as u32);
             let mut at = xxh3_64(token.as_bytes()) as usize & (size - 1);
-            while new.places[at] != 0 {
+            while new.buckets[at] != 0 {
                 at = (at + 1) & (size - 1);
             }
-            new.places[at] = number as u32 + 1;
+            new.buckets[at] = number as u32 + 1;
             holders.extend(token.as_bytes().windows(3).map(|bytes| (gram(bytes), number as u32)));
         }
         holders.sort_unstable();
@@ -98,15 +98,15 @@ impl Dictionary {
         new
     }
 
-    /// The number of `token`.
+    /// Number of `token`, `None` if it is not in the dictionary.
     pub(super) fn number(&self, token: &str) -> Option<u32> {
-        if token.len() > LONGEST {
+        if token.len() > MAX_TOKEN {
             return None;
         }
-        let mask = self.places.len() - 1;
+        let mask = self.buckets.len() - 1;
         let mut at = xxh3_64(token.as_bytes()) as usize & mask;
         loop {
-            let number = self.places[at].checked_sub(1)?;
+            let number = self.buckets[at].checked_sub(1)?;
             if self.token(number) == token.as_bytes() {
                 return Some(number);
             }
@@ -114,8 +114,8 @@ impl Dictionary {
         }
     }
 
-    /// The numbers of the tokens that hold `word`, which has at least three bytes.
-    pub(super) fn holding(&self, word: &[u8]) -> Vec<u32> {
+    /// Numbers of the tokens that contain `word`, which must have at least three bytes.
+    pub(super) fn containing(&self, word: &[u8]) -> Vec<u32> {
         let rarest = word.windows(3).map(|bytes| self.holders_of(gram(bytes))).min_by_key(ExactSizeIterator::len);
         let numbers = self.holders[rarest.unwrap_or_default()].iter().copied();
         let finder = Finder::new(word);
@@ -124,7 +124,7 @@ impl Dictionary {
 
     pub(super) fn heap(&self) -> usize {
         let numbers =
-            [&self.ends, &self.places, &self.grams, &self.gram_ends, &self.holders].map(|numbers| numbers.capacity());
+            [&self.ends, &self.buckets, &self.grams, &self.gram_ends, &self.holders].map(|numbers| numbers.capacity());
         self.text.capacity() + numbers.iter().sum::<usize>() * size_of::<u32>()
     }
 

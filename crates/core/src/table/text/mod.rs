@@ -1,10 +1,10 @@
-//! A persistent index for searches: which rows hold all words, each as a part of some text, whatever the case.
+//! Text index: a persistent index for searches, which finds rows that contain all words as substrings, ignoring case.
 //!
-//! The texts of a row, as the one search matcher sees them, are cut into tokens. Tokens that are frequent when the index is
-//! built make its dictionary and have their rows listed; a word finds the tokens that hold it, and so its rows, exactly. Of
-//! all other tokens each three bytes in a row are listed, which gives candidates. One and two bytes are listed for all tokens.
-//! So most words are answered without a look at a row, and counted as fast as bitmaps are combined. A clone is O(1), a change
-//! copies only what it touches.
+//! The searchable texts of a row are split into tokens. Tokens that are frequent when the index is built form its dictionary,
+//! with a list of rows per token. A word is looked up in the dictionary's tokens, and so finds their rows exactly. For all other
+//! tokens rows are listed by trigram (three consecutive bytes), which gives candidates. Single bytes and pairs are listed for all
+//! tokens. So most words are answered without reading rows, and counted as fast as bitmaps are combined. A clone is O(1); a
+//! change copies only the lists that it touches.
 
 mod dictionary;
 mod slots;
@@ -26,7 +26,7 @@ use super::trie::{Trie, Weighted};
 use crate::vista::Schema;
 use crate::vista::query::{Fields, SearchText};
 
-/// Rows by the words in them. Cheap to clone: clones share all they have in common.
+/// Rows by the words in them. Cheap to clone: clones share their common parts.
 #[derive(Clone)]
 pub struct TextIndex {
     searchable: Arc<SearchText>,
@@ -53,27 +53,27 @@ impl Weighted for List {
 }
 
 impl TextIndex {
-    /// The index of `rows`, which are gone through twice in ascending order of slots and number about `len`.
+    /// Builds the index of about `len` rows. `rows` is called twice and must yield rows in ascending order of slots.
     pub fn build<F, I>(schema: &Schema, len: usize, rows: impl Fn() -> I) -> TextIndex
     where
         F: Fields,
         I: Iterator<Item = (Slot, F)>,
     {
         let searchable = SearchText::new(schema);
-        let mut census = TokenCounts::new(len);
+        let mut counts = TokenCounts::new(len);
         for (_, row) in rows() {
-            searchable.each(&row, &mut |text| tokens(text).for_each(|token| census.count(token)));
+            searchable.each(&row, &mut |text| tokens(text).for_each(|token| counts.count(token)));
         }
-        let dictionary = census.finish();
-        let mut drafts = TextIndexBuilder::default();
+        let dictionary = counts.finish();
+        let mut builder = TextIndexBuilder::default();
         for (slot, row) in rows() {
-            drafts.rows += 1;
-            searchable.each(&row, &mut |text| each_term(text, &dictionary, &mut |term| drafts.push(term, slot)));
+            builder.rows += 1;
+            searchable.each(&row, &mut |text| each_term(text, &dictionary, &mut |term| builder.push(term, slot)));
         }
-        drafts.finish(searchable, dictionary)
+        builder.finish(searchable, dictionary)
     }
 
-    /// Takes in that the row of `slot` was `before` and is `now`; `None` where there is none.
+    /// Updates the index after the row in `slot` changed from `before` to `now`; `None` if there was or is no row.
     pub fn change<A: Fields, B: Fields>(&mut self, slot: Slot, before: Option<&A>, now: Option<&B>) {
         let (before, now) = (before.map(|row| self.terms(row)), now.map(|row| self.terms(row)));
         self.rows = (self.rows + usize::from(now.is_some())).saturating_sub(usize::from(before.is_some()));
@@ -86,11 +86,11 @@ impl TextIndex {
         }
     }
 
-    /// Where the words of a search are listed. `None` if the index is no help: there is no word with a letter or a digit.
+    /// Looks up the words of a search. `None` if no word has a token character, so that the index cannot help.
     pub fn lookup(&self, search: &str) -> Option<Lookup<'_>> {
         let mut lookup = Lookup { words: Vec::new(), exact: true };
         for word in SearchText::words(search) {
-            // What is between the tokens of a word is not indexed.
+            // Characters between the tokens of a word are not indexed.
             lookup.exact &= tokens(&word).next() == Some(&word);
             lookup.words.extend(tokens(&word).map(|token| self.word(token.as_bytes())));
         }
@@ -98,22 +98,22 @@ impl TextIndex {
         (!lookup.words.is_empty()).then_some(lookup)
     }
 
-    /// How many rows there are.
+    /// Number of rows.
     pub fn len(&self) -> usize {
         self.rows
     }
 
-    /// Whether there is none.
+    /// True if there are no rows.
     pub fn is_empty(&self) -> bool {
         self.rows == 0
     }
 
-    /// Whether the table is now so much larger that an index made anew would know more of its tokens.
+    /// True if the table has grown so much that a rebuilt index would have a better dictionary.
     pub fn is_outgrown(&self) -> bool {
         self.rows > 1_000 && self.rows / 2 > self.rows_when_built
     }
 
-    /// Heap bytes, about. Clones count what they share, each.
+    /// Approximate heap memory in bytes. Parts shared with clones are counted in full.
     pub fn bytes(&self) -> usize {
         self.dictionary.heap() + self.list_bytes
     }
@@ -132,9 +132,9 @@ impl TextIndex {
             Term::Gram(at) => (&mut self.grams, at),
             Term::Token(at) => (&mut self.tokens, at),
         };
-        let (before, after) = trie.edit(index, |place| {
-            let before = place.as_ref().map_or(0, |list| list.heap());
-            let list = Arc::make_mut(place.get_or_insert_default());
+        let (before, after) = trie.edit(index, |entry| {
+            let before = entry.as_ref().map_or(0, |list| list.heap());
+            let list = Arc::make_mut(entry.get_or_insert_default());
             change(list);
             (before, list.heap())
         });
@@ -143,66 +143,66 @@ impl TextIndex {
 
     fn word(&self, word: &[u8]) -> WordLists<'_> {
         if word.len() < 3 {
-            return WordLists { sure: self.shorts.get(short(word)).into_iter().collect(), maybe: Vec::new() };
+            return WordLists { confirmed: self.shorts.get(short(word)).into_iter().collect(), candidates: Vec::new() };
         }
-        let numbers = self.dictionary.holding(word);
-        let sure = numbers.into_iter().filter_map(|number| self.tokens.get(number));
-        let mut word_lists = WordLists { sure: sure.collect(), maybe: Vec::new() };
+        let numbers = self.dictionary.containing(word);
+        let confirmed = numbers.into_iter().filter_map(|number| self.tokens.get(number));
+        let mut word_lists = WordLists { confirmed: confirmed.collect(), candidates: Vec::new() };
         let grams: Option<Vec<&List>> = word.windows(3).map(|bytes| self.grams.get(gram(bytes))).collect();
         match grams {
-            // Three bytes are listed as they are.
-            Some(lists) if word.len() == 3 => word_lists.sure.extend(lists),
-            Some(lists) => word_lists.maybe = lists,
+            // A word of three bytes is itself a trigram.
+            Some(lists) if word.len() == 3 => word_lists.confirmed.extend(lists),
+            Some(lists) => word_lists.candidates = lists,
             None => {}
         }
         word_lists
     }
 }
 
-/// Where the words of one search are listed.
+/// Lists of rows for the words of one search.
 #[derive(Debug)]
 pub struct Lookup<'a> {
-    /// The rarest first.
+    /// Lists of each word, the rarest first.
     words: Vec<WordLists<'a>>,
     exact: bool,
 }
 
 impl Hits {
-    /// The rows that hold every word, once the unsure ones were looked at.
+    /// The rows that contain every word, after checking the candidates with `holds`.
     pub fn settle(self, mut holds: impl FnMut(Slot) -> bool) -> SlotSet {
-        if self.unsure.is_empty() {
-            return self.sure;
+        if self.candidates.is_empty() {
+            return self.confirmed;
         }
-        let found: SlotSet = self.unsure.iter().filter(|slot| holds(*slot)).collect();
-        self.sure.or(&found)
+        let found: SlotSet = self.candidates.iter().filter(|slot| holds(*slot)).collect();
+        self.confirmed.or(&found)
     }
 }
 
 #[derive(Debug)]
 struct WordLists<'a> {
-    /// Rows in any of these have the word.
-    sure: Vec<&'a List>,
-    /// Rows in all of these may have it.
-    maybe: Vec<&'a List>,
+    /// Rows in any of these lists contain the word.
+    confirmed: Vec<&'a List>,
+    /// Rows in all of these lists may contain it.
+    candidates: Vec<&'a List>,
 }
 
-/// What a search found.
+/// Result of a lookup.
 #[derive(Clone, Debug, Default)]
 pub struct Hits {
-    /// Rows that hold every word.
-    pub sure: SlotSet,
-    /// Other rows that may: they have to be looked at. No row beyond these two sets holds every word.
-    pub unsure: SlotSet,
+    /// Rows that contain every word.
+    pub confirmed: SlotSet,
+    /// Other rows that may contain every word and have to be checked. No row outside of these two sets contains every word.
+    pub candidates: SlotSet,
 }
 
 impl WordLists<'_> {
     fn estimate(&self) -> usize {
-        let sure: usize = self.sure.iter().map(|list| list.len()).sum();
-        sure + self.maybe.iter().map(|list| list.len()).min().unwrap_or(0)
+        let confirmed: usize = self.confirmed.iter().map(|list| list.len()).sum();
+        confirmed + self.candidates.iter().map(|list| list.len()).min().unwrap_or(0)
     }
 }
 
-/// Lists while an index is built: rows come in the order of their slots.
+/// Builder of an index from rows in slot order.
 #[derive(Default)]
 struct TextIndexBuilder {
     tokens: Vec<ListBuilder>,
@@ -213,7 +213,7 @@ struct TextIndexBuilder {
 
 #[derive(Default)]
 struct ListBuilder {
-    /// Terms come once for every place in a row.
+    /// Last slot, to skip repeated occurrences of a term in one row.
     last: Option<Slot>,
     list: List,
 }
@@ -247,7 +247,7 @@ impl TextIndexBuilder {
             for (at, ListBuilder { mut list, .. }) in lists.filter(|(_, draft)| draft.last.is_some()) {
                 list.shrink();
                 bytes += list.heap();
-                trie.edit(at, |place| *place = Some(Arc::new(list)));
+                trie.edit(at, |entry| *entry = Some(Arc::new(list)));
             }
             trie
         };
@@ -267,7 +267,7 @@ impl TextIndexBuilder {
     }
 }
 
-/// Numbers of three bytes as their own hashes, spread over the high bits too.
+/// Hasher for trigram numbers: multiplies them so that they also spread over the high bits.
 #[derive(Default)]
 struct Identity(u64);
 
@@ -284,34 +284,34 @@ impl Hasher for Identity {
 }
 
 impl Lookup<'_> {
-    /// How many rows it will find at most.
+    /// Upper bound of the number of rows that [`Lookup::find`] returns.
     pub fn estimate(&self) -> usize {
         self.words.first().map_or(0, WordLists::estimate)
     }
 
-    /// The rows.
+    /// Combines the lists of all words.
     pub fn find(&self) -> Hits {
         let mut all: Option<SlotSet> = None;
-        // None as long as it is all of them.
-        let mut sure: Option<SlotSet> = None;
+        // `None` while all of them are confirmed.
+        let mut confirmed: Option<SlotSet> = None;
         for word in &self.words {
-            let listed = union(&word.sure, all.as_ref());
-            let guessed = intersection(&mut word.maybe.clone(), all.as_ref());
-            if guessed.is_empty() {
-                sure = sure.map(|sure| sure.and(&listed));
+            let listed = union(&word.confirmed, all.as_ref());
+            let candidates = intersection(&mut word.candidates.clone(), all.as_ref());
+            if candidates.is_empty() {
+                confirmed = confirmed.map(|confirmed| confirmed.and(&listed));
                 all = Some(listed);
             } else {
-                all = Some(listed.or(&guessed));
-                sure = Some(sure.map_or_else(|| listed.clone(), |sure| sure.and(&listed)));
+                all = Some(listed.or(&candidates));
+                confirmed = Some(confirmed.map_or_else(|| listed.clone(), |confirmed| confirmed.and(&listed)));
             }
         }
         let all = all.unwrap_or_default();
         if !self.exact {
-            return Hits { sure: SlotSet::default(), unsure: all };
+            return Hits { confirmed: SlotSet::default(), candidates: all };
         }
-        match sure {
-            Some(sure) => Hits { unsure: all.without(&sure), sure },
-            None => Hits { sure: all, unsure: SlotSet::default() },
+        match confirmed {
+            Some(confirmed) => Hits { candidates: all.without(&confirmed), confirmed },
+            None => Hits { confirmed: all, candidates: SlotSet::default() },
         }
     }
 }

@@ -1,20 +1,20 @@
-//! Sets of slots, persistent: blocks of neighbouring slots, each a list or a bitmap, whichever is smaller.
+//! Persistent sets of slots: blocks of neighbouring slots, each a list or a bitmap, whichever is smaller.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::table::Slot;
 
-/// Slots of one block: small enough that a change copies little, large enough that a sparse set has few blocks.
+/// Number of slots per block: small enough that a change copies little, large enough that a sparse set has few blocks.
 const BLOCK: u32 = 1 << 14;
 const WORDS: usize = BLOCK as usize / 64;
-/// Beyond this a list is larger than the bitmap.
-const MOST_LISTED: usize = WORDS * 4;
+/// Maximum length of a list: a longer one is larger than the bitmap.
+const MAX_LISTED: usize = WORDS * 4;
 
-/// Slots in ascending order. A clone shares its blocks.
+/// A set of slots in ascending order. Clones share their blocks.
 #[derive(Clone, Debug, Default)]
 pub struct SlotSet {
-    /// By number, none empty.
+    /// Blocks by number, none empty.
     blocks: Vec<(u32, Arc<Block>)>,
     len: usize,
 }
@@ -30,34 +30,36 @@ fn split(slot: Slot) -> (u32, u16) {
 }
 
 impl SlotSet {
-    /// How many slots.
+    /// Number of slots.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is none.
+    /// True if the set is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Whether `slot` is among them.
+    /// True if the set contains `slot`.
     pub fn contains(&self, slot: Slot) -> bool {
-        let (number, place) = split(slot);
-        self.block(number).is_some_and(|block| block.contains(place))
+        let (number, offset) = split(slot);
+        self.block(number).is_some_and(|block| block.contains(offset))
     }
 
     /// The slots, ascending.
     pub fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
-        self.blocks.iter().flat_map(|(number, block)| block.iter().map(move |place| number * BLOCK + u32::from(place)))
+        self.blocks
+            .iter()
+            .flat_map(|(number, block)| block.iter().map(move |offset| number * BLOCK + u32::from(offset)))
     }
 
-    /// Adds a slot; says whether it is new.
+    /// Adds a slot. Returns true if it is new.
     pub fn insert(&mut self, slot: Slot) -> bool {
-        let (number, place) = split(slot);
+        let (number, offset) = split(slot);
         let new = match self.at(number) {
-            Ok(at) => Arc::make_mut(&mut self.blocks[at].1).insert(place),
+            Ok(at) => Arc::make_mut(&mut self.blocks[at].1).insert(offset),
             Err(at) => {
-                super::insert_tight(&mut self.blocks, at, (number, Arc::new(Block::Listed(vec![place]))));
+                super::insert_tight(&mut self.blocks, at, (number, Arc::new(Block::Listed(vec![offset]))));
                 true
             }
         };
@@ -65,12 +67,12 @@ impl SlotSet {
         new
     }
 
-    /// Takes a slot out; says whether it was there.
+    /// Removes a slot. Returns true if it was in the set.
     pub fn remove(&mut self, slot: Slot) -> bool {
-        let (number, place) = split(slot);
+        let (number, offset) = split(slot);
         let Ok(at) = self.at(number) else { return false };
         let block = Arc::make_mut(&mut self.blocks[at].1);
-        let found = block.remove(place);
+        let found = block.remove(offset);
         if block.len() == 0 {
             self.blocks.remove(at);
         }
@@ -78,13 +80,13 @@ impl SlotSet {
         found
     }
 
-    /// The slots in both.
+    /// Intersection of two sets.
     #[must_use]
     pub fn and(&self, other: &SlotSet) -> SlotSet {
         self.combine(other, Block::and)
     }
 
-    /// The slots in `self` that are not in `other`.
+    /// Difference: the slots in `self` that are not in `other`.
     #[must_use]
     pub fn without(&self, other: &SlotSet) -> SlotSet {
         let blocks = self.blocks.iter().filter_map(|(number, block)| match other.block(*number) {
@@ -94,7 +96,7 @@ impl SlotSet {
         SlotSet::of(blocks.collect())
     }
 
-    /// The slots in either.
+    /// Union of two sets.
     #[must_use]
     pub fn or(&self, other: &SlotSet) -> SlotSet {
         let (mut blocks, mut others) = (Vec::with_capacity(self.blocks.len()), other.blocks.iter().peekable());
@@ -116,22 +118,22 @@ impl SlotSet {
         blocks + self.blocks.capacity() * size_of::<(u32, Arc<Block>)>()
     }
 
-    /// Gives back what pushing reserved.
+    /// Frees the spare capacity that pushes left.
     fn shrink(&mut self) {
         self.blocks.shrink_to_fit();
-        if let Some(Block::Listed(places)) = self.blocks.last_mut().and_then(|(_, block)| Arc::get_mut(block)) {
-            places.shrink_to_fit();
+        if let Some(Block::Listed(offsets)) = self.blocks.last_mut().and_then(|(_, block)| Arc::get_mut(block)) {
+            offsets.shrink_to_fit();
         }
     }
 
-    /// Adds a slot that is not below any there.
+    /// Adds a slot, which must not be below any slot in the set.
     fn push(&mut self, slot: Slot) {
-        let (number, place) = split(slot);
+        let (number, offset) = split(slot);
         let new = match self.blocks.last_mut() {
-            Some((last, block)) if *last == number => Arc::make_mut(block).push(place),
+            Some((last, block)) if *last == number => Arc::make_mut(block).push(offset),
             _ => {
                 self.shrink();
-                self.blocks.push((number, Arc::new(Block::Listed(vec![place]))));
+                self.blocks.push((number, Arc::new(Block::Listed(vec![offset]))));
                 true
             }
         };
@@ -153,7 +155,7 @@ impl SlotSet {
     }
 
     fn at(&self, number: u32) -> Result<usize, usize> {
-        // Without holes a block's number is its place.
+        // Without gaps a block's number is its index.
         match self.blocks.get(number as usize) {
             Some((there, _)) if *there == number => Ok(number as usize),
             _ => self.blocks.binary_search_by_key(&number, |(number, _)| *number),
@@ -166,7 +168,7 @@ impl SlotSet {
 }
 
 impl FromIterator<Slot> for SlotSet {
-    /// The slots have to come in ascending order; equal ones count once.
+    /// Collects slots, which must be in ascending order; equal ones count once.
     fn from_iter<I: IntoIterator<Item = Slot>>(slots: I) -> SlotSet {
         let mut set = SlotSet::default();
         slots.into_iter().for_each(|slot| set.push(slot));
@@ -177,7 +179,7 @@ impl FromIterator<Slot> for SlotSet {
 impl Block {
     fn len(&self) -> usize {
         match self {
-            Block::Listed(places) => places.len(),
+            Block::Listed(offsets) => offsets.len(),
             Block::Bits { len, .. } => *len as usize,
         }
     }
@@ -185,60 +187,60 @@ impl Block {
     fn heap(&self) -> usize {
         size_of::<Block>()
             + match self {
-                Block::Listed(places) => places.capacity() * size_of::<u16>(),
+                Block::Listed(offsets) => offsets.capacity() * size_of::<u16>(),
                 Block::Bits { .. } => size_of::<[u64; WORDS]>(),
             }
     }
 
-    fn contains(&self, place: u16) -> bool {
+    fn contains(&self, offset: u16) -> bool {
         match self {
-            Block::Listed(places) => places.binary_search(&place).is_ok(),
-            Block::Bits { words, .. } => bit(words, place),
+            Block::Listed(offsets) => offsets.binary_search(&offset).is_ok(),
+            Block::Bits { words, .. } => bit(words, offset),
         }
     }
 
-    fn insert(&mut self, place: u16) -> bool {
+    fn insert(&mut self, offset: u16) -> bool {
         match self {
-            Block::Listed(places) => {
-                let Err(at) = places.binary_search(&place) else { return false };
-                super::insert_tight(places, at, place);
+            Block::Listed(offsets) => {
+                let Err(at) = offsets.binary_search(&offset) else { return false };
+                super::insert_tight(offsets, at, offset);
                 self.settle();
                 true
             }
             Block::Bits { words, len } => {
-                let new = !bit(words, place);
-                words[usize::from(place) / 64] |= 1 << (place % 64);
+                let new = !bit(words, offset);
+                words[usize::from(offset) / 64] |= 1 << (offset % 64);
                 *len += u32::from(new);
                 new
             }
         }
     }
 
-    fn push(&mut self, place: u16) -> bool {
+    fn push(&mut self, offset: u16) -> bool {
         match self {
-            Block::Listed(places) if places.last() == Some(&place) => false,
-            Block::Listed(places) => {
-                places.push(place);
+            Block::Listed(offsets) if offsets.last() == Some(&offset) => false,
+            Block::Listed(offsets) => {
+                offsets.push(offset);
                 self.settle();
                 true
             }
-            Block::Bits { .. } => self.insert(place),
+            Block::Bits { .. } => self.insert(offset),
         }
     }
 
-    fn remove(&mut self, place: u16) -> bool {
+    fn remove(&mut self, offset: u16) -> bool {
         match self {
-            Block::Listed(places) => {
-                let Ok(at) = places.binary_search(&place) else { return false };
-                places.remove(at);
+            Block::Listed(offsets) => {
+                let Ok(at) = offsets.binary_search(&offset) else { return false };
+                offsets.remove(at);
                 true
             }
             Block::Bits { words, len } => {
-                let there = bit(words, place);
-                words[usize::from(place) / 64] &= !(1 << (place % 64));
+                let there = bit(words, offset);
+                words[usize::from(offset) / 64] &= !(1 << (offset % 64));
                 *len -= u32::from(there);
-                // Well below the limit, so that a block at it does not change to and fro.
-                if (*len as usize) < MOST_LISTED / 2 {
+                // Well below the limit, so that a block near it does not change back and forth.
+                if (*len as usize) < MAX_LISTED / 2 {
                     *self = Block::Listed(self.iter().collect());
                 }
                 there
@@ -246,20 +248,20 @@ impl Block {
         }
     }
 
-    /// A list that has become too long becomes a bitmap.
+    /// Converts a list that has become too long to a bitmap.
     fn settle(&mut self) {
-        if let Block::Listed(places) = self
-            && places.len() > MOST_LISTED
+        if let Block::Listed(offsets) = self
+            && offsets.len() > MAX_LISTED
         {
             let mut words = Box::new([0; WORDS]);
-            set_all(&mut words, places);
-            *self = Block::Bits { words, len: places.len() as u32 };
+            set_all(&mut words, offsets);
+            *self = Block::Bits { words, len: offsets.len() as u32 };
         }
     }
 
     fn iter(&self) -> impl Iterator<Item = u16> + '_ {
         let (listed, words) = match self {
-            Block::Listed(places) => (&places[..], &[][..]),
+            Block::Listed(offsets) => (&offsets[..], &[][..]),
             Block::Bits { words, .. } => (&[][..], &words[..]),
         };
         let bits = words.iter().enumerate().flat_map(|(at, word)| {
@@ -276,18 +278,19 @@ impl Block {
     fn and(&self, other: &Block) -> Option<Block> {
         match (self, other) {
             (Block::Bits { words: a, .. }, Block::Bits { words: b, .. }) => of_words(|at| a[at] & b[at]),
-            (Block::Listed(places), Block::Bits { words, .. }) | (Block::Bits { words, .. }, Block::Listed(places)) => {
-                listed(places.iter().copied().filter(|place| bit(words, *place)))
+            (Block::Listed(offsets), Block::Bits { words, .. })
+            | (Block::Bits { words, .. }, Block::Listed(offsets)) => {
+                listed(offsets.iter().copied().filter(|offset| bit(words, *offset)))
             }
             (Block::Listed(a), Block::Listed(b)) => {
                 let (few, many) = if a.len() <= b.len() { (a, b) } else { (b, a) };
                 if many.len() / 16 > few.len() {
-                    return listed(few.iter().copied().filter(|place| many.binary_search(place).is_ok()));
+                    return listed(few.iter().copied().filter(|offset| many.binary_search(offset).is_ok()));
                 }
                 let mut rest = many.iter().copied().peekable();
-                listed(few.iter().copied().filter(|place| {
-                    while rest.next_if(|other| other < place).is_some() {}
-                    rest.peek() == Some(place)
+                listed(few.iter().copied().filter(|offset| {
+                    while rest.next_if(|other| other < offset).is_some() {}
+                    rest.peek() == Some(offset)
                 }))
             }
         }
@@ -296,14 +299,16 @@ impl Block {
     fn without(&self, other: &Block) -> Option<Block> {
         match (self, other) {
             (Block::Bits { words: a, .. }, Block::Bits { words: b, .. }) => of_words(|at| a[at] & !b[at]),
-            (Block::Bits { words, len }, Block::Listed(places)) => {
+            (Block::Bits { words, len }, Block::Listed(offsets)) => {
                 let mut rest = Block::Bits { words: words.clone(), len: *len };
-                places.iter().for_each(|place| {
-                    rest.remove(*place);
+                offsets.iter().for_each(|offset| {
+                    rest.remove(*offset);
                 });
                 (rest.len() > 0).then_some(rest)
             }
-            (Block::Listed(places), other) => listed(places.iter().copied().filter(|place| !other.contains(*place))),
+            (Block::Listed(offsets), other) => {
+                listed(offsets.iter().copied().filter(|offset| !other.contains(*offset)))
+            }
         }
     }
 
@@ -312,12 +317,12 @@ impl Block {
             (Block::Bits { words: a, .. }, Block::Bits { words: b, .. }) => {
                 of_words(|at| a[at] | b[at]).unwrap_or_else(|| self.clone())
             }
-            (Block::Listed(places), Block::Bits { words, len })
-            | (Block::Bits { words, len }, Block::Listed(places)) => {
+            (Block::Listed(offsets), Block::Bits { words, len })
+            | (Block::Bits { words, len }, Block::Listed(offsets)) => {
                 let (mut words, mut len) = (words.clone(), *len);
-                for place in places {
-                    len += u32::from(!bit(&words, *place));
-                    words[usize::from(*place) / 64] |= 1 << (place % 64);
+                for offset in offsets {
+                    len += u32::from(!bit(&words, *offset));
+                    words[usize::from(*offset) / 64] |= 1 << (offset % 64);
                 }
                 Block::Bits { words, len }
             }
@@ -335,19 +340,19 @@ impl Block {
     }
 }
 
-fn bit(words: &[u64; WORDS], place: u16) -> bool {
-    words[usize::from(place) / 64] >> (place % 64) & 1 == 1
+fn bit(words: &[u64; WORDS], offset: u16) -> bool {
+    words[usize::from(offset) / 64] >> (offset % 64) & 1 == 1
 }
 
-fn set_all(words: &mut [u64; WORDS], places: &[u16]) {
-    for place in places {
-        words[usize::from(*place) / 64] |= 1 << (place % 64);
+fn set_all(words: &mut [u64; WORDS], offsets: &[u16]) {
+    for offset in offsets {
+        words[usize::from(*offset) / 64] |= 1 << (offset % 64);
     }
 }
 
-fn listed(places: impl Iterator<Item = u16>) -> Option<Block> {
-    let places: Vec<u16> = places.collect();
-    (!places.is_empty()).then_some(Block::Listed(places))
+fn listed(offsets: impl Iterator<Item = u16>) -> Option<Block> {
+    let offsets: Vec<u16> = offsets.collect();
+    (!offsets.is_empty()).then_some(Block::Listed(offsets))
 }
 
 fn of_words(word: impl Fn(usize) -> u64) -> Option<Block> {
@@ -356,14 +361,14 @@ fn of_words(word: impl Fn(usize) -> u64) -> Option<Block> {
     (len > 0).then_some(Block::Bits { words, len })
 }
 
-/// Slots of one term: a bare list while there are few.
+/// The slots of one term: a plain list while there are few.
 #[derive(Clone, Debug)]
 pub(super) enum List {
     Few(Vec<Slot>),
     Many(SlotSet),
 }
 
-const MOST_FEW: usize = 128;
+const MAX_FEW: usize = 128;
 
 impl Default for List {
     fn default() -> List {
@@ -379,7 +384,7 @@ impl List {
         }
     }
 
-    /// Adds a slot that is not below any there.
+    /// Adds a slot, which must not be below any slot in the list.
     pub(super) fn push(&mut self, slot: Slot) {
         match self {
             List::Few(slots) if slots.last() == Some(&slot) => {}
@@ -414,7 +419,7 @@ impl List {
             }
             List::Many(set) => {
                 set.remove(slot);
-                if set.len() < MOST_FEW / 2 {
+                if set.len() < MAX_FEW / 2 {
                     *self = List::Few(set.iter().collect());
                 }
             }
@@ -423,7 +428,7 @@ impl List {
 
     fn settle(&mut self) {
         if let List::Few(slots) = self
-            && slots.len() > MOST_FEW
+            && slots.len() > MAX_FEW
         {
             *self = List::Many(slots.iter().copied().collect());
         }
@@ -446,7 +451,7 @@ impl List {
     }
 }
 
-/// The slots that any of `lists` has, all of them or those `within` a set.
+/// Union of `lists`, restricted to `within` if it is given.
 pub(super) fn union(lists: &[&List], within: Option<&SlotSet>) -> SlotSet {
     let mut few: Vec<Slot> = Vec::new();
     let mut many: Vec<&SlotSet> = Vec::new();
@@ -464,19 +469,19 @@ pub(super) fn union(lists: &[&List], within: Option<&SlotSet>) -> SlotSet {
         [only] if few.is_empty() => masked(only),
         _ => {
             many.push(&few);
-            let all = gather(&many);
+            let all = union_of_sets(&many);
             within.map_or_else(|| all.clone(), |within| within.and(&all))
         }
     }
 }
 
-/// The slots in any of `sets`, put together in bitmaps.
-fn gather(sets: &[&SlotSet]) -> SlotSet {
+/// Union of `sets`, computed in bitmaps.
+fn union_of_sets(sets: &[&SlotSet]) -> SlotSet {
     let mut bitmaps: BTreeMap<u32, Box<[u64; WORDS]>> = BTreeMap::new();
     for (number, block) in sets.iter().flat_map(|set| &set.blocks) {
         let words = bitmaps.entry(*number).or_insert_with(|| Box::new([0; WORDS]));
         match &**block {
-            Block::Listed(places) => set_all(words, places),
+            Block::Listed(offsets) => set_all(words, offsets),
             Block::Bits { words: other, .. } => {
                 words.iter_mut().zip(other.iter()).for_each(|(word, other)| *word |= other)
             }
@@ -489,7 +494,7 @@ fn gather(sets: &[&SlotSet]) -> SlotSet {
     SlotSet::of(blocks.collect())
 }
 
-/// The slots that all of `lists` have, of those `within` a set if one is given.
+/// Intersection of `lists`, restricted to `within` if it is given.
 pub(super) fn intersection(lists: &mut [&List], within: Option<&SlotSet>) -> SlotSet {
     lists.sort_by_key(|list| list.len());
     let Some((rarest, rest)) = lists.split_first() else { return SlotSet::default() };

@@ -1,8 +1,8 @@
-//! Texts cut into tokens, and tokens into what is indexed of them.
+//! Tokenization: texts into tokens, and tokens into index terms.
 
 use super::dictionary::Dictionary;
 
-/// What a row is found by.
+/// An index term: a key under which rows are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Term {
     /// One or two bytes that occur in a token.
@@ -13,26 +13,26 @@ pub(super) enum Term {
     Token(u32),
 }
 
-/// Three bytes as a number.
+/// Encodes three bytes as a number.
 pub(super) fn gram(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0, |all, byte| all << 8 | u32::from(*byte))
 }
 
-/// One or two bytes as a number.
+/// Encodes one or two bytes as a number.
 pub(super) fn short(bytes: &[u8]) -> u32 {
-    // Single bytes before all pairs.
+    // Single bytes are numbered before all pairs.
     if bytes.len() == 1 { gram(bytes) } else { 0x100 + gram(bytes) }
 }
 
-/// The runs of letters, digits and anything that is neither ASCII nor white space.
+/// Splits a text into tokens: runs of ASCII letters and digits, and of non-ASCII characters that are not white space.
 ///
-/// A word of a search has no white space, so a word of such characters alone occurs in a text exactly if it occurs in a token.
+/// Search words have no white space. So a word of token characters only occurs in a text if and only if it occurs in a token.
 pub(super) fn tokens(text: &str) -> impl Iterator<Item = &str> {
-    let stays = |c: char| if c.is_ascii() { c.is_ascii_alphanumeric() } else { !c.is_whitespace() };
-    text.split(move |c| !stays(c)).filter(|token| !token.is_empty())
+    let is_token_char = |c: char| if c.is_ascii() { c.is_ascii_alphanumeric() } else { !c.is_whitespace() };
+    text.split(move |c| !is_token_char(c)).filter(|token| !token.is_empty())
 }
 
-/// Visits every term of a folded text; some more than once.
+/// Visits every term of a lower-case text; some more than once.
 pub(super) fn each_term(text: &str, dictionary: &Dictionary, visit: &mut impl FnMut(Term)) {
     for token in tokens(text) {
         let bytes = token.as_bytes();

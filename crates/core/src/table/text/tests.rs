@@ -1,4 +1,4 @@
-//! The index against the matcher, on random rows with random changes; sizes.
+//! The text index against the matcher, on random rows with random changes; and its size.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ fn schema() -> Schema {
     Schema::new("id", [vec![Column::new("id", ColumnType::Integer)], columns.to_vec()].concat())
 }
 
-/// Texts of few words, so that they meet; some rare, some beyond ASCII, some with marks between.
+/// Texts of few words, so that rows share them; some rare, some beyond ASCII, some with punctuation between.
 fn text() -> impl Strategy<Value = String> {
     let word = prop_oneof![
         6 => prop::sample::select(vec![
@@ -50,7 +50,7 @@ fn row() -> impl Strategy<Value = Record> {
     })
 }
 
-/// Words to look for: such as rows have, parts of them, and others.
+/// Search words: words of rows, parts of them, and others.
 fn search() -> impl Strategy<Value = String> {
     let part = || {
         (text(), 0usize..6, 1usize..5)
@@ -68,10 +68,10 @@ fn check(index: &TextIndex, rows: &BTreeMap<Slot, Record>, search: &str) -> Resu
         return Ok(());
     };
     let hits = lookup.find();
-    prop_assert!(hits.sure.len() + hits.unsure.len() <= lookup.estimate(), "{search:?}");
-    prop_assert!(hits.sure.and(&hits.unsure).is_empty());
-    let sure: Vec<Slot> = hits.sure.iter().collect();
-    prop_assert!(sure.iter().all(|slot| expected.contains(slot)), "{search:?}: {sure:?} of {expected:?}");
+    prop_assert!(hits.confirmed.len() + hits.candidates.len() <= lookup.estimate(), "{search:?}");
+    prop_assert!(hits.confirmed.and(&hits.candidates).is_empty());
+    let confirmed: Vec<Slot> = hits.confirmed.iter().collect();
+    prop_assert!(confirmed.iter().all(|slot| expected.contains(slot)), "{search:?}: {confirmed:?} of {expected:?}");
     let settled = hits.settle(|slot| prepared.matches(&rows[&slot]));
     prop_assert_eq!(settled.iter().collect::<Vec<_>>(), expected, "{:?}", search);
     Ok(())
@@ -80,14 +80,14 @@ fn check(index: &TextIndex, rows: &BTreeMap<Slot, Record>, search: &str) -> Resu
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Whatever is built and then changed finds what the matcher finds, and a clone keeps what it had.
+        /// An index that is built and then changed agrees with the matcher, and a clone is not affected by changes.
     #[test]
     fn finds_what_the_matcher_finds(
         built in prop::collection::vec(row(), 0..60),
         changes in prop::collection::vec((0u32..90, prop::option::weighted(0.7, row())), 0..60),
         searches in prop::collection::vec(search(), 1..16),
     ) {
-        // Slots lie apart, so that there are several blocks.
+                // Slots are spread, so that there are several blocks.
         let spread = |at: u32| at * 700;
         let mut rows: BTreeMap<Slot, Record> = built.into_iter().enumerate().map(|(at, row)| (spread(at as u32), row)).collect();
         let mut index = TextIndex::build(&schema(), rows.len(), || rows.iter().map(|(slot, row)| (*slot, row)));
@@ -108,9 +108,9 @@ proptest! {
         }
     }
 
-    /// Sets of slots do what sorted lists do, however dense.
+        /// Sets of slots of any density agree with sorted lists.
     #[test]
-    fn sets_of_slots_are_sets(
+        fn slot_sets_agree_with_sorted_lists(
         a in (prop::collection::btree_set(0u32..60_000, 0..300), prop::option::of((0u32..30_000, 0u32..30_000))),
         b in (prop::collection::btree_set(0u32..60_000, 0..300), prop::option::of((0u32..30_000, 0u32..30_000))),
     ) {
@@ -135,11 +135,11 @@ proptest! {
         }
         prop_assert!(changed.iter().eq(b.difference(&a).copied()));
         prop_assert_eq!(changed.len(), b.difference(&a).count());
-        prop_assert!(left.iter().eq(a.iter().copied()), "a clone keeps what it had");
+        prop_assert!(left.iter().eq(a.iter().copied()), "a clone is not affected by changes");
     }
 }
 
-/// Run it with `--release`: it prints what an index of a million rows weighs and takes.
+/// Prints the size and build time of an index of a million rows; run with `--release`.
 #[test]
 #[ignore = "a minute and a gigabyte"]
 fn a_million_rows_are_indexed_in_less_than_one_and_a_half_times_their_json() {
@@ -189,6 +189,11 @@ fn a_million_rows_are_indexed_in_less_than_one_and_a_half_times_their_json() {
     for search in ["ba", "bakeri1", "riso 40", "sku-00ff", "2026-01-03"] {
         let start = std::time::Instant::now();
         let hits = index.lookup(search).unwrap().find();
-        println!("{search}: {:?}, {} sure, {} unsure", start.elapsed(), hits.sure.len(), hits.unsure.len());
+        println!(
+            "{search}: {:?}, {} confirmed, {} candidates",
+            start.elapsed(),
+            hits.confirmed.len(),
+            hits.candidates.len()
+        );
     }
 }

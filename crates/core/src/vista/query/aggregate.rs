@@ -1,6 +1,6 @@
-//! Counts, sums, means and extremes of rows, by groups: the one fold behind `_aggregate` and value sceneries.
+//! Aggregation: counts, sums, means and extremes of rows by groups. Used by `_aggregate` and value sceneries.
 //!
-//! Nulls do not count, as in SQL; a group of nulls is a group. Sums of integers and of decimals are exact.
+//! Functions ignore nulls, as in SQL; nulls form a group of their own. Sums of integers and of decimals are exact.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,21 +14,21 @@ use super::meter::Meter;
 use crate::record::{CborValue, Record, as_big, of_digits};
 use crate::vista::{Column, ColumnType, Error, Result, Schema};
 
-/// Groups of one answer, at most.
+/// Maximum number of groups in one answer.
 pub const MAX_GROUPS: usize = 100_000;
 
-/// What is computed of the cells of a column.
+/// Aggregate function of the cells of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Function {
-    /// How many are not null; without a column, how many rows there are.
+    /// Number of cells that are not null; without a column, number of rows.
     Count,
-    /// Their sum; null of nothing.
+    /// Sum of the cells; null if there are none.
     Sum,
-    /// Their mean, a float; null of nothing.
+    /// Mean of the cells as a float; null if there are none.
     Avg,
-    /// The least, in the order that lists are sorted in; null of nothing.
+    /// Least cell in the sort order of lists; null if there are none.
     Min,
-    /// The greatest.
+    /// Greatest cell in the sort order of lists; null if there are none.
     Max,
 }
 
@@ -46,25 +46,25 @@ impl Function {
     }
 }
 
-/// One item of what is asked: a column to group by, or a function of one.
+/// One item of an aggregation's select: a column to group by, or a function of a column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AggregateItem {
-    /// `None` groups.
+    /// The function; `None` to group by the column.
     pub function: Option<Function>,
     /// The column, or a path into it; `None` only for a count of rows.
     pub column: Option<String>,
-    /// The name of the result; otherwise the column's, after the function's and `_` if there is one.
+    /// Name of the result. `None` for the default: `column` for a group, `function_column` or `function` for a function.
     pub alias: Option<String>,
 }
 
 impl AggregateItem {
-    /// A function of a column.
+    /// An item that computes `function` of a column.
     pub fn of(function: Function, column: Option<&str>) -> AggregateItem {
         AggregateItem { function: Some(function), column: column.map(str::to_string), alias: None }
     }
 
-    /// Reads `column`, `count()`, `sum(column)` and so on, each perhaps after `alias:`; names with reserved characters stand
-    /// in double quotes.
+    /// Parses `column`, `count()`, `sum(column)` and so on, each with an optional `alias:` in front. Names with reserved
+    /// characters are written in double quotes.
     ///
     /// # Errors
     /// [`Error::Invalid`] for an unknown function, or a function without its column.
@@ -81,7 +81,7 @@ impl AggregateItem {
         let Some(inner) = inner else {
             if what == "*" {
                 return Err(Error::invalid(
-                    "select is * only for lists: name the columns to group by, or write count()",
+                    "select=* is for lists only: name the columns to group by, or write count()",
                 ));
             }
             return Ok(AggregateItem { function: None, column: Some(unquoted(what)), alias });
@@ -105,7 +105,7 @@ impl AggregateItem {
     }
 }
 
-/// Items compiled for rows of one schema.
+/// An aggregation compiled for rows of one schema.
 #[derive(Clone, Debug)]
 pub struct Aggregation {
     items: Vec<Compiled>,
@@ -120,21 +120,22 @@ struct Compiled {
     collation: Collation,
 }
 
-/// The cells of one group, on the way to its results.
+/// State of one group while rows are folded.
 struct Group {
-    /// The first that was seen of each column it is grouped by.
+    /// First cell seen of each column that is grouped by.
     shown: Vec<CborValue>,
     folds: Vec<Fold>,
 }
 
 impl Aggregation {
-    /// Compiles `items`, of which there is at least one.
+    /// Compiles `items`, at least one.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a column that does not exist, a sum or mean of what is no number, two results of one name.
+    /// [`Error::Invalid`] for a column that does not exist, a sum or mean of a column without numbers, or two results with the
+    /// same name.
     pub fn new(items: &[AggregateItem], schema: &Schema) -> Result<Aggregation> {
         if items.is_empty() {
-            return Err(Error::invalid("select says what is wanted: select=category,count(),sum(price)"));
+            return Err(Error::invalid("select is missing: write for example select=category,count(),sum(price)"));
         }
         let mut compiled: Vec<Compiled> = Vec::with_capacity(items.len());
         for item in items {
@@ -148,37 +149,37 @@ impl Aggregation {
         Ok(Aggregation { items: compiled })
     }
 
-    /// The results as columns, to order them by.
+    /// Schema of the results, used to sort them.
     pub fn schema(&self) -> Schema {
         let columns = self.items.iter().map(|item| Column::new(item.name.as_str(), item.result_type()));
         Schema::new(self.items.first().map_or("", |item| &item.name), columns.collect())
     }
 
-    /// What tells a group from all others: its cells that are no results of functions.
+    /// The cells that identify a group: those of the columns that are grouped by.
     pub fn key<'a>(&'a self, group: &'a Record) -> impl Iterator<Item = &'a CborValue> {
         let grouped = self.items.iter().filter(|item| item.function.is_none());
         grouped.map(|item| group.get(&item.name).unwrap_or(&CborValue::Null))
     }
 
-    /// Whether nothing but the number of rows is asked for.
+    /// True if only the number of rows is requested.
     pub fn is_count(&self) -> bool {
         self.items.iter().all(|item| item.function == Some(Function::Count) && item.path.is_none())
     }
 
-    /// The result of [`Aggregation::is_count`], from the number of rows.
+    /// The result of an aggregation that [`Aggregation::is_count`], from the number of rows.
     pub fn of_count(&self, rows: u64) -> Record {
         self.items.iter().map(|item| (item.name.clone(), rows.into())).collect()
     }
 
-    /// The groups of `rows`, in the order of what they are grouped by; one, if they are not grouped.
+    /// Folds `rows` into groups, sorted by the columns that are grouped by; one group if there are none.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a cell that cannot be added, a sum beyond what an integer holds, more than [`MAX_GROUPS`] groups.
+    /// [`Error::Invalid`] for a cell that cannot be added, a sum that does not fit, or more than [`MAX_GROUPS`] groups.
     pub fn fold<F: Fields>(&self, rows: impl IntoIterator<Item = F>) -> Result<Vec<Record>> {
         self.fold_within(rows, &Meter::unbounded())?.collect()
     }
 
-    /// [`Aggregation::fold`] within the bounds of `meter`; each group becomes a record when it is asked for.
+    /// [`Aggregation::fold`] within the bounds of `meter`; each group becomes a record when the iterator reaches it.
     ///
     /// # Errors
     /// As [`Aggregation::fold`] and [`Meter::check`].
@@ -187,14 +188,14 @@ impl Aggregation {
         rows: impl IntoIterator<Item = F>,
         meter: &Meter,
     ) -> Result<Groups<'_>> {
-        let mut places: BTreeMap<Vec<Key<'static>>, usize> = BTreeMap::new();
+        let mut indexes: BTreeMap<Vec<Key<'static>>, usize> = BTreeMap::new();
         let mut groups: Vec<Group> = Vec::new();
         let grouped: Vec<&Compiled> = self.items.iter().filter(|item| item.function.is_none()).collect();
         let folded: Vec<&Compiled> = self.items.iter().filter(|item| item.function.is_some()).collect();
         let begin =
             |shown| Group { shown, folds: folded.iter().filter_map(|item| item.function.map(Fold::new)).collect() };
         if grouped.is_empty() {
-            places.insert(Vec::new(), 0);
+            indexes.insert(Vec::new(), 0);
             groups.push(begin(Vec::new()));
         }
         for row in meter.rows(rows.into_iter()) {
@@ -203,7 +204,7 @@ impl Aggregation {
                 let key: Vec<Key<'static>> =
                     grouped.iter().map(|item| Key::of_cow(item.cell(&row), &item.collation).into_owned()).collect();
                 let bytes = self.bytes(&key);
-                at = *places.entry(key).or_insert(groups.len());
+                at = *indexes.entry(key).or_insert(groups.len());
                 if at == MAX_GROUPS {
                     return Err(Error::invalid(format!("there are more than {MAX_GROUPS} groups; filter the rows")));
                 }
@@ -218,15 +219,15 @@ impl Aggregation {
             }
         }
         meter.check()?;
-        Ok(Groups { asked: self, places: places.into_values(), groups })
+        Ok(Groups { aggregation: self, indexes: indexes.into_values(), groups })
     }
 
-    /// Memory of a group, about.
+    /// Approximate memory of a group in bytes.
     fn bytes(&self, key: &[Key<'static>]) -> usize {
-        /// Of its place, beside the key.
-        const PLACE: usize = 2 * size_of::<(Vec<Key<'_>>, usize)>();
+        /// Size of the map entry, without the key's contents.
+        const ENTRY: usize = 2 * size_of::<(Vec<Key<'_>>, usize)>();
         let cells: usize = key.iter().map(|cell| size_of::<Key<'_>>() + size_of::<CborValue>() + 2 * cell.heap()).sum();
-        PLACE + size_of::<Group>() + cells + (self.items.len() - key.len()) * size_of::<Fold>()
+        ENTRY + size_of::<Group>() + cells + (self.items.len() - key.len()) * size_of::<Fold>()
     }
 
     fn record(&self, group: &mut Group) -> Result<Record> {
@@ -240,10 +241,10 @@ impl Aggregation {
     }
 }
 
-/// The groups of an aggregation, in the order of what they are grouped by.
+/// Iterator over the groups of an aggregation, sorted by the columns that are grouped by.
 pub(crate) struct Groups<'a> {
-    asked: &'a Aggregation,
-    places: std::collections::btree_map::IntoValues<Vec<Key<'static>>, usize>,
+    aggregation: &'a Aggregation,
+    indexes: std::collections::btree_map::IntoValues<Vec<Key<'static>>, usize>,
     groups: Vec<Group>,
 }
 
@@ -251,17 +252,17 @@ impl Iterator for Groups<'_> {
     type Item = Result<Record>;
 
     fn next(&mut self) -> Option<Result<Record>> {
-        let at = self.places.next()?;
-        Some(self.asked.record(&mut self.groups[at]))
+        let at = self.indexes.next()?;
+        Some(self.aggregation.record(&mut self.groups[at]))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.places.size_hint()
+        self.indexes.size_hint()
     }
 }
 
-/// Groups of which a page is asked for: each with its number, so that groups that are equal in the order asked for keep their own.
-/// Ends at the first that fails, which is in `failed` then.
+/// Pairs each group with its number as an id, so that groups that compare as equal keep their order when a page is cut from them.
+/// Ends at the first error, which is stored in `failed`.
 pub fn numbered(
     mut groups: impl Iterator<Item = Result<Record>>,
     failed: &mut Result<()>,
@@ -282,7 +283,7 @@ impl Compiled {
         {
             let function = function.name();
             return Err(Error::invalid(format!(
-                "{function}({column}) adds numbers, and {column:?} holds none; min, max and count take any column"
+                "{function}({column}) needs a column of numbers; min, max and count take any column"
             )));
         }
         let own = path.as_ref().map(Path::name);
@@ -309,7 +310,7 @@ impl Compiled {
     }
 }
 
-/// One function of the cells seen so far.
+/// State of one function while rows are folded.
 enum Fold {
     Count(u64),
     Sum(Total),
@@ -343,8 +344,8 @@ impl Fold {
                     Error::invalid(format!("column {column:?} {wrong}"))
                 })?
             }
-            Fold::Min(best) => keep(best, &cell, &item.collation, |key, best| key < best),
-            Fold::Max(best) => keep(best, &cell, &item.collation, |key, best| key > best),
+            Fold::Min(best) => keep_best(best, &cell, &item.collation, |key, best| key < best),
+            Fold::Max(best) => keep_best(best, &cell, &item.collation, |key, best| key > best),
         }
         Ok(())
     }
@@ -361,8 +362,8 @@ impl Fold {
     }
 }
 
-/// Of equal cells the first stays.
-fn keep(
+/// Keeps the better cell; the first of equal ones.
+fn keep_best(
     best: &mut Option<(Key<'static>, CborValue)>,
     cell: &CborValue,
     collation: &Collation,
@@ -374,18 +375,18 @@ fn keep(
     }
 }
 
-/// A sum: integers and decimals exactly, floats with the error that addition loses (Neumaier).
+/// A running sum: exact for integers and decimals, with Neumaier's error compensation for floats.
 #[derive(Default)]
 struct Total {
     integers: i128,
-    /// Digits and how many of them stand behind the point.
+    /// Digits as an integer, and the number of them after the point.
     decimals: Option<(i128, u32)>,
     floats: Option<(f64, f64)>,
     count: u64,
 }
 
-/// Digits behind the point of a decimal that is added, at most.
-const MOST_PLACES: u32 = 30;
+/// Maximum number of digits after the point of a decimal that is added.
+const MAX_PLACES: u32 = 30;
 
 impl Total {
     fn add(&mut self, cell: &CborValue, decimal: bool) -> Result<(), &'static str> {
@@ -395,11 +396,12 @@ impl Total {
             CborValue::Integer(number) => self.integers += i128::from(*number),
             CborValue::Float(number) => self.add_float(*number),
             CborValue::Text(text) if decimal => {
-                let (digits, places) = decimal_of(text).ok_or("holds something that is no decimal of its size")?;
+                let (digits, places) =
+                    decimal_of(text).ok_or("holds text that is not a decimal number or has too many digits")?;
                 self.add_decimal(digits, places).ok_or("has a sum of more digits than can be added exactly")?;
             }
             _ => {
-                let number = as_big(cell).ok_or("holds something that is no number")?;
+                let number = as_big(cell).ok_or("holds a value that is not a number")?;
                 let sum = i128::try_from(&number).ok().and_then(|number| self.integers.checked_add(number));
                 self.integers = sum.ok_or("has a sum of more digits than can be added exactly")?;
             }
@@ -422,14 +424,14 @@ impl Total {
         Some(())
     }
 
-    /// `None` if it is more than an integer can be.
+    /// The sum, `None` if it is out of range.
     fn sum(&self) -> Option<CborValue> {
         match (self.floats, self.decimals) {
             _ if self.count == 0 => Some(CborValue::Null),
             (Some(_), _) => Some(CborValue::Float(self.as_float())),
             (None, Some((digits, places))) => {
                 let digits = digits.checked_add(scaled(self.integers, places)?)?;
-                Some(CborValue::Text(written(digits, places)))
+                Some(CborValue::Text(decimal_text(digits, places)))
             }
             (None, None) => of_digits(&self.integers.to_string()),
         }
@@ -444,10 +446,10 @@ impl Total {
 
     fn as_float(&self) -> f64 {
         let (sum, lost) = self.floats.unwrap_or((0.0, 0.0));
-        // A sum that is not finite has no error to be corrected.
+        // A sum that is not finite has no error to compensate.
         let floats = if (sum + lost).is_nan() { sum } else { sum + lost };
         let decimals =
-            self.decimals.map_or(0.0, |(digits, places)| written(digits, places).parse().unwrap_or(f64::NAN));
+            self.decimals.map_or(0.0, |(digits, places)| decimal_text(digits, places).parse().unwrap_or(f64::NAN));
         self.integers as f64 + decimals + floats
     }
 }
@@ -456,7 +458,7 @@ fn scaled(digits: i128, places: u32) -> Option<i128> {
     digits.checked_mul(10_i128.checked_pow(places)?)
 }
 
-/// `-12.50` as -1250 with two places. `None` if it is none, or has too many digits.
+/// Parses a decimal: `-12.50` is -1250 with two places. `None` if it is not a decimal or has too many digits.
 fn decimal_of(text: &str) -> Option<(i128, u32)> {
     let (mantissa, exponent) = match text.find(['e', 'E']) {
         Some(at) => (&text[..at], text[at + 1..].parse::<i32>().ok()?),
@@ -466,13 +468,13 @@ fn decimal_of(text: &str) -> Option<(i128, u32)> {
     let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
     let places = i32::try_from(fraction.len()).ok()?.checked_sub(exponent)?;
     match u32::try_from(places) {
-        Ok(places) if places <= MOST_PLACES => Some((digits, places)),
+        Ok(places) if places <= MAX_PLACES => Some((digits, places)),
         Ok(_) => None,
         Err(_) => scaled(digits, places.unsigned_abs()).map(|digits| (digits, 0)),
     }
 }
 
-fn written(digits: i128, places: u32) -> String {
+fn decimal_text(digits: i128, places: u32) -> String {
     let places = places as usize;
     if places == 0 {
         return digits.to_string();

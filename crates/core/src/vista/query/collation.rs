@@ -1,4 +1,4 @@
-//! How the cells of a column compare: the one place that decides it, for filters, orders, indexes, groups and cursors alike.
+//! Collations: comparison rules of columns, shared by filters, orders, indexes, groups and cursors.
 
 use jiff::tz::TimeZone;
 
@@ -9,18 +9,18 @@ use crate::vista::{Column, ColumnType, Schema};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Collation {
-    /// Cells compare as what they are: numbers by value, text by code points.
+    /// Cells compare by their own kind: numbers by value, text by code points.
     Plain,
-    /// Text that spells a decimal compares as that number, exactly.
+    /// Text that spells a decimal compares exactly as that number.
     Decimal,
-    /// Text and numbers that spell a moment compare as that moment; text without an offset is of this zone.
+    /// Text and numbers that spell an instant compare as that instant; text without an offset is in this zone.
     Instant(TimeZone),
     /// Text that spells a UUID compares as its 128 bits.
     Uuid,
 }
 
 impl Collation {
-    /// The rule of a column.
+    /// The collation of a column.
     pub fn of(column: &Column) -> Collation {
         match column.ty {
             ColumnType::Decimal => Collation::Decimal,
@@ -30,7 +30,7 @@ impl Collation {
         }
     }
 
-    /// The rule of what `path` leads to; of what is inside of a column, as of JSON.
+    /// The collation of the values under `path`; [`Collation::Plain`] for values inside of a column.
     pub(super) fn at(path: &Path, schema: &Schema) -> Collation {
         let column = schema.column(path.column()).filter(|_| path.is_plain() && !path.is_text());
         column.map_or(Collation::Plain, Collation::of)
@@ -50,7 +50,7 @@ mod tests {
     use crate::record::{CborValue, of_digits};
     use crate::vista::query::compare::Key;
 
-    /// How two cells compare as keys, and as the bytes of an index.
+    /// Order of two cells as keys, and as the bytes of an index.
     fn compared(a: &CborValue, b: &CborValue, collation: &Collation) -> (Ordering, Ordering) {
         let bytes = |key: &Key<'_>| {
             let mut out = Vec::new();
@@ -61,7 +61,7 @@ mod tests {
         (a.cmp(&b), bytes(&a).cmp(&bytes(&b)))
     }
 
-    /// A moment in one of the ways to write it, and nanoseconds since 1970 as the reference.
+    /// An instant in one of its notations, and its nanoseconds since 1970 as the reference.
     fn moment() -> impl Strategy<Value = (CborValue, i128)> {
         let parts = (-62_000_000_000i64..253_000_000_000, 0i64..4, -14 * 60i32..14 * 60, 0u8..5);
         parts.prop_map(|(seconds, quarters, minutes, form)| {
@@ -82,7 +82,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
         #[test]
-        fn moments_sort_as_nanoseconds_do(a in moment(), b in moment(), near in 0i128..3) {
+                fn instants_sort_as_nanoseconds_do(a in moment(), b in moment(), near in 0i128..3) {
             let expected = a.1.cmp(&b.1);
             let collation = Collation::Instant(TimeZone::UTC);
             prop_assert_eq!(compared(&a.0, &b.0, &collation), (expected, expected));
@@ -104,7 +104,7 @@ mod tests {
 
         #[test]
         fn decimals_sort_as_scaled_integers_do(a in -9_999_999i64..9_999_999, b in -9_999_999i64..9_999_999, form: bool) {
-            // Thousandths, with or without their zeros.
+                        // Thousandths, with or without trailing zeros.
             let written = |thousandths: i64, long: bool| {
                 let (sign, size) = (if thousandths < 0 { "-" } else { "" }, thousandths.unsigned_abs());
                 let text = format!("{sign}{}.{:03}", size / 1_000, size % 1_000);
@@ -128,7 +128,7 @@ mod tests {
         }
 
         #[test]
-        fn floats_lie_between_the_integers_that_they_lie_between(number in "-?[1-9][0-9]{17,40}") {
+                fn floats_sort_between_integers_by_exact_value(number in "-?[1-9][0-9]{17,40}") {
             let integer: BigInt = number.parse().unwrap();
             let float: f64 = number.parse().unwrap();
             let whole: BigInt = format!("{float:.0}").parse().unwrap();

@@ -1,4 +1,4 @@
-//! The one order of values and of rows: bool < number < moment < UUID < text < bytes < arrays < maps < tagged, null outside of it.
+//! The order of values and rows: bool < number < instant < UUID < text < bytes < arrays < maps < tagged. Nulls are separate.
 
 pub(super) mod bytes;
 
@@ -12,7 +12,7 @@ use super::Collation;
 use crate::record::{CborValue, as_big};
 use crate::vista::Instant;
 
-/// A cell as it compares. Equal keys are equal values: 3 is 3.0, and members of maps have no order.
+/// Sort key of a cell. Equal keys are equal values: 3 equals 3.0, and the order of a map's members does not matter.
 ///
 /// The order of the variants is the order of kinds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,11 +20,11 @@ use crate::vista::Instant;
 pub enum Key<'a> {
     /// A boolean.
     Bool(bool),
-    /// A number of any representation.
+    /// A number in any representation.
     Number(Number),
-    /// A moment in a column of dates or times.
+    /// An instant in a column of dates or times.
     Instant(Instant),
-    /// A UUID in a column of those.
+    /// A UUID in a column of UUIDs.
     Uuid(u128),
     /// Text, by code points.
     Text(Cow<'a, str>),
@@ -41,12 +41,12 @@ pub enum Key<'a> {
 }
 
 impl<'a> Key<'a> {
-    /// The key of `value` in a column that compares by `collation`.
+    /// Key of `value` in a column with `collation`.
     pub fn of(value: &'a CborValue, collation: &Collation) -> Key<'a> {
         Key::read(value, collation).unwrap_or_else(|| Key::plain(value))
     }
 
-    /// The key of `value` as what it is, whatever column it is in.
+    /// Key of `value` by its own kind, independent of the column.
     pub fn plain(value: &'a CborValue) -> Key<'a> {
         match value {
             CborValue::Bool(value) => Key::Bool(*value),
@@ -69,7 +69,7 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// The key that only this collation gives, `None` for a value that is nothing of its kind.
+    /// Key specific to this collation, `None` for a value that it does not cover.
     fn read(value: &CborValue, collation: &Collation) -> Option<Key<'static>> {
         match (collation, value) {
             (Collation::Plain, _) => None,
@@ -96,7 +96,7 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// [`Key::of`] that keeps what it can of an owned value.
+    /// [`Key::of`] that reuses an owned text.
     pub(super) fn of_cow(value: Option<Cow<'a, CborValue>>, collation: &Collation) -> Key<'a> {
         match value {
             None => Key::Null,
@@ -106,7 +106,7 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// The same without borrowing.
+    /// Converts the key to one that borrows nothing.
     pub fn into_owned(self) -> Key<'static> {
         match self {
             Key::Bool(value) => Key::Bool(value),
@@ -124,7 +124,7 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// Heap bytes, about.
+    /// Approximate heap memory in bytes.
     pub(super) fn heap(&self) -> usize {
         match self {
             Key::Text(text) => text.len(),
@@ -139,7 +139,7 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// Whether it is null.
+    /// True for null.
     pub fn is_null(&self) -> bool {
         matches!(self, Key::Null)
     }
@@ -156,7 +156,7 @@ impl<'a> Key<'a> {
     }
 }
 
-/// A number that compares exactly with every other; NaN is one value, above all others.
+/// A number that compares exactly with every other; NaN equals itself and is above all others.
 #[derive(Clone, Debug)]
 pub struct Number(Repr);
 
@@ -164,14 +164,14 @@ pub struct Number(Repr);
 enum Repr {
     Int(i128),
     Float(f64),
-    /// Only in decimal columns, where every finite number becomes one.
+    /// Only in decimal columns, where every finite number is converted to this.
     Decimal(Box<Decimal>),
-    /// Beyond what an integer of CBOR can be.
+    /// Beyond the range of CBOR integers.
     Big(Box<BigInt>),
 }
 
 impl Number {
-    /// Exact for integers; for floats the shortest decimal that reads back as the same float. `None` if not finite.
+    /// Converts to a decimal: exact for integers, the shortest that parses back to the same float for floats. `None` if not finite.
     fn to_decimal(&self) -> Option<Decimal> {
         match &self.0 {
             Repr::Int(number) => Decimal::parse(&number.to_string()),
@@ -183,21 +183,21 @@ impl Number {
     }
 
     fn of_big(number: BigInt) -> Number {
-        // Up to here, an integer.
-        const WIDE: i128 = 1 << 65;
+        // Largest absolute value that is kept as an integer.
+        const MAX_INT: i128 = 1 << 65;
         match i128::try_from(&number) {
-            Ok(number) if (-WIDE..=WIDE).contains(&number) => Number(Repr::Int(number)),
+            Ok(number) if (-MAX_INT..=MAX_INT).contains(&number) => Number(Repr::Int(number)),
             _ => Number(Repr::Big(Box::new(number))),
         }
     }
 }
 
-/// Compares exactly; every integer of CBOR lies between the negative and the positive ones of these.
+/// Compares a big integer exactly. CBOR integers are always nearer to zero, so that the sign decides.
 fn compare_big(big: &BigInt, other: &Repr) -> Ordering {
     match other {
         Repr::Big(other) => big.cmp(other),
         Repr::Float(other) => match BigInt::from_f64(*other) {
-            // What is cut off is less than one, and floats so large have nothing behind the point.
+            // The truncated fraction is less than one, and floats of this size have no fraction.
             Some(whole) => big.cmp(&whole),
             None if *other == f64::NEG_INFINITY => Ordering::Greater,
             None => Ordering::Less,
@@ -218,14 +218,14 @@ impl Ord for Number {
             (other, Repr::Big(big)) if !matches!(other, Repr::Decimal(_)) => compare_big(big, other).reverse(),
             (a, b) => match (self.to_decimal(), other.to_decimal()) {
                 (Some(a), Some(b)) => a.cmp(&b),
-                _ => compare_floats(beyond(a), beyond(b)),
+                _ => compare_floats(non_finite_or_zero(a), non_finite_or_zero(b)),
             },
         }
     }
 }
 
-/// The float itself where it is infinite or NaN, 0 for anything finite.
-fn beyond(number: &Repr) -> f64 {
+/// The float if it is infinite or NaN, 0 for every finite number.
+fn non_finite_or_zero(number: &Repr) -> f64 {
     match number {
         Repr::Float(number) if !number.is_finite() => *number,
         _ => 0.0,
@@ -254,12 +254,12 @@ fn compare_int_with_float(int: i128, float: f64) -> Ordering {
     if float.is_nan() {
         return Ordering::Less;
     }
-    // Integers of CBOR are below 2^65, where the cast of a truncated float is exact; beyond, it saturates on the right side.
+    // CBOR integers are below 2^65, where the cast of a truncated float is exact; beyond, it saturates in the right direction.
     let whole = float.trunc();
     int.cmp(&(whole as i128)).then_with(|| compare_floats(0.0, float - whole))
 }
 
-/// An exact decimal: `0.DIGITS` times ten to the `point`; no leading or trailing zeros, no digits for zero.
+/// An exact decimal: `0.DIGITS` times ten to the power of `point`. No leading or trailing zeros; no digits for zero.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Decimal {
     negative: bool,
@@ -303,7 +303,7 @@ impl Decimal {
     }
 }
 
-/// Whether `text` is a decimal number.
+/// True if `text` is a decimal number.
 pub(super) fn is_decimal(text: &str) -> bool {
     Decimal::parse(text).is_some()
 }
@@ -321,9 +321,9 @@ impl PartialOrd for Decimal {
     }
 }
 
-/// The place of a row in an order: compares by itself, so that it can be stored, searched and kept in trees.
+/// Sort key of a row, which can be stored and compared without the row.
 ///
-/// Keys of one prepared query only compare with each other.
+/// Only keys of the same prepared query are comparable.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SortKey<'a> {
     terms: Vec<TermKey<'a>>,
@@ -335,39 +335,39 @@ impl<'a> SortKey<'a> {
         SortKey { terms, id: Directed { descending, value: IdKey::new(id, integer) } }
     }
 
-    /// Heap bytes, about.
+    /// Approximate heap memory in bytes.
     pub(super) fn heap(&self) -> usize {
-        /// Of an id, if it is a text.
+        /// Assumed size of a text id.
         const ID: usize = 32;
         let terms = self.terms.iter().map(|term| size_of::<TermKey<'_>>() + term.key.value.heap());
         ID + terms.sum::<usize>()
     }
 }
 
-/// One term's cell. Nulls stand where the term wants them, whatever the direction.
+/// Sort key of one term's cell. The position of nulls does not depend on the direction.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TermKey<'a> {
-    null_place: i8,
+    null_rank: i8,
     key: Directed<Key<'a>>,
 }
 
 impl<'a> TermKey<'a> {
     pub(super) fn new(key: Key<'a>, descending: bool, nulls_first: bool) -> TermKey<'a> {
-        let null_place = match (key.is_null(), nulls_first) {
+        let null_rank = match (key.is_null(), nulls_first) {
             (false, _) => 0,
             (true, true) => -1,
             (true, false) => 1,
         };
-        TermKey { null_place, key: Directed { descending, value: key } }
+        TermKey { null_rank, key: Directed { descending, value: key } }
     }
 
     pub(super) fn into_owned(self) -> TermKey<'static> {
         let Directed { descending, value } = self.key;
-        TermKey { null_place: self.null_place, key: Directed { descending, value: value.into_owned() } }
+        TermKey { null_rank: self.null_rank, key: Directed { descending, value: value.into_owned() } }
     }
 }
 
-/// A value that compares forwards or backwards; both sides of a comparison agree on which.
+/// A value that compares in ascending or descending order; both sides of a comparison have the same direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Directed<T> {
     descending: bool,
@@ -387,7 +387,7 @@ impl<T: Ord> PartialOrd for Directed<T> {
     }
 }
 
-/// An id as it breaks ties: in integer columns numbers by value and before all texts, else text.
+/// Sort key of an id, to break ties: in integer columns numbers by value and before all texts, else text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum IdKey<'a> {
     Number(i64),
@@ -396,7 +396,7 @@ pub(super) enum IdKey<'a> {
 
 impl<'a> IdKey<'a> {
     pub(super) fn new(id: Cow<'a, str>, integer: bool) -> IdKey<'a> {
-        // "007" is not the integer 7 but another id, stored as text.
+        // "007" is not the integer 7 but a different id, stored as text.
         let canonical = |id: &str| {
             let digits = id.strip_prefix('-').unwrap_or(id);
             digits == "0" && digits.len() == id.len() || !digits.starts_with(['0', '+'])

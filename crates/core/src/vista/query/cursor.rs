@@ -1,4 +1,5 @@
-//! Where a page of a list ended, so that the next one begins right behind it, whatever rows come and go in between.
+//! Cursors: the position at which a page of a list ended. The next page begins right after it, even if rows were added or
+//! deleted in between.
 
 use std::fmt;
 
@@ -9,72 +10,72 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{Error, OrderTerm, Result};
 use crate::record::CborValue;
 
-/// A place in one order: the beginning, or right behind a row, whether that row is still there or not.
+/// A position in one order: the beginning, or right after a row, which may have been deleted since.
 ///
-/// As text it is opaque, fits into a URL, and is only good for the order it was made for.
+/// Its text form is opaque, URL-safe, and valid only for the order it was made for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cursor(Option<CursorPosition>);
 
 #[derive(Clone, Debug, PartialEq)]
 struct CursorPosition {
-    /// Of the order's terms.
+    /// Hash of the order's terms.
     order: u64,
-    /// The row's cells that the order looks at; in natural order what its keeper finds the place by.
+    /// Cells of the row that the order compares; in natural order, the two numbers of [`Cursor::numbers`].
     cells: Vec<CborValue>,
     id: String,
 }
 
 impl Cursor {
-    /// Before the first row.
+    /// Cursor before the first row.
     pub fn start() -> Cursor {
         Cursor(None)
     }
 
-    /// Behind the row `id` that has `cells` in `order`.
+    /// Cursor after the row `id` that has `cells` in `order`.
     pub(crate) fn behind(order: &[OrderTerm], cells: Vec<CborValue>, id: &str) -> Cursor {
         Cursor(Some(CursorPosition { order: hash(order), cells, id: id.to_string() }))
     }
 
-    /// Whether it is before the first row.
+    /// True if the cursor is before the first row.
     pub fn is_start(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Reads what [`Cursor`] displays as; the empty text is the beginning.
+    /// Parses the text form of a cursor; the empty text is the beginning.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if it is no cursor.
+    /// [`Error::Invalid`] if the text is not a cursor.
     pub fn parse(text: &str) -> Result<Cursor> {
         if text.is_empty() {
             return Ok(Cursor::start());
         }
-        read(text).map(|place| Cursor(Some(place))).ok_or_else(|| {
-            Error::invalid("that is no cursor: take it from the rel=\"next\" link, or begin with an empty after=")
+        decode(text).map(|position| Cursor(Some(position))).ok_or_else(|| {
+            Error::invalid("the cursor is not valid: take it from the rel=\"next\" link, or begin with an empty after=")
         })
     }
 
-    /// Checks that it was made for `order`.
+    /// Checks that the cursor was made for `order`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if it was made for another.
+    /// [`Error::Invalid`] if it was made for another order.
     pub fn check(&self, order: &[OrderTerm]) -> Result<()> {
-        let Some(place) = &self.0 else { return Ok(()) };
+        let Some(position) = &self.0 else { return Ok(()) };
         let known = match order.len() {
             0 => self.numbers().is_some(),
-            terms => place.cells.len() == terms,
+            terms => position.cells.len() == terms,
         };
-        if known && place.order == hash(order) {
+        if known && position.order == hash(order) {
             return Ok(());
         }
-        Err(Error::invalid("that cursor was made for another order: keep the order, or begin with an empty after="))
+        Err(Error::invalid("the cursor was made for another order: keep the order, or begin with an empty after="))
     }
 
-    /// The row's cells and its id.
+    /// Cells and id of the row, `None` at the beginning.
     pub(super) fn row(&self) -> Option<(&[CborValue], &str)> {
-        self.0.as_ref().map(|place| (&place.cells[..], &place.id[..]))
+        self.0.as_ref().map(|position| (&position.cells[..], &position.id[..]))
     }
 
-    /// The two numbers by which a keeper of rows in natural order finds the place.
+    /// The two numbers that locate the position in a table's natural order.
     pub(crate) fn numbers(&self) -> Option<(u64, u32)> {
         let number = |cell: &CborValue| cell.as_integer().and_then(|number| u64::try_from(number).ok());
         match &self.0.as_ref()?.cells[..] {
@@ -88,13 +89,13 @@ impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(CursorPosition { order, cells, id }) = &self.0 else { return Ok(()) };
         let mut bytes = Vec::new();
-        let place = CborValue::Array(vec![(*order).into(), CborValue::Array(cells.clone()), id.as_str().into()]);
-        ciborium::into_writer(&place, &mut bytes).map_err(|_| fmt::Error)?;
+        let position = CborValue::Array(vec![(*order).into(), CborValue::Array(cells.clone()), id.as_str().into()]);
+        ciborium::into_writer(&position, &mut bytes).map_err(|_| fmt::Error)?;
         f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
     }
 }
 
-fn read(text: &str) -> Option<CursorPosition> {
+fn decode(text: &str) -> Option<CursorPosition> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
     let mut rest = &bytes[..];
     let parts = ciborium::from_reader(&mut rest).ok()?;
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_is_good_for_its_own_order_only() {
+    fn a_cursor_is_valid_for_its_own_order_only() {
         let order = [OrderTerm::new("price", true), OrderTerm::new("name", false)];
         let cells = vec![CborValue::Null, "Crème brûlée".into()];
         let cursor = Cursor::behind(&order, cells, "8/ü");
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_cursor_is_refused() {
+    fn text_that_is_not_a_cursor_is_refused() {
         let behind = |cells| Cursor::behind(&[], cells, "x").to_string();
         for text in ["x", "====", "AAAA", "gAAA", &format!("{}AA", behind(vec![1.into(), 2.into()])), "ä"] {
             assert!(Cursor::parse(text).is_err(), "{text}");

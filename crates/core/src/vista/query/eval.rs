@@ -1,4 +1,4 @@
-//! The matcher: a query compiled for one schema, applied to rows.
+//! The evaluator: a query compiled for one schema and applied to rows.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -15,7 +15,7 @@ use super::{Cursor, Filter, IsTest, Query, Test};
 use crate::record::CborValue;
 use crate::vista::Schema;
 
-/// A [`Query`] compiled for rows of one schema. Made once per request, applied to any number of rows.
+/// A [`Query`] compiled for rows of one schema. Compiled once per request, applied to any number of rows.
 #[derive(Clone, Debug)]
 pub struct CompiledQuery {
     filter: Node,
@@ -23,18 +23,18 @@ pub struct CompiledQuery {
     order: Vec<Term>,
     integer_ids: bool,
     unfiltered: bool,
-    /// The place behind which rows are wanted, if there is an order.
+    /// Position after which rows are returned, if there is a cursor and an order.
     after: Option<SortKey<'static>>,
 }
 
-/// What [`CompiledQuery::top`] picked of the rows that match.
+/// Result of [`CompiledQuery::top`].
 #[derive(Debug)]
 pub struct TopRows<R> {
-    /// The rows, in order.
+    /// The rows of the page, in order.
     pub rows: Vec<R>,
-    /// How many match before the first of them.
+    /// Number of matching rows before the page.
     pub before: u64,
-    /// How many match in all.
+    /// Number of matching rows in total.
     pub total: u64,
 }
 
@@ -49,7 +49,7 @@ enum Node {
 #[derive(Clone, Debug)]
 enum Check {
     Compare(Key<'static>, fn(Option<Ordering>) -> bool),
-    /// Sorted; the flag says that null was among them.
+    /// Sorted keys; the flag is true if null is among them.
     In(Vec<Key<'static>>, bool),
     Pattern(Compiled),
     Is(IsTest),
@@ -72,28 +72,28 @@ impl CompiledQuery {
         prepared
     }
 
-    /// Whether every row matches.
+    /// True if every row matches.
     pub fn is_unfiltered(&self) -> bool {
         self.unfiltered
     }
 
-    /// Bytes of its compiled patterns, about.
+    /// Approximate memory of the compiled patterns in bytes.
     pub fn pattern_bytes(&self) -> usize {
         self.filter.pattern_bytes()
     }
 
-    /// Whether an order is asked for; without one, rows stay in the order they come in.
+    /// True if the query has an order; without one, rows keep their input order.
     pub fn has_order(&self) -> bool {
         !self.order.is_empty()
     }
 
-    /// Whether `row` passes filter and search.
+    /// True if `row` matches filter and search.
     pub fn matches(&self, row: &impl Fields) -> bool {
         self.unfiltered
             || (self.filter.eval(row) == Some(true) && self.search.as_ref().is_none_or(|search| search.matches(row)))
     }
 
-    /// Order of two rows, each with its id; by ids alone if no order is asked for. A total order over ids.
+    /// Order of two rows, each with its id; by ids alone if the query has no order. Total, because ids are unique.
     pub fn compare<F: Fields>(&self, a: (&str, &F), b: (&str, &F)) -> Ordering {
         for term in &self.order {
             let order = term.key(a.1).cmp(&term.key(b.1));
@@ -104,13 +104,13 @@ impl CompiledQuery {
         self.key_of_id(Vec::new(), Cow::Borrowed(a.0)).cmp(&self.key_of_id(Vec::new(), Cow::Borrowed(b.0)))
     }
 
-    /// The place of a row in this order: [`CompiledQuery::compare`] as a value of its own.
+    /// Sort key of a row: compares as [`CompiledQuery::compare`] does.
     pub fn sort_key(&self, id: &str, row: &impl Fields) -> SortKey<'static> {
         let terms = self.order.iter().map(|term| term.key(row).into_owned()).collect();
         self.key_of_id(terms, Cow::Owned(id.to_string()))
     }
 
-    /// The place of `cursor` in this order. `None` if it is the beginning, or there is no order.
+    /// Sort key of `cursor`. `None` if the cursor is at the beginning or the query has no order.
     pub fn key_of(&self, cursor: &Cursor) -> Option<SortKey<'static>> {
         let (cells, id) = cursor.row().filter(|_| self.has_order())?;
         let terms =
@@ -118,8 +118,8 @@ impl CompiledQuery {
         Some(self.key_of_id(terms.collect(), Cow::Owned(id.to_string())))
     }
 
-    /// Those of `rows` that match, in order behind the query's cursor (or as they come), `offset` skipped and at most `limit`
-    /// kept.
+    /// Selects a page of the matching `rows`: sorts them (if the query has an order), starts after the cursor, skips `offset`
+    /// and keeps at most `limit`.
     pub fn top<I, F>(&self, rows: impl IntoIterator<Item = (I, F)>, offset: u64, limit: Option<u64>) -> TopRows<(I, F)>
     where
         I: AsRef<str>,
@@ -128,7 +128,7 @@ impl CompiledQuery {
         self.top_within(rows, offset, limit, &Meter::unbounded())
     }
 
-    /// [`CompiledQuery::top`] within the bounds of `meter`; what it gives is only right if [`Meter::check`] says so afterwards.
+    /// [`CompiledQuery::top`] within the bounds of `meter`. The result is valid only if [`Meter::check`] succeeds afterwards.
     pub fn top_within<I, F>(
         &self,
         rows: impl IntoIterator<Item = (I, F)>,
@@ -152,7 +152,7 @@ impl CompiledQuery {
         };
         let rows = match (self.has_order(), end) {
             (false, end) => {
-                // Every match is counted, also those that are not kept.
+                // No early end: matches outside of the page are counted too.
                 let range = offset..end.unwrap_or(usize::MAX);
                 matching.enumerate().filter(|(at, _)| range.contains(at)).map(|(_, row)| row).collect()
             }
@@ -179,7 +179,7 @@ impl CompiledQuery {
     }
 }
 
-/// The first `count` rows in order. Holds no more than that many.
+/// The first `count` rows in order, with at most that many in memory.
 fn least<T>(rows: impl Iterator<Item = Keyed<T>>, count: usize, meter: &Meter) -> Vec<Keyed<T>> {
     let mut heap = BinaryHeap::new();
     for keyed in rows {
@@ -202,7 +202,7 @@ struct Keyed<T> {
 }
 
 impl<T> Keyed<T> {
-    /// Its memory, about.
+    /// Approximate memory in bytes.
     fn bytes(&self) -> usize {
         size_of::<Self>() + self.key.heap()
     }
@@ -253,7 +253,7 @@ impl Node {
         }
     }
 
-    /// `None` is SQL's unknown.
+    /// Evaluates the node; `None` is SQL's unknown.
     fn eval(&self, row: &impl Fields) -> Option<bool> {
         match self {
             Node::All(parts) => fold(parts, row, false),
@@ -267,7 +267,8 @@ impl Node {
     }
 }
 
-/// `decisive` is the answer of one part that settles the whole; else any unknown part leaves it unknown.
+/// Combines the parts of a conjunction or disjunction. A part whose value is `decisive` decides the result; otherwise an unknown
+/// part makes it unknown.
 fn fold(parts: &[Node], row: &impl Fields, decisive: bool) -> Option<bool> {
     let mut result = Some(!decisive);
     for part in parts {
@@ -332,7 +333,7 @@ impl Check {
     }
 }
 
-/// What patterns see of a cell: texts, and anything else as JSON writes it; nothing of null.
+/// The text of a cell for patterns: its text, or its JSON for other kinds; `None` for null.
 fn text_of(cell: &CborValue) -> Option<Cow<'_, str>> {
     match cell {
         CborValue::Text(text) => Some(Cow::Borrowed(text)),

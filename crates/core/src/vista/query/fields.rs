@@ -1,4 +1,4 @@
-//! How a prepared query reaches the cells of a row: paths, decoded records, and rows that stay JSON.
+//! Access to the cells of a row: paths, decoded records, and rows that are kept as JSON.
 
 use std::borrow::Cow;
 
@@ -8,29 +8,29 @@ use super::literal::nearest;
 use crate::record::{Body, CborValue, JsonLimits, Record, of_digits, parse_json, value_to_json};
 use crate::vista::{ColumnType, Schema};
 
-/// A row whose cells can be asked for.
+/// A row whose cells can be read by path.
 pub trait Fields {
     /// The value under `path`, `None` if it is missing.
     fn field(&self, path: &Path) -> Option<Cow<'_, CborValue>>;
 
-    /// The row as its canonical bytes, if they are at hand.
+    /// The row's canonical bytes, `None` if it has no such form at hand.
     fn canonical(&self) -> Option<JsonRow<'_>> {
         None
     }
 }
 
-/// Where a value is in a row: a column, and perhaps steps into it.
+/// Path of a value in a row: a column, and optional steps into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path {
     column: String,
-    /// The column as it stands in canonical JSON, in quotes.
+    /// Name of the column in canonical JSON, in quotes.
     json_name: Vec<u8>,
     steps: Vec<String>,
     as_text: bool,
 }
 
 impl Path {
-    /// The column `name`, whatever characters it has.
+    /// Path of the column `name`, which may contain any characters.
     pub fn plain(name: &str) -> Path {
         Path {
             column: name.to_string(),
@@ -40,7 +40,7 @@ impl Path {
         }
     }
 
-    /// Reads `text` as a column of `schema` of that very name, else as a path.
+    /// Parses `text`: as a column if `schema` has one with exactly this name, else as a path.
     pub fn resolve(text: &str, schema: &Schema) -> Path {
         if schema.column(text).is_some() {
             return Path::plain(text);
@@ -48,17 +48,17 @@ impl Path {
         Path::parse(text).unwrap_or_else(|| Path::plain(text))
     }
 
-    /// [`Path::resolve`] if the column exists.
+    /// [`Path::resolve`] with a check that the column exists.
     ///
     /// # Errors
-    /// A sentence that names the column, and the nearest one that does exist.
+    /// Returns a message with the column and the existing column with the most similar name.
     pub fn checked(text: &str, schema: &Schema) -> Result<Path, String> {
         let path = Path::resolve(text, schema);
         if schema.column(&path.column).is_some() {
             return Ok(path);
         }
         if text.contains("->") && path.is_plain() {
-            return Err(format!("{text:?} is no path: write column->key->>key"));
+            return Err(format!("{text:?} is not a valid path: write column->key->>key"));
         }
         let names = schema.columns().iter().map(|column| &*column.name);
         Err(match nearest(&path.column, names) {
@@ -67,22 +67,22 @@ impl Path {
         })
     }
 
-    /// The column.
+    /// Name of the column.
     pub fn column(&self) -> &str {
         &self.column
     }
 
-    /// Whether it is a column and nothing more.
+    /// True if the path is a column without steps.
     pub fn is_plain(&self) -> bool {
         self.steps.is_empty()
     }
 
-    /// Whether its value is turned into text (`->>`).
+    /// True if the value is converted to text (`->>`).
     pub fn is_text(&self) -> bool {
         self.as_text
     }
 
-    /// What its values are: the column's type, text after `->>`, anything after `->`.
+    /// Type of the values: the column's type, text after `->>`, any after `->`.
     pub fn column_type(&self, schema: &Schema) -> ColumnType {
         if self.as_text {
             ColumnType::String
@@ -93,7 +93,7 @@ impl Path {
         }
     }
 
-    /// The last name in it, under which a projection shows it.
+    /// Last name in the path, used as its name in projections.
     pub fn name(&self) -> &str {
         self.steps.iter().rev().find(|step| step.parse::<i64>().is_err()).unwrap_or(&self.column)
     }
@@ -118,7 +118,7 @@ impl Path {
         }
     }
 
-    /// Follows the steps from the column's value.
+    /// Follows the steps into the column's value.
     fn walk<'a>(&self, value: Cow<'a, CborValue>) -> Option<Cow<'a, CborValue>> {
         if self.is_plain() {
             return Some(value);
@@ -148,7 +148,7 @@ impl Path {
     }
 }
 
-/// `step` as a place in an array of `len`; negative ones count from the end.
+/// Parses `step` as an index into an array of length `len`; negative ones count from the end.
 fn index(step: &str, len: usize) -> Option<usize> {
     let at = step.parse::<isize>().ok()?;
     if at < 0 { len.checked_sub(at.unsigned_abs()) } else { usize::try_from(at).ok() }
@@ -186,7 +186,7 @@ impl Fields for Body {
 
 /// A row as its canonical bytes: the JSON that this crate wrote, and its CBOR if the JSON is not exact.
 ///
-/// Only the members that are asked for are decoded. Bytes that are no canonical row have no fields.
+/// Only requested members are decoded. Bytes that are not a canonical row have no fields.
 #[derive(Clone, Copy, Debug)]
 pub struct JsonRow<'a>(pub &'a [u8], pub Option<&'a [u8]>);
 
@@ -215,26 +215,26 @@ impl<'a> JsonRow<'a> {
         path.walk(Cow::Owned(value)).map(Cow::into_owned)
     }
 
-    /// The JSON of the column that `path` begins with.
+    /// JSON value of the path's column.
     pub(super) fn member(&self, path: &Path) -> Option<&'a [u8]> {
         self.members().find(|(name, _)| *name == path.json_name).map(|(_, value)| value)
     }
 
-    /// The values in those of `columns` that there are, each as it stands; `None` where JSON does not hold the row exactly.
+    /// JSON values of those `columns` that the row has, in the order of the row; `None` if JSON does not represent it exactly.
     pub(super) fn values<'c>(&self, columns: &'c [Path]) -> Option<impl Iterator<Item = &'a [u8]> + use<'a, 'c>> {
-        // Members mostly stand in the order of columns.
+        // Members are mostly in the order of columns, so the search starts after the last match.
         let mut next = 0;
-        let mut is_asked = move |name: &[u8]| {
-            let mut places = (next..columns.len()).chain(0..next);
-            let found = places.find(|at| columns[*at].json_name == name);
-            next = found.map_or(next, |at| at + 1);
-            found.is_some()
+        let mut is_selected = move |name: &[u8]| {
+            let mut indexes = (next..columns.len()).chain(0..next);
+            let index = indexes.find(|at| columns[*at].json_name == name);
+            next = index.map_or(next, |at| at + 1);
+            index.is_some()
         };
-        let asked = self.members().filter_map(move |(name, value)| is_asked(name).then_some(value));
-        self.1.is_none().then_some(asked.take(columns.len()))
+        let values = self.members().filter_map(move |(name, value)| is_selected(name).then_some(value));
+        self.1.is_none().then_some(values.take(columns.len()))
     }
 
-    /// Names, in quotes, and values as they stand.
+    /// Iterates over the members: names in quotes, and JSON values.
     pub(in crate::vista) fn members(&self) -> Members<'a> {
         Members { json: self.0, at: 1 }
     }
@@ -260,7 +260,7 @@ impl<'a> Iterator for Members<'a> {
     }
 }
 
-/// The place after the string that begins at `start`.
+/// Position after the string that begins at `start`.
 fn string_end(json: &[u8], start: usize) -> Option<usize> {
     if *json.get(start)? != b'"' {
         return None;
@@ -275,7 +275,7 @@ fn string_end(json: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-/// The place after the value that begins at `start`.
+/// Position after the value that begins at `start`.
 fn value_end(json: &[u8], start: usize) -> Option<usize> {
     let (open, close) = match json.get(start)? {
         b'"' => return string_end(json, start),
@@ -283,7 +283,7 @@ fn value_end(json: &[u8], start: usize) -> Option<usize> {
         b'[' => (b'[', b']'),
         _ => return Some(start + memchr2(b',', b'}', &json[start..])?),
     };
-    // Brackets of the other sort are balanced within: only the outer sort has to be counted.
+    // Brackets of the other kind are balanced inside, so only the outer kind has to be counted.
     let mut depth = 0usize;
     let mut at = start;
     loop {
@@ -300,13 +300,13 @@ fn value_end(json: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-/// The text of a canonical JSON value that is one, and has no escapes.
+/// The text of a canonical JSON value, `None` if it is not a string or has escapes.
 pub(super) fn plain_text(json: &[u8]) -> Option<&str> {
     let text = json.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     memchr::memchr(b'\\', text).is_none().then(|| std::str::from_utf8(text).ok())?
 }
 
-/// One canonical JSON value; scalars without the parser.
+/// Decodes one canonical JSON value; scalars without the full parser.
 pub(super) fn decode(json: &[u8]) -> Option<CborValue> {
     if let Some(text) = plain_text(json) {
         return Some(CborValue::Text(text.to_string()));

@@ -1,21 +1,21 @@
-//! The filter tree: which rows match.
+//! The filter tree: conditions on rows.
 
 use super::Pattern;
 use crate::record::CborValue;
 use crate::vista::Result;
 
-/// Which rows match. Three-valued as SQL: a test that meets null is unknown, and unknown does not match, negated or not.
+/// A condition on rows. Logic is three-valued as in SQL: a test of null is unknown, and unknown does not match, negated or not.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Filter {
-    /// All of these; empty lets every row through.
+    /// All of these; empty matches every row.
     All(Vec<Filter>),
-    /// Any of these; empty lets none through.
+    /// Any of these; empty matches no row.
     Any(Vec<Filter>),
     /// Not this.
     Not(Box<Filter>),
     /// A test on one column.
     Test {
-        /// The column, or a path into it (`meta->size`, `meta->>size`, `tags->0`). A column of that very name wins.
+        /// The column, or a path into it (`meta->size`, `meta->>size`, `tags->0`). A column with exactly this name has precedence.
         column: String,
         /// The test.
         test: Test,
@@ -31,31 +31,31 @@ pub enum Test {
     Eq(CborValue),
     /// Not equal, and not null.
     Neq(CborValue),
-    /// Greater, of the same kind.
+    /// Greater, and of the same kind.
     Gt(CborValue),
-    /// Greater or equal, of the same kind.
+    /// Greater or equal, and of the same kind.
     Gte(CborValue),
-    /// Less, of the same kind.
+    /// Less, and of the same kind.
     Lt(CborValue),
-    /// Less or equal, of the same kind.
+    /// Less or equal, and of the same kind.
     Lte(CborValue),
-    /// The whole text is like [`Pattern::like`].
+    /// The whole text matches a [`Pattern::like`].
     Like(Pattern),
-    /// The whole text is like [`Pattern::ilike`], whatever the case.
+    /// The whole text matches a [`Pattern::ilike`], ignoring case.
     Ilike(Pattern),
-    /// A [`Pattern::regex`] is found in the text.
+    /// The text contains a match of a [`Pattern::regex`].
     Match(Pattern),
-    /// A [`Pattern::iregex`] is found in the text, whatever the case.
+    /// The text contains a match of a [`Pattern::iregex`], ignoring case.
     Imatch(Pattern),
     /// Equal to one of these.
     In(Vec<CborValue>),
-    /// Null, or a boolean; never unknown itself.
+    /// Null or a boolean; the result is never unknown.
     Is(IsTest),
-    /// Not the same, null being the same as null; never unknown itself.
+    /// Not equal, with null equal to null; the result is never unknown.
     IsDistinct(CborValue),
 }
 
-/// What `is` asks for.
+/// Operand of an `is` test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IsTest {
     /// Null or missing.
@@ -64,12 +64,12 @@ pub enum IsTest {
     True,
     /// The boolean false.
     False,
-    /// Neither true nor false because null or missing.
+    /// Null or missing, so neither true nor false.
     Unknown,
 }
 
 impl IsTest {
-    /// Its word in queries.
+    /// The operand's word in queries.
     pub fn as_str(self) -> &'static str {
         match self {
             IsTest::Null => "null",
@@ -79,7 +79,7 @@ impl IsTest {
         }
     }
 
-    /// Reads its word, whatever the case.
+    /// Parses the operand's word, ignoring case.
     pub fn parse(word: &str) -> Option<IsTest> {
         [IsTest::Null, IsTest::True, IsTest::False, IsTest::Unknown]
             .into_iter()
@@ -104,14 +104,14 @@ impl Filter {
         Filter::test(column, Test::Eq(value))
     }
 
-    /// The opposite.
+    /// Negates the filter.
     #[must_use]
     #[expect(clippy::should_implement_trait, reason = "a builder beside `eq`, not an operator")]
     pub fn not(self) -> Filter {
         Filter::Not(Box::new(self))
     }
 
-    /// Narrows by `other`.
+    /// Adds `other` as a further condition.
     pub fn and(&mut self, other: Filter) {
         match self {
             Filter::All(all) => all.push(other),
@@ -122,12 +122,12 @@ impl Filter {
         }
     }
 
-    /// Whether every row matches by construction.
+    /// True if every row matches because there are no tests.
     pub fn is_everything(&self) -> bool {
         matches!(self, Filter::All(all) if all.iter().all(Filter::is_everything))
     }
 
-    /// Every column or path named, as often as it is.
+    /// Columns and paths of all tests, with repetitions.
     pub fn columns(&self) -> Vec<&str> {
         match self {
             Filter::All(parts) | Filter::Any(parts) => parts.iter().flat_map(Filter::columns).collect(),
@@ -136,7 +136,7 @@ impl Filter {
         }
     }
 
-    /// Whether a test compares with a pattern, which costs more than all else: it is compiled first.
+    /// True if a test uses a pattern. Such filters are the most expensive, because patterns have to be compiled.
     pub fn has_patterns(&self) -> bool {
         match self {
             Filter::All(parts) | Filter::Any(parts) => parts.iter().any(Filter::has_patterns),
@@ -147,7 +147,7 @@ impl Filter {
         }
     }
 
-    /// Rows that can match at most, where `column` has no value twice and the filter enumerates its values.
+    /// Upper bound of matching rows, if the filter enumerates values of `column`. Assumes that the values of `column` are unique.
     pub fn most_by(&self, column: &str) -> Option<u64> {
         match self {
             Filter::All(parts) => parts.iter().filter_map(|part| part.most_by(column)).min(),
@@ -161,7 +161,7 @@ impl Filter {
         }
     }
 
-    /// How many tests it has.
+    /// Number of tests.
     pub fn tests(&self) -> usize {
         match self {
             Filter::All(parts) | Filter::Any(parts) => parts.iter().map(Filter::tests).sum(),
@@ -172,15 +172,15 @@ impl Filter {
 }
 
 impl Test {
-    /// The whole text is like `pattern`: `*` or `%` any run, `_` one character.
+    /// The whole text matches `pattern`: `*` or `%` match any run of characters, `_` matches one.
     ///
     /// # Errors
-    /// [`Error::Invalid`](crate::Error::Invalid) if it is too big.
+    /// [`Error::Invalid`](crate::Error::Invalid) if the pattern is too long.
     pub fn like(pattern: &str) -> Result<Test> {
         Pattern::like(pattern).map(Test::Like)
     }
 
-    /// [`Test::like`] whatever the case.
+    /// Case-insensitive [`Test::like`].
     ///
     /// # Errors
     /// As [`Test::like`].
@@ -188,15 +188,15 @@ impl Test {
         Pattern::ilike(pattern).map(Test::Ilike)
     }
 
-    /// The regular expression is found in the text.
+    /// The text contains a match of the regular expression.
     ///
     /// # Errors
-    /// [`Error::Invalid`](crate::Error::Invalid) if it cannot be read or is too big.
+    /// [`Error::Invalid`](crate::Error::Invalid) if it cannot be parsed or is too big.
     pub fn matches(regex: &str) -> Result<Test> {
         Pattern::regex(regex).map(Test::Match)
     }
 
-    /// [`Test::matches`] whatever the case.
+    /// Case-insensitive [`Test::matches`].
     ///
     /// # Errors
     /// As [`Test::matches`].

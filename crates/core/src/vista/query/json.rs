@@ -1,4 +1,4 @@
-//! The JSON form of a query: what `QUERY`, `_query` and subscriptions send.
+//! The JSON form of a query, as sent by `QUERY`, `_query` and subscriptions.
 //!
 //! `{"where":{"and":[{"price":{"gte":100}},{"not":{"name":{"like":"a*"}}}]},"order":[{"column":"price","desc":true,
 //! "nulls":"last"}],"select":["id","size:meta->size"],"limit":50,"offset":0,"after":null,"q":"words"}`. Within `where`, members of one
@@ -20,10 +20,10 @@ const OPERATORS: [&str; 13] =
     ["eq", "neq", "gt", "gte", "lt", "lte", "like", "ilike", "match", "imatch", "in", "is", "isdistinct"];
 
 impl Query {
-    /// Reads the JSON form, checking columns and the bounds on what comes from outside.
+    /// Parses the JSON form, and checks its columns and the limits on queries from clients.
     ///
     /// # Errors
-    /// [`Error::Invalid`] saying what cannot be read; nothing is ignored.
+    /// [`Error::Invalid`] naming the part that is not valid. Unknown members are errors, too.
     pub fn from_json(value: &CborValue, schema: &Schema) -> Result<Query> {
         let mut query = Query::default();
         for (name, value) in object(value, "a query")? {
@@ -38,7 +38,8 @@ impl Query {
                 ("offset", value) => query.offset = count(value, "offset")?,
                 ("q", value) => query.search = Some(text(value, "q")?.to_string()).filter(|q| !q.trim().is_empty()),
                 ("after", value) => {
-                    query.after = Some(Cursor::parse(text(value, "after")?).map_err(|error| on("after", error))?)
+                    query.after =
+                        Some(Cursor::parse(text(value, "after")?).map_err(|error| about_column("after", error))?)
                 }
                 (other, _) => return Err(unknown("member of a query", other, &MEMBERS)),
             }
@@ -51,7 +52,7 @@ impl Query {
         Ok(query)
     }
 
-    /// The JSON form; defaults are left out.
+    /// The JSON form, without members that have their default.
     pub fn to_json(&self) -> CborValue {
         let mut members: Vec<(&str, CborValue)> = Vec::new();
         if !self.filter.is_everything() {
@@ -81,15 +82,15 @@ impl Query {
 }
 
 impl Filter {
-    /// Reads the JSON form of a filter, the value of `where`.
+    /// Parses the JSON form of a filter, the value of `where`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] saying what cannot be read, or that there are more than [`MAX_TESTS`] tests.
+    /// [`Error::Invalid`] naming the part that is not valid, or for more than [`MAX_TESTS`] tests.
     pub fn from_json(value: &CborValue, schema: &Schema) -> Result<Filter> {
         filter(value, schema, &mut { MAX_TESTS })
     }
 
-    /// The JSON form.
+    /// The JSON form of the filter.
     pub fn to_json(&self) -> CborValue {
         let list = |parts: &[Filter]| CborValue::Array(parts.iter().map(Filter::to_json).collect());
         match self {
@@ -105,10 +106,10 @@ impl Filter {
 }
 
 impl SelectItem {
-    /// Reads `*`, `column`, `alias:column` or `alias:path->key`; names with reserved characters stand in double quotes.
+    /// Parses `*`, `column`, `alias:column` or `alias:path->key`; names with reserved characters are written in double quotes.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for what select cannot do (casts, embedded resources).
+    /// [`Error::Invalid`] for unsupported syntax (casts, embedded resources).
     pub fn parse(item: &str) -> Result<SelectItem> {
         let item = item.trim();
         if item == "*" {
@@ -116,7 +117,7 @@ impl SelectItem {
         }
         let (first, rest) = split_name(item, ':');
         let (alias, column) = match rest {
-            Some(rest) if rest.starts_with(':') => return Err(Error::invalid("select has no casts (`::`)")),
+            Some(rest) if rest.starts_with(':') => return Err(Error::invalid("select does not support casts (`::`)")),
             Some(rest) => (Some(unquoted(first)), rest),
             None => (None, first),
         };
@@ -128,7 +129,7 @@ impl SelectItem {
             return Err(Error::invalid(format!("select cannot embed other resources ({column:?})")));
         }
         if bare && column.contains("::") {
-            return Err(Error::invalid("select has no casts (`::`)"));
+            return Err(Error::invalid("select does not support casts (`::`)"));
         }
         Ok(SelectItem::Column { column: unquoted(column), alias })
     }
@@ -146,7 +147,7 @@ impl std::fmt::Display for SelectItem {
     }
 }
 
-/// `left` tests may still come; they are counted before anything is compiled for them.
+/// Parses a filter with at most `left` more tests. Tests are counted before they are compiled.
 fn filter(value: &CborValue, schema: &Schema, left: &mut usize) -> Result<Filter> {
     let mut all = Vec::new();
     for (name, value) in object(value, "a filter")? {
@@ -160,14 +161,14 @@ fn filter(value: &CborValue, schema: &Schema, left: &mut usize) -> Result<Filter
     Ok(single(all))
 }
 
-/// What is asked of one column: `{"gte": 1, "lt": 5}`, or a bare value.
+/// Parses the tests of one column: `{"gte": 1, "lt": 5}`, or a bare value.
 fn tests(column: &str, value: &CborValue, schema: &Schema, left: &mut usize) -> Result<Filter> {
     let path = Path::checked(column, schema)
         .map_err(|detail| Error::Invalid { fields: [(column.to_string(), detail.clone())].into(), detail })?;
     let ty = path.column_type(schema);
     let mut one = |operator: &str, operand| {
         *left = left.checked_sub(1).ok_or_else(|| Error::invalid(format!("a filter has at most {MAX_TESTS} tests")))?;
-        test(operator, operand, ty).map(|test| Filter::test(column, test)).map_err(|error| on(column, error))
+        test(operator, operand, ty).map(|test| Filter::test(column, test)).map_err(|error| about_column(column, error))
     };
     match value {
         CborValue::Map(operators) => {
@@ -251,8 +252,8 @@ fn order_term(value: &CborValue) -> Result<OrderTerm> {
             ("nulls", CborValue::Text(place)) if place == "first" || place == "last" => {
                 term.nulls_first = place == "first";
             }
-            ("desc", _) => return Err(Error::invalid("desc is true or false")),
-            ("nulls", _) => return Err(Error::invalid("nulls is \"first\" or \"last\"")),
+            ("desc", _) => return Err(Error::invalid("desc must be true or false")),
+            ("nulls", _) => return Err(Error::invalid("nulls must be \"first\" or \"last\"")),
             (other, _) => return Err(unknown("member of order", other, &["column", "desc", "nulls"])),
         }
     }
@@ -270,7 +271,7 @@ fn order_to_json(term: &OrderTerm) -> CborValue {
     ])
 }
 
-/// `name` in double quotes if it is one of `reserved` or could be misread; paths stay as they are.
+/// Quotes `name` if it is one of `reserved` or ambiguous; paths are not quoted.
 pub(super) fn quoted(name: &str, reserved: &[&str]) -> String {
     if !reserved.contains(&name) && !name.contains(['"', ':', '(', ')', ',', '\\']) && name.trim() == name {
         return name.to_string();
@@ -278,7 +279,7 @@ pub(super) fn quoted(name: &str, reserved: &[&str]) -> String {
     format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// `name` without its double quotes, if it stands in such.
+/// Removes the double quotes around `name`, if it has them, and resolves escapes.
 pub fn unquoted(name: &str) -> String {
     let Some(inner) = name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return name.to_string() };
     let mut text = String::with_capacity(inner.len());
@@ -289,7 +290,7 @@ pub fn unquoted(name: &str) -> String {
     text
 }
 
-/// Splits at the first `separator` outside double quotes.
+/// Splits at the first `separator` outside of double quotes.
 pub fn split_name(text: &str, separator: char) -> (&str, Option<&str>) {
     let mut in_quotes = false;
     let mut escaped = false;
@@ -316,14 +317,14 @@ fn map(members: Vec<(&str, CborValue)>) -> CborValue {
 fn object<'a>(value: &'a CborValue, what: &str) -> Result<&'a Members> {
     match value {
         CborValue::Map(members) => Ok(members),
-        _ => Err(Error::invalid(format!("{what} is a JSON object"))),
+        _ => Err(Error::invalid(format!("{what} must be a JSON object"))),
     }
 }
 
 fn text<'a>(value: &'a CborValue, what: &str) -> Result<&'a str> {
     match value {
         CborValue::Text(text) => Ok(text),
-        _ => Err(Error::invalid(format!("{what} is a text"))),
+        _ => Err(Error::invalid(format!("{what} must be a string"))),
     }
 }
 
@@ -332,25 +333,25 @@ fn count(value: &CborValue, what: &str) -> Result<u64> {
         CborValue::Integer(number) => u64::try_from(*number).ok(),
         _ => None,
     }
-    .ok_or_else(|| Error::invalid(format!("{what} is a whole number, 0 or more")))
+    .ok_or_else(|| Error::invalid(format!("{what} must be a whole number, 0 or more")))
 }
 
 fn each<T>(value: &CborValue, what: &str, read: impl FnMut(&CborValue) -> Result<T>) -> Result<Vec<T>> {
     match value {
         CborValue::Array(items) => items.iter().map(read).collect(),
-        _ => Err(Error::invalid(format!("{what} takes an array"))),
+        _ => Err(Error::invalid(format!("{what} must be an array"))),
     }
 }
 
 fn unknown(what: &str, name: &str, known: &[&str]) -> Error {
     match nearest(name, known.iter().copied()) {
-        Some(nearest) => Error::invalid(format!("{name:?} is no {what}; did you mean {nearest:?}?")),
-        None => Error::invalid(format!("{name:?} is no {what}; there are {}", known.join(", "))),
+        Some(nearest) => Error::invalid(format!("{name:?} is not a valid {what}; did you mean {nearest:?}?")),
+        None => Error::invalid(format!("{name:?} is not a valid {what}; there are {}", known.join(", "))),
     }
 }
 
-/// The error as one about `column`.
-fn on(column: &str, error: Error) -> Error {
+/// Turns `error` into an error about `column`.
+fn about_column(column: &str, error: Error) -> Error {
     match error {
         Error::Invalid { detail, .. } => Error::Invalid {
             fields: [(column.to_string(), detail.clone())].into(),

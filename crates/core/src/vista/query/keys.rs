@@ -1,4 +1,4 @@
-//! The keys of an index: what an order looks at in a row, as bytes that sort as the comparator does.
+//! Index keys: the cells that an order compares, as bytes that sort as the comparator does.
 
 use std::borrow::Cow;
 
@@ -34,14 +34,14 @@ impl Term {
     }
 }
 
-/// Makes the keys of rows under one order.
+/// Encoder of index keys for one order.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyMaker {
     terms: Vec<Term>,
     integer_ids: bool,
 }
 
-/// One end of a range of cells: what comes before it is told from what comes after by the bytes of keys.
+/// Comparison that bounds a range of cells from one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bound {
     /// Greater.
@@ -55,29 +55,29 @@ pub(crate) enum Bound {
 }
 
 impl KeyMaker {
-    /// For rows of `schema`.
+    /// Creates an encoder for rows of `schema`.
     pub(crate) fn new(terms: &[OrderTerm], schema: &Schema) -> KeyMaker {
         let terms = terms.iter().map(|term| Term::new(term, schema)).collect();
         KeyMaker { terms, integer_ids: schema.layout().integer_id() }
     }
 
-    /// Appends the cells of a row.
+    /// Appends the key of a row, without its id.
     pub(crate) fn row(&self, row: &impl Fields, out: &mut Vec<u8>) {
         self.terms.iter().for_each(|term| term.key(row).bytes_into(out));
     }
 
-    /// Appends `value` as a cell of term number `at`.
+    /// Appends `value` as the cell of the term at index `at`.
     pub(crate) fn cell(&self, at: usize, value: &CborValue, out: &mut Vec<u8>) {
         self.terms[at].key_of(Some(Cow::Borrowed(value))).bytes_into(out);
     }
 
-    /// Appends an id that breaks ties.
+    /// Appends an id, which breaks ties.
     pub(crate) fn id(&self, id: &str, descending: bool, out: &mut Vec<u8>) {
         IdKey::new(Cow::Borrowed(id), self.integer_ids).bytes_into(descending, out);
     }
 
-    /// The bytes between which the cells of term number `at` stand for which `bound value` holds: from the first, up to and
-    /// without the second. `None` if there are none.
+    /// Range of key bytes (start inclusive, end exclusive) of the cells of the term at index `at` for which `bound value` holds.
+    /// `None` if `value` is null, because no cell can match then.
     pub(crate) fn between(&self, at: usize, bound: Bound, value: &CborValue) -> Option<(Vec<u8>, Vec<u8>)> {
         let term = &self.terms[at];
         let key = Key::of(value, &term.collation);
@@ -86,10 +86,10 @@ impl KeyMaker {
         }
         let mut own = Vec::new();
         term.key_of(Some(Cow::Borrowed(value))).bytes_into(&mut own);
-        // The byte of the kind has a neighbour on either side: null has the first and the last.
+        // The kind's byte has a neighbour on either side, because nulls have the first and the last value.
         let kind = own[0];
         let (kind_start, kind_end) = (vec![kind], vec![kind + 1]);
-        // Greater is before in an order that descends.
+        // Greater values come first in a descending order.
         let upwards = matches!(bound, Bound::Above | Bound::From) != term.descending;
         let inclusive = matches!(bound, Bound::From | Bound::To);
         Some(match (upwards, inclusive) {
@@ -100,7 +100,7 @@ impl KeyMaker {
         })
     }
 
-    /// The byte at which nulls of term number `at` meet other cells, and whether they come first.
+    /// First byte after the boundary between nulls and other cells of the term at index `at`, and true if nulls come first.
     pub(crate) fn null_boundary(&self, at: usize) -> (u8, bool) {
         match self.terms[at].nulls_first {
             true => (NULL_FIRST + 1, true),
@@ -108,13 +108,13 @@ impl KeyMaker {
         }
     }
 
-    /// The cells and the id of the row behind which `cursor` is, `None` if it is at the beginning.
+    /// Cells and id of the row after which `cursor` is, `None` if it is at the beginning.
     pub(crate) fn cells(cursor: &Cursor) -> Option<(&[CborValue], &str)> {
         cursor.row()
     }
 }
 
-/// The first bytes after everything that begins with `bytes`; empty bytes are the end.
+/// The lowest bytes after everything that begins with `bytes`; empty for the end.
 pub(crate) fn after_all_with(mut bytes: Vec<u8>) -> Vec<u8> {
     while bytes.last() == Some(&u8::MAX) {
         bytes.pop();

@@ -1,4 +1,4 @@
-//! Reading what people write: values by the type of their column, and names that are nearly right.
+//! Literals in queries: values by the type of their column, and suggestions for misspelled names.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,50 +10,50 @@ use super::{Filter, Test};
 use crate::record::{CborValue, of_digits};
 use crate::vista::{ColumnType, Instant};
 
-/// What a text means in a column.
+/// The value of a text in a column.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Literal {
     /// One value.
     One(CborValue),
-    /// In a column that may hold anything: a number or boolean, or the text itself.
+    /// Two readings in a column of any type: a number or boolean, or the text itself.
     Either(CborValue, CborValue),
 }
 
 impl Literal {
-    /// Reads `text` as a value of a column of type `ty`.
+    /// Parses `text` as a value of a column of type `ty`.
     ///
     /// # Errors
-    /// Says what the text should have been.
+    /// Returns a message with the expected format.
     pub fn of_text(text: &str, ty: ColumnType) -> Result<Literal, String> {
-        let wanted = |what: &str| format!("{text:?} is not {what}");
+        let mismatch = |what: &str| format!("{text:?} is not {what}");
         Ok(Literal::One(match ty {
-            ColumnType::Number => number(text).ok_or_else(|| wanted("a number"))?,
-            ColumnType::Integer => finite_number(text).ok_or_else(|| wanted("a number"))?,
-            ColumnType::Boolean => boolean(text).ok_or_else(|| wanted("true or false"))?,
+            ColumnType::Number => number(text).ok_or_else(|| mismatch("a number"))?,
+            ColumnType::Integer => finite_number(text).ok_or_else(|| mismatch("a number"))?,
+            ColumnType::Boolean => boolean(text).ok_or_else(|| mismatch("true or false"))?,
             ColumnType::Decimal if is_decimal(text) => text.into(),
-            ColumnType::Decimal => return Err(wanted("a decimal number")),
+            ColumnType::Decimal => return Err(mismatch("a decimal number")),
             ColumnType::Bytes => {
                 let decoded = URL_SAFE_NO_PAD.decode(text.trim_end_matches('='));
-                CborValue::Bytes(decoded.map_err(|_| wanted("base64url"))?)
+                CborValue::Bytes(decoded.map_err(|_| mismatch("base64url"))?)
             }
             ColumnType::Json => match number(text).or_else(|| boolean(text)) {
                 Some(typed) => return Ok(Literal::Either(typed, text.into())),
                 None => text.into(),
             },
             ColumnType::Date | ColumnType::Datetime => moment(text, ty).ok_or_else(|| {
-                wanted("a date or time: write 2026-01-31, 2026-01-31T12:00:00Z, or seconds since 1970")
+                mismatch("a date or time: write 2026-01-31, 2026-01-31T12:00:00Z, or seconds since 1970")
             })?,
             ColumnType::Uuid if uuid::Uuid::try_parse(text).is_ok() => text.into(),
-            ColumnType::Uuid => return Err(wanted("a UUID, like 01890a5d-ac96-774b-bcce-b302099a8057")),
+            ColumnType::Uuid => return Err(mismatch("a UUID, like 01890a5d-ac96-774b-bcce-b302099a8057")),
             ColumnType::String => text.into(),
         }))
     }
 
-    /// Reads a JSON value for a column of type `ty`: texts as [`Literal::of_text`] where the column is typed, numbers and
-    /// booleans as text where it holds texts.
+    /// Converts a JSON value for a column of type `ty`: texts as [`Literal::of_text`] unless the type is JSON, numbers and
+    /// booleans to text in a column of texts.
     ///
     /// # Errors
-    /// Says what the value should have been.
+    /// Returns a message with the expected format.
     pub fn of_json(value: &CborValue, ty: ColumnType) -> Result<CborValue, String> {
         let holds_text = matches!(ty, ColumnType::String | ColumnType::Decimal | ColumnType::Uuid);
         match value {
@@ -67,7 +67,7 @@ impl Literal {
         }
     }
 
-    /// `test` of this value on `column`, for tests that hold if they hold for one reading.
+    /// Filter for `test` on `column` that matches if the test holds for any reading.
     pub fn any(self, column: &str, test: fn(CborValue) -> Test) -> Filter {
         match self {
             Literal::One(value) => Filter::test(column, test(value)),
@@ -75,7 +75,7 @@ impl Literal {
         }
     }
 
-    /// `test` of this value on `column`, for tests that hold only if they hold for every reading.
+    /// Filter for `test` on `column` that matches only if the test holds for every reading.
     pub fn all(self, column: &str, test: fn(CborValue) -> Test) -> Filter {
         match self {
             Literal::One(value) => Filter::test(column, test(value)),
@@ -83,7 +83,7 @@ impl Literal {
         }
     }
 
-    /// Every value it may be.
+    /// All readings.
     pub fn values(self) -> Vec<CborValue> {
         match self {
             Literal::One(value) => vec![value],
@@ -118,15 +118,15 @@ fn finite_number(text: &str) -> Option<CborValue> {
     text.parse::<f64>().ok().filter(|number| number.is_finite()).map(CborValue::from)
 }
 
-/// Fewest digits of seconds since 1970 in a column of dates: fewer could be a date without its hyphens.
+/// Minimum number of digits of seconds since 1970 in a column of dates: fewer could be a date without hyphens.
 const SECONDS_DIGITS: usize = 9;
 
-/// A moment in any spelling that compares as one; the text itself unless it is a number.
+/// Parses an instant in any notation that compares as one: a number as such, else the text itself.
 fn moment(text: &str, ty: ColumnType) -> Option<CborValue> {
     if Instant::of_text(text, &TimeZone::UTC).is_some() {
         return Some(text.into());
     }
-    // A `+` that was not written as %2B arrives as a space.
+    // A `+` that was not escaped as %2B arrives as a space.
     if let Some((civil, offset)) = text.rsplit_once(' ')
         && matches!(offset.as_bytes(), [_, _, b':', _, _])
         && civil.len() > DATE.len()
@@ -146,7 +146,7 @@ fn moment(text: &str, ty: ColumnType) -> Option<CborValue> {
     (known && (ty == ColumnType::Datetime || digits >= SECONDS_DIGITS)).then_some(value)
 }
 
-/// Shape of a date, after which a time may follow.
+/// Format of a date, which a time may follow.
 const DATE: &str = "YYYY-MM-DD";
 
 fn boolean(text: &str) -> Option<CborValue> {
@@ -159,13 +159,13 @@ fn boolean(text: &str) -> Option<CborValue> {
     }
 }
 
-/// The one of `names` that was probably meant by `wrong`.
+/// The most similar of `names` to the unknown name `wrong`, `None` if none is similar enough.
 pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = |text: &str| text.chars().take(64).flat_map(char::to_lowercase).collect::<String>();
     let wrong = lower(wrong);
     let letters = wrong.chars().count();
     let allowed = 1 + letters / 4;
-    // Each letter more or less is one change at least; lower case may have up to three letters for one.
+    // Each letter more or less is at least one edit. Lower case may turn one letter into up to three.
     let may_be = |name: &&str| {
         let length = name.chars().take(64).count();
         length <= letters + allowed && letters <= 3 * length + allowed

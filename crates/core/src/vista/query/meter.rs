@@ -1,29 +1,29 @@
-//! What one query may take: time, and memory for its groups and for what it sorts by.
+//! Limits of one query: its time, and the memory of its groups and sort keys.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::vista::{Error, Result};
 
-/// Rows between two looks at the clock.
-const ROWS_PER_LOOK: u32 = 64;
+/// Number of rows between two checks of the limits.
+const ROWS_PER_CHECK: u32 = 64;
 
-/// The bounds of one query and what it has used of them.
+/// The limits of one query and its use of them so far.
 ///
-/// Loops over rows pass them through [`Meter::rows`], which ends early once the time is up or nobody waits for the answer. So
-/// whoever has run such a loop asks [`Meter::check`] before the result is believed.
+/// Loops over rows pass them through [`Meter::rows`], which ends early once a limit is reached or the query is cancelled. So the
+/// caller of such a loop must call [`Meter::check`] before it uses the result.
 #[derive(Debug)]
 pub struct Meter {
     until: Option<(Instant, Duration)>,
     memory: usize,
     used: AtomicUsize,
-    /// Whether nobody waits for the answer any more.
+    /// True once the query is cancelled, because its caller no longer waits for the answer.
     cancelled: AtomicBool,
     background: bool,
 }
 
 impl Meter {
-    /// No bounds.
+    /// A meter without limits.
     pub fn unbounded() -> Meter {
         Meter {
             until: None,
@@ -34,41 +34,41 @@ impl Meter {
         }
     }
 
-    /// No bounds, for work that nobody waits for: queries go first.
+    /// A meter without limits for background work, which yields to queries.
     pub fn background() -> Meter {
         Meter { background: true, ..Meter::unbounded() }
     }
 
-    /// At most `time` from now on, and `memory` bytes.
+    /// A meter that allows `time` from now on, and `memory` bytes.
     pub fn new(time: Duration, memory: usize) -> Meter {
         let until = Instant::now().checked_add(time).map(|until| (until, time));
         Meter { until, memory, ..Meter::unbounded() }
     }
 
-    /// Whether queries go first.
+    /// True for background work, which yields to queries.
     pub fn is_background(&self) -> bool {
         self.background
     }
 
-    /// When the time is up.
+    /// Deadline, `None` if there is no time limit.
     pub fn until(&self) -> Option<Instant> {
         self.until.map(|(until, _)| until)
     }
 
-    /// Gives the query up.
+    /// Cancels the query.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// Takes `bytes` of the query's memory.
+    /// Adds `bytes` to the memory used by the query.
     pub fn charge(&self, bytes: usize) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Checks all bounds.
+    /// Checks all limits.
     ///
     /// # Errors
-    /// [`Error::QueryTime`] once the time is up or the query was given up, [`Error::QueryMemory`] if it holds too much.
+    /// [`Error::QueryTime`] after the deadline or [`Meter::cancel`], [`Error::QueryMemory`] above the memory limit.
     pub fn check(&self) -> Result<()> {
         if self.used.load(Ordering::Relaxed) > self.memory {
             return Err(Error::QueryMemory { limit: self.memory });
@@ -80,14 +80,14 @@ impl Meter {
         Ok(())
     }
 
-    /// `rows` as long as the bounds hold.
+    /// Iterates over `rows` until a limit is reached.
     pub fn rows<I: Iterator>(&self, rows: I) -> Rows<'_, I> {
-        Rows { meter: self, left: ROWS_PER_LOOK, rows }
+        Rows { meter: self, left: ROWS_PER_CHECK, rows }
     }
 
-    /// Sorts what may be much, within the bounds.
+    /// Sorts a possibly large slice; stops early, unsorted, once a limit is reached.
     pub fn sort<T: Ord>(&self, items: &mut [T]) {
-        /// Items that are sorted between two looks at the clock.
+        /// Number of items sorted between two checks of the limits.
         const ITEMS: usize = 32 << 10;
         for run in items.chunks_mut(ITEMS) {
             if self.check().is_err() {
@@ -95,12 +95,12 @@ impl Meter {
             }
             run.sort_unstable();
         }
-        // Runs that are sorted are only merged.
+        // The stable sort detects the sorted runs and only merges them.
         items.sort();
     }
 }
 
-/// An iterator that ends early when a [`Meter`]'s bounds are reached.
+/// An iterator that ends early when a limit of its [`Meter`] is reached.
 #[derive(Debug)]
 pub struct Rows<'a, I> {
     meter: &'a Meter,
@@ -118,7 +118,7 @@ impl<I: Iterator> Iterator for Rows<'_, I> {
                 self.left = 1;
                 return None;
             }
-            self.left = ROWS_PER_LOOK;
+            self.left = ROWS_PER_CHECK;
         }
         self.rows.next()
     }
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_end_when_the_time_is_up_and_the_check_says_so() {
+    fn rows_end_at_the_deadline_and_the_check_fails() {
         let meter = Meter::new(Duration::from_millis(1), usize::MAX);
         let seen = meter.rows(0_u64..).count();
         assert!(seen > 0 && matches!(meter.check(), Err(Error::QueryTime { .. })));
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_that_is_given_up_ends() {
+    fn a_cancelled_query_ends() {
         let meter = Meter::new(Duration::from_secs(3_600), usize::MAX);
         meter.cancel();
         assert!(meter.rows(0_u64..).count() < 100 && meter.check().is_err());
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn without_bounds_all_rows_are_seen_in_order() {
+    fn an_unbounded_meter_yields_all_rows_in_order() {
         let meter = Meter::unbounded();
         assert!(meter.rows(0..100_000).eq(0..100_000));
         let mut items: Vec<u64> = (0..100_000_u64).map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15)).collect();

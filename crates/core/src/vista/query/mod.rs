@@ -1,7 +1,7 @@
-//! The one query language of the crate: what is asked ([`Query`], [`Filter`]) and how rows are judged by it ([`CompiledQuery`]).
+//! The crate's query language: its AST ([`Query`], [`Filter`]) and its evaluator ([`CompiledQuery`]).
 //!
 //! Lists, counts, deletes by filter, sceneries and subscriptions all use this AST, this matcher and this comparator.
-//! A query is prepared once per request and then meets every row as a [`Fields`]: a decoded record or its JSON bytes.
+//! A query is compiled once per request and then applied to rows as [`Fields`]: decoded records or their JSON bytes.
 
 mod aggregate;
 mod collation;
@@ -42,40 +42,40 @@ use std::cmp::Ordering;
 use super::{Error, Result, Schema};
 use crate::record::{CborValue, Record};
 
-/// Tests in one filter that came from outside, at most.
+/// Maximum number of tests in a filter from a client.
 pub const MAX_TESTS: usize = 20;
-/// Values of one `in` that came from outside, at most.
+/// Maximum number of values in an `in` from a client.
 pub const MAX_IN: usize = 1_000;
-/// Characters of one search that came from outside, at most.
+/// Maximum number of characters in a search from a client.
 pub const MAX_SEARCH: usize = 256;
 
-/// What is asked of a table. The default asks for everything in the source's own order.
+/// A query over a table. The default selects all rows in the source's own order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Query {
-    /// Which rows.
+    /// Condition that rows must meet.
     pub filter: Filter,
     /// Words that must all occur, case-insensitively, in searchable columns.
     pub search: Option<String>,
-    /// In which order; ties break by id, in the direction of the last term. Empty: the source's own order.
+    /// Sort order; ties break by id, in the direction of the last term. Empty for the source's own order.
     pub order: Vec<OrderTerm>,
-    /// What is shown of each row; empty shows it whole. Sources may ignore it: whoever answers projects.
+    /// Projection of each row; empty for whole rows. Sources may ignore it, because the caller projects as well.
     pub select: Vec<SelectItem>,
-    /// At most so many rows.
+    /// Maximum number of rows.
     pub limit: Option<u64>,
-    /// After skipping so many.
+    /// Number of rows to skip.
     pub offset: u64,
-    /// Only rows behind this place. Sources never see it: it is for whoever has all rows.
+    /// Position after which rows are returned. Never passed to sources: it needs a complete copy of the rows.
     pub after: Option<Cursor>,
 }
 
-/// One term of an order. Nulls and missing values come last both ways unless said otherwise.
+/// One term of an order. Nulls and missing values come last in both directions unless `nulls_first` is set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OrderTerm {
     /// The column, or a path into it.
     pub column: String,
-    /// From high to low.
+    /// Sorts from high to low.
     pub descending: bool,
-    /// Nulls before everything else.
+    /// Sorts nulls before all other values.
     pub nulls_first: bool,
 }
 
@@ -87,7 +87,7 @@ impl OrderTerm {
 }
 
 impl Query {
-    /// Whether filter and search let every row through.
+    /// True if filter and search match every row.
     pub fn is_unfiltered(&self) -> bool {
         self.filter.is_everything() && self.search.as_deref().is_none_or(|words| words.trim().is_empty())
     }
@@ -97,31 +97,31 @@ impl Query {
         CompiledQuery::new(self, schema)
     }
 
-    /// Whether `row` passes filter and search. Prepares anew each time: for many rows, [`Query::prepare`] once.
+    /// True if `row` matches filter and search. Compiles the query on every call; for many rows, use [`Query::prepare`] once.
     pub fn matches(&self, row: &Record, schema: &Schema) -> bool {
         self.is_unfiltered() || self.prepare(schema).matches(row)
     }
 
-    /// Order of two rows under this query's terms and their ids; as [`Query::matches`], for few rows.
+    /// Order of two rows by this query's terms and their ids. Compiles the query on every call, as [`Query::matches`].
     pub fn compare(&self, a: (&str, &Record), b: (&str, &Record), schema: &Schema) -> Ordering {
         self.prepare(schema).compare(a, b)
     }
 
-    /// Checks that the cursor, if there is one, fits the rest.
+    /// Checks that the cursor, if there is one, fits the rest of the query.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a cursor of another order, or beside an offset.
+    /// [`Error::Invalid`] for a cursor of another order, or combined with an offset.
     pub fn check_after(&self) -> Result<()> {
         let Some(after) = &self.after else { return Ok(()) };
         if self.offset > 0 {
             return Err(Error::invalid(
-                "after and offset cannot both be asked for: a cursor says itself where to go on",
+                "after and offset cannot be combined: a cursor already determines the position",
             ));
         }
         after.check(&self.order)
     }
 
-    /// The place behind `row` in this query's order, which is not the natural one.
+    /// Cursor after `row` in this query's order, which must not be the natural order.
     pub fn cursor(&self, id: &str, row: &impl Fields, schema: &Schema) -> Cursor {
         let cell = |term: &OrderTerm| {
             let cell = row.field(&Path::resolve(&term.column, schema));
@@ -133,7 +133,7 @@ impl Query {
     /// Checks that every column named by filter, order and select exists, and that the cursor fits.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the column, and the nearest one that does exist.
+    /// [`Error::Invalid`] naming the column and the existing column with the most similar name.
     pub fn validate(&self, schema: &Schema) -> Result<()> {
         let selected = self.select.iter().filter_map(SelectItem::column);
         let ordered = self.order.iter().map(|term| term.column.as_str());

@@ -1,21 +1,21 @@
 //! Text patterns: `like` and regular expressions, both matched in linear time.
 //!
-//! A [`Pattern`] is its text only; a query's patterns are compiled when the query is prepared, and live as long as what was
-//! prepared. So queries can be kept by the thousand, and what compiled patterns take is counted where they are kept.
+//! A [`Pattern`] is only the pattern's text. Patterns are compiled when a query is prepared, and freed with the prepared query.
+//! So thousands of queries can be cached, and a cache of prepared queries counts the memory of their compiled patterns.
 
 use regex_automata::meta::{BuildError, Config, Regex};
 use regex_automata::util::syntax;
 
 use crate::vista::{Error, Result};
 
-/// Bytes of a compiled pattern, at most.
-const MOST_COMPILED: usize = 1 << 20;
-/// Bytes that a pattern may remember of the texts it was tried on.
-const MOST_REMEMBERED: usize = 128 << 10;
-/// Characters of a pattern, at most.
+/// Maximum size of a compiled pattern in bytes.
+const MAX_COMPILED: usize = 1 << 20;
+/// Maximum size in bytes of the cache that a pattern builds while it is matched.
+const MAX_CACHE: usize = 128 << 10;
+/// Maximum number of characters in a pattern.
 pub const MAX_PATTERN: usize = 1_000;
 
-/// A pattern as it was written.
+/// A pattern in its source form.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pattern {
     source: String,
@@ -29,12 +29,12 @@ enum Kind {
     Regex,
 }
 
-/// A pattern that texts can be tried on.
+/// A compiled pattern, ready to match texts.
 #[derive(Clone)]
 pub struct Compiled(Option<Regex>);
 
 impl Pattern {
-    /// A pattern for whole texts: `*` and `%` stand for any run, `_` for one character, `\` takes the next one literally.
+    /// A pattern for whole texts: `*` and `%` match any run of characters, `_` matches one, `\` makes the next one literal.
     ///
     /// # Errors
     /// [`Error::Invalid`] if it is longer than [`MAX_PATTERN`] characters.
@@ -42,7 +42,7 @@ impl Pattern {
         Pattern::checked(source, Kind::Like, false)
     }
 
-    /// [`Pattern::like`] whatever the case.
+    /// Case-insensitive [`Pattern::like`].
     ///
     /// # Errors
     /// As [`Pattern::like`].
@@ -50,16 +50,16 @@ impl Pattern {
         Pattern::checked(source, Kind::Like, true)
     }
 
-    /// A regular expression (syntax of the `regex` crate) that is looked for anywhere in a text. It is compiled to see whether
-    /// that can be done, which may take some milliseconds.
+    /// A regular expression (syntax of the `regex` crate) that matches anywhere in a text. It is compiled once as a check, which
+    /// may take some milliseconds.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if it cannot be read or is too big.
+    /// [`Error::Invalid`] if it cannot be parsed or is too big.
     pub fn regex(source: &str) -> Result<Pattern> {
         Pattern::checked(source, Kind::Regex, false)
     }
 
-    /// [`Pattern::regex`] whatever the case.
+    /// Case-insensitive [`Pattern::regex`].
     ///
     /// # Errors
     /// As [`Pattern::regex`].
@@ -67,7 +67,7 @@ impl Pattern {
         Pattern::checked(source, Kind::Regex, true)
     }
 
-    /// A `like` source that finds `text` anywhere, literally.
+    /// Source of a `like` pattern that matches texts containing `text` literally.
     pub fn containing(text: &str) -> String {
         let mut source = String::with_capacity(text.len() + 2);
         source.push('*');
@@ -81,14 +81,14 @@ impl Pattern {
         source
     }
 
-    /// As it was written.
+    /// Source text of the pattern.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// Makes it ready for texts.
+    /// Compiles the pattern.
     pub fn compile(&self) -> Compiled {
-        // It was found to be possible when the pattern was made.
+        // Cannot fail: regular expressions were compiled as a check when the pattern was created.
         Compiled(self.build().ok())
     }
 
@@ -106,12 +106,12 @@ impl Pattern {
     }
 
     fn build(&self) -> Result<Regex, Box<BuildError>> {
-        // The longest `like` of nothing but `_` takes a little more than a regular expression may.
+        // The longest `like` of only `_` takes a little more than the limit of regular expressions.
         let (text, most) = match self.kind {
-            Kind::Like => (&*like_to_regex(&self.source), 2 * MOST_COMPILED),
-            Kind::Regex => (&*self.source, MOST_COMPILED),
+            Kind::Like => (&*like_to_regex(&self.source), 2 * MAX_COMPILED),
+            Kind::Regex => (&*self.source, MAX_COMPILED),
         };
-        let config = Config::new().nfa_size_limit(Some(most)).hybrid_cache_capacity(MOST_REMEMBERED);
+        let config = Config::new().nfa_size_limit(Some(most)).hybrid_cache_capacity(MAX_CACHE);
         let syntax = syntax::Config::new().case_insensitive(self.ignore_case);
         Regex::builder().configure(config).syntax(syntax).build(text).map_err(Box::new)
     }
@@ -124,14 +124,14 @@ impl std::fmt::Debug for Pattern {
 }
 
 impl Compiled {
-    /// Whether `text` fits.
+    /// True if `text` matches.
     pub fn is_match(&self, text: &str) -> bool {
         self.0.as_ref().is_some_and(|regex| regex.is_match(text))
     }
 
-    /// Bytes that it takes, and may come to take while it is used.
+    /// Memory in bytes, including the cache that it may build while it is used.
     pub fn bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, |regex| regex.memory_usage() + 2 * MOST_REMEMBERED)
+        self.0.as_ref().map_or(0, |regex| regex.memory_usage() + 2 * MAX_CACHE)
     }
 }
 
@@ -143,7 +143,7 @@ impl std::fmt::Debug for Compiled {
 
 fn reason(error: &BuildError) -> String {
     match error.syntax_error() {
-        // The parser draws the place on several lines; the last one says what is wrong.
+        // The parser draws the position on several lines; the last one is the message.
         Some(syntax) => {
             let text = syntax.to_string();
             text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_string()

@@ -1,4 +1,4 @@
-//! What is shown of a row.
+//! Projection: the part of a row that a select shows.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ pub enum SelectItem {
     Column {
         /// The column or path.
         column: String,
-        /// The name to show it under; a path's last key otherwise.
+        /// Name in the result; `None` for the column or a path's last key.
         alias: Option<String>,
     },
 }
@@ -36,17 +36,17 @@ pub struct Projection(Vec<ProjectedField>);
 
 #[derive(Clone, Debug)]
 struct ProjectedField {
-    /// `None` is everything.
+    /// `None` for `*`.
     path: Option<Path>,
     name: String,
     json_name: Vec<u8>,
 }
 
 impl Query {
-    /// The compiled select, `None` if rows are shown whole.
+    /// Compiles the select; `None` if rows are shown whole.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if two items have one name.
+    /// [`Error::Invalid`] if two items have the same name.
     pub fn projection(&self, schema: &Schema) -> Result<Option<Projection>> {
         if self.select.iter().all(|item| *item == SelectItem::Everything) {
             return Ok(None);
@@ -74,7 +74,7 @@ impl Query {
 }
 
 impl Projection {
-    /// Appends the shown part of `row` as a JSON object. Missing values are shown as null.
+    /// Appends the selected part of `row` as a JSON object. Missing values are shown as null.
     pub fn write_json(&self, row: &JsonRow<'_>, out: &mut Vec<u8>) {
         let mut first = true;
         let mut member = |name: &[u8], value: &[u8]| {
@@ -102,7 +102,7 @@ impl Projection {
         out.push(b'}');
     }
 
-    /// The shown part of `row`. Missing values are shown as null.
+    /// The selected part of `row`. Missing values are shown as null.
     pub fn apply(&self, row: &Record) -> Record {
         let mut shown = Record::new();
         for item in &self.0 {
@@ -121,7 +121,7 @@ impl Projection {
         shown
     }
 
-    /// Whether an item other than `*` is so.
+    /// True if `is` holds for an item other than `*`.
     fn names(&self, is: impl Fn(&ProjectedField) -> bool) -> bool {
         self.0.iter().any(|item| item.path.is_some() && is(item))
     }

@@ -1,4 +1,4 @@
-//! Words that must all occur in a row.
+//! Full-text search: words that must all occur in a row.
 
 use std::ops::ControlFlow;
 
@@ -8,26 +8,26 @@ use super::fields::{Fields, JsonRow, Path, decode, plain_text};
 use crate::record::CborValue;
 use crate::vista::Schema;
 
-/// The words of a search, compiled, and where they are looked for.
+/// A compiled search: its words and the columns in which they are searched.
 #[derive(Clone, Debug)]
 pub(super) struct Search {
     words: Vec<Finder<'static>>,
     searchable: SearchText,
 }
 
-/// What of a row is searched: the texts and numbers in its searchable columns, in lower case.
+/// The searchable text of rows: texts and numbers in the searchable columns, in lower case.
 #[derive(Clone, Debug)]
 pub struct SearchText {
     columns: Vec<Path>,
 }
 
 impl SearchText {
-    /// The searchable columns of `schema`.
+    /// Creates it from the searchable columns of `schema`.
     pub fn new(schema: &Schema) -> SearchText {
         SearchText { columns: schema.searchable().iter().map(|column| Path::plain(column)).collect() }
     }
 
-    /// The words of a search: each has to be a part of some text of a row.
+    /// Splits a search into words in lower case. Each must be a substring of some text of a row.
     pub fn words(search: &str) -> impl Iterator<Item = String> {
         search.split_whitespace().map(|word| {
             let mut lower = String::new();
@@ -44,7 +44,7 @@ impl SearchText {
         });
     }
 
-    /// Visits them until `visit` has enough.
+    /// Visits the texts until `visit` breaks.
     fn walk(&self, row: &impl Fields, visit: &mut impl FnMut(&str) -> ControlFlow<()>) -> ControlFlow<()> {
         let mut lower = String::new();
         let mut visit = |text: &str| {
@@ -65,20 +65,21 @@ impl SearchText {
 }
 
 impl Search {
-    /// `None` if there is no word.
+    /// Compiles a search; `None` if it has no words.
     pub(super) fn new(text: &str, schema: &Schema) -> Option<Search> {
         let words: Vec<_> = SearchText::words(text).map(|word| Finder::new(word.as_bytes()).into_owned()).collect();
         (!words.is_empty()).then(|| Search { words, searchable: SearchText::new(schema) })
     }
 
-    /// Whether every word is in some cell of `row`, each in any.
+    /// True if every word occurs in some cell of `row`, not necessarily the same one.
     pub(super) fn matches(&self, row: &impl Fields) -> bool {
         if let Some(JsonRow(json, _)) = row.canonical()
             && let Ok(json) = std::str::from_utf8(json)
         {
             let mut lower = String::new();
             lower_into(json, &mut lower);
-            if self.words.iter().any(|word| stands_verbatim(word.needle()) && word.find(lower.as_bytes()).is_none()) {
+            if self.words.iter().any(|word| is_verbatim_in_json(word.needle()) && word.find(lower.as_bytes()).is_none())
+            {
                 return false;
             }
         }
@@ -91,12 +92,12 @@ impl Search {
     }
 }
 
-/// Whether JSON writes `word` as it is.
-fn stands_verbatim(word: &[u8]) -> bool {
+/// True if JSON writes `word` without escapes.
+fn is_verbatim_in_json(word: &[u8]) -> bool {
     !word.iter().any(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\'))
 }
 
-/// Lower case character by character, so that a part of a text has the same lower case as within it.
+/// Lower-cases each character by itself, so that a substring has the same lower case as within the whole text.
 fn lower_into(text: &str, out: &mut String) {
     out.clear();
     if text.is_ascii() {
@@ -107,7 +108,7 @@ fn lower_into(text: &str, out: &mut String) {
     }
 }
 
-/// Every text and number in `value`, numbers as JSON writes them, until `visit` has enough.
+/// Visits every text and number in `value`, numbers in JSON's notation, until `visit` breaks.
 fn each_text(value: &CborValue, visit: &mut impl FnMut(&str) -> ControlFlow<()>) -> ControlFlow<()> {
     match value {
         CborValue::Text(text) => visit(text),

@@ -1,4 +1,4 @@
-//! The evaluator against references that were written independently of it.
+//! The evaluator against independently written references.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ fn hits(filter: &str, row: &str) -> bool {
 }
 
 #[test]
-fn s35_integers_and_floats_compare_as_numbers_and_exactly() {
+fn integers_and_floats_compare_exactly_as_numbers() {
     let eq = |a: CborValue, b: CborValue| {
         let query = Query { filter: Filter::eq("a", a), ..Query::default() };
         query.matches(&Record::from_iter([("a".to_string(), b)]), &schema())
@@ -81,7 +81,7 @@ fn null_matches_only_is_and_isdistinct_negated_or_not() {
 }
 
 #[test]
-fn paths_reach_into_columns_and_a_column_of_that_name_wins() {
+fn paths_reach_into_columns_and_a_column_of_that_name_has_precedence() {
     let row = r#"{"meta":{"size":5,"tags":["x","y"],"deep":{"k":"v"}},"odd->name":1}"#;
     assert!(hits(r#"{"meta->size":5}"#, row));
     assert!(hits(r#"{"meta->>size":"5"}"#, row));
@@ -103,7 +103,7 @@ fn decimals_compare_by_value() {
 }
 
 #[test]
-fn s5_every_word_is_found_somewhere_whatever_the_case() {
+fn every_word_is_found_in_some_column_ignoring_case() {
     let search = |words: &str, row: &str| {
         let query = Query { search: Some(words.into()), ..Query::default() };
         let body = Body::encode("1", &record(row), schema().layout());
@@ -122,14 +122,14 @@ fn s5_every_word_is_found_somewhere_whatever_the_case() {
     assert!(!search("true", row), "booleans are not searched");
     assert!(!search("meta", row), "names are not searched");
     assert!(!search("plum", row), "undeclared columns are not searched");
-    // As a row stands that was written while the columns stood in another order.
+    // A row that was written when the columns were in another order.
     let turned = JsonRow(br#"{"price":12.5,"name":"Apple"}"#, None);
     let query = Query { search: Some("apple 12".into()), ..Query::default() };
     assert!(query.prepare(&schema()).matches(&turned));
 }
 
 #[test]
-fn s4_order_puts_numbers_before_texts_nulls_last_and_breaks_ties_by_id_in_the_direction_of_the_last_term() {
+fn order_puts_numbers_before_texts_nulls_last_and_breaks_ties_by_id_in_the_direction_of_the_last_term() {
     let rows = [
         ("1", r#"{"a":10}"#),
         ("2", r#"{"a":null}"#),
@@ -177,7 +177,7 @@ fn an_unknown_column_is_refused_with_the_nearest_name() {
     let path = Query { filter: Filter::eq("meat->x", 1.into()), ..Query::default() };
     assert!(error(path).contains(r#"did you mean "meta""#));
     let bad = Query { filter: Filter::eq("meta->>x->y", 1.into()), ..Query::default() };
-    assert!(error(bad).contains("is no path"));
+    assert!(error(bad).contains("is not a valid path"));
 }
 
 #[test]
@@ -202,27 +202,27 @@ fn the_json_form_survives_a_round_trip() {
 }
 
 #[test]
-fn the_json_form_ignores_nothing_and_says_what_is_wrong() {
-    for (json, says) in [
+fn the_json_form_refuses_invalid_members_with_a_message() {
+    for (json, message) in [
         (r#"{"were":{}}"#, "did you mean \"where\""),
         (r#"{"where":{"prise":1}}"#, "did you mean \"price\""),
         (r#"{"where":{"price":{"gtee":1}}}"#, "did you mean \"gte\""),
         (r#"{"where":{"price":"cheap"}}"#, "is not a number"),
         (r#"{"where":{"price":{"is":"maybe"}}}"#, "true, false or unknown"),
         (r#"{"limit":-1}"#, "whole number"),
-        (r#"{"after":"x"}"#, "after: that is no cursor"),
-        (r#"{"order":[{"column":"price","down":true}]}"#, "is no member of order"),
+        (r#"{"after":"x"}"#, "after: the cursor is not valid"),
+        (r#"{"order":[{"column":"price","down":true}]}"#, "is not a valid member of order"),
         (r#"{"select":["a","a"]}"#, "alias"),
         (r#"[]"#, "JSON object"),
     ] {
         let value = parse_json(json.as_bytes(), Default::default()).unwrap();
         let error = Query::from_json(&value, &schema()).unwrap_err().to_string();
-        assert!(error.contains(says), "{json}: {error}");
+        assert!(error.contains(message), "{json}: {error}");
     }
 }
 
 #[test]
-fn projections_show_what_is_selected_under_the_names_asked_for() {
+fn projections_show_selected_columns_under_their_aliases() {
     let row = record(r#"{"id":"1","name":"x","price":2.5,"meta":{"size":5}}"#);
     let body = Body::encode("1", &row, schema().layout());
     let show = |select: &str| {
@@ -244,15 +244,15 @@ fn projections_show_what_is_selected_under_the_names_asked_for() {
 }
 
 #[test]
-fn bytes_that_are_no_row_have_no_fields_and_do_no_harm() {
+fn bytes_that_are_not_a_row_have_no_fields_and_do_not_panic() {
     for bytes in ["", "{", "{}", "{\"", "{\"a", "{\"a\"", "{\"a\":", "{\"a\":[", "{\"a\":\"\\", "null", "{\"a\":1"] {
         assert!(JsonRow(bytes.as_bytes(), None).field(&Path::plain("a")).is_none(), "{bytes}");
     }
 }
 
-// --- moments and UUIDs -----------------------------------------------------------------------------------------------
+// --- instants and UUIDs ----------------------------------------------------------------------------------------------
 
-/// Ids of the rows that pass `filter`, in the order of `column`.
+/// Ids of the rows that match `filter`, in the order of `column`.
 fn passing(rows: &[(&str, Record)], filter: Filter, column: &str) -> Vec<String> {
     let query = Query { filter, order: vec![OrderTerm::new(column, false)], ..Query::default() };
     let rows = rows.iter().map(|(id, row)| ((*id).to_string(), row.clone()));
@@ -264,7 +264,7 @@ fn cell<V: Into<CborValue>>(column: &str, value: V) -> Record {
 }
 
 #[test]
-fn moments_compare_as_moments_however_they_are_written() {
+fn instants_compare_by_time_in_any_notation() {
     let rows = [
         ("1", cell("at", "2024-01-01T00:00:00Z")),
         ("2", cell("at", "2024-01-01T00:00:00.250Z")),
@@ -285,21 +285,21 @@ fn moments_compare_as_moments_however_they_are_written() {
     assert_eq!(at(Test::Eq, "1675000001"), ["5"]);
     assert_eq!(at(Test::Eq, "2023-01-29T13:46:41Z"), ["5"]);
     assert_eq!(at(Test::Eq, "2023-01-29T14:46:41 01:00"), ["5"], "a plus that arrived as a space");
-    assert_eq!(at(Test::Lt, "9999-12-31"), ["4", "5", "1", "2", "3"], "what is no moment is not before one");
+    assert_eq!(at(Test::Lt, "9999-12-31"), ["4", "5", "1", "2", "3"], "text that is not an instant is not before one");
     assert_eq!(passing(&rows, Filter::default(), "at"), ["4", "5", "1", "2", "3", "6", "7"]);
 }
 
 #[test]
-fn moments_without_an_offset_are_of_the_columns_zone() {
+fn instants_without_an_offset_are_in_the_columns_zone() {
     let rows = [("1", cell("there", "2024-07-01 12:00:00")), ("2", cell("there", "2024-07-01T10:30:00Z"))];
     let from = |value: &str| passing(&rows, Filter::test("there", Test::Gte(value.into())), "there");
     assert_eq!(from("2024-07-01T10:00:00Z"), ["1", "2"]);
     assert_eq!(from("2024-07-01T10:00:01Z"), ["2"]);
-    assert_eq!(from("2024-07-01 12:00:01"), ["2"], "of the value, too");
+    assert_eq!(from("2024-07-01 12:00:01"), ["2"], "the zone applies to the value, too");
 }
 
 #[test]
-fn days_compare_with_moments() {
+fn dates_compare_with_instants() {
     let rows = [("1", cell("day", "2024-01-01")), ("2", cell("day", "2024-01-02"))];
     let day = |test: Test| passing(&rows, Filter::test("day", test), "day");
     assert_eq!(day(Test::Gt("2024-01-01T00:00:00Z".into())), ["2"]);
@@ -307,7 +307,7 @@ fn days_compare_with_moments() {
 }
 
 #[test]
-fn groups_and_extremes_of_moments_are_those_of_time() {
+fn groups_and_extremes_of_instants_are_by_time() {
     let rows =
         ["2024-01-01T00:00:00Z", "2024-01-01 00:00:00.250", "2023-12-31T23:00:00-01:00", "2023-12-31T23:30:00-01:00"];
     let fold = |select: &str| {
@@ -316,7 +316,7 @@ fn groups_and_extremes_of_moments_are_those_of_time() {
     };
     let [found] = &fold("min(at),max(at)")[..] else { panic!() };
     assert_eq!((&found["min_at"], &found["max_at"]), (&rows[0].into(), &rows[3].into()));
-    assert_eq!(fold("at").len(), 3, "the first and the third are one moment");
+    assert_eq!(fold("at").len(), 3, "the first and the third are the same instant");
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn uuids_compare_by_value() {
 }
 
 #[test]
-fn what_is_no_moment_and_no_uuid_is_refused_with_a_hint() {
+fn invalid_instants_and_uuids_are_refused_with_a_hint() {
     for text in ["yesterday", "2020-1-9", "", "2024-13-01", "12:00", "31.12.2024"] {
         let refused = Literal::of_text(text, ColumnType::Datetime).unwrap_err();
         assert!(refused.contains("write 2026-01-31"), "{refused}");
@@ -343,7 +343,7 @@ fn what_is_no_moment_and_no_uuid_is_refused_with_a_hint() {
 
 // --- references ------------------------------------------------------------------------------------------------------
 
-/// Every rule by which a column may compare.
+/// Every collation of a column.
 pub(super) fn collation() -> impl Strategy<Value = Collation> {
     let zone = jiff::tz::TimeZone::fixed(jiff::tz::offset(5));
     prop::sample::select(vec![
@@ -355,7 +355,7 @@ pub(super) fn collation() -> impl Strategy<Value = Collation> {
     ])
 }
 
-/// Values whose equality and order the reference can tell by plain means: floats are small multiples of 0.5.
+/// Values whose equality and order the reference can decide simply: floats are small multiples of 0.5.
 pub(super) fn value() -> impl Strategy<Value = CborValue> {
     let leaf = prop_oneof![
         2 => Just(CborValue::Null),
@@ -445,7 +445,7 @@ fn naive_equal(a: &CborValue, b: &CborValue) -> bool {
     }
 }
 
-/// Only for kinds whose order is promised.
+/// Reference order, only for kinds whose order is guaranteed.
 fn naive_order(a: &CborValue, b: &CborValue) -> Option<Ordering> {
     match (a, b) {
         (CborValue::Bool(a), CborValue::Bool(b)) => Some(a.cmp(b)),
@@ -485,7 +485,7 @@ fn naive_test(test: &Test, cell: &CborValue) -> Option<Sql> {
     }
 }
 
-/// `None` where the reference has no opinion.
+/// Reference result, `None` where the reference is undefined.
 fn naive(filter: &Filter, row: &Record) -> Option<Sql> {
     let all = |parts: &[Filter]| parts.iter().map(|part| naive(part, row)).collect::<Option<Vec<_>>>();
     Some(match filter {
@@ -537,7 +537,7 @@ proptest! {
     }
 
     #[test]
-    fn records_and_their_bytes_are_judged_alike(filter in filter(), row in row()) {
+        fn records_and_their_bytes_match_alike(filter in filter(), row in row()) {
         let body = Body::encode("1", &row, schema().layout());
         let prepared = Query { filter, ..Query::default() }.prepare(&schema());
         prop_assert_eq!(prepared.matches(&row), prepared.matches(&body));
@@ -611,7 +611,7 @@ proptest! {
 
     #[test]
     fn filters_survive_their_json_form(filter in filter()) {
-        // Typed columns read values their own way, once: from the second time on nothing changes.
+                // Typed columns convert values on the first reading; later readings change nothing.
         if let Ok(once) = Filter::from_json(&filter.to_json(), &schema()) {
             prop_assert_eq!(Filter::from_json(&once.to_json(), &schema()).unwrap(), once);
         }

@@ -1,4 +1,4 @@
-//! Exactness, nulls, refusals; the fold against a naive computation.
+//! Exactness, nulls and refusals of aggregation, and the fold against a naive computation.
 
 use proptest::prelude::*;
 
@@ -40,7 +40,7 @@ fn sums_of_integers_are_exact() {
 }
 
 #[test]
-fn sums_of_floats_keep_what_addition_loses() {
+fn sums_of_floats_compensate_rounding_errors() {
     let cells = [1e100, 1.0, -1e100].map(CborValue::Float);
     assert_eq!(sum("n", cells.to_vec()).unwrap(), CborValue::Float(1.0));
     assert_eq!(sum("n", vec![CborValue::Float(0.5), 2.into()]).unwrap(), CborValue::Float(2.5));
@@ -58,7 +58,7 @@ fn sums_of_decimals_are_exact() {
 }
 
 #[test]
-fn nulls_do_not_count_and_are_a_group() {
+fn nulls_are_not_counted_and_form_a_group() {
     let rows = [
         row([("kind", "a".into()), ("n", 3.into())]),
         row([("kind", "a".into()), ("n", CborValue::Null)]),
@@ -81,12 +81,12 @@ fn nulls_do_not_count_and_are_a_group() {
 }
 
 #[test]
-fn what_cannot_be_computed_is_refused() {
-    for (select, said) in [
+fn aggregations_that_cannot_be_computed_are_refused() {
+    for (select, message) in [
         ("median(n)", "there is no function"),
         ("summ(n)", "did you mean sum?"),
         ("sum()", "needs a column"),
-        ("sum(name)", "holds none"),
+        ("sum(name)", "needs a column of numbers"),
         ("sum(nam)", "did you mean \"name\"?"),
         ("sum(n", "closing parenthesis"),
         ("n,n", "two results"),
@@ -94,7 +94,7 @@ fn what_cannot_be_computed_is_refused() {
         ("", "empty"),
     ] {
         let error = fold(select, &[]).unwrap_err().to_string();
-        assert!(error.contains(said), "{select}: {error}");
+        assert!(error.contains(message), "{select}: {error}");
     }
     assert!(fold("min(name),max(name),count(name)", &[]).is_ok());
 }
@@ -108,9 +108,9 @@ fn cell() -> impl Strategy<Value = CborValue> {
 }
 
 proptest! {
-    /// The fold finds what a computation of each group by itself finds.
+        /// The fold agrees with a separate computation of each group.
     #[test]
-    fn groups_are_what_a_naive_computation_says(
+        fn groups_agree_with_a_naive_computation(
         cells in prop::collection::vec((prop_oneof![Just(CborValue::Null), (0..4).prop_map(CborValue::from),
             (0..4).prop_map(|n| CborValue::Float(f64::from(n)))], cell()), 0..60),
     ) {

@@ -1,7 +1,7 @@
-//! Keys as bytes that sort as the keys do, and are equal exactly when the keys are.
+//! Byte encoding of keys that preserves order and equality.
 //!
-//! The bytes of one key are never the beginning of another's, so keys of several columns are joined by writing one after the
-//! other, and a column is turned round by turning its bytes round. All rows of one value stand together.
+//! The encoding is prefix-free: keys of several columns are concatenated, and a descending column is encoded by inverting its
+//! bytes. All rows with the same value are adjacent.
 
 use num_bigint::BigInt;
 use num_traits::{FromPrimitive, ToPrimitive};
@@ -9,13 +9,13 @@ use num_traits::{FromPrimitive, ToPrimitive};
 use super::{Decimal, IdKey, Key, Number, Repr, TermKey};
 use crate::vista::Instant;
 
-/// Stands before every other cell.
+/// Byte of a null that sorts before every other cell.
 pub(in crate::vista::query) const NULL_FIRST: u8 = 0x00;
-/// Stands after every other cell.
+/// Byte of a null that sorts after every other cell.
 pub(in crate::vista::query) const NULL_LAST: u8 = 0xFF;
 
 impl Key<'_> {
-    /// Appends the key's bytes. The first one says the kind; see [`Key::kind`].
+    /// Appends the key's bytes. The first is the kind, see [`Key::kind`].
     pub(in crate::vista::query) fn bytes_into(&self, out: &mut Vec<u8>) {
         out.push(self.kind());
         match self {
@@ -26,8 +26,8 @@ impl Key<'_> {
                 out.extend_from_slice(&nanos.to_be_bytes());
             }
             Key::Uuid(uuid) => out.extend_from_slice(&uuid.to_be_bytes()),
-            Key::Text(text) => escaped(text.as_bytes(), out),
-            Key::Bytes(bytes) => escaped(bytes, out),
+            Key::Text(text) => escape_into(text.as_bytes(), out),
+            Key::Bytes(bytes) => escape_into(bytes, out),
             Key::Array(items) => {
                 items.iter().for_each(|item| item.bytes_into(out));
                 out.push(0);
@@ -47,7 +47,7 @@ impl Key<'_> {
         }
     }
 
-    /// The byte that all keys of this kind begin with, in the order of kinds.
+    /// First byte of all keys of this kind, in the order of kinds.
     pub(in crate::vista::query) fn kind(&self) -> u8 {
         match self {
             Key::Bool(_) => 1,
@@ -65,17 +65,17 @@ impl Key<'_> {
 }
 
 impl TermKey<'_> {
-    /// Appends the cell's bytes as its term wants it.
+    /// Appends the cell's bytes in the term's direction, nulls as the term places them.
     pub(in crate::vista::query) fn bytes_into(&self, out: &mut Vec<u8>) {
-        match self.null_place {
+        match self.null_rank {
             0 => {
                 let from = out.len();
                 self.key.value.bytes_into(out);
                 if self.key.descending {
-                    turn_round(&mut out[from..]);
+                    invert(&mut out[from..]);
                 }
             }
-            place if place < 0 => out.push(NULL_FIRST),
+            rank if rank < 0 => out.push(NULL_FIRST),
             _ => out.push(NULL_LAST),
         }
     }
@@ -92,23 +92,23 @@ impl IdKey<'_> {
             }
             IdKey::Text(text) => {
                 out.push(2);
-                escaped(text.as_bytes(), out);
+                escape_into(text.as_bytes(), out);
             }
         }
         if descending {
-            turn_round(&mut out[from..]);
+            invert(&mut out[from..]);
         }
     }
 }
 
 const SIGN: u64 = 1 << 63;
 
-fn turn_round(bytes: &mut [u8]) {
+fn invert(bytes: &mut [u8]) {
     bytes.iter_mut().for_each(|byte| *byte = !*byte);
 }
 
-/// Ends with a zero, which does not occur before: 0 and 1 are written as 1, 1 and 1, 2.
-fn escaped(bytes: &[u8], out: &mut Vec<u8>) {
+/// Appends bytes with a terminating zero. The bytes 0 and 1 are escaped as 1, 1 and 1, 2, so that zero occurs at the end only.
+fn escape_into(bytes: &[u8], out: &mut Vec<u8>) {
     if memchr::memchr2(0, 1, bytes).is_none() {
         out.extend_from_slice(bytes);
     } else {
@@ -127,7 +127,7 @@ impl Number {
         match &self.0 {
             Repr::Float(number) => float_into(*number, 0, out),
             Repr::Int(number) => {
-                // The float below, and what is missing: less than 2^12 for integers of CBOR, which are below 2^65.
+                // The next lower float and the difference, which is less than 2^12 for CBOR integers (below 2^65).
                 let near = *number as f64;
                 let below = if near as i128 > *number { near.next_down() } else { near };
                 float_into(below, (*number - below as i128) as u16, out);
@@ -138,34 +138,34 @@ impl Number {
     }
 }
 
-/// The float below, and what is missing: with its length where that is more than an integer of CBOR can miss.
+/// Appends the next lower float and the difference, with its length if it is larger than for any CBOR integer.
 fn big_into(number: &BigInt, out: &mut Vec<u8>) {
     let near = number.to_f64().unwrap_or(f64::INFINITY).clamp(f64::MIN, f64::MAX);
     let whole = |float: f64| BigInt::from_f64(float).unwrap_or_default();
     let below = if whole(near) > *number { near.next_down() } else { near };
     let more = number - whole(below);
     match u16::try_from(&more) {
-        Ok(more) if more < MORE => float_into(below, more, out),
+        Ok(more) if more < MAX_SHORT => float_into(below, more, out),
         _ => {
             float_into(below, 0, out);
             let (_, more) = more.to_bytes_be();
-            // Of at most 308 digits.
+            // Floats have at most 308 digits, so the length fits.
             let length = u8::try_from(more.len()).unwrap_or(u8::MAX);
             out.truncate(out.len() - 1);
-            out.extend_from_slice(&[LONGER, length]);
+            out.extend_from_slice(&[LONG, length]);
             out.extend_from_slice(&more);
         }
     }
 }
 
-/// Bound of what is added to a float without its length.
-const MORE: u16 = 0x1000;
-/// Stands before a length, after all that needs none.
-const LONGER: u8 = 0x20;
+/// Exclusive upper bound of a difference that is written without its length.
+const MAX_SHORT: u16 = 0x1000;
+/// Prefix of a difference with a length; sorts after all those without.
+const LONG: u8 = 0x20;
 
-/// A float of any size, then what is to be added to it.
+/// Appends a float, then the difference to be added to it.
 fn float_into(number: f64, more: u16, out: &mut Vec<u8>) {
-    // Adding zero makes -0.0 the zero that it is equal to.
+    // Adding zero turns -0.0 into 0.0, which it is equal to.
     let bits = (number + 0.0).to_bits();
     let ordered = match (number.is_nan(), bits & SIGN) {
         (true, _) => u64::MAX,
@@ -175,12 +175,12 @@ fn float_into(number: f64, more: u16, out: &mut Vec<u8>) {
     out.extend_from_slice(&ordered.to_be_bytes());
     match more {
         0 => out.push(0),
-        more => out.extend_from_slice(&(MORE | more).to_be_bytes()),
+        more => out.extend_from_slice(&(MAX_SHORT | more).to_be_bytes()),
     }
 }
 
 impl Decimal {
-    /// Between the float that is negative infinity and the one that is positive infinity, which a decimal column may hold
+    /// Appends the decimal so that it sorts between the floats of negative and positive infinity, which a decimal column may hold
     /// too: both are longer than one sign byte, and begin below and above it.
     fn bytes_into(&self, out: &mut Vec<u8>) {
         let from = out.len();
@@ -194,8 +194,8 @@ impl Decimal {
                 out.extend_from_slice(self.digits.as_bytes());
                 out.push(0);
                 if sign < 0 {
-                    turn_round(&mut out[start..]);
-                    // Below zero's 1.
+                    invert(&mut out[start..]);
+                    // Below the 1 of zero.
                     out[start] = 0;
                 }
             }

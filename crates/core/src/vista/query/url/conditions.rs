@@ -1,4 +1,4 @@
-//! Conditions on one column: an operator and its operand, read as a [`Filter`].
+//! Conditions on one column: an operator and its operand, parsed into a [`Filter`].
 
 use super::error::{ParamError, Parsed};
 use super::reader::Reader;
@@ -6,16 +6,16 @@ use crate::record::CborValue;
 use crate::vista::ColumnType;
 use crate::vista::query::{Filter, IsTest, Literal, MAX_IN, Pattern, Test, nearest};
 
-/// Operators with a value, by name.
+/// Names of the supported operators.
 pub(super) const OPERATORS: [&str; 13] =
     ["eq", "neq", "gt", "gte", "lt", "lte", "like", "ilike", "match", "imatch", "in", "is", "isdistinct"];
-/// Operators of PostgREST that are refused by name.
+/// Names of PostgREST's operators that are not supported.
 const FOREIGN: [&str; 12] = ["fts", "plfts", "phfts", "wfts", "cs", "cd", "ov", "sl", "sr", "nxr", "nxl", "adj"];
 
-/// A column or path that exists.
+/// An existing column, or a path into one.
 #[derive(Clone)]
 pub(super) struct Column {
-    /// As filters name it.
+    /// Name in filters.
     pub(super) name: String,
     pub(super) ty: ColumnType,
 }
@@ -29,7 +29,7 @@ impl Column {
     }
 }
 
-/// What `value` asks of `column` if it begins like an operator.
+/// Parses `value` as a condition on `column`; `None` if it does not begin like an operator.
 pub(super) fn operation(parameter: &str, column: &Column, value: &str) -> Parsed<Option<Filter>> {
     let (negated, rest) = match value.strip_prefix("not.") {
         Some(rest) => (true, rest),
@@ -56,7 +56,7 @@ pub(super) fn operation(parameter: &str, column: &Column, value: &str) -> Parsed
         }
         in_list(parameter, column, &values)?
     } else {
-        tested(parameter, column, word, operand)?
+        test_filter(parameter, column, word, operand)?
     };
     Ok(Some(if negated { filter.not() } else { filter }))
 }
@@ -67,15 +67,15 @@ pub(super) fn starts_like_operator(value: &str) -> bool {
 }
 
 pub(super) fn unknown_operator(parameter: &str, word: &str, instead: &str) -> ParamError {
-    let error = ParamError::invalid(parameter, format!("{word:?} is no operator"));
+    let error = ParamError::invalid(parameter, format!("{word:?} is not a valid operator"));
     match nearest(word, OPERATORS) {
         Some(meant) => error.hint(format!("did you mean {meant:?}? For the text itself write {instead}")),
         None => error.hint(format!("operators are {}; for the text itself write {instead}", OPERATORS.join(", "))),
     }
 }
 
-/// `column.operator.text`, any operator but `in`.
-pub(super) fn tested(parameter: &str, column: &Column, operator: &str, text: &str) -> Parsed<Filter> {
+/// Parses the operand `text` of any operator but `in`.
+pub(super) fn test_filter(parameter: &str, column: &Column, operator: &str, text: &str) -> Parsed<Filter> {
     let name = &column.name;
     let read = || column.read(parameter, text);
     let pattern = |test: crate::vista::Result<Test>| match test {
@@ -105,23 +105,23 @@ pub(super) fn tested(parameter: &str, column: &Column, operator: &str, text: &st
     }
 }
 
-/// A condition by json-server's suffix, whose `_like` is "contains, whatever the case".
-pub(super) fn suffixed(parameter: &str, column: &Column, operator: &str, text: &str) -> Parsed<Filter> {
+/// Parses a condition with a suffix of json-server, whose `_like` is a case-insensitive "contains".
+pub(super) fn suffix_filter(parameter: &str, column: &Column, operator: &str, text: &str) -> Parsed<Filter> {
     match operator {
-        "contains" => tested(parameter, column, "ilike", &Pattern::containing(text)),
-        _ => tested(parameter, column, operator, text),
+        "contains" => test_filter(parameter, column, "ilike", &Pattern::containing(text)),
+        _ => test_filter(parameter, column, operator, text),
     }
 }
 
-/// `error` as one about an operator, if the unreadable `value` begins with a word and a dot.
-pub(super) fn meant_operator(error: ParamError, value: &str) -> ParamError {
+/// Turns `error` into one about an operator, if the invalid `value` begins with a word and a dot.
+pub(super) fn with_operator_hint(error: ParamError, value: &str) -> ParamError {
     match value.split_once('.') {
         Some((word, _)) if !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphabetic()) => {
             let hint = match nearest(word, OPERATORS) {
                 Some(meant) => format!("did you mean the operator {meant:?}?"),
                 None => format!("operators are {}", OPERATORS.join(", ")),
             };
-            ParamError { detail: format!("{}, and {word:?} is no operator", error.detail), ..error }.hint(hint)
+            ParamError { detail: format!("{}, and {word:?} is not a valid operator", error.detail), ..error }.hint(hint)
         }
         _ => error,
     }
@@ -134,7 +134,7 @@ pub(super) fn in_list(parameter: &str, column: &Column, values: &[String]) -> Pa
 
 pub(super) fn one_of(parameter: &str, column: &Column, readings: Vec<Literal>) -> Parsed<Filter> {
     if readings.len() > MAX_IN {
-        return Err(ParamError::too_many(parameter, format!("at most {MAX_IN} values can be asked for at once")));
+        return Err(ParamError::too_many(parameter, format!("at most {MAX_IN} values can be requested at once")));
     }
     Ok(Filter::test(&column.name, Test::In(readings.into_iter().flat_map(Literal::values).collect())))
 }

@@ -1,12 +1,12 @@
-//! The dialects beside the primary grammar: json-server's suffixes and `_sort`, simple-rest's JSON values.
+//! Dialects beside the primary grammar: json-server's suffixes and `_sort`, simple-rest's JSON values.
 
-use super::conditions::{Column, one_of, suffixed};
+use super::conditions::{Column, one_of, suffix_filter};
 use super::error::{ParamError, Parsed};
-use super::parser::{Parser, twice};
+use super::parser::{Parser, duplicate};
 use crate::record::{CborValue, JsonLimits, parse_json, value_to_json};
 use crate::vista::query::{Filter, IsTest, Literal, MAX_TESTS, OrderTerm, Test};
 
-/// Objects within objects of a JSON filter, at most.
+/// Maximum nesting depth of objects in a JSON filter.
 const MAX_DEPTH: usize = 16;
 /// Suffixes of json-server and FakeRest on column names.
 const SUFFIXES: [(&str, &str); 7] = [
@@ -20,7 +20,7 @@ const SUFFIXES: [(&str, &str); 7] = [
 ];
 
 impl Parser<'_> {
-    /// The column that a top-level key names, and the operator of its suffix.
+    /// Column of a top-level key, and the operator of its suffix.
     pub(super) fn target(&self, key: &str, value: &str) -> Parsed<(Column, Option<&'static str>)> {
         if let Some(column) = self.column(key) {
             return Ok((column, None));
@@ -37,7 +37,7 @@ impl Parser<'_> {
         Err(self.unknown(key, value))
     }
 
-    /// `_sort=user,-views&_order=desc,asc`.
+    /// Applies `_sort=user,-views&_order=desc,asc`.
     pub(super) fn sort(&mut self) -> Parsed<()> {
         let sort = self.paging.sort.take().unwrap_or_default();
         let directions = self.paging.direction.take().unwrap_or_default();
@@ -62,12 +62,12 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// `sort=["title","ASC"]`.
+    /// Reads `sort=["title","ASC"]`.
     pub(super) fn json_sort(&mut self, value: &str) -> Parsed<()> {
-        let wrong = || ParamError::invalid("sort", "sort is [\"column\",\"ASC\"] or [\"column\",\"DESC\"]");
+        let wrong = || ParamError::invalid("sort", "sort must be [\"column\",\"ASC\"] or [\"column\",\"DESC\"]");
         let CborValue::Array(words) = json("sort", value)? else { return Err(wrong()) };
         if !self.out.query.order.is_empty() {
-            return Err(twice("sort"));
+            return Err(duplicate("sort"));
         }
         for pair in words.chunks(2) {
             let [CborValue::Text(name), CborValue::Text(word)] = pair else { return Err(wrong()) };
@@ -78,10 +78,10 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// `filter={"author_id":[1,2],"q":"words","price_gte":5}`.
+    /// Reads `filter={"author_id":[1,2],"q":"words","price_gte":5}`.
     pub(super) fn json_filter(&mut self, value: &str) -> Parsed<()> {
         let CborValue::Map(members) = json("filter", value)? else {
-            return Err(ParamError::invalid("filter", "filter is a JSON object"));
+            return Err(ParamError::invalid("filter", "filter must be a JSON object"));
         };
         for (key, value) in &members {
             match (key.as_text().unwrap_or_default(), value) {
@@ -116,7 +116,7 @@ impl Parser<'_> {
                     CborValue::Text(text) => text.clone(),
                     other => String::from_utf8_lossy(&value_to_json(other)).into_owned(),
                 };
-                suffixed("filter", &column, operator, &text)?
+                suffix_filter("filter", &column, operator, &text)?
             }
         };
         self.out.query.filter.and(filter);

@@ -1,13 +1,14 @@
-//! Percent-encoding, as URLs and forms have it.
+//! Percent-encoding of URLs and forms.
 
 use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// Everything that a segment of a path cannot hold as it is.
+/// Characters that are escaped in a path segment.
 const IN_SEGMENTS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Percent-decoding, with `+` as a space or as itself. A `%` that begins no code stands for itself. `None` if it is not UTF-8.
+/// Decodes percent-encoding, with `+` as a space or as itself. A `%` that does not begin a code is kept. `None` if the result is
+/// not UTF-8.
 pub fn percent_decoded(text: &str, plus_is_space: bool) -> Option<Cow<'_, str>> {
     let spaced = if plus_is_space && text.contains('+') { text.replace('+', " ").into() } else { Cow::Borrowed(text) };
     match spaced {
@@ -17,7 +18,7 @@ pub fn percent_decoded(text: &str, plus_is_space: bool) -> Option<Cow<'_, str>> 
     }
 }
 
-/// `text` as one segment of a path.
+/// Encodes `text` as one path segment.
 pub fn segment(text: &str) -> String {
     utf8_percent_encode(text, IN_SEGMENTS).to_string()
 }

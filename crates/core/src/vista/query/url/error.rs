@@ -1,22 +1,22 @@
-//! Errors of a URL's query: which parameter, what is wrong with it, and what to write instead.
+//! Errors of a URL's query: the parameter, the problem, and a hint.
 
 use crate::vista::Error;
 
-/// What kind of parameter error it is; part of the HTTP contract.
+/// Kind of a parameter error; part of the HTTP contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParamCode {
     /// A column that does not exist.
     UnknownColumn,
     /// A parameter that does not exist.
     UnknownParameter,
-    /// A value that cannot be read.
+    /// A value that cannot be parsed.
     InvalidParameter,
-    /// More than is allowed.
+    /// A value or a number of items above its limit.
     LimitTooLarge,
 }
 
 impl ParamCode {
-    /// Its stable word.
+    /// Stable code of the kind.
     pub fn as_str(self) -> &'static str {
         match self {
             ParamCode::UnknownColumn => "unknown-column",
@@ -27,17 +27,17 @@ impl ParamCode {
     }
 }
 
-/// A parameter that is not accepted. Always a 400.
+/// A refused parameter. Always answered with status 400.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{parameter}: {detail}")]
 pub struct ParamError {
-    /// What kind.
+    /// Kind of the error.
     pub code: ParamCode,
-    /// The parameter, decoded.
+    /// Name of the parameter, decoded.
     pub parameter: String,
-    /// What is wrong.
+    /// The problem.
     pub detail: String,
-    /// What to write instead.
+    /// Advice on what to write instead.
     pub hint: Option<String>,
 }
 

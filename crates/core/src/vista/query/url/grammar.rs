@@ -1,14 +1,15 @@
-//! The primary grammar, PostgREST's: conditions, logic groups, `select`, `order` and `q`.
+//! The primary grammar, which is PostgREST's: conditions, logic groups, `select`, `order` and `q`.
 
 use super::conditions::{
-    OPERATORS, in_list, meant_operator, operation, starts_like_operator, suffixed, tested, unknown_operator,
+    OPERATORS, in_list, operation, starts_like_operator, suffix_filter, test_filter, unknown_operator,
+    with_operator_hint,
 };
 use super::error::{ParamError, Parsed};
-use super::parser::{Parser, twice};
+use super::parser::{Parser, duplicate};
 use super::reader::{Reader, split_outside_quotes};
 use crate::vista::query::{Filter, MAX_SEARCH, MAX_TESTS, OrderTerm, Path, SelectItem};
 
-/// Parentheses within parentheses, at most.
+/// Maximum nesting depth of parentheses.
 const MAX_DEPTH: usize = 16;
 
 impl Parser<'_> {
@@ -22,13 +23,13 @@ impl Parser<'_> {
         self.count(key)?;
         let (column, suffix) = self.target(key, value)?;
         let filter = match suffix {
-            Some(operator) => Some(suffixed(key, &column, operator, value)?),
+            Some(operator) => Some(suffix_filter(key, &column, operator, value)?),
             None => operation(key, &column, value)?,
         };
         match filter {
             Some(filter) => self.out.query.filter.and(filter),
             None => {
-                let reading = column.read(key, value).map_err(|error| meant_operator(error, value))?;
+                let reading = column.read(key, value).map_err(|error| with_operator_hint(error, value))?;
                 self.bare.push((key.to_string(), column, vec![reading]));
             }
         }
@@ -53,7 +54,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// `(term,term,...)` under `name`, which is `or`, `and`, `not.or` or `not.and`.
+    /// Reads `(term,term,...)` of the group `name`, which is `or`, `and`, `not.or` or `not.and`.
     fn group(&mut self, reader: &mut Reader<'_>, name: &str, depth: usize) -> Parsed<Filter> {
         if depth > MAX_DEPTH {
             return Err(reader.error("parentheses are nested too deeply"));
@@ -97,19 +98,19 @@ impl Parser<'_> {
             in_list(reader.parameter, &column, &values)?
         } else {
             let value = reader.value()?;
-            tested(reader.parameter, &column, operator, &value)?
+            test_filter(reader.parameter, &column, operator, &value)?
         };
         Ok(if negated { filter.not() } else { filter })
     }
 
     pub(super) fn select(&mut self, value: &str) -> Parsed<()> {
         if !self.out.query.select.is_empty() {
-            return Err(twice("select"));
+            return Err(duplicate("select"));
         }
         for item in split_outside_quotes(value) {
             let item = SelectItem::parse(item).map_err(|error| ParamError::invalid("select", error.to_string()))?;
             let item = match item {
-                // It is out of its quotes already, and may have some of its own.
+                // The column is unquoted already, and its own name may contain quotes.
                 SelectItem::Column { column, alias } if Path::checked(&column, self.schema).is_ok() => {
                     SelectItem::Column { column, alias }
                 }
@@ -125,7 +126,7 @@ impl Parser<'_> {
 
     pub(super) fn order(&mut self, value: &str) -> Parsed<()> {
         if !self.out.query.order.is_empty() {
-            return Err(twice("order"));
+            return Err(duplicate("order"));
         }
         for item in split_outside_quotes(value) {
             let item = item.trim();
@@ -141,7 +142,7 @@ impl Parser<'_> {
             };
             let column = self.required("order", name).map_err(|error| match name.rsplit_once('.') {
                 Some((_, word)) => {
-                    error.hint(format!("after a column stand .asc or .desc and .nullsfirst or .nullslast, not .{word}"))
+                    error.hint(format!("write .asc or .desc and .nullsfirst or .nullslast after a column, not .{word}"))
                 }
                 None => error,
             })?;
@@ -155,7 +156,7 @@ impl Parser<'_> {
             return Err(ParamError::too_many(parameter, format!("a search has at most {MAX_SEARCH} characters")));
         }
         if self.out.query.search.is_some() {
-            return Err(twice(parameter));
+            return Err(duplicate(parameter));
         }
         self.out.query.search = (!value.trim().is_empty()).then(|| value.to_string());
         Ok(())

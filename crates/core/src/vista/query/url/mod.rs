@@ -1,7 +1,7 @@
-//! The query string of a list: the PostgREST grammar, and what json-server's and simple-rest's clients send.
+//! Query strings of lists: PostgREST's grammar, and the dialects of json-server's and simple-rest's clients.
 //!
-//! Everything becomes one [`Query`](super::Query); nothing is ignored. A value is an operator only if it begins like one (`gte.5`,
-//! `not.is.null`); any other is equality, and repeated it is `in`.
+//! All of them become one [`Query`](super::Query); unknown parameters are errors. A value is an operator only if it begins like
+//! one (`gte.5`, `not.is.null`). Any other value is an equality, and a repeated one is `in`.
 
 mod conditions;
 mod dialects;

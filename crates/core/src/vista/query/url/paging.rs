@@ -1,4 +1,4 @@
-//! The page that is asked for: limit, offset and cursor, in the words of any dialect.
+//! Paging parameters of all dialects: limit, offset and cursor.
 
 use super::dialects::json;
 use super::error::{ParamError, Parsed};
@@ -7,7 +7,7 @@ use crate::record::CborValue;
 use crate::vista::query::Cursor;
 
 impl Parser<'_> {
-    /// Takes one parameter if it is about the page; returns whether it is.
+    /// Reads one parameter if it is about paging. Returns true if it is.
     pub(super) fn page_parameter(&mut self, key: &str, value: &str) -> Parsed<bool> {
         match key {
             "limit" => once(key, &mut self.paging.limit, number(key, value)?)?,
@@ -23,18 +23,18 @@ impl Parser<'_> {
         Ok(true)
     }
 
-    /// Limit and offset from whichever dialect was used.
+    /// Computes limit and offset from the parameters of any dialect.
     pub(super) fn slice(&mut self) -> Parsed<()> {
         let Paging { limit, offset, page, page_size, start, end, .. } = self.paging;
         let foreign = page.or(page_size).or(start).or(end).is_some();
         if foreign && limit.or(offset).is_some() {
             return Err(ParamError::invalid(
                 "limit",
-                "limit and offset cannot stand beside _page, _limit, _per_page, _start or _end",
+                "limit and offset cannot be combined with _page, _limit, _per_page, _start or _end",
             ));
         }
         if self.out.query.after.is_some() && offset.or(page).or(start).or(end).is_some() {
-            let detail = "it cannot stand beside an offset or a page: a cursor says itself where to go on";
+            let detail = "it cannot be combined with an offset or a page: a cursor already determines the position";
             return Err(ParamError::invalid("after", detail));
         }
         let (limit, offset) = match (page, start.unwrap_or(0), end) {
@@ -48,9 +48,9 @@ impl Parser<'_> {
             (None, ..) => (limit, offset.unwrap_or(0)),
         };
         if limit.is_some_and(|limit| limit > self.options.max_limit) {
-            let detail = format!("at most {} rows can be asked for at once", self.options.max_limit);
+            let detail = format!("at most {} rows can be requested at once", self.options.max_limit);
             return Err(
-                ParamError::too_many("limit", detail).hint("page with offset, or ask for NDJSON, which has no limit")
+                ParamError::too_many("limit", detail).hint("page with offset, or request NDJSON, which has no limit")
             );
         }
         self.out.query.limit = limit;
@@ -58,9 +58,9 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// `range=[0,24]`, both ends included.
+    /// Reads `range=[0,24]`, both ends included.
     pub(super) fn range(&mut self, value: &str) -> Parsed<()> {
-        let wrong = || ParamError::invalid("range", "range is [first,last], counted from 0, both included");
+        let wrong = || ParamError::invalid("range", "range must be [first,last], counted from 0, both included");
         let CborValue::Array(ends) = json("range", value)? else { return Err(wrong()) };
         let ends: Option<Vec<u64>> =
             ends.iter().map(|end| end.as_integer().and_then(|end| u64::try_from(end).ok())).collect();

@@ -1,4 +1,4 @@
-//! The parser of a query string, which gives each parameter to the part of the grammar that it belongs to.
+//! Parser of a query string, which dispatches each parameter to its part of the grammar.
 
 use std::borrow::Cow;
 
@@ -8,9 +8,9 @@ use super::error::{ParamCode, ParamError, Parsed};
 use crate::vista::query::{Literal, Path, Query, Test, nearest, unquoted};
 use crate::vista::{ColumnType, Schema};
 
-/// Pieces of one query string, at most; more than [`MAX_IN`], because a repeated value is an `in`.
+/// Maximum number of parameters in one query string; more than [`MAX_IN`], because a repeated value is an `in`.
 const MAX_PARAMETERS: usize = 1_100;
-/// Parameters that are no columns, unless written in double quotes.
+/// Parameters that do not name columns, unless written in double quotes.
 const RESERVED: [&str; 17] = [
     "select",
     "order",
@@ -31,23 +31,23 @@ const RESERVED: [&str; 17] = [
     "_per_page",
 ];
 
-/// What a query string asks for.
+/// A parsed query string.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ListQuery {
-    /// The query itself. Its limit is `None` if none was asked for.
+    /// The query. Its limit is `None` if the query string has none.
     pub query: Query,
     /// Parameters of [`ParamOptions::extra`], decoded.
     pub extra: Vec<(String, String)>,
-    /// The query string without limit, offset, cursor and page: what links to other pages begin with.
+    /// The query string without limit, offset, cursor and page, as the prefix of links to other pages.
     pub without_paging: String,
 }
 
-/// What a route accepts beside the query.
+/// Options of a route for parsing its query string.
 #[derive(Clone, Copy, Debug)]
 pub struct ParamOptions<'a> {
-    /// Rows, at most.
+    /// Maximum number of rows.
     pub max_limit: u64,
-    /// Names of parameters that the route reads itself; they win over columns.
+    /// Names of parameters that the route reads itself; they have precedence over columns.
     pub extra: &'a [&'a str],
 }
 
@@ -57,10 +57,10 @@ impl Default for ParamOptions<'_> {
     }
 }
 
-/// Reads a raw query string (without `?`) as a query over rows of `schema`.
+/// Parses a raw query string (without `?`) as a query over rows of `schema`.
 ///
 /// # Errors
-/// The first parameter that is not understood, as a [`ParamError`] with the nearest name or what to write instead.
+/// Returns a [`ParamError`] for the first invalid parameter, with a hint.
 pub fn parse(raw: &str, schema: &Schema, options: &ParamOptions<'_>) -> Parsed<ListQuery> {
     let mut parser =
         Parser { schema, options, out: ListQuery::default(), bare: Vec::new(), tests: 0, paging: Paging::default() };
@@ -86,14 +86,14 @@ pub(super) struct Parser<'a> {
     pub(super) schema: &'a Schema,
     pub(super) options: &'a ParamOptions<'a>,
     pub(super) out: ListQuery,
-    /// Bare values by parameter: one is equality, several are `in`.
+    /// Bare values by parameter: one is an equality, several are `in`.
     pub(super) bare: Vec<(String, Column, Vec<Literal>)>,
-    /// Tests so far, counted before anything is compiled for them.
+    /// Number of tests so far, counted before they are compiled.
     pub(super) tests: usize,
     pub(super) paging: Paging,
 }
 
-/// Page parameters of all dialects, until they are known together.
+/// Paging and sort parameters of all dialects, combined after all parameters are read.
 #[derive(Default)]
 pub(super) struct Paging {
     pub(super) limit: Option<u64>,
@@ -107,7 +107,7 @@ pub(super) struct Paging {
 }
 
 impl Parser<'_> {
-    /// Takes one parameter; returns whether it is about paging.
+    /// Reads one parameter. Returns true if it is about paging.
     fn parameter(&mut self, key: &str, value: &str) -> Parsed<bool> {
         if self.options.extra.contains(&key) {
             self.out.extra.push((key.to_string(), value.to_string()));
@@ -148,7 +148,7 @@ impl Parser<'_> {
         Ok(self.out)
     }
 
-    /// The column or path that `written` names: literal, in quotes, with arrows, or dotted as json-server has it.
+    /// Column or path that `written` names: literally, in quotes, with arrows, or dotted as in json-server.
     pub(super) fn column(&self, written: &str) -> Option<Column> {
         let name = unquoted(written);
         if Path::checked(&name, self.schema).is_ok() {
@@ -169,7 +169,7 @@ impl Parser<'_> {
         path.column_type(self.schema)
     }
 
-    /// [`Parser::column`] where nothing but a column can stand.
+    /// [`Parser::column`] with an error for an unknown column.
     pub(super) fn required(&self, parameter: &str, written: &str) -> Parsed<Column> {
         self.column(written).ok_or_else(|| {
             let name = unquoted(written);
@@ -210,15 +210,15 @@ impl Parser<'_> {
 pub(super) fn once<T>(parameter: &str, slot: &mut Option<T>, value: T) -> Parsed<()> {
     match slot.replace(value) {
         None => Ok(()),
-        Some(_) => Err(twice(parameter)),
+        Some(_) => Err(duplicate(parameter)),
     }
 }
 
-pub(super) fn twice(parameter: &str) -> ParamError {
+pub(super) fn duplicate(parameter: &str) -> ParamError {
     ParamError::invalid(parameter, "it is given twice")
 }
 
-/// Percent-decoding as forms have it: `+` is a space. A `%` that begins no code stands for itself.
+/// Decodes the percent-encoding of forms: `+` is a space. A `%` that does not begin a code is kept.
 fn decode(text: &str) -> Parsed<Cow<'_, str>> {
     percent_decoded(text, true).ok_or_else(|| ParamError::invalid(text, "it is not UTF-8"))
 }

@@ -1,9 +1,9 @@
-//! A reader of the texts in which terms, lists and quotes are nested.
+//! Reader of parameter values with nested terms, lists and quotes.
 
 use super::error::{ParamError, Parsed};
 use crate::vista::query::split_name;
 
-/// A place in a logic group or a list.
+/// The unread rest of a logic group or a list.
 pub(super) struct Reader<'a> {
     pub(super) parameter: &'a str,
     pub(super) rest: &'a str,
@@ -41,15 +41,16 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A column's name as it is written, up to the dot that follows it.
+    /// Reads a column's name, still in its quotes, and the dot that follows it.
     pub(super) fn name(&mut self) -> Parsed<&'a str> {
         let (name, rest) = split_name(self.rest, '.');
-        let rest = rest.ok_or_else(|| self.error(format!("{name:?} is no condition; write column.operator.value")))?;
+        let rest =
+            rest.ok_or_else(|| self.error(format!("{name:?} is not a valid condition; write column.operator.value")))?;
         self.rest = rest;
         Ok(name.trim())
     }
 
-    /// A value: in double quotes, or up to a comma or parenthesis.
+    /// Reads a value: in double quotes, or up to a comma or closing parenthesis.
     pub(super) fn value(&mut self) -> Parsed<String> {
         if let Some(quoted) = self.rest.strip_prefix('"') {
             let mut value = String::new();
@@ -72,7 +73,7 @@ impl<'a> Reader<'a> {
         Ok(value.to_string())
     }
 
-    /// Values up to the closing parenthesis; the opening one is behind.
+    /// Reads values and the closing parenthesis; the opening one was read before.
     pub(super) fn list(&mut self) -> Parsed<Vec<String>> {
         let mut values = Vec::new();
         if self.take(')') {
@@ -89,7 +90,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The items of a list, apart from commas that stand in double quotes.
+/// Splits a list at its commas, except those in double quotes.
 pub fn split_outside_quotes(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text).filter(|text| !text.trim().is_empty());
     std::iter::from_fn(move || {

@@ -192,7 +192,7 @@ impl SourceFile {
     /// Runs `read` on the file for a result other than a list of rows.
     ///
     /// # Errors
-    /// What `read` says, or why the file cannot be read.
+    /// Errors of `read`, or a transient error if the file cannot be read.
     pub(crate) async fn study<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl Fn(&mut Content) -> Result<T> + Send + Sync + 'static,
@@ -203,7 +203,7 @@ impl SourceFile {
     /// Runs `read` to list the file's rows. A reading that lacks rows of the previous version is doubtful.
     ///
     /// # Errors
-    /// What `read` says, or why the file cannot be read.
+    /// Errors of `read`, or a transient error if the file cannot be read.
     pub(crate) async fn list(
         self: &Arc<Self>,
         read: impl Fn(&mut Content) -> Result<Rows> + Send + Sync + 'static,

@@ -98,11 +98,11 @@ impl Graph {
         if notifications.value.is_empty() {
             return Err(Refusal::Missing);
         }
-        let fits = |notifications: &Notification| match &notifications.client_state {
+        let fits = |notification: &Notification| match &notification.client_state {
             Some(state) => known(&self.secrets, state.as_bytes()),
             None => Choice::from(0),
         };
-        decide(notifications.value.iter().fold(Choice::from(1), |all, notifications| all & fits(notifications)))
+        decide(notifications.value.iter().fold(Choice::from(1), |all, notification| all & fits(notification)))
     }
 
     /// Redacts the secrets in `body` in place, so that a stored delivery reveals none.

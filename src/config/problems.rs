@@ -1,15 +1,15 @@
-//! Mistakes in a configuration, each at its place.
+//! Mistakes in a configuration, with their positions.
 
 use std::cell::RefCell;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// One mistake.
+/// A mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Where it stands in the text, in bytes.
+    /// Byte offset in the text.
     pub at: usize,
-    /// What is wrong, and what to write instead.
+    /// Description of the mistake and of the correct form.
     pub message: String,
 }
 
@@ -19,11 +19,11 @@ impl Problem {
     }
 }
 
-/// Every mistake of a configuration. Displays as `file:line:column: what is wrong`, one per line.
+/// All mistakes of a configuration, displayed as `file:line:column: message`, one per line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     path: PathBuf,
-    /// Line, column and message of each.
+    /// Line, column and message of each mistake.
     problems: Vec<(usize, usize, String)>,
 }
 
@@ -39,7 +39,7 @@ impl ConfigError {
         ConfigError { path: path.to_path_buf(), problems: problems.into_iter().map(place).collect() }
     }
 
-    /// How many there are.
+    /// Number of mistakes.
     pub fn count(&self) -> usize {
         self.problems.len()
     }
@@ -58,7 +58,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Mistakes found so far.
+/// Collector of mistakes.
 #[derive(Debug, Default)]
 pub(super) struct Problems(RefCell<Vec<Problem>>);
 
@@ -67,7 +67,7 @@ impl Problems {
         self.0.borrow_mut().push(Problem::new(at, message));
     }
 
-    /// How many there are so far.
+    /// Number of mistakes so far.
     pub(super) fn len(&self) -> usize {
         self.0.borrow().len()
     }

@@ -59,7 +59,7 @@ impl Members {
         let op = match &self.op {
             Some(CborValue::Text(op)) => op.as_str(),
             Some(_) => return Err("op must be a text".into()),
-            None => return Err("op is missing: use insert, update, upsert, delete or invalidate".into()),
+            None => return Err("op is missing: insert, update, upsert, delete or invalidate".into()),
         };
         let id = || match &self.id {
             Some(id) => {
@@ -79,7 +79,7 @@ impl Members {
             "delete" | "deleted" => ChangeEvent::Deleted { id: id()? },
             "invalidate" | "invalidated" => ChangeEvent::Invalidated,
             other => {
-                return Err(format!("op {other:?} is not known: use insert, update, upsert, delete or invalidate"));
+                return Err(format!("op {other:?} is not known: insert, update, upsert, delete or invalidate"));
             }
         };
         let partial = match self.partial {

@@ -35,7 +35,7 @@ pub(crate) const ENCODING: Key = Key::new(
 
 /// Message for a missing file; `None` if there is a file at `path`.
 pub(crate) fn missing(path: &std::path::Path) -> Option<String> {
-    (!path.exists()).then(|| format!("file {} does not exist", path.display()))
+    (!path.exists()).then(|| format!("there is no file {}", path.display()))
 }
 
 /// Logs the inferred settings of a file once, as a warning if some are doubtful. `GET /{dio}/_schema` lists all of them.

@@ -181,7 +181,7 @@ enum Log {
 /// Returns the identity of the file at `path`.
 fn identify(path: &Path) -> Result<Identity> {
     let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::transient(format!("file {} does not exist", path.display())),
+        std::io::ErrorKind::NotFound => Error::transient(format!("there is no file {}", path.display())),
         _ => Error::transient(format!("cannot open {}: {error}", path.display())),
     })?;
     check_regular(path, &metadata)?;

@@ -111,7 +111,7 @@ async fn opened<T>(config: &Config, document: impl FnOnce(&Gateway) -> T) -> Res
 /// Serves `config` until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// A [`Failure`] to start, or to stop before everything was done.
+/// A [`Failure`] to start, or to finish the shutdown.
 pub async fn serve(config: Config) -> Result<(), Failure> {
     serve_with(config, |_| {}).await
 }

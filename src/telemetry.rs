@@ -25,9 +25,9 @@ pub(crate) struct Log(Format);
 pub(crate) fn start(level: Option<&str>, format: Option<Format>) -> Result<Log, String> {
     let set =
         |name: &'static str| std::env::var(name).ok().filter(|value| !value.is_empty()).map(|value| (name, value));
-    let given = level.map(|level| ("--log", level.to_string()));
+    let argument = level.map(|level| ("--log", level.to_string()));
     let (name, level) =
-        given.or_else(|| set("DIORAMA_LOG")).or_else(|| set("RUST_LOG")).unwrap_or(("--log", "info".to_string()));
+        argument.or_else(|| set("DIORAMA_LOG")).or_else(|| set("RUST_LOG")).unwrap_or(("--log", "info".to_string()));
     let filter = EnvFilter::try_new(&level);
     let filter = filter
         .map_err(|error| format!("{name}: {level:?} is not a valid log filter ({error}): use a level like debug"))?;

@@ -142,12 +142,12 @@ const REFUSAL: &str = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: applicati
 /// Sends the refusal and waits until the client has read it: closing with unread input would reset the connection and discard the
 /// response.
 async fn refuse(mut stream: TcpStream) {
-    let said = async {
+    let sending = async {
         stream.write_all(REFUSAL.as_bytes()).await?;
         stream.shutdown().await?;
         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
     };
-    let _ = said.await;
+    let _ = sending.await;
 }
 
 /// A connection with its permits, which count it until it is closed, even after an upgrade. A client that reads nothing for too

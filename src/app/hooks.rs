@@ -73,7 +73,7 @@ pub(super) fn inbound(spec: &HookSpec) -> Result<inbound::Hook, String> {
     let named = |error: String| format!("[webhook.{}] {error}", spec.name);
     let delivery = spec.auth.delivery.as_deref().map(header).transpose().map_err(named)?;
     let scheme = scheme(&spec.auth).map_err(named)?;
-    let usual = match spec.auth.scheme {
+    let default_tolerance = match spec.auth.scheme {
         AuthScheme::Contentful => CONTENTFUL_TOLERANCE,
         AuthScheme::Twitch => TWITCH_TOLERANCE,
         _ => inbound::signature::TOLERANCE,
@@ -81,7 +81,7 @@ pub(super) fn inbound(spec: &HookSpec) -> Result<inbound::Hook, String> {
     let tokens = spec.auth.verify_tokens.iter().map(|token| Key::plain(token.reveal()));
     let tokens: Vec<Key> = tokens.collect::<Result<_, _>>().map_err(named)?;
     Ok(inbound::Hook::new(scheme)
-        .tolerance(spec.auth.tolerance.unwrap_or(usual))
+        .tolerance(spec.auth.tolerance.unwrap_or(default_tolerance))
         .format(format(spec)?)
         .delivery_header(delivery)
         .bytes(spec.body.unwrap_or(inbound::MOST_BYTES))
@@ -112,8 +112,8 @@ fn described(spec: &HookSpec, problems: Vec<Problem>) -> String {
     let named = |message: String| format!("[webhook.{}] {message}", spec.name);
     match &spec.map {
         Some(map) => {
-            let place = |at| if at == 0 { spec.at } else { at };
-            map.error(problems.into_iter().map(|problem| (place(problem.at), named(problem.message)))).to_string()
+            let position = |at| if at == 0 { spec.at } else { at };
+            map.error(problems.into_iter().map(|problem| (position(problem.at), named(problem.message)))).to_string()
         }
         None => problems.into_iter().map(|problem| named(problem.message)).collect::<Vec<_>>().join("\n"),
     }

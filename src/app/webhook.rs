@@ -141,9 +141,9 @@ fn find<'c>(config: &'c Config, name: &str) -> Result<&'c HookSpec, Failure> {
     })
 }
 
-fn headers(given: &[String]) -> Result<HeaderMap, Failure> {
+fn headers(lines: &[String]) -> Result<HeaderMap, Failure> {
     let mut headers = HeaderMap::new();
-    for line in given {
+    for line in lines {
         let wrong = || Failure::config(format!("{line:?} is not a valid header: write -H \"Name: value\""));
         let (name, value) = line.split_once(':').ok_or_else(wrong)?;
         let name: HeaderName = name.trim().parse().map_err(|_| wrong())?;

@@ -198,7 +198,7 @@ impl Source for UnreadSource {
 fn source(name: &str, reader: &Reader<'_>) -> Option<Arc<dyn Source>> {
     let registry = reader.context.registry;
     let forms = || alternatives(registry.connectors().filter_map(Connector::source_form));
-    if reader.place("source").is_none() {
+    if reader.position("source").is_none() {
         reader.problem(reader.at, format!("[dio.{name}] requires source = {}", forms()));
     }
     let table = reader.table("source")?;
@@ -248,11 +248,12 @@ pub(super) fn choose_connector<'r>(
     table: &Reader<'_>,
     connectors: impl Iterator<Item = &'r dyn Connector>,
 ) -> ChosenConnector<'r> {
-    let named: Vec<&dyn Connector> = connectors.filter(|connector| table.place(connector.name()).is_some()).collect();
+    let named: Vec<&dyn Connector> =
+        connectors.filter(|connector| table.position(connector.name()).is_some()).collect();
     if let [one] = named.as_slice() {
         return ChosenConnector::One(*one);
     }
-    let left_out = table.context.registry.left_out().iter().find_map(|name| Some((name, table.place(name)?)));
+    let left_out = table.context.registry.left_out().iter().find_map(|name| Some((name, table.position(name)?)));
     match left_out.filter(|_| named.is_empty()) {
         Some((name, at)) => {
             table.problem(at, format!("this program was built without {name}: build it with --features {name}"));
@@ -293,15 +294,15 @@ fn alternatives<'f>(forms: impl Iterator<Item = &'f str>) -> String {
 
 fn columns(reader: &Reader<'_>) -> Vec<ColumnSpec> {
     let column = |(name, column): (String, Reader<'_>)| {
-        if column.place("type").is_none() {
+        if column.position("type").is_none() {
             column.problem(column.at, format!("column {name:?} requires type: one of {}", TYPES.join(", ")));
         }
         let ty = column.word("type", &TYPES);
-        let given = column.texts("flags").unwrap_or_default();
-        let flags = given.iter().filter_map(|flag| {
+        let flag_names = column.texts("flags").unwrap_or_default();
+        let flags = flag_names.iter().filter_map(|flag| {
             let known = FLAGS.iter().find(|known| *known == flag);
             if known.is_none() {
-                let at = column.place("flags").unwrap_or(column.at);
+                let at = column.position("flags").unwrap_or(column.at);
                 column.problem(at, format!("{flag:?} is not a valid flag: the flags are {}", FLAGS.join(", ")));
             }
             known.copied()
@@ -310,13 +311,13 @@ fn columns(reader: &Reader<'_>) -> Vec<ColumnSpec> {
         let timezone = column.text("timezone").filter(|zone| {
             let known = jiff::tz::TimeZone::get(zone).is_ok();
             if !known {
-                let at = column.place("timezone").unwrap_or(column.at);
+                let at = column.position("timezone").unwrap_or(column.at);
                 column.problem(at, format!("{zone:?} is not a valid time zone: use an IANA name like Europe/Berlin"));
             }
             known
         });
         if timezone.is_some() && !matches!(ty, Some("date" | "datetime")) {
-            let at = column.place("timezone").unwrap_or(column.at);
+            let at = column.position("timezone").unwrap_or(column.at);
             column.problem(at, "timezone requires the column type date or datetime");
         }
         column.finish();

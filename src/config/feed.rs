@@ -37,7 +37,7 @@ impl FeedSpec {
             }
         };
         // The default format is that of another Diorama.
-        let other = reader.place("map").is_some() || reader.value("format").is_some_and(is_other);
+        let other = reader.position("map").is_some() || reader.value("format").is_some_and(is_other);
         let mut format = HookSpec { feed: true, at: reader.at, ..HookSpec::open(dio) };
         if other {
             format.format(&reader);

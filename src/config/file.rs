@@ -28,7 +28,7 @@ pub(super) fn parse(
         env,
         registry,
         #[cfg(test)]
-        asked: std::cell::RefCell::default(),
+        requested: std::cell::RefCell::default(),
     };
     let (table, errors) = DeTable::parse_recoverable(text);
     let config = read(&context, table.get_ref());

@@ -148,12 +148,12 @@ impl LimitsSpec {
             if TIMES.contains(&time) {
                 *limit = time;
             } else {
-                let at = reader.place(key).unwrap_or(reader.at);
+                let at = reader.position(key).unwrap_or(reader.at);
                 reader.problem(at, format!("server.limits.{key} must be a time from \"100ms\" to \"10m\""));
             }
         }
         if spec.uri >= spec.header_bytes {
-            let at = reader.place("uri").unwrap_or(reader.at);
+            let at = reader.position("uri").unwrap_or(reader.at);
             reader.problem(at, "server.limits.uri must be less than header_bytes, because the URL is part of the head");
         }
         reader.finish();

@@ -30,13 +30,13 @@ pub struct ConfigError {
 impl ConfigError {
     pub(super) fn new(path: &Path, text: &str, mut problems: Vec<Problem>) -> ConfigError {
         problems.sort_by_key(|problem| problem.at);
-        let place = |problem: Problem| {
+        let locate = |problem: Problem| {
             let before = text.get(..problem.at).unwrap_or_default();
             let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
             let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
             (line, column, problem.message)
         };
-        ConfigError { path: path.to_path_buf(), problems: problems.into_iter().map(place).collect() }
+        ConfigError { path: path.to_path_buf(), problems: problems.into_iter().map(locate).collect() }
     }
 
     /// Number of mistakes.

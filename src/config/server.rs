@@ -76,7 +76,7 @@ impl ServerSpec {
             match listen.replace("localhost:", "127.0.0.1:").parse() {
                 Ok(listen) => spec.listen = listen,
                 Err(_) => {
-                    let at = reader.place("listen").unwrap_or(reader.at);
+                    let at = reader.position("listen").unwrap_or(reader.at);
                     reader.problem(at, "server.listen must be an address with a port, like \"127.0.0.1:8080\"");
                 }
             }
@@ -84,7 +84,7 @@ impl ServerSpec {
         spec.base_path = reader.text("base_path").unwrap_or_default();
         let plain = spec.base_path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte));
         if !plain || spec.base_path.contains("//") {
-            let at = reader.place("base_path").unwrap_or(reader.at);
+            let at = reader.position("base_path").unwrap_or(reader.at);
             reader.problem(at, "server.base_path must have only letters, digits, - . _ ~ and single slashes");
         }
         spec.cors = reader.texts("cors").unwrap_or_default();
@@ -98,8 +98,8 @@ impl ServerSpec {
         spec.auth = access(&reader);
         spec.limits = reader.table("limits").map(LimitsSpec::read).unwrap_or_default();
         spec.drain_timeout = reader.duration("drain_timeout").unwrap_or(spec.drain_timeout);
-        if !spec.listen.ip().is_loopback() && spec.auth.is_none() && reader.place("auth").is_none() {
-            let at = reader.place("listen").unwrap_or(reader.at);
+        if !spec.listen.ip().is_loopback() && spec.auth.is_none() && reader.position("auth").is_none() {
+            let at = reader.position("listen").unwrap_or(reader.at);
             reader.problem(at, PUBLIC);
         }
         reader.finish();
@@ -116,7 +116,7 @@ fn trusted_proxies(reader: &Reader<'_>) -> Vec<IpNet> {
     let network = |text: &String| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
     let networks: Option<Vec<IpNet>> = texts.iter().map(network).collect();
     networks.unwrap_or_else(|| {
-        let at = reader.place("trusted_proxies").unwrap_or(reader.at);
+        let at = reader.position("trusted_proxies").unwrap_or(reader.at);
         reader.problem(at, r#"server.trusted_proxies must be addresses or networks, like ["127.0.0.1", "10.0.0.0/8"]"#);
         Vec::new()
     })
@@ -133,7 +133,7 @@ fn access(reader: &Reader<'_>) -> Option<Access> {
     }
     let table = reader.table("auth")?;
     let tokens = table.secrets("tokens", LEAST_TOKEN);
-    if tokens.as_ref().is_none_or(Vec::is_empty) && table.place("tokens").is_none() {
+    if tokens.as_ref().is_none_or(Vec::is_empty) && table.position("tokens").is_none() {
         table.problem(table.at, r#"server.auth requires tokens = ["env:NAME"]"#);
     }
     table.finish();

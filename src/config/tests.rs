@@ -287,7 +287,7 @@ fn file_options_are_read() {
     let read = |source: &str| format!("{:?}", parse(&text(source)).unwrap().dios[0].source);
     let default = CsvOptions::default();
     assert!(read("csv = \"a.csv\"").ends_with(&format!("options: {default:?} }}")));
-    let said = read(
+    let debug = read(
         "csv = \"a.csv\", separator = \"\\t\", header = 3, decimal = \",\", encoding = \"windows-1252\", null = [\"-\"]",
     );
     let expected = CsvOptions {
@@ -298,7 +298,7 @@ fn file_options_are_read() {
         null: Some(vec!["-".into()]),
         ..default
     };
-    assert!(said.ends_with(&format!("options: {expected:?} }}")), "{said}");
+    assert!(debug.ends_with(&format!("options: {expected:?} }}")), "{debug}");
     assert!(read("json = \"a.json\", encoding = \"utf-16\"").contains("encoding: Some(\"utf-16\")"));
     for (wrong, says) in [
         ("csv = \"a.csv\", separator = \"ab\"", "separator must be one ASCII character"),
@@ -360,13 +360,13 @@ on_undecodable = "reject"
     assert_eq!(config.lens.events, events);
     let [a, b] = &config.dios[..] else { panic!() };
     let (feed, other) = (a.feed.as_ref().unwrap(), b.feed.as_ref().unwrap());
-    let said = format!("{:?}", feed.feed);
-    assert!(said.contains(r#"headers: ["Authorization", "Origin"]"#) && said.contains("idle: Some(30s)"), "{said}");
+    let debug = format!("{:?}", feed.feed);
+    assert!(debug.contains(r#"headers: ["Authorization", "Origin"]"#) && debug.contains("idle: Some(30s)"), "{debug}");
     assert!(feed.format.is_none() && a.reread_rate == Some(7));
     let format = other.format.as_ref().unwrap();
     assert!(format.feed && format.abort && format.format == "debezium");
-    let said = format!("{:?}", other.feed);
-    assert!(said.contains(r#"subscribe: Some("all")"#) && said.contains("max_message: Some(65536)"), "{said}");
+    let debug = format!("{:?}", other.feed);
+    assert!(debug.contains(r#"subscribe: Some("all")"#) && debug.contains("max_message: Some(65536)"), "{debug}");
     let patience = Some(Duration::from_secs(1));
     let intake = IntakeSpec { rate: Some(9), in_hand: Some(3), answer_within: patience, reject_undecodable: true };
     assert_eq!(config.webhooks[0].intake, intake);
@@ -396,16 +396,16 @@ impl Connector for Probe {
 
 #[test]
 fn an_external_connector_gets_its_settings_with_secrets() {
-    let told = Arc::default();
-    let registry = Registry::builtin().with(Probe(Arc::clone(&told)));
+    let recorded = Arc::default();
+    let registry = Registry::builtin().with(Probe(Arc::clone(&recorded)));
     let text = "[dio.a]\nsource = { csv = \"a.csv\" }\n\
                 feed = { probe = true, headers = { Authorization = \"Bearer env:TOKEN\", Origin = \"here\" } }";
     let path = Path::new("diorama.toml");
     let refused = super::file::parse(text, path, &|_| Some("s3cr3t-0123456789".into()), &registry).unwrap_err();
     assert!(refused.to_string().contains("the connector probe refuses this"), "it gives no reason: {refused}");
-    let told = told.lock();
-    let told: Vec<_> = told.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    assert_eq!(told, [("Authorization", "Bearer s3cr3t-0123456789"), ("Origin", "here")]);
+    let recorded = recorded.lock();
+    let recorded: Vec<_> = recorded.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(recorded, [("Authorization", "Bearer s3cr3t-0123456789"), ("Origin", "here")]);
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub(super) struct Context<'a> {
     pub(super) registry: &'a Registry,
     /// Requested keys: table, key and expected value, for the reference.
     #[cfg(test)]
-    pub(super) asked: RefCell<Vec<(String, &'static str, String)>>,
+    pub(super) requested: RefCell<Vec<(String, &'static str, String)>>,
 }
 
 impl Context<'_> {
@@ -67,12 +67,12 @@ pub(super) struct Reader<'a> {
     name: String,
     pub(super) at: usize,
     table: &'a DeTable<'a>,
-    asked: RefCell<Vec<&'static str>>,
+    requested: RefCell<Vec<&'static str>>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(context: &'a Context<'a>, name: String, at: usize, table: &'a DeTable<'a>) -> Reader<'a> {
-        Reader { context, name, at, table, asked: RefCell::default() }
+        Reader { context, name, at, table, requested: RefCell::default() }
     }
 
     pub(super) fn problem(&self, at: usize, message: impl Into<String>) {
@@ -81,12 +81,12 @@ impl<'a> Reader<'a> {
 
     /// Returns the value of `key`.
     pub(super) fn value(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
-        self.asked.borrow_mut().push(key);
+        self.requested.borrow_mut().push(key);
         self.table.iter().find(|(own, _)| own.get_ref() == key).map(|(_, value)| value)
     }
 
     /// Returns the position of the value of `key`; `None` if it is missing.
-    pub(super) fn place(&self, key: &'static str) -> Option<usize> {
+    pub(super) fn position(&self, key: &'static str) -> Option<usize> {
         self.value(key).map(|value| value.span().start)
     }
 
@@ -103,7 +103,7 @@ impl<'a> Reader<'a> {
         read: impl FnOnce(&'a DeValue<'a>, usize) -> Option<T>,
     ) -> Option<T> {
         #[cfg(test)]
-        self.context.asked.borrow_mut().push((self.name.clone(), key, expected.to_string()));
+        self.context.requested.borrow_mut().push((self.name.clone(), key, expected.to_string()));
         let value = self.value(key)?;
         let at = value.span().start;
         let typed = read(value.get_ref(), at);
@@ -267,18 +267,18 @@ impl<'a> Reader<'a> {
 
     /// Reports unknown keys.
     pub(super) fn finish(self) {
-        let asked = self.asked.borrow();
+        let requested = self.requested.borrow();
         for (key, _) in self.table.iter() {
             let own: &str = key.get_ref();
-            if asked.contains(&own) {
+            if requested.contains(&own) {
                 continue;
             }
             let whose = if self.name.is_empty() { "the file".to_string() } else { format!("[{}]", self.name) };
-            let hint = match nearest(own, asked.iter().copied()) {
+            let hint = match nearest(own, requested.iter().copied()) {
                 Some(near) => format!("did you mean {near}?"),
                 None => {
                     let mut known: Vec<&str> = Vec::new();
-                    for key in asked.iter().filter(|key| !key.is_empty()) {
+                    for key in requested.iter().filter(|key| !key.is_empty()) {
                         if !known.contains(key) {
                             known.push(key);
                         }
@@ -336,11 +336,11 @@ impl Settings for Reader<'_> {
     }
 
     fn has(&self, key: &'static str) -> bool {
-        self.place(key).is_some()
+        self.position(key).is_some()
     }
 
     fn wrong(&self, key: &'static str, problem: String) {
-        self.problem(self.place(key).unwrap_or(self.at), problem);
+        self.problem(self.position(key).unwrap_or(self.at), problem);
     }
 }
 

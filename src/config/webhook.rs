@@ -110,14 +110,14 @@ impl HookSpec {
     pub(super) fn read(name: String, reader: Reader<'_>, loopback: bool, dios: &[String]) -> Option<HookSpec> {
         let dio = reader.text("dio").unwrap_or_else(|| name.clone());
         if !dios.contains(&dio) {
-            let at = reader.place("dio").unwrap_or(reader.at);
+            let at = reader.position("dio").unwrap_or(reader.at);
             let hint = match nearest(&dio, dios.iter().map(String::as_str)) {
                 Some(near) => format!("did you mean {near:?}?"),
                 None => format!("the resources are {}", dios.join(", ")),
             };
             reader.problem(at, format!("[webhook.{name}] refers to {dio:?}, but there is no [dio.{dio}]: {hint}"));
         }
-        if reader.place("auth").is_none() {
+        if reader.position("auth").is_none() {
             let example = format!("auth = {{ scheme = \"standard\", secrets = [\"env:{}\"] }}", variable(&name));
             reader.problem(reader.at, format!("[webhook.{name}] requires {example}"));
         }
@@ -132,10 +132,10 @@ impl HookSpec {
     }
 
     pub(super) fn format(&mut self, reader: &Reader<'_>) {
-        let mapped = reader.place("map").is_some();
+        let mapped = reader.position("map").is_some();
         let default = if mapped { "map" } else { "native" };
         self.format = reader.word("format", &FORMATS).unwrap_or(default);
-        let at = reader.place("format").unwrap_or(reader.at);
+        let at = reader.position("format").unwrap_or(reader.at);
         match self.format {
             "map" if !mapped => {
                 reader.problem(at, format!("format \"map\" requires [webhook.{}.map]", self.name));

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::body::{Documents, parameter};
 use super::hook::{Hook, Request, media_type};
-use super::signature::{Sender, SnsMessage, is_raw, known, one};
+use super::signature::{Sender, SnsMessage, any_key_matches, is_raw, one};
 use super::{Refusal, Scheme};
 
 /// Maximum size of an echoed challenge in bytes.
@@ -178,7 +178,7 @@ impl Hook {
             return None;
         }
         let Scheme::Hmac(hmac) = &self.scheme else { return None };
-        let is_known = bool::from(known(&hmac.secrets, secret.as_bytes()));
+        let is_known = bool::from(any_key_matches(&hmac.secrets, secret.as_bytes()));
         let mut value = HeaderValue::from_str(secret).ok()?;
         value.set_sensitive(true);
         let mut reply = text(String::new());
@@ -189,7 +189,7 @@ impl Hook {
 
     fn meta(&self, mode: &str, query: &str) -> Result<Reply, Refusal> {
         let token = parameter(query, "hub.verify_token").ok_or(Refusal::Missing)?;
-        let is_known = bool::from(known(&self.verify_tokens, token.as_bytes()));
+        let is_known = bool::from(any_key_matches(&self.verify_tokens, token.as_bytes()));
         if mode != "subscribe" || !is_known {
             return Err(Refusal::Signature);
         }

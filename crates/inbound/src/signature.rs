@@ -24,7 +24,7 @@ pub use mac::{Algorithm, Encoding};
 pub use standard::Standard;
 pub use timed_header::TimedHeader;
 pub use token::Gitlab;
-pub(super) use token::known;
+pub(super) use token::any_key_matches;
 pub use twilio::Twilio;
 pub use url::{Sns, UrlToken};
 pub(super) use url::{SnsMessage, is_raw};

@@ -175,9 +175,9 @@ impl std::fmt::Display for Client {
 
 /// Formats additional query parameters.
 fn query(parameters: &[(&str, Option<&str>)]) -> String {
-    let given =
+    let pairs =
         parameters.iter().filter_map(|(name, value)| Some(format!("&{name}={}", diorama_gateway::segment((*value)?))));
-    given.collect()
+    pairs.collect()
 }
 
 /// Reads the token from the environment or a file.

@@ -27,7 +27,7 @@ pub struct Explain {
 /// Prints the server's explanation as JSON.
 ///
 /// # Errors
-/// If the server cannot be reached, or refuses.
+/// If the server cannot be reached, or refuses the query.
 pub async fn explain(arguments: Explain) -> Result<(), Failure> {
     let Explain { dio, query, url, token } = arguments;
     let client = Client::new(&url, token.as_deref())?;

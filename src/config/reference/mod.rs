@@ -140,7 +140,7 @@ fn samples() -> Vec<String> {
 }
 
 /// Returns every key that the code reads, in the order of the code.
-fn asked() -> Vec<Key> {
+fn requested_keys() -> Vec<Key> {
     let mut keys: Vec<Key> = Vec::new();
     let registry = Registry::builtin();
     for text in &samples() {
@@ -152,11 +152,11 @@ fn asked() -> Vec<Key> {
             text,
             env: &|_| Some("0123456789abcdef".into()),
             registry: &registry,
-            asked: Default::default(),
+            requested: Default::default(),
         };
         let table = DeTable::parse(text).unwrap();
         super::file::read(&context, table.get_ref());
-        for (table, key, expected) in context.asked.take() {
+        for (table, key, expected) in context.requested.take() {
             let table = names_starred(&table);
             let path = if table.is_empty() { key.to_string() } else { format!("{table}.{key}") };
             if !keys.iter().any(|known| known.path == path) && !["server", "lens", "dio", "webhook"].contains(&&*path) {
@@ -183,7 +183,7 @@ fn names_starred(table: &str) -> String {
 
 /// Returns the schema of the table at `path`.
 fn table(path: &str) -> Value {
-    let keys = asked();
+    let keys = requested_keys();
     let own: Vec<&Key> = keys.iter().filter(|key| key.table() == path).collect();
     let properties: Map<String, Value> = own.iter().map(|key| (key.name().to_string(), key.schema())).collect();
     let required: Vec<&str> = own.iter().filter(|key| key.text().1 == REQUIRED).map(|key| key.name()).collect();
@@ -266,7 +266,7 @@ fn type_words(expected: &str) -> String {
 }
 
 fn page() -> String {
-    let keys = asked();
+    let keys = requested_keys();
     let mut page = String::from(include_str!("head.md"));
     for (path, about) in TABLES {
         let mut names = ["NAME", "COLUMN"].into_iter();
@@ -312,7 +312,7 @@ fn the_stored_json_schema_is_up_to_date() {
 
 #[test]
 fn every_described_key_exists_and_has_a_table() {
-    let keys = asked();
+    let keys = requested_keys();
     for (path, ..) in KEYS {
         assert!(keys.iter().any(|key| key.path == *path), "nothing reads {path}: remove it from keys.rs");
     }

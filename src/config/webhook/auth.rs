@@ -197,8 +197,8 @@ impl HookAuth {
 
 /// Reads the table and reports its mistakes.
 pub(super) fn read(table: Reader<'_>, loopback: bool) -> Option<HookAuth> {
-    let at = table.place("scheme").unwrap_or(table.at);
-    if table.place("scheme").is_none() {
+    let at = table.position("scheme").unwrap_or(table.at);
+    if table.position("scheme").is_none() {
         table.problem(at, format!("auth requires scheme: one of {}", SCHEMES.join(", ")));
     }
     let word = table.word("scheme", &SCHEMES);
@@ -245,7 +245,7 @@ fn own_keys(table: &Reader<'_>, auth: &mut HookAuth) {
 fn secrets_fit(table: &Reader<'_>, at: usize, auth: &HookAuth) {
     let word = auth.scheme.as_str();
     let needed = !matches!(auth.scheme, AuthScheme::None | AuthScheme::Asana);
-    match table.place("secrets") {
+    match table.position("secrets") {
         Some(at) if auth.scheme == AuthScheme::None => {
             table.problem(at, "scheme \"none\" does not use secrets: remove them")
         }
@@ -264,14 +264,14 @@ fn secrets_fit(table: &Reader<'_>, at: usize, auth: &HookAuth) {
 }
 
 fn header(table: &Reader<'_>, what: &str) -> String {
-    if table.place("header").is_none() {
+    if table.position("header").is_none() {
         table.problem(table.at, format!("this scheme requires header = \"NAME\", {what}"));
     }
     table.text("header").unwrap_or_default()
 }
 
 fn parameter(table: &Reader<'_>, auth: &mut HookAuth) {
-    let at = table.place("parameter").unwrap_or(table.at);
+    let at = table.position("parameter").unwrap_or(table.at);
     let named = table.text("parameter");
     auth.parameter = named.unwrap_or_else(|| auth.parameter.clone());
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
@@ -283,7 +283,7 @@ fn parameter(table: &Reader<'_>, auth: &mut HookAuth) {
 /// Reads the tokens that authenticate a challenge, which are not the secrets of the signatures.
 fn verify_tokens(table: &Reader<'_>, auth: &mut HookAuth) {
     let example = "verify_tokens = [\"env:NAME\"], the verify token entered at Meta";
-    match table.place("verify_tokens") {
+    match table.position("verify_tokens") {
         None => table.problem(table.at, format!("scheme \"meta\" requires {example}")),
         Some(at) if table.is_empty_array("verify_tokens") => {
             table.problem(at, format!("scheme \"meta\" requires {example}"));
@@ -291,7 +291,7 @@ fn verify_tokens(table: &Reader<'_>, auth: &mut HookAuth) {
         Some(_) => {}
     }
     auth.verify_tokens = table.secrets("verify_tokens", LEAST_TOKEN).unwrap_or_default();
-    if let Some(at) = table.place("verify_tokens").filter(|_| auth.verify_tokens.len() > MOST_SECRETS) {
+    if let Some(at) = table.position("verify_tokens").filter(|_| auth.verify_tokens.len() > MOST_SECRETS) {
         table.problem(at, format!("at most {MOST_SECRETS} verify_tokens are permitted"));
     }
 }
@@ -302,7 +302,7 @@ fn public_url(table: &Reader<'_>, auth: &mut HookAuth) {
         let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
         rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['?', '#', ' ']))
     };
-    if let (Some(at), Some(url)) = (table.place("public_url"), &auth.public_url)
+    if let (Some(at), Some(url)) = (table.position("public_url"), &auth.public_url)
         && !is_url(url)
     {
         table.problem(
@@ -313,7 +313,7 @@ fn public_url(table: &Reader<'_>, auth: &mut HookAuth) {
 }
 
 fn topics(table: &Reader<'_>, auth: &mut HookAuth) {
-    let at = table.place("topics").unwrap_or(table.at);
+    let at = table.position("topics").unwrap_or(table.at);
     auth.topics = table.texts("topics").unwrap_or_default();
     if auth.topics.is_empty() || !auth.topics.iter().all(|topic| topic.starts_with("arn:aws")) {
         table.problem(at, "scheme \"sns\" requires topics = [\"arn:aws:sns:REGION:ACCOUNT:NAME\"]");
@@ -327,14 +327,14 @@ fn hmac(table: &Reader<'_>, auth: &mut HookAuth) {
     auth.algorithm = table.word("algorithm", &["sha256", "sha512", "sha1"]).unwrap_or("sha256");
     auth.secret_encoding = table.word("secret_encoding", &["text", "hex", "base64"]).unwrap_or("text");
     if auth.algorithm == "sha1" && table.flag("allow_sha1") != Some(true) {
-        let at = table.place("algorithm").unwrap_or(table.at);
+        let at = table.position("algorithm").unwrap_or(table.at);
         table.problem(at, "sha1 is outdated: set allow_sha1 = true if the sender supports no newer algorithm");
     }
     auth.timestamp_header = table.text("timestamp_header");
     let signed_time = auth.timestamp_header.is_some();
     let default = if signed_time { "{timestamp}.{body}" } else { "{body}" };
     auth.message = table.text("message").unwrap_or_else(|| default.to_string());
-    let at = table.place("message").unwrap_or(table.at);
+    let at = table.position("message").unwrap_or(table.at);
     if !auth.message.contains("{body}") {
         table.problem(at, "message must contain {body}, because an unsigned body proves nothing");
     }

@@ -62,8 +62,8 @@ impl<'a> Reader<'a> {
         let mut start = Vec::new();
         Text::new(content, coding).take(dialect::LOOK).read_to_end(&mut start).map_err(io)?;
         content.rewind().map_err(io)?;
-        let said = Declarations { separator: options.delimiter, header: options.header };
-        let dialect = Dialect::of(&start, (start.len() as u64) < dialect::LOOK, said);
+        let declared = Declarations { separator: options.delimiter, header: options.header };
+        let dialect = Dialect::of(&start, (start.len() as u64) < dialect::LOOK, declared);
         let mut text = Text::new(content, coding);
         std::io::copy(&mut text.by_ref().take(dialect.skipped.0), &mut std::io::sink()).map_err(io)?;
         let csv = ReaderBuilder::new()
@@ -342,8 +342,8 @@ impl<'a> BoundedReader<'a> {
 
     /// Returns the bytes between two positions, as far as they are kept.
     fn since(&self, from: u64, to: u64) -> &[u8] {
-        let place = |at: u64| usize::try_from(at.saturating_sub(self.from)).unwrap_or(usize::MAX).min(self.kept.len());
-        &self.kept[place(from)..place(to).max(place(from))]
+        let index = |at: u64| usize::try_from(at.saturating_sub(self.from)).unwrap_or(usize::MAX).min(self.kept.len());
+        &self.kept[index(from)..index(to).max(index(from))]
     }
 
     /// Number of line feeds directly after a position.

@@ -286,14 +286,14 @@ pub(crate) struct Uniqueness {
 }
 
 impl Uniqueness {
-    pub(crate) fn see(&mut self, value: Option<&str>, place: impl FnOnce() -> String) {
+    pub(crate) fn see(&mut self, value: Option<&str>, position: impl FnOnce() -> String) {
         let Some(value) = value else {
             self.missing += 1;
             return;
         };
         self.values += 1;
         if self.duplicate.is_none() && !self.seen.insert(xxhash_rust::xxh3::xxh3_128(value.as_bytes())) {
-            self.duplicate = Some((value.chars().take(40).collect(), place()));
+            self.duplicate = Some((value.chars().take(40).collect(), position()));
             self.seen = HashSet::new();
         }
     }
@@ -306,8 +306,8 @@ impl Uniqueness {
     /// Reason why the column cannot identify rows; `None` if it can. `missing` is the number of rows without the column. A few
     /// rows without an id are tolerated: they are left out of the list.
     pub(crate) fn unfit(&self, missing: u64) -> Option<String> {
-        if let Some((value, place)) = &self.duplicate {
-            return Some(format!("repeats {value:?} ({place})"));
+        if let Some((value, position)) = &self.duplicate {
+            return Some(format!("repeats {value:?} ({position})"));
         }
         let missing = self.missing + missing;
         (missing > 0 && missing >= self.values)

@@ -126,7 +126,7 @@ struct Decoding {
     decoder: Decoder,
     piece: Box<[u8]>,
     out: String,
-    given: usize,
+    consumed: usize,
     ended: bool,
 }
 
@@ -136,7 +136,7 @@ impl<'a> Text<'a> {
             decoder: coding.encoding.new_decoder_with_bom_removal(),
             piece: vec![0; PIECE].into(),
             out: String::new(),
-            given: 0,
+            consumed: 0,
             ended: false,
         });
         let raw = match coding.gzip {
@@ -179,18 +179,18 @@ impl Read for Text<'_> {
 
 impl Decoding {
     fn read(&mut self, raw: &mut RawText<'_>, into: &mut [u8]) -> std::io::Result<usize> {
-        while self.given == self.out.len() && !self.ended {
+        while self.consumed == self.out.len() && !self.ended {
             let read = raw.read(&mut self.piece)?;
             self.ended = read == 0;
-            self.given = 0;
+            self.consumed = 0;
             self.out.clear();
             self.out.reserve(self.decoder.max_utf8_buffer_length(read).unwrap_or(PIECE * 4));
             let _ = self.decoder.decode_to_string(&self.piece[..read], &mut self.out, self.ended);
         }
-        let rest = &self.out.as_bytes()[self.given..];
+        let rest = &self.out.as_bytes()[self.consumed..];
         let count = rest.len().min(into.len());
         into[..count].copy_from_slice(&rest[..count]);
-        self.given += count;
+        self.consumed += count;
         Ok(count)
     }
 }

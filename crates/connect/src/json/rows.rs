@@ -47,7 +47,7 @@ pub(super) fn row_error(path: &Path, position: RowPosition, detail: &str) -> Err
 
 pub(super) type Sink<'a> = &'a mut dyn FnMut(RowPosition, Result<Record>) -> Result<()>;
 
-/// Findings about a file, beside its rows.
+/// Inferred properties of a file.
 #[derive(Debug, Default)]
 pub(super) struct FileSummary {
     /// Column for the names of the members if each member is a row.

@@ -20,7 +20,7 @@ use super::body::Documents;
 use super::{Change, DecodeError, DecodedDelivery, MOST_CHANGES, Request};
 use diorama_core::record::{CborValue, Record, id_from_value};
 use diorama_core::vista::{ChangeEvent, Coercion};
-use select::{Path, Scope, SelectError, Selector, fits, plain};
+use select::{Path, Scope, SelectError, Selector, glob_matches, plain};
 
 /// Maximum size in bytes of the changes made from one delivery.
 const MOST_MADE: usize = 64 << 20;
@@ -323,7 +323,7 @@ impl Test {
             Check::Ne(wanted) => value != Some(wanted),
             Check::In(wanted) => value.is_some_and(|value| wanted.contains(value)),
             Check::Exists(wanted) => value.is_some() == *wanted,
-            Check::Glob(pattern) => value.and_then(CborValue::as_text).is_some_and(|text| fits(pattern, text)),
+            Check::Glob(pattern) => value.and_then(CborValue::as_text).is_some_and(|text| glob_matches(pattern, text)),
         }
     }
 }
@@ -337,7 +337,8 @@ impl Op {
                 let Some(operation) = source.find(scope).and_then(|value| plain(&value)) else {
                     return (*otherwise, "a missing operation".into());
                 };
-                let glob = || globs.iter().find(|(pattern, _)| fits(pattern, &operation)).map(|(_, action)| action);
+                let glob =
+                    || globs.iter().find(|(pattern, _)| glob_matches(pattern, &operation)).map(|(_, action)| action);
                 let action = *exact.get(&operation).or_else(glob).unwrap_or(otherwise);
                 let shown: String = operation.chars().take(64).collect();
                 (action, format!("the operation {shown:?}"))
@@ -351,7 +352,7 @@ impl Row {
     fn make(&self, scope: &Scope<'_>) -> Result<Option<(Record, bool)>, String> {
         let Some(value) = self.source.find(scope) else { return Ok(None) };
         let CborValue::Map(members) = value.as_ref() else { return Err("the row must be an object".into()) };
-        let fits_any = |patterns: &[String], name: &str| patterns.iter().any(|pattern| fits(pattern, name));
+        let fits_any = |patterns: &[String], name: &str| patterns.iter().any(|pattern| glob_matches(pattern, name));
         let mut row = Record::new();
         for (name, value) in members {
             let Some(name) = name.as_text() else { continue };

@@ -362,7 +362,7 @@ fn kind(value: &CborValue) -> &'static str {
 }
 
 /// Returns true if `text` matches `pattern`, in which `*` stands for any characters.
-pub(super) fn fits(pattern: &str, text: &str) -> bool {
+pub(super) fn glob_matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
     let Some(last) = parts.next_back() else { return rest.is_empty() };

@@ -57,9 +57,9 @@ impl Key {
         key.map(Key).ok_or_else(|| "the secret is not an even number of hexadecimal digits".into())
     }
 
-    /// Compares the secret with `given`. Hashes are compared, because they have the same length for every input.
-    pub(super) fn is(&self, given: &[u8]) -> Choice {
-        Sha256::digest(&self.0).ct_eq(&Sha256::digest(given))
+    /// Compares the secret with `credential`. Hashes are compared, because they have the same length for every input.
+    pub(super) fn matches(&self, credential: &[u8]) -> Choice {
+        Sha256::digest(&self.0).ct_eq(&Sha256::digest(credential))
     }
 }
 

@@ -61,18 +61,18 @@ pub(super) fn decoded(credential: &str) -> Option<Vec<u8>> {
 }
 
 pub(super) fn authorization<'a>(request: &Request<'a>, scheme: &str) -> Result<&'a str, Refusal> {
-    let given = one(request.headers, AUTHORIZATION.as_str())?;
-    match given.split_at_checked(scheme.len()) {
+    let credential = one(request.headers, AUTHORIZATION.as_str())?;
+    match credential.split_at_checked(scheme.len()) {
         Some((own, token)) if own.eq_ignore_ascii_case(scheme) => Ok(token),
         _ => Err(Refusal::Malformed),
     }
 }
 
-fn matches(keys: &[Key], given: &[u8]) -> Result<(), Refusal> {
-    decide(known(keys, given))
+fn matches(keys: &[Key], credential: &[u8]) -> Result<(), Refusal> {
+    decide(any_key_matches(keys, credential))
 }
 
-/// Compares `given` with all of `keys`, without stopping at a match.
-pub(crate) fn known(keys: &[Key], given: &[u8]) -> Choice {
-    keys.iter().fold(Choice::from(0), |known, key| known | key.is(given))
+/// Compares `credential` with all of `keys`, without stopping at a match.
+pub(crate) fn any_key_matches(keys: &[Key], credential: &[u8]) -> Choice {
+    keys.iter().fold(Choice::from(0), |known, key| known | key.matches(credential))
 }

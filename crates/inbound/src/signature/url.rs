@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use subtle::Choice;
 
-use super::token::{authorization, known};
+use super::token::{any_key_matches, authorization};
 use super::{InBody, Key, Refusal, Sender, Verifier, decide, one};
 use crate::Request;
 use crate::body::parameter;
@@ -36,7 +36,7 @@ impl UrlToken {
 
     /// Compares the parameter with the secrets; `None` if it is missing.
     fn fits(&self, request: &Request<'_>) -> Option<Choice> {
-        Some(known(&self.secrets, parameter(request.query?, &self.parameter)?.as_bytes()))
+        Some(any_key_matches(&self.secrets, parameter(request.query?, &self.parameter)?.as_bytes()))
     }
 }
 
@@ -77,7 +77,7 @@ impl Sns {
     pub(super) fn begin<'a>(&'a self, request: &Request<'a>) -> Result<Verifier<'a>, Refusal> {
         let in_url = self.token.fits(request);
         let given = authorization(request, "basic ").ok().and_then(super::token::decoded);
-        let in_header = given.map(|given| known(&self.token.secrets, &given));
+        let in_header = given.map(|given| any_key_matches(&self.token.secrets, &given));
         let both = in_url.into_iter().chain(in_header).reduce(|one, other| one | other);
         decide(both.ok_or(Refusal::Missing)?)?;
         match one(request.headers, "x-amz-sns-topic-arn") {

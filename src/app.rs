@@ -231,7 +231,7 @@ impl Server {
 /// Returns the router that answers until the resources are open: alive, not ready.
 fn starting(base: &str) -> Router {
     async fn not_ready() -> Response {
-        let body = r#"{"type":"/problems/not-ready","title":"The first copy is static_config being read","status":503,"detail":"the server is starting","code":"not-ready","message":"the server is starting"}"#;
+        let body = r#"{"type":"/problems/not-ready","title":"The first copy is still being read","status":503,"detail":"the server is starting","code":"not-ready","message":"the server is starting"}"#;
         let headers = [(header::CONTENT_TYPE, "application/problem+json"), (header::RETRY_AFTER, "1")];
         (StatusCode::SERVICE_UNAVAILABLE, headers, body).into_response()
     }

@@ -273,7 +273,7 @@ fn usage(message: impl Into<String>) -> Failure {
 }
 
 fn unknown(id: &str) -> Failure {
-    Failure { code: OTHER, message: format!("operation {id:?} does not exist, or it ended long ago") }
+    Failure { code: OTHER, message: format!("there is no operation {id:?}, or it ended long ago") }
 }
 
 fn config(message: impl Into<String>) -> Failure {

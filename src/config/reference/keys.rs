@@ -48,7 +48,7 @@ pub(super) const KEYS: &[KeyText] = &[
     (
         "server.explorer",
         "true",
-        "`true` serves the built-in explorer at `/`; a folder with an `index.html` is served at `/` and `/static/` instead.",
+        "`true` serves the built-in explorer at `/`, `false` none; a folder with an `index.html` is served at `/` and `/static/` instead.",
     ),
     ("server.auth", "none on loopback", "Access control: see `[server.auth]`."),
     ("server.limits", "{}", "See `[server.limits]`."),

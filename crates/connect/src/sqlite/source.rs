@@ -120,7 +120,7 @@ impl Sqlite {
 
     async fn submit_one(&self, write: write::Write) -> Result<Written> {
         let written = self.submit(vec![write]).await?.into_iter().next();
-        written.unwrap_or_else(|| Err(Error::unknown("the write was accepted, but their outcome is unknown")))
+        written.unwrap_or_else(|| Err(Error::unknown("the write was accepted, but its outcome is unknown")))
     }
 
     fn operation(&self, id: &str) -> write::Operation {

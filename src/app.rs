@@ -1,8 +1,8 @@
-//! The composition root: a [`Config`] becomes sources, a Lens, Dios, a gateway and a server, and all of it ends in order.
+//! Composition root: builds sources, a Lens, Dios, a gateway and a server from a [`Config`], and shuts all of them down in order.
 //!
-//! The port is bound first and answers from then on; first copies are read in the background, each resource says by itself
-//! when it is ready. A stop goes the other way: no new connections, sockets told, answers under way finished, queues drained,
-//! files closed, and a word about what was left.
+//! The port is bound first and answers from then on. First copies are read in the background, and each resource reports when it
+//! is ready. Shutdown goes in reverse: the listener closes, sockets are notified, running requests finish, queues are drained,
+//! files are closed, and remaining writes are reported.
 
 mod accept;
 mod backup;
@@ -46,26 +46,26 @@ use diorama_core::lens::Lens;
 use diorama_core::vista::{Result as VistaResult, Vista};
 use diorama_gateway::{Auth, Explorer, Gateway, Limits, Loopback, MountOptions, Sockets};
 
-/// Why a server did not start, or did not end well.
+/// Reason why a server did not start or did not stop cleanly.
 #[derive(Debug)]
 pub struct Failure {
     /// The process' exit code.
     pub code: u8,
-    /// What to tell the person who started it.
+    /// The message for the operator.
     pub message: String,
 }
 
-/// The configuration, the journal or a source cannot be used as it is.
+/// Exit code for an unusable configuration, journal or source.
 const CONFIG: u8 = 78;
-/// Somebody else holds a file: try again later.
+/// Exit code for a file locked by another process; a later attempt may succeed.
 const LOCKED: u8 = 75;
-/// Something else.
+/// Exit code for other failures.
 const OTHER: u8 = 1;
-/// Stopped at once, because somebody asked twice.
+/// Exit code for an immediate stop by a second signal.
 const IMPATIENT: u8 = 130;
 
 impl Failure {
-    /// A mistake in the configuration.
+    /// Creates the failure for a mistake in the configuration.
     pub fn config(message: impl fmt::Display) -> Failure {
         Failure { code: CONFIG, message: message.to_string() }
     }
@@ -85,24 +85,24 @@ impl From<JournalError> for Failure {
     }
 }
 
-/// What `document` says of what `config` serves. Sources are opened to see their columns; nothing is kept.
+/// Returns the result of `document` for the gateway of `config`. Sources are opened to read their columns; nothing is stored.
 ///
 /// # Errors
-/// Everything that is wrong with the configuration.
+/// All mistakes in the configuration.
 pub async fn describe<T>(config: &Config, document: impl FnOnce(&Gateway) -> T) -> Result<T, Failure> {
     check(config)?;
     opened(config, document).await
 }
 
-/// [`describe`] without [`check`].
+/// Runs [`describe`] without [`check`].
 async fn opened<T>(config: &Config, document: impl FnOnce(&Gateway) -> T) -> Result<T, Failure> {
     let lens = Lens::new().cache_source(MemoryCache::default()).build().map_err(Failure::config)?;
-    // Nothing is read, so nothing is to be read again.
-    let mut still = config.clone();
-    still.lens.refresh_every = None;
-    still.dios.iter_mut().for_each(|dio| (dio.refresh_every, dio.feed) = (None, None));
-    let app = App::open(&still, lens).await?;
-    let document = app.gateway(&still).map(|gateway| document(&gateway));
+    // No rows are read, so there are no refreshes and feeds either.
+    let mut static_config = config.clone();
+    static_config.lens.refresh_every = None;
+    static_config.dios.iter_mut().for_each(|dio| (dio.refresh_every, dio.feed) = (None, None));
+    let app = App::open(&static_config, lens).await?;
+    let document = app.gateway(&static_config).map(|gateway| document(&gateway));
     drop(app.dios);
     app.lens.close().await;
     document
@@ -111,12 +111,12 @@ async fn opened<T>(config: &Config, document: impl FnOnce(&Gateway) -> T) -> Res
 /// Serves `config` until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// A [`Failure`] to start, or to stop before everything was done.
+/// A [`Failure`] to start, or to finish the shutdown.
 pub async fn serve(config: Config) -> Result<(), Failure> {
     serve_with(config, |_| {}).await
 }
 
-/// As [`serve`]; calls `ready` with the server's URL when every resource can be read.
+/// Serves like [`serve`] and calls `ready` with the server's URL when every resource can be read.
 ///
 /// # Errors
 /// As [`serve`].
@@ -126,7 +126,7 @@ pub async fn serve_with(config: Config, ready: impl FnOnce(&str)) -> Result<(), 
     let mut server = Server::bind(&config).await?;
     let base = format!("http://{}{}", server.address, base_path(&config));
     let opening = async {
-        // A file that somebody else holds is the end of it: nobody is to be invited before.
+        // Fail on a locked file before announcing the address.
         let (lens, files) = lens(&config.lens, config.server.limits.heavy_queries)?;
         say(format_args!("listening on {base}"));
         let app = match App::open(&config, lens).await {
@@ -144,7 +144,7 @@ pub async fn serve_with(config: Config, ready: impl FnOnce(&str)) -> Result<(), 
         () = signals.next() => None,
     };
     let Some(app) = opened else {
-        // Nobody could write yet: there is nothing to drain.
+        // No writes were accepted yet, so there is nothing to drain.
         server.stop(Instant::now() + Duration::from_secs(2)).await;
         return Ok(());
     };
@@ -152,14 +152,14 @@ pub async fn serve_with(config: Config, ready: impl FnOnce(&str)) -> Result<(), 
         () = app.run(&config, &base, ready) => {}
         () = signals.next() => {}
     }
-    say("stopping: a second signal stops at once");
+    say("stopping; a second signal stops immediately");
     tokio::select! {
         () = app.stop(&mut server, config.server.drain_timeout) => Ok(()),
-        () = signals.again(Instant::now()) => Err(Failure { code: IMPATIENT, message: "stopped at once; what was queued is in the journal".into() }),
+        () = signals.second(Instant::now()) => Err(Failure { code: IMPATIENT, message: "stopped immediately; queued writes are in the journal".into() }),
     }
 }
 
-/// Tells the person at the terminal; nobody may be listening.
+/// Prints a line for the operator; errors are ignored.
 pub fn say(line: impl fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
@@ -190,12 +190,12 @@ impl Server {
             ErrorKind::AddrInUse => {
                 let (ip, next) = (spec.listen.ip(), spec.listen.port().wrapping_add(1));
                 other(format!(
-                    "{} is taken by another program: stop it, or choose another port, like --listen {}",
+                    "{} is in use by another program: stop it, or choose another port, like --listen {}",
                     spec.listen,
                     SocketAddr::new(ip, next.max(1024))
                 ))
             }
-            _ => other(format!("{} cannot be listened on: {error}", spec.listen)),
+            _ => other(format!("cannot listen on {}: {error}", spec.listen)),
         };
         let listener = TcpListener::bind(spec.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -213,7 +213,7 @@ impl Server {
         Ok(Server { address, current, closing, sockets: Sockets::new(spec.limits.max_sockets), connections, accepting })
     }
 
-    /// Ends every connection, those that are still busy at `deadline` the hard way.
+    /// Ends every connection; connections still busy at `deadline` are dropped.
     async fn stop(&mut self, deadline: Instant) {
         self.closing.cancel();
         let ending = async {
@@ -223,12 +223,12 @@ impl Server {
             self.connections.wait().await;
         };
         if timeout_at(deadline, ending).await.is_err() {
-            say(format_args!("{} connections were still busy", self.connections.len()));
+            say(format_args!("{} connections were still busy and have been dropped", self.connections.len()));
         }
     }
 }
 
-/// What answers until the resources are there: alive, not ready.
+/// Returns the router that answers until the resources are open: alive, not ready.
 fn starting(base: &str) -> Router {
     async fn not_ready() -> Response {
         let body = r#"{"type":"/problems/not-ready","title":"The first copy is still being read","status":503,"detail":"the server is starting","code":"not-ready","message":"the server is starting"}"#;
@@ -296,12 +296,12 @@ impl App {
         Ok(gateway)
     }
 
-    /// Waits for the first copies, says how it went; never returns.
+    /// Waits for the first copies and reports them; never returns.
     async fn run(&self, config: &Config, base: &str, ready: impl FnOnce(&str)) {
         let started = Instant::now();
         let seconds = tokio::select! {
             seconds = join_all(self.dios.iter().map(|dio| progress::first_copy(dio, started))) => seconds,
-            () = progress::tell(&self.dios, started) => Vec::new(),
+            () = progress::report(&self.dios, started) => Vec::new(),
         };
         progress::table(&self.dios, &config.dios, &seconds, base);
         ready(base);
@@ -311,16 +311,18 @@ impl App {
     async fn stop(self, server: &mut Server, patience: Duration) {
         let deadline = Instant::now() + patience;
         server.stop(deadline).await;
-        // Each drains its queue up to its own deadline, which is the same.
+        // Each Dio drains its queue up to its own deadline, which is the same.
         join_all(self.dios.iter().map(Dio::close)).await;
         for dio in &self.dios {
             let status = dio.status();
             match (status.queued, status.durable) {
                 (0, _) => {}
                 (left, true) => {
-                    say(format_args!("{}: {left} writes are left in the journal for the next start", dio.name()))
+                    say(format_args!("{}: {left} writes remain in the journal for the next start", dio.name()))
                 }
-                (left, false) => say(format_args!("{}: {left} writes are lost: the journal was in memory", dio.name())),
+                (left, false) => {
+                    say(format_args!("{}: {left} writes are lost because the journal was in memory", dio.name()))
+                }
             }
         }
         drop(self.dios);
@@ -329,7 +331,7 @@ impl App {
     }
 }
 
-/// Cache and journal, with the one way a source is listed, and the files that they are in.
+/// Builds the Lens with cache and journal, and returns their files.
 fn lens(spec: &LensSpec, heavy_queries: Option<usize>) -> Result<(Lens, Files), Failure> {
     let mut files = Files { cache: None, journal: None };
     let builder = Lens::new().on_start(list).on_refresh(list).on_start_blocking(false);
@@ -340,7 +342,7 @@ fn lens(spec: &LensSpec, heavy_queries: Option<usize>) -> Result<(Lens, Files), 
     let builder = builder.settings(|settings| {
         settings.write_queue_capacity = spec.write_queue_capacity;
         settings.count_parked = true;
-        // A file that is mended, a table that is made: the server goes on by itself.
+        // The server continues by itself once a file is repaired or a table created.
         settings.retry_every_start = true;
         settings.inbox = hooks::inbox(&spec.inbox);
         hooks::events(&spec.events, settings);
@@ -364,7 +366,7 @@ fn lens(spec: &LensSpec, heavy_queries: Option<usize>) -> Result<(Lens, Files), 
     Ok((builder.build().map_err(Failure::config)?, files))
 }
 
-/// Where the journal is, if it is a file.
+/// Returns the path of the journal, if it is a file.
 fn journal_path(spec: &LensSpec) -> Option<std::path::PathBuf> {
     match (&spec.journal, &spec.cache) {
         (Some(journal), _) => Some(journal.clone()),
@@ -373,7 +375,7 @@ fn journal_path(spec: &LensSpec) -> Option<std::path::PathBuf> {
     }
 }
 
-/// Makes the copy equal to what the source has.
+/// Makes the copy equal to the source.
 fn list(dio: &Dio) -> impl Future<Output = VistaResult<()>> + Send + use<> {
     let dio = dio.clone();
     async move {
@@ -446,10 +448,10 @@ fn mount_options(spec: &DioSpec, rows: usize) -> MountOptions {
     }
 }
 
-/// A configuration that serves `files`; one with several arrays of objects becomes a resource for each.
+/// Returns a configuration that serves `files`. A file with several arrays of objects becomes one resource for each.
 ///
 /// # Errors
-/// Everything that is wrong with them, one per line.
+/// All mistakes, one per line.
 pub fn of_files(files: &[File]) -> Result<Config, Failure> {
     let config = File::config(files).map_err(Failure::config)?;
     Ok(Config { dios: source::spread(config.dios), ..config })
@@ -458,7 +460,7 @@ pub fn of_files(files: &[File]) -> Result<Config, Failure> {
 /// Reads the configuration at `path`.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// All mistakes in it.
 pub fn read(path: &Path) -> Result<Config, Failure> {
     Config::read(path).map_err(Failure::config)
 }

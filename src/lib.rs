@@ -17,7 +17,7 @@ pub mod cache {
     pub use diorama_core::cache::{Bytes, CacheBackend, CacheError, CacheTable, CachedRow, Id, MemoryCache, RedbCache};
 }
 
-/// The systems that it connects to, and the contract of connectors.
+/// Connectors for external systems, and their contract.
 pub mod connect {
     #[cfg(feature = "ws")]
     pub use diorama_connect::WsFeed;
@@ -34,7 +34,7 @@ pub mod connect {
     pub use diorama_connect::{Json, JsonOptions};
 }
 
-/// What is asked of a [`Dio`], and what it says.
+/// The [`Dio`] with its settings, operations and events.
 pub mod dio {
     pub use diorama_core::dio::{
         Backoff, BlockingWrite, BreakerLimits, BreakerState, ChunkRequest, ChunkSink, Condition, Counters, Dio,
@@ -45,7 +45,7 @@ pub mod dio {
     };
 }
 
-/// Dios as HTTP resources in a router of axum's.
+/// HTTP gateway: Dios as resources in an axum router.
 #[cfg(feature = "gateway")]
 pub mod gateway {
     pub use diorama_gateway::webhook;
@@ -59,7 +59,7 @@ pub mod gateway {
 #[cfg(feature = "gateway")]
 pub use diorama_inbound as inbound;
 
-/// The log of what must never be lost: in a file, in memory, or elsewhere.
+/// The durable log of writes, operations and events: in a file, in memory, or elsewhere.
 pub mod journal {
     pub use diorama_core::journal::{
         AppendError, Changes, Claim, Delivery, DeliveryId, DeliveryQuery, DeliveryState, InboxLimits, InboxUse,
@@ -68,7 +68,7 @@ pub mod journal {
     };
 }
 
-/// Infrastructure that Dios share.
+/// Infrastructure shared by Dios.
 pub mod lens {
     pub use diorama_core::lens::{DioBuilder, Lens, LensBuilder};
 }
@@ -81,7 +81,7 @@ pub mod record {
     };
 }
 
-/// Standing views onto a Dio.
+/// Reactive views of a Dio.
 pub mod scenery {
     pub use diorama_core::scenery::{
         Generation, LoadState, RecordScenery, RecordStatus, TableScenery, TableSceneryBuilder, ValueScenery,
@@ -106,13 +106,13 @@ pub mod vista {
     }
 }
 
-/// The README's example is compiled like those of the documentation.
+/// Compiles the README's examples as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 #[derive(Debug)]
 pub struct Readme;
 
-/// So are those of the guide to embedding.
+/// Compiles the examples of the embedding guide as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/embedding.md")]
 #[derive(Debug)]

@@ -13,7 +13,8 @@ use diorama::app::{self, Failure, demo, ops, webhook};
 use diorama::config::{Access, CacheAt, Config, File, HookSpec};
 use diorama_gateway::Gateway;
 
-/// A list of a source is many small pieces that are all freed together: unlike glibc's, this allocator gives their memory back.
+/// Global allocator. A source's list is many small allocations that are freed together; unlike glibc's allocator, this one
+/// returns their memory to the system.
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -22,10 +23,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Cli {
-    /// What is logged: error, warn, info, debug, trace, or a filter as RUST_LOG takes it.
+    /// Log level: error, warn, info, debug, trace, or a filter in the syntax of RUST_LOG.
     #[arg(long, global = true, value_name = "LEVEL")]
     log: Option<String>,
-    /// How log lines look (default: DIORAMA_LOG_FORMAT, else text).
+    /// Log format (default: DIORAMA_LOG_FORMAT, else text).
     #[arg(long, global = true, value_name = "FORMAT")]
     log_format: Option<telemetry::Format>,
     #[command(subcommand)]
@@ -34,17 +35,17 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve files (each is a resource), or what a diorama.toml says.
+    /// Serve files (each becomes a resource) or the resources of a diorama.toml.
     Serve(Serve),
-    /// Serve the demo bakery, from a folder that is made for it.
+    /// Serve the demo bakery from a new folder.
     Demo(Demo),
-    /// Print the OpenAPI document of what serve would serve.
+    /// Print the OpenAPI document of the resources that serve would serve.
     Openapi(Serve),
     /// Print the AsyncAPI document of its events and live queries.
     Asyncapi(Serve),
-    /// Ask a running server how it answers a list: what it reads, what it checks, how long that takes.
+    /// Explain how a running server answers a list: rows read, filters checked, time taken.
     Explain(ops::Explain),
-    /// Copy a running server's cache and journal of one moment into a folder.
+    /// Copy a consistent snapshot of a running server's cache and journal into a folder.
     Backup(ops::Backup),
     #[command(subcommand)]
     Ops(ops::Ops),
@@ -66,10 +67,10 @@ struct Demo {
     /// Address and port to listen on.
     #[arg(long)]
     listen: Option<SocketAddr>,
-    /// Where its files are; those that are missing are made.
+    /// Folder of its files; missing files are created.
     #[arg(long, default_value = demo::FOLDER)]
     dir: PathBuf,
-    /// Write "none" to serve a public address to anybody.
+    /// Use "none" to serve a public address without authentication.
     #[arg(long, value_parser = ["none"])]
     auth: Option<String>,
 }
@@ -81,16 +82,16 @@ struct Serve {
     /// Address and port to listen on.
     #[arg(long)]
     listen: Option<SocketAddr>,
-    /// Where rows and writes are kept: a file, or "memory".
+    /// Cache file for rows and writes, or "memory".
     #[arg(long)]
     cache: Option<String>,
-    /// Write "none" to serve a public address to anybody.
+    /// Use "none" to serve a public address without authentication.
     #[arg(long, value_parser = ["none"])]
     auth: Option<String>,
 }
 
 impl Serve {
-    /// Whether the arguments are data, and not a configuration.
+    /// Returns true if the arguments are data files instead of a configuration.
     fn names_files(&self) -> bool {
         !matches!(self.files.as_slice(), [] | [_]) || self.files.iter().any(|file| !file.ends_with(".toml"))
     }
@@ -100,7 +101,7 @@ impl Serve {
             [] => app::read(Path::new("diorama.toml")).map_err(|mut failure| {
                 if !Path::new("diorama.toml").exists() {
                     failure.message =
-                        "there is no ./diorama.toml: name files to serve, like diorama serve products.csv".into();
+                        "there is no ./diorama.toml: pass the files to serve, like diorama serve products.csv".into();
                 }
                 failure
             })?,
@@ -109,7 +110,7 @@ impl Serve {
         };
         config.server.listen = self.listen.unwrap_or(config.server.listen);
         if self.names_files() && config.server.listen.ip().is_loopback() {
-            // Whoever can reach this address may already write; each resource takes webhooks under its own name.
+            // A client that reaches this address may write anyway; each resource accepts webhooks under its own name.
             config.webhooks = config.dios.iter().map(|dio| HookSpec::open(&dio.name)).collect();
         }
         match self.cache.as_deref() {
@@ -124,11 +125,15 @@ impl Serve {
     }
 }
 
-/// Says which files are not served under their own names.
-fn say_names(arguments: &[String]) {
+/// Reports the files that are served under another name than their own.
+fn report_renamed_files(arguments: &[String]) {
     let files = arguments.iter().filter_map(|argument| File::parse(argument).ok());
     for file in files.filter(|file| file.renamed) {
-        app::say(format_args!("{} is served as {}; NAME=PATH gives it another name", file.path.display(), file.name));
+        app::say(format_args!(
+            "{} is served as {}; use NAME=PATH to choose another name",
+            file.path.display(),
+            file.name
+        ));
     }
 }
 
@@ -143,19 +148,20 @@ fn zero_config(arguments: &[String]) -> Result<Config, Failure> {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Runtime::new().map_err(|error| Failure { code: 1, message: format!("no runtime: {error}") })
+    tokio::runtime::Runtime::new()
+        .map_err(|error| Failure { code: 1, message: format!("cannot start the async runtime: {error}") })
 }
 
-/// Serves until it is told to stop.
+/// Serves until a signal stops the server.
 fn serve(config: Config, ready: impl FnOnce(&str)) -> Result<(), Failure> {
     let runtime = runtime()?;
     let served = runtime.block_on(app::serve_with(config, ready));
-    // Whatever still waits in a driver must not hold up the end.
+    // Work that still blocks in a driver must not delay the exit.
     runtime.shutdown_background();
     served
 }
 
-/// What to do without being told: what is here, or else the demo.
+/// Returns the command to run without arguments: serve ./diorama.toml if it exists, else the demo.
 fn default_command() -> Command {
     match Path::new("diorama.toml").exists() {
         true => Command::Serve(Serve::default()),
@@ -168,7 +174,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve(arguments) => {
             let config = arguments.config()?;
             if arguments.names_files() {
-                say_names(&arguments.files);
+                report_renamed_files(&arguments.files);
             }
             serve(config, |_| {})
         }
@@ -181,10 +187,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Openapi(serve) => print(&described(&serve, Gateway::openapi)?),
         Command::Asyncapi(serve) => print(&described(&serve, Gateway::asyncapi)?),
-        Command::Explain(asked) => runtime()?.block_on(ops::explain(asked)),
-        Command::Backup(asked) => runtime()?.block_on(ops::backup(asked)),
-        Command::Ops(asked) => runtime()?.block_on(ops::run(asked)),
-        Command::Webhook(asked) => runtime()?.block_on(webhook::run(asked)),
+        Command::Explain(arguments) => runtime()?.block_on(ops::explain(arguments)),
+        Command::Backup(arguments) => runtime()?.block_on(ops::backup(arguments)),
+        Command::Ops(arguments) => runtime()?.block_on(ops::run(arguments)),
+        Command::Webhook(arguments) => runtime()?.block_on(webhook::run(arguments)),
         Command::Check { file, offline } => {
             let config = app::read(&file)?;
             match offline {
@@ -192,7 +198,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
                 false => runtime()?.block_on(app::check_all(&config))?,
             }
             let (dios, hooks) = (config.dios.len(), config.webhooks.len());
-            app::say(format_args!("{} is fine: {dios} resources, {hooks} webhooks", file.display()));
+            app::say(format_args!("{} is valid: {dios} resources, {hooks} webhooks", file.display()));
             Ok(())
         }
     }
@@ -203,13 +209,14 @@ fn print(document: &[u8]) -> Result<(), Failure> {
     written.map_err(|error| Failure { code: 1, message: format!("stdout: {error}") })
 }
 
-/// The document of what these arguments would serve; without any, that of what is served without being told.
+/// Returns the document of the resources that these arguments would serve; without arguments, of the default command's resources.
 fn described(serve: &Serve, document: fn(&Gateway) -> Bytes) -> Result<Bytes, Failure> {
     if !serve.files.is_empty() || Path::new("diorama.toml").exists() {
         return runtime()?.block_on(app::describe(&serve.config()?, document));
     }
-    // The demo as it was unpacked here, or else as it would be: a question leaves no files behind.
-    let temporary = tempfile::tempdir().map_err(|error| Failure::config(format!("no temporary folder: {error}")))?;
+    // Use the demo that is unpacked here, or else a temporary copy, so that no files are left behind.
+    let temporary =
+        tempfile::tempdir().map_err(|error| Failure::config(format!("cannot create a temporary folder: {error}")))?;
     let here = Path::new(demo::FOLDER);
     let folder = if here.exists() { here } else { temporary.path() };
     runtime()?.block_on(app::describe(&app::read(&demo::unpack(folder)?)?, document))
@@ -218,10 +225,10 @@ fn described(serve: &Serve, document: fn(&Gateway) -> Bytes) -> Result<Bytes, Fa
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(said) => {
-            // Nobody may be listening.
-            let _ = said.print();
-            return if said.use_stderr() { ExitCode::from(ops::USAGE) } else { ExitCode::SUCCESS };
+        Err(error) => {
+            // Writing fails if the stream is closed.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(ops::USAGE) } else { ExitCode::SUCCESS };
         }
     };
     let log = match telemetry::start(cli.log.as_deref(), cli.log_format) {

@@ -1,41 +1,42 @@
-//! Logs: to standard error, as text for people or as a JSON object per line. Standard output stays for what was asked for.
+//! Logging to standard error, as text for people or as one JSON object per line. Standard output is reserved for results.
 
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
 
-/// What a log line looks like.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    /// Text for people.
     Text,
     /// One JSON object per line.
     Json,
 }
 
-/// How the program logs.
+/// Active log format.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Log(Format);
 
-/// Starts logging in `format` (or `DIORAMA_LOG_FORMAT`, or text) as much as `wish` asks for (or `DIORAMA_LOG`, or
-/// `RUST_LOG`, or `info`).
+/// Starts logging in `format` (or `DIORAMA_LOG_FORMAT`, or text) with the filter `level` (or `DIORAMA_LOG`, or `RUST_LOG`, or
+/// `info`).
 ///
 /// # Errors
-/// Says which wish cannot be read.
-pub(crate) fn start(wish: Option<&str>, format: Option<Format>) -> Result<Log, String> {
+/// The setting that is not valid.
+pub(crate) fn start(level: Option<&str>, format: Option<Format>) -> Result<Log, String> {
     let set =
         |name: &'static str| std::env::var(name).ok().filter(|value| !value.is_empty()).map(|value| (name, value));
-    let given = wish.map(|wish| ("--log", wish.to_string()));
-    let (name, wish) =
-        given.or_else(|| set("DIORAMA_LOG")).or_else(|| set("RUST_LOG")).unwrap_or(("--log", "info".to_string()));
-    let filter = EnvFilter::try_new(&wish);
-    let filter = filter.map_err(|error| format!("{name}: {wish:?} is no filter of log lines ({error}): try debug"))?;
+    let argument = level.map(|level| ("--log", level.to_string()));
+    let (name, level) =
+        argument.or_else(|| set("DIORAMA_LOG")).or_else(|| set("RUST_LOG")).unwrap_or(("--log", "info".to_string()));
+    let filter = EnvFilter::try_new(&level);
+    let filter = filter
+        .map_err(|error| format!("{name}: {level:?} is not a valid log filter ({error}): use a level like debug"))?;
     let format = match (format, set("DIORAMA_LOG_FORMAT")) {
         (Some(format), _) => format,
         (None, None) => Format::Text,
         (None, Some((name, value))) => {
             let known = <Format as clap::ValueEnum>::from_str(&value, true);
-            known.map_err(|_| format!("{name} is text or json, not {value:?}"))?
+            known.map_err(|_| format!("{name} must be text or json, not {value:?}"))?
         }
     };
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -56,7 +57,7 @@ pub(crate) fn start(wish: Option<&str>, format: Option<Format>) -> Result<Log, S
 }
 
 impl Log {
-    /// Says why the program ends, in the form that readers of the log expect.
+    /// Reports a fatal error in the format of the log.
     pub(crate) fn fail(self, message: &str) {
         if self.0 == Format::Json && tracing::enabled!(tracing::Level::ERROR) {
             tracing::error!("{message}");

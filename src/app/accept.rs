@@ -1,4 +1,5 @@
-//! The accept loop: bounded connections, in all and of one address, a bound on how long headers may take, and an end that waits for answers under way.
+//! Accept loop: bounds connections in total and per address, limits the time for headers, and lets running requests finish on
+//! shutdown.
 
 use std::convert::Infallible;
 use std::io;
@@ -31,24 +32,24 @@ use diorama_core::dio::Backoff;
 use diorama_core::vista::LogLimit;
 use diorama_gateway::{Budget, Caller, GatewayService, Lease, unreadable};
 
-/// Connections that are told at a time why they are refused; more are just closed.
-const MOST_REFUSALS: usize = 64;
-/// How long a refused client may take to hear why.
+/// Maximum number of concurrent refusals with a response; more connections are closed without one.
+const MAX_REFUSALS: usize = 64;
+/// Timeout for sending the response of a refusal.
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
-/// hyper's own bound on headers, which costs less than the same one set.
+/// hyper's default limit for headers, which is cheaper than setting the same limit.
 const HYPER_HEADERS: usize = 100;
-/// Bytes of an answer that hyper gives by itself are fewer.
-const LONGEST_BARE: usize = 256;
-/// The longest rest after a failed accept.
-const LONGEST_REST: Duration = Duration::from_secs(1);
+/// Upper bound on the size of responses that hyper generates itself.
+const MAX_BARE_RESPONSE: usize = 256;
+/// Maximum pause after a failed accept.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
-/// What serves requests; may be exchanged while connections are open.
+/// Current responder, which may be replaced while connections are open.
 pub(super) type Current = Arc<ArcSwap<Responder>>;
 
-/// Who answers requests.
+/// Responder to requests.
 #[derive(Clone)]
 pub(super) enum Responder {
-    /// Before the resources are there.
+    /// Responder until the resources are open.
     Starting(Router),
     Gateway(GatewayService),
 }
@@ -56,7 +57,7 @@ pub(super) enum Responder {
 impl Responder {
     async fn answer(self, mut request: Request<Incoming>, caller: Caller) -> Response {
         request.extensions_mut().insert(caller);
-        // The body of most requests is none, and costs nothing as such.
+        // Most requests have no body; an empty one avoids its cost.
         let request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
         match self {
             Responder::Starting(mut router) => match router.call(request).await {
@@ -68,7 +69,7 @@ impl Responder {
     }
 }
 
-/// Accepts until `closing`; the connections go on in `connections`, until each has answered what it was asked.
+/// Accepts connections until `closing`. They continue in `connections` until each has answered its requests.
 pub(super) async fn accept(
     listener: TcpListener,
     current: Current,
@@ -77,30 +78,31 @@ pub(super) async fn accept(
     closing: CancellationToken,
     connections: TaskTracker,
 ) {
-    let places = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
-    let refusals = Arc::new(Semaphore::new(MOST_REFUSALS));
+    let permits = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
+    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let addresses = Budget::new("connections", "per_address", usize::MAX, limits.per_address);
     let http = http(&limits);
     let lines = LogLimit::default();
-    let mut backoff = Backoff::new(Duration::from_millis(10), LONGEST_REST);
+    let mut backoff = Backoff::new(Duration::from_millis(10), MAX_PAUSE);
     loop {
         let next = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            (permit, listener.accept().await)
         };
-        let (place, accepted) = tokio::select! {
+        let (permit, accepted) = tokio::select! {
             next = next => next,
             () = closing.cancelled() => return,
         };
         // The semaphore is never closed.
-        let Ok(place) = place else { return };
+        let Ok(permit) = permit else { return };
         match accepted {
             Ok((stream, peer)) => {
                 backoff.reset();
                 let share = if proxies.trust(peer.ip()) { 0 } else { 1 };
                 if let Ok(lease) = addresses.take(Caller::new(peer.ip()), share) {
-                    let (patience, stalled, refusal) = (limits.write_timeout, None, None);
-                    let stream = CountedConnection { stream, patience, stalled, refusal, _place: place, _lease: lease };
+                    let (write_timeout, stalled, refusal) = (limits.write_timeout, None, None);
+                    let stream =
+                        CountedConnection { stream, write_timeout, stalled, refusal, _place: permit, _lease: lease };
                     let peer = Peer { address: peer.ip(), proxies: proxies.clone() };
                     connections.spawn(serve(stream, peer, http.clone(), Arc::clone(&current), closing.clone()));
                 } else if let Ok(turn) = Arc::clone(&refusals).try_acquire_owned() {
@@ -112,7 +114,7 @@ pub(super) async fn accept(
                 }
             }
             Err(error) => {
-                // Out of file descriptors, most likely: it passes when others close.
+                // The usual cause is a lack of file descriptors, which is resolved when other connections close.
                 if let Some(left_out) = lines.pass(()) {
                     tracing::warn!(%error, left_out, "a connection could not be accepted");
                 }
@@ -131,55 +133,57 @@ fn http(limits: &LimitsSpec) -> http1::Builder {
     http
 }
 
-/// What a connection beyond its address' share gets to read.
+/// Response to a connection beyond the limit of its address.
 const REFUSAL: &str = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/problem+json\r\nRetry-After: 5\r\n\
      Connection: close\r\n\r\n{\"type\":\"/problems/rate-limited\",\"title\":\"Too many requests\",\"status\":429,\
      \"detail\":\"this address has too many connections open\",\"code\":\"rate-limited\",\
      \"message\":\"this address has too many connections open\"}";
 
-/// Says why and waits until that was read: closing with unread input would take the words back.
+/// Sends the refusal and waits until the client has read it: closing with unread input would reset the connection and discard the
+/// response.
 async fn refuse(mut stream: TcpStream) {
-    let said = async {
+    let sending = async {
         stream.write_all(REFUSAL.as_bytes()).await?;
         stream.shutdown().await?;
         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
     };
-    let _ = said.await;
+    let _ = sending.await;
 }
 
-/// A connection with its right to be: also what becomes of it after an upgrade counts until it is closed. One that is sent
-/// something and takes none of it for too long is given up, be it an answer, a stream or a socket.
+/// A connection with its permits, which count it until it is closed, even after an upgrade. A client that reads nothing for too
+/// long is disconnected, be it a response, a stream or a socket.
 struct CountedConnection {
     stream: TcpStream,
-    /// How long the client may take nothing.
-    patience: Duration,
-    /// When that is over; `None` while it takes what it is sent.
+    /// Maximum time for which the client may read nothing.
+    write_timeout: Duration,
+    /// Timer of that time; `None` while the client reads.
     stalled: Option<Pin<Box<Sleep>>>,
-    /// Answer in place of a bare refusal, and how much of it was written.
+    /// Response that replaces a bare refusal by hyper, and the number of bytes written of it.
     refusal: Option<(Vec<u8>, usize)>,
     _place: OwnedSemaphorePermit,
     _lease: Lease,
 }
 
 impl CountedConnection {
-    fn taken(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn track_stall(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if write.is_ready() {
             self.stalled = None;
             return write;
         }
-        let patience = self.patience;
-        let over = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
+        let write_timeout = self.write_timeout;
+        let over = self.stalled.get_or_insert_with(|| Box::pin(sleep(write_timeout)));
         over.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-/// The status of an answer that hyper gives by itself, to what it cannot read: it has no body, and the connection ends with it.
+/// Returns the status of a response that hyper generates itself for an unreadable request. Such a response has no body, and the
+/// connection ends with it.
 fn bare_refusal(written: &[u8]) -> Option<u16> {
     if !written.starts_with(b"HTTP/1.1 4") {
         return None;
     }
     let head = std::str::from_utf8(written).ok()?.strip_prefix("HTTP/1.1 ")?;
-    // All others have that header.
+    // All other responses have that header.
     let bare =
         head.contains("\r\ncontent-length: 0\r\n") && head.ends_with("\r\n\r\n") && !head.contains("x-request-id");
     head.get(..3).filter(|_| bare)?.parse().ok()
@@ -193,14 +197,14 @@ impl AsyncRead for CountedConnection {
 
 impl AsyncWrite for CountedConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.refusal.is_none() && buf.len() < LONGEST_BARE {
+        if self.refusal.is_none() && buf.len() < MAX_BARE_RESPONSE {
             self.refusal = bare_refusal(buf).and_then(unreadable).map(|refusal| (refusal, 0));
         }
         while let CountedConnection { stream, refusal: Some((refusal, at)), .. } = &mut *self
             && *at < refusal.len()
         {
             let write = Pin::new(stream).poll_write(cx, &refusal[*at..]);
-            match ready!(self.taken(cx, write)) {
+            match ready!(self.track_stall(cx, write)) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(written) => self.refusal.iter_mut().for_each(|(_, at)| *at += written),
                 Err(error) => return Poll::Ready(Err(error)),
@@ -210,7 +214,7 @@ impl AsyncWrite for CountedConnection {
             return Poll::Ready(Ok(buf.len()));
         }
         let write = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.taken(cx, write)
+        self.track_stall(cx, write)
     }
 
     fn poll_write_vectored(
@@ -222,7 +226,7 @@ impl AsyncWrite for CountedConnection {
             return self.poll_write(cx, only);
         }
         let write = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.taken(cx, write)
+        self.track_stall(cx, write)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -238,7 +242,7 @@ impl AsyncWrite for CountedConnection {
     }
 }
 
-/// The other end of a connection, which may be a proxy.
+/// Peer of a connection, which may be a proxy.
 struct Peer {
     address: IpAddr,
     proxies: Proxies,
@@ -251,7 +255,7 @@ async fn serve(
     current: Current,
     closing: CancellationToken,
 ) {
-    // Answers are written whole: waiting for more to send only delays them.
+    // Responses are written in one piece, so Nagle's algorithm would only delay them.
     let _ = stream.stream.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
         let front = Responder::clone(&current.load());

@@ -1,4 +1,4 @@
-//! Backups of a running server: cache and journal are copied beside themselves, then sent.
+//! Backups of a running server: cache and journal are copied next to the originals, then sent.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -14,14 +14,14 @@ use diorama_core::journal::RedbJournal;
 use diorama_core::vista::{Error, Result};
 use diorama_gateway::{Archive, Backup};
 
-/// Bytes of one piece.
+/// Size of one piece in bytes.
 const PIECE: usize = 256 << 10;
-/// Pieces that wait for a slow reader.
+/// Maximum number of pieces that wait for a slow reader.
 const AHEAD: usize = 4;
-/// Bytes of a tar file's block.
+/// Block size of a tar file in bytes.
 const BLOCK: u64 = 512;
 
-/// What is copied: the files of a Lens, with their paths.
+/// Files of a Lens to back up, with their paths.
 #[derive(Clone)]
 pub(super) struct Files {
     pub(super) cache: Option<(PathBuf, RedbCache)>,
@@ -29,7 +29,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Makes backups of these files, unless there are none.
+    /// Returns a backup provider for these files; `None` if there are none.
     pub(super) fn backup(self) -> Option<Backup> {
         if self.cache.is_none() && self.journal.is_none() {
             return None;
@@ -47,11 +47,11 @@ impl Files {
         let copy = copied.map_err(|_| Error::Closed)??;
         let length = copy.sizes.iter().map(|size| BLOCK + size.next_multiple_of(BLOCK)).sum::<u64>() + 2 * BLOCK;
         let (send, pieces) = mpsc::channel(AHEAD);
-        #[expect(clippy::disallowed_methods, reason = "it ends with the answer: nobody takes its pieces then")]
+        #[expect(clippy::disallowed_methods, reason = "it ends with the response, when its receiver is dropped")]
         tokio::task::spawn_blocking(move || {
             let failed = send.clone();
             if let Err(error) = copy.send(PieceSender(send)) {
-                // Whoever asked has gone, or sees that the answer is too short.
+                // The client has disconnected, or notices that the response is too short.
                 let _ = failed.blocking_send(Err(error));
             }
         });
@@ -59,13 +59,13 @@ impl Files {
         Ok(Archive { length, pieces: pieces.boxed() })
     }
 
-    /// Copies the files into a folder beside them, which is removed with the answer.
+    /// Copies the files into a folder next to them, which is removed with the response.
     fn copy(&self) -> Result<BackupCopy> {
-        let beside = self.journal.as_ref().map(|(path, _)| path).or(self.cache.as_ref().map(|(path, _)| path));
-        let beside = beside.and_then(|path| path.parent()).filter(|folder| !folder.as_os_str().is_empty());
-        let folder = tempfile::Builder::new().prefix(".backup-").tempdir_in(beside.unwrap_or(Path::new(".")));
+        let original = self.journal.as_ref().map(|(path, _)| path).or(self.cache.as_ref().map(|(path, _)| path));
+        let original = original.and_then(|path| path.parent()).filter(|folder| !folder.as_os_str().is_empty());
+        let folder = tempfile::Builder::new().prefix(".backup-").tempdir_in(original.unwrap_or(Path::new(".")));
         let folder = folder.map_err(|error| failed(&error))?;
-        // The cache first: the journal then has everything that the cache has seen.
+        // The cache is copied first, so that the journal contains everything the cache has seen.
         let cache = self.cache.as_ref().map(|(path, cache)| Ok::<_, Error>((path, cache.snapshot()?))).transpose()?;
         let journal =
             self.journal.as_ref().map(|(path, journal)| Ok::<_, Error>((path, journal.snapshot()?))).transpose()?;
@@ -78,7 +78,9 @@ impl Files {
         if let Some((path, cache)) = cache {
             let name = name(path, "cache.redb");
             if names.contains(&name) {
-                let detail = format!("cache and journal are both called {name}: a backup cannot hold both");
+                let detail = format!(
+                    "cache and journal are both named {name}, so a backup cannot contain both: rename one of the files"
+                );
                 return Err(Error::Config(detail));
             }
             cache.write(&folder.path().join(&name))?;
@@ -96,10 +98,10 @@ fn name(path: &Path, usual: &str) -> String {
 
 fn failed(error: &io::Error) -> Error {
     let full = error.kind() == io::ErrorKind::StorageFull;
-    Error::Storage { detail: format!("the backup cannot be made: {error}"), full }
+    Error::Storage { detail: format!("cannot make the backup: {error}"), full }
 }
 
-/// Copies that nobody else writes.
+/// Copies of the files, which no other program writes.
 struct BackupCopy {
     folder: TempDir,
     names: Vec<String>,
@@ -107,7 +109,7 @@ struct BackupCopy {
 }
 
 impl BackupCopy {
-    /// Writes a tar file of them.
+    /// Writes the copies as a tar file.
     fn send(&self, to: PieceSender) -> io::Result<()> {
         let mut tar = tar::Builder::new(BufWriter::with_capacity(PIECE, to));
         for (name, size) in self.names.iter().zip(&self.sizes) {
@@ -121,7 +123,7 @@ impl BackupCopy {
     }
 }
 
-/// Where pieces go to be sent.
+/// Writer that sends pieces to the response.
 struct PieceSender(mpsc::Sender<io::Result<Bytes>>);
 
 impl Write for PieceSender {

@@ -1,11 +1,11 @@
-//! The demo bakery: a configuration with its data, unpacked into a folder and served like any other.
+//! Demo bakery: a configuration with its data, unpacked into a folder and served like any other.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Failure;
 
-/// The folder, if nobody names another.
+/// Default folder.
 pub const FOLDER: &str = "diorama-demo";
 
 const CONFIG: &str = "diorama.toml";
@@ -17,23 +17,23 @@ const FILES: [(&str, &str); 6] = [
     ("categories.json", include_str!("../../demo/categories.json")),
     ("webhook.secret", include_str!("../../demo/webhook.secret")),
     ("webhook.sh", include_str!("../../demo/webhook.sh")),
-    // Wherever it is unpacked, it is not part of what surrounds it.
+    // Keeps the demo out of a surrounding repository.
     (".gitignore", "*\n"),
 ];
 
-/// Makes the bakery's folder complete: files that are there stay as they are. Gives the configuration to serve.
+/// Creates the missing files of the demo's folder and leaves existing files unchanged. Returns the path of the configuration.
 ///
 /// # Errors
 /// The file that cannot be written.
 pub fn unpack(folder: &Path) -> Result<PathBuf, Failure> {
-    let failed = |path: &Path, error: String| Failure::config(format!("{} cannot be written: {error}", path.display()));
+    let failed = |path: &Path, error: String| Failure::config(format!("cannot write {}: {error}", path.display()));
     fs::create_dir_all(folder).map_err(|error| failed(folder, error.to_string()))?;
     let write = |name: &str, make: &dyn Fn(&Path) -> Result<(), String>| {
         let (path, new) = (folder.join(name), folder.join(format!("{name}.new")));
         if path.exists() {
             return Ok(());
         }
-        // Under its name only when it is whole.
+        // The file gets its name only when it is complete.
         let made = make(&new).and_then(|()| fs::rename(&new, &path).map_err(|error| error.to_string()));
         made.map_err(|error| failed(&path, error))
     };
@@ -78,10 +78,10 @@ fn database(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
 
 #[cfg(not(all(feature = "csv", feature = "sqlite")))]
 fn database(_: &Path) -> Result<(), &'static str> {
-    Err("this program was built without the drivers of the demo: build it with --features csv,json,sqlite")
+    Err("this program was built without the connectors of the demo: build it with --features csv,json,sqlite")
 }
 
-/// What to try, once it is served at `base`.
+/// Returns example requests for the demo served at `base`.
 pub fn greeting(base: &str) -> String {
     format!(
         "try\n  \

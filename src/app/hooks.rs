@@ -1,4 +1,4 @@
-//! From the configuration's webhooks to the gateway's.
+//! Builds the gateway's webhooks from the configuration.
 
 use axum::http::HeaderName;
 
@@ -12,15 +12,15 @@ use diorama_inbound::signature::{
 };
 use diorama_inbound::{self as inbound, Algorithm, Encoding, Format, Hmac, Key, Map, Problem, Scheme};
 
-/// Contentful's own tolerance, in seconds.
+/// Default tolerance for Contentful in seconds.
 const CONTENTFUL_TOLERANCE: u64 = 30;
-/// Twitch's own tolerance, in seconds.
+/// Default tolerance for Twitch in seconds.
 const TWITCH_TOLERANCE: u64 = 600;
 
-/// The webhook that `spec` describes.
+/// Builds the webhook that `spec` describes.
 ///
 /// # Errors
-/// Says which of its words cannot be.
+/// The setting that is not valid.
 pub(super) fn hook(spec: &HookSpec) -> Result<Hook, String> {
     let inbound = inbound(spec)?;
     Ok(Hook::new(spec.name.clone(), spec.dio.clone(), inbound).with(options(&spec.intake)))
@@ -36,7 +36,7 @@ fn options(spec: &IntakeSpec) -> HookOptions {
     }
 }
 
-/// What is kept of deliveries.
+/// Builds the limits for stored deliveries.
 pub(super) fn inbox(spec: &InboxSpec) -> InboxLimits {
     let default = InboxLimits::default();
     InboxLimits {
@@ -47,17 +47,17 @@ pub(super) fn inbox(spec: &InboxSpec) -> InboxLimits {
     }
 }
 
-/// What is kept of events.
+/// Applies the limits for stored events.
 pub(super) fn events(spec: &EventsSpec, settings: &mut Settings) {
     settings.keep_events = spec.count.map_or(settings.keep_events, |count| count as u64);
     settings.keep_bytes = spec.bytes.map_or(settings.keep_bytes, |bytes| bytes as u64);
     settings.keep_for = spec.age.unwrap_or(settings.keep_for);
 }
 
-/// How the messages of a feed are understood.
+/// Builds the format of a feed's messages.
 ///
 /// # Errors
-/// Says which of its words cannot be.
+/// The setting that is not valid.
 pub(super) fn feed_format(spec: &FeedSpec) -> diorama_core::vista::Result<FeedFormat> {
     match &spec.format {
         Some(format) => Ok(FeedFormat::Inbound(Box::new(inbound(format).map_err(diorama_core::vista::Error::Config)?))),
@@ -65,15 +65,15 @@ pub(super) fn feed_format(spec: &FeedSpec) -> diorama_core::vista::Result<FeedFo
     }
 }
 
-/// How the webhook that `spec` describes verifies and decodes.
+/// Builds verification and decoding of the webhook that `spec` describes.
 ///
 /// # Errors
-/// Says which of its words cannot be.
+/// The setting that is not valid.
 pub(super) fn inbound(spec: &HookSpec) -> Result<inbound::Hook, String> {
     let named = |error: String| format!("[webhook.{}] {error}", spec.name);
     let delivery = spec.auth.delivery.as_deref().map(header).transpose().map_err(named)?;
     let scheme = scheme(&spec.auth).map_err(named)?;
-    let usual = match spec.auth.scheme {
+    let default_tolerance = match spec.auth.scheme {
         AuthScheme::Contentful => CONTENTFUL_TOLERANCE,
         AuthScheme::Twitch => TWITCH_TOLERANCE,
         _ => inbound::signature::TOLERANCE,
@@ -81,7 +81,7 @@ pub(super) fn inbound(spec: &HookSpec) -> Result<inbound::Hook, String> {
     let tokens = spec.auth.verify_tokens.iter().map(|token| Key::plain(token.reveal()));
     let tokens: Vec<Key> = tokens.collect::<Result<_, _>>().map_err(named)?;
     Ok(inbound::Hook::new(scheme)
-        .tolerance(spec.auth.tolerance.unwrap_or(usual))
+        .tolerance(spec.auth.tolerance.unwrap_or(default_tolerance))
         .format(format(spec)?)
         .delivery_header(delivery)
         .bytes(spec.body.unwrap_or(inbound::MOST_BYTES))
@@ -104,22 +104,23 @@ fn format(spec: &HookSpec) -> Result<Format, String> {
         "map" => Map::read_filled(text, path, None, &fill_in),
         preset => inbound::preset_filled(preset, spec.only.as_deref(), text, path, &fill_in),
     };
-    map.map(Format::Map).map_err(|problems| told(spec, problems))
+    map.map(Format::Map).map_err(|problems| described(spec, problems))
 }
 
-/// Mistakes at their places in the file, or with the hook's name if they have none.
-fn told(spec: &HookSpec, problems: Vec<Problem>) -> String {
+/// Formats mistakes with their positions in the file, or with the hook's name if they have no position.
+fn described(spec: &HookSpec, problems: Vec<Problem>) -> String {
     let named = |message: String| format!("[webhook.{}] {message}", spec.name);
     match &spec.map {
         Some(map) => {
-            let place = |at| if at == 0 { spec.at } else { at };
-            map.error(problems.into_iter().map(|problem| (place(problem.at), named(problem.message)))).to_string()
+            let position = |at| if at == 0 { spec.at } else { at };
+            map.error(problems.into_iter().map(|problem| (position(problem.at), named(problem.message)))).to_string()
         }
         None => problems.into_iter().map(|problem| named(problem.message)).collect::<Vec<_>>().join("\n"),
     }
 }
 
-/// Builds the scheme of each word by its own name: a new word that is left out does not compile, and is not "no proof".
+/// Builds the authentication scheme. Each variant is matched by name, so that a new one is a compile error instead of no
+/// authentication.
 fn scheme(auth: &HookAuth) -> Result<Scheme, String> {
     let secrets = || auth.secrets.iter().map(Secret::reveal);
     let keys = |key: fn(&str) -> Result<Key, String>| -> Result<Vec<Key>, String> { secrets().map(key).collect() };
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn every_format_of_the_configuration_is_one() {
+    fn every_format_of_the_configuration_is_supported() {
         assert_eq!(FORMATS[3..], PRESETS);
         for format in FORMATS {
             let without = ["native", "cloudevents", "map", "airtable", "dropbox", "mailgun", "twilio"];
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn every_scheme_of_the_configuration_is_one() {
+    fn every_scheme_of_the_configuration_is_supported() {
         for scheme in AuthScheme::ALL.into_iter().filter(|scheme| *scheme != AuthScheme::None) {
             let more = match scheme {
                 AuthScheme::Hmac | AuthScheme::Header => "header = \"X-S\", ",
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_fills_in_what_a_map_names() {
+    fn environment_variables_are_expanded_in_maps() {
         let text = "[dio.a]\nsource = { csv = \"a.csv\" }\n[webhook.a]\nauth = { scheme = \"none\" }\n[webhook.a.map]\n\
                     when = [{ sel = \"/kind\", in = [\"x\", \"${KIND}\"] }]\nop = \"upsert\"\nid = \"${ID}\"\n\
                     row = { sel = \"/row\", set = { price = \"const:$${P}\" } }\n";
@@ -269,20 +270,23 @@ mod tests {
         let error = inbound(&config.webhooks[0]).unwrap_err();
         let lines: Vec<&str> = error.lines().collect();
         assert!(
-            lines[0].starts_with("diorama.toml:6:") && lines[0].ends_with("the environment has no KIND"),
+            lines[0].starts_with("diorama.toml:6:") && lines[0].ends_with("the environment variable KIND is not set"),
             "{error}"
         );
-        assert!(lines[1].starts_with("diorama.toml:8:") && lines[1].ends_with("the environment has no ID"), "{error}");
+        assert!(
+            lines[1].starts_with("diorama.toml:8:") && lines[1].ends_with("the environment variable ID is not set"),
+            "{error}"
+        );
     }
 
     #[test]
-    fn mistakes_in_a_map_are_told_at_their_lines() {
+    fn mistakes_in_a_map_are_reported_with_their_lines() {
         let config = config(
             "[webhook.a]\nauth = { scheme = \"none\" }\n[webhook.a.map]\nop = \"upsert\"\nid = \"oops\"\nwehn = 1\n",
         );
         let error = inbound(&config.webhooks[0]).unwrap_err();
         let lines: Vec<&str> = error.lines().collect();
-        assert!(lines[0].starts_with("diorama.toml:7:6: [webhook.a] \"oops\" is no selector"), "{error}");
+        assert!(lines[0].starts_with("diorama.toml:7:6: [webhook.a] \"oops\" is not a valid selector"), "{error}");
         assert!(lines[1].starts_with("diorama.toml:8:1: [webhook.a] map has no key \"wehn\""), "{error}");
     }
 
@@ -302,9 +306,9 @@ mod tests {
     }
 
     #[test]
-    fn a_preset_that_needs_to_know_which_rows_says_so() {
+    fn a_preset_without_its_required_only_is_refused() {
         let config = config("[webhook.a]\nauth = { scheme = \"none\" }\nformat = \"stripe\"\n");
         let error = inbound(&config.webhooks[0]).unwrap_err();
-        assert!(error.contains("[webhook.a] format \"stripe\" needs only"), "{error}");
+        assert!(error.contains("[webhook.a] format \"stripe\" requires only"), "{error}");
     }
 }

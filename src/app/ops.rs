@@ -1,4 +1,4 @@
-//! `diorama ops`: following and mending accepted writes, on a running server or in a stopped one's files.
+//! Implementation of `diorama ops`: inspection and repair of accepted writes, on a running server or in a stopped server's files.
 
 mod backup;
 mod client;
@@ -19,42 +19,42 @@ use client::Client;
 pub use explain::{Explain, explain};
 use stopped::StoppedServer;
 
-/// Arguments that cannot be understood.
+/// Exit code for invalid arguments.
 pub const USAGE: u8 = 64;
-/// The server cannot be reached, or cannot do it now.
+/// Exit code for a server that is unreachable or unavailable.
 const UNREACHABLE: u8 = 69;
 
-/// Follow and mend accepted writes: on a running server with --url, else in a stopped server's files.
+/// Inspect and repair accepted writes: on a running server with --url, else in a stopped server's files.
 #[derive(Debug, Subcommand)]
 pub enum Ops {
     /// List accepted writes, newest first.
     List(List),
     /// Show writes by their ids.
     Show(OpIds),
-    /// Give parked writes another try, each as a new operation.
+    /// Retry parked writes, each as a new operation.
     Retry(Retry),
-    /// Give parked writes up for good.
+    /// Discard parked writes for good.
     Discard(OpIds),
-    /// Print as NDJSON what a journal holds of writes that were not applied, however damaged it is. The file is not changed.
+    /// Print the writes in a journal that were not applied, as NDJSON, however damaged the journal is. The file is not changed.
     Salvage {
         /// The journal, like cache.journal.redb.
         journal: PathBuf,
-        /// A new file to write to, instead of the standard output.
+        /// A new file to write to instead of standard output.
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
     },
 }
 
-/// Where the writes are.
+/// Location of the writes.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Location {
-    /// A running server, like http://127.0.0.1:8080 (TLS is not spoken).
+    /// A running server, like http://127.0.0.1:8080 (without TLS).
     #[arg(long, conflicts_with = "cache")]
     url: Option<String>,
     /// The server's token.
     #[arg(long, value_name = "env:NAME|file:PATH", requires = "url")]
     token: Option<String>,
-    /// The stopped server's cache file; its journal is beside it.
+    /// The stopped server's cache file; the journal is next to it.
     #[arg(long, value_name = "FILE")]
     cache: Option<PathBuf>,
     /// Print JSON, one object per line.
@@ -62,55 +62,55 @@ pub struct Location {
     json: bool,
 }
 
-/// What is listed.
+/// Arguments of `list`.
 #[derive(Args, Debug)]
 pub struct List {
     #[command(flatten)]
-    place: Location,
-    /// Only of this resource.
+    location: Location,
+    /// Only writes of this resource.
     #[arg(long)]
     dio: Option<String>,
-    /// Only in these states, like parked,failed.
+    /// Only writes in these states, like parked,failed.
     #[arg(long)]
     state: Option<String>,
-    /// Writes, at most.
+    /// Maximum number of writes.
     #[arg(long, default_value_t = 100)]
     limit: usize,
-    /// The stopped server's configuration (default: ./diorama.toml if there, else ./cache.redb).
+    /// The stopped server's configuration (default: ./diorama.toml if it exists, else ./cache.redb).
     #[arg(value_name = "FILE.toml")]
     file: Option<PathBuf>,
 }
 
-/// Writes by their ids.
+/// Arguments of `show` and `discard`.
 #[derive(Args, Debug)]
 pub struct OpIds {
     #[command(flatten)]
-    place: Location,
-    /// Ids, and perhaps the stopped server's configuration.
+    location: Location,
+    /// Ids, and optionally the stopped server's configuration.
     #[arg(value_name = "ID|FILE.toml", required = true)]
     words: Vec<String>,
 }
 
-/// What is tried again.
+/// Arguments of `retry`.
 #[derive(Args, Debug)]
 pub struct Retry {
     #[command(flatten)]
-    place: Location,
-    /// All that are parked, oldest first, instead of single ones.
+    location: Location,
+    /// All parked writes, oldest first, instead of single ones.
     #[arg(long)]
     all: bool,
-    /// With --all: only of this resource.
+    /// With --all: only writes of this resource.
     #[arg(long, requires = "all")]
     dio: Option<String>,
-    /// With --all: so many, at most.
+    /// With --all: maximum number of writes.
     #[arg(long, requires = "all", default_value_t = 1_000, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000))]
     limit: usize,
-    /// Ids, and perhaps the stopped server's configuration.
+    /// Ids, and optionally the stopped server's configuration.
     #[arg(value_name = "ID|FILE.toml")]
     words: Vec<String>,
 }
 
-/// What a list is narrowed by.
+/// Filter of a list.
 #[derive(Debug, Default)]
 struct ListFilter {
     dio: Option<String>,
@@ -118,98 +118,100 @@ struct ListFilter {
     limit: usize,
 }
 
-/// Whoever has the writes. Writes are JSON as the API sends them.
-enum Keeper {
+/// Access to the writes of a server or of files. Writes are JSON as in the API.
+enum WriteAccess {
     Server(Client),
     Files(Box<StoppedServer>),
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// A [`Failure`] with 1 if there is no such write or it stands otherwise, 64 for arguments that cannot be understood, 69 if the
-/// server cannot be reached, 75 if a server has the files, 78 for what is wrong with configuration, files or token.
+/// A [`Failure`] with 1 if a write does not exist or is in another state, 64 for invalid arguments, 69 if the server cannot be
+/// reached, 75 if a server has locked the files, 78 for mistakes in configuration, files or token.
 pub async fn run(ops: Ops) -> Result<(), Failure> {
     match ops {
         Ops::Salvage { journal, to } => salvage::run(&journal, to.as_deref()),
-        Ops::List(List { place, dio, state, limit, file }) => {
-            let mut keeper = Keeper::open(&place, file.as_deref()).await?;
-            let listed = keeper.list(&ListFilter { dio, state, limit });
-            keeper.close().await;
-            print(&if place.json { table::lines(&listed?) } else { table::table(&listed?) })
+        Ops::List(List { location, dio, state, limit, file }) => {
+            let mut access = WriteAccess::open(&location, file.as_deref()).await?;
+            let listed = access.list(&ListFilter { dio, state, limit });
+            access.close().await;
+            print(&if location.json { table::lines(&listed?) } else { table::table(&listed?) })
         }
-        Ops::Show(OpIds { place, words }) => {
-            let (ids, file) = sorted(&words);
-            let mut keeper = Keeper::open(&place, file).await?;
-            let shown: Result<Vec<Value>, Failure> = named(&ids)?.iter().map(|id| keeper.show(id)).collect();
-            keeper.close().await;
-            print(&if place.json { table::lines(&shown?) } else { table::cards(&shown?) })
+        Ops::Show(OpIds { location, words }) => {
+            let (ids, file) = split_arguments(&words);
+            let mut access = WriteAccess::open(&location, file).await?;
+            let shown: Result<Vec<Value>, Failure> = non_empty(&ids)?.iter().map(|id| access.show(id)).collect();
+            access.close().await;
+            print(&if location.json { table::lines(&shown?) } else { table::cards(&shown?) })
         }
-        Ops::Retry(Retry { place, all, dio, limit, words }) => {
-            let (ids, file) = sorted(&words);
+        Ops::Retry(Retry { location, all, dio, limit, words }) => {
+            let (ids, file) = split_arguments(&words);
             if all != ids.is_empty() {
-                return Err(usage("name the writes by their ids, or write --all"));
+                return Err(usage("pass the ids of the writes, or --all"));
             }
-            let mut keeper = Keeper::open(&place, file).await?;
-            let told = match all {
-                true => keeper.retry_all(dio.as_deref(), limit).await,
-                false => keeper.retry(&ids).await,
+            let mut access = WriteAccess::open(&location, file).await?;
+            let outcomes = match all {
+                true => access.retry_all(dio.as_deref(), limit).await,
+                false => access.retry(&ids).await,
             };
-            keeper.close().await;
-            report(&told?, place.json)
+            access.close().await;
+            report(&outcomes?, location.json)
         }
-        Ops::Discard(OpIds { place, words }) => {
-            let (ids, file) = sorted(&words);
-            let mut keeper = Keeper::open(&place, file).await?;
-            let told = keeper.discard(named(&ids)?).await;
-            keeper.close().await;
-            report(&told?, place.json)
+        Ops::Discard(OpIds { location, words }) => {
+            let (ids, file) = split_arguments(&words);
+            let mut access = WriteAccess::open(&location, file).await?;
+            let outcomes = access.discard(non_empty(&ids)?).await;
+            access.close().await;
+            report(&outcomes?, location.json)
         }
     }
 }
 
-impl Keeper {
-    async fn open(place: &Location, file: Option<&Path>) -> Result<Keeper, Failure> {
-        match &place.url {
-            Some(_) if file.is_some() => Err(usage("a server is asked with --url, or files are opened: not both")),
-            Some(url) => Ok(Keeper::Server(Client::new(url, place.token.as_deref())?)),
-            None => Ok(Keeper::Files(Box::new(StoppedServer::open(place.cache.as_deref(), file).await?))),
+impl WriteAccess {
+    async fn open(location: &Location, file: Option<&Path>) -> Result<WriteAccess, Failure> {
+        match &location.url {
+            Some(_) if file.is_some() => {
+                Err(usage("use --url for a server or a configuration for its files, not both"))
+            }
+            Some(url) => Ok(WriteAccess::Server(Client::new(url, location.token.as_deref())?)),
+            None => Ok(WriteAccess::Files(Box::new(StoppedServer::open(location.cache.as_deref(), file).await?))),
         }
     }
 
-    fn list(&mut self, narrowed: &ListFilter) -> Result<Vec<Value>, Failure> {
+    fn list(&mut self, filter: &ListFilter) -> Result<Vec<Value>, Failure> {
         match self {
-            Keeper::Server(client) => client.list(narrowed),
-            Keeper::Files(files) => files.list(narrowed),
+            WriteAccess::Server(client) => client.list(filter),
+            WriteAccess::Files(files) => files.list(filter),
         }
     }
 
     fn show(&mut self, id: &str) -> Result<Value, Failure> {
         match self {
-            Keeper::Server(client) => client.send("GET", &format!("/operations/{id}")),
-            Keeper::Files(files) => files.show(id),
+            WriteAccess::Server(client) => client.send("GET", &format!("/operations/{id}")),
+            WriteAccess::Files(files) => files.show(id),
         }
     }
 
     async fn retry(&mut self, ids: &[&str]) -> Result<Vec<Value>, Failure> {
-        let mut told = Vec::new();
+        let mut outcomes = Vec::new();
         for id in ids {
             let new = match self {
-                Keeper::Server(client) => client.send("POST", &format!("/operations/{id}/retry")),
-                Keeper::Files(files) => files.retry(id).await,
+                WriteAccess::Server(client) => client.send("POST", &format!("/operations/{id}/retry")),
+                WriteAccess::Files(files) => files.retry(id).await,
             };
-            told.push(match new {
+            outcomes.push(match new {
                 Ok(new) => json!({ "id": id, "status": 202, "operation": new }),
-                Err(failure) => refused(id, failure, told.is_empty())?,
+                Err(failure) => refused(id, failure, outcomes.is_empty())?,
             });
         }
-        Ok(told)
+        Ok(outcomes)
     }
 
     async fn retry_all(&mut self, dio: Option<&str>, limit: usize) -> Result<Vec<Value>, Failure> {
         match self {
-            Keeper::Server(client) => client.retry_all(dio, limit),
-            Keeper::Files(files) => {
+            WriteAccess::Server(client) => client.retry_all(dio, limit),
+            WriteAccess::Files(files) => {
                 let ids = files.parked(dio, limit)?;
                 self.retry(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await
             }
@@ -217,28 +219,28 @@ impl Keeper {
     }
 
     async fn discard(&mut self, ids: &[&str]) -> Result<Vec<Value>, Failure> {
-        let mut told = Vec::new();
+        let mut outcomes = Vec::new();
         for id in ids {
             let done = match self {
-                Keeper::Server(client) => client.send("DELETE", &format!("/operations/{id}")).map(drop),
-                Keeper::Files(files) => files.discard(id).await,
+                WriteAccess::Server(client) => client.send("DELETE", &format!("/operations/{id}")).map(drop),
+                WriteAccess::Files(files) => files.discard(id).await,
             };
-            told.push(match done {
+            outcomes.push(match done {
                 Ok(()) => json!({ "id": id, "status": 204 }),
-                Err(failure) => refused(id, failure, told.is_empty())?,
+                Err(failure) => refused(id, failure, outcomes.is_empty())?,
             });
         }
-        Ok(told)
+        Ok(outcomes)
     }
 
     async fn close(self) {
-        if let Keeper::Files(files) = self {
+        if let WriteAccess::Files(files) = self {
             files.close().await;
         }
     }
 }
 
-/// One refusal among what else is told; what stands against the first, or against all, ends it.
+/// Returns the outcome of a refused write; a failure that concerns the first write or all of them ends the command.
 fn refused(id: &str, failure: Failure, first: bool) -> Result<Value, Failure> {
     match failure.code {
         OTHER if !first => Ok(json!({ "id": id, "status": 409, "problem": { "detail": failure.message } })),
@@ -246,24 +248,24 @@ fn refused(id: &str, failure: Failure, first: bool) -> Result<Value, Failure> {
     }
 }
 
-/// Tells what became of each; a failure if one was refused.
-fn report(told: &[Value], json: bool) -> Result<(), Failure> {
-    print(&if json { table::lines(told) } else { table::outcomes(told) })?;
-    match told.iter().filter(|one| !one["problem"].is_null()).count() {
+/// Prints the outcomes; returns a failure if one was refused.
+fn report(outcomes: &[Value], json: bool) -> Result<(), Failure> {
+    print(&if json { table::lines(outcomes) } else { table::outcomes(outcomes) })?;
+    match outcomes.iter().filter(|one| !one["problem"].is_null()).count() {
         0 => Ok(()),
-        some => Err(Failure { code: OTHER, message: format!("{some} of {} were refused", told.len()) }),
+        some => Err(Failure { code: OTHER, message: format!("{some} of {} writes were refused", outcomes.len()) }),
     }
 }
 
-/// Ids, and the configuration among them.
-fn sorted(words: &[String]) -> (Vec<&str>, Option<&Path>) {
+/// Separates ids from the configuration.
+fn split_arguments(words: &[String]) -> (Vec<&str>, Option<&Path>) {
     let (files, ids): (Vec<&str>, Vec<&str>) =
         words.iter().map(String::as_str).partition(|word| word.ends_with(".toml"));
     (ids, files.first().copied().map(Path::new))
 }
 
-fn named<'a, 'b>(ids: &'a [&'b str]) -> Result<&'a [&'b str], Failure> {
-    if ids.is_empty() { Err(usage("name the writes by their ids")) } else { Ok(ids) }
+fn non_empty<'a, 'b>(ids: &'a [&'b str]) -> Result<&'a [&'b str], Failure> {
+    if ids.is_empty() { Err(usage("pass the ids of the writes")) } else { Ok(ids) }
 }
 
 fn usage(message: impl Into<String>) -> Failure {

@@ -1,4 +1,4 @@
-//! What a person at the terminal sees of the start.
+//! Startup progress printed at the terminal.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use super::say;
 use crate::config::DioSpec;
 use diorama_core::dio::Dio;
 
-/// Waits until `dio` can be read: the library tries again what fails. Gives the seconds it took.
+/// Waits until `dio` can be read; the library retries failures. Returns the seconds it took.
 pub(super) async fn first_copy(dio: &Dio, started: Instant) -> f64 {
-    // Of one that is closed before there is nothing to tell.
+    // An error means that the Dio was closed first.
     let _ = dio.ready().await;
     started.elapsed().as_secs_f64()
 }
 
-/// Says every second what is still being read; never ends.
-pub(super) async fn tell(dios: &[Dio], started: Instant) {
+/// Prints the pending first copies every second; never returns.
+pub(super) async fn report(dios: &[Dio], started: Instant) {
     let mut second = interval(Duration::from_secs(1));
     second.tick().await;
     loop {
@@ -25,8 +25,8 @@ pub(super) async fn tell(dios: &[Dio], started: Instant) {
             let name = dio.name();
             let (status, seconds) = (dio.status(), started.elapsed().as_secs());
             match status.refresh_failed {
-                Some(error) => say(format_args!("{name}: the source cannot be read, trying again: {error}")),
-                // Most sources give their list as a whole: there is nothing to count before it is there.
+                Some(error) => say(format_args!("{name}: the source cannot be read; retrying: {error}")),
+                // Most sources return their list as a whole, so there is no count before it arrives.
                 None if status.rows == 0 => say(format_args!("{name}: reading the first copy, {seconds} s")),
                 None => say(format_args!("{name}: storing the first copy, {} rows so far, {seconds} s", status.rows)),
             }
@@ -34,7 +34,7 @@ pub(super) async fn tell(dios: &[Dio], started: Instant) {
     }
 }
 
-/// One line per resource.
+/// Prints one line per resource.
 pub(super) fn table(dios: &[Dio], specs: &[DioSpec], seconds: &[f64], base: &str) {
     let mut lines = vec![["resource", "source", "rows", "seconds", "url", "writes kept"].map(String::from)];
     for ((dio, spec), seconds) in dios.iter().zip(specs).zip(seconds) {

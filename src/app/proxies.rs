@@ -1,4 +1,4 @@
-//! Proxies in front of the server: whose word is believed about the address that a request comes from.
+//! Trusted proxies: determines the client's address of a request.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
-/// Each proxy appends the address that it was called from.
+/// Header to which each proxy appends its client's address.
 const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// `server.trusted_proxies`.
+/// The networks of `server.trusted_proxies`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Proxies(Arc<[IpNet]>);
 
@@ -18,13 +18,14 @@ impl Proxies {
         Proxies(networks.into())
     }
 
-    /// Whether `address` is one of them.
+    /// Returns true if `address` is a trusted proxy.
     pub(super) fn trust(&self, address: IpAddr) -> bool {
         !self.0.is_empty() && self.0.iter().any(|network| network.contains(&address.to_canonical()))
     }
 
-    /// The address that a request comes from which `peer` has sent with `headers`: the last one in `X-Forwarded-For` that is
-    /// no trusted proxy. Whatever stands before that one, the caller may have written. `peer` if nothing can be believed.
+    /// Returns the client's address of a request that `peer` sent with `headers`: the last address in `X-Forwarded-For` that is
+    /// not a trusted proxy, because the client may have written everything before it. Returns `peer` if the header cannot be
+    /// used.
     pub(super) fn origin(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         if !self.trust(peer) {
             return peer;
@@ -43,7 +44,7 @@ impl Proxies {
     }
 }
 
-/// An address, perhaps with a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
+/// Parses an address with an optional port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     bare.parse().ok().or_else(|| text.parse().map(|socket: std::net::SocketAddr| socket.ip()).ok())
@@ -60,14 +61,14 @@ mod tests {
     }
 
     #[test]
-    fn any_input_only_what_trusted_proxies_append_is_believed() {
+    fn only_addresses_appended_by_trusted_proxies_are_used() {
         assert_eq!(origin("192.0.2.9", &["198.51.100.1"]), "192.0.2.9", "no proxy");
         assert_eq!(origin("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
         assert_eq!(origin("::ffff:10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
         assert_eq!(
             origin("10.0.0.1", &["6.6.6.6, 198.51.100.1 , 10.2.2.2"]),
             "198.51.100.1",
-            "the caller wrote the first"
+            "the client wrote the first address"
         );
         assert_eq!(origin("10.0.0.1", &["6.6.6.6", "198.51.100.1"]), "198.51.100.1", "two lines are one list");
         assert_eq!(origin("::1", &["[2001:db8::1]:443"]), "2001:db8::1");

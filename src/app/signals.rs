@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT, as many as come.
+//! Receiver of SIGTERM and SIGINT.
 
 use std::io;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use tokio::time::Instant;
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Signals that come together are one: `timeout` and shells send theirs to the process and to its group.
+/// Period in which several signals count as one: `timeout` and shells signal the process and its group.
 const TOGETHER: Duration = Duration::from_secs(1);
 
 impl Signals {
-    /// Returns at the next one that somebody sent on purpose after `first`.
-    pub(super) async fn again(&mut self, first: Instant) {
+    /// Waits for a second deliberate signal, at least a second after `first`.
+    pub(super) async fn second(&mut self, first: Instant) {
         loop {
             self.next().await;
             if first.elapsed() > TOGETHER {
@@ -23,7 +23,7 @@ impl Signals {
     }
 }
 
-/// Receives what asks the process to stop.
+/// Receiver of the signals that stop the process.
 #[cfg(unix)]
 #[derive(Debug)]
 pub(super) struct Signals {
@@ -37,7 +37,7 @@ impl Signals {
         Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Returns at the next one.
+    /// Waits for the next signal.
     pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -46,7 +46,7 @@ impl Signals {
     }
 }
 
-/// Receives what asks the process to stop.
+/// Receiver of the signals that stop the process.
 #[cfg(not(unix))]
 #[derive(Debug)]
 pub(super) struct Signals;
@@ -57,7 +57,7 @@ impl Signals {
         Ok(Signals)
     }
 
-    /// Returns at the next one.
+    /// Waits for the next signal.
     pub(super) async fn next(&mut self) {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;

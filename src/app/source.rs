@@ -1,4 +1,4 @@
-//! From the configuration's words to Vistas and write routes.
+//! Builds Vistas and write routes from the configuration.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -19,8 +19,8 @@ use diorama_core::state::OpId;
 use diorama_core::vista::query::Path;
 use diorama_core::vista::{Column, ColumnType, Error, Flag, Result, Schema, UnknownColumns, Vista, WriteOp};
 
-/// Gives each array of a JSON file like json-server's `db.json` a resource of its own, and says so: files that were named without
-/// a configuration hold what they hold.
+/// Makes each array of a JSON file like json-server's `db.json` a separate resource, and reports it. This applies to files passed
+/// without a configuration.
 pub(super) fn spread(dios: Vec<DioSpec>) -> Vec<DioSpec> {
     let mut taken: HashSet<String> = dios.iter().map(|spec| spec.name.clone()).collect();
     let mut spread = Vec::new();
@@ -40,20 +40,20 @@ pub(super) fn spread(dios: Vec<DioSpec>) -> Vec<DioSpec> {
         });
         let own: Vec<DioSpec> = own.collect();
         let served = own.iter().map(|spec| format!("/{}", spec.name)).collect::<Vec<_>>().join(", ");
-        super::say(format_args!("{} has several arrays: each is a resource, {served}", path.display()));
+        super::say(format_args!("{} has several arrays, each of which is a resource: {served}", path.display()));
         spread.extend(own);
     }
     spread
 }
 
-/// Opens the source of a Dio; one that is away, and that `lens` has a whole copy of, is opened when it is back.
+/// Opens the source of a Dio. If it is unavailable and `lens` has a whole copy of it, it is opened later.
 pub(super) async fn open_or_remember(spec: &DioSpec, lens: &Lens) -> Result<Vista> {
     let error = match open(spec).await {
         Err(error @ Error::Source { .. }) => error,
         opened => return opened,
     };
     let Some(shape) = lens.remembered(&spec.name).await? else { return Err(error) };
-    tracing::warn!(dio = %spec.name, %error, "the source cannot be opened; the copy of its rows is served");
+    tracing::warn!(dio = %spec.name, %error, "the source cannot be opened; serving the copy of its rows");
     let again = spec.clone();
     Ok(Deferred::vista(&spec.name, shape, move || {
         let spec = again.clone();
@@ -61,7 +61,7 @@ pub(super) async fn open_or_remember(spec: &DioSpec, lens: &Lens) -> Result<Vist
     }))
 }
 
-/// Checks that the version column is there.
+/// Checks that the version column exists.
 pub(super) fn check_version(spec: &DioSpec, schema: &Schema) -> Result<()> {
     match &spec.version {
         Some(version) => Path::checked(version, schema)
@@ -82,9 +82,8 @@ pub(super) async fn open(spec: &DioSpec) -> Result<Vista> {
     spec.source.open(request).await
 }
 
-/// Delivers one write over a route, whose other end knows by the operation's id what it has done already. A change of a row that
-/// the other end does not have, because the row is the source's, goes there as the whole row: `whole` is that row as the write
-/// leaves it.
+/// Delivers one write over a route, whose target detects repeated operations by their id. If the target does not have the row,
+/// because it is in the source only, a change is delivered as the whole row; `whole` returns the row after the write.
 pub(super) async fn deliver(
     target: Arc<Vista>,
     operation: Option<OpId>,
@@ -110,7 +109,7 @@ async fn write(target: &Vista, operation: Option<OpId>, op: &WriteOp) -> Result<
     }
 }
 
-/// What the configuration says of one Dio, and of all of them.
+/// Applies the configuration of one Dio and of all Dios to `settings`.
 pub(super) fn settings(spec: &DioSpec, config: &Config, settings: &mut Settings) {
     settings.refresh_every = spec.refresh_every.or(config.lens.refresh_every);
     settings.version = spec.version.as_deref().map(Into::into);
@@ -135,7 +134,8 @@ pub(super) fn settings(spec: &DioSpec, config: &Config, settings: &mut Settings)
     settings.on_unknown = if spec.park_unknown { OnUnknown::Park } else { OnUnknown::Retry };
 }
 
-/// The policy for columns that are not declared. A table refuses what it has no column for; better at once than after a 202.
+/// Returns the policy for columns that are not declared. A table refuses columns that it does not have, so they are refused at
+/// once instead of after a 202.
 pub(super) fn unknown_columns(spec: &DioSpec) -> UnknownColumns {
     let typed = spec.source.has_fixed_columns();
     let keep = spec.unknown_columns.unwrap_or(spec.columns.is_empty() && !typed);
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_file_says_of_deliveries_reaches_the_dio() {
+    fn delivery_settings_of_the_file_reach_the_dio() {
         let read = |keys: &str| {
             let text = format!("[dio.a]\nsource = {{ csv = \"a.csv\" }}\n{keys}\n");
             let config = Config::parse(&text, Path::new("diorama.toml"), &|_| None).unwrap();
@@ -170,25 +170,31 @@ mod tests {
             read
         };
         let default = Settings::default();
-        let unsaid = read("");
-        assert_eq!((unsaid.retry.max_age, unsaid.on_unknown), (default.retry.max_age, OnUnknown::Retry));
-        assert_eq!((unsaid.refresh_timeout, unsaid.read_timeout), (Duration::from_secs(300), Duration::from_secs(30)));
-        assert!(!unsaid.route_writes_once);
-        assert_eq!((unsaid.write_order, unsaid.head_patience), (WriteOrder::Queue, Duration::from_secs(60)));
-        let said = read(
+        let defaults = read("");
+        assert_eq!((defaults.retry.max_age, defaults.on_unknown), (default.retry.max_age, OnUnknown::Retry));
+        assert_eq!(
+            (defaults.refresh_timeout, defaults.read_timeout),
+            (Duration::from_secs(300), Duration::from_secs(30))
+        );
+        assert!(!defaults.route_writes_once);
+        assert_eq!((defaults.write_order, defaults.head_patience), (WriteOrder::Queue, Duration::from_secs(60)));
+        let configured = read(
             "write_order = \"row\"\nhead_patience = \"5m\"\nmax_age = \"1h\"\non_unknown = \"park\"\nattempt_timeout = \"3s\"\nwrite_concurrency = 4\n\
              refresh_timeout = \"1m\"\nread_timeout = \"5s\"\nwrite = { sqlite = \"shop.db\", table = \"a\" }",
         );
-        assert_eq!((said.write_order, said.head_patience), (WriteOrder::Row, Duration::from_secs(300)));
-        assert_eq!(said.retry.max_age, Duration::from_secs(3_600));
-        assert_eq!(said.retry.attempt_timeout, Duration::from_secs(3));
-        assert_eq!((said.on_unknown, said.write_concurrency), (OnUnknown::Park, 4));
-        assert_eq!((said.refresh_timeout, said.read_timeout), (Duration::from_secs(60), Duration::from_secs(5)));
-        assert!(said.route_writes_once);
+        assert_eq!((configured.write_order, configured.head_patience), (WriteOrder::Row, Duration::from_secs(300)));
+        assert_eq!(configured.retry.max_age, Duration::from_secs(3_600));
+        assert_eq!(configured.retry.attempt_timeout, Duration::from_secs(3));
+        assert_eq!((configured.on_unknown, configured.write_concurrency), (OnUnknown::Park, 4));
+        assert_eq!(
+            (configured.refresh_timeout, configured.read_timeout),
+            (Duration::from_secs(60), Duration::from_secs(5))
+        );
+        assert!(configured.route_writes_once);
     }
     #[cfg(feature = "sqlite")]
     #[tokio::test]
-    async fn a_write_that_comes_over_a_route_again_changes_nothing_again() {
+    async fn a_write_repeated_over_a_route_has_no_second_effect() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("shop.db");
         let database = rusqlite::Connection::open(path).unwrap();
@@ -200,7 +206,7 @@ mod tests {
         let target = config.dios[0].write.as_ref().unwrap().open("a").await.unwrap();
         let tables = "SELECT count(*) FROM sqlite_master WHERE name = '_diorama_ops'";
         let count = |sql: &str| database.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
-        assert_eq!(count(tables), 0, "nothing is made before it is needed");
+        assert_eq!(count(tables), 0, "the table is not created before it is needed");
         let (target, operation) = (Arc::new(target), OpId::new());
         let record = diorama_core::record::Record::from_iter([("n".to_string(), 2.into())]);
         for _ in 0..3 {

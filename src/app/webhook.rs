@@ -1,4 +1,4 @@
-//! `diorama webhook test`: what a delivery would do, told step by step, without doing it.
+//! Implementation of `diorama webhook test`: shows step by step the effect of a delivery without applying it.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -19,30 +19,30 @@ use diorama_core::vista::{ChangeEvent, Error};
 use diorama_gateway::webhook::trial::{self, Trial};
 use diorama_inbound::{Hook, ItemError, Request};
 
-/// Try webhooks out.
+/// Test webhooks.
 #[derive(Debug, Subcommand)]
 pub enum Webhook {
-    /// Tell what a delivery would do: whether it is verified, what is understood, what would change. Nothing is changed.
+    /// Show the effect of a delivery without applying it: verification, decoding, changes.
     Test(Test),
 }
 
-/// A delivery to try out.
+/// A delivery to test.
 #[derive(Args, Debug)]
 pub struct Test {
     /// The webhook, as in [webhook.NAME].
     name: String,
-    /// The file with the body; - is the standard input.
+    /// The file with the body; - is standard input.
     body: PathBuf,
     /// A header of the delivery, like "X-GitHub-Event: issues".
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
-    /// The part of the URL behind the question mark.
+    /// The query string of the URL, without the question mark.
     #[arg(long, value_name = "QUERY")]
     query: Option<String>,
-    /// Do not look at the signature.
+    /// Do not verify the signature.
     #[arg(long)]
     unsigned: bool,
-    /// When it arrives (RFC 3339); now, if nothing is said.
+    /// Time of arrival (RFC 3339; default: now).
     #[arg(long, value_name = "TIME")]
     at: Option<Timestamp>,
     /// The configuration.
@@ -50,12 +50,12 @@ pub struct Test {
     config: PathBuf,
 }
 
-/// Does what is asked.
+/// Runs the command.
 ///
 /// # Errors
 /// A [`Failure`] if the delivery would be refused, or if the configuration cannot be used.
-pub async fn run(asked: Webhook) -> Result<(), Failure> {
-    let Webhook::Test(test) = asked;
+pub async fn run(command: Webhook) -> Result<(), Failure> {
+    let Webhook::Test(test) = command;
     let config = super::read(&test.config)?;
     super::check(&config)?;
     let spec = find(&config, &test.name)?;
@@ -74,36 +74,36 @@ pub async fn run(asked: Webhook) -> Result<(), Failure> {
     let query = test.query.as_deref();
     let request = Request { method: &Method::POST, path: &path, query, headers: &headers, body: &body, now };
     if let Some(reply) = inbound.answer_before_verifying(&request) {
-        say(format_args!("answered at once: {} {}", reply.status.as_u16(), reply.body));
+        say(format_args!("handshake answered: {} {}", reply.status.as_u16(), reply.body));
         return Ok(());
     }
     if test.unsigned {
-        say("not verified: nobody asked for it");
+        say("not verified, because of --unsigned");
     } else {
         verify(inbound, &request)?;
     }
     if body.len() > inbound.most_bytes() {
         return Err(failed(format!(
-            "larger than the {} bytes that this webhook takes: see its key body",
+            "the body is larger than {} bytes: increase body of this webhook",
             inbound.most_bytes()
         )));
     }
     if let Some(reply) = inbound.answer_before_decoding(&request) {
-        say(format_args!("answered at once: {} {}", reply.status.as_u16(), reply.body));
+        say(format_args!("handshake answered: {} {}", reply.status.as_u16(), reply.body));
         return Ok(());
     }
     let scratch = Scratch::open(&config, resource(&config, spec)?).await?;
     let decoded = inbound.decode(&request, &scratch.dio.schema());
-    let decoded = decoded.map_err(|error| failed(format!("not understood: {error}")))?;
+    let decoded = decoded.map_err(|error| failed(format!("not decoded: {error}")))?;
     let (delivery, ignored, why) = (decoded.delivery.clone(), decoded.ignored, decoded.why.clone());
     let trials = trial::run(&hook, &scratch.dio, decoded).await;
-    let told =
-        tell(&scratch.dio, delivery.as_deref(), &trials.map_err(|error| failed(error.to_string()))?, ignored, why);
+    let effect =
+        report(&scratch.dio, delivery.as_deref(), &trials.map_err(|error| failed(error.to_string()))?, ignored, why);
     scratch.close().await;
-    told
+    effect
 }
 
-/// The resource as it would be served, in memory: what is done to it is seen by nobody, and its source gets nothing.
+/// The resource as it would be served, in memory. Changes to it are invisible, and nothing is written to its source.
 struct Scratch {
     lens: Lens,
     dio: Dio,
@@ -137,14 +137,14 @@ fn find<'c>(config: &'c Config, name: &str) -> Result<&'c HookSpec, Failure> {
     let found = config.webhooks.iter().find(|spec| spec.name == name);
     found.ok_or_else(|| {
         let names: Vec<&str> = config.webhooks.iter().map(|spec| spec.name.as_str()).collect();
-        Failure::config(format!("there is no [webhook.{name}]: there are {}", names.join(", ")))
+        Failure::config(format!("there is no [webhook.{name}]: the webhooks are {}", names.join(", ")))
     })
 }
 
-fn headers(given: &[String]) -> Result<HeaderMap, Failure> {
+fn headers(lines: &[String]) -> Result<HeaderMap, Failure> {
     let mut headers = HeaderMap::new();
-    for line in given {
-        let wrong = || Failure::config(format!("{line:?} is no header: write -H \"Name: value\""));
+    for line in lines {
+        let wrong = || Failure::config(format!("{line:?} is not a valid header: write -H \"Name: value\""));
         let (name, value) = line.split_once(':').ok_or_else(wrong)?;
         let name: HeaderName = name.trim().parse().map_err(|_| wrong())?;
         headers.append(name, value.trim().parse().map_err(|_| wrong())?);
@@ -169,19 +169,19 @@ fn verify(hook: &Hook, request: &Request<'_>) -> Result<(), Failure> {
             Ok(())
         }
         Err(reason) => {
-            let hint = "--unsigned looks at the meaning alone, --at TIME at deliveries of the past";
+            let hint = "use --unsigned to skip verification, or --at TIME for an old delivery";
             Err(failed(format!("not verified: {reason} ({hint})")))
         }
     }
 }
 
-/// The resource that a webhook feeds.
+/// Returns the resource of a webhook.
 fn resource<'c>(config: &'c Config, spec: &HookSpec) -> Result<&'c DioSpec, Failure> {
     let dio = config.dios.iter().find(|dio| dio.name == spec.dio);
     dio.ok_or_else(|| Failure::config(format!("there is no [dio.{}]", spec.dio)))
 }
 
-fn tell(
+fn report(
     dio: &Dio,
     delivery: Option<&str>,
     trials: &[Result<Trial, ItemError>],
@@ -189,7 +189,7 @@ fn tell(
     why: Option<String>,
 ) -> Result<(), Failure> {
     match delivery {
-        Some(id) => say(format_args!("delivery {id}: a second one with this id would change nothing")),
+        Some(id) => say(format_args!("delivery {id}: a repeated delivery with this id would have no effect")),
         None => say("delivery without an id"),
     }
     let mut wrong = 0;
@@ -198,12 +198,12 @@ fn tell(
             Ok(trial) if trial.delivery.state == DeliveryState::Undecodable => {
                 wrong += 1;
                 let detail = trial.delivery.detail.as_deref().unwrap_or_default();
-                say(format_args!("not understood: {detail}; the row would be read from the source"));
+                say(format_args!("not decoded: {detail}; the row would be read from the source"));
             }
             Ok(trial) => say(line(dio, trial)),
             Err(error) => {
                 wrong += 1;
-                say(format_args!("not understood: {error}"));
+                say(format_args!("not decoded: {error}"));
             }
         }
     }
@@ -216,23 +216,23 @@ fn tell(
     if wrong == 0 { Ok(()) } else { Err(failed(format!("{wrong} of the changes would not be applied"))) }
 }
 
-/// What a change would do, by what it has done to the copy.
+/// Describes the effect of a change, judging by its effect on the copy.
 fn line(dio: &Dio, trial: &Trial) -> String {
     let Trial { change, delivery, events } = trial;
     let json = |value: &CborValue| String::from_utf8_lossy(&value_to_json(value)).into_owned();
     let row = |id: &str| dio.state().get(id).map(|row| String::from_utf8_lossy(row.json()).into_owned());
     let id = change.event.id().unwrap_or_default();
-    let told = events.iter().find_map(|event| match event {
+    let effect = events.iter().find_map(|event| match event {
         DioEvent::RecordInserted { id } => Some(format!("would insert {id}: {}", row(id).unwrap_or_default())),
         DioEvent::RecordChanged { id } => Some(format!("would update {id} to {}", row(id).unwrap_or_default())),
         DioEvent::RecordRemoved { id } => Some(format!("would delete {id}")),
         _ => None,
     });
-    let what = told.unwrap_or_else(|| match (delivery.state, &change.event) {
+    let what = effect.unwrap_or_else(|| match (delivery.state, &change.event) {
         (_, ChangeEvent::Invalidated) => "would read the source again".to_string(),
-        (DeliveryState::Stale, _) => format!("would change nothing: it is older than what is known of {id}"),
+        (DeliveryState::Stale, _) => format!("would change nothing: it is older than the known version of {id}"),
         _ if delivery.changes.deferred > 0 => format!("would read {id} from the source"),
-        _ => format!("would change nothing: {id} is so already"),
+        _ => format!("would change nothing: {id} already has these values"),
     });
     let version = change.version.as_ref().map(|version| format!(" (version {})", json(version)));
     [what, version.unwrap_or_default()].concat()

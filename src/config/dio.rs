@@ -1,4 +1,4 @@
-//! `[dio.NAME]`
+//! Reader of `[dio.NAME]`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,83 +11,83 @@ use diorama_gateway::Ack;
 use super::feed::FeedSpec;
 use super::value::Reader;
 
-/// One resource.
+/// Configuration of one resource.
 #[derive(Clone, Debug)]
 pub struct DioSpec {
-    /// Its name, as in the URL.
+    /// The name, as in the URL.
     pub name: String,
-    /// Where its rows come from.
+    /// The source of its rows.
     pub source: Arc<dyn Source>,
-    /// The column that identifies rows.
+    /// The id column.
     pub id: Option<String>,
-    /// Columns as declared.
+    /// The declared columns.
     pub columns: Vec<ColumnSpec>,
     /// Texts that mean null in a CSV file.
     pub null_values: Vec<String>,
-    /// Where writes go instead of to the source.
+    /// Destination of writes in place of the source.
     pub write: Option<Arc<dyn Route>>,
-    /// How long a write that went there may stay over its row while the source does not show it.
+    /// Maximum time for which a routed write is shown instead of the source's row.
     pub routed_ttl: Option<Duration>,
     /// Time between two refreshes.
     pub refresh_every: Option<Duration>,
-    /// Column that holds a row's version.
+    /// The column with a row's version.
     pub version: Option<String>,
-    /// Rows of a list that does not say.
+    /// Default number of rows of a list.
     pub default_limit: Option<u64>,
-    /// Rows of a list, at most.
+    /// Maximum number of rows of a list.
     pub max_limit: Option<u64>,
-    /// Rows that one write by filter may touch, at most.
+    /// Maximum number of rows changed by one write by filter.
     pub max_affected: Option<u64>,
-    /// Different live queries at a time, at most.
+    /// Maximum number of distinct live queries at a time.
     pub max_live: Option<usize>,
-    /// When a write is answered.
+    /// Time at which a write is acknowledged.
     pub ack: Ack,
-    /// Whether writes, operations and events are kept in memory only (`ack = "memory"`).
+    /// True to keep writes, operations and events in memory only (`ack = "memory"`).
     pub log_in_memory: bool,
-    /// Whether changes must say which version they were made for.
+    /// True to require the version of the row in a change.
     pub require_if_match: bool,
-    /// Whether a refresh may remove most rows.
+    /// True to permit a refresh that removes most rows.
     pub allow_shrink: bool,
-    /// Whether rows may have columns that are not declared; the default depends on `columns`.
+    /// True to keep columns that are not declared; the default depends on `columns`.
     pub unknown_columns: Option<bool>,
-    /// Deliveries to the source at a time.
+    /// Maximum number of concurrent deliveries to the source.
     pub write_concurrency: Option<usize>,
-    /// Whether one write that fails holds the writes of its own row only.
+    /// True if a failing write delays only the writes of its own row.
     pub order_by_row: bool,
-    /// How long one write may hold all others while the source answers everything else.
+    /// Maximum time for which one write may delay all others while the source answers other requests.
     pub head_patience: Option<Duration>,
-    /// Age at which a write that cannot be delivered is parked.
+    /// Age at which an undeliverable write is parked.
     pub max_age: Option<Duration>,
-    /// How long one delivery may take.
+    /// Timeout of one delivery.
     pub attempt_timeout: Option<Duration>,
-    /// Whether a write of which nobody can tell whether it took effect is parked, instead of sent again.
+    /// True to park a write with an unknown outcome instead of sending it again.
     pub park_unknown: bool,
-    /// Indexes that are built before the resource is ready.
+    /// Indexes to build before the resource is ready.
     pub indexes: Vec<String>,
-    /// How many indexes there may be.
+    /// Maximum number of indexes.
     pub max_indexes: Option<usize>,
-    /// Their bytes.
+    /// Maximum size of all indexes in bytes.
     pub index_memory: Option<usize>,
-    /// How long a list of the source may take.
+    /// Timeout of a list of the source.
     pub refresh_timeout: Option<Duration>,
-    /// How long any other read of the source may take.
+    /// Timeout of any other read of the source.
     pub read_timeout: Option<Duration>,
-    /// Rows in doubt that are read from the source in a second.
+    /// Maximum rate of single-row reads from the source per second, for rows whose state is uncertain.
     pub reread_rate: Option<u32>,
-    /// What tells of changes beside webhooks.
+    /// A source of changes besides webhooks.
     pub feed: Option<FeedSpec>,
 }
 
 /// A declared column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ColumnSpec {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its type: `string`, `integer`, `number`, `boolean`, `decimal`, `date`, `datetime`, `bytes`, `uuid` or `json`.
+    /// The type: `string`, `integer`, `number`, `boolean`, `decimal`, `date`, `datetime`, `bytes`, `uuid` or `json`.
     pub ty: &'static str,
-    /// What it is for: `id`, `title`, `searchable`, `orderable`, `hidden`, `mandatory`.
+    /// The flags: `id`, `title`, `searchable`, `orderable`, `hidden`, `mandatory`.
     pub flags: Vec<&'static str>,
-    /// IANA name of the time zone of dates and times that are written without an offset; UTC if it is missing.
+    /// IANA name of the time zone of dates and times without an offset; UTC if missing.
     pub timezone: Option<String>,
 }
 
@@ -98,7 +98,7 @@ pub(super) const TYPES: [&str; 10] =
 pub(super) const FLAGS: [&str; 6] = ["id", "title", "searchable", "orderable", "hidden", "mandatory"];
 
 impl DioSpec {
-    /// A resource of `source` with every setting at its default.
+    /// Creates a resource of `source` with default settings.
     pub fn new(name: impl Into<String>, source: Arc<dyn Source>) -> DioSpec {
         DioSpec {
             name: name.into(),
@@ -179,7 +179,7 @@ impl DioSpec {
     }
 }
 
-/// Stands in for a source with a mistake while the rest of the file is read: with a mistake there is no configuration.
+/// Placeholder for a source with a mistake while the rest of the file is read. A file with mistakes gives no configuration.
 #[derive(Debug)]
 struct UnreadSource;
 
@@ -194,20 +194,20 @@ impl Source for UnreadSource {
     }
 }
 
-/// Origin of rows.
+/// Reads the source of rows.
 fn source(name: &str, reader: &Reader<'_>) -> Option<Arc<dyn Source>> {
     let registry = reader.context.registry;
     let forms = || alternatives(registry.connectors().filter_map(Connector::source_form));
-    if reader.place("source").is_none() {
-        reader.problem(reader.at, format!("[dio.{name}] needs source = {}", forms()));
+    if reader.position("source").is_none() {
+        reader.problem(reader.at, format!("[dio.{name}] requires source = {}", forms()));
     }
     let table = reader.table("source")?;
     let connectors = registry.connectors().filter(|connector| connector.source_form().is_some());
-    let source = match chosen(&table, connectors) {
-        ChosenConnector::One(connector) => told(&table, connector, || connector.source(&table)),
+    let source = match choose_connector(&table, connectors) {
+        ChosenConnector::One(connector) => build_or_report(&table, connector, || connector.source(&table)),
         ChosenConnector::LeftOut => None,
         ChosenConnector::NoneOrSeveral => {
-            table.problem(table.at, format!("[dio.{name}] needs source = {}", forms()));
+            table.problem(table.at, format!("[dio.{name}] requires source = {}", forms()));
             None
         }
     };
@@ -215,43 +215,45 @@ fn source(name: &str, reader: &Reader<'_>) -> Option<Arc<dyn Source>> {
     source
 }
 
-/// Where writes go instead of to the source.
+/// Reads the route of writes.
 fn write(reader: &Reader<'_>) -> Option<Arc<dyn Route>> {
     let table = reader.table("write")?;
     let registry = reader.context.registry;
-    let route = match chosen(&table, registry.connectors().filter(|connector| connector.route_form().is_some())) {
-        ChosenConnector::One(connector) => told(&table, connector, || connector.route(&table)),
-        ChosenConnector::LeftOut => None,
-        ChosenConnector::NoneOrSeveral => {
-            let forms = alternatives(registry.connectors().filter_map(Connector::route_form));
-            table.problem(table.at, format!("write is {forms}"));
-            None
-        }
-    };
+    let route =
+        match choose_connector(&table, registry.connectors().filter(|connector| connector.route_form().is_some())) {
+            ChosenConnector::One(connector) => build_or_report(&table, connector, || connector.route(&table)),
+            ChosenConnector::LeftOut => None,
+            ChosenConnector::NoneOrSeveral => {
+                let forms = alternatives(registry.connectors().filter_map(Connector::route_form));
+                table.problem(table.at, format!("write must be {forms}"));
+                None
+            }
+        };
     table.finish();
     route
 }
 
-/// The connector that a table names by a key of its own.
+/// Connector selected by a key of a table.
 pub(super) enum ChosenConnector<'r> {
-    /// This one.
+    /// The selected connector.
     One(&'r dyn Connector),
-    /// One that this program was built without, which has been said.
+    /// A connector that this program was built without; reported.
     LeftOut,
-    /// None of them, or more than one.
+    /// No connector, or more than one.
     NoneOrSeveral,
 }
 
-/// The one of `connectors` that `table` names.
-pub(super) fn chosen<'r>(
+/// Returns the one of `connectors` that `table` selects.
+pub(super) fn choose_connector<'r>(
     table: &Reader<'_>,
     connectors: impl Iterator<Item = &'r dyn Connector>,
 ) -> ChosenConnector<'r> {
-    let named: Vec<&dyn Connector> = connectors.filter(|connector| table.place(connector.name()).is_some()).collect();
+    let named: Vec<&dyn Connector> =
+        connectors.filter(|connector| table.position(connector.name()).is_some()).collect();
     if let [one] = named.as_slice() {
         return ChosenConnector::One(*one);
     }
-    let left_out = table.context.registry.left_out().iter().find_map(|name| Some((name, table.place(name)?)));
+    let left_out = table.context.registry.left_out().iter().find_map(|name| Some((name, table.position(name)?)));
     match left_out.filter(|_| named.is_empty()) {
         Some((name, at)) => {
             table.problem(at, format!("this program was built without {name}: build it with --features {name}"));
@@ -261,18 +263,26 @@ pub(super) fn chosen<'r>(
     }
 }
 
-/// What a connector makes of its table. One that makes nothing of it has to say why; if it does not, that is said.
-pub(super) fn told<T>(table: &Reader<'_>, connector: &dyn Connector, make: impl FnOnce() -> Option<T>) -> Option<T> {
+/// Returns the result of `make` for a connector's table. If the connector returns nothing and reports no mistake, a mistake is
+/// reported for it.
+pub(super) fn build_or_report<T>(
+    table: &Reader<'_>,
+    connector: &dyn Connector,
+    make: impl FnOnce() -> Option<T>,
+) -> Option<T> {
     let before = table.context.problems.len();
     let made = make();
     if made.is_none() && table.context.problems.len() == before {
-        let detail = format!("the connector {} refuses this and does not say why: ask its authors", connector.name());
+        let detail = format!(
+            "the connector {} refuses this table without a reason: report this to its authors",
+            connector.name()
+        );
         table.problem(table.at, detail);
     }
     made
 }
 
-/// `a`, `a or b`, `a, b or c`.
+/// Formats alternatives as `a`, `a or b`, `a, b or c`.
 fn alternatives<'f>(forms: impl Iterator<Item = &'f str>) -> String {
     let forms: Vec<&str> = forms.collect();
     match forms.split_last() {
@@ -284,16 +294,16 @@ fn alternatives<'f>(forms: impl Iterator<Item = &'f str>) -> String {
 
 fn columns(reader: &Reader<'_>) -> Vec<ColumnSpec> {
     let column = |(name, column): (String, Reader<'_>)| {
-        if column.place("type").is_none() {
-            column.problem(column.at, format!("column {name:?} needs a type: one of {}", TYPES.join(", ")));
+        if column.position("type").is_none() {
+            column.problem(column.at, format!("column {name:?} requires type: one of {}", TYPES.join(", ")));
         }
         let ty = column.word("type", &TYPES);
-        let given = column.texts("flags").unwrap_or_default();
-        let flags = given.iter().filter_map(|flag| {
+        let flag_names = column.texts("flags").unwrap_or_default();
+        let flags = flag_names.iter().filter_map(|flag| {
             let known = FLAGS.iter().find(|known| *known == flag);
             if known.is_none() {
-                let at = column.place("flags").unwrap_or(column.at);
-                column.problem(at, format!("{flag:?} is not a valid flag: they are {}", FLAGS.join(", ")));
+                let at = column.position("flags").unwrap_or(column.at);
+                column.problem(at, format!("{flag:?} is not a valid flag: the flags are {}", FLAGS.join(", ")));
             }
             known.copied()
         });
@@ -301,14 +311,14 @@ fn columns(reader: &Reader<'_>) -> Vec<ColumnSpec> {
         let timezone = column.text("timezone").filter(|zone| {
             let known = jiff::tz::TimeZone::get(zone).is_ok();
             if !known {
-                let at = column.place("timezone").unwrap_or(column.at);
-                column.problem(at, format!("{zone:?} is not the name of a time zone: write Europe/Berlin, say"));
+                let at = column.position("timezone").unwrap_or(column.at);
+                column.problem(at, format!("{zone:?} is not a valid time zone: use an IANA name like Europe/Berlin"));
             }
             known
         });
         if timezone.is_some() && !matches!(ty, Some("date" | "datetime")) {
-            let at = column.place("timezone").unwrap_or(column.at);
-            column.problem(at, "timezone is for columns of the type date or datetime");
+            let at = column.position("timezone").unwrap_or(column.at);
+            column.problem(at, "timezone requires the column type date or datetime");
         }
         column.finish();
         Some(ColumnSpec { name, ty: ty?, flags, timezone })

@@ -1,4 +1,4 @@
-//! `[dio.NAME.feed]`
+//! Reader of `[dio.NAME.feed]`.
 
 use std::sync::Arc;
 
@@ -6,35 +6,38 @@ use diorama_connect::{Connector, Feed};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::dio::{ChosenConnector, chosen, told};
+use super::dio::{ChosenConnector, build_or_report, choose_connector};
 use super::value::Reader;
 use super::webhook::HookSpec;
 
-/// What tells of changes beside webhooks.
+/// A source of changes besides webhooks.
 #[derive(Clone, Debug)]
 pub struct FeedSpec {
     /// The sender.
     pub feed: Arc<dyn Feed>,
-    /// How its messages are written, as those of a webhook; `None` for the events of another Diorama.
+    /// Format of its messages, as for a webhook; `None` for the events of another Diorama.
     pub format: Option<HookSpec>,
 }
 
 impl FeedSpec {
-    /// `None` if there is a mistake in it.
+    /// Reads the table; `None` if it has a mistake.
     pub(super) fn read(dio: &str, reader: Reader<'_>) -> Option<FeedSpec> {
         let registry = reader.context.registry;
-        let feed = match chosen(&reader, registry.connectors().filter(|connector| connector.feed_form().is_some())) {
-            ChosenConnector::One(connector) => told(&reader, connector, || connector.feed(&reader)),
+        let feed = match choose_connector(
+            &reader,
+            registry.connectors().filter(|connector| connector.feed_form().is_some()),
+        ) {
+            ChosenConnector::One(connector) => build_or_report(&reader, connector, || connector.feed(&reader)),
             ChosenConnector::LeftOut => None,
             ChosenConnector::NoneOrSeveral => {
                 let form = registry.connectors().find_map(Connector::feed_form).unwrap_or_default();
                 let form = form.trim_matches(['{', '}', ' ']);
-                reader.problem(reader.at, format!("[dio.{dio}.feed] needs {form}"));
+                reader.problem(reader.at, format!("[dio.{dio}.feed] requires {form}"));
                 None
             }
         };
-        // Without a word it is another Diorama.
-        let other = reader.place("map").is_some() || reader.value("format").is_some_and(is_other);
+        // The default format is that of another Diorama.
+        let other = reader.position("map").is_some() || reader.value("format").is_some_and(is_other);
         let mut format = HookSpec { feed: true, at: reader.at, ..HookSpec::open(dio) };
         if other {
             format.format(&reader);

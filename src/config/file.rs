@@ -1,4 +1,4 @@
-//! The file as a whole, and configurations made of file names alone.
+//! Reader of the whole file, and configurations made of file names.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -28,15 +28,15 @@ pub(super) fn parse(
         env,
         registry,
         #[cfg(test)]
-        asked: std::cell::RefCell::default(),
+        requested: std::cell::RefCell::default(),
     };
     let (table, errors) = DeTable::parse_recoverable(text);
     let config = read(&context, table.get_ref());
     let syntax = errors.iter().map(|error| {
-        Problem::new(error.span().map_or(0, |span| span.start), format!("this is not valid TOML: {}", error.message()))
+        Problem::new(error.span().map_or(0, |span| span.start), format!("not valid TOML: {}", error.message()))
     });
     let mut problems: Vec<Problem> = syntax.collect();
-    // What is read from a broken file may be wrong only because of that.
+    // Other mistakes in a broken file may only be consequences of the syntax error.
     if problems.is_empty() {
         problems = context.problems.take();
     }
@@ -55,7 +55,7 @@ pub(super) fn read<'a>(context: &'a Context<'a>, table: &'a DeTable<'a>) -> Conf
     let names: Vec<String> = tables.iter().map(|(name, _)| name.clone()).collect();
     let dios: Vec<DioSpec> = tables.into_iter().map(|(name, reader)| DioSpec::read(name, reader)).collect();
     if names.is_empty() {
-        root.problem(0, "there is no [dio.NAME]: a server needs something to serve");
+        root.problem(0, "there is no [dio.NAME]: at least one resource is required");
     }
     let loopback = server.listen.ip().is_loopback();
     let hooks = root.tables("webhook").into_iter();
@@ -64,17 +64,19 @@ pub(super) fn read<'a>(context: &'a Context<'a>, table: &'a DeTable<'a>) -> Conf
     Config { server, lens, dios, webhooks }
 }
 
-/// Whether `name` can be a resource.
+/// Checks that `name` can be the name of a resource.
 ///
 /// # Errors
-/// Says why not.
+/// The reason why not.
 pub fn check_name(name: &str) -> Result<(), String> {
     let fits = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
     if RESERVED.contains(&name) {
-        return Err(format!("{name:?} is a route of the server itself: choose another name"));
+        return Err(format!("{name:?} is reserved for a route of the server: choose another name"));
     }
     if !fits || name.len() > 64 || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
-        return Err(format!("{name:?} cannot be in a URL: use letters, digits, - and _, a letter or digit first"));
+        return Err(format!(
+            "{name:?} is not a valid resource name: use letters, digits, - and _, beginning with a letter or digit"
+        ));
     }
     Ok(())
 }
@@ -82,19 +84,19 @@ pub fn check_name(name: &str) -> Result<(), String> {
 /// A file on the command line: `PATH` or `NAME=PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// The resource it becomes.
+    /// Name of the resource.
     pub name: String,
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Whether the name is not what was asked for.
+    /// True if the name differs from the file's name.
     pub renamed: bool,
 }
 
 impl File {
-    /// Reads an argument.
+    /// Parses an argument.
     ///
     /// # Errors
-    /// Says which name does not fit.
+    /// The name that is not valid.
     pub fn parse(argument: &str) -> Result<File, String> {
         if let Some((name, path)) = argument.split_once('=')
             && !Path::new(argument).exists()
@@ -105,32 +107,32 @@ impl File {
         let path = PathBuf::from(argument);
         let stem = stem(&path);
         let name = resource_name(&stem);
-        check_name(&name).map_err(|error| format!("{argument}: {error}, or write NAME={argument}"))?;
+        check_name(&name).map_err(|error| format!("{argument}: {error}, or use NAME={argument}"))?;
         Ok(File { renamed: name != stem, name, path })
     }
 
-    /// Its source, as its ending says.
+    /// Returns the source for the file's extension.
     ///
     /// # Errors
-    /// Names the endings that are known.
+    /// The known extensions, if the file has another one.
     fn source(&self, registry: &Registry) -> Result<Arc<dyn Source>, String> {
         let ending = unpacked(&self.path).extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
         ending.and_then(|ending| registry.file(&ending, &self.path)).ok_or_else(|| {
             let endings = registry.connectors().flat_map(|connector| connector.endings());
             let endings: Vec<String> = endings.map(|ending| format!(".{ending}")).collect();
-            let known = endings.split_last().map(|(last, before)| format!("{} and {last}", before.join(", ")));
+            let known = endings.split_last().map(|(last, before)| format!("{} or {last}", before.join(", ")));
             format!(
-                "{}: the ending is not known: {} are, also as .gz; other files and databases need a diorama.toml",
+                "{}: unknown file extension: use {}, optionally with .gz; other files and databases require a diorama.toml",
                 self.path.display(),
                 known.unwrap_or_default()
             )
         })
     }
 
-    /// A configuration that serves `files`.
+    /// Returns a configuration that serves `files`.
     ///
     /// # Errors
-    /// Everything that is wrong with them, one per line.
+    /// All mistakes, one per line.
     pub fn config(files: &[File]) -> Result<Config, String> {
         let registry = Registry::builtin();
         let mut seen = HashSet::new();
@@ -138,7 +140,7 @@ impl File {
         let mut dios = Vec::new();
         for file in files {
             if !seen.insert(&file.name) {
-                wrong.push(format!("two files are called {:?}: name one of them with NAME=PATH", file.name));
+                wrong.push(format!("two files are named {:?}: rename one of them with NAME=PATH", file.name));
             }
             match file.source(&registry) {
                 Ok(source) => dios.push(DioSpec::new(file.name.clone(), source)),
@@ -149,18 +151,18 @@ impl File {
     }
 }
 
-/// The path of what is in a packed file.
+/// Returns the path without `.gz`.
 fn unpacked(path: &Path) -> PathBuf {
     let packed = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"));
     if packed { path.with_extension("") } else { path.to_path_buf() }
 }
 
-/// A file's name without its endings.
+/// Returns a file's name without its extensions.
 pub fn stem(path: &Path) -> String {
     unpacked(path).file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// `stem` made to fit into a URL.
+/// Converts `stem` to a valid resource name.
 pub fn resource_name(stem: &str) -> String {
     let fit = |c: char| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '_' };
     let name: String = stem.chars().map(fit).take(64).collect();

@@ -1,19 +1,19 @@
-//! How webhooks take deliveries, what is kept of them, and of events.
+//! Settings for the intake of deliveries, and for the storage of deliveries and events.
 
 use std::time::Duration;
 
 use super::value::Reader;
 
-/// Of `[webhook.NAME]`, what is not about their meaning.
+/// Intake settings of `[webhook.NAME]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IntakeSpec {
-    /// Deliveries in a second.
+    /// Maximum rate of deliveries per second.
     pub rate: Option<u32>,
-    /// Deliveries that are being applied at a time.
+    /// Maximum number of deliveries being applied at a time.
     pub in_hand: Option<usize>,
-    /// After which time a delivery is acknowledged that is still being applied.
+    /// Time after which a delivery is acknowledged while it is still being applied.
     pub answer_within: Option<Duration>,
-    /// Whether what cannot be understood is refused instead of kept.
+    /// True to refuse deliveries that cannot be decoded instead of keeping them.
     pub reject_undecodable: bool,
 }
 
@@ -30,16 +30,16 @@ impl IntakeSpec {
     }
 }
 
-/// `lens.inbox`
+/// Settings of `lens.inbox`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InboxSpec {
-    /// Deliveries that are kept.
+    /// Maximum number of stored deliveries.
     pub count: Option<usize>,
-    /// Their bytes.
+    /// Maximum size in bytes.
     pub bytes: Option<usize>,
-    /// For how long.
+    /// Maximum age.
     pub age: Option<Duration>,
-    /// Idempotency keys and ids of deliveries that are remembered.
+    /// Maximum number of remembered idempotency keys and delivery ids.
     pub claims: Option<usize>,
 }
 
@@ -56,14 +56,14 @@ impl InboxSpec {
     }
 }
 
-/// `lens.events`
+/// Settings of `lens.events`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventsSpec {
-    /// Events of each Dio that the journal keeps.
+    /// Maximum number of events in the journal for each Dio.
     pub count: Option<usize>,
-    /// Their bytes.
+    /// Maximum size in bytes.
     pub bytes: Option<usize>,
-    /// For how long.
+    /// Maximum age.
     pub age: Option<Duration>,
 }
 

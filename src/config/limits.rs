@@ -1,65 +1,65 @@
-//! `[server] limits`: how much one client may ask for, and all of them together.
+//! Reader of `[server] limits`: limits per client and in total.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::value::Reader;
 
-/// `[server] limits`
+/// Settings of `[server] limits`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitsSpec {
-    /// Bytes of one row or query (default: 1 MiB).
+    /// Maximum size of one row or query in bytes (default: 1 MiB).
     pub body: usize,
-    /// Bytes of a bulk insert (default: 256 MiB).
+    /// Maximum size of a bulk insert in bytes (default: 256 MiB).
     pub bulk: usize,
-    /// Bytes of path and query (default: 8 KiB).
+    /// Maximum length of path and query in bytes (default: 8 KiB).
     pub uri: usize,
-    /// Nesting of a document (default: 64).
+    /// Maximum nesting depth of a document (default: 64).
     pub depth: usize,
-    /// Values in a document (default: 100,000).
+    /// Maximum number of values in a document (default: 100,000).
     pub nodes: usize,
-    /// Headers of one request (default: 100).
+    /// Maximum number of headers of one request (default: 100).
     pub headers: usize,
-    /// Bytes of one request's head (default: 64 KiB).
+    /// Maximum size of one request's head in bytes (default: 64 KiB).
     pub header_bytes: usize,
-    /// Rows of a list, of resources without `max_limit` (default: 10,000).
+    /// Maximum number of rows of a list, for resources without `max_limit` (default: 10,000).
     pub rows: usize,
-    /// Connections at a time (default: 20,000); more wait.
+    /// Maximum number of connections (default: 20,000); more wait.
     pub max_connections: usize,
-    /// Connections of one address at a time, event sockets among them (default: 1,000); more are refused. Those of a
-    /// trusted proxy do not count.
+    /// Maximum number of connections of one address, including event sockets (default: 1,000); more are refused. Connections of a
+    /// trusted proxy are not counted.
     pub per_address: usize,
-    /// Event sockets at a time (default: 10,000).
+    /// Maximum number of event sockets (default: 10,000).
     pub max_sockets: usize,
-    /// Time to send a request's head (default: 10 s).
+    /// Timeout for receiving a request's head (default: 10 s).
     pub header_timeout: Duration,
-    /// Time to send its body (default: 30 s).
+    /// Timeout for receiving a request's body (default: 30 s).
     pub body_timeout: Duration,
-    /// Time in which a client takes something of what it is sent, before it is cut off (default: 10 s).
+    /// Maximum time for which a client may read nothing before it is disconnected (default: 10 s).
     pub write_timeout: Duration,
-    /// Time that event streams and sockets wait for the first copy of a resource, before they are sent away (default: 20 s).
+    /// Maximum time for which event streams and sockets wait for the first copy of a resource (default: 20 s).
     pub start_wait: Duration,
-    /// Time that one query may take, waiting for its turn included (default: 2 s).
+    /// Timeout of one query, including the time in the queue (default: 2 s).
     pub query_time: Duration,
-    /// Bytes that one query may hold for its groups and for what it sorts by (default: 256 MiB).
+    /// Maximum memory of one query for its groups and sort keys in bytes (default: 256 MiB).
     pub query_memory: usize,
-    /// Queries over many rows that are worked on at a time; `None` for one less than there are cores (default).
+    /// Maximum number of concurrent queries over many rows; `None` for the number of cores minus one (default).
     pub heavy_queries: Option<usize>,
-    /// Bytes of request bodies in memory at a time (default: 128 MiB).
+    /// Maximum size of all request bodies in memory in bytes (default: 128 MiB).
     pub bodies: usize,
-    /// Bytes of the bodies of webhooks in temporary files at a time (default: 1 GiB).
+    /// Maximum size of all webhook bodies in temporary files in bytes (default: 1 GiB).
     pub spooled: usize,
-    /// Bytes of memory in which deliveries of webhooks are decoded and applied at a time (default: 128 MiB).
+    /// Maximum memory for decoding and applying webhook deliveries in bytes (default: 128 MiB).
     pub deliveries: usize,
-    /// Bytes of large answers under way at a time (default: 256 MiB).
+    /// Maximum size of all large responses in progress in bytes (default: 256 MiB).
     pub answers: usize,
-    /// Different live queries and filters of subscribers at a time (default: 1,000).
+    /// Maximum number of distinct live queries and subscriber filters (default: 1,000).
     pub live_queries: usize,
-    /// Those of them that one address may bring (default: 250).
+    /// Maximum number of distinct live queries and subscriber filters of one address (default: 250).
     pub live_per_address: usize,
-    /// Bytes of the compiled patterns of subscribers' filters (default: 64 MiB).
+    /// Maximum size of the compiled patterns of subscriber filters in bytes (default: 64 MiB).
     pub patterns: usize,
-    /// Requests without a valid token or signature in a second, of one address (default: 10).
+    /// Maximum rate of requests without a valid token or signature per second and address (default: 10).
     pub auth_failures: u32,
 }
 
@@ -96,7 +96,7 @@ impl Default for LimitsSpec {
     }
 }
 
-/// What any timeout may be.
+/// Permitted range of timeouts.
 const TIMES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
 
 impl LimitsSpec {
@@ -105,7 +105,7 @@ impl LimitsSpec {
         let sizes: [(&'static str, &mut usize, RangeInclusive<u64>); 10] = [
             ("body", &mut spec.body, 1 << 10..=1 << 28),
             ("bulk", &mut spec.bulk, 1 << 10..=1 << 36),
-            // Beyond these, the HTTP library has bounds of its own.
+            // The HTTP library's own limits bound these ranges.
             ("uri", &mut spec.uri, 256..=65_534),
             ("header_bytes", &mut spec.header_bytes, 8 << 10..=1 << 20),
             ("query_memory", &mut spec.query_memory, 1 << 20..=1 << 40),
@@ -148,13 +148,13 @@ impl LimitsSpec {
             if TIMES.contains(&time) {
                 *limit = time;
             } else {
-                let at = reader.place(key).unwrap_or(reader.at);
-                reader.problem(at, format!("server.limits.{key} is a time from \"100ms\" to \"10m\""));
+                let at = reader.position(key).unwrap_or(reader.at);
+                reader.problem(at, format!("server.limits.{key} must be a time from \"100ms\" to \"10m\""));
             }
         }
         if spec.uri >= spec.header_bytes {
-            let at = reader.place("uri").unwrap_or(reader.at);
-            reader.problem(at, "server.limits.uri must be less than header_bytes: the URL is a part of the head");
+            let at = reader.position("uri").unwrap_or(reader.at);
+            reader.problem(at, "server.limits.uri must be less than header_bytes, because the URL is part of the head");
         }
         reader.finish();
         spec

@@ -1,7 +1,7 @@
-//! `diorama.toml`: read whole, every mistake reported at once with its line and what was probably meant.
+//! Reader of `diorama.toml`: reports every mistake at once, with its line and the probable intention.
 //!
-//! Each part owns its keys, with defaults in [`Default`]; a key that nobody knows is a mistake. Nothing here does anything:
-//! `app.rs` builds what this describes.
+//! Each part reads its own keys and has its defaults in [`Default`]; an unknown key is a mistake. These modules only describe a
+//! server; `app.rs` builds it.
 
 mod dio;
 mod feed;
@@ -28,7 +28,7 @@ use std::path::Path;
 
 use diorama_connect::Registry;
 
-/// What a server is to be.
+/// Configuration of a server.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// `[server]`
@@ -45,26 +45,26 @@ impl Config {
     /// Reads the file at `path`; paths in it are relative to its folder.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// All mistakes in the file.
     pub fn read(path: &Path) -> Result<Config, ConfigError> {
         Config::read_with(path, &Registry::builtin())
     }
 
-    /// [`Config::read`] where sources, routes and feeds are those of `registry`.
+    /// Reads a file like [`Config::read`], with the sources, routes and feeds of `registry`.
     ///
     /// # Errors
     /// As [`Config::read`].
     pub fn read_with(path: &Path, registry: &Registry) -> Result<Config, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            ConfigError::new(path, "", vec![Problem::new(0, format!("the file cannot be read: {error}"))])
+            ConfigError::new(path, "", vec![Problem::new(0, format!("cannot read the file: {error}"))])
         })?;
         file::parse(&text, path, &|name| std::env::var(name).ok(), registry)
     }
 
-    /// Reads `text` as the file at `path` would hold it; `env` knows the environment.
+    /// Reads `text` as the contents of the file at `path`; `env` returns environment variables.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// All mistakes in the file.
     pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
         file::parse(text, path, env, &Registry::builtin())
     }

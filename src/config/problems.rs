@@ -1,15 +1,15 @@
-//! Mistakes in a configuration, each at its place.
+//! Mistakes in a configuration, with their positions.
 
 use std::cell::RefCell;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// One mistake.
+/// A mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Where it stands in the text, in bytes.
+    /// Byte offset in the text.
     pub at: usize,
-    /// What is wrong, and what to write instead.
+    /// Description of the mistake and of the correct form.
     pub message: String,
 }
 
@@ -19,27 +19,27 @@ impl Problem {
     }
 }
 
-/// Every mistake of a configuration. Displays as `file:line:column: what is wrong`, one per line.
+/// All mistakes of a configuration, displayed as `file:line:column: message`, one per line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     path: PathBuf,
-    /// Line, column and message of each.
+    /// Line, column and message of each mistake.
     problems: Vec<(usize, usize, String)>,
 }
 
 impl ConfigError {
     pub(super) fn new(path: &Path, text: &str, mut problems: Vec<Problem>) -> ConfigError {
         problems.sort_by_key(|problem| problem.at);
-        let place = |problem: Problem| {
+        let locate = |problem: Problem| {
             let before = text.get(..problem.at).unwrap_or_default();
             let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
             let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
             (line, column, problem.message)
         };
-        ConfigError { path: path.to_path_buf(), problems: problems.into_iter().map(place).collect() }
+        ConfigError { path: path.to_path_buf(), problems: problems.into_iter().map(locate).collect() }
     }
 
-    /// How many there are.
+    /// Number of mistakes.
     pub fn count(&self) -> usize {
         self.problems.len()
     }
@@ -58,7 +58,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Mistakes found so far.
+/// Collector of mistakes.
 #[derive(Debug, Default)]
 pub(super) struct Problems(RefCell<Vec<Problem>>);
 
@@ -67,7 +67,7 @@ impl Problems {
         self.0.borrow_mut().push(Problem::new(at, message));
     }
 
-    /// How many there are so far.
+    /// Number of mistakes so far.
     pub(super) fn len(&self) -> usize {
         self.0.borrow().len()
     }

@@ -1,4 +1,4 @@
-//! `[server]` and `[lens]`.
+//! Reader of `[server]` and `[lens]`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -10,26 +10,26 @@ use super::intake::{EventsSpec, InboxSpec};
 use super::limits::LimitsSpec;
 use super::value::{LEAST_TOKEN, Reader, Secret};
 
-/// `[server]`
+/// Settings of `[server]`.
 #[derive(Clone, Debug)]
 pub struct ServerSpec {
-    /// Where to listen (default: 127.0.0.1:8080).
+    /// Address to listen on (default: 127.0.0.1:8080).
     pub listen: SocketAddr,
-    /// A path before all others.
+    /// Prefix of all paths.
     pub base_path: String,
-    /// Origins of web pages that may call.
+    /// Origins of web pages that may call the API.
     pub cors: Vec<String>,
-    /// Proxies whose `X-Forwarded-For` says which address a request comes from (default: none).
+    /// Proxies whose `X-Forwarded-For` gives the client's address (default: none).
     pub trusted_proxies: Vec<IpNet>,
-    /// Whether bodies are sent as zstd, br or gzip to who accepts it (default: yes).
+    /// True to compress bodies with zstd, br or gzip for clients that accept it (default: true).
     pub compression: bool,
-    /// Where the page at `/` comes from.
+    /// Origin of the page at `/`.
     pub explorer: Page,
-    /// Who may call; `None` if nothing was written.
+    /// Access control; `None` if not configured.
     pub auth: Option<Access>,
-    /// How much may be asked for.
+    /// Limits of requests.
     pub limits: LimitsSpec,
-    /// How long a stop may take (default: 20 s).
+    /// Maximum duration of a shutdown (default: 20 s).
     pub drain_timeout: Duration,
 }
 
@@ -49,23 +49,23 @@ impl Default for ServerSpec {
     }
 }
 
-/// Where the page at `/` comes from.
+/// Origin of the page at `/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Page {
-    /// The program.
+    /// The built-in page.
     Own,
     /// A folder with an `index.html`.
     Folder(PathBuf),
-    /// There is none.
+    /// No page.
     Off,
 }
 
-/// Who may call.
+/// Access control.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Anybody, and somebody wrote so.
+    /// Explicitly no authentication.
     Anybody,
-    /// Who has one of these tokens.
+    /// Clients with one of these tokens.
     Tokens(Vec<Secret>),
 }
 
@@ -76,16 +76,16 @@ impl ServerSpec {
             match listen.replace("localhost:", "127.0.0.1:").parse() {
                 Ok(listen) => spec.listen = listen,
                 Err(_) => {
-                    let at = reader.place("listen").unwrap_or(reader.at);
-                    reader.problem(at, "server.listen is an address with a port, like \"127.0.0.1:8080\"");
+                    let at = reader.position("listen").unwrap_or(reader.at);
+                    reader.problem(at, "server.listen must be an address with a port, like \"127.0.0.1:8080\"");
                 }
             }
         }
         spec.base_path = reader.text("base_path").unwrap_or_default();
         let plain = spec.base_path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte));
         if !plain || spec.base_path.contains("//") {
-            let at = reader.place("base_path").unwrap_or(reader.at);
-            reader.problem(at, "server.base_path takes letters, digits, - . _ ~ and single slashes");
+            let at = reader.position("base_path").unwrap_or(reader.at);
+            reader.problem(at, "server.base_path must have only letters, digits, - . _ ~ and single slashes");
         }
         spec.cors = reader.texts("cors").unwrap_or_default();
         spec.trusted_proxies = trusted_proxies(&reader);
@@ -98,8 +98,8 @@ impl ServerSpec {
         spec.auth = access(&reader);
         spec.limits = reader.table("limits").map(LimitsSpec::read).unwrap_or_default();
         spec.drain_timeout = reader.duration("drain_timeout").unwrap_or(spec.drain_timeout);
-        if !spec.listen.ip().is_loopback() && spec.auth.is_none() && reader.place("auth").is_none() {
-            let at = reader.place("listen").unwrap_or(reader.at);
+        if !spec.listen.ip().is_loopback() && spec.auth.is_none() && reader.position("auth").is_none() {
+            let at = reader.position("listen").unwrap_or(reader.at);
             reader.problem(at, PUBLIC);
         }
         reader.finish();
@@ -107,17 +107,17 @@ impl ServerSpec {
     }
 }
 
-/// What is said of a public address that nobody guards.
-pub(crate) const PUBLIC: &str = "a public address needs server.auth = { tokens = [\"env:NAME\"] }; write auth = \"none\" if \
-     anybody may read and write";
+/// Message for a public address without access control.
+pub(crate) const PUBLIC: &str = "a public address requires server.auth = { tokens = [\"env:NAME\"] }; use auth = \"none\" to let \
+     anybody read and write";
 
 fn trusted_proxies(reader: &Reader<'_>) -> Vec<IpNet> {
     let texts = reader.texts("trusted_proxies").unwrap_or_default();
     let network = |text: &String| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
     let networks: Option<Vec<IpNet>> = texts.iter().map(network).collect();
     networks.unwrap_or_else(|| {
-        let at = reader.place("trusted_proxies").unwrap_or(reader.at);
-        reader.problem(at, r#"server.trusted_proxies has addresses or networks, like ["127.0.0.1", "10.0.0.0/8"]"#);
+        let at = reader.position("trusted_proxies").unwrap_or(reader.at);
+        reader.problem(at, r#"server.trusted_proxies must be addresses or networks, like ["127.0.0.1", "10.0.0.0/8"]"#);
         Vec::new()
     })
 }
@@ -128,43 +128,43 @@ fn access(reader: &Reader<'_>) -> Option<Access> {
         return Some(Access::Anybody);
     }
     if value.get_ref().as_table().is_none() {
-        reader.problem(value.span().start, r#"server.auth is "none" or { tokens = ["env:NAME"] }"#);
+        reader.problem(value.span().start, r#"server.auth must be "none" or { tokens = ["env:NAME"] }"#);
         return None;
     }
     let table = reader.table("auth")?;
     let tokens = table.secrets("tokens", LEAST_TOKEN);
-    if tokens.as_ref().is_none_or(Vec::is_empty) && table.place("tokens").is_none() {
-        table.problem(table.at, r#"server.auth needs tokens = ["env:NAME"]"#);
+    if tokens.as_ref().is_none_or(Vec::is_empty) && table.position("tokens").is_none() {
+        table.problem(table.at, r#"server.auth requires tokens = ["env:NAME"]"#);
     }
     table.finish();
     tokens.map(Access::Tokens)
 }
 
-/// `[lens]`
+/// Settings of `[lens]`.
 #[derive(Clone, Debug)]
 pub struct LensSpec {
-    /// Where rows and events are kept (default: `cache.redb`).
+    /// Storage of rows (default: `cache.redb`).
     pub cache: CacheAt,
-    /// Where writes and events are kept (default: beside the cache).
+    /// File for writes and events (default: next to the cache).
     pub journal: Option<PathBuf>,
-    /// Damaged cache files that are kept when others have taken their place (default: 3).
+    /// Maximum number of damaged cache files that are kept after their replacement (default: 3).
     pub kept_corrupt_caches: usize,
-    /// Time between two refreshes of a Dio that does not say.
+    /// Default time between two refreshes of a Dio.
     pub refresh_every: Option<Duration>,
-    /// What is kept of deliveries.
+    /// Limits of stored deliveries.
     pub inbox: InboxSpec,
-    /// What is kept of events.
+    /// Limits of stored events.
     pub events: EventsSpec,
-    /// Writes of one resource that may wait, for its source or, parked, for a person (default: 100,000).
+    /// Maximum number of writes of one resource that wait for its source or, parked, for a person (default: 100,000).
     pub write_queue_capacity: usize,
 }
 
-/// Where rows are kept.
+/// Storage of rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CacheAt {
     /// In a file.
     File(PathBuf),
-    /// In memory: gone with the process.
+    /// In memory; lost on exit.
     Memory,
 }
 

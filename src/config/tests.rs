@@ -1,4 +1,4 @@
-//! What a configuration means, and what is said of one that means nothing.
+//! Tests of the configuration reader and its messages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,48 +84,48 @@ fn a_whole_file_is_read() {
 }
 
 #[test]
-fn every_mistake_is_reported_at_its_place_with_what_was_meant() {
+fn every_mistake_is_reported_with_its_position_and_a_suggestion() {
     let text = "[server]\nlisten = \"nowhere\"\nbase_paht = \"/api\"\n\n[dio.products]\nsorce = { csv = \"a.csv\" }\n\
          refresh_every = \"soon\"\n\n[webhook.products]\ndio = \"prodcts\"\nauth = { scheme = \"standrad\" }\n[lense]\n";
     let expected = [
-        "shop/diorama.toml:2:10: server.listen is an address with a port, like \"127.0.0.1:8080\"",
+        "shop/diorama.toml:2:10: server.listen must be an address with a port, like \"127.0.0.1:8080\"",
         "shop/diorama.toml:3:1: [server] has no key \"base_paht\": did you mean base_path?",
         "shop/diorama.toml:6:1: [dio.products] has no key \"sorce\": did you mean source?",
-        "shop/diorama.toml:7:17: dio.products.refresh_every is a time like \"30s\", \"5m\" or \"1h\"",
-        "shop/diorama.toml:10:7: [webhook.products] feeds \"prodcts\", but there is no [dio.prodcts]: did you mean \"products\"?",
+        "shop/diorama.toml:7:17: dio.products.refresh_every must be a time like \"30s\", \"5m\" or \"1h\"",
+        "shop/diorama.toml:10:7: [webhook.products] refers to \"prodcts\", but there is no [dio.prodcts]: did you mean \"products\"?",
         "shop/diorama.toml:12:2: the file has no key \"lense\": did you mean lens?",
     ];
     let found = problems(text);
     for expected in expected {
         assert!(found.contains(&expected.to_string()), "{expected}\nis not in\n{found:#?}");
     }
-    assert!(found.iter().any(|problem| problem.contains("auth.scheme is one of standard, svix, github, ")));
-    assert!(found.iter().any(|problem| problem.contains("needs source = ")));
+    assert!(found.iter().any(|problem| problem.contains("auth.scheme must be one of standard, svix, github, ")));
+    assert!(found.iter().any(|problem| problem.contains("requires source = ")));
 }
 
 #[test]
 fn proxies_are_addresses_or_networks() {
     for wrong in ["proxy.example", "10.0.0.0/33", ""] {
         let found = problems(&format!("[server]\ntrusted_proxies = [\"127.0.0.1\", \"{wrong}\"]\n"));
-        assert!(found.iter().any(|problem| problem.contains("server.trusted_proxies has addresses")), "{found:#?}");
+        assert!(found.iter().any(|problem| problem.contains("server.trusted_proxies must be addresses")), "{found:#?}");
     }
 }
 
 #[test]
-fn broken_toml_says_where() {
+fn broken_toml_is_reported_with_its_position() {
     let found = problems("[dio.a]\nsource = { csv = \"a.csv\" \nid = \"id\"\n");
     assert!(found.iter().all(|problem| problem.starts_with("shop/diorama.toml:")), "{found:#?}");
-    assert!(found[0].contains("this is not valid TOML"));
+    assert!(found[0].contains("not valid TOML"));
 }
 
 #[test]
-fn secrets_come_from_outside_and_are_never_printed() {
+fn secrets_are_outside_of_the_file_and_never_printed() {
     let config = parse(FULL).unwrap();
     let printed = format!("{config:?}");
     assert!(!printed.contains("s3cr3t") && !printed.contains("whsec_"), "{printed}");
     let dio = "[dio.a]\nsource = { csv = \"a.csv\" }\n[webhook.a]\n";
     for (secret, message) in
-        [("hush", "does not belong"), ("env:NOPE", "no NOPE"), ("file:/nope/nope", "cannot be read")]
+        [("hush", "do not belong"), ("env:NOPE", "NOPE is not set"), ("file:/nope/nope", "cannot read")]
     {
         let text = format!("{dio}auth = {{ scheme = \"bearer\", secrets = [\"{secret}\"] }}");
         let found = problems(&text);
@@ -142,26 +142,26 @@ fn a_base_path_is_a_plain_path() {
 }
 
 #[test]
-fn the_environment_fills_in() {
+fn environment_variables_are_expanded() {
     let csv = |path: &str| {
         let config = parse(&format!("[dio.a]\nsource = {{ csv = '{path}' }}")).unwrap();
         config.dios[0].source.describe()
     };
     assert_eq!(csv("${DATA}/${TOKEN}.csv"), "shop/data/s3cr3t-0123456789.csv");
     assert_eq!(csv("a$${DATA}"), "shop/a${DATA}");
-    assert!(problems("[dio.a]\nsource = { csv = '${NOPE}' }")[0].contains("no NOPE"));
+    assert!(problems("[dio.a]\nsource = { csv = '${NOPE}' }")[0].contains("NOPE is not set"));
 }
 
 #[test]
-fn a_public_address_needs_a_guard() {
+fn a_public_address_requires_access_control() {
     let dio = "\n[dio.a]\nsource = { csv = \"a.csv\" }\n";
     let public = |more: &str| parse(&format!("[server]\nlisten = \"0.0.0.0:80\"\n{more}{dio}"));
-    assert!(public("").unwrap_err()[0].contains("a public address needs server.auth"));
+    assert!(public("").unwrap_err()[0].contains("a public address requires server.auth"));
     assert_eq!(public("auth = \"none\"").unwrap().server.auth, Some(Access::Anybody));
     assert!(public("auth = { tokens = [\"env:TOKEN\"] }").is_ok());
     let hook = format!("auth = \"none\"{dio}[webhook.a]\nauth = {{ scheme = \"none\" }}\n");
     let found = Config::parse(&format!("[server]\nlisten = \"0.0.0.0:80\"\n{hook}"), Path::new("d.toml"), &env);
-    assert!(found.unwrap_err().to_string().contains("loopback addresses only"));
+    assert!(found.unwrap_err().to_string().contains("only on loopback addresses"));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_token_that_can_be_guessed_is_refused_and_not_printed() {
 }
 
 #[test]
-fn the_file_of_a_secret_has_an_end() {
+fn the_size_of_a_secret_file_is_bounded() {
     let folder = tempfile::tempdir().unwrap();
     let read = |content: usize| {
         let path = folder.path().join("secret");
@@ -191,7 +191,7 @@ fn the_file_of_a_secret_has_an_end() {
     };
     assert!(read(64 << 10).is_ok());
     let found = read((64 << 10) + 1).unwrap_err();
-    assert!(found.len() == 1 && found[0].contains("it is longer than 65536 bytes"), "{found:?}");
+    assert!(found.len() == 1 && found[0].contains("it is larger than 65536 bytes"), "{found:?}");
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn times_are_read_with_every_unit_and_in_sums() {
         assert_eq!(read(text).unwrap().as_secs_f64(), seconds, "{text}");
     }
     for wrong in ["0s", "-5s", "5", "1 month", "", "99999999999999999999d", "soon"] {
-        assert!(read(wrong).unwrap_err()[0].contains("is a time like"), "{wrong}");
+        assert!(read(wrong).unwrap_err()[0].contains("must be a time like"), "{wrong}");
     }
 }
 
@@ -251,13 +251,16 @@ fn limits_are_read_within_their_bounds() {
     assert_eq!(read(all).unwrap(), expected);
     for (wrong, says) in [
         ("per_adress = 5", "2:1: [server.limits] has no key \"per_adress\": did you mean per_address?"),
-        ("per_address = 0", "2:15: server.limits.per_address is a whole number from 1 to 1000000"),
-        ("depth = 101", "server.limits.depth is a whole number from 1 to 100"),
-        ("body = \"1MB\"", "server.limits.body is a number of bytes from 1024 to 268435456, or a size like \"64KiB\""),
-        ("header_bytes = 100", "server.limits.header_bytes is a number of bytes from 8192"),
+        ("per_address = 0", "2:15: server.limits.per_address must be a whole number from 1 to 1000000"),
+        ("depth = 101", "server.limits.depth must be a whole number from 1 to 100"),
+        (
+            "body = \"1MB\"",
+            "server.limits.body must be a number of bytes from 1024 to 268435456, or a size like \"64KiB\"",
+        ),
+        ("header_bytes = 100", "server.limits.header_bytes must be a number of bytes from 8192"),
         ("uri = \"10KiB\"\nheader_bytes = \"8KiB\"", "2:7: server.limits.uri must be less than header_bytes"),
-        ("header_timeout = \"1h\"", "server.limits.header_timeout is a time from \"100ms\" to \"10m\""),
-        ("max_sockets = \"many\"", "server.limits.max_sockets is a whole number"),
+        ("header_timeout = \"1h\"", "server.limits.header_timeout must be a time from \"100ms\" to \"10m\""),
+        ("max_sockets = \"many\"", "server.limits.max_sockets must be a whole number"),
     ] {
         let found = read(wrong).unwrap_err();
         assert!(found.len() == 1 && found[0].contains(says), "{wrong}: {found:#?}");
@@ -275,16 +278,16 @@ fn files_become_resources_of_their_names() {
     assert!(named("a b=x.csv").is_err());
     let files = ["a.csv", "b/a.json", "c.xls"].map(|file| File::parse(file).unwrap());
     let error = File::config(&files).unwrap_err();
-    assert!(error.contains("two files are called \"a\"") && error.contains("c.xls"), "{error}");
+    assert!(error.contains("two files are named \"a\"") && error.contains("c.xls"), "{error}");
 }
 
 #[test]
-fn how_files_are_written_is_read() {
+fn file_options_are_read() {
     let text = |source: &str| format!("[dio.a]\nsource = {{ {source} }}\n");
     let read = |source: &str| format!("{:?}", parse(&text(source)).unwrap().dios[0].source);
     let default = CsvOptions::default();
     assert!(read("csv = \"a.csv\"").ends_with(&format!("options: {default:?} }}")));
-    let said = read(
+    let debug = read(
         "csv = \"a.csv\", separator = \"\\t\", header = 3, decimal = \",\", encoding = \"windows-1252\", null = [\"-\"]",
     );
     let expected = CsvOptions {
@@ -295,12 +298,12 @@ fn how_files_are_written_is_read() {
         null: Some(vec!["-".into()]),
         ..default
     };
-    assert!(said.ends_with(&format!("options: {expected:?} }}")), "{said}");
+    assert!(debug.ends_with(&format!("options: {expected:?} }}")), "{debug}");
     assert!(read("json = \"a.json\", encoding = \"utf-16\"").contains("encoding: Some(\"utf-16\")"));
     for (wrong, says) in [
-        ("csv = \"a.csv\", separator = \"ab\"", "separator is one character"),
-        ("csv = \"a.csv\", separator = \"\\\"\"", "separator is one character"),
-        ("csv = \"a.csv\", decimal = \";\"", "decimal is one of ., ,"),
+        ("csv = \"a.csv\", separator = \"ab\"", "separator must be one ASCII character"),
+        ("csv = \"a.csv\", separator = \"\\\"\"", "separator must be one ASCII character"),
+        ("csv = \"a.csv\", decimal = \";\"", "decimal must be one of ., ,"),
         ("json = \"a.json\", separator = \";\"", "has no key \"separator\""),
     ] {
         let found = parse(&text(wrong)).unwrap_err();
@@ -309,7 +312,7 @@ fn how_files_are_written_is_read() {
 }
 
 #[test]
-fn it_is_said_when_a_write_is_answered() {
+fn ack_is_read() {
     let text = |ack: &str| format!("[dio.a]\nsource = {{ csv = \"a.csv\" }}\n{ack}");
     let read = |ack: &str| {
         let spec = parse(&text(ack)).unwrap().dios.remove(0);
@@ -323,7 +326,7 @@ fn it_is_said_when_a_write_is_answered() {
 }
 
 #[test]
-fn how_deliveries_come_and_are_kept_is_read() {
+fn intake_and_retention_settings_are_read() {
     let text = r#"
 [lens]
 inbox = { count = 50, bytes = "32MiB", age = "1d", claims = 5000 }
@@ -357,22 +360,22 @@ on_undecodable = "reject"
     assert_eq!(config.lens.events, events);
     let [a, b] = &config.dios[..] else { panic!() };
     let (feed, other) = (a.feed.as_ref().unwrap(), b.feed.as_ref().unwrap());
-    let said = format!("{:?}", feed.feed);
-    assert!(said.contains(r#"headers: ["Authorization", "Origin"]"#) && said.contains("idle: Some(30s)"), "{said}");
+    let debug = format!("{:?}", feed.feed);
+    assert!(debug.contains(r#"headers: ["Authorization", "Origin"]"#) && debug.contains("idle: Some(30s)"), "{debug}");
     assert!(feed.format.is_none() && a.reread_rate == Some(7));
     let format = other.format.as_ref().unwrap();
     assert!(format.feed && format.abort && format.format == "debezium");
-    let said = format!("{:?}", other.feed);
-    assert!(said.contains(r#"subscribe: Some("all")"#) && said.contains("max_message: Some(65536)"), "{said}");
+    let debug = format!("{:?}", other.feed);
+    assert!(debug.contains(r#"subscribe: Some("all")"#) && debug.contains("max_message: Some(65536)"), "{debug}");
     let patience = Some(Duration::from_secs(1));
     let intake = IntakeSpec { rate: Some(9), in_hand: Some(3), answer_within: patience, reject_undecodable: true };
     assert_eq!(config.webhooks[0].intake, intake);
     let wrong = text.replace("wss://", "https://").replace("env:TOKEN\", Origin", "env:NOTHING\", Origin");
     let wrong = problems(&wrong).join("\n");
-    assert!(wrong.contains("needs ws = \"wss://HOST/PATH\"") && wrong.contains("no NOTHING"), "{wrong}");
+    assert!(wrong.contains("requires ws = \"wss://HOST/PATH\"") && wrong.contains("NOTHING is not set"), "{wrong}");
 }
 
-/// Keeps what it is told.
+/// Connector that records its settings.
 struct Probe(Arc<Mutex<Vec<(String, String)>>>);
 
 impl Connector for Probe {
@@ -392,21 +395,21 @@ impl Connector for Probe {
 }
 
 #[test]
-fn a_connector_from_outside_gets_its_settings_with_the_secrets_in_them() {
-    let told = Arc::default();
-    let registry = Registry::builtin().with(Probe(Arc::clone(&told)));
+fn an_external_connector_gets_its_settings_with_secrets() {
+    let recorded = Arc::default();
+    let registry = Registry::builtin().with(Probe(Arc::clone(&recorded)));
     let text = "[dio.a]\nsource = { csv = \"a.csv\" }\n\
                 feed = { probe = true, headers = { Authorization = \"Bearer env:TOKEN\", Origin = \"here\" } }";
     let path = Path::new("diorama.toml");
     let refused = super::file::parse(text, path, &|_| Some("s3cr3t-0123456789".into()), &registry).unwrap_err();
-    assert!(refused.to_string().contains("the connector probe refuses this"), "it says no why: {refused}");
-    let told = told.lock();
-    let told: Vec<_> = told.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    assert_eq!(told, [("Authorization", "Bearer s3cr3t-0123456789"), ("Origin", "here")]);
+    assert!(refused.to_string().contains("the connector probe refuses this"), "it gives no reason: {refused}");
+    let recorded = recorded.lock();
+    let recorded: Vec<_> = recorded.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(recorded, [("Authorization", "Bearer s3cr3t-0123456789"), ("Origin", "here")]);
 }
 
 #[test]
-fn a_webhook_says_how_it_is_written_in_words_that_fit_together() {
+fn the_format_settings_of_a_webhook_must_be_consistent() {
     let dio = "[dio.a]\nsource = { csv = \"a.csv\" }\n[webhook.a]\n";
     let parse = |rest: &str| parse(&format!("{dio}{rest}"));
     let stripe = "auth = { scheme = \"stripe\", secrets = [\"env:TOKEN\"] }\n";
@@ -418,12 +421,12 @@ fn a_webhook_says_how_it_is_written_in_words_that_fit_together() {
     let events = hook("format = \"cloudevents\"\naccept_batch = true\norigins = [\"*\"]\non_item_error = \"abort\"");
     assert!(events.accept_batch && events.abort && events.origins == ["*"]);
     for (rest, message) in [
-        ("format = \"strip\"", "webhook.a.format is one of native, cloudevents, map, airtable"),
-        ("format = \"map\"", "format \"map\" needs [webhook.a.map]"),
-        ("format = \"native\"\nmap = { op = \"invalidate\" }", "has no use for a map"),
+        ("format = \"strip\"", "webhook.a.format must be one of native, cloudevents, map, airtable"),
+        ("format = \"map\"", "format \"map\" requires [webhook.a.map]"),
+        ("format = \"native\"\nmap = { op = \"invalidate\" }", "does not use a map"),
         ("only = \"a\"", "has no key \"only\""),
         ("accept_batch = true", "has no key \"accept_batch\""),
-        ("on_item_error = \"stop\"", "on_item_error is one of skip, abort"),
+        ("on_item_error = \"stop\"", "on_item_error must be one of skip, abort"),
     ] {
         let found = parse(&format!("{stripe}{rest}")).unwrap_err();
         assert!(found.iter().any(|problem| problem.contains(message)), "{rest}: {found:#?}");
@@ -440,25 +443,25 @@ fn each_scheme_has_its_own_keys() {
         assert!(parse(&format!("scheme = \"{scheme}\", {secret}")).is_ok(), "{scheme}");
     }
     for (auth, message) in [
-        ("scheme = \"github\"", "needs secrets"),
+        ("scheme = \"github\"", "requires secrets"),
         ("scheme = \"github\", secrets = []", "at least one secret"),
         ("scheme = \"github\", secrets = [\"env:TOKEN\"], header = \"X-Own\"", "has no key \"header\""),
         ("scheme = \"github\", secrets = [\"env:TOKEN\"], tolerance = 5", "has no key \"tolerance\""),
-        ("scheme = \"stripe\", secrets = [\"env:TOKEN\"], tolerance = 0", "tolerance is a whole number"),
+        ("scheme = \"stripe\", secrets = [\"env:TOKEN\"], tolerance = 0", "tolerance must be a whole number"),
         ("scheme = \"gitlab\", secrets = [\"env:SHORT\"]", "can be guessed"),
-        ("scheme = \"header\", secrets = [\"env:TOKEN\"]", "needs header"),
+        ("scheme = \"header\", secrets = [\"env:TOKEN\"]", "requires header"),
         ("scheme = \"basic\", secrets = [\"env:TOKEN\"]", "user:password"),
         ("scheme = \"hmac\", header = \"X-S\", algorithm = \"sha1\", secrets = [\"env:TOKEN\"]", "allow_sha1 = true"),
-        ("scheme = \"none\", secrets = [\"env:TOKEN\"]", "has no use for secrets"),
-        ("scheme = \"meta\", secrets = [\"env:TOKEN\"]", "needs verify_tokens"),
-        ("scheme = \"meta\", secrets = [\"env:TOKEN\"], verify_tokens = []", "needs verify_tokens"),
+        ("scheme = \"none\", secrets = [\"env:TOKEN\"]", "does not use secrets"),
+        ("scheme = \"meta\", secrets = [\"env:TOKEN\"]", "requires verify_tokens"),
+        ("scheme = \"meta\", secrets = [\"env:TOKEN\"], verify_tokens = []", "requires verify_tokens"),
         ("scheme = \"meta\", secrets = [\"env:TOKEN\"], verify_tokens = [\"env:SHORT\"]", "can be guessed"),
-        ("scheme = \"sns\", secrets = [\"env:TOKEN\"]", "needs topics"),
-        ("scheme = \"sns\", secrets = [\"env:TOKEN\"], topics = [\"shop\"]", "needs topics"),
-        ("scheme = \"query\", secrets = [\"env:TOKEN\"], parameter = \"a=b\"", "parameter is the name"),
+        ("scheme = \"sns\", secrets = [\"env:TOKEN\"]", "requires topics"),
+        ("scheme = \"sns\", secrets = [\"env:TOKEN\"], topics = [\"shop\"]", "requires topics"),
+        ("scheme = \"query\", secrets = [\"env:TOKEN\"], parameter = \"a=b\"", "parameter must be the name"),
         ("scheme = \"eventgrid\", secrets = [\"env:SHORT\"]", "can be guessed"),
         ("scheme = \"graph\", secrets = []", "at least one secret"),
-        ("scheme = \"twilio\", secrets = [\"env:TOKEN\"], public_url = \"shop.example\"", "public_url is the URL"),
+        ("scheme = \"twilio\", secrets = [\"env:TOKEN\"], public_url = \"shop.example\"", "public_url must be the URL"),
         ("scheme = \"twilio\", secrets = [\"env:TOKEN\"], tolerance = 9", "has no key \"tolerance\""),
     ] {
         let found = parse(auth).unwrap_err();

@@ -1,4 +1,4 @@
-//! Reading one TOML table: typed values, and a word about every key that is not known.
+//! Reader of one TOML table: typed values, and errors for unknown keys.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -15,12 +15,12 @@ use toml::de::{DeTable, DeValue};
 use super::problems::Problems;
 use super::webhook::RawSection;
 
-/// Bytes of a secret that is sent as it is, at least: whoever has none may try as often as they like.
+/// Minimum length in bytes of a secret that is sent in clear text, which attackers could try to guess.
 pub(super) const LEAST_TOKEN: usize = 16;
-/// Bytes of the file of a secret, at most.
+/// Maximum size of a secret's file in bytes.
 const MOST_SECRET: u64 = 64 << 10;
 
-/// A secret from the environment or a file. Never printed.
+/// A secret from the environment or a file, which is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -31,71 +31,71 @@ impl std::fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// The secret itself.
+    /// Returns the secret.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 }
 
-/// What reading a value needs to know.
+/// Context for reading values.
 pub(super) struct Context<'a> {
     pub(super) problems: Problems,
     pub(super) path: &'a Path,
     pub(super) folder: &'a Path,
     pub(super) text: &'a str,
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
-    /// Connectors that the file may name.
+    /// Connectors available to the file.
     pub(super) registry: &'a Registry,
-    /// What was asked for: table, key and what is expected, as the reference shows it.
+    /// Requested keys: table, key and expected value, for the reference.
     #[cfg(test)]
-    pub(super) asked: RefCell<Vec<(String, &'static str, String)>>,
+    pub(super) requested: RefCell<Vec<(String, &'static str, String)>>,
 }
 
 impl Context<'_> {
-    /// The file as it stands, for parts that are read elsewhere, with what the environment has of all that it names.
+    /// Returns the raw file for parts that are parsed elsewhere, with the environment variables that it names.
     pub(super) fn written(&self) -> RawSection {
-        let names = self.text.match_indices("${").filter_map(|(at, _)| named(&self.text[at..]));
+        let names = self.text.match_indices("${").filter_map(|(at, _)| variable_name(&self.text[at..]));
         let env = names.filter_map(|name| Some((name.to_string(), (self.env)(name)?))).collect();
         RawSection { text: self.text.into(), path: self.path.to_path_buf(), env: Arc::new(env) }
     }
 }
 
-/// A table while it is read. Keys that were not asked for by the time it is [`finish`](Reader::finish)ed are mistakes.
+/// A table that is being read. Keys that were not requested before [`finish`](Reader::finish) are mistakes.
 pub(super) struct Reader<'a> {
     pub(super) context: &'a Context<'a>,
-    /// How the table is called in messages: `dio.products`.
+    /// Name of the table in messages: `dio.products`.
     name: String,
     pub(super) at: usize,
     table: &'a DeTable<'a>,
-    asked: RefCell<Vec<&'static str>>,
+    requested: RefCell<Vec<&'static str>>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(context: &'a Context<'a>, name: String, at: usize, table: &'a DeTable<'a>) -> Reader<'a> {
-        Reader { context, name, at, table, asked: RefCell::default() }
+        Reader { context, name, at, table, requested: RefCell::default() }
     }
 
     pub(super) fn problem(&self, at: usize, message: impl Into<String>) {
         self.context.problems.add(at, message);
     }
 
-    /// The value of `key`.
+    /// Returns the value of `key`.
     pub(super) fn value(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
-        self.asked.borrow_mut().push(key);
+        self.requested.borrow_mut().push(key);
         self.table.iter().find(|(own, _)| own.get_ref() == key).map(|(_, value)| value)
     }
 
-    /// Whether `key` is there, and where.
-    pub(super) fn place(&self, key: &'static str) -> Option<usize> {
+    /// Returns the position of the value of `key`; `None` if it is missing.
+    pub(super) fn position(&self, key: &'static str) -> Option<usize> {
         self.value(key).map(|value| value.span().start)
     }
 
-    /// Whether the array at `key` has nothing in it.
+    /// Returns true if `key` is an empty array.
     pub(super) fn is_empty_array(&self, key: &'static str) -> bool {
         self.value(key).is_some_and(|value| value.get_ref().as_array().is_some_and(|items| items.is_empty()))
     }
 
-    /// The value of `key` as `read` understands it.
+    /// Returns the value of `key` converted by `read`.
     fn typed<T>(
         &self,
         key: &'static str,
@@ -103,12 +103,12 @@ impl<'a> Reader<'a> {
         read: impl FnOnce(&'a DeValue<'a>, usize) -> Option<T>,
     ) -> Option<T> {
         #[cfg(test)]
-        self.context.asked.borrow_mut().push((self.name.clone(), key, expected.to_string()));
+        self.context.requested.borrow_mut().push((self.name.clone(), key, expected.to_string()));
         let value = self.value(key)?;
         let at = value.span().start;
         let typed = read(value.get_ref(), at);
         if typed.is_none() {
-            self.problem(at, format!("{}{key} is {expected}", self.prefix()));
+            self.problem(at, format!("{}{key} must be {expected}", self.prefix()));
         }
         typed
     }
@@ -117,17 +117,17 @@ impl<'a> Reader<'a> {
         if self.name.is_empty() { String::new() } else { format!("{}.", self.name) }
     }
 
-    /// Text with `${ENV}` filled in.
+    /// Reads a text and expands `${ENV}`.
     pub(super) fn text(&self, key: &'static str) -> Option<String> {
         self.typed(key, "a text", |value, at| value.as_str().map(|text| self.fill_in(text, at)))
     }
 
-    /// Text that is one of `words`.
+    /// Reads a text that is one of `words`.
     pub(super) fn word(&self, key: &'static str, words: &[&'static str]) -> Option<&'static str> {
         self.word_as(key, words, &format!("one of {}", words.join(", ")))
     }
 
-    /// Same, with a word of one's own about what is expected.
+    /// Reads a text that is one of `words`, with another description of the expected value.
     pub(super) fn word_as(&self, key: &'static str, words: &[&'static str], expected: &str) -> Option<&'static str> {
         self.typed(key, expected, |value, _| words.iter().find(|word| value.as_str() == Some(word)).copied())
     }
@@ -140,7 +140,7 @@ impl<'a> Reader<'a> {
         self.typed(key, "true or false", |value, _| value.as_bool())
     }
 
-    /// A path, or `true` or `false`.
+    /// Reads a path, or `true` or `false`.
     pub(super) fn path_or_flag(&self, key: &'static str) -> Option<(Option<PathBuf>, bool)> {
         self.typed(key, "a folder, or true or false", |value, at| match value.as_str() {
             Some(path) => Some((Some(self.context.folder.join(self.fill_in(path, at))), true)),
@@ -158,7 +158,7 @@ impl<'a> Reader<'a> {
         number.and_then(|number| usize::try_from(number).ok())
     }
 
-    /// Bytes, as a number or like `"64KiB"`.
+    /// Reads a size in bytes, written as a number or like `"64KiB"`.
     pub(super) fn size(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<usize> {
         let expected = format!("a number of bytes from {} to {}, or a size like \"64KiB\"", range.start(), range.end());
         let bytes = self.typed(key, &expected, |value, at| {
@@ -181,7 +181,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Secrets, each from the environment or a file, none shorter than `least` bytes.
+    /// Reads secrets from the environment or files, none shorter than `least` bytes.
     pub(super) fn secrets(&self, key: &'static str, least: usize) -> Option<Vec<Secret>> {
         self.typed(key, r#"an array like ["env:NAME"]"#, |value, _| {
             let texts = value.as_array()?.iter();
@@ -190,14 +190,14 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Texts by names of their own, each a secret: `env:NAME`, `file:PATH`, or a word before one of these (`Bearer env:NAME`).
-    /// What is written out is no secret and taken as it is.
+    /// Reads texts by name. Each is a literal or a secret: `env:NAME`, `file:PATH`, or either of them after a word (`Bearer
+    /// env:NAME`).
     pub(super) fn secret_texts(&self, key: &'static str) -> Vec<(String, Secret)> {
         let Some(table) = self.table(key) else { return Vec::new() };
         let read = |(name, value): (&Spanned<Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
             let at = value.span().start;
             let Some(text) = value.get_ref().as_str() else {
-                self.problem(at, format!("{}.{} is a text", table.name, name.get_ref()));
+                self.problem(at, format!("{}.{} must be a text", table.name, name.get_ref()));
                 return None;
             };
             let (before, last) = text.rsplit_once(' ').map_or(("", text), |(before, last)| (before, last));
@@ -214,20 +214,22 @@ impl<'a> Reader<'a> {
 
     fn secret(&self, text: &str, at: usize, least: usize) -> Option<Secret> {
         let found = match text.split_once(':') {
-            Some(("env", name)) => (self.context.env)(name).ok_or(format!("the environment has no {name}")),
+            Some(("env", name)) => {
+                (self.context.env)(name).ok_or(format!("the environment variable {name} is not set"))
+            }
             Some(("file", path)) => {
                 let path = self.context.folder.join(path);
                 let read = read_secret(&path).map(|text| text.trim_end().to_string());
-                read.map_err(|error| format!("{} cannot be read: {error}", path.display()))
+                read.map_err(|error| format!("cannot read {}: {error}", path.display()))
             }
-            _ => Err("a secret does not belong into this file: write \"env:NAME\" or \"file:PATH\"".into()),
+            _ => Err("secrets do not belong in this file: write \"env:NAME\" or \"file:PATH\"".into()),
         };
         match found {
             Ok(secret) if secret.is_empty() => self.problem(at, format!("the secret {text} is empty")),
             Ok(secret) if secret.len() < least => self.problem(
                 at,
                 format!(
-                    "the secret {text} is shorter than {least} bytes and can be guessed: openssl rand -hex 16 makes one"
+                    "the secret {text} is shorter than {least} bytes and can be guessed: generate one with openssl rand -hex 16"
                 ),
             ),
             Ok(secret) => return Some(Secret(secret)),
@@ -236,7 +238,7 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// The table at `key`.
+    /// Reads the table at `key`.
     pub(super) fn table(&self, key: &'static str) -> Option<Reader<'a>> {
         self.typed(key, "a table", |value, at| {
             let name = format!("{}{key}", self.prefix());
@@ -244,7 +246,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The tables in the table at `key`, by their own names.
+    /// Reads the tables within the table at `key`, with their names.
     pub(super) fn tables(&self, key: &'static str) -> Vec<(String, Reader<'a>)> {
         let Some(outer) = self.table(key) else { return Vec::new() };
         let entry = |(name, value): (&'a Spanned<Cow<'a, str>>, &'a Spanned<DeValue<'a>>)| {
@@ -253,7 +255,7 @@ impl<'a> Reader<'a> {
             match value.get_ref().as_table() {
                 Some(table) => Some((own, Reader::new(self.context, path, at, table))),
                 None => {
-                    self.problem(at, format!("{path} is a table"));
+                    self.problem(at, format!("{path} must be a table"));
                     None
                 }
             }
@@ -263,25 +265,25 @@ impl<'a> Reader<'a> {
         tables
     }
 
-    /// Reports keys that nobody asked for.
+    /// Reports unknown keys.
     pub(super) fn finish(self) {
-        let asked = self.asked.borrow();
+        let requested = self.requested.borrow();
         for (key, _) in self.table.iter() {
             let own: &str = key.get_ref();
-            if asked.contains(&own) {
+            if requested.contains(&own) {
                 continue;
             }
             let whose = if self.name.is_empty() { "the file".to_string() } else { format!("[{}]", self.name) };
-            let hint = match nearest(own, asked.iter().copied()) {
+            let hint = match nearest(own, requested.iter().copied()) {
                 Some(near) => format!("did you mean {near}?"),
                 None => {
                     let mut known: Vec<&str> = Vec::new();
-                    for key in asked.iter().filter(|key| !key.is_empty()) {
+                    for key in requested.iter().filter(|key| !key.is_empty()) {
                         if !known.contains(key) {
                             known.push(key);
                         }
                     }
-                    format!("it knows {}", known.join(", "))
+                    format!("the keys are {}", known.join(", "))
                 }
             };
             self.problem(key.span().start, format!("{whose} has no key {own:?}: {hint}"));
@@ -334,15 +336,15 @@ impl Settings for Reader<'_> {
     }
 
     fn has(&self, key: &'static str) -> bool {
-        self.place(key).is_some()
+        self.position(key).is_some()
     }
 
     fn wrong(&self, key: &'static str, problem: String) {
-        self.problem(self.place(key).unwrap_or(self.at), problem);
+        self.problem(self.position(key).unwrap_or(self.at), problem);
     }
 }
 
-/// `text` with the environment's value for each `${NAME}`; `$${` stands for `${`.
+/// Expands each `${NAME}` in `text` to the environment variable; `$${` is a literal `${`.
 pub(super) fn fill_in(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
     let mut out = String::new();
     let mut rest = text;
@@ -355,26 +357,26 @@ pub(super) fn fill_in(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Resul
             continue;
         }
         out.push_str(before);
-        let name = named(after).ok_or("${ without }: write $${ for the two characters themselves")?;
-        out.push_str(&env(name).ok_or_else(|| format!("the environment has no {name}"))?);
+        let name = variable_name(after).ok_or("${ without }: write $${ for a literal ${")?;
+        out.push_str(&env(name).ok_or_else(|| format!("the environment variable {name} is not set"))?);
         rest = &after[name.len() + 3..];
     }
     out.push_str(rest);
     Ok(out)
 }
 
-/// Reads the file of a secret, which may be a pipe. Nothing that long is a secret, and some files have no end.
+/// Reads the file of a secret, which may be a pipe. The size is bounded, because some files never end.
 fn read_secret(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     std::fs::File::open(path)?.take(MOST_SECRET + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MOST_SECRET {
-        return Err(std::io::Error::other(format!("it is longer than {MOST_SECRET} bytes")));
+        return Err(std::io::Error::other(format!("it is larger than {MOST_SECRET} bytes")));
     }
     Ok(text)
 }
 
-/// The name in `text`, which begins with `${`.
-fn named(text: &str) -> Option<&str> {
+/// Returns the name in `text`, which begins with `${`.
+fn variable_name(text: &str) -> Option<&str> {
     text.get(2..)?.split_once('}').map(|(name, _)| name)
 }
 
@@ -383,7 +385,7 @@ fn integer(value: &DeValue<'_>) -> Option<u64> {
     u64::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok()
 }
 
-/// `512`, `64KiB`, `1MiB`, `2GiB`.
+/// Parses `512`, `64KiB`, `1MiB`, `2GiB`.
 fn size(text: &str) -> Option<u64> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
@@ -397,14 +399,14 @@ fn size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// Reads `250ms`, `30s`, `5m`, `2d` or `1h 30m`: the friendly format of jiff, with days of 24 hours.
+/// Parses `250ms`, `30s`, `5m`, `2d` or `1h 30m`: the friendly format of jiff, with days of 24 hours.
 fn duration(text: &str) -> Option<Duration> {
     let span: jiff::Span = text.parse().ok()?;
     let time = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?;
     Duration::try_from(time).ok()
 }
 
-/// The name that was probably meant.
+/// Returns the most similar name, if one is similar enough.
 pub(super) fn nearest<'n>(word: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let scored = names.into_iter().map(|name| (strsim::levenshtein(&word.to_lowercase(), &name.to_lowercase()), name));
     scored

@@ -1,4 +1,4 @@
-//! `[webhook.NAME]`
+//! Reader of `[webhook.NAME]`.
 
 mod auth;
 
@@ -14,67 +14,67 @@ use super::intake::IntakeSpec;
 use super::problems::{ConfigError, Problem};
 use super::value::{Reader, fill_in, nearest};
 
-/// One webhook.
+/// Configuration of one webhook.
 #[derive(Clone, Debug)]
 pub struct HookSpec {
-    /// Its name, as in the URL.
+    /// The name, as in the URL.
     pub name: String,
-    /// The Dio it feeds; the one of its own name if nothing is written.
+    /// The Dio whose rows it changes; by default the one with the webhook's name.
     pub dio: String,
-    /// How senders prove who they are.
+    /// Authentication of senders.
     pub auth: HookAuth,
-    /// How deliveries are taken.
+    /// Intake of deliveries.
     pub intake: IntakeSpec,
-    /// Bytes of one delivery, at most.
+    /// Maximum size of one delivery in bytes.
     pub body: Option<usize>,
-    /// Whether it stands for a feed, under `[dio.NAME.feed]`.
+    /// True if it describes the messages of a feed, under `[dio.NAME.feed]`.
     pub feed: bool,
-    /// How deliveries are written: `native`, `cloudevents`, `map`, or the name of a preset.
+    /// Format of deliveries: `native`, `cloudevents`, `map`, or the name of a preset.
     pub format: &'static str,
-    /// What the sender calls the rows, where it tells of several kinds of things.
+    /// The sender's name of the rows, if it sends several kinds.
     pub only: Option<String>,
-    /// The file with `[webhook.NAME.map]`, if that is there.
+    /// The file with `[webhook.NAME.map]`, if that table exists.
     pub map: Option<RawSection>,
-    /// `cloudevents`: whether several at a time are taken.
+    /// `cloudevents`: true to accept batches.
     pub accept_batch: bool,
-    /// `cloudevents`: who may ask by `OPTIONS` whether to deliver.
+    /// `cloudevents`: origins that may request permission to deliver by `OPTIONS`.
     pub origins: Vec<String>,
-    /// Whether one change that cannot be understood makes the whole delivery an error.
+    /// True if one change that cannot be decoded makes the whole delivery an error.
     pub abort: bool,
-    /// The clock that versions are of: `column` for those of the Dio's version column; the hook's own, if nothing is written.
+    /// The clock of versions: `column` for that of the Dio's version column; by default the hook's own clock.
     pub clock: Option<String>,
-    /// Where `[webhook.NAME]` stands, in bytes.
+    /// Byte offset of `[webhook.NAME]`.
     pub at: usize,
 }
 
-/// A part of the file that is read elsewhere.
+/// A part of the file that is parsed elsewhere.
 #[derive(Clone, Debug)]
 pub struct RawSection {
     /// The whole file.
     pub text: Arc<str>,
-    /// Its name.
+    /// The path of the file.
     pub path: PathBuf,
-    /// What the environment has of the variables named in it.
+    /// Environment variables named in the file.
     pub(super) env: Arc<HashMap<String, String>>,
 }
 
 impl RawSection {
-    /// A text of the file with the environment's value for each `${NAME}`; `$${` stands for `${`.
+    /// Expands each `${NAME}` in a text of the file to the environment variable; `$${` is a literal `${`.
     ///
     /// # Errors
-    /// Says which variable is not set.
+    /// The variable that is not set.
     pub fn fill_in(&self, text: &str) -> Result<String, String> {
         fill_in(text, &|name| self.env.get(name).cloned())
     }
 
-    /// Mistakes, each at a place in the text, as those of a configuration are told.
+    /// Formats mistakes, each with a byte offset, like those of a configuration.
     pub fn error(&self, problems: impl IntoIterator<Item = (usize, String)>) -> ConfigError {
         let problems = problems.into_iter().map(|(at, message)| Problem::new(at, message)).collect();
         ConfigError::new(&self.path, &self.text, problems)
     }
 }
 
-/// Formats that are known.
+/// All formats.
 pub const FORMATS: [&str; 3 + PRESETS.len()] = {
     let mut formats = ["native"; 3 + PRESETS.len()];
     (formats[1], formats[2]) = ("cloudevents", "map");
@@ -87,7 +87,7 @@ pub const FORMATS: [&str; 3 + PRESETS.len()] = {
 };
 
 impl HookSpec {
-    /// The hook of a Dio's own name that anybody on this machine may use.
+    /// Creates a hook without authentication, with the name of its Dio; for loopback addresses only.
     pub fn open(dio: &str) -> HookSpec {
         HookSpec {
             name: dio.to_string(),
@@ -110,16 +110,16 @@ impl HookSpec {
     pub(super) fn read(name: String, reader: Reader<'_>, loopback: bool, dios: &[String]) -> Option<HookSpec> {
         let dio = reader.text("dio").unwrap_or_else(|| name.clone());
         if !dios.contains(&dio) {
-            let at = reader.place("dio").unwrap_or(reader.at);
+            let at = reader.position("dio").unwrap_or(reader.at);
             let hint = match nearest(&dio, dios.iter().map(String::as_str)) {
                 Some(near) => format!("did you mean {near:?}?"),
-                None => format!("there are {}", dios.join(", ")),
+                None => format!("the resources are {}", dios.join(", ")),
             };
-            reader.problem(at, format!("[webhook.{name}] feeds {dio:?}, but there is no [dio.{dio}]: {hint}"));
+            reader.problem(at, format!("[webhook.{name}] refers to {dio:?}, but there is no [dio.{dio}]: {hint}"));
         }
-        if reader.place("auth").is_none() {
+        if reader.position("auth").is_none() {
             let example = format!("auth = {{ scheme = \"standard\", secrets = [\"env:{}\"] }}", variable(&name));
-            reader.problem(reader.at, format!("[webhook.{name}] needs {example}"));
+            reader.problem(reader.at, format!("[webhook.{name}] requires {example}"));
         }
         let auth = reader.table("auth").and_then(|table| auth::read(table, loopback));
         let mut spec = HookSpec { name, dio, at: reader.at, ..HookSpec::open("") };
@@ -132,16 +132,16 @@ impl HookSpec {
     }
 
     pub(super) fn format(&mut self, reader: &Reader<'_>) {
-        let mapped = reader.place("map").is_some();
+        let mapped = reader.position("map").is_some();
         let default = if mapped { "map" } else { "native" };
         self.format = reader.word("format", &FORMATS).unwrap_or(default);
-        let at = reader.place("format").unwrap_or(reader.at);
+        let at = reader.position("format").unwrap_or(reader.at);
         match self.format {
             "map" if !mapped => {
-                reader.problem(at, format!("format \"map\" needs [webhook.{}.map]", self.name));
+                reader.problem(at, format!("format \"map\" requires [webhook.{}.map]", self.name));
             }
             "native" | "cloudevents" if mapped => {
-                reader.problem(at, format!("format {:?} has no use for a map", self.format));
+                reader.problem(at, format!("format {:?} does not use a map: remove map", self.format));
             }
             _ => {}
         }

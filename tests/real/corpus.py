@@ -91,7 +91,7 @@ def serve(program, path):
             else:
                 return None, [line for line in process.stderr.read().strip().splitlines() if line][-1]
             if several:
-                names = [name.strip().removeprefix("/") for name in several.split("each is a resource,")[1].split(",")]
+                names = [name.strip().removeprefix("/") for name in several.split("each of which is a resource:")[1].split(",")]
                 lists = [request(f"{url}/{name}", accept="application/x-ndjson")[2].splitlines() for name in names]
                 return {"arrays": len(names)}, [json.loads(line) for lines in lists for line in lines]
             schema = request(f"{url}/data/_schema")[2]

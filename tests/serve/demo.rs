@@ -277,7 +277,7 @@ fn a_port_that_is_taken_says_what_to_do() {
     let output = run(dir.path(), &["demo", "--listen", &address]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains(&format!("{address} is taken")) && said.contains("--listen 127.0.0.1:"), "{said}");
+    assert!(said.contains(&format!("{address} is in use")) && said.contains("--listen 127.0.0.1:"), "{said}");
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn missing_files_and_open_doors_are_refused() {
     assert!(String::from_utf8_lossy(&missing.stderr).contains("there is no file nope.csv"));
     let public = run(dir.path(), &["serve", "products.csv", "--listen", "0.0.0.0:0"]);
     assert_eq!(public.status.code(), Some(78));
-    assert!(String::from_utf8_lossy(&public.stderr).contains("a public address needs server.auth"));
+    assert!(String::from_utf8_lossy(&public.stderr).contains("a public address requires server.auth"));
 }
 
 #[test]

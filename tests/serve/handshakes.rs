@@ -480,6 +480,6 @@ fn a_handshake_can_be_tried_out_without_a_server() {
         (done.status.success(), String::from_utf8_lossy(&done.stdout).into_owned())
     };
     let (good, text) = run("validationToken=abc%20123");
-    assert!(good && text.contains("answered at once: 200 abc 123"), "{text}");
+    assert!(good && text.contains("handshake answered: 200 abc 123"), "{text}");
     assert!(!run("").0, "nothing proves the body");
 }

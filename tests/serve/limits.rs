@@ -248,7 +248,7 @@ fn check_shows_limits_and_tokens_that_cannot_be() {
     for expected in [
         "diorama.toml:2:20: the secret env:SHORT is shorter than 16 bytes",
         "diorama.toml:4:1: [server.limits] has no key \"per_adress\": did you mean per_address?",
-        "diorama.toml:5:9: server.limits.depth is a whole number from 1 to 100",
+        "diorama.toml:5:9: server.limits.depth must be a whole number from 1 to 100",
     ] {
         assert!(said.contains(expected), "{expected} is not in {said}");
     }

@@ -127,13 +127,9 @@ async fn a_stopped_servers_writes_are_mended_in_its_files_and_delivered_at_its_n
     assert_eq!(code(&twice), 1);
     assert!(said(&twice).contains("is not parked"), "{}", said(&twice));
     let discarded = ops(dir, &format!("discard {}", parked[1]));
-    assert_eq!((code(&discarded), said(&discarded).trim()), (0, &*format!("{} is given up", parked[1])));
+    assert_eq!((code(&discarded), said(&discarded).trim()), (0, &*format!("{} is discarded", parked[1])));
     let all = ops(dir, "retry --all --dio orders --cache cache.redb");
-    assert!(
-        code(&all) == 0 && said(&all).starts_with(&format!("{} is tried again as op_", parked[2])),
-        "{}",
-        said(&all)
-    );
+    assert!(code(&all) == 0 && said(&all).starts_with(&format!("{} is retried as op_", parked[2])), "{}", said(&all));
 
     let mut server = Server::start(dir, &[]);
     let path = format!("/operations/{}", new["id"].as_str().unwrap());
@@ -201,7 +197,7 @@ fn what_cannot_be_asked_is_said_in_exit_codes() {
         ("list", 78, "there is no journal cache.journal.redb"),
         ("list nope.toml", 78, "nope.toml"),
         ("salvage nope.redb", 78, "nope.redb"),
-        ("salvage products.csv", 78, "nothing of a journal"),
+        ("salvage products.csv", 78, "contains no journal data"),
     ] {
         let output = ops(dir, words);
         assert_eq!(code(&output), expected, "{words}: {}", said(&output));

@@ -43,7 +43,12 @@ fn what_was_found_out_is_said_once_and_in_the_schema() {
     for (what, value, key, doubtful) in [
         ("separator", "';'", "separator in source", false),
         ("header", "line 2", "header in source", false),
-        ("numbers of \"Preis (EUR, netto)\"", "a comma is decimal, a point groups digits", "decimal in source", false),
+        (
+            "numbers of \"Preis (EUR, netto)\"",
+            "a comma is the decimal mark, a point groups digits",
+            "decimal in source",
+            false,
+        ),
         ("type of \"Kcal\"", "string", "null = [\"?\"] in source, or columns.\"Kcal\".type", true),
         ("id", "Name", "id", true),
     ] {

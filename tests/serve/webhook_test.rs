@@ -68,14 +68,14 @@ fn a_delivery_is_tried_out_step_by_step_and_nothing_changes() {
     let (code, text) = tried(dir.path(), &["stripe", "body.json", "--unsigned"]);
     assert!(code == Some(0) && text.contains("would update 1"), "{text}");
     let (code, text) = tried(dir.path(), &["github", "body.json", "--unsigned", "-H", "X-GitHub-Event: ping"]);
-    assert!(code == Some(0) && text.contains("answered at once: 200 pong"), "{text}");
+    assert!(code == Some(0) && text.contains("handshake answered: 200 pong"), "{text}");
     let (code, text) = tried(dir.path(), &["shopify", "body.json", "--unsigned"]);
     assert!(code == Some(0) && text.contains("ignored: 1"), "{text}");
     std::fs::write(dir.path().join("body.json"), "{").unwrap();
     let (code, text) = tried(dir.path(), &["stripe", "body.json", "--unsigned"]);
-    assert!(code == Some(1) && text.contains("not understood: EOF"), "{text}");
+    assert!(code == Some(1) && text.contains("not decoded: EOF"), "{text}");
     let (code, text) = tried(dir.path(), &["strip", "body.json"]);
-    assert!(code == Some(78) && text.contains("there are stripe, github, shopify"), "{text}");
+    assert!(code == Some(78) && text.contains("the webhooks are stripe, github, shopify"), "{text}");
 }
 
 /// What is told is what a POST does, because it is done the same way.
@@ -89,11 +89,15 @@ fn what_is_tried_out_is_what_a_delivery_does() {
     for (body, said, state) in [
         (r#"{"op":"upsert","id":"9","new":{"id":9,"name":"Pie","price":4}}"#, "would insert 9", "applied"),
         (r#"{"op":"upsert","id":"1","new":{"id":1,"name":"Pie","price":400}}"#, "would update 1 to", "applied"),
-        (r#"{"op":"update","id":"2","new":{"id":2,"name":"Old","price":3}}"#, "older than what is known of 2", "stale"),
-        (r#"{"op":"upsert","id":"3","new":{"id":4,"name":"Bun","price":900}}"#, "not understood", "undecodable"),
-        (r#"{"op":"update","id":"3","new":{"id":3,"price":"dear"}}"#, "not understood", "undecodable"),
+        (
+            r#"{"op":"update","id":"2","new":{"id":2,"name":"Old","price":3}}"#,
+            "older than the known version of 2",
+            "stale",
+        ),
+        (r#"{"op":"upsert","id":"3","new":{"id":4,"name":"Bun","price":900}}"#, "not decoded", "undecodable"),
+        (r#"{"op":"update","id":"3","new":{"id":3,"price":"dear"}}"#, "not decoded", "undecodable"),
         (r#"{"op":"delete","id":"77"}"#, "would", "applied"),
-        (r#"{"rows":[]}"#, "not understood", "undecodable"),
+        (r#"{"rows":[]}"#, "not decoded", "undecodable"),
     ] {
         std::fs::write(dir.path().join("body.json"), body).unwrap();
         let (code, text) = tried(dir.path(), &["products", "body.json"]);

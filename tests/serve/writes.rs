@@ -66,7 +66,7 @@ fn durable_a_resource_that_acknowledges_from_memory_says_so_everywhere() {
     std::fs::write(dir.path().join("diorama.toml"), routed).unwrap();
     let refused = run(dir.path(), &["check"]);
     let said = String::from_utf8_lossy(&refused.stderr).to_string();
-    assert!(!refused.status.success() && said.contains("ack = \"memory\" does not go with write"), "{said}");
+    assert!(!refused.status.success() && said.contains("ack = \"memory\" cannot be combined with write"), "{said}");
 }
 
 #[cfg(target_os = "linux")]

@@ -1,10 +1,10 @@
-//! Work that waits for the disk, off the async threads.
+//! Blocking disk work on Tokio's blocking threads.
 
 use diorama_core::vista::{Error, Result};
 
-/// Runs `work`, which waits for the disk, off the async threads.
+/// Runs blocking disk `work` on Tokio's blocking threads.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    #[expect(clippy::disallowed_methods, reason = "drivers are one of the places where blocking work belongs")]
+    #[expect(clippy::disallowed_methods, reason = "drivers may run blocking work")]
     let done = tokio::task::spawn_blocking(work).await;
     match done {
         Ok(result) => result,

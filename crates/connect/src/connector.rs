@@ -1,4 +1,4 @@
-//! Contract of connectors: what a system reads from the configuration, and the roles that it has.
+//! Contract of connectors: the configuration that a system reads, and the roles that it offers.
 
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
@@ -10,59 +10,59 @@ use async_trait::async_trait;
 
 use diorama_core::vista::{Column, Result, Vista};
 
-/// One system: files of a format, a database, a broker.
+/// Connector for one system: a file format, a database, a broker.
 ///
-/// A connector reads its own part of the configuration and offers the roles it has; the others it leaves out. What it reads it
-/// checks, and says every mistake to the [`Settings`]. It opens nothing: that is done by what it gives.
+/// A connector reads its own part of the configuration and offers the roles that it has; the others keep their defaults. It
+/// validates the settings it reads and reports every mistake to the [`Settings`]. It opens nothing: the returned values do.
 pub trait Connector: Send + Sync + 'static {
-    /// Key that chooses it: `source = { csv = "FILE" }`.
+    /// Returns the key that selects this connector: `source = { csv = "FILE" }`.
     fn name(&self) -> &'static str;
 
-    /// Keys that it reads, for the reference of the configuration: those of a role that it has are listed under it.
+    /// Returns the keys that it reads, for the configuration reference. The keys of a role are listed under that role.
     fn keys(&self) -> &'static [Key] {
         &[]
     }
 
-    /// A source as it is written in the configuration, for messages: `{ csv = "FILE" }`; `None` if it has none.
+    /// Returns the form of a source in the configuration for messages, like `{ csv = "FILE" }`; `None` if it has no source.
     fn source_form(&self) -> Option<&'static str> {
         None
     }
 
-    /// The source that `settings`, the table of `source`, describes. `None` if there is a mistake in it, which has been said.
+    /// Returns the source that `settings`, the table `source`, describes; `None` after reporting a mistake.
     fn source(&self, settings: &dyn Settings) -> Option<Arc<dyn Source>> {
         let _ = settings;
         None
     }
 
-    /// Endings of files that are its sources without a word of configuration, in lower case: `csv`, `tsv`.
+    /// Returns the file extensions, in lower case, that it serves without configuration: `csv`, `tsv`.
     fn endings(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// The source of the file at `path`, with every setting at its default. Asked only for its [`endings`](Connector::endings).
+    /// Returns the source for the file at `path` with default settings. Called only for its [`endings`](Connector::endings).
     fn file(&self, path: &Path) -> Option<Arc<dyn Source>> {
         let _ = path;
         None
     }
 
-    /// A write route as it is written in the configuration; `None` if it has none.
+    /// Returns the form of a write route in the configuration; `None` if it has none.
     fn route_form(&self) -> Option<&'static str> {
         None
     }
 
-    /// The write route that `settings`, the table of `write`, describes. `None` if there is a mistake in it, which has been said.
+    /// Returns the write route that `settings`, the table `write`, describes; `None` after reporting a mistake.
     fn route(&self, settings: &dyn Settings) -> Option<Arc<dyn Route>> {
         let _ = settings;
         None
     }
 
-    /// A feed as it is written in the configuration; `None` if it has none.
+    /// Returns the form of a feed in the configuration; `None` if it has none.
     #[cfg(feature = "feed")]
     fn feed_form(&self) -> Option<&'static str> {
         None
     }
 
-    /// The feed that `settings`, the table of `feed`, describes. `None` if there is a mistake in it, which has been said.
+    /// Returns the feed that `settings`, the table `feed`, describes; `None` after reporting a mistake.
     #[cfg(feature = "feed")]
     fn feed(&self, settings: &dyn Settings) -> Option<Arc<dyn Feed>> {
         let _ = settings;
@@ -70,129 +70,131 @@ pub trait Connector: Send + Sync + 'static {
     }
 }
 
-/// A key of the configuration, for its reference.
+/// A configuration key, for the reference.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
     /// Role and key: `source.csv`, `write.table`, `feed.idle`.
     pub path: &'static str,
-    /// The default in words or as TOML, `required` if there is none, empty where nothing is to be said.
+    /// The default in words or as TOML, `required` if there is none, empty if not worth mentioning.
     pub default: &'static str,
-    /// What it is for, in a sentence or two.
+    /// The description, in one or two sentences.
     pub help: &'static str,
 }
 
 impl Key {
-    /// A key at `path`.
+    /// Creates a key at `path`.
     pub const fn new(path: &'static str, default: &'static str, help: &'static str) -> Key {
         Key { path, default, help }
     }
 }
 
-/// A table of the configuration while it is read. Each method takes the value of a key, which counts as known from then on; a value
-/// of the wrong type is said to be a mistake and read as missing.
+/// A configuration table that is being read.
+///
+/// Each method takes the value of a key, which counts as known from then on. A value of the wrong type is reported as a mistake
+/// and treated as missing.
 pub trait Settings {
-    /// Text, with the environment's values filled in.
+    /// Returns a text with environment variables expanded.
     fn text(&self, key: &'static str) -> Option<String>;
 
-    /// A path; a relative one is below the folder of the configuration.
+    /// Returns a path; a relative path is resolved against the folder of the configuration file.
     fn path(&self, key: &'static str) -> Option<PathBuf>;
 
-    /// One of `words`.
+    /// Returns one of `words`.
     fn word(&self, key: &'static str, words: &[&'static str]) -> Option<&'static str>;
 
-    /// `true` or `false`.
+    /// Returns `true` or `false`.
     fn flag(&self, key: &'static str) -> Option<bool>;
 
-    /// A whole number of at least 1.
+    /// Returns a whole number of at least 1.
     fn number(&self, key: &'static str) -> Option<u64>;
 
-    /// Bytes, as a number or like `"64KiB"`.
+    /// Returns a size in bytes, written as a number or like `"64KiB"`.
     fn size(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<usize>;
 
-    /// A time like `"30s"`.
+    /// Returns a duration, written like `"30s"`.
     fn duration(&self, key: &'static str) -> Option<Duration>;
 
-    /// An array of texts.
+    /// Returns an array of texts.
     fn texts(&self, key: &'static str) -> Option<Vec<String>>;
 
-    /// Texts by names, each a secret from the environment or a file (`env:NAME`, `Bearer file:PATH`) or written out.
+    /// Returns texts by name. Each is a literal or a secret from the environment or a file (`env:NAME`, `Bearer file:PATH`).
     fn secret_texts(&self, key: &'static str) -> Vec<(String, String)>;
 
-    /// Whether `key` is there.
+    /// Returns true if `key` is present.
     fn has(&self, key: &'static str) -> bool;
 
-    /// Reports a mistake in the value of `key`, or that it is missing.
+    /// Reports that the value of `key` is wrong or missing.
     fn wrong(&self, key: &'static str, problem: String);
 }
 
-/// What the configuration says of a source beside the source's own settings.
+/// Configuration of a source apart from its own settings.
 #[derive(Clone, Debug, Default)]
 pub struct SourceRequest {
     /// The resource's name.
     pub name: String,
-    /// The column that identifies rows.
+    /// The id column.
     pub id: Option<String>,
-    /// Columns as declared.
+    /// The declared columns.
     pub columns: Vec<Column>,
     /// Texts that mean null.
     pub null_values: Vec<String>,
 }
 
-/// A source that can be opened, as often as it takes.
+/// A source that can be opened, repeatedly if necessary.
 #[async_trait]
 pub trait Source: Debug + Send + Sync {
-    /// The source in a few words, for people: its file, its table.
+    /// Returns a short description for people: its file, its table.
     fn describe(&self) -> String;
 
-    /// Opens it.
+    /// Opens the source.
     ///
     /// # Errors
-    /// [`Error::Source`](diorama_core::Error::Source) if it cannot be reached, [`Error::Config`](diorama_core::Error::Config) if it is not
-    /// what the settings or the request say.
+    /// [`Error::Source`](diorama_core::Error::Source) if it cannot be reached, [`Error::Config`](diorama_core::Error::Config) if
+    /// it does not match the settings or the request.
     async fn open(&self, request: SourceRequest) -> Result<Vista>;
 
-    /// What has to be there and is not (a file), without opening anything.
+    /// Returns the description of a missing prerequisite (a file) without opening anything; `None` if nothing is missing.
     fn missing(&self) -> Option<String> {
         None
     }
 
-    /// Whether rows cannot have other columns than it has, as those of a table cannot.
+    /// Returns true if rows cannot have other columns than the declared ones, as in a database table.
     fn has_fixed_columns(&self) -> bool {
         false
     }
 
-    /// The file that it is, if it is one.
+    /// Returns the path if the source is a file.
     fn as_file(&self) -> Option<&Path> {
         None
     }
 
-    /// Sources that it holds, with a name each, if it is one file with several and none was chosen.
+    /// Returns the named sources within a file that holds several, if none was selected.
     fn parts(&self) -> Vec<(String, Arc<dyn Source>)> {
         Vec::new()
     }
 }
 
-/// Where writes go in place of the source.
+/// Destination of writes in place of the source.
 #[async_trait]
 pub trait Route: Debug + Send + Sync {
-    /// Opens it for the writes of the resource `name`. They are written by [`TableShell::write_once`](diorama_core::TableShell::write_once)
-    /// under the operation's id.
+    /// Opens the route for writes of the resource `name`. They are made by
+    /// [`TableShell::write_once`](diorama_core::TableShell::write_once) under the operation's id.
     ///
     /// # Errors
     /// As [`Source::open`].
     async fn open(&self, name: &str) -> Result<Vista>;
 }
 
-/// Something that tells of changes: followed for as long as a Dio lives.
+/// Origin of change messages, followed for as long as a Dio lives.
 #[cfg(feature = "feed")]
 pub trait Feed: Debug + Send + Sync {
-    /// Refuses settings with which [`Feed::start`] cannot succeed.
+    /// Checks the settings without connecting.
     ///
     /// # Errors
-    /// [`Error::Config`](diorama_core::Error::Config) says which.
+    /// [`Error::Config`](diorama_core::Error::Config) names the setting with which [`Feed::start`] cannot succeed.
     fn check(&self) -> Result<()>;
 
-    /// Follows it, as a task of `dio`.
+    /// Follows the feed in a task of `dio`.
     ///
     /// # Errors
     /// As [`Feed::check`].

@@ -1,13 +1,13 @@
-//! What every driver must do, written once: the reads over every source of the same rows, the writes over every writable one.
+//! Contract suite of all drivers: reads for every source of the same rows, writes for every writable one.
 
 use diorama_core::record::{CborValue, Record, Rows};
 use diorama_core::vista::{Capabilities, Error, Vista};
 
-/// The rows that [`reads`] and [`writes`] expect: `id,name,price,category_id` in this natural order.
+/// Rows that [`reads`] and [`writes`] expect: `id,name,price,category_id` in this natural order.
 pub(super) const CSV: &str = "id,name,price,category_id\n\
     1,Cupcake,120,1\n2,Doughnut,135,1\n10,Tart,220,2\n4,Pie,299,2\n3,Cookies,,1\n6,Éclair,99,3\n7,Flan,20,3\n";
 
-/// [`CSV`] as records.
+/// Returns [`CSV`] as records.
 pub(super) fn rows() -> Vec<(String, Record)> {
     let row = |line: &str| {
         let cells: Vec<&str> = line.split(',').collect();
@@ -27,7 +27,7 @@ async fn listed(vista: &Vista) -> String {
     ids(&vista.list_values().await.unwrap())
 }
 
-/// Advertised reads work, the others are refused.
+/// Checks that advertised reads work and the others are refused.
 pub(super) async fn reads(vista: &Vista) {
     assert_eq!(listed(vista).await, "1 2 10 4 3 6 7");
     let tart = vista.get_value("10").await.unwrap().unwrap();
@@ -54,17 +54,17 @@ async fn filters(vista: &Vista, can: bool) {
     narrow.add_condition_eq("category_id", 1.into()).unwrap();
     assert_eq!(listed(&narrow).await, "1 2 3");
     narrow.add_condition_eq("price", 135.0.into()).unwrap();
-    assert_eq!(listed(&narrow).await, "2", "conditions accrete, and 135 is 135.0");
-    assert_eq!(narrow.get_value("1").await.unwrap(), None, "a row outside of the narrowed set");
+    assert_eq!(listed(&narrow).await, "2", "conditions accumulate, and 135 equals 135.0");
+    assert_eq!(narrow.get_value("1").await.unwrap(), None, "the row is outside of the narrowed set");
     narrow.add_condition_eq("name", "Tart".into()).unwrap();
     assert_eq!(listed(&narrow).await, "");
-    assert_eq!(listed(vista).await, "1 2 10 4 3 6 7", "the handle it was cloned from is as it was");
+    assert_eq!(listed(vista).await, "1 2 10 4 3 6 7", "the original handle is unchanged");
     let mut by_id = vista.clone();
     by_id.with_id("10").unwrap();
     assert_eq!(listed(&by_id).await, "10");
     let mut text = vista.clone();
     text.add_condition_eq("price", "135".into()).unwrap();
-    assert_eq!(listed(&text).await, "", "text is no number");
+    assert_eq!(listed(&text).await, "", "a text never equals a number");
     assert!(matches!(vista.clone().add_condition_eq("nope", 1.into()), Err(Error::Invalid { .. })));
 }
 
@@ -122,7 +122,7 @@ async fn pages(vista: &Vista, can: Capabilities) {
     paged.add_condition_eq("category_id", 3.into()).unwrap();
     assert_eq!((paged.get_count().await.unwrap(), walk(&paged).await), (2, vec!["6 7".to_string()]));
     let error = vista.fetch_next(Some("?".into())).await;
-    assert!(matches!(error, Err(Error::Invalid { .. })), "a token that is not its own");
+    assert!(matches!(error, Err(Error::Invalid { .. })), "a token of another source");
 }
 
 async fn walk(vista: &Vista) -> Vec<String> {
@@ -137,7 +137,7 @@ async fn walk(vista: &Vista) -> Vec<String> {
     }
 }
 
-/// A source that advertises no write refuses all of them and stays as it is.
+/// Checks that a source without writes refuses all of them and stays unchanged.
 pub(super) async fn refuses_writes(vista: &Vista) {
     let record = rows()[0].1.clone();
     assert!(refused(&vista.insert("9", &record).await));
@@ -153,12 +153,12 @@ fn cells<const N: usize>(cells: [(&str, CborValue); N]) -> Record {
     cells.into_iter().map(|(column, value)| (column.to_string(), value)).collect()
 }
 
-/// All writes work on a source of [`rows`] whose ids are integers.
+/// Checks all writes on a source of [`rows`] whose ids are integers.
 pub(super) async fn writes(vista: &Vista) {
     let muffin = cells([("id", 8.into()), ("name", "Muffin".into()), ("price", 150.into()), ("category_id", 1.into())]);
     vista.insert("8", &muffin).await.unwrap();
     assert_eq!(vista.get_value("8").await.unwrap().unwrap(), muffin);
-    vista.insert("8", &muffin).await.expect("the same again is a retry");
+    vista.insert("8", &muffin).await.expect("an identical insert is a retry");
     let other = cells([("name", "Scone".into()), ("price", 150.into()), ("category_id", 1.into())]);
     assert!(matches!(vista.insert("8", &other).await, Err(Error::Conflict { .. })));
     assert!(matches!(vista.insert("9", &muffin).await, Err(Error::Invalid { .. })), "another id in the record");
@@ -167,7 +167,7 @@ pub(super) async fn writes(vista: &Vista) {
     let scone = vista.get_value("8").await.unwrap().unwrap();
     assert_eq!((&scone["name"], scone.get("price").unwrap_or(&CborValue::Null)), (&"Scone".into(), &CborValue::Null));
     vista.replace_value("9", &cells([("name", "Strudel".into()), ("price", 1.into())])).await.unwrap();
-    assert_eq!(vista.get_count().await.unwrap(), 9, "replacing adds a row that is not there");
+    assert_eq!(vista.get_count().await.unwrap(), 9, "replacing a missing row adds it");
 
     vista.patch_value("9", &cells([("price", 180.into())])).await.unwrap();
     let strudel = vista.get_value("9").await.unwrap().unwrap();
@@ -177,7 +177,7 @@ pub(super) async fn writes(vista: &Vista) {
     assert!(matches!(vista.patch_value("99", &muffin_price()).await, Err(Error::NotFound { .. })));
 
     vista.delete("9").await.unwrap();
-    vista.delete("9").await.expect("a row that is not there is fine");
+    vista.delete("9").await.expect("deleting a missing row succeeds");
     assert_eq!(vista.get_value("9").await.unwrap(), None);
 
     let id = vista.insert_return_id(&cells([("name", "Bagel".into())])).await.unwrap();
@@ -188,16 +188,17 @@ pub(super) async fn writes(vista: &Vista) {
     narrow.add_condition_eq("category_id", 3.into()).unwrap();
     bounded_writes(vista, &narrow).await;
     narrow.delete_all().await.unwrap();
-    assert_eq!(vista.get_count().await.unwrap(), 7, "deletes only what it is narrowed to");
+    assert_eq!(vista.get_count().await.unwrap(), 7, "deletes only the rows it is narrowed to");
     vista.delete_all().await.unwrap();
     assert_eq!(vista.get_count().await.unwrap(), 0);
 }
 
-/// `narrow` is `vista` with rows of category 3 only: it writes as if there were no others, and leaves rows 6 and 7.
+/// Checks writes to `narrow`, which is `vista` with rows of category 3 only. It writes as if there were no other rows, and leaves
+/// rows 6 and 7.
 async fn bounded_writes(vista: &Vista, narrow: &Vista) {
     let all = vista.list_values().await.unwrap();
     let price = muffin_price();
-    narrow.delete("1").await.expect("a row that is not there is fine");
+    narrow.delete("1").await.expect("deleting a missing row succeeds");
     assert!(matches!(narrow.patch_value("1", &price).await, Err(Error::NotFound { .. })));
     assert!(matches!(narrow.insert("1", &price).await, Err(Error::Conflict { .. })));
     assert!(matches!(narrow.replace_value("1", &price).await, Err(Error::Conflict { .. })));
@@ -211,7 +212,7 @@ async fn bounded_writes(vista: &Vista, narrow: &Vista) {
         let Err(Error::Invalid { fields, .. }) = refused else { panic!("{refused:?}") };
         assert_eq!(fields.keys().collect::<Vec<_>>(), ["category_id"]);
     }
-    assert_eq!(vista.list_values().await.unwrap(), all, "nothing of that was done");
+    assert_eq!(vista.list_values().await.unwrap(), all, "no refused write had an effect");
     let tart = cells([("name", "Tart".into())]);
     narrow.insert("20", &tart).await.unwrap();
     let chosen = narrow.insert_return_id(&tart).await.unwrap();

@@ -1,4 +1,4 @@
-//! A source that could not be opened when it was asked for, with the shape it had when it was last there.
+//! Stand-in for a source that could not be opened at start, with its last known shape.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use diorama_core::vista::{
 
 type Open = Box<dyn Fn() -> BoxFuture<'static, Result<Vista>> + Send + Sync>;
 
-/// A source that is opened by the first call that finds it there; until then every call fails as opening it does.
+/// A source that is opened by the first call for which it is available. Until then every call fails with the error of opening.
 ///
-/// Its shape is the remembered one. A source that comes back with other columns stays shut: what is served was made for the
-/// old ones.
+/// Its shape is the remembered one. If the source returns with other columns, calls keep failing, because the resource was built
+/// for the old columns.
 pub struct Deferred {
     shape: SourceShape,
     schema: Arc<Schema>,
@@ -26,12 +26,12 @@ pub struct Deferred {
 
 impl std::fmt::Debug for Deferred {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Late").field("shape", &self.shape).finish_non_exhaustive()
+        f.debug_struct("Deferred").field("shape", &self.shape).finish_non_exhaustive()
     }
 }
 
 impl Deferred {
-    /// The source that `open` opens, which was of `shape`.
+    /// Returns a vista of the source that `open` opens and that last had `shape`.
     pub fn vista(
         name: &str,
         shape: SourceShape,
@@ -46,8 +46,9 @@ impl Deferred {
             .get_or_try_init(|| async {
                 let vista = (self.open)().await?;
                 if vista.schema().columns() != self.schema.columns() {
-                    let what = "its columns are not what they were when it was last read: restart to serve it as it is";
-                    return Err(Error::permanent(format!("{}: {what}", vista.name())));
+                    let detail =
+                        "its columns have changed since it was last read: restart to serve it with the new columns";
+                    return Err(Error::permanent(format!("{}: {detail}", vista.name())));
                 }
                 Ok(Arc::clone(vista.shell()))
             })

@@ -1,8 +1,8 @@
-//! What feeds share: attempts to connect with backoff and jitter, changes that are applied in order, and gaps, each of which is owed
-//! one reading of the source.
+//! Code shared by feeds: reconnection with backoff and jitter, changes applied in order, and gaps, each of which requires one
+//! refresh of the source.
 //!
-//! A feed is a task of its Dio, which joins it when it is closed. It is at least once: after every gap that the sender cannot fill
-//! the source is read again, so a lost message is a late one.
+//! A feed is a task of its Dio, which joins it on close. Delivery is at least once: after every gap that the sender cannot fill,
+//! the source is read again, so a lost message is only delayed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,39 +21,39 @@ use diorama_core::state::Origin;
 use diorama_core::vista::{Error, LogLimit};
 use diorama_inbound::{self as inbound, Request};
 
-/// Between two readings of the source that gaps ask for.
+/// Minimum pause between two refreshes caused by gaps.
 const REST: Duration = Duration::from_secs(2);
-/// Attempts to apply messages, unless it is the journal that fails.
+/// Attempts to apply messages, unless the journal fails, in which case there is no limit.
 const ATTEMPTS: u32 = 5;
-/// The clock of a feed's versions, unless it is set up to have another.
+/// Default clock of a feed's versions.
 const CLOCK: &str = "feed";
 
-/// How the messages of a feed are understood.
+/// Format of a feed's messages.
 #[derive(Clone, Debug)]
 pub enum FeedFormat {
-    /// As the events of another Diorama, which is asked for what was missed.
+    /// Events of another Diorama, which can resend what was missed.
     Diorama,
-    /// As the bodies of a webhook.
+    /// Bodies of a webhook.
     Inbound(Box<inbound::Hook>),
 }
 
-/// A sender: how it is reached, and how its messages are taken.
+/// A sender of changes: how to connect to it and receive its messages.
 #[async_trait]
 pub(crate) trait Channel: Send + 'static {
-    /// A connection to it.
+    /// A connection to the sender.
     type Connection: Send;
 
-    /// Connects; an error is for people.
+    /// Connects to the sender; an error is text for people.
     async fn connect(&mut self, intake: &mut Intake) -> Result<Self::Connection, String>;
 
-    /// Takes messages until the connection is lost; `Ok` if the Dio is gone.
+    /// Receives messages until the connection is lost; returns `Ok` if the Dio is gone.
     async fn listen(&mut self, connection: Self::Connection, intake: &mut Intake) -> Result<(), String>;
 }
 
 /// Follows `channel` until the future is dropped or the Dio is gone.
 pub(crate) async fn follow(mut channel: impl Channel, mut intake: Intake) {
     let mut backoff = intake.backoff();
-    // What comes before the first copy could not be judged.
+    // Changes before the first copy could not be compared with anything.
     while intake.dio.upgrade().is_some_and(|dio| !dio.is_ready()) {
         sleep(intake.backoff.0).await;
     }
@@ -73,31 +73,31 @@ pub(crate) async fn follow(mut channel: impl Channel, mut intake: Intake) {
             }
             Err(error) => error,
         };
-        tracing::warn!(feed = %intake.name, error, "a feed is not connected; trying again");
+        tracing::warn!(feed = %intake.name, error, "a feed is not connected; retrying");
         intake.meter.lost(error);
         sleep(backoff.rest_jittered()).await;
     }
 }
 
-/// The Dio's side of a feed: what is heard becomes changes, what is missed becomes a reading of the source.
+/// The Dio's side of a feed: applies received messages and refreshes the source after gaps.
 pub(crate) struct Intake {
     /// For messages and `/metrics`; without secrets.
     name: String,
     /// Weak: a feed does not keep its Dio alive.
     dio: WeakDio,
     meter: Arc<FeedMeter>,
-    /// Between two attempts, at first and at most.
+    /// Pause between two attempts: initial and maximum.
     backoff: (Duration, Duration),
-    /// Whether the source is to be read again, because something may have been missed.
-    owes: bool,
+    /// True if the source must be refreshed, because messages may have been missed.
+    gap_pending: bool,
     refreshing: Option<BoxFuture<'static, bool>>,
     next_refresh: Instant,
-    /// Bounds the lines that the sender can cause.
+    /// Rate limiter for log lines that the sender can cause.
     lines: LogLimit<&'static str>,
 }
 
 impl Intake {
-    /// A feed of `dio` under `name`, which begins with a gap.
+    /// Creates the intake of a feed of `dio`. It begins with a gap.
     pub(crate) fn new(dio: &Dio, name: String, backoff: (Duration, Duration)) -> Intake {
         let meter = FeedMeter::new(name.clone());
         dio.add_feed(Arc::clone(&meter));
@@ -106,71 +106,71 @@ impl Intake {
             dio: dio.downgrade(),
             meter,
             backoff,
-            owes: true,
+            gap_pending: true,
             refreshing: None,
             next_refresh: Instant::now(),
             lines: LogLimit::default(),
         }
     }
 
-    /// Rests between attempts, from the first on.
+    /// Returns a fresh backoff.
     fn backoff(&self) -> Backoff {
         Backoff::new(self.backoff.0, self.backoff.1)
     }
 
-    /// Notes a gap: something may have been missed.
-    pub(crate) fn owe(&mut self) {
-        self.owes = true;
+    /// Records a gap: messages may have been missed.
+    pub(crate) fn note_gap(&mut self) {
+        self.gap_pending = true;
     }
 
-    /// Begins the reading that is owed, if it is time; `false` if the Dio is gone.
+    /// Starts the pending refresh if it is due; returns `false` if the Dio is gone.
     pub(crate) fn begin_refresh(&mut self) -> bool {
-        if !self.owes || self.refreshing.is_some() || Instant::now() < self.next_refresh {
+        if !self.gap_pending || self.refreshing.is_some() || Instant::now() < self.next_refresh {
             return true;
         }
         let Some(dio) = self.dio.upgrade() else { return false };
-        // What is missed while it runs is owed anew.
-        self.owes = false;
+        // A gap during the refresh requires another one.
+        self.gap_pending = false;
         self.refreshing = Some(async move { dio.refresh_from_now().await.is_ok() }.boxed());
         true
     }
 
-    /// Waits for the end of the reading under way, or until the next one may begin.
+    /// Waits for the running refresh to end, or until the next one is due.
     ///
     /// # Cancel safety
-    /// Nothing is lost when the future is dropped.
+    /// Dropping the future loses nothing.
     pub(crate) async fn refreshed(&mut self) {
         match &mut self.refreshing {
             Some(running) => {
                 let done = running.await;
                 self.refreshing = None;
                 self.next_refresh = Instant::now() + REST;
-                self.owes |= !done;
+                self.gap_pending |= !done;
             }
-            None if self.owes => sleep_until(self.next_refresh).await,
+            None if self.gap_pending => sleep_until(self.next_refresh).await,
             None => std::future::pending().await,
         }
     }
 
     /// Counts a message.
-    pub(crate) fn heard(&self) {
+    pub(crate) fn count_message(&self) {
         self.meter.heard();
     }
 
-    /// Notes a message that was not understood. Whatever it was to say, the source knows it.
+    /// Records a message that could not be decoded. The source is refreshed instead.
     pub(crate) fn undecodable(&mut self, error: &str) {
-        self.owes = true;
+        self.gap_pending = true;
         self.meter.undecodable();
         if let Some(left_out) = self.lines.pass("message") {
             let feed = &self.name;
-            tracing::warn!(feed, error, left_out, "a message of a feed cannot be understood; the source is read again");
+            tracing::warn!(feed, error, left_out, "a message of a feed cannot be decoded; the source is read again");
         }
     }
 
-    /// Adds the changes of a message that is written as the body of a webhook. Gives whether a part of it could not be read.
+    /// Adds the changes of a message that is the body of a webhook. Returns true if a part of it could not be decoded.
     ///
     /// # Errors
-    /// Why none of it could.
+    /// The reason if the whole message could not be decoded.
     pub(crate) fn read_body(
         &self,
         hook: &inbound::Hook,
@@ -204,13 +204,13 @@ impl Intake {
         Ok(gap)
     }
 
-    /// Applies changes, however often that takes; `false` if the Dio is gone.
+    /// Applies changes, with retries; returns `false` if the Dio is gone.
     pub(crate) async fn apply(&mut self, changes: Vec<Inbound>) -> bool {
-        let mut parcel = parcel(changes);
+        let mut batch = batch(changes);
         let mut backoff = self.backoff();
         loop {
             let Some(dio) = self.dio.upgrade() else { return false };
-            let error = match dio.deliver(&parcel).await {
+            let error = match dio.deliver(&batch).await {
                 Ok(delivery) => {
                     self.note_refused(&delivery);
                     return true;
@@ -219,21 +219,21 @@ impl Intake {
                 Err(error) => error,
             };
             drop(dio);
-            parcel.delivery.attempts += 1;
+            batch.delivery.attempts += 1;
             let stored = !matches!(error, Error::Storage { .. } | Error::OutcomeUnknown { .. });
-            if stored && parcel.delivery.attempts >= ATTEMPTS {
+            if stored && batch.delivery.attempts >= ATTEMPTS {
                 if let Some(left_out) = self.lines.pass("unapplied") {
                     tracing::warn!(%error, left_out, "messages of a feed could not be applied; the source is read again");
                 }
-                self.owes = true;
+                self.gap_pending = true;
                 return true;
             }
-            // Meanwhile nothing more is read: the sender is held up, or gives up and is asked again.
+            // Nothing more is received meanwhile: backpressure holds the sender up, or it disconnects and the feed reconnects.
             sleep(backoff.rest()).await;
         }
     }
 
-    /// Counts changes whose rows are not as the schema says. Their rows are read from the source, so nothing is owed.
+    /// Counts changes whose rows do not match the schema. These rows are read from the source, so no refresh is needed.
     fn note_refused(&self, delivery: &Delivery) {
         let feed = &self.name;
         for _ in 0..refused(delivery) {
@@ -244,7 +244,7 @@ impl Intake {
                     feed,
                     error,
                     left_out,
-                    "a row of a feed is not as the schema says; it is read from the source"
+                    "a row of a feed does not match the schema; it is read from the source"
                 );
             }
         }
@@ -260,8 +260,8 @@ fn refused(delivery: &Delivery) -> u64 {
     }
 }
 
-/// Changes as a delivery that nobody keeps: it cannot be sent again.
-fn parcel(changes: Vec<Inbound>) -> DeliveryBatch {
+/// Wraps changes in a delivery that is not stored, because a feed's message cannot be sent again.
+fn batch(changes: Vec<Inbound>) -> DeliveryBatch {
     let delivery = Delivery {
         id: DeliveryId::new(),
         hook: "feed".into(),

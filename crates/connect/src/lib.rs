@@ -1,7 +1,7 @@
-//! Systems that Diorama connects to: a folder for each, behind a feature each.
+//! Connectors for external systems: one folder and one feature for each.
 //!
-//! A source is a [`TableShell`](diorama_core::TableShell), a feed tells a Dio of changes. What a system reads from the configuration is in its
-//! `config.rs`; [`Registry`] lists all connectors, and takes others that implement [`Connector`].
+//! A source is a [`TableShell`](diorama_core::TableShell); a feed reports changes to a Dio. Each system reads its settings in its
+//! `config.rs`. [`Registry`] lists all connectors and accepts others that implement [`Connector`].
 
 #[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
 mod blocking;

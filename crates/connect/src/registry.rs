@@ -1,15 +1,15 @@
-//! The one list of connectors.
+//! List of all connectors.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::connector::{Connector, Source};
 
-/// Connectors that a configuration may name.
+/// Connectors available to a configuration.
 #[derive(Clone, Default)]
 pub struct Registry {
     connectors: Vec<Arc<dyn Connector>>,
-    /// Those that this program was built without; each is behind the feature of its name.
+    /// Connectors that this program was built without. Each is behind the feature of its name.
     left_out: Vec<&'static str>,
 }
 
@@ -19,7 +19,7 @@ impl std::fmt::Debug for Registry {
     }
 }
 
-/// Fills a registry with each connector whose feature is there.
+/// Fills a registry with each connector whose feature is enabled.
 macro_rules! fill {
     ($registry:ident, $($feature:literal => $connector:path),+ $(,)?) => {
         $(
@@ -32,7 +32,7 @@ macro_rules! fill {
 }
 
 impl Registry {
-    /// The connectors of this crate.
+    /// Returns the connectors of this crate.
     pub fn builtin() -> Registry {
         let mut registry = Registry::default();
         fill!(registry,
@@ -44,7 +44,7 @@ impl Registry {
         registry
     }
 
-    /// Adds a connector; one of the same name is replaced.
+    /// Adds a connector and replaces one of the same name.
     #[must_use]
     pub fn with(mut self, connector: impl Connector) -> Registry {
         self.connectors.retain(|own| own.name() != connector.name());
@@ -53,17 +53,17 @@ impl Registry {
         self
     }
 
-    /// All of them, in the order of messages and documents.
+    /// Returns all connectors, in the order used by messages and documentation.
     pub fn connectors(&self) -> impl Iterator<Item = &dyn Connector> {
         self.connectors.iter().map(AsRef::as_ref)
     }
 
-    /// Names of connectors that this program was built without.
+    /// Returns the names of the connectors that this program was built without.
     pub fn left_out(&self) -> &[&'static str] {
         &self.left_out
     }
 
-    /// The source of a file that has nothing but its ending to say what it is; `None` if no connector knows that.
+    /// Returns the source of a file, selected by its extension; `None` if no connector serves that extension.
     pub fn file(&self, ending: &str, path: &Path) -> Option<Arc<dyn Source>> {
         self.connectors().find(|connector| connector.endings().contains(&ending))?.file(path)
     }

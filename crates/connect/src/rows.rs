@@ -1,4 +1,4 @@
-//! Lists and writes as every source judges them: filter, count and pages of rows that were listed, ids of rows that are written.
+//! Helpers shared by sources: filter, count and pages of listed rows, ids of written rows.
 
 use std::sync::Arc;
 
@@ -8,23 +8,23 @@ use diorama_core::vista::Column;
 use diorama_core::vista::query::Cursor;
 use diorama_core::vista::{Error, Query, Result, Schema, Token};
 
-/// The rows that `query` asks for, out of all `rows` in their source's order.
+/// Returns the rows that match `query` out of all `rows`, which are in their source's order.
 pub(crate) fn apply(query: &Query, schema: &Schema, rows: Rows) -> Rows {
     let whole = query.offset == 0 && query.limit.is_none_or(|limit| limit >= rows.len() as u64);
     if whole && query.is_unfiltered() && query.order.is_empty() {
         return rows;
     }
     let found = query.prepare(schema).top(rows.bodies(), query.offset, query.limit);
-    pick(schema, found.rows)
+    collect(schema, found.rows)
 }
 
-/// How many of `rows` match; limit and offset do not count.
+/// Number of `rows` that match; limit and offset are ignored.
 pub(crate) fn count(query: &Query, schema: &Schema, rows: &Rows) -> u64 {
     let prepared = query.prepare(schema);
     rows.bodies().filter(|(_, body)| prepared.matches(body)).count() as u64
 }
 
-fn pick<'a>(schema: &Schema, items: impl IntoIterator<Item = (&'a Id, &'a Body)>) -> Rows {
+fn collect<'a>(schema: &Schema, items: impl IntoIterator<Item = (&'a Id, &'a Body)>) -> Rows {
     let mut selection = Rows::with_layout(Arc::clone(schema.layout()));
     for (id, body) in items {
         selection.push_body(Arc::clone(id), body.clone());
@@ -32,8 +32,8 @@ fn pick<'a>(schema: &Schema, items: impl IntoIterator<Item = (&'a Id, &'a Body)>
     selection
 }
 
-/// The next page of a sorted list. The token holds the last row's sort columns, so that rows that come and go in between
-/// neither hide others nor repeat them.
+/// Returns the next page of a sorted list. The token holds the sort columns of the last row, so rows inserted or deleted between
+/// two pages neither hide nor repeat other rows.
 pub(crate) fn sorted_page(
     query: &Query,
     schema: &Schema,
@@ -57,14 +57,14 @@ pub(crate) fn sorted_page(
         Some((id, body)) if start + page.len() < sorted.len() => Some(query.cursor(id, body, schema).to_string()),
         _ => None,
     };
-    Ok((pick(schema, page.iter().copied()), next))
+    Ok((collect(schema, page.iter().copied()), next))
 }
 
 pub(crate) fn foreign_token() -> Error {
-    Error::invalid("that token was not given by this source: start again without one")
+    Error::invalid("the page token was not issued by this source: start again without one")
 }
 
-/// `record` with its id column set to `id`.
+/// Returns `record` with its id column set to `id`.
 pub(crate) fn with_id(id: &str, record: &Record, schema: &Schema) -> Result<Record> {
     let column = schema.id_column();
     if id.is_empty() {
@@ -73,7 +73,7 @@ pub(crate) fn with_id(id: &str, record: &Record, schema: &Schema) -> Result<Reco
     match record.get(column) {
         None | Some(CborValue::Null) => {}
         Some(value) if id_from_value(value).as_deref() == Some(id) => {}
-        Some(_) => return Err(field_error(column, &format!("must be {id:?}, the id that the row is written under"))),
+        Some(_) => return Err(field_error(column, &format!("must be {id:?}, the id of the row"))),
     }
     let mut record = record.clone();
     record.insert(column, id_to_value(id, schema.layout()));
@@ -87,10 +87,10 @@ pub(crate) fn field_error(column: &str, detail: &str) -> Error {
     }
 }
 
-/// Columns as found, with what was declared of them in place of what was inferred.
+/// Replaces inferred columns by their declarations.
 ///
 /// # Errors
-/// [`Error::Config`] if a declared column is not there.
+/// [`Error::Config`] if a declared column does not exist.
 #[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
 pub(crate) fn declare(vista: &str, mut found: Vec<Column>, declared: &[Column]) -> Result<Vec<Column>> {
     for column in declared {

@@ -1,4 +1,4 @@
-//! From a body's bytes to values: JSON, lines of JSON, CBOR, forms (`form.rs`), and the envelope of Amazon SNS. Bounded and exact.
+//! Parser of bodies: JSON, lines of JSON, CBOR, forms (`form.rs`), and the envelope of Amazon SNS. Bounded and exact.
 
 use std::collections::HashSet;
 
@@ -6,13 +6,13 @@ use super::form::{self, Forms};
 use super::{DecodeError, MOST_CHANGES};
 use diorama_core::record::{CborValue, JsonLimits, parse_json};
 
-/// Bounds on one delivery.
+/// Limits of one delivery.
 pub(super) const LIMITS: JsonLimits = JsonLimits { nodes: 1_000_000, depth: 64 };
 
-/// What a body holds.
+/// Values in a body.
 #[derive(Debug)]
 pub(super) enum Documents {
-    /// Nothing at all.
+    /// No value.
     Nothing,
     /// One value.
     One(CborValue),
@@ -21,7 +21,7 @@ pub(super) enum Documents {
 }
 
 impl Documents {
-    /// Reads `body`, whose type is `kind`; `forms` says what a form stands for.
+    /// Parses `body` with the media type `kind`; `forms` gives the meaning of a form.
     pub(super) fn read(body: &[u8], kind: &str, forms: Forms) -> Result<Documents, DecodeError> {
         match kind {
             "application/x-ndjson" | "application/ndjson" => lines(body).map(Documents::Lines),
@@ -30,25 +30,26 @@ impl Documents {
             "application/cbor" => cbor(body).map(Documents::One),
             "application/x-www-form-urlencoded" => form::document(body, forms).map(Documents::One),
             kind if kind.ends_with("+json") => json(body).map(Documents::One),
-            _ => Err(DecodeError::MediaType("the body's type is not understood")),
+            _ => Err(DecodeError::MediaType("the body's media type is not supported")),
         }
     }
 
-    /// Reads what Amazon SNS sends: the message in its envelope if that is JSON, else the envelope.
+    /// Parses a delivery of Amazon SNS: the message in its envelope if it is JSON, else the envelope. `raw` is true for a message
+    /// without an envelope.
     pub(super) fn of_sns(body: &[u8], raw: bool) -> Result<Documents, DecodeError> {
         let whole = json(body)?;
         let message = member(&whole, "Message").and_then(CborValue::as_text).filter(|_| !raw);
         Ok(Documents::One(message.and_then(|text| json(text.as_bytes()).ok()).unwrap_or(whole)))
     }
 
-    /// The member `name` of the only value, as text.
+    /// Returns the member `name` of the only value, as text.
     pub(super) fn member(&self, name: &str) -> Option<String> {
         let Documents::One(value) = self else { return None };
         diorama_core::record::id_from_value(member(value, name)?)
     }
 }
 
-/// The member `name` of a map.
+/// Returns the member `name` of a map.
 pub(super) fn member<'v>(value: &'v CborValue, name: &str) -> Option<&'v CborValue> {
     value.as_map()?.iter().find(|(own, _)| own.as_text() == Some(name)).map(|(_, value)| value)
 }
@@ -76,12 +77,12 @@ fn cbor(body: &[u8]) -> Result<CborValue, DecodeError> {
         .map_err(|error| DecodeError::Syntax(format!("the body is not CBOR: {error}")))?;
     match rest {
         [] if unambiguous(&value) => Ok(value),
-        [] => Err(DecodeError::Syntax("a member stands twice in a map".into())),
-        _ => Err(DecodeError::Syntax("something follows the value".into())),
+        [] => Err(DecodeError::Syntax("a map has a duplicate member".into())),
+        _ => Err(DecodeError::Syntax("there are more bytes after the value".into())),
     }
 }
 
-/// CBOR lets a map say the same thing twice.
+/// Returns true if no map has a duplicate member, which CBOR permits.
 fn unambiguous(value: &CborValue) -> bool {
     match value {
         CborValue::Array(items) => items.iter().all(unambiguous),
@@ -95,7 +96,7 @@ fn unambiguous(value: &CborValue) -> bool {
     }
 }
 
-/// Undoes percent-encoding once; `None` if it is none. In forms, `+` is a blank.
+/// Decodes percent-encoding once; `None` if it is not valid. In forms, `+` is a space.
 pub(super) fn unescape(text: &[u8], form: bool) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -115,7 +116,7 @@ pub(super) fn unescape(text: &[u8], form: bool) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// The value of the query's parameter `name`.
+/// Returns the value of the query parameter `name`.
 pub(super) fn parameter(query: &str, name: &str) -> Option<String> {
     let text = |text: &str| String::from_utf8(unescape(text.as_bytes(), true)?).ok();
     let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));

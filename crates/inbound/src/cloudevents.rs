@@ -1,6 +1,7 @@
-//! CloudEvents 1.0 over HTTP: one in headers and body (binary), one in the body (structured), several in the body (batch).
+//! Decoder of CloudEvents 1.0 over HTTP: one in headers and body (binary), one in the body (structured), several in the body
+//! (batch).
 //!
-//! The event's type says what happened (`com.example.order.updated`), its subject which row, its data what the row is.
+//! The event's type gives the operation (`com.example.order.updated`), its subject the row's id, its data the row.
 
 use http::HeaderMap;
 
@@ -13,7 +14,7 @@ use diorama_core::vista::{ChangeEvent, Coercion};
 const BATCH: &str = "application/cloudevents-batch";
 const STRUCTURED: &str = "application/cloudevents";
 
-/// What one event says.
+/// Attributes and data of one event.
 #[derive(Default)]
 struct Event {
     specversion: Option<String>,
@@ -36,14 +37,14 @@ pub(super) fn decode(
     let mut decoded = DecodedDelivery::default();
     let one = |value| match value {
         Documents::One(value) => Ok(value),
-        _ => Err(DecodeError::Syntax("the body is to be one JSON value".into())),
+        _ => Err(DecodeError::Syntax("the body must be one JSON value".into())),
     };
     if kind.starts_with(BATCH) {
         if !batches {
-            return Err(DecodeError::MediaType("this webhook takes no batches of events"));
+            return Err(DecodeError::MediaType("this webhook does not accept batches of events"));
         }
         let CborValue::Array(events) = one(documents)? else {
-            return Err(DecodeError::Syntax("a batch is an array of events".into()));
+            return Err(DecodeError::Syntax("a batch must be an array of events".into()));
         };
         if events.len() > MOST_CHANGES {
             return Err(DecodeError::TooMany);
@@ -58,7 +59,7 @@ pub(super) fn decode(
         false => binary(headers, documents)?,
     };
     decoded.take(1, event, id_column);
-    // The only event's id is the delivery's.
+    // The id of a single event is the delivery's id.
     if let Some(Ok(change)) = decoded.changes.first_mut() {
         decoded.delivery = change.delivery.take();
     }
@@ -93,12 +94,12 @@ impl Event {
         }
     }
 
-    /// The change, or why the event is of no concern.
+    /// Returns the change, or the reason why the event does not concern the resource.
     fn change(self, id_column: &str) -> Result<Result<Change, String>, String> {
         let missing = |name: &str| format!("the event has no {name}");
         match self.specversion.as_deref() {
             Some("1.0") => {}
-            Some(other) => return Err(format!("CloudEvents {other:?} is not known: 1.0 is")),
+            Some(other) => return Err(format!("CloudEvents version {other:?} is not supported: use 1.0")),
             None => return Err(missing("specversion")),
         }
         let (own, source) = (self.id.ok_or_else(|| missing("id"))?, self.source.ok_or_else(|| missing("source"))?);
@@ -106,12 +107,12 @@ impl Event {
         let new = || match &self.data {
             None | Some(CborValue::Null) => Ok(None),
             Some(CborValue::Map(members)) => Ok(Some(record(members))),
-            Some(_) => Err("the event's data is the row, an object".to_string()),
+            Some(_) => Err("the event's data must be the row as an object".to_string()),
         };
         let id = |new: Option<&Record>| {
-            let told = self.subject.clone().filter(|subject| !subject.is_empty());
-            let id = told.or_else(|| id_from_value(new?.get(id_column)?));
-            id.ok_or_else(|| format!("the event has no subject, and its data no {id_column}"))
+            let subject = self.subject.clone().filter(|subject| !subject.is_empty());
+            let id = subject.or_else(|| id_from_value(new?.get(id_column)?));
+            id.ok_or_else(|| format!("the event has no subject, and its data has no {id_column}"))
         };
         let event = match kind.rsplit('.').next().unwrap_or_default() {
             "created" | "inserted" => {
@@ -124,9 +125,9 @@ impl Event {
             }
             "deleted" | "removed" => ChangeEvent::Deleted { id: id(new().unwrap_or_default().as_ref())? },
             "truncated" | "invalidated" => ChangeEvent::Invalidated,
-            _ => return Ok(Err(format!("type {kind:?} says nothing of a row"))),
+            _ => return Ok(Err(format!("type {kind:?} is not a change of a row"))),
         };
-        // A blank is in no source: no two pairs look alike.
+        // A source contains no space, so different pairs have different texts.
         let delivery = Some(format!("{source} {own}"));
         let version = match event {
             ChangeEvent::Invalidated => None,
@@ -137,7 +138,7 @@ impl Event {
 }
 
 fn structured(value: &CborValue) -> Result<Event, String> {
-    let members = value.as_map().ok_or("an event is an object")?;
+    let members = value.as_map().ok_or("an event must be an object")?;
     let mut event = Event::default();
     for (name, value) in members {
         match name.as_text() {
@@ -148,38 +149,38 @@ fn structured(value: &CborValue) -> Result<Event, String> {
     }
     if let Some(encoded) = member(value, "data_base64").and_then(CborValue::as_text) {
         if event.data.is_some() {
-            return Err("an event has data or data_base64, not both".into());
+            return Err("an event must not have both data and data_base64".into());
         }
         use base64::Engine as _;
         let bytes = base64::engine::general_purpose::STANDARD.decode(encoded);
-        let bytes = bytes.map_err(|_| "data_base64 is no base64")?;
+        let bytes = bytes.map_err(|_| "data_base64 is not valid base64")?;
         event.data = Some(json(&bytes).map_err(|error| format!("data_base64: {error}"))?);
     }
     Ok(event)
 }
 
-/// The event of headers and body.
+/// Reads an event from headers and body.
 fn binary(headers: &HeaderMap, documents: Documents) -> Result<Result<Event, String>, DecodeError> {
     if !headers.contains_key("ce-specversion") {
-        return Err(DecodeError::MediaType("this webhook takes CloudEvents: in ce- headers or in the body"));
+        return Err(DecodeError::MediaType("this webhook accepts CloudEvents only: in ce- headers or in the body"));
     }
     let mut event = Event::default();
     for (name, value) in headers {
         let Some(name) = name.as_str().strip_prefix("ce-") else { continue };
         match value.to_str().ok().and_then(header) {
             Some(value) => event.attribute(name, CborValue::Text(value)),
-            None => return Ok(Err(format!("the header ce-{name} is not percent-encoded UTF-8"))),
+            None => return Ok(Err(format!("header ce-{name} is not valid percent-encoded UTF-8"))),
         }
     }
     event.data = match documents {
         Documents::Nothing => None,
         Documents::One(value) => Some(value),
-        Documents::Lines(_) => return Err(DecodeError::MediaType("the data of an event is one value")),
+        Documents::Lines(_) => return Err(DecodeError::MediaType("the data of an event must be one value")),
     };
     Ok(Ok(event))
 }
 
-/// Undoes quoting, then one percent-encoding.
+/// Removes quotes, then decodes percent-encoding once.
 fn header(value: &str) -> Option<String> {
     let inner = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
     let plain = match inner {
@@ -213,7 +214,7 @@ mod tests {
         [("ce-specversion", "1.0"), ("ce-id", "e-1"), ("ce-source", "/shop"), ("ce-type", "shop.product.updated")];
 
     #[test]
-    fn the_three_modes_say_the_same() {
+    fn the_three_modes_give_the_same_change() {
         let mut attributes = ATTRIBUTES.to_vec();
         attributes.extend([("ce-subject", "7"), ("ce-sequence", "42")]);
         let binary = read(r#"{"name":"Bun"}"#, "application/json", false, &headers(&attributes)).unwrap();
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_type_says_what_happened_and_the_data_which_row_if_the_subject_does_not() {
+    fn the_type_gives_the_operation_and_the_data_the_id_if_there_is_no_subject() {
         let change = |kind: &str, data: &str| {
             let event = format!(r#"{{"specversion":"1.0","id":"1","source":"s","type":"{kind}","data":{data}}}"#);
             read(&event, "application/cloudevents+json", false, &HeaderMap::new()).unwrap()
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_event_is_refused() {
+    fn a_body_that_is_not_an_event_is_refused() {
         let error = read("{}", "application/json", false, &HeaderMap::new()).unwrap_err();
         assert!(matches!(error, DecodeError::MediaType(_)));
         for (at, missing) in ATTRIBUTES.iter().enumerate().skip(1) {

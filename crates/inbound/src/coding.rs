@@ -1,6 +1,6 @@
-//! Content codings of deliveries: none, or gzip, which is bounded by what comes out of it.
+//! Content codings of deliveries: none, or gzip with a bound on the decompressed size.
 //!
-//! Signatures are of the bytes as they were sent, so a delivery is verified first and decompressed afterwards.
+//! Signatures cover the bytes as sent, so a delivery is verified first and decompressed afterwards.
 
 use std::borrow::Cow;
 use std::io::{Read as _, Write};
@@ -11,7 +11,7 @@ use http::header::CONTENT_ENCODING;
 
 use super::DecodeError;
 
-/// The body as its sender wrote it, if it has at most `most` bytes when it is decompressed.
+/// Returns the decompressed body, if it has at most `most` bytes.
 pub(super) fn decompressed<'b>(headers: &HeaderMap, body: &'b [u8], most: usize) -> Result<Cow<'b, [u8]>, DecodeError> {
     if !is_gzip(headers)? {
         return Ok(Cow::Borrowed(body));
@@ -21,7 +21,7 @@ pub(super) fn decompressed<'b>(headers: &HeaderMap, body: &'b [u8], most: usize)
     Ok(Cow::Owned(out))
 }
 
-/// The length of what [`decompressed`] gives, without holding it.
+/// Returns the length of the [`decompressed`] body without holding it in memory.
 pub(super) fn decompressed_length(headers: &HeaderMap, body: &[u8], most: usize) -> Result<usize, DecodeError> {
     if is_gzip(headers)? { gunzip(body, most, &mut std::io::sink()) } else { Ok(body.len()) }
 }
@@ -40,11 +40,11 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, DecodeError> {
     }
 }
 
-/// Decompresses to `out` and gives the length; stops as soon as more comes out than `most`.
+/// Decompresses to `out` and returns the length; stops as soon as it exceeds `most`.
 fn gunzip(body: &[u8], most: usize, out: &mut impl Write) -> Result<usize, DecodeError> {
     let mut plain = MultiGzDecoder::new(body).take(most as u64 + 1);
     let length = std::io::copy(&mut plain, out)
-        .map_err(|_| DecodeError::Syntax("the body is not gzip, or not all of it".into()))?;
+        .map_err(|_| DecodeError::Syntax("the body is not valid gzip, or is truncated".into()))?;
     usize::try_from(length).ok().filter(|length| *length <= most).ok_or(DecodeError::TooLarge(most))
 }
 
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_undone_whatever_it_is_called() {
+    fn gzip_is_decompressed_under_all_its_names() {
         let two = [gzip(b"{\"a\""), gzip(b":1}")].concat();
         for coding in ["gzip", "GZIP", "x-gzip"] {
             assert_eq!(read(&[coding], &two).unwrap(), b"{\"a\":1}");
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_stopped_at_the_size_that_is_taken() {
+    fn a_decompression_bomb_is_stopped_at_the_size_limit() {
         let bomb = gzip(&vec![b' '; MOST + 1]);
         assert!(bomb.len() < 16 << 10);
         assert_eq!(read(&["gzip"], &bomb), Err(DecodeError::TooLarge(MOST)));

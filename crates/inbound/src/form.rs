@@ -1,4 +1,4 @@
-//! Bodies of forms (`application/x-www-form-urlencoded`) as values that mappings can read.
+//! Parser of forms (`application/x-www-form-urlencoded`) to values that mappings can read.
 
 use indexmap::IndexMap;
 
@@ -6,39 +6,42 @@ use super::body::{json, unescape};
 use super::{DecodeError, MOST_CHANGES};
 use diorama_core::record::CborValue;
 
-/// Fields of one form, at most.
+/// Maximum number of fields of one form.
 const MOST_FIELDS: usize = MOST_CHANGES;
-/// The field that holds a JSON document in forms of GitHub and Slack.
+/// Field with a JSON document in forms of GitHub and Slack.
 const PAYLOAD: &str = "payload";
 
 /// Meaning of a sender's forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Forms {
-    /// None: the sender sends no forms.
+    /// Forms are refused: the sender sends none.
     Refused,
     /// The JSON document in its field `payload`.
     Payload,
-    /// An object of its fields.
+    /// An object of the form's fields.
     Fields,
-    /// The JSON document in its field `payload`, or an object of its fields if it has none.
+    /// The JSON document in the field `payload`, or an object of the form's fields if there is no such field.
     PayloadOrFields,
 }
 
-/// Reads the form `body` into one value.
+/// Parses the form `body` to one value.
 pub(super) fn document(body: &[u8], forms: Forms) -> Result<CborValue, DecodeError> {
     if forms == Forms::Refused {
-        return Err(DecodeError::MediaType("forms are for mappings and for senders that are known to send them"));
+        return Err(DecodeError::MediaType(
+            "forms are accepted only by a mapping and from senders that are known to send them",
+        ));
     }
-    let fields = fields(body).ok_or_else(|| DecodeError::Syntax("the form is not percent-encoded UTF-8".into()))?;
+    let fields =
+        fields(body).ok_or_else(|| DecodeError::Syntax("the form is not valid percent-encoded UTF-8".into()))?;
     let payload = fields.iter().find(|(name, _)| name == PAYLOAD).map(|(_, text)| text);
     match (forms, payload) {
         (Forms::Payload | Forms::PayloadOrFields, Some(text)) => json(text.as_bytes()),
-        (Forms::Payload, None) => Err(DecodeError::Syntax("the form has no field payload with JSON in it".into())),
+        (Forms::Payload, None) => Err(DecodeError::Syntax("the form has no field payload with a JSON document".into())),
         _ => Ok(object(fields)),
     }
 }
 
-/// Names and values in the order of the form; `None` if they cannot be read or are too many.
+/// Returns names and values in the order of the form; `None` if they cannot be decoded or are too many.
 pub(super) fn fields(body: &[u8]) -> Option<Vec<(String, String)>> {
     let text = |text: &[u8]| String::from_utf8(unescape(text, true)?).ok();
     let mut fields = Vec::new();
@@ -53,7 +56,7 @@ pub(super) fn fields(body: &[u8]) -> Option<Vec<(String, String)>> {
     Some(fields)
 }
 
-/// An object of text members; a name that stands there several times has an array.
+/// Returns an object of texts. A repeated name has an array.
 fn object(fields: Vec<(String, String)>) -> CborValue {
     let mut members: IndexMap<String, Vec<String>> = IndexMap::new();
     for (name, value) in fields {
@@ -95,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_or_is_too_much_is_an_error() {
+    fn a_form_that_is_invalid_or_too_large_is_an_error() {
         for bad in ["a=%7", "a=%FF", "%=1", &"a&".repeat(MOST_FIELDS + 1)] {
             assert!(matches!(read(bad, Forms::Fields), Err(DecodeError::Syntax(_))));
         }

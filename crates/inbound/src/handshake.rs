@@ -1,9 +1,9 @@
-//! Handshakes: requests by which senders find out whether somebody takes their deliveries. They change nothing and are never
-//! kept.
+//! Handshakes: requests by which senders check that a receiver accepts their deliveries. They change nothing and are never
+//! stored.
 //!
-//! Each is as authenticated as its sender makes it: Zoom, Twitch, Slack and GitHub sign theirs, Meta has a token for it, Azure
-//! Event Grid and Amazon SNS have the secret in the URL. Microsoft Graph, Dropbox and Asana ask strangers: they are given back
-//! what they sent, as plain text or a header, and nothing else.
+//! Authentication depends on the sender: Zoom, Twitch, Slack and GitHub sign their handshakes, Meta sends a token, Azure Event
+//! Grid and Amazon SNS have the secret in the URL. Microsoft Graph, Dropbox and Asana send unauthenticated handshakes: the
+//! response repeats what they sent, as plain text or a header, and contains nothing else.
 
 use http::StatusCode;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
@@ -12,52 +12,52 @@ use serde_json::json;
 
 use super::body::{Documents, parameter};
 use super::hook::{Hook, Request, media_type};
-use super::signature::{Sender, SnsMessage, is_raw, known, one};
+use super::signature::{Sender, SnsMessage, any_key_matches, is_raw, one};
 use super::{Refusal, Scheme};
 
-/// Bytes of what is given back, at most.
+/// Maximum size of an echoed challenge in bytes.
 const MOST_ECHO: usize = 4 << 10;
-/// Bytes of Asana's secret, at most.
+/// Maximum length of Asana's secret in bytes.
 const MOST_SECRET: usize = 256;
 /// Origin of Azure Event Grid's deliveries of CloudEvents.
 const EVENT_GRID: &str = "eventgrid.azure.net";
 const HOOK_SECRET: HeaderName = HeaderName::from_static("x-hook-secret");
 
-/// An answer that the sender waits for and that changes nothing, such as a challenge given back.
+/// A response that the sender expects and that changes nothing, such as an echoed challenge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// The status.
     pub status: StatusCode,
-    /// The headers, with the body's type.
+    /// The headers, including the body's media type.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body.
     pub body: String,
-    /// Something that a person is to know.
+    /// Notice for the operator.
     pub notice: Option<Notice>,
 }
 
-/// Something that a person is to know of a handshake.
+/// Notice for the operator about a handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// Asana showed a secret that the hook does not have: until it has, what is signed with it is refused.
+    /// Asana sent a secret that is not configured: its deliveries are refused until it is.
     UnknownSecret,
-    /// Amazon SNS sends nothing of a topic until a person opens an address.
+    /// Amazon SNS sends no messages of a topic until a person opens a URL.
     Confirm {
         /// The topic's ARN.
         topic: String,
-        /// The address; it leads to AWS.
+        /// The URL; it is one of AWS.
         url: String,
     },
-    /// Amazon SNS sends nothing of a topic any more.
+    /// Amazon SNS has stopped sending messages of a topic.
     Unsubscribed {
         /// The topic's ARN.
         topic: String,
     },
-    /// Twitch gave a subscription up.
+    /// Twitch has revoked a subscription.
     Revoked {
         /// Type of its events, like `channel.follow`.
         subscription: String,
-        /// Twitch's word for the reason.
+        /// Twitch's reason.
         reason: String,
     },
 }
@@ -102,8 +102,8 @@ struct GridData {
 }
 
 impl Hook {
-    /// The answer to a `POST` that nobody signs, because its sender and the hook know no common secret yet; to be called before
-    /// [`Hook::verify`].
+    /// Returns the response to an unsigned `POST`, sent while sender and hook do not share a secret yet; `None` for other
+    /// requests. Call it before [`Hook::verify`].
     pub fn answer_before_verifying(&self, request: &Request<'_>) -> Option<Reply> {
         match self.scheme.sender() {
             Sender::Graph => parameter(request.query?, "validationToken").filter(|token| is_echo(token)).map(text),
@@ -112,12 +112,12 @@ impl Hook {
         }
     }
 
-    /// Says whether senders ask by `GET`.
+    /// Returns true if the hook's sender sends challenges by `GET`.
     pub fn has_challenge(&self) -> bool {
         matches!(self.scheme.sender(), Sender::Meta | Sender::Dropbox)
     }
 
-    /// The answer to `GET`; `None` if it is not a challenge of the hook's sender.
+    /// Returns the response to `GET`; `None` if it is not a challenge of the hook's sender.
     pub fn challenge(&self, request: &Request<'_>) -> Option<Result<Reply, Refusal>> {
         let query = request.query.unwrap_or_default();
         match self.scheme.sender() {
@@ -127,7 +127,7 @@ impl Hook {
         }
     }
 
-    /// The answer to a delivery that asks whether anybody is there; to be called after [`Hook::verify`].
+    /// Returns the response to a handshake sent as a delivery; `None` for other deliveries. Call it after [`Hook::verify`].
     pub fn answer_before_decoding(&self, request: &Request<'_>) -> Option<Reply> {
         let event = request.headers.get("x-github-event");
         match self.scheme.sender() {
@@ -141,18 +141,18 @@ impl Hook {
         }
     }
 
-    /// The answer to `OPTIONS`, where senders ask with it whether they may deliver (CloudEvents); nothing is signed.
+    /// Returns the response to `OPTIONS`, by which senders of CloudEvents request permission to deliver. It is not signed.
     pub fn handshake(&self, request: &Request<'_>) -> Option<Reply> {
-        let asking = request.headers.get("webhook-request-origin")?;
+        let origin_header = request.headers.get("webhook-request-origin")?;
         let grid = self.scheme.sender() == Sender::EventGrid;
-        // The secret stands in the URL, so it is here already.
-        let believed = !grid || self.verify(request).is_ok();
-        let listed = self.origins.iter().any(|origin| origin == "*" || asking == origin.as_str());
-        let known = believed && (listed || grid && self.origins.is_empty() && asking == EVENT_GRID);
+        // The secret is in the URL and can be checked already.
+        let authorized = !grid || self.verify(request).is_ok();
+        let listed = self.origins.iter().any(|origin| origin == "*" || origin_header == origin.as_str());
+        let known = authorized && (listed || grid && self.origins.is_empty() && origin_header == EVENT_GRID);
         let header = HeaderName::from_static;
         let headers = || {
             vec![
-                (header("webhook-allowed-origin"), asking.clone()),
+                (header("webhook-allowed-origin"), origin_header.clone()),
                 (header("webhook-allowed-rate"), HeaderValue::from_static("*")),
                 (ALLOW, HeaderValue::from_static("POST, OPTIONS")),
             ]
@@ -160,7 +160,7 @@ impl Hook {
         known.then(|| Reply { status: StatusCode::OK, headers: headers(), body: String::new(), notice: None })
     }
 
-    /// The answer to a form that was taken, where its sender shows it to a person or runs it: Slack's commands, Twilio's calls.
+    /// Returns the response to an accepted form that the sender displays or executes: Slack's commands, Twilio's calls.
     pub fn acknowledgement(&self, request: &Request<'_>) -> Option<Reply> {
         let form = media_type(request.headers) == "application/x-www-form-urlencoded";
         match self.scheme.sender() {
@@ -170,15 +170,15 @@ impl Hook {
         }
     }
 
-    /// Asana shows the secret that it is going to sign with, and wants it back.
+    /// Answers Asana's handshake, which sends the future signing secret and expects it back.
     fn asana(&self, request: &Request<'_>) -> Option<Reply> {
         let secret = one(request.headers, HOOK_SECRET.as_str()).ok()?;
-        let plain = (1..=MOST_SECRET).contains(&secret.len()) && secret.bytes().all(|byte| byte.is_ascii_graphic());
-        if !plain || request.headers.contains_key("x-hook-signature") {
+        let is_valid = (1..=MOST_SECRET).contains(&secret.len()) && secret.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_valid || request.headers.contains_key("x-hook-signature") {
             return None;
         }
         let Scheme::Hmac(hmac) = &self.scheme else { return None };
-        let is_known = bool::from(known(&hmac.secrets, secret.as_bytes()));
+        let is_known = bool::from(any_key_matches(&hmac.secrets, secret.as_bytes()));
         let mut value = HeaderValue::from_str(secret).ok()?;
         value.set_sensitive(true);
         let mut reply = text(String::new());
@@ -189,7 +189,7 @@ impl Hook {
 
     fn meta(&self, mode: &str, query: &str) -> Result<Reply, Refusal> {
         let token = parameter(query, "hub.verify_token").ok_or(Refusal::Missing)?;
-        let is_known = bool::from(known(&self.verify_tokens, token.as_bytes()));
+        let is_known = bool::from(any_key_matches(&self.verify_tokens, token.as_bytes()));
         if mode != "subscribe" || !is_known {
             return Err(Refusal::Signature);
         }
@@ -200,7 +200,7 @@ impl Hook {
         let body = self.message(request).ok()?;
         let has = |name: &str, wanted: &str| body.member(name).is_some_and(|value| value == wanted);
         match &body {
-            // Slack tries its connection to a command's URL out.
+            // Slack checks its TLS connection to a command's URL.
             Documents::One(_) if has("ssl_check", "1") => Some(text(String::new())),
             Documents::One(_) if has("type", "url_verification") => body.member("challenge").map(text),
             _ => None,
@@ -211,9 +211,9 @@ impl Hook {
         let Scheme::Hmac(hmac) = &self.scheme else { return None };
         let message: ZoomMessage = serde_json::from_slice(request.body).ok()?;
         let token = message.payload.plain_token;
-        // Nothing is signed here that could be taken for a delivery: those have colons in what is signed.
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_+/=.".contains(&byte);
-        if message.event != "endpoint.url_validation" || token.len() > MOST_SECRET || !token.bytes().all(plain) {
+        // The response must not sign anything that could pass as a delivery, whose signed text contains colons.
+        let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_+/=.".contains(&byte);
+        if message.event != "endpoint.url_validation" || token.len() > MOST_SECRET || !token.bytes().all(is_valid) {
             return None;
         }
         let encrypted = hmac.answer(request, &token)?;
@@ -250,7 +250,7 @@ fn event_grid(request: &Request<'_>) -> Option<Reply> {
     asks.then(|| typed("application/json", body()))
 }
 
-/// Subscriptions are confirmed by a person: Diorama opens no address that somebody sends it.
+/// Answers Amazon SNS. A person confirms subscriptions: Diorama opens no URL from a delivery.
 fn sns(request: &Request<'_>) -> Option<Reply> {
     let message: SnsMessage = serde_json::from_slice(request.body).ok().filter(|_| !is_raw(request))?;
     let notice = match (message.kind.as_str(), message.subscribe_url) {
@@ -261,12 +261,12 @@ fn sns(request: &Request<'_>) -> Option<Reply> {
     Some(Reply { notice: Some(notice), ..text(String::new()) })
 }
 
-/// `challenge` as plain text.
+/// Returns `challenge` as plain text.
 fn echo(challenge: String) -> Result<Reply, Refusal> {
     if is_echo(&challenge) { Ok(text(challenge)) } else { Err(Refusal::Malformed) }
 }
 
-/// Says whether `text` may be given back: what senders make up is short and printable.
+/// Returns true if `text` may be echoed: senders' challenges are short and printable.
 fn is_echo(text: &str) -> bool {
     (1..=MOST_ECHO).contains(&text.len()) && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
 }

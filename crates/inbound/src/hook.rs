@@ -1,4 +1,4 @@
-//! One webhook's verifying and decoding: pure, so that it can be tried without a server.
+//! Verification and decoding of one webhook's deliveries: pure, so that it can be tried without a server.
 
 use std::sync::Arc;
 
@@ -16,42 +16,42 @@ use super::{
 };
 use diorama_core::vista::Schema;
 
-/// Bytes of a delivery's id, at most.
+/// Maximum length of a delivery's id in bytes.
 const MOST_ID: usize = 256;
 
-/// A delivery as it arrived.
+/// A delivery as received.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// The method; some schemes sign it.
     pub method: &'a Method,
-    /// The path as it was sent; some schemes sign it.
+    /// The path as sent; some schemes sign it.
     pub path: &'a str,
-    /// What stands behind the question mark.
+    /// The query string, without the question mark.
     pub query: Option<&'a str>,
     /// The headers.
     pub headers: &'a HeaderMap,
     /// The body, byte for byte.
     pub body: &'a [u8],
-    /// When it arrived.
+    /// Time of arrival.
     pub now: Timestamp,
 }
 
-/// What a delivery says.
+/// A decoded delivery.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DecodedDelivery {
     /// The sender's id of the delivery: a second one with the same id has no effect.
     pub delivery: Option<String>,
-    /// The changes in order. One that cannot be understood does not stand in the way of the others, unless the hook is told
-    /// to abort: then the whole delivery is an error.
+    /// The changes in order. A change that cannot be decoded does not affect the others, unless the hook aborts on errors: then
+    /// the whole delivery is an error.
     pub changes: Vec<Result<Change, ItemError>>,
-    /// How many parts are of no concern to this hook.
+    /// Number of parts that do not concern this hook.
     pub ignored: usize,
-    /// Why the first of them is not, or what was left out of a change.
+    /// Reason why the first of them was ignored, or a remark on a part of a change that was left out.
     pub why: Option<String>,
 }
 
 impl DecodedDelivery {
-    /// Notes a part that cannot be understood.
+    /// Records a part that cannot be decoded.
     pub(super) fn reject(&mut self, detail: String) {
         let number = self.changes.len() + self.ignored + 1;
         self.changes.push(Err(ItemError { number, detail }));
@@ -63,7 +63,7 @@ impl DecodedDelivery {
     }
 }
 
-/// How deliveries of one webhook are verified and what they mean.
+/// Configuration of one webhook: verification and decoding of its deliveries.
 #[derive(Clone, Debug)]
 pub struct Hook {
     pub(super) scheme: Scheme,
@@ -78,7 +78,7 @@ pub struct Hook {
 }
 
 impl Hook {
-    /// A hook that takes the native format.
+    /// Creates a hook for the native format.
     pub fn new(scheme: Scheme) -> Hook {
         Hook {
             scheme,
@@ -93,113 +93,113 @@ impl Hook {
         }
     }
 
-    /// How deliveries are written.
+    /// Sets the format of deliveries.
     #[must_use]
     pub fn format(mut self, format: Format) -> Hook {
         self.format = format;
         self
     }
 
-    /// How many seconds a signed time may differ from the arrival, 300 unless said otherwise.
+    /// Sets how many seconds a signed time may differ from the arrival (default: 300).
     #[must_use]
     pub fn tolerance(mut self, seconds: u64) -> Hook {
         self.tolerance = seconds;
         self
     }
 
-    /// Who may ask by `OPTIONS` whether to deliver CloudEvents here; `*` is everybody.
+    /// Sets the origins that may request permission to deliver CloudEvents by `OPTIONS`; `*` permits all.
     #[must_use]
     pub fn origins(mut self, origins: Vec<String>) -> Hook {
         self.origins = origins;
         self
     }
 
-    /// Tokens of which a challenge by `GET` must have one (Meta).
+    /// Sets the tokens, one of which a challenge by `GET` must present (Meta).
     #[must_use]
     pub fn verify_tokens(mut self, tokens: Vec<Key>) -> Hook {
         self.verify_tokens = tokens;
         self
     }
 
-    /// The header with the delivery's id, where neither the scheme nor the format says it.
+    /// Sets the header with the delivery's id, used if neither the scheme nor the format provides one.
     #[must_use]
     pub fn delivery_header(mut self, name: Option<HeaderName>) -> Hook {
         self.delivery = name;
         self
     }
 
-    /// Bytes of one delivery, as sent and decompressed, 1 MiB unless said otherwise; 64 MiB at most.
+    /// Sets the maximum size of one delivery in bytes, as sent and decompressed (default: 1 MiB, at most 64 MiB).
     #[must_use]
     pub fn bytes(mut self, most: usize) -> Hook {
         self.most = most.min(LARGEST_BYTES);
         self
     }
 
-    /// Whether one change that cannot be understood makes the whole delivery an error.
+    /// Sets if one change that cannot be decoded makes the whole delivery an error.
     #[must_use]
     pub fn abort_on_item_error(mut self, abort: bool) -> Hook {
         self.abort = abort;
         self
     }
 
-    /// The clock that the versions of its changes are of (see [`Inbound::clock`](diorama_core::dio::Inbound::clock)): that of its own, unless
-    /// said otherwise.
+    /// Sets the clock of the changes' versions (see [`Inbound::clock`](diorama_core::dio::Inbound::clock)); by default the hook
+    /// has its own clock.
     #[must_use]
     pub fn versions_of(mut self, clock: Option<Arc<str>>) -> Hook {
         self.clock = clock;
         self
     }
 
-    /// The clock of its versions, if it is not its own.
+    /// Returns the configured clock of the versions; `None` for the hook's own clock.
     pub fn clock(&self) -> Option<&Arc<str>> {
         self.clock.as_ref()
     }
 
-    /// Bytes of one delivery, at most.
+    /// Returns the maximum size of one delivery in bytes.
     pub fn most_bytes(&self) -> usize {
         self.most
     }
 
-    /// Whether deliveries are written in the native form.
+    /// Returns true if deliveries are in the native format.
     pub fn is_native(&self) -> bool {
         matches!(self.format, Format::Native)
     }
 
-    /// Whether one change that cannot be understood, or does not fit, makes the whole delivery an error.
+    /// Returns true if one change that cannot be decoded or applied makes the whole delivery an error.
     pub fn aborts_on_item_error(&self) -> bool {
         self.abort
     }
 
-    /// How senders prove who they are.
+    /// Returns the scheme that authenticates senders.
     pub fn scheme(&self) -> &Scheme {
         &self.scheme
     }
 
-    /// Whether the delivery comes from who it says.
+    /// Verifies that the delivery comes from the sender.
     ///
     /// # Errors
-    /// The reason, for the log: to the sender every refusal looks the same.
+    /// The reason, for the log only: the sender gets the same response for every refusal.
     pub fn verify(&self, request: &Request<'_>) -> Result<(), Refusal> {
         self.scheme.verify(request, self.tolerance)
     }
 
-    /// Begins to check a delivery whose body is still to come: that of `request` is not looked at.
+    /// Begins to verify a delivery before its body has arrived. The body of `request` is ignored.
     ///
     /// # Errors
-    /// As [`Hook::verify`], if no body can make up for what the head is like.
+    /// As [`Hook::verify`], if the head is refused regardless of the body.
     pub fn begin<'a>(&'a self, request: &Request<'a>) -> Result<Verifier<'a>, Refusal> {
         self.scheme.begin(request, self.tolerance)
     }
 
-    /// What the delivery says, for a resource with `schema`.
+    /// Decodes a delivery for a resource with `schema`.
     ///
     /// # Errors
-    /// [`DecodeError::MediaType`] if it is written in a way that is not understood, others if nothing of it is.
+    /// [`DecodeError::MediaType`] for an unsupported media type, other errors if no change can be decoded.
     pub fn decode(&self, request: &Request<'_>, schema: &Schema) -> Result<DecodedDelivery, DecodeError> {
         self.decode_up_to(self.most, request, schema)
     }
 
-    /// What a delivery says that was taken before, perhaps when larger ones were.
+    /// Decodes a delivery that was accepted before, perhaps with a higher size limit.
     ///
     /// # Errors
     /// As [`Hook::decode`].
@@ -207,7 +207,7 @@ impl Hook {
         self.decode_up_to(LARGEST_BYTES, request, schema)
     }
 
-    /// Bytes of the body when it is decompressed.
+    /// Returns the size of the decompressed body in bytes.
     ///
     /// # Errors
     /// As [`Hook::decode`].
@@ -223,8 +223,8 @@ impl Hook {
     ) -> Result<DecodedDelivery, DecodeError> {
         let kind = media_type(request.headers);
         let documents = self.documents(most, request)?;
-        let in_body = self.scheme.delivery_member().and_then(|member| documents.member(member));
-        let in_body = in_body.or_else(|| self.mailgun_token(request));
+        let body_id = self.scheme.delivery_member().and_then(|member| documents.member(member));
+        let body_id = body_id.or_else(|| self.mailgun_token(request));
         let mut decoded = match &self.format {
             Format::Native => native::decode(documents)?,
             Format::CloudEvents { batches } => {
@@ -232,9 +232,9 @@ impl Hook {
             }
             Format::Map(map) => map.decode(documents, request, schema.id_column())?,
         };
-        let said = decoded.delivery.take();
-        let signed = self.scheme.delivery(request.headers).map(str::to_string).or(in_body);
-        decoded.delivery = signed.or(said).or_else(|| self.configured(request)).and_then(bounded);
+        let format_id = decoded.delivery.take();
+        let scheme_id = self.scheme.delivery(request.headers).map(str::to_string).or(body_id);
+        decoded.delivery = scheme_id.or(format_id).or_else(|| self.configured(request)).and_then(bounded);
         for change in decoded.changes.iter_mut().flatten() {
             change.delivery = change.delivery.take().and_then(bounded);
         }
@@ -245,7 +245,7 @@ impl Hook {
         }
     }
 
-    /// Reads the body: decompressed to at most `most` bytes, and without the envelope that its sender puts around every message.
+    /// Parses the body: decompressed to at most `most` bytes, and without the sender's envelope.
     fn documents(&self, most: usize, request: &Request<'_>) -> Result<Documents, DecodeError> {
         let body = coding::decompressed(request.headers, request.body, most)?;
         match self.scheme.sender() {
@@ -254,12 +254,12 @@ impl Hook {
         }
     }
 
-    /// Reads the body of a delivery that has just come.
+    /// Parses the body of a new delivery.
     pub(super) fn message(&self, request: &Request<'_>) -> Result<Documents, DecodeError> {
         self.documents(self.most, request)
     }
 
-    /// Meaning of forms in deliveries.
+    /// Returns the meaning of forms in deliveries.
     fn forms(&self) -> Forms {
         match (self.scheme.sender(), &self.format) {
             (Sender::Github, _) => Forms::Payload,
@@ -269,7 +269,7 @@ impl Hook {
         }
     }
 
-    /// Mailgun's token, which counts once: the rest of the body is not signed.
+    /// Returns Mailgun's token, which is valid only once, because the rest of the body is not signed.
     fn mailgun_token(&self, request: &Request<'_>) -> Option<String> {
         match self.scheme.sender() {
             Sender::Mailgun => MailgunProof::of(request).map(|proof| proof.token),
@@ -282,7 +282,7 @@ impl Hook {
     }
 }
 
-/// An id of a length that can be kept; long ones by their hash.
+/// Bounds the length of an id: a long one is replaced by its hash.
 fn bounded(id: String) -> Option<String> {
     match id.len() {
         0 => None,
@@ -291,7 +291,7 @@ fn bounded(id: String) -> Option<String> {
     }
 }
 
-/// The body's type in lower case, without parameters.
+/// Returns the body's media type in lower case, without parameters.
 pub(super) fn media_type(headers: &HeaderMap) -> String {
     let given = headers.get(CONTENT_TYPE).and_then(|given| given.to_str().ok()).unwrap_or_default();
     given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()

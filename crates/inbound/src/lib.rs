@@ -1,8 +1,8 @@
-//! Upstream messages: are they what they claim (`signature/`), and what do they say: in the native form (`native.rs`), as
-//! CloudEvents (`cloudevents.rs`), or in any other form that a mapping describes (`map/`; `presets/` has those of well-known
-//! senders). Pure: bytes in, values out.
+//! Verification and decoding of upstream messages: signatures (`signature/`), the native form (`native.rs`), CloudEvents
+//! (`cloudevents.rs`), and any other form that a mapping describes (`map/`; `presets/` has mappings for well-known senders). The
+//! crate is pure: bytes in, values out.
 //!
-//! A [`Hook`] is all of it for one webhook: [`Hook::answer_before_verifying`], [`Hook::verify`] (or [`Hook::begin`], while the
+//! A [`Hook`] does all of this for one webhook: [`Hook::answer_before_verifying`], [`Hook::verify`] (or [`Hook::begin`] while the
 //! body arrives), then [`Hook::answer_before_decoding`], then [`Hook::decode`].
 
 mod body;
@@ -25,29 +25,29 @@ pub use signature::{Algorithm, BodyCheck, Encoding, Hmac, Key, Proof, Refusal, S
 use diorama_core::record::CborValue;
 use diorama_core::vista::{ChangeEvent, Coercion};
 
-/// A change that an upstream message speaks of.
+/// A change described by an upstream message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     /// The change.
     pub event: ChangeEvent,
     /// The row's version after it.
     pub version: Option<CborValue>,
-    /// Whether the row is only a part, to be merged into the known one.
+    /// True if the row is partial and must be merged into the known row.
     pub partial: bool,
-    /// The sender's id of it: a second one with the same id has no effect.
+    /// The sender's id of the change: a second change with the same id has no effect.
     pub delivery: Option<String>,
-    /// Reading of the text in the row: what a mapping picks out of somebody else's body may be a number written as text.
+    /// Coercion of texts in the row. A mapping may select numbers that the sender wrote as text.
     pub coercion: Coercion,
 }
 
-/// Bytes of one delivery, unless it is said otherwise; also of what comes out of a compressed one.
+/// Default maximum size of one delivery in bytes, both as sent and decompressed.
 pub const MOST_BYTES: usize = 1 << 20;
-/// Bytes of one delivery, at most, whatever is said.
+/// Highest configurable maximum size of one delivery in bytes.
 pub const LARGEST_BYTES: usize = 64 << 20;
-/// Changes in one delivery, at most.
+/// Maximum number of changes in one delivery.
 pub const MOST_CHANGES: usize = 10_000;
 
-/// How changes are written down.
+/// Format of deliveries.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum Format {
@@ -56,43 +56,43 @@ pub enum Format {
     Native,
     /// CloudEvents, in the request's headers or in its body.
     CloudEvents {
-        /// Whether several at a time are taken.
+        /// True to accept batches.
         batches: bool,
     },
-    /// As a mapping says.
+    /// Any format, described by a mapping.
     Map(Map),
 }
 
-/// Why one of several changes could not be understood.
+/// Error of one of several changes that could not be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("change {number}: {detail}")]
 pub struct ItemError {
-    /// Which of the changes, from 1.
+    /// Number of the change, from 1.
     pub number: usize,
-    /// What is wrong.
+    /// The mistake.
     pub detail: String,
 }
 
-/// Why a delivery could not be understood. None of its changes is to be applied.
+/// Error of a delivery that could not be decoded. None of its changes may be applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// The body's type is not one that the format has.
+    /// The format does not support the body's media type.
     #[error("{0}")]
     MediaType(&'static str),
-    /// The body is compressed in a way that is not understood.
-    #[error("deliveries are taken as they are or as gzip")]
+    /// The body has an unsupported content coding.
+    #[error("the content coding is not supported: send the body uncompressed or as gzip")]
     Coding,
-    /// More comes out of a compressed body than a delivery may have.
-    #[error("the delivery has more than {0} bytes when it is decompressed")]
+    /// The decompressed body is too large.
+    #[error("the delivery has more than {0} bytes after decompression")]
     TooLarge(usize),
-    /// It is not written as its type says.
+    /// The body is not valid for its media type.
     #[error("{0}")]
     Syntax(String),
-    /// It says nothing that is understood.
+    /// No change could be decoded, or one could not and the hook aborts on that.
     #[error("{0}")]
     Item(ItemError),
-    /// There are too many changes in it.
-    #[error("a delivery holds at most {MOST_CHANGES} changes")]
+    /// The delivery has too many changes.
+    #[error("a delivery must not have more than {MOST_CHANGES} changes")]
     TooMany,
 }

@@ -1,14 +1,14 @@
-//! The native form of changes: `{"op":"update","id":"7","new":{..}}`, one, an array of them, or one per line; in JSON or CBOR.
+//! Native format of changes, `{"op":"update","id":"7","new":{..}}`: one, an array, or one per line; in JSON or CBOR.
 //!
-//! Members that are not known are ignored, so that senders may say more; an operation that is not known is an error, because
-//! ignoring it would lose a change.
+//! Unknown members are ignored, so that senders may add more. An unknown operation is an error, because ignoring it would lose a
+//! change.
 
 use super::body::Documents;
 use super::{Change, DecodeError, DecodedDelivery, ItemError, MOST_CHANGES};
 use diorama_core::record::{CborValue, Record, id_from_value};
 use diorama_core::vista::{ChangeEvent, Coercion};
 
-/// The changes in a body.
+/// Decodes the changes in a body.
 pub(super) fn decode(documents: Documents) -> Result<DecodedDelivery, DecodeError> {
     let values = match documents {
         Documents::Nothing => return Err(DecodeError::Syntax("the body is empty".into())),
@@ -23,7 +23,7 @@ pub(super) fn decode(documents: Documents) -> Result<DecodedDelivery, DecodeErro
     Ok(DecodedDelivery { changes: changes.collect(), ..DecodedDelivery::default() })
 }
 
-/// The members that are known.
+/// The known members.
 #[derive(Default)]
 struct Members {
     op: Option<CborValue>,
@@ -35,11 +35,11 @@ struct Members {
 }
 
 fn change(value: CborValue) -> Result<Change, String> {
-    let CborValue::Map(given) = value else {
-        return Err(r#"a change is an object like {"op":"update","id":"7","new":{..}}"#.into());
+    let CborValue::Map(object) = value else {
+        return Err(r#"a change must be an object like {"op":"update","id":"7","new":{..}}"#.into());
     };
     let mut members = Members::default();
-    for (name, value) in given {
+    for (name, value) in object {
         let member = match name.as_text() {
             Some("op") => &mut members.op,
             Some("id") => &mut members.id,
@@ -58,37 +58,41 @@ impl Members {
     fn read(self) -> Result<Change, String> {
         let op = match &self.op {
             Some(CborValue::Text(op)) => op.as_str(),
-            Some(_) => return Err("op is a text".into()),
+            Some(_) => return Err("op must be a text".into()),
             None => return Err("op is missing: insert, update, upsert, delete or invalidate".into()),
         };
         let id = || match &self.id {
-            Some(id) => id_from_value(id).ok_or_else(|| "id is a text that is not empty, or an integer".to_string()),
+            Some(id) => {
+                id_from_value(id).ok_or_else(|| "id must be a text that is not empty, or an integer".to_string())
+            }
             None => Err("id is missing".to_string()),
         };
         let new = || match &self.new {
             None => Ok(None),
             Some(CborValue::Map(members)) => Ok(Some(record(members))),
-            Some(_) => Err("new is the row, an object".to_string()),
+            Some(_) => Err("new must be the row as an object".to_string()),
         };
-        // Whether a row is new is for the receiver to see: it tells the truth in any case.
+        // The receiver decides if a row is new, so either operation is correct.
         let event = match op {
             "insert" | "inserted" => ChangeEvent::Inserted { id: id()?, new: new()? },
             "update" | "updated" | "upsert" | "upserted" => ChangeEvent::Updated { id: id()?, new: new()? },
             "delete" | "deleted" => ChangeEvent::Deleted { id: id()? },
             "invalidate" | "invalidated" => ChangeEvent::Invalidated,
-            other => return Err(format!("op {other:?} is not known: insert, update, upsert, delete or invalidate")),
+            other => {
+                return Err(format!("op {other:?} is not known: insert, update, upsert, delete or invalidate"));
+            }
         };
         let partial = match self.partial {
             None => false,
             Some(CborValue::Bool(partial)) => partial,
-            Some(_) => return Err("partial is true or false".into()),
+            Some(_) => return Err("partial must be true or false".into()),
         };
         let delivery = match &self.delivery {
             None => None,
-            Some(delivery) => Some(id_from_value(delivery).ok_or("delivery is a text or an integer")?),
+            Some(delivery) => Some(id_from_value(delivery).ok_or("delivery must be a text or an integer")?),
         };
         if !matches!(self.version, None | Some(CborValue::Integer(_) | CborValue::Float(_) | CborValue::Text(_))) {
-            return Err("version is a number or a text".into());
+            return Err("version must be a number or a text".into());
         }
         Ok(Change { event, version: self.version, partial, delivery, coercion: Coercion::Typed })
     }
@@ -118,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_read_with_all_it_says() {
+    fn a_change_is_decoded_with_all_its_members() {
         let change = one(
             r#"{"op":"insert","id":"7","new":{"name":"Muffin","price":175},"version":1042,"partial":false,"delivery":"d-1","more":[]}"#,
         );
@@ -159,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_understood_is_refused_with_its_number() {
+    fn an_undecodable_change_is_refused_with_its_number() {
         for wrong in [
             r#"{"op":"frobnicate","id":"7"}"#,
             r#"{"id":"7"}"#,

@@ -1,9 +1,9 @@
-//! Mappings of well-known senders, in the mapping language itself.
+//! Mappings for well-known senders, written in the mapping language.
 
 use super::map::{Map, Problem};
 
-/// A preset: its name and its text, in which `{only}` stands for what the hook's rows are called there; see [`Table`] for the
-/// placeholders of those that are about tables.
+/// Names and texts of the presets. In a text, `{only}` is replaced by the sender's name of the hook's rows; see [`Table`] for the
+/// placeholders of presets for database tables.
 const TEXTS: [(&str, &str); 21] = [
     ("airtable", include_str!("presets/airtable.toml")),
     ("asana", include_str!("presets/asana.toml")),
@@ -28,7 +28,7 @@ const TEXTS: [(&str, &str); 21] = [
     ("zoom", include_str!("presets/zoom.toml")),
 ];
 
-/// The names of the presets.
+/// Names of the presets.
 pub const PRESETS: [&str; TEXTS.len()] = {
     let mut names = [""; TEXTS.len()];
     let mut at = 0;
@@ -39,18 +39,19 @@ pub const PRESETS: [&str; TEXTS.len()] = {
     names
 };
 
-/// The preset `name` for rows that its sender calls `only`, with what the table at `path` of the TOML document `text` lays over it.
+/// Returns the preset `name` for rows that its sender calls `only`. The keys of the table at `path` of the TOML document `text`
+/// override those of the preset.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// All mistakes in the mapping.
 pub fn preset(name: &str, only: Option<&str>, text: &str, path: &[&str]) -> Result<Map, Vec<Problem>> {
     preset_filled(name, only, text, path, &|text| Ok(text.to_string()))
 }
 
-/// [`preset`] with every text of the table as `fill_in` makes it.
+/// Returns a [`preset`] with `fill_in` applied to every text of the table.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// All mistakes in the mapping.
 pub fn preset_filled(
     name: &str,
     only: Option<&str>,
@@ -60,20 +61,20 @@ pub fn preset_filled(
 ) -> Result<Map, Vec<Problem>> {
     let wrong = |message: String| vec![Problem { at: 0, message }];
     let Some((_, base)) = TEXTS.iter().find(|(own, _)| *own == name) else {
-        return Err(wrong(format!("there is no format {name:?}")));
+        return Err(wrong(format!("format {name:?} does not exist")));
     };
     let base = match (needs_name(base), only) {
         (false, None) => base.to_string(),
-        (false, Some(_)) => return Err(wrong(format!("format {name:?} has no use for only"))),
+        (false, Some(_)) => return Err(wrong(format!("format {name:?} does not use only: remove it"))),
         (true, None) => {
             return Err(wrong(format!(
-                "format {name:?} needs only = \"NAME\": what its sender calls the rows of this resource"
+                "format {name:?} requires only = \"NAME\": the sender's name of this resource's rows"
             )));
         }
         (true, Some(only)) => {
             let plain = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.' | ':');
             if only.is_empty() || only.len() > 100 || !only.chars().all(plain) {
-                return Err(wrong(format!("only = {only:?} is no name: it has letters, digits, - _ . :")));
+                return Err(wrong(format!("only = {only:?} is not a valid name: use letters, digits, - _ . :")));
             }
             Table::named(only).fill_in(&base.replace("{only}", only))
         }
@@ -81,14 +82,14 @@ pub fn preset_filled(
     Map::read_filled(text, path, Some(&base), fill_in)
 }
 
-/// A table as `only` names it: `products`, which is in the schema that databases use unless told otherwise, or `shop.products`.
+/// A table named by `only`: `products`, in the database's default schema, or `shop.products`.
 struct Table<'o> {
     schema: Option<&'o str>,
     name: &'o str,
 }
 
-/// Schemas of tables that are named without one: those of PostgreSQL and of SQL Server.
-const USUAL_SCHEMAS: [&str; 2] = ["public", "dbo"];
+/// Default schemas of tables without one: those of PostgreSQL and of SQL Server.
+const DEFAULT_SCHEMAS: [&str; 2] = ["public", "dbo"];
 
 impl<'o> Table<'o> {
     fn named(only: &'o str) -> Table<'o> {
@@ -98,11 +99,11 @@ impl<'o> Table<'o> {
         }
     }
 
-    /// Puts the table in place of `{table}`, the schema in place of `{schema}`, the schemas that it may be in in place of
-    /// `{schemas}`, and of `{database:PATH}` the path of the database's name, for databases without schemas, where `only` names
-    /// one.
+    /// Replaces `{table}` by the table's name, `{schema}` by its schema, and `{schemas}` by its possible schemas.
+    /// `{database:PATH}`, for databases without schemas, is replaced by the path of the database's name if `only` names a
+    /// database.
     fn fill_in(&self, text: &str) -> String {
-        let schemas = self.schema.map_or(USUAL_SCHEMAS.to_vec(), |schema| vec![schema]);
+        let schemas = self.schema.map_or(DEFAULT_SCHEMAS.to_vec(), |schema| vec![schema]);
         let schema = schemas[0];
         let listed: Vec<String> = schemas.iter().map(|schema| format!("\"{schema}\"")).collect();
         let text =
@@ -121,12 +122,12 @@ impl<'o> Table<'o> {
     }
 }
 
-/// Whether a preset's text is about rows that its sender has a name for.
+/// Returns true if a preset needs the sender's name of the rows.
 fn needs_name(text: &str) -> bool {
     text.contains("{only}") || text.contains("{table}")
 }
 
-/// Says whether the preset `name` needs the sender's name of the rows.
+/// Returns true if the preset `name` needs the sender's name of the rows.
 #[cfg(test)]
 pub(super) fn needs_only(name: &str) -> bool {
     TEXTS.iter().any(|(own, text)| *own == name && needs_name(text))

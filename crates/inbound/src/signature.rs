@@ -1,7 +1,7 @@
-//! Whether a delivery comes from who it says: over the bytes as received, in constant time, with one answer for every refusal.
+//! Authentication of deliveries: over the bytes as received, in constant time, with the same response for every refusal.
 //!
-//! Several secrets may hold at a time, so that they can be changed without a gap: every secret is tried on every presented
-//! signature, and nothing stops at the first that fits.
+//! A hook may have several secrets, so that they can be rotated without a gap. Every secret is tried on every presented
+//! signature, without stopping at the first match.
 
 mod contentful;
 mod hmac;
@@ -24,7 +24,7 @@ pub use mac::{Algorithm, Encoding};
 pub use standard::Standard;
 pub use timed_header::TimedHeader;
 pub use token::Gitlab;
-pub(super) use token::known;
+pub(super) use token::any_key_matches;
 pub use twilio::Twilio;
 pub use url::{Sns, UrlToken};
 pub(super) use url::{SnsMessage, is_raw};
@@ -38,16 +38,16 @@ use subtle::Choice;
 
 use super::Request;
 
-/// Seconds that a signed time may differ from ours, in both directions, unless it is said otherwise.
+/// Default tolerance in seconds between a signed time and the server's clock, in both directions.
 pub const TOLERANCE: u64 = 300;
-/// Secrets of one hook, at most.
+/// Maximum number of secrets of one hook.
 pub const MOST_SECRETS: usize = 5;
-/// Signatures in one header, at most.
+/// Maximum number of signatures in one header.
 const MOST_SIGNATURES: usize = 10;
-/// Bytes of a signature header, at most.
+/// Maximum length of a signature header in bytes.
 const MOST_HEADER: usize = 8 << 10;
 
-/// How senders prove who they are.
+/// Authentication scheme of a sender.
 #[derive(Clone, Debug)]
 pub enum Scheme {
     /// Standard Webhooks, or Svix.
@@ -62,7 +62,7 @@ pub enum Scheme {
     Gitlab(Gitlab),
     /// A token: `Authorization: Bearer ..`.
     Bearer(Vec<Key>),
-    /// A token in a header of its own.
+    /// A token in a custom header.
     Header(HeaderName, Vec<Key>),
     /// `user:password`: `Authorization: Basic ..`.
     Basic(Vec<Key>),
@@ -76,14 +76,14 @@ pub enum Scheme {
     Mailgun(Mailgun),
     /// Microsoft Graph.
     Graph(Graph),
-    /// They do not.
+    /// No authentication.
     None,
 }
 
-/// Senders with manners of their own beside the signature.
+/// Senders that need special handling besides the signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
-    /// None in particular.
+    /// No special handling.
     Any,
     /// GitHub: pings, bodies in forms, `X-GitHub-Delivery`.
     Github,
@@ -93,29 +93,29 @@ pub enum Sender {
     Slack,
     /// Airtable: the time of the signature in the body.
     Airtable,
-    /// Meta: a challenge by `GET` with a token of its own.
+    /// Meta: a challenge by `GET` with a separate token.
     Meta,
     /// Dropbox: a challenge by `GET`.
     Dropbox,
-    /// Zoom: a challenge whose answer is signed.
+    /// Zoom: a challenge with a signed response.
     Zoom,
     /// Twitch: challenges and revocations, `Twitch-Eventsub-Message-Id`.
     Twitch,
-    /// Asana: `X-Hook-Secret` is given back.
+    /// Asana: `X-Hook-Secret` is echoed.
     Asana,
-    /// Azure Event Grid: a validation code is given back.
+    /// Azure Event Grid: a validation code is echoed.
     EventGrid,
     /// Amazon SNS: messages in an envelope, subscriptions that a person confirms.
     Sns,
     /// Twilio: forms.
     Twilio,
-    /// Mailgun: forms or JSON, a token that counts once.
+    /// Mailgun: forms or JSON, a token that is valid once.
     Mailgun,
-    /// Microsoft Graph: `validationToken` is given back.
+    /// Microsoft Graph: `validationToken` is echoed.
     Graph,
 }
 
-/// What senders of a scheme must send; for documents and `WWW-Authenticate`.
+/// Proof that senders of a scheme must send; for documentation and `WWW-Authenticate`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// Nothing.
@@ -124,7 +124,7 @@ pub enum Proof {
     Bearer,
     /// `Authorization: Basic ..`
     Basic,
-    /// These headers; what each of them is.
+    /// Headers, each with its description.
     Headers(Vec<(String, &'static str)>),
     /// A parameter of the query.
     Query(String),
@@ -132,32 +132,32 @@ pub enum Proof {
     Body,
 }
 
-/// Why a delivery is refused; for the log only, the sender learns nothing of it.
+/// Reason why a delivery is refused; for the log only and never sent to the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// A header that the scheme needs is not there.
+    /// A required header is missing.
     #[error("a header is missing")]
     Missing,
-    /// A header is there twice, too long or unreadable.
-    #[error("a header cannot be read")]
+    /// A header is duplicated, too long or malformed.
+    #[error("a header is duplicated, too long or malformed")]
     Malformed,
-    /// No secret fits.
-    #[error("no secret fits the signature")]
+    /// No secret matches.
+    #[error("no secret matches the signature")]
     Signature,
-    /// It was signed too long ago, or in the future.
-    #[error("the time it was signed at is too far off")]
+    /// The delivery was signed too long ago, or in the future.
+    #[error("the signed time differs too much from the time of arrival")]
     Stale,
     /// The topic is not expected.
     #[error("the topic is not one of auth.topics")]
     Topic,
-    /// The address that it asks to open is not the sender's own.
-    #[error("the address to confirm at is not one of Amazon SNS")]
+    /// The confirmation URL is not one of the sender.
+    #[error("the confirmation URL is not one of Amazon SNS")]
     Address,
 }
 
 impl Scheme {
-    /// Checks a delivery; a signed time may differ from its arrival by `tolerance` seconds.
+    /// Verifies a delivery. A signed time may differ from its arrival by `tolerance` seconds.
     ///
     /// # Errors
     /// The reason, for the log.
@@ -167,10 +167,10 @@ impl Scheme {
         verifier.finish()?.check(request.body)
     }
 
-    /// Begins to check a delivery whose body is still to come: that of `request` is not looked at.
+    /// Begins to verify a delivery before its body has arrived. The body of `request` is ignored.
     ///
     /// # Errors
-    /// The reason, for the log, if no body can make up for what the head is like.
+    /// The reason, for the log, if the head is refused regardless of the body.
     pub fn begin<'a>(&'a self, request: &Request<'a>, tolerance: u64) -> Result<Verifier<'a>, Refusal> {
         match self {
             Scheme::Standard(standard) => return standard.begin(request, tolerance),
@@ -193,7 +193,7 @@ impl Scheme {
         Ok(Verifier::head_only(request))
     }
 
-    /// Who signs so.
+    /// Returns the sender.
     pub fn sender(&self) -> Sender {
         match self {
             Scheme::Hmac(hmac) => hmac.sender,
@@ -206,7 +206,7 @@ impl Scheme {
         }
     }
 
-    /// What senders must send to be believed.
+    /// Returns the proof that senders must send.
     pub fn proof(&self) -> Proof {
         let header = |name: &str, about| (name.to_string(), about);
         let headers = match self {
@@ -241,7 +241,7 @@ impl Scheme {
         Proof::Headers(headers)
     }
 
-    /// The value of `WWW-Authenticate` that goes with a refusal. Amazon SNS sends user and password only when it is asked for them.
+    /// Returns the value of `WWW-Authenticate` for a refusal. Amazon SNS sends user and password only after such a challenge.
     pub fn authenticate(&self) -> Option<&'static str> {
         match self {
             Scheme::Bearer(_) => Some("Bearer"),
@@ -250,14 +250,14 @@ impl Scheme {
         }
     }
 
-    /// Blots secrets out of a body that is to be kept.
+    /// Redacts secrets in a body before it is stored.
     pub fn redact(&self, body: &mut [u8]) {
         if let Scheme::Graph(graph) = self {
             graph.redact(body);
         }
     }
 
-    /// The sender's id of the delivery, where the scheme has one in a header.
+    /// Returns the sender's id of the delivery, if the scheme has one in a header.
     pub fn delivery<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
         let first = |names: &[&str]| names.iter().find_map(|name| one(headers, name).ok());
         match self {
@@ -275,7 +275,7 @@ impl Scheme {
         }
     }
 
-    /// The member of the body with the sender's id of the delivery, where the scheme has one there.
+    /// Returns the body's member with the sender's id of the delivery, if the scheme has one there.
     pub(super) fn delivery_member(&self) -> Option<&'static str> {
         match self {
             Scheme::Timed(timed_header) if timed_header.id_in_body => Some("id"),
@@ -289,12 +289,12 @@ fn decide(known: Choice) -> Result<(), Refusal> {
     if known.into() { Ok(()) } else { Err(Refusal::Signature) }
 }
 
-/// What a signed time counts.
+/// Unit of a signed time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unit {
     Seconds,
     Milliseconds,
-    /// A time as RFC 3339 writes it.
+    /// Timestamps of RFC 3339.
     Rfc3339,
 }
 
@@ -312,7 +312,7 @@ fn fresh(timestamp: &str, unit: Unit, now: Timestamp, tolerance: u64) -> Result<
     if near { Ok(()) } else { Err(Refusal::Stale) }
 }
 
-/// The one value of a header.
+/// Returns the only value of a header.
 pub(super) fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Refusal> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {

@@ -1,4 +1,4 @@
-//! `diorama backup`: a running server's cache and journal of one moment, into a folder.
+//! Implementation of `diorama backup`: saves a consistent snapshot of a running server's cache and journal into a folder.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write as _};
@@ -9,15 +9,15 @@ use clap::Args;
 use super::client::Client;
 use super::{Failure, OTHER, UNREACHABLE, print, usage};
 
-/// Ending of a file that is not there to its end yet.
+/// Suffix of an incomplete file.
 const PART: &str = ".part";
 
-/// Where the backup goes, and whose it is.
+/// Arguments of `backup`.
 #[derive(Args, Debug)]
 pub struct Backup {
     /// A new or empty folder.
     dir: PathBuf,
-    /// The running server (TLS is not spoken).
+    /// The running server (without TLS).
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
     /// The server's token.
@@ -25,26 +25,26 @@ pub struct Backup {
     token: Option<String>,
 }
 
-/// Backs a running server's files up.
+/// Backs up a running server's files.
 ///
 /// # Errors
-/// A [`Failure`] with 1 if the folder cannot be written, 64 if there is something in it, 69 if the server cannot be reached, 78 for
-/// what is wrong with the token.
-pub async fn backup(asked: Backup) -> Result<(), Failure> {
-    let Backup { dir, url, token } = asked;
+/// A [`Failure`] with 1 if the folder cannot be written, 64 if it is not empty, 69 if the server cannot be reached, 78 for an
+/// invalid token.
+pub async fn backup(arguments: Backup) -> Result<(), Failure> {
+    let Backup { dir, url, token } = arguments;
     let client = Client::new(&url, token.as_deref())?;
-    let made = !dir.exists();
+    let is_new = !dir.exists();
     std::fs::create_dir_all(&dir).map_err(|error| failed(&dir, &error))?;
-    let mut there = std::fs::read_dir(&dir).map_err(|error| failed(&dir, &error))?;
-    if there.next().is_some() {
-        return Err(usage(format!("{}: a backup needs a new or empty folder", dir.display())));
+    let mut entries = std::fs::read_dir(&dir).map_err(|error| failed(&dir, &error))?;
+    if entries.next().is_some() {
+        return Err(usage(format!("{}: the folder is not empty: pass a new or empty folder", dir.display())));
     }
     let mut written = Vec::new();
     let done = fetch(&client, &dir, &mut written);
     if done.is_err() {
-        // What is there is not whole: nobody is to take it for a backup.
+        // Remove incomplete files, so that they are not mistaken for a backup.
         written.iter().for_each(|name| drop(std::fs::remove_file(dir.join(format!("{name}{PART}")))));
-        if made {
+        if is_new {
             let _ = std::fs::remove_dir(&dir);
         }
     }
@@ -61,7 +61,7 @@ fn fetch(client: &Client, dir: &Path, written: &mut Vec<String>) -> Result<(), F
         let mut entry = entry.map_err(broken)?;
         let name = plain_name(&entry.path().map_err(broken)?)
             .filter(|_| entry.header().entry_type().is_file())
-            .ok_or_else(|| broken(io::Error::other("the backup holds what is not a plain file")))?;
+            .ok_or_else(|| broken(io::Error::other("the backup contains an entry that is not a plain file")))?;
         written.push(name.clone());
         let path = dir.join(format!("{name}{PART}"));
         let mut file = create(&path).map_err(|error| failed(&path, &error))?;
@@ -85,7 +85,7 @@ fn fetch(client: &Client, dir: &Path, written: &mut Vec<String>) -> Result<(), F
     Ok(())
 }
 
-/// The path as a file's name without any folder.
+/// Returns the file name of a path without folders; `None` for other paths.
 fn plain_name(path: &Path) -> Option<String> {
     match path.components().collect::<Vec<_>>()[..] {
         [Component::Normal(name)] => name.to_str().map(str::to_string),
@@ -105,7 +105,7 @@ fn failed(path: &Path, error: &io::Error) -> Failure {
     Failure { code: OTHER, message: format!("{}: {error}", path.display()) }
 }
 
-/// A body, and how much of it was read.
+/// A body and the number of bytes read.
 struct CountedBody<R> {
     body: R,
     read: u64,

@@ -1,4 +1,4 @@
-//! A server's `/operations` over HTTP/1.1: one request a connection, no TLS.
+//! Client of a server's `/operations`: HTTP/1.1, one request per connection, no TLS.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
@@ -9,23 +9,23 @@ use serde_json::Value;
 use super::{ListFilter, UNREACHABLE, config, usage};
 use crate::app::{Failure, OTHER};
 
-/// How long a server may take to be there, and to answer.
+/// Timeout for connecting.
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(40);
-/// How long a backup may be copied before its first byte comes.
+/// Timeout for the first byte of a backup, which the server copies first.
 const LONG_ANSWER: Duration = Duration::from_secs(1_800);
-/// Bytes of an answer's head, at most.
+/// Maximum size of a response's head in bytes.
 const LARGEST_HEAD: u64 = 64 << 10;
-/// Bytes of an answer, at most.
+/// Maximum size of a response in bytes.
 const LARGEST: u64 = 64 << 20;
-/// Operations of one request.
+/// Number of operations of one request.
 const PAGE: usize = 1_000;
 
-/// One server.
+/// Client of one server.
 pub(super) struct Client {
     /// Host and port.
     authority: String,
-    /// What comes before every path.
+    /// Prefix of every path.
     base: String,
     token: Option<String>,
 }
@@ -33,7 +33,9 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(url: &str, token: Option<&str>) -> Result<Client, Failure> {
         let rest = url.strip_prefix("http://").ok_or_else(|| {
-            usage(format!("--url {url}: only http:// is spoken, without TLS: ask where the server itself listens"))
+            usage(format!(
+                "--url {url}: only http:// without TLS is supported: use the address on which the server itself listens"
+            ))
         })?;
         let (authority, base) = rest.split_once('/').unwrap_or((rest, ""));
         let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() && !b"@?#".contains(&byte));
@@ -47,18 +49,18 @@ impl Client {
         Ok(Client { authority, base, token: token.map(secret).transpose()? })
     }
 
-    /// Pages of operations, as many as are asked for.
-    pub(super) fn list(&self, narrowed: &ListFilter) -> Result<Vec<Value>, Failure> {
+    /// Lists operations page by page.
+    pub(super) fn list(&self, filter: &ListFilter) -> Result<Vec<Value>, Failure> {
         let mut all: Vec<Value> = Vec::new();
         loop {
-            let limit = (narrowed.limit - all.len()).min(PAGE);
+            let limit = (filter.limit - all.len()).min(PAGE);
             let last = all.last().and_then(|last| last["id"].as_str());
-            let asked = [("dio", narrowed.dio.as_deref()), ("state", narrowed.state.as_deref()), ("after", last)];
-            let page = self.send("GET", &format!("/operations?limit={limit}{}", query(&asked)))?;
-            let Value::Array(page) = page else { return Err(self.stranger()) };
+            let parameters = [("dio", filter.dio.as_deref()), ("state", filter.state.as_deref()), ("after", last)];
+            let page = self.send("GET", &format!("/operations?limit={limit}{}", query(&parameters)))?;
+            let Value::Array(page) = page else { return Err(self.unexpected_response()) };
             let end = page.len() < limit;
             all.extend(page);
-            if end || all.len() >= narrowed.limit {
+            if end || all.len() >= filter.limit {
                 return Ok(all);
             }
         }
@@ -67,36 +69,36 @@ impl Client {
     pub(super) fn retry_all(&self, dio: Option<&str>, limit: usize) -> Result<Vec<Value>, Failure> {
         let path = format!("/operations/_retry?state=parked&limit={limit}{}", query(&[("dio", dio)]));
         match self.send("POST", &path)? {
-            Value::Array(told) => Ok(told),
-            _ => Err(self.stranger()),
+            Value::Array(outcomes) => Ok(outcomes),
+            _ => Err(self.unexpected_response()),
         }
     }
 
-    /// One request; gives the answer's document, null if it has none.
+    /// Sends one request and returns the response's document, null if it has none.
     pub(super) fn send(&self, method: &str, path: &str) -> Result<Value, Failure> {
-        let raw = self.exchange(method, path).map_err(|error| {
-            self.unreachable(format!("{error}; without --url the files of a stopped server are looked into"))
-        })?;
-        let (status, body) = parse(&raw).ok_or_else(|| self.unreachable("the answer broke off"))?;
+        let raw = self
+            .exchange(method, path)
+            .map_err(|error| self.unreachable(format!("{error}; omit --url to use the files of a stopped server")))?;
+        let (status, body) = parse(&raw).ok_or_else(|| self.unreachable("the response is incomplete"))?;
         let document: Option<Value> = serde_json::from_slice(&body).ok();
         match (status, document) {
             (200..=299, Some(document)) => Ok(document),
             (204, None) => Ok(Value::Null),
             (400..=599, document) => Err(self.refusal(status, &document.unwrap_or_default())),
-            _ => Err(self.stranger()),
+            _ => Err(self.unexpected_response()),
         }
     }
 
-    /// Posts to `path` and gives the body of the answer while it comes, with its length.
+    /// Posts to `path` and returns the length and the streamed body of the response.
     pub(super) fn download(&self, path: &str) -> Result<(u64, impl std::io::Read + use<>), Failure> {
         let unreachable = |error: std::io::Error| self.unreachable(error);
-        let stream = self.ask("POST", path, LONG_ANSWER).map_err(unreachable)?;
+        let stream = self.open_request("POST", path, LONG_ANSWER).map_err(unreachable)?;
         let mut stream = BufReader::new(stream);
         let mut raw = Vec::new();
         while !raw.ends_with(b"\r\n\r\n") {
             let read = stream.by_ref().take(LARGEST_HEAD - raw.len() as u64).read_until(b'\n', &mut raw);
             if read.map_err(unreachable)? == 0 {
-                return Err(self.stranger());
+                return Err(self.unexpected_response());
             }
         }
         let head = String::from_utf8_lossy(&raw).to_ascii_lowercase();
@@ -109,19 +111,19 @@ impl Client {
                 let body = parse(&raw).map(|(_, body)| body).unwrap_or_default();
                 Err(self.refusal(status, &serde_json::from_slice(&body).unwrap_or_default()))
             }
-            _ => Err(self.stranger()),
+            _ => Err(self.unexpected_response()),
         }
     }
 
     fn exchange(&self, method: &str, path: &str) -> std::io::Result<Vec<u8>> {
         let mut raw = Vec::new();
-        self.ask(method, path, ANSWER)?.take(LARGEST).read_to_end(&mut raw)?;
+        self.open_request(method, path, ANSWER)?.take(LARGEST).read_to_end(&mut raw)?;
         Ok(raw)
     }
 
-    /// Sends a request over a connection of its own.
-    fn ask(&self, method: &str, path: &str, patience: Duration) -> std::io::Result<TcpStream> {
-        let mut failed = std::io::Error::other("the name has no address");
+    /// Sends a request over a new connection.
+    fn open_request(&self, method: &str, path: &str, patience: Duration) -> std::io::Result<TcpStream> {
+        let mut failed = std::io::Error::other("the host name has no address");
         let mut stream = None;
         for address in self.authority.to_socket_addrs()? {
             match TcpStream::connect_timeout(&address, CONNECT) {
@@ -160,8 +162,8 @@ impl Client {
         Failure { code: UNREACHABLE, message: format!("{self} cannot be reached: {why}") }
     }
 
-    fn stranger(&self) -> Failure {
-        Failure { code: UNREACHABLE, message: format!("{self} does not answer as a Diorama server does") }
+    fn unexpected_response(&self) -> Failure {
+        Failure { code: UNREACHABLE, message: format!("{self} does not answer like a Diorama server") }
     }
 }
 
@@ -171,30 +173,28 @@ impl std::fmt::Display for Client {
     }
 }
 
-/// Parameters after others.
-fn query(asked: &[(&str, Option<&str>)]) -> String {
-    let given =
-        asked.iter().filter_map(|(name, value)| Some(format!("&{name}={}", diorama_gateway::segment((*value)?))));
-    given.collect()
+/// Formats additional query parameters.
+fn query(parameters: &[(&str, Option<&str>)]) -> String {
+    let pairs =
+        parameters.iter().filter_map(|(name, value)| Some(format!("&{name}={}", diorama_gateway::segment((*value)?))));
+    pairs.collect()
 }
 
-/// The token that `place` names.
-fn secret(place: &str) -> Result<String, Failure> {
-    let found = match place.split_once(':') {
-        Some(("env", name)) => std::env::var(name).map_err(|_| format!("the environment has no {name}")),
-        Some(("file", path)) => {
-            std::fs::read_to_string(path).map_err(|error| format!("{path} cannot be read: {error}"))
-        }
-        _ => return Err(usage("--token takes env:NAME or file:PATH, so that no secret stands on a command line")),
+/// Reads the token from the environment or a file.
+fn secret(location: &str) -> Result<String, Failure> {
+    let found = match location.split_once(':') {
+        Some(("env", name)) => std::env::var(name).map_err(|_| format!("the environment variable {name} is not set")),
+        Some(("file", path)) => std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}")),
+        _ => return Err(usage("--token must be env:NAME or file:PATH, so that no secret is on the command line")),
     };
     let token = found.map_err(|why| config(format!("--token: {why}")))?.trim().to_string();
     match token.bytes().all(|byte| byte.is_ascii_graphic()) && !token.is_empty() {
         true => Ok(token),
-        false => Err(config(format!("--token: {place} holds no token"))),
+        false => Err(config(format!("--token: {location} does not contain a valid token"))),
     }
 }
 
-/// Status and body of an answer that is there to its end.
+/// Parses status and body of a response; `None` if it is incomplete.
 fn parse(raw: &[u8]) -> Option<(u16, Vec<u8>)> {
     let end = memchr::memmem::find(raw, b"\r\n\r\n")?;
     let (head, body) = (std::str::from_utf8(&raw[..end]).ok()?, &raw[end + 4..]);
@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_taken_whole_or_not_at_all() {
+    fn an_incomplete_response_is_refused() {
         let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]";
         assert_eq!(parse(whole), Some((200, b"[]".to_vec())));
         let chunked = b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1\r\n}\r\n0\r\n\r\n";
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_say_where_and_never_with_tls() {
+    fn urls_are_parsed_and_tls_is_refused() {
         let client = |url| Client::new(url, None).map(|client| client.to_string());
         assert_eq!(client("http://localhost").unwrap(), "http://localhost:80");
         assert_eq!(client("http://[::1]:80/api/").unwrap(), "http://[::1]:80/api");

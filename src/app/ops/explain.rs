@@ -1,4 +1,4 @@
-//! `diorama explain`: how a running server answers a list.
+//! Implementation of `diorama explain`: shows how a running server answers a list.
 
 use std::fmt::Write as _;
 
@@ -8,15 +8,15 @@ use serde_json::Value;
 use super::client::Client;
 use super::{Failure, print};
 
-/// Which list, and where.
+/// Arguments of `explain`.
 #[derive(Args, Debug)]
 pub struct Explain {
     /// The resource.
     dio: String,
-    /// The query as it stands in a URL, like 'category=eq.bread&order=price.desc'.
+    /// The query as in a URL, like 'category=eq.bread&order=price.desc'.
     #[arg(default_value = "")]
     query: String,
-    /// The running server (TLS is not spoken).
+    /// The running server (without TLS).
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
     /// The server's token.
@@ -24,20 +24,20 @@ pub struct Explain {
     token: Option<String>,
 }
 
-/// Prints what the server says, as JSON.
+/// Prints the server's explanation as JSON.
 ///
 /// # Errors
-/// If the server cannot be reached, or refuses.
-pub async fn explain(asked: Explain) -> Result<(), Failure> {
-    let Explain { dio, query, url, token } = asked;
+/// If the server cannot be reached, or refuses the query.
+pub async fn explain(arguments: Explain) -> Result<(), Failure> {
+    let Explain { dio, query, url, token } = arguments;
     let client = Client::new(&url, token.as_deref())?;
-    let path = format!("/{}?{}&explain=true", diorama_gateway::segment(&dio), written(&query));
-    let said: Value = client.send("GET", path.replace("?&", "?").as_str())?;
-    print(&format!("{said:#}\n"))
+    let path = format!("/{}?{}&explain=true", diorama_gateway::segment(&dio), encoded(&query));
+    let explanation: Value = client.send("GET", path.replace("?&", "?").as_str())?;
+    print(&format!("{explanation:#}\n"))
 }
 
-/// A query with what no URL can hold percent-encoded.
-fn written(query: &str) -> String {
+/// Percent-encodes the characters of a query that are not valid in a URL.
+fn encoded(query: &str) -> String {
     query.trim_start_matches('?').bytes().fold(String::new(), |mut out, byte| {
         match byte {
             b'"' | b'#' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' => drop(write!(out, "%{byte:02X}")),
@@ -51,8 +51,8 @@ fn written(query: &str) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn a_query_is_written_as_a_url_holds_it() {
-        assert_eq!(super::written("?name=eq.Crème brûlée&a=1"), "name=eq.Cr%C3%A8me%20br%C3%BBl%C3%A9e&a=1");
-        assert_eq!(super::written("\"limit\"=eq.5%20"), "%22limit%22=eq.5%20");
+    fn a_query_is_percent_encoded() {
+        assert_eq!(super::encoded("?name=eq.Crème brûlée&a=1"), "name=eq.Cr%C3%A8me%20br%C3%BBl%C3%A9e&a=1");
+        assert_eq!(super::encoded("\"limit\"=eq.5%20"), "%22limit%22=eq.5%20");
     }
 }

@@ -1,4 +1,5 @@
-//! `diorama ops salvage`: writes and deliveries that were not applied, from a journal that may be damaged.
+//! Implementation of `diorama ops salvage`: extracts writes and deliveries that were not applied from a journal that may be
+//! damaged.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
@@ -17,9 +18,9 @@ use diorama_core::state::{Effect, Entry, Op, OpState, Rules, State};
 use diorama_core::vista::Schema;
 use diorama_gateway::{delivery_json, operation_json};
 
-/// Writes what `journal` holds to `to`, or to the standard output, and says what is lost.
+/// Writes the entries of `journal` to `to` or standard output, and reports losses.
 pub(super) fn run(journal: &Path, to: Option<&Path>) -> Result<(), Failure> {
-    // Damaged pages make redb panic. It is caught, and no news to whoever salvages.
+    // Damaged pages make redb panic. The panic is caught, and its message is suppressed.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let found = salvage(journal, |bytes| {
@@ -30,35 +31,35 @@ pub(super) fn run(journal: &Path, to: Option<&Path>) -> Result<(), Failure> {
     std::panic::set_hook(hook);
     let found = found?;
     if found.is_empty() {
-        return Err(config(format!("nothing of a journal was found in {}", journal.display())));
+        return Err(config(format!("{} contains no journal data", journal.display())));
     }
     let mut out: BufWriter<Box<dyn Write>> = BufWriter::new(match to {
         Some(path) => Box::new(create(path).map_err(|error| other(format!("{}: {error}", path.display())))?),
         None => Box::new(std::io::stdout()),
     });
-    let (mut said, mut lost) = (Vec::new(), false);
+    let (mut report, mut lost) = (Vec::new(), false);
     for log in &found {
-        let written = write(log, &mut out).map_err(|error| other(format!("writing: {error}")))?;
+        let written = write(log, &mut out).map_err(|error| other(format!("cannot write the output: {error}")))?;
         lost |= !log.whole;
-        said.push(summary(log, written));
+        report.push(summary(log, written));
     }
     let deliveries = deliveries?;
     for (delivery, raw) in &deliveries {
-        delivery_line(delivery, raw.as_ref(), &mut out).map_err(|error| other(format!("writing: {error}")))?;
+        delivery_line(delivery, raw.as_ref(), &mut out)
+            .map_err(|error| other(format!("cannot write the output: {error}")))?;
     }
     if !deliveries.is_empty() {
-        said.push(format!("{} deliveries of webhooks were not applied", deliveries.len()));
+        report.push(format!("{} webhook deliveries were not applied", deliveries.len()));
     }
-    out.flush().map_err(|error| other(format!("writing: {error}")))?;
+    out.flush().map_err(|error| other(format!("cannot write the output: {error}")))?;
     if lost {
-        said.push(
-            "the journal is damaged: whether these writes were applied is not certain, and the newest may be lost"
-                .into(),
+        report.push(
+            "the journal is damaged: some of these writes may have been applied, and the newest may be lost".into(),
         );
-        return Err(other(said.join("\n")));
+        return Err(other(report.join("\n")));
     }
-    // The standard output is for the writes.
-    let _ = writeln!(std::io::stderr(), "{}", said.join("\n"));
+    // Standard output is reserved for the writes.
+    let _ = writeln!(std::io::stderr(), "{}", report.join("\n"));
     Ok(())
 }
 
@@ -66,7 +67,7 @@ fn other(message: String) -> Failure {
     Failure { code: OTHER, message }
 }
 
-/// A new file for its owner: it holds rows.
+/// Creates a file that only its owner can read, because it contains rows.
 fn create(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -75,10 +76,10 @@ fn create(path: &Path) -> std::io::Result<File> {
     options.open(path)
 }
 
-/// Writes the operations of a log that were not applied, oldest first; gives how many.
+/// Writes the operations of a log that were not applied, oldest first; returns their number.
 fn write(log: &SalvagedLog, out: &mut impl Write) -> std::io::Result<usize> {
     let rules = Rules { keep_finished: usize::MAX, ..Rules::new(Arc::new(Schema::new("id", Vec::new()))) };
-    // Only what entries do to operations counts: all of them are from before this State.
+    // Only the effects on operations matter: all entries precede this State.
     let mut state = State::new(Arc::new(rules), "", u64::MAX);
     for entry in log.entries.values().filter_map(|bytes| Entry::decode(bytes).ok()) {
         state.apply(&entry);
@@ -92,7 +93,7 @@ fn write(log: &SalvagedLog, out: &mut impl Write) -> std::io::Result<usize> {
     Ok(written)
 }
 
-/// One operation. Its body is copied as it is kept: columns in their order, numbers to their last digit.
+/// Writes one operation. Its body is copied as stored, with the order of columns and all digits of numbers.
 fn line(log: &Arc<str>, op: &Op, certain: bool, out: &mut impl Write) -> std::io::Result<()> {
     let mut about = operation_json(&Operation::at_rest(Arc::clone(log), op), "");
     let (body, exact) = match &op.effect {
@@ -101,7 +102,7 @@ fn line(log: &Arc<str>, op: &Op, certain: bool, out: &mut impl Write) -> std::io
     };
     if let Some(members) = about.as_object_mut() {
         ["links", "attempts", "next_attempt"].iter().for_each(|name| drop(members.remove(*name)));
-        // A write that the route took is with the master, or on its way: the journal does not know.
+        // The journal does not record if a routed write has reached the master.
         members.insert("state".into(), json!(op.state));
         members.insert("certain".into(), json!(certain));
         members.extend(exact.map(|cbor| ("cbor".to_string(), json!(STANDARD.encode(cbor)))));
@@ -116,12 +117,12 @@ fn line(log: &Arc<str>, op: &Op, certain: bool, out: &mut impl Write) -> std::io
     out.write_all(b"}\n")
 }
 
-/// One delivery, and what was sent if that is still there.
+/// Writes one delivery, with its body if that is still stored.
 fn delivery_line(delivery: &Delivery, raw: Option<&RawRequest>, out: &mut impl Write) -> std::io::Result<()> {
     let mut about = delivery_json(delivery, raw.unwrap_or(&RawRequest::default()), "");
     if let Some(members) = about.as_object_mut() {
         members.remove("links");
-        // A line with a hook is a delivery, one with an op a write.
+        // A line with `hook` is a delivery; a line with `op` is a write.
         if raw.is_none() {
             members.insert("lost".into(), json!("what was sent"));
         }

@@ -1,7 +1,7 @@
-//! The operations in a stopped server's files.
+//! Operations in a stopped server's files.
 //!
-//! Looking needs the journal only. Mending goes the way of every change: a Dio on journal and cache, whose master is left alone,
-//! commits it; the server delivers it at its next start.
+//! Reading needs only the journal. A repair is committed by a Dio on journal and cache, like every change, without contacting its
+//! master. The server delivers it at its next start.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,20 +23,20 @@ use diorama_core::vista::{
 };
 use diorama_gateway::operation_json;
 
-/// A stopped server's files, opened for ourselves alone.
+/// A stopped server's files, locked by this process.
 pub(super) struct StoppedServer {
     journal: Arc<RedbJournal>,
     cache: Option<PathBuf>,
     logs: Vec<(Arc<str>, State)>,
-    /// The Dio that mends, once one does.
-    mending: Option<(Lens, Dio)>,
+    /// The Dio of the last repaired operation.
+    repair: Option<(Lens, Dio)>,
 }
 
 impl StoppedServer {
     pub(super) async fn open(cache: Option<&Path>, file: Option<&Path>) -> Result<StoppedServer, Failure> {
         let configuration = Path::new("diorama.toml");
         let read = match (cache, file) {
-            (Some(_), Some(_)) => return Err(usage("name the configuration or --cache, not both")),
+            (Some(_), Some(_)) => return Err(usage("pass the configuration or --cache, not both")),
             (Some(cache), None) => of_cache(cache),
             (None, Some(file)) => app::read(file)?,
             (None, None) if configuration.exists() => app::read(configuration)?,
@@ -44,11 +44,11 @@ impl StoppedServer {
         };
         let path = app::journal_path(&read.lens).ok_or_else(|| {
             config(
-                "the configuration keeps writes in memory: they end with the server; a running one is asked with --url",
+                "with this configuration, writes are in memory and are lost with the server: use --url for a running server",
             )
         })?;
         if !path.exists() {
-            let hint = "name the configuration, --cache FILE, or the server with --url";
+            let hint = "pass the configuration, --cache FILE, or a server with --url";
             return Err(config(format!("there is no journal {}: {hint}", path.display())));
         }
         let journal = RedbJournal::open(&path).map_err(|error| locked(error.into(), &read))?;
@@ -61,26 +61,29 @@ impl StoppedServer {
             CacheAt::File(path) => Some(path),
             CacheAt::Memory => None,
         };
-        Ok(StoppedServer { journal: Arc::new(journal), cache, logs, mending: None })
+        Ok(StoppedServer { journal: Arc::new(journal), cache, logs, repair: None })
     }
 
-    pub(super) fn list(&self, narrowed: &ListFilter) -> Result<Vec<Value>, Failure> {
-        let states = narrowed.state.iter().flat_map(|states| states.split(',')).map(|word| {
+    pub(super) fn list(&self, filter: &ListFilter) -> Result<Vec<Value>, Failure> {
+        let states = filter.state.iter().flat_map(|states| states.split(',')).map(|word| {
             let known = OperationState::ALL.iter().find(|state| state.as_str() == word.trim()).copied();
-            known.ok_or_else(|| usage(format!("there is no state {word:?}")))
+            known.ok_or_else(|| {
+                let states: Vec<&str> = OperationState::ALL.iter().map(|state| state.as_str()).collect();
+                usage(format!("state {word:?} does not exist: the states are {}", states.join(", ")))
+            })
         });
         let states = states.collect::<Result<Vec<_>, _>>()?;
-        if let Some(dio) = &narrowed.dio
+        if let Some(dio) = &filter.dio
             && !self.logs.iter().any(|(log, _)| **log == **dio)
         {
-            return Err(Failure { code: OTHER, message: format!("the journal knows no resource {dio:?}") });
+            return Err(Failure { code: OTHER, message: format!("the journal has no resource {dio:?}") });
         }
-        let logs = self.logs.iter().filter(|(log, _)| narrowed.dio.as_deref().is_none_or(|dio| **log == *dio));
+        let logs = self.logs.iter().filter(|(log, _)| filter.dio.as_deref().is_none_or(|dio| **log == *dio));
         let mut all: Vec<Operation> =
             logs.flat_map(|(log, state)| state.ops().map(|op| Operation::at_rest(Arc::clone(log), op))).collect();
         all.retain(|operation| states.is_empty() || states.contains(&operation.state));
         all.sort_by_key(|operation| std::cmp::Reverse(operation.id));
-        Ok(all.iter().take(narrowed.limit).map(|operation| operation_json(operation, "")).collect())
+        Ok(all.iter().take(filter.limit).map(|operation| operation_json(operation, "")).collect())
     }
 
     pub(super) fn show(&self, id: &str) -> Result<Value, Failure> {
@@ -88,7 +91,7 @@ impl StoppedServer {
         Ok(operation_json(&Operation::at_rest(Arc::clone(log), op), ""))
     }
 
-    /// Ids of the parked ones, oldest first.
+    /// Returns the ids of the parked writes, oldest first.
     pub(super) fn parked(&self, dio: Option<&str>, limit: usize) -> Result<Vec<String>, Failure> {
         let parked = ListFilter { dio: dio.map(str::to_string), state: Some("parked".into()), limit: usize::MAX };
         let parked = self.list(&parked)?;
@@ -96,19 +99,19 @@ impl StoppedServer {
     }
 
     pub(super) async fn retry(&mut self, id: &str) -> Result<Value, Failure> {
-        let (dio, op) = self.mend(id).await?;
+        let (dio, op) = self.open_for_repair(id).await?;
         let new = dio.retry(op).await.map_err(|error| refused(op, error))?;
         let operation = dio.operation(new).ok_or_else(|| unknown(id))?;
         Ok(operation_json(&operation, ""))
     }
 
     pub(super) async fn discard(&mut self, id: &str) -> Result<(), Failure> {
-        let (dio, op) = self.mend(id).await?;
+        let (dio, op) = self.open_for_repair(id).await?;
         dio.discard(op).await.map_err(|error| refused(op, error))
     }
 
     pub(super) async fn close(mut self) {
-        self.end_mending().await;
+        self.end_repair().await;
         self.journal.close().await;
     }
 
@@ -118,48 +121,48 @@ impl StoppedServer {
         found.ok_or_else(|| unknown(id))
     }
 
-    /// The Dio of an operation, opened as the server would.
-    async fn mend(&mut self, id: &str) -> Result<(Dio, OpId), Failure> {
+    /// Opens the Dio of an operation as the server would.
+    async fn open_for_repair(&mut self, id: &str) -> Result<(Dio, OpId), Failure> {
         let (log, op) = self.find(id)?;
         let (log, op) = (Arc::clone(log), op.id);
-        if let Some((_, dio)) = self.mending.as_ref().filter(|(_, dio)| *dio.name() == *log) {
+        if let Some((_, dio)) = self.repair.as_ref().filter(|(_, dio)| *dio.name() == *log) {
             return Ok((dio.clone(), op));
         }
-        self.end_mending().await;
+        self.end_repair().await;
         let path = self.cache.as_ref().filter(|path| path.exists());
-        let missing = || config(format!("{log}: its rows are in no cache file: start the server and use --url"));
+        let missing = || config(format!("{log}: there is no cache file with its rows: start the server and use --url"));
         let cache = RedbCache::open(path.ok_or_else(missing)?)?;
         let schema = schema(&cache, &log).await?.ok_or_else(missing)?;
         let journal: Arc<dyn Journal> = Arc::<RedbJournal>::clone(&self.journal);
         let builder = Lens::new().cache_file(cache).journal_source(journal);
         let lens = builder.settings(|settings| settings.offline = true).build().map_err(Failure::config)?;
         let dio = lens.make_dio(Vista::new(log, IdleMaster(Arc::new(schema)))).await.map_err(Failure::config)?;
-        self.mending = Some((lens, dio.clone()));
+        self.repair = Some((lens, dio.clone()));
         Ok((dio, op))
     }
 
-    async fn end_mending(&mut self) {
-        if let Some((_lens, dio)) = self.mending.take() {
+    async fn end_repair(&mut self) {
+        if let Some((_lens, dio)) = self.repair.take() {
             dio.close().await;
         }
     }
 }
 
-/// The configuration of a server that was started with `--cache`.
+/// Returns the configuration of a server that was started with `--cache`.
 fn of_cache(cache: &Path) -> Config {
     Config { lens: LensSpec { cache: CacheAt::File(cache.into()), ..LensSpec::default() }, ..Config::default() }
 }
 
-/// Says where the server that has the files is asked.
+/// Adds the server's URL to the failure of locked files.
 fn locked(failure: Failure, read: &Config) -> Failure {
     if failure.code != LOCKED {
         return failure;
     }
     let url = format!("http://{}{}", read.server.listen, app::base_path(read));
-    Failure { message: format!("{}: ask its server, like --url {url}", failure.message), ..failure }
+    Failure { message: format!("{}: use its server instead, like --url {url}", failure.message), ..failure }
 }
 
-/// What stands against mending an operation: its own state, or the row.
+/// Converts the error of a repair, which concerns the operation's state or the row.
 fn refused(op: OpId, error: Error) -> Failure {
     let own = op.to_string();
     let message = match error {
@@ -170,7 +173,7 @@ fn refused(op: OpId, error: Error) -> Failure {
     Failure { code: OTHER, message }
 }
 
-/// The shape of a Dio's rows as its cache table shows it: the id column, and the columns of one row in their order.
+/// Infers the schema of a Dio from its cache table: the id column, and the columns of one row in their order.
 async fn schema(cache: &RedbCache, log: &str) -> Result<Option<Schema>, Failure> {
     let mut first: Option<StoredRow> = None;
     let mut sink = |rows: Vec<StoredRow>| {
@@ -187,7 +190,7 @@ async fn schema(cache: &RedbCache, log: &str) -> Result<Option<Schema>, Failure>
     Ok(Some(Schema::new(&id, row.iter().map(column).collect())))
 }
 
-/// A master that is left alone.
+/// A master that is never contacted.
 struct IdleMaster(Arc<Schema>);
 
 #[async_trait]

@@ -1,10 +1,10 @@
-//! Operations for people, and for programs line by line.
+//! Output of operations as tables for people and as lines for programs.
 
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
-/// One object per line.
+/// Formats one object per line.
 pub(super) fn lines(all: &[Value]) -> String {
     all.iter().fold(String::new(), |mut text, one| {
         let _ = writeln!(text, "{one}");
@@ -14,7 +14,7 @@ pub(super) fn lines(all: &[Value]) -> String {
 
 const COLUMNS: [&str; 7] = ["id", "state", "op", "record", "attempts", "updated", "error"];
 
-/// A line per operation under a heading, in columns.
+/// Formats operations as a table with headings.
 pub(super) fn table(all: &[Value]) -> String {
     let mut rows = vec![COLUMNS.map(str::to_uppercase)];
     rows.extend(all.iter().map(|one| {
@@ -41,7 +41,7 @@ pub(super) fn table(all: &[Value]) -> String {
     })
 }
 
-/// Everything about each operation, a line per member.
+/// Formats each operation with one line per member.
 pub(super) fn cards(all: &[Value]) -> String {
     let card = |one: &Value| {
         let members =
@@ -58,14 +58,14 @@ pub(super) fn cards(all: &[Value]) -> String {
     all.iter().map(card).collect::<Vec<_>>().join("\n")
 }
 
-/// What became of each.
-pub(super) fn outcomes(told: &[Value]) -> String {
-    told.iter().fold(String::new(), |mut text, one| {
+/// Formats the outcome of each operation.
+pub(super) fn outcomes(results: &[Value]) -> String {
+    results.iter().fold(String::new(), |mut text, one| {
         let id = word(&one["id"]);
         let _ = match (&one["operation"]["id"], &one["problem"]["detail"]) {
-            (Value::String(new), _) => writeln!(text, "{id} is tried again as {new}"),
+            (Value::String(new), _) => writeln!(text, "{id} is retried as {new}"),
             (_, Value::String(detail)) => writeln!(text, "{id} is refused: {}", plain(detail.clone())),
-            _ => writeln!(text, "{id} is given up"),
+            _ => writeln!(text, "{id} is discarded"),
         };
         text
     })
@@ -75,7 +75,7 @@ fn word(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_string)
 }
 
-/// Text of others as one line that a terminal only shows.
+/// Replaces control characters, so that text of others is one harmless line.
 #[expect(clippy::needless_pass_by_value, reason = "the shape of map")]
 fn plain(text: String) -> String {
     text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()

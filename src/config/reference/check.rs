@@ -1,4 +1,4 @@
-//! A check by the JSON Schema, as far as this one goes: what an editor would underline.
+//! Tests of the JSON Schema with a validator for the subset that it uses.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::super::Config;
 use super::schema;
 
-/// Where `value` does not fit, and why.
+/// Returns the positions and keywords that `value` violates.
 fn misfits(schema: &Value, value: &Value, at: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut must = |holds: bool, what: &str| {
@@ -52,13 +52,13 @@ fn misfits(schema: &Value, value: &Value, at: &str) -> Vec<String> {
     found
 }
 
-fn judged(text: &str) -> Vec<String> {
+fn violations(text: &str) -> Vec<String> {
     let schema: Value = serde_json::from_str(&schema()).unwrap();
     let value = serde_json::to_value(toml::from_str::<toml::Table>(text).unwrap()).unwrap();
     misfits(&schema, &value, "")
 }
 
-/// Every `diorama.toml` in the repository, and those that its pages show.
+/// Returns every `diorama.toml` in the repository and in its documentation.
 fn files() -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &Path| std::fs::read_to_string(path).unwrap();
@@ -81,14 +81,14 @@ fn every_diorama_toml_of_the_repository_fits_the_schema() {
     let files = files();
     assert!(files.len() > 4);
     for (path, text) in files {
-        // A page may show a part.
+        // A page may show only a part of a file.
         let whole = if text.contains("[dio.") { text } else { format!("{text}\n[dio.x]\nsource = {{ csv = \"x\" }}") };
-        assert_eq!(judged(&whole), [""; 0], "{}", path.display());
+        assert_eq!(violations(&whole), [""; 0], "{}", path.display());
     }
 }
 
 #[test]
-fn what_the_schema_refuses_the_program_refuses() {
+fn the_program_refuses_all_that_the_schema_refuses() {
     let dio = "\n[dio.a]\nsource = { csv = \"a\" }\n";
     let cases = [
         "[dio.a]",
@@ -109,14 +109,14 @@ fn what_the_schema_refuses_the_program_refuses() {
     ];
     for case in cases {
         let text = if case.contains("[dio") { case.to_string() } else { format!("{case}{dio}") };
-        assert!(!judged(&text).is_empty(), "the schema takes {text}");
-        assert!(Config::parse(&text, Path::new("diorama.toml"), &|_| None).is_err(), "the program takes {text}");
+        assert!(!violations(&text).is_empty(), "the schema accepts {text}");
+        assert!(Config::parse(&text, Path::new("diorama.toml"), &|_| None).is_err(), "the program accepts {text}");
     }
 }
 
-/// Defaults are told as they are: to write them all is to write nothing.
+/// A file with all documented defaults equals an empty file.
 #[test]
-fn the_defaults_of_server_and_lens_are_what_the_code_has() {
+fn documented_defaults_of_server_and_lens_match_the_code() {
     let mut text = String::new();
     for (path, default, _) in
         super::KEYS.iter().filter(|(path, ..)| path.starts_with("server.") || path.starts_with("lens."))
@@ -129,7 +129,7 @@ fn the_defaults_of_server_and_lens_are_what_the_code_has() {
         let text = format!("{text}\n[dio.a]\nsource = {{ csv = \"a\" }}");
         Config::parse(&text, Path::new("diorama.toml"), &|_| None).unwrap()
     };
-    let (said, unsaid) = (parse(&text), parse(""));
-    assert_eq!(format!("{:?}", said.server), format!("{:?}", unsaid.server));
-    assert_eq!(said.lens.cache, unsaid.lens.cache);
+    let (explicit, defaults) = (parse(&text), parse(""));
+    assert_eq!(format!("{:?}", explicit.server), format!("{:?}", defaults.server));
+    assert_eq!(explicit.lens.cache, defaults.lens.cache);
 }

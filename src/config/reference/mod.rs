@@ -1,6 +1,6 @@
-//! The reference of `diorama.toml` and its JSON Schema, made of what the code asks for when it reads one.
+//! Generator of the reference of `diorama.toml` and its JSON Schema, from the keys that the code reads.
 //!
-//! A new key needs its line in `keys.rs`, then `UPDATE_DOCS=1 cargo nextest run --lib reference` writes `docs/` anew.
+//! A new key needs an entry in `keys.rs`; then `UPDATE_DOCS=1 cargo nextest run --lib reference` regenerates `docs/`.
 
 mod check;
 mod keys;
@@ -16,7 +16,7 @@ use super::webhook::FORMATS;
 use diorama_connect::{Connector, Registry};
 use keys::{KEYS, KeyText, REQUIRED, TABLES};
 
-/// Between them, these have every table and every branch.
+/// Files that together contain every table and take every branch.
 const SAMPLES: [&str; 4] = [
     r#"
         [server]
@@ -66,7 +66,7 @@ const SAMPLES: [&str; 4] = [
     "#,
 ];
 
-/// A key: its path with `*` for names, and what is expected of it.
+/// A key: its path with `*` for names, and the expected value.
 #[derive(Clone, Debug, PartialEq)]
 struct Key {
     path: String,
@@ -82,17 +82,15 @@ impl Key {
         self.path.rsplit_once('.').map_or(&self.path, |(_, name)| name)
     }
 
-    fn said(&self) -> KeyText {
+    fn text(&self) -> KeyText {
         let own = KEYS.iter().copied().find(|(path, ..)| *path == self.path);
-        let of_connector = || of_connectors().into_iter().find(|(path, ..)| *path == self.path).map(|(_, said)| said);
-        let said = own.or_else(of_connector);
-        said.unwrap_or_else(|| {
-            panic!("neither src/config/reference/keys.rs nor a connector says what {} is", self.path)
-        })
+        let of_connector = || of_connectors().into_iter().find(|(path, ..)| *path == self.path).map(|(_, text)| text);
+        let text = own.or_else(of_connector);
+        text.unwrap_or_else(|| panic!("neither src/config/reference/keys.rs nor a connector describes {}", self.path))
     }
 
     fn schema(&self) -> Value {
-        let (_, default, sentence) = self.said();
+        let (_, default, sentence) = self.text();
         let mut schema = match self.path.as_str() {
             "server.auth" => json!({"anyOf": [{"const": "none"}, table("server.auth")]}),
             "dio.*.feed.format" => {
@@ -113,20 +111,20 @@ impl Key {
     }
 }
 
-/// A default that is written as TOML.
+/// Parses a default that is written as TOML.
 fn toml_value(text: &str) -> Result<Option<Value>, serde_json::Error> {
     let read = toml::from_str::<toml::Table>(&format!("v = {text}")).ok();
     read.and_then(|table| table.get("v").cloned()).map(serde_json::to_value).transpose()
 }
 
-/// Keys of connectors with their paths in the file.
+/// Returns the keys of connectors with their paths in the file.
 fn of_connectors() -> Vec<(String, KeyText)> {
     let keys = Registry::builtin();
     let keys = keys.connectors().flat_map(Connector::keys);
     keys.map(|key| (format!("dio.*.{}", key.path), (key.path, key.default, key.help))).collect()
 }
 
-/// A file for each source, route and feed of a connector.
+/// Returns the samples and a file for each connector's source, route and feed.
 fn samples() -> Vec<String> {
     let registry = Registry::builtin();
     let mut samples: Vec<String> = SAMPLES.map(String::from).to_vec();
@@ -141,8 +139,8 @@ fn samples() -> Vec<String> {
     samples
 }
 
-/// Every key that is asked for, in the order of the code.
-fn asked() -> Vec<Key> {
+/// Returns every key that the code reads, in the order of the code.
+fn requested_keys() -> Vec<Key> {
     let mut keys: Vec<Key> = Vec::new();
     let registry = Registry::builtin();
     for text in &samples() {
@@ -154,11 +152,11 @@ fn asked() -> Vec<Key> {
             text,
             env: &|_| Some("0123456789abcdef".into()),
             registry: &registry,
-            asked: Default::default(),
+            requested: Default::default(),
         };
         let table = DeTable::parse(text).unwrap();
         super::file::read(&context, table.get_ref());
-        for (table, key, expected) in context.asked.take() {
+        for (table, key, expected) in context.requested.take() {
             let table = names_starred(&table);
             let path = if table.is_empty() { key.to_string() } else { format!("{table}.{key}") };
             if !keys.iter().any(|known| known.path == path) && !["server", "lens", "dio", "webhook"].contains(&&*path) {
@@ -172,7 +170,7 @@ fn asked() -> Vec<Key> {
     keys
 }
 
-/// `dio.a.columns.c` as `dio.*.columns.*`.
+/// Converts `dio.a.columns.c` to `dio.*.columns.*`.
 fn names_starred(table: &str) -> String {
     let mut before = "";
     let starred = table.split('.').map(|part| {
@@ -183,12 +181,12 @@ fn names_starred(table: &str) -> String {
     starred.collect::<Vec<_>>().join(".")
 }
 
-/// The schema of the table at `path`.
+/// Returns the schema of the table at `path`.
 fn table(path: &str) -> Value {
-    let keys = asked();
+    let keys = requested_keys();
     let own: Vec<&Key> = keys.iter().filter(|key| key.table() == path).collect();
     let properties: Map<String, Value> = own.iter().map(|key| (key.name().to_string(), key.schema())).collect();
-    let required: Vec<&str> = own.iter().filter(|key| key.said().1 == REQUIRED).map(|key| key.name()).collect();
+    let required: Vec<&str> = own.iter().filter(|key| key.text().1 == REQUIRED).map(|key| key.name()).collect();
     let mut schema = json!({"type": "object", "properties": properties, "additionalProperties": false});
     if !required.is_empty() {
         schema["required"] = required.into();
@@ -196,7 +194,7 @@ fn table(path: &str) -> Value {
     schema
 }
 
-/// What the reader's words for an expectation mean to an editor.
+/// Converts the reader's description of an expected value to a schema.
 fn type_of(expected: &str) -> Value {
     let range = |words: &str, kind: Value| {
         let mut schema = kind;
@@ -248,7 +246,7 @@ fn schema() -> String {
     serde_json::to_string_pretty(&schema).unwrap() + "\n"
 }
 
-/// What the reader expects, as the reference says it.
+/// Converts the reader's description of an expected value to a type of the reference.
 fn type_words(expected: &str) -> String {
     match expected {
         r#"a time like "30s", "5m" or "1h""# => "time".into(),
@@ -268,7 +266,7 @@ fn type_words(expected: &str) -> String {
 }
 
 fn page() -> String {
-    let keys = asked();
+    let keys = requested_keys();
     let mut page = String::from(include_str!("head.md"));
     for (path, about) in TABLES {
         let mut names = ["NAME", "COLUMN"].into_iter();
@@ -276,7 +274,7 @@ fn page() -> String {
             path.split('.').map(|part| if part == "*" { names.next().unwrap_or_default() } else { part }).collect();
         page += &format!("\n## `[{}]`\n\n{about}\n\n| key | type | default | |\n|---|---|---|---|\n", title.join("."));
         for key in keys.iter().filter(|key| key.table() == *path) {
-            let (_, default, sentence) = key.said();
+            let (_, default, sentence) = key.text();
             let default = match toml_value(default) {
                 Ok(Some(_)) => format!("`{default}`"),
                 _ => default.to_string(),
@@ -292,36 +290,40 @@ fn page() -> String {
     page
 }
 
-/// Compares with the stored file, or writes it where that is asked for.
+/// Compares the generated text with the stored file, or overwrites the file if `UPDATE_DOCS` is set.
 fn stored(name: &str, made: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, made).unwrap();
     }
     let stored = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(stored == made, "docs/{name} is not what the code says: UPDATE_DOCS=1 cargo nextest run --lib reference");
+    assert!(stored == made, "docs/{name} is outdated: run UPDATE_DOCS=1 cargo nextest run --lib reference");
 }
 
 #[test]
-fn the_stored_reference_is_what_the_code_asks_for() {
+fn the_stored_reference_is_up_to_date() {
     stored("configuration.md", &page());
 }
 
 #[test]
-fn the_stored_json_schema_is_what_the_code_asks_for() {
+fn the_stored_json_schema_is_up_to_date() {
     stored("diorama.schema.json", &schema());
 }
 
 #[test]
-fn every_key_that_is_described_exists_and_stands_in_a_table() {
-    let keys = asked();
+fn every_described_key_exists_and_has_a_table() {
+    let keys = requested_keys();
     for (path, ..) in KEYS {
-        assert!(keys.iter().any(|key| key.path == *path), "nothing reads {path}: take it out of keys.rs");
+        assert!(keys.iter().any(|key| key.path == *path), "nothing reads {path}: remove it from keys.rs");
     }
     for (path, _) in of_connectors() {
-        assert!(keys.iter().any(|key| key.path == path), "nothing reads {path}: take it out of its connector's keys");
+        assert!(keys.iter().any(|key| key.path == path), "nothing reads {path}: remove it from its connector's keys");
     }
     for key in &keys {
-        assert!(TABLES.iter().any(|(table, _)| *table == key.table()), "there is no table for {}", key.path);
+        assert!(
+            TABLES.iter().any(|(table, _)| *table == key.table()),
+            "TABLES has no entry for the table of {}",
+            key.path
+        );
     }
 }

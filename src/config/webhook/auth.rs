@@ -1,53 +1,53 @@
-//! `[webhook.NAME.auth]`
+//! Reader of `[webhook.NAME.auth]`.
 
 use crate::config::value::{LEAST_TOKEN, Reader, Secret};
 
-/// Secrets of one hook, at most.
+/// Maximum number of secrets of one hook.
 const MOST_SECRETS: usize = 5;
 
-/// Proof that senders are who they say: `[webhook.NAME.auth]`.
+/// Authentication of senders: `[webhook.NAME.auth]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookAuth {
-    /// The proof.
+    /// The scheme.
     pub scheme: AuthScheme,
-    /// Secrets that senders know.
+    /// Secrets shared with the sender.
     pub secrets: Vec<Secret>,
-    /// Seconds that a signed time may differ from ours.
+    /// Maximum difference in seconds between a signed time and the time of arrival.
     pub tolerance: Option<u64>,
     /// `hmac`, `header`: the header with the signature or the token.
     pub header: String,
-    /// `hmac`: what stands before it.
+    /// `hmac`: prefix of the signature.
     pub prefix: String,
-    /// `hmac`: `hex`, `base64` or `base64url`.
+    /// `hmac`: encoding of the signature: `hex`, `base64` or `base64url`.
     pub encoding: &'static str,
-    /// `hmac`: `sha256`, `sha512` or `sha1`.
+    /// `hmac`: hash algorithm: `sha256`, `sha512` or `sha1`.
     pub algorithm: &'static str,
-    /// `hmac`: how the secrets are written: `text`, `hex` or `base64`.
+    /// `hmac`: encoding of the secrets: `text`, `hex` or `base64`.
     pub secret_encoding: &'static str,
     /// `hmac`: the header with the time.
     pub timestamp_header: Option<String>,
-    /// `hmac`: what is signed.
+    /// `hmac`: the signed message.
     pub message: String,
     /// `contentful`: the path that senders see.
     pub public_path: Option<String>,
-    /// `twilio`: the URL that it was given, without its query.
+    /// `twilio`: the URL configured at Twilio, without its query.
     pub public_url: Option<String>,
-    /// `meta`: tokens of which a challenge must have one.
+    /// `meta`: tokens, one of which a challenge must present.
     pub verify_tokens: Vec<Secret>,
-    /// `query`, `eventgrid`, `sns`: the parameter of the URL with the secret.
+    /// `query`, `eventgrid`, `sns`: the query parameter with the secret.
     pub parameter: String,
-    /// `sns`: ARNs of the topics whose messages are taken.
+    /// `sns`: ARNs of the topics whose messages are accepted.
     pub topics: Vec<String>,
     /// The header with the delivery's id.
     pub delivery: Option<String>,
 }
 
-/// A word for how senders prove who they are.
+/// Authentication scheme of senders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthScheme {
     /// Standard Webhooks.
     Standard,
-    /// Standard Webhooks under Svix's names of the headers.
+    /// Standard Webhooks with Svix's header names.
     Svix,
     /// GitHub.
     Github,
@@ -109,7 +109,7 @@ impl AuthScheme {
         ]
     };
 
-    /// The word in the file.
+    /// Returns the word in the file.
     pub const fn as_str(self) -> &'static str {
         match self {
             AuthScheme::Standard => "standard",
@@ -141,26 +141,26 @@ impl AuthScheme {
         }
     }
 
-    /// Says whether secrets are sent as they are, so that anybody may try some.
+    /// Returns true if secrets are sent in clear text, so that attackers can try to guess them.
     fn sends_secrets(self) -> bool {
         use AuthScheme::*;
         matches!(self, Bearer | Header | Basic | Gitlab | Query | EventGrid | Sns | Graph)
     }
 
-    /// Says whether a time is signed.
+    /// Returns true if a time is signed.
     fn signs_time(self) -> bool {
         use AuthScheme::*;
         matches!(self, Standard | Svix | Stripe | Slack | Gitlab | Sanity | Contentful | Mailgun | Twitch | Zoom | Hmac)
     }
 
-    /// Says whether the header with the delivery's id is configured, because the sender is not known to have one.
+    /// Returns true if the header with the delivery's id can be configured, because the scheme does not define one.
     fn names_delivery(self) -> bool {
         use AuthScheme::*;
         matches!(self, Hmac | Bearer | Header | Query | Basic | None)
     }
 }
 
-/// Words of all schemes.
+/// Names of all schemes.
 pub const SCHEMES: [&str; AuthScheme::ALL.len()] = {
     let mut words = [""; AuthScheme::ALL.len()];
     let mut at = 0;
@@ -172,7 +172,7 @@ pub const SCHEMES: [&str; AuthScheme::ALL.len()] = {
 };
 
 impl HookAuth {
-    /// No proof at all; for loopback addresses only.
+    /// Returns the setting without authentication, for loopback addresses only.
     pub(super) fn none() -> HookAuth {
         HookAuth {
             scheme: AuthScheme::None,
@@ -195,11 +195,11 @@ impl HookAuth {
     }
 }
 
-/// Reads the table; what is wrong with it is among the problems.
+/// Reads the table and reports its mistakes.
 pub(super) fn read(table: Reader<'_>, loopback: bool) -> Option<HookAuth> {
-    let at = table.place("scheme").unwrap_or(table.at);
-    if table.place("scheme").is_none() {
-        table.problem(at, format!("auth needs a scheme: one of {}", SCHEMES.join(", ")));
+    let at = table.position("scheme").unwrap_or(table.at);
+    if table.position("scheme").is_none() {
+        table.problem(at, format!("auth requires scheme: one of {}", SCHEMES.join(", ")));
     }
     let word = table.word("scheme", &SCHEMES);
     let scheme = word.and_then(|word| AuthScheme::ALL.into_iter().find(|scheme| scheme.as_str() == word));
@@ -210,7 +210,7 @@ pub(super) fn read(table: Reader<'_>, loopback: bool) -> Option<HookAuth> {
         own_keys(&table, &mut auth);
         secrets_fit(&table, at, &auth);
         if scheme == AuthScheme::None && !loopback {
-            table.problem(at, "scheme \"none\" lets anybody change rows: it is for loopback addresses only");
+            table.problem(at, "scheme \"none\" lets anybody change rows and is permitted only on loopback addresses");
         }
         auth
     });
@@ -218,7 +218,7 @@ pub(super) fn read(table: Reader<'_>, loopback: bool) -> Option<HookAuth> {
     auth
 }
 
-/// Reads the keys that not every scheme has.
+/// Reads the keys that are specific to a scheme.
 fn own_keys(table: &Reader<'_>, auth: &mut HookAuth) {
     if auth.scheme.signs_time() {
         auth.tolerance = table.count("tolerance", 1..=86_400).and_then(|seconds| u64::try_from(seconds).ok());
@@ -245,52 +245,54 @@ fn own_keys(table: &Reader<'_>, auth: &mut HookAuth) {
 fn secrets_fit(table: &Reader<'_>, at: usize, auth: &HookAuth) {
     let word = auth.scheme.as_str();
     let needed = !matches!(auth.scheme, AuthScheme::None | AuthScheme::Asana);
-    match table.place("secrets") {
-        Some(at) if auth.scheme == AuthScheme::None => table.problem(at, "scheme \"none\" has no use for secrets"),
-        None if needed => table.problem(at, format!("scheme {word:?} needs secrets = [\"env:NAME\"]")),
+    match table.position("secrets") {
+        Some(at) if auth.scheme == AuthScheme::None => {
+            table.problem(at, "scheme \"none\" does not use secrets: remove them")
+        }
+        None if needed => table.problem(at, format!("scheme {word:?} requires secrets = [\"env:NAME\"]")),
         Some(at) if auth.secrets.len() > MOST_SECRETS => {
-            table.problem(at, format!("there are at most {MOST_SECRETS} secrets"));
+            table.problem(at, format!("at most {MOST_SECRETS} secrets are permitted"));
         }
         Some(at) if needed && table.is_empty_array("secrets") => {
-            table.problem(at, format!("scheme {word:?} needs at least one secret"));
+            table.problem(at, format!("scheme {word:?} requires at least one secret"));
         }
         Some(at) if auth.scheme == AuthScheme::Basic && auth.secrets.iter().any(|own| !own.reveal().contains(':')) => {
-            table.problem(at, "a secret of scheme \"basic\" is user:password");
+            table.problem(at, "a secret of scheme \"basic\" must be user:password");
         }
         _ => {}
     }
 }
 
 fn header(table: &Reader<'_>, what: &str) -> String {
-    if table.place("header").is_none() {
-        table.problem(table.at, format!("this scheme needs header = \"NAME\", {what}"));
+    if table.position("header").is_none() {
+        table.problem(table.at, format!("this scheme requires header = \"NAME\", {what}"));
     }
     table.text("header").unwrap_or_default()
 }
 
 fn parameter(table: &Reader<'_>, auth: &mut HookAuth) {
-    let at = table.place("parameter").unwrap_or(table.at);
+    let at = table.position("parameter").unwrap_or(table.at);
     let named = table.text("parameter");
     auth.parameter = named.unwrap_or_else(|| auth.parameter.clone());
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if auth.parameter.is_empty() || !auth.parameter.bytes().all(plain) {
-        table.problem(at, "parameter is the name of a parameter of the URL: letters, digits, - _ .");
+        table.problem(at, "parameter must be the name of a query parameter: letters, digits, - _ .");
     }
 }
 
-/// A challenge proves itself by a token that is not the secret of the signatures.
+/// Reads the tokens that authenticate a challenge, which are not the secrets of the signatures.
 fn verify_tokens(table: &Reader<'_>, auth: &mut HookAuth) {
-    let example = "verify_tokens = [\"env:NAME\"], what you enter as the verify token";
-    match table.place("verify_tokens") {
-        None => table.problem(table.at, format!("scheme \"meta\" needs {example}")),
+    let example = "verify_tokens = [\"env:NAME\"], the verify token entered at Meta";
+    match table.position("verify_tokens") {
+        None => table.problem(table.at, format!("scheme \"meta\" requires {example}")),
         Some(at) if table.is_empty_array("verify_tokens") => {
-            table.problem(at, format!("scheme \"meta\" needs {example}"));
+            table.problem(at, format!("scheme \"meta\" requires {example}"));
         }
         Some(_) => {}
     }
     auth.verify_tokens = table.secrets("verify_tokens", LEAST_TOKEN).unwrap_or_default();
-    if let Some(at) = table.place("verify_tokens").filter(|_| auth.verify_tokens.len() > MOST_SECRETS) {
-        table.problem(at, format!("there are at most {MOST_SECRETS} verify_tokens"));
+    if let Some(at) = table.position("verify_tokens").filter(|_| auth.verify_tokens.len() > MOST_SECRETS) {
+        table.problem(at, format!("at most {MOST_SECRETS} verify_tokens are permitted"));
     }
 }
 
@@ -300,21 +302,21 @@ fn public_url(table: &Reader<'_>, auth: &mut HookAuth) {
         let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
         rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['?', '#', ' ']))
     };
-    if let (Some(at), Some(url)) = (table.place("public_url"), &auth.public_url)
+    if let (Some(at), Some(url)) = (table.position("public_url"), &auth.public_url)
         && !is_url(url)
     {
         table.problem(
             at,
-            "public_url is the URL that Twilio was given, like https://shop.example/webhooks/NAME, without a query",
+            "public_url must be the URL configured at Twilio, like https://shop.example/webhooks/NAME, without a query",
         );
     }
 }
 
 fn topics(table: &Reader<'_>, auth: &mut HookAuth) {
-    let at = table.place("topics").unwrap_or(table.at);
+    let at = table.position("topics").unwrap_or(table.at);
     auth.topics = table.texts("topics").unwrap_or_default();
     if auth.topics.is_empty() || !auth.topics.iter().all(|topic| topic.starts_with("arn:aws")) {
-        table.problem(at, "scheme \"sns\" needs topics = [\"arn:aws:sns:REGION:ACCOUNT:NAME\"]");
+        table.problem(at, "scheme \"sns\" requires topics = [\"arn:aws:sns:REGION:ACCOUNT:NAME\"]");
     }
 }
 
@@ -325,18 +327,18 @@ fn hmac(table: &Reader<'_>, auth: &mut HookAuth) {
     auth.algorithm = table.word("algorithm", &["sha256", "sha512", "sha1"]).unwrap_or("sha256");
     auth.secret_encoding = table.word("secret_encoding", &["text", "hex", "base64"]).unwrap_or("text");
     if auth.algorithm == "sha1" && table.flag("allow_sha1") != Some(true) {
-        let at = table.place("algorithm").unwrap_or(table.at);
-        table.problem(at, "sha1 is old: write allow_sha1 = true if the sender knows nothing newer");
+        let at = table.position("algorithm").unwrap_or(table.at);
+        table.problem(at, "sha1 is outdated: set allow_sha1 = true if the sender supports no newer algorithm");
     }
     auth.timestamp_header = table.text("timestamp_header");
     let signed_time = auth.timestamp_header.is_some();
     let default = if signed_time { "{timestamp}.{body}" } else { "{body}" };
     auth.message = table.text("message").unwrap_or_else(|| default.to_string());
-    let at = table.place("message").unwrap_or(table.at);
+    let at = table.position("message").unwrap_or(table.at);
     if !auth.message.contains("{body}") {
-        table.problem(at, "message must contain {body}: what is not signed proves nothing");
+        table.problem(at, "message must contain {body}, because an unsigned body proves nothing");
     }
     if signed_time != auth.message.contains("{timestamp}") {
-        table.problem(at, "timestamp_header and {timestamp} in message need each other");
+        table.problem(at, "timestamp_header and {timestamp} in message must be used together");
     }
 }

@@ -149,10 +149,7 @@ impl Trial {
         }
         let left = |dio: &&str| {
             let start = format!("{dio}: ");
-            server
-                .printed
-                .iter()
-                .any(|line| line.starts_with(&start) && line.contains("writes are left in the journal"))
+            server.printed.iter().any(|line| line.starts_with(&start) && line.contains("writes remain in the journal"))
         };
         let (left, drained): (Vec<_>, Vec<_>) = DIOS.into_iter().partition(left);
         self.count("stopped with writes left", u64::from(!left.is_empty()));

@@ -77,7 +77,7 @@ pub(crate) fn refuses_what_is_no_file(dir: &Path, server: &Server, name: &str, e
         }
         let (refused, took) = refresh(server);
         assert_eq!(refused.status, 502, "{}", refused.body);
-        assert!(refused.body.contains(&format!("is {what}, not a file")), "{}", refused.body);
+        assert!(refused.body.contains(&format!("is {what}, not a regular file")), "{}", refused.body);
         assert!(took < SETTLE, "{what}: {took:?}");
         assert_eq!(rows(server), expected);
         match what {

@@ -74,7 +74,7 @@ fn a_file_that_lacks_rows_is_believed_once_it_has_settled_and_the_old_rows_are_s
         let (dir, server) = served(format);
         rename(dir.path(), format.name, &(format.text)(ROWS - 10));
         let (done, took) = refresh_while(&server, || {
-            eventually("nothing is said", || reasons(&server).contains("lacks 10 of the 150 rows that it had"));
+            eventually("nothing is said", || reasons(&server).contains("lacks 10 of its previous 150 rows"));
             assert_eq!(rows(&server), ROWS);
             assert_eq!(server.get("/readyz").status, 200);
         });
@@ -91,7 +91,7 @@ fn a_file_that_is_overwritten_slowly_changes_nothing_until_it_is_whole() {
         let whole = (format.text)(ROWS + 1);
         overwrite(dir.path(), format, &whole[..whole.len() / 2]);
         let (done, took) = refresh_while(&server, || {
-            eventually("nothing is said", || reasons(&server).contains("is believed once it has stayed the same"));
+            eventually("nothing is said", || reasons(&server).contains("is used once it has stayed unchanged"));
             assert_eq!(rows(&server), ROWS);
             overwrite(dir.path(), format, &whole);
         });

@@ -1,43 +1,43 @@
-//! What a column of a CSV file holds, as all its cells show.
+//! Type inference for a column of a CSV file from all its cells.
 
 use crate::file::infer::Kinds;
 use crate::file::number::{NOTATIONS, Notation, Notations, trimmed};
 use diorama_core::vista::{ColumnType, Inferred};
 
-/// Cells after which a column of texts is not looked at more closely.
+/// Number of cells after which a column of texts is no longer examined.
 const SETTLED: u64 = 2_000;
 
-/// Letters of a cell that is shown to people.
+/// Maximum number of characters of a cell in a message.
 const SHOWN: usize = 40;
 
-/// Cells of one kind.
+/// Group of cells of one kind.
 #[derive(Debug)]
 struct Class {
     kinds: Kinds,
     fits: Notations,
     count: u64,
-    /// The first of them, and its line.
+    /// The first cell and its line.
     first: (String, u64),
 }
 
-/// The cells of a column so far, nulls left out.
+/// Statistics of the cells of a column so far, without nulls.
 #[derive(Debug, Default)]
 pub(super) struct ColumnSurvey {
-    /// Few: there are few kinds.
+    /// A short list: there are few kinds.
     classes: Vec<Class>,
     count: u64,
 }
 
-/// Reading of a column.
+/// Inferred type and notation of a column.
 #[derive(Debug)]
 pub(super) struct Verdict {
     pub(super) ty: ColumnType,
     pub(super) notation: Notation,
-    /// Type or notation, where a person might expect another.
+    /// Type or notation, if a person might expect another.
     pub(super) guess: Option<Inferred>,
 }
 
-/// Facts about a file's numbers beside its cells.
+/// Settings of a file that affect its numbers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Numbers {
     /// The key `decimal`.
@@ -46,8 +46,8 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    /// Notations that may be meant, the likeliest first. A file whose fields are separated by commas has no decimal commas, and one
-    /// with semicolons has them because commas are decimal.
+    /// Returns the possible notations, the most likely first. A file whose fields are separated by commas has no decimal commas.
+    /// A file with semicolons usually has them, because commas are decimal marks.
     fn notations(self) -> &'static [Notation] {
         match (self.decimal, self.separator) {
             (Some(b','), _) => &[Notation::Comma],
@@ -59,7 +59,7 @@ impl Numbers {
 }
 
 impl ColumnSurvey {
-    /// Takes a cell into account that is not null; `line` tells where it is.
+    /// Adds a cell that is not null; `line` returns its line.
     pub(super) fn see(&mut self, text: &str, line: impl FnOnce() -> u64) {
         self.count += 1;
         if self.count > SETTLED && self.is_settled() {
@@ -77,7 +77,7 @@ impl ColumnSurvey {
         }
     }
 
-    /// Tells whether most cells are texts, so that nothing else will come of it.
+    /// Returns true if most cells are texts, so that further cells cannot change the type.
     fn is_settled(&self) -> bool {
         self.classes.iter().any(|class| class.kinds.is_text() && class.count > SETTLED / 2)
     }
@@ -90,30 +90,30 @@ impl ColumnSurvey {
             Some(notation) => {
                 let whole = all(&|class| class.fits.is_integer(notation));
                 let ty = if whole { ColumnType::Integer } else { ColumnType::Number };
-                Verdict { ty, notation, guess: self.doubt(name, notation, numbers) }
+                Verdict { ty, notation, guess: self.notation_remark(name, notation, numbers) }
             }
-            None => self.other(name, notations),
+            None => self.mixed(name, notations),
         }
     }
 
-    /// The verdict on a column that has other cells than numbers.
-    fn other(&self, name: &str, notations: &[Notation]) -> Verdict {
+    /// Returns the verdict on a column that has cells other than numbers.
+    fn mixed(&self, name: &str, notations: &[Notation]) -> Verdict {
         let mut kinds = Kinds::default();
         self.classes.iter().for_each(|class| kinds.see(class.kinds));
         let numbers = self.classes.iter().any(|class| class.fits.is_some());
         let ty = if numbers { ColumnType::String } else { kinds.column_type(ColumnType::String) };
-        let notation = notations.iter().copied().max_by_key(|notation| self.counted(*notation)).unwrap_or_default();
-        let guess = (ty == ColumnType::String).then(|| self.few(name, notations)).flatten();
-        // A declared column of numbers is read as most of its cells are.
+        let notation = notations.iter().copied().max_by_key(|notation| self.count_under(*notation)).unwrap_or_default();
+        let guess = (ty == ColumnType::String).then(|| self.misfit_remark(name, notations)).flatten();
+        // A column declared as numbers is read in the notation of most of its cells.
         Verdict { ty, notation, guess }
     }
 
-    fn counted(&self, notation: Notation) -> u64 {
+    fn count_under(&self, notation: Notation) -> u64 {
         self.classes.iter().filter(|class| class.fits.is_number(notation)).map(|class| class.count).sum()
     }
 
-    /// Remark on a column of texts most of whose cells are something else.
-    fn few(&self, name: &str, notations: &[Notation]) -> Option<Inferred> {
+    /// Remark on a column that is text because of a minority of its cells; `None` otherwise.
+    fn misfit_remark(&self, name: &str, notations: &[Notation]) -> Option<Inferred> {
         let typed = [
             (Kinds::of_text("true"), "true or false"),
             (Kinds::of_text("2000-01-01"), "a date"),
@@ -141,16 +141,16 @@ impl ColumnSurvey {
         Some(Inferred::new(format!("type of {name:?}"), "string", because, key).doubtful())
     }
 
-    /// Remark on numbers that would be others in another notation.
-    fn doubt(&self, name: &str, notation: Notation, numbers: Numbers) -> Option<Inferred> {
+    /// Remark on numbers that would have another value in another notation.
+    fn notation_remark(&self, name: &str, notation: Notation, numbers: Numbers) -> Option<Inferred> {
         let what = format!("numbers of {name:?}");
         let first =
             |holds: &dyn Fn(&Class) -> bool| self.classes.iter().find(|class| holds(class)).map(|class| &class.first);
         let key = "decimal in source";
         if notation != Notation::Plain {
             let (value, because) = match notation {
-                Notation::Comma => ("a comma is decimal, a point groups digits", "is a number so"),
-                _ => ("a comma groups digits, a point is decimal", "is a number so"),
+                Notation::Comma => ("a comma is the decimal mark, a point groups digits", "is a number that way"),
+                _ => ("a comma groups digits, a point is the decimal mark", "is a number that way"),
             };
             let (text, line) = first(&|class| !class.fits.is_number(Notation::Plain)).or_else(|| first(&|_| true))?;
             let because = format!("{text:?} in line {line} {because}, and so are all other cells");
@@ -163,12 +163,12 @@ impl ColumnSurvey {
             && numbers.decimal.is_none()
             && self.classes.iter().all(|class| grouped(class) || whole(class));
         let (text, line) = first(&grouped).filter(|_| ambiguous)?;
-        let because = format!("{text:?} in line {line} has three digits behind its point: it might be thousands");
-        Some(Inferred::new(what, "a point is decimal", because, key).doubtful())
+        let because = format!("{text:?} in line {line} has three digits after its point, which might group thousands");
+        Some(Inferred::new(what, "a point is the decimal mark", because, key).doubtful())
     }
 }
 
-/// Tells whether the cell is a number however people write it.
+/// Returns true if the cell is a number in any notation.
 pub(super) fn is_numeric(text: &str) -> bool {
     let fits = Notations::of(text.trim());
     NOTATIONS.into_iter().any(|notation| fits.is_number(notation))
@@ -243,7 +243,7 @@ mod tests {
         let mut survey = ColumnSurvey::default();
         ["1.250", "300"].iter().for_each(|cell| survey.see(cell, || 2));
         let found = survey.verdict("x", Numbers { decimal: Some(b','), separator: b',' });
-        assert_eq!((found.ty, found.notation), (Integer, Notation::Comma), "the key settles it");
+        assert_eq!((found.ty, found.notation), (Integer, Notation::Comma), "the key decides");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `source = { csv = "FILE" }`
+//! Configuration `source = { csv = "FILE" }`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::connector::{Connector, Key, Settings, Source, SourceRequest};
 use crate::file::{self, ENCODING, SETTLE};
 use diorama_core::vista::{Result, Vista};
 
-/// CSV files.
+/// Connector for CSV files.
 #[derive(Clone, Copy, Debug)]
 pub struct CsvConnector;
 
@@ -51,7 +51,7 @@ impl Connector for CsvConnector {
     }
 }
 
-/// One character of ASCII that separates fields.
+/// Reads the ASCII character that separates fields.
 fn separator(settings: &dyn Settings) -> Option<u8> {
     let text = settings.text("separator")?;
     match text.as_bytes() {
@@ -59,7 +59,10 @@ fn separator(settings: &dyn Settings) -> Option<u8> {
             Some(*byte)
         }
         _ => {
-            settings.wrong("separator", r#"separator is one character, like ";" or "\t""#.into());
+            settings.wrong(
+                "separator",
+                r#"separator must be one ASCII character other than a letter, digit or quote, like ";" or "\t""#.into(),
+            );
             None
         }
     }
@@ -93,27 +96,27 @@ impl Source for CsvFile {
 }
 
 const KEYS: &[Key] = &[
-    Key::new("source.csv", "", "A CSV, TSV or text file, also as `.gz`."),
+    Key::new("source.csv", "", "A CSV, TSV or text file, optionally compressed as `.gz`."),
     Key::new(
         "source.separator",
-        "found",
-        "`csv`: what separates fields. Found: the one of comma, semicolon, tab and bar under which the first rows agree with the header.",
+        "detected",
+        "`csv`: the character between fields. By default the one of comma, semicolon, tab and bar with which the first rows have as many fields as the header.",
     ),
     Key::new(
         "source.header",
-        "found",
-        "`csv`: the line of the header, from 1. Found: the first line behind comments (`#`), titles and blank lines.",
+        "detected",
+        "`csv`: the line of the header, from 1. By default the first line after comments (`#`), titles and blank lines.",
     ),
     Key::new(
         "source.decimal",
-        "found",
-        "`csv`: the decimal mark; the other one groups digits. Found: by each column's cells, where `1.250` beside `1,20` is 1250.",
+        "detected",
+        "`csv`: the decimal mark, `.` or `,`; the other one groups digits. By default chosen for each column from its cells: `1.250` next to `1,20` is 1250.",
     ),
     Key::new(
         "source.null",
         "those of pandas, and more",
-        "`csv`: words that mean null among numbers, booleans and dates: `[]` for none. Else `NA`, `N/A`, `n/a`, `NULL`, `null`, `NaN`, `nan`, \
-         `None`, `<NA>`, `#N/A`, `#NA`, `-NaN`, `-nan`, `1.#IND`, `1.#QNAN`, `\\N`, and Excel's errors like `#DIV/0!`; not `-`, `.` and `?`.",
+        "`csv`: words that mean null in columns of numbers, booleans and dates; `[]` for none. By default `NA`, `N/A`, `n/a`, `NULL`, `null`, `NaN`, `nan`, \
+         `None`, `<NA>`, `#N/A`, `#NA`, `-NaN`, `-nan`, `1.#IND`, `1.#QNAN`, `\\N`, and Excel's error values like `#DIV/0!`, but not `-`, `.` and `?`.",
     ),
     SETTLE,
     ENCODING,

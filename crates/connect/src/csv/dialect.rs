@@ -1,24 +1,24 @@
-//! How a file is written: what separates its fields, where its header is, and whether spaces and quotes mean anything. The first
-//! rows tell, which have to agree with the header.
+//! Detection of a file's dialect: separator, position of the header, meaning of spaces and quotes. It is determined from the
+//! first rows, which must have as many fields as the header.
 
 use csv::{ByteRecord, ReaderBuilder};
 
 use super::column::is_numeric;
 
-/// Separators that are looked for; of two under which the rows agree as well, the first wins: a comma stands in texts and
-/// numbers more often than the others.
+/// Candidate separators. If rows fit two of them equally well, the first wins: a comma is more frequent in texts and numbers than
+/// the others.
 const SEPARATORS: [u8; 4] = [b'\t', b';', b'|', b','];
 
-/// Bytes of the beginning that are looked at.
+/// Number of bytes examined.
 pub(super) const LOOK: u64 = 64 << 10;
 
-/// Rows of the beginning that are looked at.
+/// Number of rows examined.
 const ROWS: usize = 200;
 
-/// Lines that may stand above a header as titles.
+/// Maximum number of title lines above a header.
 const TITLES: usize = 20;
 
-/// Declarations about a file, which are not to be found out.
+/// Declared properties of a file, which are not detected.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Declarations {
     pub(super) separator: Option<u8>,
@@ -26,29 +26,29 @@ pub(super) struct Declarations {
     pub(super) header: Option<u64>,
 }
 
-/// Findings about the beginning.
+/// Detected dialect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Dialect {
     pub(super) delimiter: u8,
-    /// `id, name`: spaces are there for the eye.
+    /// True if spaces around cells are padding: `id, name`.
     pub(super) padded: bool,
-    /// Set if everything is in quotes, so that `""` cannot be told from nothing.
+    /// True if everything is quoted, so that `""` does not differ from an empty cell.
     pub(super) quoted: bool,
-    /// Bytes and lines before the header.
+    /// Number of bytes and lines before the header.
     pub(super) skipped: (u64, u64),
-    /// Why this separator; `None` if there is nothing to separate.
+    /// Reason for this separator; `None` if it is declared or there is nothing to separate.
     pub(super) because: Option<String>,
-    /// Kinds of the lines before the header.
+    /// Kind of the lines before the header.
     pub(super) above: Option<&'static str>,
 }
 
-/// The rows of a beginning under one separator.
+/// First rows of a file, split by one separator.
 struct SampleRows {
     delimiter: u8,
     rows: Vec<Row>,
-    /// Fields of most rows.
+    /// Number of fields of most rows.
     width: usize,
-    /// Place of the header among the rows.
+    /// Index of the header in `rows`.
     header: usize,
     score: f64,
     agreeing: usize,
@@ -61,24 +61,24 @@ struct Row {
 }
 
 impl Dialect {
-    /// Looks at `start`, the beginning of a file; `whole` if there is no more of it.
-    pub(super) fn of(start: &[u8], whole: bool, said: Declarations) -> Dialect {
-        let before = Preamble::of(start, said.header);
+    /// Detects the dialect from `start`, the beginning of a file. `whole` is true if `start` is the whole file.
+    pub(super) fn of(start: &[u8], whole: bool, declared: Declarations) -> Dialect {
+        let before = Preamble::of(start, declared.header);
         let body = &start[before.bytes..];
-        let separators = match said.separator.or(before.separator) {
+        let separators = match declared.separator.or(before.separator) {
             Some(ref separator) => vec![*separator],
             None => SEPARATORS.to_vec(),
         };
-        let movable = said.header.is_none();
+        let movable = declared.header.is_none();
         let read = |separator: &u8| SampleRows::of(body, *separator, whole, movable);
         let readings = separators.iter().filter_map(read).filter(|reading| reading.width > 1);
-        // Of equals, `max_by` takes the last.
+        // `max_by` returns the last of equal elements.
         let best = readings.rev().max_by(|a, b| a.score.total_cmp(&b.score));
         let delimiter = best.as_ref().map_or(separators[separators.len() - 1], |best| best.delimiter);
         let mut skipped = (before.bytes as u64, before.lines);
         let mut above = before.what;
         if let Some(header) = best.as_ref().map(|best| &best.rows[best.header]).filter(|header| header.at > 0) {
-            skipped = (skipped.0 + header.at as u64, skipped.1 + physical(&body[..header.at]).count() as u64);
+            skipped = (skipped.0 + header.at as u64, skipped.1 + physical_lines(&body[..header.at]).count() as u64);
             above = if best.as_ref().is_some_and(|best| best.header > 0) { Some("titles") } else { above };
         } else if let Some(comment) = before.last_comment.filter(|_| movable)
             && best.as_ref().is_some_and(|best| best.takes_header(&start[comment.0..before.bytes]))
@@ -87,9 +87,9 @@ impl Dialect {
             above = above.filter(|_| comment.1 > 0);
         }
         let line = first_line(&start[usize::try_from(skipped.0).unwrap_or_default()..]);
-        let because = match (said.separator, before.separator) {
+        let because = match (declared.separator, before.separator) {
             (Some(_), _) => None,
-            (None, Some(_)) => Some("the first line says so".to_string()),
+            (None, Some(_)) => Some("the first line declares it".to_string()),
             (None, None) => best.map(|best| best.because()),
         };
         Dialect {
@@ -103,48 +103,48 @@ impl Dialect {
     }
 }
 
-/// Lines before the first that may be the header.
+/// Lines before the first possible header.
 #[derive(Default)]
 struct Preamble {
     bytes: usize,
     lines: u64,
-    /// Separator that a line `sep=;` declares.
+    /// Separator declared by a line `sep=;`.
     separator: Option<u8>,
-    /// Byte and line of the comment right before the next line.
+    /// Byte and line of the comment directly before the next line.
     last_comment: Option<(usize, u64)>,
     what: Option<&'static str>,
 }
 
 impl Preamble {
     fn of(start: &[u8], header: Option<u64>) -> Preamble {
-        let mut found = Preamble::default();
+        let mut preamble = Preamble::default();
         let mark = if start.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
-        for (at, line) in physical(&start[mark..]) {
+        for (at, line) in physical_lines(&start[mark..]) {
             let text = line.trim_ascii();
-            if header.is_some_and(|header| found.lines + 1 >= header) {
+            if header.is_some_and(|header| preamble.lines + 1 >= header) {
                 break;
             }
             match separator(text) {
-                Some(separator) if found.separator.is_none() => found.separator = Some(separator),
+                Some(separator) if preamble.separator.is_none() => preamble.separator = Some(separator),
                 _ if header.is_some() => {}
-                _ if text.starts_with(b"#") => found.what = Some("comments"),
+                _ if text.starts_with(b"#") => preamble.what = Some("comments"),
                 _ if text.is_empty() => {}
                 _ => break,
             }
-            found.last_comment = text.starts_with(b"#").then_some((mark + at, found.lines));
-            found.bytes = mark + at + line.len();
-            found.lines += 1;
+            preamble.last_comment = text.starts_with(b"#").then_some((mark + at, preamble.lines));
+            preamble.bytes = mark + at + line.len();
+            preamble.lines += 1;
         }
-        // The mark stays with what is read.
-        if found.bytes == mark {
-            found.bytes = 0;
+        // The byte order mark is left for the decoder.
+        if preamble.bytes == mark {
+            preamble.bytes = 0;
         }
-        found
+        preamble
     }
 }
 
-/// Lines with their ends, and where they begin.
-fn physical(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+/// Returns lines with their line ends, and the offset of each.
+fn physical_lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let rest = text.get(at..).filter(|rest| !rest.is_empty())?;
@@ -158,7 +158,7 @@ fn physical(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     })
 }
 
-/// Separator that Excel's first line `sep=;` declares.
+/// Returns the separator that Excel's first line `sep=;` declares.
 fn separator(line: &[u8]) -> Option<u8> {
     let bare = line.strip_prefix(b"\"").and_then(|line| line.strip_suffix(b"\"")).unwrap_or(line);
     let (word, separator) = bare.split_at_checked(4)?;
@@ -175,25 +175,25 @@ impl SampleRows {
         memchr::memchr(delimiter, body)?;
         let mut rows = rows(body, delimiter);
         if !whole && rows.len() > 1 && rows.len() < ROWS {
-            // The last one goes on behind what was looked at.
+            // The last row continues beyond the bytes examined.
             rows.pop();
         }
         let first = rows.first()?.fields.len();
         let count = |width: usize| rows.iter().filter(|row| row.fields.len() == width).count();
-        // Of two widths that are as frequent, that of the first row.
+        // If two widths are equally frequent, the width of the first row wins.
         let width = rows.iter().map(|row| row.fields.len()).max_by_key(|width| (count(*width), *width == first))?;
         let mut reading = SampleRows { delimiter, rows, width, header: 0, score: 0.0, agreeing: 0 };
         reading.header = if movable { reading.find_header() } else { 0 };
-        let those = &reading.rows[reading.header..];
-        reading.agreeing = those.iter().filter(|row| row.fields.len() == width).count();
-        let share = reading.agreeing as f64 / those.len() as f64;
-        let fits = if fits(&those.first()?.fields, width) { 1.0 } else { 0.25 };
+        let body_rows = &reading.rows[reading.header..];
+        reading.agreeing = body_rows.iter().filter(|row| row.fields.len() == width).count();
+        let share = reading.agreeing as f64 / body_rows.len() as f64;
+        let fits = if fits(&body_rows.first()?.fields, width) { 1.0 } else { 0.25 };
         let strays = strays(body, delimiter, whole) as f64;
         reading.score = fits * share.powi(3) * (width as f64).log2() / (1.0 + strays);
         Some(reading)
     }
 
-    /// The first row that may be the header: those before it are titles, as far as the rows behind it show.
+    /// Returns the index of the header; rows before it are titles, judging by the rows after it.
     fn find_header(&self) -> usize {
         let before_blank = |at: usize| {
             let next = self.rows.get(at + 1).is_some_and(|next| next.line > self.rows[at].line + 1);
@@ -207,11 +207,12 @@ impl SampleRows {
         let header = &self.rows[titles];
         let blank = header.line > self.rows[titles - 1].line + 1;
         let fits = fits(&header.fields, self.width);
-        let heads = || self.heads(&header.fields, titles + 1) || (self.width > 2 && is_names(&header.fields));
-        if fits && (blank || heads()) { titles } else { 0 }
+        let is_header_of =
+            || self.is_header_of(&header.fields, titles + 1) || (self.width > 2 && is_names(&header.fields));
+        if fits && (blank || is_header_of()) { titles } else { 0 }
     }
 
-    /// Tells whether the row has but one field, or far fewer than the others.
+    /// Returns true if the row has only one field, or far fewer than the others.
     fn is_title(&self, row: &Row) -> bool {
         let (fields, width) = (&row.fields, self.width);
         let alone = fields.iter().skip(1).all(|field| field.trim_ascii().is_empty());
@@ -223,8 +224,8 @@ impl SampleRows {
         }
     }
 
-    /// Tells whether a row has names over columns of numbers.
-    fn heads(&self, fields: &ByteRecord, from: usize) -> bool {
+    /// Returns true if a row has a name above a column of numbers.
+    fn is_header_of(&self, fields: &ByteRecord, from: usize) -> bool {
         let text = |field: &[u8]| std::str::from_utf8(field).is_ok_and(is_numeric);
         let numbers = |at: usize| {
             let cells = self.rows[from.min(self.rows.len())..].iter().filter_map(|row| row.fields.get(at));
@@ -237,31 +238,31 @@ impl SampleRows {
         fields.iter().enumerate().any(|(at, name)| !name.is_empty() && !text(name) && numbers(at))
     }
 
-    /// Tells whether the comment `line` right above the rows is their header, as in `#name,value`.
+    /// Returns true if the comment `line` directly above the rows is their header, as in `#name,value`.
     fn takes_header(&self, line: &[u8]) -> bool {
         let line = line.trim_ascii();
         let spaced =
             line.get(1).is_none_or(|next| next.is_ascii_whitespace() && *next != self.delimiter || *next == b'#');
         let Some(row) = rows(line, self.delimiter).pop().filter(|_| !spaced) else { return false };
         let first = &self.rows[0].fields;
-        let has_header = self.heads(first, 1) || (is_names(first) && !self.heads(&row.fields, 0));
+        let has_header = self.is_header_of(first, 1) || (is_names(first) && !self.is_header_of(&row.fields, 0));
         row.fields.len() == self.width && !has_header
     }
 
     fn because(&self) -> String {
         let rows = self.rows.len() - self.header;
         let (agreeing, width) = (self.agreeing, self.width);
-        format!("{agreeing} of the first {rows} rows, the header among them, have {width} fields so")
+        format!("{agreeing} of the first {rows} rows, including the header, have {width} fields with it")
     }
 }
 
-/// Tells whether a header has as many names as rows have fields; names that are empty at its end may have none.
+/// Returns true if a header has as many names as rows have fields. Empty names at its end may be without fields.
 fn fits(header: &ByteRecord, width: usize) -> bool {
     let unnamed = header.iter().rev().take_while(|name| name.trim_ascii().is_empty()).count();
     (header.len() - unnamed..=header.len()).contains(&width)
 }
 
-/// Quotes that neither begin nor end a field: there are many where something else separates fields.
+/// Number of quotes that neither begin nor end a field. There are many if the separator is wrong.
 fn strays(body: &[u8], delimiter: u8, whole: bool) -> usize {
     let is_end = |byte: &u8| *byte == delimiter || matches!(byte, b'\r' | b'\n');
     let (mut strays, mut quoted, mut begins) = (0, false, true);
@@ -281,14 +282,14 @@ fn strays(body: &[u8], delimiter: u8, whole: bool) -> usize {
     strays + usize::from(quoted && whole)
 }
 
-/// Tells whether every field is a text of its own.
+/// Returns true if every field is a distinct text.
 fn is_names(fields: &ByteRecord) -> bool {
     let name = |field: &[u8]| !field.trim_ascii().is_empty() && !std::str::from_utf8(field).is_ok_and(is_numeric);
     let mut seen = std::collections::HashSet::new();
     fields.iter().all(|field| name(field) && seen.insert(field.to_vec()))
 }
 
-/// The rows of `body` that are not blank.
+/// Returns the rows of `body` that are not blank.
 fn rows(body: &[u8], delimiter: u8) -> Vec<Row> {
     let capacity = body.len().clamp(64, 8 << 10);
     let mut reader = ReaderBuilder::new()
@@ -305,7 +306,7 @@ fn rows(body: &[u8], delimiter: u8) -> Vec<Row> {
         }
         let Some(position) = fields.position() else { break };
         let at = usize::try_from(position.byte()).unwrap_or(usize::MAX);
-        // The place is that of the end of the row before.
+        // The position is the end of the previous row.
         let rest = body.get(at..).unwrap_or_default();
         let blank = rest.iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
         let line = position.line() + rest[..blank].iter().filter(|byte| **byte == b'\n').count() as u64;
@@ -314,7 +315,7 @@ fn rows(body: &[u8], delimiter: u8) -> Vec<Row> {
     rows
 }
 
-/// Up to the end of the first line that is not empty; line ends in quotes belong to it.
+/// Returns the bytes up to the end of the first line that is not empty; quoted line ends belong to it.
 fn first_line(start: &[u8]) -> &[u8] {
     let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
     let blank = start.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
@@ -322,7 +323,7 @@ fn first_line(start: &[u8]) -> &[u8] {
     &start[blank..end.map_or(start.len(), |(at, _)| blank + at)]
 }
 
-/// Bytes outside double quotes, with their places.
+/// Returns the bytes outside double quotes with their offsets.
 fn bare(line: &[u8]) -> impl Iterator<Item = (usize, u8)> {
     let mut quoted = false;
     line.iter().copied().enumerate().filter(move |(_, byte)| {
@@ -331,14 +332,14 @@ fn bare(line: &[u8]) -> impl Iterator<Item = (usize, u8)> {
     })
 }
 
-/// Tells whether spaces stand beside the separators of a header.
+/// Returns true if there are spaces next to the separators of a header.
 fn is_padded(header: &[u8], delimiter: u8) -> bool {
     let space = |at: usize| header.get(at) == Some(&b' ');
     let mut separators = bare(header).filter(|(_, byte)| *byte == delimiter);
     separators.any(|(at, _)| space(at + 1) || at.checked_sub(1).is_some_and(space))
 }
 
-/// Tells whether a name in the header is in quotes that it does not need: then whoever wrote the file quotes everything.
+/// Returns true if a name in the header has quotes that it does not need, which means that the writer quotes everything.
 fn is_quoted(header: &[u8], delimiter: u8) -> bool {
     let needs = |name: &[u8]| {
         let special =

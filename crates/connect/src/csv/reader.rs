@@ -1,4 +1,4 @@
-//! Records of a CSV file, each checked as it is read.
+//! Reader of the records of a CSV file, which checks each record.
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
@@ -14,13 +14,13 @@ use crate::file::source::{Content, DecodedRows, MAX_ROW, io_error};
 use crate::file::text::{Coding, Text};
 use diorama_core::vista::{Error, Inferred, Result};
 
-/// Bytes of one field, at most.
+/// Maximum size of one field in bytes.
 const MAX_FIELD: usize = 1 << 20;
 
-/// A row of its own after the file's last: if it does not come out again, a quote was never closed.
+/// Sentinel row after the file's last one. If it is not read back as a row, a quote was never closed.
 const END: &[u8] = b"\n\x03";
 
-/// Gives `work` the records of a file, and again with another encoding if the bytes turn out not to be UTF-8.
+/// Passes the records of a file to `work`, and again as windows-1252 if the bytes are not UTF-8.
 pub(super) fn read<T>(
     path: &Path,
     content: &mut Content,
@@ -42,7 +42,7 @@ pub(super) fn read<T>(
     }
 }
 
-/// The records of one reading.
+/// Reader of the records in one encoding.
 pub(super) struct Reader<'a> {
     path: &'a Path,
     coding: Coding,
@@ -50,9 +50,9 @@ pub(super) struct Reader<'a> {
     csv: csv::Reader<BoundedReader<'a>>,
     record: ByteRecord,
     start: Position,
-    /// Fields of the present row that are `""`, once somebody has asked.
+    /// Indices of the current row's fields that are `""`, computed on first use.
     empty_texts: OnceCell<Vec<usize>>,
-    /// Names in the header but for those that are empty at its end: their fields may be missing.
+    /// Number of names in the header without the empty ones at its end. Fields beyond it may be missing.
     named: usize,
 }
 
@@ -62,8 +62,8 @@ impl<'a> Reader<'a> {
         let mut start = Vec::new();
         Text::new(content, coding).take(dialect::LOOK).read_to_end(&mut start).map_err(io)?;
         content.rewind().map_err(io)?;
-        let said = Declarations { separator: options.delimiter, header: options.header };
-        let dialect = Dialect::of(&start, (start.len() as u64) < dialect::LOOK, said);
+        let declared = Declarations { separator: options.delimiter, header: options.header };
+        let dialect = Dialect::of(&start, (start.len() as u64) < dialect::LOOK, declared);
         let mut text = Text::new(content, coding);
         std::io::copy(&mut text.by_ref().take(dialect.skipped.0), &mut std::io::sink()).map_err(io)?;
         let csv = ReaderBuilder::new()
@@ -81,7 +81,7 @@ impl<'a> Reader<'a> {
         self.dialect.delimiter
     }
 
-    /// Findings about the file's beginning that were not declared.
+    /// Returns the detected properties that are not declared.
     pub(super) fn inferred(&self, header: &[String]) -> Vec<Inferred> {
         let dialect = &self.dialect;
         let mut found = Vec::new();
@@ -102,24 +102,25 @@ impl<'a> Reader<'a> {
             found.push(Inferred::new(
                 "header",
                 format!("line {line}"),
-                format!("{above} stand above it"),
+                format!("there are {above} above it"),
                 "header in source",
             ));
         }
         if dialect.padded {
-            let because = "the header has spaces beside its separators";
-            found.push(Inferred::new("spaces", "left out around all cells", because, "columns").doubtful());
+            let because = "the header has spaces next to its separators";
+            found.push(Inferred::new("spaces", "trimmed from all cells", because, "columns").doubtful());
         }
         let named = self.record.iter().map(|name| name.trim_ascii()).zip(header).enumerate();
         for (at, (own, name)) in named.filter(|(_, (own, name))| *own != name.trim().as_bytes()) {
-            let because = if own.is_empty() { "has no name in the header" } else { "has the name of one before" };
+            let because =
+                if own.is_empty() { "has no name in the header" } else { "has the name of an earlier column" };
             let what = format!("name of column {}", at + 1);
             found.push(Inferred::new(what, format!("{name:?}"), format!("the column {because}"), "the file's header"));
         }
         found
     }
 
-    /// The column names: what repeats or has no name gets one, as pandas does it.
+    /// Reads the column names. Duplicate and empty names are replaced as pandas does it.
     pub(super) fn header(&mut self) -> Result<Vec<String>> {
         if !self.read()? {
             return Err(Error::permanent(format!("{} is empty: it has no header line", self.path.display())));
@@ -139,7 +140,7 @@ impl<'a> Reader<'a> {
             if !is_named && taken.insert(stem.clone()) {
                 return stem;
             }
-            // Numbers go on where the last one of that name ended: a header may have the same name everywhere.
+            // Numbering continues after the last duplicate: a header may repeat one name in every column.
             let next = numbers.entry(stem.clone()).or_insert(1_usize);
             let mut names = (*next..).map(|number| (number, format!("{stem}.{number}")));
             let (number, name) = names.find(|(_, name)| taken.insert(name.clone())).unwrap_or_default();
@@ -149,7 +150,10 @@ impl<'a> Reader<'a> {
         Ok(own.into_iter().enumerate().map(&mut name).collect())
     }
 
-    /// Reads the next row that is not blank; `false` after the last. What fails here is the file, not the row.
+    /// Reads the next row that is not blank; returns `false` after the last.
+    ///
+    /// # Errors
+    /// A failure of the file, not of the row.
     pub(super) fn advance(&mut self) -> Result<bool> {
         loop {
             if !self.read()? {
@@ -158,14 +162,14 @@ impl<'a> Reader<'a> {
             if !self.record.as_slice().is_empty() {
                 return Ok(true);
             }
-            // `;;;;;` is how spreadsheets write an empty row.
+            // Spreadsheets write an empty row as `;;;;;`.
             if !self.dialect.quoted && (0..self.record.len()).any(|at| self.is_empty_text(at)) {
                 return Ok(true);
             }
         }
     }
 
-    /// The row's fields, all in one, if they are as many as there are columns. More may follow if they are empty.
+    /// Returns the row's fields as one text if their number matches the columns. Additional empty fields are ignored.
     pub(super) fn row(&self, columns: usize) -> Result<&str> {
         let fits = match self.record.len() {
             own if own > columns => self.record.iter().skip(columns).all(<[u8]>::is_empty),
@@ -174,9 +178,8 @@ impl<'a> Reader<'a> {
         if !fits {
             let (fields, separator) = (self.record.len(), char::from(self.dialect.delimiter));
             return Err(self.error(&format!(
-                "has {fields} fields, the header has {columns}: the first line must name the columns, and a text with \
-                 {separator:?} in it must be in double quotes; separator = \";\" and header = LINE in source say how the file is \
-                 written"
+                "has {fields} fields, but the header has {columns}: the first line must name the columns, and a text that \
+                  contains {separator:?} must be in double quotes; otherwise set separator = \";\" or header = LINE in source"
             )));
         }
         let text = self.text()?;
@@ -186,15 +189,15 @@ impl<'a> Reader<'a> {
         Ok(text)
     }
 
-    /// Leaves the present row out because of `error`, unless the file ends in the middle of it: then it was cut short, and who
-    /// knows how much of it is missing.
-    pub(super) fn leave_out(&self, error: Error, sorted: &mut DecodedRows) -> Result<()> {
+    /// Leaves out the current row because of `error`, unless the file ends in the middle of the row: then the file was truncated
+    /// and more rows may be missing.
+    pub(super) fn leave_out(&self, error: Error, decoded: &mut DecodedRows) -> Result<()> {
         let source = self.csv.get_ref();
         let ended = source.end.len() < END.len() && self.csv.position().byte() >= source.total;
         if ended && !source.text.is_closed() {
             return Err(Error::transient(error.to_string()));
         }
-        sorted.bad(error);
+        decoded.bad(error);
         Ok(())
     }
 
@@ -207,11 +210,11 @@ impl<'a> Reader<'a> {
             Ok(true) => {}
             Ok(false) => {
                 self.start = before;
-                // A file that was cut off in a text, perhaps.
+                // The file may have been truncated within a quoted text.
                 return Err(Error::transient(self.error("opens a quote that is never closed").to_string()));
             }
             Err(_) if self.csv.get_ref().refused => {
-                return Err(self.error("is larger than 4 MiB: is a quote not closed?"));
+                return Err(self.error("is larger than 4 MiB: check for a quote that is not closed"));
             }
             Err(error) => return Err(Error::transient(format!("cannot read {}: {error}", self.path.display()))),
         }
@@ -222,28 +225,29 @@ impl<'a> Reader<'a> {
         }
         if self.record.as_slice().len() > MAX_FIELD {
             if self.record.as_slice().len() > MAX_ROW {
-                return Err(self.error("is larger than 4 MiB: is a quote not closed?"));
+                return Err(self.error("is larger than 4 MiB: check for a quote that is not closed"));
             }
             if let Some(at) = self.record.iter().position(|field| field.len() > MAX_FIELD) {
-                return Err(self.error(&format!("has more than 1 MiB in field {}: is a quote not closed?", at + 1)));
+                return Err(self
+                    .error(&format!("has more than 1 MiB in field {}: check for a quote that is not closed", at + 1)));
             }
         }
         Ok(true)
     }
 
-    /// The row's fields, all in one.
+    /// Returns the row's fields as one text.
     fn text(&self) -> Result<&str> {
         std::str::from_utf8(self.record.as_slice()).map_err(|_| self.not_utf8())
     }
 
-    /// A field out of [`Reader::row`].
+    /// Returns one field of the text from [`Reader::row`].
     pub(super) fn field<'t>(&self, text: &'t str, at: usize) -> Result<&'t str> {
         let range = self.record.range(at).unwrap_or_default();
-        // Halves of one character in two fields are whole only when put together.
+        // The bytes of one character split over two fields are valid only when joined.
         text.get(range).ok_or_else(|| self.not_utf8())
     }
 
-    /// Tells whether an empty field is written as `""`, which is a text in files that do not quote everything.
+    /// Returns true if an empty field is written as `""`, which is a text in files that do not quote everything.
     pub(super) fn is_empty_text(&self, at: usize) -> bool {
         let source = self.csv.get_ref();
         if self.dialect.quoted || !source.has_quotes {
@@ -256,7 +260,7 @@ impl<'a> Reader<'a> {
     fn not_utf8(&self) -> Error {
         let path = self.path.display();
         self.error(&format!(
-            "is not UTF-8, other lines are: encoding = \"windows-1252\" in source says what the file is, or convert it: iconv -f \
+            "is not valid UTF-8, but other lines are: set encoding = \"windows-1252\" in source, or convert the file: iconv -f \
              WINDOWS-1252 -t UTF-8 {path} > utf8.csv"
         ))
     }
@@ -265,14 +269,14 @@ impl<'a> Reader<'a> {
         Error::permanent(format!("{} line {} {detail}", self.path.display(), self.line()))
     }
 
-    /// The line on which the present row begins. The reader's own position still is before the line feed of a CRLF and
+    /// Returns the line on which the current row begins. The CSV reader's own position is before the line feed of a CRLF and
     /// before blank lines.
     pub(super) fn line(&self) -> u64 {
         self.dialect.skipped.1 + self.start.line() + self.csv.get_ref().skipped(self.start.byte())
     }
 }
 
-/// Which fields of `row`, as it stands in the file, are `""`.
+/// Returns the indices of the fields of `row`, the raw bytes of the file, that are `""`.
 fn empty_texts(row: &[u8], delimiter: u8) -> Vec<usize> {
     let mut found = Vec::new();
     if memmem::find(row, b"\"\"").is_none() {
@@ -306,16 +310,16 @@ fn empty_texts(row: &[u8], delimiter: u8) -> Vec<usize> {
     found
 }
 
-/// A file that gives no more than one row's allowance at a time, and [`END`] at its end.
+/// Reader that yields at most one row's allowance at a time, and [`END`] at the end of the file.
 struct BoundedReader<'a> {
     text: Text<'a>,
     allowance: usize,
     refused: bool,
     total: u64,
     end: &'static [u8],
-    /// Start of the present row.
+    /// Start of the current row.
     row: u64,
-    /// Bytes given since about there, and their start.
+    /// Recent bytes, from at most the current row's start on, and their start.
     kept: Vec<u8>,
     from: u64,
     has_quotes: bool,
@@ -336,13 +340,13 @@ impl<'a> BoundedReader<'a> {
         }
     }
 
-    /// Bytes given from one place to another, as far as they are kept.
+    /// Returns the bytes between two positions, as far as they are kept.
     fn since(&self, from: u64, to: u64) -> &[u8] {
-        let place = |at: u64| usize::try_from(at.saturating_sub(self.from)).unwrap_or(usize::MAX).min(self.kept.len());
-        &self.kept[place(from)..place(to).max(place(from))]
+        let index = |at: u64| usize::try_from(at.saturating_sub(self.from)).unwrap_or(usize::MAX).min(self.kept.len());
+        &self.kept[index(from)..index(to).max(index(from))]
     }
 
-    /// Line feeds right behind a place.
+    /// Number of line feeds directly after a position.
     fn skipped(&self, from: u64) -> u64 {
         let ends = self.since(from, u64::MAX).iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
         ends.filter(|byte| **byte == b'\n').count() as u64
@@ -376,7 +380,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn empty_texts_are_those_in_quotes() {
+    fn quoted_empty_fields_are_empty_texts() {
         for (row, expected) in [
             (&b"a,,\"\"\r\n"[..], &[2][..]),
             (b"\n\"\",\"\"\n", &[0, 1]),

@@ -1,8 +1,8 @@
-//! CSV files: read-only, and read again for every list (which is what a cache in front of them is for).
+//! CSV files as read-only sources, read again for every list; a cache in front avoids most of these reads.
 //!
-//! How a file is written is found out from its rows, and said: see [`Vista::shell`]'s `inferred`. What it says is kept or reported:
-//! ragged rows, unclosed quotes and ids that are missing are errors that name the line. Memory is bounded by the rows, not by the
-//! file's faults.
+//! The dialect is detected from the rows and reported by [`Vista::shell`]'s `inferred`. No data are dropped silently: ragged
+//! rows, unclosed quotes and missing ids are errors that name the line. Memory is bounded by the rows, whatever the faults of the
+//! file.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -18,8 +18,8 @@ use super::reader::{self, Reader};
 use crate::file::infer::{
     ANOTHER_ID, Cell, IdChoice, NULL_WORDS, Uniqueness, cell, choose_id, is_id, is_id_name, keeps_null_words,
 };
+use crate::file::log_inferred;
 use crate::file::number::{Notation, trimmed};
-use crate::file::say;
 use crate::file::source::{Content, DecodedRows, SourceFile, io_error, open_regular};
 use crate::rows::{apply, declare};
 use diorama_core::record::{Body, CborValue, Id, Record, RowWriter, Rows, id_to_value};
@@ -27,31 +27,32 @@ use diorama_core::vista::{
     Capabilities, Column, ColumnType, Error, Inferred, LogLimit, Query, Result, Schema, TableShell, Vista,
 };
 
-/// Bounds the lines about a file, which is read as often as somebody asks for it.
+/// Rate limiter for log lines about a file, which may be read at any rate.
 static LINES: LazyLock<LogLimit<(PathBuf, &str)>> = LazyLock::new(LogLimit::default);
 
-/// How a CSV file is to be understood. The default infers everything.
+/// Options for reading a CSV file. By default everything is inferred.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CsvOptions {
-    /// The column that identifies rows, or `#` for the row number; else one named `id` or `<name>_id`, else the first unique
-    /// one, else the row number.
+    /// The id column, or `#` for the row number; by default a column named `id` or `<name>_id`, else the first unique column,
+    /// else the row number.
     pub id: Option<String>,
-    /// Columns with declared types and flags; the types of others are inferred from all their cells.
+    /// Columns with declared types and flags; the types of other columns are inferred from all their cells.
     pub columns: Vec<Column>,
-    /// Cells that mean null in every column, besides empty ones.
+    /// Texts that mean null in every column, besides empty cells.
     pub null_values: Vec<String>,
-    /// Words that mean null among numbers, booleans and dates; else those of pandas, `\N` and Excel's errors.
+    /// Words that mean null in columns of numbers, booleans and dates; by default those of pandas, `\N` and Excel's error values.
     pub null: Option<Vec<String>>,
-    /// Separator of fields; else the one of comma, semicolon, tab and bar under which the rows agree with the header.
+    /// Separator of fields; by default the one of comma, semicolon, tab and bar with which the rows have as many fields as the
+    /// header.
     pub delimiter: Option<u8>,
-    /// The line of the header; else the first behind comments, titles and blank lines.
+    /// The line of the header, from 1; by default the first after comments, titles and blank lines.
     pub header: Option<u64>,
-    /// The decimal mark, a point or a comma; else each column's cells show it.
+    /// The decimal mark, a point or a comma; by default chosen for each column from its cells.
     pub decimal: Option<u8>,
-    /// The encoding, as the WHATWG calls it; else UTF-8, UTF-16 if the first bytes show it, windows-1252 if the bytes are not
-    /// UTF-8.
+    /// The encoding by its WHATWG label; by default UTF-8, UTF-16 if the first bytes show it, windows-1252 if there are bytes
+    /// that are not UTF-8.
     pub encoding: Option<String>,
-    /// How long a file that may be half written has to stay the same before it is believed; else 5 seconds.
+    /// Time for which a file that may be half written must stay unchanged before it is used; by default 5 seconds.
     pub settle: Option<Duration>,
 }
 
@@ -65,21 +66,21 @@ struct Inner {
     options: CsvOptions,
     schema: Arc<Schema>,
     id: IdChoice,
-    /// Notations of the columns of numbers.
+    /// Notations of number columns, if not the default one.
     notations: HashMap<String, Notation>,
     inferred: Vec<Inferred>,
 }
 
 impl Csv {
-    /// Reads the file at `path` through once to learn its columns, their types and its id.
+    /// Reads the file at `path` once to infer its columns, their types and its id.
     ///
     /// # Errors
-    /// [`Error::Source`] if it cannot be read or is no CSV, [`Error::Config`] if the options do not fit it.
+    /// [`Error::Source`] if the file cannot be read or is not valid CSV, [`Error::Config`] if the options do not match it.
     pub async fn open(name: &str, path: impl Into<PathBuf>, options: CsvOptions) -> Result<Vista> {
         let (vista, file) = (name.to_string(), Arc::new(SourceFile::new(path.into(), options.settle)));
         let source = Arc::clone(&file);
-        let csv = file.study(move |content| learn(&vista, &source, content, &options)).await?;
-        say(name, csv.0.file.path(), &csv.0.inferred);
+        let csv = file.study(move |content| infer(&vista, &source, content, &options)).await?;
+        log_inferred(name, csv.0.file.path(), &csv.0.inferred);
         Ok(Vista::new(name, csv))
     }
 }
@@ -111,7 +112,7 @@ impl TableShell for Csv {
     }
 }
 
-/// The declared encoding.
+/// Returns the declared encoding.
 pub(super) fn encoding(options: &CsvOptions) -> Result<Option<&'static Encoding>> {
     let label = |label: &String| {
         Encoding::for_label(label.as_bytes()).ok_or_else(|| Error::Config(format!("{label:?} is not a known encoding")))
@@ -119,7 +120,7 @@ pub(super) fn encoding(options: &CsvOptions) -> Result<Option<&'static Encoding>
     options.encoding.as_ref().map(label).transpose()
 }
 
-/// Findings about a file.
+/// Inferred properties of a file.
 struct FileShape {
     schema: Arc<Schema>,
     id: IdChoice,
@@ -127,26 +128,27 @@ struct FileShape {
     inferred: Vec<Inferred>,
 }
 
-/// Columns, types and id of a file. Which columns repeat nothing matters only if no name says which is the id.
-fn learn(vista: &str, file: &Arc<SourceFile>, content: &mut Content, options: &CsvOptions) -> Result<Csv> {
+/// Infers columns, types and id of a file. Uniqueness of all columns is checked in a second pass, and only if no column has the
+/// name of an id.
+fn infer(vista: &str, file: &Arc<SourceFile>, content: &mut Content, options: &CsvOptions) -> Result<Csv> {
     let path = file.path();
-    let learned = match reader::read(path, content, options, |reader| study(vista, reader, options, false))? {
-        Some(learned) => learned,
+    let inferred_shape = match reader::read(path, content, options, |reader| study(vista, reader, options, false))? {
+        Some(inferred_shape) => inferred_shape,
         None => {
             content.rewind().map_err(|error| io_error(path, &error))?;
-            let learned = reader::read(path, content, options, |reader| study(vista, reader, options, true))?;
-            learned.ok_or_else(|| Error::permanent(format!("{} has no id", path.display())))?
+            let inferred_shape = reader::read(path, content, options, |reader| study(vista, reader, options, true))?;
+            inferred_shape.ok_or_else(|| Error::permanent(format!("cannot determine the id of {}", path.display())))?
         }
     };
-    let FileShape { schema, id, notations, inferred } = learned;
+    let FileShape { schema, id, notations, inferred } = inferred_shape;
     Ok(Csv(Arc::new(Inner { file: Arc::clone(file), options: options.clone(), schema, id, notations, inferred })))
 }
 
-/// Findings about one column.
+/// Inferred properties of one column.
 #[derive(Default)]
 struct ColumnFindings {
     survey: ColumnSurvey,
-    /// Kept for columns that may be the id.
+    /// Present for columns that may be the id.
     unique: Option<Uniqueness>,
     /// The first null word and its line.
     null_word: Option<(String, u64)>,
@@ -157,7 +159,7 @@ impl ColumnFindings {
         let value = trimmed(text);
         let null = value.is_empty() || options.null_values.iter().any(|null| null == text);
         if let Some(unique) = &mut self.unique {
-            // A plus says nothing about a number.
+            // A plus sign does not change the number.
             let bare = value.strip_prefix('+').filter(|digits| is_canonical(digits)).unwrap_or(value);
             unique.see((!null).then_some(bare), || format!("line {}", reader.line()));
         }
@@ -170,7 +172,7 @@ impl ColumnFindings {
 }
 
 impl CsvOptions {
-    /// Tells whether `text` means null where the other cells are not texts.
+    /// Returns true if `text` means null in columns that do not hold texts.
     fn is_null_word(&self, text: &str) -> bool {
         match &self.null {
             Some(words) => words.iter().any(|word| word == text),
@@ -182,58 +184,59 @@ impl CsvOptions {
     }
 }
 
-/// `None` if a column bears the name of an id and can be none: then `compares`, of all columns, has to be true.
+/// Infers the properties of a file. `None` if a column has the name of an id but cannot be used; then call it again with
+/// `compares`, which checks the uniqueness of all columns.
 fn study(vista: &str, reader: &mut Reader<'_>, options: &CsvOptions, compares: bool) -> Result<Option<FileShape>> {
     let header = reader.header()?;
     let mut inferred = reader.inferred(&header);
     let named = options.id.is_none() && header.iter().any(|name| is_id_name(vista, name));
     let compares = compares || options.id.is_none() && !named;
     let may_be_id = |name: &String| compares || (named && is_id_name(vista, name));
-    let mut studied: Vec<ColumnFindings> = header
+    let mut findings: Vec<ColumnFindings> = header
         .iter()
         .map(|name| ColumnFindings { unique: may_be_id(name).then(Uniqueness::default), ..ColumnFindings::default() })
         .collect();
-    let mut sorted = DecodedRows::default();
+    let mut decoded = DecodedRows::default();
     while reader.advance()? {
         let text = match reader.row(header.len()) {
             Ok(text) => text,
             Err(error) => {
-                reader.leave_out(error, &mut sorted)?;
+                reader.leave_out(error, &mut decoded)?;
                 continue;
             }
         };
-        sorted.good();
-        for (at, column) in studied.iter_mut().enumerate() {
+        decoded.good();
+        for (at, column) in findings.iter_mut().enumerate() {
             column.see(reader.field(text, at)?, reader, options);
         }
     }
-    sorted.check()?;
+    decoded.check()?;
     let numbers = Numbers { decimal: options.decimal, separator: reader.separator() };
     let verdicts: Vec<_> =
-        header.iter().zip(&studied).map(|(name, column)| column.survey.verdict(name, numbers)).collect();
+        header.iter().zip(&findings).map(|(name, column)| column.survey.verdict(name, numbers)).collect();
     let found = header.iter().zip(&verdicts).map(|(name, verdict)| Column::new(name.as_str(), verdict.ty)).collect();
     let mut columns = declare(vista, found, &options.columns)?;
     let places: HashMap<&str, usize> = header.iter().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
-    let of = |name: &str| places.get(name).map(|at| (&columns[*at], &studied[*at]));
+    let of = |name: &str| places.get(name).map(|at| (&columns[*at], &findings[*at]));
     let unfit = |name: &str| of(name).and_then(|(_, column)| column.unique.as_ref()?.unfit(0));
     let may_stay = columns.iter().any(|column| is_id(vista, column) && unfit(&column.name).is_none());
     if !compares && options.id.is_none() && !may_stay {
         return Ok(None);
     }
     let unique = |name: &str| {
-        let holds = |studied: &ColumnFindings| studied.unique.as_ref().is_some_and(Uniqueness::holds);
-        of(name).is_some_and(|(column, studied)| {
-            holds(studied) && (studied.null_word.is_none() || keeps_null_words(column.ty))
+        let holds = |findings: &ColumnFindings| findings.unique.as_ref().is_some_and(Uniqueness::holds);
+        of(name).is_some_and(|(column, findings)| {
+            holds(findings) && (findings.null_word.is_none() || keeps_null_words(column.ty))
         })
     };
     let (id, guess) = choose_id(vista, options.id.as_deref(), &columns, unique, unfit)?;
     inferred.extend(guess);
     let mut notations = HashMap::new();
-    for (((name, column), verdict), studied) in header.iter().zip(&columns).zip(verdicts).zip(&studied) {
+    for (((name, column), verdict), findings) in header.iter().zip(&columns).zip(verdicts).zip(&findings) {
         let declared = options.columns.iter().any(|own| own.name == column.name);
         inferred.extend(verdict.guess.filter(|_| !declared));
-        if let Some((word, line)) = studied.null_word.as_ref().filter(|_| !keeps_null_words(column.ty)) {
-            let because = format!("line {line} has it among other cells than texts");
+        if let Some((word, line)) = findings.null_word.as_ref().filter(|_| !keeps_null_words(column.ty)) {
+            let because = format!("line {line} has it in a column without texts");
             inferred.push(Inferred::new(format!("null in {name:?}"), format!("{word:?}"), because, "null in source"));
         }
         if verdict.notation != Notation::default() {
@@ -247,7 +250,7 @@ fn study(vista: &str, reader: &mut Reader<'_>, options: &CsvOptions, compares: b
     Ok(Some(FileShape { schema, id, notations, inferred }))
 }
 
-/// Where the cells of one column come from: a field of the file, or `None` for the row's number.
+/// Origin of the cells of one column: a field of the file, or `None` for the row number.
 struct CellSource<'a> {
     name: &'a str,
     field: Option<usize>,
@@ -265,7 +268,7 @@ impl Inner {
         let sources = self.sources(&header)?;
         let mut writer = RowWriter::new(sources.iter().map(|source| source.name));
         let mut rows = Rows::with_layout(Arc::clone(self.schema.layout()));
-        let (mut misfits, mut sorted, mut count) = (Misfits::default(), DecodedRows::default(), 0_u64);
+        let (mut misfits, mut decoded, mut count) = (Misfits::default(), DecodedRows::default(), 0_u64);
         while reader.advance()? {
             count += 1;
             let number = count.to_string();
@@ -274,11 +277,11 @@ impl Inner {
                 Ok(row) => row,
                 Err(error) => {
                     rows.skip(error.to_string());
-                    reader.leave_out(error, &mut sorted)?;
+                    reader.leave_out(error, &mut decoded)?;
                     continue;
                 }
             };
-            sorted.good();
+            decoded.good();
             for source in &sources {
                 let Some(field) = source.field else {
                     writer.integer(&number);
@@ -300,19 +303,19 @@ impl Inner {
                 return Err(self.duplicate(reader, &id));
             }
         }
-        sorted.check()?;
+        decoded.check()?;
         misfits.report(self.file.path());
         Ok(rows)
     }
 
-    /// The header as it is now against the schema as it was: columns are found by name, new ones are kept as text.
+    /// Maps the current header to the schema: columns are matched by name, and new ones are kept as text.
     fn sources<'a>(&'a self, header: &'a [String]) -> Result<Vec<CellSource<'a>>> {
         let positional = matches!(self.id, IdChoice::RowNumber(_));
         if header.iter().any(|name| name == self.id.column()) == positional {
-            let change = if positional { "has now a" } else { "no longer has its" };
+            let change = if positional { "now has a" } else { "no longer has its" };
             let (path, id) = (self.file.path().display(), self.id.column());
             return Err(Error::permanent(format!(
-                "{path} {change} column {id:?}: its header was changed, open it anew"
+                "{path} {change} column {id:?}: its header has changed; restart to serve the new columns"
             )));
         }
         let mut sources: Vec<CellSource<'_>> = header
@@ -333,7 +336,7 @@ impl Inner {
         Ok(sources)
     }
 
-    /// What identifies the row `text`, which is the file's `number`-th.
+    /// Returns the id of the row `text`, which is number `number` of the file.
     fn id<'t>(
         &self,
         sources: &[CellSource<'_>],
@@ -372,7 +375,7 @@ impl Inner {
         cell(source.ty, source.notation, text)
     }
 
-    /// The slow way, for rows that JSON does not hold exactly.
+    /// Slow path for rows that JSON cannot hold exactly.
     fn encode(&self, sources: &[CellSource<'_>], reader: &Reader<'_>, text: &str, id: &str) -> Result<Body> {
         let mut record = Record::new();
         for source in sources {
@@ -396,10 +399,10 @@ impl Inner {
     fn duplicate(&self, reader: &Reader<'_>, id: &str) -> Error {
         let first = self.line_of(id).ok().flatten();
         let first = first.map_or_else(|| "another line".to_string(), |line| format!("line {line}"));
-        reader.error(&format!("has id {id:?}, which {first} has already. {ANOTHER_ID}"))
+        reader.error(&format!("has id {id:?}, which {first} already has. {ANOTHER_ID}"))
     }
 
-    /// The line of the first row with this id, by reading up to it again: only errors ask for it.
+    /// Finds the line of the first row with this id by reading the file again; used only for errors.
     fn line_of(&self, id: &str) -> Result<Option<u64>> {
         let mut content = Content::new(open_regular(self.file.path())?);
         reader::read(self.file.path(), &mut content, &self.options, |reader| {
@@ -416,7 +419,7 @@ impl Inner {
     }
 }
 
-/// Tells whether the digits of an integer are those that JSON has for it.
+/// Returns true if an integer's text is valid JSON, without a plus or separators.
 fn is_canonical(text: &str) -> bool {
     text.strip_prefix('-').unwrap_or(text).bytes().all(|byte| byte.is_ascii_digit())
 }
@@ -434,7 +437,7 @@ fn write(writer: &mut RowWriter, cell: Cell<'_>, own: &str) {
     }
 }
 
-/// Cells that did not fit their column's type in one read.
+/// Cells of one reading that do not fit their column's type.
 #[derive(Default)]
 struct Misfits {
     count: u64,
@@ -452,7 +455,7 @@ impl Misfits {
             && let Some(left_out) = LINES.pass((path.to_path_buf(), "misfits"))
         {
             let (path, cells) = (path.display(), self.count);
-            tracing::warn!(%path, cells, column, text, left_out, "cells do not fit their column's type and are kept as text");
+            tracing::warn!(%path, cells, column, text, left_out, "cells that do not fit their column's type are kept as text");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Types and ids of files that declare neither: what CSV and JSON share.
+//! Type inference and choice of the id column for files that declare neither, shared by CSV and JSON.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -25,7 +25,7 @@ impl Kinds {
     const NESTED: u8 = 64;
     const DAYS_AND_TIMES: u8 = Kinds::DATE | Kinds::DATETIME;
 
-    /// The kind of one cell of a text file that is neither null nor a number.
+    /// Kind of one cell of a text file that is neither null nor a number.
     pub(crate) fn of_text(text: &str) -> Kinds {
         match text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false") {
             true => Kinds(Kinds::BOOLEAN),
@@ -33,17 +33,17 @@ impl Kinds {
         }
     }
 
-    /// Takes cells of these kinds into account.
+    /// Adds `kinds` to the kinds seen.
     pub(crate) fn see(&mut self, kinds: Kinds) {
         self.0 |= kinds.0;
     }
 
-    /// Tells whether these are cells of plain text.
+    /// Returns true if plain text was seen.
     pub(crate) fn is_text(self) -> bool {
         self.0 & Kinds::TEXT != 0
     }
 
-    /// Takes a JSON value into account.
+    /// Adds the kind of a JSON value.
     pub(crate) fn see_value(&mut self, value: &CborValue) {
         self.0 |= match value {
             CborValue::Null => 0,
@@ -56,7 +56,7 @@ impl Kinds {
         };
     }
 
-    /// The narrowest type that holds all that was seen; `mixed` where there is none, or nothing was seen.
+    /// Narrowest column type that holds every cell seen; `mixed` if there is none or no cell was seen.
     pub(crate) fn column_type(self, mixed: ColumnType) -> ColumnType {
         const TEXTS: u8 = Kinds::TEXT | Kinds::DATE | Kinds::DATETIME;
         const NUMBERS: u8 = Kinds::INTEGER | Kinds::NUMBER;
@@ -65,7 +65,7 @@ impl Kinds {
             Kinds::INTEGER => ColumnType::Integer,
             Kinds::BOOLEAN => ColumnType::Boolean,
             Kinds::DATE => ColumnType::Date,
-            // A day is its midnight.
+            // A date counts as its midnight.
             Kinds::DATETIME | Kinds::DAYS_AND_TIMES => ColumnType::Datetime,
             seen if seen & !NUMBERS == 0 => ColumnType::Number,
             seen if seen & !TEXTS == 0 => ColumnType::String,
@@ -91,11 +91,11 @@ pub(crate) enum Cell<'a> {
     Float(f64),
     Text(Cow<'a, str>),
     Value(CborValue),
-    /// Not of the column's type: kept as text, never lost.
+    /// A cell that is not of the column's type; kept as text.
     Misfit(&'a str),
 }
 
-/// Reads `text`, which is not null, as `ty`. Spaces around values other than texts mean nothing.
+/// Parses `text`, which is not null, as `ty`. Surrounding spaces are ignored except in texts.
 pub(crate) fn cell(ty: ColumnType, notation: Notation, text: &str) -> Cell<'_> {
     let value = trimmed(text);
     let fitting = match ty {
@@ -113,7 +113,7 @@ pub(crate) fn cell(ty: ColumnType, notation: Notation, text: &str) -> Cell<'_> {
         ColumnType::Boolean => boolean(value).map(Cell::Bool),
         ColumnType::Date => is_date(value).then_some(Cell::Text(value.into())),
         ColumnType::Datetime if is_date(value) || is_datetime(value) => Some(Cell::Text(value.into())),
-        // Seconds since 1970.
+        // Seconds since the Unix epoch.
         ColumnType::Datetime => match number(value, notation) {
             Some(Number::Integer(integer)) => Some(Cell::Integer(integer)),
             Some(Number::Float(float)) => Some(Cell::Float(float)),
@@ -128,15 +128,15 @@ pub(crate) fn cell(ty: ColumnType, notation: Notation, text: &str) -> Cell<'_> {
     fitting.unwrap_or(Cell::Misfit(text))
 }
 
-/// Words that mean "nothing" in columns of numbers, booleans and dates: those of pandas, the spellings of Excel's errors, and `\N` of
-/// MySQL, PostgreSQL and Hive. `-`, `.` and `?` are not among them.
+/// Words that mean null in columns of numbers, booleans and dates: those of pandas, Excel's error values, and `\N` of MySQL,
+/// PostgreSQL and Hive. `-`, `.` and `?` are not included.
 pub(crate) const NULL_WORDS: [&str; 26] = [
     "NA", "N/A", "n/a", "NULL", "null", "NaN", "nan", "None", "<NA>", "#N/A", "#N/A N/A", "#NA", "-NaN", "-nan",
     "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN", "\\N", "#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!",
     "#NV",
 ];
 
-/// Tells whether [`NULL_WORDS`] are values in columns of this type.
+/// Returns true if [`NULL_WORDS`] are ordinary values in columns of this type.
 pub(crate) fn keeps_null_words(ty: ColumnType) -> bool {
     matches!(ty, ColumnType::String | ColumnType::Json | ColumnType::Bytes)
 }
@@ -156,24 +156,24 @@ fn is_date(text: &str) -> bool {
     bytes.len() == 10 && bytes[4] == b'-' && bytes[7] == b'-' && text.parse::<jiff::civil::Date>().is_ok()
 }
 
-/// A day and a time, to the minute at least, with or without an offset.
+/// Returns true for a date and a time, to the minute at least, with or without an offset.
 fn is_datetime(text: &str) -> bool {
     let shaped =
         matches!(text.as_bytes(), [_, _, _, _, b'-', _, _, b'-', _, _, b'T' | b't' | b' ', _, _, b':', _, _, ..]);
     shaped && Instant::of_text(text, &TimeZone::UTC).is_some()
 }
 
-/// Where the ids of a file's rows come from.
+/// Origin of the ids of a file's rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum IdChoice {
-    /// From this column.
+    /// The values of this column.
     Column(String),
-    /// Rows are numbered from 1, under this name. Positional: a row inserted above changes every id below.
+    /// The row number from 1, in a column of this name. Inserting a row changes the ids of all rows below it.
     RowNumber(String),
 }
 
 impl IdChoice {
-    /// The name of the id column.
+    /// Name of the id column.
     pub(crate) fn column(&self) -> &str {
         match self {
             IdChoice::Column(name) | IdChoice::RowNumber(name) => name,
@@ -181,18 +181,18 @@ impl IdChoice {
     }
 }
 
-/// What to do about rows whose ids are missing or stand twice.
-pub(crate) const ANOTHER_ID: &str = "Every row needs an id of its own: id = \"COLUMN\" in a diorama.toml names another column, id = \"#\" numbers the rows";
+/// Advice for rows whose ids are missing or duplicated.
+pub(crate) const ANOTHER_ID: &str = "Every row needs a unique id: set id = \"COLUMN\" in diorama.toml to use another column, or id = \"#\" to number the rows";
 
-/// The declared id that is no column but the row number.
+/// Value of `id` that selects the row number instead of a column.
 const ROW_NUMBER: &str = "#";
 
-/// Chooses the id of a file called `vista`: what was declared, else a column named for it, else the first column that is
-/// unique, else the row number. `unique` names columns without a null or a duplicate; `unfit` says why a column that is named for
-/// an id cannot be it.
+/// Chooses the id of the file `vista`: the declared column, else a column with the name of an id, else the first unique column,
+/// else the row number. `unique` returns true for columns without nulls and duplicates. `unfit` returns the reason why a column
+/// with the name of an id cannot be used.
 ///
 /// # Errors
-/// [`Error::Config`] if the declared column is not there or its cells cannot be ids.
+/// [`Error::Config`] if the declared column does not exist or its cells cannot be ids.
 pub(crate) fn choose_id(
     vista: &str,
     declared: Option<&str>,
@@ -224,11 +224,11 @@ pub(crate) fn choose_id(
         };
         match why {
             None if refused.is_empty() => {
-                let because = "a column of that name is taken for it".to_string();
+                let because = "a column of that name is used as the id".to_string();
                 return Ok((IdChoice::Column(name.clone()), Some(guess(&name, because))));
             }
             None => {
-                let guessed = guess(&name, format!("{refused}this one does")).doubtful();
+                let guessed = guess(&name, format!("{refused}this one can")).doubtful();
                 return Ok((IdChoice::Column(name), Some(guessed)));
             }
             Some(why) => refused += &format!("column {name:?} {why} and cannot identify rows; "),
@@ -237,24 +237,24 @@ pub(crate) fn choose_id(
     let mut plain = columns.iter().filter(|column| matches!(column.ty, ColumnType::String | ColumnType::Integer));
     if let Some(column) = plain.find(|column| unique(&column.name)) {
         let because = match refused.is_empty() {
-            true => "it is the first column without repetitions, which may be chance".to_string(),
-            false => format!("{refused}the first column without repetitions does, which may be chance"),
+            true => "it is the first column without duplicates, which may be a coincidence".to_string(),
+            false => format!("{refused}this is the first column without duplicates, which may be a coincidence"),
         };
         return Ok((IdChoice::Column(column.name.to_string()), Some(guess(&column.name, because).doubtful())));
     }
     let because = format!(
-        "{refused}no column identifies rows: they are numbered under {number:?}, and a row that is inserted renumbers those below"
+        "{refused}no column identifies rows: they are numbered in {number:?}, and inserting a row renumbers the rows below it"
     );
     Ok((IdChoice::RowNumber(number.to_string()), Some(guess("#", because).doubtful())))
 }
 
-/// Whether a column of this name is meant as the id.
+/// Returns true if a column of this name is meant as the id.
 #[cfg(feature = "csv")]
 pub(crate) fn is_id_name(vista: &str, name: &str) -> bool {
     id_names(vista).iter().any(|own| own == name)
 }
 
-/// Whether a column is taken for the id by its name.
+/// Returns true if the column has the name of an id and its type can hold ids.
 #[cfg(feature = "csv")]
 pub(crate) fn is_id(vista: &str, column: &Column) -> bool {
     is_id_name(vista, &column.name) && holds_ids(column.ty)
@@ -270,43 +270,44 @@ fn id_names(vista: &str) -> Vec<String> {
 }
 
 fn holds_ids(ty: ColumnType) -> bool {
-    // A JSON column may mix texts and integers; what is neither is reported row by row.
+    // A JSON column may mix texts and integers; values of other types are reported row by row.
     !matches!(ty, ColumnType::Number | ColumnType::Boolean | ColumnType::Bytes)
 }
 
-/// Whether the values of a column are all there and all different.
+/// Check that the values of a column are complete and unique.
 #[derive(Debug, Default)]
 pub(crate) struct Uniqueness {
-    /// Hashes, not values: 16 bytes a row however long the texts are.
+    /// Hashes instead of values: 16 bytes per row regardless of text length.
     seen: HashSet<u128>,
     values: u64,
     missing: u64,
-    /// The first value that came again, and where.
-    again: Option<(String, String)>,
+    /// First duplicate value and its position.
+    duplicate: Option<(String, String)>,
 }
 
 impl Uniqueness {
-    pub(crate) fn see(&mut self, value: Option<&str>, place: impl FnOnce() -> String) {
+    pub(crate) fn see(&mut self, value: Option<&str>, position: impl FnOnce() -> String) {
         let Some(value) = value else {
             self.missing += 1;
             return;
         };
         self.values += 1;
-        if self.again.is_none() && !self.seen.insert(xxhash_rust::xxh3::xxh3_128(value.as_bytes())) {
-            self.again = Some((value.chars().take(40).collect(), place()));
+        if self.duplicate.is_none() && !self.seen.insert(xxhash_rust::xxh3::xxh3_128(value.as_bytes())) {
+            self.duplicate = Some((value.chars().take(40).collect(), position()));
             self.seen = HashSet::new();
         }
     }
 
-    /// Whether there were values, none missing, none twice.
+    /// Returns true if there are values, none missing and none duplicated.
     pub(crate) fn holds(&self) -> bool {
-        self.again.is_none() && self.missing == 0 && self.values > 0
+        self.duplicate.is_none() && self.missing == 0 && self.values > 0
     }
 
-    /// Why the column cannot identify rows, `missing` of which lack it altogether. A few without an id are left out of the list.
+    /// Reason why the column cannot identify rows; `None` if it can. `missing` is the number of rows without the column. A few
+    /// rows without an id are tolerated: they are left out of the list.
     pub(crate) fn unfit(&self, missing: u64) -> Option<String> {
-        if let Some((value, place)) = &self.again {
-            return Some(format!("repeats {value:?} ({place})"));
+        if let Some((value, position)) = &self.duplicate {
+            return Some(format!("repeats {value:?} ({position})"));
         }
         let missing = self.missing + missing;
         (missing > 0 && missing >= self.values)
@@ -337,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn the_id_is_found_by_name_then_by_uniqueness_then_by_counting() {
+    fn the_id_is_chosen_by_name_then_by_uniqueness_then_by_row_number() {
         let text = |name: &str| Column::new(name, ColumnType::String);
         let choose = |vista: &str, columns: &[Column], unique: &[&str]| {
             choose_id(

@@ -1,6 +1,6 @@
-//! Numbers as people and programs write them in text files.
+//! Parser for numbers as people and programs write them in text files.
 //!
-//! A column has one [`Notation`]: `1.250` is 1.25 beside `1.5`, and 1250 beside `1,20` where commas are decimal.
+//! Each column has one [`Notation`]: `1.250` is 1.25 next to `1.5`, and 1250 next to `1,20`, where the comma is the decimal mark.
 
 use std::borrow::Cow;
 
@@ -25,11 +25,11 @@ pub(crate) const NOTATIONS: [Notation; 3] = [Notation::Plain, Notation::Comma, N
 pub(crate) enum Number {
     Integer(i64),
     Float(f64),
-    /// An integer beyond 64 bits, of which a float would lose digits.
+    /// An integer beyond 64 bits that a float cannot hold exactly.
     Wide,
 }
 
-/// Notations under which a cell is a number, and under which of them it is an integer.
+/// Set of the notations under which a cell is a number, and of those under which it is an integer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Notations(u8);
 
@@ -48,10 +48,10 @@ impl Notations {
         )
     }
 
-    /// The bits for one notation.
+    /// Bits for one notation.
     fn under(text: &str, notation: Notation) -> u8 {
         let Some(parts) = NumberParts::of(text, notation) else { return 0 };
-        // Short ones with a fraction are finite.
+        // A short number with a fraction is finite.
         if !parts.is_whole && !parts.has_exponent && text.len() < 100 {
             return 1 << notation as u8;
         }
@@ -70,13 +70,13 @@ impl Notations {
         self.0 & 0b1000 << notation as u8 != 0
     }
 
-    /// Tells whether it is a number under any notation.
+    /// Returns true if the cell is a number under any notation.
     pub(crate) fn is_some(self) -> bool {
         self.0 != 0
     }
 }
 
-/// An integer of 64 bits in the one form that JSON has for it: not `007`, not `+7`.
+/// Parses a 64-bit integer in the canonical form of JSON: neither `007` nor `+7`.
 pub(crate) fn integer(text: &str) -> Option<i64> {
     let digits = text.strip_prefix('-').unwrap_or(text).as_bytes();
     let canonical = match digits {
@@ -87,7 +87,7 @@ pub(crate) fn integer(text: &str) -> Option<i64> {
     if canonical { text.parse().ok() } else { None }
 }
 
-/// A number in `notation`.
+/// Parses a number in `notation`.
 pub(crate) fn number(text: &str, notation: Notation) -> Option<Number> {
     if let Some(integer) = integer(text) {
         return Some(Number::Integer(integer));
@@ -106,22 +106,22 @@ pub(crate) fn number(text: &str, notation: Notation) -> Option<Number> {
     number.is_finite().then_some(Number::Float(number))
 }
 
-/// A number's text in the form that JSON has for it, digit by digit.
+/// Converts a number to JSON's notation without losing digits.
 pub(crate) fn decimal(text: &str, notation: Notation) -> Option<Cow<'_, str>> {
     Some(NumberParts::of(text, notation)?.plain(text, notation))
 }
 
-/// Places of the parts of a number.
+/// Form of a number's text.
 struct NumberParts {
-    /// Set if it is plain as it stands.
+    /// True if the text is JSON's notation already.
     is_plain: bool,
     is_whole: bool,
     has_exponent: bool,
 }
 
 impl NumberParts {
-    /// Checks the grammar: a sign, digits in groups of three or in one, a fraction, an exponent. `None` for leading zeros, which
-    /// are those of codes, and for a plus before many digits, which is that of a telephone number.
+    /// Checks the grammar: a sign, digits in one group or in groups of three, a fraction, an exponent. `None` for leading zeros,
+    /// which indicate a code, and for a plus before more than six digits, which indicates a telephone number.
     fn of(text: &str, notation: Notation) -> Option<NumberParts> {
         let (point, group) = match notation {
             Notation::Plain => (b'.', None),
@@ -203,7 +203,7 @@ fn digits(bytes: &[u8]) -> usize {
     bytes.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(bytes.len())
 }
 
-/// `text` without the spaces around it, which most cells do not have.
+/// Strips surrounding spaces, which most cells do not have.
 pub(crate) fn trimmed(text: &str) -> &str {
     match text.as_bytes() {
         [b' ', ..] | [.., b' '] => text.trim_matches(' '),

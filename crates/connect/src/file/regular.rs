@@ -1,11 +1,11 @@
-//! What stands at a path: which file, and whether it is one that can be read to its end.
+//! Identity and type of the file at a path.
 
 use std::fs::Metadata;
 use std::path::Path;
 
 use diorama_core::vista::{Error, Result};
 
-/// Which file stands at a path: another one has another identity, whatever it is called.
+/// Identity of a file, independent of its name: device and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     device: u64,
@@ -19,23 +19,23 @@ impl Identity {
         Identity { device: metadata.dev(), inode: metadata.ino() }
     }
 
-    /// Elsewhere a file that is open cannot be replaced.
+    /// Constant: on other systems an open file cannot be replaced.
     #[cfg(not(unix))]
     pub(crate) fn of(_: &Metadata) -> Identity {
         Identity { device: 0, inode: 0 }
     }
 }
 
-/// Refuses everything but regular files.
+/// Rejects everything but regular files.
 ///
 /// # Errors
-/// Says what stands at `path` instead; somebody may put it right.
+/// A transient error that names the type of the file found at `path`.
 pub(crate) fn check_regular(path: &Path, metadata: &Metadata) -> Result<()> {
     if metadata.is_file() {
         return Ok(());
     }
-    let (path, what) = (path.display(), kind(metadata));
-    Err(Error::transient(format!("{path} is {what}, not a file: put a regular file there")))
+    let (path, kind) = (path.display(), kind(metadata));
+    Err(Error::transient(format!("{path} is {kind}, not a regular file: put a regular file there")))
 }
 
 #[cfg(unix)]

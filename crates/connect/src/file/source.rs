@@ -1,8 +1,8 @@
-//! Files as sources: opened without waiting, read whole, and believed once nobody writes to them any more.
+//! Files as sources: opened without blocking, read whole, and used once no other program is writing to them.
 //!
-//! A reading is doubtful if the file was changed meanwhile, if it lacks rows or a last line end that the version before had, or if
-//! it was written just now and looks cut off. A doubtful file is read again after a rest (`settle`); it is believed once two
-//! readings that far apart are the same, byte for byte. Until then the caller waits, and what was known before stays in force.
+//! A reading is doubtful if the file changed during it, if it lacks rows or a final line end that the previous version had, or if
+//! the file was written recently and looks truncated. A doubtful file is read again after a pause (`settle`). It is accepted once
+//! two readings that far apart are identical. Until then the caller waits and the previous rows remain in use.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -19,32 +19,32 @@ use crate::blocking::blocking;
 use diorama_core::record::Rows;
 use diorama_core::vista::{Error, Result};
 
-/// Bytes of one row, at most.
+/// Maximum size of one row in bytes.
 pub(crate) const MAX_ROW: usize = 4 << 20;
 
-/// Time that a doubtful file has to stay the same, where the options do not say.
+/// Default time for which a doubtful file must stay unchanged.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// Readings of a file that never stays the same, before the caller is told to come again.
+/// Maximum number of readings of a file that keeps changing before the caller gets an error.
 const READINGS: usize = 12;
 
-/// Rows of a list that may vanish without anybody taking it for a mistake.
+/// List size up to which losing more than half of the rows does not count as a collapse.
 const SHRINK_FLOOR: usize = 100;
 
-/// Opens a regular file for reading. Anything else is refused at once: a FIFO without a writer would never be opened.
+/// Opens a regular file for reading. Other types are rejected at once, because opening a FIFO without a writer would block.
 ///
 /// # Errors
-/// Why it cannot be read; it may come back or become readable.
+/// A transient error, because the file may reappear or become readable.
 pub(crate) fn open_regular(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt as _;
-        // Of no effect on regular files.
+        // Has no effect on regular files.
         options.custom_flags(libc::O_NONBLOCK);
     }
-    // What cannot be opened at all may still be told by its type, as a socket is.
+    // A file that cannot be opened, like a socket, is still reported by its type.
     let file = options.open(path).map_err(|error| match std::fs::metadata(path) {
         Ok(metadata) => check_regular(path, &metadata).err().unwrap_or_else(|| io_error(path, &error)),
         Err(_) => io_error(path, &error),
@@ -53,7 +53,7 @@ pub(crate) fn open_regular(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// The bytes of a file as they are read, with their hash.
+/// Reader of a file that hashes the bytes read.
 pub(crate) struct Content {
     file: File,
     hash: Box<Xxh3>,
@@ -67,24 +67,24 @@ impl Content {
         Content { file, hash: Box::default(), read: 0, last: None, framed: false }
     }
 
-    /// Goes back to the beginning.
+    /// Seeks to the beginning and resets the hash.
     pub(crate) fn rewind(&mut self) -> std::io::Result<()> {
         self.hash.reset();
         (self.read, self.last) = (0, None);
         self.file.seek(SeekFrom::Start(0)).map(drop)
     }
 
-    /// Notes the last byte of the text that was read, where it is not the file's own.
+    /// Sets the last byte of the decoded text if it differs from the file's last byte.
     pub(crate) fn set_last(&mut self, last: Option<u8>) {
         self.last = last;
     }
 
-    /// Notes that the format itself says where the file ends, whether with a line end or not.
+    /// Notes that the format itself marks the end of the file, so that no final line end is needed.
     pub(crate) fn set_framed(&mut self) {
         self.framed = true;
     }
 
-    /// Whether the file ends where a writer would end it.
+    /// Returns true if the file ends with a line end, or its format marks the end.
     pub(crate) fn is_closed(&self) -> bool {
         self.framed || self.last.is_none_or(|last| matches!(last, b'\n' | b'\r'))
     }
@@ -104,14 +104,14 @@ impl Read for Content {
     }
 }
 
-/// What was read, so that two readings can be compared.
+/// Fingerprint of the bytes read, for comparing two readings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Fingerprint {
     hash: u128,
     bytes: u64,
 }
 
-/// A version of a file, as far as its metadata tell.
+/// Version of a file according to its metadata.
 #[derive(Debug, PartialEq, Eq)]
 struct Version {
     identity: Identity,
@@ -124,14 +124,14 @@ impl Version {
         Version { identity: Identity::of(metadata), bytes: metadata.len(), modified: metadata.modified().ok() }
     }
 
-    /// Whether the file was written to within the last `settle`. A time in the future counts as now.
+    /// Returns true if the file was written within the last `settle`. A time in the future counts as now.
     fn is_young(&self, settle: Duration) -> bool {
         let age = self.modified.and_then(|modified| SystemTime::now().duration_since(modified).ok());
         !settle.is_zero() && age.is_none_or(|age| age < settle)
     }
 }
 
-/// The version of a file that was believed last.
+/// Last accepted version of a file.
 #[derive(Debug)]
 struct AcceptedVersion {
     fingerprint: Fingerprint,
@@ -140,13 +140,13 @@ struct AcceptedVersion {
     ids: Vec<u64>,
 }
 
-/// A reading that is not believed yet.
+/// A reading that is not accepted yet.
 #[derive(Debug)]
 struct UnconfirmedReading {
     why: String,
     fingerprint: Fingerprint,
     since: Instant,
-    /// Whether somebody was seen writing.
+    /// True if the file changed during a reading.
     written: bool,
 }
 
@@ -156,7 +156,7 @@ struct SourceVersions {
     doubt: Option<UnconfirmedReading>,
 }
 
-/// A file that is read again and again.
+/// A source file with what is known from earlier readings.
 #[derive(Debug)]
 pub(crate) struct SourceFile {
     path: PathBuf,
@@ -164,15 +164,15 @@ pub(crate) struct SourceFile {
     known: Mutex<SourceVersions>,
 }
 
-/// What came of one reading.
+/// Outcome of one reading.
 enum ReadOutcome<T> {
     Done(Result<T>),
-    /// To be read again after a rest.
+    /// Must be read again after this pause.
     Doubtful(Duration),
 }
 
 impl SourceFile {
-    /// The file at `path`; it is opened when it is read.
+    /// Returns the source for the file at `path`, which is opened on each reading.
     pub(crate) fn new(path: PathBuf, settle: Option<Duration>) -> SourceFile {
         SourceFile { path, settle: settle.unwrap_or(SETTLE), known: Mutex::default() }
     }
@@ -181,18 +181,18 @@ impl SourceFile {
         &self.path
     }
 
-    /// Why the file is not believed at present.
+    /// Reason why the file is not accepted at present; `None` if it is.
     pub(crate) fn doubt(&self) -> Option<String> {
         let known = self.known.lock();
         let doubt = known.doubt.as_ref()?;
         let (path, settle) = (self.path.display(), self.settle.as_secs_f32());
-        Some(format!("{path} {}: it is believed once it has stayed the same for {settle} s", doubt.why))
+        Some(format!("{path} {}: it is used once it has stayed unchanged for {settle} s", doubt.why))
     }
 
-    /// Has `read` read the file for something that is no list.
+    /// Runs `read` on the file for a result other than a list of rows.
     ///
     /// # Errors
-    /// What `read` says, or why the file cannot be read.
+    /// Errors of `read`, or a transient error if the file cannot be read.
     pub(crate) async fn study<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl Fn(&mut Content) -> Result<T> + Send + Sync + 'static,
@@ -200,10 +200,10 @@ impl SourceFile {
         self.settled(read, |_| None).await
     }
 
-    /// Has `read` list the file's rows. Rows that the version before had, and that this one lacks, are a doubt.
+    /// Runs `read` to list the file's rows. A reading that lacks rows of the previous version is doubtful.
     ///
     /// # Errors
-    /// What `read` says, or why the file cannot be read.
+    /// Errors of `read`, or a transient error if the file cannot be read.
     pub(crate) async fn list(
         self: &Arc<Self>,
         read: impl Fn(&mut Content) -> Result<Rows> + Send + Sync + 'static,
@@ -211,7 +211,10 @@ impl SourceFile {
         self.settled(read, |rows| Some(ids(rows))).await
     }
 
-    /// Reads until a reading is believed. Dropping the future loses no doubt: a later call goes on with it.
+    /// Reads until a reading is accepted.
+    ///
+    /// # Cancel safety
+    /// A later call continues with the doubt that this call left behind.
     async fn settled<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl Fn(&mut Content) -> Result<T> + Send + Sync + 'static,
@@ -247,7 +250,7 @@ impl SourceFile {
         let (path, why) = (self.path.display(), known.doubt.as_ref().map(|doubt| &doubt.why));
         match why {
             Some(why) if !doubted => {
-                tracing::warn!(%path, why, settle = ?self.settle, "the file is not believed yet and will be read again");
+                tracing::warn!(%path, why, settle = ?self.settle, "the file may be incomplete and will be read again");
             }
             None if doubted => tracing::info!(%path, "the file has settled"),
             _ => {}
@@ -257,7 +260,7 @@ impl SourceFile {
 }
 
 impl SourceVersions {
-    /// Believes a reading, or notes why not.
+    /// Accepts a reading or records why it is doubtful.
     fn judge<T>(
         &mut self,
         content: &Content,
@@ -275,9 +278,9 @@ impl SourceVersions {
             Ok(_) if self.accepted.as_ref().is_some_and(|accepted| accepted.fingerprint == fingerprint) => None,
             Ok(_) => self.doubts(content.is_closed(), ids.as_deref(), after.is_young(settle)),
         };
-        // Somebody was seen writing, and has written more since.
-        let went_on = self.doubt.as_ref().is_some_and(|doubt| doubt.written && doubt.fingerprint != fingerprint);
-        let why = why.or_else(|| went_on.then(|| "has been written to since it was read".to_string()));
+        // Another program was writing and has written more since.
+        let continued = self.doubt.as_ref().is_some_and(|doubt| doubt.written && doubt.fingerprint != fingerprint);
+        let why = why.or_else(|| continued.then(|| "has been written to since it was read".to_string()));
         let rested = same.is_some_and(|doubt| doubt.since.elapsed() >= settle);
         let Some(why) = why.filter(|_| written || !rested) else {
             self.doubt = None;
@@ -287,21 +290,21 @@ impl SourceVersions {
             return ReadOutcome::Done(result);
         };
         let since = same.filter(|_| !written).map_or_else(Instant::now, |doubt| doubt.since);
-        let doubt = UnconfirmedReading { why, fingerprint, since, written: written || went_on };
+        let doubt = UnconfirmedReading { why, fingerprint, since, written: written || continued };
         let rest = settle.saturating_sub(since.elapsed());
         self.doubt = Some(doubt);
         ReadOutcome::Doubtful(rest)
     }
 
-    /// Notes a list that was believed. One that lost most of its rows may yet be refused by the caller's shrink guard: the rows
-    /// before it remain the measure.
+    /// Records an accepted list. If it lost most of its rows, the caller's shrink guard may still refuse it, so the previous rows
+    /// remain the baseline.
     fn accept(&mut self, fingerprint: Fingerprint, closed: bool, ids: Vec<u64>) {
         let before = self.accepted.take().map(|accepted| accepted.ids).unwrap_or_default();
         let collapsed = before.len() > SHRINK_FLOOR && ids.len() < before.len() / 2;
         self.accepted = Some(AcceptedVersion { fingerprint, closed, ids: if collapsed { before } else { ids } });
     }
 
-    /// Why a reading that nobody disturbed may be a part of the file.
+    /// Reason why an undisturbed reading may be incomplete.
     fn doubts(&self, closed: bool, ids: Option<&[u64]>, young: bool) -> Option<String> {
         if !closed && self.accepted.as_ref().is_some_and(|accepted| accepted.closed) {
             return Some("no longer ends with a line end".to_string());
@@ -311,7 +314,7 @@ impl SourceVersions {
         }
         let accepted = self.accepted.as_ref()?;
         let lost = accepted.ids.iter().filter(|id| ids.is_some_and(|ids| ids.binary_search(id).is_err())).count();
-        (lost > 0).then(|| format!("lacks {lost} of the {} rows that it had", accepted.ids.len()))
+        (lost > 0).then(|| format!("lacks {lost} of its previous {} rows", accepted.ids.len()))
     }
 }
 
@@ -322,8 +325,8 @@ fn ids(rows: &Rows) -> Vec<u64> {
     ids
 }
 
-/// Rows of a file that cannot be decoded, beside those that can. A few are left out and counted; where there are as many of them
-/// as of others, the file is not what it is taken for.
+/// Counts of the rows that can and cannot be decoded. A few bad rows are left out and counted. If there are as many bad rows as
+/// good ones, the file is not in the expected format.
 #[derive(Debug, Default)]
 pub(crate) struct DecodedRows {
     good: u64,
@@ -342,7 +345,7 @@ impl DecodedRows {
     }
 
     /// # Errors
-    /// What is wrong with the first bad row, if there are as many as good ones.
+    /// The error of the first bad row, if there are at least as many bad rows as good ones.
     pub(crate) fn check(self) -> Result<()> {
         match self.first {
             Some(error) if self.bad >= self.good => Err(error),
@@ -351,7 +354,7 @@ impl DecodedRows {
     }
 }
 
-/// The file may come back or become readable: trying again can help.
+/// A transient error, because the file may reappear or become readable.
 pub(crate) fn io_error(path: &Path, error: &std::io::Error) -> Error {
     Error::transient(format!("cannot read {}: {error}", path.display()))
 }

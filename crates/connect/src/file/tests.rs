@@ -1,4 +1,4 @@
-//! Files that somebody writes while they are read. Time is the runtime's: a rest of five seconds takes none.
+//! Tests of files that are written while they are read. Tokio's time is paused: a pause of five seconds takes no real time.
 
 #![cfg(all(feature = "csv", feature = "json"))]
 
@@ -12,7 +12,7 @@ use diorama_core::vista::Vista;
 
 const ROWS: usize = 1_000;
 
-/// A format with the rows `1..=rows` of it.
+/// A file name with a function that writes the rows `1..=rows` in its format.
 struct Format {
     name: &'static str,
     text: fn(usize) -> String,
@@ -64,7 +64,7 @@ impl Fixture {
         std::fs::rename(new, &self.path).unwrap();
     }
 
-    /// Has the file be written a minute ago.
+    /// Sets the modification time to a minute ago.
     fn age(&self) {
         let file = OpenOptions::new().write(true).open(&self.path).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
@@ -78,42 +78,42 @@ impl Fixture {
     }
 }
 
-/// The number of rows in a list, and how long it took.
+/// Number of rows in a list and the seconds it took.
 async fn listed(vista: &Vista) -> (usize, u64) {
     let started = Instant::now();
     let rows = vista.list_values().await.unwrap();
     (rows.len(), started.elapsed().as_secs())
 }
 
-/// What is listed in less time than it takes a doubtful file to settle.
-async fn within_the_rest(vista: &Vista) -> Option<Result<Rows>> {
+/// List that completes before a doubtful file has settled; `None` if it does not.
+async fn list_before_settling(vista: &Vista) -> Option<Result<Rows>> {
     tokio::time::timeout(SETTLE - Duration::from_millis(100), vista.list_values()).await.ok()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_is_cut_anywhere_is_not_believed_before_it_has_settled() {
+async fn a_truncated_file_is_not_accepted_before_it_has_settled() {
     for format in FORMATS {
         let whole = (format.text)(ROWS);
         let fixture = Fixture::new(format.name, &whole);
         let vista = fixture.open().await;
         assert_eq!(listed(&vista).await, (ROWS, 0));
-        let mut believed = 0;
+        let mut accepted = 0;
         for cut in 1..=120 {
             let end = whole.len() * cut / 121;
             fixture.write(&whole[..end]);
-            believed += usize::from(within_the_rest(&vista).await.is_some());
+            accepted += usize::from(list_before_settling(&vista).await.is_some());
             assert!(vista.shell().withheld().is_some(), "{} at byte {end}", format.name);
             fixture.write(&whole);
             assert_eq!(listed(&vista).await, (ROWS, 0), "{}: a whole file ends the doubt", format.name);
             assert_eq!(vista.shell().withheld(), None);
         }
-        println!("{}: {believed} of 120 cut files were believed while they could still grow", format.name);
-        assert_eq!(believed, 0, "{}", format.name);
+        println!("{}: {accepted} of 120 cut files were accepted while they could still grow", format.name);
+        assert_eq!(accepted, 0, "{}", format.name);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_only_lost_its_last_line_end_is_believed_when_it_has_settled() {
+async fn a_file_that_only_lost_its_last_line_end_is_accepted_when_it_has_settled() {
     for format in FORMATS.into_iter().take(2) {
         let whole = (format.text)(ROWS);
         let fixture = Fixture::new(format.name, &whole);
@@ -131,22 +131,22 @@ async fn a_file_that_only_lost_its_last_line_end_is_believed_when_it_has_settled
 }
 
 #[tokio::test(start_paused = true)]
-async fn rows_that_went_missing_are_believed_when_the_file_has_settled() {
+async fn rows_that_went_missing_are_accepted_when_the_file_has_settled() {
     for format in FORMATS {
         let fixture = Fixture::new(format.name, &(format.text)(ROWS));
         let vista = fixture.open().await;
         assert_eq!(listed(&vista).await, (ROWS, 0));
         fixture.rename(&(format.text)(ROWS + 1));
-        assert_eq!(listed(&vista).await, (ROWS + 1, 0), "{}: a file with all rows is believed at once", format.name);
+        assert_eq!(listed(&vista).await, (ROWS + 1, 0), "{}: a file with all rows is accepted at once", format.name);
         fixture.rename(&(format.text)(ROWS - 10));
         assert_eq!(listed(&vista).await, (ROWS - 10, 5), "{}", format.name);
-        assert_eq!(listed(&vista).await, (ROWS - 10, 0), "{}: once", format.name);
+        assert_eq!(listed(&vista).await, (ROWS - 10, 0), "{}: only the first time", format.name);
     }
 }
 
-/// The caller may have refused the list that lost most rows: a later part of the file is measured by the rows before it.
+/// The caller may have refused the list that lost most rows, so a later part of the file is compared with the rows before it.
 #[tokio::test(start_paused = true)]
-async fn a_file_that_was_cut_to_a_few_rows_and_grows_again_is_not_believed_on_its_way() {
+async fn a_file_that_was_cut_to_a_few_rows_is_not_accepted_while_it_grows_again() {
     for format in FORMATS {
         let fixture = Fixture::new(format.name, &(format.text)(ROWS));
         let vista = fixture.open().await;
@@ -155,14 +155,14 @@ async fn a_file_that_was_cut_to_a_few_rows_and_grows_again_is_not_believed_on_it
         assert_eq!(listed(&vista).await, (3, 5));
         assert_eq!(listed(&vista).await, (3, 0), "{}: it is the same file", format.name);
         fixture.write(&(format.text)(700));
-        assert!(within_the_rest(&vista).await.is_none(), "{}", format.name);
+        assert!(list_before_settling(&vista).await.is_none(), "{}", format.name);
         fixture.write(&(format.text)(ROWS));
         assert_eq!(listed(&vista).await, (ROWS, 0));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_copy_without_a_last_line_end_waits_only_where_it_was_written_just_now() {
+async fn a_first_read_without_a_last_line_end_waits_only_if_the_file_is_young() {
     for format in FORMATS.into_iter().take(2) {
         let text = (format.text)(3);
         let fixture = Fixture::new(format.name, text.trim_end());
@@ -191,7 +191,7 @@ async fn a_broken_file_is_an_error_when_it_has_settled_and_at_once_from_then_on(
         assert_eq!(started.elapsed().as_secs(), 5);
         let Err(error) = first else { continue };
         assert_eq!(error.kind(), diorama_core::vista::ErrorKind::Transient, "{}: {error}", format.name);
-        assert_eq!(vista.shell().withheld(), None, "it is a failure now");
+        assert_eq!(vista.shell().withheld(), None, "it is an error now and no longer a doubt");
         fixture.age();
         let started = Instant::now();
         assert!(vista.list_values().await.is_err());
@@ -199,14 +199,14 @@ async fn a_broken_file_is_an_error_when_it_has_settled_and_at_once_from_then_on(
     }
 }
 
-/// A doubt outlives the call that had it: a caller with less patience than the file needs gets it all the same.
+/// A doubt outlives the call that raised it, so a caller with a shorter timeout than the file needs succeeds in the end.
 #[tokio::test(start_paused = true)]
-async fn a_list_that_was_given_up_is_gone_on_with_by_the_next() {
+async fn a_cancelled_list_is_continued_by_the_next() {
     let fixture = Fixture::new("goods.csv", &(FORMATS[0].text)(ROWS));
     let vista = fixture.open().await;
     assert_eq!(listed(&vista).await, (ROWS, 0));
     fixture.write(&(FORMATS[0].text)(ROWS - 1));
-    assert!(within_the_rest(&vista).await.is_none());
+    assert!(list_before_settling(&vista).await.is_none());
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(listed(&vista).await, (ROWS - 1, 0));
 }
@@ -234,7 +234,7 @@ async fn a_file_that_is_written_while_it_is_read_is_read_again() {
     assert_eq!(
         (text.as_str(), started.elapsed().as_secs()),
         ("id\n1\n2\n2\n", 15),
-        "two readings alike, and undisturbed"
+        "two identical and undisturbed readings"
     );
     *left.lock() = usize::MAX;
     let error = file.study(reading(left)).await.unwrap_err();
@@ -244,7 +244,7 @@ async fn a_file_that_is_written_while_it_is_read_is_read_again() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn what_is_no_regular_file_is_refused_at_once() {
+async fn a_file_that_is_not_regular_is_refused_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     std::fs::create_dir(path("directory")).unwrap();
@@ -265,7 +265,7 @@ async fn what_is_no_regular_file_is_refused_at_once() {
         ];
         for error in errors {
             assert_eq!(error.kind(), diorama_core::vista::ErrorKind::Transient, "{error}");
-            assert!(error.to_string().contains(&format!("is {what}, not a file")), "{error}");
+            assert!(error.to_string().contains(&format!("is {what}, not a regular file")), "{error}");
         }
     }
 }

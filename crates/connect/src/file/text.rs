@@ -1,7 +1,7 @@
-//! Text of a file, unpacked (gzip) and decoded to UTF-8 while it is read.
+//! Reader that decompresses a file (gzip) and decodes it to UTF-8.
 //!
-//! UTF-8 passes through as it is. Bytes that are not UTF-8 are counted: whoever has read the file asks [`Text::is_western`] and
-//! reads it again as windows-1252 if that is what it is.
+//! UTF-8 passes through unchanged, and invalid bytes are counted. After reading, the caller checks [`Text::is_western`] and if it
+//! is true reads the file again as windows-1252.
 
 use std::io::{Error, ErrorKind, Read};
 
@@ -10,34 +10,34 @@ use flate2::read::MultiGzDecoder;
 
 use super::source::Content;
 
-/// Bytes that show a mark or the zeros of UTF-16.
+/// Bytes examined for a byte order mark or the zero bytes of UTF-16.
 const LOOK: u64 = 256;
 
-/// Bytes that are decoded at a time.
+/// Bytes decoded at a time.
 const PIECE: usize = 16 << 10;
 
-/// Decoding of a file's bytes.
+/// Compression and encoding of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Coding {
     pub(crate) gzip: bool,
     pub(crate) encoding: &'static Encoding,
-    /// Why this encoding; `None` if it is UTF-8 without a mark.
+    /// Reason for this encoding; `None` if it is declared, or UTF-8 without a byte order mark.
     pub(crate) because: Option<&'static str>,
-    /// Set if a key says so.
+    /// True if the configuration declares the encoding.
     declared: bool,
 }
 
 impl Coding {
-    /// Looks at the first bytes and goes back to the beginning.
+    /// Detects the coding from the first bytes and rewinds.
     pub(crate) fn of(content: &mut Content, declared: Option<&'static Encoding>) -> std::io::Result<Coding> {
         let gzip = start(content, false)?.starts_with(b"\x1f\x8b");
         let first = start(content, gzip)?;
         let marked = Encoding::for_bom(&first).map(|(encoding, _)| encoding);
         let (encoding, because) = match (declared, marked) {
-            // The mark says in which order the bytes of a character stand.
+            // The byte order mark gives the byte order.
             (Some(wide), Some(marked)) if is_wide(wide) && is_wide(marked) => (marked, None),
             (Some(declared), _) => (declared, None),
-            (None, Some(marked)) => (marked, Some("its first bytes are a byte order mark")),
+            (None, Some(marked)) => (marked, Some("it begins with a byte order mark")),
             (None, None) => match wide(&first) {
                 Some(wide) => (wide, Some("every other byte at its beginning is zero")),
                 None => (UTF_8, None),
@@ -46,7 +46,7 @@ impl Coding {
         Ok(Coding { gzip, encoding, because, declared: declared.is_some() })
     }
 
-    /// The fallback for bytes that are not UTF-8, if nothing else is said.
+    /// Fallback for bytes that are not UTF-8; `None` if the encoding is declared or was detected.
     pub(crate) fn western(self) -> Option<Coding> {
         let because = Some("it has bytes that are not UTF-8");
         let may = !self.declared && self.encoding == UTF_8 && self.because.is_none();
@@ -57,7 +57,7 @@ impl Coding {
 fn start(content: &mut Content, gzip: bool) -> std::io::Result<Vec<u8>> {
     let mut first = Vec::new();
     match gzip {
-        // What is cut off or damaged is said when the file is read.
+        // Truncated or damaged data is reported when the file is read.
         true => drop(MultiGzDecoder::new(content.by_ref()).take(LOOK).read_to_end(&mut first)),
         false => drop(content.by_ref().take(LOOK).read_to_end(&mut first)?),
     }
@@ -69,7 +69,7 @@ fn is_wide(encoding: &'static Encoding) -> bool {
     encoding == UTF_16LE || encoding == UTF_16BE
 }
 
-/// UTF-16 without a mark: one half of most characters is zero, and that of no character in the other place.
+/// Detects UTF-16 without a byte order mark: one byte of most characters is zero, and the other byte of none.
 fn wide(first: &[u8]) -> Option<&'static Encoding> {
     let pairs = first.len() / 2;
     let zeros = |odd: usize| first.iter().skip(odd).step_by(2).filter(|byte| **byte == 0).count();
@@ -107,14 +107,14 @@ impl Read for RawText<'_> {
         match self {
             RawText::Plain(content) => content.read(into),
             RawText::Gzip(decoder) => decoder.read(into).map_err(|error| match error.kind() {
-                ErrorKind::UnexpectedEof => Error::new(error.kind(), "its gzip stream ends in the middle"),
+                ErrorKind::UnexpectedEof => Error::new(error.kind(), "the gzip stream is truncated"),
                 _ => error,
             }),
         }
     }
 }
 
-/// UTF-8 of a file.
+/// Reader of a file's text as UTF-8.
 pub(crate) struct Text<'a> {
     raw: RawText<'a>,
     decoding: Option<Decoding>,
@@ -126,7 +126,7 @@ struct Decoding {
     decoder: Decoder,
     piece: Box<[u8]>,
     out: String,
-    given: usize,
+    consumed: usize,
     ended: bool,
 }
 
@@ -136,12 +136,12 @@ impl<'a> Text<'a> {
             decoder: coding.encoding.new_decoder_with_bom_removal(),
             piece: vec![0; PIECE].into(),
             out: String::new(),
-            given: 0,
+            consumed: 0,
             ended: false,
         });
         let raw = match coding.gzip {
             true => {
-                // A stream that is cut off is not valid.
+                // A truncated gzip stream is invalid, so its end is always marked.
                 content.set_framed();
                 RawText::Gzip(Box::new(MultiGzDecoder::new(content)))
             }
@@ -150,12 +150,12 @@ impl<'a> Text<'a> {
         Text { raw, decoding, tally: EncodingCounts::default(), last: None }
     }
 
-    /// Tells whether what was read so far is rather windows-1252 than UTF-8.
+    /// Returns true if the bytes read so far look like windows-1252 rather than UTF-8.
     pub(crate) fn is_western(&self) -> bool {
         self.decoding.is_none() && self.tally.wrong > self.tally.right
     }
 
-    /// Tells whether the file ends where a writer would end it.
+    /// Returns true if the file ends with a line end, or its format marks the end.
     pub(crate) fn is_closed(&self) -> bool {
         self.raw.content().is_closed()
     }
@@ -179,28 +179,28 @@ impl Read for Text<'_> {
 
 impl Decoding {
     fn read(&mut self, raw: &mut RawText<'_>, into: &mut [u8]) -> std::io::Result<usize> {
-        while self.given == self.out.len() && !self.ended {
+        while self.consumed == self.out.len() && !self.ended {
             let read = raw.read(&mut self.piece)?;
             self.ended = read == 0;
-            self.given = 0;
+            self.consumed = 0;
             self.out.clear();
             self.out.reserve(self.decoder.max_utf8_buffer_length(read).unwrap_or(PIECE * 4));
             let _ = self.decoder.decode_to_string(&self.piece[..read], &mut self.out, self.ended);
         }
-        let rest = &self.out.as_bytes()[self.given..];
+        let rest = &self.out.as_bytes()[self.consumed..];
         let count = rest.len().min(into.len());
         into[..count].copy_from_slice(&rest[..count]);
-        self.given += count;
+        self.consumed += count;
         Ok(count)
     }
 }
 
-/// Characters beyond ASCII, and bytes that are part of none.
+/// Counts of non-ASCII characters and of invalid bytes.
 #[derive(Debug, Default)]
 struct EncodingCounts {
     right: u64,
     wrong: u64,
-    /// The beginning of a character whose rest comes with the next bytes. At the end of a file it is one that was cut off.
+    /// Start of a character that continues in the next bytes. At the end of a file it is a truncated character.
     open: Vec<u8>,
 }
 

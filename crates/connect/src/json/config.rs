@@ -1,4 +1,4 @@
-//! `source = { json = "FILE" }`
+//! Configuration `source = { json = "FILE" }`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::connector::{Connector, Key, Settings, Source, SourceRequest};
 use crate::file::{self, ENCODING, SETTLE};
 use diorama_core::vista::{Result, Vista};
 
-/// JSON files.
+/// Connector for JSON files.
 #[derive(Clone, Copy, Debug)]
 pub struct JsonConnector;
 
@@ -73,7 +73,7 @@ impl Source for JsonFile {
         Some(&self.path)
     }
 
-    /// Arrays of a file like json-server's `db.json`.
+    /// Returns one source for each array of a file like json-server's `db.json`.
     fn parts(&self) -> Vec<(String, Arc<dyn Source>)> {
         if self.options.path.is_some() {
             return Vec::new();
@@ -88,11 +88,11 @@ impl Source for JsonFile {
 }
 
 const KEYS: &[Key] = &[
-    Key::new("source.json", "", "A JSON, GeoJSON or NDJSON file, also as `.gz`."),
+    Key::new("source.json", "", "A JSON, GeoJSON or NDJSON file, optionally compressed as `.gz`."),
     Key::new(
         "source.path",
-        "found",
-        "`json`: where in the file the rows are, like `/posts`; `\"\"` is the whole of it. Elements of GeoJSON are then as they stand.",
+        "detected",
+        "`json`: JSON Pointer to the rows, like `/posts`; `\"\"` is the whole document. With a pointer, GeoJSON features are not flattened.",
     ),
     SETTLE,
     ENCODING,

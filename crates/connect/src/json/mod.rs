@@ -1,4 +1,4 @@
-//! JSON files: arrays, keyed objects, lines, GeoJSON.
+//! JSON files: arrays, objects by name, lines, GeoJSON.
 
 mod config;
 mod outline;

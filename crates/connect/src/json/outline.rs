@@ -1,4 +1,4 @@
-//! What a document has at its top, without keeping it.
+//! Outline of a document's top level, parsed without keeping the document.
 
 use std::fmt;
 use std::io::{BufReader, Read};
@@ -10,8 +10,8 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use crate::file::source::{Content, open_regular};
 use crate::file::text::{Coding, Text};
 
-/// Names of the arrays of objects in a JSON file that is one object, if at least two have elements: each is a resource. Nothing is
-/// said of a file that cannot be read; whoever opens it says more.
+/// Returns the names of the arrays of objects in a JSON file that is one object, if at least two of them have elements. Each is a
+/// resource. Empty for a file that cannot be read; opening the file reports the error.
 pub fn arrays(path: &Path) -> Vec<String> {
     let Ok(file) = open_regular(path) else { return Vec::new() };
     let mut content = Content::new(file);
@@ -27,7 +27,7 @@ pub fn arrays(path: &Path) -> Vec<String> {
     members.into_iter().map(|(name, _)| name).collect()
 }
 
-/// The first three bytes, unless they are a mark.
+/// Returns the first three bytes, or none if they are a byte order mark.
 fn first_bytes(text: &mut impl Read) -> Option<std::io::Cursor<Vec<u8>>> {
     let mut first = Vec::new();
     text.take(3).read_to_end(&mut first).ok()?;
@@ -35,7 +35,7 @@ fn first_bytes(text: &mut impl Read) -> Option<std::io::Cursor<Vec<u8>>> {
     Some(std::io::Cursor::new(first))
 }
 
-/// The arrays of objects among the members of an object, with their lengths.
+/// Arrays of objects among the members of an object, with their lengths.
 struct Outline(Vec<(String, usize)>);
 
 impl<'de> Deserialize<'de> for Outline {
@@ -60,10 +60,10 @@ impl<'de> Deserialize<'de> for Outline {
     }
 }
 
-/// Number of the objects of an array that has nothing else.
+/// Length of an array that holds only objects; `None` for other values.
 struct Length(Option<usize>);
 
-/// Whether a value is an object.
+/// True if a value is an object.
 struct IsMap(bool);
 
 macro_rules! scalars {

@@ -1,4 +1,4 @@
-//! The rows of a JSON file, one after the other, whatever shape it has.
+//! Iteration over the rows of a JSON file of any shape.
 
 use std::fmt;
 use std::io::Read;
@@ -14,21 +14,21 @@ use crate::file::text::{Coding, Text};
 use diorama_core::record::{CborValue, Record, marked, unmark};
 use diorama_core::vista::{Error, Inferred, Result};
 
-/// Bytes of a file, at most: it is held in memory while it is read.
+/// Maximum size of a file in bytes: it is held in memory while it is read.
 const MAX_FILE: u64 = 1 << 30;
 
-/// Nesting of one value, at most.
+/// Maximum nesting depth of one value.
 const MAX_DEPTH: usize = 64;
 
 pub(super) const EXPECTED: &str =
-    "an array of objects, one object per line, objects by name, or an object with an array of objects is expected";
+    "expected an array of objects, one object per line, objects by name, or an object with an array of objects";
 
-/// Place of a row.
+/// Position of a row.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum RowPosition {
-    /// In an array, counted from 0.
+    /// Index in an array, from 0.
     Index(usize),
-    /// On a line, counted from 1.
+    /// Line number, from 1.
     Line(usize),
 }
 
@@ -41,22 +41,22 @@ impl fmt::Display for RowPosition {
     }
 }
 
-pub(super) fn row_error(path: &Path, place: RowPosition, detail: &str) -> Error {
-    Error::permanent(format!("{} {place} {detail}", path.display()))
+pub(super) fn row_error(path: &Path, position: RowPosition, detail: &str) -> Error {
+    Error::permanent(format!("{} {position} {detail}", path.display()))
 }
 
 pub(super) type Sink<'a> = &'a mut dyn FnMut(RowPosition, Result<Record>) -> Result<()>;
 
-/// Findings about a file, beside its rows.
+/// Inferred properties of a file.
 #[derive(Debug, Default)]
 pub(super) struct FileSummary {
-    /// The column that has the names of the members that rows are.
+    /// Column for the names of the members if each member is a row.
     pub(super) key: Option<String>,
     pub(super) inferred: Vec<Inferred>,
 }
 
-/// Gives every row of a file to `sink`, or what is wrong with it, whatever shape the file has. `key` is the column that was found
-/// for the names of members before.
+/// Passes every row of a file, or the error of that row, to `sink`. `key` is the column for the names of members that an earlier
+/// reading chose.
 pub(super) fn each_row(
     path: &Path,
     content: &mut Content,
@@ -74,18 +74,18 @@ pub(super) fn each_row(
     let marked = marked(json).map_err(|error| Error::permanent(format!("{}: {error}", path.display())))?;
     let json = marked.as_deref().unwrap_or(json);
     let has_marks = marked.is_some();
-    let mut unmarking = |place, row: Result<Record>| match row {
+    let mut unmarking = |position, row: Result<Record>| match row {
         Ok(mut row) if has_marks => {
             row.values_mut().for_each(unmark);
-            sink(place, Ok(row))
+            sink(position, Ok(row))
         }
-        row => sink(place, row),
+        row => sink(position, row),
     };
     let sink: Sink<'_> = &mut unmarking;
     let first = json.iter().find(|byte| !byte.is_ascii_whitespace());
     let many = has_lines(path) || first == Some(&b'{') && is_many(json);
     if pointer.is_some() || !many {
-        // A document that is cut off is not valid.
+        // A truncated document is invalid, so its end is always marked.
         content.set_framed();
     }
     match first {
@@ -99,7 +99,7 @@ pub(super) fn each_row(
     Ok(found)
 }
 
-/// The whole text of a file.
+/// Reads the whole text of a file.
 fn load(path: &Path, content: &mut Content, options: &JsonOptions) -> Result<(Vec<u8>, Coding)> {
     let io = |error| io_error(path, &error);
     let mut coding = Coding::of(content, options.encoding()?).map_err(io)?;
@@ -120,14 +120,14 @@ fn load(path: &Path, content: &mut Content, options: &JsonOptions) -> Result<(Ve
     }
 }
 
-/// Tells whether the file's name says that each line is a value.
+/// Returns true if the file's name says that each line is a value.
 fn has_lines(path: &Path) -> bool {
     let stem = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
     let stem = stem.strip_suffix(".gz").unwrap_or(&stem);
     stem.ends_with(".ndjson") || stem.ends_with(".jsonl")
 }
 
-/// Tells whether a value is followed by another: lines, not one document.
+/// Returns true if a value is followed by another: lines instead of one document.
 fn is_many(json: &[u8]) -> bool {
     let mut values = serde_json::Deserializer::from_slice(json).into_iter::<IgnoredAny>();
     values.next().is_some_and(|first| first.is_ok()) && values.next().is_some()
@@ -138,25 +138,25 @@ fn from_lines(path: &Path, json: &[u8], sink: Sink<'_>) -> Result<()> {
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        let place = RowPosition::Line(at + 1);
+        let position = RowPosition::Line(at + 1);
         let wrong = |error: &serde_json::Error| {
             // The error's own line is always 1 here.
             let text = error.to_string();
             let (what, _) = text.split_once(" at line ").unwrap_or((&text, ""));
-            row_error(path, place, &format!("column {}: {what}", error.column()))
+            row_error(path, position, &format!("column {}: {what}", error.column()))
         };
         let end = line.as_ptr_range().end == json.as_ptr_range().end;
         match serde_json::from_slice(line) {
-            Ok(value) => sink(place, to_record(path, place, value))?,
-            // The file ends in the middle of it: it was cut short.
+            Ok(value) => sink(position, to_record(path, position, value))?,
+            // The file ends in the middle of a value: it was truncated.
             Err(error) if error.is_eof() && end => return Err(Error::transient(wrong(&error).to_string())),
-            Err(error) => sink(place, Err(wrong(&error)))?,
+            Err(error) => sink(position, Err(wrong(&error)))?,
         }
     }
     Ok(())
 }
 
-/// Streams the elements: only one row is held as a tree at a time.
+/// Streams the elements of an array, so that only one row is held as a tree at a time.
 fn from_array(path: &Path, json: &[u8], sink: Sink<'_>) -> Result<()> {
     struct Elements<'a> {
         path: &'a Path,
@@ -173,8 +173,8 @@ fn from_array(path: &Path, json: &[u8], sink: Sink<'_>) -> Result<()> {
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<(), A::Error> {
             let mut at = 0;
             while let Some(value) = seq.next_element::<CborValue>()? {
-                let place = RowPosition::Index(at);
-                if let Err(error) = (self.sink)(place, to_record(self.path, place, value)) {
+                let position = RowPosition::Index(at);
+                if let Err(error) = (self.sink)(position, to_record(self.path, position, value)) {
                     *self.refused = Some(error);
                     return Err(serde::de::Error::custom("refused"));
                 }
@@ -218,29 +218,29 @@ fn from_document(
     }
     let key = found.key.as_deref();
     for (at, value) in shape.into_rows(key).enumerate() {
-        let place = RowPosition::Index(at);
-        sink(place, to_record(path, place, value))?;
+        let position = RowPosition::Index(at);
+        sink(position, to_record(path, position, value))?;
     }
     Ok(())
 }
 
-fn to_record(path: &Path, place: RowPosition, value: CborValue) -> Result<Record> {
-    let CborValue::Map(members) = value else { return Err(row_error(path, place, "is not an object")) };
+fn to_record(path: &Path, position: RowPosition, value: CborValue) -> Result<Record> {
+    let CborValue::Map(members) = value else { return Err(row_error(path, position, "is not an object")) };
     let mut record = Record::new();
     for (key, value) in members {
-        let CborValue::Text(key) = key else { return Err(row_error(path, place, "has a member without a name")) };
+        let CborValue::Text(key) = key else { return Err(row_error(path, position, "has a member without a name")) };
         if record.contains(&key) {
-            return Err(row_error(path, place, &format!("has member {key:?} twice")));
+            return Err(row_error(path, position, &format!("has member {key:?} twice")));
         }
         if !is_shallow(&value, MAX_DEPTH) {
-            return Err(row_error(path, place, &format!("is nested more than {MAX_DEPTH} deep in {key:?}")));
+            return Err(row_error(path, position, &format!("is nested more than {MAX_DEPTH} deep in {key:?}")));
         }
         record.insert(key, value);
     }
     Ok(record)
 }
 
-/// Deeper rows could be stored but not read back.
+/// Returns true if a value is nested no more than `depth` levels deep. Deeper rows could be stored but not read back.
 fn is_shallow(value: &CborValue, depth: usize) -> bool {
     match value {
         CborValue::Array(items) => depth > 0 && items.iter().all(|item| is_shallow(item, depth - 1)),
@@ -251,6 +251,6 @@ fn is_shallow(value: &CborValue, depth: usize) -> bool {
 
 fn syntax_error(path: &Path, error: &serde_json::Error) -> Error {
     let message = format!("{} is not valid JSON: {error}", path.display());
-    // The rest of it may come yet.
+    // The rest of the file may still be written.
     if error.is_eof() { Error::transient(message) } else { Error::permanent(message) }
 }

@@ -1,4 +1,4 @@
-//! Where the rows are in a document that is one object.
+//! Detection of the rows in a document that is one object.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -7,31 +7,32 @@ use super::rows::EXPECTED;
 use diorama_core::record::{CborValue, id_from_value};
 use diorama_core::vista::{Error, Inferred};
 
-/// Objects within objects in which rows are looked for.
+/// Depth of nested objects that are searched for rows.
 const DEPTH: usize = 4;
 
 type Members = Vec<(CborValue, CborValue)>;
 
-/// The rows of a document.
+/// Rows of a document.
 #[derive(Debug)]
 pub(super) enum Shape {
-    /// Elements as they stand.
+    /// Elements, unchanged.
     Array(Vec<CborValue>),
     /// Features of GeoJSON.
     Features(Vec<CborValue>),
     /// Members of an object, each a row.
     Named(Members),
-    /// Members of an object, each a column whose members are the cells: what pandas writes.
+    /// Members of an object, each a column whose members are the cells, as pandas writes it.
     Columns(Members),
-    /// One object, which is the only row.
+    /// One object that is the only row.
     One(Members),
 }
 
-/// Why a document has no rows.
+/// Reason why a document's rows cannot be determined.
 #[derive(Debug)]
 pub(super) enum ShapeError {
+    /// No rows.
     None,
-    /// Pointers to arrays of objects.
+    /// Several arrays of objects, given as JSON pointers.
     Several(Vec<String>),
 }
 
@@ -42,7 +43,7 @@ impl ShapeError {
             ShapeError::None => Error::permanent(format!("{path} holds no rows: {EXPECTED}")),
             ShapeError::Several(names) => {
                 let names = names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
-                Error::Config(format!("{path} has several arrays of objects: set path to one of {names}"))
+                Error::Config(format!("{path} has several arrays of objects: set path in source to one of {names}"))
             }
         }
     }
@@ -53,13 +54,13 @@ fn guess(value: impl Into<String>, because: &str) -> Inferred {
 }
 
 impl Shape {
-    /// The rows of `document`, and what is said of that.
+    /// Detects the rows of `document`, with a description of the choice.
     pub(super) fn of(document: CborValue) -> Result<(Shape, Inferred), ShapeError> {
         let CborValue::Map(members) = document else { return Err(ShapeError::None) };
         Shape::within(members, "", DEPTH)
     }
 
-    /// The rows at a JSON pointer (RFC 6901), as they stand.
+    /// Returns the rows at a JSON pointer (RFC 6901), unchanged; `None` if there are none.
     pub(super) fn at(mut value: CborValue, pointer: &str) -> Option<Shape> {
         let steps = if pointer.is_empty() { "" } else { pointer.strip_prefix('/')? };
         for step in steps.split('/').filter(|_| !pointer.is_empty()) {
@@ -82,7 +83,7 @@ impl Shape {
             return Err(ShapeError::None);
         }
         if let Some(features) = take_features(&mut members) {
-            let because = "it is a FeatureCollection: properties are columns, geometry is one";
+            let because = "it is a FeatureCollection: the properties and the geometry become columns";
             return Ok((Shape::Features(features), guess("features", because)));
         }
         let mut arrays = pointers(&members, at, 1);
@@ -94,35 +95,38 @@ impl Shape {
         match (arrays.as_slice(), filled) {
             ([], _) => Shape::of_objects(members, at, depth),
             ([_], _) | (_, 1) => {
-                let place = arrays.iter().max_by_key(|(_, rows)| *rows).map_or("", |(place, _)| place);
-                let own = place.strip_prefix(at).unwrap_or(place);
+                let pointer = arrays.iter().max_by_key(|(_, rows)| *rows).map_or("", |(pointer, _)| pointer);
+                let own = pointer.strip_prefix(at).unwrap_or(pointer);
                 let shape = Shape::at(CborValue::Map(members), own).ok_or(ShapeError::None)?;
-                Ok((shape, guess(place, "it is the only array of objects")))
+                Ok((shape, guess(pointer, "it is the only array of objects")))
             }
             _ if nested => Ok((Shape::One(members), guess("one", "the file is one object"))),
-            _ => Err(ShapeError::Several(arrays.into_iter().map(|(place, _)| place).collect())),
+            _ => Err(ShapeError::Several(arrays.into_iter().map(|(pointer, _)| pointer).collect())),
         }
     }
 
-    /// The rows of an object without an array of objects.
+    /// Detects the rows of an object without an array of objects.
     fn of_objects(mut members: Members, at: &str, depth: usize) -> Result<(Shape, Inferred), ShapeError> {
         if !members.iter().all(|(_, value)| value.is_map()) {
             return Ok((Shape::One(members), guess("one", "the file is one object")));
         }
         if are_columns(&members) {
-            return Ok((Shape::Columns(members), guess("columns", "its members have cells under the same numbers")));
+            return Ok((
+                Shape::Columns(members),
+                guess("columns", "all members have cells under the same row numbers"),
+            ));
         }
         if let [(CborValue::Text(name), CborValue::Map(inner))] = members.as_mut_slice() {
-            let place = format!("{at}/{}", escaped(name));
+            let pointer = format!("{at}/{}", escaped(name));
             let worth = !inner.is_empty() && inner.iter().all(|(_, value)| value.is_map() || value.is_array());
             if worth {
-                return Shape::within(std::mem::take(inner), &place, depth - 1);
+                return Shape::within(std::mem::take(inner), &pointer, depth - 1);
             }
         }
         Ok((Shape::Named(members), guess("members", "all members are objects: their names identify them")))
     }
 
-    /// The rows, each an object; `key` is the column of their names.
+    /// Returns the rows as objects; `key` is the column for their names.
     pub(super) fn into_rows(self, key: Option<&str>) -> Box<dyn Iterator<Item = CborValue> + '_> {
         match self {
             Shape::Array(items) => Box::new(items.into_iter()),
@@ -140,7 +144,7 @@ impl Shape {
     }
 }
 
-/// The column for the names of `members`, each a row; `None` if their `id`s are those names.
+/// Chooses the column for the names of `members`, each a row; `None` if each row has its name as `id` already.
 pub(super) fn key_column(members: &Members) -> Option<String> {
     let same = |(name, value): &(CborValue, CborValue)| {
         let own = value.as_map().and_then(|cells| cells.iter().find(|(column, _)| column.as_text() == Some("id")));
@@ -155,15 +159,15 @@ pub(super) fn key_column(members: &Members) -> Option<String> {
     names.chain((1..).map(|number| format!("key_{number}"))).find(|name| !taken.contains(name.as_str()))
 }
 
-/// Pointers to arrays of objects in `members`, with the numbers of these.
+/// Returns pointers to arrays of objects in `members`, with the number of objects in each.
 fn pointers(members: &Members, at: &str, depth: usize) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     for (name, value) in members {
         let Some(name) = name.as_text() else { continue };
-        let place = format!("{at}/{}", escaped(name));
+        let pointer = format!("{at}/{}", escaped(name));
         match value {
-            CborValue::Array(items) if items.iter().all(CborValue::is_map) => found.push((place, items.len())),
-            CborValue::Map(inner) if depth > 1 => found.extend(pointers(inner, &place, depth - 1)),
+            CborValue::Array(items) if items.iter().all(CborValue::is_map) => found.push((pointer, items.len())),
+            CborValue::Map(inner) if depth > 1 => found.extend(pointers(inner, &pointer, depth - 1)),
             _ => {}
         }
     }
@@ -174,7 +178,7 @@ fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
-/// Takes the features out of a FeatureCollection.
+/// Removes and returns the features of a FeatureCollection.
 fn take_features(members: &mut Members) -> Option<Vec<CborValue>> {
     let is = |(name, value): &(CborValue, CborValue)| {
         name.as_text() == Some("type") && value.as_text() == Some("FeatureCollection")
@@ -184,7 +188,7 @@ fn take_features(members: &mut Members) -> Option<Vec<CborValue>> {
     members.swap_remove(at).1.into_array().ok()
 }
 
-/// A feature with its properties as members. What has the name of a property gets a `_` before its own.
+/// Returns a feature with its properties as members. A member with the name of a property gets the prefix `_`.
 fn flatten(feature: CborValue) -> CborValue {
     let CborValue::Map(members) = feature else { return feature };
     let (mut properties, mut first, mut last) = (Vec::new(), Vec::new(), Vec::new());
@@ -208,7 +212,7 @@ fn flatten(feature: CborValue) -> CborValue {
     CborValue::Map(first.into_iter().chain(properties).chain(last).collect())
 }
 
-/// Tells whether all members have plain cells under `0`, `1` and so on, as `DataFrame.to_json` writes them.
+/// Returns true if all members have plain cells under `0`, `1` and so on, as `DataFrame.to_json` writes them.
 fn are_columns(members: &Members) -> bool {
     let is_column = |(_, value): &(CborValue, CborValue)| {
         let CborValue::Map(cells) = value else { return false };

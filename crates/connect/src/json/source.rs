@@ -1,5 +1,5 @@
-//! JSON files: an array of objects, one object per line, objects by name, features, or an object that has such rows. Read-only,
-//! like CSV.
+//! JSON files as read-only sources, like CSV: an array of objects, one object per line, objects by name, GeoJSON features, or an
+//! object that holds such rows.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 
 use super::rows::{RowPosition, each_row, row_error};
 use crate::file::infer::{ANOTHER_ID, IdChoice, Kinds, Uniqueness, choose_id};
-use crate::file::say;
+use crate::file::log_inferred;
 use crate::file::source::{Content, DecodedRows, MAX_ROW, SourceFile};
 use crate::rows::{apply, declare};
 use diorama_core::record::{Body, CborValue, Id, Record, Rows, id_from_value};
@@ -19,21 +19,21 @@ use diorama_core::vista::{
     Capabilities, Column, ColumnType, Error, Inferred, Query, Result, Schema, TableShell, Vista,
 };
 
-/// How a JSON file is to be understood. The default infers everything.
+/// Options for reading a JSON file. By default everything is inferred.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JsonOptions {
-    /// The column that identifies rows, or `#` for the row number; else one named `id` or `<name>_id`, else the first unique
-    /// one, else the row number.
+    /// The id column, or `#` for the row number; by default a column named `id` or `<name>_id`, else the first unique column,
+    /// else the row number.
     pub id: Option<String>,
-    /// JSON pointer (`/posts`) to the rows in a file that is one object; else its only array of objects, or its members if all of
-    /// them are objects.
+    /// JSON pointer (`/posts`) to the rows in a file that is one object; by default its only array of objects, or its members if
+    /// all of them are objects.
     pub path: Option<String>,
-    /// The encoding, as the WHATWG calls it; else UTF-8, UTF-16 if the first bytes show it, windows-1252 if the bytes are not
-    /// UTF-8.
+    /// The encoding by its WHATWG label; by default UTF-8, UTF-16 if the first bytes show it, windows-1252 if there are bytes
+    /// that are not UTF-8.
     pub encoding: Option<String>,
-    /// Columns with declared types and flags; the types of others are inferred from all their values.
+    /// Columns with declared types and flags; the types of other columns are inferred from all their values.
     pub columns: Vec<Column>,
-    /// How long a file that may be half written has to stay the same before it is believed; else 5 seconds.
+    /// Time for which a file that may be half written must stay unchanged before it is used; by default 5 seconds.
     pub settle: Option<Duration>,
 }
 
@@ -47,21 +47,21 @@ struct Inner {
     options: JsonOptions,
     schema: Arc<Schema>,
     id: IdChoice,
-    /// The column that has the names of the members that rows are.
+    /// Column for the names of the members if each member is a row.
     key: Option<String>,
     inferred: Vec<Inferred>,
 }
 
 impl Json {
-    /// Reads the file at `path` through once to learn its columns, their types and its id.
+    /// Reads the file at `path` once to infer its columns, their types and its id.
     ///
     /// # Errors
-    /// [`Error::Source`] if it cannot be read or holds no rows, [`Error::Config`] if the options do not fit it.
+    /// [`Error::Source`] if the file cannot be read or holds no rows, [`Error::Config`] if the options do not match it.
     pub async fn open(name: &str, path: impl Into<PathBuf>, options: JsonOptions) -> Result<Vista> {
         let (vista, file) = (name.to_string(), Arc::new(SourceFile::new(path.into(), options.settle)));
         let source = Arc::clone(&file);
-        let json = file.study(move |content| learn(&vista, &source, content, &options)).await?;
-        say(name, json.0.file.path(), &json.0.inferred);
+        let json = file.study(move |content| infer(&vista, &source, content, &options)).await?;
+        log_inferred(name, json.0.file.path(), &json.0.inferred);
         Ok(Vista::new(name, json))
     }
 }
@@ -103,46 +103,48 @@ impl JsonOptions {
     }
 }
 
-/// Columns, types and id of a file.
-fn learn(vista: &str, file: &Arc<SourceFile>, content: &mut Content, options: &JsonOptions) -> Result<Json> {
+/// Infers columns, types and id of a file.
+fn infer(vista: &str, file: &Arc<SourceFile>, content: &mut Content, options: &JsonOptions) -> Result<Json> {
     #[derive(Default)]
     struct FileShape {
         kinds: Kinds,
         unique: Uniqueness,
         rows: usize,
     }
-    let mut learned: IndexMap<String, FileShape> = IndexMap::new();
-    let (mut count, mut sorted) = (0, DecodedRows::default());
-    let found = each_row(file.path(), content, options, None, &mut |place, record| {
+    let mut inferred_columns: IndexMap<String, FileShape> = IndexMap::new();
+    let (mut count, mut decoded) = (0, DecodedRows::default());
+    let found = each_row(file.path(), content, options, None, &mut |position, record| {
         let record = match record {
             Ok(record) => record,
             Err(error) => {
-                sorted.bad(error);
+                decoded.bad(error);
                 return Ok(());
             }
         };
-        sorted.good();
+        decoded.good();
         count += 1;
         for (name, value) in record {
-            if !learned.contains_key(&name) {
-                learned.insert(name.clone(), FileShape::default());
+            if !inferred_columns.contains_key(&name) {
+                inferred_columns.insert(name.clone(), FileShape::default());
             }
-            let column = &mut learned[&name];
+            let column = &mut inferred_columns[&name];
             column.rows += 1;
             column.kinds.see_value(&value);
             let id = id_from_value(&value).filter(|id| !id.is_empty());
-            column.unique.see(id.as_deref(), || place.to_string());
+            column.unique.see(id.as_deref(), || position.to_string());
         }
         Ok(())
     })?;
-    sorted.check()?;
-    let columns = learned
+    decoded.check()?;
+    let columns = inferred_columns
         .iter()
         .map(|(name, column)| Column::new(name.as_str(), column.kinds.column_type(ColumnType::Json)))
         .collect();
     let mut columns = declare(vista, columns, &options.columns)?;
-    let unique = |name: &str| learned.get(name).is_some_and(|column| column.rows == count && column.unique.holds());
-    let unfit = |name: &str| learned.get(name).and_then(|column| column.unique.unfit((count - column.rows) as u64));
+    let unique =
+        |name: &str| inferred_columns.get(name).is_some_and(|column| column.rows == count && column.unique.holds());
+    let unfit =
+        |name: &str| inferred_columns.get(name).and_then(|column| column.unique.unfit((count - column.rows) as u64));
     let mut inferred = found.inferred;
     let declared = options.id.as_deref().or(found.key.as_deref());
     let (id, guess) = choose_id(vista, declared, &columns, unique, unfit)?;
@@ -158,63 +160,67 @@ fn learn(vista: &str, file: &Arc<SourceFile>, content: &mut Content, options: &J
 impl Inner {
     fn read(&self, content: &mut Content) -> Result<Rows> {
         let mut rows = Rows::with_layout(Arc::clone(self.schema.layout()));
-        let (mut places, mut sorted, mut count) = (Vec::new(), DecodedRows::default(), 0);
-        each_row(self.file.path(), content, &self.options, self.key.as_deref(), &mut |place, record| {
+        let (mut positions, mut decoded, mut count) = (Vec::new(), DecodedRows::default(), 0);
+        each_row(self.file.path(), content, &self.options, self.key.as_deref(), &mut |position, record| {
             count += 1;
-            let (id, body) = match record.and_then(|record| self.encode(place, count, record)) {
+            let (id, body) = match record.and_then(|record| self.encode(position, count, record)) {
                 Ok(row) => row,
                 Err(error) => {
                     rows.skip(error.to_string());
-                    sorted.bad(error);
+                    decoded.bad(error);
                     return Ok(());
                 }
             };
-            sorted.good();
+            decoded.good();
             if !rows.push_body(Arc::clone(&id), body) {
-                let first = rows.ids().position(|own| *own == *id).map_or(place, |at| places[at]);
-                return Err(self.error(place, &format!("has id {id:?}, which {first} has already. {ANOTHER_ID}")));
+                let first = rows.ids().position(|own| *own == *id).map_or(position, |at| positions[at]);
+                return Err(self.error(position, &format!("has id {id:?}, which {first} already has. {ANOTHER_ID}")));
             }
-            places.push(place);
+            positions.push(position);
             Ok(())
         })?;
-        sorted.check()?;
+        decoded.check()?;
         Ok(rows)
     }
 
-    /// The row's id and bytes.
-    fn encode(&self, place: RowPosition, number: usize, mut record: Record) -> Result<(Id, Body)> {
-        let id = Id::from(self.id_of(place, number, &mut record)?);
+    /// Returns the row's id and encoded body.
+    fn encode(&self, position: RowPosition, number: usize, mut record: Record) -> Result<(Id, Body)> {
+        let id = Id::from(self.id_of(position, number, &mut record)?);
         let body = Body::encode(&id, &record, self.schema.layout());
         match body.size() > MAX_ROW {
-            true => Err(self.error(place, "is larger than 4 MiB")),
+            true => Err(self.error(position, "is larger than 4 MiB")),
             false => Ok((id, body)),
         }
     }
 
-    fn id_of(&self, place: RowPosition, number: usize, record: &mut Record) -> Result<String> {
+    fn id_of(&self, position: RowPosition, number: usize, record: &mut Record) -> Result<String> {
         match &self.id {
-            IdChoice::RowNumber(name) if record.contains(name) => {
-                Err(self.error(place, &format!("has now a column {name:?}, the name of the row numbers: open it anew")))
-            }
+            IdChoice::RowNumber(name) if record.contains(name) => Err(self.error(
+                position,
+                &format!(
+                    "now has a column {name:?}, which is the name of the row number: restart to serve the new columns"
+                ),
+            )),
             IdChoice::RowNumber(name) => {
                 record.insert(name.as_str(), (number as u64).into());
                 Ok(number.to_string())
             }
             IdChoice::Column(name) => match record.get(name) {
                 None | Some(CborValue::Null) => {
-                    Err(self.error(place, &format!("has no id: {name:?} is missing. {ANOTHER_ID}")))
+                    Err(self.error(position, &format!("has no id: {name:?} is missing. {ANOTHER_ID}")))
                 }
                 Some(CborValue::Text(text)) if text.is_empty() => {
-                    Err(self.error(place, &format!("has no id: {name:?} is empty. {ANOTHER_ID}")))
+                    Err(self.error(position, &format!("has no id: {name:?} is empty. {ANOTHER_ID}")))
                 }
-                Some(value) => id_from_value(value)
-                    .ok_or_else(|| self.error(place, &format!("has no id: {name:?} is neither text nor an integer"))),
+                Some(value) => id_from_value(value).ok_or_else(|| {
+                    self.error(position, &format!("has no id: {name:?} is neither text nor an integer"))
+                }),
             },
         }
     }
 
-    fn error(&self, place: RowPosition, detail: &str) -> Error {
-        row_error(self.file.path(), place, detail)
+    fn error(&self, position: RowPosition, detail: &str) -> Error {
+        row_error(self.file.path(), position, detail)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A table in memory: the simplest complete source, for tests, demos and data that a program makes itself.
+//! Table in memory: the simplest complete source, for tests, demos and generated data.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -13,7 +13,8 @@ use diorama_core::vista::{
     Capabilities, ColumnType, Error, Flag, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,
 };
 
-/// A table whose rows are held in memory in the order of their insertion. It can do everything unless told otherwise.
+/// A table whose rows are held in memory in insertion order. It has every capability unless
+/// [`with_capabilities`](MemoryTable::with_capabilities) restricts it.
 #[derive(Debug)]
 pub struct MemoryTable {
     schema: Arc<Schema>,
@@ -21,7 +22,7 @@ pub struct MemoryTable {
     store: Mutex<Store>,
 }
 
-/// Rows by number, numbers by id. Numbers only rise, so a token that holds one stays right whatever comes and goes.
+/// Rows by number and numbers by id. Numbers only increase, so a token that holds one stays valid after inserts and deletes.
 #[derive(Debug, Default)]
 struct Store {
     rows: BTreeMap<u64, (Id, Body)>,
@@ -51,7 +52,7 @@ impl Store {
 }
 
 impl MemoryTable {
-    /// A table of `rows`; of rows with one id the last stands.
+    /// Creates a table of `rows`. Of rows with the same id the last one is kept.
     pub fn new(schema: Schema, rows: impl IntoIterator<Item = (String, Record)>) -> MemoryTable {
         let mut store = Store::default();
         for (id, record) in rows {
@@ -60,14 +61,14 @@ impl MemoryTable {
         MemoryTable { schema: Arc::new(schema), capabilities: Capabilities::all(), store: Mutex::new(store) }
     }
 
-    /// The same table, advertising only `capabilities`.
+    /// Restricts the advertised capabilities.
     #[must_use]
     pub fn with_capabilities(mut self, capabilities: Capabilities) -> MemoryTable {
         self.capabilities = capabilities;
         self
     }
 
-    /// A [`Vista`] on a new table of `rows`.
+    /// Returns a [`Vista`] on a new table of `rows`.
     pub fn vista(name: impl Into<Arc<str>>, schema: Schema, rows: impl IntoIterator<Item = (String, Record)>) -> Vista {
         Vista::new(name, MemoryTable::new(schema, rows))
     }
@@ -97,7 +98,7 @@ impl MemoryTable {
         let body = self.encode(id, &with_id(id, record, &self.schema)?)?;
         match store.body(id) {
             Some(old) if *old != body => {
-                Err(Error::Conflict { id: id.to_string(), detail: "exists already with other values".into() })
+                Err(Error::Conflict { id: id.to_string(), detail: "already exists with other values".into() })
             }
             Some(_) => Ok(body),
             None => {
@@ -133,15 +134,15 @@ impl MemoryTable {
             WriteOp::Delete { id } if store.remove(id) => Ok(Written::default()),
             WriteOp::Delete { id } => Err(Error::NotFound { id: id.clone() }),
             WriteOp::DeleteAll => {
-                // Numbers go on rising: tokens given before stay right.
+                // Numbers continue to increase, so tokens issued before stay valid.
                 *store = Store { next: store.next, ..Store::default() };
                 Ok(Written::default())
             }
         }
     }
 
-    /// The row that `op` makes, if it makes one.
-    fn made(&self, store: &Store, op: &WriteOp) -> Result<Option<Body>> {
+    /// Returns the row that `op` would store; `None` for deletes.
+    fn resulting_row(&self, store: &Store, op: &WriteOp) -> Result<Option<Body>> {
         Ok(match op {
             WriteOp::Insert { id, record } | WriteOp::Replace { id, record } => {
                 Some(self.encode(id, &with_id(id, record, &self.schema)?)?)
@@ -151,14 +152,16 @@ impl MemoryTable {
         })
     }
 
-    /// An id that no row has: the number after the highest for integer columns, a UUID that sorts by time for others.
-    fn mint(&self, store: &Store) -> Result<String> {
+    /// Generates a new id: the number after the highest for integer columns, a time-ordered UUID for others.
+    fn new_id(&self, store: &Store) -> Result<String> {
         let integer = self.schema.column(self.schema.id_column()).is_some_and(|c| c.ty == ColumnType::Integer);
         if !integer {
             return Ok(uuid::Uuid::now_v7().to_string());
         }
         let highest = store.numbers.keys().filter_map(|id| id.parse::<i64>().ok()).max().unwrap_or(0);
-        let next = highest.checked_add(1).ok_or_else(|| Error::permanent("there is no higher integer id left"))?;
+        let next = highest
+            .checked_add(1)
+            .ok_or_else(|| Error::permanent("the integer ids are exhausted: the highest id is in use"))?;
         Ok(next.to_string())
     }
 }
@@ -219,7 +222,7 @@ impl TableShell for MemoryTable {
         self.write_in(&mut self.store.lock(), op)
     }
 
-    /// Judges and writes in one step.
+    /// Checks and writes under one lock.
     async fn write_within(&self, op: &WriteOp, within: &Query) -> Result<Written> {
         let within = Narrowing::new(within, &self.schema);
         let op = within.completed(op.clone());
@@ -233,7 +236,7 @@ impl TableShell for MemoryTable {
             return Ok(Written::default());
         };
         within.check_before(op.kind(), id, store.body(id))?;
-        if let Some(after) = self.made(&store, &op)? {
+        if let Some(after) = self.resulting_row(&store, &op)? {
             within.check_after(&after)?;
         }
         self.write_in(&mut store, &op)
@@ -241,7 +244,7 @@ impl TableShell for MemoryTable {
 
     async fn insert_return_id(&self, record: &Record) -> Result<Written> {
         let mut store = self.store.lock();
-        let id = self.mint(&store)?;
+        let id = self.new_id(&store)?;
         let mut record = record.clone();
         record.remove(self.schema.id_column());
         let body = self.insert(&mut store, &id, &record)?;
@@ -265,7 +268,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn s34_the_contract_holds() {
+    async fn the_contract_suite_passes() {
         use ColumnType::{Integer, String};
         let columns = [("id", Integer), ("name", String), ("price", Integer), ("category_id", Integer)];
         let schema = Schema::new("id", columns.map(|(name, ty)| Column::new(name, ty)).to_vec());
@@ -299,7 +302,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tokens_survive_deletes_of_the_rows_they_stand_for() {
+    async fn tokens_survive_deletes_of_the_rows_they_point_to() {
         let rows = (1..=5).map(|n| (n.to_string(), row("x", n)));
         let mut table = MemoryTable::vista("t", schema(ColumnType::Integer), rows);
         table.set_page_size(2).unwrap();

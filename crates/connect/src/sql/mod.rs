@@ -1,10 +1,10 @@
-//! What databases that speak SQL share: quoted names, and the part of a query that they answer.
+//! Code shared by SQL databases: quoted names, and the translation of queries.
 
 mod plan;
 
 pub(crate) use plan::{Dialect, Plan};
 
-/// A name as standard SQL takes it, whatever is in it.
+/// Quotes any name as an identifier of standard SQL.
 pub(crate) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

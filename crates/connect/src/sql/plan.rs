@@ -1,4 +1,4 @@
-//! Which part of a query SQL answers. Only what means the same there: everything else is the evaluator's.
+//! Translation of queries to SQL. Only parts with the same meaning in SQL are translated; the evaluator does the rest.
 
 use std::fmt::Debug;
 
@@ -6,44 +6,44 @@ use diorama_core::record::CborValue;
 use diorama_core::vista::query::{IsTest, Test};
 use diorama_core::vista::{ColumnType, Filter, Query};
 
-/// Values of one `in` that go into SQL, at most.
+/// Maximum number of values of one `in` that are translated.
 const MAX_PARAMETERS: usize = 1_000;
 
-/// What a database makes of the parts of a query, for one table. `None` leaves a part to the evaluator: SQL is asked only where it
-/// says exactly the same.
+/// Translation of the parts of a query for one table of a database. `None` leaves a part to the evaluator; a part is translated
+/// only if SQL gives exactly the same result.
 pub(crate) trait Dialect {
-    /// A parameter of a statement.
+    /// Type of a statement's parameters.
     type Value: Clone + Debug;
 
-    /// Type and quoted name of a column, if SQL and the evaluator see the same type in it.
+    /// Returns type and quoted name of a column if SQL and the evaluator treat it as the same type.
     fn column(&self, column: &str) -> Option<(ColumnType, &str)>;
 
-    /// The parameter that compares with cells of this type as the evaluator would.
+    /// Returns the parameter that compares with cells of this type as the evaluator would.
     fn bind(&self, ty: ColumnType, value: &CborValue) -> Option<Self::Value>;
 
-    /// The parameter with this number, from 1, as it stands in a statement.
+    /// Returns the placeholder of the parameter with this number, from 1.
     fn mark(&self, number: usize) -> String;
 
-    /// The column of this name, compared byte by byte.
+    /// Returns the column of this quoted name with byte-by-byte comparison.
     fn exact(&self, name: &str) -> String;
 
-    /// The test that a cell of this type is of the kind of its parameter and stands to it as `operator` says.
+    /// Returns the test that a cell of this type has the kind of the parameter and satisfies `operator`.
     fn range(&self, ty: ColumnType, name: &str, operator: &str, mark: &str) -> Option<String>;
 
-    /// Whether SQL sorts cells of this type as the evaluator does.
+    /// Returns true if SQL sorts cells of this type as the evaluator does.
     fn sorts(&self, ty: ColumnType) -> bool;
 
-    /// The column that identifies rows.
+    /// Returns the id column.
     fn id(&self) -> &str;
 
-    /// ` ORDER BY` the order of rows that nobody sorted; empty if the table has none.
+    /// Returns the ` ORDER BY` clause of the natural order; empty if the table has none.
     fn natural_order(&self) -> String;
 
-    /// ` LIMIT` and offset, whose parameters begin with the number `first`.
+    /// Returns the clause for limit and offset, with parameters numbered from `first`.
     fn page(&self, limit: Option<u64>, offset: u64, first: usize) -> (String, Vec<Self::Value>);
 }
 
-/// A query as far as SQL answers it.
+/// Part of a query that SQL answers.
 #[derive(Debug)]
 pub(crate) struct Plan<V> {
     tests: Vec<String>,
@@ -51,12 +51,12 @@ pub(crate) struct Plan<V> {
     order: String,
     page: String,
     page_values: Vec<V>,
-    /// Whether SQL answers all of it, limit and offset included. If not, the rows are a superset in natural order.
+    /// True if SQL answers the whole query, including limit and offset. Otherwise the rows are a superset in natural order.
     pub(crate) is_exact: bool,
 }
 
 impl<V: Clone + Debug> Plan<V> {
-    /// What `dialect` makes of `query`.
+    /// Translates `query` for `dialect`.
     pub(crate) fn new(dialect: &impl Dialect<Value = V>, query: &Query) -> Plan<V> {
         let mut plan = Plan {
             tests: Vec::new(),
@@ -79,27 +79,28 @@ impl<V: Clone + Debug> Plan<V> {
         plan
     }
 
-    /// The whole statement: `columns` of the rows of `table`, both as SQL takes them.
+    /// Returns the whole statement; `columns` and `table` are SQL.
     pub(crate) fn select(&self, columns: &str, table: &str) -> String {
         format!("SELECT {columns} FROM {table}{}{}{}", self.filter(), self.order, self.page)
     }
 
-    /// The parameters of [`Plan::select`].
+    /// Returns the parameters of [`Plan::select`].
     pub(crate) fn params(&self) -> Vec<V> {
         self.values.iter().chain(&self.page_values).cloned().collect()
     }
 
-    /// ` WHERE` and the tests, or nothing.
+    /// Returns the ` WHERE` clause; empty without tests.
     pub(crate) fn filter(&self) -> String {
         if self.tests.is_empty() { String::new() } else { format!(" WHERE {}", self.tests.join(" AND ")) }
     }
 
-    /// The parameters of [`Plan::filter`].
+    /// Returns the parameters of [`Plan::filter`].
     pub(crate) fn values(&self) -> &[V] {
         &self.values
     }
 
-    /// Only conjunctions: there "unknown" and "no" are the same, so SQL's nulls and kinds cannot differ from ours.
+    /// Translates conjunctions only. In these "unknown" and "false" have the same effect, so SQL's nulls and types make no
+    /// difference.
     fn narrow(&mut self, dialect: &impl Dialect<Value = V>, filter: &Filter) {
         match filter {
             Filter::All(parts) => parts.iter().for_each(|part| self.narrow(dialect, part)),
@@ -115,7 +116,7 @@ impl<V: Clone + Debug> Plan<V> {
     }
 }
 
-/// One test with its parameters, which begin with the number `first`.
+/// Translates one test; its parameters are numbered from `first`.
 fn translate<D: Dialect>(dialect: &D, column: &str, test: &Test, first: usize) -> Option<(String, Vec<D::Value>)> {
     let (ty, name) = dialect.column(column)?;
     let one = |value: &CborValue| dialect.bind(ty, value).map(|value| vec![value]);
@@ -129,7 +130,7 @@ fn translate<D: Dialect>(dialect: &D, column: &str, test: &Test, first: usize) -
         Test::Lt(value) => range("<", value),
         Test::Lte(value) => range("<=", value),
         Test::In(values) if values.len() <= MAX_PARAMETERS => {
-            // A null among them matches nothing, here and there.
+            // A null in the list matches nothing in either evaluation.
             let values = values.iter().filter(|value| !value.is_null()).map(|value| dialect.bind(ty, value));
             let values = values.collect::<Option<Vec<_>>>()?;
             let marks: Vec<String> = (first..first + values.len()).map(|number| dialect.mark(number)).collect();
@@ -140,7 +141,7 @@ fn translate<D: Dialect>(dialect: &D, column: &str, test: &Test, first: usize) -
     }
 }
 
-/// ` ORDER BY` what the query asks for: nulls where it wants them, ties by id in the direction of the last term.
+/// Returns the ` ORDER BY` clause of the query: nulls where it requests them, ties by id in the direction of the last term.
 fn sorted(dialect: &impl Dialect, query: &Query) -> Option<String> {
     let Some(last) = query.order.last() else { return Some(dialect.natural_order()) };
     let sortable = |column: &str| dialect.column(column).filter(|(ty, _)| dialect.sorts(*ty)).map(|(_, name)| name);

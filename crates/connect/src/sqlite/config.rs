@@ -1,4 +1,4 @@
-//! `source = { sqlite = "FILE", table = "TABLE" }`, and `write` likewise.
+//! Configuration `source = { sqlite = "FILE", table = "TABLE" }`, and `write` likewise.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::connector::{Connector, Key, Route, Settings, Source, SourceRequest};
 use crate::file;
 use diorama_core::vista::{Result, Vista};
 
-/// SQLite databases.
+/// Connector for SQLite databases.
 #[derive(Clone, Copy, Debug)]
 pub struct SqliteConnector;
 
@@ -32,7 +32,7 @@ impl Connector for SqliteConnector {
 
     fn source(&self, settings: &dyn Settings) -> Option<Arc<dyn Source>> {
         if !settings.has("table") {
-            settings.wrong("table", r#"a sqlite source needs table = "TABLE""#.into());
+            settings.wrong("table", r#"a sqlite source requires table = "TABLE""#.into());
         }
         Some(Arc::new(SqliteTable::read(settings)?))
     }
@@ -44,7 +44,7 @@ impl Connector for SqliteConnector {
     fn route(&self, settings: &dyn Settings) -> Option<Arc<dyn Route>> {
         let route = SqliteTable::read(settings);
         if route.is_none() {
-            settings.wrong("", format!("write is {FORM}"));
+            settings.wrong("", format!("write must be {FORM}"));
         }
         Some(Arc::new(route?))
     }
@@ -104,10 +104,10 @@ const KEYS: &[Key] = &[
     Key::new("source.table", "", "`sqlite`: the table."),
     Key::new(
         "source.journal_mode",
-        "as it is",
-        "`sqlite`: the journal mode that the database is switched to; with `wal`, reads and writes do not wait for each other.",
+        "unchanged",
+        "`sqlite`: the journal mode to switch the database to. With `wal`, reads and writes do not wait for each other.",
     ),
     Key::new("write.sqlite", "required", "A SQLite database."),
-    Key::new("write.table", "required", "Its table."),
-    Key::new("write.journal_mode", "as it is", "The journal mode that the database is switched to."),
+    Key::new("write.table", "required", "The table."),
+    Key::new("write.journal_mode", "unchanged", "The journal mode to switch the database to."),
 ];

@@ -1,9 +1,9 @@
-//! Database files as they stand at their paths: connections follow when another file is put in the place of the one they opened.
+//! Database files by path: connections are reopened when the file at the path is replaced.
 //!
-//! SQLite finds the `-wal` and `-shm` files of a database by its path. A connection to a file that was replaced would go on in a
-//! file that nobody sees, and its log would be taken for the log of the new file. So every use compares device and inode first;
-//! when they differ, the log is written back into the former file and emptied, all connections of the process to it are closed,
-//! and only then is the new file opened. That is why all sources on one path share a [`Database`].
+//! SQLite finds the `-wal` and `-shm` files of a database by its path. A connection to a replaced file would write to a file that
+//! is no longer visible, and its log would be taken for the log of the new file. Therefore every use compares device and inode
+//! first. If they differ, the log is written back into the former file and emptied, all connections of the process to it are
+//! closed, and then the new file is opened. For this reason all sources on one path share a [`Database`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,10 @@ use rusqlite::Connection;
 use crate::file::regular::{Identity, check_regular};
 use diorama_core::vista::{Error, Result};
 
-/// How long another program may keep the log of a file that was replaced from being emptied.
+/// Maximum wait for another program that keeps the log of a replaced file from being emptied.
 const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// All databases that are in use.
+/// All databases in use.
 static DATABASES: Mutex<BTreeMap<PathBuf, Weak<Database>>> = Mutex::new(BTreeMap::new());
 
 /// A database file by its path.
@@ -33,50 +33,51 @@ pub(super) struct Database {
 
 #[derive(Debug)]
 struct State {
-    /// The file that connections are open to; `None` while there is none at the path.
+    /// Identity of the file that connections are open to; `None` while there is no file at the path.
     file: Option<Identity>,
-    /// The log of a former file that could not be emptied: SQLite would apply it to the file that is there now.
+    /// Log of a former file that could not be emptied. SQLite would apply it to the new file.
     stale_log: Option<Identity>,
 }
 
-/// The connections of one source. They are opened when they are needed.
+/// Connections of one source, opened on demand.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     pub(super) reader: Mutex<Option<Connection>>,
     pub(super) writer: Mutex<Option<Connection>>,
-    /// Whether the file was replaced since its rows were last listed.
+    /// True if the file was replaced since its rows were last listed.
     pub(super) replaced: AtomicBool,
 }
 
-/// The right to use connections: the file does not change hands meanwhile.
+/// Lease on the connections of a database. The connections are not switched to another file while it exists.
 pub(super) struct ConnectionLease<'a> {
     database: &'a Database,
     state: RwLockReadGuard<'a, State>,
 }
 
 impl ConnectionLease<'_> {
-    /// Fails if the file has been replaced or removed since: what was written may be in a file that nobody sees.
+    /// Fails if the file was replaced or removed since the lease was taken, because the writes may be in a file that is no longer
+    /// visible.
     ///
     /// # Errors
-    /// [`Error::Source`], which passes when the write is made again.
+    /// A transient [`Error::Source`]: the write can be retried.
     pub(super) fn check(&self) -> Result<()> {
         match identify(&self.database.path)? {
             now if Some(now) == self.state.file => Ok(()),
-            _ => Err(Error::transient(format!("{} was replaced meanwhile", self.database.path.display()))),
+            _ => Err(Error::transient(format!("{} was replaced during the operation", self.database.path.display()))),
         }
     }
 
-    /// A connection that `open` makes, to the file of this use and no other.
+    /// Returns a connection made by `open`, to the file of this lease and no other.
     ///
     /// # Errors
-    /// What `open` says; [`Error::Source`] while the log of a former file lies beside the database.
+    /// Errors of `open`; [`Error::Source`] while the log of a former file is next to the database.
     pub(super) fn connect<T>(&self, open: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
         self.check()?;
-        let log = log_of(&self.database.path);
+        let log = log_path(&self.database.path);
         if self.state.stale_log.is_some() && unapplied(&log) == self.state.stale_log {
             let (path, log) = (self.database.path.display(), log.display());
             return Err(Error::transient(format!(
-                "{path} was replaced, and {log} is the log of the former file, which SQLite would apply to it: \
+                "{path} was replaced, and {log} is the log of the former file, which SQLite would apply to the new one: \
                  remove {log} while no program has {path} open"
             )));
         }
@@ -87,7 +88,7 @@ impl ConnectionLease<'_> {
 }
 
 impl Database {
-    /// The database at `path`, shared by all who use it.
+    /// Returns the database at `path`, shared by all its users.
     pub(super) fn at(path: &Path) -> Result<Arc<Database>> {
         let key = std::path::absolute(path)?;
         let file = identify(path)?;
@@ -102,17 +103,17 @@ impl Database {
         Ok(database)
     }
 
-    /// Has the connections be closed with all others when the file is replaced. The caller holds a [`ConnectionLease`].
+    /// Registers connections to be closed when the file is replaced. The caller holds a [`ConnectionLease`].
     pub(super) fn join(&self, connections: &Arc<Connections>) {
         let mut members = self.members.lock();
         members.retain(|member| member.strong_count() > 0);
         members.push(Arc::downgrade(connections));
     }
 
-    /// Holds on to the file that is at the path now.
+    /// Takes a lease on the file that is at the path now.
     ///
     /// # Errors
-    /// [`Error::Source`] while there is none, or no regular file.
+    /// [`Error::Source`] while there is no regular file at the path.
     pub(super) fn hold(&self) -> Result<ConnectionLease<'_>> {
         let state = self.state.read();
         if identify(&self.path).ok() == state.file && state.file.is_some() {
@@ -122,7 +123,7 @@ impl Database {
         let mut state = self.state.write();
         let now = identify(&self.path);
         if now.as_ref().ok() != state.file.as_ref() {
-            self.leave(&mut state);
+            self.close_former(&mut state);
             state.file = now.as_ref().ok().copied();
         }
         now?;
@@ -130,54 +131,54 @@ impl Database {
     }
 
     /// Closes every connection to the former file.
-    fn leave(&self, state: &mut State) {
+    fn close_former(&self, state: &mut State) {
         let members: Vec<Arc<Connections>> = self.members.lock().iter().filter_map(Weak::upgrade).collect();
         let mut open: Vec<Connection> = Vec::new();
         for member in &members {
             member.replaced.store(true, Ordering::Release);
             open.extend(member.writer.lock().take());
-            // Behind those that can write.
+            // Readers close after writers.
             open.extend(member.reader.lock().take());
         }
         if open.is_empty() {
             return;
         }
-        tracing::warn!(path = %self.path.display(), "the database file was replaced or removed: it is opened anew");
+        tracing::warn!(path = %self.path.display(), "the database file was replaced or removed and will be reopened");
         let logs: Vec<Log> = open.iter().map(|connection| self.empty_log(connection)).collect();
         let emptied = logs.contains(&Log::Emptied) || logs.iter().all(|log| *log == Log::Absent);
-        state.stale_log = if emptied { None } else { unapplied(&log_of(&self.path)) };
+        state.stale_log = if emptied { None } else { unapplied(&log_path(&self.path)) };
     }
 
-    /// Writes the log back into the file that `connection` is open to, wherever that is now, and empties it.
+    /// Checkpoints the log into the file that `connection` has open, wherever that file is now, and empties the log.
     fn empty_log(&self, connection: &Connection) -> Log {
         let emptying = connection.busy_timeout(LOG_TIMEOUT).and_then(|()| {
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok((row.get(0)?, row.get(1)?)))
         });
         match emptying {
-            // A connection that has not read since the mode was changed knows of no log.
+            // A connection that has not read since the mode changed does not know of a log.
             Ok((0_i64, -1_i64)) => Log::Absent,
             Ok((0, _)) => Log::Emptied,
             Ok(_) => Log::InUse,
             Err(error) => {
-                tracing::debug!(path = %self.path.display(), %error, "one connection cannot empty the log");
+                tracing::debug!(path = %self.path.display(), %error, "a connection cannot empty the log");
                 Log::InUse
             }
         }
     }
 }
 
-/// What became of the write-ahead log of a database, as one connection tells.
+/// State of a database's write-ahead log after a checkpoint, as reported by one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Log {
-    /// There is none.
+    /// There is no log.
     Absent,
-    /// Everything in it is in the database file now.
+    /// The database file contains everything from the log.
     Emptied,
-    /// Another program reads from it.
+    /// Another program reads from the log.
     InUse,
 }
 
-/// Which file is at `path`.
+/// Returns the identity of the file at `path`.
 fn identify(path: &Path) -> Result<Identity> {
     let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Error::transient(format!("there is no file {}", path.display())),
@@ -187,15 +188,15 @@ fn identify(path: &Path) -> Result<Identity> {
     Ok(Identity::of(&metadata))
 }
 
-/// The log of the database at `path`. SQLite follows links first.
-fn log_of(path: &Path) -> PathBuf {
+/// Returns the path of the database's log. SQLite resolves symbolic links first.
+fn log_path(path: &Path) -> PathBuf {
     let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let mut log = path.into_os_string();
     log.push("-wal");
     log.into()
 }
 
-/// A log that has something in it.
+/// Returns the identity of a log that is not empty.
 fn unapplied(log: &Path) -> Option<Identity> {
     std::fs::metadata(log).ok().filter(|metadata| metadata.len() > 0).map(|metadata| Identity::of(&metadata))
 }

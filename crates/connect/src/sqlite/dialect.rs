@@ -1,4 +1,4 @@
-//! Queries as SQLite takes them.
+//! Translation of queries for SQLite.
 
 use rusqlite::types::Value;
 
@@ -41,7 +41,7 @@ impl Dialect for Table {
         format!("{name} COLLATE BINARY")
     }
 
-    /// SQLite puts texts after numbers; to the evaluator neither is greater.
+    /// Compares within one kind: SQLite orders texts after numbers, while to the evaluator neither is greater.
     fn range(&self, ty: ColumnType, name: &str, operator: &str, mark: &str) -> Option<String> {
         let kinds = match ty {
             ColumnType::Integer | ColumnType::Number => "IN ('integer', 'real')",
@@ -51,7 +51,7 @@ impl Dialect for Table {
         Some(format!("(typeof({name}) {kinds} AND {name} COLLATE BINARY {operator} {mark})"))
     }
 
-    /// Numbers before texts before bytes, as the evaluator does.
+    /// Sorts numbers before texts before bytes, like the evaluator.
     fn sorts(&self, ty: ColumnType) -> bool {
         matches!(ty, ColumnType::Integer | ColumnType::Number | ColumnType::String)
     }
@@ -66,7 +66,7 @@ impl Dialect for Table {
 
     fn page(&self, limit: Option<u64>, offset: u64, first: usize) -> (String, Vec<Value>) {
         let bounded = |number: u64| Value::Integer(i64::try_from(number).unwrap_or(i64::MAX));
-        // Minus one is no limit.
+        // Minus one means no limit.
         let values = vec![limit.map_or(Value::Integer(-1), bounded), bounded(offset)];
         (format!(" LIMIT ?{first} OFFSET ?{}", first + 1), values)
     }

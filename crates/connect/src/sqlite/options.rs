@@ -1,21 +1,21 @@
-//! Options of a table.
+//! Options of a SQLite table.
 
 use diorama_core::vista::Column;
 
-/// How a table is to be understood. The default takes everything from its declaration.
+/// Options for opening a table. By default everything is taken from its declaration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SqliteOptions {
-    /// The column that identifies rows; else the primary key, else the rowid. Views need one (or a column `id`).
+    /// The id column; by default the primary key, else the rowid. A view requires one, or a column `id`.
     pub id: Option<String>,
-    /// Columns with declared types and flags in place of those that the database declares.
+    /// Columns with declared types and flags, which replace those of the database.
     pub columns: Vec<Column>,
-    /// Never write, and advertise no write.
+    /// True to refuse writes and advertise none.
     pub read_only: bool,
-    /// The journal mode that the database is switched to; else it is left as it is.
+    /// The journal mode to switch the database to; `None` leaves it unchanged.
     pub journal_mode: Option<JournalMode>,
 }
 
-/// How SQLite makes a transaction whole. The database file remembers `Wal`.
+/// Journal mode, which makes transactions atomic. The database file remembers `Wal`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JournalMode {
     /// A rollback journal that is deleted: the default of SQLite.
@@ -29,11 +29,11 @@ pub enum JournalMode {
 }
 
 impl JournalMode {
-    /// All of them.
+    /// All journal modes.
     pub(crate) const ALL: [JournalMode; 4] =
         [JournalMode::Delete, JournalMode::Truncate, JournalMode::Persist, JournalMode::Wal];
 
-    /// The mode as SQLite calls it.
+    /// Returns SQLite's name of the mode.
     pub fn as_str(self) -> &'static str {
         match self {
             JournalMode::Delete => "delete",

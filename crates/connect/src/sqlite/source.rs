@@ -1,8 +1,8 @@
-//! SQLite tables and views: every capability, one transaction for all writes that come at a time.
+//! SQLite tables and views: every capability, and one transaction for all concurrent writes.
 //!
-//! A query goes into SQL only where SQL means exactly what the crate's evaluator means (`plan.rs`); the rest is judged by
-//! that evaluator after a wider select. Names are quoted and values bound, always. Reads have a connection of their own, so
-//! that in WAL mode no write makes them wait. Connections follow the file when it is replaced (`database.rs`).
+//! A query part is translated to SQL only if SQL and the crate's evaluator agree exactly (`plan.rs`); the evaluator applies the
+//! rest to a wider select. Names are always quoted and values always bound. Reads have their own connection, so that in WAL mode
+//! writes do not block them. Connections are reopened when the file is replaced (`database.rs`).
 
 #[cfg(test)]
 #[path = "tests/mod.rs"]
@@ -31,13 +31,13 @@ use diorama_core::vista::{
     Capabilities, Error, ErrorKind, Narrowing, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written,
 };
 
-/// How long a statement waits for another program's lock.
+/// Maximum wait of a statement for another program's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Writes of one transaction that come together, at most.
+/// Maximum number of writes in one batch.
 const BATCH: usize = 256;
 
-/// From one attempt to switch the journal mode to the next.
+/// Pause between two attempts to switch the journal mode.
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// A table or view of a SQLite database as a source.
@@ -50,15 +50,15 @@ struct Inner {
     options: SqliteOptions,
     database: Arc<Database>,
     connections: Arc<Connections>,
-    /// Whether there is something to write to.
+    /// True if the table can be written.
     writes: bool,
-    /// Writes that wait for it; whoever has it next takes them all.
+    /// Writes that wait for the writing connection. The next task that gets it takes all of them.
     waiting: Mutex<Vec<WriteBatch>>,
-    /// Operations written under their ids.
+    /// Number of operations written under their ids.
     written: AtomicU64,
 }
 
-/// Writes that wait together, and who waits for them.
+/// Writes that wait together, and the channel for their results.
 #[derive(Debug)]
 struct WriteBatch {
     writes: Vec<write::Write>,
@@ -66,10 +66,10 @@ struct WriteBatch {
 }
 
 impl Sqlite {
-    /// Opens `table` in the database file at `path`. When another file is put there, that one is opened in its place.
+    /// Opens `table` in the database file at `path`. If the file is replaced, the new file is opened in its place.
     ///
     /// # Errors
-    /// [`Error::Config`] if there is no such table or it has no usable id, [`Error::Source`] if the file cannot be opened.
+    /// [`Error::Config`] if the table does not exist or has no usable id, [`Error::Source`] if the file cannot be opened.
     pub async fn open(
         name: &str,
         path: impl Into<PathBuf>,
@@ -87,40 +87,40 @@ impl Sqlite {
     ) -> Result<T> {
         let inner = Arc::clone(&self.0);
         blocking(move || {
-            let held = inner.database.hold()?;
+            let lease = inner.database.hold()?;
             let mut slot = inner.connections.reader.lock();
-            work(&inner.table, inner.connection(&held, &mut slot, ConnectionRole::Reader)?)
+            work(&inner.table, inner.connection(&lease, &mut slot, ConnectionRole::Reader)?)
         })
         .await
     }
 
-    /// Carries out writes in their order, in one transaction with all that wait for the connection by then: the more come at a
-    /// time, the less each costs. The answer ends with the first failure that may pass.
-    async fn take(&self, writes: Vec<write::Write>) -> Result<Vec<Result<Written>>> {
+    /// Executes writes in order, in one transaction with all writes that wait for the connection by then (group commit). The
+    /// results end with the first transient failure.
+    async fn submit(&self, writes: Vec<write::Write>) -> Result<Vec<Result<Written>>> {
         if !self.0.writes {
             return Err(self.0.cannot_write());
         }
         let (reply, answer) = oneshot::channel();
         self.0.waiting.lock().push(WriteBatch { writes, reply });
         let inner = Arc::clone(&self.0);
-        self.change(move |table, connection, held| {
+        self.change(move |table, connection, lease| {
             let waiting = std::mem::take(&mut *inner.waiting.lock());
             let (groups, replies): (Vec<_>, Vec<_>) = waiting.into_iter().map(|it| (it.writes, it.reply)).unzip();
-            let mut written = write::all(table, connection, &groups);
-            if let Err(error) = held.check() {
+            let mut written = write::execute_groups(table, connection, &groups);
+            if let Err(error) = lease.check() {
                 written = groups.iter().map(|_| vec![Err(error.clone())]).collect();
             }
-            // Whoever does not wait any more finds it out when asking again.
+            // A caller that no longer waits learns the result from its retry.
             replies.into_iter().zip(written).for_each(|(reply, written)| drop(reply.send(written)));
             Ok(())
         })
         .await?;
-        answer.await.map_err(|_| Error::unknown("the writes were taken up and not answered"))
+        answer.await.map_err(|_| Error::unknown("the writes were accepted, but their outcome is unknown"))
     }
 
-    async fn take_one(&self, write: write::Write) -> Result<Written> {
-        let written = self.take(vec![write]).await?.into_iter().next();
-        written.unwrap_or_else(|| Err(Error::unknown("the write was taken up and not answered")))
+    async fn submit_one(&self, write: write::Write) -> Result<Written> {
+        let written = self.submit(vec![write]).await?.into_iter().next();
+        written.unwrap_or_else(|| Err(Error::unknown("the write was accepted, but its outcome is unknown")))
     }
 
     fn operation(&self, id: &str) -> write::Operation {
@@ -137,15 +137,15 @@ impl Sqlite {
         }
         let inner = Arc::clone(&self.0);
         blocking(move || {
-            let held = inner.database.hold()?;
+            let lease = inner.database.hold()?;
             let mut slot = inner.connections.writer.lock();
-            work(&inner.table, inner.connection(&held, &mut slot, ConnectionRole::Writer)?, &held)
+            work(&inner.table, inner.connection(&lease, &mut slot, ConnectionRole::Writer)?, &lease)
         })
         .await
     }
 }
 
-/// What a connection is for.
+/// Role of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ConnectionRole {
     Reader,
@@ -153,28 +153,28 @@ enum ConnectionRole {
 }
 
 impl Inner {
-    /// The connection in `slot`, opened anew if there is none. A table that is not the one that is served is refused.
+    /// Returns the connection in `slot`, and opens one if there is none. A table that differs from the served one is refused.
     fn connection<'s>(
         &self,
-        held: &ConnectionLease<'_>,
+        lease: &ConnectionLease<'_>,
         slot: &'s mut Option<Connection>,
         role: ConnectionRole,
     ) -> Result<&'s mut Connection> {
         if let Some(connection) = slot.take() {
             return Ok(slot.insert(connection));
         }
-        let opened = held.connect(|path| {
+        let opened = lease.connect(|path| {
             let connection = connect(path, role, &self.options)?;
-            let table = Table::learn(&connection, path, &self.table.name, &self.options);
+            let table = Table::read_description(&connection, path, &self.table.name, &self.options);
             if table.as_ref().is_ok_and(|table| table.is_like(&self.table)) {
                 return Ok(connection);
             }
             let (path, name) = (path.display(), &self.table.name);
-            let why = table.map_or_else(|error| error.to_string(), |_| "its columns are others".to_string());
-            // Nothing is wrong with the writes that wait: the right file may come back.
+            let why = table.map_or_else(|error| error.to_string(), |_| "its columns differ".to_string());
+            // The waiting writes are not at fault: the right file may come back.
             Err(Error::transient(format!(
-                "{path} was replaced, and table {name:?} is not the one that is served ({why}): put a database with that \
-                 table there, or restart to serve what is there now"
+                "{path} was replaced, and its table {name:?} is not the served one ({why}): put back a database with that \
+                 table, or restart to serve the new one"
             )))
         })?;
         Ok(slot.insert(opened))
@@ -188,27 +188,27 @@ impl Inner {
 fn open(path: &Path, name: &str, options: &SqliteOptions) -> Result<Sqlite> {
     let database = Database::at(path)?;
     let connections = Arc::new(Connections::default());
-    let held = database.hold()?;
-    let reader = held.connect(|path| connect(path, ConnectionRole::Reader, options))?;
-    let table = Table::learn(&reader, path, name, options)?;
+    let lease = database.hold()?;
+    let reader = lease.connect(|path| connect(path, ConnectionRole::Reader, options))?;
+    let table = Table::read_description(&reader, path, name, options)?;
     let writes = !options.read_only && table.natural != NaturalOrder::AsGiven;
     if writes {
-        *connections.writer.lock() = Some(held.connect(|path| connect(path, ConnectionRole::Writer, options))?);
+        *connections.writer.lock() = Some(lease.connect(|path| connect(path, ConnectionRole::Writer, options))?);
     }
     *connections.reader.lock() = Some(reader);
     database.join(&connections);
-    drop(held);
+    drop(lease);
     let (waiting, written) = (Mutex::default(), AtomicU64::new(0));
     let mut options = options.clone();
     if table.id_field().is_rowid {
-        // Should the file be replaced, the same identifies its rows.
+        // After a replacement the same column must identify the rows.
         options.id = Some(table.id_field().name.clone());
     }
     Ok(Sqlite(Arc::new(Inner { table, options, database, connections, writes, waiting, written })))
 }
 
 fn connect(path: &Path, role: ConnectionRole, options: &SqliteOptions) -> Result<Connection> {
-    // A reader, too, may be the first to come after a crash, and has to roll back what that interrupted.
+    // The first connection after a crash, even a reader, has to roll back the interrupted transaction.
     let access = match options.read_only {
         true => OpenFlags::SQLITE_OPEN_READ_ONLY,
         false => OpenFlags::SQLITE_OPEN_READ_WRITE,
@@ -216,7 +216,7 @@ fn connect(path: &Path, role: ConnectionRole, options: &SqliteOptions) -> Result
     let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(|error| Error::source(kind_of(&error), error))?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
-    // Or a quoted name of a column that is gone would be read as a text.
+    // Otherwise SQLite would read the quoted name of a missing column as a text.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false).map_err(failed)?;
     if role == ConnectionRole::Reader {
         connection.pragma_update(None, "query_only", true).map_err(failed)?;
@@ -224,13 +224,13 @@ fn connect(path: &Path, role: ConnectionRole, options: &SqliteOptions) -> Result
     if let (ConnectionRole::Writer, Some(mode)) = (role, options.journal_mode)
         && !switch_journal(&connection, mode).map_err(failed)?
     {
-        tracing::warn!(path = %path.display(), mode = mode.as_str(), "the database cannot be switched to that journal mode");
+        tracing::warn!(path = %path.display(), mode = mode.as_str(), "the database cannot be switched to the configured journal mode");
     }
     Ok(connection)
 }
 
-/// Switches the journal mode, if that can be. Here SQLite's own busy handler is not called, because two connections that both want
-/// the switch would wait for each other: the one that is refused lets go and asks again.
+/// Switches the journal mode; returns `false` if that is impossible. SQLite does not call its busy handler here, because two
+/// connections that both want the switch would deadlock: the refused one releases its lock and retries.
 fn switch_journal(connection: &Connection, mode: JournalMode) -> rusqlite::Result<bool> {
     let deadline = Instant::now() + BUSY_TIMEOUT;
     let sql = format!("PRAGMA journal_mode = {}", mode.as_str());
@@ -252,7 +252,7 @@ impl TableShell for Sqlite {
 
     fn capabilities(&self) -> Capabilities {
         let mut can = if self.0.writes { Capabilities::all() } else { Capabilities::reads() };
-        // A view has no order of its own to continue in.
+        // A view has no natural order in which a page could continue.
         can.can_fetch_next = self.0.table.natural != NaturalOrder::AsGiven;
         can
     }
@@ -261,12 +261,12 @@ impl TableShell for Sqlite {
         let (query, whole) = (query.clone(), *query == Query::default());
         let connections = Arc::clone(&self.0.connections);
         self.read(move |table, connection| {
-            // Before it is read: the file cannot be replaced unnoticed in between.
-            let owed = whole && connections.replaced.swap(false, Ordering::AcqRel);
+            // The flag is cleared before reading, so that a replacement in between is noticed.
+            let was_replaced = whole && connections.replaced.swap(false, Ordering::AcqRel);
             let plan = Plan::new(table, &query);
             let rows = select(table, connection, &plan.select(&table.selected, &table.quoted), plan.params())
                 .inspect_err(|_| {
-                    connections.replaced.fetch_or(owed, Ordering::AcqRel);
+                    connections.replaced.fetch_or(was_replaced, Ordering::AcqRel);
                 })?;
             Ok(if plan.is_exact { rows } else { apply(&query, &table.schema, rows) })
         })
@@ -319,15 +319,15 @@ impl TableShell for Sqlite {
     }
 
     async fn write(&self, op: &WriteOp) -> Result<Written> {
-        self.take_one(write::Write { operation: None, op: op.clone(), within: None }).await
+        self.submit_one(write::Write { operation: None, op: op.clone(), within: None }).await
     }
 
-    /// Judges and writes in one transaction.
+    /// Checks and writes in one transaction.
     async fn write_within(&self, op: &WriteOp, within: &Query) -> Result<Written> {
         let within = Narrowing::new(within, &self.0.table.schema);
         if op.id().is_some() {
             let op = within.completed(op.clone());
-            return self.take_one(write::Write { operation: None, op, within: Some(within) }).await;
+            return self.submit_one(write::Write { operation: None, op, within: Some(within) }).await;
         }
         for id in self.list(within.query()).await?.ids() {
             match self.write_within(&WriteOp::Delete { id: id.to_string() }, within.query()).await {
@@ -340,7 +340,7 @@ impl TableShell for Sqlite {
 
     async fn write_once(&self, operation: &str, op: &WriteOp) -> Result<Written> {
         let operation = Some(self.operation(operation));
-        self.take_one(write::Write { operation, op: op.clone(), within: None }).await
+        self.submit_one(write::Write { operation, op: op.clone(), within: None }).await
     }
 
     fn batch_size(&self) -> usize {
@@ -352,7 +352,7 @@ impl TableShell for Sqlite {
             let operation = Some(self.operation(id));
             write::Write { operation, op: op.clone(), within: None }
         };
-        self.take(writes.iter().map(write).collect()).await.unwrap_or_else(|error| vec![Err(error)])
+        self.submit(writes.iter().map(write).collect()).await.unwrap_or_else(|error| vec![Err(error)])
     }
 
     fn writes_once(&self) -> bool {
@@ -366,15 +366,15 @@ impl TableShell for Sqlite {
 
     async fn insert_return_id(&self, record: &Record) -> Result<Written> {
         let record = record.clone();
-        self.change(move |table, connection, held| {
+        self.change(move |table, connection, lease| {
             let written = write::insert_return_id(table, connection, &record)?;
-            held.check().map(|()| written)
+            lease.check().map(|()| written)
         })
         .await
     }
 }
 
-/// All rows that `sql` selects.
+/// Returns all rows that `sql` selects.
 fn select(table: &Table, connection: &Connection, sql: &str, params: Vec<Value>) -> Result<Rows> {
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
     let mut found = statement.query(params_from_iter(params)).map_err(failed)?;
@@ -394,7 +394,8 @@ fn select(table: &Table, connection: &Connection, sql: &str, params: Vec<Value>)
     Ok(rows)
 }
 
-/// The next rows in natural order. The token is the place of the last row, so what comes and goes elsewhere does not matter.
+/// Returns the next rows in natural order. The token is the position of the last row, so inserts and deletes elsewhere do not
+/// matter.
 fn natural_page(
     table: &Table,
     connection: &Connection,
@@ -430,7 +431,7 @@ fn natural_page(
     Ok((rows, None))
 }
 
-/// A failed statement, other than a write.
+/// Converts the error of a statement other than a write.
 pub(super) fn failed(error: rusqlite::Error) -> Error {
     Error::source(kind_of(&error), error)
 }
@@ -447,7 +448,7 @@ fn kind_of(error: &rusqlite::Error) -> ErrorKind {
             | Code::OperationInterrupted
             | Code::FileLockingProtocolFailed
             | Code::SchemaChanged
-            // The file is at fault and not the statement: it may be put right, or back.
+            // The file is at fault, not the statement: it may be repaired or restored.
             | Code::DatabaseCorrupt
             | Code::NotADatabase
             | Code::ReadOnly
@@ -457,11 +458,11 @@ fn kind_of(error: &rusqlite::Error) -> ErrorKind {
     }
 }
 
-/// The id that a row's cell gives.
+/// Returns the id in a row's cell.
 pub(super) fn id_of(table: &str, value: &diorama_core::record::CborValue) -> Result<String> {
     id_from_value(value).ok_or_else(|| {
         Error::permanent(format!(
-            "{table} has a row whose id is neither text nor an integer: declare another column as id"
+            "{table} has a row whose id is neither text nor an integer: set id in diorama.toml to another column"
         ))
     })
 }

@@ -1,4 +1,4 @@
-//! What the database says of a table: columns, id, natural order; and how rows of it are read.
+//! Description of a table by the database: columns, id, natural order; and reading of its rows.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,19 +13,19 @@ use crate::sql::quote;
 use diorama_core::record::{Record, id_to_value};
 use diorama_core::vista::{Column, ColumnType, Error, Flag, Result, Schema};
 
-/// A table with everything that statements on it need.
+/// A table with everything needed for statements on it.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) name: String,
-    /// Its name as SQL takes it.
+    /// The quoted name.
     pub(super) quoted: String,
     pub(super) schema: Arc<Schema>,
-    /// In the order of the schema.
+    /// Fields in the order of the schema.
     pub(super) fields: Vec<Field>,
-    /// Which of the fields is the id.
+    /// Index of the id field.
     pub(super) id: usize,
     pub(super) natural: NaturalOrder,
-    /// What a SELECT lists: the fields, then the natural key if there is one.
+    /// Result columns of a SELECT: the fields, then the natural key if there is one.
     pub(super) selected: String,
 }
 
@@ -33,31 +33,31 @@ pub(super) struct Table {
 #[derive(Debug)]
 pub(super) struct Field {
     pub(super) name: String,
-    /// Its name as SQL takes it.
+    /// The quoted name.
     pub(super) quoted: String,
     pub(super) codec: Codec,
-    /// The type that the database declares, which decides how SQL compares.
+    /// Type declared in the database, which decides how SQL compares.
     pub(super) kind: ColumnType,
-    /// The expression that stands in where a new row gives nothing.
+    /// Default expression for new rows.
     pub(super) default: Option<String>,
     pub(super) is_generated: bool,
-    /// Stands for the rowid: SQLite chooses it where a new row gives nothing.
+    /// True if the column is an alias of the rowid, which SQLite assigns to new rows.
     pub(super) is_rowid: bool,
     ty: String,
     is_mandatory: bool,
     in_key: bool,
 }
 
-/// The declared id that is no column but a number for each row.
+/// Value of `id` that selects a number for each row instead of a column.
 const ROW_NUMBER: &str = "#";
 
 impl Field {
-    /// The rowid under the name `alias`.
+    /// Creates the field of the rowid under the name `alias`.
     fn rowid(alias: &str) -> Field {
         Field { is_rowid: true, ..Field::number(alias) }
     }
 
-    /// An integer that every row has.
+    /// Creates an integer field.
     fn number(name: &str) -> Field {
         Field {
             name: name.to_string(),
@@ -74,20 +74,25 @@ impl Field {
     }
 }
 
-/// The order of rows that nobody sorted.
+/// Order of rows without a requested order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NaturalOrder {
-    /// By rowid, under the name that no column hides.
+    /// By rowid, under the alias that no column hides.
     RowId(&'static str),
-    /// By id: the table has no rowid.
+    /// By id, because the table has no rowid.
     Id,
-    /// As a view gives them.
+    /// As a view returns them.
     AsGiven,
 }
 
 impl Table {
-    /// Asks the database about `name`.
-    pub(super) fn learn(connection: &Connection, path: &Path, name: &str, options: &SqliteOptions) -> Result<Table> {
+    /// Reads the description of the table `name` from the database.
+    pub(super) fn read_description(
+        connection: &Connection,
+        path: &Path,
+        name: &str,
+        options: &SqliteOptions,
+    ) -> Result<Table> {
         let kind = connection
             .query_row("SELECT type, wr FROM pragma_table_list WHERE schema = 'main' AND name = ?1", [name], |row| {
                 Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?))
@@ -115,14 +120,10 @@ impl Table {
             && has_null(connection, name, &fields[*only])?
         {
             let column = &fields[*only].name;
-            tracing::warn!(
-                table = name,
-                column,
-                "rows without a key are there: all rows are identified by their {alias}"
-            );
+            tracing::warn!(table = name, column, "some rows have no key, so all rows are identified by their {alias}");
             key.clear();
         }
-        // Rows that nothing identifies are numbered.
+        // Rows without an identifying column are numbered.
         let is_numbered = options.id.as_deref() == Some(ROW_NUMBER) && rowid.is_none();
         let is_numbered = is_numbered && !fields.iter().any(|field| field.name == ROW_NUMBER);
         let (natural, quoted, id) = if is_numbered {
@@ -153,14 +154,14 @@ impl Table {
         Ok(Table { name: name.to_string(), quoted, schema, fields, id, natural, selected })
     }
 
-    /// Whether statements made for `other` mean the same here.
+    /// Returns true if statements for `other` have the same meaning for this table.
     pub(super) fn is_like(&self, other: &Table) -> bool {
         let columns = |table: &Table| table.schema.columns().to_vec();
         (columns(self), &self.selected, &self.natural, self.id)
             == (columns(other), &other.selected, &other.natural, other.id)
     }
 
-    /// A field by the name of its column.
+    /// Returns a field by its column name.
     pub(super) fn field(&self, column: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name == column)
     }
@@ -169,7 +170,7 @@ impl Table {
         &self.fields[self.id]
     }
 
-    /// Id and record of a row that [`Table::selected`] listed.
+    /// Returns id and record of a row selected with [`Table::selected`].
     pub(super) fn row(&self, row: &Row<'_>) -> Result<(String, Record)> {
         let mut record = Record::new();
         for (at, field) in self.fields.iter().enumerate() {
@@ -179,7 +180,7 @@ impl Table {
         Ok((id, record))
     }
 
-    /// One row by its id.
+    /// Reads one row by its id.
     pub(super) fn read(&self, connection: &Connection, id: &str) -> Result<Option<Record>> {
         let (test, value) = self.by_id(id);
         let sql = format!("SELECT {} FROM {} WHERE {test}", self.selected, self.quoted);
@@ -189,7 +190,7 @@ impl Table {
         row.map(|row| self.row(row).map(|(_, record)| record)).transpose()
     }
 
-    /// The test that finds the row `id`, with the value of its one parameter.
+    /// Returns the test that finds the row `id`, with the value of its only parameter.
     pub(super) fn by_id(&self, id: &str) -> (String, Value) {
         let column = &self.id_field().quoted;
         let number = id_to_value(id, self.schema.layout()).as_integer().and_then(|id| i64::try_from(id).ok());
@@ -205,12 +206,12 @@ impl Table {
             _ if id.trim().parse::<f64>().is_err() => {
                 (format!("{column} = ? COLLATE BINARY"), Value::Text(id.to_string()))
             }
-            // Compared as text, or an affinity for numbers would take "007" for 7.
+            // Compare as text, because a numeric affinity would take "007" for 7.
             _ => (format!("CAST({column} AS TEXT) = ? COLLATE BINARY"), Value::Text(id.to_string())),
         }
     }
 
-    /// ` ORDER BY` the natural order.
+    /// Returns the ` ORDER BY` clause of the natural order.
     pub(super) fn natural_order(&self) -> String {
         match &self.natural {
             NaturalOrder::RowId(alias) => format!(" ORDER BY {alias}"),
@@ -219,7 +220,7 @@ impl Table {
         }
     }
 
-    /// What continues behind `row` in natural order.
+    /// Returns the token that continues after `row` in natural order.
     pub(super) fn token(&self, row: &Row<'_>, id: &str) -> Result<String> {
         match self.natural {
             NaturalOrder::RowId(_) => Ok(row.get::<_, i64>(self.fields.len()).map_err(failed)?.to_string()),
@@ -227,7 +228,7 @@ impl Table {
         }
     }
 
-    /// The test for rows behind `token`, with the value of its one parameter.
+    /// Returns the test for rows after `token`, with the value of its only parameter.
     pub(super) fn after(&self, token: &str) -> Option<(String, Value)> {
         match self.natural {
             NaturalOrder::RowId(alias) => Some((format!("{alias} > ?"), Value::Integer(token.parse().ok()?))),
@@ -266,7 +267,7 @@ fn fields(connection: &Connection, name: &str) -> Result<Vec<Field>> {
     fields.and_then(Iterator::collect).map_err(failed)
 }
 
-/// Tells whether rows lack what should identify them: SQLite lets keys that are no integers be null.
+/// Returns true if some rows have no key: SQLite permits nulls in keys that are not integers.
 fn has_null(connection: &Connection, name: &str, field: &Field) -> Result<bool> {
     let sql = format!("SELECT 1 FROM {} WHERE {} IS NULL LIMIT 1", quote(name), field.quoted);
     let found = connection.query_row(&sql, [], |_| Ok(())).optional();
@@ -277,7 +278,7 @@ fn columns(fields: &[Field]) -> Vec<Column> {
     fields
         .iter()
         .map(|field| {
-            // A binary key is text to everybody else.
+            // A binary key is text outside of the database.
             let ty = if field.codec == Codec::BlobKey { ColumnType::String } else { field.kind };
             let column = Column::new(field.name.as_str(), ty).original(&*field.ty);
             if field.is_mandatory { column.with(Flag::Mandatory) } else { column }
@@ -285,7 +286,7 @@ fn columns(fields: &[Field]) -> Vec<Column> {
         .collect()
 }
 
-/// By the names people use, then by SQLite's rules of affinity.
+/// Determines the type by common type names, then by SQLite's affinity rules.
 fn column_type(declared: &str) -> ColumnType {
     let ty = declared.to_ascii_uppercase();
     let has = |part: &str| ty.contains(part);
@@ -303,7 +304,7 @@ fn column_type(declared: &str) -> ColumnType {
     }
 }
 
-/// The place of the id among the fields; the rowid is put in front if it has to serve.
+/// Returns the index of the id field. If the rowid serves as id, its field is inserted at the front.
 fn choose_id(
     name: &str,
     fields: &mut Vec<Field>,
@@ -327,8 +328,8 @@ fn choose_id(
         }
         (None, _, None) => find("id").ok_or_else(|| {
             let names = names();
-            let hint = "`id` says which of them identifies the rows, id = \"#\" numbers them";
-            Error::Config(format!("{name} has no primary key of one column; it has {names}: {hint}"))
+            let hint = "set id to the column that identifies the rows, or id = \"#\" to number them";
+            Error::Config(format!("{name} has no primary key of one column, but columns {names}: {hint}"))
         }),
     }
 }

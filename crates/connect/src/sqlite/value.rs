@@ -1,4 +1,4 @@
-//! Cells to values and back.
+//! Conversion between cells and values.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,21 +8,21 @@ use crate::rows::field_error;
 use diorama_core::record::{CborValue, JsonLimits, NOT_UTF8, parse_json, value_to_json};
 use diorama_core::vista::{ColumnType, Result};
 
-/// How a column's cells are to be read.
+/// Conversion of a column's cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Codec {
-    /// As SQLite stores them.
+    /// Cells as SQLite stores them.
     Plain,
     /// 0 and 1 are false and true.
     Boolean,
     /// Texts are JSON.
     Json,
-    /// Bytes that identify the row: base64url text elsewhere.
+    /// Bytes that identify the row, as base64url text outside of the database.
     BlobKey,
 }
 
 impl Codec {
-    /// For cells of type `ty`; those of a column without a type, or with `ANY`, are no JSON, whatever they look like.
+    /// Returns the codec for cells of type `ty`. Cells of a column without a type or with `ANY` are never parsed as JSON.
     pub(super) fn of(ty: ColumnType, declared: &str) -> Codec {
         match ty {
             ColumnType::Boolean => Codec::Boolean,
@@ -32,7 +32,7 @@ impl Codec {
     }
 }
 
-/// A cell as a value. What does not fit the column's type stays what it is stored as.
+/// Converts a cell to a value. A cell that does not fit the column's type keeps its storage type.
 pub(super) fn from_sql(codec: Codec, cell: ValueRef<'_>) -> CborValue {
     match cell {
         ValueRef::Null => CborValue::Null,
@@ -51,21 +51,21 @@ pub(super) fn from_sql(codec: Codec, cell: ValueRef<'_>) -> CborValue {
     }
 }
 
-/// The bytes that an id of a table with binary keys stands for.
+/// Decodes the id of a table with binary keys.
 pub(super) fn blob_key(id: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(id.trim_end_matches('=')).ok()
 }
 
-/// Tells whether a value is text of the database that is not UTF-8. It cannot have come from anywhere else, so whoever writes it back
-/// leaves the cell as it is.
+/// Returns true if a value is text of the database that is not valid UTF-8. Such a value can only come from the same cell, so
+/// writing it back leaves the cell unchanged.
 pub(super) fn is_as_read(value: &CborValue) -> bool {
     matches!(value, CborValue::Tag(NOT_UTF8, _))
 }
 
-/// A value as a cell of `column`.
+/// Converts a value to a cell of `column`.
 ///
 /// # Errors
-/// [`Error::Invalid`](crate::Error::Invalid) for what SQLite would store as something else.
+/// [`Error::Invalid`](diorama_core::Error::Invalid) for values that SQLite would store as something else.
 pub(super) fn to_sql(column: &str, codec: Codec, value: &CborValue) -> Result<Value> {
     let refuse = |detail: &str| Err(field_error(column, detail));
     match value {
@@ -87,6 +87,6 @@ pub(super) fn to_sql(column: &str, codec: Codec, value: &CborValue) -> Result<Va
             Ok(json) => Ok(Value::Text(json)),
             Err(_) => refuse("cannot be written as JSON"),
         },
-        _ => refuse("must be one plain value: only JSON columns hold nested ones"),
+        _ => refuse("must be a plain value: only JSON columns hold nested values"),
     }
 }

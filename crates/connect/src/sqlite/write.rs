@@ -1,5 +1,4 @@
-//! Writes: those that come at a time in one transaction, each whole or not at all, each answered with the row as it is stored
-//! afterwards.
+//! Writes: concurrent ones share a transaction, each is atomic, and each returns the row as stored afterwards.
 
 use rusqlite::{
     Connection, ErrorCode, Transaction, TransactionBehavior, ffi, params_from_iter,
@@ -14,66 +13,66 @@ use crate::rows::{field_error, with_id};
 use diorama_core::record::{CborValue, Record, merge_patch};
 use diorama_core::vista::{ColumnType, Error, ErrorKind, Narrowing, Result, WriteOp, Written};
 
-/// A write, and what identifies it if it may come again.
+/// A write, with its operation if it may be retried.
 #[derive(Debug)]
 pub(super) struct Write {
     pub(super) operation: Option<Operation>,
     pub(super) op: WriteOp,
-    /// The rows that it may see and make.
+    /// Narrowing that the row must satisfy before and after the write.
     pub(super) within: Option<Narrowing>,
 }
 
-/// What identifies a write that may come again.
+/// Identity of a write that may be retried.
 #[derive(Debug)]
 pub(super) struct Operation {
     pub(super) id: String,
-    /// Whether it is this one's turn to forget old ones.
+    /// True if this operation also deletes old operations.
     pub(super) tidy: bool,
 }
 
-/// What became of the writes of a group, up to the first failure that may pass: what follows that was not tried.
+/// Results of the writes of a group, up to the first transient failure; later writes were not tried.
 type Group = Vec<Result<Written>>;
 
-/// Carries out the writes of all groups in one transaction, each group in its order. A refused write takes no other with it; a
-/// failure that may pass ends its group. After a failed commit each write is carried out once more, by itself.
-pub(super) fn all(table: &Table, connection: &mut Connection, groups: &[Vec<Write>]) -> Vec<Group> {
+/// Executes the writes of all groups in one transaction, each group in order. A refused write does not affect the others; a
+/// transient failure ends its group. After a failed commit each write is executed again in its own transaction.
+pub(super) fn execute_groups(table: &Table, connection: &mut Connection, groups: &[Vec<Write>]) -> Vec<Group> {
     if groups.is_empty() {
-        // Somebody else has taken what waited.
+        // Another task has taken the waiting writes.
         return Vec::new();
     }
-    match together(table, connection, groups) {
+    match execute_all(table, connection, groups) {
         Ok(written) => written,
         Err(error) => match groups {
             [group] if group.len() == 1 => vec![vec![Err(error)]],
-            // A lock that nobody let go of: they would wait for it one after the other.
+            // The lock was not released in time: each write would wait for it in turn.
             _ if error.kind() != ErrorKind::Permanent && connection.is_autocommit() && is_locked(&error) => {
                 groups.iter().map(|_| vec![Err(error.clone())]).collect()
             }
-            // One of them broke a rule that is judged for all together, or that ends the transaction.
-            _ => groups.iter().map(|group| one_by_one(table, connection, group)).collect(),
+            // One write broke a rule that is checked on commit, or that ends the transaction.
+            _ => groups.iter().map(|group| execute_separately(table, connection, group)).collect(),
         },
     }
 }
 
-/// Whether a failure is that the transaction could not begin.
+/// Returns true if the transaction could not begin because of a lock.
 fn is_locked(error: &Error) -> bool {
     matches!(error, Error::Source { cause: Some(cause), .. }
         if cause.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code)
             == Some(ErrorCode::DatabaseBusy))
 }
 
-fn one_by_one(table: &Table, connection: &mut Connection, group: &[Write]) -> Group {
+fn execute_separately(table: &Table, connection: &mut Connection, group: &[Write]) -> Group {
     let mut written = Group::with_capacity(group.len());
     for write in group {
-        let mut alone = || -> Result<Written> {
+        let mut execute_alone = || -> Result<Written> {
             let begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
             let mut transaction = begun.map_err(|error| refused(table, "", error))?;
             prepare(&transaction, std::iter::once(write))?;
-            let done = one(table, &mut transaction, write)?;
+            let done = execute(table, &mut transaction, write)?;
             transaction.commit().map_err(|error| refused(table, write.op.id().unwrap_or_default(), error))?;
             Ok(done)
         };
-        let done = alone();
+        let done = execute_alone();
         let ends = done.as_ref().err().is_some_and(|error| error.kind() != ErrorKind::Permanent);
         written.push(done);
         if ends {
@@ -83,25 +82,25 @@ fn one_by_one(table: &Table, connection: &mut Connection, group: &[Write]) -> Gr
     written
 }
 
-/// Makes sure that operations can be noted, if there are any.
+/// Prepares the log of operations if one of the writes needs it.
 fn prepare<'a>(connection: &Connection, mut writes: impl Iterator<Item = &'a Write>) -> Result<()> {
     if writes.any(|write| write.operation.is_some()) { ops::prepare(connection) } else { Ok(()) }
 }
 
-/// One transaction of all groups.
-fn together(table: &Table, connection: &mut Connection, groups: &[Vec<Write>]) -> Result<Vec<Group>> {
+/// Executes all groups in one transaction.
+fn execute_all(table: &Table, connection: &mut Connection, groups: &[Vec<Write>]) -> Result<Vec<Group>> {
     let failed = |error| refused(table, "", error);
-    // Immediate: what is read here still holds when it is written.
+    // Immediate, so that rows read here are unchanged when they are written.
     let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     prepare(&transaction, groups.iter().flatten())?;
     let mut written = Vec::with_capacity(groups.len());
     for group in groups {
         let mut done = Group::with_capacity(group.len());
         for write in group {
-            let result = one(table, &mut transaction, write);
+            let result = execute(table, &mut transaction, write);
             if transaction.is_autocommit() {
-                // A full disk and its like take the whole transaction back.
-                return Err(result.err().unwrap_or_else(|| Error::transient("the transaction was taken back")));
+                // Errors like a full disk roll the whole transaction back.
+                return Err(result.err().unwrap_or_else(|| Error::transient("the transaction was rolled back")));
             }
             let ends = result.as_ref().err().is_some_and(|error| error.kind() != ErrorKind::Permanent);
             done.push(result);
@@ -115,15 +114,15 @@ fn together(table: &Table, connection: &mut Connection, groups: &[Vec<Write>]) -
     Ok(written)
 }
 
-/// Carries out a write, unless its operation says that it has been: then it is answered with the row as it is.
-fn one(table: &Table, transaction: &mut Transaction<'_>, write: &Write) -> Result<Written> {
+/// Executes a write, unless its operation has taken effect before; then the current row is returned.
+fn execute(table: &Table, transaction: &mut Transaction<'_>, write: &Write) -> Result<Written> {
     let Write { operation, op, within } = write;
     let id = op.id().unwrap_or_default();
     let refused = |error| refused(table, id, error);
     let part = transaction.savepoint().map_err(refused)?;
     let is_new = match operation {
         Some(operation) => {
-            let is_new = ops::note(&part, &operation.id)?;
+            let is_new = ops::record(&part, &operation.id)?;
             if operation.tidy {
                 ops::tidy(&part)?;
             }
@@ -149,7 +148,7 @@ fn one(table: &Table, transaction: &mut Transaction<'_>, write: &Write) -> Resul
         WriteOp::Delete { .. } | WriteOp::DeleteAll => None,
         WriteOp::Insert { .. } | WriteOp::Replace { .. } | WriteOp::Patch { .. } => table.read(&part, id)?,
     };
-    // A refusal takes the savepoint back.
+    // A refusal rolls the savepoint back.
     if let (Some(within), Some(record)) = (within, &record) {
         within.check_after(record)?;
     }
@@ -157,7 +156,7 @@ fn one(table: &Table, transaction: &mut Transaction<'_>, write: &Write) -> Resul
     Ok(Written { id: None, record })
 }
 
-/// Inserts a row under an id of SQLite's own, of the column's default, or a new UUID.
+/// Inserts a row under an id assigned by SQLite, by the column's default, or as a new UUID.
 pub(super) fn insert_return_id(table: &Table, connection: &mut Connection, record: &Record) -> Result<Written> {
     let refused = |error| refused(table, "", error);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(refused)?;
@@ -165,7 +164,7 @@ pub(super) fn insert_return_id(table: &Table, connection: &mut Connection, recor
     let mut record = record.clone();
     record.remove(&field.name);
     if !field.is_rowid && field.default.is_none() {
-        let id = mint(table, &transaction)?;
+        let id = new_id(table, &transaction)?;
         record.insert(field.name.as_str(), id);
     }
     let (columns, values) = cells(table, &record)?;
@@ -173,7 +172,7 @@ pub(super) fn insert_return_id(table: &Table, connection: &mut Connection, recor
     let id = transaction
         .query_row(&sql, params_from_iter(values), |row| Ok(from_sql(field.codec, row.get_ref(0)?)))
         .map_err(refused)?;
-    // What a virtual table returns is not the rowid that it chose.
+    // A virtual table does not return the rowid that it chose.
     let id = if field.is_rowid { transaction.last_insert_rowid().into() } else { id };
     let id = id_of(&table.name, &id)?;
     let record = table.read(&transaction, &id)?;
@@ -181,7 +180,7 @@ pub(super) fn insert_return_id(table: &Table, connection: &mut Connection, recor
     Ok(Written { id: Some(id), record })
 }
 
-fn mint(table: &Table, connection: &Connection) -> Result<CborValue> {
+fn new_id(table: &Table, connection: &Connection) -> Result<CborValue> {
     let uuid = uuid::Uuid::now_v7();
     match table.id_field().kind {
         ColumnType::Integer => {}
@@ -191,7 +190,7 @@ fn mint(table: &Table, connection: &Connection) -> Result<CborValue> {
     let sql = format!("SELECT max({}) FROM {}", table.id_field().quoted, table.quoted);
     let highest: Option<i64> = connection.query_row(&sql, [], |row| row.get(0)).map_err(failed)?;
     let next = highest.unwrap_or(0).checked_add(1);
-    next.map(CborValue::from).ok_or_else(|| Error::permanent("there is no higher integer id left"))
+    next.map(CborValue::from).ok_or_else(|| Error::permanent("the integer ids are exhausted: the highest id is in use"))
 }
 
 fn insert(table: &Table, connection: &Connection, id: &str, record: &Record) -> Result<()> {
@@ -200,7 +199,7 @@ fn insert(table: &Table, connection: &Connection, id: &str, record: &Record) -> 
         if is_identical(table, connection, id, &columns, &values)? {
             return Ok(());
         }
-        return Err(Error::Conflict { id: id.to_string(), detail: "exists already with other values".into() });
+        return Err(Error::Conflict { id: id.to_string(), detail: "already exists with other values".into() });
     }
     connection
         .execute(&insert_sql(table, &columns), params_from_iter(values))
@@ -208,7 +207,8 @@ fn insert(table: &Table, connection: &Connection, id: &str, record: &Record) -> 
         .map_err(|error| refused(table, id, error))
 }
 
-/// Whether the stored row is what this insert would have made: a retry. Compared in SQL, under the columns' affinities.
+/// Returns true if the stored row equals the row of this insert, which makes it a retry. Compared in SQL, under the columns'
+/// affinities.
 fn is_identical(
     table: &Table,
     connection: &Connection,
@@ -228,7 +228,7 @@ fn is_identical(
     Ok(found > 0)
 }
 
-/// Not SQLite's own REPLACE: that deletes first, other rows with the same unique values included.
+/// Replaces or inserts a row without SQLite's REPLACE, which would delete other rows with the same unique values.
 fn replace(table: &Table, connection: &Connection, id: &str, record: &Record) -> Result<()> {
     if table.read(connection, id)?.is_none() {
         return insert(table, connection, id, record);
@@ -270,7 +270,7 @@ fn delete(table: &Table, connection: &Connection, id: &str) -> Result<()> {
     if deleted == 0 { Err(Error::NotFound { id: id.to_string() }) } else { Ok(()) }
 }
 
-/// `record` under `id`, if the column can hold that id.
+/// Returns `record` with its id set, if the column can hold that id.
 fn keyed(table: &Table, id: &str, record: &Record) -> Result<Record> {
     let record = with_id(id, record, &table.schema)?;
     let column = &table.id_field().name;
@@ -280,13 +280,13 @@ fn keyed(table: &Table, id: &str, record: &Record) -> Result<Record> {
     Ok(record)
 }
 
-/// The columns of `record` with their cells. Generated columns make themselves.
+/// Returns the columns of `record` with their cells, without generated columns.
 fn cells<'a>(table: &'a Table, record: &Record) -> Result<(Vec<&'a Field>, Vec<Value>)> {
     let (mut columns, mut values) = (Vec::new(), Vec::new());
     for (column, value) in record {
         let field = table
             .field(column)
-            .ok_or_else(|| field_error(column, &format!("is not there: {} has {}", table.name, names(table))))?;
+            .ok_or_else(|| field_error(column, &format!("does not exist: {} has {}", table.name, names(table))))?;
         if !field.is_generated && !is_as_read(value) {
             columns.push(field);
             values.push(to_sql(column, field.codec, value)?);
@@ -307,7 +307,7 @@ fn insert_sql(table: &Table, columns: &[&Field]) -> String {
     format!("INSERT INTO {} ({}) VALUES ({})", table.quoted, names.join(", "), vec!["?"; names.len()].join(", "))
 }
 
-/// A failed write: what the data did wrong is said as such, for good; a lock or a full disk may pass.
+/// Converts the error of a write: mistakes in the data are permanent; a lock or a full disk is transient.
 fn refused(table: &Table, id: &str, error: rusqlite::Error) -> Error {
     let rusqlite::Error::SqliteFailure(code, message) = &error else { return failed(error) };
     let message = message.clone().unwrap_or_else(|| code.to_string());
@@ -316,7 +316,7 @@ fn refused(table: &Table, id: &str, error: rusqlite::Error) -> Error {
         (
             ErrorCode::ConstraintViolation,
             ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID,
-        ) => Error::Conflict { id: id.to_string(), detail: format!("is in the way of another: {message}") },
+        ) => Error::Conflict { id: id.to_string(), detail: format!("conflicts with another row: {message}") },
         (ErrorCode::ConstraintViolation, ffi::SQLITE_CONSTRAINT_NOTNULL) => {
             let prefix = format!("NOT NULL constraint failed: {}.", table.name);
             match message.strip_prefix(&prefix) {

@@ -1,4 +1,4 @@
-//! `feed = { ws = "wss://HOST/PATH" }`
+//! Configuration `feed = { ws = "wss://HOST/PATH" }`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::feed::FeedFormat;
 use diorama_core::Dio;
 use diorama_core::vista::{Error, Result};
 
-/// WebSockets.
+/// Connector for WebSockets.
 #[derive(Clone, Copy, Debug)]
 pub struct WsConnector;
 
@@ -32,7 +32,7 @@ impl Connector for WsConnector {
     fn feed(&self, settings: &dyn Settings) -> Option<Arc<dyn Feed>> {
         let url = settings.text("ws").filter(|url| url.starts_with("ws://") || url.starts_with("wss://"));
         if url.is_none() {
-            settings.wrong("ws", r#"the feed needs ws = "wss://HOST/PATH""#.into());
+            settings.wrong("ws", r#"the feed requires ws = "wss://HOST/PATH""#.into());
         }
         let feed = WsSettings {
             headers: settings.secret_texts("headers"),
@@ -46,10 +46,10 @@ impl Connector for WsConnector {
     }
 }
 
-/// A WebSocket as the configuration has it.
+/// Settings of a WebSocket.
 struct WsSettings {
     url: String,
-    /// With secrets in them.
+    /// Header values may contain secrets.
     headers: Vec<(String, String)>,
     ca: Option<PathBuf>,
     subscribe: Option<String>,
@@ -76,9 +76,9 @@ impl WsSettings {
         let mut feed = WsFeed::new(self.url.clone(), format);
         for (name, value) in &self.headers {
             let wrong = |what: &str| Error::Config(format!("feed.headers.{name}: {what}"));
-            let mut value = HeaderValue::from_str(value).map_err(|_| wrong("a header cannot hold that value"))?;
+            let mut value = HeaderValue::from_str(value).map_err(|_| wrong("the value is not a valid header value"))?;
             value.set_sensitive(true);
-            let name: HeaderName = name.parse().map_err(|_| wrong("that is not a valid header name"))?;
+            let name: HeaderName = name.parse().map_err(|_| wrong("the name is not a valid header name"))?;
             feed.headers.push((name, value));
         }
         if let Some(path) = &self.ca {
@@ -105,8 +105,12 @@ impl Feed for WsSettings {
 const KEYS: &[Key] = &[
     Key::new("feed.ws", "required", "`ws://...` or `wss://...`"),
     Key::new("feed.headers", "{}", "Headers of the request: `{ authorization = \"Bearer env:TOKEN\" }`."),
-    Key::new("feed.ca", "the public ones", "A PEM file with the certificates to trust instead."),
-    Key::new("feed.subscribe", "nothing", "A text that is sent first."),
-    Key::new("feed.idle", "\"60s\"", "How long it may be silent before it is connected anew."),
-    Key::new("feed.max_message", "\"1MiB\"", "Bytes of one message."),
+    Key::new(
+        "feed.ca",
+        "public authorities",
+        "A PEM file with the certificates of the authorities to trust instead of the public ones.",
+    ),
+    Key::new("feed.subscribe", "none", "A text to send after connecting."),
+    Key::new("feed.idle", "\"60s\"", "Time without messages after which the connection is renewed."),
+    Key::new("feed.max_message", "\"1MiB\"", "Maximum size of one message."),
 ];

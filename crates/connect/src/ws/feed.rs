@@ -1,5 +1,5 @@
-//! A WebSocket that is listened to: connected for as long as the Dio lives, resumed where the sender can, followed by a reading
-//! of the source where it cannot.
+//! WebSocket feed: connected for as long as the Dio lives, resumed if the sender supports it, and otherwise followed by a refresh
+//! of the source.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,30 +26,30 @@ use diorama_core::vista::{Error, Result};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// A WebSocket to listen to.
+/// A WebSocket that sends changes.
 #[derive(Clone, Debug)]
 pub struct WsFeed {
     /// `ws://` or `wss://`
     pub url: String,
-    /// How its messages are understood.
+    /// Format of its messages.
     pub format: FeedFormat,
-    /// Headers of the request, with secrets in them.
+    /// Headers of the request, which may contain secrets.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Certificates of the authorities to trust instead of the public ones, as PEM.
+    /// Certificates, as PEM, of the authorities to trust instead of the public ones.
     pub ca: Option<Vec<u8>>,
-    /// What is sent first.
+    /// Text to send after connecting.
     pub subscribe: Option<String>,
-    /// A connection that is silent for so long, pings and all, is given up (default: 60 s).
+    /// Time without any frame, pongs included, after which the connection is closed (default: 60 s).
     pub idle: Duration,
-    /// Bytes of one message, at most (default: 1 MiB).
+    /// Maximum size of one message in bytes (default: 1 MiB).
     pub max_message: usize,
-    /// Between two attempts to connect, at first and at most (default: 500 ms, 30 s).
+    /// Pause between two attempts to connect: initial and maximum (default: 500 ms, 30 s).
     pub backoff: (Duration, Duration),
 }
 
-/// Messages that are applied together.
+/// Maximum number of messages that are applied together.
 const BATCH: usize = 64;
-/// How long a connection may take to be made.
+/// Timeout for connecting.
 const CONNECT: Duration = Duration::from_secs(10);
 
 impl WsFeed {
@@ -67,20 +67,20 @@ impl WsFeed {
         }
     }
 
-    /// Listens for as long as `dio` lives; [`Dio::status`] tells how it is doing.
+    /// Listens for as long as `dio` lives. [`Dio::status`] reports the state.
     ///
     /// # Errors
-    /// [`Error::Config`] if the URL is none, or there are no certificates where there should be.
+    /// [`Error::Config`] if the URL is not valid, or `ca` contains no certificate.
     pub fn start(self, dio: &Dio) -> Result<()> {
         let plain = self.url.split('?').next().unwrap_or_default().to_string();
         let wrong = |error: String| Error::Config(format!("{plain} cannot be listened to: {error}"));
         if !(plain.starts_with("ws://") || plain.starts_with("wss://")) {
-            return Err(wrong("it begins with ws:// or wss://".into()));
+            return Err(wrong("the URL must begin with ws:// or wss://".into()));
         }
         self.request(None).map_err(|error| wrong(error.to_string()))?;
         let trust = self.ca.as_deref().map(trust).transpose().map_err(wrong)?;
         let intake = Intake::new(dio, plain, self.backoff);
-        dio.listen(follow(Listener { feed: self, trust, place: None }, intake));
+        dio.listen(follow(Listener { feed: self, trust, position: None }, intake));
         Ok(())
     }
 
@@ -95,7 +95,7 @@ impl WsFeed {
     }
 }
 
-/// Belief in servers with a certificate of the authorities in `pem`, and in no others.
+/// Returns a TLS configuration that trusts only the authorities in `pem`.
 fn trust(pem: &[u8]) -> std::result::Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
@@ -103,20 +103,20 @@ fn trust(pem: &[u8]) -> std::result::Result<Arc<ClientConfig>, String> {
         roots.add(certificate).map_err(|error| format!("ca: {error}"))?;
     }
     if roots.is_empty() {
-        return Err("ca: there is no certificate in it: PEM begins with -----BEGIN CERTIFICATE-----".into());
+        return Err("ca: the file contains no certificate: PEM begins with -----BEGIN CERTIFICATE-----".into());
     }
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
-/// A WebSocket that is listened to.
+/// Channel of a WebSocket.
 struct Listener {
     feed: WsFeed,
-    /// Whose certificates are believed, if not the public ones.
+    /// TLS configuration; `None` trusts the public authorities.
     trust: Option<Arc<ClientConfig>>,
-    /// Where the other's history was read to: its epoch and number.
-    place: Option<(String, u64)>,
+    /// Position in the sender's history up to which events were read: epoch and sequence number.
+    position: Option<(String, u64)>,
 }
 
 #[async_trait]
@@ -124,7 +124,7 @@ impl Channel for Listener {
     type Connection = Socket;
 
     async fn connect(&mut self, intake: &mut Intake) -> std::result::Result<Socket, String> {
-        let since = self.place.as_ref().map(|(epoch, seq)| format!("{epoch}:{seq}"));
+        let since = self.position.as_ref().map(|(epoch, seq)| format!("{epoch}:{seq}"));
         let since = since.filter(|_| matches!(self.feed.format, FeedFormat::Diorama));
         let request = self.feed.request(since.as_deref()).map_err(|error| error.to_string())?;
         let config = WebSocketConfig::default()
@@ -140,14 +140,14 @@ impl Channel for Listener {
             socket.send(Message::text(subscribe.clone())).await.map_err(|error| error.to_string())?;
         }
         if let FeedFormat::Inbound(_) = self.feed.format {
-            // It cannot be asked what was sent meanwhile.
-            intake.owe();
+            // The sender cannot resend messages that were missed.
+            intake.note_gap();
         }
         Ok(socket)
     }
 
     async fn listen(&mut self, mut socket: Socket, intake: &mut Intake) -> std::result::Result<(), String> {
-        let (mut heard, mut pinged) = (Instant::now(), false);
+        let (mut last_frame, mut pinged) = (Instant::now(), false);
         loop {
             let may_refresh = self.may_refresh();
             if may_refresh && !intake.begin_refresh() {
@@ -156,16 +156,16 @@ impl Channel for Listener {
             let quiet = if pinged { self.feed.idle } else { self.feed.idle / 2 };
             tokio::select! {
                 message = socket.next() => {
-                    (heard, pinged) = (Instant::now(), false);
-                    let changes = self.gather(&mut socket, intake, message).await?;
+                    (last_frame, pinged) = (Instant::now(), false);
+                    let changes = self.receive(&mut socket, intake, message).await?;
                     if !changes.is_empty() && !intake.apply(changes).await {
                         return Ok(());
                     }
                 }
                 () = intake.refreshed(), if may_refresh => {}
-                () = sleep_until(heard + quiet) => {
+                () = sleep_until(last_frame + quiet) => {
                     if pinged {
-                        return Err(format!("nothing was heard for {} s", self.feed.idle.as_secs()));
+                        return Err(format!("nothing was received for {} s", self.feed.idle.as_secs()));
                     }
                     pinged = true;
                     socket.send(Message::Ping(Vec::new().into())).await.map_err(|error| error.to_string())?;
@@ -176,13 +176,14 @@ impl Channel for Listener {
 }
 
 impl Listener {
-    /// Another Diorama says first where its events begin: what is read before that may be older.
+    /// Returns true if the source may be refreshed. Another Diorama first sends the position at which its events begin; rows read
+    /// before that may be older.
     fn may_refresh(&self) -> bool {
-        matches!(self.feed.format, FeedFormat::Inbound(_)) || self.place.is_some()
+        matches!(self.feed.format, FeedFormat::Inbound(_)) || self.position.is_some()
     }
 
-    /// What `first` and the messages behind it that are here already say.
-    async fn gather(
+    /// Decodes `first` and the messages after it that have already arrived.
+    async fn receive(
         &mut self,
         socket: &mut Socket,
         intake: &mut Intake,
@@ -193,24 +194,24 @@ impl Listener {
         while let Some(message) = next {
             let message = match message {
                 Some(Ok(message)) => message,
-                // What came before it is applied first; the end is met again.
+                // Messages before the end are applied first; the end is reported again.
                 Some(Err(_)) | None if !changes.is_empty() => return Ok(changes),
                 Some(Err(error)) => {
                     if matches!(error, WsError::Capacity(_)) {
-                        // It would be sent again and again.
-                        self.place = None;
-                        intake.owe();
+                        // Resuming would receive the same message again and again.
+                        self.position = None;
+                        intake.note_gap();
                     }
                     return Err(error.to_string());
                 }
-                None => return Err("the connection has ended".into()),
+                None => return Err("the connection was closed".into()),
             };
             match message {
                 Message::Text(text) => self.read(text.as_bytes(), intake, &mut changes),
                 Message::Binary(bytes) => self.read(&bytes, intake, &mut changes),
                 Message::Close(frame) => {
-                    let why = frame.map_or("it was closed".into(), |frame| {
-                        format!("it was closed: {} {}", frame.code, frame.reason)
+                    let why = frame.map_or("the sender closed the connection".into(), |frame| {
+                        format!("the sender closed the connection: {} {}", frame.code, frame.reason)
                     });
                     return if changes.is_empty() { Err(why) } else { Ok(changes) };
                 }
@@ -222,34 +223,34 @@ impl Listener {
     }
 
     fn read(&mut self, message: &[u8], intake: &mut Intake, changes: &mut Vec<Inbound>) {
-        intake.heard();
+        intake.count_message();
         let read = match &self.feed.format {
-            FeedFormat::Diorama => read_frame(&mut self.place, message, changes),
+            FeedFormat::Diorama => read_frame(&mut self.position, message, changes),
             FeedFormat::Inbound(hook) => intake.read_body(hook, message, changes),
         };
         match read {
-            Ok(true) => intake.owe(),
+            Ok(true) => intake.note_gap(),
             Ok(false) => {}
             Err(error) => intake.undecodable(&error),
         }
     }
 }
 
-/// Reads a frame of another Diorama, whose history was read to `place`. Gives whether something may have been missed.
+/// Reads a frame of another Diorama and updates `position`. Returns true if events may have been missed.
 fn read_frame(
-    place: &mut Option<(String, u64)>,
+    position: &mut Option<(String, u64)>,
     frame: &[u8],
     changes: &mut Vec<Inbound>,
 ) -> std::result::Result<bool, String> {
-    let heard = frames::read(frame)?;
-    match (heard.place, &mut *place) {
-        (Some(FeedPosition::Position(position)), place) => {
-            let parts = position.rsplit_once(':');
-            *place = parts.and_then(|(epoch, seq)| Some((epoch.to_string(), seq.parse().ok()?)));
+    let content = frames::read(frame)?;
+    match (content.position, &mut *position) {
+        (Some(FeedPosition::Position(next)), position) => {
+            let parts = next.rsplit_once(':');
+            *position = parts.and_then(|(epoch, seq)| Some((epoch.to_string(), seq.parse().ok()?)));
         }
         (Some(FeedPosition::Seq(seq)), Some((_, known))) => *known = seq,
         _ => {}
     }
-    changes.extend(heard.event.map(|event| Inbound { origin: Origin::Feed, ..Inbound::from(event) }));
-    Ok(heard.gap)
+    changes.extend(content.event.map(|event| Inbound { origin: Origin::Feed, ..Inbound::from(event) }));
+    Ok(content.gap)
 }

@@ -1,4 +1,4 @@
-//! WebSockets that tell of changes: those of another Diorama, or of any sender whose messages can be mapped.
+//! WebSocket feeds: another Diorama, or any sender whose messages can be mapped.
 
 mod config;
 mod feed;

@@ -1,4 +1,4 @@
-//! Handshakes as the senders' documentation shows them, and what strangers get.
+//! Tests of the handshakes in the senders' documentation, and of requests by others.
 
 use http::{HeaderMap, Method};
 use jiff::Timestamp;
@@ -47,13 +47,13 @@ fn graph_gets_its_token_decoded() {
     for other in [None, Some(""), Some("validationToken="), Some("validationToken=a%0D%0Ab"), Some(&*long)] {
         assert_eq!(hook.answer_before_verifying(&request(&none, other, "")), None, "{other:?}");
     }
-    // Nobody else's hook gives it back.
+    // A hook for another sender does not echo it.
     let other = Hook::new(Scheme::Hmac(Hmac::github(keys("a"))));
     assert_eq!(other.answer_before_verifying(&request(&none, Some(query), "")), None);
 }
 
 #[test]
-fn asana_gets_its_secret_back_and_a_person_is_told_once_it_is_unknown() {
+fn asana_gets_its_secret_back_with_a_notice_if_it_is_unknown() {
     // The handshake of Asana's page "Establish a webhook".
     let secret = "b537207f20cbfa02357cf448134da559e8bd39d61597dcd5631b8012eae53e81";
     let given = headers(&[("x-hook-secret", secret)]);
@@ -65,7 +65,7 @@ fn asana_gets_its_secret_back_and_a_person_is_told_once_it_is_unknown() {
     assert!(!format!("{reply:?}").contains(secret));
     let set = Hook::new(Scheme::Hmac(Hmac::asana(keys(secret))));
     assert_eq!(set.answer_before_verifying(&request(&given, None, "{}")).unwrap().notice, None);
-    // A delivery that shows a secret is a delivery.
+    // A signed request with a secret is a delivery.
     let both = headers(&[("x-hook-secret", secret), ("x-hook-signature", "00")]);
     assert_eq!(set.answer_before_verifying(&request(&both, None, "{}")), None);
     assert!(set.verify(&request(&both, None, "{}")).is_err());
@@ -86,7 +86,7 @@ fn meta_gets_its_challenge_only_with_the_verify_token() {
     for (query, refused) in [
         (good.replace("subscribe", "unsubscribe"), Refusal::Signature),
         (good.replace("0123456", "012345"), Refusal::Signature),
-        // The secret of the signatures is another.
+        // The signing secret is not the verify token.
         (good.replace("meatyhamhock-0123456", "app-secret"), Refusal::Signature),
         (good.replace("hub.verify_token", "verify_token"), Refusal::Missing),
         (good.replace("hub.challenge", "challenge"), Refusal::Missing),
@@ -117,9 +117,9 @@ fn dropbox_gets_its_challenge() {
 }
 
 #[test]
-fn zoom_gets_its_token_signed_with_the_secret_that_it_used() {
-    // The request of Zoom's page "Using webhooks". The page does not tell the secret of its answer; secret and answer are those
-    // of the Zoom test of Elastic's http_endpoint input.
+fn zoom_gets_its_token_signed_with_the_secret_of_its_request() {
+    // The request of Zoom's page "Using webhooks". The page does not publish the secret of its response; secret and response are
+    // from the Zoom test of Elastic's http_endpoint input.
     let body = r#"{"payload":{"plainToken":"qgg8vlvZRS6UYooatFL8Aw"},"event_ts":1654503849680,"event":"endpoint.url_validation"}"#;
     let expected = "70c1f2e2e6ca2d39297490d1f9142c7d701415ea8e6151f6562a08fa657a40ff";
     let secrets = ["old-secret", "secretValueTest"].map(|secret| Key::plain(secret).unwrap()).to_vec();
@@ -132,18 +132,18 @@ fn zoom_gets_its_token_signed_with_the_secret_that_it_used() {
         hook.answer_before_decoding(&request)
     };
     let reply = ask(body).unwrap();
-    let told: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
-    assert_eq!(told, json!({ "plainToken": "qgg8vlvZRS6UYooatFL8Aw", "encryptedToken": expected }));
+    let response: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+    assert_eq!(response, json!({ "plainToken": "qgg8vlvZRS6UYooatFL8Aw", "encryptedToken": expected }));
     assert_eq!(reply.headers[0].1, "application/json");
     assert_eq!(ask(&body.replace("url_validation", "other")), None);
-    // What is signed for a sender must not be a delivery's signature.
+    // The signature in a response must not be valid for a delivery.
     assert_eq!(ask(&body.replace("qgg8", &format!("v0:{NOW}:"))), None);
     let stranger = headers(&[("x-zm-signature", "v0=00"), ("x-zm-request-timestamp", &NOW.to_string())]);
     assert_eq!(hook.answer_before_decoding(&request(&stranger, None, body)), None);
 }
 
 #[test]
-fn twitch_gets_its_challenge_and_its_revocations_are_told() {
+fn twitch_gets_its_challenge_and_revocations_give_a_notice() {
     // Bodies of Twitch's page "Getting events using webhook callbacks".
     let challenge = r#"{"challenge":"pogchamp-kappa-360noscope-vohiyo","subscription":{"id":"f1c2a387","status":"webhook_callback_verification_pending","type":"channel.follow","version":"1"}}"#;
     let revoked =
@@ -178,7 +178,7 @@ const VALIDATION: &str = r#"[{
 }]"#;
 
 #[test]
-fn event_grid_gets_its_code_in_both_of_its_ways() {
+fn event_grid_gets_its_code_by_post_and_by_options() {
     let hook = Hook::new(Scheme::Url(UrlToken::event_grid("code", keys("0123456789abcdef"))));
     let validation = headers(&[("aeg-event-type", "SubscriptionValidation")]);
     let reply = hook.answer_before_decoding(&request(&validation, None, VALIDATION)).unwrap();
@@ -222,7 +222,7 @@ fn sns_is_confirmed_by_a_person() {
 }
 
 #[test]
-fn slack_tries_the_connection_of_a_command_out() {
+fn slack_gets_a_response_to_its_tls_check() {
     let hook = Hook::new(Scheme::Hmac(Hmac::slack(keys("a"))));
     let form = headers(&[("content-type", "application/x-www-form-urlencoded")]);
     let reply = hook.answer_before_decoding(&request(&form, None, "ssl_check=1&token=x")).unwrap();
@@ -231,7 +231,7 @@ fn slack_tries_the_connection_of_a_command_out() {
 }
 
 #[test]
-fn forms_are_acknowledged_as_their_senders_show_it() {
+fn forms_are_acknowledged_in_the_format_of_their_sender() {
     let (form, json) = ("application/x-www-form-urlencoded", "application/json");
     let slack = Hook::new(Scheme::Hmac(Hmac::slack(keys("a"))));
     let twilio = Hook::new(Scheme::Twilio(Twilio { secrets: keys("a"), public_url: None }));

@@ -1,4 +1,4 @@
-//! What a hook does beside the parts it is made of; and that nothing that is sent makes it panic or work for long.
+//! Tests of whole hooks, and of arbitrary input, which must neither panic nor take long.
 
 use std::time::{Duration, Instant};
 
@@ -63,7 +63,7 @@ fn only_listed_origins_may_ask_to_deliver() {
 }
 
 #[test]
-fn github_sends_its_documents_in_forms_and_mappings_read_the_forms_of_others() {
+fn github_forms_contain_documents_and_mappings_read_other_forms() {
     let form = headers(&[("content-type", "application/x-www-form-urlencoded")]);
     let body = b"payload=%7B%22id%22%3A+7%7D&x=1";
     let github = Hook::new(Scheme::Hmac(Hmac::github(keys()))).format(by_id());
@@ -78,7 +78,7 @@ fn github_sends_its_documents_in_forms_and_mappings_read_the_forms_of_others() {
 }
 
 #[test]
-fn a_delivery_has_the_id_that_is_signed_before_any_other() {
+fn a_signed_delivery_id_takes_precedence() {
     let json = [
         ("content-type", "application/json"),
         ("x-delivery", "unsigned"),
@@ -105,7 +105,7 @@ fn a_delivery_has_the_id_that_is_signed_before_any_other() {
 }
 
 #[test]
-fn one_bad_item_is_one_error_or_the_end_of_all_as_the_hook_says() {
+fn one_bad_item_is_one_error_or_aborts_the_delivery_as_configured() {
     let json = headers(&[("content-type", "application/json")]);
     let body = br#"[{"op":"delete","id":"1"},{"op":"frob"}]"#;
     let hook = Hook::new(Scheme::None);
@@ -114,7 +114,7 @@ fn one_bad_item_is_one_error_or_the_end_of_all_as_the_hook_says() {
     let error = hook.abort_on_item_error(true).decode(&request(&json, body), &schema()).unwrap_err();
     assert!(matches!(error, DecodeError::Item(ItemError { number: 2, .. })));
     let none = Hook::new(Scheme::None).decode(&request(&json, br#"{"op":"frob"}"#), &schema());
-    assert!(matches!(none, Err(DecodeError::Item(_))), "nothing of it is understood");
+    assert!(matches!(none, Err(DecodeError::Item(_))), "no change can be decoded");
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn bodies_in_cbor_are_read_too_and_must_be_unambiguous() {
 }
 
 #[test]
-fn gzip_is_verified_as_it_was_sent_and_decoded_afterwards() {
+fn gzip_is_verified_as_sent_and_decompressed_afterwards() {
     use std::io::Write as _;
     let mut coder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     coder.write_all(br#"{"op":"delete","id":7}"#).unwrap();
@@ -175,7 +175,7 @@ fn sns_is_read_without_its_envelope() {
     };
     let envelope = r#"{"Type":"Notification","MessageId":"22b80b92","Message":"{\"id\":7}"}"#;
     assert_eq!(id(&given, &hook, envelope).as_deref(), Some("7"));
-    // What is not JSON stays in its envelope.
+    // A message that is not JSON stays in its envelope.
     let text = hook.clone().format(Format::Map(Map::read("op = \"upsert\"\nid = \"/Message\"", &[], None).unwrap()));
     let envelope = r#"{"Type":"Notification","MessageId":"22b80b92","Message":"Hello world!"}"#;
     assert_eq!(id(&given, &text, envelope).as_deref(), Some("Hello world!"));
@@ -194,7 +194,7 @@ fn a_token_of_mailgun_is_the_id_of_its_delivery() {
     assert_eq!(hook.decode(&request(&json, body), &schema()).unwrap().delivery.as_deref(), Some("a8ce"));
 }
 
-/// A hook of every scheme and every format.
+/// Returns hooks that cover every scheme and every format.
 fn everything() -> Vec<Hook> {
     let standard =
         ["whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "whpk_A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg="];
@@ -255,7 +255,7 @@ const KINDS: [&str; 6] = [
     "application/cloudevents-batch+json",
 ];
 
-/// Megabytes that are hard to read, and what they claim to be.
+/// Returns bodies of about a megabyte that are hard to parse, with their media types.
 fn megabytes() -> Vec<(&'static str, Vec<u8>)> {
     let (million, json, cbor) = (1 << 20, KINDS[0], KINDS[2]);
     let keys = [b"{\"keys\":[".to_vec(), b"1,".repeat(9_999), b"1]".to_vec()].concat();
@@ -274,7 +274,7 @@ fn megabytes() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn a_megabyte_of_any_shape_is_done_with_soon() {
+fn a_megabyte_of_any_shape_is_processed_quickly() {
     let hooks = everything();
     let schema = schema();
     let long = "v1,".repeat(2_000);
@@ -287,12 +287,12 @@ fn a_megabyte_of_any_shape_is_done_with_soon() {
         let request = request(&given, &body);
         let started = Instant::now();
         assert!(hooks[0].verify(&request).is_err());
-        // Native, CloudEvents, and the mappings with the most rules, one of which makes many rows of one value.
+        // Native, CloudEvents, and the mappings with the most rules, one of which makes many rows from one value.
         let mapped = ["debezium", "directus"].map(|name| 2 + PRESETS.iter().position(|own| *own == name).unwrap());
         for at in [0, 1, mapped[0], mapped[1]] {
             let _ = hooks[at].decode(&request, &schema);
         }
-        // Without optimisation, on a busy machine; what is not bounded takes minutes.
+        // The limit allows for unoptimized code on a busy machine; unbounded work takes minutes.
         assert!(started.elapsed() < Duration::from_secs(30), "{kind}: {:?}", started.elapsed());
     }
 }
@@ -332,7 +332,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_signed_verifies_and_what_is_changed_does_not(body in proptest::collection::vec(any::<u8>(), 0..300), at in 0_usize..300, bit in 0_u8..8) {
+    fn a_signed_body_verifies_and_a_changed_one_does_not(body in proptest::collection::vec(any::<u8>(), 0..300), at in 0_usize..300, bit in 0_u8..8) {
         use ::hmac::{KeyInit as _, Mac as _};
         let mut mac = ::hmac::Hmac::<Sha256>::new_from_slice(b"secret").unwrap();
         mac.update(&body);
@@ -349,7 +349,7 @@ proptest! {
     }
 
     #[test]
-    fn the_native_form_says_again_what_it_was_told(id in "[a-z0-9]{1,12}", price in any::<i64>(), partial in any::<bool>(), version in any::<i64>()) {
+    fn the_native_format_round_trips(id in "[a-z0-9]{1,12}", price in any::<i64>(), partial in any::<bool>(), version in any::<i64>()) {
         let body = serde_json::json!([{"op": "update", "id": id, "new": {"price": price}, "partial": partial, "version": version}]);
         let given = headers(&[("content-type", "application/json")]);
         let decoded = Hook::new(Scheme::None).decode(&request(&given, body.to_string().as_bytes()), &schema()).unwrap();

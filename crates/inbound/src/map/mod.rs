@@ -1,8 +1,8 @@
-//! The mapping language: a table of `diorama.toml` says where in a sender's body the change is.
+//! Mapping language: a table of `diorama.toml` that describes how to extract changes from a sender's body.
 //!
-//! Rules are tried in order, the first whose `match` holds is taken: its `scope` finds the root, `each` the items in it, `when`
-//! those of concern; `op`, `id`, `row` and `version` say what became of which row. `read.rs` makes rules of TOML and refuses what
-//! cannot work, `select.rs` finds values, and here they are put together.
+//! Rules are tried in order, and the first one whose `match` holds is applied: `scope` selects the root, `each` the items in it,
+//! `when` the relevant items; `op`, `id`, `row` and `version` describe the change. `read.rs` parses and validates rules,
+//! `select.rs` evaluates selectors, and this module applies the rules.
 
 mod read;
 mod select;
@@ -20,12 +20,12 @@ use super::body::Documents;
 use super::{Change, DecodeError, DecodedDelivery, MOST_CHANGES, Request};
 use diorama_core::record::{CborValue, Record, id_from_value};
 use diorama_core::vista::{ChangeEvent, Coercion};
-use select::{Path, Scope, SelectError, Selector, fits, plain};
+use select::{Path, Scope, SelectError, Selector, glob_matches, plain};
 
-/// Bytes that one delivery may be made into.
+/// Maximum size in bytes of the changes made from one delivery.
 const MOST_MADE: usize = 64 << 20;
 
-/// How to understand a sender's bodies.
+/// A mapping of a sender's bodies to changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Map {
     rules: Vec<Rule>,
@@ -39,7 +39,7 @@ struct Rule {
     when: Vec<Test>,
     op: Op,
     id: Option<ValueSource>,
-    /// Where the row had another id before.
+    /// The row's previous id, if the change gives it another.
     old_id: Option<ValueSource>,
     row: Option<Row>,
     mode: Mode,
@@ -47,12 +47,12 @@ struct Rule {
     delivery: Option<ValueSource>,
 }
 
-/// Where a value comes from.
+/// Source of a value.
 #[derive(Clone, Debug, PartialEq)]
 enum ValueSource {
-    /// The first of these that is there.
+    /// The first selector that yields a value.
     First(Vec<Selector>),
-    /// Text with values in it, all of which must be there.
+    /// Text with values, all of which must exist.
     Template(Vec<TemplatePart>),
 }
 
@@ -93,7 +93,7 @@ enum Op {
     Cases {
         source: ValueSource,
         exact: HashMap<String, Action>,
-        /// With stars in them; the longest first.
+        /// Patterns with stars, the longest first.
         globs: Vec<(String, Action)>,
         otherwise: Action,
     },
@@ -117,7 +117,7 @@ struct Row {
 }
 
 impl Map {
-    /// What a body says to a resource whose rows are identified by `id_column`.
+    /// Decodes a body for a resource with the id column `id_column`.
     pub(super) fn decode(
         &self,
         documents: Documents,
@@ -127,7 +127,7 @@ impl Map {
         let mut decoded = DecodedDelivery::default();
         let values = match documents {
             Documents::Nothing => Vec::new(),
-            // Senders that batch put what they send otherwise one by one into an array.
+            // A batch is an array of the messages that the sender otherwise sends one by one.
             Documents::One(CborValue::Array(values)) if !self.reads_arrays() => values,
             Documents::One(value) => vec![value],
             Documents::Lines(values) => values,
@@ -144,17 +144,17 @@ impl Map {
             self.document(&scope, values.len() > 1, &mut decoded)?;
         }
         if budget.get() == 0 {
-            return Err(DecodeError::Syntax("what is to be made of this delivery is too large".into()));
+            return Err(DecodeError::Syntax("the changes in this delivery are too large".into()));
         }
         Ok(decoded)
     }
 
-    /// Whether a rule looks into a body that is an array.
+    /// Returns true if a rule expects a body that is an array.
     fn reads_arrays(&self) -> bool {
         self.rules.iter().any(|rule| rule.each.iter().chain(&rule.scope).any(Path::begins_in_array))
     }
 
-    /// Understands one message, of several or of one.
+    /// Decodes one message. `several` is true if the delivery has more than one.
     fn document(&self, scope: &Scope<'_>, several: bool, decoded: &mut DecodedDelivery) -> Result<(), DecodeError> {
         for rule in &self.rules {
             let root = rule.scope.iter().find_map(|path| path.find(scope.root)).unwrap_or(scope.root);
@@ -167,7 +167,7 @@ impl Map {
                 return rule.apply(&scope, several, decoded);
             }
         }
-        let detail = "the mapping has no rule for it (a last rule with op = \"ignore\" passes over all others)";
+        let detail = "no rule of the mapping matches (a last rule with op = \"ignore\" would skip such messages)";
         decoded.reject(detail.into());
         Ok(())
     }
@@ -185,7 +185,7 @@ impl Rule {
                 Err(SelectError::TooMany) => return Err(DecodeError::TooMany),
                 Err(SelectError::Absent) => {
                     decoded.reject(format!(
-                        "each = {:?} leads to no list in it: look at what was sent, and mend the path, or add a rule for such bodies",
+                        "each = {:?} does not lead to a list in the body: correct the path, or add a rule for such bodies",
                         path.to_string()
                     ));
                     return Ok(());
@@ -193,7 +193,7 @@ impl Rule {
             },
         };
         if items.is_empty() {
-            decoded.ignore("there are no items in it".into());
+            decoded.ignore("the body has no items".into());
         }
         for (key, item) in &items {
             let scope = Scope { item, key: self.each.as_ref().map(|_| key), ..*scope };
@@ -208,7 +208,7 @@ impl Rule {
             }
         }
         if several {
-            // Each message of a batch has an id of its own.
+            // Each message of a batch has its own id.
             for (number, change) in decoded.changes[first..].iter_mut().enumerate() {
                 if let (Ok(change), Some(delivery)) = (change, &delivery) {
                     change.delivery = Some(if number == 0 { delivery.clone() } else { format!("{delivery}#{number}") });
@@ -220,22 +220,22 @@ impl Rule {
         Ok(())
     }
 
-    /// The change, or why the item is of no concern.
+    /// Returns the changes, or the reason why the item does not concern the resource.
     fn change(&self, scope: &Scope<'_>) -> Result<ItemOutcome, String> {
         if !self.when.iter().all(|test| test.holds(scope)) {
             return Ok(ItemOutcome::Nothing("it is not about this resource".into()));
         }
-        let (action, told) = self.op.action(scope);
+        let (action, operation) = self.op.action(scope);
         let id = || {
             let source = self.id.as_ref().ok_or("the mapping has no id")?;
-            let value = source.find(scope).ok_or("the id is not there")?;
+            let value = source.find(scope).ok_or("the id is missing")?;
             let id = id_from_value(&value).filter(|id| scope.spend(id.len()));
-            id.ok_or("the id is a text that is not empty, or an integer")
+            id.ok_or("the id must be a text that is not empty, or an integer")
         };
         let mut partial = false;
         let event = match action {
-            Action::Ignore => return Ok(ItemOutcome::Nothing(format!("{told} is to be ignored"))),
-            Action::Reject => return Err(format!("{told} is not known to the mapping")),
+            Action::Ignore => return Ok(ItemOutcome::Nothing(format!("{operation} is ignored by the mapping"))),
+            Action::Reject => return Err(format!("{operation} is not known to the mapping")),
             Action::Invalidate => ChangeEvent::Invalidated,
             Action::Delete => ChangeEvent::Deleted { id: id()? },
             Action::Insert | Action::Update => {
@@ -250,11 +250,12 @@ impl Rule {
                 }
             }
         };
-        let said = self.version.as_ref().filter(|_| action != Action::Invalidate).and_then(|source| source.find(scope));
-        let version = said.as_deref().and_then(guard);
-        let remark = said.filter(|_| version.is_none()).map(|said| {
-            let shown: String = plain(&said).unwrap_or_default().chars().take(64).collect();
-            format!("the version {shown:?} is neither a number nor a time: the change was taken without it")
+        let version_value =
+            self.version.as_ref().filter(|_| action != Action::Invalidate).and_then(|source| source.find(scope));
+        let version = version_value.as_deref().and_then(comparable);
+        let remark = version_value.filter(|_| version.is_none()).map(|version_value| {
+            let shown: String = plain(&version_value).unwrap_or_default().chars().take(64).collect();
+            format!("the version {shown:?} is neither a number nor a time, so the change was accepted without it")
         });
         let old = self.old_id.as_ref().filter(|_| matches!(action, Action::Insert | Action::Update));
         let old =
@@ -271,21 +272,21 @@ impl Rule {
     }
 }
 
-/// What an item says.
+/// Outcome of one item.
 enum ItemOutcome {
     Changes {
-        /// The removal of the row under the id that it had before.
+        /// Removal of the row under its previous id.
         old: Option<Box<Change>>,
         change: Box<Change>,
-        /// What was left out of it.
+        /// Remark on a part that was left out.
         remark: Option<String>,
     },
-    /// Why it is of no concern.
+    /// Reason why the item does not concern the resource.
     Nothing(String),
 }
 
-/// A version that can be compared: a number, or a time.
-fn guard(value: &CborValue) -> Option<CborValue> {
+/// Returns the version if it can be compared: a number, or a time.
+fn comparable(value: &CborValue) -> Option<CborValue> {
     match value {
         CborValue::Integer(_) | CborValue::Float(_) => Some(value.clone()),
         CborValue::Text(text) => text.parse::<Timestamp>().ok().map(|_| value.clone()),
@@ -322,23 +323,24 @@ impl Test {
             Check::Ne(wanted) => value != Some(wanted),
             Check::In(wanted) => value.is_some_and(|value| wanted.contains(value)),
             Check::Exists(wanted) => value.is_some() == *wanted,
-            Check::Glob(pattern) => value.and_then(CborValue::as_text).is_some_and(|text| fits(pattern, text)),
+            Check::Glob(pattern) => value.and_then(CborValue::as_text).is_some_and(|text| glob_matches(pattern, text)),
         }
     }
 }
 
 impl Op {
-    /// What to do, and what said so.
+    /// Returns the action and a description of the operation that selected it.
     fn action(&self, scope: &Scope<'_>) -> (Action, String) {
         match self {
             Op::Always(action) => (*action, "everything".into()),
             Op::Cases { source, exact, globs, otherwise } => {
-                let Some(told) = source.find(scope).and_then(|value| plain(&value)) else {
-                    return (*otherwise, "an operation that is not there".into());
+                let Some(operation) = source.find(scope).and_then(|value| plain(&value)) else {
+                    return (*otherwise, "a missing operation".into());
                 };
-                let glob = || globs.iter().find(|(pattern, _)| fits(pattern, &told)).map(|(_, action)| action);
-                let action = *exact.get(&told).or_else(glob).unwrap_or(otherwise);
-                let shown: String = told.chars().take(64).collect();
+                let glob =
+                    || globs.iter().find(|(pattern, _)| glob_matches(pattern, &operation)).map(|(_, action)| action);
+                let action = *exact.get(&operation).or_else(glob).unwrap_or(otherwise);
+                let shown: String = operation.chars().take(64).collect();
                 (action, format!("the operation {shown:?}"))
             }
         }
@@ -346,11 +348,11 @@ impl Op {
 }
 
 impl Row {
-    /// The row, and whether something was cut out of it; `None` if there is no row.
+    /// Returns the row, and true if unset members were removed from it; `None` if there is no row.
     fn make(&self, scope: &Scope<'_>) -> Result<Option<(Record, bool)>, String> {
         let Some(value) = self.source.find(scope) else { return Ok(None) };
-        let CborValue::Map(members) = value.as_ref() else { return Err("the row is an object".into()) };
-        let fits_any = |patterns: &[String], name: &str| patterns.iter().any(|pattern| fits(pattern, name));
+        let CborValue::Map(members) = value.as_ref() else { return Err("the row must be an object".into()) };
+        let fits_any = |patterns: &[String], name: &str| patterns.iter().any(|pattern| glob_matches(pattern, name));
         let mut row = Record::new();
         for (name, value) in members {
             let Some(name) = name.as_text() else { continue };
@@ -378,7 +380,7 @@ impl Row {
     }
 }
 
-/// About how many bytes a copy of `value` takes.
+/// Approximate size of a copy of `value` in bytes.
 fn weight(value: &CborValue) -> usize {
     32 + match value {
         CborValue::Text(text) => text.len(),

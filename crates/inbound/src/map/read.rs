@@ -1,4 +1,5 @@
-//! From TOML to rules. Whatever cannot work is refused here, at its place, so that deliveries meet no surprises.
+//! Parser of mappings from TOML. Mistakes are reported with their position when a mapping is read, so that deliveries cannot fail
+//! because of them.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,34 +12,34 @@ use super::table::Table;
 use super::{Action, Check, Map, Mode, Op, Row, Rule, TemplatePart, Test, ValueSource};
 use diorama_core::record::CborValue;
 
-/// Rules of one mapping, and entries of one list in it, at most.
+/// Maximum number of rules of one mapping, and of entries of one list.
 const MOST_ENTRIES: usize = 1_000;
 
 /// A mistake in a mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Where it stands in the text, in bytes.
+    /// Byte offset in the text.
     pub at: usize,
-    /// What is wrong, and what to write instead.
+    /// Description of the mistake and of the correct form.
     pub message: String,
 }
 
 type Value<'a> = Spanned<DeValue<'a>>;
 
 impl Map {
-    /// The mapping in the table at `path` of the TOML document `text`. What it leaves out is as `base` says, the text of another
-    /// mapping.
+    /// Reads the mapping in the table at `path` of the TOML document `text`. Missing keys are taken from `base`, the text of
+    /// another mapping.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// All mistakes in the mapping.
     pub fn read(text: &str, path: &[&str], base: Option<&str>) -> Result<Map, Vec<Problem>> {
         Map::read_filled(text, path, base, &|text| Ok(text.to_string()))
     }
 
-    /// [`Map::read`] with every text as `fill_in` makes it.
+    /// Reads a mapping like [`Map::read`], with `fill_in` applied to every text.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// All mistakes in the mapping.
     pub fn read_filled(
         text: &str,
         path: &[&str],
@@ -50,7 +51,7 @@ impl Map {
         let base = base.map(DeTable::parse).transpose().map_err(|error| vec![syntax(&error)])?;
         let problems = RefCell::new(Vec::new());
         if let Some(table) = find_mut(own.get_mut(), path) {
-            table.iter_mut().for_each(|(_, value)| filled(value, fill_in, &problems));
+            table.iter_mut().for_each(|(_, value)| expand(value, fill_in, &problems));
         }
         let (at, own) = find(own.get_ref(), path);
         let rules = rules(own, base.as_ref().map(Spanned::get_ref), at, &problems);
@@ -63,7 +64,7 @@ impl Map {
 
 fn syntax(error: &toml::de::Error) -> Problem {
     let at = error.span().map_or(0, |span| span.start);
-    Problem { at, message: format!("this is no TOML: {}", error.message()) }
+    Problem { at, message: format!("not valid TOML: {}", error.message()) }
 }
 
 fn find_mut<'t, 'a>(table: &'t mut DeTable<'a>, path: &[&str]) -> Option<&'t mut DeTable<'a>> {
@@ -75,33 +76,33 @@ fn find_mut<'t, 'a>(table: &'t mut DeTable<'a>, path: &[&str]) -> Option<&'t mut
     }
 }
 
-/// Fills in the texts of `value`. Names of members are left as they are.
-fn filled(value: &mut Value<'_>, fill_in: &dyn Fn(&str) -> Result<String, String>, problems: &RefCell<Vec<Problem>>) {
+/// Expands the texts of `value`. Names of members are unchanged.
+fn expand(value: &mut Value<'_>, fill_in: &dyn Fn(&str) -> Result<String, String>, problems: &RefCell<Vec<Problem>>) {
     let at = value.span().start;
     match value.get_mut() {
         DeValue::String(text) if text.contains("${") => match fill_in(text) {
-            Ok(made) => *text = made.into(),
+            Ok(expanded) => *text = expanded.into(),
             Err(message) => problems.borrow_mut().push(Problem { at, message }),
         },
-        DeValue::Array(items) => items.iter_mut().for_each(|item| filled(item, fill_in, problems)),
-        DeValue::Table(table) => table.iter_mut().for_each(|(_, value)| filled(value, fill_in, problems)),
+        DeValue::Array(items) => items.iter_mut().for_each(|item| expand(item, fill_in, problems)),
+        DeValue::Table(table) => table.iter_mut().for_each(|(_, value)| expand(value, fill_in, problems)),
         _ => {}
     }
 }
 
-/// The table at `path`, and where it stands; the place of the last table on the way, if it ends before.
+/// Returns the table at `path` and its offset; if it does not exist, the offset of the last table on the way.
 fn find<'t, 'a>(table: &'t DeTable<'a>, path: &[&str]) -> (usize, Option<&'t DeTable<'a>>) {
-    let mut place = (0, table);
+    let mut position = (0, table);
     for name in path {
-        match place.1.iter().find(|(own, _)| own.get_ref() == name) {
+        match position.1.iter().find(|(own, _)| own.get_ref() == name) {
             Some((own, value)) => match value.get_ref().as_table() {
-                Some(table) => place = (own.span().start, table),
+                Some(table) => position = (own.span().start, table),
                 None => return (own.span().start, None),
             },
-            None => return (place.0, None),
+            None => return (position.0, None),
         }
     }
-    (place.0, Some(place.1))
+    (position.0, Some(position.1))
 }
 
 fn rules(
@@ -114,10 +115,11 @@ fn rules(
     if let Some(own) = own.filter(|own| listed(own)) {
         let table = Table::new("map", at, vec![own], problems);
         if base.is_some() {
-            table.problem(at, "a map with rules stands for itself: leave format away");
+            table.problem(at, "a map with rules replaces the format: remove format");
         }
         let rules = each(&table, "rule", |value, at| {
-            let rule = value.as_table().or_else(|| table.wrong(at, "a rule is a table: [[webhook.NAME.map.rule]]"));
+            let rule =
+                value.as_table().or_else(|| table.wrong(at, "a rule must be a table: [[webhook.NAME.map.rule]]"));
             Some(rule_of(&Table::new("map.rule", at, vec![rule?], problems)))
         });
         table.finish();
@@ -145,7 +147,7 @@ fn rule_of(table: &Table<'_, '_>) -> Rule {
     let (matching, when) = (tests(table, "match"), tests(table, "when"));
     let op = table.read("op", |value, at| op(table, value, at));
     if op.is_none() && table.value("op").is_none() {
-        table.problem(table.at, "a map needs op = \"upsert\", or op = { sel = \"/type\", cases = { .. } }");
+        table.problem(table.at, "a map requires op = \"upsert\", or op = { sel = \"/type\", cases = { .. } }");
     }
     let op = op.unwrap_or(Op::Always(Action::Ignore));
     let rule = Rule {
@@ -162,7 +164,7 @@ fn rule_of(table: &Table<'_, '_>) -> Rule {
         op,
     };
     if rule.id.is_none() && rule.op.makes_rows() && table.value("id").is_none() {
-        table.problem(table.at, "a map whose op is about rows needs id = \"/path/to/the/id\"");
+        table.problem(table.at, "a map whose op changes rows requires id = \"/path/to/the/id\"");
     }
     table.finish();
     rule
@@ -183,13 +185,16 @@ impl Op {
 fn action(table: &Table<'_, '_>, value: &DeValue<'_>, at: usize) -> Option<Action> {
     Some(match value.as_str() {
         Some("insert") => Action::Insert,
-        // Whether a row is new is for the receiver to see.
+        // The receiver decides if a row is new.
         Some("update" | "upsert") => Action::Update,
         Some("delete") => Action::Delete,
         Some("invalidate") => Action::Invalidate,
         Some("ignore") => Action::Ignore,
         Some("reject") => Action::Reject,
-        _ => return table.wrong(at, "an action is one of insert, update, upsert, delete, invalidate, ignore, reject"),
+        _ => {
+            return table
+                .wrong(at, "an action must be one of insert, update, upsert, delete, invalidate, ignore, reject");
+        }
     })
 }
 
@@ -198,7 +203,7 @@ fn op(table: &Table<'_, '_>, value: &DeValue<'_>, at: usize) -> Option<Op> {
     let inner = table.inner("op", at, inner);
     let source = inner.read("sel", |value, at| source(table, value, at));
     let cases = inner.read("cases", |value, at| {
-        let cases = value.as_table().or_else(|| table.wrong(at, "cases is a table: { created = \"insert\" }"))?;
+        let cases = value.as_table().or_else(|| table.wrong(at, "cases must be a table: { created = \"insert\" }"))?;
         let mut exact = HashMap::new();
         let mut globs = Vec::new();
         for (name, value) in cases.iter() {
@@ -208,7 +213,7 @@ fn op(table: &Table<'_, '_>, value: &DeValue<'_>, at: usize) -> Option<Op> {
                 false => drop(exact.insert(name.get_ref().to_string(), action)),
             }
         }
-        // Of two that are equally long, the same wins every time.
+        // Patterns of equal length are sorted, so that the same one wins every time.
         globs.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         Some((exact, globs))
     });
@@ -216,7 +221,7 @@ fn op(table: &Table<'_, '_>, value: &DeValue<'_>, at: usize) -> Option<Op> {
     if inner.value("sel").is_none() || inner.value("cases").is_none() {
         table.problem(
             at,
-            "op needs sel and cases: { sel = \"/type\", cases = { created = \"insert\" }, else = \"ignore\" }",
+            "op requires sel and cases: { sel = \"/type\", cases = { created = \"insert\" }, else = \"ignore\" }",
         );
     }
     inner.finish();
@@ -229,23 +234,23 @@ fn mode(table: &Table<'_, '_>, value: &DeValue<'_>, at: usize) -> Option<Mode> {
         Some("full") => Some(Mode::Full),
         Some("partial") => Some(Mode::Partial),
         Some("none") => Some(Mode::None),
-        _ => table.wrong(at, "row_mode is one of full, partial, none"),
+        _ => table.wrong(at, "row_mode must be one of full, partial, none"),
     }
 }
 
-/// A selector, several of them, or a template.
+/// Reads a selector, several selectors, or a template.
 fn source(table: &Table<'_, '_>, value: &DeValue<'_>, at: usize) -> Option<ValueSource> {
     if let DeValue::Table(inner) = value {
         let inner = table.inner("template", at, inner);
         let pieces = inner.read("template", |value, at| table.try_at(at, template(value.as_str()?)));
         if inner.value("template").is_none() {
-            table.problem(at, "a table here is a template: { template = \"{/a}:{/b}\" }");
+            table.problem(at, "a table here must be a template: { template = \"{/a}:{/b}\" }");
         }
         inner.finish();
         return pieces.map(ValueSource::Template);
     }
     let Some(all) = texts(value).filter(|all| !all.is_empty()) else {
-        return table.wrong(at, "this is a selector like \"/data/id\", or an array of them");
+        return table.wrong(at, "this must be a selector like \"/data/id\", or an array of selectors");
     };
     let parsed: Vec<_> = all.iter().filter_map(|text| table.try_at(at, Selector::parse(text))).collect();
     (parsed.len() == all.len()).then_some(ValueSource::First(parsed))
@@ -263,31 +268,32 @@ fn template(text: &str) -> Result<Vec<TemplatePart>, String> {
     pieces.extend((!rest.is_empty()).then(|| TemplatePart::Text(rest.into())));
     match pieces.iter().any(|piece| matches!(piece, TemplatePart::Value(_))) {
         true => Ok(pieces),
-        false => Err("the template holds no {selector}".into()),
+        false => Err("the template has no {selector}".into()),
     }
 }
 
 fn tests(table: &Table<'_, '_>, key: &'static str) -> Vec<Test> {
     let tests = each(table, key, |value, at| {
-        let inner =
-            value.as_table().or_else(|| table.wrong(at, "a test is like { sel = \"/table\", eq = \"products\" }"))?;
+        let inner = value
+            .as_table()
+            .or_else(|| table.wrong(at, "a test must be a table like { sel = \"/table\", eq = \"products\" }"))?;
         let inner = table.inner(key, at, inner);
         let source = inner.read("sel", |value, at| source(table, value, at));
         let value_of = |value: &DeValue<'_>, at| {
-            scalar(value).or_else(|| table.wrong(at, "this is a text, number or truth value"))
+            scalar(value).or_else(|| table.wrong(at, "this must be a text, a number, true or false"))
         };
         let checks = [
             inner.read("eq", |value, at| value_of(value, at).map(Check::Eq)),
             inner.read("ne", |value, at| value_of(value, at).map(Check::Ne)),
             inner.read("in", |value, at| {
-                let all = value.as_array().or_else(|| table.wrong(at, "in is an array"))?;
+                let all = value.as_array().or_else(|| table.wrong(at, "in must be an array"))?;
                 all.iter().map(|value| value_of(value.get_ref(), at)).collect::<Option<_>>().map(Check::In)
             }),
             inner.read("exists", |value, at| {
-                value.as_bool().or_else(|| table.wrong(at, "exists is true or false")).map(Check::Exists)
+                value.as_bool().or_else(|| table.wrong(at, "exists must be true or false")).map(Check::Exists)
             }),
             inner.read("glob", |value, at| {
-                let glob = value.as_str().or_else(|| table.wrong(at, "glob is a text with * in it"));
+                let glob = value.as_str().or_else(|| table.wrong(at, "glob must be a text, with * for any characters"));
                 glob.map(|glob| Check::Glob(glob.into()))
             }),
         ];
@@ -295,7 +301,7 @@ fn tests(table: &Table<'_, '_>, key: &'static str) -> Vec<Test> {
         let clean = inner.finish();
         match (<[Check; 1]>::try_from(checks), inner.value("sel")) {
             (Ok([check]), Some(_)) => Some(Test { source: source?, check }),
-            _ if clean => table.wrong(at, "a test has sel and one of eq, ne, in, exists, glob"),
+            _ if clean => table.wrong(at, "a test must have sel and exactly one of eq, ne, in, exists, glob"),
             _ => None,
         }
     });
@@ -312,10 +318,10 @@ fn row(table: &Table<'_, '_>, value: &DeValue<'_>, at: usize) -> Option<Row> {
             Some(names.into_iter().map(String::from).collect::<Vec<_>>())
         })
     };
-    let pick = names("pick", "pick is an array of names");
-    let drop = names("drop", "drop is an array of names").unwrap_or_default();
+    let pick = names("pick", "pick must be an array of names");
+    let drop = names("drop", "drop must be an array of names").unwrap_or_default();
     let rename = inner.read("rename", |value, at| {
-        let pairs = value.as_table().or_else(|| table.wrong(at, "rename is a table: { from = \"to\" }"))?;
+        let pairs = value.as_table().or_else(|| table.wrong(at, "rename must be a table: { from = \"to\" }"))?;
         let pair = |(from, to): (&Spanned<_>, &Value<'_>)| {
             let from: &std::borrow::Cow<'_, str> = from.get_ref();
             Some((from.to_string(), to.get_ref().as_str()?.to_string()))
@@ -324,10 +330,10 @@ fn row(table: &Table<'_, '_>, value: &DeValue<'_>, at: usize) -> Option<Row> {
             .iter()
             .map(pair)
             .collect::<Option<_>>()
-            .or_else(|| table.wrong(at, "rename is a table: { from = \"to\" }"))
+            .or_else(|| table.wrong(at, "rename must be a table: { from = \"to\" }"))
     });
     let set = inner.read("set", |value, at| {
-        let pairs = value.as_table().or_else(|| table.wrong(at, "set is a table: { column = \"/selector\" }"))?;
+        let pairs = value.as_table().or_else(|| table.wrong(at, "set must be a table: { column = \"/selector\" }"))?;
         let pair = |(name, value): (&Spanned<_>, &Value<'_>)| {
             let name: &std::borrow::Cow<'_, str> = name.get_ref();
             Some((name.to_string(), source(table, value.get_ref(), value.span().start)?))
@@ -335,11 +341,11 @@ fn row(table: &Table<'_, '_>, value: &DeValue<'_>, at: usize) -> Option<Row> {
         Some(pairs.iter().filter_map(pair).collect())
     });
     let unset = inner.read("unset_marker", |value, at| {
-        scalar(value).or_else(|| table.wrong(at, "unset_marker is a text, number or truth value"))
+        scalar(value).or_else(|| table.wrong(at, "unset_marker must be a text, a number, true or false"))
     });
     let from = inner.read("sel", |value, at| source(table, value, at));
     if inner.value("sel").is_none() {
-        table.problem(at, "row needs sel: where the row is");
+        table.problem(at, "row requires sel, the selector of the row");
     }
     inner.finish();
     let set = set.unwrap_or_default();
@@ -356,7 +362,7 @@ fn scalar(value: &DeValue<'_>) -> Option<CborValue> {
     })
 }
 
-/// A text, or an array of texts.
+/// Reads a text or an array of texts.
 fn texts<'t>(value: &'t DeValue<'_>) -> Option<Vec<&'t str>> {
     match value {
         DeValue::Array(items) => items.iter().map(|item| item.get_ref().as_str()).collect(),
@@ -364,7 +370,7 @@ fn texts<'t>(value: &'t DeValue<'_>) -> Option<Vec<&'t str>> {
     }
 }
 
-/// The entries of the array at `key` as `read` understands them.
+/// Reads the entries of the array at `key`.
 fn each<T>(
     table: &Table<'_, '_>,
     key: &'static str,
@@ -372,7 +378,8 @@ fn each<T>(
 ) -> Option<Vec<T>> {
     table.read(key, |value, at| {
         let items = value.as_array().filter(|items| items.len() <= MOST_ENTRIES);
-        let items = items.or_else(|| table.wrong(at, &format!("{key} is an array of tables")))?;
+        let items =
+            items.or_else(|| table.wrong(at, &format!("{key} must be an array of at most {MOST_ENTRIES} tables")))?;
         Some(items.iter().filter_map(|item| read(item.get_ref(), item.span().start)).collect())
     })
 }

@@ -1,7 +1,7 @@
-//! Selectors: where in a delivery a value is.
+//! Selectors: expressions that select a value of a delivery.
 //!
-//! `/a/0/b` and `$.a[0]['b']` look into the item at hand, `root:/a` into the whole body, `header:NAME` and `query:name` into the
-//! request; `key` is the item's own name or number, `const:text` stands for itself. Filters follow behind bars.
+//! `/a/0/b` and `$.a[0]['b']` select from the current item, `root:/a` from the whole body, `header:NAME` and `query:name` from
+//! the request. `key` is the item's name or number, `const:text` a literal. Filters follow after bars.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -12,23 +12,23 @@ use crate::Request;
 use crate::body::{json, member, parameter};
 use diorama_core::record::{CborValue, id_from_value};
 
-/// Letters of a selector, at most.
+/// Maximum number of characters of a selector.
 const MOST_LETTERS: usize = 256;
 
-/// What selectors look into.
+/// Context in which selectors are evaluated.
 pub(super) struct Scope<'a> {
     pub(super) request: &'a Request<'a>,
     pub(super) id_column: &'a str,
     pub(super) root: &'a CborValue,
     pub(super) item: &'a CborValue,
-    /// The name or number of the item.
+    /// The item's name or number.
     pub(super) key: Option<&'a CborValue>,
-    /// Bytes that may still be made: a small body can ask for the same part again and again.
+    /// Bytes that may still be copied. The budget bounds bodies in which a small part is selected many times.
     pub(super) budget: &'a Cell<usize>,
 }
 
 impl Scope<'_> {
-    /// Whether `bytes` more may be made.
+    /// Takes `bytes` from the budget; returns false if it is exhausted.
     pub(super) fn spend(&self, bytes: usize) -> bool {
         let left = self.budget.get();
         self.budget.set(left.saturating_sub(bytes));
@@ -36,7 +36,7 @@ impl Scope<'_> {
     }
 }
 
-/// One place in a delivery, and what to make of what is there.
+/// A selector: a base and the filters applied to its value.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Selector {
     base: Base,
@@ -53,12 +53,12 @@ enum Base {
     Const(CborValue),
 }
 
-/// Why there are no places.
+/// Reason why a path selects nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SelectError {
-    /// There is no list where the path looks for one.
+    /// There is no list at the path.
     Absent,
-    /// There are more than may be.
+    /// The path selects too many values.
     TooMany,
 }
 
@@ -91,7 +91,7 @@ enum Filter {
 impl Selector {
     pub(super) fn parse(text: &str) -> Result<Selector, String> {
         if text.chars().count() > MOST_LETTERS {
-            return Err(format!("a selector has at most {MOST_LETTERS} letters"));
+            return Err(format!("a selector must have at most {MOST_LETTERS} characters"));
         }
         let (base, rest) = match text {
             text if text.starts_with('$') => {
@@ -103,7 +103,7 @@ impl Selector {
                 (Base::parse(own)?, rest)
             }
         };
-        // What stands before the first bar is nothing.
+        // The text before the first bar is empty.
         let filters = rest.split('|').skip(1).map(Filter::parse).collect::<Result<_, _>>()?;
         Ok(Selector { base, filters })
     }
@@ -127,7 +127,7 @@ impl Base {
         Ok(match text.split_once(':') {
             Some(("root", path)) => Base::Root(Path::pointer(path)?),
             Some(("header", name)) => {
-                Base::Header(name.parse().map_err(|_| format!("{name:?} is no name of a header"))?)
+                Base::Header(name.parse().map_err(|_| format!("{name:?} is not a valid header name"))?)
             }
             Some(("query", name)) => Base::Query(name.into()),
             Some(("const", text)) => Base::Const(CborValue::Text(text.into())),
@@ -135,8 +135,8 @@ impl Base {
             _ if text.is_empty() || text.starts_with('/') => Base::Item(Path::pointer(text)?),
             _ => {
                 return Err(format!(
-                    "{text:?} is no selector: it begins with / (a JSON Pointer) or $ (a JSONPath), or is root:/.., \
-                     header:NAME, query:name, const:text, key, or empty for all of it"
+                    "{text:?} is not a valid selector: it must begin with / (a JSON Pointer) or $ (a JSONPath), or be root:/.., \
+                     header:NAME, query:name, const:text, key, or empty for the whole item"
                 ));
             }
         })
@@ -144,7 +144,7 @@ impl Base {
 }
 
 impl Path {
-    /// RFC 6901.
+    /// Parses a JSON Pointer (RFC 6901).
     pub(super) fn pointer(text: &str) -> Result<Path, String> {
         if text.is_empty() {
             return Ok(Path::default());
@@ -157,7 +157,7 @@ impl Path {
                 let (escaped, rest) = match (piece.strip_prefix('0'), piece.strip_prefix('1')) {
                     (Some(rest), _) => ('~', rest),
                     (_, Some(rest)) => ('/', rest),
-                    _ => return Err(format!("in the JSON Pointer {text:?}, ~ is written ~0 and / in a name ~1")),
+                    _ => return Err(format!("in the JSON Pointer {text:?}, write ~ as ~0, and / within a name as ~1")),
                 };
                 out.push(escaped);
                 out.push_str(rest);
@@ -167,9 +167,9 @@ impl Path {
         rest.split('/').map(token).collect::<Result<_, _>>().map(Path)
     }
 
-    /// The singular queries of RFC 9535: names and numbers. What follows is given back.
+    /// Parses a singular query of RFC 9535: names and numbers. Returns the path and the rest of the text.
     fn query(text: &str) -> Result<(Path, &str), String> {
-        let wrong = || format!("{text:?} is no JSONPath of names and numbers, like $.a['b c'][-1]");
+        let wrong = || format!("{text:?} is not a valid JSONPath of names and numbers, like $.a['b c'][-1]");
         let mut steps = Vec::new();
         let mut rest = text.strip_prefix('$').ok_or_else(wrong)?;
         loop {
@@ -206,7 +206,7 @@ impl Path {
         self.0.iter().try_fold(value, |value, step| step.find(value))
     }
 
-    /// Whether its first step leads into an array.
+    /// Returns true if the first step leads into an array.
     pub(super) fn begins_in_array(&self) -> bool {
         match self.0.first() {
             Some(Step::Token(token)) => token == "*" || token.bytes().all(|byte| byte.is_ascii_digit()),
@@ -215,7 +215,8 @@ impl Path {
         }
     }
 
-    /// Every place that fits, where steps of `*` stand for any member or element; no more than `most` of them.
+    /// Returns every selected value with its name or number; a step `*` selects all members or elements. At most `most` values
+    /// are returned.
     pub(super) fn fan<'v>(
         &self,
         value: &'v CborValue,
@@ -297,7 +298,7 @@ impl Filter {
             Some(("before", mark)) if !mark.is_empty() => Filter::Before(mark.into()),
             _ => {
                 let known = "json, str, int, lower, type, id, after:X and before:X";
-                return Err(format!("there is no filter {text:?}: there are {known}"));
+                return Err(format!("filter {text:?} does not exist: the filters are {known}"));
             }
         })
     }
@@ -329,7 +330,7 @@ impl Filter {
     }
 }
 
-/// A text, number or truth value as text.
+/// Returns a text, number or boolean as text.
 pub(super) fn plain(value: &CborValue) -> Option<String> {
     match value {
         CborValue::Text(text) => Some(text.clone()),
@@ -343,7 +344,7 @@ fn integer(value: &CborValue) -> Option<CborValue> {
     match value {
         CborValue::Integer(_) => Some(value.clone()),
         CborValue::Text(text) => text.trim().parse::<i64>().ok().map(CborValue::from),
-        // Beyond these, a float is no longer exact.
+        // Larger floats are not exact.
         CborValue::Float(value) if value.fract() == 0.0 && value.abs() < 9e15 => Some(CborValue::from(*value as i64)),
         _ => None,
     }
@@ -360,8 +361,8 @@ fn kind(value: &CborValue) -> &'static str {
     }
 }
 
-/// Whether `text` is as `pattern` says, in which `*` stands for anything.
-pub(super) fn fits(pattern: &str, text: &str) -> bool {
+/// Returns true if `text` matches `pattern`, in which `*` stands for any characters.
+pub(super) fn glob_matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
     let Some(last) = parts.next_back() else { return rest.is_empty() };

@@ -1,4 +1,4 @@
-//! One TOML table of a mapping while it is read: typed values, and a word about every key that is not known.
+//! Reader of one TOML table of a mapping: typed values, and errors for unknown keys.
 
 use std::cell::RefCell;
 
@@ -9,12 +9,12 @@ use super::read::Problem;
 
 type Value<'a> = Spanned<DeValue<'a>>;
 
-/// A table while it is read: what the first layer has counts. Keys that nobody asked for are mistakes.
+/// A table that is being read. Earlier layers override later ones. Keys that are never requested are mistakes.
 pub(super) struct Table<'t, 'a> {
     name: &'static str,
     pub(super) at: usize,
     layers: Vec<&'t DeTable<'a>>,
-    asked: RefCell<Vec<&'static str>>,
+    requested: RefCell<Vec<&'static str>>,
     problems: &'t RefCell<Vec<Problem>>,
 }
 
@@ -25,7 +25,7 @@ impl<'t, 'a> Table<'t, 'a> {
         layers: Vec<&'t DeTable<'a>>,
         problems: &'t RefCell<Vec<Problem>>,
     ) -> Table<'t, 'a> {
-        Table { name, at, layers, asked: RefCell::default(), problems }
+        Table { name, at, layers, requested: RefCell::default(), problems }
     }
 
     pub(super) fn inner<'i, 'b>(&self, name: &'static str, at: usize, table: &'i DeTable<'b>) -> Table<'i, 'b>
@@ -38,7 +38,7 @@ impl<'t, 'a> Table<'t, 'a> {
     pub(super) fn problem(&self, at: usize, message: &str) {
         let problem = Problem { at, message: message.to_string() };
         let mut problems = self.problems.borrow_mut();
-        // Several rules of a preset share what is laid over them.
+        // Several rules of a preset share the keys that override them.
         if !problems.contains(&problem) {
             problems.push(problem);
         }
@@ -49,12 +49,12 @@ impl<'t, 'a> Table<'t, 'a> {
         None
     }
 
-    pub(super) fn try_at<T>(&self, at: usize, made: Result<T, String>) -> Option<T> {
-        made.map_err(|message| self.problem(at, &message)).ok()
+    pub(super) fn try_at<T>(&self, at: usize, parsed: Result<T, String>) -> Option<T> {
+        parsed.map_err(|message| self.problem(at, &message)).ok()
     }
 
     pub(super) fn value(&self, key: &'static str) -> Option<(&'t Value<'a>, bool)> {
-        self.asked.borrow_mut().push(key);
+        self.requested.borrow_mut().push(key);
         let found =
             |layer: &&'t DeTable<'a>| layer.iter().find(|(own, _)| own.get_ref() == key).map(|(_, value)| value);
         let first = self.layers.first().and_then(found).map(|value| (value, true));
@@ -67,23 +67,23 @@ impl<'t, 'a> Table<'t, 'a> {
         read: impl FnOnce(&'t DeValue<'a>, usize) -> Option<T>,
     ) -> Option<T> {
         let (value, own) = self.value(key)?;
-        // A preset's own places mean nothing to who uses it.
+        // Positions in a preset's text mean nothing to its user.
         read(value.get_ref(), if own { value.span().start } else { self.at })
     }
 
-    /// Reports keys that nobody asked for; says whether there are none.
+    /// Reports unknown keys; returns true if there are none.
     pub(super) fn finish(&self) -> bool {
-        let asked = self.asked.borrow();
+        let requested = self.requested.borrow();
         let mut clean = true;
         for (key, _) in self.layers.iter().flat_map(|layer| layer.iter()) {
             let own: &str = key.get_ref();
-            if !asked.contains(&own) {
+            if !requested.contains(&own) {
                 clean = false;
-                let mut known: Vec<_> = asked.clone();
+                let mut known: Vec<_> = requested.clone();
                 known.dedup();
                 self.problem(
                     key.span().start,
-                    &format!("{} has no key {own:?}: it knows {}", self.name, known.join(", ")),
+                    &format!("{} has no key {own:?}: the keys are {}", self.name, known.join(", ")),
                 );
             }
         }

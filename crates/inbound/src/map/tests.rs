@@ -1,4 +1,4 @@
-//! The worked cases of the mapping language, and everything that does not load.
+//! Tests of the mapping language: the worked cases, and mappings that do not load.
 
 use http::{HeaderMap, Method};
 use serde_json::Value;
@@ -42,7 +42,7 @@ fn problems(map: &str) -> Vec<String> {
     Map::read(map, &[], None).unwrap_err().into_iter().map(|problem| problem.message).collect()
 }
 
-/// What a case expects of one change, as the change.
+/// Returns the change that a case expects.
 fn expected(case: &Value) -> Change {
     let row = |event: &Value| {
         let new = event.get("new").filter(|new| !new.is_null())?;
@@ -64,7 +64,7 @@ fn expected(case: &Value) -> Change {
 }
 
 #[test]
-fn every_case_gives_what_it_says() {
+fn every_case_gives_the_expected_changes() {
     let cases: Vec<Value> = serde_json::from_str(CASES).unwrap();
     assert!(cases.len() >= 24);
     for case in &cases {
@@ -87,7 +87,7 @@ fn every_case_gives_what_it_says() {
 }
 
 #[test]
-fn selectors_find_what_they_name() {
+fn selectors_select_their_values() {
     let body = r#"{"a":{"b c":[1,{"x/y":"z~"}],"0":"zero"},"t":"{\"n\":7}","f":3.0,"big":9007199254740993,"k":"A.B.C","no":null}"#;
     let found = |selector: &str| {
         let map = format!(
@@ -135,7 +135,7 @@ fn selectors_find_what_they_name() {
 }
 
 #[test]
-fn rows_are_made_in_the_order_of_the_words() {
+fn rows_are_made_in_the_documented_order() {
     let map = r#"
         op = "upsert"
         id = "/id"
@@ -145,11 +145,11 @@ fn rows_are_made_in_the_order_of_the_words() {
     let change = decoded.changes[0].clone().unwrap();
     let row = Record::from_iter([("c".to_string(), 3.into()), ("d".to_string(), 4.into())]);
     assert_eq!(change.event, ChangeEvent::Updated { id: "1".into(), new: Some(row) });
-    assert!(change.partial, "what is unset is kept");
+    assert!(change.partial, "unset columns keep their values");
 }
 
 #[test]
-fn versions_that_cannot_be_compared_guard_nothing() {
+fn versions_that_cannot_be_compared_are_ignored() {
     let version = |value: &str| {
         let body = format!(r#"{{"id":1,"v":{value}}}"#);
         run("op = \"upsert\"\nid = \"/id\"\nversion = \"/v\"", &body).changes[0].clone().unwrap().version
@@ -162,7 +162,7 @@ fn versions_that_cannot_be_compared_guard_nothing() {
 }
 
 #[test]
-fn items_have_their_names_and_numbers_and_those_of_no_concern_are_counted() {
+fn items_have_names_and_numbers_and_irrelevant_ones_are_counted() {
     let map = "each = \"/t/*/rows/*\"\nwhen = [{ sel = \"/n\", ne = 2 }]\nop = \"delete\"\nid = { template = \"{key}-{/n}\" }";
     let decoded = run(map, r#"{"t":{"a":{"rows":[{"n":1},{"n":2}]},"b":{"rows":{"x":{"n":3}}},"c":{}}}"#);
     let ids: Vec<_> =
@@ -171,7 +171,7 @@ fn items_have_their_names_and_numbers_and_those_of_no_concern_are_counted() {
 }
 
 #[test]
-fn one_item_that_is_not_understood_does_not_stand_in_the_way_of_others() {
+fn an_undecodable_item_does_not_affect_the_others() {
     let map = "each = \"/*\"\nop = { sel = \"/o\", cases = { \"d*\" = \"ignore\", \"de*\" = \"delete\", i = \"insert\" } }\nid = \"/i\"";
     let decoded = run(map, r#"[{"o":"del","i":1},{"o":"u","i":2},{"o":"del"},{"o":"dx"},{"i":3}]"#);
     assert!(decoded.changes[0].is_ok());
@@ -180,7 +180,7 @@ fn one_item_that_is_not_understood_does_not_stand_in_the_way_of_others() {
 }
 
 #[test]
-fn an_empty_body_is_a_tombstone_and_no_change() {
+fn an_empty_body_is_ignored() {
     for body in ["", " \n", "null"] {
         let decoded = run("op = \"delete\"\nid = \"/id\"", body);
         assert_eq!((decoded.changes.len(), decoded.ignored), (0, 1), "{body:?}");
@@ -188,7 +188,7 @@ fn an_empty_body_is_a_tombstone_and_no_change() {
 }
 
 #[test]
-fn a_small_body_cannot_be_made_into_a_huge_one() {
+fn a_small_body_cannot_expand_into_a_huge_delivery() {
     let keys = vec!["1"; 9_000].join(",");
     let body = format!(r#"{{"keys":[{keys}],"payload":{{"t":"{}"}}}}"#, "x".repeat(500_000));
     let map = load("each = \"/keys/*\"\nop = \"update\"\nid = \"\"\nrow = \"root:/payload\"");
@@ -203,30 +203,33 @@ fn a_small_body_cannot_be_made_into_a_huge_one() {
 }
 
 #[test]
-fn mistakes_are_found_when_the_mapping_is_read() {
+fn mistakes_are_reported_when_the_mapping_is_read() {
     for (map, message) in [
-        ("", "a map needs op"),
-        ("op = \"upsert\"", "needs id"),
-        ("op = \"frob\"", "an action is one of"),
-        ("op = { sel = \"/a\" }", "op needs sel and cases"),
-        ("op = { cases = { a = \"insert\" } }", "op needs sel and cases"),
-        ("op = { sel = \"/a\", cases = { a = \"isnert\" } }\nid = \"/a\"", "an action is one of"),
-        ("op = \"upsert\"\nid = \"a/b\"", "is no selector"),
-        ("op = \"upsert\"\nid = \"/a~2\"", "~ is written ~0"),
-        ("op = \"upsert\"\nid = \"$.a[*]\"", "no JSONPath"),
-        ("op = \"upsert\"\nid = \"$..a\"", "no JSONPath"),
-        ("op = \"upsert\"\nid = \"/a|upper\"", "there is no filter"),
-        ("op = \"upsert\"\nid = \"header:a b\"", "no name of a header"),
+        ("", "a map requires op"),
+        ("op = \"upsert\"", "requires id"),
+        ("op = \"frob\"", "an action must be one of"),
+        ("op = { sel = \"/a\" }", "op requires sel and cases"),
+        ("op = { cases = { a = \"insert\" } }", "op requires sel and cases"),
+        ("op = { sel = \"/a\", cases = { a = \"isnert\" } }\nid = \"/a\"", "an action must be one of"),
+        ("op = \"upsert\"\nid = \"a/b\"", "is not a valid selector"),
+        ("op = \"upsert\"\nid = \"/a~2\"", "write ~ as ~0"),
+        ("op = \"upsert\"\nid = \"$.a[*]\"", "not a valid JSONPath"),
+        ("op = \"upsert\"\nid = \"$..a\"", "not a valid JSONPath"),
+        ("op = \"upsert\"\nid = \"/a|upper\"", "does not exist: the filters are"),
+        ("op = \"upsert\"\nid = \"header:a b\"", "not a valid header name"),
         ("op = \"upsert\"\nid = { template = \"x\" }", "no {selector}"),
         ("op = \"upsert\"\nid = { tmplate = \"x\" }", "has no key"),
-        ("op = \"upsert\"\nid = []", "this is a selector"),
-        ("op = \"upsert\"\nid = \"/a\"\nrow = { pick = [\"a\"] }", "row needs sel"),
+        ("op = \"upsert\"\nid = []", "this must be a selector"),
+        ("op = \"upsert\"\nid = \"/a\"\nrow = { pick = [\"a\"] }", "row requires sel"),
         ("op = \"upsert\"\nid = \"/a\"\nrow = { sel = \"\", pik = [\"a\"] }", "has no key \"pik\""),
-        ("op = \"upsert\"\nid = \"/a\"\nrow_mode = \"merge\"", "row_mode is one of"),
-        ("op = \"upsert\"\nid = \"/a\"\nwhen = [{ sel = \"/a\" }]", "a test has sel and one of"),
-        ("op = \"upsert\"\nid = \"/a\"\nwhen = [{ sel = \"/a\", eq = 1, ne = 2 }]", "a test has sel and one of"),
+        ("op = \"upsert\"\nid = \"/a\"\nrow_mode = \"merge\"", "row_mode must be one of"),
+        ("op = \"upsert\"\nid = \"/a\"\nwhen = [{ sel = \"/a\" }]", "a test must have sel and exactly one of"),
+        (
+            "op = \"upsert\"\nid = \"/a\"\nwhen = [{ sel = \"/a\", eq = 1, ne = 2 }]",
+            "a test must have sel and exactly one of",
+        ),
         ("op = \"upsert\"\nid = \"/a\"\nwehn = []", "map has no key \"wehn\""),
-        ("[[rule]]\nop = \"upsert\"", "needs id"),
+        ("[[rule]]\nop = \"upsert\"", "requires id"),
         ("op = \"invalidate\"\n[[rule]]\nop = \"invalidate\"", "map has no key \"op\""),
     ] {
         let found = problems(map);
@@ -239,7 +242,7 @@ fn mistakes_are_found_when_the_mapping_is_read() {
 }
 
 #[test]
-fn globs_fit_from_end_to_end() {
+fn globs_match_the_whole_text() {
     for (pattern, text, wanted) in [
         ("a.*", "a.b", true),
         ("a.*", "b.a.b", false),
@@ -250,6 +253,6 @@ fn globs_fit_from_end_to_end() {
         ("ab*ba", "aba", false),
         ("", "a", false),
     ] {
-        assert_eq!(fits(pattern, text), wanted, "{pattern} {text}");
+        assert_eq!(glob_matches(pattern, text), wanted, "{pattern} {text}");
     }
 }

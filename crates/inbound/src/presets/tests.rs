@@ -1,4 +1,4 @@
-//! Each preset with payloads as its sender posts them.
+//! Tests of each preset with payloads of its sender.
 
 use http::header::HeaderName;
 use http::{HeaderMap, Method};
@@ -70,13 +70,13 @@ fn every_preset_loads() {
 }
 
 #[test]
-fn what_a_map_says_takes_the_place_of_what_the_preset_says() {
+fn a_map_overrides_the_preset() {
     let text = "[map]\nid = \"/record/sku\"\nrow = { sel = \"/record\", drop = [\"secret\"] }\n";
     let map = preset("supabase", Some("products"), text, &["map"]).unwrap();
     let body = r#"{"type":"INSERT","table":"products","record":{"sku":"a","secret":1,"n":2},"old_record":null}"#;
     let decoded = decode(map, "id", &[], body);
     assert_eq!(decoded.changes[0].clone().unwrap().event, inserted("a", r#"{"sku":"a","n":2}"#));
-    // Over each of its rules.
+    // It overrides each rule.
     let map = preset("stripe", Some("product"), "[map]\nid = \"/data/object/metadata/sku\"\n", &["map"]).unwrap();
     let body =
         r#"{"object":"event","type":"product.deleted","data":{"object":{"object":"product","metadata":{"sku":"s"}}}}"#;
@@ -188,7 +188,7 @@ fn github() {
     assert_eq!(decoded.delivery.as_deref(), Some("72d3162e-cc78-11e3-81ab-4c9367dc0958"));
     assert!(matches!(one("github", "issue", &of("issues"), &body("closed")).event, ChangeEvent::Updated { .. }));
     assert_eq!(one("github", "issue", &of("issues"), &body("deleted")).event, deleted("444500041"));
-    // What is deleted there is the comment.
+    // The comment is deleted, not the issue.
     ignored("github", "issue", &of("issue_comment"), &body("deleted"));
     ignored("github", "pull_request", &of("issues"), &body("opened"));
     let map = preset("github", Some("issue"), "", &["map"]).unwrap();
@@ -314,7 +314,7 @@ fn events(decoded: &DecodedDelivery) -> Vec<ChangeEvent> {
 }
 
 #[test]
-fn an_update_that_gives_a_row_another_id_removes_the_old_one() {
+fn an_update_that_changes_the_id_removes_the_old_row() {
     let (new, old) = (r#"{"id":20,"name":"Bun"}"#, r#"{"id":2,"name":"Bun"}"#);
     let moved = [deleted("2"), updated("20", new)];
     let body = format!(r#"{{"type":"UPDATE","table":"nums","schema":"public","record":{new},"old_record":{old}}}"#);
@@ -326,7 +326,7 @@ fn an_update_that_gives_a_row_another_id_removes_the_old_one() {
     let decoded = all("hasura", Some("nums"), &[], &body);
     assert_eq!(events(&decoded), moved);
     let versions: Vec<_> = decoded.changes.iter().map(|change| change.clone().unwrap().version).collect();
-    assert_eq!(versions[0], versions[1], "the removal is as new as the change");
+    assert_eq!(versions[0], versions[1], "the removal has the version of the change");
     let body = format!(r#"{{"table":"nums","op":"UPDATE","id":20,"old_id":2,"row":{new}}}"#);
     assert_eq!(events(&all("postgres", Some("nums"), &[], &body)), moved);
 }
@@ -362,7 +362,7 @@ fn a_table_of_another_schema_is_another_table() {
         ignored(name, "nums", &[], &body);
         one(name, "audit.nums", &[], &body);
     }
-    // MySQL has databases only.
+    // MySQL has databases but no schemas.
     let mysql = r#"{"op":"c","before":null,"after":{"id":1},"source":{"db":"shop","table":"nums","ts_ms":5}}"#;
     one("debezium", "nums", &[], mysql);
     one("debezium", "shop.nums", &[], mysql);
@@ -417,7 +417,7 @@ fn messages_of_a_batch_have_their_own_ids() {
 }
 
 #[test]
-fn what_no_rule_is_for_is_not_understood() {
+fn a_message_without_a_rule_is_refused_or_ignored() {
     let hook =
         |name: &str| Hook::new(Scheme::None).format(Format::Map(preset(name, Some("nums"), "", &["map"]).unwrap()));
     let headers = HeaderMap::from_iter([(http::header::CONTENT_TYPE, "application/json".parse().unwrap())]);

@@ -1,4 +1,4 @@
-//! Contentful's signature: over method, path, the headers it names, and body.
+//! Contentful's signature: over method, path, listed headers, and body.
 
 use std::fmt::Write as _;
 
@@ -8,15 +8,15 @@ use crate::Request;
 pub(super) const SIGNATURE: &str = "x-contentful-signature";
 pub(super) const TIMESTAMP: &str = "x-contentful-timestamp";
 const SIGNED_HEADERS: &str = "x-contentful-signed-headers";
-/// Headers that one signature covers, at most.
+/// Maximum number of headers covered by one signature.
 const MOST_NAMES: usize = 64;
 
 /// Contentful's signature.
 #[derive(Clone, Debug)]
 pub struct Contentful {
-    /// The secrets, any of which may fit.
+    /// The secrets, any of which may match.
     pub secrets: Vec<Key>,
-    /// The path that senders see, where a proxy changes it.
+    /// The path that senders see, if a proxy changes it.
     pub public_path: Option<String>,
 }
 
@@ -26,7 +26,7 @@ impl Contentful {
         let timestamp = one(request.headers, TIMESTAMP)?;
         let names = one(request.headers, SIGNED_HEADERS)?;
         let mut names: Vec<String> = names.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
-        // A time that is not signed proves nothing.
+        // An unsigned time proves nothing.
         if names.len() > MOST_NAMES || !names.iter().any(|name| name == TIMESTAMP) {
             return Err(Refusal::Malformed);
         }
@@ -44,7 +44,7 @@ impl Contentful {
     }
 }
 
-/// `encodeURI(path + "?" + escape(query))`, so that a `%` of the query is escaped twice.
+/// Returns `encodeURI(path + "?" + escape(query))`, in which a `%` of the query is escaped twice.
 fn canonical(path: &str, query: Option<&str>) -> String {
     let mut out = encode(path, b";,/?:@&=+$-_.!~*'()#");
     if let Some(query) =
@@ -56,7 +56,7 @@ fn canonical(path: &str, query: Option<&str>) -> String {
     out
 }
 
-/// Percent-encodes all but letters, digits and `also`.
+/// Percent-encodes all bytes but letters, digits and `also`.
 fn encode(text: &str, also: &[u8]) -> String {
     text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
         if byte.is_ascii_alphanumeric() || also.contains(&byte) {

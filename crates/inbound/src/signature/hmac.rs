@@ -1,4 +1,4 @@
-//! An HMAC in a header of its own, as GitHub, Shopify, Slack, Meta, Zoom, Twitch and most others have one.
+//! HMAC signature in a header, as used by GitHub, Shopify, Slack, Meta, Zoom, Twitch and most others.
 
 use http::header::HeaderName;
 use jiff::Timestamp;
@@ -8,29 +8,29 @@ use super::mac::Mac;
 use super::{Algorithm, Encoding, InBody, Key, Refusal, Sender, Unit, Verifier, fresh, one};
 use crate::Request;
 
-/// An HMAC in a header.
+/// An HMAC signature in a header.
 #[derive(Clone, Debug)]
 pub struct Hmac {
-    /// The secrets, any of which may fit.
+    /// The secrets, any of which may match.
     pub secrets: Vec<Key>,
-    /// The headers with the signature; some senders have several names of it, of which one must be there.
+    /// The headers with the signature. Some senders use several names, of which at least one must be present.
     pub headers: Vec<HeaderName>,
-    /// What stands before it (`sha256=`).
+    /// The prefix of the signature (`sha256=`).
     pub prefix: String,
-    /// How it is written.
+    /// The encoding of the signature.
     pub encoding: Encoding,
-    /// With which hash it is made.
+    /// The hash algorithm.
     pub algorithm: Algorithm,
     /// The header with the time, in seconds; Twitch's is RFC 3339.
     pub timestamp: Option<HeaderName>,
-    /// What is signed.
+    /// The signed message.
     pub message: Message,
-    /// Who signs so.
+    /// The sender.
     pub sender: Sender,
 }
 
 impl Hmac {
-    /// The plainest one: the body's SHA-256 in hexadecimal digits.
+    /// Creates the simplest scheme: the body's HMAC-SHA-256 in hexadecimal digits.
     pub fn new(secrets: Vec<Key>, header: HeaderName) -> Hmac {
         Hmac {
             secrets,
@@ -44,30 +44,30 @@ impl Hmac {
         }
     }
 
-    /// GitHub's.
+    /// Creates GitHub's scheme.
     pub fn github(secrets: Vec<Key>) -> Hmac {
         let header = HeaderName::from_static("x-hub-signature-256");
         Hmac { prefix: "sha256=".into(), sender: Sender::Github, ..Hmac::new(secrets, header) }
     }
 
-    /// Shopify's, under the headers' old names and the new ones.
+    /// Creates Shopify's scheme, with the old and the new names of the headers.
     pub fn shopify(secrets: Vec<Key>) -> Hmac {
         let names = ["x-shopify-hmac-sha256", "shopify-hmac-sha256"].map(HeaderName::from_static);
         let own = Hmac::new(secrets, names[0].clone());
         Hmac { headers: names.to_vec(), encoding: Encoding::Base64, sender: Sender::Shopify, ..own }
     }
 
-    /// Slack's.
+    /// Creates Slack's scheme.
     pub fn slack(secrets: Vec<Key>) -> Hmac {
         Hmac::versioned(secrets, "x-slack-signature", "x-slack-request-timestamp", Sender::Slack)
     }
 
-    /// Zoom's.
+    /// Creates Zoom's scheme.
     pub fn zoom(secrets: Vec<Key>) -> Hmac {
         Hmac::versioned(secrets, "x-zm-signature", "x-zm-request-timestamp", Sender::Zoom)
     }
 
-    /// `v0=` and the signature of `v0:{timestamp}:{body}`.
+    /// Creates a scheme of `v0=` and the signature of `v0:{timestamp}:{body}`.
     fn versioned(secrets: Vec<Key>, signature: &'static str, timestamp: &'static str, sender: Sender) -> Hmac {
         let own = Hmac::new(secrets, HeaderName::from_static(signature));
         Hmac {
@@ -82,7 +82,7 @@ impl Hmac {
         }
     }
 
-    /// Twitch's, over id, time and body.
+    /// Creates Twitch's scheme, over id, time and body.
     pub fn twitch(secrets: Vec<Key>) -> Hmac {
         let own = Hmac::new(secrets, HeaderName::from_static("twitch-eventsub-message-signature"));
         let id = HeaderName::from_static("twitch-eventsub-message-id");
@@ -95,24 +95,24 @@ impl Hmac {
         }
     }
 
-    /// Meta's: Facebook, Instagram, WhatsApp, and what else its platform tells of.
+    /// Creates the scheme of Meta: Facebook, Instagram, WhatsApp and its other products.
     pub fn meta(secrets: Vec<Key>) -> Hmac {
         Hmac { sender: Sender::Meta, ..Hmac::github(secrets) }
     }
 
-    /// Dropbox's.
+    /// Creates Dropbox's scheme.
     pub fn dropbox(secrets: Vec<Key>) -> Hmac {
         let header = HeaderName::from_static("x-dropbox-signature");
         Hmac { sender: Sender::Dropbox, ..Hmac::new(secrets, header) }
     }
 
-    /// Asana's. Without secrets nothing fits.
+    /// Creates Asana's scheme. Without secrets every delivery is refused.
     pub fn asana(secrets: Vec<Key>) -> Hmac {
         let header = HeaderName::from_static("x-hook-signature");
         Hmac { sender: Sender::Asana, ..Hmac::new(secrets, header) }
     }
 
-    /// Airtable's; its secrets are base64, and the time stands in the body.
+    /// Creates Airtable's scheme. Its secrets are base64, and the time is in the body.
     pub fn airtable(secrets: Vec<Key>) -> Hmac {
         let own = Hmac::new(secrets, HeaderName::from_static("x-airtable-content-mac"));
         Hmac { prefix: "hmac-sha256=".into(), sender: Sender::Airtable, ..own }
@@ -134,7 +134,7 @@ impl Hmac {
         })
     }
 
-    /// The HMAC of `text` with the secret that signed `request`, in hexadecimal digits.
+    /// Returns the HMAC of `text` with the secret that signed `request`, in hexadecimal digits.
     pub(crate) fn answer(&self, request: &Request<'_>, text: &str) -> Option<String> {
         let signed = |key: &&Key| {
             let signed = self.signed(request)?;
@@ -166,7 +166,7 @@ impl Hmac {
     }
 }
 
-/// Signatures of a delivery, and what they are of: something before the body, the body, and something after it.
+/// Signatures of a delivery, and the signed text before and after the body.
 struct SignedContent<'a> {
     presented: Vec<Vec<u8>>,
     timestamp: &'a str,
@@ -182,13 +182,13 @@ impl<'a> SignedContent<'a> {
     }
 }
 
-/// A body that is signed and says no time has none that is too far off.
+/// Time in a signed body. A body without a time is never stale.
 #[derive(Deserialize)]
 struct TimeCheck {
     timestamp: Option<String>,
 }
 
-/// Whether the time in the body is near: what was recorded once is not good for ever.
+/// Checks the time in the body, to refuse replays of recorded deliveries.
 pub(super) fn fresh_body(request: &Request<'_>, tolerance: u64) -> Result<(), Refusal> {
     let Ok(TimeCheck { timestamp: Some(at) }) = serde_json::from_slice(request.body) else { return Ok(()) };
     let at: Timestamp = at.parse().map_err(|_| Refusal::Malformed)?;
@@ -196,7 +196,7 @@ pub(super) fn fresh_body(request: &Request<'_>, tolerance: u64) -> Result<(), Re
     if off <= tolerance { Ok(()) } else { Err(Refusal::Stale) }
 }
 
-/// What is signed: parts of a delivery with text between them.
+/// Signed message: parts of a delivery with text between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     before: Vec<SignedPart>,
@@ -213,16 +213,16 @@ enum SignedPart {
 }
 
 impl Message {
-    /// The body alone.
+    /// Returns the message that is only the body.
     pub fn body() -> Message {
         Message { before: Vec::new(), after: Vec::new() }
     }
 
-    /// Of a text in which `{body}`, `{timestamp}`, `{method}`, `{path}` and `{header:NAME}` stand for parts of the delivery. The body
-    /// stands there once: it is hashed as it arrives.
+    /// Parses a text with the placeholders `{body}`, `{timestamp}`, `{method}`, `{path}` and `{header:NAME}` for parts of the
+    /// delivery. The body must occur exactly once, because it is hashed as it arrives.
     ///
     /// # Errors
-    /// Says which of the words in braces is not known.
+    /// The placeholder that is not known, or the other mistake.
     pub fn parse(text: &str) -> Result<Message, String> {
         let (mut before, mut pieces) = (None, Vec::new());
         let mut rest = text;
@@ -231,7 +231,9 @@ impl Message {
             let (word, after) = after.split_once('}').ok_or("message has a { without }")?;
             rest = after;
             pieces.push(match word.split_once(':') {
-                None if word == "body" && before.is_some() => return Err("message must contain {body} once".into()),
+                None if word == "body" && before.is_some() => {
+                    return Err("message must contain {body} only once".into());
+                }
                 None if word == "body" => {
                     before = Some(std::mem::take(&mut pieces));
                     continue;
@@ -239,17 +241,17 @@ impl Message {
                 None if word == "timestamp" => SignedPart::Timestamp,
                 None if word == "method" => SignedPart::Method,
                 None if word == "path" => SignedPart::Path,
-                Some(("header", name)) => {
-                    SignedPart::Header(name.parse().map_err(|_| format!("{name:?} in message is no name of a header"))?)
-                }
+                Some(("header", name)) => SignedPart::Header(
+                    name.parse().map_err(|_| format!("{name:?} in message is not a valid header name"))?,
+                ),
                 _ => {
                     let known = "{body}, {timestamp}, {method}, {path} and {header:NAME}";
-                    return Err(format!("{{{word}}} in message is not known: there are {known}"));
+                    return Err(format!("{{{word}}} in message is not known: use {known}"));
                 }
             });
         }
         pieces.extend((!rest.is_empty()).then(|| SignedPart::Text(rest.into())));
-        let before = before.ok_or("message must contain {body}: what is not signed proves nothing")?;
+        let before = before.ok_or("message must contain {body}, because an unsigned body proves nothing")?;
         Ok(Message { before, after: pieces })
     }
 }

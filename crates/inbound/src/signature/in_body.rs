@@ -1,10 +1,10 @@
-//! Proofs that stand in the body: Mailgun's signature, Microsoft Graph's client state.
+//! Proofs in the body: Mailgun's signature, Microsoft Graph's client state.
 
 use serde::Deserialize;
 use subtle::Choice;
 
 use super::mac::{self, Mac};
-use super::token::known;
+use super::token::any_key_matches;
 use super::{Algorithm, Encoding, Key, Refusal, Unit, decide, fresh};
 use crate::Request;
 use crate::form::fields;
@@ -13,11 +13,11 @@ use crate::hook::media_type;
 /// Mailgun: a signature of a time and a random token. The rest of the body is not signed.
 #[derive(Clone, Debug)]
 pub struct Mailgun {
-    /// The signing keys, any of which may fit.
+    /// The signing keys, any of which may match.
     pub secrets: Vec<Key>,
 }
 
-/// Proof of a delivery by Mailgun.
+/// Mailgun's proof of a delivery.
 #[derive(Debug, Deserialize)]
 pub(crate) struct MailgunProof {
     timestamp: String,
@@ -31,7 +31,7 @@ struct MailgunBody {
 }
 
 impl MailgunProof {
-    /// The proof in the member `signature` of a JSON body, or in three fields of a form.
+    /// Returns the proof in the member `signature` of a JSON body, or in three fields of a form.
     pub(crate) fn of(request: &Request<'_>) -> Option<MailgunProof> {
         if media_type(request.headers) != "application/x-www-form-urlencoded" {
             return serde_json::from_slice(request.body).ok().map(|body: MailgunBody| body.signature);
@@ -56,7 +56,7 @@ impl Mailgun {
     }
 }
 
-/// Bytes of a client state, at most, as Microsoft Graph has it.
+/// Maximum length of a client state in bytes, set by Microsoft Graph.
 const MOST_STATE: usize = 128;
 
 /// Microsoft Graph: each notification repeats the `clientState` of its subscription.
@@ -77,33 +77,35 @@ struct Notification {
 }
 
 impl Graph {
-    /// Takes client states.
+    /// Creates the scheme for the given client states.
     ///
     /// # Errors
-    /// Says what a client state looks like; never the secret.
+    /// The expected form of a client state, without the secret.
     pub fn new<'s>(secrets: impl IntoIterator<Item = &'s str>) -> Result<Graph, String> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
         let key = |secret: &'s str| match secret.len() <= MOST_STATE && secret.bytes().all(plain) {
             true => Key::plain(secret),
-            false => Err(format!("a secret of scheme \"graph\" has at most {MOST_STATE} letters, digits and - _ . ~")),
+            false => Err(format!(
+                "a secret of scheme \"graph\" must have at most {MOST_STATE} characters: letters, digits and - _ . ~"
+            )),
         };
         Ok(Graph { secrets: secrets.into_iter().map(key).collect::<Result<_, _>>()? })
     }
 
-    /// Checks every notification: one request may carry those of several subscriptions.
+    /// Verifies every notification: one request may contain those of several subscriptions.
     pub(super) fn verify(&self, request: &Request<'_>) -> Result<(), Refusal> {
-        let told: Notifications = serde_json::from_slice(request.body).map_err(|_| Refusal::Malformed)?;
-        if told.value.is_empty() {
+        let notifications: Notifications = serde_json::from_slice(request.body).map_err(|_| Refusal::Malformed)?;
+        if notifications.value.is_empty() {
             return Err(Refusal::Missing);
         }
-        let fits = |told: &Notification| match &told.client_state {
-            Some(state) => known(&self.secrets, state.as_bytes()),
+        let fits = |notification: &Notification| match &notification.client_state {
+            Some(state) => any_key_matches(&self.secrets, state.as_bytes()),
             None => Choice::from(0),
         };
-        decide(told.value.iter().fold(Choice::from(1), |all, told| all & fits(told)))
+        decide(notifications.value.iter().fold(Choice::from(1), |all, notification| all & fits(notification)))
     }
 
-    /// `body` with the secrets blotted out, in place: what is kept of a delivery proves nothing.
+    /// Redacts the secrets in `body` in place, so that a stored delivery reveals none.
     pub(super) fn redact(&self, body: &mut [u8]) {
         for secret in self.secrets.iter().map(|key| &key.0) {
             let mut at = 0;

@@ -1,4 +1,4 @@
-//! Keyed hashes, and how signatures are written.
+//! HMACs, and the encodings of signatures.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -9,7 +9,7 @@ use subtle::{Choice, ConstantTimeEq as _};
 
 use super::Key;
 
-/// How a signature is written.
+/// Encoding of a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     /// Hexadecimal, in either case.
@@ -21,7 +21,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// The bytes, empty if it is written otherwise (which fits nothing).
+    /// Decodes a signature. An invalid text gives no bytes, which match nothing.
     pub(super) fn decode(self, text: &str) -> Vec<u8> {
         match self {
             Encoding::Hex => hex(text).unwrap_or_default(),
@@ -37,19 +37,19 @@ pub(super) fn hex(text: &str) -> Option<Vec<u8>> {
     pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
 }
 
-/// The hash of an HMAC.
+/// Hash algorithm of an HMAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// For senders that know nothing newer.
+    /// SHA-1, for senders without a newer hash.
     Sha1,
-    /// What most use.
+    /// SHA-256, which most senders use.
     Sha256,
-    /// The longest.
+    /// SHA-512.
     Sha512,
 }
 
 impl Algorithm {
-    /// Bytes of a signature.
+    /// Length of a signature in bytes.
     pub(super) fn length(self) -> usize {
         match self {
             Algorithm::Sha1 => 20,
@@ -59,7 +59,7 @@ impl Algorithm {
     }
 }
 
-/// An HMAC under way.
+/// An HMAC in progress.
 pub(super) enum Mac {
     Sha1(hmac::Hmac<Sha1>),
     Sha256(hmac::Hmac<Sha256>),
@@ -67,7 +67,7 @@ pub(super) enum Mac {
 }
 
 impl Mac {
-    /// `None` for keys that an HMAC does not take; it takes all.
+    /// Creates an HMAC. `None` for a key that HMAC does not accept, which does not occur.
     pub(super) fn new(key: &Key, algorithm: Algorithm) -> Option<Mac> {
         Some(match algorithm {
             Algorithm::Sha1 => Mac::Sha1(hmac::Hmac::new_from_slice(&key.0).ok()?),
@@ -97,19 +97,19 @@ impl Mac {
         }
     }
 
-    /// Hexadecimal digits of the result.
+    /// Returns the result in hexadecimal digits.
     pub(super) fn hex(self) -> String {
         self.bytes().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Whether one of `presented` is it.
+    /// Compares the result with all of `presented`.
     fn fits(self, presented: &[Vec<u8>]) -> Choice {
         let own = self.bytes();
         presented.iter().fold(Choice::from(0), |known, presented| known | own.ct_eq(presented))
     }
 }
 
-/// Whether one of `macs` comes to one of `presented`. All are compared, whichever fits.
+/// Returns true if one of `macs` matches one of `presented`. All pairs are compared.
 pub(super) fn any(macs: impl IntoIterator<Item = Mac>, presented: &[Vec<u8>]) -> Choice {
     macs.into_iter().fold(Choice::from(0), |known, mac| known | mac.fits(presented))
 }

@@ -1,4 +1,4 @@
-//! Proofs of senders with the examples of their own documentation, and what must not pass.
+//! Tests of senders' proofs with the examples of their documentation, and with deliveries that must be refused.
 
 use super::tests::{Parts, verified};
 use super::*;
@@ -10,7 +10,7 @@ fn keys(secret: &str) -> Vec<Key> {
     vec![Key::plain("another-secret").unwrap(), Key::plain(secret).unwrap()]
 }
 
-/// A delivery to try.
+/// A test delivery.
 #[derive(Clone)]
 struct Sent {
     headers: Vec<(&'static str, String)>,
@@ -41,7 +41,7 @@ impl Sent {
     }
 }
 
-/// A delivery of each sender, and a scheme that it fits.
+/// Returns a delivery of each sender with a matching scheme.
 pub(super) fn examples() -> Vec<(Scheme, Parts)> {
     let (zoom, twitch_at) = (format!("v0={}", hex_of("k", &format!("v0:{NOW}:{{}}"))), "2025-06-01T12:00:00Z");
     let twitch = format!("sha256={}", hex_of("k", &format!("id{twitch_at}{{}}")));
@@ -97,7 +97,7 @@ fn twilio(public_url: Option<&str>) -> Scheme {
 fn twilio_signs_the_url_and_the_sorted_form() {
     let sent = twilio_form();
     assert_eq!(sent.verify(&twilio(None)), Ok(()));
-    // The order of the form does not matter, its content does.
+    // The signature covers the form's contents regardless of their order.
     let (first, rest) = sent.body.split_once('&').unwrap();
     assert_eq!(sent.with(|sent| sent.body = format!("{rest}&{first}")).verify(&twilio(None)), Ok(()));
     for (what, other) in [
@@ -106,7 +106,7 @@ fn twilio_signs_the_url_and_the_sorted_form() {
         ("the query", sent.with(|sent| sent.query = Some("foo=1&bar=3".into()))),
         ("no query", sent.with(|sent| sent.query = None)),
         ("the host", sent.with(|sent| sent.headers[1].1 = "evil.example".into())),
-        // What is not a form is not in the signature.
+        // A body that is not a form is not covered by the signature.
         ("the type", sent.with(|sent| sent.headers[0].1 = "application/json".into())),
         ("broken form", sent.with(|sent| sent.body += "&%")),
         ("two signatures", sent.with(|sent| sent.headers.push(sent.headers[2].clone()))),
@@ -178,7 +178,7 @@ fn meta_signs_as_github_does() {
 }
 
 #[test]
-fn dropbox_and_asana_sign_the_body_in_plain_digits() {
+fn dropbox_and_asana_sign_the_body_in_hexadecimal_digits() {
     // Bodies of Dropbox's page "Webhooks" and of Asana's guide; neither publishes a signature, so they are signed here.
     let dropbox = r#"{"list_folder": {"accounts": ["dbid:AAH4f99T0taONIb-OurWxbNQ6ywGRopQngc"]}, "delta": {"users": [12345678]}}"#;
     let asana = r#"{"events":[{"action":"changed","resource":{"gid":"1337","resource_type":"task"},"parent":null,"created_at":"2020-08-21T18:20:37.972Z","user":{"gid":"1123","resource_type":"user"},"change":{"field":"assignee","action":"changed","new_value":{"gid":"12345","resource_type":"user"}}}]}"#;
@@ -193,7 +193,7 @@ fn dropbox_and_asana_sign_the_body_in_plain_digits() {
         assert_eq!(sent.with(|sent| sent.body += " ").verify(&scheme), Err(Refusal::Signature));
         assert_eq!(sent.with(|sent| sent.headers[0].1.push('0')).verify(&scheme), Err(Refusal::Signature));
     }
-    // Without a secret nothing is believed, whatever signs.
+    // Without a secret every signature is refused.
     let unset = Scheme::Hmac(Hmac::asana(Vec::new()));
     let sent = Sent::new(&[("x-hook-signature", &hex_of(secret, asana))], None, asana);
     assert_eq!(sent.verify(&unset), Err(Refusal::Signature));
@@ -352,7 +352,7 @@ fn sns_has_a_secret_in_the_url_and_expected_topics() {
 }
 
 #[test]
-fn sns_is_not_believed_to_live_elsewhere() {
+fn sns_confirmation_urls_of_other_hosts_are_refused() {
     let own = Scheme::Sns(Sns::new("token", keys("0123456789abcdef"), vec!["arn:aws:sns:a:1:b".into()]));
     let verify = |url: &str| {
         let body = format!(r#"{{"Type":"SubscriptionConfirmation","TopicArn":"arn:aws:sns:a:1:b"{url}}}"#);

@@ -1,4 +1,4 @@
-//! Standard Webhooks, also under Svix's names of the headers.
+//! Standard Webhooks, also with Svix's header names.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,7 +9,7 @@ use super::key::public;
 use super::{Algorithm, Encoding, Key, MOST_SIGNATURES, Refusal, Unit, Verifier, fresh, one};
 use crate::Request;
 
-/// Signatures with private keys that are tried of one delivery, at most: each one hashes the whole body.
+/// Maximum number of asymmetric signatures tried for one delivery, because each one hashes the whole body.
 const MOST_PUBLIC: usize = 3;
 
 /// Standard Webhooks: `webhook-id`, `webhook-timestamp`, `webhook-signature`.
@@ -25,17 +25,17 @@ const STANDARD_NAMES: [&str; 3] = ["webhook-id", "webhook-timestamp", "webhook-s
 const SVIX_NAMES: [&str; 3] = ["svix-id", "svix-timestamp", "svix-signature"];
 
 impl Standard {
-    /// Of secrets (`whsec_`) and public keys (`whpk_`).
+    /// Creates the scheme from secrets (`whsec_`) and public keys (`whpk_`).
     ///
     /// # Errors
-    /// Says what they look like; never the secret.
+    /// The expected form of a key, without the secret.
     pub fn new<'s>(secrets: impl IntoIterator<Item = &'s str>) -> Result<Standard, String> {
         let mut own = Standard { shared: Vec::new(), public: Vec::new() };
         for secret in secrets {
             match secret {
                 key if key.starts_with("whpk_") => own.public.push(public(key)?),
                 key if key.starts_with("whsk_") => {
-                    return Err("whsk_ is the sender's own key: the one to check with begins with whpk_".into());
+                    return Err("whsk_ is the sender's private key: use the public key, which begins with whpk_".into());
                 }
                 key => own.shared.push(Key::standard(key)?),
             }
@@ -66,9 +66,9 @@ impl Standard {
     }
 }
 
-/// A verifier of a message that arrives in pieces, as strict as `VerifyingKey::verify_strict`: neither the key (see
-/// [`public`]) nor the signature's point may be of small order. A signature is made in two passes over its message, but checked
-/// in one, so that no message is kept.
+/// Creates a verifier of a message that arrives in pieces. It is as strict as `VerifyingKey::verify_strict`: neither the key (see
+/// [`public`]) nor the signature's point may be of small order. Verification needs only one pass over the message, unlike
+/// signing, so the message is not buffered.
 fn stream(key: &VerifyingKey, signature: &Signature) -> Option<StreamVerifier> {
     let point = VerifyingKey::from_bytes(signature.r_bytes()).ok()?;
     if point.is_weak() { None } else { key.verify_stream(signature).ok() }
@@ -78,12 +78,12 @@ fn ed25519(text: &str) -> Option<Signature> {
     Signature::from_slice(&STANDARD.decode(text).ok()?).ok()
 }
 
-/// The sender's id of the delivery.
+/// Returns the sender's id of the delivery.
 pub(super) fn delivery(headers: &HeaderMap) -> Option<&str> {
     one(headers, names(headers).ok()?[0]).ok()
 }
 
-/// The set of names the sender uses; both sets at once may disagree and are not accepted.
+/// Returns the header names that the sender uses. Both sets at once may contradict each other and are refused.
 fn names(headers: &HeaderMap) -> Result<[&'static str; 3], Refusal> {
     match (headers.contains_key(STANDARD_NAMES[2]), headers.contains_key(SVIX_NAMES[2])) {
         (true, true) => Err(Refusal::Malformed),

@@ -1,4 +1,4 @@
-//! Vectors of the vendors' own libraries, and everything that must not pass.
+//! Tests with vectors of the vendors' libraries, and with deliveries that must be refused.
 
 use http::Method;
 use http::header::{AUTHORIZATION, HeaderValue};
@@ -26,14 +26,14 @@ const SIGNATURES: [&str; 12] = [
     "authorization",
 ];
 
-/// What a check of the whole body at once comes to, after it was seen that checks of its single bytes come to the same.
+/// Returns the result for the whole body at once, after asserting that single bytes give the same result.
 pub(super) fn verified(scheme: &Scheme, request: &Request<'_>) -> Result<(), Refusal> {
     let whole = scheme.verify(request, TOLERANCE);
     assert_eq!(in_pieces(scheme, request, 1..request.body.len()), whole);
     whole
 }
 
-/// What a check of the body comes to that arrives cut at these places, in order.
+/// Returns the result for a body that arrives cut at the given positions, in order.
 fn in_pieces(scheme: &Scheme, request: &Request<'_>, cuts: impl IntoIterator<Item = usize>) -> Result<(), Refusal> {
     let mut verifier = scheme.begin(&Request { body: b"still to come", ..*request }, TOLERANCE)?;
     let end = cuts.into_iter().fold(0, |from, to| {
@@ -46,7 +46,7 @@ fn in_pieces(scheme: &Scheme, request: &Request<'_>, cuts: impl IntoIterator<Ite
 
 proptest! {
     #[test]
-    fn a_body_in_pieces_is_judged_as_the_whole_body(
+    fn a_body_in_pieces_gives_the_result_of_the_whole_body(
         at in any::<Index>(),
         cuts in proptest::collection::vec(any::<Index>(), 0..9),
         flipped in proptest::option::of((any::<Index>(), 1_u8..)),
@@ -69,7 +69,7 @@ proptest! {
     }
 }
 
-/// The parts of a request.
+/// Parts of a request.
 #[derive(Clone)]
 pub(super) struct Parts {
     pub(super) headers: Vec<(&'static str, String)>,
@@ -81,7 +81,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Asks `what` of the request that has these parts.
+    /// Calls `what` with the request made of these parts.
     pub(super) fn request<T>(&self, what: impl FnOnce(&Request<'_>) -> T) -> T {
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
@@ -92,10 +92,10 @@ impl Parts {
     }
 }
 
-/// How a scheme is made of its secrets.
+/// Constructor of a scheme from its secrets.
 type Make = fn(&[&str]) -> Scheme;
 
-/// A delivery as a vector describes it.
+/// A delivery described by a vector.
 #[derive(Clone)]
 struct Case {
     make: Make,
@@ -133,7 +133,7 @@ impl Case {
         self.headers.iter().any(|(name, value)| says(name, value))
     }
 
-    /// Whether the proof says nothing of the body.
+    /// True if the proof does not cover the body.
     fn is_token(&self) -> bool {
         self.headers.iter().any(|(name, _)| ["x-gitlab-token", "authorization"].contains(name))
     }
@@ -264,7 +264,7 @@ fn a_changed_body_is_refused() {
     }
 }
 
-/// A secret that fits nothing, in every scheme's writing.
+/// Returns a secret that matches nothing, in the notation of every scheme.
 fn foreign(case: &Case) -> &'static str {
     match case.secret.get(..5) {
         Some("whpk_") => "whpk_1f5pqkdJ8bN1GxJ4PmMcmIrSoXMrIHKJ1wCUNKMfuo8=",
@@ -277,13 +277,13 @@ fn a_foreign_secret_is_refused() {
     for case in cases() {
         let Some(foreign) = Some(foreign(&case)).filter(|key| !key.starts_with("whpk_")) else { continue };
         let result = case.verify_as(&(case.make)(&[foreign]));
-        // GitLab's signing tokens want headers of their own.
+        // GitLab's signing tokens need other headers.
         assert!(matches!(result, Err(Refusal::Signature | Refusal::Missing)), "{:?}", case.headers);
     }
 }
 
 #[test]
-fn any_of_several_secrets_will_do() {
+fn any_of_several_secrets_may_match() {
     for case in cases() {
         let newer = "whsec_////////////////////////////////";
         assert_eq!(case.verify_as(&(case.make)(&[newer, &case.secret])), Ok(()), "{:?}", case.headers);
@@ -307,7 +307,7 @@ fn missing_doubled_and_mangled_headers_are_refused() {
             assert_eq!(case.verify(), Err(Refusal::Malformed), "long {:?}", taken.0);
         }
     }
-    // Of several signatures, those that are mangled do not spoil the one that fits.
+    // Mangled signatures do not affect a matching one in the same header.
     let single =
         cases().into_iter().filter(|case| case.headers.iter().all(|(_, value)| value.matches("v1").count() < 2));
     for mut case in single {
@@ -321,7 +321,7 @@ fn missing_doubled_and_mangled_headers_are_refused() {
 }
 
 #[test]
-fn signed_times_hold_for_five_minutes_in_both_directions() {
+fn signed_times_are_valid_for_five_minutes_in_both_directions() {
     let timed: Vec<_> = cases().into_iter().filter(Case::is_timed).collect();
     assert!(timed.len() >= 12);
     let tolerance = 1_000 * i64::try_from(TOLERANCE).unwrap();
@@ -386,12 +386,12 @@ fn a_gitlab_signing_token_signs_as_standard_webhooks_do() {
     let mut forged = case.clone();
     forged.body.push(' ');
     forged.headers.push(("x-gitlab-token", "glt-7".into()));
-    // The token does not make up for a signature that does not fit.
+    // A valid token does not make up for an invalid signature.
     assert_eq!(forged.verify_as(&make("gitlab")(&[&case.secret, "glt-7"])), Err(Refusal::Signature));
 }
 
 #[test]
-fn a_message_is_made_of_what_it_names() {
+fn a_message_consists_of_its_placeholders() {
     let message = Message::parse("{method} {path} {header:X-Id}|{body}|{timestamp}").unwrap();
     let scheme = |message| {
         let timestamp = Some(HeaderName::from_static("x-time"));
@@ -448,11 +448,11 @@ fn tokens_are_compared_whole() {
 }
 
 #[test]
-fn secrets_that_protect_nothing_are_refused_and_none_is_printed() {
+fn weak_secrets_are_refused_and_none_is_printed() {
     for bad in ["", "whsec_", "whsec_AAECAwQFBgcICQ==", "whsec_%%%", "whsk_AAAA", "whpk_AAAA", "whpk_"] {
         assert!(Standard::new([bad]).is_err(), "{bad}");
     }
-    // A point of small order fits signatures that nobody made.
+    // A key of small order matches forged signatures.
     let weak = "whpk_AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     assert!(Standard::new([weak]).is_err());
     assert!(Key::plain("").is_err() && Key::base64("").is_err() && Key::hex("").is_err() && Key::hex("0").is_err());
@@ -465,7 +465,7 @@ fn secrets_that_protect_nothing_are_refused_and_none_is_printed() {
 }
 
 #[test]
-fn what_the_head_proves_or_fails_to_prove_needs_no_body() {
+fn checks_of_the_head_need_no_body() {
     let begun = |scheme: &Scheme, sent: &Parts| sent.request(|request| scheme.begin(request, TOLERANCE).map(drop));
     for case in cases() {
         let (scheme, sent) = ((case.make)(&[&case.secret]), case.sent());

@@ -1,4 +1,4 @@
-//! One header with time and signatures, `t=..,v1=..`, as Stripe and Sanity have it.
+//! Header with time and signatures, `t=..,v1=..`, as used by Stripe and Sanity.
 
 use http::header::HeaderName;
 
@@ -12,18 +12,18 @@ pub struct TimedHeader {
     header: HeaderName,
     encoding: Encoding,
     unit: Unit,
-    /// Whether the body bears the delivery's id.
+    /// True if the body contains the delivery's id.
     pub(super) id_in_body: bool,
 }
 
 impl TimedHeader {
-    /// Stripe's: the secrets are used with their `whsec_`.
+    /// Creates Stripe's scheme. The secrets are used including their `whsec_`.
     pub fn stripe(secrets: Vec<Key>) -> TimedHeader {
         let header = HeaderName::from_static("stripe-signature");
         TimedHeader { secrets, header, encoding: Encoding::Hex, unit: Unit::Seconds, id_in_body: true }
     }
 
-    /// Sanity's: in milliseconds.
+    /// Creates Sanity's scheme, with times in milliseconds.
     pub fn sanity(secrets: Vec<Key>) -> TimedHeader {
         let header = HeaderName::from_static("sanity-webhook-signature");
         TimedHeader { secrets, header, encoding: Encoding::Base64Url, unit: Unit::Milliseconds, id_in_body: false }

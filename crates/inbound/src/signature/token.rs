@@ -1,4 +1,4 @@
-//! Secrets that are sent as they are: bearer tokens, headers, user and password.
+//! Secrets that are sent in clear text: bearer tokens, headers, user and password.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -22,7 +22,7 @@ pub(super) fn header(name: &HeaderName, tokens: &[Key], request: &Request<'_>) -
     matches(tokens, one(request.headers, name.as_str())?.as_bytes())
 }
 
-/// GitLab's secrets: tokens that are sent, and signing tokens as of Standard Webhooks.
+/// GitLab's secrets: tokens, and signing tokens as in Standard Webhooks.
 #[derive(Clone, Debug)]
 pub struct Gitlab {
     tokens: Vec<Key>,
@@ -30,10 +30,10 @@ pub struct Gitlab {
 }
 
 impl Gitlab {
-    /// Of secrets; those that begin with `whsec_` sign.
+    /// Creates the scheme from secrets; those that begin with `whsec_` are signing tokens.
     ///
     /// # Errors
-    /// Says what is wrong with one, never the secret.
+    /// The mistake in one of them, without the secret.
     pub fn new<'s>(secrets: impl IntoIterator<Item = &'s str>) -> Result<Gitlab, String> {
         let (signing, sent): (Vec<_>, Vec<_>) = secrets.into_iter().partition(|secret| secret.starts_with("whsec_"));
         let tokens = sent.into_iter().map(Key::plain).collect::<Result<_, _>>()?;
@@ -43,7 +43,7 @@ impl Gitlab {
 
     pub(super) fn begin<'a>(&self, request: &Request<'a>, tolerance: u64) -> Result<Verifier<'a>, Refusal> {
         match &self.signing {
-            // A signature that is there must fit, even if the token does.
+            // A signature must match if it is present, even if the token matches.
             Some(signing) if self.tokens.is_empty() || request.headers.contains_key("webhook-signature") => {
                 signing.begin(request, tolerance)
             }
@@ -55,24 +55,24 @@ impl Gitlab {
     }
 }
 
-/// User and password of a `Basic` credential.
+/// Decodes user and password of a `Basic` credential.
 pub(super) fn decoded(credential: &str) -> Option<Vec<u8>> {
     STANDARD.decode(credential).ok()
 }
 
 pub(super) fn authorization<'a>(request: &Request<'a>, scheme: &str) -> Result<&'a str, Refusal> {
-    let given = one(request.headers, AUTHORIZATION.as_str())?;
-    match given.split_at_checked(scheme.len()) {
+    let credential = one(request.headers, AUTHORIZATION.as_str())?;
+    match credential.split_at_checked(scheme.len()) {
         Some((own, token)) if own.eq_ignore_ascii_case(scheme) => Ok(token),
         _ => Err(Refusal::Malformed),
     }
 }
 
-fn matches(keys: &[Key], given: &[u8]) -> Result<(), Refusal> {
-    decide(known(keys, given))
+fn matches(keys: &[Key], credential: &[u8]) -> Result<(), Refusal> {
+    decide(any_key_matches(keys, credential))
 }
 
-/// Compares `given` with all of `keys`, whichever fits.
-pub(crate) fn known(keys: &[Key], given: &[u8]) -> Choice {
-    keys.iter().fold(Choice::from(0), |known, key| known | key.is(given))
+/// Compares `credential` with all of `keys`, without stopping at a match.
+pub(crate) fn any_key_matches(keys: &[Key], credential: &[u8]) -> Choice {
+    keys.iter().fold(Choice::from(0), |known, key| known | key.matches(credential))
 }

@@ -1,4 +1,4 @@
-//! Twilio's signature: over the URL and the sorted fields of the form, or over the URL with a hash of the body in it.
+//! Twilio's signature: over the URL and the sorted fields of the form, or over the URL with a hash of the body.
 
 use subtle::Choice;
 
@@ -14,16 +14,16 @@ pub(super) const SIGNATURE: &str = "x-twilio-signature";
 /// Twilio's signature.
 #[derive(Clone, Debug)]
 pub struct Twilio {
-    /// The auth tokens, any of which may fit.
+    /// The auth tokens, any of which may match.
     pub secrets: Vec<Key>,
-    /// The URL without its query that Twilio was given, where a proxy changes host or path; else `https`, the header `Host`, and
-    /// the path.
+    /// The URL configured at Twilio, without its query, if a proxy changes host or path; by default `https`, the header `Host`,
+    /// and the path.
     pub public_url: Option<String>,
 }
 
 impl Twilio {
-    /// The fields of a form are signed in their order, so a form is checked when all of it is there. Of other bodies, the signed
-    /// URL has the hash.
+    /// Begins to verify a delivery. The sorted fields of a form are signed, so a form is verified when it is complete. For other
+    /// bodies the signed URL contains the body's hash.
     pub(super) fn begin<'a>(&'a self, request: &Request<'a>) -> Result<Verifier<'a>, Refusal> {
         if media_type(request.headers) == "application/x-www-form-urlencoded" {
             one(request.headers, SIGNATURE)?;
@@ -34,12 +34,12 @@ impl Twilio {
         Ok(Verifier::hash(request, Encoding::Hex.decode(&given)))
     }
 
-    /// Checks the signature of the URL and of a form.
+    /// Verifies the signature of the URL and a form.
     pub(super) fn verify_form(&self, request: &Request<'_>) -> Result<(), Refusal> {
         decide(self.signs(request, &sorted(request.body)?)?)
     }
 
-    /// Compares the signature with those of the URL and `text`.
+    /// Compares the signature with the expected ones of the URL and `text`.
     fn signs(&self, request: &Request<'_>, text: &str) -> Result<Choice, Refusal> {
         let presented = [Encoding::Base64.decode(one(request.headers, SIGNATURE)?)];
         let urls = self.urls(request)?;
@@ -50,7 +50,7 @@ impl Twilio {
         Ok(urls.iter().fold(Choice::from(0), |known, url| known | of(url)))
     }
 
-    /// The URL as Twilio may have signed it: with the port of its scheme, and without any.
+    /// Returns the URLs that Twilio may have signed: with the port of the scheme, and without a port.
     fn urls(&self, request: &Request<'_>) -> Result<[String; 2], Refusal> {
         let base = match &self.public_url {
             Some(url) => url.clone(),
@@ -62,7 +62,7 @@ impl Twilio {
     }
 }
 
-/// `url` without its port if it has one, else with the usual one.
+/// Returns `url` without its port if it has one, else with the default port.
 fn other_port(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_string() };
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -72,7 +72,7 @@ fn other_port(url: &str) -> String {
     }
 }
 
-/// Names and values, one after the other, in the order of the names.
+/// Returns names and values, concatenated in the order of the names.
 fn sorted(body: &[u8]) -> Result<String, Refusal> {
     let mut fields = fields(body).ok_or(Refusal::Malformed)?;
     fields.sort_unstable();

@@ -1,9 +1,9 @@
-//! Secrets in the URL, of senders that sign nothing: a query parameter, and Amazon SNS's user and password.
+//! Secrets in the URL, for senders without signatures: a query parameter, and Amazon SNS's user and password.
 
 use serde::Deserialize;
 use subtle::Choice;
 
-use super::token::{authorization, known};
+use super::token::{any_key_matches, authorization};
 use super::{InBody, Key, Refusal, Sender, Verifier, decide, one};
 use crate::Request;
 use crate::body::parameter;
@@ -13,19 +13,19 @@ use crate::body::parameter;
 pub struct UrlToken {
     /// The parameter with the secret.
     pub parameter: String,
-    /// The secrets, any of which may fit.
+    /// The secrets, any of which may match.
     pub secrets: Vec<Key>,
-    /// The sender, where it has manners of its own.
+    /// The sender, which may need special handling.
     pub sender: Sender,
 }
 
 impl UrlToken {
-    /// A token for any sender.
+    /// Creates a token for any sender.
     pub fn new(parameter: impl Into<String>, secrets: Vec<Key>) -> UrlToken {
         UrlToken { parameter: parameter.into(), secrets, sender: Sender::Any }
     }
 
-    /// Azure Event Grid's.
+    /// Creates a token for Azure Event Grid.
     pub fn event_grid(parameter: impl Into<String>, secrets: Vec<Key>) -> UrlToken {
         UrlToken { sender: Sender::EventGrid, ..UrlToken::new(parameter, secrets) }
     }
@@ -34,25 +34,25 @@ impl UrlToken {
         decide(self.fits(request).ok_or(Refusal::Missing)?)
     }
 
-    /// Compares the parameter with the secrets; `None` if it is not there.
+    /// Compares the parameter with the secrets; `None` if it is missing.
     fn fits(&self, request: &Request<'_>) -> Option<Choice> {
-        Some(known(&self.secrets, parameter(request.query?, &self.parameter)?.as_bytes()))
+        Some(any_key_matches(&self.secrets, parameter(request.query?, &self.parameter)?.as_bytes()))
     }
 }
 
-/// Amazon SNS: a secret in the URL, or `user:password` in it, and the topics that are expected.
+/// Amazon SNS: a secret in the URL, or `user:password` in it, and the expected topics.
 ///
-/// Messages are signed with certificates that are to be fetched from AWS. Diorama makes no such requests, so the secret is what
-/// proves the sender.
+/// Amazon signs messages with certificates that receivers fetch from AWS. Diorama makes no such requests, so the secret
+/// authenticates the sender.
 #[derive(Clone, Debug)]
 pub struct Sns {
     /// The secret, as a query parameter or as `user:password`.
     pub token: UrlToken,
-    /// ARNs of the topics whose messages are taken.
+    /// ARNs of the topics whose messages are accepted.
     pub topics: Vec<String>,
 }
 
-/// The parts of an SNS message that are not its content.
+/// Envelope of an SNS message.
 #[derive(Debug, Deserialize)]
 pub(crate) struct SnsMessage {
     #[serde(rename = "Type")]
@@ -63,13 +63,13 @@ pub(crate) struct SnsMessage {
     pub(crate) subscribe_url: Option<String>,
 }
 
-/// Says whether the message comes without its envelope.
+/// Returns true if the message has no envelope.
 pub(crate) fn is_raw(request: &Request<'_>) -> bool {
     request.headers.get("x-amz-sns-rawdelivery").is_some_and(|raw| raw == "true")
 }
 
 impl Sns {
-    /// A hook for messages of `topics`.
+    /// Creates the scheme for messages of `topics`.
     pub fn new(parameter: impl Into<String>, secrets: Vec<Key>, topics: Vec<String>) -> Sns {
         Sns { token: UrlToken { sender: Sender::Sns, ..UrlToken::new(parameter, secrets) }, topics }
     }
@@ -77,7 +77,7 @@ impl Sns {
     pub(super) fn begin<'a>(&'a self, request: &Request<'a>) -> Result<Verifier<'a>, Refusal> {
         let in_url = self.token.fits(request);
         let given = authorization(request, "basic ").ok().and_then(super::token::decoded);
-        let in_header = given.map(|given| known(&self.token.secrets, &given));
+        let in_header = given.map(|given| any_key_matches(&self.token.secrets, &given));
         let both = in_url.into_iter().chain(in_header).reduce(|one, other| one | other);
         decide(both.ok_or(Refusal::Missing)?)?;
         match one(request.headers, "x-amz-sns-topic-arn") {
@@ -92,7 +92,7 @@ impl Sns {
         self.topics.iter().any(|own| own == topic)
     }
 
-    /// Checks the topic of a message, and the address that it asks to open.
+    /// Verifies the topic of a message and the URL that it asks to open.
     pub(super) fn verify_body(&self, request: &Request<'_>) -> Result<(), Refusal> {
         let message: SnsMessage = serde_json::from_slice(request.body).map_err(|_| Refusal::Malformed)?;
         if !self.expects(&message.topic) {
@@ -107,7 +107,7 @@ impl Sns {
     }
 }
 
-/// Says whether `url` leads to SNS itself, over https: `https://sns.REGION.amazonaws.com/..`.
+/// Returns true if `url` is one of SNS over https: `https://sns.REGION.amazonaws.com/..`.
 fn is_subscribe_url(url: &str) -> bool {
     let plain = url.len() <= 2_048 && url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     let host = url.strip_prefix("https://sns.").and_then(|rest| rest.split_once(['/', '?'])).map(|(host, _)| host);

@@ -1,8 +1,8 @@
-//! The check of one delivery while its body arrives, so that a body need not be kept to be checked.
+//! Verification of one delivery while its body arrives, so that the body need not be stored first.
 //!
-//! What the head alone decides is decided before the body: tokens, missing headers, signatures that cannot fit, times that are too
-//! far off. Signatures of the body are computed piece by piece, those with private keys too. What stands in the body itself is left
-//! to a [`BodyCheck`] of the whole body.
+//! Checks that need only the head run before the body: tokens, missing headers, signatures that cannot match, stale times.
+//! Signatures of the body are computed piece by piece, including asymmetric ones. Checks of data in the body are left to a
+//! [`BodyCheck`] of the whole body.
 
 use ed25519_dalek::StreamVerifier;
 use sha2::{Digest as _, Sha256};
@@ -12,11 +12,11 @@ use super::mac::{self, Mac};
 use super::{Algorithm, Graph, Key, Mailgun, Refusal, Sns, Twilio, decide, hmac};
 use crate::Request;
 
-/// A delivery that is being checked: feed it the body with [`Verifier::update`], then ask [`Verifier::finish`].
+/// Verification in progress: pass the body to [`Verifier::update`], then call [`Verifier::finish`].
 #[must_use = "nothing is proven until the verifier has finished"]
 pub struct Verifier<'a> {
     running: RunningMac,
-    /// What is signed after the body.
+    /// Signed text after the body.
     after: Vec<&'a [u8]>,
     rest: BodyCheck<'a>,
 }
@@ -27,22 +27,22 @@ impl std::fmt::Debug for Verifier<'_> {
     }
 }
 
-/// What is computed over the body.
+/// Computation over the body.
 enum RunningMac {
-    /// Nothing: the head proves all that there is to prove.
+    /// Nothing: the head is sufficient.
     Nothing,
-    /// Signatures, one of which must fit.
+    /// Signatures, one of which must match.
     Signatures { macs: Vec<Mac>, presented: Vec<Vec<u8>>, streams: Vec<StreamVerifier> },
-    /// A hash that must be this one.
+    /// A hash and its expected value.
     Hash(Sha256, Vec<u8>),
 }
 
-/// Something in the body that is checked once all of it is there.
+/// Check of the complete body.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum InBody<'a> {
     /// Airtable's time.
     Time,
-    /// The topic and the address of Amazon SNS.
+    /// Topic and confirmation URL of Amazon SNS.
     Sns(&'a Sns),
     /// The sorted fields of a form, which Twilio signs.
     Twilio(&'a Twilio),
@@ -52,9 +52,9 @@ pub(super) enum InBody<'a> {
     Graph(&'a Graph),
 }
 
-/// What is left to be checked in the whole body.
+/// Remaining check of the complete body.
 #[derive(Clone, Copy, Debug)]
-#[must_use = "what stands in the body is not checked yet"]
+#[must_use = "the contents of the body are not checked yet"]
 pub struct BodyCheck<'a> {
     head: Request<'a>,
     tolerance: u64,
@@ -62,7 +62,7 @@ pub struct BodyCheck<'a> {
 }
 
 impl BodyCheck<'_> {
-    /// Checks what stands in `body`, for schemes that have something there.
+    /// Checks `body`, for schemes with a proof in the body.
     ///
     /// # Errors
     /// The reason, for the log.
@@ -80,16 +80,16 @@ impl BodyCheck<'_> {
 }
 
 impl<'a> Verifier<'a> {
-    /// A verifier of a delivery that computes nothing over the body: the head, which was checked, proves what it can.
+    /// Creates a verifier that computes nothing over the body, because the checked head is sufficient.
     pub(super) fn head_only(head: &Request<'a>) -> Verifier<'a> {
         let rest = BodyCheck { head: Request { body: &[], ..*head }, tolerance: 0, check: None };
         Verifier { running: RunningMac::Nothing, after: Vec::new(), rest }
     }
 
-    /// A verifier of signatures over a body: those of `keys` that begin with what `before` feeds, and `streams`.
+    /// Creates a verifier of signatures over a body: HMACs of `keys` that begin with the text fed by `before`, and `streams`.
     ///
     /// # Errors
-    /// [`Refusal::Signature`] if none of them can fit, whatever the body is.
+    /// [`Refusal::Signature`] if no signature can match any body.
     pub(super) fn signatures(
         head: &Request<'a>,
         (keys, algorithm): (&[Key], Algorithm),
@@ -108,23 +108,23 @@ impl<'a> Verifier<'a> {
         Ok(Verifier { running: RunningMac::Signatures { macs, presented, streams }, ..Verifier::head_only(head) })
     }
 
-    /// A verifier of a body that must have this SHA-256.
+    /// Creates a verifier of a body with an expected SHA-256.
     pub(super) fn hash(head: &Request<'a>, expected: Vec<u8>) -> Verifier<'a> {
         Verifier { running: RunningMac::Hash(Sha256::new(), expected), ..Verifier::head_only(head) }
     }
 
-    /// The same for a message that goes on with `pieces` after the body.
+    /// Adds `pieces`, which are signed after the body.
     pub(super) fn followed_by(self, pieces: Vec<&'a [u8]>) -> Verifier<'a> {
         Verifier { after: pieces, ..self }
     }
 
-    /// The same with something in the body that is to be checked when all of it is there.
+    /// Adds a check of the complete body.
     pub(super) fn then(mut self, check: InBody<'a>, tolerance: u64) -> Verifier<'a> {
         (self.rest.check, self.rest.tolerance) = (Some(check), tolerance);
         self
     }
 
-    /// Takes the next piece of the body.
+    /// Processes the next piece of the body.
     pub fn update(&mut self, piece: &[u8]) {
         match &mut self.running {
             RunningMac::Nothing => {}
@@ -136,7 +136,7 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    /// Decides once the whole body was fed. Everything is compared, whichever fits.
+    /// Decides after the whole body was processed. All candidates are compared, without stopping at a match.
     ///
     /// # Errors
     /// The reason, for the log.

@@ -31,8 +31,8 @@ fn the_separator_is_the_one_under_which_the_rows_agree_with_the_header() {
         let found = of(start);
         assert_eq!((found.delimiter as char, found.padded), (delimiter as char, padded), "{start:?}");
     }
-    let said = Declarations { separator: Some(b'\t'), header: None };
-    assert_eq!(Dialect::of(b"a,b", true, said).delimiter, b'\t');
+    let declared = Declarations { separator: Some(b'\t'), header: None };
+    assert_eq!(Dialect::of(b"a,b", true, declared).delimiter, b'\t');
 }
 
 #[test]
@@ -66,12 +66,12 @@ fn the_header_is_found_under_comments_titles_and_blank_lines() {
         let ends = start.as_bytes()[..bytes as usize].iter().filter(|byte| **byte == b'\n').count();
         assert_eq!(lines, ends as u64, "{start:?}");
     }
-    let said = Declarations { separator: None, header: Some(3) };
-    assert_eq!(Dialect::of(b"x,y\nz\na,b\n1,2\n", true, said).skipped, (6, 2));
+    let declared = Declarations { separator: None, header: Some(3) };
+    assert_eq!(Dialect::of(b"x,y\nz\na,b\n1,2\n", true, declared).skipped, (6, 2));
 }
 
 #[test]
-fn quotes_without_need_tell_that_everything_is_quoted() {
+fn unnecessary_quotes_mean_that_everything_is_quoted() {
     for (header, quoted) in [
         ("\"id\",\"name\"\n", true),
         ("id,\"full name\"\n", true),
@@ -86,7 +86,7 @@ fn quotes_without_need_tell_that_everything_is_quoted() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// What stands in quotes says nothing of the separator.
+    /// Quoted texts do not affect the detected separator.
     #[test]
     fn the_separator_is_the_same_whatever_quoted_texts_contain(
         separator in prop_oneof![Just(b','), Just(b';'), Just(b'\t'), Just(b'|')],
@@ -95,7 +95,7 @@ proptest! {
         let mut file = csv::WriterBuilder::new().delimiter(separator).from_writer(Vec::new());
         file.write_record(["key", "text", "number"]).unwrap();
         for (key, text, number) in &cells {
-            // `,;|` and tabs only in quotes.
+            // The characters `,;|` and tabs occur only in quotes.
             file.write_record([key, &format!("{text}\n"), &number.to_string()]).unwrap();
         }
         let file = file.into_inner().unwrap();

@@ -27,20 +27,20 @@ impl Fixture {
     }
 
     async fn open(&self, options: CsvOptions) -> Result<Vista> {
-        // These tests write the file just before they read it.
+        // These tests write the file immediately before reading it.
         Csv::open("products", self.path(), CsvOptions { settle: Some(Duration::ZERO), ..options }).await
     }
 
-    /// Learns and reads without a runtime.
+    /// Infers and reads without a runtime.
     fn read(&self) -> (Csv, Rows) {
         let file = Arc::new(SourceFile::new(self.path(), None));
         let content = || Content::new(open_regular(file.path()).unwrap());
-        let csv = learn("x", &file, &mut content(), &CsvOptions::default()).unwrap();
+        let csv = infer("x", &file, &mut content(), &CsvOptions::default()).unwrap();
         let rows = csv.0.read(&mut content()).unwrap();
         (csv, rows)
     }
 
-    /// An error's text without the folder.
+    /// Returns an error's text without the folder.
     fn text(&self, error: &Error) -> String {
         error.to_string().replace(&format!("{}/", self.dir.path().display()), "")
     }
@@ -109,9 +109,9 @@ async fn faults_are_reported_with_their_line() {
     for (content, expected) in [
         (&b""[..], "products.csv is empty: it has no header line"),
         (b"\n\n", "products.csv is empty: it has no header line"),
-        (b"id,name\n1,a\n2\n", "products.csv line 3 has 1 fields, the header has 2{RAGGED}"),
-        (b"id,name\r\n1,a\r\n\r\n2,b,c\r\n", "products.csv line 4 has 3 fields, the header has 2{RAGGED}"),
-        (b"id,name\n1,\"a\nb\"\n2\n", "products.csv line 4 has 1 fields, the header has 2{RAGGED}"),
+        (b"id,name\n1,a\n2\n", "products.csv line 3 has 1 fields, but the header has 2{RAGGED}"),
+        (b"id,name\r\n1,a\r\n\r\n2,b,c\r\n", "products.csv line 4 has 3 fields, but the header has 2{RAGGED}"),
+        (b"id,name\n1,\"a\nb\"\n2\n", "products.csv line 4 has 1 fields, but the header has 2{RAGGED}"),
         (b"id,name\n1,a\n2,\"b\n3,c\n", "products.csv line 3 opens a quote that is never closed"),
         (b"id,name\n1,a\n2,\"", "products.csv line 3 opens a quote that is never closed"),
         (b"id,\"name", "products.csv line 1 opens a quote that is never closed"),
@@ -123,9 +123,9 @@ async fn faults_are_reported_with_their_line() {
         assert_eq!(fixture.text(&error), expected, "{:?}", String::from_utf8_lossy(content));
     }
     for (content, expected) in [
-        ("id,name\n1,a\n2,b\n1,c\n", "products.csv line 4 has id \"1\", which line 2 has already"),
-        ("id,name\r\n\r\n1,\"a\r\n\"\r\n2,b\r\n1,c\r\n", "products.csv line 6 has id \"1\", which line 3 has already"),
-        ("# x\n# y\nid,name\n1,a\n2,b\n1,c\n", "products.csv line 6 has id \"1\", which line 4 has already"),
+        ("id,name\n1,a\n2,b\n1,c\n", "products.csv line 4 has id \"1\", which line 2 already has"),
+        ("id,name\r\n\r\n1,\"a\r\n\"\r\n2,b\r\n1,c\r\n", "products.csv line 6 has id \"1\", which line 3 already has"),
+        ("# x\n# y\nid,name\n1,a\n2,b\n1,c\n", "products.csv line 6 has id \"1\", which line 4 already has"),
         ("id,name\n1,a\n,b\n", "products.csv line 3 has no id: column \"id\" is empty"),
         ("id,name\n1,a\nNA,b\n", "products.csv line 3 has no id: column \"id\" is empty"),
     ] {
@@ -139,7 +139,7 @@ async fn faults_are_reported_with_their_line() {
 }
 
 #[tokio::test]
-async fn f31_a_row_that_cannot_be_decoded_is_left_out_and_counted_and_a_file_that_is_no_csv_refused() {
+async fn an_undecodable_row_is_left_out_and_counted_and_an_invalid_file_is_refused() {
     let fixture = Fixture::new();
     let read = async |content: &[u8], id: Option<&str>| {
         fixture.write(content);
@@ -149,7 +149,7 @@ async fn f31_a_row_that_cannot_be_decoded_is_left_out_and_counted_and_a_file_tha
     for (content, first) in [
         (&b"id,name\n1,a\n2\n3,c\n4,d\n"[..], "line 3 has 1 fields"),
         (b"id,name\n1,a\n2,b,c\n3,c\n4,d", "line 3 has 3 fields"),
-        (b"id,name\r\n1,\xc3\xa9\r\n2,\xff\r\n3,\xc3\xbc\r\n4,d\r\n", "line 3 is not UTF-8"),
+        (b"id,name\r\n1,\xc3\xa9\r\n2,\xff\r\n3,\xc3\xbc\r\n4,d\r\n", "line 3 is not valid UTF-8"),
         (b"id,name\n1,a\n,b\n3,c\n4,d\n", "line 3 has no id"),
     ] {
         let rows = read(content, None).await.unwrap();
@@ -158,25 +158,29 @@ async fn f31_a_row_that_cannot_be_decoded_is_left_out_and_counted_and_a_file_tha
         assert!(bad.count == 1 && bad.first.contains(first), "{bad:?}");
     }
     let numbered = read(b"id,name\n1,a\n2\n3,c\n4,d\n", Some("#")).await.unwrap();
-    assert_eq!(numbered.ids().collect::<Vec<_>>(), ["1", "3", "4"], "what is left out does not number the others anew");
+    assert_eq!(
+        numbered.ids().collect::<Vec<_>>(),
+        ["1", "3", "4"],
+        "rows that are left out do not renumber the others"
+    );
     let same = read(b"id,name\n1,a\n2\n3,c\n4,d\n1,e\n", Some("id")).await.unwrap_err();
-    assert!(fixture.text(&same).contains("line 6 has id \"1\", which line 2 has already"), "{same}");
-    for (cut, said) in [
+    assert!(fixture.text(&same).contains("line 6 has id \"1\", which line 2 already has"), "{same}");
+    for (cut, expected_text) in [
         (&b"id,name\n1,a\n2,b\n3,c\n4"[..], "line 5 has 1 fields"),
-        (b"id,name\n1,a\n2,b\n3,c\n4,\xc3", "line 5 is not UTF-8"),
+        (b"id,name\n1,a\n2,b\n3,c\n4,\xc3", "line 5 is not valid UTF-8"),
         (b"id,name\n1,a\n2,b\n3\n4\n", "line 4 has 1 fields"),
     ] {
         let error = read(cut, None).await.unwrap_err();
-        assert!(fixture.text(&error).contains(said), "{error}");
+        assert!(fixture.text(&error).contains(expected_text), "{error}");
     }
 }
 
-/// What is said of every row with too many fields or too few.
-const RAGGED: &str = ": the first line must name the columns, and a text with ',' in it must be in double quotes; separator = \";\" and \
-    header = LINE in source say how the file is written";
+/// End of the error of every row with the wrong number of fields.
+const RAGGED: &str = ": the first line must name the columns, and a text that contains ',' must be in double quotes; otherwise set separator = \";\" \
+    or header = LINE in source";
 
 #[tokio::test]
-async fn rows_are_numbered_where_that_is_asked_for() {
+async fn rows_are_numbered_if_the_options_say_so() {
     let fixture = Fixture::new();
     fixture.write("id,year\nx,2001\nx,2002\n");
     let options = CsvOptions { id: Some("#".into()), ..CsvOptions::default() };
@@ -185,7 +189,7 @@ async fn rows_are_numbered_where_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn f32_a_quote_that_is_never_closed_costs_no_more_than_a_row() {
+async fn a_quote_that_is_never_closed_costs_no_more_than_a_row() {
     let fixture = Fixture::new();
     let mut file = File::create(fixture.path()).unwrap();
     file.write_all(b"id,name\n1,\"").unwrap();
@@ -193,10 +197,13 @@ async fn f32_a_quote_that_is_never_closed_costs_no_more_than_a_row() {
         file.write_all(&vec![b'x'; 1 << 20]).unwrap();
     }
     let error = fixture.open(CsvOptions::default()).await.unwrap_err();
-    assert_eq!(fixture.text(&error), "products.csv line 2 is larger than 4 MiB: is a quote not closed?");
+    assert_eq!(fixture.text(&error), "products.csv line 2 is larger than 4 MiB: check for a quote that is not closed");
     fixture.write(format!("id,name\n1,{}\n", "x".repeat((1 << 20) + 1)));
     let error = fixture.open(CsvOptions::default()).await.unwrap_err();
-    assert_eq!(fixture.text(&error), "products.csv line 2 has more than 1 MiB in field 2: is a quote not closed?");
+    assert_eq!(
+        fixture.text(&error),
+        "products.csv line 2 has more than 1 MiB in field 2: check for a quote that is not closed"
+    );
 }
 
 #[tokio::test]
@@ -227,7 +234,7 @@ async fn options_decide_over_inference() {
 }
 
 #[tokio::test]
-async fn f31_a_file_that_changes_its_columns_or_types_loses_nothing() {
+async fn a_file_that_changes_its_columns_or_types_loses_nothing() {
     let fixture = Fixture::new();
     fixture.write("id,price\n1,10\n");
     let vista = fixture.open(CsvOptions::default()).await.unwrap();
@@ -238,7 +245,7 @@ async fn f31_a_file_that_changes_its_columns_or_types_loses_nothing() {
     let error = vista.list_values().await.unwrap_err();
     assert_eq!(
         fixture.text(&error),
-        "products.csv no longer has its column \"id\": its header was changed, open it anew"
+        "products.csv no longer has its column \"id\": its header has changed; restart to serve the new columns"
     );
     std::fs::remove_file(fixture.path()).unwrap();
     let error = vista.list_values().await.unwrap_err();
@@ -247,7 +254,7 @@ async fn f31_a_file_that_changes_its_columns_or_types_loses_nothing() {
 }
 
 #[tokio::test]
-async fn s34_the_contract_holds() {
+async fn the_contract_suite_passes() {
     let fixture = Fixture::new();
     fixture.write(crate::contract::CSV);
     let vista = fixture.open(CsvOptions::default()).await.unwrap();
@@ -272,7 +279,7 @@ async fn all_but_filtering_is_refused() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// The fast path's bytes are those of the canonical encoding, so caches, ETags and diffs see no difference.
+    /// The fast path yields the bytes of the canonical encoding, so caches, ETags and diffs see no difference.
     #[test]
     fn rows_have_the_bytes_that_encoding_their_records_gives(
         cells in proptest::collection::vec(("[a-c\"\\\\\u{1}é,\n]{0,4}", any::<i32>(), any::<f64>(), any::<bool>()), 1..8),
@@ -321,7 +328,7 @@ fn reads_fast() {
 }
 
 #[tokio::test]
-async fn a_column_with_the_name_of_an_id_that_can_be_none_leaves_the_choice_to_the_others() {
+async fn an_id_column_of_an_unusable_type_makes_another_column_the_id() {
     for (content, id) in [
         ("id,code\n1.5,a\n2.5,b\n", "code"),
         ("id,code\n1.5,a\n2.5,a\n", "_row"),

@@ -1,4 +1,4 @@
-//! How files are written, found out from what they hold.
+//! Tests of the detection of a file's dialect, encoding, types and id.
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -60,18 +60,18 @@ async fn the_first_rows_tell_the_separator_and_the_header() {
 }
 
 #[tokio::test]
-async fn a_file_most_of_whose_rows_do_not_fit_is_refused_with_the_keys_that_settle_it() {
+async fn a_file_with_mostly_misfitting_rows_is_refused_with_the_keys_to_set() {
     for content in ["note\nhello, world\nbye, now\n", "id\n1,a\n2,b\n3,c\n", "a,b\n1\n2\n3,4\n"] {
         let fixture = Fixture::new();
         fixture.write(content);
         let error = fixture.open(CsvOptions::default()).await.unwrap_err();
-        let said = fixture.text(&error);
-        assert!(said.contains("separator =") && said.contains("header = LINE"), "{said}");
+        let message = fixture.text(&error);
+        assert!(message.contains("separator =") && message.contains("header = LINE"), "{message}");
     }
 }
 
 #[tokio::test]
-async fn encodings_are_told_by_their_bytes() {
+async fn encodings_are_detected_from_the_bytes() {
     let expected = r#"{"id":1,"name":"Crème €"}"#;
     let text = "id;name\r\n1;Crème €\r\n";
     let wide = |mark: &[u8], bytes: fn(u16) -> [u8; 2]| {
@@ -112,7 +112,7 @@ async fn a_large_file_turns_out_to_be_western_by_its_last_row() {
 }
 
 #[tokio::test]
-async fn packed_files_are_unpacked_and_those_that_are_cut_refused() {
+async fn compressed_files_are_read_and_truncated_ones_refused() {
     let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
     packed.write_all("id,name\n1,é\n2,b".as_bytes()).unwrap();
     let packed = packed.finish().unwrap();
@@ -120,7 +120,7 @@ async fn packed_files_are_unpacked_and_those_that_are_cut_refused() {
     let fixture = Fixture::new();
     fixture.write(&packed[..packed.len() - 4]);
     let error = fixture.open(CsvOptions::default()).await.unwrap_err();
-    assert!(fixture.text(&error).contains("its gzip stream ends in the middle"), "{error}");
+    assert!(fixture.text(&error).contains("the gzip stream is truncated"), "{error}");
     let twice = [packed.clone(), {
         let mut more = GzEncoder::new(Vec::new(), Compression::fast());
         more.write_all(b"\n3,c\n").unwrap();
@@ -136,7 +136,7 @@ async fn numbers_and_nulls_are_read_as_people_write_them() {
         rows,
         r#"{"k":"a","x":0.5}|{"k":"b","x":-0.25}|{"k":"c","x":5.0}|{"k":"d","x":5}|{"k":"e","x":5}|{"k":"f","x":null}"#
     );
-    assert_eq!(guess(&inferred, "null in \"x\"").unwrap().because, "line 7 has it among other cells than texts");
+    assert_eq!(guess(&inferred, "null in \"x\"").unwrap().because, "line 7 has it in a column without texts");
     for word in NULL_WORDS {
         let (rows, _) = served(format!("k,x\na,1\nb,{word}\nc,{word}\n")).await;
         assert_eq!(rows, r#"{"k":"a","x":1}|{"k":"b","x":null}|{"k":"c","x":null}"#, "{word}");
@@ -167,7 +167,7 @@ async fn decimal_commas_are_one_decision_for_a_column() {
         r#"{"k":"a","x":1250,"y":"1,20 EUR","z":1.5}|{"k":"b","x":1.2,"y":"3","z":2}|{"k":"c","x":300,"y":"4","z":3}"#
     );
     let found = guess(&inferred, "numbers of \"x\"").unwrap();
-    assert_eq!(found.because, "\"1,20\" in line 3 is a number so, and so are all other cells");
+    assert_eq!(found.because, "\"1,20\" in line 3 is a number that way, and so are all other cells");
     let found = guess(&inferred, "type of \"y\"").unwrap();
     assert_eq!(found.because, "\"1,20 EUR\" in line 2 is not a number: 1 of 3 cells are not");
     let options = CsvOptions { decimal: Some(b','), ..CsvOptions::default() };
@@ -179,30 +179,30 @@ async fn decimal_commas_are_one_decision_for_a_column() {
 }
 
 #[tokio::test]
-async fn an_id_that_repeats_leaves_the_choice_to_the_others() {
+async fn a_duplicate_id_makes_another_column_the_id() {
     for (content, id, because) in [
         (
             "id,code\n7,a\n8,b\n7,c\n",
             "code",
-            "column \"id\" repeats \"7\" (line 4) and cannot identify rows; the first column without repetitions does, which may \
-             be chance",
+            "column \"id\" repeats \"7\" (line 4) and cannot identify rows; this is the first column without duplicates, which \
+             may be a coincidence",
         ),
         (
             "id,code\n7,a\n7,a\n",
             "_row",
-            "column \"id\" repeats \"7\" (line 3) and cannot identify rows; no column identifies rows: they are numbered under \
-             \"_row\", and a row that is inserted renumbers those below",
+            "column \"id\" repeats \"7\" (line 3) and cannot identify rows; no column identifies rows: they are numbered in \
+             \"_row\", and inserting a row renumbers the rows below it",
         ),
         (
             "id,products_id\n7,a\n7,b\n",
             "products_id",
-            "column \"id\" repeats \"7\" (line 3) and cannot identify rows; this one does",
+            "column \"id\" repeats \"7\" (line 3) and cannot identify rows; this one can",
         ),
         (
             "id,code\n1,a\n,b\n",
             "code",
-            "column \"id\" is missing in 1 of 2 rows and cannot identify rows; the first column without repetitions does, which \
-             may be chance",
+            "column \"id\" is missing in 1 of 2 rows and cannot identify rows; this is the first column without duplicates, which \
+             may be a coincidence",
         ),
     ] {
         let fixture = Fixture::new();

@@ -20,7 +20,7 @@ impl Fixture {
     }
 
     async fn open(&self, options: JsonOptions) -> Result<Vista> {
-        // These tests write the file just before they read it.
+        // These tests write the file immediately before reading it.
         Json::open("products", self.path(), JsonOptions { settle: Some(Duration::ZERO), ..options }).await
     }
 
@@ -61,7 +61,7 @@ async fn every_shape_of_file_gives_its_rows() {
 }
 
 #[tokio::test]
-async fn s34_the_contract_holds() {
+async fn the_contract_suite_passes() {
     let rows = crate::contract::rows().into_iter().map(|(_, row)| {
         let members = row.iter().map(|(column, value)| (column.as_str().into(), value.clone())).collect();
         String::from_utf8(diorama_core::record::value_to_json(&CborValue::Map(members))).unwrap()
@@ -103,7 +103,7 @@ async fn types_are_inferred_over_all_rows_in_first_seen_order() {
 }
 
 #[tokio::test]
-async fn f31_a_row_that_cannot_be_decoded_is_left_out_and_counted_and_a_file_that_is_no_json_refused() {
+async fn an_undecodable_row_is_left_out_and_counted_and_an_invalid_file_is_refused() {
     for (content, ids, first) in [
         (r#"[{"id":1},7,{"id":3},{"id":4}]"#, "134", "[1] is not an object"),
         (r#"[{"id":1},{"id":2,"id":2},{"id":3},{"id":4}]"#, "134", "[1] has member \"id\" twice"),
@@ -132,19 +132,22 @@ async fn f31_a_row_that_cannot_be_decoded_is_left_out_and_counted_and_a_file_tha
 }
 
 #[tokio::test]
-async fn faults_are_reported_with_their_place() {
+async fn faults_are_reported_with_their_position() {
     for (content, expected) in [
         ("", "products.json is empty: {EXPECTED}"),
         ("7", "products.json holds no rows: {EXPECTED}"),
         ("{}", "products.json holds no rows: {EXPECTED}"),
-        (r#"{"a":[{}],"b":[{}]}"#, "products.json has several arrays of objects: set path to one of \"/a\", \"/b\""),
+        (
+            r#"{"a":[{}],"b":[{}]}"#,
+            "products.json has several arrays of objects: set path in source to one of \"/a\", \"/b\"",
+        ),
         ("[{\"id\":1},\n{\"id\":}]", "products.json is not valid JSON: expected value at line 2 column 7"),
         ("[{\"id\":1}] x", "products.json is not valid JSON: trailing characters at line 1 column 12"),
         ("[{\"id\":1},7]", "products.json [1] is not an object"),
         ("{\"id\":1}\n{\"id\":2,}\n", "products.json line 2 column 9: trailing comma"),
         (r#"[{"id":1,"id":2}]"#, "products.json [0] has member \"id\" twice"),
-        (r#"[{"id":1},{"id":2},{"id":1}]"#, "products.json [2] has id \"1\", which [0] has already. {ANOTHER_ID}"),
-        ("{\"id\":1}\n\n{\"id\":1}", "products.json line 3 has id \"1\", which line 1 has already. {ANOTHER_ID}"),
+        (r#"[{"id":1},{"id":2},{"id":1}]"#, "products.json [2] has id \"1\", which [0] already has. {ANOTHER_ID}"),
+        ("{\"id\":1}\n\n{\"id\":1}", "products.json line 3 has id \"1\", which line 1 already has. {ANOTHER_ID}"),
         (r#"[{"id":1},{"a":2}]"#, "products.json [1] has no id: \"id\" is missing. {ANOTHER_ID}"),
         (r#"[{"id":1},{"id":""}]"#, "products.json [1] has no id: \"id\" is empty. {ANOTHER_ID}"),
     ] {

@@ -1,4 +1,4 @@
-//! Documents of every shape that data are published in.
+//! Tests of the shapes in which JSON data are published.
 
 use std::io::Write as _;
 
@@ -34,7 +34,7 @@ async fn objects_by_name_are_rows_that_their_names_identify() {
 }
 
 #[tokio::test]
-async fn a_single_array_and_a_single_object_need_no_ado() {
+async fn a_single_array_and_a_single_object_need_no_configuration() {
     for (content, expected) in [
         (r#"{"posts":[{"id":1}],"profile":{"name":"x"}}"#, r#"{"id":1}"#),
         (r#"{"data":[{"id":1}],"errors":[]}"#, r#"{"id":1}"#),
@@ -82,11 +82,11 @@ async fn properties_of_features_are_columns_and_their_geometry_is_one() {
     let fixture = Fixture::new(&collection(r#"{"type":"Feature","id":"x","properties":{"name":"a"},"geometry":null}"#));
     let options = JsonOptions { path: Some("/features".into()), ..JsonOptions::default() };
     let rows = listed(&fixture.open(options).await.unwrap()).await;
-    assert!(rows.contains(r#""properties":{"name":"a"}"#), "the key takes them as they stand: {rows}");
+    assert!(rows.contains(r#""properties":{"name":"a"}"#), "an explicit path leaves features unchanged: {rows}");
 }
 
 #[tokio::test]
-async fn an_id_that_repeats_or_is_missing_leaves_the_choice_to_the_others() {
+async fn a_duplicate_or_missing_id_makes_another_column_the_id() {
     for (content, id) in [
         (r#"[{"id":1,"a":"x"},{"id":1,"a":"y"}]"#, "a"),
         (r#"[{"id":1,"a":"x"},{"id":1,"a":"x"}]"#, "_row"),

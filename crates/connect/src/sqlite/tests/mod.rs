@@ -20,7 +20,7 @@ impl Fixture {
         self.dir.path().join("shop.db")
     }
 
-    /// Another program on the same file.
+    /// Returns a connection like that of another program on the same file.
     fn direct(&self) -> Connection {
         Connection::open(self.path()).unwrap()
     }
@@ -30,19 +30,19 @@ impl Fixture {
     }
 }
 
-/// Options that switch to WAL mode.
+/// Returns options that switch to WAL mode.
 fn wal() -> SqliteOptions {
     SqliteOptions { journal_mode: Some(JournalMode::Wal), ..SqliteOptions::default() }
 }
 
-/// Transactions in the WAL file: the last frame of each says how large the database is after it.
+/// Number of transactions in the WAL file. The last frame of each holds the size of the database after it.
 fn transactions(fixture: &Fixture) -> usize {
     let wal = std::fs::read(fixture.path().with_extension("db-wal")).unwrap();
     let page = u32::from_be_bytes(wal[8..12].try_into().unwrap()) as usize;
     wal[32..].chunks_exact(24 + page).filter(|frame| frame[4..8] != [0; 4]).count()
 }
 
-/// Twenty writes that come at a time, of which one is refused.
+/// Runs twenty concurrent writes, one of which is refused, and returns the number of transactions.
 async fn twenty_at_a_time(conflict: &str) -> usize {
     let sql = format!("CREATE TABLE products (id TEXT PRIMARY KEY, n INTEGER UNIQUE {conflict});");
     let fixture = Fixture::new(&sql);
@@ -56,7 +56,7 @@ async fn twenty_at_a_time(conflict: &str) -> usize {
         async move { sqlite.write_once(&format!("op_{n}"), &op).await }
     };
     let mut writes = futures_util::future::join_all((1..=20).map(write));
-    assert!(futures_util::poll!(&mut writes).is_pending(), "somebody else has the database");
+    assert!(futures_util::poll!(&mut writes).is_pending(), "another program has locked the database");
     other.execute_batch("ROLLBACK").unwrap();
     let written = writes.await;
     let refused: Vec<_> =
@@ -65,14 +65,14 @@ async fn twenty_at_a_time(conflict: &str) -> usize {
     assert!(matches!(written[19], Err(Error::Conflict { .. })), "{:?}", written[19]);
     assert_eq!(written[4].as_ref().unwrap().record.as_ref().unwrap()["n"], 5.into());
     let count = |table: &str| other.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0));
-    assert_eq!((count("products").unwrap(), count("_diorama_ops").unwrap()), (20, 20), "each with its proof");
+    assert_eq!((count("products").unwrap(), count("_diorama_ops").unwrap()), (20, 20), "each with its operation");
     let again = write(5).await.unwrap();
-    assert_eq!(again.record.unwrap()["n"], 5.into(), "it is known");
+    assert_eq!(again.record.unwrap()["n"], 5.into(), "the operation is known");
     transactions(&fixture) - before
 }
 
 #[tokio::test]
-async fn writes_that_come_at_a_time_share_a_transaction_and_a_refused_one_takes_none_with_it() {
+async fn concurrent_writes_share_a_transaction_and_a_refused_one_affects_no_other() {
     let transactions = twenty_at_a_time("").await;
     assert!(transactions <= 3, "{transactions} transactions");
     twenty_at_a_time("ON CONFLICT ROLLBACK").await;
@@ -82,7 +82,7 @@ fn record<const N: usize>(cells: [(&str, CborValue); N]) -> Record {
     cells.into_iter().map(|(column, value)| (column.to_string(), value)).collect()
 }
 
-/// The contract's rows in their natural order, which needs a rowid of its own.
+/// Returns the SQL of the contract's rows in their natural order, which needs a separate rowid.
 fn products(ending: &str) -> String {
     let mut sql =
         format!("CREATE TABLE products (id INTEGER {ending}, name TEXT, price INTEGER, category_id INTEGER);");
@@ -95,7 +95,7 @@ fn products(ending: &str) -> String {
 }
 
 #[tokio::test]
-async fn s34_the_contract_holds() {
+async fn the_contract_suite_passes() {
     let fixture = Fixture::new(&products("UNIQUE"));
     let options = SqliteOptions { id: Some("id".into()), ..SqliteOptions::default() };
     let vista = Sqlite::open("products", fixture.path(), "products", options.clone()).await.unwrap();
@@ -174,7 +174,7 @@ async fn hostile_names_and_values_stay_names_and_values() {
     vista.patch_value(evil, &record([(column, "x".into())])).await.unwrap();
     assert_eq!(vista.get_count().await.unwrap(), 5);
     let error = vista.insert("9", &record([("nope\" --", 1.into())])).await.unwrap_err();
-    assert!(error.to_string().contains("is not there"), "{error}");
+    assert!(error.to_string().contains("does not exist"), "{error}");
     vista.add_order(column, true).unwrap();
     vista.add_condition_eq(column, evil.into()).unwrap();
     assert_eq!(vista.get_count().await.unwrap(), 4);
@@ -183,16 +183,16 @@ async fn hostile_names_and_values_stay_names_and_values() {
 }
 
 #[tokio::test]
-async fn refusals_say_what_the_data_did_wrong() {
+async fn refusals_name_the_mistake_in_the_data() {
     let fixture = Fixture::new(
         "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT NOT NULL, sku TEXT UNIQUE, n INTEGER CHECK (n > 0)); \
          INSERT INTO t VALUES (1, 'a', 'x', 1);",
     );
     let vista = fixture.open("t").await.unwrap();
     let error = vista.insert("2", &record([("name", "b".into()), ("sku", "x".into())])).await.unwrap_err();
-    assert_eq!(error.to_string(), "row \"2\" is in the way of another: UNIQUE constraint failed: t.sku");
+    assert_eq!(error.to_string(), "row \"2\" conflicts with another row: UNIQUE constraint failed: t.sku");
     let error = vista.replace_value("2", &record([("name", "b".into()), ("sku", "x".into())])).await.unwrap_err();
-    assert!(matches!(error, Error::Conflict { .. }), "a replace takes no other row away: {error}");
+    assert!(matches!(error, Error::Conflict { .. }), "a replace does not delete another row: {error}");
     let error = vista.patch_value("1", &record([("name", CborValue::Null)])).await.unwrap_err();
     assert_eq!(error.to_string(), "column \"name\" must not be null");
     let error = vista.patch_value("1", &record([("n", 0.into())])).await.unwrap_err();
@@ -200,11 +200,11 @@ async fn refusals_say_what_the_data_did_wrong() {
     let error = vista.insert("007", &record([("name", "b".into())])).await.unwrap_err();
     assert_eq!(error.to_string(), "column \"id\" must be an integer of 64 bits");
     assert_eq!(vista.get_value("01").await.unwrap(), None);
-    assert_eq!(vista.get_count().await.unwrap(), 1, "nothing of a refused write stays");
+    assert_eq!(vista.get_count().await.unwrap(), 1, "a refused write has no effect");
 }
 
 #[tokio::test]
-async fn a_lock_is_transient_and_reads_go_on() {
+async fn a_lock_is_transient_and_reads_continue() {
     let fixture = Fixture::new("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER); INSERT INTO t VALUES (1, 1);");
     let sqlite = open(&fixture.path(), "t", &SqliteOptions::default()).unwrap();
     sqlite.0.connections.writer.lock().as_ref().unwrap().busy_timeout(Duration::ZERO).unwrap();
@@ -218,7 +218,7 @@ async fn a_lock_is_transient_and_reads_go_on() {
     vista.patch_value("1", &record([("n", 3.into())])).await.unwrap();
 }
 
-/// The change to WAL mode cannot wait by itself for whoever reads or changes it at the same time.
+/// SQLite does not wait for other connections while it switches to WAL mode.
 #[test]
 fn several_dios_open_a_fresh_database_at_once() {
     for _ in 0..30 {
@@ -251,7 +251,7 @@ async fn ids_come_from_the_key_the_rowid_or_the_options() {
     let error = fixture.open("pair").await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "pair has no primary key of one column; it has a, b: `id` says which of them identifies the rows, id = \"#\" numbers them"
+        "pair has no primary key of one column, but columns a, b: set id to the column that identifies the rows, or id = \"#\" to number them"
     );
     let mut keyed = fixture.open("keyed").await.unwrap();
     keyed.set_page_size(1).unwrap();
@@ -322,7 +322,7 @@ mod plans {
         })
     }
 
-    /// Cells of every kind in columns of every kind, as SQLite allows.
+    /// Returns a table with cells of every kind in columns of every kind, as SQLite permits.
     fn table() -> Sqlite {
         let fixture = Fixture::new(
             "CREATE TABLE t (id INTEGER PRIMARY KEY, n NUMERIC, t TEXT COLLATE NOCASE, b BOOLEAN);
@@ -331,7 +331,7 @@ mod plans {
         );
         let sqlite =
             open(&fixture.path(), "t", &SqliteOptions { read_only: true, ..SqliteOptions::default() }).unwrap();
-        // The open connection keeps the data; the folder may go.
+        // The open connection keeps the data; the folder may be deleted.
         sqlite
     }
 
@@ -358,14 +358,14 @@ mod plans {
     }
 }
 
-/// A batch of inserts into `products (id, n)`.
+/// Returns a batch of inserts into `products (id, n)`.
 fn inserts(numbers: impl IntoIterator<Item = i64>) -> Vec<(String, WriteOp)> {
     let insert = |n: i64| WriteOp::Insert { id: n.to_string(), record: record([("n", n.into())]) };
     numbers.into_iter().map(|n| (format!("op_{n}"), insert(n))).collect()
 }
 
 #[tokio::test]
-async fn a_batch_is_one_transaction_in_which_a_refusal_takes_no_other_write_with_it() {
+async fn a_batch_is_one_transaction_in_which_a_refusal_affects_no_other_write() {
     let fixture = Fixture::new("CREATE TABLE products (id TEXT PRIMARY KEY, n INTEGER CHECK (n <> 3));");
     let sqlite = super::open(&fixture.path(), "products", &wal()).unwrap();
     sqlite.write_batch(&inserts([0])).await.remove(0).unwrap();
@@ -375,13 +375,13 @@ async fn a_batch_is_one_transaction_in_which_a_refusal_takes_no_other_write_with
     assert_eq!((written.len(), refused), (5, vec![2]));
     assert_eq!(transactions(&fixture) - before, 1);
     let again = sqlite.write_batch(&inserts(1..=2)).await;
-    assert!(again.iter().all(Result::is_ok), "an operation that comes again has no second effect");
+    assert!(again.iter().all(Result::is_ok), "a repeated operation has no second effect");
     let count = |sql: &str| fixture.direct().query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!((count("SELECT count(*) FROM products"), count("SELECT count(*) FROM _diorama_ops")), (5, 5));
 }
 
 #[tokio::test]
-async fn a_batch_whose_commit_is_refused_is_carried_out_one_by_one_in_its_order() {
+async fn a_batch_whose_commit_is_refused_is_executed_one_by_one_in_order() {
     let fixture = Fixture::new(
         "CREATE TABLE parents (id TEXT PRIMARY KEY);
          CREATE TABLE products (id TEXT PRIMARY KEY, n TEXT REFERENCES parents DEFERRABLE INITIALLY DEFERRED);
@@ -403,7 +403,7 @@ async fn a_batch_whose_commit_is_refused_is_carried_out_one_by_one_in_its_order(
 }
 
 #[tokio::test]
-async fn a_batch_ends_with_the_first_failure_that_may_pass() {
+async fn a_batch_ends_with_the_first_transient_failure() {
     let fixture = Fixture::new("CREATE TABLE products (id TEXT PRIMARY KEY, n INTEGER);");
     let sqlite = super::open(&fixture.path(), "products", &SqliteOptions::default()).unwrap();
     sqlite.0.connections.writer.lock().as_ref().unwrap().busy_timeout(Duration::ZERO).unwrap();
@@ -417,16 +417,16 @@ async fn a_batch_ends_with_the_first_failure_that_may_pass() {
 }
 
 #[tokio::test]
-async fn writers_whose_writes_another_has_taken_wait_for_no_lock() {
+async fn a_writer_whose_writes_were_taken_does_not_wait_for_a_lock() {
     let fixture = Fixture::new("CREATE TABLE products (id TEXT PRIMARY KEY, n INTEGER);");
     let sqlite = super::open(&fixture.path(), "products", &SqliteOptions::default()).unwrap();
     let other = fixture.direct();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let written = write::all(&sqlite.0.table, sqlite.0.connections.writer.lock().as_mut().unwrap(), &[]);
+    let written = write::execute_groups(&sqlite.0.table, sqlite.0.connections.writer.lock().as_mut().unwrap(), &[]);
     assert!(written.is_empty() && other.execute_batch("ROLLBACK").is_ok());
 }
 
-/// In rollback mode a crash leaves a journal, which the first who reads has to play back.
+/// In rollback mode a crash leaves a journal, which the first reader has to roll back.
 #[tokio::test]
 async fn a_transaction_that_a_crash_interrupted_is_rolled_back_when_the_file_is_opened() {
     let before = Fixture::new("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER, text TEXT)");

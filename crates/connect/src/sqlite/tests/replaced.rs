@@ -1,4 +1,4 @@
-//! Database files that are replaced or removed while connections to them are open.
+//! Tests of database files that are replaced or removed while connections to them are open.
 
 use super::*;
 
@@ -21,7 +21,7 @@ async fn listed(sqlite: &Sqlite) -> Vec<String> {
 }
 
 impl Fixture {
-    /// Another database, moved to the path of the first.
+    /// Moves another database to the path of the first.
     fn replace(&self, sql: &str) {
         let restored = self.dir.path().join("restored.db");
         Connection::open(&restored).unwrap().execute_batch(sql).unwrap();
@@ -51,7 +51,7 @@ async fn a_replaced_file_takes_the_writes_and_is_to_be_listed_again() {
         let written = sqlite.write_batch(&[("op_500".into(), insert(500))]).await;
         assert!(written[0].is_ok(), "{written:?}");
         assert_eq!(ids(&fixture.path()), [500, 7000], "{mode}: nothing of the former file is in the new one");
-        assert!(sqlite.is_replaced() && other.is_replaced(), "all who share the file are told");
+        assert!(sqlite.is_replaced() && other.is_replaced(), "all sources on the file are notified");
         assert_eq!(
             (listed(&sqlite).await, listed(&other).await),
             (vec!["500".to_string(), "7000".into()], vec!["x".into()])
@@ -77,7 +77,7 @@ async fn a_file_that_is_moved_aside_keeps_all_its_writes() {
 }
 
 #[tokio::test]
-async fn a_removed_file_is_a_failure_that_passes_and_no_new_file_is_made() {
+async fn a_removed_file_is_a_transient_failure_and_no_new_file_is_created() {
     for options in [SqliteOptions::default(), wal()] {
         let fixture = Fixture::new(TABLE);
         let sqlite = super::super::open(&fixture.path(), "t", &options).unwrap();
@@ -106,12 +106,12 @@ async fn a_removed_file_is_a_failure_that_passes_and_no_new_file_is_made() {
 }
 
 #[tokio::test]
-async fn writes_wait_while_what_is_at_the_path_is_not_the_table() {
+async fn writes_wait_while_the_path_holds_something_other_than_the_table() {
     let fixture = Fixture::new(TABLE);
     let sqlite = super::super::open(&fixture.path(), "t", &SqliteOptions::default()).unwrap();
     let text = fixture.dir.path().join("text");
     for (sql, expected) in [
-        ("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER, more TEXT)", "its columns are others"),
+        ("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER, more TEXT)", "its columns differ"),
         ("CREATE TABLE u (id INTEGER PRIMARY KEY)", "has no table"),
     ] {
         fixture.replace(sql);
@@ -119,21 +119,21 @@ async fn writes_wait_while_what_is_at_the_path_is_not_the_table() {
         assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
         assert!(error.to_string().contains(expected), "{error}");
     }
-    std::fs::write(&text, "no database at all, and long enough to be looked at: ".repeat(40)).unwrap();
+    std::fs::write(&text, "not a database, and long enough to be examined: ".repeat(40)).unwrap();
     std::fs::rename(&text, fixture.path()).unwrap();
     let error = sqlite.write(&insert(1)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
     std::fs::remove_file(fixture.path()).unwrap();
     std::fs::create_dir(fixture.path()).unwrap();
     let error = sqlite.write(&insert(1)).await.unwrap_err();
-    assert!(error.to_string().contains("is a directory, not a file"), "{error}");
+    assert!(error.to_string().contains("is a directory, not a regular file"), "{error}");
     std::fs::remove_dir(fixture.path()).unwrap();
     fixture.replace(TABLE);
     sqlite.write(&insert(1)).await.unwrap();
     assert_eq!(ids(&fixture.path()), [1]);
 }
 
-/// A reader that another program does not end keeps SQLite from emptying the log, which the new file must not get.
+/// A reader that another program keeps open prevents SQLite from emptying the log, which must not be applied to the new file.
 #[tokio::test]
 async fn a_log_that_cannot_be_emptied_is_not_applied_to_the_new_file() {
     let fixture = Fixture::new(TABLE);
@@ -156,7 +156,7 @@ async fn a_log_that_cannot_be_emptied_is_not_applied_to_the_new_file() {
 }
 
 #[tokio::test]
-async fn the_journal_mode_is_left_alone_unless_one_is_asked_for() {
+async fn the_journal_mode_is_unchanged_unless_one_is_configured() {
     let mode = |fixture: &Fixture| -> String {
         fixture.direct().query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap()
     };
@@ -173,6 +173,6 @@ async fn the_journal_mode_is_left_alone_unless_one_is_asked_for() {
         assert_eq!(mode(&fixture), expected);
         fixture.replace(TABLE);
         sqlite.write(&insert(1)).await.unwrap();
-        assert_eq!(mode(&fixture), expected, "also of a file that was put in its place");
+        assert_eq!(mode(&fixture), expected, "also for the new file");
     }
 }

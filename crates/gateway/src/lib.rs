@@ -1,11 +1,11 @@
 //! [`Gateway`]: Dios as HTTP resources, in a plain [`axum::Router`].
 //!
 //! The URL table is `router.rs`; each verb has a file. Every request passes one pipeline (`pipeline.rs`: request id, host,
-//! origin, authentication, panics), every refusal is an [`ApiError`] and leaves as problem+json (`http/problem.rs`).
+//! origin, authentication, panics). Every refusal is an [`ApiError`] and is sent as problem+json (`http/problem.rs`).
 //!
-//! Folders import in one direction: `http` and `metrics` know no other, `rows` is built on them, `events` on `rows`; `webhook`,
-//! `admin`, `pages` and `openapi` come next. `state.rs` holds what all handlers share, so it names types of every folder, in files
-//! that do not import it.
+//! Folders import in one direction: `http` and `metrics` import no other folder, `rows` is built on them, `events` on `rows`;
+//! `webhook`, `admin`, `pages` and `openapi` come next. `state.rs` holds the state that all handlers share. It names types of every
+//! folder, from files that do not import it.
 
 mod admin;
 mod events;
@@ -47,8 +47,8 @@ use diorama_core::vista::{Error, Result};
 
 /// Builds the HTTP side of any number of Dios.
 ///
-/// The defaults are those of a part nested in somebody's own app: no authentication, no check of `Host`, no CORS, because the
-/// app around it decides these. `diorama serve` sets them all.
+/// The defaults suit a gateway that is nested in another axum app: no authentication, no check of `Host`, no CORS, because the
+/// surrounding app decides these. `diorama serve` sets them all.
 ///
 /// # Example
 /// ```no_run
@@ -70,8 +70,8 @@ impl Gateway {
         Gateway::default()
     }
 
-    /// Serves `dio` under its name. One whose name is taken, reserved or does not fit into a URL is not served, and the log
-    /// says so; [`Gateway::try_mount`] refuses it.
+    /// Serves `dio` under its name. A Dio whose name is taken, reserved or not valid in a URL is left out with an error in the log;
+    /// [`Gateway::try_mount`] returns the error instead.
     pub fn mount(mut self, dio: Dio) -> Gateway {
         if let Err(error) = self.add(dio, MountOptions::default()) {
             tracing::error!(%error, "a Dio is not served");
@@ -79,10 +79,10 @@ impl Gateway {
         self
     }
 
-    /// Serves `dio` under its name, with bounds and policies of its own.
+    /// Serves `dio` under its name, with its own bounds and policies.
     ///
     /// # Errors
-    /// [`Error::Config`] if the name is taken, reserved or does not fit into a URL.
+    /// [`Error::Config`] if the name is taken, reserved or not valid in a URL.
     pub fn try_mount(mut self, dio: Dio, options: MountOptions) -> Result<Gateway> {
         self.add(dio, options).map(|()| self)
     }
@@ -91,7 +91,7 @@ impl Gateway {
         let name: Arc<str> = dio.name().into();
         options::check_name(&name)?;
         if self.gateway.dios.contains_key(&name) {
-            return Err(Error::Config(format!("two resources are called {name:?}: give one another name")));
+            return Err(Error::Config(format!("two resources are named {name:?}: rename one of them")));
         }
         self.gateway.dios.insert(name, Arc::new(Resource::new(dio, options)));
         Ok(())
@@ -100,7 +100,7 @@ impl Gateway {
     /// Takes webhooks under `/webhooks/{name}`.
     ///
     /// # Errors
-    /// [`Error::Config`] if a hook of that name is there already, or its Dio is not mounted yet.
+    /// [`Error::Config`] if there is already a hook of that name, or its Dio is not mounted yet.
     pub fn try_hook(mut self, hook: webhook::Hook) -> Result<Gateway> {
         if !self.gateway.dios.contains_key(hook.dio.as_str()) {
             let names: Vec<_> = self.gateway.dios.keys().map(|name| &**name).collect();
@@ -110,12 +110,12 @@ impl Gateway {
         }
         match self.gateway.hooks.insert(hook.name.as_str().into(), Arc::new(hook)) {
             None => Ok(self),
-            Some(hook) => Err(Error::Config(format!("two webhooks are called {:?}: give one another name", hook.name))),
+            Some(hook) => Err(Error::Config(format!("two webhooks are named {:?}: rename one of them", hook.name))),
         }
     }
 
-    /// Serves everything under `path` (`/api`); for servers behind a proxy that does not cut it off. A path with characters
-    /// that it can only hold encoded is left away, and the log says so.
+    /// Serves everything under `path` (`/api`), for servers behind a proxy that does not strip it. A path with characters that
+    /// need percent-encoding is ignored with an error in the log.
     pub fn base_path(mut self, path: &str) -> Gateway {
         let path = path.trim_matches('/');
         let plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte));
@@ -123,96 +123,99 @@ impl Gateway {
         if !plain || path.contains("//") {
             tracing::error!(
                 path,
-                "base_path takes letters, digits, - . _ ~ and single slashes: everything is served at / instead"
+                "base_path may hold letters, digits, - . _ ~ and single slashes: everything is served at / instead"
             );
             self.gateway.base_path.clear();
         }
         self
     }
 
-    /// Asks who calls, on every route but `/healthz` and the webhooks.
+    /// Requires authentication on every route except `/healthz` and the webhooks.
     pub fn auth(mut self, auth: Auth) -> Gateway {
         self.gateway.auth = auth;
         self
     }
 
-    /// Lets pages of these origins (`https://shop.example`) read and write.
+    /// Allows pages of these origins (`https://shop.example`) to read and write (CORS).
     pub fn cors(mut self, origins: Vec<String>) -> Gateway {
         self.gateway.origins.listed = origins;
         self
     }
 
-    /// Sends bodies as zstd, br or gzip to who accepts it (default: no, because the app around may do so itself).
+    /// Compresses bodies with zstd, br or gzip for clients that accept it (default: no, because the surrounding app may do so
+    /// itself).
     pub fn compression(mut self, on: bool) -> Gateway {
         self.gateway.compression = on;
         self
     }
 
-    /// Where the page at `/` comes from (default: the program's own).
+    /// Sets the source of the page at `/` (default: the built-in explorer).
     pub fn explorer(mut self, explorer: Explorer) -> Gateway {
         self.gateway.explorer = explorer;
         self
     }
 
-    /// Bounds on what a request may be.
+    /// Sets the bounds on requests.
     pub fn limits(mut self, limits: Limits) -> Gateway {
         self.gateway.limits = limits;
         self
     }
 
-    /// Guards a server that binds loopback: only loopback names in `Host`, only loopback origins beside those listed.
+    /// Protects a server that listens on loopback from DNS rebinding: accepts only loopback names in `Host`, and only loopback
+    /// origins beside those listed.
     pub fn guard_host(mut self, loopback: Option<Loopback>) -> Gateway {
         self.gateway.origins.loopback = loopback;
         self
     }
 
-    /// Sends backups at `POST /_backup` (default: there is nothing to back up).
+    /// Serves backups at `POST /_backup` (default: none).
     pub fn backup(mut self, backup: Option<Backup>) -> Gateway {
         self.gateway.backup = backup;
         self
     }
 
-    /// Refuses requests of HTTP/1.1 without the header `Host`, as RFC 9112 asks of servers (default: no, because requests that
-    /// a program makes within itself have none). Several of them are always refused.
+    /// Refuses HTTP/1.1 requests without a `Host` header, as RFC 9112 requires of servers (default: no, because requests made
+    /// inside a program have none). Requests with several `Host` headers are always refused.
     pub fn require_host(mut self) -> Gateway {
         self.gateway.origins.host_required = true;
         self
     }
 
-    /// Counts and closes the event sockets (default: 10,000 of them, closed by nobody).
+    /// Sets the registry that counts and closes event sockets (default: 10,000 of them, never closed).
     pub fn sockets(mut self, sockets: Sockets) -> Gateway {
         self.gateway.sockets = sockets;
         self
     }
 
-    /// Cancel this and `/readyz` says no; events and webhooks watch it as well.
+    /// Sets the shutdown token: once it is cancelled, `/readyz` reports 503, and events and webhooks end.
     pub fn closing(mut self, closing: tokio_util::sync::CancellationToken) -> Gateway {
         self.gateway.closing = closing;
         self
     }
 
-    /// Where the server keeps its connections, so that `/metrics` can say how many there are.
+    /// Sets the server's count of connections for `/metrics`.
     pub fn connections(mut self, connections: tokio_util::task::TaskTracker) -> Gateway {
         self.gateway.connections = Some(connections);
         self
     }
 
-    /// What is served, as an OpenAPI 3.1 document: the bytes that `GET /openapi.json` answers with.
+    /// Returns the OpenAPI 3.1 document of the resources: the bytes that `GET /openapi.json` answers with.
     pub fn openapi(&self) -> axum::body::Bytes {
         openapi::describe(&self.gateway).json()
     }
 
-    /// Its events and live queries, as an AsyncAPI 3.0 document: the bytes that `GET /asyncapi.json` answers with.
+    /// Returns the AsyncAPI 3.0 document of events and live queries: the bytes that `GET /asyncapi.json` answers with.
     pub fn asyncapi(&self) -> axum::body::Bytes {
         openapi::describe_events(&self.gateway).json()
     }
 
-    /// A router to serve or to nest.
+    /// Returns a router to serve or to nest.
     pub fn into_router(self) -> axum::Router {
         self.into_service().into_router()
     }
 
-    /// What answers requests, for a server that serves nothing else: a router around it would cost each request a tenth more.
+    /// Returns the service without an axum router around it, for a server that serves nothing else. The router would cost about
+    /// a tenth more instructions per request.
     pub fn into_service(mut self) -> GatewayService {
         self.gateway.openapi = openapi::describe(&self.gateway);
         self.gateway.asyncapi = openapi::describe_events(&self.gateway);

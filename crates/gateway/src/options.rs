@@ -7,22 +7,23 @@ use diorama_core::vista::{Error, Query, Result, Schema};
 /// Bounds and policies of one resource.
 #[derive(Clone, Debug)]
 pub struct MountOptions {
-    /// Rows of a list that does not say (default: 100).
+    /// Rows of a list without `limit` (default: 100).
     pub default_limit: u64,
-    /// Rows of a list, at most (default: 10,000).
+    /// Largest `limit` of a list (default: 10,000).
     pub max_limit: u64,
-    /// Rows that one write by filter may touch, at most (default: 1,000).
+    /// Largest number of rows that one write by filter may change (default: 1,000).
     pub max_affected: u64,
-    /// Whether changes to a row must say which version they were made for (default: no).
+    /// Requires `If-Match` on changes of a row (default: no).
     pub require_if_match: bool,
-    /// When a write is answered.
+    /// Moment at which a write is answered.
     pub ack: Ack,
-    /// Different live queries that are followed at a time, at most (default: 500).
+    /// Largest number of different live queries at a time (default: 500).
     pub max_live: usize,
 }
 
 impl MountOptions {
-    /// The limit of a list that says none: the default, and more where ids are enumerated, so that all of them are answered.
+    /// Returns the limit of a list without `limit`: the default, or more if the filter enumerates ids, so that all of them are
+    /// answered.
     pub(crate) fn limit_of(&self, query: &Query, schema: &Schema) -> u64 {
         let ids = query.filter.most_by(schema.id_column()).unwrap_or(0);
         self.default_limit.max(ids.min(self.max_limit))
@@ -42,13 +43,13 @@ impl Default for MountOptions {
     }
 }
 
-/// When a write is answered, unless the request says otherwise.
+/// Moment at which a write is answered, unless the request sets another with `Prefer`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ack {
-    /// As soon as it is in the journal: 202.
+    /// Once the write is in the journal: 202.
     #[default]
     Journal,
-    /// When the master has it, or after ten seconds.
+    /// Once the master has confirmed the write, or after ten seconds.
     Applied,
 }
 
@@ -61,7 +62,7 @@ impl Ack {
     }
 }
 
-/// First path segments that are routes of the gateway: no resource can have one of these names.
+/// First path segments that the gateway's own routes use, and that resources therefore cannot have as names.
 pub const RESERVED: [&str; 11] = [
     "events",
     "webhooks",
@@ -76,22 +77,23 @@ pub const RESERVED: [&str; 11] = [
     "static",
 ];
 
-/// Whether `name` can be a resource.
+/// Checks that `name` can be the name of a resource.
 pub(crate) fn check_name(name: &str) -> Result<()> {
     let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     let rest = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
     if RESERVED.contains(&name) {
-        return Err(Error::Config(format!("{name:?} is a route of the gateway and cannot be a resource")));
+        return Err(Error::Config(format!("{name:?} is a route of the gateway and cannot be the name of a resource")));
     }
     if !first || !rest || name.len() > 64 {
-        let detail =
-            format!("{name:?} cannot be a resource: 1 to 64 letters, digits, - and _, a letter or digit first");
+        let detail = format!(
+            "{name:?} is not a valid resource name: use 1 to 64 letters, digits, - and _, a letter or digit first"
+        );
         return Err(Error::Config(detail));
     }
     Ok(())
 }
 
-/// Whether a row under this id would be hidden by a route.
+/// True if a route of the gateway hides a row with this id.
 pub(crate) fn is_reserved_id(id: &str) -> bool {
     id == "events" || id == "live" || id.starts_with('_')
 }

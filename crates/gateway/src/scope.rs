@@ -1,4 +1,4 @@
-//! [`Scope`]: a resource as one caller may see and change it, which the extractors yield.
+//! [`Scope`]: a resource restricted to the rows that one caller may see and change. Extractors yield it.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use crate::rows::scoped_rows::ScopedRows;
 use crate::state::{GatewayState, Resource};
 use diorama_core::vista::Filter;
 
-/// What one caller may see and change of a resource.
+/// A resource restricted to the rows that one caller may see and change.
 ///
-/// It can be used as its [`Resource`] for everything but rows: those are in [`Scope::rows`].
+/// Dereferences to its [`Resource`] for everything but rows, which are reached through [`Scope::rows`].
 #[derive(Clone, Debug)]
 pub(crate) struct Scope {
     resource: Arc<Resource>,
-    /// The rows that the caller may see and change.
+    /// Rows that the caller may see and change.
     pub(crate) rows: ScopedRows,
 }
 
@@ -28,16 +28,16 @@ impl Deref for Scope {
 }
 
 impl Scope {
-    /// The rows of `resource` that pass `filter`, for `principal`.
+    /// Restricts `resource` to the rows that pass `filter`, for `principal`.
     pub(crate) fn new(resource: Arc<Resource>, principal: Principal, filter: Filter) -> Scope {
         let rows = ScopedRows::new(&resource.dio, &resource.schema, principal, filter);
         Scope { resource, rows }
     }
 
-    /// What `principal` may see of the resource `name`: everything, until there are access rules.
+    /// Returns the scope of `principal` in the resource `name`: all rows, until there are access rules.
     ///
     /// # Errors
-    /// 404 with the nearest name.
+    /// 404 with the most similar name.
     pub(crate) fn of(gateway: &GatewayState, name: &str, principal: Principal) -> Result<Scope, ApiError> {
         let resource = Arc::clone(gateway.dio(name)?);
         Ok(Scope::new(resource, principal, Filter::default()))
@@ -63,7 +63,7 @@ mod tests {
     use diorama_core::vista::query::{AggregateItem, Aggregation, Test};
     use diorama_core::vista::{Column, ColumnType, Error, Query, Schema, WriteOp};
 
-    /// A resource with a cheap and a dear row: all of it, and the dear rows alone.
+    /// Returns two scopes of a resource with a cheap and an expensive row: all rows, and the expensive one only.
     async fn scopes() -> (Scope, Scope) {
         let dio = small_dio().await;
         for (id, price) in [("cheap", 1), ("dear", 500)] {
@@ -141,7 +141,10 @@ mod tests {
         let resource = Arc::new(Resource::new(dio, MountOptions::default()));
         let dear = Scope::new(resource, Principal::Anybody, dear);
         let replace = |id: &str| WriteOp::Replace { id: id.into(), record: record(id, 900) };
-        assert!(dear.rows.write(replace("cheap"), WriteOptions::default()).await.is_err(), "somebody else's row");
+        assert!(
+            dear.rows.write(replace("cheap"), WriteOptions::default()).await.is_err(),
+            "a row outside of the scope"
+        );
         dear.rows.write(replace("dear"), WriteOptions::default()).await.unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! What handlers share.
+//! State that all handlers share.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -37,49 +37,49 @@ use diorama_core::dio::Dio;
 use diorama_core::vista::query::nearest;
 use diorama_core::vista::{Error, LogLimit, Result, Schema};
 
-/// Everything that handlers know; fixed when the router is made.
+/// Shared state of all handlers, fixed when the router is built.
 #[derive(Debug)]
 pub struct GatewayState {
     /// Resources by name.
     pub dios: IndexMap<Arc<str>, Arc<Resource>>,
     /// Webhooks by name.
     pub hooks: IndexMap<Arc<str>, Arc<Hook>>,
-    /// Empty, or a path that begins with `/` and does not end so.
+    /// Base path: empty, or a path that begins with `/` and does not end with it.
     pub base_path: String,
-    /// Who may call.
+    /// Authentication of callers.
     pub auth: Auth,
-    /// Which hosts and pages may.
+    /// Hosts and origins that are accepted.
     pub origins: Origins,
-    /// Whether bodies are coded for who accepts it.
+    /// Compression of bodies for clients that accept it.
     pub compression: bool,
-    /// Where the page comes from.
+    /// Source of the page at `/`.
     pub explorer: Explorer,
-    /// Makes backups, where there is something to back up.
+    /// Maker of backups, if there is something to back up.
     pub backup: Option<Backup>,
-    /// How large requests may be.
+    /// Bounds on requests.
     pub limits: Limits,
-    /// What callers may hold at a time; made with the router, as the limits say.
+    /// Memory budgets of callers, made with the router from the limits.
     pub budgets: Arc<Budgets>,
-    /// Failures to prove who one is, by address; made with the router, as the limits say.
+    /// Rate limiter of failed authentication by address, made with the router from the limits.
     pub(crate) failures: Failures,
-    /// Bounds the lines about failed requests, by code and resource.
+    /// Rate limiter of log lines about failed requests, by code and resource.
     pub(crate) lines: LogLimit<(&'static str, Option<usize>)>,
-    /// The event sockets.
+    /// Registry of event sockets.
     pub sockets: Sockets,
-    /// What is served, described; made with the router.
+    /// OpenAPI document, made with the router.
     pub openapi: Document,
-    /// What is pushed, described.
+    /// AsyncAPI document.
     pub asyncapi: Document,
-    /// Cancelled when the server is going to stop.
+    /// Cancelled when the server begins to stop.
     pub closing: CancellationToken,
-    /// The server's connections, where they are known.
+    /// Count of the server's connections, if the server shares it.
     pub connections: Option<TaskTracker>,
-    /// What is counted.
+    /// Metrics.
     pub metrics: Metrics,
 }
 
 impl GatewayState {
-    /// Reads the whole body of the request with `parts`, within the budget of bodies.
+    /// Reads the whole body of a request within the budget of bodies.
     ///
     /// # Errors
     /// As [`Limits::read`].
@@ -88,20 +88,20 @@ impl GatewayState {
         self.limits.read(&parts.headers, body, lease).await
     }
 
-    /// The bounds of the request that has these extensions.
+    /// Returns the bounds of the request that has these extensions.
     pub(crate) fn bounds(&self, extensions: &Extensions) -> Bounds {
         Bounds::new(&self.budgets, Caller::of(extensions), Principal::of(extensions))
     }
 
-    /// Whether browsers get a page there.
+    /// True if browsers get a page at `/`.
     pub(crate) fn has_page(&self, route: Route) -> bool {
         route == Route::Docs || route == Route::Index && !matches!(self.explorer, Explorer::Off)
     }
 
-    /// The resource `name`.
+    /// Returns the resource `name`.
     ///
     /// # Errors
-    /// 404 with the nearest name.
+    /// 404 with the most similar name.
     pub fn dio(&self, name: &str) -> Result<&Arc<Resource>, ApiError> {
         self.dios.get(name).ok_or_else(|| {
             let error = ApiError::new(Code::DioNotFound, format!("there is no resource {name:?}"));
@@ -122,12 +122,12 @@ impl FromRequestParts<Arc<GatewayState>> for Bounds {
     }
 }
 
-/// Where a path points within a resource.
+/// Target of a path within a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PathTarget {
     /// All rows.
     Rows,
-    /// One of them.
+    /// One row.
     Row,
 }
 
@@ -136,24 +136,24 @@ pub(crate) enum PathTarget {
 pub struct Resource {
     /// The Dio.
     pub dio: Dio,
-    /// The shape of its rows, every column sortable and searchable.
+    /// Schema of its rows, with every column sortable and searchable.
     pub schema: Arc<Schema>,
     /// Bounds and policies.
     pub options: MountOptions,
-    /// Its event sockets.
+    /// Its open event sockets.
     pub sockets: Arc<SocketCounts>,
-    /// What their subscribers see.
+    /// Views of their subscribers.
     pub(crate) views: EventViews,
-    /// The live queries that are followed.
+    /// Live queries that have subscribers.
     pub(crate) live_queries: LiveQueries,
-    /// Headers of the answers to readers, as they were last.
+    /// Headers of the last answers to reads, kept while the State stays the same.
     pub(crate) common_headers: ArcSwapOption<CommonHeaders>,
-    /// What was asked of it.
+    /// Parsed queries.
     pub(crate) query_cache: QueryCache,
 }
 
 impl Resource {
-    /// What the Dio refused, as an answer; a 405 says which methods would do.
+    /// Converts a refusal of the Dio into an answer; a 405 lists the methods that are supported.
     pub(crate) fn refusal(&self, error: Error) -> ApiError {
         let unsupported = matches!(error, Error::Unsupported { .. });
         let answer = ApiError::from(error);
@@ -163,7 +163,7 @@ impl Resource {
         answer.header(header::ALLOW, self.allowed(PathTarget::Row))
     }
 
-    /// The methods that do something there.
+    /// Returns the methods that the target supports.
     pub(crate) fn allowed(&self, place: PathTarget) -> HeaderValue {
         let can = self.dio.capabilities();
         let list = place == PathTarget::Rows;
@@ -178,7 +178,7 @@ impl Resource {
         response::text(allowed.fold("GET, HEAD".to_string(), |allowed, (_, more)| allowed + more))
     }
 
-    /// Refuses what the resource cannot do, before anything else is read of the request.
+    /// Refuses methods that the resource does not support, before the rest of the request is read.
     pub(crate) fn check_method(&self, method: &Method, place: PathTarget) -> Result<(), ApiError> {
         if !matches!(*method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE) {
             return Ok(());

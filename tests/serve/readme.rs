@@ -191,7 +191,7 @@ fn follow(page: &'static str, at_least: usize) {
             "toml" => std::fs::write(terminal.dir.path().join("diorama.toml"), lines.join("\n")).unwrap(),
             "js" => terminal.listen(&lines.join("\n"), &["{\"type\":\"hello\",...}"]),
             // Documentation tests compile Rust; the others show a part of an example or of an answer.
-            "rust" | "html" | "json" | "text" => {}
+            "rust" | "html" | "json" | "sql" | "text" => {}
             other => panic!("nothing is done about blocks of {other:?}"),
         }
     }

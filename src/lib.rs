@@ -104,13 +104,7 @@ pub mod vista {
     }
 }
 
-/// The README's example is compiled like those of the documentation.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-#[derive(Debug)]
-pub struct Readme;
-
-/// So are those of the guide to embedding.
+/// Examples of the guide to embedding, which are compiled like those of the documentation.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/embedding.md")]
 #[derive(Debug)]

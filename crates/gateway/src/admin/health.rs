@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::http::response;
 use crate::state::{GatewayState, Resource};
-use diorama_core::dio::{BreakerState, Reach};
+use diorama_core::dio::{BreakerState, Reachability};
 
 /// The process runs.
 pub(crate) async fn live() -> Response {
@@ -83,7 +83,7 @@ fn describe(resource: &Resource, stopping: bool) -> Value {
 }
 
 /// What is to be said of a source that is left alone.
-fn describe_reach(what: &str, reach: &Reach) -> Option<String> {
+fn describe_reach(what: &str, reach: &Reachability) -> Option<String> {
     let error = reach.error.as_deref().unwrap_or_default();
     match (reach.state, reach.retry_in) {
         (BreakerState::Closed, _) => None,

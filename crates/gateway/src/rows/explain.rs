@@ -36,15 +36,15 @@ pub(crate) async fn explain(
             .hint("ask the source how it does"));
     }
     let started = Instant::now();
-    let (picked, plan) = scope.rows.select(view.state(), query, &bounds.meter).await?;
+    let (selection, plan) = scope.rows.select(view.state(), query, &bounds.meter).await?;
     let took = started.elapsed();
     let table = view.state().table();
     let body = json!({
         "plan": plan.explain(table, query),
         "rows": table.len(),
-        "examined": picked.examined,
-        "matched": picked.total,
-        "returned": picked.slots.len(),
+        "examined": selection.examined,
+        "matched": selection.total,
+        "returned": selection.slots.len(),
         "microseconds": u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         "indexes": table.indexes().iter().map(|index| json!({
             "index": index.spec().to_string(), "bytes": index.bytes(), "uses": index.uses(),

@@ -20,7 +20,7 @@ use crate::http::problem::{ApiError, Code};
 use crate::http::response::{self, TOTAL};
 use crate::state::GatewayState;
 use diorama_core::dio::Dio;
-use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Kept, Raw};
+use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, RawRequest, StoredDelivery};
 use diorama_core::vista::query::url::segment;
 
 /// Deliveries of one answer, at most.
@@ -138,14 +138,14 @@ pub(crate) async fn replay(
         }
         Err(error) => {
             let delivery = undecodable(Delivery { attempts: delivery.attempts.saturating_add(1), ..delivery }, &error);
-            dio.keep_delivery(Kept { delivery: delivery.clone(), raw: None }).await?;
+            dio.keep_delivery(StoredDelivery { delivery: delivery.clone(), raw: None }).await?;
             delivery
         }
     };
     Ok(response::json(&describe(&done, &prefix)))
 }
 
-async fn one(hook: &Hook, dio: &Dio, id: &str) -> Result<(Delivery, Raw), ApiError> {
+async fn one(hook: &Hook, dio: &Dio, id: &str) -> Result<(Delivery, RawRequest), ApiError> {
     let unknown = || {
         ApiError::new(Code::NotFound, format!("webhook {:?} has no delivery {id:?} any more", hook.name))
             .hint(format!("GET /webhooks/{}/deliveries lists those that are kept", segment(&hook.name)))
@@ -155,7 +155,7 @@ async fn one(hook: &Hook, dio: &Dio, id: &str) -> Result<(Delivery, Raw), ApiErr
 }
 
 /// A delivery with what was sent.
-pub fn describe_whole(delivery: &Delivery, raw: &Raw, prefix: &str) -> Value {
+pub fn describe_whole(delivery: &Delivery, raw: &RawRequest, prefix: &str) -> Value {
     let mut shown = describe(delivery, prefix);
     if let Some(members) = shown.as_object_mut() {
         members.extend(describe_raw(raw));
@@ -183,7 +183,7 @@ fn describe(delivery: &Delivery, prefix: &str) -> Value {
 }
 
 /// What was sent: the body as text, or in base64 if it is none.
-fn describe_raw(raw: &Raw) -> Vec<(String, Value)> {
+fn describe_raw(raw: &RawRequest) -> Vec<(String, Value)> {
     let headers = raw.headers.iter().map(|(name, value)| json!({ "name": name, "value": value }));
     let (text, base64) = match std::str::from_utf8(&raw.body) {
         Ok(text) => (Some(text), None),

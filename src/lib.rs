@@ -106,12 +106,6 @@ pub mod vista {
     }
 }
 
-/// Compiles the README's examples as doctests.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-#[derive(Debug)]
-pub struct Readme;
-
 /// Compiles the examples of the embedding guide as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/embedding.md")]

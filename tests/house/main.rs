@@ -5,5 +5,6 @@
 mod door;
 mod layers;
 mod licences;
+mod pages;
 mod paths;
 mod public;

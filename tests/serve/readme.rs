@@ -15,7 +15,6 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::process::{PATIENCE, Server, has_tools};
 
-const README: &str = include_str!("../../README.md");
 const PROGRAM: &str = env!("CARGO_BIN_EXE_diorama");
 
 /// Where the README's servers are.
@@ -109,6 +108,14 @@ impl Terminal {
                 assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join("test.sh").is_file());
                 Vec::new()
             }
+            // The program under test stands for the one that would be installed.
+            "cargo install --path ." => Vec::new(),
+            // `tests/gateway/examples.rs` runs the examples.
+            example if example.starts_with("cargo run --quiet --example ") => {
+                let name = example.rsplit(' ').next().unwrap_or_default();
+                assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/{name}.rs")).is_file(), "{name}");
+                return;
+            }
             "cargo run --release" => self.serve("diorama demo"),
             serve if serve.starts_with("diorama serve") || serve.starts_with("diorama demo") => self.serve(serve),
             socket if socket.starts_with("websocat ") => return self.listen(socket, shown),
@@ -183,47 +190,54 @@ fn follow(page: &'static str, at_least: usize) {
             // `diorama check` and `serve` read it below.
             "toml" => std::fs::write(terminal.dir.path().join("diorama.toml"), lines.join("\n")).unwrap(),
             "js" => terminal.listen(&lines.join("\n"), &["{\"type\":\"hello\",...}"]),
-            // A documentation test compiles the one; the other is a part of an example.
-            "rust" | "html" => {}
+            // Documentation tests compile Rust; the others show a part of an example or of an answer.
+            "rust" | "html" | "json" | "sql" | "text" => {}
             other => panic!("nothing is done about blocks of {other:?}"),
         }
     }
     assert!(commands >= at_least, "{commands}");
 }
 
-#[test]
-fn every_command_of_the_readme_does_what_it_shows() {
-    follow(README, 25);
+/// A test for each page with commands, of which there are at least so many.
+macro_rules! pages {
+    ($($test:ident: $page:literal, $at_least:literal;)*) => {
+        const FOLLOWED: &[&str] = &[$($page),*];
+
+        $(#[test]
+        fn $test() {
+            follow(include_str!(concat!("../../", $page)), $at_least);
+        })*
+    };
+}
+
+pages! {
+    every_command_of_the_readme_does_what_it_shows: "README.md", 10;
+    every_command_of_the_first_steps_does_what_it_shows: "docs/get-started.md", 15;
+    every_command_of_the_guide_to_queries_does_what_it_shows: "docs/queries.md", 20;
+    every_command_of_the_guide_to_writes_does_what_it_shows: "docs/writes.md", 15;
+    every_command_of_the_guide_to_events_does_what_it_shows: "docs/events.md", 8;
+    every_command_of_the_guide_to_webhooks_does_what_it_shows: "docs/webhooks.md", 9;
+    every_command_of_the_guide_to_maps_does_what_it_shows: "docs/webhook-maps.md", 10;
+    every_command_of_the_guide_to_operating_does_what_it_shows: "docs/operating.md", 6;
+    every_command_of_the_guide_to_embedding_does_what_it_shows: "docs/embedding.md", 1;
 }
 
 #[test]
-fn every_command_of_the_guide_to_queries_does_what_it_shows() {
-    follow(include_str!("../../docs/queries.md"), 15);
+fn every_page_with_commands_is_followed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for entry in std::fs::read_dir(root.join("docs")).unwrap() {
+        let path = entry.unwrap().path();
+        let page = path.strip_prefix(root).unwrap().display().to_string();
+        if page.ends_with(".md") && std::fs::read_to_string(&path).unwrap().contains("```console") {
+            assert!(FOLLOWED.contains(&&*page), "a line of `pages!` is missing for {page}");
+        }
+    }
 }
 
 #[test]
-fn every_command_of_the_guide_to_writes_does_what_it_shows() {
-    follow(include_str!("../../docs/writes.md"), 12);
-}
-
-#[test]
-fn every_command_of_the_guide_to_events_does_what_it_shows() {
-    follow(include_str!("../../docs/events.md"), 5);
-}
-
-#[test]
-fn every_command_of_the_guide_to_webhooks_does_what_it_shows() {
-    follow(include_str!("../../docs/webhooks.md"), 8);
-}
-
-#[test]
-fn every_command_of_the_guide_to_operating_does_what_it_shows() {
-    follow(include_str!("../../docs/operating.md"), 6);
-}
-
-#[test]
-fn the_frame_of_the_readme_subscribes() {
-    let command = Regex::new(r#"`(\{"type":"subscribe".*?)`"#).unwrap().captures(README).unwrap()[1].to_string();
+fn the_frame_of_the_guide_to_events_subscribes() {
+    let guide = include_str!("../../docs/events.md");
+    let command = Regex::new(r#"`(\{"type":"subscribe".*?)`"#).unwrap().captures(guide).unwrap()[1].to_string();
     let mut terminal = Terminal::new();
     terminal.serve("diorama demo");
     tokio::runtime::Runtime::new().unwrap().block_on(async {

@@ -1,13 +1,13 @@
-//! `diorama webhook test`, and hooks of well-known senders, as the README sets them up.
+//! `diorama webhook test`, and hooks of well-known senders, as the guide to webhooks sets them up.
 
 use std::process::{Output, Stdio};
 
 use crate::process::{Server, command, folder};
 
-/// The README's five lines for each of three senders, and something for them to feed.
+/// The guide's five lines for each of three senders, and something for them to feed.
 fn senders() -> String {
-    let readme = include_str!("../../README.md");
-    let block = readme.split("```toml\n").find(|block| block.starts_with("[webhook.stripe]")).unwrap();
+    let guide = include_str!("../../docs/webhooks.md");
+    let block = guide.split("```toml\n").find(|block| block.starts_with("[webhook.stripe]")).unwrap();
     let lines = block.split("```").next().unwrap();
     assert_eq!(lines.lines().filter(|line| !line.is_empty()).count(), 15, "five lines each");
     format!("[lens]\ncache = \"memory\"\n[dio.products]\nsource = {{ csv = \"products.csv\" }}\n{lines}")

@@ -16,7 +16,7 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     ("dio.*", "A resource, served at `/NAME`. The name has letters, digits, `-` and `_`."),
     ("dio.*.source", "The source of its rows."),
     ("dio.*.columns.*", "A declared column; other columns are inferred."),
-    ("dio.*.write", "Destination of writes in place of the source."),
+    ("dio.*.write", "Destination of writes in place of the source: a table, which must exist."),
     ("dio.*.feed", "A WebSocket that sends changes, in addition to webhooks."),
     ("webhook.*", "A webhook that receives changes at `POST /webhooks/NAME`."),
     ("webhook.*.auth", "Authentication of senders. The available keys depend on the scheme."),

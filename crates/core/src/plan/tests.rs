@@ -192,7 +192,7 @@ fn check_repeated(tables: &[&Table], query: &Query, schema: &Schema) {
             let page = Page { offset, ..Page::of(query) };
             let cached_plan = repeated.cached_plan(&state, page, schema).unwrap();
             let selection = cached_plan.run(&state, repeated.query(), page, schema, &Meter::unbounded()).unwrap();
-            let wanted = all.iter().skip(clamp(offset)).take(page.most());
+            let wanted = all.iter().skip(clamp(offset)).take(page.max_rows());
             assert!(selection.slots.iter().eq(wanted), "{page:?} of {all:?}: {:?} by {cached_plan:?}", selection.slots);
             assert_eq!((selection.total, selection.before), (all.len() as u64, offset), "{cached_plan:?}");
         }

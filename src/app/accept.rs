@@ -124,7 +124,7 @@ pub(super) async fn accept(
 
 fn http(limits: &LimitsSpec) -> http1::Builder {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(limits.header_bytes);
+    http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(limits.gateway.header_bytes);
     if limits.headers != HYPER_HEADERS {
         http.max_headers(limits.headers);
     }

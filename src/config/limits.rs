@@ -4,24 +4,15 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::value::Reader;
+use diorama_gateway::Limits;
 
 /// `[server] limits`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitsSpec {
-    /// Bytes of one row or query (default: 1 MiB).
-    pub body: usize,
-    /// Bytes of a bulk insert (default: 256 MiB).
-    pub bulk: usize,
-    /// Bytes of path and query (default: 8 KiB).
-    pub uri: usize,
-    /// Nesting of a document (default: 64).
-    pub depth: usize,
-    /// Values in a document (default: 100,000).
-    pub nodes: usize,
+    /// Limits that the gateway keeps.
+    pub gateway: Limits,
     /// Headers of one request (default: 100).
     pub headers: usize,
-    /// Bytes of one request's head (default: 64 KiB).
-    pub header_bytes: usize,
     /// Rows of a list, of resources without `max_limit` (default: 10,000).
     pub rows: usize,
     /// Connections at a time (default: 20,000); more wait.
@@ -33,65 +24,24 @@ pub struct LimitsSpec {
     pub max_sockets: usize,
     /// Time to send a request's head (default: 10 s).
     pub header_timeout: Duration,
-    /// Time to send its body (default: 30 s).
-    pub body_timeout: Duration,
     /// Time in which a client takes something of what it is sent, before it is cut off (default: 10 s).
     pub write_timeout: Duration,
-    /// Time that event streams and sockets wait for the first copy of a resource, before they are sent away (default: 20 s).
-    pub start_wait: Duration,
-    /// Time that one query may take, waiting for its turn included (default: 2 s).
-    pub query_time: Duration,
-    /// Bytes that one query may hold for its groups and for what it sorts by (default: 256 MiB).
-    pub query_memory: usize,
     /// Queries over many rows that are worked on at a time; `None` for one less than there are cores (default).
     pub heavy_queries: Option<usize>,
-    /// Bytes of request bodies in memory at a time (default: 128 MiB).
-    pub bodies: usize,
-    /// Bytes of the bodies of webhooks in temporary files at a time (default: 1 GiB).
-    pub spooled: usize,
-    /// Bytes of memory in which deliveries of webhooks are decoded and applied at a time (default: 128 MiB).
-    pub deliveries: usize,
-    /// Bytes of large answers under way at a time (default: 256 MiB).
-    pub answers: usize,
-    /// Different live queries and filters of subscribers at a time (default: 1,000).
-    pub live_queries: usize,
-    /// Those of them that one address may bring (default: 250).
-    pub live_per_address: usize,
-    /// Bytes of the compiled patterns of subscribers' filters (default: 64 MiB).
-    pub patterns: usize,
-    /// Requests without a valid token or signature in a second, of one address (default: 10).
-    pub auth_failures: u32,
 }
 
 impl Default for LimitsSpec {
     fn default() -> LimitsSpec {
         LimitsSpec {
-            body: 1 << 20,
-            bulk: 256 << 20,
-            uri: 8 << 10,
-            depth: 64,
-            nodes: 100_000,
+            gateway: Limits::default(),
             headers: 100,
-            header_bytes: 64 << 10,
             rows: 10_000,
             max_connections: 20_000,
             per_address: 1_000,
             max_sockets: 10_000,
             header_timeout: Duration::from_secs(10),
-            body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(10),
-            start_wait: Duration::from_secs(20),
-            query_time: Duration::from_secs(2),
-            query_memory: 256 << 20,
             heavy_queries: None,
-            bodies: 128 << 20,
-            spooled: 1 << 30,
-            deliveries: 128 << 20,
-            answers: 256 << 20,
-            live_queries: 1_000,
-            live_per_address: 250,
-            patterns: 64 << 20,
-            auth_failures: 10,
         }
     }
 }
@@ -103,45 +53,45 @@ impl LimitsSpec {
     pub(super) fn read(reader: Reader<'_>) -> LimitsSpec {
         let mut spec = LimitsSpec::default();
         let sizes: [(&'static str, &mut usize, RangeInclusive<u64>); 10] = [
-            ("body", &mut spec.body, 1 << 10..=1 << 28),
-            ("bulk", &mut spec.bulk, 1 << 10..=1 << 36),
+            ("body", &mut spec.gateway.body, 1 << 10..=1 << 28),
+            ("bulk", &mut spec.gateway.bulk, 1 << 10..=1 << 36),
             // Beyond these, the HTTP library has bounds of its own.
-            ("uri", &mut spec.uri, 256..=65_534),
-            ("header_bytes", &mut spec.header_bytes, 8 << 10..=1 << 20),
-            ("query_memory", &mut spec.query_memory, 1 << 20..=1 << 40),
-            ("bodies", &mut spec.bodies, 1 << 20..=1 << 40),
-            ("spooled", &mut spec.spooled, 1 << 20..=1 << 40),
-            ("deliveries", &mut spec.deliveries, 1 << 20..=1 << 40),
-            ("answers", &mut spec.answers, 1 << 20..=1 << 40),
-            ("patterns", &mut spec.patterns, 1 << 20..=1 << 40),
+            ("uri", &mut spec.gateway.uri, 256..=65_534),
+            ("header_bytes", &mut spec.gateway.header_bytes, 8 << 10..=1 << 20),
+            ("query_memory", &mut spec.gateway.query_memory, 1 << 20..=1 << 40),
+            ("bodies", &mut spec.gateway.bodies, 1 << 20..=1 << 40),
+            ("spooled", &mut spec.gateway.spooled, 1 << 20..=1 << 40),
+            ("deliveries", &mut spec.gateway.deliveries, 1 << 20..=1 << 40),
+            ("answers", &mut spec.gateway.answers, 1 << 20..=1 << 40),
+            ("patterns", &mut spec.gateway.patterns, 1 << 20..=1 << 40),
         ];
         for (key, limit, range) in sizes {
             *limit = reader.size(key, range).unwrap_or(*limit);
         }
         let counts: [(&'static str, &mut usize, RangeInclusive<u64>); 9] = [
-            ("depth", &mut spec.depth, 1..=100),
-            ("nodes", &mut spec.nodes, 1..=100_000_000),
+            ("depth", &mut spec.gateway.depth, 1..=100),
+            ("nodes", &mut spec.gateway.nodes, 1..=100_000_000),
             ("headers", &mut spec.headers, 16..=1_000),
             ("rows", &mut spec.rows, 1..=10_000_000),
             ("max_connections", &mut spec.max_connections, 1..=1_000_000),
             ("per_address", &mut spec.per_address, 1..=1_000_000),
             ("max_sockets", &mut spec.max_sockets, 1..=1_000_000),
-            ("live_queries", &mut spec.live_queries, 1..=1_000_000),
-            ("live_per_address", &mut spec.live_per_address, 1..=1_000_000),
+            ("live_queries", &mut spec.gateway.live_queries, 1..=1_000_000),
+            ("live_per_address", &mut spec.gateway.live_per_address, 1..=1_000_000),
         ];
         for (key, limit, range) in counts {
             *limit = reader.count(key, range).unwrap_or(*limit);
         }
         spec.heavy_queries = reader.count("heavy_queries", 1..=1_024);
         if let Some(most) = reader.count("auth_failures", 1..=1_000_000) {
-            spec.auth_failures = u32::try_from(most).unwrap_or(spec.auth_failures);
+            spec.gateway.auth_failures = u32::try_from(most).unwrap_or(spec.gateway.auth_failures);
         }
         let times: [(&'static str, &mut Duration); 5] = [
             ("header_timeout", &mut spec.header_timeout),
-            ("body_timeout", &mut spec.body_timeout),
+            ("body_timeout", &mut spec.gateway.body_timeout),
             ("write_timeout", &mut spec.write_timeout),
-            ("start_wait", &mut spec.start_wait),
-            ("query_time", &mut spec.query_time),
+            ("start_wait", &mut spec.gateway.start_wait),
+            ("query_time", &mut spec.gateway.query_time),
         ];
         for (key, limit) in times {
             let time = reader.duration(key).unwrap_or(*limit);
@@ -152,7 +102,7 @@ impl LimitsSpec {
                 reader.problem(at, format!("server.limits.{key} is a time from \"100ms\" to \"10m\""));
             }
         }
-        if spec.uri >= spec.header_bytes {
+        if spec.gateway.uri >= spec.gateway.header_bytes {
             let at = reader.place("uri").unwrap_or(reader.at);
             reader.problem(at, "server.limits.uri must be less than header_bytes: the URL is a part of the head");
         }

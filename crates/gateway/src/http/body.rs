@@ -12,14 +12,14 @@ impl Limits {
     /// Reads a whole body. Its bytes hold `lease`, which grows as they arrive.
     ///
     /// # Errors
-    /// 413 for what is larger than [`Limits::body`], 408 for what takes longer than [`Limits::body_time`], and as
+    /// 413 for what is larger than [`Limits::body`], 408 for what takes longer than [`Limits::body_timeout`], and as
     /// [`Lease::grow`].
     pub(crate) async fn read(&self, headers: &HeaderMap, body: Body, lease: Lease) -> Result<Bytes, ApiError> {
         let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if announced.is_some_and(|length: usize| length > self.body) {
             return Err(self.too_large());
         }
-        match tokio::time::timeout(self.body_time, self.collect(body, lease)).await {
+        match tokio::time::timeout(self.body_timeout, self.collect(body, lease)).await {
             Ok(read) => read,
             Err(_) => Err(ApiError::new(Code::RequestTimeout, "the body did not arrive in time")),
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use diorama_core::record::JsonLimits;
 
 /// Bounds on what a request may be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of one row or query (default: 1 MiB).
     pub body: usize,
@@ -20,7 +20,7 @@ pub struct Limits {
     /// Values in a document (default: 100,000).
     pub nodes: usize,
     /// Time to send a body (default: 30 s).
-    pub body_time: Duration,
+    pub body_timeout: Duration,
     /// Time that event streams and sockets wait for the first copy of a resource (default: 20 s).
     pub start_wait: Duration,
     /// Time that one query may take, waiting for its turn included (default: 2 s).
@@ -55,7 +55,7 @@ impl Default for Limits {
             header_bytes: 64 << 10,
             depth: 64,
             nodes: 100_000,
-            body_time: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(30),
             start_wait: Duration::from_secs(20),
             query_time: Duration::from_secs(2),
             query_memory: 256 << 20,

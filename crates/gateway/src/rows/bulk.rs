@@ -425,7 +425,7 @@ impl Lines {
 
     async fn fill(&mut self) -> Result<(), ApiError> {
         self.buffer.drain(..std::mem::take(&mut self.start));
-        let chunk = tokio::time::timeout(self.limits.body_time, self.body.next()).await;
+        let chunk = tokio::time::timeout(self.limits.body_timeout, self.body.next()).await;
         let chunk = chunk.map_err(|_| ApiError::new(Code::RequestTimeout, "the body stopped arriving"))?;
         let Some(chunk) = chunk else {
             self.ended = true;

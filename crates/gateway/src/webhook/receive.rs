@@ -173,7 +173,7 @@ async fn read<'a>(
     let mut verifier = hook.inbound.begin(head).map_err(|reason| unproven(hook, reason))?;
     let mut arriving = IncomingBody::new(dio, bounds, hook.inbound.most_bytes())?;
     let read = arriving.read(head.headers, body, &mut verifier);
-    match tokio::time::timeout(gateway.limits.body_time, read).await {
+    match tokio::time::timeout(gateway.limits.body_timeout, read).await {
         Ok(read) => read?,
         Err(_) => return Err(ApiError::new(Code::RequestTimeout, "the delivery did not arrive in time")),
     }

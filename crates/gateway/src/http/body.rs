@@ -1,4 +1,7 @@
 //! Reading of a whole body, within the limits and on the account of its caller.
+//!
+//! tower-http's `RequestBodyLimit` and axum's `Bytes` bound the length only. Here one deadline is for the whole body, a lease on the
+//! caller's budget grows as the body arrives, and the bytes are handed on with that lease and without a copy.
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, header};

@@ -2,6 +2,9 @@
 //!
 //! A coded answer is another representation: its strong ETag has a suffix of its own, and `Vary` says what it depends on. A
 //! handler knows nothing of this: it sees the tags of what it makes itself, whichever coding the client got them with.
+//!
+//! tower-http's `Compression` leaves the ETag as it is, so that one tag would stand for several representations; it drops the length of
+//! bodies that are there as a whole, and codes on the async threads.
 
 use std::io;
 

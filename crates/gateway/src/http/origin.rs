@@ -1,4 +1,8 @@
-//! Which hosts and web pages may call. CORS tells browsers; the checks here also stop what browsers send without asking.
+//! Hosts and web pages that may call. CORS tells browsers; the checks here also stop what browsers send without asking.
+//!
+//! tower-http's `Cors` is not used. It answers every `OPTIONS` itself with 200, also those that ask for `Allow` and the handshakes of
+//! webhooks, and preflights are answered 204 here. It refuses nobody, so the checks would stay. It writes the names of headers in
+//! lower case, and `Vary` into answers to requests without an `Origin`.
 
 use axum::extract::Request;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};

@@ -15,4 +15,5 @@ pub(crate) mod problem;
 pub(crate) mod request_id;
 pub(crate) mod response;
 pub(crate) mod route;
+pub(crate) mod schemas;
 pub(crate) mod spool;

@@ -10,7 +10,12 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, SchemaFormat};
 
+use crate::http::response::document;
+use crate::http::schemas::{text, words};
 use diorama_core::vista::query::url::{ParamCode, ParamError};
 use diorama_core::vista::{Error, ErrorKind};
 
@@ -99,6 +104,43 @@ codes! {
     StoreUnavailable = "store-unavailable", SERVICE_UNAVAILABLE, "The journal cannot be written";
     UpstreamTimeout = "upstream-timeout", GATEWAY_TIMEOUT, "The source did not answer in time";
     InsufficientStorage = "insufficient-storage", INSUFFICIENT_STORAGE, "The disk is full";
+}
+
+/// A refusal (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Problem {
+    #[serde(rename = "type")]
+    #[schema(schema_with = Problem::reference)]
+    kind: String,
+    title: &'static str,
+    #[schema(minimum = 400, maximum = 599)]
+    status: u16,
+    detail: Cow<'static, str>,
+    #[schema(schema_with = Problem::code)]
+    code: &'static str,
+    /// The same as `detail`.
+    message: Cow<'static, str>,
+    /// Advice to the caller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    hint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    request_id: Option<String>,
+    /// Mistakes per column or parameter.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    errors: BTreeMap<String, String>,
+}
+
+impl Problem {
+    fn reference() -> ObjectBuilder {
+        text().format(Some(SchemaFormat::Custom("uri-reference".into())))
+    }
+
+    fn code() -> ObjectBuilder {
+        let codes = Code::ALL.iter().map(|code| code.as_str());
+        words(codes).description(Some("Kind of the refusal; stable."))
+    }
 }
 
 /// A refusal, on its way to be a problem+json.
@@ -195,25 +237,20 @@ impl ApiError {
         self.0.hint.as_deref()
     }
 
-    /// The members of the problem.
-    pub(crate) fn to_json(&self, request_id: Option<&str>) -> serde_json::Value {
+    /// The problem, for the request of this id.
+    pub(crate) fn problem(&self, request_id: Option<&str>) -> Problem {
         let Inner { code, detail, hint, errors, .. } = &*self.0;
-        let mut body = serde_json::json!({
-            "type": format!("/problems/{}", code.as_str()),
-            "title": code.title(),
-            "status": code.status().as_u16(),
-            "detail": detail,
-            "code": code.as_str(),
-            "message": detail,
-        });
-        if let Some(members) = body.as_object_mut() {
-            members.extend(hint.iter().map(|hint| ("hint".to_string(), hint.as_str().into())));
-            members.extend(request_id.map(|id| ("request_id".to_string(), id.into())));
-            if !errors.is_empty() {
-                members.insert("errors".to_string(), serde_json::json!(errors));
-            }
+        Problem {
+            kind: format!("/problems/{}", code.as_str()),
+            title: code.title(),
+            status: code.status().as_u16(),
+            detail: detail.clone(),
+            code: code.as_str(),
+            message: detail.clone(),
+            hint: hint.clone(),
+            request_id: request_id.map(str::to_string),
+            errors: errors.clone(),
         }
-        body
     }
 
     /// What the log is to know beside the detail.
@@ -224,7 +261,7 @@ impl ApiError {
     /// The answer, now that the request's id is known.
     pub(crate) fn render(&self, request_id: &str) -> Response {
         let inner = &*self.0;
-        let mut response = (inner.code.status(), self.to_json(Some(request_id)).to_string()).into_response();
+        let mut response = (inner.code.status(), document(&self.problem(Some(request_id))).to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -251,7 +288,7 @@ pub fn unreadable(status: u16) -> Option<Vec<u8>> {
         431 => ApiError::new(Code::HeadersTooLarge, "the headers are too many or too large"),
         _ => return None,
     };
-    let (body, status) = (error.to_json(None).to_string(), error.code().status());
+    let (body, status) = (document(&error.problem(None)).to_string(), error.code().status());
     let reason = status.canonical_reason().unwrap_or_default();
     let head = format!(
         "HTTP/1.1 {} {reason}\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\n\
@@ -366,7 +403,7 @@ mod tests {
     #[test]
     fn internals_do_not_leave() {
         let error = ApiError::from(Error::permanent("password=hunter2 at /srv/db"));
-        assert!(!error.to_json(None).to_string().contains("hunter2"));
+        assert!(!document(&error.problem(None)).to_string().contains("hunter2"));
         assert_eq!(error.code(), Code::UpstreamError);
     }
 }

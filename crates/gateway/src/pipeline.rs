@@ -45,9 +45,12 @@ pub(crate) async fn pipeline(gateway: Arc<GatewayState>, route: Route, mut reque
     let dio = route.is_of_dio().then(|| gateway.dios.get_index_of(segments(request.uri().path()).0)).flatten();
     let running = gateway.metrics.http.begin(&method, route, dio);
     let page = match (settled, route) {
-        (Err(error), _) => Err(error),
+        (Err(error), _) => Err(ApiError::from(error)),
         (Ok(()), Route::Hook) => Ok(None),
-        (Ok(()), _) => gateway.origins.check_origin(&method, request.headers()).map(|page| page.cloned()),
+        (Ok(()), _) => {
+            let page = gateway.origins.check_origin(&method, request.headers());
+            page.map(|page| page.cloned()).map_err(ApiError::from)
+        }
     };
     let mut response = match &page {
         Err(error) => error.clone().into_response(),
@@ -88,18 +91,7 @@ fn bare(mut response: Response) -> Response {
 
 /// Who calls, if the request may reach a handler.
 fn admit(gateway: &GatewayState, route: Route, request: &Request) -> Result<Principal, ApiError> {
-    let uri = request.uri();
-    let length = uri.path_and_query().map_or(0, |text| text.as_str().len());
-    if length > gateway.limits.uri {
-        return Err(ApiError::new(Code::UriTooLong, format!("the URL is longer than {} bytes", gateway.limits.uri))
-            .hint("QUERY {resource} and POST {resource}/_query take the query as a body"));
-    }
-    // What reads requests stops some way behind the bound.
-    let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if headers > gateway.limits.header_bytes {
-        let most = gateway.limits.header_bytes;
-        return Err(ApiError::new(Code::HeadersTooLarge, format!("the headers are longer than {most} bytes")));
-    }
+    gateway.limits.check_head(request.uri(), request.headers())?;
     gateway.origins.check_host(request.headers())?;
     let principal = check_caller(gateway, route, request)?;
     if route != Route::Hook {
@@ -116,7 +108,7 @@ fn check_caller(gateway: &GatewayState, route: Route, request: &Request) -> Resu
         Route::Index | Route::Docs if gateway.has_page(route) && negotiate::prefers_html(request.headers()) => {
             Ok(Principal::Anybody)
         }
-        _ => gateway.auth.check(request.headers()),
+        _ => Ok(gateway.auth.check(request.headers())?),
     }
 }
 

@@ -2,7 +2,19 @@
 
 use std::time::Duration;
 
+use axum::http::{HeaderMap, Uri};
+use thiserror::Error;
+
 use diorama_core::record::JsonLimits;
+
+/// A request's head is larger than the limits say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub(crate) enum HeadError {
+    #[error("the URL is longer than {0} bytes")]
+    Uri(usize),
+    #[error("the headers are longer than {0} bytes")]
+    Headers(usize),
+}
 
 /// Bounds on what a request may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +84,17 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Refuses a URL or headers that are too long.
+    pub(crate) fn check_head(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), HeadError> {
+        let length = uri.path_and_query().map_or(0, |text| text.as_str().len());
+        if length > self.uri {
+            return Err(HeadError::Uri(self.uri));
+        }
+        // What reads requests stops some way behind the bound.
+        let length: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if length > self.header_bytes { Err(HeadError::Headers(self.header_bytes)) } else { Ok(()) }
+    }
+
     pub(crate) fn json(&self) -> JsonLimits {
         JsonLimits { nodes: self.nodes, depth: self.depth }
     }

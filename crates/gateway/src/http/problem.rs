@@ -1,4 +1,4 @@
-//! Refusals: the one mapping from errors to HTTP, and their form, RFC 9457's problem+json.
+//! Refusals and their form, RFC 9457's problem+json. `http/refusals.rs` makes them of errors.
 //!
 //! A handler returns an [`ApiError`]; it travels in the response's extensions to the pipeline, which knows the request's id and
 //! writes the body. So every refusal has the same form, whoever made it.
@@ -16,8 +16,6 @@ use utoipa::openapi::schema::{ObjectBuilder, SchemaFormat};
 
 use crate::http::response::document;
 use crate::http::schemas::{text, words};
-use diorama_core::vista::query::url::{ParamCode, ParamError};
-use diorama_core::vista::{Error, ErrorKind};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $slug:literal, $status:ident, $title:literal;)*) => {
@@ -307,84 +305,10 @@ impl IntoResponse for ApiError {
     }
 }
 
-impl From<ParamError> for ApiError {
-    fn from(error: ParamError) -> ApiError {
-        let code = match error.code {
-            ParamCode::UnknownColumn => Code::UnknownColumn,
-            ParamCode::UnknownParameter => Code::UnknownParameter,
-            ParamCode::InvalidParameter => Code::InvalidParameter,
-            ParamCode::LimitTooLarge => Code::LimitTooLarge,
-        };
-        let problem = ApiError::new(code, error.to_string()).errors([(error.parameter, error.detail)].into());
-        match error.hint {
-            Some(hint) => problem.hint(hint),
-            None => problem,
-        }
-    }
-}
-
-impl From<Error> for ApiError {
-    fn from(error: Error) -> ApiError {
-        let said = error.to_string();
-        let plain = |code| ApiError::new(code, said.clone());
-        match error {
-            Error::Unsupported { what: "insert" | "update" | "delete", .. } => plain(Code::Unsupported).hint(
-                "files are read only: a SQLite table takes writes, and `write` in a [dio] sends them elsewhere; \
-                 GET {resource}/_schema says what can be done",
-            ),
-            Error::Unsupported { .. } => plain(Code::Unsupported).hint("GET {resource}/_schema says what it can do"),
-            Error::NotFound { .. } => plain(Code::NotFound),
-            Error::Conflict { .. } => plain(Code::Conflict),
-            Error::Precondition { .. } => {
-                plain(Code::PreconditionFailed).hint("read the row again and repeat the change with its ETag")
-            }
-            Error::Invalid { fields, .. } => plain(Code::ValidationFailed).errors(fields),
-            Error::Replayed { .. } => plain(Code::Conflict),
-            Error::KeyReused { .. } => plain(Code::IdempotencyKeyReused).hint("a new request needs a new key"),
-            Error::QueueFull => plain(Code::QueueFull).hint(
-                "come again after Retry-After; nothing was accepted; parked writes wait too: GET /operations?state=parked",
-            ),
-            Error::Busy => plain(Code::Busy).hint("come again after Retry-After; server.limits.heavy_queries is the bound"),
-            Error::ClaimsFull => plain(Code::Busy).hint(
-                "come again after Retry-After; nothing was accepted; keys expire after a day, ids of deliveries after seven; \
-                 lens.inbox.claims is the bound",
-            ),
-            Error::QueryTime { .. } => plain(Code::QueryTimeout).hint(
-                "ask for fewer rows by an indexed filter (explain=true says which index would help); server.limits.query_time \
-                 is the bound",
-            ),
-            Error::QueryMemory { .. } => plain(Code::LimitTooLarge)
-                .hint("filter the rows, group by fewer values or take a page; server.limits.query_memory is the bound"),
-            Error::NotReady { .. } => plain(Code::NotReady),
-            Error::Closed => ApiError::new(Code::ShuttingDown, "the server is stopping"),
-            Error::Storage { full: true, .. } => {
-                ApiError::new(Code::InsufficientStorage, "there is no room for the write; nothing was accepted")
-                    .cause(said)
-            }
-            Error::Storage { full: false, .. } => {
-                ApiError::new(Code::StoreUnavailable, "the journal cannot be written; nothing was accepted").cause(said)
-            }
-            Error::OutcomeUnknown { operation } => {
-                ApiError::new(Code::StoreUnavailable, "it is not known yet whether the write was stored").hint(format!(
-                    "GET /operations/{operation} will tell; repeating the request needs an Idempotency-Key"
-                ))
-            }
-            Error::Source { kind: ErrorKind::Unknown, retry_after, .. } => {
-                ApiError::new(Code::UpstreamTimeout, "the source did not answer").retry_after(retry_after).cause(said)
-            }
-            Error::Source { retry_after, .. } => {
-                ApiError::new(Code::UpstreamError, "the source failed").retry_after(retry_after).cause(said)
-            }
-            Error::Suspicious { .. } => plain(Code::RefreshSuspicious),
-            // Errors of the program itself, which no request can cause: `Reentrant`, `Config`, and what comes later.
-            _ => ApiError::new(Code::Internal, "something is wrong inside").cause(said),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use diorama_core::vista::Error;
 
     #[test]
     fn every_code_has_a_word_of_its_own() {

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::http::body::BodyError;
 use crate::http::budget::Caller;
 use crate::http::limits::Limits;
 use crate::http::prefer::{Kind, Prefer};
@@ -201,7 +202,7 @@ async fn validated(scope: &Scope, body: Body, key: Option<&str>, limits: &Limits
     }
     wrong.check()?;
     kept.write(text).await?;
-    kept.into_body()
+    Ok(kept.into_body()?)
 }
 
 /// The next lines as rows; none at the end.
@@ -442,8 +443,7 @@ impl Lines {
             self.ended = true;
             return Ok(());
         };
-        let chunk =
-            chunk.map_err(|error| ApiError::new(Code::MalformedBody, format!("the body broke off: {error}")))?;
+        let chunk = chunk.map_err(BodyError::Broken)?;
         self.read += chunk.len();
         if self.read > self.limits.bulk {
             let detail = format!("the body is larger than {} bytes", self.limits.bulk);

@@ -16,8 +16,8 @@ use diorama::connect::MemoryTable;
 use diorama::record::{Body, Layout};
 use diorama::vista::query::Test;
 use diorama::{CborValue, Dio, Filter, Lens, OrderTerm, Query, Record, Rows, Vista};
-use diorama_core::plan::pick;
-use diorama_core::state::{Entry, Former};
+use diorama_core::plan::select;
+use diorama_core::state::{Entry, FormerRow};
 use diorama_core::table::{Index, ORDINAL_STEP, Spec, Table, TableBuilder};
 
 use crate::products::{id, record, schema};
@@ -137,9 +137,9 @@ fn indexes(mut table: Table, body: &Body, ids: &[String], json: usize) {
         let started = Instant::now();
         for at in 0..times {
             out.clear();
-            let picked = pick(&table, &queries[at % queries.len()], &schema).expect("a page");
-            table.rows_into(&picked.slots, &mut out);
-            examined = picked.examined.max(examined);
+            let selection = select(&table, &queries[at % queries.len()], &schema).expect("a page");
+            table.rows_into(&selection.slots, &mut out);
+            examined = selection.examined.max(examined);
             black_box(&out);
         }
         line(what, format!("{}  {examined} rows", per(times, started.elapsed())));
@@ -285,7 +285,7 @@ async fn entries() {
         let all: usize = log.iter().map(|entry| entry.bytes.len()).sum();
         let without = |bytes: &[u8]| {
             let mut entry = Entry::decode(bytes).expect("an entry");
-            entry.former = Former::Unknown;
+            entry.former_row = FormerRow::Unknown;
             entry.encode().len()
         };
         let bare: usize = log.iter().map(|entry| without(&entry.bytes)).sum();

@@ -34,7 +34,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::accept::{Current, Front};
+use self::accept::{Current, Responder};
 use self::backup::Files;
 pub use self::check::{check, check_all};
 use self::proxies::Proxies;
@@ -44,7 +44,7 @@ use diorama_core::dio::Dio;
 use diorama_core::journal::{JournalError, RedbJournal};
 use diorama_core::lens::Lens;
 use diorama_core::vista::{Result as VistaResult, Vista};
-use diorama_gateway::{Ack, Auth, Explorer, Gateway, Loopback, MountOptions, Sockets};
+use diorama_gateway::{Auth, Explorer, Gateway, Loopback, MountOptions, Sockets};
 
 /// Why a server did not start, or did not end well.
 #[derive(Debug)]
@@ -199,7 +199,7 @@ impl Server {
         };
         let listener = TcpListener::bind(spec.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let current = Arc::new(ArcSwap::from_pointee(Front::Starting(starting(&base_path(config)))));
+        let current = Arc::new(ArcSwap::from_pointee(Responder::Starting(starting(&base_path(config)))));
         let (closing, connections) = (CancellationToken::new(), TaskTracker::new());
         #[expect(clippy::disallowed_methods, reason = "the server owns its accept loop and joins it")]
         let accepting = tokio::spawn(accept::accept(
@@ -265,10 +265,10 @@ impl App {
         Err(Failure::config(wrong.join("\n")))
     }
 
-    fn front(&self, config: &Config, server: &Server, files: Files) -> Result<Front, Failure> {
+    fn front(&self, config: &Config, server: &Server, files: Files) -> Result<Responder, Failure> {
         let gateway = self.gateway(config)?.closing(server.closing.clone()).sockets(server.sockets.clone());
         let gateway = gateway.backup(files.backup());
-        Ok(Front::Gateway(gateway.connections(server.connections.clone()).into_service()))
+        Ok(Responder::Gateway(gateway.connections(server.connections.clone()).into_service()))
     }
 
     fn gateway(&self, config: &Config) -> Result<Gateway, Failure> {
@@ -419,7 +419,7 @@ fn mount_options(spec: &DioSpec, rows: usize) -> MountOptions {
         max_affected: spec.max_affected.unwrap_or(default.max_affected),
         require_if_match: spec.require_if_match,
         max_live: spec.max_live.unwrap_or(default.max_live),
-        ack: if spec.ack == crate::config::Ack::Applied { Ack::Applied } else { Ack::Journal },
+        ack: spec.ack,
     }
 }
 

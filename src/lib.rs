@@ -21,7 +21,9 @@ pub mod cache {
 pub mod connect {
     #[cfg(feature = "ws")]
     pub use diorama_connect::WsFeed;
-    pub use diorama_connect::{Connector, Key, Late, MemoryTable, Registry, Route, Settings, Source, SourceRequest};
+    pub use diorama_connect::{
+        Connector, Deferred, Key, MemoryTable, Registry, Route, Settings, Source, SourceRequest,
+    };
     #[cfg(feature = "csv")]
     pub use diorama_connect::{Csv, CsvOptions};
     #[cfg(feature = "feed")]
@@ -35,11 +37,11 @@ pub mod connect {
 /// What is asked of a [`Dio`], and what it says.
 pub mod dio {
     pub use diorama_core::dio::{
-        Backoff, BreakerLimits, BreakerState, ChunkRequest, ChunkSink, Condition, Counters, Dio, DioCache, DioEvent,
-        DroppedColumn, EventReceiver, FeedMeter, FeedStatus, Freshness, HeldBy, Histogram, IdempotencyKey, Inbound,
-        Mismatch, OnUnknown, OpError, OpId, Operation, OperationQuery, OperationState, Origin, Position, Purged,
-        QueryRoute, Reach, Reconciled, RefreshReport, Retry, RingLimits, Settings, Status, Ticket, Times, WeakDio,
-        WholeList, Workers, WriteOptions, WriteOrder, WriteRoute,
+        Backoff, BlockingWrite, BreakerLimits, BreakerState, ChunkRequest, ChunkSink, Condition, Counters, Dio,
+        DioCache, DioEvent, DroppedColumn, EventReceiver, FeedMeter, FeedStatus, Freshness, Histogram, IdempotencyKey,
+        Inbound, Mismatch, OnUnknown, OpError, OpId, Operation, OperationQuery, OperationState, Origin, Position,
+        PurgeReport, QueryRoute, Reachability, Reconciled, RefreshReport, Retry, RingLimits, Settings, Status, Ticket,
+        Times, WeakDio, WholeList, Workers, WriteOptions, WriteOrder, WriteRoute,
     };
 }
 
@@ -61,8 +63,8 @@ pub use diorama_inbound as inbound;
 pub mod journal {
     pub use diorama_core::journal::{
         AppendError, Changes, Claim, Delivery, DeliveryId, DeliveryQuery, DeliveryState, InboxLimits, InboxUse,
-        Journal, JournalError, Kept, LogBatch, LogEntry, LogId, LogState, MemoryJournal, Raw, RedbJournal, Rewrite,
-        Seq,
+        Journal, JournalError, LogBatch, LogEntry, LogId, LogState, MemoryJournal, RawRequest, RedbJournal, Rewrite,
+        Seq, StoredDelivery,
     };
 }
 
@@ -98,8 +100,8 @@ pub mod vista {
     /// The query language.
     pub mod query {
         pub use diorama_core::vista::query::{
-            AggregateItem, Aggregation, Cursor, Fields, Filter, Function, JsonRow, OrderTerm, Path, Pattern, Prepared,
-            Projection, Query, SelectItem, Test, Truth,
+            AggregateItem, Aggregation, CompiledQuery, Cursor, Fields, Filter, Function, IsTest, JsonRow, OrderTerm,
+            Path, Pattern, Projection, Query, SelectItem, Test,
         };
     }
 }

@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 use diorama::Schema;
-use diorama::inbound::signature::{Contentful, Gitlab, Graph, Mailgun, Sns, Standard, Timed, Twilio, UrlToken};
+use diorama::inbound::signature::{Contentful, Gitlab, Graph, Mailgun, Sns, Standard, TimedHeader, Twilio, UrlToken};
 use diorama::inbound::{Format, Hmac, Hook, Key, PRESETS, Request, Scheme, preset};
 use hyper::Method;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -51,8 +51,8 @@ static HOOKS: LazyLock<Vec<Hook>> = LazyLock::new(|| {
         Scheme::Hmac(Hmac::shopify(keys())),
         Scheme::Hmac(Hmac::slack(keys())),
         Scheme::Hmac(Hmac::airtable(keys())),
-        Scheme::Timed(Timed::stripe(keys())),
-        Scheme::Timed(Timed::sanity(keys())),
+        Scheme::Timed(TimedHeader::stripe(keys())),
+        Scheme::Timed(TimedHeader::sanity(keys())),
         Scheme::Contentful(Contentful { secrets: keys(), public_path: None }),
         Scheme::Gitlab(Gitlab::new(standard[..1].iter().copied()).expect("keys")),
         Scheme::Bearer(keys()),

@@ -43,27 +43,27 @@ const LONGEST_BARE: usize = 256;
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// What serves requests; may be exchanged while connections are open.
-pub(super) type Current = Arc<ArcSwap<Front>>;
+pub(super) type Current = Arc<ArcSwap<Responder>>;
 
 /// Who answers requests.
 #[derive(Clone)]
-pub(super) enum Front {
+pub(super) enum Responder {
     /// Before the resources are there.
     Starting(Router),
     Gateway(GatewayService),
 }
 
-impl Front {
+impl Responder {
     async fn answer(self, mut request: Request<Incoming>, caller: Caller) -> Response {
         request.extensions_mut().insert(caller);
         // The body of most requests is none, and costs nothing as such.
         let request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
         match self {
-            Front::Starting(mut router) => match router.call(request).await {
+            Responder::Starting(mut router) => match router.call(request).await {
                 Ok(answer) => answer,
                 Err(never) => match never {},
             },
-            Front::Gateway(gateway) => gateway.answer(request).await,
+            Responder::Gateway(gateway) => gateway.answer(request).await,
         }
     }
 }
@@ -100,7 +100,7 @@ pub(super) async fn accept(
                 let share = if proxies.trust(peer.ip()) { 0 } else { 1 };
                 if let Ok(lease) = addresses.take(Caller::new(peer.ip()), share) {
                     let (patience, stalled, refusal) = (limits.write_timeout, None, None);
-                    let stream = Counted { stream, patience, stalled, refusal, _place: place, _lease: lease };
+                    let stream = CountedConnection { stream, patience, stalled, refusal, _place: place, _lease: lease };
                     let peer = Peer { address: peer.ip(), proxies: proxies.clone() };
                     connections.spawn(serve(stream, peer, http.clone(), Arc::clone(&current), closing.clone()));
                 } else if let Ok(turn) = Arc::clone(&refusals).try_acquire_owned() {
@@ -149,7 +149,7 @@ async fn refuse(mut stream: TcpStream) {
 
 /// A connection with its right to be: also what becomes of it after an upgrade counts until it is closed. One that is sent
 /// something and takes none of it for too long is given up, be it an answer, a stream or a socket.
-struct Counted {
+struct CountedConnection {
     stream: TcpStream,
     /// How long the client may take nothing.
     patience: Duration,
@@ -161,7 +161,7 @@ struct Counted {
     _lease: Lease,
 }
 
-impl Counted {
+impl CountedConnection {
     fn taken(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if write.is_ready() {
             self.stalled = None;
@@ -185,18 +185,18 @@ fn bare_refusal(written: &[u8]) -> Option<u16> {
     head.get(..3).filter(|_| bare)?.parse().ok()
 }
 
-impl AsyncRead for Counted {
+impl AsyncRead for CountedConnection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Counted {
+impl AsyncWrite for CountedConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.refusal.is_none() && buf.len() < LONGEST_BARE {
             self.refusal = bare_refusal(buf).and_then(unreadable).map(|refusal| (refusal, 0));
         }
-        while let Counted { stream, refusal: Some((refusal, at)), .. } = &mut *self
+        while let CountedConnection { stream, refusal: Some((refusal, at)), .. } = &mut *self
             && *at < refusal.len()
         {
             let write = Pin::new(stream).poll_write(cx, &refusal[*at..]);
@@ -244,11 +244,17 @@ struct Peer {
     proxies: Proxies,
 }
 
-async fn serve(stream: Counted, peer: Peer, http: http1::Builder, current: Current, closing: CancellationToken) {
+async fn serve(
+    stream: CountedConnection,
+    peer: Peer,
+    http: http1::Builder,
+    current: Current,
+    closing: CancellationToken,
+) {
     // Answers are written whole: waiting for more to send only delays them.
     let _ = stream.stream.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
-        let front = Front::clone(&current.load());
+        let front = Responder::clone(&current.load());
         let caller = Caller::new(peer.proxies.origin(peer.address, request.headers()));
         async move { Ok::<_, Infallible>(front.answer(request, caller).await) }
     });

@@ -50,7 +50,7 @@ impl Files {
         #[expect(clippy::disallowed_methods, reason = "it ends with the answer: nobody takes its pieces then")]
         tokio::task::spawn_blocking(move || {
             let failed = send.clone();
-            if let Err(error) = copy.send(Pipe(send)) {
+            if let Err(error) = copy.send(PieceSender(send)) {
                 // Whoever asked has gone, or sees that the answer is too short.
                 let _ = failed.blocking_send(Err(error));
             }
@@ -60,7 +60,7 @@ impl Files {
     }
 
     /// Copies the files into a folder beside them, which is removed with the answer.
-    fn copy(&self) -> Result<Copied> {
+    fn copy(&self) -> Result<BackupCopy> {
         let beside = self.journal.as_ref().map(|(path, _)| path).or(self.cache.as_ref().map(|(path, _)| path));
         let beside = beside.and_then(|path| path.parent()).filter(|folder| !folder.as_os_str().is_empty());
         let folder = tempfile::Builder::new().prefix(".backup-").tempdir_in(beside.unwrap_or(Path::new(".")));
@@ -86,7 +86,7 @@ impl Files {
         }
         let size = |name: &String| Ok(std::fs::metadata(folder.path().join(name))?.len());
         let sizes = names.iter().map(size).collect::<io::Result<Vec<u64>>>().map_err(|error| failed(&error))?;
-        Ok(Copied { folder, names, sizes })
+        Ok(BackupCopy { folder, names, sizes })
     }
 }
 
@@ -100,15 +100,15 @@ fn failed(error: &io::Error) -> Error {
 }
 
 /// Copies that nobody else writes.
-struct Copied {
+struct BackupCopy {
     folder: TempDir,
     names: Vec<String>,
     sizes: Vec<u64>,
 }
 
-impl Copied {
+impl BackupCopy {
     /// Writes a tar file of them.
-    fn send(&self, to: Pipe) -> io::Result<()> {
+    fn send(&self, to: PieceSender) -> io::Result<()> {
         let mut tar = tar::Builder::new(BufWriter::with_capacity(PIECE, to));
         for (name, size) in self.names.iter().zip(&self.sizes) {
             let mut header = tar::Header::new_gnu();
@@ -122,9 +122,9 @@ impl Copied {
 }
 
 /// Where pieces go to be sent.
-struct Pipe(mpsc::Sender<io::Result<Bytes>>);
+struct PieceSender(mpsc::Sender<io::Result<Bytes>>);
 
-impl Write for Pipe {
+impl Write for PieceSender {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let piece = Bytes::copy_from_slice(bytes);
         self.0.blocking_send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe)?;

@@ -69,7 +69,7 @@ pub(super) fn check_with(config: &Config, cached: bool) -> Result<(), Failure> {
     let unguarded = (public && config.server.auth.is_none()).then(|| crate::config::PUBLIC.to_string());
     let open = config.webhooks.iter().filter(|spec| public && spec.auth.scheme == crate::config::AuthScheme::None);
     let open = open.map(|spec| format!("[webhook.{}] scheme \"none\" is for loopback addresses only", spec.name));
-    let unkept = config.dios.iter().filter(|spec| spec.ack == crate::config::Ack::Memory && spec.write.is_some());
+    let unkept = config.dios.iter().filter(|spec| spec.log_in_memory && spec.write.is_some());
     let unkept = unkept.map(|spec| {
         format!(
             "[dio.{}] ack = \"memory\" does not go with write: what goes around the source is kept in the journal",

@@ -7,7 +7,9 @@ use diorama_connect::FeedFormat;
 use diorama_core::dio::Settings;
 use diorama_core::journal::InboxLimits;
 use diorama_gateway::webhook::{Hook, HookOptions};
-use diorama_inbound::signature::{Contentful, Gitlab, Graph, Mailgun, Message, Sns, Standard, Timed, Twilio, UrlToken};
+use diorama_inbound::signature::{
+    Contentful, Gitlab, Graph, Mailgun, Message, Sns, Standard, TimedHeader, Twilio, UrlToken,
+};
 use diorama_inbound::{self as inbound, Algorithm, Encoding, Format, Hmac, Key, Map, Problem, Scheme};
 
 /// Contentful's own tolerance, in seconds.
@@ -126,11 +128,11 @@ fn scheme(auth: &HookAuth) -> Result<Scheme, String> {
     Ok(match auth.scheme {
         AuthScheme::Standard | AuthScheme::Svix => Scheme::Standard(Standard::new(secrets())?),
         AuthScheme::Github => Scheme::Hmac(Hmac::github(plain()?)),
-        AuthScheme::Stripe => Scheme::Timed(Timed::stripe(plain()?)),
+        AuthScheme::Stripe => Scheme::Timed(TimedHeader::stripe(plain()?)),
         AuthScheme::Shopify => Scheme::Hmac(Hmac::shopify(plain()?)),
         AuthScheme::Slack => Scheme::Hmac(Hmac::slack(plain()?)),
         AuthScheme::Gitlab => Scheme::Gitlab(Gitlab::new(secrets())?),
-        AuthScheme::Sanity => Scheme::Timed(Timed::sanity(plain()?)),
+        AuthScheme::Sanity => Scheme::Timed(TimedHeader::sanity(plain()?)),
         AuthScheme::Airtable => Scheme::Hmac(Hmac::airtable(keys(Key::base64)?)),
         AuthScheme::Contentful => {
             Scheme::Contentful(Contentful { secrets: plain()?, public_path: auth.public_path.clone() })

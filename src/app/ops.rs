@@ -17,7 +17,7 @@ use super::{CONFIG, Failure, OTHER};
 pub use backup::{Backup, backup};
 use client::Client;
 pub use explain::{Explain, explain};
-use stopped::Stopped;
+use stopped::StoppedServer;
 
 /// Arguments that cannot be understood.
 pub const USAGE: u8 = 64;
@@ -30,11 +30,11 @@ pub enum Ops {
     /// List accepted writes, newest first.
     List(List),
     /// Show writes by their ids.
-    Show(These),
+    Show(OpIds),
     /// Give parked writes another try, each as a new operation.
     Retry(Retry),
     /// Give parked writes up for good.
-    Discard(These),
+    Discard(OpIds),
     /// Print as NDJSON what a journal holds of writes that were not applied, however damaged it is. The file is not changed.
     Salvage {
         /// The journal, like cache.journal.redb.
@@ -47,7 +47,7 @@ pub enum Ops {
 
 /// Where the writes are.
 #[derive(Args, Clone, Debug, Default)]
-pub struct Place {
+pub struct Location {
     /// A running server, like http://127.0.0.1:8080 (TLS is not spoken).
     #[arg(long, conflicts_with = "cache")]
     url: Option<String>,
@@ -66,7 +66,7 @@ pub struct Place {
 #[derive(Args, Debug)]
 pub struct List {
     #[command(flatten)]
-    place: Place,
+    place: Location,
     /// Only of this resource.
     #[arg(long)]
     dio: Option<String>,
@@ -83,9 +83,9 @@ pub struct List {
 
 /// Writes by their ids.
 #[derive(Args, Debug)]
-pub struct These {
+pub struct OpIds {
     #[command(flatten)]
-    place: Place,
+    place: Location,
     /// Ids, and perhaps the stopped server's configuration.
     #[arg(value_name = "ID|FILE.toml", required = true)]
     words: Vec<String>,
@@ -95,7 +95,7 @@ pub struct These {
 #[derive(Args, Debug)]
 pub struct Retry {
     #[command(flatten)]
-    place: Place,
+    place: Location,
     /// All that are parked, oldest first, instead of single ones.
     #[arg(long)]
     all: bool,
@@ -112,7 +112,7 @@ pub struct Retry {
 
 /// What a list is narrowed by.
 #[derive(Debug, Default)]
-struct Narrowed {
+struct ListFilter {
     dio: Option<String>,
     state: Option<String>,
     limit: usize,
@@ -121,7 +121,7 @@ struct Narrowed {
 /// Whoever has the writes. Writes are JSON as the API sends them.
 enum Keeper {
     Server(Client),
-    Files(Box<Stopped>),
+    Files(Box<StoppedServer>),
 }
 
 /// Does it.
@@ -134,11 +134,11 @@ pub async fn run(ops: Ops) -> Result<(), Failure> {
         Ops::Salvage { journal, to } => salvage::run(&journal, to.as_deref()),
         Ops::List(List { place, dio, state, limit, file }) => {
             let mut keeper = Keeper::open(&place, file.as_deref()).await?;
-            let listed = keeper.list(&Narrowed { dio, state, limit });
+            let listed = keeper.list(&ListFilter { dio, state, limit });
             keeper.close().await;
             print(&if place.json { table::lines(&listed?) } else { table::table(&listed?) })
         }
-        Ops::Show(These { place, words }) => {
+        Ops::Show(OpIds { place, words }) => {
             let (ids, file) = sorted(&words);
             let mut keeper = Keeper::open(&place, file).await?;
             let shown: Result<Vec<Value>, Failure> = named(&ids)?.iter().map(|id| keeper.show(id)).collect();
@@ -158,7 +158,7 @@ pub async fn run(ops: Ops) -> Result<(), Failure> {
             keeper.close().await;
             report(&told?, place.json)
         }
-        Ops::Discard(These { place, words }) => {
+        Ops::Discard(OpIds { place, words }) => {
             let (ids, file) = sorted(&words);
             let mut keeper = Keeper::open(&place, file).await?;
             let told = keeper.discard(named(&ids)?).await;
@@ -169,15 +169,15 @@ pub async fn run(ops: Ops) -> Result<(), Failure> {
 }
 
 impl Keeper {
-    async fn open(place: &Place, file: Option<&Path>) -> Result<Keeper, Failure> {
+    async fn open(place: &Location, file: Option<&Path>) -> Result<Keeper, Failure> {
         match &place.url {
             Some(_) if file.is_some() => Err(usage("a server is asked with --url, or files are opened: not both")),
             Some(url) => Ok(Keeper::Server(Client::new(url, place.token.as_deref())?)),
-            None => Ok(Keeper::Files(Box::new(Stopped::open(place.cache.as_deref(), file).await?))),
+            None => Ok(Keeper::Files(Box::new(StoppedServer::open(place.cache.as_deref(), file).await?))),
         }
     }
 
-    fn list(&mut self, narrowed: &Narrowed) -> Result<Vec<Value>, Failure> {
+    fn list(&mut self, narrowed: &ListFilter) -> Result<Vec<Value>, Failure> {
         match self {
             Keeper::Server(client) => client.list(narrowed),
             Keeper::Files(files) => files.list(narrowed),

@@ -10,8 +10,8 @@ use serde::Deserialize as _;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as WordError, StrDeserializer};
 
-use crate::config::{Ack, ColumnSpec, Config, DioSpec, check_name, resource_name, stem};
-use diorama_connect::{Late, SourceRequest};
+use crate::config::{ColumnSpec, Config, DioSpec, check_name, resource_name, stem};
+use diorama_connect::{Deferred, SourceRequest};
 use diorama_core::dio::{OnUnknown, Settings, WriteOrder};
 use diorama_core::lens::Lens;
 use diorama_core::record::Record;
@@ -55,7 +55,7 @@ pub(super) async fn open_or_remember(spec: &DioSpec, lens: &Lens) -> Result<Vist
     let Some(shape) = lens.remembered(&spec.name).await? else { return Err(error) };
     tracing::warn!(dio = %spec.name, %error, "the source cannot be opened; the copy of its rows is served");
     let again = spec.clone();
-    Ok(Late::vista(&spec.name, shape, move || {
+    Ok(Deferred::vista(&spec.name, shape, move || {
         let spec = again.clone();
         async move { open(&spec).await }.boxed()
     }))
@@ -116,7 +116,7 @@ pub(super) fn settings(spec: &DioSpec, config: &Config, settings: &mut Settings)
     settings.version = spec.version.as_deref().map(Into::into);
     settings.allow_shrink = spec.allow_shrink;
     settings.drain_timeout = config.server.drain_timeout;
-    settings.log_in_memory = spec.ack == Ack::Memory;
+    settings.log_in_memory = spec.log_in_memory;
     settings.routed_ttl = spec.routed_ttl;
     settings.route_writes_once = spec.write.is_some();
     let or = |own: Option<Duration>, default: &mut Duration| *default = own.unwrap_or(*default);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use diorama_connect::{Connector, Route, Source, SourceRequest};
 use diorama_core::vista::{Error, Result, Vista};
+use diorama_gateway::Ack;
 
 use super::feed::FeedSpec;
 use super::value::Reader;
@@ -41,6 +42,8 @@ pub struct DioSpec {
     pub max_live: Option<usize>,
     /// When a write is answered.
     pub ack: Ack,
+    /// Whether writes, operations and events are kept in memory only (`ack = "memory"`).
+    pub log_in_memory: bool,
     /// Whether changes must say which version they were made for.
     pub require_if_match: bool,
     /// Whether a refresh may remove most rows.
@@ -73,18 +76,6 @@ pub struct DioSpec {
     pub reread_rate: Option<u32>,
     /// What tells of changes beside webhooks.
     pub feed: Option<FeedSpec>,
-}
-
-/// When a write is answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ack {
-    /// When the journal on disk has it.
-    #[default]
-    Journal,
-    /// When the source has it.
-    Applied,
-    /// When it is in memory: what the source has not taken is lost with the process.
-    Memory,
 }
 
 /// A declared column.
@@ -124,6 +115,7 @@ impl DioSpec {
             max_affected: None,
             max_live: None,
             ack: Ack::Journal,
+            log_in_memory: false,
             require_if_match: false,
             allow_shrink: false,
             unknown_columns: None,
@@ -149,6 +141,7 @@ impl DioSpec {
         }
         let source = source(&name, &reader);
         let feed = reader.table("feed").and_then(|feed| FeedSpec::read(&name, feed));
+        let ack = reader.word("ack", &["journal", "applied", "memory"]);
         let spec = DioSpec {
             id: reader.text("id"),
             columns: columns(&reader),
@@ -161,11 +154,8 @@ impl DioSpec {
             max_limit: reader.number("max_limit"),
             max_affected: reader.number("max_affected"),
             max_live: reader.count("max_live", 1..=1_000_000),
-            ack: match reader.word("ack", &["journal", "applied", "memory"]) {
-                Some("applied") => Ack::Applied,
-                Some("memory") => Ack::Memory,
-                _ => Ack::Journal,
-            },
+            ack: if ack == Some("applied") { Ack::Applied } else { Ack::Journal },
+            log_in_memory: ack == Some("memory"),
             require_if_match: reader.flag("require_if_match").unwrap_or(false),
             allow_shrink: reader.flag("allow_shrink").unwrap_or(false),
             unknown_columns: reader.word("unknown_columns", &["keep", "reject"]).map(|word| word == "keep"),
@@ -182,7 +172,7 @@ impl DioSpec {
             read_timeout: reader.duration("read_timeout"),
             reread_rate: reader.count("reread_rate", 1..=100_000).and_then(|rate| u32::try_from(rate).ok()),
             feed,
-            ..DioSpec::new(name, source.unwrap_or_else(|| Arc::new(Unread)))
+            ..DioSpec::new(name, source.unwrap_or_else(|| Arc::new(UnreadSource)))
         };
         reader.finish();
         spec
@@ -191,10 +181,10 @@ impl DioSpec {
 
 /// Stands in for a source with a mistake while the rest of the file is read: with a mistake there is no configuration.
 #[derive(Debug)]
-struct Unread;
+struct UnreadSource;
 
 #[async_trait]
-impl Source for Unread {
+impl Source for UnreadSource {
     fn describe(&self) -> String {
         String::new()
     }
@@ -214,9 +204,9 @@ fn source(name: &str, reader: &Reader<'_>) -> Option<Arc<dyn Source>> {
     let table = reader.table("source")?;
     let connectors = registry.connectors().filter(|connector| connector.source_form().is_some());
     let source = match chosen(&table, connectors) {
-        Chosen::One(connector) => told(&table, connector, || connector.source(&table)),
-        Chosen::LeftOut => None,
-        Chosen::NoneOrSeveral => {
+        ChosenConnector::One(connector) => told(&table, connector, || connector.source(&table)),
+        ChosenConnector::LeftOut => None,
+        ChosenConnector::NoneOrSeveral => {
             table.problem(table.at, format!("[dio.{name}] needs source = {}", forms()));
             None
         }
@@ -230,9 +220,9 @@ fn write(reader: &Reader<'_>) -> Option<Arc<dyn Route>> {
     let table = reader.table("write")?;
     let registry = reader.context.registry;
     let route = match chosen(&table, registry.connectors().filter(|connector| connector.route_form().is_some())) {
-        Chosen::One(connector) => told(&table, connector, || connector.route(&table)),
-        Chosen::LeftOut => None,
-        Chosen::NoneOrSeveral => {
+        ChosenConnector::One(connector) => told(&table, connector, || connector.route(&table)),
+        ChosenConnector::LeftOut => None,
+        ChosenConnector::NoneOrSeveral => {
             let forms = alternatives(registry.connectors().filter_map(Connector::route_form));
             table.problem(table.at, format!("write is {forms}"));
             None
@@ -243,7 +233,7 @@ fn write(reader: &Reader<'_>) -> Option<Arc<dyn Route>> {
 }
 
 /// The connector that a table names by a key of its own.
-pub(super) enum Chosen<'r> {
+pub(super) enum ChosenConnector<'r> {
     /// This one.
     One(&'r dyn Connector),
     /// One that this program was built without, which has been said.
@@ -253,18 +243,21 @@ pub(super) enum Chosen<'r> {
 }
 
 /// The one of `connectors` that `table` names.
-pub(super) fn chosen<'r>(table: &Reader<'_>, connectors: impl Iterator<Item = &'r dyn Connector>) -> Chosen<'r> {
+pub(super) fn chosen<'r>(
+    table: &Reader<'_>,
+    connectors: impl Iterator<Item = &'r dyn Connector>,
+) -> ChosenConnector<'r> {
     let named: Vec<&dyn Connector> = connectors.filter(|connector| table.place(connector.name()).is_some()).collect();
     if let [one] = named.as_slice() {
-        return Chosen::One(*one);
+        return ChosenConnector::One(*one);
     }
     let left_out = table.context.registry.left_out().iter().find_map(|name| Some((name, table.place(name)?)));
     match left_out.filter(|_| named.is_empty()) {
         Some((name, at)) => {
             table.problem(at, format!("this program was built without {name}: build it with --features {name}"));
-            Chosen::LeftOut
+            ChosenConnector::LeftOut
         }
-        None => Chosen::NoneOrSeveral,
+        None => ChosenConnector::NoneOrSeveral,
     }
 }
 

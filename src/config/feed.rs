@@ -6,7 +6,7 @@ use diorama_connect::{Connector, Feed};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::dio::{Chosen, chosen, told};
+use super::dio::{ChosenConnector, chosen, told};
 use super::value::Reader;
 use super::webhook::HookSpec;
 
@@ -24,9 +24,9 @@ impl FeedSpec {
     pub(super) fn read(dio: &str, reader: Reader<'_>) -> Option<FeedSpec> {
         let registry = reader.context.registry;
         let feed = match chosen(&reader, registry.connectors().filter(|connector| connector.feed_form().is_some())) {
-            Chosen::One(connector) => told(&reader, connector, || connector.feed(&reader)),
-            Chosen::LeftOut => None,
-            Chosen::NoneOrSeveral => {
+            ChosenConnector::One(connector) => told(&reader, connector, || connector.feed(&reader)),
+            ChosenConnector::LeftOut => None,
+            ChosenConnector::NoneOrSeveral => {
                 let form = registry.connectors().find_map(Connector::feed_form).unwrap_or_default();
                 let form = form.trim_matches(['{', '}', ' ']);
                 reader.problem(reader.at, format!("[dio.{dio}.feed] needs {form}"));

@@ -13,7 +13,7 @@ mod server;
 mod value;
 mod webhook;
 
-pub use dio::{Ack, ColumnSpec, DioSpec};
+pub use dio::{ColumnSpec, DioSpec};
 pub use feed::FeedSpec;
 pub use file::{File, check_name, resource_name, stem};
 pub use intake::{EventsSpec, InboxSpec, IntakeSpec};
@@ -22,7 +22,7 @@ pub use problems::{ConfigError, Problem};
 pub(crate) use server::PUBLIC;
 pub use server::{Access, CacheAt, LensSpec, Page, ServerSpec};
 pub use value::Secret;
-pub use webhook::{AuthScheme, FORMATS, HookAuth, HookSpec, SCHEMES, Written};
+pub use webhook::{AuthScheme, FORMATS, HookAuth, HookSpec, RawSection, SCHEMES};
 
 use std::path::Path;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diorama_connect::{Connector, CsvOptions, Feed, Settings};
-use diorama_gateway::Limits;
+use diorama_gateway::{Ack, Limits};
 use parking_lot::Mutex;
 
 use super::*;
@@ -195,6 +195,22 @@ fn the_file_of_a_secret_has_an_end() {
 }
 
 #[test]
+fn times_are_read_with_every_unit_and_in_sums() {
+    let read = |time: &str| {
+        let text = format!("[dio.a]\nsource = {{ csv = \"a.csv\" }}\nrefresh_every = \"{time}\"");
+        parse(&text).map(|config| config.dios[0].refresh_every.unwrap())
+    };
+    for (text, seconds) in
+        [("250ms", 0.25), ("30s", 30.0), ("5m", 300.0), ("1h", 3_600.0), ("2d", 172_800.0), ("1h 30m", 5_400.0)]
+    {
+        assert_eq!(read(text).unwrap().as_secs_f64(), seconds, "{text}");
+    }
+    for wrong in ["0s", "-5s", "5", "1 month", "", "99999999999999999999d", "soon"] {
+        assert!(read(wrong).unwrap_err()[0].contains("is a time like"), "{wrong}");
+    }
+}
+
+#[test]
 fn limits_are_read_within_their_bounds() {
     let read = |limits: &str| {
         parse(&format!("[server.limits]\n{limits}\n[dio.a]\nsource = {{ csv = \"a.csv\" }}")).map(|c| c.server.limits)
@@ -298,11 +314,14 @@ fn how_files_are_written_is_read() {
 #[test]
 fn it_is_said_when_a_write_is_answered() {
     let text = |ack: &str| format!("[dio.a]\nsource = {{ csv = \"a.csv\" }}\n{ack}");
-    let read = |ack: &str| parse(&text(ack)).unwrap().dios[0].ack;
-    assert_eq!(read(""), Ack::Journal);
-    assert_eq!(read("ack = \"journal\""), Ack::Journal);
-    assert_eq!(read("ack = \"applied\""), Ack::Applied);
-    assert_eq!(read("ack = \"memory\""), Ack::Memory);
+    let read = |ack: &str| {
+        let spec = parse(&text(ack)).unwrap().dios.remove(0);
+        (spec.ack, spec.log_in_memory)
+    };
+    assert_eq!(read(""), (Ack::Journal, false));
+    assert_eq!(read("ack = \"journal\""), (Ack::Journal, false));
+    assert_eq!(read("ack = \"applied\""), (Ack::Applied, false));
+    assert_eq!(read("ack = \"memory\""), (Ack::Journal, true));
     assert!(parse(&text("ack = \"never\"")).unwrap_err()[0].contains("journal, applied, memory"));
 }
 

@@ -13,7 +13,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problems::Problems;
-use super::webhook::Written;
+use super::webhook::RawSection;
 
 /// Bytes of a secret that is sent as it is, at least: whoever has none may try as often as they like.
 pub(super) const LEAST_TOKEN: usize = 16;
@@ -53,10 +53,10 @@ pub(super) struct Context<'a> {
 
 impl Context<'_> {
     /// The file as it stands, for parts that are read elsewhere, with what the environment has of all that it names.
-    pub(super) fn written(&self) -> Written {
+    pub(super) fn written(&self) -> RawSection {
         let names = self.text.match_indices("${").filter_map(|(at, _)| named(&self.text[at..]));
         let env = names.filter_map(|name| Some((name.to_string(), (self.env)(name)?))).collect();
-        Written { text: self.text.into(), path: self.path.to_path_buf(), env: Arc::new(env) }
+        RawSection { text: self.text.into(), path: self.path.to_path_buf(), env: Arc::new(env) }
     }
 }
 
@@ -397,20 +397,11 @@ fn size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// `250ms`, `30s`, `5m`, `1h`, `2d`.
+/// Reads `250ms`, `30s`, `5m`, `2d` or `1h 30m`: the friendly format of jiff, with days of 24 hours.
 fn duration(text: &str) -> Option<Duration> {
-    let split = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(split);
-    let number: u64 = number.parse().ok()?;
-    let seconds = match unit {
-        "ms" => return Some(Duration::from_millis(number)),
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return None,
-    };
-    number.checked_mul(seconds).map(Duration::from_secs)
+    let span: jiff::Span = text.parse().ok()?;
+    let time = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?;
+    Duration::try_from(time).ok()
 }
 
 /// The name that was probably meant.

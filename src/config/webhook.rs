@@ -34,7 +34,7 @@ pub struct HookSpec {
     /// What the sender calls the rows, where it tells of several kinds of things.
     pub only: Option<String>,
     /// The file with `[webhook.NAME.map]`, if that is there.
-    pub map: Option<Written>,
+    pub map: Option<RawSection>,
     /// `cloudevents`: whether several at a time are taken.
     pub accept_batch: bool,
     /// `cloudevents`: who may ask by `OPTIONS` whether to deliver.
@@ -49,7 +49,7 @@ pub struct HookSpec {
 
 /// A part of the file that is read elsewhere.
 #[derive(Clone, Debug)]
-pub struct Written {
+pub struct RawSection {
     /// The whole file.
     pub text: Arc<str>,
     /// Its name.
@@ -58,7 +58,7 @@ pub struct Written {
     pub(super) env: Arc<HashMap<String, String>>,
 }
 
-impl Written {
+impl RawSection {
     /// A text of the file with the environment's value for each `${NAME}`; `$${` stands for `${`.
     ///
     /// # Errors

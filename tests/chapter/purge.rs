@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use diorama::journal::{Journal, LogEntry, MemoryJournal};
 use diorama::{ChangeEvent, Dio, Error, Lens, Record, WriteOp};
-use diorama_core::dio::{At, WriteOptions};
+use diorama_core::dio::{CursorRead, WriteOptions};
 use memchr::memmem;
 use proptest::prelude::*;
 
@@ -146,12 +146,12 @@ async fn told(dio: &Dio) -> String {
     let (ring, mut at) = (dio.ring(), 0);
     loop {
         match ring.at(at) {
-            At::Item(item) => all += &format!("{item:?}\n"),
-            At::Gone { next, .. } => {
+            CursorRead::Item(item) => all += &format!("{item:?}\n"),
+            CursorRead::Gone { next, .. } => {
                 at = next;
                 continue;
             }
-            At::End | At::Closed => return all,
+            CursorRead::End | CursorRead::Closed => return all,
         }
         at += 1;
     }

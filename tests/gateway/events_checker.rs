@@ -9,7 +9,7 @@ use std::time::Duration;
 use diorama::connect::MemoryTable;
 use diorama::gateway::Gateway;
 use diorama::{Dio, Lens, Record, Vista};
-use diorama_core::dio::At;
+use diorama_core::dio::CursorRead;
 use futures_util::StreamExt as _;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
@@ -64,7 +64,7 @@ impl Server {
 /// Notes the numbers of all events in the ring after `seen`.
 fn note(dio: &Dio, seen: &mut Vec<u64>) {
     let mut at = dio.ring().after(seen.last().copied().unwrap_or(0)).expect("it is looked at often enough");
-    while let At::Item(item) = dio.ring().at(at) {
+    while let CursorRead::Item(item) = dio.ring().at(at) {
         seen.extend(item.seq.filter(|seq| seen.last().is_none_or(|last| seq > last)));
         at += 1;
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use diorama::gateway::MountOptions;
 use diorama::journal::MemoryJournal;
-use diorama_core::journal::double::{Fault, FaultyJournal};
+use diorama_core::journal::faulty::{Fault, FaultyJournal};
 
 use crate::harness::{App, products, rows};
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use diorama::journal::{
     AppendError, Delivery, DeliveryId, DeliveryQuery, InboxLimits, InboxUse, Journal, JournalError, LogBatch, LogEntry,
-    LogId, LogState, MemoryJournal, Raw, Rewrite, Seq,
+    LogId, LogState, MemoryJournal, RawRequest, Rewrite, Seq,
 };
 use tokio::sync::watch;
 
@@ -78,7 +78,7 @@ impl Journal for GatedJournal {
         self.journal.deliveries(query).await
     }
 
-    async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, Raw)>, JournalError> {
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, RawRequest)>, JournalError> {
         self.journal.delivery(id).await
     }
 

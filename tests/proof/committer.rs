@@ -10,8 +10,8 @@ use diorama::dio::{Dio, IdempotencyKey, Inbound, OperationState, Reconciled, Tic
 use diorama::journal::{Journal, MemoryJournal};
 use diorama::record::Body;
 use diorama::{ChangeEvent, DioEvent, Error, Lens, LensBuilder, WriteOp};
-use diorama_core::journal::double::{Fault, FaultRates, FaultyJournal};
-use diorama_core::state::{Base, Cause, Condition, Entry, Frame, OpChange, OpId, Visible};
+use diorama_core::journal::faulty::{Fault, FaultRates, FaultyJournal};
+use diorama_core::state::{Base, Cause, Condition, Entry, Frame, OpChange, OpId, VisibleChange};
 
 use super::harness::*;
 
@@ -34,7 +34,7 @@ fn foreign(seq: u64) -> bytes::Bytes {
     let body = Body::encode("foreign", &record((seq as i64, 0)), schema().layout());
     let mut entry = Entry::new(seq, 0, Some("foreign".into()), Cause::default());
     entry.base = Base::Set { body, ordinal: 1 };
-    (entry.visible, entry.frame) = (Visible::Base, Frame::Changed);
+    (entry.visible, entry.frame) = (VisibleChange::Base, Frame::Changed);
     entry.encode()
 }
 

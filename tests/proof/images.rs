@@ -12,7 +12,7 @@ use std::time::Duration;
 use diorama::cache::RedbCache;
 use diorama::journal::Seq;
 use diorama::{DioEvent, Error};
-use diorama_core::dio::{At, OperationState, Reconciled, WriteOptions};
+use diorama_core::dio::{CursorRead, OperationState, Reconciled, WriteOptions};
 use diorama_core::journal::disk::{fate, images};
 
 use super::harness::*;
@@ -115,7 +115,7 @@ async fn check(image: &Disks, before: &Before<'_>, master: &Arc<Master>, routed:
 fn check_events(life: &Life, before: &Before<'_>, head: Seq) {
     let mut found = BTreeMap::new();
     for at in 0..life.dio.ring().end() {
-        if let At::Item(item) = life.dio.ring().at(at)
+        if let CursorRead::Item(item) = life.dio.ring().at(at)
             && let Some(seq) = item.seq.filter(|seq| *seq <= head)
         {
             found.insert(seq, item.event.clone());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use diorama::cache::RedbCache;
 use diorama::{DioEvent, Error, Lens, LensBuilder, WriteOp};
-use diorama_core::dio::{At, Dio, OperationState, Retry, WriteOptions};
+use diorama_core::dio::{CursorRead, Dio, OperationState, Retry, WriteOptions};
 use diorama_core::state::OpId;
 
 use redb::ReadableTable;
@@ -242,7 +242,9 @@ async fn positions_a_lost_journal_is_a_new_epoch_that_keeps_the_rows_and_says_so
     assert_ne!(dio.position().epoch, epoch);
     assert_eq!(visible(&dio.state()), map([("a", (1, 1))]), "rows are served meanwhile");
     assert!(dio.status().stale);
-    assert!(matches!(dio.ring().at(0), At::Item(item) if item.event == DioEvent::Invalidated && !item.covered()));
+    assert!(
+        matches!(dio.ring().at(0), CursorRead::Item(item) if item.event == DioEvent::Invalidated && !item.covered())
+    );
     // And everything is read again without being asked.
     eventually("a list", || master.has_list()).await;
     master.set("a", Some((2, 2)));
@@ -260,10 +262,10 @@ trait NotDoubt {
     fn event_is_not_doubt(&self) -> bool;
 }
 
-impl NotDoubt for At {
+impl NotDoubt for CursorRead {
     /// The first thing in the ring is what the second process said, not a doubt of the third.
     fn event_is_not_doubt(&self) -> bool {
-        matches!(self, At::Item(item) if item.seq == Some(1))
+        matches!(self, CursorRead::Item(item) if item.seq == Some(1))
     }
 }
 
@@ -349,7 +351,7 @@ fn an_interrupted_large_refresh_is_told_and_made_good() {
         assert!(dio.status().stale);
         let mut told = false;
         for at in 0..dio.ring().end() {
-            told |= matches!(dio.ring().at(at), At::Item(item)
+            told |= matches!(dio.ring().at(at), CursorRead::Item(item)
                 if item.event == DioEvent::Invalidated && !item.covered() && item.seq > Some(position.seq));
         }
         assert!(told, "subscribers read again");
@@ -389,7 +391,7 @@ async fn positions_whoever_resumes_by_one_after_a_restart_misses_and_repeats_not
         assert_eq!(position.epoch, dio.position().epoch);
         let mut at = dio.ring().after(position.seq).expect("the ring reaches back");
         let mut found = Vec::new();
-        while let At::Item(item) = dio.ring().at(at) {
+        while let CursorRead::Item(item) = dio.ring().at(at) {
             found.extend(item.seq.map(|seq| (seq, item.event.clone())));
             at += 1;
         }

@@ -15,7 +15,7 @@ use http::{HeaderMap, Method};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use diorama_core::dio::{Backoff, Dio, FeedMeter, Inbound, Parcel, WeakDio};
+use diorama_core::dio::{Backoff, DeliveryBatch, Dio, FeedMeter, Inbound, WeakDio};
 use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryState};
 use diorama_core::state::Origin;
 use diorama_core::vista::{Error, LogLimit};
@@ -261,7 +261,7 @@ fn refused(delivery: &Delivery) -> u64 {
 }
 
 /// Changes as a delivery that nobody keeps: it cannot be sent again.
-fn parcel(changes: Vec<Inbound>) -> Parcel {
+fn parcel(changes: Vec<Inbound>) -> DeliveryBatch {
     let delivery = Delivery {
         id: DeliveryId::new(),
         hook: "feed".into(),
@@ -275,5 +275,5 @@ fn parcel(changes: Vec<Inbound>) -> Parcel {
         updated: 0,
         size: 0,
     };
-    Parcel { delivery, raw: None, changes, abort: false, again: false, same: None }
+    DeliveryBatch { delivery, raw: None, changes, abort: false, again: false, same: None }
 }

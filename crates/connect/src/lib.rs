@@ -10,13 +10,13 @@ mod connector;
 mod contract;
 #[cfg(feature = "csv")]
 pub mod csv;
+mod deferred;
 #[cfg(feature = "feed")]
 mod feed;
 #[cfg(any(feature = "csv", feature = "json", feature = "sqlite"))]
 mod file;
 #[cfg(feature = "json")]
 pub mod json;
-mod late;
 pub mod memory;
 mod registry;
 mod rows;
@@ -32,11 +32,11 @@ pub use self::connector::Feed;
 pub use self::connector::{Connector, Key, Route, Settings, Source, SourceRequest};
 #[cfg(feature = "csv")]
 pub use self::csv::{Csv, CsvOptions};
+pub use self::deferred::Deferred;
 #[cfg(feature = "feed")]
 pub use self::feed::FeedFormat;
 #[cfg(feature = "json")]
 pub use self::json::{Json, JsonOptions};
-pub use self::late::Late;
 pub use self::memory::MemoryTable;
 pub use self::registry::Registry;
 #[cfg(feature = "sqlite")]

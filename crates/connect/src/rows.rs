@@ -25,11 +25,11 @@ pub(crate) fn count(query: &Query, schema: &Schema, rows: &Rows) -> u64 {
 }
 
 fn pick<'a>(schema: &Schema, items: impl IntoIterator<Item = (&'a Id, &'a Body)>) -> Rows {
-    let mut picked = Rows::with_layout(Arc::clone(schema.layout()));
+    let mut selection = Rows::with_layout(Arc::clone(schema.layout()));
     for (id, body) in items {
-        picked.push_body(Arc::clone(id), body.clone());
+        selection.push_body(Arc::clone(id), body.clone());
     }
-    picked
+    selection
 }
 
 /// The next page of a sorted list. The token holds the last row's sort columns, so that rows that come and go in between

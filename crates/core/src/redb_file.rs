@@ -123,7 +123,7 @@ pub(crate) struct RedbFile {
     options: Options,
     handle: RwLock<Handle>,
     /// Dropped after the handle: a file that nobody holds has been given up.
-    hold: Arc<Hold>,
+    hold: Arc<OpenFile>,
 }
 
 enum Handle {
@@ -150,7 +150,7 @@ impl RedbFile {
         let database = file.database()?;
         *file.handle.write() = Handle::Open(database);
         if file.factory.is_none() {
-            file.hold = Hold::register(&file.path);
+            file.hold = OpenFile::register(&file.path);
         }
         Ok(file)
     }
@@ -227,7 +227,7 @@ impl RedbFile {
 
     fn database(&self) -> Result<Database, Fault> {
         let Some(factory) = &self.factory else { return self.of_path() };
-        let database = self.options.database(Boxed(factory()?))?;
+        let database = self.options.database(BoxedBackend(factory()?))?;
         self.options.prepare(&database)?;
         Ok(database)
     }
@@ -260,19 +260,19 @@ impl fmt::Debug for RedbFile {
 /// A file that this process has open. Tasks of a Lens that has ended may have it for some time yet: until they have stored what
 /// they know.
 #[derive(Debug, Default)]
-struct Hold {
+struct OpenFile {
     path: PathBuf,
     /// Whether whoever opened it has ended.
     left: AtomicBool,
     closed: AtomicBool,
 }
 
-static HOLDS: Mutex<Vec<Weak<Hold>>> = Mutex::new(Vec::new());
+static HOLDS: Mutex<Vec<Weak<OpenFile>>> = Mutex::new(Vec::new());
 
-impl Hold {
-    fn register(path: &Path) -> Arc<Hold> {
+impl OpenFile {
+    fn register(path: &Path) -> Arc<OpenFile> {
         let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-        let hold = Arc::new(Hold { path, ..Hold::default() });
+        let hold = Arc::new(OpenFile { path, ..OpenFile::default() });
         let mut holds = HOLDS.lock();
         holds.retain(|hold| hold.strong_count() > 0);
         holds.push(Arc::downgrade(&hold));
@@ -282,7 +282,7 @@ impl Hold {
 
 /// An open file in the hands of whoever opened it; dropped, the file is left to the tasks that still need it.
 #[derive(Debug)]
-pub(crate) struct Owner(Arc<Hold>);
+pub(crate) struct Owner(Arc<OpenFile>);
 
 impl Drop for Owner {
     fn drop(&mut self) {
@@ -432,9 +432,9 @@ pub(crate) fn sync_folder(path: &Path) -> Result<(), Fault> {
 
 /// A boxed backend as a backend.
 #[derive(Debug)]
-struct Boxed(Box<dyn StorageBackend>);
+struct BoxedBackend(Box<dyn StorageBackend>);
 
-impl StorageBackend for Boxed {
+impl StorageBackend for BoxedBackend {
     fn len(&self) -> io::Result<u64> {
         self.0.len()
     }

@@ -6,7 +6,7 @@ use http::HeaderMap;
 
 use super::body::{Documents, json, member, unescape};
 use super::native::record;
-use super::{Change, DecodeError, Decoded, ItemError, MOST_CHANGES};
+use super::{Change, DecodeError, DecodedDelivery, ItemError, MOST_CHANGES};
 use diorama_core::record::{CborValue, Record, id_from_value};
 use diorama_core::vista::{ChangeEvent, Coercion};
 
@@ -32,8 +32,8 @@ pub(super) fn decode(
     batches: bool,
     headers: &HeaderMap,
     id_column: &str,
-) -> Result<Decoded, DecodeError> {
-    let mut decoded = Decoded::default();
+) -> Result<DecodedDelivery, DecodeError> {
+    let mut decoded = DecodedDelivery::default();
     let one = |value| match value {
         Documents::One(value) => Ok(value),
         _ => Err(DecodeError::Syntax("the body is to be one JSON value".into())),
@@ -65,7 +65,7 @@ pub(super) fn decode(
     Ok(decoded)
 }
 
-impl Decoded {
+impl DecodedDelivery {
     fn take(&mut self, number: usize, event: Result<Event, String>, id_column: &str) {
         match event.and_then(|event| event.change(id_column)) {
             Ok(Ok(change)) => self.changes.push(Ok(change)),
@@ -205,7 +205,7 @@ mod tests {
         of.iter().map(|(name, value)| (http::header::HeaderName::from_static(name), value.parse().unwrap())).collect()
     }
 
-    fn read(body: &str, kind: &str, batches: bool, given: &HeaderMap) -> Result<Decoded, DecodeError> {
+    fn read(body: &str, kind: &str, batches: bool, given: &HeaderMap) -> Result<DecodedDelivery, DecodeError> {
         decode(Documents::read(body.as_bytes(), kind, Forms::Refused)?, kind, batches, given, "id")
     }
 

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::body::{Documents, parameter};
 use super::hook::{Hook, Request, media_type};
 use super::signature::{Sender, SnsMessage, is_raw, known, one};
-use super::{Refused, Scheme};
+use super::{Refusal, Scheme};
 
 /// Bytes of what is given back, at most.
 const MOST_ECHO: usize = 4 << 10;
@@ -118,7 +118,7 @@ impl Hook {
     }
 
     /// The answer to `GET`; `None` if it is not a challenge of the hook's sender.
-    pub fn challenge(&self, request: &Request<'_>) -> Option<Result<Reply, Refused>> {
+    pub fn challenge(&self, request: &Request<'_>) -> Option<Result<Reply, Refusal>> {
         let query = request.query.unwrap_or_default();
         match self.scheme.sender() {
             Sender::Meta => parameter(query, "hub.mode").map(|mode| self.meta(&mode, query)),
@@ -187,13 +187,13 @@ impl Hook {
         Some(reply)
     }
 
-    fn meta(&self, mode: &str, query: &str) -> Result<Reply, Refused> {
-        let token = parameter(query, "hub.verify_token").ok_or(Refused::Missing)?;
+    fn meta(&self, mode: &str, query: &str) -> Result<Reply, Refusal> {
+        let token = parameter(query, "hub.verify_token").ok_or(Refusal::Missing)?;
         let is_known = bool::from(known(&self.verify_tokens, token.as_bytes()));
         if mode != "subscribe" || !is_known {
-            return Err(Refused::Signature);
+            return Err(Refusal::Signature);
         }
-        echo(parameter(query, "hub.challenge").ok_or(Refused::Missing)?)
+        echo(parameter(query, "hub.challenge").ok_or(Refusal::Missing)?)
     }
 
     fn slack(&self, request: &Request<'_>) -> Option<Reply> {
@@ -262,8 +262,8 @@ fn sns(request: &Request<'_>) -> Option<Reply> {
 }
 
 /// `challenge` as plain text.
-fn echo(challenge: String) -> Result<Reply, Refused> {
-    if is_echo(&challenge) { Ok(text(challenge)) } else { Err(Refused::Malformed) }
+fn echo(challenge: String) -> Result<Reply, Refusal> {
+    if is_echo(&challenge) { Ok(text(challenge)) } else { Err(Refusal::Malformed) }
 }
 
 /// Says whether `text` may be given back: what senders make up is short and printable.

@@ -11,7 +11,7 @@ use super::body::Documents;
 use super::form::Forms;
 use super::signature::{Key, MailgunProof, Sender, TOLERANCE, is_raw};
 use super::{
-    Change, DecodeError, Format, ItemError, LARGEST_BYTES, MOST_BYTES, Refused, Scheme, Verifier, cloudevents, coding,
+    Change, DecodeError, Format, ItemError, LARGEST_BYTES, MOST_BYTES, Refusal, Scheme, Verifier, cloudevents, coding,
     native,
 };
 use diorama_core::vista::Schema;
@@ -38,7 +38,7 @@ pub struct Request<'a> {
 
 /// What a delivery says.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Decoded {
+pub struct DecodedDelivery {
     /// The sender's id of the delivery: a second one with the same id has no effect.
     pub delivery: Option<String>,
     /// The changes in order. One that cannot be understood does not stand in the way of the others, unless the hook is told
@@ -50,7 +50,7 @@ pub struct Decoded {
     pub why: Option<String>,
 }
 
-impl Decoded {
+impl DecodedDelivery {
     /// Notes a part that cannot be understood.
     pub(super) fn reject(&mut self, detail: String) {
         let number = self.changes.len() + self.ignored + 1;
@@ -179,7 +179,7 @@ impl Hook {
     ///
     /// # Errors
     /// The reason, for the log: to the sender every refusal looks the same.
-    pub fn verify(&self, request: &Request<'_>) -> Result<(), Refused> {
+    pub fn verify(&self, request: &Request<'_>) -> Result<(), Refusal> {
         self.scheme.verify(request, self.tolerance)
     }
 
@@ -187,7 +187,7 @@ impl Hook {
     ///
     /// # Errors
     /// As [`Hook::verify`], if no body can make up for what the head is like.
-    pub fn begin<'a>(&'a self, request: &Request<'a>) -> Result<Verifier<'a>, Refused> {
+    pub fn begin<'a>(&'a self, request: &Request<'a>) -> Result<Verifier<'a>, Refusal> {
         self.scheme.begin(request, self.tolerance)
     }
 
@@ -195,7 +195,7 @@ impl Hook {
     ///
     /// # Errors
     /// [`DecodeError::MediaType`] if it is written in a way that is not understood, others if nothing of it is.
-    pub fn decode(&self, request: &Request<'_>, schema: &Schema) -> Result<Decoded, DecodeError> {
+    pub fn decode(&self, request: &Request<'_>, schema: &Schema) -> Result<DecodedDelivery, DecodeError> {
         self.decode_up_to(self.most, request, schema)
     }
 
@@ -203,7 +203,7 @@ impl Hook {
     ///
     /// # Errors
     /// As [`Hook::decode`].
-    pub fn decode_kept(&self, request: &Request<'_>, schema: &Schema) -> Result<Decoded, DecodeError> {
+    pub fn decode_kept(&self, request: &Request<'_>, schema: &Schema) -> Result<DecodedDelivery, DecodeError> {
         self.decode_up_to(LARGEST_BYTES, request, schema)
     }
 
@@ -215,7 +215,12 @@ impl Hook {
         coding::decompressed_length(request.headers, request.body, self.most)
     }
 
-    fn decode_up_to(&self, most: usize, request: &Request<'_>, schema: &Schema) -> Result<Decoded, DecodeError> {
+    fn decode_up_to(
+        &self,
+        most: usize,
+        request: &Request<'_>,
+        schema: &Schema,
+    ) -> Result<DecodedDelivery, DecodeError> {
         let kind = media_type(request.headers);
         let documents = self.documents(most, request)?;
         let in_body = self.scheme.delivery_member().and_then(|member| documents.member(member));

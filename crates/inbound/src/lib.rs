@@ -17,10 +17,10 @@ mod presets;
 pub mod signature;
 
 pub use handshake::{Notice, Reply};
-pub use hook::{Decoded, Hook, Request};
+pub use hook::{DecodedDelivery, Hook, Request};
 pub use map::{Map, Problem};
 pub use presets::{PRESETS, preset, preset_filled};
-pub use signature::{Algorithm, BodyCheck, Encoding, Hmac, Key, Proof, Refused, Scheme, Verifier};
+pub use signature::{Algorithm, BodyCheck, Encoding, Hmac, Key, Proof, Refusal, Scheme, Verifier};
 
 use diorama_core::record::CborValue;
 use diorama_core::vista::{ChangeEvent, Coercion};

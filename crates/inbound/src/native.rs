@@ -4,12 +4,12 @@
 //! ignoring it would lose a change.
 
 use super::body::Documents;
-use super::{Change, DecodeError, Decoded, ItemError, MOST_CHANGES};
+use super::{Change, DecodeError, DecodedDelivery, ItemError, MOST_CHANGES};
 use diorama_core::record::{CborValue, Record, id_from_value};
 use diorama_core::vista::{ChangeEvent, Coercion};
 
 /// The changes in a body.
-pub(super) fn decode(documents: Documents) -> Result<Decoded, DecodeError> {
+pub(super) fn decode(documents: Documents) -> Result<DecodedDelivery, DecodeError> {
     let values = match documents {
         Documents::Nothing => return Err(DecodeError::Syntax("the body is empty".into())),
         Documents::One(CborValue::Array(values)) | Documents::Lines(values) => values,
@@ -20,7 +20,7 @@ pub(super) fn decode(documents: Documents) -> Result<Decoded, DecodeError> {
     }
     let changes = values.into_iter().enumerate();
     let changes = changes.map(|(at, value)| change(value).map_err(|detail| ItemError { number: at + 1, detail }));
-    Ok(Decoded { changes: changes.collect(), ..Decoded::default() })
+    Ok(DecodedDelivery { changes: changes.collect(), ..DecodedDelivery::default() })
 }
 
 /// The members that are known.

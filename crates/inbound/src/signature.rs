@@ -9,7 +9,7 @@ mod in_body;
 mod key;
 mod mac;
 mod standard;
-mod timed;
+mod timed_header;
 mod token;
 mod twilio;
 mod url;
@@ -22,7 +22,7 @@ pub use in_body::{Graph, Mailgun};
 pub use key::Key;
 pub use mac::{Algorithm, Encoding};
 pub use standard::Standard;
-pub use timed::Timed;
+pub use timed_header::TimedHeader;
 pub use token::Gitlab;
 pub(super) use token::known;
 pub use twilio::Twilio;
@@ -55,7 +55,7 @@ pub enum Scheme {
     /// An HMAC in a header: GitHub, Shopify, Slack, Meta, Zoom, Twitch, Asana, Dropbox, Airtable, and others.
     Hmac(Hmac),
     /// A header with time and signatures: Stripe, Sanity.
-    Timed(Timed),
+    Timed(TimedHeader),
     /// Contentful.
     Contentful(Contentful),
     /// GitLab.
@@ -135,7 +135,7 @@ pub enum Proof {
 /// Why a delivery is refused; for the log only, the sender learns nothing of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Refused {
+pub enum Refusal {
     /// A header that the scheme needs is not there.
     #[error("a header is missing")]
     Missing,
@@ -161,7 +161,7 @@ impl Scheme {
     ///
     /// # Errors
     /// The reason, for the log.
-    pub fn verify(&self, request: &Request<'_>, tolerance: u64) -> Result<(), Refused> {
+    pub fn verify(&self, request: &Request<'_>, tolerance: u64) -> Result<(), Refusal> {
         let mut verifier = self.begin(request, tolerance)?;
         verifier.update(request.body);
         verifier.finish()?.check(request.body)
@@ -171,11 +171,11 @@ impl Scheme {
     ///
     /// # Errors
     /// The reason, for the log, if no body can make up for what the head is like.
-    pub fn begin<'a>(&'a self, request: &Request<'a>, tolerance: u64) -> Result<Verifier<'a>, Refused> {
+    pub fn begin<'a>(&'a self, request: &Request<'a>, tolerance: u64) -> Result<Verifier<'a>, Refusal> {
         match self {
             Scheme::Standard(standard) => return standard.begin(request, tolerance),
             Scheme::Hmac(hmac) => return hmac.begin(request, tolerance),
-            Scheme::Timed(timed) => return timed.begin(request, tolerance),
+            Scheme::Timed(timed_header) => return timed_header.begin(request, tolerance),
             Scheme::Contentful(contentful) => return contentful.begin(request, tolerance),
             Scheme::Gitlab(gitlab) => return gitlab.begin(request, tolerance),
             Scheme::Sns(sns) => return sns.begin(request),
@@ -221,7 +221,9 @@ impl Scheme {
                 let time = hmac.timestamp.as_ref().map(|name| header(name.as_str(), about));
                 signature.into_iter().chain(time).collect()
             }
-            Scheme::Timed(timed) => vec![header(timed.header().as_str(), "`t=`, the time, `,v1=` and the signature.")],
+            Scheme::Timed(timed_header) => {
+                vec![header(timed_header.header().as_str(), "`t=`, the time, `,v1=` and the signature.")]
+            }
             Scheme::Contentful(_) => vec![
                 header(contentful::SIGNATURE, "The signature of the request."),
                 header(contentful::TIMESTAMP, "Unix milliseconds."),
@@ -261,7 +263,7 @@ impl Scheme {
         match self {
             Scheme::Standard(_) => standard::delivery(headers),
             Scheme::Gitlab(_) => first(&["webhook-id", "idempotency-key", "x-gitlab-event-uuid"]),
-            Scheme::Timed(timed) if !timed.id_in_body => first(&["idempotency-key"]),
+            Scheme::Timed(timed_header) if !timed_header.id_in_body => first(&["idempotency-key"]),
             Scheme::Hmac(hmac) => match hmac.sender {
                 Sender::Github => first(&["x-github-delivery"]),
                 Sender::Shopify => first(&["x-shopify-webhook-id", "shopify-webhook-id"]),
@@ -276,15 +278,15 @@ impl Scheme {
     /// The member of the body with the sender's id of the delivery, where the scheme has one there.
     pub(super) fn delivery_member(&self) -> Option<&'static str> {
         match self {
-            Scheme::Timed(timed) if timed.id_in_body => Some("id"),
+            Scheme::Timed(timed_header) if timed_header.id_in_body => Some("id"),
             Scheme::Hmac(hmac) if hmac.sender == Sender::Slack => Some("event_id"),
             _ => None,
         }
     }
 }
 
-fn decide(known: Choice) -> Result<(), Refused> {
-    if known.into() { Ok(()) } else { Err(Refused::Signature) }
+fn decide(known: Choice) -> Result<(), Refusal> {
+    if known.into() { Ok(()) } else { Err(Refusal::Signature) }
 }
 
 /// What a signed time counts.
@@ -296,27 +298,27 @@ enum Unit {
     Rfc3339,
 }
 
-fn fresh(timestamp: &str, unit: Unit, now: Timestamp, tolerance: u64) -> Result<(), Refused> {
-    let count = || timestamp.parse::<u64>().map_err(|_| Refused::Malformed);
+fn fresh(timestamp: &str, unit: Unit, now: Timestamp, tolerance: u64) -> Result<(), Refusal> {
+    let count = || timestamp.parse::<u64>().map_err(|_| Refusal::Malformed);
     let off = |at: u64, now: i64| at.abs_diff(u64::try_from(now).unwrap_or(0));
     let near = match unit {
         Unit::Seconds => off(count()?, now.as_second()) <= tolerance,
         Unit::Milliseconds => off(count()?, now.as_millisecond()) <= tolerance.saturating_mul(1_000),
         Unit::Rfc3339 => {
-            let at: Timestamp = timestamp.parse().map_err(|_| Refused::Malformed)?;
+            let at: Timestamp = timestamp.parse().map_err(|_| Refusal::Malformed)?;
             at.as_second().abs_diff(now.as_second()) <= tolerance
         }
     };
-    if near { Ok(()) } else { Err(Refused::Stale) }
+    if near { Ok(()) } else { Err(Refusal::Stale) }
 }
 
 /// The one value of a header.
-pub(super) fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Refused> {
+pub(super) fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Refusal> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
-        (None, _) => Err(Refused::Missing),
-        (Some(value), None) if value.len() <= MOST_HEADER => value.to_str().map_err(|_| Refused::Malformed),
-        _ => Err(Refused::Malformed),
+        (None, _) => Err(Refusal::Missing),
+        (Some(value), None) if value.len() <= MOST_HEADER => value.to_str().map_err(|_| Refusal::Malformed),
+        _ => Err(Refusal::Malformed),
     }
 }
 

@@ -54,7 +54,7 @@ pub async fn backup(asked: Backup) -> Result<(), Failure> {
 
 fn fetch(client: &Client, dir: &Path, written: &mut Vec<String>) -> Result<(), Failure> {
     let (length, body) = client.download("/_backup")?;
-    let mut body = Counted { body, read: 0 };
+    let mut body = CountedBody { body, read: 0 };
     let mut archive = tar::Archive::new(&mut body);
     let broken = |error: io::Error| Failure { code: UNREACHABLE, message: format!("{client}: {error}") };
     for entry in archive.entries().map_err(broken)? {
@@ -106,12 +106,12 @@ fn failed(path: &Path, error: &io::Error) -> Failure {
 }
 
 /// A body, and how much of it was read.
-struct Counted<R> {
+struct CountedBody<R> {
     body: R,
     read: u64,
 }
 
-impl<R: Read> Read for Counted<R> {
+impl<R: Read> Read for CountedBody<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let read = self.body.read(into)?;
         self.read += read as u64;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Narrowed, UNREACHABLE, config, usage};
+use super::{ListFilter, UNREACHABLE, config, usage};
 use crate::app::{Failure, OTHER};
 
 /// How long a server may take to be there, and to answer.
@@ -48,7 +48,7 @@ impl Client {
     }
 
     /// Pages of operations, as many as are asked for.
-    pub(super) fn list(&self, narrowed: &Narrowed) -> Result<Vec<Value>, Failure> {
+    pub(super) fn list(&self, narrowed: &ListFilter) -> Result<Vec<Value>, Failure> {
         let mut all: Vec<Value> = Vec::new();
         loop {
             let limit = (narrowed.limit - all.len()).min(PAGE);

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::config;
 use crate::app::{Failure, OTHER};
 use diorama_core::dio::Operation;
-use diorama_core::journal::{Delivery, Measured, Raw, Salvaged, salvage, salvage_deliveries};
+use diorama_core::journal::{Delivery, EntryExtent, RawRequest, SalvagedLog, salvage, salvage_deliveries};
 use diorama_core::state::{Effect, Entry, Op, OpState, Rules, State};
 use diorama_core::vista::Schema;
 use diorama_gateway::{delivery_json, operation_json};
@@ -24,7 +24,7 @@ pub(super) fn run(journal: &Path, to: Option<&Path>) -> Result<(), Failure> {
     std::panic::set_hook(Box::new(|_| {}));
     let found = salvage(journal, |bytes| {
         let (entry, length) = Entry::decode_first(bytes)?;
-        Some(Measured { length, seq: entry.seq, erased: entry.erased })
+        Some(EntryExtent { length, seq: entry.seq, erased: entry.erased })
     });
     let deliveries = salvage_deliveries(journal);
     std::panic::set_hook(hook);
@@ -76,7 +76,7 @@ fn create(path: &Path) -> std::io::Result<File> {
 }
 
 /// Writes the operations of a log that were not applied, oldest first; gives how many.
-fn write(log: &Salvaged, out: &mut impl Write) -> std::io::Result<usize> {
+fn write(log: &SalvagedLog, out: &mut impl Write) -> std::io::Result<usize> {
     let rules = Rules { keep_finished: usize::MAX, ..Rules::new(Arc::new(Schema::new("id", Vec::new()))) };
     // Only what entries do to operations counts: all of them are from before this State.
     let mut state = State::new(Arc::new(rules), "", u64::MAX);
@@ -117,8 +117,8 @@ fn line(log: &Arc<str>, op: &Op, certain: bool, out: &mut impl Write) -> std::io
 }
 
 /// One delivery, and what was sent if that is still there.
-fn delivery_line(delivery: &Delivery, raw: Option<&Raw>, out: &mut impl Write) -> std::io::Result<()> {
-    let mut about = delivery_json(delivery, raw.unwrap_or(&Raw::default()), "");
+fn delivery_line(delivery: &Delivery, raw: Option<&RawRequest>, out: &mut impl Write) -> std::io::Result<()> {
+    let mut about = delivery_json(delivery, raw.unwrap_or(&RawRequest::default()), "");
     if let Some(members) = about.as_object_mut() {
         members.remove("links");
         // A line with a hook is a delivery, one with an op a write.
@@ -129,7 +129,7 @@ fn delivery_line(delivery: &Delivery, raw: Option<&Raw>, out: &mut impl Write) -
     writeln!(out, "{about}")
 }
 
-fn summary(log: &Salvaged, written: usize) -> String {
+fn summary(log: &SalvagedLog, written: usize) -> String {
     let name = &log.log;
     let span = match (log.entries.keys().next(), log.entries.keys().next_back()) {
         (Some(first), Some(last)) => format!("{} entries from {first} to {last}", log.entries.len()),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{Narrowed, config, unknown, usage};
+use super::{ListFilter, config, unknown, usage};
 use crate::app::{self, Failure, LOCKED, OTHER};
 use crate::config::{CacheAt, Config, LensSpec};
 use diorama_core::cache::{RedbCache, RowStore as _, StoredRow};
@@ -24,7 +24,7 @@ use diorama_core::vista::{
 use diorama_gateway::operation_json;
 
 /// A stopped server's files, opened for ourselves alone.
-pub(super) struct Stopped {
+pub(super) struct StoppedServer {
     journal: Arc<RedbJournal>,
     cache: Option<PathBuf>,
     logs: Vec<(Arc<str>, State)>,
@@ -32,8 +32,8 @@ pub(super) struct Stopped {
     mending: Option<(Lens, Dio)>,
 }
 
-impl Stopped {
-    pub(super) async fn open(cache: Option<&Path>, file: Option<&Path>) -> Result<Stopped, Failure> {
+impl StoppedServer {
+    pub(super) async fn open(cache: Option<&Path>, file: Option<&Path>) -> Result<StoppedServer, Failure> {
         let configuration = Path::new("diorama.toml");
         let read = match (cache, file) {
             (Some(_), Some(_)) => return Err(usage("name the configuration or --cache, not both")),
@@ -61,10 +61,10 @@ impl Stopped {
             CacheAt::File(path) => Some(path),
             CacheAt::Memory => None,
         };
-        Ok(Stopped { journal: Arc::new(journal), cache, logs, mending: None })
+        Ok(StoppedServer { journal: Arc::new(journal), cache, logs, mending: None })
     }
 
-    pub(super) fn list(&self, narrowed: &Narrowed) -> Result<Vec<Value>, Failure> {
+    pub(super) fn list(&self, narrowed: &ListFilter) -> Result<Vec<Value>, Failure> {
         let states = narrowed.state.iter().flat_map(|states| states.split(',')).map(|word| {
             let known = OperationState::ALL.iter().find(|state| state.as_str() == word.trim()).copied();
             known.ok_or_else(|| usage(format!("there is no state {word:?}")))
@@ -90,7 +90,7 @@ impl Stopped {
 
     /// Ids of the parked ones, oldest first.
     pub(super) fn parked(&self, dio: Option<&str>, limit: usize) -> Result<Vec<String>, Failure> {
-        let parked = Narrowed { dio: dio.map(str::to_string), state: Some("parked".into()), limit: usize::MAX };
+        let parked = ListFilter { dio: dio.map(str::to_string), state: Some("parked".into()), limit: usize::MAX };
         let parked = self.list(&parked)?;
         Ok(parked.iter().rev().take(limit).filter_map(|one| one["id"].as_str().map(str::to_string)).collect())
     }
@@ -133,7 +133,7 @@ impl Stopped {
         let journal: Arc<dyn Journal> = Arc::<RedbJournal>::clone(&self.journal);
         let builder = Lens::new().cache_file(cache).journal_source(journal);
         let lens = builder.settings(|settings| settings.offline = true).build().map_err(Failure::config)?;
-        let dio = lens.make_dio(Vista::new(log, Still(Arc::new(schema)))).await.map_err(Failure::config)?;
+        let dio = lens.make_dio(Vista::new(log, IdleMaster(Arc::new(schema)))).await.map_err(Failure::config)?;
         self.mending = Some((lens, dio.clone()));
         Ok((dio, op))
     }
@@ -188,10 +188,10 @@ async fn schema(cache: &RedbCache, log: &str) -> Result<Option<Schema>, Failure>
 }
 
 /// A master that is left alone.
-struct Still(Arc<Schema>);
+struct IdleMaster(Arc<Schema>);
 
 #[async_trait]
-impl TableShell for Still {
+impl TableShell for IdleMaster {
     fn schema(&self) -> Arc<Schema> {
         Arc::clone(&self.0)
     }

@@ -1,7 +1,7 @@
 //! What each key is for, beside what the code says of it by itself.
 
 /// A key (`*` stands for any name), its default, and a sentence about it. The default of a key that must be there is `required`.
-pub(super) type Said = (&'static str, &'static str, &'static str);
+pub(super) type KeyText = (&'static str, &'static str, &'static str);
 
 pub(super) const REQUIRED: &str = "required";
 
@@ -22,7 +22,7 @@ pub(super) const TABLES: &[(&str, &str)] = &[
     ("webhook.*.auth", "How senders prove who they are; which keys there are depends on the scheme."),
 ];
 
-pub(super) const KEYS: &[Said] = &[
+pub(super) const KEYS: &[KeyText] = &[
     (
         "server.listen",
         "\"127.0.0.1:8080\"",

@@ -14,7 +14,7 @@ use super::problems::Problems;
 use super::value::Context;
 use super::webhook::FORMATS;
 use diorama_connect::{Connector, Registry};
-use keys::{KEYS, REQUIRED, Said, TABLES};
+use keys::{KEYS, KeyText, REQUIRED, TABLES};
 
 /// Between them, these have every table and every branch.
 const SAMPLES: [&str; 4] = [
@@ -82,7 +82,7 @@ impl Key {
         self.path.rsplit_once('.').map_or(&self.path, |(_, name)| name)
     }
 
-    fn said(&self) -> Said {
+    fn said(&self) -> KeyText {
         let own = KEYS.iter().copied().find(|(path, ..)| *path == self.path);
         let of_connector = || of_connectors().into_iter().find(|(path, ..)| *path == self.path).map(|(_, said)| said);
         let said = own.or_else(of_connector);
@@ -120,7 +120,7 @@ fn toml_value(text: &str) -> Result<Option<Value>, serde_json::Error> {
 }
 
 /// Keys of connectors with their paths in the file.
-fn of_connectors() -> Vec<(String, Said)> {
+fn of_connectors() -> Vec<(String, KeyText)> {
     let keys = Registry::builtin();
     let keys = keys.connectors().flat_map(Connector::keys);
     keys.map(|key| (format!("dio.*.{}", key.path), (key.path, key.default, key.help))).collect()
@@ -221,7 +221,9 @@ fn type_of(expected: &str) -> Value {
         "true or false" => json!({"type": "boolean"}),
         "a folder, or true or false" => json!({"anyOf": [{"type": "string"}, {"type": "boolean"}]}),
         "a whole number, more than 0" => json!({"type": "integer", "minimum": 1}),
-        r#"a time like "30s", "5m" or "1h""# => json!({"type": "string", "pattern": r"^[0-9]+(ms|s|m|h|d)$|\$\{"}),
+        r#"a time like "30s", "5m" or "1h""# => {
+            json!({"type": "string", "pattern": r"^([0-9]+ ?(ms|s|m|h|d) ?)+$|\$\{"})
+        }
         "an array of texts" => json!({"type": "array", "items": {"type": "string"}}),
         r#"an array like ["env:NAME"]"# => {
             json!({"type": "array", "items": {"type": "string", "pattern": "^(env|file):"}})

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use diorama::cache::RedbCache;
 use diorama::journal::{
     AppendError, Delivery, DeliveryId, DeliveryQuery, InboxLimits, InboxUse, Journal, JournalError, LogBatch, LogEntry,
-    LogId, LogState, Raw, RedbJournal, Seq,
+    LogId, LogState, RawRequest, RedbJournal, Seq,
 };
 use diorama::{ChangeEvent, DioEvent, Error, Lens, WriteOp};
-use diorama_core::dio::{At, Dio, IdempotencyKey, Inbound, RingLimits, WriteOptions};
+use diorama_core::dio::{CursorRead, Dio, IdempotencyKey, Inbound, RingLimits, WriteOptions};
 use diorama_core::journal::disk::{Disk, Random};
 use diorama_core::state::{OpId, OpState, State};
 use parking_lot::Mutex;
@@ -160,7 +160,7 @@ impl Journal for Witness {
         self.journal.deliveries(query).await
     }
 
-    async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, Raw)>, JournalError> {
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, RawRequest)>, JournalError> {
         self.journal.delivery(id).await
     }
 
@@ -282,14 +282,14 @@ pub(crate) async fn full_life(disks: &Disks, routed: bool, random: &mut Random) 
         }
         loop {
             match dio.ring().at(next) {
-                At::Item(item) => {
+                CursorRead::Item(item) => {
                     next += 1;
                     if let Some(seq) = item.seq {
                         told.lock().events.insert(seq, (disks.now(), item.event.clone()));
                     }
                 }
-                At::Gone { next: first, .. } => next = first,
-                At::End | At::Closed => break,
+                CursorRead::Gone { next: first, .. } => next = first,
+                CursorRead::End | CursorRead::Closed => break,
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What a column of a CSV file holds, as all its cells show.
 
 use crate::file::infer::Kinds;
-use crate::file::number::{Fits, NOTATIONS, Notation, trimmed};
+use crate::file::number::{NOTATIONS, Notation, Notations, trimmed};
 use diorama_core::vista::{ColumnType, Inferred};
 
 /// Cells after which a column of texts is not looked at more closely.
@@ -14,7 +14,7 @@ const SHOWN: usize = 40;
 #[derive(Debug)]
 struct Class {
     kinds: Kinds,
-    fits: Fits,
+    fits: Notations,
     count: u64,
     /// The first of them, and its line.
     first: (String, u64),
@@ -22,7 +22,7 @@ struct Class {
 
 /// The cells of a column so far, nulls left out.
 #[derive(Debug, Default)]
-pub(super) struct Survey {
+pub(super) struct ColumnSurvey {
     /// Few: there are few kinds.
     classes: Vec<Class>,
     count: u64,
@@ -58,7 +58,7 @@ impl Numbers {
     }
 }
 
-impl Survey {
+impl ColumnSurvey {
     /// Takes a cell into account that is not null; `line` tells where it is.
     pub(super) fn see(&mut self, text: &str, line: impl FnOnce() -> u64) {
         self.count += 1;
@@ -66,7 +66,7 @@ impl Survey {
             return;
         }
         let text = trimmed(text);
-        let fits = Fits::of(text);
+        let fits = Notations::of(text);
         let kinds = if fits.is_some() { Kinds::default() } else { Kinds::of_text(text) };
         match self.classes.iter_mut().find(|class| (class.kinds, class.fits) == (kinds, fits)) {
             Some(class) => class.count += 1,
@@ -170,7 +170,7 @@ impl Survey {
 
 /// Tells whether the cell is a number however people write it.
 pub(super) fn is_numeric(text: &str) -> bool {
-    let fits = Fits::of(text.trim());
+    let fits = Notations::of(text.trim());
     NOTATIONS.into_iter().any(|notation| fits.is_number(notation))
 }
 
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     fn verdict(cells: &[&str], separator: u8) -> Verdict {
-        let mut survey = Survey::default();
+        let mut survey = ColumnSurvey::default();
         for (at, cell) in cells.iter().enumerate() {
             survey.see(cell, || at as u64 + 2);
         }
@@ -240,7 +240,7 @@ mod tests {
                 assert_eq!(found.notation, notation, "{cells:?}");
             }
         }
-        let mut survey = Survey::default();
+        let mut survey = ColumnSurvey::default();
         ["1.250", "300"].iter().for_each(|cell| survey.see(cell, || 2));
         let found = survey.verdict("x", Numbers { decimal: Some(b','), separator: b',' });
         assert_eq!((found.ty, found.notation), (Integer, Notation::Comma), "the key settles it");

@@ -20,7 +20,7 @@ const TITLES: usize = 20;
 
 /// Declarations about a file, which are not to be found out.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Said {
+pub(super) struct Declarations {
     pub(super) separator: Option<u8>,
     /// The line of the header.
     pub(super) header: Option<u64>,
@@ -43,7 +43,7 @@ pub(super) struct Dialect {
 }
 
 /// The rows of a beginning under one separator.
-struct Reading {
+struct SampleRows {
     delimiter: u8,
     rows: Vec<Row>,
     /// Fields of most rows.
@@ -62,7 +62,7 @@ struct Row {
 
 impl Dialect {
     /// Looks at `start`, the beginning of a file; `whole` if there is no more of it.
-    pub(super) fn of(start: &[u8], whole: bool, said: Said) -> Dialect {
+    pub(super) fn of(start: &[u8], whole: bool, said: Declarations) -> Dialect {
         let before = Preamble::of(start, said.header);
         let body = &start[before.bytes..];
         let separators = match said.separator.or(before.separator) {
@@ -70,7 +70,7 @@ impl Dialect {
             None => SEPARATORS.to_vec(),
         };
         let movable = said.header.is_none();
-        let read = |separator: &u8| Reading::of(body, *separator, whole, movable);
+        let read = |separator: &u8| SampleRows::of(body, *separator, whole, movable);
         let readings = separators.iter().filter_map(read).filter(|reading| reading.width > 1);
         // Of equals, `max_by` takes the last.
         let best = readings.rev().max_by(|a, b| a.score.total_cmp(&b.score));
@@ -170,8 +170,8 @@ fn separator(line: &[u8]) -> Option<u8> {
     }
 }
 
-impl Reading {
-    fn of(body: &[u8], delimiter: u8, whole: bool, movable: bool) -> Option<Reading> {
+impl SampleRows {
+    fn of(body: &[u8], delimiter: u8, whole: bool, movable: bool) -> Option<SampleRows> {
         memchr::memchr(delimiter, body)?;
         let mut rows = rows(body, delimiter);
         if !whole && rows.len() > 1 && rows.len() < ROWS {
@@ -182,7 +182,7 @@ impl Reading {
         let count = |width: usize| rows.iter().filter(|row| row.fields.len() == width).count();
         // Of two widths that are as frequent, that of the first row.
         let width = rows.iter().map(|row| row.fields.len()).max_by_key(|width| (count(*width), *width == first))?;
-        let mut reading = Reading { delimiter, rows, width, header: 0, score: 0.0, agreeing: 0 };
+        let mut reading = SampleRows { delimiter, rows, width, header: 0, score: 0.0, agreeing: 0 };
         reading.header = if movable { reading.find_header() } else { 0 };
         let those = &reading.rows[reading.header..];
         reading.agreeing = those.iter().filter(|row| row.fields.len() == width).count();

@@ -8,9 +8,9 @@ use std::path::Path;
 use csv::{ByteRecord, Position, ReaderBuilder, Trim};
 use memchr::memmem;
 
-use super::dialect::{self, Dialect, Said};
+use super::dialect::{self, Declarations, Dialect};
 use super::source::CsvOptions;
-use crate::file::source::{Content, MAX_ROW, Sorted, io_error};
+use crate::file::source::{Content, DecodedRows, MAX_ROW, io_error};
 use crate::file::text::{Coding, Text};
 use diorama_core::vista::{Error, Inferred, Result};
 
@@ -47,7 +47,7 @@ pub(super) struct Reader<'a> {
     path: &'a Path,
     coding: Coding,
     dialect: Dialect,
-    csv: csv::Reader<Bounded<'a>>,
+    csv: csv::Reader<BoundedReader<'a>>,
     record: ByteRecord,
     start: Position,
     /// Fields of the present row that are `""`, once somebody has asked.
@@ -62,7 +62,7 @@ impl<'a> Reader<'a> {
         let mut start = Vec::new();
         Text::new(content, coding).take(dialect::LOOK).read_to_end(&mut start).map_err(io)?;
         content.rewind().map_err(io)?;
-        let said = Said { separator: options.delimiter, header: options.header };
+        let said = Declarations { separator: options.delimiter, header: options.header };
         let dialect = Dialect::of(&start, (start.len() as u64) < dialect::LOOK, said);
         let mut text = Text::new(content, coding);
         std::io::copy(&mut text.by_ref().take(dialect.skipped.0), &mut std::io::sink()).map_err(io)?;
@@ -72,7 +72,7 @@ impl<'a> Reader<'a> {
             .delimiter(dialect.delimiter)
             .trim(if dialect.padded { Trim::All } else { Trim::None })
             .buffer_capacity(64 << 10)
-            .from_reader(Bounded::new(text));
+            .from_reader(BoundedReader::new(text));
         let (record, start) = (ByteRecord::new(), Position::new());
         Ok(Reader { path, coding, dialect, csv, record, start, empty_texts: OnceCell::new(), named: 0 })
     }
@@ -188,7 +188,7 @@ impl<'a> Reader<'a> {
 
     /// Leaves the present row out because of `error`, unless the file ends in the middle of it: then it was cut short, and who
     /// knows how much of it is missing.
-    pub(super) fn leave_out(&self, error: Error, sorted: &mut Sorted) -> Result<()> {
+    pub(super) fn leave_out(&self, error: Error, sorted: &mut DecodedRows) -> Result<()> {
         let source = self.csv.get_ref();
         let ended = source.end.len() < END.len() && self.csv.position().byte() >= source.total;
         if ended && !source.text.is_closed() {
@@ -307,7 +307,7 @@ fn empty_texts(row: &[u8], delimiter: u8) -> Vec<usize> {
 }
 
 /// A file that gives no more than one row's allowance at a time, and [`END`] at its end.
-struct Bounded<'a> {
+struct BoundedReader<'a> {
     text: Text<'a>,
     allowance: usize,
     refused: bool,
@@ -321,9 +321,9 @@ struct Bounded<'a> {
     has_quotes: bool,
 }
 
-impl<'a> Bounded<'a> {
-    fn new(text: Text<'a>) -> Bounded<'a> {
-        Bounded {
+impl<'a> BoundedReader<'a> {
+    fn new(text: Text<'a>) -> BoundedReader<'a> {
+        BoundedReader {
             text,
             allowance: 0,
             refused: false,
@@ -349,7 +349,7 @@ impl<'a> Bounded<'a> {
     }
 }
 
-impl Read for Bounded<'_> {
+impl Read for BoundedReader<'_> {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
         let room = into.len().min(self.allowance);
         if room == 0 {

@@ -13,14 +13,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use encoding_rs::Encoding;
 
-use super::column::{Numbers, Survey};
+use super::column::{ColumnSurvey, Numbers};
 use super::reader::{self, Reader};
 use crate::file::infer::{
     ANOTHER_ID, Cell, IdChoice, NULL_WORDS, Uniqueness, cell, choose_id, is_id, is_id_name, keeps_null_words,
 };
 use crate::file::number::{Notation, trimmed};
 use crate::file::say;
-use crate::file::source::{Content, Sorted, SourceFile, io_error, open_regular};
+use crate::file::source::{Content, DecodedRows, SourceFile, io_error, open_regular};
 use crate::rows::{apply, declare};
 use diorama_core::record::{Body, CborValue, Id, Record, RowWriter, Rows, id_to_value};
 use diorama_core::vista::{
@@ -120,7 +120,7 @@ pub(super) fn encoding(options: &CsvOptions) -> Result<Option<&'static Encoding>
 }
 
 /// Findings about a file.
-struct Learned {
+struct FileShape {
     schema: Arc<Schema>,
     id: IdChoice,
     notations: HashMap<String, Notation>,
@@ -138,21 +138,21 @@ fn learn(vista: &str, file: &Arc<SourceFile>, content: &mut Content, options: &C
             learned.ok_or_else(|| Error::permanent(format!("{} has no id", path.display())))?
         }
     };
-    let Learned { schema, id, notations, inferred } = learned;
+    let FileShape { schema, id, notations, inferred } = learned;
     Ok(Csv(Arc::new(Inner { file: Arc::clone(file), options: options.clone(), schema, id, notations, inferred })))
 }
 
 /// Findings about one column.
 #[derive(Default)]
-struct Studied {
-    survey: Survey,
+struct ColumnFindings {
+    survey: ColumnSurvey,
     /// Kept for columns that may be the id.
     unique: Option<Uniqueness>,
     /// The first null word and its line.
     null_word: Option<(String, u64)>,
 }
 
-impl Studied {
+impl ColumnFindings {
     fn see(&mut self, text: &str, reader: &Reader<'_>, options: &CsvOptions) {
         let value = trimmed(text);
         let null = value.is_empty() || options.null_values.iter().any(|null| null == text);
@@ -183,17 +183,17 @@ impl CsvOptions {
 }
 
 /// `None` if a column bears the name of an id and can be none: then `compares`, of all columns, has to be true.
-fn study(vista: &str, reader: &mut Reader<'_>, options: &CsvOptions, compares: bool) -> Result<Option<Learned>> {
+fn study(vista: &str, reader: &mut Reader<'_>, options: &CsvOptions, compares: bool) -> Result<Option<FileShape>> {
     let header = reader.header()?;
     let mut inferred = reader.inferred(&header);
     let named = options.id.is_none() && header.iter().any(|name| is_id_name(vista, name));
     let compares = compares || options.id.is_none() && !named;
     let may_be_id = |name: &String| compares || (named && is_id_name(vista, name));
-    let mut studied: Vec<Studied> = header
+    let mut studied: Vec<ColumnFindings> = header
         .iter()
-        .map(|name| Studied { unique: may_be_id(name).then(Uniqueness::default), ..Studied::default() })
+        .map(|name| ColumnFindings { unique: may_be_id(name).then(Uniqueness::default), ..ColumnFindings::default() })
         .collect();
-    let mut sorted = Sorted::default();
+    let mut sorted = DecodedRows::default();
     while reader.advance()? {
         let text = match reader.row(header.len()) {
             Ok(text) => text,
@@ -221,7 +221,7 @@ fn study(vista: &str, reader: &mut Reader<'_>, options: &CsvOptions, compares: b
         return Ok(None);
     }
     let unique = |name: &str| {
-        let holds = |studied: &Studied| studied.unique.as_ref().is_some_and(Uniqueness::holds);
+        let holds = |studied: &ColumnFindings| studied.unique.as_ref().is_some_and(Uniqueness::holds);
         of(name).is_some_and(|(column, studied)| {
             holds(studied) && (studied.null_word.is_none() || keeps_null_words(column.ty))
         })
@@ -244,11 +244,11 @@ fn study(vista: &str, reader: &mut Reader<'_>, options: &CsvOptions, compares: b
         columns.insert(0, Column::new(name.as_str(), ColumnType::Integer));
     }
     let schema = Arc::new(Schema::new(id.column(), columns));
-    Ok(Some(Learned { schema, id, notations, inferred }))
+    Ok(Some(FileShape { schema, id, notations, inferred }))
 }
 
 /// Where the cells of one column come from: a field of the file, or `None` for the row's number.
-struct Source<'a> {
+struct CellSource<'a> {
     name: &'a str,
     field: Option<usize>,
     ty: ColumnType,
@@ -265,7 +265,7 @@ impl Inner {
         let sources = self.sources(&header)?;
         let mut writer = RowWriter::new(sources.iter().map(|source| source.name));
         let mut rows = Rows::with_layout(Arc::clone(self.schema.layout()));
-        let (mut misfits, mut sorted, mut count) = (Misfits::default(), Sorted::default(), 0_u64);
+        let (mut misfits, mut sorted, mut count) = (Misfits::default(), DecodedRows::default(), 0_u64);
         while reader.advance()? {
             count += 1;
             let number = count.to_string();
@@ -306,7 +306,7 @@ impl Inner {
     }
 
     /// The header as it is now against the schema as it was: columns are found by name, new ones are kept as text.
-    fn sources<'a>(&'a self, header: &'a [String]) -> Result<Vec<Source<'a>>> {
+    fn sources<'a>(&'a self, header: &'a [String]) -> Result<Vec<CellSource<'a>>> {
         let positional = matches!(self.id, IdChoice::RowNumber(_));
         if header.iter().any(|name| name == self.id.column()) == positional {
             let change = if positional { "has now a" } else { "no longer has its" };
@@ -315,20 +315,20 @@ impl Inner {
                 "{path} {change} column {id:?}: its header was changed, open it anew"
             )));
         }
-        let mut sources: Vec<Source<'_>> = header
+        let mut sources: Vec<CellSource<'_>> = header
             .iter()
             .enumerate()
             .map(|(field, name)| {
                 let ty = self.schema.column(name).map_or(ColumnType::String, |column| column.ty);
                 let notation = self.notations.get(name).copied().unwrap_or_default();
-                Source { name, field: Some(field), ty, notation }
+                CellSource { name, field: Some(field), ty, notation }
             })
             .collect();
         if positional {
             let (ty, notation) = (ColumnType::Integer, Notation::default());
-            sources.push(Source { name: self.id.column(), field: None, ty, notation });
+            sources.push(CellSource { name: self.id.column(), field: None, ty, notation });
         }
-        let rank = |source: &Source<'_>| self.schema.layout().rank(source.name).unwrap_or(usize::MAX);
+        let rank = |source: &CellSource<'_>| self.schema.layout().rank(source.name).unwrap_or(usize::MAX);
         sources.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.name.cmp(b.name)));
         Ok(sources)
     }
@@ -336,7 +336,7 @@ impl Inner {
     /// What identifies the row `text`, which is the file's `number`-th.
     fn id<'t>(
         &self,
-        sources: &[Source<'_>],
+        sources: &[CellSource<'_>],
         reader: &Reader<'_>,
         text: &'t str,
         number: &'t str,
@@ -355,7 +355,7 @@ impl Inner {
         }
     }
 
-    fn cell<'t>(&self, source: &Source<'_>, text: &'t str, reader: &Reader<'_>, field: usize) -> Cell<'t> {
+    fn cell<'t>(&self, source: &CellSource<'_>, text: &'t str, reader: &Reader<'_>, field: usize) -> Cell<'t> {
         if self.options.null_values.iter().any(|null| null == text) {
             return Cell::Null;
         }
@@ -373,7 +373,7 @@ impl Inner {
     }
 
     /// The slow way, for rows that JSON does not hold exactly.
-    fn encode(&self, sources: &[Source<'_>], reader: &Reader<'_>, text: &str, id: &str) -> Result<Body> {
+    fn encode(&self, sources: &[CellSource<'_>], reader: &Reader<'_>, text: &str, id: &str) -> Result<Body> {
         let mut record = Record::new();
         for source in sources {
             let value = match source.field {
@@ -442,7 +442,7 @@ struct Misfits {
 }
 
 impl Misfits {
-    fn see(&mut self, source: &Source<'_>, text: &str) {
+    fn see(&mut self, source: &CellSource<'_>, text: &str) {
         self.count += 1;
         self.first.get_or_insert_with(|| (source.name.to_string(), text.chars().take(40).collect()));
     }

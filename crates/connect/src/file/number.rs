@@ -31,26 +31,26 @@ pub(crate) enum Number {
 
 /// Notations under which a cell is a number, and under which of them it is an integer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Fits(u8);
+pub(crate) struct Notations(u8);
 
-impl Fits {
-    pub(crate) fn of(text: &str) -> Fits {
+impl Notations {
+    pub(crate) fn of(text: &str) -> Notations {
         if !matches!(text.as_bytes(), [b'0'..=b'9' | b'+' | b'-' | b'.' | b',', ..]) {
-            return Fits(0);
+            return Notations(0);
         }
         if integer(text).is_some() {
-            return Fits(0b11_1111);
+            return Notations(0b11_1111);
         }
-        Fits(
-            Fits::under(text, Notation::Plain)
-                | Fits::under(text, Notation::Comma)
-                | Fits::under(text, Notation::Grouped),
+        Notations(
+            Notations::under(text, Notation::Plain)
+                | Notations::under(text, Notation::Comma)
+                | Notations::under(text, Notation::Grouped),
         )
     }
 
     /// The bits for one notation.
     fn under(text: &str, notation: Notation) -> u8 {
-        let Some(parts) = Parts::of(text, notation) else { return 0 };
+        let Some(parts) = NumberParts::of(text, notation) else { return 0 };
         // Short ones with a fraction are finite.
         if !parts.is_whole && !parts.has_exponent && text.len() < 100 {
             return 1 << notation as u8;
@@ -92,7 +92,7 @@ pub(crate) fn number(text: &str, notation: Notation) -> Option<Number> {
     if let Some(integer) = integer(text) {
         return Some(Number::Integer(integer));
     }
-    let parts = Parts::of(text, notation)?;
+    let parts = NumberParts::of(text, notation)?;
     let plain = parts.plain(text, notation);
     if parts.is_whole {
         if let (Ok(integer), false) = (plain.parse(), &*plain == "-0") {
@@ -108,21 +108,21 @@ pub(crate) fn number(text: &str, notation: Notation) -> Option<Number> {
 
 /// A number's text in the form that JSON has for it, digit by digit.
 pub(crate) fn decimal(text: &str, notation: Notation) -> Option<Cow<'_, str>> {
-    Some(Parts::of(text, notation)?.plain(text, notation))
+    Some(NumberParts::of(text, notation)?.plain(text, notation))
 }
 
 /// Places of the parts of a number.
-struct Parts {
+struct NumberParts {
     /// Set if it is plain as it stands.
     is_plain: bool,
     is_whole: bool,
     has_exponent: bool,
 }
 
-impl Parts {
+impl NumberParts {
     /// Checks the grammar: a sign, digits in groups of three or in one, a fraction, an exponent. `None` for leading zeros, which
     /// are those of codes, and for a plus before many digits, which is that of a telephone number.
-    fn of(text: &str, notation: Notation) -> Option<Parts> {
+    fn of(text: &str, notation: Notation) -> Option<NumberParts> {
         let (point, group) = match notation {
             Notation::Plain => (b'.', None),
             Notation::Comma => (b',', Some(b'.')),
@@ -170,7 +170,7 @@ impl Parts {
         }
         let is_plain = !plus && !grouped && point == b'.' && whole > 0 && fraction != Some(0);
         let is_whole = fraction.is_none() && !exponent;
-        rest.is_empty().then_some(Parts { is_plain, is_whole, has_exponent: exponent })
+        rest.is_empty().then_some(NumberParts { is_plain, is_whole, has_exponent: exponent })
     }
 
     fn plain<'t>(&self, text: &'t str, notation: Notation) -> Cow<'t, str> {
@@ -256,7 +256,7 @@ mod tests {
             ("inf", Plain, None),
         ] {
             assert_eq!(number(text, notation), expected, "{text} as {notation:?}");
-            let fits = Fits::of(text);
+            let fits = Notations::of(text);
             assert_eq!(fits.is_number(notation), expected.is_some(), "{text}");
             assert_eq!(fits.is_integer(notation), matches!(expected, Some(Integer(_))), "{text}");
         }

@@ -133,7 +133,7 @@ impl Version {
 
 /// The version of a file that was believed last.
 #[derive(Debug)]
-struct Accepted {
+struct AcceptedVersion {
     fingerprint: Fingerprint,
     closed: bool,
     /// Hashes of the rows' ids, sorted.
@@ -142,7 +142,7 @@ struct Accepted {
 
 /// A reading that is not believed yet.
 #[derive(Debug)]
-struct Doubt {
+struct UnconfirmedReading {
     why: String,
     fingerprint: Fingerprint,
     since: Instant,
@@ -151,9 +151,9 @@ struct Doubt {
 }
 
 #[derive(Debug, Default)]
-struct Known {
-    accepted: Option<Accepted>,
-    doubt: Option<Doubt>,
+struct SourceVersions {
+    accepted: Option<AcceptedVersion>,
+    doubt: Option<UnconfirmedReading>,
 }
 
 /// A file that is read again and again.
@@ -161,11 +161,11 @@ struct Known {
 pub(crate) struct SourceFile {
     path: PathBuf,
     settle: Duration,
-    known: Mutex<Known>,
+    known: Mutex<SourceVersions>,
 }
 
 /// What came of one reading.
-enum Reading<T> {
+enum ReadOutcome<T> {
     Done(Result<T>),
     /// To be read again after a rest.
     Doubtful(Duration),
@@ -221,8 +221,8 @@ impl SourceFile {
         for _ in 0..READINGS {
             let (file, read) = (Arc::clone(self), Arc::clone(&read));
             match blocking(move || file.read_once(&*read, ids)).await? {
-                Reading::Done(result) => return result,
-                Reading::Doubtful(rest) => tokio::time::sleep(rest).await,
+                ReadOutcome::Done(result) => return result,
+                ReadOutcome::Doubtful(rest) => tokio::time::sleep(rest).await,
             }
         }
         let why = self.doubt().unwrap_or_else(|| format!("{} is being written", self.path.display()));
@@ -233,7 +233,7 @@ impl SourceFile {
         &self,
         read: &impl Fn(&mut Content) -> Result<T>,
         ids: fn(&T) -> Option<Vec<u64>>,
-    ) -> Result<Reading<T>> {
+    ) -> Result<ReadOutcome<T>> {
         let io = |error| io_error(&self.path, &error);
         let file = open_regular(&self.path)?;
         let before = Version::of(&file.metadata().map_err(io)?);
@@ -256,7 +256,7 @@ impl SourceFile {
     }
 }
 
-impl Known {
+impl SourceVersions {
     /// Believes a reading, or notes why not.
     fn judge<T>(
         &mut self,
@@ -265,7 +265,7 @@ impl Known {
         ids: Option<Vec<u64>>,
         settle: Duration,
         (before, after): (&Version, &Version),
-    ) -> Reading<T> {
+    ) -> ReadOutcome<T> {
         let written = before != after;
         let fingerprint = content.fingerprint();
         let same = self.doubt.as_ref().filter(|doubt| doubt.fingerprint == fingerprint);
@@ -284,13 +284,13 @@ impl Known {
             if let (Ok(_), Some(ids)) = (&result, ids) {
                 self.accept(fingerprint, content.is_closed(), ids);
             }
-            return Reading::Done(result);
+            return ReadOutcome::Done(result);
         };
         let since = same.filter(|_| !written).map_or_else(Instant::now, |doubt| doubt.since);
-        let doubt = Doubt { why, fingerprint, since, written: written || went_on };
+        let doubt = UnconfirmedReading { why, fingerprint, since, written: written || went_on };
         let rest = settle.saturating_sub(since.elapsed());
         self.doubt = Some(doubt);
-        Reading::Doubtful(rest)
+        ReadOutcome::Doubtful(rest)
     }
 
     /// Notes a list that was believed. One that lost most of its rows may yet be refused by the caller's shrink guard: the rows
@@ -298,7 +298,7 @@ impl Known {
     fn accept(&mut self, fingerprint: Fingerprint, closed: bool, ids: Vec<u64>) {
         let before = self.accepted.take().map(|accepted| accepted.ids).unwrap_or_default();
         let collapsed = before.len() > SHRINK_FLOOR && ids.len() < before.len() / 2;
-        self.accepted = Some(Accepted { fingerprint, closed, ids: if collapsed { before } else { ids } });
+        self.accepted = Some(AcceptedVersion { fingerprint, closed, ids: if collapsed { before } else { ids } });
     }
 
     /// Why a reading that nobody disturbed may be a part of the file.
@@ -325,13 +325,13 @@ fn ids(rows: &Rows) -> Vec<u64> {
 /// Rows of a file that cannot be decoded, beside those that can. A few are left out and counted; where there are as many of them
 /// as of others, the file is not what it is taken for.
 #[derive(Debug, Default)]
-pub(crate) struct Sorted {
+pub(crate) struct DecodedRows {
     good: u64,
     bad: u64,
     first: Option<Error>,
 }
 
-impl Sorted {
+impl DecodedRows {
     pub(crate) fn good(&mut self) {
         self.good += 1;
     }

@@ -81,32 +81,32 @@ fn wide(first: &[u8]) -> Option<&'static Encoding> {
     }
 }
 
-enum Raw<'a> {
+enum RawText<'a> {
     Plain(&'a mut Content),
     Gzip(Box<MultiGzDecoder<&'a mut Content>>),
 }
 
-impl Raw<'_> {
+impl RawText<'_> {
     fn content(&self) -> &Content {
         match self {
-            Raw::Plain(content) => content,
-            Raw::Gzip(decoder) => decoder.get_ref(),
+            RawText::Plain(content) => content,
+            RawText::Gzip(decoder) => decoder.get_ref(),
         }
     }
 
     fn content_mut(&mut self) -> &mut Content {
         match self {
-            Raw::Plain(content) => content,
-            Raw::Gzip(decoder) => decoder.get_mut(),
+            RawText::Plain(content) => content,
+            RawText::Gzip(decoder) => decoder.get_mut(),
         }
     }
 }
 
-impl Read for Raw<'_> {
+impl Read for RawText<'_> {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
         match self {
-            Raw::Plain(content) => content.read(into),
-            Raw::Gzip(decoder) => decoder.read(into).map_err(|error| match error.kind() {
+            RawText::Plain(content) => content.read(into),
+            RawText::Gzip(decoder) => decoder.read(into).map_err(|error| match error.kind() {
                 ErrorKind::UnexpectedEof => Error::new(error.kind(), "its gzip stream ends in the middle"),
                 _ => error,
             }),
@@ -116,9 +116,9 @@ impl Read for Raw<'_> {
 
 /// UTF-8 of a file.
 pub(crate) struct Text<'a> {
-    raw: Raw<'a>,
+    raw: RawText<'a>,
     decoding: Option<Decoding>,
-    tally: Tally,
+    tally: EncodingCounts,
     last: Option<u8>,
 }
 
@@ -143,11 +143,11 @@ impl<'a> Text<'a> {
             true => {
                 // A stream that is cut off is not valid.
                 content.set_framed();
-                Raw::Gzip(Box::new(MultiGzDecoder::new(content)))
+                RawText::Gzip(Box::new(MultiGzDecoder::new(content)))
             }
-            false => Raw::Plain(content),
+            false => RawText::Plain(content),
         };
-        Text { raw, decoding, tally: Tally::default(), last: None }
+        Text { raw, decoding, tally: EncodingCounts::default(), last: None }
     }
 
     /// Tells whether what was read so far is rather windows-1252 than UTF-8.
@@ -178,7 +178,7 @@ impl Read for Text<'_> {
 }
 
 impl Decoding {
-    fn read(&mut self, raw: &mut Raw<'_>, into: &mut [u8]) -> std::io::Result<usize> {
+    fn read(&mut self, raw: &mut RawText<'_>, into: &mut [u8]) -> std::io::Result<usize> {
         while self.given == self.out.len() && !self.ended {
             let read = raw.read(&mut self.piece)?;
             self.ended = read == 0;
@@ -197,14 +197,14 @@ impl Decoding {
 
 /// Characters beyond ASCII, and bytes that are part of none.
 #[derive(Debug, Default)]
-struct Tally {
+struct EncodingCounts {
     right: u64,
     wrong: u64,
     /// The beginning of a character whose rest comes with the next bytes. At the end of a file it is one that was cut off.
     open: Vec<u8>,
 }
 
-impl Tally {
+impl EncodingCounts {
     fn see(&mut self, bytes: &[u8]) {
         if self.open.is_empty() && bytes.is_ascii() {
             return;

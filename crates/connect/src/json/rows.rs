@@ -25,31 +25,31 @@ pub(super) const EXPECTED: &str =
 
 /// Place of a row.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Place {
+pub(super) enum RowPosition {
     /// In an array, counted from 0.
     Index(usize),
     /// On a line, counted from 1.
     Line(usize),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RowPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Index(at) => write!(f, "[{at}]"),
-            Place::Line(line) => write!(f, "line {line}"),
+            RowPosition::Index(at) => write!(f, "[{at}]"),
+            RowPosition::Line(line) => write!(f, "line {line}"),
         }
     }
 }
 
-pub(super) fn row_error(path: &Path, place: Place, detail: &str) -> Error {
+pub(super) fn row_error(path: &Path, place: RowPosition, detail: &str) -> Error {
     Error::permanent(format!("{} {place} {detail}", path.display()))
 }
 
-pub(super) type Sink<'a> = &'a mut dyn FnMut(Place, Result<Record>) -> Result<()>;
+pub(super) type Sink<'a> = &'a mut dyn FnMut(RowPosition, Result<Record>) -> Result<()>;
 
 /// Findings about a file, beside its rows.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct FileSummary {
     /// The column that has the names of the members that rows are.
     pub(super) key: Option<String>,
     pub(super) inferred: Vec<Inferred>,
@@ -63,9 +63,9 @@ pub(super) fn each_row(
     options: &JsonOptions,
     key: Option<&str>,
     sink: Sink<'_>,
-) -> Result<Found> {
+) -> Result<FileSummary> {
     let (bytes, coding) = load(path, content, options)?;
-    let mut found = Found::default();
+    let mut found = FileSummary::default();
     if let Some(because) = coding.because {
         found.inferred.push(Inferred::new("encoding", coding.encoding.name(), because, "encoding in source"));
     }
@@ -138,7 +138,7 @@ fn from_lines(path: &Path, json: &[u8], sink: Sink<'_>) -> Result<()> {
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        let place = Place::Line(at + 1);
+        let place = RowPosition::Line(at + 1);
         let wrong = |error: &serde_json::Error| {
             // The error's own line is always 1 here.
             let text = error.to_string();
@@ -173,7 +173,7 @@ fn from_array(path: &Path, json: &[u8], sink: Sink<'_>) -> Result<()> {
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<(), A::Error> {
             let mut at = 0;
             while let Some(value) = seq.next_element::<CborValue>()? {
-                let place = Place::Index(at);
+                let place = RowPosition::Index(at);
                 if let Err(error) = (self.sink)(place, to_record(self.path, place, value)) {
                     *self.refused = Some(error);
                     return Err(serde::de::Error::custom("refused"));
@@ -198,7 +198,7 @@ fn from_document(
     json: &[u8],
     pointer: Option<&str>,
     key: Option<&str>,
-    found: &mut Found,
+    found: &mut FileSummary,
     sink: Sink<'_>,
 ) -> Result<()> {
     let mut reader = serde_json::Deserializer::from_slice(json);
@@ -218,13 +218,13 @@ fn from_document(
     }
     let key = found.key.as_deref();
     for (at, value) in shape.into_rows(key).enumerate() {
-        let place = Place::Index(at);
+        let place = RowPosition::Index(at);
         sink(place, to_record(path, place, value))?;
     }
     Ok(())
 }
 
-fn to_record(path: &Path, place: Place, value: CborValue) -> Result<Record> {
+fn to_record(path: &Path, place: RowPosition, value: CborValue) -> Result<Record> {
     let CborValue::Map(members) = value else { return Err(row_error(path, place, "is not an object")) };
     let mut record = Record::new();
     for (key, value) in members {

@@ -29,18 +29,18 @@ pub(super) enum Shape {
 
 /// Why a document has no rows.
 #[derive(Debug)]
-pub(super) enum Refused {
+pub(super) enum ShapeError {
     None,
     /// Pointers to arrays of objects.
     Several(Vec<String>),
 }
 
-impl Refused {
+impl ShapeError {
     pub(super) fn error(&self, path: &Path) -> Error {
         let path = path.display();
         match self {
-            Refused::None => Error::permanent(format!("{path} holds no rows: {EXPECTED}")),
-            Refused::Several(names) => {
+            ShapeError::None => Error::permanent(format!("{path} holds no rows: {EXPECTED}")),
+            ShapeError::Several(names) => {
                 let names = names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
                 Error::Config(format!("{path} has several arrays of objects: set path to one of {names}"))
             }
@@ -54,8 +54,8 @@ fn guess(value: impl Into<String>, because: &str) -> Inferred {
 
 impl Shape {
     /// The rows of `document`, and what is said of that.
-    pub(super) fn of(document: CborValue) -> Result<(Shape, Inferred), Refused> {
-        let CborValue::Map(members) = document else { return Err(Refused::None) };
+    pub(super) fn of(document: CborValue) -> Result<(Shape, Inferred), ShapeError> {
+        let CborValue::Map(members) = document else { return Err(ShapeError::None) };
         Shape::within(members, "", DEPTH)
     }
 
@@ -77,9 +77,9 @@ impl Shape {
         }
     }
 
-    fn within(mut members: Members, at: &str, depth: usize) -> Result<(Shape, Inferred), Refused> {
+    fn within(mut members: Members, at: &str, depth: usize) -> Result<(Shape, Inferred), ShapeError> {
         if members.is_empty() || depth == 0 {
-            return Err(Refused::None);
+            return Err(ShapeError::None);
         }
         if let Some(features) = take_features(&mut members) {
             let because = "it is a FeatureCollection: properties are columns, geometry is one";
@@ -96,16 +96,16 @@ impl Shape {
             ([_], _) | (_, 1) => {
                 let place = arrays.iter().max_by_key(|(_, rows)| *rows).map_or("", |(place, _)| place);
                 let own = place.strip_prefix(at).unwrap_or(place);
-                let shape = Shape::at(CborValue::Map(members), own).ok_or(Refused::None)?;
+                let shape = Shape::at(CborValue::Map(members), own).ok_or(ShapeError::None)?;
                 Ok((shape, guess(place, "it is the only array of objects")))
             }
             _ if nested => Ok((Shape::One(members), guess("one", "the file is one object"))),
-            _ => Err(Refused::Several(arrays.into_iter().map(|(place, _)| place).collect())),
+            _ => Err(ShapeError::Several(arrays.into_iter().map(|(place, _)| place).collect())),
         }
     }
 
     /// The rows of an object without an array of objects.
-    fn of_objects(mut members: Members, at: &str, depth: usize) -> Result<(Shape, Inferred), Refused> {
+    fn of_objects(mut members: Members, at: &str, depth: usize) -> Result<(Shape, Inferred), ShapeError> {
         if !members.iter().all(|(_, value)| value.is_map()) {
             return Ok((Shape::One(members), guess("one", "the file is one object")));
         }

@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use encoding_rs::Encoding;
 use indexmap::IndexMap;
 
-use super::rows::{Place, each_row, row_error};
+use super::rows::{RowPosition, each_row, row_error};
 use crate::file::infer::{ANOTHER_ID, IdChoice, Kinds, Uniqueness, choose_id};
 use crate::file::say;
-use crate::file::source::{Content, MAX_ROW, Sorted, SourceFile};
+use crate::file::source::{Content, DecodedRows, MAX_ROW, SourceFile};
 use crate::rows::{apply, declare};
 use diorama_core::record::{Body, CborValue, Id, Record, Rows, id_from_value};
 use diorama_core::vista::{
@@ -106,13 +106,13 @@ impl JsonOptions {
 /// Columns, types and id of a file.
 fn learn(vista: &str, file: &Arc<SourceFile>, content: &mut Content, options: &JsonOptions) -> Result<Json> {
     #[derive(Default)]
-    struct Learned {
+    struct FileShape {
         kinds: Kinds,
         unique: Uniqueness,
         rows: usize,
     }
-    let mut learned: IndexMap<String, Learned> = IndexMap::new();
-    let (mut count, mut sorted) = (0, Sorted::default());
+    let mut learned: IndexMap<String, FileShape> = IndexMap::new();
+    let (mut count, mut sorted) = (0, DecodedRows::default());
     let found = each_row(file.path(), content, options, None, &mut |place, record| {
         let record = match record {
             Ok(record) => record,
@@ -125,7 +125,7 @@ fn learn(vista: &str, file: &Arc<SourceFile>, content: &mut Content, options: &J
         count += 1;
         for (name, value) in record {
             if !learned.contains_key(&name) {
-                learned.insert(name.clone(), Learned::default());
+                learned.insert(name.clone(), FileShape::default());
             }
             let column = &mut learned[&name];
             column.rows += 1;
@@ -158,7 +158,7 @@ fn learn(vista: &str, file: &Arc<SourceFile>, content: &mut Content, options: &J
 impl Inner {
     fn read(&self, content: &mut Content) -> Result<Rows> {
         let mut rows = Rows::with_layout(Arc::clone(self.schema.layout()));
-        let (mut places, mut sorted, mut count) = (Vec::new(), Sorted::default(), 0);
+        let (mut places, mut sorted, mut count) = (Vec::new(), DecodedRows::default(), 0);
         each_row(self.file.path(), content, &self.options, self.key.as_deref(), &mut |place, record| {
             count += 1;
             let (id, body) = match record.and_then(|record| self.encode(place, count, record)) {
@@ -182,7 +182,7 @@ impl Inner {
     }
 
     /// The row's id and bytes.
-    fn encode(&self, place: Place, number: usize, mut record: Record) -> Result<(Id, Body)> {
+    fn encode(&self, place: RowPosition, number: usize, mut record: Record) -> Result<(Id, Body)> {
         let id = Id::from(self.id_of(place, number, &mut record)?);
         let body = Body::encode(&id, &record, self.schema.layout());
         match body.size() > MAX_ROW {
@@ -191,7 +191,7 @@ impl Inner {
         }
     }
 
-    fn id_of(&self, place: Place, number: usize, record: &mut Record) -> Result<String> {
+    fn id_of(&self, place: RowPosition, number: usize, record: &mut Record) -> Result<String> {
         match &self.id {
             IdChoice::RowNumber(name) if record.contains(name) => {
                 Err(self.error(place, &format!("has now a column {name:?}, the name of the row numbers: open it anew")))
@@ -213,7 +213,7 @@ impl Inner {
         }
     }
 
-    fn error(&self, place: Place, detail: &str) -> Error {
+    fn error(&self, place: RowPosition, detail: &str) -> Error {
         row_error(self.file.path(), place, detail)
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use diorama_core::record::CborValue;
-use diorama_core::vista::query::{Test, Truth};
+use diorama_core::vista::query::{IsTest, Test};
 use diorama_core::vista::{ColumnType, Filter, Query};
 
 /// Values of one `in` that go into SQL, at most.
@@ -135,7 +135,7 @@ fn translate<D: Dialect>(dialect: &D, column: &str, test: &Test, first: usize) -
             let marks: Vec<String> = (first..first + values.len()).map(|number| dialect.mark(number)).collect();
             Some((format!("{exact} IN ({})", marks.join(", ")), values))
         }
-        Test::Is(Truth::Null | Truth::Unknown) => Some((format!("{name} IS NULL"), Vec::new())),
+        Test::Is(IsTest::Null | IsTest::Unknown) => Some((format!("{name} IS NULL"), Vec::new())),
         _ => None,
     }
 }

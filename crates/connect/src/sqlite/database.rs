@@ -49,12 +49,12 @@ pub(super) struct Connections {
 }
 
 /// The right to use connections: the file does not change hands meanwhile.
-pub(super) struct Use<'a> {
+pub(super) struct ConnectionLease<'a> {
     database: &'a Database,
     state: RwLockReadGuard<'a, State>,
 }
 
-impl Use<'_> {
+impl ConnectionLease<'_> {
     /// Fails if the file has been replaced or removed since: what was written may be in a file that nobody sees.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl Database {
         Ok(database)
     }
 
-    /// Has the connections be closed with all others when the file is replaced. The caller holds a [`Use`].
+    /// Has the connections be closed with all others when the file is replaced. The caller holds a [`ConnectionLease`].
     pub(super) fn join(&self, connections: &Arc<Connections>) {
         let mut members = self.members.lock();
         members.retain(|member| member.strong_count() > 0);
@@ -113,10 +113,10 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::Source`] while there is none, or no regular file.
-    pub(super) fn hold(&self) -> Result<Use<'_>> {
+    pub(super) fn hold(&self) -> Result<ConnectionLease<'_>> {
         let state = self.state.read();
         if identify(&self.path).ok() == state.file && state.file.is_some() {
-            return Ok(Use { database: self, state });
+            return Ok(ConnectionLease { database: self, state });
         }
         drop(state);
         let mut state = self.state.write();
@@ -126,7 +126,7 @@ impl Database {
             state.file = now.as_ref().ok().copied();
         }
         now?;
-        Ok(Use { database: self, state: RwLockWriteGuard::downgrade(state) })
+        Ok(ConnectionLease { database: self, state: RwLockWriteGuard::downgrade(state) })
     }
 
     /// Closes every connection to the former file.

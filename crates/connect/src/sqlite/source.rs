@@ -19,9 +19,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter, types::Value};
 use tokio::sync::oneshot;
 
-use super::database::{Connections, Database, Use};
+use super::database::{ConnectionLease, Connections, Database};
 use super::options::{JournalMode, SqliteOptions};
-use super::table::{Natural, Table};
+use super::table::{NaturalOrder, Table};
 use super::{ops, write};
 use crate::blocking::blocking;
 use crate::rows::{apply, count, foreign_token, sorted_page};
@@ -53,14 +53,14 @@ struct Inner {
     /// Whether there is something to write to.
     writes: bool,
     /// Writes that wait for it; whoever has it next takes them all.
-    waiting: Mutex<Vec<Waiting>>,
+    waiting: Mutex<Vec<WriteBatch>>,
     /// Operations written under their ids.
     written: AtomicU64,
 }
 
 /// Writes that wait together, and who waits for them.
 #[derive(Debug)]
-struct Waiting {
+struct WriteBatch {
     writes: Vec<write::Write>,
     reply: oneshot::Sender<Vec<Result<Written>>>,
 }
@@ -89,7 +89,7 @@ impl Sqlite {
         blocking(move || {
             let held = inner.database.hold()?;
             let mut slot = inner.connections.reader.lock();
-            work(&inner.table, inner.connection(&held, &mut slot, Role::Reader)?)
+            work(&inner.table, inner.connection(&held, &mut slot, ConnectionRole::Reader)?)
         })
         .await
     }
@@ -101,7 +101,7 @@ impl Sqlite {
             return Err(self.0.cannot_write());
         }
         let (reply, answer) = oneshot::channel();
-        self.0.waiting.lock().push(Waiting { writes, reply });
+        self.0.waiting.lock().push(WriteBatch { writes, reply });
         let inner = Arc::clone(&self.0);
         self.change(move |table, connection, held| {
             let waiting = std::mem::take(&mut *inner.waiting.lock());
@@ -130,7 +130,7 @@ impl Sqlite {
 
     async fn change<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Table, &mut Connection, &Use<'_>) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Table, &mut Connection, &ConnectionLease<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         if !self.0.writes {
             return Err(self.0.cannot_write());
@@ -139,7 +139,7 @@ impl Sqlite {
         blocking(move || {
             let held = inner.database.hold()?;
             let mut slot = inner.connections.writer.lock();
-            work(&inner.table, inner.connection(&held, &mut slot, Role::Writer)?, &held)
+            work(&inner.table, inner.connection(&held, &mut slot, ConnectionRole::Writer)?, &held)
         })
         .await
     }
@@ -147,7 +147,7 @@ impl Sqlite {
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+enum ConnectionRole {
     Reader,
     Writer,
 }
@@ -156,9 +156,9 @@ impl Inner {
     /// The connection in `slot`, opened anew if there is none. A table that is not the one that is served is refused.
     fn connection<'s>(
         &self,
-        held: &Use<'_>,
+        held: &ConnectionLease<'_>,
         slot: &'s mut Option<Connection>,
-        role: Role,
+        role: ConnectionRole,
     ) -> Result<&'s mut Connection> {
         if let Some(connection) = slot.take() {
             return Ok(slot.insert(connection));
@@ -189,11 +189,11 @@ fn open(path: &Path, name: &str, options: &SqliteOptions) -> Result<Sqlite> {
     let database = Database::at(path)?;
     let connections = Arc::new(Connections::default());
     let held = database.hold()?;
-    let reader = held.connect(|path| connect(path, Role::Reader, options))?;
+    let reader = held.connect(|path| connect(path, ConnectionRole::Reader, options))?;
     let table = Table::learn(&reader, path, name, options)?;
-    let writes = !options.read_only && table.natural != Natural::AsGiven;
+    let writes = !options.read_only && table.natural != NaturalOrder::AsGiven;
     if writes {
-        *connections.writer.lock() = Some(held.connect(|path| connect(path, Role::Writer, options))?);
+        *connections.writer.lock() = Some(held.connect(|path| connect(path, ConnectionRole::Writer, options))?);
     }
     *connections.reader.lock() = Some(reader);
     database.join(&connections);
@@ -207,7 +207,7 @@ fn open(path: &Path, name: &str, options: &SqliteOptions) -> Result<Sqlite> {
     Ok(Sqlite(Arc::new(Inner { table, options, database, connections, writes, waiting, written })))
 }
 
-fn connect(path: &Path, role: Role, options: &SqliteOptions) -> Result<Connection> {
+fn connect(path: &Path, role: ConnectionRole, options: &SqliteOptions) -> Result<Connection> {
     // A reader, too, may be the first to come after a crash, and has to roll back what that interrupted.
     let access = match options.read_only {
         true => OpenFlags::SQLITE_OPEN_READ_ONLY,
@@ -218,10 +218,10 @@ fn connect(path: &Path, role: Role, options: &SqliteOptions) -> Result<Connectio
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     // Or a quoted name of a column that is gone would be read as a text.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false).map_err(failed)?;
-    if role == Role::Reader {
+    if role == ConnectionRole::Reader {
         connection.pragma_update(None, "query_only", true).map_err(failed)?;
     }
-    if let (Role::Writer, Some(mode)) = (role, options.journal_mode)
+    if let (ConnectionRole::Writer, Some(mode)) = (role, options.journal_mode)
         && !switch_journal(&connection, mode).map_err(failed)?
     {
         tracing::warn!(path = %path.display(), mode = mode.as_str(), "the database cannot be switched to that journal mode");
@@ -253,7 +253,7 @@ impl TableShell for Sqlite {
     fn capabilities(&self) -> Capabilities {
         let mut can = if self.0.writes { Capabilities::all() } else { Capabilities::reads() };
         // A view has no order of its own to continue in.
-        can.can_fetch_next = self.0.table.natural != Natural::AsGiven;
+        can.can_fetch_next = self.0.table.natural != NaturalOrder::AsGiven;
         can
     }
 
@@ -307,7 +307,7 @@ impl TableShell for Sqlite {
     async fn next(&self, query: &Query, token: Option<&Token>) -> Result<(Rows, Option<Token>)> {
         let (query, token) = (query.clone(), token.cloned());
         self.read(move |table, connection| {
-            if !query.order.is_empty() || table.natural == Natural::AsGiven {
+            if !query.order.is_empty() || table.natural == NaturalOrder::AsGiven {
                 let all = Query { order: Vec::new(), limit: None, offset: 0, ..query.clone() };
                 let plan = Plan::new(table, &all);
                 let rows = select(table, connection, &plan.select(&table.selected, &table.quoted), plan.params())?;

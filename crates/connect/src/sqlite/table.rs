@@ -24,7 +24,7 @@ pub(super) struct Table {
     pub(super) fields: Vec<Field>,
     /// Which of the fields is the id.
     pub(super) id: usize,
-    pub(super) natural: Natural,
+    pub(super) natural: NaturalOrder,
     /// What a SELECT lists: the fields, then the natural key if there is one.
     pub(super) selected: String,
 }
@@ -76,7 +76,7 @@ impl Field {
 
 /// The order of rows that nobody sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Natural {
+pub(super) enum NaturalOrder {
     /// By rowid, under the name that no column hides.
     RowId(&'static str),
     /// By id: the table has no rowid.
@@ -101,9 +101,9 @@ impl Table {
             .find(|alias| !fields.iter().any(|field| field.name.eq_ignore_ascii_case(alias)))
             .filter(|_| !without_rowid && kind != "view");
         let natural = match (kind.as_str(), rowid) {
-            ("view", _) => Natural::AsGiven,
-            (_, Some(alias)) => Natural::RowId(alias),
-            (_, None) => Natural::Id,
+            ("view", _) => NaturalOrder::AsGiven,
+            (_, Some(alias)) => NaturalOrder::RowId(alias),
+            (_, None) => NaturalOrder::Id,
         };
         let mut key: Vec<usize> = (0..fields.len()).filter(|at| fields[*at].in_key).collect();
         if let ([only], true) = (key.as_slice(), rowid.is_some()) {
@@ -129,7 +129,7 @@ impl Table {
             let column = if fields.iter().any(|field| field.name == "id") { "_row" } else { "id" };
             fields.insert(0, Field::number(column));
             let numbered = format!("(SELECT row_number() OVER () AS {column}, * FROM {})", quote(name));
-            (Natural::AsGiven, numbered, 0)
+            (NaturalOrder::AsGiven, numbered, 0)
         } else {
             let id = choose_id(name, &mut fields, &key, rowid, options)?;
             (natural, quote(name), id)
@@ -145,7 +145,7 @@ impl Table {
             }
         }
         let mut selected: Vec<&str> = fields.iter().map(|field| field.quoted.as_str()).collect();
-        if let Natural::RowId(alias) = natural {
+        if let NaturalOrder::RowId(alias) = natural {
             selected.push(alias);
         }
         let selected = selected.join(", ");
@@ -213,25 +213,25 @@ impl Table {
     /// ` ORDER BY` the natural order.
     pub(super) fn natural_order(&self) -> String {
         match &self.natural {
-            Natural::RowId(alias) => format!(" ORDER BY {alias}"),
-            Natural::Id => format!(" ORDER BY {}", self.id_field().quoted),
-            Natural::AsGiven => String::new(),
+            NaturalOrder::RowId(alias) => format!(" ORDER BY {alias}"),
+            NaturalOrder::Id => format!(" ORDER BY {}", self.id_field().quoted),
+            NaturalOrder::AsGiven => String::new(),
         }
     }
 
     /// What continues behind `row` in natural order.
     pub(super) fn token(&self, row: &Row<'_>, id: &str) -> Result<String> {
         match self.natural {
-            Natural::RowId(_) => Ok(row.get::<_, i64>(self.fields.len()).map_err(failed)?.to_string()),
-            Natural::Id | Natural::AsGiven => Ok(id.to_string()),
+            NaturalOrder::RowId(_) => Ok(row.get::<_, i64>(self.fields.len()).map_err(failed)?.to_string()),
+            NaturalOrder::Id | NaturalOrder::AsGiven => Ok(id.to_string()),
         }
     }
 
     /// The test for rows behind `token`, with the value of its one parameter.
     pub(super) fn after(&self, token: &str) -> Option<(String, Value)> {
         match self.natural {
-            Natural::RowId(alias) => Some((format!("{alias} > ?"), Value::Integer(token.parse().ok()?))),
-            Natural::Id | Natural::AsGiven => {
+            NaturalOrder::RowId(alias) => Some((format!("{alias} > ?"), Value::Integer(token.parse().ok()?))),
+            NaturalOrder::Id | NaturalOrder::AsGiven => {
                 let number =
                     id_to_value(token, self.schema.layout()).as_integer().and_then(|id| i64::try_from(id).ok());
                 let blob = (self.id_field().codec == Codec::BlobKey).then(|| blob_key(token)).flatten();

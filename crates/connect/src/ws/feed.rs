@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
-use super::frames::{self, Place};
+use super::frames::{self, FeedPosition};
 use crate::feed::{Channel, FeedFormat, Intake, follow};
 use diorama_core::dio::{Dio, Inbound};
 use diorama_core::state::Origin;
@@ -243,11 +243,11 @@ fn read_frame(
 ) -> std::result::Result<bool, String> {
     let heard = frames::read(frame)?;
     match (heard.place, &mut *place) {
-        (Some(Place::Position(position)), place) => {
+        (Some(FeedPosition::Position(position)), place) => {
             let parts = position.rsplit_once(':');
             *place = parts.and_then(|(epoch, seq)| Some((epoch.to_string(), seq.parse().ok()?)));
         }
-        (Some(Place::Seq(seq)), Some((_, known))) => *known = seq,
+        (Some(FeedPosition::Seq(seq)), Some((_, known))) => *known = seq,
         _ => {}
     }
     changes.extend(heard.event.map(|event| Inbound { origin: Origin::Feed, ..Inbound::from(event) }));

@@ -8,18 +8,18 @@ const LIMITS: JsonLimits = JsonLimits { nodes: 100_000, depth: 64 };
 
 /// What a frame says.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Heard {
+pub(super) struct FrameContent {
     /// The change it speaks of.
     pub(super) event: Option<ChangeEvent>,
     /// Everything up to here was sent.
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<FeedPosition>,
     /// Something may have been missed: read again.
     pub(super) gap: bool,
 }
 
 /// A place in the other's history.
 #[derive(Debug, PartialEq)]
-pub(super) enum Place {
+pub(super) enum FeedPosition {
     /// `epoch:seq`
     Position(String),
     /// Within the epoch that is known.
@@ -30,7 +30,7 @@ pub(super) enum Place {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn read(text: &[u8]) -> Result<Heard, String> {
+pub(super) fn read(text: &[u8]) -> Result<FrameContent, String> {
     let frame = parse_json(text, LIMITS).map_err(|error| error.to_string())?;
     let CborValue::Map(frame) = frame else { return Err("a frame is an object".into()) };
     let member = |name: &str| frame.iter().find(|(own, _)| own.as_text() == Some(name)).map(|(_, value)| value);
@@ -45,7 +45,7 @@ pub(super) fn read(text: &[u8]) -> Result<Heard, String> {
         _ => None,
     };
     let is = |name: &str| matches!(member(name), Some(CborValue::Bool(true)));
-    let mut heard = Heard::default();
+    let mut heard = FrameContent::default();
     match kind {
         "RecordInserted" => heard.event = Some(ChangeEvent::Inserted { id: id()?, new: row() }),
         "RecordChanged" => heard.event = Some(ChangeEvent::Updated { id: id()?, new: row() }),
@@ -58,8 +58,8 @@ pub(super) fn read(text: &[u8]) -> Result<Heard, String> {
         _ => {}
     }
     heard.place = match (text("position"), member("seq")) {
-        (Some(position), _) => Some(Place::Position(position.to_string())),
-        (None, Some(CborValue::Integer(seq))) => u64::try_from(i128::from(*seq)).ok().map(Place::Seq),
+        (Some(position), _) => Some(FeedPosition::Position(position.to_string())),
+        (None, Some(CborValue::Integer(seq))) => u64::try_from(i128::from(*seq)).ok().map(FeedPosition::Seq),
         _ => None,
     };
     Ok(heard)
@@ -82,12 +82,12 @@ mod tests {
     fn frames_say_what_changed_where_they_stand_and_whether_something_was_missed() {
         let of = |frame: &str| read(frame.as_bytes()).unwrap();
         let hello = of(r#"{"type":"hello","position":"E:4","resumed":false,"seq":4}"#);
-        assert_eq!(hello, Heard { gap: true, place: Some(Place::Position("E:4".into())), event: None });
+        assert_eq!(hello, FrameContent { gap: true, place: Some(FeedPosition::Position("E:4".into())), event: None });
         assert!(!of(r#"{"type":"hello","position":"E:4","resumed":true}"#).gap);
         let changed = of(r#"{"type":"RecordChanged","seq":5,"id":"7","record":{"price":175},"etag":"x"}"#);
         let row = Record::from_iter([("price".to_string(), 175.into())]);
         assert_eq!(changed.event, Some(ChangeEvent::Updated { id: "7".into(), new: Some(row) }));
-        assert_eq!(changed.place, Some(Place::Seq(5)));
+        assert_eq!(changed.place, Some(FeedPosition::Seq(5)));
         let thin = of(r#"{"type":"RecordInserted","seq":6,"id":"8"}"#);
         assert_eq!(thin.event, Some(ChangeEvent::Inserted { id: "8".into(), new: None }));
         assert_eq!(
@@ -97,7 +97,7 @@ mod tests {
         assert!(of(r#"{"type":"Invalidated","seq":8,"covered":false}"#).gap);
         assert!(!of(r#"{"type":"Invalidated","seq":8,"covered":true}"#).gap);
         assert!(of(r#"{"type":"reset","reason":"epoch","position":"F:1"}"#).gap);
-        assert_eq!(of(r#"{"type":"somethingNew","n":1}"#), Heard::default());
+        assert_eq!(of(r#"{"type":"somethingNew","n":1}"#), FrameContent::default());
         for wrong in ["", "[]", "{}", r#"{"type":"RecordChanged"}"#, r#"{"type":7}"#] {
             assert!(read(wrong.as_bytes()).is_err(), "{wrong}");
         }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::{
-    CacheBackend, CacheBatch, CacheError, CacheMeta, CacheTable, CachedRow, Loaded, RowStore, RowTable, StoredRow,
+    CacheBackend, CacheBatch, CacheError, CacheMeta, CacheTable, CachedRow, LoadReport, RowStore, RowTable, StoredRow,
 };
 use crate::record::{Id, Layout};
 use crate::redb_file::{seal, unseal};
@@ -32,24 +32,24 @@ impl ById {
 /// A table of the backend and what is in it.
 struct Table {
     table: Arc<dyn CacheTable>,
-    known: Mutex<Known>,
+    known: Mutex<KnownSlots>,
 }
 
 #[derive(Default)]
-struct Known {
+struct KnownSlots {
     slots: HashSet<u32>,
     meta: Option<CacheMeta>,
 }
 
 /// What the backend keeps as its meta, sealed.
 #[derive(Serialize, Deserialize)]
-struct Noted {
+struct SealedMeta {
     rows: u64,
     #[serde(rename = "dio")]
     meta: CacheMeta,
 }
 
-impl Noted {
+impl SealedMeta {
     fn encode(&self) -> Result<Bytes, CacheError> {
         let mut cbor = Vec::new();
         ciborium::into_writer(self, &mut cbor).map_err(|error| CacheError::io("meta", error))?;
@@ -57,7 +57,7 @@ impl Noted {
     }
 
     /// What was encoded; `None` for bytes of something else, which leave the rows without a meaning.
-    fn decode(bytes: &[u8]) -> Option<Noted> {
+    fn decode(bytes: &[u8]) -> Option<SealedMeta> {
         ciborium::from_reader(unseal(0, bytes)?).ok()
     }
 }
@@ -67,7 +67,7 @@ impl Noted {
 #[doc(hidden)]
 pub fn decode_stored_meta(content: &[u8]) -> bool {
     let _ = serde_json::from_slice::<CacheMeta>(content);
-    Noted::decode(&seal(0, &[content])).is_some_and(|noted| noted.encode().is_ok())
+    SealedMeta::decode(&seal(0, &[content])).is_some_and(|noted| noted.encode().is_ok())
 }
 
 #[async_trait]
@@ -84,30 +84,34 @@ impl RowStore for ById {
 
 #[async_trait]
 impl RowTable for Table {
-    async fn load(&self, layout: &Layout, sink: &mut (dyn FnMut(Vec<StoredRow>) + Send)) -> Result<Loaded, CacheError> {
+    async fn load(
+        &self,
+        layout: &Layout,
+        sink: &mut (dyn FnMut(Vec<StoredRow>) + Send),
+    ) -> Result<LoadReport, CacheError> {
         let mut known = self.known.lock().await;
-        *known = Known::default();
-        let mut placing = Placing { layout, slot: 0, last: 0, damaged: 0 };
+        *known = KnownSlots::default();
+        let mut placing = SlotAssigner { layout, slot: 0, last: 0, damaged: 0 };
         let loaded = self.table.load(&mut |rows| sink(placing.place(rows))).await;
-        let Placing { slot: found, mut damaged, .. } = placing;
+        let SlotAssigner { slot: found, mut damaged, .. } = placing;
         let noted = match loaded {
             Err(error @ CacheError::Corrupt { .. }) => {
                 tracing::warn!(%error, "the cache table is damaged: it is cleared and filled again");
                 self.table.clear().await?;
-                return Ok(Loaded { damaged: damaged.max(1), ..Loaded::default() });
+                return Ok(LoadReport { damaged: damaged.max(1), ..LoadReport::default() });
             }
-            loaded => loaded?.and_then(|meta| Noted::decode(&meta)),
+            loaded => loaded?.and_then(|meta| SealedMeta::decode(&meta)),
         };
         known.slots.extend(0..found);
         if let Some(noted) = &noted {
             damaged = damaged.max(noted.rows.abs_diff(u64::from(found)));
         }
         known.meta = noted.map(|noted| noted.meta);
-        Ok(Loaded { meta: known.meta.clone(), damaged, versions: None })
+        Ok(LoadReport { meta: known.meta.clone(), damaged, versions: None })
     }
 
     async fn meta(&self) -> Result<Option<CacheMeta>, CacheError> {
-        let noted = self.table.meta().await?.and_then(|meta| Noted::decode(&meta));
+        let noted = self.table.meta().await?.and_then(|meta| SealedMeta::decode(&meta));
         Ok(noted.map(|noted| noted.meta))
     }
 
@@ -125,7 +129,7 @@ impl RowTable for Table {
         let removed: HashSet<Id> = deletes.into_iter().map(|(_, id)| id).filter(|id| !kept.contains(id)).collect();
         let rows = (known.slots.len() + new.len() - gone.len()) as u64;
         let meta = meta.or_else(|| known.meta.clone());
-        let noted = meta.clone().map(|meta| Noted { rows, meta }.encode()).transpose()?;
+        let noted = meta.clone().map(|meta| SealedMeta { rows, meta }.encode()).transpose()?;
         let puts = upserts.into_iter().map(CachedRow::from).collect();
         self.table.commit(puts, removed.into_iter().collect(), noted).await?;
         for slot in gone {
@@ -139,13 +143,13 @@ impl RowTable for Table {
     async fn clear(&self) -> Result<(), CacheError> {
         let mut known = self.known.lock().await;
         self.table.clear().await?;
-        *known = Known::default();
+        *known = KnownSlots::default();
         Ok(())
     }
 }
 
 /// Gives slots and ordinals to rows as they are loaded.
-struct Placing<'a> {
+struct SlotAssigner<'a> {
     layout: &'a Layout,
     /// The next slot.
     slot: u32,
@@ -154,7 +158,7 @@ struct Placing<'a> {
     damaged: u64,
 }
 
-impl Placing<'_> {
+impl SlotAssigner<'_> {
     fn place(&mut self, rows: Vec<CachedRow>) -> Vec<StoredRow> {
         let mut placed = Vec::with_capacity(rows.len());
         for row in rows {

@@ -2,7 +2,7 @@
 //! backend has to do.
 
 use super::{
-    ById, CacheBackend, CacheBatch, CacheError, CacheMeta, CacheTable, CachedRow, Loaded, MemoryCache, RedbCache,
+    ById, CacheBackend, CacheBatch, CacheError, CacheMeta, CacheTable, CachedRow, LoadReport, MemoryCache, RedbCache,
     RowStore, RowTable, StoredRow,
 };
 use crate::record::{Body, Layout, Record};
@@ -22,7 +22,7 @@ pub(super) fn delete(slot: u32) -> (u32, crate::record::Id) {
     (slot, format!("id-{slot}").into())
 }
 
-pub(super) async fn load(table: &dyn RowTable) -> Result<(Vec<StoredRow>, Loaded), CacheError> {
+pub(super) async fn load(table: &dyn RowTable) -> Result<(Vec<StoredRow>, LoadReport), CacheError> {
     let mut rows = Vec::new();
     let loaded = table.load(&layout(), &mut |batch| rows.extend(batch)).await?;
     Ok((rows, loaded))
@@ -46,7 +46,7 @@ async fn keeps_the_contract(cache: &dyn RowStore, keeps_slots: bool) {
     };
     let table = cache.open_table("products").await.unwrap();
     let other = cache.open_table("Orders and \"more\"").await.unwrap();
-    assert_eq!(load(&*table).await.unwrap(), (vec![], Loaded::default()));
+    assert_eq!(load(&*table).await.unwrap(), (vec![], LoadReport::default()));
 
     let meta = meta();
     let slots = [5u32, 3, 9000, 4096, 4095, 1_000_000, 0];
@@ -59,7 +59,10 @@ async fn keeps_the_contract(cache: &dyn RowStore, keeps_slots: bool) {
     let expected: Vec<_> = sorted.iter().map(|slot| row(*slot, "first")).collect();
     let reopened = cache.open_table("products").await.unwrap();
     let (rows, loaded) = load(&*reopened).await.unwrap();
-    assert_eq!((plain(rows), loaded), (expected, Loaded { meta: Some(meta.clone()), damaged: 0, ..Loaded::default() }));
+    assert_eq!(
+        (plain(rows), loaded),
+        (expected, LoadReport { meta: Some(meta.clone()), damaged: 0, ..LoadReport::default() })
+    );
     assert_eq!(reopened.meta().await.unwrap(), Some(meta.clone()));
 
     // Deletes come before upserts, unknown ones are nothing, and no meta leaves the meta alone.
@@ -70,11 +73,11 @@ async fn keeps_the_contract(cache: &dyn RowStore, keeps_slots: bool) {
     let (rows, loaded) = load(&*reopened).await.unwrap();
     let rows = plain(rows);
     assert_eq!((&rows[..4], rows.len()), (&expected[..], 5));
-    assert_eq!(loaded, Loaded { meta: Some(meta), damaged: 0, ..Loaded::default() });
+    assert_eq!(loaded, LoadReport { meta: Some(meta), damaged: 0, ..LoadReport::default() });
 
     // A second handle is the same table.
     reopened.clear().await.unwrap();
-    assert_eq!(load(&*table).await.unwrap(), (vec![], Loaded::default()));
+    assert_eq!(load(&*table).await.unwrap(), (vec![], LoadReport::default()));
     table.commit(upserts([row(1, "third")])).await.unwrap();
     assert_eq!(plain(load(&*reopened).await.unwrap().0), [row(1, "third")]);
     assert_eq!(plain(load(&*other).await.unwrap().0), [row(1, "other")]);
@@ -114,7 +117,7 @@ async fn rows_that_a_backend_has_lost_or_brought_back_or_damaged_are_counted() {
 
     backend.commit(vec![], vec!["id-3".into(), "id-4".into()], None).await.unwrap();
     let (rows, loaded) = load(&*table).await.unwrap();
-    assert_eq!((rows.len(), loaded), (8, Loaded { meta: Some(meta()), damaged: 2, ..Loaded::default() }));
+    assert_eq!((rows.len(), loaded), (8, LoadReport { meta: Some(meta()), damaged: 2, ..LoadReport::default() }));
 
     let back = [3, 4, 55].map(|slot| CachedRow::from(row(slot, "whole")));
     backend.commit(back.to_vec(), vec![], None).await.unwrap();
@@ -203,6 +206,6 @@ impl CacheBackend for Ruins {
 async fn a_table_that_is_damaged_as_a_whole_is_cleared() {
     let table = ById::new(Ruins(MemoryCache::new())).open_table("t").await.unwrap();
     table.commit(CacheBatch { meta: Some(meta()), ..upserts([row(1, "x")]) }).await.unwrap();
-    assert_eq!(load(&*table).await.unwrap().1, Loaded { meta: None, damaged: 1, ..Loaded::default() });
-    assert_eq!(load(&*table).await.unwrap(), (vec![], Loaded::default()));
+    assert_eq!(load(&*table).await.unwrap().1, LoadReport { meta: None, damaged: 1, ..LoadReport::default() });
+    assert_eq!(load(&*table).await.unwrap(), (vec![], LoadReport::default()));
 }

@@ -16,13 +16,13 @@ mod slots;
 
 pub use self::redb::RedbCache;
 #[cfg(any(test, feature = "testing"))]
-pub use self::redb::{Stored, decode_stored};
+pub use self::redb::{TableContent, decode_stored};
 pub(crate) use by_id::ById;
 #[cfg(any(test, feature = "testing"))]
 pub use by_id::decode_stored_meta;
 pub use memory::MemoryCache;
 pub use row::CachedRow;
-pub use slots::{CacheBatch, CacheMeta, Loaded, RowStore, RowTable, StoredRow};
+pub use slots::{CacheBatch, CacheMeta, LoadReport, RowStore, RowTable, StoredRow};
 
 use std::fmt::Display;
 use std::sync::Arc;

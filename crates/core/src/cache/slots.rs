@@ -26,11 +26,15 @@ pub trait RowStore: Send + Sync + 'static {
 #[async_trait]
 pub trait RowTable: Send + Sync + 'static {
     /// Reads everything, in slot order, in batches of a few thousand rows. Rows that are not whole are left out and counted in
-    /// [`Loaded::damaged`]. `layout` is for records that have no canonical bytes yet.
+    /// [`LoadReport::damaged`]. `layout` is for records that have no canonical bytes yet.
     ///
     /// # Errors
     /// [`CacheError`] if the table cannot be read at all.
-    async fn load(&self, layout: &Layout, sink: &mut (dyn FnMut(Vec<StoredRow>) + Send)) -> Result<Loaded, CacheError>;
+    async fn load(
+        &self,
+        layout: &Layout,
+        sink: &mut (dyn FnMut(Vec<StoredRow>) + Send),
+    ) -> Result<LoadReport, CacheError>;
 
     /// The meta alone, without the rows.
     ///
@@ -96,7 +100,7 @@ pub struct CacheMeta {
 
 /// What [`RowTable::load`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Loaded {
+pub struct LoadReport {
     /// The stored meta, `None` in a fresh table.
     pub meta: Option<CacheMeta>,
     /// Rows that are not whole, or that are missing; at least 1 if anything is not as it was stored.

@@ -12,7 +12,7 @@ use super::{
     OperationQuery, Position, Reconciled, RefreshReport, Ring, Ticket, Workers, WriteOptions,
 };
 use crate::record::{Body, Id, Record, Rows};
-use crate::state::{Cmd, State, check_size};
+use crate::state::{Command, State, check_size};
 use crate::vista::{Result, Schema, Shape, UnknownColumns, Vista, WriteOp};
 
 impl Dio {
@@ -36,7 +36,7 @@ impl Dio {
     /// The source itself. What it lists carries the mark of its reading, so that the cache can judge it.
     pub fn master(&self) -> Vista {
         let core = &self.0.core;
-        let shell = master::Stamped { core: Arc::downgrade(core), inner: Arc::clone(core.vista.shell()) };
+        let shell = master::StampingShell { core: Arc::downgrade(core), inner: Arc::clone(core.vista.shell()) };
         Vista::new(Arc::clone(&core.name), shell)
     }
 
@@ -104,12 +104,12 @@ impl Dio {
     /// Columns in which rows of the source hold something else than their type says, since it was opened. Such rows are kept as
     /// they are: filters on these columns may miss them.
     pub fn mismatches(&self) -> Vec<Mismatch> {
-        self.0.core.mismatches.list()
+        self.0.core.sync.mismatches.list()
     }
 
     /// Columns that upstream events brought and that were left out of their rows, since it was opened. At most 100 are named.
     pub fn dropped_columns(&self) -> Vec<DroppedColumn> {
-        self.0.core.mismatches.dropped()
+        self.0.core.sync.mismatches.dropped()
     }
 
     /// Policy for columns that the schema does not declare.
@@ -220,7 +220,7 @@ impl Dio {
         if core.gather_row(&id, Some(&body)) {
             return Ok(());
         }
-        core.commit(Cmd::Statement { rows: vec![(Id::from(id), Some(body))], told: true }).await.map(drop)
+        core.commit(Command::Statement { rows: vec![(Id::from(id), Some(body))], told: true }).await.map(drop)
     }
 
     /// Publishes `RecordChanged` without touching the cache: one event for each call, in the order of the calls and after what the
@@ -264,7 +264,7 @@ impl Dio {
 
     /// Shows how a feed is doing.
     pub fn add_feed(&self, meter: Arc<FeedMeter>) {
-        self.0.core.feeds.lock().push(meter);
+        self.0.core.sync.feeds.lock().push(meter);
     }
 
     /// Runs `feed` until the Dio begins to close, which then waits for its end.

@@ -96,9 +96,9 @@ impl Histogram {
 
 /// Operations that were accepted or ended, by kind; gathered by a turn of the committer, counted once it is durable.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Moves([u64; 5]);
+pub(super) struct OpTransitions([u64; 5]);
 
-impl Moves {
+impl OpTransitions {
     const ACCEPTED: usize = 0;
     const APPLIED: usize = 1;
     const FAILED: usize = 2;
@@ -132,7 +132,7 @@ impl Moves {
 
 /// What [`Counters`] are read from.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub(super) struct CounterCells {
     moves: [AtomicU64; 5],
     /// End of the ring when the Dio was opened: what was replayed into it is nobody's news.
     ring_start: u64,
@@ -144,9 +144,9 @@ pub(super) struct Tally {
     append_failures: AtomicU64,
 }
 
-impl Tally {
-    pub(super) fn new(ring_start: u64) -> Tally {
-        Tally {
+impl CounterCells {
+    pub(super) fn new(ring_start: u64) -> CounterCells {
+        CounterCells {
             moves: Default::default(),
             ring_start,
             refreshed: Histogram::default(),
@@ -158,7 +158,7 @@ impl Tally {
     }
 
     /// Counts what a turn made durable.
-    pub(super) fn moved(&self, moves: Moves) {
+    pub(super) fn moved(&self, moves: OpTransitions) {
         for (total, new) in self.moves.iter().zip(moves.0).filter(|(_, new)| *new > 0) {
             total.fetch_add(new, Ordering::Relaxed);
         }
@@ -181,11 +181,11 @@ impl Tally {
     pub(super) fn read(&self, ring_end: u64) -> Counters {
         let moved = |at: usize| self.moves[at].load(Ordering::Relaxed);
         Counters {
-            accepted: moved(Moves::ACCEPTED),
-            applied: moved(Moves::APPLIED),
-            failed: moved(Moves::FAILED),
-            parked: moved(Moves::PARKED),
-            discarded: moved(Moves::DISCARDED),
+            accepted: moved(OpTransitions::ACCEPTED),
+            applied: moved(OpTransitions::APPLIED),
+            failed: moved(OpTransitions::FAILED),
+            parked: moved(OpTransitions::PARKED),
+            discarded: moved(OpTransitions::DISCARDED),
             events: ring_end.saturating_sub(self.ring_start),
             refreshed: self.refreshed.read(),
             refresh_failed: self.refresh_failed.read(),

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::command::Command;
 use super::core::Core;
+use super::submission::Submission;
 use crate::record::Id;
-use crate::state::{Cmd, Outcome};
+use crate::state::{Command, Outcome};
 use crate::vista::{Error, Result};
 
 /// An open mark: closes by itself when dropped.
@@ -27,7 +27,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if self.armed.load(Ordering::Acquire) {
-            self.core.commit_later(Cmd::Close(self.mark));
+            self.core.commit_later(Command::Close(self.mark));
         }
     }
 }
@@ -35,22 +35,22 @@ impl Drop for Guard {
 impl Core {
     /// Opens a guard: a read of the master or a delivery begins.
     pub(super) async fn open_guard(self: &Arc<Self>) -> Result<Guard> {
-        self.guard(Cmd::Open).await
+        self.guard(Command::Open).await
     }
 
     /// [`Core::open_guard`] for a read or a delivery of one row.
     pub(super) async fn open_guard_for(self: &Arc<Self>, id: &Id) -> Result<Guard> {
-        self.guard(Cmd::OpenFor(Arc::clone(id))).await
+        self.guard(Command::OpenFor(Arc::clone(id))).await
     }
 
     /// [`Core::open_guard_for`] for deliveries to several rows.
     pub(super) async fn open_guards_for(self: &Arc<Self>, rows: &[Id]) -> Result<Vec<Guard>> {
-        let open = rows.iter().map(|id| Cmd::OpenFor(Arc::clone(id))).collect();
-        let opened = self.answered(Command::all(self, open)).await?.each;
+        let open = rows.iter().map(|id| Command::OpenFor(Arc::clone(id))).collect();
+        let opened = self.answered(Submission::all(self, open)).await?.each;
         opened.iter().map(|outcome| self.opened(outcome)).collect()
     }
 
-    async fn guard(self: &Arc<Self>, open: Cmd) -> Result<Guard> {
+    async fn guard(self: &Arc<Self>, open: Command) -> Result<Guard> {
         let outcome = self.commit(open).await?.outcome;
         self.opened(&outcome)
     }

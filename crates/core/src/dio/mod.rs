@@ -10,7 +10,6 @@
 mod api;
 mod backoff;
 mod clock;
-mod command;
 mod commit;
 mod core;
 mod counters;
@@ -24,24 +23,25 @@ mod read;
 mod scope;
 mod settings;
 mod status;
+mod submission;
 mod sync;
 mod tasks;
 mod weak;
 
-pub use commit::purge::{MOST_IDS, Purged};
+pub use commit::purge::{MOST_IDS, PurgeReport};
 pub use commit::reconciled::Reconciled;
 #[cfg(test)]
 pub(crate) use commit::stage::PANICS;
 pub use commit::write::{IdempotencyKey, Ticket, WriteOptions};
 pub use counters::{Counters, Histogram, Times};
-pub use deliver::breaker::{BreakerState, Reach};
+pub use deliver::breaker::{BreakerState, Reachability};
 pub use deliver::operations::{Operation, OperationQuery, OperationState};
 pub use events::event::{DioEvent, EventEntry, Position};
 pub use events::log::EventLog;
 #[doc(hidden)]
-pub use events::log::Past;
+pub use events::log::PastEvents;
 #[doc(hidden)]
-pub use events::ring::{At, Old, Ring, RingItem};
+pub use events::ring::{CursorRead, Ring, RingItem, RowBefore};
 pub use events::ring::{EventReceiver, RingLimits};
 pub use handle::Dio;
 pub(crate) use handle::Handle;
@@ -50,10 +50,10 @@ pub use read::aggregate::GroupIter;
 pub use read::freshness::Freshness;
 pub use read::workers::Workers;
 pub use settings::{BreakerLimits, OnUnknown, Retry, Settings, WriteOrder, WriteRoute};
-pub use status::{HeldBy, Status};
+pub use status::{BlockingWrite, Status};
 pub use sync::cache::DioCache;
 pub use sync::feed::{FeedMeter, FeedStatus};
-pub use sync::inbox::Parcel;
+pub use sync::inbox::DeliveryBatch;
 pub use sync::ingest::Inbound;
 pub use sync::mismatch::{DroppedColumn, Mismatch};
 pub use sync::report::RefreshReport;
@@ -71,5 +71,5 @@ pub(crate) use hooks::{Hooks, hook, hook_with};
 pub use open::at_rest;
 pub(crate) use open::{Surroundings, check_memory_log, open};
 pub(crate) use read::coverage::Coverage;
-pub(crate) use read::view::{Route, View};
+pub(crate) use read::view::{Route, StandingView};
 pub use sync::bucket::Bucket;

@@ -4,18 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::commit::committer::Committer;
-use super::commit::ledger::Ledger;
+use super::commit::retention::Retention;
 use super::commit::stage::apply;
 use super::commit::store::Store;
-use super::core::{Core, LastList, Parts};
-use super::deliver::carried::{self, Carried};
+use super::core::{Core, Parts};
+use super::deliver::carried_ops::{self, CarriedOps};
 use super::deliver::worker;
 use super::events::ring::{Ring, RingItem};
 use super::handle::{Dio, Handle};
 use super::hooks::Hooks;
 use super::settings::{Settings, WriteRoute};
+use super::sync::state::LastList;
 use super::sync::{reread, start};
-use crate::cache::{CacheError, CacheMeta, Loaded, RowStore, RowTable, StoredRow};
+use crate::cache::{CacheError, CacheMeta, LoadReport, RowStore, RowTable, StoredRow};
 use crate::journal::{Journal, JournalError, LogEntry, LogState, Seq};
 use crate::record::Layout;
 use crate::state::{Base, CacheChange, Entry, OpState, Rules, State};
@@ -51,27 +52,27 @@ impl From<CacheError> for Error {
 }
 
 /// A Dio's memory as the two files have it.
-struct Recovered {
+struct RecoveredState {
     state: State,
     meta: CacheMeta,
     ring: Ring,
-    ledger: Ledger,
+    retention: Retention,
     /// What the log says of confirmed rows and the cache file has not seen.
     behind: Vec<CacheChange>,
     /// Rows may not be what the log says: subscribers read again, and so do we.
     doubt: Option<String>,
     /// Operations of an older journal.
-    carried: Carried,
+    carried_ops: CarriedOps,
 }
 
 /// A Dio whose tasks run and whose `on_start` does not yet. Dropped before it has begun, it ends, whoever holds a clone.
-pub(crate) struct Opened {
+pub(crate) struct StartingDio {
     pub(crate) dio: Dio,
     doubt: Option<String>,
     begun: bool,
 }
 
-impl Opened {
+impl StartingDio {
     /// Runs `on_start`.
     pub(crate) async fn begin(mut self) -> Result<Dio> {
         let begun = begin(&self.dio, self.doubt.take()).await;
@@ -84,7 +85,7 @@ impl Opened {
     }
 }
 
-impl Drop for Opened {
+impl Drop for StartingDio {
     fn drop(&mut self) {
         if !self.begun {
             self.dio.0.end();
@@ -93,7 +94,7 @@ impl Drop for Opened {
 }
 
 /// Opens the Dio of `vista`: recovers what the files hold and starts its tasks.
-pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Opened> {
+pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<StartingDio> {
     let source = SourceShape::of(&vista);
     let schema = vista.schema();
     let shape = schema.id_column().to_string();
@@ -124,18 +125,18 @@ pub(crate) async fn open(vista: Vista, around: Surroundings) -> Result<Opened> {
         ring: recovered.ring,
         store,
         last_list,
-        ledger: recovered.ledger,
+        retention: recovered.retention,
     }));
     if damaged && let Err(error) = core.store.rewrite(|| core.state()).await {
         // The writer finds the damage again, or the next start does.
         tracing::warn!(dio = %core.name, %error, "what is left of the damaged rows could not be cleared away");
     }
     // Until the source was listed; else a delivery could meet the reading of the very row it lies over.
-    core.seeding.store(core.state().lacks_rows(), Ordering::Release);
-    mark_unknown(&core, recovered.carried);
+    core.sync.seeding.store(core.state().lacks_rows(), Ordering::Release);
+    mark_unknown(&core, recovered.carried_ops);
     let dio = Dio(Arc::new(Handle::new(Arc::clone(&core))));
     start_tasks(&dio);
-    Ok(Opened { dio, doubt, begun: false })
+    Ok(StartingDio { dio, doubt, begun: false })
 }
 
 /// Refuses a log in memory where accepted writes would be lost from sight: those that wait in the `durable` journal, and those
@@ -215,7 +216,7 @@ async fn begin(dio: &Dio, doubt: Option<String>) -> Result<()> {
     // What is served from the cache at once has its indexes; what is listed first, after that.
     core.build_configured().await?;
     start::run(dio).await?;
-    if doubted && core.hooks.on_refresh.is_some() && core.last_list.lock().at.is_none() {
+    if doubted && core.hooks.on_refresh.is_some() && core.sync.last_list.lock().at.is_none() {
         let (core, handle) = (Arc::clone(core), Arc::downgrade(&dio.0));
         let tasks = core.tasks.clone();
         tasks.spawn(async move {
@@ -234,7 +235,7 @@ const REPLAYED: usize = 4 << 20;
 /// A table of the cache with what it holds.
 struct Cached {
     table: Arc<dyn RowTable>,
-    loaded: Loaded,
+    loaded: LoadReport,
     rows: crate::table::Table,
 }
 
@@ -276,7 +277,7 @@ async fn load_once(cache: &dyn RowStore, name: &str, layout: &Layout) -> std::re
 }
 
 /// A log that may be older than what was there before, or another one.
-struct Older {
+struct OlderLog {
     why: String,
     /// Whether its epoch ends once the cache has what the log knows of confirmed rows.
     ends: bool,
@@ -284,11 +285,11 @@ struct Older {
 
 /// Compares the log with the journal's own word and with what the cache file has seen. A log that does not continue the cache
 /// begins a new epoch at once, and keeps what made its operations what they are.
-async fn compare(journal: &dyn Journal, log: &mut LogState, meta: &mut CacheMeta) -> Result<Option<Older>> {
+async fn compare(journal: &dyn Journal, log: &mut LogState, meta: &mut CacheMeta) -> Result<Option<OlderLog>> {
     let fits = meta.epoch.is_empty() || meta.epoch == log.epoch && meta.watermark <= log.head;
     match (log.doubt.take(), fits) {
         (None, true) => Ok(None),
-        (Some(why), true) => Ok(Some(Older { why, ends: true })),
+        (Some(why), true) => Ok(Some(OlderLog { why, ends: true })),
         (said, false) => {
             // A log that is new has begun its epoch already.
             let new = log.head == 0 && said.is_none();
@@ -299,7 +300,7 @@ async fn compare(journal: &dyn Journal, log: &mut LogState, meta: &mut CacheMeta
                 *log = journal.new_epoch(&log.log, at_least, &keep, &why).await?;
             }
             meta.watermark = log.head;
-            Ok(Some(Older { why, ends: false }))
+            Ok(Some(OlderLog { why, ends: false }))
         }
     }
 }
@@ -311,8 +312,8 @@ async fn recover(
     rules: Arc<Rules>,
     settings: &Settings,
     shape: &str,
-) -> Result<Recovered> {
-    let Cached { loaded: Loaded { meta, damaged, versions }, rows, .. } = cached;
+) -> Result<RecoveredState> {
+    let Cached { loaded: LoadReport { meta, damaged, versions }, rows, .. } = cached;
     let mut doubt = (damaged > 0).then(|| "rows of the cache file are damaged".to_string());
     let mut meta = meta.unwrap_or_default();
     if damaged > 0 {
@@ -320,7 +321,7 @@ async fn recover(
         meta.complete_at = None;
     }
     let older = compare(journal, &mut log, &mut meta).await?;
-    if let Some(Older { why, .. }) = &older {
+    if let Some(OlderLog { why, .. }) = &older {
         doubt = Some(why.clone());
     } else if meta.watermark + 1 < log.oldest && log.head > 0 {
         doubt = Some("the journal no longer reaches back to the cache file".into());
@@ -333,25 +334,26 @@ async fn recover(
     let versions_kept = versions.is_some();
     versions.into_iter().for_each(|versions| state.restore_versions(versions));
     let mut ring = Ring::new(settings.ring, epoch, log.oldest.saturating_sub(1));
-    let (mut behind, mut ledger) = (Vec::new(), Ledger::default());
+    let (mut behind, mut retention) = (Vec::new(), Retention::default());
     let is_restored = older.is_some();
     let ends = older.filter(|older| older.ends);
     if ends.is_some() {
         log.begun = log.head;
     }
-    let mut carried = Carried::new();
+    let mut carried_ops = CarriedOps::new();
     let bodiless =
-        replay(journal, &log, &mut state, (&ring, &mut ledger), meta.watermark, (&mut behind, &mut carried)).await?;
+        replay(journal, &log, &mut state, (&ring, &mut retention), meta.watermark, (&mut behind, &mut carried_ops))
+            .await?;
     if bodiless {
         doubt = Some("a large refresh was interrupted".into());
     }
     state.advance(log.head);
-    carried::retain_queued(&mut carried, &state);
-    if let Some(Older { why, .. }) = ends {
+    carried_ops::retain_queued(&mut carried_ops, &state);
+    if let Some(OlderLog { why, .. }) = ends {
         log = journal.new_epoch(&log.log, 0, &state.kept_entries(), &why).await?;
         state.begin_epoch(log.epoch.as_str());
         ring = Ring::new(settings.ring, log.epoch.as_str().into(), log.oldest.saturating_sub(1));
-        ledger = Ledger::default();
+        retention = Retention::default();
     }
     meta.epoch = log.epoch.clone();
     if !versions_kept {
@@ -366,18 +368,18 @@ async fn recover(
         meta.complete_at = None;
         meta.gap = state.has_gap();
     }
-    Ok(Recovered { state, meta, ring, ledger, behind, doubt, carried })
+    Ok(RecoveredState { state, meta, ring, retention, behind, doubt, carried_ops })
 }
 
 /// Brings `state` up to the log's head, refills the ring, gathers what the cache file lacks in `behind` and the operations of
-/// earlier epochs in `carried`. Says whether rows changed that the log does not carry.
+/// earlier epochs in `carried_ops`. Says whether rows changed that the log does not carry.
 async fn replay(
     journal: &dyn Journal,
     log: &LogState,
     state: &mut State,
-    (ring, ledger): (&Ring, &mut Ledger),
+    (ring, retention): (&Ring, &mut Retention),
     watermark: u64,
-    (behind, carried): (&mut Vec<CacheChange>, &mut Carried),
+    (behind, carried_ops): (&mut Vec<CacheChange>, &mut CarriedOps),
 ) -> Result<bool> {
     let layout = Arc::clone(state.rules().schema.layout());
     let mut after = 0;
@@ -391,7 +393,7 @@ async fn replay(
             let entry = decode(&stored, &log.log)?;
             let at = entry.at;
             if stored.seq <= log.begun {
-                carried::note(carried, &entry, &layout);
+                carried_ops::note(carried_ops, &entry, &layout);
             }
             bodiless |= stored.seq > watermark && lacks_rows(&entry);
             let cached = (stored.seq <= watermark).then(|| entry.clone());
@@ -400,7 +402,7 @@ async fn replay(
                 behind.push(change);
             }
             if stored.seq >= log.oldest {
-                ledger.note(stored.seq, at, stored.bytes.len());
+                retention.note(stored.seq, at, stored.bytes.len());
                 // Of rows that the cache file has in a later state only the entry tells.
                 items.extend(match cached {
                     Some(entry) => RingItem::read_back(entry, &layout),
@@ -424,11 +426,11 @@ fn decode(stored: &LogEntry, log: &str) -> Result<Entry> {
 
 /// Operations that an earlier process accepted may have been delivered by it, but for those that waited behind others. Of those
 /// that an older journal brought back, any may have been.
-fn mark_unknown(core: &Arc<Core>, carried: Carried) {
+fn mark_unknown(core: &Arc<Core>, carried_ops: CarriedOps) {
     let state = core.state();
-    let mut attempts = core.attempts.lock();
+    let mut attempts = core.deliver.attempts.lock();
     state.queue().filter(|op| state.is_next(op)).for_each(|op| attempts.doubt(op.id));
-    carried.into_iter().for_each(|(op, over)| attempts.carry(op, over));
+    carried_ops.into_iter().for_each(|(op, over)| attempts.carry(op, over));
 }
 
 fn start_tasks(dio: &Dio) {

@@ -11,7 +11,7 @@ use super::core::Core;
 use super::guard::Guard;
 use super::handle::Dio;
 use super::hooks::HookFuture;
-use super::sync::gathered::Gathered;
+use super::sync::replacement_rows::ReplacementRows;
 use crate::record::Rows;
 use crate::state::{OpId, Outcome};
 use crate::vista::{Error, Result};
@@ -38,18 +38,18 @@ pub(crate) struct Scope {
     /// The last complete list that was given to the cache meanwhile.
     pub(crate) listed: Mutex<Option<Arc<Rows>>>,
     /// Whether everything the callback changed was told as row events.
-    pub(crate) covered: Mutex<Covered>,
+    pub(crate) covered: Mutex<RefreshNotices>,
     /// Mark of the callback's beginning, in `on_start` and `on_refresh`.
     pub(super) guard: Option<Guard>,
     /// Rows of a replacement: from the callback's `cache().clear()` on.
-    pub(super) gathered: Mutex<Option<Gathered>>,
+    pub(super) replacement_rows: Mutex<Option<ReplacementRows>>,
     /// Whether the callback panicked.
     pub(super) panicked: AtomicBool,
 }
 
 /// How a refresh told its differences.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Covered {
+pub(crate) struct RefreshNotices {
     /// What it changed.
     pub(crate) outcome: Outcome,
     /// By row events of `reconcile`.
@@ -66,9 +66,9 @@ impl Scope {
             op: None,
             allow_shrink: false,
             listed: Mutex::new(None),
-            covered: Mutex::new(Covered::default()),
+            covered: Mutex::new(RefreshNotices::default()),
             guard: None,
-            gathered: Mutex::new(None),
+            replacement_rows: Mutex::new(None),
             panicked: AtomicBool::new(false),
         }
     }

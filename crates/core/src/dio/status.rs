@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::handle::Dio;
-use super::{FeedStatus, OpId, Reach};
+use super::{FeedStatus, OpId, Reachability};
 
 /// A write that fails, and that all later ones wait for; see [`WriteOrder::Queue`](super::WriteOrder::Queue).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct HeldBy {
+pub struct BlockingWrite {
     /// The operation.
     pub operation: OpId,
     /// Time since its first failure.
@@ -38,7 +38,7 @@ pub struct Status {
     /// Operations that wait for the master.
     pub queued: usize,
     /// The oldest of them, if it fails and the others wait for it.
-    pub held_by: Option<HeldBy>,
+    pub held_by: Option<BlockingWrite>,
     /// Whether an acknowledged write survives the process.
     pub durable: bool,
     /// Why writes are refused at present: what the journal said when it failed.
@@ -48,9 +48,9 @@ pub struct Status {
     /// Rows of the last complete list that could not be decoded; what is known of them is kept.
     pub undecodable: u64,
     /// How the source can be reached.
-    pub source: Reach,
+    pub source: Reachability,
     /// How the write route can be reached, if there is one.
-    pub route: Option<Reach>,
+    pub route: Option<Reachability>,
     /// How its feeds are doing.
     pub feeds: Vec<FeedStatus>,
 }
@@ -60,7 +60,7 @@ impl Dio {
     pub fn status(&self) -> Status {
         let core = &self.0.core;
         let state = core.state();
-        let freshness = core.last_list.lock().clone();
+        let freshness = core.sync.last_list.lock().clone();
         Status {
             ready: !core.is_loading(),
             rows: state.table().len() as u64,
@@ -72,12 +72,12 @@ impl Dio {
             queued: state.backlog().0,
             held_by: core.held_by(&state),
             durable: core.journal.durable(),
-            journal_trouble: core.committer.trouble(),
+            journal_trouble: core.committer.journal_failure(),
             tasks: core.tasks.len(),
             undecodable: freshness.undecodable.map_or(0, |bad| bad.count),
-            source: core.source.reach(),
-            route: core.hooks.on_write.is_some().then(|| core.outlet.reach()),
-            feeds: core.feeds.lock().iter().map(|feed| feed.status()).collect(),
+            source: core.deliver.source.reach(),
+            route: core.hooks.on_write.is_some().then(|| core.deliver.route_breaker.reach()),
+            feeds: core.sync.feeds.lock().iter().map(|feed| feed.status()).collect(),
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::double::FaultyJournal;
+use super::faulty::FaultyJournal;
 use super::memory::unix_ms;
 use super::{
     AppendError, Changes, Claim, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Fence, InboxLimits, InboxUse,
-    Journal, JournalError, Kept, LogBatch, LogEntry, Mark, MemoryJournal, Raw, RedbJournal, Rewrite, Seq,
+    Journal, JournalError, LogBatch, LogEntry, Mark, MemoryJournal, RawRequest, RedbJournal, Rewrite, Seq,
+    StoredDelivery,
 };
 
 const NEVER: u64 = u64::MAX;
@@ -190,7 +191,7 @@ async fn another_shape_or_a_new_epoch_goes_on_from_the_head(journal: &dyn Journa
     assert!(journal.new_epoch("never opened", 0, &[], "").await.is_err());
 }
 
-fn delivery(id: u128, state: DeliveryState) -> Kept {
+fn delivery(id: u128, state: DeliveryState) -> StoredDelivery {
     let delivery = Delivery {
         id: DeliveryId::from_u128(id),
         hook: if id.is_multiple_of(2) { "even".into() } else { "odd".into() },
@@ -205,11 +206,11 @@ fn delivery(id: u128, state: DeliveryState) -> Kept {
         size: 100,
     };
     let headers = vec![("content-type".to_string(), "application/json".to_string())];
-    let raw = Raw { uri: "/webhooks/odd?a=b".into(), headers, body: id.to_string().into() };
-    Kept { delivery, raw: Some(raw) }
+    let raw = RawRequest { uri: "/webhooks/odd?a=b".into(), headers, body: id.to_string().into() };
+    StoredDelivery { delivery, raw: Some(raw) }
 }
 
-async fn keep<const N: usize>(journal: &dyn Journal, log: &str, kept: [Kept; N]) {
+async fn keep<const N: usize>(journal: &dyn Journal, log: &str, kept: [StoredDelivery; N]) {
     let expect = *journal.heads(log).borrow();
     append(journal, LogBatch { deliveries: kept.into(), ..batch(log, expect, []) }).await.unwrap();
 }
@@ -234,19 +235,19 @@ async fn deliveries_are_kept_with_what_was_sent_and_found_by_state_and_hook(jour
     assert_eq!((page.len(), page[0].id.as_u128(), total), (1, 3, 2));
     let after = DeliveryQuery { after: Some(page[0].id), ..odd };
     assert_eq!(journal.deliveries(&after).await.unwrap().0[0].id.as_u128(), 1);
-    let Kept { delivery: known, raw } = delivery(3, Received);
+    let StoredDelivery { delivery: known, raw } = delivery(3, Received);
     let found = journal.delivery(known.id).await.unwrap().unwrap();
     assert_eq!(Some(found.1), raw);
     assert_eq!(journal.delivery(DeliveryId::from_u128(2)).await.unwrap(), None);
     // What it came to is stored without the body; a word that it has only been received may be late and changes nothing.
-    keep(journal, "inbox", [Kept { raw: None, ..delivery(3, Applied) }]).await;
+    keep(journal, "inbox", [StoredDelivery { raw: None, ..delivery(3, Applied) }]).await;
     keep(journal, "inbox", [delivery(3, Received)]).await;
     journal.reopen().await.unwrap();
     let (known, kept) = journal.delivery(DeliveryId::from_u128(3)).await.unwrap().unwrap();
     assert_eq!((known.state, Some(kept)), (Applied, raw));
     let InboxUse { count, bytes, received, dropped, room, .. } = journal.inbox();
     assert_eq!((count, bytes, received, dropped, room), (3, 300, 0, 0, true));
-    keep(journal, "inbox", [Kept { raw: None, ..delivery(9, Applied) }]).await;
+    keep(journal, "inbox", [StoredDelivery { raw: None, ..delivery(9, Applied) }]).await;
     assert_eq!(held(journal, &[]).await, [4, 3, 1], "of one that was dropped nothing comes back");
 }
 
@@ -267,7 +268,7 @@ async fn what_is_done_is_dropped_first_and_what_waits_never(journal: &dyn Journa
     keep(journal, "inbox", [delivery(18, Received)]).await;
     assert_eq!(held(journal, &[]).await, [18, 17, 16, 15, 14, 12], "nothing that waits is dropped");
     assert!(!journal.inbox().room, "who asks is told beforehand");
-    let done = [12, 14, 15, 16, 17, 18].map(|id| Kept { raw: None, ..delivery(id, Applied) });
+    let done = [12, 14, 15, 16, 17, 18].map(|id| StoredDelivery { raw: None, ..delivery(id, Applied) });
     keep(journal, "inbox", done).await;
     journal.limit_inbox(InboxLimits { bytes: 250, ..limits });
     keep(journal, "inbox", [delivery(19, Applied)]).await;

@@ -25,7 +25,7 @@ const MOST: u64 = 100_000;
 
 /// How far a log has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct LogHead {
     /// The log as such, whatever its epoch.
     pub(super) origin: u64,
     pub(super) epoch: String,
@@ -40,7 +40,7 @@ pub(super) struct Head {
     path: PathBuf,
     file: Option<File>,
     /// Blocks by the hash of the log's name, and what is in them.
-    blocks: HashMap<u64, (u64, Seen)>,
+    blocks: HashMap<u64, (u64, LogHead)>,
     next: u64,
     /// Whether somebody was told that it cannot be written.
     told: bool,
@@ -73,13 +73,13 @@ impl Head {
     }
 
     /// What is known of a log.
-    pub(super) fn seen(&self, log: &str) -> Option<&Seen> {
+    pub(super) fn seen(&self, log: &str) -> Option<&LogHead> {
         self.blocks.get(&xxh3_64(log.as_bytes())).map(|(_, seen)| seen)
     }
 
     /// Notes how far a log has come; says whether that is written. A head that cannot be written is behind, which costs no more
     /// than that less is noticed.
-    pub(super) fn note(&mut self, log: &str, seen: Seen) -> bool {
+    pub(super) fn note(&mut self, log: &str, seen: LogHead) -> bool {
         let name = xxh3_64(log.as_bytes());
         let known = self.blocks.get(&name).map(|(at, known)| (*at, known == &seen));
         let at = match known {
@@ -118,10 +118,10 @@ impl Head {
     }
 
     /// Writes this head as that of a copy of the journal at `journal`, which holds `logs`.
-    pub(super) fn write_copy(journal: &Path, logs: impl Iterator<Item = (String, Seen)>) -> io::Result<()> {
+    pub(super) fn write_copy(journal: &Path, logs: impl Iterator<Item = (String, LogHead)>) -> io::Result<()> {
         let mut head = Head { path: head_path(journal), file: None, blocks: HashMap::new(), next: 0, told: false };
         for (log, seen) in logs {
-            let (at, seen) = (head.next, Seen { copied: true, ..seen });
+            let (at, seen) = (head.next, LogHead { copied: true, ..seen });
             head.write(at, &encode(xxh3_64(log.as_bytes()), &seen), false)?;
             head.next += 1;
         }
@@ -140,7 +140,7 @@ fn open(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-fn encode(name: u64, seen: &Seen) -> [u8; BLOCK] {
+fn encode(name: u64, seen: &LogHead) -> [u8; BLOCK] {
     let mut block = [0; BLOCK];
     block[..8].copy_from_slice(&name.to_le_bytes());
     block[8..16].copy_from_slice(&seen.origin.to_le_bytes());
@@ -154,22 +154,22 @@ fn encode(name: u64, seen: &Seen) -> [u8; BLOCK] {
     block
 }
 
-fn decode(block: &[u8]) -> Option<(u64, Seen)> {
+fn decode(block: &[u8]) -> Option<(u64, LogHead)> {
     let number = |at: usize| Some(u64::from_le_bytes(block.get(at..at + 8)?.try_into().ok()?));
     if block.len() != BLOCK || number(BLOCK - 8)? != xxh3_64(&block[..BLOCK - 8]) {
         return None;
     }
     let epoch = std::str::from_utf8(&block[24..24 + EPOCH]).ok()?.trim_end_matches('\0').to_string();
     let copied = block[24 + EPOCH] == 1;
-    Some((number(0)?, Seen { origin: number(8)?, seq: number(16)?, epoch, copied }))
+    Some((number(0)?, LogHead { origin: number(8)?, seq: number(16)?, epoch, copied }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn seen(seq: Seq) -> Seen {
-        Seen { origin: 7, epoch: "0123456789".into(), seq, copied: false }
+    fn seen(seq: Seq) -> LogHead {
+        LogHead { origin: 7, epoch: "0123456789".into(), seq, copied: false }
     }
 
     #[test]

@@ -163,7 +163,7 @@ pub struct Delivery {
 
 /// What was sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Raw {
+pub struct RawRequest {
     /// Path and query.
     pub uri: String,
     /// Headers, those that prove who sent it without their values.
@@ -172,7 +172,7 @@ pub struct Raw {
     pub body: Bytes,
 }
 
-impl Raw {
+impl RawRequest {
     /// Bytes that keeping it takes.
     pub fn size(&self) -> u64 {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
@@ -188,21 +188,21 @@ impl Raw {
         bytes
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Option<Raw> {
+    pub(super) fn decode(bytes: &[u8]) -> Option<RawRequest> {
         let (length, rest) = bytes.split_first_chunk()?;
         let (head, body) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
         let (uri, headers) = serde_json::from_slice(head).ok()?;
-        Some(Raw { uri, headers, body: Bytes::copy_from_slice(body) })
+        Some(RawRequest { uri, headers, body: Bytes::copy_from_slice(body) })
     }
 }
 
 /// A delivery that an append stores: whole, or what has changed of one that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct StoredDelivery {
     /// What is known of it. One that is only [`DeliveryState::Received`] replaces nothing: it may be late.
     pub delivery: Delivery,
     /// What was sent; `None` if that is stored already.
-    pub raw: Option<Raw>,
+    pub raw: Option<RawRequest>,
 }
 
 /// Which deliveries are asked for.
@@ -265,7 +265,7 @@ const MOST_DROPPED: usize = 256;
 /// What is known of all deliveries without reading them.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    held: BTreeMap<u128, Held>,
+    held: BTreeMap<u128, IndexedDelivery>,
     /// Those that ended well, and those that did not: the order in which they go.
     fine: BTreeSet<u128>,
     bad: BTreeSet<u128>,
@@ -281,7 +281,7 @@ pub(super) struct Index {
 }
 
 #[derive(Debug)]
-struct Held {
+struct IndexedDelivery {
     hook: Arc<str>,
     state: DeliveryState,
     bytes: u64,
@@ -305,7 +305,7 @@ impl Index {
             state if state.is_fine() => drop(self.fine.insert(id)),
             _ => drop(self.bad.insert(id)),
         }
-        self.held.insert(id, Held { hook, state, bytes: delivery.size, received: delivery.received });
+        self.held.insert(id, IndexedDelivery { hook, state, bytes: delivery.size, received: delivery.received });
     }
 
     /// Takes note that one was dropped to make room.
@@ -359,7 +359,7 @@ impl Index {
 
     /// The deliveries that `query` fits, newest first, and how many fit it whatever its `after` and `limit` say.
     pub(super) fn find(&self, query: &DeliveryQuery) -> (Vec<DeliveryId>, usize) {
-        let fits = |held: &Held| {
+        let fits = |held: &IndexedDelivery| {
             query.hook.as_deref().is_none_or(|hook| *held.hook == *hook)
                 && (query.states.is_empty() || query.states.contains(&held.state))
         };

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::inbox::Index;
 use super::{
     AppendError, Delivery, DeliveryId, DeliveryQuery, Fence, InboxLimits, InboxUse, Journal, JournalError, LogBatch,
-    LogEntry, LogId, LogState, Raw, Rewrite, Seq, new_epoch,
+    LogEntry, LogId, LogState, RawRequest, Rewrite, Seq, new_epoch,
 };
 
 /// A journal in memory.
@@ -29,7 +29,7 @@ struct Store {
     logs: HashMap<LogId, Log>,
     claims: HashMap<String, (u64, Bytes)>,
     marks: HashMap<String, Bytes>,
-    deliveries: HashMap<DeliveryId, (Delivery, Raw)>,
+    deliveries: HashMap<DeliveryId, (Delivery, RawRequest)>,
     index: Index,
     closed: bool,
 }
@@ -209,7 +209,7 @@ impl Journal for MemoryJournal {
         Ok((ids.iter().filter_map(|id| Some(store.deliveries.get(id)?.0.clone())).collect(), total))
     }
 
-    async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, Raw)>, JournalError> {
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, RawRequest)>, JournalError> {
         let store = self.store.lock();
         store.open()?;
         Ok(store.deliveries.get(&id).cloned())

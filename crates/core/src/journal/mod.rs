@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod contract_tests;
 #[cfg(any(test, feature = "testing"))]
-pub mod double;
+pub mod faulty;
 mod head;
 mod inbox;
 mod memory;
@@ -17,11 +17,13 @@ mod salvage;
 pub use self::redb::RedbJournal;
 #[cfg(any(test, feature = "testing"))]
 pub use crate::redb_file::disk;
-pub use inbox::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, InboxLimits, InboxUse, Kept, Raw};
+pub use inbox::{
+    Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, InboxLimits, InboxUse, RawRequest, StoredDelivery,
+};
 pub use memory::MemoryJournal;
 #[cfg(any(test, feature = "testing"))]
 pub use redb::inbox::decode_stored;
-pub use salvage::{Measured, Salvaged, salvage, salvage_deliveries};
+pub use salvage::{EntryExtent, SalvagedLog, salvage, salvage_deliveries};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -95,7 +97,7 @@ pub struct LogBatch {
     /// Keys taken by them.
     pub claims: Vec<Claim>,
     /// Deliveries that are kept with them.
-    pub deliveries: Vec<Kept>,
+    pub deliveries: Vec<StoredDelivery>,
     /// Marks that are overwritten with them.
     pub marks: Vec<Mark>,
 }
@@ -277,7 +279,7 @@ pub trait Journal: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`JournalError`] if it cannot be read.
-    async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, Raw)>, JournalError>;
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, RawRequest)>, JournalError>;
 
     /// How full the inbox is.
     fn inbox(&self) -> InboxUse;

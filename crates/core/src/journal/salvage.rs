@@ -16,12 +16,12 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::redb::log::{Log, decode_log};
 use super::redb::tables::{ENTRIES, LOGS_END, META, OPTIONS, journal_error, unseal_entry};
-use super::{Delivery, JournalError, Raw, Seq, redb::inbox as redb_inbox};
+use super::{Delivery, JournalError, RawRequest, Seq, redb::inbox as redb_inbox};
 use crate::redb_file::{BackendFactory, Fault, Options, RedbFile, SEAL, SEAL_VERSION, no_panic, salt_of};
 
 /// What was read of one log.
 #[derive(Clone, Debug, Default)]
-pub struct Salvaged {
+pub struct SalvagedLog {
     /// Its name; a made-up one if that is lost.
     pub log: String,
     /// The entries that were found.
@@ -34,7 +34,7 @@ pub struct Salvaged {
     pub whole: bool,
 }
 
-impl Salvaged {
+impl SalvagedLog {
     /// Positions that should be there and are not, as first and last of each gap. What came after the newest entry that was
     /// found is not known.
     pub fn missing(&self) -> Vec<(Seq, Seq)> {
@@ -55,7 +55,7 @@ impl Salvaged {
 
 /// An entry that bytes begin with.
 #[derive(Clone, Copy, Debug)]
-pub struct Measured {
+pub struct EntryExtent {
     /// Its length.
     pub length: usize,
     /// Its position.
@@ -68,17 +68,17 @@ pub struct Measured {
 ///
 /// # Errors
 /// [`JournalError::Locked`] if somebody has it open, [`JournalError::Io`] if the file cannot be read at all. Damage is no error.
-pub fn salvage(path: &Path, measure: impl Fn(&[u8]) -> Option<Measured>) -> Result<Vec<Salvaged>, JournalError> {
+pub fn salvage(path: &Path, measure: impl Fn(&[u8]) -> Option<EntryExtent>) -> Result<Vec<SalvagedLog>, JournalError> {
     let bytes = read(path).map_err(|fault| journal_error(&path.display().to_string(), fault))?;
-    let mut table = Found::default();
+    let mut table = SalvageScan::default();
     // Verified first; what does not pass is read as far as it goes.
     let whole = table.read_table(&bytes, true).is_ok();
     if !whole {
-        table = Found::default();
+        table = SalvageScan::default();
         // Whatever stopped it, the search goes on from what was read before.
         let _ = table.read_table(&bytes, false);
     }
-    let carved = Found { logs: carve_logs(&bytes), entries: carve(&bytes, measure) };
+    let carved = SalvageScan { logs: carve_logs(&bytes), entries: carve(&bytes, measure) };
     Ok(merge(table, carved, whole))
 }
 
@@ -87,7 +87,7 @@ pub fn salvage(path: &Path, measure: impl Fn(&[u8]) -> Option<Measured>) -> Resu
 ///
 /// # Errors
 /// As [`salvage`].
-pub fn salvage_deliveries(path: &Path) -> Result<Vec<(Delivery, Option<Raw>)>, JournalError> {
+pub fn salvage_deliveries(path: &Path) -> Result<Vec<(Delivery, Option<RawRequest>)>, JournalError> {
     let bytes = read(path).map_err(|fault| journal_error(&path.display().to_string(), fault))?;
     let opened = open_copy(&bytes, true).or_else(|_| open_copy(&bytes, false));
     let Ok(file) = opened else { return Ok(Vec::new()) };
@@ -123,12 +123,12 @@ fn read(path: &Path) -> Result<Arc<Vec<u8>>, Fault> {
 
 /// Logs by number, and entries.
 #[derive(Default)]
-struct Found {
+struct SalvageScan {
     logs: HashMap<u32, (String, Log)>,
     entries: BTreeMap<(u32, Seq), Bytes>,
 }
 
-impl Found {
+impl SalvageScan {
     /// Reads a copy as a database. What was read before a fault is kept.
     fn read_table(&mut self, bytes: &Arc<Vec<u8>>, verified: bool) -> Result<(), Fault> {
         let file = open_copy(bytes, verified)?;
@@ -177,10 +177,10 @@ fn drop_quietly(file: RedbFile) {
 }
 
 /// Entries anywhere in `bytes`. A page that was freed may hold some that had been dropped, or were never committed.
-fn carve(bytes: &[u8], measure: impl Fn(&[u8]) -> Option<Measured>) -> BTreeMap<(u32, Seq), Bytes> {
+fn carve(bytes: &[u8], measure: impl Fn(&[u8]) -> Option<EntryExtent>) -> BTreeMap<(u32, Seq), Bytes> {
     let mut found: BTreeMap<(u32, Seq), (bool, Bytes)> = BTreeMap::new();
     for at in memchr::memchr_iter(SEAL_VERSION, bytes) {
-        let Some(Measured { length, seq, erased }) = bytes.get(at + SEAL..).and_then(&measure) else { continue };
+        let Some(EntryExtent { length, seq, erased }) = bytes.get(at + SEAL..).and_then(&measure) else { continue };
         let Some(sealed) = bytes.get(at..at + SEAL + length) else { continue };
         // A salt is the log's number, forty bits up, with the position.
         let Some(log) = salt_of(sealed).map(|salt| salt ^ seq).filter(|log| log.trailing_zeros() >= 40) else {
@@ -221,11 +221,11 @@ fn carve_logs(bytes: &[u8]) -> HashMap<u32, (String, Log)> {
     logs
 }
 
-fn merge(table: Found, carved: Found, whole: bool) -> Vec<Salvaged> {
-    let mut logs: BTreeMap<u32, Salvaged> = BTreeMap::new();
+fn merge(table: SalvageScan, carved: SalvageScan, whole: bool) -> Vec<SalvagedLog> {
+    let mut logs: BTreeMap<u32, SalvagedLog> = BTreeMap::new();
     for (id, (name, log)) in carved.logs.into_iter().filter(|_| !whole).chain(table.logs) {
         let Log { head, oldest, .. } = log;
-        logs.insert(id, Salvaged { log: name, oldest: Some(oldest), head, ..Salvaged::default() });
+        logs.insert(id, SalvagedLog { log: name, oldest: Some(oldest), head, ..SalvagedLog::default() });
     }
     for ((id, seq), bytes) in table.entries {
         let log = logs.entry(id).or_default();

@@ -108,7 +108,7 @@ impl Lens {
     }
 
     /// Takes the name; waits for one that is draining.
-    async fn claim(&self, name: &Arc<str>) -> Result<Place<'_>> {
+    async fn claim(&self, name: &Arc<str>) -> Result<NameReservation<'_>> {
         loop {
             let ended = {
                 let mut dios = self.dios.lock();
@@ -127,7 +127,7 @@ impl Lens {
                     }
                     Some(Slot::Open(..)) | None => {
                         dios.insert(Arc::clone(name), Slot::Opening);
-                        return Ok(Place { lens: self, name: Arc::clone(name), filled: false });
+                        return Ok(NameReservation { lens: self, name: Arc::clone(name), filled: false });
                     }
                 }
             };
@@ -181,13 +181,13 @@ fn taken(name: &str) -> Error {
 }
 
 /// A name that is being opened; given back if that fails.
-struct Place<'a> {
+struct NameReservation<'a> {
     lens: &'a Lens,
     name: Arc<str>,
     filled: bool,
 }
 
-impl Place<'_> {
+impl NameReservation<'_> {
     fn fill(mut self, dio: &Dio) {
         let core = &dio.0.core;
         let slot = Slot::Open(Arc::downgrade(core), core.ended.clone());
@@ -196,7 +196,7 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for NameReservation<'_> {
     fn drop(&mut self) {
         if !self.filled {
             self.lens.dios.lock().remove(&self.name);

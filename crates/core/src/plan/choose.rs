@@ -1,11 +1,11 @@
 //! The choice of a plan, by how many rows each would look at.
 
-use super::clauses::{Part, Reach, Want, parts};
-use super::source::{Source, narrowest, reaches, union};
+use super::clauses::{Conjunct, IndexMatch, Restriction, parts};
+use super::source::{SlotSource, narrowest, reaches, union};
 use super::walk::{Walk, free};
 use super::{Access, Plan, clamp, natural_start};
 use crate::table::Table;
-use crate::table::{Spec, Tie};
+use crate::table::{Spec, TieBreak};
 use crate::vista::{Filter, OrderTerm, Query, Schema};
 
 /// Rows from which an index is worth its memory.
@@ -16,7 +16,7 @@ const MOST_TERMS: usize = 6;
 const MOST_VALUES: usize = 100;
 
 /// A way to answer, and the rows it would look at. Rows that an index leads to count more than neighbours.
-struct Way {
+struct Candidate {
     weight: usize,
     cost: usize,
     access: Access,
@@ -26,7 +26,7 @@ struct Way {
 struct Chooser<'a> {
     table: &'a Table,
     query: &'a Query,
-    parts: Vec<Part<'a>>,
+    parts: Vec<Conjunct<'a>>,
     /// Whether there is a search that no index answers.
     search: bool,
     /// The index that answers the search, and about how many rows that finds.
@@ -46,16 +46,24 @@ pub(super) fn choose(table: &Table, query: &Query, schema: &Schema) -> Plan {
     chooser.total = match (search || words.is_some(), &chooser.parts[..]) {
         (true, _) => None,
         (false, []) => Some(table.len()),
-        _ => found.iter().find(|reach| chooser.answers_all(reach.used)).map(Reach::len),
+        _ => found.iter().find(|reach| chooser.answers_all(reach.used)).map(IndexMatch::len),
     };
-    let mut ways: Vec<Way> = vec![chooser.all()];
+    let mut ways: Vec<Candidate> = vec![chooser.all()];
     ways.extend(found.iter().filter_map(|reach| chooser.along(reach, schema)));
     ways.extend(chooser.some(&found));
     let best = ways.into_iter().min_by_key(|way| way.weight);
-    let Way { cost, access, residual, .. } = best.unwrap_or_else(|| chooser.all());
-    let wishes = if cost > WORTH { chooser.wishes() } else { Vec::new() };
+    let Candidate { cost, access, residual, .. } = best.unwrap_or_else(|| chooser.all());
+    let wanted_indexes = if cost > WORTH { chooser.wanted_indexes() } else { Vec::new() };
     let words_only = chooser.parts.is_empty();
-    Plan { access, residual, words: words.map(|(index, _)| index), words_only, total: chooser.total, cost, wishes }
+    Plan {
+        access,
+        residual,
+        words: words.map(|(index, _)| index),
+        words_only,
+        total: chooser.total,
+        cost,
+        wanted_indexes,
+    }
 }
 
 /// The index that knows the words of a search, and about how many rows have them all.
@@ -67,9 +75,9 @@ fn found_by_words(table: &Table, search: &str, schema: &Schema) -> Option<(usize
 
 /// What [`Plan::wishes`] would say of a query that costs enough.
 #[cfg(test)]
-pub(super) fn wishes(table: &Table, query: &Query) -> Vec<Spec> {
+pub(super) fn wanted_indexes(table: &Table, query: &Query) -> Vec<Spec> {
     Chooser { table, query, parts: parts(&query.filter), search: query.search.is_some(), words: None, total: None }
-        .wishes()
+        .wanted_indexes()
 }
 
 impl Chooser<'_> {
@@ -110,22 +118,22 @@ impl Chooser<'_> {
     }
 
     /// All rows, one after the other.
-    fn all(&self) -> Way {
+    fn all(&self) -> Candidate {
         let (len, residual) = (self.table.len(), self.residual(0));
         if !self.query.order.is_empty() {
             let counted = self.query.limit == Some(0) && self.total.is_some() && self.query.after.is_none();
             let cost = if counted { 0 } else { len };
-            return Way { weight: cost.saturating_mul(3), cost, access: Access::Scan, residual };
+            return Candidate { weight: cost.saturating_mul(3), cost, access: Access::Scan, residual };
         }
         let start = natural_start(self.table, self.query);
         let cost = self.walked(len - start, start, residual.is_some());
         // A look into a set of slots is less than one at a row.
         let weight = if residual.is_none() && self.words.is_some() { cost / 4 } else { cost.saturating_mul(2) };
-        Way { weight, cost, access: Access::Natural, residual }
+        Candidate { weight, cost, access: Access::Natural, residual }
     }
 
     /// Along an index whose order is the query's.
-    fn along(&self, reach: &Reach, schema: &Schema) -> Option<Way> {
+    fn along(&self, reach: &IndexMatch, schema: &Schema) -> Option<Candidate> {
         let walk = Walk::of(self.table, reach, self.query, &self.parts, schema)?;
         let residual = self.residual(reach.used);
         let cost = self.walked(walk.len(), walk.before(), residual.is_some());
@@ -133,11 +141,11 @@ impl Chooser<'_> {
         let skipped = clamp(self.query.offset).min(walk.len()) / 4;
         let merged = if reach.pieces.len() > 1 { skipped + reach.pieces.len() } else { 0 };
         let each = if residual.is_none() && self.words.is_some() { cost / 3 } else { cost.saturating_mul(3) };
-        Some(Way { weight: each.saturating_add(merged), cost, access: Access::Walk(walk), residual })
+        Some(Candidate { weight: each.saturating_add(merged), cost, access: Access::Walk(walk), residual })
     }
 
     /// The rows of the most selective parts, sorted afterwards.
-    fn some(&self, found: &[Reach]) -> Option<Way> {
+    fn some(&self, found: &[IndexMatch]) -> Option<Candidate> {
         let unions = self.parts.iter().filter_map(|part| union(self.table, part.filter));
         let reach = narrowest(found);
         if let Some((_, about)) = self.words
@@ -147,11 +155,11 @@ impl Chooser<'_> {
             // In the order of slots the page is read off the set.
             let read = residual.is_none() && self.query.order.is_empty() && self.table.is_in_slot_order();
             let (cost, weight) = if read { (page.min(about), about / 64) } else { (about, about.saturating_mul(4)) };
-            return Some(Way { weight, cost, access: Access::Some(Source::Words(about)), residual });
+            return Some(Candidate { weight, cost, access: Access::Some(SlotSource::Words(about)), residual });
         }
-        let (mut source, mut used) = match (reach, unions.min_by_key(Source::len)) {
+        let (mut source, mut used) = match (reach, unions.min_by_key(SlotSource::len)) {
             (Some(reach), Some(union)) if union.len() < reach.len() => (union, 0),
-            (Some(reach), _) => (Source::Reach(reach.clone()), reach.used),
+            (Some(reach), _) => (SlotSource::Reach(reach.clone()), reach.used),
             (None, union) => (union?, 0),
         };
         let mut cost = source.len();
@@ -163,70 +171,70 @@ impl Chooser<'_> {
         {
             let share = other.len() as f64 / self.table.len().max(1) as f64;
             let (one, two) = if other.len() < cost {
-                (Source::Reach(other.clone()), source)
+                (SlotSource::Reach(other.clone()), source)
             } else {
-                (source, Source::Reach(other.clone()))
+                (source, SlotSource::Reach(other.clone()))
             };
             cost = (cost as f64 * share) as usize;
             used |= other.used;
-            source = Source::Both(Box::new((one, two)));
+            source = SlotSource::Both(Box::new((one, two)));
         }
         let residual = self.residual(used);
         let weight = cost.saturating_mul(4).saturating_add(source.entries() / 4);
-        Some(Way { weight, cost, access: Access::Some(source), residual })
+        Some(Candidate { weight, cost, access: Access::Some(source), residual })
     }
 
     /// Indexes that this query could be answered from at once.
-    pub(super) fn wishes(&self) -> Vec<Spec> {
+    pub(super) fn wanted_indexes(&self) -> Vec<Spec> {
         let order = free(&self.query.order, &self.parts);
         let mut equal: Vec<&str> = self.clauses(|want| match want {
-            Want::Points(points) => (1..=MOST_VALUES).contains(&points.len()),
-            Want::Null => true,
-            Want::Bound(..) => false,
+            Restriction::Points(points) => (1..=MOST_VALUES).contains(&points.len()),
+            Restriction::Null => true,
+            Restriction::Bound(..) => false,
         });
         equal.retain(|column| !order.iter().any(|term| term.column == *column));
         let equal: Vec<OrderTerm> = equal.into_iter().map(|column| OrderTerm::new(column, false)).collect();
-        let mut wishes = Vec::new();
+        let mut wanted_indexes = Vec::new();
         if self.search && self.table.index(&Spec::words()).is_none() {
-            wishes.push(Spec::words());
+            wanted_indexes.push(Spec::words());
         }
         let mut wish = |terms: Vec<OrderTerm>, tie| {
             let spec = Spec { terms, tie };
             let known = self.table.indexes().iter().any(|index| *index.spec() == spec);
-            if !known && !wishes.contains(&spec) && (1..=MOST_TERMS).contains(&spec.terms.len()) {
-                wishes.push(spec);
+            if !known && !wanted_indexes.contains(&spec) && (1..=MOST_TERMS).contains(&spec.terms.len()) {
+                wanted_indexes.push(spec);
             }
         };
         match self.query.order.last() {
             None => {
                 if !equal.is_empty() {
-                    wish(equal.clone(), Tie::Natural);
+                    wish(equal.clone(), TieBreak::Natural);
                 }
             }
             Some(last) => {
                 let (terms, descending) = canonical(&order, last.descending);
-                wish([&equal[..], &terms].concat(), Tie::Id { descending });
+                wish([&equal[..], &terms].concat(), TieBreak::Id { descending });
             }
         }
-        for column in self.clauses(|want| matches!(want, Want::Bound(..))) {
+        for column in self.clauses(|want| matches!(want, Restriction::Bound(..))) {
             if order.first().is_none_or(|term| term.column != column) && !equal.iter().any(|term| term.column == column)
             {
-                wish([&equal[..], &[OrderTerm::new(column, false)]].concat(), Tie::Natural);
+                wish([&equal[..], &[OrderTerm::new(column, false)]].concat(), TieBreak::Natural);
             }
         }
         for part in self.parts.iter().filter(|part| part.clause.is_none()) {
             let Filter::Any(branches) = part.filter else { continue };
             for branch in branches.iter().flat_map(parts) {
                 if let Some(clause) = &branch.clause {
-                    wish(vec![OrderTerm::new(clause.column, false)], Tie::Natural);
+                    wish(vec![OrderTerm::new(clause.column, false)], TieBreak::Natural);
                 }
             }
         }
-        wishes
+        wanted_indexes
     }
 
     /// The columns of clauses that `take` accepts, each once, by name.
-    fn clauses(&self, take: impl Fn(&Want<'_>) -> bool) -> Vec<&str> {
+    fn clauses(&self, take: impl Fn(&Restriction<'_>) -> bool) -> Vec<&str> {
         let clauses = self.parts.iter().filter_map(|part| part.clause.as_ref());
         let mut columns: Vec<&str> = clauses.filter(|clause| take(&clause.want)).map(|clause| clause.column).collect();
         columns.sort_unstable();

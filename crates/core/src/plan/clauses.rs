@@ -7,7 +7,7 @@ use crate::record::CborValue;
 use crate::table::Index;
 use crate::table::Table;
 use crate::vista::Filter;
-use crate::vista::query::{Bound, Test, Truth};
+use crate::vista::query::{Bound, IsTest, Test};
 
 /// Ranges of one index that one access reads, at most: the product of the values of its `in`s.
 const MOST_PIECES: usize = 1_000;
@@ -16,7 +16,7 @@ const MOST_PARTS: usize = 64;
 
 /// A filter that every row must pass, and what an index can do with it.
 #[derive(Debug)]
-pub(super) struct Part<'q> {
+pub(super) struct Conjunct<'q> {
     pub(super) filter: &'q Filter,
     pub(super) clause: Option<Clause<'q>>,
 }
@@ -25,11 +25,11 @@ pub(super) struct Part<'q> {
 #[derive(Debug)]
 pub(super) struct Clause<'q> {
     pub(super) column: &'q str,
-    pub(super) want: Want<'q>,
+    pub(super) want: Restriction<'q>,
 }
 
 #[derive(Debug)]
-pub(super) enum Want<'q> {
+pub(super) enum Restriction<'q> {
     /// One of these values; none is null.
     Points(Vec<Cow<'q, CborValue>>),
     /// Null or missing.
@@ -38,22 +38,22 @@ pub(super) enum Want<'q> {
     Bound(Bound, &'q CborValue),
 }
 
-impl Want<'_> {
+impl Restriction<'_> {
     /// Whether all rows that pass are equal in the column.
     pub(super) fn is_fixed(&self) -> bool {
         match self {
-            Want::Points(points) => points.len() == 1,
-            Want::Null => true,
-            Want::Bound(..) => false,
+            Restriction::Points(points) => points.len() == 1,
+            Restriction::Null => true,
+            Restriction::Bound(..) => false,
         }
     }
 }
 
 /// The filters of a conjunction, inner conjunctions dissolved.
-pub(super) fn parts(filter: &Filter) -> Vec<Part<'_>> {
+pub(super) fn parts(filter: &Filter) -> Vec<Conjunct<'_>> {
     let mut all = Vec::new();
     dissolve(filter, &mut all);
-    let part = |(at, filter)| Part { filter, clause: clause(filter).filter(|_| at < MOST_PARTS) };
+    let part = |(at, filter)| Conjunct { filter, clause: clause(filter).filter(|_| at < MOST_PARTS) };
     all.into_iter().enumerate().map(part).collect()
 }
 
@@ -68,12 +68,12 @@ fn clause(filter: &Filter) -> Option<Clause<'_>> {
     match filter {
         Filter::Test { column, test } => {
             let want = match test {
-                Test::Gt(value) => Want::Bound(Bound::Above, value),
-                Test::Gte(value) => Want::Bound(Bound::From, value),
-                Test::Lt(value) => Want::Bound(Bound::Below, value),
-                Test::Lte(value) => Want::Bound(Bound::To, value),
-                Test::Is(Truth::Null | Truth::Unknown) => Want::Null,
-                other => Want::Points(points(other)?),
+                Test::Gt(value) => Restriction::Bound(Bound::Above, value),
+                Test::Gte(value) => Restriction::Bound(Bound::From, value),
+                Test::Lt(value) => Restriction::Bound(Bound::Below, value),
+                Test::Lte(value) => Restriction::Bound(Bound::To, value),
+                Test::Is(IsTest::Null | IsTest::Unknown) => Restriction::Null,
+                other => Restriction::Points(points(other)?),
             };
             Some(Clause { column, want })
         }
@@ -88,7 +88,7 @@ fn clause(filter: &Filter) -> Option<Clause<'_>> {
                 }
                 all.extend(points(test)?);
             }
-            Some(Clause { column: name?, want: Want::Points(all) })
+            Some(Clause { column: name?, want: Restriction::Points(all) })
         }
         Filter::All(_) | Filter::Not(_) => None,
     }
@@ -99,8 +99,8 @@ fn points(test: &Test) -> Option<Vec<Cow<'_, CborValue>>> {
     Some(match test {
         Test::Eq(value) => without_null(std::slice::from_ref(value)),
         Test::In(values) => without_null(values),
-        Test::Is(Truth::True) => vec![Cow::Owned(CborValue::Bool(true))],
-        Test::Is(Truth::False) => vec![Cow::Owned(CborValue::Bool(false))],
+        Test::Is(IsTest::True) => vec![Cow::Owned(CborValue::Bool(true))],
+        Test::Is(IsTest::False) => vec![Cow::Owned(CborValue::Bool(false))],
         _ => return None,
     })
 }
@@ -112,7 +112,7 @@ fn without_null(values: &[CborValue]) -> Vec<Cow<'_, CborValue>> {
 
 /// What one index can say of a conjunction: the ranks between which the rows are that pass the parts it has used.
 #[derive(Clone, Debug)]
-pub(super) struct Reach {
+pub(super) struct IndexMatch {
     /// Number of the index.
     pub(super) index: usize,
     /// Which parts need no further check.
@@ -124,22 +124,22 @@ pub(super) struct Reach {
     /// More than one of them has.
     pub(super) product: bool,
     /// In the order of the index.
-    pub(super) pieces: Vec<Piece>,
+    pub(super) pieces: Vec<PrefixRange>,
 }
 
 /// Neighbours in an index that begin with the same bytes.
 #[derive(Clone, Debug)]
-pub(super) struct Piece {
+pub(super) struct PrefixRange {
     pub(super) prefix: Vec<u8>,
     pub(super) ranks: Range<usize>,
 }
 
-impl Reach {
+impl IndexMatch {
     /// What index number `index` can say of `parts`.
-    pub(super) fn of(table: &Table, index: usize, parts: &[Part<'_>]) -> Reach {
+    pub(super) fn of(table: &Table, index: usize, parts: &[Conjunct<'_>]) -> IndexMatch {
         let at = index;
         let index = &table.indexes()[at];
-        let mut reach = Reach { index: at, used: 0, depth: 0, several: None, product: false, pieces: Vec::new() };
+        let mut reach = IndexMatch { index: at, used: 0, depth: 0, several: None, product: false, pieces: Vec::new() };
         let mut prefixes = vec![Vec::new()];
         for (depth, term) in index.spec().terms.iter().enumerate() {
             let Some(number) = equal(parts, &term.column, prefixes.len()) else { break };
@@ -174,18 +174,18 @@ impl Reach {
                 ranks.end = ranks.end.min(index.rank(&[&prefix[..], to].concat(), table));
             }
             ranks.end = ranks.end.max(ranks.start);
-            Piece { prefix, ranks }
+            PrefixRange { prefix, ranks }
         };
         reach.pieces = prefixes.into_iter().map(piece).collect();
         reach
     }
 
     /// The bounds on the column behind those that are held equal.
-    fn bounds(&mut self, index: &Index, parts: &[Part<'_>]) -> Vec<Option<(Vec<u8>, Vec<u8>)>> {
+    fn bounds(&mut self, index: &Index, parts: &[Conjunct<'_>]) -> Vec<Option<(Vec<u8>, Vec<u8>)>> {
         let Some(term) = index.spec().terms.get(self.depth) else { return Vec::new() };
         let mut bounds = Vec::new();
         for (at, part) in parts.iter().enumerate() {
-            if let Some(Clause { column, want: Want::Bound(bound, value) }) = &part.clause
+            if let Some(Clause { column, want: Restriction::Bound(bound, value) }) = &part.clause
                 && *column == term.column
             {
                 bounds.push(index.keys().between(self.depth, *bound, value));
@@ -202,11 +202,11 @@ impl Reach {
 }
 
 /// The part that holds `column` equal to the fewest values, if that makes no more than so many pieces of `pieces`.
-fn equal(parts: &[Part<'_>], column: &str, pieces: usize) -> Option<usize> {
-    let values = |part: &Part<'_>| match part.clause.as_ref().filter(|clause| clause.column == column)?.want {
-        Want::Points(ref points) => Some(points.len()),
-        Want::Null => Some(1),
-        Want::Bound(..) => None,
+fn equal(parts: &[Conjunct<'_>], column: &str, pieces: usize) -> Option<usize> {
+    let values = |part: &Conjunct<'_>| match part.clause.as_ref().filter(|clause| clause.column == column)?.want {
+        Restriction::Points(ref points) => Some(points.len()),
+        Restriction::Null => Some(1),
+        Restriction::Bound(..) => None,
     };
     let (number, values) = parts
         .iter()
@@ -224,9 +224,9 @@ fn cells(index: &Index, depth: usize, clause: Option<&Clause<'_>>) -> Vec<Vec<u8
         out
     };
     let mut cells: Vec<Vec<u8>> = match clause.map(|clause| &clause.want) {
-        Some(Want::Points(points)) => points.iter().map(|point| cell(point)).collect(),
-        Some(Want::Null) => vec![cell(&CborValue::Null)],
-        Some(Want::Bound(..)) | None => Vec::new(),
+        Some(Restriction::Points(points)) => points.iter().map(|point| cell(point)).collect(),
+        Some(Restriction::Null) => vec![cell(&CborValue::Null)],
+        Some(Restriction::Bound(..)) | None => Vec::new(),
     };
     cells.sort_unstable();
     cells.dedup();

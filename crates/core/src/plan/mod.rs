@@ -5,15 +5,15 @@
 
 mod choose;
 mod clauses;
-mod repeated;
+mod prepared_query;
 mod run;
 mod source;
 #[cfg(test)]
 mod tests;
 mod walk;
 
-pub use self::repeated::{Ready, Repeated};
-use self::source::Source;
+pub use self::prepared_query::{CachedPlan, PreparedQuery};
+use self::source::SlotSource;
 use self::walk::Walk;
 use crate::table::{RowRef, Slot, Spec, Table};
 use crate::vista::query::{Cursor, JsonRow, Meter};
@@ -34,7 +34,7 @@ pub struct Plan {
     /// Rows that will be looked at, about.
     cost: usize,
     /// Indexes that would have made it cheap.
-    wishes: Vec<Spec>,
+    wanted_indexes: Vec<Spec>,
 }
 
 /// Where rows come from.
@@ -45,7 +45,7 @@ enum Access {
     /// Along an index, in the order of the query.
     Walk(Walk),
     /// Some, in no order; sorted afterwards.
-    Some(Source),
+    Some(SlotSource),
     /// All, sorted afterwards.
     Scan,
 }
@@ -72,7 +72,7 @@ impl Page {
 
 /// Rows picked for an answer.
 #[derive(Debug)]
-pub struct Picked {
+pub struct Selection {
     /// Their slots, in order.
     pub slots: Vec<Slot>,
     /// How many match before them.
@@ -83,7 +83,7 @@ pub struct Picked {
     pub examined: u64,
 }
 
-impl Picked {
+impl Selection {
     /// The place behind the last row, if others match behind it.
     pub fn next(&self, table: &Table, query: &Query, schema: &Schema) -> Option<Cursor> {
         let more = self.before + (self.slots.len() as u64) < self.total;
@@ -94,7 +94,7 @@ impl Picked {
 
 /// A [`Plan`] for those who ask how a query is answered.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Explained {
+pub struct Explanation {
     /// `natural`, `index`, `some` or `scan`.
     pub access: &'static str,
     /// The indexes that are read.
@@ -132,7 +132,7 @@ pub fn plan(table: &Table, query: &Query, schema: &Schema) -> Result<Plan> {
 ///
 /// # Errors
 /// As [`plan`].
-pub fn pick(table: &Table, query: &Query, schema: &Schema) -> Result<Picked> {
+pub fn select(table: &Table, query: &Query, schema: &Schema) -> Result<Selection> {
     plan(table, query, schema)?.run(table, query, schema, &Meter::unbounded())
 }
 
@@ -143,8 +143,8 @@ impl Plan {
     }
 
     /// Indexes that would have made it cheap.
-    pub fn wishes(&self) -> &[Spec] {
-        &self.wishes
+    pub fn wanted_indexes(&self) -> &[Spec] {
+        &self.wanted_indexes
     }
 
     /// The indexes that it reads.
@@ -158,7 +158,7 @@ impl Plan {
     }
 
     /// What it does, in words.
-    pub fn explain(&self, table: &Table, query: &Query) -> Explained {
+    pub fn explain(&self, table: &Table, query: &Query) -> Explanation {
         let (access, ranges, entries, backwards) = match &self.access {
             Access::Natural => ("natural", 0, 0, false),
             Access::Scan => ("scan", 0, 0, false),
@@ -173,7 +173,7 @@ impl Plan {
         checked.sort_unstable();
         checked.dedup();
         let names = self.indexes().map(|at| table.indexes()[at].spec().to_string());
-        Explained {
+        Explanation {
             access,
             indexes: names.collect(),
             ranges,
@@ -185,7 +185,7 @@ impl Plan {
                 || matches!(self.access, Access::Scan) && !query.order.is_empty(),
             counted_by_index: self.total.is_some(),
             estimate: self.cost,
-            wanted: self.wishes.iter().map(Spec::to_string).collect(),
+            wanted: self.wanted_indexes.iter().map(Spec::to_string).collect(),
         }
     }
 }

@@ -1,16 +1,16 @@
 //! A plan carried out.
 
-use super::source::Source;
-use super::{Access, Page, Picked, Plan, clamp, fields, natural_start};
+use super::source::SlotSource;
+use super::{Access, Page, Plan, Selection, clamp, fields, natural_start};
 use crate::table::text::SlotSet;
 use crate::table::{RowRef, Slot, Table};
-use crate::vista::query::{JsonRow, Meter, Prepared};
+use crate::vista::query::{CompiledQuery, JsonRow, Meter};
 use crate::vista::{Query, Result, Schema};
 
 /// What is checked on each row.
 #[derive(Debug)]
 pub(super) struct Checks {
-    residual: Option<Prepared>,
+    residual: Option<CompiledQuery>,
     /// The rows that the search finds.
     words: Option<SlotSet>,
     /// How many rows were looked at to know them.
@@ -20,7 +20,7 @@ pub(super) struct Checks {
 impl Checks {
     /// Heap bytes, about.
     pub(super) fn bytes(&self) -> usize {
-        let patterns = self.residual.as_ref().map_or(0, Prepared::pattern_bytes);
+        let patterns = self.residual.as_ref().map_or(0, CompiledQuery::pattern_bytes);
         patterns + self.words.as_ref().map_or(0, SlotSet::heap)
     }
 
@@ -40,18 +40,18 @@ impl Plan {
     ///
     /// # Errors
     /// As [`Meter::check`].
-    pub fn run(&self, table: &Table, query: &Query, schema: &Schema, meter: &Meter) -> Result<Picked> {
+    pub fn run(&self, table: &Table, query: &Query, schema: &Schema, meter: &Meter) -> Result<Selection> {
         let page = Page::of(query);
         match self.counted(query, page) {
-            Some(picked) => Ok(picked),
+            Some(selection) => Ok(selection),
             None => self.run_checked(&self.checks(table, query, schema, meter), (table, meter), query, page, schema),
         }
     }
 
     /// The answer to who wants nothing but a number that is known.
-    pub(super) fn counted(&self, query: &Query, page: Page) -> Option<Picked> {
+    pub(super) fn counted(&self, query: &Query, page: Page) -> Option<Selection> {
         let total = self.total.filter(|_| page.limit == Some(0) && query.after.is_none())? as u64;
-        Some(Picked { slots: Vec::new(), before: page.offset, total, examined: 0 })
+        Some(Selection { slots: Vec::new(), before: page.offset, total, examined: 0 })
     }
 
     /// Whether no row is looked at before it is shown.
@@ -73,10 +73,10 @@ impl Plan {
         query: &Query,
         page: Page,
         schema: &Schema,
-    ) -> Result<Picked> {
-        let picked = self.pick(checks, (table, meter), query, page, schema);
+    ) -> Result<Selection> {
+        let selection = self.select(checks, (table, meter), query, page, schema);
         meter.check()?;
-        Ok(Picked { examined: picked.examined + checks.looked, ..picked })
+        Ok(Selection { examined: selection.examined + checks.looked, ..selection })
     }
 
     /// The rows that the search finds, if an index knows, and how many were looked at for that.
@@ -94,14 +94,14 @@ impl Plan {
         Some((found, looked))
     }
 
-    fn pick(
+    fn select(
         &self,
         checks: &Checks,
         (table, meter): (&Table, &Meter),
         query: &Query,
         page: Page,
         schema: &Schema,
-    ) -> Picked {
+    ) -> Selection {
         let skip = |start: usize| if checks.is_none() { start.saturating_add(clamp(page.offset)) } else { start };
         match &self.access {
             Access::Natural => {
@@ -113,14 +113,14 @@ impl Plan {
             Access::Walk(walk) if checks.is_none() => {
                 let slots = walk.page(table, clamp(page.offset), page.most());
                 let before = (walk.before() as u64).saturating_add(page.offset);
-                Picked { examined: slots.len() as u64, slots, before, total: self.total.unwrap_or(0) as u64 }
+                Selection { examined: slots.len() as u64, slots, before, total: self.total.unwrap_or(0) as u64 }
             }
             Access::Walk(walk) => {
                 let at = |slot| table.at(slot);
                 let before = meter.rows(walk.skipped(table).filter_map(at));
                 self.page(page, checks, walk.before(), before, meter.rows(walk.slots(table, 0).filter_map(at)))
             }
-            Access::Some(Source::Words(_))
+            Access::Some(SlotSource::Words(_))
                 if checks.residual.is_none()
                     && query.order.is_empty()
                     && query.after.is_none()
@@ -129,18 +129,18 @@ impl Plan {
                 let found = checks.words.as_ref().map_or(0, SlotSet::len) as u64;
                 let shown = checks.words.iter().flat_map(SlotSet::iter).skip(clamp(page.offset));
                 let slots: Vec<Slot> = shown.take(page.most()).collect();
-                Picked { examined: slots.len() as u64, slots, before: page.offset, total: found }
+                Selection { examined: slots.len() as u64, slots, before: page.offset, total: found }
             }
             Access::Some(source) => {
                 let slots = source.slots(table, checks.words.as_ref());
                 let examined = slots.len() as u64;
                 let rows = meter.rows(slots.into_iter().filter_map(|slot| table.at(slot)));
                 let matching = rows.filter(|row| checks.pass(row));
-                Picked { examined, ..sorted(matching, query, page, schema, meter) }
+                Selection { examined, ..sorted(matching, query, page, schema, meter) }
             }
             Access::Scan => {
                 let matching = meter.rows(table.iter_slots()).filter(|row| checks.pass(row));
-                Picked { examined: table.len() as u64, ..sorted(matching, query, page, schema, meter) }
+                Selection { examined: table.len() as u64, ..sorted(matching, query, page, schema, meter) }
             }
         }
     }
@@ -154,13 +154,13 @@ impl Plan {
         skipped: usize,
         before: impl Iterator<Item = RowRef<'a>>,
         mut rows: impl Iterator<Item = RowRef<'a>>,
-    ) -> Picked {
+    ) -> Selection {
         let limit = page.most();
         if checks.is_none() {
             let slots: Vec<Slot> = rows.take(limit).map(|row| row.slot()).collect();
             let before = (skipped as u64).saturating_add(page.offset);
             let examined = slots.len() as u64;
-            return Picked { slots, before, total: self.total.unwrap_or(0) as u64, examined };
+            return Selection { slots, before, total: self.total.unwrap_or(0) as u64, examined };
         }
         // Where only words are asked for, their rows are all that match.
         let words = checks.words.as_ref().filter(|_| self.words_only).map(SlotSet::len);
@@ -186,7 +186,7 @@ impl Plan {
             }
         }
         let total = known.unwrap_or(before + found) as u64;
-        Picked { slots, before: (before as u64).saturating_add(page.offset), total, examined }
+        Selection { slots, before: (before as u64).saturating_add(page.offset), total, examined }
     }
 }
 
@@ -197,7 +197,7 @@ fn sorted<'a>(
     page: Page,
     schema: &Schema,
     meter: &Meter,
-) -> Picked {
+) -> Selection {
     if !query.order.is_empty() {
         let order = Query { order: query.order.clone(), after: query.after.clone(), ..Query::default() };
         let prepared = order.prepare(schema);
@@ -207,7 +207,7 @@ fn sorted<'a>(
         });
         let top = prepared.top_within(keyed, page.offset, page.limit, meter);
         let slots = top.rows.into_iter().map(|(ById(row), _)| row.slot()).collect();
-        return Picked { slots, before: top.before, total: top.total, examined: 0 };
+        return Selection { slots, before: top.before, total: top.total, examined: 0 };
     }
     let mut places: Vec<_> = rows.map(|row| (row.ordinal(), row.slot())).collect();
     meter.sort(&mut places);
@@ -216,7 +216,7 @@ fn sorted<'a>(
     let shown = places.iter().skip(start.saturating_add(clamp(page.offset))).take(page.most());
     let slots = shown.map(|(_, slot)| *slot).collect();
     let before = (start as u64).saturating_add(page.offset);
-    Picked { slots, before, total: places.len() as u64, examined: 0 }
+    Selection { slots, before, total: places.len() as u64, examined: 0 }
 }
 
 struct ById<'a>(RowRef<'a>);

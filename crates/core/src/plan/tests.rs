@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::record::{Body, CborValue, Record};
 use crate::state::{Rules, State};
-use crate::table::{Index, Tie};
-use crate::vista::query::{Test, Truth};
+use crate::table::{Index, TieBreak};
+use crate::vista::query::{IsTest, Test};
 use crate::vista::{Column, ColumnType, Filter, OrderTerm};
 
 fn schema() -> Schema {
@@ -55,7 +55,7 @@ fn row() -> impl Strategy<Value = Record> {
 }
 
 fn leaf() -> impl Strategy<Value = Filter> {
-    let truth = prop::sample::select(vec![Truth::Null, Truth::True, Truth::False, Truth::Unknown]);
+    let truth = prop::sample::select(vec![IsTest::Null, IsTest::True, IsTest::False, IsTest::Unknown]);
     let test = prop_oneof![
         6 => value().prop_map(Test::Eq),
         3 => proptest::collection::vec(value(), 0..4).prop_map(Test::In),
@@ -90,7 +90,7 @@ fn terms(most: usize) -> impl Strategy<Value = Vec<OrderTerm>> {
 }
 
 fn spec() -> impl Strategy<Value = Spec> {
-    let tie = prop_oneof![Just(Tie::Natural), any::<bool>().prop_map(|descending| Tie::Id { descending })];
+    let tie = prop_oneof![Just(TieBreak::Natural), any::<bool>().prop_map(|descending| TieBreak::Id { descending })];
     (terms(3), tie).prop_map(|(terms, tie)| Spec { terms, tie })
 }
 
@@ -115,20 +115,20 @@ fn naive(table: &Table, query: &Query, schema: &Schema) -> Vec<Slot> {
 fn check(table: &Table, query: &Query, schema: &Schema) {
     let all = naive(table, query, schema);
     let plan = plan(table, query, schema).unwrap();
-    let picked = plan.run(table, query, schema, &Meter::unbounded()).unwrap();
+    let selection = plan.run(table, query, schema, &Meter::unbounded()).unwrap();
     let told = || format!("{plan:?}");
     let page = all.iter().skip(clamp(query.offset)).take(query.limit.map_or(usize::MAX, clamp));
-    assert!(picked.slots.iter().eq(page), "{:?} of {all:?} by {}", picked.slots, told());
-    assert_eq!((picked.total, picked.before), (all.len() as u64, query.offset), "{}", told());
+    assert!(selection.slots.iter().eq(page), "{:?} of {all:?} by {}", selection.slots, told());
+    assert_eq!((selection.total, selection.before), (all.len() as u64, query.offset), "{}", told());
     // From each row on.
     for (at, slot) in all.iter().enumerate().step_by(3) {
         let row = table.at(*slot).unwrap();
         let after = Some(Cursor::parse(&cursor(&row, query, schema).to_string()).unwrap());
         let behind = Query { after, offset: 0, ..query.clone() };
-        let picked = pick(table, &behind, schema).unwrap();
+        let selection = select(table, &behind, schema).unwrap();
         let page = all.iter().skip(at + 1).take(query.limit.map_or(usize::MAX, clamp));
-        assert!(picked.slots.iter().eq(page), "behind {slot}: {:?} of {all:?} by {}", picked.slots, told());
-        assert_eq!((picked.total, picked.before), (all.len() as u64, at as u64 + 1), "behind {slot}: {}", told());
+        assert!(selection.slots.iter().eq(page), "behind {slot}: {:?} of {all:?} by {}", selection.slots, told());
+        assert_eq!((selection.total, selection.before), (all.len() as u64, at as u64 + 1), "behind {slot}: {}", told());
     }
 }
 
@@ -163,7 +163,7 @@ proptest! {
             check(&table, &query, &schema);
             // With what the query would like to have.
             let mut served = table.clone();
-            for spec in choose::wishes(&table, &query) {
+            for spec in choose::wanted_indexes(&table, &query) {
                 served.attach(Index::build(spec, &served, &schema), &served.clone());
             }
             check(&served, &query, &schema);
@@ -179,17 +179,17 @@ proptest! {
 /// A query that is asked again, of tables that come and go, is answered as if it were asked for the first time.
 fn check_repeated(tables: &[&Table], query: &Query, schema: &Schema) {
     let rules = Arc::new(Rules::new(Arc::new(schema.clone())));
-    let repeated = Repeated::new(query.clone());
+    let repeated = PreparedQuery::new(query.clone());
     for (number, table) in tables.iter().enumerate() {
         let state = Arc::new(State::restore(Arc::clone(&rules), "epoch", 7, (*table).clone()));
         let all = naive(table, query, schema);
         for offset in [query.offset, number as u64, query.offset + 1] {
             let page = Page { offset, ..Page::of(query) };
-            let ready = repeated.ready(&state, page, schema).unwrap();
-            let picked = ready.run(&state, repeated.query(), page, schema, &Meter::unbounded()).unwrap();
+            let cached_plan = repeated.cached_plan(&state, page, schema).unwrap();
+            let selection = cached_plan.run(&state, repeated.query(), page, schema, &Meter::unbounded()).unwrap();
             let wanted = all.iter().skip(clamp(offset)).take(page.most());
-            assert!(picked.slots.iter().eq(wanted), "{page:?} of {all:?}: {:?} by {ready:?}", picked.slots);
-            assert_eq!((picked.total, picked.before), (all.len() as u64, offset), "{ready:?}");
+            assert!(selection.slots.iter().eq(wanted), "{page:?} of {all:?}: {:?} by {cached_plan:?}", selection.slots);
+            assert_eq!((selection.total, selection.before), (all.len() as u64, offset), "{cached_plan:?}");
         }
     }
 }
@@ -211,10 +211,10 @@ fn big() -> Table {
 }
 
 /// Picks with the indexes that the query wishes for; says how many rows were looked at without and with them.
-fn examined(table: &Table, query: &Query) -> (u64, u64, Explained) {
+fn examined(table: &Table, query: &Query) -> (u64, u64, Explanation) {
     let (schema, mut served) = (schema(), table.clone());
     let before = plan(table, query, &schema).unwrap();
-    for spec in before.wishes() {
+    for spec in before.wanted_indexes() {
         served.attach(Index::build(spec.clone(), &served, &schema), &served.clone());
     }
     let after = plan(&served, query, &schema).unwrap();

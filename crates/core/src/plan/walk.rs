@@ -4,9 +4,9 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::ops::Range;
 
-use super::clauses::{Part, Reach, Want};
+use super::clauses::{Conjunct, IndexMatch, Restriction};
 use crate::record::CborValue;
-use crate::table::index::{Index, Tie, place_into};
+use crate::table::index::{Index, TieBreak, place_into};
 use crate::table::order::{Entries, MOST_KEY};
 use crate::table::{Slot, Table};
 use crate::vista::query::KeyMaker;
@@ -33,7 +33,7 @@ pub(super) struct Group {
 }
 
 /// How far along the terms of an index a query's order is.
-struct Fit {
+struct OrderMatch {
     back: bool,
     /// Nulls of the first column are on the other side.
     split: bool,
@@ -41,7 +41,13 @@ struct Fit {
 
 impl Walk {
     /// The walk that answers `query`'s order through `reach`, if there is one.
-    pub(super) fn of(table: &Table, reach: &Reach, query: &Query, parts: &[Part<'_>], schema: &Schema) -> Option<Walk> {
+    pub(super) fn of(
+        table: &Table,
+        reach: &IndexMatch,
+        query: &Query,
+        parts: &[Conjunct<'_>],
+        schema: &Schema,
+    ) -> Option<Walk> {
         let index = &table.indexes()[reach.index];
         let (terms, tie) = (&index.spec().terms, index.spec().tie);
         let free = free(&query.order, parts);
@@ -50,8 +56,10 @@ impl Walk {
         let chained = reach.several.filter(|(at, _)| !reach.product && leads(&terms[*at].column));
         let from = chained.map_or(reach.depth, |(at, _)| at);
         let fit = match (query.order.last(), tie) {
-            (None, Tie::Natural) => terms[from..].is_empty().then_some(Fit { back: false, split: false })?,
-            (Some(last), Tie::Id { descending }) => {
+            (None, TieBreak::Natural) => {
+                terms[from..].is_empty().then_some(OrderMatch { back: false, split: false })?
+            }
+            (Some(last), TieBreak::Id { descending }) => {
                 fit(&terms[from..], &free, descending == last.descending, chained.is_none())?
             }
             _ => return None,
@@ -76,9 +84,9 @@ impl Walk {
     fn skip_to_cursor(
         &mut self,
         table: &Table,
-        reach: &Reach,
+        reach: &IndexMatch,
         query: &Query,
-        parts: &[Part<'_>],
+        parts: &[Conjunct<'_>],
         (from, shared): (usize, Option<usize>),
         schema: &Schema,
     ) -> Option<()> {
@@ -86,12 +94,12 @@ impl Walk {
         let index = &table.indexes()[self.index];
         let (mut tail, mut null) = (Vec::new(), None);
         match index.spec().tie {
-            Tie::Words => return None,
-            Tie::Natural => {
+            TieBreak::Words => return None,
+            TieBreak::Natural => {
                 let Some((ordinal, slot)) = after.numbers() else { return Some(()) };
                 place_into(ordinal, slot, &mut tail);
             }
-            Tie::Id { descending } => {
+            TieBreak::Id { descending } => {
                 let Some((cells, id)) = KeyMaker::cells(after) else { return Some(()) };
                 let mut at = from;
                 for (term, cell) in query.order.iter().zip(cells) {
@@ -203,7 +211,7 @@ impl Group {
 }
 
 /// The terms of an order that tell rows apart: not those in which all rows are equal, nor a second one of the same column.
-pub(super) fn free<'q>(order: &'q [OrderTerm], parts: &[Part<'_>]) -> Vec<&'q OrderTerm> {
+pub(super) fn free<'q>(order: &'q [OrderTerm], parts: &[Conjunct<'_>]) -> Vec<&'q OrderTerm> {
     order.iter().filter(|term| fixed(&term.column, parts).is_none() && first_of(order, term)).collect()
 }
 
@@ -212,12 +220,12 @@ fn first_of(order: &[OrderTerm], term: &OrderTerm) -> bool {
 }
 
 /// What all rows are equal to in `column`.
-fn fixed<'a, 'q>(column: &str, parts: &'a [Part<'q>]) -> Option<&'a Want<'q>> {
+fn fixed<'a, 'q>(column: &str, parts: &'a [Conjunct<'q>]) -> Option<&'a Restriction<'q>> {
     let clauses = parts.iter().filter_map(|part| part.clause.as_ref());
     clauses.filter(|clause| clause.column == column).map(|clause| &clause.want).find(|want| want.is_fixed())
 }
 
-fn is_fixed_to(want: &Want<'_>, cell: &CborValue, term: &OrderTerm, schema: &Schema) -> bool {
+fn is_fixed_to(want: &Restriction<'_>, cell: &CborValue, term: &OrderTerm, schema: &Schema) -> bool {
     let keys = KeyMaker::new(std::slice::from_ref(term), schema);
     let bytes = |value: &CborValue| {
         let mut out = Vec::new();
@@ -225,15 +233,15 @@ fn is_fixed_to(want: &Want<'_>, cell: &CborValue, term: &OrderTerm, schema: &Sch
         out
     };
     match want {
-        Want::Points(points) => points.iter().all(|point| bytes(point) == bytes(cell)),
-        Want::Null => cell.is_null(),
-        Want::Bound(..) => false,
+        Restriction::Points(points) => points.iter().all(|point| bytes(point) == bytes(cell)),
+        Restriction::Null => cell.is_null(),
+        Restriction::Bound(..) => false,
     }
 }
 
 /// Whether `terms` sort as `order` does, one way or the other. `ties` says whether ids go the same way; `nulls` whether the
 /// first column has any.
-fn fit(terms: &[OrderTerm], order: &[&OrderTerm], ties: bool, nulls: bool) -> Option<Fit> {
+fn fit(terms: &[OrderTerm], order: &[&OrderTerm], ties: bool, nulls: bool) -> Option<OrderMatch> {
     let same = terms.len() == order.len() && terms.iter().zip(order).all(|(term, other)| term.column == other.column);
     let back = !ties;
     let directed = |(term, other): (&OrderTerm, &&OrderTerm)| (term.descending == other.descending) != back;
@@ -244,11 +252,11 @@ fn fit(terms: &[OrderTerm], order: &[&OrderTerm], ties: bool, nulls: bool) -> Op
     if !terms.iter().zip(order).skip(1).all(nulls_stand) {
         return None;
     }
-    Some(Fit { back, split: nulls && !terms.iter().zip(order).take(1).all(nulls_stand) })
+    Some(OrderMatch { back, split: nulls && !terms.iter().zip(order).take(1).all(nulls_stand) })
 }
 
 /// Rows with null in the column that is sorted by, and the others, each a group.
-fn split(table: &Table, index: &Index, reach: &Reach, nulls_first: bool) -> Vec<Group> {
+fn split(table: &Table, index: &Index, reach: &IndexMatch, nulls_first: bool) -> Vec<Group> {
     let (boundary, stand_first) = index.keys().null_boundary(reach.depth);
     let (mut nulls, mut others) =
         (Group { null: Some(true), ..Group::default() }, Group { null: Some(false), ..Group::default() });

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::dio::{At, Core, Coverage, Ring, RingItem};
+use crate::dio::{Core, Coverage, CursorRead, Ring, RingItem};
 use crate::journal::Seq;
 
 /// The shortest time between two looks at the rows.
@@ -14,7 +14,7 @@ const PACE: Duration = Duration::from_millis(25);
 
 /// What was told.
 #[derive(Debug)]
-pub(super) enum Told {
+pub(super) enum Notice {
     /// An event.
     Item(Arc<RingItem>),
     /// Events that are gone: anything may have happened.
@@ -23,12 +23,12 @@ pub(super) enum Told {
     Start,
 }
 
-impl Told {
+impl Notice {
     /// The position of an event of the log.
     pub(super) fn seq(&self) -> Option<Seq> {
         match self {
-            Told::Item(item) => item.seq,
-            Told::Lagged | Told::Start => None,
+            Notice::Item(item) => item.seq,
+            Notice::Lagged | Notice::Start => None,
         }
     }
 }
@@ -68,22 +68,22 @@ impl Follower {
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
-    pub(super) async fn told(&mut self) -> Option<Vec<Told>> {
+    pub(super) async fn told(&mut self) -> Option<Vec<Notice>> {
         loop {
             self.head.borrow_and_update();
             self.moves.borrow_and_update();
             if let Some(seen) = &self.loading
                 && *seen != self.core.coverage()
             {
-                return Some(vec![Told::Start]);
+                return Some(vec![Notice::Start]);
             }
             match self.ring.at(self.at) {
-                At::End => tokio::select! {
+                CursorRead::End => tokio::select! {
                     changed = self.head.changed() => changed.ok()?,
                     changed = self.moves.changed(), if self.loading.is_some() => changed.ok()?,
                 },
-                At::Closed => return None,
-                At::Item(_) | At::Gone { .. } => break,
+                CursorRead::Closed => return None,
+                CursorRead::Item(_) | CursorRead::Gone { .. } => break,
             }
         }
         tokio::time::sleep_until(self.rests_until).await;
@@ -95,19 +95,19 @@ impl Follower {
         self.rests_until = Instant::now() + PACE;
     }
 
-    fn take(&mut self) -> Vec<Told> {
+    fn take(&mut self) -> Vec<Notice> {
         let mut told = Vec::new();
         loop {
             match self.ring.at(self.at) {
-                At::Item(item) => {
+                CursorRead::Item(item) => {
                     self.at += 1;
-                    told.push(Told::Item(item));
+                    told.push(Notice::Item(item));
                 }
-                At::Gone { next, .. } => {
+                CursorRead::Gone { next, .. } => {
                     self.at = next;
-                    told.push(Told::Lagged);
+                    told.push(Notice::Lagged);
                 }
-                At::End | At::Closed => return told,
+                CursorRead::End | CursorRead::Closed => return told,
             }
         }
     }

@@ -92,7 +92,7 @@ impl std::fmt::Display for Generation {
 
 /// What a scenery shows, all of one moment.
 #[derive(Debug)]
-pub struct Shown {
+pub struct ScenerySnapshot {
     /// Counts how often it was another.
     pub version: u64,
     /// The position of the log that it was last seen to be true at.
@@ -104,15 +104,15 @@ pub struct Shown {
 }
 
 /// What the clones of a handle share. When it goes, the scenery's task ends.
-struct Lead<T> {
+struct TaskHandle<T> {
     dio: Dio,
     shared: Arc<T>,
     _stop: DropGuard,
 }
 
-impl<T: Send + Sync + 'static> Lead<T> {
+impl<T: Send + Sync + 'static> TaskHandle<T> {
     /// Runs `task` until the last handle is dropped or the Dio closes.
-    fn start(dio: Dio, shared: Arc<T>, task: impl Future<Output = ()> + Send + 'static) -> Arc<Lead<T>> {
+    fn start(dio: Dio, shared: Arc<T>, task: impl Future<Output = ()> + Send + 'static) -> Arc<TaskHandle<T>> {
         let stop = CancellationToken::new();
         let (stopped, closing) = (stop.clone(), dio.0.core.tasks.closing().clone());
         dio.0.core.tasks.spawn(async move {
@@ -122,6 +122,6 @@ impl<T: Send + Sync + 'static> Lead<T> {
                 () = closing.cancelled() => {}
             }
         });
-        Arc::new(Lead { dio, shared, _stop: stop.drop_guard() })
+        Arc::new(TaskHandle { dio, shared, _stop: stop.drop_guard() })
     }
 }

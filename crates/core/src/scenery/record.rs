@@ -5,9 +5,9 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::follow::{Follower, Told};
-use super::{Generation, Lead};
-use crate::dio::{Core, Coverage, Dio, DioEvent, View};
+use super::follow::{Follower, Notice};
+use super::{Generation, TaskHandle};
+use crate::dio::{Core, Coverage, Dio, DioEvent, StandingView};
 use crate::record::{Body, Record};
 use crate::vista::Result;
 
@@ -35,16 +35,16 @@ pub enum RecordStatus {
 
 /// A standing view of one row. Clones share it.
 #[derive(Clone)]
-pub struct RecordScenery(Arc<Lead<Shared>>);
+pub struct RecordScenery(Arc<TaskHandle<Shared>>);
 
 struct Shared {
     id: String,
-    held: RwLock<Held>,
+    held: RwLock<RecordState>,
     generation: watch::Sender<Generation>,
 }
 
 #[derive(PartialEq)]
-struct Held {
+struct RecordState {
     body: Option<Body>,
     status: RecordStatus,
 }
@@ -82,7 +82,7 @@ impl RecordScenery {
             }
         };
         dio.0.refresh_on_open();
-        Ok(RecordScenery(Lead::start(dio, shared, task)))
+        Ok(RecordScenery(TaskHandle::start(dio, shared, task)))
     }
 
     /// The row's id.
@@ -112,7 +112,7 @@ impl RecordScenery {
 }
 
 impl Shared {
-    fn show(&self, now: Held) {
+    fn show(&self, now: RecordState) {
         let mut held = self.held.write();
         let moved = *held != now;
         *held = now;
@@ -132,11 +132,11 @@ async fn load_if_unknown(core: &Arc<Core>, id: &str) -> Result<()> {
     Ok(())
 }
 
-fn look(core: &Core, follower: &mut Follower, id: &str, failed: Option<&str>) -> Held {
-    let View { state, coverage } = core.standing_view();
+fn look(core: &Core, follower: &mut Follower, id: &str, failed: Option<&str>) -> RecordState {
+    let StandingView { state, coverage } = core.standing_view();
     follower.saw(&coverage);
     if let Coverage::Loading { error } = coverage {
-        return Held { body: None, status: RecordStatus::Loading { error } };
+        return RecordState { body: None, status: RecordStatus::Loading { error } };
     }
     let body = state.get(id).map(|row| row.body());
     let status = match (&body, failed) {
@@ -145,12 +145,12 @@ fn look(core: &Core, follower: &mut Follower, id: &str, failed: Option<&str>) ->
         (Some(_), None) => RecordStatus::Present,
         (None, None) => RecordStatus::Missing,
     };
-    Held { body, status }
+    RecordState { body, status }
 }
 
 /// A failed write is remembered until the row changes. (The event that takes it back comes before the one that says so.)
-fn note_failure(failed: &mut Option<String>, told: &Told, row: &str) {
-    let Told::Item(item) = told else { return };
+fn note_failure(failed: &mut Option<String>, told: &Notice, row: &str) {
+    let Notice::Item(item) = told else { return };
     match &item.event {
         DioEvent::WriteFailed { id, error, .. } if id == row => *failed = Some(error.clone()),
         DioEvent::RecordChanged { id } | DioEvent::RecordInserted { id } | DioEvent::RecordRemoved { id }

@@ -9,14 +9,14 @@ use std::sync::{Arc, Weak};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::follow::{Follower, Told};
-use super::{Generation, Lead, Shown};
+use super::follow::{Follower, Notice};
+use super::{Generation, ScenerySnapshot, TaskHandle};
 use crate::dio::{Core, Coverage, Dio, DioEvent, GroupIter, Handle, Route};
 use crate::journal::Seq;
 use crate::record::{Body, CborValue, Id, Record, Rows};
 use crate::state::State;
 use crate::table::RowRef;
-use crate::vista::query::{AggregateItem, Aggregation, Function, JsonRow, Meter, Prepared, numbered};
+use crate::vista::query::{AggregateItem, Aggregation, CompiledQuery, Function, JsonRow, Meter, numbered};
 use crate::vista::{Error, Filter, Query, Result, Schema};
 
 type Custom = Arc<dyn Fn(&Rows) -> Result<CborValue> + Send + Sync>;
@@ -124,12 +124,12 @@ impl ValueSceneryBuilder {
         self.query.validate(&schema)?;
         let core = Arc::clone(&self.dio.0.core);
         let what = match self.aggregate {
-            Aggregate::Of(item) => What::Of(Aggregation::new(std::slice::from_ref(&item), &schema)?, item.function),
+            Aggregate::Of(item) => Measure::Of(Aggregation::new(std::slice::from_ref(&item), &schema)?, item.function),
             Aggregate::Groups(aggregation, page) => {
                 let page = Arc::new((page.prepare(&aggregation.schema()), page));
-                What::Groups(aggregation, page)
+                Measure::Groups(aggregation, page)
             }
-            Aggregate::Custom(compute) => What::Custom(compute),
+            Aggregate::Custom(compute) => Measure::Custom(compute),
         };
         let sum = Computation { what, query: self.query, schema };
         let mut follower = Follower::new(&core);
@@ -142,7 +142,7 @@ impl ValueSceneryBuilder {
         };
         // Weak: only handles keep the Dio alive.
         let handle = Arc::downgrade(&self.dio.0);
-        let held = RwLock::new(Held { now, error, version: 0 });
+        let held = RwLock::new(ValueState { now, error, version: 0 });
         let shared = Arc::new(Shared { held, generation: watch::Sender::default() });
         let task = {
             let shared = Arc::clone(&shared);
@@ -160,7 +160,7 @@ impl ValueSceneryBuilder {
                         }
                         shared.show(sum.run(&core, &mut follower, &route).await);
                         follower.rest();
-                    } else if let Some(seq) = told.iter().filter_map(Told::seq).max()
+                    } else if let Some(seq) = told.iter().filter_map(Notice::seq).max()
                         && let Some(now) = &mut shared.held.write().now
                     {
                         now.seq = now.seq.max(seq);
@@ -169,15 +169,15 @@ impl ValueSceneryBuilder {
             }
         };
         self.dio.0.refresh_on_open();
-        Ok(ValueScenery(Lead::start(self.dio, shared, task)))
+        Ok(ValueScenery(TaskHandle::start(self.dio, shared, task)))
     }
 }
 
 /// Whether rows may have changed.
-fn matters(told: &Told) -> bool {
+fn matters(told: &Notice) -> bool {
     match told {
-        Told::Lagged | Told::Start => true,
-        Told::Item(item) => matches!(
+        Notice::Lagged | Notice::Start => true,
+        Notice::Item(item) => matches!(
             item.event,
             DioEvent::RecordChanged { .. }
                 | DioEvent::RecordInserted { .. }
@@ -189,23 +189,23 @@ fn matters(told: &Told) -> bool {
 
 /// A standing view of one value. Clones share it.
 #[derive(Clone)]
-pub struct ValueScenery(Arc<Lead<Shared>>);
+pub struct ValueScenery(Arc<TaskHandle<Shared>>);
 
 struct Shared {
-    held: RwLock<Held>,
+    held: RwLock<ValueState>,
     generation: watch::Sender<Generation>,
 }
 
-struct Held {
+struct ValueState {
     /// `None` before the first copy.
-    now: Option<Computed>,
+    now: Option<ComputedValue>,
     error: Option<String>,
     /// Counts how often it was another.
     version: u64,
 }
 
 /// A value, and the position of the log that it is of.
-struct Computed {
+struct ComputedValue {
     value: CborValue,
     /// How many groups there are in all.
     total: Option<u64>,
@@ -226,13 +226,13 @@ impl ValueScenery {
     }
 
     /// The groups, each with what is made of it; see [`ValueSceneryBuilder::groups`].
-    pub fn shown(&self, make: impl FnMut(&CborValue) -> (Id, Body)) -> Shown {
+    pub fn shown(&self, make: impl FnMut(&CborValue) -> (Id, Body)) -> ScenerySnapshot {
         let held = self.0.shared.held.read();
         let Some(now) = &held.now else {
-            return Shown { version: held.version, seq: 0, total: None, rows: Vec::new() };
+            return ScenerySnapshot { version: held.version, seq: 0, total: None, rows: Vec::new() };
         };
         let rows = now.value.as_array().into_iter().flatten().map(make).collect();
-        Shown { version: held.version, seq: now.seq, total: now.total, rows }
+        ScenerySnapshot { version: held.version, seq: now.seq, total: now.total, rows }
     }
 
     /// The version of what is shown, and the position that it was last seen to be true at.
@@ -263,12 +263,12 @@ impl ValueScenery {
 }
 
 impl Shared {
-    fn show(&self, computed: Result<Computed>) {
+    fn show(&self, computed: Result<ComputedValue>) {
         let mut held = self.held.write();
         let moved = match computed {
             Ok(now) => {
                 held.error = None;
-                let same = |known: &Computed| known.value == now.value && known.total == now.total;
+                let same = |known: &ComputedValue| known.value == now.value && known.total == now.total;
                 let moved = !held.now.as_ref().is_some_and(same);
                 held.version += u64::from(moved);
                 held.now = Some(now);
@@ -289,21 +289,21 @@ impl Shared {
 /// What is computed of which rows.
 #[derive(Clone)]
 struct Computation {
-    what: What,
+    what: Measure,
     query: Query,
     schema: Arc<Schema>,
 }
 
 #[derive(Clone)]
-enum What {
+enum Measure {
     Of(Aggregation, Option<Function>),
     /// Groups, and which of them.
-    Groups(Arc<Aggregation>, Arc<(Prepared, Arc<Query>)>),
+    Groups(Arc<Aggregation>, Arc<(CompiledQuery, Arc<Query>)>),
     Custom(Custom),
 }
 
 impl Computation {
-    async fn run(&self, core: &Core, follower: &mut Follower, route: &Route) -> Result<Computed> {
+    async fn run(&self, core: &Core, follower: &mut Follower, route: &Route) -> Result<ComputedValue> {
         let view = core.standing_view();
         follower.saw(&view.coverage);
         view.coverage.check(&core.name)?;
@@ -321,7 +321,7 @@ impl Computation {
             return Err(Error::Unsupported { vista: Arc::clone(&core.name), what });
         }
         let seq = view.state.seq();
-        if let What::Groups(aggregation, page) = &self.what {
+        if let Measure::Groups(aggregation, page) = &self.what {
             let meter = Arc::new(Meter::background());
             let (value, total) = match &given {
                 Some(ids) => paged(&mut aggregation.fold_within(cells(rows_of(&view.state, ids)), &meter)?, page)?,
@@ -331,7 +331,7 @@ impl Computation {
                     core.aggregate_in(view.state, &self.query, aggregation, &self.schema, &meter, page).await?
                 }
             };
-            return Ok(Computed { value, total: Some(total), seq });
+            return Ok(ComputedValue { value, total: Some(total), seq });
         }
         let sum = self.clone();
         let rows = given.as_ref().map_or(view.state.table().len(), Vec::len);
@@ -345,7 +345,7 @@ impl Computation {
             computed.unwrap_or_else(|_| Err(Error::permanent("the computation panicked")))
         };
         let value = core.work(rows, &Arc::new(Meter::background()), compute).await?;
-        Ok(Computed { value, total: None, seq })
+        Ok(ComputedValue { value, total: None, seq })
     }
 
     fn of_all(&self, state: &State) -> Result<CborValue> {
@@ -357,16 +357,16 @@ impl Computation {
 
     fn of<'a>(&self, rows: impl Iterator<Item = RowRef<'a>>) -> Result<CborValue> {
         match &self.what {
-            What::Custom(compute) => {
-                let mut picked = Rows::with_layout(Arc::clone(self.schema.layout()));
+            Measure::Custom(compute) => {
+                let mut selection = Rows::with_layout(Arc::clone(self.schema.layout()));
                 for row in rows {
-                    picked.push_body(Id::from(row.id()), row.body());
+                    selection.push_body(Id::from(row.id()), row.body());
                 }
-                compute(&picked)
+                compute(&selection)
             }
             // They are found by another way.
-            What::Groups(..) => Ok(CborValue::Null),
-            What::Of(aggregation, function) => {
+            Measure::Groups(..) => Ok(CborValue::Null),
+            Measure::Of(aggregation, function) => {
                 let found = aggregation.fold(cells(rows))?.into_iter().flatten().next();
                 Ok(match found {
                     // Whoever adds up a view of nothing wants to see a number.
@@ -388,14 +388,14 @@ fn cells<'a>(rows: impl Iterator<Item = RowRef<'a>>) -> impl Iterator<Item = Jso
 }
 
 /// Asks `on_query` again, if `told` is a reason to.
-async fn ask_again(told: &[Told], query: &Query, core: &Arc<Core>, handle: &Weak<Handle>) -> Result<Option<Route>> {
+async fn ask_again(told: &[Notice], query: &Query, core: &Arc<Core>, handle: &Weak<Handle>) -> Result<Option<Route>> {
     if core.hooks.on_query.is_none() || core.is_loading() {
         return Ok(None);
     }
     let answered = core.answered_until().await;
     let anew = told.iter().any(|told| match told {
-        Told::Lagged | Told::Start => true,
-        Told::Item(item) => item.event == DioEvent::Invalidated && item.seq.is_none_or(|seq| seq > answered),
+        Notice::Lagged | Notice::Start => true,
+        Notice::Item(item) => item.event == DioEvent::Invalidated && item.seq.is_none_or(|seq| seq > answered),
     });
     match handle.upgrade().filter(|_| anew) {
         Some(handle) => core.route(Dio(handle), query.clone()).await.map(Some),
@@ -404,7 +404,7 @@ async fn ask_again(told: &[Told], query: &Query, core: &Arc<Core>, handle: &Weak
 }
 
 /// The groups that `page` asks for as a list of maps, and how many there are in all.
-fn paged(groups: GroupIter<'_>, (prepared, page): &(Prepared, Arc<Query>)) -> Result<(CborValue, u64)> {
+fn paged(groups: GroupIter<'_>, (prepared, page): &(CompiledQuery, Arc<Query>)) -> Result<(CborValue, u64)> {
     let mut failed = Ok(());
     let top = prepared.top(numbered(groups, &mut failed), page.offset, page.limit);
     failed?;

@@ -10,7 +10,7 @@ use crate::state::Origin;
 
 /// One row in its place.
 #[derive(Clone, Debug)]
-pub(super) struct Held {
+pub(super) struct WindowRow {
     pub(super) id: Id,
     pub(super) body: Body,
     /// Which reading of the master it comes from.
@@ -20,7 +20,7 @@ pub(super) struct Held {
 /// Rows by place, and how many there are in all as far as anybody knows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Window {
-    rows: BTreeMap<u64, Held>,
+    rows: BTreeMap<u64, WindowRow>,
     total: Option<u64>,
     /// The position of the log that it was last seen to be true at.
     pub(super) seq: Seq,
@@ -30,7 +30,7 @@ pub(super) struct Window {
 
 impl PartialEq for Window {
     fn eq(&self, other: &Window) -> bool {
-        let same = |(a, b): (&Held, &Held)| a.id == b.id && a.body == b.body;
+        let same = |(a, b): (&WindowRow, &WindowRow)| a.id == b.id && a.body == b.body;
         self.total == other.total
             && self.rows.keys().eq(other.rows.keys())
             && self.rows.values().zip(other.rows.values()).all(same)
@@ -51,18 +51,18 @@ impl Window {
     }
 
     /// The row in place `at`.
-    pub(super) fn row(&self, at: u64) -> Option<&Held> {
+    pub(super) fn row(&self, at: u64) -> Option<&WindowRow> {
         self.rows.get(&at)
     }
 
     /// The rows in `range`, up to the first that is not held.
-    pub(super) fn held_in(&self, range: Range<u64>) -> impl Iterator<Item = &Held> {
+    pub(super) fn held_in(&self, range: Range<u64>) -> impl Iterator<Item = &WindowRow> {
         let rows = self.rows.range(range.clone()).zip(range);
         rows.take_while(|((at, _), place)| *at == place).map(|((_, held), _)| held)
     }
 
     /// The rows in order.
-    pub(super) fn rows(&self) -> impl Iterator<Item = &Held> {
+    pub(super) fn rows(&self) -> impl Iterator<Item = &WindowRow> {
         self.rows.values()
     }
 
@@ -114,7 +114,7 @@ impl Window {
     fn put<'a>(&mut self, start: u64, rows: impl Iterator<Item = (&'a Id, &'a Body)>, round: u64) -> u64 {
         let mut at = start;
         for (id, body) in rows {
-            self.rows.insert(at, Held { id: id.clone(), body: body.clone(), round });
+            self.rows.insert(at, WindowRow { id: id.clone(), body: body.clone(), round });
             at += 1;
         }
         at
@@ -188,7 +188,7 @@ impl Window {
         let Some(total) = self.total else { return false };
         if self.end() == total {
             let round = self.rows.last_key_value().map_or(0, |(_, held)| held.round);
-            self.rows.insert(total, Held { id: Id::from(id), body: body.clone(), round });
+            self.rows.insert(total, WindowRow { id: Id::from(id), body: body.clone(), round });
         }
         self.total = Some(total + 1);
         true

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::data::{Applied, BaseRow, CacheChange, Fold, NO_ROW, State};
-use super::entry::{Base, BulkRow, Entry, Many, OpChange, Visible};
+use super::entry::{Base, BulkRow, BulkRows, Entry, OpChange, VisibleChange};
 use super::op::{Effect, Op, OpError, OpId, OpState};
 use crate::record::{Body, Id, Seq};
 use crate::table::{Ordinal, RowRef};
@@ -83,11 +83,11 @@ impl State {
         let Some(id) = &entry.id else { return };
         let unfolded = self.unfolded.get_or_insert_default();
         match entry.visible {
-            Visible::Row { ordinal, .. } | Visible::Staged(ordinal) => {
+            VisibleChange::Row { ordinal, .. } | VisibleChange::Staged(ordinal) => {
                 unfolded.insert(Arc::clone(id), Some(ordinal));
             }
-            Visible::Gone => drop(unfolded.insert(Arc::clone(id), None)),
-            Visible::Same | Visible::Base => {}
+            VisibleChange::Gone => drop(unfolded.insert(Arc::clone(id), None)),
+            VisibleChange::Same | VisibleChange::Base => {}
         }
         if entry.base.changes() && !entry.found {
             self.rebase(id, entry.seq);
@@ -167,15 +167,15 @@ impl State {
         row
     }
 
-    fn apply_many(&mut self, many: &Many, carried: &[BulkRow], entry: &Entry) -> Vec<CacheChange> {
+    fn apply_many(&mut self, many: &BulkRows, carried: &[BulkRow], entry: &Entry) -> Vec<CacheChange> {
         self.rows_seq = entry.seq;
         match many {
-            Many::Unknown if !carried.is_empty() => self.apply_bulk_rows(carried, entry),
-            Many::Unknown => {
+            BulkRows::Unknown if !carried.is_empty() => self.apply_bulk_rows(carried, entry),
+            BulkRows::Unknown => {
                 self.gap = true;
                 Vec::new()
             }
-            Many::Table(table) => {
+            BulkRows::Table(table) => {
                 let folds = self.folds.clone();
                 let place = |id: &Id| self.table.get(id).map(|row| (Arc::clone(id), row.ordinal()));
                 let places: std::collections::HashMap<Id, Ordinal> = folds.keys().filter_map(place).collect();
@@ -194,7 +194,7 @@ impl State {
                 }
                 Vec::new()
             }
-            Many::Rows(rows) => self.apply_bulk_rows(rows, entry),
+            BulkRows::Rows(rows) => self.apply_bulk_rows(rows, entry),
         }
     }
 
@@ -366,23 +366,23 @@ impl State {
     /// Shows what the entry says. `beneath`: whether operations lay over the row before it.
     fn apply_visible(&mut self, id: &Id, entry: &Entry, beneath: bool) {
         let row = match &entry.visible {
-            Visible::Same => {
+            VisibleChange::Same => {
                 if entry.base.changes() && !beneath {
                     self.rows_seq = entry.seq;
                 }
                 self.follow(id);
                 return;
             }
-            Visible::Gone => None,
-            Visible::Row { ordinal, .. } | Visible::Staged(ordinal) => {
+            VisibleChange::Gone => None,
+            VisibleChange::Row { ordinal, .. } | VisibleChange::Staged(ordinal) => {
                 entry.visible_body().map(|body| (body.clone(), *ordinal))
             }
-            Visible::Base if !self.folds.contains_key(id) => {
+            VisibleChange::Base if !self.folds.contains_key(id) => {
                 // Storing the confirmed row has shown it already.
                 self.rows_seq = entry.seq;
                 return;
             }
-            Visible::Base => self.base(id).map(|base| (base.body, base.ordinal)),
+            VisibleChange::Base => self.base(id).map(|base| (base.body, base.ordinal)),
         };
         self.rows_seq = entry.seq;
         self.show(id, row);

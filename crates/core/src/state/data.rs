@@ -13,7 +13,7 @@ use indexmap::IndexMap;
 use super::op::{Op, OpId};
 use super::row_versions::RowVersions;
 use crate::record::{Body, Id, Seq};
-use crate::table::{Built, Ordinal, Slot, Spec, Table};
+use crate::table::{BuiltIndex, Ordinal, Slot, Spec, Table};
 use crate::vista::Schema;
 
 /// Stands for the hash of a row that is not there.
@@ -88,7 +88,7 @@ pub struct State {
     /// How many guards are open about each row alone, and how many in all.
     pub(super) narrow_of: HashMap<Id, u32>,
     pub(super) open_guards: u32,
-    pub(super) touched: HashMap<Id, Touched>,
+    pub(super) touched: HashMap<Id, TouchMarks>,
     /// Since when each row is in doubt; only a read that began later settles it.
     pub(super) dirty: HashMap<Id, u64>,
     /// Rows in doubt that no write waits for: those that are worth reading now.
@@ -115,7 +115,7 @@ pub struct State {
 
 /// When a row was last touched while a read or delivery was under way.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Touched {
+pub(super) struct TouchMarks {
     /// By anything, also a hint that it changed at the master.
     pub(super) at: u64,
     /// By a change of the confirmed row.
@@ -138,7 +138,7 @@ pub enum Note {
     /// Something about the row changed at the master; reads in flight may not have seen it.
     Touch(Id),
     /// An index is there from now on.
-    Attach(Arc<Built>),
+    Attach(Arc<BuiltIndex>),
     /// An index is gone.
     Detach(Spec),
     /// What settled operations wrote to these rows is forgotten.

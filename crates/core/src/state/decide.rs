@@ -2,39 +2,44 @@
 
 use std::sync::Arc;
 
-use super::cmd::{Cmd, Condition, NewWrite};
+use super::command::{Command, Condition, NewWrite};
 use super::data::{Note, State};
-use super::decision::{Decision, Draft, Outcome, cause, check_size, frame_between};
-use super::entry::{Base, Frame, OpChange, Origin, Visible};
-use super::news::{News, Source};
-use super::op::{Assumed, Effect, Op, OpState};
+use super::decision::{Decision, DecisionBuilder, Outcome, cause, check_size, frame_between};
+use super::entry::{Base, Frame, OpChange, Origin, VisibleChange};
+use super::op::{Assumption, Effect, Op, OpState};
+use super::reported_row::{News, ReportSource};
 use crate::record::{Body, Id};
 use crate::vista::query::JsonRow;
 use crate::vista::{Error, Narrowing, Result};
 
 impl State {
-    /// What `cmd` would do at `now` (Unix milliseconds).
+    /// What `command` would do at `now` (Unix milliseconds).
     ///
     /// # Errors
     /// Why it is refused. A refused command has changed nothing and needs no entry.
-    pub fn decide(&self, cmd: &Cmd, now: u64) -> Result<Decision> {
-        let mut draft = Draft::new(self, now);
-        match cmd {
-            Cmd::Write(write) => self.decide_write(&mut draft, write)?,
-            Cmd::Open => {
+    pub fn decide(&self, command: &Command, now: u64) -> Result<Decision> {
+        let mut draft = DecisionBuilder::new(self, now);
+        match command {
+            Command::Write(write) => self.decide_write(&mut draft, write)?,
+            Command::Open => {
                 draft.note(Note::Open);
                 draft.decision.outcome = Outcome::Mark(self.next_mark());
             }
-            Cmd::OpenFor(id) => {
+            Command::OpenFor(id) => {
                 draft.note(Note::OpenFor(Arc::clone(id)));
                 draft.decision.outcome = Outcome::Mark(self.clock + 1);
             }
-            Cmd::Close(mark) => draft.note(Note::Close(*mark)),
-            Cmd::Settle { op, mark, answer } => self.decide_settle(&mut draft, *op, *mark, answer),
-            Cmd::News { items, mark, told } => {
+            Command::Close(mark) => draft.note(Note::Close(*mark)),
+            Command::Settle { op, mark, answer } => self.decide_settle(&mut draft, *op, *mark, answer),
+            Command::News { items, mark, told } => {
                 for item in items {
-                    let news = News { ordinal: item.ordinal, ..News::of(&item.id, item.row.as_ref()) };
-                    self.reconcile(&mut draft, &news, Source::Read { mark: *mark }, &cause(Origin::Refresh));
+                    let reported_row = News { ordinal: item.ordinal, ..News::of(&item.id, item.row.as_ref()) };
+                    self.reconcile(
+                        &mut draft,
+                        &reported_row,
+                        ReportSource::Read { mark: *mark },
+                        &cause(Origin::Refresh),
+                    );
                 }
                 if !told {
                     // What becomes of writes is told in any case.
@@ -42,32 +47,32 @@ impl State {
                     read.for_each(|entry| entry.frame = Frame::Silent);
                 }
             }
-            Cmd::Bulk { items, mark } => self.decide_bulk(&mut draft, items, *mark),
-            Cmd::Seed { table, mark } => self.decide_seed(&mut draft, table, *mark)?,
-            Cmd::Upstream(event) => self.decide_upstream(&mut draft, event),
-            Cmd::Statement { rows, told } => {
+            Command::Bulk { items, mark } => self.decide_bulk(&mut draft, items, *mark),
+            Command::Seed { table, mark } => self.decide_seed(&mut draft, table, *mark)?,
+            Command::Upstream(event) => self.decide_upstream(&mut draft, event),
+            Command::Statement { rows, told } => {
                 for (id, row) in rows {
                     self.state_row(&mut draft, id, row.as_ref(), *told);
                 }
             }
-            Cmd::Invalidate(ids) => {
+            Command::Invalidate(ids) => {
                 for id in ids {
                     draft.entry(Some(id), &cause(Origin::Program)).frame = Frame::Changed;
                 }
             }
-            Cmd::InvalidateAll { covered, origin } => {
+            Command::InvalidateAll { covered, origin } => {
                 draft.entry(None, &cause(*origin)).frame = Frame::Invalidated { covered: *covered };
             }
-            Cmd::Retry { op, new } => self.decide_retry(&mut draft, *op, *new)?,
-            Cmd::Discard(op) => self.decide_discard(&mut draft, *op)?,
-            Cmd::Attach(built) if self.table.is_far_from(built.from()) => {}
-            Cmd::Attach(built) => {
+            Command::Retry { op, new } => self.decide_retry(&mut draft, *op, *new)?,
+            Command::Discard(op) => self.decide_discard(&mut draft, *op)?,
+            Command::Attach(built) if self.table.is_far_from(built.from()) => {}
+            Command::Attach(built) => {
                 draft.note(Note::Attach(Arc::clone(built)));
                 draft.decision.outcome = Outcome::Applied { inserted: 0, changed: 0, removed: 0 };
             }
-            Cmd::Detach(spec) => draft.note(Note::Detach(spec.clone())),
-            Cmd::Purge(ids) => self.decide_purge(&mut draft, ids)?,
-            Cmd::Purged(seq) => draft.note(Note::Purged(*seq)),
+            Command::Detach(spec) => draft.note(Note::Detach(spec.clone())),
+            Command::Purge(ids) => self.decide_purge(&mut draft, ids)?,
+            Command::Purged(seq) => draft.note(Note::Purged(*seq)),
         }
         for entry in &mut draft.decision.entries {
             let row = match &entry.base {
@@ -81,7 +86,7 @@ impl State {
         Ok(draft.decision)
     }
 
-    pub(super) fn decide_write(&self, draft: &mut Draft<'_>, write: &NewWrite) -> Result<()> {
+    pub(super) fn decide_write(&self, draft: &mut DecisionBuilder<'_>, write: &NewWrite) -> Result<()> {
         let Some(id) = &write.id else { return self.decide_delete_all(draft, write) };
         let there = self.table.get(id).map(|row| row.body());
         let within = write.within.as_deref();
@@ -116,9 +121,9 @@ impl State {
         if before != after.as_ref() {
             entry.frame = frame_between(before.is_some(), after.is_some());
             entry.visible = match after {
-                None => Visible::Gone,
-                Some(_) if staged => Visible::Staged(ordinal),
-                Some(body) => Visible::Row { body, ordinal },
+                None => VisibleChange::Gone,
+                Some(_) if staged => VisibleChange::Staged(ordinal),
+                Some(body) => VisibleChange::Row { body, ordinal },
             };
         }
         draft.decision.outcome = Outcome::Staged { op: write.op, created: before.is_none() };
@@ -139,7 +144,7 @@ impl State {
         after.map_or(Ok(()), |after| within.check_after(&after))
     }
 
-    fn decide_delete_all(&self, draft: &mut Draft<'_>, write: &NewWrite) -> Result<()> {
+    fn decide_delete_all(&self, draft: &mut DecisionBuilder<'_>, write: &NewWrite) -> Result<()> {
         let targets: Arc<[Id]> = self.table.iter_slots().map(|row| Id::from(row.id())).collect();
         if targets.is_empty() {
             draft.decision.outcome = Outcome::Identical;
@@ -150,7 +155,7 @@ impl State {
         for id in targets.iter() {
             let entry = draft.entry(Some(id), &write.cause());
             entry.op = stage.take().map_or(OpChange::Join, OpChange::Stage);
-            entry.visible = Visible::Gone;
+            entry.visible = VisibleChange::Gone;
             entry.frame = Frame::Removed;
         }
         draft.decision.outcome = Outcome::Staged { op: write.op, created: false };
@@ -166,9 +171,9 @@ impl State {
             retry_of: write.retry_of,
             assumed: match write.condition {
                 Condition::None => None,
-                Condition::Exists => Some(Assumed::Present),
-                Condition::Absent => Some(Assumed::Absent),
-                Condition::Matches(_) | Condition::Differs { .. } => Some(Assumed::Version),
+                Condition::Exists => Some(Assumption::Present),
+                Condition::Absent => Some(Assumption::Absent),
+                Condition::Matches(_) | Condition::Differs { .. } => Some(Assumption::Version),
             },
             staged: 0,
             log: Vec::new(),

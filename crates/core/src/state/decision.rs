@@ -80,16 +80,16 @@ pub fn check_size(id: &str, body: &Body) -> Result<()> {
 }
 
 /// Collects the entries of one decision.
-pub(super) struct Draft<'a> {
+pub(super) struct DecisionBuilder<'a> {
     pub(super) state: &'a State,
     pub(super) now: u64,
     pub(super) decision: Decision,
     next_ordinal: Option<Ordinal>,
 }
 
-impl<'a> Draft<'a> {
-    pub(super) fn new(state: &'a State, now: u64) -> Draft<'a> {
-        Draft { state, now, decision: Decision::default(), next_ordinal: None }
+impl<'a> DecisionBuilder<'a> {
+    pub(super) fn new(state: &'a State, now: u64) -> DecisionBuilder<'a> {
+        DecisionBuilder { state, now, decision: Decision::default(), next_ordinal: None }
     }
 
     pub(super) fn entry(&mut self, id: Option<&Id>, cause: &Cause) -> &mut Entry {

@@ -3,24 +3,24 @@
 use std::sync::Arc;
 
 use super::apply::same_body;
-use super::cmd::Item;
+use super::command::ReadRow;
 use super::data::State;
 use crate::record::{Body, Id, Rows};
 use crate::table::{ORDINAL_STEP, Ordinal};
 
 /// Compares a list with the confirmed rows of `state`. A complete list also says which rows are gone and in which order the
 /// others come; a partial one only adds and changes. `rows` must be encoded under the state's layout.
-pub fn diff(state: &State, rows: &Rows, complete: bool) -> Vec<Item> {
+pub fn diff(state: &State, rows: &Rows, complete: bool) -> Vec<ReadRow> {
     let ordinals = if complete { Some(ordinals(state, rows)) } else { None };
     let mut items = Vec::new();
     for (at, (id, body)) in rows.bodies().enumerate() {
         let ordinal = ordinals.as_ref().map(|ordinals| ordinals[at]);
         if differs(state, id, body, ordinal) {
-            items.push(Item { id: Arc::clone(id), row: Some(body.clone()), ordinal });
+            items.push(ReadRow { id: Arc::clone(id), row: Some(body.clone()), ordinal });
         }
     }
     if complete {
-        items.extend(missing(state, rows).into_iter().map(|id| Item { id, row: None, ordinal: None }));
+        items.extend(missing(state, rows).into_iter().map(|id| ReadRow { id, row: None, ordinal: None }));
     }
     items
 }
@@ -40,7 +40,7 @@ pub fn confirmed_at(state: &State, mark: u64) -> usize {
 
 /// Whether an item of a list may change a confirmed row or its place: not if it says what is known already, such as that the
 /// master does not show a row which only a write route has.
-pub fn may_change(state: &State, item: &Item) -> bool {
+pub fn may_change(state: &State, item: &ReadRow) -> bool {
     let base = state.base(&item.id);
     let moved = base.as_ref().is_some_and(|base| item.ordinal.is_some_and(|ordinal| ordinal != base.ordinal));
     moved || state.is_lost(&item.id) || base.as_ref().map(|base| &base.body) != item.row.as_ref()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::former::Former;
+use super::former_row::FormerRow;
 use super::op::{Effect, Op, OpError, OpId, OpState};
 use crate::record::{Body, CborValue, Id, Layout, Seq};
 use crate::table::{Ordinal, RowRef, Table};
@@ -43,14 +43,14 @@ pub struct Entry {
     #[serde(rename = "o", default, skip_serializing_if = "OpChange::is_none")]
     pub op: OpChange,
     /// What happens to the row that readers see.
-    #[serde(rename = "v", default, skip_serializing_if = "Visible::is_same")]
-    pub visible: Visible,
+    #[serde(rename = "v", default, skip_serializing_if = "VisibleChange::is_same")]
+    pub visible: VisibleChange,
     /// What subscribers are told.
     #[serde(rename = "f", default)]
     pub frame: Frame,
     /// The visible row before, in entries that tell subscribers of a row.
-    #[serde(rename = "w", default, skip_serializing_if = "Former::is_unknown")]
-    pub former: Former,
+    #[serde(rename = "w", default, skip_serializing_if = "FormerRow::is_unknown")]
+    pub former_row: FormerRow,
     /// Positions that feeds have reached with this entry.
     #[serde(rename = "m", default, skip_serializing_if = "Vec::is_empty")]
     pub marks: Vec<FeedMark>,
@@ -184,7 +184,7 @@ pub enum Base {
     Many {
         /// The rows, in memory only.
         #[serde(skip, default)]
-        rows: Arc<Many>,
+        rows: Arc<BulkRows>,
         /// The rows, where the log carries them: a journal that several processes share.
         #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
         carried: Vec<BulkRow>,
@@ -193,7 +193,7 @@ pub enum Base {
 
 /// The rows of a bulk entry, in memory only.
 #[derive(Clone, Debug, Default)]
-pub enum Many {
+pub enum BulkRows {
     /// The entry was read back from the log: its rows are not known.
     #[default]
     Unknown,
@@ -214,13 +214,13 @@ pub struct BulkRow {
     pub row: Option<(Body, Ordinal)>,
 }
 
-impl Many {
+impl BulkRows {
     /// The rows as a log can carry them; `None` if they are not known.
     fn rows(&self) -> Option<Vec<BulkRow>> {
         match self {
-            Many::Unknown => None,
-            Many::Rows(rows) => Some(rows.clone()),
-            Many::Table(table) => {
+            BulkRows::Unknown => None,
+            BulkRows::Rows(rows) => Some(rows.clone()),
+            BulkRows::Table(table) => {
                 let row = |row: RowRef<'_>| BulkRow { id: Id::from(row.id()), row: Some((row.body(), row.ordinal())) };
                 Some(table.natural(0).map(row).collect())
             }
@@ -289,7 +289,7 @@ impl OpChange {
 
 /// What happens to the row that readers see.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub enum Visible {
+pub enum VisibleChange {
     /// Nothing.
     #[default]
     #[serde(rename = "-")]
@@ -315,9 +315,9 @@ pub enum Visible {
     Gone,
 }
 
-impl Visible {
+impl VisibleChange {
     fn is_same(&self) -> bool {
-        matches!(self, Visible::Same)
+        matches!(self, VisibleChange::Same)
     }
 }
 
@@ -372,9 +372,9 @@ impl Entry {
             version: None,
             found: false,
             op: OpChange::None,
-            visible: Visible::Same,
+            visible: VisibleChange::Same,
             frame: Frame::Silent,
-            former: Former::Unknown,
+            former_row: FormerRow::Unknown,
             marks: Vec::new(),
             erased: false,
             purge: no_ids(),
@@ -384,14 +384,14 @@ impl Entry {
     /// The body that readers see from this entry on, if it says so.
     pub fn visible_body(&self) -> Option<&Body> {
         match (&self.visible, &self.base, &self.op) {
-            (Visible::Row { body, .. }, _, _) | (Visible::Base, Base::Set { body, .. }, _) => Some(body),
-            (Visible::Staged(_), _, OpChange::Stage(op)) => match &op.effect {
+            (VisibleChange::Row { body, .. }, _, _) | (VisibleChange::Base, Base::Set { body, .. }, _) => Some(body),
+            (VisibleChange::Staged(_), _, OpChange::Stage(op)) => match &op.effect {
                 super::Effect::Insert(body) | super::Effect::Replace(body) => Some(body),
                 _ => None,
             },
-            (Visible::Same, base, _) => match (&self.former, base) {
-                (Former::Same(row), _) => row.as_ref(),
-                (Former::Unknown, Base::Set { body, .. }) if self.frame == Frame::WriteCommitted => Some(body),
+            (VisibleChange::Same, base, _) => match (&self.former_row, base) {
+                (FormerRow::Same(row), _) => row.as_ref(),
+                (FormerRow::Unknown, Base::Set { body, .. }) if self.frame == Frame::WriteCommitted => Some(body),
                 _ => None,
             },
             _ => None,
@@ -410,8 +410,8 @@ impl Entry {
         match self.frame {
             // What goes with a purge is kept nowhere.
             _ if self.erased => {}
-            Frame::Changed | Frame::Removed => self.former = Former::between(old, new, layout),
-            Frame::WriteCommitted if self.visible_body() != new => self.former = Former::Same(new.cloned()),
+            Frame::Changed | Frame::Removed => self.former_row = FormerRow::between(old, new, layout),
+            Frame::WriteCommitted if self.visible_body() != new => self.former_row = FormerRow::Same(new.cloned()),
             _ => {}
         }
     }
@@ -420,7 +420,7 @@ impl Entry {
     pub fn former_row(&self, layout: &Layout) -> Option<Option<Body>> {
         match &self.frame {
             Frame::Inserted => Some(None),
-            _ => self.former.row(self.visible_body(), layout),
+            _ => self.former_row.row(self.visible_body(), layout),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Erasure: what is left of the log, of operations and of what is told once everything that is kept of some rows goes.
 //!
-//! A purge is one [`Cmd::Purge`](super::Cmd::Purge): one entry that names all ids ([`Entry::purge`]), then an entry per row that
+//! A purge is one [`Command::Purge`](super::Command::Purge): one entry that names all ids ([`Entry::purge`]), then an entry per row that
 //! is there, which removes it. Older entries of the rows are rewritten after that; [`State::purges`] lists what is not finished,
 //! also after a restart, until the entry with the ids is rewritten without them.
 
@@ -10,9 +10,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::data::{Note, State};
-use super::decision::{Draft, cause};
-use super::entry::{Base, Entry, Frame, OpChange, Origin, Visible};
-use super::former::Former;
+use super::decision::{DecisionBuilder, cause};
+use super::entry::{Base, Entry, Frame, OpChange, Origin, VisibleChange};
+use super::former_row::FormerRow;
 use super::op::{Effect, Op, OpError, OpId, OpState};
 use crate::record::{Body, Id, Seq};
 use crate::vista::{Error, Result};
@@ -68,12 +68,12 @@ fn erase_own(entry: &mut Entry) -> bool {
     if entry.erased {
         return false;
     }
-    let mut held = entry.frame != Frame::Silent || !matches!(entry.former, Former::Unknown | Former::Absent);
+    let mut held = entry.frame != Frame::Silent || !matches!(entry.former_row, FormerRow::Unknown | FormerRow::Absent);
     if let Base::Set { .. } = entry.base {
         (entry.base, held) = (Base::Gone, true);
     }
-    if let Visible::Row { .. } | Visible::Staged(_) | Visible::Base = entry.visible {
-        (entry.visible, held) = (Visible::Gone, true);
+    if let VisibleChange::Row { .. } | VisibleChange::Staged(_) | VisibleChange::Base = entry.visible {
+        (entry.visible, held) = (VisibleChange::Gone, true);
     }
     held |= match &mut entry.op {
         OpChange::Stage(op) => erase_effect(&mut op.effect),
@@ -85,7 +85,7 @@ fn erase_own(entry: &mut Entry) -> bool {
     if let Frame::Inserted | Frame::Changed = entry.frame {
         entry.frame = Frame::Removed;
     }
-    entry.former = Former::Unknown;
+    entry.former_row = FormerRow::Unknown;
     entry.erased = held;
     held
 }
@@ -154,7 +154,7 @@ impl State {
     }
 
     /// Removes rows with all that is known of them. Refused while an operation on one of them is not settled.
-    pub(super) fn decide_purge(&self, draft: &mut Draft<'_>, ids: &Arc<[Id]>) -> Result<()> {
+    pub(super) fn decide_purge(&self, draft: &mut DecisionBuilder<'_>, ids: &Arc<[Id]>) -> Result<()> {
         let set: HashSet<Id> = ids.iter().cloned().collect();
         if let Some(op) = self.ops.values().find(|op| !is_settled(op) && is_about(op, &set)) {
             let id = op.targets.iter().find(|id| set.contains(*id)).map(ToString::to_string).unwrap_or_default();
@@ -169,7 +169,7 @@ impl State {
         draft.entry(None, &cause).purge = Arc::clone(ids);
         for id in ids.iter().filter(|id| self.table.contains(id)) {
             let entry = draft.entry(Some(id), &cause);
-            (entry.base, entry.visible, entry.frame) = (Base::Gone, Visible::Gone, Frame::Removed);
+            (entry.base, entry.visible, entry.frame) = (Base::Gone, VisibleChange::Gone, Frame::Removed);
             entry.erased = true;
             draft.count(&Frame::Removed);
         }

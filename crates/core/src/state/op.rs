@@ -211,7 +211,7 @@ pub struct OpError {
 
 /// What a write was accepted on, of its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Assumed {
+pub enum Assumption {
     /// That it was of one version, or not of another.
     #[serde(rename = "v")]
     Version,
@@ -239,7 +239,7 @@ pub struct Op {
     pub retry_of: Option<OpId>,
     /// The condition it was accepted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub assumed: Option<Assumed>,
+    pub assumed: Option<Assumption>,
     /// Its position in the log.
     #[serde(skip, default)]
     pub staged: u64,

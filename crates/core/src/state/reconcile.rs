@@ -7,18 +7,18 @@
 use std::cmp::Ordering as Order;
 use std::sync::Arc;
 
-use super::cmd::{Upstream, UpstreamChange};
+use super::command::{UpstreamChange, UpstreamEvent};
 use super::data::{BaseRow, Note, State};
-use super::decision::{Draft, Outcome, frame_between};
-use super::entry::{Base, COLUMN_CLOCK, Cause, Entry, OpChange, Visible};
-use super::news::{News, Source};
+use super::decision::{DecisionBuilder, Outcome, frame_between};
+use super::entry::{Base, COLUMN_CLOCK, Cause, Entry, OpChange, VisibleChange};
 use super::op::{OpId, OpState};
-use super::row_versions::{Own, Stamped};
+use super::reported_row::{News, ReportSource};
+use super::row_versions::{EventVersion, OwnVersion};
 use crate::record::{Body, Id};
 use crate::table::Ordinal;
 
 impl State {
-    pub(super) fn decide_upstream(&self, draft: &mut Draft<'_>, event: &Upstream) {
+    pub(super) fn decide_upstream(&self, draft: &mut DecisionBuilder<'_>, event: &UpstreamEvent) {
         let cause = Cause { origin: event.origin, delivery: event.delivery.clone(), ..Cause::default() };
         let row = match &event.change {
             UpstreamChange::Row(body) => Some(body.clone()),
@@ -37,13 +37,14 @@ impl State {
             UpstreamChange::Part(part) => (Some(part), true),
             UpstreamChange::Gone | UpstreamChange::Thin => (None, false),
         };
-        let news = News { id: &event.id, row: row.as_ref(), ordinal: None, told: event.version.as_ref(), sent, part };
-        self.reconcile(draft, &news, Source::Push, &cause);
+        let reported_row =
+            News { id: &event.id, row: row.as_ref(), ordinal: None, told: event.version.as_ref(), sent, part };
+        self.reconcile(draft, &reported_row, ReportSource::Push, &cause);
     }
 
     /// Whether everything that `event` says is so already, and nothing under way could still say otherwise. An event about which
     /// the master has to be asked is always news.
-    pub fn says_nothing_new(&self, event: &Upstream) -> bool {
+    pub fn says_nothing_new(&self, event: &UpstreamEvent) -> bool {
         let id = &event.id;
         let settled = self.motions(id) == 0 && !self.dirty.contains_key(id) && self.fold(id).is_none();
         let base = self.base(id);
@@ -63,7 +64,7 @@ impl State {
 
     /// The row is read from the master before anything is believed. That the sender has told of this version is noted: what it
     /// tells of older ones later is stale.
-    fn ask(&self, draft: &mut Draft<'_>, (id, told): (&Id, Option<&Stamped>), cause: &Cause) {
+    fn ask(&self, draft: &mut DecisionBuilder<'_>, (id, told): (&Id, Option<&EventVersion>), cause: &Cause) {
         if let Some(told) = told.filter(|told| *told.clock != *COLUMN_CLOCK && !self.has_noted(id, told)) {
             draft.entry(Some(id), cause).versions.set(&told.clock, told.version.clone());
         }
@@ -72,66 +73,74 @@ impl State {
         draft.decision.outcome = Outcome::Deferred;
     }
 
-    /// Judges `news` and drafts what follows from it.
-    pub(super) fn reconcile(&self, draft: &mut Draft<'_>, news: &News<'_>, source: Source, cause: &Cause) {
-        let versions = self.compare_versions(news);
+    /// Judges `reported_row` and drafts what follows from it.
+    pub(super) fn reconcile(
+        &self,
+        draft: &mut DecisionBuilder<'_>,
+        reported_row: &News<'_>,
+        source: ReportSource,
+        cause: &Cause,
+    ) {
+        let versions = self.compare_versions(reported_row);
         match (versions, source) {
-            (Some(Order::Less), _) | (Some(Order::Equal), Source::Push) => {
-                if let Source::Read { mark } = source {
-                    self.clean(draft, news.id, mark);
+            (Some(Order::Less), _) | (Some(Order::Equal), ReportSource::Push) => {
+                if let ReportSource::Read { mark } = source {
+                    self.clean(draft, reported_row.id, mark);
                 }
                 if draft.decision.outcome == Outcome::Unchanged {
                     draft.decision.outcome = Outcome::Stale;
                 }
             }
-            (Some(Order::Greater), Source::Read { mark }) => {
-                self.clean(draft, news.id, mark);
-                self.overrule(draft, news, mark, cause);
+            (Some(Order::Greater), ReportSource::Read { mark }) => {
+                self.clean(draft, reported_row.id, mark);
+                self.overrule(draft, reported_row, mark, cause);
             }
-            (Some(Order::Greater), Source::Push) => {
-                self.overrule(draft, news, u64::MAX, cause);
-                if news.part {
+            (Some(Order::Greater), ReportSource::Push) => {
+                self.overrule(draft, reported_row, u64::MAX, cause);
+                if reported_row.part {
                     // A change that was missed may have set other columns.
-                    draft.note(Note::Dirty(Arc::clone(news.id)));
+                    draft.note(Note::Dirty(Arc::clone(reported_row.id)));
                 }
             }
             // Also rows of one version that differ: what is known was pieced together, or the version does not tell all.
-            (_, Source::Read { mark }) => {
-                if self.lost.contains(news.id) && self.touched_or_queued(news.id, mark) {
+            (_, ReportSource::Read { mark }) => {
+                if self.lost.contains(reported_row.id) && self.touched_or_queued(reported_row.id, mark) {
                     // What the writes lie over is not known at all: rather an old row until the next read than none.
-                    draft.note(Note::Clean(Arc::clone(news.id)));
-                    self.overrule(draft, news, mark, cause);
-                    draft.note(Note::Dirty(Arc::clone(news.id)));
+                    draft.note(Note::Clean(Arc::clone(reported_row.id)));
+                    self.overrule(draft, reported_row, mark, cause);
+                    draft.note(Note::Dirty(Arc::clone(reported_row.id)));
                     return;
                 }
-                if self.touched_or_queued(news.id, mark) {
-                    draft.note(Note::Dirty(Arc::clone(news.id)));
+                if self.touched_or_queued(reported_row.id, mark) {
+                    draft.note(Note::Dirty(Arc::clone(reported_row.id)));
                     return;
                 }
-                self.clean(draft, news.id, mark);
+                self.clean(draft, reported_row.id, mark);
                 let entries = draft.decision.entries.len();
-                self.overrule(draft, news, mark, cause);
-                let others = self.motions(news.id) > 1;
+                self.overrule(draft, reported_row, mark, cause);
+                let others = self.motions(reported_row.id) > 1;
                 if others && draft.decision.entries.len() == entries {
                     // Nothing changed, but a read that saw the row before this one did must not change it any more.
-                    draft.note(Note::Touch(Arc::clone(news.id)));
+                    draft.note(Note::Touch(Arc::clone(reported_row.id)));
                 }
                 if draft.decision.entries.len() == entries {
-                    self.expire(draft, news.id, mark);
+                    self.expire(draft, reported_row.id, mark);
                 }
             }
-            (None, Source::Push) => {
-                let moving = self.has_queued(news.id) || self.motions(news.id) > 0 || self.dirty.contains_key(news.id);
-                if moving || !self.rules.trust_payload || self.needs_read(news.id) {
-                    self.ask(draft, (news.id, news.told), cause);
-                    if self.base(news.id).as_ref().map(|base| &base.body) == news.row {
+            (None, ReportSource::Push) => {
+                let moving = self.has_queued(reported_row.id)
+                    || self.motions(reported_row.id) > 0
+                    || self.dirty.contains_key(reported_row.id);
+                if moving || !self.rules.trust_payload || self.needs_read(reported_row.id) {
+                    self.ask(draft, (reported_row.id, reported_row.told), cause);
+                    if self.base(reported_row.id).as_ref().map(|base| &base.body) == reported_row.row {
                         draft.decision.outcome = Outcome::Unchanged;
                     }
                     return;
                 }
-                self.overrule(draft, news, u64::MAX, cause);
+                self.overrule(draft, reported_row, u64::MAX, cause);
                 // It may be late, and older than what it replaced.
-                draft.note(Note::Dirty(Arc::clone(news.id)));
+                draft.note(Note::Dirty(Arc::clone(reported_row.id)));
             }
         }
     }
@@ -142,34 +151,34 @@ impl State {
     }
 
     /// A read that began at `mark` has settled what was in doubt, unless the doubt is newer.
-    fn clean(&self, draft: &mut Draft<'_>, id: &Id, mark: u64) {
+    fn clean(&self, draft: &mut DecisionBuilder<'_>, id: &Id, mark: u64) {
         if self.settled_by(id, mark) {
             draft.note(Note::Clean(Arc::clone(id)));
         }
     }
 
     /// Makes the news the confirmed row. Routed operations that they speak of, or that were delivered before `mark`, are done.
-    pub(super) fn overrule(&self, draft: &mut Draft<'_>, news: &News<'_>, mark: u64, cause: &Cause) {
-        let fold = self.folds.get(news.id);
-        let base = self.base(news.id);
+    pub(super) fn overrule(&self, draft: &mut DecisionBuilder<'_>, reported_row: &News<'_>, mark: u64, cause: &Cause) {
+        let fold = self.folds.get(reported_row.id);
+        let base = self.base(reported_row.id);
         // What is known is nothing, if the cache file lost it.
-        let lost = self.lost.contains(news.id) && !self.finds(news.id, news.row);
-        let same = !lost && base.as_ref().map(|base| &base.body) == news.row;
+        let lost = self.lost.contains(reported_row.id) && !self.finds(reported_row.id, reported_row.row);
+        let same = !lost && base.as_ref().map(|base| &base.body) == reported_row.row;
         let read = mark != u64::MAX;
-        let noted = self.versions_to_note(news);
-        let new_version = news.told.is_some_and(|told| !self.has_noted(news.id, told));
+        let noted = self.versions_to_note(reported_row);
+        let new_version = reported_row.told.is_some_and(|told| !self.has_noted(reported_row.id, told));
         let versions = new_version && noted.column().is_some()
             || read
-                && match self.versions.get(news.id).map(|known| &known.own) {
-                    Some(Own::Told(_)) => news.row.is_none(),
-                    Some(Own::Unknown) => news.row.is_some(),
-                    None | Some(Own::InRow) => false,
+                && match self.versions.get(reported_row.id).map(|known| &known.own) {
+                    Some(OwnVersion::Told(_)) => reported_row.row.is_none(),
+                    Some(OwnVersion::Unknown) => reported_row.row.is_some(),
+                    None | Some(OwnVersion::InRow) => false,
                 };
         let outdated = |op: &&OpId| {
             let delivered = self.ops.get(*op).is_some_and(|op| op.delivered <= mark);
             read && delivered && fold.is_some_and(|fold| fold.rebased.contains(*op))
         };
-        let moves = fold.is_none() && moved(base.as_ref(), news.ordinal);
+        let moves = fold.is_none() && moved(base.as_ref(), reported_row.ordinal);
         let noting = new_version && !noted.is_empty();
         if same && !versions && !noting && !moves && !fold.is_some_and(|fold| fold.ops.iter().any(|op| outdated(&op))) {
             return;
@@ -177,17 +186,19 @@ impl State {
         let (done, rest) = match fold {
             // No news; but not what the row was when these were delivered.
             Some(fold) if same => fold.ops.iter().partition(outdated),
-            Some(fold) => self.absorbed(news, &fold.ops.iter().copied().collect::<Vec<_>>(), base.as_ref(), mark),
+            Some(fold) => {
+                self.absorbed(reported_row, &fold.ops.iter().copied().collect::<Vec<_>>(), base.as_ref(), mark)
+            }
             None => (Vec::new(), Vec::new()),
         };
-        let after = self.folded(news.id, news.row, &rest);
-        let before = self.table.get(news.id).map(|row| row.body());
-        let ordinal = match news.ordinal {
+        let after = self.folded(reported_row.id, reported_row.row, &rest);
+        let before = self.table.get(reported_row.id).map(|row| row.body());
+        let ordinal = match reported_row.ordinal {
             Some(ordinal) => ordinal,
-            None => draft.ordinal_of(news.id),
+            None => draft.ordinal_of(reported_row.id),
         };
-        let entry = draft.entry(Some(news.id), cause);
-        entry.base = match news.row {
+        let entry = draft.entry(Some(reported_row.id), cause);
+        entry.base = match reported_row.row {
             _ if same && !versions && !moves => Base::Keep,
             Some(body) => Base::Set { body: body.clone(), ordinal },
             None => Base::Gone,
@@ -197,21 +208,27 @@ impl State {
         if !done.is_empty() {
             entry.op = OpChange::Absorb(done);
         }
-        show(entry, before.as_ref(), after, news.row, ordinal);
+        show(entry, before.as_ref(), after, reported_row.row, ordinal);
         let frame = entry.frame.clone();
         draft.count(&frame);
     }
 
     /// Which routed operations the news end, and which still lie over the row.
-    fn absorbed(&self, news: &News<'_>, ops: &[OpId], base: Option<&BaseRow>, mark: u64) -> (Vec<OpId>, Vec<OpId>) {
+    fn absorbed(
+        &self,
+        reported_row: &News<'_>,
+        ops: &[OpId],
+        base: Option<&BaseRow>,
+        mark: u64,
+    ) -> (Vec<OpId>, Vec<OpId>) {
         let routed =
             ops.iter().take_while(|op| self.ops.get(*op).is_some_and(|op| op.state == OpState::Routed)).count();
-        let lost = self.lost.contains(news.id);
-        let base = if lost { news.row } else { base.map(|base| &base.body) };
-        let seen = (1..=routed).rev().find(|upto| self.speaks_of(news, &ops[..*upto], base));
+        let lost = self.lost.contains(reported_row.id);
+        let base = if lost { reported_row.row } else { base.map(|base| &base.body) };
+        let seen = (1..=routed).rev().find(|upto| self.speaks_of(reported_row, &ops[..*upto], base));
         match seen {
             Some(upto) => (ops[..upto].to_vec(), ops[upto..].to_vec()),
-            None if self.finds(news.id, news.row) => (Vec::new(), ops.to_vec()),
+            None if self.finds(reported_row.id, reported_row.row) => (Vec::new(), ops.to_vec()),
             None => ops.iter().partition(|op| {
                 self.ops.get(*op).is_some_and(|op| op.state == OpState::Routed && op.delivered <= mark)
             }),
@@ -219,9 +236,11 @@ impl State {
     }
 
     /// Whether the news equal what `ops` made of the row, on the columns that they set.
-    fn speaks_of(&self, news: &News<'_>, ops: &[OpId], base: Option<&Body>) -> bool {
-        let made = self.folded(news.id, base, ops);
-        let (Some(made), Some(row)) = (&made, news.row) else { return made.is_none() && news.row.is_none() };
+    fn speaks_of(&self, reported_row: &News<'_>, ops: &[OpId], base: Option<&Body>) -> bool {
+        let made = self.folded(reported_row.id, base, ops);
+        let (Some(made), Some(row)) = (&made, reported_row.row) else {
+            return made.is_none() && reported_row.row.is_none();
+        };
         let mut columns = Vec::new();
         for op in ops.iter().filter_map(|op| self.ops.get(op)) {
             match op.effect.columns() {
@@ -248,14 +267,14 @@ fn show(entry: &mut Entry, before: Option<&Body>, after: Option<Body>, confirmed
     if before == after.as_ref() {
         // A row that only moved is shown at its new place, without a frame.
         if after.is_some() && after.as_ref() == confirmed {
-            entry.visible = Visible::Base;
+            entry.visible = VisibleChange::Base;
         }
         return;
     }
     entry.frame = frame_between(before.is_some(), after.is_some());
     entry.visible = match after {
-        None => Visible::Gone,
-        Some(body) if Some(&body) == confirmed => Visible::Base,
-        Some(body) => Visible::Row { body, ordinal },
+        None => VisibleChange::Gone,
+        Some(body) if Some(&body) == confirmed => VisibleChange::Base,
+        Some(body) => VisibleChange::Row { body, ordinal },
     };
 }

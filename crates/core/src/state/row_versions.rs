@@ -9,7 +9,7 @@ use crate::record::{Body, CborValue, Seq};
 
 /// A version as the sender of an upstream event states it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Stamped {
+pub struct EventVersion {
     /// The clock that it is of: [`COLUMN_CLOCK`](super::COLUMN_CLOCK) for the Dio's own, else a name of the sender's.
     pub clock: Arc<str>,
     /// The row's version after the change.
@@ -21,7 +21,7 @@ pub struct Stamped {
 pub(super) struct RowVersions {
     /// By the Dio's own clock.
     #[serde(rename = "w", default)]
-    pub(super) own: Own,
+    pub(super) own: OwnVersion,
     /// The newest that was taken by each other clock.
     #[serde(rename = "o", default)]
     pub(super) others: Versions,
@@ -35,7 +35,7 @@ pub(super) struct RowVersions {
 
 /// A row's version by the Dio's own clock.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) enum Own {
+pub(super) enum OwnVersion {
     /// As the row says.
     #[default]
     #[serde(rename = "r")]

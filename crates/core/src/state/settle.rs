@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use super::cmd::Answer;
+use super::command::Answer;
 use super::data::{NO_ROW, Note, State};
-use super::decision::{Draft, Outcome, frame_between, op_cause};
-use super::entry::{Base, Cause, Frame, OpChange, Versions, Visible};
-use super::op::{Assumed, Op, OpError, OpId, OpState};
+use super::decision::{DecisionBuilder, Outcome, frame_between, op_cause};
+use super::entry::{Base, Cause, Frame, OpChange, Versions, VisibleChange};
+use super::op::{Assumption, Op, OpError, OpId, OpState};
 use super::row_versions::version_of;
 use crate::record::{Body, CborValue, Id};
 
 impl State {
-    pub(super) fn decide_settle(&self, draft: &mut Draft<'_>, op: OpId, mark: u64, answer: &Answer) {
+    pub(super) fn decide_settle(&self, draft: &mut DecisionBuilder<'_>, op: OpId, mark: u64, answer: &Answer) {
         draft.note(Note::Close(mark));
         let Some(record) = self.ops.get(&op) else { return };
         if record.state != OpState::Queued {
@@ -38,7 +38,7 @@ impl State {
     }
 
     /// The master has the write (R4): its row becomes the confirmed one, unless something newer arrived meanwhile.
-    fn confirm(&self, draft: &mut Draft<'_>, op: &Op, mark: u64, row: Option<&Body>, new_id: Option<&Id>) {
+    fn confirm(&self, draft: &mut DecisionBuilder<'_>, op: &Op, mark: u64, row: Option<&Body>, new_id: Option<&Id>) {
         let cause = op_cause(op.id);
         let drafted = draft.decision.entries.len();
         // The worker's own guard is open; a second one means that a read may not have seen this write.
@@ -106,7 +106,7 @@ impl State {
     #[expect(clippy::too_many_arguments, reason = "they are the parts of one entry")]
     fn show_confirmed(
         &self,
-        draft: &mut Draft<'_>,
+        draft: &mut DecisionBuilder<'_>,
         id: &Id,
         after: Option<Body>,
         base: Base,
@@ -132,7 +132,7 @@ impl State {
     /// Where many routed writes lie over the row of `op`, which is routed now, two of them become one, so that a row that is
     /// written often does not pile them up while the master stays silent. The oldest do: what the master shows, when it is
     /// behind, is rather what one of the newer ones made.
-    fn condense(&self, draft: &mut Draft<'_>, op: &Op) {
+    fn condense(&self, draft: &mut DecisionBuilder<'_>, op: &Op) {
         let [id] = &*op.targets else { return };
         let Some(fold) = self.folds.get(id).filter(|fold| fold.rebased.is_empty()) else { return };
         let routed = fold.ops.iter().filter_map(|op| self.ops.get(op));
@@ -150,7 +150,7 @@ impl State {
 
     /// The write had no effect, and those have none that were made for the row as it would have left it: they go first, the
     /// newest of them before the others.
-    fn roll_back(&self, draft: &mut Draft<'_>, op: &Op, state: OpState, error: &OpError) {
+    fn roll_back(&self, draft: &mut DecisionBuilder<'_>, op: &Op, state: OpState, error: &OpError) {
         let mut rest = self.clone();
         for later in self.built_on(op).into_iter().rev() {
             let detail =
@@ -176,9 +176,9 @@ impl State {
             for later in fold.ops.iter().skip(at + 1).filter_map(|later| self.ops.get(later)) {
                 let broken = match later.assumed {
                     None => false,
-                    Some(Assumed::Version) => with != without,
-                    Some(Assumed::Present) => with.is_some() && without.is_none(),
-                    Some(Assumed::Absent) => with.is_none() && without.is_some(),
+                    Some(Assumption::Version) => with != without,
+                    Some(Assumption::Present) => with.is_some() && without.is_none(),
+                    Some(Assumption::Absent) => with.is_none() && without.is_some(),
                 };
                 with = later.effect.on(with.as_ref(), id, layout);
                 if broken {
@@ -193,7 +193,7 @@ impl State {
     }
 
     /// Routed writes that the master should have shown long ago: a read that began at `mark` shows the row without them.
-    pub(super) fn expire(&self, draft: &mut Draft<'_>, id: &Id, mark: u64) {
+    pub(super) fn expire(&self, draft: &mut DecisionBuilder<'_>, id: &Id, mark: u64) {
         let (Some(ttl), Some(fold)) = (self.rules.routed_ttl, self.folds.get(id)) else { return };
         let now = draft.now;
         let is_due =
@@ -208,7 +208,7 @@ impl State {
 
     /// Readers see the confirmed row with the other writes over it; then exactly one `WriteFailed`. What is drafted is done to
     /// this State, so that the next to be taken back finds it.
-    fn take_back(&mut self, draft: &mut Draft<'_>, op: &Op, state: OpState, error: &OpError) {
+    fn take_back(&mut self, draft: &mut DecisionBuilder<'_>, op: &Op, state: OpState, error: &OpError) {
         let cause = op_cause(op.id);
         let drafted = draft.decision.entries.len();
         for id in op.targets.iter() {
@@ -224,12 +224,20 @@ impl State {
     }
 
     /// An entry that makes `base` the confirmed row and shows it with `rest` laid over, if either changes anything.
-    fn show_fold(&self, draft: &mut Draft<'_>, id: &Id, body: Option<&Body>, rest: &[OpId], base: Base, cause: &Cause) {
+    fn show_fold(
+        &self,
+        draft: &mut DecisionBuilder<'_>,
+        id: &Id,
+        body: Option<&Body>,
+        rest: &[OpId],
+        base: Base,
+        cause: &Cause,
+    ) {
         self.show_row(draft, id, self.folded(id, body, rest), base, cause);
     }
 
     /// An entry that makes `base` the confirmed row and shows `after`, if either changes anything.
-    fn show_row(&self, draft: &mut Draft<'_>, id: &Id, after: Option<Body>, base: Base, cause: &Cause) {
+    fn show_row(&self, draft: &mut DecisionBuilder<'_>, id: &Id, after: Option<Body>, base: Base, cause: &Cause) {
         let before = self.table.get(id).map(|row| row.body());
         if before == after && !base.changes() {
             return;
@@ -240,10 +248,10 @@ impl State {
         if before != after {
             entry.frame = frame_between(before.is_some(), after.is_some());
             entry.visible = match after {
-                None => Visible::Gone,
+                None => VisibleChange::Gone,
                 Some(body) => match &entry.base {
-                    Base::Set { body: confirmed, .. } if *confirmed == body => Visible::Base,
-                    _ => Visible::Row { body, ordinal },
+                    Base::Set { body: confirmed, .. } if *confirmed == body => VisibleChange::Base,
+                    _ => VisibleChange::Row { body, ordinal },
                 },
             };
         }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::cmd::{Item, NewWrite};
+use super::command::{NewWrite, ReadRow};
 use super::data::{Note, State};
-use super::decision::{Draft, Outcome, cause, frame_between, op_cause};
-use super::entry::{Base, BulkRow, Frame, Many, OpChange, Origin};
-use super::news::News;
+use super::decision::{DecisionBuilder, Outcome, cause, frame_between, op_cause};
+use super::entry::{Base, BulkRow, BulkRows, Frame, OpChange, Origin};
 use super::op::{Effect, Op, OpId, OpState};
+use super::reported_row::News;
 use crate::record::{Body, Id};
 use crate::table::Table;
 use crate::vista::{Error, Result};
@@ -22,7 +22,7 @@ impl State {
         Ok(record)
     }
 
-    pub(super) fn decide_retry(&self, draft: &mut Draft<'_>, op: OpId, new: OpId) -> Result<()> {
+    pub(super) fn decide_retry(&self, draft: &mut DecisionBuilder<'_>, op: OpId, new: OpId) -> Result<()> {
         let parked = self.parked_op(op)?.clone();
         let id = if parked.effect == Effect::DeleteAll { None } else { parked.targets.first().cloned() };
         let effect = parked.effect;
@@ -41,7 +41,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn decide_discard(&self, draft: &mut Draft<'_>, op: OpId) -> Result<()> {
+    pub(super) fn decide_discard(&self, draft: &mut DecisionBuilder<'_>, op: OpId) -> Result<()> {
         let parked = self.parked_op(op)?;
         let entry = draft.entry(parked.targets.first(), &op_cause(op));
         entry.op = OpChange::Settle { state: OpState::Discarded, error: None, beneath: None };
@@ -49,7 +49,7 @@ impl State {
     }
 
     /// `patched` and raw cache writes: the confirmed row is as given. Routed operations that it speaks of are done.
-    pub(super) fn state_row(&self, draft: &mut Draft<'_>, id: &Id, row: Option<&Body>, told: bool) {
+    pub(super) fn state_row(&self, draft: &mut DecisionBuilder<'_>, id: &Id, row: Option<&Body>, told: bool) {
         let cause = cause(Origin::Program);
         let before = draft.decision.entries.len();
         self.overrule(draft, &News::of(id, row), u64::MAX, &cause);
@@ -65,8 +65,8 @@ impl State {
         }
     }
 
-    /// One entry for all rows that may be applied; the others become dirty, as in [`Cmd::News`].
-    pub(super) fn decide_bulk(&self, draft: &mut Draft<'_>, items: &[Item], mark: u64) {
+    /// One entry for all rows that may be applied; the others become dirty, as in [`Command::News`].
+    pub(super) fn decide_bulk(&self, draft: &mut DecisionBuilder<'_>, items: &[ReadRow], mark: u64) {
         let mut rows = Vec::with_capacity(items.len());
         for item in items {
             let known = self.folds.get(&item.id).map(|fold| fold.base.as_ref().map(|base| &base.body));
@@ -77,8 +77,8 @@ impl State {
                 draft.note(Note::Dirty(Arc::clone(&item.id)));
                 continue;
             }
-            let news = News { ordinal: item.ordinal, ..News::of(&item.id, item.row.as_ref()) };
-            if self.compare_versions(&news) == Some(std::cmp::Ordering::Less) {
+            let reported_row = News { ordinal: item.ordinal, ..News::of(&item.id, item.row.as_ref()) };
+            if self.compare_versions(&reported_row) == Some(std::cmp::Ordering::Less) {
                 continue;
             }
             let (old, new) = (self.table.contains(&item.id), item.row.is_some());
@@ -93,11 +93,11 @@ impl State {
         }
         if !rows.is_empty() {
             let entry = draft.entry(None, &cause(Origin::Refresh));
-            entry.base = Base::Many { rows: Arc::new(Many::Rows(rows)), carried: Vec::new() };
+            entry.base = Base::Many { rows: Arc::new(BulkRows::Rows(rows)), carried: Vec::new() };
         }
     }
 
-    pub(super) fn decide_seed(&self, draft: &mut Draft<'_>, table: &Table, mark: u64) -> Result<()> {
+    pub(super) fn decide_seed(&self, draft: &mut DecisionBuilder<'_>, table: &Table, mark: u64) -> Result<()> {
         let confirmed = self.folds.values().any(|fold| fold.base.is_some());
         let visible = self.table.iter_slots().any(|row| !self.folds.contains_key(row.id()));
         // Of routed writes the list is news, which are judged row by row.
@@ -109,7 +109,7 @@ impl State {
         self.folds.keys().for_each(|id| draft.note(Note::Dirty(Arc::clone(id))));
         draft.decision.outcome = Outcome::Applied { inserted: table.len() as u64, changed: 0, removed: 0 };
         let entry = draft.entry(None, &cause(Origin::Refresh));
-        entry.base = Base::Many { rows: Arc::new(Many::Table(table.clone())), carried: Vec::new() };
+        entry.base = Base::Many { rows: Arc::new(BulkRows::Table(table.clone())), carried: Vec::new() };
         Ok(())
     }
 }

@@ -69,12 +69,12 @@ fn refusal() -> OpError {
 }
 
 /// Decides and does it; panics on a refusal.
-fn run(state: &mut State, cmd: &Cmd) -> Decision {
-    run_at(state, cmd, 7)
+fn run(state: &mut State, command: &Command) -> Decision {
+    run_at(state, command, 7)
 }
 
-fn run_at(state: &mut State, cmd: &Cmd, now: u64) -> Decision {
-    let decision = state.decide(cmd, now).unwrap();
+fn run_at(state: &mut State, command: &Command, now: u64) -> Decision {
+    let decision = state.decide(command, now).unwrap();
     for entry in &decision.entries {
         state.apply(entry);
     }
@@ -88,18 +88,18 @@ fn known(versioned: bool) -> State {
     let mut state = State::new(rules(versioned, true), "epoch", 0);
     run(
         &mut state,
-        &Cmd::Statement { rows: vec![(id(0), Some(body(0, 1, Some(1), versioned.then_some(1))))], told: false },
+        &Command::Statement { rows: vec![(id(0), Some(body(0, 1, Some(1), versioned.then_some(1))))], told: false },
     );
     state
 }
 
 fn patch(state: &mut State, op: u64, json: &str) -> Decision {
     let patch = Body::from_parts(json.to_string().into(), None);
-    run(state, &Cmd::Write(write(op, Some(&id(0)), Effect::Patch(patch))))
+    run(state, &Command::Write(write(op, Some(&id(0)), Effect::Patch(patch))))
 }
 
 fn open(state: &mut State) -> u64 {
-    match run(state, &Cmd::Open).outcome {
+    match run(state, &Command::Open).outcome {
         Outcome::Mark(mark) => mark,
         other => panic!("{other:?}"),
     }
@@ -107,26 +107,29 @@ fn open(state: &mut State) -> u64 {
 
 fn settle(state: &mut State, op: u64, answer: Answer) -> Decision {
     let mark = open(state);
-    run(state, &Cmd::Settle { op: op_id(op), mark, answer })
+    run(state, &Command::Settle { op: op_id(op), mark, answer })
 }
 
 fn read(state: &mut State, row: Option<Body>) -> Decision {
     let mark = open(state);
-    let items = vec![Item { id: id(0), row, ordinal: None }];
-    let decision = run(state, &Cmd::News { items, mark, told: true });
-    run(state, &Cmd::Close(mark));
+    let items = vec![ReadRow { id: id(0), row, ordinal: None }];
+    let decision = run(state, &Command::News { items, mark, told: true });
+    run(state, &Command::Close(mark));
     decision
 }
 
 /// A version as the Dio's own column has it.
-fn by_column(version: u64) -> Stamped {
-    Stamped { clock: COLUMN_CLOCK.into(), version: version.into() }
+fn by_column(version: u64) -> EventVersion {
+    EventVersion { clock: COLUMN_CLOCK.into(), version: version.into() }
 }
 
 fn push(state: &mut State, row: Option<Body>, version: Option<u64>) -> Decision {
     let change = row.map_or(UpstreamChange::Gone, UpstreamChange::Row);
     let version = version.map(by_column);
-    run(state, &Cmd::Upstream(Upstream { id: id(0), change, version, delivery: None, origin: Origin::Webhook }))
+    run(
+        state,
+        &Command::Upstream(UpstreamEvent { id: id(0), change, version, delivery: None, origin: Origin::Webhook }),
+    )
 }
 
 fn confirmed() -> Answer {
@@ -169,7 +172,7 @@ fn rolled_back_a_failed_write_leaves_the_confirmed_row_and_the_writes_behind_it(
 #[test]
 fn rolled_back_a_failed_insert_takes_its_row_away_before_it_says_so() {
     let mut state = known(false);
-    run(&mut state, &Cmd::Write(write(1, Some(&id(1)), Effect::Insert(plain(1, 4)))));
+    run(&mut state, &Command::Write(write(1, Some(&id(1)), Effect::Insert(plain(1, 4)))));
     let decision = settle(&mut state, 1, Answer::Failed(refusal()));
     assert_eq!(frames(&decision), [&Frame::Removed, &Frame::WriteFailed(refusal())]);
     assert!(state.get("b").is_none());
@@ -184,7 +187,7 @@ fn a9_a_confirmation_that_changes_nothing_visible_leaves_the_position_of_rows() 
     settle(&mut state, 1, confirmed());
     assert_eq!(state.rows_seq(), rows);
     assert_eq!(state.seq(), seq + 1);
-    run(&mut state, &Cmd::InvalidateAll { covered: true, origin: Origin::Refresh });
+    run(&mut state, &Command::InvalidateAll { covered: true, origin: Origin::Refresh });
     assert_eq!((state.rows_seq(), state.seq()), (rows, seq + 2));
 }
 
@@ -192,7 +195,7 @@ fn a9_a_confirmation_that_changes_nothing_visible_leaves_the_position_of_rows() 
 fn writes_that_contradict_the_visible_row_are_refused_and_repeats_are_not() {
     let mut state = known(false);
     let attempt = |state: &State, key: usize, effect: Effect, condition: Condition| {
-        state.decide(&Cmd::Write(NewWrite { condition, ..write(9, Some(&id(key)), effect) }), 0)
+        state.decide(&Command::Write(NewWrite { condition, ..write(9, Some(&id(key)), effect) }), 0)
     };
     let none = Condition::None;
     assert!(matches!(attempt(&state, 1, Effect::Patch(part(1)), none.clone()), Err(Error::NotFound { .. })));
@@ -217,16 +220,16 @@ fn writes_that_contradict_the_visible_row_are_refused_and_repeats_are_not() {
 #[test]
 fn delete_all_covers_what_was_visible_and_comes_back_whole() {
     let mut state = known(false);
-    run(&mut state, &Cmd::Write(write(1, Some(&id(1)), Effect::Insert(plain(1, 4)))));
-    run(&mut state, &Cmd::Write(write(2, None, Effect::DeleteAll)));
+    run(&mut state, &Command::Write(write(1, Some(&id(1)), Effect::Insert(plain(1, 4)))));
+    run(&mut state, &Command::Write(write(2, None, Effect::DeleteAll)));
     assert!(state.table().is_empty());
-    run(&mut state, &Cmd::Write(write(3, Some(&id(2)), Effect::Insert(plain(2, 4)))));
+    run(&mut state, &Command::Write(write(3, Some(&id(2)), Effect::Insert(plain(2, 4)))));
     let op = state.op(op_id(2)).unwrap();
     assert!(!state.is_next(op), "it waits for the insert of one of its rows");
     let decision = settle(&mut state, 2, Answer::Failed(refusal()));
     assert_eq!(frames(&decision), [&Frame::Inserted, &Frame::Inserted, &Frame::WriteFailed(refusal())]);
     assert_eq!(state.table().len(), 3);
-    run(&mut state, &Cmd::Write(write(4, None, Effect::DeleteAll)));
+    run(&mut state, &Command::Write(write(4, None, Effect::DeleteAll)));
     settle(&mut state, 1, confirmed());
     settle(&mut state, 3, confirmed());
     settle(&mut state, 4, confirmed());
@@ -237,15 +240,16 @@ fn delete_all_covers_what_was_visible_and_comes_back_whole() {
 fn statements_are_taken_as_given_and_pending_writes_stay_over_them() {
     let mut state = known(false);
     patch(&mut state, 1, r#"{"n":2}"#);
-    run(&mut state, &Cmd::Statement { rows: vec![(id(0), Some(body(0, 7, Some(7), None)))], told: true });
+    run(&mut state, &Command::Statement { rows: vec![(id(0), Some(body(0, 7, Some(7), None)))], told: true });
     assert_eq!((shown(&state), base(&state)), (json(2, 7), json(7, 7)));
     assert!(state.is_dirty("a"), "a write is pending");
     settle(&mut state, 1, Answer::Routed);
-    run(&mut state, &Cmd::Statement { rows: vec![(id(0), Some(body(0, 2, Some(8), None)))], told: true });
+    run(&mut state, &Command::Statement { rows: vec![(id(0), Some(body(0, 2, Some(8), None)))], told: true });
     assert_eq!((shown(&state), state.folds().count()), (json(2, 8), 0), "it speaks of the routed write");
-    let told = run(&mut state, &Cmd::Statement { rows: vec![(id(0), Some(body(0, 2, Some(8), None)))], told: true });
+    let told =
+        run(&mut state, &Command::Statement { rows: vec![(id(0), Some(body(0, 2, Some(8), None)))], told: true });
     assert_eq!(frames(&told), [&Frame::Changed]);
-    let silent = run(&mut state, &Cmd::Statement { rows: vec![(id(0), None)], told: false });
+    let silent = run(&mut state, &Command::Statement { rows: vec![(id(0), None)], told: false });
     assert_eq!(frames(&silent), [&Frame::Silent]);
     assert_eq!((shown(&state), state.rows_seq()), (None, state.seq()));
 }
@@ -273,8 +277,8 @@ fn versioned_masters_newest_wins_in_every_order() {
 fn a_versioned_part_is_stored_as_it_was_sent_and_checked() {
     let mut state = known(true);
     let change = UpstreamChange::Part(part(4));
-    let event = Upstream { id: id(0), change, version: Some(by_column(5)), delivery: None, origin: Origin::Feed };
-    run(&mut state, &Cmd::Upstream(event));
+    let event = UpstreamEvent { id: id(0), change, version: Some(by_column(5)), delivery: None, origin: Origin::Feed };
+    run(&mut state, &Command::Upstream(event));
     assert_eq!(shown(&state), Some(r#"{"id":"a","n":4,"m":1,"v":1}"#.into()));
     assert!(state.is_dirty("a"));
     assert_eq!(push(&mut state, Some(body(0, 9, None, Some(4))), Some(4)).outcome, Outcome::Stale);
@@ -291,13 +295,13 @@ fn parked_writes_are_rolled_back_and_wait_for_a_person() {
     let decision = settle(&mut state, 1, Answer::Parked(refusal()));
     assert_eq!(frames(&decision), [&Frame::Changed, &Frame::WriteFailed(refusal())]);
     assert_eq!(shown(&state), json(1, 1));
-    run(&mut state, &Cmd::Retry { op: op_id(1), new: op_id(2) });
+    run(&mut state, &Command::Retry { op: op_id(1), new: op_id(2) });
     assert_eq!(state.op(op_id(2)).unwrap().retry_of, Some(op_id(1)));
     assert_eq!((shown(&state), state.op(op_id(1)).unwrap().state), (json(2, 1), OpState::Discarded));
     settle(&mut state, 2, Answer::Parked(refusal()));
-    run(&mut state, &Cmd::Discard(op_id(2)));
-    assert!(matches!(state.decide(&Cmd::Discard(op_id(2)), 0), Err(Error::Conflict { .. })));
-    assert!(matches!(state.decide(&Cmd::Discard(op_id(8)), 0), Err(Error::NotFound { .. })));
+    run(&mut state, &Command::Discard(op_id(2)));
+    assert!(matches!(state.decide(&Command::Discard(op_id(2)), 0), Err(Error::Conflict { .. })));
+    assert!(matches!(state.decide(&Command::Discard(op_id(8)), 0), Err(Error::NotFound { .. })));
 }
 
 #[test]
@@ -306,7 +310,7 @@ fn a_hint_during_a_delivery_does_not_make_the_write_blink() {
     patch(&mut state, 1, r#"{"n":2}"#);
     let mark = open(&mut state);
     push(&mut state, Some(body(0, 2, Some(1), None)), None);
-    run(&mut state, &Cmd::Settle { op: op_id(1), mark, answer: confirmed() });
+    run(&mut state, &Command::Settle { op: op_id(1), mark, answer: confirmed() });
     assert_eq!((shown(&state), base(&state)), (json(2, 1), json(2, 1)));
     assert!(state.is_dirty("a"));
 }
@@ -318,9 +322,9 @@ fn only_a_read_that_began_later_settles_a_doubt() {
     patch(&mut state, 1, r#"{"n":2}"#);
     read(&mut state, Some(body(0, 4, Some(4), None)));
     settle(&mut state, 1, Answer::Failed(refusal()));
-    let items = vec![Item { id: id(0), row: Some(body(0, 1, Some(1), None)), ordinal: None }];
-    run(&mut state, &Cmd::News { items, mark: early, told: true });
-    run(&mut state, &Cmd::Close(early));
+    let items = vec![ReadRow { id: id(0), row: Some(body(0, 1, Some(1), None)), ordinal: None }];
+    run(&mut state, &Command::News { items, mark: early, told: true });
+    run(&mut state, &Command::Close(early));
     assert!(state.is_dirty("a"));
     read(&mut state, Some(body(0, 4, Some(4), None)));
     assert!(!state.is_dirty("a"));
@@ -332,16 +336,16 @@ fn silent_news_and_bulk_move_rows_without_frames() {
     let mut state = known(false);
     let mark = open(&mut state);
     let items = [
-        Item { id: id(0), row: None, ordinal: None },
-        Item { id: id(1), row: Some(plain(1, 1)), ordinal: None },
-        Item { id: id(2), row: Some(plain(2, 1)), ordinal: None },
+        ReadRow { id: id(0), row: None, ordinal: None },
+        ReadRow { id: id(1), row: Some(plain(1, 1)), ordinal: None },
+        ReadRow { id: id(2), row: Some(plain(2, 1)), ordinal: None },
     ];
-    let decision = run(&mut state, &Cmd::News { items: items[..2].to_vec(), mark, told: false });
+    let decision = run(&mut state, &Command::News { items: items[..2].to_vec(), mark, told: false });
     assert_eq!(frames(&decision), [&Frame::Silent, &Frame::Silent]);
     assert_eq!(decision.outcome, Outcome::Applied { inserted: 1, changed: 0, removed: 1 });
     patch_other(&mut state);
     let later = open(&mut state);
-    let decision = run(&mut state, &Cmd::Bulk { items: items[1..].to_vec(), mark: later });
+    let decision = run(&mut state, &Command::Bulk { items: items[1..].to_vec(), mark: later });
     assert_eq!((decision.entries.len(), decision.entries[0].id.as_ref()), (1, None));
     assert_eq!(state.rows_seq(), state.seq());
     assert!(state.get("c").is_some());
@@ -349,17 +353,17 @@ fn silent_news_and_bulk_move_rows_without_frames() {
 }
 
 fn patch_other(state: &mut State) {
-    run(state, &Cmd::Write(write(5, Some(&id(1)), Effect::Patch(part(3)))));
+    run(state, &Command::Write(write(5, Some(&id(1)), Effect::Patch(part(3)))));
 }
 
 #[test]
 fn a_seed_is_taken_only_where_nothing_is_known_and_pending_inserts_stay() {
     let mut table = TableBuilder::new();
     table.push("b", &plain(1, 1), 1 << 32);
-    let seed = Cmd::Seed { table: table.finish(), mark: 0 };
+    let seed = Command::Seed { table: table.finish(), mark: 0 };
     assert!(known(false).decide(&seed, 0).is_err());
     let mut state = State::new(rules(false, true), "epoch", 0);
-    run(&mut state, &Cmd::Write(write(1, Some(&id(0)), Effect::Insert(plain(0, 4)))));
+    run(&mut state, &Command::Write(write(1, Some(&id(0)), Effect::Insert(plain(0, 4)))));
     run(&mut state, &seed);
     assert_eq!(state.table().len(), 2);
     assert_eq!((state.base("a"), state.base("b").is_some()), (None, true));
@@ -373,11 +377,11 @@ fn touches_are_remembered_only_while_something_is_under_way() {
     push(&mut state, Some(plain(0, 3)), None);
     assert!(state.touched.is_empty());
     let (first, second) = (open(&mut state), open(&mut state));
-    run(&mut state, &Cmd::Statement { rows: vec![(id(0), Some(plain(0, 4)))], told: false });
+    run(&mut state, &Command::Statement { rows: vec![(id(0), Some(plain(0, 4)))], told: false });
     assert!(state.touched_after("a", first));
-    run(&mut state, &Cmd::Close(first));
+    run(&mut state, &Command::Close(first));
     assert!(state.touched_after("a", second) && state.in_motion());
-    run(&mut state, &Cmd::Close(second));
+    run(&mut state, &Command::Close(second));
     assert!(state.touched.is_empty() && !state.in_motion());
 }
 
@@ -394,7 +398,7 @@ fn a_write_through_ends_routed_writes_below_it() {
 #[test]
 fn a_row_that_the_master_names_replaces_the_one_that_was_staged() {
     let mut state = known(false);
-    run(&mut state, &Cmd::Write(write(1, Some(&id(1)), Effect::Insert(plain(1, 4)))));
+    run(&mut state, &Command::Write(write(1, Some(&id(1)), Effect::Insert(plain(1, 4)))));
     let answer = Answer::Confirmed { row: Some(plain(2, 4)), id: Some(id(2)) };
     let decision = settle(&mut state, 1, answer);
     assert_eq!(frames(&decision), [&Frame::Removed, &Frame::Inserted, &Frame::WriteCommitted]);
@@ -406,9 +410,9 @@ fn never_back_a_bulk_change_obeys_versions_too() {
     let mut state = known(true);
     push(&mut state, Some(row(true, 0, 10, 10)), None);
     let mark = open(&mut state);
-    let old = Item { id: id(0), row: Some(row(true, 0, 1, 1)), ordinal: None };
-    let new = Item { id: id(1), row: Some(row(true, 1, 2, 2)), ordinal: None };
-    run(&mut state, &Cmd::Bulk { items: vec![old, new], mark });
+    let old = ReadRow { id: id(0), row: Some(row(true, 0, 1, 1)), ordinal: None };
+    let new = ReadRow { id: id(1), row: Some(row(true, 1, 2, 2)), ordinal: None };
+    run(&mut state, &Command::Bulk { items: vec![old, new], mark });
     assert_eq!(value_of(&state.get("a").unwrap().body()), 10);
     assert_eq!(value_of(&state.get("b").unwrap().body()), 2);
 }
@@ -433,8 +437,8 @@ fn what_has_ended_is_remembered_for_a_day_and_what_is_parked_until_somebody_acts
     const DAY: u64 = 24 * 3_600_000;
     let mut state = known(false);
     let mut end = |op: u64, answer: Answer, now: u64| {
-        run_at(&mut state, &Cmd::Write(write(op, Some(&id(0)), Effect::Replace(plain(0, op)))), now);
-        run_at(&mut state, &Cmd::Settle { op: op_id(op), mark: 0, answer }, now);
+        run_at(&mut state, &Command::Write(write(op, Some(&id(0)), Effect::Replace(plain(0, op)))), now);
+        run_at(&mut state, &Command::Settle { op: op_id(op), mark: 0, answer }, now);
         let remembered = state.ops().map(|op| op.id).collect::<Vec<_>>();
         (remembered, state.parked().0)
     };
@@ -442,19 +446,19 @@ fn what_has_ended_is_remembered_for_a_day_and_what_is_parked_until_somebody_acts
     end(2, Answer::Parked(refusal()), 1);
     assert_eq!(end(3, Answer::Failed(refusal()), DAY + 1), (vec![op_id(1), op_id(2), op_id(3)], 1));
     assert_eq!(end(4, Answer::Failed(refusal()), DAY + 2), (vec![op_id(2), op_id(3), op_id(4)], 1));
-    run(&mut state, &Cmd::Discard(op_id(2)));
+    run(&mut state, &Command::Discard(op_id(2)));
     assert_eq!(state.parked(), (0, 0));
 }
 
 #[test]
 fn rows_that_were_confirmed_while_the_master_was_read_are_none_that_its_list_has_lost() {
     let mut state = State::new(rules(false, true), "epoch", 0);
-    run(&mut state, &Cmd::Statement { rows: vec![(id(0), Some(plain(0, 1)))], told: false });
-    let Outcome::Mark(mark) = run(&mut state, &Cmd::Open).outcome else { panic!("no mark") };
-    run(&mut state, &Cmd::Write(write(1, Some(&id(1)), Effect::Insert(plain(1, 1)))));
-    run(&mut state, &Cmd::Settle { op: op_id(1), mark, answer: Answer::Confirmed { row: None, id: None } });
-    let Outcome::Mark(mark) = run(&mut state, &Cmd::Open).outcome else { panic!("no mark {mark}") };
-    run(&mut state, &Cmd::Write(write(2, Some(&id(2)), Effect::Insert(plain(2, 1)))));
-    run(&mut state, &Cmd::Statement { rows: vec![(id(2), Some(plain(2, 1)))], told: false });
+    run(&mut state, &Command::Statement { rows: vec![(id(0), Some(plain(0, 1)))], told: false });
+    let Outcome::Mark(mark) = run(&mut state, &Command::Open).outcome else { panic!("no mark") };
+    run(&mut state, &Command::Write(write(1, Some(&id(1)), Effect::Insert(plain(1, 1)))));
+    run(&mut state, &Command::Settle { op: op_id(1), mark, answer: Answer::Confirmed { row: None, id: None } });
+    let Outcome::Mark(mark) = run(&mut state, &Command::Open).outcome else { panic!("no mark {mark}") };
+    run(&mut state, &Command::Write(write(2, Some(&id(2)), Effect::Insert(plain(2, 1)))));
+    run(&mut state, &Command::Statement { rows: vec![(id(2), Some(plain(2, 1)))], told: false });
     assert_eq!((crate::state::confirmed(&state), confirmed_at(&state, mark)), (3, 2));
 }

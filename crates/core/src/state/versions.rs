@@ -11,8 +11,8 @@ use bytes::Bytes;
 
 use super::data::{CacheChange, State};
 use super::entry::{Base, COLUMN_CLOCK, Entry, Versions};
-use super::news::News;
-use super::row_versions::{Own, RowVersions, Stamped, version_of};
+use super::reported_row::News;
+use super::row_versions::{EventVersion, OwnVersion, RowVersions, version_of};
 use crate::record::{CborValue, Id};
 use crate::vista::query::Key;
 
@@ -22,10 +22,10 @@ const TOMBSTONES: usize = 100_000;
 impl State {
     /// How the news' version stands to the known one, `None` when neither is known to be newer and the rules for masters
     /// without versions apply.
-    pub(super) fn compare_versions(&self, news: &News<'_>) -> Option<Order> {
-        let own = self.compare_own(news);
-        let Some(told) = news.told.filter(|told| *told.clock != *COLUMN_CLOCK) else { return own };
-        let known = self.versions.get(news.id);
+    pub(super) fn compare_versions(&self, reported_row: &News<'_>) -> Option<Order> {
+        let own = self.compare_own(reported_row);
+        let Some(told) = reported_row.told.filter(|told| *told.clock != *COLUMN_CLOCK) else { return own };
+        let known = self.versions.get(reported_row.id);
         let theirs = known.and_then(|known| compare(&told.version, known.others.by(&told.clock)?));
         // Of a row that has changed in another way since, the sender's clock only tells what is older.
         let is_current = known.is_some_and(|known| known.latest.as_deref() == Some(&*told.clock));
@@ -39,44 +39,44 @@ impl State {
         }
     }
 
-    fn compare_own(&self, news: &News<'_>) -> Option<Order> {
+    fn compare_own(&self, reported_row: &News<'_>) -> Option<Order> {
         let column = self.rules.version.as_deref()?;
-        let incoming = match (news.told.filter(|told| *told.clock == *COLUMN_CLOCK), news.sent) {
+        let incoming = match (reported_row.told.filter(|told| *told.clock == *COLUMN_CLOCK), reported_row.sent) {
             (Some(told), _) => told.version.clone(),
             (None, Some(row)) => version_of(row, column)?,
             (None, None) => return None,
         };
-        let known = match (self.versions.get(news.id).map(|known| &known.own), self.base(news.id)) {
-            (Some(Own::Unknown), _) => return None,
-            (Some(Own::Told(version)), _) => version.clone(),
-            (None | Some(Own::InRow), Some(base)) => version_of(&base.body, column)?,
-            (None | Some(Own::InRow), None) => return Some(Order::Greater),
+        let known = match (self.versions.get(reported_row.id).map(|known| &known.own), self.base(reported_row.id)) {
+            (Some(OwnVersion::Unknown), _) => return None,
+            (Some(OwnVersion::Told(version)), _) => version.clone(),
+            (None | Some(OwnVersion::InRow), Some(base)) => version_of(&base.body, column)?,
+            (None | Some(OwnVersion::InRow), None) => return Some(Order::Greater),
         };
         compare(&incoming, &known)
     }
 
     /// Whether `version` is newer than the confirmed row, by the Dio's own clock.
     pub(super) fn is_newer(&self, id: &Id, version: Option<&CborValue>) -> bool {
-        let told = version.map(|version| Stamped { clock: COLUMN_CLOCK.into(), version: version.clone() });
-        let news = News { told: told.as_ref(), ..News::of(id, None) };
-        told.is_some() && self.compare_own(&news) == Some(Order::Greater)
+        let told = version.map(|version| EventVersion { clock: COLUMN_CLOCK.into(), version: version.clone() });
+        let reported_row = News { told: told.as_ref(), ..News::of(id, None) };
+        told.is_some() && self.compare_own(&reported_row) == Some(Order::Greater)
     }
 
     /// Whether only a read can tell which version of the row is known.
     pub(super) fn needs_read(&self, id: &Id) -> bool {
-        self.versions.get(id).is_some_and(|known| known.own != Own::InRow)
+        self.versions.get(id).is_some_and(|known| known.own != OwnVersion::InRow)
     }
 
     /// Whether a version tells nothing new.
-    pub(super) fn has_noted(&self, id: &Id, told: &Stamped) -> bool {
+    pub(super) fn has_noted(&self, id: &Id, told: &EventVersion) -> bool {
         let known = self.versions.get(id);
         if *told.clock == *COLUMN_CLOCK {
             let known = known.map(|known| &known.own);
             let column = self.rules.version.as_deref();
             return match known {
-                Some(Own::Unknown) => false,
-                Some(Own::Told(version)) => *version == told.version,
-                None | Some(Own::InRow) => {
+                Some(OwnVersion::Unknown) => false,
+                Some(OwnVersion::Told(version)) => *version == told.version,
+                None | Some(OwnVersion::InRow) => {
                     let row = self.base(id).zip(column).and_then(|(base, column)| version_of(&base.body, column));
                     row.as_ref() == Some(&told.version)
                 }
@@ -87,10 +87,11 @@ impl State {
     }
 
     /// What the entry about a row has to say of its versions: nothing that the row says itself.
-    pub(super) fn versions_to_note(&self, news: &News<'_>) -> Versions {
+    pub(super) fn versions_to_note(&self, reported_row: &News<'_>) -> Versions {
         let mut versions = Versions::default();
-        let Some(told) = news.told else { return versions };
-        let in_row = || news.row.zip(self.rules.version.as_deref()).and_then(|(row, column)| version_of(row, column));
+        let Some(told) = reported_row.told else { return versions };
+        let in_row =
+            || reported_row.row.zip(self.rules.version.as_deref()).and_then(|(row, column)| version_of(row, column));
         if *told.clock != *COLUMN_CLOCK || self.rules.version.is_some() && in_row().as_ref() != Some(&told.version) {
             versions.set(&told.clock, told.version.clone());
         }
@@ -145,15 +146,15 @@ impl State {
             self.tombstones.remove(&(since, Arc::clone(id)));
         }
         known.own = match (entry.versions.column(), self.rules.version.as_deref()) {
-            (_, None) => Own::InRow,
+            (_, None) => OwnVersion::InRow,
             (Some(told), Some(column)) => match base {
-                Base::Set { body, .. } if version_of(body, column).as_ref() == Some(told) => Own::InRow,
-                _ => Own::Told(told.clone()),
+                Base::Set { body, .. } if version_of(body, column).as_ref() == Some(told) => OwnVersion::InRow,
+                _ => OwnVersion::Told(told.clone()),
             },
-            (None, Some(_)) if gone => Own::Unknown,
+            (None, Some(_)) if gone => OwnVersion::Unknown,
             // A write's own row: its version is from before the write.
-            (None, Some(_)) if entry.cause.op.is_some() => Own::Unknown,
-            (None, Some(_)) => Own::InRow,
+            (None, Some(_)) if entry.cause.op.is_some() => OwnVersion::Unknown,
+            (None, Some(_)) => OwnVersion::InRow,
         };
         known.latest = None;
         for (clock, version) in entry.versions.others() {

@@ -4,14 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::ids::Cell;
-use super::rows::{CHUNK, Draft, NewRow};
+use super::rows::{CHUNK, ChunkBuilder, NewRow};
 use super::{Ordinal, Slot, Table};
 use crate::record::Body;
 
 /// Builds a table bottom-up from rows in slot order, as when a source is seeded or a cache is loaded.
 pub struct TableBuilder {
     table: Table,
-    draft: Draft,
+    draft: ChunkBuilder,
     cells: Vec<Cell>,
     /// The last ordinal, while slot order is natural order.
     ascending: Option<Ordinal>,
@@ -36,7 +36,7 @@ impl TableBuilder {
     pub fn new() -> TableBuilder {
         TableBuilder {
             table: Table::new(),
-            draft: Draft::default(),
+            draft: ChunkBuilder::default(),
             cells: Vec::new(),
             ascending: Some(0),
             late: Vec::new(),

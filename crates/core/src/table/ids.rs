@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::trie::{Trie, Weigh};
+use super::trie::{Trie, Weighted};
 use super::{Slot, insert_tight};
 
 /// Entries per leaf on average, at most. Single leaves have up to twice as many.
@@ -33,7 +33,7 @@ pub(super) struct Cell {
     pub(super) slot: Slot,
 }
 
-impl Weigh for Leaf {
+impl Weighted for Leaf {
     fn weight(&self) -> u32 {
         self.0.len() as u32
     }

@@ -23,12 +23,12 @@ pub struct Spec {
     /// Columns, or paths into them.
     pub terms: Vec<OrderTerm>,
     /// What comes first of rows that are equal in all of them.
-    pub tie: Tie,
+    pub tie: TieBreak,
 }
 
 /// What breaks ties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Tie {
+pub enum TieBreak {
     /// The natural order.
     Natural,
     /// The id, from low to high or from high to low.
@@ -43,13 +43,13 @@ pub enum Tie {
 /// As [`Spec::parse`] reads it.
 impl fmt::Display for Spec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.tie == Tie::Words {
+        if self.tie == TieBreak::Words {
             return f.write_str(WORDS);
         }
         for (at, term) in self.terms.iter().enumerate() {
             f.write_str(if at > 0 { "," } else { "" })?;
             f.write_str(&term.column)?;
-            let by_id = at + 1 == self.terms.len() && self.tie != Tie::Natural;
+            let by_id = at + 1 == self.terms.len() && self.tie != TieBreak::Natural;
             f.write_str(match term.descending {
                 true => ".desc",
                 false if by_id => ".asc",
@@ -58,8 +58,8 @@ impl fmt::Display for Spec {
             f.write_str(if term.nulls_first { ".nullsfirst" } else { "" })?;
         }
         // Only made for orders whose last column is the same in all rows.
-        let along = self.terms.last().map(|term| Tie::Id { descending: term.descending });
-        let turned = self.tie != Tie::Natural && along != Some(self.tie);
+        let along = self.terms.last().map(|term| TieBreak::Id { descending: term.descending });
+        let turned = self.tie != TieBreak::Natural && along != Some(self.tie);
         f.write_str(if turned { " (ids the other way)" } else { "" })
     }
 }
@@ -70,7 +70,7 @@ const WORDS: &str = "q";
 impl Spec {
     /// Rows by the words in them.
     pub fn words() -> Spec {
-        Spec { terms: Vec::new(), tie: Tie::Words }
+        Spec { terms: Vec::new(), tie: TieBreak::Words }
     }
 
     /// Reads `category`, `category,price.desc`, `meta->size.asc.nullsfirst`: columns, each with a direction and a place of
@@ -84,15 +84,15 @@ impl Spec {
         if text.trim() == WORDS && !known(WORDS, schema) {
             return Ok(Spec::words());
         }
-        let (mut terms, mut tie) = (Vec::new(), Tie::Natural);
+        let (mut terms, mut tie) = (Vec::new(), TieBreak::Natural);
         for part in text.split(',') {
             let mut term = OrderTerm::new(part.trim(), false);
-            tie = Tie::Natural;
+            tie = TieBreak::Natural;
             while let Some((column, word)) = term.column.rsplit_once('.').filter(|_| !known(&term.column, schema)) {
                 match word {
                     "asc" | "desc" => {
                         term.descending = word == "desc";
-                        tie = Tie::Id { descending: term.descending };
+                        tie = TieBreak::Id { descending: term.descending };
                     }
                     "nullsfirst" | "nullslast" => term.nulls_first = word == "nullsfirst",
                     _ => return Err(wrong(&format!("{word:?} is neither asc, desc, nullsfirst nor nullslast"))),
@@ -131,15 +131,15 @@ struct Shape {
 
 /// An index and the table that it was built over.
 #[derive(Debug)]
-pub struct Built {
+pub struct BuiltIndex {
     index: Index,
     from: Table,
 }
 
-impl Built {
+impl BuiltIndex {
     /// An index of the rows of `from`.
-    pub fn new(index: Index, from: Table) -> Built {
-        Built { index, from }
+    pub fn new(index: Index, from: Table) -> BuiltIndex {
+        BuiltIndex { index, from }
     }
 
     /// The index.
@@ -153,13 +153,13 @@ impl Built {
     }
 }
 
-impl PartialEq for Built {
-    fn eq(&self, other: &Built) -> bool {
+impl PartialEq for BuiltIndex {
+    fn eq(&self, other: &BuiltIndex) -> bool {
         self.index == other.index
     }
 }
 
-impl Eq for Built {}
+impl Eq for BuiltIndex {}
 
 impl fmt::Debug for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -182,7 +182,7 @@ impl Index {
         let keys = KeyMaker::new(&spec.terms, schema);
         let searchable = schema.searchable();
         let shape = Arc::new(Shape { spec, keys, searchable, uses: AtomicU64::new(0), used_at: AtomicU64::new(0) });
-        if shape.spec.tie != Tie::Words {
+        if shape.spec.tie != TieBreak::Words {
             return Shape::filled(shape, table);
         }
         let rows = || table.iter_slots().map(|row| (row.slot(), fields(&row)));
@@ -195,7 +195,7 @@ impl Index {
         let keys = KeyMaker::new(&spec.terms, schema);
         let (step, mut key) = (table.len() / SAMPLED + 1, Vec::new());
         let sampled = (0..table.len()).step_by(step).filter_map(|at| table.natural(at).next());
-        if spec.tie == Tie::Words {
+        if spec.tie == TieBreak::Words {
             let (rows, bytes) = sampled.fold((0, 0), |(rows, bytes), row| (rows + 1, bytes + row.json().len()));
             return table.len() * bytes / rows.max(1);
         }
@@ -326,9 +326,9 @@ impl Shape {
     fn key_into(&self, row: &RowRef<'_>, key: &mut Vec<u8>) {
         self.keys.row(&fields(row), key);
         match self.spec.tie {
-            Tie::Words => {}
-            Tie::Natural => place_into(row.ordinal(), row.slot(), key),
-            Tie::Id { descending } => self.keys.id(row.id(), descending, key),
+            TieBreak::Words => {}
+            TieBreak::Natural => place_into(row.ordinal(), row.slot(), key),
+            TieBreak::Id { descending } => self.keys.id(row.id(), descending, key),
         }
     }
 
@@ -365,7 +365,7 @@ pub(crate) fn place_into(ordinal: super::Ordinal, slot: Slot, key: &mut Vec<u8>)
 }
 
 /// What indexes know of a row.
-pub(super) struct Known {
+pub(super) struct IndexedKeys {
     /// Its key in each.
     keys: Vec<Vec<u8>>,
     /// The row, if there is a text index.
@@ -447,15 +447,15 @@ impl Table {
     }
 
     /// What indexes have to forget when the row in `slot` changes.
-    pub(super) fn known_of(&self, slot: Slot) -> Option<Known> {
+    pub(super) fn known_of(&self, slot: Slot) -> Option<IndexedKeys> {
         let row = self.at(slot).filter(|_| !self.indexes.is_empty())?;
         let keys = self.indexes.iter().map(|index| index.key_of(&row)).collect();
         let words = self.indexes.iter().any(|index| index.text.is_some());
-        Some(Known { keys, body: words.then(|| row.body()) })
+        Some(IndexedKeys { keys, body: words.then(|| row.body()) })
     }
 
     /// Brings indexes up to date after the row in `slot` changed; `known` is of the row that was there, if there was one.
-    pub(super) fn reindex_row(&mut self, slot: Slot, known: Option<&Known>) {
+    pub(super) fn reindex_row(&mut self, slot: Slot, known: Option<&IndexedKeys>) {
         if self.indexes.is_empty() {
             return;
         }

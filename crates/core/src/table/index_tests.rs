@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::index::{Index, Spec, Tie};
+use super::index::{Index, Spec, TieBreak};
 use super::*;
 use crate::record::{CborValue, Layout, Record};
 use crate::vista::query::JsonRow;
@@ -55,7 +55,7 @@ fn term() -> impl Strategy<Value = OrderTerm> {
 }
 
 fn spec() -> impl Strategy<Value = Spec> {
-    let tie = prop_oneof![Just(Tie::Natural), any::<bool>().prop_map(|descending| Tie::Id { descending })];
+    let tie = prop_oneof![Just(TieBreak::Natural), any::<bool>().prop_map(|descending| TieBreak::Id { descending })];
     let sorted = (proptest::collection::vec(term(), 0..3), tie).prop_map(|(terms, tie)| Spec { terms, tie });
     prop_oneof![8 => sorted, 1 => Just(Spec::words())]
 }
@@ -91,7 +91,7 @@ fn write(table: &mut Table, id: u8, cells: &Cells, at: Option<Ordinal>, schema: 
 /// The rows in the order of `spec`, by the comparator.
 fn expected(table: &Table, spec: &Spec, schema: &Schema) -> Vec<Slot> {
     let mut terms = spec.terms.clone();
-    if let Tie::Id { descending } = spec.tie {
+    if let TieBreak::Id { descending } = spec.tie {
         // The direction of ties is that of the last term: a column that no row has.
         terms.push(OrderTerm::new("none", descending));
     }
@@ -99,7 +99,7 @@ fn expected(table: &Table, spec: &Spec, schema: &Schema) -> Vec<Slot> {
     let mut rows: Vec<_> = table.natural(0).collect();
     rows.sort_by(|x, y| {
         let (fields_x, fields_y) = [x, y].map(|row| JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..]))).into();
-        let id = |row: &RowRef<'_>| if spec.tie == Tie::Natural { String::new() } else { row.id().to_string() };
+        let id = |row: &RowRef<'_>| if spec.tie == TieBreak::Natural { String::new() } else { row.id().to_string() };
         prepared.compare((&id(x), &fields_x), (&id(y), &fields_y))
     });
     rows.iter().map(RowRef::slot).collect()

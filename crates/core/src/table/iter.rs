@@ -24,7 +24,7 @@ impl<'a> Iterator for Slots<'a> {
 }
 
 /// Rows in natural order.
-pub(super) enum Natural<'a> {
+pub(super) enum NaturalRows<'a> {
     Slots(Slots<'a>),
     /// Keeps the chunk it was in last: neighbours in natural order mostly are neighbours by slot.
     Ordered {
@@ -34,13 +34,13 @@ pub(super) enum Natural<'a> {
     },
 }
 
-impl<'a> Iterator for Natural<'a> {
+impl<'a> Iterator for NaturalRows<'a> {
     type Item = RowRef<'a>;
 
     fn next(&mut self) -> Option<RowRef<'a>> {
         match self {
-            Natural::Slots(slots) => slots.next(),
-            Natural::Ordered { table, entries, chunk } => {
+            NaturalRows::Slots(slots) => slots.next(),
+            NaturalRows::Ordered { table, entries, chunk } => {
                 let slot = entries.next()?.slot;
                 let number = slot / CHUNK;
                 if chunk.is_none_or(|(known, _)| known != number) {

@@ -22,8 +22,8 @@ use std::sync::Arc;
 
 pub use self::builder::TableBuilder;
 use self::ids::{Cell, Ids};
-pub use self::index::{Built, Index, Spec, Tie};
-use self::iter::{Natural, Slots};
+pub use self::index::{BuiltIndex, Index, Spec, TieBreak};
+use self::iter::{NaturalRows, Slots};
 use self::order::Order;
 pub use self::rows::RowRef;
 use self::rows::{CHUNK, Chunk, NewRow, copy_joined};
@@ -196,8 +196,8 @@ impl Table {
     /// Rows in natural order, from the `offset`-th on.
     pub fn natural(&self, offset: usize) -> impl Iterator<Item = RowRef<'_>> + '_ {
         match &self.order {
-            Some(order) => Natural::Ordered { table: self, entries: order.range(offset..usize::MAX), chunk: None },
-            None => Natural::Slots(self.rows_from(offset)),
+            Some(order) => NaturalRows::Ordered { table: self, entries: order.range(offset..usize::MAX), chunk: None },
+            None => NaturalRows::Slots(self.rows_from(offset)),
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::trie::Weigh;
+use super::trie::Weighted;
 use super::{Ordinal, Slot};
 use crate::record::{Body, BodyError, Record, decode_parts, hash_parts};
 
@@ -41,7 +41,7 @@ pub(super) struct NewRow<'a> {
     pub(super) ordinal: Ordinal,
 }
 
-impl Weigh for Chunk {
+impl Weighted for Chunk {
     fn weight(&self) -> u32 {
         self.live.count_ones()
     }
@@ -122,7 +122,7 @@ impl Chunk {
             Ok(at) => (at, 1),
             Err(at) => (at, 0),
         };
-        let mut draft = Draft::default();
+        let mut draft = ChunkBuilder::default();
         draft.reserve(self, new);
         draft.copy(self, 0, at);
         if let Some(new) = new {
@@ -137,7 +137,7 @@ impl Chunk {
 
 /// A chunk being put together.
 #[derive(Default)]
-pub(super) struct Draft {
+pub(super) struct ChunkBuilder {
     live: u64,
     rows: Vec<Entry>,
     bytes: Vec<u8>,
@@ -145,7 +145,7 @@ pub(super) struct Draft {
     cbor: Vec<(u8, Bytes)>,
 }
 
-impl Draft {
+impl ChunkBuilder {
     fn reserve(&mut self, old: &Chunk, new: Option<NewRow<'_>>) {
         self.rows.reserve_exact(old.rows.len() + usize::from(new.is_some()));
         self.bytes.reserve_exact(old.bytes.len() + new.map_or(0, |row| row.body.json().len() + 1));

@@ -9,7 +9,7 @@ const BITS: u32 = 5;
 const FAN: usize = 1 << BITS;
 
 /// What a value counts for in its subtrees. A value of weight 0 is dropped.
-pub(in crate::table) trait Weigh {
+pub(in crate::table) trait Weighted {
     fn weight(&self) -> u32;
 }
 
@@ -20,11 +20,11 @@ pub(in crate::table) struct Trie<T> {
 }
 
 enum Node<T> {
-    Inner(Fan<Node<T>>),
-    Last(Fan<T>),
+    Inner(Branch<Node<T>>),
+    Last(Branch<T>),
 }
 
-struct Fan<C> {
+struct Branch<C> {
     weights: [u32; FAN],
     children: [Option<Arc<C>>; FAN],
 }
@@ -44,19 +44,19 @@ impl<T> Clone for Node<T> {
     }
 }
 
-impl<C> Clone for Fan<C> {
+impl<C> Clone for Branch<C> {
     fn clone(&self) -> Self {
-        Fan { weights: self.weights, children: self.children.clone() }
+        Branch { weights: self.weights, children: self.children.clone() }
     }
 }
 
-impl<C> Default for Fan<C> {
+impl<C> Default for Branch<C> {
     fn default() -> Self {
-        Fan { weights: [0; FAN], children: [const { None }; FAN] }
+        Branch { weights: [0; FAN], children: [const { None }; FAN] }
     }
 }
 
-impl<C: Weigh> Fan<C> {
+impl<C: Weighted> Branch<C> {
     /// Brings the weight of child `at` up to date after a change below it.
     fn settle(&mut self, at: usize) {
         let weight = self.children[at].as_ref().map_or(0, |child| child.weight());
@@ -67,7 +67,7 @@ impl<C: Weigh> Fan<C> {
     }
 }
 
-impl<C> Fan<C> {
+impl<C> Branch<C> {
     fn weight(&self) -> u32 {
         self.weights.iter().sum()
     }
@@ -88,7 +88,7 @@ impl<C> Fan<C> {
     }
 }
 
-impl<T> Weigh for Node<T> {
+impl<T> Weighted for Node<T> {
     fn weight(&self) -> u32 {
         match self {
             Node::Inner(fan) => fan.weight(),
@@ -107,7 +107,7 @@ fn span(height: u32) -> u64 {
     1 << (BITS * height)
 }
 
-impl<T: Weigh> Trie<T> {
+impl<T: Weighted> Trie<T> {
     pub(in crate::table) fn new() -> Self {
         Trie { root: None, height: 1 }
     }
@@ -136,7 +136,7 @@ impl<T: Weigh> Trie<T> {
     pub(in crate::table) fn edit<R>(&mut self, index: u32, change: impl FnOnce(&mut Option<Arc<T>>) -> R) -> R {
         while u64::from(index) >= span(self.height) {
             if let Some(root) = self.root.take() {
-                let mut fan = Fan::default();
+                let mut fan = Branch::default();
                 fan.children[0] = Some(root);
                 fan.settle(0);
                 self.root = Some(Arc::new(Node::Inner(fan)));
@@ -270,7 +270,7 @@ fn last<T>(node: Option<&Arc<Node<T>>>, at: usize) -> Option<&Arc<T>> {
     }
 }
 
-fn edit<T: Weigh, R>(
+fn edit<T: Weighted, R>(
     node: &mut Option<Arc<Node<T>>>,
     height: u32,
     index: u32,
@@ -278,7 +278,7 @@ fn edit<T: Weigh, R>(
 ) -> R {
     let at = digit(index, height);
     let node = node.get_or_insert_with(|| {
-        Arc::new(if height == 1 { Node::Last(Fan::default()) } else { Node::Inner(Fan::default()) })
+        Arc::new(if height == 1 { Node::Last(Branch::default()) } else { Node::Inner(Branch::default()) })
     });
     match Arc::make_mut(node) {
         Node::Inner(fan) => {

@@ -38,7 +38,7 @@ pub enum ChangeEvent {
 /// Members of a change that is read. A form of its own: what serde makes of the tag would not let tagged cells of CBOR through.
 #[derive(serde::Deserialize)]
 struct Form {
-    op: What,
+    op: ChangeKind,
     id: Option<String>,
     new: Option<Record>,
     #[serde(default)]
@@ -48,7 +48,7 @@ struct Form {
 /// What happened, in the words that webhooks take.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum What {
+enum ChangeKind {
     #[serde(alias = "insert")]
     Inserted,
     #[serde(alias = "update", alias = "upsert", alias = "upserted")]
@@ -68,10 +68,10 @@ impl TryFrom<Form> for ChangeEvent {
         }
         let id = || form.id.ok_or("id is missing");
         Ok(match form.op {
-            What::Inserted => ChangeEvent::Inserted { id: id()?, new: form.new },
-            What::Updated => ChangeEvent::Updated { id: id()?, new: form.new },
-            What::Deleted => ChangeEvent::Deleted { id: id()? },
-            What::Invalidated => ChangeEvent::Invalidated,
+            ChangeKind::Inserted => ChangeEvent::Inserted { id: id()?, new: form.new },
+            ChangeKind::Updated => ChangeEvent::Updated { id: id()?, new: form.new },
+            ChangeKind::Deleted => ChangeEvent::Deleted { id: id()? },
+            ChangeKind::Invalidated => ChangeEvent::Invalidated,
         })
     }
 }

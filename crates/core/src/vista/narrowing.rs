@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::query::{Fields, Path, Prepared, Test};
+use super::query::{CompiledQuery, Fields, Path, Test};
 use super::{Error, Filter, Query, Result, Schema, TableShell, WriteKind, WriteOp, Written};
 use crate::record::{CborValue, Record, id_from_value, id_to_value, merge_patch, value_to_json};
 
@@ -13,7 +13,7 @@ use crate::record::{CborValue, Record, id_from_value, id_to_value, merge_patch, 
 pub struct Narrowing {
     query: Query,
     schema: Arc<Schema>,
-    prepared: Prepared,
+    prepared: CompiledQuery,
 }
 
 impl Narrowing {

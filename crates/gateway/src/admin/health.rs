@@ -13,7 +13,7 @@ use utoipa::openapi::schema::ObjectBuilder;
 use crate::http::response;
 use crate::http::schemas::words;
 use crate::state::{GatewayState, Resource};
-use diorama_core::dio::{BreakerState, Reach};
+use diorama_core::dio::{BreakerState, Reachability};
 
 /// The answer of a process that runs.
 #[derive(Serialize, ToSchema)]
@@ -128,7 +128,7 @@ fn describe(resource: &Resource, stopping: bool) -> DioReadiness {
 }
 
 /// What is to be said of a source that is left alone.
-fn describe_reach(what: &str, reach: &Reach) -> Option<String> {
+fn describe_reach(what: &str, reach: &Reachability) -> Option<String> {
     let error = reach.error.as_deref().unwrap_or_default();
     match (reach.state, reach.retry_in) {
         (BreakerState::Closed, _) => None,

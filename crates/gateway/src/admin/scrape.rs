@@ -10,10 +10,10 @@ use axum::response::{IntoResponse as _, Response};
 
 use crate::http::budget::Budget;
 use crate::http::problem::Code;
-use crate::metrics::text::{CONTENT_TYPE, Family, Text};
+use crate::metrics::text::{CONTENT_TYPE, MetricFamily, Text};
 use crate::metrics::{CLOSES, Metrics, results};
 use crate::state::{GatewayState, Resource};
-use diorama_core::dio::{BreakerState, Counters, FeedStatus, Reach, Status, Workers};
+use diorama_core::dio::{BreakerState, Counters, FeedStatus, Reachability, Status, Workers};
 use diorama_core::journal::{Changes, DeliveryState, InboxUse};
 use diorama_core::state::State as Rows;
 
@@ -102,7 +102,7 @@ fn workers(text: &mut Text, gateway: &GatewayState) {
     text.gauge("diorama_workers_waiting", "Queries that wait for one of them.").sample(&[], sum(Workers::waiting));
 }
 
-fn each(mut family: Family<'_>, budgets: &[&Budget], value: fn(&Budget) -> u64) {
+fn each(mut family: MetricFamily<'_>, budgets: &[&Budget], value: fn(&Budget) -> u64) {
     for budget in budgets {
         family.sample(&[("budget", budget.key())], value(budget));
     }
@@ -342,7 +342,7 @@ fn hooks(text: &mut Text, gateway: &GatewayState) {
     }
 }
 
-fn breaker(reach: &Reach) -> f64 {
+fn breaker(reach: &Reachability) -> f64 {
     match reach.state {
         BreakerState::Closed => 0.0,
         BreakerState::HalfOpen => 1.0,

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use self::lag::Newest;
+use self::lag::NewestStates;
 use self::rows::Remaining;
 use super::frame::{self, Encoding, Hello, Kind, Reset};
 use super::request::{Ops, SnapshotMode, StartPoint, Subscription};
@@ -22,7 +22,7 @@ use super::view::EventView;
 use crate::http::bounds::Bounds;
 use crate::http::problem::ApiError;
 use crate::scope::Scope;
-use diorama_core::dio::{At, EventLog, Position, Ring, RingItem};
+use diorama_core::dio::{CursorRead, EventLog, Position, Ring, RingItem};
 use diorama_core::journal::Seq;
 
 /// Frames of one batch, at most.
@@ -72,7 +72,7 @@ enum CursorWork {
     /// The rows of a snapshot, from this slot on, or these.
     Rows(Remaining),
     /// Newest states in place of events.
-    Newest(Newest),
+    Newest(NewestStates),
 }
 
 /// A subscription.
@@ -171,7 +171,7 @@ impl EventCursor {
     /// Whether [`EventCursor::batch`] has something to do.
     pub(super) fn is_ready(&self) -> bool {
         let busy = !self.greeting.is_empty() || !matches!(self.work, CursorWork::Follow);
-        busy || self.next.is_none_or(|next| !matches!(self.log.ring().at(next), At::End))
+        busy || self.next.is_none_or(|next| !matches!(self.log.ring().at(next), CursorRead::End))
     }
 
     /// Waits until [`EventCursor::batch`] has something to do.
@@ -217,18 +217,18 @@ impl EventCursor {
         let ring = Arc::clone(self.log.ring());
         for _ in 0..BATCH {
             match ring.at(next) {
-                At::Item(item) if self.is_blind(&item) => return self.reset_because(Reset::Trimmed),
-                At::Item(item) => {
+                CursorRead::Item(item) if self.is_blind(&item) => return self.reset_because(Reset::Trimmed),
+                CursorRead::Item(item) => {
                     bytes += self.take(&item, Some(next), &mut out);
                     next += 1;
                 }
-                At::End => break,
-                At::Gone { .. } => {
+                CursorRead::End => break,
+                CursorRead::Gone { .. } => {
                     self.next = None;
                     return Ok(out);
                 }
-                At::Closed if out.is_empty() => return Err(CursorEnd::Closed),
-                At::Closed => break,
+                CursorRead::Closed if out.is_empty() => return Err(CursorEnd::Closed),
+                CursorRead::Closed => break,
             }
             if bytes >= BATCH_BYTES {
                 break;

@@ -43,7 +43,7 @@ mod close {
 }
 
 /// Why a session ends: a close code and words.
-type End = (u16, &'static str);
+type CloseReason = (u16, &'static str);
 
 /// One socket.
 pub(super) struct Session {
@@ -97,7 +97,7 @@ impl Session {
         code
     }
 
-    async fn serve<S, E>(&mut self, socket: &mut S) -> Option<End>
+    async fn serve<S, E>(&mut self, socket: &mut S) -> Option<CloseReason>
     where
         S: Stream<Item = Result<Message, E>> + Sink<Message, Error = E> + Unpin,
         E: std::fmt::Display,
@@ -133,7 +133,7 @@ impl Session {
     }
 
     /// Sends what waits, with one flush.
-    async fn send<S, E>(&mut self, socket: &mut S) -> Result<(), Option<End>>
+    async fn send<S, E>(&mut self, socket: &mut S) -> Result<(), Option<CloseReason>>
     where
         S: Sink<Message, Error = E> + Unpin,
         E: std::fmt::Display,
@@ -148,7 +148,11 @@ impl Session {
         }
     }
 
-    async fn answer<S, E>(&mut self, socket: &mut S, said: Option<Result<Message, E>>) -> Result<(), Option<End>>
+    async fn answer<S, E>(
+        &mut self,
+        socket: &mut S,
+        said: Option<Result<Message, E>>,
+    ) -> Result<(), Option<CloseReason>>
     where
         S: Sink<Message, Error = E> + Unpin,
         E: std::fmt::Display,
@@ -189,7 +193,7 @@ impl Session {
 }
 
 /// Sends messages with one flush.
-async fn put<S, E>(socket: &mut S, messages: impl IntoIterator<Item = Message>) -> Result<(), Option<End>>
+async fn put<S, E>(socket: &mut S, messages: impl IntoIterator<Item = Message>) -> Result<(), Option<CloseReason>>
 where
     S: Sink<Message, Error = E> + Unpin,
     E: std::fmt::Display,
@@ -200,8 +204,8 @@ where
     within(socket.flush()).await
 }
 
-async fn within<E: std::fmt::Display>(write: impl Future<Output = Result<(), E>>) -> Result<(), Option<End>> {
-    const STALLED: Option<End> = Some((close::SLOW, "too slow: nothing was taken for 10 s"));
+async fn within<E: std::fmt::Display>(write: impl Future<Output = Result<(), E>>) -> Result<(), Option<CloseReason>> {
+    const STALLED: Option<CloseReason> = Some((close::SLOW, "too slow: nothing was taken for 10 s"));
     let mut write = pin!(write);
     // Most writes are done at once, and asking for the time takes longer than they do.
     let done = match poll_immediate(&mut write).await {
@@ -218,7 +222,7 @@ async fn within<E: std::fmt::Display>(write: impl Future<Output = Result<(), E>>
 }
 
 /// The library gives the reason of a failed read in words only.
-fn failed(error: &str) -> Option<End> {
+fn failed(error: &str) -> Option<CloseReason> {
     match error {
         error if error.contains("UTF-8") => Some((close::NOT_UTF8, "text frames are UTF-8")),
         error if error.contains("too long") => Some((close::TOO_BIG, "messages are at most 64 KiB")),

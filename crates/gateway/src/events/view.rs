@@ -15,10 +15,10 @@ use crate::http::budget::Lease;
 use crate::http::problem::{ApiError, Code};
 use crate::rows::format::{self, Writer};
 use crate::rows::scoped_rows::ScopedRows;
-use diorama_core::dio::{Old, RingItem};
+use diorama_core::dio::{RingItem, RowBefore};
 use diorama_core::record::Body;
-use diorama_core::state::{Entry, Frame, Visible};
-use diorama_core::vista::query::{Fields, Prepared};
+use diorama_core::state::{Entry, Frame, VisibleChange};
+use diorama_core::vista::query::{CompiledQuery, Fields};
 use diorama_core::vista::{Query, Schema};
 
 /// Views of one Dio, at most.
@@ -41,25 +41,25 @@ pub(super) struct EventFrame {
 #[derive(Debug)]
 pub(super) struct EventView {
     pub(super) encoding: Encoding,
-    filter: Option<Prepared>,
+    filter: Option<CompiledQuery>,
     writer: Writer,
     projected: bool,
     records: bool,
-    recent: Mutex<Recent>,
+    recent: Mutex<RecentEvents>,
     /// What it holds of the gateway's budgets.
     _leases: Vec<Lease>,
 }
 
 /// What was made of the newest events: the event with number `n` is at `n % REMEMBERED`.
 #[derive(Debug, Default)]
-struct Recent {
+struct RecentEvents {
     told: Vec<(u64, Option<EventFrame>)>,
     bytes: usize,
 }
 
 /// What is known of a row before an event.
 #[derive(Clone, Copy)]
-enum Before {
+enum PriorRow {
     Matched,
     No,
     Unknown,
@@ -68,7 +68,7 @@ enum Before {
 impl EventView {
     fn new(
         query: &Query,
-        filter: Option<Prepared>,
+        filter: Option<CompiledQuery>,
         records: bool,
         encoding: Encoding,
         (schema, leases): (&Schema, Vec<Lease>),
@@ -131,19 +131,19 @@ impl EventView {
         let now = item.new.as_ref().map(|row| filter.matches(row));
         let before = match &item.old {
             // Nothing is written, somebody says that the row may be another: what subscribers had of it is not known.
-            _ if matches!(entry.visible, Visible::Same) => Before::Unknown,
-            Old::Known(old) if filter.matches(old) => Before::Matched,
-            Old::Known(_) | Old::Absent => Before::No,
-            Old::Unknown => Before::Unknown,
+            _ if matches!(entry.visible, VisibleChange::Same) => PriorRow::Unknown,
+            RowBefore::Known(old) if filter.matches(old) => PriorRow::Matched,
+            RowBefore::Known(_) | RowBefore::Absent => PriorRow::No,
+            RowBefore::Unknown => PriorRow::Unknown,
         };
         match (plain, before, now) {
             (Kind::Committed, _, Some(false)) => None,
             (Kind::Failed | Kind::Invalidated | Kind::Committed, ..) => Some(plain),
-            (Kind::Removed, Before::No, _) => None,
+            (Kind::Removed, PriorRow::No, _) => None,
             (Kind::Removed, ..) => Some(Kind::Removed),
             (Kind::Inserted, _, Some(false)) => None,
-            (_, Before::No, Some(true)) if plain == Kind::Changed => Some(Kind::Entered),
-            (_, Before::No, Some(false)) => None,
+            (_, PriorRow::No, Some(true)) if plain == Kind::Changed => Some(Kind::Entered),
+            (_, PriorRow::No, Some(false)) => None,
             (_, _, Some(false)) => Some(Kind::Left),
             (plain, ..) => Some(plain),
         }
@@ -154,9 +154,9 @@ impl EventView {
         let needs = |entry: &Entry| {
             let told = matches!(entry.frame, Frame::Changed | Frame::Removed);
             // That a row was erased is told to everybody: nobody can tell any more who saw it.
-            told && !matches!(entry.visible, Visible::Same) && !entry.erased
+            told && !matches!(entry.visible, VisibleChange::Same) && !entry.erased
         };
-        self.filter.is_some() && item.old == Old::Unknown && item.entry.as_ref().is_some_and(needs)
+        self.filter.is_some() && item.old == RowBefore::Unknown && item.entry.as_ref().is_some_and(needs)
     }
 
     /// Whether a row is seen.
@@ -185,7 +185,7 @@ impl EventView {
     }
 }
 
-impl Recent {
+impl RecentEvents {
     fn keep(&mut self, slot: usize, at: u64, told: Option<EventFrame>) {
         let size = |told: &Option<EventFrame>| told.as_ref().map_or(0, |told| told.frame.len());
         self.bytes += size(&told);
@@ -216,8 +216,8 @@ fn kind_of(item: &RingItem, entry: &Entry) -> Option<Kind> {
 /// An event read back from the journal knows no row but its own entry's.
 fn is_gone(item: &RingItem, entry: &Entry) -> bool {
     match item.old {
-        Old::Unknown => matches!(entry.visible, Visible::Gone),
-        Old::Absent | Old::Known(_) => item.new.is_none(),
+        RowBefore::Unknown => matches!(entry.visible, VisibleChange::Gone),
+        RowBefore::Absent | RowBefore::Known(_) => item.new.is_none(),
     }
 }
 
@@ -245,7 +245,7 @@ impl EventViews {
         let plain = query.is_unfiltered() && query.select.is_empty();
         let place = if plain { None } else { Some(bounds.lease_live()?) };
         let filter = prepared(rows, query, bounds).await?;
-        let patterns = filter.as_ref().map_or(0, Prepared::pattern_bytes);
+        let patterns = filter.as_ref().map_or(0, CompiledQuery::pattern_bytes);
         let leases = place.into_iter().chain(Some(bounds.lease_patterns(patterns)?)).collect();
         self.insert(key, EventView::new(query, filter, records, encoding, (rows.schema(), leases))?)
     }
@@ -278,7 +278,11 @@ impl EventViews {
 }
 
 /// The filter of `query`, if it has one; compiled off the async threads where that takes long.
-pub(super) async fn prepared(rows: &ScopedRows, query: &Query, bounds: &Bounds) -> Result<Option<Prepared>, ApiError> {
+pub(super) async fn prepared(
+    rows: &ScopedRows,
+    query: &Query,
+    bounds: &Bounds,
+) -> Result<Option<CompiledQuery>, ApiError> {
     if query.is_unfiltered() {
         return Ok(None);
     }

@@ -14,7 +14,7 @@ pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 pub(crate) struct Text(String);
 
 /// The samples of one name; they stand together, beneath what the name means.
-pub(crate) struct Family<'a> {
+pub(crate) struct MetricFamily<'a> {
     out: &'a mut String,
     name: &'static str,
     kind: &'static str,
@@ -24,22 +24,22 @@ pub(crate) struct Family<'a> {
 
 impl Text {
     /// Something that goes up and down.
-    pub(crate) fn gauge(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
+    pub(crate) fn gauge(&mut self, name: &'static str, help: &'static str) -> MetricFamily<'_> {
         self.family(name, "gauge", help)
     }
 
     /// Something that only grows while the process lives.
-    pub(crate) fn counter(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
+    pub(crate) fn counter(&mut self, name: &'static str, help: &'static str) -> MetricFamily<'_> {
         self.family(name, "counter", help)
     }
 
     /// Durations.
-    pub(crate) fn histogram(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
+    pub(crate) fn histogram(&mut self, name: &'static str, help: &'static str) -> MetricFamily<'_> {
         self.family(name, "histogram", help)
     }
 
-    fn family(&mut self, name: &'static str, kind: &'static str, help: &'static str) -> Family<'_> {
-        Family { out: &mut self.0, name, kind, help, begun: false }
+    fn family(&mut self, name: &'static str, kind: &'static str, help: &'static str) -> MetricFamily<'_> {
+        MetricFamily { out: &mut self.0, name, kind, help, begun: false }
     }
 
     /// The page.
@@ -48,7 +48,7 @@ impl Text {
     }
 }
 
-impl Family<'_> {
+impl MetricFamily<'_> {
     /// One value.
     pub(crate) fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
         self.line("", labels, None, value);

@@ -157,7 +157,7 @@ pub(crate) async fn lines(
     if prefer.is_strict() {
         body = validated(scope, body, key.as_deref(), limits).await?;
     }
-    let mut lines = Lines::new(body, *limits);
+    let mut lines = LineReader::new(body, *limits);
     let mut bulk = Bulk::new(scope, prefix, &prefer, key);
     let mut results = Spool::new(&scope.dio);
     let mut done = 0;
@@ -186,7 +186,7 @@ pub(crate) async fn lines(
 
 /// Reads the whole body and keeps it aside. Unless every line is a row, all of it is refused.
 async fn validated(scope: &Scope, body: Body, key: Option<&str>, limits: &Limits) -> Result<Body, ApiError> {
-    let mut lines = Lines::new(body, *limits);
+    let mut lines = LineReader::new(body, *limits);
     let (mut kept, mut wrong, mut next) = (Spool::new(&scope.dio), RowRefusals::new(scope, key), 1);
     let mut text = Vec::new();
     while let Some((number, line)) = lines.next().await? {
@@ -206,7 +206,7 @@ async fn validated(scope: &Scope, body: Body, key: Option<&str>, limits: &Limits
 }
 
 /// The next lines as rows; none at the end.
-async fn batch(scope: &Scope, lines: &mut Lines, limits: &Limits) -> Result<Vec<Row>, ApiError> {
+async fn batch(scope: &Scope, lines: &mut LineReader, limits: &Limits) -> Result<Vec<Row>, ApiError> {
     // No more than the queue has places for: others would wait behind all of them.
     let most = scope.dio.free_places().clamp(1, AT_ONCE);
     let mut rows = Vec::with_capacity(most);
@@ -394,7 +394,7 @@ impl Bulk<'_> {
 }
 
 /// The lines of a body that are not blank, with their numbers from 1.
-struct Lines {
+struct LineReader {
     body: BodyDataStream,
     limits: Limits,
     buffer: Vec<u8>,
@@ -405,9 +405,17 @@ struct Lines {
     ended: bool,
 }
 
-impl Lines {
-    fn new(body: Body, limits: Limits) -> Lines {
-        Lines { body: body.into_data_stream(), limits, buffer: Vec::new(), start: 0, read: 0, number: 0, ended: false }
+impl LineReader {
+    fn new(body: Body, limits: Limits) -> LineReader {
+        LineReader {
+            body: body.into_data_stream(),
+            limits,
+            buffer: Vec::new(),
+            start: 0,
+            read: 0,
+            number: 0,
+            ended: false,
+        }
     }
 
     async fn next(&mut self) -> Result<Option<(usize, Vec<u8>)>, ApiError> {

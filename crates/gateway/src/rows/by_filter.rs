@@ -14,7 +14,7 @@ use crate::http::response::{self, APPLIED};
 use crate::rows::write::{self, Change};
 use crate::scope::Scope;
 use diorama_core::dio::WriteOptions;
-use diorama_core::plan::Picked;
+use diorama_core::plan::Selection;
 use diorama_core::state::{Condition, OpId};
 use diorama_core::vista::query::url::{self, ParamOptions};
 use diorama_core::vista::{Error, Query, WriteOp};
@@ -72,7 +72,7 @@ pub(crate) async fn targets(scope: &Scope, change: &Change, raw: &str) -> Result
     }
     let most = scope.options.max_affected.min(change.prefer.max_affected.unwrap_or(u64::MAX));
     let state = scope.rows.state();
-    let (Picked { slots, total, .. }, _) = scope.rows.select(&state, &query, &change.bounds.meter).await?;
+    let (Selection { slots, total, .. }, _) = scope.rows.select(&state, &query, &change.bounds.meter).await?;
     if total > most && !(all && change.prefer.max_affected.is_none()) {
         return Err(ApiError::new(
             Code::MaxAffected,

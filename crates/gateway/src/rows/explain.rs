@@ -14,7 +14,7 @@ use crate::http::response;
 use crate::http::schemas::text;
 use crate::rows::snapshot::Snapshot;
 use crate::scope::Scope;
-use diorama_core::plan;
+use diorama_core::plan::Explanation;
 use diorama_core::table::Index;
 use diorama_core::vista::Query;
 
@@ -25,7 +25,7 @@ pub(crate) const EXPLAIN: &str = "explain";
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Explained {
     #[schema(schema_with = Explained::plan)]
-    plan: plan::Explained,
+    plan: Explanation,
     rows: usize,
     examined: u64,
     matched: u64,
@@ -73,7 +73,7 @@ pub(crate) async fn explain(
             .hint("ask the source how it does"));
     }
     let started = Instant::now();
-    let (picked, plan) = scope.rows.select(view.state(), query, &bounds.meter).await?;
+    let (selection, plan) = scope.rows.select(view.state(), query, &bounds.meter).await?;
     let took = started.elapsed();
     let table = view.state().table();
     let index =
@@ -81,9 +81,9 @@ pub(crate) async fn explain(
     let mut response = response::json(&Explained {
         plan: plan.explain(table, query),
         rows: table.len(),
-        examined: picked.examined,
-        matched: picked.total,
-        returned: picked.slots.len(),
+        examined: selection.examined,
+        matched: selection.total,
+        returned: selection.slots.len(),
         microseconds: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         indexes: table.indexes().iter().map(index).collect(),
     });

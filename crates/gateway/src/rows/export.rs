@@ -18,7 +18,7 @@ use crate::rows::format::Writer;
 use crate::scope::Scope;
 use diorama_core::state::State;
 use diorama_core::table::{RowRef, Slot};
-use diorama_core::vista::query::{JsonRow, Meter, Prepared};
+use diorama_core::vista::query::{CompiledQuery, JsonRow, Meter};
 use diorama_core::vista::{Query, Schema};
 
 /// Rows up to which a body is made in one piece, however large they are.
@@ -48,7 +48,7 @@ pub(crate) async fn body(
     }
     let rows_seq = state.rows_seq();
     let filter = (!query.is_unfiltered()).then(|| query.prepare(schema));
-    let held = slots.capacity() * size_of::<Slot>() + filter.as_ref().map_or(0, Prepared::pattern_bytes);
+    let held = slots.capacity() * size_of::<Slot>() + filter.as_ref().map_or(0, CompiledQuery::pattern_bytes);
     let lease = bounds.lease_answer(if count <= FEW { 0 } else { held + 2 * PIECE })?;
     let mut rest = RemainingRows {
         scope: scope.clone(),
@@ -104,7 +104,7 @@ struct RemainingRows {
     begun: bool,
     writer: Writer,
     /// What the rows have to pass, if not all do.
-    filter: Option<Prepared>,
+    filter: Option<CompiledQuery>,
     /// When they were picked.
     rows_seq: u64,
     /// How many will be sent, if it is certain.
@@ -123,7 +123,7 @@ impl RemainingRows {
         while out.len() < most && !self.is_done() {
             let row = state.table().at(self.slots[self.at]);
             self.at += 1;
-            let matches = |row: &RowRef<'_>, filter: &Prepared| {
+            let matches = |row: &RowRef<'_>, filter: &CompiledQuery| {
                 filter.matches(&JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..])))
             };
             if let Some(row) = row

@@ -20,7 +20,7 @@ use crate::rows::format::Writer;
 use crate::rows::query_cache::ParsedQuery;
 use crate::rows::snapshot::Snapshot;
 use crate::scope::Scope;
-use diorama_core::plan::{Page, Picked, Repeated, cursor, natural_start};
+use diorama_core::plan::{Page, PreparedQuery, Selection, cursor, natural_start};
 use diorama_core::record::Rows;
 use diorama_core::vista::Query;
 use diorama_core::vista::query::url::ParamOptions;
@@ -90,7 +90,7 @@ pub(crate) struct ListPage {
 const MOST_CURSOR: usize = 4_096;
 
 /// `query` with its page.
-fn paged(query: &Repeated, page: Page) -> Query {
+fn paged(query: &PreparedQuery, page: Page) -> Query {
     Query { limit: page.limit, offset: page.offset, ..query.query().clone() }
 }
 
@@ -98,7 +98,7 @@ fn paged(query: &Repeated, page: Page) -> Query {
 pub(crate) async fn find(
     scope: &Scope,
     view: &Snapshot,
-    asked: &Arc<Repeated>,
+    asked: &Arc<PreparedQuery>,
     page: Page,
     format: Format,
     bounds: &Bounds,
@@ -128,13 +128,14 @@ pub(crate) async fn find(
         let (body, total) = (bounds.answer(body)?, Some(table.len() as u64));
         return Ok(ListPage { body: body.into(), offset: offset as u64, shown: shown as u64, total, next, etag: None });
     }
-    let picked = scope.rows.select_prepared(view.state(), asked, page, &bounds.meter).await?;
-    let next = query.after.as_ref().and_then(|_| picked.next(table, query, &scope.schema)).map(|next| next.to_string());
+    let selection = scope.rows.select_prepared(view.state(), asked, page, &bounds.meter).await?;
+    let next =
+        query.after.as_ref().and_then(|_| selection.next(table, query, &scope.schema)).map(|next| next.to_string());
     if next.as_ref().is_some_and(|next| next.len() > MOST_CURSOR) {
         return Err(ApiError::new(Code::InvalidParameter, "after: a value that the rows are ordered by is too long")
             .hint("order by other columns, or page with offset"));
     }
-    let Picked { slots, before, total, .. } = picked;
+    let Selection { slots, before, total, .. } = selection;
     let shown = slots.len() as u64;
     let what = (query, page.limit.is_some(), &*scope.schema);
     let body = export::body(scope, Arc::clone(view.state()), slots, writer, what, bounds).await?;

@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::rows::scoped_rows::{ScopeId, ScopedRows};
-use diorama_core::plan::{Page, Repeated};
+use diorama_core::plan::{Page, PreparedQuery};
 use diorama_core::vista::query::url::{self, ListQuery, ParamError, ParamOptions};
 
 /// Texts of a generation. With its plan, a text takes some 10 KiB at most: patterns are compiled when a query runs, and not kept.
@@ -25,7 +25,7 @@ pub(crate) struct ParsedQuery {
     text: Box<str>,
     scope: ScopeId,
     /// As it is asked in the scope.
-    pub(crate) query: Arc<Repeated>,
+    pub(crate) query: Arc<PreparedQuery>,
     /// Parameters that the route reads itself.
     pub(crate) extra: Vec<(String, String)>,
     /// What links to other pages begin with.

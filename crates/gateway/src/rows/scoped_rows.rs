@@ -12,12 +12,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::http::auth::Principal;
 use diorama_core::dio::{Dio, EventLog, GroupIter, Ticket, Workers, WriteOptions};
-use diorama_core::plan::{Page, Picked, Plan, Repeated};
+use diorama_core::plan::{Page, Plan, PreparedQuery, Selection};
 use diorama_core::record::Record;
 use diorama_core::scenery::{TableSceneryBuilder, ValueSceneryBuilder};
 use diorama_core::state::State;
 use diorama_core::table::RowRef;
-use diorama_core::vista::query::{Aggregation, Fields, JsonRow, Meter, Prepared};
+use diorama_core::vista::query::{Aggregation, CompiledQuery, Fields, JsonRow, Meter};
 use diorama_core::vista::{Filter, Narrowing, Query, Result, Schema, Vista, WriteOp};
 
 /// Columns that a caller may see.
@@ -57,7 +57,7 @@ pub(crate) struct ScopedRows {
     /// Rows that do not pass are as if they were not there.
     filter: Filter,
     /// The filter, if it is one.
-    prepared: Option<Arc<Prepared>>,
+    prepared: Option<Arc<CompiledQuery>>,
     columns: Columns,
     id: ScopeId,
 }
@@ -106,8 +106,8 @@ impl ScopedRows {
     }
 
     /// [`ScopedRows::narrow`], to be asked again and again.
-    pub(crate) fn prepare(&self, query: Query) -> Arc<Repeated> {
-        Arc::new(Repeated::new(self.narrow(query)))
+    pub(crate) fn prepare(&self, query: Query) -> Arc<PreparedQuery> {
+        Arc::new(PreparedQuery::new(self.narrow(query)))
     }
 
     /// Whether a row is in the scope.
@@ -148,7 +148,12 @@ impl ScopedRows {
     ///
     /// # Errors
     /// As [`Dio::select`](diorama_core::Dio::select).
-    pub(crate) async fn select(&self, state: &Arc<State>, query: &Query, meter: &Arc<Meter>) -> Result<(Picked, Plan)> {
+    pub(crate) async fn select(
+        &self,
+        state: &Arc<State>,
+        query: &Query,
+        meter: &Arc<Meter>,
+    ) -> Result<(Selection, Plan)> {
         let query = self.narrow(query.clone());
         self.dio.select(state, &query, &self.schema, meter).await
     }
@@ -160,10 +165,10 @@ impl ScopedRows {
     pub(crate) async fn select_prepared(
         &self,
         state: &Arc<State>,
-        query: &Arc<Repeated>,
+        query: &Arc<PreparedQuery>,
         page: Page,
         meter: &Arc<Meter>,
-    ) -> Result<Picked> {
+    ) -> Result<Selection> {
         self.dio.select_prepared(state, query, page, &self.schema, meter).await
     }
 

@@ -24,7 +24,7 @@ use crate::http::response::{self, TOTAL};
 use crate::http::schemas::{list_of, text, with_schemas, words};
 use crate::state::GatewayState;
 use diorama_core::dio::Dio;
-use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Kept, Raw};
+use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, RawRequest, StoredDelivery};
 use diorama_core::vista::query::url::segment;
 
 /// Deliveries of one answer, at most.
@@ -240,14 +240,14 @@ pub(crate) async fn replay(
         }
         Err(error) => {
             let delivery = undecodable(Delivery { attempts: delivery.attempts.saturating_add(1), ..delivery }, &error);
-            dio.keep_delivery(Kept { delivery: delivery.clone(), raw: None }).await?;
+            dio.keep_delivery(StoredDelivery { delivery: delivery.clone(), raw: None }).await?;
             delivery
         }
     };
     Ok(response::json(&DeliveryBody::of(&done, &prefix)))
 }
 
-async fn one(hook: &Hook, dio: &Dio, id: &str) -> Result<(Delivery, Raw), ApiError> {
+async fn one(hook: &Hook, dio: &Dio, id: &str) -> Result<(Delivery, RawRequest), ApiError> {
     let unknown = || {
         ApiError::new(Code::NotFound, format!("webhook {:?} has no delivery {id:?} any more", hook.name))
             .hint(format!("GET /webhooks/{}/deliveries lists those that are kept", segment(&hook.name)))
@@ -257,7 +257,7 @@ async fn one(hook: &Hook, dio: &Dio, id: &str) -> Result<(Delivery, Raw), ApiErr
 }
 
 /// A delivery with what was sent.
-pub fn describe_whole(delivery: &Delivery, raw: &Raw, prefix: &str) -> Value {
+pub fn describe_whole(delivery: &Delivery, raw: &RawRequest, prefix: &str) -> Value {
     response::document(&DeliverySent::of(delivery, raw, prefix))
 }
 
@@ -283,7 +283,7 @@ impl DeliveryBody {
 }
 
 impl DeliverySent {
-    fn of(delivery: &Delivery, raw: &Raw, prefix: &str) -> DeliverySent {
+    fn of(delivery: &Delivery, raw: &RawRequest, prefix: &str) -> DeliverySent {
         let header = |(name, value): &(String, String)| SentHeader { name: name.clone(), value: value.clone() };
         let text = std::str::from_utf8(&raw.body).ok().map(str::to_string);
         let body_base64 = text.is_none().then(|| STANDARD.encode(&raw.body));

@@ -6,7 +6,7 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::hook::Hook;
-use diorama_core::journal::Raw;
+use diorama_core::journal::RawRequest;
 use diorama_core::vista::query::url::percent_decoded;
 use diorama_inbound::Proof;
 
@@ -19,7 +19,7 @@ const TELLING: [&str; 11] =
 const PLAIN: [&str; 2] = ["webhook-id", "svix-id"];
 
 /// What is kept of a request to `hook`.
-pub(super) fn keep(hook: &Hook, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Raw {
+pub(super) fn keep(hook: &Hook, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> RawRequest {
     let (proofs, parameter) = match hook.inbound.scheme().proof() {
         Proof::Headers(headers) => (headers.into_iter().map(|(name, _)| name).collect(), None),
         Proof::Query(parameter) => (Vec::new(), Some(parameter)),
@@ -37,7 +37,7 @@ pub(super) fn keep(hook: &Hook, uri: &Uri, headers: &HeaderMap, body: &Bytes) ->
     // A copy: the body may be a slice of something larger.
     let mut body = body.to_vec();
     hook.inbound.scheme().redact(&mut body);
-    Raw { uri: plain_uri(uri, parameter.as_deref()), headers: kept.collect(), body: body.into() }
+    RawRequest { uri: plain_uri(uri, parameter.as_deref()), headers: kept.collect(), body: body.into() }
 }
 
 fn is_telling(name: &str) -> bool {
@@ -62,7 +62,7 @@ fn plain_name(name: &str) -> String {
 }
 
 /// The headers that were sent, as far as they are kept.
-pub(super) fn headers(raw: &Raw) -> HeaderMap {
+pub(super) fn headers(raw: &RawRequest) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(raw.headers.len());
     for (name, value) in &raw.headers {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {

@@ -30,10 +30,10 @@ use crate::http::extract::{Segment, check_ready};
 use crate::http::problem::{ApiError, Code};
 use crate::http::response::{self, DURABLE};
 use crate::state::GatewayState;
-use diorama_core::dio::{Dio, Parcel};
-use diorama_core::journal::{Changes, Delivery, DeliveryState, Kept, Raw};
+use diorama_core::dio::{DeliveryBatch, Dio};
+use diorama_core::journal::{Changes, Delivery, DeliveryState, RawRequest, StoredDelivery};
 use diorama_core::vista::{Error, Result as DioResult};
-use diorama_inbound::{self as inbound, BodyCheck, DecodeError, Decoded, Reply};
+use diorama_inbound::{self as inbound, BodyCheck, DecodeError, DecodedDelivery, Reply};
 
 /// Bytes that keeping a delivery takes beside what was sent, about.
 const OVERHEAD: u64 = 512;
@@ -193,7 +193,7 @@ async fn read<'a>(
 }
 
 /// A delivery of which nothing is known but that it is here.
-fn arrived(hook: &Hook, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> (Raw, Delivery) {
+fn arrived(hook: &Hook, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> (RawRequest, Delivery) {
     let raw = raw::keep(hook, uri, headers, body);
     let delivery = Delivery { size: raw.size() + OVERHEAD, ..unkept(hook) };
     (raw, delivery)
@@ -201,14 +201,20 @@ fn arrived(hook: &Hook, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> (Raw, D
 
 /// What cannot be understood is kept for a person to see, and the sender is not asked to send it again: many would give the
 /// webhook up.
-async fn park(hook: &Hook, dio: &Dio, delivery: Delivery, raw: Raw, error: &DecodeError) -> Result<Delivery, ApiError> {
+async fn park(
+    hook: &Hook,
+    dio: &Dio,
+    delivery: Delivery,
+    raw: RawRequest,
+    error: &DecodeError,
+) -> Result<Delivery, ApiError> {
     if matches!(error, DecodeError::MediaType(_) | DecodeError::Coding | DecodeError::TooLarge(_))
         || hook.options.reject_undecodable
     {
         return Err(refused(error));
     }
     let delivery = undecodable(delivery, error);
-    dio.keep_delivery(Kept { delivery: delivery.clone(), raw: Some(raw) }).await?;
+    dio.keep_delivery(StoredDelivery { delivery: delivery.clone(), raw: Some(raw) }).await?;
     Ok(delivery)
 }
 
@@ -216,8 +222,8 @@ async fn apply(
     hook: &Arc<Hook>,
     dio: &Dio,
     delivery: Delivery,
-    raw: Raw,
-    (decoded, memory): (Decoded, Lease),
+    raw: RawRequest,
+    (decoded, memory): (DecodedDelivery, Lease),
 ) -> Result<Delivery, ApiError> {
     let key = decoded.delivery.clone();
     let applying = match &key {
@@ -262,10 +268,10 @@ async fn apply(
 }
 
 /// The delivery as it is kept until it is applied.
-fn waiting(parcel: &Parcel) -> Kept {
+fn waiting(parcel: &DeliveryBatch) -> StoredDelivery {
     let mut delivery = parcel.delivery.clone();
     delivery.changes.received += parcel.changes.len() as u64;
-    Kept { delivery, raw: parcel.raw.clone() }
+    StoredDelivery { delivery, raw: parcel.raw.clone() }
 }
 
 /// What a task said; one that was given up because the server stops said nothing.

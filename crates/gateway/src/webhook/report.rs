@@ -8,7 +8,7 @@ use crate::http::request_id::request_id;
 use crate::metrics::Deliveries;
 use crate::state::GatewayState;
 use diorama_core::journal::{Delivery, DeliveryState};
-use diorama_inbound::{Notice, Refused, Reply};
+use diorama_inbound::{Notice, Refusal, Reply};
 
 /// Counts what came to a webhook, and says in the log what a person needs to know.
 pub(super) struct Reporter<'a> {
@@ -64,7 +64,7 @@ impl Reporter<'_> {
 }
 
 /// Refuses a delivery without a proof. All refusals look the same from outside; the log has the reason.
-pub(super) fn unproven(hook: &Hook, reason: Refused) -> ApiError {
+pub(super) fn unproven(hook: &Hook, reason: Refusal) -> ApiError {
     let error = ApiError::new(Code::SignatureInvalid, "the delivery is not signed as this webhook needs it")
         .cause(reason.to_string());
     match hook.inbound.scheme().authenticate() {

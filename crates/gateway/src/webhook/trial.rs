@@ -5,7 +5,7 @@ use super::work;
 use diorama_core::dio::{Dio, DioEvent};
 use diorama_core::journal::Delivery;
 use diorama_core::vista::Result;
-use diorama_inbound::{Change, Decoded, ItemError};
+use diorama_inbound::{Change, DecodedDelivery, ItemError};
 
 /// What one change of a delivery came to.
 #[derive(Debug)]
@@ -23,7 +23,11 @@ pub struct Trial {
 ///
 /// # Errors
 /// As [`Dio::deliver`].
-pub async fn run(hook: &Hook, dio: &Dio, decoded: Decoded) -> Result<Vec<std::result::Result<Trial, ItemError>>> {
+pub async fn run(
+    hook: &Hook,
+    dio: &Dio,
+    decoded: DecodedDelivery,
+) -> Result<Vec<std::result::Result<Trial, ItemError>>> {
     let mut trials = Vec::with_capacity(decoded.changes.len());
     let mut bus = dio.subscribe_events();
     for change in decoded.changes {
@@ -34,7 +38,7 @@ pub async fn run(hook: &Hook, dio: &Dio, decoded: Decoded) -> Result<Vec<std::re
                 continue;
             }
         };
-        let alone = Decoded { changes: vec![Ok(change.clone())], ..Decoded::default() };
+        let alone = DecodedDelivery { changes: vec![Ok(change.clone())], ..DecodedDelivery::default() };
         let parcel = work::parcel(hook, work::unkept(hook), (None, &[]), alone, true);
         let delivery = dio.deliver(&parcel).await?;
         let events = std::iter::from_fn(|| bus.try_recv()).collect();

@@ -14,11 +14,11 @@ use super::hook::Hook;
 use super::raw;
 use crate::http::budget::Lease;
 use crate::state::GatewayState;
-use diorama_core::dio::{Backoff, Dio, Inbound, Parcel};
-use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Kept, Raw};
+use diorama_core::dio::{Backoff, DeliveryBatch, Dio, Inbound};
+use diorama_core::journal::{Changes, Delivery, DeliveryId, DeliveryQuery, DeliveryState, RawRequest, StoredDelivery};
 use diorama_core::state::Origin;
 use diorama_core::vista::{Error, Result};
-use diorama_inbound::{self as inbound, DecodeError, Decoded};
+use diorama_inbound::{self as inbound, DecodeError, DecodedDelivery};
 
 /// Between two attempts to apply what was acknowledged, at first and at most.
 const REST: Duration = Duration::from_millis(250);
@@ -60,7 +60,7 @@ impl Acknowledgement {
 pub(super) struct Job {
     pub(super) dio: Dio,
     pub(super) hook: Arc<Hook>,
-    pub(super) parcel: Parcel,
+    pub(super) parcel: DeliveryBatch,
     pub(super) told: Arc<Acknowledgement>,
     /// Its place among those of the hook.
     pub(super) hand: Option<OwnedSemaphorePermit>,
@@ -122,7 +122,7 @@ impl Job {
     /// What nobody waits for any more is stored here, whatever it came to.
     async fn applied(self, delivery: Delivery) -> Result<Delivery> {
         if delivery.state == DeliveryState::Undecodable && !(self.told.end() && self.hook.options.reject_undecodable) {
-            self.dio.keep_delivery(Kept { delivery: delivery.clone(), raw: self.parcel.raw }).await?;
+            self.dio.keep_delivery(StoredDelivery { delivery: delivery.clone(), raw: self.parcel.raw }).await?;
         }
         drop((self.hand, self.applying, self.memory));
         Ok(delivery)
@@ -140,11 +140,11 @@ impl Job {
 pub(super) fn parcel(
     hook: &Hook,
     delivery: Delivery,
-    (raw, body): (Option<Raw>, &[u8]),
-    decoded: Decoded,
+    (raw, body): (Option<RawRequest>, &[u8]),
+    decoded: DecodedDelivery,
     again: bool,
-) -> Parcel {
-    let Decoded { changes, ignored, why, .. } = decoded;
+) -> DeliveryBatch {
+    let DecodedDelivery { changes, ignored, why, .. } = decoded;
     let (mut skipped, mut wrong, mut right) = (0, None, Vec::with_capacity(changes.len()));
     let clock = hook.clock();
     for change in changes {
@@ -173,7 +173,7 @@ pub(super) fn parcel(
     let ignored = ignored as u64;
     let changes = Changes { received: ignored + skipped, ignored, skipped, ..Changes::default() };
     let delivery = Delivery { changes, detail: wrong.or(why), ..delivery };
-    Parcel { delivery, raw, changes: right, abort: hook.inbound.aborts_on_item_error(), again, same }
+    DeliveryBatch { delivery, raw, changes: right, abort: hook.inbound.aborts_on_item_error(), again, same }
 }
 
 /// A hash that text can be written to.
@@ -187,7 +187,11 @@ impl std::fmt::Write for Hash {
 }
 
 /// Decodes a delivery that is kept, as the hook understands it now.
-pub(super) fn decode_kept(hook: &Hook, dio: &Dio, raw: &Raw) -> std::result::Result<Decoded, DecodeError> {
+pub(super) fn decode_kept(
+    hook: &Hook,
+    dio: &Dio,
+    raw: &RawRequest,
+) -> std::result::Result<DecodedDelivery, DecodeError> {
     let headers = raw::headers(raw);
     let uri: Uri = raw.uri.parse().unwrap_or_default();
     let request = inbound::Request {
@@ -265,11 +269,13 @@ async fn recover_hook(hook: &Arc<Hook>, dio: &Dio) -> Result<()> {
 }
 
 /// What cannot be applied is noted by the job itself.
-async fn recover_one(hook: &Arc<Hook>, dio: &Dio, delivery: Delivery, raw: &Raw) -> Result<()> {
+async fn recover_one(hook: &Arc<Hook>, dio: &Dio, delivery: Delivery, raw: &RawRequest) -> Result<()> {
     let applying = delivery.key.as_deref().and_then(|key| ApplyingGuard::begin(hook, key));
     let decoded = match decode_kept(hook, dio, raw) {
         Ok(decoded) => decoded,
-        Err(error) => return dio.keep_delivery(Kept { delivery: undecodable(delivery, &error), raw: None }).await,
+        Err(error) => {
+            return dio.keep_delivery(StoredDelivery { delivery: undecodable(delivery, &error), raw: None }).await;
+        }
     };
     let parcel = parcel(hook, delivery, (None, &raw.body), decoded, false);
     let (hook, dio, told) = (Arc::clone(hook), dio.clone(), Arc::new(Acknowledgement::before()));

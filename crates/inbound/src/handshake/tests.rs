@@ -84,22 +84,22 @@ fn meta_gets_its_challenge_only_with_the_verify_token() {
     let reply = ask(good).unwrap().unwrap();
     assert!(is_plain_text(&reply) && reply.body == "1158201444");
     for (query, refused) in [
-        (good.replace("subscribe", "unsubscribe"), Refused::Signature),
-        (good.replace("0123456", "012345"), Refused::Signature),
+        (good.replace("subscribe", "unsubscribe"), Refusal::Signature),
+        (good.replace("0123456", "012345"), Refusal::Signature),
         // The secret of the signatures is another.
-        (good.replace("meatyhamhock-0123456", "app-secret"), Refused::Signature),
-        (good.replace("hub.verify_token", "verify_token"), Refused::Missing),
-        (good.replace("hub.challenge", "challenge"), Refused::Missing),
-        (good.replace("1158201444", "%3Cscript%3E%0A"), Refused::Malformed),
+        (good.replace("meatyhamhock-0123456", "app-secret"), Refusal::Signature),
+        (good.replace("hub.verify_token", "verify_token"), Refusal::Missing),
+        (good.replace("hub.challenge", "challenge"), Refusal::Missing),
+        (good.replace("1158201444", "%3Cscript%3E%0A"), Refusal::Malformed),
     ] {
         assert_eq!(ask(&query), Some(Err(refused)), "{query}");
     }
     assert_eq!(ask("a=b"), None);
     assert_eq!(hook.challenge(&request(&none, None, "")), None);
     let unset = Hook::new(Scheme::Hmac(Hmac::meta(keys("app-secret"))));
-    assert_eq!(unset.challenge(&request(&none, Some(good), "")), Some(Err(Refused::Signature)));
+    assert_eq!(unset.challenge(&request(&none, Some(good), "")), Some(Err(Refusal::Signature)));
     let empty = "hub.mode=subscribe&hub.challenge=1&hub.verify_token=";
-    assert_eq!(unset.challenge(&request(&none, Some(empty), "")), Some(Err(Refused::Signature)));
+    assert_eq!(unset.challenge(&request(&none, Some(empty), "")), Some(Err(Refusal::Signature)));
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn dropbox_gets_its_challenge() {
     let none = HeaderMap::new();
     let reply = hook.challenge(&request(&none, Some("challenge=abc123"), "")).unwrap().unwrap();
     assert!(is_plain_text(&reply) && reply.body == "abc123");
-    assert_eq!(hook.challenge(&request(&none, Some("challenge=%00"), "")), Some(Err(Refused::Malformed)));
+    assert_eq!(hook.challenge(&request(&none, Some("challenge=%00"), "")), Some(Err(Refusal::Malformed)));
     assert_eq!(hook.challenge(&request(&none, None, "")), None);
     let other = Hook::new(Scheme::Hmac(Hmac::github(keys("a"))));
     assert!(hook.has_challenge() && !other.has_challenge());

@@ -7,7 +7,7 @@ use http::header::HeaderValue;
 use proptest::prelude::*;
 
 use super::*;
-use crate::signature::{Contentful, Gitlab, Graph, Mailgun, Sns, Standard, Timed, Twilio, UrlToken};
+use crate::signature::{Contentful, Gitlab, Graph, Mailgun, Sns, Standard, TimedHeader, Twilio, UrlToken};
 use crate::{Hmac, Key, Map, PRESETS, preset};
 
 fn headers(of: &[(&str, &str)]) -> HeaderMap {
@@ -94,7 +94,7 @@ fn a_delivery_has_the_id_that_is_signed_before_any_other() {
     };
     let standard = Standard::new(["whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="]).unwrap();
     assert_eq!(delivery(Scheme::Standard(standard), by_id()), "w");
-    assert_eq!(delivery(Scheme::Timed(Timed::stripe(keys())), by_id()), "evt_1");
+    assert_eq!(delivery(Scheme::Timed(TimedHeader::stripe(keys())), by_id()), "evt_1");
     assert_eq!(delivery(Scheme::Hmac(Hmac::slack(keys())), by_id()), "Ev1");
     assert_eq!(delivery(Scheme::Bearer(keys()), by_id()), "unsigned");
     let long = "x".repeat(1_000);
@@ -159,7 +159,7 @@ fn gzip_is_verified_as_it_was_sent_and_decoded_afterwards() {
     let decoded = hook.decode(&request(&given), &schema()).unwrap();
     assert_eq!(decoded.changes[0].as_ref().unwrap().event.id(), Some("7"));
     let plain = sent(&signature(br#"{"op":"delete","id":7}"#), "gzip");
-    assert_eq!(hook.verify(&request(&plain)), Err(Refused::Signature));
+    assert_eq!(hook.verify(&request(&plain)), Err(Refusal::Signature));
     assert_eq!(hook.decode(&request(&sent("", "br")), &schema()), Err(DecodeError::Coding));
 }
 
@@ -204,8 +204,8 @@ fn everything() -> Vec<Hook> {
         Scheme::Hmac(Hmac::shopify(keys())),
         Scheme::Hmac(Hmac::slack(keys())),
         Scheme::Hmac(Hmac::airtable(keys())),
-        Scheme::Timed(Timed::stripe(keys())),
-        Scheme::Timed(Timed::sanity(keys())),
+        Scheme::Timed(TimedHeader::stripe(keys())),
+        Scheme::Timed(TimedHeader::sanity(keys())),
         Scheme::Contentful(Contentful { secrets: keys(), public_path: None }),
         Scheme::Gitlab(Gitlab::new(["glt-7", standard[0]]).unwrap()),
         Scheme::Bearer(keys()),
@@ -345,7 +345,7 @@ proptest! {
             Some(byte) => *byte ^= 1 << bit,
             None => changed.push(0),
         }
-        prop_assert_eq!(hook.verify(&request(&given, &changed)), Err(Refused::Signature));
+        prop_assert_eq!(hook.verify(&request(&given, &changed)), Err(Refusal::Signature));
     }
 
     #[test]

@@ -17,10 +17,10 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 
 use super::body::Documents;
-use super::{Change, DecodeError, Decoded, MOST_CHANGES, Request};
+use super::{Change, DecodeError, DecodedDelivery, MOST_CHANGES, Request};
 use diorama_core::record::{CborValue, Record, id_from_value};
 use diorama_core::vista::{ChangeEvent, Coercion};
-use select::{Fan, Path, Scope, Selector, fits, plain};
+use select::{Path, Scope, SelectError, Selector, fits, plain};
 
 /// Bytes that one delivery may be made into.
 const MOST_MADE: usize = 64 << 20;
@@ -38,33 +38,33 @@ struct Rule {
     each: Option<Path>,
     when: Vec<Test>,
     op: Op,
-    id: Option<Source>,
+    id: Option<ValueSource>,
     /// Where the row had another id before.
-    old_id: Option<Source>,
+    old_id: Option<ValueSource>,
     row: Option<Row>,
     mode: Mode,
-    version: Option<Source>,
-    delivery: Option<Source>,
+    version: Option<ValueSource>,
+    delivery: Option<ValueSource>,
 }
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq)]
-enum Source {
+enum ValueSource {
     /// The first of these that is there.
     First(Vec<Selector>),
     /// Text with values in it, all of which must be there.
-    Template(Vec<Piece>),
+    Template(Vec<TemplatePart>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Piece {
+enum TemplatePart {
     Text(String),
     Value(Selector),
 }
 
 #[derive(Clone, Debug, PartialEq)]
 struct Test {
-    source: Source,
+    source: ValueSource,
     check: Check,
 }
 
@@ -91,7 +91,7 @@ enum Action {
 enum Op {
     Always(Action),
     Cases {
-        source: Source,
+        source: ValueSource,
         exact: HashMap<String, Action>,
         /// With stars in them; the longest first.
         globs: Vec<(String, Action)>,
@@ -108,11 +108,11 @@ enum Mode {
 
 #[derive(Clone, Debug, PartialEq)]
 struct Row {
-    source: Source,
+    source: ValueSource,
     pick: Option<Vec<String>>,
     drop: Vec<String>,
     rename: Vec<(String, String)>,
-    set: Vec<(String, Source)>,
+    set: Vec<(String, ValueSource)>,
     unset: Option<CborValue>,
 }
 
@@ -123,8 +123,8 @@ impl Map {
         documents: Documents,
         request: &Request<'_>,
         id_column: &str,
-    ) -> Result<Decoded, DecodeError> {
-        let mut decoded = Decoded::default();
+    ) -> Result<DecodedDelivery, DecodeError> {
+        let mut decoded = DecodedDelivery::default();
         let values = match documents {
             Documents::Nothing => Vec::new(),
             // Senders that batch put what they send otherwise one by one into an array.
@@ -155,7 +155,7 @@ impl Map {
     }
 
     /// Understands one message, of several or of one.
-    fn document(&self, scope: &Scope<'_>, several: bool, decoded: &mut Decoded) -> Result<(), DecodeError> {
+    fn document(&self, scope: &Scope<'_>, several: bool, decoded: &mut DecodedDelivery) -> Result<(), DecodeError> {
         for rule in &self.rules {
             let root = rule.scope.iter().find_map(|path| path.find(scope.root)).unwrap_or(scope.root);
             let scope = Scope { root, item: root, ..*scope };
@@ -174,7 +174,7 @@ impl Map {
 }
 
 impl Rule {
-    fn apply(&self, scope: &Scope<'_>, several: bool, decoded: &mut Decoded) -> Result<(), DecodeError> {
+    fn apply(&self, scope: &Scope<'_>, several: bool, decoded: &mut DecodedDelivery) -> Result<(), DecodeError> {
         let delivery = self.delivery.as_ref().and_then(|source| plain(&*source.find(scope)?));
         let first = decoded.changes.len();
         let done = first + decoded.ignored;
@@ -182,8 +182,8 @@ impl Rule {
             None => vec![(CborValue::Null, scope.root)],
             Some(path) => match path.fan(scope.root, MOST_CHANGES - done.min(MOST_CHANGES)) {
                 Ok(items) => items,
-                Err(Fan::TooMany) => return Err(DecodeError::TooMany),
-                Err(Fan::Absent) => {
+                Err(SelectError::TooMany) => return Err(DecodeError::TooMany),
+                Err(SelectError::Absent) => {
                     decoded.reject(format!(
                         "each = {:?} leads to no list in it: look at what was sent, and mend the path, or add a rule for such bodies",
                         path.to_string()
@@ -198,12 +198,12 @@ impl Rule {
         for (key, item) in &items {
             let scope = Scope { item, key: self.each.as_ref().map(|_| key), ..*scope };
             match self.change(&scope) {
-                Ok(Told::Changes { old, change, remark }) => {
+                Ok(ItemOutcome::Changes { old, change, remark }) => {
                     decoded.changes.extend(old.map(|old| Ok(*old)));
                     decoded.changes.push(Ok(*change));
                     decoded.why = decoded.why.take().or(remark);
                 }
-                Ok(Told::Nothing(why)) => decoded.ignore(why),
+                Ok(ItemOutcome::Nothing(why)) => decoded.ignore(why),
                 Err(detail) => decoded.reject(detail),
             }
         }
@@ -221,9 +221,9 @@ impl Rule {
     }
 
     /// The change, or why the item is of no concern.
-    fn change(&self, scope: &Scope<'_>) -> Result<Told, String> {
+    fn change(&self, scope: &Scope<'_>) -> Result<ItemOutcome, String> {
         if !self.when.iter().all(|test| test.holds(scope)) {
-            return Ok(Told::Nothing("it is not about this resource".into()));
+            return Ok(ItemOutcome::Nothing("it is not about this resource".into()));
         }
         let (action, told) = self.op.action(scope);
         let id = || {
@@ -234,7 +234,7 @@ impl Rule {
         };
         let mut partial = false;
         let event = match action {
-            Action::Ignore => return Ok(Told::Nothing(format!("{told} is to be ignored"))),
+            Action::Ignore => return Ok(ItemOutcome::Nothing(format!("{told} is to be ignored"))),
             Action::Reject => return Err(format!("{told} is not known to the mapping")),
             Action::Invalidate => ChangeEvent::Invalidated,
             Action::Delete => ChangeEvent::Deleted { id: id()? },
@@ -267,12 +267,12 @@ impl Rule {
             coercion: Coercion::Loose,
         };
         let old = old.map(|id| Box::new(change(ChangeEvent::Deleted { id }, false)));
-        Ok(Told::Changes { old, change: Box::new(change(event, partial)), remark })
+        Ok(ItemOutcome::Changes { old, change: Box::new(change(event, partial)), remark })
     }
 }
 
 /// What an item says.
-enum Told {
+enum ItemOutcome {
     Changes {
         /// The removal of the row under the id that it had before.
         old: Option<Box<Change>>,
@@ -293,16 +293,18 @@ fn guard(value: &CborValue) -> Option<CborValue> {
     }
 }
 
-impl Source {
+impl ValueSource {
     fn find<'s>(&'s self, scope: &Scope<'s>) -> Option<Cow<'s, CborValue>> {
         match self {
-            Source::First(all) => all.iter().find_map(|selector| selector.find(scope).filter(|value| !value.is_null())),
-            Source::Template(pieces) => {
+            ValueSource::First(all) => {
+                all.iter().find_map(|selector| selector.find(scope).filter(|value| !value.is_null()))
+            }
+            ValueSource::Template(pieces) => {
                 let mut text = String::new();
                 for piece in pieces {
                     match piece {
-                        Piece::Text(own) => text.push_str(own),
-                        Piece::Value(selector) => text.push_str(&plain(&*selector.find(scope)?)?),
+                        TemplatePart::Text(own) => text.push_str(own),
+                        TemplatePart::Value(selector) => text.push_str(&plain(&*selector.find(scope)?)?),
                     }
                 }
                 scope.spend(text.len()).then_some(Cow::Owned(CborValue::Text(text)))

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::select::{Path, Selector};
 use super::table::Table;
-use super::{Action, Check, Map, Mode, Op, Piece, Row, Rule, Source, Test};
+use super::{Action, Check, Map, Mode, Op, Row, Rule, TemplatePart, Test, ValueSource};
 use diorama_core::record::CborValue;
 
 /// Rules of one mapping, and entries of one list in it, at most.
@@ -234,7 +234,7 @@ fn mode(table: &Table<'_, '_>, value: &DeValue<'_>, at: usize) -> Option<Mode> {
 }
 
 /// A selector, several of them, or a template.
-fn source(table: &Table<'_, '_>, value: &DeValue<'_>, at: usize) -> Option<Source> {
+fn source(table: &Table<'_, '_>, value: &DeValue<'_>, at: usize) -> Option<ValueSource> {
     if let DeValue::Table(inner) = value {
         let inner = table.inner("template", at, inner);
         let pieces = inner.read("template", |value, at| table.try_at(at, template(value.as_str()?)));
@@ -242,26 +242,26 @@ fn source(table: &Table<'_, '_>, value: &DeValue<'_>, at: usize) -> Option<Sourc
             table.problem(at, "a table here is a template: { template = \"{/a}:{/b}\" }");
         }
         inner.finish();
-        return pieces.map(Source::Template);
+        return pieces.map(ValueSource::Template);
     }
     let Some(all) = texts(value).filter(|all| !all.is_empty()) else {
         return table.wrong(at, "this is a selector like \"/data/id\", or an array of them");
     };
     let parsed: Vec<_> = all.iter().filter_map(|text| table.try_at(at, Selector::parse(text))).collect();
-    (parsed.len() == all.len()).then_some(Source::First(parsed))
+    (parsed.len() == all.len()).then_some(ValueSource::First(parsed))
 }
 
-fn template(text: &str) -> Result<Vec<Piece>, String> {
+fn template(text: &str) -> Result<Vec<TemplatePart>, String> {
     let mut pieces = Vec::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('{') {
-        pieces.extend((!before.is_empty()).then(|| Piece::Text(before.into())));
+        pieces.extend((!before.is_empty()).then(|| TemplatePart::Text(before.into())));
         let (inner, after) = after.split_once('}').ok_or("the template has a { without }")?;
-        pieces.push(Piece::Value(Selector::parse(inner)?));
+        pieces.push(TemplatePart::Value(Selector::parse(inner)?));
         rest = after;
     }
-    pieces.extend((!rest.is_empty()).then(|| Piece::Text(rest.into())));
-    match pieces.iter().any(|piece| matches!(piece, Piece::Value(_))) {
+    pieces.extend((!rest.is_empty()).then(|| TemplatePart::Text(rest.into())));
+    match pieces.iter().any(|piece| matches!(piece, TemplatePart::Value(_))) {
         true => Ok(pieces),
         false => Err("the template holds no {selector}".into()),
     }

@@ -55,7 +55,7 @@ enum Base {
 
 /// Why there are no places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fan {
+pub(super) enum SelectError {
     /// There is no list where the path looks for one.
     Absent,
     /// There are more than may be.
@@ -216,7 +216,11 @@ impl Path {
     }
 
     /// Every place that fits, where steps of `*` stand for any member or element; no more than `most` of them.
-    pub(super) fn fan<'v>(&self, value: &'v CborValue, most: usize) -> Result<Vec<(CborValue, &'v CborValue)>, Fan> {
+    pub(super) fn fan<'v>(
+        &self,
+        value: &'v CborValue,
+        most: usize,
+    ) -> Result<Vec<(CborValue, &'v CborValue)>, SelectError> {
         let mut found = vec![(CborValue::Null, value)];
         for step in &self.0 {
             let mut next = Vec::new();
@@ -238,12 +242,12 @@ impl Path {
                     _ => {}
                 }
                 if next.len() > most {
-                    return Err(Fan::TooMany);
+                    return Err(SelectError::TooMany);
                 }
             }
             match next.is_empty() {
                 true if lists => return Ok(Vec::new()),
-                true => return Err(Fan::Absent),
+                true => return Err(SelectError::Absent),
                 false => found = next,
             }
         }

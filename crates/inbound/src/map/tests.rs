@@ -14,7 +14,12 @@ fn cbor(value: &Value) -> CborValue {
     diorama_core::record::parse_json(value.to_string().as_bytes(), Default::default()).unwrap()
 }
 
-fn run_with(map: &Map, headers: &[(&str, &str)], query: Option<&str>, body: &str) -> Result<Decoded, DecodeError> {
+fn run_with(
+    map: &Map,
+    headers: &[(&str, &str)],
+    query: Option<&str>,
+    body: &str,
+) -> Result<DecodedDelivery, DecodeError> {
     let headers: HeaderMap = headers
         .iter()
         .map(|(name, value)| (name.parse::<http::header::HeaderName>().unwrap(), value.parse().unwrap()))
@@ -25,7 +30,7 @@ fn run_with(map: &Map, headers: &[(&str, &str)], query: Option<&str>, body: &str
     map.decode(Documents::read(body, "application/json", Forms::Refused)?, &request, "id")
 }
 
-fn run(map: &str, body: &str) -> Decoded {
+fn run(map: &str, body: &str) -> DecodedDelivery {
     run_with(&load(map), &[], None, body).unwrap()
 }
 

@@ -5,7 +5,7 @@ use http::{HeaderMap, Method};
 use jiff::Timestamp;
 
 use super::*;
-use crate::{Change, Decoded, Format, Hook, Request, Scheme};
+use crate::{Change, DecodedDelivery, Format, Hook, Request, Scheme};
 use diorama_core::record::{CborValue, Record, parse_json};
 use diorama_core::vista::{ChangeEvent, Column, ColumnType, Schema};
 
@@ -13,7 +13,7 @@ fn schema(id: &str) -> Schema {
     Schema::new(id, vec![Column::new(id, ColumnType::String)])
 }
 
-fn decode(map: Map, id: &str, headers: &[(&str, &str)], body: &str) -> Decoded {
+fn decode(map: Map, id: &str, headers: &[(&str, &str)], body: &str) -> DecodedDelivery {
     let json = ("content-type", "application/json");
     let headers: HeaderMap = [json]
         .iter()
@@ -26,7 +26,7 @@ fn decode(map: Map, id: &str, headers: &[(&str, &str)], body: &str) -> Decoded {
     hook.decode(&request, &schema(id)).unwrap()
 }
 
-fn all(name: &str, only: Option<&str>, headers: &[(&str, &str)], body: &str) -> Decoded {
+fn all(name: &str, only: Option<&str>, headers: &[(&str, &str)], body: &str) -> DecodedDelivery {
     decode(preset(name, only, "", &["map"]).unwrap(), "id", headers, body)
 }
 
@@ -309,7 +309,7 @@ fn supabase() {
     assert_eq!(unknown.changes[0].clone().unwrap().version, None::<CborValue>);
 }
 
-fn events(decoded: &Decoded) -> Vec<ChangeEvent> {
+fn events(decoded: &DecodedDelivery) -> Vec<ChangeEvent> {
     decoded.changes.iter().map(|change| change.clone().unwrap().event).collect()
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Algorithm, Encoding, Key, Refused, Unit, Verifier, fresh, one};
+use super::{Algorithm, Encoding, Key, Refusal, Unit, Verifier, fresh, one};
 use crate::Request;
 
 pub(super) const SIGNATURE: &str = "x-contentful-signature";
@@ -21,14 +21,14 @@ pub struct Contentful {
 }
 
 impl Contentful {
-    pub(super) fn begin<'a>(&self, request: &Request<'a>, tolerance: u64) -> Result<Verifier<'a>, Refused> {
+    pub(super) fn begin<'a>(&self, request: &Request<'a>, tolerance: u64) -> Result<Verifier<'a>, Refusal> {
         let presented = vec![Encoding::Hex.decode(one(request.headers, SIGNATURE)?)];
         let timestamp = one(request.headers, TIMESTAMP)?;
         let names = one(request.headers, SIGNED_HEADERS)?;
         let mut names: Vec<String> = names.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
         // A time that is not signed proves nothing.
         if names.len() > MOST_NAMES || !names.iter().any(|name| name == TIMESTAMP) {
-            return Err(Refused::Malformed);
+            return Err(Refusal::Malformed);
         }
         names.sort_unstable();
         names.dedup();

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::mac::Mac;
-use super::{Algorithm, Encoding, InBody, Key, Refused, Sender, Unit, Verifier, fresh, one};
+use super::{Algorithm, Encoding, InBody, Key, Refusal, Sender, Unit, Verifier, fresh, one};
 use crate::Request;
 
 /// An HMAC in a header.
@@ -74,7 +74,7 @@ impl Hmac {
             prefix: "v0=".into(),
             timestamp: Some(HeaderName::from_static(timestamp)),
             message: Message {
-                before: vec![Piece::Text("v0:".into()), Piece::Timestamp, Piece::Text(":".into())],
+                before: vec![SignedPart::Text("v0:".into()), SignedPart::Timestamp, SignedPart::Text(":".into())],
                 after: Vec::new(),
             },
             sender,
@@ -89,7 +89,7 @@ impl Hmac {
         Hmac {
             prefix: "sha256=".into(),
             timestamp: Some(HeaderName::from_static("twitch-eventsub-message-timestamp")),
-            message: Message { before: vec![Piece::Header(id), Piece::Timestamp], after: Vec::new() },
+            message: Message { before: vec![SignedPart::Header(id), SignedPart::Timestamp], after: Vec::new() },
             sender: Sender::Twitch,
             ..own
         }
@@ -118,7 +118,7 @@ impl Hmac {
         Hmac { prefix: "hmac-sha256=".into(), sender: Sender::Airtable, ..own }
     }
 
-    pub(super) fn begin<'a>(&'a self, request: &Request<'a>, tolerance: u64) -> Result<Verifier<'a>, Refused> {
+    pub(super) fn begin<'a>(&'a self, request: &Request<'a>, tolerance: u64) -> Result<Verifier<'a>, Refusal> {
         let signed = self.signed(request)?;
         match self.timestamp {
             Some(_) if self.sender == Sender::Twitch => {
@@ -146,15 +146,15 @@ impl Hmac {
         Mac::new(key, self.algorithm).map(|mac| mac.feed(text.as_bytes()).hex())
     }
 
-    fn signed<'a>(&'a self, request: &Request<'a>) -> Result<Signed<'a>, Refused> {
+    fn signed<'a>(&'a self, request: &Request<'a>) -> Result<SignedContent<'a>, Refusal> {
         let mut presented = Vec::new();
         for name in self.headers.iter().filter(|name| request.headers.contains_key(*name)) {
             let given = one(request.headers, name.as_str())?;
-            let given = given.strip_prefix(self.prefix.as_str()).ok_or(Refused::Malformed)?;
+            let given = given.strip_prefix(self.prefix.as_str()).ok_or(Refusal::Malformed)?;
             presented.push(self.encoding.decode(given));
         }
         if presented.is_empty() {
-            return Err(Refused::Missing);
+            return Err(Refusal::Missing);
         }
         let timestamp = match &self.timestamp {
             Some(name) => one(request.headers, name.as_str())?,
@@ -162,20 +162,20 @@ impl Hmac {
         };
         let before = pieces(&self.message.before, request, timestamp)?;
         let after = pieces(&self.message.after, request, timestamp)?;
-        Ok(Signed { presented, timestamp, before, after })
+        Ok(SignedContent { presented, timestamp, before, after })
     }
 }
 
 /// Signatures of a delivery, and what they are of: something before the body, the body, and something after it.
-struct Signed<'a> {
+struct SignedContent<'a> {
     presented: Vec<Vec<u8>>,
     timestamp: &'a str,
     before: Vec<&'a [u8]>,
     after: Vec<&'a [u8]>,
 }
 
-impl<'a> Signed<'a> {
-    fn verifier(self, request: &Request<'a>, keys: &[Key], algorithm: Algorithm) -> Result<Verifier<'a>, Refused> {
+impl<'a> SignedContent<'a> {
+    fn verifier(self, request: &Request<'a>, keys: &[Key], algorithm: Algorithm) -> Result<Verifier<'a>, Refusal> {
         let before = |mac| self.before.iter().fold(mac, |mac: Mac, piece| mac.feed(piece));
         let verifier = Verifier::signatures(request, (keys, algorithm), self.presented, Vec::new(), before)?;
         Ok(verifier.followed_by(self.after))
@@ -184,27 +184,27 @@ impl<'a> Signed<'a> {
 
 /// A body that is signed and says no time has none that is too far off.
 #[derive(Deserialize)]
-struct Timed {
+struct TimeCheck {
     timestamp: Option<String>,
 }
 
 /// Whether the time in the body is near: what was recorded once is not good for ever.
-pub(super) fn fresh_body(request: &Request<'_>, tolerance: u64) -> Result<(), Refused> {
-    let Ok(Timed { timestamp: Some(at) }) = serde_json::from_slice(request.body) else { return Ok(()) };
-    let at: Timestamp = at.parse().map_err(|_| Refused::Malformed)?;
+pub(super) fn fresh_body(request: &Request<'_>, tolerance: u64) -> Result<(), Refusal> {
+    let Ok(TimeCheck { timestamp: Some(at) }) = serde_json::from_slice(request.body) else { return Ok(()) };
+    let at: Timestamp = at.parse().map_err(|_| Refusal::Malformed)?;
     let off = at.as_second().abs_diff(request.now.as_second());
-    if off <= tolerance { Ok(()) } else { Err(Refused::Stale) }
+    if off <= tolerance { Ok(()) } else { Err(Refusal::Stale) }
 }
 
 /// What is signed: parts of a delivery with text between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    before: Vec<Piece>,
-    after: Vec<Piece>,
+    before: Vec<SignedPart>,
+    after: Vec<SignedPart>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Piece {
+enum SignedPart {
     Text(String),
     Timestamp,
     Method,
@@ -227,7 +227,7 @@ impl Message {
         let (mut before, mut pieces) = (None, Vec::new());
         let mut rest = text;
         while let Some((plain, after)) = rest.split_once('{') {
-            pieces.extend((!plain.is_empty()).then(|| Piece::Text(plain.into())));
+            pieces.extend((!plain.is_empty()).then(|| SignedPart::Text(plain.into())));
             let (word, after) = after.split_once('}').ok_or("message has a { without }")?;
             rest = after;
             pieces.push(match word.split_once(':') {
@@ -236,11 +236,11 @@ impl Message {
                     before = Some(std::mem::take(&mut pieces));
                     continue;
                 }
-                None if word == "timestamp" => Piece::Timestamp,
-                None if word == "method" => Piece::Method,
-                None if word == "path" => Piece::Path,
+                None if word == "timestamp" => SignedPart::Timestamp,
+                None if word == "method" => SignedPart::Method,
+                None if word == "path" => SignedPart::Path,
                 Some(("header", name)) => {
-                    Piece::Header(name.parse().map_err(|_| format!("{name:?} in message is no name of a header"))?)
+                    SignedPart::Header(name.parse().map_err(|_| format!("{name:?} in message is no name of a header"))?)
                 }
                 _ => {
                     let known = "{body}, {timestamp}, {method}, {path} and {header:NAME}";
@@ -248,20 +248,20 @@ impl Message {
                 }
             });
         }
-        pieces.extend((!rest.is_empty()).then(|| Piece::Text(rest.into())));
+        pieces.extend((!rest.is_empty()).then(|| SignedPart::Text(rest.into())));
         let before = before.ok_or("message must contain {body}: what is not signed proves nothing")?;
         Ok(Message { before, after: pieces })
     }
 }
 
-fn pieces<'a>(pieces: &'a [Piece], request: &Request<'a>, timestamp: &'a str) -> Result<Vec<&'a [u8]>, Refused> {
-    let piece = |piece: &'a Piece| {
+fn pieces<'a>(pieces: &'a [SignedPart], request: &Request<'a>, timestamp: &'a str) -> Result<Vec<&'a [u8]>, Refusal> {
+    let piece = |piece: &'a SignedPart| {
         Ok(match piece {
-            Piece::Text(text) => text.as_bytes(),
-            Piece::Timestamp => timestamp.as_bytes(),
-            Piece::Method => request.method.as_str().as_bytes(),
-            Piece::Path => request.path.as_bytes(),
-            Piece::Header(name) => one(request.headers, name.as_str())?.as_bytes(),
+            SignedPart::Text(text) => text.as_bytes(),
+            SignedPart::Timestamp => timestamp.as_bytes(),
+            SignedPart::Method => request.method.as_str().as_bytes(),
+            SignedPart::Path => request.path.as_bytes(),
+            SignedPart::Header(name) => one(request.headers, name.as_str())?.as_bytes(),
         })
     };
     pieces.iter().map(piece).collect()

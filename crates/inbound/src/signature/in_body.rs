@@ -5,7 +5,7 @@ use subtle::Choice;
 
 use super::mac::{self, Mac};
 use super::token::known;
-use super::{Algorithm, Encoding, Key, Refused, Unit, decide, fresh};
+use super::{Algorithm, Encoding, Key, Refusal, Unit, decide, fresh};
 use crate::Request;
 use crate::form::fields;
 use crate::hook::media_type;
@@ -46,8 +46,8 @@ impl MailgunProof {
 }
 
 impl Mailgun {
-    pub(super) fn verify(&self, request: &Request<'_>, tolerance: u64) -> Result<(), Refused> {
-        let proof = MailgunProof::of(request).ok_or(Refused::Malformed)?;
+    pub(super) fn verify(&self, request: &Request<'_>, tolerance: u64) -> Result<(), Refusal> {
+        let proof = MailgunProof::of(request).ok_or(Refusal::Malformed)?;
         let presented = [Encoding::Hex.decode(&proof.signature)];
         let macs = self.secrets.iter().filter_map(|key| Mac::new(key, Algorithm::Sha256));
         let fed = macs.map(|mac| mac.feed(proof.timestamp.as_bytes()).feed(proof.token.as_bytes()));
@@ -91,10 +91,10 @@ impl Graph {
     }
 
     /// Checks every notification: one request may carry those of several subscriptions.
-    pub(super) fn verify(&self, request: &Request<'_>) -> Result<(), Refused> {
-        let told: Notifications = serde_json::from_slice(request.body).map_err(|_| Refused::Malformed)?;
+    pub(super) fn verify(&self, request: &Request<'_>) -> Result<(), Refusal> {
+        let told: Notifications = serde_json::from_slice(request.body).map_err(|_| Refusal::Malformed)?;
         if told.value.is_empty() {
-            return Err(Refused::Missing);
+            return Err(Refusal::Missing);
         }
         let fits = |told: &Notification| match &told.client_state {
             Some(state) => known(&self.secrets, state.as_bytes()),

@@ -25,7 +25,7 @@ impl Sent {
         Sent { headers, query: query.map(str::to_string), body: body.into(), at: NOW }
     }
 
-    fn verify(&self, scheme: &Scheme) -> Result<(), Refused> {
+    fn verify(&self, scheme: &Scheme) -> Result<(), Refusal> {
         self.parts().request(|request| verified(scheme, request))
     }
 
@@ -115,13 +115,13 @@ fn twilio_signs_the_url_and_the_sorted_form() {
         assert!(other.verify(&twilio(None)).is_err(), "{what}");
     }
     let other = Scheme::Twilio(Twilio { secrets: keys("12346"), public_url: None });
-    assert_eq!(sent.verify(&other), Err(Refused::Signature));
+    assert_eq!(sent.verify(&other), Err(Refusal::Signature));
 }
 
 #[test]
 fn twilio_knows_the_url_from_the_configuration_behind_a_proxy() {
     let sent = twilio_form().with(|sent| sent.headers[1].1 = "10.0.0.7:8080".into());
-    assert_eq!(sent.verify(&twilio(None)), Err(Refused::Signature));
+    assert_eq!(sent.verify(&twilio(None)), Err(Refusal::Signature));
     assert_eq!(sent.verify(&twilio(Some("https://mycompany.com/myapp.php"))), Ok(()));
     // Twilio's libraries try the URL with its port and without.
     assert_eq!(sent.verify(&twilio(Some("https://mycompany.com:443/myapp.php"))), Ok(()));
@@ -162,8 +162,8 @@ fn slack_signs_the_forms_of_commands() {
     let sent = Sent::new(&headers, None, body).with(|sent| sent.at = 1_531_420_618);
     let scheme = Scheme::Hmac(Hmac::slack(keys("8f742231b10e8888abcd99yyyzzz85a5")));
     assert_eq!(sent.verify(&scheme), Ok(()));
-    assert_eq!(sent.with(|sent| sent.at += 301).verify(&scheme), Err(Refused::Stale));
-    assert_eq!(sent.with(|sent| sent.body += "&text=x").verify(&scheme), Err(Refused::Signature));
+    assert_eq!(sent.with(|sent| sent.at += 301).verify(&scheme), Err(Refusal::Stale));
+    assert_eq!(sent.with(|sent| sent.body += "&text=x").verify(&scheme), Err(Refusal::Signature));
 }
 
 #[test]
@@ -173,8 +173,8 @@ fn meta_signs_as_github_does() {
     let sent = Sent::new(&[("x-hub-signature-256", signature)], None, "Hello, World!");
     let scheme = Scheme::Hmac(Hmac::meta(keys("It's a Secret to Everybody")));
     assert_eq!(sent.verify(&scheme), Ok(()));
-    assert_eq!(sent.with(|sent| sent.body += " ").verify(&scheme), Err(Refused::Signature));
-    assert_eq!(sent.with(|sent| sent.headers.clear()).verify(&scheme), Err(Refused::Missing));
+    assert_eq!(sent.with(|sent| sent.body += " ").verify(&scheme), Err(Refusal::Signature));
+    assert_eq!(sent.with(|sent| sent.headers.clear()).verify(&scheme), Err(Refusal::Missing));
 }
 
 #[test]
@@ -190,13 +190,13 @@ fn dropbox_and_asana_sign_the_body_in_plain_digits() {
         let scheme = Scheme::Hmac(scheme);
         let sent = Sent::new(&[(name, &hex_of(secret, body))], None, body);
         assert_eq!(sent.verify(&scheme), Ok(()));
-        assert_eq!(sent.with(|sent| sent.body += " ").verify(&scheme), Err(Refused::Signature));
-        assert_eq!(sent.with(|sent| sent.headers[0].1.push('0')).verify(&scheme), Err(Refused::Signature));
+        assert_eq!(sent.with(|sent| sent.body += " ").verify(&scheme), Err(Refusal::Signature));
+        assert_eq!(sent.with(|sent| sent.headers[0].1.push('0')).verify(&scheme), Err(Refusal::Signature));
     }
     // Without a secret nothing is believed, whatever signs.
     let unset = Scheme::Hmac(Hmac::asana(Vec::new()));
     let sent = Sent::new(&[("x-hook-signature", &hex_of(secret, asana))], None, asana);
-    assert_eq!(sent.verify(&unset), Err(Refused::Signature));
+    assert_eq!(sent.verify(&unset), Err(Refusal::Signature));
 }
 
 #[test]
@@ -207,10 +207,10 @@ fn zoom_signs_time_and_body() {
     let headers = [("x-zm-signature", &*signature), ("x-zm-request-timestamp", "1748779200")];
     let (sent, scheme) = (Sent::new(&headers, None, body), Scheme::Hmac(Hmac::zoom(keys("zoom-secret"))));
     assert_eq!(sent.verify(&scheme), Ok(()));
-    assert_eq!(sent.with(|sent| sent.body += " ").verify(&scheme), Err(Refused::Signature));
-    assert_eq!(sent.with(|sent| sent.headers[1].1 = "1748779201".into()).verify(&scheme), Err(Refused::Signature));
-    assert_eq!(sent.with(|sent| sent.at += 301).verify(&scheme), Err(Refused::Stale));
-    assert_eq!(sent.with(|sent| drop(sent.headers.pop())).verify(&scheme), Err(Refused::Missing));
+    assert_eq!(sent.with(|sent| sent.body += " ").verify(&scheme), Err(Refusal::Signature));
+    assert_eq!(sent.with(|sent| sent.headers[1].1 = "1748779201".into()).verify(&scheme), Err(Refusal::Signature));
+    assert_eq!(sent.with(|sent| sent.at += 301).verify(&scheme), Err(Refusal::Stale));
+    assert_eq!(sent.with(|sent| drop(sent.headers.pop())).verify(&scheme), Err(Refusal::Missing));
 }
 
 #[test]
@@ -228,13 +228,13 @@ fn twitch_signs_id_time_and_body() {
     let sent = Sent::new(&headers, None, body).with(|sent| sent.at = at);
     let scheme = Scheme::Hmac(Hmac::twitch(keys("s3cRe7")));
     assert_eq!(sent.verify(&scheme), Ok(()));
-    assert_eq!(sent.with(|sent| sent.at += 301).verify(&scheme), Err(Refused::Stale));
-    assert_eq!(sent.with(|sent| sent.at -= 301).verify(&scheme), Err(Refused::Stale));
+    assert_eq!(sent.with(|sent| sent.at += 301).verify(&scheme), Err(Refusal::Stale));
+    assert_eq!(sent.with(|sent| sent.at -= 301).verify(&scheme), Err(Refusal::Stale));
     let other = sent.with(|sent| sent.headers[0].1 = "another".into());
-    assert_eq!(other.verify(&scheme), Err(Refused::Signature));
+    assert_eq!(other.verify(&scheme), Err(Refusal::Signature));
     let other = sent.with(|sent| sent.headers[1].1 = "2019-11-16T10:11:13Z".into());
-    assert_eq!(other.verify(&scheme), Err(Refused::Signature));
-    assert_eq!(sent.with(|sent| sent.headers.truncate(2)).verify(&scheme), Err(Refused::Missing));
+    assert_eq!(other.verify(&scheme), Err(Refusal::Signature));
+    assert_eq!(sent.with(|sent| sent.headers.truncate(2)).verify(&scheme), Err(Refusal::Missing));
 }
 
 #[test]
@@ -250,14 +250,14 @@ fn mailgun_signs_a_time_and_a_token_in_the_body() {
     for (kind, body) in [("application/json", &json), (FORM, &form)] {
         let sent = Sent::new(&[("content-type", kind)], None, body).with(|sent| sent.at = 1_529_006_854);
         assert_eq!(sent.verify(&scheme), Ok(()), "{kind}");
-        assert_eq!(sent.with(|sent| sent.at += 301).verify(&scheme), Err(Refused::Stale), "{kind}");
+        assert_eq!(sent.with(|sent| sent.at += 301).verify(&scheme), Err(Refusal::Stale), "{kind}");
         let other = sent.with(|sent| sent.body = sent.body.replace("a8ce", "a8cf"));
-        assert_eq!(other.verify(&scheme), Err(Refused::Signature), "{kind}");
+        assert_eq!(other.verify(&scheme), Err(Refusal::Signature), "{kind}");
         let other = sent.with(|sent| sent.body = sent.body.replace("token", "nekot"));
-        assert_eq!(other.verify(&scheme), Err(Refused::Malformed), "{kind}");
+        assert_eq!(other.verify(&scheme), Err(Refusal::Malformed), "{kind}");
     }
     let twice = Sent::new(&[("content-type", FORM)], None, &format!("{form}&token=x"));
-    assert_eq!(twice.verify(&scheme), Err(Refused::Malformed));
+    assert_eq!(twice.verify(&scheme), Err(Refusal::Malformed));
 }
 
 #[test]
@@ -274,12 +274,12 @@ fn graph_repeats_the_client_state_in_every_notification() {
     let verify = |body: &str| Sent::new(&[("content-type", "application/json")], None, body).verify(&scheme);
     assert_eq!(verify(&body(&[&good, &good])), Ok(()));
     let wrong = notification(r#""clientState":"secret-client-valuE","#);
-    assert_eq!(verify(&body(&[&good, &wrong])), Err(Refused::Signature));
-    assert_eq!(verify(&body(&[&good, &notification("")])), Err(Refused::Signature));
-    assert_eq!(verify(&body(&[&notification(r#""clientState":null,"#)])), Err(Refused::Signature));
-    assert_eq!(verify(&body(&[])), Err(Refused::Missing));
+    assert_eq!(verify(&body(&[&good, &wrong])), Err(Refusal::Signature));
+    assert_eq!(verify(&body(&[&good, &notification("")])), Err(Refusal::Signature));
+    assert_eq!(verify(&body(&[&notification(r#""clientState":null,"#)])), Err(Refusal::Signature));
+    assert_eq!(verify(&body(&[])), Err(Refusal::Missing));
     for bad in ["", "{}", "[]", r#"{"value":[{"clientState":"secret-client-value","clientState":"x"}]}"#] {
-        assert_eq!(verify(bad), Err(Refused::Malformed), "{bad}");
+        assert_eq!(verify(bad), Err(Refusal::Malformed), "{bad}");
     }
     assert!(Graph::new(["a\"b"]).is_err() && Graph::new([&*"a".repeat(129)]).is_err());
     let mut kept = body(&[&good, &good]).into_bytes();
@@ -296,10 +296,10 @@ fn a_secret_in_the_url_is_compared_decoded() {
     let verify = |query: Option<&str>| Sent::new(&[], query, "{}").verify(&scheme);
     assert_eq!(verify(Some("a=1&key=s3cr3t%2F0123456789")), Ok(()));
     assert_eq!(verify(Some("key=s3cr3t/0123456789")), Ok(()));
-    assert_eq!(verify(Some("key=s3cr3t%2F012345678")), Err(Refused::Signature));
-    assert_eq!(verify(Some("key=")), Err(Refused::Signature));
+    assert_eq!(verify(Some("key=s3cr3t%2F012345678")), Err(Refusal::Signature));
+    assert_eq!(verify(Some("key=")), Err(Refusal::Signature));
     for none in [None, Some(""), Some("Key=s3cr3t/0123456789"), Some("key=%FF")] {
-        assert_eq!(verify(none), Err(Refused::Missing), "{none:?}");
+        assert_eq!(verify(none), Err(Refusal::Missing), "{none:?}");
     }
 }
 
@@ -326,14 +326,14 @@ fn sns_has_a_secret_in_the_url_and_expected_topics() {
     let own = scheme("0123456789abcdef");
     assert_eq!(sent.verify(&own), Ok(()));
     assert_eq!(sent.with(|sent| drop(sent.headers.pop())).verify(&own), Ok(()));
-    assert_eq!(sent.with(|sent| sent.query = None).verify(&own), Err(Refused::Missing));
-    assert_eq!(sent.verify(&scheme("0123456789abcdeg")), Err(Refused::Signature));
+    assert_eq!(sent.with(|sent| sent.query = None).verify(&own), Err(Refusal::Missing));
+    assert_eq!(sent.verify(&scheme("0123456789abcdeg")), Err(Refusal::Signature));
     assert_eq!(
         sent.with(|sent| sent.body = NOTIFICATION.replace("MyTopic\"", "Mine\"")).verify(&own),
-        Err(Refused::Topic)
+        Err(Refusal::Topic)
     );
-    assert_eq!(sent.with(|sent| sent.headers[1].1 += "2").verify(&own), Err(Refused::Topic));
-    assert_eq!(sent.with(|sent| sent.body = "{}".into()).verify(&own), Err(Refused::Malformed));
+    assert_eq!(sent.with(|sent| sent.headers[1].1 += "2").verify(&own), Err(Refusal::Topic));
+    assert_eq!(sent.with(|sent| sent.body = "{}".into()).verify(&own), Err(Refusal::Malformed));
     // SNS sends user and password of the URL as Basic, after a 401 that asks for it.
     let basic = sent.with(|sent| {
         sent.query = None;
@@ -341,14 +341,14 @@ fn sns_has_a_secret_in_the_url_and_expected_topics() {
     });
     // User and password of RFC 7617's first draft, RFC 2617.
     assert_eq!(basic.verify(&scheme("Aladdin:open sesame")), Ok(()));
-    assert_eq!(basic.verify(&scheme("Aladdin:open sesam")), Err(Refused::Signature));
+    assert_eq!(basic.verify(&scheme("Aladdin:open sesam")), Err(Refusal::Signature));
     assert_eq!(own.authenticate(), Some("Basic realm=\"webhook\""));
     let raw = sent.with(|sent| {
         sent.headers.push(("x-amz-sns-rawdelivery", "true".into()));
         sent.body = "anything".into();
     });
     assert_eq!(raw.verify(&own), Ok(()));
-    assert_eq!(raw.with(|sent| drop(sent.headers.remove(1))).verify(&own), Err(Refused::Missing));
+    assert_eq!(raw.with(|sent| drop(sent.headers.remove(1))).verify(&own), Err(Refusal::Missing));
 }
 
 #[test]
@@ -359,8 +359,8 @@ fn sns_is_not_believed_to_live_elsewhere() {
         Sent::new(&[], Some("token=0123456789abcdef"), &body).verify(&own)
     };
     assert_eq!(verify(r#","SubscribeURL":"https://sns.us-west-2.amazonaws.com/?Action=ConfirmSubscription""#), Ok(()));
-    assert_eq!(verify(r#","SubscribeURL":"https://sns.us-west-2.evil.example/""#), Err(Refused::Address));
-    assert_eq!(verify(""), Err(Refused::Malformed));
+    assert_eq!(verify(r#","SubscribeURL":"https://sns.us-west-2.evil.example/""#), Err(Refusal::Address));
+    assert_eq!(verify(""), Err(Refusal::Malformed));
 }
 
 #[test]

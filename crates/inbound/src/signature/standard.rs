@@ -6,7 +6,7 @@ use ed25519_dalek::{Signature, StreamVerifier, VerifyingKey};
 use http::HeaderMap;
 
 use super::key::public;
-use super::{Algorithm, Encoding, Key, MOST_SIGNATURES, Refused, Unit, Verifier, fresh, one};
+use super::{Algorithm, Encoding, Key, MOST_SIGNATURES, Refusal, Unit, Verifier, fresh, one};
 use crate::Request;
 
 /// Signatures with private keys that are tried of one delivery, at most: each one hashes the whole body.
@@ -43,7 +43,7 @@ impl Standard {
         Ok(own)
     }
 
-    pub(super) fn begin<'a>(&self, request: &Request<'a>, tolerance: u64) -> Result<Verifier<'a>, Refused> {
+    pub(super) fn begin<'a>(&self, request: &Request<'a>, tolerance: u64) -> Result<Verifier<'a>, Refusal> {
         let [id, timestamp, signature] = names(request.headers)?;
         let id = one(request.headers, id)?;
         let timestamp = one(request.headers, timestamp)?;
@@ -84,11 +84,11 @@ pub(super) fn delivery(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The set of names the sender uses; both sets at once may disagree and are not accepted.
-fn names(headers: &HeaderMap) -> Result<[&'static str; 3], Refused> {
+fn names(headers: &HeaderMap) -> Result<[&'static str; 3], Refusal> {
     match (headers.contains_key(STANDARD_NAMES[2]), headers.contains_key(SVIX_NAMES[2])) {
-        (true, true) => Err(Refused::Malformed),
+        (true, true) => Err(Refusal::Malformed),
         (true, false) => Ok(STANDARD_NAMES),
         (false, true) => Ok(SVIX_NAMES),
-        (false, false) => Err(Refused::Missing),
+        (false, false) => Err(Refusal::Missing),
     }
 }

@@ -27,14 +27,14 @@ const SIGNATURES: [&str; 12] = [
 ];
 
 /// What a check of the whole body at once comes to, after it was seen that checks of its single bytes come to the same.
-pub(super) fn verified(scheme: &Scheme, request: &Request<'_>) -> Result<(), Refused> {
+pub(super) fn verified(scheme: &Scheme, request: &Request<'_>) -> Result<(), Refusal> {
     let whole = scheme.verify(request, TOLERANCE);
     assert_eq!(in_pieces(scheme, request, 1..request.body.len()), whole);
     whole
 }
 
 /// What a check of the body comes to that arrives cut at these places, in order.
-fn in_pieces(scheme: &Scheme, request: &Request<'_>, cuts: impl IntoIterator<Item = usize>) -> Result<(), Refused> {
+fn in_pieces(scheme: &Scheme, request: &Request<'_>, cuts: impl IntoIterator<Item = usize>) -> Result<(), Refusal> {
     let mut verifier = scheme.begin(&Request { body: b"still to come", ..*request }, TOLERANCE)?;
     let end = cuts.into_iter().fold(0, |from, to| {
         verifier.update(&request.body[from..to]);
@@ -109,11 +109,11 @@ struct Case {
 }
 
 impl Case {
-    fn verify(&self) -> Result<(), Refused> {
+    fn verify(&self) -> Result<(), Refusal> {
         self.verify_as(&(self.make)(&[&self.secret]))
     }
 
-    fn verify_as(&self, scheme: &Scheme) -> Result<(), Refused> {
+    fn verify_as(&self, scheme: &Scheme) -> Result<(), Refusal> {
         self.sent().request(|request| verified(scheme, request))
     }
 
@@ -159,7 +159,7 @@ fn make(scheme: &str) -> Make {
     match scheme {
         "standard" | "standard-ed25519" => standard,
         "github" => |secrets| Scheme::Hmac(Hmac::github(plain(secrets))),
-        "stripe" => |secrets| Scheme::Timed(Timed::stripe(plain(secrets))),
+        "stripe" => |secrets| Scheme::Timed(TimedHeader::stripe(plain(secrets))),
         "shopify" => |secrets| Scheme::Hmac(Hmac::shopify(plain(secrets))),
         "slack" => |secrets| Scheme::Hmac(Hmac::slack(plain(secrets))),
         "airtable" => |secrets| {
@@ -167,7 +167,7 @@ fn make(scheme: &str) -> Make {
                 secrets.iter().map(|own| Key::base64(own).unwrap_or(Key::plain(own).unwrap())).collect(),
             ))
         },
-        "sanity" => |secrets| Scheme::Timed(Timed::sanity(plain(secrets))),
+        "sanity" => |secrets| Scheme::Timed(TimedHeader::sanity(plain(secrets))),
         "contentful" => |secrets| Scheme::Contentful(Contentful { secrets: plain(secrets), public_path: None }),
         "gitlab" => |secrets| Scheme::Gitlab(Gitlab::new(secrets.iter().copied()).unwrap()),
         "basic" => |secrets| Scheme::Basic(plain(secrets)),
@@ -258,9 +258,9 @@ fn every_vector_verifies() {
 fn a_changed_body_is_refused() {
     for mut case in cases().into_iter().filter(|case| !case.is_token()) {
         case.body.push(' ');
-        assert_eq!(case.verify(), Err(Refused::Signature), "{:?}", case.headers);
+        assert_eq!(case.verify(), Err(Refusal::Signature), "{:?}", case.headers);
         case.body.clear();
-        assert_eq!(case.verify(), Err(Refused::Signature));
+        assert_eq!(case.verify(), Err(Refusal::Signature));
     }
 }
 
@@ -278,7 +278,7 @@ fn a_foreign_secret_is_refused() {
         let Some(foreign) = Some(foreign(&case)).filter(|key| !key.starts_with("whpk_")) else { continue };
         let result = case.verify_as(&(case.make)(&[foreign]));
         // GitLab's signing tokens want headers of their own.
-        assert!(matches!(result, Err(Refused::Signature | Refused::Missing)), "{:?}", case.headers);
+        assert!(matches!(result, Err(Refusal::Signature | Refusal::Missing)), "{:?}", case.headers);
     }
 }
 
@@ -299,12 +299,12 @@ fn missing_doubled_and_mangled_headers_are_refused() {
                 continue;
             }
             let taken = case.headers.remove(at);
-            assert_eq!(case.verify(), Err(Refused::Missing), "without {taken:?}");
+            assert_eq!(case.verify(), Err(Refusal::Missing), "without {taken:?}");
             case.headers.extend([taken.clone(), taken.clone()]);
-            assert_eq!(case.verify(), Err(Refused::Malformed), "twice {taken:?}");
+            assert_eq!(case.verify(), Err(Refusal::Malformed), "twice {taken:?}");
             *case.headers.last_mut().unwrap() = (taken.0, "x".repeat(MOST_HEADER + 1));
             case.headers.remove(case.headers.len() - 2);
-            assert_eq!(case.verify(), Err(Refused::Malformed), "long {:?}", taken.0);
+            assert_eq!(case.verify(), Err(Refusal::Malformed), "long {:?}", taken.0);
         }
     }
     // Of several signatures, those that are mangled do not spoil the one that fits.
@@ -333,7 +333,7 @@ fn signed_times_hold_for_five_minutes_in_both_directions() {
         }
         for off in [at - tolerance - 1_000, at + tolerance + 1_000] {
             case.at = off;
-            assert_eq!(case.verify(), Err(Refused::Stale), "{:?}", case.headers);
+            assert_eq!(case.verify(), Err(Refusal::Stale), "{:?}", case.headers);
         }
     }
 }
@@ -343,7 +343,7 @@ fn times_in_milliseconds_are_exact() {
     for mut case in cases().into_iter().filter(|case| case.headers[0].0.contains("sanity") || case.headers.len() == 4) {
         let (at, tolerance) = (case.at, 1_000 * i64::try_from(TOLERANCE).unwrap());
         case.at = at + tolerance + 1;
-        assert_eq!(case.verify(), Err(Refused::Stale));
+        assert_eq!(case.verify(), Err(Refusal::Stale));
     }
 }
 
@@ -360,7 +360,7 @@ fn svix_names_are_understood_but_not_both_at_once() {
     }
     assert_eq!(case.verify(), Ok(()));
     case.headers.extend(standard);
-    assert_eq!(case.verify(), Err(Refused::Malformed));
+    assert_eq!(case.verify(), Err(Refusal::Malformed));
 }
 
 #[test]
@@ -370,12 +370,12 @@ fn only_the_first_ten_signatures_of_a_header_are_tried() {
     *case.signature() = format!("{}{good}", "v1,AAAA ".repeat(MOST_SIGNATURES - 1));
     assert_eq!(case.verify(), Ok(()));
     *case.signature() = format!("{}{good}", "v1,AAAA ".repeat(MOST_SIGNATURES));
-    assert_eq!(case.verify(), Err(Refused::Signature));
+    assert_eq!(case.verify(), Err(Refusal::Signature));
     let mut case = cases().into_iter().find(|case| case.headers[0].0 == "stripe-signature").unwrap();
     let (time, good) =
         case.signature().clone().split_once(',').map(|(time, good)| (time.to_string(), good.to_string())).unwrap();
     *case.signature() = format!("{time}{},{good}", ",v1=00".repeat(MOST_SIGNATURES));
-    assert_eq!(case.verify(), Err(Refused::Signature));
+    assert_eq!(case.verify(), Err(Refusal::Signature));
 }
 
 #[test]
@@ -387,7 +387,7 @@ fn a_gitlab_signing_token_signs_as_standard_webhooks_do() {
     forged.body.push(' ');
     forged.headers.push(("x-gitlab-token", "glt-7".into()));
     // The token does not make up for a signature that does not fit.
-    assert_eq!(forged.verify_as(&make("gitlab")(&[&case.secret, "glt-7"])), Err(Refused::Signature));
+    assert_eq!(forged.verify_as(&make("gitlab")(&[&case.secret, "glt-7"])), Err(Refusal::Signature));
 }
 
 #[test]
@@ -408,7 +408,7 @@ fn a_message_is_made_of_what_it_names() {
     let case =
         Case { make, secret: String::new(), headers, body: "{}".into(), at: 1_748_779_200_000, path, query: None };
     assert_eq!(case.verify_as(&scheme(message)), Ok(()));
-    assert_eq!(case.verify_as(&scheme(Message::body())), Err(Refused::Signature));
+    assert_eq!(case.verify_as(&scheme(Message::body())), Err(Refusal::Signature));
     for wrong in ["{timestamp}", "{body", "{body}{cookie}", "{body}{header:a b}", "{body}.{body}"] {
         assert!(Message::parse(wrong).is_err(), "{wrong}");
     }
@@ -424,26 +424,26 @@ fn tokens_are_compared_whole() {
         (&bearer, "authorization", "Bearer s3cr3t", Ok(())),
         (&bearer, "authorization", "bearer s3cr3t", Ok(())),
         (&bearer, "authorization", "Bearer old", Ok(())),
-        (&bearer, "authorization", "Bearer s3cr3t ", Err(Refused::Signature)),
-        (&bearer, "authorization", "Bearer s3cr3", Err(Refused::Signature)),
-        (&bearer, "authorization", "Bearer ", Err(Refused::Signature)),
-        (&bearer, "authorization", "Basic s3cr3t", Err(Refused::Malformed)),
-        (&bearer, "authorization", "Be", Err(Refused::Malformed)),
+        (&bearer, "authorization", "Bearer s3cr3t ", Err(Refusal::Signature)),
+        (&bearer, "authorization", "Bearer s3cr3", Err(Refusal::Signature)),
+        (&bearer, "authorization", "Bearer ", Err(Refusal::Signature)),
+        (&bearer, "authorization", "Basic s3cr3t", Err(Refusal::Malformed)),
+        (&bearer, "authorization", "Be", Err(Refusal::Malformed)),
         (&header, "authorization", "s3cr3t", Ok(())),
-        (&header, "authorization", "Bearer s3cr3t", Err(Refused::Signature)),
+        (&header, "authorization", "Bearer s3cr3t", Err(Refusal::Signature)),
         (&gitlab, "x-gitlab-token", "glt-7", Ok(())),
-        (&gitlab, "x-gitlab-token", "glt-8", Err(Refused::Signature)),
-        (&gitlab, "x-gitlab-token", "glt-77", Err(Refused::Signature)),
-        (&gitlab, "x-gitlab-token", "", Err(Refused::Signature)),
+        (&gitlab, "x-gitlab-token", "glt-8", Err(Refusal::Signature)),
+        (&gitlab, "x-gitlab-token", "glt-77", Err(Refusal::Signature)),
+        (&gitlab, "x-gitlab-token", "", Err(Refusal::Signature)),
         (&basic, "authorization", "basic dTpw", Ok(())),
-        (&basic, "authorization", "Basic dTpx", Err(Refused::Signature)),
-        (&basic, "authorization", "Basic u:p", Err(Refused::Malformed)),
+        (&basic, "authorization", "Basic dTpx", Err(Refusal::Signature)),
+        (&basic, "authorization", "Basic u:p", Err(Refusal::Malformed)),
     ] {
         let make: Make = |_| Scheme::None;
         let headers = vec![(name, sent.to_string())];
         let case = Case { make, secret: String::new(), headers, body: String::new(), at: 0, path: "/", query: None };
         assert_eq!(case.verify_as(scheme), result, "{sent:?}");
-        assert_eq!(Case { headers: Vec::new(), ..case }.verify_as(scheme), Err(Refused::Missing));
+        assert_eq!(Case { headers: Vec::new(), ..case }.verify_as(scheme), Err(Refusal::Missing));
     }
 }
 
@@ -470,18 +470,18 @@ fn what_the_head_proves_or_fails_to_prove_needs_no_body() {
     for case in cases() {
         let (scheme, sent) = ((case.make)(&[&case.secret]), case.sent());
         let without = Parts { headers: Vec::new(), ..sent.clone() };
-        assert_eq!(begun(&scheme, &without), Err(Refused::Missing), "{:?}", case.headers);
+        assert_eq!(begun(&scheme, &without), Err(Refusal::Missing), "{:?}", case.headers);
         assert_eq!(begun(&scheme, &sent), Ok(()), "{:?}", case.headers);
         if case.is_timed() && !case.headers.iter().any(|(name, _)| name.contains("airtable")) {
             let late = Parts { at: sent.at + 1_000_000, ..sent };
-            assert_eq!(begun(&scheme, &late), Err(Refused::Stale), "{:?}", case.headers);
+            assert_eq!(begun(&scheme, &late), Err(Refusal::Stale), "{:?}", case.headers);
         } else if case.is_token() {
             let other = Parts { headers: vec![(case.headers[0].0, "Basic eDp5".into())], ..sent };
-            assert_eq!(begun(&scheme, &other), Err(Refused::Signature), "{:?}", case.headers);
+            assert_eq!(begun(&scheme, &other), Err(Refusal::Signature), "{:?}", case.headers);
         }
     }
     let short = Parts { headers: vec![("x-signature", "00".into())], ..cases().remove(0).sent() };
-    assert_eq!(begun(&generic(&["k"], Algorithm::Sha256), &short), Err(Refused::Signature));
+    assert_eq!(begun(&generic(&["k"], Algorithm::Sha256), &short), Err(Refusal::Signature));
 }
 
 #[test]
@@ -493,5 +493,5 @@ fn a_signature_with_a_point_of_small_order_is_refused() {
     use base64::Engine as _;
     *forged.signature() = format!("v1a,{}", base64::engine::general_purpose::STANDARD.encode(signature));
     let begun = forged.sent().request(|request| (case.make)(&[&case.secret]).begin(request, TOLERANCE).map(drop));
-    assert_eq!(begun, Err(Refused::Signature));
+    assert_eq!(begun, Err(Refusal::Signature));
 }

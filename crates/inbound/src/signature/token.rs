@@ -5,20 +5,20 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, HeaderName};
 use subtle::Choice;
 
-use super::{Key, Refused, Standard, Verifier, decide, one};
+use super::{Key, Refusal, Standard, Verifier, decide, one};
 use crate::Request;
 
 pub(super) const GITLAB_TOKEN: &str = "x-gitlab-token";
 
-pub(super) fn bearer(tokens: &[Key], request: &Request<'_>) -> Result<(), Refused> {
+pub(super) fn bearer(tokens: &[Key], request: &Request<'_>) -> Result<(), Refusal> {
     matches(tokens, authorization(request, "bearer ")?.as_bytes())
 }
 
-pub(super) fn basic(users: &[Key], request: &Request<'_>) -> Result<(), Refused> {
-    matches(users, &decoded(authorization(request, "basic ")?).ok_or(Refused::Malformed)?)
+pub(super) fn basic(users: &[Key], request: &Request<'_>) -> Result<(), Refusal> {
+    matches(users, &decoded(authorization(request, "basic ")?).ok_or(Refusal::Malformed)?)
 }
 
-pub(super) fn header(name: &HeaderName, tokens: &[Key], request: &Request<'_>) -> Result<(), Refused> {
+pub(super) fn header(name: &HeaderName, tokens: &[Key], request: &Request<'_>) -> Result<(), Refusal> {
     matches(tokens, one(request.headers, name.as_str())?.as_bytes())
 }
 
@@ -41,7 +41,7 @@ impl Gitlab {
         Ok(Gitlab { tokens, signing })
     }
 
-    pub(super) fn begin<'a>(&self, request: &Request<'a>, tolerance: u64) -> Result<Verifier<'a>, Refused> {
+    pub(super) fn begin<'a>(&self, request: &Request<'a>, tolerance: u64) -> Result<Verifier<'a>, Refusal> {
         match &self.signing {
             // A signature that is there must fit, even if the token does.
             Some(signing) if self.tokens.is_empty() || request.headers.contains_key("webhook-signature") => {
@@ -60,15 +60,15 @@ pub(super) fn decoded(credential: &str) -> Option<Vec<u8>> {
     STANDARD.decode(credential).ok()
 }
 
-pub(super) fn authorization<'a>(request: &Request<'a>, scheme: &str) -> Result<&'a str, Refused> {
+pub(super) fn authorization<'a>(request: &Request<'a>, scheme: &str) -> Result<&'a str, Refusal> {
     let given = one(request.headers, AUTHORIZATION.as_str())?;
     match given.split_at_checked(scheme.len()) {
         Some((own, token)) if own.eq_ignore_ascii_case(scheme) => Ok(token),
-        _ => Err(Refused::Malformed),
+        _ => Err(Refusal::Malformed),
     }
 }
 
-fn matches(keys: &[Key], given: &[u8]) -> Result<(), Refused> {
+fn matches(keys: &[Key], given: &[u8]) -> Result<(), Refusal> {
     decide(known(keys, given))
 }
 

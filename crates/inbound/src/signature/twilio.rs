@@ -3,7 +3,7 @@
 use subtle::Choice;
 
 use super::mac::{self, Mac};
-use super::{Algorithm, Encoding, InBody, Key, Refused, Verifier, decide, one};
+use super::{Algorithm, Encoding, InBody, Key, Refusal, Verifier, decide, one};
 use crate::Request;
 use crate::body::parameter;
 use crate::form::fields;
@@ -24,23 +24,23 @@ pub struct Twilio {
 impl Twilio {
     /// The fields of a form are signed in their order, so a form is checked when all of it is there. Of other bodies, the signed
     /// URL has the hash.
-    pub(super) fn begin<'a>(&'a self, request: &Request<'a>) -> Result<Verifier<'a>, Refused> {
+    pub(super) fn begin<'a>(&'a self, request: &Request<'a>) -> Result<Verifier<'a>, Refusal> {
         if media_type(request.headers) == "application/x-www-form-urlencoded" {
             one(request.headers, SIGNATURE)?;
             return Ok(Verifier::head_only(request).then(InBody::Twilio(self), 0));
         }
         decide(self.signs(request, "")?)?;
-        let given = request.query.and_then(|query| parameter(query, "bodySHA256")).ok_or(Refused::Missing)?;
+        let given = request.query.and_then(|query| parameter(query, "bodySHA256")).ok_or(Refusal::Missing)?;
         Ok(Verifier::hash(request, Encoding::Hex.decode(&given)))
     }
 
     /// Checks the signature of the URL and of a form.
-    pub(super) fn verify_form(&self, request: &Request<'_>) -> Result<(), Refused> {
+    pub(super) fn verify_form(&self, request: &Request<'_>) -> Result<(), Refusal> {
         decide(self.signs(request, &sorted(request.body)?)?)
     }
 
     /// Compares the signature with those of the URL and `text`.
-    fn signs(&self, request: &Request<'_>, text: &str) -> Result<Choice, Refused> {
+    fn signs(&self, request: &Request<'_>, text: &str) -> Result<Choice, Refusal> {
         let presented = [Encoding::Base64.decode(one(request.headers, SIGNATURE)?)];
         let urls = self.urls(request)?;
         let of = |url: &str| {
@@ -51,7 +51,7 @@ impl Twilio {
     }
 
     /// The URL as Twilio may have signed it: with the port of its scheme, and without any.
-    fn urls(&self, request: &Request<'_>) -> Result<[String; 2], Refused> {
+    fn urls(&self, request: &Request<'_>) -> Result<[String; 2], Refusal> {
         let base = match &self.public_url {
             Some(url) => url.clone(),
             None => format!("https://{}{}", one(request.headers, "host")?, request.path),
@@ -73,8 +73,8 @@ fn other_port(url: &str) -> String {
 }
 
 /// Names and values, one after the other, in the order of the names.
-fn sorted(body: &[u8]) -> Result<String, Refused> {
-    let mut fields = fields(body).ok_or(Refused::Malformed)?;
+fn sorted(body: &[u8]) -> Result<String, Refusal> {
+    let mut fields = fields(body).ok_or(Refusal::Malformed)?;
     fields.sort_unstable();
     fields.dedup();
     Ok(fields.into_iter().map(|(name, value)| name + &value).collect())

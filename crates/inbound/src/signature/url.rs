@@ -4,7 +4,7 @@ use serde::Deserialize;
 use subtle::Choice;
 
 use super::token::{authorization, known};
-use super::{InBody, Key, Refused, Sender, Verifier, decide, one};
+use super::{InBody, Key, Refusal, Sender, Verifier, decide, one};
 use crate::Request;
 use crate::body::parameter;
 
@@ -30,8 +30,8 @@ impl UrlToken {
         UrlToken { sender: Sender::EventGrid, ..UrlToken::new(parameter, secrets) }
     }
 
-    pub(super) fn verify(&self, request: &Request<'_>) -> Result<(), Refused> {
-        decide(self.fits(request).ok_or(Refused::Missing)?)
+    pub(super) fn verify(&self, request: &Request<'_>) -> Result<(), Refusal> {
+        decide(self.fits(request).ok_or(Refusal::Missing)?)
     }
 
     /// Compares the parameter with the secrets; `None` if it is not there.
@@ -74,15 +74,15 @@ impl Sns {
         Sns { token: UrlToken { sender: Sender::Sns, ..UrlToken::new(parameter, secrets) }, topics }
     }
 
-    pub(super) fn begin<'a>(&'a self, request: &Request<'a>) -> Result<Verifier<'a>, Refused> {
+    pub(super) fn begin<'a>(&'a self, request: &Request<'a>) -> Result<Verifier<'a>, Refusal> {
         let in_url = self.token.fits(request);
         let given = authorization(request, "basic ").ok().and_then(super::token::decoded);
         let in_header = given.map(|given| known(&self.token.secrets, &given));
         let both = in_url.into_iter().chain(in_header).reduce(|one, other| one | other);
-        decide(both.ok_or(Refused::Missing)?)?;
+        decide(both.ok_or(Refusal::Missing)?)?;
         match one(request.headers, "x-amz-sns-topic-arn") {
-            Ok(topic) if !self.expects(topic) => Err(Refused::Topic),
-            Err(_) if is_raw(request) => Err(Refused::Missing),
+            Ok(topic) if !self.expects(topic) => Err(Refusal::Topic),
+            Err(_) if is_raw(request) => Err(Refusal::Missing),
             _ if is_raw(request) => Ok(Verifier::head_only(request)),
             _ => Ok(Verifier::head_only(request).then(InBody::Sns(self), 0)),
         }
@@ -93,15 +93,15 @@ impl Sns {
     }
 
     /// Checks the topic of a message, and the address that it asks to open.
-    pub(super) fn verify_body(&self, request: &Request<'_>) -> Result<(), Refused> {
-        let message: SnsMessage = serde_json::from_slice(request.body).map_err(|_| Refused::Malformed)?;
+    pub(super) fn verify_body(&self, request: &Request<'_>) -> Result<(), Refusal> {
+        let message: SnsMessage = serde_json::from_slice(request.body).map_err(|_| Refusal::Malformed)?;
         if !self.expects(&message.topic) {
-            return Err(Refused::Topic);
+            return Err(Refusal::Topic);
         }
         let asks = message.kind != "Notification";
         match message.subscribe_url.as_deref() {
-            Some(url) if asks && !is_subscribe_url(url) => Err(Refused::Address),
-            None if asks => Err(Refused::Malformed),
+            Some(url) if asks && !is_subscribe_url(url) => Err(Refusal::Address),
+            None if asks => Err(Refusal::Malformed),
             _ => Ok(()),
         }
     }

@@ -9,13 +9,13 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
 use super::mac::{self, Mac};
-use super::{Algorithm, Graph, Key, Mailgun, Refused, Sns, Twilio, decide, hmac};
+use super::{Algorithm, Graph, Key, Mailgun, Refusal, Sns, Twilio, decide, hmac};
 use crate::Request;
 
 /// A delivery that is being checked: feed it the body with [`Verifier::update`], then ask [`Verifier::finish`].
 #[must_use = "nothing is proven until the verifier has finished"]
 pub struct Verifier<'a> {
-    running: Running,
+    running: RunningMac,
     /// What is signed after the body.
     after: Vec<&'a [u8]>,
     rest: BodyCheck<'a>,
@@ -28,7 +28,7 @@ impl std::fmt::Debug for Verifier<'_> {
 }
 
 /// What is computed over the body.
-enum Running {
+enum RunningMac {
     /// Nothing: the head proves all that there is to prove.
     Nothing,
     /// Signatures, one of which must fit.
@@ -66,7 +66,7 @@ impl BodyCheck<'_> {
     ///
     /// # Errors
     /// The reason, for the log.
-    pub fn check(&self, body: &[u8]) -> Result<(), Refused> {
+    pub fn check(&self, body: &[u8]) -> Result<(), Refusal> {
         let request = Request { body, ..self.head };
         match self.check {
             None => Ok(()),
@@ -83,34 +83,34 @@ impl<'a> Verifier<'a> {
     /// A verifier of a delivery that computes nothing over the body: the head, which was checked, proves what it can.
     pub(super) fn head_only(head: &Request<'a>) -> Verifier<'a> {
         let rest = BodyCheck { head: Request { body: &[], ..*head }, tolerance: 0, check: None };
-        Verifier { running: Running::Nothing, after: Vec::new(), rest }
+        Verifier { running: RunningMac::Nothing, after: Vec::new(), rest }
     }
 
     /// A verifier of signatures over a body: those of `keys` that begin with what `before` feeds, and `streams`.
     ///
     /// # Errors
-    /// [`Refused::Signature`] if none of them can fit, whatever the body is.
+    /// [`Refusal::Signature`] if none of them can fit, whatever the body is.
     pub(super) fn signatures(
         head: &Request<'a>,
         (keys, algorithm): (&[Key], Algorithm),
         mut presented: Vec<Vec<u8>>,
         streams: Vec<StreamVerifier>,
         before: impl Fn(Mac) -> Mac,
-    ) -> Result<Verifier<'a>, Refused> {
+    ) -> Result<Verifier<'a>, Refusal> {
         presented.retain(|signature| signature.len() == algorithm.length());
         let macs: Vec<Mac> = match presented.is_empty() {
             true => Vec::new(),
             false => keys.iter().filter_map(|key| Mac::new(key, algorithm)).map(before).collect(),
         };
         if macs.is_empty() && streams.is_empty() {
-            return Err(Refused::Signature);
+            return Err(Refusal::Signature);
         }
-        Ok(Verifier { running: Running::Signatures { macs, presented, streams }, ..Verifier::head_only(head) })
+        Ok(Verifier { running: RunningMac::Signatures { macs, presented, streams }, ..Verifier::head_only(head) })
     }
 
     /// A verifier of a body that must have this SHA-256.
     pub(super) fn hash(head: &Request<'a>, expected: Vec<u8>) -> Verifier<'a> {
-        Verifier { running: Running::Hash(Sha256::new(), expected), ..Verifier::head_only(head) }
+        Verifier { running: RunningMac::Hash(Sha256::new(), expected), ..Verifier::head_only(head) }
     }
 
     /// The same for a message that goes on with `pieces` after the body.
@@ -127,12 +127,12 @@ impl<'a> Verifier<'a> {
     /// Takes the next piece of the body.
     pub fn update(&mut self, piece: &[u8]) {
         match &mut self.running {
-            Running::Nothing => {}
-            Running::Signatures { macs, streams, .. } => {
+            RunningMac::Nothing => {}
+            RunningMac::Signatures { macs, streams, .. } => {
                 macs.iter_mut().for_each(|mac| mac.update(piece));
                 streams.iter_mut().for_each(|stream| stream.update(piece));
             }
-            Running::Hash(hash, _) => hash.update(piece),
+            RunningMac::Hash(hash, _) => hash.update(piece),
         }
     }
 
@@ -140,19 +140,19 @@ impl<'a> Verifier<'a> {
     ///
     /// # Errors
     /// The reason, for the log.
-    pub fn finish(mut self) -> Result<BodyCheck<'a>, Refused> {
+    pub fn finish(mut self) -> Result<BodyCheck<'a>, Refusal> {
         for piece in std::mem::take(&mut self.after) {
             self.update(piece);
         }
         let known = match self.running {
-            Running::Nothing => Choice::from(1),
-            Running::Signatures { macs, presented, streams } => {
+            RunningMac::Nothing => Choice::from(1),
+            RunningMac::Signatures { macs, presented, streams } => {
                 let signed = streams.into_iter().fold(Choice::from(0), |known, stream| {
                     known | Choice::from(u8::from(stream.finalize_and_verify().is_ok()))
                 });
                 signed | mac::any(macs, &presented)
             }
-            Running::Hash(hash, expected) => hash.finalize().as_slice().ct_eq(&expected),
+            RunningMac::Hash(hash, expected) => hash.finalize().as_slice().ct_eq(&expected),
         };
         decide(known).map(|()| self.rest)
     }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn of(start: &str) -> Dialect {
-    Dialect::of(start.as_bytes(), true, Said::default())
+    Dialect::of(start.as_bytes(), true, Declarations::default())
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn the_separator_is_the_one_under_which_the_rows_agree_with_the_header() {
         let found = of(start);
         assert_eq!((found.delimiter as char, found.padded), (delimiter as char, padded), "{start:?}");
     }
-    let said = Said { separator: Some(b'\t'), header: None };
+    let said = Declarations { separator: Some(b'\t'), header: None };
     assert_eq!(Dialect::of(b"a,b", true, said).delimiter, b'\t');
 }
 
@@ -66,7 +66,7 @@ fn the_header_is_found_under_comments_titles_and_blank_lines() {
         let ends = start.as_bytes()[..bytes as usize].iter().filter(|byte| **byte == b'\n').count();
         assert_eq!(lines, ends as u64, "{start:?}");
     }
-    let said = Said { separator: None, header: Some(3) };
+    let said = Declarations { separator: None, header: Some(3) };
     assert_eq!(Dialect::of(b"x,y\nz\na,b\n1,2\n", true, said).skipped, (6, 2));
 }
 
@@ -99,7 +99,7 @@ proptest! {
             file.write_record([key, &format!("{text}\n"), &number.to_string()]).unwrap();
         }
         let file = file.into_inner().unwrap();
-        let found = Dialect::of(&file, true, Said::default());
+        let found = Dialect::of(&file, true, Declarations::default());
         prop_assert_eq!((found.delimiter as char, found.skipped), (separator as char, (0, 0)));
     }
 }

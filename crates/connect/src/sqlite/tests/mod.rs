@@ -273,7 +273,7 @@ mod plans {
     use proptest::prelude::*;
 
     use super::*;
-    use diorama_core::vista::query::{Test, Truth};
+    use diorama_core::vista::query::{IsTest, Test};
     use diorama_core::vista::{Filter, OrderTerm};
 
     const COLUMNS: [&str; 4] = ["id", "n", "t", "b"];
@@ -298,7 +298,7 @@ mod plans {
                 4 => Test::Lt(value),
                 5 => Test::Lte(value),
                 6 => Test::In(values),
-                _ => Test::Is(Truth::Null),
+                _ => Test::Is(IsTest::Null),
             });
         let leaf = (proptest::sample::select(&COLUMNS[..]), test).prop_map(|(column, test)| Filter::test(column, test));
         leaf.prop_recursive(2, 6, 3, |inner| {

@@ -69,7 +69,7 @@ pub(super) fn stored_sum(known: &impl ReadableTable<&'static str, &'static [u8]>
 }
 
 /// A row whose bytes lie in a buffer it shares with its batch.
-pub(super) struct Parts {
+pub(super) struct RowBytes {
     pub(super) slot: u32,
     pub(super) ordinal: u64,
     pub(super) id: Id,
@@ -78,7 +78,7 @@ pub(super) struct Parts {
 }
 
 /// Checks a stored row and appends its body to `bodies`; `None` if it is damaged.
-pub(super) fn decode_row(table: u64, slot: u32, stored: &[u8], bodies: &mut Vec<u8>) -> Option<Parts> {
+pub(super) fn decode_row(table: u64, slot: u32, stored: &[u8], bodies: &mut Vec<u8>) -> Option<RowBytes> {
     let (head, content) = stored.split_at_checked(HEAD)?;
     let four = |at: usize| Some(u32::from_le_bytes(head[at..at + 4].try_into().ok()?) as usize);
     let eight = |at: usize| Some(u64::from_le_bytes(head[at..at + 8].try_into().ok()?));
@@ -95,7 +95,7 @@ pub(super) fn decode_row(table: u64, slot: u32, stored: &[u8], bodies: &mut Vec<
     }
     let id = std::str::from_utf8(id).ok()?.into();
     bodies.extend_from_slice(body);
-    Some(Parts { slot, ordinal: eight(10)?, id, json, cbor })
+    Some(RowBytes { slot, ordinal: eight(10)?, id, json, cbor })
 }
 
 /// Reads a row whose checksum is right and whose content is anything, for fuzzing.
@@ -107,7 +107,7 @@ pub fn decode_stored(content: &[u8]) -> Option<(Id, crate::record::Body)> {
     let sum = checksum(0, 0, content);
     stored[1..9].copy_from_slice(&sum.to_le_bytes());
     let mut bodies = Vec::new();
-    let Parts { id, json, cbor, .. } = decode_row(0, 0, &stored, &mut bodies)?;
+    let RowBytes { id, json, cbor, .. } = decode_row(0, 0, &stored, &mut bodies)?;
     let bodies = Bytes::from(bodies);
     Some((id, crate::record::Body::from_parts(bodies.slice(json), cbor.map(|cbor| bodies.slice(cbor)))))
 }

@@ -57,7 +57,7 @@ pub struct RedbCache(Arc<Inner>);
 /// Content of a table, for tests.
 #[cfg(any(test, feature = "testing"))]
 #[derive(Clone, Debug)]
-pub struct Stored {
+pub struct TableContent {
     /// The rows in slot order.
     pub rows: Vec<(Id, Body)>,
     /// The position in the journal that they have reached.
@@ -175,13 +175,13 @@ impl RedbCache {
     /// # Errors
     /// [`CacheError`] if it cannot be read.
     #[cfg(any(test, feature = "testing"))]
-    pub async fn stored(&self, name: &str) -> Result<Stored, CacheError> {
+    pub async fn stored(&self, name: &str) -> Result<TableContent, CacheError> {
         let table = self.open_table(name).await?;
         let mut rows = Vec::new();
         let mut sink = |batch: Vec<StoredRow>| rows.extend(batch.into_iter().map(|row| (row.id, row.body)));
         let loaded = table.load(&Layout::new("", false, [""; 0]), &mut sink).await?;
         let watermark = loaded.meta.map_or(0, |meta| meta.watermark);
-        Ok(Stored { rows, watermark, damaged: loaded.damaged })
+        Ok(TableContent { rows, watermark, damaged: loaded.damaged })
     }
 
     /// Behaves from now on as if damage had been found.

@@ -11,9 +11,11 @@ use redb::{
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::format::{Parts, Rows, Versions, decode_row, encode_row, row_sum, stored_sum, stored_versions, too_large};
+use super::format::{
+    RowBytes, Rows, Versions, decode_row, encode_row, row_sum, stored_sum, stored_versions, too_large,
+};
 use super::{AHEAD, BATCH, Inner, META, OPTIONS, cache_error};
-use crate::cache::{CacheBatch, CacheError, CacheMeta, Loaded, RowTable, StoredRow};
+use crate::cache::{CacheBatch, CacheError, CacheMeta, LoadReport, RowTable, StoredRow};
 use crate::record::{Body, Id, Layout};
 use crate::redb_file::{Fault, blocking, note_erased, seal, unseal};
 
@@ -181,7 +183,7 @@ pub(super) struct Loading {
 
 /// A part of a table as it was read.
 #[derive(Default)]
-pub(super) struct Part {
+pub(super) struct TablePart {
     rows: Vec<StoredRow>,
     /// Rows that are not whole.
     damaged: u64,
@@ -190,7 +192,7 @@ pub(super) struct Part {
 }
 
 /// One batch of a load.
-pub(super) type Batch = Result<Part, Fault>;
+pub(super) type Batch = Result<TablePart, Fault>;
 
 impl Loading {
     /// Reads every second batch of slots, beginning with batch `first`, until nobody listens.
@@ -233,11 +235,11 @@ pub(super) fn read_batch(
         }
     }
     let bodies = Bytes::from(bodies);
-    let row = |Parts { slot, ordinal, id, json, cbor }| {
+    let row = |RowBytes { slot, ordinal, id, json, cbor }| {
         let body = Body::from_parts(bodies.slice(json), cbor.map(|cbor| bodies.slice(cbor)));
         StoredRow { slot, ordinal, id, body }
     };
-    Ok(Part { rows: parts.into_iter().map(row).collect(), damaged, sum })
+    Ok(TablePart { rows: parts.into_iter().map(row).collect(), damaged, sum })
 }
 
 /// A table that jobs on other threads can hold.
@@ -256,8 +258,8 @@ impl RedbTable {
 
 #[async_trait]
 impl RowTable for RedbTable {
-    async fn load(&self, _: &Layout, sink: &mut (dyn FnMut(Vec<StoredRow>) + Send)) -> Result<Loaded, CacheError> {
-        let Some(loading) = self.run(Table::begin_load).await? else { return Ok(Loaded::default()) };
+    async fn load(&self, _: &Layout, sink: &mut (dyn FnMut(Vec<StoredRow>) + Send)) -> Result<LoadReport, CacheError> {
+        let Some(loading) = self.run(Table::begin_load).await? else { return Ok(LoadReport::default()) };
         let loading = Arc::new(loading);
         // Two threads read alternate batches, which come together here in slot order.
         let mut readers = Vec::new();
@@ -297,7 +299,7 @@ impl RowTable for RedbTable {
         if damaged == 0 && sum != loading.sum {
             damaged = 1;
         }
-        Ok(Loaded { meta: loading.meta.clone(), damaged, versions: loading.versions.clone() })
+        Ok(LoadReport { meta: loading.meta.clone(), damaged, versions: loading.versions.clone() })
     }
 
     async fn meta(&self) -> Result<Option<CacheMeta>, CacheError> {

@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::trouble::Trouble;
-use super::turn::Turns;
-use crate::dio::command::CommitterHandle;
+use super::journal_failure::JournalFailure;
+use super::turn::CommitLoop;
+use crate::dio::submission::CommitterHandle;
 use crate::journal::Journal;
 
 /// The committer's task and its owner's end of it.
@@ -32,16 +32,16 @@ impl Committer {
         {
             return handle.clone();
         }
-        let (inbox, commands) = mpsc::unbounded_channel();
-        let trouble = Trouble::default();
-        let handle = CommitterHandle { inbox, trouble: trouble.clone() };
-        let turns = Turns {
+        let (inbox, submissions) = mpsc::unbounded_channel();
+        let journal_failure = JournalFailure::default();
+        let handle = CommitterHandle { inbox, journal_failure: journal_failure.clone() };
+        let turns = CommitLoop {
             journal: Arc::clone(journal),
-            commands,
+            submissions,
             waiting: VecDeque::new(),
             dios: IndexMap::new(),
             broken: None,
-            trouble,
+            journal_failure,
         };
         #[expect(clippy::disallowed_methods, reason = "this is the owner: it keeps the handle")]
         let task = tokio::spawn(turns.run());

@@ -1,16 +1,17 @@
 //! Changes on their way into the log: writes, the committer and its turns, the cache file, erasure.
 
+pub(super) mod capacity;
 pub(super) mod committer;
-pub(super) mod invalid;
-pub(super) mod ledger;
+pub(super) mod invalidations;
+pub(super) mod journal_failure;
 pub(super) mod purge;
 pub(super) mod reconciled;
 pub(super) mod recovery;
-pub(super) mod room;
+pub(super) mod retention;
 pub(super) mod send;
 pub(super) mod stage;
+pub(super) mod state;
 pub(super) mod store;
-pub(super) mod trouble;
 pub(super) mod turn;
 pub(super) mod write;
 pub(super) mod writeback;

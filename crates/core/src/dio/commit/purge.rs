@@ -4,20 +4,20 @@
 //! transactions of at most [`CHUNK`] entries, so that appends pass in between. The last of them takes the ids out of the log. Until
 //! then the State lists the purge as not finished, and the next purge or the next start goes on with it.
 
-mod mention;
+mod id_search;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::mention::Mentions;
+use self::id_search::IdSearch;
 use crate::dio::core::Core;
 use crate::dio::events::event::Position;
 use crate::dio::handle::Dio;
 use crate::dio::tasks::HEAVY;
 use crate::journal::{DeliveryId, DeliveryQuery, DeliveryState, JournalError, LogEntry, Rewrite, Seq};
 use crate::record::Id;
-use crate::state::{Cmd, Entry, Eraser, OpChange, OpId, Outcome};
+use crate::state::{Command, Entry, Eraser, OpChange, OpId, Outcome};
 use crate::vista::{Error, Result};
 
 /// Ids of one purge, at most.
@@ -34,7 +34,7 @@ const ASKING: Duration = Duration::from_secs(2);
 /// What a purge did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Purged {
+pub struct PurgeReport {
     /// Position of the removal; the present one if there was nothing to erase.
     pub position: Position,
     /// Rows that were removed from what readers see.
@@ -61,26 +61,26 @@ struct Survey {
 
 impl Core {
     /// Erases what is kept of the rows `ids`. Goes on to its end when its caller goes away.
-    async fn purge(self: &Arc<Self>, ids: HashSet<Id>) -> Result<Purged> {
+    async fn purge(self: &Arc<Self>, ids: HashSet<Id>) -> Result<PurgeReport> {
         let core = Arc::clone(self);
         let purge = async move { core.purge_now(ids).await };
         let task = self.tasks.spawn_bounded(self.settings.drain_timeout, purge);
         task.await.ok().flatten().unwrap_or(Err(Error::Closed))
     }
 
-    async fn purge_now(self: &Arc<Self>, asked: HashSet<Id>) -> Result<Purged> {
-        let _alone = self.purging.lock().await;
+    async fn purge_now(self: &Arc<Self>, asked: HashSet<Id>) -> Result<PurgeReport> {
+        let _alone = self.commit.purging.lock().await;
         // What cannot be finished is not begun.
         self.journal.rewrite(Rewrite::nothing(&self.name)).await.map_err(|error| self.rewriting(error))?;
         self.finish_each().await?;
         // Deliveries that were answered before they were stored are stored after this.
-        self.commit(Cmd::Invalidate(Vec::new())).await?;
+        self.commit(Command::Invalidate(Vec::new())).await?;
         let Survey { held, aliases } = self.survey(&asked).await?;
         let ids: HashSet<Id> = asked.iter().cloned().chain(aliases).collect();
         let deliveries = self.deliveries_of(&ids, true).await?;
         let state = self.state();
         let operations = state.settled_with_values(&ids);
-        let mut purged = Purged {
+        let mut purged = PurgeReport {
             position: self.position(),
             rows: 0,
             entries: 0,
@@ -94,14 +94,14 @@ impl Core {
         if !nothing {
             let mut sorted: Vec<Id> = ids.iter().cloned().collect();
             sorted.sort_unstable();
-            let committed = self.write(Cmd::Purge(sorted.into()), None, None, true).await?;
+            let committed = self.write(Command::Purge(sorted.into()), None, None, true).await?;
             purged.position.seq = committed.seq;
             if let Outcome::Applied { removed, .. } = committed.outcome {
                 purged.rows = removed;
             }
             let state = self.state();
             let about = state.ops().filter(|op| op.targets.iter().any(|id| ids.contains(id)));
-            self.attempts.lock().forget_errors(about.map(|op| op.id));
+            self.deliver.attempts.lock().forget_errors(about.map(|op| op.id));
             purged.entries = self.finish_each().await?;
         }
         let state = self.state();
@@ -116,7 +116,7 @@ impl Core {
         if self.state().purges().next().is_none() {
             return Ok(());
         }
-        let _alone = self.purging.lock().await;
+        let _alone = self.commit.purging.lock().await;
         self.finish_each().await.map(drop)
     }
 
@@ -145,7 +145,7 @@ impl Core {
             entry.purge = Arc::from([]);
             self.rewrite_log(vec![LogEntry { seq, bytes: entry.encode() }], Vec::new()).await?;
         }
-        self.commit(Cmd::Purged(seq)).await?;
+        self.commit(Command::Purged(seq)).await?;
         tracing::info!(dio = %self.name, rows = ids.len(), entries = rewritten, "rows were purged");
         Ok(rewritten)
     }
@@ -210,7 +210,7 @@ impl Core {
         if known.is_empty() {
             return Ok(Vec::new());
         }
-        let mentions = Arc::new(Mentions::of(ids)?);
+        let mentions = Arc::new(IdSearch::of(ids)?);
         let mut found = Vec::new();
         for delivery in known {
             let Some((_, raw)) = self.journal.delivery(delivery.id).await? else { continue };
@@ -306,7 +306,7 @@ impl Dio {
     ///
     /// # Cancel safety
     /// A purge whose future is dropped goes on.
-    pub async fn purge(&self, ids: impl IntoIterator<Item = impl Into<String>>) -> Result<Purged> {
+    pub async fn purge(&self, ids: impl IntoIterator<Item = impl Into<String>>) -> Result<PurgeReport> {
         let ids: HashSet<Id> = ids.into_iter().take(MOST_IDS + 1).map(|id| Id::from(id.into())).collect();
         if ids.is_empty() || ids.len() > MOST_IDS {
             return Err(Error::invalid(format!("a purge takes 1 to {MOST_IDS} ids")));

@@ -1,6 +1,6 @@
 //! Outcome of an upstream change, and of a delivery with several of them.
 
-use crate::journal::{Changes, DeliveryState, Kept};
+use crate::journal::{Changes, DeliveryState, StoredDelivery};
 use crate::state::Outcome;
 
 /// What an upstream event came to.
@@ -55,7 +55,7 @@ impl Changes {
 }
 
 /// `kept` with what became of its changes, if that is not known yet.
-pub(crate) fn concluded(kept: &Kept, each: &[Outcome]) -> Kept {
+pub(crate) fn concluded(kept: &StoredDelivery, each: &[Outcome]) -> StoredDelivery {
     let mut kept = kept.clone();
     let delivery = &mut kept.delivery;
     if delivery.state == DeliveryState::Applied {

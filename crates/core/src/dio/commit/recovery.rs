@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::room::Held;
+use super::capacity::QueueUsage;
+use super::journal_failure::{lost, storage};
 use super::stage::{Stage, apply};
-use super::trouble::{lost, storage};
-use super::turn::Turns;
+use super::turn::CommitLoop;
 use crate::dio::backoff::Backoff;
 use crate::dio::clock::now;
 use crate::dio::core::Core;
-use crate::dio::counters::Moves;
-use crate::journal::{AppendError, Claim, Fence, JournalError, Kept, LogBatch, LogEntry};
+use crate::dio::counters::OpTransitions;
+use crate::journal::{AppendError, Claim, Fence, JournalError, LogBatch, LogEntry, StoredDelivery};
 use crate::state::Entry;
 use crate::vista::{Error, Result};
 
@@ -28,14 +28,14 @@ struct Found {
     entries: Vec<LogEntry>,
 }
 
-impl Turns {
+impl CommitLoop {
     /// Tries a journal that failed with a claim that has expired already. Nobody may be writing: writers with a key give up
     /// before they come here, because their key cannot be looked up.
     pub(super) async fn probe(&mut self) {
         if self.broken.is_some()
             && let Err(error) = self.heal().await
         {
-            return self.trouble.begin(&error.to_string());
+            return self.journal_failure.begin(&error.to_string());
         }
         let Some(core) = self.dios.values().find_map(Weak::upgrade) else { return };
         let claim = Claim { key: "probe".into(), value: now().to_le_bytes().to_vec().into(), expires: 0 };
@@ -50,10 +50,10 @@ impl Turns {
             marks: Vec::new(),
         };
         match self.journal.append(vec![batch]).await.pop().unwrap_or_else(lost) {
-            Ok(()) => self.trouble.end(),
-            Err(AppendError::Full(detail)) => self.trouble.begin(&full(&detail)),
+            Ok(()) => self.journal_failure.end(),
+            Err(AppendError::Full(detail)) => self.journal_failure.begin(&full(&detail)),
             Err(AppendError::Unknown(detail) | AppendError::Io(detail)) => {
-                self.trouble.begin(&detail);
+                self.journal_failure.begin(&detail);
                 self.broken = Some(detail);
             }
             Err(AppendError::Moved { missed }) => catch_up(&core, &missed),
@@ -71,12 +71,12 @@ impl Turns {
             AppendError::Claimed { key, by } => {
                 let mut rest = VecDeque::new();
                 for done in stage.done {
-                    let own = done.command.claims.iter().find(|claim| claim.key == key);
+                    let own = done.submission.claims.iter().find(|claim| claim.key == key);
                     if let Some(own) = own {
                         let result = Err(super::write::replayed(Some(own), &by));
-                        done.command.answer(result);
+                        done.submission.answer(result);
                     } else {
-                        rest.push_back(done.command);
+                        rest.push_back(done.submission);
                     }
                 }
                 self.again(rest);
@@ -84,7 +84,7 @@ impl Turns {
             AppendError::Fenced => self.waiting.extend(stage.refuse(|_| Error::Closed)),
             AppendError::Full(detail) => {
                 stage.core.tally.append_failed();
-                self.trouble.begin(&full(&detail));
+                self.journal_failure.begin(&full(&detail));
                 self.waiting.extend(stage.refuse(|_| storage(&detail, true)));
             }
             AppendError::Unknown(detail) | AppendError::Io(detail) => {
@@ -98,7 +98,7 @@ impl Turns {
     pub(super) async fn unknown(&mut self, stages: Vec<(Stage, String)>) {
         let Some((stage, detail)) = stages.first() else { return };
         tracing::debug!(dio = %stage.core.name, error = %detail, "the journal failed; opening it again");
-        self.trouble.begin(detail);
+        self.journal_failure.begin(detail);
         self.broken = Some(detail.clone());
         let deadline = Instant::now() + HOLD;
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
@@ -144,7 +144,7 @@ impl Turns {
                 ([], Some(claim), _) => {
                     self.journal.claim(&claim.key).await.map_err(failed)?.is_some_and(|by| by == claim.value)
                 }
-                ([], None, Some(Kept { delivery, .. })) => {
+                ([], None, Some(StoredDelivery { delivery, .. })) => {
                     let found = self.journal.delivery(delivery.id).await.map_err(failed)?;
                     found.is_some_and(|(found, _)| found == *delivery)
                 }
@@ -176,11 +176,11 @@ fn full(detail: &str) -> String {
 /// Applies and publishes entries that the journal holds and the Dio has not seen.
 fn catch_up(core: &Arc<Core>, missed: &[LogEntry]) {
     let mut next = (**core.root.load()).clone();
-    let (mut changes, mut items, mut moves) = (Vec::new(), Vec::new(), Moves::default());
+    let (mut changes, mut items, mut moves) = (Vec::new(), Vec::new(), OpTransitions::default());
     for entry in missed.iter().filter(|entry| entry.seq > next.seq()).cloned().collect::<Vec<_>>() {
         match Entry::decode(&entry.bytes) {
             Ok(entry) => {
-                moves.add(Moves::of(&entry.op));
+                moves.add(OpTransitions::of(&entry.op));
                 let (change, item) = apply(&mut next, entry, &mut false);
                 changes.push(change);
                 items.extend(item);
@@ -193,7 +193,7 @@ fn catch_up(core: &Arc<Core>, missed: &[LogEntry]) {
     }
     let seq = next.seq();
     core.store.learn(changes, seq);
-    core.room.settle(Held::default(), &next);
+    core.commit.capacity.settle(QueueUsage::default(), &next);
     core.root.store(Arc::new(next));
     core.tally.moved(moves);
     core.ring.push(items);

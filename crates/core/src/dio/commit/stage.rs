@@ -4,15 +4,15 @@ use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use super::room::Held;
+use super::capacity::QueueUsage;
 use crate::dio::clock::now;
-use crate::dio::command::{Command, Committed, Work};
 use crate::dio::core::Core;
-use crate::dio::counters::Moves;
-use crate::dio::events::ring::{Old, RingItem};
-use crate::journal::{Claim, Fence, Kept, LogBatch, LogEntry};
+use crate::dio::counters::OpTransitions;
+use crate::dio::events::ring::{RingItem, RowBefore};
+use crate::dio::submission::{CommitOutcome, Submission, SubmittedWork};
+use crate::journal::{Claim, Fence, LogBatch, LogEntry, StoredDelivery};
 use crate::record::Body;
-use crate::state::{Base, CacheChange, Cmd, Decision, Entry, Outcome, State};
+use crate::state::{Base, CacheChange, Command, Decision, Entry, Outcome, State};
 use crate::vista::{Error, Result};
 
 /// A Dio's part of a turn.
@@ -24,9 +24,9 @@ pub(super) struct Stage {
     pub(super) changes: Vec<CacheChange>,
     pub(super) items: Vec<RingItem>,
     pub(super) claims: Vec<Claim>,
-    pub(super) kept: Vec<Kept>,
+    pub(super) kept: Vec<StoredDelivery>,
     pub(super) entries: Vec<LogEntry>,
-    pub(super) moves: Moves,
+    pub(super) moves: OpTransitions,
     pub(super) bulk: bool,
     /// Applying a decision panicked: the successor may hold half of it.
     pub(super) spoilt: bool,
@@ -34,8 +34,8 @@ pub(super) struct Stage {
 
 /// A command that was decided.
 pub(super) struct Done {
-    pub(super) command: Command,
-    pub(super) result: Result<Committed>,
+    pub(super) submission: Submission,
+    pub(super) result: Result<CommitOutcome>,
     pub(super) wrote: bool,
 }
 
@@ -52,7 +52,7 @@ impl Stage {
             claims: Vec::new(),
             kept: Vec::new(),
             entries: Vec::new(),
-            moves: Moves::default(),
+            moves: OpTransitions::default(),
             bulk: false,
             spoilt: false,
         }
@@ -63,7 +63,7 @@ impl Stage {
         let mut fresh = Stage::new(self.core);
         for done in self.done {
             match done.result {
-                Ok(_) => fresh.take(done.command),
+                Ok(_) => fresh.take(done.submission),
                 Err(_) => fresh.done.push(done),
             }
         }
@@ -71,49 +71,49 @@ impl Stage {
     }
 
     /// Decides one command and applies what follows to the successor.
-    pub(super) fn take(&mut self, command: Command) {
-        match &command.cmd {
-            Work::Cmd(cmd) => {
-                let decided = match self.twice(&command) {
+    pub(super) fn take(&mut self, submission: Submission) {
+        match &submission.work {
+            SubmittedWork::One(command) => {
+                let decided = match self.twice(&submission) {
                     Some(refused) => Err(refused),
-                    None => decide(&self.next, cmd),
+                    None => decide(&self.next, command),
                 };
-                self.finish(command, decided);
+                self.finish(submission, decided);
             }
-            Work::Told(cmds) => {
-                let done = self.take_all(cmds);
-                self.conclude(command, done);
+            SubmittedWork::Told(commands) => {
+                let done = self.take_all(commands);
+                self.conclude(submission, done);
             }
-            Work::All(cmds) => {
-                let done = match self.twice(&command) {
+            SubmittedWork::All(commands) => {
+                let done = match self.twice(&submission) {
                     Some(refused) => Err(refused),
-                    None => self.take_all(cmds),
+                    None => self.take_all(commands),
                 };
-                self.conclude(command, done);
+                self.conclude(submission, done);
             }
-            Work::Poke => {
-                let cmds = self.core.invalid.lock().take();
-                let done = self.take_all(&cmds);
-                self.conclude(Command { cmd: Work::Told(cmds), ..command }, done);
+            SubmittedWork::Poke => {
+                let commands = self.core.commit.invalidations.lock().take();
+                let done = self.take_all(&commands);
+                self.conclude(Submission { work: SubmittedWork::Told(commands), ..submission }, done);
             }
         }
     }
 
     /// The refusal of a command whose key an earlier one of this turn has taken.
-    pub(super) fn twice(&self, command: &Command) -> Option<Error> {
+    pub(super) fn twice(&self, submission: &Submission) -> Option<Error> {
         let taken = |claim: &&Claim| self.claims.iter().any(|own| own.key == claim.key);
-        let second = command.claims.iter().find(taken)?;
+        let second = submission.claims.iter().find(taken)?;
         let first = self.claims.iter().find(|own| own.key == second.key)?;
         Some(super::write::replayed(Some(second), &first.value))
     }
 
     /// Decides and applies one command after the other; what they did is taken back if one is refused.
-    pub(super) fn take_all(&mut self, cmds: &[Cmd]) -> Result<(Vec<Outcome>, bool)> {
+    pub(super) fn take_all(&mut self, commands: &[Command]) -> Result<(Vec<Outcome>, bool)> {
         let (before, bulk) = (self.next.clone(), self.bulk);
         let lengths = (self.entries.len(), self.changes.len(), self.items.len(), self.moves);
-        let mut each = Vec::with_capacity(cmds.len());
-        for cmd in cmds {
-            let decided = decide(&self.next, cmd);
+        let mut each = Vec::with_capacity(commands.len());
+        for command in commands {
+            let decided = decide(&self.next, command);
             let outcome = decided.as_ref().map_or(Outcome::Unchanged, |decision| decision.outcome.clone());
             if let Err(error) = decided.and_then(|decision| self.apply_all(decision)) {
                 (self.next, self.bulk, self.moves) = (before, bulk, lengths.3);
@@ -127,29 +127,29 @@ impl Stage {
         Ok((each, self.entries.len() > lengths.0))
     }
 
-    pub(super) fn finish(&mut self, command: Command, decided: Result<Decision>) {
+    pub(super) fn finish(&mut self, submission: Submission, decided: Result<Decision>) {
         let done = decided.and_then(|decision| {
             let (outcome, wrote) = (decision.outcome.clone(), !decision.entries.is_empty());
             self.apply_all(decision)?;
             Ok((vec![outcome], wrote))
         });
-        self.conclude(command, done);
+        self.conclude(submission, done);
     }
 
     /// Takes note of the keys and the delivery of a command, and of its answer.
-    pub(super) fn conclude(&mut self, command: Command, done: Result<(Vec<Outcome>, bool)>) {
+    pub(super) fn conclude(&mut self, submission: Submission, done: Result<(Vec<Outcome>, bool)>) {
         let mut wrote = false;
         let result = done.map(|(each, some)| {
             let outcome = each.first().cloned().unwrap_or_default();
             // A write of what is there already made no operation that its key could stand for.
-            let claims = if outcome == Outcome::Identical { &[] } else { &command.claims[..] };
-            let kept = command.keep.as_ref().map(|kept| super::reconciled::concluded(kept, &each));
+            let claims = if outcome == Outcome::Identical { &[] } else { &submission.claims[..] };
+            let kept = submission.keep.as_ref().map(|kept| super::reconciled::concluded(kept, &each));
             wrote = some || !claims.is_empty() || kept.is_some();
             self.claims.extend_from_slice(claims);
             self.kept.extend(kept);
-            Committed { outcome, each, seq: self.next.seq() }
+            CommitOutcome { outcome, each, seq: self.next.seq() }
         });
-        self.done.push(Done { command, result, wrote });
+        self.done.push(Done { submission, result, wrote });
     }
 
     /// Applies a decision whole, in place: what several commands of a turn touch is copied once. After a panic the stage is
@@ -157,7 +157,7 @@ impl Stage {
     pub(super) fn apply_all(&mut self, decision: Decision) -> Result<()> {
         let work = AssertUnwindSafe(|| {
             for entry in decision.entries {
-                self.moves.add(Moves::of(&entry.op));
+                self.moves.add(OpTransitions::of(&entry.op));
                 let (stored, change, item) = record(&mut self.next, entry, &mut self.bulk);
                 self.entries.push(stored);
                 self.changes.push(change);
@@ -189,11 +189,11 @@ impl Stage {
     }
 
     /// Hands over the places of writers whose operations are in the queue now.
-    pub(super) fn keep_places(&mut self) -> Held {
-        let mut held = Held::default();
+    pub(super) fn keep_places(&mut self) -> QueueUsage {
+        let mut held = QueueUsage::default();
         for done in &mut self.done {
-            if matches!(done.result, Ok(Committed { outcome: Outcome::Staged { .. }, .. })) {
-                held += done.command.place.keep();
+            if matches!(done.result, Ok(CommitOutcome { outcome: Outcome::Staged { .. }, .. })) {
+                held += done.submission.place.keep();
             }
         }
         held
@@ -212,11 +212,11 @@ impl Stage {
         }
         let next = Arc::new(self.next);
         self.core.root.store(Arc::clone(&next));
-        self.core.room.settle(kept, &next);
+        self.core.commit.capacity.settle(kept, &next);
         self.core.tally.moved(self.moves);
         if !self.entries.is_empty() {
             let bytes = self.entries.iter().map(|entry| entry.bytes.len()).sum();
-            self.core.ledger.lock().note(seq, now(), bytes);
+            self.core.commit.retention.lock().note(seq, now(), bytes);
         }
         if !self.items.is_empty() {
             self.core.ring.push(self.items);
@@ -225,42 +225,42 @@ impl Stage {
             self.core.published.send_replace(seq);
         }
         for done in self.done {
-            done.command.answer(done.result);
+            done.submission.answer(done.result);
         }
         self.core.poke_again();
     }
 
     /// Answers everything that wanted to write with an error; gives back what only keeps books, to be done again.
-    pub(super) fn refuse(self, error: impl Fn(Option<String>) -> Error) -> Vec<Command> {
+    pub(super) fn refuse(self, error: impl Fn(Option<String>) -> Error) -> Vec<Submission> {
         let mut again = Vec::new();
         let core = self.core;
         for done in self.done {
             if done.wrote || done.result.is_err() {
-                let op = match &done.command.cmd {
-                    Work::Cmd(Cmd::Write(write)) => Some(write.op.to_string()),
+                let op = match &done.submission.work {
+                    SubmittedWork::One(Command::Write(write)) => Some(write.op.to_string()),
                     _ => None,
                 };
-                if let Work::Told(cmds) = &done.command.cmd {
-                    core.keep_invalid(cmds);
+                if let SubmittedWork::Told(commands) = &done.submission.work {
+                    core.keep_invalid(commands);
                 }
                 // A refusal was judged on a State that never came to be.
-                done.command.answer(Err(error(op)));
+                done.submission.answer(Err(error(op)));
             } else {
-                again.push(done.command);
+                again.push(done.submission);
             }
         }
         again
     }
 
-    pub(super) fn into_commands(self) -> VecDeque<Command> {
-        self.done.into_iter().map(|done| done.command).collect()
+    pub(super) fn into_commands(self) -> VecDeque<Submission> {
+        self.done.into_iter().map(|done| done.submission).collect()
     }
 }
 
 /// Decides; a panic in there refuses the command and harms nobody else.
-fn decide(state: &State, cmd: &Cmd) -> Result<Decision> {
-    std::panic::catch_unwind(AssertUnwindSafe(|| state.decide(cmd, now()))).unwrap_or_else(|_| {
-        tracing::error!(?cmd, "deciding a command panicked");
+fn decide(state: &State, command: &Command) -> Result<Decision> {
+    std::panic::catch_unwind(AssertUnwindSafe(|| state.decide(command, now()))).unwrap_or_else(|_| {
+        tracing::error!(?command, "deciding a command panicked");
         Err(Error::permanent("an internal error; nothing was changed"))
     })
 }
@@ -274,13 +274,13 @@ fn record(state: &mut State, mut entry: Entry, bulk: &mut bool) -> (LogEntry, Ca
     let (cache, old, new) = step(state, &entry, bulk);
     entry.remember(old.as_ref(), new.as_ref(), state.rules().schema.layout());
     let stored = LogEntry { seq: entry.seq, bytes: entry.encode() };
-    (stored, cache, RingItem::of(entry, old.map_or(Old::Absent, Old::Known), new))
+    (stored, cache, RingItem::of(entry, old.map_or(RowBefore::Absent, RowBefore::Known), new))
 }
 
 /// Applies an entry of the log; gives what the cache file and the ring have to know.
 pub(crate) fn apply(state: &mut State, entry: Entry, bulk: &mut bool) -> (CacheChange, Option<RingItem>) {
     let (cache, old, new) = step(state, &entry, bulk);
-    (cache, RingItem::of(entry, old.map_or(Old::Absent, Old::Known), new))
+    (cache, RingItem::of(entry, old.map_or(RowBefore::Absent, RowBefore::Known), new))
 }
 
 /// Applies an entry; gives what the cache file has to know, and the visible row before and after.

@@ -8,10 +8,10 @@ use indexmap::IndexMap;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::journal_failure::{JournalFailure, lost, storage};
 use super::stage::Stage;
-use super::trouble::{Trouble, lost, storage};
-use crate::dio::command::Command;
 use crate::dio::core::Core;
+use crate::dio::submission::Submission;
 use crate::journal::{Journal, LogBatch};
 
 /// Commands of one Dio in one turn, at most.
@@ -25,38 +25,38 @@ const PROBE: Duration = Duration::from_secs(1);
 /// How long a turn lets others go first, at most.
 const GATHER: Duration = Duration::from_millis(5);
 
-pub(super) struct Turns {
+pub(super) struct CommitLoop {
     pub(super) journal: Arc<dyn Journal>,
-    pub(super) commands: mpsc::UnboundedReceiver<Command>,
-    pub(super) waiting: VecDeque<Command>,
+    pub(super) submissions: mpsc::UnboundedReceiver<Submission>,
+    pub(super) waiting: VecDeque<Submission>,
     /// Every Dio that ever sent something.
     pub(super) dios: IndexMap<Arc<str>, Weak<Core>>,
     /// What the journal said when it failed; it is opened again before the next append.
     pub(super) broken: Option<String>,
     /// The same for others, until an append has gone through.
-    pub(super) trouble: Trouble,
+    pub(super) journal_failure: JournalFailure,
 }
 
-impl Turns {
+impl CommitLoop {
     /// Runs until every sender is gone.
     pub(super) async fn run(mut self) {
-        while let Some(command) = self.next().await {
-            self.waiting.push_front(command);
+        while let Some(submission) = self.next().await {
+            self.waiting.push_front(submission);
             self.turn().await;
             tokio::task::yield_now().await;
         }
     }
 
-    async fn next(&mut self) -> Option<Command> {
+    async fn next(&mut self) -> Option<Submission> {
         loop {
-            if let Some(command) = self.waiting.pop_front() {
-                return Some(command);
+            if let Some(submission) = self.waiting.pop_front() {
+                return Some(submission);
             }
-            if self.trouble.now().is_none() {
-                return self.commands.recv().await;
+            if self.journal_failure.now().is_none() {
+                return self.submissions.recv().await;
             }
             tokio::select! {
-                command = self.commands.recv() => return command,
+                submission = self.submissions.recv() => return submission,
                 () = tokio::time::sleep(PROBE) => self.probe().await,
             }
         }
@@ -68,11 +68,11 @@ impl Turns {
         let started = Instant::now();
         loop {
             let before = self.waiting.len();
-            while let Ok(command) = self.commands.try_recv() {
-                self.waiting.push_back(command);
+            while let Ok(submission) = self.submissions.try_recv() {
+                self.waiting.push_back(submission);
             }
             tokio::task::yield_now().await;
-            let came = self.waiting.len() > before || !self.commands.is_empty();
+            let came = self.waiting.len() > before || !self.submissions.is_empty();
             if !came || self.waiting.len() >= TURN || started.elapsed() > GATHER {
                 return;
             }
@@ -81,13 +81,13 @@ impl Turns {
 
     async fn turn(&mut self) {
         self.gather().await;
-        for command in &self.waiting {
-            self.dios.insert(Arc::clone(&command.core.name), Arc::downgrade(&command.core));
+        for submission in &self.waiting {
+            self.dios.insert(Arc::clone(&submission.core.name), Arc::downgrade(&submission.core));
         }
         if self.broken.is_some()
             && let Err(error) = self.heal().await
         {
-            self.trouble.begin(&error.to_string());
+            self.journal_failure.begin(&error.to_string());
             self.broken = Some(error.to_string());
         }
         let stages = self.stage();
@@ -115,7 +115,7 @@ impl Turns {
                 Ok(()) => {
                     if appends {
                         stage.core.tally.appends.add(took);
-                        self.trouble.end();
+                        self.journal_failure.end();
                     }
                     stage.publish().await;
                 }
@@ -135,15 +135,15 @@ impl Turns {
         // By Core and not by name: one that is ending may still speak when its successor does.
         let mut stages: IndexMap<*const Core, Stage> = IndexMap::new();
         let mut later = VecDeque::new();
-        while let Some(command) = self.waiting.pop_front() {
+        while let Some(submission) = self.waiting.pop_front() {
             let stage =
-                stages.entry(Arc::as_ptr(&command.core)).or_insert_with(|| Stage::new(Arc::clone(&command.core)));
+                stages.entry(Arc::as_ptr(&submission.core)).or_insert_with(|| Stage::new(Arc::clone(&submission.core)));
             let late = started.elapsed() > TURN_TIME && !stage.done.is_empty();
             if stage.done.len() >= TURN || late || stage.bulk {
-                later.push_back(command);
+                later.push_back(submission);
                 continue;
             }
-            stage.take(command);
+            stage.take(submission);
             while stage.spoilt {
                 let fresh = Stage::new(Arc::clone(&stage.core));
                 *stage = std::mem::replace(stage, fresh).redone();
@@ -154,9 +154,9 @@ impl Turns {
     }
 
     /// Commands that are decided once more, before all others.
-    pub(super) fn again(&mut self, commands: VecDeque<Command>) {
-        for command in commands.into_iter().rev() {
-            self.waiting.push_front(command);
+    pub(super) fn again(&mut self, submissions: VecDeque<Submission>) {
+        for submission in submissions.into_iter().rev() {
+            self.waiting.push_front(submission);
         }
     }
 }

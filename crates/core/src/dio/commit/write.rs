@@ -11,7 +11,7 @@ use crate::dio::core::Core;
 use crate::dio::events::event::Position;
 use crate::journal::Claim;
 use crate::record::{Body, Id};
-use crate::state::{Cmd, Condition, Effect, NewWrite, OpId, Outcome};
+use crate::state::{Command, Condition, Effect, NewWrite, OpId, Outcome};
 use crate::vista::{Error, Narrowing, Result, Shape, WriteOp};
 
 /// How long an idempotency key is remembered.
@@ -77,7 +77,7 @@ impl Core {
         let WriteOptions { condition, within, principal, refuse_when_full, .. } = options;
         let wait = !refuse_when_full;
         let write = NewWrite { condition, within, principal, ..NewWrite::new(operation, id, effect) };
-        let committed = self.write(Cmd::Write(write), Some(size), claim, wait).await?;
+        let committed = self.write(Command::Write(write), Some(size), claim, wait).await?;
         let position = Position { epoch: self.position().epoch, seq: committed.seq };
         Ok(match committed.outcome {
             Outcome::Staged { op, created } => Ticket { operation: Some(op), position, created },
@@ -103,9 +103,9 @@ impl Core {
     pub(crate) async fn claimable(self: &Arc<Self>, key: &str) -> Result<Option<Bytes>> {
         let taken = self.claimed(key).await?;
         if taken.is_none() {
-            let room = self.journal.claim_room().await;
-            let room = room.inspect_err(|error| self.committer.journal_failed(self, error))?;
-            return if room { Ok(None) } else { Err(Error::ClaimsFull) };
+            let capacity = self.journal.claim_room().await;
+            let capacity = capacity.inspect_err(|error| self.committer.journal_failed(self, error))?;
+            return if capacity { Ok(None) } else { Err(Error::ClaimsFull) };
         }
         Ok(taken)
     }

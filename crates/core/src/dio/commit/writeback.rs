@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ledger::Bounds;
+use super::retention::Bounds;
 use crate::cache::CacheError;
 use crate::dio::clock::now;
 use crate::dio::core::Core;
@@ -55,10 +55,10 @@ pub(crate) async fn run(core: Arc<Core>) {
 async fn trim(core: &Arc<Core>, watermark: u64) {
     let (state, settings, now) = (core.state(), &core.settings, now());
     let bounds = Bounds { count: settings.keep_events, bytes: settings.keep_bytes, age: settings.keep_for };
-    let mut trimmed = core.trimmed.lock().await;
+    let mut trimmed = core.commit.trimmed.lock().await;
     let before = {
-        let ledger = core.ledger.lock();
-        let before = |bounds| ledger.before(bounds, state.seq(), now).min(watermark);
+        let retention = core.commit.retention.lock();
+        let before = |bounds| retention.before(bounds, state.seq(), now).min(watermark);
         if before(bounds.with_slack()) <= *trimmed {
             return;
         }
@@ -67,7 +67,7 @@ async fn trim(core: &Arc<Core>, watermark: u64) {
     match core.journal.trim(&core.name, before, &state.kept_entries(), now).await {
         Ok(()) => {
             *trimmed = before;
-            core.ledger.lock().trimmed(before);
+            core.commit.retention.lock().trimmed(before);
         }
         Err(error) => tracing::warn!(dio = %core.name, %error, "the journal could not be trimmed"),
     }

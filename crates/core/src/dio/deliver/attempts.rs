@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::state::{OpError, OpId};
 
 /// Hash of the row that an operation was accepted over, [`NO_ROW`] if there was none; `None` if the log does not say it.
-pub(crate) type Over = Option<u128>;
+pub(crate) type BaseHash = Option<u128>;
 
 /// What the worker knows of an operation's deliveries; not journaled.
 #[derive(Clone, Debug, Default)]
@@ -16,7 +16,7 @@ pub(crate) struct Attempt {
     pub(crate) running: bool,
     pub(crate) unknown: bool,
     /// What it was accepted over, if an older journal brought it back.
-    pub(crate) carried: Option<Over>,
+    pub(crate) base_hash: Option<BaseHash>,
     pub(crate) next: Option<Instant>,
     pub(crate) error: Option<OpError>,
     /// When the first of its deliveries failed.
@@ -77,9 +77,9 @@ impl Attempts {
     }
 
     /// An older journal brought the operation back.
-    pub(crate) fn carry(&mut self, op: OpId, over: Over) {
+    pub(crate) fn carry(&mut self, op: OpId, over: BaseHash) {
         let attempt = self.all.entry(op).or_default();
-        (attempt.unknown, attempt.carried) = (true, Some(over));
+        (attempt.unknown, attempt.base_hash) = (true, Some(over));
     }
 
     /// What the source said of these operations is forgotten: it may quote their rows.

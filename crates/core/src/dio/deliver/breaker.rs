@@ -1,6 +1,6 @@
 //! When a master is left alone: a circuit breaker with one probe, and a budget for repeated deliveries.
 //!
-//! Pure: time and chance are arguments. A source that others deliver to and this one reads from has one [`Line`]; an `on_write`
+//! Pure: time and chance are arguments. A source that others deliver to and this one reads from has one [`Upstream`]; an `on_write`
 //! route has another, because what is wrong with it says nothing of the master.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,7 +41,7 @@ impl BreakerState {
 /// How a source, or a write route, can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Reach {
+pub struct Reachability {
     /// Whether it is asked.
     pub state: BreakerState,
     /// Time until it is asked again, if it rests.
@@ -52,7 +52,7 @@ pub struct Reach {
 
 /// What may be asked now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum CallPermit {
     /// Everything.
     Closed,
     /// One probe.
@@ -65,7 +65,7 @@ pub(crate) enum Standing {
 
 /// What an answer says of the one who gave it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Heard {
+enum AnswerKind {
     /// It is there: it did what was asked, or understood and refused.
     Well,
     /// It is away, busy or slow.
@@ -74,14 +74,14 @@ enum Heard {
     Nothing,
 }
 
-impl Heard {
-    fn of<T>(answer: &Result<T>) -> Heard {
+impl AnswerKind {
+    fn of<T>(answer: &Result<T>) -> AnswerKind {
         match answer {
-            Err(Error::Closed) => Heard::Nothing,
+            Err(Error::Closed) => AnswerKind::Nothing,
             Err(error) if error.kind() != ErrorKind::Permanent => {
-                Heard::Failed { retry_after: error.retry_after(), said: error.to_string() }
+                AnswerKind::Failed { retry_after: error.retry_after(), said: error.to_string() }
             }
-            Ok(_) | Err(_) => Heard::Well,
+            Ok(_) | Err(_) => AnswerKind::Well,
         }
     }
 }
@@ -111,29 +111,29 @@ impl Breaker {
         Breaker { limits, phase: Phase::Closed, failures: 0, rows: Vec::new(), rest: limits.first, error: None }
     }
 
-    fn standing(&self, now: Instant) -> Standing {
+    fn standing(&self, now: Instant) -> CallPermit {
         match self.phase {
-            Phase::Closed => Standing::Closed,
-            Phase::Open { until } if until > now => Standing::Resting(until),
-            Phase::Open { .. } => Standing::Due,
-            Phase::Probing => Standing::Probing,
+            Phase::Closed => CallPermit::Closed,
+            Phase::Open { until } if until > now => CallPermit::Resting(until),
+            Phase::Open { .. } => CallPermit::Due,
+            Phase::Probing => CallPermit::Probing,
         }
     }
 
     fn state(&self, now: Instant) -> BreakerState {
         match self.standing(now) {
-            Standing::Closed => BreakerState::Closed,
-            Standing::Resting(_) => BreakerState::Open,
-            Standing::Due | Standing::Probing => BreakerState::HalfOpen,
+            CallPermit::Closed => BreakerState::Closed,
+            CallPermit::Resting(_) => BreakerState::Open,
+            CallPermit::Due | CallPermit::Probing => BreakerState::HalfOpen,
         }
     }
 
     /// Takes note of an answer about `row` (`None`: about all of them).
-    fn hear(&mut self, row: Option<&Id>, heard: Heard, now: Instant, chance: f64) {
+    fn hear(&mut self, row: Option<&Id>, heard: AnswerKind, now: Instant, chance: f64) {
         match heard {
-            Heard::Nothing => {}
-            Heard::Well => *self = Breaker::new(self.limits),
-            Heard::Failed { retry_after, said } => {
+            AnswerKind::Nothing => {}
+            AnswerKind::Well => *self = Breaker::new(self.limits),
+            AnswerKind::Failed { retry_after, said } => {
                 self.error = Some(said);
                 self.count(row);
                 let asked = retry_after.map(|wait| now + wait.min(LONGEST_RETRY_AFTER));
@@ -200,7 +200,7 @@ impl Budget {
 
 /// The way to a master or to a write route, shared by all who ask.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct Upstream {
     what: &'static str,
     breaker: Mutex<Breaker>,
     budget: Mutex<Budget>,
@@ -210,10 +210,10 @@ pub(crate) struct Line {
     returns: AtomicU64,
 }
 
-impl Line {
-    pub(crate) fn new(what: &'static str, limits: BreakerLimits) -> Line {
+impl Upstream {
+    pub(crate) fn new(what: &'static str, limits: BreakerLimits) -> Upstream {
         let budget = Budget { tokens: Budget::MOST, at: None };
-        Line {
+        Upstream {
             what,
             breaker: Mutex::new(Breaker::new(limits)),
             budget: Mutex::new(budget),
@@ -222,7 +222,7 @@ impl Line {
         }
     }
 
-    pub(crate) fn standing(&self, now: Instant) -> Standing {
+    pub(crate) fn standing(&self, now: Instant) -> CallPermit {
         self.breaker.lock().standing(now)
     }
 
@@ -230,13 +230,13 @@ impl Line {
     pub(crate) fn admit(&self, now: Instant) -> std::result::Result<bool, Instant> {
         let mut breaker = self.breaker.lock();
         match breaker.standing(now) {
-            Standing::Closed => Ok(false),
-            Standing::Due => {
+            CallPermit::Closed => Ok(false),
+            CallPermit::Due => {
                 breaker.phase = Phase::Probing;
                 Ok(true)
             }
-            Standing::Resting(until) => Err(until),
-            Standing::Probing => Err(now + breaker.limits.first),
+            CallPermit::Resting(until) => Err(until),
+            CallPermit::Probing => Err(now + breaker.limits.first),
         }
     }
 
@@ -264,7 +264,7 @@ impl Line {
         let (before, after, error, rest) = {
             let mut breaker = self.breaker.lock();
             let before = breaker.phase;
-            breaker.hear(row, Heard::of(answer), now, chance);
+            breaker.hear(row, AnswerKind::of(answer), now, chance);
             let rest = match breaker.phase {
                 Phase::Open { until } => until.saturating_duration_since(now),
                 Phase::Closed | Phase::Probing => Duration::ZERO,
@@ -300,10 +300,10 @@ impl Line {
     pub(crate) fn note_other<T>(&self, answer: &Result<T>) {
         let now = Instant::now();
         let mut others = self.others.lock();
-        match Heard::of(answer) {
-            Heard::Well => *others = Some((others.map_or(now, |(first, _)| first), now)),
-            Heard::Failed { .. } => *others = None,
-            Heard::Nothing => {}
+        match AnswerKind::of(answer) {
+            AnswerKind::Well => *others = Some((others.map_or(now, |(first, _)| first), now)),
+            AnswerKind::Failed { .. } => *others = None,
+            AnswerKind::Nothing => {}
         }
     }
 
@@ -320,8 +320,8 @@ impl Line {
     /// When the next request may go out, if it is not now.
     pub(crate) fn rests_until(&self) -> Option<Instant> {
         match self.standing(Instant::now()) {
-            Standing::Resting(until) => Some(until),
-            Standing::Closed | Standing::Due | Standing::Probing => None,
+            CallPermit::Resting(until) => Some(until),
+            CallPermit::Closed | CallPermit::Due | CallPermit::Probing => None,
         }
     }
 
@@ -330,14 +330,14 @@ impl Line {
         self.breaker.lock().error.clone()
     }
 
-    pub(crate) fn reach(&self) -> Reach {
+    pub(crate) fn reach(&self) -> Reachability {
         let now = Instant::now();
         let breaker = self.breaker.lock();
         let retry_in = match breaker.standing(now) {
-            Standing::Resting(until) => Some(until.saturating_duration_since(now)),
-            Standing::Closed | Standing::Due | Standing::Probing => None,
+            CallPermit::Resting(until) => Some(until.saturating_duration_since(now)),
+            CallPermit::Closed | CallPermit::Due | CallPermit::Probing => None,
         };
-        Reach { state: breaker.state(now), retry_in, error: breaker.error.clone() }
+        Reachability { state: breaker.state(now), retry_in, error: breaker.error.clone() }
     }
 }
 
@@ -348,8 +348,8 @@ mod tests {
     const LIMITS: BreakerLimits =
         BreakerLimits { failures: 3, first: Duration::from_secs(1), most: Duration::from_secs(4) };
 
-    fn failed(retry_after: Option<u64>) -> Heard {
-        Heard::Failed { retry_after: retry_after.map(Duration::from_secs), said: "away".into() }
+    fn failed(retry_after: Option<u64>) -> AnswerKind {
+        AnswerKind::Failed { retry_after: retry_after.map(Duration::from_secs), said: "away".into() }
     }
 
     fn open(at: Instant) -> Breaker {
@@ -364,12 +364,12 @@ mod tests {
         let mut breaker = Breaker::new(LIMITS);
         breaker.hear(None, failed(None), at, 1.0);
         breaker.hear(None, failed(None), at, 1.0);
-        breaker.hear(None, Heard::Well, at, 1.0);
+        breaker.hear(None, AnswerKind::Well, at, 1.0);
         breaker.hear(None, failed(None), at, 1.0);
         breaker.hear(None, failed(None), at, 1.0);
-        assert_eq!(breaker.standing(at), Standing::Closed);
+        assert_eq!(breaker.standing(at), CallPermit::Closed);
         breaker.hear(None, failed(None), at, 1.0);
-        assert_eq!(breaker.standing(at), Standing::Resting(at + LIMITS.first));
+        assert_eq!(breaker.standing(at), CallPermit::Resting(at + LIMITS.first));
         assert_eq!(breaker.state(at), BreakerState::Open);
         assert_eq!(breaker.state(at + LIMITS.first), BreakerState::HalfOpen);
     }
@@ -381,9 +381,9 @@ mod tests {
         let (poison, other) = (Id::from("7"), Id::from("8"));
         (0..100).for_each(|_| breaker.hear(Some(&poison), failed(None), at, 1.0));
         breaker.hear(Some(&other), failed(None), at, 1.0);
-        assert_eq!(breaker.standing(at), Standing::Closed);
+        assert_eq!(breaker.standing(at), CallPermit::Closed);
         breaker.hear(None, failed(None), at, 1.0);
-        assert!(matches!(breaker.standing(at), Standing::Resting(_)));
+        assert!(matches!(breaker.standing(at), CallPermit::Resting(_)));
     }
 
     #[test]
@@ -391,19 +391,19 @@ mod tests {
         let mut at = Instant::now();
         let mut breaker = open(at);
         for seconds in [1, 2, 4, 4] {
-            assert_eq!(breaker.standing(at), Standing::Resting(at + Duration::from_secs(seconds)));
+            assert_eq!(breaker.standing(at), CallPermit::Resting(at + Duration::from_secs(seconds)));
             at += Duration::from_secs(seconds);
-            assert_eq!(breaker.standing(at), Standing::Due);
+            assert_eq!(breaker.standing(at), CallPermit::Due);
             breaker.phase = Phase::Probing;
             breaker.hear(None, failed(None), at, 1.0);
         }
-        breaker.hear(None, Heard::Well, at, 1.0);
-        assert_eq!((breaker.standing(at), breaker.rest), (Standing::Closed, LIMITS.first));
+        breaker.hear(None, AnswerKind::Well, at, 1.0);
+        assert_eq!((breaker.standing(at), breaker.rest), (CallPermit::Closed, LIMITS.first));
     }
 
     #[test]
     fn one_probe_at_a_time_and_another_if_it_was_never_answered() {
-        let line = Line::new("source", BreakerLimits { first: Duration::ZERO, ..LIMITS });
+        let line = Upstream::new("source", BreakerLimits { first: Duration::ZERO, ..LIMITS });
         let away: Result<()> = Err(Error::transient("away"));
         (0..3).for_each(|_| assert!(!line.hear("dio", None, &away)));
         let now = Instant::now();
@@ -423,16 +423,16 @@ mod tests {
         let at = Instant::now();
         let mut breaker = Breaker::new(LIMITS);
         breaker.hear(None, failed(Some(30)), at, 0.0);
-        assert_eq!(breaker.standing(at), Standing::Resting(at + Duration::from_secs(30)));
+        assert_eq!(breaker.standing(at), CallPermit::Resting(at + Duration::from_secs(30)));
         breaker.hear(None, failed(Some(10)), at, 0.0);
-        assert_eq!(breaker.standing(at), Standing::Resting(at + Duration::from_secs(30)), "never sooner");
+        assert_eq!(breaker.standing(at), CallPermit::Resting(at + Duration::from_secs(30)), "never sooner");
         breaker.hear(None, failed(Some(86_400)), at, 0.0);
-        assert_eq!(breaker.standing(at), Standing::Resting(at + LONGEST_RETRY_AFTER));
+        assert_eq!(breaker.standing(at), CallPermit::Resting(at + LONGEST_RETRY_AFTER));
     }
 
     #[test]
     fn repeated_deliveries_are_one_a_second_and_a_fifth_of_the_first_ones() {
-        let line = Line::new("source", LIMITS);
+        let line = Upstream::new("source", LIMITS);
         let now = Instant::now();
         let spent = |now| std::iter::from_fn(|| line.spend(false, now).ok()).take(1_000).count();
         assert_eq!(spent(now), 10);

@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::breaker::LONGEST_RETRY_AFTER;
-use super::carried;
-use super::carried::is_of;
+use super::carried_ops;
+use super::carried_ops::is_of;
 use crate::dio::backoff::Backoff;
 use crate::dio::clock::fraction;
 use crate::dio::core::Core;
@@ -18,7 +18,7 @@ use crate::dio::scope;
 use crate::dio::scope::{Kind, Scope};
 use crate::dio::settings::{OnUnknown, WriteRoute};
 use crate::record::{Body, Id, Record, merge_patch};
-use crate::state::{Answer, Cmd, Effect, Op, OpError, OpId};
+use crate::state::{Answer, Command, Effect, Op, OpError, OpId};
 use crate::vista::{Error, ErrorKind, Result, WriteKind, Written};
 
 /// Whether an operation has waited long enough to be given up when it fails.
@@ -45,7 +45,7 @@ async fn open_guard(core: &Arc<Core>, op: &Op) -> Result<Guard> {
 /// Delivers one operation by the one route there is, and commits the answer.
 pub(crate) async fn deliver(core: Arc<Core>, handle: Weak<Handle>, op: Op, probe: bool) {
     let Ok(guard) = open_guard(&core, &op).await else {
-        core.outlet.release(probe, Instant::now());
+        core.deliver.route_breaker.release(probe, Instant::now());
         return pause(&core, op.id, &Error::Closed);
     };
     let patience = core.settings.retry.attempt_timeout;
@@ -54,7 +54,7 @@ pub(crate) async fn deliver(core: Arc<Core>, handle: Weak<Handle>, op: Op, probe
         Err(_) => Err(unanswered(patience)),
     };
     hear(&core, &op, &answered);
-    core.outlet.release(probe, Instant::now());
+    core.deliver.route_breaker.release(probe, Instant::now());
     conclude(&core, &guard, &op, answered).await;
 }
 
@@ -66,7 +66,7 @@ pub(crate) async fn deliver_batch(core: Arc<Core>, ops: Vec<Op>) {
     };
     let answers = attempt_batch(&core, &ops).await;
     let untried = ops.get(answers.len()..).unwrap_or_default();
-    untried.iter().for_each(|op| core.attempts.lock().not_tried(op.id));
+    untried.iter().for_each(|op| core.deliver.attempts.lock().not_tried(op.id));
     ops.iter().zip(&answers).for_each(|(op, answer)| hear(&core, op, answer));
     let concluding = ops.iter().zip(answers).zip(&guards);
     join_all(concluding.map(|((op, answer), guard)| conclude(&core, guard, op, answer))).await;
@@ -104,12 +104,12 @@ fn unanswered(patience: Duration) -> Error {
 fn hear(core: &Core, op: &Op, answered: &Result<Answer>) {
     let only_calls = core.hooks.on_write.is_some() && core.settings.delivers_in_order();
     let row = if op.targets.len() == 1 && !only_calls { op.targets.first() } else { None };
-    core.hear(&core.outlet, row, answered);
+    core.hear(&core.deliver.route_breaker, row, answered);
 }
 
 /// Commits what an answer means, or has the delivery repeated.
 async fn conclude(core: &Arc<Core>, guard: &Guard, op: &Op, answered: Result<Answer>) {
-    let first = core.attempts.lock().get(op.id).is_none_or(|attempt| attempt.count <= 1);
+    let first = core.deliver.attempts.lock().get(op.id).is_none_or(|attempt| attempt.count <= 1);
     let answer = match answered {
         Ok(answer) => answer,
         Err(error) => match judge(core, op, &error, first).await {
@@ -136,11 +136,11 @@ fn tell(core: &Core, op: OpId, answer: &Answer) {
 async fn settle(core: &Arc<Core>, guard: &Guard, op: OpId, answer: Answer) {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     loop {
-        let settled = core.commit(Cmd::Settle { op, mark: guard.mark, answer: answer.clone() }).await;
+        let settled = core.commit(Command::Settle { op, mark: guard.mark, answer: answer.clone() }).await;
         match settled {
             Ok(_) => {
                 tell(core, op, &answer);
-                core.attempts.lock().ended(op);
+                core.deliver.attempts.lock().ended(op);
                 return guard.disarm();
             }
             Err(Error::Closed) => return,
@@ -183,9 +183,9 @@ async fn attempt(core: &Arc<Core>, handle: &Weak<Handle>, op: &Op) -> Result<Ans
 /// What became of an operation that may have taken effect already: an answer, or `None` to send it (again). Settled by the
 /// first that can: the master's own proof, an effect that can be repeated without harm, the row as it is now, `on_unknown`.
 async fn resolve(core: &Arc<Core>, op: &Op) -> Result<Option<Answer>> {
-    let over = core.attempts.lock().get(op.id).and_then(|attempt| attempt.carried);
+    let over = core.deliver.attempts.lock().get(op.id).and_then(|attempt| attempt.base_hash);
     if let Some(over) = over {
-        return carried::resolve(core, op, over).await;
+        return carried_ops::resolve(core, op, over).await;
     }
     let routed = core.hooks.on_write.is_some();
     let shell = core.vista.shell();
@@ -197,18 +197,18 @@ async fn resolve(core: &Arc<Core>, op: &Op) -> Result<Option<Answer>> {
         let id = op.targets.first().cloned().unwrap_or_else(|| Id::from(""));
         let row = core.read_one(&id).await?;
         match found(core, op, &id, row.as_ref()) {
-            Found::Applied => {
+            Evidence::Applied => {
                 let row = row.map(|row| Body::encode(&id, &row, core.vista.schema().layout()));
                 return Ok(Some(Answer::Confirmed { row, id: None }));
             }
-            Found::Untouched => return Ok(None),
-            Found::Other => {}
+            Evidence::Untouched => return Ok(None),
+            Evidence::Other => {}
         }
     }
     Ok(match core.settings.on_unknown {
         OnUnknown::Retry => None,
         OnUnknown::Park => {
-            let said = core.attempts.lock().get(op.id).and_then(|attempt| attempt.error.clone());
+            let said = core.deliver.attempts.lock().get(op.id).and_then(|attempt| attempt.error.clone());
             let said = said.map_or_else(|| "the program ended meanwhile".to_string(), |error| error.detail);
             let detail =
                 format!("it is not known whether this took effect ({said}): look at the row, then retry or discard");
@@ -218,7 +218,7 @@ async fn resolve(core: &Arc<Core>, op: &Op) -> Result<Option<Answer>> {
 }
 
 /// What the master's row says of an operation.
-enum Found {
+enum Evidence {
     /// It has taken effect, or makes no difference.
     Applied,
     /// The row is as it was before.
@@ -227,21 +227,21 @@ enum Found {
     Other,
 }
 
-fn found(core: &Core, op: &Op, id: &Id, row: Option<&Record>) -> Found {
+fn found(core: &Core, op: &Op, id: &Id, row: Option<&Record>) -> Evidence {
     let schema = core.vista.schema();
     match (&op.effect, row) {
-        (Effect::Insert(_), None) => Found::Untouched,
-        (Effect::Insert(body), Some(row)) if is_of(body, row, schema.id_column()) => Found::Applied,
+        (Effect::Insert(_), None) => Evidence::Untouched,
+        (Effect::Insert(body), Some(row)) if is_of(body, row, schema.id_column()) => Evidence::Applied,
         (Effect::Patch(body), Some(row)) => {
             let patch = body.decode().unwrap_or_default();
             let before = core.state().base(id).and_then(|base| base.body.decode().ok());
             if merge_patch(row.clone(), &patch, schema.layout()) == *row {
-                return Found::Applied;
+                return Evidence::Applied;
             }
             let same = before.is_some_and(|before| patch.columns().all(|column| before.get(column) == row.get(column)));
-            if same { Found::Untouched } else { Found::Other }
+            if same { Evidence::Untouched } else { Evidence::Other }
         }
-        _ => Found::Other,
+        _ => Evidence::Other,
     }
 }
 
@@ -278,14 +278,15 @@ async fn judge(core: &Arc<Core>, op: &Op, error: &Error, first: bool) -> Option<
 
 /// Whether an operation that holds its queue has failed for too long at a master that answers everything else.
 fn holds_up_others(core: &Core, op: &Op) -> bool {
-    let since = core.attempts.lock().get(op.id).and_then(|attempt| attempt.failing_since);
+    let since = core.deliver.attempts.lock().get(op.id).and_then(|attempt| attempt.failing_since);
     let patience = core.settings.head_patience;
-    core.settings.delivers_in_order() && since.is_some_and(|since| core.outlet.answers_others(since, patience))
+    core.settings.delivers_in_order()
+        && since.is_some_and(|since| core.deliver.route_breaker.answers_others(since, patience))
 }
 
 /// Whether an attempt ended without an answer, or with an earlier process.
 fn is_unknown(core: &Core, op: &Op) -> bool {
-    core.attempts.lock().get(op.id).is_some_and(|attempt| attempt.unknown)
+    core.deliver.attempts.lock().get(op.id).is_some_and(|attempt| attempt.unknown)
 }
 
 /// An insert that was tried before conflicts, perhaps with itself: the master's row tells.
@@ -305,7 +306,7 @@ async fn read_back(core: &Arc<Core>, op: &Op, error: &Error) -> Option<Answer> {
 
 /// Notes a failed attempt and when the next one is due, and wakes the worker.
 fn pause(core: &Arc<Core>, op: OpId, error: &Error) {
-    if let Some(attempt) = core.attempts.lock().get_mut(op) {
+    if let Some(attempt) = core.deliver.attempts.lock().get_mut(op) {
         let chance = f64::from(fraction()) / f64::from(u32::MAX);
         let wait = error.retry_after().unwrap_or_else(|| {
             let wait = core.settings.retry.wait(attempt.count, chance);

@@ -2,8 +2,9 @@
 
 pub(super) mod attempts;
 pub(super) mod breaker;
-pub(super) mod carried;
+pub(super) mod carried_ops;
 pub(super) mod delivery;
 pub(super) mod operations;
 pub(super) mod schedule;
+pub(super) mod state;
 pub(super) mod worker;

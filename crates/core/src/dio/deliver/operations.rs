@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::attempts::Attempt;
 use crate::dio::core::Core;
-use crate::dio::status::HeldBy;
+use crate::dio::status::BlockingWrite;
 use crate::journal::Seq;
-use crate::state::{Cmd, Op, OpError, OpId, OpState, State};
+use crate::state::{Command, Op, OpError, OpId, OpState, State};
 use crate::vista::{Result, WriteKind};
 
 /// Where a write stands.
@@ -183,19 +183,19 @@ impl Core {
 
     fn standing(&self, op: &Op) -> OperationState {
         match op.state {
-            OpState::Queued => self.attempts.lock().get(op.id).map_or(OperationState::Queued, Attempt::state),
+            OpState::Queued => self.deliver.attempts.lock().get(op.id).map_or(OperationState::Queued, Attempt::state),
             ended => OperationState::from(ended),
         }
     }
 
     fn view(&self, op: &Op) -> Operation {
-        let attempt = self.attempts.lock().get(op.id).cloned().unwrap_or_default();
+        let attempt = self.deliver.attempts.lock().get(op.id).cloned().unwrap_or_default();
         let state = if op.state == OpState::Queued { attempt.state() } else { OperationState::from(op.state) };
         Operation {
             state,
             attempts: attempt.count,
             next_attempt: (op.state == OpState::Queued && !attempt.running)
-                .then(|| attempt.next.max(self.outlet.rests_until()))
+                .then(|| attempt.next.max(self.deliver.route_breaker.rests_until()))
                 .flatten()
                 .map(wall_clock),
             error: op.error.clone().or(attempt.error),
@@ -204,25 +204,25 @@ impl Core {
     }
 
     /// The write that holds the queue, if it has failed.
-    pub(crate) fn held_by(&self, state: &State) -> Option<HeldBy> {
+    pub(crate) fn held_by(&self, state: &State) -> Option<BlockingWrite> {
         let head = state.queue().next().filter(|_| self.settings.delivers_in_order())?;
-        let attempts = self.attempts.lock();
+        let attempts = self.deliver.attempts.lock();
         let attempt = attempts.get(head.id)?;
         let error = attempt.error.as_ref()?.detail.clone();
-        Some(HeldBy { operation: head.id, since: attempt.failing_since?.elapsed(), error })
+        Some(BlockingWrite { operation: head.id, since: attempt.failing_since?.elapsed(), error })
     }
 
     /// Gives a parked operation another try, as a new operation at the end of the queue.
     pub(crate) async fn retry(self: &Arc<Self>, op: OpId) -> Result<OpId> {
         let new = OpId::new();
         // Parked operations count as waiting ones do: this one needs no room that it has not got.
-        self.write(Cmd::Retry { op, new }, None, None, true).await?;
+        self.write(Command::Retry { op, new }, None, None, true).await?;
         Ok(new)
     }
 
     /// Gives a parked operation up.
     pub(crate) async fn discard(self: &Arc<Self>, op: OpId) -> Result<()> {
-        self.write(Cmd::Discard(op), None, None, true).await.map(drop)
+        self.write(Command::Discard(op), None, None, true).await.map(drop)
     }
 }
 

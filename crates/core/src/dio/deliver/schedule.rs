@@ -13,7 +13,7 @@ use crate::state::{Op, OpId, State};
 
 /// Where an operation stands that is the oldest of its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum HeadStage {
     /// It was not tried yet.
     Fresh,
     /// It was tried and may be tried again.
@@ -29,7 +29,7 @@ enum Place {
 pub(crate) struct Schedule {
     /// Position up to which the queue was looked through.
     seen: Seq,
-    places: HashMap<OpId, (Seq, Place)>,
+    places: HashMap<OpId, (Seq, HeadStage)>,
     /// All but those that run.
     waiting: BTreeMap<Seq, OpId>,
     fresh: BTreeSet<Seq>,
@@ -53,7 +53,7 @@ impl Schedule {
         while let Some((until, seq)) = self.resting.first().copied().filter(|(until, _)| *until <= now) {
             self.resting.remove(&(until, seq));
             if let Some(op) = self.waiting.get(&seq).copied() {
-                self.put(seq, op, Place::Due);
+                self.put(seq, op, HeadStage::Due);
             }
         }
     }
@@ -61,18 +61,18 @@ impl Schedule {
     /// The operation is not known yet and may start.
     fn offer(&mut self, seq: Seq, op: OpId) {
         if !self.places.contains_key(&op) {
-            self.put(seq, op, Place::Fresh);
+            self.put(seq, op, HeadStage::Fresh);
         }
     }
 
-    fn put(&mut self, seq: Seq, op: OpId, place: Place) {
+    fn put(&mut self, seq: Seq, op: OpId, place: HeadStage) {
         self.places.insert(op, (seq, place));
         self.waiting.insert(seq, op);
         match place {
-            Place::Fresh => drop(self.fresh.insert(seq)),
-            Place::Due => drop(self.due.insert(seq)),
-            Place::Resting(until) => drop(self.resting.insert((until, seq))),
-            Place::Running => drop(self.waiting.remove(&seq)),
+            HeadStage::Fresh => drop(self.fresh.insert(seq)),
+            HeadStage::Due => drop(self.due.insert(seq)),
+            HeadStage::Resting(until) => drop(self.resting.insert((until, seq))),
+            HeadStage::Running => drop(self.waiting.remove(&seq)),
         }
     }
 
@@ -81,10 +81,10 @@ impl Schedule {
         let (seq, place) = self.places.remove(&op)?;
         self.waiting.remove(&seq);
         match place {
-            Place::Fresh => drop(self.fresh.remove(&seq)),
-            Place::Due => drop(self.due.remove(&seq)),
-            Place::Resting(until) => drop(self.resting.remove(&(until, seq))),
-            Place::Running => {}
+            HeadStage::Fresh => drop(self.fresh.remove(&seq)),
+            HeadStage::Due => drop(self.due.remove(&seq)),
+            HeadStage::Resting(until) => drop(self.resting.remove(&(until, seq))),
+            HeadStage::Running => {}
         }
         Some(seq)
     }
@@ -124,7 +124,7 @@ impl Schedule {
     /// An operation is being delivered.
     pub(crate) fn start(&mut self, op: OpId) {
         if let Some(seq) = self.lift(op) {
-            self.put(seq, op, Place::Running);
+            self.put(seq, op, HeadStage::Running);
         }
     }
 
@@ -132,9 +132,9 @@ impl Schedule {
     pub(crate) fn back(&mut self, op: OpId, tried: bool, next: Option<Instant>) {
         if let Some(seq) = self.lift(op) {
             let place = match (tried, next) {
-                (false, _) => Place::Fresh,
-                (true, None) => Place::Due,
-                (true, Some(until)) => Place::Resting(until),
+                (false, _) => HeadStage::Fresh,
+                (true, None) => HeadStage::Due,
+                (true, Some(until)) => HeadStage::Resting(until),
             };
             self.put(seq, op, place);
         }
@@ -152,7 +152,7 @@ impl Schedule {
     pub(crate) fn wake_all(&mut self) {
         for (_, seq) in std::mem::take(&mut self.resting) {
             if let Some(op) = self.waiting.get(&seq).copied() {
-                self.put(seq, op, Place::Due);
+                self.put(seq, op, HeadStage::Due);
             }
         }
     }
@@ -173,11 +173,11 @@ mod tests {
 
     use super::*;
     use crate::record::{Body, Record};
-    use crate::state::{Answer, Cmd, Effect, NewWrite, Rules};
+    use crate::state::{Answer, Command, Effect, NewWrite, Rules};
     use crate::vista::Schema;
 
-    fn run(state: &mut State, cmd: &Cmd) {
-        let decision = state.decide(cmd, 1).unwrap();
+    fn run(state: &mut State, command: &Command) {
+        let decision = state.decide(command, 1).unwrap();
         decision.entries.iter().for_each(|entry| drop(state.apply(entry)));
         decision.notes.iter().for_each(|note| state.note(note));
     }
@@ -187,12 +187,12 @@ mod tests {
         let body = Body::encode(row, &Record::new(), state.rules().schema.layout());
         let effect = Effect::Replace(body);
         let id = Some(Id::from(row));
-        run(state, &Cmd::Write(NewWrite::new(op, id, effect)));
+        run(state, &Command::Write(NewWrite::new(op, id, effect)));
         op
     }
 
     fn settle(state: &mut State, op: OpId) {
-        run(state, &Cmd::Settle { op, mark: 0, answer: Answer::Confirmed { row: None, id: None } });
+        run(state, &Command::Settle { op, mark: 0, answer: Answer::Confirmed { row: None, id: None } });
     }
 
     fn state() -> State {

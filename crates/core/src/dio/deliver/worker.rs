@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use tokio::task::{Id as TaskId, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::breaker::Standing;
+use super::breaker::CallPermit;
 use super::delivery::{deliver, deliver_batch, give_up, is_old};
 use super::schedule::Schedule;
 use crate::dio::core::Core;
@@ -28,7 +28,7 @@ pub(crate) async fn run(core: Arc<Core>, handle: Weak<Handle>) {
     let mut published = core.published.subscribe();
     let closing = core.tasks.closing().clone();
     let mut deadline: Option<Instant> = None;
-    let mut lanes = Lanes::new(Arc::clone(&core), handle);
+    let mut lanes = ActiveDeliveries::new(Arc::clone(&core), handle);
     loop {
         published.borrow_and_update();
         let due = lanes.start_due();
@@ -60,7 +60,7 @@ async fn wait_until(at: Option<Instant>) {
 }
 
 /// The deliveries under way, and what may follow them.
-struct Lanes {
+struct ActiveDeliveries {
     core: Arc<Core>,
     handle: Weak<Handle>,
     running: JoinSet<()>,
@@ -72,9 +72,9 @@ struct Lanes {
     returns: u64,
 }
 
-impl Lanes {
-    fn new(core: Arc<Core>, handle: Weak<Handle>) -> Lanes {
-        Lanes {
+impl ActiveDeliveries {
+    fn new(core: Arc<Core>, handle: Weak<Handle>) -> ActiveDeliveries {
+        ActiveDeliveries {
             core,
             handle,
             running: JoinSet::new(),
@@ -87,7 +87,7 @@ impl Lanes {
     /// Starts what may be delivered now; gives when to look again.
     fn start_due(&mut self) -> Option<Instant> {
         let state = self.core.state();
-        if self.core.seeding.load(Ordering::Acquire) && state.lacks_rows() {
+        if self.core.sync.seeding.load(Ordering::Acquire) && state.lacks_rows() {
             return None;
         }
         let now = Instant::now();
@@ -95,18 +95,18 @@ impl Lanes {
             return self.start_in_order(&state, now);
         }
         self.schedule.look(&state, now);
-        let returns = self.core.outlet.returns();
+        let returns = self.core.deliver.route_breaker.returns();
         if std::mem::replace(&mut self.returns, returns) != returns {
             self.schedule.wake_all();
         }
-        match self.core.outlet.standing(now) {
-            Standing::Closed => self.start_all(&state, now),
-            Standing::Due => self.start_probe(&state, now),
-            Standing::Resting(until) => {
+        match self.core.deliver.route_breaker.standing(now) {
+            CallPermit::Closed => self.start_all(&state, now),
+            CallPermit::Due => self.start_probe(&state, now),
+            CallPermit::Resting(until) => {
                 self.give_up_old(&state);
                 Some(until)
             }
-            Standing::Probing => {
+            CallPermit::Probing => {
                 self.give_up_old(&state);
                 // The probe's answer wakes the worker, unless it never comes.
                 Some(now + self.core.settings.breaker.first)
@@ -120,23 +120,23 @@ impl Lanes {
     fn start_in_order(&mut self, state: &State, now: Instant) -> Option<Instant> {
         let head = state.queue().next().filter(|_| self.running.is_empty())?;
         let (count, rests) =
-            self.core.attempts.lock().get(head.id).map_or((0, None), |attempt| (attempt.count, attempt.next));
-        match self.core.outlet.standing(now) {
-            standing @ (Standing::Resting(_) | Standing::Probing) => {
+            self.core.deliver.attempts.lock().get(head.id).map_or((0, None), |attempt| (attempt.count, attempt.next));
+        match self.core.deliver.route_breaker.standing(now) {
+            standing @ (CallPermit::Resting(_) | CallPermit::Probing) => {
                 if is_old(&self.core, head) {
                     self.start_giving_up(head.clone());
                     return None;
                 }
-                let Standing::Resting(until) = standing else { return Some(now + self.core.settings.breaker.first) };
+                let CallPermit::Resting(until) = standing else { return Some(now + self.core.settings.breaker.first) };
                 return Some(until);
             }
-            Standing::Closed | Standing::Due => {}
+            CallPermit::Closed | CallPermit::Due => {}
         }
         if let Some(until) = rests.filter(|until| *until > now) {
             return Some(until);
         }
-        if self.core.outlet.standing(now) == Standing::Due {
-            return match self.core.outlet.admit(now) {
+        if self.core.deliver.route_breaker.standing(now) == CallPermit::Due {
+            return match self.core.deliver.route_breaker.admit(now) {
                 Ok(probe) => {
                     self.start_one(head.clone(), probe);
                     None
@@ -144,7 +144,7 @@ impl Lanes {
                 Err(at) => Some(at),
             };
         }
-        if let Err(at) = self.core.outlet.spend(count == 0, now) {
+        if let Err(at) = self.core.deliver.route_breaker.spend(count == 0, now) {
             return Some(at);
         }
         match count {
@@ -157,14 +157,14 @@ impl Lanes {
     /// The first of `ops` with those after it that can be delivered together: untried writes of different rows.
     fn batch<'a>(&self, state: &State, ops: impl Iterator<Item = &'a Op>) -> Vec<Op> {
         let most = if self.core.batches() { self.core.vista.shell().batch_size().max(1) } else { 1 };
-        let attempts = self.core.attempts.lock();
+        let attempts = self.core.deliver.attempts.lock();
         let mut bytes = 0;
         let mut batch: Vec<Op> = Vec::new();
         for op in ops {
             bytes += op.size();
             // What an older journal brought back is looked at first, each by itself.
             let untried =
-                |op: &Op| attempts.get(op.id).is_none_or(|attempt| attempt.count == 0 && attempt.carried.is_none());
+                |op: &Op| attempts.get(op.id).is_none_or(|attempt| attempt.count == 0 && attempt.base_hash.is_none());
             let joins = untried(op) && batch.first().is_none_or(untried);
             let fits = batch.len() < most && bytes <= BATCH_BYTES && joins && op.targets.len() == 1;
             // The first one is delivered in any case.
@@ -185,7 +185,7 @@ impl Lanes {
         while !self.is_full() {
             let Some((id, tried)) = self.schedule.next(refused.is_none()) else { break };
             let Some(op) = self.still_queued(state, id) else { continue };
-            if let Err(at) = self.core.outlet.spend(!tried, now) {
+            if let Err(at) = self.core.deliver.route_breaker.spend(!tried, now) {
                 refused = Some(at);
                 continue;
             }
@@ -219,7 +219,7 @@ impl Lanes {
         while !self.is_full() {
             let Some(id) = self.schedule.probe() else { return self.schedule.next_due() };
             let Some(op) = self.still_queued(state, id) else { continue };
-            return match self.core.outlet.admit(now) {
+            return match self.core.deliver.route_breaker.admit(now) {
                 Ok(probe) => {
                     self.start_one(op, probe);
                     later
@@ -264,7 +264,7 @@ impl Lanes {
     }
 
     fn start_one(&mut self, op: Op, probe: bool) {
-        self.core.attempts.lock().begin(op.id);
+        self.core.deliver.attempts.lock().begin(op.id);
         let delivery = deliver(Arc::clone(&self.core), self.handle.clone(), op.clone(), probe);
         self.start(vec![op], delivery);
     }
@@ -275,7 +275,7 @@ impl Lanes {
         {
             return self.start_one(op, false);
         }
-        let mut attempts = self.core.attempts.lock();
+        let mut attempts = self.core.deliver.attempts.lock();
         batch.iter().for_each(|op| attempts.begin(op.id));
         drop(attempts);
         let delivery = deliver_batch(Arc::clone(&self.core), batch.clone());
@@ -283,8 +283,8 @@ impl Lanes {
     }
 
     fn start_giving_up(&mut self, op: Op) {
-        self.core.attempts.lock().hold(op.id);
-        let said = self.core.outlet.error().unwrap_or_default();
+        self.core.deliver.attempts.lock().hold(op.id);
+        let said = self.core.deliver.route_breaker.error().unwrap_or_default();
         let giving_up = give_up(Arc::clone(&self.core), op.clone(), Error::transient(said));
         self.start(vec![op], giving_up);
     }
@@ -311,7 +311,7 @@ impl Lanes {
         for op in ops {
             let waits = state.op(op.id).is_some_and(|op| op.state == OpState::Queued);
             let (tried, next) = {
-                let mut attempts = self.core.attempts.lock();
+                let mut attempts = self.core.deliver.attempts.lock();
                 attempts.release(op.id);
                 attempts.get(op.id).map_or((false, None), |attempt| (attempt.count > 0, attempt.next))
             };

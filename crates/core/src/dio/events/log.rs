@@ -51,7 +51,7 @@ impl EventLog {
     ///
     /// # Errors
     /// [`Error::Storage`](crate::Error::Storage) if the journal cannot be read.
-    pub async fn past(&self, after: Seq, bytes: usize) -> Result<Option<Past>> {
+    pub async fn past(&self, after: Seq, bytes: usize) -> Result<Option<PastEvents>> {
         self.0.past(after, bytes).await
     }
 
@@ -68,7 +68,7 @@ impl EventLog {
 
 /// Events that were read back from the journal.
 #[derive(Debug)]
-pub struct Past {
+pub struct PastEvents {
     /// Oldest first.
     pub items: Vec<RingItem>,
     /// Everything up to here is among them.
@@ -77,11 +77,11 @@ pub struct Past {
 
 impl Core {
     /// Events of the log after `after`, about `bytes` of them, of those that readers see; `None` if some are gone.
-    pub(crate) async fn past(&self, after: Seq, bytes: usize) -> Result<Option<Past>> {
+    pub(crate) async fn past(&self, after: Seq, bytes: usize) -> Result<Option<PastEvents>> {
         // The journal has an entry before readers see its row.
         let seen = self.state().seq();
         let layout = Arc::clone(self.vista.schema().layout());
-        let mut past = Past { items: Vec::new(), reached: after };
+        let mut past = PastEvents { items: Vec::new(), reached: after };
         for stored in self.journal.read(&self.name, after, bytes).await? {
             if stored.seq > seen {
                 break;
@@ -99,7 +99,7 @@ impl Core {
 
     /// The position after which all events are at hand.
     pub(crate) async fn earliest(&self) -> Seq {
-        let trimmed = self.trimmed.lock().await.saturating_sub(1);
+        let trimmed = self.commit.trimmed.lock().await.saturating_sub(1);
         self.ring.oldest.max(trimmed).min(self.ring.floor())
     }
 }

@@ -19,7 +19,7 @@ use crate::vista::{Error, Result};
 
 /// The row before a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Old {
+pub enum RowBefore {
     /// There was none.
     Absent,
     /// It was this.
@@ -38,7 +38,7 @@ pub struct RingItem {
     /// The entry it comes from.
     pub entry: Option<Entry>,
     /// The row before.
-    pub old: Old,
+    pub old: RowBefore,
     /// The row after.
     pub new: Option<Body>,
     /// The wire frame, made by the first who sends it.
@@ -47,31 +47,31 @@ pub struct RingItem {
 
 impl RingItem {
     /// An event of the log; `None` if nobody is told of `entry`.
-    pub(crate) fn of(entry: Entry, old: Old, new: Option<Body>) -> Option<RingItem> {
+    pub(crate) fn of(entry: Entry, old: RowBefore, new: Option<Body>) -> Option<RingItem> {
         let event = event_of(&entry.frame, entry.id.as_deref(), entry.cause.op)?;
-        let (old, new) = if entry.erased { (Old::Unknown, None) } else { (old, new) };
+        let (old, new) = if entry.erased { (RowBefore::Unknown, None) } else { (old, new) };
         Some(RingItem { seq: Some(entry.seq), event, entry: Some(entry), old, new, frame: OnceLock::new() })
     }
 
     /// An event of the log as its entry alone tells it, for entries that are read without the State that they led to.
     pub(crate) fn read_back(entry: Entry, layout: &Layout) -> Option<RingItem> {
         let old = match entry.former_row(layout) {
-            None => Old::Unknown,
-            Some(None) => Old::Absent,
-            Some(Some(row)) => Old::Known(row),
+            None => RowBefore::Unknown,
+            Some(None) => RowBefore::Absent,
+            Some(Some(row)) => RowBefore::Known(row),
         };
         let new = entry.visible_body().cloned();
         RingItem::of(entry, old, new)
     }
 
     fn bus_only(event: DioEvent) -> RingItem {
-        RingItem { seq: None, event, entry: None, old: Old::Unknown, new: None, frame: OnceLock::new() }
+        RingItem { seq: None, event, entry: None, old: RowBefore::Unknown, new: None, frame: OnceLock::new() }
     }
 
     fn size(&self) -> usize {
         let old = match &self.old {
-            Old::Known(body) => body.size(),
-            Old::Absent | Old::Unknown => 0,
+            RowBefore::Known(body) => body.size(),
+            RowBefore::Absent | RowBefore::Unknown => 0,
         };
         256 + old + 2 * self.new.as_ref().map_or(0, Body::size)
     }
@@ -85,7 +85,7 @@ impl RingItem {
     pub fn changed(&self) -> Option<Vec<String>> {
         let decode = |body: &Body| body.decode().unwrap_or_default();
         match (&self.old, &self.new) {
-            (Old::Known(old), Some(new)) => Some(differing(&decode(old), &decode(new))),
+            (RowBefore::Known(old), Some(new)) => Some(differing(&decode(old), &decode(new))),
             _ => None,
         }
     }
@@ -146,7 +146,7 @@ pub struct Ring {
 }
 
 #[derive(Debug)]
-struct Kept {
+struct QueuedItem {
     item: Arc<RingItem>,
     /// Weight of all items before it.
     before: u64,
@@ -155,7 +155,7 @@ struct Kept {
 #[derive(Debug)]
 struct Items {
     epoch: Arc<str>,
-    queue: VecDeque<Kept>,
+    queue: VecDeque<QueuedItem>,
     /// Number of the first item in the queue, counting all that ever were.
     first: u64,
     /// Weight of all items that ever were.
@@ -168,7 +168,7 @@ struct Items {
 
 /// What lies at a cursor.
 #[derive(Debug)]
-pub enum At {
+pub enum CursorRead {
     /// An event.
     Item(Arc<RingItem>),
     /// Nothing yet.
@@ -204,7 +204,7 @@ impl Ring {
             items.bytes += item.size();
             let before = items.weight;
             items.weight += item.weight();
-            items.queue.push_back(Kept { item: Arc::new(item), before });
+            items.queue.push_back(QueuedItem { item: Arc::new(item), before });
         }
         while items.queue.len() > self.limits.events || items.bytes > self.limits.bytes && items.queue.len() > 1 {
             let Some(old) = items.queue.pop_front() else { break };
@@ -257,15 +257,15 @@ impl Ring {
     }
 
     /// What lies at cursor `at`.
-    pub fn at(&self, at: u64) -> At {
+    pub fn at(&self, at: u64) -> CursorRead {
         let items = self.items.read();
         if at < items.first {
-            return At::Gone { missed: items.first - at, next: items.first };
+            return CursorRead::Gone { missed: items.first - at, next: items.first };
         }
         match items.queue.get((at - items.first) as usize) {
-            Some(kept) => At::Item(Arc::clone(&kept.item)),
-            None if items.closed => At::Closed,
-            None => At::End,
+            Some(kept) => CursorRead::Item(Arc::clone(&kept.item)),
+            None if items.closed => CursorRead::Closed,
+            None => CursorRead::End,
         }
     }
 
@@ -383,15 +383,15 @@ impl EventReceiver {
     /// The next event if there is one already.
     pub fn try_recv(&mut self) -> Option<DioEvent> {
         match self.ring.at(self.next) {
-            At::Item(item) => {
+            CursorRead::Item(item) => {
                 self.next += 1;
                 Some(item.event.clone())
             }
-            At::Gone { missed, next } => {
+            CursorRead::Gone { missed, next } => {
                 self.next = next;
                 Some(DioEvent::Lagged { missed })
             }
-            At::End | At::Closed => None,
+            CursorRead::End | CursorRead::Closed => None,
         }
     }
 
@@ -399,16 +399,16 @@ impl EventReceiver {
         loop {
             self.head.borrow_and_update();
             match self.ring.at(self.next) {
-                At::Item(item) => {
+                CursorRead::Item(item) => {
                     self.next += 1;
                     return Ok(Ok(item));
                 }
-                At::Gone { missed, next } => {
+                CursorRead::Gone { missed, next } => {
                     self.next = next;
                     return Ok(Err(missed));
                 }
-                At::Closed => return Err(Error::Closed),
-                At::End => self.head.changed().await.map_err(|_| Error::Closed)?,
+                CursorRead::Closed => return Err(Error::Closed),
+                CursorRead::End => self.head.changed().await.map_err(|_| Error::Closed)?,
             }
         }
     }

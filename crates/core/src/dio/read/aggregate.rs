@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::coverage::Coverage;
 use crate::dio::core::Core;
-use crate::plan::{Picked, Plan};
+use crate::plan::{Plan, Selection};
 use crate::record::Record;
 use crate::state::State;
 use crate::vista::query::{Aggregation, JsonRow, Meter};
@@ -38,7 +38,7 @@ impl Core {
     /// [`Core::aggregate`] of a state that has all rows. All of it is one piece of work: no groups wait for another turn.
     ///
     /// # Errors
-    /// What the aggregation says, and as [`Core::pick`].
+    /// What the aggregation says, and as [`Core::select_slots`].
     pub(crate) async fn aggregate_in<T: Send + 'static>(
         &self,
         state: Arc<State>,
@@ -52,14 +52,14 @@ impl Core {
         let limit = asked.is_count().then_some(0);
         let rows = Query { filter: query.filter.clone(), search: query.search.clone(), limit, ..Query::default() };
         let (asked, of) = (Arc::clone(asked), Arc::clone(&state));
-        let page = move |picked: Picked, _: Plan, meter: &Meter| {
+        let page = move |selection: Selection, _: Plan, meter: &Meter| {
             if asked.is_count() {
-                return page(&mut std::iter::once(Ok(asked.of_count(picked.total))), meter);
+                return page(&mut std::iter::once(Ok(asked.of_count(selection.total))), meter);
             }
-            let rows = picked.slots.iter().filter_map(|slot| of.table().at(*slot));
+            let rows = selection.slots.iter().filter_map(|slot| of.table().at(*slot));
             let rows = rows.map(|row| JsonRow(row.json(), row.cbor().map(|cbor| &cbor[..])));
             page(&mut asked.fold_within(rows, meter)?, meter)
         };
-        self.pick_then(&state, &rows, schema, meter, page).await
+        self.select_then(&state, &rows, schema, meter, page).await
     }
 }

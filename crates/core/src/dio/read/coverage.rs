@@ -40,19 +40,19 @@ impl Core {
     /// How much of the master's rows is here.
     pub(crate) fn coverage(&self) -> Coverage {
         if self.is_loading() {
-            return Coverage::Loading { error: self.last_list.lock().failed.clone() };
+            return Coverage::Loading { error: self.sync.last_list.lock().failed.clone() };
         }
         self.held()
     }
 
     /// Whether there is no first copy yet.
     pub(crate) fn is_loading(&self) -> bool {
-        self.seeding.load(Ordering::Acquire)
+        self.sync.seeding.load(Ordering::Acquire)
     }
 
     /// Notes whether there is no first copy yet.
     pub(crate) fn loading(&self, loading: bool) {
-        self.seeding.store(loading, Ordering::Release);
+        self.sync.seeding.store(loading, Ordering::Release);
     }
 
     /// Moves when the first copy is there or could not be made, and with every turn of the committer.
@@ -63,7 +63,7 @@ impl Core {
     /// Whether the rows, once there is a first copy, answer questions about all of them.
     pub(crate) fn is_complete(&self) -> bool {
         // Without windowed loading the program says what the rows are.
-        self.hooks.on_load_chunk.is_none() || self.last_list.lock().complete
+        self.hooks.on_load_chunk.is_none() || self.sync.last_list.lock().complete
     }
 
     /// How much of the rows a reader finds who calls from here. The hooks that make the copy see what there is so far.

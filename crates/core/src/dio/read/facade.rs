@@ -9,7 +9,7 @@ use crate::dio::commit::write::WriteOptions;
 use crate::dio::core::Core;
 use crate::dio::handle::Handle;
 use crate::dio::tasks::HEAVY;
-use crate::plan::{Page, Picked, Plan, Repeated, plan};
+use crate::plan::{Page, Plan, PreparedQuery, Selection, plan};
 use crate::record::{Id, Record, Rows};
 use crate::state::State;
 use crate::table::Slot;
@@ -59,35 +59,35 @@ impl Core {
         schema: &Arc<Schema>,
         meter: Meter,
     ) -> Result<(Rows, u64)> {
-        let (picked, _) = self.pick(&state, query, schema, &Arc::new(meter)).await?;
-        Ok((encode(&state, &picked.slots, schema), picked.total))
+        let (selection, _) = self.select_slots(&state, query, schema, &Arc::new(meter)).await?;
+        Ok((encode(&state, &selection.slots, schema), selection.total))
     }
 
-    /// The one way rows are picked for an answer; says how, too.
+    /// Selects the rows of an answer and gives the plan by which they were found. All reads of rows come through here.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a cursor that does not fit, and as [`Workers::run`](super::workers::Workers::run).
-    pub(crate) async fn pick(
+    pub(crate) async fn select_slots(
         &self,
         state: &Arc<State>,
         query: &Query,
         schema: &Arc<Schema>,
         meter: &Arc<Meter>,
-    ) -> Result<(Picked, Plan)> {
-        self.pick_then(state, query, schema, meter, |picked, plan, _| Ok((picked, plan))).await
+    ) -> Result<(Selection, Plan)> {
+        self.select_then(state, query, schema, meter, |selection, plan, _| Ok((selection, plan))).await
     }
 
-    /// Runs `then` on what [`Core::pick`] gives, as one piece of work.
+    /// Runs `then` on what [`Core::select_slots`] gives, as one piece of work.
     ///
     /// # Errors
-    /// As [`Core::pick`], and what `then` says.
-    pub(crate) async fn pick_then<T: Send + 'static>(
+    /// As [`Core::select_slots`], and what `then` says.
+    pub(crate) async fn select_then<T: Send + 'static>(
         &self,
         state: &Arc<State>,
         query: &Query,
         schema: &Arc<Schema>,
         meter: &Arc<Meter>,
-        then: impl FnOnce(Picked, Plan, &Meter) -> Result<T> + Send + 'static,
+        then: impl FnOnce(Selection, Plan, &Meter) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let plan = plan(state.table(), query, schema)?;
         self.note_plan(state, &plan);
@@ -97,25 +97,25 @@ impl Core {
         self.work(weight, meter, work).await
     }
 
-    /// [`Core::pick`] for a query that is asked again and again.
+    /// [`Core::select_slots`] for a query that is asked again and again.
     ///
     /// # Errors
-    /// As [`Core::pick`].
-    pub(crate) async fn pick_again(
+    /// As [`Core::select_slots`].
+    pub(crate) async fn select_prepared(
         &self,
         state: &Arc<State>,
-        query: &Arc<Repeated>,
+        query: &Arc<PreparedQuery>,
         page: Page,
         schema: &Arc<Schema>,
         meter: &Arc<Meter>,
-    ) -> Result<Picked> {
-        let ready = query.ready(state, page, schema)?;
-        self.note_plan(state, ready.plan());
-        if ready.plan().cost() < HEAVY && !query.has_patterns() {
-            return ready.run(state, query.query(), page, schema, meter);
+    ) -> Result<Selection> {
+        let cached_plan = query.cached_plan(state, page, schema)?;
+        self.note_plan(state, cached_plan.plan());
+        if cached_plan.plan().cost() < HEAVY && !query.has_patterns() {
+            return cached_plan.run(state, query.query(), page, schema, meter);
         }
         let (state, query, schema) = (Arc::clone(state), Arc::clone(query), Arc::clone(schema));
-        let work = move |meter: &Meter| ready.run(&state, query.query(), page, &schema, meter);
+        let work = move |meter: &Meter| cached_plan.run(&state, query.query(), page, &schema, meter);
         self.settings.workers.run(meter, work).await
     }
 
@@ -259,9 +259,9 @@ impl TableShell for Facade {
         let after = token.map_or(Ok(Cursor::start()), |token| Cursor::parse(token))?;
         let query = Query { after: Some(after), offset: 0, ..query.clone() };
         let (state, schema) = (core.state(), &self.schema);
-        let (picked, _) = core.pick(&state, &query, schema, &Arc::new(Meter::unbounded())).await?;
-        let next = picked.next(state.table(), &query, schema);
-        Ok((encode(&state, &picked.slots, schema), next.map(|next| next.to_string())))
+        let (selection, _) = core.select_slots(&state, &query, schema, &Arc::new(Meter::unbounded())).await?;
+        let next = selection.next(state.table(), &query, schema);
+        Ok((encode(&state, &selection.slots, schema), next.map(|next| next.to_string())))
     }
 
     async fn write(&self, op: &WriteOp) -> Result<Written> {

@@ -19,14 +19,14 @@ const MOST_REFUSED: usize = 64;
 /// What is to be built.
 #[derive(Debug, Default)]
 pub(crate) struct Indexer {
-    asked: Mutex<Asked>,
+    asked: Mutex<IndexQueue>,
     pub(super) wake: Notify,
     /// How many are asked for or being built.
     pub(super) pending: watch::Sender<usize>,
 }
 
 #[derive(Debug, Default)]
-struct Asked {
+struct IndexQueue {
     waiting: IndexSet<Spec>,
     building: Option<Spec>,
     refused: HashMap<Spec, Instant>,
@@ -65,7 +65,7 @@ impl Indexer {
         self.tell(&asked);
     }
 
-    fn tell(&self, asked: &Asked) {
+    fn tell(&self, asked: &IndexQueue) {
         self.pending.send_replace(asked.waiting.len() + usize::from(asked.building.is_some()));
     }
 }

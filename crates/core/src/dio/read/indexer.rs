@@ -10,8 +10,8 @@ use crate::dio::clock::now;
 use crate::dio::core::Core;
 use crate::dio::handle::Dio;
 use crate::plan::Plan;
-use crate::state::{Cmd, Outcome, State};
-use crate::table::{Built, Index, Spec};
+use crate::state::{Command, Outcome, State};
+use crate::table::{BuiltIndex, Index, Spec};
 use crate::vista::{Error, Result};
 
 /// How often a build that the table outran is begun again.
@@ -50,7 +50,7 @@ impl Core {
                 self.indexer.ask(index.spec(), self.settings.index_rest);
             }
         }
-        for spec in plan.wishes() {
+        for spec in plan.wanted_indexes() {
             self.indexer.ask(spec, self.settings.index_rest);
         }
     }
@@ -82,7 +82,7 @@ impl Core {
             if !wanted && size > self.settings.index_memory {
                 return Err(Error::permanent(format!("it would take {size} bytes: index_memory is less")));
             }
-            if self.commit(Cmd::Attach(Arc::new(built))).await?.outcome != Outcome::Unchanged {
+            if self.commit(Command::Attach(Arc::new(built))).await?.outcome != Outcome::Unchanged {
                 return self.shrink(wanted).await;
             }
         }
@@ -90,7 +90,7 @@ impl Core {
     }
 
     /// An index of the newest rows, but for the last few changes.
-    fn build(&self, spec: Spec, mut state: Arc<State>) -> Built {
+    fn build(&self, spec: Spec, mut state: Arc<State>) -> BuiltIndex {
         // Searches look at the columns that the facade says are searchable.
         let mut index = Index::build(spec, state.table(), &super::facade::lifted_schema(self));
         for _ in 0..ATTEMPTS {
@@ -102,7 +102,7 @@ impl Core {
             index.follow(state.table(), newest.table(), &changed);
             state = newest;
         }
-        Built::new(index, state.table().clone())
+        BuiltIndex::new(index, state.table().clone())
     }
 
     /// Drops indexes that were not used for a while, if there is no room for another.
@@ -144,7 +144,7 @@ impl Core {
 
     async fn drop_index(self: &Arc<Self>, spec: &Spec) -> Result<()> {
         tracing::debug!(dio = %self.name, index = %spec, "an index was dropped");
-        self.commit(Cmd::Detach(spec.clone())).await.map(drop)
+        self.commit(Command::Detach(spec.clone())).await.map(drop)
     }
 
     /// Indexes that no setting names.

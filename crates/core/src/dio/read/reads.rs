@@ -11,7 +11,7 @@ use super::aggregate::GroupIter;
 use super::freshness::Freshness;
 use crate::dio::handle::Dio;
 use crate::dio::settings::WriteRoute;
-use crate::plan::{Page, Picked, Plan, Repeated};
+use crate::plan::{Page, Plan, PreparedQuery, Selection};
 use crate::record::Record;
 use crate::state::State;
 use crate::vista::query::{Aggregation, Meter};
@@ -101,8 +101,8 @@ impl Dio {
         query: &Query,
         schema: &Arc<Schema>,
         meter: &Arc<Meter>,
-    ) -> Result<(Picked, Plan)> {
-        self.0.core.pick(state, query, schema, meter).await
+    ) -> Result<(Selection, Plan)> {
+        self.0.core.select_slots(state, query, schema, meter).await
     }
 
     /// [`Dio::select`] for a query that is asked again and again.
@@ -113,12 +113,12 @@ impl Dio {
     pub async fn select_prepared(
         &self,
         state: &Arc<State>,
-        query: &Arc<Repeated>,
+        query: &Arc<PreparedQuery>,
         page: Page,
         schema: &Arc<Schema>,
         meter: &Arc<Meter>,
-    ) -> Result<Picked> {
-        self.0.core.pick_again(state, query, page, schema, meter).await
+    ) -> Result<Selection> {
+        self.0.core.select_prepared(state, query, page, schema, meter).await
     }
 
     /// Groups the rows of `state` that pass the filter and search of `query`, and gives what `page` makes of the groups.

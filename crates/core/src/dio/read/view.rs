@@ -6,14 +6,14 @@ use std::sync::Arc;
 use super::coverage::Coverage;
 use crate::dio::core::Core;
 use crate::dio::events::event::DioEvent;
-use crate::dio::events::ring::At;
+use crate::dio::events::ring::CursorRead;
 use crate::dio::guard::Guard;
 use crate::dio::handle::{Dio, Handle};
 use crate::dio::hooks::{ChunkRequest, ChunkSink, QueryRoute};
 use crate::dio::scope;
 use crate::dio::scope::{Kind, Scope};
 use crate::record::{Body, Id, Rows, Stamp};
-use crate::state::{Base, Cmd, Entry, Frame, Item, OpChange, State, Visible};
+use crate::state::{Base, Command, Entry, Frame, OpChange, ReadRow, State, VisibleChange};
 use crate::vista::query::JsonRow;
 use crate::vista::{Error, Query, Result};
 
@@ -22,7 +22,7 @@ const MOST_KEPT: usize = 10_000;
 
 /// What a standing view may show.
 #[derive(Debug)]
-pub(crate) struct View {
+pub(crate) struct StandingView {
     pub(crate) state: Arc<State>,
     /// How much of the master it holds.
     pub(crate) coverage: Coverage,
@@ -44,16 +44,16 @@ pub(crate) enum Route {
 impl Core {
     /// What a standing view shows: the newest State; while `on_refresh` runs, the one before it with all that was told since,
     /// because a callback may change row by row what belongs together.
-    pub(crate) fn standing_view(&self) -> View {
+    pub(crate) fn standing_view(&self) -> StandingView {
         let before = {
             // A refresh that begins waits for this lock: the State taken under it is not half refreshed.
-            let before = self.before_refresh.lock();
+            let before = self.sync.before_refresh.lock();
             match &*before {
                 Some(before) => Arc::clone(before),
                 None => {
                     // In this order: a State that is taken later holds no less.
                     let coverage = self.coverage();
-                    return View { state: self.state(), coverage };
+                    return StandingView { state: self.state(), coverage };
                 }
             }
         };
@@ -61,14 +61,16 @@ impl Core {
         let mut at = self.ring.after(before.seq()).unwrap_or(0);
         loop {
             match self.ring.at(at) {
-                At::Item(item) => {
+                CursorRead::Item(item) => {
                     if let Some(entry) = item.entry.as_ref().filter(|entry| entry.seq > before.seq()) {
                         state.apply(&as_it_is(entry, &newest));
                     }
                     at += 1;
                 }
-                At::Gone { next, .. } => at = next,
-                At::End | At::Closed => return View { state: Arc::new(state), coverage: Coverage::Whole },
+                CursorRead::Gone { next, .. } => at = next,
+                CursorRead::End | CursorRead::Closed => {
+                    return StandingView { state: Arc::new(state), coverage: Coverage::Whole };
+                }
             }
         }
     }
@@ -76,18 +78,18 @@ impl Core {
     /// From here until [`Core::leave_refresh`], views of a whole copy show what is there now. A partial copy has no gaps that
     /// a refresh could fill.
     pub(crate) fn enter_refresh(&self) {
-        let mut before = self.before_refresh.lock();
+        let mut before = self.sync.before_refresh.lock();
         *before = (self.coverage() == Coverage::Whole).then(|| self.state());
     }
 
     /// Views show the newest rows again.
     pub(crate) fn leave_refresh(&self) {
-        *self.before_refresh.lock() = None;
+        *self.sync.before_refresh.lock() = None;
     }
 
     /// Whether a complete list of the master was seen, so that counts are exact.
     pub(crate) fn has_whole_copy(&self) -> bool {
-        self.last_list.lock().complete
+        self.sync.last_list.lock().complete
     }
 
     /// Asks `on_query` who answers a read of a scenery, and keeps the rows that it gives. Without the callback, the Dio does.
@@ -220,8 +222,8 @@ impl Core {
         let Some(record) = self.read_one(id).await? else { return Ok(()) };
         let row = Some(Body::encode(id, &record, self.vista.schema().layout()));
         self.look_at(id, row.as_ref());
-        let item = Item { id: Id::from(id), row, ordinal: None };
-        self.commit(Cmd::News { items: vec![item], mark: guard.mark, told: false }).await.map(drop)
+        let item = ReadRow { id: Id::from(id), row, ordinal: None };
+        self.commit(Command::News { items: vec![item], mark: guard.mark, told: false }).await.map(drop)
     }
 }
 
@@ -232,9 +234,9 @@ fn as_it_is(told: &Entry, newest: &State) -> Entry {
     let id = told.id.clone().filter(|_| row);
     let shown = id.as_ref().map(|id| newest.get(id));
     let visible = match shown {
-        Some(Some(row)) => Visible::Row { body: row.body(), ordinal: row.ordinal() },
-        Some(None) => Visible::Gone,
-        None => Visible::Same,
+        Some(Some(row)) => VisibleChange::Row { body: row.body(), ordinal: row.ordinal() },
+        Some(None) => VisibleChange::Gone,
+        None => VisibleChange::Same,
     };
     let mut entry = told.clone();
     (entry.id, entry.visible, entry.base, entry.op) = (id, visible, Base::Keep, OpChange::None);

@@ -30,21 +30,21 @@ impl Default for Workers {
 }
 
 /// One that waits; counted until dropped.
-struct Waiting<'a>(&'a AtomicUsize);
+struct WaitGuard<'a>(&'a AtomicUsize);
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Gives the query up when its caller has gone before it was answered.
-struct Awaited {
+struct CancelGuard {
     meter: Arc<Meter>,
     answered: bool,
 }
 
-impl Drop for Awaited {
+impl Drop for CancelGuard {
     fn drop(&mut self) {
         if !self.answered {
             self.meter.cancel();
@@ -99,14 +99,14 @@ impl Workers {
         };
         let turn = {
             let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
-            let _waiting = Waiting(&self.waiting);
+            let _waiting = WaitGuard(&self.waiting);
             match meter.until() {
                 Some(_) if waiting >= self.count * WAITING_PER_WORKER => return Err(Error::Busy),
                 Some(until) => tokio::time::timeout_at(until.into(), turn).await.map_err(|_| Error::Busy)?,
                 None => turn.await,
             }
         };
-        let mut awaited = Awaited { meter: Arc::clone(meter), answered: false };
+        let mut awaited = CancelGuard { meter: Arc::clone(meter), answered: false };
         let meter = Arc::clone(meter);
         let job = move || {
             let _turn = turn;

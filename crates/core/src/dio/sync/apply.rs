@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use crate::dio::core::Core;
 use crate::dio::scope::{Kind, Scope, scope_of};
 use crate::record::{Body, Id, Rows};
-use crate::state::{Cmd, Item, Outcome, check_size, confirmed_at, diff, may_change, missing};
+use crate::state::{Command, Outcome, ReadRow, check_size, confirmed_at, diff, may_change, missing};
 use crate::vista::{Error, Result};
 
 /// Rows in one command.
@@ -38,7 +38,7 @@ pub(crate) struct Listing {
 
 /// What a list did.
 #[derive(Debug)]
-pub(crate) struct Applied {
+pub(crate) struct ListOutcome {
     pub(crate) outcome: Outcome,
     /// Whether it became the first copy as it is, without row events.
     pub(crate) seeded: bool,
@@ -57,7 +57,7 @@ impl Core {
             self.check_shrink(rows.len(), confirmed_at(&state, stamp.mark), scope.allow_shrink)?;
             gone = missing(&state, &rows);
         }
-        let items: Vec<Item> = gone.into_iter().map(|id| Item { id, row: None, ordinal: None }).collect();
+        let items: Vec<ReadRow> = gone.into_iter().map(|id| ReadRow { id, row: None, ordinal: None }).collect();
         let outcome = self.apply_items(items, stamp.mark, false).await?;
         {
             scope.covered.lock().outcome.add(&outcome);
@@ -100,7 +100,7 @@ impl Core {
     }
 
     /// Commits what a list says that is not known yet.
-    pub(crate) async fn apply_rows(self: &Arc<Self>, rows: &Arc<Rows>, list: &Listing) -> Result<Applied> {
+    pub(crate) async fn apply_rows(self: &Arc<Self>, rows: &Arc<Rows>, list: &Listing) -> Result<ListOutcome> {
         if list.removes {
             self.check_shrink(rows.len(), confirmed_at(&self.state(), list.mark), list.allow_shrink)?;
         }
@@ -111,7 +111,7 @@ impl Core {
             if let Some(scope) = scope_of(&self.name) {
                 scope.covered.lock().outcome.add(&outcome);
             }
-            return Ok(Applied { outcome, seeded: true });
+            return Ok(ListOutcome { outcome, seeded: true });
         }
         let (state, core, listed, whole) = (self.state(), Arc::clone(self), Arc::clone(rows), list.whole);
         let mut items = self
@@ -125,14 +125,14 @@ impl Core {
             items.retain(|item| item.row.is_some());
         }
         let outcome = self.apply_items(items, list.mark, list.told).await?;
-        Ok(Applied { outcome, seeded: false })
+        Ok(ListOutcome { outcome, seeded: false })
     }
 
     /// Whether all rows of a list could be decoded; an error if none could, because that is no list.
     pub(crate) fn check_decoded(&self, rows: &Rows, complete: bool) -> Result<bool> {
         let Some(bad) = rows.undecodable() else { return Ok(true) };
         if complete {
-            self.last_list.lock().undecodable = Some(bad.clone());
+            self.sync.last_list.lock().undecodable = Some(bad.clone());
         }
         if rows.is_empty() {
             let (count, first) = (bad.count, &bad.first);
@@ -148,7 +148,7 @@ impl Core {
     }
 
     /// Commits differences in chunks; many of them as bulk.
-    async fn apply_items(self: &Arc<Self>, items: Vec<Item>, mark: u64, told: bool) -> Result<Outcome> {
+    async fn apply_items(self: &Arc<Self>, items: Vec<ReadRow>, mark: u64, told: bool) -> Result<Outcome> {
         let bytes: usize = items.iter().map(|item| item.row.as_ref().map_or(0, Body::size)).sum();
         let bulk = items.len() > MOST_TOLD || bytes > self.settings.ring.bytes / 10;
         let state = self.state();
@@ -160,7 +160,7 @@ impl Core {
             covered.silent |= silent;
         }
         if silent {
-            self.untold.store(true, Ordering::Release);
+            self.sync.untold.store(true, Ordering::Release);
         }
         if bulk {
             self.set_bulk(true).await;
@@ -169,9 +169,9 @@ impl Core {
         let mut items = items.into_iter().peekable();
         while items.peek().is_some() {
             let size = if bulk { BULK_CHUNK } else { CHUNK };
-            let items: Vec<Item> = items.by_ref().take(size).collect();
-            let cmd = if bulk { Cmd::Bulk { items, mark } } else { Cmd::News { items, mark, told } };
-            outcome.add(&self.commit(cmd).await?.outcome);
+            let items: Vec<ReadRow> = items.by_ref().take(size).collect();
+            let command = if bulk { Command::Bulk { items, mark } } else { Command::News { items, mark, told } };
+            outcome.add(&self.commit(command).await?.outcome);
         }
         if bulk {
             self.set_bulk(false).await;
@@ -186,7 +186,7 @@ impl Core {
     /// Rows changed that no row event told of. Refresh and start say so when they are done; without them it is said here, to
     /// those who were to be told.
     pub(crate) async fn tell_whole(self: &Arc<Self>, told: bool) -> Result<()> {
-        self.untold.store(true, Ordering::Release);
+        self.sync.untold.store(true, Ordering::Release);
         match scope_of(&self.name).filter(|scope| matches!(scope.kind, Kind::Refresh | Kind::Start)) {
             Some(scope) => scope.covered.lock().silent = true,
             None if told => {
@@ -205,10 +205,10 @@ impl Core {
         if let Some(scope) = scope_of(&self.name) {
             scope.covered.lock().silent |= !rows.is_empty();
         }
-        self.untold.store(true, Ordering::Release);
+        self.sync.untold.store(true, Ordering::Release);
         for rows in rows.chunks(CHUNK) {
-            let cmd = Cmd::Statement { rows: rows.to_vec(), told: false };
-            outcome.add(&self.commit(cmd).await?.outcome);
+            let command = Command::Statement { rows: rows.to_vec(), told: false };
+            outcome.add(&self.commit(command).await?.outcome);
         }
         Ok(outcome)
     }

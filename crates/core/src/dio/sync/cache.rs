@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::dio::core::Core;
 use crate::record::{Body, Id, Record, Rows};
-use crate::state::{Cmd, check_size};
+use crate::state::{Command, check_size};
 use crate::vista::{Result, Shape};
 
 /// The cached rows of a Dio by id.
@@ -32,7 +32,7 @@ impl DioCache {
     /// # Errors
     /// None today; a cache that has to fetch may fail.
     pub async fn list_values(&self) -> Result<Rows> {
-        if let Some(rows) = self.core.gathered(|gathered, layout| gathered.rows(layout)) {
+        if let Some(rows) = self.core.replacement_rows(|replacement_rows, layout| replacement_rows.rows(layout)) {
             return Ok(rows);
         }
         let state = self.core.state();
@@ -53,7 +53,7 @@ impl DioCache {
     /// # Errors
     /// As [`DioCache::list_values`].
     pub async fn get_value(&self, id: &str) -> Result<Option<Record>> {
-        if let Some(row) = self.core.gathered(|gathered, _| gathered.get(id).cloned()) {
+        if let Some(row) = self.core.replacement_rows(|replacement_rows, _| replacement_rows.get(id).cloned()) {
             return Ok(row.and_then(|body| body.decode().ok()));
         }
         Ok(self.core.state().get(id).and_then(|row| row.decode().ok()))
@@ -64,7 +64,7 @@ impl DioCache {
     /// # Errors
     /// As [`DioCache::list_values`].
     pub async fn count(&self) -> Result<u64> {
-        if let Some(count) = self.core.gathered(|gathered, _| gathered.len()) {
+        if let Some(count) = self.core.replacement_rows(|replacement_rows, _| replacement_rows.len()) {
             return Ok(count as u64);
         }
         Ok(self.core.state().table().len() as u64)
@@ -114,10 +114,10 @@ impl DioCache {
         }
         let state = self.core.state();
         let ids: Vec<Id> = state.table().iter_slots().map(|row| Id::from(row.id())).collect();
-        self.core.untold.store(true, Ordering::Release);
+        self.core.sync.untold.store(true, Ordering::Release);
         for ids in ids.chunks(64) {
             let rows = ids.iter().map(|id| (Arc::clone(id), None)).collect();
-            self.core.commit(Cmd::Statement { rows, told: false }).await?;
+            self.core.commit(Command::Statement { rows, told: false }).await?;
         }
         Ok(())
     }
@@ -126,8 +126,8 @@ impl DioCache {
         if self.core.gather_row(id, row.as_ref()) {
             return Ok(());
         }
-        self.core.untold.store(true, Ordering::Release);
+        self.core.sync.untold.store(true, Ordering::Release);
         let rows = vec![(Id::from(id), row)];
-        self.core.commit(Cmd::Statement { rows, told: false }).await.map(drop)
+        self.core.commit(Command::Statement { rows, told: false }).await.map(drop)
     }
 }

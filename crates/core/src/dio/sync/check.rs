@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::ingest::Inbound;
 use crate::dio::core::Core;
 use crate::record::{Body, Record, Rows};
-use crate::state::Item;
+use crate::state::ReadRow;
 use crate::vista::check::Checked;
 use crate::vista::query::JsonRow;
 use crate::vista::{ChangeEvent, Error, Kinds, Result, RowCheck, Schema, Shape};
@@ -66,7 +66,7 @@ impl Core {
     pub(crate) fn checked_inbound(&self, inbound: &Inbound) -> Result<Option<Inbound>> {
         let Some(Checked { row, dropped }) = self.checked_event(inbound)? else { return Ok(None) };
         let Cow::Owned(row) = row else { return Ok(None) };
-        self.mismatches.note_dropped(inbound.event.id().unwrap_or_default(), &dropped);
+        self.sync.mismatches.note_dropped(inbound.event.id().unwrap_or_default(), &dropped);
         let mut inbound = inbound.clone();
         if let ChangeEvent::Inserted { new, .. } | ChangeEvent::Updated { new, .. } = &mut inbound.event {
             *new = Some(row);
@@ -86,24 +86,24 @@ pub(crate) fn check_key(id: &str) -> Result<()> {
 impl Core {
     /// [`Mismatches::look`] at one row of the source.
     pub(crate) fn look_at(&self, id: &str, row: Option<&Body>) {
-        self.mismatches.look(&self.name, row.map(|row| (id, row)));
+        self.sync.mismatches.look(&self.name, row.map(|row| (id, row)));
     }
 
     /// [`Mismatches::look`] at the rows of a list.
     pub(crate) fn look_at_rows(&self, rows: &Rows) {
-        self.mismatches.look(&self.name, rows.bodies().map(|(id, body)| (&**id, body)));
+        self.sync.mismatches.look(&self.name, rows.bodies().map(|(id, body)| (&**id, body)));
     }
 
     /// [`Mismatches::look`] at the rows of a read that differ from what is known.
-    pub(crate) fn look_at_items(&self, items: &[Item]) {
-        self.mismatches.look(&self.name, items.iter().filter_map(|item| Some((&*item.id, item.row.as_ref()?))));
+    pub(crate) fn look_at_items(&self, items: &[ReadRow]) {
+        self.sync.mismatches.look(&self.name, items.iter().filter_map(|item| Some((&*item.id, item.row.as_ref()?))));
     }
 
     /// A list that the program made: cells that convert are converted, the others are kept as they are and counted.
     pub(crate) async fn converted(self: &Arc<Self>, rows: Rows) -> Result<Rows> {
         let (core, count) = (Arc::clone(self), rows.len());
         let convert = move || {
-            let rows = convert_all(rows, &core.vista.schema(), &core.mismatches.kinds);
+            let rows = convert_all(rows, &core.vista.schema(), &core.sync.mismatches.kinds);
             core.look_at_rows(&rows);
             rows
         };

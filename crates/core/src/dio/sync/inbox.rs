@@ -11,16 +11,18 @@
 use std::sync::Arc;
 
 use super::check::check_key;
-use super::ingest::{Heard, Inbound};
+use super::ingest::{CheckedEvent, Inbound};
 use crate::dio::clock::now;
-use crate::dio::command::{Command, Committed};
 use crate::dio::commit::reconciled::{Reconciled, concluded};
 use crate::dio::commit::write::{delivery_claim, same_claim};
 use crate::dio::core::Core;
 use crate::dio::handle::{Dio, Handle};
-use crate::journal::{Claim, Delivery, DeliveryId, DeliveryQuery, DeliveryState, InboxUse, JournalError, Kept, Raw};
+use crate::dio::submission::{CommitOutcome, Submission};
+use crate::journal::{
+    Claim, Delivery, DeliveryId, DeliveryQuery, DeliveryState, InboxUse, JournalError, RawRequest, StoredDelivery,
+};
 use crate::record::Id;
-use crate::state::{Cmd, Upstream, UpstreamChange};
+use crate::state::{Command, UpstreamChange, UpstreamEvent};
 use crate::vista::{Error, Result};
 
 /// Changes of one append.
@@ -30,11 +32,11 @@ const ROUNDS: usize = 8;
 
 /// A delivery on its way to the rows.
 #[derive(Clone, Debug)]
-pub struct Parcel {
+pub struct DeliveryBatch {
     /// What is known of it, with the changes that were left out when it was decoded (ignored, skipped).
     pub delivery: Delivery,
     /// What was sent, if the delivery is to be kept and is not yet.
-    pub raw: Option<Raw>,
+    pub raw: Option<RawRequest>,
     /// What it says, in order.
     pub changes: Vec<Inbound>,
     /// Whether one change that does not fit keeps the others from being applied.
@@ -47,7 +49,7 @@ pub struct Parcel {
 
 impl Core {
     /// Applies a delivery: durable and visible when this returns.
-    async fn deliver(self: &Arc<Self>, handle: &Arc<Handle>, parcel: &Parcel) -> Result<Delivery> {
+    async fn deliver(self: &Arc<Self>, handle: &Arc<Handle>, parcel: &DeliveryBatch) -> Result<Delivery> {
         for _ in 0..ROUNDS {
             match self.deliver_once(handle, parcel).await {
                 // Somebody else has just taken an id of it: judged again, that is seen beforehand.
@@ -58,7 +60,7 @@ impl Core {
         Err(Error::QueueFull)
     }
 
-    async fn deliver_once(self: &Arc<Self>, handle: &Arc<Handle>, parcel: &Parcel) -> Result<Delivery> {
+    async fn deliver_once(self: &Arc<Self>, handle: &Arc<Handle>, parcel: &DeliveryBatch) -> Result<Delivery> {
         let mut delivery = Delivery {
             state: DeliveryState::Applied,
             attempts: parcel.delivery.attempts.saturating_add(1),
@@ -110,7 +112,7 @@ impl Core {
     fn says_nothing_new(&self, changes: &[Inbound]) -> bool {
         let state = self.state();
         let known = |change| match self.upstream(change) {
-            Ok(Heard { event: Some(event), .. }) => state.says_nothing_new(&event),
+            Ok(CheckedEvent { event: Some(event), .. }) => state.says_nothing_new(&event),
             Ok(_) | Err(_) => false,
         };
         changes.iter().all(known)
@@ -120,11 +122,11 @@ impl Core {
     async fn by_rules(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
-        parcel: &Parcel,
+        parcel: &DeliveryBatch,
         mut delivery: Delivery,
         mut claims: Vec<Claim>,
     ) -> Result<Delivery> {
-        let (mut cmds, mut anew) = (Vec::with_capacity(parcel.changes.len()), false);
+        let (mut commands, mut anew) = (Vec::with_capacity(parcel.changes.len()), false);
         let (mut doubted, mut dropped) = (Vec::new(), Vec::new());
         for inbound in &parcel.changes {
             let own = self.own_claim(&delivery, inbound.delivery.as_deref());
@@ -139,7 +141,7 @@ impl Core {
                 Ok(heard) => {
                     dropped.extend((!heard.dropped.is_empty()).then_some((inbound, heard.dropped)));
                     match heard.event {
-                        Some(event) => cmds.push(Cmd::Upstream(event)),
+                        Some(event) => commands.push(Command::Upstream(event)),
                         None => anew = true,
                     }
                 }
@@ -156,12 +158,12 @@ impl Core {
             claims.extend(own.filter(|_| !parcel.again));
         }
         for (inbound, names) in dropped {
-            self.mismatches.note_dropped(inbound.event.id().unwrap_or_default(), &names);
+            self.sync.mismatches.note_dropped(inbound.event.id().unwrap_or_default(), &names);
         }
         self.doubt(doubted).await?;
-        let last = cmds.split_off(cmds.len().saturating_sub(1) / CHUNK * CHUNK);
-        for chunk in cmds.chunks(CHUNK) {
-            let committed = self.send(Command::all(self, chunk.to_vec())).await?;
+        let last = commands.split_off(commands.len().saturating_sub(1) / CHUNK * CHUNK);
+        for chunk in commands.chunks(CHUNK) {
+            let committed = self.send(Submission::all(self, chunk.to_vec())).await?;
             committed.each.iter().for_each(|outcome| delivery.changes.count(Reconciled::of(outcome)));
         }
         if anew {
@@ -178,18 +180,23 @@ impl Core {
             let id = Id::from(inbound.event.id().filter(|id| check_key(id).is_ok())?);
             let delivery = inbound.delivery.as_deref().map(Arc::from);
             let (change, origin) = (UpstreamChange::Thin, inbound.origin);
-            Some(Cmd::Upstream(Upstream { id, change, version: None, delivery, origin }))
+            Some(Command::Upstream(UpstreamEvent { id, change, version: None, delivery, origin }))
         };
-        let cmds: Vec<Cmd> = refused.into_iter().filter_map(thin).collect();
-        for cmds in cmds.chunks(CHUNK) {
-            self.send(Command::all(self, cmds.to_vec())).await?;
+        let commands: Vec<Command> = refused.into_iter().filter_map(thin).collect();
+        for commands in commands.chunks(CHUNK) {
+            self.send(Submission::all(self, commands.to_vec())).await?;
         }
         Ok(())
     }
 
     /// A delivery of which nothing is applied. Its rows are read from the master, so that what it says is not lost. Nothing is
     /// stored yet: who asked says whether it is to be.
-    async fn refuse(self: &Arc<Self>, parcel: &Parcel, mut delivery: Delivery, error: &Error) -> Result<Delivery> {
+    async fn refuse(
+        self: &Arc<Self>,
+        parcel: &DeliveryBatch,
+        mut delivery: Delivery,
+        error: &Error,
+    ) -> Result<Delivery> {
         if parcel.changes.iter().any(|inbound| self.checked_event(inbound).is_err()) {
             self.doubt(&parcel.changes).await?;
         }
@@ -202,7 +209,7 @@ impl Core {
     async fn tell_program(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
-        parcel: &Parcel,
+        parcel: &DeliveryBatch,
         delivery: &mut Delivery,
     ) -> Result<()> {
         let several = parcel.changes.len() > 1;
@@ -229,37 +236,37 @@ impl Core {
 
     async fn conclude(
         self: &Arc<Self>,
-        cmds: Vec<Cmd>,
+        commands: Vec<Command>,
         claims: Vec<Claim>,
         delivery: Delivery,
-        raw: Option<Raw>,
+        raw: Option<RawRequest>,
     ) -> Result<Delivery> {
-        let kept = Kept { delivery, raw };
-        if cmds.is_empty() && claims.is_empty() {
+        let kept = StoredDelivery { delivery, raw };
+        if commands.is_empty() && claims.is_empty() {
             // Nothing depends on it: the sender need not wait for the disk.
             return self.keep_later(concluded(&kept, &[]).delivery, kept.raw);
         }
-        let mut command = Command::all(self, cmds);
-        command.claims = claims;
-        command.keep = is_kept(&kept.delivery).then(|| kept.clone());
-        let committed = self.send(command).await?;
+        let mut submission = Submission::all(self, commands);
+        submission.claims = claims;
+        submission.keep = is_kept(&kept.delivery).then(|| kept.clone());
+        let committed = self.send(submission).await?;
         Ok(concluded(&kept, &committed.each).delivery)
     }
 
     /// Stores a delivery without waiting for it.
-    fn keep_later(self: &Arc<Self>, delivery: Delivery, raw: Option<Raw>) -> Result<Delivery> {
+    fn keep_later(self: &Arc<Self>, delivery: Delivery, raw: Option<RawRequest>) -> Result<Delivery> {
         if is_kept(&delivery) {
-            let mut command = Command::all(self, Vec::new());
-            command.keep = Some(Kept { delivery: delivery.clone(), raw });
-            self.committer.send(command)?;
+            let mut submission = Submission::all(self, Vec::new());
+            submission.keep = Some(StoredDelivery { delivery: delivery.clone(), raw });
+            self.committer.send(submission)?;
         }
         Ok(delivery)
     }
 
     /// Sends a command of somebody who waits for a place.
-    async fn send(self: &Arc<Self>, mut command: Command) -> Result<Committed> {
-        command.inbox = Some(self.inbox_place().await?);
-        self.answered(command).await
+    async fn send(self: &Arc<Self>, mut submission: Submission) -> Result<CommitOutcome> {
+        submission.inbox = Some(self.inbox_place().await?);
+        self.answered(submission).await
     }
 }
 
@@ -277,7 +284,7 @@ impl Dio {
     ///
     /// # Errors
     /// What `on_event` or a refresh says; [`Error::Storage`], [`Error::Closed`].
-    pub async fn deliver(&self, parcel: &Parcel) -> Result<Delivery> {
+    pub async fn deliver(&self, parcel: &DeliveryBatch) -> Result<Delivery> {
         self.0.core.deliver(&self.0, parcel).await
     }
 
@@ -285,15 +292,15 @@ impl Dio {
     ///
     /// # Errors
     /// [`Error::Storage`], [`Error::Closed`].
-    pub async fn keep_delivery(&self, kept: Kept) -> Result<()> {
+    pub async fn keep_delivery(&self, kept: StoredDelivery) -> Result<()> {
         let core = &self.0.core;
-        let mut command = Command::all(core, Vec::new());
-        command.keep = Some(kept);
-        core.send(command).await.map(drop)
+        let mut submission = Submission::all(core, Vec::new());
+        submission.keep = Some(kept);
+        core.send(submission).await.map(drop)
     }
 
     /// [`Dio::keep_delivery`] for those who need not wait.
-    pub fn keep_delivery_later(&self, delivery: Delivery, raw: Option<Raw>) {
+    pub fn keep_delivery_later(&self, delivery: Delivery, raw: Option<RawRequest>) {
         // A Dio that is gone keeps nothing more.
         let _ = self.0.core.keep_later(delivery, raw);
     }
@@ -310,7 +317,7 @@ impl Dio {
     ///
     /// # Errors
     /// As [`Dio::deliveries`].
-    pub async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, Raw)>> {
+    pub async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, RawRequest)>> {
         self.read_inbox(self.0.core.journal.delivery(id).await)
     }
 

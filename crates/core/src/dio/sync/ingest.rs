@@ -10,7 +10,7 @@ use crate::dio::handle::{Dio, Handle};
 use crate::dio::scope;
 use crate::dio::scope::{Kind, Scope};
 use crate::record::{Body, CborValue, Id, Record};
-use crate::state::{COLUMN_CLOCK, Cmd, Origin, Stamped, Upstream, UpstreamChange, check_size};
+use crate::state::{COLUMN_CLOCK, Command, EventVersion, Origin, UpstreamChange, UpstreamEvent, check_size};
 use crate::vista::{ChangeEvent, Coercion, Error, Narrowing, Result, RowCheck, Shape};
 
 /// A [`ChangeEvent`] with what its sender said beside it.
@@ -46,9 +46,9 @@ const EVENTS_CLOCK: &str = "events";
 
 /// An upstream event, checked.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct CheckedEvent {
     /// As the State takes it, `None` for one about everything.
-    pub(crate) event: Option<Upstream>,
+    pub(crate) event: Option<UpstreamEvent>,
     /// Columns that were left out of its row.
     pub(crate) dropped: Vec<String>,
 }
@@ -69,13 +69,13 @@ impl Core {
             };
             return self.ask_program(handle, inbound, claim).await;
         }
-        let Heard { event, dropped } = match self.upstream(&inbound) {
+        let CheckedEvent { event, dropped } = match self.upstream(&inbound) {
             Ok(heard) => heard,
             Err(error) => return Err(self.refused(&inbound, error).await),
         };
-        self.mismatches.note_dropped(inbound.event.id().unwrap_or_default(), &dropped);
-        let cmd = match event {
-            Some(event) => Cmd::Upstream(event),
+        self.sync.mismatches.note_dropped(inbound.event.id().unwrap_or_default(), &dropped);
+        let command = match event {
+            Some(event) => Command::Upstream(event),
             None => {
                 // Whatever changed, a refresh that begins now finds it; the delivery is remembered once it has.
                 self.refresh_anew(handle).await?;
@@ -85,7 +85,7 @@ impl Core {
                 }
             }
         };
-        match self.write(cmd, None, claim, true).await {
+        match self.write(command, None, claim, true).await {
             Ok(committed) => Ok(Reconciled::of(&committed.outcome)),
             Err(Error::Replayed { .. }) => Ok(Reconciled::Duplicate),
             Err(error) => Err(error),
@@ -119,7 +119,7 @@ impl Core {
     }
 
     async fn claim_only(self: &Arc<Self>, claim: Option<crate::journal::Claim>) -> Result<Reconciled> {
-        match self.write(Cmd::Invalidate(Vec::new()), None, claim, true).await {
+        match self.write(Command::Invalidate(Vec::new()), None, claim, true).await {
             Ok(_) => Ok(Reconciled::Applied),
             Err(Error::Replayed { .. }) => Ok(Reconciled::Duplicate),
             Err(error) => Err(error),
@@ -144,11 +144,11 @@ impl Core {
     }
 
     /// The event as the State takes it, checked.
-    pub(crate) fn upstream(&self, inbound: &Inbound) -> Result<Heard> {
+    pub(crate) fn upstream(&self, inbound: &Inbound) -> Result<CheckedEvent> {
         let schema = self.vista.schema();
         let checked = self.checked_event(inbound)?;
         let (id, change) = match (&inbound.event, &checked) {
-            (ChangeEvent::Invalidated, _) => return Ok(Heard::default()),
+            (ChangeEvent::Invalidated, _) => return Ok(CheckedEvent::default()),
             (ChangeEvent::Deleted { id }, _) => (id, UpstreamChange::Gone),
             (ChangeEvent::Inserted { id, .. } | ChangeEvent::Updated { id, .. }, None) => (id, UpstreamChange::Thin),
             (ChangeEvent::Inserted { id, .. } | ChangeEvent::Updated { id, .. }, Some(checked)) => {
@@ -159,14 +159,14 @@ impl Core {
                 (id, if inbound.partial { UpstreamChange::Part(body) } else { UpstreamChange::Row(body) })
             }
         };
-        let event = Upstream {
+        let event = UpstreamEvent {
             id: Id::from(&*self.known_id(id)),
             change,
-            version: inbound.version.clone().map(|version| Stamped { clock: self.clock_of(inbound), version }),
+            version: inbound.version.clone().map(|version| EventVersion { clock: self.clock_of(inbound), version }),
             delivery: inbound.delivery.as_deref().map(Arc::from),
             origin: inbound.origin,
         };
-        Ok(Heard { event: Some(event), dropped: checked.map(|checked| checked.dropped).unwrap_or_default() })
+        Ok(CheckedEvent { event: Some(event), dropped: checked.map(|checked| checked.dropped).unwrap_or_default() })
     }
 
     /// The clock of an event's version.
@@ -199,8 +199,8 @@ impl Core {
         let id = written.id.ok_or_else(|| Error::permanent("the source did not say which id it chose"))?;
         let row = written.record.as_ref().unwrap_or(&record);
         let body = Body::encode(&id, row, self.vista.schema().layout());
-        let item = crate::state::Item { id: Id::from(id.as_str()), row: Some(body), ordinal: None };
-        self.commit(Cmd::News { items: vec![item], mark: guard.mark, told: true }).await?;
+        let item = crate::state::ReadRow { id: Id::from(id.as_str()), row: Some(body), ordinal: None };
+        self.commit(Command::News { items: vec![item], mark: guard.mark, told: true }).await?;
         Ok(id)
     }
 }

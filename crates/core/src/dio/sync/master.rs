@@ -9,17 +9,17 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::dio::core::Core;
-use crate::dio::deliver::breaker::Line;
+use crate::dio::deliver::breaker::Upstream;
 use crate::record::{Id, Record, Rows, Stamp};
 use crate::vista::{Capabilities, Error, Inferred, Query, Result, Schema, TableShell, Token, Vista, WriteOp, Written};
 
 /// A shell over the master's own that stamps what it lists.
-pub(crate) struct Stamped {
+pub(crate) struct StampingShell {
     pub(crate) core: Weak<Core>,
     pub(crate) inner: Arc<dyn TableShell>,
 }
 
-impl Stamped {
+impl StampingShell {
     fn core(&self) -> Result<Arc<Core>> {
         self.core.upgrade().ok_or(Error::Closed)
     }
@@ -85,18 +85,18 @@ impl Core {
             Ok(answer) => answer,
             Err(_) => Err(Error::transient(format!("the source gave no answer within {} s", patience.as_secs_f32()))),
         };
-        self.source.note_other(&answer);
-        self.hear(&self.source, row, &answer);
+        self.deliver.source.note_other(&answer);
+        self.hear(&self.deliver.source, row, &answer);
         answer
     }
 
     /// Takes note of what an answer says of the one who gave it. What waited for somebody who is back is due now.
-    pub(crate) fn hear<T>(&self, line: &Line, row: Option<&Id>, answer: &Result<T>) {
+    pub(crate) fn hear<T>(&self, line: &Upstream, row: Option<&Id>, answer: &Result<T>) {
         if !line.hear(&self.name, row, answer) {
             return;
         }
-        if std::ptr::eq(line, &*self.outlet) {
-            self.attempts.lock().wake_all();
+        if std::ptr::eq(line, &*self.deliver.route_breaker) {
+            self.deliver.attempts.lock().wake_all();
         }
         self.wake();
     }
@@ -121,7 +121,7 @@ pub(crate) async fn list_stamped(core: &Arc<Core>, query: &Query) -> Result<Rows
                 tracing::warn!(dio = %core.name, rows, error, left_out, "rows of the source cannot be decoded; what is known of them is kept");
             }
         }
-        let mut freshness = core.last_list.lock();
+        let mut freshness = core.sync.last_list.lock();
         freshness.list_time = started.elapsed();
         freshness.undecodable = rows;
     }
@@ -129,7 +129,7 @@ pub(crate) async fn list_stamped(core: &Arc<Core>, query: &Query) -> Result<Rows
 }
 
 #[async_trait]
-impl TableShell for Stamped {
+impl TableShell for StampingShell {
     fn schema(&self) -> Arc<Schema> {
         self.inner.schema()
     }

@@ -43,11 +43,11 @@ pub struct DroppedColumn {
 pub(crate) struct Mismatches {
     pub(super) kinds: Kinds,
     columns: Vec<(String, ColumnType)>,
-    found: Mutex<Found>,
+    found: Mutex<MismatchCounts>,
 }
 
 #[derive(Debug, Default)]
-struct Found {
+struct MismatchCounts {
     /// By number of the column.
     columns: IndexMap<usize, Count>,
     dropped: IndexMap<String, Count>,
@@ -110,10 +110,10 @@ impl Mismatches {
         }
         let dropped = &mut self.found.lock().dropped;
         for name in names {
-            let room = dropped.len() < MOST_NAMES;
+            let capacity = dropped.len() < MOST_NAMES;
             if let Some(count) = dropped.get_mut(name) {
                 count.add(1);
-            } else if room {
+            } else if capacity {
                 dropped.insert(name.clone(), Count { rows: 1, first: id.to_string() });
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use super::report::{Flight, RefreshReport, report};
+use super::report::{RefreshFuture, RefreshReport, report};
 use crate::dio::core::Core;
 use crate::dio::events::event::{DioEvent, Position};
 use crate::dio::handle::{Dio, Handle};
@@ -15,10 +15,10 @@ use crate::journal::Seq;
 use crate::vista::{Error, Result};
 
 /// How a refresh was found.
-enum Begun {
-    Now(Flight),
+enum RefreshStart {
+    Now(RefreshFuture),
     /// Somebody else began it.
-    Before(Flight),
+    Before(RefreshFuture),
 }
 
 impl Core {
@@ -29,36 +29,36 @@ impl Core {
 
     async fn fly(self: &Arc<Self>, handle: &Arc<Handle>, allow_shrink: bool) -> Result<RefreshReport> {
         match self.take_off(handle, allow_shrink)? {
-            Begun::Now(flight) | Begun::Before(flight) => flight.await,
+            RefreshStart::Now(flight) | RefreshStart::Before(flight) => flight.await,
         }
     }
 
     /// Begins a refresh, unless one is under way.
-    fn take_off(self: &Arc<Self>, handle: &Arc<Handle>, allow_shrink: bool) -> Result<Begun> {
+    fn take_off(self: &Arc<Self>, handle: &Arc<Handle>, allow_shrink: bool) -> Result<RefreshStart> {
         let caller = scope_of(&self.name).map(|scope| scope.kind);
         if matches!(caller, Some(Kind::Refresh | Kind::Start)) {
             return Err(Error::Reentrant { what: "refresh" });
         }
-        let mut refreshing = self.refreshing.lock();
+        let mut refreshing = self.sync.refreshing.lock();
         if let Some(flight) = &*refreshing {
-            return Ok(Begun::Before(flight.clone()));
+            return Ok(RefreshStart::Before(flight.clone()));
         }
         let (core, dio) = (Arc::clone(self), Dio(Arc::clone(handle)));
         let task = self.tasks.spawn(async move {
             let result = core.refresh_once(&dio, allow_shrink, caller == Some(Kind::Query)).await;
-            *core.refreshing.lock() = None;
+            *core.sync.refreshing.lock() = None;
             result
         });
         let flight = task.map(|joined| joined.unwrap_or(Err(Error::Closed))).boxed().shared();
         *refreshing = Some(flight.clone());
-        Ok(Begun::Now(flight))
+        Ok(RefreshStart::Now(flight))
     }
 
     /// Refreshes; `by_query` says that `on_query` wants it.
     async fn refresh_once(self: &Arc<Self>, dio: &Dio, allow_shrink: bool, by_query: bool) -> Result<RefreshReport> {
-        let _listing = self.listing.lock().await;
+        let _listing = self.sync.listing.lock().await;
         let started = Instant::now();
-        let failed_before = self.last_list.lock().failed.is_some();
+        let failed_before = self.sync.last_list.lock().failed.is_some();
         let refreshed = match self.read_again(dio, allow_shrink).await {
             Ok((report, covered)) => self.tell_refreshed(report, covered, started, by_query).await,
             Err(error) => Err(error),
@@ -87,7 +87,7 @@ impl Core {
             }
         };
         let complete = {
-            let mut freshness = self.last_list.lock();
+            let mut freshness = self.sync.last_list.lock();
             freshness.failed = None;
             report.undecodable = freshness.undecodable.as_ref().map_or(0, |bad| bad.count);
             freshness.complete
@@ -107,7 +107,7 @@ impl Core {
         by_query: bool,
     ) -> Result<RefreshReport> {
         // Whoever hears of it waits here until its position is known.
-        let mut answered = if by_query { Some(self.answered.lock().await) } else { None };
+        let mut answered = if by_query { Some(self.sync.answered.lock().await) } else { None };
         let committed =
             self.tell_all(covered).await.inspect_err(|error| self.refresh_failed(error, "a refresh failed"))?;
         if let Some(answered) = &mut answered {
@@ -121,13 +121,13 @@ impl Core {
     /// Position up to which invalidations are no reason to ask `on_query` again: they tell of a refresh that it began itself, for
     /// one view or another. Without this, two views whose `on_query` refreshes would ask by turns for ever.
     pub(crate) async fn answered_until(&self) -> Seq {
-        *self.answered.lock().await
+        *self.sync.answered.lock().await
     }
 
     /// Notes why rows could not be read, and tells subscribers and those who wait for the first copy.
     pub(crate) fn refresh_failed(&self, error: &Error, what: &'static str) {
         let said = error.to_string();
-        let before = self.last_list.lock().failed.replace(said.clone());
+        let before = self.sync.last_list.lock().failed.replace(said.clone());
         // A source that stays away is one line in the log, not one per try.
         if before.as_ref() == Some(&said) {
             tracing::debug!(dio = %self.name, %error, "{what} again");
@@ -140,7 +140,7 @@ impl Core {
 
     /// A refresh that begins after this call, so that it sees whatever happened before it.
     pub(crate) async fn refresh_anew(self: &Arc<Self>, handle: &Arc<Handle>) -> Result<RefreshReport> {
-        let flight = self.refreshing.lock().clone();
+        let flight = self.sync.refreshing.lock().clone();
         if let Some(flight) = flight {
             // It may have read the master already; how it ends does not matter here.
             let _ = flight.await;
@@ -152,9 +152,9 @@ impl Core {
     pub(crate) async fn refresh_allowing_shrink(self: &Arc<Self>, handle: &Arc<Handle>) -> Result<RefreshReport> {
         loop {
             match self.take_off(handle, true)? {
-                Begun::Now(flight) => return flight.await,
+                RefreshStart::Now(flight) => return flight.await,
                 // It was not told so: whatever it says is not the answer, unless there will be no other.
-                Begun::Before(flight) => match flight.await {
+                RefreshStart::Before(flight) => match flight.await {
                     Err(Error::Closed) => return Err(Error::Closed),
                     _ => continue,
                 },

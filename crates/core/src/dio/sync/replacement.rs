@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::apply::Listing;
-use super::gathered::Gathered;
+use super::replacement_rows::ReplacementRows;
 use crate::dio::core::Core;
 use crate::dio::scope;
 use crate::dio::scope::{Kind, Scope, scope_of};
@@ -27,7 +27,7 @@ impl Core {
     pub(crate) async fn begin_replacement(self: &Arc<Self>) -> Result<bool> {
         let Some(scope) = scope_of(&self.name).filter(|scope| scope.guard.is_some()) else { return Ok(false) };
         let guard = self.open_guard().await?;
-        *scope.gathered.lock() = Some(Gathered::new(guard));
+        *scope.replacement_rows.lock() = Some(ReplacementRows::new(guard));
         // A list that was given to the cache before says nothing of the rows after it.
         *scope.listed.lock() = None;
         Ok(true)
@@ -35,21 +35,21 @@ impl Core {
 
     /// The running hook's surroundings, if its writes are gathered.
     pub(crate) fn gathering(&self) -> Option<Arc<Scope>> {
-        scope_of(&self.name).filter(|scope| scope.gathered.lock().is_some())
+        scope_of(&self.name).filter(|scope| scope.replacement_rows.lock().is_some())
     }
 
     /// Looks at the rows that the running hook has gathered, if it does.
-    pub(crate) fn gathered<T>(&self, look: impl FnOnce(&Gathered, &Arc<Layout>) -> T) -> Option<T> {
+    pub(crate) fn replacement_rows<T>(&self, look: impl FnOnce(&ReplacementRows, &Arc<Layout>) -> T) -> Option<T> {
         let scope = scope_of(&self.name)?;
-        let gathered = scope.gathered.lock();
-        gathered.as_ref().map(|gathered| look(gathered, self.vista.schema().layout()))
+        let replacement_rows = scope.replacement_rows.lock();
+        replacement_rows.as_ref().map(|replacement_rows| look(replacement_rows, self.vista.schema().layout()))
     }
 
     /// Adds one row to those that are gathered, or takes one away; `false` if none are.
     pub(crate) fn gather_row(&self, id: &str, row: Option<&Body>) -> bool {
         let Some(scope) = scope_of(&self.name) else { return false };
-        let mut gathered = scope.gathered.lock();
-        gathered.as_mut().map(|gathered| gathered.put(Id::from(id), row.cloned())).is_some()
+        let mut replacement_rows = scope.replacement_rows.lock();
+        replacement_rows.as_mut().map(|replacement_rows| replacement_rows.put(Id::from(id), row.cloned())).is_some()
     }
 
     /// Adds rows to those that are gathered. With `reconcile` a complete list takes the place of all of them.
@@ -68,34 +68,37 @@ impl Core {
     /// Adds checked rows to those that are gathered; `complete` ones are a whole list, `alone` puts them in place of all others.
     pub(crate) fn gather_rows(&self, scope: &Scope, rows: &Rows, complete: bool, alone: bool) -> Result<()> {
         let decoded = self.check_decoded(rows, complete)?;
-        let mut gathered = scope.gathered.lock();
-        let Some(gathered) = gathered.as_mut() else { return Ok(()) };
+        let mut replacement_rows = scope.replacement_rows.lock();
+        let Some(replacement_rows) = replacement_rows.as_mut() else { return Ok(()) };
         if alone {
-            gathered.forget();
+            replacement_rows.forget();
         }
-        gathered.whole |= complete;
-        gathered.undecodable |= !decoded;
-        rows.bodies().for_each(|(id, body)| gathered.put(Arc::clone(id), Some(body.clone())));
+        replacement_rows.whole |= complete;
+        replacement_rows.undecodable |= !decoded;
+        rows.bodies().for_each(|(id, body)| replacement_rows.put(Arc::clone(id), Some(body.clone())));
         Ok(())
     }
 
     /// After an `on_start` or `on_refresh` that has returned `Ok`: what it gathered takes the place of all rows, or what a
     /// complete list that it gave to the cache lacks is gone.
     pub(crate) async fn finish_hook(self: &Arc<Self>, scope: &Arc<Scope>) -> Result<()> {
-        let gathered = scope.gathered.lock().take();
-        match (gathered, &scope.guard) {
-            (Some(gathered), Some(guard)) => scope::within(scope, self.replace_all(&gathered, guard.mark)).await,
+        let replacement_rows = scope.replacement_rows.lock().take();
+        match (replacement_rows, &scope.guard) {
+            (Some(replacement_rows), Some(guard)) => {
+                scope::within(scope, self.replace_all(&replacement_rows, guard.mark)).await
+            }
             _ => self.finish_listing(scope).await,
         }
     }
 
-    async fn replace_all(self: &Arc<Self>, gathered: &Gathered, mark: u64) -> Result<()> {
+    async fn replace_all(self: &Arc<Self>, replacement_rows: &ReplacementRows, mark: u64) -> Result<()> {
         let schema = self.vista.schema();
-        let rows = Arc::new(gathered.rows(schema.layout()));
+        let rows = Arc::new(replacement_rows.rows(schema.layout()));
         // Rows that could not be decoded are kept as they are known.
-        let list = Listing { mark, whole: true, removes: !gathered.undecodable, told: true, allow_shrink: true };
+        let list =
+            Listing { mark, whole: true, removes: !replacement_rows.undecodable, told: true, allow_shrink: true };
         let applied = self.apply_rows(&rows, &list).await?;
-        if gathered.whole || self.hooks.on_load_chunk.is_none() {
+        if replacement_rows.whole || self.hooks.on_load_chunk.is_none() {
             self.mark_complete().await;
         } else {
             self.mark_partial().await;

@@ -9,7 +9,7 @@ use crate::state::Outcome;
 use crate::vista::Result;
 
 /// A refresh under way, joined by all who ask meanwhile.
-pub(crate) type Flight = Shared<BoxFuture<'static, Result<RefreshReport>>>;
+pub(crate) type RefreshFuture = Shared<BoxFuture<'static, Result<RefreshReport>>>;
 
 /// What a refresh did.
 #[derive(Clone, Debug, Default, PartialEq)]

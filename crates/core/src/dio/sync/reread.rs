@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use crate::dio::backoff::Backoff;
 use crate::dio::core::Core;
-use crate::dio::deliver::breaker::Standing;
+use crate::dio::deliver::breaker::CallPermit;
 use crate::dio::handle::Handle;
 use crate::record::{Body, Id};
-use crate::state::{Cmd, Item, check_size};
+use crate::state::{Command, ReadRow, check_size};
 use crate::vista::{Error, Result};
 
 /// Between two attempts to read the same rows in doubt, at most.
@@ -27,13 +27,13 @@ pub(crate) async fn timer(core: Arc<Core>, handle: std::sync::Weak<Handle>, ever
             let left_out = |error: &str| {
                 tracing::debug!(dio = %core.name, error, "a timed refresh is left out: the source is left alone");
                 let said = || format!("left out while the source is left alone: {error}");
-                core.last_list.lock().failed.get_or_insert_with(said);
+                core.sync.last_list.lock().failed.get_or_insert_with(said);
             };
             let probe = admitted(&core, left_out).await;
             let Some(handle) = handle.upgrade() else { return };
             // Its outcome is on the bus and in the freshness.
             let _ = core.refresh(&handle).await;
-            core.source.release(probe, Instant::now());
+            core.deliver.source.release(probe, Instant::now());
         }
     };
     tokio::select! {
@@ -45,10 +45,10 @@ pub(crate) async fn timer(core: Arc<Core>, handle: std::sync::Weak<Handle>, ever
 /// Waits until the master may be asked something that nobody waits for; says whether that is the probe.
 pub(crate) async fn admitted(core: &Core, left_out: impl Fn(&str)) -> bool {
     loop {
-        match core.source.admit(Instant::now()) {
+        match core.deliver.source.admit(Instant::now()) {
             Ok(probe) => return probe,
             Err(until) => {
-                left_out(&core.source.error().unwrap_or_default());
+                left_out(&core.deliver.source.error().unwrap_or_default());
                 tokio::time::sleep_until(until).await;
             }
         }
@@ -84,7 +84,7 @@ async fn reread_for_ever(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
         }
         let single = core.vista.shell().reads_one();
         if !single && !replaced {
-            let list_time = core.last_list.lock().list_time;
+            let list_time = core.sync.last_list.lock().list_time;
             tokio::time::sleep((list_time * 10).max(Duration::from_secs(10))).await;
         }
         let probe = admitted(core, |_| {}).await;
@@ -94,7 +94,7 @@ async fn reread_for_ever(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
             (false, false, Some(_)) => list_rows(core).await,
             (false, _, None) => return,
         };
-        core.source.release(probe, Instant::now());
+        core.deliver.source.release(probe, Instant::now());
         let rest = match done {
             Ok(()) => {
                 backoff.reset();
@@ -110,7 +110,7 @@ async fn reread_for_ever(core: &Arc<Core>, handle: &std::sync::Weak<Handle>) {
 async fn read_rows(core: &Arc<Core>, ids: Vec<Id>) -> Result<()> {
     let mut done = Ok(());
     for id in ids {
-        while let Err(wait) = core.rereads.take(Instant::now()) {
+        while let Err(wait) = core.sync.rereads.take(Instant::now()) {
             tokio::time::sleep(wait).await;
         }
         match read_row(core, &id).await {
@@ -119,7 +119,7 @@ async fn read_rows(core: &Arc<Core>, ids: Vec<Id>) -> Result<()> {
             Err(error) => {
                 tracing::debug!(dio = %core.name, record = %id, %error, "a row in doubt could not be read");
                 done = done.and(Err(error));
-                if core.source.standing(Instant::now()) != Standing::Closed {
+                if core.deliver.source.standing(Instant::now()) != CallPermit::Closed {
                     return done;
                 }
             }
@@ -134,8 +134,8 @@ async fn read_row(core: &Arc<Core>, id: &Id) -> Result<()> {
     let row = row.map(|record| Body::encode(id, &record, core.vista.schema().layout()));
     row.iter().try_for_each(|body| check_size(id, body))?;
     core.look_at(id, row.as_ref());
-    let item = Item { id: Arc::clone(id), row, ordinal: None };
-    core.commit(Cmd::News { items: vec![item], mark: guard.mark, told: true }).await.map(drop)
+    let item = ReadRow { id: Arc::clone(id), row, ordinal: None };
+    core.commit(Command::News { items: vec![item], mark: guard.mark, told: true }).await.map(drop)
 }
 
 async fn list_rows(core: &Arc<Core>) -> Result<()> {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::cache::CacheMeta;
 use crate::dio::core::Core;
 use crate::record::Rows;
-use crate::state::Cmd;
+use crate::state::Command;
 use crate::table::TableBuilder;
 use crate::vista::{Error, Result};
 
@@ -29,7 +29,7 @@ impl Core {
             })
             .await?;
         let stored = self.store.seed(&table).await;
-        match self.commit(Cmd::Seed { table, mark }).await {
+        match self.commit(Command::Seed { table, mark }).await {
             Ok(_) => {
                 match stored {
                     Ok(()) => self.set_bulk(false).await,
@@ -64,7 +64,7 @@ impl Core {
     /// Notes that the rows are a whole copy of the master as of now.
     pub(crate) async fn mark_complete(&self) {
         {
-            let mut freshness = self.last_list.lock();
+            let mut freshness = self.sync.last_list.lock();
             freshness.at = Some(Instant::now());
             freshness.complete = true;
             freshness.failed = None;
@@ -79,7 +79,7 @@ impl Core {
 
     /// Notes that the rows are a part of what the master has.
     pub(crate) async fn mark_partial(&self) {
-        self.last_list.lock().complete = false;
+        self.sync.last_list.lock().complete = false;
         if let Err(error) = self.store.set_meta(|meta| meta.complete_at = None).await {
             tracing::warn!(dio = %self.name, %error, "the cache file could not be written");
         }

@@ -16,7 +16,7 @@ use crate::dio::core::Core;
 use crate::dio::handle::{Dio, Handle};
 use crate::dio::hooks::HookFuture;
 use crate::dio::scope;
-use crate::dio::scope::{Covered, Kind};
+use crate::dio::scope::{Kind, RefreshNotices};
 use crate::vista::{Error, ErrorKind, Result};
 
 /// Rest before the second attempt; each later one is twice as long.
@@ -39,9 +39,9 @@ pub(crate) async fn run(dio: &Dio) -> Result<()> {
         return Ok(());
     };
     // A whole copy from an earlier life is served at once.
-    let copied = core.last_list.lock().complete;
+    let copied = core.sync.last_list.lock().complete;
     core.loading(!copied);
-    *core.start.lock() = Start::Running;
+    *core.sync.start.lock() = Start::Running;
     let weak = Arc::downgrade(&dio.0);
     if !core.settings.on_start_blocking {
         let background = Arc::clone(core);
@@ -71,7 +71,7 @@ pub(crate) async fn run(dio: &Dio) -> Result<()> {
 }
 
 async fn first(core: &Arc<Core>, future: HookFuture<()>) -> Result<(), Failure> {
-    let _listing = core.listing.lock().await;
+    let _listing = core.sync.listing.lock().await;
     let covered = core.attempt(future, core.settings.allow_shrink).await?;
     if covered.silent {
         core.tell_all(false).await.map_err(|error| Failure { error, passes: false })?;
@@ -93,7 +93,7 @@ async fn try_again(core: &Arc<Core>, handle: &Weak<Handle>) {
     let mut backoff = Backoff::new(FIRST_REST, LONGEST_REST);
     loop {
         published.borrow_and_update();
-        let now = *core.start.lock();
+        let now = *core.sync.start.lock();
         match now {
             Start::Done => return,
             Start::Failed { again: true } => {}
@@ -111,14 +111,14 @@ async fn try_again(core: &Arc<Core>, handle: &Weak<Handle>) {
             // Its outcome is on the bus and in the freshness.
             let _ = core.refresh(&handle).await;
         }
-        core.source.release(probe, Instant::now());
+        core.deliver.source.release(probe, Instant::now());
     }
 }
 
 impl Core {
     /// Whether `on_start` has failed and not succeeded since.
     pub(crate) fn start_failed(&self) -> bool {
-        matches!(*self.start.lock(), Start::Failed { .. })
+        matches!(*self.sync.start.lock(), Start::Failed { .. })
     }
 
     /// A refresh that is another attempt at `on_start`.
@@ -130,7 +130,7 @@ impl Core {
         match self.attempt(future, allow_shrink).await {
             Ok(covered) => Ok((report(&covered.outcome), covered.told && !covered.silent)),
             Err(failure) => {
-                *self.start.lock() = self.after(&failure);
+                *self.sync.start.lock() = self.after(&failure);
                 Err(failure.error)
             }
         }
@@ -143,7 +143,7 @@ impl Core {
     }
 
     /// Runs `on_start`; when it succeeds, there is a first copy.
-    async fn attempt(self: &Arc<Self>, future: HookFuture<()>, allow_shrink: bool) -> Result<Covered, Failure> {
+    async fn attempt(self: &Arc<Self>, future: HookFuture<()>, allow_shrink: bool) -> Result<RefreshNotices, Failure> {
         let refused = |error| Failure { error, passes: false };
         let scope = self.hook_scope(Kind::Start, allow_shrink).await.map_err(refused)?;
         let done = async {
@@ -155,14 +155,14 @@ impl Core {
             let passes = error.kind() != ErrorKind::Permanent && !scope.panicked();
             return Err(Failure { error, passes });
         }
-        *self.start.lock() = Start::Done;
+        *self.sync.start.lock() = Start::Done;
         self.seeded();
         Ok(std::mem::take(&mut *scope.covered.lock()))
     }
 
     /// Notes that the first attempt failed, and tells.
     fn note_start(&self, failure: &Failure) {
-        *self.start.lock() = self.after(failure);
+        *self.sync.start.lock() = self.after(failure);
         self.refresh_failed(&failure.error, "on_start failed");
     }
 

@@ -149,7 +149,7 @@ impl Core {
         }
         let decoded = self.check_decoded(&rows, true)?;
         if decoded {
-            self.last_list.lock().undecodable = None;
+            self.sync.last_list.lock().undecodable = None;
         }
         let said = scope.as_ref().is_some_and(|scope| scope.allow_shrink);
         let allow_shrink = said || self.settings.allow_shrink;

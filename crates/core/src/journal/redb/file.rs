@@ -6,16 +6,16 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
 
-use super::inbox::{self, Stored};
+use super::inbox::{self, InboxChanges};
 use super::log::{Log, decode_log, some_origin, store_log};
 use super::tables::{
     CLAIMS, ENTRIES, LOGS_END, MARKS, META, OPTIONS, append_all, begin, count, entry_salt, mark_salt, sweep_claims,
     unseal_claim, unseal_entry,
 };
-use crate::journal::head::{Head, Seen};
+use crate::journal::head::{Head, LogHead};
 use crate::journal::inbox::Index;
 use crate::journal::memory::{Budget, Heads, not_open, unix_ms};
-use crate::journal::{AppendError, Kept, LogBatch, LogEntry, LogId, LogState, Rewrite, Seq, new_epoch};
+use crate::journal::{AppendError, LogBatch, LogEntry, LogId, LogState, Rewrite, Seq, StoredDelivery, new_epoch};
 use crate::redb_file::{Fault, RedbFile, note_erased, seal, unseal};
 
 #[derive(Debug)]
@@ -150,7 +150,7 @@ impl Inner {
     }
 
     /// What the head says of a log.
-    fn seen(&self, name: &str) -> Option<Seen> {
+    fn seen(&self, name: &str) -> Option<LogHead> {
         self.head.as_ref().and_then(|head| head.lock().seen(name).cloned())
     }
 
@@ -198,7 +198,7 @@ impl Inner {
             let transaction = begin(database)?;
             let answers = append_all(&transaction, batches, &mut logs)?;
             let taken = batches.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
-            let kept: Vec<&Kept> = taken.flat_map(|(batch, _)| &batch.deliveries).collect();
+            let kept: Vec<&StoredDelivery> = taken.flat_map(|(batch, _)| &batch.deliveries).collect();
             let mut kept = inbox::store(&transaction, &kept, &self.inbox.read(), unix_ms())?;
             if batches.iter().any(|batch| !batch.claims.is_empty()) {
                 kept.claims = Some(count(&transaction.open_table(CLAIMS)?)?);
@@ -221,7 +221,7 @@ impl Inner {
     }
 
     /// Makes the new heads and deliveries of a commit known.
-    fn publish(&self, batches: &[LogBatch], logs: &HashMap<LogId, (u32, Seq)>, kept: Stored) {
+    fn publish(&self, batches: &[LogBatch], logs: &HashMap<LogId, (u32, Seq)>, kept: InboxChanges) {
         kept.publish(&mut self.inbox.write());
         let mut moved = Vec::new();
         let mut known = self.logs.write();

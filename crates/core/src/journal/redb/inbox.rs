@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::journal::inbox::Index;
-use crate::journal::{Delivery, DeliveryId, DeliveryState, Kept, Raw};
+use crate::journal::{Delivery, DeliveryId, DeliveryState, RawRequest, StoredDelivery};
 use crate::redb_file::{Fault, RedbFile, seal, unseal};
 
 /// By id and part: what is known of a delivery, then what was sent.
@@ -15,14 +15,14 @@ const SENT: u8 = 1;
 
 /// What an append does to the table; told to the index once it is durable.
 #[derive(Default)]
-pub(super) struct Stored {
+pub(super) struct InboxChanges {
     put: Vec<Delivery>,
     dropped: Vec<u128>,
     /// How many claims there are then, if that changes.
     pub(super) claims: Option<usize>,
 }
 
-impl Stored {
+impl InboxChanges {
     pub(super) fn publish(self, index: &mut Index) {
         self.dropped.into_iter().for_each(|id| index.drop_one(id));
         self.put.iter().for_each(|delivery| index.put(delivery));
@@ -31,8 +31,13 @@ impl Stored {
 }
 
 /// Stages `kept`, and the removal of what has to go for them.
-pub(super) fn store(transaction: &WriteTransaction, kept: &[&Kept], index: &Index, now: u64) -> Result<Stored, Fault> {
-    let mut stored = Stored::default();
+pub(super) fn store(
+    transaction: &WriteTransaction,
+    kept: &[&StoredDelivery],
+    index: &Index,
+    now: u64,
+) -> Result<InboxChanges, Fault> {
+    let mut stored = InboxChanges::default();
     if kept.is_empty() {
         return Ok(stored);
     }
@@ -42,7 +47,7 @@ pub(super) fn store(transaction: &WriteTransaction, kept: &[&Kept], index: &Inde
         table.remove((*id, KNOWN))?;
         table.remove((*id, SENT))?;
     }
-    for Kept { delivery, raw } in kept {
+    for StoredDelivery { delivery, raw } in kept {
         let id = delivery.id.as_u128();
         let late = delivery.state == DeliveryState::Received && stored.put.iter().any(|put| put.id == delivery.id);
         // One that was dropped meanwhile stays dropped.
@@ -99,16 +104,16 @@ pub(super) fn known(database: &Database, ids: &[DeliveryId]) -> Result<Vec<Deliv
 }
 
 /// One delivery with what was sent.
-pub(super) fn whole(database: &Database, id: DeliveryId) -> Result<Option<(Delivery, Raw)>, Fault> {
+pub(super) fn whole(database: &Database, id: DeliveryId) -> Result<Option<(Delivery, RawRequest)>, Fault> {
     let Some(table) = open(database)? else { return Ok(None) };
     let id = id.as_u128();
     let (Some(known), Some(sent)) = (table.get((id, KNOWN))?, table.get((id, SENT))?) else { return Ok(None) };
-    let raw = unseal(salt(id, SENT), sent.value()).and_then(Raw::decode).ok_or_else(|| damaged(id))?;
+    let raw = unseal(salt(id, SENT), sent.value()).and_then(RawRequest::decode).ok_or_else(|| damaged(id))?;
     Ok(Some((decode(id, known.value())?, raw)))
 }
 
 /// What can be read of a file that may be damaged, oldest first: deliveries, with what was sent if that is there.
-pub(in crate::journal) fn rescue(file: &RedbFile) -> Vec<(Delivery, Option<Raw>)> {
+pub(in crate::journal) fn rescue(file: &RedbFile) -> Vec<(Delivery, Option<RawRequest>)> {
     let (mut known, mut sent) = (BTreeMap::new(), BTreeMap::new());
     let mut read = |backward: bool| {
         file.with(|database| {
@@ -120,7 +125,9 @@ pub(in crate::journal) fn rescue(file: &RedbFile) -> Vec<(Delivery, Option<Raw>)
                 if part == KNOWN {
                     known.extend(decode(id, value.value()).ok().map(|delivery| (id, delivery)));
                 } else {
-                    sent.extend(unseal(salt(id, SENT), value.value()).and_then(Raw::decode).map(|raw| (id, raw)));
+                    sent.extend(
+                        unseal(salt(id, SENT), value.value()).and_then(RawRequest::decode).map(|raw| (id, raw)),
+                    );
                 }
             }
             Ok(())
@@ -133,9 +140,9 @@ pub(in crate::journal) fn rescue(file: &RedbFile) -> Vec<(Delivery, Option<Raw>)
     known.into_iter().map(|(id, delivery)| (delivery, sent.remove(&id))).collect()
 }
 
-type Reading = redb::ReadOnlyTable<(u128, u8), &'static [u8]>;
+type BodyTable = redb::ReadOnlyTable<(u128, u8), &'static [u8]>;
 
-fn open(database: &Database) -> Result<Option<Reading>, Fault> {
+fn open(database: &Database) -> Result<Option<BodyTable>, Fault> {
     match database.begin_read()?.open_table(DELIVERIES) {
         Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
         opened => Ok(Some(opened?)),
@@ -153,8 +160,8 @@ fn decode(id: u128, sealed: &[u8]) -> Result<Delivery, Fault> {
 #[doc(hidden)]
 pub fn decode_stored(content: &[u8]) {
     let _ = decode(7, &seal(salt(7, KNOWN), &[content]));
-    if let Some(raw) = Raw::decode(content) {
-        assert_eq!(Raw::decode(&raw.encode()).as_ref(), Some(&raw));
+    if let Some(raw) = RawRequest::decode(content) {
+        assert_eq!(RawRequest::decode(&raw.encode()).as_ref(), Some(&raw));
     }
     super::tables::decode_stored(content);
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::tables::META;
-use crate::journal::head::Seen;
+use crate::journal::head::LogHead;
 use crate::journal::{LogState, Seq, new_epoch};
 use crate::redb_file::{Fault, seal, unseal};
 
@@ -28,12 +28,12 @@ pub(in crate::journal) struct Log {
 
 impl Log {
     /// The log as its head has it.
-    pub(super) fn seen(&self) -> Seen {
-        Seen { origin: self.origin, epoch: self.epoch.clone(), seq: self.head, copied: false }
+    pub(super) fn seen(&self) -> LogHead {
+        LogHead { origin: self.origin, epoch: self.epoch.clone(), seq: self.head, copied: false }
     }
 
     /// What `seen`, which the head says of the log, has against it.
-    pub(super) fn doubt(&self, seen: Option<&Seen>) -> Option<String> {
+    pub(super) fn doubt(&self, seen: Option<&LogHead>) -> Option<String> {
         let Some(seen) = seen else {
             let lost = self.origin != 0;
             return lost.then(|| "its head file is gone: it may be an older copy".to_string());

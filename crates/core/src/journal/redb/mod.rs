@@ -27,7 +27,7 @@ use crate::journal::head::Head;
 use crate::journal::memory::Heads;
 use crate::journal::{
     AppendError, Delivery, DeliveryId, DeliveryQuery, InboxLimits, InboxUse, Journal, JournalError, LogBatch, LogEntry,
-    LogId, LogState, Raw, Rewrite, Seq,
+    LogId, LogState, RawRequest, Rewrite, Seq,
 };
 use crate::redb_file::{BackendFactory, Copy, Fault, Owner, RedbFile, blocking};
 
@@ -171,7 +171,7 @@ impl Journal for RedbJournal {
         Ok((found, total))
     }
 
-    async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, Raw)>, JournalError> {
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, RawRequest)>, JournalError> {
         self.run(move |inner| inner.file.with(|database| inbox::whole(database, id))).await
     }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, watch};
 
-use super::task::{MOST_LOADS, Placing, Task};
-use super::{LoadState, Shared, TableScenery, Wish, searched};
+use super::task::{MOST_LOADS, RowSource, Task};
+use super::{LoadState, Shared, TableScenery, ViewRequest, searched};
 use crate::dio::Dio;
 use crate::record::CborValue;
-use crate::scenery::Lead;
+use crate::scenery::TaskHandle;
 use crate::scenery::follow::Follower;
 use crate::vista::{Error, Filter, OrderTerm, Query, Result};
 
@@ -86,26 +86,26 @@ impl TableSceneryBuilder {
         let follower = Follower::new(&core);
         let told = core.ask_total(&self.dio).await?;
         let viewport = self.from..self.from.saturating_add(self.page);
-        let wish = Wish { query: Arc::new(self.query), era: 0, viewport, asked: 0 };
-        let route = core.route(self.dio.clone(), wish.windowed(self.page)).await?;
-        let (wishes, wish_receiver) = watch::channel(wish.clone());
+        let request = ViewRequest { query: Arc::new(self.query), era: 0, viewport, asked: 0 };
+        let route = core.route(self.dio.clone(), request.windowed(self.page)).await?;
+        let (requests, request_receiver) = watch::channel(request.clone());
         let shared = Arc::new(Shared {
             window: RwLock::default(),
             generation: watch::Sender::default(),
             load: watch::Sender::new(LoadState::Loading),
-            wishes,
+            requests,
             told,
             page: self.page,
             schema: Arc::clone(&schema),
         });
         let (done, finished) = mpsc::channel(MOST_LOADS);
         let mut task = Task {
-            prepared: wish.query.prepare(&schema),
+            prepared: request.query.prepare(&schema),
             handle: Arc::downgrade(&self.dio.0),
             shared: Arc::clone(&shared),
-            wishes: wish_receiver,
-            wish,
-            placing: Placing::Cache,
+            requests: request_receiver,
+            request,
+            placing: RowSource::Cache,
             partial: false,
             asking: None,
             rests: None,
@@ -122,6 +122,6 @@ impl TableSceneryBuilder {
         };
         task.first(route).await?;
         self.dio.0.refresh_on_open();
-        Ok(TableScenery(Lead::start(self.dio, shared, task.run(finished))))
+        Ok(TableScenery(TaskHandle::start(self.dio, shared, task.run(finished))))
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::task::{Finished, MOST_LOADS, Placing, Task};
-use super::{LoadState, Wish};
+use super::task::{LoadedRange, MOST_LOADS, RowSource, Task};
+use super::{LoadState, ViewRequest};
 use crate::dio::Dio;
 use crate::record::{Body, Id};
 use crate::scenery::Generation;
@@ -47,7 +47,7 @@ impl Task {
     }
 
     fn gaps(&self) -> Vec<Range<u64>> {
-        let gaps = self.shared.window.read().gaps(self.wish.viewport.clone(), self.round);
+        let gaps = self.shared.window.read().gaps(self.request.viewport.clone(), self.round);
         gaps.into_iter().flat_map(|gap| without(gap, &self.asked)).collect()
     }
 
@@ -55,9 +55,9 @@ impl Task {
         let Some(handle) = self.handle.upgrade() else { return };
         self.asked.push(range.clone());
         self.running += 1;
-        let (core, done, era, round) = (Arc::clone(&self.core), self.done.clone(), self.wish.era, self.round);
-        let query = Arc::clone(&self.wish.query);
-        let at_master = self.placing == Placing::Cache && self.is_narrowed();
+        let (core, done, era, round) = (Arc::clone(&self.core), self.done.clone(), self.request.era, self.round);
+        let query = Arc::clone(&self.request.query);
+        let at_master = self.placing == RowSource::Cache && self.is_narrowed();
         // A task of its own: rows that arrive are stored also if nobody looks at them any more.
         self.core.tasks.spawn(async move {
             let ids = match at_master {
@@ -65,13 +65,13 @@ impl Task {
                 false => core.load_range(Dio(handle), &query, range.clone()).await,
             };
             // The scenery may be gone.
-            let _ = done.send(Finished { era, round, range, ids }).await;
+            let _ = done.send(LoadedRange { era, round, range, ids }).await;
         });
     }
 
-    pub(super) fn finished(&mut self, load: Finished) {
+    pub(super) fn finished(&mut self, load: LoadedRange) {
         self.running -= 1;
-        if load.era == self.wish.era && self.loads_pieces() {
+        if load.era == self.request.era && self.loads_pieces() {
             match load.ids {
                 Ok(ids) => {
                     let window = self.shared.window.read().clone();
@@ -106,20 +106,20 @@ impl Task {
         }
     }
 
-    pub(super) fn lacks(&self, wish: &Wish) -> bool {
+    pub(super) fn lacks(&self, request: &ViewRequest) -> bool {
         let page = self.shared.page;
         match self.reads_copy() {
-            true => wish.pages(page) != self.wish.pages(page),
-            false => !self.shared.window.read().gaps(wish.viewport.clone(), self.round).is_empty(),
+            true => request.pages(page) != self.request.pages(page),
+            false => !self.shared.window.read().gaps(request.viewport.clone(), self.round).is_empty(),
         }
     }
 
     /// Begins to load a new query piece by piece.
     pub(super) fn begin_pieces(&mut self) -> Result<()> {
-        if self.placing == Placing::Chunks {
+        if self.placing == RowSource::Chunks {
             self.core.loads_chunks()?;
         } else if self.is_narrowed() {
-            self.core.master_takes(&self.wish.windowed(self.shared.page))?;
+            self.core.master_takes(&self.request.windowed(self.shared.page))?;
         }
         self.shared.set_load(LoadState::Loading);
         self.load_when_rested();

@@ -13,9 +13,9 @@ use tokio::sync::watch;
 
 use crate::journal::Seq;
 use crate::record::{Record, Rows};
-use crate::scenery::follow::Told;
+use crate::scenery::follow::Notice;
 use crate::scenery::window::Window;
-use crate::scenery::{Generation, Lead, Shown};
+use crate::scenery::{Generation, ScenerySnapshot, TaskHandle};
 use crate::vista::{Error, OrderTerm, Query, Result, Schema};
 
 fn searched(words: &str) -> Option<String> {
@@ -39,7 +39,7 @@ pub enum LoadState {
 
 /// What a user asks for; the latest wins.
 #[derive(Clone, Debug)]
-struct Wish {
+struct ViewRequest {
     /// Which rows in which order; its limit and offset do not count.
     query: Arc<Query>,
     /// Counts changes of the query.
@@ -49,7 +49,7 @@ struct Wish {
     asked: u64,
 }
 
-impl Wish {
+impl ViewRequest {
     /// The viewport in whole pages.
     fn pages(&self, page: u64) -> Range<u64> {
         let start = self.viewport.start / page * page;
@@ -67,7 +67,7 @@ struct Shared {
     window: RwLock<Window>,
     generation: watch::Sender<Generation>,
     load: watch::Sender<LoadState>,
-    wishes: watch::Sender<Wish>,
+    requests: watch::Sender<ViewRequest>,
     /// What `total_provider` said.
     told: Option<u64>,
     page: u64,
@@ -88,8 +88,8 @@ impl Shared {
     }
 
     /// What was told does not concern the window: it is true at that position too.
-    fn reached(&self, told: &[Told]) {
-        if let Some(seq) = told.iter().filter_map(Told::seq).max() {
+    fn reached(&self, told: &[Notice]) {
+        if let Some(seq) = told.iter().filter_map(Notice::seq).max() {
             let mut held = self.window.write();
             held.seq = held.seq.max(seq);
         }
@@ -112,10 +112,10 @@ impl Shared {
         self.set_load(if whole { LoadState::Complete } else { LoadState::Partial });
     }
 
-    fn wish(&self, change: impl FnOnce(&mut Wish)) {
-        self.wishes.send_modify(|wish| {
-            change(wish);
-            wish.asked += 1;
+    fn request(&self, change: impl FnOnce(&mut ViewRequest)) {
+        self.requests.send_modify(|request| {
+            change(request);
+            request.asked += 1;
         });
     }
 }
@@ -129,7 +129,7 @@ impl Shared {
 /// master itself, if it can: never from the part that happens to be cached. `on_query` may route a view elsewhere: to
 /// `on_load_chunk`, or to rows that it gives itself ([`QueryRoute`](crate::dio::QueryRoute)).
 #[derive(Clone)]
-pub struct TableScenery(Arc<Lead<Shared>>);
+pub struct TableScenery(Arc<TaskHandle<Shared>>);
 
 impl std::fmt::Debug for TableScenery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -175,10 +175,10 @@ impl TableScenery {
     }
 
     /// What is shown in the places `range`, up to the first row that is not held.
-    pub fn shown(&self, range: Range<u64>) -> Shown {
+    pub fn shown(&self, range: Range<u64>) -> ScenerySnapshot {
         let window = self.0.shared.window.read();
         let rows = window.held_in(range).map(|held| (Arc::clone(&held.id), held.body.clone()));
-        Shown { version: window.version, seq: window.seq, total: window.total(), rows: rows.collect() }
+        ScenerySnapshot { version: window.version, seq: window.seq, total: window.total(), rows: rows.collect() }
     }
 
     /// The version of what is shown, and the position that it was last seen to be true at.
@@ -189,13 +189,13 @@ impl TableScenery {
 
     /// Says which places are looked at. Rows that are not held follow in the background; rows far from it may be let go.
     pub fn set_viewport(&self, range: Range<u64>) {
-        self.0.shared.wish(|wish| wish.viewport = range.start..range.end.max(range.start));
+        self.0.shared.request(|request| request.viewport = range.start..range.end.max(range.start));
     }
 
     /// Asks for one page more.
     pub fn request_load_more(&self) {
         let page = self.0.shared.page;
-        self.0.shared.wish(|wish| wish.viewport.end = wish.viewport.end.saturating_add(page));
+        self.0.shared.request(|request| request.viewport.end = request.viewport.end.saturating_add(page));
     }
 
     /// Refreshes the Dio in the background. If that fails, the load state says so.
@@ -226,10 +226,10 @@ impl TableScenery {
 
     fn set_query(&self, change: impl FnOnce(&mut Query)) {
         let page = self.0.shared.page;
-        self.0.shared.wish(|wish| {
-            change(Arc::make_mut(&mut wish.query));
-            wish.era += 1;
-            wish.viewport = 0..page;
+        self.0.shared.request(|request| {
+            change(Arc::make_mut(&mut request.query));
+            request.era += 1;
+            request.viewport = 0..page;
         });
     }
 

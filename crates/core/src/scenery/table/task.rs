@@ -8,21 +8,21 @@ use futures_util::future::{BoxFuture, pending};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::{LoadState, Shared, Wish};
-use crate::dio::{Core, Coverage, Dio, DioEvent, Handle, Old, RingItem, Route};
+use super::{LoadState, Shared, ViewRequest};
+use crate::dio::{Core, Coverage, Dio, DioEvent, Handle, RingItem, Route, RowBefore};
 use crate::journal::Seq;
 use crate::record::{Body, Id};
 use crate::scenery::Generation;
-use crate::scenery::follow::{Follower, Told};
+use crate::scenery::follow::{Follower, Notice};
 use crate::scenery::window::Window;
 use crate::vista::Result;
-use crate::vista::query::{JsonRow, Meter, Prepared};
+use crate::vista::query::{CompiledQuery, JsonRow, Meter};
 
 /// Ranges of one scenery that are read from the master at a time.
 pub(super) const MOST_LOADS: usize = 2;
 
 /// A load that ended.
-pub(super) struct Finished {
+pub(super) struct LoadedRange {
     pub(super) era: u64,
     pub(super) round: u64,
     pub(super) range: Range<u64>,
@@ -31,7 +31,7 @@ pub(super) struct Finished {
 
 /// Source of a window's rows and of their places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Placing {
+pub(super) enum RowSource {
     /// The copy, or the master where that is not whole.
     Cache,
     /// `on_load_chunk`.
@@ -41,8 +41,8 @@ pub(super) enum Placing {
 }
 
 /// Question that `on_query` is busy with.
-pub(super) struct Asking {
-    pub(super) wish: Wish,
+pub(super) struct PendingQuery {
+    pub(super) request: ViewRequest,
     /// Whether everything may be different.
     pub(super) invalidated: bool,
     pub(super) answer: BoxFuture<'static, Result<Route>>,
@@ -54,14 +54,14 @@ pub(super) struct Task {
     /// Weak: only handles keep the Dio alive.
     pub(super) handle: Weak<Handle>,
     pub(super) shared: Arc<Shared>,
-    pub(super) wishes: watch::Receiver<Wish>,
+    pub(super) requests: watch::Receiver<ViewRequest>,
     /// What the window answers, or is about to.
-    pub(super) wish: Wish,
-    pub(super) prepared: Prepared,
-    pub(super) placing: Placing,
+    pub(super) request: ViewRequest,
+    pub(super) prepared: CompiledQuery,
+    pub(super) placing: RowSource,
     /// Whether the copy is not whole.
     pub(super) partial: bool,
-    pub(super) asking: Option<Asking>,
+    pub(super) asking: Option<PendingQuery>,
     /// When the viewport has rested, so that `on_query` is asked.
     pub(super) rests: Option<Instant>,
     /// Whether everything may have become different while `on_query` was busy.
@@ -78,7 +78,7 @@ pub(super) struct Task {
     pub(super) asked: Vec<Range<u64>>,
     /// Loads under way.
     pub(super) running: usize,
-    pub(super) done: mpsc::Sender<Finished>,
+    pub(super) done: mpsc::Sender<LoadedRange>,
     pub(super) follower: Follower,
 }
 
@@ -95,12 +95,12 @@ impl Task {
         Ok(())
     }
 
-    pub(super) async fn run(mut self, mut finished: mpsc::Receiver<Finished>) {
+    pub(super) async fn run(mut self, mut finished: mpsc::Receiver<LoadedRange>) {
         loop {
             let due = self.due.filter(|_| self.running < MOST_LOADS);
             tokio::select! {
-                changed = self.wishes.changed() => match changed {
-                    Ok(()) => self.wished().await,
+                changed = self.requests.changed() => match changed {
+                    Ok(()) => self.requested().await,
                     Err(_) => return,
                 },
                 answer = answer(&mut self.asking) => self.answered(answer).await,
@@ -118,35 +118,35 @@ impl Task {
     /// Notes where rows and places come from; tells whether that is another source than before.
     fn place(&mut self, route: &Route) -> bool {
         let placing = match route {
-            Route::Cache => Placing::Cache,
-            Route::Load => Placing::Chunks,
-            Route::Given(_) | Route::Later => Placing::Given,
+            Route::Cache => RowSource::Cache,
+            Route::Load => RowSource::Chunks,
+            Route::Given(_) | Route::Later => RowSource::Given,
         };
         std::mem::replace(&mut self.placing, placing) != placing
     }
 
     /// Tells whether the window is read from the whole copy.
     pub(super) fn reads_copy(&self) -> bool {
-        self.placing == Placing::Cache && !self.partial
+        self.placing == RowSource::Cache && !self.partial
     }
 
     /// Tells whether the window is loaded piece by piece.
     pub(super) fn loads_pieces(&self) -> bool {
-        self.placing == Placing::Chunks || self.placing == Placing::Cache && self.partial
+        self.placing == RowSource::Chunks || self.placing == RowSource::Cache && self.partial
     }
 
     fn asks(&self) -> bool {
         self.core.hooks.on_query.is_some()
     }
 
-    /// Asks `on_query` about `wish`; what it is still busy with is given up.
-    fn ask(&mut self, wish: Wish, invalidated: bool) {
+    /// Asks `on_query` about `request`; what it is still busy with is given up.
+    fn ask(&mut self, request: ViewRequest, invalidated: bool) {
         let Some(handle) = self.handle.upgrade() else { return };
         let invalidated = invalidated || self.asking.as_ref().is_some_and(|asking| asking.invalidated);
-        let (core, query) = (Arc::clone(&self.core), wish.windowed(self.shared.page));
+        let (core, query) = (Arc::clone(&self.core), request.windowed(self.shared.page));
         let answer = async move { core.route(Dio(handle), query).await }.boxed();
         (self.rests, self.owed) = (None, false);
-        self.asking = Some(Asking { wish, invalidated, answer });
+        self.asking = Some(PendingQuery { request, invalidated, answer });
     }
 
     /// Asks about the latest wish, because everything may be different: now, or when a question before has been answered.
@@ -157,16 +157,16 @@ impl Task {
                 self.owed = true;
             }
             None => {
-                let wish = self.wishes.borrow().clone();
-                self.ask(wish, invalidated);
+                let request = self.requests.borrow().clone();
+                self.ask(request, invalidated);
             }
         }
     }
 
     async fn answered(&mut self, answer: Result<Route>) {
-        let Some(Asking { wish, invalidated, .. }) = self.asking.take() else { return };
+        let Some(PendingQuery { request, invalidated, .. }) = self.asking.take() else { return };
         match answer {
-            Ok(route) => self.adopt(wish, route, invalidated).await,
+            Ok(route) => self.adopt(request, route, invalidated).await,
             Err(error) => {
                 // Of the rows that stay, the newest are shown.
                 if invalidated && self.reads_copy() {
@@ -181,12 +181,12 @@ impl Task {
     }
 
     /// Goes after the latest wish: with `on_query`, once that was asked; a viewport when it has rested.
-    async fn wished(&mut self) {
-        let wish = self.wishes.borrow_and_update().clone();
-        let era = self.asking.as_ref().map_or(self.wish.era, |asking| asking.wish.era);
-        match (self.asks(), wish.era == era) {
-            (false, _) => self.adopt(wish, Route::Cache, false).await,
-            (true, false) => self.ask(wish, false),
+    async fn requested(&mut self) {
+        let request = self.requests.borrow_and_update().clone();
+        let era = self.asking.as_ref().map_or(self.request.era, |asking| asking.request.era);
+        match (self.asks(), request.era == era) {
+            (false, _) => self.adopt(request, Route::Cache, false).await,
+            (true, false) => self.ask(request, false),
             (true, true) => self.rests = Some(Instant::now() + self.core.settings.viewport_debounce),
         }
     }
@@ -194,25 +194,25 @@ impl Task {
     /// The viewport has rested: `on_query` is asked if it shows what is not held.
     fn rested(&mut self) {
         self.rests = None;
-        let (wish, page) = (self.wishes.borrow().clone(), self.shared.page);
+        let (request, page) = (self.requests.borrow().clone(), self.shared.page);
         if let Some(asking) = &mut self.asking
-            && asking.wish.pages(page) == wish.pages(page)
+            && asking.request.pages(page) == request.pages(page)
         {
-            asking.wish = wish;
-        } else if self.asking.is_some() || self.lacks(&wish) {
-            self.ask(wish, false);
+            asking.request = request;
+        } else if self.asking.is_some() || self.lacks(&request) {
+            self.ask(request, false);
         } else {
-            self.wish = wish;
+            self.request = request;
         }
     }
 
-    /// Shows what `route` says of `wish`.
-    async fn adopt(&mut self, wish: Wish, route: Route, invalidated: bool) {
-        let new_query = wish.era != self.wish.era;
+    /// Shows what `route` says of `request`.
+    async fn adopt(&mut self, request: ViewRequest, route: Route, invalidated: bool) {
+        let new_query = request.era != self.request.era;
         self.asked.clear();
-        self.wish = wish;
+        self.request = request;
         if new_query {
-            self.prepared = self.wish.query.prepare(&self.shared.schema);
+            self.prepared = self.request.query.prepare(&self.shared.schema);
         }
         if self.place(&route) || new_query || invalidated {
             self.round += 1;
@@ -257,7 +257,7 @@ impl Task {
     /// Shows `window` with the rows that `on_query` gave for the pages that are looked at.
     fn give(&mut self, window: Window, ids: &[Id]) {
         (self.due, self.announce) = (None, false);
-        let (range, round) = (self.wish.pages(self.shared.page), self.round);
+        let (range, round) = (self.request.pages(self.shared.page), self.round);
         self.arrived(window, &range, ids, round);
         self.shared.settle_load();
     }
@@ -282,7 +282,7 @@ impl Task {
         }
         let surplus = self.surplus(view.state.table().len() as u64);
         self.due = None;
-        let query = self.wish.windowed(self.shared.page);
+        let query = self.request.windowed(self.shared.page);
         let seq = view.state.seq();
         let (rows, count) = {
             let meter = Meter::background();
@@ -304,22 +304,22 @@ impl Task {
 
     /// An empty window, of as many rows as `total_provider` knows of.
     fn nothing(&self) -> Window {
-        Window::empty(self.shared.told.filter(|_| self.wish.query.is_unfiltered()))
+        Window::empty(self.shared.told.filter(|_| self.request.query.is_unfiltered()))
     }
 
     /// Rows that `total_provider` knows of beyond the `cached` ones, as far as that matters.
     fn surplus(&mut self, cached: u64) -> u64 {
         let told = self.shared.told.unwrap_or(0);
         let surplus = *self.surplus.get_or_insert(told.saturating_sub(cached));
-        let exact = self.core.has_whole_copy() || !self.wish.query.is_unfiltered();
+        let exact = self.core.has_whole_copy() || !self.request.query.is_unfiltered();
         if exact { 0 } else { surplus }
     }
 
     pub(super) fn is_narrowed(&self) -> bool {
-        !self.wish.query.is_unfiltered() || !self.wish.query.order.is_empty()
+        !self.request.query.is_unfiltered() || !self.request.query.order.is_empty()
     }
 
-    async fn told(&mut self, told: &[Told]) {
+    async fn told(&mut self, told: &[Notice]) {
         let mut read = false;
         let mut invalidated = false;
         // Up to where everything may be different.
@@ -327,8 +327,8 @@ impl Task {
         let loading = self.follower.is_loading();
         for told in told {
             match told {
-                Told::Lagged | Told::Start => anew = Some(Seq::MAX),
-                Told::Item(item) => match &item.event {
+                Notice::Lagged | Notice::Start => anew = Some(Seq::MAX),
+                Notice::Item(item) => match &item.event {
                     DioEvent::Invalidated => {
                         anew = anew.max(Some(item.seq.unwrap_or(Seq::MAX)));
                         invalidated |= !item.covered();
@@ -359,7 +359,7 @@ impl Task {
     }
 
     /// Everything may be different: `on_query` is asked before it is read, unless there is nothing to read yet.
-    fn told_anew(&mut self, told: &[Told], invalidated: bool) {
+    fn told_anew(&mut self, told: &[Notice], invalidated: bool) {
         let coverage = self.core.coverage();
         self.follower.saw(&coverage);
         if let Coverage::Loading { error } = coverage {
@@ -382,9 +382,9 @@ impl Task {
             return row;
         }
         let before = match &item.old {
-            Old::Known(body) => self.matches(body),
-            Old::Absent => false,
-            Old::Unknown => true,
+            RowBefore::Known(body) => self.matches(body),
+            RowBefore::Absent => false,
+            RowBefore::Unknown => true,
         };
         // Silent changes may have happened between the row that is held and the one before this event.
         before || item.new.as_ref().is_none_or(|body| self.matches(body)) || self.holds(item)
@@ -400,17 +400,17 @@ impl Task {
     }
 
     /// Follows events on rows that are only partly known; `reload` says whether what may be different is loaded again.
-    fn follow(&mut self, told: &[Told], invalidated: bool, reload: bool) {
+    fn follow(&mut self, told: &[Notice], invalidated: bool, reload: bool) {
         self.follower.rest();
         let mut window = self.shared.window.read().clone();
         // The program may see otherwise what belongs to its rows, and where a new one does.
-        let given = self.placing == Placing::Given;
+        let given = self.placing == RowSource::Given;
         let narrowed = given || self.is_narrowed();
         let mut again = invalidated;
         for told in told {
             match told {
-                Told::Lagged | Told::Start => again = true,
-                Told::Item(item) => {
+                Notice::Lagged | Notice::Start => again = true,
+                Notice::Item(item) => {
                     window.follow(item, |body| given || self.matches(body), narrowed);
                 }
             }
@@ -427,7 +427,7 @@ impl Task {
 }
 
 /// Answer to the question that `on_query` is busy with; without one, waits for ever.
-pub(super) async fn answer(asking: &mut Option<Asking>) -> Result<Route> {
+pub(super) async fn answer(asking: &mut Option<PendingQuery>) -> Result<Route> {
     match asking {
         Some(asking) => (&mut asking.answer).await,
         None => pending().await,

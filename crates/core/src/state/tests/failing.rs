@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn only_if(condition: Condition, op: u64, key: usize, effect: Effect) -> Cmd {
-    Cmd::Write(NewWrite { condition, ..write(op, Some(&id(key)), effect) })
+fn only_if(condition: Condition, op: u64, key: usize, effect: Effect) -> Command {
+    Command::Write(NewWrite { condition, ..write(op, Some(&id(key)), effect) })
 }
 
 fn patch_of(json: &str) -> Effect {
@@ -66,15 +66,15 @@ fn rolled_back_a_write_for_a_version_that_would_have_been_there_anyway_goes_on()
 #[test]
 fn rolled_back_what_was_asked_of_a_row_being_there_or_not_is_asked_of_the_restored_row() {
     let mut state = known(false);
-    run(&mut state, &Cmd::Write(write(1, Some(&id(1)), Effect::Insert(plain(1, 1)))));
+    run(&mut state, &Command::Write(write(1, Some(&id(1)), Effect::Insert(plain(1, 1)))));
     run(&mut state, &only_if(Condition::Exists, 2, 1, patch_of(r#"{"n":2}"#)));
     fail(&mut state, 1);
     assert_eq!((standing(&state, 2), state.get("b").is_none()), (OpState::Failed, true));
-    run(&mut state, &Cmd::Write(write(3, Some(&id(0)), Effect::Delete)));
+    run(&mut state, &Command::Write(write(3, Some(&id(0)), Effect::Delete)));
     run(&mut state, &only_if(Condition::Absent, 4, 0, Effect::Replace(plain(0, 4))));
     fail(&mut state, 3);
     assert_eq!((standing(&state, 4), shown(&state)), (OpState::Failed, json(1, 1)));
-    run(&mut state, &Cmd::Write(write(5, None, Effect::DeleteAll)));
+    run(&mut state, &Command::Write(write(5, None, Effect::DeleteAll)));
     run(&mut state, &only_if(Condition::Absent, 6, 0, Effect::Insert(plain(0, 6))));
     fail(&mut state, 5);
     assert_eq!((standing(&state, 6), shown(&state)), (OpState::Failed, json(1, 1)));
@@ -89,15 +89,15 @@ fn rolled_back_what_was_asked_of_a_row_being_there_or_not_is_asked_of_the_restor
 fn a2_a_routed_write_that_the_master_never_shows_is_taken_back_when_its_time_is_over() {
     let mut state =
         State::new(Arc::new(Rules { routed_ttl: Some(1_000), ..(*rules(false, true)).clone() }), "epoch", 0);
-    run(&mut state, &Cmd::Statement { rows: vec![(id(0), Some(body(0, 1, Some(1), None)))], told: false });
+    run(&mut state, &Command::Statement { rows: vec![(id(0), Some(body(0, 1, Some(1), None)))], told: false });
     patch(&mut state, 1, r#"{"n":2}"#);
     settle(&mut state, 1, Answer::Routed);
     let earlier = open(&mut state);
     patch(&mut state, 2, r#"{"m":2}"#);
     settle(&mut state, 2, Answer::Routed);
     let list = |state: &mut State, mark, now| {
-        let items = vec![Item { id: id(0), row: Some(body(0, 1, Some(1), None)), ordinal: None }];
-        run_at(state, &Cmd::News { items, mark, told: true }, now).entries
+        let items = vec![ReadRow { id: id(0), row: Some(body(0, 1, Some(1), None)), ordinal: None }];
+        run_at(state, &Command::News { items, mark, told: true }, now).entries
     };
     assert!(list(&mut state, earlier, 900).is_empty(), "there is time");
     list(&mut state, earlier, 1_100);
@@ -110,7 +110,7 @@ fn a2_a_routed_write_that_the_master_never_shows_is_taken_back_when_its_time_is_
         (shown(&state), state.op(op_id(1)).unwrap().error.clone().unwrap().code),
         (json(1, 2), "unconfirmed".into())
     );
-    run(&mut state, &Cmd::Close(earlier));
+    run(&mut state, &Command::Close(earlier));
     let mark = open(&mut state);
     let told = list(&mut state, mark, 1_100);
     assert!(matches!(told.last().unwrap().frame, Frame::WriteFailed(_)));
@@ -121,7 +121,7 @@ fn a2_a_routed_write_that_the_master_never_shows_is_taken_back_when_its_time_is_
 fn a2_a_row_that_is_written_often_does_not_pile_up_routed_writes_while_the_master_is_silent() {
     let mut state =
         State::new(Arc::new(Rules { keep_routed: 3, keep_finished: 10, ..(*rules(false, true)).clone() }), "epoch", 0);
-    run(&mut state, &Cmd::Statement { rows: vec![(id(0), Some(body(0, 1, Some(1), None)))], told: false });
+    run(&mut state, &Command::Statement { rows: vec![(id(0), Some(body(0, 1, Some(1), None)))], told: false });
     for op in 1..=200 {
         let json = if op % 3 == 0 { format!(r#"{{"m":{op}}}"#) } else { format!(r#"{{"n":{op}}}"#) };
         patch(&mut state, op, &json);

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use self::world::{Action, Hooks, Route, Setup, World};
 use super::*;
-use crate::state::news::News;
-use crate::state::row_versions::{Own, Stamped};
+use crate::state::reported_row::News;
+use crate::state::row_versions::{EventVersion, OwnVersion};
 use crate::table::TableBuilder;
 
 const SMALL: Setup = Setup {

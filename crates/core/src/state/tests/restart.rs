@@ -80,9 +80,9 @@ impl Life {
         Life { state, entries: Vec::new(), cache: vec![Stored::new()], marks: Vec::new(), next: 1 }
     }
 
-    fn run(&mut self, cmd: &Cmd) {
+    fn run(&mut self, command: &Command) {
         let (before, earlier) = (face(&self.state), self.state.clone());
-        let decided = self.state.decide(cmd, 7);
+        let decided = self.state.decide(command, 7);
         assert_eq!(face(&self.state), before, "deciding changes nothing");
         let Ok(decision) = decided else { return };
         for entry in decision.entries {
@@ -138,79 +138,85 @@ impl Life {
         state
     }
 
-    fn step(&mut self, (what, key, n, pick): (u8, usize, u64, u16)) {
+    fn step(&mut self, (what, key, n, select): (u8, usize, u64, u16)) {
         self.next += 1;
         let (op, ident) = (self.next, id(key));
         let versioned = self.state.rules().version.is_some();
         let whole = body(key, n, Some(n % 2), versioned.then_some(n));
-        let mark = self.marks.get(pick as usize % self.marks.len().max(1)).copied().unwrap_or(0);
-        let rows = |count: usize| -> Vec<Item> {
+        let mark = self.marks.get(select as usize % self.marks.len().max(1)).copied().unwrap_or(0);
+        let rows = |count: usize| -> Vec<ReadRow> {
             (0..count)
                 .map(|other| (key + other) % KEYS)
-                .map(|other| Item {
+                .map(|other| ReadRow {
                     id: id(other),
                     row: (!(n + other as u64).is_multiple_of(3))
                         .then(|| body(other, n, Some(1), versioned.then_some(n))),
-                    ordinal: (pick % 2 == 0).then_some(((other as u64 + n) % 7 + 1) << 32),
+                    ordinal: (select % 2 == 0).then_some(((other as u64 + n) % 7 + 1) << 32),
                 })
                 .collect()
         };
         let queued: Vec<OpId> = self.state.queue().filter(|op| self.state.is_next(op)).map(|op| op.id).collect();
-        let settled = queued.get(pick as usize % queued.len().max(1)).copied();
+        let settled = queued.get(select as usize % queued.len().max(1)).copied();
         let parked = self.state.ops().find(|op| op.state == OpState::Parked).map(|op| op.id);
-        let settle = |answer| Cmd::Settle { op: settled.unwrap_or(op_id(999)), mark, answer };
+        let settle = |answer| Command::Settle { op: settled.unwrap_or(op_id(999)), mark, answer };
         let upstream = |change| {
-            let version = (pick % 2 == 0).then(|| by_column(n));
-            Cmd::Upstream(Upstream { id: ident.clone(), change, version, delivery: None, origin: Origin::Webhook })
+            let version = (select % 2 == 0).then(|| by_column(n));
+            Command::Upstream(UpstreamEvent {
+                id: ident.clone(),
+                change,
+                version,
+                delivery: None,
+                origin: Origin::Webhook,
+            })
         };
-        let cmd = match what {
-            0 => Cmd::Write(write(op, Some(&ident), Effect::Insert(whole))),
-            1 => Cmd::Write(write(op, Some(&ident), Effect::Replace(whole))),
-            2 => Cmd::Write(write(op, Some(&ident), Effect::Patch(part(n)))),
+        let command = match what {
+            0 => Command::Write(write(op, Some(&ident), Effect::Insert(whole))),
+            1 => Command::Write(write(op, Some(&ident), Effect::Replace(whole))),
+            2 => Command::Write(write(op, Some(&ident), Effect::Patch(part(n)))),
             3 => {
                 let condition =
                     self.state.get(&ident).map_or(Condition::Exists, |row| Condition::Matches(vec![row.hash()]));
-                Cmd::Write(NewWrite { condition, ..write(op, Some(&ident), Effect::Patch(part(n))) })
+                Command::Write(NewWrite { condition, ..write(op, Some(&ident), Effect::Patch(part(n))) })
             }
-            4 => Cmd::Write(write(op, Some(&ident), Effect::Delete)),
-            5 => Cmd::Write(write(op, None, Effect::DeleteAll)),
-            6 => Cmd::Open,
-            7 => Cmd::Close(mark),
+            4 => Command::Write(write(op, Some(&ident), Effect::Delete)),
+            5 => Command::Write(write(op, None, Effect::DeleteAll)),
+            6 => Command::Open,
+            7 => Command::Close(mark),
             8 => settle(Answer::Confirmed { row: None, id: None }),
             9 => settle(Answer::Confirmed { row: Some(whole), id: None }),
             10 | 11 => settle(Answer::Routed),
             12 => settle(Answer::Failed(refusal())),
             13 => settle(Answer::Parked(refusal())),
-            14 | 15 => Cmd::News { items: rows(3), mark, told: pick % 3 > 0 },
-            16 => Cmd::Bulk { items: rows(3), mark },
+            14 | 15 => Command::News { items: rows(3), mark, told: select % 3 > 0 },
+            16 => Command::Bulk { items: rows(3), mark },
             17 => upstream(UpstreamChange::Row(whole)),
             18 => upstream(UpstreamChange::Part(part(n))),
             19 => upstream(UpstreamChange::Gone),
             20 => upstream(UpstreamChange::Thin),
-            21 => Cmd::Statement { rows: vec![(ident, (n % 4 > 0).then_some(whole))], told: n % 2 == 0 },
-            22 => Cmd::InvalidateAll { covered: false, origin: Origin::Program },
-            23 => Cmd::Discard(parked.unwrap_or(op_id(999))),
-            24 => Cmd::Retry { op: parked.unwrap_or(op_id(999)), new: op_id(op) },
+            21 => Command::Statement { rows: vec![(ident, (n % 4 > 0).then_some(whole))], told: n % 2 == 0 },
+            22 => Command::InvalidateAll { covered: false, origin: Origin::Program },
+            23 => Command::Discard(parked.unwrap_or(op_id(999))),
+            24 => Command::Retry { op: parked.unwrap_or(op_id(999)), new: op_id(op) },
             _ => {
                 let mut table = TableBuilder::new();
                 for item in rows(3) {
                     let row = item.row.unwrap_or(plain(key, 5));
                     table.push(&item.id, &row, (n + 1) << 32);
                 }
-                Cmd::Seed { table: table.finish(), mark }
+                Command::Seed { table: table.finish(), mark }
             }
         };
-        let (seeds, seq) = (matches!(cmd, Cmd::Seed { .. }), self.state.seq());
-        self.run_seeded(&cmd, seeds);
-        if matches!(cmd, Cmd::Settle { .. }) && seq != self.state.seq() {
+        let (seeds, seq) = (matches!(command, Command::Seed { .. }), self.state.seq());
+        self.run_seeded(&command, seeds);
+        if matches!(command, Command::Settle { .. }) && seq != self.state.seq() {
             self.marks.retain(|other| *other != mark);
         }
     }
 
     /// A seed is stored by whoever builds its table.
-    fn run_seeded(&mut self, cmd: &Cmd, seeds: bool) {
-        match cmd {
-            Cmd::Seed { table, .. } if seeds && self.state.decide(cmd, 7).is_ok() => {
+    fn run_seeded(&mut self, command: &Command, seeds: bool) {
+        match command {
+            Command::Seed { table, .. } if seeds && self.state.decide(command, 7).is_ok() => {
                 let row = |row: RowRef<'_>| {
                     let base = BaseRow { body: row.body(), ordinal: row.ordinal(), slot: row.slot() };
                     (row.slot(), (Id::from(row.id()), base))
@@ -219,10 +225,10 @@ impl Life {
                 *self.cache.last_mut().unwrap() = stored;
                 // The file is ahead of the log until the entry is in it.
                 let ahead = self.cache.len() - 1;
-                self.run(cmd);
+                self.run(command);
                 self.cache[ahead] = if ahead > 0 { self.cache[ahead - 1].clone() } else { Stored::new() };
             }
-            _ => self.run(cmd),
+            _ => self.run(command),
         }
     }
 }
@@ -230,11 +236,11 @@ impl Life {
 #[test]
 fn a2_a_row_that_is_told_again_to_be_gone_is_no_change_beneath_a_routed_write_also_after_a_restart() {
     let mut life = Life::new(true);
-    life.run(&Cmd::Write(write(1, Some(&id(0)), Effect::Insert(body(0, 1, None, None)))));
-    life.run(&Cmd::Settle { op: op_id(1), mark: 0, answer: Answer::Routed });
+    life.run(&Command::Write(write(1, Some(&id(0)), Effect::Insert(body(0, 1, None, None)))));
+    life.run(&Command::Settle { op: op_id(1), mark: 0, answer: Answer::Routed });
     let (id, version) = (id(0), Some(by_column(5)));
-    let gone = Upstream { id, change: UpstreamChange::Gone, version, delivery: None, origin: Origin::Webhook };
-    life.run(&Cmd::Upstream(gone));
+    let gone = UpstreamEvent { id, change: UpstreamChange::Gone, version, delivery: None, origin: Origin::Webhook };
+    life.run(&Command::Upstream(gone));
     let expected = face(&life.state);
     assert!(matches!(life.entries.last().unwrap().base, Base::Gone), "it is noted since when");
     for at in 0..=life.entries.len() {
@@ -270,7 +276,7 @@ proptest! {
         prop_assert_eq!(&face(&told), &expected, "a log that carries all rows needs no cache file");
         prop_assert!(!told.has_gap());
         let seeded = life.entries.iter().rposition(|entry| {
-            matches!(&entry.base, Base::Many { rows, .. } if matches!(**rows, Many::Table(_)))
+            matches!(&entry.base, Base::Many { rows, .. } if matches!(**rows, BulkRows::Table(_)))
         });
         for at in seeded.map_or(0, |at| at + 1)..=life.entries.len() {
             prop_assert_eq!(&face(&life.restarted(at, true)), &expected, "restarted with the cache at {}", at);
@@ -292,8 +298,8 @@ proptest! {
     #[test]
     fn any_input_damaged_entries_do_not_panic(at in 0usize..400, byte: u8) {
         let mut life = Life::new(true);
-        life.run(&Cmd::Write(write(1, Some(&id(0)), Effect::Insert(body(0, 1, None, Some(2))))));
-        life.run(&Cmd::Settle { op: op_id(1), mark: 0, answer: Answer::Failed(refusal()) });
+        life.run(&Command::Write(write(1, Some(&id(0)), Effect::Insert(body(0, 1, None, Some(2))))));
+        life.run(&Command::Settle { op: op_id(1), mark: 0, answer: Answer::Failed(refusal()) });
         for entry in &life.entries {
             let bytes = entry.encode();
             prop_assert_eq!(&Entry::decode(&bytes).unwrap().encode(), &bytes);

@@ -5,8 +5,8 @@ use super::*;
 #[test]
 fn a2_a_routed_delete_all_ends_row_by_row() {
     let mut state = known(false);
-    run(&mut state, &Cmd::Statement { rows: vec![(id(1), Some(plain(1, 1)))], told: false });
-    run(&mut state, &Cmd::Write(write(1, None, Effect::DeleteAll)));
+    run(&mut state, &Command::Statement { rows: vec![(id(1), Some(plain(1, 1)))], told: false });
+    run(&mut state, &Command::Write(write(1, None, Effect::DeleteAll)));
     settle(&mut state, 1, Answer::Routed);
     read(&mut state, None);
     assert!(state.table().is_empty(), "news of one row say nothing of the other");
@@ -55,12 +55,12 @@ fn a2_news_of_a_row_that_was_lost_with_the_cache_file_end_a_routed_write() {
     let mut state = known(false);
     let mut log = patch(&mut state, 1, r#"{"n":2}"#).entries;
     log.extend(settle(&mut state, 1, Answer::Routed).entries);
-    for news in [Some(body(0, 7, Some(7), None)), None] {
+    for reported_row in [Some(body(0, 7, Some(7), None)), None] {
         let mut state = State::new(rules(false, true), "epoch", 0);
         log.iter().for_each(|entry| drop(state.apply(&Entry::decode(&entry.encode()).unwrap())));
         state.doubt_missing(false);
-        let row = news.as_ref().map(|row| row.json().to_vec());
-        let decision = read(&mut state, news);
+        let row = reported_row.as_ref().map(|row| row.json().to_vec());
+        let decision = read(&mut state, reported_row);
         assert!(!decision.entries.iter().any(|entry| entry.found), "that is not what the route saw beneath the write");
         assert_eq!(state.table().get("a").map(|row| row.json().to_vec()), row);
         assert!(!state.op(op_id(1)).unwrap().is_open());
@@ -70,7 +70,7 @@ fn a2_news_of_a_row_that_was_lost_with_the_cache_file_end_a_routed_write() {
 #[test]
 fn a2_a_row_that_was_never_there_was_not_lost() {
     let mut state = State::new(rules(false, true), "epoch", 0);
-    let mut log = run(&mut state, &Cmd::Write(write(1, Some(&id(0)), Effect::Replace(plain(0, 1))))).entries;
+    let mut log = run(&mut state, &Command::Write(write(1, Some(&id(0)), Effect::Replace(plain(0, 1))))).entries;
     log.extend(settle(&mut state, 1, Answer::Routed).entries);
     let mut state = State::new(rules(false, true), "epoch", 0);
     log.iter().for_each(|entry| drop(state.apply(entry)));
@@ -125,9 +125,9 @@ fn a2_other_news_overrule_only_writes_delivered_before_them() {
     patch(&mut state, 1, r#"{"n":2}"#);
     let early = open(&mut state);
     settle(&mut state, 1, Answer::Routed);
-    let items = vec![Item { id: id(0), row: Some(body(0, 5, Some(5), None)), ordinal: None }];
-    run(&mut state, &Cmd::News { items, mark: early, told: true });
-    run(&mut state, &Cmd::Close(early));
+    let items = vec![ReadRow { id: id(0), row: Some(body(0, 5, Some(5), None)), ordinal: None }];
+    run(&mut state, &Command::News { items, mark: early, told: true });
+    run(&mut state, &Command::Close(early));
     assert_eq!((shown(&state), base(&state)), (json(2, 5), json(5, 5)), "the read began before the delivery");
     read(&mut state, Some(body(0, 6, Some(6), None)));
     assert_eq!((shown(&state), state.folds().count()), (json(6, 6), 0), "the master wins");
@@ -136,8 +136,8 @@ fn a2_other_news_overrule_only_writes_delivered_before_them() {
 #[test]
 fn a2_a_row_set_back_to_what_an_earlier_routed_write_made_is_seen_by_the_second_read() {
     let mut state = known(false);
-    run(&mut state, &Cmd::Write(write(1, Some(&id(0)), Effect::Delete)));
-    run(&mut state, &Cmd::Write(write(2, Some(&id(0)), Effect::Insert(plain(0, 2)))));
+    run(&mut state, &Command::Write(write(1, Some(&id(0)), Effect::Delete)));
+    run(&mut state, &Command::Write(write(2, Some(&id(0)), Effect::Insert(plain(0, 2)))));
     settle(&mut state, 1, Answer::Routed);
     settle(&mut state, 2, Answer::Routed);
     // The consumer took both, and somebody deleted the row again. Or it has not taken the second yet: one read cannot tell.
@@ -153,8 +153,8 @@ fn a2_a_versioned_read_from_before_the_delivery_does_not_overrule_it() {
     patch(&mut state, 1, r#"{"n":2}"#);
     let early = open(&mut state);
     settle(&mut state, 1, Answer::Routed);
-    let items = vec![Item { id: id(0), row: Some(body(0, 5, Some(5), Some(2))), ordinal: None }];
-    run(&mut state, &Cmd::News { items, mark: early, told: true });
+    let items = vec![ReadRow { id: id(0), row: Some(body(0, 5, Some(5), Some(2))), ordinal: None }];
+    run(&mut state, &Command::News { items, mark: early, told: true });
     assert!(state.op(op_id(1)).unwrap().is_open());
     assert_eq!(value_of(&state.get("a").unwrap().body()), 2);
 }

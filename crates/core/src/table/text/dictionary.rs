@@ -35,16 +35,16 @@ pub(super) struct Dictionary {
 /// Occurrences are counted by hash, in 8 MiB at most, and only tokens that are frequent are kept. Tokens that share a count may
 /// come in although they are rare, which costs memory, or stay out, which costs their searches time.
 #[derive(Debug)]
-pub(super) struct Census {
+pub(super) struct TokenCounts {
     counts: Vec<u16>,
     frequent: HashSet<Box<str>>,
 }
 
-impl Census {
+impl TokenCounts {
     /// For about `rows` rows.
-    pub(super) fn new(rows: usize) -> Census {
+    pub(super) fn new(rows: usize) -> TokenCounts {
         let size = (4 * rows).next_power_of_two().clamp(1 << 12, MOST_COUNTS);
-        Census { counts: vec![0; size], frequent: HashSet::new() }
+        TokenCounts { counts: vec![0; size], frequent: HashSet::new() }
     }
 
     pub(super) fn count(&mut self, token: &str) {

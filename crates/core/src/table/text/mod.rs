@@ -16,20 +16,20 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use self::dictionary::{Census, Dictionary};
+use self::dictionary::{Dictionary, TokenCounts};
 pub use self::slots::SlotSet;
 use self::slots::{List, intersection, union};
 use self::terms::{Term, each_term, gram, short, tokens};
 use super::Slot;
 use super::insert_tight;
-use super::trie::{Trie, Weigh};
+use super::trie::{Trie, Weighted};
 use crate::vista::Schema;
-use crate::vista::query::{Fields, Searchable};
+use crate::vista::query::{Fields, SearchText};
 
 /// Rows by the words in them. Cheap to clone: clones share all they have in common.
 #[derive(Clone)]
 pub struct TextIndex {
-    searchable: Arc<Searchable>,
+    searchable: Arc<SearchText>,
     dictionary: Arc<Dictionary>,
     tokens: Trie<List>,
     grams: Trie<List>,
@@ -46,7 +46,7 @@ impl std::fmt::Debug for TextIndex {
     }
 }
 
-impl Weigh for List {
+impl Weighted for List {
     fn weight(&self) -> u32 {
         u32::from(self.len() > 0)
     }
@@ -59,13 +59,13 @@ impl TextIndex {
         F: Fields,
         I: Iterator<Item = (Slot, F)>,
     {
-        let searchable = Searchable::new(schema);
-        let mut census = Census::new(len);
+        let searchable = SearchText::new(schema);
+        let mut census = TokenCounts::new(len);
         for (_, row) in rows() {
             searchable.each(&row, &mut |text| tokens(text).for_each(|token| census.count(token)));
         }
         let dictionary = census.finish();
-        let mut drafts = Drafts::default();
+        let mut drafts = TextIndexBuilder::default();
         for (slot, row) in rows() {
             drafts.rows += 1;
             searchable.each(&row, &mut |text| each_term(text, &dictionary, &mut |term| drafts.push(term, slot)));
@@ -89,7 +89,7 @@ impl TextIndex {
     /// Where the words of a search are listed. `None` if the index is no help: there is no word with a letter or a digit.
     pub fn lookup(&self, search: &str) -> Option<Lookup<'_>> {
         let mut lookup = Lookup { words: Vec::new(), exact: true };
-        for word in Searchable::words(search) {
+        for word in SearchText::words(search) {
             // What is between the tokens of a word is not indexed.
             lookup.exact &= tokens(&word).next() == Some(&word);
             lookup.words.extend(tokens(&word).map(|token| self.word(token.as_bytes())));
@@ -141,13 +141,13 @@ impl TextIndex {
         self.list_bytes = (self.list_bytes + after).saturating_sub(before);
     }
 
-    fn word(&self, word: &[u8]) -> Word<'_> {
+    fn word(&self, word: &[u8]) -> WordLists<'_> {
         if word.len() < 3 {
-            return Word { sure: self.shorts.get(short(word)).into_iter().collect(), maybe: Vec::new() };
+            return WordLists { sure: self.shorts.get(short(word)).into_iter().collect(), maybe: Vec::new() };
         }
         let numbers = self.dictionary.holding(word);
         let sure = numbers.into_iter().filter_map(|number| self.tokens.get(number));
-        let mut word_lists = Word { sure: sure.collect(), maybe: Vec::new() };
+        let mut word_lists = WordLists { sure: sure.collect(), maybe: Vec::new() };
         let grams: Option<Vec<&List>> = word.windows(3).map(|bytes| self.grams.get(gram(bytes))).collect();
         match grams {
             // Three bytes are listed as they are.
@@ -163,7 +163,7 @@ impl TextIndex {
 #[derive(Debug)]
 pub struct Lookup<'a> {
     /// The rarest first.
-    words: Vec<Word<'a>>,
+    words: Vec<WordLists<'a>>,
     exact: bool,
 }
 
@@ -179,7 +179,7 @@ impl Hits {
 }
 
 #[derive(Debug)]
-struct Word<'a> {
+struct WordLists<'a> {
     /// Rows in any of these have the word.
     sure: Vec<&'a List>,
     /// Rows in all of these may have it.
@@ -195,7 +195,7 @@ pub struct Hits {
     pub unsure: SlotSet,
 }
 
-impl Word<'_> {
+impl WordLists<'_> {
     fn estimate(&self) -> usize {
         let sure: usize = self.sure.iter().map(|list| list.len()).sum();
         sure + self.maybe.iter().map(|list| list.len()).min().unwrap_or(0)
@@ -204,21 +204,21 @@ impl Word<'_> {
 
 /// Lists while an index is built: rows come in the order of their slots.
 #[derive(Default)]
-struct Drafts {
-    tokens: Vec<Draft>,
-    grams: HashMap<u32, Draft, BuildHasherDefault<Identity>>,
-    shorts: Vec<Draft>,
+struct TextIndexBuilder {
+    tokens: Vec<ListBuilder>,
+    grams: HashMap<u32, ListBuilder, BuildHasherDefault<Identity>>,
+    shorts: Vec<ListBuilder>,
     rows: usize,
 }
 
 #[derive(Default)]
-struct Draft {
+struct ListBuilder {
     /// Terms come once for every place in a row.
     last: Option<Slot>,
     list: List,
 }
 
-impl Draft {
+impl ListBuilder {
     fn push(&mut self, slot: Slot) {
         if self.last != Some(slot) {
             self.last = Some(slot);
@@ -227,7 +227,7 @@ impl Draft {
     }
 }
 
-impl Drafts {
+impl TextIndexBuilder {
     fn push(&mut self, term: Term, slot: Slot) {
         let (lists, at) = match term {
             Term::Gram(at) => return self.grams.entry(at).or_default().push(slot),
@@ -235,16 +235,16 @@ impl Drafts {
             Term::Token(at) => (&mut self.tokens, at as usize),
         };
         if at >= lists.len() {
-            lists.resize_with(at + 1, Draft::default);
+            lists.resize_with(at + 1, ListBuilder::default);
         }
         lists[at].push(slot);
     }
 
-    fn finish(self, searchable: Searchable, dictionary: Dictionary) -> TextIndex {
+    fn finish(self, searchable: SearchText, dictionary: Dictionary) -> TextIndex {
         let mut bytes = 0;
-        let mut trie = |lists: &mut dyn Iterator<Item = (u32, Draft)>| {
+        let mut trie = |lists: &mut dyn Iterator<Item = (u32, ListBuilder)>| {
             let mut trie = Trie::new();
-            for (at, Draft { mut list, .. }) in lists.filter(|(_, draft)| draft.last.is_some()) {
+            for (at, ListBuilder { mut list, .. }) in lists.filter(|(_, draft)| draft.last.is_some()) {
                 list.shrink();
                 bytes += list.heap();
                 trie.edit(at, |place| *place = Some(Arc::new(list)));
@@ -286,7 +286,7 @@ impl Hasher for Identity {
 impl Lookup<'_> {
     /// How many rows it will find at most.
     pub fn estimate(&self) -> usize {
-        self.words.first().map_or(0, Word::estimate)
+        self.words.first().map_or(0, WordLists::estimate)
     }
 
     /// The rows.

@@ -13,10 +13,10 @@ use crate::record::CborValue;
 ///
 /// As text it is opaque, fits into a URL, and is only good for the order it was made for.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Cursor(Option<Place>);
+pub struct Cursor(Option<CursorPosition>);
 
 #[derive(Clone, Debug, PartialEq)]
-struct Place {
+struct CursorPosition {
     /// Of the order's terms.
     order: u64,
     /// The row's cells that the order looks at; in natural order what its keeper finds the place by.
@@ -32,7 +32,7 @@ impl Cursor {
 
     /// Behind the row `id` that has `cells` in `order`.
     pub(crate) fn behind(order: &[OrderTerm], cells: Vec<CborValue>, id: &str) -> Cursor {
-        Cursor(Some(Place { order: hash(order), cells, id: id.to_string() }))
+        Cursor(Some(CursorPosition { order: hash(order), cells, id: id.to_string() }))
     }
 
     /// Whether it is before the first row.
@@ -86,7 +86,7 @@ impl Cursor {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(Place { order, cells, id }) = &self.0 else { return Ok(()) };
+        let Some(CursorPosition { order, cells, id }) = &self.0 else { return Ok(()) };
         let mut bytes = Vec::new();
         let place = CborValue::Array(vec![(*order).into(), CborValue::Array(cells.clone()), id.as_str().into()]);
         ciborium::into_writer(&place, &mut bytes).map_err(|_| fmt::Error)?;
@@ -94,14 +94,14 @@ impl fmt::Display for Cursor {
     }
 }
 
-fn read(text: &str) -> Option<Place> {
+fn read(text: &str) -> Option<CursorPosition> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
     let mut rest = &bytes[..];
     let parts = ciborium::from_reader(&mut rest).ok()?;
     match parts {
         CborValue::Array(parts) if rest.is_empty() => match <[CborValue; 3]>::try_from(parts).ok()? {
             [CborValue::Integer(order), CborValue::Array(cells), CborValue::Text(id)] => {
-                Some(Place { order: order.try_into().ok()?, cells, id })
+                Some(CursorPosition { order: order.try_into().ok()?, cells, id })
             }
             _ => None,
         },

@@ -11,13 +11,13 @@ use super::keys::Term;
 use super::meter::Meter;
 use super::pattern::Compiled;
 use super::search::Search;
-use super::{Cursor, Filter, Query, Test, Truth};
+use super::{Cursor, Filter, IsTest, Query, Test};
 use crate::record::CborValue;
 use crate::vista::Schema;
 
 /// A [`Query`] compiled for rows of one schema. Made once per request, applied to any number of rows.
 #[derive(Clone, Debug)]
-pub struct Prepared {
+pub struct CompiledQuery {
     filter: Node,
     search: Option<Search>,
     order: Vec<Term>,
@@ -27,9 +27,9 @@ pub struct Prepared {
     after: Option<SortKey<'static>>,
 }
 
-/// What [`Prepared::top`] picked of the rows that match.
+/// What [`CompiledQuery::top`] picked of the rows that match.
 #[derive(Debug)]
-pub struct Top<R> {
+pub struct TopRows<R> {
     /// The rows, in order.
     pub rows: Vec<R>,
     /// How many match before the first of them.
@@ -52,15 +52,15 @@ enum Check {
     /// Sorted; the flag says that null was among them.
     In(Vec<Key<'static>>, bool),
     Pattern(Compiled),
-    Is(Truth),
+    Is(IsTest),
     IsDistinct(Key<'static>),
 }
 
-impl Prepared {
-    pub(super) fn new(query: &Query, schema: &Schema) -> Prepared {
+impl CompiledQuery {
+    pub(super) fn new(query: &Query, schema: &Schema) -> CompiledQuery {
         let search = query.search.as_deref().and_then(|words| Search::new(words, schema));
         let order = query.order.iter().map(|term| Term::new(term, schema));
-        let mut prepared = Prepared {
+        let mut prepared = CompiledQuery {
             filter: Node::new(&query.filter, schema),
             unfiltered: query.filter.is_everything() && search.is_none(),
             search,
@@ -104,7 +104,7 @@ impl Prepared {
         self.key_of_id(Vec::new(), Cow::Borrowed(a.0)).cmp(&self.key_of_id(Vec::new(), Cow::Borrowed(b.0)))
     }
 
-    /// The place of a row in this order: [`Prepared::compare`] as a value of its own.
+    /// The place of a row in this order: [`CompiledQuery::compare`] as a value of its own.
     pub fn sort_key(&self, id: &str, row: &impl Fields) -> SortKey<'static> {
         let terms = self.order.iter().map(|term| term.key(row).into_owned()).collect();
         self.key_of_id(terms, Cow::Owned(id.to_string()))
@@ -120,7 +120,7 @@ impl Prepared {
 
     /// Those of `rows` that match, in order behind the query's cursor (or as they come), `offset` skipped and at most `limit`
     /// kept.
-    pub fn top<I, F>(&self, rows: impl IntoIterator<Item = (I, F)>, offset: u64, limit: Option<u64>) -> Top<(I, F)>
+    pub fn top<I, F>(&self, rows: impl IntoIterator<Item = (I, F)>, offset: u64, limit: Option<u64>) -> TopRows<(I, F)>
     where
         I: AsRef<str>,
         F: Fields,
@@ -128,14 +128,14 @@ impl Prepared {
         self.top_within(rows, offset, limit, &Meter::unbounded())
     }
 
-    /// [`Prepared::top`] within the bounds of `meter`; what it gives is only right if [`Meter::check`] says so afterwards.
+    /// [`CompiledQuery::top`] within the bounds of `meter`; what it gives is only right if [`Meter::check`] says so afterwards.
     pub fn top_within<I, F>(
         &self,
         rows: impl IntoIterator<Item = (I, F)>,
         offset: u64,
         limit: Option<u64>,
         meter: &Meter,
-    ) -> Top<(I, F)>
+    ) -> TopRows<(I, F)>
     where
         I: AsRef<str>,
         F: Fields,
@@ -167,7 +167,7 @@ impl Prepared {
                 sorted.into_iter().skip(offset).map(|keyed| keyed.row).collect()
             }
         };
-        Top { rows, before, total }
+        TopRows { rows, before, total }
     }
 
     fn keyed<I: AsRef<str>, F: Fields>(&self, row: (I, F)) -> Keyed<(I, F)> {
@@ -306,9 +306,9 @@ impl Check {
 
     fn eval(&self, cell: &CborValue, collation: &Collation) -> Option<bool> {
         match self {
-            Check::Is(Truth::Null | Truth::Unknown) => return Some(Key::plain(cell).is_null()),
-            Check::Is(Truth::True) => return Some(*cell == CborValue::Bool(true)),
-            Check::Is(Truth::False) => return Some(*cell == CborValue::Bool(false)),
+            Check::Is(IsTest::Null | IsTest::Unknown) => return Some(Key::plain(cell).is_null()),
+            Check::Is(IsTest::True) => return Some(*cell == CborValue::Bool(true)),
+            Check::Is(IsTest::False) => return Some(*cell == CborValue::Bool(false)),
             Check::Pattern(pattern) => return text_of(cell).map(|text| pattern.is_match(&text)),
             _ => {}
         }

@@ -50,14 +50,14 @@ pub enum Test {
     /// Equal to one of these.
     In(Vec<CborValue>),
     /// Null, or a boolean; never unknown itself.
-    Is(Truth),
+    Is(IsTest),
     /// Not the same, null being the same as null; never unknown itself.
     IsDistinct(CborValue),
 }
 
 /// What `is` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Truth {
+pub enum IsTest {
     /// Null or missing.
     Null,
     /// The boolean true.
@@ -68,20 +68,20 @@ pub enum Truth {
     Unknown,
 }
 
-impl Truth {
+impl IsTest {
     /// Its word in queries.
     pub fn as_str(self) -> &'static str {
         match self {
-            Truth::Null => "null",
-            Truth::True => "true",
-            Truth::False => "false",
-            Truth::Unknown => "unknown",
+            IsTest::Null => "null",
+            IsTest::True => "true",
+            IsTest::False => "false",
+            IsTest::Unknown => "unknown",
         }
     }
 
     /// Reads its word, whatever the case.
-    pub fn parse(word: &str) -> Option<Truth> {
-        [Truth::Null, Truth::True, Truth::False, Truth::Unknown]
+    pub fn parse(word: &str) -> Option<IsTest> {
+        [IsTest::Null, IsTest::True, IsTest::False, IsTest::Unknown]
             .into_iter()
             .find(|truth| truth.as_str().eq_ignore_ascii_case(word))
     }

@@ -5,10 +5,10 @@
 //! object are ANDed; a bare value is equality, a bare array `in`, a bare null `is null`. A column named `and`, `or` or `not` is
 //! written in double quotes of its own.
 
-use super::literal::{Reading, nearest};
+use super::literal::{Literal, nearest};
 use super::{
-    Cursor, Error, Filter, MAX_IN, MAX_SEARCH, MAX_TESTS, OrderTerm, Path, Query, Result, Schema, SelectItem, Test,
-    Truth,
+    Cursor, Error, Filter, IsTest, MAX_IN, MAX_SEARCH, MAX_TESTS, OrderTerm, Path, Query, Result, Schema, SelectItem,
+    Test,
 };
 use crate::record::CborValue;
 use crate::vista::ColumnType;
@@ -184,7 +184,7 @@ fn tests(column: &str, value: &CborValue, schema: &Schema, left: &mut usize) -> 
 }
 
 fn test(operator: &str, operand: &CborValue, ty: ColumnType) -> Result<Test> {
-    let typed = |value: &CborValue| Reading::of_json(value, ty).map_err(Error::invalid);
+    let typed = |value: &CborValue| Literal::of_json(value, ty).map_err(Error::invalid);
     let pattern = || text(operand, "a pattern");
     Ok(match operator {
         "eq" => Test::Eq(typed(operand)?),
@@ -210,12 +210,12 @@ fn test(operator: &str, operand: &CborValue, ty: ColumnType) -> Result<Test> {
     })
 }
 
-fn truth(value: &CborValue) -> Result<Truth> {
+fn truth(value: &CborValue) -> Result<IsTest> {
     match value {
-        CborValue::Null => Ok(Truth::Null),
-        CborValue::Bool(true) => Ok(Truth::True),
-        CborValue::Bool(false) => Ok(Truth::False),
-        CborValue::Text(text) => Truth::parse(text).ok_or(()),
+        CborValue::Null => Ok(IsTest::Null),
+        CborValue::Bool(true) => Ok(IsTest::True),
+        CborValue::Bool(false) => Ok(IsTest::False),
+        CborValue::Text(text) => IsTest::parse(text).ok_or(()),
         _ => Err(()),
     }
     .map_err(|()| Error::invalid("is takes null, true, false or unknown"))

@@ -12,21 +12,21 @@ use crate::vista::{ColumnType, Instant};
 
 /// What a text means in a column.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Reading {
+pub enum Literal {
     /// One value.
     One(CborValue),
     /// In a column that may hold anything: a number or boolean, or the text itself.
     Either(CborValue, CborValue),
 }
 
-impl Reading {
+impl Literal {
     /// Reads `text` as a value of a column of type `ty`.
     ///
     /// # Errors
     /// Says what the text should have been.
-    pub fn of_text(text: &str, ty: ColumnType) -> Result<Reading, String> {
+    pub fn of_text(text: &str, ty: ColumnType) -> Result<Literal, String> {
         let wanted = |what: &str| format!("{text:?} is not {what}");
-        Ok(Reading::One(match ty {
+        Ok(Literal::One(match ty {
             ColumnType::Number => number(text).ok_or_else(|| wanted("a number"))?,
             ColumnType::Integer => finite_number(text).ok_or_else(|| wanted("a number"))?,
             ColumnType::Boolean => boolean(text).ok_or_else(|| wanted("true or false"))?,
@@ -37,7 +37,7 @@ impl Reading {
                 CborValue::Bytes(decoded.map_err(|_| wanted("base64url"))?)
             }
             ColumnType::Json => match number(text).or_else(|| boolean(text)) {
-                Some(typed) => return Ok(Reading::Either(typed, text.into())),
+                Some(typed) => return Ok(Literal::Either(typed, text.into())),
                 None => text.into(),
             },
             ColumnType::Date | ColumnType::Datetime => moment(text, ty).ok_or_else(|| {
@@ -49,7 +49,7 @@ impl Reading {
         }))
     }
 
-    /// Reads a JSON value for a column of type `ty`: texts as [`Reading::of_text`] where the column is typed, numbers and
+    /// Reads a JSON value for a column of type `ty`: texts as [`Literal::of_text`] where the column is typed, numbers and
     /// booleans as text where it holds texts.
     ///
     /// # Errors
@@ -57,8 +57,8 @@ impl Reading {
     pub fn of_json(value: &CborValue, ty: ColumnType) -> Result<CborValue, String> {
         let holds_text = matches!(ty, ColumnType::String | ColumnType::Decimal | ColumnType::Uuid);
         match value {
-            CborValue::Text(text) if ty != ColumnType::Json => match Reading::of_text(text, ty)? {
-                Reading::One(value) | Reading::Either(value, _) => Ok(value),
+            CborValue::Text(text) if ty != ColumnType::Json => match Literal::of_text(text, ty)? {
+                Literal::One(value) | Literal::Either(value, _) => Ok(value),
             },
             CborValue::Integer(_) | CborValue::Float(_) | CborValue::Bool(_) if holds_text => {
                 Ok(CborValue::Text(json_string(value)))
@@ -70,24 +70,24 @@ impl Reading {
     /// `test` of this value on `column`, for tests that hold if they hold for one reading.
     pub fn any(self, column: &str, test: fn(CborValue) -> Test) -> Filter {
         match self {
-            Reading::One(value) => Filter::test(column, test(value)),
-            Reading::Either(a, b) => Filter::Any(vec![Filter::test(column, test(a)), Filter::test(column, test(b))]),
+            Literal::One(value) => Filter::test(column, test(value)),
+            Literal::Either(a, b) => Filter::Any(vec![Filter::test(column, test(a)), Filter::test(column, test(b))]),
         }
     }
 
     /// `test` of this value on `column`, for tests that hold only if they hold for every reading.
     pub fn all(self, column: &str, test: fn(CborValue) -> Test) -> Filter {
         match self {
-            Reading::One(value) => Filter::test(column, test(value)),
-            Reading::Either(a, b) => Filter::All(vec![Filter::test(column, test(a)), Filter::test(column, test(b))]),
+            Literal::One(value) => Filter::test(column, test(value)),
+            Literal::Either(a, b) => Filter::All(vec![Filter::test(column, test(a)), Filter::test(column, test(b))]),
         }
     }
 
     /// Every value it may be.
     pub fn values(self) -> Vec<CborValue> {
         match self {
-            Reading::One(value) => vec![value],
-            Reading::Either(a, b) => vec![a, b],
+            Literal::One(value) => vec![value],
+            Literal::Either(a, b) => vec![a, b],
         }
     }
 }

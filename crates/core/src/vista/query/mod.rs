@@ -1,4 +1,4 @@
-//! The one query language of the crate: what is asked ([`Query`], [`Filter`]) and how rows are judged by it ([`Prepared`]).
+//! The one query language of the crate: what is asked ([`Query`], [`Filter`]) and how rows are judged by it ([`CompiledQuery`]).
 //!
 //! Lists, counts, deletes by filter, sceneries and subscriptions all use this AST, this matcher and this comparator.
 //! A query is prepared once per request and then meets every row as a [`Fields`]: a decoded record or its JSON bytes.
@@ -26,16 +26,16 @@ pub use aggregate::{AggregateItem, Aggregation, Function, MAX_GROUPS};
 pub use collation::Collation;
 pub use compare::{Key, SortKey};
 pub use cursor::Cursor;
-pub use eval::{Prepared, Top};
+pub use eval::{CompiledQuery, TopRows};
 pub use fields::{Fields, JsonRow, Path};
-pub use filter::{Filter, Test, Truth};
+pub use filter::{Filter, IsTest, Test};
 pub use json::{split_name, unquoted};
 pub(crate) use keys::{Bound, KeyMaker, after_all_with};
-pub use literal::{Reading, nearest};
+pub use literal::{Literal, nearest};
 pub use meter::{Meter, Rows as MeteredRows};
 pub use pattern::{MAX_PATTERN, Pattern};
 pub use project::{Projection, SelectItem};
-pub use search::Searchable;
+pub use search::SearchText;
 
 use std::cmp::Ordering;
 
@@ -93,8 +93,8 @@ impl Query {
     }
 
     /// Compiles filter, search and order for rows of `schema`.
-    pub fn prepare(&self, schema: &Schema) -> Prepared {
-        Prepared::new(self, schema)
+    pub fn prepare(&self, schema: &Schema) -> CompiledQuery {
+        CompiledQuery::new(self, schema)
     }
 
     /// Whether `row` passes filter and search. Prepares anew each time: for many rows, [`Query::prepare`] once.

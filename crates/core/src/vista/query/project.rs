@@ -32,10 +32,10 @@ impl SelectItem {
 
 /// A select compiled for one schema.
 #[derive(Clone, Debug)]
-pub struct Projection(Vec<Item>);
+pub struct Projection(Vec<ProjectedField>);
 
 #[derive(Clone, Debug)]
-struct Item {
+struct ProjectedField {
     /// `None` is everything.
     path: Option<Path>,
     name: String,
@@ -51,7 +51,7 @@ impl Query {
         if self.select.iter().all(|item| *item == SelectItem::Everything) {
             return Ok(None);
         }
-        let mut items: Vec<Item> = Vec::with_capacity(self.select.len());
+        let mut items: Vec<ProjectedField> = Vec::with_capacity(self.select.len());
         for item in &self.select {
             let (path, name) = match item {
                 SelectItem::Everything => (None, String::new()),
@@ -67,7 +67,7 @@ impl Query {
                 )));
             }
             let json_name = value_to_json(&CborValue::Text(name.clone()));
-            items.push(Item { path, name, json_name });
+            items.push(ProjectedField { path, name, json_name });
         }
         Ok(Some(Projection(items)))
     }
@@ -122,7 +122,7 @@ impl Projection {
     }
 
     /// Whether an item other than `*` is so.
-    fn names(&self, is: impl Fn(&Item) -> bool) -> bool {
+    fn names(&self, is: impl Fn(&ProjectedField) -> bool) -> bool {
         self.0.iter().any(|item| item.path.is_some() && is(item))
     }
 }

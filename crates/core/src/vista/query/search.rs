@@ -12,19 +12,19 @@ use crate::vista::Schema;
 #[derive(Clone, Debug)]
 pub(super) struct Search {
     words: Vec<Finder<'static>>,
-    searchable: Searchable,
+    searchable: SearchText,
 }
 
 /// What of a row is searched: the texts and numbers in its searchable columns, in lower case.
 #[derive(Clone, Debug)]
-pub struct Searchable {
+pub struct SearchText {
     columns: Vec<Path>,
 }
 
-impl Searchable {
+impl SearchText {
     /// The searchable columns of `schema`.
-    pub fn new(schema: &Schema) -> Searchable {
-        Searchable { columns: schema.searchable().iter().map(|column| Path::plain(column)).collect() }
+    pub fn new(schema: &Schema) -> SearchText {
+        SearchText { columns: schema.searchable().iter().map(|column| Path::plain(column)).collect() }
     }
 
     /// The words of a search: each has to be a part of some text of a row.
@@ -67,8 +67,8 @@ impl Searchable {
 impl Search {
     /// `None` if there is no word.
     pub(super) fn new(text: &str, schema: &Schema) -> Option<Search> {
-        let words: Vec<_> = Searchable::words(text).map(|word| Finder::new(word.as_bytes()).into_owned()).collect();
-        (!words.is_empty()).then(|| Search { words, searchable: Searchable::new(schema) })
+        let words: Vec<_> = SearchText::words(text).map(|word| Finder::new(word.as_bytes()).into_owned()).collect();
+        (!words.is_empty()).then(|| Search { words, searchable: SearchText::new(schema) })
     }
 
     /// Whether every word is in some cell of `row`, each in any.

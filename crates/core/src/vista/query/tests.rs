@@ -144,10 +144,10 @@ fn s4_order_puts_numbers_before_texts_nulls_last_and_breaks_ties_by_id_in_the_di
     let ids = |descending, nulls_first| {
         let term = OrderTerm { nulls_first, ..OrderTerm::new("a", descending) };
         let query = Query { order: vec![term], ..Query::default() };
-        let Top { rows: picked, total, .. } =
+        let TopRows { rows: selection, total, .. } =
             query.prepare(&schema()).top(rows.iter().map(|(id, row)| (*id, row)), 0, None);
         assert_eq!(total, 8);
-        picked.iter().map(|(id, _)| *id).collect::<String>()
+        selection.iter().map(|(id, _)| *id).collect::<String>()
     };
     assert_eq!(ids(false, false), "54163827");
     assert_eq!(ids(true, false), "83614572");
@@ -275,7 +275,7 @@ fn moments_compare_as_moments_however_they_are_written() {
         ("7", cell("at", CborValue::Null)),
     ];
     let at = |test: fn(CborValue) -> Test, value: &str| {
-        let value = Reading::of_text(value, ColumnType::Datetime).unwrap();
+        let value = Literal::of_text(value, ColumnType::Datetime).unwrap();
         passing(&rows, value.any("at", test), "at")
     };
     assert_eq!(at(Test::Gte, "2024-01-01T00:00:00Z"), ["1", "2", "3"]);
@@ -324,7 +324,7 @@ fn uuids_compare_by_value() {
     let (lower, upper) = ("01890a5d-ac96-774b-bcce-b302099a8057", "01890A5D-AC96-774B-BCCE-B302099A8057");
     let rows = [("1", cell("key", lower)), ("2", cell("key", upper)), ("3", cell("key", "0"))];
     for value in [lower, upper, "01890a5dac96774bbcceb302099a8057"] {
-        let value = Reading::of_text(value, ColumnType::Uuid).unwrap();
+        let value = Literal::of_text(value, ColumnType::Uuid).unwrap();
         assert_eq!(passing(&rows, value.any("key", Test::Eq), "key"), ["1", "2"]);
     }
 }
@@ -332,13 +332,13 @@ fn uuids_compare_by_value() {
 #[test]
 fn what_is_no_moment_and_no_uuid_is_refused_with_a_hint() {
     for text in ["yesterday", "2020-1-9", "", "2024-13-01", "12:00", "31.12.2024"] {
-        let refused = Reading::of_text(text, ColumnType::Datetime).unwrap_err();
+        let refused = Literal::of_text(text, ColumnType::Datetime).unwrap_err();
         assert!(refused.contains("write 2026-01-31"), "{refused}");
-        assert!(Reading::of_text(text, ColumnType::Date).is_err(), "{text}");
+        assert!(Literal::of_text(text, ColumnType::Date).is_err(), "{text}");
     }
-    assert!(Reading::of_text("20240101", ColumnType::Date).is_err(), "not 1970-08-23");
-    assert!(Reading::of_text("1675000001", ColumnType::Date).is_ok());
-    assert!(Reading::of_text("x", ColumnType::Uuid).is_err());
+    assert!(Literal::of_text("20240101", ColumnType::Date).is_err(), "not 1970-08-23");
+    assert!(Literal::of_text("1675000001", ColumnType::Date).is_ok());
+    assert!(Literal::of_text("x", ColumnType::Uuid).is_err());
 }
 
 // --- references ------------------------------------------------------------------------------------------------------
@@ -392,7 +392,8 @@ fn test() -> impl Strategy<Value = Test> {
         value().prop_map(Test::Lt),
         value().prop_map(Test::Lte),
         proptest::collection::vec(value(), 0..3).prop_map(Test::In),
-        prop_oneof![Just(Truth::Null), Just(Truth::True), Just(Truth::False), Just(Truth::Unknown)].prop_map(Test::Is),
+        prop_oneof![Just(IsTest::Null), Just(IsTest::True), Just(IsTest::False), Just(IsTest::Unknown)]
+            .prop_map(Test::Is),
         value().prop_map(Test::IsDistinct),
     ]
 }
@@ -476,9 +477,9 @@ fn naive_test(test: &Test, cell: &CborValue) -> Option<Sql> {
         Test::In(_) if null(cell) => Some(Sql::Unknown),
         Test::In(values) if values.iter().any(|value| naive_equal(cell, value)) => Some(Sql::True),
         Test::In(values) => Some(if values.iter().any(null) { Sql::Unknown } else { Sql::False }),
-        Test::Is(Truth::Null | Truth::Unknown) => Some(truth(null(cell))),
-        Test::Is(Truth::True) => Some(truth(*cell == CborValue::Bool(true))),
-        Test::Is(Truth::False) => Some(truth(*cell == CborValue::Bool(false))),
+        Test::Is(IsTest::Null | IsTest::Unknown) => Some(truth(null(cell))),
+        Test::Is(IsTest::True) => Some(truth(*cell == CborValue::Bool(true))),
+        Test::Is(IsTest::False) => Some(truth(*cell == CborValue::Bool(false))),
         Test::IsDistinct(value) => Some(truth(!naive_equal(cell, value))),
         _ => None,
     }
@@ -595,9 +596,9 @@ proptest! {
         }
         let expected: Vec<_> = all.iter().skip(offset as usize).take(limit.map_or(usize::MAX, |limit| limit as usize))
             .map(|(id, _)| id).collect();
-        let Top { rows: picked, total, .. } = prepared.top(rows.iter().map(|(id, row)| (id, row)), offset, limit);
+        let TopRows { rows: selection, total, .. } = prepared.top(rows.iter().map(|(id, row)| (id, row)), offset, limit);
         prop_assert_eq!(total, all.len() as u64);
-        prop_assert_eq!(picked.iter().map(|(id, _)| *id).collect::<Vec<_>>(), expected);
+        prop_assert_eq!(selection.iter().map(|(id, _)| *id).collect::<Vec<_>>(), expected);
     }
 
     #[test]

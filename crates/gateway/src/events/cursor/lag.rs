@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{BATCH, BATCH_BYTES, CursorEnd, CursorWork, EventCursor, OutgoingFrame, PIECE};
 use crate::events::frame::{self, Kind, Reset};
 use crate::events::request::SnapshotMode;
-use diorama_core::dio::{At, RingItem};
+use diorama_core::dio::{CursorRead, RingItem};
 use diorama_core::journal::Seq;
 use diorama_core::record::Id;
 
@@ -22,7 +22,7 @@ const RESETS: usize = 3;
 const RESET_SPAN: Duration = Duration::from_secs(60);
 
 /// Newest states that are still to be sent.
-pub(super) struct Newest {
+pub(super) struct NewestStates {
     ids: indexmap::set::IntoIter<Id>,
     /// What is never left out.
     rest: Vec<OutgoingFrame>,
@@ -41,13 +41,13 @@ impl EventCursor {
         let next = loop {
             match next {
                 Some(at) => match ring.at(at) {
-                    At::Item(item) => {
+                    CursorRead::Item(item) => {
                         to = item.seq.unwrap_or(to).max(to);
                         bytes += self.sort(&item, Some(at), &mut ids, &mut rest);
                         next = Some(at + 1);
                     }
-                    At::End | At::Closed => break at,
-                    At::Gone { .. } => next = None,
+                    CursorRead::End | CursorRead::Closed => break at,
+                    CursorRead::Gone { .. } => next = None,
                 },
                 None => {
                     let Ok(Some(past)) = self.log.past(to, PIECE).await else { return self.reset() };
@@ -67,7 +67,7 @@ impl EventCursor {
             }
         };
         let weight = ring.weight_before(next).unwrap_or(self.mark);
-        Ok(self.newest(Newest { ids: ids.into_iter(), rest, to, next, weight }))
+        Ok(self.newest(NewestStates { ids: ids.into_iter(), rest, to, next, weight }))
     }
 
     /// Notes the row of an event, or keeps its frame if it must be sent; gives the size of that.
@@ -89,7 +89,7 @@ impl EventCursor {
         }
     }
 
-    pub(super) fn newest(&mut self, mut newest: Newest) -> Vec<OutgoingFrame> {
+    pub(super) fn newest(&mut self, mut newest: NewestStates) -> Vec<OutgoingFrame> {
         let (mut out, mut bytes) = (Vec::new(), 0);
         let state = self.log.state();
         while bytes < BATCH_BYTES && out.len() < BATCH {

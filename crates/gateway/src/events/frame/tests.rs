@@ -14,7 +14,7 @@ async fn items(dio: &Dio, count: usize, change: impl AsyncFnOnce()) -> Vec<std::
     let mut items = Vec::new();
     while items.len() < count {
         match dio.ring().at(at + items.len() as u64) {
-            diorama_core::dio::At::Item(item) => items.push(item),
+            diorama_core::dio::CursorRead::Item(item) => items.push(item),
             _ => dio.ring().watch().changed().await.unwrap(),
         }
     }

@@ -44,8 +44,8 @@ use crate::rows::scoped_rows::ScopedRows;
 use diorama_core::dio::Ring;
 use diorama_core::journal::Seq;
 use diorama_core::record::{Body, CborValue, Id, Layout, Record, value_to_json};
-use diorama_core::scenery::{Generation, Shown, TableScenery, ValueScenery};
-use diorama_core::vista::query::{Aggregation, Prepared};
+use diorama_core::scenery::{Generation, ScenerySnapshot, TableScenery, ValueScenery};
+use diorama_core::vista::query::{Aggregation, CompiledQuery};
 
 /// Bytes of the frames of changes that are kept, at most.
 const MOST_KEPT: usize = 256 << 10;
@@ -129,7 +129,7 @@ impl LiveQuery {
             LiveTarget::Groups { rows, .. } => rows,
         };
         let place = bounds.lease_live()?;
-        let patterns = prepared(source, query, bounds).await?.as_ref().map_or(0, Prepared::pattern_bytes);
+        let patterns = prepared(source, query, bounds).await?.as_ref().map_or(0, CompiledQuery::pattern_bytes);
         if patterns > MOST_PATTERNS {
             return Err(ApiError::new(Code::LimitTooLarge, "the patterns of a live query are too big")
                 .hint("use fewer or smaller patterns, and like in place of match"));
@@ -155,7 +155,7 @@ impl LiveQuery {
             }
         };
         let ring = Arc::clone(source.log().ring());
-        let Shown { version, seq, total, rows } = scene.shown();
+        let ScenerySnapshot { version, seq, total, rows } = scene.shown();
         let rows = rows.into_iter().map(|(id, body)| Row { id, body }).collect();
         let log = Log { version, seq, total, rows, changes: VecDeque::new(), first: 0, floor: seq, bytes: 0 };
         Ok(LiveQuery {
@@ -190,7 +190,7 @@ impl LiveQuery {
         with(&mut log)
     }
 
-    fn note(&self, log: &mut Log, shown: Shown) {
+    fn note(&self, log: &mut Log, shown: ScenerySnapshot) {
         let rows: Arc<[Row]> = shown.rows.into_iter().map(|(id, body)| Row { id, body }).collect();
         let total = (shown.total != log.total).then_some(shown.total).flatten();
         let frames = self.frames(&log.rows, &rows, total, shown.seq);
@@ -264,7 +264,7 @@ impl LiveSource {
         }
     }
 
-    fn shown(&self) -> Shown {
+    fn shown(&self) -> ScenerySnapshot {
         match self {
             LiveSource::Rows { scenery, range } => scenery.shown(range.clone()),
             LiveSource::Groups { scenery, aggregation, layout } => {

@@ -89,10 +89,10 @@ async fn fresh(scope: &Scope, query: &str) -> (Vec<(String, Value)>, u64) {
         panic!("rows")
     };
     let state = scope.dio.state();
-    let (picked, _) = scope.dio.select(&state, &query, &scope.schema, &Arc::new(Meter::unbounded())).await.unwrap();
-    let rows = picked.slots.iter().filter_map(|slot| state.table().at(*slot));
+    let (selection, _) = scope.dio.select(&state, &query, &scope.schema, &Arc::new(Meter::unbounded())).await.unwrap();
+    let rows = selection.slots.iter().filter_map(|slot| state.table().at(*slot));
     let rows = rows.map(|row| (row.id().to_string(), serde_json::from_slice(row.json()).unwrap()));
-    (rows.collect(), picked.total)
+    (rows.collect(), selection.total)
 }
 
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use super::*;
 use crate::events::testing::{mounted, record, subscription};
 use crate::http::auth::Principal;
 use crate::scope::Scope;
-use diorama_core::dio::At;
+use diorama_core::dio::CursorRead;
 use diorama_core::record::Body;
 use diorama_core::vista::Filter;
 use diorama_core::vista::query::Test;
@@ -24,7 +24,7 @@ fn view(scope: &Scope, query: &str) -> Arc<EventView> {
 fn newest(scope: &Scope) -> (u64, Arc<RingItem>) {
     let last = scope.dio.ring().end() - 1;
     match scope.dio.ring().at(last) {
-        At::Item(item) => (last, item),
+        CursorRead::Item(item) => (last, item),
         other => panic!("{other:?}"),
     }
 }
@@ -65,7 +65,7 @@ async fn a_row_whose_past_is_not_known_is_changed_or_left() {
             seq: item.seq,
             event: item.event.clone(),
             entry: item.entry.clone(),
-            old: Old::Unknown,
+            old: RowBefore::Unknown,
             new: item.new.clone(),
             frame: Default::default(),
         };
@@ -74,7 +74,7 @@ async fn a_row_whose_past_is_not_known_is_changed_or_left() {
     }
     scope.dio.invalidate_record("a");
     while newest(&scope).1.entry.as_ref().unwrap().cause.op.is_some()
-        || !matches!(newest(&scope).1.entry.as_ref().unwrap().visible, Visible::Same)
+        || !matches!(newest(&scope).1.entry.as_ref().unwrap().visible, VisibleChange::Same)
     {
         scope.dio.ring().watch().changed().await.unwrap();
     }

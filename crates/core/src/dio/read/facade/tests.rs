@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use crate::plan::{cursor, pick, plan};
+use crate::plan::{cursor, plan, select};
 use crate::record::{Body, CborValue, Layout, Record};
 use crate::table::{ORDINAL_STEP, Table};
 use crate::vista::query::{Cursor, JsonRow};
@@ -94,15 +94,15 @@ proptest! {
         loop {
             // As it travels: through its text.
             let page = Query { after: Some(Cursor::parse(&after.to_string()).unwrap()), ..query.clone() };
-            let picked = pick(&table, &page, &schema()).unwrap();
-            let whole = pick(&table, &Query { limit: None, ..query.clone() }, &schema()).unwrap();
-            prop_assert_eq!(picked.total, whole.total);
-            let from = usize::try_from(picked.before).unwrap();
-            prop_assert_eq!(&picked.slots[..], &whole.slots[from..from + picked.slots.len()], "a page is a slice of the whole");
-            for slot in &picked.slots {
+            let selection = select(&table, &page, &schema()).unwrap();
+            let whole = select(&table, &Query { limit: None, ..query.clone() }, &schema()).unwrap();
+            prop_assert_eq!(selection.total, whole.total);
+            let from = usize::try_from(selection.before).unwrap();
+            prop_assert_eq!(&selection.slots[..], &whole.slots[from..from + selection.slots.len()], "a page is a slice of the whole");
+            for slot in &selection.slots {
                 *seen.entry(table.at(*slot).unwrap().id().to_string()).or_default() += 1;
             }
-            match picked.next(&table, &page, &schema()) {
+            match selection.next(&table, &page, &schema()) {
                 Some(next) => after = next,
                 None => break,
             }
@@ -145,7 +145,7 @@ fn in_natural_order_a_page_far_in_touches_its_own_rows_only() {
     table.remove("15000");
     let query = Query { after: Some(deep), ..query };
     assert_eq!(plan(&table, &query, &schema()).unwrap().cost(), 10);
-    let picked = pick(&table, &query, &schema()).unwrap();
-    assert_eq!(picked.examined, 10);
-    assert_eq!((picked.before, table.at(picked.slots[0]).unwrap().id()), (15_000, "15001"));
+    let selection = select(&table, &query, &schema()).unwrap();
+    assert_eq!(selection.examined, 10);
+    assert_eq!((selection.before, table.at(selection.slots[0]).unwrap().id()), (15_000, "15001"));
 }

@@ -68,9 +68,9 @@ impl World {
             out.extend(state.touched.get(&id).map_or([0, 0], |touched| [rank(touched.at), rank(touched.row)]));
             out.push(state.dirty.get(&id).map_or(0, |since| rank(*since)));
             out.push(match state.versions.get(&id).map(|known| &known.own) {
-                None | Some(Own::InRow) => 0,
-                Some(Own::Unknown) => 1,
-                Some(Own::Told(version)) => 2 + u64::try_from(version.as_integer().unwrap()).unwrap(),
+                None | Some(OwnVersion::InRow) => 0,
+                Some(OwnVersion::Unknown) => 1,
+                Some(OwnVersion::Told(version)) => 2 + u64::try_from(version.as_integer().unwrap()).unwrap(),
             });
             out.push(state.versions.get(&id).map_or(0, |known| {
                 let version =

@@ -129,7 +129,7 @@ impl World {
         let mut state = State::new(rules(setup.versioned, setup.trust), "epoch", 0);
         state.advance(0);
         let rows = (0..setup.keys).map(|key| (id(key), Some(row(setup.versioned, key, 0, 0)))).collect();
-        run(&mut state, &Cmd::Statement { rows, told: false });
+        run(&mut state, &Command::Statement { rows, told: false });
         World {
             setup,
             state,
@@ -254,12 +254,12 @@ impl World {
                     false if self.setup.versioned && self.state.get(&id(key)).is_some() => Effect::Patch(part(n)),
                     false => Effect::Replace(plain(key, n)),
                 };
-                self.run(&Cmd::Write(write(n, Some(&id(key)), effect)));
+                self.run(&Command::Write(write(n, Some(&id(key)), effect)));
             }
             Action::WriteAll => {
                 self.writes -= 1;
                 let n = self.fresh_value();
-                self.run(&Cmd::Write(write(n, None, Effect::DeleteAll)));
+                self.run(&Command::Write(write(n, None, Effect::DeleteAll)));
             }
             Action::Deliver(op) => {
                 self.before.fill(None);
@@ -267,7 +267,7 @@ impl World {
                 if matches!(self.setup.route, Route::Through { .. }) {
                     self.delivery = Some(Delivery { op, mark, answer: None });
                 } else {
-                    self.run(&Cmd::Settle { op, mark, answer: Answer::Routed });
+                    self.run(&Command::Settle { op, mark, answer: Answer::Routed });
                     if self.setup.route != Route::Around {
                         self.consumer.push_back(op);
                     }
@@ -330,11 +330,11 @@ impl World {
                 Answer::Confirmed { row, id: None }
             }
         };
-        self.run(&Cmd::Settle { op, mark, answer });
+        self.run(&Command::Settle { op, mark, answer });
     }
 
     pub(super) fn open(&mut self) -> u64 {
-        match run(&mut self.state, &Cmd::Open).outcome {
+        match run(&mut self.state, &Command::Open).outcome {
             Outcome::Mark(mark) => mark,
             other => panic!("{other:?}"),
         }
@@ -354,7 +354,7 @@ impl World {
             None => 0..self.setup.keys,
         };
         let items = keys
-            .map(|key| Item { id: id(key), row: self.row_at(key, seen[key]), ordinal: None })
+            .map(|key| ReadRow { id: id(key), row: self.row_at(key, seen[key]), ordinal: None })
             .filter(|item| {
                 let known = self.state.base(&item.id).map(|base| base.body);
                 let doubtful = self.state.is_dirty(&item.id) || self.state.fold(&item.id).is_some();
@@ -364,8 +364,8 @@ impl World {
         let consumed = matches!(self.setup.route, Route::Consumer { .. });
         let base = |key: usize| self.state.base(&id(key)).map(|base| value_of(&base.body));
         let known: Vec<bool> = (0..self.setup.keys).map(|key| consumed && base(key) == self.master(key)).collect();
-        self.run(&Cmd::News { items, mark: read.mark, told: true });
-        self.run(&Cmd::Close(read.mark));
+        self.run(&Command::News { items, mark: read.mark, told: true });
+        self.run(&Command::Close(read.mark));
         if read.key.is_none() {
             assert!(!self.state.lacks_rows(), "a list leaves rows beneath writes missing");
             self.seeding = false;
@@ -383,22 +383,22 @@ impl World {
             (Hooks::Full, None) => UpstreamChange::Gone,
             _ => UpstreamChange::Thin,
         };
-        let by_sender = || Stamped { clock: "sender".into(), version: (version as u64).into() };
+        let by_sender = || EventVersion { clock: "sender".into(), version: (version as u64).into() };
         let told = match self.setup.versioned {
             true => Some(by_column(version as u64)),
             false => self.setup.clocked.then(by_sender),
         };
         let (row, ident) = (self.row_at(key, version), id(key));
-        let news = News { told: told.as_ref(), ..News::of(&ident, row.as_ref()) };
-        let is_ordered = told.is_some() && self.state.compare_versions(&news).is_some();
-        let event = Upstream { id: id(key), change, version: told, delivery: None, origin: Origin::Webhook };
+        let reported_row = News { told: told.as_ref(), ..News::of(&ident, row.as_ref()) };
+        let is_ordered = told.is_some() && self.state.compare_versions(&reported_row).is_some();
+        let event = UpstreamEvent { id: id(key), change, version: told, delivery: None, origin: Origin::Webhook };
         let before = self.state.base(&id(key)).map(|base| base.body);
         let trusts = self.setup.trust && !is_ordered && !self.setup.versioned && !self.blank[key];
         if trusts {
             // Believed though it may be late: the one rule that may show an older row.
             self.shown[key] = self.shown[key].min(version);
         }
-        self.run(&Cmd::Upstream(event));
+        self.run(&Command::Upstream(event));
         if trusts && self.state.base(&id(key)).map(|base| base.body) == before {
             self.shown[key] = self.shown[key].max(self.position(key, 0).unwrap());
         }
@@ -471,8 +471,8 @@ impl World {
         }
     }
 
-    pub(super) fn run(&mut self, cmd: &Cmd) {
-        let decision = self.state.decide(cmd, 0).unwrap();
+    pub(super) fn run(&mut self, command: &Command) {
+        let decision = self.state.decide(command, 0).unwrap();
         for entry in decision.entries {
             self.state.apply(&entry);
             self.entries.push(Arc::new(entry));

@@ -4,7 +4,7 @@ use super::error::{ParamError, Parsed};
 use super::reader::Reader;
 use crate::record::CborValue;
 use crate::vista::ColumnType;
-use crate::vista::query::{Filter, MAX_IN, Pattern, Reading, Test, Truth, nearest};
+use crate::vista::query::{Filter, IsTest, Literal, MAX_IN, Pattern, Test, nearest};
 
 /// Operators with a value, by name.
 pub(super) const OPERATORS: [&str; 13] =
@@ -21,8 +21,8 @@ pub(super) struct Column {
 }
 
 impl Column {
-    pub(super) fn read(&self, parameter: &str, text: &str) -> Parsed<Reading> {
-        Reading::of_text(text, self.ty).map_err(|detail| {
+    pub(super) fn read(&self, parameter: &str, text: &str) -> Parsed<Literal> {
+        Literal::of_text(text, self.ty).map_err(|detail| {
             let error = ParamError::invalid(parameter, format!("{detail}, as column {:?} needs", self.name));
             if text.eq_ignore_ascii_case("null") { error.hint("use is.null") } else { error }
         })
@@ -95,8 +95,8 @@ pub(super) fn tested(parameter: &str, column: &Column, operator: &str, text: &st
         "imatch" => pattern(Test::imatches(text)),
         "isdistinct" if text == "null" => Ok(Filter::test(name, Test::IsDistinct(CborValue::Null))),
         "isdistinct" => Ok(read()?.all(name, Test::IsDistinct)),
-        "is" if text.eq_ignore_ascii_case("not_null") => Ok(Filter::test(name, Test::Is(Truth::Null)).not()),
-        "is" => match Truth::parse(text) {
+        "is" if text.eq_ignore_ascii_case("not_null") => Ok(Filter::test(name, Test::Is(IsTest::Null)).not()),
+        "is" => match IsTest::parse(text) {
             Some(truth) => Ok(Filter::test(name, Test::Is(truth))),
             None => Err(ParamError::invalid(parameter, "is takes null, not_null, true, false or unknown")
                 .hint(format!("for the text itself write eq.is.{text}"))),
@@ -132,9 +132,9 @@ pub(super) fn in_list(parameter: &str, column: &Column, values: &[String]) -> Pa
     one_of(parameter, column, readings)
 }
 
-pub(super) fn one_of(parameter: &str, column: &Column, readings: Vec<Reading>) -> Parsed<Filter> {
+pub(super) fn one_of(parameter: &str, column: &Column, readings: Vec<Literal>) -> Parsed<Filter> {
     if readings.len() > MAX_IN {
         return Err(ParamError::too_many(parameter, format!("at most {MAX_IN} values can be asked for at once")));
     }
-    Ok(Filter::test(&column.name, Test::In(readings.into_iter().flat_map(Reading::values).collect())))
+    Ok(Filter::test(&column.name, Test::In(readings.into_iter().flat_map(Literal::values).collect())))
 }

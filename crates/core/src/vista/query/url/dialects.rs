@@ -4,7 +4,7 @@ use super::conditions::{Column, one_of, suffixed};
 use super::error::{ParamError, Parsed};
 use super::parser::{Parser, twice};
 use crate::record::{CborValue, JsonLimits, parse_json, value_to_json};
-use crate::vista::query::{Filter, MAX_TESTS, OrderTerm, Reading, Test, Truth};
+use crate::vista::query::{Filter, IsTest, Literal, MAX_TESTS, OrderTerm, Test};
 
 /// Objects within objects of a JSON filter, at most.
 const MAX_DEPTH: usize = 16;
@@ -103,10 +103,10 @@ impl Parser<'_> {
         self.count("filter")?;
         let (column, operator) = self.target(key, "")?;
         let read = |value: &CborValue| {
-            Reading::of_json(value, column.ty).map(Reading::One).map_err(|detail| ParamError::invalid("filter", detail))
+            Literal::of_json(value, column.ty).map(Literal::One).map_err(|detail| ParamError::invalid("filter", detail))
         };
         let filter = match (value, operator) {
-            (CborValue::Null, None) => Filter::test(&column.name, Test::Is(Truth::Null)),
+            (CborValue::Null, None) => Filter::test(&column.name, Test::Is(IsTest::Null)),
             (CborValue::Array(values), None) => {
                 one_of("filter", &column, values.iter().map(read).collect::<Parsed<_>>()?)?
             }

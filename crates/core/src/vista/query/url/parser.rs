@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::conditions::{Column, one_of, starts_like_operator};
 use super::encoding::percent_decoded;
 use super::error::{ParamCode, ParamError, Parsed};
-use crate::vista::query::{Path, Query, Reading, Test, nearest, unquoted};
+use crate::vista::query::{Literal, Path, Query, Test, nearest, unquoted};
 use crate::vista::{ColumnType, Schema};
 
 /// Pieces of one query string, at most; more than [`MAX_IN`], because a repeated value is an `in`.
@@ -87,7 +87,7 @@ pub(super) struct Parser<'a> {
     pub(super) options: &'a ParamOptions<'a>,
     pub(super) out: ListQuery,
     /// Bare values by parameter: one is equality, several are `in`.
-    pub(super) bare: Vec<(String, Column, Vec<Reading>)>,
+    pub(super) bare: Vec<(String, Column, Vec<Literal>)>,
     /// Tests so far, counted before anything is compiled for them.
     pub(super) tests: usize,
     pub(super) paging: Paging,

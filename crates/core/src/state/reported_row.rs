@@ -1,6 +1,6 @@
 //! News of a row, and how they came.
 
-use super::row_versions::Stamped;
+use super::row_versions::EventVersion;
 use crate::record::{Body, Id};
 use crate::table::Ordinal;
 
@@ -12,7 +12,7 @@ pub(super) struct News<'a> {
     /// Its place in the master's order, if known.
     pub(super) ordinal: Option<Ordinal>,
     /// Its version, if told beside the row.
-    pub(super) told: Option<&'a Stamped>,
+    pub(super) told: Option<&'a EventVersion>,
     /// What was said of it: the row, or the columns of a part.
     pub(super) sent: Option<&'a Body>,
     /// Whether the sender told some columns only, and the others are from what is known.
@@ -21,7 +21,7 @@ pub(super) struct News<'a> {
 
 /// How the news came.
 #[derive(Clone, Copy)]
-pub(super) enum Source {
+pub(super) enum ReportSource {
     /// By a read of the master that began at `mark`.
     Read { mark: u64 },
     /// By itself.

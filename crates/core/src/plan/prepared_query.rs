@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use arc_swap::ArcSwapOption;
 
 use super::run::Checks;
-use super::{Page, Picked, Plan, plan};
+use super::{Page, Plan, Selection, plan};
 use crate::state::State;
 use crate::vista::query::Meter;
 use crate::vista::{Query, Result, Schema};
@@ -15,15 +15,15 @@ const MOST_KEPT: usize = 4 << 10;
 
 /// A query, whatever page of it is asked for, and how it was answered last.
 #[derive(Debug)]
-pub struct Repeated {
+pub struct PreparedQuery {
     query: Query,
     has_patterns: bool,
-    last: ArcSwapOption<Ready>,
+    last: ArcSwapOption<CachedPlan>,
 }
 
 /// A plan for one State.
 #[derive(Debug)]
-pub struct Ready {
+pub struct CachedPlan {
     /// As long as this points there, no other State is where that one was.
     state: Weak<State>,
     page: Page,
@@ -31,10 +31,10 @@ pub struct Ready {
     checks: OnceLock<Checks>,
 }
 
-impl Repeated {
+impl PreparedQuery {
     /// `query`, whose own page does not matter.
-    pub fn new(query: Query) -> Repeated {
-        Repeated { has_patterns: query.filter.has_patterns(), query, last: ArcSwapOption::empty() }
+    pub fn new(query: Query) -> PreparedQuery {
+        PreparedQuery { has_patterns: query.filter.has_patterns(), query, last: ArcSwapOption::empty() }
     }
 
     /// The query.
@@ -51,19 +51,19 @@ impl Repeated {
     ///
     /// # Errors
     /// As [`plan`].
-    pub fn ready(&self, state: &Arc<State>, page: Page, schema: &Schema) -> Result<Arc<Ready>> {
+    pub fn cached_plan(&self, state: &Arc<State>, page: Page, schema: &Schema) -> Result<Arc<CachedPlan>> {
         if let Some(last) = self.last.load_full().filter(|last| last.is_for(state, page)) {
             return Ok(last);
         }
         let query = Query { limit: page.limit, offset: page.offset, ..self.query.clone() };
         let plan = plan(state.table(), &query, schema)?;
-        let ready = Arc::new(Ready { state: Arc::downgrade(state), page, plan, checks: OnceLock::new() });
-        self.last.store(Some(Arc::clone(&ready)));
-        Ok(ready)
+        let cached_plan = Arc::new(CachedPlan { state: Arc::downgrade(state), page, plan, checks: OnceLock::new() });
+        self.last.store(Some(Arc::clone(&cached_plan)));
+        Ok(cached_plan)
     }
 }
 
-impl Ready {
+impl CachedPlan {
     /// Whether this is how `page` of `state` is answered. Where rows are checked one by one, how far the page is decides too.
     fn is_for(&self, state: &Arc<State>, page: Page) -> bool {
         std::ptr::eq(self.state.as_ptr(), Arc::as_ptr(state))
@@ -80,19 +80,19 @@ impl Ready {
     ///
     /// # Errors
     /// As [`Meter::check`].
-    pub fn run(&self, state: &State, query: &Query, page: Page, schema: &Schema, meter: &Meter) -> Result<Picked> {
-        if let Some(picked) = self.plan.counted(query, page) {
-            return Ok(picked);
+    pub fn run(&self, state: &State, query: &Query, page: Page, schema: &Schema, meter: &Meter) -> Result<Selection> {
+        if let Some(selection) = self.plan.counted(query, page) {
+            return Ok(selection);
         }
         let table = state.table();
         if let Some(checks) = self.checks.get() {
             return self.plan.run_checked(checks, (table, meter), query, page, schema);
         }
         let checks = self.plan.checks(table, query, schema, meter);
-        let picked = self.plan.run_checked(&checks, (table, meter), query, page, schema)?;
+        let selection = self.plan.run_checked(&checks, (table, meter), query, page, schema)?;
         if checks.bytes() <= MOST_KEPT {
             let _ = self.checks.set(checks);
         }
-        Ok(picked)
+        Ok(selection)
     }
 }

@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use super::entry::{Cause, Origin};
 use super::op::{Effect, OpError, OpId};
-use super::row_versions::Stamped;
+use super::row_versions::EventVersion;
 use crate::record::{Body, Id, Seq};
-use crate::table::{Built, Ordinal, Spec, Table};
+use crate::table::{BuiltIndex, Ordinal, Spec, Table};
 use crate::vista::Narrowing;
 
 /// Something that wants to change a Dio. Can be decided again after a failed append.
 #[derive(Clone, Debug)]
-pub enum Cmd {
+pub enum Command {
     /// A write by a user of the facade.
     Write(NewWrite),
     /// A worker takes up an operation; or somebody begins to read the master. Answers the mark.
     Open,
-    /// [`Cmd::Open`] for a read or a delivery of one row, which does not keep news of other rows waiting.
+    /// [`Command::Open`] for a read or a delivery of one row, which does not keep news of other rows waiting.
     OpenFor(Id),
     /// What began at this mark has ended without news.
     Close(u64),
@@ -32,16 +32,16 @@ pub enum Cmd {
     /// Rows read from the master by a read that began at `mark`.
     News {
         /// The rows that may differ from what is known.
-        items: Vec<Item>,
+        items: Vec<ReadRow>,
         /// When the read began.
         mark: u64,
         /// Whether subscribers are told.
         told: bool,
     },
-    /// As [`Cmd::News`], for more rows than the log should carry: one entry without bodies.
+    /// As [`Command::News`], for more rows than the log should carry: one entry without bodies.
     Bulk {
         /// The rows that may differ.
-        items: Vec<Item>,
+        items: Vec<ReadRow>,
         /// When the read began.
         mark: u64,
     },
@@ -53,7 +53,7 @@ pub enum Cmd {
         mark: u64,
     },
     /// An upstream event.
-    Upstream(Upstream),
+    Upstream(UpstreamEvent),
     /// What the program says about rows: taken as given.
     Statement {
         /// The rows; `None` for a row that is gone.
@@ -80,7 +80,7 @@ pub enum Cmd {
     /// A person gives a parked operation up.
     Discard(OpId),
     /// An index was built aside. Refused without harm ([`Outcome::Unchanged`](super::Outcome::Unchanged)) if too much has changed since.
-    Attach(Arc<Built>),
+    Attach(Arc<BuiltIndex>),
     /// An index is not worth its memory.
     Detach(Spec),
     /// Everything that is known of these rows goes; see [`Entry::purge`](super::Entry::purge).
@@ -174,7 +174,7 @@ pub enum Answer {
 
 /// One row of a read.
 #[derive(Clone, Debug)]
-pub struct Item {
+pub struct ReadRow {
     /// Its id.
     pub id: Id,
     /// The row, `None` if the read shows that it is not there.
@@ -185,13 +185,13 @@ pub struct Item {
 
 /// An upstream event, encoded.
 #[derive(Clone, Debug)]
-pub struct Upstream {
+pub struct UpstreamEvent {
     /// The row.
     pub id: Id,
     /// What it says.
     pub change: UpstreamChange,
     /// The row's version after the change, if the sender gives one.
-    pub version: Option<Stamped>,
+    pub version: Option<EventVersion>,
     /// The sender's id of the delivery.
     pub delivery: Option<Arc<str>>,
     /// Through what it came.

@@ -9,7 +9,7 @@ use crate::record::{Body, Id, Layout, Rows};
 
 /// The rows of a replacement so far.
 #[derive(Debug)]
-pub(crate) struct Gathered {
+pub(crate) struct ReplacementRows {
     /// In the order in which they first came; `None` for a row that was taken away again.
     pub(super) rows: IndexMap<Id, Option<Body>>,
     pub(super) present: usize,
@@ -22,9 +22,9 @@ pub(crate) struct Gathered {
     _guard: Guard,
 }
 
-impl Gathered {
-    pub(super) fn new(guard: Guard) -> Gathered {
-        Gathered { rows: IndexMap::new(), present: 0, whole: false, undecodable: false, _guard: guard }
+impl ReplacementRows {
+    pub(super) fn new(guard: Guard) -> ReplacementRows {
+        ReplacementRows { rows: IndexMap::new(), present: 0, whole: false, undecodable: false, _guard: guard }
     }
 
     pub(super) fn put(&mut self, id: Id, row: Option<Body>) {

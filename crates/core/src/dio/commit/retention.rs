@@ -29,7 +29,7 @@ impl Bounds {
 
 /// Where entries end, when they were written, and how many bytes there were up to them.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub(crate) struct Retention {
     marks: VecDeque<Mark>,
     /// Bytes of all entries that ever were noted.
     bytes: u64,
@@ -50,7 +50,7 @@ struct Mark {
     notes: u32,
 }
 
-impl Ledger {
+impl Retention {
     /// Entries up to `seq` were written at `at`, of so many bytes.
     pub(crate) fn note(&mut self, seq: Seq, at: u64, bytes: usize) {
         self.bytes += bytes as u64;
@@ -99,39 +99,39 @@ mod tests {
     const ALL: Bounds = Bounds { count: 1_000, bytes: 1_000_000, age: Duration::from_secs(1_000) };
 
     /// Ten entries of 100 bytes, a second apart.
-    fn ten() -> Ledger {
-        let mut ledger = Ledger::default();
-        (1..=10).for_each(|seq| ledger.note(seq, seq * 1_000, 100));
-        ledger
+    fn ten() -> Retention {
+        let mut retention = Retention::default();
+        (1..=10).for_each(|seq| retention.note(seq, seq * 1_000, 100));
+        retention
     }
 
     #[test]
     fn each_bound_holds_by_itself_and_the_narrowest_counts() {
-        let (ledger, now) = (ten(), 10_000);
-        assert_eq!(ledger.before(ALL, 10, now), 0);
-        assert_eq!(ledger.before(Bounds { count: 4, ..ALL }, 10, now), 6);
-        assert_eq!(ledger.before(Bounds { bytes: 350, ..ALL }, 10, now), 8, "three are left");
-        assert_eq!(ledger.before(Bounds { bytes: 50, ..ALL }, 10, now), 11, "not even one fits");
-        assert_eq!(ledger.before(Bounds { age: Duration::from_secs(3), ..ALL }, 10, now), 7);
-        assert_eq!(ledger.before(Bounds { age: Duration::from_secs(3), bytes: 250, ..ALL }, 10, now), 9);
+        let (retention, now) = (ten(), 10_000);
+        assert_eq!(retention.before(ALL, 10, now), 0);
+        assert_eq!(retention.before(Bounds { count: 4, ..ALL }, 10, now), 6);
+        assert_eq!(retention.before(Bounds { bytes: 350, ..ALL }, 10, now), 8, "three are left");
+        assert_eq!(retention.before(Bounds { bytes: 50, ..ALL }, 10, now), 11, "not even one fits");
+        assert_eq!(retention.before(Bounds { age: Duration::from_secs(3), ..ALL }, 10, now), 7);
+        assert_eq!(retention.before(Bounds { age: Duration::from_secs(3), bytes: 250, ..ALL }, 10, now), 9);
     }
 
     #[test]
     fn what_was_trimmed_does_not_count() {
-        let mut ledger = ten();
+        let mut retention = ten();
         let bounds = Bounds { bytes: 350, ..ALL };
-        ledger.trimmed(ledger.before(bounds, 10, 0));
-        assert_eq!(ledger.before(bounds, 10, 0), 0, "it fits");
-        ledger.note(11, 11_000, 100);
-        assert_eq!(ledger.before(bounds, 11, 0), 9);
+        retention.trimmed(retention.before(bounds, 10, 0));
+        assert_eq!(retention.before(bounds, 10, 0), 0, "it fits");
+        retention.note(11, 11_000, 100);
+        assert_eq!(retention.before(bounds, 11, 0), 9);
     }
 
     #[test]
     fn few_marks_are_kept_and_bytes_are_not_lost_with_them() {
-        let mut ledger = Ledger::default();
-        (1..=100_000).for_each(|seq| ledger.note(seq, seq, 10));
-        assert!(ledger.marks.len() <= MOST);
-        let before = ledger.before(Bounds { bytes: 500_000, count: u64::MAX, age: Duration::MAX }, 100_000, 0);
+        let mut retention = Retention::default();
+        (1..=100_000).for_each(|seq| retention.note(seq, seq, 10));
+        assert!(retention.marks.len() <= MOST);
+        let before = retention.before(Bounds { bytes: 500_000, count: u64::MAX, age: Duration::MAX }, 100_000, 0);
         assert!((50_001..50_200).contains(&before), "{before}");
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::{
     AppendError, Delivery, DeliveryId, DeliveryQuery, Fence, InboxLimits, InboxUse, Journal, JournalError, LogBatch,
-    LogEntry, LogId, LogState, Raw, Rewrite, Seq,
+    LogEntry, LogId, LogState, RawRequest, Rewrite, Seq,
 };
 
 /// What goes wrong with one append.
@@ -48,7 +48,7 @@ pub struct FaultRates {
     pub io: u16,
 }
 
-type Foreign = Box<dyn Fn(&str, Seq) -> Bytes + Send + Sync>;
+type ForeignEntry = Box<dyn Fn(&str, Seq) -> Bytes + Send + Sync>;
 
 /// A journal over another one that answers as a broken or shared one may.
 ///
@@ -56,7 +56,7 @@ type Foreign = Box<dyn Fn(&str, Seq) -> Bytes + Send + Sync>;
 /// [`Fault::Claimed`] wait for an append they can strike. Every [`Journal::append`] passes the gate of [`FaultyJournal::hold`].
 pub struct FaultyJournal {
     inner: Arc<dyn Journal>,
-    foreign: Mutex<Option<Foreign>>,
+    foreign: Mutex<Option<ForeignEntry>>,
     plan: Mutex<Plan>,
     held: watch::Sender<bool>,
     sizes: watch::Sender<Vec<usize>>,
@@ -295,7 +295,7 @@ impl Journal for FaultyJournal {
         self.inner.deliveries(query).await
     }
 
-    async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, Raw)>, JournalError> {
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, RawRequest)>, JournalError> {
         self.inner.delivery(id).await
     }
 
@@ -377,7 +377,7 @@ mod tests {
         }
     }
 
-    async fn double() -> FaultyJournal {
+    async fn faulty() -> FaultyJournal {
         let journal = FaultyJournal::new(Arc::new(MemoryJournal::new()), 7);
         journal.set_foreign(|_, _| "foreign".into());
         journal.open("d", "").await.unwrap();
@@ -390,7 +390,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pushed_move_is_answered_with_an_entry_that_is_really_there() {
-        let journal = double().await;
+        let journal = faulty().await;
         journal.push_fault(Fault::Moved);
         let Err(AppendError::Moved { missed }) = append_one(&journal, batch(0, "mine", None)).await else {
             panic!("not moved")
@@ -401,7 +401,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pushed_claim_waits_for_a_batch_with_one() {
-        let journal = double().await;
+        let journal = faulty().await;
         journal.push_fault(Fault::Claimed);
         append_one(&journal, batch(0, "a", None)).await.unwrap();
         let answer = append_one(&journal, batch(1, "b", Some("k"))).await;
@@ -412,7 +412,7 @@ mod tests {
     #[tokio::test]
     async fn an_unknown_outcome_is_either_and_breaks_appends_until_reopened() {
         for (fault, stored) in [(Fault::UnknownStored, 1), (Fault::UnknownLost, 0), (Fault::Io, 0)] {
-            let journal = double().await;
+            let journal = faulty().await;
             journal.push_fault(fault);
             journal.fail_reopens(1);
             append_one(&journal, batch(0, "a", None)).await.unwrap_err();
@@ -426,7 +426,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_held_append_has_arrived_but_not_happened() {
-        let journal = Arc::new(double().await);
+        let journal = Arc::new(faulty().await);
         journal.hold();
         #[expect(clippy::disallowed_methods, reason = "joined below")]
         let append = tokio::spawn({

@@ -17,20 +17,20 @@ type Open = Box<dyn Fn() -> BoxFuture<'static, Result<Vista>> + Send + Sync>;
 ///
 /// Its shape is the remembered one. A source that comes back with other columns stays shut: what is served was made for the
 /// old ones.
-pub struct Late {
+pub struct Deferred {
     shape: SourceShape,
     schema: Arc<Schema>,
     open: Open,
     source: OnceCell<Arc<dyn TableShell>>,
 }
 
-impl std::fmt::Debug for Late {
+impl std::fmt::Debug for Deferred {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Late").field("shape", &self.shape).finish_non_exhaustive()
     }
 }
 
-impl Late {
+impl Deferred {
     /// The source that `open` opens, which was of `shape`.
     pub fn vista(
         name: &str,
@@ -38,7 +38,7 @@ impl Late {
         open: impl Fn() -> BoxFuture<'static, Result<Vista>> + Send + Sync + 'static,
     ) -> Vista {
         let schema = Arc::new(shape.schema());
-        Vista::new(name, Late { shape, schema, open: Box::new(open), source: OnceCell::new() })
+        Vista::new(name, Deferred { shape, schema, open: Box::new(open), source: OnceCell::new() })
     }
 
     async fn source(&self) -> Result<&Arc<dyn TableShell>> {
@@ -56,7 +56,7 @@ impl Late {
 }
 
 #[async_trait]
-impl TableShell for Late {
+impl TableShell for Deferred {
     fn schema(&self) -> Arc<Schema> {
         Arc::clone(&self.schema)
     }

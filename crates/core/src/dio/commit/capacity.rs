@@ -14,7 +14,7 @@ use crate::vista::{Error, Result};
 
 /// The places of one Dio's queue.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct QueueCapacity {
     places: Resource,
     bytes: Resource,
     /// Whether parked operations take places, too.
@@ -23,14 +23,14 @@ pub(crate) struct Room {
 
 /// What a writer holds until its command was answered.
 #[derive(Debug, Default)]
-pub(crate) struct Place {
+pub(crate) struct QueuePermit {
     place: Option<OwnedSemaphorePermit>,
     bytes: Option<OwnedSemaphorePermit>,
 }
 
-impl Place {
+impl QueuePermit {
     /// Hands over what is held to the operation that is in the queue now; gives how much that is.
-    pub(crate) fn keep(&mut self) -> Held {
+    pub(crate) fn keep(&mut self) -> QueueUsage {
         let keep = |permit: Option<OwnedSemaphorePermit>| {
             permit.map_or(0, |permit| {
                 let held = permit.num_permits();
@@ -38,19 +38,19 @@ impl Place {
                 held
             })
         };
-        Held { count: keep(self.place.take()), bytes: keep(self.bytes.take()) }
+        QueueUsage { count: keep(self.place.take()), bytes: keep(self.bytes.take()) }
     }
 }
 
 /// Places and bytes that belong to operations in the queue.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct QueueUsage {
     count: usize,
     bytes: usize,
 }
 
-impl std::ops::AddAssign for Held {
-    fn add_assign(&mut self, other: Held) {
+impl std::ops::AddAssign for QueueUsage {
+    fn add_assign(&mut self, other: QueueUsage) {
         self.count += other.count;
         self.bytes += other.bytes;
     }
@@ -98,22 +98,22 @@ impl Resource {
     }
 }
 
-impl Room {
-    pub(crate) fn new(capacity: usize, bytes: usize, with_parked: bool) -> Room {
-        Room { places: Resource::new(capacity), bytes: Resource::new(bytes), with_parked }
+impl QueueCapacity {
+    pub(crate) fn new(capacity: usize, bytes: usize, with_parked: bool) -> QueueCapacity {
+        QueueCapacity { places: Resource::new(capacity), bytes: Resource::new(bytes), with_parked }
     }
 
     /// A place for an operation of `size` bytes, if there is one now.
-    pub(crate) fn try_take(&self, size: usize) -> Result<Place> {
+    pub(crate) fn try_take(&self, size: usize) -> Result<QueuePermit> {
         let bytes = self.bytes.try_take(size)?;
-        Ok(Place { place: Some(self.places.try_take(1)?), bytes: Some(bytes) })
+        Ok(QueuePermit { place: Some(self.places.try_take(1)?), bytes: Some(bytes) })
     }
 
     /// A place for an operation of `size` bytes; waits until there is one.
-    pub(crate) async fn take(&self, size: usize, closing: &CancellationToken) -> Result<Place> {
+    pub(crate) async fn take(&self, size: usize, closing: &CancellationToken) -> Result<QueuePermit> {
         let taking = async {
             let place = self.places.take(1).await?;
-            Ok(Place { place: Some(place), bytes: Some(self.bytes.take(size).await?) })
+            Ok(QueuePermit { place: Some(place), bytes: Some(self.bytes.take(size).await?) })
         };
         tokio::select! {
             taken = taking => taken,
@@ -122,8 +122,8 @@ impl Room {
     }
 
     /// Room for the bytes of a hook's own write, which needs no place: what would make room may wait for that hook.
-    pub(crate) fn try_take_bytes(&self, size: usize) -> Result<Place> {
-        Ok(Place { place: None, bytes: Some(self.bytes.try_take(size)?) })
+    pub(crate) fn try_take_bytes(&self, size: usize) -> Result<QueuePermit> {
+        Ok(QueuePermit { place: None, bytes: Some(self.bytes.try_take(size)?) })
     }
 
     /// Places that are free now.
@@ -132,7 +132,7 @@ impl Room {
     }
 
     /// `state` is what readers see now; `kept` was handed over by writers since the last time.
-    pub(crate) fn settle(&self, kept: Held, state: &State) {
+    pub(crate) fn settle(&self, kept: QueueUsage, state: &State) {
         let (mut count, mut bytes) = state.backlog();
         if self.with_parked {
             let parked = state.parked();

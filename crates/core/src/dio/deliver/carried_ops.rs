@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::attempts::Over;
+use super::attempts::BaseHash;
 use crate::dio::core::Core;
 use crate::dio::settings::WriteRoute;
 use crate::record::{Body, Id, Layout, Record, merge_patch};
@@ -16,23 +16,23 @@ use crate::state::{Answer, Effect, Entry, NO_ROW, Op, OpChange, OpError, OpId, O
 use crate::vista::Result;
 
 /// Operations that were carried over and wait for delivery.
-pub(crate) type Carried = HashMap<OpId, Over>;
+pub(crate) type CarriedOps = HashMap<OpId, BaseHash>;
 
 /// Notes what an entry from before the epoch says of its operation.
-pub(crate) fn note(carried: &mut Carried, entry: &Entry, layout: &Layout) {
+pub(crate) fn note(carried_ops: &mut CarriedOps, entry: &Entry, layout: &Layout) {
     if let OpChange::Stage(op) = &entry.op {
-        let former = if op.targets.len() == 1 { entry.former_row(layout) } else { None };
-        carried.insert(op.id, former.map(|row| row.as_ref().map_or(NO_ROW, Body::hash)));
+        let former_row = if op.targets.len() == 1 { entry.former_row(layout) } else { None };
+        carried_ops.insert(op.id, former_row.map(|row| row.as_ref().map_or(NO_ROW, Body::hash)));
     }
 }
 
 /// Keeps those that still wait.
-pub(crate) fn retain_queued(carried: &mut Carried, state: &State) {
-    carried.retain(|id, _| state.op(*id).is_some_and(|op| op.state == OpState::Queued));
+pub(crate) fn retain_queued(carried_ops: &mut CarriedOps, state: &State) {
+    carried_ops.retain(|id, _| state.op(*id).is_some_and(|op| op.state == OpState::Queued));
 }
 
 /// What became of an operation that was carried over: an answer, or `None` to send it.
-pub(crate) async fn resolve(core: &Arc<Core>, op: &Op, over: Over) -> Result<Option<Answer>> {
+pub(crate) async fn resolve(core: &Arc<Core>, op: &Op, over: BaseHash) -> Result<Option<Answer>> {
     let target = match core.hooks.on_write {
         Some(_) => core.settings.route.as_ref(),
         None => Some(&core.vista),

@@ -13,7 +13,7 @@ use regex_automata::meta::{Config, Regex};
 use regex_automata::util::syntax;
 use serde_json::Value;
 
-use crate::journal::Raw;
+use crate::journal::RawRequest;
 use crate::record::Id;
 use crate::vista::{Error, Result};
 
@@ -26,13 +26,13 @@ const MOST_PLAIN: u64 = 64 << 20;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// A search for ids.
-pub(super) struct Mentions {
+pub(super) struct IdSearch {
     ids: Vec<Id>,
     words: Regex,
 }
 
-impl Mentions {
-    pub(super) fn of(ids: &HashSet<Id>) -> Result<Mentions> {
+impl IdSearch {
+    pub(super) fn of(ids: &HashSet<Id>) -> Result<IdSearch> {
         let ids: Vec<Id> = ids.iter().cloned().collect();
         let word = |id: &Id| format!("(?:^|[^0-9A-Za-z_])(?:{})(?:$|[^0-9A-Za-z_])", regex_syntax::escape(id));
         let patterns: Vec<String> = ids.iter().map(word).collect();
@@ -41,18 +41,18 @@ impl Mentions {
             .syntax(syntax::Config::new().utf8(false).unicode(false))
             .build_many(&patterns)
             .map_err(|error| Error::invalid(format!("these ids are too long to be searched for: {error}")))?;
-        Ok(Mentions { ids, words })
+        Ok(IdSearch { ids, words })
     }
 
     /// An id that `raw` has somewhere.
-    pub(super) fn first(&self, raw: &Raw) -> Option<&Id> {
+    pub(super) fn first(&self, raw: &RawRequest) -> Option<&Id> {
         let found = self.words.find(&text(raw)[..])?;
         self.ids.get(found.pattern().as_usize())
     }
 }
 
 /// What was sent, as it is and as forms, URLs and JSON mean it.
-fn text(raw: &Raw) -> Vec<u8> {
+fn text(raw: &RawRequest) -> Vec<u8> {
     let body = plain(&raw.body);
     let mut text = body.to_vec();
     for more in std::iter::once(&raw.uri).chain(raw.headers.iter().map(|(_, value)| value)) {
@@ -104,8 +104,8 @@ mod tests {
     use super::*;
 
     fn names(id: &str, body: impl Into<Vec<u8>>) -> bool {
-        let raw = Raw { uri: "/webhooks/shop?row=url-id".into(), headers: Vec::new(), body: body.into().into() };
-        Mentions::of(&HashSet::from([Id::from(id), Id::from("another")])).unwrap().first(&raw).is_some()
+        let raw = RawRequest { uri: "/webhooks/shop?row=url-id".into(), headers: Vec::new(), body: body.into().into() };
+        IdSearch::of(&HashSet::from([Id::from(id), Id::from("another")])).unwrap().first(&raw).is_some()
     }
 
     #[test]

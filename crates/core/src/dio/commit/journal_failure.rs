@@ -9,9 +9,9 @@ use crate::vista::Error;
 
 /// What the journal said when it failed, until something was stored again. A clone is the same.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Trouble(Arc<Mutex<Option<String>>>);
+pub(crate) struct JournalFailure(Arc<Mutex<Option<String>>>);
 
-impl Trouble {
+impl JournalFailure {
     /// The journal failed. Said once, however many writes are refused meanwhile.
     pub(crate) fn begin(&self, why: &str) {
         if self.0.lock().replace(why.to_string()).is_none() {

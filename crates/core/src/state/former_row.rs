@@ -10,7 +10,7 @@ use crate::record::{Body, Layout, Record};
 /// Kept as the difference from the row after it, where that is smaller: former values of changed columns, and the names of
 /// columns that are new.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Former {
+pub enum FormerRow {
     /// Not recorded: the entry tells nobody of a row, or has format 1.
     #[default]
     #[serde(rename = "-")]
@@ -36,25 +36,25 @@ pub enum Former {
     },
 }
 
-impl Former {
+impl FormerRow {
     /// The record of a change from `old` to `new`.
-    pub(super) fn between(old: Option<&Body>, new: Option<&Body>, layout: &Layout) -> Former {
+    pub(super) fn between(old: Option<&Body>, new: Option<&Body>, layout: &Layout) -> FormerRow {
         match (old, new) {
-            (old, new) if old == new => Former::Same(new.cloned()),
-            (None, _) => Former::Absent,
-            (Some(old), None) => Former::Row(old.clone()),
-            (Some(old), Some(new)) => difference(old, new, layout).unwrap_or_else(|| Former::Row(old.clone())),
+            (old, new) if old == new => FormerRow::Same(new.cloned()),
+            (None, _) => FormerRow::Absent,
+            (Some(old), None) => FormerRow::Row(old.clone()),
+            (Some(old), Some(new)) => difference(old, new, layout).unwrap_or_else(|| FormerRow::Row(old.clone())),
         }
     }
 
     /// The row before the change that led to `new`: `None` if it is not known, `Some(None)` if there was none.
     pub fn row(&self, new: Option<&Body>, layout: &Layout) -> Option<Option<Body>> {
         match self {
-            Former::Unknown => None,
-            Former::Absent => Some(None),
-            Former::Same(row) => Some(row.clone()),
-            Former::Row(row) => Some(Some(row.clone())),
-            Former::Columns { values, new: added } => {
+            FormerRow::Unknown => None,
+            FormerRow::Absent => Some(None),
+            FormerRow::Same(row) => Some(row.clone()),
+            FormerRow::Row(row) => Some(Some(row.clone())),
+            FormerRow::Columns { values, new: added } => {
                 let mut row = new?.decode().ok()?;
                 added.iter().for_each(|column| drop(row.remove(column)));
                 for (column, value) in &values.decode().ok()? {
@@ -67,29 +67,29 @@ impl Former {
     }
 
     pub(super) fn is_unknown(&self) -> bool {
-        matches!(self, Former::Unknown)
+        matches!(self, FormerRow::Unknown)
     }
 }
 
 /// The columns in which two rows differ; `None` if the whole former row is smaller, or cannot be made from them again.
-fn difference(old: &Body, new: &Body, layout: &Layout) -> Option<Former> {
+fn difference(old: &Body, new: &Body, layout: &Layout) -> Option<FormerRow> {
     let (before, after) = (old.decode().ok()?, new.decode().ok()?);
     let changed = before.iter().filter(|(column, value)| after.get(column) != Some(*value));
     let values: Record = changed.map(|(column, value)| (column.clone(), value.clone())).collect();
     let values = Body::encode_plain(&values, layout);
     let added: Vec<String> = after.columns().filter(|column| !before.contains(column)).map(str::to_string).collect();
-    let former = Former::Columns { values, new: added };
-    let smaller = former.size() < old.size();
-    (smaller && former.row(Some(new), layout).as_ref() == Some(&Some(old.clone()))).then_some(former)
+    let former_row = FormerRow::Columns { values, new: added };
+    let smaller = former_row.size() < old.size();
+    (smaller && former_row.row(Some(new), layout).as_ref() == Some(&Some(old.clone()))).then_some(former_row)
 }
 
-impl Former {
+impl FormerRow {
     /// Bytes held, about.
     fn size(&self) -> usize {
         match self {
-            Former::Unknown | Former::Absent | Former::Same(None) => 0,
-            Former::Same(Some(row)) | Former::Row(row) => row.size(),
-            Former::Columns { values, new } => values.size() + new.iter().map(|name| name.len() + 2).sum::<usize>(),
+            FormerRow::Unknown | FormerRow::Absent | FormerRow::Same(None) => 0,
+            FormerRow::Same(Some(row)) | FormerRow::Row(row) => row.size(),
+            FormerRow::Columns { values, new } => values.size() + new.iter().map(|name| name.len() + 2).sum::<usize>(),
         }
     }
 }
@@ -123,9 +123,9 @@ mod tests {
             let layout = Layout::new("id", false, ["id", "name", "a"]);
             let encode = |row: &Option<Record>| row.as_ref().map(|row| Body::encode("1", row, &layout));
             let (old, new) = (encode(&old), encode(&new));
-            let former = Former::between(old.as_ref(), new.as_ref(), &layout);
-            prop_assert_eq!(former.row(new.as_ref(), &layout), Some(old.clone()));
-            prop_assert!(former.size() <= old.map_or(0, |old| old.size()));
+            let former_row = FormerRow::between(old.as_ref(), new.as_ref(), &layout);
+            prop_assert_eq!(former_row.row(new.as_ref(), &layout), Some(old.clone()));
+            prop_assert!(former_row.size() <= old.map_or(0, |old| old.size()));
         }
     }
 }

@@ -1,0 +1,90 @@
+//! Shared state of everything that reads the source: lists, refreshes, rereads, feeds.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::bucket::Bucket;
+use super::feed::FeedMeter;
+use super::mismatch::Mismatches;
+use super::report::{RefreshFuture, Start};
+use crate::dio::settings::Settings;
+use crate::journal::Seq;
+use crate::record::Undecodable;
+use crate::state::State;
+use crate::vista::Schema;
+
+/// State of one Dio that belongs to `sync/`.
+pub(crate) struct SyncState {
+    /// The last complete list of the source.
+    pub(in crate::dio) last_list: Mutex<LastList>,
+    /// The refresh under way, which later callers join.
+    pub(super) refreshing: Mutex<Option<RefreshFuture>>,
+    /// Position of the last `Invalidated` of a refresh that `on_query` began; see [`Core::answered_until`](crate::dio::Core::answered_until).
+    pub(super) answered: tokio::sync::Mutex<Seq>,
+    /// Held while the program reads the whole source, in `on_start` or `on_refresh`: rows that one reading finds unchanged are
+    /// not noted, so that a slower reading beside it could bring back what it saw earlier.
+    pub(super) listing: tokio::sync::Mutex<()>,
+    /// State that readers saw when the refresh under way began; see [`Core::standing_view`](crate::dio::Core::standing_view).
+    pub(in crate::dio) before_refresh: Mutex<Option<Arc<State>>>,
+    /// Set while there is no first copy; see [`Core::coverage`](crate::dio::Core::coverage).
+    pub(in crate::dio) seeding: AtomicBool,
+    /// Progress of `on_start`.
+    pub(super) start: Mutex<Start>,
+    /// Set when rows changed that no event has told of: the next `Invalidated` is not covered.
+    pub(in crate::dio) untold: AtomicBool,
+    /// Rate limiter of rereads of single rows.
+    pub(super) rereads: Bucket,
+    /// Rows that do not match the schema.
+    pub(in crate::dio) mismatches: Mismatches,
+    /// Meters of the feeds.
+    pub(in crate::dio) feeds: Mutex<Vec<Arc<FeedMeter>>>,
+}
+
+impl SyncState {
+    /// State of a Dio of `schema` whose cache holds the list `last_list`.
+    pub(in crate::dio) fn new(settings: &Settings, schema: &Schema, last_list: LastList) -> SyncState {
+        SyncState {
+            last_list: Mutex::new(last_list),
+            refreshing: Mutex::new(None),
+            answered: tokio::sync::Mutex::default(),
+            listing: tokio::sync::Mutex::new(()),
+            before_refresh: Mutex::new(None),
+            seeding: AtomicBool::new(false),
+            start: Mutex::new(Start::Done),
+            untold: AtomicBool::new(false),
+            rereads: Bucket::new(settings.reread_rate),
+            mismatches: Mismatches::new(schema),
+            feeds: Mutex::default(),
+        }
+    }
+}
+
+/// The last complete list of the source.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LastList {
+    /// When it was read.
+    pub(crate) at: Option<Instant>,
+    /// Whether the rows are a whole copy of the master (as far as anybody can know).
+    pub(crate) complete: bool,
+    /// Error of the last refresh, if it failed.
+    pub(crate) failed: Option<String>,
+    /// Time that reading the last list took.
+    pub(crate) list_time: Duration,
+    /// Rows of it that could not be decoded.
+    pub(crate) undecodable: Option<Undecodable>,
+}
+
+impl LastList {
+    /// Whether the rows are older than `ttl`; without a `ttl`, whether the last refresh failed or there was none.
+    pub(in crate::dio) fn is_stale(&self, ttl: Option<Duration>) -> bool {
+        match (ttl, self.at) {
+            (Some(ttl), Some(at)) => at.elapsed() > ttl,
+            (Some(_), None) => true,
+            (None, at) => self.failed.is_some() || at.is_none(),
+        }
+    }
+}

@@ -16,16 +16,18 @@ use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::http::body::BodyError;
 use crate::http::budget::Caller;
 use crate::http::limits::Limits;
 use crate::http::prefer::{Kind, Prefer};
-use crate::http::problem::{ApiError, Code};
+use crate::http::problem::{ApiError, Code, Problem};
 use crate::http::request_id::request_id;
-use crate::http::response::APPLIED;
+use crate::http::response::{APPLIED, document};
 use crate::http::spool::Spool;
 use crate::rows::new_row::{at_master, new_row, no_key};
 use crate::rows::record::{self, Media};
@@ -86,6 +88,25 @@ enum RowOutcome {
     AtMaster,
 }
 
+/// Outcome of one row of a bulk insert.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct BulkResult {
+    /// Line of the body, from 1.
+    line: usize,
+    status: u16,
+    #[schema(required)]
+    id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    operation: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    problem: Option<Problem>,
+    /// Whether it was taken before, under the same Idempotency-Key.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    replayed: bool,
+}
+
 /// Rows of an array, JSON or CBOR; answered by a JSON array.
 pub(crate) async fn array(scope: &Scope, change: &Change, rows: Vec<CborValue>) -> Result<Response, ApiError> {
     plain(&change.headers)?;
@@ -117,7 +138,7 @@ pub(crate) async fn array(scope: &Scope, change: &Change, rows: Vec<CborValue>) 
         rows = count,
         "a bulk insert is in"
     );
-    Ok(respond(scope, &change.prefer, Value::from(results).to_string().into(), "application/json"))
+    Ok(respond(scope, &change.prefer, document(&results).to_string().into(), "application/json"))
 }
 
 /// Rows of NDJSON, in bounded memory. What was accepted stays, should the body break off.
@@ -151,7 +172,7 @@ pub(crate) async fn lines(
             break;
         }
         done += batch.len();
-        let text: String = bulk.insert(batch).await.iter().map(|result| format!("{result}\n")).collect();
+        let text: String = bulk.insert(batch).await.iter().map(|result| format!("{}\n", document(result))).collect();
         results.write(text.into_bytes()).await?;
     }
     tracing::debug!(
@@ -181,7 +202,7 @@ async fn validated(scope: &Scope, body: Body, key: Option<&str>, limits: &Limits
     }
     wrong.check()?;
     kept.write(text).await?;
-    kept.into_body()
+    Ok(kept.into_body()?)
 }
 
 /// The next lines as rows; none at the end.
@@ -305,7 +326,7 @@ impl Bulk<'_> {
     }
 
     /// The results of rows, in their order.
-    async fn insert(&mut self, rows: Vec<Row>) -> Vec<Value> {
+    async fn insert(&mut self, rows: Vec<Row>) -> Vec<BulkResult> {
         let started = Instant::now();
         let done = join_all(rows.into_iter().map(|row| self.one(row))).await;
         let mut results = Vec::with_capacity(done.len());
@@ -355,7 +376,7 @@ impl Bulk<'_> {
         }
     }
 
-    async fn result(&self, row: RowResult, patience: Duration) -> Value {
+    async fn result(&self, row: RowResult, patience: Duration) -> BulkResult {
         let RowResult { line, id, written, replayed } = row;
         let (status, operation, problem) = match written {
             Err(error) => (error.code().status().as_u16(), None, Some(error)),
@@ -367,17 +388,8 @@ impl Bulk<'_> {
                 (status, Some(op), problem)
             }
         };
-        let mut result = json!({ "line": line, "status": status, "id": id });
-        if let Some(op) = operation {
-            result["operation"] = op.to_string().into();
-        }
-        if let Some(problem) = problem {
-            result["problem"] = problem.to_json(None);
-        }
-        if replayed {
-            result["replayed"] = true.into();
-        }
-        result
+        let problem = problem.map(|problem| problem.problem(None));
+        BulkResult { line, status, id, operation: operation.map(|op| op.to_string()), problem, replayed }
     }
 }
 
@@ -433,14 +445,13 @@ impl LineReader {
 
     async fn fill(&mut self) -> Result<(), ApiError> {
         self.buffer.drain(..std::mem::take(&mut self.start));
-        let chunk = tokio::time::timeout(self.limits.body_time, self.body.next()).await;
+        let chunk = tokio::time::timeout(self.limits.body_timeout, self.body.next()).await;
         let chunk = chunk.map_err(|_| ApiError::new(Code::RequestTimeout, "the body stopped arriving"))?;
         let Some(chunk) = chunk else {
             self.ended = true;
             return Ok(());
         };
-        let chunk =
-            chunk.map_err(|error| ApiError::new(Code::MalformedBody, format!("the body broke off: {error}")))?;
+        let chunk = chunk.map_err(BodyError::Broken)?;
         self.read += chunk.len();
         if self.read > self.limits.bulk {
             let detail = format!("the body is larger than {} bytes", self.limits.bulk);

@@ -1,17 +1,20 @@
 //! `GET /{dio}/_schema`: columns, relations and what can be done, and by whom.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::ObjectBuilder;
 
 use crate::http::extract::Segment;
 use crate::http::problem::ApiError;
 use crate::http::response;
+use crate::http::schemas::words;
 use crate::state::{GatewayState, Resource};
-use diorama_core::dio::Dio;
-use diorama_core::vista::Capabilities;
+use diorama_core::vista::{Capabilities, Column, ColumnType, Flag, Inferred, Reference};
 
 /// Describes a resource; also while its first copy is being made.
 pub(crate) async fn schema(
@@ -21,65 +24,145 @@ pub(crate) async fn schema(
     Ok(response::json(&describe(gateway.dio(&dio)?)))
 }
 
-fn describe(resource: &Resource) -> Value {
-    let columns = resource.schema.columns().iter().map(|column| {
-        let mut told = json!({
-            "name": &*column.name, "type": column.ty, "original_type": column.original_type, "flags": column.flags
-        });
-        if let Some(zone) = &column.timezone {
-            told["timezone"] = json!(&**zone);
-        }
-        told
-    });
-    let references = resource.schema.references().iter().map(|reference| {
-        let many = if reference.many { "many" } else { "one" };
-        json!({ "relation": reference.relation, "target": reference.target, "column": reference.column, "kind": many })
-    });
-    let mut described = json!({
-        "name": resource.dio.name(),
-        "id": resource.schema.id_column(),
-        "columns": columns.collect::<Vec<_>>(),
-        "references": references.collect::<Vec<_>>(),
-        "capabilities": capabilities(resource.dio.source_capabilities(), resource.dio.capabilities()),
-        "limits": {
-            "default_limit": resource.options.default_limit,
-            "max_limit": resource.options.max_limit,
-            "max_affected": resource.options.max_affected,
-        },
-    });
-    if let Some(members) = described.as_object_mut() {
-        members.extend(inferred(&resource.dio));
-        members.extend(differences(&resource.dio));
+/// Description of a resource.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Description {
+    name: String,
+    id: String,
+    #[schema(inline)]
+    columns: Vec<DescribedColumn>,
+    #[schema(inline)]
+    references: Vec<DescribedReference>,
+    #[schema(inline)]
+    capabilities: DescribedCapabilities,
+    #[schema(inline)]
+    limits: DescribedLimits,
+    /// Guesses made by looking at the source: separator, encoding, id, types that may surprise; absent if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(inline)]
+    inferred: Vec<Guess>,
+    /// Columns in which rows of the source hold something else than their type says, since the start; absent if there are none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(inline)]
+    mismatches: BTreeMap<String, Mismatch>,
+    /// Columns that upstream events brought and that were left out, since the start; absent if there are none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(inline)]
+    dropped_columns: BTreeMap<String, Dropped>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct DescribedColumn {
+    name: String,
+    #[serde(rename = "type")]
+    #[schema(value_type = String)]
+    ty: ColumnType,
+    original_type: String,
+    #[schema(value_type = Vec<String>)]
+    flags: Vec<Flag>,
+    /// IANA name of the time zone of its dates and times that have no offset; absent for UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    timezone: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct DescribedReference {
+    relation: String,
+    target: String,
+    column: String,
+    #[schema(schema_with = DescribedReference::kinds)]
+    kind: &'static str,
+}
+
+impl DescribedReference {
+    fn kinds() -> ObjectBuilder {
+        words(["one", "many"])
     }
-    described
 }
 
-/// Findings of the driver about its source, each with its reason and the key that settles it.
-fn inferred(dio: &Dio) -> Option<(String, Value)> {
-    let guesses = dio.inferred().into_iter();
-    let guesses: Vec<Value> = guesses
-        .map(|it| json!({ "what": it.what, "value": it.value, "because": it.because, "key": it.key, "doubtful": it.is_doubtful }))
-        .collect();
-    (!guesses.is_empty()).then(|| ("inferred".to_string(), guesses.into()))
+#[derive(Serialize, ToSchema)]
+struct DescribedLimits {
+    default_limit: u64,
+    max_limit: u64,
+    max_affected: u64,
 }
 
-/// Differences from the schema since the start: cells of the source, and columns that were left out of what others sent.
-fn differences(dio: &Dio) -> Vec<(String, Value)> {
-    let mismatches: Map<String, Value> = dio
-        .mismatches()
-        .into_iter()
-        .map(|it| (it.column, json!({ "rows": it.rows, "first": it.first, "expected": it.expected })))
-        .collect();
+/// Abilities of the source itself, those that the copy adds, and those that are missing.
+#[derive(Serialize, ToSchema)]
+struct DescribedCapabilities {
+    native: Vec<&'static str>,
+    cached: Vec<&'static str>,
+    refused: Vec<&'static str>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Guess {
+    what: String,
+    value: String,
+    because: String,
+    /// The key of the configuration that settles it.
+    key: String,
+    doubtful: bool,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Mismatch {
+    rows: u64,
+    first: String,
+    expected: &'static str,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Dropped {
+    rows: u64,
+    first: String,
+}
+
+fn describe(resource: &Resource) -> Description {
+    let (schema, dio, options) = (&resource.schema, &resource.dio, &resource.options);
+    let column = |column: &Column| DescribedColumn {
+        name: column.name.to_string(),
+        ty: column.ty,
+        original_type: column.original_type.clone(),
+        flags: column.flags.clone(),
+        timezone: column.timezone.as_deref().map(str::to_string),
+    };
+    let reference = |reference: &Reference| DescribedReference {
+        relation: reference.relation.clone(),
+        target: reference.target.clone(),
+        column: reference.column.clone(),
+        kind: if reference.many { "many" } else { "one" },
+    };
+    let guess = |it: Inferred| Guess {
+        what: it.what,
+        value: it.value,
+        because: it.because,
+        key: it.key,
+        doubtful: it.is_doubtful,
+    };
+    let mismatches = dio.mismatches().into_iter();
     let dropped = dio.dropped_columns().into_iter();
-    let dropped: Map<String, Value> =
-        dropped.map(|it| (it.column, json!({ "rows": it.rows, "first": it.first }))).collect();
-    let named = [("mismatches", mismatches), ("dropped_columns", dropped)];
-    let some = named.into_iter().filter(|(_, columns)| !columns.is_empty());
-    some.map(|(name, columns)| (name.to_string(), columns.into())).collect()
+    Description {
+        name: dio.name().to_string(),
+        id: schema.id_column().to_string(),
+        columns: schema.columns().iter().map(column).collect(),
+        references: schema.references().iter().map(reference).collect(),
+        capabilities: capabilities(dio.source_capabilities(), dio.capabilities()),
+        limits: DescribedLimits {
+            default_limit: options.default_limit,
+            max_limit: options.max_limit,
+            max_affected: options.max_affected,
+        },
+        inferred: dio.inferred().into_iter().map(guess).collect(),
+        mismatches: mismatches
+            .map(|it| (it.column, Mismatch { rows: it.rows, first: it.first, expected: it.expected }))
+            .collect(),
+        dropped_columns: dropped.map(|it| (it.column, Dropped { rows: it.rows, first: it.first })).collect(),
+    }
 }
 
-/// What the source does itself, what the copy adds, what is refused.
-fn capabilities(master: Capabilities, ours: Capabilities) -> Value {
+fn capabilities(master: Capabilities, ours: Capabilities) -> DescribedCapabilities {
     let named = |caps: Capabilities| {
         [
             ("filter", caps.can_filter),
@@ -99,9 +182,9 @@ fn capabilities(master: Capabilities, ours: Capabilities) -> Value {
     let those = |is: fn(bool, bool) -> bool| -> Vec<_> {
         all().filter(|(_, native, can)| is(*native, *can)).map(|(name, ..)| name).collect()
     };
-    json!({
-        "native": those(|native, can| native && can),
-        "cached": those(|native, can| can && !native),
-        "refused": those(|_, can| !can),
-    })
+    DescribedCapabilities {
+        native: those(|native, can| native && can),
+        cached: those(|native, can| can && !native),
+        refused: those(|_, can| !can),
+    }
 }

@@ -5,12 +5,12 @@
 //! already, or in the journal and going to be applied, also by the next process.
 
 mod body;
-mod deliveries;
+pub(crate) mod deliveries;
 mod find;
 mod handshake;
 pub(crate) mod hook;
 mod raw;
-mod receive;
+pub(crate) mod receive;
 mod report;
 pub mod trial;
 mod work;

@@ -147,7 +147,7 @@ async fn a_failed_chunk_moves_nothing_and_says_so() {
 
 #[tokio::test(start_paused = true)]
 async fn a_callback_that_gives_nothing_or_too_much_is_told_what_to_do() {
-    for (rows, advice) in [(None, "sink.put"), (Some(buns(3)), "exactly the rows")] {
+    for (rows, advice) in [(None, "sink.put"), (Some(buns(3)), "exactly the requested rows")] {
         let lens = Lens::new().cache_source(MemoryCache::new()).on_load_chunk(move |_, _, sink| {
             if let Some(rows) = rows.clone() {
                 sink.put(rows.into_iter().collect());

@@ -39,6 +39,7 @@ mod rest_refusals;
 mod rest_write;
 mod row_checks;
 mod webhook_bodies;
+mod wire;
 mod ws;
 mod ws_conformance;
 mod ws_raw;

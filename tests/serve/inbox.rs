@@ -117,7 +117,7 @@ fn live(dir: &Path, server: &mut Server, told: &mut [Told; SENDERS], millis: u64
 }
 
 #[test]
-fn f45_a_kill_between_receipt_and_answer_loses_nothing_and_repeats_nothing() {
+fn a_kill_between_receipt_and_answer_loses_nothing_and_repeats_nothing() {
     let dir = folder();
     let mut told = [Told::default(); SENDERS];
     let mut server = Server::start(dir.path(), &[]);

@@ -1,4 +1,4 @@
-//! `GET /{dio}?...&explain=true`: how a list is answered, instead of its rows.
+//! `GET /{dio}?...&explain=true`: the plan of a list, in place of its rows.
 
 use std::time::Instant;
 
@@ -12,10 +12,10 @@ use crate::rows::snapshot::Snapshot;
 use crate::scope::Scope;
 use diorama_core::vista::Query;
 
-/// The parameter.
+/// Name of the parameter.
 pub(crate) const EXPLAIN: &str = "explain";
 
-/// Whether the request asks for it.
+/// Returns true if the request asks for the plan.
 pub(crate) fn is_asked(extra: &[(String, String)]) -> Result<bool, ApiError> {
     match extra.iter().rev().find(|(name, _)| name == EXPLAIN).map(|(_, value)| value.as_str()) {
         None | Some("false") => Ok(false),
@@ -24,7 +24,7 @@ pub(crate) fn is_asked(extra: &[(String, String)]) -> Result<bool, ApiError> {
     }
 }
 
-/// Answers the query once and says what that took.
+/// Runs the query once and returns its plan, counts and time.
 pub(crate) async fn explain(
     scope: &Scope,
     view: &Snapshot,
@@ -33,7 +33,7 @@ pub(crate) async fn explain(
 ) -> Result<Response, ApiError> {
     if !scope.dio.is_complete() {
         return Err(ApiError::new(Code::InvalidParameter, "the rows are only partly cached: the source answers lists")
-            .hint("ask the source how it does"));
+            .hint("ask the source for the plan of its query"));
     }
     let started = Instant::now();
     let (selection, plan) = scope.rows.select(view.state(), query, &bounds.meter).await?;

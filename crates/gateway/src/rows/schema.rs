@@ -1,4 +1,4 @@
-//! `GET /{dio}/_schema`: columns, relations and what can be done, and by whom.
+//! `GET /{dio}/_schema`: columns, relations, limits, and the capabilities of source and copy.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::state::{GatewayState, Resource};
 use diorama_core::dio::Dio;
 use diorama_core::vista::Capabilities;
 
-/// Describes a resource; also while its first copy is being made.
+/// Describes a resource, also while its first copy is being read.
 pub(crate) async fn schema(
     State(gateway): State<Arc<GatewayState>>,
     Segment(dio): Segment<0>,
@@ -23,13 +23,13 @@ pub(crate) async fn schema(
 
 fn describe(resource: &Resource) -> Value {
     let columns = resource.schema.columns().iter().map(|column| {
-        let mut told = json!({
+        let mut described = json!({
             "name": &*column.name, "type": column.ty, "original_type": column.original_type, "flags": column.flags
         });
         if let Some(zone) = &column.timezone {
-            told["timezone"] = json!(&**zone);
+            described["timezone"] = json!(&**zone);
         }
-        told
+        described
     });
     let references = resource.schema.references().iter().map(|reference| {
         let many = if reference.many { "many" } else { "one" };
@@ -54,7 +54,7 @@ fn describe(resource: &Resource) -> Value {
     described
 }
 
-/// Findings of the driver about its source, each with its reason and the key that settles it.
+/// Facts that the driver inferred about its source, each with its reason and the configuration key that overrides it.
 fn inferred(dio: &Dio) -> Option<(String, Value)> {
     let guesses = dio.inferred().into_iter();
     let guesses: Vec<Value> = guesses
@@ -63,7 +63,7 @@ fn inferred(dio: &Dio) -> Option<(String, Value)> {
     (!guesses.is_empty()).then(|| ("inferred".to_string(), guesses.into()))
 }
 
-/// Differences from the schema since the start: cells of the source, and columns that were left out of what others sent.
+/// Differences from the schema since the start: cells of the source that do not match, and unknown columns that were dropped.
 fn differences(dio: &Dio) -> Vec<(String, Value)> {
     let mismatches: Map<String, Value> = dio
         .mismatches()
@@ -78,7 +78,7 @@ fn differences(dio: &Dio) -> Vec<(String, Value)> {
     some.map(|(name, columns)| (name.to_string(), columns.into())).collect()
 }
 
-/// What the source does itself, what the copy adds, what is refused.
+/// Capabilities by name: `native` to the source, added by the copy (`cached`), or `refused`.
 fn capabilities(master: Capabilities, ours: Capabilities) -> Value {
     let named = |caps: Capabilities| {
         [
@@ -96,12 +96,12 @@ fn capabilities(master: Capabilities, ours: Capabilities) -> Value {
         ]
     };
     let all = || named(master).into_iter().zip(named(ours)).map(|((name, native), (_, can))| (name, native, can));
-    let those = |is: fn(bool, bool) -> bool| -> Vec<_> {
+    let names = |is: fn(bool, bool) -> bool| -> Vec<_> {
         all().filter(|(_, native, can)| is(*native, *can)).map(|(name, ..)| name).collect()
     };
     json!({
-        "native": those(|native, can| native && can),
-        "cached": those(|native, can| can && !native),
-        "refused": those(|_, can| !can),
+        "native": names(|native, can| native && can),
+        "cached": names(|native, can| can && !native),
+        "refused": names(|_, can| !can),
     })
 }

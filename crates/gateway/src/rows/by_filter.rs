@@ -34,7 +34,7 @@ pub(crate) async fn targets(scope: &Scope, change: &Change, raw: &str) -> Result
     };
     let parsed = change.bounds.read(scope.dio.workers(), raw.as_bytes(), read).await??;
     if parsed.extra.iter().any(|(_, value)| value != "true" && value != "false") {
-        return Err(ApiError::new(Code::InvalidParameter, "all is true or false"));
+        return Err(ApiError::new(Code::InvalidParameter, "all must be true or false"));
     }
     let all = parsed.extra.iter().any(|(_, value)| value == "true");
     let query = parsed.query;

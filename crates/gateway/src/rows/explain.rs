@@ -20,7 +20,7 @@ pub(crate) fn is_asked(extra: &[(String, String)]) -> Result<bool, ApiError> {
     match extra.iter().rev().find(|(name, _)| name == EXPLAIN).map(|(_, value)| value.as_str()) {
         None | Some("false") => Ok(false),
         Some("true") => Ok(true),
-        Some(_) => Err(ApiError::new(Code::InvalidParameter, "explain is true or false")),
+        Some(_) => Err(ApiError::new(Code::InvalidParameter, "explain must be true or false")),
     }
 }
 

@@ -32,8 +32,11 @@ pub(crate) async fn explain(
     bounds: &Bounds,
 ) -> Result<Response, ApiError> {
     if !scope.dio.is_complete() {
-        return Err(ApiError::new(Code::InvalidParameter, "the rows are only partly cached: the source answers lists")
-            .hint("ask the source for the plan of its query"));
+        return Err(ApiError::new(
+            Code::InvalidParameter,
+            "explain is not supported: the rows are only partly cached, so the source answers lists",
+        )
+        .hint("ask the source for the plan of its query"));
     }
     let started = Instant::now();
     let (selection, plan) = scope.rows.select(view.state(), query, &bounds.meter).await?;

@@ -145,11 +145,13 @@ fn unambiguous(value: &CborValue) -> Result<(), ApiError> {
 /// Reports all invalid cells at once.
 pub(crate) fn row(value: CborValue, scope: &Scope, shape: Shape, id: Option<&str>) -> Result<Record, ApiError> {
     let CborValue::Map(members) = value else {
-        return Err(ApiError::new(Code::ValidationFailed, "a row is an object").hint("send {\"column\": value, ...}"));
+        return Err(
+            ApiError::new(Code::ValidationFailed, "a row must be an object").hint("send {\"column\": value, ...}")
+        );
     };
     let cells = members.into_iter().map(|(key, value)| match key {
         CborValue::Text(name) => Ok((name, value)),
-        _ => Err(ApiError::new(Code::ValidationFailed, "names of columns are text")),
+        _ => Err(ApiError::new(Code::ValidationFailed, "column names must be text")),
     });
     let record: Record = cells.collect::<Result<_, _>>()?;
     let held = id.and_then(|id| scope.rows.held_row(id));

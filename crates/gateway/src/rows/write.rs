@@ -272,7 +272,7 @@ pub(crate) fn replayed_write(scope: &Scope, operation: &str) -> Result<AcceptedW
             Code::Conflict,
             format!("the request was accepted before, as operation {operation}"),
         )
-        .hint("the operation is no longer stored; read the row"));
+        .hint("the operation is not stored any more; read the row"));
     };
     Ok(AcceptedWrite {
         id: known.record,
